@@ -1,0 +1,1 @@
+"""Counts, joules and the report."""

@@ -1,0 +1,1 @@
+"""Program to artifacts: ONNX, Loihi integers, netx, Lava; and verify."""

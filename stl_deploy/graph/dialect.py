@@ -1,0 +1,138 @@
+"""What a NIR file leaves open, and what each framework means by it.
+
+A NIR graph names time constants and thresholds but neither the time step nor how
+a continuous equation becomes a discrete one. A `Dialect` answers those questions.
+It is consumed by `lower` and by nobody after it.
+
+The presets and their sources: NIR 1.0.8 (spec), and the reader and writer code of
+snnTorch 1.0, Norse 1.1, Sinabs 3.1, SpikingJelly 2.0, Rockpool 3.1 and Spyx 1.0.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from stl_deploy.errors import InputError
+
+Leak = Literal["euler", "exp"]
+Compare = Literal["gt", "ge"]
+Reset = Literal["value", "subtract", "subtract_delayed"]
+SpikesPerStep = Literal["one", "many"]
+Start = Literal["zero", "v_reset"]
+SynapseRule = Literal["euler", "exp_add"]
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "leak": get_args(Leak),
+    "compare": get_args(Compare),
+    "reset": get_args(Reset),
+    "spikes_per_step": get_args(SpikesPerStep),
+    "start": get_args(Start),
+    "synapse": get_args(SynapseRule),
+}
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a NIR graph is stepped in discrete time.
+
+    dt: time step, in the unit of the graph's time constants.
+    leak: ``euler`` v += dt/τ·(v_leak − v + r·x), or ``exp`` v = e^(−dt/τ)·v + x (input gain 1).
+    compare: a neuron fires where v > θ (``gt``) or v >= θ (``ge``).
+    reset: ``value`` to v_reset; ``subtract`` θ; ``subtract_delayed`` θ at the next step.
+    spikes_per_step: ``one``, or ``many``: trunc(v/θ) spikes in one step.
+    v_min: lower bound of v, a number, ``"-threshold"``, or None.
+    start: v at rest is 0 (``zero``) or v_reset.
+    synapse: how CubaLIF's current is stepped: ``euler``, or ``exp_add``:
+        i = (i + in)·e^(−dt/τ_syn); v = v·e^(−dt/τ_mem) + i.
+    """
+
+    dt: float = 1e-4
+    leak: Leak = "euler"
+    compare: Compare = "gt"
+    reset: Reset = "value"
+    spikes_per_step: SpikesPerStep = "one"
+    v_min: float | Literal["-threshold"] | None = None
+    start: Start = "zero"
+    synapse: SynapseRule = "euler"
+
+    def __post_init__(self) -> None:
+        for key, choices in _CHOICES.items():
+            if getattr(self, key) not in choices:
+                accepted = ", ".join(f'"{c}"' for c in choices)
+                raise InputError(f"dialect key '{key}' is {getattr(self, key)!r}; accepted: {accepted}")
+        if not _is_number(self.dt) or not math.isfinite(self.dt) or self.dt <= 0:
+            raise InputError(f"dialect key 'dt' is {self.dt!r}; a positive finite number is accepted")
+        bound = self.v_min
+        if not (bound is None or bound == "-threshold" or (_is_number(bound) and math.isfinite(bound))):
+            raise InputError(f"dialect key 'v_min' is {bound!r}; null, a finite number or \"-threshold\" is accepted")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON form of INTERFACES: every key, in order."""
+        return asdict(self)
+
+    @classmethod
+    def from_mapping(cls, data: Mapping[str, Any], *, where: str, base: Dialect | None = None) -> Dialect:
+        """Build from JSON-like data; missing keys take ``base``'s values (default: the spec preset).
+
+        Raises InputError naming ``where`` for unknown keys and wrong values.
+        """
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(set(data) - known)
+        if unknown:
+            raise InputError(f"{where}: unknown dialect key '{unknown[0]}'; accepted: {', '.join(sorted(known))}")
+        try:
+            return replace(base or cls(), **data)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
+
+
+PRESETS: dict[str, Dialect] = {
+    "spec": Dialect(),
+    "stl": Dialect(compare="ge"),
+    "snntorch": Dialect(reset="subtract_delayed"),
+    "snntorch_zero": Dialect(),
+    "norse": Dialect(dt=1e-3),
+    "sinabs": Dialect(dt=1.0, leak="exp", compare="ge", reset="subtract", spikes_per_step="many"),
+    "sinabs_hard": Dialect(dt=1.0, leak="exp", compare="ge"),
+    "spikingjelly": Dialect(compare="ge", start="v_reset"),
+    "rockpool": Dialect(
+        dt=1e-3, leak="exp", compare="ge", reset="subtract", spikes_per_step="many", synapse="exp_add"
+    ),
+    "spyx": Dialect(dt=1.0, reset="subtract"),
+}
+
+
+def load_dialect(name_or_path: str) -> Dialect:
+    """A preset by name, or a JSON file (`.json`) with the keys of `Dialect`.
+
+    Raises InputError if there is no such preset, or the file cannot be read as a dialect.
+    """
+    if name_or_path in PRESETS:
+        return PRESETS[name_or_path]
+    path = Path(name_or_path)
+    if path.suffix != ".json":
+        raise InputError(
+            f"no dialect preset '{name_or_path}'; presets: {', '.join(PRESETS)}, or the path of a .json file"
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"dialect file {path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"dialect file {path}: not a text file; expected a JSON object") from None
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"dialect file {path}: not JSON ({error})") from None
+    if not isinstance(data, dict):
+        raise InputError(f"dialect file {path}: found a {type(data).__name__}, expected a JSON object")
+    return Dialect.from_mapping(data, where=f"dialect file {path}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,243 @@
+"""The Program: a network in discrete time, ready to be run, exported, or counted.
+
+A Program is an ordered tuple of plain frozen dataclasses with resolved shapes and
+numpy arrays. Every target reads it; nothing after `lower` sees a NIR node or a
+dialect. Shapes are those of one sample at one time step; arrays that carry time
+are ``[T, B, *shape]``.
+
+**What a node computes.** Its input ``x`` is the sum of its sources, added left to right
+in float32. A source with ``delay`` d carries the value of d steps ago (0 before that).
+
+**What a neuron computes**, each line one float32 operation per element, lines left out
+where the field is None (this order is the contract that every backend keeps)::
+
+    i  = syn.decay·i + syn.gain·x          synapse rule "euler"
+    i  = (i + syn.gain·x)·syn.decay        synapse rule "exp_add"
+    d  = gain·i                            (i is x without a synapse)
+    v  = decay·v + d                       (v = d if decay is None: memoryless)
+    v  = v + leak
+    v  = v − θ·s[t−1]                      reset "subtract_delayed"
+    v  = max(v, v_min)
+    s  = v > θ, v >= θ, or max(trunc(v/θ), 0)
+    v  = v_reset where s > 0 / v − θ·s     reset "value" / "subtract"
+
+The output is ``s``; a neuron without a threshold puts out ``v``. States start at
+``v_start`` (0 if None), i = 0, s = 0, for every sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.graph.dialect import Compare, Reset, SynapseRule
+
+Shape = tuple[int, ...]
+Floats = NDArray[np.float32]
+N = TypeVar("N", bound="Node")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One incoming edge: the node it comes from and the delay in whole steps (1 on an edge that closes a loop)."""
+
+    node: str
+    delay: int = 0
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Node:
+    """Common to all: the NIR node's name, the shape of its output, and its incoming edges."""
+
+    name: str
+    shape: Shape
+    sources: tuple[Source, ...]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Input(Node):
+    """Where samples enter; has no sources."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Output(Node):
+    """Where results leave; passes its input through."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Linear(Node):
+    """y = W·x + b on the last axis. weight ``[out, in]``, bias ``[out]`` or None."""
+
+    weight: Floats
+    bias: Floats | None
+    input_shape: Shape
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Conv(Node):
+    """Cross-correlation over 1 or 2 spatial axes, as in torch.
+
+    weight ``[C_out, C_in/groups, *kernel]``, bias ``[C_out]`` or None;
+    padding holds (before, after) for each spatial axis.
+    """
+
+    weight: Floats
+    bias: Floats | None
+    stride: Shape
+    padding: tuple[tuple[int, int], ...]
+    dilation: Shape
+    groups: int
+    input_shape: Shape
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Scale(Node):
+    """y = scale·x, elementwise; scale broadcasts to the shape."""
+
+    scale: Floats
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Pool(Node):
+    """Sum over a window of 2 spatial axes, divided by ``divisor`` (1: sum pooling; window size: average).
+
+    Padding is zeros and counts in the average, as in torch's default.
+    """
+
+    kernel: Shape
+    stride: Shape
+    padding: tuple[tuple[int, int], ...]
+    divisor: int
+    input_shape: Shape
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Reshape(Node):
+    """Same values, another shape (NIR Flatten)."""
+
+    input_shape: Shape
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Delay(Node):
+    """Each element arrives ``steps`` steps later; steps is int64 and broadcasts to the shape."""
+
+    steps: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Synapse:
+    """The current filter of CubaLI and CubaLIF (see the module's equations)."""
+
+    rule: SynapseRule
+    decay: Floats
+    gain: Floats | None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Neuron(Node):
+    """A population of neurons; the module's docstring has the equations.
+
+    Every array is float32 and broadcasts to ``shape``; a uniform one is 0-dimensional.
+    threshold None: no spikes, the output is v. decay None: memoryless (NIR Threshold).
+    """
+
+    decay: Floats | None
+    threshold: Floats | None
+    gain: Floats | None = None
+    leak: Floats | None = None
+    v_reset: Floats | None = None
+    v_min: Floats | None = None
+    v_start: Floats | None = None
+    synapse: Synapse | None = None
+    compare: Compare = "gt"
+    reset: Reset = "value"
+    many: bool = False
+
+    @property
+    def spiking(self) -> bool:
+        """Whether the output is spikes rather than a potential."""
+        return self.threshold is not None
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """Nodes in an order in which every undelayed source comes before its reader.
+
+    ``metadata`` is what the graph's author wrote beside it (input coding, grids, versions).
+    """
+
+    nodes: tuple[Node, ...]
+    dt: float
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def by_name(self) -> dict[str, Node]:
+        return {node.name: node for node in self.nodes}
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        return tuple(self.of(Input))
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        return tuple(self.of(Output))
+
+    @property
+    def spiking(self) -> tuple[Neuron, ...]:
+        """The nodes that put out spikes, in order."""
+        return tuple(node for node in self.of(Neuron) if node.spiking)
+
+    @cached_property
+    def readers(self) -> dict[str, tuple[Node, ...]]:
+        """For each node's name, the nodes that read its output."""
+        found: dict[str, list[Node]] = {node.name: [] for node in self.nodes}
+        for node in self.nodes:
+            for name in dict.fromkeys(source.node for source in node.sources):
+                found[name].append(node)
+        return {name: tuple(nodes) for name, nodes in found.items()}
+
+    @property
+    def recurrent(self) -> bool:
+        return any(source.delay for node in self.nodes for source in node.sources)
+
+    def of(self, kind: type[N]) -> Iterator[N]:
+        """The nodes of one kind, in order."""
+        return (node for node in self.nodes if isinstance(node, kind))
+
+
+InputCoding = Literal["spikes", "graded", "analog"]
+"""What the network's input values are: 0/1 events, whole numbers carried by events, or real numbers."""
+
+
+def is_max_pool(program: Program, node: Node) -> bool:
+    """Whether ``node`` is a Threshold that, with the sum pool before it, is max pooling of spikes.
+
+    True for a memoryless neuron with a uniform threshold in [0, 1) (compare ``gt``) or
+    (0, 1] (``ge``), reading only a sum pool of binary spikes.
+    """
+    if not isinstance(node, Neuron) or node.decay is not None or node.threshold is None or node.many:
+        return False
+    if node.gain is not None or node.leak is not None or node.threshold.ndim or len(node.sources) != 1:
+        return False
+    theta = float(node.threshold)
+    fires_at_one = 0 <= theta < 1 if node.compare == "gt" else 0 < theta <= 1
+    pool = program.by_name[node.sources[0].node]
+    if not fires_at_one or not isinstance(pool, Pool) or pool.divisor != 1 or len(pool.sources) != 1:
+        return False
+    return is_binary(program, pool.sources[0].node)
+
+
+def is_binary(program: Program, name: str) -> bool:
+    """Whether a node's output is 0 or 1 by the graph's structure alone (an input is not)."""
+    node = program.by_name[name]
+    if isinstance(node, Neuron):
+        return node.spiking and not node.many
+    if isinstance(node, Reshape | Delay | Output) and len(node.sources) == 1:
+        return is_binary(program, node.sources[0].node)
+    return False
