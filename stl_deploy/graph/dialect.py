@@ -36,6 +36,10 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 @dataclass(frozen=True)
 class Dialect:
     """How a NIR graph is stepped in discrete time.
@@ -132,7 +136,3 @@ def load_dialect(name_or_path: str) -> Dialect:
     if not isinstance(data, dict):
         raise InputError(f"dialect file {path}: found a {type(data).__name__}, expected a JSON object")
     return Dialect.from_mapping(data, where=f"dialect file {path}")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
