@@ -104,9 +104,7 @@ PRESETS: dict[str, Dialect] = {
     "sinabs": Dialect(dt=1.0, leak="exp", compare="ge", reset="subtract", spikes_per_step="many"),
     "sinabs_hard": Dialect(dt=1.0, leak="exp", compare="ge"),
     "spikingjelly": Dialect(compare="ge", start="v_reset"),
-    "rockpool": Dialect(
-        dt=1e-3, leak="exp", compare="ge", reset="subtract", spikes_per_step="many", synapse="exp_add"
-    ),
+    "rockpool": Dialect(dt=1e-3, leak="exp", compare="ge", reset="subtract", spikes_per_step="many", synapse="exp_add"),
     "spyx": Dialect(dt=1.0, reset="subtract"),
 }
 

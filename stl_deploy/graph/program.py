@@ -178,14 +178,17 @@ class Program:
 
     @cached_property
     def by_name(self) -> dict[str, Node]:
+        """Each node under its name."""
         return {node.name: node for node in self.nodes}
 
     @property
     def inputs(self) -> tuple[Input, ...]:
+        """Where samples enter."""
         return tuple(self.of(Input))
 
     @property
     def outputs(self) -> tuple[Output, ...]:
+        """Where results leave."""
         return tuple(self.of(Output))
 
     @property
@@ -204,6 +207,7 @@ class Program:
 
     @property
     def recurrent(self) -> bool:
+        """Whether any edge carries an earlier step's value."""
         return any(source.delay for node in self.nodes for source in node.sources)
 
     def of(self, kind: type[N]) -> Iterator[N]:

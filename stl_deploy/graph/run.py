@@ -1,33 +1,45 @@
-"""The reference run: a Program in numpy, float32, node by node."""
+"""The reference run: a Program in numpy, float32, node by node.
+
+Feed-forward parts take all time steps at once; loops are stepped. An array is let go as soon
+as its last reader has run, unless it is recorded.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.graph.program import Floats, Node, Program
+from stl_deploy.errors import InputError
+from stl_deploy.graph import neurons
+from stl_deploy.graph.kernels import apply
+from stl_deploy.graph.program import Delay, Floats, Input, Neuron, Node, Program, Source
+from stl_deploy.graph.segments import is_loop, segments
 
 Observer = Callable[[Node, Floats, Floats], None]
 """Called once per node and batch chunk with (node, summed input, output), each ``[T, B, *shape]``.
 
 For an Input node the input is the output. Observers that add things up may be called several times
-per node when the run is chunked over samples.
+per node when the run is chunked over samples. The arrays must not be written to.
 """
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a run put out. ``outputs``: one ``[T, B, *shape]`` array per Output node; ``recorded``: per node asked for."""
+    """What a run put out.
+
+    outputs: one ``[T, B, *shape]`` array per Output node; recorded: the same for each node asked for.
+    """
 
     outputs: Mapping[str, Floats]
     recorded: Mapping[str, Floats]
 
     @property
     def y(self) -> Floats:
-        """The only output's array."""
+        """The only output's array; raises ValueError if there are several."""
         (only,) = self.outputs.values()
         return only
 
@@ -44,6 +56,151 @@ def run(
 
     record: names of nodes whose outputs are kept. observe: see `Observer`.
     chunk: samples run at a time (None: all), to bound memory.
-    Raises InputError if x does not fit the inputs.
+    Raises InputError if x does not fit the inputs or a recorded name is no node.
     """
-    raise NotImplementedError
+    arrays = match_inputs(program, x)
+    unknown = sorted(set(record) - set(program.by_name))
+    if unknown:
+        raise InputError(f"cannot record '{unknown[0]}': no such node; nodes: {', '.join(program.by_name)}")
+    batch = next(iter(arrays.values())).shape[1]
+    size = chunk or batch
+    parts = [
+        _run_part(program, {k: a[:, i : i + size] for k, a in arrays.items()}, set(record), observe)
+        for i in range(0, batch, size)
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    return Result(_join([p.outputs for p in parts]), _join([p.recorded for p in parts]))
+
+
+def match_inputs(program: Program, x: NDArray[Any] | Mapping[str, NDArray[Any]]) -> dict[str, Floats]:
+    """``x`` as one float32 array per Input node; raises InputError where names, shapes, T or B do not fit."""
+    names = [node.name for node in program.inputs]
+    if not isinstance(x, Mapping):
+        if len(names) != 1:
+            raise InputError(f"the network has {len(names)} inputs ({', '.join(names)}); give one array for each")
+        x = {names[0]: x}
+    if set(x) != set(names):
+        raise InputError(f"inputs given: {', '.join(sorted(x))}; the network has: {', '.join(sorted(names))}")
+    leading = {array.shape[:2] for array in x.values()}
+    for node in program.inputs:
+        found = x[node.name].shape
+        if found[2:] != node.shape or len(found) < 2 or 0 in found[:2]:
+            raise InputError(
+                f"input '{node.name}' has shape {list(found)}; expected [T, B, {', '.join(map(str, node.shape))}] "
+                "with T, B >= 1"
+            )
+    if len(leading) > 1:
+        raise InputError(f"the inputs differ in T or B: {sorted(leading)}")
+    return {name: np.asarray(x[name], np.float32) for name in names}
+
+
+def _join(parts: Sequence[Mapping[str, Floats]]) -> dict[str, Floats]:
+    return {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
+
+
+def _run_part(program: Program, inputs: dict[str, Floats], record: set[str], observe: Observer | None) -> Result:
+    outputs = {node.name for node in program.outputs}
+    waiting = {name: len(readers) for name, readers in program.readers.items()}
+    values: dict[str, Floats] = {}
+    results: dict[str, Floats] = {}
+    steps, batch = next(iter(inputs.values())).shape[:2]
+    for segment in segments(program):
+        cells = _run_loop(segment, values, steps, batch) if is_loop(segment) else {}
+        for node in segment:
+            if node.name in cells:
+                values[node.name] = cells[node.name].out
+                if observe is not None:
+                    observe(node, np.stack(cells[node.name].arrived), values[node.name])
+            else:
+                x = inputs[node.name] if isinstance(node, Input) else _gather(node.sources, values)
+                values[node.name] = _sequence(node, x)
+                if observe is not None:
+                    observe(node, x, values[node.name])
+            if node.name in record or node.name in outputs:
+                results[node.name] = values[node.name]
+        for node in segment:
+            for name in dict.fromkeys(source.node for source in node.sources):
+                waiting[name] -= 1
+        for name in [name for name in values if not waiting[name]]:
+            del values[name]
+    return Result({k: results[k] for k in outputs}, {k: results[k] for k in results if k in record})
+
+
+def _gather(sources: Sequence[Source], values: Mapping[str, Floats]) -> Floats:
+    first, *others = (_delayed(values[source.node], source.delay) for source in sources)
+    if not others:
+        return first
+    total = first + others[0]
+    for other in others[1:]:
+        total += other
+    return total
+
+
+def _delayed(x: Floats, steps: int) -> Floats:
+    if not steps:
+        return x
+    y = np.zeros_like(x)
+    y[steps:] = x[: max(0, len(x) - steps)]
+    return y
+
+
+def _sequence(node: Node, x: Floats) -> Floats:
+    if isinstance(node, Neuron):
+        return neurons.sequence(node, x)
+    if isinstance(node, Delay):
+        return _delay(node, x)
+    steps, batch = x.shape[:2]
+    y = apply(node, x.reshape(steps * batch, *x.shape[2:]))
+    return y.reshape(steps, batch, *node.shape)
+
+
+def _delay(node: Delay, x: Floats) -> Floats:
+    steps = np.broadcast_to(node.steps, node.shape)
+    y = np.zeros_like(x)
+    for d in np.unique(steps):
+        if d < len(x):
+            at = steps == d
+            y[d:, :, at] = x[: len(x) - d, :, at]
+    return y
+
+
+def _run_loop(segment: Sequence[Node], values: Mapping[str, Floats], steps: int, batch: int) -> dict[str, _Cell]:
+    """Step a loop through time; returns what arrived at each node and what it put out."""
+    cells = {node.name: _Cell(node, steps, batch) for node in segment}
+    for t in range(steps):
+        for node in segment:
+            first, *others = (
+                _at(cells[source.node].out if source.node in cells else values[source.node], t - source.delay)
+                for source in node.sources
+            )
+            for other in others:
+                first = first + other
+            cells[node.name].step(t, first)
+    return cells
+
+
+def _at(x: Floats, t: int) -> Floats:
+    return x[t] if t >= 0 else np.zeros_like(x[0])
+
+
+class _Cell:
+    """One node of a loop, with what has arrived and what it has put out so far."""
+
+    def __init__(self, node: Node, steps: int, batch: int) -> None:
+        self.node = node
+        self.out = np.zeros((steps, batch, *node.shape), np.float32)
+        self.arrived: list[Floats] = []
+        self._neuron = neurons.NeuronState(node, batch) if isinstance(node, Neuron) else None
+
+    def step(self, t: int, x: Floats) -> None:
+        self.arrived.append(x)
+        if self._neuron is not None:
+            self._neuron.step(x, self.out[t])
+        elif isinstance(self.node, Delay):
+            delays = np.broadcast_to(self.node.steps, self.node.shape)
+            for d in np.unique(delays):
+                if d <= t:
+                    self.out[t][:, delays == d] = self.arrived[t - d][:, delays == d]
+        else:
+            self.out[t] = apply(self.node, x)

@@ -1,0 +1,94 @@
+"""What each memoryless node computes, on arrays ``[N, *shape]`` with time folded into N."""
+
+from __future__ import annotations
+
+from functools import singledispatch
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from stl_deploy.graph.program import Conv, Floats, Input, Linear, Node, Output, Pool, Reshape, Scale
+
+_PATCH_BYTES = 32 * 2**20
+"""Convolution unfolds as many samples at a time as fit here: larger buys no speed, and memory is bounded."""
+
+
+@singledispatch
+def apply(node: Node, x: Floats) -> Floats:
+    """The output ``[N, *node.shape]`` of a memoryless node for input ``x`` ``[N, *input shape]``, float32."""
+    raise TypeError(f"{type(node).__name__} is not memoryless")
+
+
+@apply.register(Input)
+@apply.register(Output)
+def _pass(node: Node, x: Floats) -> Floats:
+    return x
+
+
+@apply.register
+def _linear(node: Linear, x: Floats) -> Floats:
+    y: Floats = x @ node.weight.T
+    if node.bias is not None:
+        y += node.bias
+    return y
+
+
+@apply.register
+def _scale(node: Scale, x: Floats) -> Floats:
+    return x * node.scale
+
+
+@apply.register
+def _reshape(node: Reshape, x: Floats) -> Floats:
+    return x.reshape(x.shape[0], *node.shape)
+
+
+@apply.register
+def _pool(node: Pool, x: Floats) -> Floats:
+    x = pad(x, node.padding)
+    y = np.zeros((x.shape[0], *node.shape), np.float32)
+    rows, columns = ((size - 1) * step + 1 for size, step in zip(node.shape[-2:], node.stride, strict=True))
+    for i in range(node.kernel[0]):
+        for j in range(node.kernel[1]):
+            y += x[..., i : i + rows : node.stride[0], j : j + columns : node.stride[1]]
+    if node.divisor != 1:
+        y /= np.float32(node.divisor)
+    return y
+
+
+@apply.register
+def _conv(node: Conv, x: Floats) -> Floats:
+    groups, kernel = node.groups, node.weight.shape[2:]
+    weight = node.weight.reshape(groups, node.weight.shape[0] // groups, -1)
+    y = np.empty((x.shape[0], *node.shape), np.float32)
+    per_sample = 4 * weight.shape[2] * groups * int(np.prod(node.shape[1:]))
+    at_once = max(1, _PATCH_BYTES // per_sample)
+    for start in range(0, x.shape[0], at_once):
+        part = pad(x[start : start + at_once], node.padding)
+        columns = unfold(part, kernel, node.stride, node.dilation)
+        columns = columns.reshape(part.shape[0], groups, weight.shape[2], -1)
+        y[start : start + at_once] = (weight @ columns).reshape(-1, *node.shape)
+    if node.bias is not None:
+        y += node.bias.reshape(-1, *(1,) * len(kernel))
+    return y
+
+
+def pad(x: Floats, padding: tuple[tuple[int, int], ...]) -> Floats:
+    """Zeros before and after each of the trailing axes."""
+    if not any(before or after for before, after in padding):
+        return x
+    return np.pad(x, [(0, 0)] * (x.ndim - len(padding)) + list(padding))
+
+
+def unfold(
+    x: Floats, kernel: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """Patches ``[N, C, *kernel, *out]`` of a padded ``x`` ``[N, C, *spatial]``, as a view."""
+    rank = len(kernel)
+    axes = tuple(range(2, 2 + rank))
+    reach = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True))
+    windows = sliding_window_view(x, reach, axis=axes)
+    steps = tuple(slice(None, None, s) for s in stride) + tuple(slice(None, None, d) for d in dilation)
+    windows = windows[(slice(None), slice(None), *steps)]
+    return np.moveaxis(windows, axes, tuple(range(2 + rank, 2 + 2 * rank)))

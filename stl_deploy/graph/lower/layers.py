@@ -1,0 +1,157 @@
+"""NIR's memoryless nodes to Program nodes, with shapes worked out from the input's shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import nir
+import numpy as np
+
+from stl_deploy.errors import GraphError
+from stl_deploy.graph.lower._fields import fit, numbers, optional_bias, weights, whole
+from stl_deploy.graph.program import Conv, Delay, Linear, Pool, Reshape, Scale, Shape, Source
+
+Sources = tuple[Source, ...]
+
+
+def lower_linear(name: str, node: nir.Linear | nir.Affine, shape: Shape, sources: Sources) -> Linear:
+    """Linear or Affine with a weight ``[out, in]``; raises GraphError where the input does not end in ``in``."""
+    weight = weights(name, node)
+    if weight.ndim != 2:
+        raise GraphError(
+            f"weight has shape {list(weight.shape)}; a matrix [out, in] is accepted", node=name, slug="bad-shape"
+        )
+    if not shape or shape[-1] != weight.shape[1]:
+        raise GraphError(
+            f"weight takes {weight.shape[1]} values but its input has shape {list(shape)}", node=name, slug="bad-shape"
+        )
+    return Linear(
+        name=name,
+        shape=(*shape[:-1], weight.shape[0]),
+        sources=sources,
+        weight=weight,
+        bias=optional_bias(name, node, weight.shape[0]),
+        input_shape=shape,
+    )
+
+
+def lower_conv(name: str, node: nir.Conv1d | nir.Conv2d, shape: Shape, sources: Sources) -> Conv:
+    """Conv1d or Conv2d on an input ``[C, *spatial]``; raises GraphError where channels or sizes do not fit."""
+    rank = 1 if isinstance(node, nir.Conv1d) else 2
+    weight = weights(name, node)
+    if weight.ndim != rank + 2 or 0 in weight.shape:
+        raise GraphError(
+            f"weight has shape {list(weight.shape)}; expected [C_out, C_in/groups, {'k' if rank == 1 else 'kh, kw'}]",
+            node=name,
+            slug="bad-shape",
+        )
+    (groups,) = whole(name, node, "groups", 1, 1)
+    if len(shape) != rank + 1 or shape[0] != weight.shape[1] * groups or weight.shape[0] % groups:
+        raise GraphError(
+            f"weight {list(weight.shape)} with groups {groups} does not fit an input of shape {list(shape)}",
+            node=name,
+            slug="bad-shape",
+        )
+    stride = whole(name, node, "stride", rank, 1)
+    dilation = whole(name, node, "dilation", rank, 1)
+    kernel = weight.shape[2:]
+    reach = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True))
+    padding = _padding(name, node, reach, stride)
+    return Conv(
+        name=name,
+        shape=(weight.shape[0], *_slide(name, shape[1:], reach, stride, padding)),
+        sources=sources,
+        weight=weight,
+        bias=optional_bias(name, node, weight.shape[0]),
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        input_shape=shape,
+    )
+
+
+def lower_pool(name: str, node: nir.SumPool2d | nir.AvgPool2d, shape: Shape, sources: Sources) -> Pool:
+    """Sum or average pooling over the last 2 axes of ``[C, H, W]``."""
+    if len(shape) != 3:
+        raise GraphError(f"pools [C, H, W] but its input has shape {list(shape)}", node=name, slug="bad-shape")
+    kernel = whole(name, node, "kernel_size", 2, 1)
+    stride = whole(name, node, "stride", 2, 1)
+    padding = tuple((p, p) for p in whole(name, node, "padding", 2, 0))
+    return Pool(
+        name=name,
+        shape=(shape[0], *_slide(name, shape[1:], kernel, stride, padding)),
+        sources=sources,
+        kernel=kernel,
+        stride=stride,
+        padding=padding,
+        divisor=kernel[0] * kernel[1] if isinstance(node, nir.AvgPool2d) else 1,
+        input_shape=shape,
+    )
+
+
+def lower_flatten(name: str, node: nir.Flatten, shape: Shape, sources: Sources) -> Reshape:
+    """Flatten axes start_dim…end_dim of the sample's shape (no batch axis, as NIR's shapes have none)."""
+    start, end = (_axis(name, node, field, len(shape)) for field in ("start_dim", "end_dim"))
+    if start > end:
+        raise GraphError(f"flattens axes {start} to {end} of {list(shape)}", node=name, slug="bad-field")
+    flat = int(np.prod(shape[start : end + 1]))
+    return Reshape(name=name, shape=(*shape[:start], flat, *shape[end + 1 :]), sources=sources, input_shape=shape)
+
+
+def lower_scale(name: str, node: nir.Scale, shape: Shape, sources: Sources) -> Scale:
+    """Elementwise scale that fits the input's shape."""
+    scale = fit(name, "scale", numbers(name, node, "scale"), shape).astype(np.float32)
+    return Scale(name=name, shape=shape, sources=sources, scale=scale)
+
+
+def lower_delay(name: str, node: nir.Delay, shape: Shape, sources: Sources, dt: float) -> Delay:
+    """Delay of a whole number of time steps; raises GraphError for a fraction of dt or a negative delay."""
+    steps = fit(name, "delay", numbers(name, node, "delay"), shape).astype(np.float64) / dt
+    rounded = np.round(steps)
+    if (np.abs(steps - rounded) > 1e-3).any() or (rounded < 0).any() or (rounded > 2**31).any():
+        raise GraphError(
+            f"delay is {float(steps.flat[0]):g} time steps of dt {dt:g}; whole steps >= 0 are accepted "
+            "(is dt right? pass a dialect)",
+            node=name,
+            slug="delay-not-whole",
+        )
+    return Delay(name=name, shape=shape, sources=sources, steps=rounded.astype(np.int64))
+
+
+def _axis(name: str, node: Any, field: str, rank: int) -> int:
+    value = int(numbers(name, node, field).reshape(-1)[0])
+    if not -rank <= value < rank:
+        raise GraphError(f"{field} is {value} but its input has {rank} axes", node=name, slug="bad-field")
+    return value % rank
+
+
+def _padding(name: str, node: Any, reach: Shape, stride: Shape) -> tuple[tuple[int, int], ...]:
+    value = node.padding
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if value == "valid" if isinstance(value, str) else False:
+        return tuple((0, 0) for _ in reach)
+    if isinstance(value, str):
+        if value != "same" or any(s != 1 for s in stride):
+            raise GraphError(
+                f"padding is '{value}' with stride {list(stride)}; accepted: numbers, 'valid', 'same' at stride 1",
+                node=name,
+                slug="bad-field",
+            )
+        return tuple(((r - 1) // 2, r - 1 - (r - 1) // 2) for r in reach)
+    return tuple((p, p) for p in whole(name, node, "padding", len(reach), 0))
+
+
+def _slide(
+    name: str, spatial: Shape, reach: Shape, stride: Shape, padding: tuple[tuple[int, int], ...]
+) -> tuple[int, ...]:
+    """Output size of a window of ``reach`` moved in steps of ``stride``."""
+    sizes = tuple((n + lo + hi - r) // s + 1 for n, r, s, (lo, hi) in zip(spatial, reach, stride, padding, strict=True))
+    if any(size < 1 for size in sizes):
+        raise GraphError(
+            f"a window of {list(reach)} does not fit an input of {list(spatial)} with padding {list(padding)}",
+            node=name,
+            slug="bad-shape",
+        )
+    return sizes

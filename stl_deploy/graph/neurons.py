@@ -1,0 +1,93 @@
+"""The neuron's step in numpy: the equations of `stl_deploy.graph.program`, line by line, in float32."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stl_deploy.graph.program import Floats, Neuron
+
+_BLOCK = 2**16
+"""Elements stepped together through all of time, so that a block's potential stays in the cache."""
+
+
+class NeuronState:
+    """The state of one population for a batch: potential, and where the node has them, current and last spikes."""
+
+    def __init__(self, node: Neuron, batch: int) -> None:
+        shape = (batch, *node.shape)
+        self.node = node
+        self.v = np.zeros(shape, np.float32)
+        if node.v_start is not None:
+            self.v += node.v_start
+        self.i = np.zeros(shape, np.float32) if node.synapse is not None else None
+        self.spikes = np.zeros(shape, np.float32) if node.reset == "subtract_delayed" else None
+
+    def step(self, x: Floats, out: Floats) -> None:
+        """Advance one time step with input ``x`` ``[B, *shape]``; writes the output into ``out``."""
+        node, v = self.node, self.v
+        drive = self._drive(x)
+        if node.decay is None:
+            np.copyto(v, drive)
+        else:
+            np.multiply(v, node.decay, out=v)
+            np.add(v, drive, out=v)
+        if node.leak is not None:
+            np.add(v, node.leak, out=v)
+        if self.spikes is not None and node.threshold is not None:
+            np.subtract(v, node.threshold * self.spikes, out=v)
+        if node.v_min is not None:
+            np.maximum(v, node.v_min, out=v)
+        if node.threshold is None:
+            np.copyto(out, v)
+            return
+        fire(node, v, out)
+        self._reset(node.threshold, out)
+
+    def _drive(self, x: Floats) -> Floats:
+        node, syn = self.node, self.node.synapse
+        if syn is not None and self.i is not None:
+            arriving = x if syn.gain is None else x * syn.gain
+            if syn.rule == "euler":
+                np.multiply(self.i, syn.decay, out=self.i)
+                np.add(self.i, arriving, out=self.i)
+            else:
+                np.add(self.i, arriving, out=self.i)
+                np.multiply(self.i, syn.decay, out=self.i)
+            x = self.i
+        return x if node.gain is None else x * node.gain
+
+    def _reset(self, threshold: Floats, out: Floats) -> None:
+        if self.spikes is not None:
+            np.copyto(self.spikes, out)
+        elif self.node.decay is None:
+            return
+        elif self.node.reset == "subtract":
+            np.subtract(self.v, threshold * out, out=self.v)
+        else:
+            value = np.float32(0) if self.node.v_reset is None else self.node.v_reset
+            np.copyto(self.v, value, where=out > 0)
+
+
+def fire(node: Neuron, v: Floats, out: Floats) -> None:
+    """Write the spikes of potentials ``v`` into ``out``: 0 or 1, or a count if the node fires several at once."""
+    assert node.threshold is not None
+    if node.many:
+        np.divide(v, node.threshold, out=out)
+        np.trunc(out, out=out)
+        np.maximum(out, 0, out=out)
+    elif node.compare == "gt":
+        np.greater(v, node.threshold, out=out)
+    else:
+        np.greater_equal(v, node.threshold, out=out)
+
+
+def sequence(node: Neuron, x: Floats) -> Floats:
+    """The output ``[T, B, *shape]`` for input ``x`` of the same shape, from rest."""
+    out = np.empty_like(x)
+    at_once = max(1, _BLOCK // max(1, int(np.prod(node.shape))))
+    for start in range(0, x.shape[1], at_once):
+        part = slice(start, start + at_once)
+        state = NeuronState(node, x[0, part].shape[0])
+        for t in range(x.shape[0]):
+            state.step(x[t, part], out[t, part])
+    return out
