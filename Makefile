@@ -1,0 +1,56 @@
+# Two commands to start with:  make demo   make test
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+SOURCES := stl_deploy exporters energy tests examples
+
+.PHONY: demo test lint types lava check clean help
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+demo: $(VENV)/.installed ## train, fold, export, verify, simulate and cost the digits network
+	$(BIN)/stl-deploy run digits -o runs/digits
+
+test: $(VENV)/.dev lava ## set up what the tests need and run them all
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $${TEST_WORKERS:-2}
+
+lint: $(VENV)/.dev ## style
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+
+types: $(VENV)/.dev ## type annotations, strictly
+	$(BIN)/mypy -p stl_deploy
+
+check: lint types test ## everything that must hold before a change is taken
+
+lava: $(VENV)/.dev ## Lava's side environment, if a Python 3.10 is on the machine (once; 5.6 GB)
+	@$(BIN)/python -m tests.lava_if_possible
+
+clean: ## remove the virtual environment and caches (run folders stay)
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# A strict editable install lays the three packages out as the wheel does, so type checkers see them;
+# it must be renewed when files come or go, hence the list of files as prerequisite.
+FILES := $(shell find stl_deploy exporters energy -type f -not -name '*.pyc' | sort)
+STAMP := $(VENV)/.files-$(shell printf '%s' '$(FILES)' | cksum | cut -d' ' -f1)
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "stl-deploy needs Python 3.11 or newer; found $$($(PYTHON) --version). Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(STAMP): $(VENV)/bin/python pyproject.toml
+	@rm -f $(VENV)/.files-* $(VENV)/.installed $(VENV)/.dev
+	@touch $@
+
+$(VENV)/.installed: $(STAMP)
+	@if [ ! -f $(VENV)/.dev ]; then echo "installing stl-deploy into $(VENV) ..."; \
+	  $(BIN)/python -m pip install --quiet -e . --config-settings editable_mode=strict; fi
+	@touch $@
+
+$(VENV)/.dev: $(STAMP)
+	@echo "installing stl-deploy and its development tools into $(VENV) ..."
+	$(BIN)/python -m pip install --quiet -e '.[dev]' --config-settings editable_mode=strict
+	@touch $@

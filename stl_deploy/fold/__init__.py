@@ -1,0 +1,1 @@
+"""Folding: a trained network becomes a canonical NIR graph, with the proof that it still spikes the same."""

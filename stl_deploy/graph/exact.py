@@ -1,0 +1,144 @@
+"""Proof that every backend computes the same bits: the exact grid.
+
+Float32 holds every multiple of 2^-f whose magnitude is at most 2^(24-f). If all weights, biases and
+inputs of a layer are multiples of a power of two, and the sum of the magnitudes of all its terms fits,
+then every partial sum, in any order, with or without fused multiply-add, is exact - so any two
+libraries that add the terms up agree bit for bit. (Algorithms that transform the terms first, such as
+Winograd or FFT convolutions, and reduced-precision modes are outside the proof.) What follows the sums,
+the neuron's step, is a fixed list of elementwise float32 operations and agrees by IEEE 754.
+
+The proof is made on the Program itself, so it holds for what is in the file, whoever rounded it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.errors import InputError
+from stl_deploy.graph.program import Conv, Delay, Floats, Input, Linear, Neuron, Node, Output, Pool, Program, Reshape
+
+MANTISSA_BITS = 24
+"""Integers up to 2^24 are exact in float32."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Values are multiples of 2^-fraction_bits with a magnitude of at most ``bound``."""
+
+    fraction_bits: int
+    bound: float
+
+    @property
+    def bits(self) -> float:
+        """Bits that the largest value needs; exact in float32 up to `MANTISSA_BITS`."""
+        return float(np.log2(max(self.bound, 2.0**-149))) + self.fraction_bits
+
+
+@dataclass(frozen=True)
+class NodeProof:
+    """Whether one node's sums are exact, with the bits needed, or the reason why that is not known."""
+
+    node: str
+    exact: bool
+    bits: float | None
+    reason: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON twin."""
+        return asdict(self)
+
+
+SPIKES = Grid(0, 1.0)
+
+
+def input_grid(metadata: Mapping[str, Any]) -> Grid | None:
+    """The grid that the graph's metadata declares for its input; None if it declares none.
+
+    Raises InputError for a declaration that is not a number of bits and a bound.
+    """
+    declared = metadata.get("input", {})
+    if not isinstance(declared, Mapping) or "fraction_bits" not in declared:
+        return None
+    bits, bound = declared["fraction_bits"], declared.get("max", 1.0)
+    if not isinstance(bits, int) or not isinstance(bound, int | float) or not 0 <= bits <= MANTISSA_BITS or bound <= 0:
+        raise InputError(f"graph metadata: input grid {dict(declared)} is not fraction_bits 0…24 and max > 0")
+    return Grid(bits, float(bound))
+
+
+def prove_exact(program: Program) -> tuple[NodeProof, ...]:
+    """One proof for each node that adds or multiplies, in order; inputs as the program's metadata declares."""
+    grids: dict[str, Grid | None] = {}
+    proofs = []
+    for node in program.nodes:
+        arriving = _sum([grids.get(source.node) for source in node.sources])
+        grids[node.name] = _output(node, arriving, program.metadata)
+        if isinstance(node, Linear | Conv | Pool) or len(node.sources) > 1:
+            proofs.append(_judge(node, grids[node.name] if not isinstance(node, Neuron) else arriving))
+    return tuple(proofs)
+
+
+def on_grid(x: NDArray[Any], grid: Grid) -> bool:
+    """Whether every value of ``x`` lies on the grid and within its bound."""
+    scaled = np.asarray(x, np.float64) * 2.0**grid.fraction_bits
+    return bool((scaled == np.round(scaled)).all() and np.abs(x).max(initial=0) <= grid.bound)
+
+
+def round_to_grid(x: NDArray[Any], fraction_bits: int) -> Floats:
+    """Nearest multiples of 2^-fraction_bits, as float32 (halves to even)."""
+    return np.asarray(np.round(np.asarray(x, np.float64) * 2.0**fraction_bits) / 2.0**fraction_bits, np.float32)
+
+
+def fraction_bits(values: NDArray[Any]) -> int:
+    """The least f so that all values are multiples of 2^-f (negative for multiples of larger powers of two)."""
+    nonzero = np.asarray(values, np.float64)[np.asarray(values) != 0]
+    if not nonzero.size:
+        return 0
+    mantissa, exponent = np.frexp(nonzero)
+    integers = np.abs(mantissa * 2.0**53).astype(np.int64)
+    lowest = np.log2((integers & -integers).astype(np.float64)).astype(np.int64)
+    return int((53 - exponent - lowest).max())
+
+
+def _judge(node: Node, grid: Grid | None) -> NodeProof:
+    if grid is None:
+        return NodeProof(node.name, False, None, "what arrives has no declared grid")
+    if grid.bits > MANTISSA_BITS:
+        return NodeProof(node.name, False, grid.bits, f"sums need {grid.bits:.1f} bits, float32 holds {MANTISSA_BITS}")
+    return NodeProof(node.name, True, grid.bits, f"every partial sum fits in {grid.bits:.1f} bits")
+
+
+def _output(node: Node, arriving: Grid | None, metadata: Mapping[str, Any]) -> Grid | None:
+    match node:
+        case Input():
+            return input_grid(metadata)
+        case Neuron():
+            return SPIKES if node.spiking and not node.many else None
+        case Linear() | Conv() if arriving is not None:
+            return _synaptic(node.weight.reshape(len(node.weight), -1), node.bias, arriving)
+        case Pool() if arriving is not None and (node.divisor & (node.divisor - 1)) == 0:
+            window = node.kernel[0] * node.kernel[1]
+            return Grid(arriving.fraction_bits + node.divisor.bit_length() - 1, arriving.bound * window)
+        case Reshape() | Delay() | Output():
+            return arriving
+    return None
+
+
+def _synaptic(weight: NDArray[Any], bias: Floats | None, arriving: Grid) -> Grid:
+    bits = fraction_bits(weight) + arriving.fraction_bits
+    bound = np.abs(weight.astype(np.float64)).sum(axis=1) * arriving.bound
+    if bias is not None:
+        bits = max(bits, fraction_bits(bias))
+        bound = bound + np.abs(bias.astype(np.float64))
+    return Grid(bits, float(bound.max(initial=0)))
+
+
+def _sum(grids: Sequence[Grid | None]) -> Grid | None:
+    known = [grid for grid in grids if grid is not None]
+    if len(known) < len(grids) or not known:
+        return None
+    return Grid(max(grid.fraction_bits for grid in known), sum(grid.bound for grid in known))
