@@ -1,0 +1,65 @@
+"""Power-of-two grids for weights and biases, chosen so that float32 sums are exact (see `graph.exact`).
+
+For one layer: inputs are multiples of 2^-p with magnitude at most X; each output adds up the terms w·x and the
+bias. With weights and bias on the grid 2^-k every partial sum is a multiple of 2^-(k+p), and none is larger than
+M = max over outputs of X·Σ|w| + |b|. All are exact in float32 if M ≤ 2^(24−k−p). `choose` takes the finest such k.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from stl_deploy.errors import InputError
+from stl_deploy.fold.norm import Doubles
+from stl_deploy.graph.exact import MANTISSA_BITS, Grid, round_to_grid
+from stl_deploy.graph.program import Floats
+
+_COARSEST = -24
+_FINEST = 100
+
+
+@dataclass(frozen=True)
+class LayerGrid:
+    """The grid of one layer, and what rounding to it did.
+
+    fraction_bits: weights and bias are multiples of 2^-fraction_bits. bits: what the largest partial sum needs, of 24.
+    largest_change: the largest absolute change of a weight or bias.
+    """
+
+    node: str
+    fraction_bits: int
+    bits: float
+    largest_change: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON twin, as in the manifest."""
+        return asdict(self)
+
+
+def choose(node: str, weight: Doubles, bias: Doubles, arriving: Grid) -> tuple[Floats, Floats, LayerGrid]:
+    """Round a layer's weight and bias to the finest grid on which its sums are exact.
+
+    Returns the rounded float32 weight and bias, and the grid. Raises InputError if the weights are so uneven
+    that no grid keeps them (the sum of magnitudes is not finite or zero grids are left).
+    """
+    rows = weight.reshape(len(weight), -1)
+    magnitude = float((np.abs(rows).sum(axis=1) * arriving.bound + np.abs(bias)).max(initial=0))
+    if not np.isfinite(magnitude):
+        raise InputError(f"layer '{node}': weights add up to {magnitude}; no grid holds them")
+    finest = MANTISSA_BITS - arriving.fraction_bits - int(np.ceil(np.log2(max(magnitude, 2.0**-60))))
+    for k in range(min(finest, _FINEST), _COARSEST, -1):
+        w, b = round_to_grid(weight, k), round_to_grid(bias, k)
+        grid = _sum_grid(w, b, k, arriving)
+        if grid.bits <= MANTISSA_BITS:
+            change = max(float(np.abs(w - weight).max(initial=0)), float(np.abs(b - bias).max(initial=0)))
+            return w, b, LayerGrid(node, k, grid.bits, change)
+    raise InputError(f"layer '{node}': sums of {magnitude:g} fit on no grid")
+
+
+def _sum_grid(weight: Floats, bias: Floats, k: int, arriving: Grid) -> Grid:
+    rows = np.abs(weight.astype(np.float64)).reshape(len(weight), -1).sum(axis=1)
+    bound = rows * arriving.bound + np.abs(bias.astype(np.float64))
+    return Grid(k + arriving.fraction_bits, float(bound.max(initial=0)))

@@ -1,0 +1,86 @@
+"""The grid makes sums exact in any order, and the proof fails when the grid is broken."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stl_deploy.errors import InputError
+from stl_deploy.fold.grid import choose
+from stl_deploy.graph.exact import Grid, fraction_bits, on_grid, prove_exact, round_to_grid
+from stl_deploy.graph.program import Floats, Input, Linear, Node, Output, Program, Source
+
+
+def _program(weight: Floats, bias: Floats | None, grid: Grid) -> Program:
+    n, m = weight.shape[1], weight.shape[0]
+    nodes: tuple[Node, ...] = (
+        Input(name="input", shape=(n,), sources=()),
+        Linear(name="fc", shape=(m,), sources=(Source("input"),), weight=weight, bias=bias, input_shape=(n,)),
+        Output(name="output", shape=(m,), sources=(Source("fc"),)),
+    )
+    declared = {"coding": "analog", "fraction_bits": grid.fraction_bits, "max": grid.bound}
+    return Program(nodes, 1e-4, {"input": declared})
+
+
+@settings(max_examples=60)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n=st.integers(1, 300),
+    scale=st.floats(1e-6, 1e4),
+    arriving=st.sampled_from([Grid(0, 1.0), Grid(4, 1.0), Grid(8, 1.0), Grid(0, 9.0)]),
+)
+def test_every_order_of_summation_gives_the_same_bits(seed: int, n: int, scale: float, arriving: Grid) -> None:
+    rng = np.random.default_rng(seed)
+    weight, bias = rng.normal(0, scale, (3, n)), rng.normal(0, scale, 3)
+    w, b, grid = choose("fc", weight, bias, arriving)
+    assert grid.bits <= 24
+    x = round_to_grid(rng.uniform(0, arriving.bound, n), arriving.fraction_bits)
+    assert on_grid(x, arriving)
+    terms = np.concatenate([w * x, b[:, None]], axis=1)
+    exact = terms.astype(np.float64).sum(axis=1)
+    for order in (np.arange(n + 1), np.arange(n + 1)[::-1], rng.permutation(n + 1)):
+        total = np.zeros(3, np.float32)
+        for i in order:
+            total = total + terms[:, i]
+        np.testing.assert_array_equal(total, exact)
+    np.testing.assert_array_equal(w @ x + b, exact)
+    (proof,) = prove_exact(_program(w, b, arriving))
+    assert proof.exact
+    assert proof.bits is not None
+    assert proof.bits <= 24
+
+
+def test_the_grid_is_the_finest_that_holds() -> None:
+    w, b, grid = choose("fc", np.array([[0.3, 0.3, 0.3]]), np.zeros(1), Grid(0, 1.0))
+    assert grid.fraction_bits == 24
+    assert grid.largest_change <= 2.0**-25
+    np.testing.assert_array_equal(w, round_to_grid(np.array([[0.3, 0.3, 0.3]]), 24))
+    assert not b.any()
+
+
+def test_one_weight_off_the_grid_breaks_the_proof() -> None:
+    w, b, _ = choose("fc", np.full((2, 64), 0.7), np.zeros(2), Grid(0, 1.0))
+    broken = w.copy()
+    broken[1, 5] = np.float32(1 / 3)
+    (proof,) = prove_exact(_program(broken, b, Grid(0, 1.0)))
+    assert not proof.exact
+    assert "bits, float32 holds 24" in proof.reason
+
+
+def test_no_declared_input_grid_no_proof() -> None:
+    w, b, _ = choose("fc", np.full((2, 4), 0.7), np.zeros(2), Grid(0, 1.0))
+    program = _program(w, b, Grid(0, 1.0))
+    (proof,) = prove_exact(Program(program.nodes, program.dt, {}))
+    assert (proof.exact, proof.reason) == (False, "what arrives has no declared grid")
+
+
+def test_fraction_bits_by_hand() -> None:
+    assert fraction_bits(np.array([0.5, 0.25, 3.0])) == 2
+    assert fraction_bits(np.array([0.0])) == 0
+    assert fraction_bits(np.array([8.0, 24.0])) == -3
+    assert fraction_bits(np.float32([0.1])) == 27
+
+
+def test_infinite_weights_have_no_grid() -> None:
+    with pytest.raises(InputError, match=r"layer 'fc': weights add up to inf; no grid holds them"):
+        choose("fc", np.array([[np.inf]]), np.zeros(1), Grid(0, 1.0))
