@@ -1,0 +1,92 @@
+"""The LIF scan over time and its gradient, by hand.
+
+Forward, with u the membrane before and r after the reset, per step t::
+
+    u[t] = β·r[t−1] + x[t];   s[t] = 1 where u[t] >= θ else 0;   r[t] = (1 − s[t])·u[t]
+
+Each multiply, add and comparison is an operation of its own, so that no compiler contracts
+β·r + x and every backend gets the same bits. Backward through time, with g the surrogate
+derivative at u − θ and ∂ for the gradient of the loss::
+
+    ∂r[t] = β·∂u[t+1];   ∂s[t] += −u[t]·∂r[t] (unless the reset is detached)
+    ∂u[t] = (1 − s[t])·∂r[t] + g·∂s[t];   ∂x = ∂u;   ∂θ = −Σ g·∂s;   ∂β = Σ ∂u[t]·r[t−1]
+
+One trace of u is kept per layer; spikes, r and g are recomputed from it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from stl_deploy.surrogate import Derivative
+
+
+def lif_scan(x: Tensor, theta: Tensor, decay: Tensor, derivative: Derivative, *, detach_reset: bool) -> Tensor:
+    """Spikes ``[T, B, *shape]`` of a LIF population at rest before step 0.
+
+    x: input current ``[T, B, *shape]``; theta: threshold, broadcastable to shape; decay: β, 0-dimensional.
+    Differentiable in x, theta and decay; without gradients the trace is not kept.
+    """
+    if torch.is_grad_enabled() and (x.requires_grad or theta.requires_grad or decay.requires_grad):
+        spikes: Tensor = _Scan.apply(x, theta, decay, derivative, detach_reset)  # type: ignore[no-untyped-call]
+        return spikes
+    return _forward(x, theta, decay, keep_trace=False)[0]
+
+
+def _forward(x: Tensor, theta: Tensor, decay: Tensor, *, keep_trace: bool) -> tuple[Tensor, Tensor]:
+    spikes = torch.empty_like(x, memory_format=torch.contiguous_format)
+    trace = torch.empty_like(spikes if keep_trace else spikes[:1])
+    rest = torch.zeros_like(spikes[0])
+    for step, (current, spike) in enumerate(zip(x.unbind(0), spikes.unbind(0), strict=True)):
+        u = trace[step if keep_trace else 0]
+        torch.mul(rest, decay, out=u).add_(current)
+        torch.ge(u, theta, out=spike)
+        torch.mul(u, spike, out=rest)
+        torch.sub(u, rest, out=rest)
+    return spikes, trace
+
+
+class _Scan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, theta: Tensor, decay: Tensor, derivative: Derivative, detach: bool) -> Tensor:
+        spikes, trace = _forward(x, theta, decay, keep_trace=True)
+        ctx.save_for_backward(trace, theta, decay)
+        ctx.derivative, ctx.detach = derivative, detach
+        return spikes
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_spikes: Tensor) -> tuple[Tensor | None, ...]:
+        trace, theta, decay = ctx.saved_tensors
+        _, need_theta, need_decay, _, _ = ctx.needs_input_grad
+        grad_x = torch.empty_like(trace)
+        grad_theta = torch.zeros_like(theta)
+        grad_decay = torch.zeros_like(decay)
+        grad_rest = torch.zeros_like(trace[0])
+        slope, spike, grad_spike = (torch.empty_like(grad_rest) for _ in range(3))
+        for t in range(trace.shape[0] - 1, -1, -1):
+            u, grad_u = trace[t], grad_x[t]
+            ctx.derivative(torch.sub(u, theta, out=slope), out=slope)
+            torch.ge(u, theta, out=spike)
+            if ctx.detach:
+                torch.mul(slope, grad_spikes[t], out=grad_spike)
+            else:
+                torch.mul(u, grad_rest, out=grad_spike)
+                torch.sub(grad_spikes[t], grad_spike, out=grad_spike).mul_(slope)
+            if need_theta:
+                grad_theta.sub_(grad_spike.sum(0).sum_to_size(theta.shape))
+            torch.mul(grad_rest, spike, out=grad_u)
+            torch.sub(grad_rest, grad_u, out=grad_u).add_(grad_spike)
+            if need_decay and t:
+                grad_decay.add_(_after_reset(trace[t - 1], theta, out=spike).mul_(grad_u).sum())
+            torch.mul(grad_u, decay, out=grad_rest)
+        grads = (grad_x, grad_theta, grad_decay)
+        return *(grad if need else None for grad, need in zip(grads, ctx.needs_input_grad, strict=False)), None, None
+
+
+def _after_reset(u: Tensor, theta: Tensor, *, out: Tensor) -> Tensor:
+    return torch.lt(u, theta, out=out).mul_(u)

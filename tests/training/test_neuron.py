@@ -1,0 +1,183 @@
+"""The neuron: exact arithmetic, hand-made gradients against plain autograd, learned thresholds."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from stl_deploy.errors import InputError
+from stl_deploy.neuron import LIF
+from stl_deploy.surrogate import SURROGATES, Derivative, surrogate
+
+SHAPE = (3, 4, 5)
+
+
+class _SlowSpike(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, distance: Tensor, derivative: Derivative) -> Tensor:
+        ctx.save_for_backward(distance)
+        ctx.derivative = derivative
+        return (distance >= 0).to(distance.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (distance,) = ctx.saved_tensors
+        return grad * ctx.derivative(distance), None
+
+
+def _slow(layer: LIF, x: Tensor) -> Tensor:
+    """The neuron as plain autograd sees it."""
+    v = torch.zeros_like(x[0])
+    spikes = []
+    for current in x.unbind(0):
+        v = layer.decay * v + current
+        s = _SlowSpike.apply(v - layer.threshold, surrogate(layer.surrogate_name))
+        v = v * (1 - (s.detach() if layer.detach_reset else s))
+        spikes.append(s)
+    return torch.stack(spikes)
+
+
+def _gradients(layer: LIF, x: Tensor, spikes: Tensor, weight: Tensor) -> dict[str, Tensor]:
+    layer.zero_grad()
+    x.grad = None
+    (spikes * weight).sum().backward()
+    found = {name: p.grad.clone() for name, p in layer.named_parameters() if p.grad is not None}
+    assert x.grad is not None
+    return {**found, "x": x.grad.clone()}
+
+
+@pytest.mark.parametrize("granularity", ["neuron", "channel", "layer"])
+@pytest.mark.parametrize("parametrisation", ["positive", "raw"])
+@pytest.mark.parametrize("detach", [False, True])
+@pytest.mark.parametrize("name", SURROGATES)
+def test_gradients_equal_plain_autograd(granularity, parametrisation, detach, name):
+    torch.manual_seed(0)
+    layer = LIF(
+        SHAPE,
+        threshold=0.8,
+        jitter=0.05,
+        granularity=granularity,
+        parametrisation=parametrisation,
+        decay=0.7,
+        learn_decay=True,
+        surrogate_name=name,
+        detach_reset=detach,
+    ).double()
+    x = torch.randn(7, 2, *SHAPE, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(7, 2, *SHAPE, dtype=torch.float64)
+    fast = layer(x)
+    slow = _slow(layer, x)
+    assert torch.equal(fast, slow)
+    assert 0.05 < fast.mean() < 0.95
+    expected = _gradients(layer, x, slow, weight)
+    for key, value in _gradients(layer, x, fast, weight).items():
+        torch.testing.assert_close(value, expected[key], rtol=1e-11, atol=1e-11)
+    assert set(expected) == {"x", "threshold_parameter", "decay_parameter"}
+
+
+@pytest.mark.parametrize("frozen", ["threshold_parameter", "decay_parameter"])
+def test_a_frozen_parameter_leaves_the_other_gradients_alone(frozen):
+    torch.manual_seed(1)
+    layer = LIF(SHAPE, decay=0.6, learn_decay=True).double()
+    layer.get_parameter(frozen).requires_grad_(False)
+    x = torch.randn(5, 2, *SHAPE, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn_like(x)
+    expected = _gradients(layer, x, _slow(layer, x), weight)
+    found = _gradients(layer, x, layer(x), weight)
+    assert frozen not in found
+    assert found.keys() == expected.keys()
+    for key, value in found.items():
+        torch.testing.assert_close(value, expected[key], rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("beta", [0.5, 0.3, 0.937, 1.0, 0.0])
+@pytest.mark.parametrize("training", [True, False])
+def test_spikes_equal_numpy_float32_bit_for_bit(beta, training):
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(40, 4, 33)).astype(np.float32)
+    layer = LIF((33,), threshold=0.9, decay=beta)
+    tensor = torch.from_numpy(x).requires_grad_(training)
+    v = np.zeros(x.shape[1:], np.float32)
+    expected = np.empty_like(x)
+    for t, current in enumerate(x):
+        v = np.float32(beta) * v + current
+        expected[t] = v >= np.float32(0.9)
+        v = np.where(expected[t] > 0, np.float32(0), v)
+    with torch.set_grad_enabled(training):
+        assert np.array_equal(layer(tensor).detach().numpy(), expected)
+
+
+def test_a_tie_fires():
+    layer = LIF((1,), threshold=1.0, decay=0.5)
+    x = torch.tensor([0.5, 0.75, 0.5, 0.5]).reshape(4, 1, 1)
+    assert layer(x).flatten().tolist() == [0, 1, 0, 0]  # 0.25 + 0.75 = 1 fires, then from 0: 0.5, 0.75
+    assert layer(torch.full((1, 1, 1), 1.0)).item() == 1
+
+
+@pytest.mark.parametrize("parametrisation", ["positive", "raw"])
+@pytest.mark.parametrize("theta", [2.0, 0.1, 0.7, 3.3])
+def test_threshold_starts_exactly_where_asked(parametrisation, theta):
+    layer = LIF((4,), threshold=theta, parametrisation=parametrisation)
+    assert layer.threshold.tolist() == [float(np.float32(theta))] * 4
+
+
+def test_threshold_stays_positive_under_any_step():
+    layer = LIF((4,), threshold=0.01)
+    with torch.no_grad():
+        layer.threshold_parameter.fill_(-20.0)
+    assert (layer.threshold > 0).all()
+
+
+@pytest.mark.parametrize(("granularity", "size"), [("neuron", (3, 4, 5)), ("channel", (3, 1, 1)), ("layer", ())])
+def test_granularity_sets_the_number_of_thresholds(granularity, size):
+    assert LIF(SHAPE, granularity=granularity).threshold.shape == size
+
+
+def test_jitter_is_drawn_per_threshold():
+    torch.manual_seed(0)
+    theta = LIF((20_000,), threshold=2.0, jitter=1e-4).threshold
+    assert abs(theta.mean().item() - 2) < 1e-5
+    assert abs(theta.std().item() - 1e-4) < 5e-6
+
+
+def test_samples_are_stateless():
+    torch.manual_seed(0)
+    layer = LIF((6,))
+    x = torch.rand(5, 3, 6)
+    first = layer(x)
+    layer(torch.full((5, 3, 6), 0.9))
+    assert torch.equal(layer(x), first)
+    assert torch.equal(layer(x[:, 1:2]), first[:, 1:2])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"threshold": 0.0}, "initial threshold 0 with jitter 0 gives a threshold <= 0"),
+        ({"decay": 1.5}, "decay is 1.5; a number from 0 to 1 is accepted"),
+        ({"decay": 1.0, "learn_decay": True}, "decay is 1.0; a number between 0 and 1, ends excluded, is accepted"),
+        ({"surrogate_name": "step"}, "no surrogate gradient 'step'; accepted: arctan, sigmoid"),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(InputError) as caught:
+        LIF((4,), **options)
+    assert message in str(caught.value)
+
+
+def test_surrogates_are_bumps_around_the_threshold():
+    x = torch.linspace(-3, 3, 601, dtype=torch.float64)
+    closed = {
+        "arctan": 1 / (1 + (np.pi * x) ** 2),
+        "sigmoid": 4 * torch.sigmoid(4 * x) * torch.sigmoid(-4 * x),
+        "triangular": torch.relu(1 - x.abs()),
+        "rectangular": (x.abs() < 0.5).double(),
+    }
+    for name, derivative in SURROGATES.items():
+        y = derivative(x)
+        torch.testing.assert_close(y, closed[name])
+        scratch = x.clone()
+        assert derivative(scratch, out=scratch) is scratch
+        assert torch.equal(scratch, y)
