@@ -1,0 +1,222 @@
+"""NIR files in and out: HDF5 from strangers, read without trust and without nir's type check.
+
+The layout is nir's own: ``version`` and ``node/{type, edges, metadata, nodes/<name>/<field>}``. `read_nir` takes
+files of every nir release from 1.0 on, and graphs that nir refuses to build (batch sizes in shapes, scalar neuron
+parameters beside arrays); whether the graph makes sense is for `lower` to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import h5py
+import nir
+import numpy as np
+
+from stl_deploy.errors import GraphError, InputError
+from stl_deploy.files import whole_file
+from stl_deploy.graph._hdf5 import Scan, open_hdf5
+
+MAX_NODES = 10_000
+"""Most nodes in one graph; a layer is a node, so real networks have hundreds."""
+
+MAX_DEPTH = 32
+"""Most levels of graphs in graphs."""
+
+_KINDS: dict[str, type[nir.NIRNode]] = {
+    kind.__name__: kind
+    for kind in (
+        *(nir.Affine, nir.Linear, nir.Scale, nir.Conv1d, nir.Conv2d, nir.SumPool2d, nir.AvgPool2d, nir.Flatten),
+        *(nir.Delay, nir.Threshold, nir.I, nir.IF, nir.LI, nir.LIF, nir.CubaLI, nir.CubaLIF, nir.Input, nir.Output),
+    )
+}
+
+
+@dataclass(eq=False)
+class ForeignNode(nir.NIRNode):  # type: ignore[misc]
+    """A node that is in the file but is nothing NIR 1.0.8 defines; ``reason`` and ``slug`` say why."""
+
+    reason: str
+    slug: str
+
+
+def read_nir(path: Path) -> nir.NIRGraph:
+    """Read a NIR file.
+
+    Nodes that cannot be understood come back as `ForeignNode`, so that a check can report all of them;
+    `lower` refuses them. Metadata comes back in plain Python values.
+    Raises InputError for a file that is missing, damaged, too large for its own size, or no NIR file;
+    GraphError where the graph's skeleton (names, nodes, edges) cannot be read.
+    """
+    with open_hdf5(path, "a NIR file") as (file, scan):
+        root = scan.child(file, "node")
+        if not isinstance(root, h5py.Group):
+            raise InputError(f"{path}: no group 'node' in it, so it is not a NIR file; write one with nir.write")
+        kind = scan.text(root, "type")
+        if kind != "NIRGraph":
+            raise InputError(f"{path}: holds {_shown(kind)}, not a NIRGraph; wrap a single node in a graph")
+        return _Reader(scan).graph(root, "", 0)
+
+
+class _Reader:
+    """Builds nodes from scanned groups; ``count`` nodes so far."""
+
+    def __init__(self, scan: Scan) -> None:
+        self.scan = scan
+        self.count = 0
+
+    def graph(self, group: h5py.Group, where: str, depth: int) -> nir.NIRGraph:
+        if depth > MAX_DEPTH:
+            raise GraphError(f"graphs are nested more than {MAX_DEPTH} deep", node=where[:-1], slug="too-deep")
+        members = self.scan.child(group, "nodes")
+        if not isinstance(members, h5py.Group):
+            raise GraphError("has no group 'nodes'", node=where[:-1] or None, slug="no-nodes")
+        self.count += len(members)
+        if self.count > MAX_NODES:
+            raise GraphError(f"the graph has more than {MAX_NODES} nodes", slug="too-many-nodes")
+        nodes = {name: self._node(members, name, where, depth) for name in self.scan.names(members)}
+        graph = nir.NIRGraph(nodes, self._edges(group, where), type_check=False)
+        graph.metadata = self._metadata(group)
+        return graph
+
+    def _node(self, members: h5py.Group, name: str, where: str, depth: int) -> nir.NIRNode:
+        full = where + name
+        if not name.isprintable() or len(name) > 255:
+            raise GraphError(f"node name {name[:60]!a} has characters that cannot be printed", slug="odd-name")
+        group = self.scan.child(members, name)
+        if not isinstance(group, h5py.Group):
+            return ForeignNode("is no group of fields", "unknown-type")
+        kind = self.scan.text(group, "type")
+        if kind == "NIRGraph":
+            return self.graph(group, full + ".", depth + 1)
+        if kind not in _KINDS:
+            known = ", ".join(sorted(_KINDS))
+            return ForeignNode(f"type is {_shown(kind)}, which is not known; known: {known}", "unknown-type")
+        return self._build(_KINDS[kind], group)
+
+    def _build(self, kind: type[nir.NIRNode], group: h5py.Group) -> nir.NIRNode:
+        end = {nir.Input: "input", nir.Output: "output"}.get(kind)
+        known = {"shape"} if end else {f.name for f in fields(kind)}
+        values: dict[str, Any] = {}
+        for key in self.scan.names(group):
+            if key in ("type", "metadata"):
+                continue
+            if key not in known | {"input_type", "output_type"}:
+                reason = f"has a field {_shown(key)}, which {kind.__name__} does not have in NIR"
+                return ForeignNode(reason, "unknown-field")
+            values[key] = self.scan.value(group, key)
+        if end:
+            values = {f"{end}_type": {end: values.get("shape")}}
+        elif kind is nir.Flatten:
+            values["input_type"] = {"input": values.get("input_type")}
+        return _bare(kind, values, self._metadata(group))
+
+    def _edges(self, group: h5py.Group, where: str) -> list[tuple[str, str]]:
+        edges = self.scan.value(group, "edges")
+        array = np.asarray(edges if edges is not None else [])
+        if array.size == 0:
+            return []
+        if array.ndim != 2 or array.shape[1] != 2 or not all(isinstance(end, str) for end in array.flat):
+            raise GraphError(
+                f"edges are {array.dtype} {list(array.shape)}; expected pairs of node names [n, 2]",
+                node=where[:-1] or None,
+                slug="bad-edges",
+            )
+        return [(str(source), str(target)) for source, target in array]
+
+    def _metadata(self, group: h5py.Group) -> dict[str, Any]:
+        found = self.scan.child(group, "metadata")
+        return self.scan.tree(found) if isinstance(found, h5py.Group) else {}
+
+
+def _bare(kind: type[nir.NIRNode], values: dict[str, Any], metadata: dict[str, Any]) -> nir.NIRNode:
+    """A node with its fields set; nir's own shapes where nir accepts the fields, else undefined shapes."""
+    node: nir.NIRNode = object.__new__(kind)
+    node.input_type, node.output_type, node.metadata = {"input": None}, {"output": None}, metadata
+    for key, value in values.items():
+        setattr(node, key, value)
+    try:
+        node.__post_init__()
+    except Exception:
+        node.input_type = getattr(node, "input_type", None) or {"input": None}
+    return node
+
+
+def _shown(text: str | None) -> str:
+    return "nothing" if text is None else ascii(text[:60])
+
+
+def write_nir(graph: nir.NIRGraph, path: Path) -> None:
+    """Write a NIR file as nir does (gzip), whole or not at all, without copying the arrays first.
+
+    None values in metadata are left out, as HDF5 has none.
+    Raises GraphError for names that HDF5 cannot hold and metadata that is no nested dict of numbers, strings, bools
+    and lists of one kind; InputError if the file cannot be written.
+    """
+    with whole_file(path) as temporary:
+        try:
+            with h5py.File(temporary, "w") as file:
+                file.create_dataset("version", data=nir.version, dtype=h5py.string_dtype())
+                _write_node(file.create_group("node"), graph, None)
+        except OSError as error:
+            raise InputError(f"cannot write {path}: {error}") from None
+
+
+def _write_node(group: h5py.Group, node: nir.NIRNode, name: str | None) -> None:
+    if isinstance(node, ForeignNode):
+        raise GraphError(node.reason, node=name, slug=node.slug)
+    group.create_dataset("type", data=type(node).__name__, dtype=h5py.string_dtype())
+    if isinstance(node, nir.NIRGraph):
+        members = group.create_group("nodes")
+        for key, inner in node.nodes.items():
+            _refuse_slash(key, "node name")
+            _write_node(members.create_group(key), inner, key if name is None else f"{name}.{key}")
+        group.create_dataset("edges", data=np.array(node.edges, dtype=h5py.string_dtype()).reshape(-1, 2))
+    else:
+        for key, value in _fields(node).items():
+            _write_value(group, key, value, name)
+    if node.metadata:
+        _write_tree(group.create_group("metadata"), node.metadata, name)
+
+
+def _fields(node: nir.NIRNode) -> dict[str, Any]:
+    if isinstance(node, nir.Input):
+        return {"shape": node.input_type["input"]}
+    if isinstance(node, nir.Output):
+        return {"shape": node.output_type["output"]}
+    found = {f.name: getattr(node, f.name, None) for f in fields(node) if not f.name.endswith("_type")}
+    found.pop("metadata")
+    if isinstance(node, nir.Flatten):
+        found["input_type"] = node.input_type["input"]
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _write_tree(group: h5py.Group, tree: Mapping[str, Any], name: str | None) -> None:
+    for key, value in tree.items():
+        _refuse_slash(key, "metadata key")
+        if isinstance(value, Mapping):
+            _write_tree(group.create_group(key), value, name)
+        elif value is not None:
+            _write_value(group, key, value, name)
+
+
+def _write_value(group: h5py.Group, key: str, value: Any, name: str | None) -> None:
+    try:
+        if isinstance(value, np.ndarray) and value.size > 1:
+            group.create_dataset(key, data=value, compression="gzip")
+        elif isinstance(value, str):
+            group.create_dataset(key, data=value, dtype=h5py.string_dtype())
+        else:
+            group.create_dataset(key, data=value)
+    except (TypeError, ValueError) as error:
+        raise GraphError(f"'{key}' holds what HDF5 cannot ({error})", node=name, slug="bad-metadata") from None
+
+
+def _refuse_slash(key: Any, what: str) -> None:
+    if not isinstance(key, str) or not key.isprintable() or "/" in key or key in ("", ".", ".."):
+        raise GraphError(
+            f"{what} {key!r} cannot stand in an HDF5 file; use printable text without '/'", slug="odd-name"
+        )
