@@ -1,0 +1,114 @@
+"""Which outputs of a node are reached by an event, step by step and by structure.
+
+An event is a non-zero input; it arrives at every output it has a structural tap to, whatever the
+weight. A non-zero bias arrives at every step. Masks are bool ``[T, B, *shape]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.energy.taps import Window, bias_of, windows
+from stl_deploy.graph.program import Conv, Delay, Linear, Node, Pool, Program, Reshape, Scale, Source
+
+Mask = NDArray[np.bool_]
+
+
+def passes_on(node: Node) -> bool:
+    """Whether what arrives at the node's output is what arrived at its sources, moved in place or time."""
+    return isinstance(node, Reshape | Delay)
+
+
+def feeders(program: Program, node: Node) -> set[str]:
+    """The nodes whose arrivals make up those at ``node``'s input: its sources, looked at through `passes_on` nodes."""
+    found: set[str] = set()
+    waiting = [source.node for source in node.sources]
+    seen: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        before = program.by_name[name]
+        if passes_on(before):
+            waiting.extend(source.node for source in before.sources)
+        else:
+            found.add(name)
+    return found
+
+
+def arrivals(node: Node, x: NDArray[Any], y: NDArray[Any]) -> Mask:
+    """Where an event or a non-zero bias arrives at the output of ``node``; x and y are its input and output.
+
+    A node without taps (an input, a neuron) delivers an event where its output is not zero.
+    """
+    shape = (*x.shape[:2], *node.shape)
+    match node:
+        case Linear():
+            reached = (x != 0).any(axis=-1, keepdims=True)
+        case Conv():
+            reached = _conv(node, x != 0)
+        case Pool():
+            reached = _slide(x != 0, windows(node))
+        case Scale():
+            reached = x != 0
+        case _:
+            reached = y != 0
+    bias = bias_of(node)
+    if bias is not None:
+        reached = reached | (bias != 0)
+    return np.broadcast_to(reached, shape)
+
+
+def _conv(node: Conv, events: Mask) -> Mask:
+    steps, batch, _, *space = events.shape
+    by_group = np.any(events.reshape(steps, batch, node.groups, -1, *space), axis=3)
+    return np.repeat(_slide(by_group, windows(node)), node.shape[0] // node.groups, axis=2)
+
+
+def _slide(events: Mask, axes: tuple[Window, ...]) -> Mask:
+    for axis, window in enumerate(axes, start=events.ndim - len(axes)):
+        moved = np.moveaxis(events, axis, 0)
+        reached = np.zeros((window.outputs, *moved.shape[1:]), np.bool_)
+        for k in range(window.kernel):
+            at = window.inputs_of(k)
+            inside = (at >= 0) & (at < window.size)
+            reached[inside] |= moved[at[inside]]
+        events = np.moveaxis(reached, 0, axis)
+    return events
+
+
+def arrived(program: Program, node: Node, known: Mapping[str, Mask]) -> Mask:
+    """Where something arrives at ``node``'s input, given the `arrivals` of its `feeders`."""
+    masks = [_later(_out(program, source, known), source.delay) for source in node.sources]
+    return masks[0] if len(masks) == 1 else np.logical_or.reduce(masks)
+
+
+def _out(program: Program, source: Source, known: Mapping[str, Mask]) -> Mask:
+    node = program.by_name[source.node]
+    if not passes_on(node):
+        return known[node.name]
+    mask = arrived(program, node, known)
+    if isinstance(node, Delay):
+        return _per_element(mask, np.broadcast_to(node.steps, node.shape))
+    return mask.reshape(*mask.shape[:2], *node.shape)
+
+
+def _later(mask: Mask, steps: int) -> Mask:
+    if not steps:
+        return mask
+    moved = np.zeros_like(mask)
+    moved[steps:] = mask[: max(0, len(mask) - steps)]
+    return moved
+
+
+def _per_element(mask: Mask, steps: NDArray[np.int64]) -> Mask:
+    moved = np.zeros(mask.shape, np.bool_)
+    for wait in np.unique(steps):
+        chosen = steps == wait
+        moved[..., chosen] = _later(mask[..., chosen], int(wait))
+    return moved

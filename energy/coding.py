@@ -1,0 +1,95 @@
+"""What values can arrive where, by structure: the input coding, and AC or MAC for each node.
+
+Nothing here looks at one batch's values to decide a node's operation; the data are only asked
+what the whole input is coded as when neither the caller nor the graph says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.errors import InputError
+from stl_deploy.graph.program import Delay, Input, InputCoding, Neuron, Node, Output, Program, Reshape
+
+Op = Literal["AC", "MAC"]
+
+
+@dataclass(frozen=True)
+class Coding:
+    """The input coding and who said so (``caller``, ``metadata`` or ``data``)."""
+
+    value: InputCoding
+    origin: Literal["caller", "metadata", "data"]
+
+    def sentence(self) -> str:
+        """The line that stands in a report's assumptions."""
+        reason = {
+            "caller": "as declared",
+            "metadata": "as the graph's metadata declare",
+            "data": "inferred from the whole input: "
+            + ("it holds only 0 and 1" if self.value == "spikes" else "it holds other values than 0 and 1"),
+        }[self.origin]
+        return f"Input coding: {self.value} ({reason})."
+
+
+def resolve_coding(program: Program, arrays: Iterable[NDArray[Any]], declared: str | None) -> Coding:
+    """The coding of the inputs ``arrays`` (each ``[T, B, *shape]``): declared, else metadata, else by the data.
+
+    Raises InputError for an unknown coding and for data that contradict the declared one.
+    """
+    arrays = list(arrays)
+    binary = all(bool(np.all((x == 0) | (x == 1))) for x in arrays)
+    noted = program.metadata.get("input_coding")
+    named: Any = declared if declared is not None else noted
+    origin: Literal["caller", "metadata"] = "caller" if declared is not None else "metadata"
+    if named is None:
+        return Coding("spikes" if binary else "analog", "data")
+    if named not in get_args(InputCoding):
+        raise InputError(f"input coding {named!r} ({origin}); accepted: {', '.join(get_args(InputCoding))}")
+    if named == "spikes" and not binary:
+        raise InputError(
+            f"the input coding is 'spikes' ({origin}) but the input holds {_other(arrays, binary=True):g}; "
+            "spikes are 0 or 1: declare 'graded' or 'analog', or give spikes"
+        )
+    if named == "graded" and not all(bool(np.all(x == np.trunc(x))) for x in arrays):
+        raise InputError(
+            f"the input coding is 'graded' ({origin}) but the input holds {_other(arrays, binary=False):g}; "
+            "graded events carry whole numbers: declare 'analog', or give whole numbers"
+        )
+    return Coding(named, origin)
+
+
+def _other(arrays: Iterable[NDArray[Any]], *, binary: bool) -> float:
+    """The first value that is not 0 or 1 (or not whole)."""
+    for x in arrays:
+        wrong = (x != 0) & (x != 1) if binary else x != np.trunc(x)
+        if wrong.any():
+            return float(x[wrong][0])
+    raise AssertionError("no such value")
+
+
+def origin_of(program: Program, node: Node, through: tuple[type[Node], ...] = (Reshape, Delay, Output)) -> Node | None:
+    """The node whose values reach ``node`` unchanged through ``through`` nodes; None if several are summed."""
+    seen: set[str] = set()
+    while len(node.sources) == 1 and node.name not in seen:
+        seen.add(node.name)
+        node = program.by_name[node.sources[0].node]
+        if not isinstance(node, through):
+            return node
+    return None
+
+
+def op_of(program: Program, node: Node, coding: InputCoding) -> Op:
+    """AC if every value that can arrive at ``node`` is 0 or 1 by structure and coding, else MAC.
+
+    Sums of several sources, pools, analog inputs and neurons that fire several spikes in a step make MACs.
+    """
+    source = origin_of(program, node)
+    if isinstance(source, Neuron):
+        return "AC" if source.spiking and not source.many else "MAC"
+    return "AC" if isinstance(source, Input) and coding == "spikes" else "MAC"

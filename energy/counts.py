@@ -1,0 +1,124 @@
+"""What was counted: the exact integers of the energy JSON, per node and in total."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from stl_deploy.energy.coding import Op
+
+
+@dataclass(frozen=True)
+class TapCounts:
+    """Counts of a weighted or pooling node, summed over T steps and B samples.
+
+    in_nonzero: non-zero inputs. binary_input: whether the data held only 0 and 1.
+    synops: structural taps crossed by them; synops_nonzero_w: those whose weight is not zero.
+    synapses: structural taps (dense MACs of one step of one sample); dense_macs_exact: times T·B.
+    dense_macs_nominal: the same with taps on padding. bias_adds: outputs·T·B if there is a bias.
+    op: fixed by structure. synops_pool_folded: None unless a pool stands directly before.
+    """
+
+    in_nonzero: int
+    binary_input: bool
+    synops: int
+    synops_nonzero_w: int
+    synapses: int
+    dense_macs_exact: int
+    dense_macs_nominal: int
+    bias_adds: int
+    op: Op
+    synops_pool_folded: int | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The keys of the energy JSON."""
+        data = asdict(self)
+        if self.synops_pool_folded is None:
+            del data["synops_pool_folded"]
+        return data
+
+
+@dataclass(frozen=True)
+class NeuronCounts:
+    """Counts of a neuron node, summed over T steps and B samples.
+
+    neuron_updates: neurons·T·B. neuron_updates_touched: those where an event or a non-zero bias arrived.
+    """
+
+    neurons: int
+    neuron_updates: int
+    neuron_updates_touched: int
+    spikes: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The keys of the energy JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums over the layers. Weighted nodes make synops and MACs; pools make pool_events only.
+
+    ann_macs_*: the dense MACs of one pass of the same topology for each sample.
+    """
+
+    synops_AC: int
+    synops_MAC: int
+    synops: int
+    dense_macs_exact: int
+    dense_macs_nominal: int
+    ann_macs_exact: int
+    ann_macs_nominal: int
+    bias_adds: int
+    neuron_updates: int
+    neuron_updates_touched: int
+    spikes: int
+    pool_events: int
+
+    def as_dict(self) -> dict[str, int]:
+        """The keys of the energy JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Counts of T steps of ``batch`` samples: ``weighted``, ``pools`` and ``neurons`` by node name.
+
+    order: the names of the counted nodes in the Program's order.
+    constant_input: whether every input repeated its first step in all later ones.
+    """
+
+    T: int
+    batch: int
+    order: tuple[str, ...]
+    weighted: Mapping[str, TapCounts]
+    pools: Mapping[str, TapCounts]
+    neurons: Mapping[str, NeuronCounts]
+    constant_input: bool
+
+    @property
+    def layers(self) -> dict[str, TapCounts | NeuronCounts]:
+        """Every counted node, in the Program's order."""
+        found: dict[str, TapCounts | NeuronCounts] = {**self.weighted, **self.pools, **self.neurons}
+        return {name: found[name] for name in self.order}
+
+    @property
+    def totals(self) -> Totals:
+        """Sums over the layers."""
+        weighted, neurons = self.weighted.values(), self.neurons.values()
+        nominal = sum(c.dense_macs_nominal for c in weighted)
+        return Totals(
+            synops_AC=sum(c.synops for c in weighted if c.op == "AC"),
+            synops_MAC=sum(c.synops for c in weighted if c.op == "MAC"),
+            synops=sum(c.synops for c in weighted),
+            dense_macs_exact=sum(c.dense_macs_exact for c in weighted),
+            dense_macs_nominal=nominal,
+            ann_macs_exact=sum(c.synapses for c in weighted) * self.batch,
+            ann_macs_nominal=nominal // self.T,
+            bias_adds=sum(c.bias_adds for c in weighted),
+            neuron_updates=sum(c.neuron_updates for c in neurons),
+            neuron_updates_touched=sum(c.neuron_updates_touched for c in neurons),
+            spikes=sum(c.spikes for c in neurons),
+            pool_events=sum(c.synops for c in self.pools.values()),
+        )

@@ -1,0 +1,68 @@
+"""Pools folded into the addressing of the weights behind them.
+
+A pooling chip (DYNAP-CNN, Speck) has no pooling stage: an event that enters the pool is addressed
+straight to the synapses of the next layer. Its cost is, for each event into the pool, the fan-out
+of the next weights summed over the windows that hold the event.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from stl_deploy.energy.taps import Ints, Weighted, fan_out, windows
+from stl_deploy.graph.program import Node, Pool, Program, Reshape, is_max_pool
+
+
+@dataclass(frozen=True)
+class Folded:
+    """A weighted node behind pools.
+
+    pool: the first pool that an event meets; pools: all of them, the nearest to the weights first;
+    max_pool: whether one of them is a max pool; fan_out: taps from each input position of ``pool``.
+    """
+
+    pool: str
+    pools: tuple[str, ...]
+    max_pool: bool
+    fan_out: Ints
+
+
+def fold_pools(program: Program, node: Weighted) -> Folded | None:
+    """Fold every pool directly before ``node`` into it; None if there is none.
+
+    Between them may stand reshapes, further pools, and the threshold that makes a sum pool a max pool;
+    each must be read without delay and be the only source.
+    """
+    table = fan_out(node)
+    here: Node = node
+    folded: Folded | None = None
+    threshold = False
+    while len(here.sources) == 1 and not here.sources[0].delay:
+        before = program.by_name[here.sources[0].node]
+        if isinstance(before, Pool):
+            table = _through_pool(before, table)
+            earlier = folded or Folded("", (), False, table)
+            folded = Folded(before.name, (*earlier.pools, before.name), earlier.max_pool or threshold, table)
+        elif is_max_pool(program, before):
+            threshold = True
+        elif isinstance(before, Reshape):
+            table = table.reshape(before.input_shape)
+        else:
+            break
+        here = before
+    return folded
+
+
+def _through_pool(pool: Pool, table: Ints) -> Ints:
+    """Sum ``table`` (per pool output) over the windows that hold each pool input."""
+    for axis, window in enumerate(windows(pool), start=table.ndim - len(pool.stride)):
+        moved = np.moveaxis(table, axis, 0)
+        spread = np.zeros((window.size, *moved.shape[1:]), np.int64)
+        for k in range(window.kernel):
+            at = window.inputs_of(k)
+            inside = (at >= 0) & (at < window.size)
+            spread[at[inside]] += moved[inside]
+        table = np.moveaxis(spread, 0, axis)
+    return table

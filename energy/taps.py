@@ -1,0 +1,132 @@
+"""The structure of a weighted or pooling node: which input position reaches how many outputs.
+
+A *tap* is one (input position, output position) pair inside the borders that the node connects.
+Everything here is integer arithmetic on shapes; values never enter. Windows are products of one
+window per axis, so a node's fan-out is an outer product of the fan-outs per axis.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.graph.program import Conv, Linear, Node, Pool, Scale, Shape
+
+Ints = NDArray[np.int64]
+Weighted = Linear | Conv | Scale
+Tapped = Linear | Conv | Scale | Pool
+"""The nodes that have taps; a pool's taps carry weight 1."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """One axis of a sliding window: output o and kernel cell k meet input ``o·stride - before + k·dilation``."""
+
+    size: int
+    outputs: int
+    kernel: int
+    stride: int
+    before: int
+    dilation: int
+
+    def inputs_of(self, k: int) -> Ints:
+        """Input position of kernel cell ``k`` at every output ``[outputs]``; outside ``[0, size)`` is padding."""
+        positions: Ints = np.arange(self.outputs, dtype=np.int64) * self.stride - self.before + k * self.dilation
+        return positions
+
+    def reach(self) -> Ints:
+        """``[kernel, size]``: 1 where kernel cell k meets input i for some output (at most one), else 0."""
+        table = np.zeros((self.kernel, self.size), np.int64)
+        for k in range(self.kernel):
+            at = self.inputs_of(k)
+            table[k, at[(at >= 0) & (at < self.size)]] = 1
+        return table
+
+
+def windows(node: Conv | Pool) -> tuple[Window, ...]:
+    """The node's windows, one per spatial axis."""
+    axes = len(node.stride)
+    kernel = node.kernel if isinstance(node, Pool) else node.weight.shape[2:]
+    dilation = (1,) * axes if isinstance(node, Pool) else node.dilation
+    return tuple(
+        Window(*values)
+        for values in zip(
+            node.input_shape[-axes:],
+            node.shape[-axes:],
+            kernel,
+            node.stride,
+            (before for before, _ in node.padding),
+            dilation,
+            strict=True,
+        )
+    )
+
+
+def input_shape(node: Tapped) -> Shape:
+    """Shape of one sample's input at one step."""
+    return node.shape if isinstance(node, Scale) else node.input_shape
+
+
+def fan_out(node: Tapped) -> Ints:
+    """Structural taps that leave each input position; int64 of the node's input shape."""
+    match node:
+        case Linear():
+            return np.full(node.input_shape, node.weight.shape[0], np.int64)
+        case Scale():
+            return np.ones(node.shape, np.int64)
+        case Conv() | Pool():
+            space = reduce(np.multiply.outer, (w.reach().sum(axis=0) for w in windows(node)))
+            per_channel = node.weight.shape[0] // node.groups if isinstance(node, Conv) else 1
+            return np.broadcast_to(space * per_channel, node.input_shape)
+
+
+def fan_out_nonzero(node: Tapped) -> Ints:
+    """The taps of `fan_out` whose weight is not zero."""
+    match node:
+        case Linear():
+            return np.broadcast_to(np.count_nonzero(node.weight, axis=0), node.input_shape)
+        case Scale():
+            return np.broadcast_to((node.scale != 0).astype(np.int64), node.shape)
+        case Pool():
+            return fan_out(node)
+        case Conv():
+            return _conv_nonzero(node)
+
+
+def _conv_nonzero(node: Conv) -> Ints:
+    by_group = (node.weight != 0).reshape(node.groups, -1, *node.weight.shape[1:])
+    cells: Ints = by_group.sum(axis=1, dtype=np.int64).reshape(-1, *node.weight.shape[2:])
+    for window in windows(node):
+        cells = np.tensordot(cells, window.reach(), axes=(1, 0))
+    return cells
+
+
+def dense_macs(node: Tapped) -> int:
+    """Structural taps of the node: the dense multiply-accumulates of one step of one sample."""
+    return int(fan_out(node).sum(dtype=np.int64))
+
+
+def nominal_macs(node: Tapped) -> int:
+    """`dense_macs` with the taps that fall on padding counted too."""
+    match node:
+        case Linear():
+            return prod(node.shape) * int(node.weight.shape[1])
+        case Scale():
+            return prod(node.shape)
+        case Pool():
+            return prod(node.shape) * prod(node.kernel)
+        case Conv():
+            return prod(node.shape) * prod(node.weight.shape[1:])
+
+
+def bias_of(node: Node) -> NDArray[np.float32] | None:
+    """The bias, shaped to broadcast over the node's output, or None."""
+    if isinstance(node, Linear):
+        return node.bias
+    if isinstance(node, Conv) and node.bias is not None:
+        return node.bias.reshape(-1, *(1,) * len(node.stride))
+    return None

@@ -1,0 +1,188 @@
+"""The counts once more, from explicit synapse lists in plain Python loops; shares no code with the counter."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+
+from stl_deploy.graph.program import (
+    Conv,
+    Delay,
+    Linear,
+    Neuron,
+    Node,
+    Pool,
+    Program,
+    Reshape,
+    Scale,
+    is_max_pool,
+)
+from stl_deploy.graph.run import run
+
+Index = tuple[int, ...]
+Tap = tuple[Index, Index, float]
+
+
+def indices(shape: tuple[int, ...]) -> list[Index]:
+    return list(product(*(range(n) for n in shape)))
+
+
+def synapse_list(node: Node) -> tuple[list[Tap], int]:
+    """Every (input, output, weight) inside the borders, and how many taps fell on padding."""
+    taps: list[Tap] = []
+    outside = 0
+    if isinstance(node, Linear):
+        for out in indices(node.shape):
+            for i in range(node.weight.shape[1]):
+                taps.append(((*out[:-1], i), out, float(node.weight[out[-1], i])))
+    elif isinstance(node, Scale):
+        scale = np.broadcast_to(node.scale, node.shape)
+        taps = [(i, i, float(scale[i])) for i in indices(node.shape)]
+    elif isinstance(node, Conv):
+        in_per_group = node.weight.shape[1]
+        out_per_group = node.weight.shape[0] // node.groups
+        for out in indices(node.shape):
+            group = out[0] // out_per_group
+            for cell in indices(node.weight.shape[1:]):
+                at = tuple(
+                    o * s - before + k * d
+                    for o, s, (before, _), k, d in zip(
+                        out[1:], node.stride, node.padding, cell[1:], node.dilation, strict=True
+                    )
+                )
+                if all(0 <= a < n for a, n in zip(at, node.input_shape[1:], strict=True)):
+                    taps.append(((group * in_per_group + cell[0], *at), out, float(node.weight[(out[0], *cell)])))
+                else:
+                    outside += 1
+    elif isinstance(node, Pool):
+        lead = len(node.shape) - 2
+        for out in indices(node.shape):
+            for cell in indices(node.kernel):
+                at = tuple(
+                    o * s - before + k
+                    for o, s, (before, _), k in zip(out[lead:], node.stride, node.padding, cell, strict=True)
+                )
+                if all(0 <= a < n for a, n in zip(at, node.input_shape[lead:], strict=True)):
+                    taps.append(((*out[:lead], *at), out, 1.0))
+                else:
+                    outside += 1
+    return taps, outside
+
+
+def _delayed(x: np.ndarray, steps: int) -> np.ndarray:
+    return np.concatenate([np.zeros_like(x[:steps]), x[: max(0, len(x) - steps)]])[: len(x)]
+
+
+class Walk:
+    """One program and its activity; every count by looking at every synapse, step and sample."""
+
+    def __init__(self, program: Program, x: np.ndarray, coding: str) -> None:
+        self.program, self.coding = program, coding
+        self.y = dict(run(program, x, record=list(program.by_name)).recorded)
+        self.x = {n.name: self._summed(n) for n in program.nodes if n.sources}
+        self.T, self.B = x.shape[:2]
+        self.lists = {n.name: synapse_list(n) for n in program.nodes}
+
+    def _summed(self, node: Node) -> np.ndarray:
+        total = _delayed(self.y[node.sources[0].node], node.sources[0].delay)
+        for source in node.sources[1:]:
+            total = total + _delayed(self.y[source.node], source.delay)
+        return total
+
+    def layer(self, node: Node) -> dict[str, object]:
+        return self.neuron(node) if isinstance(node, Neuron) else self.tapped(node)
+
+    def tapped(self, node: Node) -> dict[str, object]:
+        taps, outside = self.lists[node.name]
+        x = self.x[node.name]
+        synops = nonzero_w = 0
+        for t, b in product(range(self.T), range(self.B)):
+            for at, _, w in taps:
+                if x[(t, b, *at)] != 0:
+                    synops += 1
+                    nonzero_w += w != 0
+        bias = getattr(node, "bias", None)
+        counts: dict[str, object] = {
+            "in_nonzero": sum(1 for value in x.ravel().tolist() if value != 0),
+            "binary_input": all(value in (0.0, 1.0) for value in x.ravel().tolist()),
+            "synops": synops,
+            "synops_nonzero_w": nonzero_w,
+            "synapses": len(taps),
+            "dense_macs_exact": len(taps) * self.T * self.B,
+            "dense_macs_nominal": (len(taps) + outside) * self.T * self.B,
+            "bias_adds": 0 if bias is None else len(indices(node.shape)) * self.T * self.B,
+            "op": "AC" if self.binary(node) else "MAC",
+        }
+        folded = None if isinstance(node, Pool) else self.folded(node)
+        if folded is not None:
+            counts["synops_pool_folded"] = folded
+        return counts
+
+    def binary(self, node: Node) -> bool:
+        """Whether only 0 and 1 can arrive at the node."""
+        if len(node.sources) != 1:
+            return False
+        before = self.program.by_name[node.sources[0].node]
+        if isinstance(before, Neuron):
+            return before.threshold is not None and not before.many
+        if isinstance(before, Reshape | Delay):
+            return self.binary(before)
+        return not before.sources and self.coding == "spikes"
+
+    def folded(self, node: Node) -> int | None:
+        """Follow single events forward: through every window, then every synapse of the node."""
+        chain: list[Node] = []
+        here = node
+        while len(here.sources) == 1 and here.sources[0].delay == 0:
+            here = self.program.by_name[here.sources[0].node]
+            if not (isinstance(here, Pool | Reshape) or is_max_pool(self.program, here)):
+                break
+            chain.append(here)
+        while chain and not isinstance(chain[-1], Pool):
+            chain.pop()
+        if not chain:
+            return None
+        first = chain[-1]
+        x = self.x[first.name]
+        total = 0
+        for at in indices(first.input_shape):  # type: ignore[attr-defined]
+            hits = [at]
+            for stage in reversed(chain):
+                if isinstance(stage, Pool):
+                    hits = [out for hit in hits for i, out, _ in self.lists[stage.name][0] if i == hit]
+                elif isinstance(stage, Reshape):
+                    flat = [int(np.ravel_multi_index(hit, stage.input_shape)) for hit in hits]
+                    hits = [tuple(int(v) for v in np.unravel_index(f, stage.shape)) for f in flat]
+            crossed = sum(1 for hit in hits for i, _, _ in self.lists[node.name][0] if i == hit)
+            total += crossed * sum(1 for t in range(self.T) for b in range(self.B) if x[(t, b, *at)] != 0)
+        return total
+
+    def neuron(self, node: Neuron) -> dict[str, object]:
+        at = list(product(range(self.T), range(self.B), indices(node.shape)))
+        count = len(indices(node.shape))
+        return {
+            "neurons": count,
+            "neuron_updates": count * self.T * self.B,
+            "neuron_updates_touched": sum(1 for t, b, i in at if self._arrives(node, t, b, i)),
+            "spikes": int(sum(self.y[node.name].ravel().tolist())) if node.threshold is not None else 0,
+        }
+
+    def _arrives(self, node: Node, t: int, b: int, i: Index) -> bool:
+        return any(self._leaves(self.program.by_name[s.node], t - s.delay, b, i) for s in node.sources)
+
+    def _leaves(self, node: Node, t: int, b: int, i: Index) -> bool:
+        if t < 0:
+            return False
+        if isinstance(node, Reshape):
+            flat = int(np.ravel_multi_index(i, node.shape))
+            before = tuple(int(v) for v in np.unravel_index(flat, node.input_shape))
+            return self._arrives(node, t, b, before)
+        if isinstance(node, Delay):
+            return self._arrives(node, t - int(np.broadcast_to(node.steps, node.shape)[i]), b, i)
+        if not isinstance(node, Linear | Conv | Scale | Pool):
+            return bool(self.y[node.name][(t, b, *i)] != 0)
+        bias = getattr(node, "bias", None)
+        if bias is not None and bias[i[-1] if isinstance(node, Linear) else i[0]] != 0:
+            return True
+        return any(out == i and self.x[node.name][(t, b, *at)] != 0 for at, out, _ in self.lists[node.name][0])
