@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from stl_deploy.errors import GraphError
 from stl_deploy.graph.program import Floats, Neuron
 
 _BLOCK = 2**16
@@ -42,6 +43,13 @@ class NeuronState:
             return
         fire(node, v, out)
         self._reset(node.threshold, out)
+
+    def require_finite(self) -> None:
+        """Raise GraphError if the potential has left float32's range (NaN never fires, so nothing else shows it)."""
+        if not np.isfinite(self.v.sum()) and not np.isfinite(self.v).all():
+            raise GraphError(
+                "its potential leaves float32's range; the network diverges", node=self.node.name, slug="diverges"
+            )
 
     def _drive(self, x: Floats) -> Floats:
         node, syn = self.node, self.node.synapse
@@ -90,4 +98,5 @@ def sequence(node: Neuron, x: Floats) -> Floats:
         state = NeuronState(node, x[0, part].shape[0])
         for t in range(x.shape[0]):
             state.step(x[t, part], out[t, part])
+        state.require_finite()
     return out

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.errors import InputError
+from stl_deploy.errors import GraphError, InputError
 from stl_deploy.graph import neurons
 from stl_deploy.graph.kernels import apply
 from stl_deploy.graph.program import Delay, Floats, Input, Neuron, Node, Program, Source
@@ -56,7 +56,8 @@ def run(
 
     record: names of nodes whose outputs are kept. observe: see `Observer`.
     chunk: samples run at a time (None: all), to bound memory.
-    Raises InputError if x does not fit the inputs or a recorded name is no node.
+    Raises InputError if x does not fit the inputs or a recorded name is no node, GraphError where values leave
+    float32's range.
     """
     arrays = match_inputs(program, x)
     unknown = sorted(set(record) - set(program.by_name))
@@ -64,10 +65,11 @@ def run(
         raise InputError(f"cannot record '{unknown[0]}': no such node; nodes: {', '.join(program.by_name)}")
     batch = next(iter(arrays.values())).shape[1]
     size = chunk or batch
-    parts = [
-        _run_part(program, {k: a[:, i : i + size] for k, a in arrays.items()}, set(record), observe)
-        for i in range(0, batch, size)
-    ]
+    with np.errstate(over="ignore", invalid="ignore"):
+        parts = [
+            _run_part(program, {k: a[:, i : i + size] for k, a in arrays.items()}, set(record), observe)
+            for i in range(0, batch, size)
+        ]
     if len(parts) == 1:
         return parts[0]
     return Result(_join([p.outputs for p in parts]), _join([p.recorded for p in parts]))
@@ -92,7 +94,23 @@ def match_inputs(program: Program, x: NDArray[Any] | Mapping[str, NDArray[Any]])
             )
     if len(leading) > 1:
         raise InputError(f"the inputs differ in T or B: {sorted(leading)}")
-    return {name: np.asarray(x[name], np.float32) for name in names}
+    return {name: _floats(name, x[name]) for name in names}
+
+
+def _floats(name: str, x: NDArray[Any]) -> Floats:
+    if x.dtype.kind not in "fiub":
+        raise InputError(f"input '{name}' is of type {x.dtype}; numbers are accepted")
+    with np.errstate(over="ignore"):
+        array = np.asarray(x, np.float32)
+    if not (np.isfinite(array.min()) and np.isfinite(array.max())):
+        raise InputError(f"input '{name}' holds NaN, infinity or values beyond float32; finite numbers are accepted")
+    return array
+
+
+def _require_finite(node: Node, y: Floats) -> None:
+    # A sum that overflows though every value is finite is looked at closely; any other is finite if its sum is.
+    if not np.isfinite(y.sum()) and not np.isfinite(y).all():
+        raise GraphError("computes values beyond float32; the network diverges", node=node.name, slug="diverges")
 
 
 def _join(parts: Sequence[Mapping[str, Floats]]) -> dict[str, Floats]:
@@ -106,7 +124,7 @@ def _run_part(program: Program, inputs: dict[str, Floats], record: set[str], obs
     results: dict[str, Floats] = {}
     steps, batch = next(iter(inputs.values())).shape[:2]
     for segment in segments(program):
-        cells = _run_loop(segment, values, steps, batch) if is_loop(segment) else {}
+        cells = _run_loop(segment, values, steps, batch, observe is not None) if is_loop(segment) else {}
         for node in segment:
             if node.name in cells:
                 values[node.name] = cells[node.name].out
@@ -117,6 +135,7 @@ def _run_part(program: Program, inputs: dict[str, Floats], record: set[str], obs
                 values[node.name] = _sequence(node, x)
                 if observe is not None:
                     observe(node, x, values[node.name])
+            _require_finite(node, values[node.name])
             if node.name in record or node.name in outputs:
                 results[node.name] = values[node.name]
         for node in segment:
@@ -165,9 +184,11 @@ def _delay(node: Delay, x: Floats) -> Floats:
     return y
 
 
-def _run_loop(segment: Sequence[Node], values: Mapping[str, Floats], steps: int, batch: int) -> dict[str, _Cell]:
-    """Step a loop through time; returns what arrived at each node and what it put out."""
-    cells = {node.name: _Cell(node, steps, batch) for node in segment}
+def _run_loop(
+    segment: Sequence[Node], values: Mapping[str, Floats], steps: int, batch: int, observed: bool
+) -> dict[str, _Cell]:
+    """Step a loop through time; returns what each node put out, and what arrived at it if that is observed."""
+    cells = {node.name: _Cell(node, steps, batch, observed or isinstance(node, Delay)) for node in segment}
     for t in range(steps):
         for node in segment:
             first, *others = (
@@ -177,6 +198,8 @@ def _run_loop(segment: Sequence[Node], values: Mapping[str, Floats], steps: int,
             for other in others:
                 first = first + other
             cells[node.name].step(t, first)
+    for cell in cells.values():
+        cell.require_finite()
     return cells
 
 
@@ -187,14 +210,20 @@ def _at(x: Floats, t: int) -> Floats:
 class _Cell:
     """One node of a loop, with what has arrived and what it has put out so far."""
 
-    def __init__(self, node: Node, steps: int, batch: int) -> None:
-        self.node = node
+    def __init__(self, node: Node, steps: int, batch: int, remember: bool) -> None:
+        self.node, self._remember = node, remember
         self.out = np.zeros((steps, batch, *node.shape), np.float32)
         self.arrived: list[Floats] = []
         self._neuron = neurons.NeuronState(node, batch) if isinstance(node, Neuron) else None
 
+    def require_finite(self) -> None:
+        """Raise GraphError if the node is a neuron whose potential has left float32's range."""
+        if self._neuron is not None:
+            self._neuron.require_finite()
+
     def step(self, t: int, x: Floats) -> None:
-        self.arrived.append(x)
+        if self._remember:
+            self.arrived.append(x)
         if self._neuron is not None:
             self._neuron.step(x, self.out[t])
         elif isinstance(self.node, Delay):

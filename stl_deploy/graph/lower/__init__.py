@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import nir
@@ -10,7 +12,6 @@ import numpy as np
 
 from stl_deploy.errors import GraphError
 from stl_deploy.graph.dialect import Dialect
-from stl_deploy.graph.lower._fields import numbers
 from stl_deploy.graph.lower.layers import (
     lower_conv,
     lower_delay,
@@ -20,11 +21,36 @@ from stl_deploy.graph.lower.layers import (
     lower_scale,
 )
 from stl_deploy.graph.lower.neurons import lower_neuron
+from stl_deploy.graph.lower.readings import READINGS, Reading
 from stl_deploy.graph.lower.wiring import Wiring, wire
+from stl_deploy.graph.nirfile import ForeignNode
 from stl_deploy.graph.program import Input, Node, Output, Program, Reshape, Shape, Source
 
 METADATA_KEY = "stl_deploy"
 """The graph's metadata under this key is ours: dialect, input coding, grids, versions."""
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """What came of lowering a graph: the nodes that could be lowered, and one error for each that could not.
+
+    ``unreached``: nodes whose input's shape is unknown because of an error before them.
+    """
+
+    nodes: Mapping[str, Node]
+    errors: tuple[GraphError, ...]
+    unreached: tuple[str, ...]
+    wiring: Wiring
+    reading: Reading
+    dialect: Dialect
+    metadata: Mapping[str, Any]
+
+    @property
+    def program(self) -> Program:
+        """The Program; raises the first error if there is one."""
+        if self.errors:
+            raise self.errors[0]
+        return Program(tuple(self.nodes.values()), self.dialect.dt, self.metadata)
 
 
 def lower(graph: nir.NIRGraph, dialect: Dialect | None = None) -> Program:
@@ -33,16 +59,45 @@ def lower(graph: nir.NIRGraph, dialect: Dialect | None = None) -> Program:
     dialect: how the graph is meant; default: the graph's own metadata, else the ``spec`` preset.
     Raises GraphError naming the node where the graph cannot be read as a network.
     """
+    return try_lower(graph, dialect).program
+
+
+def try_lower(graph: nir.NIRGraph, dialect: Dialect | None = None) -> Lowering:
+    """Lower what can be lowered and collect the errors; see `lower`.
+
+    Raises InputError only if no dialect is given and the graph's metadata holds a wrong one.
+    """
     metadata = own_metadata(graph)
     dialect = dialect or metadata_dialect(metadata)
     wiring = wire(graph)
+    best = _lower_as(wiring, READINGS[0], dialect, metadata)
+    for reading in READINGS[1:]:
+        if not any(error.slug == "bad-shape" for error in best.errors):
+            break
+        found = _lower_as(wiring, reading, dialect, metadata)
+        best = found if len(found.errors) < len(best.errors) else best
+    return best
+
+
+def _lower_as(wiring: Wiring, reading: Reading, dialect: Dialect, metadata: Mapping[str, Any]) -> Lowering:
     nodes: dict[str, Node] = {}
+    errors = list(wiring.errors)
+    failed = {error.node for error in errors}
+    unreached = []
     for name, node in wiring.nodes.items():
         sources = wiring.sources[name]
-        shape = _input_shape(name, node, sources, nodes, wiring)
-        nodes[name] = _lower_node(name, node, shape, sources, dialect, wiring)
-    _check_returning_edges(nodes)
-    return Program(tuple(nodes.values()), dialect.dt, metadata)
+        known = [(source, nodes[source.node].shape) for source in sources if source.node in nodes]
+        if name in failed:
+            continue
+        if sources and not known and any(not source.delay for source in sources):
+            unreached.append(name)
+            continue
+        try:
+            nodes[name] = _lower_node(name, node, known, sources, reading, dialect, wiring.ports)
+        except GraphError as error:
+            errors.append(error)
+    errors += _returning_edges(nodes)
+    return Lowering(nodes, tuple(errors), tuple(unreached), wiring, reading, dialect, metadata)
 
 
 def own_metadata(graph: nir.NIRGraph) -> dict[str, Any]:
@@ -61,21 +116,53 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, bytes):
-        return value.decode("utf-8")
+        return value.decode("utf-8", "replace")
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
-def _input_shape(
-    name: str, node: nir.NIRNode, sources: tuple[Source, ...], nodes: Mapping[str, Node], wiring: Wiring
-) -> Shape:
+def _lower_node(
+    name: str,
+    node: nir.NIRNode,
+    known: Sequence[tuple[Source, Shape]],
+    sources: tuple[Source, ...],
+    reading: Reading,
+    dialect: Dialect,
+    ports: frozenset[str],
+) -> Node:
+    if isinstance(node, nir.Input) and name not in ports:
+        return Input(name=name, shape=_declared_shape(name, node, reading), sources=())
+    shape = _arriving_shape(name, known)
+    match node:
+        case nir.Input() | nir.Output() if name in ports:
+            return Reshape(name=name, shape=shape, sources=sources, input_shape=shape)
+        case nir.Output():
+            return Output(name=name, shape=shape, sources=sources)
+        case nir.Linear() | nir.Affine():
+            return lower_linear(name, node, shape, sources, reading)
+        case nir.Conv1d() | nir.Conv2d():
+            return lower_conv(name, node, shape, sources)
+        case nir.SumPool2d() | nir.AvgPool2d():
+            return lower_pool(name, node, shape, sources)
+        case nir.Flatten():
+            return lower_flatten(name, node, shape, sources, reading)
+        case nir.Scale():
+            return lower_scale(name, node, shape, sources, reading)
+        case nir.Delay():
+            return lower_delay(name, node, shape, sources, reading, dialect.dt)
+        case nir.I() | nir.IF() | nir.LI() | nir.LIF() | nir.CubaLI() | nir.CubaLIF() | nir.Threshold():
+            return lower_neuron(name, node, shape, sources, reading, dialect)
+        case ForeignNode():
+            raise GraphError(node.reason, node=name, slug=node.slug)
+    raise GraphError(f"type {type(node).__name__} is not known", node=name, slug="unknown-type")
+
+
+def _arriving_shape(name: str, known: Sequence[tuple[Source, Shape]]) -> Shape:
     """The shape that arrives at a node: that of its sources already lowered, which must agree."""
-    if isinstance(node, nir.Input):
-        return _declared_shape(name, node, wiring)
-    shapes = {nodes[source.node].shape for source in sources if source.node in nodes}
+    shapes = {shape for _, shape in known}
     if len(shapes) > 1:
         raise GraphError(
             "adds up inputs of different shapes: "
-            + ", ".join(f"{s.node} {list(nodes[s.node].shape)}" for s in sources if s.node in nodes),
+            + ", ".join(f"{source.node} {list(shape)}" for source, shape in known),
             node=name,
             slug="bad-shape",
         )
@@ -86,75 +173,35 @@ def _input_shape(
     return shapes.pop()
 
 
-def _declared_shape(name: str, node: nir.Input, wiring: Wiring) -> Shape:
+def _declared_shape(name: str, node: nir.Input, reading: Reading) -> Shape:
+    """The sample's shape of an Input node."""
     declared = (node.input_type or {}).get("input")
     if declared is None:
         raise GraphError("declares no shape", node=name, slug="no-shape")
-    array = numbers(name, _Field(declared), "shape").reshape(-1)
+    array = np.asarray(declared).reshape(-1)
+    if array.dtype.kind not in "fiu" or array.size > 8 or not ((array >= 1) & (array < 2**31)).all():
+        raise GraphError(
+            f"declares shape {array[:9].tolist()}; up to 8 sizes of 1 or more are accepted", node=name, slug="bad-input"
+        )
     shape = tuple(int(size) for size in array)
-    if any(size < 1 for size in shape) or (array != shape).any():
-        raise GraphError(f"declares shape {array.tolist()}; positive sizes are accepted", node=name, slug="bad-shape")
-    ranks = {
-        rank
-        for reader, sources in wiring.sources.items()
-        if any(source.node == name for source in sources)
-        for kind, rank in ((nir.Conv1d, 2), (nir.Conv2d, 3), (nir.SumPool2d, 3), (nir.AvgPool2d, 3))
-        if isinstance(wiring.nodes[reader], kind)
-    }
-    has_batch = len(ranks) == 1 and len(shape) == ranks.pop() + 1
-    return shape[1:] if has_batch else shape
+    if (array != shape).any() or math.prod(shape) >= 2**31:
+        raise GraphError(f"declares shape {array.tolist()}; whole sizes are accepted", node=name, slug="bad-input")
+    if reading.input_batch and len(shape) < 2:
+        raise GraphError(f"declares shape {list(shape)}, which has no batch axis", node=name, slug="bad-shape")
+    return shape[1:] if reading.input_batch else shape
 
 
-class _Field:
-    """A bare value as a node with one field, for `numbers`."""
-
-    def __init__(self, shape: Any) -> None:
-        self.shape = shape
-
-
-def _lower_node(
-    name: str, node: nir.NIRNode, shape: Shape, sources: tuple[Source, ...], dialect: Dialect, wiring: Wiring
-) -> Node:
-    match node:
-        case nir.Input():
-            # The input of a nested graph has sources: it passes on what arrives.
-            return Input(name=name, shape=shape, sources=()) if not sources else _pass(name, shape, sources)
-        case nir.Output():
-            inner = any(s.node == name for others in wiring.sources.values() for s in others)
-            return _pass(name, shape, sources) if inner else Output(name=name, shape=shape, sources=sources)
-        case nir.Linear() | nir.Affine():
-            return lower_linear(name, node, shape, sources)
-        case nir.Conv1d() | nir.Conv2d():
-            return lower_conv(name, node, shape, sources)
-        case nir.SumPool2d() | nir.AvgPool2d():
-            return lower_pool(name, node, shape, sources)
-        case nir.Flatten():
-            return lower_flatten(name, node, shape, sources)
-        case nir.Scale():
-            return lower_scale(name, node, shape, sources)
-        case nir.Delay():
-            return lower_delay(name, node, shape, sources, dialect.dt)
-        case nir.I() | nir.IF() | nir.LI() | nir.LIF() | nir.CubaLI() | nir.CubaLIF() | nir.Threshold():
-            return lower_neuron(name, node, shape, sources, dialect)
-    raise GraphError(f"type {type(node).__name__} is not known", node=name, slug="unknown-type")
-
-
-def _pass(name: str, shape: Shape, sources: tuple[Source, ...]) -> Node:
-    return Reshape(name=name, shape=shape, sources=sources, input_shape=shape)
-
-
-def _check_returning_edges(nodes: Mapping[str, Node]) -> None:
+def _returning_edges(nodes: Mapping[str, Node]) -> Iterator[GraphError]:
     """The edges that close loops were not there to agree with when their target was lowered."""
     for node in nodes.values():
         for source in node.sources:
-            arrives = nodes[source.node].shape
             expected = getattr(node, "input_shape", node.shape)
-            if arrives != expected:
-                raise GraphError(
-                    f"'{source.node}' brings shape {list(arrives)} but {list(expected)} is expected",
+            if source.node in nodes and nodes[source.node].shape != expected:
+                yield GraphError(
+                    f"'{source.node}' brings shape {list(nodes[source.node].shape)} but {list(expected)} is expected",
                     node=node.name,
                     slug="bad-shape",
                 )
 
 
-__all__ = ["METADATA_KEY", "lower", "metadata_dialect", "own_metadata"]
+__all__ = ["METADATA_KEY", "Lowering", "lower", "metadata_dialect", "own_metadata", "try_lower"]

@@ -12,33 +12,53 @@ from stl_deploy.graph.program import Floats, Shape
 
 
 def numbers(name: str, node: Any, field: str) -> NDArray[Any]:
-    """A field as a finite float array in its own precision (integers become float64).
+    """A field as a finite float32 or float64 array, in the file's precision (integers become float64).
 
     Raises GraphError if the field is missing, not numeric, or holds NaN or infinity.
     """
     value = getattr(node, field, None)
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        array = np.asarray(None)
     if value is None or array.dtype.kind not in "fiub":
         raise GraphError(f"field '{field}' is {_kind(value, array)}; numbers are accepted", node=name, slug="bad-field")
-    if array.dtype.kind != "f":
-        array = array.astype(np.float64)
-    if not np.isfinite(array).all():
-        bad = np.argwhere(~np.isfinite(array))[0].tolist()
-        raise GraphError(
-            f"field '{field}' is {array[tuple(bad)]} at index {bad}; finite numbers are accepted",
-            node=name,
-            slug="not-finite",
-        )
+    if array.dtype not in (np.float32, np.float64):
+        array = array.astype(np.float32 if array.dtype == np.float16 else np.float64)
+    _require_finite(name, field, array)
     return array
 
 
+def _require_finite(name: str, field: str, array: NDArray[Any]) -> None:
+    # Minimum and maximum carry NaN along and need no temporary of the array's size.
+    if not array.size or (np.isfinite(array.min()) and np.isfinite(array.max())):
+        return
+    bad = np.argwhere(~np.isfinite(array))[0].tolist()
+    raise GraphError(
+        f"field '{field}' is {array[tuple(bad)]} at index {bad}; finite numbers are accepted",
+        node=name,
+        slug="not-finite",
+    )
+
+
 def _kind(value: Any, array: NDArray[Any]) -> str:
-    return "missing" if value is None else f"of type {array.dtype if array.dtype.kind != 'O' else type(value).__name__}"
+    if value is None:
+        return "missing"
+    return f"of type {type(value).__name__ if array.dtype.kind == 'O' else array.dtype}"
+
+
+def float32(name: str, field: str, array: NDArray[Any]) -> Floats:
+    """Rounded to float32, without a copy if it is float32 already; raises GraphError if a value overflows."""
+    with np.errstate(over="ignore"):
+        rounded = np.asarray(array).astype(np.float32, copy=False)
+    if rounded is not array:
+        _require_finite(name, f"{field} in float32", rounded)
+    return rounded
 
 
 def weights(name: str, node: Any, field: str = "weight") -> Floats:
     """A weight array as float32, without a copy if it is float32 already."""
-    return numbers(name, node, field).astype(np.float32, copy=False)
+    return float32(name, field, numbers(name, node, field))
 
 
 def optional_bias(name: str, node: Any, channels: int) -> Floats | None:
@@ -56,29 +76,41 @@ def optional_bias(name: str, node: Any, channels: int) -> Floats | None:
 
 
 def whole(name: str, node: Any, field: str, count: int, least: int) -> Shape:
-    """A field as ``count`` whole numbers >= ``least`` (one number is used for all). Raises GraphError."""
+    """A field as ``count`` whole numbers from ``least`` to 2^31 (one number is used for all). Raises GraphError."""
     array = numbers(name, node, field).reshape(-1)
-    if array.size not in (1, count) or (array != np.round(array)).any() or (array < least).any():
+    if array.size not in (1, count) or (array != np.round(array)).any() or not _within(array, least):
         raise GraphError(
-            f"field '{field}' is {array.tolist()}; expected {count} whole numbers of at least {least}",
+            f"field '{field}' is {array[:8].tolist()}; expected {count} whole numbers of at least {least}",
             node=name,
             slug="bad-field",
         )
     return tuple(int(v) for v in np.broadcast_to(array, (count,)))
 
 
-def fit(name: str, field: str, array: NDArray[Any], shape: Shape) -> NDArray[Any]:
-    """``array`` broadcastable to ``shape``, 0-dimensional if it holds one value only.
+def _within(array: NDArray[Any], least: int) -> bool:
+    return bool((array >= least).all() and (array < 2**31).all())
 
-    Accepts the shape itself, one value, a broadcastable array of the same rank, or the same
-    number of values in another arrangement. Raises GraphError otherwise.
+
+def fit(name: str, field: str, array: NDArray[Any], shape: Shape, strict: bool) -> NDArray[Any]:
+    """``array`` made broadcastable to ``shape``, 0-dimensional if it holds one value only.
+
+    Accepts the shape itself, one value, and a broadcastable array of the same rank; if not ``strict``, also
+    the same number of values in another arrangement, and ``[C]`` for a shape ``[C, ...]``.
+    Raises GraphError otherwise.
     """
-    if array.size and (array == array.flat[0]).all():
-        return np.asarray(array.reshape(-1)[0])
-    if array.ndim == len(shape) and all(a in (1, s) for a, s in zip(array.shape, shape, strict=True)):
+    array = _arranged(name, field, array, shape, strict)
+    return np.asarray(array.reshape(-1)[0]) if (array == array.flat[0]).all() else array
+
+
+def _arranged(name: str, field: str, array: NDArray[Any], shape: Shape, strict: bool) -> NDArray[Any]:
+    if array.size == 1 or (
+        array.size and array.ndim == len(shape) and all(a in (1, s) for a, s in zip(array.shape, shape, strict=True))
+    ):
         return array
-    if array.size == int(np.prod(shape)):
+    if not strict and array.size and array.size == int(np.prod(shape)):
         return array.reshape(shape)
+    if not strict and shape and array.shape == shape[:1]:
+        return array.reshape(-1, *(1,) * (len(shape) - 1))
     raise GraphError(
         f"field '{field}' has shape {list(array.shape)}, which does not fit the node's shape {list(shape)}",
         node=name,

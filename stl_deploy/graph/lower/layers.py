@@ -8,20 +8,24 @@ import nir
 import numpy as np
 
 from stl_deploy.errors import GraphError
-from stl_deploy.graph.lower._fields import fit, numbers, optional_bias, weights, whole
+from stl_deploy.graph.lower._fields import fit, float32, numbers, optional_bias, weights, whole
+from stl_deploy.graph.lower.readings import Reading
 from stl_deploy.graph.program import Conv, Delay, Linear, Pool, Reshape, Scale, Shape, Source
 
 Sources = tuple[Source, ...]
 
 
-def lower_linear(name: str, node: nir.Linear | nir.Affine, shape: Shape, sources: Sources) -> Linear:
-    """Linear or Affine with a weight ``[out, in]``; raises GraphError where the input does not end in ``in``."""
+def lower_linear(name: str, node: nir.Linear | nir.Affine, shape: Shape, sources: Sources, reading: Reading) -> Linear:
+    """Linear or Affine with a weight ``[out, in]`` on an input ``[in]``, or ``[..., in]`` in a lenient reading.
+
+    Raises GraphError where the input does not fit.
+    """
     weight = weights(name, node)
-    if weight.ndim != 2:
+    if weight.ndim != 2 or 0 in weight.shape:
         raise GraphError(
             f"weight has shape {list(weight.shape)}; a matrix [out, in] is accepted", node=name, slug="bad-shape"
         )
-    if not shape or shape[-1] != weight.shape[1]:
+    if not shape or shape[-1] != weight.shape[1] or (reading.strict and len(shape) > 1):
         raise GraphError(
             f"weight takes {weight.shape[1]} values but its input has shape {list(shape)}", node=name, slug="bad-shape"
         )
@@ -90,28 +94,34 @@ def lower_pool(name: str, node: nir.SumPool2d | nir.AvgPool2d, shape: Shape, sou
     )
 
 
-def lower_flatten(name: str, node: nir.Flatten, shape: Shape, sources: Sources) -> Reshape:
-    """Flatten axes start_dim…end_dim of the sample's shape (no batch axis, as NIR's shapes have none)."""
-    start, end = (_axis(name, node, field, len(shape)) for field in ("start_dim", "end_dim"))
+def lower_flatten(name: str, node: nir.Flatten, shape: Shape, sources: Sources, reading: Reading) -> Reshape:
+    """Flatten axes start_dim…end_dim of the sample's shape (no batch axis, unless the reading says so)."""
+    batch = int(reading.flatten_batch)
+    start, end = (_axis(name, node, field, len(shape) + batch) - batch for field in ("start_dim", "end_dim"))
+    if start < 0:
+        raise GraphError("flattens the batch axis", node=name, slug="bad-shape")
     if start > end:
-        raise GraphError(f"flattens axes {start} to {end} of {list(shape)}", node=name, slug="bad-field")
+        raise GraphError(f"flattens axes {start} to {end} of {list(shape)}", node=name, slug="bad-shape")
     flat = int(np.prod(shape[start : end + 1]))
     return Reshape(name=name, shape=(*shape[:start], flat, *shape[end + 1 :]), sources=sources, input_shape=shape)
 
 
-def lower_scale(name: str, node: nir.Scale, shape: Shape, sources: Sources) -> Scale:
+def lower_scale(name: str, node: nir.Scale, shape: Shape, sources: Sources, reading: Reading) -> Scale:
     """Elementwise scale that fits the input's shape."""
-    scale = fit(name, "scale", numbers(name, node, "scale"), shape).astype(np.float32)
-    return Scale(name=name, shape=shape, sources=sources, scale=scale)
+    scale = fit(name, "scale", numbers(name, node, "scale"), shape, reading.strict)
+    return Scale(name=name, shape=shape, sources=sources, scale=float32(name, "scale", scale))
 
 
-def lower_delay(name: str, node: nir.Delay, shape: Shape, sources: Sources, dt: float) -> Delay:
+def lower_delay(name: str, node: nir.Delay, shape: Shape, sources: Sources, reading: Reading, dt: float) -> Delay:
     """Delay of a whole number of time steps; raises GraphError for a fraction of dt or a negative delay."""
-    steps = fit(name, "delay", numbers(name, node, "delay"), shape).astype(np.float64) / dt
-    rounded = np.round(steps)
-    if (np.abs(steps - rounded) > 1e-3).any() or (rounded < 0).any() or (rounded > 2**31).any():
+    delay = fit(name, "delay", numbers(name, node, "delay"), shape, reading.strict)
+    with np.errstate(over="ignore"):
+        steps = np.asarray(delay.astype(np.float64) / dt)
+    rounded = np.round(np.clip(steps, -1, 2.0**31))
+    bad = (rounded < 0) | (np.abs(steps - rounded) > 1e-3)
+    if bad.any():
         raise GraphError(
-            f"delay is {float(steps.flat[0]):g} time steps of dt {dt:g}; whole steps >= 0 are accepted "
+            f"delay is {steps[bad][0]:g} time steps of dt {dt:g}; whole steps from 0 to 2^31 are accepted "
             "(is dt right? pass a dialect)",
             node=name,
             slug="delay-not-whole",
@@ -120,19 +130,23 @@ def lower_delay(name: str, node: nir.Delay, shape: Shape, sources: Sources, dt: 
 
 
 def _axis(name: str, node: Any, field: str, rank: int) -> int:
-    value = int(numbers(name, node, field).reshape(-1)[0])
-    if not -rank <= value < rank:
-        raise GraphError(f"{field} is {value} but its input has {rank} axes", node=name, slug="bad-field")
-    return value % rank
+    array = numbers(name, node, field).reshape(-1)
+    if array.size != 1 or array[0] not in range(-rank, rank):
+        raise GraphError(
+            f"{field} is {array[:8].tolist()}; one axis of an input with {rank} is accepted",
+            node=name,
+            slug="bad-shape",
+        )
+    return int(array[0]) % rank
 
 
 def _padding(name: str, node: Any, reach: Shape, stride: Shape) -> tuple[tuple[int, int], ...]:
     value = node.padding
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
-    if value == "valid" if isinstance(value, str) else False:
-        return tuple((0, 0) for _ in reach)
     if isinstance(value, str):
+        if value == "valid":
+            return tuple((0, 0) for _ in reach)
         if value != "same" or any(s != 1 for s in stride):
             raise GraphError(
                 f"padding is '{value}' with stride {list(stride)}; accepted: numbers, 'valid', 'same' at stride 1",

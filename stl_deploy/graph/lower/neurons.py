@@ -19,19 +19,23 @@ from numpy.typing import NDArray
 
 from stl_deploy.errors import GraphError
 from stl_deploy.graph.dialect import Dialect
-from stl_deploy.graph.lower._fields import fit, numbers
+from stl_deploy.graph.lower._fields import fit, float32, numbers
+from stl_deploy.graph.lower.readings import Reading
 from stl_deploy.graph.program import Floats, Neuron, Shape, Source, Synapse
 
 
-def lower_neuron(name: str, node: nir.NIRNode, shape: Shape, sources: tuple[Source, ...], dialect: Dialect) -> Neuron:
+def lower_neuron(
+    name: str, node: nir.NIRNode, shape: Shape, sources: tuple[Source, ...], reading: Reading, dialect: Dialect
+) -> Neuron:
     """Lower I, IF, LI, LIF, CubaLI, CubaLIF or Threshold; raises GraphError naming the node."""
-    read = _Reader(name, node, shape)
+    read = _Reader(name, node, shape, reading.strict)
     if isinstance(node, nir.Threshold):
         return Neuron(
             name=name, shape=shape, sources=sources, decay=None, threshold=read("threshold"), compare=dialect.compare
         )
-    synapse = _synapse(read, dialect) if isinstance(node, nir.CubaLI | nir.CubaLIF) else None
-    decay, gain, leak = _membrane(read, dialect, synapse)
+    with np.errstate(over="ignore", invalid="ignore"):
+        synapse = _synapse(read, dialect) if isinstance(node, nir.CubaLI | nir.CubaLIF) else None
+        decay, gain, leak = _membrane(read, dialect, synapse)
     common: dict[str, Any] = dict(
         name=name, shape=shape, sources=sources, decay=decay, gain=gain, leak=leak, synapse=synapse
     )
@@ -51,8 +55,8 @@ def lower_neuron(name: str, node: nir.NIRNode, shape: Shape, sources: tuple[Sour
         compare=dialect.compare,
         reset=dialect.reset,
         many=dialect.spikes_per_step == "many",
-        v_reset=_unless(v_reset, 0) if dialect.reset == "value" else None,
-        v_start=_unless(v_reset, 0) if dialect.start == "v_reset" else None,
+        v_reset=read.unless("v_reset", v_reset, 0) if dialect.reset == "value" else None,
+        v_start=read.unless("v_reset", v_reset, 0) if dialect.start == "v_reset" else None,
         v_min=_v_min(dialect, threshold),
         **common,
     )
@@ -61,14 +65,23 @@ def lower_neuron(name: str, node: nir.NIRNode, shape: Shape, sources: tuple[Sour
 class _Reader:
     """Reads a field of one node, checked and fitted to the node's shape."""
 
-    def __init__(self, name: str, node: Any, shape: Shape) -> None:
-        self.name, self.node, self.shape = name, node, shape
+    def __init__(self, name: str, node: Any, shape: Shape, strict: bool) -> None:
+        self.name, self.node, self.shape, self.strict = name, node, shape, strict
 
     def raw(self, field: str) -> NDArray[Any]:
-        return fit(self.name, field, numbers(self.name, self.node, field), self.shape)
+        return fit(self.name, field, numbers(self.name, self.node, field), self.shape, self.strict)
 
     def __call__(self, field: str) -> Floats:
-        return self.raw(field).astype(np.float32)
+        return float32(self.name, field, self.raw(field))
+
+    def f32(self, what: str, array: NDArray[Any]) -> Floats:
+        """Rounded to float32; raises GraphError if ``what`` overflows."""
+        return float32(self.name, what, np.asarray(array))
+
+    def unless(self, what: str, array: NDArray[Any], neutral: float) -> Floats | None:
+        """The same, or None where every value is the neutral one and the operation does nothing."""
+        values = self.f32(what, array)
+        return None if (values == neutral).all() else values
 
     def rate(self, field: str, dt: float) -> NDArray[Any]:
         """dt/τ in τ's own precision; raises GraphError unless τ > 0."""
@@ -86,37 +99,29 @@ def _membrane(read: _Reader, dialect: Dialect, synapse: Synapse | None) -> tuple
     """Decay, gain and leak of the potential."""
     if isinstance(read.node, nir.I | nir.IF):
         r = read.raw("r")
-        return np.ones((), np.float32), _unless(np.asarray(r * r.dtype.type(dialect.dt)), 1), None
+        return np.ones((), np.float32), read.unless("dt·r", r * r.dtype.type(dialect.dt), 1), None
     cuba = synapse is not None
     k = read.rate("tau_mem" if cuba else "tau", dialect.dt)
     v_leak = read.raw("v_leak")
     if dialect.leak == "exp" or (synapse is not None and synapse.rule == "exp_add"):
         a = np.exp(-k.astype(np.float64))
-        return _f32(a), None, _unless(np.asarray((1 - a) * v_leak), 0)
-    return _f32(1 - k), _unless(np.asarray(read.raw("r") * k), 1), _unless(np.asarray(k * v_leak), 0)
+        return read.f32("the decay", a), None, read.unless("v_leak", (1 - a) * v_leak, 0)
+    gain = read.unless("dt/τ·r", read.raw("r") * k, 1)
+    return read.f32("1 - dt/τ", 1 - k), gain, read.unless("dt/τ·v_leak", k * v_leak, 0)
 
 
 def _synapse(read: _Reader, dialect: Dialect) -> Synapse:
     k, w_in = read.rate("tau_syn", dialect.dt), read.raw("w_in")
     if dialect.synapse == "exp_add":
-        return Synapse("exp_add", _f32(np.exp(-k.astype(np.float64))), _unless(w_in, 1))
-    return Synapse("euler", _f32(1 - k), _unless(np.asarray(w_in * k), 1))
+        decay = read.f32("the synapse's decay", np.exp(-k.astype(np.float64)))
+        return Synapse("exp_add", decay, read.unless("w_in", w_in, 1))
+    return Synapse("euler", read.f32("1 - dt/τ_syn", 1 - k), read.unless("dt/τ_syn·w_in", w_in * k, 1))
 
 
 def _v_min(dialect: Dialect, threshold: Floats) -> Floats | None:
     if dialect.v_min is None:
         return None
     return np.asarray(-threshold if dialect.v_min == "-threshold" else np.float32(dialect.v_min))
-
-
-def _f32(array: NDArray[Any]) -> Floats:
-    return np.asarray(array, np.float32)
-
-
-def _unless(array: NDArray[Any], neutral: float) -> Floats | None:
-    """The array as float32, or None where every value is the neutral one and the operation does nothing."""
-    values = _f32(array)
-    return None if (values == neutral).all() else values
 
 
 def _where(array: NDArray[Any], mask: NDArray[np.bool_]) -> str:

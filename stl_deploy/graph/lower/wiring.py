@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import nir
@@ -15,103 +15,164 @@ from stl_deploy.graph.segments import strongly_connected
 _MAX_DEPTH = 32
 _NEURONS = (nir.I, nir.IF, nir.LI, nir.LIF, nir.CubaLI, nir.CubaLIF, nir.Threshold)
 
+Edge = tuple[str, str]
+
 
 @dataclass(frozen=True)
 class Wiring:
-    """A flat graph: nodes by name in running order, and what each reads."""
+    """A flat graph: nodes by name in running order, what each reads, and what is wrong with the edges.
+
+    ``ports``: Input and Output nodes of nested graphs, which only pass on what arrives.
+    """
 
     nodes: dict[str, nir.NIRNode]
     sources: dict[str, tuple[Source, ...]]
+    ports: frozenset[str]
+    errors: tuple[GraphError, ...]
 
 
 def wire(graph: nir.NIRGraph) -> Wiring:
     """Open nested graphs, check the edges, delay those that close a loop, and order the nodes.
 
     An edge closes a loop if a depth-first walk from the inputs, in the order of the edge list,
-    finds it leading back to a node on its own path. Raises GraphError for an edge to or from an unknown
-    node, a node that nothing feeds, and a loop without a neuron.
+    finds it leading back to a node on its own path. Errors are collected, not raised: an edge to or from an
+    unknown node, a node that nothing feeds, a loop without a neuron, a nested graph whose port is not clear.
     """
-    nodes, edges = _open(graph)
+    opened = _Opened(graph)
+    nodes, ports = opened.nodes, frozenset(opened.ports)
     outgoing: dict[str, list[str]] = defaultdict(list)
     incoming: dict[str, list[str]] = defaultdict(list)
-    for source, target in edges:
+    for source, target in opened.joined():
         outgoing[source].append(target)
         incoming[target].append(source)
-    _refuse_unfed(nodes, incoming)
-    _refuse_empty_loops(nodes, outgoing)
-    roots = [name for name, node in nodes.items() if isinstance(node, nir.Input)]
+    errors = [*opened.errors, *_unfed(nodes, ports, incoming, outgoing), *_empty_loops(nodes, outgoing)]
+    roots = [name for name, node in nodes.items() if isinstance(node, nir.Input) and name not in ports]
     back, finished = _walk([*roots, *nodes], outgoing)
     order = finished[::-1]
     return Wiring(
         {name: nodes[name] for name in order},
         {name: tuple(Source(s, int((s, name) in back)) for s in incoming[name]) for name in order},
+        ports,
+        tuple(errors),
     )
 
 
-def _open(graph: nir.NIRGraph) -> tuple[dict[str, nir.NIRNode], list[tuple[str, str]]]:
-    """Nodes and edges with nested graphs replaced by their contents, named ``outer.inner``."""
-    nodes: dict[str, nir.NIRNode] = {}
-    edges: list[tuple[str, str]] = []
-    entries: dict[str, list[str]] = {}
-    exits: dict[str, list[str]] = {}
-    for prefix, part in _graphs(graph, "", 0):
-        seen = set()
+class _Opened:
+    """Nodes and edges of a graph with nested graphs replaced by their contents, named ``outer.inner``."""
+
+    def __init__(self, graph: nir.NIRGraph) -> None:
+        self.nodes: dict[str, nir.NIRNode] = {}
+        self.errors: list[GraphError] = []
+        self._edges: list[Edge] = []
+        self._entries: dict[str, list[str]] = {}
+        self._exits: dict[str, list[str]] = {}
+        for prefix, part in _graphs(graph, "", 0, self.errors):
+            self._add_nodes(prefix, part)
+            self._add_edges(prefix, part)
+
+    @property
+    def ports(self) -> list[str]:
+        """Input and Output nodes of nested graphs."""
+        return [name for ends in (self._entries, self._exits) for names in ends.values() for name in names]
+
+    def joined(self) -> list[Edge]:
+        """The edges, with those that name a nested graph led to its Input or from its Output."""
+        found = []
+        for source, target in self._edges:
+            start, end = self._port(source, self._exits, "Output"), self._port(target, self._entries, "Input")
+            if start is not None and end is not None:
+                found.append((start, end))
+        return found
+
+    def _add_nodes(self, prefix: str, part: nir.NIRGraph) -> None:
+        if prefix:
+            self._entries[prefix[:-1]], self._exits[prefix[:-1]] = [], []
         for name, node in part.nodes.items():
-            if not isinstance(node, nir.NIRGraph):
-                if isinstance(node, nir.Input | nir.Output) and prefix:
-                    (entries if isinstance(node, nir.Input) else exits).setdefault(prefix[:-1], []).append(
-                        prefix + name
-                    )
-                nodes[prefix + name] = node
+            full = prefix + name
+            if isinstance(node, nir.NIRGraph):
+                continue
+            if full in self.nodes:
+                self._fail("two nodes have this name once nested graphs are opened; rename one", full, "same-name")
+            if prefix and isinstance(node, nir.Input | nir.Output):
+                ends = self._entries if isinstance(node, nir.Input) else self._exits
+                ends[prefix[:-1]].append(full)
+            self.nodes[full] = node
+
+    def _add_edges(self, prefix: str, part: nir.NIRGraph) -> None:
+        seen: set[Edge] = set()
         for source, target in part.edges:
-            for end in (source, target):
-                if end not in part.nodes:
-                    raise GraphError(
-                        f"edge {source} -> {target} names '{end}', which is no node; "
-                        f"nodes: {', '.join(map(str, part.nodes))}",
-                        slug="unknown-node",
-                    )
-            if (source, target) in seen:
-                raise GraphError(f"edge {source} -> {target} is listed twice", slug="duplicate-edge")
-            seen.add((source, target))
-            edges.append((prefix + source, prefix + target))
-    return nodes, [(s, t) for a, b in edges for s in exits.get(a, [a]) for t in entries.get(b, [b])]
+            unknown = [end for end in (source, target) if end not in part.nodes]
+            if unknown:
+                shown = ", ".join(map(str, list(part.nodes)[:20]))
+                self._fail(
+                    f"edge {source} -> {target} names '{unknown[0]}', which is no node; nodes: {shown}",
+                    prefix[:-1] or None,
+                    "unknown-node",
+                )
+            elif (source, target) in seen:
+                self._fail(f"edge {source} -> {target} is listed twice", prefix[:-1] or None, "duplicate-edge")
+            else:
+                seen.add((source, target))
+                self._edges.append((prefix + source, prefix + target))
+
+    def _port(self, name: str, ends: Mapping[str, list[str]], kind: str) -> str | None:
+        ports = ends.get(name, [name])
+        if len(ports) == 1:
+            return ports[0]
+        self._fail(f"a nested graph with {len(ports)} {kind} nodes; an edge to or from it needs one", name, "ports")
+        return None
+
+    def _fail(self, message: str, node: str | None, slug: str) -> None:
+        self.errors.append(GraphError(message, node=node, slug=slug))
 
 
-def _graphs(graph: nir.NIRGraph, prefix: str, depth: int) -> Iterator[tuple[str, nir.NIRGraph]]:
+def _graphs(
+    graph: nir.NIRGraph, prefix: str, depth: int, errors: list[GraphError]
+) -> Iterator[tuple[str, nir.NIRGraph]]:
     if depth > _MAX_DEPTH:
-        raise GraphError(f"graphs are nested more than {_MAX_DEPTH} deep", node=prefix[:-1], slug="too-deep")
+        errors.append(GraphError(f"graphs are nested more than {_MAX_DEPTH} deep", node=prefix[:-1], slug="too-deep"))
+        return
     yield prefix, graph
     for name, node in graph.nodes.items():
         if isinstance(node, nir.NIRGraph):
-            yield from _graphs(node, f"{prefix}{name}.", depth + 1)
+            yield from _graphs(node, f"{prefix}{name}.", depth + 1, errors)
 
 
-def _refuse_unfed(nodes: dict[str, nir.NIRNode], incoming: dict[str, list[str]]) -> None:
-    if not any(isinstance(node, nir.Input) for node in nodes.values()):
-        raise GraphError("the graph has no Input node", slug="no-input")
-    if not any(isinstance(node, nir.Output) for node in nodes.values()):
-        raise GraphError("the graph has no Output node", slug="no-output")
+def _unfed(
+    nodes: Mapping[str, nir.NIRNode],
+    ports: frozenset[str],
+    incoming: Mapping[str, list[str]],
+    outgoing: Mapping[str, list[str]],
+) -> Iterator[GraphError]:
+    for kind in (nir.Input, nir.Output):
+        if not any(isinstance(node, kind) and name not in ports for name, node in nodes.items()):
+            yield GraphError(f"the graph has no {kind.__name__} node", slug=f"no-{kind.__name__.lower()}")
     for name, node in nodes.items():
-        if not incoming[name] and not isinstance(node, nir.Input):
-            raise GraphError("no edge leads to it; connect it or remove it", node=name, slug="no-source")
+        enters = isinstance(node, nir.Input) and name not in ports
+        leaves = isinstance(node, nir.Output) and name not in ports
+        if enters and name in incoming:
+            yield GraphError(f"'{incoming[name][0]}' leads into an Input of the network", node=name, slug="bad-edge")
+        if leaves and name in outgoing:
+            yield GraphError(f"an Output of the network leads to '{outgoing[name][0]}'", node=name, slug="bad-edge")
+        if not enters and name not in incoming:
+            yield GraphError("no edge leads to it; connect it or remove it", node=name, slug="no-source")
 
 
-def _refuse_empty_loops(nodes: dict[str, nir.NIRNode], outgoing: dict[str, list[str]]) -> None:
-    for component in strongly_connected(list(nodes), {name: outgoing[name] for name in nodes}):
-        looped = len(component) > 1 or component[0] in outgoing[component[0]]
+def _empty_loops(nodes: Mapping[str, nir.NIRNode], outgoing: Mapping[str, list[str]]) -> Iterator[GraphError]:
+    for component in strongly_connected(list(nodes), {name: outgoing.get(name, []) for name in nodes}):
+        looped = len(component) > 1 or component[0] in outgoing.get(component[0], [])
         if looped and not any(isinstance(nodes[name], _NEURONS) for name in component):
-            raise GraphError(
-                f"the loop {' -> '.join([*component[::-1], component[-1]])} has no neuron in it; "
-                "a loop needs one to hold its state",
+            shown = component[::-1][:20]
+            yield GraphError(
+                f"the loop {' -> '.join([*shown, shown[0]])} has no neuron in it; a loop needs one to hold its state",
                 node=component[-1],
                 slug="loop-without-neuron",
             )
 
 
-def _walk(roots: list[str], outgoing: dict[str, list[str]]) -> tuple[set[tuple[str, str]], list[str]]:
+def _walk(roots: list[str], outgoing: Mapping[str, list[str]]) -> tuple[set[Edge], list[str]]:
     """Depth-first: the edges that lead back to the path, and the nodes in the order they are finished."""
-    back: set[tuple[str, str]] = set()
+    back: set[Edge] = set()
     finished: list[str] = []
     on_path: set[str] = set()
     seen: set[str] = set()
@@ -120,7 +181,7 @@ def _walk(roots: list[str], outgoing: dict[str, list[str]]) -> tuple[set[tuple[s
             continue
         seen.add(root)
         on_path.add(root)
-        work = [(root, iter(outgoing[root]))]
+        work = [(root, iter(outgoing.get(root, ())))]
         while work:
             name, rest = work[-1]
             for target in rest:
@@ -129,7 +190,7 @@ def _walk(roots: list[str], outgoing: dict[str, list[str]]) -> tuple[set[tuple[s
                 elif target not in seen:
                     seen.add(target)
                     on_path.add(target)
-                    work.append((target, iter(outgoing[target])))
+                    work.append((target, iter(outgoing.get(target, ()))))
                     break
             else:
                 work.pop()

@@ -1,0 +1,42 @@
+"""How the shapes of a file may be meant, where its writer did not follow NIR to the letter.
+
+NIR's shapes have no batch axis. Real files have: a batch size written into Input's shape (sample data was traced),
+and Flatten axes counted as in torch, with the batch first. A graph is lowered under the readings in turn until one
+fits every node, so a file that follows NIR is always read as NIR says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One way to take a file's shapes.
+
+    strict: neuron parameters have the shape of what arrives (or hold one value), and Affine takes one axis; else
+        any arrangement of the same number of values will do, and ``[C]`` stands for channels.
+    input_batch: the first axis of Input's shape is a batch size.
+    flatten_batch: Flatten's axes are counted with a batch axis in front.
+    """
+
+    strict: bool = True
+    input_batch: bool = False
+    flatten_batch: bool = False
+
+    def assumptions(self) -> tuple[str, ...]:
+        """What was assumed beyond NIR's definition, one sentence each."""
+        said = (
+            (self.input_batch, "the first axis of the Input shape is taken for a batch size"),
+            (self.flatten_batch, "Flatten's axes are taken to be counted with a batch axis in front"),
+            (not self.strict, "parameters are fitted to shapes that differ from theirs"),
+        )
+        return tuple(sentence for holds, sentence in said if holds)
+
+
+READINGS = tuple(
+    Reading(strict, input_batch, flatten_batch)
+    for strict in (True, False)
+    for input_batch, flatten_batch in ((False, False), (False, True), (True, True), (True, False))
+)
+"""In the order they are tried."""
