@@ -6,7 +6,8 @@
     │   └── ConfigError      a configuration key or value is wrong (names the key)
     ├── CheckFailed          the work was done and its check failed
     │   ├── ParityError      an artifact does not spike like the model
-    │   └── UnsupportedError a target cannot hold the network (names node and remedy)
+    │   ├── UnsupportedError a target cannot hold the network (names node and remedy)
+    │   └── DivergedError    training met NaN or infinity (names the layer)
     └── ToolError            an outside tool (Lava, a compiler) is missing, failed or timed out
 
 A message is one sentence: what was found, where, what is accepted, how to fix it.
@@ -63,6 +64,10 @@ class UnsupportedError(CheckFailed):
         self.slug = slug
         self.reason = message
         self.remedy = remedy
+
+
+class DivergedError(CheckFailed):
+    """Training met NaN or infinite values; the last good checkpoint is kept."""
 
 
 class ToolError(StlDeployError):

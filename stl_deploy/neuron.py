@@ -9,17 +9,15 @@ gradient flows through the reset. Every call starts from rest, so samples never 
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from stl_deploy._scan import lif_scan
+from stl_deploy.config import Granularity, Parametrisation
 from stl_deploy.errors import InputError
 from stl_deploy.surrogate import surrogate
 
-Granularity = Literal["neuron", "channel", "layer"]
-Parametrisation = Literal["positive", "raw"]
 Shape = tuple[int, ...]
 
 

@@ -1,0 +1,86 @@
+"""What pydantic found wrong, in sentences: the key, what was found, what is accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from stl_deploy.config import LayerSpec, RunConfig
+
+_LAYERS: dict[str, type[BaseModel]] = {
+    get_args(spec.model_fields["kind"].annotation)[0]: spec for spec in get_args(get_args(LayerSpec)[0])
+}
+_ACCEPTED = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "string_pattern_mismatch": "auto, cpu, cuda, or cuda: and a number",
+    "literal_error": "{expected}",
+    "greater_than": "a number > {gt:g}",
+    "greater_than_equal": "a number >= {ge:g}",
+    "less_than": "a number < {lt:g}",
+    "less_than_equal": "a number <= {le:g}",
+    "tuple_type": "a list of layers",
+    "too_short": "a list of at least {min_length} layer",
+    "model_type": "a mapping of keys to values",
+    "model_attributes_type": "a mapping of keys to values",
+}
+
+
+def sentences(error: ValidationError) -> list[str]:
+    """One sentence per problem."""
+    return [_sentence(problem) for problem in error.errors(include_url=False)]
+
+
+def _sentence(problem: ErrorDetails) -> str:
+    loc, kind, context = problem["loc"], problem["type"], problem.get("ctx", {})
+    key = _key(loc)
+    if kind == "extra_forbidden":
+        return f"unknown key '{key}'; accepted there: {', '.join(_fields(loc[:-1]))}"
+    if kind == "missing":
+        return f"key '{key}' is missing; it has no default"
+    if kind == "union_tag_not_found":
+        return f"key '{key}.kind' is missing; accepted: {', '.join(_LAYERS)}"
+    if kind == "union_tag_invalid":
+        return f"key '{key}.kind' is {context['tag']!r}; accepted: {', '.join(_LAYERS)}"
+    if kind == "value_error":
+        return f"key '{key}': {context['error']}"
+    return f"key '{key}' is {_short(problem['input'])}; accepted: {_accepted(kind, context, problem['msg'])}"
+
+
+def _accepted(kind: str, context: Mapping[str, Any], message: str) -> str:
+    return _ACCEPTED[kind].format(**context) if kind in _ACCEPTED else message
+
+
+def _key(loc: Sequence[int | str]) -> str:
+    return ".".join(str(part) for part in _without_tags(loc))
+
+
+def _without_tags(loc: Sequence[int | str]) -> Iterator[int | str]:
+    """A layer's location without the kind that pydantic puts after its index."""
+    for place, part in enumerate(loc):
+        if not (place == 2 and loc[0] == "network"):
+            yield part
+
+
+def _fields(loc: Sequence[int | str]) -> list[str]:
+    """The keys of the section at ``loc``."""
+    if len(loc) >= 3 and loc[0] == "network":
+        return list(_LAYERS[str(loc[2])].model_fields)
+    section: type[BaseModel] = RunConfig
+    for part in loc:
+        inner = section.model_fields[str(part)].annotation
+        assert isinstance(inner, type)
+        section = inner
+    return list(section.model_fields)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

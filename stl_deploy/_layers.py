@@ -1,0 +1,167 @@
+"""From layer specifications to modules, with shapes resolved and order checked."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from stl_deploy.config import (
+    ConvSpec,
+    DropoutSpec,
+    FlattenSpec,
+    LayerSpec,
+    LifSpec,
+    LinearSpec,
+    Mode,
+    NeuronConfig,
+    NormSpec,
+    PoolSpec,
+    VoteSpec,
+)
+from stl_deploy.errors import ConfigError, InputError
+from stl_deploy.modules import StepNorm1d, StepNorm2d, SumPool2d, Vote
+from stl_deploy.neuron import LIF
+
+
+@dataclass
+class Build:
+    """What building has come to: the shape so far, the layer before, and whether values are spikes."""
+
+    neuron: NeuronConfig
+    mode: Mode
+    classes: int
+    shape: tuple[int, ...]
+    previous: LayerSpec | None = None
+    spikes: bool = False
+    where: str = field(default="", init=False)
+
+    def fail(self, reason: str) -> ConfigError:
+        """The error for the layer being built."""
+        return ConfigError(f"{self.where}: {reason}")
+
+    def finish(self, count: int) -> None:
+        """Check that the network is whole."""
+        if not isinstance(self.previous, VoteSpec):
+            raise ConfigError(f"network.{count - 1}: the last layer is not a vote; a network ends with lif, vote")
+
+
+def build_layer(build: Build, index: int, spec: LayerSpec) -> nn.Module:
+    """The module of one layer; moves ``build`` past it. Raises ConfigError naming the layer and the shapes."""
+    build.where = f"network.{index} ({spec.kind})"
+    if isinstance(build.previous, VoteSpec):
+        raise build.fail("a layer after the vote; the vote is the last layer")
+    match spec:
+        case ConvSpec():
+            module = _conv(build, spec)
+        case LinearSpec():
+            module = _linear(build, spec)
+        case NormSpec():
+            module = _norm(build, spec)
+        case LifSpec():
+            module = _lif(build, spec)
+        case PoolSpec():
+            module = _pool(build, spec)
+        case FlattenSpec():
+            module, build.shape = nn.Flatten(1), (math.prod(build.shape),)
+        case DropoutSpec():
+            module = nn.Dropout(spec.p)
+        case VoteSpec():
+            module = _vote(build, spec)
+    build.spikes = _gives_spikes(build, spec)
+    build.previous = spec
+    return module
+
+
+def _gives_spikes(build: Build, spec: LayerSpec) -> bool:
+    """Whether the layer's output is 0 or 1 in evaluation (dropout scales it only in training)."""
+    if isinstance(spec, LifSpec):
+        return True
+    kept = isinstance(spec, FlattenSpec | DropoutSpec) or (isinstance(spec, PoolSpec) and spec.op == "max")
+    return kept and build.spikes
+
+
+def _conv(build: Build, spec: ConvSpec) -> nn.Module:
+    channels, height, width = _spatial(build)
+    sizes = tuple(_windows(size + 2 * spec.padding, spec.kernel, spec.stride) for size in (height, width))
+    if min(sizes) < 1:
+        raise build.fail(f"kernel {spec.kernel} with padding {spec.padding} does not fit into {_x(build.shape)}")
+    build.shape = (spec.channels, *sizes)
+    return nn.Conv2d(channels, spec.channels, spec.kernel, spec.stride, spec.padding, bias=spec.bias)
+
+
+def _linear(build: Build, spec: LinearSpec) -> nn.Module:
+    if len(build.shape) != 1:
+        raise build.fail(f"the input is {_x(build.shape)}; one axis is accepted: put a flatten before it")
+    (features,) = build.shape
+    build.shape = (spec.features,)
+    return nn.Linear(features, spec.features, bias=spec.bias)
+
+
+def _norm(build: Build, spec: NormSpec) -> nn.Module:
+    if not isinstance(build.previous, ConvSpec | LinearSpec):
+        raise build.fail("a norm folds into the conv or linear right before it, and there is none")
+    kinds = (StepNorm1d, StepNorm2d) if spec.per_step else (nn.BatchNorm1d, nn.BatchNorm2d)
+    return kinds[len(build.shape) == 3](build.shape[0], eps=spec.eps, momentum=spec.momentum)
+
+
+def _lif(build: Build, spec: LifSpec) -> nn.Module:
+    if build.mode == "ann":
+        return nn.ReLU()
+    neuron = build.neuron
+    by_shape = neuron.linear_granularity if len(build.shape) == 1 else neuron.conv_granularity
+    try:
+        return LIF(
+            build.shape,
+            threshold=neuron.threshold if spec.threshold is None else spec.threshold,
+            jitter=neuron.threshold_jitter,
+            granularity=spec.granularity or by_shape,
+            parametrisation=neuron.parametrisation,
+            decay=neuron.beta if spec.beta is None else spec.beta,
+            learn_decay=neuron.learn_beta,
+            surrogate_name=neuron.surrogate,
+            detach_reset=neuron.detach_reset,
+        )
+    except InputError as error:
+        raise build.fail(str(error)) from None
+
+
+def _pool(build: Build, spec: PoolSpec) -> nn.Module:
+    channels, height, width = _spatial(build)
+    if spec.op == "max" and not build.spikes:
+        raise build.fail("max pooling of values that are not spikes cannot be deployed; put it after a lif, or use avg")
+    stride = spec.stride or spec.kernel
+    sizes = tuple(_windows(size, spec.kernel, stride) for size in (height, width))
+    if min(sizes) < 1:
+        raise build.fail(f"kernel {spec.kernel} does not fit into {_x(build.shape)}")
+    build.shape = (channels, *sizes)
+    kinds: dict[str, type[nn.Module]] = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d, "sum": SumPool2d}
+    return kinds[spec.op](spec.kernel, stride)
+
+
+def _vote(build: Build, spec: VoteSpec) -> nn.Module:
+    if not isinstance(build.previous, LifSpec):
+        raise build.fail("votes are counted from spikes; put the vote right after a lif")
+    wanted = build.classes * spec.population
+    if build.shape != (wanted,):
+        raise build.fail(
+            f"the input is {_x(build.shape)}; {build.classes} classes of {spec.population} neurons need {wanted}"
+        )
+    build.shape = (build.classes,)
+    return Vote(spec.population)
+
+
+def _spatial(build: Build) -> tuple[int, int, int]:
+    if len(build.shape) != 3:
+        raise build.fail(f"the input is {_x(build.shape)}; channels x height x width are accepted")
+    channels, height, width = build.shape
+    return channels, height, width
+
+
+def _windows(size: int, kernel: int, stride: int) -> int:
+    return (size - kernel) // stride + 1
+
+
+def _x(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))

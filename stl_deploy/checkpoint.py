@@ -1,0 +1,119 @@
+"""The state of a training run at the end of an epoch, in one file.
+
+Everything random in an epoch follows from the seed and the epoch's number (`stl_deploy._seeds`), so weights,
+optimiser state and counters are all that a bit-identical continuation needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stl_deploy.config import RunConfig
+from stl_deploy.errors import ConfigError, InputError
+from stl_deploy.network import Network
+from stl_deploy.tensors import check_fit, read_tensors, write_tensors
+
+FILE = "checkpoint.safetensors"
+_FREE_TO_CHANGE = ({"fold"}, {("train", "epochs"), ("train", "device"), ("dataset", "data_dir")})
+
+
+@dataclass
+class State:
+    """What training carries from epoch to epoch. ``epoch``: how many are done; ``records``: one per epoch."""
+
+    network: Network
+    optimiser: torch.optim.Optimizer
+    epoch: int
+    records: list[dict[str, Any]]
+    best: dict[str, Tensor]
+    best_epoch: int
+
+
+def write_checkpoint(run_dir: Path, state: State, config: RunConfig) -> None:
+    """Replace the run's checkpoint by ``state``, whole or not at all."""
+    tensors = {f"model/{name}": tensor for name, tensor in state.network.state_dict().items()}
+    tensors |= {f"best/{name}": tensor for name, tensor in state.best.items()}
+    tensors |= _adam_tensors(state.network, state.optimiser)
+    about = {
+        "epoch": state.epoch,
+        "best_epoch": state.best_epoch,
+        "records": state.records,
+        "config": config.model_dump(mode="json"),
+    }
+    write_tensors(run_dir / FILE, tensors, about)
+
+
+def read_checkpoint(run_dir: Path, state: State, config: RunConfig) -> None:
+    """Put the run's checkpoint into ``state``, which was made for ``config``.
+
+    Raises InputError for a damaged file or one of another architecture, ConfigError naming the key where the
+    run was made with another configuration (``fold``, epochs, device and data_dir may change).
+    """
+    path = run_dir / FILE
+    tensors, about = read_tensors(path)
+    epoch, best_epoch, records = about.get("epoch"), about.get("best_epoch"), about.get("records")
+    whole = isinstance(epoch, int) and isinstance(best_epoch, int) and isinstance(records, list)
+    if not (whole and len(records) == epoch and 1 <= best_epoch <= epoch):
+        raise InputError(f"{path}: not a checkpoint of a training run")
+    check_same_run(path, about.get("config"), config)
+    model = state.network.state_dict()
+    adam = _adam_shapes(state)
+    check_fit(path, tensors, {f"{part}/{name}": t for part in ("model", "best") for name, t in model.items()} | adam)
+    state.network.load_state_dict({name: tensors[f"model/{name}"] for name in model})
+    state.best = {name: tensors[f"best/{name}"] for name in model}
+    _load_adam(state, tensors)
+    state.epoch, state.best_epoch, state.records = epoch, best_epoch, records
+
+
+def check_same_run(path: Path, found: Any, config: RunConfig) -> None:
+    """Raise ConfigError at the first key in which ``found`` differs from ``config`` and may not."""
+    wanted = config.model_dump(mode="json")
+    sections, keys = _FREE_TO_CHANGE
+    for section, values in wanted.items():
+        if section in sections:
+            continue
+        old = found.get(section) if isinstance(found, dict) else None
+        if isinstance(values, Mapping) and isinstance(old, Mapping):
+            differ = [key for key in values if (section, key) not in keys and old.get(key) != values[key]]
+            if differ:
+                key = differ[0]
+                raise ConfigError(
+                    f"{path}: made with {section}.{key} = {old.get(key)!r}, not {values[key]!r}; resume with the "
+                    "same configuration, or train into another folder"
+                )
+        elif old != values:
+            raise ConfigError(f"{path}: made with another '{section}'; resume with the same configuration")
+
+
+def _adam_tensors(network: Network, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    return {
+        f"adam/{name}/{key}": value
+        for name, parameter in network.named_parameters()
+        for key, value in optimiser.state.get(parameter, {}).items()
+    }
+
+
+def _adam_shapes(state: State) -> dict[str, Tensor]:
+    trained = {id(p) for group in state.optimiser.param_groups for p in group["params"]}
+    shapes: dict[str, Tensor] = {}
+    for name, parameter in state.network.named_parameters():
+        if id(parameter) in trained:
+            shapes |= {f"adam/{name}/{key}": parameter for key in ("exp_avg", "exp_avg_sq")}
+            shapes[f"adam/{name}/step"] = torch.zeros((), dtype=torch.float32)
+    return shapes
+
+
+def _load_adam(state: State, tensors: Mapping[str, Tensor]) -> None:
+    names = {id(parameter): name for name, parameter in state.network.named_parameters()}
+    order = [names[id(p)] for group in state.optimiser.param_groups for p in group["params"]]
+    moments = {
+        place: {key: tensors[f"adam/{name}/{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+        for place, name in enumerate(order)
+    }
+    state.optimiser.load_state_dict({**state.optimiser.state_dict(), "state": moments})

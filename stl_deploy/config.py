@@ -1,0 +1,191 @@
+"""The configuration of a run: what is trained, on what, and how. Unknown keys are errors."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Mode = Literal["stl", "sl", "tl", "ann"]
+Granularity = Literal["neuron", "channel", "layer"]
+Parametrisation = Literal["positive", "raw"]
+Encoder = Literal["direct", "bernoulli"]
+SurrogateName = Literal["arctan", "sigmoid", "triangular", "rectangular"]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+UnitInterval = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class DatasetConfig(_Section):
+    """What is learned from.
+
+    T: time steps per sample. encoder: ``direct`` repeats the image at every step (analog input);
+    ``bernoulli`` spikes with the pixel's value as probability, drawn anew each step (the paper).
+    test_fraction: used only by datasets without a test split of their own.
+    seed: decides the split, not the training. data_dir: where the files are; null: download to the cache.
+    """
+
+    name: str
+    data_dir: str | None = None
+    T: Count = 4
+    encoder: Encoder = "direct"
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _leaves_something_to_train_on(self) -> DatasetConfig:
+        if self.validation_fraction + self.test_fraction >= 1:
+            raise ValueError(
+                f"validation_fraction {self.validation_fraction:g} and test_fraction {self.test_fraction:g} "
+                "leave nothing to train on; a sum below 1 is accepted"
+            )
+        return self
+
+
+class NeuronConfig(_Section):
+    """How every LIF layer is made unless its own entry says otherwise (see `stl_deploy.neuron.LIF`)."""
+
+    surrogate: SurrogateName = "arctan"
+    detach_reset: bool = False
+    beta: UnitInterval = 0.5
+    learn_beta: bool = False
+    threshold: float = 1.0
+    threshold_jitter: NotNegative = 0.0
+    parametrisation: Parametrisation = "positive"
+    conv_granularity: Granularity = "channel"
+    linear_granularity: Granularity = "neuron"
+
+
+class ConvSpec(_Section):
+    """2-d convolution with a square kernel."""
+
+    kind: Literal["conv"]
+    channels: Count
+    kernel: Count = 3
+    stride: Count = 1
+    padding: Annotated[int, Field(ge=0)] = 0
+    bias: bool = False
+
+
+class LinearSpec(_Section):
+    """Fully connected layer."""
+
+    kind: Literal["linear"]
+    features: Count
+    bias: bool = False
+
+
+class NormSpec(_Section):
+    """Batch norm over what a conv or linear layer puts out.
+
+    per_step: batch statistics of each time step apart, as the paper's code does; else of all T·B together (faster).
+    """
+
+    kind: Literal["norm"]
+    eps: Positive = 1e-5
+    momentum: Annotated[float, Field(gt=0, le=1)] = 0.1
+    per_step: bool = False
+
+
+class LifSpec(_Section):
+    """A LIF population; null: as `NeuronConfig` says."""
+
+    kind: Literal["lif"]
+    threshold: float | None = None
+    beta: UnitInterval | None = None
+    granularity: Granularity | None = None
+
+
+class PoolSpec(_Section):
+    """Pooling over square windows; ``max`` takes spikes only. stride null: the kernel."""
+
+    kind: Literal["pool"]
+    op: Literal["max", "avg", "sum"] = "max"
+    kernel: Count = 2
+    stride: Count | None = None
+
+
+class DropoutSpec(_Section):
+    """Dropout with a new mask at every time step."""
+
+    kind: Literal["dropout"]
+    p: Fraction = 0.5
+
+
+class FlattenSpec(_Section):
+    """All axes of a sample into one."""
+
+    kind: Literal["flatten"]
+
+
+class VoteSpec(_Section):
+    """The readout: a class's vote is the mean of its ``population`` neurons."""
+
+    kind: Literal["vote"]
+    population: Count = 10
+
+
+LayerSpec = Annotated[
+    ConvSpec | LinearSpec | NormSpec | LifSpec | PoolSpec | DropoutSpec | FlattenSpec | VoteSpec,
+    Field(discriminator="kind"),
+]
+
+
+class TrainConfig(_Section):
+    """How it is trained.
+
+    mode: ``stl`` weights and thresholds; ``sl`` weights only; ``tl`` thresholds only, all weights (batch norm's
+    scale and shift too) stay as drawn; ``ann`` ReLU in place of the neurons and the image shown once.
+    lr_decay: factor on the learning rate per epoch. threshold_lr_multiplier: of thresholds against weights.
+    loss: ``mse`` between rates and one-hot labels (the paper), or ``ce`` cross-entropy on rates times ``ce_scale``.
+    """
+
+    mode: Mode = "stl"
+    epochs: Count = 10
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    lr: Positive = 1e-3
+    lr_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    weight_decay: NotNegative = 0.0
+    threshold_lr_multiplier: NotNegative = 1.0
+    loss: Literal["mse", "ce"] = "mse"
+    ce_scale: Positive = 5.0
+    seed: Annotated[int, Field(ge=0)] = 0
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+
+
+class FoldConfig(_Section):
+    """How the trained network becomes a graph.
+
+    exact_grid: round weights, biases and inputs to power-of-two grids on which float32 sums are exact.
+    weight_bits: width of the integer weights for Loihi; null: the target's own.
+    """
+
+    exact_grid: bool = True
+    weight_bits: Annotated[int, Field(ge=2, le=8)] | None = None
+
+
+class RunConfig(_Section):
+    """Everything that decides a run; see `stl_deploy.config_io` for reading and writing it."""
+
+    dataset: DatasetConfig
+    network: Annotated[tuple[LayerSpec, ...], Field(min_length=1, strict=False)]
+    neuron: NeuronConfig = NeuronConfig()
+    train: TrainConfig = TrainConfig()
+    fold: FoldConfig = FoldConfig()
+
+    @property
+    def time_steps(self) -> int:
+        """Time steps per sample; 1 in mode ``ann``."""
+        return 1 if self.train.mode == "ann" else self.dataset.T
+
+    @property
+    def encoder(self) -> Encoder:
+        """How images become sequences; ``direct`` in mode ``ann``."""
+        return "direct" if self.train.mode == "ann" else self.dataset.encoder

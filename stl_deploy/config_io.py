@@ -1,0 +1,139 @@
+"""Configurations as YAML files, presets, and ``key=value`` overrides."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from stl_deploy._config_errors import sentences
+from stl_deploy.config import RunConfig
+from stl_deploy.errors import ConfigError
+from stl_deploy.files import write_text
+
+_MAX_BYTES = 2**20
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without aliases (with them a small file can grow without bound), in which 1e-3 is a number."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not accepted")
+        return super().compose_node(parent, index)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def preset_names() -> tuple[str, ...]:
+    """The presets that ship with the package."""
+    folder = resources.files("stl_deploy") / "presets"
+    return tuple(sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml")))
+
+
+def load_config(source: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
+    """A preset by name or a YAML file by path, with ``key.sub=value`` overrides applied.
+
+    Raises ConfigError with one sentence per problem, InputError if an override's file cannot be read.
+    """
+    name = str(source)
+    if name in preset_names():
+        text = (resources.files("stl_deploy") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
+        return _build(_override(_parse(text, f"preset {name}"), overrides), f"preset {name}")
+    if Path(name).suffix not in (".yaml", ".yml"):
+        raise ConfigError(f"no preset '{name}'; presets: {', '.join(preset_names())}, or the path of a .yaml file")
+    return _build(_override(_parse(_read(Path(name)), name), overrides), name)
+
+
+def parse_config(text: str, where: str = "configuration") -> RunConfig:
+    """A configuration from YAML text; raises ConfigError with one sentence per problem."""
+    return _build(_parse(text, where), where)
+
+
+def apply_overrides(config: RunConfig, overrides: Iterable[str]) -> RunConfig:
+    """``config`` with overrides such as ``train.epochs=3`` or ``network.0.channels=8``; values are YAML.
+
+    Raises ConfigError for a malformed override, an unknown key or a wrong value.
+    """
+    return _build(_override(config.model_dump(mode="json"), overrides), "--set")
+
+
+def dump_config(config: RunConfig) -> str:
+    """The configuration as YAML, every key written out; reads back as the same configuration."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=110)
+
+
+def save_config(config: RunConfig, path: Path) -> None:
+    """Write the configuration as YAML, whole or not at all."""
+    write_text(path, dump_config(config))
+
+
+def _read(path: Path) -> str:
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise ConfigError(
+                f"{path}: {path.stat().st_size} bytes; a configuration of at most {_MAX_BYTES} is accepted"
+            )
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not a text file; a YAML configuration is accepted") from None
+
+
+def _parse(text: str, where: str) -> dict[str, Any]:
+    data = _yaml(text, where)
+    if not isinstance(data, dict):
+        raise ConfigError(f"{where}: found {type(data).__name__}, expected keys such as dataset, network and train")
+    return data
+
+
+def _yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{where}: not YAML ({reason})") from None
+
+
+def _build(data: dict[str, Any], where: str) -> RunConfig:
+    try:
+        return RunConfig.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{where}: {sentence}" for sentence in sentences(error))) from None
+
+
+def _override(data: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    for item in overrides:
+        key, equals, text = item.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"override '{item}' is not key=value; write for instance train.epochs=3")
+        _assign(data, key.strip(), _yaml(text, f"override '{item}'"))
+    return data
+
+
+def _assign(data: Any, key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for part in parents:
+        data = data.setdefault(part, {}) if isinstance(data, dict) else _entry(data, part, key)[int(part)]
+    if isinstance(data, dict):
+        data[last] = value
+    else:
+        _entry(data, last, key)[int(last)] = value
+
+
+def _entry(data: Any, part: str, key: str) -> list[Any]:
+    """``data`` if it is a list that has the entry ``part``."""
+    if not isinstance(data, list):
+        raise ConfigError(f"override '{key}': there are no keys below a {type(data).__name__}")
+    if not part.isdecimal() or int(part) >= len(data):
+        raise ConfigError(f"override '{key}': '{part}' is no entry of a list of {len(data)}; 0 to {len(data) - 1} are")
+    return data

@@ -1,0 +1,76 @@
+"""What a person sees on the error stream while things run: rich on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
+
+from rich.console import Console as RichConsole
+from rich.markup import escape
+from rich.table import Table
+
+
+class Console:
+    """Human text on ``stream`` (default: stderr); ``quiet`` leaves only warnings."""
+
+    def __init__(self, *, quiet: bool = False, stream: TextIO | None = None) -> None:
+        self.quiet = quiet
+        self._stream = stream if stream is not None else sys.stderr
+        self._rich = RichConsole(file=self._stream, highlight=False) if self._stream.isatty() else None
+
+    def say(self, text: str = "") -> None:
+        """One line."""
+        if not self.quiet:
+            self._line(text)
+
+    def step(self, title: str) -> None:
+        """The heading of a stage of work."""
+        if not self.quiet:
+            self._line(title, style="bold cyan")
+
+    def warn(self, text: str) -> None:
+        """A warning, shown even when quiet."""
+        self._line(f"warning: {text}", style="yellow")
+
+    def table(self, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table; plain: columns parted by two blanks."""
+        if self.quiet:
+            return
+        if self._rich is not None:
+            table = Table(*headers, box=None, header_style="bold", pad_edge=False)
+            for row in rows:
+                table.add_row(*(escape(cell) for cell in row))
+            self._rich.print(table)
+            return
+        widths = [max(len(row[column]) for row in [headers, *rows]) for column in range(len(headers))]
+        for row in [headers, *rows]:
+            self._line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+    def epoch(self, record: Mapping[str, Any]) -> None:
+        """One epoch of training (a record of `stl_deploy.train`)."""
+        self.say(epoch_line(record))
+
+    def _line(self, text: str, style: str | None = None) -> None:
+        if self._rich is not None:
+            self._rich.print(escape(text), style=style, soft_wrap=True)
+        else:
+            print(text, file=self._stream, flush=True)
+
+
+def epoch_line(record: Mapping[str, Any]) -> str:
+    """Loss, accuracies, spike rates by layer and the range of all thresholds, in one line."""
+    width = len(str(record["epochs"]))
+    rates = " ".join(f"{rate:.3f}" for rate in record["rates"].values())
+    parts = [
+        f"epoch {record['epoch']:>{width}}/{record['epochs']}",
+        f"loss {record['loss']:.4f}",
+        f"train {record['train_accuracy']:7.2%}",
+        f"val {record['validation_accuracy']:7.2%}",
+        f"spike rates {rates}",
+    ]
+    thresholds = record["thresholds"].values()
+    if thresholds:
+        low, high = min(t["min"] for t in thresholds), max(t["max"] for t in thresholds)
+        parts.append(f"θ {low:.2f}..{high:.2f}")
+    return "  ".join([*parts, f"{record['seconds']:.1f} s"])

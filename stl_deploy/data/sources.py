@@ -1,0 +1,123 @@
+"""Where the images come from: scikit-learn's own, IDX files, or torchvision's download."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.data.idx import read_idx
+from stl_deploy.errors import InputError, ToolError
+
+Images = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Raw:
+    """Images ``[N, *shape]`` from 0 to ``levels``; ``test`` is None where the dataset has no split of its own."""
+
+    train: Images
+    train_labels: Labels
+    test: Images | None
+    test_labels: Labels | None
+    levels: int
+
+
+def cache_dir() -> Path:
+    """Where downloads go: ``$XDG_CACHE_HOME/stl-deploy``, by default ``~/.cache/stl-deploy``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stl-deploy"
+
+
+def digits(_data_dir: Path | None) -> Raw:
+    """scikit-learn's 8x8 digits: whole numbers from 0 to 16, no files needed."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = bunch.images.astype(np.uint8)[:, None]
+    return Raw(images, bunch.target.astype(np.int64), None, None, levels=16)
+
+
+def mnist(data_dir: Path | None) -> Raw:
+    """MNIST from its four IDX files, plain or gzipped."""
+    return _idx("MNIST", data_dir)
+
+
+def fashion_mnist(data_dir: Path | None) -> Raw:
+    """Fashion-MNIST from its four IDX files, plain or gzipped."""
+    return _idx("FashionMNIST", data_dir)
+
+
+def cifar10(data_dir: Path | None) -> Raw:
+    """CIFAR-10 through torchvision, which checks the files' hashes before it reads them."""
+    datasets = _torchvision_datasets()
+    root = data_dir if data_dir is not None else cache_dir()
+    try:
+        train, test = (datasets.CIFAR10(root, train=part, download=data_dir is None) for part in (True, False))
+    except (RuntimeError, OSError) as error:
+        raise InputError(
+            f"CIFAR-10 in {root}: {_one_line(error)}; the folder cifar-10-batches-py is expected"
+        ) from None
+    arrays = [np.ascontiguousarray(part.data.transpose(0, 3, 1, 2)) for part in (train, test)]
+    labels = [np.asarray(part.targets, np.int64) for part in (train, test)]
+    return Raw(arrays[0], labels[0], arrays[1], labels[1], levels=255)
+
+
+def _idx(name: str, data_dir: Path | None) -> Raw:
+    folder = _find(name, data_dir) if data_dir is not None else _download(name)
+    parts = []
+    for part in ("train", "t10k"):
+        images = read_idx(_file(folder, f"{part}-images-idx3-ubyte"), shape=(None, 28, 28))
+        labels = read_idx(_file(folder, f"{part}-labels-idx1-ubyte"), shape=(len(images),))
+        parts.append((images[:, None], labels.astype(np.int64)))
+    (train, train_labels), (test, test_labels) = parts
+    return Raw(train, train_labels, test, test_labels, levels=255)
+
+
+def _find(name: str, data_dir: Path) -> Path:
+    """The folder under ``data_dir`` that holds the files, as torchvision lays them out or directly."""
+    for folder in (data_dir, data_dir / "raw", data_dir / name / "raw", data_dir / name):
+        if any(folder.glob("train-images-idx3-ubyte*")):
+            return folder
+    raise InputError(
+        f"{data_dir}: no {name} files; expected train-images-idx3-ubyte, train-labels-idx1-ubyte, "
+        f"t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte (or .gz) there or in {name}/raw"
+    )
+
+
+def _file(folder: Path, stem: str) -> Path:
+    for path in (folder / stem, folder / f"{stem}.gz"):
+        if path.is_file():
+            return path
+    raise InputError(f"{folder}: no file {stem} or {stem}.gz; all four files of the dataset are needed")
+
+
+def _download(name: str) -> Path:
+    root = cache_dir()
+    try:
+        getattr(_torchvision_datasets(), name)(root, train=True, download=True)
+    except (RuntimeError, OSError) as error:
+        raise InputError(
+            f"{name} cannot be downloaded to {root} ({_one_line(error)}); put the files there, or name their "
+            "folder with dataset.data_dir"
+        ) from None
+    return root / name / "raw"
+
+
+def _torchvision_datasets() -> ModuleType:
+    try:
+        from torchvision import datasets
+    except ImportError:
+        raise ToolError(
+            "torchvision is not installed; it downloads this dataset: pip install 'stl-deploy[data]'"
+        ) from None
+    module: ModuleType = datasets
+    return module
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

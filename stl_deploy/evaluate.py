@@ -1,0 +1,97 @@
+"""What a network gets right, how much it spikes, and where its thresholds are."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from stl_deploy._seeds import generator
+from stl_deploy.config import RunConfig, TrainConfig
+from stl_deploy.data import Split, encode
+from stl_deploy.network import Network
+
+
+@dataclass(frozen=True)
+class ThresholdRange:
+    """Least, mean and greatest threshold of a layer (each distinct threshold counted once)."""
+
+    min: float
+    mean: float
+    max: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Accuracy in [0, 1], mean loss, spikes per neuron per step by layer, and thresholds by layer.
+
+    In mode ``ann`` the rate is the share of ReLUs that put out more than 0.
+    """
+
+    accuracy: float
+    loss: float
+    samples: int
+    rates: dict[str, float]
+    thresholds: dict[str, ThresholdRange]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON twin."""
+        return asdict(self)
+
+
+@torch.no_grad()
+def evaluate(network: Network, split: Split, config: RunConfig, *, batch_size: int = 256) -> Evaluation:
+    """Run ``network`` in evaluation mode over a split; its training mode is left as it was.
+
+    Bernoulli input is drawn from the run's seed, the same at every call.
+    """
+    draws = generator(config.train.seed, "evaluation")
+    device = next(network.parameters()).device
+    was_training = network.training
+    network.eval()
+    rates = _Rates(network)
+    correct, loss = 0, 0.0
+    for index in torch.split(torch.arange(len(split)), batch_size):
+        x = encode(split.images(index), config.time_steps, config.encoder, draws).to(device)
+        labels = split.labels[index].to(device)
+        votes = network(x, rates.observe).mean(0)
+        correct += int((votes.argmax(1) == labels).sum())
+        loss += float(classification_loss(votes, labels, config.train)) * len(index)
+    network.train(was_training)
+    return Evaluation(correct / len(split), loss / len(split), len(split), rates.means(), threshold_ranges(network))
+
+
+def classification_loss(rates: Tensor, labels: Tensor, config: TrainConfig) -> Tensor:
+    """Loss of output rates ``[B, classes]``: ``mse`` to the one-hot label (the paper), or ``ce`` of rates·ce_scale."""
+    if config.loss == "ce":
+        return functional.cross_entropy(rates * config.ce_scale, labels)
+    return functional.mse_loss(rates, functional.one_hot(labels, rates.shape[1]).to(rates.dtype))
+
+
+def threshold_ranges(network: Network) -> dict[str, ThresholdRange]:
+    """The range of each LIF layer's effective thresholds."""
+    return {
+        name: ThresholdRange(float(theta.min()), float(theta.mean()), float(theta.max()))
+        for name, theta in network.thresholds().items()
+    }
+
+
+class _Rates:
+    """Adds up what the activations put out."""
+
+    def __init__(self, network: Network) -> None:
+        self._names = frozenset(network.activations)
+        self._active: defaultdict[str, int] = defaultdict(int)
+        self._slots: defaultdict[str, int] = defaultdict(int)
+
+    def observe(self, name: str, output: Tensor) -> None:
+        if name in self._names:
+            self._active[name] += int(torch.count_nonzero(output))
+            self._slots[name] += output.numel()
+
+    def means(self) -> dict[str, float]:
+        return {name: self._active[name] / self._slots[name] for name in self._active}

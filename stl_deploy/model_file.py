@@ -1,0 +1,49 @@
+"""model.safetensors: the weights that validation picked, and what is known of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stl_deploy.config import RunConfig
+from stl_deploy.config_io import load_config
+from stl_deploy.data import describe
+from stl_deploy.errors import InputError
+from stl_deploy.network import Network
+from stl_deploy.tensors import check_fit, read_tensors, write_tensors
+
+FILE = "model.safetensors"
+CONFIG_FILE = "config.yaml"
+
+
+def save_model(run_dir: Path, weights: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Write a network's state and the JSON object ``about``, whole or not at all."""
+    write_tensors(run_dir / FILE, weights, about)
+
+
+def load_network(run_dir: Path) -> tuple[Network, RunConfig]:
+    """The trained network of a run folder, in evaluation mode on the CPU, and its configuration.
+
+    Raises InputError if the folder is no finished run, or its files are damaged or do not belong together.
+    """
+    if not (run_dir / CONFIG_FILE).is_file():
+        raise InputError(f"{run_dir}: no {CONFIG_FILE}; a run folder written by 'stl-deploy train' is accepted")
+    config = load_config(run_dir / CONFIG_FILE)
+    if not (run_dir / FILE).is_file():
+        raise InputError(f"{run_dir}: no {FILE}, the training has not ended; go on with it: train --resume")
+    tensors, _ = read_tensors(run_dir / FILE)
+    _, shape, classes = describe(config.dataset.name)
+    with torch.random.fork_rng(devices=[]):
+        network = Network(config, shape, classes)
+    check_fit(run_dir / FILE, tensors, network.state_dict())
+    network.load_state_dict(tensors)
+    return network.eval(), config
+
+
+def model_facts(run_dir: Path) -> dict[str, Any]:
+    """What `train` wrote beside the weights: the picked epoch, validation and test results (see `TrainResult`)."""
+    return read_tensors(run_dir / FILE)[1]

@@ -1,0 +1,56 @@
+"""Layers that torch lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class SumPool2d(nn.Module):
+    """Sum over square windows, ``[N, C, H, W]``."""
+
+    def __init__(self, kernel_size: int, stride: int) -> None:
+        super().__init__()
+        self.kernel_size = kernel_size
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Sums of the windows inside the input."""
+        return functional.avg_pool2d(x, self.kernel_size, self.stride, divisor_override=1)
+
+
+class Vote(nn.Module):
+    """The readout: each class's vote is the mean over its ``population`` neurons, ``[N, classes·population]``."""
+
+    def __init__(self, population: int) -> None:
+        super().__init__()
+        self.population = population
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Votes ``[N, classes]``."""
+        return x.reshape(*x.shape[:-1], -1, self.population).mean(-1)
+
+
+class StepNorm1d(nn.BatchNorm1d):
+    """Batch norm with the statistics of each time step apart, ``[T, B, C]``; affine and running ones are shared."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised, same shape; the running statistics move T times."""
+        return _norm_by_step(self, super().forward, x)
+
+
+class StepNorm2d(nn.BatchNorm2d):
+    """Batch norm with the statistics of each time step apart, ``[T, B, C, H, W]`` (the STL-SNN authors' code)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised, same shape; the running statistics move T times."""
+        return _norm_by_step(self, super().forward, x)
+
+
+def _norm_by_step(norm: nn.Module, forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    if norm.training:
+        return torch.stack([forward(step) for step in x.unbind(0)])
+    return forward(x.flatten(0, 1)).reshape(x.shape)

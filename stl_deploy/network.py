@@ -1,0 +1,120 @@
+"""The network: layers in order, with names that become the nodes of the graph.
+
+Arrays are ``[T, B, *shape]``. Synapses, norms and pools see time folded into the batch, ``[T·B, *shape]``;
+the neurons scan time. To walk a network: ``network.layers`` (name -> module, in order), ``network.shapes``
+(name -> output shape of one sample at one step), ``network.input_shape`` and ``network.classes``. The modules are
+torch's own `Conv2d`, `Linear`, `BatchNorm1d`, `BatchNorm2d`, `MaxPool2d`, `AvgPool2d`, `Dropout`, `Flatten`, `ReLU`,
+and ours: `LIF` (``threshold``, ``decay``), `SumPool2d`, `StepNorm1d` and `StepNorm2d` (each a BatchNorm), and `Vote`
+(``population``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from stl_deploy._layers import Build, build_layer
+from stl_deploy.config import LayerSpec, Mode, RunConfig
+from stl_deploy.errors import InputError
+from stl_deploy.modules import StepNorm1d, StepNorm2d, SumPool2d
+from stl_deploy.neuron import LIF
+
+Shape = tuple[int, ...]
+Observer = Callable[[str, Tensor], None]
+"""Called with a layer's name and its output ``[T, B, *shape]``."""
+
+_OVER_TIME = (LIF, StepNorm1d, StepNorm2d)
+_POOLS = (nn.MaxPool2d, nn.AvgPool2d, SumPool2d)
+
+
+class Network(nn.Module):
+    """A sequential spiking network, ``[T, B, *input_shape]`` -> votes ``[T, B, classes]``.
+
+    Built from ``config.network``, ``config.neuron`` and ``config.train.mode``; weights are drawn from torch's global
+    generator. Layers are named by kind and count: conv1, norm1, lif1, pool1, ..., linear1, vote. In mode ``ann`` every
+    LIF is a ReLU of the same name. The mode decides what learns:
+
+    - ``stl`` everything; ``ann`` everything;
+    - ``sl`` all but the thresholds;
+    - ``tl`` the thresholds alone. Weights, biases, batch norm's scale and shift and decays stay as drawn; batch norm's
+      running statistics still follow the data, for they are measured, not learned.
+
+    Raises ConfigError, naming the layer's index and the shapes, where the layers do not fit together.
+    """
+
+    def __init__(self, config: RunConfig, input_shape: Shape, classes: int) -> None:
+        super().__init__()
+        self.input_shape = input_shape
+        self.classes = classes
+        self.mode: Mode = config.train.mode
+        self.layers = nn.ModuleDict()
+        self.shapes: dict[str, Shape] = {}
+        build = Build(config.neuron, self.mode, classes, input_shape)
+        counts: dict[str, int] = {}
+        for index, spec in enumerate(config.network):
+            module = build_layer(build, index, spec)
+            name = _name(spec, counts)
+            self.layers[name] = module
+            self.shapes[name] = build.shape
+        build.finish(len(config.network))
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(_learns(self.mode, name))
+
+    def forward(self, x: Tensor, observe: Observer | None = None) -> Tensor:
+        """Votes ``[T, B, classes]`` of a sequence ``[T, B, *input_shape]``; ``observe`` sees every layer's output."""
+        if x.shape[2:] != self.input_shape or x.dim() < 3:
+            raise InputError(f"the network's input is {list(x.shape)}; [T, B, {_axes(self.input_shape)}] is accepted")
+        for name, layer in self.layers.items():
+            x = layer(x) if isinstance(layer, _OVER_TIME) else layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+            if observe is not None:
+                observe(name, x)
+        return x
+
+    def record(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Votes, and the output of every LIF (in mode ``ann`` every ReLU) and pool by name, ``[T, B, *shape]``."""
+        recorded: dict[str, Tensor] = {}
+        kept = {*self.activations, *(name for name, layer in self.layers.items() if isinstance(layer, _POOLS))}
+
+        def keep(name: str, output: Tensor) -> None:
+            if name in kept:
+                recorded[name] = output
+
+        return self(x, keep), recorded
+
+    @property
+    def lifs(self) -> Iterator[tuple[str, LIF]]:
+        """The LIF layers by name, in order."""
+        return ((name, layer) for name, layer in self.layers.items() if isinstance(layer, LIF))
+
+    @property
+    def activations(self) -> tuple[str, ...]:
+        """Names of the LIF layers, or of the ReLUs that stand in for them."""
+        return tuple(name for name, layer in self.layers.items() if isinstance(layer, LIF | nn.ReLU))
+
+    @torch.no_grad()
+    def thresholds(self) -> dict[str, Tensor]:
+        """Each LIF's effective threshold, as far as it is distinct (see `LIF.threshold`), on the CPU."""
+        return {name: lif.threshold.detach().cpu().clone() for name, lif in self.lifs}
+
+
+def threshold_parameters(network: Network) -> list[nn.Parameter]:
+    """The parameters behind the thresholds."""
+    return [lif.threshold_parameter for _, lif in network.lifs]
+
+
+def _learns(mode: Mode, parameter: str) -> bool:
+    is_threshold = parameter.endswith("threshold_parameter")
+    return {"sl": not is_threshold, "tl": is_threshold}.get(mode, True)
+
+
+def _name(spec: LayerSpec, counts: dict[str, int]) -> str:
+    if spec.kind == "vote":
+        return "vote"
+    counts[spec.kind] = counts.get(spec.kind, 0) + 1
+    return f"{spec.kind}{counts[spec.kind]}"
+
+
+def _axes(shape: Shape) -> str:
+    return ", ".join(map(str, shape))

@@ -1,0 +1,198 @@
+"""Training: STBP with learned thresholds, resumable to the bit.
+
+`train` leaves in the run folder config.yaml, metrics.jsonl (one line per epoch), checkpoint.safetensors (after
+each epoch) and, at the end, model.safetensors with the weights of the epoch that did best on the validation split.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stl_deploy import checkpoint, model_file
+from stl_deploy._diverged import check_finite, diverged
+from stl_deploy._seeds import derived_seed, generator
+from stl_deploy.checkpoint import State
+from stl_deploy.config import RunConfig
+from stl_deploy.config_io import load_config, save_config
+from stl_deploy.data import Dataset, Split, encode, load_dataset
+from stl_deploy.errors import ConfigError, InputError
+from stl_deploy.evaluate import Evaluation, classification_loss, evaluate
+from stl_deploy.files import write_text
+from stl_deploy.network import Network, threshold_parameters
+
+METRICS_FILE = "metrics.jsonl"
+Record = dict[str, Any]
+"""One epoch: epoch (from 1), epochs, loss, train_accuracy, validation_loss, validation_accuracy, lr,
+rates {layer: spikes per neuron per step}, thresholds {layer: {min, mean, max}}, seconds."""
+Progress = Callable[[Record], None]
+"""Called after each epoch, when its checkpoint is written."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """The picked epoch (from 1), its validation accuracy, and the one look at the test split."""
+
+    network: Network
+    epoch: int
+    validation_accuracy: float
+    test: Evaluation
+
+
+def train(config: RunConfig, run_dir: Path, *, resume: bool = False, progress: Progress | None = None) -> TrainResult:
+    """Train ``config`` in ``run_dir``; with ``resume`` go on from its checkpoint (from the start if it has none yet).
+
+    On the CPU a resumed run ends with the same bits as an uninterrupted one. torch's global generator is left as found.
+
+    Raises InputError or ConfigError for data, configurations and checkpoints that do not fit, DivergedError (the
+    last checkpoint is kept) if the loss or a weight becomes NaN or infinite.
+    """
+    data = load_dataset(config.dataset)
+    device = pick_device(config.train.device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(derived_seed(config.train.seed, "weights"))
+        network = Network(config, data.input_shape, data.classes).to(device)
+        state = State(network, make_optimiser(network, config), 0, [], {}, 0)
+        _open_run(run_dir, config, state, resume)
+        while state.epoch < config.train.epochs:
+            record = _epoch(state, config, data)
+            checkpoint.write_checkpoint(run_dir, state, config)
+            _write_metrics(run_dir, state.records)
+            if progress is not None:
+                progress(record)
+        return _finish(run_dir, config, state, data)
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto``: CUDA where there is one, else the CPU. Raises ConfigError for a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"key 'train.device' is {name!r}, and this machine has {torch.cuda.device_count()} CUDA devices"
+        )
+    return device
+
+
+def make_optimiser(network: Network, config: RunConfig) -> torch.optim.Optimizer:
+    """Adam over everything that learns, thresholds in a group of their own with their learning rate's multiplier."""
+    thresholds = threshold_parameters(network)
+    theirs = {id(parameter) for parameter in thresholds}
+    rest = [p for p in network.parameters() if id(p) not in theirs]
+    groups = [
+        {"params": [p for p in parameters if p.requires_grad], "multiplier": multiplier}
+        for parameters, multiplier in ((rest, 1.0), (thresholds, config.train.threshold_lr_multiplier))
+    ]
+    groups = [group for group in groups if group["params"]]
+    if not groups:
+        raise ConfigError(f"in mode '{config.train.mode}' this network has nothing to learn: it has no lif layer")
+    return torch.optim.Adam(groups, lr=config.train.lr, weight_decay=config.train.weight_decay, fused=True)
+
+
+def _open_run(run_dir: Path, config: RunConfig, state: State, resume: bool) -> None:
+    """Make the folder a run of ``config``: continue its checkpoint, or begin with nothing of an older run left."""
+    kept = run_dir / model_file.CONFIG_FILE
+    if resume and (run_dir / checkpoint.FILE).is_file():
+        checkpoint.read_checkpoint(run_dir, state, config)
+        if state.epoch > config.train.epochs:
+            raise ConfigError(
+                f"{run_dir}: {state.epoch} epochs are done and train.epochs is {config.train.epochs}; more are accepted"
+            )
+    elif resume:
+        if not kept.is_file():
+            raise InputError(f"{run_dir}: nothing to resume there; a folder in which 'train' began is accepted")
+        checkpoint.check_same_run(kept, load_config(kept).model_dump(mode="json"), config)
+    for stale in (model_file.FILE, *(() if resume else (checkpoint.FILE, METRICS_FILE))):
+        (run_dir / stale).unlink(missing_ok=True)
+    save_config(config, kept)
+
+
+def _epoch(state: State, config: RunConfig, data: Dataset) -> Record:
+    """Train one epoch, validate, keep the best weights; returns the record, also appended to the state's."""
+    start = time.perf_counter()
+    settings = config.train
+    rate = settings.lr * settings.lr_decay**state.epoch
+    for group in state.optimiser.param_groups:
+        group["lr"] = rate * group["multiplier"]
+    loss, accuracy = _train_epoch(state, config, data.train)
+    check_finite(state.network, state.epoch)
+    validation = evaluate(state.network, data.validation, config)
+    if not state.best or _better(validation, state.records[state.best_epoch - 1]):
+        state.best = {name: tensor.detach().clone() for name, tensor in state.network.state_dict().items()}
+        state.best_epoch = state.epoch + 1
+    state.epoch += 1
+    found = validation.as_dict()
+    record = {
+        "epoch": state.epoch,
+        "epochs": settings.epochs,
+        "loss": loss,
+        "train_accuracy": accuracy,
+        "validation_loss": validation.loss,
+        "validation_accuracy": validation.accuracy,
+        "lr": rate,
+        "rates": found["rates"],
+        "thresholds": found["thresholds"],
+        "seconds": time.perf_counter() - start,
+    }
+    state.records.append(record)
+    return record
+
+
+def _train_epoch(state: State, config: RunConfig, split: Split) -> tuple[float, float]:
+    """One pass over the training split in batches of nearly equal size; mean loss and accuracy on the way."""
+    seed, epoch, network = config.train.seed, state.epoch, state.network
+    draws = generator(seed, "encoder", epoch)
+    torch.manual_seed(derived_seed(seed, "dropout", epoch))
+    order = torch.randperm(len(split), generator=generator(seed, "order", epoch))
+    device = next(network.parameters()).device
+    network.train()
+    total, correct = 0.0, 0
+    for index in order.tensor_split(math.ceil(len(split) / config.train.batch_size)):
+        x = encode(split.images(index), config.time_steps, config.encoder, draws).to(device)
+        labels = split.labels[index].to(device)
+        rates = network(x).mean(0)
+        loss = classification_loss(rates, labels, config.train)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise diverged(network, epoch, x)
+        state.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        state.optimiser.step()
+        total += value * len(index)
+        correct += int((rates.argmax(1) == labels).sum())
+    return total / len(split), correct / len(split)
+
+
+def _better(validation: Evaluation, best: Record) -> bool:
+    """Higher validation accuracy, or the same with a lower loss."""
+    return (validation.accuracy, -validation.loss) > (best["validation_accuracy"], -best["validation_loss"])
+
+
+def _finish(run_dir: Path, config: RunConfig, state: State, data: Dataset) -> TrainResult:
+    """Load the picked weights, look at the test split once, write the model."""
+    state.network.load_state_dict(state.best)
+    test = evaluate(state.network, data.test, config)
+    picked = state.records[state.best_epoch - 1]
+    about = {
+        "mode": config.train.mode,
+        "epoch": state.best_epoch,
+        "epochs": state.epoch,
+        "validation_accuracy": picked["validation_accuracy"],
+        "test": test.as_dict(),
+        "seconds": sum(record["seconds"] for record in state.records),
+    }
+    model_file.save_model(run_dir, state.best, about)
+    return TrainResult(state.network.eval(), state.best_epoch, picked["validation_accuracy"], test)
+
+
+def _write_metrics(run_dir: Path, records: list[Record]) -> None:
+    lines = (json.dumps(record, allow_nan=False) for record in records)
+    write_text(run_dir / METRICS_FILE, "".join(f"{line}\n" for line in lines))
