@@ -1,0 +1,182 @@
+"""Is this graph sound, what was assumed in reading it, and which targets can hold it?
+
+A check is total (it never raises), complete (every node has a report) and anchored (a finding names its node). It uses
+the lowering itself, so rules exist once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+import nir
+import numpy as np
+
+from stl_deploy.errors import StlDeployError
+from stl_deploy.graph.dialect import Dialect
+from stl_deploy.graph.exact import prove_exact
+from stl_deploy.graph.findings import Fidelity, Finding, NodeReport, Report, fidelities, from_error, worst
+from stl_deploy.graph.lower import Lowering, own_metadata, try_lower
+from stl_deploy.graph.nirfile import read_nir
+from stl_deploy.graph.program import Delay, Neuron, Node, Output, Program
+
+TargetCheck = Callable[[Program], Iterable[Finding]]
+"""Asks one target what it cannot hold, or holds only roughly; may raise an UnsupportedError for the first thing."""
+
+
+def check_sums(program: Program) -> Iterator[Finding]:
+    """Where another library may add the same float32 terms in another order, a spike at a tie can move."""
+    for proof in prove_exact(program):
+        if not proof.exact:
+            yield Finding(
+                "sums-not-exact",
+                "warning",
+                proof.node,
+                f"float32 sums can depend on their order here ({proof.reason})",
+                "round weights, biases and inputs to an exact grid, or measure the agreement with verify",
+            )
+
+
+TARGETS: Mapping[str, TargetCheck] = {"nir": lambda program: (), "onnx": check_sums}
+"""Targets that need no exporter to be asked; the command line adds the others."""
+
+
+def check_file(path: Path, dialect: Dialect | None = None, targets: Mapping[str, TargetCheck] = TARGETS) -> Report:
+    """Check a NIR file; see `check`. A file that cannot be read gives a report with that one finding."""
+    try:
+        graph = read_nir(path)
+    except Exception as error:
+        return _report({}, [from_error(error)], targets, None)
+    return check(graph, dialect, targets)
+
+
+def check(
+    source: nir.NIRGraph | Program, dialect: Dialect | None = None, targets: Mapping[str, TargetCheck] = TARGETS
+) -> Report:
+    """Check a graph (or a Program already lowered) and ask each target.
+
+    dialect: how the graph is meant; default: its own metadata, else spec, which is then reported as an assumption.
+    Never raises.
+    """
+    try:
+        if isinstance(source, Program):
+            found = [*_soundness(source.nodes), *_asked(source, targets)]
+            return _report({node.name: (node, type(node).__name__) for node in source.nodes}, found, targets, None)
+        return _check_graph(source, dialect, targets)
+    except Exception as error:
+        return _report({}, [from_error(error)], targets, dialect)
+
+
+def _check_graph(graph: nir.NIRGraph, dialect: Dialect | None, targets: Mapping[str, TargetCheck]) -> Report:
+    lowering = try_lower(graph, dialect)
+    found = [from_error(error) for error in lowering.errors]
+    found += [
+        Finding(
+            "not-reached", "info", name, "not judged, as the shape that arrives is unknown", "mend the nodes before it"
+        )
+        for name in lowering.unreached
+    ]
+    found += [Finding("shapes-assumed", "info", None, said) for said in lowering.reading.assumptions()]
+    found += _soundness(lowering.nodes.values())
+    found += _shapes_declared(lowering)
+    if dialect is None and "dialect" not in own_metadata(graph):
+        found += _assumed(lowering)
+    if not lowering.errors:
+        found += _asked(lowering.program, targets)
+    nodes = {name: (lowering.nodes.get(name), type(node).__name__) for name, node in lowering.wiring.nodes.items()}
+    return _report(nodes, found, targets, lowering.dialect)
+
+
+def _report(
+    nodes: Mapping[str, tuple[Node | None, str]],
+    found: list[Finding],
+    targets: Mapping[str, TargetCheck],
+    dialect: Dialect | None,
+) -> Report:
+    broken = any(finding.severity == "error" and finding.target is None for finding in found)
+    anchored = [finding for finding in found if finding.node is not None or not broken]
+    held = fidelities(nodes, anchored, targets)
+    if broken:
+        for by_target in held.values():
+            by_target.update({t: "unjudged" for t, fidelity in by_target.items() if fidelity != "unsupported"})
+    start: Fidelity = "unsupported" if broken else "faithful"
+    return Report(
+        tuple(
+            NodeReport(name, kind, None if node is None else node.shape, held[name])
+            for name, (node, kind) in nodes.items()
+        ),
+        tuple(found),
+        {target: worst(start, *(by_target[target] for by_target in held.values())) for target in targets},
+        dialect,
+    )
+
+
+def _asked(program: Program, targets: Mapping[str, TargetCheck]) -> Iterator[Finding]:
+    for target, ask in targets.items():
+        try:
+            for said in ask(program):
+                yield Finding(said.slug, said.severity, said.node, said.reason, said.remedy, target)
+        except StlDeployError as error:
+            yield from_error(error, target)
+
+
+def _soundness(nodes: Iterable[Node]) -> Iterator[Finding]:
+    """Numbers that can be run, and structure that can be lowered, but that hardly anyone means."""
+    everything = tuple(nodes)
+    read = {source.node for node in everything for source in node.sources}
+    for node in everything:
+        if node.name not in read and not isinstance(node, Output):
+            yield Finding("unread", "warning", node.name, "nothing reads it", "remove it, or lead it to an Output")
+        if isinstance(node, Neuron):
+            yield from _neuron(node)
+        if isinstance(node, Delay) and not node.steps.any():
+            yield Finding("no-delay", "info", node.name, "delays by 0 steps")
+
+
+def _neuron(node: Neuron) -> Iterator[Finding]:
+    decays = {"τ": node.decay, "τ_syn": None if node.synapse is None else node.synapse.decay}
+    for tau, decay in decays.items():
+        if decay is not None and (decay < 0).any():
+            worse = " and the potential can grow without bound" if (decay < -1).any() else ""
+            yield Finding(
+                "dt-over-tau",
+                "warning",
+                node.name,
+                f"dt is larger than {tau}, so the decay is {float(decay.min()):g}{worse}",
+                "give the dialect the dt, in the unit of τ, that the network was trained with",
+            )
+    if node.threshold is not None and node.decay is None and (node.threshold < 0).any():
+        yield Finding("always-on", "warning", node.name, "a threshold below 0 fires without input", "")
+
+
+def _shapes_declared(lowering: Lowering) -> Iterator[Finding]:
+    for name, node in lowering.wiring.nodes.items():
+        if isinstance(node, nir.Output) and name in lowering.nodes:
+            declared = np.asarray((node.output_type or {}).get("output")).reshape(-1).tolist()
+            shape = list(lowering.nodes[name].shape)
+            if declared not in ([None], shape, [*declared[:1], *shape]):
+                yield Finding("output-shape", "info", name, f"declares {declared[:9]}, but {shape} arrives")
+
+
+def _assumed(lowering: Lowering) -> Iterator[Finding]:
+    """Which of the dialect's options this graph leaves open and does depend on."""
+    neurons = [node for node in lowering.nodes.values() if isinstance(node, Neuron)]
+    kinds = {type(lowering.wiring.nodes[node.name]) for node in neurons}
+    dialect = lowering.dialect
+    matters = {
+        "dt": kinds - {nir.Threshold} or any(isinstance(node, Delay) for node in lowering.nodes.values()),
+        "leak": kinds & {nir.LI, nir.LIF, nir.CubaLI, nir.CubaLIF},
+        "compare": any(node.spiking for node in neurons),
+        "reset": any(node.spiking and node.decay is not None for node in neurons),
+        "spikes_per_step": any(node.spiking and node.decay is not None for node in neurons),
+        "synapse": kinds & {nir.CubaLI, nir.CubaLIF},
+    }
+    open_options = [f"{key} {getattr(dialect, key)}" for key, depends in matters.items() if depends]
+    if open_options:
+        yield Finding(
+            "dialect-assumed",
+            "warning",
+            None,
+            f"the file does not say how it is stepped; assumed: {', '.join(open_options)}",
+            "pass the dialect of the framework that wrote it",
+        )

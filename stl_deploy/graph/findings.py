@@ -1,0 +1,122 @@
+"""What a check says: findings anchored to nodes, and one report with a JSON twin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from stl_deploy.errors import GraphError, InputError, StlDeployError, UnsupportedError
+from stl_deploy.graph.dialect import Dialect
+from stl_deploy.graph.program import Shape
+
+Severity = Literal["error", "warning", "info"]
+Fidelity = Literal["faithful", "approximate", "unsupported", "unjudged"]
+"""How a target holds a node. ``unjudged``: errors elsewhere in the graph keep the target from being asked."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a check has to say.
+
+    slug: short stable name for scripts. node: the node's name, None for the graph as a whole.
+    target: the target it concerns, None if it holds whatever the target. An ``error`` makes the node unsupported
+    there (everywhere, without a target), a target's ``warning`` makes it approximate, ``info`` changes nothing.
+    """
+
+    slug: str
+    severity: Severity
+    node: str | None
+    reason: str
+    remedy: str = ""
+    target: str | None = None
+
+
+@dataclass(frozen=True)
+class NodeReport:
+    """One node: its kind, the shape of its output (None if unknown), and how each target holds it."""
+
+    node: str
+    kind: str
+    shape: Shape | None
+    targets: Mapping[str, Fidelity]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All nodes and all findings; ``targets`` holds for each target the worst of its nodes."""
+
+    nodes: tuple[NodeReport, ...]
+    findings: tuple[Finding, ...]
+    targets: Mapping[str, Fidelity]
+    dialect: Dialect | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the graph is sound and every target asked for can hold it."""
+        return not any(finding.severity == "error" for finding in self.findings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON twin."""
+        return {
+            "ok": self.ok,
+            "dialect": None if self.dialect is None else self.dialect.as_dict(),
+            "targets": dict(self.targets),
+            "nodes": [asdict(node) for node in self.nodes],
+            "findings": [asdict(finding) for finding in self.findings],
+        }
+
+
+def from_error(error: Exception, target: str | None = None) -> Finding:
+    """An exception as a finding; node, slug and remedy are kept where it has them."""
+    match error:
+        case UnsupportedError():
+            return Finding(error.slug, "error", error.node, error.reason, error.remedy, target)
+        case GraphError():
+            return Finding(error.slug, "error", error.node, error.reason, REMEDIES.get(error.slug, ""), target)
+        case InputError():
+            return Finding("bad-input", "error", None, str(error), "", target)
+        case StlDeployError():
+            return Finding("failed", "error", None, str(error), "", target)
+    return Finding("unexpected", "error", None, f"{type(error).__name__}: {error}", "report this as a bug", target)
+
+
+REMEDIES: Mapping[str, str] = {
+    "not-finite": "train again, or replace the values: NaN and infinity never spike",
+    "bad-field": "write the field as nir 1.0.8 defines it",
+    "bad-shape": "make the shapes agree; NIR's shapes have no batch axis",
+    "unknown-type": "replace the node by nodes of nir 1.0.8",
+    "unknown-field": "remove the field",
+    "threshold-not-positive": "train with a threshold parametrisation that stays above 0",
+    "tau-not-positive": "write tau in the unit of dt, above 0",
+    "loop-without-neuron": "put a neuron in the loop, or remove the edge that closes it",
+    "no-source": "connect the node to an input, or remove it",
+    "unknown-node": "add the node, or remove the edge",
+    "delay-not-whole": "choose dt so that each delay is a whole number of steps",
+}
+"""What to do about the errors of lowering, by slug."""
+
+
+def fidelities(
+    nodes: Iterable[str], findings: Iterable[Finding], targets: Iterable[str]
+) -> dict[str, dict[str, Fidelity]]:
+    """For each node, how each target holds it."""
+    held: dict[str, dict[str, Fidelity]] = {node: dict.fromkeys(targets, "faithful") for node in nodes}
+    for finding in findings:
+        for by_target in held.values() if finding.node is None else [held.get(finding.node, {})]:
+            for target in by_target:
+                if finding.target in (None, target):
+                    by_target[target] = worst(by_target[target], _effect(finding))
+    return held
+
+
+def worst(*found: Fidelity) -> Fidelity:
+    """The least faithful; faithful if nothing was found."""
+    order: tuple[Fidelity, ...] = ("faithful", "approximate", "unjudged", "unsupported")
+    return max(found, key=order.index, default="faithful")
+
+
+def _effect(finding: Finding) -> Fidelity:
+    if finding.severity == "error":
+        return "unsupported"
+    return "approximate" if finding.severity == "warning" and finding.target is not None else "faithful"
