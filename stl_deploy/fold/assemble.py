@@ -1,0 +1,130 @@
+"""From folded stages back to a torch network, and on to the canonical NIR graph."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+import nir
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stl_deploy.errors import InputError
+from stl_deploy.fold.rounding import vote_weight
+from stl_deploy.fold.stages import Stages
+from stl_deploy.fold.time import DT, time_constants
+from stl_deploy.graph.lower import METADATA_KEY
+from stl_deploy.graph.program import Floats, Shape
+from stl_deploy.modules import SumPool2d, Vote
+from stl_deploy.network import Network
+from stl_deploy.neuron import LIF
+
+
+def folded_network(network: Network, stages: Stages) -> Network:
+    """The network with the stages' numbers, without norms and dropout; same layer names, evaluation mode."""
+    folded = copy.deepcopy(network).cpu().eval()
+    for name, layer in list(folded.layers.items()):
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm | nn.Dropout):
+            del folded.layers[name]
+            del folded.shapes[name]
+        elif isinstance(layer, nn.Conv2d | nn.Linear):
+            synapse = stages.synapses[name]
+            layer.weight = nn.Parameter(_tensor(synapse.weight))
+            layer.bias = nn.Parameter(_tensor(synapse.bias))
+        elif isinstance(layer, LIF):
+            folded.layers[name] = _lif(layer, stages, name)
+    return folded.requires_grad_(False)
+
+
+def _lif(layer: LIF, stages: Stages, name: str) -> LIF:
+    population = stages.populations[name]
+    lif = LIF(layer.shape, granularity="layer", parametrisation="raw", decay=population.decay)
+    lif.threshold_parameter = nn.Parameter(torch.from_numpy(population.threshold.copy()))
+    return lif.eval()
+
+
+def to_nir(folded: Network, metadata: Mapping[str, Any]) -> nir.NIRGraph:
+    """The canonical graph of a folded network: a chain from ``input`` to ``output``, nodes named as the layers.
+
+    float32; θ per neuron, stored as the float just below it, so that NIR's ``v > θ`` is our ``v >= θ``; spiking
+    max pooling as a SumPool2d ``<name>_sum`` and a Threshold ``<name>`` of 1/2; the vote as a Linear.
+    """
+    nodes: dict[str, nir.NIRNode] = {"input": nir.Input({"input": np.array(folded.input_shape)})}
+    shape = folded.input_shape
+    for name, layer in folded.layers.items():
+        nodes.update(_nodes(name, layer, shape, folded.shapes[name]))
+        shape = folded.shapes[name]
+    nodes["output"] = nir.Output({"output": np.array(shape)})
+    names = list(nodes)
+    return nir.NIRGraph(nodes, list(pairwise(names)), metadata={METADATA_KEY: dict(metadata)}, type_check=False)
+
+
+def _nodes(name: str, layer: nn.Module, before: Shape, after: Shape) -> dict[str, nir.NIRNode]:
+    match layer:
+        case nn.Conv2d():
+            return {name: _conv(layer, before)}
+        case nn.Linear():
+            return {name: nir.Affine(_array(layer.weight), _array(layer.bias))}
+        case LIF():
+            return {name: _neuron(layer, after)}
+        case nn.MaxPool2d():
+            summed = nir.SumPool2d(_pair(layer.kernel_size), _pair(layer.stride), _pair(layer.padding))
+            return {f"{name}_sum": summed, name: nir.Threshold(np.full(after, 0.5, np.float32))}
+        case nn.AvgPool2d():
+            return {name: nir.AvgPool2d(_pair(layer.kernel_size), _pair(layer.stride), _pair(layer.padding))}
+        case SumPool2d():
+            return {name: nir.SumPool2d(_pair(layer.kernel_size), _pair(layer.stride), _pair(0))}
+        case nn.Flatten():
+            return {name: nir.Flatten({"input": np.array(before)}, -len(before), -1)}
+        case Vote():
+            return {name: nir.Linear(_votes(layer.population, after[0]))}
+    raise InputError(f"layer '{name}': a {type(layer).__name__} has no form in NIR")
+
+
+def _conv(layer: nn.Conv2d, before: Shape) -> nir.Conv2d:
+    return nir.Conv2d(
+        input_shape=(before[1], before[2]),
+        weight=_array(layer.weight),
+        stride=_ints(layer.stride),
+        padding=_ints(layer.padding),
+        dilation=_ints(layer.dilation),
+        groups=layer.groups,
+        bias=_array(layer.bias),
+    )
+
+
+def _neuron(layer: LIF, shape: Shape) -> nir.NIRNode:
+    threshold = np.nextafter(np.broadcast_to(_array(layer.threshold), shape), np.float32(-np.inf))
+    zeros, ones = np.zeros(shape, np.float32), np.ones(shape, np.float32)
+    beta = float(layer.decay)
+    if beta == 1:
+        return nir.IF(r=ones * np.float32(1 / DT), v_threshold=threshold, v_reset=zeros)
+    constants = time_constants(beta)
+    return nir.LIF(
+        tau=ones * constants.tau, r=ones * constants.r, v_leak=zeros, v_threshold=threshold, v_reset=zeros.copy()
+    )
+
+
+def _votes(population: int, classes: int) -> Floats:
+    return np.repeat(np.eye(classes, dtype=np.float32), population, axis=1) * vote_weight(population)
+
+
+def _tensor(array: np.ndarray[Any, np.dtype[np.float64]]) -> Tensor:
+    return torch.from_numpy(array.astype(np.float32))
+
+
+def _array(tensor: Tensor | None) -> Floats:
+    assert tensor is not None
+    return tensor.detach().cpu().numpy().astype(np.float32)
+
+
+def _ints(value: Any) -> tuple[int, int]:
+    height, width = value if isinstance(value, tuple) else (value, value)
+    return int(height), int(width)
+
+
+def _pair(value: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
+    return np.array(_ints(value))

@@ -1,0 +1,51 @@
+"""Every layer of a network onto its exact grid, from the input on."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import nn
+
+from stl_deploy.fold.grid import LayerGrid, choose
+from stl_deploy.fold.stages import Stages
+from stl_deploy.graph.exact import SPIKES, Grid
+from stl_deploy.modules import SumPool2d
+from stl_deploy.network import Network
+from stl_deploy.neuron import LIF
+
+
+def round_stages(network: Network, stages: Stages, arriving: Grid) -> tuple[LayerGrid, ...]:
+    """Round weights and biases in place so that all float32 sums are exact; ``arriving`` is the input's grid.
+
+    Returns the grids chosen, by layer. An average pool over a window that is no power of two leaves the grid;
+    what follows it until the next spikes is then left unrounded, and the proof on the graph says so.
+    """
+    grid: Grid | None = arriving
+    chosen = []
+    for name, layer in network.layers.items():
+        if isinstance(layer, LIF):
+            grid = SPIKES
+        elif isinstance(layer, nn.AvgPool2d | SumPool2d) and grid is not None:
+            window = int(layer.kernel_size) ** 2  # type: ignore[arg-type]  # our pools are square
+            mean = isinstance(layer, nn.AvgPool2d)
+            exact = not mean or window & (window - 1) == 0
+            bits = grid.fraction_bits + (window.bit_length() - 1 if mean else 0)
+            grid = Grid(bits, grid.bound * (1 if mean else window)) if exact else None
+        elif name in stages.synapses and grid is not None:
+            synapse = stages.synapses[name]
+            weight, bias, layer_grid = choose(name, synapse.weight, synapse.bias, grid)
+            synapse.weight, synapse.bias = weight.astype(np.float64), bias.astype(np.float64)
+            chosen.append(layer_grid)
+            grid = None if not _feeds_neuron(network, name) else grid
+    return tuple(chosen)
+
+
+def vote_weight(population: int) -> np.float32:
+    """1/population on the finest grid on which the sum of all votes is exact."""
+    weight, _, _ = choose("vote", np.full((1, population), 1 / population), np.zeros(1), SPIKES)
+    return np.float32(weight[0, 0])
+
+
+def _feeds_neuron(network: Network, synapse: str) -> bool:
+    names = list(network.layers)
+    after = network.layers[names[names.index(synapse) + 1]]
+    return isinstance(after, LIF | nn.modules.batchnorm._BatchNorm | nn.Dropout)

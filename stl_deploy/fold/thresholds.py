@@ -1,0 +1,47 @@
+"""Thresholds into the weights before them, so that every threshold is 1.
+
+For a neuron with v ← β·v + W·s + b, a spike where v >= θ and reset to 0, dividing by θ > 0 gives v' = v/θ with
+v' ← β·v' + (W/θ)·s + b/θ and a spike where v' >= 1: the same spikes in real arithmetic. In floats it is exact for
+powers of two; otherwise a tie can move.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stl_deploy.errors import InputError
+from stl_deploy.fold.stages import Population, Stages
+
+
+def absorb_thresholds(stages: Stages) -> None:
+    """Divide each synapse by the thresholds of the population that reads it, and set them to 1.
+
+    Exact per neuron behind a linear layer, per channel behind a convolution. Raises InputError for thresholds per
+    pixel behind a convolution, whose kernel all pixels share, and for a population without a synapse of its own.
+    """
+    for name, population in stages.populations.items():
+        if population.synapse is None:
+            raise InputError(f"layer '{name}': no conv or linear right before it to take its thresholds")
+        synapse = stages.synapses[population.synapse]
+        theta = _per_output(name, population, synapse.weight.ndim == 4, len(synapse.weight))
+        synapse.weight = synapse.weight / theta.reshape(-1, *(1,) * (synapse.weight.ndim - 1))
+        synapse.bias = synapse.bias / theta
+        population.threshold = np.ones((), np.float32)
+
+
+def _per_output(
+    name: str, population: Population, behind_conv: bool, outputs: int
+) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    theta = population.threshold.astype(np.float64)
+    if behind_conv and theta.ndim == 3:
+        flat = theta.reshape(outputs, -1)
+        if (flat != flat[:, :1]).any():
+            raise InputError(
+                f"layer '{name}': {theta.size} thresholds, one per pixel, behind the convolution "
+                f"'{population.synapse}' whose {outputs} kernels all pixels share, so they cannot go into the weights. "
+                "Three ways out: train with conv_granularity 'channel'; keep the thresholds as they are "
+                "(--thresholds keep) for a target that takes one per neuron; or unroll the convolution into a linear "
+                "layer"
+            )
+        theta = flat[:, 0]
+    return np.broadcast_to(theta.reshape(-1), (outputs,)).copy()
