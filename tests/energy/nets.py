@@ -233,7 +233,9 @@ def programs(draw: st.DrawFn) -> Program:
 
 
 def _with_fork(draw: st.DrawFn, nodes: list[Node], node: Node, shape: Shape) -> Node:
-    """Now and then a second, possibly delayed, source of the same shape."""
+    """Now and then a delayed source, or a second, possibly delayed, one of the same shape."""
+    if not draw(st.integers(0, 5)):
+        node = type(node)(**{**vars(node), "sources": (Source(node.sources[0].node, delay=1),)})
     others = [n.name for n in nodes[:-1] if n.shape == shape]
     if not others or draw(st.integers(0, 3)):
         return node

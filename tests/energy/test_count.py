@@ -76,6 +76,19 @@ def test_a_touched_neuron_needs_a_tap_not_a_weight() -> None:
     assert counts.totals.neuron_updates == 6
 
 
+def test_a_negative_bias_touches_at_every_step() -> None:
+    net = program(start((1,)), linear("l", "in", [[1], [1]], bias=[-1, 0]), lif("n", "l", (2,)))
+    assert count(net, f32([[[0]], [[0]], [[1]]])).neurons["n"].neuron_updates_touched == 3 + 1
+
+
+def test_a_pool_read_with_delay_is_not_folded() -> None:
+    late = conv("c", "p", np.ones((1, 1, 1, 1)), (1, 2, 2))
+    net = program(
+        start((1, 4, 4)), pool("p", "in", (1, 4, 4)), Conv(**{**vars(late), "sources": (Source("p", delay=1),)})
+    )
+    assert count(net, np.ones((2, 1, 1, 4, 4), np.float32)).weighted["c"].synops_pool_folded is None
+
+
 def test_recurrent_events_arrive_one_step_later() -> None:
     cell = lif("n", "l", (1,), threshold=1.0)
     net = program(
@@ -113,11 +126,9 @@ def test_after_sum_or_average_pooling_mac_after_max_pooling_ac() -> None:
     x = np.zeros((1, 1, 1, 4, 4), np.float32)
     assert count(summed(1), x).weighted["c"].op == "MAC"
     assert count(summed(4), x).weighted["c"].op == "MAC"
-    # a max pool is the sum pool and a threshold in the graph; what follows sees 0 and 1
-    lone = Program(max_pooled().nodes, 1e-3)
-    relit = count(lone, x)
-    assert relit.weighted["l"].op == "AC"
-    assert relit.pools["p"].op == "AC"
+    after_max = count(max_pooled(), x)
+    assert after_max.weighted["l"].op == "AC"
+    assert after_max.pools["p"].op == "AC"
 
 
 def test_events_into_a_pool_cost_their_folded_fan_out() -> None:
