@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from stl_deploy.graph.nirfile import read_nir
-
 from stl_deploy.errors import InputError
 from stl_deploy.graph.dialect import Dialect, load_dialect
 from stl_deploy.graph.lower import lower
+from stl_deploy.graph.nirfile import read_nir
 from stl_deploy.graph.program import Program
 
 Kind = Literal["run", "nir", "onnx", "net"]

@@ -1,0 +1,55 @@
+"""The entry point: turns expected errors into one sentence and an exit code."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+
+from stl_deploy.cli import output
+from stl_deploy.errors import StlDeployError
+
+_INTERRUPTED = 130
+_INTERNAL = 70
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 a check failed, 2 wrong call or input."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    output.settings.debug = _take(arguments, "--debug")
+    output.settings.quiet = _take(arguments, "-q", "--quiet")
+    sys.exit(_run(arguments))
+
+
+def _take(arguments: list[str], *flags: str) -> bool:
+    """Remove a flag that may stand anywhere on the line; whether it was there."""
+    found = any(flag in arguments for flag in flags)
+    arguments[:] = [argument for argument in arguments if argument not in flags]
+    return found
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        from stl_deploy.cli.app import app
+
+        app(args=arguments, prog_name="stl-deploy")
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except StlDeployError as error:
+        _show(f"error: {error}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        _show("interrupted; what was finished is kept")
+        return _INTERRUPTED
+    except BrokenPipeError:
+        return 1
+    except Exception as error:
+        _show(f"internal error: {type(error).__name__}: {error} (this is a bug; --debug shows where)")
+        return _INTERNAL
+    return 0
+
+
+def _show(message: str) -> None:
+    if output.settings.debug:
+        traceback.print_exc()
+    print(f"stl-deploy: {message}", file=sys.stderr)

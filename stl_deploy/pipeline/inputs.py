@@ -1,0 +1,54 @@
+"""The test images of a run as network input: encoded, and on the grid that the fold was told of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy._seeds import generator
+from stl_deploy.config import RunConfig
+from stl_deploy.data import Split, encode, input_coding
+from stl_deploy.graph.exact import round_to_grid
+from stl_deploy.graph.program import Floats, InputCoding
+
+IMAGE_BITS = 8
+"""Images whose levels are no power of two (0…255) are rounded to multiples of 2^-8: half a level at most."""
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What the network's input is: its coding, and the grid of its values (multiples of 2^-fraction_bits, at most 1)."""
+
+    coding: InputCoding
+    fraction_bits: int
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledInput:
+    """``x`` ``[T, B, *shape]`` float32 on the grid, and labels ``[B]``."""
+
+    x: Floats
+    labels: NDArray[np.int64]
+
+
+def input_spec(config: RunConfig, levels: int) -> InputSpec:
+    """The grid of a dataset with pixel values 0…levels: exact for powers of two, else `IMAGE_BITS`."""
+    coding = input_coding(config.encoder)
+    if coding == "spikes":
+        return InputSpec(coding, 0)
+    exact = levels & (levels - 1) == 0
+    return InputSpec(coding, levels.bit_length() - 1 if exact else IMAGE_BITS)
+
+
+def encode_split(config: RunConfig, split: Split, count: int | None = None) -> LabelledInput:
+    """The first ``count`` samples of a split (None: all), encoded as the configuration says, on the grid.
+
+    Bernoulli draws come from the run's seed, the same at every call.
+    """
+    part = slice(0, count)
+    draws = generator(config.train.seed, "evaluation")
+    x = encode(split.images(part), config.time_steps, config.encoder, draws).numpy()
+    spec = input_spec(config, split.levels)
+    return LabelledInput(round_to_grid(x, spec.fraction_bits), split.labels[part].numpy())

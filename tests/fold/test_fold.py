@@ -1,0 +1,225 @@
+"""Folding keeps every spike: against the trained network before, and between torch and the graph after."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nir
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from stl_deploy.config_io import apply_overrides, parse_config
+from stl_deploy.errors import InputError
+from stl_deploy.fold import Folded, fold
+from stl_deploy.fold.norm import Norm, fold_norm
+from stl_deploy.graph.exact import prove_exact, round_to_grid
+from stl_deploy.graph.lower import lower
+from stl_deploy.graph.nirfile import read_nir, write_nir
+from stl_deploy.graph.program import Conv, Linear, Neuron, Program
+from stl_deploy.graph.run import run
+from stl_deploy.network import Network
+
+CONV_NET = """
+dataset: {name: digits, T: 5}
+network:
+  - {kind: conv, channels: 6, kernel: 3, padding: 1}
+  - {kind: norm}
+  - {kind: lif}
+  - {kind: pool, op: max}
+  - {kind: conv, channels: 8, kernel: 3, stride: 1, padding: 0, bias: true}
+  - {kind: norm}
+  - {kind: dropout, p: 0.5}
+  - {kind: lif}
+  - {kind: flatten}
+  - {kind: linear, features: 20}
+  - {kind: norm}
+  - {kind: lif}
+  - {kind: vote, population: 2}
+"""
+
+
+def _network(*overrides: str, seed: int = 0) -> Network:
+    """A network whose norms have statistics, and whose thresholds and decays are as if trained."""
+    config = apply_overrides(parse_config(CONV_NET, where="test"), list(overrides))
+    torch.manual_seed(seed)
+    network = Network(config, (1, 8, 8), 10)
+    network.train()
+    for _ in range(3):
+        network(torch.rand(5, 16, 1, 8, 8))
+    with torch.no_grad():
+        for layer in network.layers.values():
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                layer.weight.uniform_(0.5, 2.0)
+                layer.bias.normal_(0.5, 0.5)
+        for _, lif in network.lifs:
+            lif.threshold_parameter.add_(0.3 * torch.randn_like(lif.threshold_parameter))
+    return network.eval()
+
+
+def _input(batch: int = 24) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    rng = np.random.default_rng(1)
+    return np.repeat(round_to_grid(rng.random((1, batch, 1, 8, 8)), 4), 5, axis=0)
+
+
+def _program(folded: Folded, path: Path) -> Program:
+    write_nir(folded.graph, path)
+    return lower(read_nir(path))
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "overrides", [(), ("neuron.learn_beta=true", "neuron.beta=0.7"), ("neuron.conv_granularity=neuron",)]
+)
+def test_torch_and_graph_agree_on_every_spike(tmp_path: Path, seed: int, overrides: tuple[str, ...]) -> None:
+    folded = fold(_network(*overrides, seed=seed), coding="analog", fraction_bits=4)
+    program = _program(folded, tmp_path / "net.nir")
+    assert all(proof.exact for proof in prove_exact(program))
+    x = _input()
+    _, spikes = folded.network.record(torch.from_numpy(x))
+    result = run(program, x, record=[node.name for node in program.spiking])
+    assert set(spikes) == set(result.recorded) == {"lif1", "pool1", "lif2", "lif3"}
+    for name, expected in spikes.items():
+        assert 0 < expected.mean() < 1
+        np.testing.assert_array_equal(result.recorded[name], expected.numpy(), err_msg=name)
+
+
+def test_folding_changes_the_trained_network_by_rounding_only() -> None:
+    network = _network()
+    x = torch.from_numpy(_input(64))
+    with torch.no_grad():
+        _, before = network.record(x)
+        _, after = fold(network, coding="analog", fraction_bits=4).network.record(x)
+    for name in before:
+        assert (before[name] != after[name]).float().mean() < 2e-3, name
+
+
+def test_norm_by_hand() -> None:
+    norm = Norm(np.array([3.0]), np.array([3.0]), np.array([4.0]), np.array([0.5]), eps=1.0)
+    weight, bias = fold_norm(np.array([[2.0, -1.0]]), np.array([5.0]), norm)
+    np.testing.assert_array_equal(weight, [[4.0, -2.0]])
+    np.testing.assert_array_equal(bias, [4.5])
+
+
+@pytest.mark.parametrize("padding", [0, 1, 2])
+def test_norm_is_exact_at_the_borders(padding: int) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(2, 3, 3, padding=padding, dtype=torch.float64)
+    norm = nn.BatchNorm2d(3, dtype=torch.float64).eval()
+    with torch.no_grad():
+        for tensor in (norm.running_mean, norm.running_var, norm.weight, norm.bias):
+            assert tensor is not None
+            tensor.uniform_(0.5, 2)
+        x = torch.randn(2, 2, 6, 5, dtype=torch.float64)
+        expected = norm(conv(x))
+        assert conv.bias is not None
+        numbers = [t.numpy() for t in (norm.running_mean, norm.running_var, norm.weight, norm.bias) if t is not None]
+        weight, bias = fold_norm(conv.weight.numpy(), conv.bias.numpy(), Norm(*numbers, eps=norm.eps))
+        got = nn.functional.conv2d(x, torch.from_numpy(weight), torch.from_numpy(bias), padding=padding)
+    np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_every_threshold_stays_in_the_graph_one_float_below(tmp_path: Path) -> None:
+    network = _network()
+    program = _program(fold(network, coding="analog", fraction_bits=4), tmp_path / "net.nir")
+    lif3 = program.by_name["lif3"]
+    assert isinstance(lif3, Neuron)
+    assert lif3.threshold is not None
+    trained = network.thresholds()["lif3"].numpy()
+    assert trained.shape == (20,)
+    np.testing.assert_array_equal(np.nextafter(lif3.threshold, np.float32(np.inf)), trained)
+
+
+def test_thresholds_into_the_weights(tmp_path: Path) -> None:
+    network = _network()
+    kept = _program(fold(network, coding="analog", fraction_bits=4, exact_grid=False), tmp_path / "kept.nir")
+    program = _program(
+        fold(network, coding="analog", fraction_bits=4, exact_grid=False, thresholds="weights"), tmp_path / "w.nir"
+    )
+    for node in program.of(Neuron):
+        if node.decay is not None:
+            assert node.threshold is not None
+            assert node.threshold == np.nextafter(np.float32(1), np.float32(0))
+    thetas = network.thresholds()
+    for name, theta in (("conv1", thetas["lif1"]), ("linear1", thetas["lif3"])):
+        before, after = kept.by_name[name], program.by_name[name]
+        assert isinstance(before, Conv | Linear)
+        assert isinstance(after, Conv | Linear)
+        np.testing.assert_allclose(
+            after.weight.reshape(len(after.weight), -1) * theta.numpy().reshape(-1, 1),
+            before.weight.reshape(len(before.weight), -1),
+            rtol=1e-6,
+        )
+    x = _input(64)
+    names = [node.name for node in program.spiking]
+    one, other = run(kept, x, record=names), run(program, x, record=names)
+    for name in names:
+        assert (one.recorded[name] != other.recorded[name]).mean() < 2e-3, name
+
+
+def test_powers_of_two_thresholds_are_absorbed_without_moving_a_spike(tmp_path: Path) -> None:
+    network = _network()
+    with torch.no_grad():
+        for _, lif in network.lifs:
+            steps = torch.randint(-2, 3, lif.threshold_parameter.shape)
+            lif.threshold_init.fill_(1.0)
+            lif.threshold_parameter.zero_()
+            lif.threshold_init.copy_(2.0**steps)
+    x = _input(64)
+    runs = []
+    for thresholds in ("keep", "weights"):
+        folded = fold(network, coding="analog", fraction_bits=4, exact_grid=False, thresholds=thresholds)  # type: ignore[arg-type]
+        program = _program(folded, tmp_path / f"{thresholds}.nir")
+        runs.append(run(program, x, record=[node.name for node in program.spiking]))
+    for name in runs[0].recorded:
+        np.testing.assert_array_equal(runs[0].recorded[name], runs[1].recorded[name])
+
+
+def test_thresholds_per_pixel_cannot_go_into_a_kernel() -> None:
+    with pytest.raises(InputError) as caught:
+        fold(_network("neuron.conv_granularity=neuron"), coding="analog", thresholds="weights")
+    assert str(caught.value) == (
+        "layer 'lif1': 384 thresholds, one per pixel, behind the convolution 'conv1' whose 6 kernels all pixels share, "
+        "so they cannot go into the weights. Three ways out: train with conv_granularity 'channel'; keep the "
+        "thresholds as they are (--thresholds keep) for a target that takes one per neuron; or unroll the convolution "
+        "into a linear layer"
+    )
+
+
+def test_thresholds_not_above_zero_are_refused_by_name() -> None:
+    network = _network("neuron.parametrisation=raw")
+    lif3 = dict(network.lifs)["lif3"]
+    with torch.no_grad():
+        lif3.threshold_parameter[4] = -0.25
+        lif3.threshold_parameter[7] = 0
+    with pytest.raises(InputError, match=r"layer 'lif3': thresholds <= 0 at \[4\], \[7\] \(the first is -0.25\)"):
+        fold(network, coding="analog")
+
+
+def test_an_ann_is_not_folded() -> None:
+    with pytest.raises(InputError, match="an ANN has no spikes to deploy; train with mode stl, sl or tl"):
+        fold(_network("train.mode=ann"), coding="analog")
+
+
+def test_weights_that_are_not_finite_are_refused() -> None:
+    network = _network()
+    conv = network.layers["conv2"]
+    assert isinstance(conv, nn.Conv2d)
+    with torch.no_grad():
+        conv.weight[1, 2, 0, 0] = float("nan")
+    with pytest.raises(InputError, match="layer 'conv2': weights are not finite after folding"):
+        fold(network, coding="analog")
+
+
+def test_no_leak_becomes_an_if_neuron(tmp_path: Path) -> None:
+    folded = fold(_network("neuron.beta=1.0"), coding="analog", fraction_bits=4)
+    assert isinstance(folded.graph.nodes["lif1"], nir.IF)
+    program = _program(folded, tmp_path / "net.nir")
+    lif1 = program.by_name["lif1"]
+    assert isinstance(lif1, Neuron)
+    assert lif1.decay == 1
+    assert lif1.gain is None
+    x = _input()
+    _, spikes = folded.network.record(torch.from_numpy(x))
+    np.testing.assert_array_equal(run(program, x, record=["lif3"]).recorded["lif3"], spikes["lif3"].numpy())
