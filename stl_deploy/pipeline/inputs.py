@@ -19,7 +19,7 @@ IMAGE_BITS = 8
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What the network's input is: its coding, and the grid of its values (multiples of 2^-fraction_bits, at most 1)."""
+    """What the input is: its coding, and the grid of its values (multiples of 2^-fraction_bits, at most 1)."""
 
     coding: InputCoding
     fraction_bits: int

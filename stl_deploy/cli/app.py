@@ -1,0 +1,45 @@
+"""The verbs and their options. Each imports what it needs when it is called: `--help` waits for nothing."""
+
+from __future__ import annotations
+
+import typer
+
+from stl_deploy.cli import artifacts, costs, surroundings, training
+
+app = typer.Typer(
+    name="stl-deploy",
+    help=(
+        "Take a spiking network from training to neuromorphic hardware, and tell the truth about it on the way.\n\n"
+        "Start with:  stl-deploy run digits\n\n"
+        "SOURCE is a run folder or a .nir file (for simulate also .onnx or .net). Human text goes to stderr, --json "
+        "data to stdout. Exit codes: 0 done; 1 a check failed; 2 the call or its input is wrong.\n\n"
+        "Anywhere on the line: -q/--quiet says less, --debug shows tracebacks."
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def version(value: bool) -> None:
+    """Print the version and stop."""
+    if value:
+        from stl_deploy import __version__
+
+        typer.echo(f"stl-deploy {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    _version: bool = typer.Option(False, "--version", callback=version, is_eager=True, help="Print the version."),
+) -> None:
+    """Common to all verbs."""
+
+
+training.register(app)
+artifacts.register(app)
+costs.register(app)
+surroundings.register(app)

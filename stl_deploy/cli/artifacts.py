@@ -1,0 +1,99 @@
+"""Verbs about artifacts: export, check, verify, simulate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stl_deploy.cli.options import DialectOption, InputOption, Json, SourceArg
+from stl_deploy.cli.output import console, emit_json
+from stl_deploy.errors import CheckFailed
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command line."""
+    app.command("export")(export)
+    app.command("check")(check)
+    app.command("verify")(verify)
+    app.command("simulate")(simulate)
+
+
+def export(
+    source: SourceArg,
+    to: Annotated[str, typer.Option("--to", help="nir, onnx or netx.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="PATH", help="The file to write.")],
+    dialect: DialectOption = None,
+    thresholds: Annotated[
+        str, typer.Option(help="netx: folded (one per population), per-layer, or per-neuron (simulation only).")
+    ] = "folded",
+    form: Annotated[str, typer.Option(help="onnx: sequence (all steps in one call) or step (streaming).")] = "sequence",
+    calibration: InputOption = None,
+    verified: Annotated[bool, typer.Option("--verify/--no-verify", help="Read the artifact back and run it.")] = True,
+    json: Json = False,
+) -> None:
+    """Write one artifact and its manifest; it is read back and run unless --no-verify."""
+    from stl_deploy.pipeline.exporting import export as export_one
+
+    result = export_one(
+        source, to, output, dialect=dialect, thresholds=thresholds, form=form, input_file=calibration,
+        verified=verified, say=console(),
+    )
+    if json:
+        emit_json(result)
+
+
+def check(
+    source: SourceArg,
+    target: Annotated[list[str] | None, typer.Option("--target", help="nir, onnx or netx; may be repeated.")] = None,
+    dialect: DialectOption = None,
+    json: Json = False,
+) -> None:
+    """Per node: faithful, approximate or unsupported, with the reason and the remedy."""
+    from stl_deploy.pipeline.checking import check as check_source
+
+    report = check_source(source, targets=target, dialect=dialect, say=console())
+    if json:
+        emit_json(report.as_dict())
+    if not report.ok:
+        errors = sum(finding.severity == "error" for finding in report.findings)
+        raise CheckFailed(f"{source}: {errors} error{'s' * (errors != 1)} found")
+
+
+def verify(
+    source: SourceArg,
+    against: Annotated[list[Path], typer.Option("--against", metavar="ARTIFACT", help=".nir, .onnx or .net; may be repeated.")],
+    input_file: InputOption = None,
+    dialect: DialectOption = None,
+    json: Json = False,
+) -> None:
+    """Spike agreement by layer, and the first spike that differs (layer, step, neuron)."""
+    from stl_deploy.pipeline.verifying import verify as verify_source
+
+    report = verify_source(source, against, input_file=input_file, dialect=dialect, say=console())
+    if json:
+        emit_json(report.as_dict())
+    report.require()
+
+
+def simulate(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A run folder, or a .nir, .onnx or .net file.")],
+    input_file: Annotated[Path, typer.Option("--input", "-i", metavar="X.npz", help="x [T, B, *shape].")],
+    backend: Annotated[str, typer.Option(help="reference, onnx, loihi (our integer model) or lava (the real Lava).")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="Y.npz", help="Where the outputs go.")],
+    record: Annotated[bool, typer.Option("--record", help="Also every spiking node's spikes.")] = False,
+    dialect: DialectOption = None,
+    thresholds: Annotated[str, typer.Option(help="loihi and lava: folded, per-layer or per-neuron.")] = "folded",
+    deadline: Annotated[float, typer.Option(help="lava: seconds before the run is stopped.")] = 600.0,
+    json: Json = False,
+) -> None:
+    """Run a network on an input and write its outputs."""
+    from stl_deploy.pipeline.simulating import simulate as simulate_source
+
+    result = simulate_source(
+        source, input_file, backend, output, record=record, dialect=dialect, thresholds=thresholds,
+        deadline=deadline, say=console(),
+    )
+    if json:
+        emit_json(result)

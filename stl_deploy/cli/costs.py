@@ -1,0 +1,57 @@
+"""Verbs about cost: energy, report, prices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stl_deploy.cli.options import DialectOption, Json, RunArg, SourceArg
+from stl_deploy.cli.output import console, emit_json
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command line."""
+    app.command("energy")(energy)
+    app.command("report")(report)
+    app.command("prices")(prices)
+
+
+def energy(
+    source: SourceArg,
+    input_file: Annotated[Path, typer.Option("--input", "-i", metavar="X.npz", help="x [T, B, *shape].")],
+    price: Annotated[
+        list[str] | None, typer.Option("--prices", metavar="NAME|FILE.toml", help="A price list; may be repeated.")
+    ] = None,
+    input_coding: Annotated[str | None, typer.Option(help="spikes, graded or analog.")] = None,
+    dialect: DialectOption = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="DIR", help="Write energy.json there.")] = None,
+    json: Json = False,
+) -> None:
+    """Exact counts, joules with their sources, the conventions side by side, break-even."""
+    from stl_deploy.pipeline.costing import energy as energy_of
+
+    result = energy_of(
+        source, input_file, prices=price, input_coding=input_coding, dialect=dialect, output=output, say=console()
+    )
+    if json:
+        emit_json(result.as_dict())
+
+
+def report(run_dir: RunArg, json: Json = False) -> None:
+    """One self-contained HTML file and its JSON twin, from what the run folder holds."""
+    from stl_deploy.pipeline.reporting import report as report_run
+
+    data = report_run(run_dir, say=console())
+    if json:
+        emit_json(data)
+
+
+def prices(json: Json = False) -> None:
+    """The price lists there are, with scope, source and grade of evidence."""
+    from stl_deploy.pipeline.surroundings import prices as list_them
+
+    rows = list_them(say=console())
+    if json:
+        emit_json(rows)

@@ -1,0 +1,24 @@
+"""Arguments and options that several verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+SourceArg = Annotated[Path, typer.Argument(metavar="SOURCE", help="A run folder or a .nir file.")]
+RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+Json = Annotated[bool, typer.Option("--json", help="Data on stdout, for scripts.")]
+DialectOption = Annotated[
+    str | None,
+    typer.Option(
+        "--dialect",
+        metavar="NAME|FILE.json",
+        help="How the .nir file is meant; default: its own metadata, else spec. See: stl-deploy targets.",
+    ),
+]
+InputOption = Annotated[
+    Path | None,
+    typer.Option("--input", "-i", metavar="X.npz", help="x [T, B, *shape] and optionally labels y [B]."),
+]

@@ -1,0 +1,81 @@
+"""Verbs about what is there: lava, doctor, targets, datasets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stl_deploy.cli.options import Json
+from stl_deploy.cli.output import console, emit_json
+from stl_deploy.errors import CheckFailed
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command line."""
+    lava = typer.Typer(help="Lava's side environment (Python 3.10): install, status.", no_args_is_help=True)
+    lava.command("install")(lava_install)
+    lava.command("status")(lava_status)
+    app.add_typer(lava, name="lava", rich_help_panel=None)
+    app.command("doctor")(doctor)
+    app.command("targets")(targets)
+    app.command("datasets")(datasets)
+
+
+def lava_install(
+    python: Annotated[
+        Path | None,
+        typer.Option(help="A Python 3.10; default: $STL_DEPLOY_PYTHON310, PATH, pyenv, uv."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Build Lava's side environment (1-2 minutes, 5.6 GB) and check it; does nothing if it is there."""
+    from stl_deploy.exporters.lava.environment import install
+
+    install(python=python, progress=console().say)
+    _show_lava(json)
+
+
+def lava_status(json: Json = False) -> None:
+    """Whether Lava's side environment is there and works."""
+    if not _show_lava(json):
+        raise CheckFailed("Lava is not ready; 'stl-deploy lava install' sets it up")
+
+
+def _show_lava(json: bool) -> bool:
+    from stl_deploy.pipeline.surroundings import lava_sentence
+    from stl_deploy.pipeline.surroundings import lava_status as examine
+
+    found = examine()
+    console().say(lava_sentence(found))
+    if json:
+        emit_json(found)
+    return bool(found["ready"])
+
+
+def doctor(json: Json = False) -> None:
+    """Versions, devices, Lava: what is there and which path will be taken."""
+    from stl_deploy.pipeline.surroundings import doctor as examine
+
+    found = examine(say=console())
+    if json:
+        emit_json(found)
+
+
+def targets(json: Json = False) -> None:
+    """What can be exported and simulated, and the dialects of NIR that are known."""
+    from stl_deploy.pipeline.surroundings import targets as list_them
+
+    found = list_them(say=console())
+    if json:
+        emit_json(found)
+
+
+def datasets(json: Json = False) -> None:
+    """The datasets that presets and configurations can name."""
+    from stl_deploy.pipeline.surroundings import datasets as list_them
+
+    found = list_them(say=console())
+    if json:
+        emit_json(found)

@@ -1,0 +1,114 @@
+"""Verbs that train: run, train, eval, fold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stl_deploy.cli.options import Json, RunArg
+from stl_deploy.cli.output import console, emit_json
+
+Which = Annotated[str, typer.Argument(metavar="PRESET|CONFIG.yaml", help="A preset's name or a configuration file.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one key, as in --set train.epochs=3. May be repeated."),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the folder's checkpoint.")]
+Mode = Annotated[str | None, typer.Option(help="stl: weights and thresholds; sl: weights; tl: thresholds; ann: ReLU.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of weights, order, encoding and dropout.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
+Output = Annotated[Path | None, typer.Option("-o", "--output", metavar="DIR", help="The run folder.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command line."""
+    app.command("run")(run)
+    app.command("train")(train)
+    app.command("eval")(evaluate)
+    app.command("fold")(fold)
+
+
+def _overrides(changes: list[str] | None, mode: str | None, seed: int | None, device: str | None) -> list[str]:
+    named = {"train.mode": mode, "train.seed": seed, "train.device": device}
+    return [f"{key}={value}" for key, value in named.items() if value is not None] + (changes or [])
+
+
+def run(
+    which: Which,
+    output: Output = None,
+    mode: Mode = None,
+    seed: Seed = None,
+    device: Device = None,
+    changes: Set = None,
+    resume: Resume = False,
+    no_lava: Annotated[bool, typer.Option("--no-lava", help="Leave Lava out even if it is installed.")] = False,
+    json: Json = False,
+) -> None:
+    """The whole way: train, fold, export all, verify all, simulate, energy, report."""
+    from stl_deploy.pipeline.configs import configure
+    from stl_deploy.pipeline.run import run as run_all
+
+    config = configure(which, _overrides(changes, mode, seed, device))
+    result = run_all(config, output or Path("runs") / Path(which).stem, resume=resume, lava=not no_lava, say=console())
+    if json:
+        emit_json(result.as_dict())
+
+
+def train(
+    which: Which = "digits",
+    output: Output = None,
+    mode: Mode = None,
+    seed: Seed = None,
+    device: Device = None,
+    changes: Set = None,
+    resume: Resume = False,
+    config_file: Annotated[
+        Path | None, typer.Option("--config", metavar="CONFIG.yaml", help="The same as naming the file.")
+    ] = None,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print the configuration as YAML and stop.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Train one model, with thresholds learned together with the weights."""
+    from stl_deploy.pipeline.configs import configure, dump_config
+    from stl_deploy.pipeline.training import train as train_one
+
+    name = str(config_file) if config_file is not None else which
+    config = configure(name, _overrides(changes, mode, seed, device))
+    if print_config:
+        typer.echo(dump_config(config), nl=False)
+        return
+    run_dir = output or Path("runs") / Path(name).stem
+    result = train_one(config, run_dir, resume=resume, say=console())
+    if json:
+        emit_json(result)
+
+
+def evaluate(run_dir: RunArg, json: Json = False) -> None:
+    """Accuracy, spike rates and thresholds of a trained model on its test split."""
+    from stl_deploy.pipeline.training import evaluate as evaluate_run
+
+    result = evaluate_run(run_dir, say=console())
+    if json:
+        emit_json(result)
+
+
+def fold(
+    run_dir: RunArg,
+    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="NET.nir", help="Default: RUN/net.nir.")] = None,
+    thresholds: Annotated[str, typer.Option(help="keep: one per neuron in the graph; weights: absorbed, each is 1.")] = "keep",
+    exact_grid: Annotated[
+        bool | None,
+        typer.Option("--exact-grid/--no-exact-grid", help="Round to grids on which float32 sums are exact."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Fold BatchNorm, pooling, voting and thresholds into a NIR graph, and prove that it spikes the same."""
+    from stl_deploy.pipeline.folding import fold as fold_one
+
+    result = fold_one(run_dir, output or run_dir / "net.nir", thresholds=thresholds, exact_grid=exact_grid, say=console())
+    if json:
+        emit_json(result)

@@ -1,0 +1,126 @@
+"""The verbs that look around: doctor, targets, datasets, prices, lava status."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from stl_deploy import __version__
+from stl_deploy.console import Console
+from stl_deploy.energy.pricelist import list_prices
+from stl_deploy.exporters.lava import environment
+from stl_deploy.graph.dialect import PRESETS
+
+_PACKAGES = ("torch", "nir", "onnx", "onnxruntime", "numpy", "h5py", "matplotlib", "scikit-learn", "torchvision", "tonic")
+
+
+def versions() -> dict[str, str | None]:
+    """The installed version of every package that matters, None where there is none."""
+    found: dict[str, str | None] = {"stl-deploy": __version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def lava_status() -> dict[str, Any]:
+    """Whether Lava's side environment can be used, and why not (JSON-ready)."""
+    now = environment.status()
+    return {
+        "ready": now.ready,
+        "location": str(now.location),
+        "python": str(now.python),
+        "lava-dl": now.version,
+        "reason": now.reason,
+    }
+
+
+def lava_sentence(status: dict[str, Any]) -> str:
+    """`lava_status` for people."""
+    if status["ready"]:
+        return f"Lava is ready: lava-dl {status['lava-dl']} at {status['location']}"
+    return f"Lava is not ready: {status['reason']}"
+
+
+def doctor(*, say: Console | None = None) -> dict[str, Any]:
+    """Versions, devices and Lava (JSON-ready)."""
+    import torch
+
+    say = say or Console(quiet=True)
+    found: dict[str, Any] = {
+        "versions": versions(),
+        "platform": platform.platform(),
+        "executable": sys.executable,
+        "cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        "neuron_path": "torch autograd function, gradient through time written by hand (CPU and CUDA)",
+        "lava": lava_status(),
+    }
+    say.table(["package", "version"], [[name, text or "not installed"] for name, text in found["versions"].items()])
+    say.say(f"{found['cores']} cores, torch uses {found['torch_threads']} threads; CUDA: {found['cuda'] or 'none'}")
+    say.say(f"neurons run on: {found['neuron_path']}")
+    say.say(lava_sentence(found["lava"]))
+    return found
+
+
+_TARGETS = (
+    ("nir", ".nir", "the graph itself, canonical: thresholds per neuron, float32, dialect in its metadata"),
+    ("onnx", ".onnx", "the whole sequence in one call, or one step with explicit states; standard operators only"),
+    ("netx", ".net", "Loihi's integers for lava-dl: 8-bit weights, one threshold per population"),
+)
+_BACKENDS = (
+    ("reference", "the Program in numpy, float32"),
+    ("onnx", "ONNX Runtime"),
+    ("loihi", "our integer model of Lava's fixed point, in numpy"),
+    ("lava", "Lava's CPU simulation in its side environment (not the chip)"),
+)
+
+
+def targets(*, say: Console | None = None) -> dict[str, Any]:
+    """What can be exported and simulated, and the dialects (JSON-ready)."""
+    say = say or Console(quiet=True)
+    say.table(["target", "file", "what it is"], [list(row) for row in _TARGETS])
+    say.say()
+    say.table(["backend", "what runs"], [list(row) for row in _BACKENDS])
+    say.say()
+    keys = list(PRESETS["spec"].as_dict())
+    rows = [[name, *(str(d.as_dict()[key]) for key in keys)] for name, d in PRESETS.items()]
+    say.table(["dialect", *keys], rows)
+    return {
+        "targets": [{"name": name, "suffix": suffix, "about": about} for name, suffix, about in _TARGETS],
+        "backends": [{"name": name, "about": about} for name, about in _BACKENDS],
+        "dialects": {name: dialect.as_dict() for name, dialect in PRESETS.items()},
+    }
+
+
+def datasets(*, say: Console | None = None) -> list[dict[str, Any]]:
+    """The datasets that a configuration can name (JSON-ready)."""
+    from stl_deploy.data import dataset_names, describe
+
+    say = say or Console(quiet=True)
+    rows = []
+    for name in dataset_names():
+        summary, shape, classes = describe(name)
+        rows.append({"name": name, "about": summary, "input_shape": list(shape), "classes": classes})
+    say.table(
+        ["dataset", "input", "classes", "what it is"],
+        [[r["name"], "x".join(map(str, r["input_shape"])), str(r["classes"]), r["about"]] for r in rows],
+    )
+    return rows
+
+
+def prices(*, say: Console | None = None) -> list[dict[str, Any]]:
+    """The price lists there are (JSON-ready)."""
+    say = say or Console(quiet=True)
+    lists = list_prices()
+    say.table(
+        ["price list", "scope", "evidence", "year", "source"],
+        [[p.name, p.scope, p.evidence, str(p.year), p.source] for p in lists],
+    )
+    return [p.as_dict() for p in lists]
