@@ -1,0 +1,34 @@
+"""Run a netx file on real Lava, in the side environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from stl_deploy.errors import ToolError
+from stl_deploy.exporters.lava import environment
+from stl_deploy.exporters.lava.process import Progress, run_worker
+from stl_deploy.exporters.loihi.netx import read_netx
+from stl_deploy.exporters.loihi.simulate import IntegerRun, check_input
+
+
+def run_lava(
+    net_path: Path, x: NDArray[Any], *, deadline: float = 600.0, progress: Progress | None = None
+) -> IntegerRun:
+    """Run a ``.net`` file on Lava's CPU simulation for whole numbers ``x`` ``[T, B, *input shape]``.
+
+    deadline: seconds after which the run is ended. The result has every layer's spikes, as
+    `stl_deploy.exporters.loihi.simulate.simulate` gives them with ``record=True``.
+    Raises InputError for a bad file or input, ToolError if Lava is missing, fails or takes too long.
+    """
+    net = read_netx(net_path)
+    x = check_input(net.input_shape, x)
+    python = environment.require()
+    spikes = run_worker(python, net_path, x, deadline=deadline, progress=progress)
+    expected = {key: (*x.shape[:2], *layer.shape) for key, layer in net.spiking}
+    found = {key: array.shape for key, array in spikes.items()}
+    if found != expected:
+        raise ToolError(f"Lava returned arrays {found} where {expected} were expected")
+    return IntegerRun(spikes[list(expected)[-1]], {key: spikes[key] for key in expected})

@@ -1,0 +1,149 @@
+"""Lava's side environment: a Python 3.10 with lava-dl 0.6.0, found or built once.
+
+It lives in ``$STL_DEPLOY_LAVA``, else under the user's cache folder. A stamp written last, after a
+3-neuron network has run, is what makes it count: an interrupted install is not taken for a good one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from stl_deploy.errors import ToolError
+from stl_deploy.exporters.lava.pythons import find_python310, python_version
+from stl_deploy.exporters.lava.smoke import check_three_neurons
+from stl_deploy.files import write_json
+
+REQUIREMENTS = Path(__file__).parent / "requirements.txt"
+STAMP = "stl-deploy-lava.json"
+UNFINISHED = "stl-deploy-unfinished"
+"""Left behind by an install that was cut off between pip's start and end; such a folder is built anew."""
+
+Report = Callable[[str], None]
+"""Called with one line about what is going on."""
+
+
+@dataclass(frozen=True)
+class LavaStatus:
+    """What is there. ``reason`` says in one sentence why it is not ready."""
+
+    ready: bool
+    location: Path
+    python: Path
+    version: str | None
+    reason: str | None
+
+
+def location() -> Path:
+    """Where the side environment is, or would be built."""
+    chosen = os.environ.get("STL_DEPLOY_LAVA")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(cache).expanduser().absolute() / "stl-deploy" / "lava-0.6.0"
+
+
+def status() -> LavaStatus:
+    """Whether Lava can be used now; starts nothing."""
+    place = location()
+    python = place / "bin" / "python"
+    if not python.exists():
+        return LavaStatus(False, place, python, None, f"no Lava environment at {place}; run: stl-deploy lava install")
+    try:
+        stamp = json.loads((place / STAMP).read_text(encoding="utf-8"))
+        good = stamp["requirements"] == _fingerprint()
+        version = str(stamp["lava-dl"])
+    except (OSError, ValueError, KeyError, TypeError):
+        reason = f"the Lava environment at {place} was not finished or checked; run: stl-deploy lava install"
+        return LavaStatus(False, place, python, None, reason)
+    if not good:
+        reason = f"the Lava environment at {place} has other packages than ours; run: stl-deploy lava install"
+        return LavaStatus(False, place, python, version, reason)
+    return LavaStatus(True, place, python, version, None)
+
+
+def require() -> Path:
+    """The side environment's Python; raises ToolError with the remedy if it is not ready."""
+    now = status()
+    if not now.ready:
+        raise ToolError(now.reason or "Lava is not ready")
+    return now.python
+
+
+def install(python: Path | None = None, progress: Report | None = None) -> LavaStatus:
+    """Build the side environment (about 5.6 GB, some minutes) unless it is ready.
+
+    python: a Python 3.10 to use; None: see `find_python310`. An environment that is there without
+    a stamp is completed. Raises ToolError if there is no Python 3.10 or a step fails.
+    """
+    say = progress or (lambda line: None)
+    if status().ready:
+        return status()
+    place = location()
+    with _lock(place):
+        if status().ready:
+            return status()
+        _build(place, python, say)
+    say(f"Lava is ready at {place}")
+    return status()
+
+
+def _build(place: Path, python: Path | None, say: Report) -> None:
+    inside, unfinished = place / "bin" / "python", place / UNFINISHED
+    if unfinished.exists() or python_version(inside) != (3, 10):
+        base = find_python310(python)
+        if place.exists() and not (place / "pyvenv.cfg").exists() and any(place.iterdir()):
+            raise ToolError(f"{place} is there and is not a virtual environment; choose another STL_DEPLOY_LAVA")
+        say(f"creating {place} with {base}")
+        shutil.rmtree(place, ignore_errors=True)
+        _step([base, "-m", "venv", place], "creating the environment")
+    (place / STAMP).unlink(missing_ok=True)
+    unfinished.touch()
+    say("installing lava-dl 0.6.0 and what it needs (about 5.6 GB)")
+    _step(
+        [inside, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", REQUIREMENTS],
+        "installing Lava",
+    )
+    unfinished.unlink()
+    say("checking it with a network of three neurons")
+    check_three_neurons(inside)
+    write_json(place / STAMP, {"lava-dl": "0.6.0", "requirements": _fingerprint()})
+
+
+def _fingerprint() -> str:
+    return hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
+
+
+@contextmanager
+def _lock(place: Path) -> Iterator[None]:
+    """One install at a time; the lock dies with the process that holds it."""
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        stream = (place.parent / f".{place.name}.lock").open("w")
+    except OSError as error:
+        raise ToolError(f"cannot write {place.parent}: {error.strerror or error}") from None
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ToolError(f"another install of Lava is under way at {place}; wait for it to end") from None
+        yield
+
+
+def _step(command: list[Path | str], doing: str) -> None:
+    """Run one command of the install; its last line of complaint becomes the error."""
+    try:
+        done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    except OSError as error:
+        raise ToolError(f"{doing} failed: {error.strerror or error}") from None
+    if done.returncode:
+        last = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
+        raise ToolError(f"{doing} failed: {last[:300]}")

@@ -1,0 +1,138 @@
+"""One Lava worker process: started in a group of its own, watched, timed, and cleaned up after."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.errors import StlDeployError, ToolError
+from stl_deploy.files import read_json, read_npz, write_json
+
+WORKER = Path(__file__).parent / "side" / "worker.py"
+
+Progress = Callable[[int, int], None]
+"""Called with (steps done, steps in all)."""
+
+_POLL_SECONDS = 0.1
+_GRACE_SECONDS = 3.0
+"""Between asking the process group to end (Lava then frees its shared memory) and ending it."""
+
+
+def run_worker(
+    python: Path, net_path: Path, x: NDArray[Any], *, deadline: float, progress: Progress | None = None
+) -> dict[str, NDArray[np.uint8]]:
+    """Each layer's spikes from one worker process; whatever happens, none of its processes is left."""
+    with tempfile.TemporaryDirectory(prefix="stl-deploy-lava-") as name:
+        folder = Path(name)
+        np.savez(folder / "input.npz", x=x)
+        job = {
+            "net": str(net_path.resolve()),
+            "input": str(folder / "input.npz"),
+            "folder": name,
+            "parent": os.getpid(),
+        }
+        write_json(folder / "job.json", job)
+        with (folder / "errors.txt").open("wb") as errors:
+            worker = _start(python, folder, errors.fileno())
+            try:
+                _wait(worker, folder, deadline, progress)
+            finally:
+                end_group(worker)
+        return _collect(worker, folder)
+
+
+def _start(python: Path, folder: Path, errors: int) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            [str(python), "-I", str(WORKER), str(folder / "job.json")],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            cwd=folder,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise ToolError(f"Lava's Python {python} cannot be started: {error.strerror or error}") from None
+
+
+def _wait(worker: subprocess.Popen[bytes], folder: Path, deadline: float, progress: Progress | None) -> None:
+    end = time.monotonic() + deadline
+    shown = -1
+    while worker.poll() is None:
+        if time.monotonic() > end:
+            raise ToolError(f"Lava was ended after the deadline of {deadline:g} s{_reason(folder)}")
+        crash = _model_crash(folder)
+        if crash is not None:
+            raise ToolError(f"a process of the Lava model failed ({crash}), which leaves Lava hanging; it was ended")
+        if progress is not None:
+            shown = _show(folder, shown, progress)
+        time.sleep(_POLL_SECONDS)
+    if progress is not None:
+        _show(folder, shown, progress)
+
+
+def _show(folder: Path, shown: int, progress: Progress) -> int:
+    if not (folder / "progress.json").is_file():
+        return shown
+    now = read_json(folder / "progress.json")
+    if now["done"] != shown:
+        progress(now["done"], now["total"])
+    return int(now["done"])
+
+
+def _model_crash(folder: Path) -> str | None:
+    """The last line of a traceback that a model process printed, if one did: Lava itself waits on forever."""
+    if (folder / "failure.json").is_file():
+        return None
+    lines = _errors(folder)
+    if not any(line.startswith("Traceback (most recent call last)") for line in lines):
+        return None
+    last = lines[-1]
+    return last if last and not last.startswith((" ", "Traceback")) else None
+
+
+def _errors(folder: Path) -> list[str]:
+    text = (folder / "errors.txt").read_bytes()[-20_000:].decode("utf-8", "replace")
+    return text.rstrip().splitlines()
+
+
+def _reason(folder: Path) -> str:
+    lines = _errors(folder)
+    return f" (its last words: {lines[-1][:200]})" if lines else ""
+
+
+def _collect(worker: subprocess.Popen[bytes], folder: Path) -> dict[str, NDArray[np.uint8]]:
+    if (folder / "failure.json").is_file():
+        raise ToolError(f"Lava could not run the network: {read_json(folder / 'failure.json')['reason'][:300]}")
+    if not (folder / "done.json").is_file():
+        code = worker.returncode
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        raise ToolError(f"Lava's worker {how} before it finished{_reason(folder)}")
+    try:
+        return read_npz(folder / "spikes.npz")
+    except StlDeployError as error:
+        raise ToolError(f"Lava's result cannot be read: {error}") from None
+
+
+def end_group(worker: subprocess.Popen[bytes]) -> None:
+    """End the worker and every process of its group, gently first."""
+    for signal_, seconds in ((signal.SIGTERM, _GRACE_SECONDS), (signal.SIGKILL, _GRACE_SECONDS)):
+        end = time.monotonic() + seconds
+        try:
+            os.killpg(worker.pid, signal_)
+            while time.monotonic() < end:
+                worker.poll()
+                os.killpg(worker.pid, 0)
+                time.sleep(0.02)
+        except (ProcessLookupError, PermissionError):
+            break
+    worker.wait()

@@ -1,0 +1,158 @@
+"""Runs a netx file on Lava. Executed by the side environment's Python 3.10; imports nothing of stl-deploy.
+
+    python -I worker.py JOB.json
+
+JOB: ``net`` (a .net file), ``input`` (npz with ``x`` [T, B, *shape], torch order), ``folder`` (where to write),
+``parent`` (the driver's process id). Written into ``folder``: ``progress.json`` {done, total} as steps pass,
+``spikes.npz`` with one uint8 array ``layer<i>`` [T, B, *shape] per layer, then ``done.json``; or ``failure.json``
+with the reason. Standard output is never used: netx prints to it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+FLUSHES = 20
+"""How many times a run pauses to report how far it is."""
+
+
+def watch_parent(parent: int) -> None:
+    """End this whole process group when the driver is gone."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os.killpg(os.getpgid(0), signal.SIGTERM)
+
+
+def write_json(path: str, data: dict[str, Any]) -> None:
+    """Write a JSON file whole or not at all."""
+    with open(path + ".part", "w") as stream:
+        json.dump(data, stream)
+    os.replace(path + ".part", path)
+
+
+def main(job_path: str) -> None:
+    """Do one job; see the module."""
+    with open(job_path) as stream:
+        job = json.load(stream)
+    threading.Thread(target=watch_parent, args=(job["parent"],), daemon=True).start()
+    folder = job["folder"]
+    try:
+        import numpy as np
+
+        spikes = run_job(job, folder)
+        np.savez_compressed(os.path.join(folder, "spikes.npz"), **spikes)
+    except Exception as error:
+        write_json(os.path.join(folder, "failure.json"), {"reason": f"{type(error).__name__}: {error}"})
+        raise
+    write_json(os.path.join(folder, "done.json"), {"layers": sorted(spikes)})
+
+
+def run_job(job: dict[str, Any], folder: str) -> dict[str, Any]:
+    """Spikes of every layer for every sample, each from rest."""
+    import numpy as np
+
+    with np.load(job["input"], allow_pickle=False) as arrays:
+        x = arrays["x"].astype(np.int32)
+    steps, samples = x.shape[:2]
+    alone = has_delays(job["net"])
+    parts = [slice(i, i + 1) for i in range(samples)] if alone else [slice(0, samples)]
+    results = []
+    for index, part in enumerate(parts):
+
+        def report(done: float, index: int = index) -> None:
+            total = steps * samples
+            write_json(
+                os.path.join(folder, "progress.json"),
+                {"done": int(total * (index + done) / len(parts)), "total": total},
+            )
+
+        results.append(run_concatenated(job["net"], x[:, part], folder, report))
+    return {key: np.concatenate([result[key] for result in results], axis=1) for key in results[0]}
+
+
+def has_delays(net_path: str) -> bool:
+    """Spikes under way in a delay line outlive a reset, so such networks run one sample at a time."""
+    import h5py
+
+    with h5py.File(net_path, "r") as file:
+        return any("delay" in layer for layer in file["layer"].values())
+
+
+def run_concatenated(net_path: str, x: Any, folder: str, report: Callable[[float], None]) -> dict[str, Any]:
+    """All samples one after the other in time; every layer's u and v are set to 0 where a sample reaches it."""
+    import numpy as np
+    from file_sink import FileSink
+    from lava.lib.dl.netx import hdf5
+    from lava.magma.core.run_conditions import RunSteps
+    from lava.magma.core.run_configs import Loihi2SimCfg
+    from lava.proc.io.source import RingBuffer
+
+    warnings.simplefilter("ignore")
+    graded = int(x.min()) < 0 or int(x.max()) > 1
+    steps, samples = x.shape[:2]
+    net = hdf5.Network(
+        net_config=net_path, reset_interval=steps, reset_offset=1, input_message_bits=16 if graded else 0
+    )
+    sequence = np.moveaxis(x, 1, 0).reshape(samples * steps, *x.shape[2:])
+    if len(net.inp.shape) == 3:
+        sequence = sequence.transpose(0, 3, 2, 1)
+    total = samples * steps + len(net.layers)
+    data = np.zeros((*net.inp.shape, total), np.int32)
+    data[..., : samples * steps] = np.moveaxis(sequence.reshape(-1, *net.inp.shape), 0, -1)
+    source = RingBuffer(data=data)
+    source.s_out.connect(net.inp)
+    sinks = []
+    for index, layer in enumerate(net.layers):
+        path = os.path.join(folder, f"spikes{index}.bin")
+        open(path, "wb").close()
+        sink = FileSink(shape=layer.out.shape, path=path)
+        layer.out.connect(sink.a_in)
+        sinks.append(sink)
+    config = Loihi2SimCfg(select_tag="fixed_pt")
+    try:
+        done = 0
+        while done < total:
+            now = min(max(1, total // FLUSHES), total - done)
+            net.run(condition=RunSteps(num_steps=now), run_cfg=config)
+            done += now
+            report(done / total)
+    finally:
+        net.stop()
+    places = spiking_places(net_path)
+    return {
+        f"layer{place}": collect(sink.path, sink.shape, latency, steps, samples)
+        for latency, (place, sink) in enumerate(zip(places, sinks, strict=True), start=1)
+    }
+
+
+def spiking_places(net_path: str) -> list[int]:
+    """Which entries of the file are layers with neurons."""
+    import h5py
+
+    with h5py.File(net_path, "r") as file:
+        layers = file["layer"]
+        return [i for i in range(len(layers)) if "weight" in layers[str(i)]]
+
+
+def collect(path: str, shape: Any, latency: int, steps: int, samples: int) -> Any:
+    """One layer's spikes [T, B, *shape] in torch order and in the input's time frame."""
+    import numpy as np
+
+    recorded = np.fromfile(path, np.uint8).reshape(-1, *shape)
+    own = recorded[latency : latency + samples * steps]
+    if len(shape) == 3:
+        own = own.transpose(0, 3, 2, 1)
+    return np.ascontiguousarray(np.moveaxis(own.reshape(samples, steps, *own.shape[1:]), 1, 0))
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    main(sys.argv[1])

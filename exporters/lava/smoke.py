@@ -1,0 +1,30 @@
+"""The check of a fresh side environment: three neurons whose spikes are known."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from stl_deploy.errors import ToolError
+from stl_deploy.exporters.lava.process import run_worker
+from stl_deploy.exporters.loihi.net import DenseLayer, InputLayer, IntegerNet, LoihiNeuron
+from stl_deploy.exporters.loihi.netx import write_netx
+
+EXPECTED = np.array([[1, 0, 0], [1, 1, 0], [1, 0, 1], [1, 1, 0]], np.uint8)
+"""Spikes by step. Input 1 in each step; weights 12, 8, 6, threshold above 10, β = 0.5: potentials
+12→spike; 8, 12→spike; 6, 9, 10.5→spike."""
+
+
+def check_three_neurons(python: Path, deadline: float = 120.0) -> None:
+    """Raises ToolError unless Lava under ``python`` gives the expected spikes."""
+    neuron = LoihiNeuron(v_decay=2048, threshold=np.array(10, np.int32))
+    layer = DenseLayer(weight=np.array([[12], [8], [6]], np.int32), neuron=neuron)
+    net = IntegerNet((InputLayer(shape=(1,)), layer))
+    with tempfile.TemporaryDirectory(prefix="stl-deploy-check-") as name:
+        path = Path(name) / "three.net"
+        write_netx(net, path)
+        spikes = run_worker(python, path, np.ones((4, 1, 1), np.int32), deadline=deadline)
+    if not np.array_equal(spikes.get("layer1", np.zeros(0)).reshape(-1, 3), EXPECTED):
+        raise ToolError("Lava ran the check network and gave other spikes than expected; reinstall it")

@@ -1,0 +1,251 @@
+"""The integer network as netx holds it, and the widths it must keep.
+
+Everything is in torch's order: shapes ``(C, H, W)``, dense weights ``[out, in]``, kernels
+``[C_out, C_in/groups, kh, kw]``. Lava's own ``(W, H, C)`` order exists only inside the file
+(`stl_deploy.exporters.loihi.netx`). A network that can be constructed is one that netx runs:
+`IntegerNet` checks shapes (InputError) and widths (UnsupportedError) of every layer.
+
+Widths (Lava 0.10, ``lava.proc.lif`` and ``lava.utils.weightutils``): weight 8 bits and sign, bias 13 bits,
+threshold 17 bits, decay 12 bits, delay 6 bits of which netx uses 0 to 62.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.errors import InputError, UnsupportedError
+
+Ints = NDArray[np.int32]
+Shape = tuple[int, ...]
+Pair = tuple[int, int]
+
+DECAY_ONE = 4096
+"""Decay that forgets everything in one step (12 bits)."""
+
+MAX_THRESHOLD = 2**17 - 1
+MIN_BIAS, MAX_BIAS = -(2**12), 2**12 - 1
+MAX_DELAY = 62
+MIN_WEIGHT, MAX_WEIGHT = -256, 255
+MAX_MIXED_WEIGHT = 254
+"""netx clips a dense layer of both signs to [-256, 254]."""
+MIN_MIXED_WEIGHT_WITHOUT_POSITIVE = -128
+"""Below it, a dense layer whose largest weight is 0 loses all its weights in Lava (a shift by a negative count)."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LoihiNeuron:
+    """Lava's LIF (netx type CUBA).
+
+    ``u`` keeps (4096 − i_decay)/4096 of itself each step, ``v`` keeps (4096 − v_decay)/4096;
+    a neuron fires where ``v > threshold·64``. threshold: one whole number, or one per neuron
+    in the layer's shape (works in Lava's CPU simulation; netx documents one per population).
+    """
+
+    v_decay: int
+    threshold: Ints
+    i_decay: int = DECAY_ONE
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class InputLayer:
+    """Where events or whole numbers enter."""
+
+    shape: Shape
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FlattenLayer:
+    """(C, H, W) to one axis, in that order."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DenseLayer:
+    """weight ``[out, in]``, bias ``[out]`` or None, delay ``[out, in]`` or None; ``node`` is the NIR neuron's name."""
+
+    weight: Ints
+    neuron: LoihiNeuron
+    bias: Ints | None = None
+    delay: Ints | None = None
+    node: str | None = None
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of the layer's output, without time."""
+        return (self.weight.shape[0],)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ConvLayer:
+    """weight ``[C_out, C_in/groups, kh, kw]``, bias ``[C_out]`` or ``[C_out, H, W]`` or None, as in torch."""
+
+    weight: Ints
+    neuron: LoihiNeuron
+    input_shape: Shape
+    bias: Ints | None = None
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+    node: str | None = None
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of the layer's output, without time."""
+        spatial = zip(
+            self.input_shape[1:], self.weight.shape[2:], self.stride, self.padding, self.dilation, strict=True
+        )
+        return (self.weight.shape[0], *((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in spatial))
+
+
+SpikingLayer = DenseLayer | ConvLayer
+Layer = InputLayer | FlattenLayer | SpikingLayer
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerNet:
+    """A chain of layers, the first an input. Raises InputError or UnsupportedError if netx would not run it."""
+
+    layers: tuple[Layer, ...]
+    _shapes: tuple[Shape, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_shapes", _check(self.layers))
+
+    @property
+    def input_shape(self) -> Shape:
+        """Shape of one step of input."""
+        return self._shapes[0]
+
+    @property
+    def output_shape(self) -> Shape:
+        """Shape of one step of output."""
+        return self._shapes[-1]
+
+    @property
+    def spiking(self) -> Iterator[tuple[str, SpikingLayer]]:
+        """(key, layer) of every layer with neurons; the key is ``layer<i>``, i its place in the file."""
+        return (
+            (layer_key(i), layer) for i, layer in enumerate(self.layers) if isinstance(layer, DenseLayer | ConvLayer)
+        )
+
+
+def layer_key(index: int) -> str:
+    """How a layer is called in messages and in output files."""
+    return f"layer{index}"
+
+
+def same_net(a: IntegerNet, b: IntegerNet) -> bool:
+    """Whether two networks are equal in every number and name."""
+    return len(a.layers) == len(b.layers) and all(_same(x, y) for x, y in zip(a.layers, b.layers, strict=True))
+
+
+def _same(a: Any, b: Any) -> bool:
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, np.ndarray):
+        return np.array_equal(a, b)
+    if hasattr(a, "__dataclass_fields__"):
+        return all(_same(getattr(a, name), getattr(b, name)) for name in a.__dataclass_fields__)
+    return bool(a == b)
+
+
+def _check(layers: tuple[Layer, ...]) -> tuple[Shape, ...]:
+    if not layers or not isinstance(layers[0], InputLayer):
+        raise InputError("an integer network begins with an input layer that tells the input's shape")
+    shapes = [layers[0].shape]
+    for index, layer in enumerate(layers[1:], start=1):
+        shapes.append(_check_layer(layer_key(index), layer, shapes[-1]))
+    if not any(isinstance(layer, DenseLayer | ConvLayer) for layer in layers):
+        raise InputError("an integer network needs at least one dense or conv layer")
+    return tuple(shapes)
+
+
+def _check_layer(key: str, layer: Layer, arriving: Shape) -> Shape:
+    if isinstance(layer, InputLayer):
+        raise InputError(f"{key}: a second input layer; netx networks have one, at the front")
+    if isinstance(layer, FlattenLayer):
+        return (int(np.prod(arriving)),)
+    if isinstance(layer, DenseLayer):
+        _check_dense(key, layer, arriving)
+    else:
+        _check_conv(key, layer, arriving)
+    if layer.bias is not None:
+        _check_range(key, "bias", layer.bias, MIN_BIAS, MAX_BIAS, "choose a smaller scale for the layer")
+    _check_neuron(key, layer.neuron, layer.shape)
+    return layer.shape
+
+
+def _check_dense(key: str, layer: DenseLayer, arriving: Shape) -> None:
+    if layer.weight.ndim != 2 or arriving != (layer.weight.shape[1],):
+        raise InputError(
+            f"{key}: dense weight has shape {list(layer.weight.shape)} but {list(arriving)} values arrive; "
+            "expected [out, in] behind a flat input (add a flatten layer)"
+        )
+    _check_shape(key, "bias", layer.bias, [layer.shape])
+    _check_shape(key, "delay", layer.delay, [layer.weight.shape])
+    if layer.delay is not None:
+        _check_range(key, "delay", layer.delay, 0, MAX_DELAY, "shorten the delay")
+    low, high = int(layer.weight.min(initial=0)), int(layer.weight.max(initial=0))
+    if low == high == 0:
+        raise UnsupportedError(
+            "every weight is 0, which netx cannot load",
+            node=key,
+            slug="all-zero-layer",
+            remedy="leave the layer out or choose a larger scale",
+        )
+    top = MAX_MIXED_WEIGHT if low < 0 else MAX_WEIGHT
+    bottom = MIN_WEIGHT
+    if layer.weight.max() == 0:
+        bottom = MIN_MIXED_WEIGHT_WITHOUT_POSITIVE
+    _check_range(key, "weight", layer.weight, bottom, top, "choose a smaller scale for the layer")
+
+
+def _check_conv(key: str, layer: ConvLayer, arriving: Shape) -> None:
+    weight = layer.weight
+    if len(arriving) != 3 or layer.input_shape != arriving:
+        raise InputError(f"{key}: a conv layer needs an input (C, H, W); {list(arriving)} arrives")
+    if weight.ndim != 4 or min(weight.shape) < 1:
+        raise InputError(f"{key}: conv weight has shape {list(weight.shape)}; expected [C_out, C_in/groups, kh, kw]")
+    if min(*layer.stride, *layer.dilation, layer.groups) < 1 or min(layer.padding) < 0:
+        raise InputError(f"{key}: stride, dilation and groups must be 1 or more and padding 0 or more")
+    if max(*weight.shape[2:], *layer.stride, *layer.padding, *layer.dilation, layer.groups) > 2**15 - 1:
+        raise InputError(f"{key}: kernel, stride, padding, dilation or groups above {2**15 - 1}")
+    if weight.shape[0] % layer.groups or weight.shape[1] * layer.groups != arriving[0]:
+        raise InputError(
+            f"{key}: weight {list(weight.shape)} with {layer.groups} groups does not fit {arriving[0]} input channels"
+        )
+    if min(layer.shape) < 1:
+        raise InputError(f"{key}: the kernel is larger than the padded input {list(arriving)}")
+    _check_shape(key, "bias", layer.bias, [weight.shape[:1], layer.shape])
+    _check_range(key, "weight", weight, MIN_WEIGHT, MAX_WEIGHT, "choose a smaller scale for the layer")
+
+
+def _check_neuron(key: str, neuron: LoihiNeuron, shape: Shape) -> None:
+    _check_shape(key, "threshold", neuron.threshold, [(), shape])
+    _check_range(key, "threshold", neuron.threshold, 0, MAX_THRESHOLD, "choose a smaller scale for the layer")
+    decays = np.array([neuron.i_decay, neuron.v_decay], np.int64)
+    _check_range(key, "decay", decays, 0, DECAY_ONE, "use a decay from 0 to 1")
+
+
+def _check_shape(key: str, what: str, values: Ints | None, accepted: list[Shape]) -> None:
+    if values is not None and values.shape not in accepted:
+        ways = " or ".join(str(list(shape)) for shape in accepted)
+        raise InputError(f"{key}: {what} has shape {list(values.shape)}; expected {ways}")
+
+
+def _check_range(key: str, what: str, values: NDArray[Any], low: int, high: int, remedy: str) -> None:
+    if values.dtype.kind not in "iu":
+        raise InputError(f"{key}: {what} holds {values.dtype}; whole numbers are accepted (round them first)")
+    found = int(values.min()), int(values.max())
+    if found[0] < low or found[1] > high:
+        raise UnsupportedError(
+            f"{what} runs from {found[0]} to {found[1]}, netx holds {low} to {high}",
+            node=key,
+            slug=f"{what}-out-of-range",
+            remedy=remedy,
+        )

@@ -1,0 +1,190 @@
+"""Lava-dl's network exchange files (``.net``, HDF5), written and read through h5py alone.
+
+Inside the file: weights in torch order, per-neuron conv thresholds and biases in Lava's
+``(W, H, C)`` order, everything else as `stl_deploy.exporters.loihi.net` has it. The NIR name of
+a layer is kept as the HDF5 attribute ``node``, which netx does not look at.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.errors import InputError
+from stl_deploy.exporters.loihi.net import (
+    ConvLayer,
+    DenseLayer,
+    FlattenLayer,
+    InputLayer,
+    IntegerNet,
+    Ints,
+    Layer,
+    LoihiNeuron,
+    Pair,
+    Shape,
+)
+from stl_deploy.exporters.loihi.records import Record, open_layers
+from stl_deploy.files import whole_file
+
+NETX_CANNOT = ("pool", "average", "convT", "unpool", "concat")
+"""Layer types that the format names and netx 0.6 raises NotImplementedError for."""
+
+
+def write_netx(net: IntegerNet, path: Path) -> None:
+    """Write ``net`` for ``lava.lib.dl.netx``, whole or not at all."""
+    with whole_file(path) as temporary, h5py.File(temporary, "w") as file:
+        for index, layer in enumerate(net.layers):
+            _write_layer(file.create_group(f"layer/{index}"), layer)
+
+
+def _write_layer(group: Any, layer: Layer) -> None:
+    if isinstance(layer, FlattenLayer):
+        group["type"] = np.bytes_("flatten")
+        return
+    group["shape"] = np.array(layer.shape, np.int64)
+    if isinstance(layer, InputLayer):
+        group["type"] = np.bytes_("input")
+        return
+    group["type"] = np.bytes_("dense" if isinstance(layer, DenseLayer) else "conv")
+    group.create_dataset("weight", data=layer.weight.astype(np.int32), compression="gzip", shuffle=True)
+    if layer.bias is not None:
+        group["bias"] = to_lava(layer.bias).astype(np.int32)
+    if isinstance(layer, ConvLayer):
+        for key in ("stride", "padding", "dilation"):
+            group[key] = np.array(getattr(layer, key), np.int64)
+        group["groups"] = layer.groups
+    elif layer.delay is not None:
+        group["delay"] = layer.delay.astype(np.int32)
+    neuron = layer.neuron
+    group["neuron/type"] = np.bytes_("CUBA")
+    group["neuron/iDecay"] = neuron.i_decay
+    group["neuron/vDecay"] = neuron.v_decay
+    group["neuron/vThMant"] = to_lava(neuron.threshold).astype(np.int32)
+    if layer.node is not None:
+        group.attrs["node"] = layer.node
+
+
+def to_lava(values: NDArray[Any]) -> NDArray[Any]:
+    """(C, H, W) to (W, H, C), and back; arrays of other ranks pass."""
+    return values.transpose(2, 1, 0) if values.ndim == 3 else values
+
+
+def read_netx(path: Path) -> IntegerNet:
+    """Read a netx file; nothing in it is trusted.
+
+    Raises InputError naming the layer and key for what is missing, not whole numbers, too large,
+    linked to elsewhere or of a kind netx cannot run; UnsupportedError for values netx cannot hold.
+    """
+    with open_layers(path) as records:
+        layers: list[Layer] = []
+        shape: Shape = ()
+        for index, record in enumerate(records):
+            layer = _read_layer(record, index, shape)
+            layers.append(layer)
+            shape = (int(np.prod(shape)),) if isinstance(layer, FlattenLayer) else layer.shape
+    try:
+        return IntegerNet(tuple(layers))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _read_layer(record: Record, index: int, arriving: Shape) -> Layer:
+    kind = record.text("type")
+    if kind == "flatten":
+        return FlattenLayer()
+    if kind == "input":
+        if record.has("neuron"):
+            raise record.error("neuron", "an input layer with neurons of its own is not supported; remove its neuron")
+        return InputLayer(shape=_shape(record))
+    if index == 0:
+        raise record.error("type", f"the first layer is '{kind}'; an 'input' layer with its shape must come first")
+    if kind == "dense":
+        return _read_dense(record)
+    if kind == "conv":
+        return _read_conv(record, arriving)
+    known = " (netx names this type but cannot run it)" if kind in NETX_CANNOT else ""
+    raise record.error("type", f"unknown layer type '{kind}'{known}; input, dense, conv and flatten are accepted")
+
+
+def _read_dense(record: Record) -> DenseLayer:
+    weight = record.whole("weight")
+    out = int(np.prod(_shape(record)))
+    if weight.ndim == 1 and out and weight.size % out == 0:
+        weight = weight.reshape(out, -1)
+    if weight.ndim != 2 or weight.shape[0] != out or weight.size == 0:
+        raise record.error("weight", f"shape {list(weight.shape)} does not fit {out} outputs; expected [out, in]")
+    return DenseLayer(
+        weight=weight,
+        bias=record.whole("bias") if record.has("bias") else None,
+        delay=_delay(record, weight) if record.has("delay") else None,
+        neuron=_read_neuron(record),
+        node=record.attribute("node"),
+    )
+
+
+def _delay(record: Record, weight: Ints) -> Ints:
+    """netx spreads one delay, one per output, or (if the counts differ) one per input over the synapses."""
+    delay = record.whole("delay")
+    if delay.ndim == 1 and delay.shape[0] == weight.shape[0]:
+        delay = delay[:, None]
+    if delay.ndim > 2 or delay.shape not in [(), weight.shape, (weight.shape[0], 1), (weight.shape[1],)]:
+        raise record.error("delay", f"shape {list(delay.shape)} does not fit weights {list(weight.shape)}")
+    return np.broadcast_to(delay, weight.shape).copy()
+
+
+def _read_conv(record: Record, arriving: Shape) -> ConvLayer:
+    weight = record.whole("weight")
+    if weight.ndim == 5 and weight.shape[4] == 1:
+        weight = weight[..., 0]
+    if weight.ndim != 4 or len(arriving) != 3:
+        raise record.error(
+            "weight", f"shape {list(weight.shape)} behind {list(arriving)}; expected [C_out, C_in/groups, kh, kw]"
+        )
+    if record.has("delay"):
+        raise record.error("delay", "netx ignores delays of conv layers; remove it")
+    layer = ConvLayer(
+        weight=weight,
+        bias=to_lava(record.whole("bias")) if record.has("bias") else None,
+        stride=_pair(record, "stride"),
+        padding=_pair(record, "padding"),
+        dilation=_pair(record, "dilation"),
+        groups=record.number("groups"),
+        input_shape=arriving,
+        neuron=_read_neuron(record),
+        node=record.attribute("node"),
+    )
+    if min(*layer.stride, layer.groups) > 0 and layer.shape != _shape(record):
+        raise record.error("shape", f"{list(_shape(record))}, but the convolution gives {list(layer.shape)}")
+    return layer
+
+
+def _read_neuron(record: Record) -> LoihiNeuron:
+    kind = record.text("neuron/type")
+    if kind not in ("CUBA", "LOIHI"):
+        raise record.error("neuron/type", f"'{kind}' neurons are not supported; CUBA is accepted")
+    if record.has("neuron/messageBits"):
+        raise record.error("neuron/messageBits", "netx 0.6 hangs on it; remove it (spikes are binary)")
+    threshold = record.whole("neuron/vThMant")
+    return LoihiNeuron(
+        i_decay=record.number("neuron/iDecay"),
+        v_decay=record.number("neuron/vDecay"),
+        threshold=to_lava(threshold.reshape(()) if threshold.shape == (1,) else threshold),
+    )
+
+
+def _shape(record: Record) -> Shape:
+    values = record.whole("shape").reshape(-1)
+    if not 1 <= values.size <= 4 or values.min() < 1:
+        raise record.error("shape", f"{values.tolist()}; one to four numbers of 1 or more are accepted")
+    return tuple(int(value) for value in values)
+
+
+def _pair(record: Record, key: str) -> Pair:
+    values = record.whole(key).reshape(-1)
+    if values.size not in (1, 2):
+        raise record.error(key, f"{values.size} numbers; one or two are accepted")
+    return int(values[0]), int(values[-1])

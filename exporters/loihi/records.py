@@ -1,0 +1,118 @@
+"""Untrusted HDF5: the layers of a netx file, read key by key with every size and link checked first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from stl_deploy.errors import InputError
+from stl_deploy.exporters.loihi.net import Ints
+
+MAX_VALUES = 2**28
+"""The most numbers one dataset may declare (1 GiB as int32)."""
+
+MAX_LAYERS = 1000
+
+
+class Record:
+    """One layer's group. Errors name the file, the layer and the key."""
+
+    def __init__(self, path: Path, group: Any, name: str) -> None:
+        self.path, self._group, self.name = path, group, name
+
+    def error(self, key: str, problem: str) -> InputError:
+        """An InputError that says where: file, layer, key."""
+        return InputError(f"{self.path}: {self.name}/{key}: {problem}")
+
+    def has(self, key: str) -> bool:
+        """Whether the key is there, as a real member of this file."""
+        return _member(self._group, key) is not None
+
+    def text(self, key: str) -> str:
+        """A short ASCII string, plain or as the only entry of an array."""
+        dataset = self._dataset(key)
+        if dataset.dtype.kind not in "SO" or dataset.size != 1 or dataset.dtype.itemsize > 64:
+            raise self.error(key, f"found {dataset.dtype} {list(dataset.shape)}; a short text is accepted")
+        value = np.asarray(dataset[()]).reshape(-1)[0]
+        text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
+        return text[:40]
+
+    def whole(self, key: str) -> Ints:
+        """An array of whole numbers within 32 bits (floats are read if they are whole, as lava-dl writes them)."""
+        dataset = self._dataset(key)
+        if dataset.dtype.kind not in "iuf" or dataset.dtype.itemsize > 8:
+            raise self.error(key, f"holds {dataset.dtype}; whole numbers are accepted")
+        if dataset.size > MAX_VALUES:
+            raise self.error(key, f"declares {dataset.size} numbers; at most {MAX_VALUES} are read")
+        try:
+            values = np.asarray(dataset[()])
+        except (OSError, ValueError) as problem:
+            raise self.error(key, f"cannot be read ({problem})") from None
+        if dataset.dtype.kind == "f" and not np.array_equal(values, np.trunc(values)):
+            raise self.error(key, "holds fractions, which netx would cut off; round to whole numbers first")
+        if values.size and (values.max() >= 2**31 or values.min() < -(2**31)):
+            raise self.error(key, "holds values beyond 32 bits")
+        return values.astype(np.int32)
+
+    def number(self, key: str) -> int:
+        """One whole number."""
+        values = self.whole(key)
+        if values.size != 1:
+            raise self.error(key, f"has shape {list(values.shape)}; one number is accepted")
+        return int(values.reshape(()))
+
+    def attribute(self, key: str) -> str | None:
+        """A short text attribute of the layer, or None."""
+        value = self._group.attrs.get(key) if key in self._group.attrs else None
+        return value[:200] if isinstance(value, str) else None
+
+    def _dataset(self, key: str) -> Any:
+        found = _member(self._group, key)
+        if found is None:
+            raise self.error(key, "missing (or a link to elsewhere); netx needs it")
+        if not isinstance(found, h5py.Dataset) or found.shape is None:
+            raise self.error(key, "is not an array of numbers or a text")
+        if found.external or found.is_virtual:
+            raise self.error(key, "keeps its data in another file; only self-contained files are read")
+        return found
+
+
+def _member(group: Any, key: str) -> Any:
+    """Follow hard links only: soft and external links could name any file on the machine."""
+    for part in key.split("/"):
+        if not isinstance(group, h5py.Group) or part not in group:
+            return None
+        if not isinstance(group.get(part, getlink=True), h5py.HardLink):
+            return None
+        group = group[part]
+    return group
+
+
+@contextmanager
+def open_layers(path: Path) -> Iterator[list[Record]]:
+    """The layers of a netx file in order; raises InputError for a missing, foreign or truncated file."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected a netx .net file")
+    try:
+        with h5py.File(path, "r") as file:
+            yield _layers(path, file)
+    except OSError as error:
+        raise InputError(f"{path}: not a netx .net file, or truncated ({error})") from None
+
+
+def _layers(path: Path, file: Any) -> list[Record]:
+    layers = _member(file, "layer")
+    if not isinstance(layers, h5py.Group) or not 1 <= len(layers) <= MAX_LAYERS:
+        raise InputError(f"{path}: no group 'layer' with 1 to {MAX_LAYERS} layers; expected a netx .net file")
+    records = []
+    for index in range(len(layers)):
+        group = _member(layers, str(index))
+        if not isinstance(group, h5py.Group):
+            raise InputError(f"{path}: layer/{index} is missing; layers are numbered from 0 without gaps")
+        records.append(Record(path, group, f"layer/{index}"))
+    return records
