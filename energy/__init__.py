@@ -1,1 +1,15 @@
 """Counts, joules and the report."""
+
+from stl_deploy.energy.count import ActivityCounter
+from stl_deploy.energy.measure import EnergyReport, energy_report, measure_energy
+from stl_deploy.energy.pricelist import PriceList, list_prices, load_prices
+
+__all__ = [
+    "ActivityCounter",
+    "EnergyReport",
+    "PriceList",
+    "energy_report",
+    "list_prices",
+    "load_prices",
+    "measure_energy",
+]

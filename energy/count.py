@@ -85,7 +85,7 @@ class ActivityCounter:
         events = x != 0
         found = nonzero_by_position(events)
         taps.positions += found
-        taps.binary = taps.binary and int(found.sum()) == np.count_nonzero(x == 1)
+        taps.binary = taps.binary and int(found.sum()) == int(np.count_nonzero(x == 1))
 
     def _end_chunk(self, steps: int, batch: int) -> None:
         if self._batch and steps != self._steps:

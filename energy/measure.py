@@ -1,0 +1,143 @@
+"""From a Program and an input to the whole energy report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from stl_deploy.energy.bill import Priced
+from stl_deploy.energy.break_even import BreakEven, break_even
+from stl_deploy.energy.coding import Coding, resolve_coding
+from stl_deploy.energy.conventions import Convention, conventions
+from stl_deploy.energy.count import ActivityCounter
+from stl_deploy.energy.counts import Counts
+from stl_deploy.energy.joules import price
+from stl_deploy.energy.pricelist import PriceList, load_prices
+from stl_deploy.graph.program import Neuron, Program, is_max_pool
+from stl_deploy.graph.run import match_inputs, run
+
+SCHEMA_VERSION = 1
+DEFAULT_PRICES = (
+    "horowitz45_fp32",
+    "horowitz45_int8",
+    "horowitz45_int8_acc32",
+    "loihi1_davies2018",
+    "loihi1_sanafe",
+)
+_CHUNK = 64
+
+
+@dataclass(frozen=True)
+class EnergyReport:
+    """Counts, joules, conventions and break-even of one network on one input.
+
+    source: what was counted (a file's name, say). coding: the input coding and who declared it.
+    """
+
+    source: str
+    counts: Counts
+    coding: Coding
+    energy: tuple[Priced, ...]
+    conventions: tuple[Convention, ...]
+    break_even: BreakEven
+    assumptions: tuple[str, ...]
+
+    @property
+    def unpriced(self) -> list[dict[str, Any]]:
+        """For each price list, what was counted and has no price in it, and what its scope leaves out."""
+        return [
+            {"price": e.prices.name, "counted": list(e.snn.unpriced if e.snn else ()), "outside": list(e.outside)}
+            for e in self.energy
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The energy JSON of INTERFACES; counts are exact integers summed over the T steps and B samples."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "source": self.source,
+            "T": self.counts.T,
+            "batch": self.counts.batch,
+            "layers": {name: layer.as_dict() for name, layer in self.counts.layers.items()},
+            "totals": self.counts.totals.as_dict(),
+            "energy": [entry.as_dict() for entry in self.energy],
+            "conventions": [row.as_dict() for row in self.conventions],
+            "break_even": self.break_even.as_dict(),
+            "assumptions": list(self.assumptions),
+            "unpriced": self.unpriced,
+        }
+
+
+def measure_energy(
+    program: Program,
+    x: NDArray[Any] | Mapping[str, NDArray[Any]],
+    *,
+    input_coding: str | None = None,
+    prices: Sequence[str | Path | PriceList] = DEFAULT_PRICES,
+    source: str = "",
+    chunk: int = _CHUNK,
+) -> EnergyReport:
+    """Run ``program`` on ``x`` ``[T, B, *input shape]``, count its activity exactly, and price the counts.
+
+    input_coding: ``spikes``, ``graded`` or ``analog``; default: the graph's metadata, else the data.
+    prices: names of built-in lists, paths of ``.toml`` files, or lists. chunk: samples run at a time.
+    Raises InputError if x does not fit the network or contradicts the coding, ConfigError for a bad price list.
+    """
+    lists = _load(prices)
+    arrays = match_inputs(program, x)
+    coding = resolve_coding(program, arrays.values(), input_coding)
+    counter = ActivityCounter(program, coding.value)
+    run(program, arrays, observe=counter, chunk=chunk)
+    return energy_report(program, counter.counts(), coding, prices=lists, source=source)
+
+
+def energy_report(
+    program: Program,
+    counts: Counts,
+    coding: Coding,
+    *,
+    prices: Sequence[str | Path | PriceList] = DEFAULT_PRICES,
+    source: str = "",
+) -> EnergyReport:
+    """Price counts that an `ActivityCounter` made during a run of ``program``."""
+    lists = _load(prices)
+    return EnergyReport(
+        source,
+        counts,
+        coding,
+        tuple(price(program, counts, entry) for entry in lists),
+        conventions(program, counts),
+        break_even(program, counts, lists),
+        _assumptions(program, counts, coding),
+    )
+
+
+def _load(prices: Sequence[str | Path | PriceList]) -> list[PriceList]:
+    return [entry if isinstance(entry, PriceList) else load_prices(entry) for entry in prices]
+
+
+def _assumptions(program: Program, counts: Counts, coding: Coding) -> tuple[str, ...]:
+    lines = [
+        coding.sentence(),
+        f"Counts are exact sums over {counts.T} time steps and {counts.batch} samples; "
+        "energies are modelled, for one inference, the mean over these samples.",
+        "A synop is a structural synapse inside the borders crossed by a non-zero input, zero weights included. "
+        "A node is AC where only 0 and 1 can arrive by structure and input coding, else MAC.",
+        "Pools are counted as pool_events, apart from synops and MACs.",
+        "The ANN twin is one dense pass of the same topology: its own zero activations were not measured, "
+        "so its energy is an upper bound.",
+        "Neuron updates are clock-driven, every neuron at every step; operations per update come from the "
+        "neuron's equations, and a comparison is priced as an add.",
+    ]
+    maxima = [n.name for n in program.of(Neuron) if is_max_pool(program, n)]
+    if maxima:
+        lines.append(
+            f"Max pooling is a sum pool and a threshold, counted as a neuron node ({', '.join(maxima)}). "
+            "synops_pool_folded behind a max pool is the cost of its events, not a chip's equivalent of it."
+        )
+    if program.recurrent:
+        lines.append("The network has loops; the ANN twin takes each of their weights once per inference.")
+    return tuple(lines)
