@@ -1,0 +1,138 @@
+"""The energy JSON: its keys to the letter, the input coding, and bad input."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from stl_deploy.energy import list_prices, measure_energy
+from stl_deploy.errors import InputError
+from stl_deploy.graph.program import Program
+from tests.energy.nets import conv, f32, lif, linear, pool, program, start
+
+TAPPED = {
+    "in_nonzero",
+    "binary_input",
+    "synops",
+    "synops_nonzero_w",
+    "synapses",
+    "dense_macs_exact",
+    "dense_macs_nominal",
+    "bias_adds",
+    "op",
+}
+NEURON = {"neurons", "neuron_updates", "neuron_updates_touched", "spikes"}
+
+
+def net(**metadata: object) -> Program:
+    return program(
+        start((1, 4, 4)),
+        conv("c", "in", np.ones((2, 1, 3, 3)), (1, 4, 4), padding=((1, 1), (1, 1))),
+        lif("n", "c", (2, 4, 4)),
+        pool("p", "n", (2, 4, 4)),
+        conv("d", "p", np.ones((1, 2, 2, 2)), (2, 2, 2)),
+        lif("m", "d", (1, 1, 1)),
+        metadata=metadata,
+    )
+
+
+def spikes(T: int = 3, B: int = 4) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 2, (T, B, 1, 4, 4)).astype(np.float32)
+
+
+def test_the_keys_are_those_of_the_contract() -> None:
+    data = json.loads(json.dumps(measure_energy(net(), spikes(), source="net.nir").as_dict(), allow_nan=False))
+    assert set(data) == {
+        "schema_version",
+        "source",
+        "T",
+        "batch",
+        "layers",
+        "totals",
+        "energy",
+        "conventions",
+        "break_even",
+        "assumptions",
+        "unpriced",
+    }
+    assert (data["source"], data["T"], data["batch"]) == ("net.nir", 3, 4)
+    assert list(data["layers"]) == ["c", "n", "p", "d", "m"]
+    assert set(data["layers"]["c"]) == set(data["layers"]["p"]) == TAPPED
+    assert set(data["layers"]["d"]) == TAPPED | {"synops_pool_folded"}
+    assert set(data["layers"]["n"]) == NEURON
+    assert set(data["totals"]) == {
+        "synops_AC",
+        "synops_MAC",
+        "synops",
+        "dense_macs_exact",
+        "dense_macs_nominal",
+        "ann_macs_exact",
+        "ann_macs_nominal",
+        "bias_adds",
+        "neuron_updates",
+        "neuron_updates_touched",
+        "spikes",
+        "pool_events",
+    }
+    for counts in data["layers"].values():
+        for key, value in counts.items():
+            assert isinstance(value, str if key == "op" else bool if key == "binary_input" else int), key
+    assert all(entry["label"] == "modelled" for entry in (*data["energy"], *data["conventions"]))
+    for entry in data["energy"]:
+        assert {"price", "scope", "source", "evidence"} <= set(entry)
+
+
+def test_chunks_of_samples_change_nothing() -> None:
+    assert measure_energy(net(), spikes(), chunk=1).as_dict() == measure_energy(net(), spikes(), chunk=99).as_dict()
+
+
+def test_every_shipped_list_can_be_applied() -> None:
+    data = measure_energy(net(), spikes(), prices=list_prices()).as_dict()
+    assert len(data["energy"]) == len(list_prices())
+    json.dumps(data, allow_nan=False)
+
+
+def test_a_silent_network_reports_zeros_not_errors() -> None:
+    data = measure_energy(net(), spikes() * 0).as_dict()
+    assert data["totals"]["spikes"] == data["totals"]["synops"] == 0
+    json.dumps(data, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("x", "metadata", "declared", "coding", "op"),
+    [
+        ([0, 1], {}, None, "spikes (inferred from the whole input: it holds only 0 and 1)", "AC"),
+        ([0, 0.5], {}, None, "analog (inferred", "MAC"),
+        ([0, 1], {"input_coding": "analog"}, None, "analog (as the graph's metadata declare)", "MAC"),
+        ([0, 1], {"input_coding": "analog"}, "spikes", "spikes (as declared)", "AC"),
+        ([0, 3], {}, "graded", "graded (as declared)", "MAC"),
+    ],
+)
+def test_the_input_coding_and_where_it_comes_from(
+    x: list[float], metadata: dict[str, object], declared: str | None, coding: str, op: str
+) -> None:
+    one = program(start((2,)), linear("l", "in", [[1, 1]]), metadata=metadata)
+    report = measure_energy(one, f32([[x]]), input_coding=declared)
+    assert any(coding in line for line in report.assumptions)
+    assert report.counts.weighted["l"].op == op
+
+
+@pytest.mark.parametrize(
+    ("x", "declared", "sentence"),
+    [
+        ([0, 2], "spikes", r"coding is 'spikes' \(caller\) but the input holds 2; spikes are 0 or 1"),
+        ([0, 0.5], "graded", r"coding is 'graded' \(caller\) but the input holds 0.5; graded events carry whole"),
+        ([0, 1], "rate", r"input coding 'rate' \(caller\); accepted: spikes, graded, analog"),
+    ],
+)
+def test_an_input_that_contradicts_its_coding_is_refused(x: list[float], declared: str, sentence: str) -> None:
+    one = program(start((2,)), linear("l", "in", [[1, 1]]))
+    with pytest.raises(InputError, match=sentence):
+        measure_energy(one, f32([[x]]), input_coding=declared)
+
+
+def test_no_time_steps_are_refused() -> None:
+    with pytest.raises(InputError, match="T, B >= 1"):
+        measure_energy(net(), spikes(T=0))

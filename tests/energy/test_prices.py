@@ -1,0 +1,112 @@
+"""Price lists: what is shipped, and what a user's file may hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stl_deploy.energy import list_prices, load_prices
+from stl_deploy.energy.pricelist import TERMS
+from stl_deploy.errors import ConfigError, InputError
+
+GOOD = """
+title = "Mine"
+scope = "arithmetic"
+node = "28 nm"
+year = 2020
+evidence = "measured"
+source = "bench"
+
+[terms]
+mac = { value = 2.0, unit = "pJ" }
+sram_8KB = { value = [1, 2], unit = "nJ/64bit" }
+"""
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_users_list_is_read_in_si_units(tmp_path: Path) -> None:
+    prices = load_prices(written(tmp_path, GOOD))
+    assert (prices.name, prices.scope, prices.evidence) == ("mine", "arithmetic", "measured")
+    assert prices.terms["mac"].low == prices.terms["mac"].high == pytest.approx(2e-12)
+    assert (prices.terms["sram_8KB"].low, prices.terms["sram_8KB"].high) == pytest.approx((1e-9, 2e-9))
+    assert prices.terms["sram_8KB"].text == "1 to 2 nJ/64bit"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("value = 2.0", "value = -2.0", r"'mac' has value -2.0; a number from 0 up"),
+        ("value = 2.0", "value = nan", r"'mac' has value nan"),
+        ("value = 2.0", "value = true", r"'mac' has value True"),
+        ("[1, 2]", "[2, 1]", r"'sram_8KB' has value \[2, 1\]"),
+        (', unit = "pJ"', "", r"'mac' is \{'value': 2.0\}; expected .* unit one of: fJ, pJ"),
+        ('{ value = 2.0, unit = "pJ" }', "2.0", r"'mac' is 2.0; expected"),
+        ('"pJ"', '"parsec"', r"'mac' has unit 'parsec'; accepted: fJ, pJ"),
+        ("nJ/64bit", "nJ/32bit", r"memory is priced per 64-bit access"),
+        ("nJ/64bit", "nJ", r"'sram_8KB' has unit 'nJ'; accepted: .*64-bit access"),
+        ("mac =", "mack =", r"unknown term 'mack'; accepted: ac, add"),
+        ("mac =", "synop =", r"scope 'arithmetic': unknown term 'synop'"),
+        ('node = "28 nm"', 'nodes = "28 nm"', r"unknown key 'nodes'"),
+        ('node = "28 nm"', "", r"key 'node' is missing"),
+        ('"28 nm"', "28", r"'node' is 28; a text"),
+        ("2020", '"2020"', r"'year' is '2020'; a whole number"),
+        ('"measured"', '"believed"', r"'evidence' is 'believed'; accepted: measured, calibrated"),
+        ('"arithmetic"', '["arithmetic"]', r"'scope' is \['arithmetic'\]"),
+    ],
+)
+def test_a_wrong_key_value_or_unit_is_one_sentence(tmp_path: Path, old: str, new: str, sentence: str) -> None:
+    assert old in GOOD
+    with pytest.raises(ConfigError, match=sentence):
+        load_prices(written(tmp_path, GOOD.replace(old, new, 1)))
+
+
+def test_terms_cannot_be_added_to_an_all_in_price(tmp_path: Path) -> None:
+    text = GOOD.replace("arithmetic", "all-in").replace("mac =", "neuron_active =")
+    with pytest.raises(ConfigError, match=r"scope 'all-in': unknown term 'neuron_active'; accepted: mac, synop"):
+        load_prices(written(tmp_path, text))
+
+
+def test_what_is_no_price_list(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no price list 'horowitz'; there are: .*horowitz45_fp32.*\.toml"):
+        load_prices("horowitz")
+    with pytest.raises(InputError, match="No such file"):
+        load_prices(tmp_path / "none.toml")
+    with pytest.raises(InputError, match="not TOML"):
+        load_prices(written(tmp_path, "= ="))
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="not a text file"):
+        load_prices(tmp_path / "bytes.toml")
+
+
+def test_every_shipped_list_loads_and_names_its_source() -> None:
+    lists = list_prices()
+    assert {"horowitz45_fp32", "horowitz45_int8", "horowitz45_int8_acc32", "jouppi7_fp32"} <= {p.name for p in lists}
+    assert {"loihi1_davies2018", "loihi1_sanafe"} <= {p.name for p in lists}
+    for prices in lists:
+        assert prices.source, prices.name
+        assert prices.caveat, prices.name
+        assert set(prices.terms) <= set(TERMS[prices.scope])
+
+
+@pytest.mark.parametrize("prices", [p for p in list_prices() if p.scope == "arithmetic"], ids=lambda p: p.name)
+def test_a_mac_is_a_multiply_and_an_accumulate(prices: object) -> None:
+    terms = prices.terms  # type: ignore[attr-defined]
+    assert terms["mac"].low == pytest.approx(terms["mul"].low + terms["ac"].low, rel=1e-9)
+    assert terms["add"].low == terms["ac"].low
+
+
+def test_memory_is_priced_for_64_bits() -> None:
+    terms = load_prices("horowitz45_fp32").terms
+    assert terms["sram_1MB"].text == "100 pJ/64bit"
+    assert terms["dram"].text == "1300 to 2600 pJ/64bit"
+
+
+def test_32_bit_accumulators_make_the_mac_three_adds() -> None:
+    terms = load_prices("horowitz45_int8_acc32").terms
+    assert terms["mac"].low / terms["ac"].low == pytest.approx(3)
