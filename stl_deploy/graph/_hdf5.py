@@ -58,7 +58,10 @@ class Scan:
         """The names in a group, in order."""
         if len(group) + len(self._seen) > _MAX_OBJECTS:
             raise self._error(f"holds more than {_MAX_OBJECTS} objects")
-        return list(group)
+        names = list(group)
+        if not all(isinstance(name, str) for name in names):
+            raise self._error(f"a name in {group.name!a} is no UTF-8 text")
+        return names
 
     def child(self, group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
         """An object of a group, or None if there is none of that name."""

@@ -6,7 +6,7 @@ the lowering itself, so rules exist once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import nir
@@ -60,7 +60,7 @@ def check(
     """
     try:
         if isinstance(source, Program):
-            found = [*_soundness(source.nodes), *_asked(source, targets)]
+            found = [*_soundness(source.nodes, _read(source.nodes)), *_asked(source, targets)]
             return _report({node.name: (node, type(node).__name__) for node in source.nodes}, found, targets, None)
         return _check_graph(source, dialect, targets)
     except Exception as error:
@@ -77,7 +77,8 @@ def _check_graph(graph: nir.NIRGraph, dialect: Dialect | None, targets: Mapping[
         for name in lowering.unreached
     ]
     found += [Finding("shapes-assumed", "info", None, said) for said in lowering.reading.assumptions()]
-    found += _soundness(lowering.nodes.values())
+    read = {source.node for sources in lowering.wiring.sources.values() for source in sources}
+    found += _soundness(lowering.nodes.values(), read)
     found += _shapes_declared(lowering)
     if dialect is None and "dialect" not in own_metadata(graph):
         found += _assumed(lowering)
@@ -120,11 +121,13 @@ def _asked(program: Program, targets: Mapping[str, TargetCheck]) -> Iterator[Fin
             yield from_error(error, target)
 
 
-def _soundness(nodes: Iterable[Node]) -> Iterator[Finding]:
+def _read(nodes: Iterable[Node]) -> set[str]:
+    return {source.node for node in nodes for source in node.sources}
+
+
+def _soundness(nodes: Iterable[Node], read: Collection[str]) -> Iterator[Finding]:
     """Numbers that can be run, and structure that can be lowered, but that hardly anyone means."""
-    everything = tuple(nodes)
-    read = {source.node for node in everything for source in node.sources}
-    for node in everything:
+    for node in nodes:
         if node.name not in read and not isinstance(node, Output):
             yield Finding("unread", "warning", node.name, "nothing reads it", "remove it, or lead it to an Output")
         if isinstance(node, Neuron):

@@ -25,17 +25,17 @@ def numbers(name: str, node: Any, field: str) -> NDArray[Any]:
         raise GraphError(f"field '{field}' is {_kind(value, array)}; numbers are accepted", node=name, slug="bad-field")
     if array.dtype not in (np.float32, np.float64):
         array = array.astype(np.float32 if array.dtype == np.float16 else np.float64)
-    _require_finite(name, field, array)
+    _require_finite(name, f"field '{field}'", array)
     return array
 
 
-def _require_finite(name: str, field: str, array: NDArray[Any]) -> None:
+def _require_finite(name: str, what: str, array: NDArray[Any]) -> None:
     # Minimum and maximum carry NaN along and need no temporary of the array's size.
     if not array.size or (np.isfinite(array.min()) and np.isfinite(array.max())):
         return
     bad = np.argwhere(~np.isfinite(array))[0].tolist()
     raise GraphError(
-        f"field '{field}' is {array[tuple(bad)]} at index {bad}; finite numbers are accepted",
+        f"{what} is {array[tuple(bad)]} at index {bad}; finite numbers are accepted",
         node=name,
         slug="not-finite",
     )
@@ -47,18 +47,18 @@ def _kind(value: Any, array: NDArray[Any]) -> str:
     return f"of type {type(value).__name__ if array.dtype.kind == 'O' else array.dtype}"
 
 
-def float32(name: str, field: str, array: NDArray[Any]) -> Floats:
-    """Rounded to float32, without a copy if it is float32 already; raises GraphError if a value overflows."""
+def float32(name: str, what: str, array: NDArray[Any]) -> Floats:
+    """Rounded to float32; raises GraphError if a value is not finite there."""
     with np.errstate(over="ignore"):
         rounded = np.asarray(array).astype(np.float32, copy=False)
-    if rounded is not array:
-        _require_finite(name, f"{field} in float32", rounded)
+    _require_finite(name, f"{what} in float32", rounded)
     return rounded
 
 
 def weights(name: str, node: Any, field: str = "weight") -> Floats:
     """A weight array as float32, without a copy if it is float32 already."""
-    return float32(name, field, numbers(name, node, field))
+    array = numbers(name, node, field)
+    return array if array.dtype == np.float32 else float32(name, f"field '{field}'", array)
 
 
 def optional_bias(name: str, node: Any, channels: int) -> Floats | None:

@@ -109,7 +109,7 @@ def lower_flatten(name: str, node: nir.Flatten, shape: Shape, sources: Sources, 
 def lower_scale(name: str, node: nir.Scale, shape: Shape, sources: Sources, reading: Reading) -> Scale:
     """Elementwise scale that fits the input's shape."""
     scale = fit(name, "scale", numbers(name, node, "scale"), shape, reading.strict)
-    return Scale(name=name, shape=shape, sources=sources, scale=float32(name, "scale", scale))
+    return Scale(name=name, shape=shape, sources=sources, scale=float32(name, "field 'scale'", scale))
 
 
 def lower_delay(name: str, node: nir.Delay, shape: Shape, sources: Sources, reading: Reading, dt: float) -> Delay:

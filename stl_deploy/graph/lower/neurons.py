@@ -72,7 +72,7 @@ class _Reader:
         return fit(self.name, field, numbers(self.name, self.node, field), self.shape, self.strict)
 
     def __call__(self, field: str) -> Floats:
-        return float32(self.name, field, self.raw(field))
+        return float32(self.name, f"field '{field}'", self.raw(field))
 
     def f32(self, what: str, array: NDArray[Any]) -> Floats:
         """Rounded to float32; raises GraphError if ``what`` overflows."""

@@ -37,6 +37,6 @@ class Reading:
 READINGS = tuple(
     Reading(strict, input_batch, flatten_batch)
     for strict in (True, False)
-    for input_batch, flatten_batch in ((False, False), (False, True), (True, True), (True, False))
+    for input_batch, flatten_batch in ((False, False), (False, True), (True, False), (True, True))
 )
 """In the order they are tried."""

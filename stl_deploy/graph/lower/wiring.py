@@ -118,7 +118,7 @@ class _Opened:
     def _port(self, name: str, ends: Mapping[str, list[str]], kind: str) -> str | None:
         ports = ends.get(name, [name])
         if len(ports) == 1:
-            return ports[0]
+            return ports[0] if ports[0] in self.nodes else None
         self._fail(f"a nested graph with {len(ports)} {kind} nodes; an edge to or from it needs one", name, "ports")
         return None
 

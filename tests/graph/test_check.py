@@ -1,0 +1,161 @@
+"""The check: total, complete, anchored."""
+
+import json
+
+import nir
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stl_deploy.errors import UnsupportedError
+from stl_deploy.graph.check import check, check_file
+from stl_deploy.graph.dialect import Dialect
+from stl_deploy.graph.findings import Finding
+from stl_deploy.graph.lower import lower
+from stl_deploy.graph.nirfile import ForeignNode, write_nir
+from tests.graph.nets import a, chain, iff, lif
+from tests.graph.oracle import nets
+
+
+def slugs(report, severity="error"):
+    return {(f.slug, f.node) for f in report.findings if f.severity == severity}
+
+
+def test_a_sound_graph_is_faithful_everywhere():
+    net = chain([2], nir.Linear(np.ones((2, 2), np.float32)), lif((2,), r=2))
+    net.metadata = {"stl_deploy": {"dialect": {"compare": "ge"}, "input": {"fraction_bits": 0, "max": 1.0}}}
+    report = check(net)
+    assert report.ok
+    assert report.targets == {"nir": "faithful", "onnx": "faithful"}
+    assert [(n.node, n.kind, n.shape) for n in report.nodes] == [
+        ("input", "Input", (2,)),
+        ("n0", "Linear", (2,)),
+        ("n1", "LIF", (2,)),
+        ("output", "Output", (2,)),
+    ]
+    assert slugs(report) == slugs(report, "warning") == set()
+
+
+def test_every_broken_node_is_found_at_once():
+    net = chain(
+        [3],
+        nir.Linear(np.full((2, 3), np.nan, np.float32)),
+        lif((2,), theta=-1),
+        lonely=ForeignNode("is strange", "unknown-type"),
+        unfed=nir.Scale(a(1)),
+        extra=[("input", "lonely"), ("ghost", "n1"), ("unfed", "output")],
+    )
+    report = check(net)
+    assert not report.ok
+    assert slugs(report) == {
+        ("unknown-node", None),
+        ("not-finite", "n0"),
+        ("unknown-type", "lonely"),
+        ("no-source", "unfed"),
+    }
+    assert {n.node: n.targets["nir"] for n in report.nodes} == {
+        "input": "unjudged",
+        "n0": "unsupported",
+        "n1": "unjudged",
+        "lonely": "unsupported",
+        "unfed": "unsupported",
+        "output": "unjudged",
+    }
+    assert ("not-reached", "n1") in slugs(report, "info")
+    assert json.loads(json.dumps(report.as_dict()))["ok"] is False
+
+
+def test_dt_larger_than_tau_is_told():
+    net = chain([2], lif((2,), tau=a(1e-4, 4e-5)))
+    (found,) = (f for f in check(net, Dialect()).findings if f.slug == "dt-over-tau")
+    assert found.node == "n0"
+    assert found.reason == "dt is larger than τ, so the decay is -1.5 and the potential can grow without bound"
+
+
+def test_sums_that_are_not_exact_make_onnx_approximate():
+    report = check(chain([2], nir.Linear(a(0.1, 0.2).reshape(1, 2)), lif((1,))), Dialect())
+    assert report.targets == {"nir": "faithful", "onnx": "approximate"}
+    assert {n.node: n.targets["onnx"] for n in report.nodes}["n0"] == "approximate"
+    assert {n.node: n.targets["onnx"] for n in report.nodes}["n1"] == "faithful"
+
+
+def test_a_missing_dialect_names_the_options_that_matter():
+    net = chain([1], iff((1,)), nir.Threshold(a(0.5)))
+    (found,) = (f for f in check(net).findings if f.slug == "dialect-assumed")
+    assert found.reason.endswith("assumed: dt 0.0001, compare gt, reset value, spikes_per_step one")
+    assert not any(f.slug == "dialect-assumed" for f in check(net, Dialect()).findings)
+    assert not any(f.slug == "dialect-assumed" for f in check(chain([1], nir.Scale(a(1)))).findings)
+
+
+def test_a_batch_size_in_the_shapes_is_told():
+    (found,) = (
+        f for f in check(chain([8, 2], nir.Linear(np.ones((1, 2), np.float32)))).findings if f.slug == "shapes-assumed"
+    )
+    assert found.reason == "the first axis of the Input shape is taken for a batch size"
+
+
+def test_what_nothing_reads_is_told():
+    net = chain([1], iff((1,)), dead=nir.Scale(a(1)), extra=[("n0", "dead")])
+    assert ("unread", "dead") in slugs(check(net), "warning")
+
+
+def test_targets_answer_with_findings_or_refusals():
+    def rough(program):
+        yield Finding("rounds", "warning", "n0", "rounds the leak", "accept it")
+
+    def refuses(program):
+        raise UnsupportedError("has no leak", node="n0", slug="no-leak", remedy="drop it")
+
+    def notes(program):
+        yield Finding("slow", "info", "n0", "is slow there")
+
+    net = chain([1], lif((1,)))
+    for source in (net, lower(net)):
+        report = check(source, targets={"rough": rough, "chip": refuses, "ok": notes})
+        assert report.targets == {"rough": "approximate", "chip": "unsupported", "ok": "faithful"}
+        (found,) = (f for f in report.findings if f.target == "chip")
+        assert (found.slug, found.node, found.reason, found.remedy) == ("no-leak", "n0", "has no leak", "drop it")
+        assert not report.ok
+
+
+def test_files_that_cannot_be_read_give_a_report(tmp_path):
+    report = check_file(tmp_path / "none.nir")
+    assert not report.ok
+    assert report.targets == {"nir": "unsupported", "onnx": "unsupported"}
+    assert [f.slug for f in report.findings] == ["bad-input"]
+    write_nir(chain([1], lif((1,))), tmp_path / "net.nir")
+    assert check_file(tmp_path / "net.nir").ok
+
+
+def test_a_wrong_dialect_in_the_metadata_is_a_finding():
+    net = chain([1], lif((1,)))
+    net.metadata = {"stl_deploy": {"dialect": {"dt": -1}}}
+    assert [f.slug for f in check(net).findings] == ["bad-input"]
+
+
+@pytest.mark.parametrize("junk", [None, 3, "net", nir.Scale(a(1)), chain([1], object()), {"nodes": 1}])
+def test_it_never_raises(junk):
+    assert not check(junk).ok
+
+
+@settings(max_examples=150, deadline=None)
+@given(net=nets(), data=st.data())
+def test_random_damage_is_always_anchored_and_never_unexpected(net, data):
+    name = data.draw(st.sampled_from(sorted(net.nodes)))
+    node = net.nodes[name]
+    arrays = sorted(f for f in vars(node) if isinstance(getattr(node, f), np.ndarray))
+    if arrays:
+        field = data.draw(st.sampled_from(arrays))
+        value = getattr(node, field)
+        damage = data.draw(st.sampled_from([np.nan, np.inf, 1e39, "shape", "text", None]))
+        if damage == "shape":
+            setattr(node, field, np.ones((*value.shape, 7)))
+        elif damage is None or damage == "text":
+            setattr(node, field, damage)
+        else:
+            setattr(node, field, np.full(value.shape, damage))
+        report = check(net)
+        assert {n.node for n in report.nodes} == set(net.nodes)
+        assert "unexpected" not in {f.slug for f in report.findings}
+        assert {f.node for f in report.findings if f.severity == "error"} <= {name}

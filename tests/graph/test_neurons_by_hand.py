@@ -1,0 +1,149 @@
+"""Each neuron type and each dialect option against numbers worked out by hand."""
+
+import nir
+import numpy as np
+import pytest
+
+from stl_deploy.graph.dialect import Dialect
+from stl_deploy.graph.lower import lower
+from stl_deploy.graph.run import run
+from tests.graph.nets import a, bare, chain, full, iff, lif, steps
+
+HALF = Dialect(dt=1e-4)
+
+
+def out(node, drive, dialect=HALF):
+    """What one neuron puts out, step by step."""
+    x = steps(*([value] for value in drive))
+    return run(lower(chain([1], node), dialect), x).y[:, 0, 0].tolist()
+
+
+def test_lif_leaks_fires_above_threshold_and_resets():
+    # decay 0.5, gain 0.5·r = 1 with r = 2: v = 0.75, 1.125 (fires, reset), 0.25, 1.0 (not above 1), 1.125
+    assert out(lif((1,), r=2), [0.75, 0.75, 0.25, 0.875, 0.625]) == [0, 1, 0, 0, 1]
+
+
+def test_greater_or_equal_fires_at_a_tie():
+    assert out(lif((1,), r=2), [1.0, 0.0]) == [0, 0]
+    assert out(lif((1,), r=2), [1.0, 0.0], Dialect(compare="ge")) == [1, 0]
+
+
+def test_gain_is_dt_over_tau_times_r():
+    assert out(lif((1,), r=1, theta=0.25), [0.5, 0.75]) == [0, 1]
+
+
+def test_leak_potential_pulls_towards_v_leak():
+    # v <- 0.5 v + 0.5·4: 2, 3, 3.5 (fires above 3.25, to 0), 2
+    assert out(lif((1,), v_leak=4, theta=3.25), [0, 0, 0, 0]) == [0, 0, 1, 0]
+
+
+def test_reset_to_a_value():
+    # after the first spike v = 0.75, so 0.375 + 0.6875 > 1 fires again
+    assert out(lif((1,), r=2, v_reset=0.75), [1.25, 0.6875]) == [1, 1]
+    assert out(lif((1,), r=2), [1.25, 0.6875]) == [1, 0]
+
+
+def test_reset_by_subtraction_keeps_what_is_over():
+    # 2.5 fires, 1.5 left; 0.75 + 0.5 = 1.25 fires, 0.25 left; 0.125
+    assert out(lif((1,), r=2), [2.5, 0.5, 0.0], Dialect(reset="subtract")) == [1, 1, 0]
+
+
+def test_delayed_subtraction_comes_after_the_leak():
+    # 2.5 fires; 0.5·2.5 + 0.5 - 1 = 0.75; 0.375 + 0.75 = 1.125 fires; 0.5625 + 0 - 1 = -0.4375
+    dialect = Dialect(reset="subtract_delayed")
+    assert out(lif((1,), r=2), [2.5, 0.5, 0.75, 0.0], dialect) == [1, 0, 1, 0]
+    assert out(lif((1,), r=2), [2.5, 0.5, 0.75, 0.0], Dialect(reset="subtract")) == [1, 1, 0, 0]
+
+
+def test_several_spikes_in_one_step():
+    dialect = Dialect(reset="subtract", spikes_per_step="many", compare="ge")
+    # 3.5 gives 3, 0.5 left; 0.25 + 1.75 = 2.0 gives 2, 0 left; -4 gives none
+    assert out(lif((1,), r=2), [3.5, 1.75, -4.0], dialect) == [3, 2, 0]
+
+
+@pytest.mark.parametrize(("v_min", "expected"), [(None, 0), (-1.0, 1), ("-threshold", 1)])
+def test_the_potential_is_held_above_v_min(v_min, expected):
+    # -8 is clipped to -1; then -0.5 + 1.75 = 1.25 fires; unclipped -4 + 1.75 does not
+    assert out(lif((1,), r=2), [-8.0, 1.75], Dialect(v_min=v_min)) == [0, expected]
+
+
+def test_start_at_v_reset():
+    assert out(lif((1,), r=2, v_reset=0.75), [0.6875], Dialect(start="v_reset")) == [1]
+    assert out(lif((1,), r=2, v_reset=0.75), [0.6875]) == [0]
+
+
+def test_exponential_leak_has_input_gain_one():
+    tau = np.float32(1 / np.log(2))
+    node = bare(nir.LI, tau=a(tau), r=a(5), v_leak=a(0))
+    got = out(node, [1.0, 0.0, 0.0], Dialect(dt=1.0, leak="exp"))
+    decay = np.float32(np.exp(-1 / np.float64(tau)))
+    assert got == [1.0, float(decay), float(decay * decay)]
+
+
+def test_exponential_leak_towards_v_leak():
+    node = bare(nir.LI, tau=a(1 / np.log(2)), r=a(1), v_leak=a(8))
+    assert out(node, [0.0, 0.0], Dialect(dt=1.0, leak="exp")) == pytest.approx([4, 6])
+
+
+def test_if_integrates_dt_r_x_without_leak():
+    assert out(iff((1,), r=1e4, theta=2), [1, 1, 1, 1]) == [0, 0, 1, 0]
+
+
+def test_integrators_put_out_their_potential():
+    assert out(bare(nir.I, r=a(2)), [1, 1, -3], Dialect(dt=0.5)) == [1, 2, -1]
+    assert out(bare(nir.LI, tau=a(2), r=a(4), v_leak=a(1)), [1, 0, 0], Dialect(dt=1)) == [2.5, 1.75, 1.375]
+
+
+def test_threshold_has_no_memory_and_no_reset():
+    node = bare(nir.Threshold, threshold=a(1))
+    assert out(node, [0.75, 0.75, 1.0, 1.5]) == [0, 0, 0, 1]
+    assert out(node, [1.0], Dialect(compare="ge")) == [1]
+
+
+def cuba(kind=nir.CubaLI, **more):
+    return bare(kind, tau_syn=a(2), tau_mem=a(4), r=a(4), v_leak=a(0), w_in=a(2), **more)
+
+
+def test_cuba_euler_steps_the_current_first():
+    # i <- 0.5 i + 0.5·2·x: 1, 0.5, 0.25;  v <- 0.75 v + 1·i: 1, 1.25, 1.1875
+    assert out(cuba(), [1, 0, 0], Dialect(dt=1)) == [1, 1.25, 1.1875]
+
+
+def test_cuba_exp_add_decays_what_has_arrived():
+    syn, mem = (np.exp(-1 / tau) for tau in (2, 4))
+    i = [2 * syn, 2 * syn**2]
+    got = out(cuba(), [1, 0], Dialect(dt=1, synapse="exp_add"))
+    assert got == pytest.approx([i[0], i[0] * mem + i[1]], rel=1e-6)
+
+
+def test_cuba_lif_fires_and_resets_the_potential_only():
+    node = cuba(nir.CubaLIF, v_threshold=a(1.125), v_reset=a(0))
+    # v: 1, 1.25 (fires, 0), 0.25, 0.3125
+    assert out(node, [1, 0, 0, 0], Dialect(dt=1)) == [0, 1, 0, 0]
+
+
+def test_fields_differ_by_neuron():
+    node = lif((3,), tau=a(1e-4, 2e-4, 4e-4), r=a(1, 2, 4), theta=a(1, 0.5, 2), v_reset=a(0, 1, 0))
+    y = run(lower(chain([3], node), HALF), steps([1, 1, 1], [1, 0.25, 1], [2, 0, 1])).y[:, 0].tolist()
+    # decays 0, 0.5, 0.75; first 1, 1, 2 (fires); second 1 (fires), 0.75 (fires), 0.5; third 1, 1.75, 2.3125 (fires)
+    assert y == [[0, 1, 0], [0, 1, 0], [1, 0, 1]]
+
+
+def test_states_start_anew_for_every_sample_and_run():
+    program = lower(chain([1], lif((1,), r=2)), HALF)
+    x = np.full((2, 3, 1), 0.75, np.float32)
+    for _ in range(2):
+        assert run(program, x, chunk=1).y[:, :, 0].tolist() == [[0, 0, 0], [1, 1, 1]]
+
+
+def test_missing_v_reset_is_zero():
+    node = lif((1,), r=2)
+    node.v_reset = None
+    assert out(node, [1.25, 0.6875]) == [1, 0]
+
+
+@pytest.mark.parametrize("value", [full((), 2e-4), full((1,), 2e-4), np.float64(2e-4)])
+def test_one_value_stands_for_all_neurons(value):
+    node = lif((3,), r=2)
+    node.tau = value
+    assert run(lower(chain([3], node), HALF), steps([1.25, 1, 2])).y[0, 0].tolist() == [1, 0, 1]

@@ -1,0 +1,286 @@
+"""What lowering and the run refuse, in one sentence that names the node."""
+
+import nir
+import numpy as np
+import pytest
+
+from stl_deploy.errors import GraphError, InputError
+from stl_deploy.graph.dialect import Dialect, load_dialect
+from stl_deploy.graph.lower import lower, try_lower
+from stl_deploy.graph.run import run
+from tests.graph.nets import a, bare, chain, graph, iff, lif, steps
+
+ONES = np.ones((2, 3), np.float32)
+
+
+def conv(**changes):
+    fields = dict(weight=np.ones((2, 1, 3, 3), np.float32), bias=None, stride=1, padding=0, dilation=1, groups=1)
+    return bare(nir.Conv2d, **{**fields, **changes})
+
+
+class Exotic(nir.NIRNode):
+    def __init__(self):
+        self.input_type, self.output_type, self.metadata = {"input": None}, {"output": None}, {}
+
+
+REFUSED = {
+    "nan": (
+        chain([3], nir.Linear(np.array([[1, 1, np.nan], [0, 0, 0]], np.float32))),
+        "node 'n0': field 'weight' is nan at index [0, 2]; finite numbers are accepted",
+    ),
+    "infinite threshold": (
+        chain([2], lif((2,), theta=a(1, np.inf))),
+        "node 'n0': field 'v_threshold' is inf at index [1]; finite numbers are accepted",
+    ),
+    "over float32": (
+        chain([1], nir.Linear(np.full((1, 1), 1e39))),
+        "node 'n0': field 'weight' in float32 is inf at index [0, 0]; finite numbers are accepted",
+    ),
+    "weights of text": (
+        chain([1], bare(nir.Linear, weight="heavy")),
+        "node 'n0': field 'weight' is of type <U5; numbers are accepted",
+    ),
+    "missing field": (chain([1], bare(nir.Linear)), "node 'n0': field 'weight' is missing; numbers are accepted"),
+    "theta 0": (
+        chain([2], lif((2,), theta=a(1, 0))),
+        "node 'n0': v_threshold is 0 at index [1]; a neuron needs a threshold above 0",
+    ),
+    "theta below 0": (
+        chain([2], iff((2,), theta=-1)),
+        "node 'n0': v_threshold is -1 at every neuron; a neuron needs a threshold above 0",
+    ),
+    "theta vanishes in float32": (
+        chain([1], bare(nir.IF, r=a(1), v_threshold=np.array([1e-60]))),
+        "node 'n0': v_threshold is 0 at every neuron; a neuron needs a threshold above 0",
+    ),
+    "tau 0": (
+        chain([2], lif((2,), tau=a(1, 0))),
+        "node 'n0': tau is 0 at index [1]; a time constant must be above 0",
+    ),
+    "tau vanishes beside dt": (
+        chain([1], lif((1,), tau=1e-45)),
+        "node 'n0': dt/τ·r in float32 is inf at index []; finite numbers are accepted",
+    ),
+    "unknown node": (
+        chain([1], extra=[("input", "ghost")]),
+        "edge input -> ghost names 'ghost', which is no node; nodes: input, output",
+    ),
+    "edge twice": (chain([1], extra=[("input", "output")]), "edge input -> output is listed twice"),
+    "unknown type": (chain([1], Exotic()), "node 'n0': type Exotic is not known"),
+    "loop without a neuron": (
+        chain([1], nir.Scale(a(1)), nir.Scale(a(1)), extra=[("n1", "n0")]),
+        "node 'n0': the loop n0 -> n1 -> n0 has no neuron in it; a loop needs one to hold its state",
+    ),
+    "loop that nothing feeds": (
+        chain([1], x=iff((1,)), extra=[("x", "x")]),
+        "node 'x': only loops lead to it, so its shape is unknown; feed the loop from an input",
+    ),
+    "node that nothing feeds": (
+        chain([1], lonely=nir.Scale(a(1)), extra=[("lonely", "output")]),
+        "node 'lonely': no edge leads to it; connect it or remove it",
+    ),
+    "shapes": (
+        chain([4], nir.Linear(ONES)),
+        "node 'n0': weight takes 3 values but its input has shape [4]",
+    ),
+    "sum of shapes": (
+        chain([3], nir.Linear(ONES), extra=[("input", "output")]),
+        "node 'output': adds up inputs of different shapes: n0 [2], input [3]",
+    ),
+    "returning shape": (
+        chain([3], iff((3,)), nir.Linear(ONES), extra=[("n1", "n0")]),
+        "node 'n0': 'n1' brings shape [2] but [3] is expected",
+    ),
+    "parameter shape": (
+        chain([4], lif((3,), tau=a(1, 2, 3))),
+        "node 'n0': field 'tau' has shape [3], which does not fit the node's shape [4]",
+    ),
+    "uniform parameter of a wrong shape": (
+        chain([4], lif((3,))),
+        "node 'n0': field 'tau' has shape [3], which does not fit the node's shape [4]",
+    ),
+    "bias": (
+        chain([3], bare(nir.Affine, weight=ONES, bias=a(1))),
+        "node 'n0': field 'bias' has 1 values; expected one for each of 2 outputs",
+    ),
+    "channels": (
+        chain([2, 5, 5], conv()),
+        "node 'n0': weight [2, 1, 3, 3] with groups 1 does not fit an input of shape [2, 5, 5]",
+    ),
+    "window": (
+        chain([1, 2, 5], conv()),
+        "node 'n0': a window of [3, 3] does not fit an input of [2, 5] with padding [(0, 0), (0, 0)]",
+    ),
+    "stride": (
+        chain([1, 5, 5], conv(stride=np.array([1, 0]))),
+        "node 'n0': field 'stride' is [1.0, 0.0]; expected 2 whole numbers of at least 1",
+    ),
+    "padding": (
+        chain([1, 5, 5], conv(padding="reflect")),
+        "node 'n0': padding is 'reflect' with stride [1, 1]; accepted: numbers, 'valid', 'same' at stride 1",
+    ),
+    "pool": (
+        chain([5], bare(nir.SumPool2d, kernel_size=2, stride=2, padding=0)),
+        "node 'n0': pools [C, H, W] but its input has shape [5]",
+    ),
+    "delay": (
+        chain([1], nir.Delay(a(2.5e-4))),
+        "node 'n0': delay is 2.5 time steps of dt 0.0001; whole steps from 0 to 2^31 are accepted "
+        "(is dt right? pass a dialect)",
+    ),
+    "input size": (
+        chain([0]),
+        "node 'input': declares shape [0]; up to 8 sizes of 1 or more are accepted",
+    ),
+    "no input": (
+        graph({"output": nir.Output(np.array([1])), "s": nir.Scale(a(1))}, [("s", "output")]),
+        "the graph has no Input node",
+    ),
+    "into the input": (
+        chain([1], iff((1,)), extra=[("n0", "input")]),
+        "node 'input': 'n0' leads into an Input of the network",
+    ),
+    "names after opening": (
+        chain(
+            [1],
+            chain([1], nir.Scale(a(1))),
+            extra=[("input", "n0.n0"), ("n0.n0", "output")],
+            **{"n0.n0": nir.Scale(a(1))},
+        ),
+        "node 'n0.n0': two nodes have this name once nested graphs are opened; rename one",
+    ),
+    "two ports": (
+        chain(
+            [1], graph({"i": nir.Input(a(1)), "j": nir.Input(a(1)), "o": nir.Output(a(1))}, [("i", "o"), ("j", "o")])
+        ),
+        "node 'n0': a nested graph with 2 Input nodes; an edge to or from it needs one",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_graph_is_refused_in_one_sentence(case):
+    net, message = REFUSED[case]
+    with pytest.raises(GraphError) as caught:
+        lower(net)
+    assert str(caught.value) == message
+
+
+def test_graphs_nested_too_deep():
+    net = chain([1], nir.Scale(a(1)))
+    for _ in range(40):
+        net = chain([1], net)
+    with pytest.raises(GraphError, match="graphs are nested more than 32 deep"):
+        lower(net)
+
+
+def test_all_errors_are_collected():
+    net = chain(
+        [3], nir.Linear(ONES * np.nan), lif((2,), theta=-1), lonely=Exotic(), extra=[("input", "lonely"), ("x", "n1")]
+    )
+    lowering = try_lower(net)
+    assert {(error.node, error.slug) for error in lowering.errors} == {
+        (None, "unknown-node"),
+        ("n0", "not-finite"),
+        ("lonely", "unknown-type"),
+    }
+    assert lowering.unreached == ("n1", "output")
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.ones((2, 1, 4)), "input 'input' has shape [2, 1, 4]; expected [T, B, 3] with T, B >= 1"),
+        (np.ones((0, 1, 3)), "input 'input' has shape [0, 1, 3]; expected [T, B, 3] with T, B >= 1"),
+        (np.ones(3), "input 'input' has shape [3]; expected [T, B, 3] with T, B >= 1"),
+        (
+            np.full((1, 1, 3), np.nan),
+            "input 'input' holds NaN, infinity or values beyond float32; finite numbers are accepted",
+        ),
+        (np.full((1, 1, 3), "a"), "input 'input' is of type <U1; numbers are accepted"),
+        ({"y": np.ones((1, 1, 3))}, "inputs given: y; the network has: input"),
+    ],
+)
+def test_inputs_that_do_not_fit(x, message):
+    with pytest.raises(InputError) as caught:
+        run(lower(chain([3], nir.Linear(ONES))), x)
+    assert str(caught.value) == message
+
+
+def test_recording_a_node_that_is_not_there():
+    with pytest.raises(InputError, match="cannot record 'n7': no such node; nodes: input, n0, output"):
+        run(lower(chain([3], nir.Linear(ONES))), np.ones((1, 1, 3)), record=["n7"])
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        nir.Scale(a(1e38)),
+        bare(nir.I, r=a(1e38)),
+        bare(nir.IF, r=a(-1e38), v_threshold=a(1)),
+    ],
+    ids=["scale", "integrator", "silent neuron"],
+)
+@pytest.mark.parametrize("loop", [False, True])
+def test_a_network_that_leaves_float32_is_refused(node, loop):
+    extra = [("n0", "n0")] if loop and not isinstance(node, nir.Scale) else []
+    with pytest.raises(GraphError, match=r"node 'n0': .*the network diverges"):
+        run(lower(chain([1], node, extra=extra), Dialect(dt=1.0)), np.full((60, 1, 1), 10.0))
+
+
+DIALECTS = {
+    '{"dt": 0}': "dialect key 'dt' is 0; a positive finite number is accepted",
+    '{"dt": true}': "dialect key 'dt' is True; a positive finite number is accepted",
+    '{"leak": "cubic"}': "dialect key 'leak' is 'cubic'; accepted: \"euler\", \"exp\"",
+    '{"reset": ["value"]}': 'dialect key \'reset\' is [\'value\']; accepted: "value", "subtract", "subtract_delayed"',
+    '{"v_min": "low"}': "dialect key 'v_min' is 'low'; null, a finite number or \"-threshold\" is accepted",
+    '{"v_min": NaN}': "dialect key 'v_min' is nan; null, a finite number or \"-threshold\" is accepted",
+    '{"theta": 1}': "unknown dialect key 'theta'; accepted: "
+    "compare, dt, leak, reset, spikes_per_step, start, synapse, v_min",
+    "[]": "found a list, expected a JSON object",
+}
+
+
+@pytest.mark.parametrize("text", DIALECTS)
+def test_dialect_files_are_refused_in_one_sentence(tmp_path, text):
+    path = tmp_path / "d.json"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        load_dialect(str(path))
+    assert str(caught.value) == f"dialect file {path}: {DIALECTS[text]}"
+
+
+def test_dialect_files_give_what_they_name_and_spec_for_the_rest(tmp_path):
+    path = tmp_path / "d.json"
+    path.write_text('{"dt": 1, "reset": "subtract"}')
+    assert load_dialect(str(path)) == Dialect(dt=1, reset="subtract")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nengo", "no dialect preset 'nengo'; presets: spec, stl, snntorch"),
+        ("missing.json", "dialect file missing.json: No such file or directory"),
+    ],
+)
+def test_unknown_dialects(name, message):
+    with pytest.raises(InputError) as caught:
+        load_dialect(name)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"{", b"[" * 100_000])
+def test_dialect_files_that_are_no_json(tmp_path, content):
+    path = tmp_path / "d.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"not (JSON|a text file)"):
+        load_dialect(str(path))
+
+
+def test_dialect_in_metadata_is_used_and_checked():
+    net = chain([1], lif((1,), r=2))
+    net.metadata = {"stl_deploy": {"dialect": {"compare": "ge", "dt": np.float64(1e-4)}}}
+    assert run(lower(net), steps([1])).y.item() == 1
+    net.metadata["stl_deploy"]["dialect"]["compare"] = "eq"
+    with pytest.raises(InputError, match="graph metadata: dialect key 'compare' is 'eq'"):
+        lower(net)
