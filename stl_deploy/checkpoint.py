@@ -57,10 +57,7 @@ def read_checkpoint(run_dir: Path, state: State, config: RunConfig) -> None:
     """
     path = run_dir / FILE
     tensors, about = read_tensors(path)
-    epoch, best_epoch, records = about.get("epoch"), about.get("best_epoch"), about.get("records")
-    whole = isinstance(epoch, int) and isinstance(best_epoch, int) and isinstance(records, list)
-    if not (whole and len(records) == epoch and 1 <= best_epoch <= epoch):
-        raise InputError(f"{path}: not a checkpoint of a training run")
+    epoch, best_epoch, records = _progress(path, about)
     check_same_run(path, about.get("config"), config)
     model = state.network.state_dict()
     adam = _adam_shapes(state)
@@ -69,6 +66,15 @@ def read_checkpoint(run_dir: Path, state: State, config: RunConfig) -> None:
     state.best = {name: tensors[f"best/{name}"] for name in model}
     _load_adam(state, tensors)
     state.epoch, state.best_epoch, state.records = epoch, best_epoch, records
+
+
+def _progress(path: Path, about: Mapping[str, Any]) -> tuple[int, int, list[dict[str, Any]]]:
+    epoch, best_epoch, records = about.get("epoch"), about.get("best_epoch"), about.get("records")
+    if not (isinstance(epoch, int) and isinstance(best_epoch, int) and isinstance(records, list)):
+        raise InputError(f"{path}: not a checkpoint of a training run")
+    if len(records) != epoch or not 1 <= best_epoch <= epoch:
+        raise InputError(f"{path}: {len(records)} records of {epoch} epochs, the best {best_epoch}; it is damaged")
+    return epoch, best_epoch, records
 
 
 def check_same_run(path: Path, found: Any, config: RunConfig) -> None:

@@ -76,9 +76,8 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"key 'train.device' is {name!r}, and this machine has {torch.cuda.device_count()} CUDA devices"
-        )
+        count = torch.cuda.device_count()
+        raise ConfigError(f"key 'train.device' is {name!r}; this machine has {count} CUDA devices, cpu is accepted")
     return device
 
 

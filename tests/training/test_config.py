@@ -1,0 +1,111 @@
+import pytest
+
+from stl_deploy.config import RunConfig
+from stl_deploy.config_io import apply_overrides, dump_config, load_config, parse_config, preset_names, save_config
+from stl_deploy.data import describe
+from stl_deploy.errors import ConfigError
+from stl_deploy.network import Network
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist", "fashion_mnist"])
+def test_presets_read_back_and_build(name, tmp_path):
+    config = load_config(name)
+    assert name in preset_names()
+    assert parse_config(dump_config(config)) == config
+    save_config(config, tmp_path / "c.yaml")
+    assert load_config(tmp_path / "c.yaml") == config
+    _, shape, classes = describe(config.dataset.name)
+    assert Network(config, shape, classes).shapes["vote"] == (10,)
+
+
+def test_mnist_preset_is_the_net_of_the_released_code():
+    config = load_config("mnist")
+    network = Network(config, (1, 28, 28), 10)
+    thresholds = [theta.numel() for theta in network.thresholds().values()]
+    assert thresholds == [128 * 28 * 28, 128 * 14 * 14, 2048, 100]
+    assert sum(thresholds) == 127_588
+    weights = [p.numel() for n, p in network.named_parameters() if "threshold" not in n]
+    assert sum(weights) == 13_462_656 + 512
+    assert (config.train.lr_decay, config.train.weight_decay, config.train.batch_size) == (0.93, 1e-6, 50)
+
+
+def test_overrides_reach_sections_and_layers():
+    config = apply_overrides(
+        load_config("digits"), ["train.epochs=3", "train.lr=1e-4", "network.0.channels=5", "dataset.data_dir=/x/y"]
+    )
+    assert (config.train.epochs, config.train.lr) == (3, 1e-4)
+    assert config.network[0].channels == 5
+    assert config.dataset.data_dir == "/x/y"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.epochs=0", "--set: key 'train.epochs' is 0; accepted: a number >= 1"),
+        ("train.epochs=2.5", "--set: key 'train.epochs' is 2.5; accepted: a whole number"),
+        ("train.epochs=true", "--set: key 'train.epochs' is True; accepted: a whole number"),
+        ("train.lr=.nan", "--set: key 'train.lr' is nan; accepted: a finite number"),
+        ("train.mode=xx", "--set: key 'train.mode' is 'xx'; accepted: 'stl', 'sl', 'tl' or 'ann'"),
+        ("train.device=gpu", "--set: key 'train.device' is 'gpu'; accepted: auto, cpu, cuda, or cuda: and a number"),
+        ("fold.grid=1", "--set: unknown key 'fold.grid'; accepted there: exact_grid, weight_bits"),
+        ("speed=1", "--set: unknown key 'speed'; accepted there: dataset, network, neuron, train, fold"),
+        ("network.0.knl=2", "--set: unknown key 'network.0.knl'; accepted there: kind, channels, kernel, stride, "),
+        ("network.0.kind=lstm", "--set: key 'network.0.kind' is 'lstm'; accepted: conv, linear, norm, lif, "),
+        ("network=[{features: 3}]", "--set: key 'network.0.kind' is missing; accepted: conv, linear"),
+        ("network=[{kind: conv}]", "--set: key 'network.0.channels' is missing; it has no default"),
+        ("network=[]", "--set: key 'network' is []; accepted: a list of at least 1 layer"),
+        ("network.99.p=1", "override 'network.99.p': '99' is no entry of a list of 12; 0 to 11 are"),
+        ("train.lr.x=1", "override 'train.lr.x': there are no keys below a float"),
+        ("train=3", "--set: key 'train' is 3; accepted: a mapping of keys to values"),
+        ("dataset.test_fraction=0.95", "--set: key 'dataset': validation_fraction 0.2 and test_fraction 0.95 leave "),
+        ("epochs", "override 'epochs' is not key=value; write for instance train.epochs=3"),
+        ("train.lr=[1", "override 'train.lr=[1': not YAML"),
+    ],
+)
+def test_wrong_keys_and_values_are_named(override, message):
+    base = apply_overrides(load_config("digits"), ["dataset.validation_fraction=0.2"])
+    assert len(base.network) >= 12
+    with pytest.raises(ConfigError) as caught:
+        apply_overrides(base, [override])
+    assert str(caught.value).startswith(message.replace("list of 12; 0 to 11", _entries(base)))
+
+
+def _entries(config: RunConfig) -> str:
+    return f"list of {len(config.network)}; 0 to {len(config.network) - 1}"
+
+
+def test_every_problem_gets_its_sentence():
+    with pytest.raises(ConfigError) as caught:
+        apply_overrides(load_config("digits"), ["train.epochs=0", "neuron.beta=2"])
+    assert sorted(str(caught.value).splitlines()) == [
+        "--set: key 'neuron.beta' is 2; accepted: a number <= 1",
+        "--set: key 'train.epochs' is 0; accepted: a number >= 1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: &x [1]\nb: *x\n", "not YAML (aliases (*name) are not accepted)"),
+        ("!!python/object/apply:os.getcwd []\n", "not YAML"),
+        ("- 1\n", "found list, expected keys such as dataset, network and train"),
+        ("train: {}\n", "key 'dataset' is missing"),
+        ("\x00", "not YAML"),
+    ],
+)
+def test_files_that_are_no_configuration(text, message, tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert message in str(caught.value)
+
+
+def test_missing_file_binary_file_and_unknown_preset(tmp_path):
+    with pytest.raises(ConfigError, match=r"c\.yaml: No such file or directory"):
+        load_config(tmp_path / "c.yaml")
+    (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x80")
+    with pytest.raises(ConfigError, match="not a text file"):
+        load_config(tmp_path / "b.yaml")
+    with pytest.raises(ConfigError, match="no preset 'digit'; presets: digits, fashion_mnist, mnist, or the path"):
+        load_config("digit")

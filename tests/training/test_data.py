@@ -1,0 +1,170 @@
+import builtins
+import gzip
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stl_deploy.config import DatasetConfig
+from stl_deploy.data import dataset_names, describe, encode, input_coding, load_dataset
+from stl_deploy.errors import ConfigError, InputError, ToolError
+
+
+def _indices(split, images):
+    """Which of all images a split holds, by content and order."""
+    rows = {image.numpy().tobytes(): i for i, image in enumerate(images)}
+    return [rows[image.numpy().tobytes()] for image in split.pixels]
+
+
+def test_digits_splits_are_stratified_disjoint_and_follow_the_seed():
+    config = DatasetConfig(name="digits", validation_fraction=0.2, test_fraction=0.2)
+    data = load_dataset(config)
+    splits = (data.train, data.validation, data.test)
+    assert sum(map(len, splits)) == 1797
+    assert len(data.test) >= 350
+    everything = torch.cat([split.pixels for split in splits])
+    assert len({image.numpy().tobytes() for image in everything}) == len(everything)
+    assert max(data.test.labels.bincount()) - min(data.test.labels.bincount()) <= 2
+    again = load_dataset(config)
+    assert torch.equal(again.test.pixels, data.test.pixels)
+    assert torch.equal(again.train.labels, data.train.labels)
+    other = load_dataset(config.model_copy(update={"seed": 1}))
+    assert not torch.equal(other.test.pixels, data.test.pixels)
+
+
+def test_digits_are_sixteenths_exactly():
+    data = load_dataset(DatasetConfig(name="digits"))
+    images = data.train.images()
+    assert images.dtype == torch.float32
+    assert images.shape[1:] == data.input_shape == (1, 8, 8)
+    assert torch.equal(images * 16, data.train.pixels.float())
+    assert (images.min(), images.max()) == (0, 1)
+
+
+def test_direct_encoding_repeats_and_bernoulli_draws():
+    images = torch.tensor([0.0, 0.25, 1.0]).expand(2, 3)
+    assert torch.equal(encode(images, 5, "direct"), images.expand(5, 2, 3))
+    spikes = encode(images, 4000, "bernoulli", torch.Generator().manual_seed(0))
+    assert set(spikes.unique().tolist()) == {0.0, 1.0}
+    rates = spikes.mean((0, 1))
+    assert rates[0] == 0
+    assert rates[2] == 1
+    assert abs(rates[1] - 0.25) < 0.02
+    assert torch.equal(spikes, encode(images, 4000, "bernoulli", torch.Generator().manual_seed(0)))
+    assert not torch.equal(spikes[0], spikes[1]) or not torch.equal(spikes[1], spikes[2])
+    assert (input_coding("direct"), input_coding("bernoulli")) == ("analog", "spikes")
+
+
+def _write_idx(path: Path, array: np.ndarray) -> None:
+    data = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+
+
+@pytest.fixture
+def idx_folder(tmp_path):
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "FashionMNIST" / "raw"
+    folder.mkdir(parents=True)
+    for part, count, suffix in (("train", 50, ".gz"), ("t10k", 20, "")):
+        _write_idx(folder / f"{part}-images-idx3-ubyte{suffix}", rng.integers(0, 256, (count, 28, 28), np.uint8))
+        _write_idx(folder / f"{part}-labels-idx1-ubyte{suffix}", np.arange(count, dtype=np.uint8) % 10)
+    return folder
+
+
+def test_idx_files_are_read_offline(idx_folder):
+    data = load_dataset(
+        DatasetConfig(name="fashion_mnist", data_dir=str(idx_folder.parents[1]), validation_fraction=0.2)
+    )
+    assert (len(data.train), len(data.validation), len(data.test)) == (40, 10, 20)
+    assert data.validation.labels.bincount().tolist() == [1] * 10
+    assert data.test.labels.tolist() == [i % 10 for i in range(20)]
+    assert data.train.images().max() <= 1
+
+
+def _break_label(folder):
+    _write_idx(folder / "t10k-labels-idx1-ubyte", np.full(20, 11, np.uint8))
+
+
+def _break_count(folder):
+    _write_idx(folder / "t10k-labels-idx1-ubyte", np.zeros(19, np.uint8))
+
+
+def _truncate(folder):
+    path = folder / "t10k-images-idx3-ubyte"
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def _truncate_gz(folder):
+    path = folder / "train-images-idx3-ubyte.gz"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def _declare_more(folder):
+    data = struct.pack(">BBBB3I", 0, 0, 8, 3, 2**31, 28, 28)
+    (folder / "t10k-images-idx3-ubyte").write_bytes(data)
+
+
+def _other_kind(folder):
+    (folder / "t10k-images-idx3-ubyte").write_bytes(b"PK\x03\x04" + bytes(100))
+
+
+def _not_gzip(folder):
+    (folder / "train-images-idx3-ubyte.gz").write_bytes(b"hello")
+
+
+def _remove(folder):
+    (folder / "t10k-images-idx3-ubyte").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_break_label, "dataset fashion_mnist: labels 11 to 11; 0 to 9 are accepted"),
+        (_break_count, "t10k-labels-idx1-ubyte: sizes [19]; [20] are accepted"),
+        (_truncate, "t10k-images-idx3-ubyte: truncated, 15679 of 15680 bytes"),
+        (_truncate_gz, "train-images-idx3-ubyte.gz: truncated or damaged"),
+        (_declare_more, "sizes [2147483648, 28, 28]; ['any', 28, 28] are accepted"),
+        (_other_kind, "not an IDX file of bytes with 3 axes"),
+        (_not_gzip, "train-images-idx3-ubyte.gz: truncated or damaged"),
+        (_remove, "no file t10k-images-idx3-ubyte or t10k-images-idx3-ubyte.gz"),
+    ],
+)
+def test_damaged_files_are_named(idx_folder, damage, message):
+    damage(idx_folder)
+    with pytest.raises(InputError) as caught:
+        load_dataset(DatasetConfig(name="fashion_mnist", data_dir=str(idx_folder)))
+    assert message in str(caught.value)
+
+
+def test_absent_files_unknown_dataset_and_empty_split(tmp_path, idx_folder):
+    with pytest.raises(InputError, match="no MNIST files; expected train-images-idx3-ubyte"):
+        load_dataset(DatasetConfig(name="mnist", data_dir=str(tmp_path)))
+    with pytest.raises(ConfigError, match=r"key 'dataset\.name' is 'imagenet'; accepted: digits, mnist"):
+        load_dataset(DatasetConfig(name="imagenet"))
+    with pytest.raises(InputError, match="the validation split is empty; use another validation_fraction"):
+        load_dataset(DatasetConfig(name="fashion_mnist", data_dir=str(idx_folder), validation_fraction=0.01))
+    assert [describe(name)[2] for name in dataset_names()] == [10, 10, 10, 10]
+
+
+def test_without_torchvision_the_error_says_what_to_install(monkeypatch, tmp_path):
+    real = builtins.__import__
+
+    def refuse(name, *args, **kwargs):
+        if name.startswith("torchvision"):
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(ToolError, match=r"torchvision is not installed; .* pip install 'stl-deploy\[data\]'"):
+        load_dataset(DatasetConfig(name="cifar10", data_dir=str(tmp_path)))
+
+
+@pytest.mark.skipif("STL_DEPLOY_DATA" not in os.environ, reason="STL_DEPLOY_DATA names no folder of datasets")
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+def test_the_real_files(name):
+    root = Path(os.environ["STL_DEPLOY_DATA"]) / name
+    data = load_dataset(DatasetConfig(name=name, data_dir=str(root)))
+    assert (len(data.train), len(data.validation), len(data.test)) == (54_000, 6_000, 10_000)

@@ -1,0 +1,297 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from stl_deploy import train as train_module
+from stl_deploy.checkpoint import FILE as CHECKPOINT
+from stl_deploy.config_io import apply_overrides, dump_config, load_config
+from stl_deploy.data import load_dataset
+from stl_deploy.errors import ConfigError, DivergedError, InputError
+from stl_deploy.evaluate import evaluate
+from stl_deploy.model_file import load_network, model_facts
+from stl_deploy.train import make_optimiser, pick_device, train
+
+
+def _weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model.safetensors")
+
+
+def _last(run: Path) -> dict[str, torch.Tensor]:
+    """The weights and the optimiser's state after the last epoch."""
+    return load_file(run / CHECKPOINT)
+
+
+def _same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def _metrics(run: Path) -> list[dict]:
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in record.items() if key != "seconds"} for record in records]
+
+
+def test_a_run_learns_and_leaves_its_files(tiny, tmp_path):
+    seen = []
+    config = apply_overrides(tiny, ["train.epochs=6", "dataset.test_fraction=0.3"])
+    result = train(config, tmp_path, progress=seen.append)
+    assert result.test.accuracy > 0.8
+    assert load_config(tmp_path / "config.yaml") == config
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert records == seen
+    assert [record["epoch"] for record in records] == [1, 2, 3, 4, 5, 6]
+    assert records[-1]["loss"] < records[0]["loss"] / 2
+    last = records[-1]
+    assert last["rates"].keys() == last["thresholds"].keys() == {"lif1", "lif2"}
+    assert all(0 < rate < 1 for rate in last["rates"].values())
+    assert all(t["min"] < t["mean"] < t["max"] and t["min"] != 1 for t in last["thresholds"].values())
+    best = max(records, key=lambda record: (record["validation_accuracy"], -record["validation_loss"]))
+    assert result.epoch == best["epoch"] == model_facts(tmp_path)["epoch"]
+    assert result.validation_accuracy == best["validation_accuracy"]
+
+
+def test_the_picked_weights_come_back_and_give_the_same_test_result(tiny, tmp_path):
+    result = train(tiny, tmp_path)
+    torch.manual_seed(7)
+    before = torch.random.get_rng_state()
+    network, config = load_network(tmp_path)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert not network.training
+    assert evaluate(network, load_dataset(config.dataset).test, config) == result.test
+    assert model_facts(tmp_path)["test"]["accuracy"] == result.test.accuracy
+
+
+def test_same_seed_same_bits_other_seed_other_bits(tiny, tmp_path):
+    state = torch.random.get_rng_state()
+    train(tiny, tmp_path / "a")
+    assert torch.equal(torch.random.get_rng_state(), state)
+    torch.rand(5)
+    train(tiny, tmp_path / "b")
+    train(apply_overrides(tiny, ["train.seed=1"]), tmp_path / "c")
+    assert _same(_last(tmp_path / "a"), _last(tmp_path / "b"))
+    assert _metrics(tmp_path / "a") == _metrics(tmp_path / "b")
+    assert not _same(_last(tmp_path / "a"), _last(tmp_path / "c"))
+
+
+def test_bernoulli_evaluation_is_reproducible(tiny, tmp_path):
+    config = apply_overrides(tiny, ["dataset.encoder=bernoulli", "train.epochs=1"])
+    result = train(config, tmp_path)
+    assert evaluate(result.network, load_dataset(config.dataset).test, config) == result.test
+
+
+@pytest.mark.parametrize("encoder", ["direct", "bernoulli"])
+def test_resume_at_an_epochs_end_gives_the_same_bits(tiny, tmp_path, encoder):
+    config = apply_overrides(tiny, [f"dataset.encoder={encoder}", "train.epochs=4", "train.weight_decay=0.001"])
+    train(config, tmp_path / "whole")
+    for epochs in (1, 3, 4):
+        train(apply_overrides(config, [f"train.epochs={epochs}"]), tmp_path / "parts", resume=epochs > 1)
+    assert _same(_last(tmp_path / "parts"), _last(tmp_path / "whole"))
+    assert _same(_weights(tmp_path / "parts"), _weights(tmp_path / "whole"))
+    ours, theirs = _metrics(tmp_path / "parts"), _metrics(tmp_path / "whole")
+    assert [{**r, "epochs": 0} for r in ours] == [{**r, "epochs": 0} for r in theirs]
+
+
+_KILLED = """
+    import os, signal, sys
+    from pathlib import Path
+    import torch
+    from stl_deploy import evaluate, train
+    from stl_deploy.config_io import load_config
+
+    epoch, batch = int(sys.argv[2]), int(sys.argv[3])
+    epochs = 0
+    batches = 0
+    loss = train.classification_loss
+
+    def finished(record):
+        global epochs, batches
+        epochs, batches = record["epoch"], 0
+
+    def dying(*args):
+        global batches
+        batches += 1
+        if epochs == epoch and batches == batch:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return loss(*args)
+
+    train.classification_loss = dying
+    run = Path(sys.argv[1])
+    train.train(load_config(run.parent / "config.yaml"), run, progress=finished)
+"""
+
+
+@pytest.mark.parametrize(("epoch", "batch"), [(0, 3), (2, 3)])
+def test_a_run_killed_inside_an_epoch_resumes_to_the_same_bits(tiny, tmp_path, epoch, batch):
+    (tmp_path / "config.yaml").write_text(dump_config(tiny))
+    killed = tmp_path / "killed"
+    command = [sys.executable, "-c", textwrap.dedent(_KILLED), str(killed), str(epoch), str(batch)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert (killed / CHECKPOINT).exists() == (epoch > 0)
+    assert not (killed / "model.safetensors").exists()
+    assert all(path.name[0] != "." for path in killed.iterdir())
+    train(tiny, killed, resume=True)
+    train(tiny, tmp_path / "whole")
+    assert _same(_last(killed), _last(tmp_path / "whole"))
+    assert _metrics(killed) == _metrics(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("mode", ["sl", "tl"])
+def test_what_is_fixed_does_not_move(tiny, tmp_path, mode):
+    config = apply_overrides(tiny, [f"train.mode={mode}", "train.weight_decay=0.1", "train.epochs=2"])
+    train(apply_overrides(config, ["train.epochs=1"]), tmp_path)
+    first = _last(tmp_path)
+    train(config, tmp_path, resume=True)
+    then = _last(tmp_path)
+    moved = {n.split("/")[1] for n in first if n.startswith("model/") and not torch.equal(first[n], then[n])}
+    thresholds = {"layers.lif1.threshold_parameter", "layers.lif2.threshold_parameter"}
+    statistics = {f"layers.norm1.{n}" for n in ("running_mean", "running_var", "num_batches_tracked")}
+    weights = {"layers.conv1.weight", "layers.norm1.weight", "layers.norm1.bias", "layers.linear1.weight"}
+    assert moved == statistics | (weights if mode == "sl" else thresholds)
+
+
+def test_ann_mode_trains_on_the_image_shown_once(tiny, tmp_path):
+    config = apply_overrides(tiny, ["train.mode=ann", "train.epochs=6", "dataset.encoder=bernoulli", "train.loss=ce"])
+    result = train(config, tmp_path)
+    assert (config.time_steps, config.encoder) == (1, "direct")
+    assert result.test.accuracy > 0.6
+    assert result.test.thresholds == {}
+    assert result.test.rates.keys() == {"lif1", "lif2"}
+
+
+def test_threshold_learning_rate_has_its_multiplier(tiny, tmp_path):
+    config = apply_overrides(tiny, ["train.threshold_lr_multiplier=0", "train.epochs=1"])
+    train(config, tmp_path)
+    for name, value in _weights(tmp_path).items():
+        if name.endswith("threshold_parameter"):
+            assert not value.any()
+    moved = train(tiny, tmp_path).network
+    groups = make_optimiser(moved, apply_overrides(tiny, ["train.threshold_lr_multiplier=3"])).param_groups
+    assert [group["multiplier"] for group in groups] == [1.0, 3.0]
+
+
+def test_cross_entropy_learns_too(tiny, tmp_path):
+    config = apply_overrides(tiny, ["train.loss=ce", "train.epochs=4"])
+    assert train(config, tmp_path).test.accuracy > 0.6
+
+
+@pytest.mark.parametrize("broken", ["layers.linear1.weight", "layers.lif1.threshold_parameter"])
+def test_nan_stops_and_keeps_the_last_checkpoint(tiny, tmp_path, broken, monkeypatch):
+    real = train_module._train_epoch
+
+    def poison(state, config, split):
+        found = real(state, config, split)
+        if state.epoch == 1:
+            with torch.no_grad():
+                state.network.get_parameter(broken).view(-1)[0] = float("nan")
+        return found
+
+    monkeypatch.setattr(train_module, "_train_epoch", poison)
+    with pytest.raises(DivergedError) as caught:
+        train(tiny, tmp_path)
+    layer = broken.split(".")[1]
+    assert str(caught.value) == (
+        f"training diverged in epoch 2: layer '{layer}' holds NaN or infinite values; "
+        "the checkpoint of epoch 1 is kept; use a smaller train.lr"
+    )
+    assert not (tmp_path / "model.safetensors").exists()
+    assert len(_metrics(tmp_path)) == 1
+    monkeypatch.undo()
+    train(tiny, tmp_path, resume=True)
+    train(tiny, tmp_path / "whole")
+    assert _same(_last(tmp_path), _last(tmp_path / "whole"))
+
+
+def test_a_nan_loss_names_the_layer(tiny, tmp_path):
+    config = apply_overrides(tiny, ["train.mode=ann", "train.lr=1e30"])
+    with pytest.raises(DivergedError, match=r"diverged in epoch 1: layer '\w+' holds .* there is no checkpoint yet"):
+        train(config, tmp_path)
+    assert not (tmp_path / CHECKPOINT).exists()
+
+
+def _truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def _foreign(path: Path) -> None:
+    save_file({"a": torch.zeros(3)}, path)
+
+
+def _garbage(path: Path) -> None:
+    path.write_bytes(b"\x80\x04pickle?" * 30)
+
+
+@pytest.mark.parametrize("file", [CHECKPOINT, "model.safetensors"])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_truncate, "truncated, damaged or not a safetensors file"),
+        (_garbage, "truncated, damaged or not a safetensors file"),
+        (_foreign, "a safetensors file that stl-deploy did not write"),
+    ],
+)
+def test_damaged_files_are_named(tiny, tmp_path, file, damage, message):
+    train(apply_overrides(tiny, ["train.epochs=1"]), tmp_path)
+    damage(tmp_path / file)
+    with pytest.raises(InputError) as caught:
+        train(tiny, tmp_path, resume=True) if file == CHECKPOINT else load_network(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path / file}: {message}")
+    assert "\n" not in str(caught.value)
+
+
+def test_another_architecture_is_refused(tiny, tmp_path):
+    train(apply_overrides(tiny, ["train.epochs=1"]), tmp_path)
+    other = apply_overrides(tiny, ["network.0.channels=5"])
+    with pytest.raises(ConfigError, match=r"checkpoint\.safetensors: made with another 'network'"):
+        train(other, tmp_path, resume=True)
+    with pytest.raises(ConfigError, match=r"made with train\.lr = 0\.01, not 0\.5; resume with the same configuration"):
+        train(apply_overrides(tiny, ["train.lr=0.5"]), tmp_path, resume=True)
+    (tmp_path / "config.yaml").write_text(dump_config(other))
+    with pytest.raises(InputError, match=r"tensor 'layers\.conv1\.weight' is torch\.float32 \[4, 1, 3, 3\], the conf"):
+        load_network(tmp_path)
+    (tmp_path / "config.yaml").write_text(dump_config(apply_overrides(tiny, ["neuron.learn_beta=true"])))
+    with pytest.raises(InputError, match=r"no tensor 'layers\.lif1\.decay_parameter'; the file is of another arch"):
+        load_network(tmp_path)
+
+
+def test_resume_needs_a_run(tiny, tmp_path):
+    with pytest.raises(InputError, match="nothing to resume there"):
+        train(tiny, tmp_path / "new", resume=True)
+    train(tiny, tmp_path)
+    with pytest.raises(ConfigError, match=r"3 epochs are done and train\.epochs is 2; more are accepted"):
+        train(apply_overrides(tiny, ["train.epochs=2"]), tmp_path, resume=True)
+
+
+def test_a_fresh_start_leaves_nothing_of_the_older_run(tiny, tmp_path, monkeypatch):
+    train(tiny, tmp_path)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_module, "_epoch", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(apply_overrides(tiny, ["train.seed=5"]), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+
+
+def test_load_network_needs_a_finished_run(tmp_path, tiny):
+    with pytest.raises(InputError, match=r"no config\.yaml; a run folder written by 'stl-deploy train' is accepted"):
+        load_network(tmp_path)
+    (tmp_path / "config.yaml").write_text(dump_config(tiny))
+    with pytest.raises(InputError, match=r"no model\.safetensors, the training has not ended; .* train --resume"):
+        load_network(tmp_path)
+
+
+def test_a_device_that_is_not_there_is_refused():
+    assert str(pick_device("cpu")) == "cpu"
+    missing = f"cuda:{torch.cuda.device_count()}"
+    with pytest.raises(ConfigError, match=rf"key 'train\.device' is '{missing}'; this machine has \d+ CUDA devices"):
+        pick_device(missing)
