@@ -102,6 +102,16 @@ class PriceList:
     caveat: str
     terms: Mapping[str, Price]
 
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready; each term's value as its source gives it, and in SI units as [low, high]."""
+        return {
+            **{key: getattr(self, key) for key in ("name", *_TEXTS, "scope", "year", "evidence", "caveat")},
+            "terms": {
+                term: {"value": price.text, "si": [price.low, price.high], "note": price.note}
+                for term, price in self.terms.items()
+            },
+        }
+
 
 def list_prices() -> tuple[PriceList, ...]:
     """Every price list that comes with stl-deploy, by name."""

@@ -36,6 +36,7 @@ def test_a_users_list_is_read_in_si_units(tmp_path: Path) -> None:
     assert prices.terms["mac"].low == prices.terms["mac"].high == pytest.approx(2e-12)
     assert (prices.terms["sram_8KB"].low, prices.terms["sram_8KB"].high) == pytest.approx((1e-9, 2e-9))
     assert prices.terms["sram_8KB"].text == "1 to 2 nJ/64bit"
+    assert prices.as_dict()["terms"]["mac"] == {"value": "2 pJ", "si": [2e-12, 2e-12], "note": ""}
 
 
 @pytest.mark.parametrize(

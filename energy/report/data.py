@@ -1,0 +1,103 @@
+"""What a report is made of: plain data, so that any pipeline can fill it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from stl_deploy.errors import InputError
+
+SCHEMA_VERSION = 1
+Label = Literal["measured", "simulated", "modelled"]
+"""How a figure came about: ran and was read off, ran on a simulator of hardware, or was worked out."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """One backend's accuracy on ``samples`` samples: a fraction, or None with the reason in ``note``."""
+
+    backend: str
+    accuracy: float | None
+    samples: int
+    label: Label = "measured"
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """A layer's thresholds before and after training, any shape; ``granularity``: neuron, channel or layer."""
+
+    layer: str
+    granularity: str
+    before: Any
+    after: Any
+
+
+@dataclass(frozen=True)
+class Raster:
+    """Spikes of one sample in one layer: ``spikes`` is ``[T, neurons]`` (flattened), 0 where silent."""
+
+    layer: str
+    spikes: Any
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Spikes of one artifact against the model's: how many compared, how many differ, the first that does."""
+
+    artifact: str
+    compared: int
+    differing: int
+    accuracy: float | None = None
+    exact: bool = False
+    first_divergence: str = ""
+    label: Label = "measured"
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything on the page. ``energy`` is an energy JSON (`EnergyReport.as_dict`), or None.
+
+    summary: run settings, label to text. curves: one record per epoch (``epoch``, ``loss``,
+    ``train_accuracy``, ``validation_loss``, ``validation_accuracy``, ``rates`` {layer: rate}; others are kept).
+    raster_sample: which sample the raster shows. environment: versions and machine, label to text.
+    """
+
+    title: str
+    summary: Mapping[str, str] = field(default_factory=dict)
+    accuracy: Sequence[Accuracy] = ()
+    curves: Sequence[Mapping[str, Any]] = ()
+    thresholds: Sequence[Thresholds] = ()
+    rasters: Sequence[Raster] = ()
+    raster_sample: str = ""
+    parity: Sequence[Parity] = ()
+    energy: Mapping[str, Any] | None = None
+    assumptions: Sequence[str] = ()
+    environment: Mapping[str, str | None] = field(default_factory=dict)
+
+
+def report_json(data: ReportData) -> dict[str, Any]:
+    """The report's JSON twin; the page shows these numbers and no others.
+
+    Raises InputError for a number that is not finite, naming where it stands.
+    """
+    return {"schema_version": SCHEMA_VERSION, **_plain(data, "report")}
+
+
+def _plain(value: Any, where: str) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name), f"{where}.{f.name}") for f in fields(value)}
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{where} is {value}; a report holds finite numbers, or null where there is none")
+    return value

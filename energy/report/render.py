@@ -1,0 +1,91 @@
+"""The page: a Jinja template over the report's JSON, everything in one file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from stl_deploy.energy.report.data import ReportData, report_json
+from stl_deploy.energy.report.plots import plots
+
+_PREFIXES = ((1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ"), (1e-9, "nJ"), (1e-12, "pJ"), (1e-15, "fJ"))
+
+
+def render_report(data: ReportData) -> str:
+    """One self-contained HTML page: inline style and SVG, no script, nothing loaded from elsewhere.
+
+    Every name is escaped. Numbers are those of `report_json`; each number in a table carries its exact
+    value in ``data-value``. Raises InputError for numbers that are not finite.
+    """
+    report = report_json(data)
+    drawn = {name: None if svg is None else Markup(svg) for name, svg in plots(report).items()}
+    return _template().render(report=report, plots=drawn, energy=report["energy"], first=_first_screen(report))
+
+
+def _first_screen(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What the three answers at the top are made of."""
+    energy = report["energy"]
+    if energy is None:
+        return dict.fromkeys(("lead", "low", "high", "withheld"))
+    priced = [entry for entry in energy["energy"] if entry["snn"] and entry["snn"]["total_J"]]
+    ratios = [row for row in energy["conventions"] if row["ratio_ann_over_snn"]]
+    ratios.sort(key=lambda row: float(row["ratio_ann_over_snn"]))
+    return {
+        "lead": next((entry for entry in priced if entry["ann"]), priced[0] if priced else None),
+        "low": ratios[0] if ratios else None,
+        "high": ratios[-1] if ratios else None,
+        "withheld": [e["price"] for e in energy["energy"] if e["snn"] and not e["snn"]["total_J"]],
+    }
+
+
+@cache
+def _template() -> Template:
+    folder = files(__package__)
+
+    def load(name: str) -> str:
+        return (folder / name).read_text(encoding="utf-8")
+
+    environment = Environment(
+        loader=FunctionLoader(load), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(joules=joules, count=count, percent=percent, ratio=ratio, span=span)
+    environment.globals["css"] = Markup(load("style.css"))
+    return environment.get_template("page.html")
+
+
+def joules(value: float | None) -> str:
+    """Three digits with the prefix that fits; a dash for None."""
+    if value is None:
+        return "–"
+    factor, unit = next((p for p in _PREFIXES if abs(value) >= p[0]), _PREFIXES[-1] if value else (1.0, "J"))
+    return f"{value / factor:.3g} {unit}" if abs(value / factor) < 999.5 else f"{value / factor:.0f} {unit}"
+
+
+def span(values: Sequence[float] | None) -> str:
+    """A [low, high] range of joules as one text; a dash for None."""
+    if values is None:
+        return "–"
+    low, high = values
+    return joules(low) if low == high else f"{joules(low)} to {joules(high)}"
+
+
+def count(value: float | None) -> str:
+    """Digits in groups of three; a dash for None."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}".replace(",", "\u2009") if value == int(value) else f"{value:,.4g}".replace(",", "\u2009")
+
+
+def percent(value: float | None) -> str:
+    """A fraction as a percentage with two digits; a dash for None."""
+    return "–" if value is None else f"{100 * value:.2f} %"
+
+
+def ratio(value: float | None) -> str:
+    """Three digits and a times sign; a dash for None."""
+    return "–" if value is None else f"{value:.3g}×"

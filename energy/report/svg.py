@@ -1,0 +1,84 @@
+"""Matplotlib figures as SVG that sits inside a page: its fonts, its colours, no references out.
+
+A figure is drawn in stand-in colours that become CSS: ink follows the text colour and the series
+follow the page's palette, so that one drawing serves light, dark and print.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from contextlib import AbstractContextManager
+from html import escape
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+INK, FAINT = "#010203", "#010204"
+SERIES = tuple(f"#0102{number:02x}" for number in range(16, 22))
+"""Stand-in colours: text and axes, grid lines, and six series."""
+
+_CSS = {INK: "currentColor", FAINT: "var(--line)", **{c: f"var(--s{i})" for i, c in enumerate(SERIES, start=1)}}
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "stl-deploy",
+    "font.size": 8,
+    "font.family": "sans-serif",
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 8.5,
+    "axes.titlelocation": "left",
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "axes.formatter.useoffset": False,
+    "text.parse_math": False,
+}
+
+
+def style() -> AbstractContextManager[None]:
+    """A context in which figures are drawn in the page's style; global settings come back after it."""
+    return mpl.rc_context(_STYLE)
+
+
+def panels(count: int, width: float, height: float, columns: int | None = None) -> tuple[Figure, list[Axes]]:
+    """A figure of ``count`` axes, ``columns`` to a row, each row ``height`` inches tall."""
+    columns = min(count, columns or count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(width, height * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    axes = list(grid.ravel())
+    for spare in axes[count:]:
+        spare.set_visible(False)
+    return figure, axes[:count]
+
+
+def inline(figure: Figure, name: str, label: str) -> str:
+    """The figure as an ``<svg>`` element; ``name`` keeps its ids apart from other figures', ``label`` describes it."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
+    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
+    for stand_in, css in _CSS.items():
+        text = text.replace(stand_in, css)
+    text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)
+    head, rest = text.split(">", 1)
+    head = re.sub(r'\s(width|height|version)="[^"]*"', "", head)
+    width = figure.get_figwidth() * 96
+    return f'{head} role="img" aria-label="{escape(label, quote=True)}" style="max-width:{width:.0f}px">{rest}'

@@ -1,0 +1,218 @@
+"""The page: self-contained, escaped, accessible, and with the numbers of its JSON twin."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+from stl_deploy.energy import measure_energy
+from stl_deploy.energy.report import (
+    Accuracy,
+    Parity,
+    Raster,
+    ReportData,
+    Thresholds,
+    render_report,
+    report_json,
+)
+from stl_deploy.energy.report.render import count, joules, span
+from stl_deploy.errors import InputError
+from stl_deploy.graph.program import Program
+from tests.energy.nets import conv, lif, linear, program, start
+
+EVIL = '<script>alert("x")</script>&\'$a_b$'
+VOID = {"meta", "br", "link", "img", "use"}
+
+
+def net(name: str = "c") -> Program:
+    return program(
+        start((1, 3, 3)),
+        conv(name, "in", np.ones((2, 1, 3, 3)), (1, 3, 3), padding=((1, 1), (1, 1)), bias=[0.5, 0]),
+        lif(f"{name}-n", name, (2, 3, 3)),
+    )
+
+
+def full(name: str = "c") -> ReportData:
+    x = np.random.default_rng(0).integers(0, 2, (3, 5, 1, 3, 3)).astype(np.float32)
+    return ReportData(
+        title=f"Report {name}",
+        summary={f"key {name}": f"value {name}"},
+        accuracy=[Accuracy(name, 0.975, 40), Accuracy("Loihi model", None, 0, "simulated", f"not run {name}")],
+        curves=[
+            {"epoch": e, "loss": 1 / e, "validation_loss": 1.1 / e, "train_accuracy": 0.5, "rates": {name: 0.1}}
+            for e in (1, 2, 3)
+        ],
+        thresholds=[Thresholds(name, "neuron", np.ones((2, 3)), np.linspace(0.5, 1.5, 6).reshape(2, 3))],
+        rasters=[Raster(name, np.eye(4)), Raster("silent", np.zeros((4, 600), np.int64))],
+        raster_sample=f"Sample {name}",
+        parity=[Parity(name, 1234567, 89, 0.95, exact=False, first_divergence=f"{name}, step 1", note=name)],
+        energy=measure_energy(net(name), x, source=name).as_dict(),
+        assumptions=[f"Assumed {name}"],
+        environment={f"python {name}": "3.11", "lava-dl": None},
+    )
+
+
+class Page(HTMLParser):
+    """Tags balanced; tables, attributes and visible text collected."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str, str | None]] = []
+        self.tables: dict[str, list[str]] = {}
+        self.unnamed = 0
+        self.captions = 0
+        self._table = ""
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.attributes += [(tag, key, value) for key, value in attrs]
+        if tag == "table":
+            self._table = found.get("id") or f"table {len(self.tables)}"
+            self.tables[self._table] = []
+        self.captions += tag == "caption"
+        self.unnamed += tag == "th" and "scope" not in found
+        value = found.get("data-value")
+        if tag == "td" and value is not None:
+            self.tables[self._table].append(value)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+
+def test_numbers_on_the_page_are_those_of_the_json() -> None:
+    data = full()
+    twin, tables = json.loads(json.dumps(report_json(data), allow_nan=False)), Page(render_report(data)).tables
+    energy = twin["energy"]
+    tapped = ("in_nonzero", "synops", "synops_nonzero_w", "synapses", "dense_macs_exact", "dense_macs_nominal")
+    assert tables["layer-table"] == [str(energy["layers"]["c"][key]) for key in (*tapped, "bias_adds")]
+    neuron = ("neurons", "neuron_updates", "neuron_updates_touched", "spikes")
+    assert tables["neuron-table"] == [str(energy["layers"]["c-n"][key]) for key in neuron]
+    assert tables["total-table"] == [str(value) for value in energy["totals"].values()]
+    expected = [
+        row[key]
+        for row in energy["conventions"]
+        for key in ("snn_J", "ann_J", "ratio_ann_over_snn")
+        if row[key] is not None
+    ]
+    assert [float(value) for value in tables["convention-table"]] == expected
+    assert tables["table 0"] == ["0.975", "40", "0"]
+    assert tables["table 1"] == ["1234567", "89", "0.95"]
+
+
+def test_shown_figures_are_the_exact_values_rounded() -> None:
+    page = render_report(full())
+    cells = re.findall(r'data-value="([^"]+)">(?:at least )?([^<]+)<', page)
+    factors = {"J": 1, "mJ": 1e-3, "µJ": 1e-6, "nJ": 1e-9, "pJ": 1e-12, "fJ": 1e-15}
+    checked = 0
+    for value, shown in cells:
+        digits, unit = re.fullmatch(r"([\d.\u2009e+-]+?)\s?(J|mJ|µJ|nJ|pJ|fJ|%|×)?", shown).groups()  # type: ignore[union-attr]
+        factor = 0.01 if unit == "%" else factors.get(unit or "", 1)
+        assert float(digits.replace("\u2009", "")) * factor == pytest.approx(float(value), rel=6e-3)
+        checked += 1
+    assert checked > 60
+
+
+def test_every_name_is_escaped() -> None:
+    page = render_report(full(EVIL))
+    assert "<script" not in page
+    assert "&lt;script&gt;alert" in page
+    Page(page)
+
+
+def test_nothing_is_loaded_from_elsewhere() -> None:
+    page = render_report(full())
+    parsed = Page(page)
+    loads = {"src", "href", "xlink:href", "action", "data", "poster", "srcset"}
+    assert all(str(value).startswith("#") for _, key, value in parsed.attributes if key in loads)
+    assert not any(tag in {"script", "link", "iframe", "object", "embed"} for tag, _, _ in parsed.attributes)
+    assert "http:" not in page
+    assert "https:" not in page
+    assert "@import" not in page
+    assert not re.search(r"url\((?!#)", page)
+
+
+def test_ids_are_unique_and_every_reference_has_its_target() -> None:
+    page = render_report(full())
+    attributes = Page(page).attributes
+    ids = [value for _, key, value in attributes if key == "id"]
+    assert len(ids) == len(set(ids))
+    references = {str(value)[1:] for _, key, value in attributes if key == "href"}
+    assert references | set(re.findall(r"url\(#([^)]+)\)", page)) <= set(ids)
+
+
+def test_tables_have_captions_and_scopes_and_drawings_a_description() -> None:
+    page = render_report(full())
+    parsed = Page(page)
+    assert parsed.captions == len(parsed.tables)
+    assert parsed.unnamed == 0
+    assert page.count("<svg") == page.count('role="img" aria-label="') == 5
+
+
+def test_light_dark_and_print_share_one_drawing() -> None:
+    page = render_report(full())
+    assert "prefers-color-scheme: dark" in page
+    assert "@media print" in page
+    assert "currentColor" in page
+    assert "var(--s1)" in page
+    assert "#0102" not in page
+
+
+def test_the_same_data_make_the_same_page_and_leave_no_settings_behind() -> None:
+    before = dict(mpl.rcParams)
+    assert render_report(full()) == render_report(full())
+    assert dict(mpl.rcParams) == before
+
+
+def test_sections_that_are_missing_are_not_linked() -> None:
+    attributes = Page(render_report(ReportData(title="Nothing"))).attributes
+    ids = {value for _, key, value in attributes if key == "id"}
+    assert {str(value)[1:] for _, key, value in attributes if key == "href"} <= ids
+
+
+def test_an_empty_report_says_what_it_lacks() -> None:
+    page = render_report(ReportData(title="Nothing"))
+    Page(page)
+    assert page.count("Not part of this report.") == 6
+    assert report_json(ReportData(title="Nothing"))["energy"] is None
+
+
+def test_a_silent_network_has_a_page() -> None:
+    quiet = program(start((2,)), linear("l", "in", [[1, 1]]))
+    Page(render_report(ReportData("quiet", energy=measure_energy(quiet, np.zeros((1, 1, 2))).as_dict())))
+
+
+def test_withheld_totals_are_named_on_the_first_screen() -> None:
+    page = render_report(full())
+    assert "Totals withheld for loihi1_davies2018, loihi1_sanafe" in page
+    assert "hops between cores: no placement is known" in page
+
+
+def test_numbers_that_are_not_finite_are_refused_by_place() -> None:
+    data = ReportData("x", curves=[{"epoch": 1, "loss": float("nan")}])
+    with pytest.raises(InputError, match=r"report\.curves\[0\]\.loss is nan"):
+        report_json(data)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "–"), (0.0, "0 J"), (1.5e-9, "1.5 nJ"), (9.996e-10, "1000 pJ"), (2e-18, "0.002 fJ"), (3.0, "3 J")],
+)
+def test_joules_take_the_prefix_that_fits(value: float | None, text: str) -> None:
+    assert joules(value) == text
+
+
+def test_counts_are_grouped_and_ranges_written_out() -> None:
+    assert count(1234567) == "1\u2009234\u2009567"
+    assert span([1e-9, 1e-9]) == "1 nJ"
+    assert span([1e-9, 2e-6]) == "1 nJ to 2 µJ"
