@@ -1,0 +1,153 @@
+"""Post-training quantisation: a Program becomes the integer network that spikes most like it on calibration data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.errors import InputError
+from stl_deploy.exporters.loihi.net import (
+    DECAY_ONE,
+    ConvLayer,
+    FlattenLayer,
+    InputLayer,
+    IntegerNet,
+    Layer,
+    LoihiNeuron,
+    SpikingLayer,
+    layer_key,
+)
+from stl_deploy.exporters.loihi.scales import ThresholdForm, candidates, no_candidate, real_layer
+from stl_deploy.exporters.loihi.simulate import Spikes, run_layer
+from stl_deploy.exporters.loihi.structure import FlattenStage, PoolStage, SynapseStage, structure
+from stl_deploy.graph.program import Floats, Node, Program
+from stl_deploy.graph.run import run
+
+
+@dataclass(frozen=True)
+class LayerFit:
+    """How one layer came out: its thresholds' range, and spikes that differ from the reference on calibration data.
+
+    ``beta`` is the decay asked for, ``beta_held`` the one that 12 bits hold.
+    """
+
+    node: str
+    key: str
+    weight_top: int
+    threshold_low: int
+    threshold_high: int
+    beta: float
+    beta_held: float
+    spikes_compared: int
+    spikes_differing: int
+
+
+@dataclass(frozen=True, eq=False)
+class LoihiModel:
+    """An integer network, and what stands beside it.
+
+    keys: the layer ``layer<i>`` of each spiking NIR node, in order. host: the readout after the last spikes,
+    which the host computes in float32. Real input x is ``x·input_scale`` in whole numbers.
+    """
+
+    net: IntegerNet
+    keys: dict[str, str]
+    host: tuple[Node, ...]
+    input_scale: float
+    thresholds: ThresholdForm
+    fits: tuple[LayerFit, ...]
+
+
+def quantise(
+    program: Program, calibration: NDArray[Any], *, input_scale: float = 1.0, thresholds: ThresholdForm = "folded"
+) -> LoihiModel:
+    """Choose each layer's integers by spike agreement with the reference run.
+
+    calibration: real input ``[T, B, *shape]`` on the grid of 1/input_scale; some hundred samples do. Layers are
+    chosen one after the other; each sees the integer network's own spikes, so it makes up for errors before it.
+    Raises UnsupportedError for what Loihi cannot hold, InputError for input off the grid or an unknown form.
+    """
+    if thresholds not in get_args(ThresholdForm):
+        raise InputError(f"thresholds '{thresholds}'; accepted: {', '.join(get_args(ThresholdForm))}")
+    parts = structure(program)
+    x: NDArray[Any] = to_integers(calibration, input_scale)
+    reference = run(program, calibration, record=[node.name for node in program.spiking]).recorded
+    layers: list[Layer] = [InputLayer(shape=parts.input.shape)]
+    fits: list[LayerFit] = []
+    scale = input_scale
+    for stage in parts.stages:
+        if isinstance(stage, FlattenStage):
+            layers.append(FlattenLayer())
+            x = x.reshape(*x.shape[:2], -1)
+            continue
+        wanted = reference[stage.neuron.name]
+        layer = max_pool_layer(stage) if isinstance(stage, PoolStage) else _best(stage, scale, thresholds, x, wanted)
+        spikes = run_layer(layer, x)
+        fits.append(_fit(stage, layer, layer_key(len(layers)), spikes, wanted))
+        x = spikes
+        layers.append(layer)
+        scale = 1.0
+    keys = {fit.node: fit.key for fit in fits}
+    return LoihiModel(IntegerNet(tuple(layers)), keys, parts.host, input_scale, thresholds, tuple(fits))
+
+
+def to_integers(x: NDArray[Any], input_scale: float) -> NDArray[np.int32]:
+    """``x·input_scale`` as whole numbers; raises InputError if x is not on that grid."""
+    scaled = np.asarray(x, np.float64) * input_scale
+    whole = np.round(scaled)
+    if not np.array_equal(scaled, whole):
+        raise InputError(
+            f"the input is not on the grid of 1/{input_scale:g} that the network was exported with; round it to it"
+        )
+    if np.abs(whole).max(initial=0) >= 2**31:
+        raise InputError("the input is beyond 32 bits in whole numbers; use a coarser grid")
+    return whole.astype(np.int32)
+
+
+def max_pool_layer(stage: PoolStage) -> ConvLayer:
+    """A depthwise kernel of ones with memoryless neurons that fire at the first spike in their window."""
+    pool = stage.pool
+    channels = pool.input_shape[0]
+    return ConvLayer(
+        weight=np.ones((channels, 1, pool.kernel[0], pool.kernel[1]), np.int32),
+        input_shape=pool.input_shape,
+        stride=(pool.stride[0], pool.stride[1]),
+        padding=(pool.padding[0][0], pool.padding[1][0]),
+        groups=channels,
+        neuron=LoihiNeuron(v_decay=DECAY_ONE, threshold=np.array(0, np.int32)),
+        node=stage.neuron.name,
+    )
+
+
+def _best(
+    stage: SynapseStage, input_scale: float, form: ThresholdForm, x: NDArray[Any], wanted: Floats
+) -> SpikingLayer:
+    best: SpikingLayer | None = None
+    fewest = wanted.size + 1
+    for layer in candidates(real_layer(stage, input_scale), form):
+        differing = _differing(run_layer(layer, x), wanted)
+        if differing < fewest:
+            best, fewest = layer, differing
+    return best if best is not None else no_candidate(stage.synapse)
+
+
+def _differing(spikes: Spikes, wanted: Floats) -> int:
+    return int(np.count_nonzero(spikes != wanted))
+
+
+def _fit(stage: SynapseStage | PoolStage, layer: SpikingLayer, key: str, spikes: Spikes, wanted: Floats) -> LayerFit:
+    decay = stage.neuron.decay
+    return LayerFit(
+        node=stage.neuron.name,
+        key=key,
+        weight_top=int(np.abs(layer.weight).max()),
+        threshold_low=int(layer.neuron.threshold.min()),
+        threshold_high=int(layer.neuron.threshold.max()),
+        beta=0.0 if decay is None else float(decay.flat[0]),
+        beta_held=(DECAY_ONE - layer.neuron.v_decay) / DECAY_ONE,
+        spikes_compared=wanted.size,
+        spikes_differing=_differing(spikes, wanted),
+    )

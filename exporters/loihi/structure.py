@@ -1,0 +1,196 @@
+"""Which Programs Loihi's integers can hold: a chain of synapses with neurons, and what the host computes after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NoReturn
+
+import numpy as np
+
+from stl_deploy.errors import UnsupportedError
+from stl_deploy.graph.program import (
+    Conv,
+    Delay,
+    Floats,
+    Input,
+    Linear,
+    Neuron,
+    Node,
+    Output,
+    Pool,
+    Program,
+    Reshape,
+    Scale,
+    is_max_pool,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class SynapseStage:
+    """A dense or conv layer with its neurons."""
+
+    synapse: Linear | Conv
+    neuron: Neuron
+
+
+@dataclass(frozen=True, eq=False)
+class PoolStage:
+    """Max pooling of spikes: a sum pool and a memoryless threshold."""
+
+    pool: Pool
+    neuron: Neuron
+
+
+@dataclass(frozen=True, eq=False)
+class FlattenStage:
+    """(C, H, W) to one axis."""
+
+    reshape: Reshape
+
+
+Stage = SynapseStage | PoolStage | FlattenStage
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """stages: what runs on Loihi; host: the memoryless nodes after the last spikes (voting), run in float32."""
+
+    input: Input
+    stages: tuple[Stage, ...]
+    host: tuple[Node, ...]
+
+
+def refuse(node: Node, slug: str, reason: str, remedy: str) -> NoReturn:
+    """Raise UnsupportedError for a node."""
+    raise UnsupportedError(reason, node=node.name, slug=slug, remedy=remedy)
+
+
+def structure(program: Program) -> Structure:
+    """Read a Program as a chain; raises UnsupportedError (node, slug, reason, remedy) for what netx cannot hold."""
+    nodes = _chain(program)
+    last = max((i for i, node in enumerate(nodes) if isinstance(node, Neuron)), default=0)
+    if last == 0:
+        refuse(nodes[0], "no-neurons", "there is no spiking neuron behind it", "Loihi runs spiking networks only")
+    stages: list[Stage] = []
+    waiting: Node | None = None
+    for node in nodes[1 : last + 1]:
+        if isinstance(node, Neuron):
+            stages.append(_with_neuron(program, waiting, node))
+            waiting = None
+        elif waiting is not None:
+            refuse(
+                waiting,
+                "no-neuron",
+                f"its output goes to '{node.name}' without a neuron between",
+                "merge the two, or put a spiking neuron between them",
+            )
+        elif isinstance(node, Reshape):
+            stages.extend(_flatten(node))
+        else:
+            _check_kind(node)
+            waiting = node
+    host = tuple(nodes[last + 1 : -1])
+    for node in host:
+        if not isinstance(node, Linear | Reshape):
+            refuse(
+                node, "host-readout", f"a {type(node).__name__} follows the last spikes", "end in one Linear readout"
+            )
+    entry = nodes[0]
+    assert isinstance(entry, Input)
+    return Structure(entry, tuple(stages), host)
+
+
+def _chain(program: Program) -> list[Node]:
+    """The nodes from the only input to the only output, each with one source and one reader."""
+    for node in program.nodes:
+        if any(source.delay for source in node.sources):
+            refuse(node, "recurrent", "it closes a loop", "netx 0.6 runs feed-forward networks; remove the recurrence")
+        if len(node.sources) > 1:
+            refuse(
+                node,
+                "skip-connection",
+                f"it adds up {len(node.sources)} sources",
+                "netx has no skip connections (its concat is not implemented); use a plain chain",
+            )
+        if len(program.readers[node.name]) > 1:
+            readers = ", ".join(f"'{reader.name}'" for reader in program.readers[node.name])
+            refuse(node, "skip-connection", f"it is read by {readers}", "netx holds plain chains; give it one reader")
+    if len(program.inputs) != 1 or len(program.outputs) != 1:
+        extra = (*program.inputs, *program.outputs)[-1]
+        refuse(extra, "several-ends", "the graph has several inputs or outputs", "export one input and one output")
+    nodes: list[Node] = [program.inputs[0]]
+    while following := program.readers[nodes[-1].name]:
+        nodes.append(following[0])
+    if not isinstance(nodes[-1], Output):
+        refuse(nodes[-1], "dead-end", "nothing reads it", "remove it or connect it to the output")
+    return nodes
+
+
+def _check_kind(node: Node) -> None:
+    if isinstance(node, Scale):
+        refuse(node, "scale", "Loihi's layers have no scale of their own", "fold it into the weights before it")
+    if isinstance(node, Delay):
+        refuse(
+            node, "delay", "a delay node has no layer in netx", "remove it, or fold it into the dense layer after it"
+        )
+    if isinstance(node, Conv):
+        if len(node.input_shape) != 3:
+            refuse(node, "conv1d", "netx's convolution is over two axes", "give the input a height of 1")
+        if any(before != after for before, after in node.padding):
+            refuse(node, "asymmetric-padding", f"padding {node.padding}", "netx pads both sides alike; pad the input")
+    elif isinstance(node, Linear):
+        if len(node.input_shape) != 1:
+            refuse(node, "linear-over-axes", f"its input is {list(node.input_shape)}", "flatten before a Linear")
+    elif not isinstance(node, Pool):
+        refuse(node, "node-kind", f"a {type(node).__name__} has no layer in netx", "use Linear, Conv, pool and LIF")
+
+
+def _flatten(node: Reshape) -> list[Stage]:
+    if node.shape == node.input_shape:
+        return []
+    if len(node.shape) != 1:
+        refuse(node, "reshape", f"{list(node.input_shape)} to {list(node.shape)}", "netx only flattens to one axis")
+    return [FlattenStage(node)]
+
+
+def _with_neuron(program: Program, before: Node | None, neuron: Neuron) -> Stage:
+    if isinstance(before, Pool):
+        if not is_max_pool(program, neuron):
+            refuse(
+                before,
+                "graded-pool",
+                "its sums are not binary spikes",
+                "use max pooling of spikes (sum pool and a threshold below 1), or a strided convolution",
+            )
+        if any(low != high for low, high in before.padding):
+            refuse(before, "asymmetric-padding", f"padding {before.padding}", "netx pads both sides alike")
+        return PoolStage(before, neuron)
+    if not isinstance(before, Linear | Conv):
+        refuse(neuron, "no-synapse", "no Linear or Conv feeds it", "put a synapse with identity weights before it")
+    _check_neuron(neuron)
+    return SynapseStage(before, neuron)
+
+
+def _check_neuron(neuron: Neuron) -> None:
+    theta = neuron.threshold
+    if theta is None:
+        refuse(neuron, "no-threshold", "it puts out its potential", "Loihi passes spikes on; give it a threshold")
+    if (theta <= 0).any():
+        refuse(neuron, "threshold-not-positive", "its threshold is not above 0", "train with positive thresholds")
+    if neuron.many:
+        refuse(neuron, "several-spikes", "it fires several spikes per step", "use one spike per step")
+    if neuron.reset != "value":
+        refuse(neuron, "soft-reset", f"its reset is '{neuron.reset}'", "Loihi resets to 0; train with hard reset")
+    for what, value in (("v_reset", neuron.v_reset), ("v_start", neuron.v_start)):
+        if value is not None and (value != 0).any():
+            refuse(neuron, what.replace("_", "-"), f"its {what} is not 0", "Loihi starts and resets at 0")
+    if neuron.v_min is not None:
+        refuse(neuron, "v-min", "its potential has a lower bound", "train without v_min")
+    if neuron.synapse is not None:
+        refuse(neuron, "synaptic-current", "it filters its input current", "use a LIF without synaptic current")
+    if neuron.decay is not None and (not _uniform(neuron.decay) or not 0 <= float(neuron.decay.flat[0]) <= 1):
+        refuse(neuron, "decay", "its decay differs between neurons or is outside 0 to 1", "use one decay per layer")
+
+
+def _uniform(values: Floats) -> bool:
+    return bool(np.all(values == values.flat[0]))
