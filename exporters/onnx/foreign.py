@@ -1,0 +1,141 @@
+"""Reading an ONNX file that a stranger may have written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import AttributeProto, GraphProto, ModelProto, TensorProto
+
+from stl_deploy.errors import InputError
+from stl_deploy.exporters.onnx.interface import Interface, StateTensor
+from stl_deploy.exporters.onnx.storage import MAX_MODEL_BYTES
+from stl_deploy.graph.program import Shape
+
+MAX_DATA_BYTES = 16 * 2**30
+"""The largest file of weights beside a model that is read."""
+MAX_ELEMENTS = 2**31
+"""The largest input or state of one sample."""
+_OPERATORS = frozenset(
+    {"Add", "Cast", "Clip", "Concat", "ConstantOfShape", "Conv", "Div", "Expand", "Floor", "Gather", "Gemm"}
+    | {"Greater", "GreaterOrEqual", "Identity", "Max", "Mul", "Reshape", "Scan", "Shape", "Slice", "Squeeze", "Sub"}
+    | {"Unsqueeze", "Where"}
+)
+
+
+def read_model(path: Path) -> tuple[Interface, dict[str, Shape]]:
+    """What the file says about itself, and the shape of one sample at one step for each input.
+
+    Raises InputError in one sentence if the file is missing, too large, damaged, not ours, holds operators that we
+    do not write, or names weights outside its folder.
+    """
+    try:
+        size = path.stat().st_size if path.is_file() else None
+        if size is None:
+            raise InputError(f"{path}: no such file; expected an .onnx")
+        if size > MAX_MODEL_BYTES + 2**20:
+            raise InputError(f"{path}: {size / 2**30:.1f} GiB; an ONNX file of at most 2 GiB is accepted")
+        model = onnx.load_model(path, load_external_data=False)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from None
+    except DecodeError:
+        raise InputError(
+            f"{path}: not an ONNX file (or truncated); write one with 'stl-deploy export --to onnx'"
+        ) from None
+    interface = Interface.read({entry.key: entry.value for entry in model.metadata_props}, str(path))
+    _check_operators(model, path)
+    _check_tensors(model, path)
+    _check_ports(model.graph, interface, path)
+    shapes = _input_shapes(model.graph, interface, path)
+    for state in interface.states:
+        _check_rest(state, shapes[state.tensor], path)
+    return interface, shapes
+
+
+def _check_operators(model: ModelProto, path: Path) -> None:
+    for graph in _graphs(model.graph):
+        for node in graph.node:
+            if node.domain or node.op_type not in _OPERATORS:
+                kind = ".".join(filter(None, (node.domain, node.op_type)))
+                raise InputError(
+                    f"{path}: node '{node.name}' is a {kind}, which stl-deploy never writes; export it again"
+                )
+    if model.functions or any(graph.sparse_initializer for graph in _graphs(model.graph)):
+        raise InputError(f"{path}: holds functions or sparse weights, which stl-deploy does not write; export it again")
+
+
+def _check_tensors(model: ModelProto, path: Path) -> None:
+    for graph in _graphs(model.graph):
+        for tensor in _tensors(graph):
+            if tensor.data_location == TensorProto.EXTERNAL:
+                _check_external(tensor, path)
+
+
+def _check_external(tensor: TensorProto, path: Path) -> None:
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    data = path.parent / location
+    if not location or location in {".", ".."} or Path(location).name != location or "\\" in location:
+        raise InputError(f"{path}: weights '{tensor.name}' are at {location!r}; only a file in the same folder is read")
+    if data.is_symlink() or not data.is_file():
+        raise InputError(f"{path}: weights '{tensor.name}' are in {location}, which is not beside it; copy both files")
+    size = data.stat().st_size
+    if size > MAX_DATA_BYTES:
+        raise InputError(f"{data}: {size / 2**30:.0f} GiB; at most {MAX_DATA_BYTES // 2**30} GiB are read")
+    numbers = [entries.get("offset", "0"), entries.get("length", "0")]
+    if not all(number.isdecimal() for number in numbers) or sum(map(int, numbers)) > size:
+        raise InputError(f"{data}: ends before the weights '{tensor.name}'; it is truncated, copy it again")
+
+
+def _check_ports(graph: GraphProto, interface: Interface, path: Path) -> None:
+    """The metadata's tensors must be the graph's."""
+    before = [state.tensor for state in interface.states]
+    after = [state.next_tensor for state in interface.states]
+    inputs = sorted([*interface.inputs.values(), *before])
+    outputs = sorted([*interface.outputs.values(), *interface.spikes.values(), *after])
+    if inputs != sorted(value.name for value in graph.input) or outputs != sorted(value.name for value in graph.output):
+        raise InputError(f"{path}: its metadata does not name the graph's inputs and outputs; export it again")
+
+
+def _input_shapes(graph: GraphProto, interface: Interface, path: Path) -> dict[str, Shape]:
+    """The shape of one sample, by input tensor."""
+    shapes = {}
+    ports = set(interface.inputs.values())
+    for value in graph.input:
+        dims = value.type.tensor_type.shape.dim
+        free = 2 if value.name in ports and interface.form == "sequence" else 1
+        shape = tuple(dim.dim_value for dim in dims[free:])
+        if len(dims) < free or any(size < 1 for size in shape) or math.prod(shape) > MAX_ELEMENTS:
+            raise InputError(f"{path}: input '{value.name}' declares sizes {list(shape)}; export it again")
+        shapes[value.name] = shape
+    return shapes
+
+
+def _check_rest(state: StateTensor, shape: Shape, path: Path) -> None:
+    try:
+        np.broadcast_to(state.rest, shape)
+    except (ValueError, TypeError):
+        raise InputError(f"{path}: the state '{state.tensor}' has no readable value at rest; export it again") from None
+
+
+def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.GRAPH:
+                yield from _graphs(attribute.g)
+            for inner in attribute.graphs:
+                yield from _graphs(inner)
+
+
+def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors

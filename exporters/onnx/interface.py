@@ -1,0 +1,99 @@
+"""What an ONNX file of ours says about itself, in its metadata: which tensor is which node, and where it came from.
+
+Every value is JSON text under a key that starts with ``stl_deploy.``, so that viewers show it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+import stl_deploy
+from stl_deploy.errors import InputError
+from stl_deploy.graph.program import Floats
+
+Form = Literal["sequence", "step"]
+PREFIX = "stl_deploy."
+FORMAT = 1
+"""Version of this metadata; a reader refuses a later one."""
+
+
+class StateTensor(BaseModel):
+    """A state of the step form: the tensor that takes it, the one that gives its next value, and its value at rest.
+
+    start: a number, or nested lists that broadcast to the shape ``[B, *shape]``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    node: str
+    tensor: str
+    next_tensor: str
+    start: Any
+
+    @property
+    def rest(self) -> Floats:
+        """The value at rest as an array; raises ValueError if it is no array of numbers."""
+        return np.asarray(self.start, np.float32)
+
+
+class Interface(BaseModel):
+    """Tensors by node name. sequence: ``[T, B, *shape]``; step: ``[B, *shape]``.
+
+    spikes: the spiking nodes' outputs, empty if the file was written without them.
+    spiking: names of all spiking nodes. dt: the time step. provenance: as the caller gave it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    format: int
+    version: str
+    form: Form
+    dt: float
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    spikes: dict[str, str]
+    spiking: list[str]
+    states: list[StateTensor]
+    provenance: dict[str, str]
+
+    @classmethod
+    def now(cls, **fields: Any) -> Interface:
+        """One written by this version."""
+        return cls(format=FORMAT, version=stl_deploy.__version__, **fields)
+
+    def properties(self, graph: Mapping[str, Any]) -> dict[str, str]:
+        """ONNX metadata; ``graph``: what the network's author wrote beside it (dialect, input coding, grids)."""
+        found = {PREFIX + key: _json(value) for key, value in self.model_dump().items()}
+        return found | {f"{PREFIX}graph.{key}": _json(value) for key, value in graph.items()}
+
+    @classmethod
+    def read(cls, properties: Mapping[str, str], where: str) -> Interface:
+        """From ONNX metadata; raises InputError naming ``where`` if it is not ours or a later format."""
+        own = {key.removeprefix(PREFIX): text for key, text in properties.items() if key.startswith(PREFIX)}
+        fields = {key: text for key, text in own.items() if not key.startswith("graph.")}
+        if "format" not in fields:
+            raise InputError(
+                f"{where}: an ONNX model that stl-deploy did not write; accepted: what its 'export --to onnx' wrote"
+            )
+        try:
+            values = {key: json.loads(text) for key, text in fields.items()}
+            if isinstance(values["format"], int) and values["format"] > FORMAT:
+                raise InputError(f"{where}: written by a later stl-deploy ({values.get('version')}); update stl-deploy")
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"]))
+            raise InputError(
+                f"{where}: its metadata '{PREFIX}{key}' is damaged ({first['msg']}); export it again"
+            ) from None
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{where}: its metadata is damaged ({error}); export it again") from None
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, allow_nan=False)

@@ -1,0 +1,165 @@
+"""Running an ONNX file of ours in ONNX Runtime: a whole sequence, or step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from stl_deploy.errors import InputError
+from stl_deploy.exporters.onnx.foreign import read_model
+from stl_deploy.exporters.onnx.interface import Interface
+from stl_deploy.graph.program import Floats, Input, Program, Shape
+from stl_deploy.graph.run import Result, match_inputs
+
+
+@dataclass(frozen=True, eq=False)
+class OnnxModel:
+    """An ONNX file of ours, open in ONNX Runtime.
+
+    shapes: of one sample at one time step, by tensor.
+    """
+
+    path: Path
+    interface: Interface
+    shapes: Mapping[str, Shape]
+    session: Any
+
+    @classmethod
+    def load(cls, path: Path, *, threads: int | None = None) -> OnnxModel:
+        """Open ``path`` with ``threads`` threads (None: ONNX Runtime's choice).
+
+        Raises InputError in one sentence for a file that is missing, damaged, too large, or not ours.
+        """
+        interface, shapes = read_model(path)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        options.inter_op_num_threads = 1
+        options.intra_op_num_threads = threads or 0
+        try:
+            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's errors have no other base
+            raise InputError(f"{path}: ONNX Runtime cannot load it ({_first_line(error)})") from None
+        return cls(path, interface, shapes, session)
+
+    def run(
+        self,
+        x: NDArray[Any] | Mapping[str, NDArray[Any]],
+        *,
+        record: Collection[str] = (),
+        chunk: int | None = None,
+    ) -> Result:
+        """Run on ``x`` ``[T, B, *input shape]`` (one array, or one per Input node), from rest, in either form.
+
+        record: names of spiking nodes whose spikes are kept. chunk: samples run at a time (None: all).
+        Raises InputError if x does not fit, or the file does not put out a recorded node.
+        """
+        tensors = self.spike_tensors(record)
+        arrays = self.match(x)
+        steps, batch = next(iter(arrays.values())).shape[:2]
+        size = chunk or batch
+        run = self._run_steps if self.interface.form == "step" else self._run_sequence
+        parts = [
+            run({name: array[:, i : i + size] for name, array in arrays.items()}, steps, tensors)
+            for i in range(0, batch, size)
+        ]
+        return parts[0] if len(parts) == 1 else _combine(parts, lambda arrays: np.concatenate(arrays, axis=1))
+
+    def call(self, feeds: Mapping[str, Floats], spikes: Mapping[str, str]) -> tuple[Result, dict[str, Floats]]:
+        """One call of the session. feeds: by tensor. spikes: tensors to record, by node.
+
+        Returns the result and the next states, by the tensor that takes them.
+        Raises InputError where ONNX Runtime fails.
+        """
+        outputs, states = self.interface.outputs, self.interface.states
+        wanted = [*outputs.values(), *spikes.values(), *(state.next_tensor for state in states)]
+        try:
+            values = iter(self.session.run(wanted, dict(feeds)))
+        except Exception as error:  # ONNX Runtime's errors have no other base
+            raise InputError(f"{self.path}: ONNX Runtime failed ({_first_line(error)})") from None
+        result = Result({name: next(values) for name in outputs}, {name: next(values) for name in spikes})
+        return result, {state.tensor: next(values) for state in states}
+
+    def spike_tensors(self, record: Collection[str]) -> dict[str, str]:
+        """The tensors of the spiking nodes ``record``; raises InputError for one that the file does not put out."""
+        spikes = self.interface.spikes
+        missing = sorted(set(record) - set(spikes))
+        if missing:
+            known = ", ".join(spikes) or "none, it was exported without them"
+            raise InputError(f"{self.path}: cannot record '{missing[0]}'; spikes that it puts out: {known}")
+        return {name: tensor for name, tensor in spikes.items() if name in record}
+
+    def rest(self, batch: int) -> dict[str, Floats]:
+        """The states of the step form at rest, by tensor, each ``[B, *shape]``."""
+        return {
+            state.tensor: np.broadcast_to(state.rest, (batch, *self.shapes[state.tensor])).copy()
+            for state in self.interface.states
+        }
+
+    def match(self, x: NDArray[Any] | Mapping[str, NDArray[Any]]) -> dict[str, Floats]:
+        """``x`` ``[T, B, *shape]`` as one float32 array per Input node; raises InputError where it does not fit."""
+        inputs = self.interface.inputs.items()
+        ports = [Input(name=name, shape=self.shapes[tensor], sources=()) for name, tensor in inputs]
+        return match_inputs(Program(tuple(ports), self.interface.dt), x)
+
+    def _run_sequence(self, arrays: Mapping[str, Floats], steps: int, spikes: Mapping[str, str]) -> Result:
+        feeds = {self.interface.inputs[name]: np.ascontiguousarray(array) for name, array in arrays.items()}
+        result, _ = self.call(feeds, spikes)
+        return result
+
+    def _run_steps(self, arrays: Mapping[str, Floats], steps: int, spikes: Mapping[str, str]) -> Result:
+        stream = OnnxStream(self, record=spikes)
+        parts = [stream.step({name: array[t] for name, array in arrays.items()}) for t in range(steps)]
+        return _combine(parts, np.stack)
+
+
+class OnnxStream:
+    """A net fed one time step at a time, with the states kept here. Needs a file in the step form."""
+
+    def __init__(self, model: OnnxModel, *, record: Collection[str] = ()) -> None:
+        """record: names of spiking nodes whose spikes each step returns.
+
+        Raises InputError for a file in the sequence form, or one that does not put out a recorded node.
+        """
+        if model.interface.form != "step":
+            raise InputError(f"{model.path}: takes whole sequences; to stream, export it in the step form")
+        self._model = model
+        self._spikes = model.spike_tensors(record)
+        self._states: dict[str, Floats] | None = None
+        self._batch = 0
+
+    def reset(self) -> None:
+        """Go back to rest; the next step may bring another batch size."""
+        self._states, self._batch = None, 0
+
+    def step(self, x: NDArray[Any] | Mapping[str, NDArray[Any]]) -> Result:
+        """Advance one step with ``x`` ``[B, *input shape]`` (one array, or one per Input node).
+
+        Returns arrays ``[B, *shape]``. Raises InputError if x does not fit, or B changed since the last reset.
+        """
+        several = {name: array[None] for name, array in x.items()} if isinstance(x, Mapping) else x[None]
+        arrays = self._model.match(several)
+        batch = next(iter(arrays.values())).shape[1]
+        if self._states is None:
+            self._states, self._batch = self._model.rest(batch), batch
+        if batch != self._batch:
+            raise InputError(f"got {batch} samples after {self._batch}; call reset() before another batch size")
+        feeds = {self._model.interface.inputs[name]: np.ascontiguousarray(a[0]) for name, a in arrays.items()}
+        result, self._states = self._model.call({**feeds, **self._states}, self._spikes)
+        return result
+
+
+def _combine(parts: Sequence[Result], join: Callable[[list[Floats]], Floats]) -> Result:
+    def joined(arrays: Sequence[Mapping[str, Floats]]) -> dict[str, Floats]:
+        return {name: join([part[name] for part in arrays]) for name in arrays[0]}
+
+    return Result(joined([part.outputs for part in parts]), joined([part.recorded for part in parts]))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

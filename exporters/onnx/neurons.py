@@ -1,0 +1,105 @@
+"""One time step of a neuron population, operator by operator in the order that the Program prescribes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stl_deploy.exporters.onnx.scope import Scope
+from stl_deploy.exporters.onnx.states import States
+from stl_deploy.graph.program import Floats, Neuron, Synapse
+
+
+def has_state(node: Neuron) -> bool:
+    """Whether anything of one time step reaches the next."""
+    return node.decay is not None or node.synapse is not None or (node.spiking and node.reset == "subtract_delayed")
+
+
+def neuron_step(scope: Scope, node: Neuron, x: str, states: States, output: str | None = None) -> str:
+    """Add one step on the summed input ``x``; returns the name of the output (spikes, or v without a threshold).
+
+    A neuron without state may be given all time steps at once. ``output`` names the spikes.
+    """
+    name = node.name
+    v = _drive(scope, node, x, states)
+    if node.decay is not None:
+        before = states.open(name, "v", node.shape, node.v_start)
+        v = scope.op("Add", [_times(scope, name, "decay", node.decay, before), v], f"{name}/charge")
+    if node.leak is not None:
+        v = scope.op("Add", [scope.weight(f"{name}.leak", node.leak), v], f"{name}/leak")
+    if node.threshold is None:
+        return _keep(states, node, _bounded(scope, node, v))
+    theta = scope.weight(f"{name}.threshold", node.threshold)
+    if node.reset == "subtract_delayed":
+        v = _subtract(scope, name, v, theta, states.open(name, "s", node.shape))
+    v = _bounded(scope, node, v)
+    fired, spikes = _fire(scope, node, v, theta, output)
+    if node.reset == "subtract_delayed":
+        states.close(name, "s", spikes)
+    elif node.decay is not None:
+        v = _subtract(scope, name, v, theta, spikes) if node.reset == "subtract" else _to_value(scope, node, v, fired)
+    _keep(states, node, v)
+    return spikes
+
+
+def _drive(scope: Scope, node: Neuron, x: str, states: States) -> str:
+    name = node.name
+    if node.synapse is not None:
+        before = states.open(name, "i", node.shape)
+        x = _filter(scope, name, node.synapse, before, x)
+        states.close(name, "i", x)
+    return x if node.gain is None else _times(scope, name, "gain", node.gain, x)
+
+
+def _filter(scope: Scope, name: str, synapse: Synapse, before: str, x: str) -> str:
+    arriving = x if synapse.gain is None else _times(scope, name, "synapse_gain", synapse.gain, x)
+    if synapse.rule == "euler":
+        faded = _times(scope, name, "synapse_decay", synapse.decay, before)
+        return scope.op("Add", [faded, arriving], f"{name}/current")
+    total = scope.op("Add", [before, arriving], f"{name}/current")
+    return _times(scope, name, "synapse_decay", synapse.decay, total)
+
+
+def _bounded(scope: Scope, node: Neuron, v: str) -> str:
+    if node.v_min is None:
+        return v
+    return scope.op("Max", [v, scope.weight(f"{node.name}.v_min", node.v_min)], f"{node.name}/bound")
+
+
+def _fire(scope: Scope, node: Neuron, v: str, theta: str, output: str | None) -> tuple[str, str]:
+    """Names of (a bool where the neuron fired, its spikes)."""
+    name = node.name
+    if not node.many:
+        compare = "Greater" if node.compare == "gt" else "GreaterOrEqual"
+        fired = scope.op(compare, [v, theta], f"{name}/compare")
+        return fired, scope.op("Cast", [fired], f"{name}/spikes", output=output, to=1)
+    zero = scope.weight(f"{name}.zero", np.float32(0))
+    ratio = scope.op("Div", [v, theta], f"{name}/ratio")
+    positive = scope.op("Max", [ratio, zero], f"{name}/positive")
+    # trunc of what is not negative
+    spikes = scope.op("Floor", [positive], f"{name}/spikes", output=output)
+    fired = scope.op("Greater", [spikes, zero], f"{name}/fired") if _resets_to_value(node) else spikes
+    return fired, spikes
+
+
+def _resets_to_value(node: Neuron) -> bool:
+    return node.reset == "value" and node.decay is not None
+
+
+def _to_value(scope: Scope, node: Neuron, v: str, fired: str) -> str:
+    value = np.float32(0) if node.v_reset is None else node.v_reset
+    return scope.op("Where", [fired, scope.weight(f"{node.name}.v_reset", value), v], f"{node.name}/reset")
+
+
+def _subtract(scope: Scope, name: str, v: str, theta: str, spikes: str) -> str:
+    amount = scope.op("Mul", [theta, spikes], f"{name}/reset_amount")
+    return scope.op("Sub", [v, amount], f"{name}/reset")
+
+
+def _times(scope: Scope, name: str, field: str, factor: Floats, x: str) -> str:
+    return scope.op("Mul", [scope.weight(f"{name}.{field}", factor), x], f"{name}/{field}")
+
+
+def _keep(states: States, node: Neuron, v: str) -> str:
+    if node.decay is not None:
+        states.close(node.name, "v", v)
+    return v

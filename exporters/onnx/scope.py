@@ -1,0 +1,78 @@
+"""A graph under construction: unique names, nodes, constants."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+
+Array = NDArray[np.float32] | NDArray[np.bool_]
+Dims = Sequence[int | str]
+
+
+class Names:
+    """Hands out names that nobody else has."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def fresh(self, wish: str) -> str:
+        """``wish``, or ``wish`` with a number behind it if that is taken."""
+        name, count = wish, 0
+        while name in self._taken:
+            count += 1
+            name = f"{wish}.{count}"
+        self._taken.add(name)
+        return name
+
+
+class Scope:
+    """Nodes of one graph, or of the body of a Scan in it.
+
+    Arrays (weights, neuron parameters) belong to the outermost graph, where a body sees them;
+    whole-number constants (shapes, axes) to the graph that uses them, where shape inference sees them.
+    """
+
+    def __init__(self, outer: Scope | None = None) -> None:
+        self.values: Names = outer.values if outer else Names()
+        self.labels: Names = outer.labels if outer else Names()
+        self.weights: dict[str, Array] = outer.weights if outer else {}
+        self.nodes: list[NodeProto] = []
+        self._integers: dict[tuple[int, ...], str] = {}
+
+    def op(self, kind: str, inputs: Sequence[str], label: str, *, output: str | None = None, **attributes: Any) -> str:
+        """Add an operator named ``label``; returns its output's name (``output``, or a fresh one)."""
+        value = output or self.values.fresh(label)
+        self.add_node(kind, inputs, [value], label, **attributes)
+        return value
+
+    def add_node(self, kind: str, inputs: Sequence[str], outputs: Sequence[str], label: str, **attributes: Any) -> None:
+        """Add an operator whose outputs have their names already."""
+        self.nodes.append(helper.make_node(kind, inputs, outputs, name=self.labels.fresh(label), **attributes))
+
+    def weight(self, label: str, array: Array | np.float32) -> str:
+        """A constant of floats, or a pattern of bools; returns its name."""
+        name = self.values.fresh(label)
+        self.weights[name] = array if isinstance(array, np.ndarray) else np.array(array, np.float32)
+        return name
+
+    def integers(self, *values: int) -> str:
+        """A vector of int64 constants; returns its name."""
+        if values not in self._integers:
+            self._integers[values] = self.values.fresh("_".join(map(str, ("shape", *values))))
+        return self._integers[values]
+
+    def graph(
+        self, name: str, inputs: Iterable[ValueInfoProto], outputs: Iterable[ValueInfoProto], **extra: Any
+    ) -> GraphProto:
+        """The finished graph, without its weights."""
+        constants = [numpy_helper.from_array(np.array(v, np.int64), n) for v, n in self._integers.items()]
+        return helper.make_graph(self.nodes, name, list(inputs), list(outputs), initializer=constants, **extra)
+
+
+def floats(name: str, dims: Dims) -> ValueInfoProto:
+    """Declares a float32 value; text in ``dims`` names a dimension known only when it runs."""
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, list(dims))

@@ -1,0 +1,126 @@
+"""All time steps in one call: synapses on the whole sequence, neurons and loops in a Scan over time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from stl_deploy.exporters.onnx.delays import choose, shift
+from stl_deploy.exporters.onnx.neurons import has_state, neuron_step
+from stl_deploy.exporters.onnx.scope import Scope, floats
+from stl_deploy.exporters.onnx.states import State, States
+from stl_deploy.exporters.onnx.step import add_up, step_nodes
+from stl_deploy.exporters.onnx.synapses import memoryless
+from stl_deploy.graph.program import Delay, Floats, Input, Neuron, Node, Program, Source
+from stl_deploy.graph.segments import is_loop, segments
+
+
+def sequence_nodes(scope: Scope, program: Program, names: Mapping[str, str]) -> dict[str, str]:
+    """Add ``program`` over a whole sequence; returns the name of each node's output ``[T, B, *shape]``.
+
+    names: how outputs shall be called, for inputs, spikes and Output nodes.
+    """
+    lead = scope.op("Shape", [names[program.inputs[0].name]], "steps_and_batch", start=0, end=2)
+    builder = _Sequence(scope, names, lead)
+    for segment in segments(program):
+        if is_loop(segment):
+            builder.loop(segment, program)
+        else:
+            builder.feed_forward(segment[0])
+    return builder.values
+
+
+class _Sequence:
+    def __init__(self, scope: Scope, names: Mapping[str, str], lead: str) -> None:
+        self.values: dict[str, str] = {}
+        self._scope, self._names, self._lead = scope, names, lead
+        self._batch: str | None = None
+
+    def feed_forward(self, node: Node) -> None:
+        output = self._names.get(node.name)
+        if isinstance(node, Input):
+            self.values[node.name] = self._names[node.name]
+            return
+        x = add_up(self._scope, node, [self._arrive(node, source) for source in node.sources])
+        if isinstance(node, Neuron):
+            value = self._neuron(node, x, output)
+        elif isinstance(node, Delay):
+            value = choose(self._scope, node, lambda steps: shift(self._scope, x, steps, f"{node.name}/{steps}"))
+        else:
+            value = memoryless(self._scope, node, x, self._lead, output)
+        self.values[node.name] = value
+
+    def loop(self, nodes: Sequence[Node], program: Program) -> None:
+        inside = {node.name for node in nodes}
+        edges = dict.fromkeys((node, source) for node in nodes for source in node.sources if source.node not in inside)
+        outside = {source: self._arrive(node, source) for node, source in edges}
+        body = Scope(self._scope)
+        states = _body_states(body)
+        given = {source: body.values.fresh(f"{source.node}/now") for source in outside}
+        stepped = step_nodes(body, nodes, states, given, {})
+        wanted = [
+            node
+            for node in nodes
+            if node.name in self._names or any(reader.name not in inside for reader in program.readers[node.name])
+        ]
+        arriving = [(outside[source], given[source], program.by_name[source.node].shape) for source in outside]
+        self._scan(body, _loop_label(nodes), states, arriving, [(node, stepped[node.name]) for node in wanted])
+
+    def _arrive(self, node: Node, source: Source) -> str:
+        label = f"{node.name}/{source.node}_delayed"
+        return shift(self._scope, self.values[source.node], source.delay, label)
+
+    def _neuron(self, node: Neuron, x: str, output: str | None) -> str:
+        body = Scope(self._scope)
+        states = _body_states(body)
+        if not has_state(node):
+            return neuron_step(self._scope, node, x, states, output)
+        arriving = body.values.fresh(f"{node.name}/now")
+        result = neuron_step(body, node, arriving, states)
+        self._scan(body, node.name, states, [(x, arriving, node.shape)], [(node, result)])
+        return self.values[node.name]
+
+    def _scan(
+        self,
+        body: Scope,
+        label: str,
+        states: States,
+        arriving: Sequence[tuple[str, str, tuple[int, ...]]],
+        leaving: Sequence[tuple[Node, str]],
+    ) -> None:
+        """Add a Scan. arriving: (sequence, its name in the body, shape); leaving: (node, its value in the body)."""
+        scope = self._scope
+        kept = [(node, body.op("Identity", [value], f"{node.name}/out")) for node, value in leaving]
+        graph = body.graph(
+            f"{label}/step",
+            [floats(s.before, s.dims) for s in states] + [floats(name, ("B", *shape)) for _, name, shape in arriving],
+            [floats(s.after, s.dims) for s in states] + [floats(name, ("B", *node.shape)) for node, name in kept],
+        )
+        finals = [scope.values.fresh(f"{state.after}_final") for state in states]
+        outputs = [self._names.get(node.name) or scope.values.fresh(node.name) for node, _ in leaving]
+        scope.add_node(
+            "Scan",
+            [self._start(state) for state in states] + [sequence for sequence, _, _ in arriving],
+            [*finals, *outputs],
+            label,
+            body=graph,
+            num_scan_inputs=len(arriving),
+        )
+        self.values.update({node.name: output for (node, _), output in zip(leaving, outputs, strict=True)})
+
+    def _start(self, state: State) -> str:
+        scope = self._scope
+        if self._batch is None:
+            self._batch = scope.op("Slice", [self._lead, scope.integers(1), scope.integers(2)], "batch")
+        shape = scope.op("Concat", [self._batch, scope.integers(*state.shape)], f"{state.before}_shape", axis=0)
+        rest: Floats = np.asarray(state.start, np.float32)
+        return scope.op("Expand", [scope.weight(f"{state.before}_rest", rest), shape], f"{state.before}_start")
+
+
+def _body_states(body: Scope) -> States:
+    return States(body, lambda node, kind: f"{node}/{kind}", lambda node, kind: f"{node}/{kind}_after")
+
+
+def _loop_label(nodes: Sequence[Node]) -> str:
+    return f"loop of {', '.join(node.name for node in nodes)}"[:100]

@@ -1,0 +1,89 @@
+"""What one time step hands to the next: potentials, currents, spikes, and values still under way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from stl_deploy.errors import UnsupportedError
+from stl_deploy.exporters.onnx.scope import Dims, Scope
+from stl_deploy.graph.program import Floats, Shape
+
+MAX_DELAY = 2**16
+"""The longest delay, in steps, of which every value under way is kept."""
+
+
+@dataclass
+class State:
+    """One state of one node: its name before and after the step, its shape for one sample, its value at rest."""
+
+    node: str
+    before: str
+    after: str
+    shape: Shape
+    start: Floats
+
+    @property
+    def dims(self) -> Dims:
+        """The tensor's dimensions."""
+        return ("B", *self.shape)
+
+
+class States:
+    """The states of the graph that ``scope`` builds, in the order in which they were opened."""
+
+    def __init__(self, scope: Scope, before: Callable[[str, str], str], after: Callable[[str, str], str]) -> None:
+        self._scope = scope
+        self._names = before, after
+        self._opened: dict[tuple[str, str], State] = {}
+
+    def __iter__(self) -> Iterator[State]:
+        return iter(self._opened.values())
+
+    def open(self, node: str, kind: str, shape: Shape, start: Floats | None = None) -> str:
+        """Name of the state as the step begins; ``start`` broadcasts to ``shape``."""
+        before, after = (self._scope.values.fresh(name(node, kind)) for name in self._names)
+        rest = np.zeros((), np.float32) if start is None else start
+        self._opened[node, kind] = State(node, before, after, shape, rest)
+        return before
+
+    def close(self, node: str, kind: str, value: str) -> None:
+        """Say what the state is as the step ends."""
+        after = self._opened[node, kind].after
+        self._scope.op("Identity", [value], f"{node}/{kind}_next", output=after)
+
+
+class Past:
+    """The values of the last ``depth`` steps of one value, oldest first: ``[B, depth, *shape]`` (one: no such axis)."""
+
+    def __init__(self, scope: Scope, states: States, node: str, kind: str, shape: Shape, depth: int) -> None:
+        if depth > MAX_DELAY:
+            raise UnsupportedError(
+                f"delays by {depth} steps, of which each must be kept; at most {MAX_DELAY} are",
+                node=node,
+                slug="delay-too-long",
+                remedy="use a larger dt, or the sequence form if the node is in no loop",
+            )
+        self._scope, self._states, self._node, self._kind, self._depth = scope, states, node, kind, depth
+        self._before = states.open(node, kind, shape if depth == 1 else (depth, *shape))
+
+    def read(self, delay: int) -> str:
+        """Name of the value ``delay`` steps ago, 1 to depth."""
+        if self._depth == 1:
+            return self._before
+        index = self._scope.integers(self._depth - delay)
+        label = f"{self._node}/{self._kind}_{delay}"
+        kept = self._scope.op("Gather", [self._before, index], label, axis=1)
+        return self._scope.op("Squeeze", [kept, self._scope.integers(1)], label)
+
+    def write(self, value: str) -> None:
+        """Say what the value is in this step."""
+        if self._depth > 1:
+            scope, label = self._scope, f"{self._node}/{self._kind}"
+            one = scope.integers(1)
+            newer = scope.op("Slice", [self._before, one, scope.integers(self._depth), one], f"{label}_newer")
+            newest = scope.op("Unsqueeze", [value, one], f"{label}_newest")
+            value = scope.op("Concat", [newer, newest], label, axis=1)
+        self._states.close(self._node, self._kind, value)

@@ -1,0 +1,117 @@
+"""What each memoryless node becomes. Sums see T·B samples at once.
+
+A runtime may carry what follows a convolution or matrix product into it (a scale into the weights, an
+addition into the sum), which rounds differently. In the sequence form the reshape back to ``[T, B, ...]``
+stands between. Where there is no time axis, `_settle` does: a lower bound at the least float32, which
+changes no finite value, which no optimiser may drop, and which fuses into the product for nothing.
+
+Pooling is a depthwise convolution with ones: exact for whole numbers (an average pool times the window
+size is not: 49·(1/49) ≠ 1), and measured as fast as MaxPool on the CPU; slices and additions took 4 times
+as long, a reduction over reshaped windows twice, LpPool 15 times.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from stl_deploy.exporters.onnx.scope import Scope
+from stl_deploy.graph.program import Conv, Linear, Node, Output, Pool, Reshape, Scale, Shape
+
+_LOWEST = np.float32(np.finfo(np.float32).min)
+
+
+def memoryless(scope: Scope, node: Node, x: str, lead: str | None, output: str | None = None) -> str:
+    """Add ``node`` on the value ``x``; returns the output's name.
+
+    lead: name of the int64 vector [T, B] if values are ``[T, B, *shape]``; None if they are ``[B, *shape]``.
+    """
+    match node:
+        case Linear():
+            return _linear(scope, node, x, lead, output)
+        case Conv():
+            return _conv(scope, node, x, lead, output)
+        case Pool():
+            return _pool(scope, node, x, lead, output)
+        case Scale():
+            scale = scope.weight(f"{node.name}.scale", node.scale)
+            return scope.op("Mul", [scale, x], node.name, output=output)
+        case Reshape():
+            kept = (0,) if lead is None else (0, 0)
+            return scope.op("Reshape", [x, scope.integers(*kept, *node.shape)], node.name, output=output)
+        case Output():
+            return scope.op("Identity", [x], node.name, output=output)
+    raise TypeError(f"{type(node).__name__} is not memoryless")
+
+
+def _linear(scope: Scope, node: Linear, x: str, lead: str | None, output: str | None) -> str:
+    operands = [scope.weight(f"{node.name}.weight", node.weight)]
+    if node.bias is not None:
+        operands.append(scope.weight(f"{node.name}.bias", node.bias))
+    folded = len(node.input_shape) > 1 or lead is not None
+    x = _fold(scope, node.name, x, node.input_shape[-1:]) if folded else x
+    y = scope.op("Gemm", [x, *operands], node.name, transB=1)
+    return _unfold(scope, node, y, lead, output, reshape=len(node.shape) > 1)
+
+
+def _conv(scope: Scope, node: Conv, x: str, lead: str | None, output: str | None) -> str:
+    operands = [scope.weight(f"{node.name}.weight", node.weight)]
+    if node.bias is not None:
+        operands.append(scope.weight(f"{node.name}.bias", node.bias))
+    x = x if lead is None else _fold(scope, node.name, x, node.input_shape)
+    y = scope.op(
+        "Conv",
+        [x, *operands],
+        node.name,
+        kernel_shape=node.weight.shape[2:],
+        strides=node.stride,
+        dilations=node.dilation,
+        group=node.groups,
+        pads=_pads(node.padding),
+    )
+    return _unfold(scope, node, y, lead, output)
+
+
+def _pool(scope: Scope, node: Pool, x: str, lead: str | None, output: str | None) -> str:
+    channels, reshaped = math.prod(node.input_shape[:-2]), len(node.input_shape) != 3
+    ones = scope.weight(f"{node.name}.window", np.ones((channels, 1, *node.kernel), np.float32))
+    if lead is not None or reshaped:
+        x = _fold(scope, node.name, x, (channels, *node.input_shape[-2:]))
+    y = scope.op(
+        "Conv",
+        [x, ones],
+        node.name,
+        kernel_shape=node.kernel,
+        strides=node.stride,
+        group=channels,
+        pads=_pads(node.padding),
+    )
+    divided = node.divisor != 1
+    y = _unfold(scope, node, y, lead, None if divided else output, reshaped)
+    if not divided:
+        return y
+    divisor = scope.weight(f"{node.name}.divisor", np.float32(node.divisor))
+    return scope.op("Div", [y, divisor], f"{node.name}/average", output=output)
+
+
+def _fold(scope: Scope, name: str, x: str, shape: Shape) -> str:
+    return scope.op("Reshape", [x, scope.integers(-1, *shape)], f"{name}/fold")
+
+
+def _unfold(scope: Scope, node: Node, y: str, lead: str | None, output: str | None, reshape: bool = False) -> str:
+    if lead is not None:
+        shape = scope.op("Concat", [lead, scope.integers(*node.shape)], f"{node.name}/shape", axis=0)
+        return scope.op("Reshape", [y, shape], f"{node.name}/unfold", output=output)
+    if reshape:
+        y = scope.op("Reshape", [y, scope.integers(-1, *node.shape)], f"{node.name}/unfold")
+    return _settle(scope, node.name, y, output)
+
+
+def _settle(scope: Scope, name: str, y: str, output: str | None) -> str:
+    lowest = scope.weight(f"{name}.lowest", _LOWEST)
+    return scope.op("Clip", [y, lowest], f"{name}/settle", output=output)
+
+
+def _pads(padding: tuple[tuple[int, int], ...]) -> list[int]:
+    return [before for before, _ in padding] + [after for _, after in padding]
