@@ -37,8 +37,15 @@ def export(
     from stl_deploy.pipeline.exporting import export as export_one
 
     result = export_one(
-        source, to, output, dialect=dialect, thresholds=thresholds, form=form, input_file=calibration,
-        verified=verified, say=console(),
+        source,
+        to,
+        output,
+        dialect=dialect,
+        thresholds=thresholds,
+        form=form,
+        input_file=calibration,
+        verified=verified,
+        say=console(),
     )
     if json:
         emit_json(result)
@@ -63,7 +70,9 @@ def check(
 
 def verify(
     source: SourceArg,
-    against: Annotated[list[Path], typer.Option("--against", metavar="ARTIFACT", help=".nir, .onnx or .net; may be repeated.")],
+    against: Annotated[
+        list[Path], typer.Option("--against", metavar="ARTIFACT", help=".nir, .onnx or .net; may be repeated.")
+    ],
     input_file: InputOption = None,
     dialect: DialectOption = None,
     json: Json = False,
@@ -92,8 +101,15 @@ def simulate(
     from stl_deploy.pipeline.simulating import simulate as simulate_source
 
     result = simulate_source(
-        source, input_file, backend, output, record=record, dialect=dialect, thresholds=thresholds,
-        deadline=deadline, say=console(),
+        source,
+        input_file,
+        backend,
+        output,
+        record=record,
+        dialect=dialect,
+        thresholds=thresholds,
+        deadline=deadline,
+        say=console(),
     )
     if json:
         emit_json(result)

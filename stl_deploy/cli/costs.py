@@ -26,7 +26,9 @@ def energy(
     ] = None,
     input_coding: Annotated[str | None, typer.Option(help="spikes, graded or analog.")] = None,
     dialect: DialectOption = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="DIR", help="Write energy.json there.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="DIR", help="Write energy.json there.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Exact counts, joules with their sources, the conventions side by side, break-even."""

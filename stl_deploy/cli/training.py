@@ -98,8 +98,12 @@ def evaluate(run_dir: RunArg, json: Json = False) -> None:
 
 def fold(
     run_dir: RunArg,
-    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="NET.nir", help="Default: RUN/net.nir.")] = None,
-    thresholds: Annotated[str, typer.Option(help="keep: one per neuron in the graph; weights: absorbed, each is 1.")] = "keep",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="NET.nir", help="Default: RUN/net.nir.")
+    ] = None,
+    thresholds: Annotated[
+        str, typer.Option(help="keep: one per neuron in the graph; weights: absorbed, each is 1.")
+    ] = "keep",
     exact_grid: Annotated[
         bool | None,
         typer.Option("--exact-grid/--no-exact-grid", help="Round to grids on which float32 sums are exact."),
@@ -109,6 +113,8 @@ def fold(
     """Fold BatchNorm, pooling, voting and thresholds into a NIR graph, and prove that it spikes the same."""
     from stl_deploy.pipeline.folding import fold as fold_one
 
-    result = fold_one(run_dir, output or run_dir / "net.nir", thresholds=thresholds, exact_grid=exact_grid, say=console())
+    result = fold_one(
+        run_dir, output or run_dir / "net.nir", thresholds=thresholds, exact_grid=exact_grid, say=console()
+    )
     if json:
         emit_json(result)

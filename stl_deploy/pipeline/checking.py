@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from stl_deploy.console import Console
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.loihi import check_netx
+from stl_deploy.exporters.loihi.structure import structure
 from stl_deploy.graph.check import TARGETS, TargetCheck, check_file
 from stl_deploy.graph.dialect import load_dialect
-from stl_deploy.graph.findings import Report
+from stl_deploy.graph.findings import Finding, Report
+from stl_deploy.graph.program import Program
 from stl_deploy.pipeline.source import open_source
+
+
+def check_netx(program: Program) -> Iterable[Finding]:
+    """Ask whether Loihi's integers can hold the network; raises UnsupportedError at the first node they cannot."""
+    structure(program)
+    return ()
+
 
 ALL_TARGETS: Mapping[str, TargetCheck] = {**TARGETS, "netx": check_netx}
 

@@ -14,7 +14,18 @@ from stl_deploy.energy.pricelist import list_prices
 from stl_deploy.exporters.lava import environment
 from stl_deploy.graph.dialect import PRESETS
 
-_PACKAGES = ("torch", "nir", "onnx", "onnxruntime", "numpy", "h5py", "matplotlib", "scikit-learn", "torchvision", "tonic")
+_PACKAGES = (
+    "torch",
+    "nir",
+    "onnx",
+    "onnxruntime",
+    "numpy",
+    "h5py",
+    "matplotlib",
+    "scikit-learn",
+    "torchvision",
+    "tonic",
+)
 
 
 def versions() -> dict[str, str | None]:

@@ -1,0 +1,115 @@
+"""One way to run anything: a source and a backend's name give a `Result`, keyed by NIR node names where it has them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.errors import InputError
+from stl_deploy.exporters.lava.driver import run_lava
+from stl_deploy.exporters.loihi.export import by_node, export_netx
+from stl_deploy.exporters.loihi.netx import read_netx
+from stl_deploy.exporters.loihi.quantise import LoihiModel, to_integers
+from stl_deploy.exporters.loihi.scales import ThresholdForm
+from stl_deploy.exporters.loihi.simulate import IntegerRun, simulate
+from stl_deploy.exporters.onnx.export import export_onnx
+from stl_deploy.exporters.onnx.model import OnnxModel
+from stl_deploy.graph.exact import input_grid
+from stl_deploy.graph.program import Program
+from stl_deploy.graph.run import Result, run
+from stl_deploy.pipeline.source import Source, open_program
+
+Backend = Literal["reference", "onnx", "loihi", "lava"]
+CHUNK = 64
+"""Samples run at a time, to bound memory."""
+CALIBRATION = 256
+"""Samples of the input that the integers are chosen by, where no others are given."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a run is done. record: keep every spiking node's spikes. deadline: seconds, for Lava."""
+
+    record: bool = False
+    thresholds: ThresholdForm = "folded"
+    deadline: float = 600.0
+    progress: Callable[[int, int], None] | None = None
+
+
+def run_backend(
+    source: Source, x: NDArray[Any], backend: str, options: Options | None = None, dialect: str | None = None
+) -> Result:
+    """Run ``x`` ``[T, B, *shape]`` through ``source`` on ``backend``.
+
+    Raises InputError where the backend does not take the source, UnsupportedError where its target cannot hold the
+    network, ToolError where Lava is missing or fails.
+    """
+    options = options or Options()
+    if backend not in get_args(Backend):
+        raise InputError(f"no backend '{backend}'; accepted: {', '.join(get_args(Backend))}")
+    if source.kind == "onnx":
+        _only(source, backend, ("onnx",))
+        model = OnnxModel.load(source.file)
+        return model.run(x, record=tuple(model.interface.spikes) if options.record else (), chunk=CHUNK)
+    if source.kind == "net":
+        _only(source, backend, ("loihi", "lava"))
+        return _integer_result(run_net(source.file, x, backend, options), options)
+    program = open_program(source, dialect)
+    if backend == "reference":
+        return run(program, x, record=spiking(program) if options.record else (), chunk=CHUNK)
+    with tempfile.TemporaryDirectory(prefix="stl-deploy-") as folder:
+        if backend == "onnx":
+            path = Path(folder) / "net.onnx"
+            export_onnx(program, path, record=options.record)
+            names = spiking(program) if options.record else ()
+            return OnnxModel.load(path).run(x, record=names, chunk=CHUNK)
+        path = Path(folder) / "net.net"
+        model = export_netx(
+            program,
+            path,
+            calibration=x[:, :CALIBRATION],
+            input_scale=input_scale(program),
+            thresholds=options.thresholds,
+        )
+        return run_model(model, path, x, backend, options)
+
+
+def run_model(model: LoihiModel, path: Path, x: NDArray[Any], backend: str, options: Options) -> Result:
+    """Run an exported Loihi model for real input on its grid; spikes keyed by NIR node names."""
+    found = by_node(model, run_net(path, to_integers(x, model.input_scale), backend, options))
+    recorded = {name: np.asarray(s, np.float32) for name, s in found.spikes.items()} if options.record else {}
+    return Result({"output": found.y}, recorded)
+
+
+def run_net(path: Path, x: NDArray[Any], backend: str, options: Options) -> IntegerRun:
+    """Run a netx file for whole-number input on our integer model (``loihi``) or on Lava."""
+    if backend == "lava":
+        return run_lava(path, x, deadline=options.deadline, progress=options.progress)
+    return simulate(read_netx(path), x, record=options.record)
+
+
+def spiking(program: Program) -> tuple[str, ...]:
+    """Names of the spiking nodes, in order."""
+    return tuple(node.name for node in program.spiking)
+
+
+def input_scale(program: Program) -> float:
+    """Real input times this is whole numbers: the input grid that the graph's metadata declares, else 1."""
+    grid = input_grid(program.metadata)
+    return 2.0**grid.fraction_bits if grid is not None else 1.0
+
+
+def _integer_result(found: IntegerRun, options: Options) -> Result:
+    recorded = {key: np.asarray(s, np.float32) for key, s in found.spikes.items()} if options.record else {}
+    return Result({"output": np.asarray(found.y, np.float32)}, recorded)
+
+
+def _only(source: Source, backend: str, accepted: tuple[str, ...]) -> None:
+    if backend not in accepted:
+        raise InputError(f"{source.path}: backend '{backend}' does not take it; accepted: {', '.join(accepted)}")

@@ -1,0 +1,81 @@
+"""The verb energy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stl_deploy.console import Console
+from stl_deploy.energy.bill import Priced, Range
+from stl_deploy.energy.measure import DEFAULT_PRICES, EnergyReport, measure_energy
+from stl_deploy.files import read_input, write_json
+from stl_deploy.pipeline.source import open_program, open_source
+
+FILE = "energy.json"
+
+
+def energy(
+    source: Path,
+    input_file: Path,
+    *,
+    prices: Sequence[str] | None = None,
+    input_coding: str | None = None,
+    dialect: str | None = None,
+    output: Path | None = None,
+    say: Console | None = None,
+) -> EnergyReport:
+    """Count a network's activity on an input npz and price it; with ``output`` write energy.json in that folder.
+
+    Raises InputError or ConfigError for a bad source, input, coding or price list.
+    """
+    say = say or Console(quiet=True)
+    program = open_program(open_source(source), dialect)
+    x, _ = read_input(input_file)
+    report = measure_energy(program, x, input_coding=input_coding, prices=prices or DEFAULT_PRICES, source=source.name)
+    show(report, say)
+    if output is not None:
+        write_json(output / FILE, report.as_dict())
+        say.say(f"written: {output / FILE}")
+    return report
+
+
+def show(report: EnergyReport, say: Console) -> None:
+    """Counts, prices side by side, and the ratio each convention would have printed."""
+    totals: dict[str, Any] = report.as_dict()["totals"]
+    say.say(
+        f"{report.counts.batch} samples, T = {report.counts.T}: {totals['synops_AC']:,} synops AC + "
+        f"{totals['synops_MAC']:,} MAC; {totals['spikes']:,} spikes; ANN twin {totals['ann_macs_exact']:,} MACs"
+    )
+    rows = [
+        [p.prices.name, p.prices.scope, p.prices.evidence, _side(p.snn), _side(p.ann), _ratio(p)] for p in report.energy
+    ]
+    say.table(["modelled, per inference", "scope", "evidence", "SNN", "ANN twin", "ANN / SNN"], rows)
+
+
+def joules(value: Range | None) -> str:
+    """A range of joules for people, or why there is none."""
+    if value is None:
+        return "withheld"
+    low, high = (_unit(end) for end in value)
+    return low if low == high else f"{low} to {high}"
+
+
+def _side(bill: Any) -> str:
+    if bill is None:
+        return "not priced"
+    return joules(bill.total) if bill.total is not None else f">= {_unit(bill.priced[0])} (unpriced terms)"
+
+
+def _ratio(priced: Priced) -> str:
+    if priced.ratio is None:
+        return "-"
+    low, high = priced.ratio
+    return f"{low:.2f}" if low == high else f"{low:.2f} to {high:.2f}"
+
+
+def _unit(value: float) -> str:
+    for factor, unit in ((1.0, "J"), (1e-3, "mJ"), (1e-6, "uJ"), (1e-9, "nJ")):
+        if abs(value) >= factor:
+            return f"{value / factor:.3g} {unit}"
+    return f"{value / 1e-12:.3g} pJ"

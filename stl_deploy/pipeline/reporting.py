@@ -1,0 +1,107 @@
+"""The verb report: from what a run folder holds to one HTML page and its JSON twin."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stl_deploy.config import RunConfig
+from stl_deploy.console import Console
+from stl_deploy.data import load_dataset
+from stl_deploy.energy.report import Accuracy, Parity, Raster, ReportData, Thresholds, render_report, report_json
+from stl_deploy.errors import InputError
+from stl_deploy.files import read_json, write_json, write_text
+from stl_deploy.graph.lower import lower
+from stl_deploy.graph.nirfile import read_nir
+from stl_deploy.graph.run import run
+from stl_deploy.model_file import load_network, model_facts
+from stl_deploy.network import Network
+from stl_deploy.pipeline.inputs import encode_split
+from stl_deploy.train import METRICS_FILE
+
+HTML, JSON = "report.html", "report.json"
+_NEEDED = ("net.nir", "manifest.json", "verify.json", "energy.json", METRICS_FILE)
+
+
+def report(run_dir: Path, *, say: Console | None = None) -> dict[str, Any]:
+    """Write report.html and report.json into a finished run folder; returns the JSON.
+
+    Raises InputError if a file that the report is made of is missing or damaged.
+    """
+    say = say or Console(quiet=True)
+    for name in _NEEDED:
+        if not (run_dir / name).is_file():
+            raise InputError(f"{run_dir}: no {name}; a folder written by 'stl-deploy run' is accepted")
+    data = _gather(run_dir)
+    twin = report_json(data)
+    write_text(run_dir / HTML, render_report(data))
+    write_json(run_dir / JSON, twin)
+    say.say(f"written: {run_dir / HTML} (opens offline) and {run_dir / JSON}")
+    return twin
+
+
+def _gather(run_dir: Path) -> ReportData:
+    network, config = load_network(run_dir)
+    facts, manifest = model_facts(run_dir), read_json(run_dir / "manifest.json")
+    verified = read_json(run_dir / "verify.json")
+    try:
+        return ReportData(
+            title=f"{config.dataset.name}: {run_dir.resolve().name}",
+            summary=_summary(config, facts, network),
+            accuracy=[Accuracy(**row) for row in verified["accuracy"]],
+            curves=list(_records(run_dir / METRICS_FILE)),
+            thresholds=list(_thresholds(network)),
+            rasters=list(_rasters(run_dir, config)),
+            raster_sample="the first test image",
+            parity=[Parity(**row) for row in verified["parity"]],
+            energy=read_json(run_dir / "energy.json"),
+            assumptions=verified["assumptions"],
+            environment=manifest["versions"],
+        )
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{run_dir}: verify.json or manifest.json is not as 'stl-deploy run' writes it ({error})"
+        ) from None
+
+
+def _summary(config: RunConfig, facts: Mapping[str, Any], network: Network) -> dict[str, str]:
+    weights = sum(p.numel() for name, p in network.named_parameters() if "threshold" not in name)
+    thetas = sum(theta.numel() for theta in network.thresholds().values())
+    return {
+        "data set": config.dataset.name,
+        "network": " - ".join(network.layers),
+        "learning mode": config.train.mode,
+        "time steps": str(config.time_steps),
+        "input": config.encoder,
+        "learned numbers": f"{weights:,} weights and {thetas:,} thresholds",
+        "epochs": f"{facts['epochs']}, the weights of epoch {facts['epoch']} kept (best on validation)",
+        "seed": str(config.train.seed),
+        "training time": f"{facts['seconds']:.1f} s (measured)",
+    }
+
+
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            yield json.loads(line)
+        except ValueError:
+            raise InputError(f"{path}: line {number} is not JSON; train again or remove the line") from None
+
+
+def _thresholds(network: Network) -> Iterator[Thresholds]:
+    for name, lif in network.lifs:
+        before = np.broadcast_to(lif.threshold_init.cpu().numpy(), lif.threshold.shape)
+        yield Thresholds(name, lif.granularity, before, lif.threshold.detach().cpu().numpy())
+
+
+def _rasters(run_dir: Path, config: RunConfig) -> Iterator[Raster]:
+    program = lower(read_nir(run_dir / "net.nir"))
+    one = encode_split(config, load_dataset(config.dataset).test, 1)
+    names = [node.name for node in program.spiking if node.decay is not None]
+    recorded = run(program, one.x, record=names).recorded
+    for name in names:
+        yield Raster(name, recorded[name][:, 0].reshape(len(one.x), -1).astype(int))
