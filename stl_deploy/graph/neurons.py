@@ -25,6 +25,11 @@ class NeuronState:
 
     def step(self, x: Floats, out: Floats) -> None:
         """Advance one time step with input ``x`` ``[B, *shape]``; writes the output into ``out``."""
+        self.charge(x)
+        self.release(out)
+
+    def charge(self, x: Floats) -> None:
+        """Take the input in: after this ``v`` is what is compared with the threshold."""
         node, v = self.node, self.v
         drive = self._drive(x)
         if node.decay is None:
@@ -38,11 +43,14 @@ class NeuronState:
             np.subtract(v, node.threshold * self.spikes, out=v)
         if node.v_min is not None:
             np.maximum(v, node.v_min, out=v)
-        if node.threshold is None:
-            np.copyto(out, v)
+
+    def release(self, out: Floats) -> None:
+        """Write the output of the charged neurons into ``out`` and reset those that fired."""
+        if self.node.threshold is None:
+            np.copyto(out, self.v)
             return
-        fire(node, v, out)
-        self._reset(node.threshold, out)
+        fire(self.node, self.v, out)
+        self._reset(self.node.threshold, out)
 
     def require_finite(self) -> None:
         """Raise GraphError if the potential has left float32's range (NaN never fires, so nothing else shows it)."""
