@@ -1,9 +1,10 @@
 """What each memoryless node becomes. Sums see T·B samples at once.
 
-A runtime may carry what follows a convolution or matrix product into it (a scale into the weights, an
-addition into the sum), which rounds differently. In the sequence form the reshape back to ``[T, B, ...]``
-stands between. Where there is no time axis, `_settle` does: a lower bound at the least float32, which
-changes no finite value, which no optimiser may drop, and which fuses into the product for nothing.
+A runtime may carry what follows a convolution or matrix product into it: a scale into the weights, an
+addition into the sum. That rounds differently (ONNX Runtime 1.32 merges Conv and Mul, and then a seventh of the
+values differ). In the sequence form the reshape back to ``[T, B, ...]`` stands between. Where there is no time
+axis `_settle` does: a lower bound at the least float32, which changes no finite value, which no optimiser may
+drop, and which fuses into the product for nothing.
 
 Pooling is a depthwise convolution with ones: exact for whole numbers (an average pool times the window
 size is not: 49·(1/49) ≠ 1), and measured as fast as MaxPool on the CPU; slices and additions took 4 times

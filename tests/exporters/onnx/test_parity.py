@@ -1,0 +1,32 @@
+"""ONNX Runtime, in both forms, against two other implementations of the Program's equations, bit for bit."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+
+from stl_deploy.exporters.onnx import OnnxModel, export_onnx
+from stl_deploy.graph.run import run
+from tests.program_oracle import Inexact, simulate
+from tests.strategies import programs_and_inputs
+
+
+@pytest.mark.parametrize("form", ["sequence", "step"])
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@given(case=programs_and_inputs())
+def test_random_programs_spike_alike_in_oracle_reference_and_onnx_runtime(form, case, tmp_path_factory):
+    program, x = case
+    try:
+        expected = simulate(program, x)
+    except Inexact:
+        assume(False)
+    spiking = [node.name for node in program.spiking]
+    reference = run(program, x, record=spiking)
+    path = tmp_path_factory.mktemp("onnx") / "net.onnx"
+    export_onnx(program, path, form=form)
+    found = OnnxModel.load(path, threads=1).run(x, record=spiking)
+    for name in spiking:
+        np.testing.assert_array_equal(reference.recorded[name], expected[name], f"reference, {name}")
+        np.testing.assert_array_equal(found.recorded[name], expected[name], f"{form}, {name}")
+    for node in program.outputs:
+        np.testing.assert_array_equal(reference.outputs[node.name], expected[node.name], f"reference, {node.name}")
+        np.testing.assert_array_equal(found.outputs[node.name], expected[node.name], f"{form}, {node.name}")

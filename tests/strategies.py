@@ -1,0 +1,230 @@
+"""Random Programs for property tests, over every node type.
+
+Synaptic weights are small multiples of 1/4 and only values on such a grid reach them, so that synaptic sums are exact;
+what neurons and scales compute is arbitrary float32, except that numbers on the grid (and so ties with the threshold)
+are frequent.
+"""
+
+import numpy as np
+from hypothesis import strategies as st
+
+from stl_deploy.graph.program import (
+    Conv,
+    Delay,
+    Input,
+    Linear,
+    Neuron,
+    Output,
+    Pool,
+    Program,
+    Reshape,
+    Scale,
+    Source,
+    Synapse,
+)
+
+F = np.float32
+
+
+@st.composite
+def programs_and_inputs(draw, max_nodes=7):
+    """(Program, {Input node: x [T, B, *shape]}) with T of 1 to 6 and B of 1 to 3."""
+    program = draw(programs(max_nodes))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    steps, batch = draw(st.integers(1, 6)), draw(st.integers(1, 3))
+    low, high = draw(st.sampled_from([(0, 2), (0, 4), (-2, 3)]))
+    x = {node.name: rng.integers(low, high, (steps, batch, *node.shape)).astype(F) for node in program.inputs}
+    return program, x
+
+
+@st.composite
+def programs(draw, max_nodes=7):
+    """A Program with 1 or 2 inputs and outputs, skip edges, delays and loops."""
+    made = _Made(draw)
+    shape = draw(st.sampled_from([(3,), (6,), (2, 5), (2, 5, 4), (2, 5, 4), (3, 4, 4), (3, 4, 4), (8, 4, 4)]))
+    for i in range(draw(st.sampled_from([1, 1, 1, 2]))):
+        made.add(Input(name=f"input{i}", shape=shape, sources=()), exact=True)
+    for _ in range(draw(st.integers(1, max_nodes))):
+        made.layer()
+    for i in range(draw(st.sampled_from([1, 1, 2]))):
+        source = made.nodes[-1] if i == 0 else draw(st.sampled_from(made.nodes))
+        made.add(Output(name=f"output{i}", shape=source.shape, sources=(made.edge(source),)), exact=False)
+    return Program(tuple(made.nodes), 1e-4)
+
+
+class _Made:
+    def __init__(self, draw):
+        self.draw, self.nodes, self.exact = draw, [], {}
+        self.rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+
+    def pick(self, *values):
+        return self.draw(st.sampled_from(values))
+
+    def add(self, node, exact):
+        self.nodes.append(node)
+        self.exact[node.name] = exact
+
+    def edge(self, node):
+        return Source(node.name, self.pick(0, 0, 0, 0, 0, 0, 1, 3))
+
+    def name(self, kind):
+        return f"{kind}.{len(self.nodes)}"
+
+    def layer(self):
+        """One more node, or a loop of two, that reads what is there."""
+        kind = self.pick("synapse", "synapse", "pool", "pool", "neuron", "neuron", "neuron", "scale", "delay", "reshape")
+        usable = [n for n in self.nodes if self.exact[n.name] or kind not in ("synapse", "pool")]
+        usable = [n for n in usable if kind != "pool" or (len(n.shape) == 3 and min(n.shape[1:]) > 1)]
+        if not usable:
+            kind, usable = "neuron", self.nodes
+        first = self.pick(*usable[-2:])
+        sources = [self.edge(first)]
+        same = [n for n in usable if n.shape == first.shape]
+        for _ in range(self.pick(0, 0, 0, 1, 2)):
+            sources.append(self.edge(self.pick(*same)))
+        exact = all(self.exact[source.node] for source in sources)
+        getattr(self, f"_{kind}")(first.shape, tuple(sources), exact)
+
+    def _synapse(self, shape, sources, exact):
+        if len(shape) > 1 and self.pick(True, True, False):
+            self.add(self.conv(self.name("conv"), shape, sources), exact)
+        else:
+            self.add(self.linear(self.name("linear"), shape, sources, self.pick(1, 3, 5)), exact)
+
+    def linear(self, name, shape, sources, out):
+        return Linear(
+            name=name,
+            shape=(*shape[:-1], out),
+            sources=sources,
+            weight=self.weights(out, shape[-1]),
+            bias=self.weights(out) if self.pick(True, False) else None,
+            input_shape=shape,
+        )
+
+    def conv(self, name, shape, sources, same=False):
+        rank = len(shape) - 1
+        groups = self.pick(1, shape[0])
+        out = shape[0] if same else groups * self.pick(1, 2)
+        kernel, stride, dilation = (tuple(self.pick(1, 2) for _ in range(rank)) for _ in range(3))
+        if same:
+            stride, dilation = (1,) * rank, (1,) * rank
+            padding = tuple((k - 1, 0) for k in kernel)
+        else:
+            padding = tuple((self.pick(0, 1), self.pick(0, 1, 2)) for _ in range(rank))
+        sizes = tuple(
+            (n + lo + hi - (k - 1) * d - 1) // s + 1
+            for n, (lo, hi), k, d, s in zip(shape[1:], padding, kernel, dilation, stride, strict=True)
+        )
+        if min(sizes) < 1:
+            return self.linear(name, shape, sources, 2)
+        return Conv(
+            name=name,
+            shape=(out, *sizes),
+            sources=sources,
+            weight=self.weights(out, shape[0] // groups, *kernel),
+            bias=self.weights(out) if self.pick(True, False) else None,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+            input_shape=shape,
+        )
+
+    def _pool(self, shape, sources, exact):
+        kernel = self.pick((2, 2), (2, 1), (3, 2))
+        stride = self.pick((1, 1), (2, 2), (1, 3))
+        padding = tuple((self.pick(0, 1), self.pick(0, 1)) for _ in range(2))
+        sizes = tuple(
+            (n + lo + hi - k) // s + 1
+            for n, (lo, hi), k, s in zip(shape[1:], padding, kernel, stride, strict=True)
+        )
+        if min(sizes) < 1:
+            return self._reshape(shape, sources, exact)
+        divisor = self.pick(1, 1, kernel[0] * kernel[1])
+        pool = Pool(
+            name=self.name("pool"),
+            shape=(shape[0], *sizes),
+            sources=sources,
+            kernel=kernel,
+            stride=stride,
+            padding=padding,
+            divisor=divisor,
+            input_shape=shape,
+        )
+        return self.add(pool, exact and divisor in (1, 2, 4))
+
+    def _scale(self, shape, sources, exact):
+        self.add(Scale(name=self.name("scale"), shape=shape, sources=sources, scale=self.parameter(shape, -2, 2)), False)
+
+    def _delay(self, shape, sources, exact):
+        steps = self.rng.integers(0, 4, self.pick((), shape)) if self.pick(True, True, False) else np.array(7)
+        self.add(Delay(name=self.name("delay"), shape=shape, sources=sources, steps=steps.astype(np.int64)), exact)
+
+    def _reshape(self, shape, sources, exact):
+        self.add(
+            Reshape(name=self.name("flat"), shape=(int(np.prod(shape)),), sources=sources, input_shape=shape), exact
+        )
+
+    def _neuron(self, shape, sources, exact):
+        name, back = self.name("neuron"), None
+        loop = self.pick(None, None, "self", "linear", "conv", "delay", "scale", "neuron")
+        delay = self.pick(1, 1, 2)
+        if loop == "self":
+            sources += (Source(name, delay),)
+        elif loop is not None:
+            back = f"{name}.back"
+            returning = Source(back, delay)
+            sources = (returning, *sources) if self.pick(True, False) else (*sources, returning)
+        threshold = self.draw(st.integers(0, 4)) > 0 or loop in ("linear", "conv")
+        self.add(self.neuron(name, shape, sources, threshold), threshold)
+        if back is not None:
+            self._back(loop, back, shape, (Source(name),), threshold)
+
+    def _back(self, loop, name, shape, sources, exact):
+        match loop:
+            case "conv" if len(shape) > 1:
+                self.add(self.conv(name, shape, sources, same=True), exact)
+            case "linear" | "conv":
+                self.add(self.linear(name, shape, sources, shape[-1]), exact)
+            case "delay":
+                steps = self.rng.integers(0, 3, shape).astype(np.int64)
+                self.add(Delay(name=name, shape=shape, sources=sources, steps=steps), exact)
+            case "scale":
+                scale = Scale(name=name, shape=shape, sources=sources, scale=self.parameter(shape, -1, 1))
+                self.add(scale, False)
+            case "neuron":
+                self.add(self.neuron(name, shape, sources, True), True)
+
+    def neuron(self, name, shape, sources, threshold):
+        def maybe(low, high):
+            return self.parameter(shape, low, high) if self.pick(True, False, False) else None
+
+        synapse = None
+        if self.pick(True, False, False):
+            synapse = Synapse(self.pick("euler", "exp_add"), self.parameter(shape, 0, 1), maybe(0.5, 2))
+        return Neuron(
+            name=name,
+            shape=shape,
+            sources=sources,
+            decay=self.parameter(shape, 0, 1) if self.pick(True, True, True, False) else None,
+            threshold=self.parameter(shape, 0.25, 2) if threshold else None,
+            gain=maybe(0.25, 2),
+            leak=maybe(-1, 1),
+            v_reset=maybe(-1, 0.5),
+            v_min=maybe(-2, 0),
+            v_start=maybe(-1, 1),
+            synapse=synapse,
+            compare=self.pick("gt", "ge"),
+            reset=self.pick("value", "subtract", "subtract_delayed"),
+            many=self.pick(True, False, False),
+        )
+
+    def weights(self, *shape):
+        return (self.rng.integers(-4, 5, shape) / 4).astype(F)
+
+    def parameter(self, shape, low, high):
+        """Uniform, per channel or per element; any float or one on the grid of 1/4."""
+        size = self.pick((), (shape[0], *(1,) * (len(shape) - 1)), shape)
+        values = self.rng.uniform(low, high, size)
+        on_grid = np.ceil(values * 4) / 4
+        return np.asarray(on_grid if self.pick(True, False) else values, F)
