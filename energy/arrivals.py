@@ -7,6 +7,7 @@ weight. A non-zero bias arrives at every step. Masks are bool ``[T, B, *shape]``
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -45,8 +46,12 @@ def arrivals(node: Node, x: NDArray[Any], y: NDArray[Any]) -> Mask:
     """Where an event or a non-zero bias arrives at the output of ``node``; x and y are its input and output.
 
     A node without taps (an input, a neuron) delivers an event where its output is not zero.
+    Axes along which nothing differs are broadcast, not stored.
     """
     shape = (*x.shape[:2], *node.shape)
+    bias = bias_of(node)
+    if bias is not None and (bias != 0).all():
+        return np.broadcast_to(np.True_, shape)
     match node:
         case Linear():
             reached = (x != 0).any(axis=-1, keepdims=True)
@@ -58,27 +63,33 @@ def arrivals(node: Node, x: NDArray[Any], y: NDArray[Any]) -> Mask:
             reached = x != 0
         case _:
             reached = y != 0
-    bias = bias_of(node)
-    if bias is not None:
+    if bias is not None and bias.any():
         reached = reached | (bias != 0)
     return np.broadcast_to(reached, shape)
+
+
+def how_many(mask: Mask) -> int:
+    """How often a mask is set; broadcast axes are multiplied, not walked."""
+    stored = tuple(slice(None) if stride else slice(0, 1) for stride in mask.strides)
+    copies = prod(size for size, stride in zip(mask.shape, mask.strides, strict=True) if not stride)
+    return int(np.count_nonzero(mask[stored]) * copies)
 
 
 def _conv(node: Conv, events: Mask) -> Mask:
     steps, batch, _, *space = events.shape
     by_group = np.any(events.reshape(steps, batch, node.groups, -1, *space), axis=3)
-    return np.repeat(_slide(by_group, windows(node)), node.shape[0] // node.groups, axis=2)
+    reached = _slide(by_group, windows(node))
+    return reached if node.groups == 1 else np.repeat(reached, node.shape[0] // node.groups, axis=2)
 
 
 def _slide(events: Mask, axes: tuple[Window, ...]) -> Mask:
     for axis, window in enumerate(axes, start=events.ndim - len(axes)):
-        moved = np.moveaxis(events, axis, 0)
-        reached = np.zeros((window.outputs, *moved.shape[1:]), np.bool_)
+        lead = (slice(None),) * axis
+        reached = np.zeros((*events.shape[:axis], window.outputs, *events.shape[axis + 1 :]), np.bool_)
         for k in range(window.kernel):
-            at = window.inputs_of(k)
-            inside = (at >= 0) & (at < window.size)
-            reached[inside] |= moved[at[inside]]
-        events = np.moveaxis(reached, 0, axis)
+            outputs, inputs = window.meeting(k)
+            reached[(*lead, outputs)] |= events[(*lead, inputs)]
+        events = reached
     return events
 
 

@@ -17,6 +17,7 @@ from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Delay, Input, InputCoding, Neuron, Node, Output, Program, Reshape
 
 Op = Literal["AC", "MAC"]
+_CODINGS: tuple[InputCoding, ...] = get_args(InputCoding)
 
 
 @dataclass(frozen=True)
@@ -49,19 +50,20 @@ def resolve_coding(program: Program, arrays: Iterable[NDArray[Any]], declared: s
     origin: Literal["caller", "metadata"] = "caller" if declared is not None else "metadata"
     if named is None:
         return Coding("spikes" if binary else "analog", "data")
-    if named not in get_args(InputCoding):
-        raise InputError(f"input coding {named!r} ({origin}); accepted: {', '.join(get_args(InputCoding))}")
-    if named == "spikes" and not binary:
+    coding = next((known for known in _CODINGS if known == named), None) if isinstance(named, str) else None
+    if coding is None:
+        raise InputError(f"input coding {named!r} ({origin}); accepted: {', '.join(_CODINGS)}")
+    if coding == "spikes" and not binary:
         raise InputError(
             f"the input coding is 'spikes' ({origin}) but the input holds {_other(arrays, binary=True):g}; "
             "spikes are 0 or 1: declare 'graded' or 'analog', or give spikes"
         )
-    if named == "graded" and not all(bool(np.all(x == np.trunc(x))) for x in arrays):
+    if coding == "graded" and not all(bool(np.all(x == np.trunc(x))) for x in arrays):
         raise InputError(
             f"the input coding is 'graded' ({origin}) but the input holds {_other(arrays, binary=False):g}; "
             "graded events carry whole numbers: declare 'analog', or give whole numbers"
         )
-    return Coding(named, origin)
+    return Coding(coding, origin)
 
 
 def _other(arrays: Iterable[NDArray[Any]], *, binary: bool) -> float:

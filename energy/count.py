@@ -14,7 +14,7 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.energy.arrivals import Mask, arrivals, arrived, feeders
+from stl_deploy.energy.arrivals import Mask, arrivals, arrived, feeders, how_many
 from stl_deploy.energy.coding import op_of
 from stl_deploy.energy.counts import Counts, NeuronCounts, TapCounts
 from stl_deploy.energy.fold_pool import fold_pools
@@ -74,7 +74,7 @@ class ActivityCounter:
         if node.name in self._taps:
             self._count_taps(self._taps[node.name], x)
         if isinstance(node, Neuron) and node.spiking:
-            self._firing[node.name].spikes += int(y.astype(np.int64).sum() if node.many else np.count_nonzero(y))
+            self._firing[node.name].spikes += int(y.astype(np.int64).sum() if node.many else np.count_nonzero(y != 0))
         if node.name in self._feeders:
             self._masks[node.name] = arrivals(node, x, y)
         self._seen.add(node.name)
@@ -91,8 +91,7 @@ class ActivityCounter:
         if self._batch and steps != self._steps:
             raise InputError(f"activity of {steps} steps after activity of {self._steps}; one T for all is accepted")
         for node in self._program.of(Neuron):
-            touched = np.count_nonzero(arrived(self._program, node, self._masks))
-            self._firing[node.name].touched += int(touched)
+            self._firing[node.name].touched += how_many(arrived(self._program, node, self._masks))
         self._masks.clear()
         self._seen.clear()
         self._steps = steps

@@ -58,11 +58,10 @@ def fold_pools(program: Program, node: Weighted) -> Folded | None:
 def _through_pool(pool: Pool, table: Ints) -> Ints:
     """Sum ``table`` (per pool output) over the windows that hold each pool input."""
     for axis, window in enumerate(windows(pool), start=table.ndim - len(pool.stride)):
-        moved = np.moveaxis(table, axis, 0)
-        spread = np.zeros((window.size, *moved.shape[1:]), np.int64)
+        lead = (slice(None),) * axis
+        spread = np.zeros((*table.shape[:axis], window.size, *table.shape[axis + 1 :]), np.int64)
         for k in range(window.kernel):
-            at = window.inputs_of(k)
-            inside = (at >= 0) & (at < window.size)
-            spread[at[inside]] += moved[inside]
-        table = np.moveaxis(spread, 0, axis)
+            outputs, inputs = window.meeting(k)
+            spread[(*lead, inputs)] += table[(*lead, outputs)]
+        table = spread
     return table

@@ -33,17 +33,21 @@ class Window:
     before: int
     dilation: int
 
-    def inputs_of(self, k: int) -> Ints:
-        """Input position of kernel cell ``k`` at every output ``[outputs]``; outside ``[0, size)`` is padding."""
-        positions: Ints = np.arange(self.outputs, dtype=np.int64) * self.stride - self.before + k * self.dilation
-        return positions
+    def meeting(self, k: int) -> tuple[slice, slice]:
+        """The outputs at which kernel cell ``k`` lies inside the borders, and the inputs it meets there, in step."""
+        shift = k * self.dilation - self.before
+        first = max(0, -(shift // self.stride))
+        last = min(self.outputs - 1, (self.size - 1 - shift) // self.stride)
+        if last < first:
+            return slice(0, 0), slice(0, 0)
+        start = first * self.stride + shift
+        return slice(first, last + 1), slice(start, last * self.stride + shift + 1, self.stride)
 
     def reach(self) -> Ints:
         """``[kernel, size]``: 1 where kernel cell k meets input i for some output (at most one), else 0."""
         table = np.zeros((self.kernel, self.size), np.int64)
         for k in range(self.kernel):
-            at = self.inputs_of(k)
-            table[k, at[(at >= 0) & (at < self.size)]] = 1
+            table[k, self.meeting(k)[1]] = 1
         return table
 
 

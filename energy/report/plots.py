@@ -11,7 +11,7 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from stl_deploy.energy.report.svg import FAINT, INK, SERIES, inline, panels, style
+from stl_deploy.energy.report.svg import FAINT, INK, SERIES, inline, panels, short, style
 
 _WIDTH = 10.4
 _MAX_RASTER_ROWS = 512
@@ -47,7 +47,9 @@ def _lines(ax: Axes, curves: Sequence[Mapping[str, Any]], keys: Mapping[str, str
     for i, (name, key) in enumerate(keys.items()):
         points = [(c["epoch"], c[key]) for c in curves if c.get(key) is not None]
         if points:
-            ax.plot(*zip(*points, strict=True), color=SERIES[i % len(SERIES)], lw=1.4, label=name, marker=".", ms=3)
+            ax.plot(
+                *zip(*points, strict=True), color=SERIES[i % len(SERIES)], lw=1.4, label=short(name), marker=".", ms=3
+            )
     ax.set_title(title)
     ax.set_xlabel("epoch")
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -65,7 +67,7 @@ def _thresholds(layers: Sequence[Mapping[str, Any]]) -> str:
         bins = np.linspace(low - pad, high + pad, 25).tolist()
         ax.hist(after, bins, color=SERIES[0], alpha=0.85, label="after")
         ax.hist(before, bins, histtype="step", color=SERIES[1], lw=1.4, label="before")
-        ax.set_title(f"{layer['layer']}, by {layer['granularity']} ({after.size})")
+        ax.set_title(f"{short(layer['layer'])}, by {layer['granularity']} ({after.size})")
         ax.set_xlabel("threshold")
         ax.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes[0].legend(fontsize=7)
@@ -86,7 +88,7 @@ def _raster(rasters: Sequence[Mapping[str, Any]]) -> str:
             thick = float(np.clip(72 * height / shown, 0.6, 4))
             ax.add_patch(PathPatch(marks, fill=False, color=SERIES[0], lw=thick, capstyle="butt"))
         which = f"first {shown} of {neurons}" if shown < neurons else f"{neurons}"
-        ax.set_title(f"{raster['layer']}: {which} neurons, {len(at)} spikes")
+        ax.set_title(f"{short(raster['layer'])}: {which} neurons, {len(at)} spikes")
         ax.set(xlim=(-0.5, steps - 0.5), ylim=(spikes.shape[1] - 0.5, -0.5), ylabel="neuron")
         ax.xaxis.set_major_locator(MaxNLocator(min(steps, 10), integer=True))
         ax.yaxis.set_major_locator(MaxNLocator(3, integer=True))
@@ -127,13 +129,13 @@ def _layers(layers: Mapping[str, Mapping[str, Any]]) -> str:
     """Operations that happened against dense MACs of one pass, for each weighted or pooling node."""
     tapped = {name: layer for name, layer in layers.items() if "synops" in layer}
     figure, (ax,) = panels(1, _WIDTH, 0.9 + 0.26 * max(1, len(tapped)))
-    names, places = list(tapped), np.arange(len(tapped))
+    places = np.arange(len(tapped))
     share = [100 * layer["synops"] / (layer["dense_macs_exact"] or 1) for layer in tapped.values()]
     colours = [SERIES[0] if layer["op"] == "AC" else SERIES[1] for layer in tapped.values()]
     ax.barh(places, share, color=colours, height=0.6)
     for place, value, layer in zip(places, share, tapped.values(), strict=True):
         ax.annotate(f"{value:.3g} %  {layer['op']}", (value, place), (4, 0), textcoords="offset points", va="center")
-    ax.set_yticks(list(places), names)
+    ax.set_yticks(list(places), [short(name) for name in tapped])
     ax.set_xlim(0, max([1.0, *share]) * 1.2)
     ax.set_xlabel("synapses crossed, % of dense MACs over all steps")
     ax.invert_yaxis()

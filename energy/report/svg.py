@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from contextlib import AbstractContextManager
 from html import escape
 from typing import Any
@@ -20,6 +21,7 @@ INK, FAINT = "#010203", "#010204"
 SERIES = tuple(f"#0102{number:02x}" for number in range(16, 22))
 """Stand-in colours: text and axes, grid lines, and six series."""
 
+_LONGEST = 28
 _CSS = {INK: "currentColor", FAINT: "var(--line)", **{c: f"var(--s{i})" for i, c in enumerate(SERIES, start=1)}}
 _STYLE: Any = {
     "svg.fonttype": "none",
@@ -66,10 +68,20 @@ def panels(count: int, width: float, height: float, columns: int | None = None) 
     return figure, axes[:count]
 
 
+def short(name: str) -> str:
+    """A name from a file as one short line that matplotlib neither hides (leading ``_``) nor lets push axes away."""
+    line = " ".join(name.split()) or "(blank)"
+    line = line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
+    return f" {line}" if line.startswith("_") else line
+
+
 def inline(figure: Figure, name: str, label: str) -> str:
     """The figure as an ``<svg>`` element; ``name`` keeps its ids apart from other figures', ``label`` describes it."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    with warnings.catch_warnings():
+        # Text stays text, so the reader's fonts draw it; matplotlib's own only measures it.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)

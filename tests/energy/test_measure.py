@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 
+import nir
 import numpy as np
 import pytest
 
 from stl_deploy.energy import list_prices, measure_energy
 from stl_deploy.errors import InputError
+from stl_deploy.graph.dialect import Dialect
+from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Program
 from tests.energy.nets import conv, f32, lif, linear, pool, program, start
 
@@ -131,6 +134,53 @@ def test_an_input_that_contradicts_its_coding_is_refused(x: list[float], declare
     one = program(start((2,)), linear("l", "in", [[1, 1]]))
     with pytest.raises(InputError, match=sentence):
         measure_energy(one, f32([[x]]), input_coding=declared)
+
+
+def test_a_nir_graph_is_counted_node_by_node_under_its_own_names() -> None:
+    ones = np.ones((2, 4, 4), np.float32)
+    graph = nir.NIRGraph(
+        nodes={
+            "input": nir.Input(input_type={"input": np.array([1, 4, 4])}),
+            "conv": nir.Conv2d((4, 4), np.ones((2, 1, 3, 3), np.float32), 1, 1, 1, 1, np.zeros(2, np.float32)),
+            "lif": nir.LIF(tau=ones, r=ones, v_leak=0 * ones, v_threshold=ones),
+            "pool": nir.SumPool2d(np.array([2, 2]), np.array([2, 2]), np.array([0, 0])),
+            "max": nir.Threshold(0.5 * ones[:, :2, :2]),
+            "flat": nir.Flatten({"input": np.array([2, 2, 2])}, start_dim=0),
+            "fc": nir.Linear(np.ones((3, 8), np.float32)),
+            "output": nir.Output(output_type={"output": np.array([3])}),
+        },
+        edges=[
+            ("input", "conv"),
+            ("conv", "lif"),
+            ("lif", "pool"),
+            ("pool", "max"),
+            ("max", "flat"),
+            ("flat", "fc"),
+            ("fc", "output"),
+        ],
+    )
+    # dt/tau is 1: no leak between steps is left, and an event counts whole
+    lowered = lower(graph, Dialect(dt=1.0, compare="ge"))
+    x = np.zeros((2, 1, 1, 4, 4), np.float32)
+    x[0, 0, 0, 0, 0] = 1  # reaches a 2x2 corner of both channels: 8 spikes, one window each channel
+    data = measure_energy(lowered, x).as_dict()
+    assert list(data["layers"]) == ["conv", "lif", "pool", "max", "fc"]
+    assert data["layers"]["conv"]["synops"] == 8
+    assert data["layers"]["lif"]["spikes"] == 8
+    assert data["layers"]["pool"]["synops"] == data["totals"]["pool_events"] == 8
+    assert data["layers"]["fc"] == {
+        "in_nonzero": 2,
+        "binary_input": True,
+        "synops": 6,
+        "synops_nonzero_w": 6,
+        "synapses": 24,
+        "dense_macs_exact": 48,
+        "dense_macs_nominal": 48,
+        "bias_adds": 0,
+        "op": "AC",
+        "synops_pool_folded": 24,
+    }
+    assert data["totals"]["synops"] == 14
 
 
 def test_no_time_steps_are_refused() -> None:

@@ -130,6 +130,11 @@ def test_every_name_is_escaped() -> None:
     Page(page)
 
 
+@pytest.mark.parametrize("name", ["層 слой 😀", "x" * 500, "a\nb\t<", "$\\frac{", " ", "_hidden"])
+def test_odd_names_draw_without_a_warning(name: str) -> None:
+    Page(render_report(full(name)))
+
+
 def test_nothing_is_loaded_from_elsewhere() -> None:
     page = render_report(full())
     parsed = Page(page)
