@@ -25,6 +25,10 @@ Reset = Literal["value", "subtract", "subtract_delayed"]
 SpikesPerStep = Literal["one", "many"]
 Start = Literal["zero", "v_reset"]
 SynapseRule = Literal["euler", "exp_add"]
+Gain = Literal["r", "one"]
+Integrate = Literal["dt_r", "r"]
+Emit = Literal["now", "next_step"]
+Loop = Literal["closing_edge", "neuron_output"]
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "leak": get_args(Leak),
@@ -33,6 +37,10 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "spikes_per_step": get_args(SpikesPerStep),
     "start": get_args(Start),
     "synapse": get_args(SynapseRule),
+    "gain": get_args(Gain),
+    "integrate": get_args(Integrate),
+    "emit": get_args(Emit),
+    "loop": get_args(Loop),
 }
 
 
@@ -53,6 +61,11 @@ class Dialect:
     start: v at rest is 0 (``zero``) or v_reset.
     synapse: how CubaLIF's current is stepped: ``euler``, or ``exp_add``:
         i = (i + in)·e^(−dt/τ_syn); v = v·e^(−dt/τ_mem) + i.
+    gain: what scales a leaky neuron's input: dt/τ·r and, for CubaLIF, dt/τ_syn·w_in (``r``), or nothing (``one``).
+    integrate: I and IF add dt·r·x (``dt_r``) or r·x (``r``).
+    emit: a spike leaves a neuron in the step in which v crosses θ (``now``), or one step later (``next_step``).
+    loop: where a loop is one step late: on the edge that closes it (``closing_edge``), so that a bias in the loop is
+        not there at t = 0; or where spikes leave the neuron (``neuron_output``), so that it is.
     """
 
     dt: float = 1e-4
@@ -63,6 +76,10 @@ class Dialect:
     v_min: float | Literal["-threshold"] | None = None
     start: Start = "zero"
     synapse: SynapseRule = "euler"
+    gain: Gain = "r"
+    integrate: Integrate = "dt_r"
+    emit: Emit = "now"
+    loop: Loop = "closing_edge"
 
     def __post_init__(self) -> None:
         for key, choices in _CHOICES.items():
@@ -98,15 +115,17 @@ class Dialect:
 PRESETS: dict[str, Dialect] = {
     "spec": Dialect(),
     "stl": Dialect(compare="ge"),
-    "snntorch": Dialect(reset="subtract_delayed"),
-    "snntorch_zero": Dialect(),
-    "norse": Dialect(dt=1e-3),
+    "snntorch": Dialect(reset="subtract_delayed", loop="neuron_output"),
+    "snntorch_zero": Dialect(loop="neuron_output"),
+    # Norse's writer multiplies its time constants by its dt of 1e-3 once too often.
+    "norse": Dialect(dt=1e-6, integrate="r"),
     "sinabs": Dialect(dt=1.0, leak="exp", compare="ge", reset="subtract", spikes_per_step="many"),
     "sinabs_hard": Dialect(dt=1.0, leak="exp", compare="ge"),
     "spikingjelly": Dialect(compare="ge", start="v_reset"),
     "rockpool": Dialect(dt=1e-3, leak="exp", compare="ge", reset="subtract", spikes_per_step="many", synapse="exp_add"),
-    "spyx": Dialect(dt=1.0, reset="subtract"),
+    "spyx": Dialect(dt=1.0, reset="subtract_delayed", gain="one", emit="next_step"),
 }
+"""What a file means that the framework wrote."""
 
 
 def load_dialect(name_or_path: str) -> Dialect:

@@ -236,7 +236,7 @@ DIALECTS = {
     '{"v_min": "low"}': "dialect key 'v_min' is 'low'; null, a finite number or \"-threshold\" is accepted",
     '{"v_min": NaN}': "dialect key 'v_min' is nan; null, a finite number or \"-threshold\" is accepted",
     '{"theta": 1}': "unknown dialect key 'theta'; accepted: "
-    "compare, dt, leak, reset, spikes_per_step, start, synapse, v_min",
+    "compare, dt, emit, gain, integrate, leak, loop, reset, spikes_per_step, start, synapse, v_min",
     "[]": "found a list, expected a JSON object",
 }
 

@@ -20,6 +20,7 @@ from stl_deploy.graph.lower.layers import (
     lower_pool,
     lower_scale,
 )
+from stl_deploy.graph.lower.loops import place_delays
 from stl_deploy.graph.lower.neurons import lower_neuron
 from stl_deploy.graph.lower.readings import READINGS, Reading
 from stl_deploy.graph.lower.wiring import Wiring, wire
@@ -50,7 +51,7 @@ class Lowering:
         """The Program; raises the first error if there is one."""
         if self.errors:
             raise self.errors[0]
-        return Program(tuple(self.nodes.values()), self.dialect.dt, self.metadata)
+        return Program(place_delays(self.nodes, self.dialect), self.dialect.dt, self.metadata)
 
 
 def lower(graph: nir.NIRGraph, dialect: Dialect | None = None) -> Program:

@@ -4,9 +4,12 @@ With k = dt/τ, computed in the precision the file stores τ in (as the framewor
 
 - LI, LIF, ``euler``: v ← (1−k)·v + k·r·x + k·v_leak
 - LI, LIF, ``exp``:   v ← a·v + x + (1−a)·v_leak with a = e^(−k)
-- I, IF:              v ← v + dt·r·x
+- I, IF:              v ← v + dt·r·x (or r·x)
 - CubaLI, CubaLIF:    i ← (1−k_syn)·i + k_syn·w_in·x, then as LIF on i (``euler``);
                       i ← (i + w_in·x)·a_syn, v ← a_mem·v + i (``exp_add``)
+
+A gain within two units in the last place of 1 is taken for 1: writers store r = τ/dt to make it 1, and the product of
+the rounded numbers misses it by a unit.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.lower._fields import fit, float32, numbers
 from stl_deploy.graph.lower.readings import Reading
 from stl_deploy.graph.program import Floats, Neuron, Shape, Source, Synapse
+
+_ROUNDING = 2.0**-22
 
 
 def lower_neuron(
@@ -83,6 +88,11 @@ class _Reader:
         values = self.f32(what, array)
         return None if (values == neutral).all() else values
 
+    def gain(self, what: str, array: NDArray[Any]) -> Floats | None:
+        """The same, with 1 where a value is 1 up to rounding, and None if all are."""
+        values = self.f32(what, array)
+        return self.unless(what, np.where(np.abs(values - 1) <= _ROUNDING, np.float32(1), values), 1)
+
     def rate(self, field: str, dt: float) -> NDArray[Any]:
         """dt/τ in τ's own precision; raises GraphError unless τ > 0."""
         tau = self.raw(field)
@@ -99,14 +109,15 @@ def _membrane(read: _Reader, dialect: Dialect, synapse: Synapse | None) -> tuple
     """Decay, gain and leak of the potential."""
     if isinstance(read.node, nir.I | nir.IF):
         r = read.raw("r")
-        return np.ones((), np.float32), read.unless("dt·r", r * r.dtype.type(dialect.dt), 1), None
+        step = r * r.dtype.type(dialect.dt) if dialect.integrate == "dt_r" else r
+        return np.ones((), np.float32), None if dialect.gain == "one" else read.gain("dt·r", step), None
     cuba = synapse is not None
     k = read.rate("tau_mem" if cuba else "tau", dialect.dt)
     v_leak = read.raw("v_leak")
     if dialect.leak == "exp" or (synapse is not None and synapse.rule == "exp_add"):
         a = np.exp(-k.astype(np.float64))
         return read.f32("the decay", a), None, read.unless("v_leak", (1 - a) * v_leak, 0)
-    gain = read.unless("dt/τ·r", read.raw("r") * k, 1)
+    gain = None if dialect.gain == "one" else read.gain("dt/τ·r", read.raw("r") * k)
     return read.f32("1 - dt/τ", 1 - k), gain, read.unless("dt/τ·v_leak", k * v_leak, 0)
 
 
@@ -114,8 +125,9 @@ def _synapse(read: _Reader, dialect: Dialect) -> Synapse:
     k, w_in = read.rate("tau_syn", dialect.dt), read.raw("w_in")
     if dialect.synapse == "exp_add":
         decay = read.f32("the synapse's decay", np.exp(-k.astype(np.float64)))
-        return Synapse("exp_add", decay, read.unless("w_in", w_in, 1))
-    return Synapse("euler", read.f32("1 - dt/τ_syn", 1 - k), read.unless("dt/τ_syn·w_in", w_in * k, 1))
+        return Synapse("exp_add", decay, read.gain("w_in", w_in))
+    gain = None if dialect.gain == "one" else read.gain("dt/τ_syn·w_in", w_in * k)
+    return Synapse("euler", read.f32("1 - dt/τ_syn", 1 - k), gain)
 
 
 def _v_min(dialect: Dialect, threshold: Floats) -> Floats | None:
