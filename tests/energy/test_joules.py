@@ -118,6 +118,20 @@ def test_a_sum_pool_of_spikes_is_priced_as_folded_on_event_chips() -> None:
     assert snn.unpriced == ("hops between cores: no placement is known",)
 
 
+def test_a_max_pool_does_not_fold_into_the_addressing_of_event_chips() -> None:
+    net = program(
+        start((1, 4, 4)),
+        lif("n", "in", (1, 4, 4)),
+        pool("p", "n", (1, 4, 4)),
+        lif("max", "p", (1, 2, 2), decay=None),
+        pool("q", "max", (1, 2, 2)),
+        conv("c", "q", np.ones((3, 1, 1, 1)), (1, 1, 1)),
+    )
+    snn = report("loihi1_davies2018", net, np.ones((1, 1, 1, 4, 4), np.float32)).energy[0].snn
+    assert snn is not None
+    assert "3 synops per inference on graded or analog values at 'c'" in snn.unpriced
+
+
 def test_a_missing_price_withholds_the_total(tmp_path: object) -> None:
     path = tmp_path / "bare.toml"  # type: ignore[operator]
     path.write_text(
