@@ -19,6 +19,7 @@ from stl_deploy.energy.joules import price
 from stl_deploy.energy.pricelist import PriceList, load_prices
 from stl_deploy.graph.program import Neuron, Program, is_max_pool
 from stl_deploy.graph.run import match_inputs, run
+from stl_deploy.graph.segments import is_loop, segments
 
 SCHEMA_VERSION = 1
 DEFAULT_PRICES = (
@@ -138,6 +139,6 @@ def _assumptions(program: Program, counts: Counts, coding: Coding) -> tuple[str,
             f"Max pooling is a sum pool and a threshold, counted as a neuron node ({', '.join(maxima)}). "
             "synops_pool_folded behind a max pool is the cost of its events, not a chip's equivalent of it."
         )
-    if program.recurrent:
+    if any(is_loop(segment) for segment in segments(program)):
         lines.append("The network has loops; the ANN twin takes each of their weights once per inference.")
     return tuple(lines)

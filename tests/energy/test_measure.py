@@ -12,7 +12,7 @@ from stl_deploy.energy import list_prices, measure_energy
 from stl_deploy.errors import InputError
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.lower import lower
-from stl_deploy.graph.program import Program
+from stl_deploy.graph.program import Neuron, Program, Source
 from tests.energy.nets import conv, f32, lif, linear, pool, program, start
 
 TAPPED = {
@@ -181,6 +181,14 @@ def test_a_nir_graph_is_counted_node_by_node_under_its_own_names() -> None:
         "synops_pool_folded": 24,
     }
     assert data["totals"]["synops"] == 14
+
+
+@pytest.mark.parametrize(("back", "loops"), [("n", True), ("in", False)])
+def test_loops_are_named_in_the_assumptions_and_mere_delays_are_not(back: str, loops: bool) -> None:
+    cell = lif("n", "in", (1,))
+    late = Neuron(**{**vars(cell), "sources": (Source("in"), Source(back, delay=1))})
+    lines = measure_energy(program(start((1,)), late), f32([[[1]], [[0]]])).assumptions
+    assert any("has loops" in line for line in lines) == loops
 
 
 def test_no_time_steps_are_refused() -> None:
