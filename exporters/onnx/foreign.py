@@ -18,7 +18,7 @@ from stl_deploy.graph.program import Shape
 
 MAX_DATA_BYTES = 16 * 2**30
 """The largest file of weights beside a model that is read."""
-MAX_ELEMENTS = 2**31
+MAX_ELEMENTS = 2**28
 """The largest input or state of one sample."""
 _OPERATORS = frozenset(
     {"Add", "Cast", "Clip", "Concat", "ConstantOfShape", "Conv", "Div", "Expand", "Floor", "Gather", "Gemm"}
@@ -46,7 +46,7 @@ def read_model(path: Path) -> tuple[Interface, dict[str, Shape]]:
         raise InputError(
             f"{path}: not an ONNX file (or truncated); write one with 'stl-deploy export --to onnx'"
         ) from None
-    interface = Interface.read({entry.key: entry.value for entry in model.metadata_props}, str(path))
+    interface = Interface.read({str(entry.key): str(entry.value) for entry in model.metadata_props}, str(path))
     _check_operators(model, path)
     _check_tensors(model, path)
     _check_ports(model.graph, interface, path)
@@ -60,7 +60,7 @@ def _check_operators(model: ModelProto, path: Path) -> None:
     for graph in _graphs(model.graph):
         for node in graph.node:
             if node.domain or node.op_type not in _OPERATORS:
-                kind = ".".join(filter(None, (node.domain, node.op_type)))
+                kind = f"{node.domain}.{node.op_type}".removeprefix(".")
                 raise InputError(
                     f"{path}: node '{node.name}' is a {kind}, which stl-deploy never writes; export it again"
                 )
@@ -76,7 +76,7 @@ def _check_tensors(model: ModelProto, path: Path) -> None:
 
 
 def _check_external(tensor: TensorProto, path: Path) -> None:
-    entries = {entry.key: entry.value for entry in tensor.external_data}
+    entries = {str(entry.key): str(entry.value) for entry in tensor.external_data}
     location = entries.get("location", "")
     data = path.parent / location
     if not location or location in {".", ".."} or Path(location).name != location or "\\" in location:
@@ -97,7 +97,8 @@ def _check_ports(graph: GraphProto, interface: Interface, path: Path) -> None:
     after = [state.next_tensor for state in interface.states]
     inputs = sorted([*interface.inputs.values(), *before])
     outputs = sorted([*interface.outputs.values(), *interface.spikes.values(), *after])
-    if inputs != sorted(value.name for value in graph.input) or outputs != sorted(value.name for value in graph.output):
+    found = [sorted(str(value.name) for value in values) for values in (graph.input, graph.output)]
+    if [inputs, outputs] != found:
         raise InputError(f"{path}: its metadata does not name the graph's inputs and outputs; export it again")
 
 
@@ -117,9 +118,11 @@ def _input_shapes(graph: GraphProto, interface: Interface, path: Path) -> dict[s
 
 def _check_rest(state: StateTensor, shape: Shape, path: Path) -> None:
     try:
-        np.broadcast_to(state.rest, shape)
+        readable = bool(np.isfinite(np.broadcast_to(state.rest, shape)).all())
     except (ValueError, TypeError):
-        raise InputError(f"{path}: the state '{state.tensor}' has no readable value at rest; export it again") from None
+        readable = False
+    if not readable:
+        raise InputError(f"{path}: the state '{state.tensor}' has no readable value at rest; export it again")
 
 
 def _graphs(graph: GraphProto) -> Iterator[GraphProto]:

@@ -42,7 +42,9 @@ class OnnxModel:
         options.inter_op_num_threads = 1
         options.intra_op_num_threads = threads or 0
         try:
-            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"], enable_fallback=False
+            )
         except Exception as error:  # ONNX Runtime's errors have no other base
             raise InputError(f"{path}: ONNX Runtime cannot load it ({_first_line(error)})") from None
         return cls(path, interface, shapes, session)

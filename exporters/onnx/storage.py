@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,13 +18,14 @@ MAX_MODEL_BYTES = 2**31 - 2**20
 """Protobuf messages end at 2 GiB: weights of more than this go beside the model."""
 _ALIGNMENT = 4096
 _INLINE_BYTES = 1024
+_DIGITS = 12
 
 
 def write_model(model: ModelProto, weights: Mapping[str, Array], path: Path, external_above: int) -> tuple[Path, ...]:
     """Add ``weights`` to ``model``, check it, write it whole; returns the files written.
 
     Weights of more than ``external_above`` bytes together go to one file beside it, named by its digest, so
-    that a model never meets another's weights.
+    that a model never meets another's weights; the file of an earlier model of this name is removed.
     Raises InputError if the folder cannot be written; onnx's ValidationError or InferenceError for a wrong graph.
     """
     if sum(array.nbytes for array in weights.values()) <= external_above:
@@ -34,7 +36,7 @@ def write_model(model: ModelProto, weights: Mapping[str, Array], path: Path, ext
     digest = hashlib.sha256()
     for chunk in _aligned(large):
         digest.update(chunk)
-    data = path.with_name(f"{path.name}.{digest.hexdigest()[:12]}.data")
+    data = path.with_name(f"{path.name}.{digest.hexdigest()[:_DIGITS]}.data")
     with whole_file(data) as temporary, temporary.open("wb") as stream:
         stream.writelines(_aligned(large))
     offset = 0
@@ -49,6 +51,9 @@ def write_model(model: ModelProto, weights: Mapping[str, Array], path: Path, ext
     except BaseException:
         data.unlink()
         raise
+    for other in path.parent.glob(f"{glob.escape(path.name)}.{'[0-9a-f]' * _DIGITS}.data"):
+        if other != data:
+            other.unlink()
     return path, data
 
 

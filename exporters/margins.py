@@ -1,0 +1,99 @@
+"""How close potentials come to the threshold: where another order of summation could move a spike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.graph.neurons import NeuronState
+from stl_deploy.graph.program import Floats, Neuron, Node, Program
+from stl_deploy.graph.run import run
+
+NEAR_ULPS = 4
+"""A potential this many units in the last place of the threshold away from it is near it."""
+
+
+@dataclass(frozen=True)
+class Margin:
+    """A neuron's potential in one step, before its reset, and the threshold it is compared with.
+
+    threshold: for a neuron that fires several times at once, the multiple of θ nearest to the potential.
+    ulps: potential minus threshold, in float32 units in the last place of the threshold.
+    """
+
+    potential: float
+    threshold: float
+    ulps: float
+
+
+class NearThreshold:
+    """An observer for `stl_deploy.graph.run.run`: counts potentials near the threshold, per spiking node.
+
+    counts: how often (neuron, step, sample) a potential was within ``ulps`` units in the last place of its
+    threshold, ties included.
+    """
+
+    def __init__(self, ulps: float = NEAR_ULPS) -> None:
+        self.ulps = ulps
+        self.counts: dict[str, int] = {}
+
+    def __call__(self, node: Node, x: Floats, output: Floats) -> None:
+        """Take in one node's summed input ``[T, B, *shape]``."""
+        if not isinstance(node, Neuron) or not node.spiking:
+            return
+        near = 0
+        for v in potentials(node, x):
+            theta = _thresholds(node, v)
+            near += int((np.abs(v - theta) <= self.ulps * np.spacing(np.abs(theta))).sum())
+        self.counts[node.name] = self.counts.get(node.name, 0) + near
+
+
+def potentials(node: Neuron, x: Floats) -> Iterator[Floats]:
+    """For each step of input ``x`` ``[T, B, *shape]``, the potential that is compared with the threshold.
+
+    The arrays ``[B, *shape]`` are valid until the next is asked for.
+    """
+    state = NeuronState(node, x.shape[1])
+    output = np.empty_like(x[0])
+    for arriving in x:
+        state.charge(arriving)
+        yield state.v
+        state.release(output)
+
+
+def margin_at(
+    program: Program,
+    x: NDArray[Any] | Mapping[str, NDArray[Any]],
+    node: str,
+    step: int,
+    sample: int,
+    neuron: tuple[int, ...],
+) -> Margin:
+    """The margin of one neuron of a spiking node in one step; the reference is run on that sample alone."""
+    found: list[Margin] = []
+
+    def observe(seen: Node, arrived: Floats, output: Floats) -> None:
+        if isinstance(seen, Neuron) and seen.name == node:
+            *_, v = potentials(seen, arrived)
+            at = (0, *neuron)
+            theta = _thresholds(seen, v)[at]
+            ulps = (float(v[at]) - float(theta)) / float(np.spacing(np.abs(theta)))
+            found.append(Margin(float(v[at]), float(theta), ulps))
+
+    part = (slice(None, step + 1), slice(sample, sample + 1))
+    run(program, {name: a[part] for name, a in x.items()} if isinstance(x, Mapping) else x[part], observe=observe)
+    return found[0]
+
+
+def _thresholds(node: Neuron, v: Floats) -> Floats:
+    """What each potential ``[B, *shape]`` is compared with."""
+    assert node.threshold is not None
+    theta = np.broadcast_to(node.threshold, v.shape)
+    if not node.many:
+        return theta
+    multiple: Floats = theta * np.maximum(np.rint(v / theta), np.float32(1))
+    return multiple

@@ -1,0 +1,182 @@
+"""Files that a stranger may have written, cut or changed: one sentence each, and nothing is run."""
+
+import contextlib
+import json
+import os
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+from stl_deploy.errors import InputError
+from stl_deploy.exporters.onnx import OnnxModel, export_onnx
+from stl_deploy.exporters.onnx import foreign as reader
+from tests.exporters.onnx.nets import chain, digits, linear, spikes
+
+
+@pytest.fixture
+def path(tmp_path):
+    export_onnx(digits(), tmp_path / "net.onnx", form="step")
+    return tmp_path / "net.onnx"
+
+
+def change(path, edit):
+    model = onnx.load(path, load_external_data=False)
+    edit(model)
+    path.write_bytes(model.SerializeToString())
+
+
+def set_property(path, key, value):
+    def edit(model):
+        for entry in model.metadata_props:
+            if entry.key == f"stl_deploy.{key}":
+                entry.value = value if isinstance(value, str) else json.dumps(value)
+
+    change(path, edit)
+
+
+def test_missing(tmp_path):
+    with pytest.raises(InputError, match=r"net\.onnx: no such file; expected an \.onnx"):
+        OnnxModel.load(tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize("content", [b"hello, this is text", b"\x89PNG\r\n\x1a\n" * 9])
+def test_another_kind_of_file(content, tmp_path):
+    (tmp_path / "net.onnx").write_bytes(content)
+    with pytest.raises(InputError, match=r"not an ONNX file \(or truncated\)"):
+        OnnxModel.load(tmp_path / "net.onnx")
+
+
+def test_empty(tmp_path):
+    (tmp_path / "net.onnx").touch()
+    with pytest.raises(InputError, match="an ONNX model that stl-deploy did not write"):
+        OnnxModel.load(tmp_path / "net.onnx")
+
+
+def test_foreign_model(tmp_path):
+    node = helper.make_node("Relu", ["x"], ["y"])
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
+    onnx.save(helper.make_model(helper.make_graph([node], "g", [x], [y])), tmp_path / "net.onnx")
+    with pytest.raises(InputError, match="an ONNX model that stl-deploy did not write; accepted: what its 'export"):
+        OnnxModel.load(tmp_path / "net.onnx")
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(share=st.floats(0, 0.999))
+def test_truncated_anywhere(share, path):
+    whole = path.read_bytes()
+    short = path.with_name("short.onnx")
+    short.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(InputError, match=r"short\.onnx"):
+        OnnxModel.load(short)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(where=st.floats(0, 1, exclude_max=True), value=st.integers(0, 255))
+def test_a_changed_byte_is_refused_or_still_runs(where, value, path):
+    content = bytearray(path.read_bytes())
+    content[int(where * len(content))] = value
+    changed = path.with_name("changed.onnx")
+    changed.write_bytes(content)
+    with contextlib.suppress(InputError):
+        OnnxModel.load(changed, threads=1).run(spikes(2, 1, 1, 6, 6))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("format", 2, "written by a later stl-deploy"),
+        ("form", '"loop"', "metadata 'stl_deploy.form' is damaged"),
+        ("dt", "not json", "its metadata is damaged"),
+        ("states", [{"node": "lif1"}], "metadata 'stl_deploy.states.0.tensor' is damaged"),
+        ("states", [], "does not name the graph's inputs and outputs"),
+        ("outputs", {"output": "elsewhere"}, "does not name the graph's inputs and outputs"),
+    ],
+)
+def test_damaged_metadata(key, value, message, path):
+    set_property(path, key, value)
+    with pytest.raises(InputError, match=message):
+        OnnxModel.load(path)
+
+
+@pytest.mark.parametrize("start", ["zero", [0.0, 1.0], {"a": 1}, None, [[1], [1, 2]]])
+def test_a_state_without_a_value_at_rest(start, path):
+    states = json.loads({e.key: e.value for e in onnx.load(path).metadata_props}["stl_deploy.states"])
+    set_property(path, "states", [{**states[0], "start": start}, *states[1:]])
+    with pytest.raises(InputError, match="'state__lif1__v' has no readable value at rest"):
+        OnnxModel.load(path)
+
+
+def test_an_operator_that_we_do_not_write_even_inside_a_scan(tmp_path):
+    path = tmp_path / "net.onnx"
+    export_onnx(digits(), path)
+
+    def edit(model):
+        (scan,) = (node for node in model.graph.node if node.name == "lif1")
+        (body,) = (a.g for a in scan.attribute if a.name == "body")
+        body.node[0].op_type = "RandomNormalLike"
+
+    change(path, edit)
+    with pytest.raises(InputError, match=r"node 'lif1/decay' is a RandomNormalLike, which stl-deploy never writes"):
+        OnnxModel.load(path)
+
+
+def test_a_size_over_the_limit(path, monkeypatch):
+    monkeypatch.setattr(reader, "MAX_MODEL_BYTES", -(2**20))
+    with pytest.raises(InputError, match="an ONNX file of at most 2 GiB is accepted"):
+        OnnxModel.load(path)
+
+
+class TestWeightsBeside:
+    @pytest.fixture
+    def files(self, tmp_path):
+        program = chain((40,), linear(np.ones((40, 40))))
+        return export_onnx(program, tmp_path / "folder" / "net.onnx", external_above=0)
+
+    @staticmethod
+    def point(path, key, value):
+        def edit(model):
+            (tensor,) = (t for t in model.graph.initializer if t.data_location == TensorProto.EXTERNAL)
+            for entry in tensor.external_data:
+                if entry.key == key:
+                    entry.value = value
+
+        change(path, edit)
+
+    @pytest.mark.parametrize("location", ["../secret", "/etc/passwd", "a/b", "..", "", ".", "a\\b"])
+    def test_elsewhere(self, location, files):
+        path, _ = files
+        (path.parent.parent / "secret").write_bytes(bytes(10000))
+        self.point(path, "location", location)
+        with pytest.raises(InputError, match="only a file in the same folder is read"):
+            OnnxModel.load(path)
+
+    def test_through_a_link(self, files):
+        path, data = files
+        secret = path.parent.parent / "secret"
+        os.replace(data, secret)
+        data.symlink_to(secret)
+        with pytest.raises(InputError, match="which is not beside it; copy both files"):
+            OnnxModel.load(path)
+
+    def test_left_behind(self, files):
+        path, data = files
+        data.unlink()
+        with pytest.raises(InputError, match="which is not beside it; copy both files"):
+            OnnxModel.load(path)
+
+    def test_truncated(self, files):
+        path, data = files
+        os.truncate(data, 6000)
+        with pytest.raises(InputError, match=r"ends before the weights 'fc\.weight'; it is truncated"):
+            OnnxModel.load(path)
+
+    @pytest.mark.parametrize(("key", "value"), [("offset", "-1"), ("length", "many"), ("offset", str(2**70))])
+    def test_a_range_that_is_none(self, key, value, files):
+        path, _ = files
+        self.point(path, key, value)
+        with pytest.raises(InputError, match="ends before the weights"):
+            OnnxModel.load(path)
