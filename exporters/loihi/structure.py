@@ -77,17 +77,18 @@ def structure(program: Program) -> Structure:
         if isinstance(node, Neuron):
             stages.append(_with_neuron(program, waiting, node))
             waiting = None
-        elif waiting is not None:
+            continue
+        _check_kind(node)
+        if waiting is not None:
             refuse(
                 waiting,
                 "no-neuron",
                 f"its output goes to '{node.name}' without a neuron between",
                 "merge the two, or put a spiking neuron between them",
             )
-        elif isinstance(node, Reshape):
+        if isinstance(node, Reshape):
             stages.extend(_flatten(node))
         else:
-            _check_kind(node)
             waiting = node
     host = tuple(nodes[last + 1 : -1])
     for node in host:
@@ -141,7 +142,7 @@ def _check_kind(node: Node) -> None:
     elif isinstance(node, Linear):
         if len(node.input_shape) != 1:
             refuse(node, "linear-over-axes", f"its input is {list(node.input_shape)}", "flatten before a Linear")
-    elif not isinstance(node, Pool):
+    elif not isinstance(node, Pool | Reshape):
         refuse(node, "node-kind", f"a {type(node).__name__} has no layer in netx", "use Linear, Conv, pool and LIF")
 
 

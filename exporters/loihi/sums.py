@@ -40,7 +40,7 @@ def stored_weights(weight: Ints) -> tuple[Ints, int]:
 def _whole_log2(top: int, bottom: int) -> int:
     """floor(log2(top / bottom)) for positive whole numbers, without rounding."""
     bits = top.bit_length() - bottom.bit_length()
-    fits = (top >> bits if bits > 0 else top) >= (bottom << -bits if bits < 0 else bottom)
+    fits = (top << max(0, -bits)) >= (bottom << max(0, bits))
     return bits if fits else bits - 1
 
 

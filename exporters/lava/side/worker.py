@@ -74,7 +74,7 @@ def run_job(job: dict[str, Any], folder: str) -> dict[str, Any]:
                 {"done": int(total * (index + done) / len(parts)), "total": total},
             )
 
-        results.append(run_concatenated(job["net"], x[:, part], folder, report))
+        results.append(run_concatenated(job["net"], x[:, part], folder, alone, report))
     return {key: np.concatenate([result[key] for result in results], axis=1) for key in results[0]}
 
 
@@ -86,8 +86,13 @@ def has_delays(net_path: str) -> bool:
         return any("delay" in layer for layer in file["layer"].values())
 
 
-def run_concatenated(net_path: str, x: Any, folder: str, report: Callable[[float], None]) -> dict[str, Any]:
-    """All samples one after the other in time; every layer's u and v are set to 0 where a sample reaches it."""
+def run_concatenated(
+    net_path: str, x: Any, folder: str, alone: bool, report: Callable[[float], None]
+) -> dict[str, Any]:
+    """All samples one after the other in time; every layer's u and v are set to 0 where a sample reaches it.
+
+    alone: there is one sample, and biases wait until it reaches their layer.
+    """
     import numpy as np
     from file_sink import FileSink
     from lava.lib.dl.netx import hdf5
@@ -117,12 +122,16 @@ def run_concatenated(net_path: str, x: Any, folder: str, report: Callable[[float
         layer.out.connect(sink.a_in)
         sinks.append(sink)
     config = Loihi2SimCfg(select_tag="fixed_pt")
+    held = hold_biases(net) if alone else {}
     try:
         done = 0
         while done < total:
-            now = min(max(1, total // FLUSHES), total - done)
+            now = 1 if done < len(held) else min(max(1, total // FLUSHES), total - done)
             net.run(condition=RunSteps(num_steps=now), run_cfg=config)
             done += now
+            if done in held:
+                variable, bias = held[done]
+                variable.set(bias)
             report(done / total)
     finally:
         net.stop()
@@ -131,6 +140,22 @@ def run_concatenated(net_path: str, x: Any, folder: str, report: Callable[[float
         f"layer{place}": collect(sink.path, sink.shape, latency, steps, samples)
         for latency, (place, sink) in enumerate(zip(places, sinks, strict=True), start=1)
     }
+
+
+def hold_biases(net: Any) -> dict[int, Any]:
+    """Set every bias to 0; by the step after which it is due: (Lava variable, bias).
+
+    A bias acts before the sample reaches its layer, and what it makes the neurons fire would be under way
+    in the next layer's delay line when that layer starts from rest.
+    """
+    import numpy as np
+
+    held = {}
+    for latency, layer in enumerate(net.layers, start=1):
+        variable = layer.neuron.bias_mant
+        held[latency] = (variable, np.array(variable.init, np.int32) * np.ones(variable.shape, np.int32))
+        variable.init = 0
+    return held
 
 
 def spiking_places(net_path: str) -> list[int]:

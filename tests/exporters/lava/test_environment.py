@@ -1,0 +1,191 @@
+"""The side environment: found, built once, never half, never twice at the same time; with stand-ins for Python 3.10."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from stl_deploy.errors import ToolError
+from stl_deploy.exporters.lava import environment, pythons, smoke
+
+FAKE = """#!/bin/bash
+echo "$@" >> "{log}"
+case "$*" in
+  *version_info*) echo "3 10" ;;
+  "-m venv "*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; touch "$3/pyvenv.cfg" ;;
+  "-m pip install "*) if [ -e "{fail}" ]; then echo "no space left on device" >&2; exit 1; fi ;;
+esac
+"""
+
+
+class Place:
+    """A folder with a stand-in Python 3.10 that writes down how it was called."""
+
+    def __init__(self, folder: Path) -> None:
+        self.venv, self.python, self.log, self.fail = (folder / n for n in ("lava", "python3.10", "log", "fail"))
+        self.python.write_text(FAKE.format(log=self.log, fail=self.fail))
+        self.python.chmod(0o755)
+
+    def calls(self, word: str) -> int:
+        return self.log.read_text().count(word) if self.log.exists() else 0
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    made = Place(tmp_path)
+    monkeypatch.setenv("STL_DEPLOY_LAVA", str(made.venv))
+    monkeypatch.delenv(pythons.VARIABLE, raising=False)
+    monkeypatch.setattr(environment, "check_three_neurons", lambda python: None)
+    return made
+
+
+def test_nothing_there(place: Place) -> None:
+    now = environment.status()
+    assert not now.ready
+    assert now.reason == f"no Lava environment at {place.venv}; run: stl-deploy lava install"
+    with pytest.raises(ToolError, match="stl-deploy lava install"):
+        environment.require()
+
+
+def test_installed_once(place: Place) -> None:
+    said: list[str] = []
+    assert environment.install(place.python, progress=said.append).ready
+    assert environment.require() == place.venv / "bin" / "python"
+    assert said[-1] == f"Lava is ready at {place.venv}"
+    assert environment.install(place.python).ready
+    assert (place.calls("-m venv"), place.calls("pip install")) == (1, 1)
+
+
+def test_a_failed_install_is_not_taken_for_a_good_one_and_is_built_anew(place: Place) -> None:
+    place.fail.touch()
+    with pytest.raises(ToolError, match="installing Lava failed: no space left on device"):
+        environment.install(place.python)
+    assert not environment.status().ready
+    place.fail.unlink()
+    assert environment.install(place.python).ready
+    assert place.calls("-m venv") == 2
+
+
+def test_an_environment_that_fails_its_check_is_not_ready(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(python: Path) -> None:
+        raise ToolError("other spikes")
+
+    monkeypatch.setattr(environment, "check_three_neurons", wrong)
+    with pytest.raises(ToolError, match="other spikes"):
+        environment.install(place.python)
+    assert not environment.status().ready
+
+
+def test_other_requirements_are_installed_again(place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    environment.install(place.python)
+    newer = tmp_path / "requirements.txt"
+    newer.write_text("lava-dl==0.6.0\n")
+    monkeypatch.setattr(environment, "REQUIREMENTS", newer)
+    reason = environment.status().reason
+    assert reason is not None
+    assert "other packages than ours" in reason
+    assert environment.install(place.python).ready
+    assert (place.calls("-m venv"), place.calls("pip install")) == (1, 2)
+
+
+@pytest.mark.parametrize("stamp", ["", "{", "[]", '{"requirements": 1}'])
+def test_a_damaged_stamp(stamp: str, place: Place) -> None:
+    environment.install(place.python)
+    (place.venv / environment.STAMP).write_text(stamp)
+    assert not environment.status().ready
+
+
+def test_two_installs_at_once(place: Place) -> None:
+    with (place.venv.parent / f".{place.venv.name}.lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(ToolError, match="another install of Lava is under way"):
+            environment.install(place.python)
+    assert environment.install(place.python).ready
+
+
+def test_somebody_elses_folder_is_left_alone(place: Place) -> None:
+    place.venv.mkdir()
+    (place.venv / "thesis.tex").write_text("precious")
+    with pytest.raises(ToolError, match="is not a virtual environment"):
+        environment.install(place.python)
+    assert (place.venv / "thesis.tex").read_text() == "precious"
+
+
+def test_a_wrong_python_is_refused_by_name(place: Place) -> None:
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    with pytest.raises(ToolError, match=rf"is Python {version}; Lava needs Python 3\.10"):
+        environment.install(Path(sys.executable))
+    with pytest.raises(ToolError, match=r"is no Python; Lava needs Python 3\.10"):
+        environment.install(Path("/bin/true"))
+
+
+def _named(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(pythons.VARIABLE, str(place.python))
+
+
+def _on_path(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", f"{place.python.parent}{os.pathsep}/bin{os.pathsep}/usr/bin")
+
+
+def _under_pyenv(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = place.python.parent / "pyenv" / "versions" / "3.10.99" / "bin" / "python"
+    target.parent.mkdir(parents=True)
+    place.python.rename(target)
+    place.python = target
+    monkeypatch.setenv("PYENV_ROOT", str(place.python.parents[3]))
+
+
+def _from_uv(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pythons.shutil, "which", lambda name: str(place.python.parent / "uv") if name == "uv" else None)
+    uv = place.python.parent / "uv"
+    uv.write_text(f"#!/bin/bash\necho {place.python}\n")
+    uv.chmod(0o755)
+
+
+@pytest.mark.parametrize("way", [_named, _on_path, _under_pyenv, _from_uv])
+def test_ways_to_find_a_python(
+    way: Callable[[Place, pytest.MonkeyPatch], None], place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYENV_ROOT", "/nowhere")
+    if way is not _on_path:
+        monkeypatch.setattr(pythons.shutil, "which", lambda name: None)
+    way(place, monkeypatch)
+    assert pythons.find_python310() == place.python
+
+
+def test_no_python_anywhere(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYENV_ROOT", "/nowhere")
+    monkeypatch.setattr(pythons.shutil, "which", lambda name: None)
+    with pytest.raises(ToolError, match=r"no Python 3\.10 found.*uv python install 3\.10"):
+        environment.install()
+
+
+def test_the_default_is_under_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("STL_DEPLOY_LAVA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert environment.location() == tmp_path / "stl-deploy" / "lava-0.6.0"
+
+
+def test_every_requirement_is_pinned() -> None:
+    lines = [line for line in environment.REQUIREMENTS.read_text().splitlines() if not line.startswith("#")]
+    assert all("==" in line for line in lines)
+    assert "lava-dl==0.6.0" in lines
+
+
+def test_the_check_network_by_the_integer_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    from stl_deploy.exporters.loihi.netx import read_netx
+    from stl_deploy.exporters.loihi.simulate import simulate
+
+    def ours(python: Path, path: Path, x: object, deadline: float) -> object:
+        return simulate(read_netx(path), x, record=True).spikes  # type: ignore[arg-type]
+
+    monkeypatch.setattr(smoke, "run_worker", ours)
+    smoke.check_three_neurons(Path("python"))
+    monkeypatch.setattr(smoke, "EXPECTED", 1 - smoke.EXPECTED)
+    with pytest.raises(ToolError, match="other spikes than expected"):
+        smoke.check_three_neurons(Path("python"))

@@ -1,0 +1,148 @@
+"""The watching of a worker, with stand-ins for Lava: whatever goes wrong, one sentence and no process left."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stl_deploy.errors import ToolError
+from stl_deploy.exporters.lava import process
+from tests.exporters.lava.groups import alive, wait_until_gone
+
+X = np.zeros((2, 1, 1), np.int32)
+
+PREAMBLE = """
+import json, os, sys, time, subprocess
+print("noise on stdout {not json")
+job = json.load(open(sys.argv[1])); folder = job["folder"]
+def child(): subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+def put(name, data):
+    open(os.path.join(folder, name + ".part"), "w").write(json.dumps(data))
+    os.replace(os.path.join(folder, name + ".part"), os.path.join(folder, name))
+"""
+
+
+class Runner:
+    """Runs a stand-in worker and remembers its process group."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.patch, self.group = folder, monkeypatch, 0
+
+    def __call__(self, body: str, deadline: float = 60.0, **kwargs: Any) -> dict[str, Any]:
+        script = self.folder / "worker.py"
+        script.write_text(PREAMBLE + body)
+        self.patch.setattr(process, "WORKER", script)
+        start = process._start
+
+        def remember(*args: Any) -> subprocess.Popen[bytes]:
+            worker = start(*args)
+            self.group = worker.pid
+            return worker
+
+        self.patch.setattr(process, "_start", remember)
+        return process.run_worker(Path(sys.executable), self.folder / "a.net", X, deadline=deadline, **kwargs)
+
+
+@pytest.fixture
+def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
+    return Runner(tmp_path, monkeypatch)
+
+
+GOOD = """
+import numpy as np
+put("progress.json", {"done": 2, "total": 2})
+np.savez(os.path.join(folder, "spikes.npz"), layer1=np.ones((2, 1, 1), np.uint8))
+put("done.json", {})
+"""
+
+
+def test_a_good_run_returns_its_spikes_and_tells_progress(runner: Runner) -> None:
+    seen: list[tuple[int, int]] = []
+    spikes = runner(GOOD, progress=lambda done, total: seen.append((done, total)))
+    assert spikes["layer1"].tolist() == [[[1]], [[1]]]
+    assert seen == [(2, 2)]
+
+
+def test_children_left_by_a_good_run_are_ended(runner: Runner) -> None:
+    runner("child()\n" + GOOD)
+    assert alive(runner.group) == []
+
+
+FAILURES = {
+    "hang": ("child()\ntime.sleep(600)", 1.0, r"after the deadline of 1 s$"),
+    "killed": ("child()\nos.kill(os.getpid(), 9)", 60.0, r"worker was killed by signal 9 before it finished$"),
+    "last words": ("sys.stderr.write('no space left\\n'); sys.exit(3)", 60.0, "ended with code 3 .*no space left"),
+    "told": ("put('failure.json', {'reason': 'ValueError: bad net'}); sys.exit(1)", 60.0, "could not run.*bad net"),
+    "no result": ("put('done.json', {})", 60.0, "result cannot be read"),
+    "garbage": ("put('spikes.npz', 1); put('done.json', {})", 60.0, "result cannot be read"),
+    "model crash": (
+        "child()\nsys.stderr.write('Traceback (most recent call last)\\n  File x\\nValueError: vth\\n')\n"
+        "sys.stderr.flush(); time.sleep(600)",
+        60.0,
+        "model failed .ValueError: vth",
+    ),
+    "deaf": ("import signal; signal.signal(15, signal.SIG_IGN); time.sleep(600)", 1.0, "after the deadline"),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_failures_leave_no_process(name: str, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_GRACE_SECONDS", 0.5)
+    body, deadline, message = FAILURES[name]
+    with pytest.raises(ToolError, match=message) as error:
+        runner(body, deadline)
+    assert "\n" not in str(error.value)
+    assert alive(runner.group) == []
+
+
+def test_an_interrupted_driver_ends_the_worker(runner: Runner) -> None:
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        runner("child()\nput('progress.json', {'done': 1, 'total': 2})\ntime.sleep(600)", progress=interrupt)
+    assert alive(runner.group) == []
+
+
+def test_a_python_without_lava(tmp_path: Path) -> None:
+    with pytest.raises(ToolError, match=r"could not run the network: \w+Error"):
+        process.run_worker(Path(sys.executable), tmp_path / "missing.net", X, deadline=60)
+
+
+def test_a_python_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ToolError, match="cannot be started: No such file"):
+        process.run_worker(tmp_path / "python", tmp_path / "a.net", X, deadline=60)
+
+
+def test_a_worker_whose_driver_was_killed_ends_itself(tmp_path: Path) -> None:
+    """The real worker's watch over its parent, kept busy by a stand-in for the run."""
+    busy = (
+        "import sys, runpy, json, os\n"
+        f"sys.path.insert(0, {str(process.WORKER.parent)!r})\n"
+        "import worker, time\n"
+        "worker.run_job = lambda job, folder: time.sleep(600)\n"
+        "worker.main(sys.argv[1])\n"
+    )
+    (tmp_path / "busy.py").write_text(busy)
+    driver = (
+        "import sys, os\nfrom pathlib import Path\nimport numpy as np\n"
+        "from stl_deploy.exporters.lava import process\n"
+        f"process.WORKER = Path({str(tmp_path / 'busy.py')!r})\n"
+        "start = process._start\n"
+        "def show(*a):\n    w = start(*a); print(w.pid, flush=True); return w\n"
+        "process._start = show\n"
+        "process.run_worker(Path(sys.executable), Path('a.net'), np.zeros((1, 1, 1), np.int32), deadline=100)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", driver], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert parent.stdout is not None
+    with parent.stdout:
+        group = int(parent.stdout.readline())
+        assert alive(group)
+        parent.kill()
+        parent.wait()
+    assert wait_until_gone(group) == []

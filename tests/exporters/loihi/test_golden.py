@@ -1,0 +1,87 @@
+"""The integer model against recordings of real Lava, and proof that each rule of it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stl_deploy.exporters.loihi import simulate, step, sums
+from tests.exporters.loihi.golden import Golden, goldens
+
+Patch = Callable[[pytest.MonkeyPatch], None]
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> list[Golden]:
+    found = list(goldens(tmp_path_factory.mktemp("golden")))
+    assert len(found) >= 50
+    return found
+
+
+def differing(golden: Golden) -> int:
+    run = simulate.simulate(golden.net, golden.x, record=True)
+    assert run.spikes.keys() == golden.spikes.keys()
+    return sum(int(np.count_nonzero(run.spikes[key] != golden.spikes[key])) for key in golden.spikes)
+
+
+def test_every_spike_of_every_layer_is_lavas(recorded: list[Golden]) -> None:
+    assert {golden.name: differing(golden) for golden in recorded} == {golden.name: 0 for golden in recorded}
+
+
+def test_the_recordings_hold_spikes_and_silence(recorded: list[Golden]) -> None:
+    rates = [spikes.mean() for golden in recorded for spikes in golden.spikes.values()]
+    assert sum(0.02 < rate < 0.9 for rate in rates) > 0.7 * len(rates)
+
+
+def _floor(product: Any, bits: int) -> Any:
+    return product >> bits
+
+
+def _late(layer: Any, x: Any) -> Any:
+    late = np.zeros_like(x)
+    late[1:] = x[:-1]
+    return _run_layer(layer, late)
+
+
+def _stored_without_clip(weight: Any) -> tuple[Any, int]:
+    return weight, 0
+
+
+def _no_bias(neuron: Any, arriving: Any, bias: Any) -> Any:
+    return _step_through(neuron, arriving, None)
+
+
+def _delays_ignored(layer: Any, x: Any) -> Any:
+    weight, bits = sums.stored_weights(layer.weight)
+    return sums.shift_right(sums._matmul(x, weight), bits)
+
+
+_run_layer, _step_through = simulate.run_layer, step.step_through
+
+MUTANTS: dict[str, Patch] = {
+    "decay rounds down": lambda m: m.setattr(step, "toward_zero", _floor),
+    "fires at the threshold": lambda m: m.setattr(step, "fires", lambda v, threshold: v >= threshold),
+    "no reset": lambda m: m.setattr(step, "reset", lambda v, fired: v),
+    "soft reset": lambda m: m.setattr(step, "reset", lambda v, fired: np.where(fired, v // 2, v)),
+    "u does not wrap": lambda m: m.setattr(step, "wrap", lambda u: u),
+    "u wraps below zero only": lambda m: m.setattr(step, "wrap", lambda u: np.where(u <= -(2**23), u + 2**24, u)),
+    "u wraps above zero only": lambda m: m.setattr(step, "wrap", lambda u: np.where(u > 2**23, u - 2**24, u)),
+    "v does not saturate": lambda m: m.setattr(step, "saturate", lambda v: v),
+    "state shift of 5": lambda m: m.setattr(step, "STATE_SHIFT", 5),
+    "weights taken as written": lambda m: m.setattr(sums, "stored_weights", _stored_without_clip),
+    "shift rounds up": lambda m: m.setattr(sums, "shift_right", lambda total, bits: -(-total >> bits)),
+    "conv sum does not wrap": lambda m: m.setattr(sums, "wrap24", lambda total: total.astype(np.int32)),
+    "one step late": lambda m: m.setattr(simulate, "run_layer", _late),
+    "bias ignored": lambda m: m.setattr(simulate, "step_through", _no_bias),
+    "delays ignored": lambda m: m.setattr(simulate, "dense_sums", _delays_ignored),
+    "graded input as events": lambda m: m.setattr(simulate, "check_input", lambda shape, x: (x != 0).astype(np.int32)),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_wrong_rule_is_noticed(name: str, recorded: list[Golden], monkeypatch: pytest.MonkeyPatch) -> None:
+    MUTANTS[name](monkeypatch)
+    assert any(differing(golden) for golden in recorded)

@@ -1,0 +1,167 @@
+"""netx files: read back as written, laid out as netx reads them, and refused in one sentence when they are not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from stl_deploy.errors import InputError, UnsupportedError
+from stl_deploy.exporters.loihi.net import ConvLayer, DenseLayer, FlattenLayer, same_net
+from stl_deploy.exporters.loihi.netx import read_netx, write_netx
+from tests.exporters.loihi.nets import chain, dense, neuron, random_case, special_cases
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_nets_come_back_equal(seed: int, tmp_path: Path) -> None:
+    net, _ = random_case(seed)
+    write_netx(net, tmp_path / "a.net")
+    assert same_net(read_netx(tmp_path / "a.net"), net)
+
+
+def test_special_nets_come_back_equal(tmp_path: Path) -> None:
+    for net, _ in special_cases().values():
+        write_netx(net, tmp_path / "a.net")
+        assert same_net(read_netx(tmp_path / "a.net"), net)
+
+
+def test_another_weight_is_another_net() -> None:
+    a = chain((2,), dense([[1, 2]], neuron=neuron(0, 1), node="fc"))
+    assert not same_net(a, chain((2,), dense([[1, 3]], neuron=neuron(0, 1), node="fc")))
+    assert not same_net(a, chain((2,), dense([[1, 2]], neuron=neuron(0, 1))))
+    assert not same_net(a, chain((2,), dense([[1, 2]], neuron=neuron(0, 2), node="fc")))
+
+
+def test_layout_is_what_netx_reads(tmp_path: Path) -> None:
+    threshold = np.arange(2 * 3 * 4, dtype=np.int32).reshape(2, 3, 4)
+    weight = np.arange(2 * 1 * 2 * 3, dtype=np.int32).reshape(2, 1, 2, 3)
+    conv = ConvLayer(
+        weight=weight, input_shape=(1, 4, 6), bias=threshold - 3, neuron=neuron(2048, threshold), node="lif1"
+    )
+    write_netx(chain((1, 4, 6), conv, FlattenLayer(), dense(np.ones((2, 24)), neuron=neuron(1, 2))), tmp_path / "a.net")
+    with h5py.File(tmp_path / "a.net") as file:
+        assert [file[f"layer/{i}/type"][()] for i in range(4)] == [b"input", b"conv", b"flatten", b"dense"]
+        assert file["layer/1/shape"][()].tolist() == [2, 3, 4]
+        assert file["layer/1/weight"][()].tolist() == weight.tolist()
+        assert file["layer/1/neuron/vThMant"].shape == (4, 3, 2)
+        assert file["layer/1/neuron/vThMant"][3, 2, 1] == threshold[1, 2, 3]
+        assert file["layer/1/bias"][3, 2, 1] == threshold[1, 2, 3] - 3
+        assert file["layer/1/neuron/iDecay"][()] == 4096
+        assert file["layer/3/neuron/vThMant"].shape == ()
+
+
+def test_files_as_lava_dl_writes_them_are_read(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.net", "w") as file:
+        for index, kind in enumerate(("input", "conv", "flatten", "dense")):
+            file.create_dataset(f"layer/{index}/type", (1,), "S10", [kind.encode()])
+        file["layer/0/shape"] = [1, 4, 4]
+        for key, value in (("stride", [1, 1]), ("padding", 0), ("dilation", [1, 1]), ("groups", 1), ("kernelSize", 3)):
+            file[f"layer/1/{key}"] = value
+        file["layer/1/shape"] = [2, 2, 2]
+        file["layer/1/weight"] = np.ones((2, 1, 3, 3, 1), np.float32)
+        file["layer/2/shape"] = [8]
+        file["layer/3/shape"] = [3]
+        file["layer/3/weight"] = np.ones((3, 8), np.float64)
+        file["layer/3/delay"] = np.array([0.0, 1, 2])
+        for index in (1, 3):
+            for key, value in (("type", b"CUBA"), ("iDecay", 4096), ("vDecay", 2048), ("vThMant", 80), ("refDelay", 1)):
+                file[f"layer/{index}/neuron/{key}"] = np.bytes_(value) if isinstance(value, bytes) else value
+    net = read_netx(tmp_path / "a.net")
+    conv, last = net.layers[1], net.layers[3]
+    assert isinstance(conv, ConvLayer)
+    assert isinstance(last, DenseLayer)
+    assert conv.weight.shape == (2, 1, 3, 3)
+    assert last.delay is not None
+    assert last.delay.tolist() == [[d] * 8 for d in (0, 1, 2)]
+
+
+def _set(key: str, value: Any) -> Callable[[Any, Path], None]:
+    def change(file: Any, folder: Path) -> None:
+        if key in file:
+            del file[key]
+        if value is not None:
+            file[key] = value
+
+    return change
+
+
+def _huge(file: Any, folder: Path) -> None:
+    del file["layer/1/weight"]
+    file.create_dataset("layer/1/weight", (10**6, 10**6), "i4", chunks=(64, 64))
+
+
+def _external_data(file: Any, folder: Path) -> None:
+    (folder / "secret.bin").write_bytes(bytes(48))
+    del file["layer/1/weight"]
+    file.create_dataset("layer/1/weight", (4, 3), "i4", external=[(str(folder / "secret.bin"), 0, 48)])
+
+
+HOSTILE: dict[str, tuple[Callable[[Any, Path], None], str]] = {
+    "float": (_set("layer/1/weight", np.full((4, 3), 0.5)), "layer/1/weight: holds fractions"),
+    "nan": (_set("layer/1/weight", np.full((4, 3), np.nan)), "layer/1/weight: holds fractions"),
+    "text": (_set("layer/1/weight", b"x"), "layer/1/weight: holds"),
+    "missing": (_set("layer/1/neuron/vDecay", None), "layer/1/neuron/vDecay: missing"),
+    "no_neuron": (_set("layer/1/neuron", None), "layer/1/neuron/type: missing"),
+    "no_type": (_set("layer/1/type", None), "layer/1/type: missing"),
+    "unknown": (_set("layer/1/type", b"wibble"), "unknown layer type 'wibble'"),
+    "pool": (_set("layer/1/type", b"pool"), "netx names this type but cannot run it"),
+    "neuron": (_set("layer/1/neuron/type", b"SDNN"), "'SDNN' neurons are not supported"),
+    "message_bits": (_set("layer/1/neuron/messageBits", 8), "netx 0.6 hangs on it"),
+    "shape": (_set("layer/1/shape", [5]), r"shape \[4, 3\] does not fit 5 outputs"),
+    "negative_shape": (_set("layer/0/shape", [-3]), "layer/0/shape"),
+    "order": (_set("layer/0/type", b"dense"), "the first layer is 'dense'"),
+    "gap": (_set("layer/7/type", b"flatten"), "layer/2 is missing"),
+    "soft": (_set("layer/1/weight", h5py.SoftLink("/layer/0/shape")), "missing .or a link"),
+    "external": (_set("layer/1/weight", h5py.ExternalLink("/etc/passwd", "/x")), "missing .or a link"),
+    "soft_layer": (_set("layer/1", h5py.SoftLink("/layer/0")), "layer/1 is missing"),
+    "external_data": (_external_data, "another file"),
+    "huge": (_huge, "declares 1000000000000 numbers"),
+    "big_value": (_set("layer/1/bias", [2**40, 0, 0, 0]), "beyond 32 bits"),
+    "bias_shape": (_set("layer/1/bias", [1, 2]), r"bias has shape \[2\]; expected \[4\]"),
+    "no_layers": (_set("layer", None), "no group 'layer'"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_files_are_refused_by_layer_and_key(name: str, tmp_path: Path) -> None:
+    change, message = HOSTILE[name]
+    path = tmp_path / "a.net"
+    write_netx(chain((3,), dense(np.arange(12).reshape(4, 3), neuron=neuron(1, 2))), path)
+    with h5py.File(path, "r+") as file:
+        change(file, tmp_path)
+    with pytest.raises(InputError, match=message) as error:
+        read_netx(path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_out_of_range_values_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.net"
+    write_netx(chain((3,), dense(np.arange(12).reshape(4, 3), neuron=neuron(1, 2))), path)
+    with h5py.File(path, "r+") as file:
+        file["layer/1/neuron/vThMant"][...] = 2**17
+    with pytest.raises(UnsupportedError, match="threshold runs from 131072 to 131072, netx holds 0 to 131071"):
+        read_netx(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not hdf5", None])
+def test_foreign_and_missing_files(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "a.net"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=r"no such file|not a netx \.net file, or truncated"):
+        read_netx(path)
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.6, 0.9])
+def test_truncated_files(keep: float, tmp_path: Path) -> None:
+    path = tmp_path / "a.net"
+    write_netx(random_case(1)[0], path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * keep)])
+    with pytest.raises(InputError, match=r"a\.net: not a netx"):
+        read_netx(path)
