@@ -53,15 +53,12 @@ class NearThreshold:
 
 
 def potentials(node: Neuron, x: Floats) -> Iterator[Floats]:
-    """For each step of input ``x`` ``[T, B, *shape]``, the potential that is compared with the threshold.
-
-    The arrays ``[B, *shape]`` are valid until the next is asked for.
-    """
+    """For each step of input ``x`` ``[T, B, *shape]``, the potential ``[B, *shape]`` that is compared with the threshold."""
     state = NeuronState(node, x.shape[1])
     output = np.empty_like(x[0])
     for arriving in x:
         state.charge(arriving)
-        yield state.v
+        yield state.v.copy()
         state.release(output)
 
 
