@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, TensorProto, helper
 
 from stl_deploy.exporters.onnx.scope import Array
 from stl_deploy.files import whole_file
@@ -29,8 +29,7 @@ def write_model(model: ModelProto, weights: Mapping[str, Array], path: Path, ext
     Raises InputError if the folder cannot be written; onnx's ValidationError or InferenceError for a wrong graph.
     """
     if sum(array.nbytes for array in weights.values()) <= external_above:
-        model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in weights.items())
-        _write_checked(model, path)
+        _write_checked(model, path, weights)
         return (path,)
     large = {name: array for name, array in weights.items() if array.nbytes > _INLINE_BYTES}
     digest = hashlib.sha256()
@@ -40,14 +39,11 @@ def write_model(model: ModelProto, weights: Mapping[str, Array], path: Path, ext
     with whole_file(data) as temporary, temporary.open("wb") as stream:
         stream.writelines(_aligned(large))
     offset = 0
-    for name, array in weights.items():
-        if name not in large:
-            model.graph.initializer.append(numpy_helper.from_array(array, name))
-            continue
+    for name, array in large.items():
         model.graph.initializer.append(_elsewhere(name, array, data.name, offset))
         offset += array.nbytes + -array.nbytes % _ALIGNMENT
     try:
-        _write_checked(model, path)
+        _write_checked(model, path, {name: array for name, array in weights.items() if name not in large})
     except BaseException:
         data.unlink()
         raise
@@ -57,16 +53,56 @@ def write_model(model: ModelProto, weights: Mapping[str, Array], path: Path, ext
     return path, data
 
 
-def _write_checked(model: ModelProto, path: Path) -> None:
+def _write_checked(model: ModelProto, path: Path, weights: Mapping[str, Array]) -> None:
     with whole_file(path) as temporary:
-        temporary.write_bytes(model.SerializeToString())
+        with temporary.open("wb") as stream:
+            stream.writelines(_message(model, weights))
         onnx.checker.check_model(str(temporary), full_check=True)
+
+
+def _message(model: ModelProto, weights: Mapping[str, Array]) -> Iterator[bytes | memoryview]:
+    """The bytes of ``model`` with ``weights`` in its graph, piece by piece.
+
+    Protobuf's own writer holds the weights three times over. A message is its fields one after another, and one that
+    holds another gives that one's length, so weights can be written straight from their arrays.
+    """
+    frame = ModelProto()
+    frame.CopyFrom(model)
+    frame.ClearField("graph")
+    tensors = []
+    for name, array in weights.items():
+        head = TensorProto(name=name, dims=array.shape, data_type=helper.np_dtype_to_tensor_dtype(array.dtype))
+        start = head.SerializeToString() + _key(TensorProto.RAW_DATA_FIELD_NUMBER, array.nbytes)
+        tensors.append((_key(GraphProto.INITIALIZER_FIELD_NUMBER, len(start) + array.nbytes) + start, array))
+    graph = model.graph.SerializeToString()
+    length = len(graph) + sum(len(start) + array.nbytes for start, array in tensors)
+    yield frame.SerializeToString() + _key(ModelProto.GRAPH_FIELD_NUMBER, length) + graph
+    for start, array in tensors:
+        yield start
+        yield _bytes(array)
+
+
+def _key(field: int, length: int) -> bytes:
+    """What stands before a field of ``length`` bytes: number and wire type, then the length, in 7-bit groups."""
+    return _varint(field << 3 | 2) + _varint(length)
+
+
+def _varint(value: int) -> bytes:
+    groups = []
+    while value > 127:
+        groups.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*groups, value])
+
+
+def _bytes(array: Array) -> memoryview:
+    return np.ascontiguousarray(array).reshape(-1).data.cast("B")
 
 
 def _aligned(weights: Mapping[str, Array]) -> Iterator[bytes | memoryview]:
     """The bytes of the arrays one after another, each padded to the alignment that memory mapping wants."""
     for array in weights.values():
-        yield np.ascontiguousarray(array).data.cast("B")
+        yield _bytes(array)
         yield bytes(-array.nbytes % _ALIGNMENT)
 
 
