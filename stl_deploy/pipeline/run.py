@@ -1,0 +1,202 @@
+"""The verb run: train, fold, export all, verify all, simulate, energy, report."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stl_deploy import model_file
+from stl_deploy.config import RunConfig
+from stl_deploy.config_io import load_config
+from stl_deploy.console import Console
+from stl_deploy.energy.measure import measure_energy
+from stl_deploy.errors import InputError, StlDeployError
+from stl_deploy.exporters.lava import environment
+from stl_deploy.exporters.loihi.export import export_netx
+from stl_deploy.exporters.loihi.quantise import LoihiModel
+from stl_deploy.exporters.onnx.export import export_onnx
+from stl_deploy.exporters.onnx.model import OnnxModel
+from stl_deploy.files import sha256, write_json, write_npz
+from stl_deploy.graph.program import Floats
+from stl_deploy.graph.run import Result
+from stl_deploy.network import Network
+from stl_deploy.pipeline import costing, parity, reporting
+from stl_deploy.pipeline.backends import CHUNK, Options, input_scale, run_model, spiking
+from stl_deploy.pipeline.folding import FoldedRun, fold_run
+from stl_deploy.pipeline.inputs import LabelledInput, encode_split
+from stl_deploy.pipeline.manifest import manifest, write_manifest
+from stl_deploy.pipeline.training import train
+
+TEST_INPUT = "test.npz"
+_CALIBRATION = 512
+_RECORDED_VALUES = 100_000_000
+"""How many spikes of all layers are kept at once for the comparison; it bounds the samples verified."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Where the run folder is, and what was found on the way."""
+
+    run_dir: Path
+    parity: parity.ParityTable
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON twin."""
+        return {"run": str(self.run_dir), "verified": self.parity.as_dict(), "seconds": self.seconds}
+
+
+def run(
+    config: RunConfig, run_dir: Path, *, resume: bool = False, lava: bool = True, say: Console | None = None
+) -> RunResult:
+    """The whole way into ``run_dir``; with ``resume`` a training that has ended is not done again.
+
+    lava: simulate on Lava if its side environment is there, else on our integer model.
+    Raises ParityError if the torch network, the graph and the ONNX model differ in a spike although the grid is exact;
+    InputError and ConfigError for what cannot be run.
+    """
+    say = say or Console(quiet=True)
+    start = time.perf_counter()
+    if config.train.mode == "ann":
+        raise InputError("an ANN has no spikes to deploy; 'run' takes mode stl, sl or tl, 'train' takes ann too")
+    if not (resume and _trained(config, run_dir)):
+        train(config, run_dir, resume=resume, say=say)
+    folded = _fold(run_dir, say)
+    test = _test_input(folded, run_dir)
+    runs, model = _run_all(folded, test, run_dir, lava, say)
+    table = parity.compare(folded.program, runs, test, folded.proofs)
+    parity.write(run_dir / parity.FILE, table)
+    parity.show(table, say)
+    _write_manifest(folded, model, run_dir)
+    say.step("Energy: exact counts, modelled joules")
+    energy = measure_energy(folded.program, test.x, source=f"{config.dataset.name}, {test.x.shape[1]} test images")
+    write_json(run_dir / costing.FILE, energy.as_dict())
+    costing.show(energy, say)
+    say.step("Report")
+    reporting.report(run_dir, say=say)
+    table.require()
+    seconds = time.perf_counter() - start
+    _closing(run_dir, seconds, say)
+    return RunResult(run_dir, table, seconds)
+
+
+def _trained(config: RunConfig, run_dir: Path) -> bool:
+    """Whether the folder holds the finished training of this very configuration."""
+    kept = run_dir / model_file.CONFIG_FILE
+    return kept.is_file() and (run_dir / model_file.FILE).is_file() and load_config(kept) == config
+
+
+def _fold(run_dir: Path, say: Console) -> FoldedRun:
+    say.step("Folding BatchNorm, pooling and voting into net.nir")
+    folded = fold_run(run_dir, run_dir / "net.nir")
+    for grid in folded.folded.grids:
+        say.say(
+            f"{grid.node}: weights on multiples of 2^-{grid.fraction_bits}, sums need {grid.bits:.1f} of 24 bits, "
+            f"largest change {grid.largest_change:.1e}"
+        )
+    if folded.exact:
+        say.say("every float32 sum is proved exact: all backends must agree bit for bit")
+    else:
+        unproved = [proof for proof in folded.proofs if not proof.exact]
+        say.warn(f"{len(unproved)} sums are not proved exact (first: {unproved[0].node}: {unproved[0].reason})")
+    return folded
+
+
+def _test_input(folded: FoldedRun, run_dir: Path) -> LabelledInput:
+    """The test images, as many as fit, kept in the run folder for the commands that follow."""
+    per_sample = folded.config.time_steps * sum(_size(node.shape) for node in folded.program.spiking)
+    count = min(len(folded.data.test), max(1, _RECORDED_VALUES // per_sample))
+    test = encode_split(folded.config, folded.data.test, count)
+    write_npz(run_dir / TEST_INPUT, {"x": test.x, "y": test.labels})
+    return test
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    size = 1
+    for axis in shape:
+        size *= axis
+    return size
+
+
+def _run_all(
+    folded: FoldedRun, test: LabelledInput, run_dir: Path, lava: bool, say: Console
+) -> tuple[dict[str, parity.Run], LoihiModel]:
+    program, names = folded.program, spiking(folded.program)
+    runs: dict[str, parity.Run] = {}
+    say.step(f"Exporting, reading back, and running {test.x.shape[1]} test images")
+    runs["torch, as trained"] = parity.Run(
+        _run_torch(folded.trained, test.x), "measured", note="before folding and rounding"
+    )
+    runs["torch, folded"] = parity.Run(_run_torch(folded.folded.network, test.x), "measured", exact=folded.exact)
+    path = run_dir / "net.onnx"
+    export_onnx(program, path, provenance={"source": "net.nir", "sha256": sha256(run_dir / "net.nir")})
+    onnx = OnnxModel.load(path).run(test.x, record=names, chunk=CHUNK)
+    runs["ONNX Runtime"] = parity.Run(onnx, "measured", exact=folded.exact)
+    path = run_dir / "net.net"
+    calibration = encode_split(folded.config, folded.data.train, _CALIBRATION)
+    model = export_netx(program, path, calibration=calibration.x, input_scale=input_scale(program))
+    integers = run_model(model, path, test.x, "loihi", Options(record=True))
+    runs["Loihi integers (our model)"] = parity.Run(integers, "simulated", note="8-bit weights, post-training")
+    _run_lava(model, path, test, lava, runs, say)
+    return runs, model
+
+
+def _run_lava(
+    model: LoihiModel, path: Path, test: LabelledInput, wanted: bool, runs: dict[str, parity.Run], say: Console
+) -> None:
+    """The .net file on real Lava, where it is there; says in plain words what ran."""
+    status = environment.status()
+    if not wanted or not status.ready:
+        why = "left out as asked" if not wanted else status.reason
+        say.say(f"simulated on our integer model of Lava, not on Lava itself ({why})")
+        return
+    say.say(f"simulating {test.x.shape[1]} images on Lava's CPU simulation ({status.location})")
+    try:
+        found = run_model(model, path, test.x, "lava", Options(record=True))
+    except StlDeployError as error:
+        say.warn(f"Lava failed, our integer model stands in: {error}")
+        return
+    runs["Lava (CPU simulation)"] = parity.Run(found, "simulated", note="the .net file in lava.lib.dl.netx")
+
+
+@torch.no_grad()
+def _run_torch(network: Network, x: Floats) -> Result:
+    votes, recorded = network.cpu().eval().record(torch.from_numpy(x))
+    return Result({"output": votes.numpy()}, {name: spikes.numpy() for name, spikes in recorded.items()})
+
+
+def _write_manifest(folded: FoldedRun, model: LoihiModel, run_dir: Path) -> None:
+    names = ("config.yaml", "model.safetensors", "net.nir", "net.onnx", "net.net", TEST_INPUT)
+    contents = manifest(
+        folded.program,
+        [run_dir / name for name in names],
+        exact=folded.exact,
+        grids=[grid.as_dict() for grid in folded.folded.grids],
+        proofs=[proof.as_dict() for proof in folded.proofs],
+        netx={
+            "thresholds": model.thresholds,
+            "input_scale": model.input_scale,
+            "layers": [asdict(fit) for fit in model.fits],
+            "host": [node.name for node in model.host],
+        },
+    )
+    write_manifest(run_dir / "manifest.json", contents)
+
+
+def _closing(run_dir: Path, seconds: float, say: Console) -> None:
+    say.say(f"done in {seconds:.0f} s (measured). In {run_dir}:")
+    say.say("  " + "  ".join(sorted(path.name for path in run_dir.iterdir() if not path.name.startswith("."))))
+    say.say("next:")
+    x = run_dir / TEST_INPUT
+    for command in (
+        f"open {run_dir / reporting.HTML} in a browser",
+        f"stl-deploy check {run_dir}",
+        f"stl-deploy verify {run_dir} --against {run_dir / 'net.onnx'} --input {x}",
+        f"stl-deploy simulate {run_dir} --input {x} --backend loihi --record -o spikes.npz",
+        f"stl-deploy energy {run_dir} --input {x} --prices horowitz45_fp32",
+    ):
+        say.say(f"  {command}")
