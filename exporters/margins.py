@@ -53,7 +53,7 @@ class NearThreshold:
 
 
 def potentials(node: Neuron, x: Floats) -> Iterator[Floats]:
-    """For each step of input ``x`` ``[T, B, *shape]``, the potential ``[B, *shape]`` that is compared with the threshold."""
+    """For each step of input ``x`` ``[T, B, *shape]``, the potential ``[B, *shape]`` that meets the threshold."""
     state = NeuronState(node, x.shape[1])
     output = np.empty_like(x[0])
     for arriving in x:

@@ -23,6 +23,8 @@ CASES = {
     "several spikes, hard reset": (neuron(many=True), [2.5, 1], [2, 1]),
     # v: max(-4, -.5) = -.5 | -.25+1.5 = 1.25 fires
     "lower bound": (neuron(v_min=-0.5), [-4, 1.5], [0, 1]),
+    # v: 1.5 fires | max(.75-.75-1, 0) = 0 | 1.25 fires
+    "the bound comes after the reset": (neuron(v_min=0.0, reset="subtract_delayed"), [1.5, -0.75, 1.25], [1, 0, 1]),
     # v starts at 2: 1+0 = 1 no | .5 + 1 fires
     "start": (neuron(v_start=2.0), [0, 1], [0, 1]),
     # v: 2*.25+.25 = .75 | .375+.5+.25 = 1.125 fires
