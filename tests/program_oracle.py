@@ -98,9 +98,7 @@ def _conv(node, x):
         first = at[0] // out_group * in_group
         terms = []
         for tap in itertools.product(*map(range, node.weight.shape[2:])):
-            where = tuple(
-                o * s + k * d for o, s, k, d in zip(at[1:], node.stride, tap, node.dilation, strict=True)
-            )
+            where = tuple(o * s + k * d for o, s, k, d in zip(at[1:], node.stride, tap, node.dilation, strict=True))
             terms += [node.weight[(at[0], c, *tap)] * x[(first + c, *where)] for c in range(in_group)]
         y[at] = exact_sum(terms, _bias(node, at[0]))
     return y

@@ -72,7 +72,9 @@ class _Made:
 
     def layer(self):
         """One more node, or a loop of two, that reads what is there."""
-        kind = self.pick("synapse", "synapse", "pool", "pool", "neuron", "neuron", "neuron", "scale", "delay", "reshape")
+        kind = self.pick(
+            "synapse", "synapse", "pool", "pool", "neuron", "neuron", "neuron", "scale", "delay", "reshape"
+        )
         usable = [n for n in self.nodes if self.exact[n.name] or kind not in ("synapse", "pool")]
         usable = [n for n in usable if kind != "pool" or (len(n.shape) == 3 and min(n.shape[1:]) > 1)]
         if not usable:
@@ -135,8 +137,7 @@ class _Made:
         stride = self.pick((1, 1), (2, 2), (1, 3))
         padding = tuple((self.pick(0, 1), self.pick(0, 1)) for _ in range(2))
         sizes = tuple(
-            (n + lo + hi - k) // s + 1
-            for n, (lo, hi), k, s in zip(shape[1:], padding, kernel, stride, strict=True)
+            (n + lo + hi - k) // s + 1 for n, (lo, hi), k, s in zip(shape[1:], padding, kernel, stride, strict=True)
         )
         if min(sizes) < 1:
             return self._reshape(shape, sources, exact)
@@ -154,7 +155,9 @@ class _Made:
         return self.add(pool, exact and divisor in (1, 2, 4))
 
     def _scale(self, shape, sources, exact):
-        self.add(Scale(name=self.name("scale"), shape=shape, sources=sources, scale=self.parameter(shape, -2, 2)), False)
+        self.add(
+            Scale(name=self.name("scale"), shape=shape, sources=sources, scale=self.parameter(shape, -2, 2)), False
+        )
 
     def _delay(self, shape, sources, exact):
         steps = self.rng.integers(0, 4, self.pick((), shape)) if self.pick(True, True, False) else np.array(7)
