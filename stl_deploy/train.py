@@ -1,7 +1,7 @@
 """Training: STBP with learned thresholds, resumable to the bit.
 
 `train` leaves in the run folder config.yaml, metrics.jsonl (one line per epoch), checkpoint.safetensors (after
-each epoch) and, at the end, model.safetensors with the weights of the epoch that did best on the validation split.
+each epoch) and, at the end, model.safetensors with the weights of the epoch of lowest validation loss.
 """
 
 from __future__ import annotations
@@ -171,8 +171,8 @@ def _train_epoch(state: State, config: RunConfig, split: Split) -> tuple[float, 
 
 
 def _better(validation: Evaluation, best: Record) -> bool:
-    """Higher validation accuracy, or the same with a lower loss."""
-    return (validation.accuracy, -validation.loss) > (best["validation_accuracy"], -best["validation_loss"])
+    """Lower validation loss: it tells epochs apart that get the same few images wrong."""
+    return bool(validation.loss < best["validation_loss"])
 
 
 def _finish(run_dir: Path, config: RunConfig, state: State, data: Dataset) -> TrainResult:

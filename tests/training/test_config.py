@@ -63,7 +63,7 @@ def test_overrides_reach_sections_and_layers():
     ],
 )
 def test_wrong_keys_and_values_are_named(override, message):
-    base = apply_overrides(load_config("digits"), ["dataset.validation_fraction=0.2"])
+    base = apply_overrides(load_config("digits"), ["dataset.validation_fraction=0.2", "dataset.test_fraction=0.2"])
     assert len(base.network) >= 12
     with pytest.raises(ConfigError) as caught:
         apply_overrides(base, [override])
