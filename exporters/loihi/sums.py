@@ -69,14 +69,16 @@ def dense_sums(layer: DenseLayer, x: NDArray[Any]) -> Ints:
 def conv_sums(layer: ConvLayer, x: NDArray[Any]) -> Ints:
     """Synaptic input ``[T, B, C, H, W]`` of a conv layer for whole numbers ``x``; wraps at 24 bits as Lava's does."""
     folded = x.reshape(-1, *x.shape[2:])
-    kind = _exact_type(_largest(x), layer.weight.reshape(layer.weight.shape[0], -1))
+    bound = _bound(_largest(x), layer.weight.reshape(layer.weight.shape[0], -1))
+    kind = _exact_type(bound)
     weight = layer.weight.astype(kind)
     total = np.empty((folded.shape[0], *layer.shape), np.int32)
     patch = layer.weight[0].size * layer.groups * int(np.prod(layer.shape[1:])) * np.dtype(kind).itemsize
     at_once = max(1, _PATCH_BYTES // patch)
     for start in range(0, folded.shape[0], at_once):
         part = folded[start : start + at_once].astype(kind)
-        total[start : start + at_once] = wrap24(_conv(layer, weight, part).astype(np.int64))
+        summed = _conv(layer, weight, part)
+        total[start : start + at_once] = summed if bound < 2**23 else wrap24(summed.astype(np.int64))
     return total.reshape(*x.shape[:2], *layer.shape)
 
 
@@ -91,7 +93,7 @@ def _conv(layer: ConvLayer, weight: NDArray[Any], x: NDArray[Any]) -> NDArray[An
     x = np.pad(x, ((0, 0), (0, 0), (pad_h, pad_h), (pad_w, pad_w)))
     window = ((kernel_h - 1) * dil_h + 1, (kernel_w - 1) * dil_w + 1)
     windows = sliding_window_view(x, window, axis=(2, 3))[:, :, ::step_h, ::step_w, ::dil_h, ::dil_w]
-    if weight.shape[1] == 1:
+    if weight.shape[1] == 1 and layer.groups > 1:
         return _depthwise(layer, weight, windows)
     outputs = np.split(weight, layer.groups)
     inputs = np.split(windows, layer.groups, axis=1)
@@ -109,7 +111,7 @@ def _group(weight: NDArray[Any], windows: NDArray[Any]) -> NDArray[Any]:
 def _depthwise(layer: ConvLayer, weight: NDArray[Any], windows: NDArray[Any]) -> NDArray[Any]:
     """One input channel per group: tap by tap, elementwise."""
     fan_out = weight.shape[0] // layer.groups
-    total = np.zeros((windows.shape[0], *layer.shape), weight.dtype)
+    total: NDArray[Any] = np.zeros((windows.shape[0], *layer.shape), weight.dtype)
     for i in range(weight.shape[2]):
         for j in range(weight.shape[3]):
             tap = windows[..., i, j]
@@ -118,7 +120,7 @@ def _depthwise(layer: ConvLayer, weight: NDArray[Any], windows: NDArray[Any]) ->
 
 
 def _matmul(x: NDArray[Any], weight: Ints) -> Ints:
-    kind = _exact_type(_largest(x), weight)
+    kind = _exact_type(_bound(_largest(x), weight))
     total = x.reshape(-1, x.shape[-1]).astype(kind) @ weight.T.astype(kind)
     largest = np.abs(total).max(initial=0)
     if largest >= 2**31:
@@ -133,9 +135,13 @@ def _largest(x: NDArray[Any]) -> int:
     return max(abs(int(x.min())), abs(int(x.max()))) if x.size and x.dtype != bool else 1
 
 
-def _exact_type(largest_input: int, weight: Ints) -> type[np.float32] | type[np.float64]:
-    """The narrowest float type in which every partial sum of whole products is exact."""
-    bound = largest_input * int(np.abs(weight.astype(np.int64)).sum(axis=1).max())
+def _bound(largest_input: int, weight: Ints) -> int:
+    """What no partial sum of products exceeds, for weights ``[out, in]``."""
+    return largest_input * int(np.abs(weight.astype(np.int64)).sum(axis=1).max())
+
+
+def _exact_type(bound: int) -> type[np.float32] | type[np.float64]:
+    """The narrowest float type that holds every whole number up to ``bound``."""
     if bound < 2**24:
         return np.float32
     if bound < 2**53:

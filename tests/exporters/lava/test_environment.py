@@ -141,7 +141,7 @@ def _under_pyenv(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _from_uv(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pythons.shutil, "which", lambda name: str(place.python.parent / "uv") if name == "uv" else None)
+    monkeypatch.setattr("shutil.which", lambda name: str(place.python.parent / "uv") if name == "uv" else None)
     uv = place.python.parent / "uv"
     uv.write_text(f"#!/bin/bash\necho {place.python}\n")
     uv.chmod(0o755)
@@ -153,14 +153,14 @@ def test_ways_to_find_a_python(
 ) -> None:
     monkeypatch.setenv("PYENV_ROOT", "/nowhere")
     if way is not _on_path:
-        monkeypatch.setattr(pythons.shutil, "which", lambda name: None)
+        monkeypatch.setattr("shutil.which", lambda name: None)
     way(place, monkeypatch)
     assert pythons.find_python310() == place.python
 
 
 def test_no_python_anywhere(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYENV_ROOT", "/nowhere")
-    monkeypatch.setattr(pythons.shutil, "which", lambda name: None)
+    monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(ToolError, match=r"no Python 3\.10 found.*uv python install 3\.10"):
         environment.install()
 

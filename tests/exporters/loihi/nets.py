@@ -27,7 +27,7 @@ def neuron(v_decay: int, threshold: Any, i_decay: int = 4096) -> LoihiNeuron:
 
 
 def dense(weight: Any, **kwargs: Any) -> DenseLayer:
-    arrays = {key: np.array(kwargs.pop(key), np.int32) for key in ("bias", "delay") if key in kwargs}
+    arrays: dict[str, Any] = {k: np.array(kwargs.pop(k), np.int32) for k in ("bias", "delay") if k in kwargs}
     return DenseLayer(weight=np.array(weight, np.int32), **arrays, **kwargs)
 
 
@@ -144,6 +144,11 @@ def special_cases() -> dict[str, Case]:
         "weight_rule": (
             chain((4,), dense([[-128, -3, 0, -127], [-7, -128, -1, 0]], bias=[200, 190], neuron=neuron(1900, 60))),
             (rng.random((60, 2, 4)) < 0.4).astype(np.int16),
+        ),
+        # One -128 is -255 at exponent -1, rounded down to -128; two are -255: the bias brings each next to the threshold.
+        "weight_rule_floor": (
+            chain((2,), dense([[-128, -128], [-128, 0]], bias=[356, 228], neuron=neuron(4096, 100))),
+            np.array([[[1, 0]], [[1, 1]], [[0, 1]], [[0, 0]]] * 3, np.int16),
         ),
         "weights_all_negative": (
             chain((4,), dense([[-256, -3, -5, -127], [-7, -256, -1, -9]], bias=[300, 290], neuron=neuron(1900, 60))),

@@ -35,7 +35,7 @@ class Builder:
         self, name: str, weight: Any, bias: Any = None, padding: tuple[Any, Any] = ((0, 0), (0, 0)), **kwargs: Any
     ) -> Builder:
         weight = np.asarray(weight, F)
-        fields = {"stride": (1, 1), "dilation": (1, 1), "groups": 1} | kwargs
+        fields: dict[str, Any] = {"stride": (1, 1), "dilation": (1, 1), "groups": 1} | kwargs
         spatial = tuple(
             (n + sum(p) - d * (k - 1) - 1) // s + 1
             for n, k, s, d, p in zip(
@@ -44,9 +44,7 @@ class Builder:
         )
         common = self._common(name, (weight.shape[0], *spatial))
         bias = None if bias is None else np.asarray(bias, F)
-        self.nodes.append(
-            Conv(weight=weight, bias=bias, padding=padding, input_shape=self.shape, **fields, **common)  # type: ignore[arg-type]
-        )
+        self.nodes.append(Conv(weight=weight, bias=bias, padding=padding, input_shape=self.shape, **fields, **common))
         return self
 
     def lif(self, name: str, theta: Any, beta: float | None = 0.5, **kwargs: Any) -> Builder:

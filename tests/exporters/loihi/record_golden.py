@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stl_deploy.exporters.lava.driver import run_lava
 from stl_deploy.exporters.loihi.netx import write_netx
@@ -19,7 +21,7 @@ RANDOM_CASES = 40
 
 
 def record(group: str, cases: dict[str, Case]) -> None:
-    arrays = {}
+    arrays: dict[str, NDArray[Any]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         for name, (net, x) in cases.items():
             path = Path(scratch) / f"{name}.net"

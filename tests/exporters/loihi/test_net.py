@@ -48,7 +48,12 @@ SHAPES: dict[str, Callable[[], IntegerNet]] = {
         (3, 2, 2), ConvLayer(weight=np.ones((2, 1, 1, 1), np.int32), input_shape=(3, 2, 2), groups=2, neuron=ONE)
     ),
     "holds float64; whole numbers": lambda: chain(
-        (1, 2, 2), ConvLayer(weight=np.ones((1, 1, 1, 1)), input_shape=(1, 2, 2), neuron=ONE)
+        (1, 2, 2),
+        ConvLayer(
+            weight=np.ones((1, 1, 1, 1)),  # type: ignore[arg-type]
+            input_shape=(1, 2, 2),
+            neuron=ONE,
+        ),
     ),
 }
 

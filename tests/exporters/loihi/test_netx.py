@@ -59,7 +59,14 @@ def test_files_as_lava_dl_writes_them_are_read(tmp_path: Path) -> None:
         for index, kind in enumerate(("input", "conv", "flatten", "dense")):
             file.create_dataset(f"layer/{index}/type", (1,), "S10", [kind.encode()])
         file["layer/0/shape"] = [1, 4, 4]
-        for key, value in (("stride", [1, 1]), ("padding", 0), ("dilation", [1, 1]), ("groups", 1), ("kernelSize", 3)):
+        settings: tuple[tuple[str, Any], ...] = (
+            ("stride", [1, 1]),
+            ("padding", 0),
+            ("dilation", [1, 1]),
+            ("groups", 1),
+            ("kernelSize", 3),
+        )
+        for key, value in settings:
             file[f"layer/1/{key}"] = value
         file["layer/1/shape"] = [2, 2, 2]
         file["layer/1/weight"] = np.ones((2, 1, 3, 3, 1), np.float32)
@@ -68,8 +75,9 @@ def test_files_as_lava_dl_writes_them_are_read(tmp_path: Path) -> None:
         file["layer/3/weight"] = np.ones((3, 8), np.float64)
         file["layer/3/delay"] = np.array([0.0, 1, 2])
         for index in (1, 3):
-            for key, value in (("type", b"CUBA"), ("iDecay", 4096), ("vDecay", 2048), ("vThMant", 80), ("refDelay", 1)):
-                file[f"layer/{index}/neuron/{key}"] = np.bytes_(value) if isinstance(value, bytes) else value
+            file[f"layer/{index}/neuron/type"] = np.bytes_("CUBA")
+            for key, number in (("iDecay", 4096), ("vDecay", 2048), ("vThMant", 80), ("refDelay", 1)):
+                file[f"layer/{index}/neuron/{key}"] = number
     net = read_netx(tmp_path / "a.net")
     conv, last = net.layers[1], net.layers[3]
     assert isinstance(conv, ConvLayer)
