@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from stl_deploy.cli.options import DialectOption, InputOption, Json, SourceArg
+from stl_deploy.cli.options import (
+    Backend,
+    DialectOption,
+    InputOption,
+    Json,
+    NetxThresholds,
+    OnnxForm,
+    SourceArg,
+    Target,
+)
 from stl_deploy.cli.output import console, emit_json
 from stl_deploy.errors import CheckFailed
 
@@ -22,31 +31,26 @@ def register(app: typer.Typer) -> None:
 
 def export(
     source: SourceArg,
-    to: Annotated[str, typer.Option("--to", help="nir, onnx or netx.")],
+    to: Annotated[Target, typer.Option("--to", help="nir, onnx or netx.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="PATH", help="The file to write.")],
     dialect: DialectOption = None,
     thresholds: Annotated[
-        str, typer.Option(help="netx: folded (one per population), per-layer, or per-neuron (simulation only).")
+        NetxThresholds,
+        typer.Option(help="netx: folded (one per population), per-layer, or per-neuron (simulation only)."),
     ] = "folded",
-    form: Annotated[str, typer.Option(help="onnx: sequence (all steps in one call) or step (streaming).")] = "sequence",
+    form: Annotated[
+        OnnxForm, typer.Option(help="onnx: sequence (all steps in one call) or step (streaming).")
+    ] = "sequence",
     calibration: InputOption = None,
     verified: Annotated[bool, typer.Option("--verify/--no-verify", help="Read the artifact back and run it.")] = True,
     json: Json = False,
 ) -> None:
     """Write one artifact and its manifest; it is read back and run unless --no-verify."""
+    from stl_deploy.pipeline.exporting import ExportOptions
     from stl_deploy.pipeline.exporting import export as export_one
 
-    result = export_one(
-        source,
-        to,
-        output,
-        dialect=dialect,
-        thresholds=thresholds,
-        form=form,
-        input_file=calibration,
-        verified=verified,
-        say=console(),
-    )
+    options = ExportOptions(dialect, thresholds, form, calibration, verified)
+    result = export_one(source, to, output, options, say=console())
     if json:
         emit_json(result)
 
@@ -78,22 +82,27 @@ def verify(
     json: Json = False,
 ) -> None:
     """Spike agreement by layer, and the first spike that differs (layer, step, neuron)."""
+    from stl_deploy.pipeline.verifying import require
     from stl_deploy.pipeline.verifying import verify as verify_source
 
     report = verify_source(source, against, input_file=input_file, dialect=dialect, say=console())
     if json:
         emit_json(report.as_dict())
-    report.require()
+    require(report)
 
 
 def simulate(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A run folder, or a .nir, .onnx or .net file.")],
     input_file: Annotated[Path, typer.Option("--input", "-i", metavar="X.npz", help="x [T, B, *shape].")],
-    backend: Annotated[str, typer.Option(help="reference, onnx, loihi (our integer model) or lava (the real Lava).")],
+    backend: Annotated[
+        Backend, typer.Option(help="reference, onnx, loihi (our integer model) or lava (the real Lava).")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="Y.npz", help="Where the outputs go.")],
     record: Annotated[bool, typer.Option("--record", help="Also every spiking node's spikes.")] = False,
     dialect: DialectOption = None,
-    thresholds: Annotated[str, typer.Option(help="loihi and lava: folded, per-layer or per-neuron.")] = "folded",
+    thresholds: Annotated[
+        NetxThresholds, typer.Option(help="loihi and lava: folded, per-layer or per-neuron.")
+    ] = "folded",
     deadline: Annotated[float, typer.Option(help="lava: seconds before the run is stopped.")] = 600.0,
     json: Json = False,
 ) -> None:

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
+
+Target = Literal["nir", "onnx", "netx"]
+Backend = Literal["reference", "onnx", "loihi", "lava"]
+NetxThresholds = Literal["folded", "per-layer", "per-neuron"]
+FoldThresholds = Literal["keep", "weights"]
+OnnxForm = Literal["sequence", "step"]
+LearningMode = Literal["stl", "sl", "tl", "ann"]
 
 SourceArg = Annotated[Path, typer.Argument(metavar="SOURCE", help="A run folder or a .nir file.")]
 RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]

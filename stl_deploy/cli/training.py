@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stl_deploy.cli.options import Json, RunArg
+from stl_deploy.cli.options import FoldThresholds, Json, LearningMode, RunArg
 from stl_deploy.cli.output import console, emit_json
 
 Which = Annotated[str, typer.Argument(metavar="PRESET|CONFIG.yaml", help="A preset's name or a configuration file.")]
@@ -16,7 +16,9 @@ Set = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change one key, as in --set train.epochs=3. May be repeated."),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the folder's checkpoint.")]
-Mode = Annotated[str | None, typer.Option(help="stl: weights and thresholds; sl: weights; tl: thresholds; ann: ReLU.")]
+Mode = Annotated[
+    LearningMode | None, typer.Option(help="stl: weights and thresholds; sl: weights; tl: thresholds; ann: ReLU.")
+]
 Seed = Annotated[int | None, typer.Option(help="Seed of weights, order, encoding and dropout.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 Output = Annotated[Path | None, typer.Option("-o", "--output", metavar="DIR", help="The run folder.")]
@@ -102,7 +104,7 @@ def fold(
         Path | None, typer.Option("-o", "--output", metavar="NET.nir", help="Default: RUN/net.nir.")
     ] = None,
     thresholds: Annotated[
-        str, typer.Option(help="keep: one per neuron in the graph; weights: absorbed, each is 1.")
+        FoldThresholds, typer.Option(help="keep: one per neuron in the graph; weights: absorbed, each is 1.")
     ] = "keep",
     exact_grid: Annotated[
         bool | None,

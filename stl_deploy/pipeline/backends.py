@@ -18,6 +18,7 @@ from stl_deploy.exporters.loihi.netx import read_netx
 from stl_deploy.exporters.loihi.quantise import LoihiModel, to_integers
 from stl_deploy.exporters.loihi.scales import ThresholdForm
 from stl_deploy.exporters.loihi.simulate import IntegerRun, simulate
+from stl_deploy.exporters.loihi.structure import structure
 from stl_deploy.exporters.onnx.export import export_onnx
 from stl_deploy.exporters.onnx.model import OnnxModel
 from stl_deploy.graph.exact import input_grid
@@ -55,8 +56,8 @@ def run_backend(
         raise InputError(f"no backend '{backend}'; accepted: {', '.join(get_args(Backend))}")
     if source.kind == "onnx":
         _only(source, backend, ("onnx",))
-        model = OnnxModel.load(source.file)
-        return model.run(x, record=tuple(model.interface.spikes) if options.record else (), chunk=CHUNK)
+        opened = OnnxModel.load(source.file)
+        return opened.run(x, record=tuple(opened.interface.spikes) if options.record else (), chunk=CHUNK)
     if source.kind == "net":
         _only(source, backend, ("loihi", "lava"))
         return _integer_result(run_net(source.file, x, backend, options), options)
@@ -85,6 +86,20 @@ def run_model(model: LoihiModel, path: Path, x: NDArray[Any], backend: str, opti
     found = by_node(model, run_net(path, to_integers(x, model.input_scale), backend, options))
     recorded = {name: np.asarray(s, np.float32) for name, s in found.spikes.items()} if options.record else {}
     return Result({"output": found.y}, recorded)
+
+
+def model_of_file(path: Path, program: Program) -> LoihiModel:
+    """A .net file as the Loihi form of ``program``: its layers matched to spiking nodes by the names in the file.
+
+    Raises InputError if the file is not made from this graph, UnsupportedError if the graph has no Loihi form.
+    """
+    net, names = read_netx(path), spiking(program)
+    keys = {layer.node: key for key, layer in net.spiking if layer.node is not None}
+    if tuple(keys) != names:
+        raise InputError(
+            f"{path}: holds layers {', '.join(keys) or 'without names'}; the graph spikes in {', '.join(names)}"
+        )
+    return LoihiModel(net, keys, structure(program).host, input_scale(program), "folded", ())
 
 
 def run_net(path: Path, x: NDArray[Any], backend: str, options: Options) -> IntegerRun:

@@ -1,13 +1,16 @@
-"""The fold step: a trained run folder becomes net.nir."""
+"""The verb fold: a trained run folder becomes a NIR graph."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from stl_deploy.config import RunConfig
+from stl_deploy.console import Console
 from stl_deploy.data import Dataset, load_dataset
-from stl_deploy.fold import Folded, Thresholds, fold
+from stl_deploy.fold import Folded, Thresholds
+from stl_deploy.fold import fold as fold_network
 from stl_deploy.graph.exact import NodeProof, prove_exact
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.nirfile import read_nir, write_nir
@@ -44,7 +47,7 @@ def fold_run(
     trained, config = load_network(run_dir)
     data = load_dataset(config.dataset)
     spec = input_spec(config, data.test.levels)
-    folded = fold(
+    folded = fold_network(
         trained,
         coding=spec.coding,
         fraction_bits=spec.fraction_bits,
@@ -54,3 +57,39 @@ def fold_run(
     write_nir(folded.graph, output)
     program = lower(read_nir(output))
     return FoldedRun(config, data, trained, folded, program, prove_exact(program))
+
+
+def fold(
+    run_dir: Path,
+    output: Path,
+    *,
+    exact_grid: bool | None = None,
+    thresholds: Thresholds = "keep",
+    say: Console | None = None,
+) -> dict[str, Any]:
+    """`fold_run`, said and returned as data: the grids chosen and the proof for every sum (JSON-ready)."""
+    say = say or Console(quiet=True)
+    done = fold_run(run_dir, output, exact_grid=exact_grid, thresholds=thresholds)
+    show(done, say)
+    say.say(f"written: {output}")
+    return {
+        "output": str(output),
+        "thresholds": thresholds,
+        "exact": done.exact,
+        "grids": [grid.as_dict() for grid in done.folded.grids],
+        "proofs": [proof.as_dict() for proof in done.proofs],
+    }
+
+
+def show(done: FoldedRun, say: Console) -> None:
+    """The grids, and whether every sum is proved exact."""
+    for grid in done.folded.grids:
+        say.say(
+            f"{grid.node}: weights on multiples of 2^-{grid.fraction_bits}, sums need {grid.bits:.1f} of 24 bits, "
+            f"largest change {grid.largest_change:.1e}"
+        )
+    unproved = [proof for proof in done.proofs if not proof.exact]
+    if unproved:
+        say.warn(f"{len(unproved)} sums are not proved exact (first: {unproved[0].node}: {unproved[0].reason})")
+    else:
+        say.say("every float32 sum is proved exact: all backends must agree bit for bit")

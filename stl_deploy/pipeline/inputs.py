@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._seeds import generator
 from stl_deploy.config import RunConfig
-from stl_deploy.data import Split, encode, input_coding
+from stl_deploy.config_io import load_config
+from stl_deploy.data import Split, encode, input_coding, load_dataset
 from stl_deploy.graph.exact import round_to_grid
 from stl_deploy.graph.program import Floats, InputCoding
 
@@ -52,3 +54,9 @@ def encode_split(config: RunConfig, split: Split, count: int | None = None) -> L
     x = encode(split.images(part), config.time_steps, config.encoder, draws).numpy()
     spec = input_spec(config, split.levels)
     return LabelledInput(round_to_grid(x, spec.fraction_bits), split.labels[part].numpy())
+
+
+def training_input(run_dir: Path, count: int) -> Floats:
+    """The first ``count`` training images of a run folder, encoded: what quantisation is calibrated on."""
+    config = load_config(run_dir / "config.yaml")
+    return encode_split(config, load_dataset(config.dataset).train, count).x

@@ -120,5 +120,7 @@ def show(table: ParityTable, say: Console) -> None:
     """The table for people, and where each run first parts from the reference."""
     say.table([*RUN_HEADER, "how"], [[*row, table.runs[row[0]].label] for row in run_rows(table.report)])
     for run in table.report.runs:
+        if table.runs[run.run].note:
+            say.say(f"{run.run}: {table.runs[run.run].note}")
         if run.first is not None:
             say.say(f"{run.run}: first difference at {run.first}")

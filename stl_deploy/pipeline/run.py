@@ -14,7 +14,7 @@ from stl_deploy.config import RunConfig
 from stl_deploy.config_io import load_config
 from stl_deploy.console import Console
 from stl_deploy.energy.measure import measure_energy
-from stl_deploy.errors import InputError, StlDeployError
+from stl_deploy.errors import InputError, ParityError, ToolError
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.loihi.export import export_netx
 from stl_deploy.exporters.loihi.quantise import LoihiModel
@@ -24,14 +24,15 @@ from stl_deploy.files import sha256, write_json, write_npz
 from stl_deploy.graph.program import Floats
 from stl_deploy.graph.run import Result
 from stl_deploy.network import Network
-from stl_deploy.pipeline import costing, parity, reporting
+from stl_deploy.pipeline import costing, folding, parity, reporting
 from stl_deploy.pipeline.backends import CHUNK, Options, input_scale, run_model, spiking
 from stl_deploy.pipeline.folding import FoldedRun, fold_run
 from stl_deploy.pipeline.inputs import LabelledInput, encode_split
 from stl_deploy.pipeline.manifest import manifest, write_manifest
+from stl_deploy.pipeline.source import TEST_INPUT
 from stl_deploy.pipeline.training import train
 
-TEST_INPUT = "test.npz"
+INTEGERS = "Loihi integers (our model)"
 _CALIBRATION = 512
 _RECORDED_VALUES = 100_000_000
 """How many spikes of all layers are kept at once for the comparison; it bounds the samples verified."""
@@ -93,16 +94,7 @@ def _trained(config: RunConfig, run_dir: Path) -> bool:
 def _fold(run_dir: Path, say: Console) -> FoldedRun:
     say.step("Folding BatchNorm, pooling and voting into net.nir")
     folded = fold_run(run_dir, run_dir / "net.nir")
-    for grid in folded.folded.grids:
-        say.say(
-            f"{grid.node}: weights on multiples of 2^-{grid.fraction_bits}, sums need {grid.bits:.1f} of 24 bits, "
-            f"largest change {grid.largest_change:.1e}"
-        )
-    if folded.exact:
-        say.say("every float32 sum is proved exact: all backends must agree bit for bit")
-    else:
-        unproved = [proof for proof in folded.proofs if not proof.exact]
-        say.warn(f"{len(unproved)} sums are not proved exact (first: {unproved[0].node}: {unproved[0].reason})")
+    folding.show(folded, say)
     return folded
 
 
@@ -140,7 +132,7 @@ def _run_all(
     calibration = encode_split(folded.config, folded.data.train, _CALIBRATION)
     model = export_netx(program, path, calibration=calibration.x, input_scale=input_scale(program))
     integers = run_model(model, path, test.x, "loihi", Options(record=True))
-    runs["Loihi integers (our model)"] = parity.Run(integers, "simulated", note="8-bit weights, post-training")
+    runs[INTEGERS] = parity.Run(integers, "simulated", note="8-bit weights, post-training")
     _run_lava(model, path, test, lava, runs, say)
     return runs, model
 
@@ -157,10 +149,19 @@ def _run_lava(
     say.say(f"simulating {test.x.shape[1]} images on Lava's CPU simulation ({status.location})")
     try:
         found = run_model(model, path, test.x, "lava", Options(record=True))
-    except StlDeployError as error:
+    except ToolError as error:
         say.warn(f"Lava failed, our integer model stands in: {error}")
         return
-    runs["Lava (CPU simulation)"] = parity.Run(found, "simulated", note="the .net file in lava.lib.dl.netx")
+    runs["Lava (CPU simulation)"] = parity.Run(found, "simulated", note=_against_model(found, runs[INTEGERS].result))
+
+
+def _against_model(lava: Result, integers: Result) -> str:
+    """How many of Lava's spikes our integer model predicted; raises ParityError unless all."""
+    compared = sum(spikes.size for spikes in lava.recorded.values())
+    differing = sum(int((spikes != integers.recorded[name]).sum()) for name, spikes in lava.recorded.items())
+    if differing:
+        raise ParityError(f"our integer model and Lava differ in {differing:,} of {compared:,} spikes on the .net file")
+    return f"lava.lib.dl.netx; all {compared:,} spikes as our integer model predicts"
 
 
 @torch.no_grad()

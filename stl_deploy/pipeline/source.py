@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
+from stl_deploy.files import read_input
 from stl_deploy.graph.dialect import Dialect, load_dialect
+from stl_deploy.graph.exact import input_grid, round_to_grid
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.nirfile import read_nir
-from stl_deploy.graph.program import Program
+from stl_deploy.graph.program import Floats, Program, Shape
 
 Kind = Literal["run", "nir", "onnx", "net"]
+NetworkInput = NDArray[Any] | Mapping[str, NDArray[Any]]
+TEST_INPUT = "test.npz"
+"""The file of a run folder that keeps the test images, encoded."""
+_RANDOM_STEPS, _RANDOM_SAMPLES, _RANDOM_RATE = 16, 8, 0.3
 _SUFFIXES: dict[str, Kind] = {".nir": "nir", ".onnx": "onnx", ".net": "net"}
 
 
@@ -53,3 +63,28 @@ def open_program(source: Source, dialect: str | None = None) -> Program:
     """
     chosen: Dialect | None = load_dialect(dialect) if dialect is not None else None
     return lower(read_nir(source.file), chosen)
+
+
+def program_input(source: Source, program: Program, file: Path | None) -> tuple[NetworkInput, str]:
+    """What to run a network on, and what that is in words.
+
+    The npz file given; else a run folder's test images; else random values from a fixed seed on the grid that the
+    graph's metadata declares (0 or 1 if it declares none).
+    """
+    if file is None and source.kind == "run" and (source.path / TEST_INPUT).is_file():
+        file = source.path / TEST_INPUT
+    if file is not None:
+        x, _ = read_input(file)
+        return x, f"{x.shape[1]} samples of {file}"
+    rng = np.random.default_rng(0)
+    drawn = {node.name: _random(rng, program, node.shape) for node in program.inputs}
+    what = f"{_RANDOM_SAMPLES} random samples of {_RANDOM_STEPS} steps (give real ones with --input)"
+    return (next(iter(drawn.values())) if len(drawn) == 1 else drawn), what
+
+
+def _random(rng: np.random.Generator, program: Program, shape: Shape) -> Floats:
+    size = (_RANDOM_STEPS, _RANDOM_SAMPLES, *shape)
+    grid = input_grid(program.metadata)
+    if grid is None or (grid.fraction_bits == 0 and grid.bound == 1):
+        return (rng.random(size) < _RANDOM_RATE).astype(np.float32)
+    return round_to_grid(rng.random(size) * grid.bound, grid.fraction_bits)

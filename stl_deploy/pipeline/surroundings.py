@@ -115,7 +115,7 @@ def datasets(*, say: Console | None = None) -> list[dict[str, Any]]:
     from stl_deploy.data import dataset_names, describe
 
     say = say or Console(quiet=True)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in dataset_names():
         summary, shape, classes = describe(name)
         rows.append({"name": name, "about": summary, "input_shape": list(shape), "classes": classes})

@@ -1,0 +1,124 @@
+"""The verb export: one artifact, read back and run against the graph unless told not to, and its manifest."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.console import Console
+from stl_deploy.errors import InputError
+from stl_deploy.exporters.loihi.export import export_netx
+from stl_deploy.exporters.loihi.scales import ThresholdForm
+from stl_deploy.exporters.onnx.export import export_onnx
+from stl_deploy.exporters.onnx.interface import Form
+from stl_deploy.files import sha256
+from stl_deploy.graph.exact import input_grid, round_to_grid
+from stl_deploy.graph.nirfile import read_nir, write_nir
+from stl_deploy.graph.program import Program
+from stl_deploy.pipeline.backends import CALIBRATION, input_scale
+from stl_deploy.pipeline.manifest import manifest, write_manifest
+from stl_deploy.pipeline.source import NetworkInput, Source, open_program, open_source, program_input
+from stl_deploy.pipeline.verifying import check_against, require, show
+
+Target = Literal["nir", "onnx", "netx"]
+_SUFFIX = {"nir": ".nir", "onnx": ".onnx", "netx": ".net"}
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """thresholds: of netx. form: of ONNX. input_file: calibrates netx and is what the artifact is verified on."""
+
+    dialect: str | None = None
+    thresholds: ThresholdForm = "folded"
+    form: Form = "sequence"
+    input_file: Path | None = None
+    verified: bool = True
+
+
+def export(
+    source: Path, to: str, output: Path, options: ExportOptions | None = None, *, say: Console | None = None
+) -> dict[str, Any]:
+    """Write one artifact and ``<output>.manifest.json``; returns the manifest (JSON-ready).
+
+    The input for calibration and verification is the options' file, else the run folder's test images, else random
+    input on the graph's grid (which is said). Nothing is left behind if the artifact fails its verification.
+    Raises InputError for a wrong call, UnsupportedError where the target cannot hold the network, ParityError where
+    a float artifact does not spike like the graph (on the exact grid it must).
+    """
+    say, options = say or Console(quiet=True), options or ExportOptions()
+    if to not in get_args(Target):
+        raise InputError(f"no target '{to}'; accepted: {', '.join(get_args(Target))}")
+    if output.suffix != _SUFFIX[to]:
+        raise InputError(f"{output}: a {to} file ends in {_SUFFIX[to]}")
+    opened = open_source(source)
+    program = open_program(opened, options.dialect)
+    x, what = program_input(opened, program, options.input_file)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".stl-deploy-") as folder:
+        path = Path(folder) / output.name
+        facts = _write(opened, program, to, path, options, x)
+        if options.verified:
+            facts["verified"] = _verify(program, path, x, what, say)
+        contents = manifest(program, [path], source=_provenance(opened), **facts)
+        for file in sorted(Path(folder).iterdir()):
+            file.replace(output.parent / file.name)
+    write_manifest(output.with_name(output.name + ".manifest.json"), contents)
+    say.say(f"written: {output} and {output.name}.manifest.json")
+    return contents
+
+
+def _write(
+    source: Source, program: Program, to: str, path: Path, options: ExportOptions, x: NetworkInput
+) -> dict[str, Any]:
+    """Write the artifact; returns what is worth keeping of how."""
+    if to == "nir":
+        write_nir(read_nir(source.file), path)
+        return {"target": "nir"}
+    if to == "onnx":
+        export_onnx(program, path, form=options.form, provenance=_provenance(source))
+        return {"target": "onnx", "form": options.form}
+    model = export_netx(
+        program,
+        path,
+        calibration=_calibration(source, program, options, x),
+        input_scale=input_scale(program),
+        thresholds=options.thresholds,
+    )
+    return {
+        "target": "netx",
+        "thresholds": model.thresholds,
+        "input_scale": model.input_scale,
+        "layers": [asdict(fit) for fit in model.fits],
+        "host": [node.name for node in model.host],
+    }
+
+
+def _calibration(source: Source, program: Program, options: ExportOptions, x: NetworkInput) -> NDArray[Any]:
+    """Samples to choose integers by: a run folder's training images, else the input's first, on the graph's grid."""
+    if source.kind == "run" and options.input_file is None and (source.path / "config.yaml").is_file():
+        from stl_deploy.pipeline.inputs import training_input
+
+        return training_input(source.path, CALIBRATION)
+    if isinstance(x, Mapping):
+        raise InputError(f"netx holds one input; the graph has {', '.join(x)}")
+    grid = input_grid(program.metadata)
+    first = np.asarray(x[:, :CALIBRATION])
+    return first if grid is None else round_to_grid(first, grid.fraction_bits)
+
+
+def _verify(program: Program, path: Path, x: NetworkInput, what: str, say: Console) -> dict[str, Any]:
+    say.say(f"reading {path.name} back and running it on {what}")
+    report = check_against(program, [path], x)
+    show(report, say)
+    require(report)
+    return {"input": what, **report.as_dict()}
+
+
+def _provenance(source: Source) -> dict[str, str]:
+    return {"source": source.file.name, "sha256": sha256(source.file)}

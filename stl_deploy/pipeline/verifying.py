@@ -1,0 +1,76 @@
+"""The verb verify: artifacts against the graph they were made from, spike by spike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from stl_deploy.console import Console
+from stl_deploy.errors import InputError
+from stl_deploy.exporters.margins import NearThreshold
+from stl_deploy.exporters.onnx.model import OnnxModel
+from stl_deploy.exporters.verify import LAYER_HEADER, Report, layer_rows, require_exact
+from stl_deploy.exporters.verify import verify as compare
+from stl_deploy.graph.lower import lower
+from stl_deploy.graph.nirfile import read_nir
+from stl_deploy.graph.program import Program
+from stl_deploy.graph.run import Result, run
+from stl_deploy.pipeline.backends import CHUNK, Options, model_of_file, run_model, spiking
+from stl_deploy.pipeline.source import NetworkInput, open_program, open_source, program_input
+
+REFERENCE = "reference"
+
+
+def verify(
+    source: Path,
+    against: Sequence[Path],
+    *,
+    input_file: Path | None = None,
+    dialect: str | None = None,
+    say: Console | None = None,
+) -> Report:
+    """Compare artifacts (.nir, .onnx, .net) with a run folder's or .nir file's graph on one input.
+
+    The input is the file given, else the run folder's test images, else random input on the graph's grid.
+    Raises InputError for files that cannot be read or do not belong to the graph.
+    """
+    say = say or Console(quiet=True)
+    opened = open_source(source)
+    program = open_program(opened, dialect)
+    x, what = program_input(opened, program, input_file)
+    say.say(f"input: {what}")
+    report = check_against(program, against, x)
+    show(report, say)
+    return report
+
+
+def check_against(program: Program, artifacts: Sequence[Path], x: NetworkInput) -> Report:
+    """Run the program and each artifact on ``x`` ``[T, B, *shape]`` and compare."""
+    near = NearThreshold()
+    runs = {REFERENCE: run(program, x, record=spiking(program), observe=near, chunk=CHUNK)}
+    for path in artifacts:
+        runs[str(path.name)] = _run_artifact(program, path, x)
+    return compare(program, runs, reference=REFERENCE, near=near, x=x)
+
+
+def show(report: Report, say: Console) -> None:
+    """Agreement by layer."""
+    say.table(list(LAYER_HEADER), [list(row) for row in layer_rows(report)])
+
+
+def _run_artifact(program: Program, path: Path, x: NetworkInput) -> Result:
+    kind = open_source(path, ("nir", "onnx", "net")).kind
+    if kind == "nir":
+        other = lower(read_nir(path))
+        return run(other, x, record=spiking(other), chunk=CHUNK)
+    if kind == "onnx":
+        model = OnnxModel.load(path)
+        return model.run(x, record=tuple(model.interface.spikes), chunk=CHUNK)
+    if isinstance(x, Mapping):
+        raise InputError(f"{path}: a .net file has one input; the graph has {', '.join(x)}")
+    return run_model(model_of_file(path, program), path, x, "loihi", Options(record=True))
+
+
+def require(report: Report) -> None:
+    """Raise ParityError if a float artifact does not spike like the graph; integers may differ, and are counted."""
+    require_exact(report, [run.run for run in report.runs if not run.run.endswith(".net")])
