@@ -24,7 +24,7 @@ Compare = Literal["gt", "ge"]
 Reset = Literal["value", "subtract", "subtract_delayed"]
 SpikesPerStep = Literal["one", "many"]
 Start = Literal["zero", "v_reset"]
-SynapseRule = Literal["euler", "exp_add"]
+SynapseRule = Literal["euler", "jump", "exp_add"]
 Gain = Literal["r", "one"]
 Integrate = Literal["dt_r", "r"]
 Emit = Literal["now", "next_step"]
@@ -59,7 +59,7 @@ class Dialect:
     spikes_per_step: ``one``, or ``many``: trunc(v/θ) spikes in one step.
     v_min: lower bound of v, a number, ``"-threshold"``, or None.
     start: v at rest is 0 (``zero``) or v_reset.
-    synapse: how CubaLIF's current is stepped: ``euler``, or ``exp_add``:
+    synapse: how CubaLIF's current is stepped: ``euler``; ``jump``: i = (1 − dt/τ_syn)·i + w_in·in; or ``exp_add``:
         i = (i + in)·e^(−dt/τ_syn); v = v·e^(−dt/τ_mem) + i.
     gain: what scales a leaky neuron's input: dt/τ·r and, for CubaLIF, dt/τ_syn·w_in (``r``), or nothing (``one``).
     integrate: I and IF add dt·r·x (``dt_r``) or r·x (``r``).
@@ -118,12 +118,14 @@ PRESETS: dict[str, Dialect] = {
     "snntorch": Dialect(reset="subtract_delayed", loop="neuron_output"),
     "snntorch_zero": Dialect(loop="neuron_output"),
     # Norse's writer multiplies its time constants by its dt of 1e-3 once too often.
-    "norse": Dialect(dt=1e-6, integrate="r"),
+    "norse": Dialect(dt=1e-6, integrate="r", synapse="jump"),
     "sinabs": Dialect(dt=1.0, leak="exp", compare="ge", reset="subtract", spikes_per_step="many"),
     "sinabs_hard": Dialect(dt=1.0, leak="exp", compare="ge"),
     "spikingjelly": Dialect(compare="ge", start="v_reset"),
     "rockpool": Dialect(dt=1e-3, leak="exp", compare="ge", reset="subtract", spikes_per_step="many", synapse="exp_add"),
     "spyx": Dialect(dt=1.0, reset="subtract_delayed", gain="one", emit="next_step"),
+    # Its CuBaLIF resets before the leak, its LIF after.
+    "spyx_cuba": Dialect(dt=1.0, reset="subtract", gain="one", emit="next_step"),
 }
 """What a file means that the framework wrote."""
 

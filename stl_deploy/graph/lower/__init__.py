@@ -187,9 +187,9 @@ def _declared_shape(name: str, node: nir.Input, reading: Reading) -> Shape:
     shape = tuple(int(size) for size in array)
     if (array != shape).any() or math.prod(shape) >= 2**31:
         raise GraphError(f"declares shape {array.tolist()}; whole sizes are accepted", node=name, slug="bad-input")
-    if reading.input_batch and len(shape) < 2:
+    if reading.leading and len(shape) <= reading.leading:
         raise GraphError(f"declares shape {list(shape)}, which has no batch axis", node=name, slug="bad-shape")
-    return shape[1:] if reading.input_batch else shape
+    return shape[reading.leading :]
 
 
 def _returning_edges(nodes: Mapping[str, Node]) -> Iterator[GraphError]:

@@ -6,6 +6,7 @@ With k = dt/τ, computed in the precision the file stores τ in (as the framewor
 - LI, LIF, ``exp``:   v ← a·v + x + (1−a)·v_leak with a = e^(−k)
 - I, IF:              v ← v + dt·r·x (or r·x)
 - CubaLI, CubaLIF:    i ← (1−k_syn)·i + k_syn·w_in·x, then as LIF on i (``euler``);
+                      i ← (1−k_syn)·i + w_in·x, then as LIF on i (``jump``);
                       i ← (i + w_in·x)·a_syn, v ← a_mem·v + i (``exp_add``)
 
 A gain within two units in the last place of 1 is taken for 1: writers store r = τ/dt to make it 1, and the product of
@@ -126,7 +127,7 @@ def _synapse(read: _Reader, dialect: Dialect) -> Synapse:
     if dialect.synapse == "exp_add":
         decay = read.f32("the synapse's decay", np.exp(-k.astype(np.float64)))
         return Synapse("exp_add", decay, read.gain("w_in", w_in))
-    gain = None if dialect.gain == "one" else read.gain("dt/τ_syn·w_in", w_in * k)
+    gain = None if dialect.gain == "one" else read.gain("dt/τ_syn·w_in", w_in * (1 if dialect.synapse == "jump" else k))
     return Synapse("euler", read.f32("1 - dt/τ_syn", 1 - k), gain)
 
 

@@ -16,18 +16,19 @@ class Reading:
 
     strict: neuron parameters have the shape of what arrives (or hold one value), and Affine takes one axis; else
         any arrangement of the same number of values will do, and ``[C]`` stands for channels.
-    input_batch: the first axis of Input's shape is a batch size.
+    leading: so many of the first axes of Input's shape are a batch size (and a number of steps).
     flatten_batch: Flatten's axes are counted with a batch axis in front.
     """
 
     strict: bool = True
-    input_batch: bool = False
+    leading: int = 0
     flatten_batch: bool = False
 
     def assumptions(self) -> tuple[str, ...]:
         """What was assumed beyond NIR's definition, one sentence each."""
         said = (
-            (self.input_batch, "the first axis of the Input shape is taken for a batch size"),
+            (self.leading == 1, "the first axis of the Input shape is taken for a batch size"),
+            (self.leading == 2, "the first two axes of the Input shape are taken for batch and steps"),
             (self.flatten_batch, "Flatten's axes are taken to be counted with a batch axis in front"),
             (not self.strict, "parameters are fitted to shapes that differ from theirs"),
         )
@@ -35,8 +36,9 @@ class Reading:
 
 
 READINGS = tuple(
-    Reading(strict, input_batch, flatten_batch)
+    Reading(strict, leading, flatten_batch)
     for strict in (True, False)
-    for input_batch, flatten_batch in ((False, False), (False, True), (True, False), (True, True))
+    for leading in (0, 1, 2)
+    for flatten_batch in (False, True)
 )
 """In the order they are tried."""
