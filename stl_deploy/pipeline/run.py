@@ -120,14 +120,14 @@ def _run_all(
     program, names = folded.program, spiking(folded.program)
     runs: dict[str, parity.Run] = {}
     say.step(f"Exporting, reading back, and running {test.x.shape[1]} test images")
-    runs["torch, as trained"] = parity.Run(
-        _run_torch(folded.trained, test.x), "measured", note="before folding and rounding"
-    )
     runs["torch, folded"] = parity.Run(_run_torch(folded.folded.network, test.x), "measured", exact=folded.exact)
     path = run_dir / "net.onnx"
     export_onnx(program, path, provenance={"source": "net.nir", "sha256": sha256(run_dir / "net.nir")})
     onnx = OnnxModel.load(path).run(test.x, record=names, chunk=CHUNK)
     runs["ONNX Runtime"] = parity.Run(onnx, "measured", exact=folded.exact)
+    runs["torch, as trained"] = parity.Run(
+        _run_torch(folded.trained, test.x), "measured", note="before folding and rounding"
+    )
     path = run_dir / "net.net"
     calibration = encode_split(folded.config, folded.data.train, _CALIBRATION)
     model = export_netx(program, path, calibration=calibration.x, input_scale=input_scale(program))

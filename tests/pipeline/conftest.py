@@ -1,0 +1,32 @@
+"""One small run through the whole way, shared by the tests of the pipeline and the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stl_deploy.pipeline.configs import configure
+from stl_deploy.pipeline.run import RunResult, run
+
+SMALL = (
+    "train.epochs=4",
+    "train.lr=0.01",
+    "dataset.test_fraction=0.2",
+    'network=[{"kind": "conv", "channels": 8, "kernel": 3, "padding": 1}, {"kind": "norm"}, {"kind": "lif"}, '
+    '{"kind": "pool"}, {"kind": "conv", "channels": 12, "kernel": 3, "padding": 1}, {"kind": "norm"}, {"kind": "lif"}, '
+    '{"kind": "pool"}, {"kind": "flatten"}, {"kind": "linear", "features": 40}, {"kind": "lif"}, '
+    '{"kind": "vote", "population": 4}]',
+)
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    """A finished run folder of a small digits network, without Lava."""
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    return run(configure("digits", SMALL), folder, lava=False)
+
+
+@pytest.fixture(scope="session")
+def run_dir(small_run: RunResult) -> Path:
+    return small_run.run_dir

@@ -1,0 +1,320 @@
+"""The command line as scripts meet it: exit codes, JSON on stdout, one sentence for bad input, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import h5py
+import nir
+import numpy as np
+import pytest
+
+from stl_deploy.cli import main
+from stl_deploy.graph.nirfile import read_nir
+
+
+class Call:
+    """What a call of the command line left: exit code, stdout and stderr."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Any:
+    def call(*arguments: str | Path) -> Call:
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        code = stop.value.code
+        return Call(code if isinstance(code, int) else 0, captured.out, captured.err)
+
+    return call
+
+
+VERBS = [
+    "run",
+    "train",
+    "eval",
+    "fold",
+    "export",
+    "check",
+    "verify",
+    "simulate",
+    "energy",
+    "report",
+    "prices",
+    "doctor",
+    "targets",
+    "datasets",
+    "lava",
+]
+
+
+def test_help_teaches(cli: Any) -> None:
+    shown = cli("--help")
+    assert shown.code == 0
+    for verb in VERBS:
+        assert verb in shown.out
+    assert "stl-deploy run digits" in shown.out
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help(cli: Any, verb: str) -> None:
+    assert cli(verb, "--help").code == 0
+
+
+def test_unknown_verb_is_a_usage_error(cli: Any) -> None:
+    assert cli("deploy").code == 2
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    code = "import sys; import stl_deploy.cli.app; assert not {'torch', 'onnx', 'nir'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_converting_a_nir_file_does_not_wait_for_torch(run_dir: Path, tmp_path: Path) -> None:
+    arguments = ["export", str(run_dir / "net.nir"), "--to", "onnx", "-o", str(tmp_path / "n.onnx")]
+    code = (
+        f"import sys\nfrom stl_deploy.cli import main\ntry:\n    main({arguments})\n"
+        "except SystemExit as stop:\n    assert not stop.code, stop.code\nassert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("verb", ["targets", "datasets", "prices", "doctor"])
+def test_looking_around_gives_json_on_stdout_and_text_on_stderr(cli: Any, verb: str) -> None:
+    found = cli(verb, "--json")
+    assert found.code == 0
+    assert found.json
+    assert found.err
+
+
+def test_quiet_says_nothing(cli: Any) -> None:
+    assert cli("targets", "-q").err == ""
+
+
+def test_check(cli: Any, run_dir: Path) -> None:
+    found = cli("check", run_dir, "--json")
+    assert found.code == 0
+    assert found.json["targets"] == {"nir": "faithful", "onnx": "faithful", "netx": "faithful"}
+
+
+def test_check_of_a_bad_graph_exits_1_and_names_the_node(cli: Any, run_dir: Path, tmp_path: Path) -> None:
+    graph = read_nir(run_dir / "net.nir")
+    graph.nodes["lif2"].v_threshold[3, 1, 1] = -1
+    nir.write(tmp_path / "bad.nir", graph)
+    found = cli("check", tmp_path / "bad.nir", "--json")
+    assert found.code == 1
+    (error,) = [f for f in found.json["findings"] if f["severity"] == "error"]
+    assert (error["slug"], error["node"]) == ("threshold-not-positive", "lif2")
+
+
+@pytest.mark.parametrize(("target", "suffix"), [("nir", ".nir"), ("onnx", ".onnx"), ("netx", ".net")])
+def test_export_verify_simulate(cli: Any, run_dir: Path, tmp_path: Path, target: str, suffix: str) -> None:
+    artifact = tmp_path / f"net{suffix}"
+    exported = cli("export", run_dir, "--to", target, "-o", artifact, "--json")
+    assert exported.code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [artifact.name, f"{artifact.name}.manifest.json"]
+    verified = cli("verify", run_dir, "--against", artifact, "--json")
+    assert verified.code == 0
+    (entry,) = verified.json["runs"]
+    assert entry["exact"] is (target != "netx")
+    assert entry["compared"] > 0
+
+
+@pytest.mark.parametrize("backend", ["reference", "onnx", "loihi"])
+def test_simulate_writes_spikes_of_every_node(cli: Any, run_dir: Path, tmp_path: Path, backend: str) -> None:
+    output = tmp_path / "y.npz"
+    done = cli(
+        "simulate", run_dir, "--input", run_dir / "test.npz", "--backend", backend, "-o", output, "--record", "--json"
+    )
+    assert done.code == 0
+    assert done.json["accuracy"] > 0.7
+    with np.load(output) as arrays:
+        assert arrays["y"].shape[2:] == (10,)
+        assert {k for k in arrays.files if k.startswith("spikes__")} == {
+            f"spikes__{name}" for name in ("lif1", "pool1", "lif2", "pool2", "lif3")
+        }
+
+
+def test_net_files_take_whole_numbers(cli: Any, run_dir: Path, tmp_path: Path) -> None:
+    with np.load(run_dir / "test.npz") as arrays:
+        x = (arrays["x"][:, :20] * 16).astype(np.int32)
+        np.savez(tmp_path / "x.npz", x=x)
+    done = cli(
+        "simulate",
+        run_dir / "net.net",
+        "--input",
+        tmp_path / "x.npz",
+        "--backend",
+        "loihi",
+        "-o",
+        tmp_path / "y.npz",
+        "--record",
+    )
+    assert done.code == 0
+    with np.load(tmp_path / "y.npz") as arrays:
+        assert "spikes__layer1" in arrays.files
+        assert arrays["y"].shape == (4, 20, 40)
+
+
+def test_energy_json_has_the_contracts_keys(cli: Any, run_dir: Path, tmp_path: Path) -> None:
+    found = cli("energy", run_dir, "--input", run_dir / "test.npz", "-o", tmp_path, "--json")
+    assert found.code == 0
+    wanted = [
+        "schema_version",
+        "source",
+        "T",
+        "batch",
+        "layers",
+        "totals",
+        "energy",
+        "conventions",
+        "break_even",
+        "assumptions",
+        "unpriced",
+    ]
+    assert set(found.json) >= set(wanted)
+    assert json.loads((tmp_path / "energy.json").read_text()) == found.json
+
+
+def test_fold_with_thresholds_in_the_weights(cli: Any, run_dir: Path, tmp_path: Path) -> None:
+    folded = cli("fold", run_dir, "-o", tmp_path / "one.nir", "--thresholds", "weights", "--json")
+    assert folded.code == 0
+    assert folded.json["exact"] is True
+    thresholds = read_nir(tmp_path / "one.nir").nodes["lif3"].v_threshold
+    assert (np.nextafter(thresholds, np.float32(2)) == 1).all()
+
+
+def test_train_prints_its_configuration(cli: Any) -> None:
+    shown = cli("train", "digits", "--print-config", "--set", "train.epochs=7", "--mode", "sl")
+    assert shown.code == 0
+    assert "epochs: 7" in shown.out
+    assert "mode: sl" in shown.out
+
+
+BAD_INPUTS = {
+    "missing": (None, "no such file"),
+    "not-npz": (b"hello", "not an .npz file"),
+    "no-x": ({"z": np.zeros((2, 2))}, "no array 'x' (found: z)"),
+    "wrong-shape": ({"x": np.zeros((4, 2, 1, 8, 7), np.float32)}, "[4, 2, 1, 8, 7]"),
+    "nan": ({"x": np.full((4, 2, 1, 8, 8), np.nan, np.float32)}, "NaN or infinite"),
+    "objects": ({"x": np.array([[{}]], dtype=object)}, "Python objects"),
+    "text": ({"x": np.array([["a"]])}, "float32, integers or bool are accepted"),
+    "labels": (
+        {"x": np.zeros((4, 2, 1, 8, 8), np.float32), "y": np.zeros(5, int)},
+        "expected whole numbers of shape [2]",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_INPUTS)
+@pytest.mark.parametrize("verb", ["simulate", "energy"])
+def test_bad_input_is_one_sentence_and_exit_2(cli: Any, run_dir: Path, tmp_path: Path, name: str, verb: str) -> None:
+    contents, expected = BAD_INPUTS[name]
+    path = tmp_path / "x.npz"
+    if isinstance(contents, bytes):
+        path.write_bytes(contents)
+    elif contents is not None:
+        np.savez(path, **contents)  # type: ignore[arg-type]
+    output = tmp_path / "out"
+    extra = ["--backend", "reference", "-o", output / "y.npz"] if verb == "simulate" else ["-o", output]
+    found = cli(verb, run_dir, "--input", path, *extra)
+    assert found.code == 2
+    assert expected in found.err
+    assert found.err.startswith("stl-deploy: error: ")
+    assert found.err.count("\n") == 1
+    assert not output.exists()
+
+
+def _truncated(path: Path, run_dir: Path) -> None:
+    path.write_bytes((run_dir / "net.nir").read_bytes()[:4000])
+
+
+def _wrong_kind(path: Path, run_dir: Path) -> None:
+    path.write_bytes((run_dir / "net.onnx").read_bytes())
+
+
+def _nan(path: Path, run_dir: Path) -> None:
+    graph = read_nir(run_dir / "net.nir")
+    graph.nodes["conv2"].weight[1, 2, 0, 1] = np.nan
+    nir.write(path, graph)
+
+
+def _unknown_node(path: Path, run_dir: Path) -> None:
+    path.write_bytes((run_dir / "net.nir").read_bytes())
+    with h5py.File(path, "a") as file:
+        del file["node/nodes/lif3/type"]
+        file["node/nodes/lif3/type"] = "Izhikevich"
+
+
+def _empty_loop(path: Path, run_dir: Path) -> None:
+    graph = read_nir(run_dir / "net.nir")
+    graph.nodes["again"] = nir.Linear(np.eye(10, dtype=np.float32))
+    edges = [*graph.edges, ("vote", "again"), ("again", "again")]
+    nir.write(path, nir.NIRGraph(graph.nodes, edges, metadata=graph.metadata, type_check=False))
+
+
+def _shapes(path: Path, run_dir: Path) -> None:
+    graph = read_nir(run_dir / "net.nir")
+    graph.nodes["linear1"] = nir.Affine(np.ones((40, 47), np.float32), np.ones(40, np.float32))
+    nir.write(path, nir.NIRGraph(graph.nodes, graph.edges, metadata=graph.metadata, type_check=False))
+
+
+def _threshold(path: Path, run_dir: Path) -> None:
+    graph = read_nir(run_dir / "net.nir")
+    graph.nodes["lif3"].v_threshold[17] = 0
+    nir.write(path, graph)
+
+
+BAD_GRAPHS = [
+    (_truncated, "not a NIR file"),
+    (_wrong_kind, "not a NIR file"),
+    (_nan, "node 'conv2': field 'weight' is nan at index [1, 2, 0, 1]"),
+    (_unknown_node, "Izhikevich"),
+    (_empty_loop, "has no neuron in it"),
+    (_shapes, "node 'linear1': weight takes 47 values"),
+    (_threshold, "node 'lif3': v_threshold is 0 at index [17]; a neuron needs a threshold above 0"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "expected"), BAD_GRAPHS, ids=[spoil.__name__ for spoil, _ in BAD_GRAPHS])
+def test_bad_graphs_are_one_sentence_and_exit_2(
+    cli: Any, run_dir: Path, tmp_path: Path, spoil: Any, expected: str
+) -> None:
+    path, output = tmp_path / "bad.nir", tmp_path / "out" / "net.onnx"
+    spoil(path, run_dir)
+    found = cli("export", path, "--to", "onnx", "-o", output)
+    assert found.code == 2
+    assert expected in found.err
+    assert found.err.count("\n") == 1
+    assert not output.parent.exists()
+
+
+def test_wrong_suffixes_and_missing_sources(cli: Any, run_dir: Path, tmp_path: Path) -> None:
+    assert "a onnx file ends in .onnx" in cli("export", run_dir, "--to", "onnx", "-o", tmp_path / "a.nir").err
+    assert "no such file or folder" in cli("check", tmp_path / "none.nir").err
+    assert "a folder without net.nir" in cli("check", tmp_path).err
+    assert "found an .onnx file" in cli("check", run_dir / "net.onnx").err
+
+
+def test_debug_shows_the_traceback_anywhere_on_the_line(cli: Any, tmp_path: Path) -> None:
+    assert "Traceback" in cli("check", tmp_path / "none.nir", "--debug").err
+
+
+def test_a_file_named_energy_py_changes_nothing(run_dir: Path, tmp_path: Path) -> None:
+    for name in ("energy.py", "exporters.py"):
+        (tmp_path / name).write_text("raise RuntimeError('a user file was imported')\n")
+    command = [sys.executable, "-m", "stl_deploy", "energy", run_dir, "--input", run_dir / "test.npz", "-q"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True)

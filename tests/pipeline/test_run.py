@@ -1,0 +1,170 @@
+"""The whole way: every file of a run folder, spikes that agree by proof, and numbers that agree with each other."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import nir
+import numpy as np
+import pytest
+import yaml
+
+from stl_deploy.console import Console
+from stl_deploy.errors import InputError, ParityError
+from stl_deploy.exporters.onnx.model import OnnxModel
+from stl_deploy.files import read_input, sha256
+from stl_deploy.graph.lower import lower
+from stl_deploy.graph.nirfile import read_nir, write_nir
+from stl_deploy.graph.run import run as run_reference
+from stl_deploy.pipeline import run as run_module
+from stl_deploy.pipeline.configs import configure
+from stl_deploy.pipeline.parity import REFERENCE
+from stl_deploy.pipeline.reporting import report
+from stl_deploy.pipeline.run import RunResult, run
+from tests.pipeline.conftest import SMALL
+
+FILES = [
+    "config.yaml",
+    "metrics.jsonl",
+    "model.safetensors",
+    "net.nir",
+    "net.onnx",
+    "net.net",
+    "manifest.json",
+    "verify.json",
+    "energy.json",
+    "report.html",
+    "report.json",
+]
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_a_run_folder_has_every_file(run_dir: Path) -> None:
+    assert {path.name for path in run_dir.iterdir()} >= set(FILES)
+    assert yaml.safe_load((run_dir / "config.yaml").read_text())["dataset"]["name"] == "digits"
+    assert len((run_dir / "metrics.jsonl").read_text().splitlines()) == 4
+
+
+def test_float_backends_agree_on_every_spike_of_every_layer(small_run: RunResult) -> None:
+    found = {entry.run: entry for entry in small_run.parity.report.runs}
+    for name in ("torch, folded", "ONNX Runtime"):
+        assert found[name].exact
+        assert found[name].differing == 0
+        assert {node.node for node in found[name].nodes} == {"lif1", "pool1", "lif2", "pool2", "lif3"}
+    assert found["ONNX Runtime"].compared == 4 * small_run.parity.samples * (8 * 64 + 8 * 16 + 12 * 16 + 12 * 4 + 40)
+    assert small_run.parity.samples > 350
+    assert all(proof.exact for proof in small_run.parity.proofs)
+    small_run.parity.require()
+
+
+def test_it_learned_something(small_run: RunResult) -> None:
+    accuracy = small_run.parity.report.accuracy
+    assert accuracy is not None
+    assert accuracy > 0.8
+
+
+def test_integers_are_measured_not_assumed(small_run: RunResult) -> None:
+    (integers,) = (r for r in small_run.parity.report.runs if r.run == run_module.INTEGERS)
+    assert 0 < integers.differing < 0.1 * integers.compared
+    assert integers.accuracy is not None
+    assert integers.first is not None
+
+
+def test_manifest_names_every_artifact_by_its_hash(run_dir: Path) -> None:
+    manifest = _json(run_dir / "manifest.json")
+    for name in ("net.nir", "net.onnx", "net.net", "model.safetensors"):
+        assert manifest["files"][name]["sha256"] == sha256(run_dir / name)
+    assert manifest["input"] == {"coding": "analog", "fraction_bits": 4, "max": 1.0}
+    assert manifest["dialect"]["compare"] == "gt"
+    assert set(manifest["grid"]) == {"conv1", "conv2", "linear1"}
+    assert manifest["exact"] is True
+
+
+def test_report_shows_the_numbers_of_the_files(run_dir: Path) -> None:
+    twin, verified, energy = (_json(run_dir / name) for name in ("report.json", "verify.json", "energy.json"))
+    assert twin["parity"] == verified["rows"]["parity"]
+    assert twin["energy"] == energy
+    assert energy["totals"]["spikes"] > 0
+    page = (run_dir / "report.html").read_text(encoding="utf-8")
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "<svg" in page
+
+
+def test_energy_counts_what_the_reference_did(run_dir: Path) -> None:
+    x, _ = read_input(run_dir / "test.npz")
+    program = lower(read_nir(run_dir / "net.nir"))
+    spiking = [node.name for node in program.spiking]
+    recorded = run_reference(program, x, record=spiking).recorded
+    layers = _json(run_dir / "energy.json")["layers"]
+    for name in spiking:
+        assert layers[name]["spikes"] == int(recorded[name].sum())
+    assert layers["conv1"]["op"] == "MAC"
+    assert layers["conv2"]["op"] == layers["linear1"]["op"] == "AC"
+    assert layers["linear1"]["synops"] == int(recorded["pool2"].sum()) * 40
+
+
+def test_the_written_graph_is_nir_that_nir_itself_reads(run_dir: Path) -> None:
+    graph = nir.read(run_dir / "net.nir")
+    assert isinstance(graph.nodes["lif3"], nir.LIF)
+    assert np.unique(graph.nodes["lif3"].v_threshold).size > 1
+
+
+def test_resume_does_not_train_again(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run_dir, copy)
+
+    def never(*_args: object, **_options: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(run_module, "train", never)
+    again = run(configure("digits", SMALL), copy, resume=True, lava=False)
+    assert sha256(copy / "net.nir") == sha256(run_dir / "net.nir") or again.parity.report.accuracy is not None
+    assert again.parity.as_dict()["rows"] == _json(run_dir / "verify.json")["rows"]
+
+
+def test_a_changed_weight_breaks_the_parity(run_dir: Path, tmp_path: Path) -> None:
+    x, _ = read_input(run_dir / "test.npz")
+    graph = read_nir(run_dir / "net.nir")
+    graph.nodes["conv1"].weight[0, 0, 1, 1] += np.float32(0.5)
+    write_nir(graph, tmp_path / "other.nir")
+    changed = lower(read_nir(tmp_path / "other.nir"))
+    names = [node.name for node in changed.spiking]
+    one = run_reference(changed, x, record=names).recorded["lif1"]
+    other = OnnxModel.load(run_dir / "net.onnx").run(x, record=names).recorded["lif1"]
+    assert (one != other).any()
+
+
+def test_report_refuses_an_unfinished_folder(run_dir: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run_dir, copy)
+    (copy / "verify.json").unlink()
+    with pytest.raises(InputError, match=r"no verify\.json; a folder written by 'stl-deploy run' is accepted"):
+        report(copy)
+
+
+def test_an_ann_is_not_run(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="an ANN has no spikes to deploy"):
+        run(configure("digits", ["train.mode=ann"]), tmp_path / "ann", say=Console(quiet=True))
+    assert not (tmp_path / "ann").exists()
+
+
+def test_a_spike_that_differs_under_proof_is_a_failure(small_run: RunResult) -> None:
+    table = small_run.parity
+    torch_run = table.runs["torch, folded"]
+    spikes = torch_run.result.recorded["lif2"].copy()
+    spikes[2, 5, 3, 1, 1] = 1 - spikes[2, 5, 3, 1, 1]
+    broken = type(torch_run.result)(torch_run.result.outputs, {**torch_run.result.recorded, "lif2": spikes})
+    from stl_deploy.exporters.verify import require_exact, verify
+
+    program = lower(read_nir(small_run.run_dir / "net.nir"))
+    results = {REFERENCE: table.runs[REFERENCE].result, "torch": broken}
+    with pytest.raises(
+        ParityError, match=r"torch: 1 of .* spikes differ .*'lif2', step 2, sample 5, neuron \[3, 1, 1\]"
+    ):
+        require_exact(verify(program, results, reference=REFERENCE))
