@@ -1,0 +1,125 @@
+"""Headless Chromium through its DevTools pipe (file descriptors 3 and 4): no port, no library."""
+
+import base64
+import contextlib
+import json
+import os
+import select
+import shutil
+import subprocess
+import time
+
+PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--remote-debugging-pipe",
+]
+PATIENCE = 120
+
+
+class Page:
+    """One page. Raises AssertionError for what its scripts throw, TimeoutError when the browser says nothing."""
+
+    def __init__(self, commands, answers):
+        self._commands, self._answers = commands, answers
+        self._count, self._buffer, self._session = 0, b"", None
+        self.complaints = []
+        target = self._call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log"):
+            self._call(f"{domain}.enable")
+
+    def open(self, url, width=1280, height=900):
+        self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self._call("Page.navigate", url=url)
+
+    def evaluate(self, expression):
+        """The value of a JavaScript expression; promises are awaited."""
+        found = self._call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in found, found["exceptionDetails"]
+        return found["result"].get("value")
+
+    def wait_for(self, expression):
+        end = time.monotonic() + PATIENCE
+        while not self.evaluate(expression):
+            assert time.monotonic() < end, f"never true: {expression}; the page said {self.complaints}"
+            time.sleep(0.05)
+
+    def drag(self, points):
+        """Press at the first point, move through the others, release; in pixels of the window."""
+        self._mouse("mousePressed", points[0])
+        for point in points[1:]:
+            self._mouse("mouseMoved", point)
+        self._mouse("mouseReleased", points[-1])
+
+    def screenshot(self):
+        return base64.b64decode(self._call("Page.captureScreenshot", format="png")["data"])
+
+    def _mouse(self, kind, point):
+        self._call(
+            "Input.dispatchMouseEvent", type=kind, x=point[0], y=point[1], button="left", buttons=1, clickCount=1
+        )
+
+    def _call(self, method, **params):
+        self._count += 1
+        message = {"id": self._count, "method": method, "params": params}
+        if self._session is not None:
+            message["sessionId"] = self._session
+        os.write(self._commands, json.dumps(message).encode() + b"\0")
+        while True:
+            answer = self._read()
+            if answer.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded"):
+                self.complaints.append(answer["params"])
+            if answer.get("id") == self._count:
+                assert "error" not in answer, (method, answer["error"])
+                return answer["result"]
+
+    def _read(self):
+        while b"\0" not in self._buffer:
+            ready, _, _ = select.select([self._answers], [], [], PATIENCE)
+            if not ready:
+                raise TimeoutError(f"Chromium was silent for {PATIENCE} s")
+            part = os.read(self._answers, 2**20)
+            assert part, "Chromium has gone"
+            self._buffer += part
+        message, _, self._buffer = self._buffer.partition(b"\0")
+        return json.loads(message)
+
+
+@contextlib.contextmanager
+def page(profile):
+    """A page of a new Chromium, whose profile is the folder ``profile``."""
+    theirs_in, ours_out = os.pipe()
+    ours_in, theirs_out = os.pipe()
+    shell = 'exec "$@" 3<&"$IN" 4>&"$OUT"'
+    environment = {**os.environ, "IN": str(theirs_in), "OUT": str(theirs_out), "HOME": str(profile)}
+    # bash: sh takes only one-digit descriptors
+    process = subprocess.Popen(
+        ["bash", "-c", shell, "bash", PROGRAM, *FLAGS, f"--user-data-dir={profile}"],
+        pass_fds=(theirs_in, theirs_out),
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    os.close(theirs_in)
+    os.close(theirs_out)
+    try:
+        yield Page(ours_out, ours_in)
+    finally:
+        os.close(ours_out)
+        os.close(ours_in)
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, 9)
+            process.wait()
