@@ -22,10 +22,10 @@ _PATCH_BYTES = 32 * 2**20
 def stored_weights(weight: Ints) -> tuple[Ints, int]:
     """What netx makes of a dense layer's weights: (weights in the synapse, bits its sums are shifted right).
 
-    Weights are doubled as often as they fit, then clipped at -255 if none is above 0 and to
-    [-256, 255] if not; Lava sums the enlarged weights and shifts the sum right, rounding down
-    (lava-dl 0.6 ``netx.utils``, lava 0.10 ``weightutils``). Its truncation of low bits removes only zeros
-    from weights that `net.IntegerNet` accepts.
+    Weights are doubled as often as they fit; Lava sums the enlarged weights and shifts the sum right, rounding
+    down. Where no weight is above 0, -256 becomes -255 and then loses the low bits that are 0 in all the others
+    (lava-dl 0.6 ``netx.utils``, lava 0.10 ``weightutils``). Otherwise nothing is lost, within the widths of
+    `stl_deploy.exporters.loihi.net`.
     """
     low, high = int(weight.min()), int(weight.max())
     if high < 0:
@@ -34,7 +34,21 @@ def stored_weights(weight: Ints) -> tuple[Ints, int]:
         bits = _whole_log2(255, high)
     else:
         bits = 1 + min(_whole_log2(128, -low), _whole_log2(127, high) if high else 16)
-    return np.clip(weight.astype(np.int32) << bits, -255 if high <= 0 else -256, 255), bits
+    stored = weight.astype(np.int32) << bits
+    return (
+        -truncate(np.minimum(-stored, 255), _unused_bits(weight) + bits - (high == 0)) if high <= 0 else stored
+    ), bits
+
+
+def truncate(magnitude: Ints, bits: int) -> Ints:
+    """Lava sets the low bits of a weight's magnitude to 0 that netx says are unused."""
+    return (magnitude >> bits) << bits
+
+
+def _unused_bits(weight: Ints) -> int:
+    """How many low bits are 0 in every weight, at most 8."""
+    together = int(np.bitwise_or.reduce(np.abs(weight), axis=None))
+    return min(8, (together & -together).bit_length() - 1)
 
 
 def _whole_log2(top: int, bottom: int) -> int:

@@ -145,10 +145,19 @@ def special_cases() -> dict[str, Case]:
             chain((4,), dense([[-128, -3, 0, -127], [-7, -128, -1, 0]], bias=[200, 190], neuron=neuron(1900, 60))),
             (rng.random((60, 2, 4)) < 0.4).astype(np.int16),
         ),
-        # One -128 is -255 at exponent -1, rounded down to -128; two are -255: the bias brings each next to the threshold.
+        # With a 0 and an odd weight beside it, -128 is -255 at exponent -1: once -128 rounded down, twice -255.
         "weight_rule_floor": (
-            chain((2,), dense([[-128, -128], [-128, 0]], bias=[356, 228], neuron=neuron(4096, 100))),
-            np.array([[[1, 0]], [[1, 1]], [[0, 1]], [[0, 0]]] * 3, np.int16),
+            chain((3,), dense([[-128, -128, -1], [-128, 0, -1]], bias=[355, 228], neuron=neuron(4096, 100))),
+            np.array([[[1, 0, 0]], [[1, 1, 0]], [[0, 1, 0]], [[0, 0, 0]]] * 3, np.int16),
+        ),
+        # With only multiples of 64 beside it, -128 loses 6 more bits; -256 likewise.
+        "weight_rule_truncated": (
+            chain((3,), dense([[-128, -64, 0], [0, -128, -128]], bias=[200, 300], neuron=neuron(4096, 100))),
+            (rng.random((30, 2, 3)) < 0.5).astype(np.int16),
+        ),
+        "weight_rule_truncated_negative": (
+            chain((3,), dense([[-256, -64, -32], [-32, -256, -256]], bias=[300, 500], neuron=neuron(4096, 100))),
+            (rng.random((30, 2, 3)) < 0.5).astype(np.int16),
         ),
         "weights_all_negative": (
             chain((4,), dense([[-256, -3, -5, -127], [-7, -256, -1, -9]], bias=[300, 290], neuron=neuron(1900, 60))),

@@ -73,6 +73,7 @@ MUTANTS: dict[str, Patch] = {
     "state shift of 5": lambda m: m.setattr(step, "STATE_SHIFT", 5),
     "weights taken as written": lambda m: m.setattr(sums, "stored_weights", _stored_without_clip),
     "shift rounds up": lambda m: m.setattr(sums, "shift_right", lambda total, bits: -(-total >> bits)),
+    "weights keep their low bits": lambda m: m.setattr(sums, "truncate", lambda magnitude, bits: magnitude),
     "conv sum does not wrap": lambda m: m.setattr(sums, "wrap24", lambda total: total.astype(np.int32)),
     "one step late": lambda m: m.setattr(simulate, "run_layer", _late),
     "bias ignored": lambda m: m.setattr(simulate, "step_through", _no_bias),

@@ -73,6 +73,8 @@ def test_eight_bit_weights_are_stored_without_loss() -> None:
 
 def test_stored_weights_by_hand() -> None:
     assert stored_weights(np.array([[-128, 127]], np.int32))[0].tolist() == [[-256, 254]]
-    assert stored_weights(np.array([[-128, 0]], np.int32))[0].tolist() == [[-255, 0]]
+    assert stored_weights(np.array([[-128, 0]], np.int32))[0].tolist() == [[-128, 0]]
+    assert stored_weights(np.array([[-128, -1, 0]], np.int32))[0].tolist() == [[-255, -2, 0]]
+    assert stored_weights(np.array([[-256, -64]], np.int32))[0].tolist() == [[-192, -64]]
     assert stored_weights(np.array([[3, 1]], np.int32))[1] == 6
     assert stored_weights(np.array([[-4, -1]], np.int32))[1] == 6
