@@ -3,9 +3,11 @@
 from stl_deploy.energy.count import ActivityCounter
 from stl_deploy.energy.measure import EnergyReport, energy_report, measure_energy
 from stl_deploy.energy.pricelist import PriceList, list_prices, load_prices
+from stl_deploy.energy.twin import AnnTwin
 
 __all__ = [
     "ActivityCounter",
+    "AnnTwin",
     "EnergyReport",
     "PriceList",
     "energy_report",

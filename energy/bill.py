@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from stl_deploy.energy.pricelist import Price, PriceList
+from stl_deploy.energy.pricelist import Price, PriceList, Range
 
-Range = tuple[float, float]
+if TYPE_CHECKING:
+    from stl_deploy.energy.static import Static
 
 
 @dataclass(frozen=True)
@@ -67,13 +68,15 @@ class Bill:
 class Priced:
     """Both sides of the comparison under one price list; a side it cannot price is None.
 
-    outside: what the list does not cover by its scope, whatever the network.
+    outside: what the list does not cover by its scope, whatever the network. static: static power x time,
+    never added to the events.
     """
 
     prices: PriceList
     snn: Bill | None
     ann: Bill | None
     outside: tuple[str, ...]
+    static: Static | None = None
 
     @property
     def ratio(self) -> Range | None:
@@ -99,6 +102,7 @@ class Priced:
             "snn": None if self.snn is None else self.snn.as_dict(),
             "ann": None if self.ann is None else self.ann.as_dict(),
             "ratio_ann_over_snn": None if self.ratio is None else list(self.ratio),
+            "static": None if self.static is None else self.static.as_dict(),
             "outside": list(self.outside),
         }
 

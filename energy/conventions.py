@@ -6,13 +6,16 @@ counted and at which price, so the spread is the part of a published ratio that 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from stl_deploy.energy import dampfhoffer
 from stl_deploy.energy.bill import Bill
 from stl_deploy.energy.coding import origin_of
 from stl_deploy.energy.counts import Counts
 from stl_deploy.energy.joules import price
+from stl_deploy.energy.ledger import total
 from stl_deploy.energy.pricelist import PriceList, load_prices
 from stl_deploy.graph.program import Delay, Input, Output, Pool, Program, Reshape
 
@@ -75,7 +78,21 @@ def conventions(program: Program, counts: Counts) -> tuple[Convention, ...]:
             *rows.everything(int8_acc32),
             int8_acc32.name,
         ),
+        *_with_memory(program, counts, rows, int8_acc32),
     )
+
+
+def _with_memory(program: Program, counts: Counts, rows: _Rows, prices: PriceList) -> Iterator[Convention]:
+    """The 8-bit rows again with SRAM traffic; the ANN's words fetched for every use, every 16th, or once."""
+    snn = total(dampfhoffer.snn(program, counts, prices))[0]
+    text = "weights, potentials, states and event queues in SRAMs sized by layer, per 64-bit access"
+    for name, what, reuse in (
+        ("+ SRAM traffic", text, 1),
+        ("+ SRAM traffic, ANN reuses each word 16 times", "the same, and the ANN fetches a 16th", 16),
+        ("+ SRAM traffic, ANN with ideal reuse", "the same, and the ANN fetches each word once", None),
+    ):
+        ann = total(dampfhoffer.ann(program, counts, prices, reuse=reuse))[0]
+        yield rows.row(name, what, snn, ann, prices.name)
 
 
 def _low(bill: Bill | None) -> float | None:

@@ -46,6 +46,7 @@ class _Taps:
 class _Firing:
     touched: int = 0
     spikes: int = 0
+    events: int = 0
 
 
 class ActivityCounter:
@@ -73,8 +74,8 @@ class ActivityCounter:
             self._constant = self._constant and bool((x == x[:1]).all())
         if node.name in self._taps:
             self._count_taps(self._taps[node.name], x)
-        if isinstance(node, Neuron) and node.spiking:
-            self._firing[node.name].spikes += int(y.astype(np.int64).sum() if node.many else np.count_nonzero(y != 0))
+        if isinstance(node, Neuron):
+            self._count_events(node, self._firing[node.name], y)
         if node.name in self._feeders:
             self._masks[node.name] = arrivals(node, x, y)
         self._seen.add(node.name)
@@ -86,6 +87,12 @@ class ActivityCounter:
         found = nonzero_by_position(events)
         taps.positions += found
         taps.binary = taps.binary and int(found.sum()) == int(np.count_nonzero(x == 1))
+
+    def _count_events(self, node: Neuron, firing: _Firing, y: NDArray[Any]) -> None:
+        events = int(np.count_nonzero(y != 0))
+        firing.events += events
+        if node.spiking:
+            firing.spikes += int(y.astype(np.int64).sum()) if node.many else events
 
     def _end_chunk(self, steps: int, batch: int) -> None:
         if self._batch and steps != self._steps:
@@ -128,7 +135,8 @@ class ActivityCounter:
     def _neuron(self, node: Neuron) -> NeuronCounts:
         neurons = prod(node.shape)
         firing = self._firing[node.name]
-        return NeuronCounts(neurons, neurons * self._steps * self._batch, firing.touched, firing.spikes)
+        updates = neurons * self._steps * self._batch
+        return NeuronCounts(neurons, updates, firing.touched, firing.spikes, firing.events)
 
 
 def nonzero_by_position(events: Mask) -> Ints:

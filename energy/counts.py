@@ -44,16 +44,20 @@ class NeuronCounts:
     """Counts of a neuron node, summed over T steps and B samples.
 
     neuron_updates: neurons·T·B. neuron_updates_touched: those where an event or a non-zero bias arrived.
+    events: outputs that were not zero; spikes, where a neuron fires at most one in a step.
     """
 
     neurons: int
     neuron_updates: int
     neuron_updates_touched: int
     spikes: int
+    events: int
 
     def as_dict(self) -> dict[str, Any]:
-        """The keys of the energy JSON."""
-        return asdict(self)
+        """The keys of the energy JSON; ``events`` stands there as queue_writes."""
+        data = asdict(self)
+        del data["events"]
+        return data
 
 
 @dataclass(frozen=True)

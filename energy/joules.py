@@ -9,11 +9,12 @@ from stl_deploy.energy.counts import Counts
 from stl_deploy.energy.events import event_bill
 from stl_deploy.energy.neuron_ops import update_ops
 from stl_deploy.energy.pricelist import PriceList
+from stl_deploy.energy.static import static
 from stl_deploy.graph.program import Neuron, Program, is_max_pool
 
 _OUTSIDE: dict[str, tuple[str, ...]] = {
     "arithmetic": ("memory and data movement", "control and addressing", "static power"),
-    "marginal": ("static power x time", "host and input/output"),
+    "marginal": ("static power x time (a line of its own where it can be told)", "host and input/output"),
     "all-in": (),
     "application": ("every count: the list gives power and energy of one whole task",),
 }
@@ -39,7 +40,7 @@ def price(program: Program, counts: Counts, prices: PriceList) -> Priced:
                 ann = _ann_macs(counts, prices)
         case "application":
             pass
-    return Priced(prices, snn, ann, _OUTSIDE[prices.scope])
+    return Priced(prices, snn, ann, _OUTSIDE[prices.scope], static(program, counts, prices))
 
 
 def _arithmetic_snn(program: Program, counts: Counts, prices: PriceList) -> Bill:

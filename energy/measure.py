@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 from stl_deploy.energy.bill import Priced
 from stl_deploy.energy.break_even import BreakEven, break_even
 from stl_deploy.energy.coding import Coding, resolve_coding
-from stl_deploy.energy.conventions import Convention, conventions
+from stl_deploy.energy.conventions import Convention, conventions, first_layer
 from stl_deploy.energy.count import ActivityCounter
 from stl_deploy.energy.counts import Counts
 from stl_deploy.energy.joules import price
+from stl_deploy.energy.memory import NeuronMemory, TapMemory, memory_of
+from stl_deploy.energy.models import Model, models, range_of
 from stl_deploy.energy.pricelist import PriceList, load_prices
+from stl_deploy.energy.twin import AnnTwin, twin_json
 from stl_deploy.graph.program import Neuron, Program, is_max_pool
 from stl_deploy.graph.run import match_inputs, run
 from stl_deploy.graph.segments import is_loop, segments
@@ -46,6 +49,9 @@ class EnergyReport:
     conventions: tuple[Convention, ...]
     break_even: BreakEven
     assumptions: tuple[str, ...]
+    memory: Mapping[str, TapMemory | NeuronMemory]
+    models: tuple[Model, ...]
+    ann_twin: Mapping[str, Any]
 
     @property
     def unpriced(self) -> list[dict[str, Any]]:
@@ -62,10 +68,15 @@ class EnergyReport:
             "source": self.source,
             "T": self.counts.T,
             "batch": self.counts.batch,
-            "layers": {name: layer.as_dict() for name, layer in self.counts.layers.items()},
+            "layers": {
+                name: layer.as_dict() | self.memory[name].as_dict() for name, layer in self.counts.layers.items()
+            },
             "totals": self.counts.totals.as_dict(),
             "energy": [entry.as_dict() for entry in self.energy],
             "conventions": [row.as_dict() for row in self.conventions],
+            "models": [model.as_dict() for model in self.models],
+            "model_range": range_of(self.models),
+            "ann_twin": dict(self.ann_twin),
             "break_even": self.break_even.as_dict(),
             "assumptions": list(self.assumptions),
             "unpriced": self.unpriced,
@@ -80,19 +91,22 @@ def measure_energy(
     prices: Sequence[str | Path | PriceList] = DEFAULT_PRICES,
     source: str = "",
     chunk: int = _CHUNK,
+    twin: AnnTwin | None = None,
 ) -> EnergyReport:
     """Run ``program`` on ``x`` ``[T, B, *input shape]``, count its activity exactly, and price the counts.
 
     input_coding: ``spikes``, ``graded`` or ``analog``; default: the graph's metadata, else the data.
     prices: names of built-in lists, paths of ``.toml`` files, or lists. chunk: samples run at a time.
-    Raises InputError if x does not fit the network or contradicts the coding, ConfigError for a bad price list.
+    twin: activity of a trained ANN of the same topology; without it, it is bounded.
+    Raises InputError if x does not fit the network or contradicts the coding, or the twin is of another
+    topology; ConfigError for a bad price list.
     """
     lists = _load(prices)
     arrays = match_inputs(program, x)
     coding = resolve_coding(program, arrays.values(), input_coding)
     counter = ActivityCounter(program, coding.value)
     run(program, arrays, observe=counter, chunk=chunk)
-    return energy_report(program, counter.counts(), coding, prices=lists, source=source)
+    return energy_report(program, counter.counts(), coding, prices=lists, source=source, twin=twin)
 
 
 def energy_report(
@@ -102,9 +116,13 @@ def energy_report(
     *,
     prices: Sequence[str | Path | PriceList] = DEFAULT_PRICES,
     source: str = "",
+    twin: AnnTwin | None = None,
 ) -> EnergyReport:
     """Price counts that an `ActivityCounter` made during a run of ``program``."""
     lists = _load(prices)
+    if twin is not None:
+        twin.check(counts)
+    first = sum(counts.weighted[name].synops for name in first_layer(program, counts))
     return EnergyReport(
         source,
         counts,
@@ -113,6 +131,9 @@ def energy_report(
         conventions(program, counts),
         break_even(program, counts, lists),
         _assumptions(program, counts, coding),
+        memory_of(program, counts),
+        models(program, counts, lists, twin),
+        twin_json(twin, counts, first),
     )
 
 
@@ -128,8 +149,9 @@ def _assumptions(program: Program, counts: Counts, coding: Coding) -> tuple[str,
         "A synop is a structural synapse inside the borders crossed by a non-zero input, zero weights included. "
         "A node is AC where only 0 and 1 can arrive by structure and input coding, else MAC.",
         "Pools are counted as pool_events, apart from synops and MACs.",
-        "The ANN twin is one dense pass of the same topology: its own zero activations were not measured, "
-        "so its energy is an upper bound.",
+        "The ANN twin is one dense pass of the same topology: an upper bound for hardware that skips zeros.",
+        "Memory: each layer has memories of its own; a word costs its share of a 64-bit access to an SRAM of "
+        "that size, linear between the list's sizes. Nothing is cached; DRAM is not used.",
         "Neuron updates are clock-driven, every neuron at every step; operations per update come from the "
         "neuron's equations, and a comparison is priced as an add.",
     ]

@@ -18,6 +18,9 @@ One TOML file per hardware in ``prices/``; a user's own file has the same form::
 on a chip that is running. ``all-in``: a chip's whole energy divided by its events, at one operating
 point; nothing may be added to it. ``application``: power and energy of a whole task; prices no count.
 Each scope has its own terms, so that prices of different meaning cannot stand in one list.
+
+``weight_bits`` and ``accumulator_bits`` (32 if left out) say how wide the operands are that the list
+prices; they decide how many bits a memory access moves.
 """
 
 from __future__ import annotations
@@ -32,6 +35,8 @@ from typing import Any, Literal, get_args
 
 from stl_deploy.errors import ConfigError, InputError
 
+Range = tuple[float, float]
+"""The low and the high end of a value."""
 Scope = Literal["arithmetic", "marginal", "all-in", "application"]
 Evidence = Literal["measured", "calibrated", "simulated", "secondary", "unverified"]
 
@@ -45,6 +50,7 @@ _UNITS: dict[str, dict[str, float]] = {
 }
 _OPERATIONS = dict.fromkeys(("mac", "ac", "mul", "add"), "energy")
 _MEMORIES = ("sram_8KB", "sram_32KB", "sram_1MB", "dram", "dram_ddr", "dram_hbm2", "dram_gddr6")
+MAX_BITS = 64
 _SYNOPS = ("synop", "synop_dense", "synop_sparse", "synop_conv", "synop_one_to_one")
 _NEURONS = ("neuron_active", "neuron_inactive", "neuron_access", "neuron_update", "neuron_ms")
 _MESSAGES = ("spike", "spike_out", "spike_in_tile", "message_out", "hop_ew", "hop_ns")
@@ -56,7 +62,7 @@ TERMS: Mapping[Scope, Mapping[str, str]] = {
     "arithmetic": _OPERATIONS | dict.fromkeys(_MEMORIES, "memory"),
     "marginal": dict.fromkeys((*_SYNOPS, *_NEURONS, *_MESSAGES), "energy")
     | dict.fromkeys(_LATENCIES, "time")
-    | {"idle_power": "power"},
+    | {"idle_power": "power", "step_time": "time"},
     "all-in": {"synop": "energy", "mac": "energy"},
     "application": {
         "idle_power": "power",
@@ -69,6 +75,7 @@ TERMS: Mapping[Scope, Mapping[str, str]] = {
 """The terms that a list of each scope may hold, and the kind of unit of each."""
 
 _TEXTS = ("title", "node", "source")
+_BITS = ("weight_bits", "accumulator_bits")
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ class Price:
 
 @dataclass(frozen=True)
 class PriceList:
-    """The prices of one hardware under one scope."""
+    """The prices of one hardware under one scope, for operands of ``weight_bits`` and ``accumulator_bits``."""
 
     name: str
     title: str
@@ -101,11 +108,13 @@ class PriceList:
     source: str
     caveat: str
     terms: Mapping[str, Price]
+    weight_bits: int = 32
+    accumulator_bits: int = 32
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready; each term's value as its source gives it, and in SI units as [low, high]."""
         return {
-            **{key: getattr(self, key) for key in ("name", *_TEXTS, "scope", "year", "evidence", "caveat")},
+            **{key: getattr(self, key) for key in ("name", *_TEXTS, "scope", "year", "evidence", "caveat", *_BITS)},
             "terms": {
                 term: {"value": price.text, "si": [price.low, price.high], "note": price.note}
                 for term, price in self.terms.items()
@@ -153,7 +162,7 @@ def _parse(text: str, name: str, *, where: str) -> PriceList:
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"{where}: not TOML ({error})") from None
     required = {*_TEXTS, "scope", "year", "evidence", "terms"}
-    _refuse_unknown(data, {*required, "caveat"}, where)
+    _refuse_unknown(data, {*required, "caveat", *_BITS}, where)
     missing = sorted(required - set(data))
     if missing:
         raise ConfigError(f"{where}: key '{missing[0]}' is missing; needed: {', '.join(sorted(required))}")
@@ -164,14 +173,16 @@ def _parse(text: str, name: str, *, where: str) -> PriceList:
     evidence: Evidence = _one_of(data, "evidence", get_args(Evidence), where)
     if type(data["year"]) is not int:
         raise ConfigError(f"{where}: 'year' is {data['year']!r}; a whole number is accepted")
+    for key in _BITS:
+        if type(data.get(key, 32)) is not int or not 1 <= data.get(key, 32) <= MAX_BITS:
+            raise ConfigError(f"{where}: '{key}' is {data[key]!r}; a whole number from 1 to {MAX_BITS} is accepted")
     terms = data["terms"]
     if not isinstance(terms, dict) or not terms:
         raise ConfigError(f"{where}: 'terms' is {terms!r}; a table of prices is accepted")
     _refuse_unknown(terms, set(TERMS[scope]), f"{where}, scope '{scope}'", "term")
     prices = {term: _price(entry, TERMS[scope][term], f"{where}: '{term}'") for term, entry in terms.items()}
-    return PriceList(
-        name, data["title"], scope, data["node"], data["year"], evidence, data["source"], data.get("caveat", ""), prices
-    )
+    about = {key: data[key] for key in (*_TEXTS, "year")} | {key: data.get(key, 32) for key in _BITS}
+    return PriceList(name=name, scope=scope, evidence=evidence, caveat=data.get("caveat", ""), terms=prices, **about)
 
 
 def _refuse_unknown(data: Mapping[str, Any], known: set[str], where: str, what: str = "key") -> None:

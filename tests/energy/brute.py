@@ -186,3 +186,53 @@ class Walk:
         if bias is not None and bias[i[-1] if isinstance(node, Linear) else i[0]] != 0:
             return True
         return any(out == i and self.x[node.name][(t, b, *at)] != 0 for at, out, _ in self.lists[node.name][0])
+
+    def memory(self, node: Node) -> dict[str, object]:
+        """Accesses, by walking: a weight and a potential at each crossed tap, a bias and a potential at each output."""
+        return self._neuron_memory(node) if isinstance(node, Neuron) else self._tap_memory(node)
+
+    def _tap_memory(self, node: Node) -> dict[str, object]:
+        crossed = events = 0
+        for t, b in product(range(self.T), range(self.B)):
+            crossed += sum(1 for at, _, _ in self.lists[node.name][0] if self.x[node.name][(t, b, *at)] != 0)
+            events += sum(1 for value in self.x[node.name][t, b].ravel().tolist() if value != 0)
+        bias = getattr(node, "bias", None)
+        biased = 0 if bias is None else sum(1 for _ in product(range(self.T), range(self.B), indices(node.shape)))
+        stored = [getattr(node, field) for field in ("weight", "scale") if hasattr(node, field)]
+        weights = len(stored[0].ravel().tolist()) if stored else 0
+        places = len(indices(node.shape if isinstance(node, Scale) else node.input_shape))  # type: ignore[attr-defined]
+        return {
+            "weight_words": weights,
+            "bias_words": 0 if bias is None else len(bias),
+            "weight_bits": 32,
+            "weight_bytes": 4 * (weights + (0 if bias is None else len(bias))),
+            "weight_reads": 0 if isinstance(node, Pool) else crossed,
+            "bias_reads": biased,
+            "potential_reads": crossed + biased,
+            "potential_writes": crossed + biased,
+            "queue_reads": events,
+            "queue_bits": _address(places) + (0 if self.binary(node) else 32),
+        }
+
+    def _neuron_memory(self, node: Neuron) -> dict[str, object]:
+        kept = [node.decay is not None, node.synapse is not None]
+        kept.append(node.threshold is not None and node.reset == "subtract_delayed")
+        places = len(indices(node.shape))
+        moved = sum(kept) * places * self.T * self.B
+        valued = node.many or node.threshold is None
+        return {
+            "state_words": sum(kept),
+            "state_bits": 32,
+            "state_bytes": 4 * sum(kept) * places,
+            "state_reads": moved,
+            "state_writes": moved,
+            "queue_writes": sum(1 for value in self.y[node.name].ravel().tolist() if value != 0),
+            "queue_bits": _address(places) + (32 if valued else 0),
+        }
+
+
+def _address(places: int) -> int:
+    bits = 1
+    while 2**bits < places:
+        bits += 1
+    return bits

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from stl_deploy.energy.count import ActivityCounter, nonzero_by_position
 from stl_deploy.energy.counts import Counts
+from stl_deploy.energy.memory import memory_of
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Conv, Linear, Neuron, Pool, Program, Reshape, Scale, Source
 from stl_deploy.graph.run import run
@@ -34,6 +35,9 @@ def test_counts_equal_a_walk_over_explicit_synapses(data: st.DataObject) -> None
     assert list(counted.layers) == list(expected)
     for name, node in expected.items():
         assert counted.layers[name].as_dict() == walk.layer(node), name
+    accesses = memory_of(net, counted)
+    for name, node in expected.items():
+        assert accesses[name].as_dict() == walk.memory(node), name
 
 
 def test_a_padded_strided_convolution_by_hand() -> None:

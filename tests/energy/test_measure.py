@@ -27,6 +27,9 @@ TAPPED = {
     "op",
 }
 NEURON = {"neurons", "neuron_updates", "neuron_updates_touched", "spikes"}
+TAPPED |= {"weight_words", "bias_words", "weight_bits", "weight_bytes", "weight_reads", "bias_reads"}
+TAPPED |= {"potential_reads", "potential_writes", "queue_reads", "queue_bits"}
+NEURON |= {"state_words", "state_bits", "state_bytes", "state_reads", "state_writes", "queue_writes", "queue_bits"}
 
 
 def net(**metadata: object) -> Program:
@@ -56,6 +59,9 @@ def test_the_keys_are_those_of_the_contract() -> None:
         "totals",
         "energy",
         "conventions",
+        "models",
+        "model_range",
+        "ann_twin",
         "break_even",
         "assumptions",
         "unpriced",
@@ -168,18 +174,25 @@ def test_a_nir_graph_is_counted_node_by_node_under_its_own_names() -> None:
     assert data["layers"]["conv"]["synops"] == 8
     assert data["layers"]["lif"]["spikes"] == 8
     assert data["layers"]["pool"]["synops"] == data["totals"]["pool_events"] == 8
-    assert data["layers"]["fc"] == {
-        "in_nonzero": 2,
-        "binary_input": True,
-        "synops": 6,
-        "synops_nonzero_w": 6,
-        "synapses": 24,
-        "dense_macs_exact": 48,
-        "dense_macs_nominal": 48,
-        "bias_adds": 0,
-        "op": "AC",
-        "synops_pool_folded": 24,
-    }
+    assert (
+        data["layers"]["fc"].items()
+        >= {
+            "in_nonzero": 2,
+            "binary_input": True,
+            "synops": 6,
+            "synops_nonzero_w": 6,
+            "synapses": 24,
+            "dense_macs_exact": 48,
+            "dense_macs_nominal": 48,
+            "bias_adds": 0,
+            "op": "AC",
+            "synops_pool_folded": 24,
+            "weight_reads": 6,
+            "potential_writes": 6,
+            "queue_reads": 2,
+            "weight_bytes": 96,
+        }.items()
+    )
     assert data["totals"]["synops"] == 14
 
 

@@ -1,0 +1,67 @@
+"""The network as a memory-inclusive model sees it: sizes of each layer's memories, and one dense pass of its twin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, log2, prod
+
+from stl_deploy.energy.counts import Counts
+from stl_deploy.energy.memory import address_bits, size_bytes, weight_words
+from stl_deploy.energy.taps import Weighted, bias_of, input_shape
+from stl_deploy.graph.program import Conv, Linear, Neuron, Program, Scale, is_max_pool
+
+
+@dataclass(frozen=True)
+class Synapses:
+    """One weighted layer: words stored, positions in and out; ``macs``: of one dense pass.
+
+    conv: whether weights are shared; filters: C_out x kernel positions (0 for other layers).
+    """
+
+    name: str
+    weights: int
+    biases: int
+    inputs: int
+    outputs: int
+    macs: int
+    conv: bool
+    filters: int
+
+    def weight_memory(self, bits: int) -> int:
+        """Bytes of the weights."""
+        return size_bytes(self.weights, bits)
+
+    def bias_memory(self, bits: int) -> int:
+        """Bytes of the biases."""
+        return size_bytes(self.biases, bits)
+
+    def queue_memory(self) -> int:
+        """Bytes of an event queue that holds one event of each input."""
+        return size_bytes(self.inputs, address_bits(self.inputs))
+
+
+def synapses(program: Program, counts: Counts) -> tuple[Synapses, ...]:
+    """Every weighted layer."""
+    return tuple(
+        _layer(node, counts.weighted[node.name].synapses)
+        for node in program.nodes
+        if isinstance(node, Linear | Conv | Scale)
+    )
+
+
+def _layer(node: Weighted, macs: int) -> Synapses:
+    bias = bias_of(node)
+    biases = 0 if bias is None else int(bias.size)
+    inputs, outputs = prod(input_shape(node)), prod(node.shape)
+    filters = node.weight.shape[0] * prod(node.weight.shape[2:]) if isinstance(node, Conv) else 0
+    return Synapses(node.name, weight_words(node), biases, inputs, outputs, macs, isinstance(node, Conv), filters)
+
+
+def activation_bits(steps: int) -> int:
+    """Bits that hold as many levels as a neuron has spike counts in ``steps``: ceil(log2(T+1)) (Yan et al. 2024)."""
+    return ceil(log2(steps + 1))
+
+
+def relus(program: Program) -> tuple[Neuron, ...]:
+    """The nodes that are a ReLU in the ANN twin."""
+    return tuple(node for node in program.of(Neuron) if node.spiking and not is_max_pool(program, node))

@@ -1,0 +1,70 @@
+"""Where the joules of one inference go: one entry per layer and term."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stl_deploy.energy.pricelist import PriceList, Range
+from stl_deploy.energy.sram import word_access
+
+
+@dataclass(frozen=True)
+class Item:
+    """``count`` operations or word accesses of one inference (a mean over samples) in one layer."""
+
+    layer: str
+    term: str
+    count: float
+    joules: Range
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {"layer": self.layer, "term": self.term, "count": self.count, "joules": list(self.joules)}
+
+
+class Ledger:
+    """Collects the items of one side under one price list; ``batch``: samples that the counts are summed over."""
+
+    def __init__(self, prices: PriceList, batch: int = 1) -> None:
+        self._prices = prices
+        self._batch = batch
+        self._items: list[Item] = []
+
+    def ops(self, layer: str, term: str, price: str, count: float, scale: float = 1.0) -> None:
+        """``count`` operations at the list's price, times ``scale`` for operands of another width."""
+        each = self._prices.terms[price]
+        self._add(layer, term, count, (each.low * scale, each.high * scale))
+
+    def words(self, layer: str, term: str, count: float, bits: int, size: int) -> None:
+        """``count`` accesses of ``bits`` each to a memory of ``size`` bytes."""
+        self._add(layer, term, count, word_access(self._prices, bits, size))
+
+    def _add(self, layer: str, term: str, count: float, each: Range) -> None:
+        if count:
+            mean = count / self._batch
+            self._items.append(Item(layer, term, mean, (mean * each[0], mean * each[1])))
+
+    def items(self) -> tuple[Item, ...]:
+        """What was collected; items of one layer and term are added up."""
+        merged: dict[tuple[str, str], Item] = {}
+        for item in self._items:
+            key = (item.layer, item.term)
+            merged[key] = item if key not in merged else _sum(merged[key], item)
+        return tuple(merged.values())
+
+
+def _sum(a: Item, b: Item) -> Item:
+    return Item(a.layer, a.term, a.count + b.count, (a.joules[0] + b.joules[0], a.joules[1] + b.joules[1]))
+
+
+def total(items: Iterable[Item]) -> Range:
+    """Sum of the items' joules."""
+    kept = list(items)
+    return sum(item.joules[0] for item in kept), sum(item.joules[1] for item in kept)
+
+
+def dominating(items: Sequence[Item]) -> tuple[Item, ...]:
+    """The items that cost something, dearest first (by the high end)."""
+    return tuple(sorted((i for i in items if i.joules[1]), key=lambda i: (-i.joules[1], i.layer, i.term)))

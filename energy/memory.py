@@ -1,0 +1,131 @@
+"""Memory accesses, from the counts: words read and written by node, and how wide and how many they are.
+
+Event-driven, as on a chip that keeps potentials in memory: each synop reads its weight and reads and
+writes one potential; each bias add reads the bias and touches the potential as well; each event is
+written to a queue once by who sends it and read once by who gets it; each neuron update reads and
+writes the neuron's whole state. (Lemaire et al. 2022, eqs. 5-15; Dampfhoffer et al. 2023.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from math import ceil, prod
+from typing import Any
+
+from stl_deploy.energy.counts import Counts, NeuronCounts, TapCounts
+from stl_deploy.energy.taps import bias_of, input_shape
+from stl_deploy.graph.program import Conv, Linear, Neuron, Node, Pool, Program, Scale
+
+PROGRAM_BITS = 32
+"""Weights and states of a Program are float32."""
+
+
+@dataclass(frozen=True)
+class TapMemory:
+    """A weighted or pooling node: words stored, and words moved over T steps and B samples.
+
+    weight_words, bias_words: stored numbers; weight_bytes: both, as float32. queue_bits: an event's address,
+    and its value where it carries one.
+    """
+
+    weight_words: int
+    bias_words: int
+    weight_bits: int
+    weight_bytes: int
+    weight_reads: int
+    bias_reads: int
+    potential_reads: int
+    potential_writes: int
+    queue_reads: int
+    queue_bits: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Extra keys of the energy JSON's layer."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class NeuronMemory:
+    """A neuron node: words of state per neuron, and words moved over T steps and B samples.
+
+    state_bytes: all neurons, as float32. queue_writes: events sent (several spikes in one step are one event).
+    """
+
+    state_words: int
+    state_bits: int
+    state_bytes: int
+    state_reads: int
+    state_writes: int
+    queue_writes: int
+    queue_bits: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Extra keys of the energy JSON's layer."""
+        return asdict(self)
+
+
+def memory_of(program: Program, counts: Counts) -> dict[str, TapMemory | NeuronMemory]:
+    """The accesses of every counted node, by name, in the Program's order."""
+    return {name: _one(program.by_name[name], counted) for name, counted in counts.layers.items()}
+
+
+def _one(node: Node, counted: TapCounts | NeuronCounts) -> TapMemory | NeuronMemory:
+    if isinstance(node, Neuron) and isinstance(counted, NeuronCounts):
+        return _neuron(node, counted)
+    assert isinstance(node, Linear | Conv | Scale | Pool)
+    assert isinstance(counted, TapCounts)
+    return _taps(node, counted)
+
+
+def _taps(node: Linear | Conv | Scale | Pool, counted: TapCounts) -> TapMemory:
+    weights, biases = weight_words(node), 0 if (bias := bias_of(node)) is None else bias.size
+    touched = counted.synops + counted.bias_adds
+    return TapMemory(
+        weight_words=weights,
+        bias_words=biases,
+        weight_bits=PROGRAM_BITS,
+        weight_bytes=(weights + biases) * PROGRAM_BITS // 8,
+        weight_reads=0 if isinstance(node, Pool) else counted.synops,
+        bias_reads=counted.bias_adds,
+        potential_reads=touched,
+        potential_writes=touched,
+        queue_reads=counted.in_nonzero,
+        queue_bits=address_bits(prod(input_shape(node))) + (0 if counted.op == "AC" else PROGRAM_BITS),
+    )
+
+
+def _neuron(node: Neuron, counted: NeuronCounts) -> NeuronMemory:
+    words = state_words(node)
+    moved = words * counted.neuron_updates
+    return NeuronMemory(
+        state_words=words,
+        state_bits=PROGRAM_BITS,
+        state_bytes=words * counted.neurons * PROGRAM_BITS // 8,
+        state_reads=moved,
+        state_writes=moved,
+        queue_writes=counted.events,
+        queue_bits=address_bits(counted.neurons) + (PROGRAM_BITS if node.many or not node.spiking else 0),
+    )
+
+
+def weight_words(node: Linear | Conv | Scale | Pool) -> int:
+    """Weights stored for the node; a pool has none."""
+    if isinstance(node, Pool):
+        return 0
+    return int(node.scale.size if isinstance(node, Scale) else node.weight.size)
+
+
+def state_words(node: Neuron) -> int:
+    """Numbers each neuron keeps from step to step: potential, current, and the spike that a delayed reset waits for."""
+    current, waiting = node.synapse is not None, node.reset == "subtract_delayed" and node.spiking
+    return int(node.decay is not None) + int(current) + int(waiting)
+
+
+def address_bits(places: int) -> int:
+    """Bits that tell ``places`` sources apart, at least one."""
+    return max(1, (places - 1).bit_length())
+
+
+def size_bytes(words: int, bits: int) -> int:
+    """Bytes that hold ``words`` numbers of ``bits``, packed."""
+    return ceil(words * bits / 8)

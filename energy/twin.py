@@ -1,0 +1,63 @@
+"""The ANN twin's own activity: measured on a trained network, or stated as unmeasured and bounded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from stl_deploy.energy.counts import Counts
+from stl_deploy.errors import InputError
+
+
+@dataclass(frozen=True)
+class AnnTwin:
+    """MACs of a trained ANN whose input was not zero (``macs_nonzero``), of all its MACs, summed over ``samples``.
+
+    macs: dense MACs of the same passes. source: which network. accuracy: of it on these samples, or None.
+    """
+
+    macs_nonzero: int
+    macs: int
+    samples: int
+    source: str
+    accuracy: float | None = None
+
+    @property
+    def fraction(self) -> float:
+        """Share of the MACs that zero-skipping hardware would do."""
+        return self.macs_nonzero / self.macs
+
+    def check(self, counts: Counts) -> None:
+        """Raise InputError unless one pass of the twin has as many MACs as one pass of the network counted."""
+        passes = counts.totals.ann_macs_exact // counts.batch
+        if self.macs != passes * self.samples:
+            raise InputError(
+                f"{self.source}: one pass has {self.macs // self.samples:,} MACs, the spiking network {passes:,}; "
+                "train the twin with the same configuration and --mode ann"
+            )
+
+
+def twin_json(twin: AnnTwin | None, counts: Counts, first_layer_synops: int) -> dict[str, Any]:
+    """The energy JSON's ``ann_twin``: MACs per inference, dense and with zeros skipped.
+
+    Unmeasured, the second is bounded: at most every MAC; at least the first layer's non-zero inputs if the
+    input is the same at every step (then the twin sees that very input), else 0.
+    """
+    dense = counts.totals.ann_macs_exact / counts.batch
+    data: dict[str, Any] = {"macs_dense": dense}
+    if twin is None:
+        least = first_layer_synops / counts.T / counts.batch if counts.constant_input else 0.0
+        return data | {
+            "label": "unmeasured",
+            "macs_zero_skipping": [least, dense],
+            "text": "the twin's own zero activations were not measured: between these bounds (train one: --mode ann)",
+        }
+    return data | {
+        "label": "measured",
+        "macs_zero_skipping": [twin.macs_nonzero / twin.samples] * 2,
+        "active_fraction": twin.fraction,
+        "samples": twin.samples,
+        "source": twin.source,
+        "accuracy": twin.accuracy,
+        "text": "MACs on non-zero inputs, counted in the trained twin",
+    }
