@@ -72,14 +72,27 @@ def input_grid(metadata: Mapping[str, Any]) -> Grid | None:
 
 def prove_exact(program: Program) -> tuple[NodeProof, ...]:
     """One proof for each node that adds or multiplies, in order; inputs as the program's metadata declares."""
-    grids: dict[str, Grid | None] = {}
+    grids = _grids(program)
     proofs = []
     for node in program.nodes:
-        arriving = _sum([grids.get(source.node) for source in node.sources])
-        grids[node.name] = _output(node, arriving, program.metadata)
         if isinstance(node, Linear | Conv | Pool) or len(node.sources) > 1:
-            proofs.append(_judge(node, grids[node.name] if not isinstance(node, Neuron) else arriving))
+            neuron = isinstance(node, Neuron)
+            proofs.append(_judge(node, _arriving(node, grids) if neuron else grids.get(node.name)))
     return tuple(proofs)
+
+
+def _grids(program: Program) -> dict[str, Grid | None]:
+    """The grid of each node's output; a node in a loop without spikes has no entry, for what arrives is unbounded."""
+    grids: dict[str, Grid | None] = {node.name: SPIKES for node in program.spiking if not node.many}
+    waiting = [node for node in program.nodes if node.name not in grids]
+    while ready := [node for node in waiting if all(source.node in grids for source in node.sources)]:
+        grids |= {node.name: _output(node, _arriving(node, grids), program.metadata) for node in ready}
+        waiting = [node for node in waiting if node.name not in grids]
+    return grids
+
+
+def _arriving(node: Node, grids: Mapping[str, Grid | None]) -> Grid | None:
+    return _sum([grids.get(source.node) for source in node.sources])
 
 
 def on_grid(x: NDArray[Any], grid: Grid) -> bool:
@@ -116,8 +129,6 @@ def _output(node: Node, arriving: Grid | None, metadata: Mapping[str, Any]) -> G
     match node:
         case Input():
             return input_grid(metadata)
-        case Neuron():
-            return SPIKES if node.spiking and not node.many else None
         case Linear() | Conv() if arriving is not None:
             return _synaptic(node.weight.reshape(len(node.weight), -1), node.bias, arriving)
         case Pool() if arriving is not None and (node.divisor & (node.divisor - 1)) == 0:
