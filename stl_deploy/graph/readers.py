@@ -1,0 +1,197 @@
+"""What each framework makes of a NIR file: which fields it looks at, and how it steps the neurons.
+
+Found by reading and running snnTorch 1.0.0, Norse 1.1.0, SpikingJelly 2.0.0 and Sinabs 3.1.3; the conformance run
+(`python -m tests.conformance`) proves it again.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, NoReturn
+
+import nir
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.errors import UnsupportedError
+from stl_deploy.graph.dialect import Dialect
+from stl_deploy.graph.program import Floats, Neuron, Node
+
+Doubles = NDArray[np.float64]
+
+
+def refuse(node: Node, slug: str, reader: Reader, reason: str, remedy: str) -> NoReturn:
+    """Raise the UnsupportedError for a node that a reader cannot hold."""
+    raise UnsupportedError(f"{reader.name} {reason}", node=node.name, slug=slug, remedy=remedy)
+
+
+class Reader(ABC):
+    """One framework as a reader. dialect: how it steps what it reads; load: how to load a file there."""
+
+    name: ClassVar[str]
+    dialect: ClassVar[Dialect]
+    load: ClassVar[str]
+    average_pool: ClassVar[bool] = True
+    negative_axes: ClassVar[bool] = False
+    groups: ClassVar[bool] = True
+    uniform: ClassVar[bool] = False
+
+    def neuron(self, node: Neuron) -> tuple[nir.NIRNode, Floats]:
+        """The NIR node, and the factor by which its input must be multiplied before it arrives.
+
+        Raises UnsupportedError.
+        """
+        if node.decay is None:
+            refuse(node, "no-such-layer", self, "has no Threshold", "use average pooling")
+        if node.threshold is None:
+            refuse(node, "no-such-layer", self, "is given spiking neurons only", "end with spikes")
+        self._require_reset(node)
+        if node.v_min is not None and not self._holds_v_min(node):
+            refuse(node, "v-min", self, "has no lower bound of the potential", "drop v_min from the dialect")
+        if self.uniform:
+            self._require_uniform(node)
+        found, factor = self._restate(node)
+        return found, np.broadcast_to(np.asarray(factor, np.float32), node.shape)
+
+    @abstractmethod
+    def _restate(self, node: Neuron) -> tuple[nir.NIRNode, NDArray[np.floating]]:
+        """The NIR node and the input's factor of a spiking neuron with memory that has passed the checks."""
+
+    def _require_reset(self, node: Neuron) -> None:
+        if node.reset != "value" or node.many or node.v_reset is not None or node.v_start is not None:
+            refuse(node, "reset", self, "resets to 0 and fires once in a step", "train with a hard reset to 0")
+
+    def _holds_v_min(self, node: Neuron) -> bool:
+        return False
+
+    def _require_uniform(self, node: Neuron) -> None:
+        for what, array in (("threshold", node.threshold), ("decay", node.decay), ("gain", node.gain)):
+            if array is not None and array.ndim:
+                count = np.unique(array).size
+                remedy = "fold thresholds into the weights" if what == "threshold" else "train one value per layer"
+                refuse(node, f"{what}-nonuniform", self, f"reads one {what} per layer, not {count}", remedy)
+
+    def _threshold(self, node: Neuron) -> Floats:
+        """θ of full shape, moved to its neighbour where program and reader differ in > and >=."""
+        assert node.threshold is not None
+        theta = np.broadcast_to(node.threshold, node.shape)
+        if node.compare == self.dialect.compare:
+            return theta.copy()
+        towards = np.float32(-np.inf if node.compare == "ge" else np.inf)
+        return np.nextafter(theta, towards)
+
+
+def _full(node: Neuron, array: Floats | None, default: float) -> Doubles:
+    return np.broadcast_to(default if array is None else array, node.shape).astype(np.float64)
+
+
+def _refuse_leak_and_synapse(node: Neuron, reader: Reader) -> None:
+    if node.leak is not None:
+        refuse(node, "v-leak", reader, "needs v_leak 0 here", "train with v_leak 0")
+    if node.synapse is not None:
+        refuse(node, "synapse", reader, "is not proved on current-based neurons", "use LIF")
+
+
+class SnnTorch(Reader):
+    """Takes r for τ/dt, dt for 1e-4 and the decay of an IF for 0.9; flattens with the batch axis in front."""
+
+    name = "snntorch"
+    dialect = Dialect(dt=1e-4)
+    load = 'snntorch.import_nir.import_from_nir(nir.read("net.nir"))'
+    negative_axes = True
+
+    def _require_uniform(self, node: Neuron) -> None: ...
+
+    def _restate(self, node: Neuron) -> tuple[nir.NIRNode, NDArray[np.floating]]:
+        _refuse_leak_and_synapse(node, self)
+        theta = self._threshold(node)
+        if np.unique(theta).size > 1:
+            count = np.unique(theta).size
+            remedy = "fold thresholds into the weights"
+            refuse(node, "threshold-nonuniform", self, f"reads one threshold per layer, not {count}", remedy)
+        # A decay of 1 (IF) is a LIF whose 1 - dt/tau rounds to 1.
+        tau = self.dialect.dt / np.maximum(1 - _full(node, node.decay, 1), 2.0**-40)
+        zero = np.zeros(node.shape, np.float32)
+        return nir.LIF(tau, tau / self.dialect.dt, zero, theta, zero.copy()), _full(node, node.gain, 1)
+
+
+class Norse(Reader):
+    """Ignores r and v_reset, steps v += dt/τ·(v_leak + x − v), skips average pools, flattens with the batch axis."""
+
+    name = "norse"
+    dialect = Dialect(dt=2.0**-10, integrate="r")
+    load = 'norse.torch.from_nir(nir.read("net.nir"), dt=2**-10)'
+    average_pool = False
+    negative_axes = True
+
+    def _restate(self, node: Neuron) -> tuple[nir.NIRNode, NDArray[np.floating]]:
+        if node.synapse is not None:
+            refuse(node, "synapse", self, "is not proved on current-based neurons", "use LIF")
+        theta, gain, one = self._threshold(node), _full(node, node.gain, 1), np.ones(node.shape, np.float32)
+        rate = 1 - _full(node, node.decay, 1)
+        if (rate == 0).all() and node.leak is None:
+            return nir.IF(one, theta, 0 * one), gain
+        if (rate == 0).any():
+            refuse(node, "some-leak", self, "cannot mix neurons with and without leak", "split the layer")
+        v_leak = (_full(node, node.leak, 0) / rate).astype(np.float32)
+        tau = (self.dialect.dt / rate).astype(np.float32)
+        return nir.LIF(tau, one, v_leak, theta, 0 * one), gain / rate
+
+
+class SpikingJelly(Reader):
+    """One value per layer for everything; r is 1 or τ/dt; compares with >=."""
+
+    name = "spikingjelly"
+    dialect = Dialect(dt=1e-4, compare="ge", start="v_reset")
+    load = 'spikingjelly.activation_based.nir_exchange.import_from_nir("net.nir", dt=1e-4)'
+    groups = False
+    uniform = True
+
+    def _restate(self, node: Neuron) -> tuple[nir.NIRNode, NDArray[np.floating]]:
+        _refuse_leak_and_synapse(node, self)
+        theta, gain = self._threshold(node).astype(np.float64), _full(node, node.gain, 1)
+        rate, dt, zero = 1 - _full(node, node.decay, 1), self.dialect.dt, np.zeros(node.shape)
+        if (rate == 0).all():
+            return nir.IF(zero + 1 / dt, theta, zero), gain
+        if (rate >= 1).any():
+            refuse(node, "no-memory", self, "needs a decay above 0", "use a decay above 0")
+        return nir.LIF(dt / rate, 1 / rate, zero, theta, zero.copy()), gain
+
+
+class Sinabs(Reader):
+    """Steps with exp(−1/τ) and input gain 1; several spikes in a step, reset by subtraction, unless told otherwise."""
+
+    name = "sinabs"
+    dialect = Dialect(dt=1.0, leak="exp", compare="ge")
+    load = (
+        'net = sinabs.nir.from_nir(nir.read("net.nir"), batch_size=B)\n'
+        "for layer in net.modules():\n"
+        "    if isinstance(layer, sinabs.layers.StatefulLayer):\n"
+        "        layer.spike_fn, layer.reset_fn = sinabs.activation.SingleSpike, sinabs.activation.MembraneReset()\n"
+        "        layer.min_v_mem = None"
+    )
+    average_pool = False
+
+    def _restate(self, node: Neuron) -> tuple[nir.NIRNode, NDArray[np.floating]]:
+        _refuse_leak_and_synapse(node, self)
+        theta, gain, one = self._threshold(node), _full(node, node.gain, 1), np.ones(node.shape, np.float32)
+        decay = _full(node, node.decay, 1)
+        if (decay == 1).all():
+            return _without_v_reset(nir.IF(one, theta)), gain
+        if len(node.shape) > 1:
+            refuse(
+                node, "lif-after-conv", self, "fails to read a LIF of more than one axis", "use IF, or flatten first"
+            )
+        if (decay <= 0).any() or (decay >= 1).any():
+            refuse(node, "decay", self, "needs decays between 0 and 1", "split the layer")
+        tau = (-1 / np.log(decay)).astype(np.float32)
+        return _without_v_reset(nir.LIF(tau, one, 0 * one, theta)), gain
+
+
+def _without_v_reset(node: nir.NIRNode) -> nir.NIRNode:
+    # nir 1.0.4, which Sinabs is tied to, fails on files that hold the field.
+    node.v_reset = None
+    return node
+
+
+READERS: dict[str, Reader] = {reader.name: reader for reader in (SnnTorch(), Norse(), SpikingJelly(), Sinabs())}

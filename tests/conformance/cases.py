@@ -1,0 +1,66 @@
+"""Which nets go through which framework, in which direction, and what is known about those that do not come through."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tests.conformance.nets import NETS
+
+SEEDS = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the matrix. direction ``read``: they write and run, we read; ``write``: the other way round."""
+
+    framework: str
+    direction: str
+    preset: str
+    net: str
+    options: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """A file name for the case."""
+        options = "".join(f"-{key}={value}" for key, value in self.options.items())
+        return f"{self.framework}-{self.direction}-{self.preset}-{self.net}{options}"
+
+
+_READ: list[tuple[str, str, dict[str, str], tuple[str, ...]]] = [
+    ("snntorch", "snntorch", {}, tuple(NETS)),
+    ("snntorch", "snntorch_zero", {"reset": "zero"}, tuple(NETS)),
+    ("norse", "norse", {}, tuple(NETS)),
+    ("spikingjelly", "spikingjelly", {}, tuple(NETS)),
+    ("spikingjelly", "spikingjelly", {"decay_input": "yes", "v_reset": "-0.25"}, ("mlp", "conv")),
+    ("sinabs", "sinabs", {}, tuple(NETS)),
+    ("sinabs", "sinabs_hard", {"reset": "hard"}, tuple(NETS)),
+    ("rockpool", "rockpool", {}, tuple(NETS)),
+    ("spyx", "spyx", {}, tuple(net for net in NETS if net != "mlp-cuba")),
+    ("spyx", "spyx_cuba", {}, ("mlp-cuba",)),
+]
+_WRITTEN = ("mlp", "mlp-if", "mlp-various", "conv", "conv-avg", "conv-sum", "conv-if", "conv-sum-if")
+_READERS: dict[str, dict[str, str]] = {
+    "snntorch": {},
+    "norse": {"dt": str(2.0**-10)},
+    "spikingjelly": {},
+    "sinabs": {"reset": "hard"},
+}
+
+ROWS = [
+    *(Row(framework, "read", preset, net, options) for framework, preset, options, nets in _READ for net in nets),
+    *(Row(reader, "write", "stl", net, options) for reader, options in _READERS.items() for net in _WRITTEN),
+]
+
+_ZERO = (
+    "with reset 'zero' its Synaptic, RLeaky and RSynaptic also drop the input of the step after a spike, "
+    "which the file does not say",
+    "use Leaky, or the default reset 'subtract'",
+)
+KNOWN: dict[tuple[str, str], tuple[str, str]] = {
+    **{("snntorch_zero", net): _ZERO for net in ("mlp-cuba", "recurrent", "recurrent-cuba")},
+    ("spyx", "recurrent"): (
+        "its file leads the layer's input through the recurrent weights, where the network does not",
+        "mend the edges: input -> lif instead of input -> w_rec",
+    ),
+}
+"""Reason and remedy for rows that do not match, by preset and net."""

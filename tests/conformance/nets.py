@@ -1,0 +1,173 @@
+"""The networks that every framework builds: layers as plain dicts, arrays beside them, all from a seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import nir
+import numpy as np
+
+STEPS, BATCH = 25, 4
+
+
+DT = 1e-4
+
+
+@dataclass
+class Net:
+    """layers: dicts with ``op`` and parameters, arrays named by string; x ``[T, B, *input]``."""
+
+    shape: tuple[int, ...]
+    layers: list[dict[str, Any]]
+    arrays: dict[str, np.ndarray]
+
+
+class _Maker:
+    def __init__(self, seed: int, ties: bool) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.ties = ties
+        self.beta, self.beta_syn = (0.5, 0.75) if ties else (0.9, 0.8)
+        self.theta = 1.0 if ties else 0.93
+        self.arrays: dict[str, np.ndarray] = {}
+        self.layers: list[dict[str, Any]] = []
+
+    def array(self, shape: tuple[int, ...], scale: float) -> str:
+        """A named array: multiples of 1/8 where ties are wanted, else normal numbers."""
+        value = self.rng.normal(scale * 0.15, scale, shape)
+        value = np.round(value * 8) / 8 if self.ties else value
+        name = f"a{len(self.arrays)}"
+        self.arrays[name] = value.astype(np.float32)
+        return name
+
+    def linear(self, inputs: int, outputs: int) -> None:
+        weight = self.array((outputs, inputs), 1.6 / np.sqrt(inputs))
+        self.layers.append({"op": "linear", "weight": weight, "bias": self.array((outputs,), 0.2)})
+
+    def conv(self, inputs: int, outputs: int, **options: Any) -> None:
+        weight = self.array((outputs, inputs, 3, 3), 1.6 / np.sqrt(inputs * 9))
+        options = {"stride": 1, "padding": 1, **options}
+        self.layers.append({"op": "conv", "weight": weight, "bias": self.array((outputs,), 0.2), **options})
+
+    def neuron(self, op: str, shape: tuple[int, ...], **more: Any) -> None:
+        self.layers.append(
+            {"op": op, "shape": shape, "beta": self.beta, "beta_syn": self.beta_syn, "theta": self.theta, **more}
+        )
+
+    def various(self, shape: tuple[int, ...]) -> None:
+        """Neurons that each have a threshold and a decay of their own."""
+        theta = self.rng.integers(2, 6, shape) / 4 if self.ties else self.rng.uniform(0.5, 1.5, shape)
+        beta = self.rng.choice([0.5, 0.75], shape) if self.ties else self.rng.uniform(0.5, 0.98, shape)
+        names = {"theta": f"a{len(self.arrays)}", "beta": f"a{len(self.arrays) + 1}"}
+        self.arrays |= {names["theta"]: theta.astype(np.float32), names["beta"]: beta.astype(np.float32)}
+        self.layers.append({"op": "lif", "shape": shape, **names})
+
+    def net(self, shape: tuple[int, ...]) -> Net:
+        x = self.rng.random((STEPS, BATCH, *shape)) < 0.4
+        return Net(shape, self.layers, {**self.arrays, "x": x.astype(np.float32)})
+
+
+def mlp(seed: int, ties: bool, neuron: str = "lif") -> Net:
+    """Two layers of neurons."""
+    make = _Maker(seed, ties)
+    make.linear(16, 24)
+    make.neuron(neuron, (24,))
+    make.linear(24, 8)
+    make.neuron(neuron, (8,))
+    return make.net((16,))
+
+
+def various(seed: int, ties: bool) -> Net:
+    """Two layers whose neurons differ in threshold and decay."""
+    make = _Maker(seed, ties)
+    make.linear(16, 24)
+    make.various((24,))
+    make.linear(24, 8)
+    make.various((8,))
+    return make.net((16,))
+
+
+def conv(seed: int, ties: bool, pool: str = "sum", neuron: str = "lif") -> Net:
+    """Convolution, pooling, strided convolution, flatten, linear."""
+    make = _Maker(seed, ties)
+    make.conv(2, 4)
+    make.neuron(neuron, (4, 8, 8))
+    make.layers.append({"op": f"{pool}pool", "kernel": 2})
+    make.conv(4, 6, stride=2)
+    make.neuron(neuron, (6, 2, 2))
+    make.layers.append({"op": "flatten"})
+    make.linear(24, 5)
+    make.neuron(neuron, (5,))
+    return make.net((2, 8, 8))
+
+
+def conv_only(seed: int, ties: bool) -> Net:
+    """Convolutions and neurons, nothing between."""
+    make = _Maker(seed, ties)
+    make.conv(2, 4)
+    make.neuron("lif", (4, 8, 8))
+    make.conv(4, 3, stride=2)
+    make.neuron("lif", (3, 4, 4))
+    return make.net((2, 8, 8))
+
+
+def recurrent(seed: int, ties: bool, neuron: str = "lif") -> Net:
+    """A layer with all-to-all recurrence, then a feed-forward one."""
+    make = _Maker(seed, ties)
+    make.linear(16, 12)
+    weight, bias = make.array((12, 12), 0.5), make.array((12,), 0.1)
+    make.neuron(f"r{neuron}", (12,), weight=weight, bias=bias)
+    make.linear(12, 6)
+    make.neuron("lif", (6,))
+    return make.net((16,))
+
+
+NETS = {
+    "mlp": mlp,
+    "mlp-if": lambda seed, ties: mlp(seed, ties, "if"),
+    "mlp-various": various,
+    "mlp-cuba": lambda seed, ties: mlp(seed, ties, "cuba"),
+    "conv": conv_only,
+    "conv-avg": lambda seed, ties: conv(seed, ties, "avg"),
+    "conv-sum": lambda seed, ties: conv(seed, ties, "sum"),
+    "conv-if": lambda seed, ties: conv(seed, ties, "avg", "if"),
+    "conv-sum-if": lambda seed, ties: conv(seed, ties, "sum", "if"),
+    "recurrent": recurrent,
+    "recurrent-cuba": lambda seed, ties: recurrent(seed, ties, "cuba"),
+}
+
+
+def canonical(net: Net) -> nir.NIRGraph:
+    """The net as stl-deploy writes it: dt 1e-4, fires where v >= θ, resets to 0 (dialect ``stl``)."""
+    nodes: dict[str, nir.NIRNode] = {"input": nir.Input(np.array(net.shape))}
+    for index, layer in enumerate(resolved(net.layers, net.arrays)):
+        nodes[f"n{index}"] = _node(layer)
+    nodes["output"] = nir.Output(np.array(net.layers[-1]["shape"]))
+    return nir.NIRGraph(nodes, list(pairwise(nodes)), type_check=False)
+
+
+def resolved(layers: list[dict[str, Any]], arrays: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    """Layers with the arrays that they name put in."""
+    return [{k: arrays[v] if isinstance(v, str) and v in arrays else v for k, v in layer.items()} for layer in layers]
+
+
+def _node(layer: dict[str, Any]) -> nir.NIRNode:
+    full = lambda value: np.broadcast_to(np.float32(value), layer["shape"]).copy()  # noqa: E731
+    match layer["op"]:
+        case "linear":
+            return nir.Affine(layer["weight"], layer["bias"])
+        case "conv":
+            stride, padding = (layer["stride"],) * 2, (layer["padding"],) * 2
+            return nir.Conv2d(None, layer["weight"], stride, padding, 1, 1, layer["bias"])
+        case "sumpool" | "avgpool" as pool:
+            kind = nir.SumPool2d if pool == "sumpool" else nir.AvgPool2d
+            return kind(np.array([layer["kernel"]] * 2), np.array([layer["kernel"]] * 2), np.array([0, 0]))
+        case "flatten":
+            return nir.Flatten({"input": None}, 0, -1)
+        case "lif":
+            tau = DT / (1 - np.float64(layer["beta"]))
+            return nir.LIF(full(tau), full(tau / DT), full(0), full(layer["theta"]), full(0))
+        case "if":
+            return nir.IF(full(1 / DT), full(layer["theta"]), full(0))
+    raise ValueError(layer["op"])
