@@ -4,14 +4,17 @@ from stl_deploy.energy.count import ActivityCounter
 from stl_deploy.energy.measure import EnergyReport, energy_report, measure_energy
 from stl_deploy.energy.pricelist import PriceList, list_prices, load_prices
 from stl_deploy.energy.twin import AnnTwin
+from stl_deploy.energy.validate import Check, validate
 
 __all__ = [
     "ActivityCounter",
     "AnnTwin",
+    "Check",
     "EnergyReport",
     "PriceList",
     "energy_report",
     "list_prices",
     "load_prices",
     "measure_energy",
+    "validate",
 ]

@@ -116,13 +116,17 @@ class Biller:
         self._lines: list[Line] = []
         self._unpriced: list[str] = []
 
-    def add(self, term: str, what: str, count: int, *, instead: Sequence[str] = ()) -> None:
+    def add(self, term: str, what: str, count: float, *, instead: Sequence[str] = ()) -> None:
         """Price ``count`` of ``what`` at the first of ``term`` and ``instead`` listed, or name it as unpriced."""
         found = next((name for name in (term, *instead) if name in self._prices.terms), None)
         if found is not None:
             self._lines.append(Line(found, what, count / self._batch, self._prices.terms[found]))
         elif count:
             self.miss(f"{count / self._batch:g} {what} per inference: the list has no price '{term}'")
+
+    def mean(self, count: float) -> float:
+        """Per inference."""
+        return count / self._batch
 
     def miss(self, what: str) -> None:
         """Name something that cannot be priced."""

@@ -6,7 +6,6 @@ multiplied by the structural fan-out of the position: integers throughout, no se
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, TypeGuard
@@ -15,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.energy.arrivals import Mask, arrivals, arrived, feeders, how_many
-from stl_deploy.energy.coding import op_of
+from stl_deploy.energy.coding import Op, op_of
 from stl_deploy.energy.counts import Counts, NeuronCounts, TapCounts
 from stl_deploy.energy.fold_pool import fold_pools
+from stl_deploy.energy.samples import MEASURES, Samples
 from stl_deploy.energy.taps import (
     Ints,
     Tapped,
@@ -39,6 +39,8 @@ _UINT8_ROWS = 255
 @dataclass
 class _Taps:
     positions: Ints
+    fan_out: Ints
+    op: Op
     binary: bool = True
 
 
@@ -52,14 +54,15 @@ class _Firing:
 class ActivityCounter:
     """Counts a Program's activity; give it to `stl_deploy.graph.run.run` as ``observe``.
 
-    coding: what the inputs are coded as; with the structure it decides each node's AC or MAC.
+    coding: what the inputs are coded as; with the structure it decides each node's AC or MAC. labels: of all
+    samples in the order they will be seen, ``[B]``; with them `samples` also holds each class.
     Memory: one int64 per input position of each tapped node, and one chunk's masks.
     """
 
-    def __init__(self, program: Program, coding: InputCoding) -> None:
+    def __init__(self, program: Program, coding: InputCoding, labels: NDArray[Any] | None = None) -> None:
         self._program = program
         self._coding = coding
-        self._taps = {n.name: _Taps(np.zeros(input_shape(n), np.int64)) for n in program.nodes if _is_tapped(n)}
+        self._taps = {n.name: self._new_taps(n) for n in program.nodes if _is_tapped(n)}
         self._firing = {n.name: _Firing() for n in program.of(Neuron)}
         self._feeders = {name for n in program.of(Neuron) for name in feeders(program, n)}
         self._masks: dict[str, Mask] = {}
@@ -67,13 +70,18 @@ class ActivityCounter:
         self._steps = 0
         self._batch = 0
         self._constant = True
+        self._chunk: dict[str, Ints] = {}
+        self.samples = Samples(labels)
+
+    def _new_taps(self, node: Tapped) -> _Taps:
+        return _Taps(np.zeros(input_shape(node), np.int64), fan_out(node), op_of(self._program, node, self._coding))
 
     def __call__(self, node: Node, x: NDArray[Any], y: NDArray[Any]) -> None:
         """Count one node's chunk: its summed input ``x`` and output ``y``, ``[T, B, *shape]``."""
         if isinstance(node, Input):
             self._constant = self._constant and bool((x == x[:1]).all())
         if node.name in self._taps:
-            self._count_taps(self._taps[node.name], x)
+            self._count_taps(node, self._taps[node.name], x)
         if isinstance(node, Neuron):
             self._count_events(node, self._firing[node.name], y)
         if node.name in self._feeders:
@@ -82,23 +90,33 @@ class ActivityCounter:
         if len(self._seen) == len(self._program.nodes):
             self._end_chunk(*x.shape[:2])
 
-    def _count_taps(self, taps: _Taps, x: NDArray[Any]) -> None:
-        events = x != 0
-        found = nonzero_by_position(events)
-        taps.positions += found
-        taps.binary = taps.binary and int(found.sum()) == int(np.count_nonzero(x == 1))
+    def _count_taps(self, node: Node, taps: _Taps, x: NDArray[Any]) -> None:
+        found = nonzero_by_sample(x != 0)
+        taps.positions += found.sum(axis=0, dtype=np.int64)
+        taps.binary = taps.binary and int(found.sum(dtype=np.int64)) == int(np.count_nonzero(x == 1))
+        if not isinstance(node, Pool):
+            self._follow(f"synops_{taps.op}", found.reshape(len(found), -1).astype(np.int64) @ taps.fan_out.ravel())
+
+    def _follow(self, measure: str, by_sample: Ints) -> None:
+        self._chunk[measure] = self._chunk.get(measure, np.int64(0)) + by_sample
 
     def _count_events(self, node: Neuron, firing: _Firing, y: NDArray[Any]) -> None:
-        events = int(np.count_nonzero(y != 0))
-        firing.events += events
+        events = y != 0
+        firing.events += int(np.count_nonzero(events))
         if node.spiking:
-            firing.spikes += int(y.astype(np.int64).sum()) if node.many else events
+            spikes = y.astype(np.int64) if node.many else events
+            by_sample = spikes.sum(axis=(0, *range(2, y.ndim)), dtype=np.int64)
+            firing.spikes += int(by_sample.sum())
+            self._follow("spikes", by_sample)
 
     def _end_chunk(self, steps: int, batch: int) -> None:
         if self._batch and steps != self._steps:
             raise InputError(f"activity of {steps} steps after activity of {self._steps}; one T for all is accepted")
         for node in self._program.of(Neuron):
             self._firing[node.name].touched += how_many(arrived(self._program, node, self._masks))
+        silent = np.zeros(batch, np.int64)
+        self.samples.add({measure: self._chunk.get(measure, silent) for measure in MEASURES})
+        self._chunk.clear()
         self._masks.clear()
         self._seen.clear()
         self._steps = steps
@@ -122,13 +140,13 @@ class ActivityCounter:
         return TapCounts(
             in_nonzero=int(taps.positions.sum()),
             binary_input=taps.binary,
-            synops=_weigh(taps.positions, fan_out(node)),
+            synops=_weigh(taps.positions, taps.fan_out),
             synops_nonzero_w=_weigh(taps.positions, fan_out_nonzero(node)),
             synapses=synapses,
             dense_macs_exact=synapses * passes,
             dense_macs_nominal=nominal_macs(node) * passes,
             bias_adds=0 if bias_of(node) is None else prod(node.shape) * passes,
-            op=op_of(self._program, node, self._coding),
+            op=taps.op,
             synops_pool_folded=None if folded is None else _weigh(self._taps[folded.pool].positions, folded.fan_out),
         )
 
@@ -139,14 +157,11 @@ class ActivityCounter:
         return NeuronCounts(neurons, updates, firing.touched, firing.spikes, firing.events)
 
 
-def nonzero_by_position(events: Mask) -> Ints:
-    """How often each position is set, int64 ``shape``, for a mask ``[T, B, *shape]``."""
-    shape: Sequence[int] = events.shape[2:]
-    rows = np.ascontiguousarray(events).view(np.uint8).reshape(events.shape[0] * events.shape[1], -1)
-    total = np.zeros(rows.shape[1], np.int64)
-    for start in range(0, len(rows), _UINT8_ROWS):
-        total += np.add.reduce(rows[start : start + _UINT8_ROWS], axis=0, dtype=np.uint8)
-    return total.reshape(shape)
+def nonzero_by_sample(events: Mask) -> NDArray[Any]:
+    """How often each position is set over time, unsigned ``[B, *shape]``, for a mask ``[T, B, *shape]``."""
+    steps = np.ascontiguousarray(events).view(np.uint8)
+    found: NDArray[Any] = np.add.reduce(steps, axis=0, dtype=np.uint8 if len(steps) <= _UINT8_ROWS else np.uint64)
+    return found
 
 
 def _weigh(positions: Ints, table: Ints) -> int:

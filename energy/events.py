@@ -8,41 +8,88 @@ values has no price on such a chip, unless a sum pool in front of it folds into 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from stl_deploy.energy.bill import Bill, Biller
 from stl_deploy.energy.counts import Counts, TapCounts
 from stl_deploy.energy.fold_pool import fold_pools
 from stl_deploy.energy.pricelist import PriceList
 from stl_deploy.graph.program import Conv, Linear, Node, Pool, Program, Reshape, Scale
 
-_DENSE, _CONV = ("synop_dense", "synop"), ("synop_conv", "synop")
-_ONE_TO_ONE = ("synop_one_to_one", "synop_sparse", "synop")
-_KINDS = (_DENSE, _CONV, _ONE_TO_ONE)
-"""Which price a node's events are charged at: the first of these that the list has."""
-_MAPPED = {
-    "message_out": "messages: one for each spike and destination core, and no placement is known",
-    "hop_ew": "hops between cores: no placement is known",
+_INSTEAD = {
+    "synop_dense": ("synop",),
+    "synop_conv": ("synop",),
+    "synop_one_to_one": ("synop_sparse", "synop"),
 }
+"""Which prices stand in for a kind of synaptic event that a list has no price for."""
+
+
+@dataclass(frozen=True)
+class Events:
+    """What happened on an event-driven chip, summed over ``batch`` inferences (or per inference, batch 1).
+
+    updates: neurons x steps; touched: those that input reached. messages: spike x destination core;
+    hops: hop_ew and hop_ns; None where no placement is known.
+    """
+
+    synop_dense: float = 0
+    synop_conv: float = 0
+    synop_one_to_one: float = 0
+    updates: float = 0
+    touched: float = 0
+    spikes: float = 0
+    messages: float | None = None
+    hops: tuple[float, float] | None = None
 
 
 def event_bill(program: Program, counts: Counts, prices: PriceList) -> Bill:
     """Energy of one inference in events; terms that need a placement are named as unpriced."""
     biller = Biller(prices, counts.batch)
-    _synops(program, counts, biller)
-    if "neuron_active" in prices.terms or "neuron_access" in prices.terms or "neuron_ms" in prices.terms:
-        _updates(counts, prices, biller)
-    else:
-        biller.miss(f"{counts.totals.neuron_updates / counts.batch:g} neuron updates per inference")
-    for term in ("spike", "spike_out", "spike_in_tile"):
-        if term in prices.terms:
-            biller.add(term, "spikes", counts.totals.spikes)
-    for term, why in _MAPPED.items():
-        if term in prices.terms:
-            biller.miss(why)
+    totals = counts.totals
+    synops = _synops(program, counts, biller)
+    events = Events(
+        synop_dense=synops["synop_dense"],
+        synop_conv=synops["synop_conv"],
+        synop_one_to_one=synops["synop_one_to_one"],
+        updates=totals.neuron_updates,
+        touched=totals.neuron_updates_touched,
+        spikes=totals.spikes,
+    )
+    price_events(events, prices, biller)
     return biller.bill()
 
 
-def _updates(counts: Counts, prices: PriceList, biller: Biller) -> None:
-    updates, touched = counts.totals.neuron_updates, counts.totals.neuron_updates_touched
+def price_events(events: Events, prices: PriceList, biller: Biller) -> None:
+    """Put every event on the bill by the rules of the list; what it cannot price is named there."""
+    for kind, instead in _INSTEAD.items():
+        if count := getattr(events, kind):
+            biller.add(kind, "synaptic events", count, instead=instead)
+    if {"neuron_active", "neuron_access", "neuron_ms"} & set(prices.terms):
+        _updates(events, prices, biller)
+    elif events.updates:
+        biller.miss(f"{biller.mean(events.updates):g} neuron updates per inference")
+    for term in ("spike", "spike_out", "spike_in_tile"):
+        if term in prices.terms:
+            biller.add(term, "spikes", events.spikes)
+    _mapped(events, prices, biller)
+
+
+def _mapped(events: Events, prices: PriceList, biller: Biller) -> None:
+    if "message_out" in prices.terms:
+        if events.messages is None:
+            biller.miss("messages: one for each spike and destination core, and no placement is known")
+        else:
+            biller.add("message_out", "messages", events.messages)
+    if "hop_ew" in prices.terms:
+        if events.hops is None:
+            biller.miss("hops between cores: no placement is known")
+        else:
+            biller.add("hop_ew", "hops east or west", events.hops[0])
+            biller.add("hop_ns", "hops north or south", events.hops[1])
+
+
+def _updates(events: Events, prices: PriceList, biller: Biller) -> None:
+    updates, touched = events.updates, events.touched
     if "neuron_inactive" in prices.terms:
         biller.add("neuron_active", "neuron updates with input", touched)
         biller.add("neuron_inactive", "neuron updates without input", updates - touched)
@@ -55,11 +102,11 @@ def _updates(counts: Counts, prices: PriceList, biller: Biller) -> None:
         biller.add("neuron_ms", "neurons kept for one step of 1 ms", updates)
 
 
-def _synops(program: Program, counts: Counts, biller: Biller) -> None:
+def _synops(program: Program, counts: Counts, biller: Biller) -> dict[str, int]:
     taps = {**counts.weighted, **counts.pools}
     folded = _folded(program, counts)
     dissolved = {name for name in counts.pools if _all_readers_in(program, name, folded)}
-    events = dict.fromkeys(_KINDS, 0)
+    events = dict.fromkeys(_INSTEAD, 0)
     for name, counted in taps.items():
         node = program.by_name[name]
         if name in dissolved:
@@ -72,9 +119,7 @@ def _synops(program: Program, counts: Counts, biller: Biller) -> None:
             biller.miss(
                 f"{counted.synops / counts.batch:g} synops per inference on graded or analog values at '{name}'"
             )
-    for (term, *instead), count in events.items():
-        if count:
-            biller.add(term, "synaptic events", count, instead=instead)
+    return events
 
 
 def _folded(program: Program, counts: Counts) -> set[str]:
@@ -107,7 +152,7 @@ def _all_readers_in(program: Program, name: str, folded: set[str]) -> bool:
     return True
 
 
-def _kind(node: Node) -> tuple[str, ...]:
+def _kind(node: Node) -> str:
     if isinstance(node, Scale):
-        return _ONE_TO_ONE
-    return _DENSE if isinstance(node, Linear) else _CONV
+        return "synop_one_to_one"
+    return "synop_dense" if isinstance(node, Linear) else "synop_conv"

@@ -19,6 +19,7 @@ from stl_deploy.energy.joules import price
 from stl_deploy.energy.memory import NeuronMemory, TapMemory, memory_of
 from stl_deploy.energy.models import Model, models, range_of
 from stl_deploy.energy.pricelist import PriceList, load_prices
+from stl_deploy.energy.samples import Samples
 from stl_deploy.energy.twin import AnnTwin, twin_json
 from stl_deploy.graph.program import Neuron, Program, is_max_pool
 from stl_deploy.graph.run import match_inputs, run
@@ -52,6 +53,7 @@ class EnergyReport:
     memory: Mapping[str, TapMemory | NeuronMemory]
     models: tuple[Model, ...]
     ann_twin: Mapping[str, Any]
+    samples: Samples | None
 
     @property
     def unpriced(self) -> list[dict[str, Any]]:
@@ -77,6 +79,7 @@ class EnergyReport:
             "models": [model.as_dict() for model in self.models],
             "model_range": range_of(self.models),
             "ann_twin": dict(self.ann_twin),
+            **({} if self.samples is None else self.samples.as_dict()),
             "break_even": self.break_even.as_dict(),
             "assumptions": list(self.assumptions),
             "unpriced": self.unpriced,
@@ -92,21 +95,25 @@ def measure_energy(
     source: str = "",
     chunk: int = _CHUNK,
     twin: AnnTwin | None = None,
+    labels: NDArray[Any] | None = None,
 ) -> EnergyReport:
     """Run ``program`` on ``x`` ``[T, B, *input shape]``, count its activity exactly, and price the counts.
 
     input_coding: ``spikes``, ``graded`` or ``analog``; default: the graph's metadata, else the data.
     prices: names of built-in lists, paths of ``.toml`` files, or lists. chunk: samples run at a time.
-    twin: activity of a trained ANN of the same topology; without it, it is bounded.
+    twin: activity of a trained ANN of the same topology; without it, it is bounded. labels: ``[B]``; with them
+    the spread over samples is also given for each class.
     Raises InputError if x does not fit the network or contradicts the coding, or the twin is of another
     topology; ConfigError for a bad price list.
     """
     lists = _load(prices)
     arrays = match_inputs(program, x)
     coding = resolve_coding(program, arrays.values(), input_coding)
-    counter = ActivityCounter(program, coding.value)
+    counter = ActivityCounter(program, coding.value, labels)
     run(program, arrays, observe=counter, chunk=chunk)
-    return energy_report(program, counter.counts(), coding, prices=lists, source=source, twin=twin)
+    return energy_report(
+        program, counter.counts(), coding, prices=lists, source=source, twin=twin, samples=counter.samples
+    )
 
 
 def energy_report(
@@ -117,6 +124,7 @@ def energy_report(
     prices: Sequence[str | Path | PriceList] = DEFAULT_PRICES,
     source: str = "",
     twin: AnnTwin | None = None,
+    samples: Samples | None = None,
 ) -> EnergyReport:
     """Price counts that an `ActivityCounter` made during a run of ``program``."""
     lists = _load(prices)
@@ -134,6 +142,7 @@ def energy_report(
         memory_of(program, counts),
         models(program, counts, lists, twin),
         twin_json(twin, counts, first),
+        samples,
     )
 
 

@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
-from stl_deploy.cli.options import DialectOption, Json, RunArg, SourceArg
+from stl_deploy.cli.options import DialectOption, InputOption, Json, RunArg
 from stl_deploy.cli.output import console, emit_json
+
+_VALIDATE = Path("validate")
 
 
 def register(app: typer.Typer) -> None:
@@ -19,8 +21,13 @@ def register(app: typer.Typer) -> None:
 
 
 def energy(
-    source: SourceArg,
-    input_file: Annotated[Path, typer.Option("--input", "-i", metavar="X.npz", help="x [T, B, *shape].")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SOURCE|validate", help="A run folder or a .nir file; validate: the models against measurements."
+        ),
+    ],
+    input_file: InputOption = None,
     price: Annotated[
         list[str] | None, typer.Option("--prices", metavar="NAME|FILE.toml", help="A price list; may be repeated.")
     ] = None,
@@ -31,10 +38,18 @@ def energy(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Exact counts, joules with their sources, the conventions side by side, break-even."""
-    from stl_deploy.pipeline.costing import energy as energy_of
+    """Exact counts, joules with their sources, the conventions side by side, break-even.
 
-    result = energy_of(
+    'stl-deploy energy validate' recomputes published measurements and prints each error, good or bad.
+    """
+    from stl_deploy.pipeline import costing
+
+    if source == _VALIDATE:
+        checks = costing.validate(say=console())
+        if json:
+            emit_json([check.as_dict() for check in checks])
+        return
+    result = costing.energy(
         source, input_file, prices=price, input_coding=input_coding, dialect=dialect, output=output, say=console()
     )
     if json:

@@ -7,17 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from stl_deploy.console import Console
-from stl_deploy.energy.bill import Priced, Range
+from stl_deploy.energy.bill import Priced
 from stl_deploy.energy.measure import DEFAULT_PRICES, EnergyReport, measure_energy
+from stl_deploy.energy.pricelist import Range
+from stl_deploy.energy.validate import Check
+from stl_deploy.energy.validate import validate as check_all
+from stl_deploy.errors import InputError
 from stl_deploy.files import read_input, write_json
-from stl_deploy.pipeline.source import open_program, open_source
+from stl_deploy.pipeline.source import TEST_INPUT, Source, open_program, open_source
 
 FILE = "energy.json"
 
 
 def energy(
     source: Path,
-    input_file: Path,
+    input_file: Path | None,
     *,
     prices: Sequence[str] | None = None,
     input_coding: str | None = None,
@@ -27,17 +31,49 @@ def energy(
 ) -> EnergyReport:
     """Count a network's activity on an input npz and price it; with ``output`` write energy.json in that folder.
 
+    input_file: None takes a run folder's own test images.
+
     Raises InputError or ConfigError for a bad source, input, coding or price list.
     """
     say = say or Console(quiet=True)
-    program = open_program(open_source(source), dialect)
-    x, _ = read_input(input_file)
-    report = measure_energy(program, x, input_coding=input_coding, prices=prices or DEFAULT_PRICES, source=source.name)
+    opened = open_source(source)
+    program = open_program(opened, dialect)
+    x, labels = read_input(_input_of(opened, input_file))
+    report = measure_energy(
+        program, x, input_coding=input_coding, prices=prices or DEFAULT_PRICES, source=source.name, labels=labels
+    )
     show(report, say)
     if output is not None:
         write_json(output / FILE, report.as_dict())
         say.say(f"written: {output / FILE}")
     return report
+
+
+def _input_of(source: Source, given: Path | None) -> Path:
+    if given is not None:
+        return given
+    kept = source.path / TEST_INPUT
+    if source.kind != "run" or not kept.is_file():
+        raise InputError(f"{source.path}: energy depends on activity; give the input with --input X.npz")
+    return kept
+
+
+def validate(*, say: Console | None = None) -> tuple[Check, ...]:
+    """The models against published measurements, one line each: prediction, measurement, error, verdict."""
+    say = say or Console(quiet=True)
+    checks = check_all()
+    rows = [
+        [c.case, c.price, _range(c.predicted), f"{_range(c.measured)} {c.unit}", c.how, f"{c.error:+.0%}", c.verdict]
+        for c in checks
+    ]
+    say.table(["case", "prices", "predicted", "published", "how", "error", "verdict"], rows)
+    say.say("good: within 25 %; rough: within a factor 2; bracketed: the ranges meet, but one is wide; bad: the rest")
+    return checks
+
+
+def _range(value: Range) -> str:
+    low, high = (f"{end:.4g}" for end in value)
+    return low if low == high else f"{low} to {high}"
 
 
 def show(report: EnergyReport, say: Console) -> None:

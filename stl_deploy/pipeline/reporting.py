@@ -13,6 +13,7 @@ from stl_deploy.config import RunConfig
 from stl_deploy.console import Console
 from stl_deploy.data import load_dataset
 from stl_deploy.energy.report import Accuracy, Parity, Raster, ReportData, Thresholds, render_report, report_json
+from stl_deploy.energy.validate import validate
 from stl_deploy.errors import InputError
 from stl_deploy.files import read_json, write_json, write_text
 from stl_deploy.graph.lower import lower
@@ -59,6 +60,7 @@ def _gather(run_dir: Path) -> ReportData:
             raster_sample="the first test image",
             parity=[Parity(**row) for row in verified["rows"]["parity"]],
             energy=read_json(run_dir / "energy.json"),
+            validation=[check.as_dict() for check in validate()],
             assumptions=verified["assumptions"],
             environment=manifest["versions"],
         )

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stl_deploy.energy.count import ActivityCounter, nonzero_by_position
+from stl_deploy.energy.count import ActivityCounter, nonzero_by_sample
 from stl_deploy.energy.counts import Counts
 from stl_deploy.energy.memory import memory_of
 from stl_deploy.errors import InputError
@@ -191,7 +191,8 @@ def test_several_spikes_per_step_are_counted_and_make_macs() -> None:
 
 def test_more_rows_than_a_byte_can_hold() -> None:
     events = np.ones((600, 2, 3), np.bool_)
-    assert nonzero_by_position(events).tolist() == [1200, 1200, 1200]
+    assert nonzero_by_sample(events).tolist() == [[600] * 3] * 2
+    assert nonzero_by_sample(events[:255]).tolist() == [[255] * 3] * 2
 
 
 def test_a_counter_that_saw_nothing_says_so() -> None:

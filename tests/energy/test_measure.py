@@ -62,6 +62,7 @@ def test_the_keys_are_those_of_the_contract() -> None:
         "models",
         "model_range",
         "ann_twin",
+        "per_sample",
         "break_even",
         "assumptions",
         "unpriced",
@@ -207,3 +208,24 @@ def test_loops_are_named_in_the_assumptions_and_mere_delays_are_not(back: str, l
 def test_no_time_steps_are_refused() -> None:
     with pytest.raises(InputError, match="T, B >= 1"):
         measure_energy(net(), spikes(T=0))
+
+
+def test_samples_differ_and_classes_are_told_apart() -> None:
+    net = program(start((2,)), linear("l", "in", np.ones((3, 2))), lif("n", "l", (3,)))
+    x = f32([[[1, 1], [1, 0], [0, 0]]])
+    labels = np.array([7, 7, 2])
+    data = measure_energy(net, x, labels=labels, chunk=2).as_dict()
+    assert data["per_sample"]["synops_AC"] == {"mean": 3, "std": pytest.approx(6**0.5), "min": 0, "max": 6}
+    assert data["per_sample"]["spikes"]["mean"] == 2
+    assert list(data["per_class"]) == ["2", "7"]
+    assert data["per_class"]["7"]["samples"] == 2
+    assert data["per_class"]["7"]["synops_AC"] == {"mean": 4.5, "std": 1.5, "min": 3, "max": 6}
+    assert data["per_class"]["2"]["spikes"]["max"] == 0
+    assert "per_class" not in measure_energy(net, x).as_dict()
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 99])
+def test_samples_add_up_to_the_totals(chunk: int) -> None:
+    data = measure_energy(net(), spikes(), chunk=chunk).as_dict()
+    for measure in ("synops_AC", "synops_MAC", "spikes"):
+        assert data["per_sample"][measure]["mean"] * data["batch"] == pytest.approx(data["totals"][measure])
