@@ -1,0 +1,76 @@
+"""The command line's verbs as Python functions, under the same names.
+
+    from stl_deploy import verbs
+    verbs.export(Path("runs/digits"), "onnx", Path("net.onnx"))
+
+Each is imported when it is first asked for, so a conversion does not wait for torch. ``eval`` is `evaluate`, since
+Python has an ``eval`` of its own.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stl_deploy.exporters.lava.environment import install as lava_install
+    from stl_deploy.pipeline.checking import check
+    from stl_deploy.pipeline.configs import configure
+    from stl_deploy.pipeline.costing import energy
+    from stl_deploy.pipeline.exporting import export
+    from stl_deploy.pipeline.folding import fold
+    from stl_deploy.pipeline.reporting import report
+    from stl_deploy.pipeline.run import run
+    from stl_deploy.pipeline.simulating import simulate
+    from stl_deploy.pipeline.surroundings import datasets, doctor, lava_status, prices, targets
+    from stl_deploy.pipeline.training import evaluate, train
+    from stl_deploy.pipeline.verifying import verify
+
+_HOME = {
+    "check": "pipeline.checking",
+    "configure": "pipeline.configs",
+    "datasets": "pipeline.surroundings",
+    "doctor": "pipeline.surroundings",
+    "energy": "pipeline.costing",
+    "evaluate": "pipeline.training",
+    "export": "pipeline.exporting",
+    "fold": "pipeline.folding",
+    "lava_install": "exporters.lava.environment",
+    "lava_status": "pipeline.surroundings",
+    "prices": "pipeline.surroundings",
+    "report": "pipeline.reporting",
+    "run": "pipeline.run",
+    "simulate": "pipeline.simulating",
+    "targets": "pipeline.surroundings",
+    "train": "pipeline.training",
+    "verify": "pipeline.verifying",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has: {', '.join(_HOME)}")
+    found = getattr(import_module(f"stl_deploy.{_HOME[name]}"), "install" if name == "lava_install" else name)
+    globals()[name] = found
+    return found
+
+
+__all__ = [
+    "check",
+    "configure",
+    "datasets",
+    "doctor",
+    "energy",
+    "evaluate",
+    "export",
+    "fold",
+    "lava_install",
+    "lava_status",
+    "prices",
+    "report",
+    "run",
+    "simulate",
+    "targets",
+    "train",
+    "verify",
+]
