@@ -20,7 +20,9 @@ lint: $(VENV)/.dev ## style
 	$(BIN)/ruff format --check $(SOURCES)
 
 types: $(VENV)/.dev ## type annotations, strictly
-	$(BIN)/mypy -p stl_deploy
+	@rm -rf build/types && mkdir -p build/types/stl_deploy
+	@ln -s $(CURDIR)/stl_deploy/* $(CURDIR)/exporters $(CURDIR)/energy build/types/stl_deploy/
+	MYPYPATH=build/types $(BIN)/mypy -p stl_deploy
 
 check: lint types test ## everything that must hold before a change is taken
 
@@ -30,27 +32,18 @@ lava: $(VENV)/.dev ## Lava's side environment, if a Python 3.10 is on the machin
 clean: ## remove the virtual environment and caches (run folders stay)
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-# A strict editable install lays the three packages out as the wheel does, so type checkers see them;
-# it must be renewed when files come or go, hence the list of files as prerequisite.
-FILES := $(shell find stl_deploy exporters energy -type f -not -name '*.pyc' | sort)
-STAMP := $(VENV)/.files-$(shell printf '%s' '$(FILES)' | cksum | cut -d' ' -f1)
-
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "stl-deploy needs Python 3.11 or newer; found $$($(PYTHON) --version). Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
-$(STAMP): $(VENV)/bin/python pyproject.toml
-	@rm -f $(VENV)/.files-* $(VENV)/.installed $(VENV)/.dev
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml
+	@echo "installing stl-deploy into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet -e .
 	@touch $@
 
-$(VENV)/.installed: $(STAMP)
-	@if [ ! -f $(VENV)/.dev ]; then echo "installing stl-deploy into $(VENV) ..."; \
-	  $(BIN)/python -m pip install --quiet -e . --config-settings editable_mode=strict; fi
-	@touch $@
-
-$(VENV)/.dev: $(STAMP)
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml
 	@echo "installing stl-deploy and its development tools into $(VENV) ..."
-	$(BIN)/python -m pip install --quiet -e '.[dev]' --config-settings editable_mode=strict
-	@touch $@
+	@$(BIN)/python -m pip install --quiet -e '.[dev]'
+	@touch $@ $(VENV)/.installed
