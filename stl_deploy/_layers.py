@@ -27,28 +27,34 @@ from stl_deploy.neuron import LIF
 
 @dataclass
 class Build:
-    """What building has come to: the shape so far, the layer before, and whether values are spikes."""
+    """What building has come to: the shape so far, the layer before, and whether values are spikes.
+
+    count: layers in all.
+    """
 
     neuron: NeuronConfig
     mode: Mode
     classes: int
+    count: int
     shape: tuple[int, ...]
     previous: LayerSpec | None = None
     spikes: bool = False
+    index: int = field(default=0, init=False)
     where: str = field(default="", init=False)
 
     def fail(self, reason: str) -> ConfigError:
         """The error for the layer being built."""
         return ConfigError(f"{self.where}: {reason}")
 
-    def finish(self, count: int) -> None:
+    def finish(self) -> None:
         """Check that the network is whole."""
         if not isinstance(self.previous, VoteSpec):
-            raise ConfigError(f"network.{count - 1}: the last layer is not a vote; a network ends with lif, vote")
+            raise ConfigError(f"network.{self.count - 1}: the last layer is not a vote; a network ends with lif, vote")
 
 
 def build_layer(build: Build, index: int, spec: LayerSpec) -> nn.Module:
     """The module of one layer; moves ``build`` past it. Raises ConfigError naming the layer and the shapes."""
+    build.index = index
     build.where = f"network.{index} ({spec.kind})"
     if isinstance(build.previous, VoteSpec):
         raise build.fail("a layer after the vote; the vote is the last layer")
@@ -108,7 +114,7 @@ def _norm(build: Build, spec: NormSpec) -> nn.Module:
 
 def _lif(build: Build, spec: LifSpec) -> nn.Module:
     if build.mode == "ann":
-        return nn.ReLU()
+        return nn.Identity() if build.index == build.count - 2 else nn.ReLU()
     neuron = build.neuron
     by_shape = neuron.linear_granularity if len(build.shape) == 1 else neuron.conv_granularity
     try:

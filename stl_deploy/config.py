@@ -142,7 +142,7 @@ class TrainConfig(_Section):
     """How it is trained.
 
     mode: ``stl`` weights and thresholds; ``sl`` weights only; ``tl`` thresholds only, all weights (batch norm's
-    scale and shift too) stay as drawn; ``ann`` ReLU in place of the neurons and the image shown once.
+    scale and shift too) stay as drawn; ``ann`` ReLUs and a linear readout, and the image is shown once.
     lr_decay: factor on the learning rate per epoch. threshold_lr_multiplier: of thresholds against weights.
     loss: ``mse`` between rates and one-hot labels (the paper), or ``ce`` cross-entropy on rates times ``ce_scale``.
     """

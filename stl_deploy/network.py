@@ -34,7 +34,8 @@ class Network(nn.Module):
 
     Built from ``config.network``, ``config.neuron`` and ``config.train.mode``; weights are drawn from torch's global
     generator. Layers are named by kind and count: conv1, norm1, lif1, pool1, ..., linear1, vote. In mode ``ann`` every
-    LIF is a ReLU of the same name. The mode decides what learns:
+    LIF is a ReLU of the same name, but for the last: the readout is linear, as in any classifier (behind a ReLU, whole
+    classes die in training, and the baseline would be a straw man). The mode decides what learns:
 
     - ``stl`` everything; ``ann`` everything;
     - ``sl`` all but the thresholds;
@@ -51,14 +52,14 @@ class Network(nn.Module):
         self.mode: Mode = config.train.mode
         self.layers = nn.ModuleDict()
         self.shapes: dict[str, Shape] = {}
-        build = Build(config.neuron, self.mode, classes, input_shape)
+        build = Build(config.neuron, self.mode, classes, len(config.network), input_shape)
         counts: dict[str, int] = {}
         for index, spec in enumerate(config.network):
             module = build_layer(build, index, spec)
             name = _name(spec, counts)
             self.layers[name] = module
             self.shapes[name] = build.shape
-        build.finish(len(config.network))
+        build.finish()
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(_learns(self.mode, name))
 
@@ -90,7 +91,7 @@ class Network(nn.Module):
 
     @property
     def activations(self) -> tuple[str, ...]:
-        """Names of the LIF layers, or of the ReLUs that stand in for them."""
+        """Names of the LIF layers, or of the ReLUs that stand in for them (not the linear readout)."""
         return tuple(name for name, layer in self.layers.items() if isinstance(layer, LIF | nn.ReLU))
 
     @torch.no_grad()
