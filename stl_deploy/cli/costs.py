@@ -33,6 +33,9 @@ def energy(
     ] = None,
     input_coding: Annotated[str | None, typer.Option(help="spikes, graded or analog.")] = None,
     dialect: DialectOption = None,
+    ann: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="A run of the same network trained with --mode ann: the twin.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="DIR", help="Write energy.json there.")
     ] = None,
@@ -50,7 +53,14 @@ def energy(
             emit_json([check.as_dict() for check in checks])
         return
     result = costing.energy(
-        source, input_file, prices=price, input_coding=input_coding, dialect=dialect, output=output, say=console()
+        source,
+        input_file,
+        prices=price,
+        input_coding=input_coding,
+        dialect=dialect,
+        ann=ann,
+        output=output,
+        say=console(),
     )
     if json:
         emit_json(result.as_dict())

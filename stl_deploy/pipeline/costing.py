@@ -6,14 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from stl_deploy.console import Console
 from stl_deploy.energy.bill import Priced
 from stl_deploy.energy.measure import DEFAULT_PRICES, EnergyReport, measure_energy
 from stl_deploy.energy.pricelist import Range
+from stl_deploy.energy.twin import AnnTwin
 from stl_deploy.energy.validate import Check
 from stl_deploy.energy.validate import validate as check_all
 from stl_deploy.errors import InputError
 from stl_deploy.files import read_input, write_json
+from stl_deploy.graph.program import Program
 from stl_deploy.pipeline.source import TEST_INPUT, Source, open_program, open_source
 
 FILE = "energy.json"
@@ -26,12 +31,13 @@ def energy(
     prices: Sequence[str] | None = None,
     input_coding: str | None = None,
     dialect: str | None = None,
+    ann: Path | None = None,
     output: Path | None = None,
     say: Console | None = None,
 ) -> EnergyReport:
     """Count a network's activity on an input npz and price it; with ``output`` write energy.json in that folder.
 
-    input_file: None takes a run folder's own test images.
+    input_file: None takes a run folder's own test images. ann: the run folder of an ANN of the same topology.
 
     Raises InputError or ConfigError for a bad source, input, coding or price list.
     """
@@ -39,14 +45,27 @@ def energy(
     opened = open_source(source)
     program = open_program(opened, dialect)
     x, labels = read_input(_input_of(opened, input_file))
+    twin = None if ann is None else _twin(program, ann, x, labels)
     report = measure_energy(
-        program, x, input_coding=input_coding, prices=prices or DEFAULT_PRICES, source=source.name, labels=labels
+        program,
+        x,
+        input_coding=input_coding,
+        prices=prices or DEFAULT_PRICES,
+        source=source.name,
+        labels=labels,
+        twin=twin,
     )
     show(report, say)
     if output is not None:
         write_json(output / FILE, report.as_dict())
         say.say(f"written: {output / FILE}")
     return report
+
+
+def _twin(program: Program, ann: Path, x: NDArray[Any], labels: NDArray[np.int64] | None) -> AnnTwin:
+    from stl_deploy.pipeline.ann import measure_twin  # torch
+
+    return measure_twin(program, ann, x, labels)
 
 
 def _input_of(source: Source, given: Path | None) -> Path:

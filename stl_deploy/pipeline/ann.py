@@ -1,0 +1,68 @@
+"""The ANN twin of a network: the zeros that a trained one really has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stl_deploy.energy.taps import dense_macs, fan_out, input_shape
+from stl_deploy.energy.twin import AnnTwin
+from stl_deploy.errors import InputError
+from stl_deploy.graph.program import Conv, Linear, Program
+from stl_deploy.model_file import load_network
+from stl_deploy.network import Network
+
+_CHUNK = 64
+
+
+@torch.no_grad()
+def measure_twin(program: Program, run_dir: Path, x: NDArray[Any], labels: NDArray[np.int64] | None = None) -> AnnTwin:
+    """MACs on non-zero inputs of the ANN trained in ``run_dir``, over the samples of ``x`` ``[T, B, *shape]``.
+
+    An input that repeats itself is one frame; else the ANN sees all T. Layers are matched to the
+    program's weighted nodes by name. Raises InputError if the run is no ANN or of another topology.
+    """
+    network, config = load_network(run_dir)
+    if config.train.mode != "ann":
+        raise InputError(f"{run_dir}: trained in mode {config.train.mode}; an ANN twin is trained with --mode ann")
+    nodes = {node.name: node for node in program.nodes if isinstance(node, Linear | Conv)}
+    before = _inputs_of(network)
+    missing = sorted(set(nodes) - set(before))
+    if missing:
+        raise InputError(f"{run_dir}: no layer '{missing[0]}' (it has: {', '.join(before)}); train the same network")
+    frames = x[:1] if bool((x == x[:1]).all()) else x
+    active = right = 0
+    for start in range(0, frames.shape[1], _CHUNK):
+        part = torch.from_numpy(np.ascontiguousarray(frames[:, start : start + _CHUNK], np.float32))
+        outputs: dict[str, Tensor] = {"": part}
+        votes = network(part, lambda name, y, kept=outputs: kept.__setitem__(name, y))
+        active += sum(_active(run_dir, node, outputs[before[name]]) for name, node in nodes.items())
+        right += 0 if labels is None else _right(votes, labels[start : start + _CHUNK])
+    passes = frames.shape[0] * frames.shape[1]
+    accuracy = None if labels is None else right / frames.shape[1]
+    macs = sum(dense_macs(node) for node in nodes.values()) * passes
+    return AnnTwin(active, macs, passes, f"{run_dir.name}, trained in mode ann", accuracy)
+
+
+def _inputs_of(network: Network) -> Mapping[str, str]:
+    """For each layer the one whose output it reads; the first reads the input, ''."""
+    names = list(network.layers)
+    return dict(zip(names, ["", *names[:-1]], strict=True))
+
+
+def _active(run_dir: Path, node: Linear | Conv, x: Tensor) -> int:
+    shape = input_shape(node)
+    if tuple(x.shape[2:]) != shape:
+        raise InputError(f"{run_dir}: '{node.name}' reads {list(x.shape[2:])}, in the spiking network {list(shape)}")
+    events = (x != 0).sum(dim=(0, 1)).numpy()
+    return int((events * fan_out(node)).sum())
+
+
+def _right(votes: Tensor, labels: NDArray[np.int64]) -> int:
+    return int((votes.mean(0).argmax(-1).numpy() == labels).sum())

@@ -1,0 +1,93 @@
+"""A trained ANN twin: its non-zero MACs against a dense count with torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stl_deploy.energy import measure_energy
+from stl_deploy.errors import InputError
+from stl_deploy.graph.program import Program, Reshape, Source
+from stl_deploy.model_file import load_network
+from stl_deploy.pipeline.ann import measure_twin
+from stl_deploy.pipeline.configs import configure
+from stl_deploy.pipeline.training import train
+from tests.energy.nets import conv, f32, lif, linear, pool, program, start
+
+NETWORK = (
+    'network=[{"kind": "conv", "channels": 3, "kernel": 3, "padding": 1}, {"kind": "norm"}, {"kind": "lif"}, '
+    '{"kind": "pool", "op": "avg"}, {"kind": "flatten"}, {"kind": "linear", "features": 20}, {"kind": "lif"}, '
+    '{"kind": "vote", "population": 2}]'
+)
+
+
+def spiking() -> Program:
+    nodes = (
+        start((1, 8, 8)),
+        conv("conv1", "in", np.ones((3, 1, 3, 3)), (1, 8, 8), padding=((1, 1), (1, 1))),
+        lif("lif1", "conv1", (3, 8, 8)),
+        pool("pool1", "lif1", (3, 8, 8), divisor=4),
+    )
+    flat = Reshape(name="flat", shape=(48,), sources=(Source("pool1"),), input_shape=(3, 4, 4))
+    rest = (linear("linear1", "flat", np.ones((20, 48))), lif("lif2", "linear1", (20,)))
+    return program(*nodes, flat, *rest, linear("vote", "lif2", np.ones((10, 20))))
+
+
+@pytest.fixture(scope="module")
+def ann(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("twin") / "ann"
+    train(configure("digits", ("train.mode=ann", "train.epochs=1", NETWORK)), folder)
+    return folder
+
+
+def image(steps: int = 1) -> np.ndarray:
+    one = np.random.default_rng(0).integers(0, 3, (1, 70, 1, 8, 8)) / 2
+    return f32(np.repeat(one, steps, axis=0))
+
+
+@torch.no_grad()
+def dense(folder: Path, x: np.ndarray) -> int:
+    """Events times fan-out, as a convolution and a product of ones."""
+    network, _ = load_network(folder)
+    outputs: dict[str, torch.Tensor] = {}
+    network(torch.from_numpy(x), outputs.__setitem__)
+    first = torch.from_numpy((x != 0).astype(np.float32))[0]
+    total = torch.nn.functional.conv2d(first, torch.ones(3, 1, 3, 3), padding=1).sum().item()
+    total += 20 * (outputs["flatten1"] != 0).sum().item() + 10 * (outputs["lif2"] != 0).sum().item()
+    return round(total)
+
+
+def test_zeros_are_counted_in_the_trained_twin(ann: Path) -> None:
+    x = image()
+    twin = measure_twin(spiking(), ann, x, np.zeros(70, np.int64))
+    assert twin.macs_nonzero == dense(ann, x)
+    assert 0.05 < twin.fraction < 1
+    assert twin.samples == 70
+    assert twin.accuracy is not None
+    report = measure_energy(spiking(), image(4), twin=twin).as_dict()
+    assert report["ann_twin"]["label"] == "measured"
+    assert report["ann_twin"]["macs_zero_skipping"][0] == twin.macs_nonzero / 70
+
+
+def test_a_repeated_input_is_one_frame_and_a_changing_one_is_not(ann: Path) -> None:
+    assert measure_twin(spiking(), ann, image(3)) == measure_twin(spiking(), ann, image())
+    changing = np.concatenate([image(), image() * 0])
+    assert measure_twin(spiking(), ann, changing).samples == 140
+
+
+def test_another_topology_is_refused(ann: Path) -> None:
+    other = program(start((1, 8, 8)), conv("conv9", "in", np.ones((3, 1, 3, 3)), (1, 8, 8)))
+    with pytest.raises(InputError, match="no layer 'conv9'"):
+        measure_twin(other, ann, image())
+    other = program(start((2, 8, 8)), conv("conv1", "in", np.ones((3, 2, 3, 3)), (2, 8, 8)))
+    with pytest.raises(InputError, match=r"'conv1' reads \[1, 8, 8\], in the spiking network \[2, 8, 8\]"):
+        measure_twin(other, ann, image())
+
+
+def test_a_spiking_run_is_no_ann_twin(tmp_path: Path) -> None:
+    train(configure("digits", ("train.epochs=1", NETWORK)), tmp_path / "snn")
+    with pytest.raises(InputError, match="trained in mode stl; an ANN twin is trained with --mode ann"):
+        measure_twin(spiking(), tmp_path / "snn", image())
