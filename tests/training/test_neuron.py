@@ -109,6 +109,28 @@ def test_spikes_equal_numpy_float32_bit_for_bit(beta, training):
         assert np.array_equal(layer(tensor).detach().numpy(), expected)
 
 
+@pytest.mark.parametrize("beta", [0.3, 0.937])
+def test_the_membrane_is_rounded_after_the_product_and_after_the_sum(beta):
+    """θ is the float32 membrane itself, so that a contracted multiply-add would miss ties or fire one ulp early."""
+    rng = np.random.default_rng(5)
+    x = rng.uniform(0.1, 1, size=(6, 1, 20_000)).astype(np.float32)
+    v = np.zeros(x.shape[1:], np.float32)
+    for current in x:
+        v = np.float32(beta) * v + current
+    contracted = np.zeros(x.shape[1:], np.float64)
+    for current in x:
+        contracted = (np.float64(np.float32(beta)) * contracted + current).astype(np.float32).astype(np.float64)
+    assert (contracted != v).any()
+    for theta, fires in ((v, True), (np.nextafter(v, np.float32(np.inf)), False)):
+        layer = LIF((20_000,), parametrisation="raw", decay=beta)
+        with torch.no_grad():
+            layer.threshold_parameter.copy_(torch.from_numpy(theta[0]))
+            spikes = layer(torch.from_numpy(x))[:, 0]
+        first = spikes[:-1].sum(0) == 0
+        assert first.sum() > 1000
+        assert bool((spikes[-1, first] == float(fires)).all())
+
+
 def test_a_tie_fires():
     layer = LIF((1,), threshold=1.0, decay=0.5)
     x = torch.tensor([0.5, 0.75, 0.5, 0.5]).reshape(4, 1, 1)

@@ -68,6 +68,27 @@ def test_the_picked_weights_come_back_and_give_the_same_test_result(tiny, tmp_pa
     assert model_facts(tmp_path)["test"]["accuracy"] == result.test.accuracy
 
 
+def test_the_model_is_the_picked_epochs_not_the_last(tiny, tmp_path, monkeypatch):
+    one = train(apply_overrides(tiny, ["train.epochs=1"]), tmp_path / "one")
+    monkeypatch.setattr(train_module, "_better", lambda *_: False)
+    three = train(tiny, tmp_path / "three")
+    assert three.epoch == 1
+    assert three.test == one.test
+    assert _same(_weights(tmp_path / "three"), _weights(tmp_path / "one"))
+    assert _same(three.network.state_dict(), _weights(tmp_path / "three"))
+
+
+def test_the_learning_rate_decays_by_epoch(tiny, tmp_path):
+    config = apply_overrides(tiny, ["train.lr_decay=0.5"])
+    train(config, tmp_path)
+    assert [record["lr"] for record in _metrics(tmp_path)] == [0.01, 0.005, 0.0025]
+    train(apply_overrides(config, ["train.lr_decay=1e-9", "train.epochs=1"]), tmp_path)
+    first = _last(tmp_path)
+    train(apply_overrides(config, ["train.lr_decay=1e-9"]), tmp_path, resume=True)
+    name = "model/layers.linear1.weight"
+    assert (first[name] - _last(tmp_path)[name]).abs().max() < 1e-6
+
+
 def test_same_seed_same_bits_other_seed_other_bits(tiny, tmp_path):
     state = torch.random.get_rng_state()
     train(tiny, tmp_path / "a")
