@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from stl_deploy._threads import sleep_when_idle
 from stl_deploy.cli import output
 from stl_deploy.errors import StlDeployError
 
@@ -15,6 +16,7 @@ _INTERNAL = 70
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 a check failed, 2 wrong call or input."""
+    sleep_when_idle()
     arguments = list(sys.argv[1:] if argv is None else argv)
     output.settings.debug = _take(arguments, "--debug")
     output.settings.quiet = _take(arguments, "-q", "--quiet")

@@ -82,6 +82,15 @@ def test_help_does_not_wait_for_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_idle_threads_sleep_in_a_call_of_the_command_line() -> None:
+    code = (
+        "import os\nfrom stl_deploy.cli import main\ntry:\n    main(['targets', '-q'])\n"
+        "except SystemExit:\n    assert os.environ['OMP_WAIT_POLICY'] == 'passive'"
+    )
+    environment = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
 def test_converting_a_nir_file_does_not_wait_for_torch(run_dir: Path, tmp_path: Path) -> None:
     arguments = ["export", str(run_dir / "net.nir"), "--to", "onnx", "-o", str(tmp_path / "n.onnx")]
     code = (
