@@ -70,9 +70,6 @@ def _wait(worker: subprocess.Popen[bytes], folder: Path, deadline: float, progre
     while worker.poll() is None:
         if time.monotonic() > end:
             raise ToolError(f"Lava was ended after the deadline of {deadline:g} s{_reason(folder)}")
-        crash = _model_crash(folder)
-        if crash is not None:
-            raise ToolError(f"a process of the Lava model failed ({crash}), which leaves Lava hanging; it was ended")
         if progress is not None:
             shown = _show(folder, shown, progress)
         time.sleep(_POLL_SECONDS)
@@ -89,24 +86,9 @@ def _show(folder: Path, shown: int, progress: Progress) -> int:
     return int(now["done"])
 
 
-def _model_crash(folder: Path) -> str | None:
-    """The last line of a traceback that a model process printed, if one did: Lava itself waits on forever."""
-    if (folder / "failure.json").is_file():
-        return None
-    lines = _errors(folder)
-    if not any(line.startswith("Traceback (most recent call last)") for line in lines):
-        return None
-    last = lines[-1]
-    return last if last and not last.startswith((" ", "Traceback")) else None
-
-
-def _errors(folder: Path) -> list[str]:
-    text = (folder / "errors.txt").read_bytes()[-20_000:].decode("utf-8", "replace")
-    return text.rstrip().splitlines()
-
-
 def _reason(folder: Path) -> str:
-    lines = _errors(folder)
+    text = (folder / "errors.txt").read_bytes()[-20_000:].decode("utf-8", "replace")
+    lines = text.rstrip().splitlines()
     return f" (its last words: {lines[-1][:200]})" if lines else ""
 
 

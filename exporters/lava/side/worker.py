@@ -123,6 +123,9 @@ def run_concatenated(
         sinks.append(sink)
     config = Loihi2SimCfg(select_tag="fixed_pt")
     held = hold_biases(net) if alone else {}
+    over = threading.Event()
+    watch = threading.Thread(target=watch_models, args=(net, folder, over), daemon=True)
+    watch.start()
     try:
         done = 0
         while done < total:
@@ -134,12 +137,27 @@ def run_concatenated(
                 variable.set(bias)
             report(done / total)
     finally:
+        over.set()
+        watch.join()
         net.stop()
     places = spiking_places(net_path)
     return {
         f"layer{place}": collect(sink.path, sink.shape, latency, steps, samples)
         for latency, (place, sink) in enumerate(zip(places, sinks, strict=True), start=1)
     }
+
+
+def watch_models(net: Any, folder: str, over: threading.Event) -> None:
+    """End the worker if a model's process has raised: Lava itself would wait for it forever."""
+    while not over.wait(0.2):
+        infrastructure = getattr(getattr(net, "runtime", None), "_messaging_infrastructure", None)
+        for actor in getattr(infrastructure, "actors", ()):
+            if actor.exception:
+                error, _ = actor.exception
+                write_json(
+                    os.path.join(folder, "failure.json"), {"reason": f"in a model, {type(error).__name__}: {error}"}
+                )
+                os._exit(1)
 
 
 def hold_biases(net: Any) -> dict[int, Any]:

@@ -80,12 +80,6 @@ FAILURES = {
     "told": ("put('failure.json', {'reason': 'ValueError: bad net'}); sys.exit(1)", 60.0, "could not run.*bad net"),
     "no result": ("put('done.json', {})", 60.0, "result cannot be read"),
     "garbage": ("put('spikes.npz', 1); put('done.json', {})", 60.0, "result cannot be read"),
-    "model crash": (
-        "child()\nsys.stderr.write('Traceback (most recent call last)\\n  File x\\nValueError: vth\\n')\n"
-        "sys.stderr.flush(); time.sleep(600)",
-        60.0,
-        "model failed .ValueError: vth",
-    ),
     "deaf": ("import signal; signal.signal(15, signal.SIG_IGN); time.sleep(600)", 1.0, "after the deadline"),
 }
 
