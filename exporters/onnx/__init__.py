@@ -1,7 +1,8 @@
 """Program to ONNX in standard operators, and such files back in ONNX Runtime, spike for spike."""
 
 from stl_deploy.exporters.onnx.export import export_onnx
-from stl_deploy.exporters.onnx.interface import Form, Interface, StateTensor
+from stl_deploy.exporters.onnx.int8 import to_int8
+from stl_deploy.exporters.onnx.interface import Form, Interface, Precision, StateTensor
 from stl_deploy.exporters.onnx.model import OnnxModel, OnnxStream
 
-__all__ = ["Form", "Interface", "OnnxModel", "OnnxStream", "StateTensor", "export_onnx"]
+__all__ = ["Form", "Interface", "OnnxModel", "OnnxStream", "Precision", "StateTensor", "export_onnx", "to_int8"]

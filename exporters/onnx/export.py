@@ -14,7 +14,8 @@ from typing import get_args
 from onnx import ModelProto, ValueInfoProto, helper
 
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.onnx.interface import Form, Interface, StateTensor
+from stl_deploy.exporters.onnx.int8 import to_int8
+from stl_deploy.exporters.onnx.interface import Form, Interface, Precision, StateTensor
 from stl_deploy.exporters.onnx.scope import Dims, Scope, floats
 from stl_deploy.exporters.onnx.sequence import sequence_nodes
 from stl_deploy.exporters.onnx.states import States
@@ -31,6 +32,7 @@ def export_onnx(
     path: Path,
     *,
     form: Form = "sequence",
+    precision: Precision = "float32",
     record: bool = True,
     provenance: Mapping[str, str] | None = None,
     external_above: int = MAX_MODEL_BYTES,
@@ -40,20 +42,27 @@ def export_onnx(
     form: ``sequence`` takes ``[T, B, *shape]`` for each Input node and gives ``[T, B, *shape]`` for each Output
     node, T and B free; ``step`` takes and gives one time step ``[B, *shape]``, with every state an input
     ``state__<node>__<kind>`` and an output ``next__<node>__<kind>``. Tensors have their NIR node's name.
+    precision: of the synapses. ``exact`` adds up in float64 and rounds once, as ``run(..., double=True)`` does: for
+    weights on no grid. ``int8`` keeps weights as 8 bits: the file computes what `to_int8` makes of the Program.
     record: every spiking node's spikes are outputs ``spikes__<node>`` too.
     provenance: kept in the metadata (source file, its hash). external_above: bytes of weights above which
     they go to a file beside the model.
-    Raises InputError for an unknown form or a folder that cannot be written, UnsupportedError for a delay too
-    long to be kept.
+    Raises InputError for an unknown form or precision, a graph without weights in int8, or a folder that cannot be
+    written; UnsupportedError for a delay too long to be kept.
     """
     if form not in get_args(Form):
         raise InputError(f"no ONNX form {form!r}; accepted: sequence, step")
-    scope = Scope()
-    model = _model(scope, program, form, record, provenance or {})
+    if precision not in get_args(Precision):
+        raise InputError(f"no ONNX precision {precision!r}; accepted: {', '.join(get_args(Precision))}")
+    program, weights = to_int8(program) if precision == "int8" else (program, {})
+    scope = Scope(double=precision == "exact", int8=weights)
+    model = _model(scope, program, form, precision, record, provenance or {})
     return write_model(model, scope.weights, path, external_above)
 
 
-def _model(scope: Scope, program: Program, form: Form, record: bool, provenance: Mapping[str, str]) -> ModelProto:
+def _model(
+    scope: Scope, program: Program, form: Form, precision: Precision, record: bool, provenance: Mapping[str, str]
+) -> ModelProto:
     names = _reserve(scope, program)
     states = States(scope, lambda node, kind: f"state__{node}__{kind}", lambda node, kind: f"next__{node}__{kind}")
     if form == "sequence":
@@ -76,6 +85,7 @@ def _model(scope: Scope, program: Program, form: Form, record: bool, provenance:
     )
     interface = Interface.now(
         form=form,
+        precision=precision,
         dt=program.dt,
         inputs={node.name: names[node.name] for node in program.inputs},
         outputs={node.name: names[node.name] for node in program.outputs},

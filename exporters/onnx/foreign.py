@@ -21,9 +21,9 @@ MAX_DATA_BYTES = 16 * 2**30
 MAX_ELEMENTS = 2**28
 """The largest input or state of one sample."""
 _OPERATORS = frozenset(
-    {"Add", "Cast", "Clip", "Concat", "ConstantOfShape", "Conv", "Div", "Expand", "Floor", "Gather", "Gemm"}
-    | {"Greater", "GreaterOrEqual", "Identity", "Max", "Mul", "Reshape", "Scan", "Shape", "Slice", "Squeeze", "Sub"}
-    | {"Unsqueeze", "Where"}
+    {"Add", "Cast", "Clip", "Concat", "ConstantOfShape", "Conv", "DequantizeLinear", "Div", "Expand", "Floor", "Gather"}
+    | {"Gemm", "Greater", "GreaterOrEqual", "Identity", "MatMul", "Max", "Mul", "Pad", "QuantizeLinear", "Reshape"}
+    | {"Scan", "Shape", "Slice", "Squeeze", "Sub", "Unsqueeze", "Where"}
 )
 
 

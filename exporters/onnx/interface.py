@@ -17,6 +17,8 @@ from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Floats
 
 Form = Literal["sequence", "step"]
+Precision = Literal["float32", "exact", "int8"]
+"""``exact``: synaptic sums in float64, rounded once. ``int8``: weights of 8 bits."""
 PREFIX = "stl_deploy."
 FORMAT = 1
 """Version of this metadata; a reader refuses a later one."""
@@ -45,7 +47,8 @@ class Interface(BaseModel):
     """Tensors by node name. sequence: ``[T, B, *shape]``; step: ``[B, *shape]``.
 
     spikes: the spiking nodes' outputs, empty if the file was written without them.
-    spiking: names of all spiking nodes. dt: the time step. provenance: as the caller gave it.
+    precision: of the synapses. spiking: names of all spiking nodes. dt: the time step.
+    provenance: as the caller gave it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -53,6 +56,7 @@ class Interface(BaseModel):
     format: int
     version: str
     form: Form
+    precision: Precision = "float32"
     dt: float
     inputs: dict[str, str]
     outputs: dict[str, str]

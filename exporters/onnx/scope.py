@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-Array = NDArray[np.float32] | NDArray[np.bool_]
+from stl_deploy.graph.program import Floats
+
+Array = NDArray[np.float32] | NDArray[np.bool_] | NDArray[np.int8] | NDArray[np.uint8]
 Dims = Sequence[int | str]
+
+
+@dataclass(frozen=True, eq=False)
+class Int8Weight:
+    """A weight as ``scale · values``: one scale, a power of two, for each output (the first axis).
+
+    spikes: what arrives are whole numbers from 0 to 127, so it may be kept as uint8.
+    """
+
+    values: NDArray[np.int8]
+    scale: Floats
+    spikes: bool
 
 
 class Names:
@@ -36,7 +51,12 @@ class Scope:
     whole-number constants (shapes, axes) to the graph that uses them, where shape inference sees them.
     """
 
-    def __init__(self, outer: Scope | None = None) -> None:
+    def __init__(
+        self, outer: Scope | None = None, *, double: bool = False, int8: Mapping[str, Int8Weight] | None = None
+    ) -> None:
+        """double: synapses and pools add up in float64. int8: weights to be kept as int8, by node."""
+        self.double: bool = outer.double if outer else double
+        self.int8: Mapping[str, Int8Weight] = outer.int8 if outer else int8 or {}
         self.values: Names = outer.values if outer else Names()
         self.labels: Names = outer.labels if outer else Names()
         self.weights: dict[str, Array] = outer.weights if outer else {}
@@ -54,7 +74,7 @@ class Scope:
         self.nodes.append(helper.make_node(kind, inputs, outputs, name=self.labels.fresh(label), **attributes))
 
     def weight(self, label: str, array: Array | np.float32) -> str:
-        """A constant of floats, or a pattern of bools; returns its name."""
+        """A constant array, or a number as one; returns its name."""
         name = self.values.fresh(label)
         self.weights[name] = array if isinstance(array, np.ndarray) else np.array(array, np.float32)
         return name

@@ -17,6 +17,8 @@ import math
 
 import numpy as np
 
+from stl_deploy.exporters.onnx.double import double_sum
+from stl_deploy.exporters.onnx.int8 import operands
 from stl_deploy.exporters.onnx.scope import Scope
 from stl_deploy.graph.program import Conv, Linear, Node, Output, Pool, Reshape, Scale, Shape
 
@@ -47,23 +49,23 @@ def memoryless(scope: Scope, node: Node, x: str, lead: str | None, output: str |
 
 
 def _linear(scope: Scope, node: Linear, x: str, lead: str | None, output: str | None) -> str:
-    operands = [scope.weight(f"{node.name}.weight", node.weight)]
-    if node.bias is not None:
-        operands.append(scope.weight(f"{node.name}.bias", node.bias))
     folded = len(node.input_shape) > 1 or lead is not None
     x = _fold(scope, node.name, x, node.input_shape[-1:]) if folded else x
-    y = scope.op("Gemm", [x, *operands], node.name, transB=1)
+    y = double_sum(scope, node, x) if scope.double else _gemm(scope, node, x)
     return _unfold(scope, node, y, lead, output, reshape=len(node.shape) > 1)
 
 
+def _gemm(scope: Scope, node: Linear, x: str) -> str:
+    return scope.op("Gemm", operands(scope, node, x), node.name, transB=1)
+
+
 def _conv(scope: Scope, node: Conv, x: str, lead: str | None, output: str | None) -> str:
-    operands = [scope.weight(f"{node.name}.weight", node.weight)]
-    if node.bias is not None:
-        operands.append(scope.weight(f"{node.name}.bias", node.bias))
     x = x if lead is None else _fold(scope, node.name, x, node.input_shape)
+    if scope.double:
+        return _unfold(scope, node, double_sum(scope, node, x), lead, output)
     y = scope.op(
         "Conv",
-        [x, *operands],
+        operands(scope, node, x),
         node.name,
         kernel_shape=node.weight.shape[2:],
         strides=node.stride,
@@ -76,9 +78,11 @@ def _conv(scope: Scope, node: Conv, x: str, lead: str | None, output: str | None
 
 def _pool(scope: Scope, node: Pool, x: str, lead: str | None, output: str | None) -> str:
     channels, reshaped = math.prod(node.input_shape[:-2]), len(node.input_shape) != 3
-    ones = scope.weight(f"{node.name}.window", np.ones((channels, 1, *node.kernel), np.float32))
     if lead is not None or reshaped:
         x = _fold(scope, node.name, x, (channels, *node.input_shape[-2:]))
+    if scope.double:
+        return _unfold(scope, node, double_sum(scope, node, x), lead, output, reshaped)
+    ones = scope.weight(f"{node.name}.window", np.ones((channels, 1, *node.kernel), np.float32))
     y = scope.op(
         "Conv",
         [x, ones],

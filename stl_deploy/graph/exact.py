@@ -24,6 +24,8 @@ from stl_deploy.graph.program import Conv, Delay, Floats, Input, Linear, Neuron,
 
 MANTISSA_BITS = 24
 """Integers up to 2^24 are exact in float32."""
+DOUBLE_BITS = 53
+"""Integers up to 2^53 are exact in float64."""
 
 
 @dataclass(frozen=True)
@@ -70,29 +72,34 @@ def input_grid(metadata: Mapping[str, Any]) -> Grid | None:
     return Grid(bits, float(bound))
 
 
-def prove_exact(program: Program) -> tuple[NodeProof, ...]:
-    """One proof for each node that adds or multiplies, in order; inputs as the program's metadata declares."""
-    grids = _grids(program)
-    proofs = []
-    for node in program.nodes:
-        if isinstance(node, Linear | Conv | Pool) or len(node.sources) > 1:
-            neuron = isinstance(node, Neuron)
-            proofs.append(_judge(node, _arriving(node, grids) if neuron else grids.get(node.name)))
-    return tuple(proofs)
+def prove_exact(program: Program, *, double: bool = False) -> tuple[NodeProof, ...]:
+    """One proof for each node that adds or multiplies, in order; inputs as the program's metadata declares.
+
+    double: for synapses and pools that add up in float64 and round once, which is a function of the exact sum alone;
+    other nodes then need no proof, for they add their sources up in the order of their edges.
+    """
+    known = grids(program)
+    kinds = Linear | Conv | Pool
+    nodes = [node for node in program.nodes if isinstance(node, kinds) or (len(node.sources) > 1 and not double)]
+    limit = DOUBLE_BITS if double else MANTISSA_BITS
+    return tuple(
+        _judge(node, _arriving(node, known) if isinstance(node, Neuron) else known.get(node.name), limit)
+        for node in nodes
+    )
 
 
-def _grids(program: Program) -> dict[str, Grid | None]:
+def grids(program: Program) -> dict[str, Grid | None]:
     """The grid of each node's output; a node in a loop without spikes has no entry, for what arrives is unbounded."""
-    grids: dict[str, Grid | None] = {node.name: SPIKES for node in program.spiking if not node.many}
-    waiting = [node for node in program.nodes if node.name not in grids]
-    while ready := [node for node in waiting if all(source.node in grids for source in node.sources)]:
-        grids |= {node.name: _output(node, _arriving(node, grids), program.metadata) for node in ready}
-        waiting = [node for node in waiting if node.name not in grids]
-    return grids
+    known: dict[str, Grid | None] = {node.name: SPIKES for node in program.spiking if not node.many}
+    waiting = [node for node in program.nodes if node.name not in known]
+    while ready := [node for node in waiting if all(source.node in known for source in node.sources)]:
+        known |= {node.name: _output(node, _arriving(node, known), program.metadata) for node in ready}
+        waiting = [node for node in waiting if node.name not in known]
+    return known
 
 
-def _arriving(node: Node, grids: Mapping[str, Grid | None]) -> Grid | None:
-    return _sum([grids.get(source.node) for source in node.sources])
+def _arriving(node: Node, known: Mapping[str, Grid | None]) -> Grid | None:
+    return _sum([known.get(source.node) for source in node.sources])
 
 
 def on_grid(x: NDArray[Any], grid: Grid) -> bool:
@@ -117,11 +124,12 @@ def fraction_bits(values: NDArray[Any]) -> int:
     return int((53 - exponent - lowest).max())
 
 
-def _judge(node: Node, grid: Grid | None) -> NodeProof:
+def _judge(node: Node, grid: Grid | None, limit: int) -> NodeProof:
     if grid is None:
         return NodeProof(node.name, False, None, "what arrives has no declared grid")
-    if grid.bits > MANTISSA_BITS:
-        return NodeProof(node.name, False, grid.bits, f"sums need {grid.bits:.1f} bits, float32 holds {MANTISSA_BITS}")
+    if grid.bits > limit:
+        kind = "float32" if limit == MANTISSA_BITS else "float64"
+        return NodeProof(node.name, False, grid.bits, f"sums need {grid.bits:.1f} bits, {kind} holds {limit}")
     return NodeProof(node.name, True, grid.bits, f"every partial sum fits in {grid.bits:.1f} bits")
 
 

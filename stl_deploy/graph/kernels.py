@@ -1,4 +1,8 @@
-"""What each memoryless node computes, on arrays ``[N, *shape]`` with time folded into N."""
+"""What each memoryless node computes, on arrays ``[N, *shape]`` with time folded into N.
+
+Sums are made in float32, or, where asked, in float64 from the float32 terms and then rounded once. Products of two
+float32 numbers are exact in float64, and so are sums of them that need no more than 53 bits.
+"""
 
 from __future__ import annotations
 
@@ -10,67 +14,71 @@ from numpy.typing import NDArray
 
 from stl_deploy.graph.program import Conv, Floats, Input, Linear, Node, Output, Pool, Reshape, Scale
 
+Sums = type[np.float32] | type[np.float64]
+"""The type in which terms are added up."""
 _PATCH_BYTES = 32 * 2**20
 """Convolution unfolds as many samples at a time as fit here: larger buys no speed, and memory is bounded."""
 
 
 @singledispatch
-def apply(node: Node, x: Floats) -> Floats:
+def apply(node: Node, x: Floats, sums: Sums = np.float32) -> Floats:
     """The output ``[N, *node.shape]`` of a memoryless node for input ``x`` ``[N, *input shape]``, float32."""
     raise TypeError(f"{type(node).__name__} is not memoryless")
 
 
 @apply.register(Input)
 @apply.register(Output)
-def _pass(node: Node, x: Floats) -> Floats:
+def _pass(node: Node, x: Floats, sums: Sums = np.float32) -> Floats:
     return x
 
 
 @apply.register
-def _linear(node: Linear, x: Floats) -> Floats:
-    y: Floats = x @ node.weight.T
+def _linear(node: Linear, x: Floats, sums: Sums = np.float32) -> Floats:
+    y = x.astype(sums, copy=False) @ node.weight.T.astype(sums, copy=False)
     if node.bias is not None:
         y += node.bias
-    return y
+    return y.astype(np.float32, copy=False)
 
 
 @apply.register
-def _scale(node: Scale, x: Floats) -> Floats:
+def _scale(node: Scale, x: Floats, sums: Sums = np.float32) -> Floats:
     return x * node.scale
 
 
 @apply.register
-def _reshape(node: Reshape, x: Floats) -> Floats:
+def _reshape(node: Reshape, x: Floats, sums: Sums = np.float32) -> Floats:
     return x.reshape(x.shape[0], *node.shape)
 
 
 @apply.register
-def _pool(node: Pool, x: Floats) -> Floats:
+def _pool(node: Pool, x: Floats, sums: Sums = np.float32) -> Floats:
     x = pad(x, node.padding)
-    y = np.zeros((x.shape[0], *node.shape), np.float32)
+    y = np.zeros((x.shape[0], *node.shape), sums)
     rows, columns = ((size - 1) * step + 1 for size, step in zip(node.shape[-2:], node.stride, strict=True))
     for i in range(node.kernel[0]):
         for j in range(node.kernel[1]):
             y += x[..., i : i + rows : node.stride[0], j : j + columns : node.stride[1]]
     if node.divisor != 1:
-        y /= np.float32(node.divisor)
-    return y
+        y /= sums(node.divisor)
+    return y.astype(np.float32, copy=False)
 
 
 @apply.register
-def _conv(node: Conv, x: Floats) -> Floats:
+def _conv(node: Conv, x: Floats, sums: Sums = np.float32) -> Floats:
     groups, kernel = node.groups, node.weight.shape[2:]
-    weight = node.weight.reshape(groups, node.weight.shape[0] // groups, -1)
+    weight = node.weight.reshape(groups, node.weight.shape[0] // groups, -1).astype(sums, copy=False)
+    bias = None if node.bias is None else node.bias.reshape(-1, *(1,) * len(kernel))
     y = np.empty((x.shape[0], *node.shape), np.float32)
-    per_sample = 4 * weight.shape[2] * groups * int(np.prod(node.shape[1:]))
+    per_sample = weight.itemsize * weight.shape[2] * groups * int(np.prod(node.shape[1:]))
     at_once = max(1, _PATCH_BYTES // per_sample)
     for start in range(0, x.shape[0], at_once):
         part = pad(x[start : start + at_once], node.padding)
         columns = unfold(part, kernel, node.stride, node.dilation)
-        columns = columns.reshape(part.shape[0], groups, weight.shape[2], -1)
-        y[start : start + at_once] = (weight @ columns).reshape(-1, *node.shape)
-    if node.bias is not None:
-        y += node.bias.reshape(-1, *(1,) * len(kernel))
+        columns = columns.reshape(part.shape[0], groups, weight.shape[2], -1).astype(sums, copy=False)
+        total = (weight @ columns).reshape(-1, *node.shape)
+        if bias is not None:
+            total += bias
+        y[start : start + at_once] = total
     return y
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from stl_deploy.errors import GraphError, InputError
 from stl_deploy.graph import neurons
-from stl_deploy.graph.kernels import apply
+from stl_deploy.graph.kernels import Sums, apply
 from stl_deploy.graph.program import Delay, Floats, Input, Neuron, Node, Program, Source
 from stl_deploy.graph.segments import is_loop, segments
 
@@ -51,11 +51,13 @@ def run(
     record: Collection[str] = (),
     observe: Observer | None = None,
     chunk: int | None = None,
+    double: bool = False,
 ) -> Result:
     """Run ``program`` on ``x`` ``[T, B, *input shape]`` (one array, or one per Input node).
 
     record: names of nodes whose outputs are kept. observe: see `Observer`.
-    chunk: samples run at a time (None: all), to bound memory.
+    chunk: samples run at a time (None: all), to bound memory. double: each synaptic sum and each pooling window is
+    added up in float64 and rounded once; everything else stays float32.
     Raises InputError if x does not fit the inputs or a recorded name is no node, GraphError where values leave
     float32's range.
     """
@@ -64,10 +66,10 @@ def run(
     if unknown:
         raise InputError(f"cannot record '{unknown[0]}': no such node; nodes: {', '.join(program.by_name)}")
     batch = next(iter(arrays.values())).shape[1]
-    size = chunk or batch
+    size, sums = chunk or batch, np.float64 if double else np.float32
     with np.errstate(over="ignore", invalid="ignore"):
         parts = [
-            _run_part(program, {k: a[:, i : i + size] for k, a in arrays.items()}, set(record), observe)
+            _run_part(program, {k: a[:, i : i + size] for k, a in arrays.items()}, set(record), observe, sums)
             for i in range(0, batch, size)
         ]
     if len(parts) == 1:
@@ -117,14 +119,16 @@ def _join(parts: Sequence[Mapping[str, Floats]]) -> dict[str, Floats]:
     return {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
 
 
-def _run_part(program: Program, inputs: dict[str, Floats], record: set[str], observe: Observer | None) -> Result:
+def _run_part(
+    program: Program, inputs: dict[str, Floats], record: set[str], observe: Observer | None, sums: Sums
+) -> Result:
     outputs = {node.name for node in program.outputs}
     waiting = {name: len(readers) for name, readers in program.readers.items()}
     values: dict[str, Floats] = {}
     results: dict[str, Floats] = {}
     steps, batch = next(iter(inputs.values())).shape[:2]
     for segment in segments(program):
-        cells = _run_loop(segment, values, steps, batch, observe is not None) if is_loop(segment) else {}
+        cells = _run_loop(segment, values, steps, batch, observe is not None, sums) if is_loop(segment) else {}
         for node in segment:
             if node.name in cells:
                 values[node.name] = cells[node.name].out
@@ -132,7 +136,7 @@ def _run_part(program: Program, inputs: dict[str, Floats], record: set[str], obs
                     observe(node, np.stack(cells[node.name].arrived), values[node.name])
             else:
                 x = inputs[node.name] if isinstance(node, Input) else _gather(node.sources, values)
-                values[node.name] = _sequence(node, x)
+                values[node.name] = _sequence(node, x, sums)
                 if observe is not None:
                     observe(node, x, values[node.name])
             _require_finite(node, values[node.name])
@@ -164,13 +168,13 @@ def _delayed(x: Floats, steps: int) -> Floats:
     return y
 
 
-def _sequence(node: Node, x: Floats) -> Floats:
+def _sequence(node: Node, x: Floats, sums: Sums) -> Floats:
     if isinstance(node, Neuron):
         return neurons.sequence(node, x)
     if isinstance(node, Delay):
         return _delay(node, x)
     steps, batch = x.shape[:2]
-    y = apply(node, x.reshape(steps * batch, *x.shape[2:]))
+    y = apply(node, x.reshape(steps * batch, *x.shape[2:]), sums)
     return y.reshape(steps, batch, *node.shape)
 
 
@@ -185,10 +189,10 @@ def _delay(node: Delay, x: Floats) -> Floats:
 
 
 def _run_loop(
-    segment: Sequence[Node], values: Mapping[str, Floats], steps: int, batch: int, observed: bool
+    segment: Sequence[Node], values: Mapping[str, Floats], steps: int, batch: int, observed: bool, sums: Sums
 ) -> dict[str, _Cell]:
     """Step a loop through time; returns what each node put out, and what arrived at it if that is observed."""
-    cells = {node.name: _Cell(node, steps, batch, observed or isinstance(node, Delay)) for node in segment}
+    cells = {node.name: _Cell(node, steps, batch, observed or isinstance(node, Delay), sums) for node in segment}
     for t in range(steps):
         for node in segment:
             first, *others = (
@@ -210,8 +214,8 @@ def _at(x: Floats, t: int) -> Floats:
 class _Cell:
     """One node of a loop, with what has arrived and what it has put out so far."""
 
-    def __init__(self, node: Node, steps: int, batch: int, remember: bool) -> None:
-        self.node, self._remember = node, remember
+    def __init__(self, node: Node, steps: int, batch: int, remember: bool, sums: Sums) -> None:
+        self.node, self._remember, self._sums = node, remember, sums
         self.out = np.zeros((steps, batch, *node.shape), np.float32)
         self.arrived: list[Floats] = []
         self._neuron = neurons.NeuronState(node, batch) if isinstance(node, Neuron) else None
@@ -232,4 +236,4 @@ class _Cell:
                 if d <= t:
                     self.out[t][:, delays == d] = self.arrived[t - d][:, delays == d]
         else:
-            self.out[t] = apply(self.node, x)
+            self.out[t] = apply(self.node, x, self._sums)

@@ -1,0 +1,127 @@
+"""Weights of 8 bits: how they are chosen, and how they stand in the file.
+
+Each output of a layer has a scale of its own, the least power of two that fits its largest weight into -127…127. Then
+the rounded weights lie on a grid (`stl_deploy.graph.exact`), and every runtime computes the same bits whether it
+multiplies integers or the float32 numbers that they stand for: the int8 file is exactly the network with rounded
+weights, and what it loses against the original is rounding alone. The price of the power of two is at most one bit.
+
+In the file a weight is int8 with a DequantizeLinear for each axis of outputs; where spikes arrive (or sums of
+spikes, up to 127, so that no processor's 16-bit sums of products overflow) they pass as uint8 between a
+QuantizeLinear and a DequantizeLinear of scale 1, the form from which runtimes make integer products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.errors import InputError
+from stl_deploy.exporters.onnx.scope import Int8Weight, Scope
+from stl_deploy.graph.exact import MANTISSA_BITS, Grid, grids, round_to_grid
+from stl_deploy.graph.program import Conv, Floats, Linear, Node, Program, Source, is_binary
+
+LARGEST = 127
+_MIN_EXPONENT = -100
+
+
+def to_int8(program: Program) -> tuple[Program, dict[str, Int8Weight]]:
+    """``program`` with every weight rounded to 8 bits (and biases to the finest grid that keeps sums exact).
+
+    Returns the rounded Program, which is what the int8 file computes, and the int8 weights by node.
+    Raises InputError for a graph without weights.
+    """
+    known = grids(program)
+    weights: dict[str, Int8Weight] = {}
+    nodes: list[Node] = []
+    for node in program.nodes:
+        if isinstance(node, Linear | Conv):
+            values, scale = quantise(node.weight)
+            weights[node.name] = Int8Weight(values, scale, _spikes_arrive(program, node, known))
+            rounded = dequantise(values, scale)
+            node = replace(node, weight=rounded, bias=_bias(node, rounded, known))
+        nodes.append(node)
+    if not weights:
+        raise InputError("the graph has no weights, so there is no int8 form; export it without --int8")
+    return Program(tuple(nodes), program.dt, program.metadata), weights
+
+
+def quantise(weight: Floats) -> tuple[NDArray[np.int8], Floats]:
+    """int8 values of ``weight``'s shape, and for each output (first axis) the power of two that they are multiples of.
+
+    Halves are rounded to even.
+    """
+    largest = np.abs(weight.reshape(len(weight), -1).astype(np.float64)).max(axis=1)
+    with np.errstate(divide="ignore"):
+        exponent = np.ceil(np.log2(largest / LARGEST))
+    # log2 may be off by a hair either way where the quotient is a power of two
+    exponent = np.where(largest > LARGEST * 2.0**exponent, exponent + 1, exponent)
+    exponent = np.where(largest <= LARGEST * 2.0 ** (exponent - 1), exponent - 1, exponent)
+    scale = 2.0 ** np.where(largest > 0, np.maximum(exponent, _MIN_EXPONENT), 0)
+    values = np.rint(weight.astype(np.float64) / _by_output(scale, weight.ndim))
+    return values.astype(np.int8), scale.astype(np.float32)
+
+
+def dequantise(values: NDArray[np.int8], scale: Floats) -> Floats:
+    """The float32 numbers that int8 ``values`` stand for."""
+    product: Floats = values.astype(np.float32) * _by_output(scale, values.ndim)
+    return product
+
+
+def operands(scope: Scope, node: Linear | Conv, x: str) -> list[str]:
+    """Names of the input, the weight and the bias, if there is one, of a product."""
+    kept = scope.int8.get(node.name)
+    if kept is None:
+        found = [x, scope.weight(f"{node.name}.weight", node.weight)]
+    else:
+        found = [_as_uint8(scope, node.name, x) if kept.spikes else x, _from_int8(scope, node.name, kept)]
+    return found if node.bias is None else [*found, scope.weight(f"{node.name}.bias", node.bias)]
+
+
+def _from_int8(scope: Scope, name: str, kept: Int8Weight) -> str:
+    values, scale = scope.weight(f"{name}.weight", kept.values), scope.weight(f"{name}.scale", kept.scale)
+    return scope.op("DequantizeLinear", [values, scale], f"{name}/weight", axis=0)
+
+
+def _as_uint8(scope: Scope, name: str, x: str) -> str:
+    one = scope.weight(f"{name}.one", np.float32(1))
+    zero = scope.weight(f"{name}.zero_point", np.zeros((), np.uint8))
+    spikes = scope.op("QuantizeLinear", [x, one, zero], f"{name}/spikes")
+    return scope.op("DequantizeLinear", [spikes, one, zero], f"{name}/spikes_float")
+
+
+def _spikes_arrive(program: Program, node: Node, known: Mapping[str, Grid | None]) -> bool:
+    """Whether what arrives are spikes, or sums of them, of at most 127 by the graph's structure alone."""
+    if not all(_from_spikes(program, source) for source in node.sources):
+        return False
+    bounds = [known.get(source.node) for source in node.sources]
+    return sum(np.inf if grid is None else grid.bound for grid in bounds) <= LARGEST
+
+
+def _from_spikes(program: Program, source: Source) -> bool:
+    if is_binary(program, source.node):
+        return True
+    node = program.by_name[source.node]
+    pooled = getattr(node, "divisor", None) == 1
+    return pooled and all(is_binary(program, inner.node) for inner in node.sources)
+
+
+def _bias(node: Linear | Conv, weight: Floats, known: Mapping[str, Grid | None]) -> Floats | None:
+    """On the finest grid on which the sums stay exact, if what arrives is on a grid."""
+    arriving = [known.get(source.node) for source in node.sources]
+    if node.bias is None or None in arriving:
+        return node.bias
+    bound = sum(grid.bound for grid in arriving if grid is not None)
+    rows = np.abs(weight.reshape(len(weight), -1).astype(np.float64)).sum(axis=1)
+    largest = float((rows * bound + np.abs(node.bias.astype(np.float64))).max())
+    if largest == 0:
+        return node.bias
+    # one bit less than float32 holds, for the rounding of the biases themselves
+    return round_to_grid(node.bias, MANTISSA_BITS - 1 - int(np.ceil(np.log2(largest))))
+
+
+def _by_output(scale: NDArray[Any], rank: int) -> NDArray[Any]:
+    return scale.reshape(-1, *(1,) * (rank - 1))

@@ -1,0 +1,96 @@
+"""Sums in float64, rounded once: against Python's exact fsum, and where float32 gets it wrong."""
+
+import math
+
+import numpy as np
+import pytest
+
+from stl_deploy.graph.exact import prove_exact
+from stl_deploy.graph.program import Conv, Input, Linear, Output, Pool, Program, Source
+from stl_deploy.graph.run import run
+
+F = np.float32
+
+
+def _net(node):
+    return Program(
+        (
+            Input(name="input", shape=node.input_shape, sources=()),
+            node,
+            Output(name="output", shape=node.shape, sources=(Source(node.name),)),
+        ),
+        1.0,
+        {"input": {"fraction_bits": 0, "max": 1}},
+    )
+
+
+def _conv(rng):
+    return Conv(
+        name="conv",
+        shape=(4, 3, 5),
+        sources=(Source("input"),),
+        weight=rng.normal(0, 1, (4, 3, 2, 3)).astype(F),
+        bias=rng.normal(0, 1, 4).astype(F),
+        stride=(2, 1),
+        padding=((1, 0), (2, 1)),
+        dilation=(1, 2),
+        groups=2,
+        input_shape=(6, 5, 6),
+    )
+
+
+def test_a_convolution_is_the_correctly_rounded_sum():
+    rng = np.random.default_rng(0)
+    node = _conv(rng)
+    x = rng.integers(0, 2, (1, 2, 6, 5, 6)).astype(F)
+    y = run(_net(node), x, double=True).y
+    padded = np.pad(x[0], ((0, 0), (0, 0), (1, 0), (2, 1))).astype(float)
+    for b, o, i, j in np.ndindex(2, 4, 3, 5):
+        group = o // 2
+        patch = padded[b, 3 * group : 3 * group + 3, 2 * i : 2 * i + 2, j : j + 5 : 2]
+        terms = (patch * node.weight[o].astype(float)).ravel()
+        assert y[0, b, o, i, j] == F(math.fsum([*terms, float(node.bias[o])]))
+
+
+def test_float32_loses_what_float64_keeps():
+    weight = np.array([[2.0**24, 1, -(2.0**24)] * 20], F)
+    node = Linear(
+        name="fc", shape=(1,), sources=(Source("input"),), weight=weight, bias=np.array([0.5], F), input_shape=(60,)
+    )
+    ones = np.ones((1, 1, 60), F)
+    assert run(_net(node), ones).y.item() != 20.5
+    assert run(_net(node), ones, double=True).y.item() == 20.5
+    (single,), (double,) = prove_exact(_net(node)), prove_exact(_net(node), double=True)
+    assert (single.exact, double.exact) == (False, True)
+    assert "float32 holds 24" in single.reason
+
+
+@pytest.mark.parametrize(("divisor", "expected"), [(1, 2.0**24 + 2), (4, 2.0**22 + 0.5)])
+def test_pooling(divisor, expected):
+    node = Pool(
+        name="pool",
+        shape=(1, 1, 1),
+        sources=(Source("input"),),
+        kernel=(2, 2),
+        stride=(2, 2),
+        padding=((0, 0), (0, 0)),
+        divisor=divisor,
+        input_shape=(1, 2, 2),
+    )
+    x = np.array([2.0**24, 1, 0, 1], F).reshape(1, 1, 1, 2, 2)
+    assert run(_net(node), x, double=True).y.item() == expected
+    assert run(_net(node), x).y.item() != expected
+
+
+def test_a_sum_beyond_float64_is_not_proved():
+    node = Linear(
+        name="fc",
+        shape=(1,),
+        sources=(Source("input"),),
+        weight=np.array([[2.0**30, 2.0**-30]], F),
+        bias=None,
+        input_shape=(2,),
+    )
+    (proof,) = prove_exact(_net(node), double=True)
+    assert not proof.exact
+    assert "float64 holds 53" in proof.reason
