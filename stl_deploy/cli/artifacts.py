@@ -14,11 +14,12 @@ from stl_deploy.cli.options import (
     Json,
     NetxThresholds,
     OnnxForm,
+    Precision,
     SourceArg,
     Target,
 )
 from stl_deploy.cli.output import console, emit_json
-from stl_deploy.errors import CheckFailed
+from stl_deploy.errors import CheckFailed, InputError
 
 
 def register(app: typer.Typer) -> None:
@@ -41,6 +42,10 @@ def export(
     form: Annotated[
         OnnxForm, typer.Option(help="onnx: sequence (all steps in one call) or step (streaming).")
     ] = "sequence",
+    exact: Annotated[
+        bool, typer.Option("--exact", help="onnx: add up in float64, for weights that lie on no exact grid (slow).")
+    ] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="onnx: weights of 8 bits, about a quarter of the size.")] = False,
     calibration: InputOption = None,
     verified: Annotated[bool, typer.Option("--verify/--no-verify", help="Read the artifact back and run it.")] = True,
     json: Json = False,
@@ -49,7 +54,10 @@ def export(
     from stl_deploy.pipeline.exporting import ExportOptions
     from stl_deploy.pipeline.exporting import export as export_one
 
-    options = ExportOptions(dialect, thresholds, form, calibration, verified)
+    if exact and int8:
+        raise InputError("--exact and --int8 exclude each other; give one")
+    precision: Precision = "exact" if exact else "int8" if int8 else "float32"
+    options = ExportOptions(dialect, thresholds, form, precision, calibration, verified)
     result = export_one(source, to, output, options, say=console())
     if json:
         emit_json(result)

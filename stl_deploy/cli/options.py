@@ -12,6 +12,7 @@ Backend = Literal["reference", "onnx", "loihi", "lava"]
 NetxThresholds = Literal["folded", "per-layer", "per-neuron"]
 FoldThresholds = Literal["keep", "weights"]
 OnnxForm = Literal["sequence", "step"]
+Precision = Literal["float32", "exact", "int8"]
 LearningMode = Literal["stl", "sl", "tl", "ann"]
 
 SourceArg = Annotated[Path, typer.Argument(metavar="SOURCE", help="A run folder or a .nir file.")]

@@ -16,7 +16,7 @@ from stl_deploy.errors import InputError
 from stl_deploy.exporters.loihi.export import export_netx
 from stl_deploy.exporters.loihi.scales import ThresholdForm
 from stl_deploy.exporters.onnx.export import export_onnx
-from stl_deploy.exporters.onnx.interface import Form
+from stl_deploy.exporters.onnx.interface import Form, Precision
 from stl_deploy.files import sha256
 from stl_deploy.graph.exact import input_grid, round_to_grid
 from stl_deploy.graph.nirfile import read_nir, write_nir
@@ -32,11 +32,15 @@ _SUFFIX = {"nir": ".nir", "onnx": ".onnx", "netx": ".net"}
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """thresholds: of netx. form: of ONNX. input_file: calibrates netx and is what the artifact is verified on."""
+    """thresholds: of netx. form and precision: of ONNX.
+
+    input_file: calibrates netx and is what the artifact is verified on.
+    """
 
     dialect: str | None = None
     thresholds: ThresholdForm = "folded"
     form: Form = "sequence"
+    precision: Precision = "float32"
     input_file: Path | None = None
     verified: bool = True
 
@@ -56,6 +60,8 @@ def export(
         raise InputError(f"no target '{to}'; accepted: {', '.join(get_args(Target))}")
     if output.suffix != _SUFFIX[to]:
         raise InputError(f"{output}: a {to} file ends in {_SUFFIX[to]}")
+    if options.precision != "float32" and to != "onnx":
+        raise InputError(f"--exact and --int8 are of onnx; a {to} file has no such form")
     opened = open_source(source)
     program = open_program(opened, options.dialect)
     x, what = program_input(opened, program, options.input_file)
@@ -81,8 +87,8 @@ def _write(
         write_nir(read_nir(source.file), path)
         return {"target": "nir"}
     if to == "onnx":
-        export_onnx(program, path, form=options.form, provenance=_provenance(source))
-        return {"target": "onnx", "form": options.form}
+        export_onnx(program, path, form=options.form, precision=options.precision, provenance=_provenance(source))
+        return {"target": "onnx", "form": options.form, "precision": options.precision}
     model = export_netx(
         program,
         path,

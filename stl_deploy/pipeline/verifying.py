@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from stl_deploy.console import Console
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.margins import NearThreshold
+from stl_deploy.exporters.onnx.int8 import to_int8
+from stl_deploy.exporters.onnx.interface import Precision
 from stl_deploy.exporters.onnx.model import OnnxModel
 from stl_deploy.exporters.verify import LAYER_HEADER, Report, layer_rows, require_exact
 from stl_deploy.exporters.verify import verify as compare
@@ -19,6 +22,8 @@ from stl_deploy.pipeline.backends import CHUNK, Options, model_of_file, run_mode
 from stl_deploy.pipeline.source import NetworkInput, open_program, open_source, program_input
 
 REFERENCE = "reference"
+INT8 = " (int8)"
+"""Ends the name of a run with int8 weights, compared with the graph as it is."""
 
 
 def verify(
@@ -45,12 +50,33 @@ def verify(
 
 
 def check_against(program: Program, artifacts: Sequence[Path], x: NetworkInput) -> Report:
-    """Run the program and each artifact on ``x`` ``[T, B, *shape]`` and compare."""
-    near = NearThreshold()
-    runs = {REFERENCE: run(program, x, record=spiking(program), observe=near, chunk=CHUNK)}
+    """Run the program and each artifact on ``x`` ``[T, B, *shape]`` and compare.
+
+    An ONNX file that adds up in float64 meets a reference that does too. One with int8 weights meets the reference
+    with those weights, from which it must not differ, and the program itself, to measure what the rounding costs.
+    """
+    plain, doubled, rounded = dict[str, Result](), dict[str, Result](), dict[str, Result]()
     for path in artifacts:
-        runs[str(path.name)] = _run_artifact(program, path, x)
-    return compare(program, runs, reference=REFERENCE, near=near, x=x)
+        result, precision = _run_artifact(program, path, x)
+        if precision == "exact":
+            doubled[f"{path.name} (exact)"] = result
+        elif precision == "int8":
+            plain[path.name + INT8] = result
+            rounded[f"{path.name} (against its int8 weights)"] = result
+        else:
+            plain[path.name] = result
+    reports = [_compare(program, plain, x)] if plain else []
+    if doubled:
+        reports.append(_compare(program, doubled, x, double=True))
+    if rounded:
+        reports.append(_compare(to_int8(program)[0], rounded, x))
+    return replace(reports[0], runs=tuple(run for report in reports for run in report.runs))
+
+
+def _compare(program: Program, runs: Mapping[str, Result], x: NetworkInput, *, double: bool = False) -> Report:
+    near = NearThreshold()
+    reference = run(program, x, record=spiking(program), observe=near, chunk=CHUNK, double=double)
+    return compare(program, {REFERENCE: reference, **runs}, reference=REFERENCE, near=near, x=x)
 
 
 def show(report: Report, say: Console) -> None:
@@ -58,19 +84,19 @@ def show(report: Report, say: Console) -> None:
     say.table(list(LAYER_HEADER), [list(row) for row in layer_rows(report)])
 
 
-def _run_artifact(program: Program, path: Path, x: NetworkInput) -> Result:
+def _run_artifact(program: Program, path: Path, x: NetworkInput) -> tuple[Result, Precision]:
     kind = open_source(path, ("nir", "onnx", "net")).kind
     if kind == "nir":
         other = lower(read_nir(path))
-        return run(other, x, record=spiking(other), chunk=CHUNK)
+        return run(other, x, record=spiking(other), chunk=CHUNK), "float32"
     if kind == "onnx":
         model = OnnxModel.load(path)
-        return model.run(x, record=tuple(model.interface.spikes), chunk=CHUNK)
+        return model.run(x, record=tuple(model.interface.spikes), chunk=CHUNK), model.interface.precision
     if isinstance(x, Mapping):
         raise InputError(f"{path}: a .net file has one input; the graph has {', '.join(x)}")
-    return run_model(model_of_file(path, program), path, x, "loihi", Options(record=True))
+    return run_model(model_of_file(path, program), path, x, "loihi", Options(record=True)), "float32"
 
 
 def require(report: Report) -> None:
-    """Raise ParityError if a float artifact does not spike like the graph; integers may differ, and are counted."""
-    require_exact(report, [run.run for run in report.runs if not run.run.endswith(".net")])
+    """Raise ParityError if a float artifact does not spike like the graph; rounded weights may, and are counted."""
+    require_exact(report, [run.run for run in report.runs if not run.run.endswith((".net", INT8))])

@@ -1,0 +1,65 @@
+"""export --exact and --int8, and verify: each file meets a reference that computes as it does."""
+
+import pytest
+from typer.testing import CliRunner
+
+from stl_deploy.cli.app import app
+from stl_deploy.errors import InputError, ParityError
+from stl_deploy.exporters.onnx import OnnxModel, export_onnx, int8
+from stl_deploy.pipeline.exporting import ExportOptions, export
+from stl_deploy.pipeline.source import open_program, open_source
+from stl_deploy.pipeline.verifying import require, verify
+
+
+@pytest.mark.parametrize("form", ["sequence", "step"])
+def test_exact_is_compared_with_sums_in_float64(digits_run, form, tmp_path):
+    path = tmp_path / "net.onnx"
+    done = export(digits_run, "onnx", path, ExportOptions(form=form, precision="exact"))
+    (only,) = done["verified"]["runs"]
+    assert (only["run"], only["exact"]) == ("net.onnx (exact)", True)
+    assert done["precision"] == OnnxModel.load(path).interface.precision == "exact"
+
+
+def test_int8_is_compared_with_its_own_weights_and_measured_against_the_graph(digits_run, tmp_path):
+    path = tmp_path / "net.onnx"
+    done = export(digits_run, "onnx", path, ExportOptions(precision="int8"))
+    measured, own = done["verified"]["runs"]
+    assert (measured["run"], own["run"]) == ("net.onnx (int8)", "net.onnx (against its int8 weights)")
+    assert own["exact"]
+    assert own["compared"] == measured["compared"] > 0
+    assert 0.9 < measured["agreement"] < 1
+    whole = tmp_path / "whole.onnx"
+    export_onnx(open_program(open_source(digits_run)), whole)
+    require(verify(digits_run, [path, whole]))
+
+
+def test_an_int8_file_that_does_not_compute_its_weights_is_refused_and_not_left(digits_run, tmp_path, monkeypatch):
+    honest = int8.quantise
+
+    def flawed(weight):
+        values, scale = honest(weight)
+        monkeypatch.setattr(int8, "quantise", honest)  # the file alone is flawed
+        return -values, scale
+
+    monkeypatch.setattr(int8, "quantise", flawed)
+    with pytest.raises(ParityError, match="against its int8 weights"):
+        export(digits_run, "onnx", tmp_path / "net.onnx", ExportOptions(precision="int8"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_precisions_are_of_onnx_alone(digits_run, tmp_path):
+    with pytest.raises(InputError, match="--exact and --int8 are of onnx; a nir file has no such form"):
+        export(digits_run, "nir", tmp_path / "net.nir", ExportOptions(precision="int8"))
+
+
+def test_the_options_of_the_command_line(digits_run, tmp_path):
+    def call(*options):
+        command = ["export", str(digits_run), "--to", "onnx", "-o", str(tmp_path / "net.onnx"), "--no-verify", *options]
+        return CliRunner().invoke(app, command)
+
+    for option, precision in {"--exact": "exact", "--int8": "int8"}.items():
+        assert call(option).exit_code == 0
+        assert OnnxModel.load(tmp_path / "net.onnx").interface.precision == precision
+    both = call("--exact", "--int8")
+    assert isinstance(both.exception, InputError)
+    assert "exclude each other" in str(both.exception)
