@@ -1,7 +1,7 @@
 """Counts, joules and the report."""
 
 from stl_deploy.energy.count import ActivityCounter
-from stl_deploy.energy.measure import EnergyReport, energy_report, measure_energy
+from stl_deploy.energy.measure import EnergyReport, energy_report, energy_schema, measure_energy
 from stl_deploy.energy.pricelist import PriceList, list_prices, load_prices
 from stl_deploy.energy.twin import AnnTwin
 from stl_deploy.energy.validate import Check, validate
@@ -13,6 +13,7 @@ __all__ = [
     "EnergyReport",
     "PriceList",
     "energy_report",
+    "energy_schema",
     "list_prices",
     "load_prices",
     "measure_energy",

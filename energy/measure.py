@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +146,12 @@ def energy_report(
         twin_json(twin, counts, first),
         samples,
     )
+
+
+def energy_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of `EnergyReport.as_dict`."""
+    schema: dict[str, Any] = json.loads((files(__package__) / "energy.schema.json").read_text(encoding="utf-8"))
+    return schema
 
 
 def _load(prices: Sequence[str | Path | PriceList]) -> list[PriceList]:

@@ -11,6 +11,7 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
+from stl_deploy.energy.report.bars import dominating
 from stl_deploy.energy.report.svg import FAINT, INK, SERIES, inline, panels, short, style
 
 _WIDTH = 10.4
@@ -18,7 +19,7 @@ _MAX_RASTER_ROWS = 512
 
 
 def plots(report: Mapping[str, Any]) -> dict[str, str | None]:
-    """Inline SVG by section: curves, thresholds, raster, conventions, layers; None where there are no data."""
+    """Inline SVG by section (curves, thresholds, raster, conventions, layers, dominating); None where data are missing."""
     energy = report["energy"] or {}
     with style():
         return {
@@ -27,6 +28,7 @@ def plots(report: Mapping[str, Any]) -> dict[str, str | None]:
             "raster": _raster(report["rasters"]) if report["rasters"] else None,
             "conventions": _conventions(energy["conventions"]) if energy else None,
             "layers": _layers(energy["layers"]) if energy else None,
+            "dominating": dominating(energy["models"][0]["snn"]) if energy else None,
         }
 
 

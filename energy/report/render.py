@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
@@ -13,12 +15,13 @@ from markupsafe import Markup
 from stl_deploy.energy.report.data import ReportData, report_json
 from stl_deploy.energy.report.plots import plots
 
-_PREFIXES = ((1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ"), (1e-9, "nJ"), (1e-12, "pJ"), (1e-15, "fJ"))
+_PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"), (1e-15, "f"))
 
 
 def render_report(data: ReportData) -> str:
-    """One self-contained HTML page: inline style and SVG, no script, nothing loaded from elsewhere.
+    """One self-contained HTML page: inline style, SVG and one script that sorts tables; nothing loaded from elsewhere.
 
+    The page's own policy admits that script by its hash and no other; without scripts nothing is missing but sorting.
     Every name is escaped. Numbers are those of `report_json`; each number in a table carries its exact
     value in ``data-value``. Raises InputError for numbers that are not finite.
     """
@@ -31,7 +34,7 @@ def _first_screen(report: Mapping[str, Any]) -> dict[str, Any]:
     """What the three answers at the top are made of."""
     energy = report["energy"]
     if energy is None:
-        return dict.fromkeys(("lead", "low", "high", "withheld"))
+        return dict.fromkeys(("lead", "low", "high", "withheld", "checks"))
     priced = [entry for entry in energy["energy"] if entry["snn"] and entry["snn"]["total_J"]]
     ratios = [row for row in energy["conventions"] if row["ratio_ann_over_snn"]]
     ratios.sort(key=lambda row: float(row["ratio_ann_over_snn"]))
@@ -39,8 +42,14 @@ def _first_screen(report: Mapping[str, Any]) -> dict[str, Any]:
         "lead": next((entry for entry in priced if entry["ann"]), priced[0] if priced else None),
         "low": ratios[0] if ratios else None,
         "high": ratios[-1] if ratios else None,
+        "checks": _tally(report["validation"]),
         "withheld": [e["price"] for e in energy["energy"] if e["snn"] and not e["snn"]["total_J"]],
     }
+
+
+def _tally(checks: Sequence[Mapping[str, Any]]) -> dict[str, int] | None:
+    verdicts = [check["verdict"] for check in checks]
+    return {"all": len(verdicts), "good": verdicts.count("good"), "bad": verdicts.count("bad")} if verdicts else None
 
 
 @cache
@@ -53,25 +62,41 @@ def _template() -> Template:
     environment = Environment(
         loader=FunctionLoader(load), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(joules=joules, count=count, percent=percent, ratio=ratio, span=span)
-    environment.globals["css"] = Markup(load("style.css"))
+    environment.filters.update(joules=joules, count=count, percent=percent, ratio=ratio, span=span, plain=plain)
+    environment.filters.update(span_w=lambda value: _ends(value, "W"), span_s=lambda value: _ends(value, "s"))
+    script = load("sort.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment.globals.update(css=Markup(load("style.css")), script=Markup(script), script_hash=f"sha256-{digest}")
     return environment.get_template("page.html")
 
 
 def joules(value: float | None) -> str:
     """Three digits with the prefix that fits; a dash for None."""
-    if value is None:
-        return "–"
-    factor, unit = next((p for p in _PREFIXES if abs(value) >= p[0]), _PREFIXES[-1] if value else (1.0, "J"))
-    return f"{value / factor:.3g} {unit}" if abs(value / factor) < 999.5 else f"{value / factor:.0f} {unit}"
+    return "–" if value is None else _prefixed(value, "J")
+
+
+def _prefixed(value: float, unit: str) -> str:
+    factor, prefix = next((p for p in _PREFIXES if abs(value) >= p[0]), _PREFIXES[-1] if value else (1.0, ""))
+    shown = f"{value / factor:.3g}" if abs(value / factor) < 999.5 else f"{value / factor:.0f}"
+    return f"{shown} {prefix}{unit}"
+
+
+def _ends(values: Sequence[float], unit: str) -> str:
+    low, high = (_prefixed(value, unit) for value in values)
+    return low if low == high else f"{low} to {high}"
+
+
+def plain(values: Sequence[float]) -> str:
+    """A [low, high] range of bare numbers."""
+    low, high = (f"{value:.4g}" for value in values)
+    return low if low == high else f"{low} to {high}"
 
 
 def span(values: Sequence[float] | None) -> str:
     """A [low, high] range of joules as one text; a dash for None."""
     if values is None:
         return "–"
-    low, high = values
-    return joules(low) if low == high else f"{joules(low)} to {joules(high)}"
+    return _ends(values, "J")
 
 
 def count(value: float | None) -> str:

@@ -11,17 +11,18 @@ from numpy.typing import NDArray
 
 from stl_deploy.console import Console
 from stl_deploy.energy.bill import Priced
+from stl_deploy.energy.layers_csv import layers_csv
 from stl_deploy.energy.measure import DEFAULT_PRICES, EnergyReport, measure_energy
 from stl_deploy.energy.pricelist import Range
 from stl_deploy.energy.twin import AnnTwin
 from stl_deploy.energy.validate import Check
 from stl_deploy.energy.validate import validate as check_all
 from stl_deploy.errors import InputError
-from stl_deploy.files import read_input, write_json
+from stl_deploy.files import read_input, write_json, write_text
 from stl_deploy.graph.program import Program
 from stl_deploy.pipeline.source import TEST_INPUT, Source, open_program, open_source
 
-FILE = "energy.json"
+FILE, CSV = "energy.json", "layers.csv"
 
 
 def energy(
@@ -58,7 +59,8 @@ def energy(
     show(report, say)
     if output is not None:
         write_json(output / FILE, report.as_dict())
-        say.say(f"written: {output / FILE}")
+        write_text(output / CSV, layers_csv(report.as_dict()))
+        say.say(f"written: {output / FILE} and {output / CSV}")
     return report
 
 
@@ -106,6 +108,35 @@ def show(report: EnergyReport, say: Console) -> None:
         [p.prices.name, p.prices.scope, p.prices.evidence, _side(p.snn), _side(p.ann), _ratio(p)] for p in report.energy
     ]
     say.table(["modelled, per inference", "scope", "evidence", "SNN", "ANN twin", "ANN / SNN"], rows)
+    for line in summary(report):
+        say.say(line)
+
+
+def summary(report: EnergyReport) -> list[str]:
+    """In a few lines: the range over models, what dominates, static power, and where it would break even."""
+    data = report.as_dict()
+    lines, spread, twin = [], data["model_range"], data["ann_twin"]
+    if spread is not None:
+        low, high = spread["ratio_ann_over_snn"]
+        lines += [
+            f"memory included, {spread['models']} models: ANN / SNN {low:.2g} to {high:.2g} "
+            f"(least: {spread['lowest']}; most: {spread['highest']})"
+        ]
+    items = data["models"][0]["snn"][:3]
+    everything = data["models"][0]["snn_J"][1]
+    shares = ", ".join(f"{i['layer']} {i['term']} {i['joules'][1] / everything:.0%}" for i in items)
+    lines += [f"what dominates ({data['models'][0]['name']}): {shares}"] if items else []
+    least, most = twin["macs_zero_skipping"]
+    skipped = f"{least:,.0f}" if least == most else f"{least:,.0f} to {most:,.0f}"
+    lines += [f"ANN twin, zeros skipped: {skipped} of {twin['macs_dense']:,.0f} MACs ({twin['label']})"]
+    lines += [
+        f"static power x time ({entry.prices.name}): {joules(entry.static.joules)} per inference, apart from the events"
+        for entry in report.energy
+        if entry.static is not None
+    ]
+    per_synapse = data["break_even"]["spikes_per_synapse_per_inference"]
+    verdicts = {f"{p['verdict']} the limit of {p['study'].split(',')[0]}" for p in data["break_even"]["published"]}
+    return [*lines, f"{per_synapse:.3g} spikes per synapse and inference: {'; '.join(sorted(verdicts))}"]
 
 
 def joules(value: Range | None) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from stl_deploy.config import RunConfig
 from stl_deploy.console import Console
 from stl_deploy.data import load_dataset
+from stl_deploy.energy.layers_csv import layers_csv
 from stl_deploy.energy.report import Accuracy, Parity, Raster, ReportData, Thresholds, render_report, report_json
 from stl_deploy.energy.validate import validate
 from stl_deploy.errors import InputError
@@ -24,7 +25,7 @@ from stl_deploy.network import Network
 from stl_deploy.pipeline.inputs import encode_split
 from stl_deploy.train import METRICS_FILE
 
-HTML, JSON = "report.html", "report.json"
+HTML, JSON, CSV = "report.html", "report.json", "layers.csv"
 _NEEDED = ("net.nir", "manifest.json", "verify.json", "energy.json", METRICS_FILE)
 
 
@@ -41,7 +42,8 @@ def report(run_dir: Path, *, say: Console | None = None) -> dict[str, Any]:
     twin = report_json(data)
     write_text(run_dir / HTML, render_report(data))
     write_json(run_dir / JSON, twin)
-    say.say(f"written: {run_dir / HTML} (opens offline) and {run_dir / JSON}")
+    write_text(run_dir / CSV, layers_csv(twin["energy"]))
+    say.say(f"written: {run_dir / HTML} (opens offline), {run_dir / JSON} and {run_dir / CSV}")
     return twin
 
 
@@ -59,7 +61,7 @@ def _gather(run_dir: Path) -> ReportData:
             rasters=list(_rasters(run_dir, config)),
             raster_sample="the first test image",
             parity=[Parity(**row) for row in verified["rows"]["parity"]],
-            energy=read_json(run_dir / "energy.json"),
+            energy=_energy(run_dir),
             validation=[check.as_dict() for check in validate()],
             assumptions=verified["assumptions"],
             environment=manifest["versions"],
@@ -68,6 +70,18 @@ def _gather(run_dir: Path) -> ReportData:
         raise InputError(
             f"{run_dir}: verify.json or manifest.json is not as 'stl-deploy run' writes it ({error})"
         ) from None
+
+
+def _energy(run_dir: Path) -> dict[str, Any]:
+    """The run's energy.json; one that an earlier version wrote lacks what the page shows."""
+    energy: dict[str, Any] = read_json(run_dir / "energy.json")
+    missing = sorted({"models", "model_range", "ann_twin", "per_sample"} - set(energy))
+    if missing:
+        again = f"stl-deploy energy {run_dir} -o {run_dir}"
+        raise InputError(
+            f"{run_dir}: energy.json has no '{missing[0]}'; an earlier version wrote it, make it again: {again}"
+        )
+    return energy
 
 
 def _summary(config: RunConfig, facts: Mapping[str, Any], network: Network) -> dict[str, str]:

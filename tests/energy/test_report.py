@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 from html.parser import HTMLParser
@@ -10,7 +12,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from stl_deploy.energy import measure_energy
+from stl_deploy.energy import measure_energy, validate
 from stl_deploy.energy.report import (
     Accuracy,
     Parity,
@@ -52,6 +54,7 @@ def full(name: str = "c") -> ReportData:
         raster_sample=f"Sample {name}",
         parity=[Parity(name, 1234567, 89, 0.95, exact=False, first_divergence=f"{name}, step 1", note=name)],
         energy=measure_energy(net(name), x, source=name).as_dict(),
+        validation=[check.as_dict() for check in validate()],
         assumptions=[f"Assumed {name}"],
         environment={f"python {name}": "3.11", "lava-dl": None},
     )
@@ -125,7 +128,7 @@ def test_shown_figures_are_the_exact_values_rounded() -> None:
 
 def test_every_name_is_escaped() -> None:
     page = render_report(full(EVIL))
-    assert "<script" not in page
+    assert page.count("<script") == 1  # ours
     assert "&lt;script&gt;alert" in page
     Page(page)
 
@@ -135,12 +138,48 @@ def test_odd_names_draw_without_a_warning(name: str) -> None:
     Page(render_report(full(name)))
 
 
+def test_the_policy_admits_our_script_alone() -> None:
+    page = render_report(full(EVIL))
+    script = re.findall(r"<script>(.*?)</script>", page, re.S)
+    assert len(script) == 1
+    digest = base64.b64encode(hashlib.sha256(script[0].encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'\"" in page
+    assert "default-src 'none'" in page
+
+
+def test_models_terms_samples_and_checks_are_those_of_the_json() -> None:
+    data = full()
+    twin, page = json.loads(json.dumps(report_json(data))), render_report(data)
+    tables = Page(page).tables
+    energy = twin["energy"]
+    ends = re.findall(r'data-low="([^"]+)" data-high="([^"]+)"', table(page, "model-table"))
+    expected = [m[key] for m in energy["models"] for key in ("snn_J", "ann_J", "ratio_ann_over_snn")]
+    assert [[float(a), float(b)] for a, b in ends] == expected
+    assert [float(v) for v in tables["term-table"]] == [i["count"] for i in energy["models"][0]["snn"]]
+    assert [float(v) for v in tables["sample-table"][:4]] == list(energy["per_sample"]["synops_AC"].values())
+    assert [float(v) for v in tables["validation-table"]] == [c["error"] for c in twin["validation"]]
+    lowest, highest = energy["model_range"]["ratio_ann_over_snn"]
+    assert f'data-low="{lowest}" data-high="{highest}"' in page
+
+
+def table(page: str, name: str) -> str:
+    return page.split(f'id="{name}"')[1].split("</table>")[0]
+
+
+def test_classes_have_their_rows() -> None:
+    x = np.random.default_rng(0).integers(0, 2, (3, 5, 1, 3, 3)).astype(np.float32)
+    energy = measure_energy(net(), x, labels=np.array([3, 3, 8, 8, 8])).as_dict()
+    page = render_report(ReportData("classes", energy=energy))
+    assert page.count("class 3 (2)") == page.count("class 8 (3)") == 3
+
+
 def test_nothing_is_loaded_from_elsewhere() -> None:
     page = render_report(full())
     parsed = Page(page)
     loads = {"src", "href", "xlink:href", "action", "data", "poster", "srcset"}
     assert all(str(value).startswith("#") for _, key, value in parsed.attributes if key in loads)
-    assert not any(tag in {"script", "link", "iframe", "object", "embed"} for tag, _, _ in parsed.attributes)
+    assert not any(tag == "script" for tag, _, _ in parsed.attributes)  # ours has none, so no src
+    assert not any(tag in {"link", "iframe", "object", "embed"} for tag, _, _ in parsed.attributes)
     assert "http:" not in page
     assert "https:" not in page
     assert "@import" not in page
@@ -161,7 +200,7 @@ def test_tables_have_captions_and_scopes_and_drawings_a_description() -> None:
     parsed = Page(page)
     assert parsed.captions == len(parsed.tables)
     assert parsed.unnamed == 0
-    assert page.count("<svg") == page.count('role="img" aria-label="') == 5
+    assert page.count("<svg") == page.count('role="img" aria-label="') == 6
 
 
 def test_light_dark_and_print_share_one_drawing() -> None:
@@ -188,7 +227,7 @@ def test_sections_that_are_missing_are_not_linked() -> None:
 def test_an_empty_report_says_what_it_lacks() -> None:
     page = render_report(ReportData(title="Nothing"))
     Page(page)
-    assert page.count("Not part of this report.") == 6
+    assert page.count("Not part of this report.") == 7
     assert report_json(ReportData(title="Nothing"))["energy"] is None
 
 

@@ -1,0 +1,64 @@
+"""The page as a browser shows it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from stl_deploy.energy.report import render_report, report_json
+from tests.energy.chromium import NAMES, Browser, browser, find
+from tests.energy.test_report import EVIL, full
+
+pytestmark = pytest.mark.skipif(find() is None, reason=f"no browser on this machine (looked for {', '.join(NAMES)})")
+
+
+@pytest.fixture(scope="module", params=["c", EVIL], ids=["plain", "hostile names"])
+def shown(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Browser, Any]]:
+    data = full(request.param)
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_text(render_report(data), encoding="utf-8")
+    with browser(str(find())) as tab:
+        tab.open(path)
+        yield tab, json.loads(json.dumps(report_json(data)))
+
+
+def test_it_renders_without_complaint_or_request(shown: tuple[Browser, Any]) -> None:
+    tab, twin = shown
+    assert tab.evaluate("document.title") == twin["title"]
+    assert tab.evaluate("document.querySelectorAll('svg').length") == 6
+    assert tab.evaluate("[...document.querySelectorAll('svg')].every(s => s.getBoundingClientRect().height > 40)")
+    assert tab.seen("Runtime.exceptionThrown") == []
+    assert tab.seen("Runtime.consoleAPICalled") == []
+    assert tab.seen("Log.entryAdded") == []
+    requests = [request["request"]["url"] for request in tab.seen("Network.requestWillBeSent")]
+    assert [url.rsplit("/", 1)[-1] for url in requests] == ["report.html"]
+
+
+def test_its_numbers_are_those_of_the_json(shown: tuple[Browser, Any]) -> None:
+    tab, twin = shown
+    totals = "[...document.querySelectorAll('#total-table td')].map(c => c.textContent.replace(/\\u2009/g, ''))"
+    assert tab.evaluate(totals) == [str(value) for value in twin["energy"]["totals"].values()]
+    low, high = twin["energy"]["model_range"]["ratio_ann_over_snn"]
+    big = tab.evaluate("document.querySelector('.big[data-low]').textContent")
+    assert big == f"{low:.3g}× to {high:.3g}×"
+    errors = tab.evaluate("[...document.querySelectorAll('#validation-table td[data-value]')].map(c => c.textContent)")
+    assert errors == [f"{100 * check['error']:+.3g} %" for check in twin["validation"]]
+
+
+def test_a_click_sorts_and_a_third_click_restores(shown: tuple[Browser, Any]) -> None:
+    tab, _ = shown
+    values = "[...document.querySelectorAll('#model-table tbody tr')].map(r => Number(r.cells[3].dataset.high))"
+    click = "document.querySelectorAll('#model-table thead th')[3].querySelector('button').click()"
+    state = "document.querySelectorAll('#model-table thead th')[3].getAttribute('aria-sort')"
+    given = tab.evaluate(values)
+    for order, expected in (
+        ("descending", sorted(given, reverse=True)),
+        ("ascending", sorted(given)),
+        (None, given),
+    ):
+        tab.evaluate(click)
+        assert tab.evaluate(values) == expected
+        assert tab.evaluate(state) == order

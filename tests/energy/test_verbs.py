@@ -1,0 +1,94 @@
+"""The verb energy: its forms, its files, and one clear sentence for bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nir
+import numpy as np
+import pytest
+
+from stl_deploy.cli.main import main as command_line
+
+
+def main(arguments: list[str]) -> object:
+    with pytest.raises(SystemExit) as ended:
+        command_line(arguments)
+    return ended.value.code
+
+
+def write(folder: Path, x: np.ndarray, **more: np.ndarray) -> tuple[str, str]:
+    graph = nir.NIRGraph(
+        nodes={
+            "input": nir.Input(np.array([3])),
+            "fc": nir.Linear(np.ones((2, 3), np.float32)),
+            "if": nir.IF(r=np.ones(2), v_threshold=np.ones(2)),
+            "output": nir.Output(np.array([2])),
+        },
+        edges=[("input", "fc"), ("fc", "if"), ("if", "output")],
+    )
+    nir.write(folder / "net.nir", graph)
+    np.savez(folder / "x.npz", x=x, **more)
+    return str(folder / "net.nir"), str(folder / "x.npz")
+
+
+def spikes(T: int = 4) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 2, (T, 5, 3)).astype(np.float32)
+
+
+def test_one_command_gives_counts_models_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net, x = write(tmp_path, spikes(), y=np.array([0, 1, 0, 1, 1]))
+    assert main(["energy", net, "-i", x, "-o", str(tmp_path / "out"), "--json"]) == 0
+    shown = capsys.readouterr()
+    data = json.loads(shown.out)
+    assert data == json.loads((tmp_path / "out" / "energy.json").read_text())
+    assert (tmp_path / "out" / "layers.csv").read_text().startswith("layer,in_nonzero,")
+    assert data["layers"]["fc"]["synops"] == 2 * int(spikes().sum())
+    assert set(data["per_class"]) == {"0", "1"}
+    for text in ("memory included, 15 models", "what dominates", "unmeasured", "spikes per synapse", "static power"):
+        assert text in shown.err
+
+
+def test_validate_prints_every_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["energy", "validate"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "-39%" in shown.err
+    assert " bad" in shown.err
+    assert main(["energy", "validate", "--json", "-q"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert {"predicted", "measured", "error", "verdict", "source"} <= set(data[0])
+
+
+@pytest.mark.parametrize(
+    ("x", "options", "sentence"),
+    [
+        (None, [], "energy depends on activity; give the input with --input X.npz"),
+        (spikes(0), [], "expected [T, B, *input shape] with T, B >= 1"),
+        (spikes() / 2, ["--input-coding", "spikes"], "the input coding is 'spikes' (caller) but the input holds 0.5"),
+        (spikes() / 2, ["--input-coding", "graded"], "graded events carry whole numbers"),
+        (spikes(), ["--input-coding", "rate"], "input coding 'rate' (caller); accepted: spikes, graded, analog"),
+        (spikes(), ["--prices", "horowitz"], "no price list 'horowitz'; there are:"),
+        (spikes(), ["--prices", "bad.toml"], "'mac' has value -1; a number from 0 up"),
+        (spikes(), ["--ann", "."], "a run folder written by 'stl-deploy train' is accepted"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_code_2(
+    x: np.ndarray | None,
+    options: list[str],
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    net, file = write(tmp_path, spikes() if x is None else x)
+    monkeypatch.chdir(tmp_path)
+    Path("bad.toml").write_text(
+        'title="t"\nscope="arithmetic"\nnode="n"\nyear=1\nevidence="measured"\nsource="s"\n'
+        '[terms]\nmac={value=-1,unit="pJ"}\n'
+    )
+    assert main(["energy", net, *([] if x is None else ["-i", file]), *options]) == 2
+    shown = capsys.readouterr()
+    assert sentence in " ".join(shown.err.split())
+    assert "Traceback" not in shown.err
