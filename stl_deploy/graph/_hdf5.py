@@ -7,7 +7,7 @@ account for (an HDF5 file of a few bytes can declare terabytes of zeros).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,13 @@ import numpy as np
 
 from stl_deploy.errors import InputError, StlDeployError
 from stl_deploy.files import MAX_ARRAY_BYTES
+from stl_deploy.graph._guard import probe
 
 _FREE_BYTES = 256 * 2**20
 _RATIO = 64
 """All arrays together may take 256 MiB, more only up to 64 times the file's size (gzip on constants does 1000)."""
 
+_SMALL_BYTES = 2**20
 _MAX_OBJECTS = 200_000
 _MAX_DEPTH = 100
 _MAX_TEXTS = 200_000
@@ -30,12 +32,23 @@ _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FL
 
 @contextmanager
 def open_hdf5(path: Path, kind: str) -> Iterator[tuple[h5py.File, Scan]]:
-    """Open ``path`` for reading; everything that goes wrong inside becomes an InputError in one sentence."""
+    """Open ``path`` for reading, after another process has read it through (see `_guard`).
+
+    Everything that goes wrong inside becomes an InputError in one sentence.
+    """
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected {kind}")
+    probe(path, kind)
+    with scanned(path, kind, lambda: None) as opened:
+        yield opened
+
+
+@contextmanager
+def scanned(path: Path, kind: str, progress: Callable[[], object]) -> Iterator[tuple[h5py.File, Scan]]:
+    """The same without the other process; ``progress`` is called for every object."""
     try:
         with h5py.File(path, "r", locking=False) as file:
-            yield file, Scan(path, path.stat().st_size)
+            yield file, Scan(path, path.stat().st_size, progress)
     except StlDeployError:
         raise
     except MemoryError:
@@ -48,8 +61,8 @@ def open_hdf5(path: Path, kind: str) -> Iterator[tuple[h5py.File, Scan]]:
 class Scan:
     """Safe access to one open file, with a budget for objects and bytes."""
 
-    def __init__(self, path: Path, file_size: int) -> None:
-        self._path = path
+    def __init__(self, path: Path, file_size: int, progress: Callable[[], object]) -> None:
+        self._path, self._progress = path, progress
         self._bytes = max(_FREE_BYTES, _RATIO * file_size)
         self._budget = self._bytes
         self._seen: dict[tuple[int, int], str] = {}
@@ -65,6 +78,7 @@ class Scan:
 
     def child(self, group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
         """An object of a group, or None if there is none of that name."""
+        self._progress()
         link = group.get(name, getlink=True)
         if link is None:
             return None
@@ -90,6 +104,23 @@ class Scan:
         """A dataset as numpy array or scalar, str, or object array of str; None if there is none of that name."""
         found = self.child(group, name)
         return self._read(found) if isinstance(found, h5py.Dataset) else None
+
+    def walk(self, group: h5py.Group) -> None:
+        """Look at every object below ``group``; read text and small arrays, look large ones up."""
+        for name in self.names(group):
+            found = self.child(group, name)
+            if isinstance(found, h5py.Group):
+                self.walk(found)
+            elif found is not None:
+                self._look_up(found)
+
+    def _look_up(self, data: h5py.Dataset) -> None:
+        self._afford(data)
+        if data.dtype.kind == "O" or data.nbytes <= _SMALL_BYTES:
+            self._budget += data.nbytes
+            self._read(data)
+        elif data.chunks:
+            data.id.chunk_iter(lambda chunk: self._progress() and None)
 
     def tree(self, group: h5py.Group) -> dict[str, Any]:
         """A group as nested dicts of plain Python values."""

@@ -1,4 +1,4 @@
-"""Files that other frameworks wrote, and the spikes they put out, as ``python -m tests.conformance --record`` kept them."""
+"""Files that other frameworks wrote and the spikes they put out, kept by ``python -m tests.conformance --record``."""
 
 from pathlib import Path
 

@@ -147,3 +147,36 @@ def test_one_value_stands_for_all_neurons(value):
     node = lif((3,), r=2)
     node.tau = value
     assert run(lower(chain([3], node), HALF), steps([1.25, 1, 2])).y[0, 0].tolist() == [1, 0, 1]
+
+
+def test_cuba_jump_adds_the_whole_input_to_the_current():
+    # i <- 0.5 i + 2 x: 2, 1, 0.5;  v <- 0.75 v + 1·i: 2, 2.5, 2.375
+    assert out(cuba(), [1, 0, 0], Dialect(dt=1, synapse="jump")) == [2, 2.5, 2.375]
+
+
+def test_gain_one_ignores_r_and_w_in():
+    dialect = Dialect(dt=1, gain="one")
+    assert out(bare(nir.LI, tau=a(2), r=a(4), v_leak=a(1)), [1, 0], dialect) == [1.5, 1.25]
+    assert out(cuba(), [1, 0], dialect) == [1, 1.25]
+    assert out(bare(nir.I, r=a(7)), [1, 1], dialect) == [1, 2]
+
+
+def test_integrate_r_leaves_dt_out():
+    assert out(bare(nir.I, r=a(2)), [1, 1], Dialect(dt=0.5, integrate="r")) == [2, 4]
+
+
+def test_a_gain_that_rounding_keeps_from_one_is_one():
+    tau = np.float32(1e-4) / (1 - np.float32(0.93))
+    r = np.nextafter(tau / np.float32(1e-4), np.float32(0))
+    assert np.float32(r * (np.float32(1e-4) / tau)) != 1
+    assert out(lif((1,), tau=tau, r=r), [1.0], Dialect(compare="ge")) == [1]
+    (neuron,) = lower(chain([1], lif((1,), tau=1, r=1.00001)), Dialect(dt=1)).spiking
+    assert neuron.gain == np.float32(1.00001)
+
+
+def test_spikes_that_leave_a_step_later():
+    # The neuron itself resets at once; its readers see the spike one step later, memoryless thresholds at once.
+    net = chain([1], iff((1,), theta=0.5), bare(nir.Threshold, threshold=a(0.5)))
+    result = run(lower(net, Dialect(emit="next_step")), steps([1], [0], [1]), record=["n0"])
+    assert result.recorded["n0"].ravel().tolist() == [1, 0, 1]
+    assert result.y.ravel().tolist() == [0, 1, 0]

@@ -155,3 +155,32 @@ def test_parameters_by_channel_after_a_convolution():
     program = lower(chain([1, 2, 2], conv, neuron))
     y = run(program, np.ones((1, 1, 1, 2, 2), np.float32)).y[0, 0]
     assert y.tolist() == [[[1, 1], [1, 1]], [[0, 0], [0, 0]]]
+
+
+def test_a_loop_may_be_late_where_spikes_leave_the_neuron():
+    # Then rec's bias of 0.25 is there at t = 0 already.
+    rec = nir.Affine(IDENTITY, a(0.25))
+    net = chain([1], bare(nir.I, r=a(1)), rec=rec, extra=[("n0", "rec"), ("rec", "n0")])
+    program = lower(net, Dialect(dt=1.0, loop="neuron_output"))
+    assert series(program, 1, 0, 0) == [1.25, 2.75, 5.75]
+    assert program.by_name["rec"].sources == (Source("n0", 1),)
+    names = [node.name for node in program.nodes]
+    assert names.index("rec") < names.index("n0")
+
+
+def test_a_loop_delay_stays_where_the_way_back_serves_others_too():
+    # rec is read outside the loop as well, where it must not become late.
+    rec = nir.Affine(IDENTITY, a(0.25))
+    net = chain([1], bare(nir.I, r=a(1)), rec=rec, extra=[("n0", "rec"), ("rec", "n0"), ("rec", "output")])
+    dialects = [Dialect(dt=1.0, loop=loop) for loop in ("closing_edge", "neuron_output")]
+    first, second = (series(lower(net, dialect), 1, 0, 0) for dialect in dialects)
+    assert first == second == [2.25, 4.75, 9.75]
+
+
+def test_late_spikes_close_a_loop_without_another_step():
+    late = Dialect(emit="next_step")
+    program = lower(chain([1], iff((1,), theta=0.5), extra=[("n0", "n0")]), late)
+    assert series(program, 1, 0, 0) == [0, 1, 1]
+    rec = nir.Linear(IDENTITY)
+    program = lower(chain([1], iff((1,), theta=0.5), rec=rec, extra=[("n0", "rec"), ("rec", "n0")]), late)
+    assert series(program, 1, 0, 0) == [0, 1, 1]
