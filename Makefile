@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 SOURCES := stl_deploy exporters energy tests examples
 
-.PHONY: demo test lint types lava check clean help
+.PHONY: demo test lint types lava check readme clean help
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -28,6 +28,9 @@ check: lint types test ## everything that must hold before a change is taken
 
 lava: $(VENV)/.dev ## Lava's side environment, if a Python 3.10 is on the machine (once; 5.6 GB)
 	@$(BIN)/python -m tests.lava_if_possible
+
+readme: $(VENV)/.installed ## run the demo and refresh its numbers and picture in README.md
+	$(BIN)/python docs/update_readme.py
 
 clean: ## remove the virtual environment and caches (run folders stay)
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis

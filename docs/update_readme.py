@@ -1,0 +1,53 @@
+"""Run the demo and put what it prints, and a picture of its report, where the README shows them: ``make readme``."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+BEGIN, END = "<!-- demo:begin -->", "<!-- demo:end -->"
+CHROMIUM = (
+    "--headless --no-sandbox --disable-gpu --hide-scrollbars --disable-quic --no-first-run "
+    "--disable-background-networking --disable-component-update --disable-sync --window-size=1100,900"
+)
+
+
+def demo(run_dir: Path) -> list[str]:
+    """The lines that ``stl-deploy run digits`` prints."""
+    command = [sys.executable, "-m", "stl_deploy", "run", "digits", "-o", str(run_dir)]
+    done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, check=True)
+    return done.stderr.splitlines()
+
+
+def excerpt(lines: list[str]) -> list[str]:
+    """The last epoch and what follows it, without the commands to paste and the progress of Lava."""
+    last = max(i for i, line in enumerate(lines) if line.startswith("epoch ") and "loss" in line)
+    end = next(i for i, line in enumerate(lines) if line.startswith("done in"))
+    return [line for line in lines[last : end + 1] if not line.startswith(("lava: ", "next:"))]
+
+
+def main() -> None:
+    """Rewrite the README's block and, with a Chromium on the machine, docs/report.png."""
+    run_dir = ROOT / "runs" / "digits"
+    shown = "\n".join(excerpt(demo(run_dir))).replace(str(Path.home()), "~")
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    readme.write_text(f"{before}{BEGIN}\n```text\n{shown}\n```\n{END}{after}", encoding="utf-8")
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    if browser is None:
+        print("no chromium: docs/report.png is left as it is", file=sys.stderr)
+        return
+    with tempfile.TemporaryDirectory() as profile:
+        picture = f"--screenshot={ROOT / 'docs' / 'report.png'}"
+        page = (run_dir / "report.html").as_uri()
+        command = [browser, *CHROMIUM.split(), f"--user-data-dir={profile}", picture, page]
+        subprocess.run(command, check=True, capture_output=True)
+
+
+if __name__ == "__main__":
+    main()
