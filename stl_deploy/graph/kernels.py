@@ -7,6 +7,8 @@ float32 numbers are exact in float64, and so are sums of them that need no more 
 from __future__ import annotations
 
 from functools import singledispatch
+from typing import Any
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -34,10 +36,11 @@ def _pass(node: Node, x: Floats, sums: Sums = np.float32) -> Floats:
 
 @apply.register
 def _linear(node: Linear, x: Floats, sums: Sums = np.float32) -> Floats:
-    y = x.astype(sums, copy=False) @ node.weight.T.astype(sums, copy=False)
+    y: NDArray[Any] = x.astype(sums, copy=False) @ node.weight.T.astype(sums, copy=False)
     if node.bias is not None:
         y += node.bias
-    return y.astype(np.float32, copy=False)
+    rounded: Floats = y.astype(np.float32, copy=False)
+    return rounded
 
 
 @apply.register
@@ -66,7 +69,7 @@ def _pool(node: Pool, x: Floats, sums: Sums = np.float32) -> Floats:
 @apply.register
 def _conv(node: Conv, x: Floats, sums: Sums = np.float32) -> Floats:
     groups, kernel = node.groups, node.weight.shape[2:]
-    weight = node.weight.reshape(groups, node.weight.shape[0] // groups, -1).astype(sums, copy=False)
+    weight: NDArray[Any] = node.weight.reshape(groups, node.weight.shape[0] // groups, -1).astype(sums, copy=False)
     bias = None if node.bias is None else node.bias.reshape(-1, *(1,) * len(kernel))
     y = np.empty((x.shape[0], *node.shape), np.float32)
     per_sample = weight.itemsize * weight.shape[2] * groups * int(np.prod(node.shape[1:]))
@@ -74,8 +77,8 @@ def _conv(node: Conv, x: Floats, sums: Sums = np.float32) -> Floats:
     for start in range(0, x.shape[0], at_once):
         part = pad(x[start : start + at_once], node.padding)
         columns = unfold(part, kernel, node.stride, node.dilation)
-        columns = columns.reshape(part.shape[0], groups, weight.shape[2], -1).astype(sums, copy=False)
-        total = (weight @ columns).reshape(-1, *node.shape)
+        patches: NDArray[Any] = columns.reshape(part.shape[0], groups, weight.shape[2], -1).astype(sums, copy=False)
+        total = (weight @ patches).reshape(-1, *node.shape)
         if bias is not None:
             total += bias
         y[start : start + at_once] = total
