@@ -156,7 +156,9 @@ class _Draw:
         shape = self._shape(sources[0].node)
         theta = self.rng.uniform(0.6, 1.4, (shape[0], *(1,) * (len(shape) - 1))).astype(np.float32)
         self.nodes.append(
-            Neuron(name=name, shape=shape, sources=sources, decay=np.float32(0.7), threshold=theta, compare="ge")
+            Neuron(
+                name=name, shape=shape, sources=sources, decay=np.array(0.7, np.float32), threshold=theta, compare="ge"
+            )
         )
         return name
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from functools import singledispatch
 from typing import Any
-from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
