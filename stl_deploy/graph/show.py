@@ -1,0 +1,141 @@
+"""A network as a table: what each node is, how large, and the constants of its neurons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from stl_deploy.graph.program import Conv, Delay, Floats, Linear, Neuron, Node, Pool, Program, Reshape, Scale, Shape
+
+
+@dataclass(frozen=True)
+class Row:
+    """One node. shape: of its output; parameters: stored weights and biases; synapses: connections of one sample and
+    step, those into padding left out; constants: of neurons and pools, in words.
+    """
+
+    node: str
+    kind: str
+    shape: Shape
+    sources: tuple[str, ...]
+    parameters: int
+    synapses: int
+    constants: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON twin."""
+        return asdict(self)
+
+
+def table(program: Program) -> tuple[Row, ...]:
+    """One row for each node, in running order."""
+    return tuple(
+        Row(
+            node.name,
+            type(node).__name__,
+            node.shape,
+            tuple(source.node + f" (t-{source.delay})" * (source.delay > 0) for source in node.sources),
+            _parameters(node),
+            _synapses(node),
+            _constants(node),
+        )
+        for node in program.nodes
+    )
+
+
+def _parameters(node: Node) -> int:
+    match node:
+        case Linear() | Conv():
+            return int(node.weight.size) + (0 if node.bias is None else int(node.bias.size))
+        case Scale():
+            return int(node.scale.size)
+    return 0
+
+
+def _synapses(node: Node) -> int:
+    match node:
+        case Linear():
+            return int(node.weight.size) * prod(node.shape[:-1])
+        case Conv():
+            taps = _taps(
+                node.input_shape[1:], node.shape[1:], node.weight.shape[2:], node.stride, node.padding, node.dilation
+            )
+            return int(node.weight.shape[0]) * int(node.weight.shape[1]) * taps
+        case Pool():
+            one = (1,) * len(node.kernel)
+            return node.shape[0] * _taps(
+                node.input_shape[1:], node.shape[1:], node.kernel, node.stride, node.padding, one
+            )
+    return 0
+
+
+def _taps(
+    inputs: Shape, outputs: Shape, kernel: Shape, stride: Shape, padding: Sequence[tuple[int, int]], dilation: Shape
+) -> int:
+    """Pairs of output and kernel position whose input lies inside; the axes are independent, so they multiply."""
+    axes = zip(inputs, outputs, kernel, stride, padding, dilation, strict=True)
+    return prod(
+        sum(0 <= out * s + k * d - before < size for out in range(count) for k in range(taps))
+        for size, count, taps, s, (before, _), d in axes
+    )
+
+
+def _constants(node: Node) -> str:
+    match node:
+        case Conv():
+            padding = "/".join(f"{a}" if a == b else f"{a}+{b}" for a, b in node.padding)
+            parts = [f"kernel {_by(node.weight.shape[2:])}", f"stride {_by(node.stride)}", f"padding {padding}"]
+            parts += [f"dilation {_by(node.dilation)}"] * any(d > 1 for d in node.dilation)
+            return ", ".join(parts + [f"groups {node.groups}"] * (node.groups > 1))
+        case Pool():
+            return f"{'sum' if node.divisor == 1 else 'mean'} of {_by(node.kernel)}, stride {_by(node.stride)}"
+        case Reshape():
+            return f"from {_by(node.input_shape)}"
+        case Scale():
+            return f"scale {_span(node.scale)}"
+        case Delay():
+            return f"{_span(node.steps.astype(np.float32))} steps"
+        case Neuron():
+            return ", ".join(_neuron(node))
+    return ""
+
+
+def _neuron(node: Neuron) -> list[str]:
+    parts = []
+    if node.synapse is not None:
+        parts.append(f"synapse {node.synapse.rule}, decay {_span(node.synapse.decay)}")
+    parts += [f"{name} {_span(array)}" for name, array in _arrays(node) if array is not None]
+    if node.threshold is None:
+        return [*parts, "puts out v"]
+    parts.append("v >= θ" if node.compare == "ge" else "v > θ")
+    if node.decay is None:
+        return [*parts, "no memory"]
+    if node.reset == "value":
+        parts.append(f"reset to {'0' if node.v_reset is None else _span(node.v_reset)}")
+    else:
+        parts.append("reset by subtraction" + ", one step late" * (node.reset == "subtract_delayed"))
+    return [*parts, *["several spikes"] * node.many]
+
+
+def _arrays(node: Neuron) -> list[tuple[str, Floats | None]]:
+    return [
+        ("decay", node.decay),
+        ("θ", node.threshold),
+        ("gain", node.gain),
+        ("leak", node.leak),
+        ("v_min", node.v_min),
+        ("starts at", node.v_start),
+    ]
+
+
+def _span(array: Floats) -> str:
+    low, high = float(array.min()), float(array.max())
+    return f"{low:.4g}" if low == high else f"{low:.4g}…{high:.4g}"
+
+
+def _by(sizes: Sequence[int]) -> str:
+    return "×".join(map(str, sizes))
