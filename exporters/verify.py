@@ -145,7 +145,8 @@ def verify(
     """Compare each run with the one named ``reference``, spike by spike.
 
     runs: what each backend put out and recorded on the same input; nodes that one lacks are not compared.
-    labels: ``[B]``, for the accuracy of each run (class with the greatest sum over time of the only output).
+    labels: ``[B]``, for the accuracy of each run (class whose only output's mean over time is
+    greatest, or its maximum where the graph's metadata say ``decision: max``).
     near: the observer that watched the reference. x: the input, to measure the margin where runs part.
     Raises InputError if there is no such reference, or arrays of one node differ in shape.
     """
@@ -171,7 +172,9 @@ def accuracy(program: Program, result: Result, labels: NDArray[Any] | None) -> f
     scores = list(result.outputs.values())
     if labels is None or len(program.outputs) != 1 or len(scores) != 1 or scores[0].ndim != 3:
         return None
-    return float((scores[0].sum(axis=0, dtype=np.float64).argmax(axis=-1) == labels).mean())
+    most = program.metadata.get("decision") == "max"
+    decided = scores[0].max(axis=0) if most else scores[0].sum(axis=0, dtype=np.float64)
+    return float((decided.argmax(axis=-1) == labels).mean())
 
 
 def require_exact(report: Report, runs: Collection[str] | None = None) -> None:

@@ -14,6 +14,7 @@ from stl_deploy.config import (
     LayerSpec,
     LifSpec,
     LinearSpec,
+    LiSpec,
     Mode,
     NeuronConfig,
     NormSpec,
@@ -22,7 +23,7 @@ from stl_deploy.config import (
 )
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.modules import StepNorm1d, StepNorm2d, SumPool2d, Vote
-from stl_deploy.neuron import LIF
+from stl_deploy.neuron import LI, LIF
 
 
 @dataclass
@@ -48,16 +49,19 @@ class Build:
 
     def finish(self) -> None:
         """Check that the network is whole."""
-        if not isinstance(self.previous, VoteSpec):
-            raise ConfigError(f"network.{self.count - 1}: the last layer is not a vote; a network ends with lif, vote")
+        if not isinstance(self.previous, VoteSpec | LiSpec):
+            raise ConfigError(
+                f"network.{self.count - 1}: the last layer is not a readout; "
+                "a network ends with lif, vote or linear, li"
+            )
 
 
 def build_layer(build: Build, index: int, spec: LayerSpec) -> nn.Module:
     """The module of one layer; moves ``build`` past it. Raises ConfigError naming the layer and the shapes."""
     build.index = index
     build.where = f"network.{index} ({spec.kind})"
-    if isinstance(build.previous, VoteSpec):
-        raise build.fail("a layer after the vote; the vote is the last layer")
+    if isinstance(build.previous, VoteSpec | LiSpec):
+        raise build.fail(f"a layer after the {build.previous.kind}; the readout is the last layer")
     match spec:
         case ConvSpec():
             module = _conv(build, spec)
@@ -75,6 +79,8 @@ def build_layer(build: Build, index: int, spec: LayerSpec) -> nn.Module:
             module = nn.Dropout(spec.p)
         case VoteSpec():
             module = _vote(build, spec)
+        case LiSpec():
+            module = _li(build, spec)
     build.spikes = _gives_spikes(build, spec)
     build.previous = spec
     return module
@@ -156,6 +162,20 @@ def _vote(build: Build, spec: VoteSpec) -> nn.Module:
         )
     build.shape = (build.classes,)
     return Vote(spec.population)
+
+
+def _li(build: Build, spec: LiSpec) -> nn.Module:
+    if not isinstance(build.previous, LinearSpec | NormSpec | DropoutSpec):
+        raise build.fail("the membrane readout integrates weighted spikes; put it right after a linear")
+    if build.shape != (build.classes,):
+        raise build.fail(f"the input is {_x(build.shape)}; one neuron for each of {build.classes} classes is accepted")
+    if build.mode == "ann":
+        return nn.Identity()
+    try:
+        beta = build.neuron.beta if spec.beta is None else spec.beta
+        return LI(build.shape, decay=beta, learn_decay=build.neuron.learn_beta)
+    except InputError as error:
+        raise build.fail(str(error)) from None
 
 
 def _spatial(build: Build) -> tuple[int, int, int]:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Mode = Literal["stl", "sl", "tl", "ann"]
 Granularity = Literal["neuron", "channel", "layer"]
 Parametrisation = Literal["positive", "raw"]
+Decision = Literal["mean", "max"]
 Encoder = Literal["direct", "bernoulli"]
 SurrogateName = Literal["arctan", "sigmoid", "triangular", "rectangular"]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -132,8 +133,20 @@ class VoteSpec(_Section):
     population: Count = 10
 
 
+class LiSpec(_Section):
+    """The membrane readout: one leaky integrator per class, which does not spike.
+
+    beta: its decay; null: as `NeuronConfig` says. decision: the class's score is the mean or the maximum over time
+    of its potential.
+    """
+
+    kind: Literal["li"]
+    beta: UnitInterval | None = None
+    decision: Decision = "mean"
+
+
 LayerSpec = Annotated[
-    ConvSpec | LinearSpec | NormSpec | LifSpec | PoolSpec | DropoutSpec | FlattenSpec | VoteSpec,
+    ConvSpec | LinearSpec | NormSpec | LifSpec | PoolSpec | DropoutSpec | FlattenSpec | VoteSpec | LiSpec,
     Field(discriminator="kind"),
 ]
 
@@ -144,7 +157,10 @@ class TrainConfig(_Section):
     mode: ``stl`` weights and thresholds; ``sl`` weights only; ``tl`` thresholds only, all weights (batch norm's
     scale and shift too) stay as drawn; ``ann`` ReLUs and a linear readout, and the image is shown once.
     lr_decay: factor on the learning rate per epoch. threshold_lr_multiplier: of thresholds against weights.
-    loss: ``mse`` between rates and one-hot labels (the paper), or ``ce`` cross-entropy on rates times ``ce_scale``.
+    loss: of what is put out over time, ``mse`` between the scores (mean votes) and one-hot labels (the paper),
+    ``ce`` cross-entropy of the scores times ``ce_scale``, or ``tet`` the mean over the steps of the cross-entropy of
+    each step's output times ``ce_scale`` (temporal efficient training, Deng et al., ICLR 2022, eq. 10 without its
+    regulariser).
     """
 
     mode: Mode = "stl"
@@ -154,7 +170,7 @@ class TrainConfig(_Section):
     lr_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     weight_decay: NotNegative = 0.0
     threshold_lr_multiplier: NotNegative = 1.0
-    loss: Literal["mse", "ce"] = "mse"
+    loss: Literal["mse", "ce", "tet"] = "mse"
     ce_scale: Positive = 5.0
     seed: Annotated[int, Field(ge=0)] = 0
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"

@@ -58,18 +58,26 @@ def evaluate(network: Network, split: Split, config: RunConfig, *, batch_size: i
     for index in torch.split(torch.arange(len(split)), batch_size):
         x = encode(split.images(index), config.time_steps, config.encoder, draws).to(device)
         labels = split.labels[index].to(device)
-        votes = network(x, rates.observe).mean(0)
-        correct += int((votes.argmax(1) == labels).sum())
-        loss += float(classification_loss(votes, labels, config.train)) * len(index)
+        outputs = network(x, rates.observe)
+        scores = network.scores(outputs)
+        correct += int((scores.argmax(1) == labels).sum())
+        loss += float(classification_loss(outputs, scores, labels, config.train)) * len(index)
     network.train(was_training)
     return Evaluation(correct / len(split), loss / len(split), len(split), rates.means(), threshold_ranges(network))
 
 
-def classification_loss(rates: Tensor, labels: Tensor, config: TrainConfig) -> Tensor:
-    """Loss of output rates ``[B, classes]``: ``mse`` to the one-hot label (the paper), or ``ce`` of rates·ce_scale."""
+def classification_loss(outputs: Tensor, scores: Tensor, labels: Tensor, config: TrainConfig) -> Tensor:
+    """Loss of a network's outputs ``[T, B, classes]`` and the scores ``[B, classes]`` decided from them.
+
+    ``mse`` of the scores to the one-hot labels (the paper), ``ce`` of scores·ce_scale, or ``tet``: cross-entropy of
+    outputs·ce_scale, averaged over the steps (see `TrainConfig`).
+    """
+    if config.loss == "tet":
+        steps = outputs.flatten(0, 1) * config.ce_scale
+        return functional.cross_entropy(steps, labels.repeat(len(outputs)))
     if config.loss == "ce":
-        return functional.cross_entropy(rates * config.ce_scale, labels)
-    return functional.mse_loss(rates, functional.one_hot(labels, rates.shape[1]).to(rates.dtype))
+        return functional.cross_entropy(scores * config.ce_scale, labels)
+    return functional.mse_loss(scores, functional.one_hot(labels, scores.shape[1]).to(scores.dtype))
 
 
 def threshold_ranges(network: Network) -> dict[str, ThresholdRange]:

@@ -4,8 +4,8 @@ Arrays are ``[T, B, *shape]``. Synapses, norms and pools see time folded into th
 the neurons scan time. To walk a network: ``network.layers`` (name -> module, in order), ``network.shapes``
 (name -> output shape of one sample at one step), ``network.input_shape`` and ``network.classes``. The modules are
 torch's own `Conv2d`, `Linear`, `BatchNorm1d`, `BatchNorm2d`, `MaxPool2d`, `AvgPool2d`, `Dropout`, `Flatten`, `ReLU`,
-and ours: `LIF` (``threshold``, ``decay``), `SumPool2d`, `StepNorm1d` and `StepNorm2d` (each a BatchNorm), and `Vote`
-(``population``).
+and ours: `LIF` (``threshold``, ``decay``), `LI` (``decay``), `SumPool2d`, `StepNorm1d` and `StepNorm2d` (each a
+BatchNorm), and `Vote` (``population``).
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ import torch
 from torch import Tensor, nn
 
 from stl_deploy._layers import Build, build_layer
-from stl_deploy.config import LayerSpec, Mode, RunConfig
+from stl_deploy.config import Decision, LayerSpec, LiSpec, Mode, RunConfig
 from stl_deploy.errors import InputError
 from stl_deploy.modules import StepNorm1d, StepNorm2d, SumPool2d
-from stl_deploy.neuron import LIF
+from stl_deploy.neuron import LI, LIF
 
 Shape = tuple[int, ...]
 Observer = Callable[[str, Tensor], None]
 """Called with a layer's name and its output ``[T, B, *shape]``."""
 
-_OVER_TIME = (LIF, StepNorm1d, StepNorm2d)
+_OVER_TIME = (LIF, LI, StepNorm1d, StepNorm2d)
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d, SumPool2d)
 
 
 class Network(nn.Module):
-    """A sequential spiking network, ``[T, B, *input_shape]`` -> votes ``[T, B, classes]``.
+    """A spiking network, ``[T, B, *input_shape]`` -> votes (or the readout's potentials) ``[T, B, classes]``.
 
     Built from ``config.network``, ``config.neuron`` and ``config.train.mode``; weights are drawn from torch's global
     generator. Layers are named by kind and count: conv1, norm1, lif1, pool1, ..., linear1, vote. In mode ``ann`` every
@@ -60,6 +60,8 @@ class Network(nn.Module):
             self.layers[name] = module
             self.shapes[name] = build.shape
         build.finish()
+        last = config.network[-1]
+        self.decision: Decision = last.decision if isinstance(last, LiSpec) else "mean"
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(_learns(self.mode, name))
 
@@ -72,6 +74,10 @@ class Network(nn.Module):
             if observe is not None:
                 observe(name, x)
         return x
+
+    def scores(self, outputs: Tensor) -> Tensor:
+        """The decision on outputs ``[T, B, classes]``: their mean over time, or maximum, ``[B, classes]``."""
+        return outputs.amax(0) if self.decision == "max" else outputs.mean(0)
 
     def record(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Votes, and the output of every LIF (in mode ``ann`` every ReLU) and pool by name, ``[T, B, *shape]``."""
@@ -111,8 +117,8 @@ def _learns(mode: Mode, parameter: str) -> bool:
 
 
 def _name(spec: LayerSpec, counts: dict[str, int]) -> str:
-    if spec.kind == "vote":
-        return "vote"
+    if spec.kind in ("vote", "li"):
+        return spec.kind
     counts[spec.kind] = counts.get(spec.kind, 0) + 1
     return f"{spec.kind}{counts[spec.kind]}"
 

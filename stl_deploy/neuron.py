@@ -21,7 +21,46 @@ from stl_deploy.surrogate import surrogate
 Shape = tuple[int, ...]
 
 
-class LIF(nn.Module):
+class _Leaky(nn.Module):
+    """A decay β in [0, 1], fixed or learned as σ(a)."""
+
+    def __init__(self, decay: float, learn: bool) -> None:
+        super().__init__()
+        if not (0 < decay < 1 if learn else 0 <= decay <= 1):
+            accepted = "a number between 0 and 1, ends excluded," if learn else "a number from 0 to 1"
+            raise InputError(f"decay is {decay!r}; {accepted} is accepted")
+        self.decay_parameter: nn.Parameter | None = None
+        if learn:
+            self.decay_parameter = nn.Parameter(torch.tensor(math.log(decay / (1 - decay))))
+        self.register_buffer("_fixed_decay", None if learn else torch.tensor(decay), persistent=not learn)
+
+    @property
+    def decay(self) -> Tensor:
+        """The effective β, 0-dimensional."""
+        if self.decay_parameter is not None:
+            return torch.sigmoid(self.decay_parameter)
+        return self.get_buffer("_fixed_decay")
+
+
+class LI(_Leaky):
+    """Leaky integrators that do not spike, ``[T, B, *shape]`` currents in, potentials out: v[t] = β·v[t−1] + x[t].
+
+    decay: β in [0, 1]; with learn_decay it is σ(a), one a per layer. Raises InputError for a β out of range.
+    """
+
+    def __init__(self, shape: Shape, *, decay: float = 0.5, learn_decay: bool = False) -> None:
+        super().__init__(decay, learn_decay)
+        self.shape = shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Currents ``[T, B, *shape]`` to potentials of the same shape and type; every call starts from rest."""
+        decay, potentials = self.decay, list(x.unbind(0))
+        for step in range(1, len(potentials)):
+            potentials[step] = potentials[step - 1] * decay + potentials[step]
+        return torch.stack(potentials)
+
+
+class LIF(_Leaky):
     """A population of leaky integrate-and-fire neurons; ``[T, B, *shape]`` currents in, spikes out.
 
     shape: of the population, ``(features,)`` or ``(channels, height, width)``.
@@ -50,7 +89,7 @@ class LIF(nn.Module):
         surrogate_name: str = "arctan",
         detach_reset: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(decay, learn_decay)
         self.shape = shape
         self.parametrisation = parametrisation
         self.granularity = granularity
@@ -66,16 +105,6 @@ class LIF(nn.Module):
             )
         self.register_buffer("threshold_init", initial)
         self.threshold_parameter = nn.Parameter(initial.clone() if parametrisation == "raw" else torch.zeros(size))
-        self._set_decay(decay, learn_decay)
-
-    def _set_decay(self, decay: float, learn: bool) -> None:
-        if not (0 < decay < 1 if learn else 0 <= decay <= 1):
-            accepted = "a number between 0 and 1, ends excluded," if learn else "a number from 0 to 1"
-            raise InputError(f"decay is {decay!r}; {accepted} is accepted")
-        self.decay_parameter: nn.Parameter | None = None
-        if learn:
-            self.decay_parameter = nn.Parameter(torch.tensor(math.log(decay / (1 - decay))))
-        self.register_buffer("_fixed_decay", None if learn else torch.tensor(decay), persistent=not learn)
 
     @property
     def threshold(self) -> Tensor:
@@ -83,13 +112,6 @@ class LIF(nn.Module):
         if self.parametrisation == "raw":
             return self.threshold_parameter
         return self.threshold_init * torch.exp(self.threshold_parameter)
-
-    @property
-    def decay(self) -> Tensor:
-        """The effective β, 0-dimensional."""
-        if self.decay_parameter is not None:
-            return torch.sigmoid(self.decay_parameter)
-        return self.get_buffer("_fixed_decay")
 
     def forward(self, x: Tensor) -> Tensor:
         """Currents ``[T, B, *shape]`` to spikes (0 or 1) of the same shape and type."""

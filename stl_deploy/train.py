@@ -157,8 +157,9 @@ def _train_epoch(state: State, config: RunConfig, split: Split) -> tuple[float, 
     for index in order.tensor_split(math.ceil(len(split) / config.train.batch_size)):
         x = encode(split.images(index), config.time_steps, config.encoder, draws).to(device)
         labels = split.labels[index].to(device)
-        rates = network(x).mean(0)
-        loss = classification_loss(rates, labels, config.train)
+        outputs = network(x)
+        scores = network.scores(outputs)
+        loss = classification_loss(outputs, scores, labels, config.train)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise diverged(network, epoch, x)
@@ -166,7 +167,7 @@ def _train_epoch(state: State, config: RunConfig, split: Split) -> tuple[float, 
         loss.backward()  # type: ignore[no-untyped-call]
         state.optimiser.step()
         total += value * len(index)
-        correct += int((rates.argmax(1) == labels).sum())
+        correct += int((scores.argmax(1) == labels).sum())
     return total / len(split), correct / len(split)
 
 

@@ -66,6 +66,7 @@ def fold(
         "dialect": dialect,
         "input": {"coding": coding, "fraction_bits": fraction_bits, "max": bound},
         "thresholds": thresholds,
+        "decision": network.decision,
     }
     if grids:
         metadata["grid"] = {grid.node: grid.fraction_bits for grid in grids}

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from stl_deploy.errors import InputError
 from stl_deploy.fold.rounding import vote_weight
 from stl_deploy.fold.stages import Stages
-from stl_deploy.fold.time import DT, time_constants
+from stl_deploy.fold.time import DT, nir_decay, time_constants
 from stl_deploy.graph.lower import METADATA_KEY
 from stl_deploy.graph.program import Floats, Shape
 from stl_deploy.modules import SumPool2d, Vote
 from stl_deploy.network import Network
-from stl_deploy.neuron import LIF
+from stl_deploy.neuron import LI, LIF
 
 
 def folded_network(network: Network, stages: Stages) -> Network:
@@ -36,6 +36,8 @@ def folded_network(network: Network, stages: Stages) -> Network:
             layer.bias = nn.Parameter(_tensor(synapse.bias))
         elif isinstance(layer, LIF):
             folded.layers[name] = _lif(layer, stages, name)
+        elif isinstance(layer, LI):
+            folded.layers[name] = LI(layer.shape, decay=nir_decay(float(layer.decay.detach())))
     return folded.requires_grad_(False)
 
 
@@ -70,6 +72,8 @@ def _nodes(name: str, layer: nn.Module, before: Shape, after: Shape) -> dict[str
             return {name: nir.Affine(_array(layer.weight), _array(layer.bias))}
         case LIF():
             return {name: _neuron(layer, after)}
+        case LI():
+            return {name: _integrator(layer, after)}
         case nn.MaxPool2d():
             summed = nir.SumPool2d(_pair(layer.kernel_size), _pair(layer.stride), _pair(layer.padding))
             return {f"{name}_sum": summed, name: nir.Threshold(np.full(after, 0.5, np.float32))}
@@ -106,6 +110,14 @@ def _neuron(layer: LIF, shape: Shape) -> nir.NIRNode:
     return nir.LIF(
         tau=ones * constants.tau, r=ones * constants.r, v_leak=zeros, v_threshold=threshold, v_reset=zeros.copy()
     )
+
+
+def _integrator(layer: LI, shape: Shape) -> nir.NIRNode:
+    ones, beta = np.ones(shape, np.float32), float(layer.decay)
+    if beta == 1:
+        return nir.I(r=ones * np.float32(1 / DT))
+    constants = time_constants(beta)
+    return nir.LI(tau=ones * constants.tau, r=ones * constants.r, v_leak=np.zeros(shape, np.float32))
 
 
 def _votes(population: int, classes: int) -> Floats:

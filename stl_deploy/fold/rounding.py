@@ -10,7 +10,7 @@ from stl_deploy.fold.stages import Stages
 from stl_deploy.graph.exact import SPIKES, Grid
 from stl_deploy.modules import SumPool2d
 from stl_deploy.network import Network
-from stl_deploy.neuron import LIF
+from stl_deploy.neuron import LI, LIF
 
 
 def round_stages(network: Network, stages: Stages, arriving: Grid) -> tuple[LayerGrid, ...]:
@@ -48,4 +48,4 @@ def vote_weight(population: int) -> np.float32:
 def _feeds_neuron(network: Network, synapse: str) -> bool:
     names = list(network.layers)
     after = network.layers[names[names.index(synapse) + 1]]
-    return isinstance(after, LIF | nn.modules.batchnorm._BatchNorm | nn.Dropout)
+    return isinstance(after, LIF | LI | nn.modules.batchnorm._BatchNorm | nn.Dropout)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from stl_deploy.errors import InputError
 from stl_deploy.fold.norm import Doubles, Norm, fold_norm
-from stl_deploy.fold.time import time_constants
+from stl_deploy.fold.time import nir_decay
 from stl_deploy.graph.program import Floats
 from stl_deploy.network import Network
 from stl_deploy.neuron import LIF
@@ -100,7 +100,7 @@ def _population(name: str, layer: LIF, synapse: str | None) -> Population:
             "remove the neurons"
         )
     beta = float(layer.decay.detach())
-    return Population(threshold.copy(), 1.0 if beta == 1 else float(time_constants(beta).decay), synapse)
+    return Population(threshold.copy(), nir_decay(beta), synapse)
 
 
 def _doubles(tensor: Tensor) -> Doubles:

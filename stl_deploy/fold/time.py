@@ -45,6 +45,11 @@ def time_constants(beta: float) -> TimeConstants:
     raise AssertionError(f"no float32 time constant near {nearest} keeps a gain of 1")
 
 
+def nir_decay(beta: float) -> float:
+    """The decay that a NIR node made for ``beta`` in [0, 1] is read back with; 1 (no leak) stays 1."""
+    return 1.0 if beta == 1 else float(time_constants(beta).decay)
+
+
 def _around(x: np.float32, count: int = _NEIGHBOURS) -> list[np.float32]:
     """``x`` and its float32 neighbours, nearest first."""
     found = [x]

@@ -123,7 +123,10 @@ def test_other_pools(tiny, op):
         ("network.0={kind: flatten}", "network.1 (norm): a norm folds into the conv or linear right before it"),
         ("network.2={kind: dropout}", "network.3 (pool): max pooling of values that are not spikes cannot be deployed"),
         ("network.7={kind: dropout}", "network.8 (vote): votes are counted from spikes; put the vote right after"),
-        ("network.8={kind: dropout}", "network.8: the last layer is not a vote; a network ends with lif, vote"),
+        (
+            "network.8={kind: dropout}",
+            "network.8: the last layer is not a readout; a network ends with lif,",
+        ),
         ("network.5={kind: vote}", "network.5 (vote): votes are counted from spikes"),
         ("network.6={kind: conv, channels: 2}", "network.6 (conv): the input is 64; channels x height x width"),
         ("neuron.threshold=-1", "network.2 (lif): initial threshold -1 with jitter 0 gives a threshold <= 0"),
