@@ -1,6 +1,7 @@
 """Counts, joules and the report."""
 
 from stl_deploy.energy.count import ActivityCounter
+from stl_deploy.energy.knobs import WhatIf, what_if
 from stl_deploy.energy.measure import EnergyReport, energy_report, energy_schema, measure_energy
 from stl_deploy.energy.pricelist import PriceList, list_prices, load_prices
 from stl_deploy.energy.twin import AnnTwin
@@ -12,10 +13,12 @@ __all__ = [
     "Check",
     "EnergyReport",
     "PriceList",
+    "WhatIf",
     "energy_report",
     "energy_schema",
     "list_prices",
     "load_prices",
     "measure_energy",
     "validate",
+    "what_if",
 ]

@@ -9,6 +9,9 @@ from typing import Any, Literal
 from stl_deploy.energy.conventions import first_layer
 from stl_deploy.energy.counts import Counts, TapCounts
 from stl_deploy.energy.joules import price
+from stl_deploy.energy.knobs import scaled
+from stl_deploy.energy.ledger import total
+from stl_deploy.energy.models import Model
 from stl_deploy.energy.pricelist import PriceList
 from stl_deploy.graph.program import Program, is_max_pool
 
@@ -93,8 +96,10 @@ class BreakEven:
         }
 
 
-def break_even(program: Program, counts: Counts, prices: Sequence[PriceList]) -> BreakEven:
-    """Break-even of the network under each arithmetic list in ``prices`` and against `PUBLISHED`.
+def break_even(
+    program: Program, counts: Counts, prices: Sequence[PriceList], memory_models: Sequence[Model] = ()
+) -> BreakEven:
+    """Break-even of the network under each arithmetic list in ``prices``, each of ``memory_models``, and `PUBLISHED`.
 
     The spike rate is spikes per neuron and step over the spiking nodes, max pools left out; spikes per
     synapse are synops over structural synapses, per inference.
@@ -106,8 +111,9 @@ def break_even(program: Program, counts: Counts, prices: Sequence[PriceList]) ->
     rate = sum(c.spikes for c in firing) / updates if updates else None
     values: dict[Measure, float | None] = {"spikes per synapse per inference": per_synapse, "spike rate": rate}
     published = tuple((limit, values[limit.measure], _verdict(values[limit.measure], limit)) for limit in PUBLISHED)
-    models = tuple(_model(program, counts, p, rate) for p in prices if p.scope == "arithmetic")
-    return BreakEven(per_synapse, rate, models, published)
+    found = [_model(program, counts, p, rate) for p in prices if p.scope == "arithmetic"]
+    found += [_with_memory(program, counts, m, rate) for m in memory_models]
+    return BreakEven(per_synapse, rate, tuple(found), published)
 
 
 def _verdict(value: float | None, limit: Limit) -> Verdict:
@@ -127,15 +133,37 @@ def _model(program: Program, counts: Counts, prices: PriceList, rate: float | No
     if priced.snn is None or priced.ann is None or priced.snn.total is None or priced.ann.total is None:
         return ModelBreakEven(prices.name, "the list lacks a price that this network needs", *_NEVER)
     moving = sum(_joules(c, prices) for c in driven.values()) / counts.batch
-    spare = priced.ann.total[0] - (priced.snn.total[0] - moving)
+    fixed = priced.snn.total[0] - moving
+    return _solved(program, counts, prices.name, text, rate, (fixed, moving, priced.ann.total[0]))
+
+
+def _with_memory(program: Program, counts: Counts, model: Model, rate: float | None) -> ModelBreakEven:
+    """Every term of the memory models is linear in the spikes: worked out without any, and as counted."""
+    name = f"{model.name} ({model.prices.name})"
+    text = (
+        "first layer, biases and states as they are; synops behind them and their memory traffic grow with the spikes"
+    )
+    fixed = total(model.spiking(program, scaled(program, counts, rate=0), model.prices))[0]
+    moving = total(model.snn)[0] - fixed
+    return _solved(program, counts, name, text, rate, (fixed, moving, total(model.ann)[0]))
+
+
+def _solved(
+    program: Program, counts: Counts, name: str, text: str, rate: float | None, costs: tuple[float, float, float]
+) -> ModelBreakEven:
+    """costs: the SNN's fixed part, the part that the spikes drive, and the ANN, in J."""
+    fixed, moving, ann = costs
+    first = set(first_layer(program, counts))
+    driven = {key: c for key, c in counts.weighted.items() if key not in first}
+    spare = ann - fixed
     if not moving or spare <= 0:
         why = "no synops are driven by spikes" if not moving else "the fixed part alone costs more than the ANN"
-        return ModelBreakEven(prices.name, why, *_NEVER[:-1], "above" if moving else "not defined")
+        return ModelBreakEven(name, why, *_NEVER[:-1], "above" if moving else "not defined")
     scale = spare / moving
     synops = counts.totals.synops + (scale - 1) * sum(c.synops for c in driven.values())
     per_synapse = synops / counts.totals.ann_macs_exact
     verdict: Verdict = "below" if scale > 1 else "within" if scale == 1 else "above"
-    return ModelBreakEven(prices.name, text, scale, per_synapse, None if rate is None else rate * scale, verdict)
+    return ModelBreakEven(name, text, scale, per_synapse, None if rate is None else rate * scale, verdict)
 
 
 _NEVER: tuple[None, None, None, Verdict] = (None, None, None, "not defined")

@@ -18,6 +18,7 @@ from stl_deploy.energy.conventions import Convention, conventions, first_layer
 from stl_deploy.energy.count import ActivityCounter
 from stl_deploy.energy.counts import Counts
 from stl_deploy.energy.joules import price
+from stl_deploy.energy.knobs import WhatIf, what_if_table
 from stl_deploy.energy.memory import NeuronMemory, TapMemory, memory_of
 from stl_deploy.energy.models import Model, models, range_of
 from stl_deploy.energy.pricelist import PriceList, load_prices
@@ -56,6 +57,7 @@ class EnergyReport:
     models: tuple[Model, ...]
     ann_twin: Mapping[str, Any]
     samples: Samples | None
+    what_if: tuple[WhatIf, ...]
 
     @property
     def unpriced(self) -> list[dict[str, Any]]:
@@ -82,6 +84,7 @@ class EnergyReport:
             "model_range": range_of(self.models),
             "ann_twin": dict(self.ann_twin),
             **({} if self.samples is None else self.samples.as_dict()),
+            "what_if": [row.as_dict() for row in self.what_if],
             "break_even": self.break_even.as_dict(),
             "assumptions": list(self.assumptions),
             "unpriced": self.unpriced,
@@ -132,6 +135,7 @@ def energy_report(
     lists = _load(prices)
     if twin is not None:
         twin.check(counts)
+    found = models(program, counts, lists, twin)
     first = sum(counts.weighted[name].synops for name in first_layer(program, counts))
     return EnergyReport(
         source,
@@ -139,12 +143,13 @@ def energy_report(
         coding,
         tuple(price(program, counts, entry) for entry in lists),
         conventions(program, counts),
-        break_even(program, counts, lists),
+        break_even(program, counts, lists, found),
         _assumptions(program, counts, coding),
         memory_of(program, counts),
-        models(program, counts, lists, twin),
+        found,
         twin_json(twin, counts, first),
         samples,
+        what_if_table(program, counts),
     )
 
 

@@ -6,7 +6,7 @@ costs per 64 bits. Differences from the papers are named with each model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,10 @@ MODEL_PRICES = ("horowitz45_fp32", "horowitz45_int8_acc32", "jouppi7_int8_acc32"
 
 @dataclass(frozen=True)
 class Model:
-    """Both sides of one inference under one model and one price list, by layer and term."""
+    """Both sides of one inference under one model and one price list, by layer and term.
+
+    spiking: the rule of the SNN's side, to price other counts by.
+    """
 
     name: str
     text: str
@@ -36,6 +39,7 @@ class Model:
     prices: PriceList
     snn: tuple[Item, ...]
     ann: tuple[Item, ...]
+    spiking: Callable[[Program, Counts, PriceList], tuple[Item, ...]]
 
     @property
     def ratio(self) -> Range | None:
@@ -84,6 +88,7 @@ def _under(program: Program, counts: Counts, prices: PriceList, twin: AnnTwin | 
             prices,
             lemaire_snn(program, counts, prices),
             lemaire_ann(program, counts, prices),
+            lemaire_snn,
         )
     ]
     twins: list[tuple[str, str, dict[str, Any]]] = [("ANN without reuse", dampfhoffer, {"reuse": 1})]
@@ -95,7 +100,9 @@ def _under(program: Program, counts: Counts, prices: PriceList, twin: AnnTwin | 
     text = "each synop reads a weight and a potential, adds, writes the potential; network on chip left out"
     for name, source, options in twins:
         other = dampfhoffer_ann(program, counts, prices, **options)
-        found.append(Model(f"operations and memory, against the {name}", text, source, prices, spiking, other))
+        found.append(
+            Model(f"operations and memory, against the {name}", text, source, prices, spiking, other, dampfhoffer_snn)
+        )
     return found
 
 

@@ -19,7 +19,7 @@ _MAX_RASTER_ROWS = 512
 
 
 def plots(report: Mapping[str, Any]) -> dict[str, str | None]:
-    """Inline SVG by section (curves, thresholds, raster, conventions, layers, dominating); None where data are missing."""
+    """Inline SVG by section (curves, thresholds, raster, conventions, layers, dominating); None without data."""
     energy = report["energy"] or {}
     with style():
         return {

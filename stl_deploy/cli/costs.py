@@ -21,10 +21,11 @@ def register(app: typer.Typer) -> None:
 
 
 def energy(
-    source: Annotated[
-        Path,
+    sources: Annotated[
+        list[Path],
         typer.Argument(
-            metavar="SOURCE|validate", help="A run folder or a .nir file; validate: the models against measurements."
+            metavar="SOURCE...|validate",
+            help="A run folder or a .nir file; several: accuracy against energy; validate: published figures.",
         ),
     ],
     input_file: InputOption = None,
@@ -36,8 +37,12 @@ def energy(
     ann: Annotated[
         Path | None, typer.Option(metavar="RUN", help="A run of the same network trained with --mode ann: the twin.")
     ] = None,
+    over_steps: Annotated[
+        bool, typer.Option("--over-steps", help="Accuracy against energy at 1, 2, ... T time steps.")
+    ] = False,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="DIR", help="Write energy.json there.")
+        Path | None,
+        typer.Option("-o", "--output", metavar="DIR", help="Write energy.json and layers.csv (or tradeoff.*) there."),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -47,13 +52,22 @@ def energy(
     """
     from stl_deploy.pipeline import costing
 
-    if source == _VALIDATE:
+    if sources == [_VALIDATE]:
         checks = costing.validate(say=console())
         if json:
             emit_json([check.as_dict() for check in checks])
         return
+    if over_steps or len(sources) > 1:
+        from stl_deploy.pipeline.tradeoff import tradeoff
+
+        found = tradeoff(
+            sources, input_file, over_steps=over_steps, dialect=dialect, ann=ann, output=output, say=console()
+        )
+        if json:
+            emit_json(found.as_dict())
+        return
     result = costing.energy(
-        source,
+        sources[0],
         input_file,
         prices=price,
         input_coding=input_coding,

@@ -45,7 +45,7 @@ def energy(
     say = say or Console(quiet=True)
     opened = open_source(source)
     program = open_program(opened, dialect)
-    x, labels = read_input(_input_of(opened, input_file))
+    x, labels = read_input(input_of(opened, input_file))
     twin = None if ann is None else _twin(program, ann, x, labels)
     report = measure_energy(
         program,
@@ -70,7 +70,8 @@ def _twin(program: Program, ann: Path, x: NDArray[Any], labels: NDArray[np.int64
     return measure_twin(program, ann, x, labels)
 
 
-def _input_of(source: Source, given: Path | None) -> Path:
+def input_of(source: Source, given: Path | None) -> Path:
+    """The input file given, else a run folder's own test images; raises InputError if there are none."""
     if given is not None:
         return given
     kept = source.path / TEST_INPUT

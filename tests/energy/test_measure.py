@@ -63,6 +63,7 @@ def test_the_keys_are_those_of_the_contract() -> None:
         "model_range",
         "ann_twin",
         "per_sample",
+        "what_if",
         "break_even",
         "assumptions",
         "unpriced",

@@ -1,0 +1,137 @@
+"""What if: the same network with other spike rates, time steps or weight bits, from the counts at hand.
+
+Every count is carried over in proportion, so these are estimates: rates per step stay as counted when T
+changes, and accuracy is not looked at. Counts of another run are exact; these are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from stl_deploy.energy import dampfhoffer
+from stl_deploy.energy.conventions import first_layer
+from stl_deploy.energy.counts import Counts, NeuronCounts, TapCounts
+from stl_deploy.energy.ledger import total
+from stl_deploy.energy.pricelist import MAX_BITS, Price, PriceList, load_prices
+from stl_deploy.errors import ConfigError
+from stl_deploy.graph.program import Program
+
+DEFAULT_PRICE = "horowitz45_int8_acc32"
+
+
+@dataclass(frozen=True)
+class WhatIf:
+    """Joules of one inference with a knob turned, operations and memory included, the ANN reusing ideally."""
+
+    knob: str
+    price: str
+    snn_J: float
+    ann_J: float
+    ratio_ann_over_snn: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self) | {"label": "modelled"}
+
+
+def what_if(
+    program: Program,
+    counts: Counts,
+    *,
+    rate: float = 1.0,
+    steps: int | None = None,
+    weight_bits: int | None = None,
+    prices: PriceList | None = None,
+) -> WhatIf:
+    """The energy if spikes were ``rate`` times as many, in ``steps`` time steps, with weights of ``weight_bits``.
+
+    prices: a list with memory rows (default 45 nm, 8-bit weights, 32-bit accumulators).
+    Raises ConfigError for a knob out of range: a rate below 0, or so high that a neuron would have to fire more
+    often than it is updated; fewer than one step; bits outside 1 to 64.
+    """
+    chosen = load_prices(DEFAULT_PRICE) if prices is None else prices
+    turned = [f"{rate:g} x the spikes"] if rate != 1 else []
+    turned += [] if steps is None else [f"T = {steps}"]
+    if weight_bits is not None:
+        chosen = with_bits(chosen, weight_bits)
+        turned += [f"{weight_bits}-bit weights"]
+    other = scaled(program, counts, rate=rate, steps=steps)
+    snn = total(dampfhoffer.snn(program, other, chosen))[0]
+    ann = total(dampfhoffer.ann(program, other, chosen, reuse=None))[0]
+    return WhatIf(", ".join(turned) or "as it is", chosen.name, snn, ann, ann / snn if snn else None)
+
+
+def what_if_table(program: Program, counts: Counts) -> tuple[WhatIf, ...]:
+    """A few knobs, each turned alone."""
+    return tuple(what_if(program, counts, **knob) for knob in _knobs(counts.T))
+
+
+def _knobs(steps: int) -> Iterator[Mapping[str, Any]]:
+    yield {}
+    yield {"rate": 0.5}
+    yield {"rate": 0.25}
+    if steps > 1:
+        yield {"steps": steps // 2}
+    yield {"steps": 2 * steps}
+    yield {"weight_bits": 4}
+    yield {"weight_bits": 16}
+    yield {"rate": 0.5, "weight_bits": 4}
+
+
+def with_bits(prices: PriceList, bits: int) -> PriceList:
+    """The list for weights of ``bits``: memory words that wide, multiplies in proportion, adds as they are."""
+    if type(bits) is not int or not 1 <= bits <= MAX_BITS:
+        raise ConfigError(f"weight bits are {bits!r}; a whole number from 1 to {MAX_BITS} is accepted")
+    share = bits / prices.weight_bits
+    mul, ac = prices.terms["mul"], prices.terms["ac"]
+    times = Price(mul.low * share, mul.high * share, mul.unit, mul.note)
+    mac = Price(times.low + ac.low, times.high + ac.high, mul.unit)
+    return replace(prices, weight_bits=bits, terms={**prices.terms, "mul": times, "mac": mac})
+
+
+def scaled(program: Program, counts: Counts, *, rate: float = 1.0, steps: int | None = None) -> Counts:
+    """The counts in proportion: what spikes drive times ``rate``, everything that happens per step times steps/T.
+
+    The first layer sees the input, which the rate of spikes inside the network does not change.
+    """
+    if steps is not None and (type(steps) is not int or steps < 1):
+        raise ConfigError(f"time steps are {steps!r}; a whole number from 1 up is accepted")
+    most = max((c.spikes / c.neuron_updates for c in counts.neurons.values()), default=0.0)
+    if not rate >= 0 or rate * most > 1:
+        highest = "any" if not most else f"0 to {1 / most:.3g}"
+        raise ConfigError(f"the rate is {rate:g} times the counted one; {highest} is accepted (one spike per step)")
+    time = (steps or counts.T) / counts.T
+    first = set(first_layer(program, counts))
+    return replace(
+        counts,
+        T=steps or counts.T,
+        weighted={name: _taps(c, 1.0 if name in first else rate, time) for name, c in counts.weighted.items()},
+        pools={name: _taps(c, rate, time) for name, c in counts.pools.items()},
+        neurons={name: _neurons(c, rate, time) for name, c in counts.neurons.items()},
+    )
+
+
+def _taps(c: TapCounts, rate: float, time: float) -> TapCounts:
+    folded = None if c.synops_pool_folded is None else round(c.synops_pool_folded * rate * time)
+    return replace(
+        c,
+        in_nonzero=round(c.in_nonzero * rate * time),
+        synops=round(c.synops * rate * time),
+        synops_nonzero_w=round(c.synops_nonzero_w * rate * time),
+        dense_macs_exact=round(c.dense_macs_exact * time),
+        dense_macs_nominal=round(c.dense_macs_nominal * time),
+        bias_adds=round(c.bias_adds * time),
+        synops_pool_folded=folded,
+    )
+
+
+def _neurons(c: NeuronCounts, rate: float, time: float) -> NeuronCounts:
+    return replace(
+        c,
+        neuron_updates=round(c.neuron_updates * time),
+        neuron_updates_touched=round(min(c.neuron_updates, c.neuron_updates_touched * rate) * time),
+        spikes=round(c.spikes * rate * time),
+        events=round(c.events * rate * time),
+    )

@@ -1,0 +1,101 @@
+"""Knobs against counts of other runs where proportion is exact, and break-even under the memory models."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from stl_deploy.energy import load_prices, measure_energy, what_if
+from stl_deploy.energy.knobs import scaled, with_bits
+from stl_deploy.energy.ledger import total
+from stl_deploy.errors import ConfigError
+from stl_deploy.graph.program import Program
+from tests.energy.nets import f32, lif, linear, program, start
+
+PJ = 1e-12
+
+
+def net() -> Program:
+    return program(
+        start((2,)),
+        linear("a", "in", np.ones((3, 2)), bias=np.zeros(3)),
+        lif("hidden", "a", (3,)),
+        linear("b", "hidden", np.ones((2, 3))),
+        lif("out_", "b", (2,)),
+    )
+
+
+X = f32([[[1, 0]], [[0, 0]]])
+
+
+def test_repeating_the_input_is_more_steps() -> None:
+    net_, twice = net(), np.concatenate([X, X])
+    counts = measure_energy(net_, X).counts
+    assert scaled(net_, counts, steps=4) == measure_energy(net_, twice).counts
+
+
+def test_the_rate_leaves_the_first_layer_and_the_neurons_alone() -> None:
+    counts = measure_energy(net(), X).counts
+    half = scaled(net(), counts, rate=0.5)
+    assert half.weighted["a"] == counts.weighted["a"]
+    assert half.weighted["b"].synops == 3
+    assert half.neurons["hidden"].neuron_updates == counts.neurons["hidden"].neuron_updates
+    assert half.totals.ann_macs_exact == counts.totals.ann_macs_exact
+
+
+def test_weight_bits_change_multiplies_and_weight_words_only() -> None:
+    prices = with_bits(load_prices("horowitz45_int8_acc32"), 4)
+    assert prices.terms["mac"].low == pytest.approx((0.1 + 0.1) * PJ)
+    assert prices.terms["ac"].low == pytest.approx(0.1 * PJ)
+    assert (prices.weight_bits, prices.accumulator_bits) == (4, 32)
+    counts = measure_energy(net(), X).counts
+    assert what_if(net(), counts, weight_bits=4).snn_J < what_if(net(), counts).snn_J
+    assert what_if(net(), counts, weight_bits=8).snn_J == what_if(net(), counts).snn_J
+
+
+def test_the_table_turns_each_knob() -> None:
+    rows = measure_energy(net(), X).what_if
+    assert [row.knob for row in rows] == [
+        "as it is",
+        "0.5 x the spikes",
+        "0.25 x the spikes",
+        "T = 1",
+        "T = 4",
+        "4-bit weights",
+        "16-bit weights",
+        "0.5 x the spikes, 4-bit weights",
+    ]
+    assert rows[2].snn_J < rows[1].snn_J < rows[0].snn_J
+    assert rows[3].snn_J < rows[0].snn_J < rows[4].snn_J
+    assert rows[1].ann_J == rows[0].ann_J
+
+
+@pytest.mark.parametrize(
+    ("knobs", "sentence"),
+    [
+        ({"rate": -1.0}, r"the rate is -1 times the counted one; 0 to 2 is accepted"),
+        ({"rate": 2.1}, r"0 to 2 is accepted \(one spike per step\)"),
+        ({"rate": float("nan")}, r"the rate is nan"),
+        ({"steps": 0}, r"time steps are 0; a whole number from 1 up"),
+        ({"weight_bits": 0}, r"weight bits are 0; a whole number from 1 to 64"),
+        ({"weight_bits": 7.5}, r"weight bits are 7.5"),
+    ],
+)
+def test_knobs_out_of_range(knobs: dict[str, float], sentence: str) -> None:
+    counts = measure_energy(net(), X).counts
+    with pytest.raises(ConfigError, match=sentence):
+        what_if(net(), counts, **knobs)  # type: ignore[arg-type]
+
+
+def test_at_the_break_even_rate_both_sides_cost_the_same_with_memory() -> None:
+    report = measure_energy(net(), X[:1])
+    solved = 0
+    for model, even in zip(report.models, report.break_even.models[3:], strict=True):
+        assert even.price == f"{model.name} ({model.prices.name})"
+        if even.scale is None:
+            continue
+        ends = [total(model.spiking(net(), scaled(net(), report.counts, rate=r), model.prices))[0] for r in (0, 1)]
+        assert ends[0] + even.scale * (ends[1] - ends[0]) == pytest.approx(total(model.ann)[0])
+        assert even.spike_rate == pytest.approx(even.scale)
+        solved += 1
+    assert solved >= 5

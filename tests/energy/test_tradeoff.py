@@ -1,0 +1,77 @@
+"""Accuracy against energy: the front, the points of a real network, and its page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stl_deploy.energy import measure_energy
+from stl_deploy.energy.ledger import total
+from stl_deploy.energy.report.pareto import Point, pareto_front, render_pareto
+from stl_deploy.errors import InputError
+from stl_deploy.graph.lower import lower
+from stl_deploy.graph.nirfile import read_nir
+from stl_deploy.pipeline.tradeoff import tradeoff
+from tests.energy.test_report import EVIL, Page
+from tests.energy.test_verbs import main, spikes, write
+
+
+def point(accuracy: float, joules: float, name: str = "p") -> Point:
+    return Point(name, "SNN", 1, accuracy, joules, (joules, joules))
+
+
+def test_the_front_by_hand() -> None:
+    cheap, good, beaten, twin = point(0.8, 1), point(0.9, 2), point(0.8, 1.5), point(0.9, 2, "twin")
+    assert pareto_front([beaten, good, cheap, twin]) == (good, cheap, twin)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 5)), min_size=1, max_size=12))
+def test_every_point_off_the_front_is_beaten_by_one_on_it(values: list[tuple[int, int]]) -> None:
+    points = [point(a / 5, float(j), str(i)) for i, (a, j) in enumerate(values)]
+    front = pareto_front(points)
+    assert front
+    for p in points:
+        as_good = [f for f in front if f.accuracy >= p.accuracy and f.joules <= p.joules]
+        assert as_good
+        assert (p in front) == all((f.accuracy, f.joules) == (p.accuracy, p.joules) for f in as_good)
+
+
+def test_every_number_of_steps_is_a_run_of_its_own(tmp_path: Path) -> None:
+    net, x = write(tmp_path, spikes(), y=np.zeros(5, np.int64))
+    found = tradeoff([Path(net)], Path(x), over_steps=True)
+    assert [p.steps for p in found.points] == [1, 2, 3, 4]
+    program = lower(read_nir(Path(net)))
+    for p in found.points:
+        report = measure_energy(program, spikes()[: p.steps])
+        chosen = next(m for m in report.models if "ideal reuse" in m.name and m.prices.name == "horowitz45_int8_acc32")
+        assert p.joules == total(chosen.snn)[0]
+        assert p.accuracy == 1.0  # both outputs spike alike; the first wins
+
+
+def test_several_networks_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net, x = write(tmp_path, spikes(), y=np.array([0, 1, 0, 1, 1]))
+    out = tmp_path / "out"
+    assert main(["energy", net, net, "-i", x, "-o", str(out), "--json"]) == 0
+    shown = capsys.readouterr()
+    data = json.loads(shown.out)
+    assert data == json.loads((out / "tradeoff.json").read_text())
+    assert [p["accuracy"] for p in data["points"]] == [0.4, 0.4]
+    Page((out / "tradeoff.html").read_text())
+    assert "accuracy (measured)" in shown.err
+
+
+def test_accuracy_needs_labels(tmp_path: Path) -> None:
+    net, x = write(tmp_path, spikes())
+    with pytest.raises(InputError, match="no labels 'y'"):
+        tradeoff([Path(net)], Path(x), over_steps=True)
+
+
+def test_names_on_the_page_are_escaped() -> None:
+    page = render_pareto([point(0.5, 1e-9, EVIL), point(0.6, 0.0, "_free")])
+    assert "<script" not in page
+    Page(page)
