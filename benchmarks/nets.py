@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from stl_deploy.config import RunConfig
@@ -31,13 +32,17 @@ _LIVELY = 3.0
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A network on the exact grid and with its weights as they are, and input ``x`` ``[T, B, *shape]`` for both."""
+    """A network on the exact grid and with its weights as they are, and input ``x`` ``[T, B, *shape]`` for both.
+
+    labels: ``[B]``, if the network is trained.
+    """
 
     name: str
     weights: str
     programs: Mapping[str, Program]
     x: Floats
     source: str
+    labels: NDArray[np.int64] | None = None
 
 
 def digits(run_dir: Path) -> Case:
@@ -76,7 +81,8 @@ def _folded(name: str, weights: str, network: Network, config: RunConfig, sample
     data = load_dataset(config.dataset)
     test = encode_split(config, data.test, samples)
     programs = {what: folded_program(network, config, data.test.levels, what == GRID) for what in (GRID, FLOAT)}
-    return Case(name, weights, programs, test.x, f"{test.x.shape[1]:,} {config.dataset.name} test images")
+    labels = test.labels if weights == "trained" else None
+    return Case(name, weights, programs, test.x, f"{test.x.shape[1]:,} {config.dataset.name} test images", labels)
 
 
 def folded_program(network: Network, config: RunConfig, levels: int, exact_grid: bool) -> Program:

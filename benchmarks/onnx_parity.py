@@ -1,7 +1,8 @@
 """ONNX Runtime against the reference run, spike by spike: python -m benchmarks.onnx_parity runs/digits --data DIR
 
-Four networks, each on the exact grid and with its weights as they are, in both ONNX forms. Prints the table, and
-for each run that differs the first spike that does in each layer, with its potential's distance from the threshold.
+Four networks, each on the exact grid and with its weights as they are, in both ONNX forms, with sums in float64 and
+with int8 weights. Every file meets a reference that computes as it does. Prints the table, and for each run that
+differs the first spike that does in each layer, with its potential's distance from the threshold.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -21,51 +23,89 @@ import onnxruntime
 from benchmarks import nets
 from stl_deploy.errors import StlDeployError
 from stl_deploy.exporters.margins import NearThreshold
-from stl_deploy.exporters.onnx import Form, OnnxModel, export_onnx
+from stl_deploy.exporters.onnx import Form, OnnxModel, Precision, export_onnx, to_int8
 from stl_deploy.exporters.verify import NodeParity, verify
 from stl_deploy.graph.exact import prove_exact
-from stl_deploy.graph.run import run
+from stl_deploy.graph.program import Floats, Program
+from stl_deploy.graph.run import Result, run
 
-HEADER = ("network", "weights", "sums", "form", "input", "spikes compared", "differ", "within 4 ulp of θ")
+HEADER = ("network", "weights", "sums", "precision", "form", "input", "spikes compared", "differ", "within 4 ulp of θ")
+INT8_HEADER = ("network", "weights", "float32 file", "int8 file", "of its size", "same spikes", "accuracy", "with int8")
+_FILES: Mapping[str, Sequence[tuple[Precision, Form]]] = {
+    nets.GRID: (("float32", "sequence"), ("float32", "step"), ("int8", "sequence")),
+    nets.FLOAT: (("float32", "sequence"), ("float32", "step"), ("exact", "step")),
+}
 _REFERENCE = "reference"
 _CHUNK = 50
 
 
 def measure(cases: Iterable[nets.Case]) -> dict[str, Any]:
     """The parity of every case, JSON-ready."""
-    rows = [_row(case, sums) for case in cases for sums in case.programs]
+    rows = [_rows(case, sums) for case in cases for sums in case.programs]
     versions = {"onnxruntime": onnxruntime.__version__, "numpy": np.__version__}
-    return {"schema_version": 1, "versions": versions, "rows": [row for both in rows for row in both]}
+    return {"schema_version": 2, "versions": versions, "rows": [row for both in rows for row in both]}
 
 
-def _row(case: nets.Case, sums: str) -> list[dict[str, Any]]:
+@dataclass(eq=False)
+class _File:
+    """One ONNX file of a case: the Program and the sums of its reference, and what was found so far."""
+
+    precision: Precision
+    form: Form
+    program: Program
+    model: OnnxModel
+    near: NearThreshold = field(default_factory=NearThreshold)
+
+    def __post_init__(self) -> None:
+        self.own, self.changed = _Total(), _Total()
+        self.votes: list[Floats] = []
+
+    def compare(self, x: Floats, plain: Result, start: int) -> None:
+        names = [node.name for node in self.program.spiking]
+        double = self.precision == "exact"
+        reference = run(self.program, x, record=names, observe=self.near, double=double)
+        found = self.model.run(x, record=names)
+        (own,) = verify(self.program, {_REFERENCE: reference, "": found}, reference=_REFERENCE, x=x).runs
+        (changed,) = verify(self.program, {_REFERENCE: plain, "": found}, reference=_REFERENCE).runs
+        self.own.add(own.nodes, start)
+        self.changed.add(changed.nodes, start)
+        self.votes.append(found.y.sum(axis=0))
+
+    def as_dict(self, labels: Any) -> dict[str, Any]:
+        found = {"precision": self.precision, "form": self.form, "bytes": self.model.path.stat().st_size}
+        agreement = 1 - self.changed.differing / self.changed.compared
+        accuracy = None
+        if labels is not None:
+            accuracy = float((np.concatenate(self.votes).argmax(axis=1) == labels).mean())
+        near = sum(self.near.counts.values())
+        return found | self.own.as_dict() | {"near_threshold": near, "agreement": agreement, "accuracy": accuracy}
+
+
+def _rows(case: nets.Case, sums: str) -> list[dict[str, Any]]:
     program, x = case.programs[sums], case.x
     print(f"{case.name}, {sums}: {x.shape[1]} samples ...", file=sys.stderr, flush=True)
-    totals: dict[str, _Total] = {form: _Total() for form in get_args(Form)}
-    near = NearThreshold()
+    names = [node.name for node in program.spiking]
     with TemporaryDirectory() as folder:
-        models = {}
-        for form in get_args(Form):
-            export_onnx(program, Path(folder) / f"{form}.onnx", form=form)
-            models[form] = OnnxModel.load(Path(folder) / f"{form}.onnx", threads=1)
-        names = [node.name for node in program.spiking]
+        files = [_file(program, precision, form, Path(folder)) for precision, form in _FILES[sums]]
         for start in range(0, x.shape[1], _CHUNK):
             part = x[:, start : start + _CHUNK]
-            runs = {_REFERENCE: run(program, part, record=names, observe=near)}
-            runs |= {form: model.run(part, record=names) for form, model in models.items()}
-            for parity in verify(program, runs, reference=_REFERENCE, x=part).runs:
-                totals[parity.run].add(parity.nodes, start)
-    proved = all(proof.exact for proof in prove_exact(program))
-    shared = {
-        "network": case.name,
-        "weights": case.weights,
-        "sums": sums,
-        "proved_exact": proved,
-        "input": case.source,
-        "steps": len(x),
-        "near_threshold": sum(near.counts.values()),
-    }
-    return [shared | {"form": form} | total.as_dict() for form, total in totals.items()]
+            plain = run(program, part, record=names)
+            for file in files:
+                file.compare(part, plain, start)
+        shared = {"network": case.name, "weights": case.weights, "sums": sums, "input": case.source, "steps": len(x)}
+        return [
+            shared
+            | file.as_dict(case.labels)
+            | {"proved_exact": all(p.exact for p in prove_exact(file.program, double=file.precision == "exact"))}
+            for file in files
+        ]
+
+
+def _file(program: Program, precision: Precision, form: Form, folder: Path) -> _File:
+    path = folder / f"{precision}-{form}.onnx"
+    export_onnx(program, path, form=form, precision=precision)
+    own = to_int8(program)[0] if precision == "int8" else program
+    return _File(precision, form, own, OnnxModel.load(path, threads=1))
 
 
 class _Total:
@@ -97,23 +137,35 @@ class _Total:
 
 
 def table(found: dict[str, Any]) -> str:
-    """Markdown: the parity, and where spikes moved."""
+    """Markdown: the parity, where spikes moved, and what int8 costs."""
     lines = [_line(HEADER), _line(["---"] * len(HEADER))]
     for row in found["rows"]:
-        sums = "exact grid, proved" if row["proved_exact"] else row["sums"]
+        sums = f"{row['sums']}, proved exact" if row["proved_exact"] else row["sums"]
         source = f"{row['input']}, {row['steps']} steps"
         numbers = [f"{row[key]:,}" for key in ("compared", "differing", "near_threshold")]
-        lines.append(_line([row["network"], row["weights"], sums, row["form"], source, *numbers]))
+        lines.append(_line([row["network"], row["weights"], sums, row["precision"], row["form"], source, *numbers]))
     moved = [
-        f"- {row['network']}, {row['sums']}, {row['form']}: layer {first['layer']}, step {first['step']}, "
-        f"sample {first['sample']}, neuron {first['neuron']}: reference {first['expected']:g}, "
+        f"- {row['network']}, {row['sums']}, {row['precision']}, {row['form']}: layer {first['layer']}, "
+        f"step {first['step']}, sample {first['sample']}, neuron {first['neuron']}: reference {first['expected']:g}, "
         f"ONNX Runtime {first['found']:g}; the potential is {first['ulps_from_threshold']:+.3g} ulp from the threshold"
         for row in found["rows"]
         for first in row["first"]
     ]
     title = "The first spike that differs, by layer (far from the threshold: it follows from one in an earlier layer):"
     where = ["", title, "", *moved] if moved else ["", "No spike differs."]
-    return "\n".join([*lines, *where]) + "\n"
+    return "\n".join([*lines, *where, "", *_int8_table(found["rows"])]) + "\n"
+
+
+def _int8_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = [_line(INT8_HEADER), _line(["---"] * len(INT8_HEADER))]
+    floats = {(row["network"], row["sums"], row["form"]): row for row in rows if row["precision"] == "float32"}
+    for row in (row for row in rows if row["precision"] == "int8"):
+        whole = floats[row["network"], row["sums"], row["form"]]
+        sizes = [f"{each['bytes'] / 1e6:.2f} MB" for each in (whole, row)]
+        accuracies = ["-" if each["accuracy"] is None else f"{each['accuracy']:.2%}" for each in (whole, row)]
+        share = f"{row['bytes'] / whole['bytes']:.0%}"
+        lines.append(_line([row["network"], row["weights"], *sizes, share, f"{row['agreement']:.2%}", *accuracies]))
+    return lines
 
 
 def _line(cells: Sequence[str]) -> str:

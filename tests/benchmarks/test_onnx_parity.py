@@ -21,8 +21,17 @@ def _few(case, samples=5):
 def test_the_nets_spike_in_every_layer_and_are_proved_on_the_grid_alone(make):
     case = _few(make())
     found = onnx_parity.measure([case])
-    assert [row["differing"] for row in found["rows"] if row["sums"] == nets.GRID] == [0, 0]
-    assert {row["sums"]: row["proved_exact"] for row in found["rows"]} == {nets.GRID: True, nets.FLOAT: False}
+    assert not any(row["differing"] for row in found["rows"] if row["proved_exact"])
+    proved = {(row["sums"], row["precision"]): row["proved_exact"] for row in found["rows"]}
+    assert proved == {
+        (nets.GRID, "float32"): True,
+        (nets.GRID, "int8"): True,
+        (nets.FLOAT, "float32"): False,
+        (nets.FLOAT, "exact"): True,
+    }
+    int8 = next(row for row in found["rows"] if row["precision"] == "int8")
+    assert 0.5 < int8["agreement"] < 1
+    assert int8["bytes"] < found["rows"][0]["bytes"] / 2
     assert not all(proof.exact for proof in prove_exact(case.programs[nets.FLOAT]))
     program = case.programs[nets.GRID]
     recorded = onnx_parity.run(program, case.x, record=[node.name for node in program.spiking]).recorded
@@ -47,11 +56,11 @@ def test_a_spike_that_moved_is_counted_and_named(monkeypatch):
     monkeypatch.setattr(OnnxModel, "run", flipped)
     monkeypatch.setattr(onnx_parity, "_CHUNK", 2)
     found = onnx_parity.measure([case])
-    assert [row["differing"] for row in found["rows"]] == [1, 1]
+    assert [row["differing"] for row in found["rows"]] == [1, 1, 1]
     (first,) = found["rows"][0]["first"]
     assert (first["layer"], first["step"], first["sample"], first["neuron"]) == ("a.lif2", 2, 4, [3, 1, 4])
     text = onnx_parity.table(found)
-    assert "sequence: layer a.lif2, step 2, sample 4, neuron [3, 1, 4]: reference" in text
+    assert "float32, sequence: layer a.lif2, step 2, sample 4, neuron [3, 1, 4]: reference" in text
     assert f"{first['ulps_from_threshold']:+.3g} ulp from the threshold" in text
 
 
@@ -61,6 +70,8 @@ def test_the_command_writes_json_and_table(tmp_path, digits_run):
     found = json.loads((tmp_path / "onnx-parity.json").read_text())
     assert {row["network"] for row in found["rows"]} == {"digits", "residual net", "recurrent net"}
     assert not any(row["differing"] for row in found["rows"] if row["proved_exact"])
+    digits = [row for row in found["rows"] if row["network"] == "digits"]
+    assert all(0.3 < row["accuracy"] <= 1 for row in digits)
     assert (tmp_path / "onnx-parity.md").read_text().strip() == done.stdout.strip()
     assert "the MNIST net is left out" in done.stderr
 
