@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from stl_deploy.pipeline.folding import fold
     from stl_deploy.pipeline.reporting import report
     from stl_deploy.pipeline.run import run
+    from stl_deploy.pipeline.showing import show
     from stl_deploy.pipeline.simulating import simulate
     from stl_deploy.pipeline.surroundings import datasets, doctor, lava_status, prices, targets
     from stl_deploy.pipeline.training import evaluate, train
@@ -40,6 +41,7 @@ _HOME = {
     "prices": "pipeline.surroundings",
     "report": "pipeline.reporting",
     "run": "pipeline.run",
+    "show": "pipeline.showing",
     "simulate": "pipeline.simulating",
     "targets": "pipeline.surroundings",
     "train": "pipeline.training",
@@ -69,6 +71,7 @@ __all__ = [
     "prices",
     "report",
     "run",
+    "show",
     "simulate",
     "targets",
     "train",

@@ -1,4 +1,4 @@
-"""Verbs about artifacts: export, check, verify, simulate."""
+"""Verbs about artifacts: export, check, show, verify, simulate."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from stl_deploy.cli.options import (
     NetxThresholds,
     OnnxForm,
     Precision,
+    Reader,
     SourceArg,
     Target,
 )
@@ -26,6 +27,7 @@ def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
     app.command("export")(export)
     app.command("check")(check)
+    app.command("show")(show)
     app.command("verify")(verify)
     app.command("simulate")(simulate)
 
@@ -46,6 +48,9 @@ def export(
         bool, typer.Option("--exact", help="onnx: add up in float64, for weights that lie on no exact grid (slow).")
     ] = False,
     int8: Annotated[bool, typer.Option("--int8", help="onnx: weights of 8 bits, about a quarter of the size.")] = False,
+    reader: Annotated[
+        Reader | None, typer.Option("--for", help="nir: restate the graph for this framework's reader.")
+    ] = None,
     calibration: InputOption = None,
     verified: Annotated[bool, typer.Option("--verify/--no-verify", help="Read the artifact back and run it.")] = True,
     json: Json = False,
@@ -57,10 +62,26 @@ def export(
     if exact and int8:
         raise InputError("--exact and --int8 exclude each other; give one")
     precision: Precision = "exact" if exact else "int8" if int8 else "float32"
-    options = ExportOptions(dialect, thresholds, form, precision, calibration, verified)
+    options = ExportOptions(dialect, thresholds, form, precision, reader, calibration, verified)
     result = export_one(source, to, output, options, say=console())
     if json:
         emit_json(result)
+
+
+def show(
+    source: SourceArg,
+    dialect: DialectOption = None,
+    drawing: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="GRAPH.svg", help="Also draw the graph.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """The layers as a table: shapes, parameters, synapses, neuron constants, threshold ranges; and a drawing."""
+    from stl_deploy.pipeline.showing import show as show_source
+
+    rows = show_source(source, dialect=dialect, drawing=drawing, say=console())
+    if json:
+        emit_json(rows)
 
 
 def check(

@@ -13,6 +13,7 @@ NetxThresholds = Literal["folded", "per-layer", "per-neuron"]
 FoldThresholds = Literal["keep", "weights"]
 OnnxForm = Literal["sequence", "step"]
 Precision = Literal["float32", "exact", "int8"]
+Reader = Literal["snntorch", "norse", "spikingjelly", "sinabs"]
 LearningMode = Literal["stl", "sl", "tl", "ann"]
 
 SourceArg = Annotated[Path, typer.Argument(metavar="SOURCE", help="A run folder or a .nir file.")]

@@ -18,9 +18,12 @@ from stl_deploy.exporters.loihi.scales import ThresholdForm
 from stl_deploy.exporters.onnx.export import export_onnx
 from stl_deploy.exporters.onnx.interface import Form, Precision
 from stl_deploy.files import sha256
+from stl_deploy.graph.dialect import load_dialect
 from stl_deploy.graph.exact import input_grid, round_to_grid
+from stl_deploy.graph.lower import METADATA_KEY, metadata_dialect, own_metadata
 from stl_deploy.graph.nirfile import read_nir, write_nir
 from stl_deploy.graph.program import Program
+from stl_deploy.graph.restate import restate
 from stl_deploy.pipeline.backends import CALIBRATION, input_scale
 from stl_deploy.pipeline.manifest import manifest, write_manifest
 from stl_deploy.pipeline.source import NetworkInput, Source, open_program, open_source, program_input
@@ -32,7 +35,7 @@ _SUFFIX = {"nir": ".nir", "onnx": ".onnx", "netx": ".net"}
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """thresholds: of netx. form and precision: of ONNX.
+    """thresholds: of netx. form and precision: of ONNX. reader: of NIR, the framework that the graph is restated for.
 
     input_file: calibrates netx and is what the artifact is verified on.
     """
@@ -41,6 +44,7 @@ class ExportOptions:
     thresholds: ThresholdForm = "folded"
     form: Form = "sequence"
     precision: Precision = "float32"
+    reader: str | None = None
     input_file: Path | None = None
     verified: bool = True
 
@@ -62,6 +66,8 @@ def export(
         raise InputError(f"{output}: a {to} file ends in {_SUFFIX[to]}")
     if options.precision != "float32" and to != "onnx":
         raise InputError(f"--exact and --int8 are of onnx; a {to} file has no such form")
+    if options.reader is not None and to != "nir":
+        raise InputError(f"--for restates a .nir file for a reader; a {to} file has no such form")
     opened = open_source(source)
     program = open_program(opened, options.dialect)
     x, what = program_input(opened, program, options.input_file)
@@ -76,6 +82,8 @@ def export(
             file.replace(output.parent / file.name)
     write_manifest(output.with_name(output.name + ".manifest.json"), contents)
     say.say(f"written: {output} and {output.name}.manifest.json")
+    if "load" in facts:
+        say.say(f"load it there with:  {facts['load']}")
     return contents
 
 
@@ -84,8 +92,7 @@ def _write(
 ) -> dict[str, Any]:
     """Write the artifact; returns what is worth keeping of how."""
     if to == "nir":
-        write_nir(read_nir(source.file), path)
-        return {"target": "nir"}
+        return _write_nir(source, program, path, options)
     if to == "onnx":
         export_onnx(program, path, form=options.form, precision=options.precision, provenance=_provenance(source))
         return {"target": "onnx", "form": options.form, "precision": options.precision}
@@ -103,6 +110,21 @@ def _write(
         "layers": [asdict(fit) for fit in model.fits],
         "host": [node.name for node in model.host],
     }
+
+
+def _write_nir(source: Source, program: Program, path: Path, options: ExportOptions) -> dict[str, Any]:
+    """The graph with the dialect it is meant in written beside it, or restated for a reader."""
+    if options.reader is not None:
+        restated = restate(program, options.reader)
+        write_nir(restated.graph, path)
+        return {"target": "nir", "reader": options.reader, "load": restated.load}
+    graph = read_nir(source.file)
+    own = own_metadata(graph)
+    dialect = load_dialect(options.dialect) if options.dialect is not None else metadata_dialect(own)
+    written = {key: value for key, value in dialect.as_dict().items() if value is not None}
+    graph.metadata = {**graph.metadata, METADATA_KEY: {**own, "dialect": written}}
+    write_nir(graph, path)
+    return {"target": "nir"}
 
 
 def _calibration(source: Source, program: Program, options: ExportOptions, x: NetworkInput) -> NDArray[Any]:

@@ -48,6 +48,7 @@ VERBS = [
     "fold",
     "export",
     "check",
+    "show",
     "verify",
     "simulate",
     "energy",
@@ -110,6 +111,42 @@ def test_looking_around_gives_json_on_stdout_and_text_on_stderr(cli: Any, verb: 
 
 def test_quiet_says_nothing(cli: Any) -> None:
     assert cli("targets", "-q").err == ""
+
+
+def test_show(cli: Any, run_dir: Path, tmp_path: Path) -> None:
+    shown = cli("show", run_dir, "-o", tmp_path / "graph.svg", "--json")
+    assert shown.code == 0
+    rows = {row["node"]: row for row in shown.json}
+    assert rows["linear1"]["synapses"] == 48 * 40
+    assert rows["conv1"]["parameters"] == 8 * 9 + 8
+    assert (tmp_path / "graph.svg").read_text().startswith("<svg")
+
+
+def test_export_for_a_reader(cli: Any, tmp_path: Path) -> None:
+    ones = np.ones(3, np.float32)
+    lif = nir.LIF(ones * np.float32(2e-4), ones * 2, ones * 0, ones, ones * 0)
+    layers = (nir.Affine(np.full((3, 2), 0.75, np.float32), ones), lif, nir.Linear(np.eye(3, dtype=np.float32)))
+    nir.write(tmp_path / "any.nir", nir.NIRGraph.from_list(*layers))
+    done = cli("export", tmp_path / "any.nir", "--to", "nir", "--for", "norse", "-o", tmp_path / "net.nir", "--json")
+    assert done.code == 0
+    assert done.json["verified"]["runs"][0]["exact"]
+    assert "norse" in done.json["load"]
+
+
+def test_a_reader_that_cannot_hold_a_node_is_refused_by_name(cli: Any, run_dir: Path, tmp_path: Path) -> None:
+    done = cli("export", run_dir, "--to", "nir", "--for", "snntorch", "-o", tmp_path / "net.nir")
+    assert done.code == 1
+    assert "node 'lif1': snntorch reads one threshold per layer, not 8" in done.err
+    assert not any(tmp_path.iterdir())
+
+
+def test_exporting_a_graph_writes_its_dialect(cli: Any, run_dir: Path, tmp_path: Path) -> None:
+    foreign = read_nir(run_dir / "net.nir")
+    foreign.metadata = {}
+    nir.write(tmp_path / "foreign.nir", foreign)
+    done = cli("export", tmp_path / "foreign.nir", "--to", "nir", "-o", tmp_path / "a.nir", "--dialect", "spikingjelly")
+    assert done.code == 0
+    assert read_nir(tmp_path / "a.nir").metadata["stl_deploy"]["dialect"]["compare"] == "ge"
 
 
 def test_check(cli: Any, run_dir: Path) -> None:
