@@ -30,7 +30,7 @@ Integrate = Literal["dt_r", "r"]
 Emit = Literal["now", "next_step"]
 Loop = Literal["closing_edge", "neuron_output"]
 
-_CHOICES: dict[str, tuple[str, ...]] = {
+CHOICES: dict[str, tuple[str, ...]] = {
     "leak": get_args(Leak),
     "compare": get_args(Compare),
     "reset": get_args(Reset),
@@ -42,6 +42,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "emit": get_args(Emit),
     "loop": get_args(Loop),
 }
+"""What each option that is a choice may be."""
 
 
 def _is_number(value: object) -> bool:
@@ -82,7 +83,7 @@ class Dialect:
     loop: Loop = "closing_edge"
 
     def __post_init__(self) -> None:
-        for key, choices in _CHOICES.items():
+        for key, choices in CHOICES.items():
             if getattr(self, key) not in choices:
                 accepted = ", ".join(f'"{c}"' for c in choices)
                 raise InputError(f"dialect key '{key}' is {getattr(self, key)!r}; accepted: {accepted}")

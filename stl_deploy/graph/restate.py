@@ -9,6 +9,7 @@ float32 where the factor is a power of two), a ``>=`` into the next smaller thre
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
+from stl_deploy.graph.check import TargetCheck
 from stl_deploy.graph.lower import METADATA_KEY
 from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Node, Output, Pool, Program, Reshape, Scale
 from stl_deploy.graph.readers import READERS, Reader, refuse
@@ -175,3 +177,15 @@ def _by_output(factor: NDArray[Any], synapse: Linear | Conv) -> NDArray[Any] | N
     if full is None or (full != full[:, :1]).any():
         return None
     return full[:, 0]
+
+
+def _asking(reader: str) -> TargetCheck:
+    def ask(program: Program) -> tuple[()]:
+        restate(program, reader)
+        return ()
+
+    return ask
+
+
+READER_TARGETS: Mapping[str, TargetCheck] = {f"nir-{name}": _asking(name) for name in READERS}
+"""The readers as targets of `stl_deploy.graph.check.check`; each names the first node that it cannot hold."""

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 
 from stl_deploy.errors import InputError, UnsupportedError
+from stl_deploy.graph.check import check
 from stl_deploy.graph.dialect import PRESETS, Dialect
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.nirfile import read_nir, write_nir
 from stl_deploy.graph.readers import READERS
-from stl_deploy.graph.restate import restate
+from stl_deploy.graph.restate import READER_TARGETS, restate
 from stl_deploy.graph.run import run
 from tests.graph.nets import a, bare, chain, iff, lif
 
@@ -119,3 +120,14 @@ def test_what_a_reader_cannot_hold_is_refused_by_node(case):
 def test_an_unknown_reader():
     with pytest.raises(InputError, match="no reader 'nengo'; readers: snntorch, norse, spikingjelly, sinabs"):
         restate(net(linear()), "nengo")
+
+
+def test_readers_can_be_asked_by_the_check():
+    report = check(net(linear(), lif((2,), r=2, theta=a(1, 2))), targets=READER_TARGETS)
+    assert report.targets == {
+        "nir-snntorch": "unsupported",
+        "nir-norse": "faithful",
+        "nir-spikingjelly": "unsupported",
+        "nir-sinabs": "faithful",
+    }
+    assert {(f.node, f.slug) for f in report.findings} == {("n1", "threshold-nonuniform")}
