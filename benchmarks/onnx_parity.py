@@ -12,7 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -54,7 +54,7 @@ class _File:
     form: Form
     program: Program
     model: OnnxModel
-    near: NearThreshold = field(default_factory=NearThreshold)
+    near: NearThreshold
 
     def __post_init__(self) -> None:
         self.own, self.changed = _Total(), _Total()
@@ -62,8 +62,9 @@ class _File:
 
     def compare(self, x: Floats, plain: Result, start: int) -> None:
         names = [node.name for node in self.program.spiking]
-        double = self.precision == "exact"
-        reference = run(self.program, x, record=names, observe=self.near, double=double)
+        reference = plain
+        if self.precision != "float32":
+            reference = run(self.program, x, record=names, observe=self.near, double=self.precision == "exact")
         found = self.model.run(x, record=names)
         (own,) = verify(self.program, {_REFERENCE: reference, "": found}, reference=_REFERENCE, x=x).runs
         (changed,) = verify(self.program, {_REFERENCE: plain, "": found}, reference=_REFERENCE).runs
@@ -86,10 +87,11 @@ def _rows(case: nets.Case, sums: str) -> list[dict[str, Any]]:
     print(f"{case.name}, {sums}: {x.shape[1]} samples ...", file=sys.stderr, flush=True)
     names = [node.name for node in program.spiking]
     with TemporaryDirectory() as folder:
-        files = [_file(program, precision, form, Path(folder)) for precision, form in _FILES[sums]]
+        near = NearThreshold()
+        files = [_file(program, precision, form, Path(folder), near) for precision, form in _FILES[sums]]
         for start in range(0, x.shape[1], _CHUNK):
             part = x[:, start : start + _CHUNK]
-            plain = run(program, part, record=names)
+            plain = run(program, part, record=names, observe=near)
             for file in files:
                 file.compare(part, plain, start)
         shared = {"network": case.name, "weights": case.weights, "sums": sums, "input": case.source, "steps": len(x)}
@@ -101,11 +103,13 @@ def _rows(case: nets.Case, sums: str) -> list[dict[str, Any]]:
         ]
 
 
-def _file(program: Program, precision: Precision, form: Form, folder: Path) -> _File:
+def _file(program: Program, precision: Precision, form: Form, folder: Path, near: NearThreshold) -> _File:
+    """near: what watches the run of ``program`` as it is."""
     path = folder / f"{precision}-{form}.onnx"
     export_onnx(program, path, form=form, precision=precision)
     own = to_int8(program)[0] if precision == "int8" else program
-    return _File(precision, form, own, OnnxModel.load(path, threads=1))
+    near = near if precision == "float32" else NearThreshold()
+    return _File(precision, form, own, OnnxModel.load(path, threads=1), near)
 
 
 class _Total:

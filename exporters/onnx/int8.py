@@ -71,19 +71,31 @@ def dequantise(values: NDArray[np.int8], scale: Floats) -> Floats:
     return product
 
 
-def operands(scope: Scope, node: Linear | Conv, x: str) -> list[str]:
-    """Names of the input, the weight and the bias, if there is one, of a product."""
-    kept = scope.int8.get(node.name)
-    if kept is None:
-        found = [x, scope.weight(f"{node.name}.weight", node.weight)]
-    else:
-        found = [_as_uint8(scope, node.name, x) if kept.spikes else x, _from_int8(scope, node.name, kept)]
-    return found if node.bias is None else [*found, scope.weight(f"{node.name}.bias", node.bias)]
+def int8_conv_inputs(scope: Scope, node: Conv, x: str, kept: Int8Weight) -> list[str]:
+    """Names of the input and the weight of a convolution."""
+    arriving = _as_uint8(scope, node.name, x) if kept.spikes else x
+    return [arriving, _weight(scope, node.name, kept.values, kept.scale, axis=0)]
 
 
-def _from_int8(scope: Scope, name: str, kept: Int8Weight) -> str:
-    values, scale = scope.weight(f"{name}.weight", kept.values), scope.weight(f"{name}.scale", kept.scale)
-    return scope.op("DequantizeLinear", [values, scale], f"{name}/weight", axis=0)
+def int8_linear(scope: Scope, node: Linear, x: str, kept: Int8Weight) -> str:
+    """Add ``node`` on ``x`` ``[N, inputs]``; returns the name of the result.
+
+    Where spikes arrive, a MatMul with weights ``[inputs, outputs]``: ONNX Runtime makes an integer product of that,
+    but reads a Gemm's weights back into float32 at every call. Elsewhere a Gemm: to a MatMul it would apply inputs
+    that it rounded to 8 bits.
+    """
+    bias = [] if node.bias is None else [scope.weight(f"{node.name}.bias", node.bias)]
+    if not kept.spikes:
+        weight = _weight(scope, node.name, kept.values, kept.scale, axis=0)
+        return scope.op("Gemm", [x, weight, *bias], node.name, transB=1)
+    weight = _weight(scope, node.name, np.ascontiguousarray(kept.values.T), kept.scale, axis=1)
+    y = scope.op("MatMul", [_as_uint8(scope, node.name, x), weight], node.name)
+    return scope.op("Add", [y, *bias], f"{node.name}/add_bias") if bias else y
+
+
+def _weight(scope: Scope, name: str, values: NDArray[np.int8], scale: Floats, axis: int) -> str:
+    inputs = [scope.weight(f"{name}.weight", values), scope.weight(f"{name}.scale", scale)]
+    return scope.op("DequantizeLinear", inputs, f"{name}/weight", axis=axis)
 
 
 def _as_uint8(scope: Scope, name: str, x: str) -> str:

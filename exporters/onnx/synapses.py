@@ -18,7 +18,7 @@ import math
 import numpy as np
 
 from stl_deploy.exporters.onnx.double import double_sum
-from stl_deploy.exporters.onnx.int8 import operands
+from stl_deploy.exporters.onnx.int8 import int8_conv_inputs, int8_linear
 from stl_deploy.exporters.onnx.scope import Scope
 from stl_deploy.graph.program import Conv, Linear, Node, Output, Pool, Reshape, Scale, Shape
 
@@ -51,21 +51,33 @@ def memoryless(scope: Scope, node: Node, x: str, lead: str | None, output: str |
 def _linear(scope: Scope, node: Linear, x: str, lead: str | None, output: str | None) -> str:
     folded = len(node.input_shape) > 1 or lead is not None
     x = _fold(scope, node.name, x, node.input_shape[-1:]) if folded else x
-    y = double_sum(scope, node, x) if scope.double else _gemm(scope, node, x)
-    return _unfold(scope, node, y, lead, output, reshape=len(node.shape) > 1)
+    return _unfold(scope, node, _product(scope, node, x), lead, output, reshape=len(node.shape) > 1)
 
 
-def _gemm(scope: Scope, node: Linear, x: str) -> str:
-    return scope.op("Gemm", operands(scope, node, x), node.name, transB=1)
+def _product(scope: Scope, node: Linear, x: str) -> str:
+    if scope.double:
+        return double_sum(scope, node, x)
+    if node.name in scope.int8:
+        return int8_linear(scope, node, x, scope.int8[node.name])
+    operands = [x, scope.weight(f"{node.name}.weight", node.weight), *_bias(scope, node)]
+    return scope.op("Gemm", operands, node.name, transB=1)
+
+
+def _bias(scope: Scope, node: Linear | Conv) -> list[str]:
+    return [] if node.bias is None else [scope.weight(f"{node.name}.bias", node.bias)]
 
 
 def _conv(scope: Scope, node: Conv, x: str, lead: str | None, output: str | None) -> str:
     x = x if lead is None else _fold(scope, node.name, x, node.input_shape)
     if scope.double:
         return _unfold(scope, node, double_sum(scope, node, x), lead, output)
+    if node.name in scope.int8:
+        operands = int8_conv_inputs(scope, node, x, scope.int8[node.name])
+    else:
+        operands = [x, scope.weight(f"{node.name}.weight", node.weight)]
     y = scope.op(
         "Conv",
-        operands(scope, node, x),
+        [*operands, *_bias(scope, node)],
         node.name,
         kernel_shape=node.weight.shape[2:],
         strides=node.stride,
