@@ -156,12 +156,12 @@ def _solved(
     first = set(first_layer(program, counts))
     driven = {key: c for key, c in counts.weighted.items() if key not in first}
     spare = ann - fixed
-    if not moving or spare <= 0:
-        why = "no synops are driven by spikes" if not moving else "the fixed part alone costs more than the ANN"
-        return ModelBreakEven(name, why, *_NEVER[:-1], "above" if moving else "not defined")
+    synops = sum(c.synops for c in driven.values())
+    if not synops or spare <= 0:
+        why = "no synops are driven by spikes" if not synops else "the fixed part alone costs more than the ANN"
+        return ModelBreakEven(name, why, *_NEVER[:-1], "above" if synops else "not defined")
     scale = spare / moving
-    synops = counts.totals.synops + (scale - 1) * sum(c.synops for c in driven.values())
-    per_synapse = synops / counts.totals.ann_macs_exact
+    per_synapse = (counts.totals.synops + (scale - 1) * synops) / counts.totals.ann_macs_exact
     verdict: Verdict = "below" if scale > 1 else "within" if scale == 1 else "above"
     return ModelBreakEven(name, text, scale, per_synapse, None if rate is None else rate * scale, verdict)
 

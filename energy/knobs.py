@@ -98,7 +98,7 @@ def scaled(program: Program, counts: Counts, *, rate: float = 1.0, steps: int | 
     """
     if steps is not None and (type(steps) is not int or steps < 1):
         raise ConfigError(f"time steps are {steps!r}; a whole number from 1 up is accepted")
-    most = max((c.spikes / c.neuron_updates for c in counts.neurons.values()), default=0.0)
+    most = max((min(c.spikes, c.events) / c.neuron_updates for c in counts.neurons.values()), default=0.0)
     if not rate >= 0 or rate * most > 1:
         highest = "any" if not most else f"0 to {1 / most:.3g}"
         raise ConfigError(f"the rate is {rate:g} times the counted one; {highest} is accepted (one spike per step)")

@@ -21,6 +21,7 @@ from stl_deploy.energy.joules import price
 from stl_deploy.energy.knobs import WhatIf, what_if_table
 from stl_deploy.energy.memory import NeuronMemory, TapMemory, memory_of
 from stl_deploy.energy.models import Model, models, range_of
+from stl_deploy.energy.neurobench import neurobench_fields
 from stl_deploy.energy.pricelist import PriceList, load_prices
 from stl_deploy.energy.samples import Samples
 from stl_deploy.energy.twin import AnnTwin, twin_json
@@ -58,6 +59,7 @@ class EnergyReport:
     ann_twin: Mapping[str, Any]
     samples: Samples | None
     what_if: tuple[WhatIf, ...]
+    neurobench: Mapping[str, Any]
 
     @property
     def unpriced(self) -> list[dict[str, Any]]:
@@ -85,6 +87,7 @@ class EnergyReport:
             "ann_twin": dict(self.ann_twin),
             **({} if self.samples is None else self.samples.as_dict()),
             "what_if": [row.as_dict() for row in self.what_if],
+            "neurobench": dict(self.neurobench),
             "break_even": self.break_even.as_dict(),
             "assumptions": list(self.assumptions),
             "unpriced": self.unpriced,
@@ -150,6 +153,7 @@ def energy_report(
         twin_json(twin, counts, first),
         samples,
         what_if_table(program, counts),
+        neurobench_fields(program, counts),
     )
 
 

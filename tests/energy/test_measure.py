@@ -64,6 +64,7 @@ def test_the_keys_are_those_of_the_contract() -> None:
         "ann_twin",
         "per_sample",
         "what_if",
+        "neurobench",
         "break_even",
         "assumptions",
         "unpriced",
