@@ -10,7 +10,8 @@ Mode = Literal["stl", "sl", "tl", "ann"]
 Granularity = Literal["neuron", "channel", "layer"]
 Parametrisation = Literal["positive", "raw"]
 Decision = Literal["mean", "max"]
-Encoder = Literal["direct", "bernoulli"]
+Encoder = Literal["direct", "bernoulli", "spikes", "counts"]
+Binning = Literal["count", "time"]
 SurrogateName = Literal["arctan", "sigmoid", "triangular", "rectangular"]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 UnitInterval = Annotated[float, Field(ge=0, le=1)]
@@ -28,6 +29,10 @@ class DatasetConfig(_Section):
 
     T: time steps per sample. encoder: ``direct`` repeats the image at every step (analog input);
     ``bernoulli`` spikes with the pixel's value as probability, drawn anew each step (the paper).
+        Event datasets are gathered into T frames, of which ``spikes`` shows where there was any event (0 or 1) and
+        ``counts`` how many (whole numbers up to 255; all frames added up where one step is shown, as to an ANN).
+    binning: of events, into frames of equal ``count`` of events or of equal ``time``.
+    downscale: of event datasets, so many neighbours along each spatial axis are added up.
     test_fraction: used only by datasets without a test split of their own.
     seed: decides the split, not the training. data_dir: where the files are; null: download to the cache.
     """
@@ -36,6 +41,8 @@ class DatasetConfig(_Section):
     data_dir: str | None = None
     T: Count = 4
     encoder: Encoder = "direct"
+    binning: Binning = "count"
+    downscale: Count = 1
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     seed: Annotated[int, Field(ge=0)] = 0
@@ -203,5 +210,7 @@ class RunConfig(_Section):
 
     @property
     def encoder(self) -> Encoder:
-        """How images become sequences; ``direct`` in mode ``ann``."""
-        return "direct" if self.train.mode == "ann" else self.dataset.encoder
+        """How images become sequences; in mode ``ann`` ``direct``, or ``counts`` of events."""
+        if self.train.mode != "ann":
+            return self.dataset.encoder
+        return "counts" if self.dataset.encoder in ("spikes", "counts") else "direct"

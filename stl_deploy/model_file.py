@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stl_deploy.config import RunConfig
 from stl_deploy.config_io import load_config
-from stl_deploy.data import describe
+from stl_deploy.data import describe, sample_shape
 from stl_deploy.errors import InputError
 from stl_deploy.network import Network
 from stl_deploy.tensors import check_fit, read_tensors, write_tensors
@@ -36,9 +36,9 @@ def load_network(run_dir: Path) -> tuple[Network, RunConfig]:
     if not (run_dir / FILE).is_file():
         raise InputError(f"{run_dir}: no {FILE}, the training has not ended; go on with it: train --resume")
     tensors, _ = read_tensors(run_dir / FILE)
-    _, shape, classes = describe(config.dataset.name)
+    classes = describe(config.dataset.name)[2]
     with torch.random.fork_rng(devices=[]):
-        network = Network(config, shape, classes)
+        network = Network(config, sample_shape(config.dataset), classes)
     check_fit(run_dir / FILE, tensors, network.state_dict())
     network.load_state_dict(tensors)
     return network.eval(), config

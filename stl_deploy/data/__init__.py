@@ -1,6 +1,16 @@
 """Datasets with fixed splits, and how their images become sequences."""
 
-from stl_deploy.data.datasets import Dataset, Split, dataset_names, describe, load_dataset
+from stl_deploy.data.datasets import Dataset, Split, dataset_names, describe, load_dataset, present, sample_shape
 from stl_deploy.data.encoders import encode, input_coding
 
-__all__ = ["Dataset", "Split", "dataset_names", "describe", "encode", "input_coding", "load_dataset"]
+__all__ = [
+    "Dataset",
+    "Split",
+    "dataset_names",
+    "describe",
+    "encode",
+    "input_coding",
+    "load_dataset",
+    "present",
+    "sample_shape",
+]

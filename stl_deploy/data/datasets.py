@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stl_deploy.config import DatasetConfig
-from stl_deploy.data.sources import Raw, cifar10, digits, fashion_mnist, mnist
+from stl_deploy.config import DatasetConfig, Encoder
+from stl_deploy.data.encoders import EVENT_ENCODERS
+from stl_deploy.data.event_sources import EVENT_SOURCES
+from stl_deploy.data.events import shrunk
+from stl_deploy.data.sources import Raw, cache_dir, cifar10, digits, fashion_mnist, mnist
 from stl_deploy.errors import ConfigError, InputError
 
 Shape = tuple[int, ...]
@@ -20,7 +24,10 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images as whole numbers from 0 to ``levels``, ``[N, *shape]`` uint8, and labels ``[N]`` int64."""
+    """Images as whole numbers from 0 to ``levels``, ``[N, *shape]`` uint8, and labels ``[N]`` int64.
+
+    Of events: frames of counts, ``[N, T, *shape]`` with levels 1.
+    """
 
     pixels: Tensor
     labels: Tensor
@@ -30,7 +37,7 @@ class Split:
         return len(self.labels)
 
     def images(self, index: Tensor | slice = slice(None)) -> Tensor:
-        """The images at ``index`` (all by default) in [0, 1], float32 ``[B, *shape]``."""
+        """The images at ``index`` (all by default) in [0, 1], or the frames' counts, float32 ``[B, ...]``."""
         return self.pixels[index].to(torch.float32) / self.levels
 
 
@@ -48,18 +55,50 @@ class Dataset:
 
 @dataclass(frozen=True)
 class _Entry:
-    load: Callable[[Path | None], Raw]
+    load: Callable[[DatasetConfig], Raw]
     input_shape: Shape
     classes: int
     summary: str
 
 
+def _images(read: Callable[[Path | None], Raw]) -> Callable[[DatasetConfig], Raw]:
+    return lambda config: read(Path(config.data_dir) if config.data_dir is not None else None)
+
+
+def _events(name: str, classes: int, summary: str) -> _Entry:
+    return _Entry(EVENT_SOURCES[name].load, EVENT_SOURCES[name].shape, classes, summary)
+
+
 _REGISTRY: Mapping[str, _Entry] = {
-    "digits": _Entry(digits, (1, 8, 8), 10, "1,797 handwritten digits, 8x8; ships with scikit-learn"),
-    "mnist": _Entry(mnist, (1, 28, 28), 10, "70,000 handwritten digits, 28x28"),
-    "fashion_mnist": _Entry(fashion_mnist, (1, 28, 28), 10, "70,000 pictures of clothes, 28x28"),
-    "cifar10": _Entry(cifar10, (3, 32, 32), 10, "60,000 colour pictures of ten kinds of things, 32x32"),
+    "digits": _Entry(_images(digits), (1, 8, 8), 10, "1,797 handwritten digits, 8x8; ships with scikit-learn"),
+    "mnist": _Entry(_images(mnist), (1, 28, 28), 10, "70,000 handwritten digits, 28x28"),
+    "fashion_mnist": _Entry(_images(fashion_mnist), (1, 28, 28), 10, "70,000 pictures of clothes, 28x28"),
+    "cifar10": _Entry(_images(cifar10), (3, 32, 32), 10, "60,000 colour pictures of ten kinds of things, 32x32"),
+    "n_mnist": _events("n_mnist", 10, "MNIST seen by a moving event camera: 70,000 recordings, 34x34, 2 polarities"),
+    "dvs128_gesture": _events("dvs128_gesture", 11, "1,342 hand gestures seen by an event camera, 128x128"),
+    "cifar10_dvs": _events("cifar10_dvs", 10, "10,000 CIFAR-10 pictures moved before an event camera, 128x128"),
+    "shd": _events("shd", 20, "10,420 spoken digits, English and German, as spikes of 700 cochlear channels"),
 }
+
+
+def sample_shape(config: DatasetConfig) -> Shape:
+    """What one sample is at one step, without loading any; raises ConfigError if too little of it would be left."""
+    shape = _entry(config.name).input_shape
+    if config.downscale == 1:
+        return shape
+    if config.name not in EVENT_SOURCES:
+        raise ConfigError(f"key 'dataset.downscale' is {config.downscale}; {config.name} has no events, 1 is accepted")
+    if 0 in (small := shrunk(shape, config.downscale)):
+        raise ConfigError(f"key 'dataset.downscale' is {config.downscale}; nothing is left of {list(shape)}")
+    return small
+
+
+def present(name: str) -> bool:
+    """Whether the dataset's files are there already: shipped, or in the cache of downloads."""
+    if name in EVENT_SOURCES:
+        return EVENT_SOURCES[name].files(cache_dir()) is not None
+    folders = {"mnist": "MNIST/raw", "fashion_mnist": "FashionMNIST/raw", "cifar10": "cifar-10-batches-py"}
+    return name not in folders or (cache_dir() / folders[name]).is_dir()
 
 
 def dataset_names() -> tuple[str, ...]:
@@ -80,7 +119,9 @@ def load_dataset(config: DatasetConfig) -> Dataset:
     empty split, ToolError where torchvision is needed and missing.
     """
     entry = _entry(config.name)
-    raw = entry.load(Path(config.data_dir) if config.data_dir is not None else None)
+    _check_encoder(config)
+    shape = sample_shape(config)
+    raw = entry.load(config)
     for labels in (raw.train_labels, raw.test_labels):
         if labels is not None and len(labels) and not 0 <= labels.min() <= labels.max() < entry.classes:
             found = f"{labels.min()} to {labels.max()}"
@@ -99,7 +140,17 @@ def load_dataset(config: DatasetConfig) -> Dataset:
     for name, split in {"train": train, "validation": validation, "test": test}.items():
         if not len(split):
             raise InputError(f"dataset {config.name}: the {name} split is empty; use another {name}_fraction")
-    return Dataset(config.name, entry.input_shape, entry.classes, train, validation, test)
+    return Dataset(config.name, shape, entry.classes, train, validation, test)
+
+
+def _check_encoder(config: DatasetConfig) -> None:
+    events, takes_events = config.name in EVENT_SOURCES, config.encoder in EVENT_ENCODERS
+    if events != takes_events:
+        accepted = EVENT_ENCODERS if events else [e for e in get_args(Encoder) if e not in EVENT_ENCODERS]
+        raise ConfigError(
+            f"key 'dataset.encoder' is {config.encoder!r}; of {config.name}, "
+            f"{'events' if events else 'images'}, {', '.join(accepted)} are accepted"
+        )
 
 
 def _entry(name: str) -> _Entry:

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from stl_deploy.config import Encoder
+from stl_deploy.graph.program import InputCoding
+
+EVENT_ENCODERS: tuple[Encoder, ...] = ("spikes", "counts")
+"""The encoders of frames of events; the others are of images."""
 
 
 def encode(images: Tensor, T: int, encoder: Encoder, generator: torch.Generator | None = None) -> Tensor:
-    """Images ``[B, *shape]`` with values in [0, 1] as a sequence ``[T, B, *shape]``.
+    """Images ``[B, *shape]`` with values in [0, 1], or frames of events, as a sequence ``[T, B, *shape]``.
 
     ``direct`` shows the image itself at every step (a view, no copy). ``bernoulli`` spikes where the pixel is at
     least a number drawn uniformly from [0, 1), anew each step, as in the STL-SNN authors' code; the draws come
-    from ``generator`` (default: torch's global one).
+    from ``generator`` (default: torch's global one). Of frames ``[B, T, *shape]`` ``counts`` shows how many events a
+    pixel had, ``spikes`` whether it had any; frames are added up where T is 1.
     """
+    if encoder in EVENT_ENCODERS:
+        frames = images.sum(1, keepdim=True) if T == 1 else images
+        return (frames if encoder == "counts" else (frames > 0).to(images.dtype)).transpose(0, 1).contiguous()
     if encoder == "direct":
         return images.unsqueeze(0).expand(T, *images.shape)
     draws = torch.rand((T, *images.shape), generator=generator, device=images.device)
     return (images >= draws).to(images.dtype)
 
 
-def input_coding(encoder: Encoder) -> Literal["analog", "spikes"]:
-    """What an encoder's values are to the first layer: real numbers (MAC) or 0/1 events (AC)."""
-    return "analog" if encoder == "direct" else "spikes"
+def input_coding(encoder: Encoder) -> InputCoding:
+    """What an encoder's values are to the first layer: 0/1 events (AC), whole or real numbers (MAC)."""
+    codings: dict[Encoder, InputCoding] = {"direct": "analog", "counts": "graded"}
+    return codings.get(encoder, "spikes")

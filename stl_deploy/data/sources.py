@@ -19,13 +19,17 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Raw:
-    """Images ``[N, *shape]`` from 0 to ``levels``; ``test`` is None where the dataset has no split of its own."""
+    """Images ``[N, *shape]`` from 0 to ``levels``; ``test`` is None where the dataset has no split of its own.
+
+    timed: they are frames of counted events, ``[N, T, *shape]`` with levels 1.
+    """
 
     train: Images
     train_labels: Labels
     test: Images | None
     test_labels: Labels | None
     levels: int
+    timed: bool = False
 
 
 def cache_dir() -> Path:
@@ -59,9 +63,7 @@ def cifar10(data_dir: Path | None) -> Raw:
     try:
         train, test = (datasets.CIFAR10(root, train=part, download=data_dir is None) for part in (True, False))
     except (RuntimeError, OSError) as error:
-        raise InputError(
-            f"CIFAR-10 in {root}: {_one_line(error)}; the folder cifar-10-batches-py is expected"
-        ) from None
+        raise InputError(f"CIFAR-10 in {root}: {one_line(error)}; the folder cifar-10-batches-py is expected") from None
     arrays = [np.ascontiguousarray(part.data.transpose(0, 3, 1, 2)) for part in (train, test)]
     labels = [np.asarray(part.targets, np.int64) for part in (train, test)]
     return Raw(arrays[0], labels[0], arrays[1], labels[1], levels=255)
@@ -102,7 +104,7 @@ def _download(name: str) -> Path:
         getattr(_torchvision_datasets(), name)(root, train=True, download=True)
     except (RuntimeError, OSError) as error:
         raise InputError(
-            f"{name} cannot be downloaded to {root} ({_one_line(error)}); put the files there, or name their "
+            f"{name} cannot be downloaded to {root} ({one_line(error)}); put the files there, or name their "
             "folder with dataset.data_dir"
         ) from None
     return root / name / "raw"
@@ -119,5 +121,6 @@ def _torchvision_datasets() -> ModuleType:
     return module
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """An error's text without line breaks."""
     return " ".join(str(error).split())

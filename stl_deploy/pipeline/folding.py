@@ -51,6 +51,7 @@ def fold_run(
         trained,
         coding=spec.coding,
         fraction_bits=spec.fraction_bits,
+        bound=spec.bound,
         exact_grid=config.fold.exact_grid if exact_grid is None else exact_grid,
         thresholds=thresholds,
     )

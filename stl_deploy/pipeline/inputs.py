@@ -12,6 +12,7 @@ from stl_deploy._seeds import generator
 from stl_deploy.config import RunConfig
 from stl_deploy.config_io import load_config
 from stl_deploy.data import Split, encode, input_coding, load_dataset
+from stl_deploy.data.events import MOST
 from stl_deploy.graph.exact import round_to_grid
 from stl_deploy.graph.program import Floats, InputCoding
 
@@ -21,10 +22,11 @@ IMAGE_BITS = 8
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What the input is: its coding, and the grid of its values (multiples of 2^-fraction_bits, at most 1)."""
+    """What the input is: its coding, and the grid of its values (multiples of 2^-fraction_bits, at most ``bound``)."""
 
     coding: InputCoding
     fraction_bits: int
+    bound: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +42,8 @@ def input_spec(config: RunConfig, levels: int) -> InputSpec:
     coding = input_coding(config.encoder)
     if coding == "spikes":
         return InputSpec(coding, 0)
+    if coding == "graded":
+        return InputSpec(coding, 0, bound=float(MOST))
     exact = levels & (levels - 1) == 0
     return InputSpec(coding, levels.bit_length() - 1 if exact else IMAGE_BITS)
 

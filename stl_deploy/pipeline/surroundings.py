@@ -112,18 +112,27 @@ def targets(*, say: Console | None = None) -> dict[str, Any]:
 
 def datasets(*, say: Console | None = None) -> list[dict[str, Any]]:
     """The datasets that a configuration can name (JSON-ready)."""
-    from stl_deploy.data import dataset_names, describe
+    from stl_deploy.data import dataset_names, describe, present
 
     say = say or Console(quiet=True)
     rows: list[dict[str, Any]] = []
     for name in dataset_names():
         summary, shape, classes = describe(name)
-        rows.append({"name": name, "about": summary, "input_shape": list(shape), "classes": classes})
+        rows.append(
+            {"name": name, "about": summary, "input_shape": list(shape), "classes": classes, "present": present(name)}
+        )
     say.table(
-        ["dataset", "input", "classes", "what it is"],
-        [[r["name"], "x".join(map(str, r["input_shape"])), str(r["classes"]), r["about"]] for r in rows],
+        ["dataset", "input", "classes", "there", "what it is"],
+        [
+            [r["name"], "x".join(map(str, r["input_shape"])), str(r["classes"]), _yes(r["present"]), r["about"]]
+            for r in rows
+        ],
     )
     return rows
+
+
+def _yes(there: bool) -> str:
+    return "yes" if there else "no"
 
 
 def prices(*, say: Console | None = None) -> list[dict[str, Any]]:

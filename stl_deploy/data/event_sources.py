@@ -1,0 +1,186 @@
+"""Event datasets: where their files lie, how they are fetched, and their frames, kept from call to call."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.config import DatasetConfig
+from stl_deploy.data import event_files
+from stl_deploy.data.events import Events, Frames, gather
+from stl_deploy.data.sources import Raw, cache_dir, one_line
+from stl_deploy.errors import InputError, ToolError
+from stl_deploy.files import read_npz, write_npz
+
+Recordings = Iterator[tuple[Events, int]]
+_LAYOUT_VERSION = 1
+_MOST_BYTES = 2**28
+_CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+@dataclass(frozen=True)
+class EventSource:
+    """One dataset. parts: of train and of test the files below a folder; a lone part has no test split of its own.
+
+    tonic: the class of tonic that fetches it. layout: what lies where, in words.
+    """
+
+    tonic: str
+    shape: tuple[int, ...]
+    parts: tuple[Callable[[Path], list[Path]], ...]
+    recordings: Callable[[list[Path], tuple[int, ...]], Recordings]
+    layout: str
+
+    def files(self, root: Path) -> list[list[Path]] | None:
+        """The files of each part below ``root`` or ``root/<tonic>``; None where a part has none."""
+        for folder in (root, root / self.tonic):
+            found = [part(folder) for part in self.parts]
+            if all(found):
+                return found
+        return None
+
+    def load(self, config: DatasetConfig) -> Raw:
+        """Frames uint8 ``[N, T, *shape]`` and labels; raises InputError where files are absent or damaged."""
+        root = Path(config.data_dir) if config.data_dir is not None else cache_dir()
+        parts = self.files(root)
+        if parts is None and config.data_dir is None:
+            self._download(root)
+            parts = self.files(root)
+        if parts is None:
+            raise InputError(f"{root}: no {self.tonic} files; expected {self.layout} there or in {self.tonic}/")
+        frames = [self._frames(files, config) for files in parts]
+        (train, train_labels), (test, test_labels) = frames[0], frames[1] if len(frames) > 1 else (None, None)
+        return Raw(train, train_labels, test, test_labels, levels=1, timed=True)
+
+    def _frames(self, files: list[Path], config: DatasetConfig) -> tuple[Frames, NDArray[np.int64]]:
+        kept = cache_dir() / "frames" / f"{config.name}-{_fingerprint(files, config)}.npz"
+        if kept.is_file():
+            arrays = read_npz(kept)
+            return arrays["frames"], arrays["labels"]
+        frames, labels = [], []
+        for events, label in self.recordings(files, self.shape):
+            frames.append(gather(events, config.T, self.shape, config.binning, config.downscale))
+            labels.append(label)
+        if not frames:
+            raise InputError(f"{files[0]}: holds no recordings; {self.layout} is expected")
+        stacked, targets = np.stack(frames), np.array(labels, np.int64)
+        write_npz(kept, {"frames": stacked, "labels": targets})
+        return stacked, targets
+
+    def _download(self, root: Path) -> None:
+        try:
+            from tonic import datasets
+        except ImportError:
+            raise ToolError(
+                "tonic is not installed; it downloads this dataset: pip install 'stl-deploy[data]'"
+            ) from None
+        fetch = getattr(datasets, self.tonic)
+        try:
+            for options in ({"train": True}, {"train": False}) if len(self.parts) > 1 else ({},):
+                fetch(str(root), **options)
+        except (RuntimeError, OSError) as error:
+            raise InputError(
+                f"{self.tonic} cannot be downloaded to {root} ({one_line(error)}); put the files there, or name "
+                "their folder with dataset.data_dir"
+            ) from None
+
+
+def _fingerprint(files: list[Path], config: DatasetConfig) -> str:
+    """Changes with the files and with everything that decides the frames."""
+    seen = [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+    about = [_LAYOUT_VERSION, config.T, config.binning, config.downscale, seen]
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:24]
+
+
+def _nmnist_part(name: str) -> Callable[[Path], list[Path]]:
+    def files(folder: Path) -> list[Path]:
+        unpacked = sorted((folder / name).glob("[0-9]/*.bin"))
+        packed = folder / f"{name.lower()}.zip"
+        return unpacked or ([packed] if packed.is_file() else [])
+
+    return files
+
+
+def _nmnist(files: list[Path], shape: tuple[int, ...]) -> Recordings:
+    if files[0].suffix == ".zip":
+        yield from _nmnist_zip(files[0], shape)
+        return
+    for path in files:
+        yield event_files.aer40(_bytes(path), shape, str(path)), int(path.parent.name)
+
+
+def _nmnist_zip(path: Path, shape: tuple[int, ...]) -> Recordings:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for info in sorted(archive.infolist(), key=lambda info: info.filename):
+                *_, label, name = ("", "", *info.filename.split("/"))
+                if name.endswith(".bin") and label.isdecimal() and info.file_size <= _MOST_BYTES:
+                    yield event_files.aer40(archive.read(info), shape, f"{path}: {info.filename}"), int(label)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        raise InputError(f"{path}: truncated or damaged ({error}); fetch it again") from None
+
+
+def _bytes(path: Path) -> bytes:
+    if path.stat().st_size > _MOST_BYTES:
+        raise InputError(f"{path}: {path.stat().st_size} bytes; a recording of at most {_MOST_BYTES} is accepted")
+    return path.read_bytes()
+
+
+def _gesture_part(name: str) -> Callable[[Path], list[Path]]:
+    return lambda folder: sorted(p for p in (folder / name).glob("user*_*/*.npy") if p.stem.isdecimal())
+
+
+def _gesture(files: list[Path], shape: tuple[int, ...]) -> Recordings:
+    for path in files:
+        yield event_files.gesture_npy(path, shape), int(path.stem)
+
+
+def _cifar_part(folder: Path) -> list[Path]:
+    return [path for name in _CIFAR_CLASSES for path in sorted((folder / name).glob("*.aedat4"))]
+
+
+def _cifar(files: list[Path], shape: tuple[int, ...]) -> Recordings:
+    for path in files:
+        yield event_files.aedat4(path, shape), _CIFAR_CLASSES.index(path.parent.name)
+
+
+def _heidelberg_part(name: str) -> Callable[[Path], list[Path]]:
+    return lambda folder: [path for path in (folder / name,) if path.is_file()]
+
+
+def _heidelberg(files: list[Path], shape: tuple[int, ...]) -> Recordings:
+    labels, recordings = event_files.heidelberg(files[0], shape)
+    yield from zip(recordings, labels.tolist(), strict=True)
+
+
+EVENT_SOURCES = {
+    "n_mnist": EventSource(
+        "NMNIST",
+        (2, 34, 34),
+        (_nmnist_part("Train"), _nmnist_part("Test")),
+        _nmnist,
+        "Train/<label>/*.bin and Test/<label>/*.bin, or train.zip and test.zip,",
+    ),
+    "dvs128_gesture": EventSource(
+        "DVSGesture",
+        (2, 128, 128),
+        (_gesture_part("ibmGestureTrain"), _gesture_part("ibmGestureTest")),
+        _gesture,
+        "ibmGestureTrain/user*/<label>.npy and ibmGestureTest/user*/<label>.npy",
+    ),
+    "cifar10_dvs": EventSource("CIFAR10DVS", (2, 128, 128), (_cifar_part,), _cifar, "<class>/*.aedat4"),
+    "shd": EventSource(
+        "SHD",
+        (700,),
+        (_heidelberg_part("shd_train.h5"), _heidelberg_part("shd_test.h5")),
+        _heidelberg,
+        "shd_train.h5 and shd_test.h5",
+    ),
+}
