@@ -2,9 +2,10 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
-SOURCES := stl_deploy exporters energy tests examples
+SOURCES := stl_deploy exporters energy tests examples benchmarks docs
+BENCHMARKS ?= onnx_speed
 
-.PHONY: demo test lint types lava check readme clean help
+.PHONY: demo test lint types lava check readme bench conformance fuzz clean help
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -28,6 +29,15 @@ check: lint types test ## everything that must hold before a change is taken
 
 lava: $(VENV)/.dev ## Lava's side environment, if a Python 3.10 is on the machine (once; 5.6 GB)
 	@$(BIN)/python -m tests.lava_if_possible
+
+bench: $(VENV)/.dev ## speed, as ratios measured side by side in one run: BENCHMARKS="onnx_speed ..." for some
+	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
+
+conformance: $(VENV)/.dev ## what other frameworks mean by a NIR file; each gets an environment of its own
+	$(BIN)/python -m tests.conformance
+
+fuzz: $(VENV)/.dev ## 10,000 damaged NIR files
+	$(BIN)/python -m tests.fuzz_nir --mutants 10000
 
 readme: $(VENV)/.installed ## run the demo and refresh its numbers and picture in README.md
 	$(BIN)/python docs/update_readme.py
