@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, get_args
 
 import numpy as np
@@ -20,7 +21,7 @@ from stl_deploy.exporters.loihi.net import (
     SpikingLayer,
     layer_key,
 )
-from stl_deploy.exporters.loihi.scales import ThresholdForm, candidates, no_candidate, real_layer
+from stl_deploy.exporters.loihi.scales import Candidate, Doubles, ThresholdForm, candidates, no_candidate, real_layer
 from stl_deploy.exporters.loihi.simulate import Spikes, run_layer
 from stl_deploy.exporters.loihi.structure import FlattenStage, PoolStage, SynapseStage, structure
 from stl_deploy.graph.program import Floats, Node, Program
@@ -50,7 +51,8 @@ class LoihiModel:
     """An integer network, and what stands beside it.
 
     keys: the layer ``layer<i>`` of each spiking NIR node, in order. host: the readout after the last spikes,
-    which the host computes in float32. Real input x is ``x·input_scale`` in whole numbers.
+    which the host computes in float32. Real input x is ``x·input_scale`` in whole numbers. scales: by NIR node, what
+    each row's weights, bias and threshold were multiplied by before rounding.
     """
 
     net: IntegerNet
@@ -59,6 +61,7 @@ class LoihiModel:
     input_scale: float
     thresholds: ThresholdForm
     fits: tuple[LayerFit, ...]
+    scales: Mapping[str, Doubles] = field(default_factory=dict)
 
 
 def quantise(
@@ -77,6 +80,7 @@ def quantise(
     reference = run(program, calibration, record=[node.name for node in program.spiking]).recorded
     layers: list[Layer] = [InputLayer(shape=parts.input.shape)]
     fits: list[LayerFit] = []
+    scales: dict[str, Doubles] = {}
     scale = input_scale
     for stage in parts.stages:
         if isinstance(stage, FlattenStage):
@@ -84,14 +88,18 @@ def quantise(
             x = x.reshape(*x.shape[:2], -1)
             continue
         wanted = reference[stage.neuron.name]
-        layer = max_pool_layer(stage) if isinstance(stage, PoolStage) else _best(stage, scale, thresholds, x, wanted)
+        if isinstance(stage, PoolStage):
+            layer: SpikingLayer = max_pool_layer(stage)
+        else:
+            best = _best(stage, scale, thresholds, x, wanted)
+            layer, scales[stage.neuron.name] = best.layer, best.scale
         spikes = run_layer(layer, x)
         fits.append(_fit(stage, layer, layer_key(len(layers)), spikes, wanted))
         x = spikes
         layers.append(layer)
         scale = 1.0
     keys = {fit.node: fit.key for fit in fits}
-    return LoihiModel(IntegerNet(tuple(layers)), keys, parts.host, input_scale, thresholds, tuple(fits))
+    return LoihiModel(IntegerNet(tuple(layers)), keys, parts.host, input_scale, thresholds, tuple(fits), scales)
 
 
 def to_integers(x: NDArray[Any], input_scale: float) -> NDArray[np.int32]:
@@ -122,15 +130,13 @@ def max_pool_layer(stage: PoolStage) -> ConvLayer:
     )
 
 
-def _best(
-    stage: SynapseStage, input_scale: float, form: ThresholdForm, x: NDArray[Any], wanted: Floats
-) -> SpikingLayer:
-    best: SpikingLayer | None = None
+def _best(stage: SynapseStage, input_scale: float, form: ThresholdForm, x: NDArray[Any], wanted: Floats) -> Candidate:
+    best: Candidate | None = None
     fewest = wanted.size + 1
-    for layer in candidates(real_layer(stage, input_scale), form):
-        differing = _differing(run_layer(layer, x), wanted)
+    for candidate in candidates(real_layer(stage, input_scale), form):
+        differing = _differing(run_layer(candidate.layer, x), wanted)
         if differing < fewest:
-            best, fewest = layer, differing
+            best, fewest = candidate, differing
     return best if best is not None else no_candidate(stage.synapse)
 
 

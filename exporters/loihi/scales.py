@@ -89,8 +89,22 @@ def _rows_or_refuse(neuron: Neuron, values: NDArray[Any], what: str) -> Doubles:
     return rows
 
 
-def candidates(real: RealLayer, form: ThresholdForm) -> Iterator[SpikingLayer]:
-    """The layer in integers at many scales, the largest first; every one is within netx's widths."""
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A layer in integers, and what its rows were multiplied by before rounding."""
+
+    layer: SpikingLayer
+    scale: Doubles
+
+
+def candidates(real: RealLayer, form: ThresholdForm) -> Iterator[Candidate]:
+    """The layer in integers at many scales, the largest first; every one is within netx's widths.
+
+    A layer that is whole numbers already, with one threshold and "fires above it", is the only candidate itself.
+    """
+    if is_whole(real):
+        yield from _candidate(real, np.ones(real.weight.shape[0]), np.array(real.theta.flat[0]))
+        return
     if form == "per-neuron":
         limits = _row_limits(real)
         for ratio in _RATIOS:
@@ -105,6 +119,19 @@ def candidates(real: RealLayer, form: ThresholdForm) -> Iterator[SpikingLayer]:
         for aim in (whole + 1, whole + _JUST_ABOVE):
             if whole or aim >= 1:
                 yield from _candidate(real, aim / theta, np.array(float(whole)))
+
+
+def is_whole(real: RealLayer) -> bool:
+    """Whether the layer needs no rounding at all: `stl_deploy.quantised` trains such layers."""
+    neuron, theta = real.stage.neuron, real.theta.flat[0]
+    parts = [real.weight, real.theta] + ([] if real.bias is None else [real.bias])
+    return (
+        neuron.compare == "gt"
+        and all(np.array_equal(part, np.trunc(part)) for part in parts)
+        and bool((real.theta == theta).all() and theta <= MAX_THRESHOLD)
+        and float(np.abs(real.weight).max()) <= WEIGHT_TOP
+        and (real.bias is None or float(np.abs(real.bias).max()) <= MAX_BIAS)
+    )
 
 
 def _one_threshold(real: RealLayer, form: ThresholdForm) -> Doubles:
@@ -139,7 +166,7 @@ def _by_row(values: Doubles, ndim: int) -> Doubles:
     return values.reshape(-1, *[1] * (ndim - 1))
 
 
-def _candidate(real: RealLayer, scale: Doubles, threshold: Doubles) -> Iterator[SpikingLayer]:
+def _candidate(real: RealLayer, scale: Doubles, threshold: Doubles) -> Iterator[Candidate]:
     """The layer at one scale, or nothing if no weight is left."""
     weight = np.clip(np.round(real.weight * _by_row(scale, real.weight.ndim)), -WEIGHT_TOP - 1, WEIGHT_TOP)
     if not weight.any():
@@ -151,7 +178,7 @@ def _candidate(real: RealLayer, scale: Doubles, threshold: Doubles) -> Iterator[
     bias: Ints | None = None
     if real.bias is not None:
         bias = np.clip(np.round(real.bias * scale), -MAX_BIAS - 1, MAX_BIAS).astype(np.int32)
-    yield _layer(real.stage, weight.astype(np.int32), bias, neuron)
+    yield Candidate(_layer(real.stage, weight.astype(np.int32), bias, neuron), scale)
 
 
 def _layer(stage: SynapseStage, weight: Ints, bias: Ints | None, neuron: LoihiNeuron) -> SpikingLayer:

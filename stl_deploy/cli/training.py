@@ -1,4 +1,4 @@
-"""Verbs that train: run, train, eval, fold."""
+"""Verbs that train: run, train, eval, fold, quantise."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ def register(app: typer.Typer) -> None:
     app.command("train")(train)
     app.command("eval")(evaluate)
     app.command("fold")(fold)
+    app.command("quantise")(quantise)
 
 
 def _overrides(changes: list[str] | None, mode: str | None, seed: int | None, device: str | None) -> list[str]:
@@ -118,5 +119,27 @@ def fold(
     result = fold_one(
         run_dir, output or run_dir / "net.nir", thresholds=thresholds, exact_grid=exact_grid, say=console()
     )
+    if json:
+        emit_json(result)
+
+
+def quantise(
+    run_dir: RunArg,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="The new run folder.")],
+    epochs: Annotated[int, typer.Option(help="Epochs of fine-tuning; 0 rounds only.")] = 10,
+    lr: Annotated[float | None, typer.Option(help="Learning rate to begin with; default: 0.3 of the run's.")] = None,
+    samples: Annotated[int | None, typer.Option(help="Test images to compare on; default: all.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda, for the training.")] = "cpu",
+    json: Json = False,
+) -> None:
+    """Train a run's weights and thresholds as Loihi's integers, into a new run folder.
+
+    8-bit weights, 12-bit decays, one whole threshold per population (thresholds per pixel are projected to channels
+    first). Prints accuracy float -> post-training (by threshold form) -> quantisation-aware. Norms are folded and
+    dropout is off; the epoch of lowest validation loss is kept, the start among them.
+    """
+    from stl_deploy.pipeline.quantising import QuantiseOptions, quantise_run
+
+    result = quantise_run(run_dir, output, QuantiseOptions(epochs, lr, samples, device), say=console())
     if json:
         emit_json(result)

@@ -1,0 +1,135 @@
+"""The verb quantise: a trained run becomes a run of whole numbers for Loihi, trained through the rounding."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from stl_deploy import model_file
+from stl_deploy.config import RunConfig
+from stl_deploy.config_io import save_config
+from stl_deploy.console import Console
+from stl_deploy.errors import InputError, ParityError
+from stl_deploy.evaluate import evaluate
+from stl_deploy.exporters.loihi.export import export_netx, simulate_loihi
+from stl_deploy.exporters.loihi.pixels import project_thresholds
+from stl_deploy.exporters.loihi.quantise import LoihiModel, quantise
+from stl_deploy.files import write_json, write_npz
+from stl_deploy.fine_tune import fine_tune
+from stl_deploy.network import Network
+from stl_deploy.pipeline.backends import input_scale
+from stl_deploy.pipeline.folding import FoldedRun, fold_run
+from stl_deploy.pipeline.forms import FormRow, accuracy_of, compare_forms, show_forms
+from stl_deploy.pipeline.inputs import LabelledInput, encode_split
+from stl_deploy.pipeline.source import TEST_INPUT
+from stl_deploy.quantised_network import quantised_network, whole_config, whole_state
+
+FILE = "quantised.json"
+CALIBRATION = 512
+LEARNING_RATE = 0.3
+"""Of the run's own, to begin with."""
+
+
+@dataclass(frozen=True)
+class QuantiseOptions:
+    """epochs: of fine-tuning. lr: None: `LEARNING_RATE` of the run's. samples: test images compared, None: all."""
+
+    epochs: int = 10
+    lr: float | None = None
+    samples: int | None = None
+    device: str = "cpu"
+
+
+def quantise_run(
+    run_dir: Path, output: Path, options: QuantiseOptions | None = None, *, say: Console | None = None
+) -> dict[str, Any]:
+    """Train weights and thresholds of ``run_dir`` as Loihi's integers into the new run folder ``output``.
+
+    ``output`` has config.yaml, model.safetensors, net.nir, net.net, test.npz and quantised.json (the table float ->
+    post-training -> quantisation-aware); every verb takes it. Returns the table (JSON-ready).
+    Raises InputError for a run that cannot be read, UnsupportedError for what Loihi cannot hold, ParityError if the
+    netx file's integer model differs in one spike from the network that was trained.
+    """
+    say, options = say or Console(quiet=True), options or QuantiseOptions()
+    if output.resolve() == run_dir.resolve():
+        raise InputError(f"{output}: the run to start from; name another folder")
+    if options.epochs < 0:
+        raise InputError(f"epochs is {options.epochs}; 0 (rounding only) or more is accepted")
+    output.mkdir(parents=True, exist_ok=True)
+    say.step("Folding, and post-training quantisation in each threshold form")
+    folded = fold_run(run_dir, output / "net.nir")
+    test = encode_split(folded.config, folded.data.test, options.samples)
+    calibration = encode_split(folded.config, folded.data.train, CALIBRATION).x
+    floats = evaluate(folded.trained, folded.data.test, folded.config).accuracy
+    rows = [FormRow("float", "as trained", floats), *compare_forms(folded.program, calibration, test.x, test.labels)]
+    network = _train(folded, calibration, options, say)
+    model, differing, compared = _write(folded.config, network, output, test, calibration)
+    if differing:
+        raise ParityError(
+            f"{output}: the integer model differs from the trained network in {differing} of {compared} spikes"
+        )
+    trained = accuracy_of(simulate_loihi(model, test.x).y, test.labels)
+    rows.append(FormRow("quantisation-aware", "one per population", trained))
+    show_forms(rows, say)
+    say.say(f"the netx file spikes exactly as the trained network: 0 of {compared:,} spikes differ")
+    say.say(f"next:  stl-deploy verify {output} --against {output / 'net.net'}   stl-deploy simulate {output} ...")
+    facts = {
+        "source": run_dir.name,
+        "samples": len(test.labels),
+        "rows": [asdict(row) for row in rows],
+        "spikes_compared": compared,
+        "spikes_differing": differing,
+        "layers": [asdict(fit) for fit in model.fits],
+    }
+    write_json(output / FILE, facts)
+    return {"run": str(output), **facts}
+
+
+def _train(folded: FoldedRun, calibration: NDArray[Any], options: QuantiseOptions, say: Console) -> Network:
+    program = project_thresholds(folded.program)
+    start = quantise(program, calibration, input_scale=input_scale(program))
+    network = quantised_network(folded.folded.network, program, start).requires_grad_(True)
+    config = folded.config
+    lr = options.lr if options.lr is not None else config.train.lr * LEARNING_RATE
+    say.step(f"Quantisation-aware training, {options.epochs} epochs, learning rate {lr:g}")
+    if options.epochs:
+        torch.manual_seed(config.train.seed)
+        network.to(options.device)
+        picked = fine_tune(network, config, folded.data, epochs=options.epochs, lr=lr, progress=say.epoch)
+        say.say(f"epoch {picked} was best on validation" + (" (the start)" if picked == 0 else ""))
+    return network.cpu().eval()
+
+
+@torch.no_grad()
+def _write(
+    config: RunConfig, network: Network, output: Path, test: LabelledInput, calibration: NDArray[Any]
+) -> tuple[LoihiModel, int, int]:
+    """The run folder of whole numbers, and how many spikes of its netx file differ from the trained network's."""
+    plain = whole_config(config, network)
+    state = whole_state(network)
+    model_file.save_model(output, state, {"mode": config.train.mode, "quantised": "loihi"})
+    save_config(plain, output / model_file.CONFIG_FILE)
+    program = fold_run(output, output / "net.nir").program
+    write_npz(output / TEST_INPUT, {"x": test.x, "y": test.labels})
+    model = export_netx(program, output / "net.net", calibration=calibration, input_scale=input_scale(program))
+    differing, compared = compare_spikes(network, model, test.x)
+    return model, differing, compared
+
+
+@torch.no_grad()
+def compare_spikes(network: Network, model: LoihiModel, x: NDArray[np.float32]) -> tuple[int, int]:
+    """(differing, compared) spikes of the fake-quantised network and the integer model on ``x`` ``[T, B, *shape]``."""
+    differing = compared = 0
+    for start in range(0, x.shape[1], 256):
+        part = x[:, start : start + 256]
+        _, recorded = network.record(torch.from_numpy(part))
+        integers = simulate_loihi(model, part, record=True).spikes
+        for name, spikes in integers.items():
+            differing += int(np.count_nonzero(recorded[name].numpy() != spikes))
+            compared += spikes.size
+    return differing, compared

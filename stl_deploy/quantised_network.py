@@ -1,0 +1,105 @@
+"""From a folded network to a fake-quantised one, and from that to a plain network of whole numbers.
+
+The plain network needs nothing of quantisation: its weights are whole, and its threshold is the float just above K,
+so that folding it gives a graph that fires above K. Post-training quantisation takes such a layer as it is
+(`stl_deploy.exporters.loihi.scales.is_whole`), and the netx file holds exactly the trained integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stl_deploy.config import ConvSpec, DropoutSpec, LayerSpec, LifSpec, LinearSpec, NormSpec, RunConfig
+from stl_deploy.exporters.loihi.net import IntegerNet, SpikingLayer
+from stl_deploy.exporters.loihi.quantise import LoihiModel
+from stl_deploy.exporters.loihi.scales import real_layer, v_decay
+from stl_deploy.exporters.loihi.structure import SynapseStage, structure
+from stl_deploy.graph.program import Program
+from stl_deploy.network import Network
+from stl_deploy.neuron import LIF
+from stl_deploy.quantised import LoihiLIF, ToWholeNumbers, WholeSynapse
+
+INPUT = "whole_input"
+
+
+def quantised_network(folded: Network, program: Program, model: LoihiModel) -> Network:
+    """``folded`` with fake-quantised layers that begin at the integers of ``model`` (one threshold per population).
+
+    program: the graph of ``folded``. The input stays real; it is rounded to the model's grid.
+    """
+    replaced: dict[str, nn.Module] = {INPUT: ToWholeNumbers(model.input_scale)}
+    input_scale = model.input_scale
+    for stage in structure(program).stages:
+        if not isinstance(stage, SynapseStage):
+            continue
+        real, rows = real_layer(stage, 1.0), model.scales[stage.neuron.name]
+        threshold = max(1, int(_layer(model.net, model.keys[stage.neuron.name]).neuron.threshold))
+        weight = real.weight * (rows / threshold).reshape(-1, *[1] * (real.weight.ndim - 1))
+        bias = np.zeros(len(rows)) if real.bias is None else real.bias * rows / threshold
+        like, lif = folded.layers[stage.synapse.name], folded.layers[stage.neuron.name]
+        assert isinstance(like, nn.Linear | nn.Conv2d)
+        assert isinstance(lif, LIF)
+        replaced[stage.synapse.name] = WholeSynapse(
+            like, _tensor(weight), _tensor(bias), threshold / input_scale, float(threshold)
+        )
+        replaced[stage.neuron.name] = LoihiLIF(lif, threshold, float(threshold), v_decay(stage.neuron))
+        input_scale = 1.0
+    return _with_layers(folded, replaced)
+
+
+def _layer(net: IntegerNet, key: str) -> SpikingLayer:
+    return dict(net.spiking)[key]
+
+
+def _tensor(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Tensor:
+    return torch.from_numpy(values.astype(np.float32))
+
+
+def _with_layers(folded: Network, replaced: Mapping[str, nn.Module]) -> Network:
+    layers = {INPUT: replaced[INPUT], **{name: replaced.get(name, layer) for name, layer in folded.layers.items()}}
+    folded.layers = nn.ModuleDict(layers)
+    folded.shapes = {INPUT: folded.input_shape, **folded.shapes}
+    return folded
+
+
+def whole_config(config: RunConfig, network: Network) -> RunConfig:
+    """The configuration of the plain network: no norms, no dropout, biases, one threshold per layer, β in 12 bits."""
+    decays = [float(lif.decay.detach()) for _, lif in network.lifs]
+    kept = [spec for spec in config.network if not isinstance(spec, NormSpec | DropoutSpec)]
+    specs: list[LayerSpec] = []
+    for spec in kept:
+        if isinstance(spec, ConvSpec | LinearSpec):
+            specs.append(spec.model_copy(update={"bias": True}))
+        elif isinstance(spec, LifSpec):
+            specs.append(spec.model_copy(update={"granularity": "layer", "beta": decays.pop(0), "threshold": 1.0}))
+        else:
+            specs.append(spec)
+    neuron = config.neuron.model_copy(
+        update={"parametrisation": "raw", "learn_beta": False, "threshold_jitter": 0.0, "threshold": 1.0}
+    )
+    return config.model_copy(update={"network": tuple(specs), "neuron": neuron})
+
+
+@torch.no_grad()
+def whole_state(network: Network) -> dict[str, Tensor]:
+    """The plain network's state: whole weights (the first layer's for real input), biases and thresholds."""
+    state: dict[str, Tensor] = {}
+    entry = network.layers[INPUT]
+    assert isinstance(entry, ToWholeNumbers)
+    input_scale = entry.scale
+    for name, layer in network.layers.items():
+        if isinstance(layer, WholeSynapse):
+            weight, bias = layer.numbers()
+            state[f"layers.{name}.weight"] = weight * input_scale
+            state[f"layers.{name}.bias"] = bias.clone()
+            input_scale = 1.0
+        elif isinstance(layer, LoihiLIF):
+            above = torch.nextafter(layer.threshold, torch.tensor(torch.inf))
+            state[f"layers.{name}.threshold_parameter"] = above
+            state[f"layers.{name}.threshold_init"] = torch.ones(())
+            state[f"layers.{name}._fixed_decay"] = layer.decay
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}

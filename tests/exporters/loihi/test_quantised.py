@@ -1,0 +1,111 @@
+"""Fake-quantised torch layers against the integer model, number for number, and what learns in them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from stl_deploy.exporters.loihi.net import ConvLayer, LoihiNeuron
+from stl_deploy.exporters.loihi.simulate import run_layer
+from stl_deploy.neuron import LIF
+from stl_deploy.quantised import LoihiLIF, WholeSynapse, whole
+from tests.exporters.loihi.nets import dense
+
+DECAYS = (0, 1, 700, 1900, 2048, 3000, 4095, 4096)
+
+
+def in_torch(synapse: WholeSynapse, lif: LoihiLIF, x: Any) -> Any:
+    with torch.no_grad():
+        currents = synapse(torch.from_numpy(x.astype(np.float32)).flatten(0, 1))
+        return lif(currents.unflatten(0, x.shape[:2])).numpy()
+
+
+def numbers(synapse: WholeSynapse) -> tuple[Any, Any]:
+    return tuple(part.detach().numpy().astype(np.int32) for part in synapse.numbers())
+
+
+@pytest.mark.parametrize("v_decay", DECAYS)
+@pytest.mark.parametrize(("scale", "top"), [(3, 1), (90, 16), (90, 300)])
+def test_dense_layers_spike_as_the_integer_model(v_decay: int, scale: int, top: int) -> None:
+    """scale 3: the fractions that a leak leaves decide spikes. top 300: sums wrap in u and potentials saturate."""
+    rng = np.random.default_rng(v_decay + top)
+    weight = torch.from_numpy(rng.normal(0.1, 0.6, (17, 40)).astype(np.float32))
+    bias = torch.from_numpy(rng.normal(0, 1, 17)).float()
+    synapse = WholeSynapse(nn.Linear(40, 17), weight, bias, float(scale), float(scale))
+    synapse.log_threshold.data.normal_(0, 0.3)
+    lif = LoihiLIF(LIF((17,)), scale * top, float(scale), v_decay)
+    x = rng.integers(0, top + 1, (60, 6, 40)) * (rng.random((60, 6, 40)) < 0.4)
+    w, b = numbers(synapse)
+    threshold = np.array(scale * top, np.int32)
+    spikes = run_layer(dense(w, bias=b, neuron=LoihiNeuron(v_decay=v_decay, threshold=threshold)), x.astype(np.int32))
+    assert 0.01 < spikes.mean() < 0.99
+    np.testing.assert_array_equal(in_torch(synapse, lif, x), spikes)
+
+
+def test_conv_layers_spike_as_the_integer_model() -> None:
+    rng = np.random.default_rng(1)
+    conv = nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2)
+    weight = torch.from_numpy(rng.normal(0.1, 0.6, (6, 2, 3, 3)).astype(np.float32))
+    synapse = WholeSynapse(conv, weight, torch.from_numpy(rng.normal(0, 0.5, 6)).float(), 100.0, 100.0)
+    lif = LoihiLIF(LIF((6, 4, 4)), 100, 100.0, 1500)
+    x = (rng.random((12, 5, 4, 7, 7)) < 0.3).astype(np.int32)
+    w, b = numbers(synapse)
+    layer = ConvLayer(
+        weight=w, bias=b, input_shape=(4, 7, 7), stride=(2, 2), padding=(1, 1), groups=2,
+        neuron=LoihiNeuron(v_decay=1500, threshold=np.array(100, np.int32)),
+    )  # fmt: skip
+    np.testing.assert_array_equal(in_torch(synapse, lif, x), run_layer(layer, x))
+
+
+def leaking_slowly() -> tuple[Any, Any]:
+    """Negative potentials that decay through small values: in torch, and in the integer model."""
+    rng = np.random.default_rng(1)
+    synapse = WholeSynapse(
+        nn.Linear(8, 10), torch.from_numpy(rng.integers(-60, 60, (10, 8))).float(), torch.zeros(10), 1.0, 1.0
+    )
+    x = (rng.random((60, 30, 8)) < 0.3).astype(np.int32)
+    layer = dense(numbers(synapse)[0], neuron=LoihiNeuron(v_decay=300, threshold=np.array(30, np.int32)))
+    return in_torch(synapse, LoihiLIF(LIF((10,)), 30, 1.0, 300), x), run_layer(layer, x)
+
+
+def test_potentials_round_toward_zero_as_they_leak() -> None:
+    ours, integers = leaking_slowly()
+    np.testing.assert_array_equal(ours, integers)
+
+
+@pytest.mark.parametrize("wrong", [lambda real: real, torch.floor])
+def test_a_wrong_leak_would_be_seen(wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LoihiLIF, "_leak", lambda self, v: wrong(v * (self._kept / 4096)))
+    ours, integers = leaking_slowly()
+    assert (ours != integers).any()
+
+
+def test_rounding_passes_gradients_within_its_bounds() -> None:
+    real = torch.tensor([0.4, 1.6, 300.0, -300.0], requires_grad=True)
+    rounded = whole(real, -127, 127)
+    assert rounded.tolist() == [0, 2, 127, -127]
+    rounded.backward(torch.ones(4))  # type: ignore[no-untyped-call]
+    assert real.grad is not None
+    assert real.grad.tolist() == [1, 1, 0, 0]
+
+
+def test_the_gradient_of_a_lone_neuron_by_hand() -> None:
+    """One step, one input: z = (w·x − K)/s; d spike/d z is the surrogate's at z."""
+    synapse = WholeSynapse(nn.Linear(1, 1), torch.tensor([[0.52]]), torch.zeros(1), 100.0, 100.0)
+    lif = LoihiLIF(LIF((1,), surrogate_name="triangular"), 70, 100.0, 2048)
+    spike = lif(synapse(torch.ones(1, 1)).unsqueeze(0))
+    assert spike.item() == 0
+    spike.sum().backward()
+    slope = 1 - (0.70 - 0.52)
+    for parameter, wanted in (
+        (synapse.weight, slope),
+        (synapse.bias, slope),
+        (synapse.log_threshold, -0.52 * slope),
+        (lif.threshold_parameter, -slope),
+    ):
+        assert parameter.grad is not None
+        assert parameter.grad.item() == pytest.approx(wanted, rel=1e-5)

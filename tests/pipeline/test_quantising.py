@@ -1,0 +1,87 @@
+"""The verb quantise: one command from a trained run to a run of whole numbers that every verb takes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stl_deploy.checkpoint import FILE as CHECKPOINT
+from stl_deploy.errors import InputError, ParityError
+from stl_deploy.exporters.loihi.net import same_net
+from stl_deploy.exporters.loihi.netx import read_netx
+from stl_deploy.fine_tune import fine_tune
+from stl_deploy.model_file import load_network
+from stl_deploy.pipeline import quantising
+from stl_deploy.pipeline.exporting import export
+from stl_deploy.pipeline.quantising import QuantiseOptions, quantise_run
+
+
+@pytest.fixture(scope="module")
+def quantised(run_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("quantised") / "q"
+
+    def last(network, *args, **kwargs):  # type: ignore[no-untyped-def]
+        """Keep what was trained, whether or not validation liked it."""
+        kept = {}
+        progress = lambda record: kept.update({n: t.detach().clone() for n, t in network.state_dict().items()})  # noqa: E731
+        picked = fine_tune(network, *args, **{**kwargs, "progress": progress})
+        network.load_state_dict(kept)
+        return picked
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quantising, "fine_tune", last)
+        quantise_run(run_dir, folder, QuantiseOptions(epochs=2, lr=0.01, samples=200))
+    return folder
+
+
+def test_the_table_goes_from_float_to_quantisation_aware(quantised: Path) -> None:
+    facts = json.loads((quantised / "quantised.json").read_text())
+    assert facts["spikes_differing"] == 0
+    assert facts["spikes_compared"] > 100_000
+    stages = [row["stage"] for row in facts["rows"]]
+    assert stages[:2] == ["float", "graph"]
+    assert stages[-1] == "quantisation-aware"
+    forms = {row["form"] for row in facts["rows"] if row["stage"] == "post-training"}
+    assert {"folded", "per-neuron", "per-layer"} <= forms
+    assert facts["rows"][-1]["accuracy"] > 0.5
+
+
+def test_the_run_holds_whole_numbers(quantised: Path) -> None:
+    net = read_netx(quantised / "net.net")
+    network, _ = load_network(quantised)
+    for (_, layer), (_, lif) in zip(
+        [pair for pair in net.spiking if pair[1].bias is not None], network.lifs, strict=True
+    ):
+        assert layer.neuron.threshold.shape == ()
+        assert np.abs(layer.weight).max() <= 127
+        assert float(lif.threshold.detach()) == np.nextafter(np.float32(layer.neuron.threshold), np.float32(np.inf))
+    assert not (quantised / CHECKPOINT).exists()
+
+
+def test_training_moved_weights_and_thresholds(run_dir: Path, quantised: Path, tmp_path: Path) -> None:
+    quantise_run(run_dir, tmp_path / "q", QuantiseOptions(epochs=0, samples=20))
+    before, after = ([layer for _, layer in read_netx(f / "net.net").spiking] for f in (tmp_path / "q", quantised))
+    assert all((a.weight != b.weight).any() for a, b in zip(before, after, strict=True) if a.bias is not None)
+    thresholds = [[int(layer.neuron.threshold) for layer in layers] for layers in (before, after)]
+    assert thresholds[0] != thresholds[1]
+
+
+def test_exporting_the_run_again_gives_the_trained_integers(quantised: Path, tmp_path: Path) -> None:
+    export(quantised, "netx", tmp_path / "again.net")
+    assert same_net(read_netx(quantised / "net.net"), read_netx(tmp_path / "again.net"))
+
+
+def test_a_difference_of_one_spike_is_a_failure(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantising, "compare_spikes", lambda *args: (1, 100))
+    with pytest.raises(ParityError, match="differs from the trained network in 1 of 100 spikes"):
+        quantise_run(run_dir, tmp_path / "q", QuantiseOptions(epochs=0, samples=20))
+
+
+def test_wrong_calls(run_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="name another folder"):
+        quantise_run(run_dir, run_dir)
+    with pytest.raises(InputError, match="epochs is -1"):
+        quantise_run(run_dir, tmp_path / "q", QuantiseOptions(epochs=-1))
