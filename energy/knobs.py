@@ -11,12 +11,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from stl_deploy.energy import dampfhoffer
+from stl_deploy.energy.coding import origin_of
 from stl_deploy.energy.conventions import first_layer
 from stl_deploy.energy.counts import Counts, NeuronCounts, TapCounts
 from stl_deploy.energy.ledger import total
 from stl_deploy.energy.pricelist import MAX_BITS, Price, PriceList, load_prices
 from stl_deploy.errors import ConfigError
-from stl_deploy.graph.program import Program
+from stl_deploy.graph.program import Delay, Input, Output, Pool, Program, Reshape
 
 DEFAULT_PRICE = "horowitz45_int8_acc32"
 
@@ -108,9 +109,14 @@ def scaled(program: Program, counts: Counts, *, rate: float = 1.0, steps: int | 
         counts,
         T=steps or counts.T,
         weighted={name: _taps(c, 1.0 if name in first else rate, time) for name, c in counts.weighted.items()},
-        pools={name: _taps(c, rate, time) for name, c in counts.pools.items()},
+        pools={name: _taps(c, 1.0 if _of_input(program, name) else rate, time) for name, c in counts.pools.items()},
         neurons={name: _neurons(c, rate, time) for name, c in counts.neurons.items()},
     )
+
+
+def _of_input(program: Program, pool: str) -> bool:
+    through = (Reshape, Delay, Output, Pool)
+    return isinstance(origin_of(program, program.by_name[pool], through), Input)
 
 
 def _taps(c: TapCounts, rate: float, time: float) -> TapCounts:

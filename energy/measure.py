@@ -19,6 +19,7 @@ from stl_deploy.energy.count import ActivityCounter
 from stl_deploy.energy.counts import Counts
 from stl_deploy.energy.joules import price
 from stl_deploy.energy.knobs import WhatIf, what_if_table
+from stl_deploy.energy.machine import MachineEnergy
 from stl_deploy.energy.memory import NeuronMemory, TapMemory, memory_of
 from stl_deploy.energy.models import Model, models, range_of
 from stl_deploy.energy.neurobench import neurobench_fields
@@ -60,6 +61,7 @@ class EnergyReport:
     samples: Samples | None
     what_if: tuple[WhatIf, ...]
     neurobench: Mapping[str, Any]
+    machine: MachineEnergy | None
 
     @property
     def unpriced(self) -> list[dict[str, Any]]:
@@ -88,6 +90,7 @@ class EnergyReport:
             **({} if self.samples is None else self.samples.as_dict()),
             "what_if": [row.as_dict() for row in self.what_if],
             "neurobench": dict(self.neurobench),
+            **({} if self.machine is None else {"machine": self.machine.as_dict()}),
             "break_even": self.break_even.as_dict(),
             "assumptions": list(self.assumptions),
             "unpriced": self.unpriced,
@@ -104,13 +107,14 @@ def measure_energy(
     chunk: int = _CHUNK,
     twin: AnnTwin | None = None,
     labels: NDArray[Any] | None = None,
+    machine: MachineEnergy | None = None,
 ) -> EnergyReport:
     """Run ``program`` on ``x`` ``[T, B, *input shape]``, count its activity exactly, and price the counts.
 
     input_coding: ``spikes``, ``graded`` or ``analog``; default: the graph's metadata, else the data.
     prices: names of built-in lists, paths of ``.toml`` files, or lists. chunk: samples run at a time.
     twin: activity of a trained ANN of the same topology; without it, it is bounded. labels: ``[B]``; with them
-    the spread over samples is also given for each class.
+    the spread over samples is also given for each class. machine: what this machine used, to be reported beside.
     Raises InputError if x does not fit the network or contradicts the coding, or the twin is of another
     topology; ConfigError for a bad price list.
     """
@@ -120,7 +124,14 @@ def measure_energy(
     counter = ActivityCounter(program, coding.value, labels)
     run(program, arrays, observe=counter, chunk=chunk)
     return energy_report(
-        program, counter.counts(), coding, prices=lists, source=source, twin=twin, samples=counter.samples
+        program,
+        counter.counts(),
+        coding,
+        prices=lists,
+        source=source,
+        twin=twin,
+        samples=counter.samples,
+        machine=machine,
     )
 
 
@@ -133,6 +144,7 @@ def energy_report(
     source: str = "",
     twin: AnnTwin | None = None,
     samples: Samples | None = None,
+    machine: MachineEnergy | None = None,
 ) -> EnergyReport:
     """Price counts that an `ActivityCounter` made during a run of ``program``."""
     lists = _load(prices)
@@ -154,6 +166,7 @@ def energy_report(
         samples,
         what_if_table(program, counts),
         neurobench_fields(program, counts),
+        machine,
     )
 
 

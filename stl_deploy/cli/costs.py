@@ -37,6 +37,9 @@ def energy(
     ann: Annotated[
         Path | None, typer.Option(metavar="RUN", help="A run of the same network trained with --mode ann: the twin.")
     ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Also read this machine's energy counters under ONNX Runtime.")
+    ] = False,
     over_steps: Annotated[
         bool, typer.Option("--over-steps", help="Accuracy against energy at 1, 2, ... T time steps.")
     ] = False,
@@ -73,6 +76,7 @@ def energy(
         input_coding=input_coding,
         dialect=dialect,
         ann=ann,
+        measure=measure,
         output=output,
         say=console(),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from stl_deploy.console import Console
 from stl_deploy.energy.bill import Priced
 from stl_deploy.energy.layers_csv import layers_csv
+from stl_deploy.energy.machine import MachineEnergy, measure_machine
 from stl_deploy.energy.measure import DEFAULT_PRICES, EnergyReport, measure_energy
 from stl_deploy.energy.pricelist import Range
 from stl_deploy.energy.twin import AnnTwin
@@ -33,12 +35,14 @@ def energy(
     input_coding: str | None = None,
     dialect: str | None = None,
     ann: Path | None = None,
+    measure: bool = False,
     output: Path | None = None,
     say: Console | None = None,
 ) -> EnergyReport:
     """Count a network's activity on an input npz and price it; with ``output`` write energy.json in that folder.
 
     input_file: None takes a run folder's own test images. ann: the run folder of an ANN of the same topology.
+    measure: also read this machine's energy counters while ONNX Runtime runs the network.
 
     Raises InputError or ConfigError for a bad source, input, coding or price list.
     """
@@ -55,6 +59,7 @@ def energy(
         source=source.name,
         labels=labels,
         twin=twin,
+        machine=_on_this_machine(program, x) if measure else None,
     )
     show(report, say)
     if output is not None:
@@ -62,6 +67,18 @@ def energy(
         write_text(output / CSV, layers_csv(report.as_dict()))
         say.say(f"written: {output / FILE} and {output / CSV}")
     return report
+
+
+def _on_this_machine(program: Program, x: NDArray[Any]) -> MachineEnergy:
+    from stl_deploy.exporters.onnx.export import export_onnx
+    from stl_deploy.exporters.onnx.model import OnnxModel
+
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "net.onnx"
+        export_onnx(program, path)
+        model = OnnxModel.load(path)
+        model.run(x)
+        return measure_machine(lambda: model.run(x), x.shape[1])
 
 
 def _twin(program: Program, ann: Path, x: NDArray[Any], labels: NDArray[np.int64] | None) -> AnnTwin:
@@ -135,6 +152,10 @@ def summary(report: EnergyReport) -> list[str]:
         for entry in report.energy
         if entry.static is not None
     ]
+    if report.machine is not None:
+        found = report.machine.joules_per_sample
+        shown = f"not measured: {report.machine.reason}" if found is None else f"{_unit(found)} per sample (measured)"
+        lines += [f"this machine's CPU, ONNX Runtime: {shown}"]
     per_synapse = data["break_even"]["spikes_per_synapse_per_inference"]
     verdicts = {f"{p['verdict']} the limit of {p['study'].split(',')[0]}" for p in data["break_even"]["published"]}
     return [*lines, f"{per_synapse:.3g} spikes per synapse and inference: {'; '.join(sorted(verdicts))}"]

@@ -10,7 +10,7 @@ from stl_deploy.energy.knobs import scaled, with_bits
 from stl_deploy.energy.ledger import total
 from stl_deploy.errors import ConfigError
 from stl_deploy.graph.program import Program
-from tests.energy.nets import f32, lif, linear, program, start
+from tests.energy.nets import f32, lif, linear, pool, program, start
 
 PJ = 1e-12
 
@@ -41,6 +41,19 @@ def test_the_rate_leaves_the_first_layer_and_the_neurons_alone() -> None:
     assert half.weighted["b"].synops == 3
     assert half.neurons["hidden"].neuron_updates == counts.neurons["hidden"].neuron_updates
     assert half.totals.ann_macs_exact == counts.totals.ann_macs_exact
+
+
+def test_a_pool_of_the_input_does_not_follow_the_rate() -> None:
+    pooled = program(
+        start((1, 4, 4)),
+        pool("p", "in", (1, 4, 4)),
+        lif("n", "p", (1, 2, 2)),
+        pool("q", "n", (1, 2, 2)),
+        lif("m", "q", (1, 1, 1)),
+    )
+    counts = measure_energy(pooled, np.ones((1, 1, 1, 4, 4), np.float32)).counts
+    half = scaled(pooled, counts, rate=0.5)
+    assert (half.pools["p"].synops, half.pools["q"].synops) == (16, 2)
 
 
 def test_weight_bits_change_multiplies_and_weight_words_only() -> None:

@@ -50,6 +50,15 @@ def test_one_command_gives_counts_models_and_files(tmp_path: Path, capsys: pytes
         assert text in shown.err
 
 
+def test_this_machine_is_measured_or_said_not_to_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net, x = write(tmp_path, spikes())
+    assert main(["energy", net, "-i", x, "--measure", "--json"]) == 0
+    shown = capsys.readouterr()
+    found = json.loads(shown.out)["machine"]
+    assert (found["joules_per_sample"] is None) == (found["label"] == "not measured") == ("not measured:" in shown.err)
+    assert found["joules_per_sample"] != 0
+
+
 def test_validate_prints_every_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["energy", "validate"]) == 0
     shown = capsys.readouterr()
