@@ -111,7 +111,7 @@ def _contenders(
     def eager(net: Network) -> Any:
         return net(tensor).numpy()
 
-    found = {
+    found: dict[str, Callable[[], Any]] = {
         MODEL: lambda: eager(network),
         FOLDED: lambda: eager(folded),
         SCAN: lambda: scan.run(x).y,
