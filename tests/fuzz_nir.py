@@ -83,7 +83,7 @@ def damage_objects(path: Path, rng: np.random.Generator) -> None:
                     file[name][...] = value
                 case _ if "node/edges" in file and isinstance(file["node/edges"], h5py.Dataset):
                     edges = file["node/edges"].asstr()[()]
-                    if edges.ndim == 2 and edges.size:
+                    if isinstance(edges, np.ndarray) and edges.ndim == 2 and edges.size:
                         edges[int(rng.integers(len(edges)))] = rng.choice(edges.reshape(-1), 2)
                         file["node/edges"][...] = edges
                 case _:
