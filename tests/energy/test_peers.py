@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from stl_deploy.energy import EnergyReport, measure_energy
-from tests.energy.peers.nets import CASES, arrays, net
+from stl_deploy.energy import EnergyReport, load_prices, measure_energy
+from stl_deploy.energy.bill import Biller
+from stl_deploy.energy.events import Events, price_events
+from tests.energy.peers.nets import CASES, arrays, loihi_arrays, loihi_net, net
 from tests.energy.peers.record import GOLDEN
 
 PEERS: dict[str, Any] = json.loads(GOLDEN.read_text())
@@ -61,3 +63,34 @@ def test_spikingjelly_counts_analog_layers_dense_and_padded(counted: tuple[str, 
     assert theirs["macs"] == sum(analog)
     updates = report.counts.totals.neuron_updates
     assert theirs["acs"] == theirs["synops"] + 3 * updates  # its IF neuron's code: three adds for each update
+
+
+def test_sanafes_loihi_terms() -> None:
+    theirs = PEERS["sanafe"]["dense"]
+    x = loihi_arrays()["x"]
+    report = measure_energy(loihi_net(), x, prices=["loihi1_sanafe"])
+    totals, hidden = report.counts.totals, report.counts.neurons["hidden"].spikes
+    # SANA-FE pays for a synop when the spike is sent; those of the last step arrive after it.
+    sent = int(x.sum()) * 20 + hidden * 10
+    messages = int(x.sum()) + hidden  # each layer on one core, all in one tile: no hops
+    assert theirs["spikes"] == sent
+    assert theirs["packets_sent"] == messages
+    assert theirs["neurons_fired"] == totals.spikes + int(x.sum())
+    assert theirs["neurons_updated"] == totals.neuron_updates_touched + int(x.sum())
+    biller = Biller(load_prices("loihi1_sanafe"), 1)
+    events = Events(
+        synop_dense=sent,
+        updates=totals.neuron_updates,
+        touched=totals.neuron_updates_touched,
+        spikes=totals.spikes,
+        messages=messages,
+        hops=(0, 0),
+    )
+    price_events(events, load_prices("loihi1_sanafe"), biller)
+    assert biller.bill().total == pytest.approx((theirs["energy"]["total"],) * 2, rel=1e-9)
+
+
+def test_the_barrier_model_is_15_percent_above_sanafes_simple_timing() -> None:
+    static = measure_energy(loihi_net(), loihi_arrays()["x"], prices=["loihi1_sanafe"]).energy[0].static
+    assert static is not None
+    assert 8 * static.step[0] / PEERS["sanafe"]["dense"]["sim_time"] == pytest.approx(1.148, abs=0.002)

@@ -27,6 +27,30 @@ def arrays(case: str) -> dict[str, np.ndarray]:
     return {**weights, "x": x, "threshold": f32(THRESHOLD)}
 
 
+LOIHI = "dense"
+"""The case for SANA-FE: two dense layers, each a step later than what feeds it."""
+
+
+def loihi_arrays() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    x = f32(rng.integers(0, 2, (8, 1, 12)))
+    w1, w2 = f32(rng.integers(-3, 7, (20, 12)) / 8), f32(rng.integers(-3, 7, (10, 20)) / 8)
+    return {"x": x, "w1": w1, "w2": w2, "threshold": f32(THRESHOLD)}
+
+
+def loihi_net() -> Program:
+    a = loihi_arrays()
+
+    def cell(name: str, source: str, size: int) -> Neuron:
+        common = {**vars(_if(name, source, (size,))), "reset": "value", "v_reset": f32(0)}
+        return Neuron(**common)
+
+    hidden, out = cell("hidden", "w1", 20), cell("out_", "w2", 10)
+    return program(
+        start((12,)), linear("w1", "in", a["w1"], delay=1), hidden, linear("w2", "hidden", a["w2"], delay=1), out
+    )
+
+
 def _if(name: str, source: str, shape: tuple[int, ...]) -> Neuron:
     return Neuron(
         name=name,
