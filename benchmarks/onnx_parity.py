@@ -142,7 +142,8 @@ class _Total:
 
 def table(found: dict[str, Any]) -> str:
     """Markdown: the parity, where spikes moved, and what int8 costs."""
-    lines = [_line(HEADER), _line(["---"] * len(HEADER))]
+    lines = ["# ONNX Runtime against the reference run", "", "Made by `python -m benchmarks.onnx_parity`.", ""]
+    lines += [_line(HEADER), _line(["---"] * len(HEADER))]
     for row in found["rows"]:
         sums = f"{row['sums']}, proved exact" if row["proved_exact"] else row["sums"]
         source = f"{row['input']}, {row['steps']} steps"

@@ -182,8 +182,9 @@ def _status(key: str) -> int:
 
 def table(found: Mapping[str, Any]) -> str:
     """Markdown."""
-    lines = [_line(["network", "T", "batch", *CONTENDERS, "step form, ms per step more"])]
-    lines.append(_line(["---"] * (len(CONTENDERS) + 4)))
+    lines = ["# ONNX Runtime against torch eager inference", "", "Made by `python -m benchmarks.onnx_speed`.", ""]
+    lines += [_line(["network", "T", "batch", *CONTENDERS, "step form, ms per step more"])]
+    lines += [_line(["---"] * (len(CONTENDERS) + 4))]
     for row in found["rows"]:
         median = {name: statistics.median(times) for name, times in row["seconds"].items()}
         ratios = [f"{row['ratios'][name]:.2f}" for name in CONTENDERS]
