@@ -8,7 +8,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from stl_deploy.config import LayerSpec, RunConfig
+from stl_deploy.config import InnerSpec, LayerSpec, RunConfig
 
 _LAYERS: dict[str, type[BaseModel]] = {
     get_args(spec.model_fields["kind"].annotation)[0]: spec for spec in get_args(get_args(LayerSpec)[0])
@@ -28,6 +28,7 @@ _ACCEPTED = {
     "less_than_equal": "a number <= {le:g}",
     "tuple_type": "a list of layers",
     "too_short": "a list of at least {min_length} layer",
+    "too_long": "a list of at most {max_length} layers",
     "model_type": "a mapping of keys to values",
     "model_attributes_type": "a mapping of keys to values",
 }
@@ -46,12 +47,18 @@ def _sentence(problem: ErrorDetails) -> str:
     if kind == "missing":
         return f"key '{key}' is missing; it has no default"
     if kind == "union_tag_not_found":
-        return f"key '{key}.kind' is missing; accepted: {', '.join(_LAYERS)}"
+        return f"key '{key}.kind' is missing; accepted: {_kinds(loc)}"
     if kind == "union_tag_invalid":
-        return f"key '{key}.kind' is {context['tag']!r}; accepted: {', '.join(_LAYERS)}"
+        return f"key '{key}.kind' is {context['tag']!r}; accepted: {_kinds(loc)}"
     if kind == "value_error":
         return f"key '{key}': {context['error']}"
     return f"key '{key}' is {_short(problem['input'])}; accepted: {_accepted(kind, context, problem['msg'])}"
+
+
+def _kinds(loc: Sequence[int | str]) -> str:
+    """The kinds of layer accepted at ``loc``: of the network, or inside a block."""
+    specs = get_args(get_args(LayerSpec if len(loc) <= 2 else InnerSpec)[0])
+    return ", ".join(kind for kind, spec in _LAYERS.items() if spec in specs)
 
 
 def _accepted(kind: str, context: Mapping[str, Any], message: str) -> str:
@@ -65,14 +72,14 @@ def _key(loc: Sequence[int | str]) -> str:
 def _without_tags(loc: Sequence[int | str]) -> Iterator[int | str]:
     """A layer's location without the kind that pydantic puts after its index."""
     for place, part in enumerate(loc):
-        if not (place == 2 and loc[0] == "network"):
+        if not (place and isinstance(loc[place - 1], int) and loc[0] == "network"):
             yield part
 
 
 def _fields(loc: Sequence[int | str]) -> list[str]:
     """The keys of the section at ``loc``."""
     if len(loc) >= 3 and loc[0] == "network":
-        return list(_LAYERS[str(loc[2])].model_fields)
+        return list(_LAYERS[str(loc[-1])].model_fields)
     section: type[BaseModel] = RunConfig
     for part in loc:
         inner = section.model_fields[str(part)].annotation

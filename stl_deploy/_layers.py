@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -11,6 +12,7 @@ from stl_deploy.config import (
     ConvSpec,
     DropoutSpec,
     FlattenSpec,
+    InnerSpec,
     LayerSpec,
     LifSpec,
     LinearSpec,
@@ -19,10 +21,11 @@ from stl_deploy.config import (
     NeuronConfig,
     NormSpec,
     PoolSpec,
+    ResidualSpec,
     VoteSpec,
 )
 from stl_deploy.errors import ConfigError, InputError
-from stl_deploy.modules import StepNorm1d, StepNorm2d, SumPool2d, Vote
+from stl_deploy.modules import StepNorm1d, StepNorm2d, Sum, SumPool2d, Vote
 from stl_deploy.neuron import LI, LIF
 
 
@@ -30,7 +33,7 @@ from stl_deploy.neuron import LI, LIF
 class Build:
     """What building has come to: the shape so far, the layer before, and whether values are spikes.
 
-    count: layers in all.
+    count: layers in all. counted: whether values are spikes or whole-number sums of spikes.
     """
 
     neuron: NeuronConfig
@@ -40,7 +43,7 @@ class Build:
     shape: tuple[int, ...]
     previous: LayerSpec | None = None
     spikes: bool = False
-    index: int = field(default=0, init=False)
+    counted: bool = False
     where: str = field(default="", init=False)
 
     def fail(self, reason: str) -> ConfigError:
@@ -56,10 +59,12 @@ class Build:
             )
 
 
-def build_layer(build: Build, index: int, spec: LayerSpec) -> nn.Module:
-    """The module of one layer; moves ``build`` past it. Raises ConfigError naming the layer and the shapes."""
-    build.index = index
-    build.where = f"network.{index} ({spec.kind})"
+def build_layer(build: Build, place: str, spec: LayerSpec) -> nn.Module:
+    """The module of one layer; moves ``build`` past it. Raises ConfigError naming the layer and the shapes.
+
+    place: of the layer, as in ``network.3``. A residual block gives the sum of its branches (see `Branches`).
+    """
+    build.where = f"{place} ({spec.kind})"
     if isinstance(build.previous, VoteSpec | LiSpec):
         raise build.fail(f"a layer after the {build.previous.kind}; the readout is the last layer")
     match spec:
@@ -81,6 +86,9 @@ def build_layer(build: Build, index: int, spec: LayerSpec) -> nn.Module:
             module = _vote(build, spec)
         case LiSpec():
             module = _li(build, spec)
+        case ResidualSpec():
+            module = Sum()
+    build.counted = _counts(build, spec)
     build.spikes = _gives_spikes(build, spec)
     build.previous = spec
     return module
@@ -92,6 +100,42 @@ def _gives_spikes(build: Build, spec: LayerSpec) -> bool:
         return True
     kept = isinstance(spec, FlattenSpec | DropoutSpec) or (isinstance(spec, PoolSpec) and spec.op == "max")
     return kept and build.spikes
+
+
+def _counts(build: Build, spec: LayerSpec) -> bool:
+    """Whether the layer's output is spikes or sums of spikes in evaluation."""
+    kept = isinstance(spec, FlattenSpec | DropoutSpec) or (isinstance(spec, PoolSpec) and spec.op != "avg")
+    return isinstance(spec, LifSpec | ResidualSpec) or (kept and build.counted)
+
+
+class Branches:
+    """The two branches of a residual block, built one after the other from the same start.
+
+    Raises ConfigError where the block's input is no spikes, a branch does not end in a lif, or their shapes differ.
+    """
+
+    def __init__(self, build: Build, place: str) -> None:
+        build.where = f"{place} (residual)"
+        if not build.counted:
+            raise build.fail("what arrives is neither spikes nor sums of spikes; put the block after a lif")
+        self._build, self._where = build, build.where
+        self._start = (build.shape, build.previous, build.spikes, build.counted)
+        self._shapes: list[tuple[int, ...]] = []
+
+    def enter(self) -> None:
+        """Go back to the block's input."""
+        self._build.shape, self._build.previous, self._build.spikes, self._build.counted = self._start
+
+    def leave(self, branch: Sequence[InnerSpec]) -> None:
+        """End a branch, empty or built."""
+        if branch and not isinstance(branch[-1], LifSpec):
+            raise ConfigError(
+                f"{self._where}: a branch ends in {branch[-1].kind}; spikes are added, so end it in a lif"
+            )
+        self._shapes.append(self._build.shape)
+        if self._shapes[0] != self._build.shape:
+            shown = " and ".join(_x(shape) for shape in self._shapes)
+            raise ConfigError(f"{self._where}: the branch and the shortcut give {shown}; the same shape is accepted")
 
 
 def _conv(build: Build, spec: ConvSpec) -> nn.Module:
@@ -120,7 +164,7 @@ def _norm(build: Build, spec: NormSpec) -> nn.Module:
 
 def _lif(build: Build, spec: LifSpec) -> nn.Module:
     if build.mode == "ann":
-        return nn.Identity() if build.index == build.count - 2 else nn.ReLU()
+        return nn.Identity() if build.where == f"network.{build.count - 2} (lif)" else nn.ReLU()
     neuron = build.neuron
     by_shape = neuron.linear_granularity if len(build.shape) == 1 else neuron.conv_granularity
     try:

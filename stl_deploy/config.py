@@ -6,6 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+MAX_LAYERS = 1000
+"""Layers that a configuration, or one branch of a block, may have."""
+
 Mode = Literal["stl", "sl", "tl", "ann"]
 Granularity = Literal["neuron", "channel", "layer"]
 Parametrisation = Literal["positive", "raw"]
@@ -152,8 +155,35 @@ class LiSpec(_Section):
     decision: Decision = "mean"
 
 
+InnerSpec = Annotated[
+    ConvSpec | LinearSpec | NormSpec | LifSpec | PoolSpec | DropoutSpec,
+    Field(discriminator="kind"),
+]
+
+
+class ResidualSpec(_Section):
+    """A spike-element-wise residual block (SEW-ADD: Fang et al., NeurIPS 2021, eq. 7): spikes of ``layers`` + shortcut.
+
+    layers: the branch, which ends in a lif. shortcut: empty: what arrives is added itself; else layers that bring it
+    to the branch's shape, the last a lif too. What arrives must be spikes or sums of spikes.
+    """
+
+    kind: Literal["residual"]
+    layers: Annotated[tuple[InnerSpec, ...], Field(min_length=1, max_length=MAX_LAYERS, strict=False)]
+    shortcut: Annotated[tuple[InnerSpec, ...], Field(max_length=MAX_LAYERS, strict=False)] = ()
+
+
 LayerSpec = Annotated[
-    ConvSpec | LinearSpec | NormSpec | LifSpec | PoolSpec | DropoutSpec | FlattenSpec | VoteSpec | LiSpec,
+    ConvSpec
+    | LinearSpec
+    | NormSpec
+    | LifSpec
+    | PoolSpec
+    | DropoutSpec
+    | FlattenSpec
+    | VoteSpec
+    | LiSpec
+    | ResidualSpec,
     Field(discriminator="kind"),
 ]
 
@@ -198,7 +228,7 @@ class RunConfig(_Section):
     """Everything that decides a run; see `stl_deploy.config_io` for reading and writing it."""
 
     dataset: DatasetConfig
-    network: Annotated[tuple[LayerSpec, ...], Field(min_length=1, strict=False)]
+    network: Annotated[tuple[LayerSpec, ...], Field(min_length=1, max_length=MAX_LAYERS, strict=False)]
     neuron: NeuronConfig = NeuronConfig()
     train: TrainConfig = TrainConfig()
     fold: FoldConfig = FoldConfig()

@@ -22,6 +22,17 @@ class SumPool2d(nn.Module):
         return functional.avg_pool2d(x, self.kernel_size, self.stride, divisor_override=1)
 
 
+class Sum(nn.Module):
+    """The sum of what several layers put out, all of one shape."""
+
+    def forward(self, *branches: Tensor) -> Tensor:
+        """Added up from left to right."""
+        first, *others = branches
+        for other in others:
+            first = first + other
+        return first
+
+
 class Vote(nn.Module):
     """The readout: each class's vote is the mean over its ``population`` neurons, ``[N, classes·population]``."""
 

@@ -1,10 +1,11 @@
-"""The network: layers in order, with names that become the nodes of the graph.
+"""The network: layers in order, each reading an earlier one, with names that become the nodes of the graph.
 
 Arrays are ``[T, B, *shape]``. Synapses, norms and pools see time folded into the batch, ``[T·B, *shape]``;
 the neurons scan time. To walk a network: ``network.layers`` (name -> module, in order), ``network.shapes``
-(name -> output shape of one sample at one step), ``network.input_shape`` and ``network.classes``. The modules are
+(name -> output shape of one sample at one step), ``network.sources`` (name -> the layers it reads, `INPUT` for the
+network's input; only a `Sum` reads several), ``network.input_shape`` and ``network.classes``. The modules are
 torch's own `Conv2d`, `Linear`, `BatchNorm1d`, `BatchNorm2d`, `MaxPool2d`, `AvgPool2d`, `Dropout`, `Flatten`, `ReLU`,
-and ours: `LIF` (``threshold``, ``decay``), `LI` (``decay``), `SumPool2d`, `StepNorm1d` and `StepNorm2d` (each a
+and ours: `Sum`, `LIF` (``threshold``, ``decay``), `LI` (``decay``), `SumPool2d`, `StepNorm1d` and `StepNorm2d` (each a
 BatchNorm), and `Vote` (``population``).
 """
 
@@ -15,17 +16,19 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from stl_deploy._layers import Build, build_layer
-from stl_deploy.config import Decision, LayerSpec, LiSpec, Mode, RunConfig
+from stl_deploy._layers import Branches, Build, build_layer
+from stl_deploy.config import Decision, LayerSpec, LiSpec, Mode, ResidualSpec, RunConfig
 from stl_deploy.errors import InputError
-from stl_deploy.modules import StepNorm1d, StepNorm2d, SumPool2d
+from stl_deploy.modules import StepNorm1d, StepNorm2d, Sum, SumPool2d
 from stl_deploy.neuron import LI, LIF
 
 Shape = tuple[int, ...]
 Observer = Callable[[str, Tensor], None]
 """Called with a layer's name and its output ``[T, B, *shape]``."""
 
-_OVER_TIME = (LIF, LI, StepNorm1d, StepNorm2d)
+INPUT = "input"
+"""The network's input, among the sources of its layers."""
+_OVER_TIME = (Sum, LIF, LI, StepNorm1d, StepNorm2d)
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d, SumPool2d)
 
 
@@ -53,24 +56,64 @@ class Network(nn.Module):
         self.layers = nn.ModuleDict()
         self.shapes: dict[str, Shape] = {}
         build = Build(config.neuron, self.mode, classes, len(config.network), input_shape)
+        self.sources: dict[str, tuple[str, ...]] = {}
         counts: dict[str, int] = {}
+        source = INPUT
         for index, spec in enumerate(config.network):
-            module = build_layer(build, index, spec)
-            name = _name(spec, counts)
-            self.layers[name] = module
-            self.shapes[name] = build.shape
+            source = self._add(build, f"network.{index}", spec, source, counts)
         build.finish()
         last = config.network[-1]
         self.decision: Decision = last.decision if isinstance(last, LiSpec) else "mean"
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(_learns(self.mode, name))
 
+    def _add(self, build: Build, place: str, spec: LayerSpec, source: str, counts: dict[str, int]) -> str:
+        """Build one layer, or a block's branches and their sum, behind ``source``; returns its name."""
+        sources = (source,)
+        if isinstance(spec, ResidualSpec):
+            ends, branches = [], Branches(build, place)
+            for key, branch in (("layers", spec.layers), ("shortcut", spec.shortcut)):
+                branches.enter()
+                end = source
+                for index, inner in enumerate(branch):
+                    end = self._add(build, f"{place}.{key}.{index}", inner, end, counts)
+                branches.leave(branch)
+                ends.append(end)
+            sources = tuple(ends)
+        module = build_layer(build, place, spec)
+        name = _name(spec, counts)
+        self.layers[name], self.shapes[name], self.sources[name] = module, build.shape, sources
+        return name
+
+    def remove(self, name: str) -> None:
+        """Take out a layer that has one source; what read it reads its source."""
+        (source,) = self.sources.pop(name)
+        del self.layers[name], self.shapes[name]
+        for reader, sources in self.sources.items():
+            self.sources[reader] = tuple(source if one == name else one for one in sources)
+
+    def readers(self, name: str) -> tuple[str, ...]:
+        """The layers that read ``name``."""
+        return tuple(reader for reader, sources in self.sources.items() if name in sources)
+
     def forward(self, x: Tensor, observe: Observer | None = None) -> Tensor:
         """Votes ``[T, B, classes]`` of a sequence ``[T, B, *input_shape]``; ``observe`` sees every layer's output."""
         if x.shape[2:] != self.input_shape or x.dim() < 3:
             raise InputError(f"the network's input is {list(x.shape)}; [T, B, {_axes(self.input_shape)}] is accepted")
+        last_reader = {source: name for name, sources in self.sources.items() for source in sources}
+        values = {INPUT: x}
         for name, layer in self.layers.items():
-            x = layer(x) if isinstance(layer, _OVER_TIME) else layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+            arrived = [values[source] for source in self.sources[name]]
+            for source in self.sources[name]:
+                if last_reader[source] == name:
+                    del values[source]
+            x = arrived[0]
+            if isinstance(layer, _OVER_TIME):
+                x = layer(*arrived)
+            else:
+                x = layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+            values[name] = x
+            del arrived
             if observe is not None:
                 observe(name, x)
         return x

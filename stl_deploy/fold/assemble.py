@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -18,8 +18,8 @@ from stl_deploy.fold.stages import Stages
 from stl_deploy.fold.time import DT, nir_decay, time_constants
 from stl_deploy.graph.lower import METADATA_KEY
 from stl_deploy.graph.program import Floats, Shape
-from stl_deploy.modules import SumPool2d, Vote
-from stl_deploy.network import Network
+from stl_deploy.modules import Sum, SumPool2d, Vote
+from stl_deploy.network import INPUT, Network
 from stl_deploy.neuron import LI, LIF
 
 
@@ -28,8 +28,7 @@ def folded_network(network: Network, stages: Stages) -> Network:
     folded = copy.deepcopy(network).cpu().eval()
     for name, layer in list(folded.layers.items()):
         if isinstance(layer, nn.modules.batchnorm._BatchNorm | nn.Dropout):
-            del folded.layers[name]
-            del folded.shapes[name]
+            folded.remove(name)
         elif isinstance(layer, nn.Conv2d | nn.Linear):
             synapse = stages.synapses[name]
             layer.weight = nn.Parameter(_tensor(synapse.weight))
@@ -49,19 +48,39 @@ def _lif(layer: LIF, stages: Stages, name: str) -> LIF:
 
 
 def to_nir(folded: Network, metadata: Mapping[str, Any]) -> nir.NIRGraph:
-    """The canonical graph of a folded network: a chain from ``input`` to ``output``, nodes named as the layers.
+    """The canonical graph of a folded network, from ``input`` to ``output``, nodes named as the layers.
 
     float32; θ per neuron, stored as the float just below it, so that NIR's ``v > θ`` is our ``v >= θ``; spiking
-    max pooling as a SumPool2d ``<name>_sum`` and a Threshold ``<name>`` of 1/2; the vote as a Linear.
+    max pooling as a SumPool2d ``<name>_sum`` and a Threshold ``<name>`` of 1/2; the vote as a Linear. A `Sum` is no
+    node: an edge leads from each of its terms to each of its readers.
     """
-    nodes: dict[str, nir.NIRNode] = {"input": nir.Input({"input": np.array(folded.input_shape)})}
-    shape = folded.input_shape
+    nodes: dict[str, nir.NIRNode] = {INPUT: nir.Input({"input": np.array(folded.input_shape)})}
+    edges: list[tuple[str, str]] = []
+    name, shape = INPUT, folded.input_shape
     for name, layer in folded.layers.items():
-        nodes.update(_nodes(name, layer, shape, folded.shapes[name]))
         shape = folded.shapes[name]
+        if isinstance(layer, Sum):
+            continue
+        made = _nodes(name, layer, _shape_before(folded, name), shape)
+        edges += [(term, next(iter(made))) for term in _terms(folded, folded.sources[name])]
+        edges += pairwise(made)
+        nodes.update(made)
     nodes["output"] = nir.Output({"output": np.array(shape)})
-    names = list(nodes)
-    return nir.NIRGraph(nodes, list(pairwise(names)), metadata={METADATA_KEY: dict(metadata)}, type_check=False)
+    edges.append((name, "output"))
+    return nir.NIRGraph(nodes, edges, metadata={METADATA_KEY: dict(metadata)}, type_check=False)
+
+
+def _shape_before(folded: Network, name: str) -> Shape:
+    return {INPUT: folded.input_shape, **folded.shapes}[folded.sources[name][0]]
+
+
+def _terms(folded: Network, sources: Sequence[str]) -> list[str]:
+    """The nodes whose outputs add up to what a reader of ``sources`` reads."""
+    found: list[str] = []
+    for source in sources:
+        inner = source in folded.layers and isinstance(folded.layers[source], Sum)
+        found += _terms(folded, folded.sources[source]) if inner else [source]
+    return found
 
 
 def _nodes(name: str, layer: nn.Module, before: Shape, after: Shape) -> dict[str, nir.NIRNode]:

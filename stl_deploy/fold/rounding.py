@@ -7,9 +7,9 @@ from torch import nn
 
 from stl_deploy.fold.grid import LayerGrid, choose
 from stl_deploy.fold.stages import Stages
-from stl_deploy.graph.exact import SPIKES, Grid
+from stl_deploy.graph.exact import SPIKES, Grid, sum_grids
 from stl_deploy.modules import SumPool2d
-from stl_deploy.network import Network
+from stl_deploy.network import INPUT, Network
 from stl_deploy.neuron import LI, LIF
 
 
@@ -19,24 +19,30 @@ def round_stages(network: Network, stages: Stages, arriving: Grid) -> tuple[Laye
     Returns the grids chosen, by layer. An average pool over a window that is no power of two leaves the grid;
     what follows it until the next spikes is then left unrounded, and the proof on the graph says so.
     """
-    grid: Grid | None = arriving
+    grids: dict[str, Grid | None] = {INPUT: arriving}
     chosen = []
     for name, layer in network.layers.items():
+        grid = sum_grids([grids[source] for source in network.sources[name]])
         if isinstance(layer, LIF):
             grid = SPIKES
         elif isinstance(layer, nn.AvgPool2d | SumPool2d) and grid is not None:
-            window = int(layer.kernel_size) ** 2  # type: ignore[arg-type]  # our pools are square
-            mean = isinstance(layer, nn.AvgPool2d)
-            exact = not mean or window & (window - 1) == 0
-            bits = grid.fraction_bits + (window.bit_length() - 1 if mean else 0)
-            grid = Grid(bits, grid.bound * (1 if mean else window)) if exact else None
+            grid = _pooled(layer, grid)
         elif name in stages.synapses and grid is not None:
             synapse = stages.synapses[name]
             weight, bias, layer_grid = choose(name, synapse.weight, synapse.bias, grid)
             synapse.weight, synapse.bias = weight.astype(np.float64), bias.astype(np.float64)
             chosen.append(layer_grid)
             grid = None if not _feeds_neuron(network, name) else grid
+        grids[name] = grid
     return tuple(chosen)
+
+
+def _pooled(layer: nn.AvgPool2d | SumPool2d, grid: Grid) -> Grid | None:
+    window = int(layer.kernel_size) ** 2  # type: ignore[arg-type]  # our pools are square
+    if isinstance(layer, SumPool2d):
+        return Grid(grid.fraction_bits, grid.bound * window)
+    exact = window & (window - 1) == 0
+    return Grid(grid.fraction_bits + window.bit_length() - 1, grid.bound) if exact else None
 
 
 def vote_weight(population: int) -> np.float32:
@@ -46,6 +52,5 @@ def vote_weight(population: int) -> np.float32:
 
 
 def _feeds_neuron(network: Network, synapse: str) -> bool:
-    names = list(network.layers)
-    after = network.layers[names[names.index(synapse) + 1]]
-    return isinstance(after, LIF | LI | nn.modules.batchnorm._BatchNorm | nn.Dropout)
+    kinds = LIF | LI | nn.modules.batchnorm._BatchNorm | nn.Dropout
+    return all(isinstance(network.layers[reader], kinds) for reader in network.readers(synapse))

@@ -50,24 +50,32 @@ def take_apart(network: Network) -> Stages:
     if network.mode == "ann":
         raise InputError("an ANN has no spikes to deploy; train with mode stl, sl or tl")
     stages = Stages({}, {})
-    previous: str | None = None
     for name, layer in network.layers.items():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             stages.synapses[name] = _synapse(layer)
-            previous = name
         elif isinstance(layer, nn.modules.batchnorm._BatchNorm):
-            if previous is None:
+            previous = network.sources[name][0]
+            if previous not in stages.synapses:
                 raise InputError(f"layer '{name}': a norm folds into the conv or linear right before it; there is none")
             synapse = stages.synapses[previous]
             synapse.weight, synapse.bias = fold_norm(synapse.weight, synapse.bias, _norm(name, layer))
-        else:
-            if isinstance(layer, LIF):
-                stages.populations[name] = _population(name, layer, previous)
-            previous = previous if isinstance(layer, nn.Dropout) else None
+        elif isinstance(layer, LIF):
+            stages.populations[name] = _population(name, layer, _synapse_before(network, name))
     for name, synapse in stages.synapses.items():
         if not (np.isfinite(synapse.weight).all() and np.isfinite(synapse.bias).all()):
             raise InputError(f"layer '{name}': weights are not finite after folding; was the training diverging?")
     return stages
+
+
+def _synapse_before(network: Network, name: str) -> str | None:
+    """The synapse that a layer reads, through norms and dropout; None if it reads something else."""
+    while (name := network.sources[name][0]) in network.layers:
+        layer = network.layers[name]
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            return name
+        if not isinstance(layer, nn.modules.batchnorm._BatchNorm | nn.Dropout):
+            return None
+    return None
 
 
 def _synapse(layer: nn.Conv2d | nn.Linear) -> Synapse:

@@ -99,7 +99,7 @@ def grids(program: Program) -> dict[str, Grid | None]:
 
 
 def _arriving(node: Node, known: Mapping[str, Grid | None]) -> Grid | None:
-    return _sum([known.get(source.node) for source in node.sources])
+    return sum_grids([known.get(source.node) for source in node.sources])
 
 
 def on_grid(x: NDArray[Any], grid: Grid) -> bool:
@@ -141,7 +141,7 @@ def _output(node: Node, arriving: Grid | None, metadata: Mapping[str, Any]) -> G
             return _synaptic(node.weight.reshape(len(node.weight), -1), node.bias, arriving)
         case Pool() if arriving is not None and (node.divisor & (node.divisor - 1)) == 0:
             window = node.kernel[0] * node.kernel[1]
-            return Grid(arriving.fraction_bits + node.divisor.bit_length() - 1, arriving.bound * window)
+            return Grid(arriving.fraction_bits + node.divisor.bit_length() - 1, arriving.bound * window / node.divisor)
         case Reshape() | Delay() | Output():
             return arriving
     return None
@@ -156,7 +156,8 @@ def _synaptic(weight: NDArray[Any], bias: Floats | None, arriving: Grid) -> Grid
     return Grid(bits, float(bound.max(initial=0)))
 
 
-def _sum(grids: Sequence[Grid | None]) -> Grid | None:
+def sum_grids(grids: Sequence[Grid | None]) -> Grid | None:
+    """The grid of a sum of one value from each; None if one of them is not known."""
     known = [grid for grid in grids if grid is not None]
     if len(known) < len(grids) or not known:
         return None

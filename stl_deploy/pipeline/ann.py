@@ -16,7 +16,7 @@ from stl_deploy.energy.twin import AnnTwin
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Conv, Linear, Program
 from stl_deploy.model_file import load_network
-from stl_deploy.network import Network
+from stl_deploy.network import INPUT, Network
 
 _CHUNK = 64
 
@@ -40,7 +40,7 @@ def measure_twin(program: Program, run_dir: Path, x: NDArray[Any], labels: NDArr
     active = right = 0
     for start in range(0, frames.shape[1], _CHUNK):
         part = torch.from_numpy(np.ascontiguousarray(frames[:, start : start + _CHUNK], np.float32))
-        outputs: dict[str, Tensor] = {"": part}
+        outputs: dict[str, Tensor] = {INPUT: part}
         votes = network(part, lambda name, y, kept=outputs: kept.__setitem__(name, y))
         active += sum(_active(run_dir, node, outputs[before[name]]) for name, node in nodes.items())
         right += 0 if labels is None else _right(network.scores(votes), labels[start : start + _CHUNK])
@@ -51,9 +51,8 @@ def measure_twin(program: Program, run_dir: Path, x: NDArray[Any], labels: NDArr
 
 
 def _inputs_of(network: Network) -> Mapping[str, str]:
-    """For each layer the one whose output it reads; the first reads the input, ''."""
-    names = list(network.layers)
-    return dict(zip(names, ["", *names[:-1]], strict=True))
+    """For each layer the one whose output it reads (a sum is a layer, too)."""
+    return {name: sources[0] for name, sources in network.sources.items()}
 
 
 def _active(run_dir: Path, node: Linear | Conv, x: Tensor) -> int:

@@ -2,20 +2,21 @@ import pytest
 
 from stl_deploy.config import RunConfig
 from stl_deploy.config_io import apply_overrides, dump_config, load_config, parse_config, preset_names, save_config
-from stl_deploy.data import describe
+from stl_deploy.data import describe, sample_shape
 from stl_deploy.errors import ConfigError
 from stl_deploy.network import Network
 
 
-@pytest.mark.parametrize("name", ["digits", "mnist", "fashion_mnist"])
+@pytest.mark.parametrize("name", preset_names())
 def test_presets_read_back_and_build(name, tmp_path):
     config = load_config(name)
     assert name in preset_names()
     assert parse_config(dump_config(config)) == config
     save_config(config, tmp_path / "c.yaml")
     assert load_config(tmp_path / "c.yaml") == config
-    _, shape, classes = describe(config.dataset.name)
-    assert Network(config, shape, classes).shapes["vote"] == (10,)
+    classes = describe(config.dataset.name)[2]
+    network = Network(config, sample_shape(config.dataset), classes)
+    assert list(network.shapes.values())[-1] == (classes,)
 
 
 def test_mnist_preset_is_the_net_of_the_released_code():
@@ -27,6 +28,24 @@ def test_mnist_preset_is_the_net_of_the_released_code():
     weights = [p.numel() for n, p in network.named_parameters() if "threshold" not in n]
     assert sum(weights) == 13_462_656 + 512
     assert (config.train.lr_decay, config.train.weight_decay, config.train.batch_size) == (0.93, 1e-6, 50)
+
+
+@pytest.mark.parametrize(
+    ("name", "weighted", "before_head"),
+    [
+        ("cifar10", 8, (256, 8, 8)),
+        ("n_mnist", 4, (128, 8, 8)),
+        ("dvs128_gesture", 7, (128, 4, 4)),
+        ("cifar10_dvs", 6, (128, 8, 8)),
+        ("shd", 2, None),
+    ],
+)
+def test_presets_are_the_templates_they_name(name, weighted, before_head):
+    config = load_config(name)
+    network = Network(config, sample_shape(config.dataset), describe(name)[2])
+    assert sum(layer.startswith(("conv", "linear")) for layer in network.layers) == weighted
+    if before_head is not None:
+        assert network.shapes["dropout1"] == before_head
 
 
 def test_overrides_reach_sections_and_layers():
