@@ -67,32 +67,28 @@ def _through(real: Tensor, quantised: Tensor) -> Tensor:
     return result
 
 
-class ToWholeNumbers(nn.Module):
-    """Real input ``[N, *shape]`` to whole numbers: x·scale, rounded."""
-
-    def __init__(self, scale: float) -> None:
-        super().__init__()
-        self.scale = scale
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``round(x·scale)``, as float32."""
-        return torch.round(x * self.scale)
-
-
 class WholeSynapse(nn.Module):
     """A linear or conv layer in whole numbers, ``[N, *shape]`` to ``[N, *shape]``.
 
     weight, bias: real, before scaling. scale: a row's weights are multiplied by it before they are rounded.
-    like: the layer that it replaces, whose stride, padding, dilation and groups it keeps.
+    like: the layer that it replaces, whose stride, padding, dilation and groups it keeps. input_scale: real input
+    times this is rounded to whole numbers first; None behind spikes.
     """
 
     scale: Tensor
     bias_scale: Tensor
 
     def __init__(
-        self, like: nn.Linear | nn.Conv2d, weight: Tensor, bias: Tensor, scale: float, bias_scale: float
+        self,
+        like: nn.Linear | nn.Conv2d,
+        weight: Tensor,
+        bias: Tensor,
+        scale: float,
+        bias_scale: float,
+        input_scale: float | None = None,
     ) -> None:
         super().__init__()
+        self.input_scale = input_scale
         self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
         self.log_threshold = nn.Parameter(torch.zeros(len(weight)))
         self.register_buffer("scale", torch.tensor(scale))
@@ -109,6 +105,8 @@ class WholeSynapse(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Sums of whole numbers, wrapped as u is, and the bias."""
         weight, bias = self.numbers()
+        if self.input_scale is not None:
+            x = torch.round(x * self.input_scale)
         if self._like is None:
             return wrap(functional.linear(x, weight)) + bias
         stride, padding, dilation, groups = self._like

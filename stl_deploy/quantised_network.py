@@ -7,8 +7,6 @@ so that folding it gives a graph that fires above K. Post-training quantisation 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -21,18 +19,16 @@ from stl_deploy.exporters.loihi.structure import SynapseStage, structure
 from stl_deploy.graph.program import Program
 from stl_deploy.network import Network
 from stl_deploy.neuron import LIF
-from stl_deploy.quantised import LoihiLIF, ToWholeNumbers, WholeSynapse
-
-INPUT = "whole_input"
+from stl_deploy.quantised import LoihiLIF, WholeSynapse
 
 
 def quantised_network(folded: Network, program: Program, model: LoihiModel) -> Network:
-    """``folded`` with fake-quantised layers that begin at the integers of ``model`` (one threshold per population).
+    """``folded``, its layers replaced in place by fake-quantised ones that begin at the integers of ``model``.
 
-    program: the graph of ``folded``. The input stays real; it is rounded to the model's grid.
+    program: the graph of ``folded``; model: it in integers, one threshold per population. The input stays real; the
+    first synapse rounds it to the model's grid.
     """
-    replaced: dict[str, nn.Module] = {INPUT: ToWholeNumbers(model.input_scale)}
-    input_scale = model.input_scale
+    input_scale: float | None = model.input_scale
     for stage in structure(program).stages:
         if not isinstance(stage, SynapseStage):
             continue
@@ -43,12 +39,12 @@ def quantised_network(folded: Network, program: Program, model: LoihiModel) -> N
         like, lif = folded.layers[stage.synapse.name], folded.layers[stage.neuron.name]
         assert isinstance(like, nn.Linear | nn.Conv2d)
         assert isinstance(lif, LIF)
-        replaced[stage.synapse.name] = WholeSynapse(
-            like, _tensor(weight), _tensor(bias), threshold / input_scale, float(threshold)
+        folded.layers[stage.synapse.name] = WholeSynapse(
+            like, _tensor(weight), _tensor(bias), threshold / (input_scale or 1), float(threshold), input_scale
         )
-        replaced[stage.neuron.name] = LoihiLIF(lif, threshold, float(threshold), v_decay(stage.neuron))
-        input_scale = 1.0
-    return _with_layers(folded, replaced)
+        folded.layers[stage.neuron.name] = LoihiLIF(lif, threshold, float(threshold), v_decay(stage.neuron))
+        input_scale = None
+    return folded
 
 
 def _layer(net: IntegerNet, key: str) -> SpikingLayer:
@@ -57,13 +53,6 @@ def _layer(net: IntegerNet, key: str) -> SpikingLayer:
 
 def _tensor(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Tensor:
     return torch.from_numpy(values.astype(np.float32))
-
-
-def _with_layers(folded: Network, replaced: Mapping[str, nn.Module]) -> Network:
-    layers = {INPUT: replaced[INPUT], **{name: replaced.get(name, layer) for name, layer in folded.layers.items()}}
-    folded.layers = nn.ModuleDict(layers)
-    folded.shapes = {INPUT: folded.input_shape, **folded.shapes}
-    return folded
 
 
 def whole_config(config: RunConfig, network: Network) -> RunConfig:
@@ -88,15 +77,11 @@ def whole_config(config: RunConfig, network: Network) -> RunConfig:
 def whole_state(network: Network) -> dict[str, Tensor]:
     """The plain network's state: whole weights (the first layer's for real input), biases and thresholds."""
     state: dict[str, Tensor] = {}
-    entry = network.layers[INPUT]
-    assert isinstance(entry, ToWholeNumbers)
-    input_scale = entry.scale
     for name, layer in network.layers.items():
         if isinstance(layer, WholeSynapse):
             weight, bias = layer.numbers()
-            state[f"layers.{name}.weight"] = weight * input_scale
+            state[f"layers.{name}.weight"] = weight * (layer.input_scale or 1)
             state[f"layers.{name}.bias"] = bias.clone()
-            input_scale = 1.0
         elif isinstance(layer, LoihiLIF):
             above = torch.nextafter(layer.threshold, torch.tensor(torch.inf))
             state[f"layers.{name}.threshold_parameter"] = above

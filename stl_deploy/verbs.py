@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from stl_deploy.pipeline.costing import energy
     from stl_deploy.pipeline.exporting import export
     from stl_deploy.pipeline.folding import fold
+    from stl_deploy.pipeline.quantising import quantise
     from stl_deploy.pipeline.reporting import report
     from stl_deploy.pipeline.run import run
     from stl_deploy.pipeline.showing import show
@@ -39,6 +40,7 @@ _HOME = {
     "lava_install": "exporters.lava.environment",
     "lava_status": "pipeline.surroundings",
     "prices": "pipeline.surroundings",
+    "quantise": "pipeline.quantising",
     "report": "pipeline.reporting",
     "run": "pipeline.run",
     "show": "pipeline.showing",
@@ -69,6 +71,7 @@ __all__ = [
     "lava_install",
     "lava_status",
     "prices",
+    "quantise",
     "report",
     "run",
     "show",

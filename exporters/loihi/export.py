@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from stl_deploy.errors import ParityError
 from stl_deploy.exporters.loihi.net import same_net
 from stl_deploy.exporters.loihi.netx import read_netx, write_netx
 from stl_deploy.exporters.loihi.quantise import LoihiModel, quantise, to_integers
+from stl_deploy.exporters.loihi.ranges import measure_ranges, require_seen
 from stl_deploy.exporters.loihi.scales import ThresholdForm
 from stl_deploy.exporters.loihi.simulate import IntegerRun, Spikes, simulate
 from stl_deploy.graph.kernels import apply
@@ -36,11 +37,15 @@ def export_netx(
     input_scale: float = 1.0,
     thresholds: ThresholdForm = "folded",
 ) -> LoihiModel:
-    """Quantise ``program`` (see `quantise`), write the netx file, read it back and compare every number.
+    """Quantise ``program`` (see `quantise`), check u and v, write the netx file, read it back, compare every number.
 
-    Raises UnsupportedError, InputError, or ParityError if the file does not hold what was written.
+    Raises UnsupportedError (also where u or v overflows on calibration data: by node, with the remedy), InputError, or
+    ParityError if the file does not hold what was written.
     """
     model = quantise(program, calibration, input_scale=input_scale, thresholds=thresholds)
+    ranges = measure_ranges(model.net, to_integers(calibration, input_scale))
+    require_seen(ranges)
+    model = replace(model, ranges=ranges)
     write_netx(model.net, path)
     if not same_net(read_netx(path), model.net):
         raise ParityError(f"{path}: the file read back differs from the network that was written")

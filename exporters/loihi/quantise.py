@@ -21,6 +21,7 @@ from stl_deploy.exporters.loihi.net import (
     SpikingLayer,
     layer_key,
 )
+from stl_deploy.exporters.loihi.ranges import LayerRange
 from stl_deploy.exporters.loihi.scales import Candidate, Doubles, ThresholdForm, candidates, no_candidate, real_layer
 from stl_deploy.exporters.loihi.simulate import Spikes, run_layer
 from stl_deploy.exporters.loihi.structure import FlattenStage, PoolStage, SynapseStage, structure
@@ -52,7 +53,7 @@ class LoihiModel:
 
     keys: the layer ``layer<i>`` of each spiking NIR node, in order. host: the readout after the last spikes,
     which the host computes in float32. Real input x is ``x·input_scale`` in whole numbers. scales: by NIR node, what
-    each row's weights, bias and threshold were multiplied by before rounding.
+    each row's weights, bias and threshold were multiplied by before rounding. ranges: of u and v, layer by layer.
     """
 
     net: IntegerNet
@@ -62,6 +63,7 @@ class LoihiModel:
     thresholds: ThresholdForm
     fits: tuple[LayerFit, ...]
     scales: Mapping[str, Doubles] = field(default_factory=dict)
+    ranges: tuple[LayerRange, ...] = ()
 
 
 def quantise(

@@ -138,7 +138,8 @@ def quantise(
     first). Prints accuracy float -> post-training (by threshold form) -> quantisation-aware. Norms are folded and
     dropout is off; the epoch of lowest validation loss is kept, the start among them.
     """
-    from stl_deploy.pipeline.quantising import QuantiseOptions, quantise_run
+    from stl_deploy.pipeline.quantising import QuantiseOptions
+    from stl_deploy.pipeline.quantising import quantise as quantise_run
 
     result = quantise_run(run_dir, output, QuantiseOptions(epochs, lr, samples, device), say=console())
     if json:

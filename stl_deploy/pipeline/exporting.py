@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import numpy as np
-from numpy.typing import NDArray
-
 from stl_deploy.console import Console
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.loihi.export import export_netx
 from stl_deploy.exporters.loihi.scales import ThresholdForm
 from stl_deploy.exporters.onnx.export import export_onnx
 from stl_deploy.exporters.onnx.interface import Form, Precision
 from stl_deploy.files import sha256
 from stl_deploy.graph.dialect import load_dialect
-from stl_deploy.graph.exact import input_grid, round_to_grid
 from stl_deploy.graph.lower import METADATA_KEY, metadata_dialect, own_metadata
 from stl_deploy.graph.nirfile import read_nir, write_nir
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.restate import restate
-from stl_deploy.pipeline.backends import CALIBRATION, input_scale
 from stl_deploy.pipeline.manifest import manifest, write_manifest
+from stl_deploy.pipeline.netx import write_netx_file
 from stl_deploy.pipeline.source import NetworkInput, Source, open_program, open_source, program_input
 from stl_deploy.pipeline.verifying import check_against, require, show
 
@@ -74,7 +68,7 @@ def export(
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".stl-deploy-") as folder:
         path = Path(folder) / output.name
-        facts = _write(opened, program, to, path, options, x)
+        facts = _write(opened, program, to, path, options, x, say)
         if options.verified:
             facts["verified"] = _verify(program, path, x, what, say)
         contents = manifest(program, [path], source=_provenance(opened), **facts)
@@ -88,7 +82,7 @@ def export(
 
 
 def _write(
-    source: Source, program: Program, to: str, path: Path, options: ExportOptions, x: NetworkInput
+    source: Source, program: Program, to: str, path: Path, options: ExportOptions, x: NetworkInput, say: Console
 ) -> dict[str, Any]:
     """Write the artifact; returns what is worth keeping of how."""
     if to == "nir":
@@ -96,20 +90,7 @@ def _write(
     if to == "onnx":
         export_onnx(program, path, form=options.form, precision=options.precision, provenance=_provenance(source))
         return {"target": "onnx", "form": options.form, "precision": options.precision}
-    model = export_netx(
-        program,
-        path,
-        calibration=_calibration(source, program, options, x),
-        input_scale=input_scale(program),
-        thresholds=options.thresholds,
-    )
-    return {
-        "target": "netx",
-        "thresholds": model.thresholds,
-        "input_scale": model.input_scale,
-        "layers": [asdict(fit) for fit in model.fits],
-        "host": [node.name for node in model.host],
-    }
+    return write_netx_file(source, program, path, options.thresholds, options.input_file, x, say)
 
 
 def _write_nir(source: Source, program: Program, path: Path, options: ExportOptions) -> dict[str, Any]:
@@ -125,19 +106,6 @@ def _write_nir(source: Source, program: Program, path: Path, options: ExportOpti
     graph.metadata = {**graph.metadata, METADATA_KEY: {**own, "dialect": written}}
     write_nir(graph, path)
     return {"target": "nir"}
-
-
-def _calibration(source: Source, program: Program, options: ExportOptions, x: NetworkInput) -> NDArray[Any]:
-    """Samples to choose integers by: a run folder's training images, else the input's first, on the graph's grid."""
-    if source.kind == "run" and options.input_file is None and (source.path / "config.yaml").is_file():
-        from stl_deploy.pipeline.inputs import training_input
-
-        return training_input(source.path, CALIBRATION)
-    if isinstance(x, Mapping):
-        raise InputError(f"netx holds one input; the graph has {', '.join(x)}")
-    grid = input_grid(program.metadata)
-    first = np.asarray(x[:, :CALIBRATION])
-    return first if grid is None else round_to_grid(first, grid.fraction_bits)
 
 
 def _verify(program: Program, path: Path, x: NetworkInput, what: str, say: Console) -> dict[str, Any]:

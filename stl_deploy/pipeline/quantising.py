@@ -18,7 +18,8 @@ from stl_deploy.errors import InputError, ParityError
 from stl_deploy.evaluate import evaluate
 from stl_deploy.exporters.loihi.export import export_netx, simulate_loihi
 from stl_deploy.exporters.loihi.pixels import project_thresholds
-from stl_deploy.exporters.loihi.quantise import LoihiModel, quantise
+from stl_deploy.exporters.loihi.quantise import LoihiModel
+from stl_deploy.exporters.loihi.quantise import quantise as round_off
 from stl_deploy.files import write_json, write_npz
 from stl_deploy.fine_tune import fine_tune
 from stl_deploy.network import Network
@@ -45,7 +46,7 @@ class QuantiseOptions:
     device: str = "cpu"
 
 
-def quantise_run(
+def quantise(
     run_dir: Path, output: Path, options: QuantiseOptions | None = None, *, say: Console | None = None
 ) -> dict[str, Any]:
     """Train weights and thresholds of ``run_dir`` as Loihi's integers into the new run folder ``output``.
@@ -92,7 +93,7 @@ def quantise_run(
 
 def _train(folded: FoldedRun, calibration: NDArray[Any], options: QuantiseOptions, say: Console) -> Network:
     program = project_thresholds(folded.program)
-    start = quantise(program, calibration, input_scale=input_scale(program))
+    start = round_off(program, calibration, input_scale=input_scale(program))
     network = quantised_network(folded.folded.network, program, start).requires_grad_(True)
     config = folded.config
     lr = options.lr if options.lr is not None else config.train.lr * LEARNING_RATE

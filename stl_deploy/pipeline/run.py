@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from stl_deploy.pipeline.backends import CHUNK, Options, input_scale, run_model,
 from stl_deploy.pipeline.folding import FoldedRun, fold_run
 from stl_deploy.pipeline.inputs import LabelledInput, encode_split
 from stl_deploy.pipeline.manifest import manifest, write_manifest
+from stl_deploy.pipeline.netx import netx_facts
 from stl_deploy.pipeline.source import TEST_INPUT
 from stl_deploy.pipeline.training import train
 
@@ -178,12 +179,7 @@ def _write_manifest(folded: FoldedRun, model: LoihiModel, run_dir: Path) -> None
         exact=folded.exact,
         grids=[grid.as_dict() for grid in folded.folded.grids],
         proofs=[proof.as_dict() for proof in folded.proofs],
-        netx={
-            "thresholds": model.thresholds,
-            "input_scale": model.input_scale,
-            "layers": [asdict(fit) for fit in model.fits],
-            "host": [node.name for node in model.host],
-        },
+        netx=netx_facts(model),
     )
     write_manifest(run_dir / "manifest.json", contents)
 

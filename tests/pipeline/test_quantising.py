@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 
 from stl_deploy.checkpoint import FILE as CHECKPOINT
+from stl_deploy.console import Console
 from stl_deploy.errors import InputError, ParityError
 from stl_deploy.exporters.loihi.net import same_net
 from stl_deploy.exporters.loihi.netx import read_netx
 from stl_deploy.fine_tune import fine_tune
 from stl_deploy.model_file import load_network
 from stl_deploy.pipeline import quantising
-from stl_deploy.pipeline.exporting import export
-from stl_deploy.pipeline.quantising import QuantiseOptions, quantise_run
+from stl_deploy.pipeline.exporting import ExportOptions, export
+from stl_deploy.pipeline.quantising import QuantiseOptions
+from stl_deploy.pipeline.quantising import quantise as quantise_run
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +87,20 @@ def test_wrong_calls(run_dir: Path, tmp_path: Path) -> None:
         quantise_run(run_dir, run_dir)
     with pytest.raises(InputError, match="epochs is -1"):
         quantise_run(run_dir, tmp_path / "q", QuantiseOptions(epochs=-1))
+
+
+def test_exporting_shows_what_each_form_costs_and_keeps_the_ranges(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts = export(run_dir, "netx", tmp_path / "a.net", ExportOptions(verified=False), say=Console())
+    said = capsys.readouterr().err
+    rows = {row["form"]: row for row in facts["forms"]}
+    assert set(rows) >= {"as folded", "folded", "per-neuron", "per-layer"}
+    assert rows["folded"]["differing"] < rows["per-layer"]["differing"]
+    assert f"{rows['per-layer']['accuracy']:.2%}" in said
+    assert said.index("per-layer") < said.index("chosen: folded")
+    assert facts["thresholds"] == "folded"
+    for layer in facts["ranges"]:
+        assert layer["u_worst"][0] <= layer["u_seen"][0] < layer["u_seen"][1] <= layer["u_worst"][1]
+    kept = json.loads((tmp_path / "a.net.manifest.json").read_text())
+    assert kept["ranges"] == json.loads(json.dumps(facts["ranges"]))
