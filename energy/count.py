@@ -101,11 +101,12 @@ class ActivityCounter:
         self._chunk[measure] = self._chunk.get(measure, np.int64(0)) + by_sample
 
     def _count_events(self, node: Neuron, firing: _Firing, y: NDArray[Any]) -> None:
-        events = y != 0
-        firing.events += int(np.count_nonzero(events))
+        found = nonzero_by_sample(y != 0)
+        by_sample: Ints = found.reshape(len(found), -1).sum(axis=1, dtype=np.int64)
+        firing.events += int(by_sample.sum())
         if node.spiking:
-            spikes = y.astype(np.int64) if node.many else events
-            by_sample = spikes.sum(axis=(0, *range(2, y.ndim)), dtype=np.int64)
+            if node.many:
+                by_sample = y.astype(np.int64).sum(axis=(0, *range(2, y.ndim)))
             firing.spikes += int(by_sample.sum())
             self._follow("spikes", by_sample)
 
