@@ -110,9 +110,28 @@ class ActivityCounter:
             firing.spikes += int(by_sample.sum())
             self._follow("spikes", by_sample)
 
-    def _end_chunk(self, steps: int, batch: int) -> None:
+    def merge(self, other: ActivityCounter) -> None:
+        """Add what a counter of the same Program saw on other samples; raises InputError for another T."""
+        self._same_steps(other._steps)
+        for name, taps in self._taps.items():
+            taps.positions += other._taps[name].positions
+            taps.binary = taps.binary and other._taps[name].binary
+        for name, firing in self._firing.items():
+            more = other._firing[name]
+            firing.touched += more.touched
+            firing.spikes += more.spikes
+            firing.events += more.events
+        self.samples.join(other.samples)
+        self._constant = self._constant and other._constant
+        self._steps = other._steps
+        self._batch += other._batch
+
+    def _same_steps(self, steps: int) -> None:
         if self._batch and steps != self._steps:
             raise InputError(f"activity of {steps} steps after activity of {self._steps}; one T for all is accepted")
+
+    def _end_chunk(self, steps: int, batch: int) -> None:
+        self._same_steps(steps)
         for node in self._program.of(Neuron):
             self._firing[node.name].touched += how_many(arrived(self._program, node, self._masks))
         silent = np.zeros(batch, np.int64)

@@ -15,7 +15,6 @@ from stl_deploy.energy.bill import Priced
 from stl_deploy.energy.break_even import BreakEven, break_even
 from stl_deploy.energy.coding import Coding, resolve_coding
 from stl_deploy.energy.conventions import Convention, conventions, first_layer
-from stl_deploy.energy.count import ActivityCounter
 from stl_deploy.energy.counts import Counts
 from stl_deploy.energy.joules import price
 from stl_deploy.energy.knobs import WhatIf, what_if_table
@@ -25,9 +24,10 @@ from stl_deploy.energy.models import Model, models, range_of
 from stl_deploy.energy.neurobench import neurobench_fields
 from stl_deploy.energy.pricelist import PriceList, load_prices
 from stl_deploy.energy.samples import Samples
+from stl_deploy.energy.stream import count_stream, split
 from stl_deploy.energy.twin import AnnTwin, twin_json
 from stl_deploy.graph.program import Neuron, Program, is_max_pool
-from stl_deploy.graph.run import match_inputs, run
+from stl_deploy.graph.run import match_inputs
 from stl_deploy.graph.segments import is_loop, segments
 
 SCHEMA_VERSION = 1
@@ -105,6 +105,7 @@ def measure_energy(
     prices: Sequence[str | Path | PriceList] = DEFAULT_PRICES,
     source: str = "",
     chunk: int = _CHUNK,
+    processes: int = 1,
     twin: AnnTwin | None = None,
     labels: NDArray[Any] | None = None,
     machine: MachineEnergy | None = None,
@@ -112,7 +113,8 @@ def measure_energy(
     """Run ``program`` on ``x`` ``[T, B, *input shape]``, count its activity exactly, and price the counts.
 
     input_coding: ``spikes``, ``graded`` or ``analog``; default: the graph's metadata, else the data.
-    prices: names of built-in lists, paths of ``.toml`` files, or lists. chunk: samples run at a time.
+    prices: names of built-in lists, paths of ``.toml`` files, or lists. chunk: samples run at a time,
+    in ``processes`` processes.
     twin: activity of a trained ANN of the same topology; without it, it is bounded. labels: ``[B]``; with them
     the spread over samples is also given for each class. machine: what this machine used, to be reported beside.
     Raises InputError if x does not fit the network or contradicts the coding, or the twin is of another
@@ -121,8 +123,7 @@ def measure_energy(
     lists = _load(prices)
     arrays = match_inputs(program, x)
     coding = resolve_coding(program, arrays.values(), input_coding)
-    counter = ActivityCounter(program, coding.value, labels)
-    run(program, arrays, observe=counter, chunk=chunk)
+    counter = count_stream(program, split(arrays, labels, chunk), coding.value, processes=processes, chunk=chunk)
     return energy_report(
         program,
         counter.counts(),

@@ -67,6 +67,13 @@ class Samples:
                 self.by_class[int(label)] = {name: known[name].add(values[name][chosen]) for name in MEASURES}
         self._seen += count
 
+    def join(self, other: Samples) -> None:
+        """Add what another saw."""
+        self.overall = {name: spread.join(other.overall[name]) for name, spread in self.overall.items()}
+        for label, spreads in other.by_class.items():
+            known = self.by_class.setdefault(label, dict.fromkeys(MEASURES, Spread()))
+            self.by_class[label] = {name: known[name].join(spreads[name]) for name in MEASURES}
+
     def as_dict(self) -> dict[str, Any]:
         """The energy JSON's ``per_sample`` and, with labels, ``per_class``."""
         data: dict[str, Any] = {"per_sample": {name: spread.as_dict() for name, spread in self.overall.items()}}

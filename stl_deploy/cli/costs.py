@@ -40,6 +40,7 @@ def energy(
     measure: Annotated[
         bool, typer.Option("--measure", help="Also read this machine's energy counters under ONNX Runtime.")
     ] = False,
+    processes: Annotated[int, typer.Option(metavar="N", help="Count in N processes.")] = 1,
     over_steps: Annotated[
         bool, typer.Option("--over-steps", help="Accuracy against energy at 1, 2, ... T time steps.")
     ] = False,
@@ -77,6 +78,7 @@ def energy(
         dialect=dialect,
         ann=ann,
         measure=measure,
+        processes=processes,
         output=output,
         say=console(),
     )

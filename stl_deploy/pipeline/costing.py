@@ -36,13 +36,14 @@ def energy(
     dialect: str | None = None,
     ann: Path | None = None,
     measure: bool = False,
+    processes: int = 1,
     output: Path | None = None,
     say: Console | None = None,
 ) -> EnergyReport:
     """Count a network's activity on an input npz and price it; with ``output`` write energy.json in that folder.
 
     input_file: None takes a run folder's own test images. ann: the run folder of an ANN of the same topology.
-    measure: also read this machine's energy counters while ONNX Runtime runs the network.
+    measure: also read this machine's energy counters while ONNX Runtime runs the network. processes: to count in.
 
     Raises InputError or ConfigError for a bad source, input, coding or price list.
     """
@@ -59,6 +60,7 @@ def energy(
         source=source.name,
         labels=labels,
         twin=twin,
+        processes=processes,
         machine=_on_this_machine(program, x) if measure else None,
     )
     show(report, say)

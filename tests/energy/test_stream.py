@@ -1,0 +1,59 @@
+"""Parts, processes and one run: the same counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from stl_deploy.energy import ActivityCounter, count_stream
+from stl_deploy.energy.stream import Part
+from stl_deploy.errors import InputError
+from stl_deploy.graph.run import run
+from tests.energy.nets import inputs, programs
+from tests.energy.peers.nets import arrays, net
+
+
+@given(st.data())
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_parts_count_as_one_run_does(data: st.DataObject) -> None:
+    program = data.draw(programs())
+    x = data.draw(inputs(program))
+    labels = np.arange(x.shape[1]) % 2
+    whole = ActivityCounter(program, "analog", labels)
+    run(program, x, observe=whole)
+    parts = [(x[:, b : b + 1], labels[b : b + 1]) for b in range(x.shape[1])]
+    streamed = count_stream(program, parts, "analog")
+    assert streamed.counts() == whole.counts()
+    assert streamed.samples.as_dict() == whole.samples.as_dict()
+
+
+def test_processes_change_nothing_and_parts_are_read_as_needed() -> None:
+    program, x = net("spikes"), arrays("spikes")["x"]
+    taken = 0
+
+    def parts() -> Iterator[Part]:
+        nonlocal taken
+        for number in range(7):
+            taken += 1
+            yield x * (number % 2), np.full(3, number)
+
+    alone = count_stream(program, parts(), "spikes")
+    assert taken == 7
+    both = count_stream(program, parts(), "spikes", processes=2)
+    assert both.counts() == alone.counts()
+    assert both.samples.as_dict() == alone.samples.as_dict()
+    assert both.counts().batch == 21
+
+
+def test_what_cannot_be_streamed() -> None:
+    program, x = net("spikes"), arrays("spikes")["x"]
+    with pytest.raises(InputError, match="no samples"):
+        count_stream(program, [], "spikes")
+    with pytest.raises(InputError, match="0 processes"):
+        count_stream(program, [(x, None)], "spikes", processes=0)
+    with pytest.raises(InputError, match="activity of 2 steps after activity of 4"):
+        count_stream(program, [(x, None), (x[:2], None)], "spikes")
