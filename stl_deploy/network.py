@@ -69,7 +69,7 @@ class Network(nn.Module):
 
     def _add(self, build: Build, place: str, spec: LayerSpec, source: str, counts: dict[str, int]) -> str:
         """Build one layer, or a block's branches and their sum, behind ``source``; returns its name."""
-        sources = (source,)
+        sources: tuple[str, ...] = (source,)
         if isinstance(spec, ResidualSpec):
             ends, branches = [], Branches(build, place)
             for key, branch in (("layers", spec.layers), ("shortcut", spec.shortcut)):
@@ -107,11 +107,8 @@ class Network(nn.Module):
             for source in self.sources[name]:
                 if last_reader[source] == name:
                     del values[source]
-            x = arrived[0]
-            if isinstance(layer, _OVER_TIME):
-                x = layer(*arrived)
-            else:
-                x = layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+            folded = not isinstance(layer, _OVER_TIME)
+            x = layer(arrived[0].flatten(0, 1)).unflatten(0, x.shape[:2]) if folded else layer(*arrived)
             values[name] = x
             del arrived
             if observe is not None:
