@@ -14,8 +14,9 @@ from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.loihi.export import simulate_loihi
 from stl_deploy.exporters.loihi.quantise import quantise
 from stl_deploy.exporters.loihi.scales import ThresholdForm
+from stl_deploy.exporters.verify import accuracy
 from stl_deploy.graph.program import Program
-from stl_deploy.graph.run import run
+from stl_deploy.graph.run import Result, run
 from stl_deploy.pipeline.backends import CHUNK, input_scale, spiking
 
 HOLDS = {
@@ -52,7 +53,7 @@ def compare_forms(
 ) -> list[FormRow]:
     """The graph itself, then post-training quantisation in each form, all on ``x`` ``[T, B, *shape]``."""
     reference = run(program, x, record=spiking(program), chunk=CHUNK)
-    rows = [FormRow("graph", "as folded", accuracy_of(reference.y, labels), holds="float32")]
+    rows = [FormRow("graph", "as folded", accuracy(program, reference, labels), holds="float32")]
     for form in forms:
         rows.append(_row(program, form, calibration, x, labels, reference.recorded))
     return rows
@@ -73,14 +74,8 @@ def _row(
     found = simulate_loihi(model, x, record=True)
     differing = sum(int(np.count_nonzero(spikes != wanted[name])) for name, spikes in found.spikes.items())
     compared = sum(spikes.size for spikes in found.spikes.values())
-    return FormRow("post-training", form, accuracy_of(found.y, labels), differing, compared, HOLDS[form])
-
-
-def accuracy_of(y: NDArray[Any], labels: NDArray[Any] | None) -> float | None:
-    """Share of samples whose output ``[T, B, classes]``, summed over time, is largest at the label."""
-    if labels is None or y.ndim != 3:
-        return None
-    return float(np.mean(y.sum(axis=0).argmax(axis=1) == labels))
+    decided = accuracy(program, Result({"output": found.y}, {}), labels)
+    return FormRow("post-training", form, decided, differing, compared, HOLDS[form])
 
 
 def show_forms(rows: Sequence[FormRow], say: Console) -> None:

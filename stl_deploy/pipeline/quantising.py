@@ -20,12 +20,14 @@ from stl_deploy.exporters.loihi.export import export_netx, simulate_loihi
 from stl_deploy.exporters.loihi.pixels import project_thresholds
 from stl_deploy.exporters.loihi.quantise import LoihiModel
 from stl_deploy.exporters.loihi.quantise import quantise as round_off
+from stl_deploy.exporters.verify import accuracy
 from stl_deploy.files import write_json, write_npz
 from stl_deploy.fine_tune import fine_tune
+from stl_deploy.graph.run import Result
 from stl_deploy.network import Network
 from stl_deploy.pipeline.backends import input_scale
 from stl_deploy.pipeline.folding import FoldedRun, fold_run
-from stl_deploy.pipeline.forms import FormRow, accuracy_of, compare_forms, show_forms
+from stl_deploy.pipeline.forms import FormRow, compare_forms, show_forms
 from stl_deploy.pipeline.inputs import LabelledInput, encode_split
 from stl_deploy.pipeline.source import TEST_INPUT
 from stl_deploy.quantised_network import quantised_network, whole_config, whole_state
@@ -74,7 +76,7 @@ def quantise(
         raise ParityError(
             f"{output}: the integer model differs from the trained network in {differing} of {compared} spikes"
         )
-    trained = accuracy_of(simulate_loihi(model, test.x).y, test.labels)
+    trained = accuracy(folded.program, Result({"output": simulate_loihi(model, test.x).y}, {}), test.labels)
     rows.append(FormRow("quantisation-aware", "one per population", trained))
     show_forms(rows, say)
     say.say(f"the netx file spikes exactly as the trained network: 0 of {compared:,} spikes differ")

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stl_deploy.console import Console
-from stl_deploy.errors import InputError
 from stl_deploy.exporters.loihi.scales import ThresholdForm
+from stl_deploy.exporters.verify import accuracy, share_right
 from stl_deploy.files import read_input, write_npz
+from stl_deploy.graph.run import Result
 from stl_deploy.pipeline.backends import Options, run_backend
-from stl_deploy.pipeline.source import open_source
+from stl_deploy.pipeline.source import Source, open_program, open_source
 
 _WHAT = {
     "reference": "the reference run (numpy, float32)",
@@ -44,6 +46,7 @@ def simulate(
     x, labels = read_input(input_file)
     options = Options(record, thresholds, deadline, _progress(say))
     result = run_backend(opened, x, backend, options, dialect)
+    decided = _accuracy(opened, result, labels, dialect)
     if len(result.outputs) > 1:
         arrays = {f"y__{name}": array for name, array in result.outputs.items()}
     else:
@@ -55,21 +58,20 @@ def simulate(
         "what": _WHAT[backend],
         "output": str(output),
         "arrays": {name: list(array.shape) for name, array in arrays.items()},
-        "accuracy": None,
+        "accuracy": decided,
     }
     say.say(f"ran {x.shape[1]} samples of {x.shape[0]} steps on {_WHAT[backend]}")
-    if labels is not None and len(result.outputs) == 1 and result.y.ndim == 3:
-        done["accuracy"] = accuracy(result.y, labels)
-        say.say(f"accuracy {done['accuracy']:.2%}")
+    if decided is not None:
+        say.say(f"accuracy {decided:.2%}")
     say.say(f"written: {output}")
     return done
 
 
-def accuracy(y: Any, labels: Any) -> float:
-    """Share of samples whose output, summed over time, is largest at the label; y ``[T, B, classes]``."""
-    if y.ndim != 3:
-        raise InputError(f"outputs of shape {list(y.shape[2:])} are no class scores")
-    return float(np.mean(y.sum(axis=0).argmax(axis=1) == labels))
+def _accuracy(source: Source, result: Result, labels: NDArray[np.int64] | None, dialect: str | None) -> float | None:
+    """By the readout that the graph's metadata names; .onnx and .net files name none, so their scores are summed."""
+    if labels is not None and source.kind in ("run", "nir"):
+        return accuracy(open_program(source, dialect), result, labels)
+    return share_right(result, labels)
 
 
 def _progress(say: Console) -> Callable[[int, int], None]:

@@ -17,6 +17,7 @@ from stl_deploy.energy.measure import EnergyReport, measure_energy
 from stl_deploy.energy.pricelist import Range
 from stl_deploy.energy.report.pareto import Point, pareto_front, render_pareto
 from stl_deploy.errors import InputError
+from stl_deploy.exporters.verify import accuracy
 from stl_deploy.files import read_input, write_json, write_text
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import run
@@ -94,12 +95,10 @@ def _points(
 
 
 def _accuracy(program: Program, x: NDArray[Any], labels: NDArray[np.int64]) -> float:
-    outputs = run(program, x, chunk=64).outputs
-    if len(outputs) != 1:
-        raise InputError(f"the network has {len(outputs)} outputs; accuracy needs one")
-    votes = next(iter(outputs.values()))
-    votes = votes.reshape(*votes.shape[:2], -1)
-    return float((votes.mean(axis=0).argmax(axis=-1) == labels).mean())
+    found = accuracy(program, run(program, x, chunk=64), labels)
+    if found is None:
+        raise InputError("accuracy needs a network with one output, of shape [classes]")
+    return found
 
 
 def _snn_joules(report: EnergyReport) -> float:

@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 
 from stl_deploy.cli import main
+from stl_deploy.graph.lower import lower
 from stl_deploy.graph.nirfile import read_nir
+from stl_deploy.graph.run import run
 
 
 class Call:
@@ -165,6 +167,50 @@ def test_check_of_a_bad_graph_exits_1_and_names_the_node(cli: Any, run_dir: Path
     assert (error["slug"], error["node"]) == ("threshold-not-positive", "lif2")
 
 
+def test_check_asks_a_reader_by_name(cli: Any, run_dir: Path) -> None:
+    found = cli("check", run_dir, "--target", "norse", "--target", "sinabs", "--json")
+    assert found.code == 1
+    assert found.json["targets"] == {"norse": "faithful", "sinabs": "unsupported"}
+    assert {f["slug"] for f in found.json["findings"]} == {"lif-after-conv"}
+
+
+def test_check_of_a_folder_is_one_table(cli: Any, run_dir: Path, tmp_path: Path) -> None:
+    graph = read_nir(run_dir / "net.nir")
+    (tmp_path / "good.nir").write_bytes((run_dir / "net.nir").read_bytes())
+    (tmp_path / "none.nir").write_bytes(b"not HDF5")
+    graph.nodes["lif2"].v_threshold[3, 1, 1] = -1
+    nir.write(tmp_path / "bad.nir", graph)
+    found = cli("check", tmp_path, "--target", "nir", "--json")
+    assert found.code == 1
+    rows = [line.split(maxsplit=3) for line in found.err.splitlines()]
+    assert rows[1:4] == [
+        ["bad.nir", "unsupported", "1", "error: threshold-not-positive at 'lif2'"],
+        ["good.nir", "faithful", "0"],
+        ["none.nir", "unsupported", "1", "error: bad-input"],
+    ]
+    assert "2 of 3 files have errors" in found.err
+    assert {name: report["ok"] for name, report in found.json["files"].items()} == {
+        "bad.nir": False,
+        "good.nir": True,
+        "none.nir": False,
+    }
+    assert "give a run folder or one .nir file" in cli("check", tmp_path, "--input", run_dir / "test.npz").err
+
+
+def test_check_measures_what_the_dialect_leaves_open(cli: Any, tmp_path: Path) -> None:
+    ones = np.ones(1, np.float32)
+    nodes = {"input": nir.Input(np.array([1])), "if": nir.IF(1e4 * ones, ones, 0 * ones), "output": nir.Output([1])}
+    nir.write(tmp_path / "net.nir", nir.NIRGraph(nodes, [("input", "if"), ("if", "output")], type_check=False))
+    np.savez(tmp_path / "x.npz", x=np.array([1, 0], np.float32).reshape(2, 1, 1))
+    found = cli("check", tmp_path / "net.nir", "--input", tmp_path / "x.npz", "--json")
+    assert found.code == 0
+    differ = {(e["option"], e["instead"]): e["differ"] for e in found.json["effects"]}
+    assert differ[("compare", "ge")] == 1  # the potential is 1 and so is the threshold
+    assert differ[("leak", "exp")] == 0
+    assert ["compare", "gt", "ge", "1", "of", "2"] in [line.split() for line in found.err.splitlines()]
+    assert "nothing changes with: " in found.err
+
+
 @pytest.mark.parametrize(("target", "suffix"), [("nir", ".nir"), ("onnx", ".onnx"), ("netx", ".net")])
 def test_export_verify_simulate(cli: Any, run_dir: Path, tmp_path: Path, target: str, suffix: str) -> None:
     artifact = tmp_path / f"net{suffix}"
@@ -281,6 +327,32 @@ def test_bad_input_is_one_sentence_and_exit_2(cli: Any, run_dir: Path, tmp_path:
     assert found.err.startswith("stl-deploy: error: ")
     assert found.err.count("\n") == 1
     assert not output.exists()
+
+
+@pytest.mark.parametrize("label", [-1, 10])
+def test_a_label_that_is_no_class_is_one_sentence_and_exit_2(
+    cli: Any, run_dir: Path, tmp_path: Path, label: int
+) -> None:
+    np.savez(tmp_path / "x.npz", x=np.zeros((4, 2, 1, 8, 8), np.float32), y=np.array([3, label]))
+    output = tmp_path / "out" / "y.npz"
+    found = cli("simulate", run_dir, "--input", tmp_path / "x.npz", "--backend", "reference", "-o", output)
+    assert found.code == 2
+    sentence = f"label {label} of sample 1 is no class of the output; accepted: 0 to 9"
+    assert found.err == f"stl-deploy: error: {sentence}\n"
+    assert not output.parent.exists()
+
+
+def test_simulate_decides_as_the_graph_says(cli: Any, run_dir: Path, tmp_path: Path) -> None:
+    x = np.load(run_dir / "test.npz")["x"][:, :200]
+    graph = read_nir(run_dir / "net.nir")
+    summed, largest = (reduce(run(lower(graph), x).y, axis=0).argmax(1) for reduce in (np.sum, np.max))
+    assert (summed != largest).any()
+    np.savez(tmp_path / "x.npz", x=x, y=largest)
+    graph.metadata["stl_deploy"]["decision"] = "max"
+    nir.write(tmp_path / "max.nir", graph)
+    call = ("--input", tmp_path / "x.npz", "--backend", "reference", "-o", tmp_path / "y.npz", "--json")
+    assert cli("simulate", tmp_path / "max.nir", *call).json["accuracy"] == 1
+    assert cli("simulate", run_dir, *call).json["accuracy"] == pytest.approx((summed == largest).mean())
 
 
 def _truncated(path: Path, run_dir: Path) -> None:
