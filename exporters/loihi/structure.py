@@ -101,21 +101,41 @@ def structure(program: Program) -> Structure:
     return Structure(entry, tuple(stages), host)
 
 
+def refusals(program: Program) -> list[UnsupportedError]:
+    """Everything that keeps a Program off netx, node by node; empty if `structure` reads it."""
+    found: list[UnsupportedError] = []
+    for node in program.nodes:
+        for check in (_check_links, _check_alone):
+            try:
+                check(program, node)
+            except UnsupportedError as error:
+                found.append(error)
+    try:
+        structure(program)
+    except UnsupportedError as error:
+        if (error.node, error.slug) not in {(known.node, known.slug) for known in found}:
+            found.append(error)
+    return found
+
+
+def _check_alone(program: Program, node: Node) -> None:
+    """What can be said of a node without the whole chain."""
+    if isinstance(node, Input | Output):
+        return
+    if isinstance(node, Neuron):
+        behind = program.by_name[node.sources[0].node]
+        if isinstance(behind, Pool):
+            _check_pool(program, behind, node)
+        else:
+            _check_neuron(node)
+    else:
+        _check_kind(node)
+
+
 def _chain(program: Program) -> list[Node]:
     """The nodes from the only input to the only output, each with one source and one reader."""
     for node in program.nodes:
-        if any(source.delay for source in node.sources):
-            refuse(node, "recurrent", "it closes a loop", "netx 0.6 runs feed-forward networks; remove the recurrence")
-        if len(node.sources) > 1:
-            refuse(
-                node,
-                "skip-connection",
-                f"it adds up {len(node.sources)} sources",
-                "netx has no skip connections (its concat is not implemented); use a plain chain",
-            )
-        if len(program.readers[node.name]) > 1:
-            readers = ", ".join(f"'{reader.name}'" for reader in program.readers[node.name])
-            refuse(node, "skip-connection", f"it is read by {readers}", "netx holds plain chains; give it one reader")
+        _check_links(program, node)
     if len(program.inputs) != 1 or len(program.outputs) != 1:
         extra = (*program.inputs, *program.outputs)[-1]
         refuse(extra, "several-ends", "the graph has several inputs or outputs", "export one input and one output")
@@ -125,6 +145,21 @@ def _chain(program: Program) -> list[Node]:
     if not isinstance(nodes[-1], Output):
         refuse(nodes[-1], "dead-end", "nothing reads it", "remove it or connect it to the output")
     return nodes
+
+
+def _check_links(program: Program, node: Node) -> None:
+    if any(source.delay for source in node.sources):
+        refuse(node, "recurrent", "it closes a loop", "netx 0.6 runs feed-forward networks; remove the recurrence")
+    if len(node.sources) > 1:
+        refuse(
+            node,
+            "skip-connection",
+            f"it adds up {len(node.sources)} sources",
+            "netx has no skip connections (its concat is not implemented); use a plain chain",
+        )
+    if len(program.readers[node.name]) > 1:
+        readers = ", ".join(f"'{reader.name}'" for reader in program.readers[node.name])
+        refuse(node, "skip-connection", f"it is read by {readers}", "netx holds plain chains; give it one reader")
 
 
 def _check_kind(node: Node) -> None:
@@ -156,20 +191,24 @@ def _flatten(node: Reshape) -> list[Stage]:
 
 def _with_neuron(program: Program, before: Node | None, neuron: Neuron) -> Stage:
     if isinstance(before, Pool):
-        if not is_max_pool(program, neuron):
-            refuse(
-                before,
-                "graded-pool",
-                "its sums are not binary spikes",
-                "use max pooling of spikes (sum pool and a threshold below 1), or a strided convolution",
-            )
-        if any(low != high for low, high in before.padding):
-            refuse(before, "asymmetric-padding", f"padding {before.padding}", "netx pads both sides alike")
+        _check_pool(program, before, neuron)
         return PoolStage(before, neuron)
     if not isinstance(before, Linear | Conv):
         refuse(neuron, "no-synapse", "no Linear or Conv feeds it", "put a synapse with identity weights before it")
     _check_neuron(neuron)
     return SynapseStage(before, neuron)
+
+
+def _check_pool(program: Program, before: Pool, neuron: Neuron) -> None:
+    if not is_max_pool(program, neuron):
+        refuse(
+            before,
+            "graded-pool",
+            "its sums are not binary spikes",
+            "use max pooling of spikes (sum pool and a threshold below 1), or a strided convolution",
+        )
+    if any(low != high for low, high in before.padding):
+        refuse(before, "asymmetric-padding", f"padding {before.padding}", "netx pads both sides alike")
 
 
 def _check_neuron(neuron: Neuron) -> None:

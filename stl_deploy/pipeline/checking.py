@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from stl_deploy.console import Console
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.loihi.structure import structure
 from stl_deploy.graph.check import TARGETS, TargetCheck, check_file
 from stl_deploy.graph.dialect import load_dialect
-from stl_deploy.graph.findings import Finding, Report
-from stl_deploy.graph.program import Program
+from stl_deploy.graph.findings import Report
+from stl_deploy.pipeline.chip_check import CHIP_TARGETS, check_netx
 from stl_deploy.pipeline.source import open_source
 
+DEFAULT_TARGETS: Mapping[str, TargetCheck] = {**TARGETS, "netx": check_netx}
+"""Asked where none is named."""
 
-def check_netx(program: Program) -> Iterable[Finding]:
-    """Ask whether Loihi's integers can hold the network; raises UnsupportedError at the first node they cannot."""
-    structure(program)
-    return ()
-
-
-ALL_TARGETS: Mapping[str, TargetCheck] = {**TARGETS, "netx": check_netx}
+ALL_TARGETS: Mapping[str, TargetCheck] = {**DEFAULT_TARGETS, **CHIP_TARGETS}
 
 
 def check(
     source: Path, *, targets: Sequence[str] | None = None, dialect: str | None = None, say: Console | None = None
 ) -> Report:
-    """Check a run folder's graph or a .nir file against targets (default: all). Raises InputError for a bad call."""
+    """Check a run folder's graph or a .nir file against targets (default: nir, onnx, netx).
+
+    Raises InputError for a bad call.
+    """
     say = say or Console(quiet=True)
     for name in targets or ():
         if name not in ALL_TARGETS:
             raise InputError(f"no target '{name}'; accepted: {', '.join(ALL_TARGETS)}")
-    asked = {name: ask for name, ask in ALL_TARGETS.items() if not targets or name in targets}
+    asked = {name: ask for name, ask in ALL_TARGETS.items() if name in (targets or DEFAULT_TARGETS)}
     opened = open_source(source)
     report = check_file(opened.file, load_dialect(dialect) if dialect is not None else None, asked)
     show(report, say)

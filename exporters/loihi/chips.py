@@ -1,0 +1,44 @@
+"""Limits of chips and cores, with the source and the grade of evidence of each number (``chips.toml``)."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_FILE = Path(__file__).with_name("chips.toml")
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A number, where it was found, and how good the evidence is (A best, D unverified; see the file)."""
+
+    value: int
+    source: str
+    grade: str
+
+    def __str__(self) -> str:
+        return f"{self.value:,} ({self.source}; evidence {self.grade})"
+
+
+@dataclass(frozen=True)
+class Chip:
+    """limits: by name, as in the file; a limit that is not there is not known."""
+
+    key: str
+    name: str
+    limits: Mapping[str, Limit]
+
+    def value(self, limit: str) -> int | None:
+        """The number, or None if it is not known."""
+        return self.limits[limit].value if limit in self.limits else None
+
+
+def load_chips() -> dict[str, Chip]:
+    """Every chip by its key."""
+    data = tomllib.loads(_FILE.read_text(encoding="utf-8"))
+    return {
+        key: Chip(key, entry["name"], {name: Limit(**limit) for name, limit in entry["limits"].items()})
+        for key, entry in data.items()
+    }

@@ -1,0 +1,198 @@
+"""Neurons onto cores: what each core would hold, and what does not fit by how much.
+
+**Model.** A core holds consecutive neurons of one layer, in (C, H, W) order. One byte per synapse (the 8-bit weight
+alone: indices and headers come on top, so memory is a lower bound); convolutions unrolled, kernels not shared. One
+input axon per neuron of the layer before that reaches the core. One output axon per neuron and core that it feeds
+(every core of the next layer: an upper bound). ``simple`` fills one core after the other; ``balanced`` spreads a
+layer evenly over as many cores as ``simple`` takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.exporters.loihi.chips import Chip
+from stl_deploy.exporters.loihi.structure import FlattenStage, PoolStage, SynapseStage, structure
+from stl_deploy.graph.program import Conv, Linear, Pool, Program
+
+Placement = Literal["simple", "balanced"]
+
+
+@dataclass(frozen=True)
+class Excess:
+    """Something that does not fit: what is needed and what the limit is."""
+
+    what: str
+    needed: int
+    limit: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.needed:,} needed, the limit is {self.limit}"
+
+
+@dataclass(frozen=True)
+class Core:
+    """What one core holds: neurons [first, last) of a layer. thresholds: distinct ones, as trained (folded: 1)."""
+
+    node: str
+    first: int
+    last: int
+    in_axons: int
+    out_axons: int
+    synapse_bytes: int
+    thresholds: int
+
+    @property
+    def neurons(self) -> int:
+        """How many."""
+        return self.last - self.first
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Cores of a Program on a chip, in order, and what does not fit, by node (None: the chip as a whole)."""
+
+    chip: str
+    placement: Placement
+    cores: tuple[Core, ...]
+    excess: tuple[tuple[str | None, Excess], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    node: str
+    synapse: Linear | Conv | Pool
+    neurons: int
+    fan_in: int
+    theta: NDArray[Any]
+
+    def in_axons(self, first: int, last: int) -> int:
+        """Distinct neurons (or inputs) that reach neurons [first, last)."""
+        if isinstance(self.synapse, Linear):
+            return self.fan_in
+        return _reached(self.synapse, self.synapse.shape, first, last)
+
+
+def place(program: Program, chip: Chip, placement: Placement = "simple") -> Placed:
+    """Place a Program; raises UnsupportedError if Loihi cannot hold its structure at all."""
+    layers = list(_layers(program))
+    excess: list[tuple[str | None, Excess]] = []
+    blocks = []
+    for layer in layers:
+        size, over = _block(layer, chip)
+        excess += [(layer.node, one) for one in over]
+        count = -(-layer.neurons // size)
+        cuts = np.linspace(0, layer.neurons, count + 1).astype(int) if placement == "balanced" else None
+        blocks.append([
+            (int(cuts[i]), int(cuts[i + 1])) if cuts is not None else (i * size, min(layer.neurons, (i + 1) * size))
+            for i in range(count)
+        ])  # fmt: skip
+    cores = [
+        _core(layer, block, len(blocks[index + 1]) if index + 1 < len(layers) else 1)
+        for index, layer in enumerate(layers)
+        for block in blocks[index]
+    ]
+    excess += list(_over(chip, cores, layers))
+    return Placed(chip.key, placement, tuple(cores), tuple(excess))
+
+
+def _layers(program: Program) -> Iterator[_Layer]:
+    for stage in structure(program).stages:
+        if isinstance(stage, FlattenStage):
+            continue
+        neuron = stage.neuron
+        assert neuron.threshold is not None
+        theta = np.broadcast_to(neuron.threshold, neuron.shape).reshape(-1)
+        if isinstance(stage, PoolStage):
+            yield _Layer(neuron.name, stage.pool, theta.size, int(np.prod(stage.pool.kernel)), theta)
+        elif isinstance(stage, SynapseStage):
+            yield _Layer(neuron.name, stage.synapse, theta.size, stage.synapse.weight[0].size, theta)
+
+
+def _block(layer: _Layer, chip: Chip) -> tuple[int, list[Excess]]:
+    """The most neurons that a core takes of a layer, at least 1, and what even one neuron exceeds."""
+    over = []
+    size = layer.neurons
+    per_core, memory, axons = (
+        chip.value(name) for name in ("neurons_per_core", "synapse_bytes_per_core", "in_axons_per_core")
+    )
+    if per_core is not None:
+        size = min(size, per_core)
+    if memory is not None:
+        if layer.fan_in > memory:
+            limit = str(chip.limits["synapse_bytes_per_core"])
+            over.append(Excess("synapse memory of one neuron, bytes", layer.fan_in, limit))
+        size = max(1, min(size, memory // layer.fan_in))
+    if axons is not None:
+        if layer.in_axons(0, 1) > axons:
+            limit = str(chip.limits["in_axons_per_core"])
+            over.append(Excess("input axons of one neuron", layer.in_axons(0, 1), limit))
+        else:
+            while (
+                size > 1 and max(layer.in_axons(i, min(i + size, layer.neurons)) for i in _starts(layer, size)) > axons
+            ):
+                size = max(1, size * 9 // 10)
+    return size, over
+
+
+def _starts(layer: _Layer, size: int) -> range:
+    return range(0, layer.neurons, size)
+
+
+def _core(layer: _Layer, block: tuple[int, int], next_cores: int) -> Core:
+    first, last = block
+    return Core(
+        layer.node,
+        first,
+        last,
+        layer.in_axons(first, last),
+        (last - first) * next_cores,
+        (last - first) * layer.fan_in,
+        len(np.unique(layer.theta[first:last])),
+    )
+
+
+def _over(chip: Chip, cores: list[Core], layers: list[_Layer]) -> Iterator[tuple[str | None, Excess]]:
+    """What the cores found exceed, worst core of each layer, and what the chip as a whole does."""
+    for layer in layers:
+        own = [core for core in cores if core.node == layer.node]
+        for what, limit, most in (
+            ("output axons of one core", "out_axons_per_core", max(core.out_axons for core in own)),
+            ("thresholds of one core as trained", "thresholds_per_core", max(core.thresholds for core in own)),
+        ):
+            value = chip.value(limit)
+            if value is not None and most > value:
+                yield layer.node, Excess(what, most, str(chip.limits[limit]))
+    for what, limit, total in (
+        ("cores", "cores", len(cores)),
+        ("neurons", "neurons_per_chip", sum(layer.neurons for layer in layers)),
+        ("synapses", "synapses_per_chip", sum(core.synapse_bytes for core in cores)),
+    ):
+        value = chip.value(limit)
+        if value is not None and total > value:
+            yield None, Excess(what, total, str(chip.limits[limit]))
+
+
+def _reached(node: Conv | Pool, shape: tuple[int, ...], first: int, last: int) -> int:
+    """Distinct input positions inside the image that outputs [first, last) of a conv or pool read."""
+    out_c, out_h, out_w = shape
+    in_c, in_h, in_w = node.input_shape
+    groups = node.groups if isinstance(node, Conv) else in_c
+    kernel = node.weight.shape[2:] if isinstance(node, Conv) else node.kernel
+    dilation = node.dilation if isinstance(node, Conv) else (1,) * len(node.kernel)
+    reached = np.zeros((groups, in_h, in_w), bool)
+    index = np.arange(first, last)
+    group = index // (out_h * out_w) // (out_c // groups)
+    top = index // out_w % out_h * node.stride[0] - node.padding[0][0]
+    left = index % out_w * node.stride[1] - node.padding[1][0]
+    for i in range(kernel[0]):
+        for j in range(kernel[1]):
+            row, column = top + i * dilation[0], left + j * dilation[1]
+            inside = (row >= 0) & (row < in_h) & (column >= 0) & (column < in_w)
+            reached[group[inside], row[inside], column[inside]] = True
+    return int(reached.sum()) * (in_c // groups)

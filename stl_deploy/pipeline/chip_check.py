@@ -1,0 +1,55 @@
+"""What check asks of netx and of the chips behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+
+from stl_deploy.exporters.loihi.chips import Chip, load_chips
+from stl_deploy.exporters.loihi.placement import Placed, place
+from stl_deploy.exporters.loihi.structure import refusals
+from stl_deploy.graph.check import TargetCheck
+from stl_deploy.graph.findings import Finding, from_error
+from stl_deploy.graph.program import Program
+
+
+def check_netx(program: Program) -> Iterable[Finding]:
+    """Everything that keeps Loihi's integers from holding the network, node by node."""
+    return [from_error(error) for error in refusals(program)]
+
+
+def check_chip(program: Program, chip: Chip) -> Iterator[Finding]:
+    """Whether a chip has room: what `check_netx` says, else what each layer takes and what does not fit by how much."""
+    refused = refusals(program)
+    yield from (from_error(error) for error in refused)
+    if refused:
+        return
+    simple, balanced = place(program, chip, "simple"), place(program, chip, "balanced")
+    for node in dict.fromkeys(core.node for core in simple.cores):
+        yield Finding("cores", "info", node, f"{_taken(simple, node)}; {_taken(balanced, node)}")
+    yield Finding(
+        "placement",
+        "info",
+        None,
+        f"{len(simple.cores)} cores in all; synapse memory counts weights alone, so it is a lower bound; limits: "
+        + ", ".join(f"{name} {limit}" for name, limit in chip.limits.items()),
+    )
+    for where, excess in simple.excess:
+        folded = excess.what.startswith("thresholds")
+        remedy = "export with folded thresholds: one per population" if folded else "use fewer neurons or inputs there"
+        yield Finding("does-not-fit", "warning" if folded else "error", where, str(excess), remedy)
+
+
+def _taken(placed: Placed, node: str) -> str:
+    cores = [core for core in placed.cores if core.node == node]
+    most = max(cores, key=lambda core: core.neurons)
+    return (
+        f"{placed.placement}: {len(cores)} cores of at most {most.neurons} neurons, "
+        f"{max(core.in_axons for core in cores):,} input and {max(core.out_axons for core in cores):,} output axons, "
+        f"{max(core.synapse_bytes for core in cores):,} bytes of synapses, "
+        f"{max(core.thresholds for core in cores)} thresholds (folded: 1)"
+    )
+
+
+CHIP_TARGETS: Mapping[str, TargetCheck] = {key: partial(check_chip, chip=chip) for key, chip in load_chips().items()}
+"""Asked only when named: whether a chip has room."""
