@@ -13,7 +13,7 @@ Mode = Literal["stl", "sl", "tl", "ann"]
 Granularity = Literal["neuron", "channel", "layer"]
 Parametrisation = Literal["positive", "raw"]
 Decision = Literal["mean", "max"]
-Encoder = Literal["direct", "bernoulli", "spikes", "counts"]
+Encoder = Literal["direct", "bernoulli", "latency", "spikes", "counts"]
 Binning = Literal["count", "time"]
 SurrogateName = Literal["arctan", "sigmoid", "triangular", "rectangular"]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -36,6 +36,7 @@ class DatasetConfig(_Section):
         ``counts`` how many (whole numbers up to 255; all frames added up where one step is shown, as to an ANN).
     binning: of events, into frames of equal ``count`` of events or of equal ``time``.
     downscale: of event datasets, so many neighbours along each spatial axis are added up.
+        ``latency`` one spike per pixel that is not 0, the sooner the brighter.
     test_fraction: used only by datasets without a test split of their own.
     seed: decides the split, not the training. data_dir: where the files are; null: download to the cache.
     """
@@ -198,6 +199,8 @@ class TrainConfig(_Section):
     ``ce`` cross-entropy of the scores times ``ce_scale``, or ``tet`` the mean over the steps of the cross-entropy of
     each step's output times ``ce_scale`` (temporal efficient training, Deng et al., ICLR 2022, eq. 10 without its
     regulariser).
+    rate_target, synop_budget: spikes per neuron and step of every layer, and synaptic events per sample, that the net
+    is drawn to and charged above; null: free (see `stl_deploy.regularise`).
     """
 
     mode: Mode = "stl"
@@ -209,6 +212,10 @@ class TrainConfig(_Section):
     threshold_lr_multiplier: NotNegative = 1.0
     loss: Literal["mse", "ce", "tet"] = "mse"
     ce_scale: Positive = 5.0
+    rate_target: UnitInterval | None = None
+    rate_weight: NotNegative = 1.0
+    synop_budget: Positive | None = None
+    synop_weight: NotNegative = 1.0
     seed: Annotated[int, Field(ge=0)] = 0
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
 

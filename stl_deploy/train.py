@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from stl_deploy import checkpoint, model_file
 from stl_deploy._diverged import check_finite, diverged
@@ -26,7 +27,8 @@ from stl_deploy.data import Dataset, Split, encode, load_dataset
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.evaluate import Evaluation, classification_loss, evaluate
 from stl_deploy.files import write_text
-from stl_deploy.network import Network, threshold_parameters
+from stl_deploy.network import INPUT, Network, threshold_parameters
+from stl_deploy.regularise import Regulariser
 
 METRICS_FILE = "metrics.jsonl"
 Record = dict[str, Any]
@@ -153,13 +155,16 @@ def _train_epoch(state: State, config: RunConfig, split: Split) -> tuple[float, 
     order = torch.randperm(len(split), generator=generator(seed, "order", epoch))
     device = next(network.parameters()).device
     network.train()
+    charge = Regulariser(network, config.train)
     total, correct = 0.0, 0
     for index in order.tensor_split(math.ceil(len(split) / config.train.batch_size)):
         x = encode(split.images(index), config.time_steps, config.encoder, draws).to(device)
         labels = split.labels[index].to(device)
-        outputs = network(x)
+        outputs = _forward(network, x, charge)
         scores = network.scores(outputs)
         loss = classification_loss(outputs, scores, labels, config.train)
+        if charge.active:
+            loss = loss + charge.penalty()
         value = float(loss.detach())
         if not math.isfinite(value):
             raise diverged(network, epoch, x)
@@ -169,6 +174,16 @@ def _train_epoch(state: State, config: RunConfig, split: Split) -> tuple[float, 
         total += value * len(index)
         correct += int((scores.argmax(1) == labels).sum())
     return total / len(split), correct / len(split)
+
+
+def _forward(network: Network, x: Tensor, charge: Regulariser) -> Tensor:
+    if not charge.active:
+        outputs: Tensor = network(x)
+        return outputs
+    charge.reset()
+    charge.observe(INPUT, x)
+    outputs = network(x, charge.observe)
+    return outputs
 
 
 def _better(validation: Evaluation, best: Record) -> bool:

@@ -17,14 +17,19 @@ def encode(images: Tensor, T: int, encoder: Encoder, generator: torch.Generator 
 
     ``direct`` shows the image itself at every step (a view, no copy). ``bernoulli`` spikes where the pixel is at
     least a number drawn uniformly from [0, 1), anew each step, as in the STL-SNN authors' code; the draws come
-    from ``generator`` (default: torch's global one). Of frames ``[B, T, *shape]`` ``counts`` shows how many events a
-    pixel had, ``spikes`` whether it had any; frames are added up where T is 1.
+    from ``generator`` (default: torch's global one). ``latency`` gives each pixel above 0 one spike, at step
+    round((1 − pixel)·(T − 1)), the brightest at the first step. Of frames ``[B, T, *shape]``
+    ``counts`` shows how many events a pixel had, ``spikes`` whether it had any; frames are added up where T is 1.
     """
     if encoder in EVENT_ENCODERS:
         frames = images.sum(1, keepdim=True) if T == 1 else images
         return (frames if encoder == "counts" else (frames > 0).to(images.dtype)).transpose(0, 1).contiguous()
     if encoder == "direct":
         return images.unsqueeze(0).expand(T, *images.shape)
+    if encoder == "latency":
+        due = torch.where(images > 0, ((1 - images) * (T - 1)).round(), T)
+        steps = torch.arange(T, device=images.device).reshape(T, *(1,) * images.dim())
+        return (due == steps).to(images.dtype)
     draws = torch.rand((T, *images.shape), generator=generator, device=images.device)
     return (images >= draws).to(images.dtype)
 

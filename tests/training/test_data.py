@@ -169,3 +169,13 @@ def test_the_real_files(name):
     data = load_dataset(DatasetConfig(name=name, data_dir=str(root)))
     assert (len(data.train) + len(data.validation), len(data.test)) == (60_000, 10_000)
     assert abs(len(data.validation) - 6_000) <= 5
+
+
+def test_latency_gives_one_spike_the_sooner_the_brighter():
+    images = torch.tensor([[0.0, 0.1, 0.5, 0.9, 1.0]])
+    spikes = encode(images, 5, "latency")
+    assert spikes.shape == (5, 1, 5)
+    assert spikes.sum(0).tolist() == [[0, 1, 1, 1, 1]]
+    assert spikes[:, 0, 1:].argmax(0).tolist() == [4, 2, 0, 0]
+    assert encode(images, 1, "latency").tolist() == [[[0, 1, 1, 1, 1]]]
+    assert input_coding("latency") == "spikes"
