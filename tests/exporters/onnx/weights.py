@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from stl_deploy.graph.program import Conv, Linear, Program
+from stl_deploy.graph.program import Conv, Linear, Neuron, Program
 
 
 def with_weights(program, seed, bits=30):
@@ -21,3 +21,14 @@ def with_weights(program, seed, bits=30):
         return replace(node, weight=drawn(node.weight.shape, bits), bias=bias)
 
     return Program(tuple(change(node) for node in program.nodes), program.dt, program.metadata)
+
+
+def shallow(program):
+    """Whether no value passes two synapses without spikes between, so that sums need few bits."""
+    depth = {node.name: 0 for node in program.nodes}
+    for _ in program.nodes:
+        for node in program.nodes:
+            if not (isinstance(node, Neuron) and node.spiking):
+                arriving = max((depth[source.node] for source in node.sources), default=0)
+                depth[node.name] = min(arriving + isinstance(node, Linear | Conv), 2)
+    return max(depth.values()) < 2
