@@ -8,6 +8,7 @@ import pytest
 from stl_deploy.energy import EnergyReport, measure_energy
 from stl_deploy.energy.neuron_ops import neuron_ops
 from stl_deploy.graph.program import Neuron, Program, Source, Synapse
+from tests.energy.close import approx
 from tests.energy.nets import conv, f32, lif, linear, pool, program, start
 
 PJ = 1e-12
@@ -40,9 +41,9 @@ def test_arithmetic_joules_by_hand() -> None:
     ann = 12 * 4.6 + 3 * 0.9 + 5 * 0.9
     assert entry.snn is not None
     assert entry.ann is not None
-    assert entry.snn.total == pytest.approx((snn * PJ, snn * PJ))
-    assert entry.ann.total == pytest.approx((ann * PJ, ann * PJ))
-    assert entry.ratio == pytest.approx((ann / snn, ann / snn))
+    assert entry.snn.total == approx((snn * PJ, snn * PJ))
+    assert entry.ann.total == approx((ann * PJ, ann * PJ))
+    assert entry.ratio == approx((ann / snn, ann / snn))
 
 
 def test_joules_are_for_one_inference() -> None:
@@ -56,7 +57,7 @@ def test_loihi_by_hand_davies() -> None:
     assert snn is not None
     # touched: the hidden neurons and outputs at step 0; zero biases do not touch
     priced = 9 * 23.6 + 5 * 81 + 5 * 52 + 5 * 1.7
-    assert snn.priced == pytest.approx((priced * PJ, priced * PJ))
+    assert snn.priced == approx((priced * PJ, priced * PJ))
     assert snn.total is None
     assert snn.unpriced == ("hops between cores: no placement is known",)
 
@@ -65,7 +66,7 @@ def test_loihi_by_hand_sanafe() -> None:
     snn = report("loihi1_sanafe").energy[0].snn
     assert snn is not None
     priced = 9 * 35.5 + 10 * 51.2 + 5 * 21.6 + 5 * 69.3
-    assert snn.priced[0] == pytest.approx(priced * PJ)
+    assert snn.priced[0] == approx(priced * PJ)
     assert snn.total is None
 
 
@@ -73,20 +74,20 @@ def test_an_all_in_price_is_never_added_to() -> None:
     snn = report("truenorth_allin").energy[0].snn
     assert snn is not None
     assert [line.term for line in snn.lines] == ["synop"]
-    assert snn.total == pytest.approx((9 * 26 * PJ, 9 * 26 * PJ))
+    assert snn.total == approx((9 * 26 * PJ, 9 * 26 * PJ))
 
 
 def test_a_published_range_stays_a_range() -> None:
     snn = report("odin").energy[0].snn
     assert snn is not None
-    assert snn.total == pytest.approx((9 * 12.7 * PJ, 9 * 54 * PJ))
+    assert snn.total == approx((9 * 12.7 * PJ, 9 * 54 * PJ))
 
 
 def test_a_machine_that_runs_anns_prices_the_ann_only() -> None:
     entry = report("gpu_titan_black_mac").energy[0]
     assert entry.snn is None
     assert entry.ann is not None
-    assert entry.ann.total == pytest.approx((12 * 300 * PJ, 12 * 300 * PJ))
+    assert entry.ann.total == approx((12 * 300 * PJ, 12 * 300 * PJ))
     assert entry.ratio is None
 
 
@@ -142,7 +143,7 @@ def test_a_missing_price_withholds_the_total(tmp_path: object) -> None:
     assert entry.snn is not None
     assert entry.snn.total is None
     assert entry.snn.unpriced == ("10 multiplies of neuron updates per inference: the list has no price 'mul'",)
-    assert entry.snn.priced[0] == pytest.approx((9 + 6 + 20) * PJ)
+    assert entry.snn.priced[0] == approx((9 + 6 + 20) * PJ)
     assert entry.ratio is None
     assert report(str(path)).break_even.models[0].scale is None
 
@@ -182,17 +183,15 @@ def test_the_convention_table_by_hand() -> None:
     rows = {row.name: row for row in result.conventions}
     assert rows["first layer ignored"].snn_J == 0
     assert rows["first layer ignored"].ratio_ann_over_snn is None
-    assert rows["all synops as AC"].snn_J == pytest.approx(6 * 0.9 * PJ)
-    assert rows["graded and analog synops as MAC"].ratio_ann_over_snn == pytest.approx(12 * 4.6 / (6 * 4.6))
+    assert rows["all synops as AC"].snn_J == approx(6 * 0.9 * PJ)
+    assert rows["graded and analog synops as MAC"].ratio_ann_over_snn == approx(12 * 4.6 / (6 * 4.6))
     full = 6 * 4.6 + 6 * 0.9 + 10 * 3.7 + 20 * 0.9
-    assert rows["+ bias adds and neuron updates"].snn_J == pytest.approx(full * PJ)
+    assert rows["+ bias adds and neuron updates"].snn_J == approx(full * PJ)
     once = 3 * 4.6 + 3 * 0.9 + 10 * 3.7 + 20 * 0.9
-    assert rows["constant first layer computed once"].snn_J == pytest.approx(once * PJ)
+    assert rows["constant first layer computed once"].snn_J == approx(once * PJ)
     twin = 12 * 4.6 + 3 * 0.9 + 5 * 0.9
-    assert rows["ANN runs once per time step"].ann_J == pytest.approx(2 * twin * PJ)
-    assert rows["8-bit integers, 32-bit accumulators"].snn_J == pytest.approx(
-        (6 * 0.3 + 6 * 0.1 + 10 * 0.2 + 20 * 0.1) * PJ
-    )
+    assert rows["ANN runs once per time step"].ann_J == approx(2 * twin * PJ)
+    assert rows["8-bit integers, 32-bit accumulators"].snn_J == approx((6 * 0.3 + 6 * 0.1 + 10 * 0.2 + 20 * 0.1) * PJ)
 
 
 def test_a_changing_input_has_no_constant_first_layer() -> None:
@@ -208,7 +207,7 @@ def test_padding_taps_make_the_padded_ann_dearer() -> None:
     )
     rows = {row.name: row for row in report("horowitz45_fp32", net, np.ones((1, 1, 1, 2, 2), np.float32)).conventions}
     exact, padded = rows["all synops as AC"], rows["all synops as AC, padded ANN"]
-    assert (exact.ann_J, padded.ann_J) == pytest.approx((16 * 4.6 * PJ, 36 * 4.6 * PJ))
+    assert (exact.ann_J, padded.ann_J) == approx((16 * 4.6 * PJ, 36 * 4.6 * PJ))
 
 
 def test_at_the_break_even_activity_both_sides_cost_the_same() -> None:
@@ -217,11 +216,11 @@ def test_at_the_break_even_activity_both_sides_cost_the_same() -> None:
     assert model.scale is not None
     assert model.spike_rate is not None
     fixed = entry.snn.total[0] - 6 * 0.9 * PJ  # type: ignore[union-attr,index]
-    assert fixed + model.scale * 6 * 0.9 * PJ == pytest.approx(entry.ann.total[0])  # type: ignore[union-attr,index]
-    assert result.break_even.spikes_per_synapse_per_inference == pytest.approx(9 / 12)
-    assert result.break_even.spike_rate == pytest.approx(5 / 5)
-    assert model.spike_rate == pytest.approx(model.scale)
-    assert model.spikes_per_synapse == pytest.approx((3 + 6 * model.scale) / 12)
+    assert fixed + model.scale * 6 * 0.9 * PJ == approx(entry.ann.total[0])  # type: ignore[union-attr,index]
+    assert result.break_even.spikes_per_synapse_per_inference == approx(9 / 12)
+    assert result.break_even.spike_rate == approx(5 / 5)
+    assert model.spike_rate == approx(model.scale)
+    assert model.spikes_per_synapse == approx((3 + 6 * model.scale) / 12)
 
 
 def test_fixed_costs_above_the_ann_never_break_even() -> None:

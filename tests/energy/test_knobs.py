@@ -10,6 +10,7 @@ from stl_deploy.energy.knobs import scaled, with_bits
 from stl_deploy.energy.ledger import total
 from stl_deploy.errors import ConfigError
 from stl_deploy.graph.program import Program
+from tests.energy.close import approx
 from tests.energy.nets import f32, lif, linear, pool, program, start
 
 PJ = 1e-12
@@ -58,8 +59,8 @@ def test_a_pool_of_the_input_does_not_follow_the_rate() -> None:
 
 def test_weight_bits_change_multiplies_and_weight_words_only() -> None:
     prices = with_bits(load_prices("horowitz45_int8_acc32"), 4)
-    assert prices.terms["mac"].low == pytest.approx((0.1 + 0.1) * PJ)
-    assert prices.terms["ac"].low == pytest.approx(0.1 * PJ)
+    assert prices.terms["mac"].low == approx((0.1 + 0.1) * PJ)
+    assert prices.terms["ac"].low == approx(0.1 * PJ)
     assert (prices.weight_bits, prices.accumulator_bits) == (4, 32)
     counts = measure_energy(net(), X).counts
     assert what_if(net(), counts, weight_bits=4).snn_J < what_if(net(), counts).snn_J
@@ -108,7 +109,7 @@ def test_at_the_break_even_rate_both_sides_cost_the_same_with_memory() -> None:
         if even.scale is None:
             continue
         ends = [total(model.spiking(net(), scaled(net(), report.counts, rate=r), model.prices))[0] for r in (0, 1)]
-        assert ends[0] + even.scale * (ends[1] - ends[0]) == pytest.approx(total(model.ann)[0])
-        assert even.spike_rate == pytest.approx(even.scale)
+        assert ends[0] + even.scale * (ends[1] - ends[0]) == approx(total(model.ann)[0])
+        assert even.spike_rate == approx(even.scale)
         solved += 1
     assert solved >= 5

@@ -8,6 +8,7 @@ import pytest
 
 from stl_deploy.energy import machine
 from stl_deploy.energy.machine import measure_machine
+from tests.energy.close import approx
 
 
 def domain(root: Path, number: str, name: str, value: int, most: int = 9_999_999) -> Path:
@@ -34,7 +35,7 @@ def test_packages_are_added_up_and_their_parts_left_out(tmp_path: Path) -> None:
         core.write_text("999\n")
 
     found = measure_machine(work, 8, root=tmp_path)
-    assert found.joules_per_sample == pytest.approx(4 / 8)
+    assert found.joules_per_sample == approx(4 / 8)
     assert found.as_dict()["label"] == "measured"
     assert found.domains == ("package-0", "package-1")
 
@@ -42,7 +43,7 @@ def test_packages_are_added_up_and_their_parts_left_out(tmp_path: Path) -> None:
 def test_a_counter_that_wraps_round(tmp_path: Path) -> None:
     counter = domain(tmp_path, "0", "package-0", 9_000_000)
     found = measure_machine(lambda: counter.write_text("1000000\n"), 1, root=tmp_path)
-    assert found.joules_per_sample == pytest.approx(2.0)
+    assert found.joules_per_sample == approx(2.0)
 
 
 def test_short_work_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +58,7 @@ def test_short_work_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     found = measure_machine(work, 10, root=tmp_path)
     assert found.samples == 10 * len(calls) > 10
     assert found.seconds >= 0.02
-    assert found.joules_per_sample == pytest.approx(1e-7)
+    assert found.joules_per_sample == approx(1e-7)
 
 
 @pytest.mark.parametrize("case", ["no counters", "unreadable", "not a number", "did not move"])

@@ -15,6 +15,7 @@ from stl_deploy.energy.models import Model
 from stl_deploy.energy.sram import sram_access, word_access
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.graph.program import Program
+from tests.energy.close import approx
 from tests.energy.nets import conv, f32, lif, linear, program, start
 
 PJ = 1e-12
@@ -45,13 +46,13 @@ def of(items: tuple[Item, ...], layer: str, term: str) -> Item:
     [(0, 0), (4096, 5), (8192, 10), (20480, 15), (32768, 20), (540672, 60), (1048576, 100), (2064384, 180)],
 )
 def test_sram_is_linear_between_the_listed_sizes(size: int, pj: float) -> None:
-    assert sram_access(FP32, size) == pytest.approx((pj * PJ, pj * PJ))
+    assert sram_access(FP32, size) == approx((pj * PJ, pj * PJ))
 
 
 def test_a_word_pays_its_share_of_a_64_bit_access() -> None:
     # 32 bits of a 1 MB memory: 50 pJ. Dividing the row by 32 bits (the common mistake) would say 100.
-    assert word_access(FP32, 32, 1048576) == pytest.approx((50 * PJ, 50 * PJ))
-    assert word_access(FP32, 8, 8192) == pytest.approx((1.25 * PJ, 1.25 * PJ))
+    assert word_access(FP32, 32, 1048576) == approx((50 * PJ, 50 * PJ))
+    assert word_access(FP32, 8, 8192) == approx((1.25 * PJ, 1.25 * PJ))
 
 
 def test_lemaire_by_hand() -> None:
@@ -66,18 +67,34 @@ def test_lemaire_by_hand() -> None:
     b = 6 * 0.9 + 6 * sram(24) + 2 * (6 + 4) * sram(8) + 2 * 3 * sram(1, 2) + 6 * 0.9
     # neurons: 5 x 2 updates with a leak, an add and a compare; 5 resets
     n = 10 * 3.7 + 20 * 0.9 + 5 * 0.9
-    assert total(model.snn)[0] == pytest.approx((a + b + n) * PJ)
+    assert total(model.snn)[0] == approx((a + b + n) * PJ)
     # ANN: 12 MACs, inputs once per layer, weights per MAC, biases, outputs; 12 addressing adds; 5 ReLUs
     ann = 12 * 4.6 + 3 * 0.9 + 2 * sram(8) + 3 * sram(12) + 12 * sram(24) + 3 * sram(12)
     ann += 3 * sram(12) + 2 * sram(8) + 12 * 0.9 + 5 * 0.9
-    assert total(model.ann)[0] == pytest.approx(ann * PJ)
+    assert total(model.ann)[0] == approx(ann * PJ)
+
+
+def test_lemaires_addressing_by_hand() -> None:
+    net = program(start((1, 4, 4)), conv("c", "in", np.ones((2, 1, 3, 3)), (1, 4, 4)), lif("n", "c", (2, 2, 2)))
+    x = np.zeros((1, 1, 1, 4, 4), np.float32)
+    x[0, 0, 0, 0, 0] = x[0, 0, 0, 1, 1] = 1  # in one and in all four windows of two channels: 10 synops
+    model = found(measure_energy(net, x), "addressing")
+    # an event computes where it lands with 2 MACs, a synop its address with an add
+    assert of(model.snn, "c", "addressing").joules[0] == approx((2 * 2 * 4.6 + 10 * 0.9) * PJ)
+    # the dense pass walks 16 inputs, 8 outputs and 2 x 9 weights
+    assert of(model.ann, "c", "addressing").joules[0] == approx((16 + 8 + 18) * 0.9 * PJ)
+    assert of(model.ann, "c", "input reads").count == of(model.ann, "c", "weight reads").count == 72
+    # 8 potentials of 4 bytes: each synop and each output step reads and writes one; events carry 4 bits in 8 bytes
+    potentials = (10 + 8) * 10 * 32 / 8192 * 32 / 64
+    assert of(model.snn, "c", "potential reads").joules[0] == approx(potentials * PJ)
+    assert of(model.snn, "c", "queue writes and reads").joules[0] == approx(2 * 2 * 10 * 8 / 8192 * 4 / 64 * PJ)
 
 
 def test_a_synop_reads_a_weight_and_a_potential_and_writes_the_potential() -> None:
     snn = found(measure_energy(two_layers(), X), "without reuse", "horowitz45_int8_acc32").snn
     assert of(snn, "b", "weight reads").count == 6
-    assert of(snn, "b", "weight reads").joules[0] == pytest.approx(6 * 10 * 6 / 8192 * 8 / 64 * PJ)  # 6 B of weights
-    assert of(snn, "b", "potential writes").joules[0] == pytest.approx(6 * 10 * 8 / 8192 * 32 / 64 * PJ)
+    assert of(snn, "b", "weight reads").joules[0] == approx(6 * 10 * 6 / 8192 * 8 / 64 * PJ)  # 6 B of weights
+    assert of(snn, "b", "potential writes").joules[0] == approx(6 * 10 * 8 / 8192 * 32 / 64 * PJ)
     assert of(snn, "hidden", "state reads and writes").count == 2 * 3 * 2
 
 
@@ -100,8 +117,8 @@ def test_the_quantised_twin_has_ceil_log2_of_t_plus_1_bits(steps: int, bits: int
 def test_the_quantised_twin_pays_for_its_bits() -> None:
     report = measure_energy(two_layers(), X)  # T = 2: 2 bits against 8-bit weights
     qnn = found(report, "quantised ANN of the same information, no reuse", "horowitz45_int8_acc32").ann
-    assert of(qnn, "a", "MACs: multiply").joules[0] == pytest.approx(6 * 0.2 * 2 / 8 * PJ)
-    assert of(qnn, "a", "MACs: add").joules[0] == pytest.approx(6 * 0.1 * PJ)
+    assert of(qnn, "a", "MACs: multiply").joules[0] == approx(6 * 0.2 * 2 / 8 * PJ)
+    assert of(qnn, "a", "MACs: add").joules[0] == approx(6 * 0.1 * PJ)
     assert "2 bits for T = 2" in found(report, "quantised").source
 
 
@@ -109,7 +126,7 @@ def test_a_measured_twin_skips_its_zeros_and_must_have_the_same_macs() -> None:
     twin = AnnTwin(macs_nonzero=30, macs=120, samples=10, source="twin")
     report = measure_energy(two_layers(), X, twin=twin)
     skipping, dense = found(report, "zeros skipped"), found(report, "ANN with ideal reuse")
-    assert of(skipping.ann, "a", "MACs: add").count == pytest.approx(of(dense.ann, "a", "MACs: add").count / 4)
+    assert of(skipping.ann, "a", "MACs: add").count == approx(of(dense.ann, "a", "MACs: add").count / 4)
     assert report.as_dict()["ann_twin"]["macs_zero_skipping"] == [3, 3]
     assert report.as_dict()["ann_twin"]["label"] == "measured"
     with pytest.raises(InputError, match=r"one pass has 13 MACs, the spiking network 12; train the twin"):
@@ -135,14 +152,14 @@ def test_items_add_up_and_the_dearest_comes_first() -> None:
     for model in measure_energy(two_layers(), X).as_dict()["models"]:
         for side in ("snn", "ann"):
             joules = [item["joules"][1] for item in model[side]]
-            assert sum(joules) == pytest.approx(model[f"{side}_J"][1])
+            assert sum(joules) == approx(model[f"{side}_J"][1])
             assert joules == sorted(joules, reverse=True)
 
 
 def test_static_power_in_real_time() -> None:
     static = measure_energy(two_layers(), X, prices=["spinnaker1_board"]).energy[0].static
     assert static is not None
-    assert static.joules == pytest.approx((23.05 * 2e-3, 23.05 * 2e-3))  # 2 steps of 1 ms
+    assert static.joules == approx((23.05 * 2e-3, 23.05 * 2e-3))  # 2 steps of 1 ms
 
 
 def test_static_power_by_the_barrier_model() -> None:
@@ -151,8 +168,8 @@ def test_static_power_by_the_barrier_model() -> None:
     # per step: hidden 3 accesses, 1.5 updates, 1.5 spikes, 1.5 synops; out_ 2, 1, 1, 3. One core each, one tile.
     hidden = 3 * 6.0 + 1.5 * 3.7 + 1.5 * 30 + 1.5 * 3.8
     out = 2 * 6.0 + 1 * 3.7 + 1 * 30 + 3 * 3.8
-    assert static.step == pytest.approx(((hidden + 600) * 1e-9, (hidden + out + 600) * 1e-9))
-    assert static.joules[0] == pytest.approx(0.02954 * 2 * (hidden + 600) * 1e-9)
+    assert static.step == approx(((hidden + 600) * 1e-9, (hidden + out + 600) * 1e-9))
+    assert static.joules[0] == approx(0.02954 * 2 * (hidden + 600) * 1e-9)
 
 
 def test_static_power_is_never_added_to_the_events() -> None:

@@ -13,6 +13,7 @@ import pytest
 from stl_deploy.energy import EnergyReport, load_prices, measure_energy
 from stl_deploy.energy.bill import Biller
 from stl_deploy.energy.events import Events, price_events
+from tests.energy.close import approx
 from tests.energy.peers.nets import CASES, arrays, loihi_arrays, loihi_net, net
 from tests.energy.peers.record import GOLDEN
 
@@ -33,8 +34,8 @@ def test_all_fired_alike(counted: tuple[str, EnergyReport]) -> None:
 def test_neurobench(counted: tuple[str, EnergyReport]) -> None:
     case, report = counted
     ours, theirs = report.as_dict()["neurobench"], PEERS["neurobench"][case]
-    assert ours["SynapticOperations"] == pytest.approx(theirs["SynapticOperations"], rel=1e-12)
-    assert ours["ActivationSparsity"] == pytest.approx(theirs["ActivationSparsity"], rel=1e-12)
+    assert ours["SynapticOperations"] == approx(theirs["SynapticOperations"], rel=1e-12)
+    assert ours["ActivationSparsity"] == approx(theirs["ActivationSparsity"], rel=1e-12)
     assert round(ours["ConnectionSparsity"], 4) == theirs["ConnectionSparsity"]
     assert ours["ParameterCount"] == theirs["ParameterCount"]
 
@@ -87,10 +88,10 @@ def test_sanafes_loihi_terms() -> None:
         hops=(0, 0),
     )
     price_events(events, load_prices("loihi1_sanafe"), biller)
-    assert biller.bill().total == pytest.approx((theirs["energy"]["total"],) * 2, rel=1e-9)
+    assert biller.bill().total == approx((theirs["energy"]["total"],) * 2, rel=1e-9)
 
 
 def test_the_barrier_model_is_15_percent_above_sanafes_simple_timing() -> None:
     static = measure_energy(loihi_net(), loihi_arrays()["x"], prices=["loihi1_sanafe"]).energy[0].static
     assert static is not None
-    assert 8 * static.step[0] / PEERS["sanafe"]["dense"]["sim_time"] == pytest.approx(1.148, abs=0.002)
+    assert 8 * static.step[0] / PEERS["sanafe"]["dense"]["sim_time"] == approx(1.148, abs=0.002)

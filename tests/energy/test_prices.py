@@ -9,6 +9,7 @@ import pytest
 from stl_deploy.energy import list_prices, load_prices
 from stl_deploy.energy.pricelist import TERMS
 from stl_deploy.errors import ConfigError, InputError
+from tests.energy.close import approx
 
 GOOD = """
 title = "Mine"
@@ -33,8 +34,8 @@ def written(tmp_path: Path, text: str) -> Path:
 def test_a_users_list_is_read_in_si_units(tmp_path: Path) -> None:
     prices = load_prices(written(tmp_path, GOOD))
     assert (prices.name, prices.scope, prices.evidence) == ("mine", "arithmetic", "measured")
-    assert prices.terms["mac"].low == prices.terms["mac"].high == pytest.approx(2e-12)
-    assert (prices.terms["sram_8KB"].low, prices.terms["sram_8KB"].high) == pytest.approx((1e-9, 2e-9))
+    assert prices.terms["mac"].low == prices.terms["mac"].high == approx(2e-12)
+    assert (prices.terms["sram_8KB"].low, prices.terms["sram_8KB"].high) == approx((1e-9, 2e-9))
     assert prices.terms["sram_8KB"].text == "1 to 2 nJ/64bit"
     assert prices.as_dict()["terms"]["mac"] == {"value": "2 pJ", "si": [2e-12, 2e-12], "note": ""}
 
@@ -98,7 +99,7 @@ def test_every_shipped_list_loads_and_names_its_source() -> None:
 @pytest.mark.parametrize("prices", [p for p in list_prices() if p.scope == "arithmetic"], ids=lambda p: p.name)
 def test_a_mac_is_a_multiply_and_an_accumulate(prices: object) -> None:
     terms = prices.terms  # type: ignore[attr-defined]
-    assert terms["mac"].low == pytest.approx(terms["mul"].low + terms["ac"].low, rel=1e-9)
+    assert terms["mac"].low == approx(terms["mul"].low + terms["ac"].low, rel=1e-9)
     assert terms["add"].low == terms["ac"].low
 
 
@@ -110,4 +111,4 @@ def test_memory_is_priced_for_64_bits() -> None:
 
 def test_32_bit_accumulators_make_the_mac_three_adds() -> None:
     terms = load_prices("horowitz45_int8_acc32").terms
-    assert terms["mac"].low / terms["ac"].low == pytest.approx(3)
+    assert terms["mac"].low / terms["ac"].low == approx(3)

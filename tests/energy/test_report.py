@@ -25,6 +25,7 @@ from stl_deploy.energy.report import (
 from stl_deploy.energy.report.render import count, joules, span
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Program
+from tests.energy.close import approx
 from tests.energy.nets import conv, lif, linear, program, start
 
 EVIL = '<script>alert("x")</script>&\'$a_b$'
@@ -121,7 +122,7 @@ def test_shown_figures_are_the_exact_values_rounded() -> None:
     for value, shown in cells:
         digits, unit = re.fullmatch(r"([\d.\u2009e+-]+?)\s?(J|mJ|µJ|nJ|pJ|fJ|%|×)?", shown).groups()  # type: ignore[union-attr]
         factor = 0.01 if unit == "%" else factors.get(unit or "", 1)
-        assert float(digits.replace("\u2009", "")) * factor == pytest.approx(float(value), rel=6e-3)
+        assert float(digits.replace("\u2009", "")) * factor == approx(float(value), rel=6e-3)
         checked += 1
     assert checked > 60
 

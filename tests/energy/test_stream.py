@@ -24,7 +24,7 @@ def test_parts_count_as_one_run_does(data: st.DataObject) -> None:
     x = data.draw(inputs(program))
     labels = np.arange(x.shape[1]) % 2
     whole = ActivityCounter(program, "analog", labels)
-    run(program, x, observe=whole)
+    run(program, x, observe=whole, chunk=data.draw(st.sampled_from([1, 2])))
     parts = [(x[:, b : b + 1], labels[b : b + 1]) for b in range(x.shape[1])]
     streamed = count_stream(program, parts, "analog")
     assert streamed.counts() == whole.counts()

@@ -6,6 +6,7 @@ import pytest
 
 from stl_deploy.energy import validate
 from stl_deploy.energy.validate import Check
+from tests.energy.close import approx
 
 
 def check(case: str, price: str) -> Check:
@@ -14,22 +15,22 @@ def check(case: str, price: str) -> Check:
 
 def test_pilotnet_on_loihi_2_is_underestimated_by_loihi_1_prices() -> None:
     davies = check("PilotNet (LIF) on Loihi 2, dynamic energy", "loihi1_davies2018")
-    assert davies.predicted[0] == pytest.approx((19514660 * 23.6 + 2536144 * 81) * 1e-6)
-    assert davies.error == pytest.approx(-0.39, abs=0.005)
+    assert davies.predicted[0] == approx((19514660 * 23.6 + 2536144 * 81) * 1e-6)
+    assert davies.error == approx(-0.39, abs=0.005)
     assert davies.verdict == "rough"
 
 
 def test_arithmetic_prices_miss_a_chip_by_far() -> None:
     found = check("PilotNet (LIF) on Loihi 2, dynamic energy", "horowitz45_fp32")
-    assert found.measured[0] / found.predicted[0] == pytest.approx(62, abs=1)
+    assert found.measured[0] / found.predicted[0] == approx(62, abs=1)
     assert found.verdict == "bad"
 
 
 def test_the_slope_of_the_scaling_series_is_fitted_from_its_points() -> None:
     found = check("Loihi 1 scaling, energy of ten more layers", "loihi1_davies2018")
-    assert found.measured[0] == pytest.approx(16.75, abs=0.05)
-    assert found.met_at == pytest.approx(0.095, abs=0.001)
-    assert check("Loihi 1 scaling, energy of ten", "loihi1_sanafe").met_at == pytest.approx(0.0635, abs=0.001)
+    assert found.measured[0] == approx(16.75, abs=0.05)
+    assert found.met_at == approx(0.095, abs=0.001)
+    assert check("Loihi 1 scaling, energy of ten", "loihi1_sanafe").met_at == approx(0.0635, abs=0.001)
 
 
 def test_no_event_price_reaches_the_keyword_spotters_published_energy() -> None:
@@ -44,14 +45,14 @@ def test_no_event_price_reaches_the_keyword_spotters_published_energy() -> None:
 def test_our_rule_agrees_with_sanafe_up_to_the_hops() -> None:
     found = check("DVS gesture on Loihi 1, energy of a step, against SANA-FE", "loihi1_sanafe")
     by_hand = 42482 * 24 + 18678 * 51.2 + 10522 * 21.6 + 297.5 * 69.3 + 3020.6 * 111
-    assert found.predicted[0] == pytest.approx(by_hand * 1e-6)
+    assert found.predicted[0] == approx(by_hand * 1e-6)
     assert -0.02 < found.error < 0
 
 
 def test_static_power_explains_a_sigma_delta_frame() -> None:
     found = check("PilotNet (sigma-delta)", "static power x time")
-    assert found.predicted[0] == pytest.approx(281.775 / 16.87)
-    assert found.error == pytest.approx(0.022, abs=0.001)
+    assert found.predicted[0] == approx(281.775 / 16.87)
+    assert found.error == approx(0.022, abs=0.001)
 
 
 def test_meeting_a_wide_range_is_no_success() -> None:
