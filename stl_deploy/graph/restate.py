@@ -4,7 +4,9 @@ Readers differ in time step, comparison, reset, and in which fields they use at 
 `stl_deploy.graph.readers`). A restatement starts from the Program, so it does not matter who wrote the graph. It moves
 what a reader ignores to where it looks: gains and average pools into the weights (exact in real arithmetic, and in
 float32 where the factor is a power of two), a ``>=`` into the next smaller threshold for a reader that compares with
-``>``. Where a reader cannot hold a node, the node is refused with the reason.
+``>``. Max pooling of spikes, which no reader knows, becomes a sum pool and integrate-and-fire neurons: a spike
+resets them to 0, and without one nothing has arrived, so they never remember. Where a reader cannot hold a node, the
+node is refused with the reason.
 """
 
 from __future__ import annotations
@@ -21,7 +23,19 @@ from numpy.typing import NDArray
 from stl_deploy.errors import InputError
 from stl_deploy.graph.check import TargetCheck
 from stl_deploy.graph.lower import METADATA_KEY
-from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Node, Output, Pool, Program, Reshape, Scale
+from stl_deploy.graph.program import (
+    Conv,
+    Input,
+    Linear,
+    Neuron,
+    Node,
+    Output,
+    Pool,
+    Program,
+    Reshape,
+    Scale,
+    is_max_pool,
+)
 from stl_deploy.graph.readers import READERS, Reader, refuse
 
 
@@ -42,7 +56,8 @@ def restate(program: Program, reader: str) -> Restated:
     if reader not in READERS:
         raise InputError(f"no reader '{reader}'; readers: {', '.join(READERS)}")
     target = READERS[reader]
-    nodes = _Chain(target).restated(_chain(program, target))
+    chain = [_remembering(node) if is_max_pool(program, node) else node for node in _chain(program, target)]
+    nodes = _Chain(target).restated(chain)
     names = list(nodes)
     graph = nir.NIRGraph(nodes, list(pairwise(names)), type_check=False)
     graph.metadata = {METADATA_KEY: {**program.metadata, "dialect": target.dialect.as_dict(), "reader": reader}}
@@ -59,6 +74,12 @@ def _chain(program: Program, reader: Reader) -> list[Node]:
                 node, "has-branches", reader, "only a chain of layers is restated", "export to ONNX, or split the net"
             )
     return nodes
+
+
+def _remembering(node: Node) -> Node:
+    """Max pooling's threshold as integrate-and-fire neurons. Whole numbers arrive, so any threshold below 1 will do."""
+    assert isinstance(node, Neuron)
+    return replace(node, decay=np.array(1, np.float32), threshold=np.array(0.5, np.float32), reset="value")
 
 
 class _Chain:
@@ -187,5 +208,5 @@ def _asking(reader: str) -> TargetCheck:
     return ask
 
 
-READER_TARGETS: Mapping[str, TargetCheck] = {f"nir-{name}": _asking(name) for name in READERS}
+READER_TARGETS: Mapping[str, TargetCheck] = {name: _asking(name) for name in READERS}
 """The readers as targets of `stl_deploy.graph.check.check`; each names the first node that it cannot hold."""

@@ -1,4 +1,4 @@
-"""Run the conformance matrix: ``python -m tests.conformance [--frameworks NAME ...] [--record]``.
+"""Run the conformance matrix: ``python -m tests.conformance [--frameworks NAME ...] [--nets NAME ...] [--record]``.
 
 Each framework gets a virtual environment of its own (pinned in requirements/), writes and runs networks, and reads and
 runs ours; spikes are compared one by one. Writes docs/conformance.json and docs/conformance.md, and with ``--record``
@@ -15,6 +15,7 @@ from pathlib import Path
 from tests.conformance.cases import ROWS
 from tests.conformance.environments import environment
 from tests.conformance.golden import record
+from tests.conformance.nets import NETS
 from tests.conformance.report import merged, write
 from tests.conformance.runs import run_rows
 
@@ -22,10 +23,11 @@ ROOT = Path(__file__).parents[2]
 
 
 def main() -> int:
-    """Run the rows asked for; rows of other frameworks keep their committed results."""
+    """Run the rows asked for; the others keep their committed results."""
     frameworks = list(dict.fromkeys(row.framework for row in ROWS))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frameworks", nargs="+", choices=frameworks, default=frameworks)
+    parser.add_argument("--nets", nargs="+", choices=list(NETS), default=list(NETS))
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "stl-deploy" / "conformance")
     parser.add_argument("--docs", type=Path, default=ROOT / "docs")
     parser.add_argument("--record", action="store_true", help="write the golden files of the daily tests")
@@ -34,7 +36,8 @@ def main() -> int:
     for framework in options.frameworks:
         python = environment(framework, options.cache)
         with tempfile.TemporaryDirectory() as folder:
-            found = run_rows([row for row in ROWS if row.framework == framework], python, Path(folder))
+            rows = [row for row in ROWS if row.framework == framework and row.net in options.nets]
+            found = run_rows(rows, python, Path(folder))
             results += found
             if options.record:
                 record(found, Path(folder))

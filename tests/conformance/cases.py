@@ -38,7 +38,7 @@ _READ: list[tuple[str, str, dict[str, str], tuple[str, ...]]] = [
     ("spyx", "spyx", {}, tuple(net for net in NETS if net != "mlp-cuba")),
     ("spyx", "spyx_cuba", {}, ("mlp-cuba",)),
 ]
-_WRITTEN = ("mlp", "mlp-if", "mlp-various", "conv", "conv-avg", "conv-sum", "conv-if", "conv-sum-if")
+_WRITTEN = tuple(net for net in NETS if net not in ("mlp-cuba", "recurrent", "recurrent-cuba"))
 _READERS: dict[str, dict[str, str]] = {
     "snntorch": {},
     "norse": {"dt": str(2.0**-10)},

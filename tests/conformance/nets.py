@@ -130,9 +130,11 @@ NETS = {
     "mlp-cuba": lambda seed, ties: mlp(seed, ties, "cuba"),
     "conv": conv_only,
     "conv-avg": lambda seed, ties: conv(seed, ties, "avg"),
+    "conv-max": lambda seed, ties: conv(seed, ties, "max"),
     "conv-sum": lambda seed, ties: conv(seed, ties, "sum"),
     "conv-if": lambda seed, ties: conv(seed, ties, "avg", "if"),
     "conv-sum-if": lambda seed, ties: conv(seed, ties, "sum", "if"),
+    "conv-max-if": lambda seed, ties: conv(seed, ties, "max", "if"),
     "recurrent": recurrent,
     "recurrent-cuba": lambda seed, ties: recurrent(seed, ties, "cuba"),
 }
@@ -143,6 +145,8 @@ def canonical(net: Net) -> nir.NIRGraph:
     nodes: dict[str, nir.NIRNode] = {"input": nir.Input(np.array(net.shape))}
     for index, layer in enumerate(resolved(net.layers, net.arrays)):
         nodes[f"n{index}"] = _node(layer)
+        if layer["op"] == "maxpool":
+            nodes[f"n{index}-max"] = nir.Threshold(np.array(0.5, np.float32))
     nodes["output"] = nir.Output(np.array(net.layers[-1]["shape"]))
     return nir.NIRGraph(nodes, list(pairwise(nodes)), type_check=False)
 
@@ -160,8 +164,8 @@ def _node(layer: dict[str, Any]) -> nir.NIRNode:
         case "conv":
             stride, padding = (layer["stride"],) * 2, (layer["padding"],) * 2
             return nir.Conv2d(None, layer["weight"], stride, padding, 1, 1, layer["bias"])
-        case "sumpool" | "avgpool" as pool:
-            kind = nir.SumPool2d if pool == "sumpool" else nir.AvgPool2d
+        case "sumpool" | "avgpool" | "maxpool" as pool:
+            kind = nir.AvgPool2d if pool == "avgpool" else nir.SumPool2d
             return kind(np.array([layer["kernel"]] * 2), np.array([layer["kernel"]] * 2), np.array([0, 0]))
         case "flatten":
             return nir.Flatten({"input": None}, 0, -1)

@@ -25,7 +25,7 @@ _COLUMNS = ("framework", "dialect", "net", "options", "outputs compared", "spike
 
 
 def merged(docs: Path, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The new results and, for frameworks that were not run, the ones written before, in the order of the rows."""
+    """The new results and, for rows that were not run, the ones written before, in the order of the rows."""
     path = docs / "conformance.json"
     old = json.loads(path.read_text())["rows"] if path.is_file() else []
     found = {_key(row): row for row in [*old, *results]}
