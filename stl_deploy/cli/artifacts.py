@@ -39,7 +39,10 @@ def export(
     dialect: DialectOption = None,
     thresholds: Annotated[
         NetxThresholds,
-        typer.Option(help="netx: folded (one per population), per-layer, or per-neuron (simulation only)."),
+        typer.Option(
+            help="netx: folded (one per population), per-layer, or per-neuron (simulation only); where thresholds "
+            "differ between pixels: unrolled (dense, exact) or projected (to channels). A table shows what each costs."
+        ),
     ] = "folded",
     form: Annotated[
         OnnxForm, typer.Option(help="onnx: sequence (all steps in one call) or step (streaming).")
@@ -85,17 +88,44 @@ def show(
 
 
 def check(
-    source: SourceArg,
-    target: Annotated[list[str] | None, typer.Option("--target", help="nir, onnx or netx; may be repeated.")] = None,
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="A run folder, a .nir file, or a folder of .nir files.")
+    ],
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target",
+            help="nir, onnx, netx (the default), loihi1 or loihi2 (is there room?), or a reader: snntorch, norse, "
+            "spikingjelly, sinabs; may be repeated.",
+        ),
+    ] = None,
+    input_file: Annotated[
+        Path | None,
+        typer.Option("--input", "-i", metavar="X.npz", help="Measure on x which dialect options change the result."),
+    ] = None,
     dialect: DialectOption = None,
     json: Json = False,
 ) -> None:
     """Per node: faithful, approximate or unsupported, with the reason and the remedy."""
-    from stl_deploy.pipeline.checking import check as check_source
+    from stl_deploy.pipeline import checking
 
-    report = check_source(source, targets=target, dialect=dialect, say=console())
+    if checking.nir_files(source):
+        if input_file is not None:
+            raise InputError("--input measures one network; give a run folder or one .nir file")
+        folder = checking.check_folder(source, targets=target, dialect=dialect, say=console())
+        if json:
+            emit_json(folder.as_dict())
+        if not folder.ok:
+            bad = sum(not report.ok for report in folder.reports.values())
+            raise CheckFailed(f"{source}: {bad} of {len(folder.reports)} files have errors")
+        return
+    report = checking.check(source, targets=target, dialect=dialect, say=console())
+    found = report.as_dict()
+    if input_file is not None and report.runs:
+        effects = checking.measure(source, input_file, dialect=dialect, say=console())
+        found["effects"] = [effect.as_dict() for effect in effects]
     if json:
-        emit_json(report.as_dict())
+        emit_json(found)
     if not report.ok:
         errors = sum(finding.severity == "error" for finding in report.findings)
         raise CheckFailed(f"{source}: {errors} error{'s' * (errors != 1)} found")
@@ -129,9 +159,7 @@ def simulate(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="Y.npz", help="Where the outputs go.")],
     record: Annotated[bool, typer.Option("--record", help="Also every spiking node's spikes.")] = False,
     dialect: DialectOption = None,
-    thresholds: Annotated[
-        NetxThresholds, typer.Option(help="loihi and lava: folded, per-layer or per-neuron.")
-    ] = "folded",
+    thresholds: Annotated[NetxThresholds, typer.Option(help="loihi and lava: as export's.")] = "folded",
     deadline: Annotated[float, typer.Option(help="lava: seconds before the run is stopped.")] = 600.0,
     json: Json = False,
 ) -> None:

@@ -56,6 +56,11 @@ class Report:
         """Whether the graph is sound and every target asked for can hold it."""
         return not any(finding.severity == "error" for finding in self.findings)
 
+    @property
+    def runs(self) -> bool:
+        """Whether the graph itself is sound, whatever its targets say."""
+        return not any(finding.severity == "error" and finding.target is None for finding in self.findings)
+
     def as_dict(self) -> dict[str, Any]:
         """JSON twin."""
         return {

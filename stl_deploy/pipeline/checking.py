@@ -1,22 +1,45 @@
-"""The verb check."""
+"""The verb check: one network, a folder of files, and what a dialect's open options would change."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from stl_deploy.console import Console
 from stl_deploy.errors import InputError
+from stl_deploy.files import read_input
+from stl_deploy.graph.ambiguity import Effect, effects
 from stl_deploy.graph.check import TARGETS, TargetCheck, check_file
 from stl_deploy.graph.dialect import load_dialect
-from stl_deploy.graph.findings import Report
+from stl_deploy.graph.findings import Finding, Report
+from stl_deploy.graph.nirfile import read_nir
+from stl_deploy.graph.restate import READER_TARGETS
 from stl_deploy.pipeline.chip_check import CHIP_TARGETS, check_netx
 from stl_deploy.pipeline.source import open_source
 
 DEFAULT_TARGETS: Mapping[str, TargetCheck] = {**TARGETS, "netx": check_netx}
 """Asked where none is named."""
 
-ALL_TARGETS: Mapping[str, TargetCheck] = {**DEFAULT_TARGETS, **CHIP_TARGETS}
+ALL_TARGETS: Mapping[str, TargetCheck] = {**DEFAULT_TARGETS, **CHIP_TARGETS, **READER_TARGETS}
+"""Those, the chips, and the frameworks that `export --to nir --for` restates a graph for."""
+
+
+@dataclass(frozen=True)
+class FolderCheck:
+    """The reports of a folder's .nir files, by file name."""
+
+    reports: Mapping[str, Report]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every file is sound and every target asked for can hold it."""
+        return all(report.ok for report in self.reports.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON twin."""
+        return {"ok": self.ok, "files": {name: report.as_dict() for name, report in self.reports.items()}}
 
 
 def check(
@@ -26,15 +49,90 @@ def check(
 
     Raises InputError for a bad call.
     """
-    say = say or Console(quiet=True)
-    for name in targets or ():
-        if name not in ALL_TARGETS:
-            raise InputError(f"no target '{name}'; accepted: {', '.join(ALL_TARGETS)}")
-    asked = {name: ask for name, ask in ALL_TARGETS.items() if name in (targets or DEFAULT_TARGETS)}
+    say, asked = say or Console(quiet=True), _asked(targets)
     opened = open_source(source)
     report = check_file(opened.file, load_dialect(dialect) if dialect is not None else None, asked)
     show(report, say)
     return report
+
+
+def check_folder(
+    folder: Path, *, targets: Sequence[str] | None = None, dialect: str | None = None, say: Console | None = None
+) -> FolderCheck:
+    """Check every .nir file of a folder; one table for all. Raises InputError for a bad call or if there is none."""
+    say, asked = say or Console(quiet=True), _asked(targets)
+    chosen = load_dialect(dialect) if dialect is not None else None
+    files = nir_files(folder)
+    if not files:
+        raise InputError(f"{folder}: no .nir file in it")
+    found = FolderCheck({file.name: check_file(file, chosen, asked) for file in files})
+    rows = [
+        [name, *report.targets.values(), str(len(_errors(report))), _first(report)]
+        for name, report in found.reports.items()
+    ]
+    say.table(["file", *asked, "errors", "first finding"], rows)
+    return found
+
+
+def nir_files(source: Path) -> list[Path]:
+    """The .nir files of a folder that is no run folder, in order of name."""
+    if not source.is_dir() or (source / "net.nir").is_file():
+        return []
+    return sorted(file for file in source.glob("*.nir") if file.is_file())
+
+
+def measure(
+    source: Path, input_file: Path, *, dialect: str | None = None, say: Console | None = None
+) -> tuple[Effect, ...]:
+    """Run the network under every other choice of its dialect's options and count the outputs that change.
+
+    Raises InputError or GraphError if it cannot be run as it is assumed to be meant.
+    """
+    say = say or Console(quiet=True)
+    x, _ = read_input(input_file)
+    graph = read_nir(open_source(source).file)
+    found = effects(graph, x, load_dialect(dialect) if dialect is not None else None)
+    rows = [
+        [effect.option, str(effect.assumed), str(effect.instead), _share(effect)]
+        for effect in found
+        if effect.differ != 0
+    ]
+    say.say(f"what other choices in the dialect would change, on {x.shape[1]} samples of {input_file}:")
+    if rows:
+        say.table(["option", "assumed", "instead", "outputs that change"], rows)
+    unchanged = dict.fromkeys(effect.option for effect in found if effect.differ == 0)
+    some = {effect.option for effect in found if effect.differ != 0}
+    nothing = [option for option in unchanged if option not in some]
+    if nothing:
+        say.say(f"nothing changes with: {', '.join(nothing)}")
+    return found
+
+
+def _asked(targets: Sequence[str] | None) -> dict[str, TargetCheck]:
+    for name in targets or ():
+        if name not in ALL_TARGETS:
+            raise InputError(f"no target '{name}'; accepted: {', '.join(ALL_TARGETS)}")
+    return {name: ask for name, ask in ALL_TARGETS.items() if name in (targets or DEFAULT_TARGETS)}
+
+
+def _errors(report: Report) -> list[Finding]:
+    return [finding for finding in report.findings if finding.severity == "error"]
+
+
+def _first(report: Report) -> str:
+    """The gravest finding in a few words: an error before a warning before a remark."""
+    for severity in ("error", "warning", "info"):
+        for finding in report.findings:
+            if finding.severity == severity:
+                where = "" if finding.node is None else f" at '{finding.node}'"
+                return f"{severity}: {finding.slug}{where}"
+    return ""
+
+
+def _share(effect: Effect) -> str:
+    if effect.differ is None:
+        return f"cannot be run: {effect.reason}"
+    return f"{effect.differ:,} of {effect.compared:,}"
 
 
 def show(report: Report, say: Console) -> None:

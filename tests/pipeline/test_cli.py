@@ -202,7 +202,7 @@ def test_check_measures_what_the_dialect_leaves_open(cli: Any, tmp_path: Path) -
     nodes = {"input": nir.Input(np.array([1])), "if": nir.IF(1e4 * ones, ones, 0 * ones), "output": nir.Output([1])}
     nir.write(tmp_path / "net.nir", nir.NIRGraph(nodes, [("input", "if"), ("if", "output")], type_check=False))
     np.savez(tmp_path / "x.npz", x=np.array([1, 0], np.float32).reshape(2, 1, 1))
-    found = cli("check", tmp_path / "net.nir", "--input", tmp_path / "x.npz", "--json")
+    found = cli("check", tmp_path / "net.nir", "--target", "nir", "--input", tmp_path / "x.npz", "--json")
     assert found.code == 0
     differ = {(e["option"], e["instead"]): e["differ"] for e in found.json["effects"]}
     assert differ[("compare", "ge")] == 1  # the potential is 1 and so is the threshold
