@@ -63,5 +63,6 @@ def by_node(model: LoihiModel, run: IntegerRun) -> LoihiRun:
     y: Floats = run.y.reshape(steps * samples, *run.y.shape[2:]).astype(np.float32)
     for node in model.host:
         y = apply(node, y)
-    spikes = {node: run.spikes[key] for node, key in model.keys.items() if key in run.spikes}
+    shapes = {node: model.shapes.get(node, run.spikes[key].shape[2:]) for node, key in model.keys.items() if run.spikes}
+    spikes = {node: run.spikes[model.keys[node]].reshape(steps, samples, *shape) for node, shape in shapes.items()}
     return LoihiRun(y.reshape(steps, samples, *y.shape[1:]), spikes)

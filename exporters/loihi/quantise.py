@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -21,12 +21,15 @@ from stl_deploy.exporters.loihi.net import (
     SpikingLayer,
     layer_key,
 )
+from stl_deploy.exporters.loihi.pixels import project_thresholds, unroll
 from stl_deploy.exporters.loihi.ranges import LayerRange
 from stl_deploy.exporters.loihi.scales import Candidate, Doubles, ThresholdForm, candidates, no_candidate, real_layer
 from stl_deploy.exporters.loihi.simulate import Spikes, run_layer
 from stl_deploy.exporters.loihi.structure import FlattenStage, PoolStage, SynapseStage, structure
-from stl_deploy.graph.program import Floats, Node, Program
+from stl_deploy.graph.program import Floats, Node, Program, Shape
 from stl_deploy.graph.run import run
+
+_FOLDABLE: Mapping[str, Callable[[Program], Program]] = {"projected": project_thresholds, "unrolled": unroll}
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class LoihiModel:
     keys: the layer ``layer<i>`` of each spiking NIR node, in order. host: the readout after the last spikes,
     which the host computes in float32. Real input x is ``x·input_scale`` in whole numbers. scales: by NIR node, what
     each row's weights, bias and threshold were multiplied by before rounding. ranges: of u and v, layer by layer.
+    shapes: of the spiking NIR nodes, where the layers may be flat.
     """
 
     net: IntegerNet
@@ -64,6 +68,7 @@ class LoihiModel:
     fits: tuple[LayerFit, ...]
     scales: Mapping[str, Doubles] = field(default_factory=dict)
     ranges: tuple[LayerRange, ...] = ()
+    shapes: Mapping[str, Shape] = field(default_factory=dict)
 
 
 def quantise(
@@ -77,9 +82,10 @@ def quantise(
     """
     if thresholds not in get_args(ThresholdForm):
         raise InputError(f"thresholds '{thresholds}'; accepted: {', '.join(get_args(ThresholdForm))}")
-    parts = structure(program)
+    shapes = {node.name: node.shape for node in program.spiking}
     x: NDArray[Any] = to_integers(calibration, input_scale)
     reference = run(program, calibration, record=[node.name for node in program.spiking]).recorded
+    parts = structure(_FOLDABLE[thresholds](program) if thresholds in _FOLDABLE else program)
     layers: list[Layer] = [InputLayer(shape=parts.input.shape)]
     fits: list[LayerFit] = []
     scales: dict[str, Doubles] = {}
@@ -90,6 +96,7 @@ def quantise(
             x = x.reshape(*x.shape[:2], -1)
             continue
         wanted = reference[stage.neuron.name]
+        wanted = wanted.reshape(*wanted.shape[:2], *stage.neuron.shape)
         if isinstance(stage, PoolStage):
             layer: SpikingLayer = max_pool_layer(stage)
         else:
@@ -101,7 +108,9 @@ def quantise(
         layers.append(layer)
         scale = 1.0
     keys = {fit.node: fit.key for fit in fits}
-    return LoihiModel(IntegerNet(tuple(layers)), keys, parts.host, input_scale, thresholds, tuple(fits), scales)
+    return LoihiModel(
+        IntegerNet(tuple(layers)), keys, parts.host, input_scale, thresholds, tuple(fits), scales, shapes=shapes
+    )
 
 
 def to_integers(x: NDArray[Any], input_scale: float) -> NDArray[np.int32]:

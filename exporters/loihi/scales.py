@@ -34,7 +34,8 @@ from stl_deploy.exporters.loihi.net import (
 from stl_deploy.exporters.loihi.structure import SynapseStage, refuse
 from stl_deploy.graph.program import Linear, Neuron, Node
 
-ThresholdForm = Literal["folded", "per-neuron", "per-layer"]
+ThresholdForm = Literal["folded", "per-neuron", "per-layer", "projected", "unrolled"]
+"""The last two are folded, after `stl_deploy.exporters.loihi.pixels` has made the thresholds foldable."""
 
 Doubles = NDArray[np.float64]
 
@@ -143,8 +144,8 @@ def _one_threshold(real: RealLayer, form: ThresholdForm) -> Doubles:
             real.stage.neuron,
             "per-pixel-threshold",
             "its thresholds differ between the pixels of a channel, which shared kernels cannot absorb",
-            "train with per-channel thresholds, or export with thresholds per-neuron (Lava's CPU simulation only) "
-            "or per-layer",
+            "train with per-channel thresholds, or export with thresholds unrolled (dense layers, exact), "
+            "projected (to channels), per-layer, or per-neuron (Lava's CPU simulation only)",
         )
     return real.theta_rows
 

@@ -9,7 +9,7 @@ import typer
 
 Target = Literal["nir", "onnx", "netx"]
 Backend = Literal["reference", "onnx", "loihi", "lava"]
-NetxThresholds = Literal["folded", "per-layer", "per-neuron"]
+NetxThresholds = Literal["folded", "per-layer", "per-neuron", "projected", "unrolled"]
 FoldThresholds = Literal["keep", "weights"]
 OnnxForm = Literal["sequence", "step"]
 Precision = Literal["float32", "exact", "int8"]

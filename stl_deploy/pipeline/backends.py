@@ -94,12 +94,13 @@ def model_of_file(path: Path, program: Program) -> LoihiModel:
     Raises InputError if the file is not made from this graph, UnsupportedError if the graph has no Loihi form.
     """
     net, names = read_netx(path), spiking(program)
+    shapes = {node.name: node.shape for node in program.spiking}
     keys = {layer.node: key for key, layer in net.spiking if layer.node is not None}
     if tuple(keys) != names:
         raise InputError(
             f"{path}: holds layers {', '.join(keys) or 'without names'}; the graph spikes in {', '.join(names)}"
         )
-    return LoihiModel(net, keys, structure(program).host, input_scale(program), "folded", ())
+    return LoihiModel(net, keys, structure(program).host, input_scale(program), "folded", (), shapes=shapes)
 
 
 def run_net(path: Path, x: NDArray[Any], backend: str, options: Options) -> IntegerRun:

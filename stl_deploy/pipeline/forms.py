@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from stl_deploy.console import Console
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.loihi.export import simulate_loihi
+from stl_deploy.exporters.loihi.pixels import per_pixel
 from stl_deploy.exporters.loihi.quantise import quantise
 from stl_deploy.exporters.loihi.scales import ThresholdForm
 from stl_deploy.exporters.verify import accuracy
@@ -24,7 +25,7 @@ HOLDS = {
     "per-layer": "netx's documented contract: one threshold per population",
     "per-neuron": "Lava's CPU simulation only (undocumented arrays)",
     "projected": "netx's documented contract: one threshold per population",
-    "unrolled": "netx's documented contract, as a dense layer",
+    "unrolled": "netx's documented contract, convolutions as dense layers",
 }
 
 
@@ -51,10 +52,13 @@ def compare_forms(
     labels: NDArray[Any] | None,
     forms: Sequence[ThresholdForm] = get_args(ThresholdForm),
 ) -> list[FormRow]:
-    """The graph itself, then post-training quantisation in each form, all on ``x`` ``[T, B, *shape]``."""
+    """The graph, then post-training quantisation in each form that makes a difference, on ``x`` ``[T, B, *shape]``."""
     reference = run(program, x, record=spiking(program), chunk=CHUNK)
     rows = [FormRow("graph", "as folded", accuracy(program, reference, labels), holds="float32")]
+    pixels = per_pixel(program)
     for form in forms:
+        if form in ("projected", "unrolled") and not pixels:
+            continue
         rows.append(_row(program, form, calibration, x, labels, reference.recorded))
     return rows
 
