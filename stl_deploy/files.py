@@ -26,21 +26,42 @@ MAX_ARRAY_BYTES = 8 * 2**30
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; it takes the name only if the block ends well.
 
-    Raises InputError if the folder cannot be written.
+    Raises InputError if ``path`` is a folder or a device, or cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    make_place(path)
+    with _said(path):
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        with _said(path):
+            yield temporary
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_place(path: Path) -> None:
+    """Make the folder of a file to be written; raises InputError if ``path`` is a folder or a device."""
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: {'a folder' if path.is_dir() else 'no plain file'}; name a file to write")
+    make_folder(path.parent)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, if they are not there; raises InputError where none can be."""
+    with _said(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def _said(path: Path) -> Iterator[None]:
+    """The operating system's refusal to write, as a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def _umask() -> int:

@@ -26,7 +26,7 @@ from stl_deploy.config_io import load_config, save_config
 from stl_deploy.data import Dataset, Split, encode, load_dataset
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.evaluate import Evaluation, classification_loss, evaluate
-from stl_deploy.files import write_text
+from stl_deploy.files import make_folder, write_text
 from stl_deploy.network import INPUT, Network, threshold_parameters
 from stl_deploy.regularise import Regulariser
 
@@ -111,6 +111,7 @@ def _open_run(run_dir: Path, config: RunConfig, state: State, resume: bool) -> N
         if not kept.is_file():
             raise InputError(f"{run_dir}: nothing to resume there; a folder in which 'train' began is accepted")
         checkpoint.check_same_run(kept, load_config(kept).model_dump(mode="json"), config)
+    make_folder(run_dir)
     for stale in (model_file.FILE, *(() if resume else (checkpoint.FILE, METRICS_FILE))):
         (run_dir / stale).unlink(missing_ok=True)
     save_config(config, kept)

@@ -12,7 +12,7 @@ from stl_deploy.errors import InputError
 from stl_deploy.exporters.loihi.scales import ThresholdForm
 from stl_deploy.exporters.onnx.export import export_onnx
 from stl_deploy.exporters.onnx.interface import Form, Precision
-from stl_deploy.files import sha256
+from stl_deploy.files import make_place, sha256
 from stl_deploy.graph.dialect import load_dialect
 from stl_deploy.graph.lower import METADATA_KEY, metadata_dialect, own_metadata
 from stl_deploy.graph.nirfile import read_nir, write_nir
@@ -65,7 +65,7 @@ def export(
     opened = open_source(source)
     program = open_program(opened, options.dialect)
     x, what = program_input(opened, program, options.input_file)
-    output.parent.mkdir(parents=True, exist_ok=True)
+    make_place(output)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".stl-deploy-") as folder:
         path = Path(folder) / output.name
         facts = _write(opened, program, to, path, options, x, say)

@@ -21,7 +21,7 @@ from stl_deploy.exporters.loihi.pixels import project_thresholds
 from stl_deploy.exporters.loihi.quantise import LoihiModel
 from stl_deploy.exporters.loihi.quantise import quantise as round_off
 from stl_deploy.exporters.verify import accuracy
-from stl_deploy.files import write_json, write_npz
+from stl_deploy.files import make_folder, write_json, write_npz
 from stl_deploy.fine_tune import fine_tune
 from stl_deploy.graph.run import Result
 from stl_deploy.network import Network
@@ -63,7 +63,7 @@ def quantise(
         raise InputError(f"{output}: the run to start from; name another folder")
     if options.epochs < 0:
         raise InputError(f"epochs is {options.epochs}; 0 (rounding only) or more is accepted")
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     say.step("Folding, and post-training quantisation in each threshold form")
     folded = fold_run(run_dir, output / "net.nir")
     test = encode_split(folded.config, folded.data.test, options.samples)

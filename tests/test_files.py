@@ -1,0 +1,59 @@
+"""Writing: whole or not at all, and one sentence where nothing can be written."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from stl_deploy.errors import InputError
+from stl_deploy.files import whole_file, write_text
+from stl_deploy.pipeline.configs import configure
+from stl_deploy.train import train
+
+
+def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a b ü" / "file.txt"
+    write_text(path, "old")
+
+    def write_half() -> None:
+        with whole_file(path) as temporary:
+            temporary.write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_half()
+    assert [file.name for file in path.parent.iterdir()] == ["file.txt"]
+    assert path.read_text() == "old"
+
+
+def test_folders_and_devices_are_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path, found in ((tmp_path, "a folder"), (pipe, "no plain file")):
+        with pytest.raises(InputError, match=f"{found}; name a file to write"):
+            write_text(path, "text")
+    assert pipe.is_fifo()
+
+
+def test_a_file_where_a_folder_should_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match=r"cannot write .*file"):
+        write_text(tmp_path / "file" / "inner.txt", "text")
+
+
+def test_a_full_disk_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"cannot write .*x: No space left"), whole_file(tmp_path / "x"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert not list(tmp_path.iterdir())
+
+
+def test_training_into_a_file_is_refused_before_it_begins(tmp_path: Path) -> None:
+    config = configure("digits", ("train.epochs=1",))
+    path = tmp_path / "file"
+    path.write_text("mine")
+    with pytest.raises(InputError, match=r"cannot write .*file"):
+        train(config, path)
+    assert path.read_text() == "mine"
