@@ -27,7 +27,27 @@ def render_report(data: ReportData) -> str:
     """
     report = report_json(data)
     drawn = {name: None if svg is None else Markup(svg) for name, svg in plots(report).items()}
-    return _template().render(report=report, plots=drawn, energy=report["energy"], first=_first_screen(report))
+    sections = _sections(report, drawn)
+    first = _first_screen(report)
+    return _template().render(report=report, plots=drawn, energy=report["energy"], first=first, sections=sections)
+
+
+def _sections(report: Mapping[str, Any], drawn: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
+    """Id, name, and whether there is anything to show, in the page's order."""
+    energy = report["energy"] is not None
+    return [
+        ("accuracy", "Accuracy", bool(report["accuracy"])),
+        ("learning", "Learning", drawn["curves"] is not None),
+        ("thresholds", "Thresholds", drawn["thresholds"] is not None),
+        ("raster", "Spikes", drawn["raster"] is not None),
+        ("parity", "Parity", bool(report["parity"])),
+        ("energy", "Energy", energy),
+        ("models", "Models", energy),
+        ("conventions", "Conventions", energy),
+        ("break-even", "Break-even", energy),
+        ("validation", "Against measurements", bool(report["validation"])),
+        ("sources", "Assumptions and sources", True),
+    ]
 
 
 def _first_screen(report: Mapping[str, Any]) -> dict[str, Any]:

@@ -46,7 +46,9 @@ def energy(
     ] = False,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="DIR", help="Write energy.json and layers.csv (or tradeoff.*) there."),
+        typer.Option(
+            "-o", "--output", metavar="DIR", help="Write energy.html, .json and layers.csv (or tradeoff.*) there."
+        ),
     ] = None,
     json: Json = False,
 ) -> None:

@@ -24,7 +24,7 @@ from stl_deploy.files import read_input, write_json, write_text
 from stl_deploy.graph.program import Program
 from stl_deploy.pipeline.source import TEST_INPUT, Source, open_program, open_source
 
-FILE, CSV = "energy.json", "layers.csv"
+FILE, CSV, HTML = "energy.json", "layers.csv", "energy.html"
 
 
 def energy(
@@ -40,7 +40,8 @@ def energy(
     output: Path | None = None,
     say: Console | None = None,
 ) -> EnergyReport:
-    """Count a network's activity on an input npz and price it; with ``output`` write energy.json in that folder.
+    """Count a network's activity on an input npz and price it; with ``output`` write energy.html, energy.json and
+    layers.csv in that folder.
 
     input_file: None takes a run folder's own test images. ann: the run folder of an ANN of the same topology.
     measure: also read this machine's energy counters while ONNX Runtime runs the network. processes: to count in.
@@ -67,7 +68,8 @@ def energy(
     if output is not None:
         write_json(output / FILE, report.as_dict())
         write_text(output / CSV, layers_csv(report.as_dict()))
-        say.say(f"written: {output / FILE} and {output / CSV}")
+        write_text(output / HTML, _page(report))
+        say.say(f"written: {output / HTML} (opens offline), {output / FILE} and {output / CSV}")
     return report
 
 
@@ -87,6 +89,13 @@ def _twin(program: Program, ann: Path, x: NDArray[Any], labels: NDArray[np.int64
     from stl_deploy.pipeline.ann import measure_twin  # torch
 
     return measure_twin(program, ann, x, labels)
+
+
+def _page(report: EnergyReport) -> str:
+    from stl_deploy.energy.report import ReportData, render_report  # matplotlib
+
+    checks = [check.as_dict() for check in check_all()]
+    return render_report(ReportData(f"Energy of {report.source}", energy=report.as_dict(), validation=checks))
 
 
 def input_of(source: Source, given: Path | None) -> Path:

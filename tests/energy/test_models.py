@@ -144,6 +144,8 @@ def test_the_range_is_over_every_model_and_list() -> None:
     ratios = [end for model in data["models"] for end in model["ratio_ann_over_snn"]]
     assert data["model_range"]["ratio_ann_over_snn"] == [min(ratios), max(ratios)]
     assert data["model_range"]["models"] == len(data["models"]) == 15
+    joules = [end for model in data["models"] for end in model["snn_J"]]
+    assert data["model_range"]["snn_J"] == [min(joules), max(joules)]
     lowest = min(data["models"], key=lambda model: model["ratio_ann_over_snn"][0])
     assert data["model_range"]["lowest"] == f"{lowest['name']} ({lowest['price']})"
 

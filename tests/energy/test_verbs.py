@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from stl_deploy.cli.main import main as command_line
+from tests.energy.test_report import Page
 
 
 def main(arguments: list[str]) -> object:
@@ -44,6 +45,10 @@ def test_one_command_gives_counts_models_and_files(tmp_path: Path, capsys: pytes
     data = json.loads(shown.out)
     assert data == json.loads((tmp_path / "out" / "energy.json").read_text())
     assert (tmp_path / "out" / "layers.csv").read_text().startswith("layer,in_nonzero,")
+    page = (tmp_path / "out" / "energy.html").read_text()
+    Page(page)
+    assert f'data-value="{data["totals"]["synops"]}"' in page
+    assert "Loihi 1 keyword spotter" in page
     assert data["layers"]["fc"]["synops"] == 2 * int(spikes().sum())
     assert set(data["per_class"]) == {"0", "1"}
     for text in ("memory included, 15 models", "what dominates", "unmeasured", "spikes per synapse", "static power"):
