@@ -1,4 +1,4 @@
-"""Untrusted HDF5: the layers of a netx file, read key by key with every size and link checked first."""
+"""Untrusted HDF5: the layers of a netx file, read key by key. `open_hdf5` has looked at every link and size before."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ import numpy as np
 
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.loihi.net import Ints
-
-MAX_VALUES = 2**28
-"""The most numbers one dataset may declare (1 GiB as int32)."""
+from stl_deploy.graph._hdf5 import open_hdf5
 
 MAX_LAYERS = 1000
 
@@ -30,7 +28,7 @@ class Record:
         return InputError(f"{self.path}: {self.name}/{key}: {problem}")
 
     def has(self, key: str) -> bool:
-        """Whether the key is there, as a real member of this file."""
+        """Whether the key is there."""
         return _member(self._group, key) is not None
 
     def text(self, key: str) -> str:
@@ -47,12 +45,7 @@ class Record:
         dataset = self._dataset(key)
         if dataset.dtype.kind not in "iuf" or dataset.dtype.itemsize > 8:
             raise self.error(key, f"holds {dataset.dtype}; whole numbers are accepted")
-        if dataset.size > MAX_VALUES:
-            raise self.error(key, f"declares {dataset.size} numbers; at most {MAX_VALUES} are read")
-        try:
-            values = np.asarray(dataset[()])
-        except (OSError, ValueError) as problem:
-            raise self.error(key, f"cannot be read ({problem})") from None
+        values = np.asarray(dataset[()])
         if dataset.dtype.kind == "f" and not np.array_equal(values, np.trunc(values)):
             raise self.error(key, "holds fractions, which netx would cut off; round to whole numbers first")
         if values.size and (values.max() >= 2**31 or values.min() < -(2**31)):
@@ -74,20 +67,15 @@ class Record:
     def _dataset(self, key: str) -> Any:
         found = _member(self._group, key)
         if found is None:
-            raise self.error(key, "missing (or a link to elsewhere); netx needs it")
+            raise self.error(key, "missing; netx needs it")
         if not isinstance(found, h5py.Dataset) or found.shape is None:
             raise self.error(key, "is not an array of numbers or a text")
-        if found.external or found.is_virtual:
-            raise self.error(key, "keeps its data in another file; only self-contained files are read")
         return found
 
 
 def _member(group: Any, key: str) -> Any:
-    """Follow hard links only: soft and external links could name any file on the machine."""
     for part in key.split("/"):
         if not isinstance(group, h5py.Group) or part not in group:
-            return None
-        if not isinstance(group.get(part, getlink=True), h5py.HardLink):
             return None
         group = group[part]
     return group
@@ -95,14 +83,9 @@ def _member(group: Any, key: str) -> Any:
 
 @contextmanager
 def open_layers(path: Path) -> Iterator[list[Record]]:
-    """The layers of a netx file in order; raises InputError for a missing, foreign or truncated file."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; expected a netx .net file")
-    try:
-        with h5py.File(path, "r") as file:
-            yield _layers(path, file)
-    except OSError as error:
-        raise InputError(f"{path}: not a netx .net file, or truncated ({error})") from None
+    """The layers of a netx file in order; raises InputError for a missing, foreign, damaged or truncated file."""
+    with open_hdf5(path, "a netx .net file") as (file, _):
+        yield _layers(path, file)
 
 
 def _layers(path: Path, file: Any) -> list[Record]:

@@ -84,7 +84,7 @@ class Scan:
             return None
         where = f"{group.name}/{name}"
         if not isinstance(link, h5py.HardLink):
-            raise self._error(f"{where!a} is a link to elsewhere; NIR files hold their data themselves")
+            raise self._error(f"{where!a} is a link to elsewhere; a file that holds its data itself is accepted")
         found = group[name]
         info = h5py.h5o.get_info(found.id)
         key = (info.fileno, info.addr)
@@ -150,7 +150,7 @@ class Scan:
             raise self._error(f"{name} is of type {data.dtype} {data.shape}; numbers and text are accepted")
         plist = data.id.get_create_plist()
         if plist.get_external_count() or data.is_virtual:
-            raise self._error(f"{name} keeps its data in another file; NIR files hold their data themselves")
+            raise self._error(f"{name} keeps its data in another file; a file that holds its data itself is accepted")
         strange = {plist.get_filter(i)[0] for i in range(plist.get_nfilters())} - _FILTERS
         if strange:
             raise self._error(f"{name} is compressed with filter {min(strange)}; gzip and lzf are accepted")
