@@ -28,6 +28,9 @@ from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.modules import StepNorm1d, StepNorm2d, Sum, SumPool2d, Vote
 from stl_deploy.neuron import LI, LIF
 
+_MOST_NUMBERS = 2**29
+"""Weights, or outputs per sample and step, that one layer may have (2 GiB of float32)."""
+
 
 @dataclass
 class Build:
@@ -143,7 +146,9 @@ def _conv(build: Build, spec: ConvSpec) -> nn.Module:
     sizes = tuple(_windows(size + 2 * spec.padding, spec.kernel, spec.stride) for size in (height, width))
     if min(sizes) < 1:
         raise build.fail(f"kernel {spec.kernel} with padding {spec.padding} does not fit into {_x(build.shape)}")
+    _check_size(build, spec.channels * channels * spec.kernel**2, "weights")
     build.shape = (spec.channels, *sizes)
+    _check_size(build, math.prod(build.shape), "outputs per sample")
     return nn.Conv2d(channels, spec.channels, spec.kernel, spec.stride, spec.padding, bias=spec.bias)
 
 
@@ -151,6 +156,7 @@ def _linear(build: Build, spec: LinearSpec) -> nn.Module:
     if len(build.shape) != 1:
         raise build.fail(f"the input is {_x(build.shape)}; one axis is accepted: put a flatten before it")
     (features,) = build.shape
+    _check_size(build, features * spec.features, "weights")
     build.shape = (spec.features,)
     return nn.Linear(features, spec.features, bias=spec.bias)
 
@@ -220,6 +226,12 @@ def _li(build: Build, spec: LiSpec) -> nn.Module:
         return LI(build.shape, decay=beta, learn_decay=build.neuron.learn_beta)
     except InputError as error:
         raise build.fail(str(error)) from None
+
+
+def _check_size(build: Build, count: int, what: str) -> None:
+    """Refuse what no machine here could hold before it is asked for."""
+    if count > _MOST_NUMBERS:
+        raise build.fail(f"{count:,} {what}; at most {_MOST_NUMBERS:,} are accepted")
 
 
 def _spatial(build: Build) -> tuple[int, int, int]:

@@ -18,7 +18,7 @@ Binning = Literal["count", "time"]
 SurrogateName = Literal["arctan", "sigmoid", "triangular", "rectangular"]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 UnitInterval = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 
@@ -43,13 +43,13 @@ class DatasetConfig(_Section):
 
     name: str
     data_dir: str | None = None
-    T: Count = 4
+    T: Annotated[int, Field(ge=1, le=10_000)] = 4
     encoder: Encoder = "direct"
     binning: Binning = "count"
     downscale: Count = 1
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     @model_validator(mode="after")
     def _leaves_something_to_train_on(self) -> DatasetConfig:
@@ -80,9 +80,9 @@ class ConvSpec(_Section):
 
     kind: Literal["conv"]
     channels: Count
-    kernel: Count = 3
+    kernel: Annotated[int, Field(ge=1, le=1000)] = 3
     stride: Count = 1
-    padding: Annotated[int, Field(ge=0)] = 0
+    padding: Annotated[int, Field(ge=0, le=1000)] = 0
     bias: bool = False
 
 
@@ -205,7 +205,7 @@ class TrainConfig(_Section):
 
     mode: Mode = "stl"
     epochs: Count = 10
-    batch_size: Annotated[int, Field(ge=2)] = 64
+    batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 64
     lr: Positive = 1e-3
     lr_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     weight_decay: NotNegative = 0.0
@@ -216,7 +216,7 @@ class TrainConfig(_Section):
     rate_weight: NotNegative = 1.0
     synop_budget: Positive | None = None
     synop_weight: NotNegative = 1.0
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
 
 

@@ -117,6 +117,14 @@ def test_other_pools(tiny, op):
     ("override", "message"),
     [
         ("network.0.kernel=11", "network.0 (conv): kernel 11 with padding 1 does not fit into 1x8x8"),
+        (
+            "network.0={kind: conv, channels: 1000000, kernel: 900, padding: 900}",
+            "network.0 (conv): 810,000,000,000 weights; at most 536,870,912 are accepted",
+        ),
+        (
+            "network.0={kind: conv, channels: 1000000, kernel: 1, padding: 900}",
+            "network.0 (conv): 3,268,864,000,000 outputs per sample; at most",
+        ),
         ("network.3.kernel=9", "network.3 (pool): kernel 9 does not fit into 4x8x8"),
         ("network.5={kind: dropout}", "network.6 (linear): the input is 4x4x4; one axis is accepted: put a flatten"),
         ("network.6.features=21", "network.8 (vote): the input is 21; 10 classes of 2 neurons need 20"),
