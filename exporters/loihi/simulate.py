@@ -20,7 +20,7 @@ from stl_deploy.exporters.loihi.sums import conv_sums, dense_sums
 
 Spikes = NDArray[np.uint8]
 
-_CHUNK_VALUES = 2**20
+_CHUNK_VALUES = 2**23
 """Samples are run in groups whose widest layer has about this many values over all of time."""
 
 

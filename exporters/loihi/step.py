@@ -22,21 +22,52 @@ STATE_SHIFT = 6
 _TOP = 2**23
 """u and v are 24 bits wide."""
 
+_BLOCK = 2**15
+"""Neurons stepped together through all of time, so that they stay in the cache."""
+
 
 def step_through(neuron: LoihiNeuron, arriving: Ints, bias: Ints | None) -> NDArray[np.uint8]:
     """Spikes ``[T, B, *shape]`` for synaptic input of the same shape, from rest; bias broadcasts to ``shape``."""
     spikes = np.empty(arriving.shape, np.uint8)
-    u = np.zeros(arriving.shape[1:], np.int32)
-    v = np.zeros(arriving.shape[1:], np.int32)
-    shifted_bias = np.int32(0) if bias is None else bias << STATE_SHIFT
+    at_once = max(1, _BLOCK // max(1, int(np.prod(arriving.shape[2:]))))
+    for start in range(0, arriving.shape[1], at_once):
+        part = slice(start, start + at_once)
+        _step_block(neuron, arriving[:, part], bias, spikes[:, part])
+    return spikes
+
+
+def _step_block(neuron: LoihiNeuron, arriving: Ints, bias: Ints | None, spikes: NDArray[np.uint8]) -> None:
+    drive = _currents(neuron, arriving)
+    if bias is not None:
+        drive += bias << STATE_SHIFT
     threshold = neuron.threshold << STATE_SHIFT
-    for now, out in zip(arriving, spikes, strict=True):
-        u = wrap(leak(u, neuron.i_decay) + (now << STATE_SHIFT))
-        v = saturate(leak(v, neuron.v_decay) + u + shifted_bias)
+    bounded = _stays_below(drive, neuron.v_decay)
+    v = np.zeros(arriving.shape[1:], np.int32)
+    for now, out in zip(drive, spikes, strict=True):
+        v = leak(v, neuron.v_decay) + now
+        if not bounded:
+            v = saturate(v)
         fired = fires(v, threshold)
         v = reset(v, fired)
         out[...] = fired
-    return spikes
+
+
+def _currents(neuron: LoihiNeuron, arriving: Ints) -> Ints:
+    """u in every step."""
+    shifted = arriving << STATE_SHIFT
+    if neuron.i_decay == DECAY_ONE:
+        return wrap(shifted)
+    u = np.zeros(arriving.shape[1:], np.int32)
+    for now in shifted:
+        u = wrap(leak(u, neuron.i_decay) + now)
+        now[...] = u
+    return shifted
+
+
+def _stays_below(drive: Ints, decay: int) -> bool:
+    """Whether v cannot reach its limit, whatever fires: the largest drive, summed with its leak."""
+    largest = max(int(drive.max(initial=0)), -int(drive.min(initial=0)))
+    return largest * (DECAY_ONE / decay if decay else drive.shape[0]) < _TOP - 1
 
 
 def leak(state: Ints, decay: int) -> Ints:
@@ -52,8 +83,11 @@ def leak(state: Ints, decay: int) -> Ints:
 
 def toward_zero(product: NDArray[Any], bits: int) -> NDArray[Any]:
     """product / 2^bits, rounded toward zero."""
-    rounded: NDArray[Any] = (product + ((product < 0) * product.dtype.type((1 << bits) - 1))) >> bits
-    return rounded
+    below = product >> (8 * product.itemsize - 1)
+    below &= (1 << bits) - 1
+    below += product
+    below >>= bits
+    return below
 
 
 def wrap(u: Ints) -> Ints:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.loihi.net import ConvLayer, DenseLayer, Ints
 
-_PATCH_BYTES = 32 * 2**20
+_PATCH_BYTES = 4 * 2**20
 """Convolution unfolds as many samples at a time as fit here."""
 
 
@@ -60,7 +60,7 @@ def _whole_log2(top: int, bottom: int) -> int:
 
 def shift_right(total: Ints, bits: int) -> Ints:
     """Division by 2^bits, rounding down."""
-    return total >> bits
+    return total >> bits if bits else total
 
 
 def dense_sums(layer: DenseLayer, x: NDArray[Any]) -> Ints:
@@ -115,11 +115,14 @@ def _conv(layer: ConvLayer, weight: NDArray[Any], x: NDArray[Any]) -> NDArray[An
 
 
 def _group(weight: NDArray[Any], windows: NDArray[Any]) -> NDArray[Any]:
-    """One group: patches ``[N, C, H, W, kh, kw]`` times weights ``[O, C, kh, kw]``."""
-    n, _, height, width = windows.shape[:4]
-    patches = windows.transpose(0, 2, 3, 1, 4, 5).reshape(n * height * width, -1)
-    total = patches @ weight.reshape(weight.shape[0], -1).T
-    return np.ascontiguousarray(total.reshape(n, height, width, -1).transpose(0, 3, 1, 2))
+    """One group: weights ``[O, C, kh, kw]`` times patches ``[N, C, H, W, kh, kw]``."""
+    n, channels, height, width, kernel_h, kernel_w = windows.shape
+    patches = np.empty((n, channels, kernel_h, kernel_w, height, width), weight.dtype)
+    for i in range(kernel_h):
+        for j in range(kernel_w):
+            patches[:, :, i, j] = windows[..., i, j]
+    total: NDArray[Any] = weight.reshape(weight.shape[0], -1) @ patches.reshape(n, -1, height * width)
+    return total.reshape(n, -1, height, width)
 
 
 def _depthwise(layer: ConvLayer, weight: NDArray[Any], windows: NDArray[Any]) -> NDArray[Any]:
@@ -134,9 +137,10 @@ def _depthwise(layer: ConvLayer, weight: NDArray[Any], windows: NDArray[Any]) ->
 
 
 def _matmul(x: NDArray[Any], weight: Ints) -> Ints:
-    kind = _exact_type(_bound(_largest(x), weight))
+    bound = _bound(_largest(x), weight)
+    kind = _exact_type(bound)
     total = x.reshape(-1, x.shape[-1]).astype(kind) @ weight.T.astype(kind)
-    largest = np.abs(total).max(initial=0)
+    largest = np.abs(total).max(initial=0) if bound >= 2**31 else 0
     if largest >= 2**31:
         raise InputError(
             f"a synaptic sum reaches {largest:.0f}, beyond Lava's 32 bits; use smaller input values or weights"

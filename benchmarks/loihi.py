@@ -1,0 +1,124 @@
+"""Our integer model against real Lava, the same network files and input, in one run: python -m benchmarks.loihi
+
+Samples per second. Lava's is marginal: two runs of different length, so that its import and start (4 s) do not count.
+Every spike of the runs is compared as well. Without Lava's side environment only our model is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.exporters.lava import environment
+from stl_deploy.exporters.lava.driver import run_lava
+from stl_deploy.exporters.loihi.net import (
+    ConvLayer,
+    DenseLayer,
+    FlattenLayer,
+    InputLayer,
+    IntegerNet,
+    LoihiNeuron,
+    Shape,
+)
+from stl_deploy.exporters.loihi.netx import write_netx
+from stl_deploy.exporters.loihi.simulate import simulate
+
+STEPS = 16
+RATE = 0.15
+"""Share of inputs that are 1."""
+ROUNDS = 3
+LAVA_SAMPLES = {"mlp": (10, 60), "conv": (2, 12)}
+
+
+def nets() -> dict[str, IntegerNet]:
+    """784-512-512-10, and 28x28 through convolutions of 16 and 32 channels to 10."""
+    rng = np.random.default_rng(0)
+    flat = InputLayer(shape=(784,))
+    image = InputLayer(shape=(1, 28, 28))
+    first, second = _conv(rng, 16, (1, 28, 28)), _conv(rng, 32, (16, 28, 28))
+    return {
+        "mlp": IntegerNet((flat, _dense(rng, 512, 784), _dense(rng, 512, 512), _dense(rng, 10, 512))),
+        "conv": IntegerNet((image, first, second, FlattenLayer(), _dense(rng, 10, 32 * 28 * 28))),
+    }
+
+
+def _dense(rng: np.random.Generator, outputs: int, inputs: int) -> DenseLayer:
+    weight = rng.integers(-100, 110, (outputs, inputs), dtype=np.int32)
+    return DenseLayer(weight=weight, neuron=_neuron(200 * int(np.sqrt(inputs)) // 4))
+
+
+def _conv(rng: np.random.Generator, channels: int, arriving: Shape) -> ConvLayer:
+    weight = rng.integers(-100, 110, (channels, arriving[0], 3, 3), dtype=np.int32)
+    neuron = _neuron(50 * int(np.sqrt(weight[0].size)))
+    return ConvLayer(weight=weight, input_shape=arriving, padding=(1, 1), neuron=neuron)
+
+
+def _neuron(threshold: int) -> LoihiNeuron:
+    return LoihiNeuron(v_decay=2048, threshold=np.array(threshold, np.int32))
+
+
+def measure(name: str, net: IntegerNet, samples: int, lava: bool) -> dict[str, Any]:
+    """Rates of one network, and spikes of Lava that our model did not predict."""
+    rng = np.random.default_rng(1)
+    x = (rng.random((STEPS, samples, *net.input_shape)) < RATE).astype(np.int32)
+    found: dict[str, Any] = {"net": name, "steps": STEPS, "ours": samples / _median(net, x)}
+    if lava:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "net.net"
+            write_netx(net, path)
+            few, many = LAVA_SAMPLES[name]
+            seconds = {count: _lava(net, path, x[:, :count]) for count in (few, many)}
+        found["lava"] = (many - few) / (seconds[many][0] - seconds[few][0])
+        found["ratio"] = found["ours"] / found["lava"]
+        found["spikes_differing"] = sum(differing for _, differing in seconds.values())
+    return found
+
+
+def _median(net: IntegerNet, x: NDArray[Any]) -> float:
+    times = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        simulate(net, x)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def _lava(net: IntegerNet, path: Path, x: NDArray[Any]) -> tuple[float, int]:
+    """Seconds of a run, and spikes that differ from our model's."""
+    start = time.perf_counter()
+    run = run_lava(path, x, deadline=300)
+    seconds = time.perf_counter() - start
+    ours = simulate(net, x, record=True).spikes
+    return seconds, sum(int(np.count_nonzero(run.spikes[key] != spikes)) for key, spikes in ours.items())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print; see the module."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.loihi", description=__doc__)
+    parser.add_argument("--samples", type=int, default=128, help="samples that our model runs")
+    parser.add_argument("--no-lava", action="store_true", help="time our model alone")
+    parser.add_argument("--json", action="store_true", help="data instead of a table")
+    options = parser.parse_args(arguments)
+    lava = not options.no_lava and environment.status().ready
+    rows = [measure(name, net, options.samples, lava) for name, net in nets().items()]
+    if options.json:
+        print(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        beside = (
+            f"   Lava {row['lava']:.1f}   {row['ratio']:.0f}x   {row['spikes_differing']} spikes differ" if lava else ""
+        )
+        print(f"{row['net']}: samples of {row['steps']} steps per second: ours {row['ours']:.0f}{beside}")
+
+
+if __name__ == "__main__":
+    main()
