@@ -10,6 +10,10 @@ import numpy as np
 import pytest
 
 from stl_deploy.cli.main import main as command_line
+from stl_deploy.graph.dialect import load_dialect
+from stl_deploy.graph.lower import lower
+from stl_deploy.graph.nirfile import read_nir
+from tests.energy.brute import Walk
 from tests.energy.test_report import Page
 
 
@@ -53,6 +57,22 @@ def test_one_command_gives_counts_models_and_files(tmp_path: Path, capsys: pytes
     assert set(data["per_class"]) == {"0", "1"}
     for text in ("memory included, 15 models", "what dominates", "unmeasured", "spikes per synapse", "static power"):
         assert text in shown.err
+
+
+def test_a_file_from_snntorch_gives_the_whole_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = Path(__file__).parent / "golden" / "snntorch.nir"
+    x = np.random.default_rng(1).integers(0, 2, (4, 8, 1, 6, 6)).astype(np.float32)
+    np.savez(tmp_path / "x.npz", x=x)
+    command = ["energy", str(file), "-i", str(tmp_path / "x.npz"), "--dialect", "snntorch", "-o", str(tmp_path)]
+    assert main([*command, "--json"]) == 0
+    layers = json.loads(capsys.readouterr().out)["layers"]
+    program = lower(read_nir(file), load_dialect("snntorch"))
+    walk = Walk(program, x, "spikes")
+    assert sum(layer.get("spikes", 0) for layer in layers.values()) > 20
+    for name, layer in layers.items():
+        node = program.by_name[name]
+        assert layer == {**walk.layer(node), **walk.memory(node)}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["energy.html", "energy.json", "layers.csv", "x.npz"]
 
 
 def test_this_machine_is_measured_or_said_not_to_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
