@@ -36,19 +36,25 @@ def _run(arguments: list[str]) -> int:
 
         app(args=arguments, prog_name="stl-deploy")
     except SystemExit as stop:
+        if stop.code == _INTERRUPTED:  # typer's word for Ctrl-C
+            return _interrupted()
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except StlDeployError as error:
         _show(f"error: {error}")
         return error.exit_code
     except KeyboardInterrupt:
-        _show("interrupted; what was finished is kept")
-        return _INTERRUPTED
+        return _interrupted()
     except BrokenPipeError:
         return 1
     except Exception as error:
         _show(f"internal error: {type(error).__name__}: {error} (this is a bug; --debug shows where)")
         return _INTERNAL
     return 0
+
+
+def _interrupted() -> int:
+    _show("interrupted; what was finished is kept")
+    return _INTERRUPTED
 
 
 def _show(message: str) -> None:

@@ -432,6 +432,16 @@ def test_debug_shows_the_traceback_anywhere_on_the_line(cli: Any, tmp_path: Path
     assert "Traceback" in cli("check", tmp_path / "none.nir", "--debug").err
 
 
+def test_an_interrupt_is_said_in_a_sentence(cli: Any, run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("stl_deploy.pipeline.training.evaluate", interrupt)
+    found = cli("eval", run_dir)
+    assert found.code == 130
+    assert found.err.strip() == "stl-deploy: interrupted; what was finished is kept"
+
+
 def test_a_file_named_energy_py_changes_nothing(run_dir: Path, tmp_path: Path) -> None:
     for name in ("energy.py", "exporters.py"):
         (tmp_path / name).write_text("raise RuntimeError('a user file was imported')\n")
