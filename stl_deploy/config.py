@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 MAX_LAYERS = 1000
 """Layers that a configuration, or one branch of a block, may have."""
 
+MatmulPrecision = Literal["highest", "high", "medium"]
 Mode = Literal["stl", "sl", "tl", "ann"]
 Granularity = Literal["neuron", "channel", "layer"]
 Parametrisation = Literal["positive", "raw"]
@@ -199,6 +200,8 @@ class TrainConfig(_Section):
     ``ce`` cross-entropy of the scores times ``ce_scale``, or ``tet`` the mean over the steps of the cross-entropy of
     each step's output times ``ce_scale`` (temporal efficient training, Deng et al., ICLR 2022, eq. 10 without its
     regulariser).
+    matmul: torch's float32 matrix products while weights are learned; others than ``highest`` may be faster, and may be
+    less accurate: 'stl-deploy doctor' measures both. Validation and test always take ``highest``.
     rate_target, synop_budget: spikes per neuron and step of every layer, and synaptic events per sample, that the net
     is drawn to and charged above; null: free (see `stl_deploy.regularise`).
     """
@@ -212,6 +215,7 @@ class TrainConfig(_Section):
     threshold_lr_multiplier: NotNegative = 1.0
     loss: Literal["mse", "ce", "tet"] = "mse"
     ce_scale: Positive = 5.0
+    matmul: MatmulPrecision = "highest"
     rate_target: UnitInterval | None = None
     rate_weight: NotNegative = 1.0
     synop_budget: Positive | None = None

@@ -27,6 +27,7 @@ from stl_deploy.data import Dataset, Split, encode, load_dataset
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.evaluate import Evaluation, classification_loss, evaluate
 from stl_deploy.files import make_folder, write_text
+from stl_deploy.matmul import matmul_precision
 from stl_deploy.network import INPUT, Network, threshold_parameters
 from stl_deploy.regularise import Regulariser
 
@@ -124,7 +125,8 @@ def _epoch(state: State, config: RunConfig, data: Dataset) -> Record:
     rate = settings.lr * settings.lr_decay**state.epoch
     for group in state.optimiser.param_groups:
         group["lr"] = rate * group["multiplier"]
-    loss, accuracy = _train_epoch(state, config, data.train)
+    with matmul_precision(settings.matmul):
+        loss, accuracy = _train_epoch(state, config, data.train)
     check_finite(state.network, state.epoch)
     validation = evaluate(state.network, data.validation, config)
     if not state.best or _better(validation, state.records[state.best_epoch - 1]):

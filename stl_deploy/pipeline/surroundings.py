@@ -62,6 +62,9 @@ def doctor(*, say: Console | None = None) -> dict[str, Any]:
     """Versions, devices and Lava (JSON-ready)."""
     import torch
 
+    from stl_deploy.matmul import advice, measure
+
+    products = measure()
     say = say or Console(quiet=True)
     found: dict[str, Any] = {
         "versions": versions(),
@@ -71,11 +74,13 @@ def doctor(*, say: Console | None = None) -> dict[str, Any]:
         "torch_threads": torch.get_num_threads(),
         "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
         "neuron_path": "torch autograd function, gradient through time written by hand (CPU and CUDA)",
+        "matmul": [measured.as_dict() for measured in products],
         "lava": lava_status(),
     }
     say.table(["package", "version"], [[name, text or "not installed"] for name, text in found["versions"].items()])
     say.say(f"{found['cores']} cores, torch uses {found['torch_threads']} threads; CUDA: {found['cuda'] or 'none'}")
     say.say(f"neurons run on: {found['neuron_path']}")
+    say.say(advice(products))
     say.say(lava_sentence(found["lava"]))
     return found
 
