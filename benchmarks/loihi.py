@@ -47,13 +47,13 @@ def nets() -> dict[str, IntegerNet]:
     first, second = _conv(rng, 16, (1, 28, 28)), _conv(rng, 32, (16, 28, 28))
     return {
         "mlp": IntegerNet((flat, _dense(rng, 512, 784), _dense(rng, 512, 512), _dense(rng, 10, 512))),
-        "conv": IntegerNet((image, first, second, FlattenLayer(), _dense(rng, 10, 32 * 28 * 28))),
+        "conv": IntegerNet((image, first, second, FlattenLayer(), _dense(rng, 10, 32 * 28 * 28, 500))),
     }
 
 
-def _dense(rng: np.random.Generator, outputs: int, inputs: int) -> DenseLayer:
+def _dense(rng: np.random.Generator, outputs: int, inputs: int, threshold: int | None = None) -> DenseLayer:
     weight = rng.integers(-100, 110, (outputs, inputs), dtype=np.int32)
-    return DenseLayer(weight=weight, neuron=_neuron(200 * int(np.sqrt(inputs)) // 4))
+    return DenseLayer(weight=weight, neuron=_neuron(threshold or 50 * int(np.sqrt(inputs))))
 
 
 def _conv(rng: np.random.Generator, channels: int, arriving: Shape) -> ConvLayer:
