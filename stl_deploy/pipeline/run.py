@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,8 @@ def run(
     parity.show(table, say)
     _write_manifest(folded, model, run_dir)
     say.step("Energy: exact counts, modelled joules")
-    energy = measure_energy(folded.program, test.x, source=f"{config.dataset.name}, {test.x.shape[1]} test images")
+    source = f"{config.dataset.name}, {test.x.shape[1]} test images"
+    energy = measure_energy(folded.program, test.x, source=source, labels=test.labels)
     write_json(run_dir / costing.FILE, energy.as_dict())
     costing.show(energy, say)
     say.step("Report")
@@ -188,12 +190,12 @@ def _closing(run_dir: Path, seconds: float, say: Console) -> None:
     say.say(f"done in {seconds:.0f} s (measured). In {run_dir}:")
     say.say("  " + "  ".join(sorted(path.name for path in run_dir.iterdir() if not path.name.startswith("."))))
     say.say("next:")
-    x = run_dir / TEST_INPUT
+    run, onnx, x = (shlex.quote(str(path)) for path in (run_dir, run_dir / "net.onnx", run_dir / TEST_INPUT))
     for command in (
         f"open {run_dir / reporting.HTML} in a browser",
-        f"stl-deploy check {run_dir}",
-        f"stl-deploy verify {run_dir} --against {run_dir / 'net.onnx'} --input {x}",
-        f"stl-deploy simulate {run_dir} --input {x} --backend loihi --record -o spikes.npz",
-        f"stl-deploy energy {run_dir} --input {x} --prices horowitz45_fp32",
+        f"stl-deploy check {run}",
+        f"stl-deploy verify {run} --against {onnx} --input {x}",
+        f"stl-deploy simulate {run} --input {x} --backend loihi --record -o spikes.npz",
+        f"stl-deploy energy {run} --input {x} --prices horowitz45_fp32",
     ):
         say.say(f"  {command}")
