@@ -94,7 +94,7 @@ def _summary(config: RunConfig, facts: Mapping[str, Any], network: Network) -> d
         "time steps": str(config.time_steps),
         "input": config.encoder,
         "learned numbers": f"{weights:,} weights and {thetas:,} thresholds",
-        "epochs": f"{facts['epochs']}, the weights of epoch {facts['epoch']} kept (best on validation)",
+        "epochs": f"{facts['epochs']}, the weights of epoch {facts['epoch']} kept (lowest validation loss)",
         "seed": str(config.train.seed),
         "training time": f"{facts['seconds']:.1f} s (measured)",
     }

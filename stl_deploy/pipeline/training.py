@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ def train(config: RunConfig, run_dir: Path, *, resume: bool = False, say: Consol
     say.step(f"Training ({config.train.mode}) on {config.dataset.name}, {config.train.epochs} epochs")
     result = train_network(config, run_dir, resume=resume, progress=say.epoch)
     say.say(
-        f"epoch {result.epoch} was best on validation ({result.validation_accuracy:.2%}); "
+        f"epoch {result.epoch} had the lowest validation loss (accuracy {result.validation_accuracy:.2%}); "
         f"test accuracy {result.test.accuracy:.2%} on {result.test.samples} images"
     )
-    say.say(f"next:  stl-deploy eval {run_dir}   stl-deploy fold {run_dir}")
+    quoted = shlex.quote(str(run_dir))
+    say.say(f"next:  stl-deploy eval {quoted}   stl-deploy fold {quoted}")
     return {
         "run": str(run_dir),
         "epoch": result.epoch,
