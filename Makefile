@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 SOURCES := stl_deploy exporters energy tests examples benchmarks docs
-BENCHMARKS ?= onnx_speed training loihi
+BENCHMARKS ?= onnx_speed training loihi reference
 
 .PHONY: demo test lint types lava check readme bench conformance fuzz clean help
 

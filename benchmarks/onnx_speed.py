@@ -25,6 +25,7 @@ import onnxruntime
 import torch
 
 from benchmarks.nets import folded_program
+from benchmarks.timing import QUIET, interleave
 from benchmarks.unrolled import unrolled
 from stl_deploy.config import RunConfig
 from stl_deploy.config_io import load_config, parse_config
@@ -50,8 +51,6 @@ network:
   - {kind: vote, population: 1}
 train: {epochs: 1}
 """
-QUIET = 2.0
-"""Above this load the machine has other work, and times say little."""
 MODEL, FOLDED = "torch, the model", "torch, folded"
 SCAN, UNROLLED, STEP, INT8 = "ORT, Scan", "ORT, unrolled", "ORT, step by step", "ORT, int8"
 CONTENDERS = (MODEL, FOLDED, SCAN, UNROLLED, STEP, INT8)
@@ -76,7 +75,7 @@ def measure(
         for name, (network, config) in nets.items():
             for batch in batches:
                 print(f"{name}, batch {batch} ...", file=sys.stderr, flush=True)
-                times = _interleave(_contenders(network, config, batch, threads, Path(folder)), rounds)
+                times = interleave(_contenders(network, config, batch, threads, Path(folder)), rounds)
                 rows.append({"network": name, "steps": config.time_steps, "batch": batch, "seconds": times})
     return {
         "schema_version": 1,
@@ -130,18 +129,6 @@ def _session(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSessi
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
-def _interleave(contenders: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for call in contenders.values():
-        call()
-    for _ in range(rounds):
-        for name, call in contenders.items():
-            start = time.perf_counter()
-            call()
-            times[name].append(time.perf_counter() - start)
-    return times
 
 
 def _ratios(row: Mapping[str, Any]) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """NIR files: round trips, other releases' files, and files from people who wish us ill."""
 
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import h5py
@@ -260,3 +261,17 @@ def test_a_large_weight_is_held_once(tmp_path):
     write_nir(chain([1024], bare(nir.Linear, weight=np.zeros((64, 1024), np.float32))), tmp_path / "net.nir")
     net = read_nir(tmp_path / "net.nir")
     assert np.shares_memory(lower(net).by_name["n0"].weight, net.nodes["n0"].weight)
+
+
+def test_loading_25_million_weights_takes_no_second_copy_of_them(tmp_path):
+    write_nir(chain([5000], bare(nir.Linear, weight=np.zeros((1, 5000), np.float32))), tmp_path / "net.nir")
+    with h5py.File(tmp_path / "net.nir", "r+") as file:
+        replace(file["node/nodes/n0"], "weight", data=np.ones((5000, 5000), np.float32))
+    tracemalloc.start()
+    try:
+        weight = lower(read_nir(tmp_path / "net.nir")).by_name["n0"].weight
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert weight.nbytes == 10**8
+    assert weight.nbytes < peak < 1.1 * weight.nbytes
