@@ -25,7 +25,7 @@ class AnnTwin:
     @property
     def fraction(self) -> float:
         """Share of the MACs that zero-skipping hardware would do."""
-        return self.macs_nonzero / self.macs
+        return self.macs_nonzero / self.macs if self.macs else 0.0
 
     def check(self, counts: Counts) -> None:
         """Raise InputError unless one pass of the twin has as many MACs as one pass of the network counted."""
