@@ -200,6 +200,8 @@ class TrainConfig(_Section):
     ``ce`` cross-entropy of the scores times ``ce_scale``, or ``tet`` the mean over the steps of the cross-entropy of
     each step's output times ``ce_scale`` (temporal efficient training, Deng et al., ICLR 2022, eq. 10 without its
     regulariser).
+    accumulate: so many parts that a batch is run in, one after the other, to save memory; gradients are those of the
+    whole batch but for batch norm, whose statistics are the part's.
     matmul: torch's float32 matrix products while weights are learned; others than ``highest`` may be faster, and may be
     less accurate: 'stl-deploy doctor' measures both. Validation and test always take ``highest``.
     rate_target, synop_budget: spikes per neuron and step of every layer, and synaptic events per sample, that the net
@@ -215,6 +217,7 @@ class TrainConfig(_Section):
     threshold_lr_multiplier: NotNegative = 1.0
     loss: Literal["mse", "ce", "tet"] = "mse"
     ce_scale: Positive = 5.0
+    accumulate: Count = 1
     matmul: MatmulPrecision = "highest"
     rate_target: UnitInterval | None = None
     rate_weight: NotNegative = 1.0

@@ -161,21 +161,22 @@ def _train_epoch(state: State, config: RunConfig, split: Split) -> tuple[float, 
     charge = Regulariser(network, config.train)
     total, correct = 0.0, 0
     for index in order.tensor_split(math.ceil(len(split) / config.train.batch_size)):
-        x = encode(split.images(index), config.time_steps, config.encoder, draws).to(device)
-        labels = split.labels[index].to(device)
-        outputs = _forward(network, x, charge)
-        scores = network.scores(outputs)
-        loss = classification_loss(outputs, scores, labels, config.train)
-        if charge.active:
-            loss = loss + charge.penalty()
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise diverged(network, epoch, x)
         state.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        for part in index.tensor_split(min(config.train.accumulate, len(index))):
+            x = encode(split.images(part), config.time_steps, config.encoder, draws).to(device)
+            labels = split.labels[part].to(device)
+            outputs = _forward(network, x, charge)
+            scores = network.scores(outputs)
+            loss = classification_loss(outputs, scores, labels, config.train)
+            if charge.active:
+                loss = loss + charge.penalty()
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise diverged(network, epoch, x)
+            (loss * (len(part) / len(index))).backward()  # type: ignore[no-untyped-call]
+            total += value * len(part)
+            correct += int((scores.argmax(1) == labels).sum())
         state.optimiser.step()
-        total += value * len(index)
-        correct += int((scores.argmax(1) == labels).sum())
     return total / len(split), correct / len(split)
 
 

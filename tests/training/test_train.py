@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from stl_deploy import train as train_module
 from stl_deploy.checkpoint import FILE as CHECKPOINT
+from stl_deploy.config import RunConfig
 from stl_deploy.config_io import apply_overrides, dump_config, load_config
 from stl_deploy.data import load_dataset
 from stl_deploy.errors import ConfigError, DivergedError, InputError
@@ -316,3 +317,24 @@ def test_a_device_that_is_not_there_is_refused():
     missing = f"cuda:{torch.cuda.device_count()}"
     with pytest.raises(ConfigError, match=rf"key 'train\.device' is '{missing}'; this machine has \d+ CUDA devices"):
         pick_device(missing)
+
+
+def test_a_batch_in_parts_gives_the_gradients_of_the_whole(tiny, tmp_path, monkeypatch):
+    steps = []
+
+    def keep(optimiser):
+        gradients = [p.grad.clone() for group in optimiser.param_groups for p in group["params"]]
+        steps.append(gradients)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", keep)
+    data = tiny.model_dump(mode="json")
+    data["network"] = [layer for layer in data["network"] if layer["kind"] not in ("norm", "dropout")]
+    for parts in (1, 5):
+        config = apply_overrides(RunConfig.model_validate(data), [f"train.accumulate={parts}", "train.epochs=1"])
+        train(config, tmp_path / str(parts))
+    half = len(steps) // 2
+    assert half > 5
+    for whole, summed in zip(steps[:half], steps[half:], strict=True):
+        assert any(gradient.any() for gradient in whole)
+        for one, other in zip(whole, summed, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
