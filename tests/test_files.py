@@ -7,10 +7,12 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from stl_deploy.errors import InputError
 from stl_deploy.files import whole_file, write_text
 from stl_deploy.pipeline.configs import configure
+from stl_deploy.tensors import read_tensors, write_tensors
 from stl_deploy.train import train
 
 
@@ -20,6 +22,7 @@ def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
 
     def write_half() -> None:
         with whole_file(path) as temporary:
+            assert temporary.parent == path.parent  # the same disk: the last step is a rename
             temporary.write_text("half")
             raise ZeroDivisionError
 
@@ -57,3 +60,18 @@ def test_training_into_a_file_is_refused_before_it_begins(tmp_path: Path) -> Non
     with pytest.raises(InputError, match=r"cannot write .*file"):
         train(config, path)
     assert path.read_text() == "mine"
+
+
+def test_a_checkpoint_cut_short_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    write_tensors(path, {"w": torch.ones(3)}, {"epoch": 1})
+
+    def cut_short(_tensors: object, target: Path, **_: object) -> None:
+        target.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("stl_deploy.tensors.save_file", cut_short)
+    with pytest.raises(KeyboardInterrupt):
+        write_tensors(path, {"w": torch.zeros(3)}, {"epoch": 2})
+    assert read_tensors(path)[1] == {"epoch": 1}
+    assert list(tmp_path.iterdir()) == [path]

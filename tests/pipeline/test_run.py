@@ -112,6 +112,11 @@ def test_energy_counts_what_the_reference_did(run_dir: Path) -> None:
     assert layers["linear1"]["synops"] == int(recorded["pool2"].sum()) * 40
 
 
+def test_energy_is_priced_by_the_lists_that_a_run_promises(run_dir: Path) -> None:
+    priced = {entry["price"] for entry in _json(run_dir / "energy.json")["energy"]}
+    assert {"horowitz45_fp32", "horowitz45_int8", "loihi1_davies2018", "loihi1_sanafe"} <= priced
+
+
 def test_the_written_graph_is_nir_that_nir_itself_reads(run_dir: Path) -> None:
     graph = nir.read(run_dir / "net.nir")
     assert isinstance(graph.nodes["lif3"], nir.LIF)
