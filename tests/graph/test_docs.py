@@ -1,0 +1,33 @@
+"""docs/nir.md tells of every key, every choice, every preset and how it differs from spec."""
+
+from pathlib import Path
+
+import pytest
+
+from stl_deploy.graph.dialect import CHOICES, PRESETS, Dialect
+from stl_deploy.graph.readers import READERS
+
+LINES = (Path(__file__).parents[2] / "docs" / "nir.md").read_text(encoding="utf-8").splitlines()
+
+
+def row(key):
+    (found,) = (line for line in LINES if line.startswith(f"| `{key}` |"))
+    return found
+
+
+@pytest.mark.parametrize("key", Dialect().as_dict())
+def test_keys_and_their_choices(key):
+    assert all(f"`{choice}`" in row(key) for choice in CHOICES.get(key, ()))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets(preset):
+    spec = Dialect().as_dict()
+    differs = {key: value for key, value in PRESETS[preset].as_dict().items() if value != spec[key]}
+    cells = [part.split() for part in row(preset).rsplit("|", 2)[1].split(",") if part.strip()]
+    told = {key.strip("`"): float(value) if key == "`dt`" else value for key, value in cells}
+    assert told == differs
+
+
+def test_readers():
+    assert f"--for {'|'.join(READERS)}`" in "\n".join(LINES)
