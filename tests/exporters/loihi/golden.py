@@ -1,7 +1,12 @@
-"""The recordings of real Lava: one npz per group, with each case's network file, input and spikes of every layer."""
+"""The recordings of real Lava: one npz per group, with each case's network file, input and spikes of every layer.
+
+The many are packed together (.npz.xz): network files are much alike.
+"""
 
 from __future__ import annotations
 
+import io
+import lzma
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +35,9 @@ def pack(net_file: bytes, x: NDArray[Any], spikes: dict[str, NDArray[np.uint8]])
 
 
 def goldens(scratch: Path) -> Iterator[Golden]:
-    for path in sorted(FOLDER.glob("*.npz")):
-        with np.load(path, allow_pickle=False) as arrays:
+    for path in sorted(FOLDER.iterdir()):
+        file = io.BytesIO(lzma.decompress(path.read_bytes())) if path.suffix == ".xz" else path
+        with np.load(file, allow_pickle=False) as arrays:
             for name in sorted({key.split("/")[0] for key in arrays.files}):
                 yield _unpack(
                     name,

@@ -85,8 +85,8 @@ def random_conv(rng: np.random.Generator, shape: Shape) -> ConvLayer:
     return ConvLayer(bias=_bias(rng, bias_shape, scale), neuron=_neuron(rng, out_shape, scale), **layer)
 
 
-def random_case(seed: int) -> Case:
-    """One to three layers, convolutions first, any feature anywhere; T from 1 to 60."""
+def random_case(seed: int, longest: int = 60) -> Case:
+    """One to four layers, convolutions first, any feature anywhere; T from 1 to ``longest``."""
     rng = np.random.default_rng(seed)
     layers: list[Layer] = []
     shape: Shape = tuple(int(v) for v in rng.integers([1, 4, 4], [4, 8, 8]))
@@ -100,7 +100,7 @@ def random_case(seed: int) -> Case:
         for _ in range(int(rng.integers(1, 3))):
             layers.append(random_dense(rng, shape[0]))
             shape = layers[-1].shape  # type: ignore[union-attr]
-    steps, samples = int(rng.choice([1, 4, 12, 25, 60])), int(rng.integers(1, 4))
+    steps, samples = int(rng.choice([1, 4, 12, 25, longest])), int(rng.integers(1, 4))
     x = (rng.random((steps, samples, *start)) < rng.choice([0.1, 0.3, 0.6])).astype(np.int16)
     if rng.random() < 0.3:
         x *= rng.integers(0, 17, x.shape, dtype=np.int16)

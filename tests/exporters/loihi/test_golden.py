@@ -17,7 +17,8 @@ Patch = Callable[[pytest.MonkeyPatch], None]
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> list[Golden]:
     found = list(goldens(tmp_path_factory.mktemp("golden")))
-    assert len(found) >= 50
+    assert sum(golden.name.startswith(("random", "long")) for golden in found) == 200
+    assert max(golden.x.shape[0] for golden in found) == 100
     return found
 
 
