@@ -18,6 +18,7 @@ from stl_deploy.errors import StlDeployError, ToolError
 from stl_deploy.files import read_json, read_npz, write_json
 
 WORKER = Path(__file__).parent / "side" / "worker.py"
+FLOAT_WORKER = WORKER.with_name("float_worker.py")
 
 Progress = Callable[[int, int], None]
 """Called with (steps done, steps in all)."""
@@ -28,9 +29,18 @@ _GRACE_SECONDS = 3.0
 
 
 def run_worker(
-    python: Path, net_path: Path, x: NDArray[Any], *, deadline: float, progress: Progress | None = None
+    python: Path,
+    net_path: Path,
+    x: NDArray[Any],
+    *,
+    deadline: float,
+    progress: Progress | None = None,
+    script: Path | None = None,
 ) -> dict[str, NDArray[np.uint8]]:
-    """Each layer's spikes from one worker process; whatever happens, none of its processes is left."""
+    """Each layer's spikes from one worker process; whatever happens, none of its processes is left.
+
+    script: the worker, by default the one for netx files; net_path: what it takes as its network.
+    """
     with tempfile.TemporaryDirectory(prefix="stl-deploy-lava-") as name:
         folder = Path(name)
         np.savez(folder / "input.npz", x=x)
@@ -42,7 +52,7 @@ def run_worker(
         }
         write_json(folder / "job.json", job)
         with (folder / "errors.txt").open("wb") as errors:
-            worker = _start(python, folder, errors.fileno())
+            worker = _start(python, script or WORKER, folder, errors.fileno())
             try:
                 _wait(worker, folder, deadline, progress)
             finally:
@@ -50,10 +60,10 @@ def run_worker(
         return _collect(worker, folder)
 
 
-def _start(python: Path, folder: Path, errors: int) -> subprocess.Popen[bytes]:
+def _start(python: Path, script: Path, folder: Path, errors: int) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
-            [str(python), "-I", str(WORKER), str(folder / "job.json")],
+            [str(python), "-I", str(script), str(folder / "job.json")],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=errors,

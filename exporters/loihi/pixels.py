@@ -51,6 +51,12 @@ def _mean(program: Program, node: Neuron) -> Floats | None:
     return mean
 
 
+def unroll_all(program: Program) -> Program:
+    """``program`` with every convolution and pool as a dense layer; see `unroll`."""
+    first = next((node.name for node in program.nodes if isinstance(node, Conv | Pool)), None)
+    return program if first is None else _unroll_from(program, first)
+
+
 def unroll(program: Program) -> Program:
     """``program`` with the first convolution that has thresholds per pixel, and all after it, as dense layers.
 
@@ -60,13 +66,16 @@ def unroll(program: Program) -> Program:
     first = next(iter(per_pixel(program)), None)
     if first is None:
         return program
-    entry = program.by_name[first].sources[0].node
+    return _unroll_from(program, program.by_name[first].sources[0].node)
+
+
+def _unroll_from(program: Program, entry: str) -> Program:
     nodes: list[Node] = []
     flat = False
     for node in program.nodes:
         if node.name == entry:
             flat = True
-            assert isinstance(node, Conv)
+            assert isinstance(node, Conv | Pool)
             flattened = Reshape(
                 name=f"{entry}.flat",
                 shape=(_size(node.input_shape),),

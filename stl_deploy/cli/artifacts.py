@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -160,6 +160,10 @@ def simulate(
     record: Annotated[bool, typer.Option("--record", help="Also every spiking node's spikes.")] = False,
     dialect: DialectOption = None,
     thresholds: Annotated[NetxThresholds, typer.Option(help="loihi and lava: as export's.")] = "folded",
+    numeric: Annotated[
+        Literal["fixed", "float"],
+        typer.Option(help="lava: fixed (the netx file in integers) or float (raw floating-point processes)."),
+    ] = "fixed",
     deadline: Annotated[float, typer.Option(help="lava: seconds before the run is stopped.")] = 600.0,
     json: Json = False,
 ) -> None:
@@ -175,6 +179,7 @@ def simulate(
         dialect=dialect,
         thresholds=thresholds,
         deadline=deadline,
+        numeric=numeric,
         say=console(),
     )
     if json:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.lava.driver import run_lava
+from stl_deploy.exporters.lava.floats import run_lava_float
 from stl_deploy.exporters.loihi.export import by_node, export_netx
 from stl_deploy.exporters.loihi.netx import read_netx
 from stl_deploy.exporters.loihi.quantise import LoihiModel, to_integers
@@ -27,6 +28,7 @@ from stl_deploy.graph.run import Result, run
 from stl_deploy.pipeline.source import Source, open_program
 
 Backend = Literal["reference", "onnx", "loihi", "lava"]
+Numeric = Literal["fixed", "float"]
 CHUNK = 64
 """Samples run at a time, to bound memory."""
 CALIBRATION = 256
@@ -35,12 +37,16 @@ CALIBRATION = 256
 
 @dataclass(frozen=True)
 class Options:
-    """How a run is done. record: keep every spiking node's spikes. deadline: seconds, for Lava."""
+    """How a run is done. record: keep every spiking node's spikes. deadline: seconds, for Lava.
+
+    numeric: of Lava, ``fixed`` the netx file in integers, or ``float`` raw floating-point processes.
+    """
 
     record: bool = False
     thresholds: ThresholdForm = "folded"
     deadline: float = 600.0
     progress: Callable[[int, int], None] | None = None
+    numeric: Numeric = "fixed"
 
 
 def run_backend(
@@ -54,6 +60,8 @@ def run_backend(
     options = options or Options()
     if backend not in get_args(Backend):
         raise InputError(f"no backend '{backend}'; accepted: {', '.join(get_args(Backend))}")
+    if options.numeric == "float" and (backend != "lava" or source.kind not in ("run", "nir")):
+        raise InputError("--numeric float is of --backend lava and takes a run folder or a .nir file")
     if source.kind == "onnx":
         _only(source, backend, ("onnx",))
         opened = OnnxModel.load(source.file)
@@ -62,6 +70,10 @@ def run_backend(
         _only(source, backend, ("loihi", "lava"))
         return _integer_result(run_net(source.file, x, backend, options), options)
     program = open_program(source, dialect)
+    if backend == "lava" and options.numeric == "float":
+        found = run_lava_float(program, x, deadline=options.deadline, progress=options.progress)
+        recorded = {name: np.asarray(s, np.float32) for name, s in found.spikes.items()} if options.record else {}
+        return Result({"output": found.y}, recorded)
     if backend == "reference":
         return run(program, x, record=spiking(program) if options.record else (), chunk=CHUNK)
     with tempfile.TemporaryDirectory(prefix="stl-deploy-") as folder:

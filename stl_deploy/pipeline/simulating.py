@@ -14,7 +14,7 @@ from stl_deploy.exporters.loihi.scales import ThresholdForm
 from stl_deploy.exporters.verify import accuracy, share_right
 from stl_deploy.files import read_input, write_npz
 from stl_deploy.graph.run import Result
-from stl_deploy.pipeline.backends import Options, run_backend
+from stl_deploy.pipeline.backends import Numeric, Options, run_backend
 from stl_deploy.pipeline.source import Source, open_program, open_source
 
 _WHAT = {
@@ -35,6 +35,7 @@ def simulate(
     dialect: str | None = None,
     thresholds: ThresholdForm = "folded",
     deadline: float = 600.0,
+    numeric: Numeric = "fixed",
     say: Console | None = None,
 ) -> dict[str, Any]:
     """Run a network on an input npz and write ``y`` (and spikes) as npz; returns what was done (JSON-ready).
@@ -44,7 +45,7 @@ def simulate(
     say = say or Console(quiet=True)
     opened = open_source(source, ("run", "nir", "onnx", "net"))
     x, labels = read_input(input_file)
-    options = Options(record, thresholds, deadline, _progress(say))
+    options = Options(record, thresholds, deadline, _progress(say), numeric)
     result = run_backend(opened, x, backend, options, dialect)
     decided = _accuracy(opened, result, labels, dialect)
     if len(result.outputs) > 1:

@@ -19,6 +19,7 @@ from stl_deploy.pipeline import quantising
 from stl_deploy.pipeline.exporting import ExportOptions, export
 from stl_deploy.pipeline.quantising import QuantiseOptions
 from stl_deploy.pipeline.quantising import quantise as quantise_run
+from stl_deploy.pipeline.simulating import simulate
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +105,9 @@ def test_exporting_shows_what_each_form_costs_and_keeps_the_ranges(
         assert layer["u_worst"][0] <= layer["u_seen"][0] < layer["u_seen"][1] <= layer["u_worst"][1]
     kept = json.loads((tmp_path / "a.net.manifest.json").read_text())
     assert kept["ranges"] == json.loads(json.dumps(facts["ranges"]))
+
+
+def test_numeric_float_is_of_lava_and_graphs(run_dir: Path, quantised: Path, tmp_path: Path) -> None:
+    for source, backend in ((run_dir, "loihi"), (quantised / "net.net", "lava")):
+        with pytest.raises(InputError, match="--numeric float is of --backend lava"):
+            simulate(source, run_dir / "test.npz", backend, tmp_path / "y.npz", numeric="float")

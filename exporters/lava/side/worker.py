@@ -38,8 +38,8 @@ def write_json(path: str, data: dict[str, Any]) -> None:
     os.replace(path + ".part", path)
 
 
-def main(job_path: str) -> None:
-    """Do one job; see the module."""
+def main(job_path: str, run: Callable[[dict[str, Any], str], dict[str, Any]]) -> None:
+    """Do one job with ``run``; see the module."""
     with open(job_path) as stream:
         job = json.load(stream)
     threading.Thread(target=watch_parent, args=(job["parent"],), daemon=True).start()
@@ -47,7 +47,7 @@ def main(job_path: str) -> None:
     try:
         import numpy as np
 
-        spikes = run_job(job, folder)
+        spikes = run(job, folder)
         np.savez_compressed(os.path.join(folder, "spikes.npz"), **spikes)
     except Exception as error:
         write_json(os.path.join(folder, "failure.json"), {"reason": f"{type(error).__name__}: {error}"})
@@ -198,4 +198,4 @@ def collect(path: str, shape: Any, latency: int, steps: int, samples: int) -> An
 
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-    main(sys.argv[1])
+    main(sys.argv[1], run_job)

@@ -1,0 +1,71 @@
+"""A Program in floating point on raw Lava processes (Dense, LIFReset): no integers, no netx."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.errors import InputError
+from stl_deploy.exporters.lava import environment
+from stl_deploy.exporters.lava.process import FLOAT_WORKER, Progress, run_worker
+from stl_deploy.exporters.loihi.export import LoihiRun
+from stl_deploy.exporters.loihi.pixels import unroll_all
+from stl_deploy.exporters.loihi.scales import real_layer
+from stl_deploy.exporters.loihi.structure import Structure, SynapseStage, structure
+from stl_deploy.graph.kernels import apply
+from stl_deploy.graph.program import Floats, Program
+
+
+def run_lava_float(
+    program: Program, x: NDArray[Any], *, deadline: float = 600.0, progress: Progress | None = None
+) -> LoihiRun:
+    """Run ``x`` ``[T, B, *shape]`` on Lava's floating-point processes, convolutions and pools as dense layers.
+
+    Lava computes in float64: on an exact grid every spike is the reference's. Spikes are keyed by NIR node name.
+    Raises UnsupportedError for what Lava's LIF cannot hold or is too large as dense layers, InputError for an input
+    that does not fit, ToolError if Lava is missing, fails or takes too long.
+    """
+    shape = program.inputs[0].shape
+    if x.ndim < 2 or x.shape[2:] != shape or x.size == 0:
+        raise InputError(f"the input has shape {list(x.shape)}; expected [T, B, {', '.join(map(str, shape))}]")
+    parts = structure(unroll_all(program))
+    names, layers = _layers(parts)
+    python = environment.require()
+    with tempfile.TemporaryDirectory(prefix="stl-deploy-lava-") as folder:
+        path = Path(folder) / "layers.npz"
+        np.savez(path, allow_pickle=False, **layers)
+        flat = x.reshape(*x.shape[:2], -1).astype(np.float64)
+        found = run_worker(python, path, flat, deadline=deadline, progress=progress, script=FLOAT_WORKER)
+    return _result(program, parts, {name: found[f"layer{i}"] for i, name in enumerate(names)})
+
+
+def _layers(parts: Structure) -> tuple[list[str], dict[str, NDArray[Any]]]:
+    """Names of the spiking nodes, and what the worker needs of each: weights, bias, threshold, decay."""
+    names: list[str] = []
+    layers: dict[str, NDArray[Any]] = {}
+    for stage in parts.stages:
+        if not isinstance(stage, SynapseStage):
+            continue
+        real, neuron, index = real_layer(stage, 1.0), stage.neuron, len(names)
+        theta = real.theta if neuron.compare == "gt" else np.nextafter(real.theta, -np.inf)
+        layers[f"weight{index}"] = real.weight
+        layers[f"bias{index}"] = np.zeros(len(real.weight)) if real.bias is None else real.bias
+        layers[f"threshold{index}"] = theta
+        layers[f"decay{index}"] = np.array(0.0 if neuron.decay is None else float(neuron.decay.flat[0]))
+        names.append(neuron.name)
+    return names, layers
+
+
+def _result(program: Program, parts: Structure, found: dict[str, NDArray[np.uint8]]) -> LoihiRun:
+    steps, samples = next(iter(found.values())).shape[:2]
+    y: Floats = list(found.values())[-1].reshape(steps * samples, -1).astype(np.float32)
+    for node in parts.host:
+        y = apply(node, y)
+    if not parts.host:
+        y = y.reshape(-1, *program.outputs[0].shape)
+    spikes = {name: s.reshape(steps, samples, *program.by_name[name].shape) for name, s in found.items()}
+    return LoihiRun(y.reshape(steps, samples, *y.shape[1:]), spikes)
