@@ -201,7 +201,7 @@ class TrainConfig(_Section):
     each step's output times ``ce_scale`` (temporal efficient training, Deng et al., ICLR 2022, eq. 10 without its
     regulariser).
     accumulate: so many parts that a batch is run in, one after the other, to save memory; gradients are those of the
-    whole batch but for batch norm, whose statistics are the part's.
+    whole batch but for batch norm and charges, which see a part.
     matmul: torch's float32 matrix products while weights are learned; others than ``highest`` may be faster, and may be
     less accurate: 'stl-deploy doctor' measures both. Validation and test always take ``highest``.
     rate_target, synop_budget: spikes per neuron and step of every layer, and synaptic events per sample, that the net

@@ -29,6 +29,7 @@ class ThresholdRange:
 class Evaluation:
     """Accuracy in [0, 1], mean loss, spikes per neuron per step by layer, and thresholds by layer.
 
+    silent, saturated: share of a layer's neurons that never, and that always fired, over all samples and steps.
     In mode ``ann`` the rate is the share of ReLUs that put out more than 0.
     """
 
@@ -37,6 +38,8 @@ class Evaluation:
     samples: int
     rates: dict[str, float]
     thresholds: dict[str, ThresholdRange]
+    silent: dict[str, float]
+    saturated: dict[str, float]
 
     def as_dict(self) -> dict[str, Any]:
         """JSON twin."""
@@ -63,7 +66,15 @@ def evaluate(network: Network, split: Split, config: RunConfig, *, batch_size: i
         correct += int((scores.argmax(1) == labels).sum())
         loss += float(classification_loss(outputs, scores, labels, config.train)) * len(index)
     network.train(was_training)
-    return Evaluation(correct / len(split), loss / len(split), len(split), rates.means(), threshold_ranges(network))
+    return Evaluation(
+        accuracy=correct / len(split),
+        loss=loss / len(split),
+        samples=len(split),
+        rates=rates.means(),
+        thresholds=threshold_ranges(network),
+        silent=rates.shares(0.0),
+        saturated=rates.shares(1.0),
+    )
 
 
 def classification_loss(outputs: Tensor, scores: Tensor, labels: Tensor, config: TrainConfig) -> Tensor:
@@ -89,17 +100,25 @@ def threshold_ranges(network: Network) -> dict[str, ThresholdRange]:
 
 
 class _Rates:
-    """Adds up what the activations put out."""
+    """Adds up how often each neuron was active."""
 
     def __init__(self, network: Network) -> None:
         self._names = frozenset(network.activations)
-        self._active: defaultdict[str, int] = defaultdict(int)
+        self._active: dict[str, Tensor] = {}
         self._slots: defaultdict[str, int] = defaultdict(int)
 
     def observe(self, name: str, output: Tensor) -> None:
         if name in self._names:
-            self._active[name] += int(torch.count_nonzero(output))
-            self._slots[name] += output.numel()
+            active = (output != 0).sum((0, 1))
+            self._active[name] = active + self._active[name] if name in self._active else active
+            self._slots[name] += output.shape[0] * output.shape[1]
 
     def means(self) -> dict[str, float]:
-        return {name: self._active[name] / self._slots[name] for name in self._active}
+        return {name: int(active.sum()) / (self._slots[name] * active.numel()) for name, active in self._active.items()}
+
+    def shares(self, rate: float) -> dict[str, float]:
+        """The share of each layer's neurons whose rate is just that."""
+        return {
+            name: int((active == rate * self._slots[name]).sum()) / active.numel()
+            for name, active in self._active.items()
+        }

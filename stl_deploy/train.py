@@ -1,7 +1,7 @@
 """Training: STBP with learned thresholds, resumable to the bit.
 
 `train` leaves in the run folder config.yaml, metrics.jsonl (one line per epoch), checkpoint.safetensors (after
-each epoch) and, at the end, model.safetensors with the weights of the epoch of lowest validation loss.
+each epoch) and, at the end, curves.svg, and model.safetensors with the weights of the epoch of lowest validation loss.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from stl_deploy._seeds import derived_seed, generator
 from stl_deploy.checkpoint import State
 from stl_deploy.config import RunConfig
 from stl_deploy.config_io import load_config, save_config
+from stl_deploy.curves import FILE as CURVES_FILE
+from stl_deploy.curves import write_curves
 from stl_deploy.data import Dataset, Split, encode, load_dataset
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.evaluate import Evaluation, classification_loss, evaluate
@@ -34,7 +36,8 @@ from stl_deploy.regularise import Regulariser
 METRICS_FILE = "metrics.jsonl"
 Record = dict[str, Any]
 """One epoch: epoch (from 1), epochs, loss, train_accuracy, validation_loss, validation_accuracy, lr,
-rates {layer: spikes per neuron per step}, thresholds {layer: {min, mean, max}}, seconds."""
+rates {layer: spikes per neuron per step}, thresholds {layer: {min, mean, max}}, silent and saturated {layer: share of
+neurons}, seconds."""
 Progress = Callable[[Record], None]
 """Called after each epoch, when its checkpoint is written."""
 
@@ -113,7 +116,7 @@ def _open_run(run_dir: Path, config: RunConfig, state: State, resume: bool) -> N
             raise InputError(f"{run_dir}: nothing to resume there; a folder in which 'train' began is accepted")
         checkpoint.check_same_run(kept, load_config(kept).model_dump(mode="json"), config)
     make_folder(run_dir)
-    for stale in (model_file.FILE, *(() if resume else (checkpoint.FILE, METRICS_FILE))):
+    for stale in (model_file.FILE, CURVES_FILE, *(() if resume else (checkpoint.FILE, METRICS_FILE))):
         (run_dir / stale).unlink(missing_ok=True)
     save_config(config, kept)
 
@@ -144,6 +147,8 @@ def _epoch(state: State, config: RunConfig, data: Dataset) -> Record:
         "lr": rate,
         "rates": found["rates"],
         "thresholds": found["thresholds"],
+        "silent": found["silent"],
+        "saturated": found["saturated"],
         "seconds": time.perf_counter() - start,
     }
     state.records.append(record)
@@ -209,6 +214,7 @@ def _finish(run_dir: Path, config: RunConfig, state: State, data: Dataset) -> Tr
         "seconds": sum(record["seconds"] for record in state.records),
     }
     model_file.save_model(run_dir, state.best, about)
+    write_curves(run_dir / CURVES_FILE, state.records, state.network)
     return TrainResult(state.network.eval(), state.best_epoch, picked["validation_accuracy"], test)
 
 

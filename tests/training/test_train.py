@@ -16,8 +16,9 @@ from stl_deploy.config import RunConfig
 from stl_deploy.config_io import apply_overrides, dump_config, load_config
 from stl_deploy.data import load_dataset
 from stl_deploy.errors import ConfigError, DivergedError, InputError
-from stl_deploy.evaluate import evaluate
+from stl_deploy.evaluate import _Rates, evaluate
 from stl_deploy.model_file import load_network, model_facts
+from stl_deploy.network import Network
 from stl_deploy.train import make_optimiser, pick_device, train
 
 
@@ -338,3 +339,24 @@ def test_a_batch_in_parts_gives_the_gradients_of_the_whole(tiny, tmp_path, monke
         assert any(gradient.any() for gradient in whole)
         for one, other in zip(whole, summed, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
+
+
+def test_curves_and_neurons_that_never_or_always_fire(tiny, tmp_path):
+    train(apply_overrides(tiny, ["network.2.threshold=1e-4", "network.7.threshold=1e4"]), tmp_path)
+    last = _metrics(tmp_path)[-1]
+    assert last["silent"]["lif2"] == 1 == 1 - last["rates"]["lif2"]
+    assert last["saturated"]["lif2"] == 0
+    assert 0 <= last["saturated"]["lif1"] <= last["rates"]["lif1"]
+    drawn = (tmp_path / "curves.svg").read_text()
+    assert drawn.startswith("<?xml")
+    assert drawn.rstrip().endswith("</svg>")
+    assert "lif1 saturated" in drawn
+
+
+def test_rates_are_counted_neuron_by_neuron(tiny):
+    network = Network(tiny, (1, 8, 8), 10)
+    rates = _Rates(network)
+    rates.observe("lif2", torch.tensor([[[1.0, 0.0, 1.0]], [[1.0, 0.0, 0.0]]]))
+    rates.observe("lif2", torch.tensor([[[1.0, 0.0, 1.0]], [[1.0, 0.0, 1.0]]]))
+    assert rates.means() == {"lif2": 7 / 12}
+    assert rates.shares(0.0) == rates.shares(1.0) == {"lif2": 1 / 3}
