@@ -15,7 +15,7 @@ from stl_deploy.config import RunConfig
 from stl_deploy.config_io import load_config
 from stl_deploy.console import Console
 from stl_deploy.energy.measure import measure_energy
-from stl_deploy.errors import InputError, ParityError, ToolError
+from stl_deploy.errors import InputError, ParityError, StlDeployError, ToolError
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.loihi.export import export_netx
 from stl_deploy.exporters.loihi.quantise import LoihiModel
@@ -59,8 +59,9 @@ def run(
     """The whole way into ``run_dir``; with ``resume`` a training that has ended is not done again.
 
     lava: simulate on Lava if its side environment is there, else on our integer model.
-    Raises ParityError if the torch network, the graph and the ONNX model differ in a spike although the grid is exact;
-    InputError and ConfigError for what cannot be run.
+    Raises ParityError if the torch network, the graph and the ONNX model differ in a spike although the grid is exact,
+    or Lava and our integer model do; ToolError if Lava is there and fails - both when the folder is whole, with the
+    integer model's results; InputError and ConfigError for what cannot be run.
     """
     say = say or Console(quiet=True)
     start = time.perf_counter()
@@ -70,7 +71,7 @@ def run(
         train(config, run_dir, resume=resume, say=say)
     folded = _fold(run_dir, say)
     test = _test_input(folded, run_dir)
-    runs, model = _run_all(folded, test, run_dir, lava, say)
+    runs, model, lava_problem = _run_all(folded, test, run_dir, lava, say)
     table = parity.compare(folded.program, runs, test, folded.proofs)
     parity.write(run_dir / parity.FILE, table)
     parity.show(table, say)
@@ -83,6 +84,8 @@ def run(
     say.step("Report")
     reporting.report(run_dir, say=say)
     table.require()
+    if lava_problem is not None:
+        raise lava_problem
     seconds = time.perf_counter() - start
     _closing(run_dir, seconds, say)
     return RunResult(run_dir, table, seconds)
@@ -119,7 +122,7 @@ def _size(shape: tuple[int, ...]) -> int:
 
 def _run_all(
     folded: FoldedRun, test: LabelledInput, run_dir: Path, lava: bool, say: Console
-) -> tuple[dict[str, parity.Run], LoihiModel]:
+) -> tuple[dict[str, parity.Run], LoihiModel, StlDeployError | None]:
     program, names = folded.program, spiking(folded.program)
     runs: dict[str, parity.Run] = {}
     say.step(f"Exporting, reading back, and running {test.x.shape[1]} test images")
@@ -136,35 +139,37 @@ def _run_all(
     model = export_netx(program, path, calibration=calibration.x, input_scale=input_scale(program))
     integers = run_model(model, path, test.x, "loihi", Options(record=True))
     runs[INTEGERS] = parity.Run(integers, "simulated", note="8-bit weights, post-training")
-    _run_lava(model, path, test, lava, runs, say)
-    return runs, model
+    return runs, model, _run_lava(model, path, test, lava, runs, say)
 
 
 def _run_lava(
     model: LoihiModel, path: Path, test: LabelledInput, wanted: bool, runs: dict[str, parity.Run], say: Console
-) -> None:
-    """The .net file on real Lava, where it is there; says in plain words what ran."""
+) -> StlDeployError | None:
+    """The .net file on real Lava, where it is there; says in plain words what ran, and returns what went wrong."""
     status = environment.status()
     if not wanted or not status.ready:
         why = "left out as asked" if not wanted else status.reason
         say.say(f"simulated on our integer model of Lava, not on Lava itself ({why})")
-        return
+        return None
     say.say(f"simulating {test.x.shape[1]} images on Lava's CPU simulation ({status.location})")
     try:
         found = run_model(model, path, test.x, "lava", Options(record=True))
     except ToolError as error:
-        say.warn(f"Lava failed, our integer model stands in: {error}")
-        return
-    runs["Lava (CPU simulation)"] = parity.Run(found, "simulated", note=_against_model(found, runs[INTEGERS].result))
+        say.warn(f"Lava failed, the report has our integer model alone: {error}")
+        return error
+    differing, compared = _against_model(found, runs[INTEGERS].result)
+    note = f"lava.lib.dl.netx; {compared - differing:,} of {compared:,} spikes as our integer model predicts"
+    runs["Lava (CPU simulation)"] = parity.Run(found, "simulated", note=note)
+    if differing:
+        return ParityError(f"Lava and our integer model differ in {differing:,} of {compared:,} spikes on net.net")
+    return None
 
 
-def _against_model(lava: Result, integers: Result) -> str:
-    """How many of Lava's spikes our integer model predicted; raises ParityError unless all."""
+def _against_model(lava: Result, integers: Result) -> tuple[int, int]:
+    """Spikes of Lava that our integer model did not predict, and all that were compared."""
     compared = sum(spikes.size for spikes in lava.recorded.values())
     differing = sum(int((spikes != integers.recorded[name]).sum()) for name, spikes in lava.recorded.items())
-    if differing:
-        raise ParityError(f"our integer model and Lava differ in {differing:,} of {compared:,} spikes on the .net file")
-    return f"lava.lib.dl.netx; all {compared:,} spikes as our integer model predicts"
+    return differing, compared
 
 
 @torch.no_grad()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import shlex
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,13 @@ import yaml
 
 from stl_deploy.cli import main
 from stl_deploy.console import Console
-from stl_deploy.errors import InputError, ParityError
+from stl_deploy.errors import InputError, ParityError, ToolError
+from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.onnx.model import OnnxModel
 from stl_deploy.files import read_input, sha256
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.nirfile import read_nir, write_nir
+from stl_deploy.graph.run import Result
 from stl_deploy.graph.run import run as run_reference
 from stl_deploy.pipeline import run as run_module
 from stl_deploy.pipeline.configs import configure
@@ -194,3 +198,50 @@ def test_a_spike_that_differs_under_proof_is_a_failure(small_run: RunResult) -> 
         ParityError, match=r"torch: 1 of .* spikes differ .*'lif2', step 2, sample 5, neuron \[3, 1, 1\]"
     ):
         require_exact(verify(program, results, reference=REFERENCE))
+
+
+def _with_lava(monkeypatch: pytest.MonkeyPatch, answer: Callable[[Result], Result]) -> None:
+    """Pretend that Lava is there and answers ``answer`` of what the integer model gives."""
+    ready = dataclasses.replace(environment.status(), ready=True, reason=None)
+    monkeypatch.setattr(environment, "status", lambda: ready)
+    honest = run_module.run_model
+
+    def pretend(model: Any, path: Any, x: Any, backend: str, options: Any) -> Result:
+        found = honest(model, path, x, "loihi", options)
+        return answer(found) if backend == "lava" else found
+
+    monkeypatch.setattr(run_module, "run_model", pretend)
+
+
+def test_a_lava_that_fails_ends_the_run_as_failed_with_the_folder_whole(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run_dir, copy)
+    (copy / "report.html").unlink()
+
+    def fail(_found: Result) -> Result:
+        raise ToolError("Lava ended without a word")
+
+    _with_lava(monkeypatch, fail)
+    with pytest.raises(ToolError, match="Lava ended without a word"):
+        run(configure("digits", SMALL), copy, resume=True)
+    assert (copy / "report.html").is_file()
+
+
+def test_a_lava_that_spikes_otherwise_ends_the_run_as_failed(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run_dir, copy)
+
+    def flip(found: Result) -> Result:
+        spikes = found.recorded["lif3"].copy()
+        spikes[1, 2, 3] = 1 - spikes[1, 2, 3]
+        return Result(found.outputs, {**found.recorded, "lif3": spikes})
+
+    _with_lava(monkeypatch, flip)
+    with pytest.raises(ParityError, match=r"Lava and our integer model differ in 1 of .* spikes on net\.net"):
+        run(configure("digits", SMALL), copy, resume=True)
+    rows = {row["artifact"]: row for row in _json(copy / "verify.json")["rows"]["parity"]}
+    assert "spikes as our integer model predicts" in rows["Lava (CPU simulation)"]["note"]
