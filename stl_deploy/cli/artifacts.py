@@ -124,6 +124,7 @@ def check(
     if input_file is not None and report.runs:
         effects = checking.measure(source, input_file, dialect=dialect, say=console())
         found["effects"] = [effect.as_dict() for effect in effects]
+        found["near_threshold"] = checking.near_threshold(source, input_file, dialect=dialect, say=console())
     if json:
         emit_json(found)
     if not report.ok:

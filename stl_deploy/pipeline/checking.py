@@ -9,6 +9,7 @@ from typing import Any
 
 from stl_deploy.console import Console
 from stl_deploy.errors import InputError
+from stl_deploy.exporters.margins import NearThreshold
 from stl_deploy.files import read_input
 from stl_deploy.graph.ambiguity import Effect, effects
 from stl_deploy.graph.check import TARGETS, TargetCheck, check_file
@@ -16,8 +17,10 @@ from stl_deploy.graph.dialect import load_dialect
 from stl_deploy.graph.findings import Finding, Report
 from stl_deploy.graph.nirfile import read_nir
 from stl_deploy.graph.restate import READER_TARGETS
+from stl_deploy.graph.run import run
+from stl_deploy.pipeline.backends import CHUNK
 from stl_deploy.pipeline.chip_check import CHIP_TARGETS, check_netx
-from stl_deploy.pipeline.source import open_source
+from stl_deploy.pipeline.source import open_program, open_source
 
 DEFAULT_TARGETS: Mapping[str, TargetCheck] = {**TARGETS, "netx": check_netx}
 """Asked where none is named."""
@@ -106,6 +109,23 @@ def measure(
     if nothing:
         say.say(f"nothing changes with: {', '.join(nothing)}")
     return found
+
+
+def near_threshold(
+    source: Path, input_file: Path, *, dialect: str | None = None, say: Console | None = None
+) -> dict[str, int]:
+    """How often each spiking node's potential came within a few units in the last place of its threshold.
+
+    There another order of summation can move a spike. Raises as `measure` does.
+    """
+    say = say or Console(quiet=True)
+    x, _ = read_input(input_file)
+    near = NearThreshold()
+    run(open_program(open_source(source), dialect), x, observe=near, chunk=CHUNK)
+    close = {name: count for name, count in near.counts.items() if count}
+    where = ", ".join(f"{name} {count:,}" for name, count in close.items()) or "nowhere"
+    say.say(f"potentials within {near.ulps:g} units in the last place of the threshold: {where}")
+    return near.counts
 
 
 def _asked(targets: Sequence[str] | None) -> dict[str, TargetCheck]:

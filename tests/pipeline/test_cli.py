@@ -151,6 +151,17 @@ def test_exporting_a_graph_writes_its_dialect(cli: Any, run_dir: Path, tmp_path:
     assert read_nir(tmp_path / "a.nir").metadata["stl_deploy"]["dialect"]["compare"] == "ge"
 
 
+def test_check_counts_ties_on_a_given_input(cli: Any, tmp_path: Path) -> None:
+    ones = np.ones(2, np.float32)
+    lif = nir.LIF(ones * np.float32(2e-4), ones * 2, ones * 0, ones, ones * 0)
+    nir.write(tmp_path / "tie.nir", nir.NIRGraph.from_list(nir.Linear(np.diag([1.0, 0.25]).astype(np.float32)), lif))
+    np.savez(tmp_path / "x.npz", x=np.ones((1, 5, 2), np.float32))
+    found = cli("check", tmp_path / "tie.nir", "--input", tmp_path / "x.npz", "--json")
+    assert found.code == 0
+    assert found.json["near_threshold"] == {"lif": 5}
+    assert "last place of the threshold: lif 5" in found.err
+
+
 def test_check(cli: Any, run_dir: Path) -> None:
     found = cli("check", run_dir, "--json")
     assert found.code == 0
