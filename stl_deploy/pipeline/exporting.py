@@ -57,7 +57,7 @@ def export(
     if to not in get_args(Target):
         raise InputError(f"no target '{to}'; accepted: {', '.join(get_args(Target))}")
     if output.suffix != _SUFFIX[to]:
-        raise InputError(f"{output}: a {to} file ends in {_SUFFIX[to]}")
+        raise InputError(f"{output}: files for {to} end in {_SUFFIX[to]}; name it so")
     if options.precision != "float32" and to != "onnx":
         raise InputError(f"--exact and --int8 are of onnx; a {to} file has no such form")
     if options.reader is not None and to != "nir":

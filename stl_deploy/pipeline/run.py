@@ -15,7 +15,7 @@ from stl_deploy.config import RunConfig
 from stl_deploy.config_io import load_config
 from stl_deploy.console import Console
 from stl_deploy.energy.measure import measure_energy
-from stl_deploy.errors import InputError, ParityError, StlDeployError, ToolError
+from stl_deploy.errors import InputError, ParityError, StlDeployError, ToolError, UnsupportedError
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.loihi.export import export_netx
 from stl_deploy.exporters.loihi.quantise import LoihiModel
@@ -122,7 +122,7 @@ def _size(shape: tuple[int, ...]) -> int:
 
 def _run_all(
     folded: FoldedRun, test: LabelledInput, run_dir: Path, lava: bool, say: Console
-) -> tuple[dict[str, parity.Run], LoihiModel, StlDeployError | None]:
+) -> tuple[dict[str, parity.Run], LoihiModel | UnsupportedError, StlDeployError | None]:
     program, names = folded.program, spiking(folded.program)
     runs: dict[str, parity.Run] = {}
     say.step(f"Exporting, reading back, and running {test.x.shape[1]} test images")
@@ -136,7 +136,12 @@ def _run_all(
     )
     path = run_dir / "net.net"
     calibration = encode_split(folded.config, folded.data.train, _CALIBRATION)
-    model = export_netx(program, path, calibration=calibration.x, input_scale=input_scale(program))
+    try:
+        model = export_netx(program, path, calibration=calibration.x, input_scale=input_scale(program))
+    except UnsupportedError as error:
+        path.unlink(missing_ok=True)
+        say.warn(f"no net.net, Loihi cannot hold this network: {error}")
+        return runs, error, None
     integers = run_model(model, path, test.x, "loihi", Options(record=True))
     runs[INTEGERS] = parity.Run(integers, "simulated", note="8-bit weights, post-training")
     return runs, model, _run_lava(model, path, test, lava, runs, say)
@@ -178,15 +183,20 @@ def _run_torch(network: Network, x: Floats) -> Result:
     return Result({"output": votes.numpy()}, {name: spikes.numpy() for name, spikes in recorded.items()})
 
 
-def _write_manifest(folded: FoldedRun, model: LoihiModel, run_dir: Path) -> None:
-    names = ("config.yaml", "model.safetensors", "net.nir", "net.onnx", "net.net", TEST_INPUT)
+def _write_manifest(folded: FoldedRun, model: LoihiModel | UnsupportedError, run_dir: Path) -> None:
+    names = ["config.yaml", "model.safetensors", "net.nir", "net.onnx", TEST_INPUT]
+    if isinstance(model, LoihiModel):
+        names.append("net.net")
+        netx = netx_facts(model)
+    else:
+        netx = {"target": "netx", "node": model.node, "unsupported": model.reason, "remedy": model.remedy}
     contents = manifest(
         folded.program,
         [run_dir / name for name in names],
         exact=folded.exact,
         grids=[grid.as_dict() for grid in folded.folded.grids],
         proofs=[proof.as_dict() for proof in folded.proofs],
-        netx=netx_facts(model),
+        netx=netx,
     )
     write_manifest(run_dir / "manifest.json", contents)
 

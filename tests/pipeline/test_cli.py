@@ -431,7 +431,10 @@ def test_bad_graphs_are_one_sentence_and_exit_2(
 
 
 def test_wrong_suffixes_and_missing_sources(cli: Any, run_dir: Path, tmp_path: Path) -> None:
-    assert "a onnx file ends in .onnx" in cli("export", run_dir, "--to", "onnx", "-o", tmp_path / "a.nir").err
+    assert (
+        "files for onnx end in .onnx; name it so"
+        in cli("export", run_dir, "--to", "onnx", "-o", tmp_path / "a.nir").err
+    )
     (tmp_path / "a.onnx").mkdir()
     assert "a folder; name a file to write" in cli("export", run_dir, "--to", "onnx", "-o", tmp_path / "a.onnx").err
     assert "no such file or folder" in cli("check", tmp_path / "none.nir").err

@@ -245,3 +245,20 @@ def test_a_lava_that_spikes_otherwise_ends_the_run_as_failed(
         run(configure("digits", SMALL), copy, resume=True)
     rows = {row["artifact"]: row for row in _json(copy / "verify.json")["rows"]["parity"]}
     assert "spikes as our integer model predicts" in rows["Lava (CPU simulation)"]["note"]
+
+
+def test_a_network_that_loihi_cannot_hold_goes_the_rest_of_the_way(tmp_path: Path) -> None:
+    network = (
+        'network=[{"kind": "conv", "channels": 4, "kernel": 3, "padding": 1}, {"kind": "lif"}, {"kind": "flatten"}, '
+        '{"kind": "linear", "features": 10}, {"kind": "li"}]'
+    )
+    stream = io.StringIO()
+    done = run(
+        configure("digits", ["train.epochs=1", network]), tmp_path / "li", lava=False, say=Console(stream=stream)
+    )
+    assert {path.name for path in done.run_dir.iterdir()} >= {*FILES} - {"net.net"}
+    assert not (done.run_dir / "net.net").exists()
+    netx = _json(done.run_dir / "manifest.json")["netx"]
+    assert netx["node"] == "li"
+    assert f"no net.net, Loihi cannot hold this network: node '{netx['node']}'" in stream.getvalue()
+    assert {entry.run for entry in done.parity.report.runs if entry.exact} >= {"torch, folded", "ONNX Runtime"}
