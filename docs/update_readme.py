@@ -33,7 +33,7 @@ def excerpt(lines: list[str]) -> list[str]:
 def main() -> None:
     """Rewrite the README's block and, with a Chromium on the machine, docs/report.png."""
     run_dir = ROOT / "runs" / "digits"
-    shown = "\n".join(excerpt(demo(run_dir))).replace(str(Path.home()), "~")
+    shown = "\n".join(excerpt(demo(run_dir))).replace(f"{ROOT}/", "").replace(str(Path.home()), "~")
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
     before, after = text.split(BEGIN)[0], text.split(END)[1]

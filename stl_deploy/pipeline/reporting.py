@@ -53,7 +53,7 @@ def _gather(run_dir: Path) -> ReportData:
     verified = read_json(run_dir / "verify.json")
     try:
         return ReportData(
-            title=f"{config.dataset.name}: {run_dir.resolve().name}",
+            title=_title(config.dataset.name, run_dir.resolve().name),
             summary=_summary(config, facts, network),
             accuracy=[Accuracy(**row) for row in verified["rows"]["accuracy"]],
             curves=list(_records(run_dir / METRICS_FILE)),
@@ -82,6 +82,10 @@ def _energy(run_dir: Path) -> dict[str, Any]:
             f"{run_dir}: energy.json has no '{missing[0]}'; an earlier version wrote it, make it again: {again}"
         )
     return energy
+
+
+def _title(dataset: str, folder: str) -> str:
+    return dataset if dataset == folder else f"{dataset}: {folder}"
 
 
 def _summary(config: RunConfig, facts: Mapping[str, Any], network: Network) -> dict[str, str]:
