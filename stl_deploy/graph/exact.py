@@ -92,9 +92,16 @@ def grids(program: Program) -> dict[str, Grid | None]:
     """The grid of each node's output; a node in a loop without spikes has no entry, for what arrives is unbounded."""
     known: dict[str, Grid | None] = {node.name: SPIKES for node in program.spiking if not node.many}
     waiting = [node for node in program.nodes if node.name not in known]
-    while ready := [node for node in waiting if all(source.node in known for source in node.sources)]:
-        known |= {node.name: _output(node, _arriving(node, known), program.metadata) for node in ready}
-        waiting = [node for node in waiting if node.name not in known]
+    while waiting:
+        blocked = []
+        for node in waiting:  # in running order, so that a pass goes all the way down a chain
+            if all(source.node in known for source in node.sources):
+                known[node.name] = _output(node, _arriving(node, known), program.metadata)
+            else:
+                blocked.append(node)
+        if len(blocked) == len(waiting):
+            break
+        waiting = blocked
     return known
 
 
