@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from stl_deploy import _allocator
+from stl_deploy import _allocator, checkpoint
 from stl_deploy.config import RunConfig
 from stl_deploy.console import Console
 from stl_deploy.data import load_dataset
@@ -21,6 +21,8 @@ def train(config: RunConfig, run_dir: Path, *, resume: bool = False, say: Consol
     say = say or Console(quiet=True)
     _allocator.keep_large_buffers()
     say.step(f"Training ({config.train.mode}) on {config.dataset.name}, {config.train.epochs} epochs")
+    if not resume and (run_dir / checkpoint.FILE).is_file():
+        say.say(f"{run_dir} holds an earlier training, which is replaced (--resume goes on from it)")
     result = train_network(config, run_dir, resume=resume, progress=say.epoch)
     say.say(
         f"epoch {result.epoch} had the lowest validation loss (accuracy {result.validation_accuracy:.2%}); "

@@ -380,6 +380,13 @@ def _nan(path: Path, run_dir: Path) -> None:
     nir.write(path, graph)
 
 
+def _stride_0(path: Path, run_dir: Path) -> None:
+    path.write_bytes((run_dir / "net.nir").read_bytes())
+    with h5py.File(path, "a") as file:
+        del file["node/nodes/conv1/stride"]
+        file["node/nodes/conv1/stride"] = np.zeros(2, int)
+
+
 def _unknown_node(path: Path, run_dir: Path) -> None:
     path.write_bytes((run_dir / "net.nir").read_bytes())
     with h5py.File(path, "a") as file:
@@ -410,6 +417,7 @@ BAD_GRAPHS = [
     (_truncated, "not a NIR file"),
     (_wrong_kind, "not a NIR file"),
     (_nan, "node 'conv2': field 'weight' is nan at index [1, 2, 0, 1]"),
+    (_stride_0, "node 'conv1': field 'stride' is [0.0, 0.0]"),
     (_unknown_node, "Izhikevich"),
     (_empty_loop, "has no neuron in it"),
     (_shapes, "node 'linear1': weight takes 47 values"),
