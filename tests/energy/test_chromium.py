@@ -9,23 +9,27 @@ from typing import Any
 import pytest
 
 from stl_deploy.energy.report import render_report, report_json
-from tests.energy.chromium import NAMES, Browser, browser, find
+from tests import chromium
 from tests.energy.test_report import EVIL, full
 
-pytestmark = pytest.mark.skipif(find() is None, reason=f"no browser on this machine (looked for {', '.join(NAMES)})")
+pytestmark = pytest.mark.skipif(
+    chromium.PROGRAM is None and not chromium.REQUIRED, reason="no Chromium on this machine to show the page in"
+)
 
 
 @pytest.fixture(scope="module", params=["c", EVIL], ids=["plain", "hostile names"])
-def shown(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Browser, Any]]:
+def shown(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[chromium.Page, Any]]:
     data = full(request.param)
     path = tmp_path_factory.mktemp("page") / "report.html"
     path.write_text(render_report(data), encoding="utf-8")
-    with browser(str(find())) as tab:
-        tab.open(path)
+    with chromium.page(tmp_path_factory.mktemp("profile")) as tab:
+        tab.load(path.as_uri())
         yield tab, json.loads(json.dumps(report_json(data)))
 
 
-def test_it_renders_without_complaint_or_request(shown: tuple[Browser, Any]) -> None:
+def test_it_renders_without_complaint_or_request(shown: tuple[chromium.Page, Any]) -> None:
     tab, twin = shown
     assert tab.evaluate("document.title") == twin["title"]
     assert tab.evaluate("document.querySelectorAll('svg').length") == 6
@@ -37,7 +41,7 @@ def test_it_renders_without_complaint_or_request(shown: tuple[Browser, Any]) -> 
     assert [url.rsplit("/", 1)[-1] for url in requests] == ["report.html"]
 
 
-def test_its_numbers_are_those_of_the_json(shown: tuple[Browser, Any]) -> None:
+def test_its_numbers_are_those_of_the_json(shown: tuple[chromium.Page, Any]) -> None:
     tab, twin = shown
     totals = "[...document.querySelectorAll('#total-table td')].map(c => c.textContent.replace(/\\u2009/g, ''))"
     assert tab.evaluate(totals) == [str(value) for value in twin["energy"]["totals"].values()]
@@ -48,7 +52,7 @@ def test_its_numbers_are_those_of_the_json(shown: tuple[Browser, Any]) -> None:
     assert errors == [f"{100 * check['error']:+.3g} %" for check in twin["validation"]]
 
 
-def test_a_click_sorts_and_a_third_click_restores(shown: tuple[Browser, Any]) -> None:
+def test_a_click_sorts_and_a_third_click_restores(shown: tuple[chromium.Page, Any]) -> None:
     tab, _ = shown
     values = "[...document.querySelectorAll('#model-table tbody tr')].map(r => Number(r.cells[3].dataset.high))"
     click = "document.querySelectorAll('#model-table thead th')[3].querySelector('button').click()"

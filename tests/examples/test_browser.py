@@ -2,7 +2,6 @@
 
 import functools
 import http.server
-import os
 import subprocess
 import sys
 import threading
@@ -14,7 +13,7 @@ import pytest
 from stl_deploy.files import read_input
 from stl_deploy.graph.run import run
 from stl_deploy.pipeline.source import TEST_INPUT, open_program, open_source
-from tests.examples import chromium
+from tests import chromium
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "browser"
 IMAGES = 6
@@ -25,8 +24,7 @@ elif not (EXAMPLE / "node_modules" / "onnxruntime-web").is_dir():
     MISSING = "no ONNX Runtime Web (npm ci --prefix examples/browser)"
 else:
     MISSING = None
-REQUIRED = os.environ.get("STL_DEPLOY_REQUIRE_BROWSER") == "1"
-needs_browser = pytest.mark.skipif(MISSING is not None and not REQUIRED, reason=f"browser example: {MISSING}")
+needs_browser = pytest.mark.skipif(MISSING is not None and not chromium.REQUIRED, reason=f"browser example: {MISSING}")
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):

@@ -23,6 +23,8 @@ FLAGS = [
     "--remote-debugging-pipe",
 ]
 PATIENCE = 120
+REQUIRED = os.environ.get("STL_DEPLOY_REQUIRE_BROWSER") == "1"
+"""Where a browser is insisted on, a missing one fails the tests instead of skipping them."""
 
 
 class Page:
@@ -31,15 +33,30 @@ class Page:
     def __init__(self, commands, answers):
         self._commands, self._answers = commands, answers
         self._count, self._buffer, self._session = 0, b"", None
-        self.complaints = []
+        self.events = []
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log"):
+        for domain in ("Page", "Runtime", "Log", "Network"):
             self._call(f"{domain}.enable")
 
     def open(self, url, width=1280, height=900):
         self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         self._call("Page.navigate", url=url)
+
+    def load(self, url):
+        """Open ``url`` and wait until it has loaded."""
+        self.open(url)
+        while not self.seen("Page.loadEventFired"):
+            self.events.append(self._read())
+
+    def seen(self, method):
+        """What came with every event of one kind so far."""
+        return [event["params"] for event in self.events if event.get("method") == method]
+
+    @property
+    def complaints(self):
+        """Uncaught exceptions and the browser's own messages."""
+        return self.seen("Runtime.exceptionThrown") + self.seen("Log.entryAdded")
 
     def evaluate(self, expression):
         """The value of a JavaScript expression; promises are awaited."""
@@ -76,11 +93,10 @@ class Page:
         os.write(self._commands, json.dumps(message).encode() + b"\0")
         while True:
             answer = self._read()
-            if answer.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded"):
-                self.complaints.append(answer["params"])
             if answer.get("id") == self._count:
                 assert "error" not in answer, (method, answer["error"])
                 return answer["result"]
+            self.events.append(answer)
 
     def _read(self):
         while b"\0" not in self._buffer:
