@@ -8,6 +8,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from stl_deploy._suggest import did_you_mean
 from stl_deploy.config import InnerSpec, LayerSpec, RunConfig
 
 _LAYERS: dict[str, type[BaseModel]] = {
@@ -43,7 +44,8 @@ def _sentence(problem: ErrorDetails) -> str:
     loc, kind, context = problem["loc"], problem["type"], problem.get("ctx", {})
     key = _key(loc)
     if kind == "extra_forbidden":
-        return f"unknown key '{key}'; accepted there: {', '.join(_fields(loc[:-1]))}"
+        fields = _fields(loc[:-1])
+        return f"unknown key '{key}'{did_you_mean(str(loc[-1]), fields)}; accepted there: {', '.join(fields)}"
     if kind == "missing":
         return f"key '{key}' is missing; it has no default"
     if kind == "union_tag_not_found":

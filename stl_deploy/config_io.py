@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from stl_deploy._config_errors import sentences
+from stl_deploy._suggest import did_you_mean
 from stl_deploy.config import RunConfig
 from stl_deploy.errors import ConfigError
 from stl_deploy.files import write_text
@@ -59,7 +60,10 @@ def load_config(source: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
         text = (resources.files("stl_deploy") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
         return _build(_override(_parse(text, f"preset {name}"), overrides), f"preset {name}")
     if Path(name).suffix not in (".yaml", ".yml"):
-        raise ConfigError(f"no preset '{name}'; presets: {', '.join(preset_names())}, or the path of a .yaml file")
+        close = did_you_mean(name, preset_names())
+        raise ConfigError(
+            f"no preset '{name}'{close}; presets: {', '.join(preset_names())}, or the path of a .yaml file"
+        )
     return _build(_override(_parse(_read(Path(name)), name), overrides), name)
 
 

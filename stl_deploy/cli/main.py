@@ -8,10 +8,12 @@ from collections.abc import Sequence
 
 from stl_deploy._threads import sleep_when_idle
 from stl_deploy.cli import output
+from stl_deploy.cli.usage import is_help, usage_sentence
 from stl_deploy.errors import StlDeployError
 
 _INTERRUPTED = 130
 _INTERNAL = 70
+_WRONG_CALL = 2
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -34,10 +36,9 @@ def _run(arguments: list[str]) -> int:
     try:
         from stl_deploy.cli.app import app
 
-        app(args=arguments, prog_name="stl-deploy")
+        code = app(args=arguments, prog_name="stl-deploy", standalone_mode=False)
+        return _interrupted() if code == _INTERRUPTED else int(code or 0)  # 130 is typer's word for Ctrl-C
     except SystemExit as stop:
-        if stop.code == _INTERRUPTED:  # typer's word for Ctrl-C
-            return _interrupted()
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except StlDeployError as error:
         _show(f"error: {error}")
@@ -47,9 +48,15 @@ def _run(arguments: list[str]) -> int:
     except BrokenPipeError:
         return 1
     except Exception as error:
+        sentence = usage_sentence(error)
+        if is_help(error):
+            print(error, file=sys.stderr)
+            return _WRONG_CALL
+        if sentence is not None:
+            _show(f"error: {sentence}")
+            return _WRONG_CALL
         _show(f"internal error: {type(error).__name__}: {error} (this is a bug; --debug shows where)")
         return _INTERNAL
-    return 0
 
 
 def _interrupted() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from json import dumps
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,10 @@ Mode = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option(help="Seed of weights, order, encoding and dropout.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option("--data-dir", metavar="DIR", help="Where the dataset's files are already; default: downloaded."),
+]
 Output = Annotated[Path | None, typer.Option("-o", "--output", metavar="DIR", help="The run folder.")]
 
 
@@ -33,8 +38,11 @@ def register(app: typer.Typer) -> None:
     app.command("quantise")(quantise)
 
 
-def _overrides(changes: list[str] | None, mode: str | None, seed: int | None, device: str | None) -> list[str]:
-    named = {"train.mode": mode, "train.seed": seed, "train.device": device}
+def _overrides(
+    changes: list[str] | None, mode: str | None, seed: int | None, device: str | None, data_dir: Path | None
+) -> list[str]:
+    where = None if data_dir is None else dumps(str(data_dir))
+    named = {"train.mode": mode, "train.seed": seed, "train.device": device, "dataset.data_dir": where}
     return [f"{key}={value}" for key, value in named.items() if value is not None] + (changes or [])
 
 
@@ -44,6 +52,7 @@ def run(
     mode: Mode = None,
     seed: Seed = None,
     device: Device = None,
+    data_dir: DataDir = None,
     changes: Set = None,
     resume: Resume = False,
     no_lava: Annotated[bool, typer.Option("--no-lava", help="Leave Lava out even if it is installed.")] = False,
@@ -53,7 +62,7 @@ def run(
     from stl_deploy.pipeline.configs import configure
     from stl_deploy.pipeline.run import run as run_all
 
-    config = configure(which, _overrides(changes, mode, seed, device))
+    config = configure(which, _overrides(changes, mode, seed, device, data_dir))
     result = run_all(config, output or Path("runs") / Path(which).stem, resume=resume, lava=not no_lava, say=console())
     if json:
         emit_json(result.as_dict())
@@ -65,6 +74,7 @@ def train(
     mode: Mode = None,
     seed: Seed = None,
     device: Device = None,
+    data_dir: DataDir = None,
     changes: Set = None,
     resume: Resume = False,
     config_file: Annotated[
@@ -80,7 +90,7 @@ def train(
     from stl_deploy.pipeline.training import train as train_one
 
     name = str(config_file) if config_file is not None else which
-    config = configure(name, _overrides(changes, mode, seed, device))
+    config = configure(name, _overrides(changes, mode, seed, device, data_dir))
     if print_config:
         typer.echo(dump_config(config), nl=False)
         return

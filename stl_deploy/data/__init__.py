@@ -1,11 +1,21 @@
 """Datasets with fixed splits, and how their images become sequences."""
 
-from stl_deploy.data.datasets import Dataset, Split, dataset_names, describe, load_dataset, present, sample_shape
+from stl_deploy.data.datasets import (
+    Dataset,
+    Split,
+    check_dataset,
+    dataset_names,
+    describe,
+    load_dataset,
+    present,
+    sample_shape,
+)
 from stl_deploy.data.encoders import encode, input_coding
 
 __all__ = [
     "Dataset",
     "Split",
+    "check_dataset",
     "dataset_names",
     "describe",
     "encode",

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stl_deploy._suggest import did_you_mean
 from stl_deploy.config import DatasetConfig, Encoder
 from stl_deploy.data.encoders import EVENT_ENCODERS
 from stl_deploy.data.event_sources import EVENT_SOURCES
@@ -93,6 +94,13 @@ def sample_shape(config: DatasetConfig) -> Shape:
     return small
 
 
+def check_dataset(config: DatasetConfig) -> tuple[Shape, int]:
+    """Shape of a sample and number of classes, without loading any; raises ConfigError where settings do not fit."""
+    entry = _entry(config.name)
+    _check_encoder(config)
+    return sample_shape(config), entry.classes
+
+
 def present(name: str) -> bool:
     """Whether the dataset's files are there already: shipped, or in the cache of downloads."""
     if name in EVENT_SOURCES:
@@ -118,9 +126,8 @@ def load_dataset(config: DatasetConfig) -> Dataset:
     Raises ConfigError for an unknown name, InputError for absent or damaged files, labels out of range or an
     empty split, ToolError where torchvision is needed and missing.
     """
+    shape, _ = check_dataset(config)
     entry = _entry(config.name)
-    _check_encoder(config)
-    shape = sample_shape(config)
     raw = entry.load(config)
     for labels in (raw.train_labels, raw.test_labels):
         if labels is not None and len(labels) and not 0 <= labels.min() <= labels.max() < entry.classes:
@@ -155,7 +162,8 @@ def _check_encoder(config: DatasetConfig) -> None:
 
 def _entry(name: str) -> _Entry:
     if name not in _REGISTRY:
-        raise ConfigError(f"key 'dataset.name' is {name!r}; accepted: {', '.join(_REGISTRY)}")
+        close = did_you_mean(name, _REGISTRY)
+        raise ConfigError(f"key 'dataset.name' is {name!r}{close}; accepted: {', '.join(_REGISTRY)}")
     return _REGISTRY[name]
 
 

@@ -76,8 +76,42 @@ def test_every_verb_has_help(cli: Any, verb: str) -> None:
     assert cli(verb, "--help").code == 0
 
 
-def test_unknown_verb_is_a_usage_error(cli: Any) -> None:
-    assert cli("deploy").code == 2
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        ("deploy", "no such command 'deploy'; see stl-deploy --help"),
+        ("train digits --mode stx", "invalid value for '--mode': 'stx' is not one of 'stl', 'sl', 'tl', 'ann'; see"),
+        ("train digits --resum", "no such option: --resum (Possible options: --resume); see stl-deploy train --help"),
+        ("train digits --seed x", "invalid value for '--seed': "),
+        ("train digits digits", "unexpected extra argument"),
+        ("export", "missing argument 'SOURCE'; see stl-deploy export --help"),
+        (
+            "train digits --set dataset.name=mnistt --print-config",
+            "'mnistt' (did you mean 'mnist'?); accepted: digits,",
+        ),
+        ("train mnis --print-config", "no preset 'mnis' (did you mean 'mnist'?); presets: "),
+        ("train digits --set train.epoch=4", "unknown key 'train.epoch' (did you mean 'epochs'?); accepted there: "),
+        (
+            "train digits --set network.0.kernel=40 --print-config",
+            "network.0 (conv): kernel 40 with padding 1 does not",
+        ),
+        ("train digits --set dataset.encoder=counts --print-config", "direct, bernoulli, latency are accepted"),
+    ],
+)
+def test_a_wrong_call_is_one_sentence_and_exit_2(cli: Any, call: str, sentence: str) -> None:
+    found = cli(*call.split())
+    assert found.code == 2
+    assert found.err.startswith("stl-deploy: error: ")
+    assert sentence in found.err
+    assert found.err.count("\n") == 1
+    assert found.out == ""
+
+
+def test_a_call_without_arguments_is_answered_with_the_help(cli: Any) -> None:
+    found = cli("lava")
+    assert found.code == 2
+    assert "install" in found.err
+    assert not found.err.startswith("stl-deploy: error")
 
 
 def test_help_does_not_wait_for_torch() -> None:

@@ -72,7 +72,10 @@ def test_overrides_reach_sections_and_layers():
         ("train.device=gpu", "--set: key 'train.device' is 'gpu'; accepted: auto, cpu, cuda, or cuda: and a number"),
         ("fold.grid=1", "--set: unknown key 'fold.grid'; accepted there: exact_grid, weight_bits"),
         ("speed=1", "--set: unknown key 'speed'; accepted there: dataset, network, neuron, train, fold"),
-        ("network.0.knl=2", "--set: unknown key 'network.0.knl'; accepted there: kind, channels, kernel, stride, "),
+        (
+            "network.0.knl=2",
+            "--set: unknown key 'network.0.knl' (did you mean 'kernel'?); accepted there: kind, channels, ",
+        ),
         ("network.0.kind=lstm", "--set: key 'network.0.kind' is 'lstm'; accepted: conv, linear, norm, lif, "),
         ("network=[{features: 3}]", "--set: key 'network.0.kind' is missing; accepted: conv, linear"),
         ("network=[{kind: conv}]", "--set: key 'network.0.channels' is missing; it has no default"),
@@ -133,5 +136,7 @@ def test_missing_file_binary_file_and_unknown_preset(tmp_path):
     (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x80")
     with pytest.raises(ConfigError, match="not a text file"):
         load_config(tmp_path / "b.yaml")
-    with pytest.raises(ConfigError, match=r"no preset 'digit'; presets: cifar10, .*, shd, or the path"):
+    with pytest.raises(
+        ConfigError, match=r"no preset 'digit' \(did you mean 'digits'\?\); presets: cifar10, .*, shd, or the path"
+    ):
         load_config("digit")

@@ -1,0 +1,34 @@
+"""A wrong call in one sentence, as any other wrong input."""
+
+from __future__ import annotations
+
+import re
+
+_WRAPPINGS = (
+    (r"Value error, ", ""),
+    (r"Input should be (.*?)(, unable to parse .*)?$", r"expected \1"),
+    (r"\.$", ""),
+)
+"""What pydantic puts around the reason that a value is refused."""
+
+
+def usage_sentence(error: Exception) -> str | None:
+    """What typer found wrong with the call, and where to read on; None if ``error`` is no such finding.
+
+    Known by what it can do: typer's exceptions live in another module from release to release.
+    """
+    tell = getattr(error, "format_message", None)
+    if tell is None:
+        return None
+    text = " ".join(str(tell()).split())
+    for wrapping, kept in _WRAPPINGS:
+        text = re.sub(wrapping, kept, text)
+    text = text[:1].lower() + text[1:]
+    context = getattr(error, "ctx", None)
+    verb = context.command_path if context is not None else "stl-deploy"
+    return f"{text}; see {verb} --help"
+
+
+def is_help(error: Exception) -> bool:
+    """Whether ``error`` is the help itself, asked for by a call without arguments."""
+    return type(error).__name__ == "NoArgsIsHelpError"
