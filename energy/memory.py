@@ -117,8 +117,7 @@ def weight_words(node: Linear | Conv | Scale | Pool) -> int:
 
 def state_words(node: Neuron) -> int:
     """Numbers each neuron keeps from step to step: potential, current, and the spike that a delayed reset waits for."""
-    current, waiting = node.synapse is not None, node.reset == "subtract_delayed" and node.spiking
-    return int(node.decay is not None) + int(current) + int(waiting)
+    return int(node.decay is not None) + int(node.synapse is not None) + int(node.resets_late)
 
 
 def address_bits(places: int) -> int:

@@ -44,7 +44,7 @@ def neuron_ops(node: Neuron) -> NeuronOps:
         other_muls=_factor(node.gain) + (0 if synapse is None else _factor(synapse.gain)) + node.many,
         adds=stateful + _term(node.leak) + (synapse is not None),
         compares=(node.v_min is not None) + node.spiking,
-        adds_per_spike=int(node.spiking and stateful and node.reset != "value"),
+        adds_per_spike=int(node.spiking and stateful and node.reset in ("subtract", "subtract_delayed")),
     )
 
 

@@ -131,6 +131,8 @@ def _neuron(node, x, state):
         v = v + node.leak
     if node.threshold is not None and node.reset == "subtract_delayed":
         v = v - node.threshold * state["s"]
+    if node.threshold is not None and node.reset == "value_delayed":
+        v = np.where(state["s"] > 0, F(0) if node.v_reset is None else node.v_reset, v).astype(F)
     if node.v_min is not None:
         v = np.maximum(v, node.v_min)
     state["v"] = v

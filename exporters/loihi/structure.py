@@ -219,6 +219,8 @@ def _check_neuron(neuron: Neuron) -> None:
         refuse(neuron, "threshold-not-positive", "its threshold is not above 0", "train with positive thresholds")
     if neuron.many:
         refuse(neuron, "several-spikes", "it fires several spikes per step", "use one spike per step")
+    if neuron.reset == "value_delayed":
+        refuse(neuron, "delayed-reset", "it resets one step late", "Loihi resets at once; train with such a reset")
     if neuron.reset != "value":
         refuse(neuron, "soft-reset", f"its reset is '{neuron.reset}'", "Loihi resets to 0; train with hard reset")
     for what, value in (("v_reset", neuron.v_reset), ("v_start", neuron.v_start)):

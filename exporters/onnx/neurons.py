@@ -11,7 +11,7 @@ from stl_deploy.graph.program import Floats, Neuron, Synapse
 
 def has_state(node: Neuron) -> bool:
     """Whether anything of one time step reaches the next."""
-    return node.decay is not None or node.synapse is not None or (node.spiking and node.reset == "subtract_delayed")
+    return node.decay is not None or node.synapse is not None or node.resets_late
 
 
 def neuron_step(scope: Scope, node: Neuron, x: str, states: States, output: str | None = None) -> str:
@@ -29,17 +29,17 @@ def neuron_step(scope: Scope, node: Neuron, x: str, states: States, output: str 
     if node.threshold is None:
         return _keep(states, node, _bounded(scope, node, v))
     theta = scope.weight(f"{name}.threshold", node.threshold)
-    if node.reset == "subtract_delayed":
-        v = _subtract(scope, name, v, theta, states.open(name, "s", node.shape))
+    if node.resets_late:
+        v = _reset_late(scope, node, v, theta, states.open(name, "s", node.shape))
     v = _bounded(scope, node, v)
     fired, spikes = _fire(scope, node, v, theta, output)
-    if node.reset == "subtract_delayed":
+    if node.resets_late:
         states.close(name, "s", spikes)
     elif node.decay is not None:
         v = (
             _subtract(scope, name, v, theta, spikes)
             if node.reset == "subtract"
-            else _to_value(scope, node, v, fired, spikes)
+            else _to_value(scope, node, v, spikes, fired)
         )
     _keep(states, node, v)
     return spikes
@@ -69,8 +69,8 @@ def _bounded(scope: Scope, node: Neuron, v: str) -> str:
     return scope.op("Max", [v, scope.weight(f"{node.name}.v_min", node.v_min)], f"{node.name}/bound")
 
 
-def _fire(scope: Scope, node: Neuron, v: str, theta: str, output: str | None) -> tuple[str, str]:
-    """Names of (a bool where the neuron fired, its spikes)."""
+def _fire(scope: Scope, node: Neuron, v: str, theta: str, output: str | None) -> tuple[str | None, str]:
+    """Names of (a bool where the neuron fired, if there is one; its spikes)."""
     name = node.name
     if not node.many:
         compare = "Greater" if node.compare == "gt" else "GreaterOrEqual"
@@ -81,21 +81,24 @@ def _fire(scope: Scope, node: Neuron, v: str, theta: str, output: str | None) ->
     positive = scope.op("Max", [ratio, zero], f"{name}/positive")
     # trunc of what is not negative
     spikes = scope.op("Floor", [positive], f"{name}/spikes", output=output)
-    fired = scope.op("Greater", [spikes, zero], f"{name}/fired") if _resets_to_value(node) else spikes
-    return fired, spikes
+    return None, spikes
 
 
-def _resets_to_value(node: Neuron) -> bool:
-    return node.reset == "value" and node.decay is not None
-
-
-def _to_value(scope: Scope, node: Neuron, v: str, fired: str, spikes: str) -> str:
+def _to_value(scope: Scope, node: Neuron, v: str, spikes: str, fired: str | None = None) -> str:
     if not node.many and (node.v_reset is None or not node.v_reset.any()):
         # v·(1 − s) is exact for finite v, and takes a third of the time of Where (ONNX Runtime 1.32, CPU)
         silent = scope.op("Sub", [scope.weight(f"{node.name}.one", np.float32(1)), spikes], f"{node.name}/silent")
         return scope.op("Mul", [v, silent], f"{node.name}/reset")
+    if fired is None:
+        fired = scope.op("Greater", [spikes, scope.weight(f"{node.name}.zero", np.float32(0))], f"{node.name}/fired")
     value = np.float32(0) if node.v_reset is None else node.v_reset
     return scope.op("Where", [fired, scope.weight(f"{node.name}.v_reset", value), v], f"{node.name}/reset")
+
+
+def _reset_late(scope: Scope, node: Neuron, v: str, theta: str, before: str) -> str:
+    if node.reset == "subtract_delayed":
+        return _subtract(scope, node.name, v, theta, before)
+    return _to_value(scope, node, v, before)
 
 
 def _subtract(scope: Scope, name: str, v: str, theta: str, spikes: str) -> str:

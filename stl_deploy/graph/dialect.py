@@ -21,7 +21,7 @@ from stl_deploy.errors import InputError
 
 Leak = Literal["euler", "exp"]
 Compare = Literal["gt", "ge"]
-Reset = Literal["value", "subtract", "subtract_delayed"]
+Reset = Literal["value", "subtract", "subtract_delayed", "value_delayed", "snntorch_zero"]
 SpikesPerStep = Literal["one", "many"]
 Start = Literal["zero", "v_reset"]
 SynapseRule = Literal["euler", "jump", "exp_add"]
@@ -56,7 +56,9 @@ class Dialect:
     dt: time step, in the unit of the graph's time constants.
     leak: ``euler`` v += dt/τ·(v_leak − v + r·x), or ``exp`` v = e^(−dt/τ)·v + x (input gain 1).
     compare: a neuron fires where v > θ (``gt``) or v >= θ (``ge``).
-    reset: ``value`` to v_reset; ``subtract`` θ; ``subtract_delayed`` θ at the next step.
+    reset: ``value`` to v_reset; ``subtract`` θ; ``subtract_delayed`` θ at the next step; ``value_delayed`` to v_reset
+        at the next step, whatever arrives then; ``snntorch_zero``: that for CubaLIF and for neurons in a loop,
+        ``value`` for others.
     spikes_per_step: ``one``, or ``many``: trunc(v/θ) spikes in one step.
     v_min: lower bound of v, a number, ``"-threshold"``, or None.
     start: v at rest is 0 (``zero``) or v_reset.
@@ -117,7 +119,7 @@ PRESETS: dict[str, Dialect] = {
     "spec": Dialect(),
     "stl": Dialect(compare="ge"),
     "snntorch": Dialect(reset="subtract_delayed", loop="neuron_output"),
-    "snntorch_zero": Dialect(loop="neuron_output"),
+    "snntorch_zero": Dialect(reset="snntorch_zero", loop="neuron_output"),
     # Norse's writer multiplies its time constants by its dt of 1e-3 once too often.
     "norse": Dialect(dt=1e-6, integrate="r", synapse="jump"),
     "sinabs": Dialect(dt=1.0, leak="exp", compare="ge", reset="subtract", spikes_per_step="many"),

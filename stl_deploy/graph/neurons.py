@@ -21,7 +21,7 @@ class NeuronState:
         if node.v_start is not None:
             self.v += node.v_start
         self.i = np.zeros(shape, np.float32) if node.synapse is not None else None
-        self.spikes = np.zeros(shape, np.float32) if node.reset == "subtract_delayed" else None
+        self.spikes = np.zeros(shape, np.float32) if node.resets_late else None
 
     def step(self, x: Floats, out: Floats) -> None:
         """Advance one time step with input ``x`` ``[B, *shape]``; writes the output into ``out``."""
@@ -39,8 +39,8 @@ class NeuronState:
             np.add(v, drive, out=v)
         if node.leak is not None:
             np.add(v, node.leak, out=v)
-        if self.spikes is not None and node.threshold is not None:
-            np.subtract(v, node.threshold * self.spikes, out=v)
+        if self.spikes is not None:
+            self._reset_late(self.spikes)
         if node.v_min is not None:
             np.maximum(v, node.v_min, out=v)
 
@@ -80,8 +80,17 @@ class NeuronState:
         elif self.node.reset == "subtract":
             np.subtract(self.v, threshold * out, out=self.v)
         else:
-            value = np.float32(0) if self.node.v_reset is None else self.node.v_reset
-            np.copyto(self.v, value, where=out > 0)
+            self._to_value(out)
+
+    def _reset_late(self, spikes: Floats) -> None:
+        if self.node.reset == "value_delayed":
+            self._to_value(spikes)
+        elif self.node.threshold is not None:
+            np.subtract(self.v, self.node.threshold * spikes, out=self.v)
+
+    def _to_value(self, spikes: Floats) -> None:
+        value = np.float32(0) if self.node.v_reset is None else self.node.v_reset
+        np.copyto(self.v, value, where=spikes > 0)
 
 
 def fire(node: Neuron, v: Floats, out: Floats) -> None:

@@ -17,6 +17,7 @@ where the field is None (this order is the contract that every backend keeps)::
     v  = decay·v + d                       (v = d if decay is None: memoryless)
     v  = v + leak
     v  = v − θ·s[t−1]                      reset "subtract_delayed"
+    v  = v_reset where s[t−1] > 0          reset "value_delayed": what arrives in that step is lost
     v  = max(v, v_min)
     s  = v > θ, v >= θ, or max(trunc(v/θ), 0)
     v  = v_reset where s > 0 / v − θ·s     reset "value" / "subtract"
@@ -35,11 +36,13 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.graph.dialect import Compare, Reset, SynapseRule
+from stl_deploy.graph.dialect import Compare, SynapseRule
 
 Shape = tuple[int, ...]
 Floats = NDArray[np.float32]
 N = TypeVar("N", bound="Node")
+Reset = Literal["value", "subtract", "subtract_delayed", "value_delayed"]
+"""What a spike does to the potential (see the module's equations)."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,11 @@ class Neuron(Node):
         """Whether the output is spikes rather than a potential."""
         return self.threshold is not None
 
+    @property
+    def resets_late(self) -> bool:
+        """Whether a spike acts on the next step's potential, so that it must be remembered."""
+        return self.spiking and self.reset in ("subtract_delayed", "value_delayed")
+
 
 @dataclass(frozen=True, eq=False)
 class Program:
@@ -227,7 +235,13 @@ def is_max_pool(program: Program, node: Node) -> bool:
     """
     if not isinstance(node, Neuron) or node.decay is not None or node.threshold is None or node.many:
         return False
-    if node.gain is not None or node.leak is not None or node.threshold.ndim or len(node.sources) != 1:
+    if (
+        node.resets_late
+        or node.gain is not None
+        or node.leak is not None
+        or node.threshold.ndim
+        or len(node.sources) != 1
+    ):
         return False
     theta = float(node.threshold)
     fires_at_one = 0 <= theta < 1 if node.compare == "gt" else 0 < theta <= 1

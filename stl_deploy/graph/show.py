@@ -114,10 +114,9 @@ def _neuron(node: Neuron) -> list[str]:
     parts.append("v >= θ" if node.compare == "ge" else "v > θ")
     if node.decay is None:
         return [*parts, "no memory"]
-    if node.reset == "value":
-        parts.append(f"reset to {'0' if node.v_reset is None else _span(node.v_reset)}")
-    else:
-        parts.append("reset by subtraction" + ", one step late" * (node.reset == "subtract_delayed"))
+    to_value = f"reset to {'0' if node.v_reset is None else _span(node.v_reset)}"
+    how = to_value if node.reset in ("value", "value_delayed") else "reset by subtraction"
+    parts.append(how + ", one step late" * node.resets_late)
     return [*parts, *["several spikes"] * node.many]
 
 

@@ -51,13 +51,7 @@ ROWS = [
     *(Row(reader, "write", "stl", net, options) for reader, options in _READERS.items() for net in _WRITTEN),
 ]
 
-_ZERO = (
-    "with reset 'zero' its Synaptic, RLeaky and RSynaptic also drop the input of the step after a spike, "
-    "which the file does not say",
-    "use Leaky, or the default reset 'subtract'",
-)
 KNOWN: dict[tuple[str, str], tuple[str, str]] = {
-    **{("snntorch_zero", net): _ZERO for net in ("mlp-cuba", "recurrent", "recurrent-cuba")},
     ("spyx", "recurrent"): (
         "its file leads the layer's input through the recurrent weights, where the network does not",
         "mend the edges: input -> lif instead of input -> w_rec",

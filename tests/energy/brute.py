@@ -216,7 +216,7 @@ class Walk:
 
     def _neuron_memory(self, node: Neuron) -> dict[str, object]:
         kept = [node.decay is not None, node.synapse is not None]
-        kept.append(node.threshold is not None and node.reset == "subtract_delayed")
+        kept.append(node.threshold is not None and node.reset in ("subtract_delayed", "value_delayed"))
         places = len(indices(node.shape))
         moved = sum(kept) * places * self.T * self.B
         valued = node.many or node.threshold is None

@@ -83,6 +83,8 @@ def neuron(node, k, x, state, dialect):
         return state["v"]
     if dialect.reset == "subtract_delayed":
         state["v"] = state["v"] - theta * state["s"]
+    if dialect.reset == "value_delayed" and state["s"]:
+        state["v"] = reset
     if dialect.v_min is not None:
         state["v"] = max(state["v"], -theta if dialect.v_min == "-threshold" else F(dialect.v_min))
     if dialect.spikes_per_step == "many":
@@ -102,7 +104,7 @@ dialects = st.builds(
     dt=st.sampled_from([0.5, 1.0]),
     leak=st.sampled_from(["euler", "euler", "exp"]),
     compare=st.sampled_from(["gt", "ge"]),
-    reset=st.sampled_from(["value", "subtract", "subtract_delayed"]),
+    reset=st.sampled_from(["value", "subtract", "subtract_delayed", "value_delayed"]),
     spikes_per_step=st.sampled_from(["one", "many"]),
     v_min=st.sampled_from([None, None, "-threshold", -0.5, 0]),
     start=st.sampled_from(["zero", "v_reset"]),

@@ -4,10 +4,10 @@ import nir
 import numpy as np
 import pytest
 
-from stl_deploy.graph.dialect import Dialect
+from stl_deploy.graph.dialect import PRESETS, Dialect
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.run import run
-from tests.graph.nets import a, bare, chain, full, iff, lif, steps
+from tests.graph.nets import a, bare, chain, full, graph, iff, lif, steps
 
 HALF = Dialect(dt=1e-4)
 
@@ -53,6 +53,40 @@ def test_delayed_subtraction_comes_after_the_leak():
     dialect = Dialect(reset="subtract_delayed")
     assert out(lif((1,), r=2), [2.5, 0.5, 0.75, 0.0], dialect) == [1, 0, 1, 0]
     assert out(lif((1,), r=2), [2.5, 0.5, 0.75, 0.0], Dialect(reset="subtract")) == [1, 1, 0, 0]
+
+
+def test_a_delayed_reset_to_a_value_loses_what_arrives_after_the_spike():
+    # 2 fires; held at 0 whatever arrives; 0 + 1.25 fires; held
+    drive, dialect = [2.0, 5.0, 1.25, 5.0], Dialect(reset="value_delayed")
+    assert out(lif((1,), r=2), drive, dialect) == [1, 0, 1, 0]
+    assert out(lif((1,), r=2), drive, Dialect()) == [1, 1, 1, 1]
+    # held at v_reset 0.75: 0.375 + 0.6875 fires at once after
+    assert out(lif((1,), r=2, v_reset=0.75), [1.25, 5.0, 0.6875], dialect) == [1, 0, 1]
+
+
+def test_a_current_goes_on_while_the_potential_is_held():
+    # i: 2, 1, 0.5, 0.25 (gain 1 each); v: 2 fires, held, 0.5, 0.25 + 0.25 ... with a threshold of 0.4
+    node = bare(nir.CubaLIF, tau_syn=a(2e-4), tau_mem=a(2e-4), r=a(2), v_leak=a(0), w_in=a(2), v_threshold=a(0.4))
+    assert out(node, [2.0, 0, 0, 0], Dialect(reset="value_delayed")) == [1, 0, 1, 0]
+    assert out(node, [2.0, 0, 0, 0], Dialect()) == [1, 1, 1, 0]
+
+
+def test_snntorchs_zero_holds_current_based_and_looped_neurons_only():
+    nodes = {
+        "input": nir.Input(np.array([1])),
+        "plain": lif((1,), r=2),
+        "cuba": bare(nir.CubaLIF, tau_syn=a(2e-4), tau_mem=a(2e-4), r=a(2), v_leak=a(0), w_in=a(2), v_threshold=a(1)),
+        "looped": lif((1,), r=2),
+        "back": bare(nir.Linear, weight=np.ones((1, 1), np.float32)),
+        "output": nir.Output(np.array([1])),
+    }
+    edges = [("input", "plain"), ("plain", "cuba"), ("cuba", "looped"), ("looped", "back"), ("back", "looped")]
+    program = lower(graph(nodes, [*edges, ("looped", "output")]), PRESETS["snntorch_zero"])
+    assert {node.name: node.reset for node in program.spiking} == {
+        "plain": "value",
+        "cuba": "value_delayed",
+        "looped": "value_delayed",
+    }
 
 
 def test_several_spikes_in_one_step():

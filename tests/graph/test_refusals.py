@@ -232,7 +232,8 @@ DIALECTS = {
     '{"dt": 0}': "dialect key 'dt' is 0; a positive finite number is accepted",
     '{"dt": true}': "dialect key 'dt' is True; a positive finite number is accepted",
     '{"leak": "cubic"}': "dialect key 'leak' is 'cubic'; accepted: \"euler\", \"exp\"",
-    '{"reset": ["value"]}': 'dialect key \'reset\' is [\'value\']; accepted: "value", "subtract", "subtract_delayed"',
+    '{"reset": ["value"]}': 'dialect key \'reset\' is [\'value\']; accepted: "value", "subtract", "subtract_delayed", '
+    '"value_delayed", "snntorch_zero"',
     '{"v_min": "low"}': "dialect key 'v_min' is 'low'; null, a finite number or \"-threshold\" is accepted",
     '{"v_min": NaN}': "dialect key 'v_min' is nan; null, a finite number or \"-threshold\" is accepted",
     '{"theta": 1}': "unknown dialect key 'theta'; accepted: "

@@ -94,7 +94,7 @@ def _lower_as(wiring: Wiring, reading: Reading, dialect: Dialect, metadata: Mapp
             unreached.append(name)
             continue
         try:
-            nodes[name] = _lower_node(name, node, known, sources, reading, dialect, wiring.ports)
+            nodes[name] = _lower_node(name, node, known, sources, reading, dialect, wiring)
         except GraphError as error:
             errors.append(error)
     errors += _returning_edges(nodes)
@@ -128,8 +128,9 @@ def _lower_node(
     sources: tuple[Source, ...],
     reading: Reading,
     dialect: Dialect,
-    ports: frozenset[str],
+    wiring: Wiring,
 ) -> Node:
+    ports = wiring.ports
     if isinstance(node, nir.Input) and name not in ports:
         return Input(name=name, shape=_declared_shape(name, node, reading), sources=())
     shape = _arriving_shape(name, known)
@@ -151,7 +152,7 @@ def _lower_node(
         case nir.Delay():
             return lower_delay(name, node, shape, sources, reading, dialect.dt)
         case nir.I() | nir.IF() | nir.LI() | nir.LIF() | nir.CubaLI() | nir.CubaLIF() | nir.Threshold():
-            return lower_neuron(name, node, shape, sources, reading, dialect)
+            return lower_neuron(name, node, shape, sources, reading, dialect, name in wiring.looped)
         case ForeignNode():
             raise GraphError(node.reason, node=name, slug=node.slug)
     raise GraphError(f"type {type(node).__name__} is not known", node=name, slug="unknown-type")

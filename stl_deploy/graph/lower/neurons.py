@@ -25,15 +25,21 @@ from stl_deploy.errors import GraphError
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.lower._fields import fit, float32, numbers
 from stl_deploy.graph.lower.readings import Reading
-from stl_deploy.graph.program import Floats, Neuron, Shape, Source, Synapse
+from stl_deploy.graph.program import Floats, Neuron, Reset, Shape, Source, Synapse
 
 _ROUNDING = 2.0**-22
 
 
 def lower_neuron(
-    name: str, node: nir.NIRNode, shape: Shape, sources: tuple[Source, ...], reading: Reading, dialect: Dialect
+    name: str,
+    node: nir.NIRNode,
+    shape: Shape,
+    sources: tuple[Source, ...],
+    reading: Reading,
+    dialect: Dialect,
+    looped: bool,
 ) -> Neuron:
-    """Lower I, IF, LI, LIF, CubaLI, CubaLIF or Threshold; raises GraphError naming the node."""
+    """Lower I, IF, LI, LIF, CubaLI, CubaLIF or Threshold (looped: in a loop); raises GraphError naming the node."""
     read = _Reader(name, node, shape, reading.strict)
     if isinstance(node, nir.Threshold):
         return Neuron(
@@ -55,13 +61,14 @@ def lower_neuron(
             node=name,
             slug="threshold-not-positive",
         )
+    reset = _reset(dialect, looped or synapse is not None)
     v_reset = read("v_reset") if getattr(node, "v_reset", None) is not None else np.zeros((), np.float32)
     return Neuron(
         threshold=threshold,
         compare=dialect.compare,
-        reset=dialect.reset,
+        reset=reset,
         many=dialect.spikes_per_step == "many",
-        v_reset=read.unless("v_reset", v_reset, 0) if dialect.reset == "value" else None,
+        v_reset=read.unless("v_reset", v_reset, 0) if reset in ("value", "value_delayed") else None,
         v_start=read.unless("v_reset", v_reset, 0) if dialect.start == "v_reset" else None,
         v_min=_v_min(dialect, threshold),
         **common,
@@ -129,6 +136,13 @@ def _synapse(read: _Reader, dialect: Dialect) -> Synapse:
         return Synapse("exp_add", decay, read.gain("w_in", w_in))
     gain = None if dialect.gain == "one" else read.gain("dt/τ_syn·w_in", w_in * (1 if dialect.synapse == "jump" else k))
     return Synapse("euler", read.f32("1 - dt/τ_syn", 1 - k), gain)
+
+
+def _reset(dialect: Dialect, holds: bool) -> Reset:
+    """The reset of one neuron; holds: whether it is of the kinds that snnTorch's ``zero`` holds for a step."""
+    if dialect.reset == "snntorch_zero":
+        return "value_delayed" if holds else "value"
+    return dialect.reset
 
 
 def _v_min(dialect: Dialect, threshold: Floats) -> Floats | None:

@@ -22,12 +22,13 @@ Edge = tuple[str, str]
 class Wiring:
     """A flat graph: nodes by name in running order, what each reads, and what is wrong with the edges.
 
-    ``ports``: Input and Output nodes of nested graphs, which only pass on what arrives.
+    ``ports``: Input and Output nodes of nested graphs, which only pass on what arrives. ``looped``: nodes in a loop.
     """
 
     nodes: dict[str, nir.NIRNode]
     sources: dict[str, tuple[Source, ...]]
     ports: frozenset[str]
+    looped: frozenset[str]
     errors: tuple[GraphError, ...]
 
 
@@ -45,7 +46,8 @@ def wire(graph: nir.NIRGraph) -> Wiring:
     for source, target in opened.joined():
         outgoing[source].append(target)
         incoming[target].append(source)
-    errors = [*opened.errors, *_unfed(nodes, ports, incoming, outgoing), *_empty_loops(nodes, outgoing)]
+    loops = _loops(nodes, outgoing)
+    errors = [*opened.errors, *_unfed(nodes, ports, incoming, outgoing), *_empty_loops(nodes, loops)]
     roots = [name for name, node in nodes.items() if isinstance(node, nir.Input) and name not in ports]
     back, finished = _walk([*roots, *nodes], outgoing)
     order = finished[::-1]
@@ -53,6 +55,7 @@ def wire(graph: nir.NIRGraph) -> Wiring:
         {name: nodes[name] for name in order},
         {name: tuple(Source(s, int((s, name) in back)) for s in incoming[name]) for name in order},
         ports,
+        frozenset(name for loop in loops for name in loop),
         tuple(errors),
     )
 
@@ -158,10 +161,15 @@ def _unfed(
             yield GraphError("no edge leads to it; connect it or remove it", node=name, slug="no-source")
 
 
-def _empty_loops(nodes: Mapping[str, nir.NIRNode], outgoing: Mapping[str, list[str]]) -> Iterator[GraphError]:
-    for component in strongly_connected(list(nodes), {name: outgoing.get(name, []) for name in nodes}):
-        looped = len(component) > 1 or component[0] in outgoing.get(component[0], [])
-        if looped and not any(isinstance(nodes[name], _NEURONS) for name in component):
+def _loops(nodes: Mapping[str, nir.NIRNode], outgoing: Mapping[str, list[str]]) -> list[list[str]]:
+    """The groups of nodes that lead back to themselves."""
+    components = strongly_connected(list(nodes), {name: outgoing.get(name, []) for name in nodes})
+    return [group for group in components if len(group) > 1 or group[0] in outgoing.get(group[0], [])]
+
+
+def _empty_loops(nodes: Mapping[str, nir.NIRNode], loops: list[list[str]]) -> Iterator[GraphError]:
+    for component in loops:
+        if not any(isinstance(nodes[name], _NEURONS) for name in component):
             shown = component[::-1][:20]
             yield GraphError(
                 f"the loop {' -> '.join([*shown, shown[0]])} has no neuron in it; a loop needs one to hold its state",

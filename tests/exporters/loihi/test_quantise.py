@@ -191,6 +191,7 @@ REFUSED: dict[str, tuple[Callable[[], Program], str, str]] = {
     "skip": (skip, "a", "skip-connection"),
     "loop": (loop, "fc2", "recurrent"),
     "soft reset": (lambda: small().lif("a", 1.0, reset="subtract").program(), "a", "soft-reset"),
+    "reset a step late": (lambda: small().lif("a", 1.0, reset="value_delayed").program(), "a", "delayed-reset"),
     "many": (lambda: small().lif("a", 1.0, many=True).program(), "a", "several-spikes"),
     "v_reset": (lambda: small().lif("a", 1.0, v_reset=np.asarray(0.5, F)).program(), "a", "v-reset"),
     "v_start": (lambda: small().lif("a", 1.0, v_start=np.asarray(0.5, F)).program(), "a", "v-start"),

@@ -17,6 +17,12 @@ CASES = {
     "soft reset": (neuron(reset="subtract"), [3, 0, 1, 0], [1, 0, 1, 0]),
     # v: 3 fires | 1.5-1 = .5 | .25+1 fires | .625+1-1 = .625
     "soft reset a step later": (neuron(reset="subtract_delayed"), [3, 0, 1, 1], [1, 0, 1, 0]),
+    # v: 3 fires | held at 0 | 1.25 fires | held
+    "hard reset a step later": (neuron(reset="value_delayed"), [3, 5, 1.25, 5], [1, 0, 1, 0]),
+    # v: 3 fires | held at .75 | .375+1 fires
+    "reset to a value a step later": (neuron(reset="value_delayed", v_reset=0.75), [3, 5, 1], [1, 0, 1]),
+    # v: 3 fires three times | held at 0 | 2 fires twice
+    "several spikes, held a step later": (neuron(reset="value_delayed", many=True), [3, 5, 2], [3, 0, 2]),
     # v: 3.5 -> 3 spikes, left .5 | .25-2 -> none | v = -.875+4 = 3.125 -> 3
     "several spikes": (neuron(reset="subtract", many=True), [3.5, -2, 4], [3, 0, 3]),
     # v: 2.5 -> 2 spikes, reset to 0 | 1 -> 1 (trunc(1/1))
