@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stl_deploy.energy.pricelist import Price, PriceList, Range
@@ -69,7 +69,8 @@ class Priced:
     """Both sides of the comparison under one price list; a side it cannot price is None.
 
     outside: what the list does not cover by its scope, whatever the network. static: static power x time,
-    never added to the events.
+    never added to the events. placements: the network's bill under each placement, where the list needs one; ``snn``
+    is that of the first.
     """
 
     prices: PriceList
@@ -77,6 +78,7 @@ class Priced:
     ann: Bill | None
     outside: tuple[str, ...]
     static: Static | None = None
+    placements: Mapping[str, Bill] = field(default_factory=dict)
 
     @property
     def ratio(self) -> Range | None:
@@ -103,6 +105,7 @@ class Priced:
             "ann": None if self.ann is None else self.ann.as_dict(),
             "ratio_ann_over_snn": None if self.ratio is None else list(self.ratio),
             "static": None if self.static is None else self.static.as_dict(),
+            "placements": {name: bill.as_dict() for name, bill in self.placements.items()},
             "outside": list(self.outside),
         }
 

@@ -150,7 +150,8 @@ class ActivityCounter:
         pools = {n.name: self._tapped(n) for n in self._program.of(Pool)}
         neurons = {n.name: self._neuron(n) for n in self._program.of(Neuron)}
         order = tuple(n.name for n in self._program.nodes if n.name in {*weighted, *pools, *neurons})
-        return Counts(self._steps, self._batch, order, weighted, pools, neurons, self._constant)
+        arriving = {name: taps.positions.copy() for name, taps in self._taps.items()}
+        return Counts(self._steps, self._batch, order, weighted, pools, neurons, self._constant, arriving)
 
     def _tapped(self, node: Tapped) -> TapCounts:
         taps = self._taps[node.name]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from stl_deploy.energy.coding import Op
+from stl_deploy.energy.taps import Ints
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class Counts:
 
     order: the names of the counted nodes in the Program's order.
     constant_input: whether every input repeated its first step in all later ones.
+    arriving: non-zero inputs of each weighted or pooling node by position, int64 of its input shape.
     """
 
     T: int
@@ -100,6 +102,7 @@ class Counts:
     pools: Mapping[str, TapCounts]
     neurons: Mapping[str, NeuronCounts]
     constant_input: bool
+    arriving: Mapping[str, Ints] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def layers(self) -> dict[str, TapCounts | NeuronCounts]:

@@ -8,12 +8,15 @@ values has no price on such a chip, unless a sum pool in front of it folds into 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from stl_deploy.energy.bill import Bill, Biller
+from stl_deploy.energy.chip import CORES
 from stl_deploy.energy.counts import Counts, TapCounts
 from stl_deploy.energy.fold_pool import fold_pools
 from stl_deploy.energy.pricelist import PriceList
+from stl_deploy.energy.traffic import Traffic
 from stl_deploy.graph.program import Conv, Linear, Node, Pool, Program, Reshape, Scale
 
 _INSTEAD = {
@@ -29,7 +32,7 @@ class Events:
     """What happened on an event-driven chip, summed over ``batch`` inferences (or per inference, batch 1).
 
     updates: neurons x steps; touched: those that input reached. messages: spike x destination core;
-    hops: hop_ew and hop_ns; None where no placement is known.
+    hops: hop_ew and hop_ns; None where no placement is known, or it leaves the chip. unplaced: why they are None.
     """
 
     synop_dense: float = 0
@@ -40,13 +43,24 @@ class Events:
     spikes: float = 0
     messages: float | None = None
     hops: tuple[float, float] | None = None
+    unplaced: str = "no placement is known"
 
 
-def event_bill(program: Program, counts: Counts, prices: PriceList) -> Bill:
-    """Energy of one inference in events; terms that need a placement are named as unpriced."""
+def placed(prices: PriceList) -> bool:
+    """Whether a list has prices that need a placement."""
+    return not {"message_out", "hop_ew", "spike_in_tile"}.isdisjoint(prices.terms)
+
+
+def event_bill(
+    program: Program, counts: Counts, prices: PriceList, traffic: Traffic | None = None, why: str = Events.unplaced
+) -> Bill:
+    """Energy of one inference in events; without ``traffic``, messages and hops are named as unpriced, and ``why``.
+
+    With it, what the host computes is left out: it is no event of the chip.
+    """
     biller = Biller(prices, counts.batch)
     totals = counts.totals
-    synops = _synops(program, counts, biller)
+    synops = _synops(program, counts, biller, () if traffic is None else traffic.host)
     events = Events(
         synop_dense=synops["synop_dense"],
         synop_conv=synops["synop_conv"],
@@ -54,6 +68,9 @@ def event_bill(program: Program, counts: Counts, prices: PriceList) -> Bill:
         updates=totals.neuron_updates,
         touched=totals.neuron_updates_touched,
         spikes=totals.spikes,
+        messages=None if traffic is None else traffic.messages,
+        hops=None if traffic is None else traffic.hops,
+        unplaced=why if traffic is None else _beyond(traffic),
     )
     price_events(events, prices, biller)
     return biller.bill()
@@ -68,7 +85,7 @@ def price_events(events: Events, prices: PriceList, biller: Biller) -> None:
         _updates(events, prices, biller)
     elif events.updates:
         biller.miss(f"{biller.mean(events.updates):g} neuron updates per inference")
-    for term in ("spike", "spike_out", "spike_in_tile"):
+    for term in ("spike", "spike_out"):
         if term in prices.terms:
             biller.add(term, "spikes", events.spikes)
     _mapped(events, prices, biller)
@@ -77,15 +94,25 @@ def price_events(events: Events, prices: PriceList, biller: Biller) -> None:
 def _mapped(events: Events, prices: PriceList, biller: Biller) -> None:
     if "message_out" in prices.terms:
         if events.messages is None:
-            biller.miss("messages: one for each spike and destination core, and no placement is known")
+            biller.miss(f"messages: one for each spike and destination core, and {events.unplaced}")
         else:
             biller.add("message_out", "messages", events.messages)
+    if "spike_in_tile" in prices.terms:
+        if events.messages is None:
+            biller.add("spike_in_tile", "spikes", events.spikes)
+        else:
+            biller.add("spike_in_tile", "messages", events.messages)
     if "hop_ew" in prices.terms:
         if events.hops is None:
-            biller.miss("hops between cores: no placement is known")
+            biller.miss(f"hops between cores: {events.unplaced}")
         else:
             biller.add("hop_ew", "hops east or west", events.hops[0])
             biller.add("hop_ns", "hops north or south", events.hops[1])
+
+
+def _beyond(traffic: Traffic) -> str:
+    """Why hops have no price although there is a placement."""
+    return f"{len(traffic.placement.cores)} cores, one chip has {CORES}, and hops between chips have no price"
 
 
 def _updates(events: Events, prices: PriceList, biller: Biller) -> None:
@@ -102,8 +129,8 @@ def _updates(events: Events, prices: PriceList, biller: Biller) -> None:
         biller.add("neuron_ms", "neurons kept for one step of 1 ms", updates)
 
 
-def _synops(program: Program, counts: Counts, biller: Biller) -> dict[str, int]:
-    taps = {**counts.weighted, **counts.pools}
+def _synops(program: Program, counts: Counts, biller: Biller, host: Collection[str]) -> dict[str, int]:
+    taps = {name: taps for name, taps in {**counts.weighted, **counts.pools}.items() if name not in host}
     folded = _folded(program, counts)
     dissolved = {name for name in counts.pools if _all_readers_in(program, name, folded)}
     events = dict.fromkeys(_INSTEAD, 0)

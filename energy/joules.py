@@ -2,37 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 from stl_deploy.energy.bill import Bill, Biller, Priced
+from stl_deploy.energy.chip import OnChip
 from stl_deploy.energy.counts import Counts
-from stl_deploy.energy.events import event_bill
+from stl_deploy.energy.events import event_bill, placed
 from stl_deploy.energy.neuron_ops import update_ops
 from stl_deploy.energy.pricelist import PriceList
 from stl_deploy.energy.static import static
+from stl_deploy.energy.traffic import Traffic
 from stl_deploy.graph.program import Neuron, Program, is_max_pool
 
+_HOST = "host and input/output"
 _OUTSIDE: dict[str, tuple[str, ...]] = {
     "arithmetic": ("memory and data movement", "control and addressing", "static power"),
-    "marginal": ("static power x time (a line of its own where it can be told)", "host and input/output"),
+    "marginal": ("static power x time (a line of its own where it can be told)", _HOST),
     "all-in": (),
     "application": ("every count: the list gives power and energy of one whole task",),
 }
 
 
-def price(program: Program, counts: Counts, prices: PriceList) -> Priced:
+def price(
+    program: Program,
+    counts: Counts,
+    prices: PriceList,
+    traffic: Sequence[Traffic] = (),
+    unplaced: str = OnChip.reason,
+) -> Priced:
     """Energy of one inference of the network, and of its ANN twin where the list can price one.
 
     arithmetic: every operation of the equations. marginal: every event (`event_bill`).
     all-in: synaptic events or MACs and nothing else. application: nothing.
+    traffic: of each placement, for lists that price messages and hops; ``unplaced``: why there is none.
     """
     snn: Bill | None = None
     ann: Bill | None = None
+    bills: dict[str, Bill] = {}
     match prices.scope:
         case "arithmetic":
             snn, ann = _arithmetic_snn(program, counts, prices), _ann(program, counts, prices)
         case "marginal":
-            snn = event_bill(program, counts, prices)
+            bills = {t.placement.name: event_bill(program, counts, prices, t) for t in traffic if placed(prices)}
+            snn = next(iter(bills.values()), None) or event_bill(program, counts, prices, why=unplaced)
         case "all-in":
             if "synop" in prices.terms:
                 snn = _all_in(counts, prices)
@@ -40,7 +53,19 @@ def price(program: Program, counts: Counts, prices: PriceList) -> Priced:
                 ann = _ann_macs(counts, prices)
         case "application":
             pass
-    return Priced(prices, snn, ann, _OUTSIDE[prices.scope], static(program, counts, prices))
+    cores = traffic[0].placement if bills else None
+    outside = _outside(program, counts, prices, traffic[0] if bills else None)
+    return Priced(prices, snn, ann, outside, static(program, counts, prices, cores), bills)
+
+
+def _outside(program: Program, counts: Counts, prices: PriceList, traffic: Traffic | None) -> tuple[str, ...]:
+    """What the scope leaves out; with a placement, how much of it the host's part is."""
+    if traffic is None:
+        return _OUTSIDE[prices.scope]
+    synops = sum(counts.weighted[name].synops for name in traffic.host if name in counts.weighted)
+    each = (traffic.from_input / counts.batch, traffic.read_out / counts.batch, synops / counts.batch)
+    told = "{:,.6g} messages from the input, {:,.6g} spikes read out, {:,.6g} synops of the readout".format(*each)
+    return tuple(f"{line}: {told} per inference" if line == _HOST else line for line in _OUTSIDE[prices.scope])
 
 
 def _arithmetic_snn(program: Program, counts: Counts, prices: PriceList) -> Bill:

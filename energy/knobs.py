@@ -108,6 +108,7 @@ def scaled(program: Program, counts: Counts, *, rate: float = 1.0, steps: int | 
     return replace(
         counts,
         T=steps or counts.T,
+        arriving={},
         weighted={name: _taps(c, 1.0 if name in first else rate, time) for name, c in counts.weighted.items()},
         pools={name: _taps(c, 1.0 if _of_input(program, name) else rate, time) for name, c in counts.pools.items()},
         neurons={name: _neurons(c, rate, time) for name, c in counts.neurons.items()},

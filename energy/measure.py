@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from stl_deploy.energy.bill import Priced
 from stl_deploy.energy.break_even import BreakEven, break_even
+from stl_deploy.energy.chip import OnChip
 from stl_deploy.energy.coding import Coding, resolve_coding
 from stl_deploy.energy.conventions import Convention, conventions, first_layer
 from stl_deploy.energy.counts import Counts
@@ -25,6 +26,7 @@ from stl_deploy.energy.neurobench import neurobench_fields
 from stl_deploy.energy.pricelist import PriceList, load_prices
 from stl_deploy.energy.samples import Samples
 from stl_deploy.energy.stream import count_stream, split
+from stl_deploy.energy.traffic import placement_json, traffic
 from stl_deploy.energy.twin import AnnTwin, twin_json
 from stl_deploy.graph.program import Neuron, Program, is_max_pool
 from stl_deploy.graph.run import match_inputs
@@ -62,6 +64,7 @@ class EnergyReport:
     what_if: tuple[WhatIf, ...]
     neurobench: Mapping[str, Any]
     machine: MachineEnergy | None
+    placement: Mapping[str, Any]
 
     @property
     def unpriced(self) -> list[dict[str, Any]]:
@@ -91,6 +94,7 @@ class EnergyReport:
             "what_if": [row.as_dict() for row in self.what_if],
             "neurobench": dict(self.neurobench),
             **({} if self.machine is None else {"machine": self.machine.as_dict()}),
+            "placement": dict(self.placement),
             "break_even": self.break_even.as_dict(),
             "assumptions": list(self.assumptions),
             "unpriced": self.unpriced,
@@ -109,6 +113,7 @@ def measure_energy(
     twin: AnnTwin | None = None,
     labels: NDArray[Any] | None = None,
     machine: MachineEnergy | None = None,
+    chip: OnChip | None = None,
 ) -> EnergyReport:
     """Run ``program`` on ``x`` ``[T, B, *input shape]``, count its activity exactly, and price the counts.
 
@@ -117,6 +122,7 @@ def measure_energy(
     in ``processes`` processes.
     twin: activity of a trained ANN of the same topology; without it, it is bounded. labels: ``[B]``; with them
     the spread over samples is also given for each class. machine: what this machine used, to be reported beside.
+    chip: where the network's neurons stand, for lists that price messages and hops between cores.
     Raises InputError if x does not fit the network or contradicts the coding, or the twin is of another
     topology; ConfigError for a bad price list.
     """
@@ -133,6 +139,7 @@ def measure_energy(
         twin=twin,
         samples=counter.samples,
         machine=machine,
+        chip=chip,
     )
 
 
@@ -146,18 +153,21 @@ def energy_report(
     twin: AnnTwin | None = None,
     samples: Samples | None = None,
     machine: MachineEnergy | None = None,
+    chip: OnChip | None = None,
 ) -> EnergyReport:
     """Price counts that an `ActivityCounter` made during a run of ``program``."""
     lists = _load(prices)
     if twin is not None:
         twin.check(counts)
     found = models(program, counts, lists, twin)
+    chip = chip or OnChip()
+    messages = traffic(program, counts, chip)
     first = sum(counts.weighted[name].synops for name in first_layer(program, counts))
     return EnergyReport(
         source,
         counts,
         coding,
-        tuple(price(program, counts, entry) for entry in lists),
+        tuple(price(program, counts, entry, messages, chip.reason) for entry in lists),
         conventions(program, counts),
         break_even(program, counts, lists, found),
         _assumptions(program, counts, coding),
@@ -168,6 +178,7 @@ def energy_report(
         what_if_table(program, counts),
         neurobench_fields(program, counts),
         machine,
+        placement_json(chip, messages, counts.batch),
     )
 
 

@@ -22,6 +22,7 @@ from stl_deploy.energy.validate import validate as check_all
 from stl_deploy.errors import InputError
 from stl_deploy.files import read_input, write_json, write_text
 from stl_deploy.graph.program import Program
+from stl_deploy.pipeline.mapping import on_loihi
 from stl_deploy.pipeline.source import TEST_INPUT, Source, open_program, open_source
 
 FILE, CSV, HTML = "energy.json", "layers.csv", "energy.html"
@@ -63,6 +64,7 @@ def energy(
         twin=twin,
         processes=processes,
         machine=_on_this_machine(program, x) if measure else None,
+        chip=on_loihi(program),
     )
     show(report, say)
     if output is not None:
@@ -163,6 +165,7 @@ def summary(report: EnergyReport) -> list[str]:
         for entry in report.energy
         if entry.static is not None
     ]
+    lines += _placed(data["placement"])
     if report.machine is not None:
         found = report.machine.joules_per_sample
         shown = f"not measured: {report.machine.reason}" if found is None else f"{_unit(found)} per sample (measured)"
@@ -170,6 +173,19 @@ def summary(report: EnergyReport) -> list[str]:
     per_synapse = data["break_even"]["spikes_per_synapse_per_inference"]
     verdicts = {f"{p['verdict']} the limit of {p['study'].split(',')[0]}" for p in data["break_even"]["published"]}
     return [*lines, f"{per_synapse:.3g} spikes per synapse and inference: {'; '.join(sorted(verdicts))}"]
+
+
+def _placed(placement: dict[str, Any]) -> list[str]:
+    if placement["reason"] is not None:
+        return [f"messages and hops between cores are not counted: {placement['reason']}"]
+    parts = []
+    for one in placement["placements"]:
+        crossed = "hops unknown"
+        if one["hops_ew"] is not None:
+            crossed = f"{one['hops_ew'] + one['hops_ns']:,.0f} hops"
+        parts.append(f"{one['placement']}: {len(one['cores'])} cores, {one['messages']:,.0f} messages, {crossed}")
+    notes = "; ".join(["per inference", *placement["notes"]])
+    return [f"on {placement['chip']}, {'; '.join(parts)} ({notes})"]
 
 
 def joules(value: Range | None) -> str:

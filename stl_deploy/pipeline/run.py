@@ -30,6 +30,7 @@ from stl_deploy.pipeline.backends import CHUNK, Options, input_scale, run_model,
 from stl_deploy.pipeline.folding import FoldedRun, fold_run
 from stl_deploy.pipeline.inputs import LabelledInput, encode_split
 from stl_deploy.pipeline.manifest import manifest, write_manifest
+from stl_deploy.pipeline.mapping import on_loihi
 from stl_deploy.pipeline.netx import netx_facts
 from stl_deploy.pipeline.source import TEST_INPUT
 from stl_deploy.pipeline.training import train
@@ -78,7 +79,8 @@ def run(
     _write_manifest(folded, model, run_dir)
     say.step("Energy: exact counts, modelled joules")
     source = f"{config.dataset.name}, {test.x.shape[1]} test images"
-    energy = measure_energy(folded.program, test.x, source=source, labels=test.labels)
+    chip = on_loihi(folded.program)
+    energy = measure_energy(folded.program, test.x, source=source, labels=test.labels, chip=chip)
     write_json(run_dir / costing.FILE, energy.as_dict())
     costing.show(energy, say)
     say.step("Report")

@@ -65,6 +65,7 @@ def test_the_keys_are_those_of_the_contract() -> None:
         "per_sample",
         "what_if",
         "neurobench",
+        "placement",
         "break_even",
         "assumptions",
         "unpriced",

@@ -1,0 +1,122 @@
+"""Messages between placed cores: one for each spike and each core that holds a neuron with a synapse from it.
+
+Zero weights are synapses, too. Exact integers: events by position, as counted, times the structure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stl_deploy.energy.arrivals import Mask
+from stl_deploy.energy.chip import CORES, OnChip, PlacedCore, Placement, hops, tile_of
+from stl_deploy.energy.coding import origin_of
+from stl_deploy.energy.counts import Counts
+from stl_deploy.energy.taps import Ints, windows
+from stl_deploy.graph.program import Conv, Linear, Pool, Program
+
+
+@dataclass(frozen=True, eq=False)
+class Traffic:
+    """Messages of a placement, summed over all samples and steps.
+
+    between: ``[cores, cores]``, from the row's core to the column's. from_input: spikes of the network's input times
+    the cores they go to; they come from outside the chip. read_out: spikes of the last layer, which leave it.
+    """
+
+    placement: Placement
+    host: tuple[str, ...]
+    between: Ints
+    from_input: int
+    read_out: int
+
+    @property
+    def messages(self) -> int:
+        """From core to core."""
+        return int(self.between.sum())
+
+    @property
+    def hops(self) -> tuple[int, int] | None:
+        """Tile borders crossed east or west, and north or south; None if the cores fill more than one chip."""
+        count = len(self.between)
+        if count > CORES:
+            return None
+        each = np.array([[hops(a, b) for b in range(count)] for a in range(count)], np.int64).reshape(count, count, 2)
+        east, north = (self.between[..., None] * each).sum(axis=(0, 1)).tolist()
+        return east, north
+
+    def as_dict(self, batch: int) -> dict[str, Any]:
+        """JSON-ready; messages and hops of one inference, the mean over ``batch`` samples."""
+        crossed = self.hops
+        return {
+            "placement": self.placement.name,
+            "tiles": self.placement.tiles,
+            "messages": self.messages / batch,
+            "hops_ew": None if crossed is None else crossed[0] / batch,
+            "hops_ns": None if crossed is None else crossed[1] / batch,
+            "input_messages": self.from_input / batch,
+            "output_spikes": self.read_out / batch,
+            "cores": [
+                {"node": core.node, "first": core.first, "last": core.last, "tile": list(tile_of(number)), **core.used}
+                for number, core in enumerate(self.placement.cores)
+            ],
+        }
+
+
+def placement_json(chip: OnChip, found: tuple[Traffic, ...], batch: int) -> dict[str, Any]:
+    """The energy JSON's ``placement``."""
+    return {
+        "chip": chip.chip or None,
+        "reason": None if found else chip.reason,
+        "limits": dict(chip.limits or {}),
+        "notes": list(chip.notes),
+        "placements": [one.as_dict(batch) for one in found],
+    }
+
+
+def traffic(program: Program, counts: Counts, chip: OnChip) -> tuple[Traffic, ...]:
+    """The messages of each placement; ``counts`` as an `ActivityCounter` made them."""
+    return tuple(_traffic(program, counts, chip, placement) for placement in chip.placements)
+
+
+def _traffic(program: Program, counts: Counts, chip: OnChip, placement: Placement) -> Traffic:
+    cores = placement.cores
+    between = np.zeros((len(cores), len(cores)), np.int64)
+    from_input = 0
+    for number, core in enumerate(cores):
+        tapped = program.by_name[program.by_name[core.node].sources[0].node]
+        assert isinstance(tapped, Linear | Conv | Pool)
+        arriving = np.where(_reaching(tapped, core), counts.arriving[tapped.name].ravel(), 0)
+        before = origin_of(program, tapped)
+        senders = [] if before is None else list(_cores_of(placement, before.name))
+        for sender, (first, last) in senders:
+            between[sender, number] = arriving[first:last].sum()
+        from_input += 0 if senders else int(arriving.sum())
+    return Traffic(placement, chip.host, between, from_input, counts.neurons[cores[-1].node].events)
+
+
+def _cores_of(placement: Placement, node: str) -> Iterator[tuple[int, tuple[int, int]]]:
+    return ((i, (core.first, core.last)) for i, core in enumerate(placement.cores) if core.node == node)
+
+
+def _reaching(node: Linear | Conv | Pool, core: PlacedCore) -> Mask:
+    """Which input positions of ``node`` (flattened) have a tap to an output on the core."""
+    held: Mask = np.zeros(node.shape, np.bool_)
+    held.reshape(-1)[core.first : core.last] = True
+    if isinstance(node, Linear):
+        return np.broadcast_to(held.any(axis=-1, keepdims=True), node.input_shape).ravel()
+    if isinstance(node, Conv):
+        held = np.any(held.reshape(node.groups, -1, *node.shape[1:]), axis=1)
+    for axis, window in enumerate(windows(node), start=held.ndim - len(node.stride)):
+        lead = (slice(None),) * axis
+        reached = np.zeros((*held.shape[:axis], window.size, *held.shape[axis + 1 :]), np.bool_)
+        for k in range(window.kernel):
+            outputs, inputs = window.meeting(k)
+            reached[(*lead, inputs)] |= held[(*lead, outputs)]
+        held = reached
+    if isinstance(node, Conv):
+        held = np.repeat(held, node.input_shape[0] // node.groups, axis=0)
+    return held.ravel()

@@ -1,0 +1,51 @@
+"""Where a network's neurons would stand on Loihi 1: what messages and hops are priced by."""
+
+from __future__ import annotations
+
+from stl_deploy.energy.chip import OnChip, PlacedCore, Placement
+from stl_deploy.exporters.loihi.chips import load_chips
+from stl_deploy.exporters.loihi.placement import Placed, place
+from stl_deploy.exporters.loihi.structure import refusals, structure
+from stl_deploy.graph.program import Program
+
+CHIP = "loihi1"
+_RESOURCES = {
+    "neurons": "neurons_per_core",
+    "in_axons": "in_axons_per_core",
+    "out_axons": "out_axons_per_core",
+    "synapse_bytes": "synapse_bytes_per_core",
+}
+_ONE_NEURON, _FOLDED = "of one neuron", "thresholds"
+
+
+def on_loihi(program: Program) -> OnChip:
+    """The ``simple`` and the ``balanced`` placement, or why there is none.
+
+    Thresholds are folded into the weights, one per core, so they take no room.
+    """
+    chip = load_chips()[CHIP]
+    refused = refusals(program)
+    if refused:
+        return OnChip(chip.name, reason=f"'{refused[0].node}' cannot be placed on {chip.name}: {refused[0].reason}")
+    simple, balanced = place(program, chip, "simple"), place(program, chip, "balanced")
+    excess = [(node, one) for node, one in simple.excess if not one.what.startswith(_FOLDED)]
+    for node, one in excess:
+        if _ONE_NEURON in one.what:
+            return OnChip(chip.name, reason=f"'{node}' cannot be placed on {chip.name}: {one}")
+    return OnChip(
+        chip.name,
+        {key: value for key, limit in _RESOURCES.items() if (value := chip.value(limit)) is not None},
+        (_placement(simple), _placement(balanced)),
+        tuple(node.name for node in structure(program).host),
+        tuple(str(one) if node is None else f"'{node}': {one}" for node, one in excess),
+    )
+
+
+def _placement(placed: Placed) -> Placement:
+    return Placement(
+        placed.placement,
+        tuple(
+            PlacedCore(core.node, core.first, core.last, {key: getattr(core, key) for key in _RESOURCES})
+            for core in placed.cores
+        ),
+    )
