@@ -16,7 +16,7 @@ from stl_deploy.errors import StlDeployError
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.findings import Fidelity, Finding, NodeReport, Report, fidelities, from_error, worst
-from stl_deploy.graph.lower import Lowering, own_metadata, try_lower
+from stl_deploy.graph.lower import Lowering, all_errors, own_metadata, try_lower
 from stl_deploy.graph.nirfile import read_nir
 from stl_deploy.graph.program import Delay, Neuron, Node, Output, Program
 
@@ -69,10 +69,14 @@ def check(
 
 def _check_graph(graph: nir.NIRGraph, dialect: Dialect | None, targets: Mapping[str, TargetCheck]) -> Report:
     lowering = try_lower(graph, dialect)
-    found = [from_error(error) for error in lowering.errors]
+    found = [from_error(error) for error in all_errors(lowering)]
     found += [
         Finding(
-            "not-reached", "info", name, "not judged, as the shape that arrives is unknown", "mend the nodes before it"
+            "not-reached",
+            "info",
+            name,
+            "its shapes are not judged, as the shape that arrives is unknown",
+            "mend the nodes before it",
         )
         for name in lowering.unreached
     ]

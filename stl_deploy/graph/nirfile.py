@@ -100,14 +100,12 @@ class _Reader:
     def _build(self, kind: type[nir.NIRNode], group: h5py.Group) -> nir.NIRNode:
         end = {nir.Input: "input", nir.Output: "output"}.get(kind)
         known = {"shape"} if end else {f.name for f in fields(kind)}
-        values: dict[str, Any] = {}
-        for key in self.scan.names(group):
-            if key in ("type", "metadata"):
-                continue
-            if key not in known | {"input_type", "output_type"}:
-                reason = f"has a field {_shown(key)}, which {kind.__name__} does not have in NIR"
-                return ForeignNode(reason, "unknown-field")
-            values[key] = self.scan.value(group, key)
+        given = [key for key in self.scan.names(group) if key not in ("type", "metadata")]
+        strange = [_shown(key) for key in given if key not in known | {"input_type", "output_type"}]
+        if strange:
+            what = f"a field {strange[0]}" if len(strange) == 1 else f"fields {', '.join(strange[:20])}"
+            return ForeignNode(f"has {what}, which {kind.__name__} does not have in NIR", "unknown-field")
+        values: dict[str, Any] = {key: self.scan.value(group, key) for key in given}
         if end:
             values = {f"{end}_type": {end: values.get("shape")}}
         elif kind is nir.Flatten:

@@ -14,7 +14,7 @@ from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.findings import Finding
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.nirfile import ForeignNode, write_nir
-from tests.graph.nets import a, chain, iff, lif
+from tests.graph.nets import a, bare, chain, iff, lif
 from tests.graph.oracle import nets
 
 
@@ -51,19 +51,68 @@ def test_every_broken_node_is_found_at_once():
     assert slugs(report) == {
         ("unknown-node", None),
         ("not-finite", "n0"),
+        ("threshold-not-positive", "n1"),
         ("unknown-type", "lonely"),
         ("no-source", "unfed"),
     }
     assert {n.node: n.targets["nir"] for n in report.nodes} == {
         "input": "unjudged",
         "n0": "unsupported",
-        "n1": "unjudged",
+        "n1": "unsupported",
         "lonely": "unsupported",
         "unfed": "unsupported",
         "output": "unjudged",
     }
-    assert ("not-reached", "n1") in slugs(report, "info")
     assert json.loads(json.dumps(report.as_dict()))["ok"] is False
+
+
+def test_every_fault_of_a_node_is_found():
+    broken_conv = bare(
+        nir.Conv2d,
+        weight=np.full((2, 1, 3, 3), np.inf),
+        bias=a(1, 2, 3),
+        stride=0,
+        padding="around",
+        dilation="two",
+        groups=1,
+    )
+    broken_lif = bare(nir.LIF, tau=a(0, 1), r=a(np.nan, 1), v_leak="low", v_threshold=a(1, -1), v_reset=a(1, 2, 3))
+    report = check(chain([1, 6, 6], broken_conv, nir.Flatten({"input": None}, 0, -1), broken_lif))
+    found = {(f.node, f.reason.replace("field ", "").split()[0].strip("'")) for f in report.findings if f.node}
+    assert {field for node, field in found if node == "n0"} == {"weight", "bias", "stride", "padding", "dilation"}
+    # What arrives at the neuron is not known, so its v_reset cannot be held against it.
+    assert {field for node, field in found if node == "n2"} >= {"tau", "r", "v_leak", "v_threshold"}
+    assert ("not-reached", "n2") in slugs(report, "info")
+
+
+def test_what_is_missing_is_told_field_by_field():
+    report = check(chain([2], bare(nir.Affine, bias=a(np.nan)), bare(nir.LIF), bare(nir.Conv1d)))
+    found = {(f.node, f.reason.split("'")[1]) for f in report.findings if f.severity == "error"}
+    assert found == {
+        *{("n0", "weight"), ("n0", "bias")},
+        *{("n1", field) for field in ("tau", "r", "v_leak", "v_threshold")},
+        *{("n2", field) for field in ("weight", "stride", "padding", "dilation", "groups")},
+    }
+
+
+def test_nodes_behind_a_broken_one_are_judged_by_the_shape_it_would_put_out():
+    conv = bare(nir.Conv2d, weight=np.full((2, 1, 3, 3), np.nan), bias=None, stride=1, padding=0, dilation=1, groups=1)
+    net = chain(
+        [1, 4, 4],
+        conv,
+        lif((2, 2, 2), theta=-1),
+        nir.Flatten({"input": None}, 0, -1),
+        nir.Linear(np.full((3, 8), np.inf, np.float32)),
+        lif((4,)),
+        nir.Linear(np.ones((1, 5), np.float32)),
+    )
+    assert slugs(check(net)) == {
+        ("not-finite", "n0"),
+        ("threshold-not-positive", "n1"),
+        ("not-finite", "n3"),
+        ("bad-shape", "n4"),
+        ("bad-shape", "n5"),
+    }
 
 
 def test_dt_larger_than_tau_is_told():

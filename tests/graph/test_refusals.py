@@ -182,9 +182,10 @@ def test_all_errors_are_collected():
     assert {(error.node, error.slug) for error in lowering.errors} == {
         (None, "unknown-node"),
         ("n0", "not-finite"),
+        ("n1", "threshold-not-positive"),
         ("lonely", "unknown-type"),
     }
-    assert lowering.unreached == ("n1", "output")
+    assert lowering.unreached == ()
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import numpy as np
 
 from stl_deploy.errors import GraphError
 from stl_deploy.graph.dialect import Dialect
+from stl_deploy.graph.lower.faults import faults, shape_despite
 from stl_deploy.graph.lower.layers import (
     lower_conv,
     lower_delay,
@@ -33,12 +34,14 @@ METADATA_KEY = "stl_deploy"
 
 @dataclass(frozen=True)
 class Lowering:
-    """What came of lowering a graph: the nodes that could be lowered, and one error for each that could not.
+    """What came of lowering a graph: the nodes that could be lowered, and the errors of those that could not.
 
-    ``unreached``: nodes whose input's shape is unknown because of an error before them.
+    ``unreached``: nodes whose input's shape is unknown because of an error before them. ``arriving``: the shape that
+    arrives at each other node.
     """
 
     nodes: Mapping[str, Node]
+    arriving: Mapping[str, Shape]
     errors: tuple[GraphError, ...]
     unreached: tuple[str, ...]
     wiring: Wiring
@@ -80,25 +83,41 @@ def try_lower(graph: nir.NIRGraph, dialect: Dialect | None = None) -> Lowering:
     return best
 
 
+def all_errors(lowering: Lowering) -> list[GraphError]:
+    """The errors of a lowering and, for each node that could not be lowered, those of its other fields."""
+    found = {str(error): error for error in lowering.errors}
+    for name in dict.fromkeys([*(error.node for error in lowering.errors), *lowering.unreached]):
+        if name in lowering.wiring.nodes and name not in lowering.nodes:
+            node, shape = lowering.wiring.nodes[name], lowering.arriving.get(name)
+            for error in faults(name, node, shape, lowering.reading):
+                found.setdefault(str(error), error)
+    return list(found.values())
+
+
 def _lower_as(wiring: Wiring, reading: Reading, dialect: Dialect, metadata: Mapping[str, Any]) -> Lowering:
     nodes: dict[str, Node] = {}
+    shapes: dict[str, Shape] = {}
+    arriving: dict[str, Shape] = {}
     errors = list(wiring.errors)
     failed = {error.node for error in errors}
     unreached = []
     for name, node in wiring.nodes.items():
         sources = wiring.sources[name]
-        known = [(source, nodes[source.node].shape) for source in sources if source.node in nodes]
-        if name in failed:
-            continue
-        if sources and not known and any(not source.delay for source in sources):
+        known = [(source, shapes[source.node]) for source in sources if source.node in shapes]
+        if len({shape for _, shape in known}) == 1:
+            arriving[name] = known[0][1]
+        if name not in failed and sources and not known and any(not source.delay for source in sources):
             unreached.append(name)
-            continue
-        try:
-            nodes[name] = _lower_node(name, node, known, sources, reading, dialect, wiring)
-        except GraphError as error:
-            errors.append(error)
+        elif name not in failed:
+            try:
+                nodes[name] = _lower_node(name, node, known, sources, reading, dialect, wiring)
+            except GraphError as error:
+                errors.append(error)
+        shape = nodes[name].shape if name in nodes else shape_despite(name, node, arriving.get(name))
+        if shape is not None:
+            shapes[name] = shape
     errors += _returning_edges(nodes)
-    return Lowering(nodes, tuple(errors), tuple(unreached), wiring, reading, dialect, metadata)
+    return Lowering(nodes, arriving, tuple(errors), tuple(unreached), wiring, reading, dialect, metadata)
 
 
 def own_metadata(graph: nir.NIRGraph) -> dict[str, Any]:
@@ -206,4 +225,4 @@ def _returning_edges(nodes: Mapping[str, Node]) -> Iterator[GraphError]:
                 )
 
 
-__all__ = ["METADATA_KEY", "Lowering", "lower", "metadata_dialect", "own_metadata", "try_lower"]
+__all__ = ["METADATA_KEY", "Lowering", "all_errors", "lower", "metadata_dialect", "own_metadata", "try_lower"]

@@ -60,15 +60,15 @@ def lower_conv(name: str, node: nir.Conv1d | nir.Conv2d, shape: Shape, sources: 
     dilation = whole(name, node, "dilation", rank, 1)
     kernel = weight.shape[2:]
     reach = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True))
-    padding = _padding(name, node, reach, stride)
+    pads = padding(name, node, reach, stride)
     return Conv(
         name=name,
-        shape=(weight.shape[0], *_slide(name, shape[1:], reach, stride, padding)),
+        shape=(weight.shape[0], *_slide(name, shape[1:], reach, stride, pads)),
         sources=sources,
         weight=weight,
         bias=optional_bias(name, node, weight.shape[0]),
         stride=stride,
-        padding=padding,
+        padding=pads,
         dilation=dilation,
         groups=groups,
         input_shape=shape,
@@ -81,14 +81,14 @@ def lower_pool(name: str, node: nir.SumPool2d | nir.AvgPool2d, shape: Shape, sou
         raise GraphError(f"pools [C, H, W] but its input has shape {list(shape)}", node=name, slug="bad-shape")
     kernel = whole(name, node, "kernel_size", 2, 1)
     stride = whole(name, node, "stride", 2, 1)
-    padding = tuple((p, p) for p in whole(name, node, "padding", 2, 0))
+    pads = tuple((p, p) for p in whole(name, node, "padding", 2, 0))
     return Pool(
         name=name,
-        shape=(shape[0], *_slide(name, shape[1:], kernel, stride, padding)),
+        shape=(shape[0], *_slide(name, shape[1:], kernel, stride, pads)),
         sources=sources,
         kernel=kernel,
         stride=stride,
-        padding=padding,
+        padding=pads,
         divisor=kernel[0] * kernel[1] if isinstance(node, nir.AvgPool2d) else 1,
         input_shape=shape,
     )
@@ -140,8 +140,9 @@ def _axis(name: str, node: Any, field: str, rank: int) -> int:
     return int(array[0]) % rank
 
 
-def _padding(name: str, node: Any, reach: Shape, stride: Shape) -> tuple[tuple[int, int], ...]:
-    value = node.padding
+def padding(name: str, node: Any, reach: Shape, stride: Shape) -> tuple[tuple[int, int], ...]:
+    """What a convolution pads (before, after) each axis, for a window of ``reach``; raises GraphError."""
+    value = getattr(node, "padding", None)
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     if isinstance(value, str):
@@ -158,13 +159,13 @@ def _padding(name: str, node: Any, reach: Shape, stride: Shape) -> tuple[tuple[i
 
 
 def _slide(
-    name: str, spatial: Shape, reach: Shape, stride: Shape, padding: tuple[tuple[int, int], ...]
+    name: str, spatial: Shape, reach: Shape, stride: Shape, pads: tuple[tuple[int, int], ...]
 ) -> tuple[int, ...]:
     """Output size of a window of ``reach`` moved in steps of ``stride``."""
-    sizes = tuple((n + lo + hi - r) // s + 1 for n, r, s, (lo, hi) in zip(spatial, reach, stride, padding, strict=True))
+    sizes = tuple((n + lo + hi - r) // s + 1 for n, r, s, (lo, hi) in zip(spatial, reach, stride, pads, strict=True))
     if any(size < 1 for size in sizes):
         raise GraphError(
-            f"a window of {list(reach)} does not fit an input of {list(spatial)} with padding {list(padding)}",
+            f"a window of {list(reach)} does not fit an input of {list(spatial)} with padding {list(pads)}",
             node=name,
             slug="bad-shape",
         )

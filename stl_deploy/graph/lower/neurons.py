@@ -54,13 +54,7 @@ def lower_neuron(
     if not isinstance(node, nir.IF | nir.LIF | nir.CubaLIF):
         return Neuron(threshold=None, **common)
     threshold = read("v_threshold")
-    if (threshold <= 0).any():
-        raise GraphError(
-            f"v_threshold is {float(threshold.min()):g} at {_where(threshold, threshold <= 0)}; "
-            "a neuron needs a threshold above 0",
-            node=name,
-            slug="threshold-not-positive",
-        )
+    require_threshold(name, threshold)
     reset = _reset(dialect, looped or synapse is not None)
     v_reset = read("v_reset") if getattr(node, "v_reset", None) is not None else np.zeros((), np.float32)
     return Neuron(
@@ -73,6 +67,27 @@ def lower_neuron(
         v_min=_v_min(dialect, threshold),
         **common,
     )
+
+
+def require_threshold(name: str, threshold: Floats) -> None:
+    """Raise GraphError unless θ > 0."""
+    if (threshold <= 0).any():
+        raise GraphError(
+            f"v_threshold is {float(threshold.min()):g} at {_where(threshold, threshold <= 0)}; "
+            "a neuron needs a threshold above 0",
+            node=name,
+            slug="threshold-not-positive",
+        )
+
+
+def require_tau(name: str, field: str, tau: NDArray[Any]) -> None:
+    """Raise GraphError unless τ > 0."""
+    if (tau <= 0).any():
+        raise GraphError(
+            f"{field} is {float(tau.min()):g} at {_where(tau, tau <= 0)}; a time constant must be above 0",
+            node=name,
+            slug="tau-not-positive",
+        )
 
 
 class _Reader:
@@ -104,12 +119,7 @@ class _Reader:
     def rate(self, field: str, dt: float) -> NDArray[Any]:
         """dt/τ in τ's own precision; raises GraphError unless τ > 0."""
         tau = self.raw(field)
-        if (tau <= 0).any():
-            raise GraphError(
-                f"{field} is {float(tau.min()):g} at {_where(tau, tau <= 0)}; a time constant must be above 0",
-                node=self.name,
-                slug="tau-not-positive",
-            )
+        require_tau(self.name, field, tau)
         return np.asarray(tau.dtype.type(dt) / tau)
 
 
