@@ -17,10 +17,14 @@ from torch import Tensor
 from stl_deploy.config import RunConfig
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.network import Network
+from stl_deploy.snapshots import keep
 from stl_deploy.tensors import check_fit, read_tensors, write_tensors
 
 FILE = "checkpoint.safetensors"
-_FREE_TO_CHANGE = ({"fold"}, {("train", "epochs"), ("train", "device"), ("dataset", "data_dir")})
+_FREE_TO_CHANGE = (
+    {"fold"},
+    {("train", "epochs"), ("train", "device"), ("train", "keep_every"), ("dataset", "data_dir")},
+)
 
 
 @dataclass
@@ -36,7 +40,8 @@ class State:
 
 
 def write_checkpoint(run_dir: Path, state: State, config: RunConfig) -> None:
-    """Replace the run's checkpoint by ``state``, whole or not at all."""
+    """Replace the run's checkpoint by ``state``, whole or not at all; keep its weights where ``keep_every`` says so."""
+    keep(run_dir, state.epoch, config.train.keep_every, state.network.state_dict())
     tensors = {f"model/{name}": tensor for name, tensor in state.network.state_dict().items()}
     tensors |= {f"best/{name}": tensor for name, tensor in state.best.items()}
     tensors |= _adam_tensors(state.network, state.optimiser)
@@ -53,7 +58,7 @@ def read_checkpoint(run_dir: Path, state: State, config: RunConfig) -> None:
     """Put the run's checkpoint into ``state``, which was made for ``config``.
 
     Raises InputError for a damaged file or one of another architecture, ConfigError naming the key where the
-    run was made with another configuration (``fold``, epochs, device and data_dir may change).
+    run was made with another configuration (``fold``, epochs, device, keep_every and data_dir may change).
     """
     path = run_dir / FILE
     tensors, about = read_tensors(path)

@@ -202,6 +202,7 @@ class TrainConfig(_Section):
     regulariser).
     accumulate: so many parts that a batch is run in, one after the other, to save memory; gradients are those of the
     whole batch but for batch norm and charges, which see a part.
+    keep_every: keep the weights of every so many epochs, for accuracy against energy over a training; null: none.
     matmul: torch's float32 matrix products while weights are learned; others than ``highest`` may be faster, and may be
     less accurate: 'stl-deploy doctor' measures both. Validation and test always take ``highest``.
     rate_target, synop_budget: spikes per neuron and step of every layer, and synaptic events per sample, that the net
@@ -218,6 +219,7 @@ class TrainConfig(_Section):
     loss: Literal["mse", "ce", "tet"] = "mse"
     ce_scale: Positive = 5.0
     accumulate: Count = 1
+    keep_every: Count | None = None
     matmul: MatmulPrecision = "highest"
     rate_target: UnitInterval | None = None
     rate_weight: NotNegative = 1.0

@@ -25,21 +25,24 @@ def save_model(run_dir: Path, weights: Mapping[str, Tensor], about: Mapping[str,
     write_tensors(run_dir / FILE, weights, about)
 
 
-def load_network(run_dir: Path) -> tuple[Network, RunConfig]:
+def load_network(run_dir: Path, snapshot: Path | None = None) -> tuple[Network, RunConfig]:
     """The trained network of a run folder, in evaluation mode on the CPU, and its configuration.
+
+    snapshot: a file of other weights of the same training (`stl_deploy.snapshots`).
 
     Raises InputError if the folder is no finished run, or its files are damaged or do not belong together.
     """
     if not (run_dir / CONFIG_FILE).is_file():
         raise InputError(f"{run_dir}: no {CONFIG_FILE}; a run folder written by 'stl-deploy train' is accepted")
     config = load_config(run_dir / CONFIG_FILE)
-    if not (run_dir / FILE).is_file():
+    file = snapshot or run_dir / FILE
+    if snapshot is None and not file.is_file():
         raise InputError(f"{run_dir}: no {FILE}, the training has not ended; go on with it: train --resume")
-    tensors, _ = read_tensors(run_dir / FILE)
+    tensors, _ = read_tensors(file)
     classes = describe(config.dataset.name)[2]
     with torch.random.fork_rng(devices=[]):
         network = Network(config, sample_shape(config.dataset), classes)
-    check_fit(run_dir / FILE, tensors, network.state_dict())
+    check_fit(file, tensors, network.state_dict())
     network.load_state_dict(tensors)
     return network.eval(), config
 

@@ -38,13 +38,18 @@ class FoldedRun:
 
 
 def fold_run(
-    run_dir: Path, output: Path, *, exact_grid: bool | None = None, thresholds: Thresholds = "keep"
+    run_dir: Path,
+    output: Path,
+    *,
+    exact_grid: bool | None = None,
+    thresholds: Thresholds = "keep",
+    snapshot: Path | None = None,
 ) -> FoldedRun:
     """Fold the trained network of a run folder and write the graph to ``output``, then read it back.
 
-    exact_grid: None as the run's configuration says. Raises InputError where the run or the network does not allow it.
+    exact_grid: None as the run's configuration says. snapshot: other weights of the same training. Raises InputError where the run or the network does not allow it.
     """
-    trained, config = load_network(run_dir)
+    trained, config = load_network(run_dir, snapshot)
     data = load_dataset(config.dataset)
     spec = input_spec(config, data.test.levels)
     folded = fold_network(
