@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SOURCES := stl_deploy exporters energy tests examples benchmarks docs
 BENCHMARKS ?= onnx_speed training loihi reference
 
-.PHONY: demo test lint types lava check readme parity bench conformance fuzz clean help
+.PHONY: demo test lint types lava check readme parity bench study study-small conformance fuzz clean help
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -32,6 +32,12 @@ lava: $(VENV)/.dev ## Lava's side environment, if a Python 3.10 is on the machin
 
 bench: $(VENV)/.dev ## speed, as ratios measured side by side in one run: BENCHMARKS="onnx_speed ..." for some
 	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
+
+study: $(VENV)/.dev ## do learned thresholds help? MNIST and Fashion-MNIST from $$STL_DEPLOY_DATA, else downloaded (about 50 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m examples.study full --publish
+
+study-small: $(VENV)/.dev ## the study in small, on digits (3 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m examples.study small
 
 parity: $(VENV)/.dev ## ONNX against the reference, spike by spike (after make demo; real MNIST from $$STL_DEPLOY_DATA)
 	$(BIN)/python -m benchmarks.onnx_parity runs/digits -o docs

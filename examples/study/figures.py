@@ -1,0 +1,225 @@
+"""The results as small SVG files, one for each part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from examples.study.noise import KINDS
+from examples.study.select import Record, Value, accuracy, datasets, labels_of, values, where
+from examples.study.statistics import mean
+from examples.study.tables import Records, name
+from stl_deploy.files import whole_file
+
+_COLOURS = {"stl": "tab:blue", "sl": "tab:orange", "tl": "tab:green", "ann": "tab:grey"}
+_STYLE = {"svg.hashsalt": "stl-deploy", "svg.fonttype": "none", "font.size": 8}
+
+
+def write_figures(records: Records, folder: Path) -> None:
+    """A figure ``PART.svg`` for each part that has records, and trajectories.svg."""
+    drawers: dict[str, tuple[str, Callable[[Sequence[Record]], Figure]]] = {
+        "modes": ("modes", _modes),
+        "thresholds": ("thresholds", _thresholds),
+        "granularity": ("granularity", _granularity),
+        "noise": ("noise", _noise),
+        "depth": ("depth", _depth),
+        "trajectories": ("modes", _trajectories),
+    }
+    with mpl.rc_context(_STYLE):
+        for figure, (part, draw) in drawers.items():
+            if records.get(part):
+                with whole_file(folder / f"{figure}.svg") as temporary:
+                    draw(records[part]).savefig(temporary, format="svg", metadata={"Date": None})
+
+
+def _modes(records: Sequence[Record]) -> Figure:
+    """Every seed a dot, the mean with its interval beside."""
+    names = datasets(records)
+    figure, axes = _panels(1, len(names), 3.2)
+    for axis, dataset in zip(axes, names, strict=True):
+        shown = [mode for mode in ("stl", "sl", "ann") if where(records, dataset, mode=mode)]
+        for x, mode in enumerate(shown):
+            found = values(where(records, dataset, mode=mode))
+            axis.plot([x] * len(found), found, ".", color=_COLOURS[mode], alpha=0.6)
+            _point(axis, x + 0.2, found, _COLOURS[mode])
+        axis.set_xticks(range(len(shown)), [mode.upper() for mode in shown])
+        tl = values(where(records, dataset, mode="tl"))
+        below = f" (TL: {mean(tl).value:.1f} %)" if tl else ""
+        axis.set_title(f"{name(dataset)}{below}")
+        _percent(axis)
+    return figure
+
+
+def _thresholds(records: Sequence[Record]) -> Figure:
+    forms = {
+        "STL": ("stl", "raw", "tab:blue"),
+        "STL, θ₀·exp(ρ)": ("stl", "positive", "tab:cyan"),
+        "SL": ("sl", "raw", "tab:orange"),
+    }
+    names = datasets(records)
+    figure, axes = _panels(2, len(names), 2.8)
+    for column, dataset in enumerate(names):
+        for label, (mode, how, colour) in forms.items():
+
+            def at(x: Any, mode: str = mode, how: str = how, dataset: str = dataset) -> Mapping[int, Record]:
+                return where(records, dataset, mode=mode, parametrisation=how, initial=x)
+
+            initial = labels_of(records, "initial")
+            _line(axes[column], initial, at, accuracy, label, colour)
+            _line(axes[column + len(names)], initial, at, _mean_rate, label, colour)
+        for axis, what in ((axes[column], "test accuracy (%)"), (axes[column + len(names)], "spikes per neuron, step")):
+            axis.set_xscale("log", base=2)
+            axis.set_xlabel("initial threshold")
+            axis.set_ylabel(what)
+            axis.set_title(name(dataset))
+            axis.legend()
+        _percent(axes[column])
+    return figure
+
+
+def _granularity(records: Sequence[Record]) -> Figure:
+    names = datasets(records)
+    figure, axes = _panels(1, len(names), 3.2)
+    for axis, dataset in zip(axes, names, strict=True):
+        kinds = labels_of(records, "granularity")
+        for norm, colour in ((False, "tab:purple"), (True, "tab:green")):
+            for x, of in enumerate(kinds):
+                found = values(where(records, dataset, granularity=of, norm=norm))
+                if found:
+                    axis.plot([x + 0.3 * norm] * len(found), found, ".", color=colour, alpha=0.6)
+                    _point(axis, x + 0.1 + 0.3 * norm, found, colour)
+            axis.plot([], [], "o", color=colour, label="batch norm" if norm else "no batch norm")
+        axis.set_xticks(range(len(kinds)), ["fixed" if of == "none" else f"per {of}" for of in kinds])
+        axis.set_title(name(dataset))
+        _percent(axis)
+        axis.legend()
+    return figure
+
+
+def _noise(records: Sequence[Record]) -> Figure:
+    names = datasets(records)
+    figure, axes = _panels(len(names), len(KINDS), 2.4)
+    for index, axis in enumerate(axes):
+        dataset, kind = names[index // len(KINDS)], KINDS[index % len(KINDS)]
+        for mode in ("stl", "sl", "tl"):
+            found = where(records, dataset, mode=mode)
+            if found:
+                levels = next(iter(found.values()))["noise"][kind]
+                curves = [
+                    [100 * r["clean"], *(100 * r["noise"][kind][level] for level in levels)] for r in found.values()
+                ]
+                points = [mean(list(column)) for column in zip(*curves, strict=True)]
+                heights, halves = [p.value for p in points], [p.half or 0.0 for p in points]
+                xs = [0.0, *map(float, levels)]
+                axis.errorbar(xs, heights, halves, color=_COLOURS[mode], label=mode.upper(), marker=".", linewidth=1)
+        axis.set_title(f"{name(dataset)}: {kind}")
+        axis.set_xlabel("level")
+        _percent(axis)
+        axis.legend()
+    return figure
+
+
+def _depth(records: Sequence[Record]) -> Figure:
+    """Accuracy, spike rates and synops over depth."""
+    names = datasets(records)
+    figure, axes = _panels(len(names), 3, 2.8)
+    for row, dataset in enumerate(names):
+        panels = axes[3 * row : 3 * row + 3]
+        layers = labels_of(records, "layers")
+        for mode in ("stl", "sl", "ann"):
+
+            def at(x: Any, mode: str = mode, dataset: str = dataset) -> Mapping[int, Record]:
+                return where(records, dataset, mode=mode, layers=x)
+
+            _line(panels[0], layers, at, accuracy, mode.upper(), _COLOURS[mode])
+            if mode != "ann":
+                _line(panels[1], layers, at, _mean_rate, mode.upper(), _COLOURS[mode])
+                _line(panels[2], layers, at, _synops, f"{mode.upper()}: synops", _COLOURS[mode])
+        _line(
+            panels[2],
+            layers,
+            lambda x, d=dataset: where(records, d, mode="sl", layers=x),
+            _macs,
+            "ANN: MACs",
+            "tab:grey",
+        )
+        for axis, what in zip(panels, ("test accuracy (%)", "spikes per neuron, step", "per inference"), strict=True):
+            axis.set_xticks(layers)
+            axis.set_xlabel("hidden layers")
+            axis.set_ylabel(what)
+            axis.set_title(name(dataset))
+            axis.legend()
+        _percent(panels[0])
+    return figure
+
+
+def _trajectories(records: Sequence[Record]) -> Figure:
+    """Per epoch, mean over seeds: thresholds (band: least to greatest) and spike rates of each layer."""
+    names = datasets(records)
+    figure, axes = _panels(len(names), 4, 2.6)
+    for row, dataset in enumerate(names):
+        found = {mode: where(records, dataset, mode=mode) for mode in ("stl", "sl", "tl")}
+        layers = list(next(iter(records))["test"]["rates"])[:2]
+        for column, layer in enumerate(layers):
+            for mode, of in found.items():
+                epochs = [record["epochs"] for record in of.values()]
+                if epochs and layer in epochs[0][0]["thresholds"]:
+                    xs = [epoch["epoch"] for epoch in epochs[0]]
+                    of_epoch = list(zip(*epochs, strict=True))
+                    thetas = {
+                        key: [mean([e["thresholds"][layer][key] for e in one]).value for one in of_epoch]
+                        for key in ("min", "mean", "max")
+                    }
+                    rates = [mean([e["rates"][layer] for e in one]).value for one in of_epoch]
+                    left, right = axes[4 * row + 2 * column], axes[4 * row + 2 * column + 1]
+                    left.plot(xs, thetas["mean"], color=_COLOURS[mode], label=mode.upper(), marker=".", linewidth=1)
+                    left.fill_between(xs, thetas["min"], thetas["max"], color=_COLOURS[mode], alpha=0.12)
+                    right.plot(xs, rates, color=_COLOURS[mode], label=mode.upper(), marker=".", linewidth=1)
+                    left.set_title(f"{name(dataset)}, {layer}: threshold")
+                    right.set_title(f"{name(dataset)}, {layer}: spikes per neuron, step")
+        for axis in axes[4 * row : 4 * row + 4]:
+            axis.set_xlabel("epoch")
+            axis.legend()
+    return figure
+
+
+def _panels(rows: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(max(5.0, 3.2 * columns), height * rows), layout="constrained")
+    return figure, list(figure.subplots(rows, columns, squeeze=False).ravel())
+
+
+def _percent(axis: Axes) -> None:
+    low, high = axis.get_ylim()
+    axis.set_ylim(max(low, 0.0), min(high, 101.0))
+    axis.set_ylabel("test accuracy (%)")
+
+
+def _point(axis: Axes, x: float, found: Sequence[float], colour: str) -> None:
+    point = mean(found)
+    axis.errorbar(x, point.value, point.half, fmt="o", color=colour, capsize=3)
+
+
+def _line(
+    axis: Axes, xs: Sequence[Any], at: Callable[[Any], Mapping[int, Record]], value: Value, label: str, colour: str
+) -> None:
+    there = [(x, mean(values(found, value))) for x in xs if (found := at(x))]
+    heights, halves = [point.value for _, point in there], [point.half or 0.0 for _, point in there]
+    axis.errorbar([x for x, _ in there], heights, halves, color=colour, label=label, marker=".", linewidth=1)
+
+
+def _mean_rate(record: Record) -> float:
+    rates = record["test"]["rates"].values()
+    return float(sum(rates) / len(rates))
+
+
+def _synops(record: Record) -> float:
+    return float(record["counts"]["synops_AC"] + record["counts"]["synops_MAC"])
+
+
+def _macs(record: Record) -> float:
+    return float(record["counts"]["ann_macs"])

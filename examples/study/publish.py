@@ -1,0 +1,42 @@
+"""Where results go: one JSON for each part, one record a line, and the tables into the page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from examples.study.figures import write_figures
+from stl_deploy.files import make_folder, write_text
+
+BEGIN, END = "<!-- tables:begin -->", "<!-- tables:end -->"
+_DIGITS = 6
+
+
+def write_results(records: Mapping[str, Sequence[Mapping[str, Any]]], folder: Path) -> None:
+    """``PART.json`` for each part that has records: a list, one record a line."""
+    make_folder(folder)
+    for part, found in records.items():
+        if found:
+            lines = ",\n".join(json.dumps(record, allow_nan=False) for record in found)
+            write_text(folder / f"{part}.json", f"[\n{lines}\n]\n")
+
+
+def publish(records: Mapping[str, Sequence[Mapping[str, Any]]], text: str, folder: Path, page: Path) -> None:
+    """Results and figures into ``folder``, tables between the markers of ``page``."""
+    write_results(records, folder)
+    write_figures(records, folder)
+    before, rest = page.read_text(encoding="utf-8").split(BEGIN)
+    write_text(page, f"{before}{BEGIN}\n{text}{END}{rest.split(END)[1]}")
+
+
+def rounded(value: Any) -> Any:
+    """JSON data with its numbers to six digits: what is written is what tables and figures are made of."""
+    if isinstance(value, float):
+        return float(f"{value:.{_DIGITS}g}")
+    if isinstance(value, Mapping):
+        return {key: rounded(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [rounded(one) for one in value]
+    return value

@@ -1,0 +1,148 @@
+"""One task: train, look at the test split, and write a record; what is recorded is not done again."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from examples.study.noise import under_noise
+from examples.study.plan import Task
+from stl_deploy._allocator import keep_large_buffers
+from stl_deploy.config import RunConfig
+from stl_deploy.data import load_dataset
+from stl_deploy.data.sources import Raw, fashion_mnist, mnist
+from stl_deploy.energy.measure import measure_energy
+from stl_deploy.files import make_folder, read_json, whole_file, write_json
+from stl_deploy.model_file import load_network, model_facts
+from stl_deploy.pipeline.folding import fold_run
+from stl_deploy.pipeline.inputs import encode_split
+from stl_deploy.train import Record, train
+
+PRICES = "horowitz45_fp32"
+_READERS = {"mnist": mnist, "fashion_mnist": fashion_mnist}
+
+
+def recorded(task: Task, out: Path) -> dict[str, Any] | None:
+    """The record of a task that was done with this very configuration."""
+    path = out / "records" / f"{task.name}.json"
+    if not path.is_file():
+        return None
+    record: dict[str, Any] = read_json(path)
+    return record if record["config"] == task.config and record["asked"] == _asked(task) else None
+
+
+def do(task: Task, out: Path, data_dir: Path | None) -> dict[str, Any]:
+    """The record of a task, worked out if it is not there. Runs on one thread."""
+    record = recorded(task, out)
+    if record is None:
+        torch.set_num_threads(1)
+        keep_large_buffers()
+        record = _train(task, out, data_dir) if not task.levels else _noise(task, out, data_dir)
+        make_folder(out / "records")
+        write_json(out / "records" / f"{task.name}.json", record)
+    return record
+
+
+def _train(task: Task, out: Path, data_dir: Path | None) -> dict[str, Any]:
+    folder = out / "nets" / task.name
+    epochs: list[Record] = []
+    result = train(_configuration(task, out, data_dir), folder, progress=epochs.append)
+    kept = ("epoch", "validation_accuracy", "rates", "thresholds", "silent", "saturated")
+    facts = model_facts(folder)
+    record = _head(task) | {
+        "epoch": result.epoch,
+        "validation_accuracy": result.validation_accuracy,
+        "test": result.test.as_dict(),
+        "at_or_below_zero": {
+            n: float((theta <= 0).double().mean()) for n, theta in result.network.thresholds().items()
+        },
+        "epochs": [{key: epoch[key] for key in kept} for epoch in epochs],
+        "seconds": facts["seconds"],
+    }
+    if task.counted:
+        record["counts"] = _counts(folder, task.counted)
+    return record
+
+
+def _noise(task: Task, out: Path, data_dir: Path | None) -> dict[str, Any]:
+    """Of the network that the part ``modes`` trained, trained now if it is not there."""
+    source = Task("modes", task.dataset, task.labels, task.seed, task.images, task.config)
+    clean = do(source, out, data_dir)
+    network, _ = load_network(out / "nets" / source.name)
+    config = _configuration(task, out, data_dir)
+    accuracies = under_noise(network, load_dataset(config.dataset).test, config, task.levels)
+    return _head(task) | {"clean": clean["test"]["accuracy"], "noise": accuracies}
+
+
+def _counts(folder: Path, images: int) -> dict[str, Any]:
+    """Per inference: synops, the ANN's MACs, and joules modelled from them."""
+    folded = fold_run(folder, folder / "net.nir", exact_grid=False)
+    x = encode_split(folded.config, folded.data.test, images).x
+    report = measure_energy(folded.program, x, input_coding="analog", prices=[PRICES])
+    totals, (priced,) = report.counts.totals, report.energy
+    assert priced.snn is not None
+    assert priced.ann is not None
+    return {
+        "images": images,
+        "synops_AC": totals.synops_AC / images,
+        "synops_MAC": totals.synops_MAC / images,
+        "ann_macs": totals.ann_macs_exact / images,
+        "snn_joules": priced.snn.priced[0],
+        "ann_joules": priced.ann.priced[0],
+        "prices": PRICES,
+    }
+
+
+def _head(task: Task) -> dict[str, Any]:
+    return {
+        "name": task.name,
+        "part": task.part,
+        "dataset": task.dataset,
+        "labels": task.labels,
+        "seed": task.seed,
+        "asked": _asked(task),
+        "config": task.config,
+    }
+
+
+def _asked(task: Task) -> dict[str, Any]:
+    return {"images": task.images, "levels": list(task.levels), "counted": task.counted}
+
+
+def _configuration(task: Task, out: Path, data_dir: Path | None) -> RunConfig:
+    config = RunConfig.model_validate(task.config)
+    folder = data_folder(task.dataset, task.images, out, data_dir)
+    dataset = config.dataset.model_copy(update={"data_dir": None if folder is None else str(folder)})
+    return config.model_copy(update={"dataset": dataset})
+
+
+def data_folder(dataset: str, images: int | None, out: Path, data_dir: Path | None) -> Path | None:
+    """Where a dataset lies: under ``data_dir`` (None: where downloads go), or cut to its first training images."""
+    source = None if data_dir is None or dataset not in _READERS else data_dir / dataset
+    if source is not None and not source.is_dir():
+        source = data_dir
+    if images is None or dataset not in _READERS:
+        return source
+    folder = out / "data" / f"{dataset}-{images}"
+    if not (folder / "t10k-labels-idx1-ubyte").is_file():
+        make_folder(folder)
+        _write_first(_READERS[dataset](source), images, folder)
+    return folder
+
+
+def _write_first(raw: Raw, images: int, folder: Path) -> None:
+    assert raw.test is not None
+    assert raw.test_labels is not None
+    parts = (
+        ("train-images-idx3-ubyte", raw.train[:images, 0]),
+        ("train-labels-idx1-ubyte", raw.train_labels[:images].astype("u1")),
+        ("t10k-images-idx3-ubyte", raw.test[:, 0]),
+        ("t10k-labels-idx1-ubyte", raw.test_labels.astype("u1")),
+    )
+    for name, array in parts:
+        with whole_file(folder / name) as temporary:
+            header = bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape)
+            temporary.write_bytes(header + array.tobytes())
