@@ -47,7 +47,8 @@ def fold_run(
 ) -> FoldedRun:
     """Fold the trained network of a run folder and write the graph to ``output``, then read it back.
 
-    exact_grid: None as the run's configuration says. snapshot: other weights of the same training. Raises InputError where the run or the network does not allow it.
+    exact_grid: None as the run's configuration says. snapshot: other weights of the same training.
+    Raises InputError where the run or the network does not allow it.
     """
     trained, config = load_network(run_dir, snapshot)
     data = load_dataset(config.dataset)
