@@ -21,7 +21,7 @@ from stl_deploy.exporters.loihi.net import (
 )
 from stl_deploy.exporters.loihi.simulate import run_layer
 from stl_deploy.exporters.loihi.step import STATE_SHIFT
-from stl_deploy.exporters.loihi.sums import conv_sums, dense_sums, stored_weights
+from stl_deploy.exporters.loihi.sums import adder, blocks, stored_weights
 
 STATE_TOP = 2**23
 """u wraps past it, v saturates below it."""
@@ -113,20 +113,20 @@ def _series(step: int, decay: int, steps: int) -> int:
 
 def _seen(layer: SpikingLayer, x: NDArray[Any]) -> tuple[Bounds, Bounds]:
     """Extremes of u and v on ``x``, where neither wraps nor saturates."""
-    sums = dense_sums(layer, x) if isinstance(layer, DenseLayer) else conv_sums(layer, x)
+    add_up = adder(layer, x)
     bias = np.zeros(1, np.int64) if layer.bias is None else layer.bias.astype(np.int64) << STATE_SHIFT
-    if isinstance(layer, ConvLayer) and bias.ndim == 1:
+    if isinstance(layer, ConvLayer) and bias.ndim == 1 and layer.bias is not None:
         bias = bias[:, None, None]
-    u = np.zeros(sums.shape[1:], np.int64)
-    v = np.zeros(sums.shape[1:], np.int64)
+    threshold = layer.neuron.threshold.astype(np.int64) << STATE_SHIFT
     extremes = np.zeros(4, np.int64)
-    for now in sums:
-        u = _leak(u, layer.neuron.i_decay) + (now.astype(np.int64) << STATE_SHIFT)
-        v = _leak(v, layer.neuron.v_decay) + u + bias
-        extremes = np.array(
-            [min(extremes[0], u.min()), max(extremes[1], u.max()), min(extremes[2], v.min()), max(extremes[3], v.max())]
-        )
-        v = np.where(v > layer.neuron.threshold.astype(np.int64) << STATE_SHIFT, 0, v)
+    for part in blocks(layer, x):
+        u = v = np.zeros((x[:, part].shape[1], *layer.shape), np.int64)
+        for now in add_up(x[:, part]):
+            u = _leak(u, layer.neuron.i_decay) + (now.astype(np.int64) << STATE_SHIFT)
+            v = _leak(v, layer.neuron.v_decay) + u + bias
+            extremes[::2] = np.minimum(extremes[::2], (u.min(), v.min()))
+            extremes[1::2] = np.maximum(extremes[1::2], (u.max(), v.max()))
+            v = np.where(v > threshold, 0, v)
     return (int(extremes[0]), int(extremes[1])), (int(extremes[2]), int(extremes[3]))
 
 

@@ -6,6 +6,7 @@ latency that Lava adds per layer is taken out. Proved against recordings of real
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,14 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.loihi.net import DenseLayer, FlattenLayer, InputLayer, IntegerNet, Shape, SpikingLayer
+from stl_deploy.exporters.loihi.net import ConvLayer, FlattenLayer, InputLayer, IntegerNet, Shape, SpikingLayer
 from stl_deploy.exporters.loihi.step import step_through
-from stl_deploy.exporters.loihi.sums import conv_sums, dense_sums
+from stl_deploy.exporters.loihi.sums import adder, blocks
+from stl_deploy.exporters.loihi.threads import spread, threads
 
 Spikes = NDArray[np.uint8]
 
-_CHUNK_VALUES = 2**23
-"""Samples are run in groups whose widest layer has about this many values over all of time."""
+_CHUNK_VALUES = 2**25
+"""Samples are run in groups whose widest layers have about this many values over all of time, all threads together."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,11 @@ def simulate(net: IntegerNet, x: NDArray[Any], *, record: bool = False) -> Integ
     Raises InputError if x does not fit the network or holds fractions.
     """
     x = check_input(net.input_shape, x)
-    widest = max([int(np.prod(layer.shape)) for _, layer in net.spiking])
-    at_once = max(1, _CHUNK_VALUES // (widest * x.shape[0]))
-    parts = [_run(net, x[:, start : start + at_once], record) for start in range(0, x.shape[1], at_once)]
+    widest = max(math.prod(layer.shape) for _, layer in net.spiking)
+    workers = threads()
+    at_once = max(1, min(_CHUNK_VALUES // (widest * x.shape[0] * workers), -(-x.shape[1] // workers)))
+    chunks = [slice(start, start + at_once) for start in range(0, x.shape[1], at_once)]
+    parts = spread(lambda chunk: _run(net, x[:, chunk], record), chunks, workers)
     if len(parts) == 1:
         return parts[0]
     spikes = {key: np.concatenate([part.spikes[key] for part in parts], axis=1) for key in parts[0].spikes}
@@ -62,10 +66,14 @@ def check_input(shape: Shape, x: NDArray[Any]) -> NDArray[Any]:
 
 def run_layer(layer: SpikingLayer, x: NDArray[Any]) -> Spikes:
     """Spikes ``[T, B, *layer.shape]`` of one layer for its input ``[T, B, ...]``, from rest."""
-    if isinstance(layer, DenseLayer):
-        return step_through(layer.neuron, dense_sums(layer, x), layer.bias)
-    bias = layer.bias[:, None, None] if layer.bias is not None and layer.bias.ndim == 1 else layer.bias
-    return step_through(layer.neuron, conv_sums(layer, x), bias)
+    bias = layer.bias
+    if bias is not None and isinstance(layer, ConvLayer) and bias.ndim == 1:
+        bias = bias[:, None, None]
+    add_up = adder(layer, x)
+    spikes = np.empty((*x.shape[:2], *layer.shape), np.uint8)
+    for part in blocks(layer, x):
+        step_through(layer.neuron, add_up(x[:, part]), bias, spikes[:, part], bound=add_up.bound)
+    return spikes
 
 
 def _run(net: IntegerNet, x: NDArray[Any], record: bool) -> IntegerRun:

@@ -4,7 +4,11 @@
     v = saturate(tz(v·(4096 − v_decay) / 4096) + u + 64·bias)
     s = v > 64·threshold;  v = 0 where s
 
-tz rounds toward zero.
+tz rounds toward zero. The whole numbers are held as floats, in which numpy is fastest, and the result is exact. In
+float64 no number reaches 2^53: u and v are below 2^24 (times 4096 at most before tz), 64·a below 2^32. float32 is used
+where u keeps nothing and v keeps a power of two or nothing. There 64·a, its wrap by 2^24, and 64·bias are multiples of
+64, exact below 2^30; scaling v by a power of two loses nothing; and what then arrives at v comes to less than 2^24,
+so exact, or it is rounded to a number past v's limit, and v is put at its limit as it would be for the exact one.
 """
 
 from __future__ import annotations
@@ -16,97 +20,106 @@ from numpy.typing import NDArray
 
 from stl_deploy.exporters.loihi.net import DECAY_ONE, Ints, LoihiNeuron
 
+Floats = NDArray[Any]
+"""Whole numbers in float32 or float64."""
+
 STATE_SHIFT = 6
 """Synaptic input, bias and threshold are shifted left by 6 bits to meet u and v."""
 
 _TOP = 2**23
 """u and v are 24 bits wide."""
 
-_BLOCK = 2**15
-"""Neurons stepped together through all of time, so that they stay in the cache."""
 
+def step_through(
+    neuron: LoihiNeuron, sums: Floats | Ints, bias: Ints | None, spikes: NDArray[np.uint8], *, bound: int
+) -> None:
+    """Write spikes ``[T, B, *shape]`` for synaptic sums of the same shape, from rest; bias broadcasts to ``shape``.
 
-def step_through(neuron: LoihiNeuron, arriving: Ints, bias: Ints | None) -> NDArray[np.uint8]:
-    """Spikes ``[T, B, *shape]`` for synaptic input of the same shape, from rest; bias broadcasts to ``shape``."""
-    spikes = np.empty(arriving.shape, np.uint8)
-    at_once = max(1, _BLOCK // max(1, int(np.prod(arriving.shape[2:]))))
-    for start in range(0, arriving.shape[1], at_once):
-        part = slice(start, start + at_once)
-        _step_block(neuron, arriving[:, part], bias, spikes[:, part])
-    return spikes
-
-
-def _step_block(neuron: LoihiNeuron, arriving: Ints, bias: Ints | None, spikes: NDArray[np.uint8]) -> None:
-    drive = _currents(neuron, arriving)
+    sums: as `stl_deploy.exporters.loihi.sums` gives them; they are overwritten. bound: what they do not exceed.
+    """
+    reach = bound << STATE_SHIFT
+    drive = _currents(neuron, sums, wraps=_summed(reach, neuron.i_decay, len(sums)) >= _TOP)
     if bias is not None:
-        drive += bias << STATE_SHIFT
-    threshold = neuron.threshold << STATE_SHIFT
-    bounded = _stays_below(drive, neuron.v_decay)
-    v = np.zeros(arriving.shape[1:], np.int32)
-    for now, out in zip(drive, spikes, strict=True):
-        v = leak(v, neuron.v_decay) + now
-        if not bounded:
+        drive += (bias << STATE_SHIFT).astype(drive.dtype)
+        reach += int(np.abs(bias).max(initial=0)) << STATE_SHIFT
+    threshold = (neuron.threshold << STATE_SHIFT).astype(drive.dtype)
+    saturates = neuron.i_decay != DECAY_ONE or _summed(reach, neuron.v_decay, len(sums)) >= _TOP - 1
+    v = np.zeros(drive.shape[1:], drive.dtype)
+    for now, fired in zip(drive, spikes.view(bool), strict=True):
+        v = leak(v, neuron.v_decay)
+        v += now
+        if saturates:
             v = saturate(v)
-        fired = fires(v, threshold)
+        fires(v, threshold, fired)
         v = reset(v, fired)
-        out[...] = fired
 
 
-def _currents(neuron: LoihiNeuron, arriving: Ints) -> Ints:
+def _currents(neuron: LoihiNeuron, sums: Floats | Ints, *, wraps: bool) -> Floats:
     """u in every step."""
-    shifted = arriving << STATE_SHIFT
+    kind = exact_type(neuron)
+    arriving: Floats
+    if sums.dtype.kind == "f":
+        arriving = sums.astype(kind, copy=False)
+        arriving *= kind(2**STATE_SHIFT)
+    else:
+        arriving = (sums << STATE_SHIFT).astype(kind)
     if neuron.i_decay == DECAY_ONE:
-        return wrap(shifted)
-    u = np.zeros(arriving.shape[1:], np.int32)
-    for now in shifted:
-        u = wrap(leak(u, neuron.i_decay) + now)
+        return wrap(arriving) if wraps else arriving
+    u = np.zeros(arriving.shape[1:], arriving.dtype)
+    for now in arriving:
+        u = leak(u, neuron.i_decay)
+        u += now
+        if wraps:
+            u = wrap(_in_32_bits(u))
         now[...] = u
-    return shifted
+    return arriving
 
 
-def _stays_below(drive: Ints, decay: int) -> bool:
-    """Whether v cannot reach its limit, whatever fires: the largest drive, summed with its leak."""
-    largest = max(int(drive.max(initial=0)), -int(drive.min(initial=0)))
-    return largest * (DECAY_ONE / decay if decay else drive.shape[0]) < _TOP - 1
+def exact_type(neuron: LoihiNeuron) -> type[np.float32] | type[np.float64]:
+    """The narrowest type for a neuron's states; see the module."""
+    kept = DECAY_ONE - neuron.v_decay
+    return np.float32 if neuron.i_decay == DECAY_ONE and kept & (kept - 1) == 0 else np.float64
 
 
-def leak(state: Ints, decay: int) -> Ints:
+def _summed(reach: int, decay: int, steps: int) -> float:
+    """What a state cannot exceed that gets ``reach`` in each of the steps and is never reset."""
+    return reach * min(DECAY_ONE / decay if decay else steps, steps)
+
+
+def leak(state: Floats, decay: int) -> Floats:
     """What is left of u or v after one step."""
-    kept = DECAY_ONE - decay
-    if kept in (0, DECAY_ONE):
-        return state if kept else np.zeros_like(state)
-    twos = (kept & -kept).bit_length() - 1
-    factor, bits = kept >> twos, 12 - twos
-    product = state if factor == 1 else state.astype(np.int64) * factor
-    return toward_zero(product, bits).astype(np.int32, copy=False)
+    state *= state.dtype.type((DECAY_ONE - decay) / DECAY_ONE)
+    return toward_zero(state)
 
 
-def toward_zero(product: NDArray[Any], bits: int) -> NDArray[Any]:
-    """product / 2^bits, rounded toward zero."""
-    below = product >> (8 * product.itemsize - 1)
-    below &= (1 << bits) - 1
-    below += product
-    below >>= bits
-    return below
+def toward_zero(product: Floats) -> Floats:
+    """Rounded toward zero."""
+    return np.trunc(product, out=product)
 
 
-def wrap(u: Ints) -> Ints:
+def _in_32_bits(u: Floats) -> Floats:
+    """Lava adds the input to u in 32 bits."""
+    return u.astype(np.int64).astype(np.int32).astype(u.dtype)
+
+
+def wrap(u: Floats) -> Floats:
     """Past 2^23, u comes out at the other end (once, as in Lava's model)."""
-    if u.size and (u.max() > _TOP or u.min() <= -_TOP):
-        u = np.where(u > _TOP, u - 2 * _TOP, np.where(u <= -_TOP, u + 2 * _TOP, u))
+    u -= u.dtype.type(2 * _TOP) * (u > _TOP)
+    u += u.dtype.type(2 * _TOP) * (u <= -_TOP)
     return u
 
 
-def saturate(v: Ints) -> Ints:
+def saturate(v: Floats) -> Floats:
     """v stays within ±(2^23 − 1)."""
-    return np.clip(v, 1 - _TOP, _TOP - 1)
+    return np.clip(v, 1 - _TOP, _TOP - 1, out=v)
 
 
-def fires(v: Ints, threshold: Ints) -> NDArray[np.bool_]:
-    """A neuron fires strictly above its threshold."""
-    return v > threshold
+def fires(v: Floats, threshold: Floats, fired: NDArray[np.bool_]) -> None:
+    """A neuron fires strictly above its threshold; written to ``fired``."""
+    np.greater(v, threshold, out=fired)
 
 
-def reset(v: Ints, fired: NDArray[np.bool_]) -> Ints:
+def reset(v: Floats, fired: NDArray[np.bool_]) -> Floats:
     """v is 0 after a spike; u is left alone."""
-    return np.where(fired, np.int32(0), v)
+    v *= ~fired
+    return v

@@ -2,21 +2,26 @@
 
 Sums are formed in float32 where every partial sum stays below 2^24, in float64 where it stays
 below 2^53, so they are exact whatever the order of summation. Time is folded into the batch.
+Sums come in float32 (whole numbers below 2^24) or, where they may be larger, in int32.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.loihi.net import ConvLayer, DenseLayer, Ints
+from stl_deploy.exporters.loihi.convolve import Convolution
+from stl_deploy.exporters.loihi.net import ConvLayer, DenseLayer, Ints, SpikingLayer
 
-_PATCH_BYTES = 4 * 2**20
-"""Convolution unfolds as many samples at a time as fit here."""
+Sums = NDArray[np.float32] | Ints
+
+_BLOCK_IN, _BLOCK_OUT = 2**21, 2**19
+"""About how many values over all of time go into and come out of a block, so that it stays in the cache."""
 
 
 def stored_weights(weight: Ints) -> tuple[Ints, int]:
@@ -63,37 +68,87 @@ def shift_right(total: Ints, bits: int) -> Ints:
     return total >> bits if bits else total
 
 
-def dense_sums(layer: DenseLayer, x: NDArray[Any]) -> Ints:
-    """Synaptic input ``[T, B, out]`` of a dense layer for whole numbers ``x`` ``[T, B, in]``.
+def blocks(layer: SpikingLayer, x: NDArray[Any]) -> Iterator[slice]:
+    """Samples of ``x`` ``[T, B, ...]`` to sum at a time."""
+    steps = x.shape[0]
+    at_once = max(1, min(_BLOCK_IN // (steps * math.prod(x.shape[2:])), _BLOCK_OUT // (steps * math.prod(layer.shape))))
+    return (slice(start, start + at_once) for start in range(0, x.shape[1], at_once))
+
+
+def adder(layer: SpikingLayer, x: NDArray[Any]) -> DenseSums | ConvSums:
+    """What sums a layer's input, for some of the samples of ``x`` at a time."""
+    return DenseSums(layer, x) if isinstance(layer, DenseLayer) else ConvSums(layer, x)
+
+
+class DenseSums:
+    """Synaptic input ``[T, b, out]`` of a dense layer for some of the samples of whole numbers ``x`` ``[T, B, in]``.
 
     A synapse with delay d adds its part d steps later; each delay's sum is shifted by itself, as in Lava.
+    bound: what no sum's magnitude exceeds.
     """
-    weight, bits = stored_weights(layer.weight)
-    if layer.delay is None:
-        return shift_right(_matmul(x, weight), bits)
-    steps = x.shape[0]
-    total = np.zeros((*x.shape[:2], weight.shape[0]), np.int32)
-    for delay in np.unique(layer.delay):
-        if delay < steps:
-            part = _matmul(x[: steps - delay], np.where(layer.delay == delay, weight, 0))
-            total[delay:] += shift_right(part, bits)
-    return total
+
+    def __init__(self, layer: DenseLayer, x: NDArray[Any]) -> None:
+        self._weight, self._bits = stored_weights(layer.weight)
+        self._enlarged = self._bits
+        if np.array_equal(self._weight, layer.weight << self._bits):
+            self._weight, self._bits = layer.weight, 0
+        self.bound = _bound(x, self._weight)
+        self._kind = _exact_type(self.bound)
+        masks = {0: None} if layer.delay is None else {int(d): layer.delay == d for d in np.unique(layer.delay)}
+        self._columns = {delay: self._columns_where(mask) for delay, mask in masks.items()}
+
+    def _columns_where(self, mask: NDArray[np.bool_] | None) -> NDArray[Any]:
+        weight = self._weight if mask is None else np.where(mask, self._weight, 0)
+        return np.ascontiguousarray(weight.T, self._kind)
+
+    def __call__(self, x: NDArray[Any]) -> Sums:
+        """Raises InputError where a sum is beyond Lava's 32 bits."""
+        if self._columns.keys() == {0}:
+            return self._sums(x, 0)
+        total = np.zeros((*x.shape[:2], len(self._weight)), np.int32)
+        for delay in self._columns:
+            if delay < len(x):
+                total[delay:] += self._sums(x[: len(x) - delay], delay).astype(np.int32)
+        return total
+
+    def _sums(self, x: NDArray[Any], delay: int) -> Sums:
+        rows = x.reshape(-1, x.shape[-1]).astype(self._kind)
+        total = (rows @ self._columns[delay]).reshape(*x.shape[:-1], -1)
+        if self.bound << (self._enlarged - self._bits) >= 2**31:
+            _require_32_bits(total, self._enlarged - self._bits)
+        return total if self._exact else shift_right(total.astype(np.int32), self._bits)
+
+    @property
+    def _exact(self) -> bool:
+        """Whether sums are final as they come out of the product."""
+        return self._kind is np.float32 and self._bits == 0
 
 
-def conv_sums(layer: ConvLayer, x: NDArray[Any]) -> Ints:
-    """Synaptic input ``[T, B, C, H, W]`` of a conv layer for whole numbers ``x``; wraps at 24 bits as Lava's does."""
-    folded = x.reshape(-1, *x.shape[2:])
-    bound = _bound(_largest(x), layer.weight.reshape(layer.weight.shape[0], -1))
-    kind = _exact_type(bound)
-    weight = layer.weight.astype(kind)
-    total = np.empty((folded.shape[0], *layer.shape), np.int32)
-    patch = layer.weight[0].size * layer.groups * int(np.prod(layer.shape[1:])) * np.dtype(kind).itemsize
-    at_once = max(1, _PATCH_BYTES // patch)
-    for start in range(0, folded.shape[0], at_once):
-        part = folded[start : start + at_once].astype(kind)
-        summed = _conv(layer, weight, part)
-        total[start : start + at_once] = summed if bound < 2**23 else wrap24(summed.astype(np.int64))
-    return total.reshape(*x.shape[:2], *layer.shape)
+def _require_32_bits(total: NDArray[Any], bits: int) -> None:
+    """Lava sums weights enlarged by ``bits``, in 32 bits."""
+    largest = float(np.abs(total).max(initial=0)) * 2**bits
+    if largest >= 2**31:
+        raise InputError(
+            f"a synaptic sum reaches {largest:.0f}, beyond Lava's 32 bits; use smaller input values or weights"
+        )
+
+
+class ConvSums:
+    """Synaptic input ``[T, b, C, H, W]`` of a conv layer for some of the samples of whole numbers ``x``.
+
+    Sums wrap at 24 bits as Lava's do. bound: what no sum's magnitude exceeds.
+    """
+
+    def __init__(self, layer: ConvLayer, x: NDArray[Any]) -> None:
+        bound = _bound(x, layer.weight.reshape(layer.weight.shape[0], -1))
+        self._wraps, self.bound = bound >= 2**23, min(bound, 2**23)
+        self._convolve = Convolution(layer, _exact_type(bound))
+        self._shape = layer.shape
+
+    def __call__(self, x: NDArray[Any]) -> Sums:
+        """``[T, b, ...]`` to ``[T, b, *layer.shape]``."""
+        total = self._convolve(x.reshape(-1, *x.shape[2:])).reshape(*x.shape[:2], *self._shape)
+        return wrap24(total.astype(np.int64)) if self._wraps else total
 
 
 def wrap24(total: NDArray[np.int64]) -> Ints:
@@ -101,61 +156,12 @@ def wrap24(total: NDArray[np.int64]) -> Ints:
     return ((total + 2**23) % 2**24 - 2**23).astype(np.int32)
 
 
-def _conv(layer: ConvLayer, weight: NDArray[Any], x: NDArray[Any]) -> NDArray[Any]:
-    (pad_h, pad_w), (dil_h, dil_w), (step_h, step_w) = layer.padding, layer.dilation, layer.stride
-    kernel_h, kernel_w = weight.shape[2:]
-    x = np.pad(x, ((0, 0), (0, 0), (pad_h, pad_h), (pad_w, pad_w)))
-    window = ((kernel_h - 1) * dil_h + 1, (kernel_w - 1) * dil_w + 1)
-    windows = sliding_window_view(x, window, axis=(2, 3))[:, :, ::step_h, ::step_w, ::dil_h, ::dil_w]
-    if weight.shape[1] == 1 and layer.groups > 1:
-        return _depthwise(layer, weight, windows)
-    outputs = np.split(weight, layer.groups)
-    inputs = np.split(windows, layer.groups, axis=1)
-    return np.concatenate([_group(w, part) for w, part in zip(outputs, inputs, strict=True)], axis=1)
-
-
-def _group(weight: NDArray[Any], windows: NDArray[Any]) -> NDArray[Any]:
-    """One group: weights ``[O, C, kh, kw]`` times patches ``[N, C, H, W, kh, kw]``."""
-    n, channels, height, width, kernel_h, kernel_w = windows.shape
-    patches = np.empty((n, channels, kernel_h, kernel_w, height, width), weight.dtype)
-    for i in range(kernel_h):
-        for j in range(kernel_w):
-            patches[:, :, i, j] = windows[..., i, j]
-    total: NDArray[Any] = weight.reshape(weight.shape[0], -1) @ patches.reshape(n, -1, height * width)
-    return total.reshape(n, -1, height, width)
-
-
-def _depthwise(layer: ConvLayer, weight: NDArray[Any], windows: NDArray[Any]) -> NDArray[Any]:
-    """One input channel per group: tap by tap, elementwise."""
-    fan_out = weight.shape[0] // layer.groups
-    total: NDArray[Any] = np.zeros((windows.shape[0], *layer.shape), weight.dtype)
-    for i in range(weight.shape[2]):
-        for j in range(weight.shape[3]):
-            tap = windows[..., i, j]
-            total += (np.repeat(tap, fan_out, axis=1) if fan_out > 1 else tap) * weight[:, 0, i, j, None, None]
-    return total
-
-
-def _matmul(x: NDArray[Any], weight: Ints) -> Ints:
-    bound = _bound(_largest(x), weight)
-    kind = _exact_type(bound)
-    total = x.reshape(-1, x.shape[-1]).astype(kind) @ weight.T.astype(kind)
-    largest = np.abs(total).max(initial=0) if bound >= 2**31 else 0
-    if largest >= 2**31:
-        raise InputError(
-            f"a synaptic sum reaches {largest:.0f}, beyond Lava's 32 bits; use smaller input values or weights"
-        )
-    sums: Ints = total.astype(np.int32).reshape(*x.shape[:-1], weight.shape[0])
-    return sums
-
-
-def _largest(x: NDArray[Any]) -> int:
-    return max(abs(int(x.min())), abs(int(x.max()))) if x.size and x.dtype != bool else 1
-
-
-def _bound(largest_input: int, weight: Ints) -> int:
-    """What no partial sum of products exceeds, for weights ``[out, in]``."""
-    return largest_input * int(np.abs(weight.astype(np.int64)).sum(axis=1).max())
+def _bound(x: NDArray[Any], weight: Ints) -> int:
+    """What no partial sum of products exceeds: weights ``[out, in]``, any values between the extremes of ``x``."""
+    low, high = (0, 1) if x.dtype == bool or not x.size else (min(0, int(x.min())), max(1, int(x.max())))
+    total, magnitude = weight.sum(axis=1, dtype=np.int64), np.abs(weight).sum(axis=1, dtype=np.int64)
+    positive, negative = (magnitude + total) // 2, (magnitude - total) // 2
+    return int(np.maximum(high * positive - low * negative, high * negative - low * positive).max())
 
 
 def _exact_type(bound: int) -> type[np.float32] | type[np.float64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -37,48 +38,57 @@ def test_the_recordings_hold_spikes_and_silence(recorded: list[Golden]) -> None:
     assert sum(0.02 < rate < 0.9 for rate in rates) > 0.7 * len(rates)
 
 
-def _floor(product: Any, bits: int) -> Any:
-    return product >> bits
-
-
 def _late(layer: Any, x: Any) -> Any:
     late = np.zeros_like(x)
     late[1:] = x[:-1]
     return _run_layer(layer, late)
 
 
-def _stored_without_clip(weight: Any) -> tuple[Any, int]:
-    return weight, 0
+def _halved(v: Any, fired: Any) -> Any:
+    return np.where(fired, v / 2, v)
 
 
-def _no_bias(neuron: Any, arriving: Any, bias: Any) -> Any:
-    return _step_through(neuron, arriving, None)
+def _wraps_below(u: Any) -> Any:
+    return np.where(u <= -(2**23), u + u.dtype.type(2**24), u)
 
 
-def _delays_ignored(layer: Any, x: Any) -> Any:
-    weight, bits = sums.stored_weights(layer.weight)
-    return sums.shift_right(sums._matmul(x, weight), bits)
+def _wraps_above(u: Any) -> Any:
+    return np.where(u > 2**23, u - u.dtype.type(2**24), u)
+
+
+def _no_bias(neuron: Any, sums: Any, bias: Any, spikes: Any, *, bound: int) -> None:
+    _step_through(neuron, sums, None, spikes, bound=bound)
+
+
+def _fires_at(v: Any, threshold: Any, fired: Any) -> None:
+    np.greater_equal(v, threshold, out=fired)
+
+
+class _WithoutDelays(sums.DenseSums):
+    def __init__(self, layer: Any, x: Any) -> None:
+        super().__init__(replace(layer, delay=None), x)
 
 
 _run_layer, _step_through = simulate.run_layer, step.step_through
 
 MUTANTS: dict[str, Patch] = {
-    "decay rounds down": lambda m: m.setattr(step, "toward_zero", _floor),
-    "fires at the threshold": lambda m: m.setattr(step, "fires", lambda v, threshold: v >= threshold),
+    "decay rounds down": lambda m: m.setattr(step, "toward_zero", np.floor),
+    "decay does not round": lambda m: m.setattr(step, "toward_zero", lambda product: product),
+    "fires at the threshold": lambda m: m.setattr(step, "fires", _fires_at),
     "no reset": lambda m: m.setattr(step, "reset", lambda v, fired: v),
-    "soft reset": lambda m: m.setattr(step, "reset", lambda v, fired: np.where(fired, v // 2, v)),
+    "soft reset": lambda m: m.setattr(step, "reset", _halved),
     "u does not wrap": lambda m: m.setattr(step, "wrap", lambda u: u),
-    "u wraps below zero only": lambda m: m.setattr(step, "wrap", lambda u: np.where(u <= -(2**23), u + 2**24, u)),
-    "u wraps above zero only": lambda m: m.setattr(step, "wrap", lambda u: np.where(u > 2**23, u - 2**24, u)),
+    "u wraps below zero only": lambda m: m.setattr(step, "wrap", _wraps_below),
+    "u wraps above zero only": lambda m: m.setattr(step, "wrap", _wraps_above),
     "v does not saturate": lambda m: m.setattr(step, "saturate", lambda v: v),
     "state shift of 5": lambda m: m.setattr(step, "STATE_SHIFT", 5),
-    "weights taken as written": lambda m: m.setattr(sums, "stored_weights", _stored_without_clip),
+    "weights taken as written": lambda m: m.setattr(sums, "stored_weights", lambda weight: (weight, 0)),
     "shift rounds up": lambda m: m.setattr(sums, "shift_right", lambda total, bits: -(-total >> bits)),
     "weights keep their low bits": lambda m: m.setattr(sums, "truncate", lambda magnitude, bits: magnitude),
     "conv sum does not wrap": lambda m: m.setattr(sums, "wrap24", lambda total: total.astype(np.int32)),
     "one step late": lambda m: m.setattr(simulate, "run_layer", _late),
     "bias ignored": lambda m: m.setattr(simulate, "step_through", _no_bias),
-    "delays ignored": lambda m: m.setattr(simulate, "dense_sums", _delays_ignored),
+    "delays ignored": lambda m: m.setattr(sums, "DenseSums", _WithoutDelays),
     "graded input as events": lambda m: m.setattr(simulate, "check_input", lambda shape, x: (x != 0).astype(np.int32)),
 }
 

@@ -1,0 +1,35 @@
+"""Samples spread over threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import TypeVar
+
+from threadpoolctl import ThreadpoolController
+
+T = TypeVar("T")
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController().select(user_api="blas")
+
+
+def threads() -> int:
+    """How many threads BLAS would use: the cores, or what OMP_NUM_THREADS and its like say."""
+    return max((library["num_threads"] for library in _blas().info()), default=1)
+
+
+def spread(work: Callable[[slice], T], parts: Sequence[slice], workers: int) -> list[T]:
+    """``work`` of each part, in order, on threads, while BLAS uses one itself.
+
+    BLAS's own threads help less with products this small, and wait for each other at full speed, which takes the cores
+    from whatever else runs.
+    """
+    with _blas().limit(limits=1):
+        if workers == 1 or len(parts) == 1:
+            return [work(part) for part in parts]
+        with ThreadPoolExecutor(workers) as pool:
+            return list(pool.map(work, parts))
