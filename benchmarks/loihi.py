@@ -2,12 +2,14 @@
 
 Samples per second. Lava's is marginal: two runs of different length, so that its import and start (4 s) do not count.
 Every spike of the runs is compared as well. Without Lava's side environment only our model is timed.
+Then the paper's MNIST net through our model, with its peak memory (`benchmarks.loihi_mnist`).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -18,6 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import loihi_mnist
+from benchmarks.timing import QUIET
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.lava.driver import run_lava
 from stl_deploy.exporters.loihi.net import (
@@ -31,6 +35,7 @@ from stl_deploy.exporters.loihi.net import (
 )
 from stl_deploy.exporters.loihi.netx import write_netx
 from stl_deploy.exporters.loihi.simulate import simulate
+from stl_deploy.exporters.loihi.threads import threads
 
 STEPS = 16
 RATE = 0.15
@@ -106,16 +111,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print; see the module."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.loihi", description=__doc__)
     parser.add_argument("--samples", type=int, default=128, help="samples that our model runs")
+    parser.add_argument("--images", type=int, default=1000, help="images through the MNIST net")
     parser.add_argument("--no-lava", action="store_true", help="time our model alone")
     parser.add_argument("--json", action="store_true", help="data instead of a table")
     options = parser.parse_args(arguments)
     lava = not options.no_lava and environment.status().ready
+    load = os.getloadavg()[0]
     rows = [measure(name, net, options.samples, lava) for name, net in nets().items()]
+    paper = loihi_mnist.measure(options.images)
     if options.json:
-        print(json.dumps(rows, indent=2))
+        print(json.dumps({"load": load, "threads": threads(), "rows": rows, "paper": paper}, indent=2))
         return
+    print(f"{threads()} threads, load {load:.1f}{', the machine was busy' if load > QUIET else ''}")
     for row in rows:
         print(f"{row['net']}: samples of {row['steps']} steps per second: ours {row['ours']:.0f}{_beside(row)}")
+    print(
+        f"{paper['net']}: {paper['images']} images of {paper['steps']} steps in {paper['seconds']:.1f} s, "
+        f"peak memory {paper['peak_gb']:.2f} GB"
+    )
 
 
 def _beside(row: dict[str, Any]) -> str:
