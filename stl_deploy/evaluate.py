@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from stl_deploy import workers
 from stl_deploy._seeds import generator
 from stl_deploy.config import RunConfig, TrainConfig
 from stl_deploy.data import Split, encode
@@ -50,6 +51,7 @@ class Evaluation:
 def evaluate(network: Network, split: Split, config: RunConfig, *, batch_size: int = 256) -> Evaluation:
     """Run ``network`` in evaluation mode over a split; its training mode is left as it was.
 
+    Where several processes train, the batches are dealt out among them and all get the same result.
     Bernoulli input is drawn from the run's seed, the same at every call.
     """
     draws = generator(config.train.seed, "evaluation")
@@ -58,14 +60,18 @@ def evaluate(network: Network, split: Split, config: RunConfig, *, batch_size: i
     network.eval()
     rates = _Rates(network)
     correct, loss = 0, 0.0
-    for index in torch.split(torch.arange(len(split)), batch_size):
+    for number, index in enumerate(torch.split(torch.arange(len(split)), batch_size)):
         x = encode(split.images(index), config.time_steps, config.encoder, draws).to(device)
+        if number % workers.started() != workers.place():
+            continue
         labels = split.labels[index].to(device)
         outputs = network(x, rates.observe)
         scores = network.scores(outputs)
         correct += int((scores.argmax(1) == labels).sum())
         loss += float(classification_loss(outputs, scores, labels, config.train)) * len(index)
     network.train(was_training)
+    rates.gather()
+    correct, loss = workers.total(torch.tensor([correct, loss], dtype=torch.float64)).tolist()
     return Evaluation(
         accuracy=correct / len(split),
         loss=loss / len(split),
@@ -103,15 +109,22 @@ class _Rates:
     """Adds up how often each neuron was active."""
 
     def __init__(self, network: Network) -> None:
-        self._names = frozenset(network.activations)
+        self._shapes = {name: network.shapes[name] for name in network.activations}
         self._active: dict[str, Tensor] = {}
         self._slots: defaultdict[str, int] = defaultdict(int)
 
     def observe(self, name: str, output: Tensor) -> None:
-        if name in self._names:
+        if name in self._shapes:
             active = (output != 0).sum((0, 1))
             self._active[name] = active + self._active[name] if name in self._active else active
             self._slots[name] += output.shape[0] * output.shape[1]
+
+    def gather(self) -> None:
+        """Add up what all processes counted."""
+        for name, shape in self._shapes.items():
+            active = self._active[name] if name in self._active else torch.zeros(shape, dtype=torch.int64)
+            self._active[name] = workers.total(active.cpu())
+            self._slots[name] = int(workers.total(torch.tensor(self._slots[name])))
 
     def means(self) -> dict[str, float]:
         return {name: int(active.sum()) / (self._slots[name] * active.numel()) for name, active in self._active.items()}

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from stl_deploy import workers
 from stl_deploy.config import TrainConfig
 from stl_deploy.modules import Vote
 from stl_deploy.network import INPUT, Network
@@ -50,11 +51,12 @@ class Regulariser:
     def observe(self, name: str, output: Tensor) -> None:
         """Count a layer's output, or under `INPUT` the network's input, ``[T, B, *shape]``."""
         if name in self._lifs:
-            self._rates.append(output.mean())
+            spikes, places = workers.total(output.sum()), workers.total(torch.tensor(float(output.numel())))
+            self._rates.append(spikes / places)
         for fan_out in self._readers.get(name, ()):
             there = (output.detach() != 0).to(torch.float64) + (output - output.detach())
-            self._synops.append((there * fan_out.to(output.device)).sum())
-            self._samples = output.shape[1]
+            self._synops.append(workers.total((there * fan_out.to(output.device)).sum()))
+            self._samples = int(workers.total(torch.tensor(output.shape[1])))
 
     @property
     def synops(self) -> Tensor:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stl_deploy import checkpoint, model_file
+from stl_deploy import checkpoint, model_file, workers
 from stl_deploy._diverged import check_finite, diverged
 from stl_deploy._seeds import derived_seed, generator
 from stl_deploy.checkpoint import State
@@ -25,13 +25,14 @@ from stl_deploy.config import RunConfig
 from stl_deploy.config_io import load_config, save_config
 from stl_deploy.curves import FILE as CURVES_FILE
 from stl_deploy.curves import write_curves
-from stl_deploy.data import Dataset, Split, encode, load_dataset
+from stl_deploy.data import Dataset, Split, augment, encode, load_dataset
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.evaluate import Evaluation, classification_loss, evaluate
 from stl_deploy.files import make_folder, write_text
 from stl_deploy.matmul import matmul_precision
 from stl_deploy.network import INPUT, Network, threshold_parameters
 from stl_deploy.regularise import Regulariser
+from stl_deploy.shared_norm import share_norms
 
 METRICS_FILE = "metrics.jsonl"
 Record = dict[str, Any]
@@ -60,27 +61,51 @@ def train(config: RunConfig, run_dir: Path, *, resume: bool = False, progress: P
     Raises InputError or ConfigError for data, configurations and checkpoints that do not fit, DivergedError (the
     last checkpoint is kept) if the loss or a weight becomes NaN or infinite.
     """
-    data = load_dataset(config.dataset)
+    with workers.together():
+        data = workers.in_turn(lambda: load_dataset(config.dataset))
+        return _train(config, run_dir, data, resume, progress)
+
+
+def _train(config: RunConfig, run_dir: Path, data: Dataset, resume: bool, progress: Progress | None) -> TrainResult:
+    _check_parts(config, len(data.train))
     device = pick_device(config.train.device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(derived_seed(config.train.seed, "weights"))
         network = Network(config, data.input_shape, data.classes).to(device)
+        share_norms(network)
         state = State(network, make_optimiser(network, config), 0, [], {}, 0)
         _open_run(run_dir, config, state, resume)
         while state.epoch < config.train.epochs:
             record = _epoch(state, config, data)
-            checkpoint.write_checkpoint(run_dir, state, config)
-            _write_metrics(run_dir, state.records)
+            if workers.place() == 0:
+                checkpoint.write_checkpoint(run_dir, state, config)
+                _write_metrics(run_dir, state.records)
             if progress is not None:
                 progress(record)
         return _finish(run_dir, config, state, data)
 
 
+def _check_parts(config: RunConfig, samples: int) -> None:
+    """Raise ConfigError if a part of a batch is too small to give every process a sample."""
+    least = samples // math.ceil(samples / config.train.batch_size)
+    each = least // min(config.train.accumulate, least)
+    if each < workers.started():
+        raise ConfigError(
+            f"key 'train.batch_size' is {config.train.batch_size}: parts of {each} samples for {workers.started()} "
+            "processes; a larger batch is accepted"
+        )
+
+
 def pick_device(name: str) -> torch.device:
-    """``auto``: CUDA where there is one, else the CPU. Raises ConfigError for a device that is not there."""
+    """``auto``: CUDA where there is one, else the CPU. Raises ConfigError for a device that is not there.
+
+    Of several processes on one machine each takes a CUDA device of its own.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
+    if device == torch.device("cuda") and workers.started() > 1:
+        device = torch.device("cuda", workers.place_on_machine())
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         raise ConfigError(f"key 'train.device' is {name!r}; this machine has {count} CUDA devices, cpu is accepted")
@@ -115,10 +140,20 @@ def _open_run(run_dir: Path, config: RunConfig, state: State, resume: bool) -> N
         if not kept.is_file():
             raise InputError(f"{run_dir}: nothing to resume there; a folder in which 'train' began is accepted")
         checkpoint.check_same_run(kept, load_config(kept).model_dump(mode="json"), config)
+    _all_at(state.epoch)
+    if workers.place() > 0:
+        return
     make_folder(run_dir)
     for stale in (model_file.FILE, CURVES_FILE, *(() if resume else (checkpoint.FILE, METRICS_FILE))):
         (run_dir / stale).unlink(missing_ok=True)
     save_config(config, kept)
+
+
+def _all_at(epoch: int) -> None:
+    """Raise InputError unless every process found the same checkpoint."""
+    found = workers.total(torch.tensor(epoch)) - workers.started() * epoch
+    if int(workers.total(found.abs())):
+        raise InputError("not every process finds the same checkpoint; the run folder must be one that all of them see")
 
 
 def _epoch(state: State, config: RunConfig, data: Dataset) -> Record:
@@ -158,8 +193,8 @@ def _epoch(state: State, config: RunConfig, data: Dataset) -> Record:
 def _train_epoch(state: State, config: RunConfig, split: Split) -> tuple[float, float]:
     """One pass over the training split in batches of nearly equal size; mean loss and accuracy on the way."""
     seed, epoch, network = config.train.seed, state.epoch, state.network
-    draws = generator(seed, "encoder", epoch)
-    torch.manual_seed(derived_seed(seed, "dropout", epoch))
+    draws, moves = generator(seed, "encoder", epoch), generator(seed, "augment", epoch)
+    torch.manual_seed(derived_seed(seed, "dropout", epoch) + workers.place())
     order = torch.randperm(len(split), generator=generator(seed, "order", epoch))
     device = next(network.parameters()).device
     network.train()
@@ -168,19 +203,25 @@ def _train_epoch(state: State, config: RunConfig, split: Split) -> tuple[float, 
     for index in order.tensor_split(math.ceil(len(split) / config.train.batch_size)):
         state.optimiser.zero_grad(set_to_none=True)
         for part in index.tensor_split(min(config.train.accumulate, len(index))):
-            x = encode(split.images(part), config.time_steps, config.encoder, draws).to(device)
-            labels = split.labels[part].to(device)
-            outputs = _forward(network, x, charge)
+            mine = workers.mine(len(part))
+            images = augment(split.images(part), moves, shift=config.train.shift, flip=config.train.flip)
+            x = encode(images, config.time_steps, config.encoder, draws)[:, mine].to(device)
+            labels = split.labels[part[mine]].to(device)
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bfloat16"):
+                outputs = _forward(network, x, charge)
             scores = network.scores(outputs)
             loss = classification_loss(outputs, scores, labels, config.train)
             if charge.active:
                 loss = loss + charge.penalty()
-            value = float(loss.detach())
+            share = loss * (len(labels) / len(part))
+            hits = (scores.argmax(1) == labels).sum()
+            value, right = workers.total(torch.stack([share.detach(), hits]).cpu()).tolist()
             if not math.isfinite(value):
                 raise diverged(network, epoch, x)
-            (loss * (len(part) / len(index))).backward()  # type: ignore[no-untyped-call]
+            (share * (len(part) / len(index))).backward()  # type: ignore[no-untyped-call]
             total += value * len(part)
-            correct += int((scores.argmax(1) == labels).sum())
+            correct += int(right)
+        workers.add_gradients(network)
         state.optimiser.step()
     return total / len(split), correct / len(split)
 
@@ -213,8 +254,10 @@ def _finish(run_dir: Path, config: RunConfig, state: State, data: Dataset) -> Tr
         "test": test.as_dict(),
         "seconds": sum(record["seconds"] for record in state.records),
     }
-    model_file.save_model(run_dir, state.best, about)
-    write_curves(run_dir / CURVES_FILE, state.records, state.network)
+    if workers.place() == 0:
+        model_file.save_model(run_dir, state.best, about)
+        write_curves(run_dir / CURVES_FILE, state.records, state.network)
+    workers.wait()
     return TrainResult(state.network.eval(), state.best_epoch, picked["validation_accuracy"], test)
 
 

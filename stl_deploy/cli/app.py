@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import typer
 
+from stl_deploy import workers
 from stl_deploy.cli import artifacts, costs, surroundings, training
+from stl_deploy.errors import InputError
 
 app = typer.Typer(
     name="stl-deploy",
@@ -34,9 +36,15 @@ def version(value: bool) -> None:
 
 @app.callback()
 def root(
+    context: typer.Context,
     _version: bool = typer.Option(False, "--version", callback=version, is_eager=True, help="Print the version."),
 ) -> None:
     """Common to all verbs."""
+    if workers.started() > 1 and context.invoked_subcommand != "train":
+        raise InputError(
+            f"{workers.started()} processes for '{context.invoked_subcommand}'; torchrun takes train, all other verbs "
+            "run in one process"
+        )
 
 
 training.register(app)

@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from stl_deploy import workers
 from stl_deploy._threads import sleep_when_idle
 from stl_deploy.cli import output
 from stl_deploy.cli.usage import is_help, usage_sentence
@@ -67,4 +68,5 @@ def _interrupted() -> int:
 def _show(message: str) -> None:
     if output.settings.debug:
         traceback.print_exc()
-    print(f"stl-deploy: {message}", file=sys.stderr)
+    if workers.speaks():
+        print(f"stl-deploy: {message}", file=sys.stderr)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
+from io import StringIO
 from typing import Any
 
+from stl_deploy import workers
 from stl_deploy.console import Console
 
 
@@ -22,11 +24,15 @@ settings = Settings()
 
 
 def console() -> Console:
-    """The console of this call: rich on a terminal, plain lines elsewhere, silent with -q."""
+    """The console of this call: rich on a terminal, plain elsewhere; silent with -q, and but for the first process."""
+    if workers.place() > 0:
+        return Console(quiet=True, stream=StringIO())
     return Console(quiet=settings.quiet)
 
 
 def emit_json(data: Any) -> None:
     """Data for scripts, on stdout."""
+    if workers.place() > 0:
+        return
     json.dump(data, sys.stdout, indent=2, allow_nan=False)
     sys.stdout.write("\n")

@@ -1,0 +1,31 @@
+"""A sum over processes that gradients pass through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+from stl_deploy import workers
+
+
+class Total(torch.autograd.Function):
+    """y = Σ x over processes; each x reaches every process's y, so its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        """Added up."""
+        return _added(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        """Gradients added up."""
+        return _added(grad)
+
+
+def _added(x: Tensor) -> Tensor:
+    y = x.detach().contiguous().clone()
+    with workers.others_here("add up"):
+        distributed.all_reduce(y)
+    return y

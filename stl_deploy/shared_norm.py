@@ -1,0 +1,71 @@
+"""Batch norm over the samples of all processes."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from stl_deploy import workers
+from stl_deploy.modules import StepNorm1d, StepNorm2d
+
+if TYPE_CHECKING:
+    from stl_deploy.network import Network
+
+
+class SharedNorm(StepNorm2d):
+    """Stands for any norm of a network, ``[T, B, C, ...]``, with its parameters and buffers.
+
+    In training its statistics are those of the whole batch, added up over the processes (torch's SyncBatchNorm needs
+    CUDA), and gradients pass through the sums: the same as one process's norm but for the order of summation.
+    """
+
+    def __init__(self, norm: _BatchNorm) -> None:
+        super().__init__(norm.num_features, norm.eps, norm.momentum)
+        self.weight, self.bias = norm.weight, norm.bias
+        self.running_mean, self.running_var = norm.running_mean, norm.running_var
+        self.num_batches_tracked = norm.num_batches_tracked
+        self._by_step = isinstance(norm, StepNorm1d | StepNorm2d)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised, same shape."""
+        if not self.training:
+            flat = x.flatten(0, 1)
+            normed = functional.batch_norm(
+                flat, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+            return normed.view_as(x)
+        axes = [axis for axis in range(x.dim()) if axis != 2 and not (axis == 0 and self._by_step)]
+        here = math.prod(x.shape[axis] for axis in axes)
+        count = workers.total(torch.tensor(float(here), dtype=torch.float64))
+        n = float(count)
+        mean = workers.total(x.sum(axes, keepdim=True)) / n
+        centred = x - mean
+        variance = workers.total(centred.square().sum(axes, keepdim=True)) / n
+        self._follow(mean.detach(), variance.detach() * (n / (n - 1)))
+        channels = [1, 1, -1, *(1,) * (x.dim() - 3)]
+        return centred * torch.rsqrt(variance + self.eps) * self.weight.view(channels) + self.bias.view(channels)
+
+    def _follow(self, mean: Tensor, variance: Tensor) -> None:
+        """Move the running statistics, once for each row ``[1 or T, 1, C, ...]``."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        for center, spread in zip(mean, variance, strict=True):
+            self.running_mean.lerp_(center.flatten(), self.momentum)
+            self.running_var.lerp_(spread.flatten(), self.momentum)
+            self.num_batches_tracked.add_(1)
+
+
+def share_norms(network: Network) -> None:
+    """Put a `SharedNorm` in the place of every norm, where several processes train."""
+    if workers.started() == 1:
+        return
+    for name, layer in network.layers.items():
+        if isinstance(layer, _BatchNorm):
+            network.layers[name] = SharedNorm(layer)

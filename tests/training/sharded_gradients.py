@@ -1,0 +1,50 @@
+"""Run by torchrun, or alone: the gradients of every step of an epoch in float64, saved as ``<place>.pt``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stl_deploy import train, workers
+from stl_deploy.checkpoint import State
+from stl_deploy.config import RunConfig
+from stl_deploy.config_io import load_config
+from stl_deploy.data import load_dataset
+from stl_deploy.network import Network
+from stl_deploy.shared_norm import share_norms
+
+Step = dict[str, torch.Tensor]
+
+
+def gradients(config: RunConfig) -> list[Step]:
+    """Of every step, and last the running statistics."""
+    data = load_dataset(config.dataset)
+    torch.manual_seed(0)
+    network = Network(config, data.input_shape, data.classes).double()
+    share_norms(network)
+    steps: list[Step] = []
+
+    class Keep(torch.optim.SGD):
+        def step(self, closure: Any = None) -> None:
+            steps.append({name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None})
+
+    state = State(network, Keep(network.parameters(), lr=0.1), 0, [], {}, 0)
+    train._train_epoch(state, config, data.train)
+    return [*steps, {name: buffer.clone() for name, buffer in network.named_buffers()}]
+
+
+def in_doubles() -> None:
+    """Feed networks float64."""
+    encode = train.encode
+    train.encode = lambda *given: encode(*given).double()  # type: ignore[assignment]
+
+
+if __name__ == "__main__":
+    in_doubles()
+    folder = Path(sys.argv[1])
+    with workers.together():
+        found = {path.stem: gradients(load_config(path)) for path in sorted(folder.glob("*.yaml"))}
+        torch.save(found, folder / f"{workers.started()}-{workers.place()}.pt")

@@ -1,0 +1,179 @@
+"""Two processes train as one: the same gradients, the same bits on both, one voice, and an end for all."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from stl_deploy import workers
+from stl_deploy.checkpoint import FILE as CHECKPOINT
+from stl_deploy.config import RunConfig
+from stl_deploy.config_io import apply_overrides, dump_config, load_config
+from stl_deploy.errors import ConfigError
+from stl_deploy.train import _check_parts, train
+from tests.training.conftest import TINY
+
+HERE = Path(__file__).parent
+LIVELY = ["network.4.p=0", "dataset.test_fraction=0.6", "train.batch_size=50", "neuron.threshold=0.4"]
+LAYERWISE = {"STL_DEPLOY_FUSED": "0"}
+"""Norms of several processes are layers of their own; so are one's that are compared with them."""
+VARIANTS = {
+    "plain": [],
+    "per_step": ["network.1.per_step=true", "dataset.encoder=bernoulli"],
+    "charged": ["train.rate_target=0.3", "train.synop_budget=100", "train.accumulate=3", "train.loss=tet"],
+    "ann": ["train.mode=ann"],
+}
+
+
+def _torchrun(*arguments: str | Path, expect: int = 0) -> str:
+    """What two processes said; torchrun's own lines are left out."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *arguments]
+    environment = {**os.environ, **LAYERWISE, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == expect, done.stdout + done.stderr
+    return "".join(
+        line for line in done.stderr.splitlines(True) if line.startswith(("stl-deploy", "epoch", "Training"))
+    )
+
+
+def test_gradients_are_those_of_one_process(tiny: RunConfig, tmp_path: Path) -> None:
+    for name, changes in VARIANTS.items():
+        (tmp_path / f"{name}.yaml").write_text(dump_config(apply_overrides(tiny, [*LIVELY, *changes])))
+    script = HERE / "sharded_gradients.py"
+    subprocess.run([sys.executable, script, tmp_path], env={**os.environ, **LAYERWISE}, check=True, timeout=240)
+    _torchrun(script, tmp_path)
+    alone, first, second = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("1-0", "2-0", "2-1"))
+    for name in VARIANTS:
+        assert len(alone[name]) > 5
+        for one, ours, theirs in zip(alone[name], first[name], second[name], strict=True):
+            assert one.keys() == ours.keys() == theirs.keys()
+            for key, value in one.items():
+                assert torch.equal(ours[key], theirs[key])
+                off = float((ours[key] - value).abs().max() / value.abs().max().clamp_min(1e-30))
+                assert off < (1e-7 if name == "charged" else 1e-12), (name, key)  # charges are float32
+        assert all(any(value.abs().max() > 1e-6 for value in step.values()) for step in alone[name])
+
+
+@pytest.fixture(scope="module")
+def config_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("workers") / "tiny.yaml"
+    path.write_text(dump_config(apply_overrides(RunConfig.model_validate(TINY), [*LIVELY, "train.epochs=2"])))
+    return path
+
+
+@pytest.fixture(scope="module")
+def two(config_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The run folder of two processes, and what they said."""
+    folder = tmp_path_factory.mktemp("two") / "run"
+    return folder, _torchrun("-m", "stl_deploy", "train", config_file, "-o", folder)
+
+
+def _metrics(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_of_two_is_a_run_of_one_said_once(config_file: Path, two: tuple[Path, str], tmp_path: Path) -> None:
+    folder, said = two
+    assert [line.split()[0] for line in said.splitlines()] == ["Training", "epoch", "epoch", "epoch"]
+    train(load_config(config_file), tmp_path / "one")
+    for ours, theirs in zip(_metrics(folder), _metrics(tmp_path / "one"), strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
+        assert ours["rates"] == pytest.approx(theirs["rates"], rel=1e-2)
+    assert sorted(p.name for p in folder.iterdir()) == sorted(p.name for p in (tmp_path / "one").iterdir())
+
+
+_KILLED = """
+    import os, signal, sys
+    from stl_deploy import train, workers
+    from stl_deploy.cli import main
+
+    loss, calls = train.classification_loss, 0
+
+    def dying(*args):
+        global calls
+        calls += 1
+        if workers.place() == 1 and calls == int(sys.argv[1]):
+            if sys.argv[2] == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise MemoryError("no room here")
+        return loss(*args)
+
+    train.classification_loss = dying
+    main(sys.argv[3:])
+"""
+
+
+def test_one_that_is_killed_ends_all_and_resume_gives_the_same_bits(
+    config_file: Path, two: tuple[Path, str], tmp_path: Path
+) -> None:
+    script = tmp_path / "killed.py"
+    script.write_text(textwrap.dedent(_KILLED))
+    run = ["train", config_file, "-o", tmp_path / "killed"]
+    said = _torchrun(script, "18", "kill", *run, expect=1).splitlines()
+    assert said[1].startswith("epoch 1/2")
+    assert len(said) == 3
+    assert said[2].startswith("stl-deploy: error: one of the 2 training processes ended or cannot be reached (")
+    assert said[2].endswith("finished epochs are kept, go on with --resume")
+    assert not (tmp_path / "killed" / "model.safetensors").exists()
+    _torchrun("-m", "stl_deploy", *run, "--resume")
+    killed, whole = (load_file(folder / CHECKPOINT) for folder in (tmp_path / "killed", two[0]))
+    assert killed.keys() == whole.keys()
+    assert all(torch.equal(killed[name], whole[name]) for name in whole)
+
+
+def test_the_one_that_failed_says_why_and_nobody_else_speaks(config_file: Path, tmp_path: Path) -> None:
+    script = tmp_path / "failing.py"
+    script.write_text(textwrap.dedent(_KILLED))
+    said = _torchrun(script, "3", "raise", "train", config_file, "-o", tmp_path / "run", expect=1).splitlines()
+    assert len(said) == 2
+    assert said[1].startswith("stl-deploy: internal error: MemoryError: no room here")
+    said = _torchrun("-m", "stl_deploy", "run", config_file, "-o", tmp_path / "run", expect=1).splitlines()
+    assert said == [
+        "stl-deploy: error: 2 processes for 'run'; torchrun takes train, all other verbs run in one process"
+    ]
+
+
+@given(count=st.integers(0, 200), processes=st.integers(1, 9))
+def test_samples_are_dealt_out_whole_and_evenly(count: int, processes: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WORLD_SIZE", str(processes))
+        found, sizes = [], []
+        for rank in range(processes):
+            patch.setenv("RANK", str(rank))
+            part = list(range(count))[workers.mine(count)]
+            found += part
+            sizes.append(len(part))
+    assert found == list(range(count))
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_too_small_a_batch_is_refused(tiny: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = apply_overrides(tiny, ["train.batch_size=8", "train.accumulate=2"])
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("RANK", "0")
+    _check_parts(config, 16)
+    with pytest.raises(
+        ConfigError, match=r"key 'train\.batch_size' is 8: parts of 2 samples for 4 processes; a larger"
+    ):
+        _check_parts(config, 10)
+
+
+def test_alone_nothing_is_asked_for() -> None:
+    assert (workers.started(), workers.place(), workers.speaks()) == (1, 0, True)
+    before = signal.getsignal(signal.SIGTERM)
+    x = torch.ones(3, requires_grad=True)
+    with workers.together():
+        assert workers.total(x) is x
+        assert signal.getsignal(signal.SIGTERM) is before
