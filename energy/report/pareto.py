@@ -1,36 +1,38 @@
-"""Accuracy against energy: which points no other beats in both, drawn on a page of its own."""
+"""Accuracy against energy: which points no other beats in both, drawn for a page."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
-from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-from stl_deploy.energy.report.render import joules, percent, span
+from stl_deploy.energy.report.format import joules
 from stl_deploy.energy.report.svg import FAINT, SERIES, inline, panels, short, style
+from stl_deploy.energy.report.templates import template
+
+_COLOURS = {"": 0, "stl": 0, "ann": 1, "sl": 2, "tl": 3}
+_NAMED = 12
+"""More points on the front than this are drawn without names; the table has them."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """One network at one number of steps. joules: of one inference under one model; range_J: over all models."""
+    """One network at one number of steps. joules: of one inference under one model; range_J: over all models.
+
+    mode: how it was trained (stl, sl, tl, ann; "" where that is not known). epoch: of a kept epoch of a training.
+    """
 
     name: str
     kind: Literal["SNN", "ANN"]
+    mode: str
     steps: int
+    epoch: int | None
     accuracy: float
     joules: float
     range_J: tuple[float, float]
-
-    @property
-    def label(self) -> str:
-        """Name and steps."""
-        return f"{self.name}, T = {self.steps}" if self.kind == "SNN" else f"{self.name} (ANN)"
 
 
 def pareto_front(points: Sequence[Point]) -> tuple[Point, ...]:
@@ -45,23 +47,30 @@ def _beats(a: Point, b: Point) -> bool:
 
 def render_pareto(points: Sequence[Point]) -> str:
     """One self-contained page: the plot and its table. Names are escaped."""
-    with style():
-        drawn = Markup(_draw(points))
     front = pareto_front(points)
-    return _template().render(points=points, front=front, plot=drawn)
+    rows = [asdict(p) | {"pareto": p in front} for p in points]
+    with style():
+        drawn = Markup(draw(rows))
+    return template("pareto.html").render(points=rows, plot=drawn)
 
 
-def _draw(points: Sequence[Point]) -> str:
+def draw(points: Sequence[Mapping[str, Any]]) -> str:
+    """The plot, from the rows of a trade-off's JSON."""
     figure, (ax,) = panels(1, 10.4, 4.2)
-    front = sorted(pareto_front(points), key=lambda p: p.joules)
-    ax.plot([p.joules for p in front], [p.accuracy for p in front], color=FAINT, lw=2, drawstyle="steps-post")
-    for kind, colour in (("SNN", SERIES[0]), ("ANN", SERIES[1])):
-        kept = [p for p in points if p.kind == kind]
-        sizes = [42 if p in front else 18 for p in kept]
-        ax.scatter([p.joules for p in kept], [p.accuracy for p in kept], color=colour, s=sizes, zorder=3)
-    for p in front:
-        ax.annotate(short(p.label), (p.joules, p.accuracy), (5, -9), textcoords="offset points")
-    if all(p.joules > 0 for p in points):
+    front = sorted((p for p in points if p["pareto"]), key=lambda p: float(p["joules"]))
+    ax.plot([p["joules"] for p in front], [p["accuracy"] for p in front], color=FAINT, lw=2, drawstyle="steps-post")
+    modes = sorted({p["mode"] for p in points}, key=lambda mode: _COLOURS.get(mode, len(_COLOURS)))
+    for mode in modes:
+        kept = [p for p in points if p["mode"] == mode]
+        sizes = [42 if p["pareto"] else 18 for p in kept]
+        colour = SERIES[_COLOURS.get(mode, len(_COLOURS))]
+        where = [p["joules"] for p in kept], [p["accuracy"] for p in kept]
+        ax.scatter(*where, color=colour, s=sizes, zorder=3, label=mode or "SNN")
+    for p in front if len(front) <= _NAMED else ():
+        ax.annotate(_label(p), (p["joules"], p["accuracy"]), (5, -9), textcoords="offset points")
+    if len(modes) > 1:
+        ax.legend(fontsize=7)
+    if all(p["joules"] > 0 for p in points):
         ax.set_xscale("log")
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: joules(value)))
     ax.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: joules(value)))
@@ -72,10 +81,8 @@ def _draw(points: Sequence[Point]) -> str:
     return inline(figure, "pareto", "Accuracy against energy; the line joins the points that no other beats in both")
 
 
-@cache
-def _template() -> Template:
-    folder = files(__package__)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(joules=joules, percent=percent, span=span)
-    environment.globals["css"] = Markup((folder / "style.css").read_text(encoding="utf-8"))
-    return environment.from_string((folder / "pareto.html").read_text(encoding="utf-8"))
+def _label(point: Mapping[str, Any]) -> str:
+    if point["kind"] == "ANN":
+        return f"{short(point['name'])} (ANN)"
+    epoch = "" if point["epoch"] is None else f", epoch {point['epoch']}"
+    return f"{short(point['name'])}, T = {point['steps']}{epoch}"

@@ -12,6 +12,8 @@ from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from stl_deploy.energy.report.bars import dominating
+from stl_deploy.energy.report.cores import heat_map
+from stl_deploy.energy.report.pareto import draw
 from stl_deploy.energy.report.svg import FAINT, INK, SERIES, inline, panels, short, style
 
 _WIDTH = 10.4
@@ -19,7 +21,7 @@ _MAX_RASTER_ROWS = 512
 
 
 def plots(report: Mapping[str, Any]) -> dict[str, str | None]:
-    """Inline SVG by section (curves, thresholds, raster, conventions, layers, dominating); None without data."""
+    """Inline SVG by section; None without data."""
     energy = report["energy"] or {}
     with style():
         return {
@@ -28,6 +30,8 @@ def plots(report: Mapping[str, Any]) -> dict[str, str | None]:
             "raster": _raster(report["rasters"]) if report["rasters"] else None,
             "conventions": _conventions(energy["conventions"]) if energy else None,
             "layers": _layers(energy["layers"]) if energy else None,
+            "cores": heat_map(energy["placement"]) if energy and energy["placement"]["placements"] else None,
+            "tradeoff": draw(report["tradeoff"]["points"]) if report["tradeoff"] else None,
             "dominating": dominating(energy["models"][0]["snn"]) if energy else None,
         }
 

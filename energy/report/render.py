@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from stl_deploy.energy.report.cores import RESOURCES
 from stl_deploy.energy.report.data import ReportData, report_json
 from stl_deploy.energy.report.plots import plots
-
-_PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"), (1e-15, "f"))
+from stl_deploy.energy.report.templates import template
 
 
 def render_report(data: ReportData) -> str:
@@ -29,7 +24,9 @@ def render_report(data: ReportData) -> str:
     drawn = {name: None if svg is None else Markup(svg) for name, svg in plots(report).items()}
     sections = _sections(report, drawn)
     first = _first_screen(report)
-    return _template().render(report=report, plots=drawn, energy=report["energy"], first=first, sections=sections)
+    return template("page.html").render(
+        report=report, plots=drawn, energy=report["energy"], first=first, sections=sections, resources=RESOURCES
+    )
 
 
 def _sections(report: Mapping[str, Any], drawn: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
@@ -42,9 +39,11 @@ def _sections(report: Mapping[str, Any], drawn: Mapping[str, Any]) -> list[tuple
         ("raster", "Spikes", drawn["raster"] is not None),
         ("parity", "Parity", bool(report["parity"])),
         ("energy", "Energy", energy),
+        ("cores", "Cores", drawn["cores"] is not None),
         ("models", "Models", energy),
         ("conventions", "Conventions", energy),
         ("break-even", "Break-even", energy),
+        ("tradeoff", "Accuracy against energy", drawn["tradeoff"] is not None),
         ("validation", "Against measurements", bool(report["validation"])),
         ("sources", "Assumptions and sources", True),
     ]
@@ -54,12 +53,14 @@ def _first_screen(report: Mapping[str, Any]) -> dict[str, Any]:
     """What the three answers at the top are made of."""
     energy = report["energy"]
     if energy is None:
-        return dict.fromkeys(("lead", "low", "high", "withheld", "checks"))
+        return dict.fromkeys(("lead", "chip", "low", "high", "withheld", "checks", "verdict"))
     priced = [entry for entry in energy["energy"] if entry["snn"] and entry["snn"]["total_J"]]
     ratios = [row for row in energy["conventions"] if row["ratio_ann_over_snn"]]
     ratios.sort(key=lambda row: float(row["ratio_ann_over_snn"]))
     return {
         "lead": next((entry for entry in priced if entry["ann"]), priced[0] if priced else None),
+        "chip": next((e for e in reversed(energy["energy"]) if e["scope"] == "marginal" and e["snn"]), None),
+        "verdict": _verdict(energy["model_range"]),
         "low": ratios[0] if ratios else None,
         "high": ratios[-1] if ratios else None,
         "checks": _tally(report["validation"]),
@@ -67,70 +68,15 @@ def _first_screen(report: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _verdict(spread: Mapping[str, Any] | None) -> str:
+    if spread is None:
+        return ""
+    low, high = spread["ratio_ann_over_snn"]
+    if low <= 1 <= high:
+        return "Which of the two costs less depends on the model."
+    return f"Under every model the {'SNN' if low > 1 else 'ANN'} costs less."
+
+
 def _tally(checks: Sequence[Mapping[str, Any]]) -> dict[str, int] | None:
     verdicts = [check["verdict"] for check in checks]
     return {"all": len(verdicts), "good": verdicts.count("good"), "bad": verdicts.count("bad")} if verdicts else None
-
-
-@cache
-def _template() -> Template:
-    folder = files(__package__)
-
-    def load(name: str) -> str:
-        return (folder / name).read_text(encoding="utf-8")
-
-    environment = Environment(
-        loader=FunctionLoader(load), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(joules=joules, count=count, percent=percent, ratio=ratio, span=span, plain=plain)
-    environment.filters.update(span_w=lambda value: _ends(value, "W"), span_s=lambda value: _ends(value, "s"))
-    script = load("sort.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    environment.globals.update(css=Markup(load("style.css")), script=Markup(script), script_hash=f"sha256-{digest}")
-    return environment.get_template("page.html")
-
-
-def joules(value: float | None) -> str:
-    """Three digits with the prefix that fits; a dash for None."""
-    return "–" if value is None else _prefixed(value, "J")
-
-
-def _prefixed(value: float, unit: str) -> str:
-    factor, prefix = next((p for p in _PREFIXES if abs(value) >= p[0]), _PREFIXES[-1] if value else (1.0, ""))
-    shown = f"{value / factor:.3g}" if abs(value / factor) < 999.5 else f"{value / factor:.0f}"
-    return f"{shown} {prefix}{unit}"
-
-
-def _ends(values: Sequence[float], unit: str) -> str:
-    low, high = (_prefixed(value, unit) for value in values)
-    return low if low == high else f"{low} to {high}"
-
-
-def plain(values: Sequence[float]) -> str:
-    """A [low, high] range of bare numbers."""
-    low, high = (f"{value:.4g}" for value in values)
-    return low if low == high else f"{low} to {high}"
-
-
-def span(values: Sequence[float] | None) -> str:
-    """A [low, high] range of joules as one text; a dash for None."""
-    if values is None:
-        return "–"
-    return _ends(values, "J")
-
-
-def count(value: float | None) -> str:
-    """Digits in groups of three; a dash for None."""
-    if value is None:
-        return "–"
-    return f"{value:,.0f}".replace(",", "\u2009") if value == int(value) else f"{value:,.4g}".replace(",", "\u2009")
-
-
-def percent(value: float | None) -> str:
-    """A fraction as a percentage with two digits; a dash for None."""
-    return "–" if value is None else f"{100 * value:.2f} %"
-
-
-def ratio(value: float | None) -> str:
-    """Three digits and a times sign; a dash for None."""
-    return "–" if value is None else f"{value:.3g}×"

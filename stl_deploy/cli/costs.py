@@ -9,6 +9,7 @@ import typer
 
 from stl_deploy.cli.options import DialectOption, InputOption, Json, RunArg
 from stl_deploy.cli.output import console, emit_json
+from stl_deploy.errors import InputError
 
 _VALIDATE = Path("validate")
 
@@ -44,6 +45,10 @@ def energy(
     over_steps: Annotated[
         bool, typer.Option("--over-steps", help="Accuracy against energy at 1, 2, ... T time steps.")
     ] = False,
+    over_checkpoints: Annotated[
+        bool,
+        typer.Option("--over-checkpoints", help="Accuracy against energy of the epochs kept by train.keep_every."),
+    ] = False,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -63,11 +68,20 @@ def energy(
         if json:
             emit_json([check.as_dict() for check in checks])
         return
-    if over_steps or len(sources) > 1:
+    if over_steps or over_checkpoints or len(sources) > 1:
         from stl_deploy.pipeline.tradeoff import tradeoff
 
+        _refuse({"--prices": bool(price), "--measure": measure, "--processes": processes != 1})
         found = tradeoff(
-            sources, input_file, over_steps=over_steps, dialect=dialect, ann=ann, output=output, say=console()
+            sources,
+            input_file,
+            over_steps=over_steps,
+            over_checkpoints=over_checkpoints,
+            input_coding=input_coding,
+            dialect=dialect,
+            ann=ann,
+            output=output,
+            say=console(),
         )
         if json:
             emit_json(found.as_dict())
@@ -86,6 +100,12 @@ def energy(
     )
     if json:
         emit_json(result.as_dict())
+
+
+def _refuse(given: dict[str, bool]) -> None:
+    wrong = [option for option, is_given in given.items() if is_given]
+    if wrong:
+        raise InputError(f"{wrong[0]} belongs to the energy of one network; leave it out of accuracy against energy")
 
 
 def report(run_dir: RunArg, json: Json = False) -> None:

@@ -23,6 +23,8 @@ from stl_deploy.graph.run import run
 from stl_deploy.model_file import load_network, model_facts
 from stl_deploy.network import Network
 from stl_deploy.pipeline.inputs import encode_split
+from stl_deploy.pipeline.tradeoff import JSON as TRADEOFF
+from stl_deploy.pipeline.tradeoff import read_tradeoff
 from stl_deploy.train import METRICS_FILE
 
 HTML, JSON, CSV = "report.html", "report.json", "layers.csv"
@@ -62,6 +64,7 @@ def _gather(run_dir: Path) -> ReportData:
             raster_sample="the first test image",
             parity=[Parity(**row) for row in verified["rows"]["parity"]],
             energy=_energy(run_dir),
+            tradeoff=read_tradeoff(run_dir / TRADEOFF) if (run_dir / TRADEOFF).is_file() else None,
             validation=[check.as_dict() for check in validate()],
             assumptions=verified["assumptions"],
             environment=manifest["versions"],
@@ -75,7 +78,7 @@ def _gather(run_dir: Path) -> ReportData:
 def _energy(run_dir: Path) -> dict[str, Any]:
     """The run's energy.json; one that an earlier version wrote lacks what the page shows."""
     energy: dict[str, Any] = read_json(run_dir / "energy.json")
-    missing = sorted({"models", "model_range", "ann_twin", "what_if"} - set(energy))
+    missing = sorted({"models", "model_range", "ann_twin", "what_if", "placement"} - set(energy))
     if missing:
         again = f"stl-deploy energy {run_dir} -o {run_dir}"
         raise InputError(

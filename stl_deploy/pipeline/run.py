@@ -25,7 +25,7 @@ from stl_deploy.files import sha256, write_json, write_npz
 from stl_deploy.graph.program import Floats
 from stl_deploy.graph.run import Result
 from stl_deploy.network import Network
-from stl_deploy.pipeline import costing, folding, parity, reporting
+from stl_deploy.pipeline import costing, folding, parity, reporting, tradeoff
 from stl_deploy.pipeline.backends import CHUNK, Options, input_scale, run_model, spiking
 from stl_deploy.pipeline.folding import FoldedRun, fold_run
 from stl_deploy.pipeline.inputs import LabelledInput, encode_split
@@ -70,6 +70,8 @@ def run(
         raise InputError("an ANN has no spikes to deploy; 'run' takes mode stl, sl or tl, 'train' takes ann too")
     if not (resume and _trained(config, run_dir)):
         train(config, run_dir, resume=resume, say=say)
+    for stale in (tradeoff.JSON, tradeoff.HTML):
+        (run_dir / stale).unlink(missing_ok=True)
     folded = _fold(run_dir, say)
     test = _test_input(folded, run_dir)
     runs, model, lava_problem = _run_all(folded, test, run_dir, lava, say)
@@ -214,5 +216,6 @@ def _closing(run_dir: Path, seconds: float, say: Console) -> None:
         f"stl-deploy verify {run} --against {onnx} --input {x}",
         f"stl-deploy simulate {run} --input {x} --backend loihi --record -o spikes.npz",
         f"stl-deploy energy {run} --input {x} --prices horowitz45_fp32",
+        f"stl-deploy energy {run} --over-steps -o {run} && stl-deploy report {run}",
     ):
         say.say(f"  {command}")

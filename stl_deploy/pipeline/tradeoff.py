@@ -1,4 +1,4 @@
-"""Accuracy against energy, over time steps, checkpoints and run folders: a table and a Pareto plot."""
+"""Accuracy against energy, over time steps, epochs of a training and networks: a table and a Pareto plot."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from stl_deploy.console import Console
+from stl_deploy.energy.coding import resolve_coding
+from stl_deploy.energy.count import ActivityCounter
 from stl_deploy.energy.knobs import DEFAULT_PRICE
 from stl_deploy.energy.ledger import total
-from stl_deploy.energy.measure import EnergyReport, measure_energy
+from stl_deploy.energy.measure import EnergyReport, energy_report
 from stl_deploy.energy.pricelist import Range
 from stl_deploy.energy.report.pareto import Point, pareto_front, render_pareto
+from stl_deploy.energy.twin import AnnTwin
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.verify import accuracy
-from stl_deploy.files import read_input, write_json, write_text
-from stl_deploy.graph.program import Program
-from stl_deploy.graph.run import run
-from stl_deploy.pipeline.costing import input_of, joules
-from stl_deploy.pipeline.source import open_program, open_source
+from stl_deploy.files import read_json, write_json, write_text
+from stl_deploy.graph.run import match_inputs, run
+from stl_deploy.pipeline.candidates import Candidate, candidates, mode_of
+from stl_deploy.pipeline.costing import joules
 
 HTML, JSON = "tradeoff.html", "tradeoff.json"
 _MODEL = "ANN with ideal reuse"
+_CHUNK = 64
 
 
 @dataclass(frozen=True)
@@ -46,30 +46,38 @@ def tradeoff(
     input_file: Path | None = None,
     *,
     over_steps: bool = False,
+    over_checkpoints: bool = False,
+    input_coding: str | None = None,
     dialect: str | None = None,
     ann: Path | None = None,
     output: Path | None = None,
     say: Console | None = None,
 ) -> Tradeoff:
-    """Measure accuracy and model the energy of each run folder or .nir file, with ``over_steps`` at 1, 2, … T steps.
+    """Measure accuracy and model the energy of each run folder or .nir file.
 
-    Accuracy needs labels ``y`` in the input (default: each run's own test images). ann: the run of an ANN
-    twin, one more point. With ``output`` tradeoff.html and tradeoff.json go there.
-    Raises InputError without labels.
+    over_steps: at 1, 2, … T steps. over_checkpoints: also of each epoch that the run's training kept
+    (``train.keep_every``). Accuracy needs labels ``y`` in the input (default: each run's own test images). Runs of
+    mode ``ann``, and ``ann``, are twins: they are weighed on the first spiking network's input.
+    With ``output`` tradeoff.html and tradeoff.json go there.
+    Raises InputError without labels, without a spiking network, or where no epochs were kept.
     """
     say = say or Console(quiet=True)
+    modes = [mode_of(source) for source in sources]
+    twins = [source for source, mode in zip(sources, modes, strict=True) if mode == "ann"]
+    twins += [] if ann is None else [ann]
+    names = _names([*sources, *([] if ann is None else [ann])])
     points: list[Point] = []
-    names = _names(sources)
-    for source, name in zip(sources, names, strict=True):
-        opened = open_source(source)
-        program = open_program(opened, dialect)
-        file = input_of(opened, input_file)
-        x, labels = read_input(file)
-        if labels is None:
-            raise InputError(f"{file}: no labels 'y'; accuracy against energy needs them")
-        points += list(_points(name, program, x, labels, over_steps))
-        if ann is not None and source == sources[0]:
-            points.append(_twin(program, ann, x, labels))
+    first: Candidate | None = None
+    for source, mode in zip(sources, modes, strict=True):
+        if mode == "ann":
+            continue
+        found = candidates(source, names[source], input_file, dialect=dialect, over_checkpoints=over_checkpoints)
+        for candidate in found:
+            first = first or candidate
+            points += _points(candidate, over_steps, input_coding)
+    if first is None:
+        raise InputError(f"{sources[0]}: an ANN alone; give the spiking network that it is weighed against, too")
+    points += [_twin(first, twin, names[twin], input_coding) for twin in twins]
     result = Tradeoff(tuple(points))
     _show(result, say)
     if output is not None:
@@ -79,49 +87,58 @@ def tradeoff(
     return result
 
 
-def _names(sources: Sequence[Path]) -> list[str]:
+def read_tradeoff(path: Path) -> dict[str, Any]:
+    """What `tradeoff` wrote; raises InputError for a file that is not of that form."""
+    try:
+        rows = [{key: value for key, value in row.items() if key != "pareto"} for row in read_json(path)["points"]]
+        return Tradeoff(tuple(Point(**row) for row in rows)).as_dict()
+    except (KeyError, TypeError, AttributeError):
+        raise InputError(f"{path}: not as 'stl-deploy energy' writes it; write it again, or remove it") from None
+
+
+def _names(sources: Sequence[Path]) -> dict[Path, str]:
     """Last parts of the paths; whole paths where two would be the same."""
-    short = [source.resolve().name for source in sources]
-    return [name if short.count(name) == 1 else str(source) for name, source in zip(short, sources, strict=True)]
+    short = {source: source.resolve().name for source in sources}
+    parts = list(short.values())
+    return {source: name if parts.count(name) == 1 else str(source) for source, name in short.items()}
 
 
-def _points(
-    name: str, program: Program, x: NDArray[Any], labels: NDArray[np.int64], over_steps: bool
-) -> Iterator[Point]:
-    for steps in range(1 if over_steps else len(x), len(x) + 1):
-        part = x[:steps]
-        report = measure_energy(program, part, prices=())
-        yield Point(name, "SNN", steps, _accuracy(program, part, labels), _snn_joules(report), _snn_range(report))
+def _points(candidate: Candidate, over_steps: bool, coding: str | None) -> Iterator[Point]:
+    for steps in range(1 if over_steps else len(candidate.x), len(candidate.x) + 1):
+        share, report = _measured(candidate, steps, coding)
+        chosen = next(m for m in report.models if _MODEL in m.name and m.prices.name == DEFAULT_PRICE)
+        spread = _limits([total(model.snn) for model in report.models])
+        energy = total(chosen.snn)[0]
+        yield Point(candidate.name, "SNN", candidate.mode, steps, candidate.epoch, share, energy, spread)
 
 
-def _accuracy(program: Program, x: NDArray[Any], labels: NDArray[np.int64]) -> float:
-    found = accuracy(program, run(program, x, chunk=64), labels)
-    if found is None:
+def _measured(
+    candidate: Candidate, steps: int, declared: str | None, twin: AnnTwin | None = None
+) -> tuple[float, EnergyReport]:
+    """Accuracy and energy of the first ``steps`` steps, from one run."""
+    program, x = candidate.program, candidate.x[:steps]
+    coding = resolve_coding(program, match_inputs(program, x).values(), declared)
+    counter = ActivityCounter(program, coding.value)
+    share = accuracy(program, run(program, x, observe=counter, chunk=_CHUNK), candidate.labels)
+    if share is None:
         raise InputError("accuracy needs a network with one output, of shape [classes]")
-    return found
+    return share, energy_report(program, counter.counts(), coding, prices=(), twin=twin)
 
 
-def _snn_joules(report: EnergyReport) -> float:
-    chosen = next(m for m in report.models if _MODEL in m.name and m.prices.name == DEFAULT_PRICE)
-    return total(chosen.snn)[0]
-
-
-def _snn_range(report: EnergyReport) -> Range:
-    ends = [total(model.snn) for model in report.models]
+def _limits(ends: Sequence[Range]) -> Range:
     return min(low for low, _ in ends), max(high for _, high in ends)
 
 
-def _twin(program: Program, ann: Path, x: NDArray[Any], labels: NDArray[np.int64]) -> Point:
+def _twin(candidate: Candidate, ann: Path, name: str, coding: str | None) -> Point:
     from stl_deploy.pipeline.ann import measure_twin  # torch
 
-    twin = measure_twin(program, ann, x, labels)
-    report = measure_energy(program, x, prices=(), twin=twin)
-    ends = [total(model.ann) for model in report.models]
+    twin = measure_twin(candidate.program, ann, candidate.x, candidate.labels)
+    _, report = _measured(candidate, len(candidate.x), coding, twin)
     wanted = f"{_MODEL}, zeros skipped"
     chosen = next(m for m in report.models if wanted in m.name and m.prices.name == DEFAULT_PRICE)
     assert twin.accuracy is not None
-    limits = min(low for low, _ in ends), max(high for _, high in ends)
-    return Point(ann.resolve().name, "ANN", 1, twin.accuracy, total(chosen.ann)[0], limits)
+    spread = _limits([total(model.ann) for model in report.models])
+    return Point(name, "ANN", "ann", 1, None, twin.accuracy, total(chosen.ann)[0], spread)
 
 
 def _show(result: Tradeoff, say: Console) -> None:
@@ -129,6 +146,7 @@ def _show(result: Tradeoff, say: Console) -> None:
     rows = []
     for p in result.points:
         energy = [joules((p.joules, p.joules)), joules(p.range_J)]
-        rows.append([p.name, p.kind, str(p.steps), f"{p.accuracy:.2%}", *energy, "yes" if p in front else ""])
-    headers = ["run", "kind", "T", "accuracy (measured)", f"energy ({DEFAULT_PRICE})", "over all models", "Pareto"]
-    say.table(headers, rows)
+        what = [p.name, p.mode or p.kind, str(p.steps), "" if p.epoch is None else str(p.epoch)]
+        rows.append([*what, f"{p.accuracy:.2%}", *energy, "yes" if p in front else ""])
+    headers = ["network", "mode", "T", "epoch", "accuracy (measured)", f"energy ({DEFAULT_PRICE})", "over all models"]
+    say.table([*headers, "Pareto"], rows)

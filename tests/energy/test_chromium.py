@@ -32,7 +32,7 @@ def shown(
 def test_it_renders_without_complaint_or_request(shown: tuple[chromium.Page, Any]) -> None:
     tab, twin = shown
     assert tab.evaluate("document.title") == twin["title"]
-    assert tab.evaluate("document.querySelectorAll('svg').length") == 6
+    assert tab.evaluate("document.querySelectorAll('svg').length") == 8
     assert tab.evaluate("[...document.querySelectorAll('svg')].every(s => s.getBoundingClientRect().height > 40)")
     assert tab.seen("Runtime.exceptionThrown") == []
     assert tab.seen("Runtime.consoleAPICalled") == []
@@ -46,7 +46,7 @@ def test_its_numbers_are_those_of_the_json(shown: tuple[chromium.Page, Any]) -> 
     totals = "[...document.querySelectorAll('#total-table td')].map(c => c.textContent.replace(/\\u2009/g, ''))"
     assert tab.evaluate(totals) == [str(value) for value in twin["energy"]["totals"].values()]
     low, high = twin["energy"]["model_range"]["ratio_ann_over_snn"]
-    big = tab.evaluate("document.querySelector('.big[data-low]').textContent")
+    big = tab.evaluate("document.querySelectorAll('.big[data-low]')[1].textContent")
     assert big == f"{low:.3g}× to {high:.3g}×"
     errors = tab.evaluate("[...document.querySelectorAll('#validation-table td[data-value]')].map(c => c.textContent)")
     assert errors == [f"{100 * check['error']:+.3g} %" for check in twin["validation"]]

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from stl_deploy.energy import measure_energy, validate
+from stl_deploy.energy.chip import OnChip, PlacedCore, Placement
 from stl_deploy.energy.report import (
     Accuracy,
     Parity,
@@ -22,9 +23,11 @@ from stl_deploy.energy.report import (
     render_report,
     report_json,
 )
-from stl_deploy.energy.report.render import count, joules, span
+from stl_deploy.energy.report.format import count, joules, span
+from stl_deploy.energy.report.pareto import Point
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Program
+from stl_deploy.pipeline.tradeoff import Tradeoff
 from tests.energy.close import approx
 from tests.energy.nets import conv, lif, linear, program, start
 
@@ -38,6 +41,16 @@ def net(name: str = "c") -> Program:
         conv(name, "in", np.ones((2, 1, 3, 3)), (1, 3, 3), padding=((1, 1), (1, 1)), bias=[0.5, 0]),
         lif(f"{name}-n", name, (2, 3, 3)),
     )
+
+
+def chip(name: str = "c") -> OnChip:
+    def core(first: int, last: int, axons: int) -> PlacedCore:
+        return PlacedCore(f"{name}-n", first, last, {"neurons": last - first, "in_axons": axons})
+
+    limits = {"neurons": 16, "in_axons": 8}
+    simple = Placement("simple", (core(0, 16, 9), core(16, 18, 4)))
+    balanced = Placement("balanced", (core(0, 9, 9), core(9, 18, 9)))
+    return OnChip(f"Chip {name}", limits, (simple, balanced), (), (f"note {name}",))
 
 
 def full(name: str = "c") -> ReportData:
@@ -54,7 +67,13 @@ def full(name: str = "c") -> ReportData:
         rasters=[Raster(name, np.eye(4)), Raster("silent", np.zeros((4, 600), np.int64))],
         raster_sample=f"Sample {name}",
         parity=[Parity(name, 1234567, 89, 0.95, exact=False, first_divergence=f"{name}, step 1", note=name)],
-        energy=measure_energy(net(name), x, source=name).as_dict(),
+        energy=measure_energy(net(name), x, source=name, chip=chip(name)).as_dict(),
+        tradeoff=Tradeoff(
+            (
+                Point(name, "SNN", "stl", 4, 2, 0.9, 2e-9, (1e-9, 3e-9)),
+                Point(name, "ANN", "ann", 1, None, 0.8, 3e-9, (2e-9, 4e-9)),
+            )
+        ).as_dict(),
         validation=[check.as_dict() for check in validate()],
         assumptions=[f"Assumed {name}"],
         environment={f"python {name}": "3.11", "lava-dl": None},
@@ -112,6 +131,20 @@ def test_numbers_on_the_page_are_those_of_the_json() -> None:
     assert [float(value) for value in tables["convention-table"]] == expected
     assert tables["table 0"] == ["0.975", "40", "0"]
     assert tables["table 1"] == ["1234567", "89", "0.95"]
+
+
+def test_the_heat_map_and_the_trade_off_have_tables_with_the_json_s_numbers() -> None:
+    data = full()
+    twin, page = json.loads(json.dumps(report_json(data))), Page(render_report(data))
+    for number, one in enumerate(twin["energy"]["placement"]["placements"], 1):
+        expected = [core[key] for core in one["cores"] for key in ("neurons", "in_axons")]
+        assert page.tables[f"core-table-{number}"] == [str(value) for value in expected]
+    assert twin["energy"]["placement"]["placements"][0]["cores"][0]["in_axons"] == 9
+    rows = [[p["steps"], p["epoch"], p["accuracy"], p["joules"]] for p in twin["tradeoff"]["points"]]
+    assert page.tables["tradeoff-table"] == [str(value) for row in rows for value in row if value is not None]
+    text = render_report(data)
+    assert "112.50 %" in text  # 9 input axons of 8
+    assert "Does not fit: note c." in text
 
 
 def test_shown_figures_are_the_exact_values_rounded() -> None:
@@ -201,7 +234,7 @@ def test_tables_have_captions_and_scopes_and_drawings_a_description() -> None:
     parsed = Page(page)
     assert parsed.captions == len(parsed.tables)
     assert parsed.unnamed == 0
-    assert page.count("<svg") == page.count('role="img" aria-label="') == 6
+    assert page.count("<svg") == page.count('role="img" aria-label="') == 8
 
 
 def test_light_dark_and_print_share_one_drawing() -> None:
@@ -228,8 +261,8 @@ def test_sections_that_are_missing_are_not_linked() -> None:
 def test_an_empty_report_says_what_it_lacks() -> None:
     page = render_report(ReportData(title="Nothing"))
     Page(page)
-    missing = "Accuracy, Learning, Thresholds, Spikes, Parity, Energy, Models, Conventions, Break-even"
-    assert f"Not part of this report: {missing}, Against measurements." in page
+    missing = "Accuracy, Learning, Thresholds, Spikes, Parity, Energy, Cores, Models, Conventions, Break-even"
+    assert f"Not part of this report: {missing}, Accuracy against energy, Against measurements." in page
     assert re.findall(r'<h2 id="([^"]+)"', page) == ["sources"]
     assert "Not part of this report" not in render_report(full())
     assert report_json(ReportData(title="Nothing"))["energy"] is None
@@ -241,9 +274,12 @@ def test_a_silent_network_has_a_page() -> None:
 
 
 def test_withheld_totals_are_named_on_the_first_screen() -> None:
-    page = render_report(full())
+    x = np.ones((1, 1, 1, 3, 3), np.float32)
+    page = render_report(ReportData("x", energy=measure_energy(net(), x).as_dict(), validation=full().validation))
     assert "Totals withheld for loihi1_davies2018, loihi1_sanafe" in page
     assert "hops between cores: no placement is known" in page
+    assert "Messages and hops between cores are not counted: no placement is known." in page
+    assert "Totals withheld" not in render_report(full())
 
 
 def test_numbers_that_are_not_finite_are_refused_by_place() -> None:

@@ -10,19 +10,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stl_deploy.config_io import load_config
+from stl_deploy.data import load_dataset
 from stl_deploy.energy import measure_energy
 from stl_deploy.energy.ledger import total
 from stl_deploy.energy.report.pareto import Point, pareto_front, render_pareto
 from stl_deploy.errors import InputError
+from stl_deploy.evaluate import evaluate
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.nirfile import read_nir
-from stl_deploy.pipeline.tradeoff import tradeoff
+from stl_deploy.model_file import load_network, model_facts
+from stl_deploy.pipeline.configs import configure
+from stl_deploy.pipeline.tradeoff import read_tradeoff, tradeoff
+from stl_deploy.pipeline.training import train
+from stl_deploy.snapshots import snapshots
+from tests.energy.test_ann import NETWORK
 from tests.energy.test_report import EVIL, Page
 from tests.energy.test_verbs import main, spikes, write
 
 
 def point(accuracy: float, joules: float, name: str = "p") -> Point:
-    return Point(name, "SNN", 1, accuracy, joules, (joules, joules))
+    return Point(name, "SNN", "", 1, None, accuracy, joules, (joules, joules))
 
 
 def test_the_front_by_hand() -> None:
@@ -73,5 +81,52 @@ def test_accuracy_needs_labels(tmp_path: Path) -> None:
 
 def test_names_on_the_page_are_escaped() -> None:
     page = render_pareto([point(0.5, 1e-9, EVIL), point(0.6, 0.0, "_free")])
-    assert "<script" not in page
+    assert page.count("<script") == 1  # its own, which sorts
     Page(page)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A spiking network and its ANN, only trained: no graph, no test images in their folders."""
+    folder = tmp_path_factory.mktemp("study")
+    for mode, epochs in (("stl", 2), ("ann", 1)):
+        changes = (f"train.mode={mode}", f"train.epochs={epochs}", "train.keep_every=1", NETWORK)
+        train(configure("digits", changes), folder / mode)
+    return folder / "stl", folder / "ann"
+
+
+def test_epochs_and_modes_of_a_study(
+    study: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spiking, ann = study
+    assert main(["energy", str(ann), str(spiking), "--over-checkpoints", "-o", str(tmp_path), "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert [(p["name"], p["mode"], p["steps"], p["epoch"]) for p in data["points"]] == [
+        ("stl", "stl", 4, 1),
+        ("stl", "stl", 4, 2),
+        ("stl", "stl", 4, None),
+        ("ann", "ann", 1, None),
+    ]
+    first, second, picked, twin = data["points"]
+    best = first if model_facts(spiking)["epoch"] == 1 else second
+    assert best | {"epoch": None} == picked
+    config = load_config(spiking / "config.yaml")
+    images = load_dataset(config.dataset).test
+    for point, epoch in ((first, 1), (second, 2)):
+        network, _ = load_network(spiking, snapshots(spiking)[epoch])
+        assert abs(point["accuracy"] - evaluate(network, images, config).accuracy) <= 2 / len(images)  # weights rounded
+    assert twin["accuracy"] == model_facts(ann)["test"]["accuracy"]
+    assert read_tradeoff(tmp_path / "tradeoff.json") == data
+
+
+def test_what_a_trade_off_cannot_be_made_of(study: tuple[Path, Path], tmp_path: Path) -> None:
+    spiking, ann = study
+    with pytest.raises(InputError, match="an ANN alone; give the spiking network"):
+        tradeoff([ann])
+    net, x = write(tmp_path, spikes(), y=np.zeros(5, np.int64))
+    with pytest.raises(InputError, match=r"no kept epochs; a run folder trained with --set train\.keep_every=5"):
+        tradeoff([Path(net)], Path(x), over_checkpoints=True)
+    assert main(["energy", str(spiking), net, "--prices", "odin"]) == 2
+    (tmp_path / "tradeoff.json").write_text('{"points": [{"name": "x"}]}')
+    with pytest.raises(InputError, match="not as 'stl-deploy energy' writes it"):
+        read_tradeoff(tmp_path / "tradeoff.json")

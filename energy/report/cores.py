@@ -1,0 +1,54 @@
+"""How full the cores of a chip are: one cell for each core and resource, under each placement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from matplotlib.patches import Rectangle
+
+from stl_deploy.energy.report.svg import INK, SERIES, inline, panels, short
+
+RESOURCES = {"neurons": "neurons", "in_axons": "input axons", "out_axons": "output axons", "synapse_bytes": "synapses"}
+"""What is drawn, and its name."""
+_WIDTH, _MOST, _NUMBERED = 10.4, 256, 24
+"""Inches; cores drawn; cores whose cells carry their percentage."""
+
+
+def heat_map(placement: Mapping[str, Any]) -> str:
+    """One panel for each placement, from the energy JSON's ``placement``. Fuller is
+    stronger; over the limit, the other colour."""
+    known = {key: name for key, name in RESOURCES.items() if key in placement["limits"]}
+    shown = placement["placements"]
+    figure, axes = panels(len(shown), _WIDTH, 0.75 + 0.24 * len(known), columns=1)
+    for ax, one in zip(axes, shown, strict=True):
+        cores = one["cores"]
+        part = f"first {_MOST} of {len(cores)}" if len(cores) > _MOST else f"{len(cores)}"
+        ax.set_title(f"{one['placement']}: {part} cores")
+        _panel(ax, cores[:_MOST], known, placement["limits"])
+    return inline(figure, "cores", "How full each core is, by resource, as a share of its limit")
+
+
+def _panel(ax: Axes, cores: Sequence[Mapping[str, Any]], known: Mapping[str, str], limits: Mapping[str, int]) -> None:
+    for row, key in enumerate(known):
+        for column, core in enumerate(cores):
+            share = core[key] / limits[key]
+            colour = to_rgba(SERIES[0], 0.05 + 0.55 * share) if share <= 1 else to_rgba(SERIES[1], 0.7)
+            ax.add_patch(Rectangle((column + 0.04, row + 0.06), 0.92, 0.88, facecolor=colour, linewidth=0))
+            if len(cores) <= _NUMBERED:
+                ax.text(column + 0.5, row + 0.5, f"{share:.0%}", ha="center", va="center", fontsize=6)
+    start = 0
+    marks = []
+    for node, group in groupby(cores, key=lambda core: str(core["node"])):
+        end = start + len(list(group))
+        marks.append(((start + end) / 2, short(node)))
+        ax.axvline(end, color=INK, lw=0.5)
+        start = end
+    crowded = len(marks) > 12
+    ax.set_xticks([at for at, _ in marks], [name for _, name in marks], rotation=90 if crowded else 0, fontsize=7)
+    ax.set_yticks([row + 0.5 for row in range(len(known))], list(known.values()))
+    ax.tick_params(length=0)
+    ax.set(xlim=(0, len(cores)), ylim=(len(known), 0))

@@ -1,0 +1,54 @@
+"""Numbers as the page shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+_PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"), (1e-15, "f"))
+
+
+def joules(value: float | None) -> str:
+    """Three digits with the prefix that fits; a dash for None."""
+    return "–" if value is None else _prefixed(value, "J")
+
+
+def _prefixed(value: float, unit: str) -> str:
+    factor, prefix = next((p for p in _PREFIXES if abs(value) >= p[0]), _PREFIXES[-1] if value else (1.0, ""))
+    shown = f"{value / factor:.3g}" if abs(value / factor) < 999.5 else f"{value / factor:.0f}"
+    return f"{shown} {prefix}{unit}"
+
+
+def ends(values: Sequence[float], unit: str) -> str:
+    """A [low, high] range with a unit as one text."""
+    low, high = (_prefixed(value, unit) for value in values)
+    return low if low == high else f"{low} to {high}"
+
+
+def plain(values: Sequence[float]) -> str:
+    """A [low, high] range of bare numbers."""
+    low, high = (f"{value:.4g}" for value in values)
+    return low if low == high else f"{low} to {high}"
+
+
+def span(values: Sequence[float] | None) -> str:
+    """A [low, high] range of joules as one text; a dash for None."""
+    if values is None:
+        return "–"
+    return ends(values, "J")
+
+
+def count(value: float | None) -> str:
+    """Digits in groups of three; a dash for None."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}".replace(",", "\u2009") if value == int(value) else f"{value:,.4g}".replace(",", "\u2009")
+
+
+def percent(value: float | None) -> str:
+    """A fraction as a percentage with two digits; a dash for None."""
+    return "–" if value is None else f"{100 * value:.2f} %"
+
+
+def ratio(value: float | None) -> str:
+    """Three digits and a times sign; a dash for None."""
+    return "–" if value is None else f"{value:.3g}×"

@@ -1,0 +1,96 @@
+"""Networks to weigh against each other: run folders, finished or only trained, .nir files, and kept epochs of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.config_io import load_config
+from stl_deploy.errors import InputError
+from stl_deploy.files import read_input
+from stl_deploy.graph.program import Program
+from stl_deploy.pipeline.source import TEST_INPUT, open_program, open_source
+
+_CONFIG = "config.yaml"
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A spiking network, labelled input for it, and where it comes from.
+
+    x: ``[T, B, *shape]``; labels: ``[B]``. mode: how it was trained ("" of a .nir file). epoch: of a kept epoch.
+    """
+
+    name: str
+    mode: str
+    program: Program
+    x: NDArray[Any]
+    labels: NDArray[np.int64]
+    epoch: int | None = None
+
+
+def mode_of(source: Path) -> str:
+    """The learning mode of a run folder, "" for anything else."""
+    file = source / _CONFIG
+    return load_config(file).train.mode if file.is_file() else ""
+
+
+def candidates(
+    source: Path, name: str, input_file: Path | None, *, dialect: str | None = None, over_checkpoints: bool = False
+) -> Iterator[Candidate]:
+    """The network of a source, and with ``over_checkpoints`` those of the epochs that its training kept.
+
+    The input is the file given, else a run folder's own test images. A run folder that was only trained is folded.
+    Raises InputError without labels, or if no epochs were kept.
+    """
+    mode = mode_of(source)
+    trained = bool(mode) and not (source / "net.nir").is_file()
+    program = _folded(source) if trained else open_program(open_source(source), dialect)
+    x, labels = _input(source, input_file)
+    if over_checkpoints:
+        for epoch, path in _kept(source).items():
+            yield Candidate(name, mode, _folded(source, path), x, labels, epoch)
+    yield Candidate(name, mode, program, x, labels)
+
+
+def _kept(source: Path) -> dict[int, Path]:
+    from stl_deploy.snapshots import snapshots  # torch
+
+    kept = snapshots(source)
+    if not kept:
+        raise InputError(f"{source}: no kept epochs; a run folder trained with --set train.keep_every=5 is accepted")
+    return kept
+
+
+def _folded(run_dir: Path, snapshot: Path | None = None) -> Program:
+    from stl_deploy.pipeline.folding import fold_run  # torch
+
+    with TemporaryDirectory() as folder:
+        return fold_run(run_dir, Path(folder) / "net.nir", snapshot=snapshot).program
+
+
+def _input(source: Path, given: Path | None) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    file = given or source / TEST_INPUT
+    if given is None and not file.is_file():
+        if not source.is_dir():
+            raise InputError(f"{source}: energy depends on activity; give the input with --input X.npz")
+        return _test_images(source)
+    x, labels = read_input(file)
+    if labels is None:
+        raise InputError(f"{file}: no labels 'y'; accuracy against energy needs them")
+    return x, labels
+
+
+def _test_images(run_dir: Path) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    from stl_deploy.data import load_dataset  # torch
+    from stl_deploy.pipeline.inputs import encode_split
+
+    config = load_config(run_dir / _CONFIG)
+    test = encode_split(config, load_dataset(config.dataset).test)
+    return test.x, test.labels
