@@ -7,6 +7,7 @@ Found by reading and running snnTorch 1.0.0, Norse 1.1.0, SpikingJelly 2.0.0 and
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar, NoReturn
 
 import nir
@@ -15,18 +16,27 @@ from numpy.typing import NDArray
 
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph.dialect import Dialect
+from stl_deploy.graph.executors import Edge, queued, traced
 from stl_deploy.graph.program import Floats, Neuron, Node
 
 Doubles = NDArray[np.float64]
 
 
+def refusal(name: str, slug: str, reader: Reader, reason: str, remedy: str) -> UnsupportedError:
+    """The error for a node that a reader cannot hold."""
+    return UnsupportedError(f"{reader.name} {reason}", node=name, slug=slug, remedy=remedy)
+
+
 def refuse(node: Node, slug: str, reader: Reader, reason: str, remedy: str) -> NoReturn:
     """Raise the UnsupportedError for a node that a reader cannot hold."""
-    raise UnsupportedError(f"{reader.name} {reason}", node=node.name, slug=slug, remedy=remedy)
+    raise refusal(node.name, slug, reader, reason, remedy)
 
 
 class Reader(ABC):
-    """One framework as a reader. dialect: how it steps what it reads; load: how to load a file there."""
+    """One framework as a reader. dialect: how it steps what it reads; load: how to load a file there.
+
+    walks: runs the nodes as it meets them; mistakes_loops: rewires loops of neurons and one dense layer, wrongly.
+    """
 
     name: ClassVar[str]
     dialect: ClassVar[Dialect]
@@ -35,6 +45,13 @@ class Reader(ABC):
     negative_axes: ClassVar[bool] = False
     groups: ClassVar[bool] = True
     uniform: ClassVar[bool] = False
+    loops: ClassVar[bool] = True
+    walks: ClassVar[bool] = False
+    mistakes_loops: ClassVar[bool] = False
+
+    def runs(self, names: Sequence[str], edges: Sequence[Edge], start: str) -> tuple[set[Edge], str | None]:
+        """Which edges it takes a step late, and which node for the output; see `stl_deploy.graph.executors`."""
+        return (traced if self.walks else queued)(names, edges, start)
 
     def neuron(self, node: Neuron) -> tuple[nir.NIRNode, Floats]:
         """The NIR node, and the factor by which its input must be multiplied before it arrives.
@@ -99,6 +116,7 @@ class SnnTorch(Reader):
     dialect = Dialect(dt=1e-4)
     load = 'snntorch.import_nir.import_from_nir(nir.read("net.nir"))'
     negative_axes = True
+    mistakes_loops = True
 
     def _require_uniform(self, node: Neuron) -> None: ...
 
@@ -123,6 +141,7 @@ class Norse(Reader):
     load = 'norse.torch.from_nir(nir.read("net.nir"), dt=2**-10)'
     average_pool = False
     negative_axes = True
+    walks = True
 
     def _restate(self, node: Neuron) -> tuple[nir.NIRNode, NDArray[np.floating]]:
         if node.synapse is not None:
@@ -171,6 +190,8 @@ class Sinabs(Reader):
         "        layer.min_v_mem = None"
     )
     average_pool = False
+    loops = False
+    walks = True
 
     def _restate(self, node: Neuron) -> tuple[nir.NIRNode, NDArray[np.floating]]:
         _refuse_leak_and_synapse(node, self)

@@ -1,42 +1,32 @@
 """A network restated for one reader: the NIR file that a framework reads as what the network is.
 
-Readers differ in time step, comparison, reset, and in which fields they use at all (see the classes in
-`stl_deploy.graph.readers`). A restatement starts from the Program, so it does not matter who wrote the graph. It moves
-what a reader ignores to where it looks: gains and average pools into the weights (exact in real arithmetic, and in
-float32 where the factor is a power of two), a ``>=`` into the next smaller threshold for a reader that compares with
-``>``. Max pooling of spikes, which no reader knows, becomes a sum pool and integrate-and-fire neurons: a spike
-resets them to 0, and without one nothing has arrived, so they never remember. Where a reader cannot hold a node, the
-node is refused with the reason.
+Readers differ in time step, comparison, reset, in which fields they use at all (see the classes in
+`stl_deploy.graph.readers`), and in which edges they take a step late (`stl_deploy.graph.executors`). A restatement
+starts from the Program, so it does not matter who wrote the graph. It moves what a reader ignores to where it looks:
+gains and average pools into the weights (exact in real arithmetic, and in float32 where the factor is a power of
+two), a ``>=`` into the next smaller threshold for a reader that compares with ``>``. Max pooling of spikes, which no
+reader knows, becomes a sum pool and integrate-and-fire neurons: a spike resets them to 0, and without one nothing has
+arrived, so they never remember. Where a reader cannot hold a node, the node is refused with the reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import Any
 
 import nir
 import numpy as np
-from numpy.typing import NDArray
 
-from stl_deploy.errors import InputError
+from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.graph.check import TargetCheck
+from stl_deploy.graph.executors import Edge, loops
+from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.lower import METADATA_KEY
-from stl_deploy.graph.program import (
-    Conv,
-    Input,
-    Linear,
-    Neuron,
-    Node,
-    Output,
-    Pool,
-    Program,
-    Reshape,
-    Scale,
-    is_max_pool,
-)
-from stl_deploy.graph.readers import READERS, Reader, refuse
+from stl_deploy.graph.lower.loops import ordered
+from stl_deploy.graph.lower.wiring import wire
+from stl_deploy.graph.program import Conv, Linear, Neuron, Node, Pool, Program, Reshape, Scale, is_max_pool
+from stl_deploy.graph.readers import READERS, Reader, refusal
+from stl_deploy.graph.restating import Restating
 
 
 @dataclass(frozen=True)
@@ -55,25 +45,23 @@ def restate(program: Program, reader: str) -> Restated:
     """
     if reader not in READERS:
         raise InputError(f"no reader '{reader}'; readers: {', '.join(READERS)}")
-    target = READERS[reader]
-    chain = [_remembering(node) if is_max_pool(program, node) else node for node in _chain(program, target)]
-    nodes = _Chain(target).restated(chain)
-    names = list(nodes)
-    graph = nir.NIRGraph(nodes, list(pairwise(names)), type_check=False)
-    graph.metadata = {METADATA_KEY: {**program.metadata, "dialect": target.dialect.as_dict(), "reader": reader}}
-    return Restated(graph, target.load)
+    graph, refused = _restate(program, READERS[reader])
+    if refused:
+        raise refused[0]
+    graph.metadata = {
+        METADATA_KEY: {**program.metadata, "dialect": READERS[reader].dialect.as_dict(), "reader": reader}
+    }
+    return Restated(graph, READERS[reader].load)
 
 
-def _chain(program: Program, reader: Reader) -> list[Node]:
-    """The nodes in order, if each reads just the one before it."""
-    nodes = list(program.nodes)
-    for before, node in zip([None, *nodes], nodes, strict=False):
-        expected = [] if before is None else [before.name]
-        if [source.node for source in node.sources] != expected or any(source.delay for source in node.sources):
-            refuse(
-                node, "has-branches", reader, "only a chain of layers is restated", "export to ONNX, or split the net"
-            )
-    return nodes
+def _restate(program: Program, reader: Reader) -> tuple[nir.NIRGraph, Sequence[UnsupportedError]]:
+    """The graph, and why it is not what the network is: one error for each node that the reader cannot hold."""
+    nodes = _delayed_at_neurons(
+        {node.name: _remembering(node) if is_max_pool(program, node) else node for node in program.nodes}
+    )
+    made = Restating(nodes, reader)
+    graph = nir.NIRGraph(made.nodes, _arranged(made), type_check=False)
+    return graph, made.refused or list(_mistimed(graph, made, nodes))
 
 
 def _remembering(node: Node) -> Node:
@@ -82,131 +70,68 @@ def _remembering(node: Node) -> Node:
     return replace(node, decay=np.array(1, np.float32), threshold=np.array(0.5, np.float32), reset="value")
 
 
-class _Chain:
-    """The restated nodes so far; ``owed`` is what the values arriving from them must still be multiplied by."""
+def _delayed_at_neurons(nodes: dict[str, Node]) -> dict[str, Node]:
+    """Delays moved from before a layer without state to behind it, towards the neuron, where all readers have them.
 
-    def __init__(self, reader: Reader) -> None:
-        self.reader = reader
-        self.nodes: dict[str, nir.NIRNode] = {}
-        self.owed = 1.0
-        self._synapse: Linear | Conv | None = None
-
-    def restated(self, chain: list[Node]) -> dict[str, nir.NIRNode]:
-        for node in chain:
-            self._add(node)
-        return self.nodes
-
-    def _add(self, node: Node) -> None:
-        match node:
-            case Input():
-                self.nodes[node.name] = nir.Input(np.array(node.shape))
-            case Output():
-                self._settled(node)
-                self.nodes[node.name] = nir.Output(np.array(node.shape))
-            case Linear() | Conv():
-                self._put_synapse(replace(node, weight=np.asarray(node.weight * np.float32(self.owed))))
-                self.owed = 1.0
-                return
-            case Scale() if node.scale.ndim == 0:
-                self.owed *= float(node.scale)
-                return
-            case Pool():
-                self.nodes[node.name] = self._pool(node)
-            case Reshape():
-                self._flatten(node)
-                return
-            case Neuron():
-                self._neuron(node)
-            case _:
-                refuse(node, "no-such-layer", self.reader, f"has no {type(node).__name__}", "export to ONNX instead")
-        self._synapse = None
-
-    def _settled(self, node: Node) -> None:
-        if self.owed != 1:
-            refuse(node, "scale-left", self.reader, "no weights follow that could take a scale", "end with a layer")
-
-    def _pool(self, node: Pool) -> nir.NIRNode:
-        if len({before for before, _ in node.padding} | {after for _, after in node.padding} | {0}) > 1:
-            refuse(node, "pool-padding", self.reader, "drops the padding of pools", "pad in a convolution")
-        fields = (np.array(node.kernel), np.array(node.stride), np.array([0, 0]))
-        if node.divisor == 1:
-            return nir.SumPool2d(*fields)
-        if self.reader.average_pool:
-            return nir.AvgPool2d(*fields)
-        self.owed /= node.divisor
-        return nir.SumPool2d(*fields)
-
-    def _flatten(self, node: Reshape) -> None:
-        if len(node.shape) != 1:
-            refuse(node, "partial-flatten", self.reader, "is given flattens of all axes only", "flatten all axes")
-        if len(node.input_shape) > 1:
-            self._synapse = None
-            start = -len(node.input_shape) if self.reader.negative_axes else 0
-            self.nodes[node.name] = nir.Flatten({"input": np.array(node.input_shape)}, start, -1)
-
-    def _neuron(self, node: Neuron) -> None:
-        restated, factor = self.reader.neuron(node)
-        factor = np.asarray(factor * np.float32(self.owed))
-        self.owed = 1.0
-        if (factor != 1).any():
-            self._scale_synapse(node, factor)
-        self.nodes[node.name] = restated
-
-    def _scale_synapse(self, node: Neuron, factor: NDArray[Any]) -> None:
-        """Multiply what arrives at a neuron by ``factor``, in the weights and bias before it."""
-        synapse = self._synapse
-        by_output = None if synapse is None else _by_output(factor, synapse)
-        if synapse is None or by_output is None:
-            refuse(
-                node,
-                "gain-ignored",
-                self.reader,
-                "ignores the gain of a neuron's input, and no weights before it can take it per neuron",
-                "use one gain per channel",
-            )
-        weight = synapse.weight * by_output.reshape(-1, *(1,) * (synapse.weight.ndim - 1))
-        bias = None if synapse.bias is None else synapse.bias * by_output
-        self._put_synapse(replace(synapse, weight=weight.astype(np.float32), bias=bias))
-
-    def _put_synapse(self, node: Linear | Conv) -> None:
-        self._synapse = node
-        bias = np.zeros(node.weight.shape[0], np.float32) if node.bias is None else node.bias
-        if isinstance(node, Linear):
-            self.nodes[node.name] = nir.Affine(node.weight, bias.astype(np.float32))
-            return
-        if any(before != after for before, after in node.padding):
-            refuse(node, "uneven-padding", self.reader, "pads both sides of an axis alike", "pad symmetrically")
-        if node.groups > 1 and not self.reader.groups:
-            refuse(node, "groups", self.reader, "has no grouped convolution through NIR", "use groups=1")
-        if len(node.weight.shape) == 3:
-            refuse(node, "no-such-layer", self.reader, "is not proved on Conv1d", "write it as a Conv2d")
-        self.nodes[node.name] = nir.Conv2d(
-            node.input_shape[1:],
-            node.weight,
-            node.stride,
-            tuple(before for before, _ in node.padding),
-            node.dilation,
-            node.groups,
-            bias.astype(np.float32),
-        )
+    The same values come a step later; with a bias in the layer they would not at t = 0.
+    """
+    work = list(nodes)
+    while work:
+        name = work.pop()
+        node = nodes[name]
+        still = isinstance(node, Linear | Conv | Scale | Pool | Reshape) and getattr(node, "bias", None) is None
+        if not still or not node.sources or not all(source.delay for source in node.sources):
+            continue
+        nodes[name] = replace(node, sources=tuple(replace(source, delay=source.delay - 1) for source in node.sources))
+        for reader in [reader for reader in nodes.values() if any(source.node == name for source in reader.sources)]:
+            moved = (replace(s, delay=s.delay + (s.node == name)) for s in reader.sources)
+            nodes[reader.name] = replace(reader, sources=tuple(moved))
+            work.append(reader.name)
+    return {node.name: node for node in ordered(nodes)}
 
 
-def _by_output(factor: NDArray[Any], synapse: Linear | Conv) -> NDArray[Any] | None:
-    """The factor as one value per output (channel) of a synapse; None if it differs within one."""
-    outputs = synapse.weight.shape[0]
-    full = np.broadcast_to(factor, synapse.shape).reshape(outputs, -1) if synapse.shape[0] == outputs else None
-    if full is None or (full != full[:, :1]).any():
-        return None
-    return full[:, 0]
+def _arranged(made: Restating) -> list[Edge]:
+    """The edges so that a walk in their order goes round a loop before it leaves it, and the long way first."""
+    looped = loops(list(made.places), list(made.edges))
+
+    def key(edge: Edge) -> tuple[float, bool, float]:
+        source, target = edge
+        inside = source in looped and looped[source] == looped.get(target)
+        return made.places[source], not inside, made.places[target]
+
+    return sorted(made.edges, key=key)
 
 
-def _asking(reader: str) -> TargetCheck:
-    def ask(program: Program) -> tuple[()]:
-        restate(program, reader)
-        return ()
+def _mistimed(graph: nir.NIRGraph, made: Restating, nodes: Mapping[str, Node]) -> Iterator[UnsupportedError]:
+    """Edges that the reader, or stl-deploy itself as it reads the file, takes a step later or earlier than meant."""
+    (start,) = (name for name, node in graph.nodes.items() if isinstance(node, nir.Input))
+    (end,) = (name for name, node in graph.nodes.items() if isinstance(node, nir.Output))
+    late, last = made.reader.runs(list(graph.nodes), graph.edges, start)
+    here = {(source.node, name) for name, sources in wire(graph).sources.items() for source in sources if source.delay}
+    for edge, delay in made.edges.items():
+        if delay == (edge in late) == (edge in here):
+            continue
+        source, target = edge
+        remedy = "export to ONNX, or use a chain of layers"
+        if delay == (edge in late):
+            reason = f"and stl-deploy would not agree on when it takes what comes from '{source}'"
+        elif delay and isinstance(nodes.get(target), Linear | Conv):
+            reason, remedy = "adds the bias in a loop from the second step on, not the first", "use no bias in the loop"
+        else:
+            when = "in the same step, not a later one" if delay else "one step late"
+            reason = f"would take what comes from '{source}' {when}"
+        yield refusal(made.stands_for.get(target, target), "edge-timing", made.reader, reason, remedy)
+    if last not in (None, end):
+        name = made.stands_for.get(last, last)
+        yield refusal(name, "not-the-output", made.reader, "would take it for the output", "let every layer lead on")
+
+
+def _asking(reader: Reader) -> TargetCheck:
+    def ask(program: Program) -> Iterable[Finding]:
+        return [from_error(error) for error in _restate(program, reader)[1]]
 
     return ask
 
 
-READER_TARGETS: Mapping[str, TargetCheck] = {name: _asking(name) for name in READERS}
-"""The readers as targets of `stl_deploy.graph.check.check`; each names the first node that it cannot hold."""
+READER_TARGETS: Mapping[str, TargetCheck] = {name: _asking(reader) for name, reader in READERS.items()}
+"""The readers as targets of `stl_deploy.graph.check.check`; each names every node that it cannot hold."""

@@ -17,11 +17,17 @@ DT = 1e-4
 
 @dataclass
 class Net:
-    """layers: dicts with ``op`` and parameters, arrays named by string; x ``[T, B, *input]``."""
+    """layers: dicts with ``op`` and parameters, arrays named by string; x ``[T, B, *input]``.
+
+    edges: pairs of layers' numbers beside those from each layer to the next; ``unlinked``: layers whose number before
+    does not lead to them.
+    """
 
     shape: tuple[int, ...]
     layers: list[dict[str, Any]]
     arrays: dict[str, np.ndarray]
+    edges: tuple[tuple[int, int], ...] = ()
+    unlinked: tuple[int, ...] = ()
 
 
 class _Maker:
@@ -63,9 +69,11 @@ class _Maker:
         self.arrays |= {names["theta"]: theta.astype(np.float32), names["beta"]: beta.astype(np.float32)}
         self.layers.append({"op": "lif", "shape": shape, **names})
 
-    def net(self, shape: tuple[int, ...]) -> Net:
+    def net(
+        self, shape: tuple[int, ...], edges: tuple[tuple[int, int], ...] = (), unlinked: tuple[int, ...] = ()
+    ) -> Net:
         x = self.rng.random((STEPS, BATCH, *shape)) < 0.4
-        return Net(shape, self.layers, {**self.arrays, "x": x.astype(np.float32)})
+        return Net(shape, self.layers, {**self.arrays, "x": x.astype(np.float32)}, edges, unlinked)
 
 
 def mlp(seed: int, ties: bool, neuron: str = "lif") -> Net:
@@ -123,6 +131,74 @@ def recurrent(seed: int, ties: bool, neuron: str = "lif") -> Net:
     return make.net((16,))
 
 
+def skip(seed: int, ties: bool, neuron: str) -> Net:
+    """Spikes added to what a convolution makes of them."""
+    make = _Maker(seed, ties)
+    make.conv(2, 4)
+    make.neuron(neuron, (4, 8, 8))
+    make.conv(4, 4)
+    make.neuron(neuron, (4, 8, 8))
+    make.conv(4, 3, stride=2)
+    make.neuron(neuron, (3, 4, 4))
+    return make.net((2, 8, 8), edges=((1, 3),))
+
+
+def branches(seed: int, ties: bool) -> Net:
+    """Two layers of weights side by side, added up with spikes from before them and by the neurons after them."""
+    make = _Maker(seed, ties)
+    make.linear(16, 12)
+    make.neuron("lif", (12,))
+    make.linear(12, 12)
+    make.linear(12, 12)
+    make.neuron("lif", (12,))
+    make.linear(12, 6)
+    make.neuron("lif", (6,))
+    return make.net((16,), edges=((1, 3), (2, 4), (1, 4)), unlinked=(3,))
+
+
+def loop(seed: int, ties: bool) -> Net:
+    """All-to-all recurrence, with a bias; a skip connection past the layer after it."""
+    make = _Maker(seed, ties)
+    make.linear(16, 12)
+    make.neuron("lif", (12,))
+    make.linear(12, 12)
+    make.linear(12, 6)
+    make.neuron("lif", (6,))
+    return make.net((16,), edges=((2, 1), (1, 3)), unlinked=(3,))
+
+
+def loop_self(seed: int, ties: bool, neuron: str) -> Net:
+    """Neurons that read their own spikes."""
+    make = _Maker(seed, ties)
+    make.linear(16, 12)
+    make.neuron(neuron, (12,))
+    make.linear(12, 6)
+    make.neuron(neuron, (6,))
+    return make.net((16,), edges=((1, 1), (3, 3)))
+
+
+def loop_conv(seed: int, ties: bool) -> Net:
+    """A convolution that leads back."""
+    make = _Maker(seed, ties)
+    make.conv(2, 3)
+    make.neuron("lif", (3, 6, 6))
+    make.conv(3, 3)
+    make.conv(3, 2, stride=2)
+    make.neuron("lif", (2, 3, 3))
+    return make.net((2, 6, 6), edges=((2, 1), (1, 3)), unlinked=(3,))
+
+
+GRAPHS = {
+    "skip": lambda seed, ties: skip(seed, ties, "lif"),
+    "skip-if": lambda seed, ties: skip(seed, ties, "if"),
+    "branches": branches,
+    "loop": loop,
+    "loop-self": lambda seed, ties: loop_self(seed, ties, "lif"),
+    "loop-self-if": lambda seed, ties: loop_self(seed, ties, "if"),
+    "loop-conv": loop_conv,
+}
+"""Networks that are no chain of layers; only stl-deploy writes them."""
+
 NETS = {
     "mlp": mlp,
     "mlp-if": lambda seed, ties: mlp(seed, ties, "if"),
@@ -137,6 +213,7 @@ NETS = {
     "conv-max-if": lambda seed, ties: conv(seed, ties, "max", "if"),
     "recurrent": recurrent,
     "recurrent-cuba": lambda seed, ties: recurrent(seed, ties, "cuba"),
+    **GRAPHS,
 }
 
 
@@ -148,7 +225,9 @@ def canonical(net: Net) -> nir.NIRGraph:
         if layer["op"] == "maxpool":
             nodes[f"n{index}-max"] = nir.Threshold(np.array(0.5, np.float32))
     nodes["output"] = nir.Output(np.array(net.layers[-1]["shape"]))
-    return nir.NIRGraph(nodes, list(pairwise(nodes)), type_check=False)
+    edges = [edge for edge in pairwise(nodes) if edge[1] not in [f"n{index}" for index in net.unlinked]]
+    edges += [(f"n{source}", f"n{target}") for source, target in net.edges]
+    return nir.NIRGraph(nodes, edges, type_check=False)
 
 
 def resolved(layers: list[dict[str, Any]], arrays: dict[str, np.ndarray]) -> list[dict[str, Any]]:

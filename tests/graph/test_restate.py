@@ -12,7 +12,7 @@ from stl_deploy.graph.nirfile import read_nir, write_nir
 from stl_deploy.graph.readers import READERS
 from stl_deploy.graph.restate import READER_TARGETS, restate
 from stl_deploy.graph.run import run
-from tests.graph.nets import a, bare, chain, iff, lif
+from tests.graph.nets import a, bare, chain, graph, iff, lif
 
 STL = PRESETS["stl"]
 
@@ -94,12 +94,94 @@ def test_a_restated_file_read_back_means_the_same(reader, tmp_path):
     assert "nir" in restated.load
 
 
+def branches(neuron=iff):
+    """n0 -> n1 -> n3, and beside it n0 -> side -> n3."""
+    extra = [("n0", "side"), ("side", "n2")]
+    return net(neuron((2,)), linear(), neuron((2,)), side=linear(), extra=extra)
+
+
+def dead_end():
+    """A layer that nothing reads, listed first."""
+    ends = {"input": nir.Input(np.array([2])), "output": nir.Output(np.array([2]))}
+    edges = [("input", "dead"), ("input", "n0"), ("n0", "n1"), ("n1", "output")]
+    return lower(graph({**ends, "n0": linear(), "n1": iff((2,)), "dead": linear()}, edges), STL)
+
+
+def looped(back, dialect=PRESETS["snntorch_zero"], **neuron):
+    """A neuron that reads its own spikes through ``back``, late where they leave it."""
+    return net(linear(), iff((2,), **neuron), back=back, extra=[("n1", "back"), ("back", "n1")], dialect=dialect)
+
+
+def test_edges_come_in_an_order_in_which_every_reader_runs_them():
+    """Norse runs what it meets: the long way past a skip connection must come first, a loop before what follows it."""
+    skip = restate(net(iff((2,)), linear(), iff((2,)), extra=[("n0", "n2")]), "norse").graph
+    assert skip.edges.index(("n0", "n1")) < skip.edges.index(("n0", "n2"))
+    loop = restate(looped(linear(), dialect=STL), "norse").graph
+    assert loop.edges.index(("n1", "back")) < loop.edges.index(("n1", "output"))
+
+
+def test_a_skip_connection_gets_weights_of_its_own_for_a_gain():
+    program = net(linear(), lif((2,), r=a(2, 6)), extra=[("input", "n1")])
+    nodes = restate(program, "snntorch").graph.nodes
+    assert nodes["input_to_n1"].weight.tolist() == [[1, 0], [0, 3]]
+    assert nodes["n0"].weight.tolist() == [[0.5, 0.5], [1.5, 1.5]]
+    images = net(conv(), iff((2, 3, 3), r=2e4), iff((2, 3, 3), r=2e4), extra=[("n0", "n2")], shape=(2, 4, 4))
+    between = restate(images, "snntorch").graph.nodes["n1_to_n2"]
+    assert (between.weight.shape, between.groups, between.weight.reshape(-1).tolist()) == ((2, 1, 1, 1), 2, [2, 2])
+    with pytest.raises(UnsupportedError, match="ignores the gain"):
+        restate(images, "spikingjelly")
+
+
+def test_weights_that_two_layers_read_stay_as_they_are():
+    program = net(linear(), lif((2,), r=4), iff((2,)), extra=[("n0", "n2")])
+    nodes = restate(program, "snntorch").graph.nodes
+    assert nodes["n0"].weight.tolist() == [[0.5, 0.5]] * 2
+    assert nodes["n0_to_n1"].weight.tolist() == [[2, 0], [0, 2]]
+
+
+@pytest.mark.parametrize("reader", ["snntorch", "norse", "spikingjelly"])
+def test_a_loop_that_is_late_where_spikes_leave_is_written_late_where_it_closes(reader):
+    program = looped(nir.Linear(a(1, -1, 0.5, 0).reshape(2, 2)), dialect=Dialect(compare="ge", loop="neuron_output"))
+    assert [source.delay for source in program.by_name["back"].sources] == [1]
+    again = lower(restate(program, reader).graph)
+    assert [source.delay for source in again.by_name["n1"].sources] == [0, 1]
+    x = np.random.default_rng(0).integers(0, 3, (9, 4, 2))
+    np.testing.assert_array_equal(run(again, x).y, run(program, x).y)
+
+
+def test_snntorch_does_not_see_a_loop_of_one_dense_layer():
+    """It takes such a pair for its RLeaky, and wires that wrongly."""
+    written = restate(looped(linear(), dialect=STL), "snntorch").graph
+    assert ("n1", "back") not in written.edges
+    assert isinstance(written.nodes["n1_to_back"], nir.Flatten)
+    assert ("n1", "back") in restate(looped(linear(), dialect=STL), "spikingjelly").graph.edges
+
+
+def test_every_node_that_a_reader_cannot_hold_is_named():
+    program = net(linear(), lif((2,), r=2, v_leak=1), nir.Delay(a(1e-4)), iff((2,), v_reset=0.5), bare(nir.I, r=a(1)))
+    report = check(program, targets={"sinabs": READER_TARGETS["sinabs"]})
+    found = {(f.node, f.slug) for f in report.findings if f.target == "sinabs"}
+    assert found == {("n1", "v-leak"), ("n2", "no-such-layer"), ("n3", "reset"), ("n4", "no-such-layer")}
+    assert {n.node for n in report.nodes if n.targets["sinabs"] == "unsupported"} == {"n1", "n2", "n3", "n4"}
+
+
 SOFT = Dialect(reset="subtract")
 BY_PIXEL = lif((2, 3, 3), r=np.arange(1, 19).reshape(2, 3, 3))
 GROUPED = conv(weight=np.ones((2, 1, 2, 2), np.float32), groups=2)
 REFUSED = {
-    "loop": ("norse", net(linear(), iff((2,)), extra=[("n1", "n1")]), "n1", "has-branches"),
-    "branch": ("norse", net(linear(), iff((2,)), extra=[("input", "n1")]), "n1", "has-branches"),
+    "loop": ("sinabs", net(linear(), iff((2,)), extra=[("n1", "n1")]), "n1", "loop"),
+    "branch": ("norse", branches(), "n2", "edge-timing"),
+    "bias in a loop": ("norse", looped(nir.Affine(np.eye(2, dtype=np.float32), a(1, 1))), "back", "edge-timing"),
+    "dead end": ("norse", dead_end(), "dead", "not-the-output"),
+    "two inputs": ("norse", net(linear(), z=nir.Input(np.array([2])), extra=[("z", "n0")]), "input", "several-ports"),
+    "two ends": ("snntorch", net(linear(), linear(), extra=[("n0", "output")]), "output", "several-ends"),
+    "the same twice": ("snntorch", net(nir.Scale(a(0.5)), iff((2,)), extra=[("input", "n1")]), "n1", "edge-twice"),
+    "scales": (
+        "norse",
+        net(pool(), conv(), n=pool(nir.SumPool2d), extra=[("input", "n"), ("n", "n1")], shape=(2, 4, 4)),
+        "n1",
+        "scales-differ",
+    ),
     "delay": ("norse", net(nir.Delay(a(1e-4))), "n0", "no-such-layer"),
     "threshold": ("snntorch", net(linear(), nir.Threshold(a(0.5, 0.5))), "n1", "no-such-layer"),
     "potential": ("sinabs", net(linear(), bare(nir.I, r=a(1))), "n1", "no-such-layer"),
@@ -111,7 +193,7 @@ REFUSED = {
     "no decay": ("spikingjelly", net(linear(), lif((2,), tau=1e-4)), "n1", "no-memory"),
     "leak": ("sinabs", net(linear(), lif((2,), v_leak=1)), "n1", "v-leak"),
     "lif after conv": ("sinabs", net(conv(), lif((2, 3, 3)), shape=(2, 4, 4)), "n1", "lif-after-conv"),
-    "gain without weights": ("norse", net(lif((2,), r=2)), "n0", "gain-ignored"),
+    "gain of too many": ("norse", net(lif((3000,), r=2), shape=(3000,)), "n0", "gain-ignored"),
     "gain by pixel": ("norse", net(conv(), BY_PIXEL, shape=(2, 4, 4)), "n1", "gain-ignored"),
     "scale at the end": ("norse", net(pool(), shape=(2, 4, 4)), "output", "scale-left"),
     "pool padding": ("snntorch", net(pool(padding=1), shape=(2, 4, 4)), "n0", "pool-padding"),

@@ -22,7 +22,7 @@ def place_delays(nodes: Mapping[str, Node], dialect: Dialect) -> tuple[Node, ...
     moved = _to_neuron_outputs(dict(nodes))
     if dialect.emit == "next_step":
         moved = _emit_late(moved)
-    return _ordered(moved)
+    return ordered(moved)
 
 
 def _to_neuron_outputs(nodes: dict[str, Node]) -> dict[str, Node]:
@@ -76,7 +76,7 @@ def _unused(nodes: Mapping[str, Node], name: str) -> str:
     return name
 
 
-def _ordered(nodes: Mapping[str, Node]) -> tuple[Node, ...]:
+def ordered(nodes: Mapping[str, Node]) -> tuple[Node, ...]:
     """Every undelayed source before its reader; otherwise the order given."""
     done: dict[str, Node] = {}
     for root in nodes:
