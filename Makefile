@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 SOURCES := stl_deploy exporters energy tests examples benchmarks docs
-BENCHMARKS ?= onnx_speed training loihi reference
+BENCHMARKS ?= onnx_speed training loihi reference counting
 
 .PHONY: demo test lint types lava check readme parity bench study study-small conformance fuzz clean help
 

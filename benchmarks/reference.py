@@ -41,7 +41,7 @@ def folded(network: Network, config: RunConfig, batch: int) -> Contenders:
     rng = np.random.default_rng(0)
     x = (rng.random((config.time_steps, batch, *network.input_shape)) < 0.2).astype(np.float32)
     tensor = torch.from_numpy(x)
-    _liven(network, tensor)
+    liven(network, tensor)
     program = folded_program(network, config, 255, True)
     last = program.spiking[-1].name
     _require_same(
@@ -50,7 +50,7 @@ def folded(network: Network, config: RunConfig, batch: int) -> Contenders:
     return {TORCH: lambda: _inferred(network, tensor), REFERENCE: lambda: run(program, x)}
 
 
-def _liven(network: Network, x: torch.Tensor) -> None:
+def liven(network: Network, x: torch.Tensor) -> None:
     """Weights drawn so wide that all layers spike, and norms that have seen the input."""
     for module in network.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):

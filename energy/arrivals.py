@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.energy.taps import Window, bias_of, windows
-from stl_deploy.graph.program import Conv, Delay, Linear, Node, Pool, Program, Reshape, Scale, Source
+from stl_deploy.graph.program import Conv, Delay, Linear, Node, Pool, Program, Reshape, Source
 
 Mask = NDArray[np.bool_]
 
@@ -42,27 +41,25 @@ def feeders(program: Program, node: Node) -> set[str]:
     return found
 
 
-def arrivals(node: Node, x: NDArray[Any], y: NDArray[Any]) -> Mask:
-    """Where an event or a non-zero bias arrives at the output of ``node``; x and y are its input and output.
+def arrivals(node: Node, events: Mask) -> Mask:
+    """Where an event or a non-zero bias arrives at the output of ``node``.
 
-    A node without taps (an input, a neuron) delivers an event where its output is not zero.
+    events: where its input is not zero; of a node without taps (an input, a neuron), where its output is not.
     Axes along which nothing differs are broadcast, not stored.
     """
-    shape = (*x.shape[:2], *node.shape)
+    shape = (*events.shape[:2], *node.shape)
     bias = bias_of(node)
     if bias is not None and (bias != 0).all():
         return np.broadcast_to(np.True_, shape)
     match node:
         case Linear():
-            reached = (x != 0).any(axis=-1, keepdims=True)
+            reached = np.any(events, axis=-1, keepdims=True)
         case Conv():
-            reached = _conv(node, x != 0)
+            reached = _conv(node, events)
         case Pool():
-            reached = _slide(x != 0, windows(node))
-        case Scale():
-            reached = x != 0
+            reached = _slide(events, windows(node))
         case _:
-            reached = y != 0
+            reached = events
     if bias is not None and bias.any():
         reached = reached | (bias != 0)
     return np.broadcast_to(reached, shape)

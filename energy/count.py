@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 from typing import Any, TypeGuard
+from weakref import ref
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ from stl_deploy.energy.taps import (
     nominal_macs,
 )
 from stl_deploy.errors import InputError
-from stl_deploy.graph.program import Conv, Input, InputCoding, Linear, Neuron, Node, Pool, Program, Scale
+from stl_deploy.graph.program import Conv, Input, InputCoding, Linear, Neuron, Node, Pool, Program, Scale, is_binary
 
 _UINT8_ROWS = 255
 """So many rows of 0 and 1 add up in uint8 without wrapping round."""
@@ -41,6 +42,7 @@ class _Taps:
     positions: Ints
     fan_out: Ints
     op: Op
+    always_binary: bool
     binary: bool = True
 
 
@@ -49,6 +51,25 @@ class _Firing:
     touched: int = 0
     spikes: int = 0
     events: int = 0
+
+
+class _Events:
+    """Where the last array looked at was not zero: one node's output is the next one's input, and is looked at once."""
+
+    def __init__(self) -> None:
+        self._last: ref[NDArray[Any]] | None = None
+        self._found: tuple[Mask, NDArray[Any]] | None = None
+
+    def of(self, values: NDArray[Any]) -> tuple[Mask, NDArray[Any]]:
+        """``values != 0``, and how often that is true of each position over time (`nonzero_by_sample`)."""
+        if self._found is None or self._last is None or self._last() is not values:
+            events = values != 0
+            self._last, self._found = ref(values), (events, nonzero_by_sample(events))
+        return self._found
+
+    def forget(self) -> None:
+        """Let go of it."""
+        self._last = self._found = None
 
 
 class ActivityCounter:
@@ -67,6 +88,7 @@ class ActivityCounter:
         self._feeders = {name for n in program.of(Neuron) for name in feeders(program, n)}
         self._masks: dict[str, Mask] = {}
         self._seen: set[str] = set()
+        self._events = _Events()
         self._steps = 0
         self._batch = 0
         self._constant = True
@@ -74,7 +96,9 @@ class ActivityCounter:
         self.samples = Samples(labels)
 
     def _new_taps(self, node: Tapped) -> _Taps:
-        return _Taps(np.zeros(input_shape(node), np.int64), fan_out(node), op_of(self._program, node, self._coding))
+        known = len(node.sources) == 1 and is_binary(self._program, node.sources[0].node)
+        operation = op_of(self._program, node, self._coding)
+        return _Taps(np.zeros(input_shape(node), np.int64), fan_out(node), operation, known)
 
     def __call__(self, node: Node, x: NDArray[Any], y: NDArray[Any]) -> None:
         """Count one node's chunk: its summed input ``x`` and output ``y``, ``[T, B, *shape]``."""
@@ -85,15 +109,16 @@ class ActivityCounter:
         if isinstance(node, Neuron):
             self._count_events(node, self._firing[node.name], y)
         if node.name in self._feeders:
-            self._masks[node.name] = arrivals(node, x, y)
+            self._masks[node.name] = arrivals(node, self._events.of(x if node.name in self._taps else y)[0])
         self._seen.add(node.name)
         if len(self._seen) == len(self._program.nodes):
             self._end_chunk(*x.shape[:2])
 
     def _count_taps(self, node: Node, taps: _Taps, x: NDArray[Any]) -> None:
-        found = nonzero_by_sample(x != 0)
+        _, found = self._events.of(x)
         taps.positions += found.sum(axis=0, dtype=np.int64)
-        taps.binary = taps.binary and int(found.sum(dtype=np.int64)) == int(np.count_nonzero(x == 1))
+        if taps.binary and not taps.always_binary:
+            taps.binary = int(found.sum(dtype=np.int64)) == int(np.count_nonzero(x == 1))
         if not isinstance(node, Pool):
             self._follow(f"synops_{taps.op}", found.reshape(len(found), -1).astype(np.int64) @ taps.fan_out.ravel())
 
@@ -101,7 +126,7 @@ class ActivityCounter:
         self._chunk[measure] = self._chunk.get(measure, np.int64(0)) + by_sample
 
     def _count_events(self, node: Neuron, firing: _Firing, y: NDArray[Any]) -> None:
-        found = nonzero_by_sample(y != 0)
+        _, found = self._events.of(y)
         by_sample: Ints = found.reshape(len(found), -1).sum(axis=1, dtype=np.int64)
         firing.events += int(by_sample.sum())
         if node.spiking:
@@ -138,6 +163,7 @@ class ActivityCounter:
         self.samples.add({measure: self._chunk.get(measure, silent) for measure in MEASURES})
         self._chunk.clear()
         self._masks.clear()
+        self._events.forget()
         self._seen.clear()
         self._steps = steps
         self._batch += batch

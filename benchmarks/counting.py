@@ -1,0 +1,131 @@
+"""What counting costs: python -m benchmarks.counting -o docs
+
+The paper's MNIST net on 1,000 drawn images of 4 steps, in parts of 64: run, and run and counted. Interleaved, medians.
+Images are 0/1 with a fifth of the pixels set, as many as MNIST's are not 0. Memory is Python's and numpy's peak while
+counting a quarter of the images and all of them, drawn as they are needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tracemalloc
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.nets import folded_program
+from benchmarks.reference import liven
+from benchmarks.timing import QUIET, interleave
+from stl_deploy.config import RunConfig
+from stl_deploy.config_io import load_config
+from stl_deploy.energy.stream import Part, count_stream
+from stl_deploy.graph.program import Program
+from stl_deploy.graph.run import run
+from stl_deploy.network import Network
+
+RUN, COUNT = "run", "run and count"
+LIMIT = 1.3
+"""What counting may cost, times what running costs."""
+_PART = 64
+
+
+def parts(program: Program, steps: int, samples: int) -> Iterator[Part]:
+    """Drawn images, ``_PART`` at a time."""
+    rng = np.random.default_rng(0)
+    for start in range(0, samples, _PART):
+        shape = (1, min(_PART, samples - start), *program.inputs[0].shape)
+        yield np.repeat((rng.random(shape) < 0.2).astype(np.float32), steps, axis=0), None
+
+
+def make(network: Network, config: RunConfig) -> Program:
+    """The folded graph of a drawn network whose layers all spike."""
+    rng = np.random.default_rng(1)
+    x = (rng.random((config.time_steps, _PART, *network.input_shape)) < 0.2).astype(np.float32)
+    liven(network, torch.from_numpy(x))
+    return folded_program(network, config, 255, True)
+
+
+def measure(program: Program, steps: int, samples: int, rounds: int, processes: int = 1) -> dict[str, Any]:
+    """Times and peaks of memory, JSON-ready; ``ratio``: counting over running, medians."""
+    before = os.getloadavg()[0]
+    kept = list(parts(program, steps, samples))
+
+    def only_run() -> None:
+        for x, _ in kept:
+            run(program, x)
+
+    contenders = {RUN: only_run, COUNT: lambda: count_stream(program, kept, "spikes")}
+    together = f"{COUNT}, {processes} processes"
+    if processes > 1:
+        contenders[together] = lambda: count_stream(program, kept, "spikes", processes=processes)
+    times = interleave(contenders, rounds)
+    middle = {name: statistics.median(seconds) for name, seconds in times.items()}
+    kept.clear()
+    return {
+        "schema_version": 1,
+        "samples": samples,
+        "steps": steps,
+        "rounds": rounds,
+        "threads": torch.get_num_threads(),
+        "seconds": times,
+        "ratio": middle[COUNT] / middle[RUN],
+        "peak_bytes": {str(n): _peak(program, steps, n) for n in (samples // 4, samples)},
+        "load": [before, os.getloadavg()[0]],
+        "versions": {"numpy": np.__version__},
+    }
+
+
+def _peak(program: Program, steps: int, samples: int) -> int:
+    tracemalloc.start()
+    try:
+        count_stream(program, parts(program, steps, samples), "spikes")
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """Markdown."""
+    lines = ["# What counting costs", "", "Made by `python -m benchmarks.counting`.", "", "| | s |", "|---|---|"]
+    lines += [f"| {name} | {statistics.median(seconds):.2f} |" for name, seconds in found["seconds"].items()]
+    peaks = "; ".join(f"{int(n):,} images: {peak / 1e6:.0f} MB" for n, peak in found["peak_bytes"].items())
+    load = max(found["load"])
+    quiet = "" if load < QUIET else " - the machine was not quiet, so these are no results"
+    lines += [
+        "",
+        f"The paper's MNIST net, {found['samples']:,} images, T = {found['steps']}. Counting over running: "
+        f"{found['ratio']:.2f} (at most {LIMIT} is wanted). Peak memory while counting, {peaks}.",
+        f"{found['threads']} thread(s), medians of {found['rounds']} interleaved rounds, load {load:.1f}{quiet}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--processes", type=int, default=1, help="count in so many, too")
+    parser.add_argument("-o", "--output", type=Path, help="folder for counting-speed.json and counting-speed.md")
+    arguments = parser.parse_args()
+    config = load_config("mnist")
+    torch.manual_seed(0)
+    program = make(Network(config, (1, 28, 28), 10).eval(), config)
+    print(f"{arguments.samples:,} images ...", file=sys.stderr, flush=True)
+    found = measure(program, config.time_steps, arguments.samples, arguments.rounds, arguments.processes)
+    print(table(found))
+    if arguments.output is not None:
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        (arguments.output / "counting-speed.json").write_text(json.dumps(found, indent=1) + "\n")
+        (arguments.output / "counting-speed.md").write_text(table(found))
+
+
+if __name__ == "__main__":
+    main()
