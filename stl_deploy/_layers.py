@@ -22,6 +22,7 @@ from stl_deploy.config import (
     NormSpec,
     PoolSpec,
     ResidualSpec,
+    VggSpec,
     VoteSpec,
 )
 from stl_deploy.errors import ConfigError, InputError
@@ -91,6 +92,8 @@ def build_layer(build: Build, place: str, spec: LayerSpec) -> nn.Module:
             module = _li(build, spec)
         case ResidualSpec():
             module = Sum()
+        case VggSpec():
+            raise AssertionError("RunConfig.layers writes vgg blocks out")
     build.counted = _counts(build, spec)
     build.spikes = _gives_spikes(build, spec)
     build.previous = spec

@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 import torch
 
-Purpose = Literal["weights", "order", "encoder", "dropout", "evaluation"]
-_CODES: dict[Purpose, int] = {"weights": 1, "order": 2, "encoder": 3, "dropout": 4, "evaluation": 5}
+Purpose = Literal["weights", "order", "encoder", "dropout", "evaluation", "augment"]
+_CODES: dict[Purpose, int] = {"weights": 1, "order": 2, "encoder": 3, "dropout": 4, "evaluation": 5, "augment": 6}
 
 
 def derived_seed(seed: int, purpose: Purpose, epoch: int = 0) -> int:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 MAX_LAYERS = 1000
 """Layers that a configuration, or one branch of a block, may have."""
 
 MatmulPrecision = Literal["highest", "high", "medium"]
+Precision = Literal["float32", "bfloat16"]
 Mode = Literal["stl", "sl", "tl", "ann"]
 Granularity = Literal["neuron", "channel", "layer"]
 Parametrisation = Literal["positive", "raw"]
@@ -175,6 +176,34 @@ class ResidualSpec(_Section):
     shortcut: Annotated[tuple[InnerSpec, ...], Field(max_length=MAX_LAYERS, strict=False)] = ()
 
 
+class VggSpec(_Section):
+    """A block of the VGG form (Simonyan and Zisserman, ICLR 2015): ``convs`` times conv, norm, lif, and then a pool.
+
+    kernel: of side, odd; maps keep their size. per_step: of the norms. pool: over windows of 2x2.
+    """
+
+    kind: Literal["vgg"]
+    channels: Count
+    convs: Annotated[int, Field(ge=1, le=MAX_LAYERS)] = 2
+    kernel: Annotated[int, Field(ge=1, le=1000)] = 3
+    per_step: bool = False
+    pool: Literal["max", "avg", "none"] = "max"
+
+    @field_validator("kernel")
+    @classmethod
+    def _is_odd(cls, kernel: int) -> int:
+        if kernel % 2 == 0:
+            raise ValueError(f"{kernel} is even; maps keep their size behind odd kernels")
+        return kernel
+
+    def layers(self) -> tuple[InnerSpec, ...]:
+        """The block written out."""
+        conv = ConvSpec(kind="conv", channels=self.channels, kernel=self.kernel, padding=self.kernel // 2)
+        one = (conv, NormSpec(kind="norm", per_step=self.per_step), LifSpec(kind="lif"))
+        pool = () if self.pool == "none" else (PoolSpec(kind="pool", op=self.pool),)
+        return one * self.convs + pool
+
+
 LayerSpec = Annotated[
     ConvSpec
     | LinearSpec
@@ -185,7 +214,8 @@ LayerSpec = Annotated[
     | FlattenSpec
     | VoteSpec
     | LiSpec
-    | ResidualSpec,
+    | ResidualSpec
+    | VggSpec,
     Field(discriminator="kind"),
 ]
 
@@ -205,6 +235,10 @@ class TrainConfig(_Section):
     keep_every: keep the weights of every so many epochs, for accuracy against energy over a training; null: none.
     matmul: torch's float32 matrix products while weights are learned; others than ``highest`` may be faster, and may be
     less accurate: 'stl-deploy doctor' measures both. Validation and test always take ``highest``.
+    precision: ``bfloat16`` runs synapses with bfloat16 operands while weights are learned, much faster where the
+    processor has instructions for it (spikes are exact in it); weights, potentials and thresholds stay float32.
+    Validation, test and everything after training are float32.
+    shift, flip: training images are moved by up to so many pixels, and mirrored half of the time, anew each epoch.
     rate_target, synop_budget: spikes per neuron and step of every layer, and synaptic events per sample, that the net
     is drawn to and charged above; null: free (see `stl_deploy.regularise`).
     """
@@ -221,6 +255,9 @@ class TrainConfig(_Section):
     accumulate: Count = 1
     keep_every: Count | None = None
     matmul: MatmulPrecision = "highest"
+    precision: Precision = "float32"
+    shift: Annotated[int, Field(ge=0, le=64)] = 0
+    flip: bool = False
     rate_target: UnitInterval | None = None
     rate_weight: NotNegative = 1.0
     synop_budget: Positive | None = None
@@ -248,6 +285,15 @@ class RunConfig(_Section):
     neuron: NeuronConfig = NeuronConfig()
     train: TrainConfig = TrainConfig()
     fold: FoldConfig = FoldConfig()
+
+    @property
+    def layers(self) -> tuple[tuple[str, LayerSpec], ...]:
+        """The network's layers in order, vgg blocks written out, each with its place, such as ``network.3``."""
+        return tuple(
+            (f"network.{index}", layer)
+            for index, spec in enumerate(self.network)
+            for layer in (spec.layers() if isinstance(spec, VggSpec) else (spec,))
+        )
 
     @property
     def time_steps(self) -> int:

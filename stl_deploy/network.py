@@ -59,8 +59,8 @@ class Network(nn.Module):
         self.sources: dict[str, tuple[str, ...]] = {}
         counts: dict[str, int] = {}
         source = INPUT
-        for index, spec in enumerate(config.network):
-            source = self._add(build, f"network.{index}", spec, source, counts)
+        for place, spec in config.layers:
+            source = self._add(build, place, spec, source, counts)
         build.finish()
         last = config.network[-1]
         self.decision: Decision = last.decision if isinstance(last, LiSpec) else "mean"

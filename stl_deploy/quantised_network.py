@@ -58,7 +58,7 @@ def _tensor(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Tensor
 def whole_config(config: RunConfig, network: Network) -> RunConfig:
     """The configuration of the plain network: no norms, no dropout, biases, one threshold per layer, β in 12 bits."""
     decays = [float(lif.decay.detach()) for _, lif in network.lifs]
-    kept = [spec for spec in config.network if not isinstance(spec, NormSpec | DropoutSpec)]
+    kept = [spec for _, spec in config.layers if not isinstance(spec, NormSpec | DropoutSpec)]
     specs: list[LayerSpec] = []
     for spec in kept:
         if isinstance(spec, ConvSpec | LinearSpec):

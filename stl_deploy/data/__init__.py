@@ -1,5 +1,6 @@
 """Datasets with fixed splits, and how their images become sequences."""
 
+from stl_deploy.data.augment import augment
 from stl_deploy.data.datasets import (
     Dataset,
     Split,
@@ -15,6 +16,7 @@ from stl_deploy.data.encoders import encode, input_coding
 __all__ = [
     "Dataset",
     "Split",
+    "augment",
     "check_dataset",
     "dataset_names",
     "describe",

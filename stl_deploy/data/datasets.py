@@ -17,7 +17,7 @@ from stl_deploy.config import DatasetConfig, Encoder
 from stl_deploy.data.encoders import EVENT_ENCODERS
 from stl_deploy.data.event_sources import EVENT_SOURCES
 from stl_deploy.data.events import shrunk
-from stl_deploy.data.sources import Raw, cache_dir, cifar10, digits, fashion_mnist, mnist
+from stl_deploy.data.sources import Raw, cache_dir, cifar10, cifar100, digits, fashion_mnist, mnist
 from stl_deploy.errors import ConfigError, InputError
 
 Shape = tuple[int, ...]
@@ -75,6 +75,9 @@ _REGISTRY: Mapping[str, _Entry] = {
     "mnist": _Entry(_images(mnist), (1, 28, 28), 10, "70,000 handwritten digits, 28x28"),
     "fashion_mnist": _Entry(_images(fashion_mnist), (1, 28, 28), 10, "70,000 pictures of clothes, 28x28"),
     "cifar10": _Entry(_images(cifar10), (3, 32, 32), 10, "60,000 colour pictures of ten kinds of things, 32x32"),
+    "cifar100": _Entry(
+        _images(cifar100), (3, 32, 32), 100, "60,000 colour pictures of a hundred kinds of things, 32x32"
+    ),
     "n_mnist": _events("n_mnist", 10, "MNIST seen by a moving event camera: 70,000 recordings, 34x34, 2 polarities"),
     "dvs128_gesture": _events("dvs128_gesture", 11, "1,342 hand gestures seen by an event camera, 128x128"),
     "cifar10_dvs": _events("cifar10_dvs", 10, "10,000 CIFAR-10 pictures moved before an event camera, 128x128"),
@@ -105,7 +108,12 @@ def present(name: str) -> bool:
     """Whether the dataset's files are there already: shipped, or in the cache of downloads."""
     if name in EVENT_SOURCES:
         return EVENT_SOURCES[name].files(cache_dir()) is not None
-    folders = {"mnist": "MNIST/raw", "fashion_mnist": "FashionMNIST/raw", "cifar10": "cifar-10-batches-py"}
+    folders = {
+        "mnist": "MNIST/raw",
+        "fashion_mnist": "FashionMNIST/raw",
+        "cifar10": "cifar-10-batches-py",
+        "cifar100": "cifar-100-python",
+    }
     return name not in folders or (cache_dir() / folders[name]).is_dir()
 
 

@@ -58,12 +58,22 @@ def fashion_mnist(data_dir: Path | None) -> Raw:
 
 def cifar10(data_dir: Path | None) -> Raw:
     """CIFAR-10 through torchvision, which checks the files' hashes before it reads them."""
+    return _cifar("CIFAR10", "cifar-10-batches-py", data_dir)
+
+
+def cifar100(data_dir: Path | None) -> Raw:
+    """CIFAR-100 and its hundred fine labels, as CIFAR-10."""
+    return _cifar("CIFAR100", "cifar-100-python", data_dir)
+
+
+def _cifar(name: str, folder: str, data_dir: Path | None) -> Raw:
     datasets = _torchvision_datasets()
     root = data_dir if data_dir is not None else cache_dir()
     try:
-        train, test = (datasets.CIFAR10(root, train=part, download=data_dir is None) for part in (True, False))
+        kind = getattr(datasets, name)
+        train, test = (kind(root, train=part, download=data_dir is None) for part in (True, False))
     except (RuntimeError, OSError) as error:
-        raise InputError(f"CIFAR-10 in {root}: {one_line(error)}; the folder cifar-10-batches-py is expected") from None
+        raise InputError(f"{name} in {root}: {one_line(error)}; the folder {folder} is expected") from None
     arrays = [np.ascontiguousarray(part.data.transpose(0, 3, 1, 2)) for part in (train, test)]
     labels = [np.asarray(part.targets, np.int64) for part in (train, test)]
     return Raw(arrays[0], labels[0], arrays[1], labels[1], levels=255)

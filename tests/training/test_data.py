@@ -3,13 +3,14 @@ import gzip
 import os
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from stl_deploy.config import DatasetConfig
-from stl_deploy.data import dataset_names, describe, encode, input_coding, load_dataset
+from stl_deploy.data import dataset_names, describe, encode, input_coding, load_dataset, sources
 from stl_deploy.errors import ConfigError, InputError, ToolError
 
 
@@ -146,7 +147,7 @@ def test_absent_files_unknown_dataset_and_empty_split(tmp_path, idx_folder):
         load_dataset(DatasetConfig(name="imagenet"))
     with pytest.raises(InputError, match="the validation split is empty; use another validation_fraction"):
         load_dataset(DatasetConfig(name="fashion_mnist", data_dir=str(idx_folder), validation_fraction=0.01))
-    assert [describe(name)[2] for name in dataset_names()] == [10, 10, 10, 10, 10, 11, 10, 20]
+    assert [describe(name)[2] for name in dataset_names()] == [10, 10, 10, 10, 100, 10, 11, 10, 20]
 
 
 def test_without_torchvision_the_error_says_what_to_install(monkeypatch, tmp_path):
@@ -160,6 +161,36 @@ def test_without_torchvision_the_error_says_what_to_install(monkeypatch, tmp_pat
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(ToolError, match=r"torchvision is not installed; .* pip install 'stl-deploy\[data\]'"):
         load_dataset(DatasetConfig(name="cifar10", data_dir=str(tmp_path)))
+
+
+@pytest.mark.parametrize(("name", "classes"), [("CIFAR10", 10), ("CIFAR100", 100)])
+def test_colour_pictures_through_torchvision(monkeypatch, tmp_path, name, classes):
+    """The package's reader is stood in for; what it is asked and how its pictures are read is tested."""
+    asked = []
+
+    class Pictures:
+        def __init__(self, root, *, train, download):
+            asked.append((root, train, download))
+            self.targets = [*range(classes)] * 2
+            self.data = np.zeros((2 * classes, 32, 32, 3), np.uint8)
+            self.data[:, 5, 7, 2] = self.targets
+            if (root / "broken").exists():
+                raise RuntimeError("Dataset not found\nor corrupted.")
+
+    monkeypatch.setattr(sources, "_torchvision_datasets", lambda: SimpleNamespace(**{name: Pictures}))
+    config = DatasetConfig(name=name.lower(), data_dir=str(tmp_path), validation_fraction=0.5)
+    data = load_dataset(config)
+    assert asked == [(tmp_path, True, False), (tmp_path, False, False)]
+    assert (data.input_shape, data.classes) == ((3, 32, 32), classes)
+    assert data.test.pixels[:, 2, 5, 7].tolist() == data.test.labels.tolist() == [*range(classes)] * 2
+    assert sorted(data.train.labels.tolist()) == sorted(data.validation.labels.tolist()) == list(range(classes))
+    (tmp_path / "broken").touch()
+    with pytest.raises(InputError) as caught:
+        load_dataset(config)
+    folder = {"CIFAR10": "cifar-10-batches-py", "CIFAR100": "cifar-100-python"}[name]
+    assert str(caught.value) == (
+        f"{name} in {tmp_path}: Dataset not found or corrupted.; the folder {folder} is expected"
+    )
 
 
 @pytest.mark.skipif("STL_DEPLOY_DATA" not in os.environ, reason="STL_DEPLOY_DATA names no folder of datasets")

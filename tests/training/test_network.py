@@ -4,8 +4,9 @@ from torch import nn
 from torch.nn import functional
 
 from stl_deploy.config import RunConfig
-from stl_deploy.config_io import apply_overrides
+from stl_deploy.config_io import apply_overrides, parse_config
 from stl_deploy.errors import ConfigError, InputError
+from stl_deploy.modules import StepNorm2d
 from stl_deploy.network import Network
 
 
@@ -89,7 +90,7 @@ def test_norm_per_step_takes_each_steps_statistics(tiny):
     seen = {}
     for per_step in ("true", "false"):
         network = _network(tiny, f"network.1.per_step={per_step}")
-        network(x, lambda name, y, key=per_step: seen.setdefault((key, name), y.detach()))
+        network(x, lambda name, y, key=per_step: seen.setdefault((key, name), y.detach()), every_layer=True)
         norm = network.layers["norm1"]
         assert int(norm.num_batches_tracked) == (3 if per_step == "true" else 1)
         network.eval()
@@ -148,6 +149,40 @@ def test_layers_that_do_not_fit_are_named(tiny, override, message):
     with pytest.raises(ConfigError) as caught:
         _network(tiny, override)
     assert str(caught.value).startswith(message)
+
+
+def test_a_vgg_block_is_its_layers_written_out(tiny):
+    text = """
+dataset: {name: cifar10, T: 2}
+network:
+  - {kind: vgg, channels: 4, convs: 2, per_step: true}
+  - {kind: vgg, channels: 6, convs: 1, kernel: 5, pool: none}
+  - {kind: vgg, channels: 3, convs: 1, pool: avg}
+  - {kind: flatten}
+  - {kind: linear, features: 20}
+  - {kind: lif}
+  - {kind: vote, population: 2}
+"""
+    config = parse_config(text)
+    network = Network(config, (3, 32, 32), 10)
+    kinds = [name.rstrip("0123456789") for name in network.layers]
+    one = ["conv", "norm", "lif"]
+    assert kinds == [*one, *one, "pool", *one, *one, "pool", "flatten", "linear", "lif", "vote"]
+    assert (network.shapes["pool1"], network.shapes["lif3"], network.shapes["pool2"]) == (
+        (4, 16, 16),
+        (6, 16, 16),
+        (3, 8, 8),
+    )
+    assert isinstance(network.layers["norm2"], StepNorm2d)
+    assert not isinstance(network.layers["norm3"], StepNorm2d)
+    assert isinstance(network.layers["pool2"], torch.nn.AvgPool2d)
+    assert network.layers["conv3"].kernel_size == (5, 5)
+    torch.manual_seed(0)
+    network(torch.rand(2, 3, 3, 32, 32)).sum().backward()
+    with pytest.raises(ConfigError, match=r"network\.0\.kernel': 4 is even; maps keep their size behind odd kernels"):
+        apply_overrides(config, ["network.0.kernel=4"])
+    with pytest.raises(ConfigError, match=r"^network\.2 \(pool\): kernel 2 does not fit into 3x1x1"):
+        Network(config, (3, 2, 2), 10)
 
 
 def test_nothing_comes_after_the_vote(tiny):
