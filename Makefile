@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SOURCES := stl_deploy exporters energy tests examples benchmarks docs
 BENCHMARKS ?= onnx_speed training loihi reference counting
 
-.PHONY: demo test lint types lava check readme parity bench study study-small conformance fuzz clean help
+.PHONY: demo test lint types lava check readme parity bench bench-peers study study-small conformance fuzz clean help
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -32,6 +32,10 @@ lava: $(VENV)/.dev ## Lava's side environment, if a Python 3.10 is on the machin
 
 bench: $(VENV)/.dev ## speed, as ratios measured side by side in one run: BENCHMARKS="onnx_speed ..." for some
 	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
+
+bench-peers: $(VENV)/.dev ## training against snnTorch, SpikingJelly, Norse and Sinabs; each gets an environment of its own
+	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.peers
 
 study: $(VENV)/.dev ## do learned thresholds help? MNIST and Fashion-MNIST from $$STL_DEPLOY_DATA, else downloaded (about 50 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m examples.study full --publish

@@ -1,221 +1,176 @@
 """Training and inference against the floor, the same layers as an ANN with time folded into the batch.
 
-    python -m benchmarks.training [--rounds 7] [--threads N] [--workload W1 ...] [-o benchmarks/results/training.json]
+    python -m benchmarks.training [--rounds 7] [--threads N] [--workload W1 ...] [--contestant NAME ...] [-o docs]
 
 Every contestant takes one step per round, in turn, so that what else the machine does hits all alike; the ratio is
 of medians. A training step is forward, backward and Adam. The authors' algorithm (github sunhongze/STL-SNN) is
 re-expressed here: a loop over time through all layers, batch norm of each step apart, plain autograd, plain Adam.
 Peak memory is that of a process of its own that takes two training steps, less what it holds before them.
+`As met` are seconds in a process of its own as a user starts it: ours with the allocator settings that the command line
+makes, the authors' algorithm with the C library's defaults.
+Writes training-speed.json, .md and .svg; ``python -m benchmarks.peers`` adds other frameworks.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
+import os
 import platform
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from benchmarks.training_report import record, table
+from benchmarks.workloads import (
+    TINY,
+    WORKLOADS,
+    Stack,
+    Workload,
+    against_floor,
+    authors,
+    floor,
+    inference,
+    interleaved,
+    peak_of,
+    small_mlp,
+    training_step,
+)
 from stl_deploy._allocator import keep_large_buffers
-from stl_deploy.config import RunConfig
-from stl_deploy.files import write_json
+from stl_deploy.config import MatmulPrecision, RunConfig
+from stl_deploy.matmul import matmul_precision
 from stl_deploy.network import Network
-from stl_deploy.neuron import LIF
 
-Layers = list[dict[str, Any]]
-MODEL_NAMES = ("floor", "ours", "authors' algorithm")
-
-
-def _block(channels: int, kernel: int, norm: bool) -> Layers:
-    norms: Layers = [{"kind": "norm"}] if norm else []
-    conv = {"kind": "conv", "channels": channels, "kernel": kernel, "padding": kernel // 2, "bias": not norm}
-    return [conv, *norms, {"kind": "lif"}, {"kind": "pool"}]
+TIMES = (4, 8, 16, 32, 64, 128, 256)
+_AS_MET = ("authors' algorithm", "ours")
+_TURNS = 3
 
 
-def _dense(*features: int) -> Layers:
-    return [layer for n in features for layer in ({"kind": "linear", "features": n}, {"kind": "lif"})]
+def network(workload: Workload, **train: Any) -> Network:
+    """The workload as a network of ours, a learned threshold per neuron; ``train`` goes to the configuration."""
+    data = {
+        "dataset": {"name": "mnist", "T": workload.steps},
+        "network": workload.layers,
+        "neuron": {"threshold": 1.0, "conv_granularity": "neuron"},
+        "train": {"mode": "stl", **train},
+    }
+    torch.manual_seed(0)
+    return Network(RunConfig.model_validate(data), workload.shape, 10)
 
 
 @dataclass(frozen=True)
-class Workload:
-    """Layers, input shape of a sample, time steps and batch size."""
+class Contestant:
+    """How a contestant is built and run: Adam fused or plain, environment variables, precision of matrix products."""
 
-    layers: Layers
-    shape: tuple[int, ...]
-    steps: int
-    batch: int
+    build: Callable[[Workload], nn.Module]
+    fused_adam: bool = True
+    environment: Mapping[str, str] = field(default_factory=dict)
+    matmul: MatmulPrecision = "highest"
 
-    def network(self, mode: str = "stl") -> Network:
-        """The network of our configuration, thresholds per neuron."""
-        neuron = {"threshold": 1.0, "conv_granularity": "neuron"}
-        dataset = {"name": "mnist", "T": self.steps}
-        data = {"dataset": dataset, "network": self.layers, "neuron": neuron, "train": {"mode": mode}}
-        torch.manual_seed(0)
-        return Network(RunConfig.model_validate(data), self.shape, 10)
+    @contextmanager
+    def settings(self) -> Iterator[None]:
+        """Its settings, inside."""
+        before = {key: os.environ.get(key) for key in self.environment}
+        os.environ.update(self.environment)
+        try:
+            with matmul_precision(self.matmul):
+                yield
+        finally:
+            for key, value in before.items():
+                os.environ.pop(key) if value is None else os.environ.update({key: value})
+
+    def steps(self, workload: Workload) -> dict[str, Callable[[], None]]:
+        """A training step and an inference on a workload."""
+        model = self.build(workload)
+        train = training_step(workload, model, _rates(model), fused_adam=self.fused_adam)
+        return {"train": self._set(train), "infer": self._set(inference(workload, model))}
+
+    def _set(self, step: Callable[[], None]) -> Callable[[], None]:
+        def run() -> None:
+            with self.settings():
+                step()
+
+        return run
 
 
-WORKLOADS = {
-    "W1": Workload(
-        [
-            *_block(128, 5, True),
-            *_block(128, 5, True),
-            {"kind": "flatten"},
-            *_dense(2048, 100),
-            {"kind": "vote", "population": 10},
-        ],
-        (1, 28, 28),
-        4,
-        32,
-    ),
-    "W2": Workload(
-        [
-            *_block(16, 3, False),
-            *_block(32, 3, False),
-            {"kind": "flatten"},
-            *_dense(128, 10),
-            {"kind": "vote", "population": 1},
-        ],
-        (1, 28, 28),
-        16,
-        128,
-    ),
-    "W3": Workload([*_dense(512, 512, 10), {"kind": "vote", "population": 1}], (784,), 50, 128),
+CONTESTANTS: dict[str, Contestant] = {
+    "floor": Contestant(floor),
+    "floor, matmul medium": Contestant(floor, matmul="medium"),
+    "ours": Contestant(network),
+    "ours, matmul medium": Contestant(network, matmul="medium"),
+    "ours, torch only": Contestant(network, environment={"STL_DEPLOY_FUSED": "0"}),
+    "authors' algorithm": Contestant(authors, fused_adam=False),
 }
+"""By name; add a line to compare more."""
 
 
-class _Spike(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return (x >= 0).to(x.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        return grad / (1 + (math.pi * x) ** 2)
+def _rates(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    return model.rates if isinstance(model, Stack) else lambda x: model(x).mean(0)
 
 
-class StepByStep(nn.Module):
-    """The authors' algorithm on the layers of a network: all layers at one step, then the next step."""
-
-    def __init__(self, network: Network) -> None:
-        super().__init__()
-        self.layers = network.layers
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Votes ``[T, B, classes]``."""
-        state: dict[str, Tensor] = {}
-        votes = []
-        for step in x:
-            y = step
-            for name, layer in self.layers.items():
-                if isinstance(layer, LIF):
-                    u = layer.decay * state[name] + y if name in state else y
-                    y = _Spike.apply(u - layer.threshold)  # type: ignore[no-untyped-call]
-                    state[name] = (1 - y) * u
-                else:
-                    y = layer(y)
-            votes.append(y)
-        return torch.stack(votes)
-
-
-def contestants(workload: Workload) -> dict[str, tuple[nn.Module, bool]]:
-    """Each model and whether its Adam is torch's fused one."""
-    models = (workload.network("ann"), workload.network(), StepByStep(workload.network()))
-    return dict(zip(MODEL_NAMES, zip(models, (True, True, False), strict=True), strict=True))
-
-
-def training_step(workload: Workload, model: nn.Module, fused: bool) -> Callable[[], None]:
-    """One forward, backward and Adam step on fixed random spikes."""
-    x, labels = _batch(workload)
-    targets = functional.one_hot(labels, 10).to(x.dtype)
-    optimiser = torch.optim.Adam(model.parameters(), fused=fused)
-
-    def step() -> None:
-        loss = functional.mse_loss(model.train()(x).mean(0), targets)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-
-    return step
-
-
-def inference(workload: Workload, model: nn.Module) -> Callable[[], None]:
-    """One forward pass in evaluation mode."""
-    x, _ = _batch(workload)
-
-    def step() -> None:
-        with torch.no_grad():
-            model.eval()(x)
-
-    return step
-
-
-def interleaved(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
-    """Median seconds of each, one of each per round, after one round that is not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(rounds + 1):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            if turn:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
-
-
-def against_floor(seconds: dict[str, float]) -> dict[str, float]:
-    """Ratios to the floor."""
-    return {name: value / seconds["floor"] for name, value in seconds.items()}
-
-
-def cost_in_time(steps: Sequence[int], rounds: int) -> dict[int, float]:
-    """Median seconds of our training step on a small MLP for each T."""
-    found = {}
-    for T in steps:
-        workload = Workload([*_dense(128, 10), {"kind": "vote", "population": 1}], (784,), T, 32)
-        found[T] = interleaved({"ours": training_step(workload, workload.network(), True)}, rounds)["ours"]
+def cost_in_time(times: Sequence[int], rounds: int, *, memory: bool) -> dict[str, Any]:
+    """Median seconds, and peak bytes, of our training step on a small MLP for each T."""
+    found: dict[str, Any] = {"seconds": {}, "peak_bytes": {}}
+    for T in times:
+        step = CONTESTANTS["ours"].steps(small_mlp(T))["train"]
+        found["seconds"][str(T)] = interleaved({"ours": step}, rounds)["ours"]
+        if memory:
+            found["peak_bytes"][str(T)] = _apart("--peak", f"T{T}", "ours")
     return found
 
 
-def peak_memory(workload: str, contestant: str) -> int:
+def peak_memory(workload: str, contestant: str) -> float:
     """Bytes that two training steps need on top, in a process of their own."""
-    call = [sys.executable, "-m", "benchmarks.training", "--peak", workload, contestant]
-    return int(subprocess.run(call, check=True, capture_output=True, text=True).stdout)
+    return _apart("--peak", workload, contestant)
+
+
+def as_met(workload: str, rounds: int) -> dict[str, dict[str, float]]:
+    """Seconds of training steps and inference, each contestant in processes of its own, in turns; median of medians."""
+    seconds: dict[str, dict[str, list[float]]] = {kind: {name: [] for name in _AS_MET} for kind in ("train", "infer")}
+    for _ in range(_TURNS):
+        for name in _AS_MET:
+            for kind in seconds:
+                arguments = ("--alone", workload, name, kind, "--rounds", str(rounds))
+                seconds[kind][name].append(_apart(*arguments, "--threads", str(torch.get_num_threads())))
+    return {kind: {name: statistics.median(values) for name, values in by.items()} for kind, by in seconds.items()}
+
+
+def _apart(*arguments: str) -> float:
+    call = [sys.executable, "-m", "benchmarks.training", *arguments]
+    return float(subprocess.run(call, check=True, capture_output=True, text=True).stdout)
 
 
 def _print_peak(workload: str, contestant: str) -> None:
-    model, fused = contestants(WORKLOADS[workload])[contestant]
-    step = training_step(WORKLOADS[workload], model, fused)
-    before = _resident("VmRSS")
-    step()
-    step()
-    print(_resident("VmHWM") - before)
+    work = WORKLOADS[workload] if workload in WORKLOADS else small_mlp(int(workload.removeprefix("T")))
+    keep_large_buffers()
+    step, warm_up = (CONTESTANTS[contestant].steps(each)["train"] for each in (work, TINY))
+    print(peak_of(step, warm_up))
 
 
-def _resident(key: str) -> int:
-    """Bytes resident now (VmRSS) or at most so far (VmHWM): Linux; of this program alone, unlike ru_maxrss."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(key))
+def _print_alone(workload: str, contestant: str, kind: str, rounds: int) -> None:
+    if contestant != "authors' algorithm":
+        keep_large_buffers()
+    step = CONTESTANTS[contestant].steps(WORKLOADS[workload])[kind]
+    print(interleaved({contestant: step}, rounds)[contestant])
 
 
-def _batch(workload: Workload) -> tuple[Tensor, Tensor]:
-    draws = torch.Generator().manual_seed(0)
-    x = (torch.rand((workload.steps, workload.batch, *workload.shape), generator=draws) < 0.2).float()
-    return x, torch.randint(0, 10, (workload.batch,), generator=draws)
-
-
-def measure(names: Sequence[str], rounds: int, *, memory: bool = True, times: Sequence[int] = ()) -> dict[str, Any]:
+def measure(
+    names: Sequence[str],
+    rounds: int,
+    *,
+    contestants: Sequence[str] = tuple(CONTESTANTS),
+    memory: bool = True,
+    met: bool = True,
+    times: Sequence[int] = (),
+) -> dict[str, Any]:
     """Everything, JSON-ready."""
     found: dict[str, Any] = {
         "machine": {"processor": platform.processor() or platform.machine(), "threads": torch.get_num_threads()},
@@ -223,52 +178,43 @@ def measure(names: Sequence[str], rounds: int, *, memory: bool = True, times: Se
         "rounds": rounds,
         "workloads": {},
     }
+    chosen = {name: CONTESTANTS[name] for name in dict.fromkeys(("floor", *contestants))}
     for name in names:
-        models = contestants(WORKLOADS[name])
-        train = {n: training_step(WORKLOADS[name], *model) for n, model in models.items()}
-        infer = {n: inference(WORKLOADS[name], model) for n, (model, _) in models.items()}
-        seconds = {"train": interleaved(train, rounds), "infer": interleaved(infer, rounds)}
+        steps = {n: contestant.steps(WORKLOADS[name]) for n, contestant in chosen.items()}
+        seconds = {kind: interleaved({n: s[kind] for n, s in steps.items()}, rounds) for kind in ("train", "infer")}
         row: dict[str, Any] = {"seconds": seconds, "ratio": {k: against_floor(v) for k, v in seconds.items()}}
         if memory:
-            peaks = {n: float(peak_memory(name, n)) for n in MODEL_NAMES}
+            peaks = {n: peak_memory(name, n) for n in chosen}
             row |= {"peak_bytes": peaks, "peak_ratio": against_floor(peaks)}
+        if met:
+            row["as_met"] = as_met(name, rounds)
         found["workloads"][name] = row
-    found["seconds_in_T"] = cost_in_time(times, rounds)
+    found["in_T"] = cost_in_time(times, rounds, memory=memory)
     return found
 
 
-def table(found: dict[str, Any]) -> str:
-    """The ratios for people."""
-    lines = [f"{'ratio to the floor':<20}{'train':>22}{'infer':>22}{'peak memory':>14}"]
-    for workload, row in found["workloads"].items():
-        for name in MODEL_NAMES:
-            cells = [
-                f"{row['ratio'][k][name]:.2f} ({row['seconds'][k][name] * 1e3:.0f} ms)" for k in ("train", "infer")
-            ]
-            peak = f"{row['peak_ratio'][name]:.2f}" if "peak_ratio" in row else ""
-            lines.append(f"{workload} {name:<17}{cells[0]:>22}{cells[1]:>22}{peak:>14}")
-    lines += [f"T = {T:<4} {seconds * 1e3:8.1f} ms a training step" for T, seconds in found["seconds_in_T"].items()]
-    return "\n".join(lines)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, print the table, write the JSON."""
+    """Measure, print the table, write the files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--workload", nargs="+", choices=list(WORKLOADS), default=list(WORKLOADS))
+    parser.add_argument("--contestant", nargs="+", choices=list(CONTESTANTS), default=list(CONTESTANTS))
     parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
-    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/training.json"))
+    parser.add_argument("--alone", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("-o", "--output", type=Path, default=Path("docs"))
     options = parser.parse_args(arguments)
-    keep_large_buffers()
     if options.threads:
         torch.set_num_threads(options.threads)
     if options.peak:
         _print_peak(*options.peak)
-        return
-    found = measure(options.workload, options.rounds, times=(4, 8, 16, 32, 64, 128, 256))
-    write_json(options.output, json.loads(json.dumps(found)))
-    print(table(found))
+    elif options.alone:
+        _print_alone(*options.alone, options.rounds)
+    else:
+        keep_large_buffers()
+        found = measure(options.workload, options.rounds, contestants=options.contestant, times=TIMES)
+        record(options.output, "ours", json.loads(json.dumps(found)))
+        print(table(found))
 
 
 if __name__ == "__main__":

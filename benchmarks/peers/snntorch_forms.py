@@ -1,0 +1,53 @@
+"""snnTorch: `Leaky` with a learned threshold per neuron."""
+
+from __future__ import annotations
+
+import snntorch
+import torch
+from snntorch import surrogate
+from torch import Tensor, nn
+
+from benchmarks.workloads import Shape, Stack, Workload
+
+VERSION = snntorch.__version__
+NOTES = "thresholds per neuron, learned; the gradient does not flow through its reset; spikes where v > θ"
+
+
+def _leaky(shape: Shape) -> snntorch.Leaky:
+    threshold = torch.ones(shape)
+    kind = {"reset_mechanism": "zero", "spike_grad": surrogate.atan(alpha=2.0), "reset_delay": True}
+    return snntorch.Leaky(beta=0.5, threshold=threshold, learn_threshold=True, **kind)
+
+
+class _Step(nn.Module):
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.leaky = _leaky(shape)
+
+    def begin(self) -> None:
+        self.potential: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.potential is None:
+            self.potential = torch.zeros_like(x)
+        spikes, self.potential = self.leaky(x, self.potential)
+        return spikes
+
+
+class _Sequence(_Step):
+    def forward(self, x: Tensor) -> Tensor:
+        self.begin()
+        return torch.stack([super(_Sequence, self).forward(step) for step in x.unbind(0)])
+
+
+def step_by_step(workload: Workload) -> Stack:
+    """All layers at one step, then the next."""
+    return Stack(workload, _Step, "steps")
+
+
+def folded(workload: Workload) -> Stack:
+    """Synapses see time folded into the batch, the neurons loop over it."""
+    return Stack(workload, _Sequence, "folded")
+
+
+FORMS = {"step by step": step_by_step, "folded": folded}

@@ -1,0 +1,173 @@
+"""What the training benchmarks found, as JSON, as a page and as a picture of cost over T."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from stl_deploy.files import make_folder, read_json, whole_file, write_json, write_text
+
+STEM = "training-speed"
+Found = Mapping[str, Any]
+_KINDS = ("train", "infer")
+_COLUMNS = ("train", "infer", "peak memory")
+
+
+def record(folder: Path, key: str, found: Found) -> None:
+    """Put ``found`` under ``key`` (``ours`` or ``peers``) of training-speed.json, and write the page anew."""
+    make_folder(folder)
+    path = folder / f"{STEM}.json"
+    whole = {**(read_json(path) if path.is_file() else {}), key: found}
+    write_json(path, whole)
+    write_text(folder / f"{STEM}.md", page(whole))
+    if whole.get("ours", {}).get("in_T", {}).get("seconds"):
+        with mpl.rc_context({"svg.hashsalt": "stl-deploy", "svg.fonttype": "none", "font.size": 8}):
+            figure = _over_time(whole["ours"]["in_T"])
+            with whole_file(folder / f"{STEM}.svg") as temporary:
+                figure.savefig(temporary, format="svg", metadata={"Date": None})
+
+
+def table(found: Found) -> str:
+    """Our contestants' ratios for the terminal."""
+    lines = [f"{'ratio to the floor':<25}{'train':>20}{'infer':>20}{'peak memory':>14}"]
+    for workload, row in found["workloads"].items():
+        for name in row["ratio"]["train"]:
+            cells = [f"{row['ratio'][k][name]:.2f} ({row['seconds'][k][name] * 1e3:.0f} ms)" for k in _KINDS]
+            lines.append(f"{workload} {name:<22}{cells[0]:>20}{cells[1]:>20}{_ratio(row, 'peak_ratio', name):>14}")
+        lines += [f"{workload} as met: {text}" for text in _met(row)]
+    lines += [f"T = {T:<4} {s * 1e3:8.1f} ms a training step" for T, s in found["in_T"]["seconds"].items()]
+    return "\n".join(lines)
+
+
+def page(whole: Found) -> str:
+    """docs/training-speed.md."""
+    blocks = ["# Training and inference against other frameworks"]
+    if "ours" in whole:
+        blocks += _ours(whole["ours"])
+    if "peers" in whole:
+        blocks += _peers(whole["peers"])
+    if "ours" in whole and "peers" in whole:
+        blocks += ["## Who wins by how much", _lines(winners(whole["ours"], whole["peers"]))]
+    return "\n\n".join(blocks) + "\n"
+
+
+def winners(ours: Found, peers: Found) -> Iterable[str]:
+    """For each workload and kind: our contestant ``ours`` against every peer's best form, as ratios to the floor."""
+    for workload, row in ours["workloads"].items():
+        for kind in _KINDS:
+            mine = row["ratio"][kind].get("ours")
+            best = {
+                peer: min(_forms(found["workloads"][workload], kind).values()) for peer, found in _ran(peers, workload)
+            }
+            if mine is None or not best:
+                continue
+            against = ", ".join(
+                f"{peer} takes {ratio / mine:.2f} times as long"
+                if ratio >= mine
+                else f"{peer} takes {ratio / mine:.2f} of it"
+                for peer, ratio in sorted(best.items(), key=lambda item: item[1])
+            )
+            yield f"{workload}, {kind}: ours is {mine:.2f} of the floor; {against}"
+
+
+def _ours(found: Found) -> list[str]:
+    machine = found["machine"]
+    rows = []
+    for workload, row in found["workloads"].items():
+        for name in row["ratio"]["train"]:
+            cells = [f"{row['ratio'][k][name]:.2f} ({row['seconds'][k][name] * 1e3:.1f} ms)" for k in _KINDS]
+            rows.append((workload, name, *cells, _ratio(row, "peak_ratio", name)))
+    met = [f"{workload}: {text}" for workload, row in found["workloads"].items() for text in _met(row)]
+    blocks = [
+        "Made by `python -m benchmarks.training` and `python -m benchmarks.peers`. One training step (forward, "
+        "backward, Adam) and one inference, as ratios to the *floor*: the same layers as an ANN with time folded into "
+        "the batch. Smaller is faster. W1 is the paper's MNIST net (T = 4, batch 32), W2 a small convolutional net "
+        "(T = 16, batch 128), W3 an MLP 784-512-512-10 (T = 50, batch 128). All contestants take turns in one process "
+        "and run with malloc's thresholds raised; memory is what two training steps add at most, in a process of their "
+        "own that has taken a step on a tiny net before.",
+        f"{machine['threads']} thread(s), torch {found['torch']}, medians of {found['rounds']} rounds.",
+        _markdown(("workload", "contestant", *_COLUMNS), rows),
+    ]
+    if met:
+        blocks += ["## As a user meets it", "Each in a process of its own, as it is started.", _lines(met)]
+    if found["in_T"]["seconds"]:
+        times = found["in_T"]["seconds"]
+        peaks = found["in_T"]["peak_bytes"]
+        shown = [
+            (T, f"{s * 1e3:.1f}", f"{s * 1e3 / int(T):.3f}", f"{peaks[T] / 2**20:.1f}" if T in peaks else "")
+            for T, s in times.items()
+        ]
+        head = ("T", "ms a training step", "ms per T", "peak memory (MiB)")
+        blocks += ["## Cost over T", "MLP 784-128-10, batch 32.", _markdown(head, shown), f"![Cost over T]({STEM}.svg)"]
+    return blocks
+
+
+def _peers(peers: Found) -> list[str]:
+    rows, notes = [], []
+    for peer, found in peers.items():
+        for workload, row in found["workloads"].items():
+            for name in _forms(row, "train"):
+                cells = [f"{row['ratio'][k][name]:.2f}" for k in _KINDS]
+                agree = f"{100 * row['agreement'][name]:.2f}"
+                rows.append(
+                    (workload, f"{peer} {found['version']}", name, *cells, _ratio(row, "peak_ratio", name), agree)
+                )
+        notes.append(f"{peer}: {found['notes']}")
+    head = ("workload", "framework", "form", *_COLUMNS, "spikes as the authors' (%)")
+    return [
+        "## Other frameworks",
+        "Each in an environment of its own, where it takes turns with the floor; a ratio holds between environments, "
+        "milliseconds do not. Synapses, norms and pooling are torch's own in all of them, Adam is torch's fused one.",
+        _markdown(head, sorted(rows)),
+        _lines(notes),
+    ]
+
+
+def _ran(peers: Found, workload: str) -> list[tuple[str, Found]]:
+    return [(peer, found) for peer, found in peers.items() if workload in found["workloads"]]
+
+
+def _forms(row: Found, kind: str) -> dict[str, float]:
+    return {name: ratio for name, ratio in row["ratio"][kind].items() if name != "floor"}
+
+
+def _ratio(row: Found, key: str, name: str) -> str:
+    return f"{row[key][name]:.2f}" if key in row else ""
+
+
+def _met(row: Found) -> Iterable[str]:
+    for kind, seconds in row.get("as_met", {}).items():
+        ours, theirs = seconds["ours"], seconds["authors' algorithm"]
+        yield f"{kind}: ours {ours * 1e3:.1f} ms, authors' algorithm {theirs * 1e3:.1f} ms: {theirs / ours:.2f} times"
+
+
+def _over_time(found: Found) -> Figure:
+    figure = Figure(figsize=(6.4, 2.6), layout="constrained")
+    panels = {"ms a training step": (found["seconds"], 1e3), "peak memory (MiB)": (found["peak_bytes"], 2.0**-20)}
+    shown = {title: values for title, values in panels.items() if values[0]}
+    for axis, (title, (values, scale)) in zip(
+        figure.subplots(1, len(shown), squeeze=False).ravel(), shown.items(), strict=True
+    ):
+        steps = [int(T) for T in values]
+        heights = [scale * value for value in values.values()]
+        axis.plot(steps, heights, marker=".", label="measured")
+        axis.plot(steps, [heights[-1] * T / steps[-1] for T in steps], "--", color="grey", label="linear in T")
+        axis.set_xscale("log", base=2)
+        axis.set_yscale("log", base=2)
+        axis.set_xlabel("T")
+        axis.set_title(title)
+        axis.legend()
+    return figure
+
+
+def _lines(texts: Iterable[str]) -> str:
+    return "\n".join(f"- {text}" for text in texts)
+
+
+def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
