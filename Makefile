@@ -66,7 +66,7 @@ $(VENV)/bin/python:
 
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml
 	@echo "installing stl-deploy into $(VENV) ..."
-	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -e .
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -e '.[fast]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml

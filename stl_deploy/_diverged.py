@@ -30,7 +30,7 @@ def diverged(network: Network, epoch: int, x: Tensor) -> DivergedError:
             if not bool(output.isfinite().all()):
                 bad.append(name)
 
-        network(x, look)
+        network(x, look, every_layer=True)
         layer = bad[0] if bad else "vote"
     return _error(epoch, layer)
 

@@ -9,6 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
+def wide(x: Tensor) -> Tensor:
+    """bfloat16 as float32, anything else as it is: for sums that eight bits would lose."""
+    return x.float() if x.dtype == torch.bfloat16 else x
+
+
 class SumPool2d(nn.Module):
     """Sum over square windows, ``[N, C, H, W]``."""
 
@@ -41,8 +46,8 @@ class Vote(nn.Module):
         self.population = population
 
     def forward(self, x: Tensor) -> Tensor:
-        """Votes ``[N, classes]``."""
-        return x.reshape(*x.shape[:-1], -1, self.population).mean(-1)
+        """Votes ``[N, classes]``; of bfloat16 spikes in float32."""
+        return wide(x).reshape(*x.shape[:-1], -1, self.population).mean(-1)
 
 
 class StepNorm1d(nn.BatchNorm1d):

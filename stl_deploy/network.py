@@ -16,11 +16,13 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from stl_deploy import fused
 from stl_deploy._layers import Branches, Build, build_layer
 from stl_deploy.config import Decision, LayerSpec, LiSpec, Mode, ResidualSpec, RunConfig
 from stl_deploy.errors import InputError
-from stl_deploy.modules import StepNorm1d, StepNorm2d, Sum, SumPool2d
-from stl_deploy.neuron import LI, LIF
+from stl_deploy.modules import SumPool2d
+from stl_deploy.neuron import LIF
+from stl_deploy.stages import layerwise
 
 Shape = tuple[int, ...]
 Observer = Callable[[str, Tensor], None]
@@ -28,7 +30,6 @@ Observer = Callable[[str, Tensor], None]
 
 INPUT = "input"
 """The network's input, among the sources of its layers."""
-_OVER_TIME = (Sum, LIF, LI, StepNorm1d, StepNorm2d)
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d, SumPool2d)
 
 
@@ -96,23 +97,30 @@ class Network(nn.Module):
         """The layers that read ``name``."""
         return tuple(reader for reader, sources in self.sources.items() if name in sources)
 
-    def forward(self, x: Tensor, observe: Observer | None = None) -> Tensor:
-        """Votes ``[T, B, classes]`` of a sequence ``[T, B, *input_shape]``; ``observe`` sees every layer's output."""
+    def forward(self, x: Tensor, observe: Observer | None = None, *, every_layer: bool = False) -> Tensor:
+        """Votes ``[T, B, classes]`` of a sequence ``[T, B, *input_shape]``.
+
+        observe: sees the output of every layer, but of norms that run as one with their LIF (see `stl_deploy.fused`);
+        with ``every_layer`` none do.
+        """
         if x.shape[2:] != self.input_shape or x.dim() < 3:
             raise InputError(f"the network's input is {list(x.shape)}; [T, B, {_axes(self.input_shape)}] is accepted")
-        last_reader = {source: name for name, sources in self.sources.items() for source in sources}
+        steps = len(x)
+        stages = layerwise(self.layers, self.sources)
+        if not every_layer and fused.ready(x):
+            stages = fused.stages(self.layers, self.sources, steps, pools=observe is None)
+            x = x[:1] if x.stride(0) == 0 else x
+        last_reader = {source: stage.name for stage in stages for source in stage.reads}
         values = {INPUT: x}
-        for name, layer in self.layers.items():
-            arrived = [values[source] for source in self.sources[name]]
-            for source in self.sources[name]:
-                if last_reader[source] == name:
+        for stage in stages:
+            arrived = [values[source] for source in stage.reads]
+            for source in set(stage.reads):
+                if last_reader[source] == stage.name:
                     del values[source]
-            folded = not isinstance(layer, _OVER_TIME)
-            x = layer(arrived[0].flatten(0, 1)).unflatten(0, x.shape[:2]) if folded else layer(*arrived)
-            values[name] = x
+            values[stage.name] = x = stage.run(*arrived)
             del arrived
             if observe is not None:
-                observe(name, x)
+                observe(stage.name, x.expand(steps, *x.shape[1:]))
         return x
 
     def scores(self, outputs: Tensor) -> Tensor:

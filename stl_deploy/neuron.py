@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from stl_deploy._scan import lif_scan
 from stl_deploy.config import Granularity, Parametrisation
 from stl_deploy.errors import InputError
+from stl_deploy.modules import wide
 from stl_deploy.surrogate import surrogate
 
 Shape = tuple[int, ...]
@@ -53,8 +54,11 @@ class LI(_Leaky):
         self.shape = shape
 
     def forward(self, x: Tensor) -> Tensor:
-        """Currents ``[T, B, *shape]`` to potentials of the same shape and type; every call starts from rest."""
-        decay, potentials = self.decay, list(x.unbind(0))
+        """Currents ``[T, B, *shape]`` to potentials of the same shape; every call starts from rest.
+
+        Potentials have the currents' type, but are float32 where those are bfloat16.
+        """
+        decay, potentials = self.decay, list(wide(x).unbind(0))
         for step in range(1, len(potentials)):
             potentials[step] = potentials[step - 1] * decay + potentials[step]
         return torch.stack(potentials)
@@ -114,8 +118,8 @@ class LIF(_Leaky):
         return self.threshold_init * torch.exp(self.threshold_parameter)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Currents ``[T, B, *shape]`` to spikes (0 or 1) of the same shape and type."""
-        return lif_scan(x, self.threshold, self.decay, self._derivative, detach_reset=self.detach_reset)
+        """Currents ``[T, B, *shape]`` to spikes (0 or 1) of the same shape, float32 where the currents are bfloat16."""
+        return lif_scan(wide(x), self.threshold, self.decay, self._derivative, detach_reset=self.detach_reset)
 
     def extra_repr(self) -> str:
         """Shape, granularity, parametrisation and surrogate, for ``print(network)``."""

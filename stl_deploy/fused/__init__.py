@@ -1,0 +1,44 @@
+"""The fast path on the CPU: batch norm, LIF and max pooling in one pass over memory, compiled by numba.
+
+`stl_deploy.network.Network` takes it where `ready` says so; elsewhere (CUDA, no numba) layers run one after the other
+in torch. Spikes and gradients are the same but for the rounding of batch norm.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import warnings
+from functools import cache
+
+from torch import Tensor, nn
+
+from stl_deploy.stages import Sources, Stage
+
+SWITCH = "STL_DEPLOY_FUSED"
+"""Environment variable; ``0`` turns the fast path off."""
+
+
+def ready(x: Tensor) -> bool:
+    """Whether this input can take the fast path; warns, once, where only numba is missing for it."""
+    return x.device.type == "cpu" and os.environ.get(SWITCH) != "0" and installed()
+
+
+@cache
+def installed() -> bool:
+    """Whether numba is there; warns if not, the first time."""
+    if importlib.util.find_spec("numba") is not None:
+        return True
+    warnings.warn(
+        "numba is not installed: training and inference take the slower path through torch; "
+        "pip install 'stl-deploy[fast]'",
+        stacklevel=2,
+    )
+    return False
+
+
+def stages(layers: nn.ModuleDict, sources: Sources, steps: int, *, pools: bool) -> list[Stage]:
+    """The forward pass in blocks (see `stl_deploy.fused.plan.stages`); loads numba."""
+    from stl_deploy.fused import plan
+
+    return plan.stages(layers, sources, steps, pools=pools)

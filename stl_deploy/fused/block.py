@@ -1,0 +1,284 @@
+"""Batch norm, LIF and max pooling as one differentiable function on the CPU, gradients by hand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from stl_deploy.fused import kernels
+from stl_deploy.fused.kernels import Array
+
+_PARTS = 16
+"""Samples are worked on in so many parts at most, whatever the threads: sums over them come out the same."""
+_WORTH_A_THREAD = 1 << 15
+"""Numbers in a layer from which on threads pay."""
+
+Norm = nn.BatchNorm1d | nn.BatchNorm2d
+
+
+class Form(NamedTuple):
+    """How a block computes.
+
+    steps: T. channels: of the feature map; features of a vector. pool: side of the max-pooling windows; 1: none.
+    by_step: batch norm takes the statistics of each step apart. surrogate: its name. detach: no gradient by the reset.
+    reuse: the currents are nobody else's, and their memory may become that of the potentials.
+    """
+
+    steps: int
+    channels: int
+    pool: int
+    by_step: bool
+    surrogate: str
+    detach: bool
+    reuse: bool = False
+
+
+def block(x: Tensor, theta: Tensor, decay: Tensor, norm: Norm | None, form: Form) -> Tensor:
+    """Spikes ``[T, B, *pooled]`` of norm, LIF and pool, one after the other; feature maps come back channels-last.
+
+    x: currents ``[T or 1, B, *shape]``, float32, float64 or bfloat16; a single step is shown at every step. theta
+    broadcasts to shape; decay is 0-dimensional. Potentials are float32 at least. A norm in training mode moves its
+    running statistics as torch's does; in evaluation mode the result has no gradient.
+    """
+    rows, level = _channels_last(x), _level(theta, x.shape[2:])
+    empty = x.new_empty((0, form.channels), dtype=_wide(x.dtype))
+    if norm is None:
+        out = _Block.apply(rows, empty, empty, level, decay, 0.0, form)[0]  # type: ignore[no-untyped-call]
+    elif norm.training:
+        out, count, mean, spread = _Block.apply(rows, norm.weight, norm.bias, level, decay, norm.eps, form)  # type: ignore[no-untyped-call]
+        _follow(norm, count, mean, spread)
+    else:
+        with torch.no_grad():
+            scale = norm.weight * torch.rsqrt(_running(norm.running_var) + norm.eps)
+            shift = norm.bias - _running(norm.running_mean) * scale
+            factor, offset = (_tiled(one[None].to(empty.dtype), rows) for one in (scale, shift))
+            out, _ = _spikes(rows, factor, offset, level, decay, form, keep_trace=False)
+    spikes: Tensor = out.flatten(2) if x.dim() == 3 else _by_place(out, form).permute(0, 1, 4, 2, 3)
+    return spikes
+
+
+def columns(x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], one: bool) -> Tensor:
+    """The windows of a convolution, ``[N, C, H, W]`` -> ``[N, H', W', taps]``, with a column of ones behind if wanted.
+
+    Not differentiable: for the layer that sees the input.
+    """
+    sizes = [(size + 2 * p - k) // s + 1 for size, k, s, p in zip(x.shape[2:], kernel, stride, padding, strict=True)]
+    out = torch.empty((len(x), *sizes, x.shape[1] * kernel[0] * kernel[1] + one), dtype=x.dtype)
+    values = torch.ones(int(one), dtype=x.dtype)
+    source, ones, windows = (_array(tensor) for tensor in (x.contiguous(), values, out))
+    steps, pads, sides = (np.array(pair) for pair in (stride, padding, kernel))
+
+    def part(_: int, first: int, last: int) -> None:
+        kernels.columns(source, first, last, steps, pads, sides, ones, windows)
+
+    _run(part, _parts(len(x)), out.numel())
+    return out
+
+
+class _Block(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, gain: Tensor, bias: Tensor, level: Tensor, decay: Tensor, eps: float, form: Form
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        wide = _wide(x.dtype)
+        count, mean, spread = _moments(x, form) if len(gain) else _no_moments(form)
+        deviation = torch.sqrt(spread / count[:, None] + eps)
+        scale = gain / deviation if len(gain) else mean
+        shift = bias - mean * scale if len(gain) else mean
+        factor, offset = (_tiled(one.to(wide), x) for one in (scale, shift))
+        out, trace = _spikes(x, factor, offset, level, decay, form, keep_trace=any(ctx.needs_input_grad))
+        ctx.save_for_backward(x if len(gain) else x[:0], trace, level, decay, scale, mean, deviation, count)
+        ctx.single, ctx.dtype, ctx.spent = len(x) < form.steps, x.dtype, False
+        ctx.form = form
+        ctx.mark_non_differentiable(count, mean, spread)
+        return out, count, mean, spread
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        x, trace, level, decay, scale, mean, deviation, count = ctx.saved_tensors
+        form: Form = ctx.form
+        if ctx.spent:
+            raise RuntimeError("the backward pass of a fused block ran twice; its potentials are gone after the first")
+        ctx.spent = True
+        normed = bool(len(mean))
+        wide_enough = normed or ctx.dtype == trace.dtype
+        if ctx.single:
+            grad_z = torch.empty_like(trace[:1])
+        else:  # each potential is read once, right before its gradient is known
+            grad_z = trace if wide_enough else torch.empty_like(trace, dtype=ctx.dtype)
+        parts = _parts(trace.shape[1])
+        grad_level = torch.zeros((len(parts), *level.shape), dtype=trace.dtype)
+        grad_decay = torch.zeros((len(parts), int(ctx.needs_input_grad[4])), dtype=torch.float64)
+        sums = torch.zeros((len(parts), len(mean), 2, trace.shape[3]), dtype=torch.float64)
+        center = _tiled(mean.to(trace.dtype), trace)
+        tensors = (grad.contiguous(), trace, x, center, level, grad_z, grad_level, grad_decay, sums)
+        g, u, y, middle, theta, out, of_level, of_decay, of_norm = (_array(one) for one in tensors)
+        beta, surrogate = _scalar(decay, trace), kernels.SURROGATES.index(form.surrogate)
+
+        def part(index: int, first: int, last: int) -> None:
+            kernels.backward(
+                g, u, y, first, last, middle, theta, beta, form.channels, form.pool, surrogate, form.detach,
+                out, of_level[index], of_decay[index], of_norm[index],
+            )  # fmt: skip
+
+        _run(part, parts, trace.numel())
+        grad_gain = grad_bias = None
+        grad_x = grad_z.to(ctx.dtype)
+        if normed:
+            of_one, of_x = _by_place(sums.sum(0), form).sum(2).unbind(1)
+            grad_bias = of_one.sum(0).to(trace.dtype)
+            grad_gain = (of_x / deviation).sum(0).to(trace.dtype)
+            share = (form.steps if ctx.single else 1) * scale / count[:, None]
+            coefficients = (mean, scale, -share * of_x / deviation**2, -share * of_one)
+            grad_x = _norm_backward(grad_z, x, [_tiled(one.to(trace.dtype), x) for one in coefficients], parts)
+        of_beta = grad_decay.sum().to(decay.dtype) if ctx.needs_input_grad[4] else None
+        return grad_x, grad_gain, grad_bias, grad_level.sum(0), of_beta, None, None
+
+
+def _moments(x: Tensor, form: Form) -> tuple[Tensor, Tensor, Tensor]:
+    """Number, mean and sum of squared deviations by channel, ``[S]``, ``[S, C]``, ``[S, C]``, float64."""
+    parts, steps = _parts(x.shape[1]), form.steps if form.by_step else 1
+    counts = torch.zeros((len(parts), steps), dtype=torch.float64)
+    means, spreads = (torch.zeros((len(parts), steps, x.shape[3]), dtype=torch.float64) for _ in range(2))
+    currents, number, center, squares = (_array(one) for one in (x, counts, means, spreads))
+    wide = _array(torch.empty(0, dtype=_wide(x.dtype)))
+
+    def part(index: int, first: int, last: int) -> None:
+        kernels.moments(currents, first, last, number[index], center[index], squares[index], wide)
+
+    _run(part, parts, x.numel())
+    each, mean, spread = counts[:, :, None, None], *(_by_place(one, form) for one in (means, spreads))
+    columns = mean.shape[2]
+    count = counts.sum(0) * columns
+    together = (mean * each).sum((0, 2)) / count[:, None]
+    total = (spread + each * (mean - together[:, None]) ** 2).sum((0, 2))
+    shown = form.steps // len(x)
+    return count * shown, together, total * shown
+
+
+def _no_moments(form: Form) -> tuple[Tensor, Tensor, Tensor]:
+    empty = torch.empty((0, form.channels), dtype=torch.float64)
+    return empty.sum(1), empty, empty
+
+
+def _spikes(
+    x: Tensor, scale: Tensor, shift: Tensor, level: Tensor, decay: Tensor, form: Form, *, keep_trace: bool
+) -> tuple[Tensor, Tensor]:
+    """Pooled spikes ``[T, B, R', L']`` and the trace of u, ``[T, B, R, L]`` (of the last step if it is not kept)."""
+    _, batch, rows, size = x.shape
+    pooled = (rows // form.pool, size // form.channels // form.pool * form.channels)
+    pooled = pooled if form.pool > 1 else (rows, size)
+    out = torch.empty((form.steps, batch, *pooled), dtype=x.dtype)
+    shape = (form.steps if keep_trace else 1, batch, rows, size)
+    in_place = form.reuse and not len(scale) and x.shape == shape and x.dtype == _wide(x.dtype)
+    trace = x.detach() if in_place else torch.empty(shape, dtype=_wide(x.dtype))
+    no_and_yes = torch.tensor([0.0, 1.0], dtype=x.dtype)
+    arrays = [_array(one) for one in (x, scale, shift, level, trace, no_and_yes, out)]
+    currents, gain, offset, theta, u, values, spikes = arrays
+    beta = _scalar(decay, trace)
+
+    def part(_: int, first: int, last: int) -> None:
+        kernels.forward(
+            currents, first, last, gain, offset, theta, beta, form.channels, form.pool, u, values, spikes
+        )  # fmt: skip
+
+    _run(part, _parts(batch), form.steps * batch * rows * size)
+    return out, trace
+
+
+def _norm_backward(grad_z: Tensor, x: Tensor, coefficients: list[Tensor], parts: list[range]) -> Tensor:
+    grad_x = grad_z if grad_z.dtype == x.dtype else torch.empty_like(x)
+    g, currents, center, a, k, d, out = (_array(one) for one in (grad_z, x, *coefficients, grad_x))
+
+    def part(_: int, first: int, last: int) -> None:
+        kernels.norm_backward(g, currents, first, last, center, a, k, d, out)
+
+    _run(part, parts, x.numel())
+    return grad_x
+
+
+def _follow(norm: Norm, count: Tensor, mean: Tensor, spread: Tensor) -> None:
+    """Move the running statistics, once for each row."""
+    momentum = 0.1 if norm.momentum is None else norm.momentum
+    with torch.no_grad():
+        for n, center, squares in zip(count, mean, spread, strict=True):
+            for running, value in ((norm.running_mean, center), (norm.running_var, squares / (n - 1))):
+                _running(running).lerp_(value.to(_running(running).dtype), momentum)
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked.add_(len(count))
+
+
+def _running(statistic: Tensor | None) -> Tensor:
+    assert statistic is not None
+    return statistic
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """``[T, B, *shape]`` as contiguous rows ``[T, B, R, L]``; no copy where x is laid out so."""
+    return x.unsqueeze(2).contiguous() if x.dim() == 3 else x.permute(0, 1, 3, 4, 2).flatten(3).contiguous()
+
+
+def _level(theta: Tensor, shape: torch.Size) -> Tensor:
+    """A threshold as ``[R or 1, L]``."""
+    if len(shape) == 1:
+        return theta.expand(shape).reshape(1, -1).contiguous()
+    if theta.shape[1:].numel() == 1:
+        return theta.reshape(-1).expand(shape[0]).repeat(shape[2])[None]
+    return theta.permute(1, 2, 0).flatten(1).contiguous()
+
+
+def _tiled(by_channel: Tensor, x: Tensor) -> Tensor:
+    """``[S, C]`` as ``[S, L]``."""
+    return by_channel.repeat(1, x.shape[3] // by_channel.shape[1])
+
+
+def _by_place(rows: Tensor, form: Form) -> Tensor:
+    """``[..., L]`` as ``[..., W, C]``."""
+    return rows.reshape(*rows.shape[:-1], -1, form.channels)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _array(tensor: Tensor) -> Array:
+    """The memory of a contiguous tensor; bfloat16 as uint16."""
+    tensor = tensor.detach()
+    return tensor.view(torch.uint16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
+
+
+def _scalar(value: Tensor, like: Tensor) -> Any:
+    return _array(value.detach().to(like.dtype).reshape(1))[0]
+
+
+def _parts(samples: int) -> list[range]:
+    """The samples in at most `_PARTS` runs of nearly equal length."""
+    edges = [samples * i // min(samples, _PARTS) for i in range(min(samples, _PARTS) + 1)] if samples else []
+    return [range(first, last) for first, last in pairwise(edges)]
+
+
+def _run(part: Callable[[int, int, int], None], parts: list[range], work: int) -> None:
+    """Call ``part(index, first, last)`` for every part, on as many threads as torch uses."""
+    threads = torch.get_num_threads() if work >= _WORTH_A_THREAD else 1
+    calls = [(index, samples.start, samples.stop) for index, samples in enumerate(parts)]
+    if threads == 1:
+        for call in calls:
+            part(*call)
+    else:
+        list(_pool(threads, os.getpid()).map(lambda call: part(*call), calls))
+
+
+@cache
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    """Threads of this process: a forked one needs its own."""
+    return ThreadPoolExecutor(threads, thread_name_prefix=f"fused-{process}")

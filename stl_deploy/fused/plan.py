@@ -1,0 +1,120 @@
+"""Which layers of a network run as one block, and the synapses that feed them channels-last."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from stl_deploy.fused.block import Form, Norm, block, columns
+from stl_deploy.modules import StepNorm1d, StepNorm2d
+from stl_deploy.neuron import LIF
+from stl_deploy.stages import Sources, Stage, over_time
+
+_FEW_TAPS = 32
+"""Input channels times kernel places up to which a convolution is faster as a matrix product over its columns."""
+
+
+class _Unit(NamedTuple):
+    """A LIF with the norm before it and the max pooling behind it, where there are any; ``names`` of them, in order."""
+
+    names: tuple[str, ...]
+    norm: Norm | None
+    lif: LIF
+    pool: int
+
+
+def stages(layers: nn.ModuleDict, sources: Sources, steps: int, *, pools: bool) -> list[Stage]:
+    """The forward pass of a network in blocks; ``pools``: poolings belong to them, and nobody looks at what is inside.
+
+    Tensors are ``[T, B, *shape]``. Synapses compute an input that is the same at every step once, ``[1, B, *shape]``.
+    """
+    found = [_unit(name, layers, sources, pools) for name, layer in layers.items() if type(layer) is LIF]
+    units = {unit.names[-1]: unit for unit in found}
+    inside = {name for unit in found for name in unit.names[:-1]}
+    order = []
+    for name, layer in layers.items():
+        if name in units:
+            reads = sources[units[name].names[0]]
+            reuse = pools and _is_private(reads[0], layers, sources)
+            order.append(Stage(name, reads, partial(_run_unit, units[name], steps, reuse)))
+        elif name not in inside:
+            order.append(Stage(name, sources[name], partial(_run_layer, layer, steps)))
+    return order
+
+
+def _is_private(name: str, layers: nn.ModuleDict, sources: Sources) -> bool:
+    """Whether a layer's output is memory of its own that one layer reads."""
+    return name in layers and isinstance(layers[name], nn.Conv2d | nn.Linear) and len(_readers(name, sources)) == 1
+
+
+def _unit(name: str, layers: nn.ModuleDict, sources: Sources, pools: bool) -> _Unit:
+    lif, names, norm, pool = layers[name], [name], None, 1
+    assert isinstance(lif, LIF)
+    (before,) = sources[name]
+    if before in layers and _readers(before, sources) == [name] and _is_norm(layers[before]):
+        norm = layers[before]
+        names.insert(0, before)
+    readers = _readers(name, sources)
+    if pools and len(readers) == 1 and (side := _side(layers[readers[0]])):
+        pool = side
+        names.append(readers[0])
+    return _Unit(tuple(names), norm, lif, pool)  # type: ignore[arg-type]
+
+
+def _readers(name: str, sources: Sources) -> list[str]:
+    return [reader for reader, names in sources.items() for one in names if one == name]
+
+
+def _is_norm(layer: nn.Module) -> bool:
+    """Whether a layer is a batch norm that a block can compute; in evaluation it gives no gradients."""
+    known = type(layer) in (nn.BatchNorm1d, nn.BatchNorm2d, StepNorm1d, StepNorm2d)
+    return known and (layer.training or not torch.is_grad_enabled())
+
+
+def _side(layer: nn.Module) -> int:
+    """The side of a max pooling's windows if they tile the map, else 0."""
+    if type(layer) is not nn.MaxPool2d or layer.kernel_size != layer.stride or not isinstance(layer.stride, int):
+        return 0
+    return layer.stride
+
+
+def _run_unit(unit: _Unit, steps: int, reuse: bool, x: Tensor) -> Tensor:
+    lif, by_step = unit.lif, isinstance(unit.norm, StepNorm1d | StepNorm2d)
+    form = Form(steps, x.shape[2], unit.pool, by_step, lif.surrogate_name, lif.detach_reset, reuse)
+    return block(x.expand(steps, *x.shape[1:]) if by_step else x, lif.threshold, lif.decay, unit.norm, form)
+
+
+def _run_layer(layer: nn.Module, steps: int, *arrived: Tensor) -> Tensor:
+    if isinstance(layer, nn.Conv2d | nn.Linear | nn.Flatten):
+        (x,) = arrived
+        y = _synapses(layer, x.flatten(0, 1))
+        return y.reshape(*x.shape[:2], *y.shape[1:])
+    return over_time(layer, *(x.expand(steps, *x.shape[1:]) for x in arrived))
+
+
+def _synapses(layer: nn.Module, x: Tensor) -> Tensor:
+    """What a layer makes of ``[N, *shape]``; of feature maps, channels-last, which the blocks take as they are."""
+    if not isinstance(layer, nn.Conv2d):
+        y: Tensor = layer(x)
+        return y
+    few = layer.weight[0].numel() <= _FEW_TAPS and layer.groups == 1 and layer.dilation == (1, 1)
+    if type(layer) is nn.Conv2d and few and not x.requires_grad:
+        return _by_columns(layer, x)
+    y = layer(x.contiguous(memory_format=torch.channels_last))
+    return y
+
+
+def _by_columns(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """A convolution of the network's input as one matrix product, ``[N·H·W, taps] x [taps, channels]``."""
+    assert not isinstance(conv.padding, str)
+    if torch.is_autocast_enabled("cpu"):
+        x = x.to(torch.get_autocast_dtype("cpu"))
+    windows = columns(x, conv.kernel_size, conv.stride, conv.padding, one=conv.bias is not None)
+    weight = conv.weight.flatten(1)
+    if conv.bias is not None:
+        weight = torch.cat((weight, conv.bias[:, None]), 1)
+    return functional.linear(windows, weight).permute(0, 3, 1, 2)

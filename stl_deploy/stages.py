@@ -1,0 +1,39 @@
+"""A network's forward pass as a list of calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from stl_deploy.modules import StepNorm1d, StepNorm2d, Sum
+from stl_deploy.neuron import LI, LIF
+
+Sources = Mapping[str, tuple[str, ...]]
+"""The layers that each layer reads."""
+_OVER_TIME = (Sum, LIF, LI, StepNorm1d, StepNorm2d)
+
+
+class Stage(NamedTuple):
+    """``run`` takes what the layers ``reads`` put out, ``[T, B, *shape]`` each, and gives what layer ``name`` does."""
+
+    name: str
+    reads: tuple[str, ...]
+    run: Callable[..., Tensor]
+
+
+def layerwise(layers: nn.ModuleDict, sources: Sources) -> list[Stage]:
+    """Each layer by itself."""
+    return [Stage(name, sources[name], partial(over_time, layer)) for name, layer in layers.items()]
+
+
+def over_time(layer: nn.Module, *arrived: Tensor) -> Tensor:
+    """A layer's output ``[T, B, *shape]``; what has no memory sees time folded into the batch."""
+    x, *_ = arrived
+    if isinstance(layer, _OVER_TIME):
+        y: Tensor = layer(*arrived)
+        return y
+    y = layer(x.flatten(0, 1))
+    return y.reshape(*x.shape[:2], *y.shape[1:])
