@@ -27,8 +27,9 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -74,6 +75,8 @@ TERMS: Mapping[Scope, Mapping[str, str]] = {
 }
 """The terms that a list of each scope may hold, and the kind of unit of each."""
 
+_FEW = 12
+"""Accepted names are listed up to so many."""
 _TEXTS = ("title", "node", "source")
 _BITS = ("weight_bits", "accumulator_bits")
 
@@ -140,7 +143,8 @@ def load_prices(name_or_path: str | Path) -> PriceList:
     path = Path(name_or_path)
     if path.suffix != ".toml":
         raise InputError(
-            f"no price list '{name_or_path}'; there are: {', '.join(_built_in())}; or give the path of a .toml file"
+            f"no price list '{name_or_path}'{_did_you_mean(str(name_or_path), _built_in())}; 'stl-deploy prices' lists "
+            f"all {len(_built_in())}; or give the path of a .toml file"
         )
     try:
         text = path.read_text(encoding="utf-8")
@@ -161,11 +165,11 @@ def _parse(text: str, name: str, *, where: str) -> PriceList:
         data = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"{where}: not TOML ({error})") from None
-    required = {*_TEXTS, "scope", "year", "evidence", "terms"}
-    _refuse_unknown(data, {*required, "caveat", *_BITS}, where)
-    missing = sorted(required - set(data))
+    required = (*_TEXTS, "scope", "year", "evidence", "terms")
+    _refuse_unknown(data, (*required, "caveat", *_BITS), where)
+    missing = [key for key in required if key not in data]
     if missing:
-        raise ConfigError(f"{where}: key '{missing[0]}' is missing; needed: {', '.join(sorted(required))}")
+        raise ConfigError(f"{where}: key '{missing[0]}' is missing; needed: {', '.join(required)}")
     for key in (*_TEXTS, "caveat"):
         if not isinstance(data.get(key, ""), str):
             raise ConfigError(f"{where}: '{key}' is {data[key]!r}; a text is accepted")
@@ -179,16 +183,27 @@ def _parse(text: str, name: str, *, where: str) -> PriceList:
     terms = data["terms"]
     if not isinstance(terms, dict) or not terms:
         raise ConfigError(f"{where}: 'terms' is {terms!r}; a table of prices is accepted")
-    _refuse_unknown(terms, set(TERMS[scope]), f"{where}, scope '{scope}'", "term")
+    _refuse_unknown(terms, TERMS[scope], f"{where}, scope '{scope}'", "term")
     prices = {term: _price(entry, TERMS[scope][term], f"{where}: '{term}'") for term, entry in terms.items()}
     about = {key: data[key] for key in (*_TEXTS, "year")} | {key: data.get(key, 32) for key in _BITS}
     return PriceList(name=name, scope=scope, evidence=evidence, caveat=data.get("caveat", ""), terms=prices, **about)
 
 
-def _refuse_unknown(data: Mapping[str, Any], known: set[str], where: str, what: str = "key") -> None:
-    unknown = sorted(set(data) - known)
+def _refuse_unknown(data: Mapping[str, Any], known: Collection[str], where: str, what: str = "key") -> None:
+    unknown = sorted(set(data) - set(known))
     if unknown:
-        raise ConfigError(f"{where}: unknown {what} '{unknown[0]}'; accepted: {', '.join(sorted(known))}")
+        more = len(known) - _FEW
+        accepted = ", ".join([*list(known)[:_FEW], *([f"and {more} more"] if more > 0 else [])])
+        raise ConfigError(
+            f"{where}: unknown {what} '{unknown[0]}'{_did_you_mean(unknown[0], known)}; accepted: {accepted}"
+        )
+
+
+def _did_you_mean(name: str, known: Collection[str]) -> str:
+    """The names that come closest, or nothing."""
+    within = [one for one in sorted(known) if name and name in one]
+    near = list(dict.fromkeys([*get_close_matches(name, known, n=3), *within]))[:3]
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
 
 
 def _one_of(data: Mapping[str, Any], key: str, choices: tuple[str, ...], where: str) -> Any:
@@ -201,7 +216,7 @@ def _price(entry: Any, kind: str, where: str) -> Price:
     accepted = ", ".join(_UNITS[kind])
     if not isinstance(entry, dict) or "value" not in entry or "unit" not in entry:
         raise ConfigError(f"{where} is {entry!r}; expected {{ value = …, unit = … }} with unit one of: {accepted}")
-    _refuse_unknown(entry, {"value", "unit", "note"}, where)
+    _refuse_unknown(entry, ("value", "unit", "note"), where)
     unit, note = entry["unit"], entry.get("note", "")
     if not isinstance(unit, str) or unit not in _UNITS[kind]:
         hint = "; memory is priced per 64-bit access" if kind == "memory" else ""

@@ -52,7 +52,7 @@ def test_a_users_list_is_read_in_si_units(tmp_path: Path) -> None:
         ('"pJ"', '"parsec"', r"'mac' has unit 'parsec'; accepted: fJ, pJ"),
         ("nJ/64bit", "nJ/32bit", r"memory is priced per 64-bit access"),
         ("nJ/64bit", "nJ", r"'sram_8KB' has unit 'nJ'; accepted: .*64-bit access"),
-        ("mac =", "mack =", r"unknown term 'mack'; accepted: ac, add"),
+        ("mac =", "mack =", r"unknown term 'mack' \(did you mean mac or ac\?\); accepted: mac, ac, mul"),
         ("mac =", "synop =", r"scope 'arithmetic': unknown term 'synop'"),
         ('node = "28 nm"', 'nodes = "28 nm"', r"unknown key 'nodes'"),
         ('node = "28 nm"', "", r"key 'node' is missing"),
@@ -70,12 +70,14 @@ def test_a_wrong_key_value_or_unit_is_one_sentence(tmp_path: Path, old: str, new
 
 def test_terms_cannot_be_added_to_an_all_in_price(tmp_path: Path) -> None:
     text = GOOD.replace("arithmetic", "all-in").replace("mac =", "neuron_active =")
-    with pytest.raises(ConfigError, match=r"scope 'all-in': unknown term 'neuron_active'; accepted: mac, synop"):
+    with pytest.raises(ConfigError, match=r"scope 'all-in': unknown term 'neuron_active'; accepted: synop, mac"):
         load_prices(written(tmp_path, text))
 
 
 def test_what_is_no_price_list(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no price list 'horowitz'; there are: .*horowitz45_fp32.*\.toml"):
+    with pytest.raises(
+        InputError, match=r"no price list 'horowitz' \(did you mean [^,]*horowitz45_fp32[^,]*\?\); .*\.toml"
+    ):
         load_prices("horowitz")
     with pytest.raises(InputError, match="No such file"):
         load_prices(tmp_path / "none.toml")
@@ -112,3 +114,12 @@ def test_memory_is_priced_for_64_bits() -> None:
 def test_32_bit_accumulators_make_the_mac_three_adds() -> None:
     terms = load_prices("horowitz45_int8_acc32").terms
     assert terms["mac"].low / terms["ac"].low == approx(3)
+
+
+def test_a_wrong_name_is_answered_by_the_closest_and_not_by_all() -> None:
+    with pytest.raises(InputError) as caught:
+        load_prices("loihi1_sanaf")
+    assert "(did you mean loihi1_sanafe or " in str(caught.value)
+    assert "odin" not in str(caught.value)
+    with pytest.raises(InputError, match=r"no price list 'zzzz'; 'stl-deploy prices' lists all \d+; or give"):
+        load_prices("zzzz")
