@@ -76,7 +76,7 @@ def test_terms_cannot_be_added_to_an_all_in_price(tmp_path: Path) -> None:
 
 def test_what_is_no_price_list(tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"no price list 'horowitz' \(did you mean [^,]*horowitz45_fp32[^,]*\?\); .*\.toml"
+        InputError, match=r"'horowitz' \(did you mean [^,]*horowitz45_fp32[^,]*\?\); .*\.toml"
     ):
         load_prices("horowitz")
     with pytest.raises(InputError, match="No such file"):
@@ -119,7 +119,7 @@ def test_32_bit_accumulators_make_the_mac_three_adds() -> None:
 def test_a_wrong_name_is_answered_by_the_closest_and_not_by_all() -> None:
     with pytest.raises(InputError) as caught:
         load_prices("loihi1_sanaf")
-    assert "(did you mean loihi1_sanafe or " in str(caught.value)
+    assert "(did you mean loihi1_sanafe?)" in str(caught.value)
     assert "odin" not in str(caught.value)
     with pytest.raises(InputError, match=r"no price list 'zzzz'; 'stl-deploy prices' lists all \d+; or give"):
         load_prices("zzzz")
