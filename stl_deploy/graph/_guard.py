@@ -1,7 +1,8 @@
 """HDF5's library loops for ever, or crashes, on some damaged files. So another process reads each file first.
 
-The process is started at the first file, kept for the next ones, and killed when it makes no progress; it costs a
-quarter of a second once, then a few milliseconds for a file. Large arrays are not read twice, only looked up.
+The process is started at the first file and kept for the next ones; it costs a quarter of a second once, then a few
+milliseconds for a file. It hands over what it has read; large arrays it only looks up. It ends itself where it makes no
+progress (see `_probe`); the deadline here is for what takes no processor time, such as a disk that does not answer.
 """
 
 from __future__ import annotations
@@ -10,51 +11,71 @@ import atexit
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 from stl_deploy.errors import InputError, ToolError
 
-_STALL_SECONDS = 5.0
+_STALL_SECONDS = 30.0
 _START_SECONDS = 60.0
 
 _lock = threading.Lock()
 _process: subprocess.Popen[bytes] | None = None
 
 
-def probe(path: Path, kind: str) -> None:
-    """Raise InputError if ``path`` cannot be read through: refused, damaged, or the reader crashed or stalled."""
+def probe(path: Path, kind: str) -> tuple[dict[str, Any], bytearray]:
+    """All that is in a file, and the bytes of its small arrays (see `_scan`).
+
+    Raises InputError if it cannot be read through: refused, damaged, or HDF5 crashed or looped on it.
+    """
     with _lock:
         process = _running()
         assert process.stdin is not None
         try:
             process.stdin.write(json.dumps([str(path.absolute()), kind]).encode() + b"\n")
             process.stdin.flush()
-            answer = _answer(process)
-        except (OSError, TimeoutError, EOFError) as error:
+            answer, content = _answer(process)
+        except (OSError, EOFError) as error:
+            ended = None if isinstance(error, TimeoutError) else _ended(process)
             _stop()
-            stalled = isinstance(error, TimeoutError)
-            reason = "HDF5 loops on it" if stalled else "HDF5 crashes on it"
-            raise InputError(f"{path}: damaged, truncated or not {kind} ({reason})") from None
+            reason = {None: "nothing comes for a while", -signal.SIGPROF: "HDF5 loops on it"}.get(ended)
+            raise InputError(f"{path}: damaged, truncated or not {kind} ({reason or 'HDF5 crashes on it'})") from None
     if "error" in answer:
         raise InputError(answer["error"])
+    return answer["found"], content
 
 
-def _answer(process: subprocess.Popen[bytes]) -> dict[str, str]:
+def _answer(process: subprocess.Popen[bytes]) -> tuple[dict[str, Any], bytearray]:
+    received = bytearray()
+    while b"\n" not in (line := received.lstrip(b".\n")):
+        received = line + _part(process)
+    head, content = line.split(b"\n", 1)
+    answer: dict[str, Any] = json.loads(head)
+    while len(content) < answer.get("size", 0):
+        content += _part(process)
+    return answer, content
+
+
+def _part(process: subprocess.Popen[bytes]) -> bytes:
     assert process.stdout is not None
-    received = b""
-    while not received.endswith(b"\n") or not received.strip(b".\n"):
-        ready, _, _ = select.select([process.stdout], [], [], _STALL_SECONDS)
-        if not ready:
-            raise TimeoutError
-        part = os.read(process.stdout.fileno(), 2**16)
-        if not part:
-            raise EOFError
-        received = (received + part).lstrip(b".")
-    answer: dict[str, str] = json.loads(received)
-    return answer
+    if not select.select([process.stdout], [], [], _STALL_SECONDS)[0]:
+        raise TimeoutError
+    part = os.read(process.stdout.fileno(), 2**20)
+    if not part:
+        raise EOFError
+    return part
+
+
+def _ended(process: subprocess.Popen[bytes]) -> int | None:
+    """The exit status of a process that has closed its output."""
+    try:
+        return process.wait(_STALL_SECONDS)
+    except subprocess.TimeoutExpired:
+        return None
 
 
 def _running() -> subprocess.Popen[bytes]:

@@ -1,7 +1,9 @@
-"""Reads HDF5 files through once, in a process of its own, for `_guard`: ``python -P -m stl_deploy.graph._probe``.
+"""Reads HDF5 files through, in a process of its own, for `_guard`: ``python -P -m stl_deploy.graph._probe``.
 
-A line with path and kind (JSON) comes in; a dot goes out for every object looked at, then a line: ``{}`` or
-``{"error": ...}``.
+A line with path and kind (JSON) comes in. Dots go out while there is progress, then a line: ``{"error": ...}``, or
+``{"found": ..., "size": n}`` followed by the n bytes of the arrays in it (see `_scan`). The process ends itself (with
+the signal SIGPROF) where HDF5 takes half a second of processor time for one object, as it does in damage that it loops
+on.
 """
 
 from __future__ import annotations
@@ -9,30 +11,58 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 _MEMORY_BYTES = 8 * 2**30
+_OBJECT_SECONDS = 0.5
+_TELL_SECONDS = 0.02
+
+
+class _Progress:
+    """Called for every object; tells so, and winds the clock again, when it has not for a while."""
+
+    def __init__(self) -> None:
+        self._told = 0.0
+
+    def __call__(self) -> None:
+        now = time.monotonic()
+        if now - self._told > _TELL_SECONDS:
+            self._told = now
+            os.write(1, b".")
+            signal.setitimer(signal.ITIMER_PROF, _OBJECT_SECONDS)
 
 
 def main() -> None:
     """Answer until the input ends."""
+    import h5py
+
     from stl_deploy.errors import InputError
-    from stl_deploy.graph._hdf5 import scanned
+    from stl_deploy.graph._hdf5 import explained
+    from stl_deploy.graph._scan import Scan
 
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     limit = _MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(_MEMORY_BYTES, hard)
     resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
     os.write(1, b".")
     for line in sys.stdin:
-        path, kind = json.loads(line)
+        name, kind = json.loads(line)
+        path, progress, content = Path(name), _Progress(), bytearray()
+        answer: dict[str, Any]
         try:
-            with scanned(Path(path), kind, lambda: os.write(1, b".")) as (file, scan):
-                scan.walk(file)
-            answer = {}
+            progress()
+            with explained(path, kind), h5py.File(path, "r", locking=False) as file:
+                scan = Scan(path, progress)
+                answer = {"found": scan.group(h5py.h5g.open(file.id, b"/")), "size": len(scan.content)}
+                content = scan.content
         except InputError as error:
             answer = {"error": str(error)}
-        os.write(1, ("\n" + json.dumps(answer) + "\n").encode())
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        sys.stdout.buffer.write(b"\n" + json.dumps(answer).encode() + b"\n" + content)
+        sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":

@@ -18,13 +18,16 @@ import numpy as np
 
 from stl_deploy.errors import GraphError, InputError
 from stl_deploy.files import whole_file
-from stl_deploy.graph._hdf5 import Scan, open_hdf5
+from stl_deploy.graph._hdf5 import Group, open_hdf5
 
 MAX_NODES = 10_000
 """Most nodes in one graph; a layer is a node, so real networks have hundreds."""
 
 MAX_DEPTH = 32
 """Most levels of graphs in graphs."""
+
+_COMPRESSED_BYTES = 1024
+"""Smaller arrays are written as they are: compressed ones take at least two kilobytes."""
 
 _KINDS: dict[str, type[nir.NIRNode]] = {
     kind.__name__: kind
@@ -51,45 +54,44 @@ def read_nir(path: Path) -> nir.NIRGraph:
     Raises InputError for a file that is missing, damaged, too large for its own size, or no NIR file;
     GraphError where the graph's skeleton (names, nodes, edges) cannot be read.
     """
-    with open_hdf5(path, "a NIR file") as (file, scan):
-        root = scan.child(file, "node")
-        if not isinstance(root, h5py.Group):
+    with open_hdf5(path, "a NIR file") as (_, found):
+        root = found.group("node")
+        if root is None:
             raise InputError(f"{path}: no group 'node' in it, so it is not a NIR file; write one with nir.write")
-        kind = scan.text(root, "type")
+        kind = root.text("type")
         if kind != "NIRGraph":
             raise InputError(f"{path}: holds {_shown(kind)}, not a NIRGraph; wrap a single node in a graph")
-        return _Reader(scan).graph(root, "", 0)
+        return _Reader().graph(root, "", 0)
 
 
 class _Reader:
-    """Builds nodes from scanned groups; ``count`` nodes so far."""
+    """Builds nodes from groups of a file; ``count`` nodes so far."""
 
-    def __init__(self, scan: Scan) -> None:
-        self.scan = scan
+    def __init__(self) -> None:
         self.count = 0
 
-    def graph(self, group: h5py.Group, where: str, depth: int) -> nir.NIRGraph:
+    def graph(self, group: Group, where: str, depth: int) -> nir.NIRGraph:
         if depth > MAX_DEPTH:
             raise GraphError(f"graphs are nested more than {MAX_DEPTH} deep", node=where[:-1], slug="too-deep")
-        members = self.scan.child(group, "nodes")
-        if not isinstance(members, h5py.Group):
+        members = group.group("nodes")
+        if members is None:
             raise GraphError("has no group 'nodes'", node=where[:-1] or None, slug="no-nodes")
-        self.count += len(members)
+        self.count += len(members.names)
         if self.count > MAX_NODES:
             raise GraphError(f"the graph has more than {MAX_NODES} nodes", slug="too-many-nodes")
-        nodes = {name: self._node(members, name, where, depth) for name in self.scan.names(members)}
+        nodes = {name: self._node(members, name, where, depth) for name in members.names}
         graph = nir.NIRGraph(nodes, self._edges(group, where), type_check=False)
         graph.metadata = self._metadata(group)
         return graph
 
-    def _node(self, members: h5py.Group, name: str, where: str, depth: int) -> nir.NIRNode:
+    def _node(self, members: Group, name: str, where: str, depth: int) -> nir.NIRNode:
         full = where + name
         if not name.isprintable() or len(name) > 255:
             raise GraphError(f"node name {name[:60]!a} has characters that cannot be printed", slug="odd-name")
-        group = self.scan.child(members, name)
-        if not isinstance(group, h5py.Group):
+        group = members.group(name)
+        if group is None:
             return ForeignNode("is no group of fields", "unknown-type")
-        kind = self.scan.text(group, "type")
+        kind = group.text("type")
         if kind == "NIRGraph":
             return self.graph(group, full + ".", depth + 1)
         if kind not in _KINDS:
@@ -97,23 +99,23 @@ class _Reader:
             return ForeignNode(f"type is {_shown(kind)}, which is not known; known: {known}", "unknown-type")
         return self._build(_KINDS[kind], group)
 
-    def _build(self, kind: type[nir.NIRNode], group: h5py.Group) -> nir.NIRNode:
+    def _build(self, kind: type[nir.NIRNode], group: Group) -> nir.NIRNode:
         end = {nir.Input: "input", nir.Output: "output"}.get(kind)
         known = {"shape"} if end else {f.name for f in fields(kind)}
-        given = [key for key in self.scan.names(group) if key not in ("type", "metadata")]
+        given = [key for key in group.names if key not in ("type", "metadata")]
         strange = [_shown(key) for key in given if key not in known | {"input_type", "output_type"}]
         if strange:
             what = f"a field {strange[0]}" if len(strange) == 1 else f"fields {', '.join(strange[:20])}"
             return ForeignNode(f"has {what}, which {kind.__name__} does not have in NIR", "unknown-field")
-        values: dict[str, Any] = {key: self.scan.value(group, key) for key in given}
+        values: dict[str, Any] = {key: group.value(key) for key in given}
         if end:
             values = {f"{end}_type": {end: values.get("shape")}}
         elif kind is nir.Flatten:
             values["input_type"] = {"input": values.get("input_type")}
         return _bare(kind, values, self._metadata(group))
 
-    def _edges(self, group: h5py.Group, where: str) -> list[tuple[str, str]]:
-        edges = self.scan.value(group, "edges")
+    def _edges(self, group: Group, where: str) -> list[tuple[str, str]]:
+        edges = group.value("edges")
         array = np.asarray(edges if edges is not None else [])
         if array.size == 0:
             return []
@@ -125,9 +127,9 @@ class _Reader:
             )
         return [(str(source), str(target)) for source, target in array]
 
-    def _metadata(self, group: h5py.Group) -> dict[str, Any]:
-        found = self.scan.child(group, "metadata")
-        return self.scan.tree(found) if isinstance(found, h5py.Group) else {}
+    def _metadata(self, group: Group) -> dict[str, Any]:
+        found = group.group("metadata")
+        return {} if found is None else found.tree()
 
 
 def _bare(kind: type[nir.NIRNode], values: dict[str, Any], metadata: dict[str, Any]) -> nir.NIRNode:
@@ -149,7 +151,7 @@ def _shown(text: str | None) -> str:
 
 
 def write_nir(graph: nir.NIRGraph, path: Path) -> None:
-    """Write a NIR file as nir does (gzip), whole or not at all, without copying the arrays first.
+    """Write a NIR file as nir does (gzip, if it saves space), whole or not at all, without copying the arrays first.
 
     None values in metadata are left out, as HDF5 has none.
     Raises GraphError for names that HDF5 cannot hold and metadata that is no nested dict of numbers, strings, bools
@@ -204,7 +206,7 @@ def _write_tree(group: h5py.Group, tree: Mapping[str, Any], name: str | None) ->
 
 def _write_value(group: h5py.Group, key: str, value: Any, name: str | None) -> None:
     try:
-        if isinstance(value, np.ndarray) and value.size > 1:
+        if isinstance(value, np.ndarray) and value.nbytes > _COMPRESSED_BYTES:
             group.create_dataset(key, data=value, compression="gzip")
         elif isinstance(value, str):
             group.create_dataset(key, data=value, dtype=h5py.string_dtype())

@@ -13,15 +13,14 @@ def test_damaged_files_are_answered():
     assert len(outcomes) > 5
 
 
-def test_a_file_on_which_hdf5_loops_is_refused(tmp_path, monkeypatch):
+def test_a_file_on_which_hdf5_loops_is_refused(tmp_path):
     # Its heap of texts starts with free space of size 0; the library steps over it for ever.
-    monkeypatch.setattr("stl_deploy.graph._guard._STALL_SECONDS", 1.0)
     path = tmp_path / "loops.nir"
     content = bytearray(originals()[0])
     heap = content.index(b"GCOL")
     content[heap + 16 : heap + 32] = bytes(16)
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"damaged, truncated or not a NIR file \(HDF5 (loops|crashes) on it\)"):
+    with pytest.raises(InputError, match=r"damaged, truncated or not a NIR file \(HDF5 loops on it\)"):
         read_nir(path)
     assert read_after(tmp_path)
 

@@ -219,6 +219,16 @@ HOSTILE = {
         "numbers and text",
     ),
     "empty": (lambda f: replace(f["node/nodes/n0"], "tau", data=h5py.Empty("f4")), "numbers and text"),
+    "much text": (
+        lambda f: f.create_dataset(
+            "notes", shape=(70,), dtype="S1048576", data=[b"a" * 2**20] * 70, compression="gzip"
+        ),
+        "'/notes' and others hold over 64 MiB of text",
+    ),
+    "many strings": (
+        lambda f: f.create_dataset("notes", shape=(200_001,), dtype="S1", compression="gzip"),
+        "'/notes' declares 200001 strings; up to 200000 are accepted",
+    ),
     "no nodes": (lambda f: f["node"].__delitem__("nodes"), "has no group 'nodes'"),
     "no graph": (lambda f: f.__delitem__("node"), "no group 'node' in it, so it is not a NIR file"),
     "single node": (lambda f: replace(f["node"], "type", data="LIF"), "holds 'LIF', not a NIRGraph"),
@@ -255,6 +265,18 @@ def test_missing_and_foreign_files(tmp_path):
     shutil.copy(Path(__file__), tmp_path / "code.nir")
     with pytest.raises(InputError, match="damaged, truncated or not a NIR file"):
         read_nir(tmp_path / "code.nir")
+
+
+@pytest.mark.parametrize("size", [1, 100, 20_000, 300_000])
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int16, ">f4"])
+def test_arrays_of_any_size_come_back(tmp_path, size, kind):
+    """Small ones are handed over by the process that reads the file first, large ones are read again."""
+    path = edit(tmp_path, lambda f: replace(f["node/nodes/n0"], "tau", data=np.arange(size).astype(kind)))
+    found = read_nir(path).nodes["n0"].tau
+    assert found.dtype == kind
+    np.testing.assert_array_equal(found, np.arange(size).astype(kind))
+    found[0] = 7
+    assert found[0] == 7
 
 
 def test_a_large_weight_is_held_once(tmp_path):

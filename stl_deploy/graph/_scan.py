@@ -1,0 +1,144 @@
+"""What an HDF5 file from a stranger holds, found without trust: every object is looked at before anything is allocated.
+
+Refused: links out of the file (external, soft), objects linked twice (so no cycles), data stored outside the file,
+filters other than HDF5's common ones, types other than numbers and text, and more data than the file's own size can
+account for (an HDF5 file of a few bytes can declare terabytes of zeros).
+
+The result is plain JSON and bytes, so that another process can use it without HDF5: a group is a dict of its members, a
+text ``["text", shape, strings]``, an array ``[dtype, shape, offset]`` with the place of its bytes in `Scan.content`, or
+None for arrays that are too large to be handed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from h5py import h5d, h5g, h5l, h5o, h5s
+
+from stl_deploy.errors import InputError
+from stl_deploy.files import MAX_ARRAY_BYTES
+
+_FREE_BYTES = 256 * 2**20
+_RATIO = 64
+"""All arrays together may take 256 MiB, more only up to 64 times the file's size (gzip on constants does 1000)."""
+
+_READ_BYTES = 2**20
+"""Arrays up to this size are read here, so that damage is met here; of larger ones the chunks are looked up."""
+_HANDED_BYTES = 2**16
+_ALL_HANDED_BYTES = 2**25
+_MAX_OBJECTS = 100_000
+_MAX_DEPTH = 100
+_MAX_TEXTS = 200_000
+_MAX_TEXT_BYTES = 2**26
+_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
+
+
+class Scan:
+    """Looks through one open file, with a budget for objects and bytes; ``progress`` is called for every object."""
+
+    def __init__(self, path: Path, progress: Callable[[], object]) -> None:
+        self.content = bytearray()
+        self._path, self._progress = path, progress
+        self._bytes = self._budget = max(_FREE_BYTES, _RATIO * path.stat().st_size)
+        self._texts = _MAX_TEXT_BYTES
+        self._seen: dict[int, str] = {}
+
+    def group(self, group: h5g.GroupID, where: str = "") -> dict[str, Any]:
+        """All that is below ``group``. Raises InputError for what is refused, and whatever HDF5 raises."""
+        if len(self._seen) + group.get_num_objs() > _MAX_OBJECTS:
+            raise self._error(f"holds more than {_MAX_OBJECTS} objects")
+        if where.count("/") >= _MAX_DEPTH:
+            raise self._error(f"is over {_MAX_DEPTH} levels deep")
+        found: dict[str, Any] = {}
+        for raw in group:
+            self._progress()
+            try:
+                name = raw.decode()
+            except UnicodeDecodeError:
+                raise self._error(f"a name in {where or '/'!a} is no UTF-8 text") from None
+            value = self._member(group, raw, f"{where}/{name}")
+            if value is not None:
+                found[name] = value
+        return found
+
+    def _member(self, group: h5g.GroupID, raw: bytes, where: str) -> Any:
+        link = group.links.get_info(raw)
+        if link.type != h5l.TYPE_HARD:
+            raise self._error(f"{where!a} is a link to elsewhere; a file that holds its data itself is accepted")
+        if self._seen.setdefault(link.u, where) != where:
+            raise self._error(f"{where!a} and {self._seen[link.u]!a} are the same object; one place is accepted")
+        found = h5o.open(group, raw)
+        if isinstance(found, h5g.GroupID):
+            return self.group(found, where)
+        return self._data(found, where) if isinstance(found, h5d.DatasetID) else None
+
+    def _data(self, data: h5d.DatasetID, where: str) -> list[Any]:
+        dtype, shape = data.dtype, data.shape
+        text = dtype.kind in "OS" and h5py.check_string_dtype(dtype) is not None
+        if not shape and data.get_space().get_simple_extent_type() == h5s.NULL:
+            shape = None
+        if shape is None or not (text or dtype.kind in "fiub") or len(shape) > 8:
+            raise self._error(f"{where!a} is of type {dtype} {shape}; numbers and text are accepted")
+        size = prod(shape)
+        chunks = self._afford(data, where, dtype, shape)
+        if text:
+            return ["text", shape, self._read_text(data, where, dtype, shape)]
+        if size * dtype.itemsize > _READ_BYTES:
+            if chunks:
+                data.chunk_iter(lambda chunk: self._progress() and None)
+            return [dtype.str, shape, None]
+        array = _read(data, dtype, shape)
+        if array.nbytes > _HANDED_BYTES or len(self.content) + array.nbytes > _ALL_HANDED_BYTES:
+            return [dtype.str, shape, None]
+        self.content += bytes(-len(self.content) % 8)
+        self.content += array.tobytes()
+        return [dtype.str, shape, len(self.content) - array.nbytes]
+
+    def _read_text(self, data: h5d.DatasetID, where: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
+        if prod(shape) > _MAX_TEXTS:
+            raise self._error(f"{where!a} declares {prod(shape)} strings; up to {_MAX_TEXTS} are accepted")
+        strings = [raw.decode() if isinstance(raw, bytes) else "" for raw in _read(data, dtype, shape).flat]
+        self._texts -= sum(map(len, strings))
+        if self._texts < 0:
+            raise self._error(f"{where!a} and others hold over {_size(_MAX_TEXT_BYTES)} of text")
+        return strings if shape else strings[0]
+
+    def _afford(self, data: h5d.DatasetID, where: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
+        """Refuse a dataset that is not plain, or costs more than the budget left; whether it is stored in chunks."""
+        plist = data.get_create_plist()
+        layout = plist.get_layout()
+        if plist.get_external_count() or layout == h5d.VIRTUAL:
+            raise self._error(
+                f"{where!a} keeps its data in another file; a file that holds its data itself is accepted"
+            )
+        strange = {plist.get_filter(i)[0] for i in range(plist.get_nfilters())} - _FILTERS
+        if strange:
+            raise self._error(f"{where!a} is compressed with filter {min(strange)}; gzip and lzf are accepted")
+        chunk = prod(plist.get_chunk()) if layout == h5d.CHUNKED else 0
+        needed = max(prod(shape), chunk) * dtype.itemsize
+        self._budget -= needed
+        if self._budget < 0 or needed > MAX_ARRAY_BYTES:
+            raise self._error(
+                f"{where!a} declares {list(shape)} {dtype}: "
+                f"{_size(needed)}, with all the others over the {_size(self._bytes)} that a file of this size may take"
+            )
+        return bool(layout == h5d.CHUNKED)
+
+    def _error(self, what: str) -> InputError:
+        return InputError(f"{self._path}: {what}")
+
+
+def _read(data: h5d.DatasetID, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    array = np.empty(shape, dtype)
+    if array.size:
+        data.read(h5s.ALL, h5s.ALL, array)
+    return array
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.3g} GiB" if count >= 2**30 else f"{count / 2**20:.3g} MiB"
