@@ -17,6 +17,10 @@ NEAR_ULPS = 4
 """A potential this many units in the last place of the threshold away from it is near it."""
 
 
+_TELLING_ULPS = 1000
+"""Up to here a distance is told in units in the last place: it may be rounding. Beyond, it is a number like another."""
+
+
 @dataclass(frozen=True)
 class Margin:
     """A neuron's potential in one step, before its reset, and the threshold it is compared with.
@@ -28,6 +32,13 @@ class Margin:
     potential: float
     threshold: float
     ulps: float
+
+    def __str__(self) -> str:
+        if not self.ulps:
+            return f"potential at the threshold of {self.threshold:g}"
+        if abs(self.ulps) <= _TELLING_ULPS:
+            return f"potential {self.ulps:+.4g} ulp from the threshold of {self.threshold:g}"
+        return f"potential {self.potential - self.threshold:+.3g} from the threshold of {self.threshold:g}"
 
 
 class NearThreshold:

@@ -41,7 +41,7 @@ class Divergence:
     def __str__(self) -> str:
         where = f"'{self.node}', step {self.step}, sample {self.sample}, neuron {list(self.neuron)}"
         text = f"{where}: expected {self.expected:g}, found {self.found:g}"
-        return text if self.margin is None else f"{text}, potential {self.margin.ulps:+.3g} ulp from the threshold"
+        return text if self.margin is None else f"{text}, {self.margin}"
 
 
 @dataclass(frozen=True)

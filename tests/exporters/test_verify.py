@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stl_deploy.errors import InputError, ParityError
-from stl_deploy.exporters.margins import NearThreshold
+from stl_deploy.exporters.margins import Margin, NearThreshold
 from stl_deploy.exporters.verify import LAYER_HEADER, RUN_HEADER, layer_rows, require_exact, run_rows, verify
 from stl_deploy.graph.run import Result, run
 from tests.exporters.onnx.nets import chain, digits, neuron, spikes
@@ -122,7 +122,20 @@ def test_margin_where_runs_part_is_the_reference_potential_before_reset():
         margin = report.runs[0].first.margin
         assert (margin.potential, margin.threshold) == (potential, 1.0)
         assert margin.ulps == (potential - 1) * 2**23
-    assert "potential -2.1e+06 ulp from the threshold" in str(report.runs[0].first)
+    assert str(report.runs[0].first).endswith(", potential -0.25 from the threshold of 1")
+
+
+@pytest.mark.parametrize(
+    ("ulps", "said"),
+    [
+        (0, "potential at the threshold of 1"),
+        (-2, "potential -2 ulp from the threshold of 1"),
+        (1000, "potential +1000 ulp from the threshold of 1"),
+        (1001, "potential +0.000119 from the threshold of 1"),
+    ],
+)
+def test_a_margin_is_told_in_ulp_only_where_it_may_be_rounding(ulps, said):
+    assert str(Margin(1 + ulps * 2.0**-23, 1.0, ulps)) == said
 
 
 def test_margin_of_several_spikes_is_to_the_nearest_multiple():
