@@ -4,7 +4,8 @@
     verbs.export(Path("runs/digits"), "onnx", Path("net.onnx"))
 
 Each is imported when it is first asked for, so a conversion does not wait for torch. ``eval`` is `evaluate`, since
-Python has an ``eval`` of its own.
+Python has an ``eval`` of its own. What ``check`` does on a folder is `check_folder`; what it does with ``--input`` is
+`measure` (which options of the dialect matter) and `near_threshold` (which spikes rounding could move).
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stl_deploy.exporters.lava.environment import install as lava_install
-    from stl_deploy.pipeline.checking import check
+    from stl_deploy.pipeline.checking import check, check_folder, measure, near_threshold
     from stl_deploy.pipeline.configs import configure
     from stl_deploy.pipeline.costing import energy
     from stl_deploy.pipeline.exporting import export
     from stl_deploy.pipeline.folding import fold
+    from stl_deploy.pipeline.joining import join
     from stl_deploy.pipeline.quantising import quantise
     from stl_deploy.pipeline.reporting import report
     from stl_deploy.pipeline.run import run
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "check": "pipeline.checking",
+    "check_folder": "pipeline.checking",
     "configure": "pipeline.configs",
     "datasets": "pipeline.surroundings",
     "doctor": "pipeline.surroundings",
@@ -37,8 +40,11 @@ _HOME = {
     "evaluate": "pipeline.training",
     "export": "pipeline.exporting",
     "fold": "pipeline.folding",
+    "join": "pipeline.joining",
     "lava_install": "exporters.lava.environment",
     "lava_status": "pipeline.surroundings",
+    "measure": "pipeline.checking",
+    "near_threshold": "pipeline.checking",
     "prices": "pipeline.surroundings",
     "quantise": "pipeline.quantising",
     "report": "pipeline.reporting",
@@ -61,6 +67,7 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "check",
+    "check_folder",
     "configure",
     "datasets",
     "doctor",
@@ -68,8 +75,11 @@ __all__ = [
     "evaluate",
     "export",
     "fold",
+    "join",
     "lava_install",
     "lava_status",
+    "measure",
+    "near_threshold",
     "prices",
     "quantise",
     "report",

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from stl_deploy.cli.options import FoldThresholds, Json, LearningMode, RunArg
+from stl_deploy.cli.options import FoldThresholds, JointWeights, Json, LearningMode, RunArg
 from stl_deploy.cli.output import console, emit_json
 
 Which = Annotated[str, typer.Argument(metavar="PRESET|CONFIG.yaml", help="A preset's name or a configuration file.")]
@@ -35,6 +35,7 @@ def register(app: typer.Typer) -> None:
     app.command("train")(train)
     app.command("eval")(evaluate)
     app.command("fold")(fold)
+    app.command("join")(join)
     app.command("quantise")(quantise)
 
 
@@ -131,6 +132,22 @@ def fold(
     )
     if json:
         emit_json(result)
+
+
+def join(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Two or more run folders of the same data.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="The folder of the joint network.")],
+    weights: Annotated[
+        JointWeights, typer.Option(help="Of the members' votes: equal, or learned on the validation split.")
+    ] = "equal",
+    json: Json = False,
+) -> None:
+    """Several trained runs decide together: one merged graph that exports and verifies like any other (our reading)."""
+    from stl_deploy.pipeline.joining import join as join_runs
+
+    result = join_runs(runs, output, weights=weights, say=console())
+    if json:
+        emit_json(result.as_dict())
 
 
 def quantise(

@@ -48,6 +48,7 @@ VERBS = [
     "train",
     "eval",
     "fold",
+    "join",
     "export",
     "check",
     "show",

@@ -1,0 +1,160 @@
+"""The verb join: several trained runs decide together, as one graph (our reading of the paper's joint decision)."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from stl_deploy import model_file
+from stl_deploy.console import Console
+from stl_deploy.errors import InputError
+from stl_deploy.files import make_folder, sha256, write_json, write_npz
+from stl_deploy.fold.joint import learn_weights, merge
+from stl_deploy.graph.exact import prove_exact
+from stl_deploy.graph.lower import lower
+from stl_deploy.graph.nirfile import read_nir, write_nir
+from stl_deploy.graph.program import Program
+from stl_deploy.graph.run import run
+from stl_deploy.pipeline.backends import CHUNK
+from stl_deploy.pipeline.folding import FoldedRun, fold_run
+from stl_deploy.pipeline.inputs import LabelledInput, encode_split
+from stl_deploy.pipeline.manifest import manifest, write_manifest
+from stl_deploy.pipeline.source import TEST_INPUT
+
+Weights = Literal["equal", "learned"]
+FILE = "joint.json"
+Scores = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One run that takes part: its mode and seed, its weight, and how often it alone is right."""
+
+    run: str
+    mode: str
+    seed: int
+    weight: float
+    validation_accuracy: float
+    test_accuracy: float
+
+
+@dataclass(frozen=True)
+class Joint:
+    """The members, the joint decision's accuracies, and how many samples they are of (all measured on the graphs)."""
+
+    output: str
+    weights: Weights
+    members: tuple[Member, ...]
+    validation_accuracy: float
+    test_accuracy: float
+    validation_samples: int
+    test_samples: int
+    exact: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON twin."""
+        return asdict(self)
+
+
+def join(runs: Sequence[Path], output: Path, *, weights: Weights = "equal", say: Console | None = None) -> Joint:
+    """Fold trained runs, merge their graphs, and write net.nir, test.npz, joint.json and manifest.json to ``output``.
+
+    The folder is a source for export, verify, simulate and energy. weights: of the members' votes, ``equal`` or
+    ``learned`` on the validation split (which also picked each member's epoch), never on the test split.
+    Raises InputError for fewer than two runs, and for runs of other data, time steps, readouts or input grids.
+    """
+    say = say or Console(quiet=True)
+    if weights not in get_args(Weights):
+        raise InputError(f"no weights '{weights}'; accepted: {', '.join(get_args(Weights))}")
+    if len(runs) < 2:
+        raise InputError(f"{len(runs)} run to join; two or more are accepted")
+    if (output / model_file.FILE).exists():
+        raise InputError(f"{output}: holds a trained run; name another folder for the joint one")
+    with TemporaryDirectory(prefix="stl-deploy-") as folder:
+        members = [fold_run(path, Path(folder) / f"{number}.nir") for number, path in enumerate(runs)]
+    _check_same_data(runs, members)
+    first = members[0]
+    validation, test = (encode_split(first.config, split) for split in (first.data.validation, first.data.test))
+    counts = f"{len(validation.labels)} validation and {len(test.labels)} test samples"
+    say.step(f"Running {len(members)} members on {counts}")
+    alone = {name: [_scores(m.program, data) for m in members] for name, data in (("v", validation), ("t", test))}
+    shares = [1 / len(members)] * len(members)
+    if weights == "learned":
+        shares = learn_weights(torch.from_numpy(np.stack(alone["v"])), torch.from_numpy(validation.labels))
+    program = _write_graph(merge([member.folded.graph for member in members], shares), output)
+    write_npz(output / TEST_INPUT, {"x": test.x, "y": test.labels})
+    joint = Joint(
+        str(output),
+        weights,
+        tuple(
+            Member(str(path), m.config.train.mode, m.config.train.seed, share, _right(v, validation), _right(t, test))
+            for path, m, share, v, t in zip(runs, members, shares, alone["v"], alone["t"], strict=True)
+        ),
+        _right(_scores(program, validation), validation),
+        _right(_scores(program, test), test),
+        len(validation.labels),
+        len(test.labels),
+        all(proof.exact for proof in prove_exact(program)),
+    )
+    write_json(output / FILE, joint.as_dict())
+    sources = {str(path): sha256(path / model_file.FILE) for path in runs}
+    contents = manifest(program, [output / "net.nir", output / TEST_INPUT], joint=joint.as_dict(), sources=sources)
+    write_manifest(output / "manifest.json", contents)
+    _show(joint, say)
+    return joint
+
+
+def _check_same_data(runs: Sequence[Path], members: Sequence[FoldedRun]) -> None:
+    """Another split would let one member's training samples judge another."""
+    wanted = members[0].config.dataset.model_dump(exclude={"data_dir"})
+    for path, member in zip(runs, members, strict=True):
+        found = member.config.dataset.model_dump(exclude={"data_dir"})
+        differ = [key for key, value in wanted.items() if found[key] != value]
+        if differ:
+            raise InputError(
+                f"{path}: dataset.{differ[0]} is {found[differ[0]]!r}, of {runs[0]} {wanted[differ[0]]!r}; members of "
+                "the same data, split and encoding are accepted"
+            )
+
+
+def _write_graph(graph: Any, output: Path) -> Program:
+    make_folder(output)
+    write_nir(graph, output / "net.nir")
+    return lower(read_nir(output / "net.nir"))
+
+
+def _scores(program: Program, data: LabelledInput) -> Scores:
+    """The mean over time of the votes, ``[B, classes]``."""
+    found: Scores = run(program, data.x, chunk=CHUNK).y.mean(0, dtype=np.float64)
+    return found
+
+
+def _right(found: Scores, data: LabelledInput) -> float:
+    return float((found.argmax(1) == data.labels).mean())
+
+
+def _show(joint: Joint, say: Console) -> None:
+    rows = [
+        [m.run, m.mode, str(m.seed), f"{m.weight:.3f}", f"{m.validation_accuracy:.2%}", f"{m.test_accuracy:.2%}"]
+        for m in joint.members
+    ]
+    rows.append(["joint", "", "", "", f"{joint.validation_accuracy:.2%}", f"{joint.test_accuracy:.2%}"])
+    say.table(["member", "mode", "seed", "weight", "validation", "test"], rows)
+    best = max(member.test_accuracy for member in joint.members)
+    gain = round((joint.test_accuracy - best) * joint.test_samples)
+    say.say(
+        f"joint decision (our reading), {joint.weights} weights: {gain:+d} of {joint.test_samples} test samples "
+        "against the best member (measured)"
+    )
+    say.say("every float32 sum is proved exact" if joint.exact else "not every float32 sum is proved exact")
+    place = shlex.quote(joint.output)
+    say.say(f"written: {joint.output} (net.nir, {TEST_INPUT}, {FILE}, manifest.json)")
+    say.say(f"next:  stl-deploy export {place} --to onnx -o {place}/net.onnx   stl-deploy energy {place}")
