@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from stl_deploy import verbs
+from stl_deploy.graph.nirfile import write_nir
+from tests.graph.nets import chain, iff
 from tests.pipeline.test_cli import VERBS
 
 
@@ -31,3 +33,20 @@ def test_simulate_in_python(run_dir: Path, tmp_path: Path) -> None:
     done = verbs.simulate(run_dir, run_dir / "test.npz", "reference", tmp_path / "y.npz")
     with np.load(tmp_path / "y.npz") as arrays:
         assert list(arrays["y"].shape) == done["arrays"]["y"]
+
+
+def test_check_in_python_on_a_folder_and_on_an_input(tmp_path: Path) -> None:
+    """As `stl-deploy check FOLDER` and `stl-deploy check FILE --input x.npz`."""
+    source = tmp_path / "nets" / "sound.nir"
+    source.parent.mkdir()
+    write_nir(chain([2], iff((2,))), source)
+    (source.parent / "broken.nir").write_bytes(b"")
+    found = verbs.check_folder(source.parent, targets=["nir"])
+    assert {name: report.ok for name, report in found.reports.items()} == {"broken.nir": False, "sound.nir": True}
+    assert not found.ok
+    # v: 1 is a tie, and stays
+    np.savez(tmp_path / "x.npz", x=np.array([[[1, 0]], [[0, 0]]], np.float32))
+    effects = {(effect.option, effect.instead): effect.differ for effect in verbs.measure(source, tmp_path / "x.npz")}
+    assert effects["compare", "ge"] == 1
+    assert effects["leak", "exp"] == 0
+    assert verbs.near_threshold(source, tmp_path / "x.npz") == {"n0": 2}
