@@ -3,9 +3,10 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 SOURCES := stl_deploy exporters energy tests examples benchmarks docs
+RUNS ?= runs/digits runs/mnist runs/fashion_mnist
 BENCHMARKS ?= onnx_speed training loihi reference counting
 
-.PHONY: demo test lint types lava check readme parity bench bench-peers study study-small conformance fuzz clean help
+.PHONY: demo test lint types lava check readme parity quantisation bench bench-peers study study-small conformance fuzz clean help
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -45,6 +46,9 @@ study-small: $(VENV)/.dev ## the study in small, on digits (3 minutes)
 
 parity: $(VENV)/.dev ## ONNX against the reference, spike by spike (after make demo; real MNIST from $$STL_DEPLOY_DATA)
 	$(BIN)/python -m benchmarks.onnx_parity runs/digits -o docs
+
+quantisation: $(VENV)/.dev lava ## what Loihi's integers cost, by threshold form, beside real Lava: RUNS="runs/digits ..."
+	$(BIN)/python -m benchmarks.quantisation $(RUNS) -o docs
 
 conformance: $(VENV)/.dev ## what other frameworks mean by a NIR file; each gets an environment of its own
 	$(BIN)/python -m tests.conformance

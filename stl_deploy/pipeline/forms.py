@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -13,7 +13,7 @@ from stl_deploy.console import Console
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.loihi.export import simulate_loihi
 from stl_deploy.exporters.loihi.pixels import per_pixel
-from stl_deploy.exporters.loihi.quantise import quantise
+from stl_deploy.exporters.loihi.quantise import LoihiModel, quantise
 from stl_deploy.exporters.loihi.scales import ThresholdForm
 from stl_deploy.exporters.verify import accuracy
 from stl_deploy.graph.program import Program
@@ -27,6 +27,10 @@ HOLDS = {
     "projected": "netx's documented contract: one threshold per population",
     "unrolled": "netx's documented contract, convolutions as dense layers",
 }
+
+
+_AT_ONCE = 256
+"""Samples whose spikes are kept for the comparison."""
 
 
 @dataclass(frozen=True)
@@ -45,41 +49,62 @@ class FormRow:
     refused: str | None = None
 
 
+Models = Mapping[ThresholdForm, LoihiModel | UnsupportedError]
+
+
+def quantise_forms(
+    program: Program, calibration: NDArray[Any], forms: Sequence[ThresholdForm] = get_args(ThresholdForm)
+) -> Models:
+    """Post-training quantisation in each form that makes a difference, or why the network cannot be held so."""
+    pixels = per_pixel(program)
+    wanted = [form for form in forms if pixels or form not in ("projected", "unrolled")]
+    return {form: _model(program, form, calibration) for form in wanted}
+
+
+def _model(program: Program, form: ThresholdForm, calibration: NDArray[Any]) -> LoihiModel | UnsupportedError:
+    try:
+        return quantise(program, calibration, input_scale=input_scale(program), thresholds=form)
+    except UnsupportedError as error:
+        return error
+
+
 def compare_forms(
     program: Program,
-    calibration: NDArray[Any],
+    models: Models,
     x: NDArray[Any],
     labels: NDArray[Any] | None,
-    forms: Sequence[ThresholdForm] = get_args(ThresholdForm),
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[FormRow]:
-    """The graph, then post-training quantisation in each form that makes a difference, on ``x`` ``[T, B, *shape]``."""
-    reference = run(program, x, record=spiking(program), chunk=CHUNK)
-    rows = [FormRow("graph", "as folded", accuracy(program, reference, labels), holds="float32")]
-    pixels = per_pixel(program)
-    for form in forms:
-        if form in ("projected", "unrolled") and not pixels:
-            continue
-        rows.append(_row(program, form, calibration, x, labels, reference.recorded))
+    """The graph, then each model, on ``x`` ``[T, B, *shape]``, some samples at a time (told to ``progress``)."""
+    names = spiking(program)
+    held = {form: model for form, model in models.items() if isinstance(model, LoihiModel)}
+    outputs: dict[str, list[NDArray[Any]]] = {name: [] for name in ("graph", *held)}
+    differing, compared = dict.fromkeys(held, 0), dict.fromkeys(held, 0)
+    for start in range(0, x.shape[1], _AT_ONCE):
+        part = x[:, start : start + _AT_ONCE]
+        reference = run(program, part, record=names, chunk=CHUNK)
+        if len(program.outputs) == 1:
+            outputs["graph"].append(reference.y)
+        for form, model in held.items():
+            found = simulate_loihi(model, part, record=True)
+            outputs[form].append(found.y)
+            for name, spikes in found.spikes.items():
+                differing[form] += int(np.count_nonzero(spikes != reference.recorded[name]))
+                compared[form] += spikes.size
+        if progress is not None:
+            progress(start + part.shape[1], x.shape[1])
+    right = {
+        name: accuracy(program, Result({"output": np.concatenate(parts, axis=1)}, {}), labels) if parts else None
+        for name, parts in outputs.items()
+    }
+    rows = [FormRow("graph", "as folded", right["graph"], holds="float32")]
+    for form, found_or_error in models.items():
+        if isinstance(found_or_error, UnsupportedError):
+            reason = f"'{found_or_error.node}': {found_or_error.reason}"
+            rows.append(FormRow("post-training", form, holds=HOLDS[form], refused=reason))
+        else:
+            rows.append(FormRow("post-training", form, right[form], differing[form], compared[form], holds=HOLDS[form]))
     return rows
-
-
-def _row(
-    program: Program,
-    form: ThresholdForm,
-    calibration: NDArray[Any],
-    x: NDArray[Any],
-    labels: NDArray[Any] | None,
-    wanted: Any,
-) -> FormRow:
-    try:
-        model = quantise(program, calibration, input_scale=input_scale(program), thresholds=form)
-    except UnsupportedError as error:
-        return FormRow("post-training", form, holds=HOLDS[form], refused=f"'{error.node}': {error.reason}")
-    found = simulate_loihi(model, x, record=True)
-    differing = sum(int(np.count_nonzero(spikes != wanted[name])) for name, spikes in found.spikes.items())
-    compared = sum(spikes.size for spikes in found.spikes.values())
-    decided = accuracy(program, Result({"output": found.y}, {}), labels)
-    return FormRow("post-training", form, decided, differing, compared, HOLDS[form])
 
 
 def show_forms(rows: Sequence[FormRow], say: Console) -> None:

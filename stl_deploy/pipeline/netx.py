@@ -19,7 +19,7 @@ from stl_deploy.files import read_input
 from stl_deploy.graph.exact import input_grid, round_to_grid
 from stl_deploy.graph.program import Program
 from stl_deploy.pipeline.backends import CALIBRATION, input_scale
-from stl_deploy.pipeline.forms import compare_forms, show_forms
+from stl_deploy.pipeline.forms import compare_forms, quantise_forms, show_forms
 from stl_deploy.pipeline.source import TEST_INPUT, NetworkInput, Source
 
 COMPARED = 256
@@ -43,7 +43,8 @@ def write_netx_file(
     calibration = _calibration(source, program, input_file, x)
     labels = _labels(source, input_file)
     first = _on_grid(program, np.asarray(x[:, :COMPARED]))
-    rows = compare_forms(program, calibration, first, None if labels is None else labels[:COMPARED])
+    models = quantise_forms(program, calibration)
+    rows = compare_forms(program, models, first, None if labels is None else labels[:COMPARED])
     show_forms(rows, say)
     model = export_netx(program, path, calibration=calibration, input_scale=input_scale(program), thresholds=thresholds)
     say.say(f"chosen: {thresholds}")

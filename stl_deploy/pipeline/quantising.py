@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from stl_deploy.console import Console
 from stl_deploy.errors import InputError, ParityError
 from stl_deploy.evaluate import evaluate
 from stl_deploy.exporters.loihi.export import export_netx, simulate_loihi
-from stl_deploy.exporters.loihi.pixels import project_thresholds
+from stl_deploy.exporters.loihi.pixels import per_pixel, project_thresholds
 from stl_deploy.exporters.loihi.quantise import LoihiModel
 from stl_deploy.exporters.loihi.quantise import quantise as round_off
 from stl_deploy.exporters.verify import accuracy
@@ -27,13 +28,14 @@ from stl_deploy.graph.run import Result
 from stl_deploy.network import Network
 from stl_deploy.pipeline.backends import input_scale
 from stl_deploy.pipeline.folding import FoldedRun, fold_run
-from stl_deploy.pipeline.forms import FormRow, compare_forms, show_forms
+from stl_deploy.pipeline.forms import HOLDS, FormRow, Models, compare_forms, quantise_forms, show_forms
 from stl_deploy.pipeline.inputs import LabelledInput, encode_split
 from stl_deploy.pipeline.source import TEST_INPUT
 from stl_deploy.quantised_network import quantised_network, whole_config, whole_state
 
 FILE = "quantised.json"
 CALIBRATION = 512
+TRAINED = "quantisation-aware"
 LEARNING_RATE = 0.3
 """Of the run's own, to begin with."""
 
@@ -49,12 +51,18 @@ class QuantiseOptions:
 
 
 def quantise(
-    run_dir: Path, output: Path, options: QuantiseOptions | None = None, *, say: Console | None = None
+    run_dir: Path,
+    output: Path,
+    options: QuantiseOptions | None = None,
+    *,
+    known: Sequence[FormRow] | None = None,
+    say: Console | None = None,
 ) -> dict[str, Any]:
     """Train weights and thresholds of ``run_dir`` as Loihi's integers into the new run folder ``output``.
 
     ``output`` has config.yaml, model.safetensors, net.nir, net.net, test.npz and quantised.json (the table float ->
     post-training -> quantisation-aware); every verb takes it. Returns the table (JSON-ready).
+    known: the rows of the table up to post-training, where `before_training` has made them already.
     Raises InputError for a run that cannot be read, UnsupportedError for what Loihi cannot hold, ParityError if the
     netx file's integer model differs in one spike from the network that was trained.
     """
@@ -64,12 +72,13 @@ def quantise(
     if options.epochs < 0:
         raise InputError(f"epochs is {options.epochs}; 0 (rounding only) or more is accepted")
     make_folder(output)
-    say.step("Folding, and post-training quantisation in each threshold form")
     folded = fold_run(run_dir, output / "net.nir")
     test = encode_split(folded.config, folded.data.test, options.samples)
     calibration = encode_split(folded.config, folded.data.train, CALIBRATION).x
-    floats = evaluate(folded.trained, folded.data.test, folded.config).accuracy
-    rows = [FormRow("float", "as trained", floats), *compare_forms(folded.program, calibration, test.x, test.labels)]
+    if known is None:
+        say.step("Post-training quantisation in each threshold form")
+        known = before_training(folded, quantise_forms(folded.program, calibration), test)
+    rows = [*known]
     network = _train(folded, calibration, options, say)
     model, differing, compared = _write(folded.config, network, output, test, calibration)
     if differing:
@@ -77,7 +86,8 @@ def quantise(
             f"{output}: the integer model differs from the trained network in {differing} of {compared} spikes"
         )
     trained = accuracy(folded.program, Result({"output": simulate_loihi(model, test.x).y}, {}), test.labels)
-    rows.append(FormRow("quantisation-aware", "one per population", trained))
+    form = "projected" if per_pixel(folded.program) else "folded"
+    rows.append(FormRow(TRAINED, form, trained, holds=HOLDS[form]))
     show_forms(rows, say)
     say.say(f"the netx file spikes exactly as the trained network: 0 of {compared:,} spikes differ")
     say.say(f"next:  stl-deploy verify {output} --against {output / 'net.net'}   stl-deploy simulate {output} ...")
@@ -91,6 +101,15 @@ def quantise(
     }
     write_json(output / FILE, facts)
     return {"run": str(output), **facts}
+
+
+def before_training(
+    folded: FoldedRun, models: Models, test: LabelledInput, progress: Callable[[int, int], None] | None = None
+) -> list[FormRow]:
+    """Rows of the trained network, its graph, and its integers in each threshold form, on the test images."""
+    floats = evaluate(folded.trained, folded.data.test, folded.config).accuracy
+    rows = compare_forms(folded.program, models, test.x, test.labels, progress)
+    return [FormRow("float", "as trained", floats, holds="float32"), *rows]
 
 
 def _train(folded: FoldedRun, calibration: NDArray[Any], options: QuantiseOptions, say: Console) -> Network:

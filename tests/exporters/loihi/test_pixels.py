@@ -16,7 +16,7 @@ from stl_deploy.exporters.loihi.quantise import quantise
 from stl_deploy.graph.program import Neuron
 from stl_deploy.graph.run import run
 from stl_deploy.pipeline.backends import model_of_file
-from stl_deploy.pipeline.forms import compare_forms
+from stl_deploy.pipeline.forms import compare_forms, quantise_forms
 from tests.exporters.loihi.programs import Builder, conv_net, events
 
 
@@ -55,7 +55,7 @@ def test_projection_takes_the_mean_of_a_channel_and_leaves_the_rest() -> None:
 def test_three_ways_compared() -> None:
     rng = np.random.default_rng(2)
     program, x = conv_net(rng, "pixel"), events(rng, 8, 60, 1, 6, 6)
-    rows = {row.form: row for row in compare_forms(program, x, x, None)}
+    rows = {row.form: row for row in compare_forms(program, quantise_forms(program, x), x, None)}
     differing = {form: row.differing or 0 for form, row in rows.items() if row.refused is None and row.compared}
     assert set(differing) == {"per-neuron", "per-layer", "projected", "unrolled"}
     assert rows["folded"].refused is not None
