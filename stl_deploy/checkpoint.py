@@ -23,7 +23,13 @@ from stl_deploy.tensors import check_fit, read_tensors, write_tensors
 FILE = "checkpoint.safetensors"
 _FREE_TO_CHANGE = (
     {"fold"},
-    {("train", "epochs"), ("train", "device"), ("train", "keep_every"), ("dataset", "data_dir")},
+    {
+        ("train", "epochs"),
+        ("train", "device"),
+        ("train", "tensorboard"),
+        ("train", "keep_every"),
+        ("dataset", "data_dir"),
+    },
 )
 
 

@@ -239,6 +239,7 @@ class TrainConfig(_Section):
     processor has instructions for it (spikes are exact in it); weights, potentials and thresholds stay float32.
     Validation, test and everything after training are float32.
     shift, flip: training images are moved by up to so many pixels, and mirrored half of the time, anew each epoch.
+    tensorboard: also write what metrics.jsonl holds, and histograms of thresholds, for TensorBoard.
     rate_target, synop_budget: spikes per neuron and step of every layer, and synaptic events per sample, that the net
     is drawn to and charged above; null: free (see `stl_deploy.regularise`).
     """
@@ -263,6 +264,7 @@ class TrainConfig(_Section):
     synop_budget: Positive | None = None
     synop_weight: NotNegative = 1.0
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    tensorboard: bool = False
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
 
 

@@ -33,6 +33,7 @@ from stl_deploy.matmul import matmul_precision
 from stl_deploy.network import INPUT, Network, threshold_parameters
 from stl_deploy.regularise import Regulariser
 from stl_deploy.shared_norm import share_norms
+from stl_deploy.tensorboard import Board
 
 METRICS_FILE = "metrics.jsonl"
 Record = dict[str, Any]
@@ -74,14 +75,17 @@ def _train(config: RunConfig, run_dir: Path, data: Dataset, resume: bool, progre
         network = Network(config, data.input_shape, data.classes).to(device)
         share_norms(network)
         state = State(network, make_optimiser(network, config), 0, [], {}, 0)
+        board = Board(config, run_dir)
         _open_run(run_dir, config, state, resume)
         while state.epoch < config.train.epochs:
             record = _epoch(state, config, data)
             if workers.place() == 0:
                 checkpoint.write_checkpoint(run_dir, state, config)
                 _write_metrics(run_dir, state.records)
+            board.add(record, network)
             if progress is not None:
                 progress(record)
+        board.close()
         return _finish(run_dir, config, state, data)
 
 

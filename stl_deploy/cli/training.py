@@ -26,6 +26,9 @@ DataDir = Annotated[
     Path | None,
     typer.Option("--data-dir", metavar="DIR", help="Where the dataset's files are already; default: downloaded."),
 ]
+TensorBoard = Annotated[
+    bool, typer.Option("--tensorboard", help="Also write for TensorBoard, into the run folder's tensorboard.")
+]
 Output = Annotated[Path | None, typer.Option("-o", "--output", metavar="DIR", help="The run folder.")]
 
 
@@ -78,6 +81,7 @@ def train(
     data_dir: DataDir = None,
     changes: Set = None,
     resume: Resume = False,
+    tensorboard: TensorBoard = False,
     config_file: Annotated[
         Path | None, typer.Option("--config", metavar="CONFIG.yaml", help="The same as naming the file.")
     ] = None,
@@ -91,7 +95,8 @@ def train(
     from stl_deploy.pipeline.training import train as train_one
 
     name = str(config_file) if config_file is not None else which
-    config = configure(name, _overrides(changes, mode, seed, device, data_dir))
+    more = ["train.tensorboard=true"] if tensorboard else []
+    config = configure(name, _overrides(changes, mode, seed, device, data_dir) + more)
     if print_config:
         typer.echo(dump_config(config), nl=False)
         return
