@@ -23,6 +23,7 @@ from stl_deploy.energy.machine import MachineEnergy
 from stl_deploy.energy.memory import NeuronMemory, TapMemory, memory_of
 from stl_deploy.energy.models import Model, models, range_of
 from stl_deploy.energy.neurobench import neurobench_fields
+from stl_deploy.energy.neuron_ops import layer_ops
 from stl_deploy.energy.pricelist import PriceList, load_prices
 from stl_deploy.energy.samples import Samples
 from stl_deploy.energy.stream import count_stream, split
@@ -58,6 +59,7 @@ class EnergyReport:
     break_even: BreakEven
     assumptions: tuple[str, ...]
     memory: Mapping[str, TapMemory | NeuronMemory]
+    operations: Mapping[str, Mapping[str, int]]
     models: tuple[Model, ...]
     ann_twin: Mapping[str, Any]
     samples: Samples | None
@@ -82,7 +84,8 @@ class EnergyReport:
             "T": self.counts.T,
             "batch": self.counts.batch,
             "layers": {
-                name: layer.as_dict() | self.memory[name].as_dict() for name, layer in self.counts.layers.items()
+                name: {**layer.as_dict(), **self.operations.get(name, {}), **self.memory[name].as_dict()}
+                for name, layer in self.counts.layers.items()
             },
             "totals": self.counts.totals.as_dict(),
             "energy": [entry.as_dict() for entry in self.energy],
@@ -172,6 +175,7 @@ def energy_report(
         break_even(program, counts, lists, found),
         _assumptions(program, counts, coding),
         memory_of(program, counts),
+        {node.name: layer_ops(node, counts.neurons[node.name]) for node in program.of(Neuron)},
         found,
         twin_json(twin, counts, first),
         samples,

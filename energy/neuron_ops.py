@@ -58,6 +58,18 @@ def update_ops(nodes: Iterable[Neuron], counts: Mapping[str, NeuronCounts]) -> U
     return UpdateOps(muls, adds)
 
 
+def layer_ops(node: Neuron, counted: NeuronCounts) -> dict[str, int]:
+    """Extra keys of the energy JSON's layer: multiplies by decays, compares with thresholds, and resets.
+
+    A reset is one for each output that is not 0; what keeps no potential has none to reset.
+    """
+    return {
+        "leak_muls": neuron_ops(node).leak_muls * counted.neuron_updates,
+        "threshold_cmps": node.spiking * counted.neuron_updates,
+        "resets": counted.events if node.spiking and node.decay is not None else 0,
+    }
+
+
 def _factor(value: Floats | None) -> int:
     return int(value is not None and bool(np.any(value != 1)))
 

@@ -32,6 +32,7 @@ from stl_deploy.pipeline.inputs import LabelledInput, encode_split
 from stl_deploy.pipeline.manifest import manifest, write_manifest
 from stl_deploy.pipeline.mapping import on_loihi
 from stl_deploy.pipeline.netx import netx_facts
+from stl_deploy.pipeline.progress import tenths
 from stl_deploy.pipeline.source import TEST_INPUT
 from stl_deploy.pipeline.training import train
 
@@ -162,7 +163,8 @@ def _run_lava(
         return None
     say.say(f"simulating {test.x.shape[1]} images on Lava's CPU simulation ({status.location})")
     try:
-        found = run_model(model, path, test.x, "lava", Options(record=True))
+        options = Options(record=True, progress=tenths(say, "steps on Lava"))
+        found = run_model(model, path, test.x, "lava", options)
     except ToolError as error:
         say.warn(f"Lava failed, the report has our integer model alone: {error}")
         return error
@@ -216,6 +218,7 @@ def _closing(run_dir: Path, seconds: float, say: Console) -> None:
         f"stl-deploy verify {run} --against {onnx} --input {x}",
         f"stl-deploy simulate {run} --input {x} --backend loihi --record -o spikes.npz",
         f"stl-deploy energy {run} --input {x} --prices horowitz45_fp32",
-        f"stl-deploy energy {run} --over-steps -o {run} && stl-deploy report {run}",
+        f"stl-deploy energy {run} --over-steps -o {run}",
+        f"stl-deploy report {run}",
     ):
         say.say(f"  {command}")

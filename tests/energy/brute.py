@@ -187,6 +187,17 @@ class Walk:
             return True
         return any(out == i and self.x[node.name][(t, b, *at)] != 0 for at, out, _ in self.lists[node.name][0])
 
+    def operations(self, node: Neuron) -> dict[str, int]:
+        """Line by line of the neuron's equations, at every step of every neuron."""
+        leaks = compares = resets = 0
+        decays = [node.decay, None if node.synapse is None else node.synapse.decay]
+        for t, b, at in product(range(self.T), range(self.B), indices(node.shape)):
+            leaks += sum(1 for d in decays if d is not None and any(v != 1 for v in np.ravel(d).tolist()))
+            if node.threshold is not None:
+                compares += 1
+                resets += int(node.decay is not None and self.y[node.name][(t, b, *at)] != 0)
+        return {"leak_muls": leaks, "threshold_cmps": compares, "resets": resets}
+
     def memory(self, node: Node) -> dict[str, object]:
         """Accesses, by walking: a weight and a potential at each crossed tap, a bias and a potential at each output."""
         return self._neuron_memory(node) if isinstance(node, Neuron) else self._tap_memory(node)

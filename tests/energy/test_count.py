@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from stl_deploy.energy.count import ActivityCounter, nonzero_by_sample
 from stl_deploy.energy.counts import Counts
 from stl_deploy.energy.memory import memory_of
+from stl_deploy.energy.neuron_ops import layer_ops
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Conv, Linear, Neuron, Pool, Program, Reshape, Scale, Source
 from stl_deploy.graph.run import run
@@ -38,6 +39,8 @@ def test_counts_equal_a_walk_over_explicit_synapses(data: st.DataObject) -> None
     accesses = memory_of(net, counted)
     for name, node in expected.items():
         assert accesses[name].as_dict() == walk.memory(node), name
+        if isinstance(node, Neuron):
+            assert layer_ops(node, counted.neurons[name]) == walk.operations(node), name
 
 
 def test_a_padded_strided_convolution_by_hand() -> None:

@@ -29,6 +29,7 @@ TAPPED = {
 NEURON = {"neurons", "neuron_updates", "neuron_updates_touched", "spikes"}
 TAPPED |= {"weight_words", "bias_words", "weight_bits", "weight_bytes", "weight_reads", "bias_reads"}
 TAPPED |= {"potential_reads", "potential_writes", "queue_reads", "queue_bits"}
+NEURON |= {"leak_muls", "threshold_cmps", "resets"}
 NEURON |= {"state_words", "state_bits", "state_bytes", "state_reads", "state_writes", "queue_writes", "queue_bits"}
 
 

@@ -119,7 +119,7 @@ def test_numbers_on_the_page_are_those_of_the_json() -> None:
     energy = twin["energy"]
     tapped = ("in_nonzero", "synops", "synops_nonzero_w", "synapses", "dense_macs_exact", "dense_macs_nominal")
     assert tables["layer-table"] == [str(energy["layers"]["c"][key]) for key in (*tapped, "bias_adds")]
-    neuron = ("neurons", "neuron_updates", "neuron_updates_touched", "spikes")
+    neuron = ("neurons", "neuron_updates", "neuron_updates_touched", "leak_muls", "threshold_cmps", "resets", "spikes")
     assert tables["neuron-table"] == [str(energy["layers"]["c-n"][key]) for key in neuron]
     assert tables["total-table"] == [str(value) for value in energy["totals"].values()]
     expected = [

@@ -13,6 +13,8 @@ from stl_deploy.cli.main import main as command_line
 from stl_deploy.graph.dialect import load_dialect
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.nirfile import read_nir
+from stl_deploy.graph.program import Neuron
+from tests.conformance.golden import GOLDEN
 from tests.energy.brute import Walk
 from tests.energy.test_report import Page
 
@@ -59,20 +61,31 @@ def test_one_command_gives_counts_models_and_files(tmp_path: Path, capsys: pytes
         assert text in shown.err
 
 
-def test_a_file_from_snntorch_gives_the_whole_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = Path(__file__).parent / "golden" / "snntorch.nir"
-    x = np.random.default_rng(1).integers(0, 2, (4, 8, 1, 6, 6)).astype(np.float32)
+@pytest.mark.parametrize("dialect", ["snntorch", "spikingjelly"])
+def test_a_file_from_elsewhere_gives_the_whole_report(
+    dialect: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "net.nir"
+    if dialect == "snntorch":
+        file.write_bytes((Path(__file__).parent / "golden" / "snntorch.nir").read_bytes())
+        x = np.random.default_rng(1).integers(0, 2, (4, 8, 1, 6, 6)).astype(np.float32)
+    else:
+        with np.load(GOLDEN / "spikingjelly-read-spikingjelly-conv-avg.npz") as kept:
+            file.write_bytes(kept["nir"].tobytes())
+            x = kept["x"].astype(np.float32)
     np.savez(tmp_path / "x.npz", x=x)
-    command = ["energy", str(file), "-i", str(tmp_path / "x.npz"), "--dialect", "snntorch", "-o", str(tmp_path)]
+    command = ["energy", str(file), "-i", str(tmp_path / "x.npz"), "--dialect", dialect, "-o", str(tmp_path / "out")]
     assert main([*command, "--json"]) == 0
-    layers = json.loads(capsys.readouterr().out)["layers"]
-    program = lower(read_nir(file), load_dialect("snntorch"))
+    data = json.loads(capsys.readouterr().out)
+    program = lower(read_nir(file), load_dialect(dialect))
     walk = Walk(program, x, "spikes")
-    assert sum(layer.get("spikes", 0) for layer in layers.values()) > 20
-    for name, layer in layers.items():
+    assert sum(layer.get("spikes", 0) for layer in data["layers"].values()) > 20
+    for name, layer in data["layers"].items():
         node = program.by_name[name]
-        assert layer == {**walk.layer(node), **walk.memory(node)}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["energy.html", "energy.json", "layers.csv", "x.npz"]
+        operations = walk.operations(node) if isinstance(node, Neuron) else {}
+        assert layer == {**walk.layer(node), **operations, **walk.memory(node)}
+    assert data["placement"]["reason"].endswith(("its reset is 'subtract_delayed'", "without a neuron between"))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["energy.html", "energy.json", "layers.csv"]
 
 
 def test_this_machine_is_measured_or_said_not_to_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

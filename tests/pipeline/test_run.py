@@ -151,12 +151,17 @@ def test_it_says_what_simulated_and_ends_with_commands_to_paste(
     assert "simulated on our integer model of Lava, not on Lava itself (left out as asked)" in text
     commands = [shlex.split(line) for line in text.partition("next:\n")[2].splitlines()]
     pasted = [words[1:] for words in commands if words[0] == "stl-deploy"]
-    assert [words[0] for words in pasted] == ["check", "verify", "simulate", "energy"]
+    assert [words[0] for words in pasted] == ["check", "verify", "simulate", "energy", "energy", "report"]
     monkeypatch.chdir(tmp_path)
     for words in pasted:
         with pytest.raises(SystemExit) as stop:
             main(words)
         assert not stop.value.code, capsys.readouterr().err
+    points = _json(copy / "report.json")["tradeoff"]["points"]
+    assert [p["steps"] for p in points] == list(range(1, points[-1]["steps"] + 1))
+    assert 'id="tradeoff"' in (copy / "report.html").read_text()
+    run(configure("digits", SMALL), copy, resume=True, lava=False)
+    assert _json(copy / "report.json")["tradeoff"] is None  # of a run that is over
 
 
 def test_a_changed_weight_breaks_the_parity(run_dir: Path, tmp_path: Path) -> None:
