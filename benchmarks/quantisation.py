@@ -30,6 +30,7 @@ from stl_deploy.pipeline.backends import model_of_file
 from stl_deploy.pipeline.folding import fold_run
 from stl_deploy.pipeline.forms import FormRow, Models, quantise_forms
 from stl_deploy.pipeline.inputs import encode_split
+from stl_deploy.pipeline.progress import tenths
 from stl_deploy.pipeline.quantising import CALIBRATION, TRAINED, QuantiseOptions, before_training, quantise
 from stl_deploy.pipeline.source import open_program, open_source
 
@@ -61,9 +62,7 @@ class Table:
 
     def __init__(self, run_dir: Path, options: argparse.Namespace, say: Console) -> None:
         if not (run_dir / MODEL).is_file():
-            raise InputError(
-                f"{run_dir}: no trained network; make one with: stl-deploy train PRESET -o {run_dir}"
-            )
+            raise InputError(f"{run_dir}: no trained network; make one with: stl-deploy train PRESET -o {run_dir}")
         self.run_dir, self.options, self.say = run_dir, options, say
         self.work = run_dir.with_name(run_dir.name + "-loihi")
         key = {"network": sha256(run_dir / MODEL), "config": sha256(run_dir / "config.yaml"), "images": options.images}
@@ -102,7 +101,7 @@ class Table:
         )
 
     def _before(self) -> list[FormRow]:
-        return before_training(self.folded, self.models(), self.test, self._progress("test images"))
+        return before_training(self.folded, self.models(), self.test, tenths(self.say, "test images"))
 
     def _train(self, known: Iterable[dict[str, Any]]) -> dict[str, Any]:
         options = QuantiseOptions(self.options.epochs, None, self.options.images, self.options.device)
@@ -125,7 +124,7 @@ class Table:
             path, model = self._file(row)
             self.say.step(f"{self.run_dir}: {row['stage']}, {row['form']}: {count} images on real Lava")
             x, labels = self.test.x[:, :count], self.test.labels[:count]
-            seconds, show = self.options.deadline, self._progress("steps on Lava")
+            seconds, show = self.options.deadline, tenths(self.say, "steps on Lava")
             return asdict(against_lava(model, path, x, labels, deadline=seconds, progress=show))
 
         found: dict[str, Any] = self.kept.get(
@@ -141,17 +140,6 @@ class Table:
         assert isinstance(model, LoihiModel)
         write_netx(model.net, path)
         return path, model
-
-    def _progress(self, what: str) -> Callable[[int, int], None]:
-        tenth = -1
-
-        def show(done: int, total: int) -> None:
-            nonlocal tenth
-            if done * 10 // total > tenth:
-                tenth = done * 10 // total
-                self.say.say(f"{what}: {done} of {total}")
-
-        return show
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -139,13 +139,26 @@ def verify(
     ],
     input_file: InputOption = None,
     dialect: DialectOption = None,
+    no_lava: Annotated[bool, typer.Option("--no-lava", help="Leave Lava out even if it is installed.")] = False,
+    deadline: Annotated[float, typer.Option(help="lava: seconds before the run is stopped.")] = 600.0,
     json: Json = False,
 ) -> None:
-    """Spike agreement by layer, and the first spike that differs (layer, step, neuron)."""
+    """Spike agreement by layer, and the first spike that differs (layer, step, neuron).
+
+    A .net file also runs on real Lava, where that is installed, and must spike there as our integer model does.
+    """
     from stl_deploy.pipeline.verifying import require
     from stl_deploy.pipeline.verifying import verify as verify_source
 
-    report = verify_source(source, against, input_file=input_file, dialect=dialect, say=console())
+    report = verify_source(
+        source,
+        against,
+        input_file=input_file,
+        dialect=dialect,
+        lava=not no_lava,
+        deadline=deadline,
+        say=console(),
+    )
     if json:
         emit_json(report.as_dict())
     require(report)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from stl_deploy.exporters.verify import accuracy, share_right
 from stl_deploy.files import read_input, write_npz
 from stl_deploy.graph.run import Result
 from stl_deploy.pipeline.backends import Numeric, Options, run_backend
+from stl_deploy.pipeline.progress import tenths
 from stl_deploy.pipeline.source import Source, open_program, open_source
 
 _WHAT = {
@@ -45,7 +45,7 @@ def simulate(
     say = say or Console(quiet=True)
     opened = open_source(source, ("run", "nir", "onnx", "net"))
     x, labels = read_input(input_file)
-    options = Options(record, thresholds, deadline, _progress(say), numeric)
+    options = Options(record, thresholds, deadline, tenths(say, "steps on Lava"), numeric)
     result = run_backend(opened, x, backend, options, dialect)
     decided = _accuracy(opened, result, labels, dialect)
     if len(result.outputs) > 1:
@@ -73,7 +73,3 @@ def _accuracy(source: Source, result: Result, labels: NDArray[np.int64] | None, 
     if labels is not None and source.kind in ("run", "nir"):
         return accuracy(open_program(source, dialect), result, labels)
     return share_right(result, labels)
-
-
-def _progress(say: Console) -> Callable[[int, int], None]:
-    return lambda done, total: say.say(f"lava: {done} of {total} steps")

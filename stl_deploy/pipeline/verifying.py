@@ -6,24 +6,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from stl_deploy.console import Console
 from stl_deploy.errors import InputError
+from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.margins import NearThreshold
 from stl_deploy.exporters.onnx.int8 import to_int8
 from stl_deploy.exporters.onnx.interface import Precision
 from stl_deploy.exporters.onnx.model import OnnxModel
-from stl_deploy.exporters.verify import LAYER_HEADER, Report, layer_rows, require_exact
+from stl_deploy.exporters.verify import LAYER_HEADER, Report, RunParity, layer_rows, require_exact
 from stl_deploy.exporters.verify import verify as compare
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.nirfile import read_nir
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import Result, run
 from stl_deploy.pipeline.backends import CHUNK, Options, model_of_file, run_model, spiking
+from stl_deploy.pipeline.progress import tenths
 from stl_deploy.pipeline.source import NetworkInput, open_program, open_source, program_input
 
 REFERENCE = "reference"
 INT8 = " (int8)"
 """Ends the name of a run with int8 weights, compared with the graph as it is."""
+LAVA = " (real Lava against our integer model)"
+LAVA_SAMPLES = 100
 
 
 def verify(
@@ -32,12 +38,16 @@ def verify(
     *,
     input_file: Path | None = None,
     dialect: str | None = None,
+    lava: bool = True,
+    deadline: float = 600.0,
     say: Console | None = None,
 ) -> Report:
     """Compare artifacts (.nir, .onnx, .net) with a run folder's or .nir file's graph on one input.
 
     The input is the file given, else the run folder's test images, else random input on the graph's grid.
-    Raises InputError for files that cannot be read or do not belong to the graph.
+    lava: where its side environment is ready, a .net file also runs on real Lava, on the first `LAVA_SAMPLES` samples,
+    within ``deadline`` seconds, and is compared with our integer model's run of it.
+    Raises InputError for files that cannot be read or do not belong to the graph, ToolError if Lava fails.
     """
     say = say or Console(quiet=True)
     opened = open_source(source)
@@ -45,6 +55,9 @@ def verify(
     x, what = program_input(opened, program, input_file)
     say.say(f"input: {what}")
     report = check_against(program, against, x)
+    if lava:
+        found = [one for path in against if path.suffix == ".net" for one in _on_lava(program, path, x, deadline, say)]
+        report = replace(report, runs=(*report.runs, *found))
     show(report, say)
     return report
 
@@ -73,6 +86,23 @@ def check_against(program: Program, artifacts: Sequence[Path], x: NetworkInput) 
     return replace(reports[0], runs=tuple(run for report in reports for run in report.runs))
 
 
+def _on_lava(program: Program, path: Path, x: NetworkInput, deadline: float, say: Console) -> tuple[RunParity, ...]:
+    """The file on real Lava against our integer model; nothing, which is said, where Lava is not ready."""
+    status = environment.status()
+    if not status.ready:
+        say.say(f"{path.name} did not run on real Lava ({status.reason})")
+        return ()
+    part = np.asarray(x)[:, :LAVA_SAMPLES]
+    say.say(f"running {part.shape[1]} samples of it through {path.name} on real Lava")
+    model = model_of_file(path, program)
+    options = Options(record=True, deadline=deadline, progress=tenths(say, "steps on Lava"))
+    runs = {
+        path.name + LAVA: run_model(model, path, part, "lava", options),
+        REFERENCE: run_model(model, path, part, "loihi", options),
+    }
+    return compare(program, runs, reference=REFERENCE).runs
+
+
 def _compare(program: Program, runs: Mapping[str, Result], x: NetworkInput, *, double: bool = False) -> Report:
     near = NearThreshold()
     reference = run(program, x, record=spiking(program), observe=near, chunk=CHUNK, double=double)
@@ -98,5 +128,8 @@ def _run_artifact(program: Program, path: Path, x: NetworkInput) -> tuple[Result
 
 
 def require(report: Report) -> None:
-    """Raise ParityError if a float artifact does not spike like the graph; rounded weights may, and are counted."""
+    """Raise ParityError if a float artifact does not spike like the graph, or Lava like our integer model.
+
+    Rounded weights may spike otherwise than the graph, and are counted.
+    """
     require_exact(report, [run.run for run in report.runs if not run.run.endswith((".net", INT8))])
