@@ -10,6 +10,7 @@ import importlib.util
 import os
 import warnings
 from functools import cache
+from importlib.metadata import version
 
 from torch import Tensor, nn
 
@@ -22,6 +23,15 @@ SWITCH = "STL_DEPLOY_FUSED"
 def ready(x: Tensor) -> bool:
     """Whether this input can take the fast path; warns, once, where only numba is missing for it."""
     return x.device.type == "cpu" and os.environ.get(SWITCH) != "0" and installed()
+
+
+def path() -> str:
+    """What neurons run on here, for people."""
+    if os.environ.get(SWITCH) == "0":
+        return f"torch, one layer after the other: {SWITCH}=0 turns the compiled blocks off"
+    if importlib.util.find_spec("numba") is None:
+        return "torch, one layer after the other; pip install 'stl-deploy[fast]' for compiled blocks on the CPU"
+    return f"norm, LIF and pool in one block, compiled by numba {version('numba')} (CPU); torch elsewhere"
 
 
 @cache

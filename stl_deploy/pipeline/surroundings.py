@@ -62,9 +62,10 @@ def doctor(*, say: Console | None = None) -> dict[str, Any]:
     """Versions, devices and Lava (JSON-ready)."""
     import torch
 
-    from stl_deploy.matmul import advice, measure
+    from stl_deploy.fused import path
+    from stl_deploy.matmul import advice, bfloat16_gain, measure
 
-    products = measure()
+    products, gain = measure(), bfloat16_gain()
     say = say or Console(quiet=True)
     found: dict[str, Any] = {
         "versions": versions(),
@@ -73,14 +74,16 @@ def doctor(*, say: Console | None = None) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
-        "neuron_path": "torch autograd function, gradient through time written by hand (CPU and CUDA)",
+        "neuron_path": path(),
         "matmul": [measured.as_dict() for measured in products],
+        "bfloat16_gain": gain,
         "lava": lava_status(),
     }
     say.table(["package", "version"], [[name, text or "not installed"] for name, text in found["versions"].items()])
     say.say(f"{found['cores']} cores, torch uses {found['torch_threads']} threads; CUDA: {found['cuda'] or 'none'}")
     say.say(f"neurons run on: {found['neuron_path']}")
     say.say(advice(products))
+    say.say(f"--set train.precision=bfloat16 multiplies {gain:.1f}x as fast as float32 here, weights rounded to 8 bits")
     say.say(lava_sentence(found["lava"]))
     return found
 
@@ -117,19 +120,33 @@ def targets(*, say: Console | None = None) -> dict[str, Any]:
 
 def datasets(*, say: Console | None = None) -> list[dict[str, Any]]:
     """The datasets that a configuration can name (JSON-ready)."""
-    from stl_deploy.data import dataset_names, describe, present
+    from stl_deploy.data import dataset_names, describe, present, whole_size
 
     say = say or Console(quiet=True)
     rows: list[dict[str, Any]] = []
     for name in dataset_names():
         summary, shape, classes = describe(name)
         rows.append(
-            {"name": name, "about": summary, "input_shape": list(shape), "classes": classes, "present": present(name)}
+            {
+                "name": name,
+                "about": summary,
+                "input_shape": list(shape),
+                "classes": classes,
+                "samples": whole_size(name),
+                "present": present(name),
+            }
         )
     say.table(
-        ["dataset", "input", "classes", "there", "what it is"],
+        ["dataset", "input", "classes", "samples", "there", "what it is"],
         [
-            [r["name"], "x".join(map(str, r["input_shape"])), str(r["classes"]), _yes(r["present"]), r["about"]]
+            [
+                r["name"],
+                "x".join(map(str, r["input_shape"])),
+                str(r["classes"]),
+                f"{r['samples']:,}" if r["samples"] else "-",
+                _yes(r["present"]),
+                r["about"],
+            ]
             for r in rows
         ],
     )

@@ -190,6 +190,22 @@ def test_ann_mode_trains_on_the_image_shown_once(tiny, tmp_path):
     assert result.test.rates.keys() == {"lif1"}
 
 
+@pytest.mark.parametrize("path", ["1", "0"], ids=["blocks", "torch"])
+def test_bfloat16_synapses_learn_and_leave_float32(tiny, tmp_path, monkeypatch, path):
+    monkeypatch.setenv("STL_DEPLOY_FUSED", path)
+    narrow, forward = set(), Network.forward
+
+    def noting(network, *arguments, **options):
+        narrow.add((network.training, torch.is_autocast_enabled("cpu")))
+        return forward(network, *arguments, **options)
+
+    monkeypatch.setattr(Network, "forward", noting)
+    result = train(apply_overrides(tiny, ["train.precision=bfloat16", "train.epochs=6"]), tmp_path)
+    assert result.validation_accuracy > 0.5
+    assert narrow == {(True, True), (False, False)}
+    assert {parameter.dtype for parameter in result.network.parameters()} == {torch.float32}
+
+
 def test_threshold_learning_rate_has_its_multiplier(tiny, tmp_path):
     config = apply_overrides(tiny, ["train.threshold_lr_multiplier=0", "train.epochs=1"])
     train(config, tmp_path)
