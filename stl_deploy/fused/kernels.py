@@ -200,7 +200,8 @@ def backward(
 
     grad: of the pooled spikes, ``[T, B, R', L']``. grad_z: ``[T, B, R, L]``, trace itself if it has the type, or
     ``[1, B, R, L]`` for the sum over the steps where x has a single one. Added to: grad_theta ``[R or 1, L]``,
-    grad_beta ``[1]`` (or ``[0]``: not wanted), and where mean has rows ``sums[S, 2, L]``, Σ grad_z and Σ grad_z·(x − mean).
+    grad_beta ``[1]`` (or ``[0]``: not wanted), and where mean has rows ``sums[S, 2, L]``, Σ grad_z and
+    Σ grad_z·(x − mean).
     """
     steps, rows, size = trace.shape[0], trace.shape[2], trace.shape[3]
     rest, z = np.empty((pool, size), trace.dtype), np.empty(size, trace.dtype)
