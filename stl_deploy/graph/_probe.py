@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-_MEMORY_BYTES = 8 * 2**30
+_MEMORY_BYTES = 3 * 2**30
 _OBJECT_SECONDS = 0.5
 _TELL_SECONDS = 0.02
 

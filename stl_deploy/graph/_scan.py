@@ -31,6 +31,8 @@ _READ_BYTES = 2**20
 """Arrays up to this size are read here, so that damage is met here; of larger ones the chunks are looked up."""
 _HANDED_BYTES = 2**16
 _ALL_HANDED_BYTES = 2**25
+MAX_MEMBERS = 10_000
+"""Most members of one group."""
 _MAX_OBJECTS = 100_000
 _MAX_DEPTH = 100
 _MAX_TEXTS = 200_000
@@ -50,7 +52,10 @@ class Scan:
 
     def group(self, group: h5g.GroupID, where: str = "") -> dict[str, Any]:
         """All that is below ``group``. Raises InputError for what is refused, and whatever HDF5 raises."""
-        if len(self._seen) + group.get_num_objs() > _MAX_OBJECTS:
+        members = group.get_num_objs()
+        if members > MAX_MEMBERS:
+            raise self._error(f"{where or '/'!a} holds {members} members; up to {MAX_MEMBERS} are accepted")
+        if len(self._seen) + members > _MAX_OBJECTS:
             raise self._error(f"holds more than {_MAX_OBJECTS} objects")
         if where.count("/") >= _MAX_DEPTH:
             raise self._error(f"is over {_MAX_DEPTH} levels deep")

@@ -19,9 +19,10 @@ import numpy as np
 from stl_deploy.errors import GraphError, InputError
 from stl_deploy.files import whole_file
 from stl_deploy.graph._hdf5 import Group, open_hdf5
+from stl_deploy.graph._scan import MAX_MEMBERS
 
-MAX_NODES = 10_000
-"""Most nodes in one graph; a layer is a node, so real networks have hundreds."""
+MAX_NODES = MAX_MEMBERS
+"""Most nodes in one graph with those in it; a layer is a node, so real networks have hundreds."""
 
 MAX_DEPTH = 32
 """Most levels of graphs in graphs."""

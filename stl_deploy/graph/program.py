@@ -254,8 +254,6 @@ def is_max_pool(program: Program, node: Node) -> bool:
 def is_binary(program: Program, name: str) -> bool:
     """Whether a node's output is 0 or 1 by the graph's structure alone (an input is not)."""
     node = program.by_name[name]
-    if isinstance(node, Neuron):
-        return node.spiking and not node.many
-    if isinstance(node, Reshape | Delay | Output) and len(node.sources) == 1:
-        return is_binary(program, node.sources[0].node)
-    return False
+    while isinstance(node, Reshape | Delay | Output) and len(node.sources) == 1:
+        node = program.by_name[node.sources[0].node]
+    return isinstance(node, Neuron) and node.spiking and not node.many

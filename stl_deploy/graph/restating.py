@@ -48,7 +48,9 @@ class Restating:
         self.stands_for: dict[str, str] = {}
         self.refused: list[UnsupportedError] = []
         self._given = given
-        self._owed: dict[str, float] = {}
+        self._arriving: dict[str, list[_Arrival]] = {}
+        for node in given.values():
+            self._arrivals(node)
         self._synapses: dict[str, Linear | Conv] = {}
         kept = [node for node in given.values() if not self._vanishes(node)]
         self.places = {node.name: float(place) for place, node in enumerate(kept)}
@@ -77,25 +79,25 @@ class Restating:
 
     def _arrivals(self, node: Node) -> list[_Arrival]:
         """What reaches a node, past those that vanish."""
-        found: list[_Arrival] = []
-        for source in node.sources:
-            before = self._given[source.node]
-            if not self._vanishes(before):
-                found.append(_Arrival(source.node, self._owed_by(before), source.delay))
-                continue
-            factor = float(before.scale) if isinstance(before, Scale) else 1.0
-            found += [replace(a, owed=a.owed * factor, delay=a.delay + source.delay) for a in self._arrivals(before)]
-        return found
+        if node.name not in self._arriving:
+            found: list[_Arrival] = []
+            for source in node.sources:
+                before = self._given[source.node]
+                if not self._vanishes(before):
+                    found.append(_Arrival(source.node, self._owed_by(before), source.delay))
+                    continue
+                factor = float(before.scale) if isinstance(before, Scale) else 1.0
+                passed = self._arrivals(before)
+                found += [replace(a, owed=a.owed * factor, delay=a.delay + source.delay) for a in passed]
+            self._arriving[node.name] = found
+        return self._arriving[node.name]
 
     def _owed_by(self, node: Node) -> float:
         """What the values that leave a node must still be multiplied by."""
         if not isinstance(node, Pool | Reshape):
             return 1.0
-        if node.name not in self._owed:
-            owed = {arrival.owed for arrival in self._arrivals(node)}
-            divisor = node.divisor if isinstance(node, Pool) and not self.reader.average_pool else 1
-            self._owed[node.name] = max(owed) / divisor
-        return self._owed[node.name]
+        divisor = node.divisor if isinstance(node, Pool) and not self.reader.average_pool else 1
+        return self._arrivals(node)[0].owed / divisor
 
     def _connect(self, node: Node) -> None:
         arrivals = self._arrivals(node)

@@ -165,6 +165,13 @@ def test_every_node_that_a_reader_cannot_hold_is_named():
     assert {n.node for n in report.nodes if n.targets["sinabs"] == "unsupported"} == {"n1", "n2", "n3", "n4"}
 
 
+@pytest.mark.parametrize("node", [nir.Scale(a(1)), nir.Flatten({"input": None}, 0, -1), linear(), iff((2,))])
+def test_readers_are_asked_about_thousands_of_nodes(node):
+    report = check(net(linear(), iff((2,)), *[node] * 2000, linear(), iff((2,))), targets=READER_TARGETS)
+    assert not {f.slug for f in report.findings} & {"unexpected"}
+    assert set(report.targets.values()) == {"faithful"}
+
+
 SOFT = Dialect(reset="subtract")
 BY_PIXEL = lif((2, 3, 3), r=np.arange(1, 19).reshape(2, 3, 3))
 GROUPED = conv(weight=np.ones((2, 1, 2, 2), np.float32), groups=2)
