@@ -21,6 +21,8 @@ from stl_deploy.exporters.loihi.structure import FlattenStage, PoolStage, Synaps
 from stl_deploy.graph.program import Conv, Linear, Pool, Program
 
 Placement = Literal["simple", "balanced"]
+_AT_ONCE = 2**25
+"""Pairs of a core and an input that are looked at together."""
 
 
 @dataclass(frozen=True)
@@ -71,31 +73,32 @@ class _Layer:
     fan_in: int
     theta: NDArray[Any]
 
-    def in_axons(self, first: int, last: int) -> int:
-        """Distinct neurons (or inputs) that reach neurons [first, last)."""
+    def in_axons(self, cuts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Distinct neurons (or inputs) that reach the neurons from each cut to the next."""
         if isinstance(self.synapse, Linear):
-            return self.fan_in
-        return _reached(self.synapse, self.synapse.shape, first, last)
+            return np.full(len(cuts) - 1, self.fan_in)
+        return _reached(self.synapse, cuts)
+
+    def simple(self, size: int) -> NDArray[np.int64]:
+        """Cuts after every ``size`` neurons."""
+        return np.append(np.arange(0, self.neurons, size), self.neurons)
 
 
 def place(program: Program, chip: Chip, placement: Placement = "simple") -> Placed:
     """Place a Program; raises UnsupportedError if Loihi cannot hold its structure at all."""
     layers = list(_layers(program))
     excess: list[tuple[str | None, Excess]] = []
-    blocks = []
+    cuts = []
     for layer in layers:
         size, over = _block(layer, chip)
         excess += [(layer.node, one) for one in over]
-        count = -(-layer.neurons // size)
-        cuts = np.linspace(0, layer.neurons, count + 1).astype(int) if placement == "balanced" else None
-        blocks.append([
-            (int(cuts[i]), int(cuts[i + 1])) if cuts is not None else (i * size, min(layer.neurons, (i + 1) * size))
-            for i in range(count)
-        ])  # fmt: skip
+        found = layer.simple(size)
+        cuts.append(np.linspace(0, layer.neurons, len(found)).astype(int) if placement == "balanced" else found)
+    counts = [*(len(found) - 1 for found in cuts[1:]), 1]
     cores = [
-        _core(layer, block, len(blocks[index + 1]) if index + 1 < len(layers) else 1)
-        for index, layer in enumerate(layers)
-        for block in blocks[index]
+        core
+        for layer, found, next_cores in zip(layers, cuts, counts, strict=True)
+        for core in _cores(layer, found, next_cores)
     ]
     excess += list(_over(chip, cores, layers))
     return Placed(chip.key, placement, tuple(cores), tuple(excess))
@@ -129,32 +132,20 @@ def _block(layer: _Layer, chip: Chip) -> tuple[int, list[Excess]]:
             over.append(Excess("synapse memory of one neuron, bytes", layer.fan_in, limit))
         size = max(1, min(size, memory // layer.fan_in))
     if axons is not None:
-        if layer.in_axons(0, 1) > axons:
-            limit = str(chip.limits["in_axons_per_core"])
-            over.append(Excess("input axons of one neuron", layer.in_axons(0, 1), limit))
+        alone = int(layer.in_axons(np.array([0, 1]))[0])
+        if alone > axons:
+            over.append(Excess("input axons of one neuron", alone, str(chip.limits["in_axons_per_core"])))
         else:
-            while (
-                size > 1 and max(layer.in_axons(i, min(i + size, layer.neurons)) for i in _starts(layer, size)) > axons
-            ):
+            while size > 1 and layer.in_axons(layer.simple(size)).max() > axons:
                 size = max(1, size * 9 // 10)
     return size, over
 
 
-def _starts(layer: _Layer, size: int) -> range:
-    return range(0, layer.neurons, size)
-
-
-def _core(layer: _Layer, block: tuple[int, int], next_cores: int) -> Core:
-    first, last = block
-    return Core(
-        layer.node,
-        first,
-        last,
-        layer.in_axons(first, last),
-        (last - first) * next_cores,
-        (last - first) * layer.fan_in,
-        len(np.unique(layer.theta[first:last])),
-    )
+def _cores(layer: _Layer, cuts: NDArray[np.int64], next_cores: int) -> Iterator[Core]:
+    for first, last, in_axons in zip(cuts[:-1].tolist(), cuts[1:].tolist(), layer.in_axons(cuts).tolist(), strict=True):
+        neurons = last - first
+        thresholds = len(np.unique(layer.theta[first:last]))
+        yield Core(layer.node, first, last, in_axons, neurons * next_cores, neurons * layer.fan_in, thresholds)
 
 
 def _over(chip: Chip, cores: list[Core], layers: list[_Layer]) -> Iterator[tuple[str | None, Excess]]:
@@ -178,21 +169,30 @@ def _over(chip: Chip, cores: list[Core], layers: list[_Layer]) -> Iterator[tuple
             yield None, Excess(what, total, str(chip.limits[limit]))
 
 
-def _reached(node: Conv | Pool, shape: tuple[int, ...], first: int, last: int) -> int:
-    """Distinct input positions inside the image that outputs [first, last) of a conv or pool read."""
-    out_c, out_h, out_w = shape
-    in_c, in_h, in_w = node.input_shape
-    groups = node.groups if isinstance(node, Conv) else in_c
+def _reached(node: Conv | Pool, cuts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Distinct input positions inside the image that the outputs from each cut to the next of a conv or pool read."""
+    groups = node.groups if isinstance(node, Conv) else node.input_shape[0]
+    places = groups * node.input_shape[1] * node.input_shape[2]
+    step = max(1, _AT_ONCE // places)
+    parts = [_read(node, groups, cuts[i : i + step + 1]) for i in range(0, len(cuts) - 1, step)]
+    return np.concatenate(parts) * (node.input_shape[0] // groups)
+
+
+def _read(node: Conv | Pool, groups: int, cuts: NDArray[np.int64]) -> NDArray[np.int64]:
+    out_c, out_h, out_w = node.shape
+    _, in_h, in_w = node.input_shape
     kernel = node.weight.shape[2:] if isinstance(node, Conv) else node.kernel
     dilation = node.dilation if isinstance(node, Conv) else (1,) * len(node.kernel)
-    reached = np.zeros((groups, in_h, in_w), bool)
-    index = np.arange(first, last)
-    group = index // (out_h * out_w) // (out_c // groups)
-    top = index // out_w % out_h * node.stride[0] - node.padding[0][0]
-    left = index % out_w * node.stride[1] - node.padding[1][0]
+    outputs = np.arange(cuts[0], cuts[-1])
+    block = np.repeat(np.arange(len(cuts) - 1), np.diff(cuts))
+    group = outputs // (out_h * out_w) // (out_c // groups)
+    top = outputs // out_w % out_h * node.stride[0] - node.padding[0][0]
+    left = outputs % out_w * node.stride[1] - node.padding[1][0]
+    reached = np.zeros((len(cuts) - 1, groups, in_h, in_w), bool)
     for i in range(kernel[0]):
         for j in range(kernel[1]):
             row, column = top + i * dilation[0], left + j * dilation[1]
             inside = (row >= 0) & (row < in_h) & (column >= 0) & (column < in_w)
-            reached[group[inside], row[inside], column[inside]] = True
-    return int(reached.sum()) * (in_c // groups)
+            reached[block[inside], group[inside], row[inside], column[inside]] = True
+    found: NDArray[np.int64] = reached.sum(axis=(1, 2, 3))
+    return found

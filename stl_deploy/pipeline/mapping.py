@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from stl_deploy.energy.chip import OnChip, PlacedCore, Placement
+from stl_deploy.energy.chip import CORES, OnChip, PlacedCore, Placement
 from stl_deploy.exporters.loihi.chips import load_chips
 from stl_deploy.exporters.loihi.placement import Placed, place
 from stl_deploy.exporters.loihi.structure import refusals, structure
 from stl_deploy.graph.program import Program
 
 CHIP = "loihi1"
+MOST = 8 * CORES
+"""Cores that a network may need to be placed: eight chips."""
 _RESOURCES = {
     "neurons": "neurons_per_core",
     "in_axons": "in_axons_per_core",
@@ -32,6 +34,9 @@ def on_loihi(program: Program) -> OnChip:
     for node, one in excess:
         if _ONE_NEURON in one.what:
             return OnChip(chip.name, reason=f"'{node}' cannot be placed on {chip.name}: {one}")
+    if len(simple.cores) > MOST:
+        needed = f"{len(simple.cores):,} cores of {chip.name} would be needed"
+        return OnChip(chip.name, reason=f"{needed}, and more than {MOST:,} are not looked at")
     return OnChip(
         chip.name,
         {key: value for key, limit in _RESOURCES.items() if (value := chip.value(limit)) is not None},

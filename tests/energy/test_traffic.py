@@ -15,7 +15,7 @@ from stl_deploy.energy import EnergyReport, measure_energy
 from stl_deploy.energy.chip import CORES, OnChip, PlacedCore, Placement, hops, tile_of
 from stl_deploy.energy.traffic import Traffic, traffic
 from stl_deploy.graph.program import Input, Neuron, Node, Program, Reshape, Shape, Source
-from stl_deploy.pipeline.mapping import on_loihi
+from stl_deploy.pipeline.mapping import MOST, on_loihi
 from tests.energy.brute import Walk, indices
 from tests.energy.close import approx
 from tests.energy.nets import conv, f32, lif, linear, pool, program, start
@@ -246,6 +246,14 @@ def test_what_loihi_cannot_hold_says_why(change: dict[str, object], reason: str)
 def test_a_neuron_that_needs_more_than_a_core_has_is_not_placed() -> None:
     net = program(start((5000,)), linear("w", "in", np.ones((1, 5000))), lif("a", "w", (1,)))
     assert on_loihi(net).reason.startswith("'a' cannot be placed on Loihi 1: input axons of one neuron: 5,000 needed")
+
+
+def test_a_net_of_very_many_cores_is_not_placed() -> None:
+    wide = 1024 * (MOST + 1)
+    net = program(
+        start((1, 1, wide)), conv("c", "in", np.ones((1, 1, 1, 1)), (1, 1, wide)), lif("a", "c", (1, 1, wide))
+    )
+    assert on_loihi(net).reason == "1,025 cores of Loihi 1 would be needed, and more than 1,024 are not looked at"
 
 
 def test_messages_do_not_depend_on_chunks_or_processes() -> None:

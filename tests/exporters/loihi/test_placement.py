@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -79,11 +80,22 @@ def test_conv_cores_hold_every_neuron_once_and_count_their_inputs(seed: int, how
         "c", weight, None, ((padding, padding),) * 2, stride=(stride, stride), groups=groups
     )  # fmt: skip
     program = build.lif("a", 1.0).program()
-    placed = place(program, chip(neurons_per_core=int(rng.integers(1, 30))), how)
+    with patch("stl_deploy.exporters.loihi.placement._AT_ONCE", int(rng.choice([1, 200, 2**25]))):
+        placed = place(program, chip(neurons_per_core=int(rng.integers(1, 30))), how)
     covered = [i for core in placed.cores for i in range(core.first, core.last)]
     assert covered == list(range(int(np.prod(program.by_name["a"].shape))))
     for core in placed.cores:
         assert core.in_axons == _inputs_by_probing(program, core.first, core.last)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000))
+def test_input_axons_limit_a_core_to_the_size_that_fits(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    program = Builder((2, 5, 6)).conv("c", np.ones((4, 2, 2, 3)), None, ((1, 1), (0, 0))).lif("a", 1.0).program()
+    limit = int(rng.integers(12, 60))
+    for core in place(program, chip(in_axons_per_core=limit)).cores:
+        assert core.in_axons == _inputs_by_probing(program, core.first, core.last) <= limit
 
 
 def _inputs_by_probing(program: Program, first: int, last: int) -> int:
