@@ -31,6 +31,7 @@ from stl_deploy.config import RunConfig
 from stl_deploy.config_io import load_config, parse_config
 from stl_deploy.exporters.onnx import OnnxModel, OnnxStream, export_onnx
 from stl_deploy.fold import fold
+from stl_deploy.fused import SWITCH
 from stl_deploy.graph.program import Conv, Linear, Program
 from stl_deploy.network import Network
 
@@ -52,8 +53,9 @@ network:
 train: {epochs: 1}
 """
 MODEL, FOLDED = "torch, the model", "torch, folded"
-SCAN, UNROLLED, STEP, INT8 = "ORT, Scan", "ORT, unrolled", "ORT, step by step", "ORT, int8"
-CONTENDERS = (MODEL, FOLDED, SCAN, UNROLLED, STEP, INT8)
+BLOCKS = "torch, compiled blocks"
+SCAN, UNROLLED, STEP, INTEGER, INT8 = "ORT, Scan", "ORT, unrolled", "ORT, step by step", "ORT, integer", "ORT, int8"
+CONTENDERS = (MODEL, FOLDED, BLOCKS, SCAN, UNROLLED, STEP, INTEGER, INT8)
 _MIB = 2**20
 
 
@@ -96,7 +98,8 @@ def _contenders(
         export_onnx(program, folder / f"{form}.onnx", form=form, record=False)
     scan, step = (OnnxModel.load(folder / f"{form}.onnx", threads=threads) for form in ("sequence", "step"))
     export_onnx(program, folder / "int8.onnx", precision="int8", record=False)
-    int8 = OnnxModel.load(folder / "int8.onnx", threads=threads)
+    export_onnx(program, folder / "integer.onnx", precision="integer", record=False)
+    int8, integer = (OnnxModel.load(folder / f"{name}.onnx", threads=threads) for name in ("int8", "integer"))
     flat = replace(scan, session=_session(unrolled(onnx.load(scan.path), config.time_steps), threads))
     rng = np.random.default_rng(0)
     x = (rng.random((config.time_steps, batch, 1, 28, 28)) < 0.2).astype(np.float32)
@@ -108,18 +111,28 @@ def _contenders(
 
     @torch.inference_mode()
     def eager(net: Network) -> Any:
-        return net(tensor).numpy()
+        os.environ[SWITCH] = "0"
+        try:
+            return net(tensor).numpy()
+        finally:
+            os.environ.pop(SWITCH)
+
+    @torch.inference_mode()
+    def blocks() -> Any:
+        return network(tensor).numpy()
 
     found: dict[str, Callable[[], Any]] = {
         MODEL: lambda: eager(network),
         FOLDED: lambda: eager(folded),
+        BLOCKS: blocks,
         SCAN: lambda: scan.run(x).y,
         UNROLLED: lambda: flat.run(x).y,
         STEP: stepped,
+        INTEGER: lambda: integer.run(x).y,
         INT8: lambda: int8.run(x).y,
     }
     expected = found[SCAN]()
-    for name in (FOLDED, UNROLLED, STEP):
+    for name in (FOLDED, UNROLLED, STEP, INTEGER):
         if not np.array_equal(found[name](), expected):
             raise SystemExit(f"{name} does not compute what the Scan form computes")
     return found

@@ -16,6 +16,7 @@ from onnx import ModelProto, ValueInfoProto, helper
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.onnx.int8 import to_int8
 from stl_deploy.exporters.onnx.interface import Form, Interface, Precision, StateTensor
+from stl_deploy.exporters.onnx.planes import to_planes
 from stl_deploy.exporters.onnx.scope import Dims, Scope, floats
 from stl_deploy.exporters.onnx.sequence import sequence_nodes
 from stl_deploy.exporters.onnx.states import States
@@ -44,18 +45,20 @@ def export_onnx(
     ``state__<node>__<kind>`` and an output ``next__<node>__<kind>``. Tensors have their NIR node's name.
     precision: of the synapses. ``exact`` adds up in float64 and rounds once, as ``run(..., double=True)`` does: for
     weights on no grid. ``int8`` keeps weights as 8 bits: the file computes what `to_int8` makes of the Program.
+    ``integer`` multiplies spikes and planes of 8 bits where that gives the bits of ``float32`` (see `planes`).
     record: every spiking node's spikes are outputs ``spikes__<node>`` too.
     provenance: kept in the metadata (source file, its hash). external_above: bytes of weights above which
     they go to a file beside the model.
-    Raises InputError for an unknown form or precision, a graph without weights in int8, or a folder that cannot be
-    written; UnsupportedError for a delay too long to be kept.
+    Raises InputError for an unknown form or precision, a graph without weights in int8 or sums in integers, or a folder
+    that cannot be written; UnsupportedError for a delay too long to be kept.
     """
     if form not in get_args(Form):
         raise InputError(f"no ONNX form {form!r}; accepted: sequence, step")
     if precision not in get_args(Precision):
         raise InputError(f"no ONNX precision {precision!r}; accepted: {', '.join(get_args(Precision))}")
     program, weights = to_int8(program) if precision == "int8" else (program, {})
-    scope = Scope(double=precision == "exact", int8=weights)
+    planes = to_planes(program) if precision == "integer" else {}
+    scope = Scope(double=precision == "exact", int8=weights, planes=planes)
     model = _model(scope, program, form, precision, record, provenance or {})
     return write_model(model, scope.weights, path, external_above)
 

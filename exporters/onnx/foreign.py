@@ -22,8 +22,20 @@ MAX_ELEMENTS = 2**28
 """The largest input or state of one sample."""
 _OPERATORS = frozenset(
     {"Add", "Cast", "Clip", "Concat", "ConstantOfShape", "Conv", "DequantizeLinear", "Div", "Expand", "Floor", "Gather"}
-    | {"Gemm", "Greater", "GreaterOrEqual", "Identity", "MatMul", "Max", "Mul", "Pad", "QuantizeLinear", "Reshape"}
-    | {"Scan", "Shape", "Slice", "Squeeze", "Sub", "Unsqueeze", "Where"}
+    | {"Gemm", "Greater", "GreaterOrEqual", "Identity", "MatMul", "MatMulInteger", "Max", "Mul", "Pad"}
+    | {
+        "QuantizeLinear",
+        "Reshape",
+        "Scan",
+        "Shape",
+        "Slice",
+        "Split",
+        "Squeeze",
+        "Sub",
+        "Transpose",
+        "Unsqueeze",
+        "Where",
+    }
 )
 
 

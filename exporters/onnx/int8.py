@@ -40,7 +40,7 @@ def to_int8(program: Program) -> tuple[Program, dict[str, Int8Weight]]:
     for node in program.nodes:
         if isinstance(node, Linear | Conv):
             values, scale = quantise(node.weight)
-            weights[node.name] = Int8Weight(values, scale, _spikes_arrive(program, node, known))
+            weights[node.name] = Int8Weight(values, scale, spikes_arrive(program, node, known))
             rounded = dequantise(values, scale)
             node = replace(node, weight=rounded, bias=_bias(node, rounded, known))
         nodes.append(node)
@@ -105,7 +105,7 @@ def _as_uint8(scope: Scope, name: str, x: str) -> str:
     return scope.op("DequantizeLinear", [spikes, one, zero], f"{name}/spikes_float")
 
 
-def _spikes_arrive(program: Program, node: Node, known: Mapping[str, Grid | None]) -> bool:
+def spikes_arrive(program: Program, node: Node, known: Mapping[str, Grid | None]) -> bool:
     """Whether what arrives are spikes, or sums of them, of at most 127 by the graph's structure alone."""
     if not all(_from_spikes(program, source) for source in node.sources):
         return False

@@ -17,8 +17,9 @@ from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Floats
 
 Form = Literal["sequence", "step"]
-Precision = Literal["float32", "exact", "int8"]
-"""``exact``: synaptic sums in float64, rounded once. ``int8``: weights of 8 bits."""
+Precision = Literal["float32", "exact", "int8", "integer"]
+"""``exact``: synaptic sums in float64, rounded once. ``int8``: weights of 8 bits. ``integer``: sums in integers, where
+that gives the bits of ``float32``."""
 PREFIX = "stl_deploy."
 FORMAT = 1
 """Version of this metadata; a reader refuses a later one."""

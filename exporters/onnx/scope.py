@@ -12,7 +12,7 @@ from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 
 from stl_deploy.graph.program import Floats
 
-Array = NDArray[np.float32] | NDArray[np.bool_] | NDArray[np.int8] | NDArray[np.uint8]
+Array = NDArray[np.float32] | NDArray[np.bool_] | NDArray[np.int8] | NDArray[np.uint8] | NDArray[np.int32]
 Dims = Sequence[int | str]
 
 
@@ -26,6 +26,14 @@ class Int8Weight:
     values: NDArray[np.int8]
     scale: Floats
     spikes: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Planes:
+    """A weight as ``2^-fraction_bits · Σ 256^p · values[-1 - p]``; values: int8 ``[planes, outputs, ...]``."""
+
+    values: NDArray[np.int8]
+    fraction_bits: int
 
 
 class Names:
@@ -52,11 +60,17 @@ class Scope:
     """
 
     def __init__(
-        self, outer: Scope | None = None, *, double: bool = False, int8: Mapping[str, Int8Weight] | None = None
+        self,
+        outer: Scope | None = None,
+        *,
+        double: bool = False,
+        int8: Mapping[str, Int8Weight] | None = None,
+        planes: Mapping[str, Planes] | None = None,
     ) -> None:
-        """double: synapses and pools add up in float64. int8: weights to be kept as int8, by node."""
+        """double: synapses and pools add up in float64. int8, planes: weights to be kept so, by node."""
         self.double: bool = outer.double if outer else double
         self.int8: Mapping[str, Int8Weight] = outer.int8 if outer else int8 or {}
+        self.planes: Mapping[str, Planes] = outer.planes if outer else planes or {}
         self.values: Names = outer.values if outer else Names()
         self.labels: Names = outer.labels if outer else Names()
         self.weights: dict[str, Array] = outer.weights if outer else {}

@@ -19,6 +19,7 @@ import numpy as np
 
 from stl_deploy.exporters.onnx.double import double_sum
 from stl_deploy.exporters.onnx.int8 import int8_conv_inputs, int8_linear
+from stl_deploy.exporters.onnx.planes import integer_conv, integer_linear
 from stl_deploy.exporters.onnx.scope import Scope
 from stl_deploy.graph.program import Conv, Linear, Node, Output, Pool, Reshape, Scale, Shape
 
@@ -59,6 +60,8 @@ def _product(scope: Scope, node: Linear, x: str) -> str:
         return double_sum(scope, node, x)
     if node.name in scope.int8:
         return int8_linear(scope, node, x, scope.int8[node.name])
+    if node.name in scope.planes:
+        return integer_linear(scope, node, x, scope.planes[node.name])
     operands = [x, scope.weight(f"{node.name}.weight", node.weight), *_bias(scope, node)]
     return scope.op("Gemm", operands, node.name, transB=1)
 
@@ -71,6 +74,8 @@ def _conv(scope: Scope, node: Conv, x: str, lead: str | None, output: str | None
     x = x if lead is None else _fold(scope, node.name, x, node.input_shape)
     if scope.double:
         return _unfold(scope, node, double_sum(scope, node, x), lead, output)
+    if node.name in scope.planes:
+        return _unfold(scope, node, integer_conv(scope, node, x, scope.planes[node.name]), lead, output)
     if node.name in scope.int8:
         operands = int8_conv_inputs(scope, node, x, scope.int8[node.name])
     else:

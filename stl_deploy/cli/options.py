@@ -13,7 +13,7 @@ NetxThresholds = Literal["folded", "per-layer", "per-neuron", "projected", "unro
 FoldThresholds = Literal["keep", "weights"]
 JointWeights = Literal["equal", "learned"]
 OnnxForm = Literal["sequence", "step"]
-Precision = Literal["float32", "exact", "int8"]
+Precision = Literal["float32", "exact", "int8", "integer"]
 Reader = Literal["snntorch", "norse", "spikingjelly", "sinabs"]
 LearningMode = Literal["stl", "sl", "tl", "ann"]
 

@@ -59,7 +59,7 @@ def export(
     if output.suffix != _SUFFIX[to]:
         raise InputError(f"{output}: files for {to} end in {_SUFFIX[to]}; name it so")
     if options.precision != "float32" and to != "onnx":
-        raise InputError(f"--exact and --int8 are of onnx; a {to} file has no such form")
+        raise InputError(f"--exact, --int8 and --integer are of onnx; a {to} file has no such form")
     if options.reader is not None and to != "nir":
         raise InputError(f"--for restates a .nir file for a reader; a {to} file has no such form")
     opened = open_source(source)

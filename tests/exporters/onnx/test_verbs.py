@@ -1,4 +1,4 @@
-"""export --exact and --int8, and verify: each file meets a reference that computes as it does."""
+"""export --exact, --int8 and --integer, and verify: each file meets a reference that computes as it does."""
 
 import pytest
 from typer.testing import CliRunner
@@ -18,6 +18,15 @@ def test_exact_is_compared_with_sums_in_float64(digits_run, form, tmp_path):
     (only,) = done["verified"]["runs"]
     assert (only["run"], only["exact"]) == ("net.onnx (exact)", True)
     assert done["precision"] == OnnxModel.load(path).interface.precision == "exact"
+
+
+@pytest.mark.parametrize("form", ["sequence", "step"])
+def test_sums_in_integers_are_compared_with_the_graph_as_it_is(digits_run, form, tmp_path):
+    path = tmp_path / "net.onnx"
+    done = export(digits_run, "onnx", path, ExportOptions(form=form, precision="integer"))
+    (only,) = done["verified"]["runs"]
+    assert (only["run"], only["exact"]) == ("net.onnx", True)
+    assert done["precision"] == OnnxModel.load(path).interface.precision == "integer"
 
 
 def test_int8_is_compared_with_its_own_weights_and_measured_against_the_graph(digits_run, tmp_path):
@@ -48,7 +57,7 @@ def test_an_int8_file_that_does_not_compute_its_weights_is_refused_and_not_left(
 
 
 def test_the_precisions_are_of_onnx_alone(digits_run, tmp_path):
-    with pytest.raises(InputError, match="--exact and --int8 are of onnx; a nir file has no such form"):
+    with pytest.raises(InputError, match="--exact, --int8 and --integer are of onnx; a nir file has no such form"):
         export(digits_run, "nir", tmp_path / "net.nir", ExportOptions(precision="int8"))
 
 
@@ -57,7 +66,7 @@ def test_the_options_of_the_command_line(digits_run, tmp_path):
         command = ["export", str(digits_run), "--to", "onnx", "-o", str(tmp_path / "net.onnx"), "--no-verify", *options]
         return CliRunner().invoke(app, command)
 
-    for option, precision in {"--exact": "exact", "--int8": "int8"}.items():
+    for option, precision in {"--exact": "exact", "--int8": "int8", "--integer": "integer"}.items():
         assert call(option).exit_code == 0
         assert OnnxModel.load(tmp_path / "net.onnx").interface.precision == precision
     both = call("--exact", "--int8")
