@@ -1,8 +1,8 @@
 """ONNX Runtime against the reference run, spike by spike: python -m benchmarks.onnx_parity runs/digits --data DIR
 
-Four networks, each on the exact grid and with its weights as they are, in both ONNX forms, with sums in float64 and
-with int8 weights. Every file meets a reference that computes as it does. Prints the table, and for each run that
-differs the first spike that does in each layer, with its potential's distance from the threshold.
+Four networks, each on the exact grid and with its weights as they are, in both ONNX forms, with sums in integers and
+in float64, and with int8 weights. Every file meets a reference that computes as it does. Prints the table, and for each
+run that differs the first spike that does in each layer, with its potential's distance from the threshold.
 """
 
 from __future__ import annotations
@@ -32,9 +32,11 @@ from stl_deploy.graph.run import Result, run
 HEADER = ("network", "weights", "sums", "precision", "form", "input", "spikes compared", "differ", "within 4 ulp of θ")
 INT8_HEADER = ("network", "weights", "float32 file", "int8 file", "of its size", "same spikes", "accuracy", "with int8")
 _FILES: Mapping[str, Sequence[tuple[Precision, Form]]] = {
-    nets.GRID: (("float32", "sequence"), ("float32", "step"), ("int8", "sequence")),
+    nets.GRID: (("float32", "sequence"), ("float32", "step"), ("integer", "sequence"), ("int8", "sequence")),
     nets.FLOAT: (("float32", "sequence"), ("float32", "step"), ("exact", "step")),
 }
+_AS_IT_IS: Sequence[Precision] = ("float32", "integer")
+"""What must give the bits of the plain reference."""
 _REFERENCE = "reference"
 _CHUNK = 50
 
@@ -63,7 +65,7 @@ class _File:
     def compare(self, x: Floats, plain: Result, start: int) -> None:
         names = [node.name for node in self.program.spiking]
         reference = plain
-        if self.precision != "float32":
+        if self.precision not in _AS_IT_IS:
             reference = run(self.program, x, record=names, observe=self.near, double=self.precision == "exact")
         found = self.model.run(x, record=names)
         (own,) = verify(self.program, {_REFERENCE: reference, "": found}, reference=_REFERENCE, x=x).runs
@@ -108,7 +110,7 @@ def _file(program: Program, precision: Precision, form: Form, folder: Path, near
     path = folder / f"{precision}-{form}.onnx"
     export_onnx(program, path, form=form, precision=precision)
     own = to_int8(program)[0] if precision == "int8" else program
-    near = near if precision == "float32" else NearThreshold()
+    near = near if precision in _AS_IT_IS else NearThreshold()
     return _File(precision, form, own, OnnxModel.load(path, threads=1), near)
 
 

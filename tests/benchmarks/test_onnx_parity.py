@@ -25,6 +25,7 @@ def test_the_nets_spike_in_every_layer_and_are_proved_on_the_grid_alone(make):
     proved = {(row["sums"], row["precision"]): row["proved_exact"] for row in found["rows"]}
     assert proved == {
         (nets.GRID, "float32"): True,
+        (nets.GRID, "integer"): True,
         (nets.GRID, "int8"): True,
         (nets.FLOAT, "float32"): False,
         (nets.FLOAT, "exact"): True,
