@@ -57,7 +57,7 @@ def test_a_spike_that_moved_is_counted_and_named(monkeypatch):
     monkeypatch.setattr(OnnxModel, "run", flipped)
     monkeypatch.setattr(onnx_parity, "_CHUNK", 2)
     found = onnx_parity.measure([case])
-    assert [row["differing"] for row in found["rows"]] == [1, 1, 1]
+    assert [row["differing"] for row in found["rows"]] == [1, 1, 1, 1]
     (first,) = found["rows"][0]["first"]
     assert (first["layer"], first["step"], first["sample"], first["neuron"]) == ("a.lif2", 2, 4, [3, 1, 4])
     text = onnx_parity.table(found)
