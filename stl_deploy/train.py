@@ -54,9 +54,17 @@ class TrainResult:
     test: Evaluation
 
 
-def train(config: RunConfig, run_dir: Path, *, resume: bool = False, progress: Progress | None = None) -> TrainResult:
+def train(
+    config: RunConfig,
+    run_dir: Path,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+    loaded: Callable[[Dataset], None] | None = None,
+) -> TrainResult:
     """Train ``config`` in ``run_dir``; with ``resume`` go on from its checkpoint (from the start if it has none yet).
 
+    loaded: called with the dataset before training begins.
     On the CPU a resumed run ends with the same bits as an uninterrupted one. torch's global generator is left as found.
 
     Raises InputError or ConfigError for data, configurations and checkpoints that do not fit, DivergedError (the
@@ -64,6 +72,8 @@ def train(config: RunConfig, run_dir: Path, *, resume: bool = False, progress: P
     """
     with workers.together():
         data = workers.in_turn(lambda: load_dataset(config.dataset))
+        if loaded is not None:
+            loaded(data)
         return _train(config, run_dir, data, resume, progress)
 
 

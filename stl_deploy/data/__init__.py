@@ -10,6 +10,7 @@ from stl_deploy.data.datasets import (
     load_dataset,
     present,
     sample_shape,
+    whole_size,
 )
 from stl_deploy.data.encoders import encode, input_coding
 
@@ -25,4 +26,5 @@ __all__ = [
     "load_dataset",
     "present",
     "sample_shape",
+    "whole_size",
 ]

@@ -56,9 +56,12 @@ class Dataset:
 
 @dataclass(frozen=True)
 class _Entry:
+    """samples: of the whole dataset, where that is one number."""
+
     load: Callable[[DatasetConfig], Raw]
     input_shape: Shape
     classes: int
+    samples: int | None
     summary: str
 
 
@@ -66,22 +69,20 @@ def _images(read: Callable[[Path | None], Raw]) -> Callable[[DatasetConfig], Raw
     return lambda config: read(Path(config.data_dir) if config.data_dir is not None else None)
 
 
-def _events(name: str, classes: int, summary: str) -> _Entry:
-    return _Entry(EVENT_SOURCES[name].load, EVENT_SOURCES[name].shape, classes, summary)
+def _events(name: str, classes: int, samples: int | None, summary: str) -> _Entry:
+    return _Entry(EVENT_SOURCES[name].load, EVENT_SOURCES[name].shape, classes, samples, summary)
 
 
 _REGISTRY: Mapping[str, _Entry] = {
-    "digits": _Entry(_images(digits), (1, 8, 8), 10, "1,797 handwritten digits, 8x8; ships with scikit-learn"),
-    "mnist": _Entry(_images(mnist), (1, 28, 28), 10, "70,000 handwritten digits, 28x28"),
-    "fashion_mnist": _Entry(_images(fashion_mnist), (1, 28, 28), 10, "70,000 pictures of clothes, 28x28"),
-    "cifar10": _Entry(_images(cifar10), (3, 32, 32), 10, "60,000 colour pictures of ten kinds of things, 32x32"),
-    "cifar100": _Entry(
-        _images(cifar100), (3, 32, 32), 100, "60,000 colour pictures of a hundred kinds of things, 32x32"
-    ),
-    "n_mnist": _events("n_mnist", 10, "MNIST seen by a moving event camera: 70,000 recordings, 34x34, 2 polarities"),
-    "dvs128_gesture": _events("dvs128_gesture", 11, "1,342 hand gestures seen by an event camera, 128x128"),
-    "cifar10_dvs": _events("cifar10_dvs", 10, "10,000 CIFAR-10 pictures moved before an event camera, 128x128"),
-    "shd": _events("shd", 20, "10,420 spoken digits, English and German, as spikes of 700 cochlear channels"),
+    "digits": _Entry(_images(digits), (1, 8, 8), 10, 1_797, "handwritten digits, 8x8; ships with scikit-learn"),
+    "mnist": _Entry(_images(mnist), (1, 28, 28), 10, 70_000, "handwritten digits, 28x28"),
+    "fashion_mnist": _Entry(_images(fashion_mnist), (1, 28, 28), 10, 70_000, "pictures of clothes, 28x28"),
+    "cifar10": _Entry(_images(cifar10), (3, 32, 32), 10, 60_000, "colour pictures of ten kinds of things, 32x32"),
+    "cifar100": _Entry(_images(cifar100), (3, 32, 32), 100, 60_000, "colour pictures of a hundred kinds, 32x32"),
+    "n_mnist": _events("n_mnist", 10, 70_000, "MNIST seen by a moving event camera, 34x34, 2 polarities"),
+    "dvs128_gesture": _events("dvs128_gesture", 11, None, "hand gestures seen by an event camera, 128x128"),
+    "cifar10_dvs": _events("cifar10_dvs", 10, 10_000, "CIFAR-10 pictures moved before an event camera, 128x128"),
+    "shd": _events("shd", 20, 10_420, "spoken digits, English and German, as spikes of 700 cochlear channels"),
 }
 
 
@@ -120,6 +121,11 @@ def present(name: str) -> bool:
 def dataset_names() -> tuple[str, ...]:
     """The datasets there are."""
     return tuple(_REGISTRY)
+
+
+def whole_size(name: str) -> int | None:
+    """How many samples the whole dataset has; None where releases differ. Raises ConfigError if it is unknown."""
+    return _entry(name).samples
 
 
 def describe(name: str) -> tuple[str, Shape, int]:

@@ -9,7 +9,7 @@ from typing import Any
 from stl_deploy import _allocator, checkpoint
 from stl_deploy.config import RunConfig
 from stl_deploy.console import Console
-from stl_deploy.data import load_dataset
+from stl_deploy.data import Dataset, load_dataset, whole_size
 from stl_deploy.evaluate import Evaluation
 from stl_deploy.evaluate import evaluate as evaluate_network
 from stl_deploy.model_file import load_network
@@ -23,7 +23,14 @@ def train(config: RunConfig, run_dir: Path, *, resume: bool = False, say: Consol
     say.step(f"Training ({config.train.mode}) on {config.dataset.name}, {config.train.epochs} epochs")
     if not resume and (run_dir / checkpoint.FILE).is_file():
         say.say(f"{run_dir} holds an earlier training, which is replaced (--resume goes on from it)")
-    result = train_network(config, run_dir, resume=resume, progress=say.epoch)
+    sizes: dict[str, int | None] = {}
+
+    def loaded(data: Dataset) -> None:
+        sizes.update(train=len(data.train), validation=len(data.validation), test=len(data.test))
+        say.say(_size_sentence(data))
+        sizes["whole"] = whole_size(data.name)
+
+    result = train_network(config, run_dir, resume=resume, progress=say.epoch, loaded=loaded)
     say.say(
         f"epoch {result.epoch} had the lowest validation loss (accuracy {result.validation_accuracy:.2%}); "
         f"test accuracy {result.test.accuracy:.2%} on {result.test.samples} images"
@@ -32,6 +39,8 @@ def train(config: RunConfig, run_dir: Path, *, resume: bool = False, say: Consol
     say.say(f"next:  stl-deploy eval {quoted}   stl-deploy fold {quoted}")
     return {
         "run": str(run_dir),
+        "dataset": config.dataset.name,
+        "samples": sizes,
         "epoch": result.epoch,
         "validation_accuracy": result.validation_accuracy,
         "test": result.test.as_dict(),
@@ -45,6 +54,13 @@ def evaluate(run_dir: Path, *, say: Console | None = None) -> dict[str, Any]:
     result = evaluate_network(network, load_dataset(config.dataset).test, config)
     _show(result, say)
     return {"run": str(run_dir), "test": result.as_dict()}
+
+
+def _size_sentence(data: Dataset) -> str:
+    sizes = [len(split) for split in (data.train, data.validation, data.test)]
+    whole = whole_size(data.name)
+    subset = "" if whole is None or sum(sizes) >= whole else f"; a subset of {data.name}, which has {whole:,}"
+    return f"{sizes[0]:,} training, {sizes[1]:,} validation and {sizes[2]:,} test samples{subset}"
 
 
 def _show(result: Evaluation, say: Console) -> None:

@@ -4,11 +4,23 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from statistics import mean
 
 SMALL = (
     'network=[{"kind": "flatten"}, {"kind": "linear", "features": 20}, {"kind": "lif"}, '
     '{"kind": "vote", "population": 2}]'
 )
+
+
+def test_the_docs_say_what_was_measured() -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    text = (docs / "training.md").read_text()
+    for result in json.loads((docs / "joint-decision.json").read_text()):
+        gains = [row["gain"] for row in result["joined"]]
+        members = "STL, SL and TL of one seed" if "SL and" in result["members"] else "STL of three seeds"
+        listed = ", ".join(map(str, gains))
+        assert f"| {members} | {result['weights']} | {listed} | {mean(gains):+.1f} |" in text
+        assert result["samples"] == 898
 
 
 def test_gains_are_counted(tmp_path: Path) -> None:
