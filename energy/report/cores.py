@@ -6,16 +6,18 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
-from matplotlib.patches import Rectangle
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path
 
 from stl_deploy.energy.report.svg import INK, SERIES, inline, panels, short
 
 RESOURCES = {"neurons": "neurons", "in_axons": "input axons", "out_axons": "output axons", "synapse_bytes": "synapses"}
 """What is drawn, and its name."""
-_WIDTH, _MOST, _NUMBERED = 10.4, 256, 24
-"""Inches; cores drawn; cores whose cells carry their percentage."""
+_WIDTH, _MOST, _NUMBERED, _LEVELS = 10.4, 256, 24, 20
+"""Inches; cores drawn; cores whose cells carry their percentage; strengths of colour."""
 
 
 def heat_map(placement: Mapping[str, Any]) -> str:
@@ -33,13 +35,16 @@ def heat_map(placement: Mapping[str, Any]) -> str:
 
 
 def _panel(ax: Axes, cores: Sequence[Mapping[str, Any]], known: Mapping[str, str], limits: Mapping[str, int]) -> None:
+    cells: dict[float, list[tuple[int, int]]] = {}
     for row, key in enumerate(known):
         for column, core in enumerate(cores):
             share = core[key] / limits[key]
-            colour = to_rgba(SERIES[0], 0.05 + 0.55 * share) if share <= 1 else to_rgba(SERIES[1], 0.7)
-            ax.add_patch(Rectangle((column + 0.04, row + 0.06), 0.92, 0.88, facecolor=colour, linewidth=0))
+            cells.setdefault(min(round(share * _LEVELS) / _LEVELS, 1) if share <= 1 else 2, []).append((column, row))
             if len(cores) <= _NUMBERED:
                 ax.text(column + 0.5, row + 0.5, f"{share:.0%}", ha="center", va="center", fontsize=6)
+    for level, where in cells.items():
+        colour = to_rgba(SERIES[0], 0.05 + 0.55 * level) if level <= 1 else to_rgba(SERIES[1], 0.7)
+        ax.add_patch(PathPatch(_boxes(where), facecolor=colour, linewidth=0))
     start = 0
     marks = []
     for node, group in groupby(cores, key=lambda core: str(core["node"])):
@@ -52,3 +57,11 @@ def _panel(ax: Axes, cores: Sequence[Mapping[str, Any]], known: Mapping[str, str
     ax.set_yticks([row + 0.5 for row in range(len(known))], list(known.values()))
     ax.tick_params(length=0)
     ax.set(xlim=(0, len(cores)), ylim=(len(known), 0))
+
+
+def _boxes(where: Sequence[tuple[int, int]]) -> Path:
+    """One path of a box in each cell."""
+    box = np.array([(0.04, 0.06), (0.96, 0.06), (0.96, 0.94), (0.04, 0.94), (0.04, 0.06)])
+    corners = (np.array(where, float)[:, None] + box).reshape(-1, 2)
+    codes = [Path.MOVETO, Path.LINETO, Path.LINETO, Path.LINETO, Path.CLOSEPOLY]
+    return Path(corners, np.tile(codes, len(where)))

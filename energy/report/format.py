@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 _PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"), (1e-15, "f"))
+_WHOLE = 1000
+"""Means from here up are shown without decimals."""
 
 
 def joules(value: float | None) -> str:
@@ -41,7 +43,8 @@ def count(value: float | None) -> str:
     """Digits in groups of three; a dash for None."""
     if value is None:
         return "–"
-    return f"{value:,.0f}".replace(",", "\u2009") if value == int(value) else f"{value:,.4g}".replace(",", "\u2009")
+    whole = value == int(value) or abs(value) >= _WHOLE
+    return (f"{value:,.0f}" if whole else f"{value:,.4g}").replace(",", "\u2009")
 
 
 def percent(value: float | None) -> str:

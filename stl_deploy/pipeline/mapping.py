@@ -29,7 +29,7 @@ def on_loihi(program: Program) -> OnChip:
     refused = refusals(program)
     if refused:
         return OnChip(chip.name, reason=f"'{refused[0].node}' cannot be placed on {chip.name}: {refused[0].reason}")
-    simple, balanced = place(program, chip, "simple"), place(program, chip, "balanced")
+    simple = place(program, chip, "simple")
     excess = [(node, one) for node, one in simple.excess if not one.what.startswith(_FOLDED)]
     for node, one in excess:
         if _ONE_NEURON in one.what:
@@ -40,7 +40,7 @@ def on_loihi(program: Program) -> OnChip:
     return OnChip(
         chip.name,
         {key: value for key, limit in _RESOURCES.items() if (value := chip.value(limit)) is not None},
-        (_placement(simple), _placement(balanced)),
+        (_placement(simple), _placement(place(program, chip, "balanced"))),
         tuple(node.name for node in structure(program).host),
         tuple(str(one) if node is None else f"'{node}': {one}" for node, one in excess),
     )

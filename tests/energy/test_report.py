@@ -144,7 +144,7 @@ def test_the_heat_map_and_the_trade_off_have_tables_with_the_json_s_numbers() ->
     assert page.tables["tradeoff-table"] == [str(value) for row in rows for value in row if value is not None]
     text = render_report(data)
     assert "112.50 %" in text  # 9 input axons of 8
-    assert "Does not fit: note c." in text
+    assert "<li>note c</li>" in text
 
 
 def test_shown_figures_are_the_exact_values_rounded() -> None:
