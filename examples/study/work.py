@@ -16,9 +16,10 @@ from stl_deploy.data import load_dataset
 from stl_deploy.data.sources import Raw, fashion_mnist, mnist
 from stl_deploy.energy.measure import measure_energy
 from stl_deploy.files import make_folder, read_json, whole_file, write_json
+from stl_deploy.fold import fold
+from stl_deploy.graph.lower import lower
 from stl_deploy.model_file import load_network, model_facts
-from stl_deploy.pipeline.folding import fold_run
-from stl_deploy.pipeline.inputs import encode_split
+from stl_deploy.pipeline.inputs import encode_split, input_spec
 from stl_deploy.train import Record, train
 
 PRICES = "horowitz45_fp32"
@@ -79,9 +80,12 @@ def _noise(task: Task, out: Path, data_dir: Path | None) -> dict[str, Any]:
 
 def _counts(folder: Path, images: int) -> dict[str, Any]:
     """Per inference: synops, the ANN's MACs, and joules modelled from them."""
-    folded = fold_run(folder, folder / "net.nir", exact_grid=False)
-    x = encode_split(folded.config, folded.data.test, images).x
-    report = measure_energy(folded.program, x, input_coding="analog", prices=[PRICES])
+    network, config = load_network(folder)
+    test = load_dataset(config.dataset).test
+    spec = input_spec(config, test.levels)
+    folded = fold(network, coding=spec.coding, fraction_bits=spec.fraction_bits, bound=spec.bound, exact_grid=False)
+    x = encode_split(config, test, images).x
+    report = measure_energy(lower(folded.graph), x, input_coding=spec.coding, prices=[PRICES])
     totals, (priced,) = report.counts.totals, report.energy
     assert priced.snn is not None
     assert priced.ann is not None
