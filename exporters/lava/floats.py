@@ -16,6 +16,7 @@ from stl_deploy.exporters.loihi.export import LoihiRun
 from stl_deploy.exporters.loihi.pixels import unroll_all
 from stl_deploy.exporters.loihi.scales import real_layer
 from stl_deploy.exporters.loihi.structure import Structure, SynapseStage, structure
+from stl_deploy.files import write_npz
 from stl_deploy.graph.kernels import apply
 from stl_deploy.graph.program import Floats, Program
 
@@ -37,7 +38,7 @@ def run_lava_float(
     python = environment.require()
     with tempfile.TemporaryDirectory(prefix="stl-deploy-lava-") as folder:
         path = Path(folder) / "layers.npz"
-        np.savez(path, allow_pickle=False, **layers)
+        write_npz(path, layers)
         flat = x.reshape(*x.shape[:2], -1).astype(np.float64)
         found = run_worker(python, path, flat, deadline=deadline, progress=progress, script=FLOAT_WORKER)
     return _result(program, parts, {name: found[f"layer{i}"] for i, name in enumerate(names)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import StlDeployError, ToolError
-from stl_deploy.files import read_json, read_npz, write_json
+from stl_deploy.files import read_json, read_npz, write_json, write_npz
 
 WORKER = Path(__file__).parent / "side" / "worker.py"
 FLOAT_WORKER = WORKER.with_name("float_worker.py")
@@ -43,7 +44,7 @@ def run_worker(
     """
     with tempfile.TemporaryDirectory(prefix="stl-deploy-lava-") as name:
         folder = Path(name)
-        np.savez(folder / "input.npz", x=x)
+        write_npz(folder / "input.npz", {"x": x})
         job = {
             "net": str(net_path.resolve()),
             "input": str(folder / "input.npz"),
@@ -103,6 +104,10 @@ def _reason(folder: Path) -> str:
 
 
 def _collect(worker: subprocess.Popen[bytes], folder: Path) -> dict[str, NDArray[np.uint8]]:
+    if worker.returncode == errno.ENOSPC:
+        raise ToolError(
+            f"no space left for Lava's files in {folder.parent}; free some, or name a larger folder with TMPDIR"
+        )
     if (folder / "failure.json").is_file():
         raise ToolError(f"Lava could not run the network: {read_json(folder / 'failure.json')['reason'][:300]}")
     if not (folder / "done.json").is_file():

@@ -229,7 +229,7 @@ def _check_neuron(key: str, neuron: LoihiNeuron, shape: Shape) -> None:
     _check_shape(key, "threshold", neuron.threshold, [(), shape])
     _check_range(key, "threshold", neuron.threshold, 0, MAX_THRESHOLD, "choose a smaller scale for the layer")
     decays = np.array([neuron.i_decay, neuron.v_decay], np.int64)
-    _check_range(key, "decay", decays, 0, DECAY_ONE, "use a decay from 0 to 1")
+    _check_range(key, "decay", decays, 0, DECAY_ONE, "use a decay β from 0 to 1, that is 4096 to 0")
 
 
 def _check_shape(key: str, what: str, values: Ints | None, accepted: list[Shape]) -> None:
@@ -243,8 +243,9 @@ def _check_range(key: str, what: str, values: NDArray[Any], low: int, high: int,
         raise InputError(f"{key}: {what} holds {values.dtype}; whole numbers are accepted (round them first)")
     found = int(values.min()), int(values.max())
     if found[0] < low or found[1] > high:
+        runs = f"runs from {found[0]} to {found[1]}" if found[0] < found[1] else f"is {found[0]}"
         raise UnsupportedError(
-            f"{what} runs from {found[0]} to {found[1]}, netx holds {low} to {high}",
+            f"{what} {runs}, netx holds {low} to {high}",
             node=key,
             slug=f"{what}-out-of-range",
             remedy=remedy,

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.errors import InputError
+from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.loihi.net import (
     ConvLayer,
     DenseLayer,
@@ -90,6 +90,9 @@ def read_netx(path: Path) -> IntegerNet:
         return IntegerNet(tuple(layers))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+    except UnsupportedError as error:
+        reason = f"{error.reason} (in {path})"
+        raise UnsupportedError(reason, node=error.node, slug=error.slug, remedy=error.remedy) from None
 
 
 def _read_layer(record: Record, index: int, arriving: Shape) -> Layer:
@@ -165,7 +168,7 @@ def _read_conv(record: Record, arriving: Shape) -> ConvLayer:
 def _read_neuron(record: Record) -> LoihiNeuron:
     kind = record.text("neuron/type")
     if kind not in ("CUBA", "LOIHI"):
-        raise record.error("neuron/type", f"'{kind}' neurons are not supported; CUBA is accepted")
+        raise record.error("neuron/type", f"'{kind}' neurons are not supported; CUBA (or LOIHI) is accepted")
     if record.has("neuron/messageBits"):
         raise record.error("neuron/messageBits", "netx 0.6 hangs on it; remove it (spikes are binary)")
     threshold = record.whole("neuron/vThMant")

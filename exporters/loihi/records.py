@@ -47,7 +47,7 @@ class Record:
             raise self.error(key, f"holds {dataset.dtype}; whole numbers are accepted")
         values = np.asarray(dataset[()])
         if dataset.dtype.kind == "f" and not np.array_equal(values, np.trunc(values)):
-            raise self.error(key, "holds fractions, which netx would cut off; round to whole numbers first")
+            raise self.error(key, "holds fractions or NaN, which netx would cut off; round to whole numbers first")
         if values.size and (values.max() >= 2**31 or values.min() < -(2**31)):
             raise self.error(key, "holds values beyond 32 bits")
         return values.astype(np.int32)

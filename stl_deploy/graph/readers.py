@@ -82,13 +82,15 @@ class Reader(ABC):
         return False
 
     def _require_uniform(self, node: Neuron) -> None:
-        for what, array in (("threshold", node.threshold), ("decay", node.decay), ("gain", node.gain)):
+        current = None if node.synapse is None else node.synapse.decay
+        arrays = {"threshold": node.threshold, "decay": node.decay, "gain": node.gain, "synapse-decay": current}
+        for what, array in arrays.items():
             if array is not None and array.ndim:
                 count = np.unique(array).size
                 remedy = "fold thresholds into the weights" if what == "threshold" else "train one value per layer"
                 refuse(node, f"{what}-nonuniform", self, f"reads one {what} per layer, not {count}", remedy)
 
-    def _threshold(self, node: Neuron) -> Floats:
+    def threshold(self, node: Neuron) -> Floats:
         """θ of full shape, moved to its neighbour where program and reader differ in > and >=."""
         assert node.threshold is not None
         theta = np.broadcast_to(node.threshold, node.shape)
@@ -102,11 +104,29 @@ def _full(node: Neuron, array: Floats | None, default: float) -> Doubles:
     return np.broadcast_to(default if array is None else array, node.shape).astype(np.float64)
 
 
-def _refuse_leak_and_synapse(node: Neuron, reader: Reader) -> None:
+def _refuse_leak(node: Neuron, reader: Reader) -> None:
     if node.leak is not None:
         refuse(node, "v-leak", reader, "needs v_leak 0 here", "train with v_leak 0")
-    if node.synapse is not None:
-        refuse(node, "synapse", reader, "is not proved on current-based neurons", "use LIF")
+
+
+def _current_rate(node: Neuron, reader: Reader) -> Doubles:
+    """dt/τ_syn of a current that decays by itself before it takes the input in; above 0."""
+    assert node.synapse is not None
+    rate = 1 - _full(node, node.synapse.decay, 1)
+    if node.synapse.rule != "euler" or (rate <= 0).any():
+        refuse(node, "synapse", reader, "needs currents that decay, by Euler's rule", "use such, or LIF")
+    return rate
+
+
+def _unscaled_cuba(node: Neuron, reader: Reader) -> tuple[nir.NIRNode, Doubles]:
+    """CubaLIF for readers that take r for τ_mem/dt and w_in for τ_syn/dt, and what they leave out."""
+    dt, zero, theta = reader.dialect.dt, np.zeros(node.shape), reader.threshold(node).astype(np.float64)
+    syn, mem = 1 / _current_rate(node, reader), 1 / np.maximum(1 - _full(node, node.decay, 1), 2.0**-40)
+    found = nir.CubaLIF(
+        tau_syn=dt * syn, tau_mem=dt * mem, r=mem, v_leak=zero, v_threshold=theta, w_in=syn, v_reset=zero.copy()
+    )
+    assert node.synapse is not None
+    return found, _full(node, node.gain, 1) * _full(node, node.synapse.gain, 1)
 
 
 class SnnTorch(Reader):
@@ -121,12 +141,14 @@ class SnnTorch(Reader):
     def _require_uniform(self, node: Neuron) -> None: ...
 
     def _restate(self, node: Neuron) -> tuple[nir.NIRNode, NDArray[np.floating]]:
-        _refuse_leak_and_synapse(node, self)
-        theta = self._threshold(node)
+        _refuse_leak(node, self)
+        theta = self.threshold(node)
         if np.unique(theta).size > 1:
             count = np.unique(theta).size
             remedy = "fold thresholds into the weights"
             refuse(node, "threshold-nonuniform", self, f"reads one threshold per layer, not {count}", remedy)
+        if node.synapse is not None:
+            return _unscaled_cuba(node, self)
         # A decay of 1 (IF) is a LIF whose 1 - dt/tau rounds to 1.
         tau = self.dialect.dt / np.maximum(1 - _full(node, node.decay, 1), 2.0**-40)
         zero = np.zeros(node.shape, np.float32)
@@ -144,10 +166,10 @@ class Norse(Reader):
     walks = True
 
     def _restate(self, node: Neuron) -> tuple[nir.NIRNode, NDArray[np.floating]]:
-        if node.synapse is not None:
-            refuse(node, "synapse", self, "is not proved on current-based neurons", "use LIF")
-        theta, gain, one = self._threshold(node), _full(node, node.gain, 1), np.ones(node.shape, np.float32)
+        theta, gain, one = self.threshold(node), _full(node, node.gain, 1), np.ones(node.shape, np.float32)
         rate = 1 - _full(node, node.decay, 1)
+        if node.synapse is not None:
+            return self._cuba(node, theta, rate)
         if (rate == 0).all() and node.leak is None:
             return nir.IF(one, theta, 0 * one), gain
         if (rate == 0).any():
@@ -155,6 +177,24 @@ class Norse(Reader):
         v_leak = (_full(node, node.leak, 0) / rate).astype(np.float32)
         tau = (self.dialect.dt / rate).astype(np.float32)
         return nir.LIF(tau, one, v_leak, theta, 0 * one), gain / rate
+
+    def _cuba(self, node: Neuron, theta: Floats, rate: Doubles) -> tuple[nir.NIRNode, Doubles]:
+        """It reads r and w_in here, and takes v_leak for the current's rest too."""
+        assert node.synapse is not None
+        _refuse_leak(node, self)
+        if (rate <= 0).any():
+            refuse(node, "no-leak", self, "needs a leak in current-based neurons", "use IF or LIF")
+        syn, zero, dt = _current_rate(node, self), np.zeros(node.shape, np.float32), self.dialect.dt
+        found = nir.CubaLIF(
+            tau_syn=(dt / syn).astype(np.float32),
+            tau_mem=(dt / rate).astype(np.float32),
+            r=(_full(node, node.gain, 1) / rate).astype(np.float32),
+            v_leak=zero,
+            v_threshold=theta,
+            w_in=(_full(node, node.synapse.gain, 1) / syn).astype(np.float32),
+            v_reset=zero.copy(),
+        )
+        return found, np.ones(node.shape)
 
 
 class SpikingJelly(Reader):
@@ -167,8 +207,10 @@ class SpikingJelly(Reader):
     uniform = True
 
     def _restate(self, node: Neuron) -> tuple[nir.NIRNode, NDArray[np.floating]]:
-        _refuse_leak_and_synapse(node, self)
-        theta, gain = self._threshold(node).astype(np.float64), _full(node, node.gain, 1)
+        _refuse_leak(node, self)
+        if node.synapse is not None:
+            return _unscaled_cuba(node, self)
+        theta, gain = self.threshold(node).astype(np.float64), _full(node, node.gain, 1)
         rate, dt, zero = 1 - _full(node, node.decay, 1), self.dialect.dt, np.zeros(node.shape)
         if (rate == 0).all():
             return nir.IF(zero + 1 / dt, theta, zero), gain
@@ -194,8 +236,10 @@ class Sinabs(Reader):
     walks = True
 
     def _restate(self, node: Neuron) -> tuple[nir.NIRNode, NDArray[np.floating]]:
-        _refuse_leak_and_synapse(node, self)
-        theta, gain, one = self._threshold(node), _full(node, node.gain, 1), np.ones(node.shape, np.float32)
+        _refuse_leak(node, self)
+        if node.synapse is not None:
+            refuse(node, "synapse", self, "does not read current-based neurons", "use LIF")
+        theta, gain, one = self.threshold(node), _full(node, node.gain, 1), np.ones(node.shape, np.float32)
         decay = _full(node, node.decay, 1)
         if (decay == 1).all():
             return _without_v_reset(nir.IF(one, theta)), gain

@@ -39,7 +39,7 @@ _READ: list[tuple[str, str, dict[str, str], tuple[str, ...]]] = [
     ("spyx", "spyx", {}, tuple(net for net in _BUILT if net != "mlp-cuba")),
     ("spyx", "spyx_cuba", {}, ("mlp-cuba",)),
 ]
-_WRITTEN = tuple(net for net in NETS if net not in ("mlp-cuba", "recurrent", "recurrent-cuba"))
+_WRITTEN = tuple(net for net in NETS if net not in ("recurrent", "recurrent-cuba"))
 _READERS: dict[str, dict[str, str]] = {
     "snntorch": {},
     "norse": {"dt": str(2.0**-10)},

@@ -156,11 +156,11 @@ def branches(seed: int, ties: bool) -> Net:
     return make.net((16,), edges=((1, 3), (2, 4), (1, 4)), unlinked=(3,))
 
 
-def loop(seed: int, ties: bool) -> Net:
-    """All-to-all recurrence, with a bias; a skip connection past the layer after it."""
+def loop(seed: int, ties: bool, neuron: str) -> Net:
+    """All-to-all recurrence, with a bias."""
     make = _Maker(seed, ties)
     make.linear(16, 12)
-    make.neuron("lif", (12,))
+    make.neuron(neuron, (12,))
     make.linear(12, 12)
     make.linear(12, 6)
     make.neuron("lif", (6,))
@@ -192,7 +192,8 @@ GRAPHS = {
     "skip": lambda seed, ties: skip(seed, ties, "lif"),
     "skip-if": lambda seed, ties: skip(seed, ties, "if"),
     "branches": branches,
-    "loop": loop,
+    "loop": lambda seed, ties: loop(seed, ties, "lif"),
+    "loop-cuba": lambda seed, ties: loop(seed, ties, "cuba"),
     "loop-self": lambda seed, ties: loop_self(seed, ties, "lif"),
     "loop-self-if": lambda seed, ties: loop_self(seed, ties, "if"),
     "loop-conv": loop_conv,
@@ -251,6 +252,10 @@ def _node(layer: dict[str, Any]) -> nir.NIRNode:
         case "lif":
             tau = DT / (1 - np.float64(layer["beta"]))
             return nir.LIF(full(tau), full(tau / DT), full(0), full(layer["theta"]), full(0))
+        case "cuba":
+            mem, syn = (1 / (1 - np.float64(layer[key])) for key in ("beta", "beta_syn"))
+            taus = dict(tau_syn=full(DT * syn), tau_mem=full(DT * mem), r=full(mem), w_in=full(syn))
+            return nir.CubaLIF(**taus, v_leak=full(0), v_threshold=full(layer["theta"]), v_reset=full(0))
         case "if":
             return nir.IF(full(1 / DT), full(layer["theta"]), full(0))
     raise ValueError(layer["op"])

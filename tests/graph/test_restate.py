@@ -172,6 +172,24 @@ def test_readers_are_asked_about_thousands_of_nodes(node):
     assert set(report.targets.values()) == {"faithful"}
 
 
+def cuba(**changes):
+    """Decays of 0.5, gains of 1 but for those of the second neuron."""
+    two = dict(tau_syn=a(2e-4, 2e-4), tau_mem=a(2e-4, 2e-4), r=a(2, 4), w_in=a(2, 8), v_leak=a(0, 0))
+    return bare(nir.CubaLIF, **{**two, "v_threshold": a(1, 1), "v_reset": a(0, 0), **changes})
+
+
+@pytest.mark.parametrize("reader", ["snntorch", "norse", "spikingjelly"])
+def test_currents_keep_their_gains(reader):
+    """Norse reads them; for the others the one of the current and the one of the potential go into the weights."""
+    program = net(linear(), cuba(r=a(4, 4)))
+    restated = restate(program, reader).graph
+    assert restated.nodes["n0"].weight.tolist() == ([[0.5] * 2] * 2 if reader == "norse" else [[1] * 2, [4] * 2])
+    again = lower(restated)
+    x = np.random.default_rng(0).integers(0, 2, (20, 4, 2))
+    assert 0 < run(program, x).y.mean() < 1
+    np.testing.assert_array_equal(run(again, x).y, run(program, x).y)
+
+
 SOFT = Dialect(reset="subtract")
 BY_PIXEL = lif((2, 3, 3), r=np.arange(1, 19).reshape(2, 3, 3))
 GROUPED = conv(weight=np.ones((2, 1, 2, 2), np.float32), groups=2)
@@ -199,6 +217,15 @@ REFUSED = {
     "decays": ("spikingjelly", net(linear(), lif((2,), tau=a(2e-4, 4e-4), r=a(2, 4))), "n1", "decay-nonuniform"),
     "no decay": ("spikingjelly", net(linear(), lif((2,), tau=1e-4)), "n1", "no-memory"),
     "leak": ("sinabs", net(linear(), lif((2,), v_leak=1)), "n1", "v-leak"),
+    "current": ("sinabs", net(linear(), cuba()), "n1", "synapse"),
+    "current by another rule": ("norse", net(linear(), cuba(), dialect=Dialect(synapse="exp_add")), "n1", "synapse"),
+    "current without a leak": ("norse", net(linear(), cuba(tau_mem=a(1e9, 1e9))), "n1", "no-leak"),
+    "currents": (
+        "spikingjelly",
+        net(linear(), cuba(tau_syn=a(2e-4, 4e-4), r=a(2, 2))),
+        "n1",
+        "synapse-decay-nonuniform",
+    ),
     "lif after conv": ("sinabs", net(conv(), lif((2, 3, 3)), shape=(2, 4, 4)), "n1", "lif-after-conv"),
     "gain of too many": ("norse", net(lif((3000,), r=2), shape=(3000,)), "n0", "gain-ignored"),
     "gain by pixel": ("norse", net(conv(), BY_PIXEL, shape=(2, 4, 4)), "n1", "gain-ignored"),

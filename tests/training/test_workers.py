@@ -21,8 +21,8 @@ from stl_deploy import workers
 from stl_deploy.checkpoint import FILE as CHECKPOINT
 from stl_deploy.config import RunConfig
 from stl_deploy.config_io import apply_overrides, dump_config, load_config
-from stl_deploy.errors import ConfigError
-from stl_deploy.train import _check_parts, train
+from stl_deploy.errors import ConfigError, InputError
+from stl_deploy.train import _all_at, _check_parts, train
 from tests.training.conftest import TINY
 
 HERE = Path(__file__).parent
@@ -168,6 +168,16 @@ def test_too_small_a_batch_is_refused(tiny: RunConfig, tmp_path: Path, monkeypat
         ConfigError, match=r"key 'train\.batch_size' is 8: parts of 2 samples for 4 processes; a larger"
     ):
         _check_parts(config, 10)
+
+
+def test_processes_that_find_other_checkpoints_do_not_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setattr(workers, "total", lambda x: 2 * x)
+    _all_at(3)
+    monkeypatch.setattr(workers, "total", lambda x: x)  # the other one is at 0
+    with pytest.raises(InputError, match="not every process finds the same checkpoint; the run folder must be one"):
+        _all_at(3)
 
 
 def test_alone_nothing_is_asked_for() -> None:

@@ -24,13 +24,10 @@ class FileSink(AbstractProcess):
         self.a_in = InPort(shape=shape)
 
 
-@implements(proc=FileSink, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("fixed_pt")
 class PyFileSink(PyLoihiProcessModel):
     """Unbuffered, so that everything is in the file when the process is stopped."""
 
-    a_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32)
+    a_in: PyInPort
 
     def __init__(self, proc_params: Any) -> None:
         super().__init__(proc_params)
@@ -39,3 +36,21 @@ class PyFileSink(PyLoihiProcessModel):
     def run_spk(self) -> None:
         """Lava's step."""
         os.write(self.file, self.a_in.recv().astype(np.uint8).tobytes())
+
+
+@implements(proc=FileSink, protocol=LoihiProtocol)
+@requires(CPU)
+@tag("fixed_pt")
+class PyFileSinkFixed(PyFileSink):
+    """Behind neurons in whole numbers."""
+
+    a_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32)
+
+
+@implements(proc=FileSink, protocol=LoihiProtocol)
+@requires(CPU)
+@tag("floating_pt")
+class PyFileSinkFloat(PyFileSink):
+    """Behind neurons in floating point."""
+
+    a_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, float)

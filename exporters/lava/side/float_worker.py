@@ -18,7 +18,7 @@ from typing import Any
 def run_job(job: dict[str, Any], folder: str) -> dict[str, Any]:
     """Spikes of every layer for every sample, each from rest."""
     import numpy as np
-    from float_sink import FloatSink
+    from file_sink import FileSink
     from lava.magma.core.run_conditions import RunSteps
     from lava.magma.core.run_configs import Loihi2SimCfg
     from lava.proc.dense.process import Dense
@@ -50,7 +50,7 @@ def run_job(job: dict[str, Any], folder: str) -> dict[str, Any]:
             reset_interval=steps,
             reset_offset=index + 2,
         )
-        sink = FloatSink(shape=threshold.shape, path=os.path.join(folder, f"spikes{index}.bin"))
+        sink = FileSink(shape=threshold.shape, path=os.path.join(folder, f"spikes{index}.bin"))
         open(sink.path, "wb").close()
         arriving.connect(synapse.s_in)
         synapse.a_out.connect(neuron.a_in)
@@ -70,9 +70,9 @@ def run_job(job: dict[str, Any], folder: str) -> dict[str, Any]:
             progress = {"done": int(steps * samples * done / total), "total": steps * samples}
             write_json(os.path.join(folder, "progress.json"), progress)
     finally:
+        source.stop()
         over.set()
         watch.join()
-        source.stop()
     return {f"layer{index}": collect(sink, index + 1, steps, samples) for index, sink in enumerate(sinks)}
 
 

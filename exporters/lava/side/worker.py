@@ -5,17 +5,19 @@
 JOB: ``net`` (a .net file), ``input`` (npz with ``x`` [T, B, *shape], torch order), ``folder`` (where to write),
 ``parent`` (the driver's process id). Written into ``folder``: ``progress.json`` {done, total} as steps pass,
 ``spikes.npz`` with one uint8 array ``layer<i>`` [T, B, *shape] per layer, then ``done.json``; or ``failure.json``
-with the reason. Standard output is never used: netx prints to it.
+with the reason (exit code ENOSPC: the disk is full). Standard output is never used: netx prints to it.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import sys
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -50,9 +52,18 @@ def main(job_path: str, run: Callable[[dict[str, Any], str], dict[str, Any]]) ->
         spikes = run(job, folder)
         np.savez_compressed(os.path.join(folder, "spikes.npz"), **spikes)
     except Exception as error:
-        write_json(os.path.join(folder, "failure.json"), {"reason": f"{type(error).__name__}: {error}"})
-        raise
+        traceback.print_exc()
+        give_up(folder, error)
     write_json(os.path.join(folder, "done.json"), {"layers": sorted(spikes)})
+
+
+def give_up(folder: str, error: BaseException, where: str = "") -> None:
+    """End at once, with the reason in failure.json; on a full disk there is no room for it, and the exit code tells."""
+    try:
+        write_json(os.path.join(folder, "failure.json"), {"reason": f"{where}{type(error).__name__}: {error}"})
+    except OSError as full:
+        error = full
+    os._exit(errno.ENOSPC if getattr(error, "errno", None) == errno.ENOSPC else 1)
 
 
 def run_job(job: dict[str, Any], folder: str) -> dict[str, Any]:
@@ -137,9 +148,9 @@ def run_concatenated(
                 variable.set(bias)
             report(done / total)
     finally:
+        net.stop()
         over.set()
         watch.join()
-        net.stop()
     places = spiking_places(net_path)
     return {
         f"layer{place}": collect(sink.path, sink.shape, latency, steps, samples)
@@ -153,11 +164,7 @@ def watch_models(net: Any, folder: str, over: threading.Event) -> None:
         infrastructure = getattr(getattr(net, "runtime", None), "_messaging_infrastructure", None)
         for actor in getattr(infrastructure, "actors", ()):
             if actor.exception:
-                error, _ = actor.exception
-                write_json(
-                    os.path.join(folder, "failure.json"), {"reason": f"in a model, {type(error).__name__}: {error}"}
-                )
-                os._exit(1)
+                give_up(folder, actor.exception[0], "in a model, ")
 
 
 def hold_biases(net: Any) -> dict[int, Any]:

@@ -78,6 +78,7 @@ FAILURES = {
     "killed": ("child()\nos.kill(os.getpid(), 9)", 60.0, r"worker was killed by signal 9 before it finished$"),
     "last words": ("sys.stderr.write('no space left\\n'); sys.exit(3)", 60.0, "ended with code 3 .*no space left"),
     "told": ("put('failure.json', {'reason': 'ValueError: bad net'}); sys.exit(1)", 60.0, "could not run.*bad net"),
+    "full disk": ("sys.exit(28)", 60.0, "no space left for Lava's files in .*; free some, or name a larger folder"),
     "no result": ("put('done.json', {})", 60.0, "result cannot be read"),
     "garbage": ("put('spikes.npz', 1); put('done.json', {})", 60.0, "result cannot be read"),
     "deaf": ("import signal; signal.signal(15, signal.SIG_IGN); time.sleep(600)", 1.0, "after the deadline"),
@@ -101,6 +102,28 @@ def test_an_interrupted_driver_ends_the_worker(runner: Runner) -> None:
     with pytest.raises(KeyboardInterrupt):
         runner("child()\nput('progress.json', {'done': 1, 'total': 2})\ntime.sleep(600)", progress=interrupt)
     assert alive(runner.group) == []
+
+
+def test_a_model_that_fails_on_a_full_disk_ends_the_worker_though_the_reason_cannot_be_written(tmp_path: Path) -> None:
+    code = (
+        "import sys, threading, types\n"
+        f"sys.path.insert(0, {str(process.WORKER.parent)!r})\n"
+        "import worker\n"
+        "actor = types.SimpleNamespace(exception=(OSError(int(sys.argv[1]), 'model'), None))\n"
+        "there = types.SimpleNamespace(actors=[actor])\n"
+        "net = types.SimpleNamespace(runtime=types.SimpleNamespace(_messaging_infrastructure=there))\n"
+        "def full(path, data): raise OSError(28, 'full')\n"
+        "if sys.argv[2] == 'full': worker.write_json = full\n"
+        f"worker.watch_models(net, {str(tmp_path)!r}, threading.Event())\n"
+    )
+
+    def exit_code(error: int, disk: str) -> int:
+        return subprocess.run([sys.executable, "-c", code, str(error), disk], timeout=60).returncode
+
+    assert exit_code(28, "free") == 28
+    assert exit_code(5, "full") == 28
+    assert exit_code(5, "free") == 1
+    assert "in a model, OSError: [Errno 5] model" in (tmp_path / "failure.json").read_text()
 
 
 def test_a_python_without_lava(tmp_path: Path) -> None:

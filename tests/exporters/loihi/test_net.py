@@ -20,8 +20,8 @@ WIDTHS: dict[str, Callable[[], IntegerNet]] = {
     "weight runs from 0 to 256": lambda: chain((2,), dense([[0, 256]], neuron=ONE)),
     "weight runs from -129 to 0, netx holds -128": lambda: chain((2,), dense([[-129, 0]], neuron=ONE)),
     "every weight is 0": lambda: chain((2,), dense([[0, 0]], neuron=ONE)),
-    "bias runs from 4096": lambda: chain((2,), dense([[1, 2]], bias=[4096], neuron=ONE)),
-    "threshold runs from -1": lambda: chain((2,), dense([[1, 2]], neuron=neuron(0, -1))),
+    "bias is 4096": lambda: chain((2,), dense([[1, 2]], bias=[4096], neuron=ONE)),
+    "threshold is -1": lambda: chain((2,), dense([[1, 2]], neuron=neuron(0, -1))),
     "decay runs from 4096 to 4097": lambda: chain((2,), dense([[1, 2]], neuron=neuron(4097, 1))),
     "delay runs from 0 to 63, netx holds 0 to 62": lambda: chain((2,), dense([[1, 2]], delay=[[0, 63]], neuron=ONE)),
 }

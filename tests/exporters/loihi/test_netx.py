@@ -152,7 +152,7 @@ def test_out_of_range_values_are_refused(tmp_path: Path) -> None:
     write_netx(chain((3,), dense(np.arange(12).reshape(4, 3), neuron=neuron(1, 2))), path)
     with h5py.File(path, "r+") as file:
         file["layer/1/neuron/vThMant"][...] = 2**17
-    with pytest.raises(UnsupportedError, match="threshold runs from 131072 to 131072, netx holds 0 to 131071"):
+    with pytest.raises(UnsupportedError, match=r"threshold is 131072, netx holds 0 to 131071 \(in .*\.net\)"):
         read_netx(path)
 
 
