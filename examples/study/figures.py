@@ -11,9 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from examples.study.noise import KINDS
-from examples.study.select import Record, Value, accuracy, datasets, labels_of, values, where
+from examples.study.select import Record, Records, Value, accuracy, datasets, labels_of, name, values, where
 from examples.study.statistics import mean
-from examples.study.tables import Records, name
 from stl_deploy.files import whole_file
 
 _COLOURS = {"stl": "tab:blue", "sl": "tab:orange", "tl": "tab:green", "ann": "tab:grey"}

@@ -68,7 +68,7 @@ def accuracy_under(
         for index in torch.arange(len(split)).split(_BATCH):
             images = split.images(index)
             images = ON_INPUT[kind](images, level, draws) if kind in ON_INPUT else images
-            outputs = network(encode(images, config.time_steps, config.encoder))
+            outputs = network(encode(images, config.time_steps, config.encoder), every_layer=True)  # else no hook runs
             correct += int((network.scores(outputs).argmax(1) == split.labels[index]).sum())
     finally:
         for handle in handles:

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 Record = Mapping[str, Any]
+Records = Mapping[str, Sequence[Record]]
 Value = Callable[[Record], float]
+_NAMES = {"digits": "digits", "mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
 
 
 def accuracy(record: Record) -> float:
@@ -44,3 +46,8 @@ def datasets(records: Sequence[Record]) -> list[str]:
 def labels_of(records: Sequence[Record], key: str) -> list[Any]:
     """The values of a label, in the order they come."""
     return list(dict.fromkeys(record["labels"][key] for record in records))
+
+
+def name(dataset: str) -> str:
+    """A dataset's name for people."""
+    return _NAMES[dataset]

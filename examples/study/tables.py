@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from statistics import fmean
-from typing import Any
 
+from examples.study import comparisons
+from examples.study.claims import answers
+from examples.study.comparisons import Comparison, Row, compare
 from examples.study.noise import KINDS
-from examples.study.select import Record, Value, datasets, labels_of, pairs, values, where
-from examples.study.statistics import Mean, Paired, holm, mean, paired
+from examples.study.select import Record, Records, Value, datasets, labels_of, name, values, where
+from examples.study.statistics import Mean, Paired, mean
 
-Records = Mapping[str, Sequence[Record]]
-_NAMES = {"digits": "digits", "mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
-_PAIR_HEAD = ("difference (points)", "95 % interval", "pairs", "p (t)", "p (t, Holm)", "p (Wilcoxon)", "d_z")
+_PAIR_HEAD = ("difference (points)", "95 % interval", "pairs", "p (t)", "p (t, Holm)", "p (Wilcoxon)", "d_z", "finding")
 
 
 def tables(records: Records) -> str:
@@ -27,7 +27,23 @@ def tables(records: Records) -> str:
     }
     parts = [make(records[part]) for part, make in makers.items() if records.get(part)]
     trajectories = [_trajectories(records["modes"])] if records.get("modes") else []
-    return "\n\n".join([*parts, *trajectories]) + "\n"
+    return "\n\n".join([_claims(records), *parts, *trajectories]) + "\n"
+
+
+def _claims(records: Records) -> str:
+    rows = [
+        (
+            answer.claim.claim,
+            answer.comparison.label,
+            f"{answer.comparison.pair.difference.value:+.2f} {answer.claim.unit}",
+            _interval(answer.comparison.pair),
+            _p(answer.comparison.adjusted),
+            f"**{answer.verdict}**",
+        )
+        for answer in answers(records)
+    ]
+    head = ("claimed of STL", "measured here", "difference", "95 % interval", "p (t, Holm)", "here")
+    return f"### The paper's claims\n\n{_table(head, rows)}"
 
 
 def _modes(records: Sequence[Record]) -> str:
@@ -37,22 +53,13 @@ def _modes(records: Sequence[Record]) -> str:
         for dataset, mode in product(datasets(records), modes)
         if (found := where(records, dataset, mode=mode))
     ]
-    compared = [
-        (
-            f"{name(dataset)}: {a.upper()} - {b.upper()}",
-            where(records, dataset, mode=a),
-            where(records, dataset, mode=b),
-        )
-        for dataset in datasets(records)
-        for a, b in (("stl", "sl"), ("stl", "tl"), ("stl", "ann"), ("sl", "ann"))
-    ]
     head = ("dataset", "mode", "test accuracy (%)", "seeds", "spikes per neuron and step, by layer")
-    return _part("1. Learning modes", _table(head, rows), _compared(compared), "modes")
+    return _part("1. Learning modes", _table(head, rows), _compared(comparisons.modes(records)), "modes")
 
 
 def _thresholds(records: Sequence[Record]) -> str:
     forms = {"STL": ("stl", "raw"), "STL, θ = θ₀·exp(ρ)": ("stl", "positive"), "SL": ("sl", "raw")}
-    rows, compared = [], []
+    rows = []
     for dataset, initial in product(datasets(records), labels_of(records, "initial")):
         found = {
             form: where(records, dataset, mode=mode, parametrisation=how, initial=initial)
@@ -60,33 +67,26 @@ def _thresholds(records: Sequence[Record]) -> str:
         }
         cells = [shown(mean(values(f))) if f else "" for f in found.values()]
         rows.append((name(dataset), f"{initial:g}", *cells, _rates(found["STL"]), _rates(found["SL"])))
-        raw, positive, sl = found.values()
-        compared += [
-            (f"{name(dataset)}, θ₀ = {initial:g}: STL - SL", raw, sl),
-            (f"{name(dataset)}, θ₀ = {initial:g}: STL, θ₀·exp(ρ) - SL", positive, sl),
-        ]
     head = ("dataset", "initial θ", *(f"{form} (%)" for form in forms), "rates, STL", "rates, SL")
-    return _part("2. Initial thresholds", _table(head, rows), _compared(compared), "thresholds")
+    return _part("2. Initial thresholds", _table(head, rows), _compared(comparisons.thresholds(records)), "thresholds")
 
 
 def _granularity(records: Sequence[Record]) -> str:
-    rows, compared = [], []
+    rows = []
     for dataset, norm in product(datasets(records), (False, True)):
         said = "with batch norm" if norm else "without batch norm"
-        base = where(records, dataset, granularity="none", norm=norm)
         for of in labels_of(records, "granularity"):
             found = where(records, dataset, granularity=of, norm=norm)
             if found:
                 learned = "fixed (SL)" if of == "none" else f"STL, one per {of}"
                 rows.append((name(dataset), said, learned, shown(mean(values(found))), str(len(found))))
-            if of != "none":
-                compared.append((f"{name(dataset)}, {said}: per {of} - fixed", found, base))
     head = ("dataset", "network", "thresholds", "test accuracy (%)", "seeds")
-    return _part("3. Granularity, with and without batch norm", _table(head, rows), _compared(compared), "granularity")
+    title = "3. Granularity, with and without batch norm"
+    return _part(title, _table(head, rows), _compared(comparisons.granularity(records)), "granularity")
 
 
 def _noise(records: Sequence[Record]) -> str:
-    rows, compared = [], []
+    rows = []
     levels = list(next(iter(records))["noise"][KINDS[0]])
     for dataset, kind in product(datasets(records), KINDS):
         by_mode = {mode: where(records, dataset, mode=mode) for mode in ("stl", "sl", "tl")}
@@ -94,25 +94,20 @@ def _noise(records: Sequence[Record]) -> str:
             at = [f"{fmean(values(found, _under(kind, level))):.2f}" for level in levels] if found else []
             clean = f"{fmean(100 * record['clean'] for record in found.values()):.2f}" if found else ""
             rows.append((name(dataset), kind, mode.upper(), clean, *at))
-        for other in ("sl", "tl"):
-            label = f"{name(dataset)}, {kind}, mean over levels: STL - {other.upper()}"
-            compared.append((label, by_mode["stl"], by_mode[other], _mean_under(kind)))
     head = ("dataset", "noise", "mode", "clean (%)", *(f"{level} (%)" for level in levels))
-    return _part("4. Noise", _table(head, rows), _compared(compared), "noise")
+    return _part("4. Noise", _table(head, rows), _compared(comparisons.noise(records)), "noise")
 
 
 def _depth(records: Sequence[Record]) -> str:
-    rows, compared = [], []
+    rows = []
     for dataset, layers in product(datasets(records), labels_of(records, "layers")):
         found = {mode: where(records, dataset, mode=mode, layers=layers) for mode in ("stl", "sl", "ann")}
         for mode, of in found.items():
             if of:
                 rows.append((name(dataset), str(layers), mode.upper(), shown(mean(values(of))), _rates(of), *_work(of)))
-        compared.append((f"{name(dataset)}, {layers} hidden: STL - SL", found["stl"], found["sl"]))
-        compared.append((f"{name(dataset)}, {layers} hidden: STL - ANN", found["stl"], found["ann"]))
     head = ("dataset", "hidden layers", "mode", "test accuracy (%)", "rates, by layer")
     counted = ("synops AC", "synops MAC", "ANN MACs", "SNN / ANN energy (modelled)")
-    return _part("5. Depth", _table((*head, *counted), rows), _compared(compared), "depth")
+    return _part("5. Depth", _table((*head, *counted), rows), _compared(comparisons.depth(records)), "depth")
 
 
 def _trajectories(records: Sequence[Record]) -> str:
@@ -138,29 +133,21 @@ def _part(title: str, table: str, compared: str, figure: str) -> str:
     return "\n\n".join(block for block in (f"### {title}", table, compared, picture) if block)
 
 
-def _compared(rows: Iterable[tuple[Any, ...]]) -> str:
-    """Each row: what is compared, the two sets of records by seed, and, unless accuracy, the value."""
-    found: list[tuple[str, Paired]] = []
-    for label, first, second, *value in rows:
-        common = pairs(first, second, *value)
-        if common[0]:
-            found.append((label, paired(*common)))
-    tested = [(label, pair) for label, pair in found if pair.p_t is not None]
-    adjusted = dict(
-        zip((label for label, _ in tested), holm([p.p_t for _, p in tested if p.p_t is not None]), strict=True)
-    )
-    lines = [(label, *_pair(pair, adjusted.get(label))) for label, pair in found]
-    return _table(("compared", *_PAIR_HEAD), lines)
+def _compared(rows: Sequence[Row]) -> str:
+    return _table(("compared", *_PAIR_HEAD), [(c.label, *_pair(c)) for c in compare(rows)])
 
 
-def _pair(pair: Paired, adjusted: float | None) -> tuple[str, ...]:
-    difference = pair.difference
-    interval = ""
-    if difference.half is not None:
-        interval = f"{difference.value - difference.half:+.2f} to {difference.value + difference.half:+.2f}"
-    ps = (_p(p) for p in (pair.p_t, adjusted, pair.p_wilcoxon))
+def _pair(comparison: Comparison) -> tuple[str, ...]:
+    pair = comparison.pair
+    ps = (_p(p) for p in (pair.p_t, comparison.adjusted, pair.p_wilcoxon))
     effect = "" if pair.effect is None else f"{pair.effect:+.1f}"
-    return f"{difference.value:+.2f}", interval, str(difference.n), *ps, effect
+    difference = pair.difference
+    return f"{difference.value:+.2f}", _interval(pair), str(difference.n), *ps, effect, comparison.finding
+
+
+def _interval(pair: Paired) -> str:
+    middle, half = pair.difference.value, pair.difference.half
+    return "" if half is None else f"{middle - half:+.2f} to {middle + half:+.2f}"
 
 
 def _p(p: float | None) -> str:
@@ -188,10 +175,6 @@ def _under(kind: str, level: str) -> Value:
     return lambda record: 100 * float(record["noise"][kind][level])
 
 
-def _mean_under(kind: str) -> Value:
-    return lambda record: 100 * fmean(record["noise"][kind].values())
-
-
 def _threshold(layer: str, key: str) -> Value:
     return lambda record: float(record["test"]["thresholds"][layer][key])
 
@@ -204,11 +187,6 @@ def shown(value: Mean, digits: int = 2) -> str:
     """A mean and its interval."""
     half = "" if value.half is None else f" ± {value.half:.{digits}f}"
     return f"{value.value:.{digits}f}{half}"
-
-
-def name(dataset: str) -> str:
-    """A dataset's name for people."""
-    return _NAMES[dataset]
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -9,6 +9,8 @@ import torch
 
 from examples.study import __main__ as study
 from examples.study import noise, plan, work
+from examples.study.claims import answers
+from examples.study.comparisons import Row, compare
 from examples.study.publish import BEGIN, END
 from examples.study.statistics import holm, mean, paired
 from examples.study.tables import tables
@@ -53,6 +55,45 @@ def test_pairs_without_spread_or_partner():
 
 def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03, 0.9]) == pytest.approx([0.04, 0.09, 0.09, 0.9])
+
+
+def _accuracies(*percent: float) -> dict[int, dict[str, dict[str, float]]]:
+    return {seed: {"test": {"accuracy": value / 100}} for seed, value in enumerate(percent)}
+
+
+def test_findings_say_higher_lower_or_noise():
+    rows = [
+        Row("up", _accuracies(90.0, 91.1, 92.0), _accuracies(80.0, 81.0, 82.1)),
+        Row("down", _accuracies(80.0, 81.0, 82.1), _accuracies(90.0, 91.1, 92.0)),
+        Row("noise", _accuracies(90.0, 91.0, 92.0), _accuracies(91.0, 90.0, 92.5)),
+        Row("alone", _accuracies(90.0), _accuracies(80.0)),
+        Row("no pair", _accuracies(90.0), {}),
+    ]
+    found = compare(rows)
+    assert [(c.label, c.finding) for c in found] == [
+        ("up", "higher"),
+        ("down", "lower"),
+        ("noise", "within noise"),
+        ("alone", "untested"),
+    ]
+    assert found[0].adjusted == pytest.approx(3 * found[0].pair.p_t)
+
+
+def _noisy(mode: str, clean: list[float], noisy: float) -> list[dict[str, object]]:
+    label = {"dataset": "digits", "labels": {"mode": mode}}
+    return [
+        label | {"seed": seed, "clean": one, "noise": {"gaussian": {"0.5": noisy - 0.001 * seed}}}
+        for seed, one in enumerate(clean)
+    ]
+
+
+def test_a_claim_holds_where_its_sign_does():
+    stl, sl = [0.9, 0.9, 0.901], [0.8, 0.8, 0.8]
+    (lost,) = answers({"noise": _noisy("stl", stl, 0.5) + _noisy("sl", sl, 0.5)})
+    assert lost.comparison.pair.difference.value == pytest.approx(10, abs=0.1)
+    assert lost.verdict == "the opposite"
+    (kept,) = answers({"noise": _noisy("stl", stl, 0.7) + _noisy("sl", sl, 0.5)})
+    assert kept.verdict == "holds"
 
 
 def test_noise_does_what_its_name_says():
@@ -133,7 +174,7 @@ def test_modes_learn_what_they_say_and_noise_hurts(tiny):
     assert moved == {"stl": True, "sl": False, "tl": True}
     for record in json.loads((tiny / "out" / "noise.json").read_text()):
         if record["labels"]["mode"] != "tl":
-            assert record["noise"]["salt and pepper"]["0.5"] < record["clean"]
+            assert {kind for kind in noise.KINDS if record["noise"][kind]["0.5"] < record["clean"]} == set(noise.KINDS)
 
 
 def test_published_tables_stand_between_the_markers(tiny, tmp_path):
