@@ -91,7 +91,7 @@ class _Sequence:
     ) -> None:
         """Add a Scan. arriving: (sequence, its name in the body, shape); leaving: (node, its value in the body)."""
         scope = self._scope
-        kept = [(node, body.op("Identity", [value], f"{node.name}/out")) for node, value in leaving]
+        kept = _as_outputs(body, leaving)
         graph = body.graph(
             f"{label}/step",
             [floats(s.before, s.dims) for s in states] + [floats(name, ("B", *shape)) for _, name, shape in arriving],
@@ -116,6 +116,17 @@ class _Sequence:
         shape = scope.op("Concat", [self._batch, scope.integers(*state.shape)], f"{state.before}_shape", axis=0)
         rest: Floats = np.asarray(state.start, np.float32)
         return scope.op("Expand", [scope.weight(f"{state.before}_rest", rest), shape], f"{state.before}_start")
+
+
+def _as_outputs(body: Scope, leaving: Sequence[tuple[Node, str]]) -> list[tuple[Node, str]]:
+    """Names that may be the body's outputs: each made in the body, none twice; a copy where the value is not so."""
+    free = {output for operator in body.nodes for output in operator.output}
+    kept = []
+    for node, value in leaving:
+        name = value if value in free else body.op("Identity", [value], f"{node.name}/out")
+        free.discard(name)
+        kept.append((node, name))
+    return kept
 
 
 def _body_states(body: Scope) -> States:
