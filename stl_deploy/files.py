@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -140,6 +140,12 @@ def _stem(name: str) -> str:
     return name.removesuffix(".npy")
 
 
+Inputs = NDArray[Any] | dict[str, NDArray[Any]]
+"""One array for a network's only input, or one for each input by name; ``[T, B, *shape]``, with the same T and B."""
+
+_NAMED = "x__"
+
+
 def read_input(path: Path) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
     """The input npz of INTERFACES: ``x`` ``[T, B, *shape]``, optional labels ``y`` ``[B]``.
 
@@ -147,24 +153,57 @@ def read_input(path: Path) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
     Raises InputError if ``x`` is missing, empty, not numeric, has fewer than 2 axes,
     holds NaN or infinity, or if ``y`` is not one whole number per sample.
     """
+    x, labels = read_inputs(path)
+    if isinstance(x, dict):
+        raise InputError(f"{path}: holds {', '.join(_NAMED + name for name in x)}; one array 'x' is accepted here")
+    return x, labels
+
+
+def read_inputs(path: Path) -> tuple[Inputs, NDArray[np.int64] | None]:
+    """As `read_input`; for a network of several inputs, instead of ``x`` an array ``x__<input>`` for each."""
     arrays = read_npz(path)
-    if "x" not in arrays:
+    named = {name: values for name, values in arrays.items() if name.startswith(_NAMED)}
+    if "x" in arrays and named:
+        raise InputError(
+            f"{path}: holds both 'x' and {', '.join(named)}; one array, or one for each input, is accepted"
+        )
+    if "x" not in arrays and not named:
         found = ", ".join(sorted(arrays)) or "nothing"
-        raise InputError(f"{path}: no array 'x' (found: {found}); expected x of shape [T, B, *input shape]")
-    x = arrays["x"]
+        raise InputError(
+            f"{path}: no array 'x' (found: {found}); expected x of shape [T, B, *input shape], or x__NAME for each of "
+            "several inputs"
+        )
+    x: Inputs
+    if named:
+        x = {name.removeprefix(_NAMED): _values(path, name, values) for name, values in named.items()}
+    else:
+        x = _values(path, "x", arrays["x"])
+    return x, _labels(path, arrays.get("y"), leading(x)[1])
+
+
+def leading(x: NDArray[Any] | Mapping[str, NDArray[Any]]) -> tuple[int, int]:
+    """T and B of a network's input."""
+    steps, samples = (next(iter(x.values())) if isinstance(x, Mapping) else x).shape[:2]
+    return steps, samples
+
+
+def _values(path: Path, name: str, x: NDArray[Any]) -> NDArray[Any]:
     if x.dtype.kind not in "fiub":
-        raise InputError(f"{path}: 'x' has type {x.dtype}; float32, integers or bool are accepted")
+        raise InputError(f"{path}: '{name}' has type {x.dtype}; float32, integers or bool are accepted")
     if x.ndim < 2 or x.size == 0:
-        raise InputError(f"{path}: 'x' has shape {list(x.shape)}; expected [T, B, *input shape] with T, B >= 1")
+        raise InputError(f"{path}: '{name}' has shape {list(x.shape)}; expected [T, B, *input shape] with T, B >= 1")
     if x.dtype.kind == "f":
         x = x.astype(np.float32, copy=False)
         if not np.isfinite(x).all():
-            raise InputError(f"{path}: 'x' holds NaN or infinite values; finite numbers are accepted")
-    labels = arrays.get("y")
+            raise InputError(f"{path}: '{name}' holds NaN or infinite values; finite numbers are accepted")
+    return x
+
+
+def _labels(path: Path, labels: NDArray[Any] | None, samples: int) -> NDArray[np.int64] | None:
     if labels is None:
-        return x, None
-    if labels.shape != (x.shape[1],) or labels.dtype.kind not in "iub":
+        return None
+    if labels.shape != (samples,) or labels.dtype.kind not in "iub":
         raise InputError(
-            f"{path}: 'y' is {labels.dtype} {list(labels.shape)}; expected whole numbers of shape [{x.shape[1]}]"
+            f"{path}: 'y' is {labels.dtype} {list(labels.shape)}; expected whole numbers of shape [{samples}]"
         )
-    return x, labels.astype(np.int64)
+    return labels.astype(np.int64)

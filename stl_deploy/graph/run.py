@@ -82,7 +82,8 @@ def match_inputs(program: Program, x: NDArray[Any] | Mapping[str, NDArray[Any]])
     names = [node.name for node in program.inputs]
     if not isinstance(x, Mapping):
         if len(names) != 1:
-            raise InputError(f"the network has {len(names)} inputs ({', '.join(names)}); give one array for each")
+            arrays = ", ".join(f"x__{name}" for name in names)
+            raise InputError(f"the network has {len(names)} inputs; give one array for each (in an npz file: {arrays})")
         x = {names[0]: x}
     if set(x) != set(names):
         raise InputError(f"inputs given: {', '.join(sorted(x))}; the network has: {', '.join(sorted(names))}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -25,7 +25,7 @@ from stl_deploy.exporters.onnx.model import OnnxModel
 from stl_deploy.graph.exact import input_grid
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import Result, run
-from stl_deploy.pipeline.source import Source, open_program
+from stl_deploy.pipeline.source import NetworkInput, Source, open_program
 
 Backend = Literal["reference", "onnx", "loihi", "lava"]
 Numeric = Literal["fixed", "float"]
@@ -50,9 +50,9 @@ class Options:
 
 
 def run_backend(
-    source: Source, x: NDArray[Any], backend: str, options: Options | None = None, dialect: str | None = None
+    source: Source, x: NetworkInput, backend: str, options: Options | None = None, dialect: str | None = None
 ) -> Result:
-    """Run ``x`` ``[T, B, *shape]`` through ``source`` on ``backend``.
+    """Run ``x`` ``[T, B, *shape]``, or one array for each input, through ``source`` on ``backend``.
 
     Raises InputError where the backend does not take the source, UnsupportedError where its target cannot hold the
     network, ToolError where Lava is missing or fails.
@@ -68,20 +68,19 @@ def run_backend(
         return opened.run(x, record=tuple(opened.interface.spikes) if options.record else (), chunk=CHUNK)
     if source.kind == "net":
         _only(source, backend, ("loihi", "lava"))
+        x = _one(x, backend)
         return _integer_result(run_net(source.file, x, backend, options), options)
     program = open_program(source, dialect)
+    if backend == "reference":
+        return run(program, x, record=spiking(program) if options.record else (), chunk=CHUNK)
+    if backend == "onnx":
+        return _on_onnx(program, x, options)
+    x = _one(x, backend)
     if backend == "lava" and options.numeric == "float":
         found = run_lava_float(program, x, deadline=options.deadline, progress=options.progress)
         recorded = {name: np.asarray(s, np.float32) for name, s in found.spikes.items()} if options.record else {}
         return Result({"output": found.y}, recorded)
-    if backend == "reference":
-        return run(program, x, record=spiking(program) if options.record else (), chunk=CHUNK)
     with tempfile.TemporaryDirectory(prefix="stl-deploy-") as folder:
-        if backend == "onnx":
-            path = Path(folder) / "net.onnx"
-            export_onnx(program, path, record=options.record)
-            names = spiking(program) if options.record else ()
-            return OnnxModel.load(path).run(x, record=names, chunk=CHUNK)
         path = Path(folder) / "net.net"
         model = export_netx(
             program,
@@ -91,6 +90,19 @@ def run_backend(
             thresholds=options.thresholds,
         )
         return run_model(model, path, x, backend, options)
+
+
+def _on_onnx(program: Program, x: NetworkInput, options: Options) -> Result:
+    with tempfile.TemporaryDirectory(prefix="stl-deploy-") as folder:
+        path = Path(folder) / "net.onnx"
+        export_onnx(program, path, record=options.record)
+        return OnnxModel.load(path).run(x, record=spiking(program) if options.record else (), chunk=CHUNK)
+
+
+def _one(x: NetworkInput, backend: str) -> NDArray[Any]:
+    if isinstance(x, Mapping):
+        raise InputError(f"backend '{backend}' takes one input, not {', '.join(x)}; accepted: reference, onnx")
+    return x
 
 
 def run_model(model: LoihiModel, path: Path, x: NDArray[Any], backend: str, options: Options) -> Result:

@@ -10,7 +10,7 @@ from typing import Any
 from stl_deploy.console import Console
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.margins import NearThreshold
-from stl_deploy.files import read_input
+from stl_deploy.files import leading, read_inputs
 from stl_deploy.graph.ambiguity import Effect, effects
 from stl_deploy.graph.check import TARGETS, TargetCheck, check_file
 from stl_deploy.graph.dialect import load_dialect
@@ -92,7 +92,7 @@ def measure(
     Raises InputError or GraphError if it cannot be run as it is assumed to be meant.
     """
     say = say or Console(quiet=True)
-    x, _ = read_input(input_file)
+    x, _ = read_inputs(input_file)
     graph = read_nir(open_source(source).file)
     found = effects(graph, x, load_dialect(dialect) if dialect is not None else None)
     rows = [
@@ -100,7 +100,7 @@ def measure(
         for effect in found
         if effect.differ != 0
     ]
-    say.say(f"what other choices in the dialect would change, on {x.shape[1]} samples of {input_file}:")
+    say.say(f"what other choices in the dialect would change, on {leading(x)[1]} samples of {input_file}:")
     if rows:
         say.table(["option", "assumed", "instead", "outputs that change"], rows)
     unchanged = dict.fromkeys(effect.option for effect in found if effect.differ == 0)
@@ -119,7 +119,7 @@ def near_threshold(
     There another order of summation can move a spike. Raises as `measure` does.
     """
     say = say or Console(quiet=True)
-    x, _ = read_input(input_file)
+    x, _ = read_inputs(input_file)
     near = NearThreshold()
     run(open_program(open_source(source), dialect), x, observe=near, chunk=CHUNK)
     close = {name: count for name, count in near.counts.items() if count}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,10 +20,10 @@ from stl_deploy.energy.twin import AnnTwin
 from stl_deploy.energy.validate import Check
 from stl_deploy.energy.validate import validate as check_all
 from stl_deploy.errors import InputError
-from stl_deploy.files import read_input, write_json, write_text
+from stl_deploy.files import leading, read_inputs, write_json, write_text
 from stl_deploy.graph.program import Program
 from stl_deploy.pipeline.mapping import on_loihi
-from stl_deploy.pipeline.source import TEST_INPUT, Source, open_program, open_source
+from stl_deploy.pipeline.source import TEST_INPUT, NetworkInput, Source, open_program, open_source
 
 FILE, CSV, HTML = "energy.json", "layers.csv", "energy.html"
 
@@ -52,7 +52,7 @@ def energy(
     say = say or Console(quiet=True)
     opened = open_source(source)
     program = open_program(opened, dialect)
-    x, labels = read_input(input_of(opened, input_file))
+    x, labels = read_inputs(input_of(opened, input_file))
     twin = None if ann is None else _twin(program, ann, x, labels)
     report = measure_energy(
         program,
@@ -75,7 +75,7 @@ def energy(
     return report
 
 
-def _on_this_machine(program: Program, x: NDArray[Any]) -> MachineEnergy:
+def _on_this_machine(program: Program, x: NetworkInput) -> MachineEnergy:
     from stl_deploy.exporters.onnx.export import export_onnx
     from stl_deploy.exporters.onnx.model import OnnxModel
 
@@ -84,12 +84,14 @@ def _on_this_machine(program: Program, x: NDArray[Any]) -> MachineEnergy:
         export_onnx(program, path)
         model = OnnxModel.load(path)
         model.run(x)
-        return measure_machine(lambda: model.run(x), x.shape[1])
+        return measure_machine(lambda: model.run(x), leading(x)[1])
 
 
-def _twin(program: Program, ann: Path, x: NDArray[Any], labels: NDArray[np.int64] | None) -> AnnTwin:
+def _twin(program: Program, ann: Path, x: NetworkInput, labels: NDArray[np.int64] | None) -> AnnTwin:
     from stl_deploy.pipeline.ann import measure_twin  # torch
 
+    if isinstance(x, Mapping):
+        raise InputError(f"an ANN of the same topology has one input, not {', '.join(x)}; leave --ann out")
     return measure_twin(program, ann, x, labels)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from stl_deploy.console import Console
 from stl_deploy.exporters.loihi.scales import ThresholdForm
 from stl_deploy.exporters.verify import accuracy, share_right
-from stl_deploy.files import read_input, write_npz
+from stl_deploy.files import leading, read_inputs, write_npz
 from stl_deploy.graph.run import Result
 from stl_deploy.pipeline.backends import Numeric, Options, run_backend
 from stl_deploy.pipeline.progress import tenths
@@ -44,7 +44,7 @@ def simulate(
     """
     say = say or Console(quiet=True)
     opened = open_source(source, ("run", "nir", "onnx", "net"))
-    x, labels = read_input(input_file)
+    x, labels = read_inputs(input_file)
     options = Options(record, thresholds, deadline, tenths(say, "steps on Lava"), numeric)
     result = run_backend(opened, x, backend, options, dialect)
     decided = _accuracy(opened, result, labels, dialect)
@@ -61,7 +61,8 @@ def simulate(
         "arrays": {name: list(array.shape) for name, array in arrays.items()},
         "accuracy": decided,
     }
-    say.say(f"ran {x.shape[1]} samples of {x.shape[0]} steps on {_WHAT[backend]}")
+    steps, samples = leading(x)
+    say.say(f"ran {samples} samples of {steps} steps on {_WHAT[backend]}")
     if decided is not None:
         say.say(f"accuracy {decided:.2%}")
     say.say(f"written: {output}")

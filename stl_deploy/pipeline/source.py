@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
-from stl_deploy.files import read_input
+from stl_deploy.files import leading, read_inputs
 from stl_deploy.graph.dialect import Dialect, load_dialect
 from stl_deploy.graph.exact import input_grid, round_to_grid
 from stl_deploy.graph.lower import lower
@@ -74,8 +74,8 @@ def program_input(source: Source, program: Program, file: Path | None) -> tuple[
     if file is None and source.kind == "run" and (source.path / TEST_INPUT).is_file():
         file = source.path / TEST_INPUT
     if file is not None:
-        x, _ = read_input(file)
-        return x, f"{x.shape[1]} samples of {file}"
+        x, _ = read_inputs(file)
+        return x, f"{leading(x)[1]} samples of {file}"
     rng = np.random.default_rng(0)
     drawn = {node.name: _random(rng, program, node.shape) for node in program.inputs}
     what = f"{_RANDOM_SAMPLES} random samples of {_RANDOM_STEPS} steps (give real ones with --input)"

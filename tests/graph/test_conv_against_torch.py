@@ -72,6 +72,16 @@ def test_convolution_is_torchs(rank, data):
     np.testing.assert_array_equal(found, expected.numpy())
 
 
+def test_padding_may_differ_before_and_after():
+    rng = np.random.default_rng(0)
+    weight, x = whole(rng, (2, 1, 3, 2)), whole(rng, (2, 3, 1, 5, 4))
+    sides = ((0, 2), (3, 1))
+    options = dict(bias=None, stride=np.array([1, 2]), dilation=np.array([1, 1]), groups=1)
+    found = through(bare(nir.Conv2d, weight=weight, padding=np.array(sides), **options), x)
+    padded = functional.pad(torch.from_numpy(x.reshape(-1, 1, 5, 4)), (*sides[1], *sides[0]))
+    np.testing.assert_array_equal(found, functional.conv2d(padded, torch.from_numpy(weight), stride=(1, 2)).numpy())
+
+
 @pytest.mark.parametrize("kind", [nir.SumPool2d, nir.AvgPool2d])
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding"), [((2, 2), (2, 2), (0, 0)), ((3, 2), (1, 2), (1, 1)), ((2, 3), (3, 1), (0, 1))]

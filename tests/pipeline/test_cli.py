@@ -346,6 +346,8 @@ BAD_INPUTS = {
     "missing": (None, "no such file"),
     "not-npz": (b"hello", "not an .npz file"),
     "no-x": ({"z": np.zeros((2, 2))}, "no array 'x' (found: z)"),
+    "both": ({"x": np.zeros((4, 2, 1, 8, 8)), "x__input": np.zeros((4, 2, 1, 8, 8))}, "holds both 'x' and x__input"),
+    "other-input": ({"x__a": np.zeros((4, 2, 1, 8, 8))}, "inputs given: a; the network has: input"),
     "wrong-shape": ({"x": np.zeros((4, 2, 1, 8, 7), np.float32)}, "[4, 2, 1, 8, 7]"),
     "nan": ({"x": np.full((4, 2, 1, 8, 8), np.nan, np.float32)}, "NaN or infinite"),
     "objects": ({"x": np.array([[{}]], dtype=object)}, "Python objects"),

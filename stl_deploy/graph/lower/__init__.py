@@ -206,7 +206,11 @@ def _declared_shape(name: str, node: nir.Input, reading: Reading) -> Shape:
         )
     shape = tuple(int(size) for size in array)
     if (array != shape).any() or math.prod(shape) >= 2**31:
-        raise GraphError(f"declares shape {array.tolist()}; whole sizes are accepted", node=name, slug="bad-input")
+        raise GraphError(
+            f"declares shape {array.tolist()}; whole sizes with a product below 2^31 are accepted",
+            node=name,
+            slug="bad-input",
+        )
     if reading.leading and len(shape) <= reading.leading:
         raise GraphError(f"declares shape {list(shape)}, which has no batch axis", node=name, slug="bad-shape")
     return shape[reading.leading :]

@@ -141,7 +141,10 @@ def _axis(name: str, node: Any, field: str, rank: int) -> int:
 
 
 def padding(name: str, node: Any, reach: Shape, stride: Shape) -> tuple[tuple[int, int], ...]:
-    """What a convolution pads (before, after) each axis, for a window of ``reach``; raises GraphError."""
+    """What a convolution pads (before, after) each axis, for a window of ``reach``; raises GraphError.
+
+    NIR has a word, a number for all axes, or one for each; a pair for each is taken for before and after.
+    """
     value = getattr(node, "padding", None)
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
@@ -155,6 +158,9 @@ def padding(name: str, node: Any, reach: Shape, stride: Shape) -> tuple[tuple[in
                 slug="bad-field",
             )
         return tuple(((r - 1) // 2, r - 1 - (r - 1) // 2) for r in reach)
+    if np.shape(value) == (len(reach), 2):
+        sides = whole(name, node, "padding", 2 * len(reach), 0)
+        return tuple(zip(sides[::2], sides[1::2], strict=True))
     return tuple((p, p) for p in whole(name, node, "padding", len(reach), 0))
 
 

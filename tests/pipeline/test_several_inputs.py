@@ -1,0 +1,81 @@
+"""Networks of several inputs and outputs on the command line: one array of the npz for each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nir
+import numpy as np
+import pytest
+
+from stl_deploy import verbs
+from stl_deploy.errors import InputError
+from stl_deploy.graph.nirfile import write_nir
+from stl_deploy.pipeline.exporting import ExportOptions
+from tests.graph.nets import a, graph, iff
+
+A = np.array([[[1, 0]], [[0, 1]], [[1, 1]]], np.float32)
+B = np.array([[[0]], [[1]], [[1]]], bool)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Fires where a0 + a1 + b exceeds 1.5, potentials kept; ``both`` puts out the spike and ``pair`` two of them."""
+    nodes = {
+        "a": nir.Input(np.array([2])),
+        "b": nir.Input(np.array([1])),
+        "wa": nir.Linear(a([1, 1])),
+        "wb": nir.Linear(a([1])),
+        "sum": iff((1,), theta=1.5),
+        "both": nir.Output(np.array([1])),
+        "twice": nir.Linear(a([1], [1])),
+        "pair": nir.Output(np.array([2])),
+    }
+    edges = [
+        ("a", "wa"),
+        ("b", "wb"),
+        ("wa", "sum"),
+        ("wb", "sum"),
+        ("sum", "both"),
+        ("sum", "twice"),
+        ("twice", "pair"),
+    ]
+    write_nir(graph(nodes, edges), tmp_path / "net.nir")
+    np.savez(tmp_path / "x.npz", x__a=A, x__b=B)
+    return tmp_path / "net.nir"
+
+
+def given(source: Path) -> Path:
+    return source.with_name("x.npz")
+
+
+@pytest.mark.parametrize("backend", ["reference", "onnx"])
+def test_they_run(source: Path, backend: str) -> None:
+    # Arriving: 1, 2, 3; so the potential is 1, 3 (fires, to 0), 3 (fires).
+    output = source.with_name("y.npz")
+    verbs.simulate(source, given(source), backend, output)
+    with np.load(output) as found:
+        assert found["y__both"].ravel().tolist() == [0, 1, 1]
+        assert found["y__pair"].reshape(3, 2).tolist() == [[0, 0], [1, 1], [1, 1]]
+
+
+def test_they_are_exported_measured_and_costed(source: Path) -> None:
+    path = source.with_name("net.onnx")
+    manifest = verbs.export(source, "onnx", path, ExportOptions(input_file=given(source)))
+    assert manifest["verified"]["runs"][0]["compared"] == 3
+    verbs.simulate(path, given(source), "onnx", source.with_name("y.npz"))
+    assert any(effect.differ for effect in verbs.measure(source, given(source)))
+    layers = verbs.energy(source, given(source)).as_dict()["layers"]
+    assert {name: layers[name]["synops"] for name in ("wa", "wb", "twice")} == {"wa": 4, "wb": 2, "twice": 4}
+
+
+@pytest.mark.parametrize("backend", ["loihi", "lava"])
+def test_hardware_takes_one(source: Path, backend: str) -> None:
+    with pytest.raises(InputError, match=f"backend '{backend}' takes one input, not a, b; accepted: reference, onnx"):
+        verbs.simulate(source, given(source), backend, source.with_name("y.npz"))
+
+
+def test_one_array_for_two_inputs_is_refused(source: Path) -> None:
+    np.savez(given(source), x=A)
+    with pytest.raises(InputError, match=r"2 inputs; give one array for each \(in an npz file: x__\w, x__\w\)"):
+        verbs.simulate(source, given(source), "reference", source.with_name("y.npz"))
