@@ -6,8 +6,9 @@ Every contestant takes one step per round, in turn, so that what else the machin
 of medians. A training step is forward, backward and Adam. The authors' algorithm (github sunhongze/STL-SNN) is
 re-expressed here: a loop over time through all layers, batch norm of each step apart, plain autograd, plain Adam.
 Peak memory is that of a process of its own that takes two training steps, less what it holds before them.
-`As met` are seconds in a process of its own as a user starts it: ours with the allocator settings that the command line
-makes, the authors' algorithm with the C library's defaults.
+`As met` are seconds in a process of its own as a user starts it: ours with the settings of allocator and OpenMP that
+the command line makes, the authors' algorithm with the C library's defaults. ``ours`` takes torch's setting for float32
+products that training takes by itself (`stl_deploy.matmul`); ``highest`` and ``bfloat16`` are asked for.
 Writes training-speed.json, .md and .svg; ``python -m benchmarks.peers`` adds other frameworks.
 """
 
@@ -29,6 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks import AS_IT_COMES
 from benchmarks.training_report import record, table
 from benchmarks.workloads import (
     TINY,
@@ -45,8 +47,8 @@ from benchmarks.workloads import (
     training_step,
 )
 from stl_deploy._allocator import keep_large_buffers
-from stl_deploy.config import MatmulPrecision, RunConfig
-from stl_deploy.matmul import matmul_precision
+from stl_deploy.config import MatmulChoice, RunConfig
+from stl_deploy.matmul import matmul_precision, settle
 from stl_deploy.network import Network
 
 TIMES = (4, 8, 16, 32, 64, 128, 256)
@@ -68,12 +70,16 @@ def network(workload: Workload, **train: Any) -> Network:
 
 @dataclass(frozen=True)
 class Contestant:
-    """How a contestant is built and run: Adam fused or plain, environment variables, precision of matrix products."""
+    """How a contestant is built and run.
+
+    Adam fused or plain, environment variables, precision of float32 products, synapses in bfloat16 by autocast.
+    """
 
     build: Callable[[Workload], nn.Module]
     fused_adam: bool = True
     environment: Mapping[str, str] = field(default_factory=dict)
-    matmul: MatmulPrecision = "highest"
+    matmul: MatmulChoice = "highest"
+    bfloat16: bool = False
 
     @contextmanager
     def settings(self) -> Iterator[None]:
@@ -81,7 +87,7 @@ class Contestant:
         before = {key: os.environ.get(key) for key in self.environment}
         os.environ.update(self.environment)
         try:
-            with matmul_precision(self.matmul):
+            with matmul_precision(settle(self.matmul)), torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
                 yield
         finally:
             for key, value in before.items():
@@ -103,10 +109,12 @@ class Contestant:
 
 CONTESTANTS: dict[str, Contestant] = {
     "floor": Contestant(floor),
-    "floor, matmul medium": Contestant(floor, matmul="medium"),
-    "ours": Contestant(network),
-    "ours, matmul medium": Contestant(network, matmul="medium"),
-    "ours, torch only": Contestant(network, environment={"STL_DEPLOY_FUSED": "0"}),
+    "floor, our products": Contestant(floor, matmul="auto"),
+    "floor, bfloat16": Contestant(floor, bfloat16=True),
+    "ours": Contestant(network, matmul="auto"),
+    "ours, highest": Contestant(network),
+    "ours, bfloat16": Contestant(network, matmul="auto", bfloat16=True),
+    "ours, torch only": Contestant(network, environment={"STL_DEPLOY_FUSED": "0"}, matmul="auto"),
     "authors' algorithm": Contestant(authors, fused_adam=False),
 }
 """By name; add a line to compare more."""
@@ -139,13 +147,18 @@ def as_met(workload: str, rounds: int) -> dict[str, dict[str, float]]:
         for name in _AS_MET:
             for kind in seconds:
                 arguments = ("--alone", workload, name, kind, "--rounds", str(rounds))
-                seconds[kind][name].append(_apart(*arguments, "--threads", str(torch.get_num_threads())))
+                threads = ("--threads", str(torch.get_num_threads()))
+                seconds[kind][name].append(_apart(*arguments, *threads, as_it_comes=name != "ours"))
     return {kind: {name: statistics.median(values) for name, values in by.items()} for kind, by in seconds.items()}
 
 
-def _apart(*arguments: str) -> float:
+def _apart(*arguments: str, as_it_comes: bool = False) -> float:
     call = [sys.executable, "-m", "benchmarks.training", *arguments]
-    return float(subprocess.run(call, check=True, capture_output=True, text=True).stdout)
+    environment = {**os.environ}
+    if as_it_comes:
+        environment.pop("OMP_WAIT_POLICY", None)
+        environment[AS_IT_COMES] = "1"
+    return float(subprocess.run(call, check=True, capture_output=True, text=True, env=environment).stdout)
 
 
 def _print_peak(workload: str, contestant: str) -> None:
@@ -175,6 +188,7 @@ def measure(
     found: dict[str, Any] = {
         "machine": {"processor": platform.processor() or platform.machine(), "threads": torch.get_num_threads()},
         "torch": torch.__version__,
+        "float32_products": settle("auto"),
         "rounds": rounds,
         "workloads": {},
     }

@@ -10,6 +10,7 @@ MAX_LAYERS = 1000
 """Layers that a configuration, or one branch of a block, may have."""
 
 MatmulPrecision = Literal["highest", "high", "medium"]
+MatmulChoice = Literal["auto", "highest", "high", "medium"]
 Precision = Literal["float32", "bfloat16"]
 Mode = Literal["stl", "sl", "tl", "ann"]
 Granularity = Literal["neuron", "channel", "layer"]
@@ -233,8 +234,9 @@ class TrainConfig(_Section):
     accumulate: so many parts that a batch is run in, one after the other, to save memory; gradients are those of the
     whole batch but for batch norm and charges, which see a part.
     keep_every: keep the weights of every so many epochs, for accuracy against energy over a training; null: none.
-    matmul: torch's float32 matrix products while weights are learned; others than ``highest`` may be faster, and may be
-    less accurate: 'stl-deploy doctor' measures both. Validation and test always take ``highest``.
+    matmul: torch's setting for float32 matrix products while weights are learned. ``auto`` measures the others and takes
+    the fastest that is as accurate as float32's rounding allows ('stl-deploy doctor' shows it; metrics.jsonl tells it).
+    Validation and test always take ``highest``.
     precision: ``bfloat16`` runs synapses with bfloat16 operands while weights are learned, much faster where the
     processor has instructions for it (spikes are exact in it); weights, potentials and thresholds stay float32.
     Validation, test and everything after training are float32.
@@ -255,7 +257,7 @@ class TrainConfig(_Section):
     ce_scale: Positive = 5.0
     accumulate: Count = 1
     keep_every: Count | None = None
-    matmul: MatmulPrecision = "highest"
+    matmul: MatmulChoice = "auto"
     precision: Precision = "float32"
     shift: Annotated[int, Field(ge=0, le=64)] = 0
     flip: bool = False

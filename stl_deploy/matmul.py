@@ -1,35 +1,43 @@
 """How torch multiplies float32 matrices on this processor: speed and error of each setting, measured.
 
-What ``medium`` means differs by processor: another library at the same accuracy on some, bfloat16 on others. So it is
-never chosen without being asked for (``train.matmul``), and `measure` says what asking would bring.
+What ``medium`` means differs by processor: another library, twice as fast and as accurate, on some; bfloat16 on others.
+So `settle` measures before it takes anything but ``highest``.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any, get_args
 
 import torch
 
-from stl_deploy.config import MatmulPrecision
+from stl_deploy.config import MatmulChoice, MatmulPrecision
 
 _SIZE = 768
 _ROUNDS = 5
-_SAME_ERROR = 2.0
-"""An error of at most so many times that of ``highest`` is rounding of the same kind."""
+_SAME_KIND = 8.0
+"""Another order of summation changes the error by a small factor; operands as two bfloat16s each make it 25 times as
+large, TF32's 800, bfloat16's 6,000."""
+_WORTH = 1.2
+"""A setting must be so many times as fast as ``highest`` to be chosen over it."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One setting: median seconds of a product, and its largest error as a share of the largest result."""
+    """One setting: least seconds of a product, and its largest error as a share of the largest result."""
 
     precision: MatmulPrecision
     seconds: float
     error: float
+
+    def as_accurate_as(self, base: Measured) -> bool:
+        """Whether the error is rounding of the same kind as that of ``base``, not of shortened operands."""
+        return self.error <= _SAME_KIND * base.error
 
     def as_dict(self) -> dict[str, Any]:
         """JSON twin."""
@@ -62,7 +70,7 @@ def measure() -> tuple[Measured, ...]:
                 if turn:
                     taken.append(time.perf_counter() - start)
             errors[name] = float((product.double() - exact).abs().max() / exact.abs().max())
-    return tuple(Measured(name, statistics.median(taken), errors[name]) for name, taken in seconds.items())
+    return tuple(Measured(name, min(taken), errors[name]) for name, taken in seconds.items())
 
 
 def bfloat16_gain() -> float:
@@ -80,14 +88,41 @@ def bfloat16_gain() -> float:
     return statistics.median(seconds[torch.float32]) / statistics.median(seconds[torch.bfloat16])
 
 
+def fastest(found: Iterable[Measured]) -> Measured:
+    """The fastest setting as accurate as ``highest``, which it is itself unless another is clearly faster."""
+    base, *others = sorted(found, key=lambda one: one.precision != "highest")
+    accurate = (one for one in others if one.as_accurate_as(base))
+    best = min(accurate, key=lambda one: one.seconds, default=base)
+    return best if base.seconds >= _WORTH * best.seconds else base
+
+
+def settle(asked: MatmulChoice, before: MatmulPrecision | None = None) -> MatmulPrecision:
+    """What ``train.matmul`` means on this machine: of ``auto``, the setting ``before`` if it is accurate here, too.
+
+    The machine is measured once in a process, and not at all unless ``auto`` is asked for.
+    """
+    if asked != "auto":
+        return asked
+    found = {one.precision: one for one in _measured()}
+    if before is not None and found[before].as_accurate_as(found["highest"]):
+        return before
+    return fastest(found.values()).precision
+
+
+@cache
+def _measured() -> tuple[Measured, ...]:
+    return measure()
+
+
 def advice(found: tuple[Measured, ...]) -> str:
-    """What the measurement says about ``train.matmul``, in a sentence."""
+    """What the measurement says, in a sentence."""
     base = next(one for one in found if one.precision == "highest")
-    same = [one for one in found if one.error <= _SAME_ERROR * base.error]
-    best = min(same, key=lambda one: one.seconds)
-    lossy = [one.precision for one in found if one not in same]
+    best = fastest(found)
+    lossy = [one.precision for one in found if not one.as_accurate_as(base)]
     warning = f"; less accurate here: {', '.join(lossy)}" if lossy else ""
-    if best.seconds > 0.9 * base.seconds:
+    if best is base:
         return f"matrix products: 'highest' is as fast as any of the same accuracy{warning}"
-    gain = base.seconds / best.seconds
-    return f"matrix products: --set train.matmul={best.precision} is {gain:.1f}x as fast at the same accuracy{warning}"
+    return (
+        f"matrix products: training takes '{best.precision}', {base.seconds / best.seconds:.1f}x as fast as 'highest' "
+        f"here (error {best.error:.1e} against {base.error:.1e}: rounding of float32 sums){warning}"
+    )

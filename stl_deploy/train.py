@@ -29,7 +29,7 @@ from stl_deploy.data import Dataset, Split, augment, encode, load_dataset
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.evaluate import Evaluation, classification_loss, evaluate
 from stl_deploy.files import make_folder, write_text
-from stl_deploy.matmul import matmul_precision
+from stl_deploy.matmul import matmul_precision, settle
 from stl_deploy.network import INPUT, Network, threshold_parameters
 from stl_deploy.regularise import Regulariser
 from stl_deploy.shared_norm import share_norms
@@ -38,7 +38,7 @@ from stl_deploy.tensorboard import Board
 METRICS_FILE = "metrics.jsonl"
 Record = dict[str, Any]
 """One epoch: epoch (from 1), epochs, loss, train_accuracy, validation_loss, validation_accuracy, lr,
-rates {layer: spikes per neuron per step}, thresholds {layer: {min, mean, max}}, silent and saturated {layer: share of
+matmul (torch's setting for float32 products), rates {layer: spikes per neuron per step}, thresholds {layer: {min, mean, max}}, silent and saturated {layer: share of
 neurons}, seconds."""
 Progress = Callable[[Record], None]
 """Called after each epoch, when its checkpoint is written."""
@@ -177,7 +177,8 @@ def _epoch(state: State, config: RunConfig, data: Dataset) -> Record:
     rate = settings.lr * settings.lr_decay**state.epoch
     for group in state.optimiser.param_groups:
         group["lr"] = rate * group["multiplier"]
-    with matmul_precision(settings.matmul):
+    matmul = settle(settings.matmul, state.records[-1].get("matmul") if state.records else None)
+    with matmul_precision(matmul):
         loss, accuracy = _train_epoch(state, config, data.train)
     check_finite(state.network, state.epoch)
     validation = evaluate(state.network, data.validation, config)
@@ -194,6 +195,7 @@ def _epoch(state: State, config: RunConfig, data: Dataset) -> Record:
         "validation_loss": validation.loss,
         "validation_accuracy": validation.accuracy,
         "lr": rate,
+        "matmul": matmul,
         "rates": found["rates"],
         "thresholds": found["thresholds"],
         "silent": found["silent"],

@@ -21,6 +21,10 @@ _PARTS = 16
 """Samples are worked on in so many parts at most, whatever the threads: sums over them come out the same."""
 _WORTH_A_THREAD = 1 << 15
 """Numbers in a layer from which on threads pay."""
+_STRIP = 1 << 12
+"""Numbers that the kernels work on at a time, about: a few arrays of so many stay in a processor's own cache."""
+_FEW = 4
+"""Strips that are left to threads at least."""
 
 Norm = nn.BatchNorm1d | nn.BatchNorm2d
 
@@ -31,6 +35,7 @@ class Form(NamedTuple):
     steps: T. channels: of the feature map; features of a vector. pool: side of the max-pooling windows; 1: none.
     by_step: batch norm takes the statistics of each step apart. surrogate: its name. detach: no gradient by the reset.
     reuse: the currents are nobody else's, and their memory may become that of the potentials.
+    row, strip: numbers in an image row, channels-last, and in a strip of rows (see `kernels`); `block` finds them.
     """
 
     steps: int
@@ -40,6 +45,8 @@ class Form(NamedTuple):
     surrogate: str
     detach: bool
     reuse: bool = False
+    row: int = 0
+    strip: int = 0
 
 
 def block(x: Tensor, theta: Tensor, decay: Tensor, norm: Norm | None, form: Form) -> Tensor:
@@ -49,7 +56,7 @@ def block(x: Tensor, theta: Tensor, decay: Tensor, norm: Norm | None, form: Form
     broadcasts to shape; decay is 0-dimensional. Potentials are float32 at least. A norm in training mode moves its
     running statistics as torch's does; in evaluation mode the result has no gradient.
     """
-    rows, level = _channels_last(x), _level(theta, x.shape[2:])
+    rows, level, form = _laid_out(x, theta, form)
     empty = x.new_empty((0, form.channels), dtype=_wide(x.dtype))
     if norm is None:
         out = _Block.apply(rows, empty, empty, level, decay, 0.0, form)[0]  # type: ignore[no-untyped-call]
@@ -60,10 +67,13 @@ def block(x: Tensor, theta: Tensor, decay: Tensor, norm: Norm | None, form: Form
         with torch.no_grad():
             scale = norm.weight * torch.rsqrt(_running(norm.running_var) + norm.eps)
             shift = norm.bias - _running(norm.running_mean) * scale
-            factor, offset = (_tiled(one[None].to(empty.dtype), rows) for one in (scale, shift))
+            factor, offset = (_tiled(one[None].to(empty.dtype), form.strip) for one in (scale, shift))
             out, _ = _spikes(rows, factor, offset, level, decay, form, keep_trace=False)
-    spikes: Tensor = out.flatten(2) if x.dim() == 3 else _by_place(out, form).permute(0, 1, 4, 2, 3)
-    return spikes
+    if x.dim() == 3:
+        spikes: Tensor = out.reshape(form.steps, *x.shape[1:])
+        return spikes
+    height, width = (side // form.pool for side in x.shape[3:])
+    return out.reshape(form.steps, x.shape[1], height, width, form.channels).permute(0, 1, 4, 2, 3)
 
 
 def columns(x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], one: bool) -> Tensor:
@@ -94,7 +104,7 @@ class _Block(torch.autograd.Function):
         deviation = torch.sqrt(spread / count[:, None] + eps)
         scale = gain / deviation if len(gain) else mean
         shift = bias - mean * scale if len(gain) else mean
-        factor, offset = (_tiled(one.to(wide), x) for one in (scale, shift))
+        factor, offset = (_tiled(one.to(wide), form.strip) for one in (scale, shift))
         out, trace = _spikes(x, factor, offset, level, decay, form, keep_trace=any(ctx.needs_input_grad))
         ctx.save_for_backward(x if len(gain) else x[:0], trace, level, decay, scale, mean, deviation, count)
         ctx.single, ctx.dtype, ctx.spent = len(x) < form.steps, x.dtype, False
@@ -119,16 +129,16 @@ class _Block(torch.autograd.Function):
         parts = _parts(trace.shape[1])
         grad_level = torch.zeros((len(parts), *level.shape), dtype=trace.dtype)
         grad_decay = torch.zeros((len(parts), int(ctx.needs_input_grad[4])), dtype=torch.float64)
-        sums = torch.zeros((len(parts), len(mean), 2, trace.shape[3]), dtype=torch.float64)
-        center = _tiled(mean.to(trace.dtype), trace)
+        sums = torch.zeros((len(parts), len(mean), 2, form.strip), dtype=torch.float64)
+        center = _tiled(mean.to(trace.dtype), form.strip)
         tensors = (grad.contiguous(), trace, x, center, level, grad_z, grad_level, grad_decay, sums)
         g, u, y, middle, theta, out, of_level, of_decay, of_norm = (_array(one) for one in tensors)
         beta, surrogate = _scalar(decay, trace), kernels.SURROGATES.index(form.surrogate)
 
         def part(index: int, first: int, last: int) -> None:
             kernels.backward(
-                g, u, y, first, last, middle, theta, beta, form.channels, form.pool, surrogate, form.detach,
-                out, of_level[index], of_decay[index], of_norm[index],
+                g, u, y, first, last, middle, theta, beta, form.row, form.channels, form.pool, form.strip, surrogate,
+                form.detach, out, of_level[index], of_decay[index], of_norm[index],
             )  # fmt: skip
 
         _run(part, parts, trace.numel())
@@ -140,14 +150,14 @@ class _Block(torch.autograd.Function):
             grad_gain = (of_x / deviation).sum(0).to(trace.dtype)
             share = (form.steps if ctx.single else 1) * scale / count[:, None]
             coefficients = (mean, scale, -share * of_x / deviation**2, -share * of_one)
-            grad_x = _norm_backward(grad_z, x, [_tiled(one.to(trace.dtype), x) for one in coefficients], parts)
+            grad_x = _norm_backward(grad_z, x, [one.to(trace.dtype) for one in coefficients], form)
         of_beta = grad_decay.sum().to(decay.dtype) if ctx.needs_input_grad[4] else None
         return grad_x, grad_gain, grad_bias, grad_level.sum(0), of_beta, None, None
 
 
 def _moments(x: Tensor, form: Form) -> tuple[Tensor, Tensor, Tensor]:
     """Number, mean and sum of squared deviations by channel, ``[S]``, ``[S, C]``, ``[S, C]``, float64."""
-    parts, steps = _parts(x.shape[1]), form.steps if form.by_step else 1
+    parts, steps, x = _parts(x.shape[1]), form.steps if form.by_step else 1, _by_rows(x, form)
     counts = torch.zeros((len(parts), steps), dtype=torch.float64)
     means, spreads = (torch.zeros((len(parts), steps, x.shape[3]), dtype=torch.float64) for _ in range(2))
     currents, number, center, squares = (_array(one) for one in (x, counts, means, spreads))
@@ -174,12 +184,12 @@ def _no_moments(form: Form) -> tuple[Tensor, Tensor, Tensor]:
 def _spikes(
     x: Tensor, scale: Tensor, shift: Tensor, level: Tensor, decay: Tensor, form: Form, *, keep_trace: bool
 ) -> tuple[Tensor, Tensor]:
-    """Pooled spikes ``[T, B, R', L']`` and the trace of u, ``[T, B, R, L]`` (of the last step if it is not kept)."""
-    _, batch, rows, size = x.shape
-    pooled = (rows // form.pool, size // form.channels // form.pool * form.channels)
-    pooled = pooled if form.pool > 1 else (rows, size)
-    out = torch.empty((form.steps, batch, *pooled), dtype=x.dtype)
-    shape = (form.steps if keep_trace else 1, batch, rows, size)
+    """Pooled spikes ``[T, B, M']`` and the trace of u, ``[T, B, M]`` (of the last step if it is not kept)."""
+    _, batch, size = x.shape
+    columns = form.row // form.channels // form.pool
+    pooled = size // form.row // form.pool * columns * form.channels
+    out = torch.empty((form.steps, batch, pooled), dtype=x.dtype)
+    shape = (form.steps if keep_trace else 1, batch, size)
     in_place = form.reuse and not len(scale) and x.shape == shape and x.dtype == _wide(x.dtype)
     trace = x.detach() if in_place else torch.empty(shape, dtype=_wide(x.dtype))
     no_and_yes = torch.tensor([0.0, 1.0], dtype=x.dtype)
@@ -189,21 +199,24 @@ def _spikes(
 
     def part(_: int, first: int, last: int) -> None:
         kernels.forward(
-            currents, first, last, gain, offset, theta, beta, form.channels, form.pool, u, values, spikes
+            currents, first, last, gain, offset, theta, beta, form.row, form.channels, form.pool, form.strip, u, values,
+            spikes,
         )  # fmt: skip
 
-    _run(part, _parts(batch), form.steps * batch * rows * size)
+    _run(part, _parts(batch), form.steps * batch * size)
     return out, trace
 
 
-def _norm_backward(grad_z: Tensor, x: Tensor, coefficients: list[Tensor], parts: list[range]) -> Tensor:
+def _norm_backward(grad_z: Tensor, x: Tensor, coefficients: list[Tensor], form: Form) -> Tensor:
     grad_x = grad_z if grad_z.dtype == x.dtype else torch.empty_like(x)
-    g, currents, center, a, k, d, out = (_array(one) for one in (grad_z, x, *coefficients, grad_x))
+    maps = [_by_rows(one, form) for one in (grad_z, x, grad_x)]
+    g, currents, out = (_array(one) for one in maps)
+    center, a, k, d = (_array(_tiled(one, maps[0].shape[3])) for one in coefficients)
 
     def part(_: int, first: int, last: int) -> None:
         kernels.norm_backward(g, currents, first, last, center, a, k, d, out)
 
-    _run(part, parts, x.numel())
+    _run(part, _parts(x.shape[1]), x.numel())
     return grad_x
 
 
@@ -223,23 +236,43 @@ def _running(statistic: Tensor | None) -> Tensor:
     return statistic
 
 
-def _channels_last(x: Tensor) -> Tensor:
-    """``[T, B, *shape]`` as contiguous rows ``[T, B, R, L]``; no copy where x is laid out so."""
-    return x.unsqueeze(2).contiguous() if x.dim() == 3 else x.permute(0, 1, 3, 4, 2).flatten(3).contiguous()
+def _laid_out(x: Tensor, theta: Tensor, form: Form) -> tuple[Tensor, Tensor, Form]:
+    """``[T, B, *shape]`` as ``[T, B', M]``, channels-last, and the threshold as ``[M]`` or, repeating, ``[strip]``.
 
-
-def _level(theta: Tensor, shape: torch.Size) -> Tensor:
-    """A threshold as ``[R or 1, L]``."""
-    if len(shape) == 1:
-        return theta.expand(shape).reshape(1, -1).contiguous()
+    Vectors of several samples stand side by side, as the columns of a one-row map: short strips cost more than they
+    hold. No copy where x is laid out so.
+    """
+    steps, batch, channels = x.shape[:3]
+    if x.dim() == 3:
+        columns = _beside(batch, channels)
+        row, level = columns * channels, theta.expand(channels).repeat(columns)
+        return x.reshape(steps, -1, row), level, form._replace(row=row, strip=row)
+    height, width = x.shape[3:]
+    row, window = width * channels, form.pool * width * channels
+    strip = min(max(_STRIP // window, 1) * window, height * row)
     if theta.shape[1:].numel() == 1:
-        return theta.reshape(-1).expand(shape[0]).repeat(shape[2])[None]
-    return theta.permute(1, 2, 0).flatten(1).contiguous()
+        level = theta.reshape(-1).expand(channels).repeat(strip // channels)
+    else:
+        level = theta.permute(1, 2, 0).flatten()
+    rows = x.permute(0, 1, 3, 4, 2).flatten(2).contiguous()
+    return rows, level.contiguous(), form._replace(row=row, strip=strip)
 
 
-def _tiled(by_channel: Tensor, x: Tensor) -> Tensor:
-    """``[S, C]`` as ``[S, L]``."""
-    return by_channel.repeat(1, x.shape[3] // by_channel.shape[1])
+def _beside(batch: int, features: int) -> int:
+    """How many samples' vectors make a strip; threads need some strips to share out."""
+    fit = (n for n in range(2, batch // _FEW + 1) if batch % n == 0 and n * features <= _STRIP)
+    return max(fit, default=1)
+
+
+def _by_rows(x: Tensor, form: Form) -> Tensor:
+    """``[T, B, M]`` as ``[T, B, R, L]``, as long rows as strips are if they are of equal length."""
+    size = form.strip if x.shape[2] % form.strip == 0 else form.row
+    return x.reshape(*x.shape[:2], -1, size)
+
+
+def _tiled(by_channel: Tensor, size: int) -> Tensor:
+    """``[S, C]`` as ``[S, size]``."""
+    return by_channel.repeat(1, size // by_channel.shape[1])
 
 
 def _by_place(rows: Tensor, form: Form) -> Tensor:

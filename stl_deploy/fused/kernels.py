@@ -1,14 +1,15 @@
 """Batch norm, LIF scan, max pooling and their gradients in one pass over memory each, compiled by numba.
 
-Arrays are channels-last, by image rows: ``x[T, B, R, L]`` with R the height and L = width·channels (R = 1 and L the
-features behind a dense layer); what holds for a channel is tiled to L. Currents, spikes and their gradients are
-float32, float64, or bfloat16 as the uint16 of its bits; potentials are float32 or float64. Every function works on the
-samples ``first <= b < last`` alone and releases the GIL; sums over samples come back as one part per call, so that the
-caller adds them in a fixed order, however many threads there are.
+A map is worked on in strips, runs of whole image rows (windows of rows, where there is pooling) that stay in the cache
+from step to step: ``x[T, B, M]`` is channels-last, M = height·width·channels, and ``strip`` numbers of it are one. What
+holds for a channel is tiled to a strip. Currents, spikes and their gradients are float32, float64, or bfloat16 as the
+uint16 of its bits; potentials are float32 or float64. Every function works on the samples ``first <= b < last`` alone
+and releases the GIL; sums over samples come back as one part per call, so that the caller adds them in a fixed order,
+however many threads there are.
 
 The scan is that of `stl_deploy._scan`: multiply, add and compare are operations of their own (LLVM contracts none
 without being asked), so the spikes are those of the torch path bit for bit where there is no batch norm. Loops are
-short and touch few arrays: LLVM vectorises a loop only if few pairs of arrays could overlap.
+long and touch few arrays: LLVM vectorises a loop only if few pairs of arrays could overlap.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ def _multiply(row: Array, factor: Any) -> None:
 def moments(x: Array, first: int, last: int, count: Array, mean: Array, spread: Array, wide: Array) -> None:
     """Number, mean and sum of squared deviations of each column of the samples, ``[S]``, ``[S, L]`` twice; S = T or 1.
 
-    Each map's deviations are summed about its own mean and combined as Chan, Golub and LeVeque (1983, eq. 2.1) do.
+    x: ``[T, B, R, L]``, a map as R equal rows of whatever length. Each map's deviations are summed about its own mean
+    and combined as Chan, Golub and LeVeque (1983, eq. 2.1) do.
     ``wide`` is any array of the type to compute in.
     """
     steps, rows, size = x.shape[0], x.shape[2], x.shape[3]
@@ -101,43 +103,51 @@ def forward(
     shift: Array,
     theta: Array,
     beta: Any,
+    row: int,
     channels: int,
     pool: int,
+    strip: int,
     trace: Array,
     no_and_yes: Array,
     out: Array,
 ) -> None:
-    """Spikes, max-pooled over pool·pool windows, into ``out[T, B, R', L']``; u before the reset into ``trace``.
+    """Spikes, max-pooled over pool·pool windows, into ``out[T, B, M']``; u before the reset into ``trace``.
 
-    x: currents ``[T or 1, B, R, L]``; a single step is shown at every step. scale, shift: batch norm's affine
-    ``[S, L]``, S = T or 1, or 0: there is none. theta: ``[R or 1, L]``. trace: ``[T, B, R, L]``, or ``[1, B, R, L]``
-    where it is not kept. no_and_yes: silence and a spike in out's type.
+    x: currents ``[T or 1, B, M]``; a single step is shown at every step. scale, shift: batch norm's affine
+    ``[S, strip]``, S = T or 1, or 0: there is none. theta: ``[M]``, or ``[strip]`` where it repeats. row: numbers in an
+    image row. trace: ``[T, B, M]``, or ``[1, B, M]`` where it is not kept. no_and_yes: silence and a spike in out's
+    type.
     """
-    steps, rows, size = out.shape[0], x.shape[2], x.shape[3]
-    z, any_fired = np.empty(size, trace.dtype), np.empty((steps, size), np.uint8)
-    no, yes = no_and_yes[0], no_and_yes[1]
-    kept, moving = trace.shape[0] > 1, x.shape[0] > 1
+    steps, size = out.shape[0], x.shape[2]
+    kept, moving, window = trace.shape[0] > 1, x.shape[0] > 1, pool * row
+    z, rest = np.empty(strip, trace.dtype), np.empty(strip, trace.dtype)
+    fired, total = np.empty(row, trace.dtype), np.empty(row, trace.dtype)
+    pooled = row // channels // pool * channels
     for b in range(first, last):
-        for r in range(rows):
-            level = theta[r if theta.shape[0] > 1 else 0]
+        for start in range(0, size, strip):
+            stop = min(start + strip, size)
+            n = stop - start
+            level = theta[start:stop] if theta.size == size else theta[:n]
+            rest[:] = 0
             for t in range(steps):
-                u, before = trace[t if kept else 0, b, r], trace[t - 1 if kept and t else 0, b, r]
-                _widen(x[t if moving else 0, b, r], z)
+                _widen(x[t if moving else 0, b, start:stop], z[:n])
                 if scale.shape[0]:
                     s = t if scale.shape[0] > 1 else 0
-                    _affine(z, scale[s], shift[s])
-                if t:
-                    _leak_and_add(before, level, beta, z, u)
+                    _affine(z[:n], scale[s, :n], shift[s, :n])
+                if kept:
+                    u = trace[t, b, start:stop]
+                    _leak_and_add(trace[t - 1, b, start:stop] if t else rest[:n], level, beta, z[:n], u)
                 else:
-                    u[:] = z
+                    u = z[:n]
+                    _step(beta, level, rest[:n], u)
                 if pool == 1:
-                    _compare(u, level, no, yes, out[t, b, r])
-                elif r // pool < out.shape[2]:
-                    if r % pool == 0:
-                        any_fired[t] = 0
-                    _compare_any(u, level, any_fired[t])
-                    if r % pool == pool - 1:
-                        _pool_row(any_fired[t], channels, pool, no, yes, out[t, b, r // pool])
+                    _compare(u, level, no_and_yes, out[t, b, start:stop])
+                else:
+                    for top in range(0, n - window + 1, window):
+                        place = (start + top) // window * pooled
+                        target = out[t, b, place : place + pooled]
+                        end = top + window
+                        _pool(u[top:end], level[top:end], channels, pool, fired, total, no_and_yes, target)
 
 
 @_compiled
@@ -147,34 +157,49 @@ def _affine(row: Array, scale: Array, shift: Array) -> None:
 
 
 @_compiled
-def _leak_and_add(before: Array, level: Array, beta: Any, z: Array, u: Array) -> None:
+def _leak_and_add(before: Array, level: Array, beta: Any, current: Array, u: Array) -> None:
     zero = u.dtype.type(0)
     for i in range(u.size):
         rest = zero if before[i] >= level[i] else before[i]
-        u[i] = rest * beta + z[i]
+        u[i] = rest * beta + current[i]
 
 
 @_compiled
-def _compare(u: Array, level: Array, no: Any, yes: Any, out: Array) -> None:
+def _step(beta: Any, level: Array, rest: Array, u: Array) -> None:
+    """From currents to potentials in ``u``; ``rest``: potentials after the reset, of the step before, then this one."""
+    zero = u.dtype.type(0)
+    for i in range(u.size):
+        potential = rest[i] * beta + u[i]
+        u[i] = potential
+        rest[i] = zero if potential >= level[i] else potential
+
+
+@_compiled
+def _compare(u: Array, level: Array, no_and_yes: Array, out: Array) -> None:
+    no, yes = no_and_yes[0], no_and_yes[1]
     for i in range(u.size):
         out[i] = yes if u[i] >= level[i] else no
 
 
 @_compiled
-def _compare_any(u: Array, level: Array, fired: Array) -> None:
-    for i in range(u.size):
-        fired[i] |= u[i] >= level[i]
-
-
-@_compiled
-def _pool_row(any_fired: Array, channels: int, pool: int, no: Any, yes: Any, out: Array) -> None:
+def _pool(
+    u: Array, level: Array, channels: int, pool: int, fired: Array, total: Array, no_and_yes: Array, out: Array
+) -> None:
+    """A row of windows, from the rows of u that they cover; ``fired`` and ``total`` are scratch rows."""
+    row, (no, yes) = fired.size, (no_and_yes[0], no_and_yes[1])
+    zero, one = fired.dtype.type(0), fired.dtype.type(1)
+    fired[:] = 0
+    for i in range(pool):
+        now, theta = u[i * row : (i + 1) * row], level[i * row : (i + 1) * row]
+        for j in range(row):
+            fired[j] += one if now[j] >= theta[j] else zero
+    total[:] = fired
+    for j in range(1, pool):
+        _add(fired[j * channels :], total[: row - j * channels])
     for window in range(out.size // channels):
-        place, corner = window * channels, window * channels * pool
+        corner, place = window * pool * channels, window * channels
         for c in range(channels):
-            fired = any_fired[corner + c]
-            for j in range(1, pool):
-                fired |= any_fired[corner + j * channels + c]
-            out[place + c] = yes if fired else no
+            out[place + c] = yes if total[corner + c] > 0 else no
 
 
 @_compiled
@@ -187,8 +212,10 @@ def backward(
     mean: Array,
     theta: Array,
     beta: Any,
+    row: int,
     channels: int,
     pool: int,
+    strip: int,
     surrogate: int,
     detach: bool,
     grad_z: Array,
@@ -198,45 +225,49 @@ def backward(
 ) -> None:
     """Through time, by hand (see `stl_deploy._scan`): the gradient of the LIF's input into ``grad_z``.
 
-    grad: of the pooled spikes, ``[T, B, R', L']``. grad_z: ``[T, B, R, L]``, trace itself if it has the type, or
-    ``[1, B, R, L]`` for the sum over the steps where x has a single one. Added to: grad_theta ``[R or 1, L]``,
-    grad_beta ``[1]`` (or ``[0]``: not wanted), and where mean has rows ``sums[S, 2, L]``, Σ grad_z and
-    Σ grad_z·(x − mean).
+    grad: of the pooled spikes, ``[T, B, M']``. grad_z: ``[T, B, M]``, trace itself if it has the type, or ``[1, B, M]``
+    for the sum over the steps where x has a single one. Added to: grad_theta, of theta's shape, grad_beta ``[1]`` (or
+    ``[0]``: not wanted), and where mean has rows ``sums[S, 2, strip]``, Σ grad_z and Σ grad_z·(x − mean).
     """
-    steps, rows, size = trace.shape[0], trace.shape[2], trace.shape[3]
-    rest, z = np.empty((pool, size), trace.dtype), np.empty(size, trace.dtype)
-    routed = np.zeros((pool, size), trace.dtype)
-    of_map = np.empty((mean.shape[0], 2, size), trace.dtype)
+    steps, size, window = trace.shape[0], trace.shape[2], pool * row
+    carried, routed, z = np.empty(strip, trace.dtype), np.zeros(strip, trace.dtype), np.empty(strip, trace.dtype)
+    pooled = row // channels // pool * channels
+    left = np.empty(pooled, trace.dtype)
+    of_map = np.empty((mean.shape[0], 2, strip), trace.dtype)
+    by_reset = trace.dtype.type(0 if detach else 1)
     single = grad_z.shape[0] < steps
     for b in range(first, last):
         of_map[:] = 0
-        for top in range(0, rows, pool):
-            rest[:] = 0
+        for start in range(0, size, strip):
+            stop = min(start + strip, size)
+            n = stop - start
+            level = theta[start:stop] if theta.size == size else theta[:n]
+            of_level = grad_theta[start:stop] if theta.size == size else grad_theta[:n]
+            carried[:] = 0
             for t in range(steps - 1, -1, -1):
-                if top // pool == grad.shape[2]:
-                    routed[:] = 0
-                elif pool > 1:
-                    _route(grad[t, b, top // pool], trace[t, b], theta, channels, top, routed)
+                u = trace[t, b, start:stop]
+                if pool == 1:
+                    _widen(grad[t, b, start:stop], routed[:n])
                 else:
-                    _widen(grad[t, b, top], routed[0])
-                for r in range(top, min(top + pool, rows)):
-                    row = r if theta.shape[0] > 1 else 0
-                    level, u, carried = theta[row], trace[t, b, r], rest[r - top]
-                    _through_neuron(routed[r - top], u, level, carried, surrogate, detach, z, grad_theta[row])
-                    if grad_beta.size and t:
-                        grad_beta[0] += _through_decay(trace[t - 1, b, r], level, carried)
-                    if mean.shape[0]:
-                        s = t if mean.shape[0] > 1 else 0
-                        _widen(x[0 if single else t, b, r], z)
-                        _add(carried, of_map[s, 0])
-                        _add_product(carried, z, mean[s], of_map[s, 1])
-                    if not single:
-                        _narrow(carried, grad_z[t, b, r])
-                    else:
-                        if t == steps - 1:
-                            grad_z[0, b, r] = 0
-                        _add(carried, grad_z[0, b, r])
-                    _multiply(carried, beta)
+                    routed[n // window * window :] = 0
+                    for top in range(0, n - window + 1, window):
+                        place, end = (start + top) // window * pooled, top + window
+                        _widen(grad[t, b, place : place + pooled], left)
+                        _route(left, u[top:end], level[top:end], channels, pool, routed[top:end])
+                _through_neuron(surrogate, by_reset, u, level, routed[:n], carried[:n], of_level)
+                if grad_beta.size and t:
+                    grad_beta[0] += _through_decay(trace[t - 1, b, start:stop], level, carried[:n])
+                if mean.shape[0]:
+                    s = t if mean.shape[0] > 1 else 0
+                    _widen(x[0 if single else t, b, start:stop], z[:n])
+                    _add_both(carried[:n], z[:n], mean[s, :n], of_map[s, 0, :n], of_map[s, 1, :n])
+                if not single:
+                    _narrow(carried[:n], grad_z[t, b, start:stop])
+                else:
+                    if t == steps - 1:
+                        grad_z[0, b, start:stop] = 0
+                    _add(carried[:n], grad_z[0, b, start:stop])
+                _multiply(carried, beta)
         for s in range(mean.shape[0]):
             _add(of_map[s, 0], sums[s, 0])
             _add(of_map[s, 1], sums[s, 1])
@@ -244,74 +275,80 @@ def backward(
 
 @_compiled
 def _through_neuron(
-    gradient: Array,
-    u: Array,
-    level: Array,
-    carried: Array,
-    surrogate: int,
-    detach: bool,
-    slope: Array,
-    grad_level: Array,
+    surrogate: int, by_reset: Any, u: Array, level: Array, gradient: Array, carried: Array, grad_level: Array
 ) -> None:
-    """From ∂s in ``gradient`` and ∂r in ``carried`` to ∂u in ``carried``; ``slope`` is scratch."""
-    zero = slope.dtype.type(0)
-    _derivative(surrogate, u, level, slope)
-    if detach:
-        for i in range(u.size):
-            slope[i] *= gradient[i]
-    else:
-        for i in range(u.size):
-            slope[i] *= gradient[i] - u[i] * carried[i]
-    for i in range(u.size):
-        grad_level[i] -= slope[i]
-    for i in range(u.size):
-        carried[i] = (zero if u[i] >= level[i] else carried[i]) + slope[i]
-
-
-@_compiled
-def _derivative(surrogate: int, u: Array, level: Array, out: Array) -> None:
-    """`stl_deploy.surrogate` at u − θ."""
-    zero, half, one = out.dtype.type(0), out.dtype.type(0.5), out.dtype.type(1)
+    """From ∂s in ``gradient`` and ∂r in ``carried`` to ∂u in ``carried``; by_reset: 0 where the reset is detached."""
     if surrogate == 0:
-        pi = out.dtype.type(np.pi)
         for i in range(u.size):
-            y = (u[i] - level[i]) * pi
-            out[i] = one / (y * y + one)
+            of_spike = (gradient[i] - u[i] * carried[i] * by_reset) * _arctan(u[i] - level[i])
+            grad_level[i] -= of_spike
+            carried[i] = _unless_fired(carried[i], u[i], level[i]) + of_spike
     elif surrogate == 1:
-        four = out.dtype.type(4)
         for i in range(u.size):
-            y = one / (one + np.exp(-four * (u[i] - level[i])))
-            out[i] = y * (one - y) * four
+            of_spike = (gradient[i] - u[i] * carried[i] * by_reset) * _sigmoid(u[i] - level[i])
+            grad_level[i] -= of_spike
+            carried[i] = _unless_fired(carried[i], u[i], level[i]) + of_spike
     elif surrogate == 2:
         for i in range(u.size):
-            out[i] = max(one - abs(u[i] - level[i]), zero)
+            of_spike = (gradient[i] - u[i] * carried[i] * by_reset) * _triangular(u[i] - level[i])
+            grad_level[i] -= of_spike
+            carried[i] = _unless_fired(carried[i], u[i], level[i]) + of_spike
     else:
         for i in range(u.size):
-            out[i] = one if abs(u[i] - level[i]) < half else zero
+            of_spike = (gradient[i] - u[i] * carried[i] * by_reset) * _rectangular(u[i] - level[i])
+            grad_level[i] -= of_spike
+            carried[i] = _unless_fired(carried[i], u[i], level[i]) + of_spike
 
 
 @_compiled
-def _route(grad: Array, now: Array, theta: Array, channels: int, top: int, out: Array) -> None:
+def _unless_fired(carried: Any, u: Any, level: Any) -> Any:
+    return type(carried)(0) if u >= level else carried
+
+
+@_compiled
+def _arctan(away: Any) -> Any:
+    one, y = type(away)(1), away * type(away)(np.pi)
+    return one / (y * y + one)
+
+
+@_compiled
+def _sigmoid(away: Any) -> Any:
+    one, four = type(away)(1), type(away)(4)
+    y = one / (one + np.exp(-four * away))
+    return y * (one - y) * four
+
+
+@_compiled
+def _triangular(away: Any) -> Any:
+    return max(type(away)(1) - abs(away), type(away)(0))
+
+
+@_compiled
+def _rectangular(away: Any) -> Any:
+    return type(away)(1) if abs(away) < type(away)(0.5) else type(away)(0)
+
+
+@_compiled
+def _route(left: Array, u: Array, level: Array, channels: int, pool: int, out: Array) -> None:
     """Each window's gradient to its first spike, or to its first place if none fired: as torch's max_pool2d does.
 
-    grad: of one row of windows, ``[L']``; top: the first image row of it; out: ``[pool, L]``.
+    left: the gradients of a row of windows, lost here. u, level, out: the image rows that the windows cover.
     """
-    left, pool = np.empty(grad.size, out.dtype), out.shape[0]
-    zero = out.dtype.type(0)
-    _widen(grad, left)
+    row, zero = u.size // pool, out.dtype.type(0)
     for i in range(pool):
-        level, u, row = theta[top + i if theta.shape[0] > 1 else 0], now[top + i], out[i]
+        now, theta = u[i * row : (i + 1) * row], level[i * row : (i + 1) * row]
+        routed = out[i * row : (i + 1) * row]
         for window in range(left.size // channels):
             for j in range(pool):
                 a, b = (window * pool + j) * channels, window * channels
                 for c in range(channels):
-                    fired = u[a + c] >= level[a + c]
-                    row[a + c] = left[b + c] if fired else zero
+                    fired = now[a + c] >= theta[a + c]
+                    routed[a + c] = left[b + c] if fired else zero
                     left[b + c] = zero if fired else left[b + c]
-    first = out[0]
+        routed[left.size * pool :] = 0
     for window in range(left.size // channels):
         for c in range(channels):
-            first[window * pool * channels + c] += left[window * channels + c]
+            out[window * pool * channels + c] += left[window * channels + c]
 
 
 @_compiled
@@ -330,16 +367,20 @@ def _add(row: Array, total: Array) -> None:
 
 
 @_compiled
-def _add_product(gradient: Array, x: Array, mean: Array, total: Array) -> None:
+def _add_both(gradient: Array, x: Array, mean: Array, total: Array, of_x: Array) -> None:
     for i in range(x.size):
-        total[i] += gradient[i] * (x[i] - mean[i])
+        total[i] += gradient[i]
+        of_x[i] += gradient[i] * (x[i] - mean[i])
 
 
 @_compiled
 def norm_backward(
     grad_z: Array, x: Array, first: int, last: int, mean: Array, of_grad: Array, of_x: Array, rest: Array, grad_x: Array
 ) -> None:
-    """Batch norm's input gradient, of_grad·grad_z + of_x·(x − mean) + rest, coefficients ``[S, L]``."""
+    """Batch norm's input gradient, of_grad·grad_z + of_x·(x − mean) + rest.
+
+    grad_z, x, grad_x: ``[T, B, R, L]``, as in `moments`; coefficients: ``[S, L]``.
+    """
     row, z = np.empty(x.shape[3], grad_z.dtype), np.empty(x.shape[3], grad_z.dtype)
     for b in range(first, last):
         for t in range(x.shape[0]):

@@ -87,7 +87,7 @@ def test_settings_of_a_contestant_end_with_its_step(monkeypatch):
 @pytest.fixture
 def found(monkeypatch):
     monkeypatch.setitem(training.WORKLOADS, "W3", SMALL)
-    monkeypatch.setattr(training, "_apart", lambda *_: 2e6)
+    monkeypatch.setattr(training, "_apart", lambda *_, **__: 2e6)
     return measure(["W3"], 1, times=(2, 4))
 
 

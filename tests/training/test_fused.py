@@ -95,6 +95,17 @@ def test_block_gives_the_spikes_and_gradients_of_plain_autograd(shape, granulari
     _compare(x, theta, norm, Form(T, shape[0], pool, norm == "by step", "arctan", False))
 
 
+@pytest.mark.parametrize("norm", [None, "folded", "by step"])
+@pytest.mark.parametrize("granularity", ["neuron", "channel"])
+@pytest.mark.parametrize(("pool", "shape"), [(1, (16, 31, 17)), (2, (16, 31, 17)), (3, (8, 50, 19)), (1, (700,))])
+def test_maps_of_several_strips_and_vectors_side_by_side(pool, shape, granularity, norm):
+    """Strips hold 15, 14 and 24 image rows, the last one fewer; vectors of 700 stand side by side by threes."""
+    torch.manual_seed(0)
+    x = torch.randn(T, 12 if len(shape) == 1 else 2, *shape).double() * 1.5
+    size = shape if granularity == "neuron" else (shape[0], *[1] * (len(shape) - 1))
+    _compare(x, torch.rand(size).double() + 0.5, norm, Form(T, shape[0], pool, norm == "by step", "arctan", False))
+
+
 @pytest.mark.parametrize("detach", [False, True])
 @pytest.mark.parametrize("name", SURROGATES)
 def test_every_surrogate_with_the_reset_attached_or_not(name, detach):
