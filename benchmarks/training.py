@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import statistics
@@ -140,6 +141,12 @@ def peak_memory(workload: str, contestant: str) -> float:
     return _apart("--peak", workload, contestant)
 
 
+def trace_bytes(workload: Workload) -> int:
+    """What one trace of potentials for each LIF layer takes, in float32."""
+    neurons = sum(math.prod(lif.shape) for _, lif in network(workload).lifs)
+    return 4 * neurons * workload.steps * workload.batch
+
+
 def as_met(workload: str, rounds: int) -> dict[str, dict[str, float]]:
     """Seconds of training steps and inference, each contestant in processes of its own, in turns; median of medians."""
     seconds: dict[str, dict[str, list[float]]] = {kind: {name: [] for name in _AS_MET} for kind in ("train", "infer")}
@@ -200,6 +207,7 @@ def measure(
         if memory:
             peaks = {n: peak_memory(name, n) for n in chosen}
             row |= {"peak_bytes": peaks, "peak_ratio": against_floor(peaks)}
+            row["peak_ratio_allowed"] = 1 + trace_bytes(WORKLOADS[name]) / peaks["floor"]
         if met:
             row["as_met"] = as_met(name, rounds)
         found["workloads"][name] = row

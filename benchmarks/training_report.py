@@ -82,6 +82,11 @@ def _ours(found: Found) -> list[str]:
             cells = [f"{row['ratio'][k][name]:.2f} ({row['seconds'][k][name] * 1e3:.1f} ms)" for k in _KINDS]
             rows.append((workload, name, *cells, _ratio(row, "peak_ratio", name)))
     met = [f"{workload}: {text}" for workload, row in found["workloads"].items() for text in _met(row)]
+    allowed = [
+        f"{workload} {row['peak_ratio_allowed']:.2f}"
+        for workload, row in found["workloads"].items()
+        if "peak_ratio_allowed" in row
+    ]
     blocks = [
         "Made by `python -m benchmarks.training` and `python -m benchmarks.peers`. One training step (forward, "
         "backward, Adam) and one inference, as ratios to the *floor*: the same layers as an ANN with time folded into "
@@ -95,6 +100,8 @@ def _ours(found: Found) -> list[str]:
         f"{machine['threads']} thread(s), torch {found['torch']}, medians of {found['rounds']} rounds.",
         _markdown(("workload", "contestant", *_COLUMNS), rows),
     ]
+    if allowed:
+        blocks.append(f"The floor's memory and one trace of potentials per layer would be {', '.join(allowed)}.")
     if met:
         blocks += ["## As a user meets it", "Each in a process of its own, as it is started.", _lines(met)]
     if found["in_T"]["seconds"]:

@@ -97,6 +97,9 @@ def test_every_ratio_is_in_the_table(found):
     shown = table(found)
     assert all(name in shown for name in CONTESTANTS)
     assert "T = 4" in shown
+    traces = 4 * 5 * 6 * (4 * 8 * 8 + 10)
+    assert found["workloads"]["W3"]["peak_ratio_allowed"] == 1 + traces / 2e6
+    assert f"one trace of potentials per layer would be W3 {1 + traces / 2e6:.2f}." in page({"ours": found})
 
 
 def test_the_page_says_who_wins_by_how_much(found, tmp_path):
