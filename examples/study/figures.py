@@ -63,21 +63,22 @@ def _thresholds(records: Sequence[Record]) -> Figure:
     names = datasets(records)
     figure, axes = _panels(2, len(names), 2.8)
     for column, dataset in enumerate(names):
+        initial = labels_of(records, "initial")
         for label, (mode, how, colour) in forms.items():
 
             def at(x: Any, mode: str = mode, how: str = how, dataset: str = dataset) -> Mapping[int, Record]:
                 return where(records, dataset, mode=mode, parametrisation=how, initial=x)
 
-            initial = labels_of(records, "initial")
             _line(axes[column], initial, at, accuracy, label, colour)
             _line(axes[column + len(names)], initial, at, _mean_rate, label, colour)
-        for axis, what in ((axes[column], "test accuracy (%)"), (axes[column + len(names)], "spikes per neuron, step")):
+        for axis in (axes[column], axes[column + len(names)]):
             axis.set_xscale("log", base=2)
+            axis.set_xticks(initial, [f"{x:g}" for x in initial])
             axis.set_xlabel("initial threshold")
-            axis.set_ylabel(what)
             axis.set_title(name(dataset))
             axis.legend()
         _percent(axes[column])
+        _rates(axes[column + len(names)])
     return figure
 
 
@@ -147,18 +148,19 @@ def _depth(records: Sequence[Record]) -> Figure:
             "ANN: MACs",
             "tab:grey",
         )
-        for axis, what in zip(panels, ("test accuracy (%)", "spikes per neuron, step", "per inference"), strict=True):
+        for axis in panels:
             axis.set_xticks(layers)
             axis.set_xlabel("hidden layers")
-            axis.set_ylabel(what)
             axis.set_title(name(dataset))
             axis.legend()
         _percent(panels[0])
+        _rates(panels[1])
+        panels[2].set_ylabel("per inference")
     return figure
 
 
 def _trajectories(records: Sequence[Record]) -> Figure:
-    """Per epoch, mean over seeds: thresholds (band: least to greatest) and spike rates of each layer."""
+    """Per epoch, mean over seeds: thresholds (from the initial one; band: least to greatest) and each layer's rates."""
     names = datasets(records)
     figure, axes = _panels(len(names), 4, 2.6)
     for row, dataset in enumerate(names):
@@ -170,14 +172,17 @@ def _trajectories(records: Sequence[Record]) -> Figure:
                 if epochs and layer in epochs[0][0]["thresholds"]:
                     xs = [epoch["epoch"] for epoch in epochs[0]]
                     of_epoch = list(zip(*epochs, strict=True))
+                    initial = next(iter(of.values()))["config"]["neuron"]["threshold"]
                     thetas = {
-                        key: [mean([e["thresholds"][layer][key] for e in one]).value for one in of_epoch]
+                        key: [initial, *(mean([e["thresholds"][layer][key] for e in one]).value for one in of_epoch)]
                         for key in ("min", "mean", "max")
                     }
                     rates = [mean([e["rates"][layer] for e in one]).value for one in of_epoch]
                     left, right = axes[4 * row + 2 * column], axes[4 * row + 2 * column + 1]
-                    left.plot(xs, thetas["mean"], color=_COLOURS[mode], label=mode.upper(), marker=".", linewidth=1)
-                    left.fill_between(xs, thetas["min"], thetas["max"], color=_COLOURS[mode], alpha=0.12)
+                    left.plot(
+                        [0, *xs], thetas["mean"], color=_COLOURS[mode], label=mode.upper(), marker=".", linewidth=1
+                    )
+                    left.fill_between([0, *xs], thetas["min"], thetas["max"], color=_COLOURS[mode], alpha=0.12)
                     right.plot(xs, rates, color=_COLOURS[mode], label=mode.upper(), marker=".", linewidth=1)
                     left.set_title(f"{name(dataset)}, {layer}: threshold")
                     right.set_title(f"{name(dataset)}, {layer}: spikes per neuron, step")
@@ -196,6 +201,11 @@ def _percent(axis: Axes) -> None:
     low, high = axis.get_ylim()
     axis.set_ylim(max(low, 0.0), min(high, 101.0))
     axis.set_ylabel("test accuracy (%)")
+
+
+def _rates(axis: Axes) -> None:
+    axis.set_ylim(max(axis.get_ylim()[0], 0.0))
+    axis.set_ylabel("spikes per neuron, step")
 
 
 def _point(axis: Axes, x: float, found: Sequence[float], colour: str) -> None:
