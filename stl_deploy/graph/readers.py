@@ -21,6 +21,8 @@ from stl_deploy.graph.program import Floats, Neuron, Node
 
 Doubles = NDArray[np.float64]
 
+_INTO_WEIGHTS = "fold thresholds into the weights (stl-deploy fold RUN --thresholds weights)"
+
 
 def refusal(name: str, slug: str, reader: Reader, reason: str, remedy: str) -> UnsupportedError:
     """The error for a node that a reader cannot hold."""
@@ -87,7 +89,7 @@ class Reader(ABC):
         for what, array in arrays.items():
             if array is not None and array.ndim:
                 count = np.unique(array).size
-                remedy = "fold thresholds into the weights" if what == "threshold" else "train one value per layer"
+                remedy = _INTO_WEIGHTS if what == "threshold" else "train one value per layer"
                 refuse(node, f"{what}-nonuniform", self, f"reads one {what} per layer, not {count}", remedy)
 
     def threshold(self, node: Neuron) -> Floats:
@@ -145,8 +147,7 @@ class SnnTorch(Reader):
         theta = self.threshold(node)
         if np.unique(theta).size > 1:
             count = np.unique(theta).size
-            remedy = "fold thresholds into the weights"
-            refuse(node, "threshold-nonuniform", self, f"reads one threshold per layer, not {count}", remedy)
+            refuse(node, "threshold-nonuniform", self, f"reads one threshold per layer, not {count}", _INTO_WEIGHTS)
         if node.synapse is not None:
             return _unscaled_cuba(node, self)
         # A decay of 1 (IF) is a LIF whose 1 - dt/tau rounds to 1.
@@ -243,14 +244,24 @@ class Sinabs(Reader):
         decay = _full(node, node.decay, 1)
         if (decay == 1).all():
             return _without_v_reset(nir.IF(one, theta)), gain
-        if len(node.shape) > 1:
-            refuse(
-                node, "lif-after-conv", self, "fails to read a LIF of more than one axis", "use IF, or flatten first"
-            )
         if (decay <= 0).any() or (decay >= 1).any():
             refuse(node, "decay", self, "needs decays between 0 and 1", "split the layer")
         tau = (-1 / np.log(decay)).astype(np.float32)
-        return _without_v_reset(nir.LIF(tau, one, 0 * one, theta)), gain
+        tau, theta = self._by_channel(node, tau), self._by_channel(node, theta)
+        return _without_v_reset(nir.LIF(tau, np.ones_like(tau), np.zeros_like(tau), theta)), gain
+
+    def _by_channel(self, node: Neuron, array: Floats) -> Floats:
+        """``[C, 1, ...]`` of ``[C, ...]``: its reader fails on a LIF with more than one value in a channel."""
+        first = array.reshape(len(array), -1)[:, :1].reshape(-1, *(1,) * (array.ndim - 1))
+        if (array != first).any():
+            refuse(
+                node,
+                "lif-within-channel",
+                self,
+                "fails to read a LIF whose values differ within a channel",
+                "train one value per channel, or flatten first",
+            )
+        return first
 
 
 def _without_v_reset(node: nir.NIRNode) -> nir.NIRNode:

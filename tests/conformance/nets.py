@@ -62,9 +62,10 @@ class _Maker:
         )
 
     def various(self, shape: tuple[int, ...]) -> None:
-        """Neurons that each have a threshold and a decay of their own."""
-        theta = self.rng.integers(2, 6, shape) / 4 if self.ties else self.rng.uniform(0.5, 1.5, shape)
-        beta = self.rng.choice([0.5, 0.75], shape) if self.ties else self.rng.uniform(0.5, 0.98, shape)
+        """Neurons that have a threshold and a decay of their own, or share them in a channel of ``[C, H, W]``."""
+        size = (shape[0], *(1,) * (len(shape) - 1))
+        theta = self.rng.integers(2, 6, size) / 4 if self.ties else self.rng.uniform(0.5, 1.5, size)
+        beta = self.rng.choice([0.5, 0.75], size) if self.ties else self.rng.uniform(0.5, 0.98, size)
         names = {"theta": f"a{len(self.arrays)}", "beta": f"a{len(self.arrays) + 1}"}
         self.arrays |= {names["theta"]: theta.astype(np.float32), names["beta"]: beta.astype(np.float32)}
         self.layers.append({"op": "lif", "shape": shape, **names})
@@ -117,6 +118,16 @@ def conv_only(seed: int, ties: bool) -> Net:
     make.neuron("lif", (4, 8, 8))
     make.conv(4, 3, stride=2)
     make.neuron("lif", (3, 4, 4))
+    return make.net((2, 8, 8))
+
+
+def conv_various(seed: int, ties: bool) -> Net:
+    """Convolutions whose channels differ in threshold and decay."""
+    make = _Maker(seed, ties)
+    make.conv(2, 4)
+    make.various((4, 8, 8))
+    make.conv(4, 3, stride=2)
+    make.various((3, 4, 4))
     return make.net((2, 8, 8))
 
 
@@ -189,6 +200,7 @@ def loop_conv(seed: int, ties: bool) -> Net:
 
 
 GRAPHS = {
+    "conv-various": conv_various,
     "skip": lambda seed, ties: skip(seed, ties, "lif"),
     "skip-if": lambda seed, ties: skip(seed, ties, "if"),
     "branches": branches,
@@ -198,7 +210,7 @@ GRAPHS = {
     "loop-self-if": lambda seed, ties: loop_self(seed, ties, "if"),
     "loop-conv": loop_conv,
 }
-"""Networks that are no chain of layers; only stl-deploy writes them."""
+"""Networks that only stl-deploy writes."""
 
 NETS = {
     "mlp": mlp,

@@ -51,6 +51,14 @@ def test_a_gain_the_reader_ignores_goes_into_the_weights():
     assert restate(program, "norse").graph.nodes["n0"].weight.tolist() == [[1, 1], [3, 3]]
 
 
+def test_values_that_differ_by_channel_are_written_once_for_each_where_the_reader_takes_no_more():
+    theta = np.broadcast_to(a(1, 3)[:, None, None], (2, 3, 3))
+    program = net(conv(), lif((2, 3, 3), r=2, theta=theta), shape=(2, 4, 4))
+    node = restate(program, "sinabs").graph.nodes["n1"]
+    assert node.v_threshold.tolist() == [[[1]], [[3]]]
+    assert {field.shape for field in (node.tau, node.r, node.v_leak)} == {(2, 1, 1)}
+
+
 def test_an_average_pool_the_reader_skips_becomes_a_sum_and_a_weight():
     program = net(pool(), conv(), iff((2, 1, 1)), shape=(2, 4, 4))
     nodes = restate(program, "norse").graph.nodes
@@ -192,6 +200,7 @@ def test_currents_keep_their_gains(reader):
 
 SOFT = Dialect(reset="subtract")
 BY_PIXEL = lif((2, 3, 3), r=np.arange(1, 19).reshape(2, 3, 3))
+THETA_BY_PIXEL = lif((2, 3, 3), r=2, theta=np.arange(1, 19).reshape(2, 3, 3))
 GROUPED = conv(weight=np.ones((2, 1, 2, 2), np.float32), groups=2)
 REFUSED = {
     "loop": ("sinabs", net(linear(), iff((2,)), extra=[("n1", "n1")]), "n1", "loop"),
@@ -226,7 +235,7 @@ REFUSED = {
         "n1",
         "synapse-decay-nonuniform",
     ),
-    "lif after conv": ("sinabs", net(conv(), lif((2, 3, 3)), shape=(2, 4, 4)), "n1", "lif-after-conv"),
+    "lif by pixel": ("sinabs", net(conv(), THETA_BY_PIXEL, shape=(2, 4, 4)), "n1", "lif-within-channel"),
     "gain of too many": ("norse", net(lif((3000,), r=2), shape=(3000,)), "n0", "gain-ignored"),
     "gain by pixel": ("norse", net(conv(), BY_PIXEL, shape=(2, 4, 4)), "n1", "gain-ignored"),
     "scale at the end": ("norse", net(pool(), shape=(2, 4, 4)), "output", "scale-left"),

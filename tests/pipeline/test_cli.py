@@ -214,10 +214,10 @@ def test_check_of_a_bad_graph_exits_1_and_names_the_node(cli: Any, run_dir: Path
 
 
 def test_check_asks_a_reader_by_name(cli: Any, run_dir: Path) -> None:
-    found = cli("check", run_dir, "--target", "norse", "--target", "sinabs", "--json")
+    found = cli("check", run_dir, "--target", "sinabs", "--target", "snntorch", "--json")
     assert found.code == 1
-    assert found.json["targets"] == {"norse": "faithful", "sinabs": "unsupported"}
-    assert {f["slug"] for f in found.json["findings"]} == {"lif-after-conv"}
+    assert found.json["targets"] == {"snntorch": "unsupported", "sinabs": "faithful"}
+    assert {f["slug"] for f in found.json["findings"]} == {"threshold-nonuniform"}
 
 
 def test_check_of_a_folder_is_one_table(cli: Any, run_dir: Path, tmp_path: Path) -> None:

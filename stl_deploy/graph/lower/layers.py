@@ -158,7 +158,7 @@ def padding(name: str, node: Any, reach: Shape, stride: Shape) -> tuple[tuple[in
                 slug="bad-field",
             )
         return tuple(((r - 1) // 2, r - 1 - (r - 1) // 2) for r in reach)
-    if np.shape(value) == (len(reach), 2):
+    if numbers(name, node, "padding").shape == (len(reach), 2):
         sides = whole(name, node, "padding", 2 * len(reach), 0)
         return tuple(zip(sides[::2], sides[1::2], strict=True))
     return tuple((p, p) for p in whole(name, node, "padding", len(reach), 0))
