@@ -52,7 +52,7 @@ def _scalars(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
     for key, value in record.items():
         if isinstance(value, Mapping):
             yield from _scalars(value, f"{prefix}{key}/")
-        elif key not in ("epoch", "epochs"):
+        elif key not in ("epoch", "epochs") and not isinstance(value, str):
             yield prefix + key, value
 
 
