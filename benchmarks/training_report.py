@@ -92,7 +92,7 @@ def _ours(found: Found) -> list[str]:
         "backward, Adam) and one inference, as ratios to the *floor*: the same layers as an ANN with time folded into "
         "the batch. Smaller is faster. W1 is the paper's MNIST net (T = 4, batch 32), W2 a small convolutional net "
         "(T = 16, batch 128), W3 an MLP 784-512-512-10 (T = 50, batch 128). All contestants take turns in one process "
-        "and run with malloc's thresholds raised and OpenMP waiting passively; memory is what two training steps add at "
+        "and run with malloc's thresholds raised, OpenMP waiting passively; memory is what two training steps add at "
         "most, in a process of their own that has taken a step on a tiny net before.",
         "The floor is torch as it comes. Ours takes the setting for float32 products that training measures and takes "
         f"by itself, here '{found['float32_products']}'; *our products* gives the floor the same, *highest* gives ours "

@@ -152,7 +152,10 @@ def test_gradients_reach_both_branches() -> None:
         ("network.3.layers.3={kind: norm}", "network.3.layers.3 (norm): a norm folds into the conv or linear right"),
         ("network.3.layers.0={kind: norm}", "network.3.layers.0 (norm): a norm folds into the conv or linear right"),
         ("network.6.op=max", "network.6 (pool): max pooling of values that are not spikes cannot be deployed"),
-        ("network.3.layers.0.knl=1", "--set: unknown key 'network.3.layers.0.knl'; accepted there: kind, channels"),
+        (
+            "network.3.layers.0.knl=1",
+            "--set: unknown key 'network.3.layers.0.knl' (did you mean 'kernel'?); accepted there: kind, channels",
+        ),
         ("network.3.layers.0={kind: vote}", "--set: key 'network.3.layers.0.kind' is 'vote'; accepted: conv, linear,"),
         ("network.3.layers=[]", "--set: key 'network.3.layers' is []; accepted: a list of at least 1 layer"),
     ],
