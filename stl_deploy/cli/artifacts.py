@@ -142,6 +142,7 @@ def verify(
     against: Annotated[
         list[Path], typer.Option("--against", metavar="ARTIFACT", help=".nir, .onnx or .net; may be repeated.")
     ],
+    more: Annotated[list[Path] | None, typer.Argument(metavar="ARTIFACT", help="Further ones after the first.")] = None,
     input_file: InputOption = None,
     dialect: DialectOption = None,
     no_lava: Annotated[bool, typer.Option("--no-lava", help="Leave Lava out even if it is installed.")] = False,
@@ -157,7 +158,7 @@ def verify(
 
     report = verify_source(
         source,
-        against,
+        [*against, *(more or ())],
         input_file=input_file,
         dialect=dialect,
         lava=not no_lava,

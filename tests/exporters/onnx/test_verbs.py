@@ -1,5 +1,7 @@
 """export --exact, --int8 and --integer, and verify: each file meets a reference that computes as it does."""
 
+import json
+
 import pytest
 from typer.testing import CliRunner
 
@@ -72,3 +74,12 @@ def test_the_options_of_the_command_line(digits_run, tmp_path):
     both = call("--exact", "--int8")
     assert isinstance(both.exception, InputError)
     assert "exclude each other" in str(both.exception)
+
+
+def test_several_files_are_verified_in_one_call(digits_run, tmp_path):
+    paths = [tmp_path / f"{form}.onnx" for form in ("sequence", "step")]
+    for path in paths:
+        export_onnx(open_program(open_source(digits_run)), path, form=path.stem)
+    called = CliRunner().invoke(app, ["verify", str(digits_run), "--against", *map(str, paths), "--json"])
+    assert called.exit_code == 0
+    assert [run["run"] for run in json.loads(called.stdout)["runs"]] == ["sequence.onnx", "step.onnx"]
