@@ -187,10 +187,16 @@ def test_a_network_trains_alike_in_blocks_and_layer_by_layer(tiny, change, stead
         torch.testing.assert_close(grad, layers[name], rtol=1e-8, atol=1e-10)
 
 
-def test_evaluation_agrees_with_the_layers_and_with_observed_blocks(tiny):
+@pytest.mark.parametrize("steady", [False, True])
+@pytest.mark.parametrize("mode", ["stl", "sl"])
+@pytest.mark.parametrize("normed", [False, True])
+def test_evaluation_agrees_with_the_layers_and_with_observed_blocks(tiny, mode, normed, steady):
     torch.manual_seed(0)
-    network = Network(tiny, (1, 8, 8), 10).double().eval()
-    x = torch.rand(3, 40, 1, 8, 8).double() * 3
+    network = Network(apply_overrides(tiny, [f"train.mode={mode}"]), (1, 8, 8), 10).double().eval()
+    if not normed:  # a fixed threshold behind a synapse: no gradient, no trace, and currents that are nobody else's
+        network.remove("norm1")
+    x = torch.rand(1 if steady else 3, 40, 1, 8, 8).double() * 3
+    x = x.expand(3, *x.shape[1:])
     seen = {}
     with torch.no_grad():
         votes = network(x)
