@@ -26,7 +26,7 @@ def fine_tune(
     lr: float,
     progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> int:
-    """Train ``network`` in place with Adam and a learning rate that falls to 0 as a cosine.
+    """Train ``network`` in place with Adam, at the run's precision, and a learning rate that falls to 0 as a cosine.
 
     The weights of the epoch of lowest validation loss are kept, the start (epoch 0) among them; returns that epoch.
     Raises DivergedError if the loss or a weight becomes NaN or infinite.
@@ -75,7 +75,8 @@ def _epoch(
     for index in order.tensor_split(math.ceil(len(split) / config.train.batch_size)):
         x = encode(split.images(index), config.time_steps, config.encoder, draws).to(device)
         labels = split.labels[index].to(device)
-        outputs = network(x)
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bfloat16"):
+            outputs = network(x)
         scores = network.scores(outputs)
         loss = classification_loss(outputs, scores, labels, config.train)
         value = float(loss.detach())

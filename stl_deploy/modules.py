@@ -14,6 +14,10 @@ def wide(x: Tensor) -> Tensor:
     return x.float() if x.dtype == torch.bfloat16 else x
 
 
+class Synapse(nn.Module):
+    """Weights of some other kind than torch's `Linear` and `Conv2d`: no memory, ``[N, *shape]`` to ``[N, *shape]``."""
+
+
 class SumPool2d(nn.Module):
     """Sum over square windows, ``[N, C, H, W]``."""
 

@@ -117,6 +117,11 @@ class LIF(_Leaky):
             return self.threshold_parameter
         return self.threshold_init * torch.exp(self.threshold_parameter)
 
+    @property
+    def plain(self) -> bool:
+        """Whether threshold, decay and surrogate say all: it may then run in a fast block (`stl_deploy.fused`)."""
+        return True
+
     def forward(self, x: Tensor) -> Tensor:
         """Currents ``[T, B, *shape]`` to spikes (0 or 1) of the same shape, float32 where the currents are bfloat16."""
         return lif_scan(wide(x), self.threshold, self.decay, self._derivative, detach_reset=self.detach_reset)

@@ -1,15 +1,19 @@
 """Fake-quantised layers: Loihi's integers in torch, with straight-through gradients.
 
-A network of these computes in whole numbers what Lava's CPU simulation computes for the netx file made of it
-(rules: `stl_deploy.exporters.loihi.step`), and trains in real ones. For a layer at scale s, with trained weight W,
-bias b, one log-threshold ρ per row and one threshold τ for the population::
+A network of these computes what Lava's CPU simulation computes for the netx file made of it (rules:
+`stl_deploy.exporters.loihi.step`), and trains in real numbers. Synapses put out whole numbers divided by a power of
+two, the layer's unit, which loses nothing and keeps thresholds near 1, where the surrogate is wide enough. For a layer
+at scale s, with trained weight W, bias b, one log-threshold ρ per row and one threshold τ for the population::
 
-    w = clip(round(s·W·e^−ρ), ±127);  bias = clip(round(s·b·e^−ρ), ±4095);  K = clip(round(s·τ), 1, 2^17 − 1)
+    w = clip(round(s·W·e^−ρ), ±127);  bias = clip(round(s·b·e^−ρ), ±4095);  K = clip(round(unit·τ), 1, 2^17 − 1)
     v[t] = saturate(tz(v[t−1]·kept/4096) + 64·(wrap(Σ w·x[t]) + bias));  a spike where v > 64·K;  v is then 0
 
 e^−ρ is a row's threshold moved into its weights, so that one K serves the population while each row's own threshold
-still learns. round, tz, clip of the threshold and wrap pass gradients as if they were not there (straight-through
-estimator, Bengio et al. 2013, arXiv 1308.3432); the spike has the network's surrogate at (v/64 − K)/s.
+still learns. round, clip of the threshold and wrap pass gradients as if they were not there (straight-through
+estimator, Bengio et al. 2013, arXiv 1308.3432); the spike has the network's surrogate at (v/64 − K)/unit.
+
+In training mode a population is an ordinary `LIF` at a threshold just above K, so that it runs in the fast blocks:
+fractions of v below 1/64 are kept and v does not saturate. Evaluation follows the rules to the bit.
 """
 
 from __future__ import annotations
@@ -23,12 +27,13 @@ from torch.nn import functional
 from stl_deploy.exporters.loihi.net import DECAY_ONE, MAX_BIAS, MAX_THRESHOLD
 from stl_deploy.exporters.loihi.scales import WEIGHT_TOP
 from stl_deploy.exporters.loihi.step import STATE_SHIFT
+from stl_deploy.modules import Synapse, wide
 from stl_deploy.neuron import LIF
-from stl_deploy.surrogate import Derivative
 
 _V_TOP = 2**23 - 1
 _SUM_TOP = 2**17
 """64 times a sum beyond this comes out at the other end of u's 24 bits."""
+_JUST_ABOVE = 2 ** -(STATE_SHIFT + 1)
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -43,19 +48,6 @@ class _StraightThrough(torch.autograd.Function):
         return grads[0], None
 
 
-class _Spike(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, above: Tensor, derivative: Derivative) -> Tensor:
-        ctx.save_for_backward(above)
-        ctx.derivative = derivative
-        return (above > 0).to(above.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        (above,) = ctx.saved_tensors
-        return ctx.derivative(above) * grads[0], None
-
-
 def whole(real: Tensor, low: float, high: float) -> Tensor:
     """``real`` rounded and kept within bounds; gradients pass except where a bound holds it."""
     kept = real.clamp(low, high)
@@ -67,12 +59,12 @@ def _through(real: Tensor, quantised: Tensor) -> Tensor:
     return result
 
 
-class WholeSynapse(nn.Module):
-    """A linear or conv layer in whole numbers, ``[N, *shape]`` to ``[N, *shape]``.
+class WholeSynapse(Synapse):
+    """A linear or conv layer in whole numbers divided by ``unit``, ``[N, *shape]`` to ``[N, *shape]``.
 
     weight, bias: real, before scaling. scale: a row's weights are multiplied by it before they are rounded.
-    like: the layer that it replaces, whose stride, padding, dilation and groups it keeps. input_scale: real input
-    times this is rounded to whole numbers first; None behind spikes.
+    unit: a power of two. like: the layer that it replaces, whose stride, padding, dilation and groups it keeps.
+    input_scale: real input times this is rounded to whole numbers first; None behind spikes.
     """
 
     scale: Tensor
@@ -85,10 +77,11 @@ class WholeSynapse(nn.Module):
         bias: Tensor,
         scale: float,
         bias_scale: float,
+        unit: float,
         input_scale: float | None = None,
     ) -> None:
         super().__init__()
-        self.input_scale = input_scale
+        self.input_scale, self.unit = input_scale, unit
         self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
         self.log_threshold = nn.Parameter(torch.zeros(len(weight)))
         self.register_buffer("scale", torch.tensor(scale))
@@ -103,67 +96,79 @@ class WholeSynapse(nn.Module):
         return weight, whole(self.bias * gain * self.bias_scale, -MAX_BIAS, MAX_BIAS)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Sums of whole numbers, wrapped as u is, and the bias."""
+        """Sums, wrapped as u is, and the bias, over the unit."""
         weight, bias = self.numbers()
         if self.input_scale is not None:
             x = torch.round(x * self.input_scale)
+        largest = float(x.detach().abs().max()) * float(weight.detach().abs().flatten(1).sum(1).max())
+        weight, bias = weight / self.unit, bias / self.unit
+        if largest < _SUM_TOP:
+            return self._sums(x, weight, bias)
+        total = wrap(self._sums(x, weight, None), _SUM_TOP / self.unit)
+        return total + bias.reshape(-1, *(1,) * (total.dim() - 2))
+
+    def _sums(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self._like is None:
-            return wrap(functional.linear(x, weight)) + bias
+            return functional.linear(x, weight, bias)
         stride, padding, dilation, groups = self._like
-        total = functional.conv2d(x, weight, None, stride, padding, dilation, groups)
-        return wrap(total) + bias[:, None, None]
+        return functional.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
 
-def wrap(total: Tensor) -> Tensor:
-    """Sums past ±2^17 come out at the other end, once."""
-    if bool((total.detach().abs() >= _SUM_TOP).any()):
-        moved = total - 2 * _SUM_TOP * (total > _SUM_TOP) + 2 * _SUM_TOP * (total <= -_SUM_TOP)
-        return _through(total, moved)
-    return total
+def wrap(total: Tensor, top: float) -> Tensor:
+    """Sums past ±top come out at the other end, once."""
+    moved = total - 2 * top * (total > top) + 2 * top * (total <= -top)
+    return _through(total, moved)
 
 
 class LoihiLIF(LIF):
-    """Lava's neuron in whole numbers; one threshold for the population.
+    """Lava's neuron, on sums over ``unit``; one threshold for the population.
 
-    threshold: K to begin with. scale: real potentials times this are whole numbers. v_decay: of 4096, what is lost.
+    threshold: K to begin with. v_decay: of 4096, what is lost.
     """
 
-    scale: Tensor
-
-    def __init__(self, like: LIF, threshold: int, scale: float, v_decay: int) -> None:
+    def __init__(self, like: LIF, threshold: int, unit: float, v_decay: int) -> None:
         super().__init__(
             like.shape,
-            threshold=threshold / scale,
+            threshold=threshold / unit,
             granularity="layer",
             parametrisation="raw",
             decay=(DECAY_ONE - v_decay) / DECAY_ONE,
             surrogate_name=like.surrogate_name,
             detach_reset=like.detach_reset,
         )
-        self.register_buffer("scale", torch.tensor(scale))
+        self.unit = unit
         self._kept = DECAY_ONE - v_decay
 
     @property
-    def threshold(self) -> Tensor:
+    def whole_threshold(self) -> Tensor:
         """K, 0-dimensional, with its gradient."""
-        return whole(self.threshold_parameter * self.scale, 1, MAX_THRESHOLD)
+        return whole(self.threshold_parameter * self.unit, 1, MAX_THRESHOLD)
+
+    @property
+    def threshold(self) -> Tensor:
+        """The least of what fires, over the unit: K and half a step of v."""
+        return (self.whole_threshold + _JUST_ABOVE) / self.unit
+
+    @property
+    def plain(self) -> bool:
+        """In training."""
+        return self.training
 
     def forward(self, x: Tensor) -> Tensor:
-        """Sums ``[T, B, *shape]`` to spikes (0 or 1) of the same shape."""
-        unit = 2**STATE_SHIFT
-        threshold, span = self.threshold * unit, self.scale * unit
-        rest, spikes = torch.zeros_like(x[0]), []
-        for arriving in x.unbind(0):
-            v = (self._leak(rest) + arriving * unit).clamp(-_V_TOP, _V_TOP)
-            spike: Tensor = _Spike.apply((v - threshold) / span, self._derivative)  # type: ignore[no-untyped-call]
-            spikes.append(spike)
-            rest = v * (1 - (spike.detach() if self.detach_reset else spike))
-        return torch.stack(spikes)
+        """Sums ``[T, B, *shape]`` to spikes (0 or 1) of the same shape; in evaluation without gradients."""
+        return super().forward(x) if self.training else self._on_loihi(wide(x))
+
+    @torch.no_grad()
+    def _on_loihi(self, x: Tensor) -> Tensor:
+        threshold = self.whole_threshold * 2**STATE_SHIFT
+        v, spikes = torch.zeros_like(x[0]), torch.empty_like(x)
+        for arriving, spike in zip(x.unbind(0), spikes.unbind(0), strict=True):
+            v = self._leak(v).add_(arriving, alpha=self.unit * 2**STATE_SHIFT).clamp_(-_V_TOP, _V_TOP)
+            torch.gt(v, threshold, out=spike)
+            v.masked_fill_(spike.bool(), 0)
+        return spikes
 
     def _leak(self, v: Tensor) -> Tensor:
-        if self._kept == DECAY_ONE:
-            return v
-        real = v * (self._kept / DECAY_ONE)
         if self._kept & (self._kept - 1) == 0:
-            return _through(real, real.trunc())
-        return _through(real, (v.detach().double() * self._kept / DECAY_ONE).trunc())
+            return v.mul_(self._kept / DECAY_ONE).trunc_()
+        return (v.double() * self._kept / DECAY_ONE).trunc_().to(v.dtype)

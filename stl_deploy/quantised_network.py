@@ -7,6 +7,8 @@ so that folding it gives a graph that fires above K. Post-training quantisation 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -39,10 +41,11 @@ def quantised_network(folded: Network, program: Program, model: LoihiModel) -> N
         like, lif = folded.layers[stage.synapse.name], folded.layers[stage.neuron.name]
         assert isinstance(like, nn.Linear | nn.Conv2d)
         assert isinstance(lif, LIF)
+        unit = 2.0 ** round(math.log2(threshold))
         folded.layers[stage.synapse.name] = WholeSynapse(
-            like, _tensor(weight), _tensor(bias), threshold / (input_scale or 1), float(threshold), input_scale
+            like, _tensor(weight), _tensor(bias), threshold / (input_scale or 1), float(threshold), unit, input_scale
         )
-        folded.layers[stage.neuron.name] = LoihiLIF(lif, threshold, float(threshold), v_decay(stage.neuron))
+        folded.layers[stage.neuron.name] = LoihiLIF(lif, threshold, unit, v_decay(stage.neuron))
         input_scale = None
     return folded
 
@@ -83,7 +86,7 @@ def whole_state(network: Network) -> dict[str, Tensor]:
             state[f"layers.{name}.weight"] = weight * (layer.input_scale or 1)
             state[f"layers.{name}.bias"] = bias.clone()
         elif isinstance(layer, LoihiLIF):
-            above = torch.nextafter(layer.threshold, torch.tensor(torch.inf))
+            above = torch.nextafter(layer.whole_threshold, torch.tensor(torch.inf))
             state[f"layers.{name}.threshold_parameter"] = above
             state[f"layers.{name}.threshold_init"] = torch.ones(())
             state[f"layers.{name}._fixed_decay"] = layer.decay

@@ -29,6 +29,9 @@ from stl_deploy.exporters.loihi.structure import FlattenStage, PoolStage, Synaps
 from stl_deploy.graph.program import Floats, Node, Program, Shape
 from stl_deploy.graph.run import run
 
+_FEW, _SHORTLIST = 64, 6
+"""Candidates are tried on about so many samples first, and as many of them as the second on all."""
+
 _FOLDABLE: Mapping[str, Callable[[Program], Program]] = {"projected": project_thresholds, "unrolled": unroll}
 
 
@@ -142,13 +145,14 @@ def max_pool_layer(stage: PoolStage) -> ConvLayer:
 
 
 def _best(stage: SynapseStage, input_scale: float, form: ThresholdForm, x: NDArray[Any], wanted: Floats) -> Candidate:
-    best: Candidate | None = None
-    fewest = wanted.size + 1
-    for candidate in candidates(real_layer(stage, input_scale), form):
-        differing = _differing(run_layer(candidate.layer, x), wanted)
-        if differing < fewest:
-            best, fewest = candidate, differing
-    return best if best is not None else no_candidate(stage.synapse)
+    """The candidate with the fewest differing spikes (of equals, the largest scale), of the best on some samples."""
+    found = list(candidates(real_layer(stage, input_scale), form))
+    some = slice(None, None, max(1, x.shape[1] // _FEW))
+    for part, kept in ((some, _SHORTLIST), (slice(None), 1)):
+        if len(found) > kept:
+            now, aim = np.ascontiguousarray(x[:, part]), wanted[:, part]
+            found = sorted(found, key=lambda one: _differing(run_layer(one.layer, now), aim))[:kept]
+    return found[0] if found else no_candidate(stage.synapse)
 
 
 def _differing(spikes: Spikes, wanted: Floats) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
@@ -40,6 +40,10 @@ class Split:
     def images(self, index: Tensor | slice = slice(None)) -> Tensor:
         """The images at ``index`` (all by default) in [0, 1], or the frames' counts, float32 ``[B, ...]``."""
         return self.pixels[index].to(torch.float32) / self.levels
+
+    def first(self, count: int) -> Split:
+        """The first ``count`` images alone (all, if there are fewer)."""
+        return replace(self, pixels=self.pixels[:count], labels=self.labels[:count])
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,12 +10,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stl_deploy.fused.block import Form, Norm, block, columns
-from stl_deploy.modules import StepNorm1d, StepNorm2d
+from stl_deploy.modules import StepNorm1d, StepNorm2d, Synapse
 from stl_deploy.neuron import LIF
 from stl_deploy.stages import Sources, Stage, over_time
 
 _FEW_TAPS = 32
 """Input channels times kernel places up to which a convolution is faster as a matrix product over its columns."""
+
+
+_WEIGHTS = (nn.Conv2d, nn.Linear, Synapse)
 
 
 class _Unit(NamedTuple):
@@ -32,7 +35,7 @@ def stages(layers: nn.ModuleDict, sources: Sources, steps: int, *, pools: bool) 
 
     Tensors are ``[T, B, *shape]``. Synapses compute an input that is the same at every step once, ``[1, B, *shape]``.
     """
-    found = [_unit(name, layers, sources, pools) for name, layer in layers.items() if type(layer) is LIF]
+    found = [_unit(name, layers, sources, pools) for name, layer in layers.items() if _is_plain(layer)]
     units = {unit.names[-1]: unit for unit in found}
     inside = {name for unit in found for name in unit.names[:-1]}
     order = []
@@ -46,9 +49,13 @@ def stages(layers: nn.ModuleDict, sources: Sources, steps: int, *, pools: bool) 
     return order
 
 
+def _is_plain(layer: nn.Module) -> bool:
+    return isinstance(layer, LIF) and layer.plain
+
+
 def _is_private(name: str, layers: nn.ModuleDict, sources: Sources) -> bool:
     """Whether a layer's output is memory of its own that one layer reads."""
-    return name in layers and isinstance(layers[name], nn.Conv2d | nn.Linear) and len(_readers(name, sources)) == 1
+    return name in layers and isinstance(layers[name], _WEIGHTS) and len(_readers(name, sources)) == 1
 
 
 def _unit(name: str, layers: nn.ModuleDict, sources: Sources, pools: bool) -> _Unit:
@@ -89,7 +96,7 @@ def _run_unit(unit: _Unit, steps: int, reuse: bool, x: Tensor) -> Tensor:
 
 
 def _run_layer(layer: nn.Module, steps: int, *arrived: Tensor) -> Tensor:
-    if isinstance(layer, nn.Conv2d | nn.Linear | nn.Flatten):
+    if isinstance(layer, (*_WEIGHTS, nn.Flatten)):
         (x,) = arrived
         y = _synapses(layer, x.flatten(0, 1))
         return y.reshape(*x.shape[:2], *y.shape[1:])

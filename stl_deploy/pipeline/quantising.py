@@ -107,7 +107,7 @@ def before_training(
     folded: FoldedRun, models: Models, test: LabelledInput, progress: Callable[[int, int], None] | None = None
 ) -> list[FormRow]:
     """Rows of the trained network, its graph, and its integers in each threshold form, on the test images."""
-    floats = evaluate(folded.trained, folded.data.test, folded.config).accuracy
+    floats = evaluate(folded.trained, folded.data.test.first(len(test.labels)), folded.config).accuracy
     rows = compare_forms(folded.program, models, test.x, test.labels, progress)
     return [FormRow("float", "as trained", floats, holds="float32"), *rows]
 

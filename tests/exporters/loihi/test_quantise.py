@@ -12,6 +12,7 @@ import pytest
 
 from stl_deploy.errors import InputError, ParityError, UnsupportedError
 from stl_deploy.exporters.loihi import export, scales
+from stl_deploy.exporters.loihi import quantise as quantise_module
 from stl_deploy.exporters.loihi.export import export_netx, simulate_loihi
 from stl_deploy.exporters.loihi.net import ConvLayer, DenseLayer, IntegerNet
 from stl_deploy.exporters.loihi.netx import read_netx
@@ -93,6 +94,14 @@ def test_the_search_takes_the_candidate_with_the_fewest_differences(monkeypatch:
     for ratio in (0.05, 0.3, 1.0):
         monkeypatch.setattr(scales, "_RATIOS", np.array([ratio]))
         assert disagreement(program, x)["lif1"] >= best
+
+
+def test_trying_on_a_few_samples_first_finds_the_best_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(6)
+    program, x = conv_net(rng), events(rng, 6, 256, 1, 6, 6)
+    shortened = disagreement(program, x)
+    monkeypatch.setattr(quantise_module, "_SHORTLIST", 1000)
+    assert disagreement(program, x) == shortened
 
 
 def test_gain_and_leak_go_into_weights_and_bias() -> None:

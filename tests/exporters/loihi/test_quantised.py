@@ -9,16 +9,19 @@ import pytest
 import torch
 from torch import nn
 
+from stl_deploy import fused
 from stl_deploy.exporters.loihi.net import ConvLayer, LoihiNeuron
 from stl_deploy.exporters.loihi.simulate import run_layer
 from stl_deploy.neuron import LIF
 from stl_deploy.quantised import LoihiLIF, WholeSynapse, whole
+from stl_deploy.stages import layerwise
 from tests.exporters.loihi.nets import dense
 
 DECAYS = (0, 1, 700, 1900, 2048, 3000, 4095, 4096)
 
 
 def in_torch(synapse: WholeSynapse, lif: LoihiLIF, x: Any) -> Any:
+    lif.eval()
     with torch.no_grad():
         currents = synapse(torch.from_numpy(x.astype(np.float32)).flatten(0, 1))
         return lif(currents.unflatten(0, x.shape[:2])).numpy()
@@ -35,9 +38,9 @@ def test_dense_layers_spike_as_the_integer_model(v_decay: int, scale: int, top: 
     rng = np.random.default_rng(v_decay + top)
     weight = torch.from_numpy(rng.normal(0.1, 0.6, (17, 40)).astype(np.float32))
     bias = torch.from_numpy(rng.normal(0, 1, 17)).float()
-    synapse = WholeSynapse(nn.Linear(40, 17), weight, bias, float(scale), float(scale))
+    synapse = WholeSynapse(nn.Linear(40, 17), weight, bias, float(scale), float(scale), 64.0)
     synapse.log_threshold.data.normal_(0, 0.3)
-    lif = LoihiLIF(LIF((17,)), scale * top, float(scale), v_decay)
+    lif = LoihiLIF(LIF((17,)), scale * top, 64.0, v_decay)
     x = rng.integers(0, top + 1, (60, 6, 40)) * (rng.random((60, 6, 40)) < 0.4)
     w, b = numbers(synapse)
     threshold = np.array(scale * top, np.int32)
@@ -50,8 +53,8 @@ def test_conv_layers_spike_as_the_integer_model() -> None:
     rng = np.random.default_rng(1)
     conv = nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2)
     weight = torch.from_numpy(rng.normal(0.1, 0.6, (6, 2, 3, 3)).astype(np.float32))
-    synapse = WholeSynapse(conv, weight, torch.from_numpy(rng.normal(0, 0.5, 6)).float(), 100.0, 100.0)
-    lif = LoihiLIF(LIF((6, 4, 4)), 100, 100.0, 1500)
+    synapse = WholeSynapse(conv, weight, torch.from_numpy(rng.normal(0, 0.5, 6)).float(), 100.0, 100.0, 128.0)
+    lif = LoihiLIF(LIF((6, 4, 4)), 100, 128.0, 1500)
     x = (rng.random((12, 5, 4, 7, 7)) < 0.3).astype(np.int32)
     w, b = numbers(synapse)
     layer = ConvLayer(
@@ -65,11 +68,11 @@ def leaking_slowly() -> tuple[Any, Any]:
     """Negative potentials that decay through small values: in torch, and in the integer model."""
     rng = np.random.default_rng(1)
     synapse = WholeSynapse(
-        nn.Linear(8, 10), torch.from_numpy(rng.integers(-60, 60, (10, 8))).float(), torch.zeros(10), 1.0, 1.0
+        nn.Linear(8, 10), torch.from_numpy(rng.integers(-60, 60, (10, 8))).float(), torch.zeros(10), 1.0, 1.0, 32.0
     )
     x = (rng.random((60, 30, 8)) < 0.3).astype(np.int32)
     layer = dense(numbers(synapse)[0], neuron=LoihiNeuron(v_decay=300, threshold=np.array(30, np.int32)))
-    return in_torch(synapse, LoihiLIF(LIF((10,)), 30, 1.0, 300), x), run_layer(layer, x)
+    return in_torch(synapse, LoihiLIF(LIF((10,)), 30, 32.0, 300), x), run_layer(layer, x)
 
 
 def test_potentials_round_toward_zero_as_they_leak() -> None:
@@ -94,18 +97,54 @@ def test_rounding_passes_gradients_within_its_bounds() -> None:
 
 
 def test_the_gradient_of_a_lone_neuron_by_hand() -> None:
-    """One step, one input: z = (w·x − K)/s; d spike/d z is the surrogate's at z."""
-    synapse = WholeSynapse(nn.Linear(1, 1), torch.tensor([[0.52]]), torch.zeros(1), 100.0, 100.0)
-    lif = LoihiLIF(LIF((1,), surrogate_name="triangular"), 70, 100.0, 2048)
+    """One step, one input: z = (w·x − K − 1/128)/unit; d spike/d z is the surrogate's at z."""
+    synapse = WholeSynapse(nn.Linear(1, 1), torch.tensor([[0.52]]), torch.zeros(1), 100.0, 100.0, 64.0)
+    lif = LoihiLIF(LIF((1,), surrogate_name="triangular"), 70, 64.0, 2048)
     spike = lif(synapse(torch.ones(1, 1)).unsqueeze(0))
     assert spike.item() == 0
     spike.sum().backward()
-    slope = 1 - (0.70 - 0.52)
+    slope = 1 - (70 - 52 + 1 / 128) / 64
     for parameter, wanted in (
-        (synapse.weight, slope),
-        (synapse.bias, slope),
-        (synapse.log_threshold, -0.52 * slope),
+        (synapse.weight, slope * 100 / 64),
+        (synapse.bias, slope * 100 / 64),
+        (synapse.log_threshold, -52 / 64 * slope),
         (lif.threshold_parameter, -slope),
     ):
         assert parameter.grad is not None
         assert parameter.grad.item() == pytest.approx(wanted, rel=1e-5)
+
+
+def test_training_computes_the_spikes_that_evaluation_does() -> None:
+    """A potential equal to K, too. v halves: in six steps it has no fraction below 1/64."""
+    rng = np.random.default_rng(2)
+    lif = LoihiLIF(LIF((40,)), 50, 32.0, 2048)
+    x = torch.from_numpy(rng.integers(-30, 60, (6, 200, 40))).float() / 32
+    assert (x == 50 / 32).any()
+    spikes = lif(x)
+    assert 0.05 < spikes.mean() < 0.9
+    assert torch.equal(spikes, lif.eval()(x))
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(12, 5), nn.Conv2d(2, 3, 3, padding=1)])
+def test_the_fast_blocks_change_no_spike_and_no_gradient(layer: Any) -> None:
+    shape = tuple(layer(torch.zeros(1, *((12,) if isinstance(layer, nn.Linear) else (2, 6, 6)))).shape[1:])
+    weight, bias = layer.weight.detach(), layer.bias.detach()
+    layers = nn.ModuleDict(
+        {"a": WholeSynapse(layer, weight, bias, 90.0, 90.0, 64.0), "b": LoihiLIF(LIF(shape), 40, 64.0, 2048)}
+    )
+    x = (
+        torch.rand(4, 3, *((12,) if len(shape) == 1 else (2, 6, 6)), generator=torch.Generator().manual_seed(0)) < 0.5
+    ).float()
+    sources = {"a": ("input",), "b": ("a",)}
+    found = []
+    for stages in (fused.stages(layers, sources, 4, pools=True), layerwise(layers, sources)):
+        y = x
+        for stage in stages:
+            y = stage.run(y)
+        layers.zero_grad()
+        (y * torch.arange(y.numel()).reshape(y.shape)).sum().backward()
+        found.append([y, *(parameter.grad.clone() for parameter in layers.parameters() if parameter.grad is not None)])
+    assert len(found[0]) == 5
+    assert 0 < found[0][0].mean() < 1
+    for ours, plain in zip(*found, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-5)
