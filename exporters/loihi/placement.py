@@ -2,8 +2,8 @@
 
 **Model.** A core holds consecutive neurons of one layer, in (C, H, W) order. One byte per synapse (the 8-bit weight
 alone: indices and headers come on top, so memory is a lower bound); convolutions unrolled, kernels not shared. One
-input axon per neuron of the layer before that reaches the core. One output axon per neuron and core that it feeds
-(every core of the next layer: an upper bound). ``simple`` fills one core after the other; ``balanced`` spreads a
+input axon per neuron of the layer before that reaches the core. One output axon per neuron and core of the next layer
+that it reaches (the last layer's: one each). ``simple`` fills one core after the other; ``balanced`` spreads a
 layer evenly over as many cores as ``simple`` takes.
 """
 
@@ -77,7 +77,15 @@ class _Layer:
         """Distinct neurons (or inputs) that reach the neurons from each cut to the next."""
         if isinstance(self.synapse, Linear):
             return np.full(len(cuts) - 1, self.fan_in)
-        return _reached(self.synapse, cuts)
+        shared = self.synapse.input_shape[0] // _groups(self.synapse)
+        return np.concatenate([part.sum(axis=(1, 2, 3)) for part in _reached(self.synapse, cuts)]) * shared
+
+    def fed(self, cuts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Of each neuron (or input) before the layer: how many of its cores, from each cut to the next, it reaches."""
+        if isinstance(self.synapse, Linear):
+            return np.full(self.fan_in, len(cuts) - 1)
+        by_group = sum(part.sum(axis=0) for part in _reached(self.synapse, cuts))
+        return np.repeat(by_group, self.synapse.input_shape[0] // _groups(self.synapse), axis=0).reshape(-1)
 
     def simple(self, size: int) -> NDArray[np.int64]:
         """Cuts after every ``size`` neurons."""
@@ -94,12 +102,9 @@ def place(program: Program, chip: Chip, placement: Placement = "simple") -> Plac
         excess += [(layer.node, one) for one in over]
         found = layer.simple(size)
         cuts.append(np.linspace(0, layer.neurons, len(found)).astype(int) if placement == "balanced" else found)
-    counts = [*(len(found) - 1 for found in cuts[1:]), 1]
-    cores = [
-        core
-        for layer, found, next_cores in zip(layers, cuts, counts, strict=True)
-        for core in _cores(layer, found, next_cores)
-    ]
+    feeds = [layer.fed(found) for layer, found in zip(layers[1:], cuts[1:], strict=True)]
+    feeds.append(np.ones(layers[-1].neurons, int))
+    cores = [core for layer, found, fed in zip(layers, cuts, feeds, strict=True) for core in _cores(layer, found, fed)]
     excess += list(_over(chip, cores, layers))
     return Placed(chip.key, placement, tuple(cores), tuple(excess))
 
@@ -141,11 +146,12 @@ def _block(layer: _Layer, chip: Chip) -> tuple[int, list[Excess]]:
     return size, over
 
 
-def _cores(layer: _Layer, cuts: NDArray[np.int64], next_cores: int) -> Iterator[Core]:
+def _cores(layer: _Layer, cuts: NDArray[np.int64], fed: NDArray[np.int64]) -> Iterator[Core]:
+    """fed: of each neuron, how many cores of the next layer it reaches."""
     for first, last, in_axons in zip(cuts[:-1].tolist(), cuts[1:].tolist(), layer.in_axons(cuts).tolist(), strict=True):
         neurons = last - first
         thresholds = len(np.unique(layer.theta[first:last]))
-        yield Core(layer.node, first, last, in_axons, neurons * next_cores, neurons * layer.fan_in, thresholds)
+        yield Core(layer.node, first, last, in_axons, int(fed[first:last].sum()), neurons * layer.fan_in, thresholds)
 
 
 def _over(chip: Chip, cores: list[Core], layers: list[_Layer]) -> Iterator[tuple[str | None, Excess]]:
@@ -169,16 +175,19 @@ def _over(chip: Chip, cores: list[Core], layers: list[_Layer]) -> Iterator[tuple
             yield None, Excess(what, total, str(chip.limits[limit]))
 
 
-def _reached(node: Conv | Pool, cuts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Distinct input positions inside the image that the outputs from each cut to the next of a conv or pool read."""
-    groups = node.groups if isinstance(node, Conv) else node.input_shape[0]
-    places = groups * node.input_shape[1] * node.input_shape[2]
-    step = max(1, _AT_ONCE // places)
-    parts = [_read(node, groups, cuts[i : i + step + 1]) for i in range(0, len(cuts) - 1, step)]
-    return np.concatenate(parts) * (node.input_shape[0] // groups)
+def _groups(node: Conv | Pool) -> int:
+    return node.groups if isinstance(node, Conv) else node.input_shape[0]
 
 
-def _read(node: Conv | Pool, groups: int, cuts: NDArray[np.int64]) -> NDArray[np.int64]:
+def _reached(node: Conv | Pool, cuts: NDArray[np.int64]) -> Iterator[NDArray[np.bool_]]:
+    """Which places of the image the outputs from each cut to the next of a conv or pool read, some cuts at a time."""
+    groups = _groups(node)
+    step = max(1, _AT_ONCE // (groups * node.input_shape[1] * node.input_shape[2]))
+    return (_read(node, groups, cuts[i : i + step + 1]) for i in range(0, len(cuts) - 1, step))
+
+
+def _read(node: Conv | Pool, groups: int, cuts: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """``[cores, groups, H, W]``; the channels of a group are read together."""
     out_c, out_h, out_w = node.shape
     _, in_h, in_w = node.input_shape
     kernel = node.weight.shape[2:] if isinstance(node, Conv) else node.kernel
@@ -194,5 +203,4 @@ def _read(node: Conv | Pool, groups: int, cuts: NDArray[np.int64]) -> NDArray[np
             row, column = top + i * dilation[0], left + j * dilation[1]
             inside = (row >= 0) & (row < in_h) & (column >= 0) & (column < in_w)
             reached[block[inside], group[inside], row[inside], column[inside]] = True
-    found: NDArray[np.int64] = reached.sum(axis=(1, 2, 3))
-    return found
+    return reached

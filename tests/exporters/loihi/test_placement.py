@@ -88,6 +88,16 @@ def test_conv_cores_hold_every_neuron_once_and_count_their_inputs(seed: int, how
         assert core.in_axons == _inputs_by_probing(program, core.first, core.last)
 
 
+def test_output_axons_go_to_the_cores_that_read_a_neuron() -> None:
+    """8 neurons in a row on 4 cores, read by kernels of 3: those beside another core reach it, too."""
+    kernel = np.ones((1, 1, 1, 3))
+    build = Builder((1, 1, 8)).conv("c1", kernel, None, ((0, 0), (1, 1))).lif("a", 1.0)
+    program = build.conv("c2", kernel, None, ((0, 0), (1, 1))).lif("b", 1.0).program()
+    placed = place(program, chip(neurons_per_core=2))
+    assert [core.out_axons for core in placed.cores if core.node == "a"] == [3, 4, 4, 3]
+    assert [core.out_axons for core in placed.cores if core.node == "b"] == [2, 2, 2, 2]
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 1000))
 def test_input_axons_limit_a_core_to_the_size_that_fits(seed: int) -> None:
