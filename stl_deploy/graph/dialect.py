@@ -21,7 +21,7 @@ from stl_deploy.errors import InputError
 
 Leak = Literal["euler", "exp"]
 Compare = Literal["gt", "ge"]
-Reset = Literal["value", "subtract", "subtract_delayed", "value_delayed", "snntorch_zero"]
+Reset = Literal["value", "subtract", "subtract_delayed", "value_delayed", "snntorch_zero", "spyx"]
 SpikesPerStep = Literal["one", "many"]
 Start = Literal["zero", "v_reset"]
 SynapseRule = Literal["euler", "jump", "exp_add"]
@@ -29,6 +29,7 @@ Gain = Literal["r", "one"]
 Integrate = Literal["dt_r", "r"]
 Emit = Literal["now", "next_step"]
 Loop = Literal["closing_edge", "neuron_output"]
+LoopInput = Literal["as_written", "neuron"]
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "leak": get_args(Leak),
@@ -41,6 +42,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "integrate": get_args(Integrate),
     "emit": get_args(Emit),
     "loop": get_args(Loop),
+    "loop_input": get_args(LoopInput),
 }
 """What each option that is a choice may be."""
 
@@ -58,7 +60,7 @@ class Dialect:
     compare: a neuron fires where v > θ (``gt``) or v >= θ (``ge``).
     reset: ``value`` to v_reset; ``subtract`` θ; ``subtract_delayed`` θ at the next step; ``value_delayed`` to v_reset
         at the next step, whatever arrives then; ``snntorch_zero``: that for CubaLIF and for neurons in a loop,
-        ``value`` for others.
+        ``value`` for others; ``spyx``: ``subtract`` for CubaLIF, ``subtract_delayed`` for others.
     spikes_per_step: ``one``, or ``many``: trunc(v/θ) spikes in one step.
     v_min: lower bound of v, a number, ``"-threshold"``, or None.
     start: v at rest is 0 (``zero``) or v_reset.
@@ -69,6 +71,8 @@ class Dialect:
     emit: a spike leaves a neuron in the step in which v crosses θ (``now``), or one step later (``next_step``).
     loop: where a loop is one step late: on the edge that closes it (``closing_edge``), so that a bias in the loop is
         not there at t = 0; or where spikes leave the neuron (``neuron_output``), so that it is.
+    loop_input: an edge from an Input into the weights that lead a neuron's spikes back to it is taken ``as_written``,
+        or goes to the neuron, past the weights (``neuron``).
     """
 
     dt: float = 1e-4
@@ -83,6 +87,7 @@ class Dialect:
     integrate: Integrate = "dt_r"
     emit: Emit = "now"
     loop: Loop = "closing_edge"
+    loop_input: LoopInput = "as_written"
 
     def __post_init__(self) -> None:
         for key, choices in CHOICES.items():
@@ -126,9 +131,8 @@ PRESETS: dict[str, Dialect] = {
     "sinabs_hard": Dialect(dt=1.0, leak="exp", compare="ge"),
     "spikingjelly": Dialect(compare="ge", start="v_reset"),
     "rockpool": Dialect(dt=1e-3, leak="exp", compare="ge", reset="subtract", spikes_per_step="many", synapse="exp_add"),
-    "spyx": Dialect(dt=1.0, reset="subtract_delayed", gain="one", emit="next_step"),
-    # Its CuBaLIF resets before the leak, its LIF after.
-    "spyx_cuba": Dialect(dt=1.0, reset="subtract", gain="one", emit="next_step"),
+    # Its CuBaLIF resets before the leak, its LIF after; its writer leads a recurrent layer's input into the weights.
+    "spyx": Dialect(dt=1.0, reset="spyx", gain="one", emit="next_step", loop_input="neuron"),
 }
 """What a file means that the framework wrote."""
 

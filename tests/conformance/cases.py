@@ -36,8 +36,7 @@ _READ: list[tuple[str, str, dict[str, str], tuple[str, ...]]] = [
     ("sinabs", "sinabs", {}, _BUILT),
     ("sinabs", "sinabs_hard", {"reset": "hard"}, _BUILT),
     ("rockpool", "rockpool", {}, _BUILT),
-    ("spyx", "spyx", {}, tuple(net for net in _BUILT if net != "mlp-cuba")),
-    ("spyx", "spyx_cuba", {}, ("mlp-cuba",)),
+    ("spyx", "spyx", {}, _BUILT),
 ]
 _WRITTEN = tuple(net for net in NETS if net not in ("recurrent", "recurrent-cuba"))
 _READERS: dict[str, dict[str, str]] = {
@@ -52,10 +51,5 @@ ROWS = [
     *(Row(reader, "write", "stl", net, options) for reader, options in _READERS.items() for net in _WRITTEN),
 ]
 
-KNOWN: dict[tuple[str, str], tuple[str, str]] = {
-    ("spyx", "recurrent"): (
-        "its file leads the layer's input through the recurrent weights, where the network does not",
-        "mend the edges: input -> lif instead of input -> w_rec",
-    ),
-}
+KNOWN: dict[tuple[str, str], tuple[str, str]] = {}
 """Reason and remedy for rows that do not match, by preset and net."""

@@ -89,6 +89,12 @@ def test_snntorchs_zero_holds_current_based_and_looped_neurons_only():
     }
 
 
+def test_spyx_takes_the_threshold_off_before_the_leak_in_current_based_neurons_only():
+    cuba = bare(nir.CubaLIF, tau_syn=a(2), tau_mem=a(2), r=a(1), v_leak=a(0), w_in=a(1), v_threshold=a(1))
+    program = lower(chain([1], lif((1,), tau=2), cuba), PRESETS["spyx"])
+    assert [node.reset for node in program.spiking] == ["subtract_delayed", "subtract"]
+
+
 def test_several_spikes_in_one_step():
     dialect = Dialect(reset="subtract", spikes_per_step="many", compare="ge")
     # 3.5 gives 3, 0.5 left; 0.25 + 1.75 = 2.0 gives 2, 0 left; -4 gives none

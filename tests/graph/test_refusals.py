@@ -234,11 +234,11 @@ DIALECTS = {
     '{"dt": true}': "dialect key 'dt' is True; a positive finite number is accepted",
     '{"leak": "cubic"}': "dialect key 'leak' is 'cubic'; accepted: \"euler\", \"exp\"",
     '{"reset": ["value"]}': 'dialect key \'reset\' is [\'value\']; accepted: "value", "subtract", "subtract_delayed", '
-    '"value_delayed", "snntorch_zero"',
+    '"value_delayed", "snntorch_zero", "spyx"',
     '{"v_min": "low"}': "dialect key 'v_min' is 'low'; null, a finite number or \"-threshold\" is accepted",
     '{"v_min": NaN}': "dialect key 'v_min' is nan; null, a finite number or \"-threshold\" is accepted",
     '{"theta": 1}': "unknown dialect key 'theta'; accepted: "
-    "compare, dt, emit, gain, integrate, leak, loop, reset, spikes_per_step, start, synapse, v_min",
+    "compare, dt, emit, gain, integrate, leak, loop, loop_input, reset, spikes_per_step, start, synapse, v_min",
     "[]": "found a list, expected a JSON object",
 }
 

@@ -184,3 +184,12 @@ def test_late_spikes_close_a_loop_without_another_step():
     rec = nir.Linear(IDENTITY)
     program = lower(chain([1], iff((1,), theta=0.5), rec=rec, extra=[("n0", "rec"), ("rec", "n0")]), late)
     assert series(program, 1, 0, 0) == [0, 1, 1]
+
+
+@pytest.mark.parametrize(("loop_input", "expected"), [("as_written", [3, 12, 48]), ("neuron", [1, 4, 16])])
+def test_input_may_pass_by_the_weights_of_a_loop(loop_input, expected):
+    weights = nir.Linear(3 * IDENTITY)
+    net = chain([1], weights, bare(nir.I, r=a(1)), extra=[("n1", "n0")])
+    assert series(lower(net, Dialect(dt=1.0, loop_input=loop_input)), 1, 0, 0) == expected
+    net = chain([1], weights, bare(nir.I, r=a(1)), extra=[("n1", "n0"), ("input", "n1")])
+    assert series(lower(net, Dialect(dt=1.0, loop_input=loop_input)), 1) == [4]

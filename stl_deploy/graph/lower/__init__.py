@@ -73,7 +73,7 @@ def try_lower(graph: nir.NIRGraph, dialect: Dialect | None = None) -> Lowering:
     """
     metadata = own_metadata(graph)
     dialect = dialect or metadata_dialect(metadata)
-    wiring = wire(graph)
+    wiring = wire(graph, into_neurons=dialect.loop_input == "neuron")
     best = _lower_as(wiring, READINGS[0], dialect, metadata)
     for reading in READINGS[1:]:
         if not any(error.slug == "bad-shape" for error in best.errors):

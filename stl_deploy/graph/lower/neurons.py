@@ -55,7 +55,7 @@ def lower_neuron(
         return Neuron(threshold=None, **common)
     threshold = read("v_threshold")
     require_threshold(name, threshold)
-    reset = _reset(dialect, looped or synapse is not None)
+    reset = _reset(dialect, synapse is not None, looped)
     v_reset = read("v_reset") if getattr(node, "v_reset", None) is not None else np.zeros((), np.float32)
     return Neuron(
         threshold=threshold,
@@ -148,10 +148,13 @@ def _synapse(read: _Reader, dialect: Dialect) -> Synapse:
     return Synapse("euler", read.f32("1 - dt/τ_syn", 1 - k), gain)
 
 
-def _reset(dialect: Dialect, holds: bool) -> Reset:
-    """The reset of one neuron; holds: whether it is of the kinds that snnTorch's ``zero`` holds for a step."""
-    if dialect.reset == "snntorch_zero":
-        return "value_delayed" if holds else "value"
+def _reset(dialect: Dialect, cuba: bool, looped: bool) -> Reset:
+    """The reset of one neuron: some dialects have several, by what the neuron is."""
+    match dialect.reset:
+        case "snntorch_zero":
+            return "value_delayed" if cuba or looped else "value"
+        case "spyx":
+            return "subtract" if cuba else "subtract_delayed"
     return dialect.reset
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import nir
@@ -32,14 +32,15 @@ class Wiring:
     errors: tuple[GraphError, ...]
 
 
-def wire(graph: nir.NIRGraph) -> Wiring:
+def wire(graph: nir.NIRGraph, *, into_neurons: bool = False) -> Wiring:
     """Open nested graphs, check the edges, delay those that close a loop, and order the nodes.
 
     An edge closes a loop if a depth-first walk from the inputs, in the order of the edge list,
     finds it leading back to a node on its own path. Errors are collected, not raised: an edge to or from an
     unknown node, a node that nothing feeds, a loop without a neuron, a nested graph whose port is not clear.
+    into_neurons: lead an Input past the weights of a loop (see `Dialect`, ``loop_input``).
     """
-    opened = _Opened(graph)
+    opened = _Opened(graph, into_neurons)
     nodes, ports = opened.nodes, frozenset(opened.ports)
     outgoing: dict[str, list[str]] = defaultdict(list)
     incoming: dict[str, list[str]] = defaultdict(list)
@@ -63,7 +64,7 @@ def wire(graph: nir.NIRGraph) -> Wiring:
 class _Opened:
     """Nodes and edges of a graph with nested graphs replaced by their contents, named ``outer.inner``."""
 
-    def __init__(self, graph: nir.NIRGraph) -> None:
+    def __init__(self, graph: nir.NIRGraph, into_neurons: bool) -> None:
         self.nodes: dict[str, nir.NIRNode] = {}
         self.errors: list[GraphError] = []
         self._edges: list[Edge] = []
@@ -71,7 +72,7 @@ class _Opened:
         self._exits: dict[str, list[str]] = {}
         for prefix, part in _graphs(graph, "", 0, self.errors):
             self._add_nodes(prefix, part)
-            self._add_edges(prefix, part)
+            self._add_edges(prefix, part, _past_weights(part) if into_neurons else part.edges)
 
     @property
     def ports(self) -> list[str]:
@@ -101,9 +102,9 @@ class _Opened:
                 ends[prefix[:-1]].append(full)
             self.nodes[full] = node
 
-    def _add_edges(self, prefix: str, part: nir.NIRGraph) -> None:
+    def _add_edges(self, prefix: str, part: nir.NIRGraph, edges: Iterable[Edge]) -> None:
         seen: set[Edge] = set()
-        for source, target in part.edges:
+        for source, target in edges:
             unknown = [end for end in (source, target) if end not in part.nodes]
             if unknown:
                 shown = ", ".join(map(str, list(part.nodes)[:20]))
@@ -139,6 +140,20 @@ def _graphs(
     for name, node in graph.nodes.items():
         if isinstance(node, nir.NIRGraph):
             yield from _graphs(node, f"{prefix}{name}.", depth + 1, errors)
+
+
+def _past_weights(part: nir.NIRGraph) -> Iterator[Edge]:
+    """The edges; those from an Input into weights between a neuron and itself lead to the neuron."""
+    edges, reads = set(part.edges), defaultdict(list)
+    for source, target in part.edges:
+        reads[source].append(target)
+    inputs = {name for name, node in part.nodes.items() if isinstance(node, nir.Input)}
+    neurons = {name for name, node in part.nodes.items() if isinstance(node, _NEURONS)}
+    for source, target in part.edges:
+        past = []
+        if source in inputs and target not in neurons:
+            past = [n for n in reads[target] if n in neurons and (n, target) in edges and (source, n) not in edges]
+        yield from ((source, neuron) for neuron in past or [target])
 
 
 def _unfed(

@@ -1,4 +1,4 @@
-"""Spyx 1.0: LIF, IF, CuBaLIF, RLIF. It runs channels-last and puts a spike out one step after the crossing."""
+"""Spyx 1.0: LIF, IF, CuBaLIF, RLIF, RCuBaLIF. Channels-last; a spike leaves one step after the crossing."""
 
 import jax.numpy as jnp
 import nir
@@ -37,6 +37,10 @@ def _module(layer):
             module = nn.CuBaLIF(shape, alpha=layer["beta_syn"], beta=layer["beta"], threshold=layer["theta"], rngs=rngs)
         case "rlif":
             module = nn.RLIF(shape, beta=layer["beta"], threshold=layer["theta"], rngs=rngs)
+            module.recurrent_w[...] = jnp.array(layer["weight"].T)
+        case "rcuba":
+            decays = dict(alpha=layer["beta_syn"], beta=layer["beta"])
+            module = nn.RCuBaLIF(shape, **decays, threshold=layer["theta"], rngs=rngs)
             module.recurrent_w[...] = jnp.array(layer["weight"].T)
         case _:
             raise Unsupported(f"no layer for {layer['op']}, or no NIR export of it")
