@@ -44,8 +44,8 @@ study: $(VENV)/.dev ## do learned thresholds help? MNIST and Fashion-MNIST from 
 study-small: $(VENV)/.dev ## the study in small, on digits (3 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m examples.study small
 
-parity: $(VENV)/.dev ## ONNX against the reference, spike by spike (after make demo; real MNIST from $$STL_DEPLOY_DATA)
-	$(BIN)/python -m benchmarks.onnx_parity runs/digits -o docs
+parity: $(VENV)/.dev ## ONNX against the reference, spike by spike, of those of RUNS that are there (real MNIST from $$STL_DEPLOY_DATA)
+	$(BIN)/python -m benchmarks.onnx_parity $(or $(wildcard $(RUNS)),runs/digits) -o docs
 
 quantisation: $(VENV)/.dev lava ## what Loihi's integers cost, by threshold form, beside real Lava: RUNS="runs/digits ..."
 	$(BIN)/python -m benchmarks.quantisation $(RUNS) -o docs

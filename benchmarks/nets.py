@@ -1,4 +1,4 @@
-"""Networks to measure: the digits net, the paper's MNIST net, a residual and a recurrent one."""
+"""Networks to measure: trained runs, the paper's MNIST net, a residual and a recurrent one."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from stl_deploy.network import Network
 from stl_deploy.pipeline.inputs import encode_split, input_spec
 
 GRID, FLOAT = "exact grid", "float weights"
+TRAINED = "trained"
 _LIVELY = 3.0
 """Untrained dense layers are drawn with this standard deviation times 1/sqrt(fan in), so that all layers spike."""
 
@@ -45,17 +46,14 @@ class Case:
     labels: NDArray[np.int64] | None = None
 
 
-def digits(run_dir: Path) -> Case:
-    """The network of a run folder, on all its test images."""
+def trained(run_dir: Path, samples: int) -> Case:
+    """The network of a run folder, named as the folder, on the first ``samples`` test images."""
     network, config = load_network(run_dir)
-    return _folded("digits", "trained", network, config, None)
+    return _folded(run_dir.resolve().name, TRAINED, network, config, samples)
 
 
-def paper_mnist(data_dir: Path, samples: int, run_dir: Path | None = None) -> Case:
-    """The paper's MNIST net on the first ``samples`` test images; untrained unless a run folder is given."""
-    if run_dir is not None:
-        network, config = load_network(run_dir)
-        return _folded("paper's MNIST net", "trained", network, config, samples)
+def paper_mnist(data_dir: Path, samples: int) -> Case:
+    """The paper's MNIST net, untrained, on the first ``samples`` test images."""
     config = apply_overrides(
         load_config("mnist"), [f"dataset.data_dir={data_dir / 'mnist'}", "neuron.threshold_jitter=0.2"]
     )
@@ -77,11 +75,11 @@ def untrained(config: RunConfig) -> Network:
     return network.eval()
 
 
-def _folded(name: str, weights: str, network: Network, config: RunConfig, samples: int | None) -> Case:
+def _folded(name: str, weights: str, network: Network, config: RunConfig, samples: int) -> Case:
     data = load_dataset(config.dataset)
     test = encode_split(config, data.test, samples)
     programs = {what: folded_program(network, config, data.test.levels, what == GRID) for what in (GRID, FLOAT)}
-    labels = test.labels if weights == "trained" else None
+    labels = test.labels if weights == TRAINED else None
     return Case(name, weights, programs, test.x, f"{test.x.shape[1]:,} {config.dataset.name} test images", labels)
 
 

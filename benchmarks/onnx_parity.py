@@ -1,8 +1,9 @@
-"""ONNX Runtime against the reference run, spike by spike: python -m benchmarks.onnx_parity runs/digits --data DIR
+"""ONNX Runtime against the reference run, spike by spike: python -m benchmarks.onnx_parity RUN... --data DIR
 
-Four networks, each on the exact grid and with its weights as they are, in both ONNX forms, with sums in integers and
-in float64, and with int8 weights. Every file meets a reference that computes as it does. Prints the table, and for each
-run that differs the first spike that does in each layer, with its potential's distance from the threshold.
+Trained runs, a residual and a recurrent network, and the paper's MNIST net, each on the exact grid and with its weights
+as they are, in both ONNX forms, with sums in integers and in float64, and with int8 weights. Every file meets a
+reference that computes as it does. Prints the table, and for each run that differs the first spike that does in each
+layer, with its potential's distance from the threshold.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,7 +23,7 @@ import onnxruntime
 
 from benchmarks import nets
 from stl_deploy.errors import StlDeployError
-from stl_deploy.exporters.margins import NearThreshold
+from stl_deploy.exporters.margins import Margin, NearThreshold
 from stl_deploy.exporters.onnx import Form, OnnxModel, Precision, export_onnx, to_int8
 from stl_deploy.exporters.verify import NodeParity, verify
 from stl_deploy.graph.exact import prove_exact
@@ -45,7 +46,7 @@ def measure(cases: Iterable[nets.Case]) -> dict[str, Any]:
     """The parity of every case, JSON-ready."""
     rows = [_rows(case, sums) for case in cases for sums in case.programs]
     versions = {"onnxruntime": onnxruntime.__version__, "numpy": np.__version__}
-    return {"schema_version": 2, "versions": versions, "rows": [row for both in rows for row in both]}
+    return {"schema_version": 3, "versions": versions, "rows": [row for both in rows for row in both]}
 
 
 @dataclass(eq=False)
@@ -127,7 +128,6 @@ class _Total:
             self.differing += node.differing
             found = node.first
             if found is not None and node.node not in self.first:
-                margin = None if found.margin is None else found.margin.ulps
                 self.first[node.node] = {
                     "layer": node.node,
                     "step": found.step,
@@ -135,7 +135,7 @@ class _Total:
                     "neuron": list(found.neuron),
                     "expected": found.expected,
                     "found": found.found,
-                    "ulps_from_threshold": margin,
+                    "margin": None if found.margin is None else asdict(found.margin),
                 }
 
     def as_dict(self) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def table(found: dict[str, Any]) -> str:
     moved = [
         f"- {row['network']}, {row['sums']}, {row['precision']}, {row['form']}: layer {first['layer']}, "
         f"step {first['step']}, sample {first['sample']}, neuron {first['neuron']}: reference {first['expected']:g}, "
-        f"ONNX Runtime {first['found']:g}; the potential is {first['ulps_from_threshold']:+.3g} ulp from the threshold"
+        f"ONNX Runtime {first['found']:g}, {Margin(**first['margin'])}"
         for row in found["rows"]
         for first in row["first"]
     ]
@@ -183,18 +183,18 @@ def main() -> None:
     """The command."""
     data = os.environ.get("STL_DEPLOY_DATA")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("digits", type=Path, help="run folder of the digits network")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="trained run folders")
     parser.add_argument("--data", type=Path, default=data, help="folder with mnist/ (default: $STL_DEPLOY_DATA)")
-    parser.add_argument("--mnist-run", type=Path, help="run folder of the trained MNIST network; default: untrained")
-    parser.add_argument("--mnist-samples", type=int, default=1000)
+    parser.add_argument("--samples", type=int, default=1000, help="test images of a network, at most")
     parser.add_argument("-o", "--output", type=Path, help="folder for onnx-parity.json and onnx-parity.md")
     arguments = parser.parse_args()
     try:
-        cases = [nets.digits(arguments.digits), nets.residual(), nets.recurrent()]
+        cases = [nets.trained(run_dir, arguments.samples) for run_dir in arguments.runs]
+        cases += [nets.residual(), nets.recurrent()]
         if arguments.data is None:
-            print("the MNIST net is left out: give --data or set STL_DEPLOY_DATA", file=sys.stderr)
+            print("the paper's MNIST net is left out: give --data or set STL_DEPLOY_DATA", file=sys.stderr)
         else:
-            cases.append(nets.paper_mnist(arguments.data, arguments.mnist_samples, arguments.mnist_run))
+            cases.append(nets.paper_mnist(arguments.data, arguments.samples))
         found = measure(cases)
     except StlDeployError as error:
         raise SystemExit(str(error)) from None

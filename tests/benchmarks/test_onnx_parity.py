@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from benchmarks import nets, onnx_parity
+from stl_deploy.exporters.margins import Margin
 from stl_deploy.exporters.onnx import OnnxModel
 from stl_deploy.graph.exact import prove_exact
 
@@ -62,7 +63,7 @@ def test_a_spike_that_moved_is_counted_and_named(monkeypatch):
     assert (first["layer"], first["step"], first["sample"], first["neuron"]) == ("a.lif2", 2, 4, [3, 1, 4])
     text = onnx_parity.table(found)
     assert "float32, sequence: layer a.lif2, step 2, sample 4, neuron [3, 1, 4]: reference" in text
-    assert f"{first['ulps_from_threshold']:+.3g} ulp from the threshold" in text
+    assert f", {Margin(**first['margin'])}\n" in text
 
 
 def test_the_command_writes_json_and_table(tmp_path, digits_run):
@@ -74,7 +75,7 @@ def test_the_command_writes_json_and_table(tmp_path, digits_run):
     digits = [row for row in found["rows"] if row["network"] == "digits"]
     assert all(0.3 < row["accuracy"] <= 1 for row in digits)
     assert (tmp_path / "onnx-parity.md").read_text().strip() == done.stdout.strip()
-    assert "the MNIST net is left out" in done.stderr
+    assert "the paper's MNIST net is left out" in done.stderr
 
 
 def _without_data():
