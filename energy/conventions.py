@@ -49,7 +49,9 @@ def conventions(program: Program, counts: Counts) -> tuple[Convention, ...]:
     full_snn, full_ann = rows.everything(fp32)
     int8, int8_acc32 = load_prices("horowitz45_int8"), load_prices("horowitz45_int8_acc32")
     return (
-        rows.row("first layer ignored", "the first layer's operations left out, all others AC", rows.ac(rows.later)),
+        rows.row(
+            "first layer ignored", "the SNN's first layer left out, its others AC; the ANN whole", rows.ac(rows.later)
+        ),
         rows.row("all synops as AC", "every synop an add, analog and graded inputs too", rows.ac(counts.totals.synops)),
         rows.row(
             "all synops as AC, padded ANN",

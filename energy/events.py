@@ -25,6 +25,11 @@ _INSTEAD = {
     "synop_one_to_one": ("synop_sparse", "synop"),
 }
 """Which prices stand in for a kind of synaptic event that a list has no price for."""
+_WHAT = {
+    "synop_dense": "synaptic events of dense layers",
+    "synop_conv": "synaptic events of convolutions and pools",
+    "synop_one_to_one": "synaptic events, one to one",
+}
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ def price_events(events: Events, prices: PriceList, biller: Biller) -> None:
     """Put every event on the bill by the rules of the list; what it cannot price is named there."""
     for kind, instead in _INSTEAD.items():
         if count := getattr(events, kind):
-            biller.add(kind, "synaptic events", count, instead=instead)
+            biller.add(kind, _WHAT[kind], count, instead=instead)
     if {"neuron_active", "neuron_access", "neuron_ms"} & set(prices.terms):
         _updates(events, prices, biller)
     elif events.updates:

@@ -117,6 +117,7 @@ def measure_energy(
     labels: NDArray[Any] | None = None,
     machine: MachineEnergy | None = None,
     chip: OnChip | None = None,
+    notes: Sequence[str] = (),
 ) -> EnergyReport:
     """Run ``program`` on ``x`` ``[T, B, *input shape]``, count its activity exactly, and price the counts.
 
@@ -125,7 +126,8 @@ def measure_energy(
     in ``processes`` processes.
     twin: activity of a trained ANN of the same topology; without it, it is bounded. labels: ``[B]``; with them
     the spread over samples is also given for each class. machine: what this machine used, to be reported beside.
-    chip: where the network's neurons stand, for lists that price messages and hops between cores.
+    chip: where the network's neurons stand, for lists that price messages and hops between cores. notes: further
+    assumptions, one sentence each.
     Raises InputError if x does not fit the network or contradicts the coding, or the twin is of another
     topology; ConfigError for a bad price list.
     """
@@ -143,6 +145,7 @@ def measure_energy(
         samples=counter.samples,
         machine=machine,
         chip=chip,
+        notes=notes,
     )
 
 
@@ -157,6 +160,7 @@ def energy_report(
     samples: Samples | None = None,
     machine: MachineEnergy | None = None,
     chip: OnChip | None = None,
+    notes: Sequence[str] = (),
 ) -> EnergyReport:
     """Price counts that an `ActivityCounter` made during a run of ``program``."""
     lists = _load(prices)
@@ -173,7 +177,7 @@ def energy_report(
         tuple(price(program, counts, entry, messages, chip.reason) for entry in lists),
         conventions(program, counts),
         break_even(program, counts, lists, found),
-        _assumptions(program, counts, coding),
+        (*notes, *_assumptions(program, counts, coding)),
         memory_of(program, counts),
         {node.name: layer_ops(node, counts.neurons[node.name]) for node in program.of(Neuron)},
         found,

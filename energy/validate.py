@@ -19,6 +19,7 @@ from stl_deploy.energy.events import Events, price_events
 from stl_deploy.energy.pricelist import PriceList, Range, load_prices
 
 Verdict = Literal["good", "rough", "bad", "bracketed"]
+Role = Literal["prediction", "consistency", "shortcut"]
 GOOD, ROUGH, WIDE = 0.25, 2.0, 2.0
 """Good: within 25 %. Rough: within a factor 2. Bracketed: they meet, but one of them is more than a factor 2 wide."""
 
@@ -29,6 +30,8 @@ _SI = {"uJ": 1e-6, "mJ": 1e-3, "mW": 1e-3}
 class Check:
     """One prediction against one measurement, both [low, high] in ``unit``.
 
+    role: ``consistency`` where a price or the power comes from the same measurement, ``shortcut`` for a wrong way of
+    counting that is in use; neither says how well the models predict.
     error: of the nearer end against the measurement's nearer end, relative; 0 where the ranges meet.
     met_at: how far from the low to the high bound of the counts the measurement lies (for a rate-coded
     network: the rate that would reproduce it); None without bounds.
@@ -43,6 +46,7 @@ class Check:
     how: str
     error: float
     verdict: Verdict
+    role: Role
     met_at: float | None
     source: str
     note: str
@@ -80,6 +84,7 @@ def _check(case: Mapping[str, Any], prices: PriceList | None) -> Check:
         measured=measured,
         error=error,
         verdict=_verdict(shown, measured, error),
+        role=case.get("role", "prediction"),
         met_at=met,
         **{key: case[key] for key in ("unit", "per", "how", "source", "note")},
     )

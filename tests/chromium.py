@@ -49,6 +49,11 @@ class Page:
         while not self.seen("Page.loadEventFired"):
             self.events.append(self._read())
 
+    def emulate(self, media, width=1280, height=900):
+        """Show the page as on ``media`` (screen or print), in a window of that size."""
+        self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self._call("Emulation.setEmulatedMedia", media=media)
+
     def seen(self, method):
         """What came with every event of one kind so far."""
         return [event["params"] for event in self.events if event.get("method") == method]

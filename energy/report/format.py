@@ -55,3 +55,11 @@ def percent(value: float | None) -> str:
 def ratio(value: float | None) -> str:
     """Three digits and a times sign; a dash for None."""
     return "–" if value is None else f"{value:.3g}×"
+
+
+def ratios(values: Sequence[float] | None) -> str:
+    """A [low, high] range of ratios as one text; a dash for None."""
+    if values is None:
+        return "–"
+    low, high = (ratio(value) for value in values)
+    return low if low == high else f"{low} to {high}"

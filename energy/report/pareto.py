@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from markupsafe import Markup
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, PercentFormatter
 
 from stl_deploy.energy.report.format import joules
 from stl_deploy.energy.report.svg import FAINT, SERIES, inline, panels, short, style
@@ -72,6 +72,7 @@ def draw(points: Sequence[Mapping[str, Any]]) -> str:
         ax.legend(fontsize=7)
     if all(p["joules"] > 0 for p in points):
         ax.set_xscale("log")
+        ax.xaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: joules(value)))
     ax.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: joules(value)))
     ax.tick_params(axis="x", which="both", labelsize=7)

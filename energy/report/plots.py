@@ -112,7 +112,7 @@ def _conventions(rows: Sequence[Mapping[str, Any]]) -> str:
     ax.scatter(ratios, places, color=[SERIES[0] if r >= 1 else SERIES[1] for r in ratios], s=26, zorder=3)
     for place, ratio in zip(places, ratios, strict=True):
         ax.annotate(
-            f"{ratio:.3g}x",
+            f"{ratio:.3g}×",
             (ratio, place),
             (7 if ratio >= 1 else -7, 0),
             textcoords="offset points",
@@ -124,7 +124,7 @@ def _conventions(rows: Sequence[Mapping[str, Any]]) -> str:
     ax.spines["left"].set_visible(False)
     ax.set_xscale("log")
     ax.set_xlim(min([0.5, *(r / 1.6 for r in ratios)]), max([2.0, *(r * 1.6 for r in ratios)]))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
     ax.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
     ax.set_xlabel("energy of the ANN over energy of the SNN: right of 1 the SNN costs less")
     ax.invert_yaxis()

@@ -78,5 +78,9 @@ def _verdict(spread: Mapping[str, Any] | None) -> str:
 
 
 def _tally(checks: Sequence[Mapping[str, Any]]) -> dict[str, int] | None:
-    verdicts = [check["verdict"] for check in checks]
-    return {"all": len(verdicts), "good": verdicts.count("good"), "bad": verdicts.count("bad")} if verdicts else None
+    """How the predictions fared; checks of another role are only counted."""
+    verdicts = [check["verdict"] for check in checks if check["role"] == "prediction"]
+    if not verdicts:
+        return None
+    tally = {verdict: verdicts.count(verdict) for verdict in ("good", "rough", "bracketed", "bad")}
+    return tally | {"all": len(verdicts), "others": len(checks) - len(verdicts)}

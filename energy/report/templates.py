@@ -10,7 +10,7 @@ from importlib.resources import files
 from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from stl_deploy.energy.report.format import count, ends, joules, percent, plain, ratio, span
+from stl_deploy.energy.report.format import count, ends, joules, percent, plain, ratio, ratios, span
 
 
 @cache
@@ -25,7 +25,9 @@ def template(name: str) -> Template:
         loader=FunctionLoader(load), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(joules=joules, count=count, percent=percent, ratio=ratio, span=span, plain=plain)
-    environment.filters.update(span_w=lambda value: ends(value, "W"), span_s=lambda value: ends(value, "s"))
+    environment.filters.update(
+        ratios=ratios, span_w=lambda value: ends(value, "W"), span_s=lambda value: ends(value, "s")
+    )
     script = load("sort.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment.globals.update(css=Markup(load("style.css")), script=Markup(script), script_hash=f"sha256-{digest}")

@@ -23,7 +23,7 @@ from stl_deploy.errors import InputError
 from stl_deploy.files import leading, read_inputs, write_json, write_text
 from stl_deploy.graph.program import Program
 from stl_deploy.pipeline.mapping import on_loihi
-from stl_deploy.pipeline.source import TEST_INPUT, NetworkInput, Source, open_program, open_source
+from stl_deploy.pipeline.source import TEST_INPUT, NetworkInput, Source, dialect_note, open_program, open_source
 
 FILE, CSV, HTML = "energy.json", "layers.csv", "energy.html"
 
@@ -54,6 +54,7 @@ def energy(
     program = open_program(opened, dialect)
     x, labels = read_inputs(input_of(opened, input_file))
     twin = None if ann is None else _twin(program, ann, x, labels)
+    reading = dialect_note(program, dialect)
     report = measure_energy(
         program,
         x,
@@ -65,7 +66,9 @@ def energy(
         processes=processes,
         machine=_on_this_machine(program, x) if measure else None,
         chip=on_loihi(program),
+        notes=[reading],
     )
+    say.say(reading)
     show(report, say)
     if output is not None:
         write_json(output / FILE, report.as_dict())
@@ -117,11 +120,23 @@ def validate(*, say: Console | None = None) -> tuple[Check, ...]:
     say = say or Console(quiet=True)
     checks = check_all()
     rows = [
-        [c.case, c.price, _range(c.predicted), f"{_range(c.measured)} {c.unit}", c.how, f"{c.error:+.0%}", c.verdict]
+        [
+            c.case,
+            c.price,
+            _range(c.predicted),
+            f"{_range(c.measured)} {c.unit}",
+            c.how,
+            f"{c.error:+.0%}" if c.error else "0%",
+            c.verdict,
+            c.role,
+        ]
         for c in checks
     ]
-    say.table(["case", "prices", "predicted", "published", "how", "error", "verdict"], rows)
+    say.table(["case", "prices", "predicted", "published", "how", "error", "verdict", "role"], rows)
     say.say("good: within 25 %; rough: within a factor 2; bracketed: the ranges meet, but one is wide; bad: the rest")
+    say.say(
+        "consistency: a price or the power comes from the same measurement; shortcut: a wrong way of counting in use"
+    )
     return checks
 
 
@@ -157,7 +172,7 @@ def summary(report: EnergyReport) -> list[str]:
         ]
     items = data["models"][0]["snn"][:3]
     everything = data["models"][0]["snn_J"][1]
-    shares = ", ".join(f"{i['layer']} {i['term']} {i['joules'][1] / everything:.0%}" for i in items)
+    shares = ", ".join(f"{i['layer']}: {i['term']} {i['joules'][1] / everything:.0%}" for i in items)
     lines += [f"what dominates ({data['models'][0]['name']}): {shares}"] if items else []
     least, most = twin["macs_zero_skipping"]
     skipped = f"{least:,.0f}" if least == most else f"{least:,.0f} to {most:,.0f}"

@@ -65,6 +65,18 @@ def open_program(source: Source, dialect: str | None = None) -> Program:
     return lower(read_nir(source.file), chosen)
 
 
+def dialect_note(program: Program, dialect: str | None) -> str:
+    """How the file was read, as a sentence: as asked, as its metadata say, or as the spec because neither says."""
+    if dialect is not None:
+        return f"Dialect: {dialect} (as asked)."
+    if "dialect" in program.metadata:
+        return "Dialect: as the graph's metadata declare."
+    return (
+        "Dialect: spec, as neither --dialect nor the file's metadata say who wrote it; "
+        "another one makes other spikes, so other counts."
+    )
+
+
 def program_input(source: Source, program: Program, file: Path | None) -> tuple[NetworkInput, str]:
     """What to run a network on, and what that is in words.
 

@@ -49,7 +49,28 @@ def test_its_numbers_are_those_of_the_json(shown: tuple[chromium.Page, Any]) -> 
     big = tab.evaluate("document.querySelectorAll('.big[data-low]')[1].textContent")
     assert big == f"{low:.3g}× to {high:.3g}×"
     errors = tab.evaluate("[...document.querySelectorAll('#validation-table td[data-value]')].map(c => c.textContent)")
-    assert errors == [f"{100 * check['error']:+.3g} %" for check in twin["validation"]]
+    assert errors == [f"{100 * e:+.3g} %" if e else "0 %" for e in (check["error"] for check in twin["validation"])]
+
+
+def test_paper_cuts_nothing_off(shown: tuple[chromium.Page, Any]) -> None:
+    tab, _ = shown
+    tab.emulate("print", width=720)  # as wide as Letter or A4 within usual margins
+    cut = "[...document.querySelectorAll('.scroll, figure')].filter(e => getComputedStyle(e).overflowX !== 'visible')"
+    assert tab.evaluate(f"{cut}.length") == 0
+    if tab.evaluate("document.title") == "Report c":
+        assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert tab.evaluate("[...document.querySelectorAll('details table')].every(t => t.checkVisibility())")
+    tab.emulate("screen")
+
+
+def test_names_without_spaces_are_not_broken_to_make_room(shown: tuple[chromium.Page, Any]) -> None:
+    tab, _ = shown
+    names = "[...document.querySelectorAll('tbody th .soft')].filter(s => !s.textContent.includes(' '))"
+    assert tab.evaluate(f"{names}.length") > 20
+    tab.emulate("screen", width=400)
+    assert tab.evaluate(f"{names}.every(s => s.getClientRects().length === 1)")
+    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    tab.emulate("screen")
 
 
 def test_a_click_sorts_and_a_third_click_restores(shown: tuple[chromium.Page, Any]) -> None:

@@ -13,7 +13,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from stl_deploy.energy import measure_energy, validate
+from stl_deploy.energy import AnnTwin, measure_energy, validate
 from stl_deploy.energy.chip import OnChip, PlacedCore, Placement
 from stl_deploy.energy.report import (
     Accuracy,
@@ -24,7 +24,7 @@ from stl_deploy.energy.report import (
     render_report,
     report_json,
 )
-from stl_deploy.energy.report.format import count, joules, span
+from stl_deploy.energy.report.format import count, joules, ratios, span
 from stl_deploy.energy.report.pareto import Point
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Program
@@ -141,6 +141,29 @@ def test_numbers_on_the_page_are_those_of_the_json() -> None:
     assert tables["table 1"] == ["1234567", "89", "0.95"]
 
 
+def test_memory_and_static_power_have_tables_with_the_json_s_numbers() -> None:
+    energy = json.loads(json.dumps(report_json(full())))["energy"]
+    tables = Page(shown()).tables
+    stored = ("weight_words", "bias_words", "weight_bits", "weight_bytes", "weight_reads", "bias_reads")
+    moved = ("potential_reads", "potential_writes", "queue_reads", "queue_bits")
+    assert tables["memory-table"] == [str(energy["layers"]["c"][key]) for key in (*stored, *moved)]
+    state = ("state_words", "state_bits", "state_bytes", "state_reads", "state_writes", "queue_writes", "queue_bits")
+    assert tables["state-table"] == [str(energy["layers"]["c-n"][key]) for key in state]
+    still = [entry["static"] for entry in energy["energy"] if entry["static"]]
+    ends = re.findall(r'data-low="([^"]+)" data-high="([^"]+)"', table(shown(), "static-table"))
+    expected = [one[key] for one in still for key in ("power_W", "step_s", "joules")]
+    assert [[float(low), float(high)] for low, high in ends] == expected
+    assert len(expected) == 3
+
+
+def test_a_measured_twin_is_told_in_its_own_words() -> None:
+    x = np.ones((1, 1, 1, 3, 3), np.float32)
+    one_pass = measure_energy(net(), x).counts.totals.ann_macs_exact
+    twin = AnnTwin(one_pass // 2, one_pass, 1, "twin")
+    page = render_report(ReportData("x", energy=measure_energy(net(), x, twin=twin).as_dict()))
+    assert "with zeros skipped: MACs on non-zero inputs, counted in the trained twin." in page
+
+
 def test_the_heat_map_and_the_trade_off_have_tables_with_the_json_s_numbers() -> None:
     data = full()
     twin, page = json.loads(json.dumps(report_json(data))), Page(shown())
@@ -202,6 +225,13 @@ def test_models_terms_samples_and_checks_are_those_of_the_json() -> None:
     assert [float(v) for v in tables["validation-table"]] == [c["error"] for c in twin["validation"]]
     lowest, highest = energy["model_range"]["ratio_ann_over_snn"]
     assert f'data-low="{lowest}" data-high="{highest}"' in page
+
+
+def test_the_first_screen_counts_predictions_alone() -> None:
+    page = " ".join(shown().split())
+    assert '<p class="big">5 <span class="soft">of</span> 13 missed</p>' in page
+    assert "that these rules predict, by more than a factor 2; 2 are met within it, 6 only within a wide range." in page
+    assert "11 other checks are no predictions." in page
 
 
 def table(page: str, name: str) -> str:
@@ -308,3 +338,6 @@ def test_counts_are_grouped_and_ranges_written_out() -> None:
     assert count(1234567) == "1\u2009234\u2009567"
     assert span([1e-9, 1e-9]) == "1 nJ"
     assert span([1e-9, 2e-6]) == "1 nJ to 2 µJ"
+    assert ratios([0.5, 0.5]) == "0.5×"
+    assert ratios([0.5, 12.345]) == "0.5× to 12.3×"
+    assert ratios(None) == "–"

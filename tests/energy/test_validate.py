@@ -76,3 +76,18 @@ def test_every_check_names_its_source_and_says_how_it_went() -> None:
         assert one.source
         assert one.note
         assert one.as_dict()["predicted"] == list(one.predicted)
+
+
+def test_what_uses_its_own_measurement_is_no_prediction() -> None:
+    roles = {c.case: c.role for c in validate()}
+    own = {case for case, role in roles.items() if role == "consistency"}
+    assert len([case for case in own if case.startswith("SpiNNaker board")]) == 5
+    assert {case.split(",")[0] for case in own if "SpiNNaker" not in case} == {
+        "Loihi 1 keyword spotter",
+        "PilotNet (sigma-delta) on Loihi 2",
+        "DVS gesture on Loihi 1",
+    }
+    assert [case for case, role in roles.items() if role == "shortcut"] == [
+        "PilotNet (LIF) on Loihi 2, dynamic energy, synops counted as spikes x K x K x C_out"
+    ]
+    assert not [c for c in validate() if c.role == "prediction" and c.verdict == "good"]

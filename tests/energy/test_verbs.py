@@ -14,6 +14,7 @@ from stl_deploy.graph.dialect import load_dialect
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.nirfile import read_nir
 from stl_deploy.graph.program import Neuron
+from stl_deploy.pipeline.costing import energy
 from tests.conformance.golden import GOLDEN
 from tests.energy.brute import Walk
 from tests.energy.test_report import Page
@@ -86,6 +87,27 @@ def test_a_file_from_elsewhere_gives_the_whole_report(
         assert layer == {**walk.layer(node), **operations, **walk.memory(node)}
     assert data["placement"]["reason"].endswith(("its reset is 'subtract_delayed'", "without a neuron between"))
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["energy.html", "energy.json", "layers.csv"]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [([], "Dialect: spec, as neither --dialect nor"), (["--dialect", "snntorch"], "Dialect: snntorch (as asked).")],
+)
+def test_how_the_file_was_read_is_said(
+    options: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net, x = write(tmp_path, spikes())
+    assert main(["energy", net, "-i", x, "--json", *options]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["assumptions"][0].startswith(sentence)
+    assert sentence in shown.err
+
+
+def test_a_graph_s_own_dialect_is_said(tmp_path: Path) -> None:
+    net, x = write(tmp_path, spikes())
+    ours = tmp_path / "ours.nir"
+    assert main(["export", net, "--to", "nir", "-o", str(ours), "--dialect", "sinabs"]) == 0
+    assert energy(ours, Path(x)).assumptions[0] == "Dialect: as the graph's metadata declare."
 
 
 def test_this_machine_is_measured_or_said_not_to_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
