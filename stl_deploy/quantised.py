@@ -147,7 +147,8 @@ class LoihiLIF(LIF):
     @property
     def threshold(self) -> Tensor:
         """The least of what fires, over the unit: K and half a step of v."""
-        return (self.whole_threshold + _JUST_ABOVE) / self.unit
+        above: Tensor = (self.whole_threshold + _JUST_ABOVE) / self.unit
+        return above
 
     @property
     def plain(self) -> bool:
