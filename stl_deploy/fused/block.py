@@ -69,11 +69,9 @@ def block(x: Tensor, theta: Tensor, decay: Tensor, norm: Norm | None, form: Form
             shift = norm.bias - _running(norm.running_mean) * scale
             factor, offset = (_tiled(one[None].to(empty.dtype), form.strip) for one in (scale, shift))
             out, _ = _spikes(rows, factor, offset, level, decay, form, keep_trace=False)
-    if x.dim() == 3:
-        spikes: Tensor = out.reshape(form.steps, *x.shape[1:])
-        return spikes
-    height, width = (side // form.pool for side in x.shape[3:])
-    return out.reshape(form.steps, x.shape[1], height, width, form.channels).permute(0, 1, 4, 2, 3)
+    batch, sides = x.shape[1], [side // form.pool for side in x.shape[3:]]
+    spikes: Tensor = out.reshape(form.steps, batch, *sides, form.channels)
+    return spikes.movedim(-1, 2)
 
 
 def columns(x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], one: bool) -> Tensor:
