@@ -38,7 +38,7 @@ bench-peers: $(VENV)/.dev ## training against snnTorch, SpikingJelly, Norse and 
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.peers
 
-study: $(VENV)/.dev ## do learned thresholds help? MNIST and Fashion-MNIST from $$STL_DEPLOY_DATA, else downloaded (about 50 minutes)
+study: $(VENV)/.dev ## do learned thresholds help? MNIST and Fashion-MNIST from $$STL_DEPLOY_DATA, else downloaded (about 25 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m examples.study full --publish
 
 study-small: $(VENV)/.dev ## the study in small, on digits (3 minutes)
