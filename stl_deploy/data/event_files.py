@@ -46,8 +46,8 @@ def gesture_npy(path: Path, shape: Shape) -> Events:
             table = npy.read_array(stream, allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise InputError(f"{path}: not a whole .npy file ({error}); fetch it again") from None
-    x, y, p, t = table.astype(np.int64).T
-    return _named(str(path), shape, p, y, x, when=t * 1000)
+    x, y, p = table[:, :3].astype(np.int64).T
+    return _named(str(path), shape, p, y, x, when=np.round(1000 * table[:, 3].astype(np.float64)).astype(np.int64))
 
 
 def aedat4(path: Path, shape: Shape) -> Events:

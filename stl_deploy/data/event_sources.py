@@ -20,7 +20,7 @@ from stl_deploy.errors import InputError, ToolError
 from stl_deploy.files import read_npz, write_npz
 
 Recordings = Iterator[tuple[Events, int]]
-_LAYOUT_VERSION = 1
+_LAYOUT_VERSION = 2
 _MOST_BYTES = 2**28
 _CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 

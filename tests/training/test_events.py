@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from stl_deploy.config import DatasetConfig, RunConfig
 from stl_deploy.config_io import apply_overrides
 from stl_deploy.data import encode, input_coding, load_dataset, present
-from stl_deploy.data.event_files import aer40
+from stl_deploy.data.event_files import aer40, gesture_npy
 from stl_deploy.data.events import Events, gather, shrunk
 from stl_deploy.errors import ConfigError, InputError, ToolError
 from stl_deploy.evaluate import evaluate
@@ -137,6 +137,13 @@ def test_events_are_shown_as_spikes_or_counts():
     assert encode(frames, 2, "spikes").tolist() == [[[0, 1]], [[1, 0]]]
     assert encode(frames, 1, "counts").tolist() == [[[1, 3]]]
     assert (input_coding("counts"), input_coding("spikes")) == ("graded", "spikes")
+
+
+def test_gestures_keep_parts_of_a_millisecond(tmp_path):
+    np.save(tmp_path / "0.npy", np.array([[3, 2, 1, 10.0], [5, 0, 0, 10.251]]))
+    events = gesture_npy(tmp_path / "0.npy", (2, 4, 8))
+    assert events.where.tolist() == [(4 + 2) * 8 + 3, 5]
+    assert events.when.tolist() == [10_000, 10_251]
 
 
 def test_gestures_and_their_labels(tmp_path):
