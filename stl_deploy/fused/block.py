@@ -219,14 +219,14 @@ def _norm_backward(grad_z: Tensor, x: Tensor, coefficients: list[Tensor], form: 
 
 
 def _follow(norm: Norm, count: Tensor, mean: Tensor, spread: Tensor) -> None:
-    """Move the running statistics, once for each row."""
-    momentum = 0.1 if norm.momentum is None else norm.momentum
+    """Move the running statistics, once for each row; by a mean over all so far where momentum is None, as torch."""
+    assert norm.num_batches_tracked is not None
     with torch.no_grad():
         for n, center, squares in zip(count, mean, spread, strict=True):
+            norm.num_batches_tracked.add_(1)
+            share = 1 / int(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
             for running, value in ((norm.running_mean, center), (norm.running_var, squares / (n - 1))):
-                _running(running).lerp_(value.to(_running(running).dtype), momentum)
-        if norm.num_batches_tracked is not None:
-            norm.num_batches_tracked.add_(len(count))
+                _running(running).lerp_(value.to(_running(running).dtype), share)
 
 
 def _running(statistic: Tensor | None) -> Tensor:

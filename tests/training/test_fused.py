@@ -106,6 +106,18 @@ def test_maps_of_several_strips_and_vectors_side_by_side(pool, shape, granularit
     _compare(x, torch.rand(size).double() + 0.5, norm, Form(T, shape[0], pool, norm == "by step", "arctan", False))
 
 
+@pytest.mark.parametrize("kind", ["folded", "by step"])
+def test_running_statistics_are_a_mean_over_batches_without_a_momentum(kind):
+    torch.manual_seed(0)
+    form, norms = Form(T, MAP[0], 1, kind == "by step", "arctan", False), [_norm(kind, MAP) for _ in range(2)]
+    for _ in range(3):
+        x, theta, decay = torch.randn(T, B, *MAP).double(), torch.ones(MAP).double(), torch.tensor(0.5).double()
+        for norm, function in zip(norms, (block, _one_after_the_other), strict=True):
+            norm.momentum = None
+            function(x, theta, decay, norm, form)
+    torch.testing.assert_close(norms[0].state_dict(), norms[1].state_dict())
+
+
 @pytest.mark.parametrize("detach", [False, True])
 @pytest.mark.parametrize("name", SURROGATES)
 def test_every_surrogate_with_the_reset_attached_or_not(name, detach):
