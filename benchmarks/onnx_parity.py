@@ -22,7 +22,7 @@ import numpy as np
 import onnxruntime
 
 from benchmarks import nets
-from stl_deploy.errors import StlDeployError
+from stl_deploy.errors import InputError, StlDeployError
 from stl_deploy.exporters.margins import Margin, NearThreshold
 from stl_deploy.exporters.onnx import Form, OnnxModel, Precision, export_onnx, to_int8
 from stl_deploy.exporters.verify import NodeParity, verify
@@ -30,7 +30,18 @@ from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.program import Floats, Program
 from stl_deploy.graph.run import Result, run
 
-HEADER = ("network", "weights", "sums", "precision", "form", "input", "spikes compared", "differ", "within 4 ulp of θ")
+HEADER = (
+    "network",
+    "weights",
+    "sums",
+    "precision",
+    "form",
+    "input",
+    "spikes compared",
+    "least rate",
+    "differ",
+    "within 4 ulp of θ",
+)
 INT8_HEADER = ("network", "weights", "float32 file", "int8 file", "of its size", "same spikes", "accuracy", "with int8")
 _FILES: Mapping[str, Sequence[tuple[Precision, Form]]] = {
     nets.GRID: (("float32", "sequence"), ("float32", "step"), ("integer", "sequence"), ("int8", "sequence")),
@@ -46,7 +57,7 @@ def measure(cases: Iterable[nets.Case]) -> dict[str, Any]:
     """The parity of every case, JSON-ready."""
     rows = [_rows(case, sums) for case in cases for sums in case.programs]
     versions = {"onnxruntime": onnxruntime.__version__, "numpy": np.__version__}
-    return {"schema_version": 3, "versions": versions, "rows": [row for both in rows for row in both]}
+    return {"schema_version": 4, "versions": versions, "rows": [row for both in rows for row in both]}
 
 
 @dataclass(eq=False)
@@ -90,14 +101,20 @@ def _rows(case: nets.Case, sums: str) -> list[dict[str, Any]]:
     print(f"{case.name}, {sums}: {x.shape[1]} samples ...", file=sys.stderr, flush=True)
     names = [node.name for node in program.spiking]
     with TemporaryDirectory() as folder:
-        near = NearThreshold()
+        near, fired = NearThreshold(), dict.fromkeys(names, 0.0)
         files = [_file(program, precision, form, Path(folder), near) for precision, form in _FILES[sums]]
         for start in range(0, x.shape[1], _CHUNK):
             part = x[:, start : start + _CHUNK]
             plain = run(program, part, record=names, observe=near)
+            for name in names:
+                fired[name] += float(plain.recorded[name].mean()) * part.shape[1] / x.shape[1]
             for file in files:
                 file.compare(part, plain, start)
+        silent = [name for name, rate in fired.items() if not rate]
+        if silent:
+            raise InputError(f"{case.name}: no neuron of '{silent[0]}' fires, so agreement there says nothing")
         shared = {"network": case.name, "weights": case.weights, "sums": sums, "input": case.source, "steps": len(x)}
+        shared["least_rate"] = min(fired.values())
         return [
             shared
             | file.as_dict(case.labels)
@@ -145,11 +162,13 @@ class _Total:
 def table(found: dict[str, Any]) -> str:
     """Markdown: the parity, where spikes moved, and what int8 costs."""
     lines = ["# ONNX Runtime against the reference run", "", "Made by `python -m benchmarks.onnx_parity`.", ""]
+    lines += ["Least rate: spikes per neuron and step of the layer that fires least.", ""]
     lines += [_line(HEADER), _line(["---"] * len(HEADER))]
     for row in found["rows"]:
         sums = f"{row['sums']}, proved exact" if row["proved_exact"] else row["sums"]
         source = f"{row['input']}, {row['steps']} steps"
-        numbers = [f"{row[key]:,}" for key in ("compared", "differing", "near_threshold")]
+        counts = {key: f"{row[key]:,}" for key in ("compared", "differing", "near_threshold")}
+        numbers = [counts["compared"], f"{row['least_rate']:.3f}", counts["differing"], counts["near_threshold"]]
         lines.append(_line([row["network"], row["weights"], sums, row["precision"], row["form"], source, *numbers]))
     moved = [
         f"- {row['network']}, {row['sums']}, {row['precision']}, {row['form']}: layer {first['layer']}, "

@@ -6,9 +6,11 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from benchmarks import nets, onnx_parity
+from stl_deploy.errors import InputError
 from stl_deploy.exporters.margins import Margin
 from stl_deploy.exporters.onnx import OnnxModel
 from stl_deploy.graph.exact import prove_exact
@@ -38,8 +40,16 @@ def test_the_nets_spike_in_every_layer_and_are_proved_on_the_grid_alone(make):
     program = case.programs[nets.GRID]
     recorded = onnx_parity.run(program, case.x, record=[node.name for node in program.spiking]).recorded
     assert all(0 < spikes.mean() < 1 for spikes in recorded.values())
+    assert found["rows"][0]["least_rate"] == pytest.approx(min(spikes.mean() for spikes in recorded.values()))
     size = sum(spikes.size for spikes in recorded.values())
     assert {row["compared"] for row in found["rows"]} == {size}
+
+
+def test_a_silent_layer_is_no_agreement():
+    case = _few(nets.residual())
+    silent = dataclasses.replace(case, x=np.zeros_like(case.x))
+    with pytest.raises(InputError, match="no neuron of '.*' fires, so agreement there says nothing"):
+        onnx_parity.measure([silent])
 
 
 def test_a_spike_that_moved_is_counted_and_named(monkeypatch):
