@@ -48,7 +48,7 @@ def test_the_nets_spike_in_every_layer_and_are_proved_on_the_grid_alone(make):
 def test_a_silent_layer_is_no_agreement():
     case = _few(nets.residual())
     silent = dataclasses.replace(case, x=np.zeros_like(case.x))
-    with pytest.raises(InputError, match="no neuron of '.*' fires, so agreement there says nothing"):
+    with pytest.raises(InputError, match=r"no neuron of '.*' fires, so agreement there says nothing"):
         onnx_parity.measure([silent])
 
 
