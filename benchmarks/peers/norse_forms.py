@@ -13,15 +13,16 @@ from norse.torch import LIFBoxCell
 from norse.torch.functional.lif_box import LIFBoxParameters
 from torch import Tensor, nn
 
-from benchmarks.workloads import Shape, Stack, Workload
+from benchmarks.peers.stepping import Stepped, forms
+from benchmarks.workloads import Shape
 
 VERSION = version("norse")
 NOTES = "thresholds per neuron, learned; its own surrogate (superspike); spikes where v > θ"
 
 
-class _Step(nn.Module):
+class _Step(Stepped):
     def __init__(self, shape: Shape) -> None:
-        super().__init__()
+        super().__init__(shape)
         self.threshold = nn.Parameter(torch.full(shape, 0.5))
         rate = torch.tensor(500.0)
         self.cell = LIFBoxCell(LIFBoxParameters(tau_mem_inv=rate, v_th=self.threshold), dt=0.001)
@@ -35,20 +36,4 @@ class _Step(nn.Module):
         return spikes
 
 
-class _Sequence(_Step):
-    def forward(self, x: Tensor) -> Tensor:
-        self.begin()
-        return torch.stack([super(_Sequence, self).forward(step) for step in x.unbind(0)])
-
-
-def step_by_step(workload: Workload) -> Stack:
-    """All layers at one step, then the next."""
-    return Stack(workload, _Step, "steps")
-
-
-def folded(workload: Workload) -> Stack:
-    """Synapses see time folded into the batch, the neurons loop over it."""
-    return Stack(workload, _Sequence, "folded")
-
-
-FORMS = {"step by step": step_by_step, "folded": folded}
+FORMS = forms(_Step)

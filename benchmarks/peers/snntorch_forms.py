@@ -5,9 +5,10 @@ from __future__ import annotations
 import snntorch
 import torch
 from snntorch import surrogate
-from torch import Tensor, nn
+from torch import Tensor
 
-from benchmarks.workloads import Shape, Stack, Workload
+from benchmarks.peers.stepping import Stepped, forms
+from benchmarks.workloads import Shape
 
 VERSION = snntorch.__version__
 NOTES = "thresholds per neuron, learned; the gradient does not flow through its reset; spikes where v > θ"
@@ -19,9 +20,9 @@ def _leaky(shape: Shape) -> snntorch.Leaky:
     return snntorch.Leaky(beta=0.5, threshold=threshold, learn_threshold=True, **kind)
 
 
-class _Step(nn.Module):
+class _Step(Stepped):
     def __init__(self, shape: Shape) -> None:
-        super().__init__()
+        super().__init__(shape)
         self.leaky = _leaky(shape)
 
     def begin(self) -> None:
@@ -34,20 +35,4 @@ class _Step(nn.Module):
         return spikes
 
 
-class _Sequence(_Step):
-    def forward(self, x: Tensor) -> Tensor:
-        self.begin()
-        return torch.stack([super(_Sequence, self).forward(step) for step in x.unbind(0)])
-
-
-def step_by_step(workload: Workload) -> Stack:
-    """All layers at one step, then the next."""
-    return Stack(workload, _Step, "steps")
-
-
-def folded(workload: Workload) -> Stack:
-    """Synapses see time folded into the batch, the neurons loop over it."""
-    return Stack(workload, _Sequence, "folded")
-
-
-FORMS = {"step by step": step_by_step, "folded": folded}
+FORMS = forms(_Step)
