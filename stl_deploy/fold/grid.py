@@ -3,6 +3,9 @@
 For one layer: inputs are multiples of 2^-p with magnitude at most X; each output adds up the terms w·x and the
 bias. With weights and bias on the grid 2^-k every partial sum is a multiple of 2^-(k+p), and none is larger than
 M = max over outputs of X·Σ|w| + |b|. All are exact in float32 if M ≤ 2^(24−k−p). `choose` takes the finest such k.
+
+Numbers whose sums are exact as they are stay so: whole weights for an input in 256ths may be multiples of 256, and
+their biases of 1.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import numpy as np
 
 from stl_deploy.errors import InputError
 from stl_deploy.fold.norm import Doubles
-from stl_deploy.graph.exact import MANTISSA_BITS, Grid, round_to_grid
+from stl_deploy.graph.exact import MANTISSA_BITS, Grid, fraction_bits, round_to_grid, synaptic
 from stl_deploy.graph.program import Floats
 
 _COARSEST = -24
@@ -40,7 +43,7 @@ class LayerGrid:
 
 
 def choose(node: str, weight: Doubles, bias: Doubles, arriving: Grid) -> tuple[Floats, Floats, LayerGrid]:
-    """Round a layer's weight and bias to the finest grid on which its sums are exact.
+    """Round a layer's weight and bias to the finest grid on which its sums are exact, if they are not as they are.
 
     Returns the rounded float32 weight and bias, and the grid. Raises InputError if the weights are so uneven
     that no grid keeps them (the sum of magnitudes is not finite or zero grids are left).
@@ -49,6 +52,10 @@ def choose(node: str, weight: Doubles, bias: Doubles, arriving: Grid) -> tuple[F
     magnitude = float((np.abs(rows).sum(axis=1) * arriving.bound + np.abs(bias)).max(initial=0))
     if not np.isfinite(magnitude):
         raise InputError(f"layer '{node}': weights add up to {magnitude}; no grid holds them")
+    given = synaptic(weight, bias, arriving)
+    if given.bits <= MANTISSA_BITS:
+        own = max(fraction_bits(weight), fraction_bits(bias))
+        return weight.astype(np.float32), bias.astype(np.float32), LayerGrid(node, own, given.bits, 0.0)
     finest = MANTISSA_BITS - arriving.fraction_bits - int(np.ceil(np.log2(max(magnitude, 2.0**-60))))
     for k in range(min(finest, _FINEST), _COARSEST, -1):
         w, b = round_to_grid(weight, k), round_to_grid(bias, k)

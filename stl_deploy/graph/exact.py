@@ -145,7 +145,7 @@ def _output(node: Node, arriving: Grid | None, metadata: Mapping[str, Any]) -> G
         case Input():
             return input_grid(metadata)
         case Linear() | Conv() if arriving is not None:
-            return _synaptic(node.weight.reshape(len(node.weight), -1), node.bias, arriving)
+            return synaptic(node.weight, node.bias, arriving)
         case Pool() if arriving is not None and (node.divisor & (node.divisor - 1)) == 0:
             window = node.kernel[0] * node.kernel[1]
             return Grid(arriving.fraction_bits + node.divisor.bit_length() - 1, arriving.bound * window / node.divisor)
@@ -154,9 +154,10 @@ def _output(node: Node, arriving: Grid | None, metadata: Mapping[str, Any]) -> G
     return None
 
 
-def _synaptic(weight: NDArray[Any], bias: Floats | None, arriving: Grid) -> Grid:
+def synaptic(weight: NDArray[Any], bias: NDArray[Any] | None, arriving: Grid) -> Grid:
+    """The grid of a layer's partial sums; weight ``[outputs, ...]``, bias ``[outputs]``."""
     bits = fraction_bits(weight) + arriving.fraction_bits
-    bound = np.abs(weight.astype(np.float64)).sum(axis=1) * arriving.bound
+    bound = np.abs(weight.astype(np.float64)).reshape(len(weight), -1).sum(axis=1) * arriving.bound
     if bias is not None:
         bits = max(bits, fraction_bits(bias))
         bound = bound + np.abs(bias.astype(np.float64))

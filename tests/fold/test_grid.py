@@ -84,3 +84,14 @@ def test_fraction_bits_by_hand() -> None:
 def test_infinite_weights_have_no_grid() -> None:
     with pytest.raises(InputError, match=r"layer 'fc': weights add up to inf; no grid holds them"):
         choose("fc", np.array([[np.inf]]), np.zeros(1), Grid(0, 1.0))
+
+
+def test_numbers_whose_sums_are_exact_stay_as_they_are() -> None:
+    """Weights of 256 times 127 and odd biases need 2^-8·2^8 = 1 as their grid, not the 4 that 2^24 leaves to 2^-8·1."""
+    weight, bias = np.array([[256.0 * 127, -256.0 * 3] * 5]), np.array([3703.0])
+    w, b, grid = choose("conv", weight, bias, Grid(8, 1.0))
+    assert (w.tolist(), b.tolist()) == (weight.tolist(), [3703.0])
+    assert (grid.fraction_bits, grid.largest_change) == (0, 0)
+    assert prove_exact(_program(w, b, Grid(8, 1.0)))[0].exact
+    w, b, grid = choose("conv", weight + 1, bias, Grid(8, 1.0))
+    assert grid.largest_change > 0
