@@ -234,8 +234,8 @@ class TrainConfig(_Section):
     accumulate: so many parts that a batch is run in, one after the other, to save memory; gradients are those of the
     whole batch but for batch norm and charges, which see a part.
     keep_every: keep the weights of every so many epochs, for accuracy against energy over a training; null: none.
-    matmul: torch's setting for float32 matrix products while weights are learned. ``auto`` measures the others and takes
-    the fastest that is as accurate as float32's rounding allows ('stl-deploy doctor' shows it; metrics.jsonl tells it).
+    matmul: torch's setting for float32 matrix products while weights are learned. ``auto`` measures the others and
+    takes the fastest of float32's accuracy ('stl-deploy doctor' shows them, metrics.jsonl says which it was).
     Validation and test always take ``highest``.
     precision: ``bfloat16`` runs synapses with bfloat16 operands while weights are learned, much faster where the
     processor has instructions for it (spikes are exact in it); weights, potentials and thresholds stay float32.

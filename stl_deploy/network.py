@@ -101,13 +101,13 @@ class Network(nn.Module):
         """Votes ``[T, B, classes]`` of a sequence ``[T, B, *input_shape]``.
 
         observe: sees the output of every layer, but of norms that run as one with their LIF (see `stl_deploy.fused`);
-        with ``every_layer`` none do.
+        with ``every_layer``, or where a layer has forward hooks of torch's, none do.
         """
         if x.shape[2:] != self.input_shape or x.dim() < 3:
             raise InputError(f"the network's input is {list(x.shape)}; [T, B, {_axes(self.input_shape)}] is accepted")
         steps = len(x)
         stages = layerwise(self.layers, self.sources)
-        if not every_layer and fused.ready(x):
+        if not every_layer and not self._hooked and fused.ready(x):
             stages = fused.stages(self.layers, self.sources, steps, pools=observe is None)
             x = x[:1] if x.stride(0) == 0 else x
         last_reader = {source: stage.name for stage in stages for source in stage.reads}
@@ -122,6 +122,10 @@ class Network(nn.Module):
             if observe is not None:
                 observe(stage.name, x.expand(steps, *x.shape[1:]))
         return x
+
+    @property
+    def _hooked(self) -> bool:
+        return any(layer._forward_hooks or layer._forward_pre_hooks for layer in self.layers.values())
 
     def scores(self, outputs: Tensor) -> Tensor:
         """The decision on outputs ``[T, B, classes]``: their mean over time, or maximum, ``[B, classes]``."""

@@ -37,9 +37,9 @@ from stl_deploy.tensorboard import Board
 
 METRICS_FILE = "metrics.jsonl"
 Record = dict[str, Any]
-"""One epoch: epoch (from 1), epochs, loss, train_accuracy, validation_loss, validation_accuracy, lr,
-matmul (torch's setting for float32 products), rates {layer: spikes per neuron per step}, thresholds {layer: {min, mean, max}}, silent and saturated {layer: share of
-neurons}, seconds."""
+"""One epoch: epoch (from 1), epochs, loss, train_accuracy, validation_loss, validation_accuracy, lr, matmul (torch's
+setting for float32 products), rates {layer: spikes per neuron per step}, thresholds {layer: {min, mean, max}}, silent
+and saturated {layer: share of neurons}, seconds."""
 Progress = Callable[[Record], None]
 """Called after each epoch, when its checkpoint is written."""
 

@@ -226,6 +226,14 @@ def test_blocks_hold_norm_lif_and_pool(tiny):
     assert "lif1" in [stage.name for stage in stages(network.layers, network.sources, 3, pools=False)]
 
 
+def test_forward_hooks_of_torch_see_their_layer(tiny):
+    network, x, seen = Network(tiny, (1, 8, 8), 10).eval(), torch.rand(3, 2, 1, 8, 8), []
+    plain = network(x)
+    network.layers["lif1"].register_forward_hook(lambda _layer, _given, spikes: seen.append(spikes) or 1 - spikes)
+    assert not torch.equal(network(x), plain)
+    assert seen[0].shape == (3, 2, *network.shapes["lif1"])
+
+
 def test_without_numba_it_says_so_once_and_goes_on(tiny, monkeypatch):
     fused.installed.cache_clear()
     monkeypatch.setattr(fused.importlib.util, "find_spec", lambda name: None)
