@@ -27,7 +27,7 @@ def excerpt(lines: list[str]) -> list[str]:
     """The last epoch and what follows it, without the commands to paste and the progress of Lava."""
     last = max(i for i, line in enumerate(lines) if line.startswith("epoch ") and "loss" in line)
     end = next(i for i, line in enumerate(lines) if line.startswith("done in"))
-    return [line for line in lines[last : end + 1] if not line.startswith(("lava: ", "next:"))]
+    return [line for line in lines[last : end + 1] if not line.startswith(("steps on Lava:", "next:"))]
 
 
 def main() -> None:
