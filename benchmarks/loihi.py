@@ -35,7 +35,7 @@ from stl_deploy.exporters.loihi.net import (
 )
 from stl_deploy.exporters.loihi.netx import write_netx
 from stl_deploy.exporters.loihi.simulate import simulate
-from stl_deploy.exporters.loihi.threads import threads
+from stl_deploy.graph.threads import threads
 
 STEPS = 16
 RATE = 0.15

@@ -28,7 +28,7 @@ from stl_deploy.exporters.loihi.net import (
     Shape,
 )
 from stl_deploy.exporters.loihi.simulate import simulate
-from stl_deploy.exporters.loihi.threads import threads
+from stl_deploy.graph.threads import threads
 
 IMAGE: Shape = (1, 28, 28)
 STEPS = 4

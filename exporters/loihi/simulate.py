@@ -18,7 +18,7 @@ from stl_deploy.errors import InputError
 from stl_deploy.exporters.loihi.net import ConvLayer, FlattenLayer, InputLayer, IntegerNet, Shape, SpikingLayer
 from stl_deploy.exporters.loihi.step import step_through
 from stl_deploy.exporters.loihi.sums import adder, blocks
-from stl_deploy.exporters.loihi.threads import spread, threads
+from stl_deploy.graph.threads import spread, threads
 
 Spikes = NDArray[np.uint8]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -299,14 +300,22 @@ def _parts(samples: int) -> list[range]:
 
 
 def _run(part: Callable[[int, int, int], None], parts: list[range], work: int) -> None:
-    """Call ``part(index, first, last)`` for every part, on as many threads as torch uses."""
-    threads = torch.get_num_threads() if work >= _WORTH_A_THREAD else 1
-    calls = [(index, samples.start, samples.stop) for index, samples in enumerate(parts)]
-    if threads == 1:
-        for call in calls:
+    """Call ``part(index, first, last)`` for every part, on as many threads as torch uses, this one among them."""
+    threads = min(torch.get_num_threads(), len(parts)) if work >= _WORTH_A_THREAD else 1
+    waiting = deque((index, samples.start, samples.stop) for index, samples in enumerate(parts))
+
+    def take() -> None:
+        while waiting:
+            try:
+                call = waiting.popleft()
+            except IndexError:  # another thread had the last one
+                return
             part(*call)
-    else:
-        list(_pool(threads, os.getpid()).map(lambda call: part(*call), calls))
+
+    others = [_pool(threads - 1, os.getpid()).submit(take) for _ in range(threads - 1)]
+    take()
+    for other in others:
+        other.result()
 
 
 @cache

@@ -14,11 +14,12 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from stl_deploy.graph.program import Conv, Floats, Input, Linear, Node, Output, Pool, Reshape, Scale
+from stl_deploy.graph.threads import spread, threads
 
 Sums = type[np.float32] | type[np.float64]
 """The type in which terms are added up."""
-_PATCH_BYTES = 32 * 2**20
-"""Convolution unfolds as many samples at a time as fit here: larger buys no speed, and memory is bounded."""
+_PATCH_BYTES = 8 * 2**20
+"""Convolution unfolds as many samples at a time, on each thread, as fit here: memory is bounded."""
 
 
 @singledispatch
@@ -73,14 +74,21 @@ def _conv(node: Conv, x: Floats, sums: Sums = np.float32) -> Floats:
     y = np.empty((x.shape[0], *node.shape), np.float32)
     per_sample = weight.itemsize * weight.shape[2] * groups * int(np.prod(node.shape[1:]))
     at_once = max(1, _PATCH_BYTES // per_sample)
-    for start in range(0, x.shape[0], at_once):
-        part = pad(x[start : start + at_once], node.padding)
+
+    def convolve(samples: slice) -> None:
+        part = pad(x[samples], node.padding)
         columns = unfold(part, kernel, node.stride, node.dilation)
         patches: NDArray[Any] = columns.reshape(part.shape[0], groups, weight.shape[2], -1).astype(sums, copy=False)
         total = (weight @ patches).reshape(-1, *node.shape)
         if bias is not None:
             total += bias
-        y[start : start + at_once] = total
+        y[samples] = total
+
+    parts = [slice(start, start + at_once) for start in range(0, x.shape[0], at_once)]
+    if len(parts) == 1:
+        convolve(parts[0])
+    else:
+        spread(convolve, parts, threads())
     return y
 
 
