@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy import _allocator
 from stl_deploy.console import Console
 from stl_deploy.exporters.loihi.scales import ThresholdForm
 from stl_deploy.exporters.verify import accuracy, share_right
@@ -43,6 +44,7 @@ def simulate(
     Raises InputError for a bad source or input, UnsupportedError where the target cannot hold the network.
     """
     say = say or Console(quiet=True)
+    _allocator.keep_large_buffers()
     opened = open_source(source, ("run", "nir", "onnx", "net"))
     x, labels = read_inputs(input_file)
     options = Options(record, thresholds, deadline, tenths(say, "steps on Lava"), numeric)
