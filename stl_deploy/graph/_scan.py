@@ -107,11 +107,17 @@ class Scan:
     def _read_text(self, data: h5d.DatasetID, where: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
         if prod(shape) > _MAX_TEXTS:
             raise self._error(f"{where!a} declares {prod(shape)} strings; up to {_MAX_TEXTS} are accepted")
+        if dtype.kind == "S":  # of a declared length: known before it is unpacked, which may take long
+            self._take_text(prod(shape) * dtype.itemsize, where)
         strings = [raw.decode() if isinstance(raw, bytes) else "" for raw in _read(data, dtype, shape).flat]
-        self._texts -= sum(map(len, strings))
+        if dtype.kind == "O":
+            self._take_text(sum(map(len, strings)), where)
+        return strings if shape else strings[0]
+
+    def _take_text(self, size: int, where: str) -> None:
+        self._texts -= size
         if self._texts < 0:
             raise self._error(f"{where!a} and others hold over {_size(_MAX_TEXT_BYTES)} of text")
-        return strings if shape else strings[0]
 
     def _afford(self, data: h5d.DatasetID, where: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
         """Refuse a dataset that is not plain, or costs more than the budget left; whether it is stored in chunks."""
