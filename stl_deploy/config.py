@@ -235,7 +235,7 @@ class TrainConfig(_Section):
     whole batch but for batch norm and charges, which see a part.
     keep_every: keep the weights of every so many epochs, for accuracy against energy over a training; null: none.
     matmul: torch's setting for float32 matrix products while weights are learned. ``auto`` measures the others and
-    takes the fastest of float32's accuracy ('stl-deploy doctor' shows them, metrics.jsonl says which it was).
+    takes the fastest whose error is float32's rounding ('stl-deploy doctor' shows them, metrics.jsonl what it was).
     Validation and test always take ``highest``.
     precision: ``bfloat16`` runs synapses with bfloat16 operands while weights are learned, much faster where the
     processor has instructions for it (spikes are exact in it); weights, potentials and thresholds stay float32.

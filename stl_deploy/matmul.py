@@ -1,7 +1,7 @@
 """How torch multiplies float32 matrices on this processor: speed and error of each setting, measured.
 
-What ``medium`` means differs by processor: another library, twice as fast and as accurate, on some; bfloat16 on others.
-So `settle` measures before it takes anything but ``highest``.
+What ``medium`` means differs by processor: float32 products of another library on some, faster, with a few times the
+rounding error; bfloat16 on others. So `settle` measures before it takes anything but ``highest``.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def bfloat16_gain() -> float:
 
 
 def fastest(found: Iterable[Measured]) -> Measured:
-    """The fastest setting as accurate as ``highest``, which it is itself unless another is clearly faster."""
+    """The fastest setting whose error is of the kind of ``highest``'s, which it is unless another is clearly faster."""
     base, *others = sorted(found, key=lambda one: one.precision != "highest")
     accurate = (one for one in others if one.as_accurate_as(base))
     best = min(accurate, key=lambda one: one.seconds, default=base)
