@@ -183,12 +183,12 @@ def _no_moments(form: Form) -> tuple[Tensor, Tensor, Tensor]:
 def _spikes(
     x: Tensor, scale: Tensor, shift: Tensor, level: Tensor, decay: Tensor, form: Form, *, keep_trace: bool
 ) -> tuple[Tensor, Tensor]:
-    """Pooled spikes ``[T, B, M']`` and the trace of u, ``[T, B, M]`` (of the last step if it is not kept)."""
+    """Pooled spikes ``[T, B, M']`` and the trace of u, ``[T, B, M]``, or ``[0, B, M]`` if it is not kept."""
     _, batch, size = x.shape
     columns = form.row // form.channels // form.pool
     pooled = size // form.row // form.pool * columns * form.channels
     out = torch.empty((form.steps, batch, pooled), dtype=x.dtype)
-    shape = (form.steps if keep_trace else 1, batch, size)
+    shape = (form.steps if keep_trace else 0, batch, size)
     in_place = form.reuse and not len(scale) and x.shape == shape and x.dtype == _wide(x.dtype)
     trace = x.detach() if in_place else torch.empty(shape, dtype=_wide(x.dtype))
     no_and_yes = torch.tensor([0.0, 1.0], dtype=x.dtype)

@@ -115,11 +115,11 @@ def forward(
 
     x: currents ``[T or 1, B, M]``; a single step is shown at every step. scale, shift: batch norm's affine
     ``[S, strip]``, S = T or 1, or 0: there is none. theta: ``[M]``, or ``[strip]`` where it repeats. row: numbers in an
-    image row. trace: ``[T, B, M]``, or ``[1, B, M]`` where it is not kept. no_and_yes: silence and a spike in out's
+    image row. trace: ``[T, B, M]``, or ``[0, B, M]`` where it is not kept. no_and_yes: silence and a spike in out's
     type.
     """
     steps, size = out.shape[0], x.shape[2]
-    kept, moving, window = trace.shape[0] > 1, x.shape[0] > 1, pool * row
+    kept, moving, window = trace.shape[0] > 0, x.shape[0] > 1, pool * row
     z, rest = np.empty(strip, trace.dtype), np.empty(strip, trace.dtype)
     fired, total = np.empty(row, trace.dtype), np.empty(row, trace.dtype)
     pooled = row // channels // pool * channels

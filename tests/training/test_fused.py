@@ -96,6 +96,14 @@ def test_block_gives_the_spikes_and_gradients_of_plain_autograd(shape, granulari
 
 
 @pytest.mark.parametrize("norm", [None, "folded", "by step"])
+@pytest.mark.parametrize("shape", [VECTOR, MAP])
+def test_a_single_step(shape, norm):
+    torch.manual_seed(0)
+    x = torch.randn(1, B, *shape).double() * 1.5
+    _compare(x, torch.rand(shape).double() + 0.5, norm, Form(1, shape[0], 1, norm == "by step", "arctan", False))
+
+
+@pytest.mark.parametrize("norm", [None, "folded", "by step"])
 @pytest.mark.parametrize("granularity", ["neuron", "channel"])
 @pytest.mark.parametrize(("pool", "shape"), [(1, (16, 31, 17)), (2, (16, 31, 17)), (3, (8, 50, 19)), (1, (700,))])
 def test_maps_of_several_strips_and_vectors_side_by_side(pool, shape, granularity, norm):
