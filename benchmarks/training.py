@@ -5,7 +5,8 @@
 Every contestant takes one step per round, in turn, so that what else the machine does hits all alike; the ratio is
 of medians. A training step is forward, backward and Adam. The authors' algorithm (github sunhongze/STL-SNN) is
 re-expressed here: a loop over time through all layers, batch norm of each step apart, plain autograd, plain Adam.
-Peak memory is that of a process of its own that takes two training steps, less what it holds before them.
+Peak memory is that of a process of its own that takes two training steps, less what it holds before them; the median
+of three.
 `As met` are seconds in a process of its own as a user starts it: ours with the settings of allocator and OpenMP that
 the command line makes, the authors' algorithm with the C library's defaults. ``ours`` takes torch's setting for float32
 products that training takes by itself (`stl_deploy.matmul`); ``highest`` and ``bfloat16`` are asked for.
@@ -137,8 +138,11 @@ def cost_in_time(times: Sequence[int], rounds: int, *, memory: bool) -> dict[str
 
 
 def peak_memory(workload: str, contestant: str) -> float:
-    """Bytes that two training steps need on top, in a process of their own."""
-    return _apart("--peak", workload, contestant)
+    """Bytes that two training steps need on top, in a process of their own: the median of several, as malloc's luck is.
+
+    One buffer more or less fits between others from run to run, of the same code.
+    """
+    return statistics.median(_apart("--peak", workload, contestant) for _ in range(_TURNS))
 
 
 def trace_bytes(workload: Workload) -> int:

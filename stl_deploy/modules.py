@@ -51,6 +51,8 @@ class Vote(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Votes ``[N, classes]``; of bfloat16 spikes in float32."""
+        if self.population == 1:
+            return wide(x)
         return wide(x).reshape(*x.shape[:-1], -1, self.population).mean(-1)
 
 

@@ -100,8 +100,8 @@ class Network(nn.Module):
     def forward(self, x: Tensor, observe: Observer | None = None, *, every_layer: bool = False) -> Tensor:
         """Votes ``[T, B, classes]`` of a sequence ``[T, B, *input_shape]``.
 
-        observe: sees the output of every layer, but of norms that run as one with their LIF (see `stl_deploy.fused`);
-        with ``every_layer``, or where a layer has forward hooks of torch's, none do.
+        observe: sees the output of every layer, but of norms, and of convolutions of the input, that run as one with
+        their LIF (see `stl_deploy.fused`); with ``every_layer``, or where a layer has forward hooks of torch's, of all.
         """
         if x.shape[2:] != self.input_shape or x.dim() < 3:
             raise InputError(f"the network's input is {list(x.shape)}; [T, B, {_axes(self.input_shape)}] is accepted")

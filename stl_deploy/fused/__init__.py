@@ -1,7 +1,11 @@
-"""The fast path on the CPU: batch norm, LIF and max pooling in one pass over memory, compiled by numba.
+"""The fast path on the CPU: batch norm, LIF and max pooling in one pass over memory, compiled by numba; in the first
+block also the convolution of the network's input, from its events.
 
 `stl_deploy.network.Network` takes it where `ready` says so; elsewhere (CUDA, no numba) layers run one after the other
-in torch. Spikes and gradients are the same but for the rounding of batch norm.
+in torch. Spikes and gradients are the same but for the rounding of batch norm and of that convolution.
+
+`plan` finds the blocks, `block` and `entry` are the differentiable functions, `passes` runs `kernels` over all samples
+on the threads of `parts`, `lanes` are the vectors that kernels are written in.
 """
 
 from __future__ import annotations
@@ -31,7 +35,8 @@ def path() -> str:
         return f"torch, one layer after the other: {SWITCH}=0 turns the compiled blocks off"
     if importlib.util.find_spec("numba") is None:
         return "torch, one layer after the other; pip install 'stl-deploy[fast]' for compiled blocks on the CPU"
-    return f"norm, LIF and pool in one block, compiled by numba {version('numba')} (CPU); torch elsewhere"
+    compiled = f"compiled by numba {version('numba')} (CPU); torch elsewhere"
+    return f"norm, LIF and pool in one block, in the first the convolution of the input, too, {compiled}"
 
 
 @cache

@@ -7,24 +7,25 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from stl_deploy.fused.block import Form, Norm, block, columns
+from stl_deploy.fused.block import Norm, block
+from stl_deploy.fused.entry import enters, entry_block
+from stl_deploy.fused.passes import Form
 from stl_deploy.modules import StepNorm1d, StepNorm2d, Synapse
 from stl_deploy.neuron import LIF
 from stl_deploy.stages import Sources, Stage, over_time
-
-_FEW_TAPS = 32
-"""Input channels times kernel places up to which a convolution is faster as a matrix product over its columns."""
-
 
 _WEIGHTS = (nn.Conv2d, nn.Linear, Synapse)
 
 
 class _Unit(NamedTuple):
-    """A LIF with the norm before it and the max pooling behind it, where there are any; ``names`` of them, in order."""
+    """A LIF with the norm before it and the max pooling behind it, where there are any; ``names`` of them, in order.
+
+    entry: the convolution of the network's input in front of them, if a block can hold it.
+    """
 
     names: tuple[str, ...]
+    entry: nn.Conv2d | None
     norm: Norm | None
     lif: LIF
     pool: int
@@ -59,21 +60,30 @@ def _is_private(name: str, layers: nn.ModuleDict, sources: Sources) -> bool:
 
 
 def _unit(name: str, layers: nn.ModuleDict, sources: Sources, pools: bool) -> _Unit:
-    lif, names, norm, pool = layers[name], [name], None, 1
+    lif, names, norm, entry, pool = layers[name], [name], None, None, 1
     assert isinstance(lif, LIF)
     (before,) = sources[name]
     if before in layers and _readers(before, sources) == [name] and _is_norm(layers[before]):
         norm = layers[before]
         names.insert(0, before)
+    (before,) = sources[names[0]]
+    if before in layers and _readers(before, sources) == [names[0]] and _enters(before, layers, sources):
+        entry = layers[before]
+        names.insert(0, before)
     readers = _readers(name, sources)
     if pools and len(readers) == 1 and (side := _side(layers[readers[0]])):
         pool = side
         names.append(readers[0])
-    return _Unit(tuple(names), norm, lif, pool)  # type: ignore[arg-type]
+    return _Unit(tuple(names), entry, norm, lif, pool)  # type: ignore[arg-type]
 
 
 def _readers(name: str, sources: Sources) -> list[str]:
     return [reader for reader, names in sources.items() for one in names if one == name]
+
+
+def _enters(name: str, layers: nn.ModuleDict, sources: Sources) -> bool:
+    """Whether a layer is a convolution of the network's input that a block can hold."""
+    return all(source not in layers for source in sources[name]) and enters(layers[name])
 
 
 def _is_norm(layer: nn.Module) -> bool:
@@ -91,37 +101,20 @@ def _side(layer: nn.Module) -> int:
 
 def _run_unit(unit: _Unit, steps: int, reuse: bool, x: Tensor) -> Tensor:
     lif, by_step = unit.lif, isinstance(unit.norm, StepNorm1d | StepNorm2d)
-    form = Form(steps, x.shape[2], unit.pool, by_step, lif.surrogate_name, lif.detach_reset, reuse)
+    form = Form(steps, lif.shape[0], unit.pool, by_step, lif.surrogate_name, lif.detach_reset, reuse)
+    if unit.entry is not None:
+        if not x.requires_grad:
+            return entry_block(x, unit.entry, lif.threshold, lif.decay, unit.norm, form)
+        x = _run_layer(unit.entry, steps, x)
     return block(x.expand(steps, *x.shape[1:]) if by_step else x, lif.threshold, lif.decay, unit.norm, form)
 
 
 def _run_layer(layer: nn.Module, steps: int, *arrived: Tensor) -> Tensor:
     if isinstance(layer, (*_WEIGHTS, nn.Flatten)):
         (x,) = arrived
-        y = _synapses(layer, x.flatten(0, 1))
+        folded = x.flatten(0, 1)
+        if isinstance(layer, nn.Conv2d):  # blocks take feature maps as they are if they are channels-last
+            folded = folded.contiguous(memory_format=torch.channels_last)
+        y: Tensor = layer(folded)
         return y.reshape(*x.shape[:2], *y.shape[1:])
     return over_time(layer, *(x.expand(steps, *x.shape[1:]) for x in arrived))
-
-
-def _synapses(layer: nn.Module, x: Tensor) -> Tensor:
-    """What a layer makes of ``[N, *shape]``; of feature maps, channels-last, which the blocks take as they are."""
-    if not isinstance(layer, nn.Conv2d):
-        y: Tensor = layer(x)
-        return y
-    few = layer.weight[0].numel() <= _FEW_TAPS and layer.groups == 1 and layer.dilation == (1, 1)
-    if type(layer) is nn.Conv2d and few and not x.requires_grad:
-        return _by_columns(layer, x)
-    y = layer(x.contiguous(memory_format=torch.channels_last))
-    return y
-
-
-def _by_columns(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """A convolution of the network's input as one matrix product, ``[N·H·W, taps] x [taps, channels]``."""
-    assert not isinstance(conv.padding, str)
-    if torch.is_autocast_enabled("cpu"):
-        x = x.to(torch.get_autocast_dtype("cpu"))
-    windows = columns(x, conv.kernel_size, conv.stride, conv.padding, one=conv.bias is not None)
-    weight = conv.weight.flatten(1)
-    if conv.bias is not None:
-        weight = torch.cat((weight, conv.bias[:, None]), 1)
-    return functional.linear(windows, weight).permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""Norm, LIF and pool as one block, against the same layers one after the other under plain autograd."""
+"""The input's convolution, norm, LIF and pool as one block, against the layers one after the other in autograd."""
 
 import itertools
 
@@ -10,7 +10,10 @@ from torch.nn import functional
 
 from stl_deploy import fused
 from stl_deploy.config_io import apply_overrides
-from stl_deploy.fused.block import Form, block, columns
+from stl_deploy.fused import kernels
+from stl_deploy.fused.block import block
+from stl_deploy.fused.entry import enters, entry_block, window_moments
+from stl_deploy.fused.passes import Form
 from stl_deploy.fused.plan import stages
 from stl_deploy.modules import StepNorm1d, StepNorm2d
 from stl_deploy.network import Network
@@ -176,15 +179,129 @@ def test_a_second_backward_pass_is_refused():
         y.backward()
 
 
-@pytest.mark.parametrize("bias", [False, True])
-def test_columns_are_the_windows_of_a_convolution(bias):
+def _behind(conv):
+    """A convolution, then the layers behind it one after the other."""
+
+    def run(x, theta, decay, norm, form):
+        x = x.expand(form.steps, *x.shape[1:])
+        return _one_after_the_other(conv(x.flatten(0, 1)).unflatten(0, x.shape[:2]), theta, decay, norm, form)
+
+    return run
+
+
+@pytest.mark.parametrize("steady", [False, True])
+@pytest.mark.parametrize("norm", [None, "folded", "by step"])
+@pytest.mark.parametrize("pool", [1, 2])
+@pytest.mark.parametrize(("bias", "sparse"), [(False, True), (True, False)])
+def test_a_convolution_of_the_input_is_part_of_its_block(bias, sparse, pool, norm, steady):
     torch.manual_seed(0)
-    conv = nn.Conv2d(2, 5, (3, 2), stride=(2, 1), padding=(1, 2), bias=bias).double()
-    x = torch.randn(3, 2, 7, 6).double()
-    windows = columns(x, conv.kernel_size, conv.stride, conv.padding, one=bias)
-    weight = conv.weight.flatten(1)
-    weight = torch.cat((weight, conv.bias[:, None]), 1) if bias else weight
-    torch.testing.assert_close((windows @ weight.T).permute(0, 3, 1, 2), conv(x))
+    conv = nn.Conv2d(2, 20, (3, 2), padding=(1, 2), bias=bias).double()
+    x = torch.randn(1 if steady else T, B, 2, 25, 6).double() * 2
+    x = x * (torch.rand(x.shape) < 0.2) if sparse else x
+    theta, form = torch.rand(20, 25, 9).double() + 0.5, Form(T, 20, pool, norm == "by step", "arctan", False)
+
+    def entering(x, theta, decay, norm, form):
+        return entry_block(x.detach(), conv, theta, decay, norm, form)
+
+    found, expected = [], []
+    for function, outcome in ((entering, found), (_behind(conv), expected)):
+        conv.zero_grad()
+        outcome += _outcome(function, x, theta, _norm(norm, (20, 25, 9)), form)
+        outcome += [parameter.grad for parameter in conv.parameters()]
+    assert torch.equal(found.pop(0), expected.pop(0))
+    assert found.pop(0) is None  # the gradient of the input
+    for one, other in zip(found, expected[1:], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-9)
+
+
+def _entered(x, conv, norm, form, theta):
+    """Spikes, and the gradients of everything learned, of a convolution in its block."""
+    decay = torch.tensor(0.5, requires_grad=True)
+    theta = theta.clone().requires_grad_()
+    y = entry_block(x, conv, theta, decay, norm, form)
+    conv.zero_grad()
+    y.square().sum().backward()
+    return [y.detach(), conv.weight.grad, conv.bias.grad, theta.grad, decay.grad]
+
+
+def test_potentials_that_no_cache_would_hold():
+    """Above some size they are written past the caches; the map's rows are no whole number of vectors."""
+    torch.manual_seed(0)
+    conv, x = nn.Conv2d(1, 12, 3, padding=1), (torch.rand(4, 33, 1, 60, 51) < 0.2).float()
+    theta, form = torch.rand(12, 60, 51) + 0.5, Form(4, 12, 2, False, "arctan", False)
+    assert 4 * 4 * 33 * theta.numel() > kernels._FAR
+    parts = [_entered(x[:, half], conv, None, form, theta) for half in (slice(16), slice(16, 33))]
+    whole = _entered(x, conv, None, form, theta)
+    assert torch.equal(whole[0], torch.cat([part[0] for part in parts], 1))
+    for one, *halves in zip(whole[1:], *(part[1:] for part in parts), strict=True):
+        torch.testing.assert_close(one, sum(halves), rtol=1e-3, atol=1e-3)
+
+
+def test_a_convolution_in_its_block_gives_the_same_bits_on_any_number_of_threads():
+    torch.manual_seed(0)
+    conv, x = nn.Conv2d(2, 16, 3, padding=1), (torch.rand(T, B, 2, 14, 15) < 0.2).float()
+    theta, form, threads = torch.rand(16, 14, 15) + 0.5, Form(T, 16, 2, False, "arctan", False), torch.get_num_threads()
+    outcomes = []
+    try:
+        for n in (1, 2, 3):
+            torch.set_num_threads(n)
+            outcomes.append(_entered(x, conv, nn.BatchNorm2d(16), form, theta))
+    finally:
+        torch.set_num_threads(threads)
+    for other in outcomes[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(outcomes[0], other, strict=True))
+
+
+def test_bfloat16_takes_the_spikes_of_float32_from_the_input():
+    torch.manual_seed(0)
+    conv, x, theta = nn.Conv2d(2, 16, 3), (torch.rand(T, B, 2, 14, 15) < 0.2).float(), torch.ones(())
+    form = Form(T, 16, 2, False, "arctan", False)
+    exact = _entered(x, conv, nn.BatchNorm2d(16), form, theta)
+    with torch.autocast("cpu", torch.bfloat16):
+        short = entry_block(x, conv, theta, torch.tensor(0.5), nn.BatchNorm2d(16), form)
+    assert short.dtype == torch.bfloat16
+    assert torch.equal(short.float(), exact[0])
+
+
+def test_the_moments_of_windows_are_those_of_all_windows():
+    torch.manual_seed(0)
+    conv = nn.Conv2d(2, 5, (3, 2), padding=(1, 2)).double()
+    x = torch.randn(3, B, 2, 7, 6).double() + 5
+    for by_step in (False, True):
+        count, mean, covariance = window_moments(x, conv, Form(3, 5, 1, by_step, "arctan", False))
+        windows = functional.unfold(x.flatten(0, 1), conv.kernel_size, padding=conv.padding).transpose(0, 1)
+        parts = windows.unflatten(1, (3, B)).flatten(2).transpose(0, 1) if by_step else windows.flatten(1)[None]
+        assert count.tolist() == [parts.shape[2]] * len(parts)
+        torch.testing.assert_close(mean, parts.mean(2))
+        torch.testing.assert_close(covariance, torch.stack([torch.cov(part, correction=0) for part in parts]))
+
+
+@pytest.mark.parametrize(
+    ("options", "enters_a_block"),
+    [
+        ({}, True),
+        ({"stride": 2}, False),
+        ({"dilation": 2}, False),
+        ({"groups": 2}, False),
+        ({"padding": "same"}, False),
+        ({"padding_mode": "reflect", "padding": 1}, False),
+        ({"kernel_size": 5}, False),
+    ],
+)
+def test_which_convolutions_are_part_of_a_block(options, enters_a_block):
+    assert enters(nn.Conv2d(2, 4, **{"kernel_size": 3, **options})) is enters_a_block
+
+
+def test_an_input_with_a_gradient_gets_it(tiny):
+    torch.manual_seed(0)
+    network = Network(apply_overrides(tiny, ["network.4.p=0.0"]), (1, 8, 8), 10).double()
+    grads = []
+    for every_layer in (False, True):
+        x = torch.rand(3, 6, 1, 8, 8, generator=torch.Generator().manual_seed(1)).double().requires_grad_()
+        network(x, every_layer=every_layer).square().sum().backward()
+        grads.append(x.grad)
+    assert grads[0].abs().sum() > 0
+    torch.testing.assert_close(*grads, rtol=1e-8, atol=1e-10)
 
 
 def _trained(network, x, **options):
@@ -223,14 +340,14 @@ def test_evaluation_agrees_with_the_layers_and_with_observed_blocks(tiny, mode, 
         assert torch.equal(votes, network(x, every_layer=True))
         assert torch.equal(votes, network(x, lambda name, y: seen.setdefault(name, y)))
     assert {name: tuple(y.shape[2:]) for name, y in seen.items()} == {
-        name: shape for name, shape in network.shapes.items() if not name.startswith("norm")
+        name: shape for name, shape in network.shapes.items() if name not in ("conv1", "norm1")
     }
 
 
-def test_blocks_hold_norm_lif_and_pool(tiny):
+def test_blocks_hold_the_inputs_convolution_norm_lif_and_pool(tiny):
     network = Network(tiny, (1, 8, 8), 10)
     names = [stage.name for stage in stages(network.layers, network.sources, 3, pools=True)]
-    assert names == [name for name in network.layers if name not in ("norm1", "lif1")]
+    assert names == [name for name in network.layers if name not in ("conv1", "norm1", "lif1")]
     assert "lif1" in [stage.name for stage in stages(network.layers, network.sources, 3, pools=False)]
 
 

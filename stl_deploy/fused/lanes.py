@@ -1,0 +1,272 @@
+"""Vectors of a fixed width for numba, which by itself vectorises none but long, simple loops.
+
+`load`, `fill`, arithmetic and comparison make `Lanes` and `Mask` values that live in registers; LLVM splits them where
+the processor's are shorter. Each step is an operation of its own: nothing is contracted or reordered. Memory is named
+by a `Row`, a place in an array that somebody else keeps alive: arrays as arguments are counted, in the innermost loop.
+
+Numba's cache of compiled code knows the file of a function alone: after a change here, touch `kernels`.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, overload, register_model
+
+LANES = 16
+"""Numbers in a vector."""
+_INDEX = ir.IntType(32)
+
+
+def _operation(build: Callable[..., Any]) -> Any:
+    """An operation on vectors or rows, as numba calls it in compiled code."""
+    return intrinsic(build)
+
+
+class Row(types.Type):
+    """The numba type of a place in memory from which numbers lie side by side; nothing is checked."""
+
+    def __init__(self, dtype: types.Type) -> None:
+        self.dtype = dtype
+        super().__init__(name=f"Row({dtype})")
+
+
+class Lanes(types.Type):
+    """The numba type of `LANES` numbers."""
+
+    def __init__(self, dtype: types.Type) -> None:
+        self.dtype = dtype
+        super().__init__(name=f"Lanes({dtype})")
+
+
+class Mask(types.Type):
+    """The numba type of `LANES` truth values."""
+
+    def __init__(self) -> None:
+        super().__init__(name="Mask")
+
+
+@register_model(Row)
+class _RowModel(models.PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: Any) -> None:
+        super().__init__(dmm, fe_type, dmm.lookup(fe_type.dtype).get_data_type().as_pointer())  # type: ignore[no-untyped-call]
+
+
+@register_model(Lanes)
+class _LanesModel(models.PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: Any) -> None:
+        super().__init__(dmm, fe_type, ir.VectorType(dmm.lookup(fe_type.dtype).get_value_type(), LANES))  # type: ignore[no-untyped-call]
+
+
+@register_model(Mask)
+class _MaskModel(models.PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: Any) -> None:
+        super().__init__(dmm, fe_type, ir.VectorType(ir.IntType(1), LANES))  # type: ignore[no-untyped-call]
+
+
+def _every(value: ir.Constant | float) -> ir.Constant:
+    return ir.Constant(ir.VectorType(ir.IntType(32), LANES), [value] * LANES)
+
+
+@_operation
+def row_at(_: Any, array: Any, place: Any) -> Any:
+    """Where ``array[place]`` of a contiguous one-dimensional array lies."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return builder.gep(data, [arguments[1]])
+
+    return Row(array.dtype)(array, place), generate
+
+
+@_operation
+def load(_: Any, row: Any, place: Any, count: Any) -> Any:
+    """The ``count`` numbers from ``place`` on, 0 in the lanes from count on.
+
+    A row of uint16 holds the bits of bfloat16 and is read as float32.
+    """
+    narrow = row.dtype == types.uint16
+    result = Lanes(types.float32 if narrow else row.dtype)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = builder.gep(arguments[0], [arguments[1]])
+        element = pointer.type.pointee
+        vector = ir.VectorType(element, LANES)
+        full = builder.icmp_unsigned("==", arguments[2], ir.Constant(arguments[2].type, LANES))
+        with builder.if_else(full) as (then, otherwise):
+            with then:
+                every = builder.load(builder.bitcast(pointer, vector.as_pointer()), align=_size(context, element))
+                whole = builder.block
+            with otherwise:
+                some = cgutils.alloca_once(builder, vector)
+                builder.store(ir.Constant(vector, None), some)
+                _copy(builder, pointer, builder.bitcast(some, element.as_pointer()), arguments[2])
+                rest, part = builder.load(some), builder.block
+        bits = builder.phi(vector)
+        bits.add_incoming(every, whole)
+        bits.add_incoming(rest, part)
+        if not narrow:
+            return bits
+        words = builder.shl(builder.zext(bits, ir.VectorType(ir.IntType(32), LANES)), _every(16))
+        return builder.bitcast(words, ir.VectorType(ir.FloatType(), LANES))
+
+    return result(row, place, count), generate
+
+
+@_operation
+def store(_: Any, row: Any, place: Any, count: Any, lanes: Any) -> Any:
+    """Write the first ``count`` lanes from ``place`` on.
+
+    As bfloat16 where the row is uint16: to the nearest, ties to even; NaN stays NaN.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer, value = builder.gep(arguments[0], [arguments[1]]), arguments[3]
+        if signature.args[0].dtype == types.uint16:
+            value = _rounded(builder, value)
+        full = builder.icmp_unsigned("==", arguments[2], ir.Constant(arguments[2].type, LANES))
+        with builder.if_else(full) as (then, otherwise):
+            with then:
+                target = builder.bitcast(pointer, value.type.as_pointer())
+                builder.store(value, target, align=_size(context, value.type.element))
+            with otherwise:
+                some = cgutils.alloca_once(builder, value.type)
+                builder.store(value, some)
+                _copy(builder, builder.bitcast(some, pointer.type), pointer, arguments[2])
+        return context.get_dummy_value()
+
+    return types.void(row, place, count, lanes), generate
+
+
+@_operation
+def is_aligned(_: Any, row: Any) -> Any:
+    """Whether a row begins where `stream` can write."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        address = builder.ptrtoint(arguments[0], ir.IntType(64))
+        size = LANES * _size(context, arguments[0].type.pointee)
+        return builder.icmp_unsigned("==", builder.urem(address, ir.Constant(address.type, size)), address.type(0))
+
+    return types.boolean(row), generate
+
+
+@_operation
+def stream(_: Any, row: Any, place: Any, lanes: Any) -> Any:
+    """Write all lanes, past the caches, at a multiple of `LANES` in a row that `is_aligned`.
+
+    For what is read much later: memory that is written in full is then not read before.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        target = builder.gep(arguments[0], [arguments[1]])
+        written = builder.store(
+            arguments[2],
+            builder.bitcast(target, arguments[2].type.as_pointer()),
+            align=LANES * _size(context, target.type.pointee),
+        )
+        written.set_metadata("nontemporal", builder.module.add_metadata([ir.IntType(32)(1)]))
+        return context.get_dummy_value()
+
+    return types.void(row, place, lanes), generate
+
+
+def _rounded(builder: Any, value: Any) -> Any:
+    """float32 to the bits of bfloat16."""
+    words = builder.bitcast(value, ir.VectorType(ir.IntType(32), LANES))
+    tie = builder.and_(builder.lshr(words, _every(16)), _every(1))
+    rounded = builder.lshr(builder.add(builder.add(words, _every(0x7FFF)), tie), _every(16))
+    chosen = builder.select(builder.fcmp_ordered("ord", value, value), rounded, _every(0x7FC0))
+    return builder.trunc(chosen, ir.VectorType(ir.IntType(16), LANES))
+
+
+def _copy(builder: Any, source: Any, target: Any, count: Any) -> None:
+    with cgutils.for_range(builder, count) as loop:
+        builder.store(builder.load(builder.gep(source, [loop.index])), builder.gep(target, [loop.index]))
+
+
+def _size(context: Any, element: Any) -> int:
+    size: int = context.get_abi_sizeof(element)
+    return size
+
+
+@_operation
+def fill(_: Any, number: Any) -> Any:
+    """A number in every lane."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        lanes = ir.Constant(ir.VectorType(arguments[0].type, LANES), ir.Undefined)
+        for lane in range(LANES):
+            lanes = builder.insert_element(lanes, arguments[0], ir.Constant(_INDEX, lane))
+        return lanes
+
+    return Lanes(number)(number), generate
+
+
+@_operation
+def at_least(_: Any, a: Any, b: Any) -> Any:
+    """Where ``a >= b``; nowhere for NaN."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fcmp_ordered(">=", *arguments)
+
+    return Mask()(a, b), generate
+
+
+@_operation
+def either(_: Any, a: Any, b: Any) -> Any:
+    """Where one mask or the other holds."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.or_(*arguments)
+
+    return Mask()(a, b), generate
+
+
+@_operation
+def choose(_: Any, mask: Any, yes: Any, no: Any) -> Any:
+    """``yes`` where the mask holds, ``no`` elsewhere."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.select(*arguments)
+
+    return yes(mask, yes, no), generate
+
+
+@_operation
+def exp(_: Any, x: Any) -> Any:
+    """e to each lane."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = arguments[0].type
+        name = f"llvm.exp.v{LANES}{kind.element.intrinsic_name}"
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind]), name)
+        return builder.call(function, arguments)
+
+    return x(x), generate
+
+
+def _arithmetic(name: str, symbol: Any) -> None:
+    @_operation
+    def apply(_: Any, a: Any, b: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return getattr(builder, name)(*arguments)
+
+        return a(a, b), generate
+
+    @overload(symbol, inline="always")
+    def typed(a: Any, b: Any) -> Callable[[Any, Any], Any] | None:
+        def compute(a: Any, b: Any) -> Any:
+            return apply(a, b)
+
+        return compute if isinstance(a, Lanes) and a == b else None
+
+
+for _name, _symbol in (
+    ("fadd", operator.add), ("fsub", operator.sub), ("fmul", operator.mul), ("fdiv", operator.truediv),
+):  # fmt: skip
+    _arithmetic(_name, _symbol)

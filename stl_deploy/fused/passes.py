@@ -1,0 +1,168 @@
+"""The forward and the backward pass of a block over all its samples."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stl_deploy.fused import kernels
+from stl_deploy.fused.kernels import Array, Entry, Kernel, Layout
+from stl_deploy.fused.parts import array, run, scalar, split
+
+_STRIP = 1 << 13
+"""Numbers that the kernels work on at a time, about: a few arrays of so many stay in a processor's own cache."""
+_FEW = 4
+"""Strips that are left to threads at least."""
+
+
+class Form(NamedTuple):
+    """How a block computes.
+
+    steps: T. channels: of the feature map; features of a vector. pool: side of the max-pooling windows; 1: none.
+    by_step: batch norm takes the statistics of each step apart. surrogate: its name. detach: no gradient by the reset.
+    reuse: the currents are nobody else's, and their memory may become that of the potentials or spikes.
+    """
+
+    steps: int
+    channels: int
+    pool: int
+    by_step: bool
+    surrogate: str
+    detach: bool
+    reuse: bool = False
+
+
+@cache
+def no_entry(dtype: np.dtype) -> Entry:
+    """The currents are there."""
+    image, taps, bias = (np.empty((0,) * sides, dtype) for sides in (5, 4, 2))
+    return Entry(image, taps, bias, Kernel(0, 0, 0, 0))
+
+
+class Gradients(NamedTuple):
+    """Sums over all samples: of the thresholds; of the decay, if wanted; ``[2, S, C]`` of a norm; of an entry."""
+
+    level: Tensor
+    decay: Tensor | None
+    sums: Array
+    taps: Array
+    bias: Array
+
+
+def forward_pass(
+    x: Tensor,
+    entry: Entry,
+    affine: tuple[Array, Array],
+    level: Tensor,
+    decay: Tensor,
+    layout: Layout,
+    trace: Tensor,
+    out: Tensor,
+) -> None:
+    """Pooled spikes into ``out[T, B, M']``, potentials into ``trace``: `kernels.forward`, of all samples.
+
+    affine: scale and shift of a norm, ``[S, C]``, float64; S = 0: there is none.
+    """
+    currents, theta, u, spikes = (array(one) for one in (x, level, trace, out))
+    beta = scalar(decay, trace)
+
+    def part(_: int, first: int, last: int) -> None:
+        kernels.forward(currents, entry, first, last, *affine, theta, beta, layout, u, spikes)
+
+    steps, (_, batch, size) = len(out), trace.shape
+    run(part, split(batch), steps * batch * size)
+
+
+def backward_pass(
+    grad: Tensor,
+    trace: Tensor,
+    x: Tensor,
+    entry: Entry,
+    mean: Array,
+    level: Tensor,
+    decay: Tensor,
+    form: Form,
+    layout: Layout,
+    grad_z: Tensor,
+    *,
+    of_decay: bool,
+) -> Gradients:
+    """The gradient of the LIF's input into ``grad_z`` (see `kernels.backward`); the sums come back.
+
+    mean: of a norm, ``[S, C]``, float64; S = 0: there is none.
+    """
+    parts = split(trace.shape[1])
+    grad_level = torch.zeros((len(parts), *level.shape), dtype=trace.dtype)
+    shapes = ((int(of_decay),), (2, *mean.shape), entry.taps.shape, entry.bias.shape)
+    others = [np.zeros((len(parts), *shape)) for shape in shapes]
+    g, u, currents, theta, of_z, of_level = (array(one) for one in (grad, trace, x, level, grad_z, grad_level))
+    beta, surrogate = scalar(decay, trace), kernels.SURROGATES.index(form.surrogate)
+
+    def part(index: int, first: int, last: int) -> None:
+        kernels.backward(
+            g, u, currents, entry, first, last, mean, theta, beta, layout, surrogate, form.detach, of_z,
+            of_level[index], *(one[index] for one in others),
+        )  # fmt: skip
+
+    run(part, parts, trace.numel())
+    of_beta, *sums = (one.sum(0) for one in others)
+    return Gradients(grad_level.sum(0), decay.new_tensor(of_beta[0]) if of_decay else None, *sums)
+
+
+@cache
+def of_map(channels: int, pool: int, height: int, width: int) -> Layout:
+    """The layout of a feature map."""
+    row = width * channels
+    strip = min(max(_STRIP // (pool * row), 1) * pool * row, height * row)
+    return Layout(row, channels, pool, strip)
+
+
+@cache
+def of_vectors(batch: int, features: int) -> Layout:
+    """The layout of vectors: several samples' stand side by side, as the columns of a one-row map.
+
+    Short strips cost more than they hold; but threads need some to share out.
+    """
+    fit = (n for n in range(2, batch // _FEW + 1) if batch % n == 0 and n * features <= _STRIP)
+    row = max(fit, default=1) * features
+    return Layout(row, features, 1, row)
+
+
+def pooled_size(size: int, layout: Layout) -> int:
+    """Of the numbers in a map, those that are left behind the pooling."""
+    return size // layout.row // layout.pool * (layout.row // layout.channels // layout.pool) * layout.channels
+
+
+def spread(theta: Tensor, shape: tuple[int, ...], layout: Layout) -> Tensor:
+    """A threshold that broadcasts to ``shape`` as ``[M]``, channels-last, or, repeating, ``[strip]``."""
+    if theta.shape[1:].numel() == 1:
+        level = theta.new_empty((layout.strip // shape[0], shape[0]))
+        array(level)[:] = array(theta).reshape(-1)  # a few numbers: numpy takes a tenth of torch's time
+        return level.reshape(-1)
+    return theta.permute(1, 2, 0).reshape(-1)
+
+
+def gathered(grad_level: Tensor, theta: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The gradient of ``theta`` from that of what `spread` makes of it."""
+    if theta.shape[1:].numel() == 1:
+        by_channel = grad_level.reshape(-1, shape[0]).sum(0)
+        return by_channel.reshape(theta.shape) if theta.numel() > 1 else by_channel.sum().reshape(theta.shape)
+    return grad_level.reshape(*shape[1:], shape[0]).permute(2, 0, 1)
+
+
+def as_map(out: Tensor, batch: int, shape: tuple[int, ...]) -> Tensor:
+    """``[T, B', M]`` as ``[T, B, *shape]``, feature maps still channels-last in memory."""
+    if len(shape) == 1:
+        return out.view(len(out), batch, *shape)
+    return out.view(len(out), batch, *shape[1:], shape[0]).permute(0, 1, 4, 2, 3)
+
+
+def as_rows(x: Tensor, layout: Layout) -> Tensor:
+    """``[T, B, *shape]`` as ``[T, B', M]``, contiguous, channels-last. No copy where x is laid out so."""
+    if x.dim() == 3:
+        return x.reshape(len(x), -1, layout.row)
+    return x.permute(0, 1, 3, 4, 2).flatten(2).contiguous()
