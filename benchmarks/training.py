@@ -25,7 +25,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ from stl_deploy.matmul import matmul_precision, settle
 from stl_deploy.network import Network
 
 TIMES = (4, 8, 16, 32, 64, 128, 256)
+DENSITIES = (0.05, 0.2, 0.5, 1.0)
 _AS_MET = ("authors' algorithm", "ours")
 _TURNS = 3
 
@@ -137,6 +138,17 @@ def cost_in_time(times: Sequence[int], rounds: int, *, memory: bool) -> dict[str
     return found
 
 
+def by_density(workload: str, densities: Sequence[float], rounds: int) -> dict[str, Any]:
+    """Our ratios to the floor by the share of the input that spikes: the input's convolution runs by events."""
+    found: dict[str, Any] = {"workload": workload, "ratio": {}}
+    for density in densities:
+        work = replace(WORKLOADS[workload], density=density)
+        steps = {name: CONTESTANTS[name].steps(work) for name in ("floor", "ours")}
+        seconds = {kind: interleaved({n: s[kind] for n, s in steps.items()}, rounds) for kind in ("train", "infer")}
+        found["ratio"][str(density)] = {kind: against_floor(values)["ours"] for kind, values in seconds.items()}
+    return found
+
+
 def peak_memory(workload: str, contestant: str) -> float:
     """Bytes that two training steps need on top, in a process of their own: the median of several, as malloc's luck is.
 
@@ -194,6 +206,7 @@ def measure(
     memory: bool = True,
     met: bool = True,
     times: Sequence[int] = (),
+    densities: Sequence[float] = (),
 ) -> dict[str, Any]:
     """Everything, JSON-ready."""
     found: dict[str, Any] = {
@@ -216,6 +229,7 @@ def measure(
             row["as_met"] = as_met(name, rounds)
         found["workloads"][name] = row
     found["in_T"] = cost_in_time(times, rounds, memory=memory)
+    found["by_density"] = by_density("W2", densities, rounds)
     return found
 
 
@@ -238,7 +252,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _print_alone(*options.alone, options.rounds)
     else:
         keep_large_buffers()
-        found = measure(options.workload, options.rounds, contestants=options.contestant, times=TIMES)
+        found = measure(
+            options.workload, options.rounds, contestants=options.contestant, times=TIMES, densities=DENSITIES
+        )
         record(options.output, "ours", json.loads(json.dumps(found)))
         print(table(found))
 

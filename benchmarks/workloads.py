@@ -36,17 +36,18 @@ def _dense(*features: int) -> Layers:
 
 @dataclass(frozen=True)
 class Workload:
-    """Layers, input shape of a sample, time steps and batch size."""
+    """Layers, input shape of a sample, time steps, batch size, and the share of the input that spikes."""
 
     layers: Layers
     shape: Shape
     steps: int
     batch: int
+    density: float = 0.2
 
     def data(self) -> tuple[Tensor, Tensor]:
-        """Fixed random spikes ``[T, B, *shape]``, one in five, and labels ``[B]``."""
+        """Fixed random spikes ``[T, B, *shape]`` and labels ``[B]``."""
         draws = torch.Generator().manual_seed(0)
-        x = (torch.rand((self.steps, self.batch, *self.shape), generator=draws) < 0.2).float()
+        x = (torch.rand((self.steps, self.batch, *self.shape), generator=draws) < self.density).float()
         return x, torch.randint(0, CLASSES, (self.batch,), generator=draws)
 
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,11 @@ def test_every_form_of_a_stack_is_the_same_function(form):
     assert expected.rates(x).detach().any()
 
 
+def test_the_share_of_spikes_is_the_density():
+    shares = [replace(SMALL, density=density).data()[0].mean().item() for density in (0.0, 0.2, 1.0)]
+    assert shares == pytest.approx([0, 0.2, 1], abs=0.02)
+
+
 def test_workloads_are_the_ones_defined():
     shapes = {name: list(network(work).shapes.values()) for name, work in WORKLOADS.items()}
     assert shapes["W1"][7] == (128, 7, 7)
@@ -86,9 +92,10 @@ def test_settings_of_a_contestant_end_with_its_step(monkeypatch):
 
 @pytest.fixture
 def found(monkeypatch):
-    monkeypatch.setitem(training.WORKLOADS, "W3", SMALL)
+    for name in ("W2", "W3"):
+        monkeypatch.setitem(training.WORKLOADS, name, SMALL)
     monkeypatch.setattr(training, "_apart", lambda *_, **__: 2e6)
-    return measure(["W3"], 1, times=(2, 4))
+    return measure(["W3"], 1, times=(2, 4), densities=(0.5, 1.0))
 
 
 def test_every_ratio_is_in_the_table(found):
@@ -100,6 +107,9 @@ def test_every_ratio_is_in_the_table(found):
     traces = 4 * 5 * 6 * (4 * 8 * 8 + 10)
     assert found["workloads"]["W3"]["peak_ratio_allowed"] == 1 + traces / 2e6
     assert f"one trace of potentials per layer would be W3 {1 + traces / 2e6:.2f}." in page({"ours": found})
+    by_density = found["by_density"]["ratio"]
+    assert list(by_density) == ["0.5", "1.0"]
+    assert f"| 1.0 | {by_density['1.0']['train']:.2f} | {by_density['1.0']['infer']:.2f} |" in page({"ours": found})
 
 
 def test_the_page_says_who_wins_by_how_much(found, tmp_path):
