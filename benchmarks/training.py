@@ -8,8 +8,10 @@ re-expressed here: a loop over time through all layers, batch norm of each step 
 Peak memory is that of a process of its own that takes two training steps, less what it holds before them; the median
 of three.
 `As met` are seconds in a process of its own as a user starts it: ours with the settings of allocator and OpenMP that
-the command line makes, the authors' algorithm with the C library's defaults. ``ours`` takes torch's setting for float32
-products that training takes by itself (`stl_deploy.matmul`); ``highest`` and ``bfloat16`` are asked for.
+the command line makes, the authors' algorithm with the C library's defaults. ``ours`` takes what training takes by
+itself: torch's setting for float32 products (`stl_deploy.matmul`) and convolutions of fewer multiplications
+(`stl_deploy.fused.winograd`); ``our products`` gives the floor both, ``highest`` gives ours neither, ``bfloat16`` is
+asked for.
 Writes training-speed.json, .md and .svg; ``python -m benchmarks.peers`` adds other frameworks.
 """
 
@@ -19,7 +21,6 @@ import argparse
 import json
 import math
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import llvmlite.binding
 import torch
 from torch import Tensor, nn
 
@@ -50,6 +52,8 @@ from benchmarks.workloads import (
 )
 from stl_deploy._allocator import keep_large_buffers
 from stl_deploy.config import MatmulChoice, RunConfig
+from stl_deploy.fused import winograd_allowed
+from stl_deploy.fused.winograd import convolve, suits
 from stl_deploy.matmul import matmul_precision, settle
 from stl_deploy.network import Network
 
@@ -71,17 +75,38 @@ def network(workload: Workload, **train: Any) -> Network:
     return Network(RunConfig.model_validate(data), workload.shape, 10)
 
 
+def floor_of_ours(workload: Workload) -> Stack:
+    """The floor with our convolutions where we take them."""
+    stack = floor(workload)
+    for index, layer in enumerate(stack.layers):
+        if isinstance(layer, nn.Conv2d):
+            stack.layers[index] = _Convolution(layer)
+    return stack
+
+
+class _Convolution(nn.Module):
+    def __init__(self, layer: nn.Conv2d) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = convolve(x, self.layer) if suits(self.layer, x) else self.layer(x)
+        return y
+
+
 @dataclass(frozen=True)
 class Contestant:
     """How a contestant is built and run.
 
-    Adam fused or plain, environment variables, precision of float32 products, synapses in bfloat16 by autocast.
+    Adam fused or plain, environment variables, precision of float32 products, convolutions of fewer multiplications,
+    synapses in bfloat16 by autocast.
     """
 
     build: Callable[[Workload], nn.Module]
     fused_adam: bool = True
     environment: Mapping[str, str] = field(default_factory=dict)
     matmul: MatmulChoice = "highest"
+    winograd: bool = False
     bfloat16: bool = False
 
     @contextmanager
@@ -90,7 +115,11 @@ class Contestant:
         before = {key: os.environ.get(key) for key in self.environment}
         os.environ.update(self.environment)
         try:
-            with matmul_precision(settle(self.matmul)), torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
+            with (
+                matmul_precision(settle(self.matmul)),
+                winograd_allowed(self.winograd),
+                torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16),
+            ):
                 yield
         finally:
             for key, value in before.items():
@@ -112,9 +141,9 @@ class Contestant:
 
 CONTESTANTS: dict[str, Contestant] = {
     "floor": Contestant(floor),
-    "floor, our products": Contestant(floor, matmul="auto"),
+    "floor, our products": Contestant(floor_of_ours, matmul="auto"),
     "floor, bfloat16": Contestant(floor, bfloat16=True),
-    "ours": Contestant(network, matmul="auto"),
+    "ours": Contestant(network, matmul="auto", winograd=True),
     "ours, highest": Contestant(network),
     "ours, bfloat16": Contestant(network, matmul="auto", bfloat16=True),
     "ours, torch only": Contestant(network, environment={"STL_DEPLOY_FUSED": "0"}, matmul="auto"),
@@ -210,7 +239,7 @@ def measure(
 ) -> dict[str, Any]:
     """Everything, JSON-ready."""
     found: dict[str, Any] = {
-        "machine": {"processor": platform.processor() or platform.machine(), "threads": torch.get_num_threads()},
+        "machine": {"processor": llvmlite.binding.get_host_cpu_name(), "threads": torch.get_num_threads()},
         "torch": torch.__version__,
         "float32_products": settle("auto"),
         "rounds": rounds,

@@ -17,8 +17,9 @@ _KINDS = ("train", "infer")
 _COLUMNS = ("train", "infer", "peak memory")
 _AGAINST_PEERS = ("ours", "ours, highest")
 _SETTINGS = (
-    "Peers and the floor run at torch's default products, as *ours, highest* does; part of what *ours* is ahead by is "
-    "its setting for float32 products, which users of a peer could ask torch for."
+    "Peers and the floor take torch's products and convolutions as they come, as *ours, highest* does; part of what "
+    "*ours* is ahead by is its setting for float32 products, which users of a peer could ask torch for, and its "
+    "convolutions of fewer multiplications."
 )
 
 
@@ -101,10 +102,11 @@ def _ours(found: Found) -> list[str]:
         "spike. All contestants take turns in one process "
         "and run with malloc's thresholds raised, OpenMP waiting passively; memory is what two training steps add at "
         "most, in a process of their own that has taken a step on a tiny net before, the median of three.",
-        "The floor is torch as it comes. Ours takes the setting for float32 products that training measures and takes "
-        f"by itself, here '{found['float32_products']}'; *our products* gives the floor the same, *highest* gives ours "
-        "torch's default, *bfloat16* is asked for.",
-        f"{machine['threads']} thread(s), torch {found['torch']}, medians of {found['rounds']} rounds.",
+        "The floor is torch as it comes. Ours takes what training takes by itself: the setting for float32 products "
+        f"that it measures, here '{found['float32_products']}', and Winograd's convolutions (in W1). *Our products* "
+        "gives the floor both, *highest* gives ours neither, *bfloat16* is asked for.",
+        f"{machine['processor']}, {machine['threads']} thread(s), torch {found['torch']}, medians of {found['rounds']} "
+        "rounds.",
         _markdown(("workload", "contestant", *_COLUMNS), rows),
     ]
     if allowed:

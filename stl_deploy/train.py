@@ -29,6 +29,7 @@ from stl_deploy.data import Dataset, Split, augment, encode, load_dataset
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.evaluate import Evaluation, classification_loss, evaluate
 from stl_deploy.files import make_folder, write_text
+from stl_deploy.fused import winograd_allowed
 from stl_deploy.matmul import matmul_precision, settle
 from stl_deploy.network import INPUT, Network, threshold_parameters
 from stl_deploy.regularise import Regulariser
@@ -178,7 +179,7 @@ def _epoch(state: State, config: RunConfig, data: Dataset) -> Record:
     for group in state.optimiser.param_groups:
         group["lr"] = rate * group["multiplier"]
     matmul = settle(settings.matmul, state.records[-1].get("matmul") if state.records else None)
-    with matmul_precision(matmul):
+    with matmul_precision(matmul), winograd_allowed(settings.winograd):
         loss, accuracy = _train_epoch(state, config, data.train)
     check_finite(state.network, state.epoch)
     validation = evaluate(state.network, data.validation, config)

@@ -5,7 +5,8 @@ block also the convolution of the network's input, from its events.
 in torch. Spikes and gradients are the same but for the rounding of batch norm and of that convolution.
 
 `plan` finds the blocks, `block` and `entry` are the differentiable functions, `passes` runs `kernels` over all samples
-on the threads of `parts`, `lanes` are the vectors that kernels are written in.
+on the threads of `parts`, `lanes` are the vectors that kernels are written in. Under `winograd_allowed`, convolutions
+between blocks take fewer multiplications (`winograd`, by the kernels of `tiles`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from importlib.metadata import version
 
@@ -22,6 +26,17 @@ from stl_deploy.stages import Sources, Stage
 
 SWITCH = "STL_DEPLOY_FUSED"
 """Environment variable; ``0`` turns the fast path off."""
+_WINOGRAD: ContextVar[bool] = ContextVar("winograd", default=False)
+
+
+@contextmanager
+def winograd_allowed(allowed: bool) -> Iterator[None]:
+    """Whether, inside, the fast path may compute convolutions as `stl_deploy.fused.winograd` does; else it may not."""
+    token = _WINOGRAD.set(allowed)
+    try:
+        yield
+    finally:
+        _WINOGRAD.reset(token)
 
 
 def ready(x: Tensor) -> bool:
@@ -56,4 +71,4 @@ def stages(layers: nn.ModuleDict, sources: Sources, steps: int, *, pools: bool) 
     """The forward pass in blocks (see `stl_deploy.fused.plan.stages`); loads numba."""
     from stl_deploy.fused import plan
 
-    return plan.stages(layers, sources, steps, pools=pools)
+    return plan.stages(layers, sources, steps, pools=pools, by_tiles=_WINOGRAD.get())

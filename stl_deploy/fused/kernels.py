@@ -32,8 +32,8 @@ SURROGATES = ("arctan", "sigmoid", "triangular", "rectangular")
 _FAR = 1 << 24
 """Bytes of potentials from which on they are written past the caches: they would not be there any more when read."""
 
-_compiled = njit(nogil=True, cache=True, error_model="numpy")
-_inlined = njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
+compiled = njit(nogil=True, cache=True, error_model="numpy")
+inlined = njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
 """For what takes or gives vectors: they stay in registers."""
 
 
@@ -80,7 +80,7 @@ class Events(NamedTuple):
     number: Array
 
 
-@_compiled
+@compiled
 def _widen(row: Array, out: Array) -> None:
     """Read a row of currents or gradients."""
     if row.itemsize == 2:
@@ -92,13 +92,14 @@ def _widen(row: Array, out: Array) -> None:
             out[i] = row[i]
 
 
-@_compiled
-def _copy(row: Array, out: Array) -> None:
+@compiled
+def copy(row: Array, out: Array) -> None:
+    """Copy a run of numbers."""
     for i in range(row.size):
         out[i] = row[i]
 
 
-@_compiled
+@compiled
 def _narrow(row: Array, out: Array) -> None:
     """Write a row of gradients: to the nearest, ties to even; NaN stays NaN."""
     if out.itemsize == 2:
@@ -112,13 +113,13 @@ def _narrow(row: Array, out: Array) -> None:
             out[i] = row[i]
 
 
-@_compiled
+@compiled
 def _multiply(row: Array, factor: Any) -> None:
     for i in range(row.size):
         row[i] *= factor
 
 
-@_compiled
+@compiled
 def _tiled(by_channel: Array, size: int, like: Array) -> Array:
     """``[S, C]`` as ``[S, size]``."""
     out = np.empty((by_channel.shape[0], size), like.dtype)
@@ -128,7 +129,7 @@ def _tiled(by_channel: Array, size: int, like: Array) -> Array:
     return out
 
 
-@_compiled
+@compiled
 def _by_channel(rows: Array, total: Array) -> None:
     """Add ``[S, size]`` to ``[S, C]``."""
     for s in range(total.shape[0]):
@@ -136,7 +137,7 @@ def _by_channel(rows: Array, total: Array) -> None:
             _add(rows[s, i : i + total.shape[1]], total[s])
 
 
-@_compiled
+@compiled
 def moments(x: Array, first: int, last: int, count: Array, mean: Array, spread: Array, wide: Array) -> None:
     """Number, mean and sum of squared deviations of each channel of the samples, ``[S]``, ``[S, C]`` twice; S = T or 1.
 
@@ -181,7 +182,7 @@ def moments(x: Array, first: int, last: int, count: Array, mean: Array, spread: 
     _by_channel(spreads, spread)
 
 
-@_compiled
+@compiled
 def forward(
     x: Array,
     entry: Entry,
@@ -233,16 +234,16 @@ def forward(
                     s = t if taps.shape[0] > 1 else 0
                     _convolve(events, taps[s], kernel, layout.channels, biases[s], line, z[:n])
                     if not changing:
-                        _copy(z[:n], steady[:n])
+                        copy(z[:n], steady[:n])
                 else:
-                    _copy(steady[:n], z[:n])
+                    copy(steady[:n], z[:n])
                 u = row_at(z, 0)
                 _fire(u, u, n, normed, factor, offset, level, beta, layout, row_at(rest, 0), spikes)
                 if kept:
                     _put_by(z, n, row_at(trace[t, b], start), far)
 
 
-@_compiled
+@compiled
 def _put_by(z: Array, size: int, out: Any, far: bool) -> None:
     """``z[:size]`` to ``out``; far: by the time it is read no cache would hold it."""
     source, whole = row_at(z, 0), size // LANES * LANES if far and is_aligned(out) else 0
@@ -253,14 +254,14 @@ def _put_by(z: Array, size: int, out: Any, far: bool) -> None:
         store(out, i, count, load(source, i, count))
 
 
-@_inlined
+@inlined
 def _pooled(size: int, layout: Layout) -> int:
     """How many numbers windows make of so many, whole rows of windows."""
     across = layout.row // layout.channels // layout.pool
     return size // (layout.pool * layout.row) * across * layout.channels
 
 
-@_compiled
+@compiled
 def _fire(
     currents: Any,
     u: Any,
@@ -296,14 +297,14 @@ def _fire(
             store(out, window * channels + c, count, choose(any_fired, one, zero))
 
 
-@_inlined
+@inlined
 def _corner(window: int, layout: Layout) -> int:
     """Where in a strip a pooling window begins."""
     across = layout.row // layout.channels // layout.pool
     return (window // across * layout.row + window % across * layout.channels) * layout.pool
 
 
-@_inlined
+@inlined
 def _advance(
     currents: Any, u: Any, normed: bool, scale: Any, shift: Any, level: Any, beta: Any, rest: Any, i: int, count: int
 ) -> Any:
@@ -318,7 +319,7 @@ def _advance(
     return fired
 
 
-@_compiled
+@compiled
 def _for_events(image: Array, kernel: Kernel, rows: int, channels: int, like: Array) -> tuple[Events, Array]:
     """Scratch for the events that ``rows`` output rows see, and for one output row with what falls beside it."""
     inputs, width = image.shape[2], image.shape[4]
@@ -328,7 +329,7 @@ def _for_events(image: Array, kernel: Kernel, rows: int, channels: int, like: Ar
     return Events(columns, values, np.empty((inputs, seen), np.int64)), line
 
 
-@_compiled
+@compiled
 def _find_events(image: Array, top: int, events: Events) -> None:
     """The events of the rows from ``top`` on of ``image[C_in, H, W]``; rows outside have none."""
     number = events.number
@@ -344,21 +345,21 @@ def _find_events(image: Array, top: int, events: Events) -> None:
             number[c, r] = found
 
 
-@_compiled
+@compiled
 def _convolve(events: Events, taps: Array, kernel: Kernel, channels: int, bias: Array, line: Array, out: Array) -> None:
     """Whole output rows into ``out``; bias: ``[row]``."""
     size, before, whole = taps.shape[2], (kernel.width - 1) * channels, row_at(line, 0)
     for r in range(out.size // bias.size):
-        _copy(bias, line[before : before + bias.size])
+        copy(bias, line[before : before + bias.size])
         for c in range(taps.shape[0]):
             for a in range(taps.shape[1]):
                 weights, columns, values = row_at(taps[c, a], 0), events.columns[c, r + a], events.values[c, r + a]
                 for event in range(events.number[c, r + a]):
                     _add_scaled(values[event], weights, 0, whole, (columns[event] + kernel.wide) * channels, size)
-        _copy(line[before : before + bias.size], out[r * bias.size : (r + 1) * bias.size])
+        copy(line[before : before + bias.size], out[r * bias.size : (r + 1) * bias.size])
 
 
-@_compiled
+@compiled
 def _to_taps(
     events: Events, grad: Array, kernel: Kernel, channels: int, line: Array, of_taps: Array, of_bias: Array
 ) -> None:
@@ -370,7 +371,7 @@ def _to_taps(
     for r in range(grad.size // of_bias.size):
         gradient = grad[r * of_bias.size : (r + 1) * of_bias.size]
         _add(gradient, of_bias)
-        _copy(gradient, line[before : before + gradient.size])
+        copy(gradient, line[before : before + gradient.size])
         for c in range(of_taps.shape[0]):
             for a in range(of_taps.shape[1]):
                 weights, columns, values = row_at(of_taps[c, a], 0), events.columns[c, r + a], events.values[c, r + a]
@@ -378,7 +379,7 @@ def _to_taps(
                     _add_scaled(values[event], whole, (columns[event] + kernel.wide) * channels, weights, 0, size)
 
 
-@_compiled
+@compiled
 def backward(
     grad: Array,
     trace: Array,
@@ -434,7 +435,7 @@ def backward(
                 if layout.pool == 1:
                     u = row_at(trace[t, b], start)
                 else:
-                    _copy(trace[t, b, start : start + n], z[:n])
+                    copy(trace[t, b, start : start + n], z[:n])
                     u = row_at(z, 0)
                 arrived, of_rest = row_at(grad[t, b], _pooled(start, layout)), row_at(carried, 0)
                 _descend(
@@ -467,7 +468,7 @@ def backward(
             grad_beta[0] += of_decay.sum()
 
 
-@_compiled
+@compiled
 def _descend(
     grad: Any,
     size: int,
@@ -524,7 +525,7 @@ def _descend(
                     )  # fmt: skip
 
 
-@_inlined
+@inlined
 def _retreat(
     of_spike: Any,
     u: Any,
@@ -555,7 +556,7 @@ def _retreat(
     store(carried, i, count, of_potential * fill(beta))
 
 
-@_inlined
+@inlined
 def _slope(surrogate: int, away: Any, unit: Any) -> Any:
     """The surrogate derivative at u − θ; unit: the 1 of its type."""
     one, zero = fill(unit), fill(unit - unit)
@@ -572,7 +573,7 @@ def _slope(surrogate: int, away: Any, unit: Any) -> Any:
     return choose(at_least(distance, fill(type(unit)(0.5))), zero, one)
 
 
-@_inlined
+@inlined
 def _add_scaled(factor: Any, source: Any, start: int, total: Any, place: int, size: int) -> None:
     """``total[place + i] += factor·source[start + i]`` for ``i < size``, a whole number of `LANES`."""
     factors = fill(factor)
@@ -581,20 +582,20 @@ def _add_scaled(factor: Any, source: Any, start: int, total: Any, place: int, si
         store(total, place + i, LANES, summed)
 
 
-@_compiled
+@compiled
 def _add(row: Array, total: Array) -> None:
     for i in range(row.size):
         total[i] += row[i]
 
 
-@_compiled
+@compiled
 def _add_both(gradient: Array, x: Array, mean: Array, total: Array, of_x: Array) -> None:
     for i in range(x.size):
         total[i] += gradient[i]
         of_x[i] += gradient[i] * (x[i] - mean[i])
 
 
-@_compiled
+@compiled
 def norm_backward(
     grad_z: Array, x: Array, first: int, last: int, mean: Array, of_grad: Array, of_x: Array, rest: Array, grad_x: Array
 ) -> None:
@@ -620,7 +621,7 @@ def norm_backward(
                 _narrow(row, grad_x[t, b, r])
 
 
-@_compiled
+@compiled
 def window_products(image: Array, kernel: Kernel, first: int, last: int, products: Array) -> None:
     """Add to ``products[S, taps, L]`` each window's outer product with itself; column ``taps`` is the windows' sum.
 

@@ -85,6 +85,16 @@ def row_at(_: Any, array: Any, place: Any) -> Any:
 
 
 @_operation
+def beyond(_: Any, row: Any, places: Any) -> Any:
+    """A row that begins so many places later."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.gep(arguments[0], [arguments[1]])
+
+    return row(row, places), generate
+
+
+@_operation
 def load(_: Any, row: Any, place: Any, count: Any) -> Any:
     """The ``count`` numbers from ``place`` on, 0 in the lanes from count on.
 
@@ -199,10 +209,7 @@ def fill(_: Any, number: Any) -> Any:
     """A number in every lane."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        lanes = ir.Constant(ir.VectorType(arguments[0].type, LANES), ir.Undefined)
-        for lane in range(LANES):
-            lanes = builder.insert_element(lanes, arguments[0], ir.Constant(_INDEX, lane))
-        return lanes
+        return _spread(builder, arguments[0])
 
     return Lanes(number)(number), generate
 
@@ -270,3 +277,62 @@ for _name, _symbol in (
     ("fadd", operator.add), ("fsub", operator.sub), ("fmul", operator.mul), ("fdiv", operator.truediv),
 ):  # fmt: skip
     _arithmetic(_name, _symbol)
+
+
+def outer_products(rows: int, of_row: int, of_step: int) -> Any:
+    """A function that adds up outer products of ``rows`` numbers with two vectors, all in registers.
+
+    ``add(a, jump, b, b_apart, c, c_apart, groups, steps, onto)``: for group g and step k, in order, number r is
+    ``a[g·jump + k·of_step + r·of_row]``, vector w begins at ``b[(g·steps + k)·LANES + w·b_apart]``, and their products
+    are added to what stands at ``c[r·LANES + w·c_apart]``, or, if not ``onto``, to 0. Multiplication and addition are
+    rounded once where the processor can.
+    """
+    wide = range(2)
+
+    @_operation
+    def add(
+        _: Any, a: Any, jump: Any, b: Any, b_apart: Any, c: Any, c_apart: Any, groups: Any, steps: Any, onto: Any
+    ) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            a, jump, b, b_apart, c, c_apart, groups, steps, onto = arguments
+            element, index = a.type.pointee, jump.type
+            vector = ir.VectorType(element, LANES)
+            name = f"llvm.fmuladd.v{LANES}{element.intrinsic_name}"
+            function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3), name)
+
+            def there(base: Any, fixed: int, w: int, apart: Any) -> Any:
+                row = builder.gep(builder.gep(base, [builder.mul(apart, index(w))]), [index(fixed)])
+                return builder.bitcast(row, vector.as_pointer())
+
+            size = _size(context, element)
+            totals = {(r, w): cgutils.alloca_once(builder, vector) for r in range(rows) for w in wide}
+            for place in totals.values():
+                builder.store(ir.Constant(vector, None), place)
+            with builder.if_then(onto):
+                for (r, w), place in totals.items():
+                    builder.store(builder.load(there(c, r * LANES, w, c_apart), align=size), place)
+            with cgutils.for_range(builder, groups) as group:
+                numbers = builder.gep(a, [builder.mul(group.index, jump)])
+                vectors = builder.gep(b, [builder.mul(builder.mul(group.index, steps), index(LANES))])
+                with cgutils.for_range(builder, steps) as step:
+                    number = builder.gep(numbers, [builder.mul(step.index, index(of_step))])
+                    line = builder.gep(vectors, [builder.mul(step.index, index(LANES))])
+                    factors = [builder.load(there(line, 0, w, b_apart), align=size) for w in wide]
+                    for r in range(rows):
+                        one = _spread(builder, builder.load(builder.gep(number, [index(r * of_row)])))
+                        for w in wide:
+                            total = builder.load(totals[r, w])
+                            builder.store(builder.call(function, [one, factors[w], total]), totals[r, w])
+            for (r, w), place in totals.items():
+                builder.store(builder.load(place), there(c, r * LANES, w, c_apart), align=size)
+            return context.get_dummy_value()
+
+        return types.void(a, jump, b, b_apart, c, c_apart, groups, steps, onto), generate
+
+    return add
+
+
+def _spread(builder: Any, number: Any) -> Any:
+    kind = ir.VectorType(number.type, LANES)
+    first = builder.insert_element(ir.Constant(kind, ir.Undefined), number, ir.Constant(_INDEX, 0))
+    return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(_INDEX, LANES), [0] * LANES))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from stl_deploy.fused.kernels import Array
 
-_PARTS = 16
+MOST_PARTS = 16
 """Samples are worked on in so many parts at most, whatever the threads: sums over them come out the same."""
 _WORTH_A_THREAD = 1 << 15
 """Numbers in a layer from which on threads pay."""
@@ -38,9 +38,9 @@ def scalar(value: Tensor, like: Tensor) -> Any:
 
 
 @cache
-def split(samples: int) -> tuple[range, ...]:
-    """The samples in at most `_PARTS` runs of nearly equal length."""
-    edges = [samples * i // min(samples, _PARTS) for i in range(min(samples, _PARTS) + 1)] if samples else []
+def split(samples: int, most: int = MOST_PARTS) -> tuple[range, ...]:
+    """The samples in at most ``most`` runs of nearly equal length."""
+    edges = [samples * i // min(samples, most) for i in range(min(samples, most) + 1)] if samples else []
     return tuple(range(first, last) for first, last in pairwise(edges))
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from stl_deploy.fused import winograd
 from stl_deploy.fused.block import Norm, block
 from stl_deploy.fused.entry import enters, entry_block
 from stl_deploy.fused.passes import Form
@@ -31,8 +32,10 @@ class _Unit(NamedTuple):
     pool: int
 
 
-def stages(layers: nn.ModuleDict, sources: Sources, steps: int, *, pools: bool) -> list[Stage]:
-    """The forward pass of a network in blocks; ``pools``: poolings belong to them, and nobody looks at what is inside.
+def stages(layers: nn.ModuleDict, sources: Sources, steps: int, *, pools: bool, by_tiles: bool) -> list[Stage]:
+    """The forward pass of a network in blocks.
+
+    pools: poolings belong to them, and nobody looks at what is inside. by_tiles: convolutions may be Winograd's.
 
     Tensors are ``[T, B, *shape]``. Synapses compute an input that is the same at every step once, ``[1, B, *shape]``.
     """
@@ -46,7 +49,7 @@ def stages(layers: nn.ModuleDict, sources: Sources, steps: int, *, pools: bool) 
             reuse = pools and _is_private(reads[0], layers, sources)
             order.append(Stage(name, reads, partial(_run_unit, units[name], steps, reuse)))
         elif name not in inside:
-            order.append(Stage(name, sources[name], partial(_run_layer, layer, steps)))
+            order.append(Stage(name, sources[name], partial(_run_layer, layer, steps, by_tiles)))
     return order
 
 
@@ -105,16 +108,19 @@ def _run_unit(unit: _Unit, steps: int, reuse: bool, x: Tensor) -> Tensor:
     if unit.entry is not None:
         if not x.requires_grad:
             return entry_block(x, unit.entry, lif.threshold, lif.decay, unit.norm, form)
-        x = _run_layer(unit.entry, steps, x)
+        x = _run_layer(unit.entry, steps, False, x)
     return block(x.expand(steps, *x.shape[1:]) if by_step else x, lif.threshold, lif.decay, unit.norm, form)
 
 
-def _run_layer(layer: nn.Module, steps: int, *arrived: Tensor) -> Tensor:
+def _run_layer(layer: nn.Module, steps: int, by_tiles: bool, *arrived: Tensor) -> Tensor:
     if isinstance(layer, (*_WEIGHTS, nn.Flatten)):
         (x,) = arrived
         folded = x.flatten(0, 1)
         if isinstance(layer, nn.Conv2d):  # blocks take feature maps as they are if they are channels-last
             folded = folded.contiguous(memory_format=torch.channels_last)
-        y: Tensor = layer(folded)
+            tiled = by_tiles and winograd.suits(layer, folded)
+            y = winograd.convolve(folded, layer) if tiled else layer(folded)
+        else:
+            y = layer(folded)
         return y.reshape(*x.shape[:2], *y.shape[1:])
     return over_time(layer, *(x.expand(steps, *x.shape[1:]) for x in arrived))

@@ -346,9 +346,9 @@ def test_evaluation_agrees_with_the_layers_and_with_observed_blocks(tiny, mode, 
 
 def test_blocks_hold_the_inputs_convolution_norm_lif_and_pool(tiny):
     network = Network(tiny, (1, 8, 8), 10)
-    names = [stage.name for stage in stages(network.layers, network.sources, 3, pools=True)]
+    names = [stage.name for stage in stages(network.layers, network.sources, 3, pools=True, by_tiles=False)]
     assert names == [name for name in network.layers if name not in ("conv1", "norm1", "lif1")]
-    assert "lif1" in [stage.name for stage in stages(network.layers, network.sources, 3, pools=False)]
+    assert "lif1" in [stage.name for stage in stages(network.layers, network.sources, 3, pools=False, by_tiles=False)]
 
 
 def test_forward_hooks_of_torch_see_their_layer(tiny):
