@@ -4,7 +4,7 @@
 the processor's are shorter. Each step is an operation of its own: nothing is contracted or reordered. Memory is named
 by a `Row`, a place in an array that somebody else keeps alive: arrays as arguments are counted, in the innermost loop.
 
-Numba's cache of compiled code knows the file of a function alone: after a change here, touch `kernels`.
+Numba's cache of compiled code knows the file of a function alone: after a change here, touch `kernels` and `tiles`.
 """
 
 from __future__ import annotations
