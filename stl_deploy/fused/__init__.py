@@ -50,8 +50,11 @@ def path() -> str:
         return f"torch, one layer after the other: {SWITCH}=0 turns the compiled blocks off"
     if importlib.util.find_spec("numba") is None:
         return "torch, one layer after the other; pip install 'stl-deploy[fast]' for compiled blocks on the CPU"
+    from stl_deploy.fused import tiles
+
     compiled = f"compiled by numba {version('numba')} (CPU); torch elsewhere"
-    return f"norm, LIF and pool in one block, in the first the convolution of the input, too, {compiled}"
+    fewer = "; in training, convolutions of many channels by Winograd's algorithm" if tiles.FAST else ""
+    return f"norm, LIF and pool in one block, in the first the convolution of the input, too, {compiled}{fewer}"
 
 
 @cache

@@ -8,7 +8,7 @@ from torch import nn
 
 from stl_deploy.config import RunConfig
 from stl_deploy.config_io import apply_overrides
-from stl_deploy.fused import tiles, winograd, winograd_allowed
+from stl_deploy.fused import path, tiles, winograd, winograd_allowed
 from stl_deploy.fused.winograd import _Convolution, convolve, suits
 from stl_deploy.network import Network
 from stl_deploy.train import train
@@ -178,3 +178,9 @@ def test_training_takes_them_unless_told_otherwise_evaluation_never(deep, seen, 
     first_evaluation = seen.index("plain")
     assert bool(first_evaluation) is allowed
     assert set(seen[first_evaluation:]) == {"plain"}
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_doctor_says_whether_training_takes_them(monkeypatch, fast):
+    monkeypatch.setattr(tiles, "FAST", fast)
+    assert ("Winograd" in path()) is fast
