@@ -107,6 +107,8 @@ def test_what_suits(fits, changed):
     conv = nn.Conv2d(**{"in_channels": 64, "out_channels": 64, "kernel_size": 3, "padding": 1} | changed)
     x = torch.zeros(1, conv.in_channels, 8, 8)
     assert suits(conv, x) is fits
+    assert suits(conv, x[:, :, :6, :6]) is fits  # 4 tiles of 36 products, or 9, for 36 outputs of 9, or 25
+    assert not suits(conv, x[:, :, :5, :5])  # as many tiles for 25
     assert not suits(conv, x.bfloat16())
     with torch.autocast("cpu", torch.bfloat16):
         assert not suits(conv, x)
