@@ -19,7 +19,7 @@ from stl_deploy.fused import kernels
 from stl_deploy.fused.block import Norm, follow, running
 from stl_deploy.fused.kernels import Array, Entry, Kernel
 from stl_deploy.fused.lanes import LANES
-from stl_deploy.fused.parts import array, run, split, wide
+from stl_deploy.fused.parts import array, is_plain, run, split, wide
 from stl_deploy.fused.passes import (
     Form,
     as_map,
@@ -39,13 +39,7 @@ _FEW_TAPS = 32
 
 def enters(conv: nn.Module) -> bool:
     """Whether this convolution can be part of a block."""
-    return (
-        type(conv) is nn.Conv2d
-        and conv.weight[0].numel() <= _FEW_TAPS
-        and (conv.groups, conv.stride, conv.dilation) == (1, (1, 1), (1, 1))
-        and conv.padding_mode == "zeros"
-        and not isinstance(conv.padding, str)
-    )
+    return is_plain(conv) and conv.weight[0].numel() <= _FEW_TAPS
 
 
 def entry_block(x: Tensor, conv: nn.Conv2d, theta: Tensor, decay: Tensor, norm: Norm | None, form: Form) -> Tensor:

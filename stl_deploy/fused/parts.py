@@ -1,4 +1,4 @@
-"""Sharing a kernel's samples out to threads, and tensors as the arrays that kernels take."""
+"""What all kernels need: samples shared out to threads, tensors as arrays, and which convolutions they know."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stl_deploy.fused.kernels import Array
 
@@ -30,6 +30,16 @@ def array(tensor: Tensor) -> Array:
     """The memory of a contiguous tensor; bfloat16 as uint16."""
     tensor = tensor.detach()
     return tensor.view(torch.uint16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
+
+
+def is_plain(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Whether a layer is torch's own convolution of stride 1, zeros around the input: all that kernels compute."""
+    return (
+        type(layer) is nn.Conv2d
+        and (layer.groups, layer.stride, layer.dilation) == (1, (1, 1), (1, 1))
+        and layer.padding_mode == "zeros"
+        and not isinstance(layer.padding, str)
+    )
 
 
 def scalar(value: Tensor, like: Tensor) -> Any:

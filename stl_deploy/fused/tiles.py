@@ -18,8 +18,9 @@ import numpy as np
 from stl_deploy.fused.kernels import Array, compiled, copy, inlined
 from stl_deploy.fused.lanes import LANES, beyond, fill, load, outer_products, row_at, store
 
-POINTS = (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)
-FACTORS = np.array([2 / 3, 3 / 2, 4 / 9, 9 / 4, 8 / 27, 27 / 8, 97 / 36])
+_A, _B = 2 / 3, 3 / 2
+POINTS = (0.0, _A, -_A, _B, -_B)
+FACTORS = np.array([_A, _B, _A**2, _B**2, _A**3, _B**3, _A**2 + _B**2])
 _FEATURES = {} if numba.config.CPU_NAME else llvmlite.binding.get_host_cpu_features()  # type: ignore[attr-defined]
 FAST = bool(_FEATURES.get("fma"))
 """Whether products are added up at the speed of the processor: measured with AVX2 and AVX-512."""

@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 from stl_deploy.fused import tiles
 from stl_deploy.fused.kernels import Array
 from stl_deploy.fused.lanes import LANES
-from stl_deploy.fused.parts import MOST_PARTS, array, run, split
+from stl_deploy.fused.parts import MOST_PARTS, array, is_plain, run, split
 from stl_deploy.fused.tiles import Grid
 
 _WINDOW = 6
@@ -45,17 +45,15 @@ def suits(conv: nn.Conv2d, x: Tensor) -> bool:
     out, into, height, width = conv.weight.shape
     return (
         tiles.FAST
+        and is_plain(conv)
         and height == width
         and height in _KERNELS
-        and (conv.groups, conv.stride, conv.dilation) == (1, (1, 1), (1, 1))
-        and conv.padding_mode == "zeros"
-        and not isinstance(conv.padding, str)
         and min(out, into) >= _FEWEST
         and out % _TWO == into % _TWO == 0
         and x.dtype == conv.weight.dtype
         and x.dtype in (torch.float32, torch.float64)
         and not torch.is_autocast_enabled("cpu")
-        and _fewer(x.shape[2:], height, conv.padding) >= _WORTH
+        and _fewer(x.shape[2:], height, conv.padding) >= _WORTH  # type: ignore[arg-type]  # is_plain: not a str
     )
 
 

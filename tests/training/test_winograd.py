@@ -114,6 +114,16 @@ def test_what_suits(fits, changed):
         assert not suits(conv, x)
 
 
+@pytest.mark.usefixtures("_fast")
+def test_a_convolution_of_somebody_elses_is_left_to_it():
+    class Masked(nn.Conv2d):
+        def forward(self, x):
+            return super().forward(x) * 0
+
+    assert suits(nn.Conv2d(64, 64, 3), torch.zeros(1, 64, 8, 8))
+    assert not suits(Masked(64, 64, 3), torch.zeros(1, 64, 8, 8))
+
+
 def test_nothing_suits_a_processor_where_it_was_not_measured(monkeypatch):
     conv, x = nn.Conv2d(64, 64, 3), torch.zeros(1, 64, 8, 8)
     monkeypatch.setattr(tiles, "FAST", False)
