@@ -1,7 +1,7 @@
 """Measurements that the documentation quotes, each a command of its own.
 
-OpenMP's idle threads sleep, as under our command line (`stl_deploy._threads`), unless a measurement of what others meet
-asks for the C library's defaults.
+OpenMP's idle threads sleep, as under our command line (`stl_deploy._util.threads`), unless a measurement of what others
+meet asks for the C library's defaults.
 """
 
 import os

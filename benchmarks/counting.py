@@ -23,12 +23,12 @@ import torch
 from benchmarks.nets import folded_program
 from benchmarks.reference import liven
 from benchmarks.timing import QUIET, interleave
-from stl_deploy.config import RunConfig
-from stl_deploy.config_io import load_config
-from stl_deploy.energy.stream import Part, count_stream
+from stl_deploy.config.load import load_config
+from stl_deploy.config.schema import RunConfig
+from stl_deploy.energy.counts.stream import Part, count_stream
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import run
-from stl_deploy.network import Network
+from stl_deploy.nn.network import Network
 
 RUN, COUNT = "run", "run and count"
 LIMIT = 1.3

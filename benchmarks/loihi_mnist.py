@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from stl_deploy.config import ConvSpec, FlattenSpec, LinearSpec, PoolSpec
-from stl_deploy.config_io import load_config
+from stl_deploy.config.load import load_config
+from stl_deploy.config.schema import ConvSpec, FlattenSpec, LinearSpec, PoolSpec
 from stl_deploy.exporters.loihi.net import (
     DECAY_ONE,
     ConvLayer,

@@ -12,18 +12,18 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from stl_deploy.config import RunConfig
-from stl_deploy.config_io import apply_overrides, load_config
+from stl_deploy.config.load import apply_overrides, load_config
+from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import load_dataset
 from stl_deploy.fold import fold
 from stl_deploy.fold.grid import choose
 from stl_deploy.graph.exact import Grid
+from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.graph.lower import lower
-from stl_deploy.graph.nirfile import read_nir, write_nir
 from stl_deploy.graph.program import Conv, Floats, Input, Linear, Neuron, Output, Pool, Program, Reshape, Source
-from stl_deploy.model_file import load_network
-from stl_deploy.network import Network
+from stl_deploy.nn.network import Network
 from stl_deploy.pipeline.inputs import encode_split, input_spec
+from stl_deploy.training.model_file import load_network
 
 GRID, FLOAT = "exact grid", "float weights"
 TRAINED = "trained"

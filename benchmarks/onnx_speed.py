@@ -27,13 +27,13 @@ import torch
 from benchmarks.nets import folded_program
 from benchmarks.timing import QUIET, interleave
 from benchmarks.unrolled import unrolled
-from stl_deploy.config import RunConfig
-from stl_deploy.config_io import load_config, parse_config
+from stl_deploy.config.load import load_config, parse_config
+from stl_deploy.config.schema import RunConfig
 from stl_deploy.exporters.onnx import OnnxModel, OnnxStream, export_onnx
 from stl_deploy.fold import fold
-from stl_deploy.fused import SWITCH
 from stl_deploy.graph.program import Conv, Linear, Program
-from stl_deploy.network import Network
+from stl_deploy.nn.fused import SWITCH
+from stl_deploy.nn.network import Network
 
 W2 = """
 dataset: {name: mnist, T: 16, encoder: bernoulli, validation_fraction: 0.1}

@@ -23,14 +23,14 @@ from torch import nn
 
 from benchmarks.nets import folded_program
 from benchmarks.timing import QUIET, interleave
-from stl_deploy.config import RunConfig
-from stl_deploy.config_io import load_config
+from stl_deploy.config.load import load_config
+from stl_deploy.config.schema import RunConfig
 from stl_deploy.fold import fold
 from stl_deploy.graph.dialect import PRESETS
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Floats
 from stl_deploy.graph.run import run
-from stl_deploy.network import Network
+from stl_deploy.nn.network import Network
 
 TORCH, REFERENCE = "torch", "reference run"
 Contenders = dict[str, Callable[[], Any]]

@@ -9,9 +9,9 @@ Peak memory is that of a process of its own that takes two training steps, less 
 of three.
 `As met` are seconds in a process of its own as a user starts it: ours with the settings of allocator and OpenMP that
 the command line makes, the authors' algorithm with the C library's defaults. ``ours`` takes what training takes by
-itself: torch's setting for float32 products (`stl_deploy.matmul`) and convolutions of fewer multiplications
-(`stl_deploy.fused.winograd`); ``our products`` gives the floor both, ``highest`` gives ours neither, ``bfloat16`` is
-asked for.
+itself: torch's setting for float32 products (`stl_deploy.training.matmul_precision`) and convolutions of fewer
+multiplications (`stl_deploy.nn.fused.winograd`); ``our products`` gives the floor both, ``highest`` gives ours neither,
+``bfloat16`` is asked for.
 Writes training-speed.json, .md and .svg; ``python -m benchmarks.peers`` adds other frameworks.
 """
 
@@ -50,12 +50,12 @@ from benchmarks.workloads import (
     small_mlp,
     training_step,
 )
-from stl_deploy._allocator import keep_large_buffers
-from stl_deploy.config import MatmulChoice, RunConfig
-from stl_deploy.fused import winograd_allowed
-from stl_deploy.fused.winograd import convolve, suits
-from stl_deploy.matmul import matmul_precision, settle
-from stl_deploy.network import Network
+from stl_deploy._util.allocator import keep_large_buffers
+from stl_deploy.config.schema import MatmulChoice, RunConfig
+from stl_deploy.nn.fused import winograd_allowed
+from stl_deploy.nn.fused.winograd import convolve, suits
+from stl_deploy.nn.network import Network
+from stl_deploy.training.matmul_precision import matmul_precision, settle
 
 TIMES = (4, 8, 16, 32, 64, 128, 256)
 DENSITIES = (0.05, 0.2, 0.5, 1.0)

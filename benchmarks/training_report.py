@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from stl_deploy.files import make_folder, read_json, whole_file, write_json, write_text
+from stl_deploy._util.files import make_folder, read_json, whole_file, write_json, write_text
 
 STEM = "training-speed"
 Found = Mapping[str, Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from stl_deploy.energy.counts import Counts
+from stl_deploy.energy.counts.record import Counts
 from stl_deploy.errors import InputError
 
 

@@ -11,24 +11,24 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from stl_deploy.energy.bill import Priced
-from stl_deploy.energy.break_even import BreakEven, break_even
-from stl_deploy.energy.chip import OnChip
-from stl_deploy.energy.coding import Coding, resolve_coding
-from stl_deploy.energy.conventions import Convention, conventions, first_layer
-from stl_deploy.energy.counts import Counts
-from stl_deploy.energy.joules import price
-from stl_deploy.energy.knobs import WhatIf, what_if_table
-from stl_deploy.energy.machine import MachineEnergy
-from stl_deploy.energy.memory import NeuronMemory, TapMemory, memory_of
-from stl_deploy.energy.models import Model, models, range_of
-from stl_deploy.energy.neurobench import neurobench_fields
-from stl_deploy.energy.neuron_ops import layer_ops
-from stl_deploy.energy.pricelist import PriceList, load_prices
-from stl_deploy.energy.samples import Samples
-from stl_deploy.energy.stream import count_stream, split
-from stl_deploy.energy.traffic import placement_json, traffic
-from stl_deploy.energy.twin import AnnTwin, twin_json
+from stl_deploy.energy.ann_twin import AnnTwin, twin_json
+from stl_deploy.energy.counts.coding import Coding, resolve_coding
+from stl_deploy.energy.counts.neurobench import neurobench_fields
+from stl_deploy.energy.counts.neuron_ops import layer_ops
+from stl_deploy.energy.counts.record import Counts
+from stl_deploy.energy.counts.samples import Samples
+from stl_deploy.energy.counts.stream import count_stream, split
+from stl_deploy.energy.counts.traffic import placement_json, traffic
+from stl_deploy.energy.models.accounts import Model, models, range_of
+from stl_deploy.energy.models.break_even import BreakEven, break_even
+from stl_deploy.energy.models.conventions import Convention, conventions, first_layer
+from stl_deploy.energy.models.memory import NeuronMemory, TapMemory, memory_of
+from stl_deploy.energy.models.what_if import WhatIf, what_if_table
+from stl_deploy.energy.prices.bill import Priced
+from stl_deploy.energy.prices.chip import OnChip
+from stl_deploy.energy.prices.joules import price
+from stl_deploy.energy.prices.machine import MachineEnergy
+from stl_deploy.energy.prices.price_list import PriceList, load_prices
 from stl_deploy.graph.program import Neuron, Program, is_max_pool
 from stl_deploy.graph.run import match_inputs
 from stl_deploy.graph.segments import is_loop, segments

@@ -1,7 +1,7 @@
 """The models against published measurements: prediction, measurement, error, good or bad.
 
 The cases stand in ``measured.toml`` with their sources. Event counts go through the very rules that
-price a network (`stl_deploy.energy.events`). Where spikes were not published the counts are bounds.
+price a network (`stl_deploy.energy.prices.events`). Where spikes were not published the counts are bounds.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from stl_deploy.energy.bill import Biller
-from stl_deploy.energy.events import Events, price_events
-from stl_deploy.energy.pricelist import PriceList, Range, load_prices
+from stl_deploy.energy.prices.bill import Biller
+from stl_deploy.energy.prices.events import Events, price_events
+from stl_deploy.energy.prices.price_list import PriceList, Range, load_prices
 
 Verdict = Literal["good", "rough", "bad", "bracketed"]
 Role = Literal["prediction", "consistency", "shortcut"]

@@ -15,8 +15,8 @@ import nir
 import numpy as np
 
 from stl_deploy import verbs
-from stl_deploy.console import Console
-from stl_deploy.pipeline.exporting import ExportOptions
+from stl_deploy._util.console import Console
+from stl_deploy.pipeline.export import ExportOptions
 
 
 def strangers_network(path: Path) -> None:

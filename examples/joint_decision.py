@@ -16,8 +16,8 @@ from statistics import mean
 from typing import Any
 
 from stl_deploy import verbs
-from stl_deploy.console import Console
-from stl_deploy.files import write_json
+from stl_deploy._util.console import Console
+from stl_deploy._util.files import write_json
 
 MODES = ("stl", "sl", "tl")
 

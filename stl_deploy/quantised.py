@@ -27,8 +27,8 @@ from torch.nn import functional
 from stl_deploy.exporters.loihi.net import DECAY_ONE, MAX_BIAS, MAX_THRESHOLD
 from stl_deploy.exporters.loihi.scales import WEIGHT_TOP
 from stl_deploy.exporters.loihi.step import STATE_SHIFT
-from stl_deploy.modules import Synapse, wide
-from stl_deploy.neuron import LIF
+from stl_deploy.nn.layers import Synapse, wide
+from stl_deploy.nn.neuron import LIF
 
 _V_TOP = 2**23 - 1
 _SUM_TOP = 2**17

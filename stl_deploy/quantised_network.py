@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stl_deploy.config import ConvSpec, DropoutSpec, LayerSpec, LifSpec, LinearSpec, NormSpec, RunConfig
+from stl_deploy.config.schema import ConvSpec, DropoutSpec, LayerSpec, LifSpec, LinearSpec, NormSpec, RunConfig
 from stl_deploy.exporters.loihi.net import IntegerNet, SpikingLayer
 from stl_deploy.exporters.loihi.quantise import LoihiModel
 from stl_deploy.exporters.loihi.scales import real_layer, v_decay
 from stl_deploy.exporters.loihi.structure import SynapseStage, structure
 from stl_deploy.graph.program import Program
-from stl_deploy.network import Network
-from stl_deploy.neuron import LIF
+from stl_deploy.nn.network import Network
+from stl_deploy.nn.neuron import LIF
 from stl_deploy.quantised import LoihiLIF, WholeSynapse
 
 

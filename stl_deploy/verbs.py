@@ -15,45 +15,45 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stl_deploy.exporters.lava.environment import install as lava_install
-    from stl_deploy.pipeline.checking import check, check_folder, measure, near_threshold
-    from stl_deploy.pipeline.configs import configure
-    from stl_deploy.pipeline.costing import energy
-    from stl_deploy.pipeline.exporting import export
-    from stl_deploy.pipeline.folding import fold
-    from stl_deploy.pipeline.joining import join
-    from stl_deploy.pipeline.quantising import quantise
-    from stl_deploy.pipeline.reporting import report
+    from stl_deploy.pipeline.check import check, check_folder, measure, near_threshold
+    from stl_deploy.pipeline.configure import configure
+    from stl_deploy.pipeline.energy import energy
+    from stl_deploy.pipeline.export import export
+    from stl_deploy.pipeline.fold import fold
+    from stl_deploy.pipeline.join import join
+    from stl_deploy.pipeline.listings import datasets, doctor, lava_status, prices, targets
+    from stl_deploy.pipeline.quantise import quantise
+    from stl_deploy.pipeline.report import report
     from stl_deploy.pipeline.run import run
-    from stl_deploy.pipeline.showing import show
-    from stl_deploy.pipeline.simulating import simulate
-    from stl_deploy.pipeline.surroundings import datasets, doctor, lava_status, prices, targets
-    from stl_deploy.pipeline.training import evaluate, train
-    from stl_deploy.pipeline.verifying import verify
+    from stl_deploy.pipeline.show import show
+    from stl_deploy.pipeline.simulate import simulate
+    from stl_deploy.pipeline.train import evaluate, train
+    from stl_deploy.pipeline.verify import verify
 
 _HOME = {
-    "check": "pipeline.checking",
-    "check_folder": "pipeline.checking",
-    "configure": "pipeline.configs",
-    "datasets": "pipeline.surroundings",
-    "doctor": "pipeline.surroundings",
-    "energy": "pipeline.costing",
-    "evaluate": "pipeline.training",
-    "export": "pipeline.exporting",
-    "fold": "pipeline.folding",
-    "join": "pipeline.joining",
+    "check": "pipeline.check",
+    "check_folder": "pipeline.check",
+    "configure": "pipeline.configure",
+    "datasets": "pipeline.listings",
+    "doctor": "pipeline.listings",
+    "energy": "pipeline.energy",
+    "evaluate": "pipeline.train",
+    "export": "pipeline.export",
+    "fold": "pipeline.fold",
+    "join": "pipeline.join",
     "lava_install": "exporters.lava.environment",
-    "lava_status": "pipeline.surroundings",
-    "measure": "pipeline.checking",
-    "near_threshold": "pipeline.checking",
-    "prices": "pipeline.surroundings",
-    "quantise": "pipeline.quantising",
-    "report": "pipeline.reporting",
+    "lava_status": "pipeline.listings",
+    "measure": "pipeline.check",
+    "near_threshold": "pipeline.check",
+    "prices": "pipeline.listings",
+    "quantise": "pipeline.quantise",
+    "report": "pipeline.report",
     "run": "pipeline.run",
-    "show": "pipeline.showing",
-    "simulate": "pipeline.simulating",
-    "targets": "pipeline.surroundings",
-    "train": "pipeline.training",
-    "verify": "pipeline.verifying",
+    "show": "pipeline.show",
+    "simulate": "pipeline.simulate",
+    "targets": "pipeline.listings",
+    "train": "pipeline.train",
+    "verify": "pipeline.verify",
 }
 
 

@@ -2,12 +2,12 @@
 
 import pytest
 
-from stl_deploy.config_io import apply_overrides, load_config
-from stl_deploy.files import write_npz
-from stl_deploy.pipeline.folding import fold_run
+from stl_deploy._util.files import write_npz
+from stl_deploy.config.load import apply_overrides, load_config
+from stl_deploy.pipeline.fold import fold_run
 from stl_deploy.pipeline.inputs import encode_split
 from stl_deploy.pipeline.source import TEST_INPUT
-from stl_deploy.train import train
+from stl_deploy.training.loop import train
 
 
 @pytest.fixture(scope="session")

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from stl_deploy._util.files import whole_file, write_text
+from stl_deploy._util.tensor_file import read_tensors, write_tensors
 from stl_deploy.errors import InputError
-from stl_deploy.files import whole_file, write_text
-from stl_deploy.pipeline.configs import configure
-from stl_deploy.tensors import read_tensors, write_tensors
-from stl_deploy.train import train
+from stl_deploy.pipeline.configure import configure
+from stl_deploy.training.loop import train
 
 
 def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_a_checkpoint_cut_short_leaves_the_one_before(tmp_path: Path, monkeypatc
         target.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("stl_deploy.tensors.save_file", cut_short)
+    monkeypatch.setattr("stl_deploy._util.tensor_file.save_file", cut_short)
     with pytest.raises(KeyboardInterrupt):
         write_tensors(path, {"w": torch.zeros(3)}, {"epoch": 2})
     assert read_tensors(path)[1] == {"epoch": 1}

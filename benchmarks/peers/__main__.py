@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.training_report import record, winners
 from benchmarks.workloads import WORKLOADS, against_floor
-from stl_deploy.files import read_json
+from stl_deploy._util.files import read_json
 from tests.conformance.environments import environment
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.energy.taps import Window, bias_of, windows
+from stl_deploy.energy.counts.taps import Window, bias_of, windows
 from stl_deploy.graph.program import Conv, Delay, Linear, Node, Pool, Program, Reshape, Source
 
 Mask = NDArray[np.bool_]

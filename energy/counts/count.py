@@ -14,12 +14,12 @@ from weakref import ref
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.energy.arrivals import Mask, arrivals, arrived, feeders, how_many
-from stl_deploy.energy.coding import Op, op_of
-from stl_deploy.energy.counts import Counts, NeuronCounts, TapCounts
-from stl_deploy.energy.fold_pool import fold_pools
-from stl_deploy.energy.samples import MEASURES, Samples
-from stl_deploy.energy.taps import (
+from stl_deploy.energy.counts.arrivals import Mask, arrivals, arrived, feeders, how_many
+from stl_deploy.energy.counts.coding import Op, op_of
+from stl_deploy.energy.counts.fold_pool import fold_pools
+from stl_deploy.energy.counts.record import Counts, NeuronCounts, TapCounts
+from stl_deploy.energy.counts.samples import MEASURES, Samples
+from stl_deploy.energy.counts.taps import (
     Ints,
     Tapped,
     Weighted,

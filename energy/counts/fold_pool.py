@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stl_deploy.energy.taps import Ints, Weighted, fan_out, windows
+from stl_deploy.energy.counts.taps import Ints, Weighted, fan_out, windows
 from stl_deploy.graph.program import Node, Pool, Program, Reshape, is_max_pool
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from stl_deploy.energy.counts import Counts
-from stl_deploy.energy.taps import bias_of
+from stl_deploy.energy.counts.record import Counts
+from stl_deploy.energy.counts.taps import bias_of
 from stl_deploy.graph.program import Conv, Linear, Program, Scale, is_max_pool
 
 

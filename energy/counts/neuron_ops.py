@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stl_deploy.energy.counts import NeuronCounts
+from stl_deploy.energy.counts.record import NeuronCounts
 from stl_deploy.graph.program import Floats, Neuron
 
 

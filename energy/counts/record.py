@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from stl_deploy.energy.coding import Op
-from stl_deploy.energy.taps import Ints
+from stl_deploy.energy.counts.coding import Op
+from stl_deploy.energy.counts.taps import Ints
 
 
 @dataclass(frozen=True)

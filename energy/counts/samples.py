@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.energy.taps import Ints
+from stl_deploy.energy.counts.taps import Ints
 
 MEASURES = ("synops_AC", "synops_MAC", "spikes")
 """What is followed sample by sample."""

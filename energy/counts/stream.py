@@ -11,7 +11,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from stl_deploy.energy.count import ActivityCounter
+from stl_deploy.energy.counts.count import ActivityCounter
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import InputCoding, Program
 from stl_deploy.graph.run import run

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from stl_deploy.energy.arrivals import Mask
-from stl_deploy.energy.chip import CORES, OnChip, PlacedCore, Placement, hops, tile_of
-from stl_deploy.energy.coding import origin_of
-from stl_deploy.energy.counts import Counts
-from stl_deploy.energy.taps import Ints, windows
+from stl_deploy.energy.counts.arrivals import Mask
+from stl_deploy.energy.counts.coding import origin_of
+from stl_deploy.energy.counts.record import Counts
+from stl_deploy.energy.counts.taps import Ints, windows
+from stl_deploy.energy.prices.chip import CORES, OnChip, PlacedCore, Placement, hops, tile_of
 from stl_deploy.graph.program import Conv, Linear, Pool, Program
 
 

@@ -10,16 +10,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stl_deploy.energy.counts import Counts
-from stl_deploy.energy.dampfhoffer import ann as dampfhoffer_ann
-from stl_deploy.energy.dampfhoffer import snn as dampfhoffer_snn
-from stl_deploy.energy.layout import activation_bits
-from stl_deploy.energy.ledger import Item, dominating, total
-from stl_deploy.energy.lemaire import ann as lemaire_ann
-from stl_deploy.energy.lemaire import snn as lemaire_snn
-from stl_deploy.energy.pricelist import PriceList, Range, load_prices
-from stl_deploy.energy.sram import has_memory
-from stl_deploy.energy.twin import AnnTwin
+from stl_deploy.energy.ann_twin import AnnTwin
+from stl_deploy.energy.counts.record import Counts
+from stl_deploy.energy.models.dampfhoffer import ann as dampfhoffer_ann
+from stl_deploy.energy.models.dampfhoffer import snn as dampfhoffer_snn
+from stl_deploy.energy.models.layout import activation_bits
+from stl_deploy.energy.models.ledger import Item, dominating, total
+from stl_deploy.energy.models.lemaire import ann as lemaire_ann
+from stl_deploy.energy.models.lemaire import snn as lemaire_snn
+from stl_deploy.energy.prices.price_list import PriceList, Range, load_prices
+from stl_deploy.energy.prices.sram import has_memory
 from stl_deploy.graph.program import Program
 
 MODEL_PRICES = ("horowitz45_fp32", "horowitz45_int8_acc32", "jouppi7_int8_acc32")

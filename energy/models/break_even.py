@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from stl_deploy.energy.conventions import first_layer
-from stl_deploy.energy.counts import Counts, TapCounts
-from stl_deploy.energy.joules import price
-from stl_deploy.energy.knobs import scaled
-from stl_deploy.energy.ledger import total
-from stl_deploy.energy.models import Model
-from stl_deploy.energy.pricelist import PriceList
+from stl_deploy.energy.counts.record import Counts, TapCounts
+from stl_deploy.energy.models.accounts import Model
+from stl_deploy.energy.models.conventions import first_layer
+from stl_deploy.energy.models.ledger import total
+from stl_deploy.energy.models.what_if import scaled
+from stl_deploy.energy.prices.joules import price
+from stl_deploy.energy.prices.price_list import PriceList
 from stl_deploy.graph.program import Program, is_max_pool
 
 Measure = Literal["spikes per synapse per inference", "spike rate"]

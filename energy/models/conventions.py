@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from stl_deploy.energy import dampfhoffer
-from stl_deploy.energy.bill import Bill
-from stl_deploy.energy.coding import origin_of
-from stl_deploy.energy.counts import Counts
-from stl_deploy.energy.joules import price
-from stl_deploy.energy.ledger import total
-from stl_deploy.energy.pricelist import PriceList, load_prices
+from stl_deploy.energy.counts.coding import origin_of
+from stl_deploy.energy.counts.record import Counts
+from stl_deploy.energy.models import dampfhoffer
+from stl_deploy.energy.models.ledger import total
+from stl_deploy.energy.prices.bill import Bill
+from stl_deploy.energy.prices.joules import price
+from stl_deploy.energy.prices.price_list import PriceList, load_prices
 from stl_deploy.graph.program import Delay, Input, Output, Pool, Program, Reshape
 
 

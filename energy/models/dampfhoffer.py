@@ -7,13 +7,13 @@ for each MAC a weight read, an input read and a partial sum, each fetched once f
 
 from __future__ import annotations
 
-from stl_deploy.energy.counts import Counts
-from stl_deploy.energy.layout import Synapses, synapses
-from stl_deploy.energy.ledger import Item, Ledger
-from stl_deploy.energy.lemaire import dense_extras
-from stl_deploy.energy.memory import address_bits, size_bytes, state_words
-from stl_deploy.energy.neuron_ops import neuron_ops
-from stl_deploy.energy.pricelist import PriceList
+from stl_deploy.energy.counts.neuron_ops import neuron_ops
+from stl_deploy.energy.counts.record import Counts
+from stl_deploy.energy.models.layout import Synapses, synapses
+from stl_deploy.energy.models.ledger import Item, Ledger
+from stl_deploy.energy.models.lemaire import dense_extras
+from stl_deploy.energy.models.memory import address_bits, size_bytes, state_words
+from stl_deploy.energy.prices.price_list import PriceList
 from stl_deploy.graph.program import Neuron, Program
 
 

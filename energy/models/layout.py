@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil, log2, prod
 
-from stl_deploy.energy.counts import Counts
-from stl_deploy.energy.memory import address_bits, size_bytes, weight_words
-from stl_deploy.energy.taps import Weighted, bias_of, input_shape
+from stl_deploy.energy.counts.record import Counts
+from stl_deploy.energy.counts.taps import Weighted, bias_of, input_shape
+from stl_deploy.energy.models.memory import address_bits, size_bytes, weight_words
 from stl_deploy.graph.program import Conv, Linear, Neuron, Program, Scale, is_max_pool
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stl_deploy.energy.pricelist import PriceList, Range
-from stl_deploy.energy.sram import word_access
+from stl_deploy.energy.prices.price_list import PriceList, Range
+from stl_deploy.energy.prices.sram import word_access
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ borders (the paper charges K·K·C_out to every event), and eq. 2's second facto
 
 from __future__ import annotations
 
-from stl_deploy.energy.counts import Counts
-from stl_deploy.energy.layout import relus, synapses
-from stl_deploy.energy.ledger import Item, Ledger
-from stl_deploy.energy.memory import address_bits, size_bytes
-from stl_deploy.energy.neuron_ops import neuron_ops
-from stl_deploy.energy.pricelist import PriceList
+from stl_deploy.energy.counts.neuron_ops import neuron_ops
+from stl_deploy.energy.counts.record import Counts
+from stl_deploy.energy.models.layout import relus, synapses
+from stl_deploy.energy.models.ledger import Item, Ledger
+from stl_deploy.energy.models.memory import address_bits, size_bytes
+from stl_deploy.energy.prices.price_list import PriceList
 from stl_deploy.graph.program import Neuron, Program
 
 

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from math import ceil, prod
 from typing import Any
 
-from stl_deploy.energy.counts import Counts, NeuronCounts, TapCounts
-from stl_deploy.energy.taps import bias_of, input_shape
+from stl_deploy.energy.counts.record import Counts, NeuronCounts, TapCounts
+from stl_deploy.energy.counts.taps import bias_of, input_shape
 from stl_deploy.graph.program import Conv, Linear, Neuron, Node, Pool, Program, Scale
 
 PROGRAM_BITS = 32

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from stl_deploy.energy import dampfhoffer
-from stl_deploy.energy.coding import origin_of
-from stl_deploy.energy.conventions import first_layer
-from stl_deploy.energy.counts import Counts, NeuronCounts, TapCounts
-from stl_deploy.energy.ledger import total
-from stl_deploy.energy.pricelist import MAX_BITS, Price, PriceList, load_prices
+from stl_deploy.energy.counts.coding import origin_of
+from stl_deploy.energy.counts.record import Counts, NeuronCounts, TapCounts
+from stl_deploy.energy.models import dampfhoffer
+from stl_deploy.energy.models.conventions import first_layer
+from stl_deploy.energy.models.ledger import total
+from stl_deploy.energy.prices.price_list import MAX_BITS, Price, PriceList, load_prices
 from stl_deploy.errors import ConfigError
 from stl_deploy.graph.program import Delay, Input, Output, Pool, Program, Reshape
 

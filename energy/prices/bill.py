@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from stl_deploy.energy.pricelist import Price, PriceList, Range
+from stl_deploy.energy.prices.price_list import Price, PriceList, Range
 
 if TYPE_CHECKING:
-    from stl_deploy.energy.static import Static
+    from stl_deploy.energy.prices.static import Static
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from stl_deploy.energy.bill import Bill, Biller
-from stl_deploy.energy.chip import CORES
-from stl_deploy.energy.counts import Counts, TapCounts
-from stl_deploy.energy.fold_pool import fold_pools
-from stl_deploy.energy.pricelist import PriceList
-from stl_deploy.energy.traffic import Traffic
+from stl_deploy.energy.counts.fold_pool import fold_pools
+from stl_deploy.energy.counts.record import Counts, TapCounts
+from stl_deploy.energy.counts.traffic import Traffic
+from stl_deploy.energy.prices.bill import Bill, Biller
+from stl_deploy.energy.prices.chip import CORES
+from stl_deploy.energy.prices.price_list import PriceList
 from stl_deploy.graph.program import Conv, Linear, Node, Pool, Program, Reshape, Scale
 
 _INSTEAD = {

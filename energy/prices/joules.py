@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from stl_deploy.energy.bill import Bill, Biller, Priced
-from stl_deploy.energy.chip import OnChip
-from stl_deploy.energy.counts import Counts
-from stl_deploy.energy.events import event_bill, placed
-from stl_deploy.energy.neuron_ops import update_ops
-from stl_deploy.energy.pricelist import PriceList
-from stl_deploy.energy.static import static
-from stl_deploy.energy.traffic import Traffic
+from stl_deploy.energy.counts.neuron_ops import update_ops
+from stl_deploy.energy.counts.record import Counts
+from stl_deploy.energy.counts.traffic import Traffic
+from stl_deploy.energy.prices.bill import Bill, Biller, Priced
+from stl_deploy.energy.prices.chip import OnChip
+from stl_deploy.energy.prices.events import event_bill, placed
+from stl_deploy.energy.prices.price_list import PriceList
+from stl_deploy.energy.prices.static import static
 from stl_deploy.graph.program import Neuron, Program, is_max_pool
 
 _HOST = "host and input/output"

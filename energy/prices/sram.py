@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stl_deploy.energy.pricelist import PriceList, Range
+from stl_deploy.energy.prices.price_list import PriceList, Range
 
 _POINTS = (("sram_8KB", 8 * 1024), ("sram_32KB", 32 * 1024), ("sram_1MB", 1024 * 1024))
 WORD_BITS = 64

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from stl_deploy.energy.arrivals import feeders
-from stl_deploy.energy.chip import CORES_PER_TILE, Placement
-from stl_deploy.energy.counts import Counts
-from stl_deploy.energy.pricelist import PriceList, Range
+from stl_deploy.energy.counts.arrivals import feeders
+from stl_deploy.energy.counts.record import Counts
+from stl_deploy.energy.prices.chip import CORES_PER_TILE, Placement
+from stl_deploy.energy.prices.price_list import PriceList, Range
 from stl_deploy.graph.program import Conv, Neuron, Program
 
 NEURONS_PER_CORE = 1024

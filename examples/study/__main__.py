@@ -24,8 +24,8 @@ from examples.study.plan import PARTS, Part, Settings, Task, read_settings, task
 from examples.study.publish import publish, rounded, write_results
 from examples.study.tables import tables
 from examples.study.work import do, recorded
+from stl_deploy._util.files import make_folder, write_text
 from stl_deploy.errors import StlDeployError
-from stl_deploy.files import make_folder, write_text
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from examples.study.noise import KINDS
 from examples.study.select import Record, Records, Value, accuracy, datasets, labels_of, name, values, where
 from examples.study.statistics import mean
-from stl_deploy.files import whole_file
+from stl_deploy._util.files import whole_file
 
 _COLOURS = {"stl": "tab:blue", "sl": "tab:orange", "tl": "tab:green", "ann": "tab:grey"}
 _STYLE = {"svg.hashsalt": "stl-deploy", "svg.fonttype": "none", "font.size": 8}

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from stl_deploy.config import RunConfig
+from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import Split, encode
-from stl_deploy.network import Network
+from stl_deploy.nn.network import Network
 
 Noise = Callable[[Tensor, float, torch.Generator], Tensor]
 _BATCH = 1000

@@ -77,7 +77,8 @@ class Settings(_Section):
 class Task:
     """One network to train and what is asked of it then: nothing, its accuracy under noise, or its synops.
 
-    labels: what tells it from the others of its part. config: of `stl_deploy.config.RunConfig`, without data_dir.
+    labels: what tells it from the others of its part. config: of `stl_deploy.config.schema.RunConfig`, without
+    data_dir.
     """
 
     part: Part

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from examples.study.figures import write_figures
-from stl_deploy.files import make_folder, write_text
+from stl_deploy._util.files import make_folder, write_text
 
 BEGIN, END = "<!-- tables:begin -->", "<!-- tables:end -->"
 _DIGITS = 6

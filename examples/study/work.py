@@ -10,17 +10,17 @@ import torch
 
 from examples.study.noise import under_noise
 from examples.study.plan import Task
-from stl_deploy._allocator import keep_large_buffers
-from stl_deploy.config import RunConfig
+from stl_deploy._util.allocator import keep_large_buffers
+from stl_deploy._util.files import make_folder, read_json, whole_file, write_json
+from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import load_dataset
 from stl_deploy.data.sources import Raw, fashion_mnist, mnist
 from stl_deploy.energy.measure import measure_energy
-from stl_deploy.files import make_folder, read_json, whole_file, write_json
 from stl_deploy.fold import fold
 from stl_deploy.graph.lower import lower
-from stl_deploy.model_file import load_network, model_facts
 from stl_deploy.pipeline.inputs import encode_split, input_spec
-from stl_deploy.train import Record, train
+from stl_deploy.training.loop import Record, train
+from stl_deploy.training.model_file import load_network, model_facts
 
 PRICES = "horowitz45_fp32"
 _READERS = {"mnist": mnist, "fashion_mnist": fashion_mnist}

@@ -17,10 +17,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from stl_deploy._util.files import write_json
 from stl_deploy.errors import ToolError
 from stl_deploy.exporters.lava.pythons import find_python310, python_version
 from stl_deploy.exporters.lava.smoke import check_three_neurons
-from stl_deploy.files import write_json
 
 REQUIREMENTS = Path(__file__).parent / "requirements.txt"
 STAMP = "stl-deploy-lava.json"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.files import write_npz
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.lava.process import FLOAT_WORKER, Progress, run_worker
@@ -16,7 +17,6 @@ from stl_deploy.exporters.loihi.export import LoihiRun
 from stl_deploy.exporters.loihi.pixels import unroll_all
 from stl_deploy.exporters.loihi.scales import real_layer
 from stl_deploy.exporters.loihi.structure import Structure, SynapseStage, structure
-from stl_deploy.files import write_npz
 from stl_deploy.graph.kernels import apply
 from stl_deploy.graph.program import Floats, Program
 

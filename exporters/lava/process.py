@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.files import read_json, read_npz, write_json, write_npz
 from stl_deploy.errors import StlDeployError, ToolError
-from stl_deploy.files import read_json, read_npz, write_json, write_npz
 
 WORKER = Path(__file__).parent / "side" / "worker.py"
 FLOAT_WORKER = WORKER.with_name("float_worker.py")

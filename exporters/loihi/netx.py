@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.files import whole_file
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.loihi.net import (
     ConvLayer,
@@ -28,7 +29,6 @@ from stl_deploy.exporters.loihi.net import (
     Shape,
 )
 from stl_deploy.exporters.loihi.records import Record, open_layers
-from stl_deploy.files import whole_file
 
 NETX_CANNOT = ("pool", "average", "convT", "unpool", "concat")
 """Layer types that the format names and netx 0.6 raises NotImplementedError for."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.loihi.net import Ints
-from stl_deploy.graph._hdf5 import open_hdf5
+from stl_deploy.graph.io.hdf5 import open_hdf5
 
 MAX_LAYERS = 1000
 

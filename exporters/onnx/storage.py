@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, TensorProto, helper
 
+from stl_deploy._util.files import whole_file
 from stl_deploy.exporters.onnx.scope import Array
-from stl_deploy.files import whole_file
 
 MAX_MODEL_BYTES = 2**31 - 2**20
 """Protobuf messages end at 2 GiB: weights of more than this go beside the model."""

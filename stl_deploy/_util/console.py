@@ -48,7 +48,7 @@ class Console:
             self._line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
     def epoch(self, record: Mapping[str, Any]) -> None:
-        """One epoch of training (a record of `stl_deploy.train`)."""
+        """One epoch of training (a record of `stl_deploy.training.loop`)."""
         self.say(epoch_line(record))
 
     def _line(self, text: str, style: str | None = None) -> None:

@@ -11,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from stl_deploy._util.files import whole_file
 from stl_deploy.errors import InputError
-from stl_deploy.files import whole_file
 
 _KEY = "stl_deploy"
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import typer
 
-from stl_deploy import workers
-from stl_deploy.cli import artifacts, costs, surroundings, training
+from stl_deploy.cli import artifacts, costs, training
+from stl_deploy.cli import setup as surroundings
 from stl_deploy.errors import InputError
+from stl_deploy.training import distributed as workers
 
 app = typer.Typer(
     name="stl-deploy",

@@ -62,8 +62,8 @@ def export(
     json: Json = False,
 ) -> None:
     """Write one artifact and its manifest; it is read back and run unless --no-verify."""
-    from stl_deploy.pipeline.exporting import ExportOptions
-    from stl_deploy.pipeline.exporting import export as export_one
+    from stl_deploy.pipeline.export import ExportOptions
+    from stl_deploy.pipeline.export import export as export_one
 
     wanted: dict[Precision, bool] = {"exact": exact, "int8": int8, "integer": integer}
     given = [name for name, on in wanted.items() if on]
@@ -85,7 +85,7 @@ def show(
     json: Json = False,
 ) -> None:
     """The layers as a table: shapes, parameters, synapses, neuron constants, threshold ranges; and a drawing."""
-    from stl_deploy.pipeline.showing import show as show_source
+    from stl_deploy.pipeline.show import show as show_source
 
     rows = show_source(source, dialect=dialect, drawing=drawing, say=console())
     if json:
@@ -112,7 +112,7 @@ def check(
     json: Json = False,
 ) -> None:
     """Per node: faithful, approximate or unsupported, with the reason and the remedy."""
-    from stl_deploy.pipeline import checking
+    from stl_deploy.pipeline import check as checking
 
     if checking.nir_files(source):
         if input_file is not None:
@@ -153,8 +153,8 @@ def verify(
 
     A .net file also runs on real Lava, where that is installed, and must spike there as our integer model does.
     """
-    from stl_deploy.pipeline.verifying import require
-    from stl_deploy.pipeline.verifying import verify as verify_source
+    from stl_deploy.pipeline.verify import require
+    from stl_deploy.pipeline.verify import verify as verify_source
 
     report = verify_source(
         source,
@@ -188,7 +188,7 @@ def simulate(
     json: Json = False,
 ) -> None:
     """Run a network on an input and write its outputs."""
-    from stl_deploy.pipeline.simulating import simulate as simulate_source
+    from stl_deploy.pipeline.simulate import simulate as simulate_source
 
     result = simulate_source(
         source,

@@ -61,7 +61,7 @@ def energy(
 
     'stl-deploy energy validate' recomputes published measurements and prints each error, good or bad.
     """
-    from stl_deploy.pipeline import costing
+    from stl_deploy.pipeline import energy as costing
 
     if sources == [_VALIDATE]:
         checks = costing.validate(say=console())
@@ -110,7 +110,7 @@ def _refuse(given: dict[str, bool]) -> None:
 
 def report(run_dir: RunArg, json: Json = False) -> None:
     """One self-contained HTML file and its JSON twin, from what the run folder holds."""
-    from stl_deploy.pipeline.reporting import report as report_run
+    from stl_deploy.pipeline.report import report as report_run
 
     data = report_run(run_dir, say=console())
     if json:
@@ -119,7 +119,7 @@ def report(run_dir: RunArg, json: Json = False) -> None:
 
 def prices(json: Json = False) -> None:
     """The price lists there are, with scope, source and grade of evidence."""
-    from stl_deploy.pipeline.surroundings import prices as list_them
+    from stl_deploy.pipeline.listings import prices as list_them
 
     rows = list_them(say=console())
     if json:

@@ -6,11 +6,11 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from stl_deploy import workers
-from stl_deploy._threads import sleep_when_idle
+from stl_deploy._util.threads import sleep_when_idle
 from stl_deploy.cli import output
 from stl_deploy.cli.usage import is_help, usage_sentence
 from stl_deploy.errors import StlDeployError
+from stl_deploy.training import distributed as workers
 
 _INTERRUPTED = 130
 _INTERNAL = 70

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from io import StringIO
 from typing import Any
 
-from stl_deploy import workers
-from stl_deploy.console import Console
+from stl_deploy._util.console import Console
+from stl_deploy.training import distributed as workers
 
 
 @dataclass

@@ -44,8 +44,8 @@ def lava_status(json: Json = False) -> None:
 
 
 def _show_lava(json: bool) -> bool:
-    from stl_deploy.pipeline.surroundings import lava_sentence
-    from stl_deploy.pipeline.surroundings import lava_status as examine
+    from stl_deploy.pipeline.listings import lava_sentence
+    from stl_deploy.pipeline.listings import lava_status as examine
 
     found = examine()
     console().say(lava_sentence(found))
@@ -56,7 +56,7 @@ def _show_lava(json: bool) -> bool:
 
 def doctor(json: Json = False) -> None:
     """Versions, devices, Lava: what is there and which path will be taken."""
-    from stl_deploy.pipeline.surroundings import doctor as examine
+    from stl_deploy.pipeline.listings import doctor as examine
 
     found = examine(say=console())
     if json:
@@ -65,7 +65,7 @@ def doctor(json: Json = False) -> None:
 
 def targets(json: Json = False) -> None:
     """What can be exported and simulated, and the dialects of NIR that are known."""
-    from stl_deploy.pipeline.surroundings import targets as list_them
+    from stl_deploy.pipeline.listings import targets as list_them
 
     found = list_them(say=console())
     if json:
@@ -74,7 +74,7 @@ def targets(json: Json = False) -> None:
 
 def datasets(json: Json = False) -> None:
     """The datasets that presets and configurations can name."""
-    from stl_deploy.pipeline.surroundings import datasets as list_them
+    from stl_deploy.pipeline.listings import datasets as list_them
 
     found = list_them(say=console())
     if json:

@@ -63,7 +63,7 @@ def run(
     json: Json = False,
 ) -> None:
     """The whole way: train, fold, export all, verify all, simulate, energy, report."""
-    from stl_deploy.pipeline.configs import configure
+    from stl_deploy.pipeline.configure import configure
     from stl_deploy.pipeline.run import run as run_all
 
     config = configure(which, _overrides(changes, mode, seed, device, data_dir))
@@ -91,8 +91,8 @@ def train(
     json: Json = False,
 ) -> None:
     """Train one model, with thresholds learned together with the weights."""
-    from stl_deploy.pipeline.configs import configure, dump_config
-    from stl_deploy.pipeline.training import train as train_one
+    from stl_deploy.pipeline.configure import configure, dump_config
+    from stl_deploy.pipeline.train import train as train_one
 
     name = str(config_file) if config_file is not None else which
     more = ["train.tensorboard=true"] if tensorboard else []
@@ -108,7 +108,7 @@ def train(
 
 def evaluate(run_dir: RunArg, json: Json = False) -> None:
     """Accuracy, spike rates and thresholds of a trained model on its test split."""
-    from stl_deploy.pipeline.training import evaluate as evaluate_run
+    from stl_deploy.pipeline.train import evaluate as evaluate_run
 
     result = evaluate_run(run_dir, say=console())
     if json:
@@ -130,7 +130,7 @@ def fold(
     json: Json = False,
 ) -> None:
     """Fold BatchNorm, pooling, voting and thresholds into a NIR graph, and prove that it spikes the same."""
-    from stl_deploy.pipeline.folding import fold as fold_one
+    from stl_deploy.pipeline.fold import fold as fold_one
 
     result = fold_one(
         run_dir, output or run_dir / "net.nir", thresholds=thresholds, exact_grid=exact_grid, say=console()
@@ -148,7 +148,7 @@ def join(
     json: Json = False,
 ) -> None:
     """Several trained runs decide together: one merged graph that exports and verifies like any other (our reading)."""
-    from stl_deploy.pipeline.joining import join as join_runs
+    from stl_deploy.pipeline.join import join as join_runs
 
     result = join_runs(runs, output, weights=weights, say=console())
     if json:
@@ -170,8 +170,8 @@ def quantise(
     first). Prints accuracy float -> post-training (by threshold form) -> quantisation-aware. Norms are folded and
     dropout is off; the epoch of lowest validation loss is kept, the start among them.
     """
-    from stl_deploy.pipeline.quantising import QuantiseOptions
-    from stl_deploy.pipeline.quantising import quantise as quantise_run
+    from stl_deploy.pipeline.quantise import QuantiseOptions
+    from stl_deploy.pipeline.quantise import quantise as quantise_run
 
     result = quantise_run(run_dir, output, QuantiseOptions(epochs, lr, samples, device), say=console())
     if json:

@@ -11,11 +11,11 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from stl_deploy._config_errors import sentences
-from stl_deploy._suggest import did_you_mean
-from stl_deploy.config import RunConfig
+from stl_deploy._util.files import write_text
+from stl_deploy._util.suggest import did_you_mean
+from stl_deploy.config.messages import sentences
+from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import ConfigError
-from stl_deploy.files import write_text
 
 _MAX_BYTES = 2**20
 
@@ -46,7 +46,7 @@ _Loader.add_implicit_resolver(
 
 def preset_names() -> tuple[str, ...]:
     """The presets that ship with the package."""
-    folder = resources.files("stl_deploy") / "presets"
+    folder = resources.files("stl_deploy.config") / "presets"
     return tuple(sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml")))
 
 
@@ -57,7 +57,7 @@ def load_config(source: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
     """
     name = str(source)
     if name in preset_names():
-        text = (resources.files("stl_deploy") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
+        text = (resources.files("stl_deploy.config") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
         return _build(_override(_parse(text, f"preset {name}"), overrides), f"preset {name}")
     if Path(name).suffix not in (".yaml", ".yml"):
         close = did_you_mean(name, preset_names())

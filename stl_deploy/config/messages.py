@@ -8,8 +8,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from stl_deploy._suggest import did_you_mean
-from stl_deploy.config import InnerSpec, LayerSpec, RunConfig
+from stl_deploy._util.suggest import did_you_mean
+from stl_deploy.config.schema import InnerSpec, LayerSpec, RunConfig
 
 _LAYERS: dict[str, type[BaseModel]] = {
     get_args(spec.model_fields["kind"].annotation)[0]: spec for spec in get_args(get_args(LayerSpec)[0])

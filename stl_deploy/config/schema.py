@@ -65,7 +65,7 @@ class DatasetConfig(_Section):
 
 
 class NeuronConfig(_Section):
-    """How every LIF layer is made unless its own entry says otherwise (see `stl_deploy.neuron.LIF`)."""
+    """How every LIF layer is made unless its own entry says otherwise (see `stl_deploy.nn.neuron.LIF`)."""
 
     surrogate: SurrogateName = "arctan"
     detach_reset: bool = False
@@ -246,7 +246,7 @@ class TrainConfig(_Section):
     shift, flip: training images are moved by up to so many pixels, and mirrored half of the time, anew each epoch.
     tensorboard: also write what metrics.jsonl holds, and histograms of thresholds, for TensorBoard.
     rate_target, synop_budget: spikes per neuron and step of every layer, and synaptic events per sample, that the net
-    is drawn to and charged above; null: free (see `stl_deploy.regularise`).
+    is drawn to and charged above; null: free (see `stl_deploy.training.activity_penalty`).
     """
 
     mode: Mode = "stl"
@@ -286,7 +286,7 @@ class FoldConfig(_Section):
 
 
 class RunConfig(_Section):
-    """Everything that decides a run; see `stl_deploy.config_io` for reading and writing it."""
+    """Everything that decides a run; see `stl_deploy.config.load` for reading and writing it."""
 
     dataset: DatasetConfig
     network: Annotated[tuple[LayerSpec, ...], Field(min_length=1, max_length=MAX_LAYERS, strict=False)]

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stl_deploy._suggest import did_you_mean
-from stl_deploy.config import DatasetConfig, Encoder
+from stl_deploy._util.suggest import did_you_mean
+from stl_deploy.config.schema import DatasetConfig, Encoder
 from stl_deploy.data.encoders import EVENT_ENCODERS
 from stl_deploy.data.event_sources import EVENT_SOURCES
 from stl_deploy.data.events import shrunk

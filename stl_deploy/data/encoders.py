@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from stl_deploy.config import Encoder
+from stl_deploy.config.schema import Encoder
 from stl_deploy.graph.program import InputCoding
 
 EVENT_ENCODERS: tuple[Encoder, ...] = ("spikes", "counts")

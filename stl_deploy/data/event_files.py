@@ -11,9 +11,9 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from stl_deploy._util.files import MAX_ARRAY_BYTES
 from stl_deploy.data.events import Events, place
 from stl_deploy.errors import InputError, ToolError
-from stl_deploy.files import MAX_ARRAY_BYTES
 
 Shape = tuple[int, ...]
 _OVERFLOW_ROW = 240

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.config import DatasetConfig
+from stl_deploy._util.files import read_npz, write_npz
+from stl_deploy.config.schema import DatasetConfig
 from stl_deploy.data import event_files
 from stl_deploy.data.events import Events, Frames, gather
 from stl_deploy.data.sources import Raw, cache_dir, one_line
 from stl_deploy.errors import InputError, ToolError
-from stl_deploy.files import read_npz, write_npz
 
 Recordings = Iterator[tuple[Events, int]]
 _LAYOUT_VERSION = 2

@@ -25,7 +25,7 @@ from stl_deploy.fold.time import DT
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.exact import Grid
 from stl_deploy.graph.program import InputCoding
-from stl_deploy.network import Network
+from stl_deploy.nn.network import Network
 
 Thresholds = Literal["keep", "weights"]
 

@@ -18,9 +18,9 @@ from stl_deploy.fold.stages import Stages
 from stl_deploy.fold.time import DT, nir_decay, time_constants
 from stl_deploy.graph.lower import METADATA_KEY
 from stl_deploy.graph.program import Floats, Shape
-from stl_deploy.modules import Sum, SumPool2d, Vote
-from stl_deploy.network import INPUT, Network
-from stl_deploy.neuron import LI, LIF
+from stl_deploy.nn.layers import Sum, SumPool2d, Vote
+from stl_deploy.nn.network import INPUT, Network
+from stl_deploy.nn.neuron import LI, LIF
 
 
 def folded_network(network: Network, stages: Stages) -> Network:

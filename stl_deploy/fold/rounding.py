@@ -8,9 +8,9 @@ from torch import nn
 from stl_deploy.fold.grid import LayerGrid, choose
 from stl_deploy.fold.stages import Stages
 from stl_deploy.graph.exact import SPIKES, Grid, sum_grids
-from stl_deploy.modules import SumPool2d
-from stl_deploy.network import INPUT, Network
-from stl_deploy.neuron import LI, LIF
+from stl_deploy.nn.layers import SumPool2d
+from stl_deploy.nn.network import INPUT, Network
+from stl_deploy.nn.neuron import LI, LIF
 
 
 def round_stages(network: Network, stages: Stages, arriving: Grid) -> tuple[LayerGrid, ...]:

@@ -12,8 +12,8 @@ from stl_deploy.errors import InputError
 from stl_deploy.fold.norm import Doubles, Norm, fold_norm
 from stl_deploy.fold.time import nir_decay
 from stl_deploy.graph.program import Floats
-from stl_deploy.network import Network
-from stl_deploy.neuron import LIF
+from stl_deploy.nn.network import Network
+from stl_deploy.nn.neuron import LIF
 
 
 @dataclass

@@ -16,8 +16,8 @@ from stl_deploy.errors import StlDeployError
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.findings import Fidelity, Finding, NodeReport, Report, fidelities, from_error, worst
+from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.lower import Lowering, all_errors, own_metadata, try_lower
-from stl_deploy.graph.nirfile import read_nir
 from stl_deploy.graph.program import Delay, Neuron, Node, Output, Program
 
 TargetCheck = Callable[[Program], Iterable[Finding]]

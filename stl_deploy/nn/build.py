@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from stl_deploy.config import (
+from stl_deploy.config.schema import (
     ConvSpec,
     DropoutSpec,
     FlattenSpec,
@@ -26,8 +26,8 @@ from stl_deploy.config import (
     VoteSpec,
 )
 from stl_deploy.errors import ConfigError, InputError
-from stl_deploy.modules import StepNorm1d, StepNorm2d, Sum, SumPool2d, Vote
-from stl_deploy.neuron import LI, LIF
+from stl_deploy.nn.layers import StepNorm1d, StepNorm2d, Sum, SumPool2d, Vote
+from stl_deploy.nn.neuron import LI, LIF
 
 _MOST_NUMBERS = 2**29
 """Weights, or outputs per sample and step, that one layer may have (2 GiB of float32)."""

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from stl_deploy.surrogate import Derivative
+from stl_deploy.nn.surrogate import Derivative
 
 
 def lif_scan(x: Tensor, theta: Tensor, decay: Tensor, derivative: Derivative, *, detach_reset: bool) -> Tensor:

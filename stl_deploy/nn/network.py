@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from stl_deploy import fused
-from stl_deploy._layers import Branches, Build, build_layer
-from stl_deploy.config import Decision, LayerSpec, LiSpec, Mode, ResidualSpec, RunConfig
+from stl_deploy.config.schema import Decision, LayerSpec, LiSpec, Mode, ResidualSpec, RunConfig
 from stl_deploy.errors import InputError
-from stl_deploy.modules import SumPool2d
-from stl_deploy.neuron import LIF
-from stl_deploy.stages import layerwise
+from stl_deploy.nn import fused
+from stl_deploy.nn.build import Branches, Build, build_layer
+from stl_deploy.nn.layers import SumPool2d
+from stl_deploy.nn.neuron import LIF
+from stl_deploy.nn.schedule import layerwise
 
 Shape = tuple[int, ...]
 Observer = Callable[[str, Tensor], None]
@@ -101,7 +101,8 @@ class Network(nn.Module):
         """Votes ``[T, B, classes]`` of a sequence ``[T, B, *input_shape]``.
 
         observe: sees the output of every layer, but of norms, and of convolutions of the input, that run as one with
-        their LIF (see `stl_deploy.fused`); with ``every_layer``, or where a layer has forward hooks of torch's, of all.
+        their LIF (see `stl_deploy.nn.fused`); with ``every_layer``, or where a layer has forward hooks of torch's, of
+        all.
         """
         if x.shape[2:] != self.input_shape or x.dim() < 3:
             raise InputError(f"the network's input is {list(x.shape)}; [T, B, {_axes(self.input_shape)}] is accepted")

@@ -13,11 +13,11 @@ import math
 import torch
 from torch import Tensor, nn
 
-from stl_deploy._scan import lif_scan
-from stl_deploy.config import Granularity, Parametrisation
+from stl_deploy.config.schema import Granularity, Parametrisation
 from stl_deploy.errors import InputError
-from stl_deploy.modules import wide
-from stl_deploy.surrogate import surrogate
+from stl_deploy.nn.layers import wide
+from stl_deploy.nn.lif_scan import lif_scan
+from stl_deploy.nn.surrogate import surrogate
 
 Shape = tuple[int, ...]
 
@@ -119,7 +119,7 @@ class LIF(_Leaky):
 
     @property
     def plain(self) -> bool:
-        """Whether threshold, decay and surrogate say all: it may then run in a fast block (`stl_deploy.fused`)."""
+        """Whether threshold, decay and surrogate say all: it may then run in a fast block (`stl_deploy.nn.fused`)."""
         return True
 
     def forward(self, x: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from stl_deploy.modules import StepNorm1d, StepNorm2d, Sum
-from stl_deploy.neuron import LI, LIF
+from stl_deploy.nn.layers import StepNorm1d, StepNorm2d, Sum
+from stl_deploy.nn.neuron import LI, LIF
 
 Sources = Mapping[str, tuple[str, ...]]
 """The layers that each layer reads."""

@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stl_deploy.energy.taps import dense_macs, fan_out, input_shape
-from stl_deploy.energy.twin import AnnTwin
+from stl_deploy.energy.ann_twin import AnnTwin
+from stl_deploy.energy.counts.taps import dense_macs, fan_out, input_shape
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Conv, Linear, Program
-from stl_deploy.model_file import load_network
-from stl_deploy.network import INPUT, Network
+from stl_deploy.nn.network import INPUT, Network
+from stl_deploy.training.model_file import load_network
 
 _CHUNK = 64
 

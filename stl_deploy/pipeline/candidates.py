@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.config_io import load_config
+from stl_deploy._util.files import read_input
+from stl_deploy.config.load import load_config
 from stl_deploy.errors import InputError
-from stl_deploy.files import read_input
 from stl_deploy.graph.program import Program
 from stl_deploy.pipeline.source import TEST_INPUT, open_program, open_source
 
@@ -60,7 +60,7 @@ def candidates(
 
 
 def _kept(source: Path) -> dict[int, Path]:
-    from stl_deploy.snapshots import snapshots  # torch
+    from stl_deploy.training.snapshots import snapshots  # torch
 
     kept = snapshots(source)
     if not kept:
@@ -69,7 +69,7 @@ def _kept(source: Path) -> dict[int, Path]:
 
 
 def _folded(run_dir: Path, snapshot: Path | None = None) -> Program:
-    from stl_deploy.pipeline.folding import fold_run  # torch
+    from stl_deploy.pipeline.fold import fold_run  # torch
 
     with TemporaryDirectory() as folder:
         return fold_run(run_dir, Path(folder) / "net.nir", snapshot=snapshot).program

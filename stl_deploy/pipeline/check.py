@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stl_deploy.console import Console
+from stl_deploy._util.console import Console
+from stl_deploy._util.files import leading, read_inputs
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.margins import NearThreshold
-from stl_deploy.files import leading, read_inputs
 from stl_deploy.graph.ambiguity import Effect, effects
 from stl_deploy.graph.check import TARGETS, TargetCheck, check_file
 from stl_deploy.graph.dialect import load_dialect
 from stl_deploy.graph.findings import Finding, Report
-from stl_deploy.graph.nirfile import read_nir
-from stl_deploy.graph.restate import READER_TARGETS
+from stl_deploy.graph.frameworks.restate import READER_TARGETS
+from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.run import run
 from stl_deploy.pipeline.backends import CHUNK
 from stl_deploy.pipeline.chip_check import CHIP_TARGETS, check_netx

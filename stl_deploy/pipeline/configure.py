@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-from stl_deploy.config import RunConfig
-from stl_deploy.config_io import apply_overrides, dump_config, load_config
+from stl_deploy.config.load import apply_overrides, dump_config, load_config
+from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import check_dataset
-from stl_deploy.network import Network
+from stl_deploy.nn.network import Network
 
 
 def configure(preset_or_file: str, changes: Sequence[str] = ()) -> RunConfig:

@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.console import Console
-from stl_deploy.energy.bill import Priced
+from stl_deploy._util.console import Console
+from stl_deploy._util.files import leading, read_inputs, write_json, write_text
+from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.layers_csv import layers_csv
-from stl_deploy.energy.machine import MachineEnergy, measure_machine
 from stl_deploy.energy.measure import DEFAULT_PRICES, EnergyReport, measure_energy
-from stl_deploy.energy.pricelist import Range
-from stl_deploy.energy.twin import AnnTwin
+from stl_deploy.energy.prices.bill import Priced
+from stl_deploy.energy.prices.machine import MachineEnergy, measure_machine
+from stl_deploy.energy.prices.price_list import Range
 from stl_deploy.energy.validate import Check
 from stl_deploy.energy.validate import validate as check_all
 from stl_deploy.errors import InputError
-from stl_deploy.files import leading, read_inputs, write_json, write_text
 from stl_deploy.graph.program import Program
 from stl_deploy.pipeline.mapping import on_loihi
 from stl_deploy.pipeline.source import TEST_INPUT, NetworkInput, Source, dialect_note, open_program, open_source
@@ -91,7 +91,7 @@ def _on_this_machine(program: Program, x: NetworkInput) -> MachineEnergy:
 
 
 def _twin(program: Program, ann: Path, x: NetworkInput, labels: NDArray[np.int64] | None) -> AnnTwin:
-    from stl_deploy.pipeline.ann import measure_twin  # torch
+    from stl_deploy.pipeline.ann_twin import measure_twin  # torch
 
     if isinstance(x, Mapping):
         raise InputError(f"an ANN of the same topology has one input, not {', '.join(x)}; leave --ann out")
@@ -99,7 +99,7 @@ def _twin(program: Program, ann: Path, x: NetworkInput, labels: NDArray[np.int64
 
 
 def _page(report: EnergyReport) -> str:
-    from stl_deploy.energy.report import ReportData, render_report  # matplotlib
+    from stl_deploy.report import ReportData, render_report  # matplotlib
 
     checks = [check.as_dict() for check in check_all()]
     return render_report(ReportData(f"Energy of {report.source}", energy=report.as_dict(), validation=checks))

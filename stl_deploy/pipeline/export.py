@@ -7,21 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from stl_deploy.console import Console
+from stl_deploy._util.console import Console
+from stl_deploy._util.files import make_place, sha256
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.loihi.scales import ThresholdForm
 from stl_deploy.exporters.onnx.export import export_onnx
 from stl_deploy.exporters.onnx.interface import Form, Precision
-from stl_deploy.files import make_place, sha256
 from stl_deploy.graph.dialect import load_dialect
+from stl_deploy.graph.frameworks.restate import restate
+from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.graph.lower import METADATA_KEY, metadata_dialect, own_metadata
-from stl_deploy.graph.nirfile import read_nir, write_nir
 from stl_deploy.graph.program import Program
-from stl_deploy.graph.restate import restate
 from stl_deploy.pipeline.manifest import manifest, write_manifest
 from stl_deploy.pipeline.netx import write_netx_file
 from stl_deploy.pipeline.source import NetworkInput, Source, open_program, open_source, program_input
-from stl_deploy.pipeline.verifying import check_against, require, show
+from stl_deploy.pipeline.verify import check_against, require, show
 
 Target = Literal["nir", "onnx", "netx"]
 _SUFFIX = {"nir": ".nir", "onnx": ".onnx", "netx": ".net"}

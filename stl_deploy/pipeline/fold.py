@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stl_deploy.config import RunConfig
-from stl_deploy.console import Console
+from stl_deploy._util.console import Console
+from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import Dataset, load_dataset
 from stl_deploy.fold import Folded, Thresholds
 from stl_deploy.fold import fold as fold_network
 from stl_deploy.graph.exact import NodeProof, prove_exact
+from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.graph.lower import lower
-from stl_deploy.graph.nirfile import read_nir, write_nir
 from stl_deploy.graph.program import Program
-from stl_deploy.model_file import load_network
-from stl_deploy.network import Network
+from stl_deploy.nn.network import Network
 from stl_deploy.pipeline.inputs import input_spec
+from stl_deploy.training.model_file import load_network
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy._seeds import generator
-from stl_deploy.config import RunConfig
-from stl_deploy.config_io import load_config
+from stl_deploy.config.load import load_config
+from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import Split, encode, input_coding, load_dataset
 from stl_deploy.data.events import MOST
 from stl_deploy.graph.exact import round_to_grid
 from stl_deploy.graph.program import Floats, InputCoding
+from stl_deploy.training.seeds import generator
 
 IMAGE_BITS = 8
 """Images whose levels are no power of two (0…255) are rounded to multiples of 2^-8: half a level at most."""

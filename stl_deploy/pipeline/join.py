@@ -13,21 +13,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stl_deploy import model_file
-from stl_deploy.console import Console
+from stl_deploy._util.console import Console
+from stl_deploy._util.files import make_folder, sha256, write_json, write_npz
 from stl_deploy.errors import InputError
-from stl_deploy.files import make_folder, sha256, write_json, write_npz
 from stl_deploy.fold.joint import learn_weights, merge
 from stl_deploy.graph.exact import prove_exact
+from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.graph.lower import lower
-from stl_deploy.graph.nirfile import read_nir, write_nir
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import run
 from stl_deploy.pipeline.backends import CHUNK
-from stl_deploy.pipeline.folding import FoldedRun, fold_run
+from stl_deploy.pipeline.fold import FoldedRun, fold_run
 from stl_deploy.pipeline.inputs import LabelledInput, encode_split
 from stl_deploy.pipeline.manifest import manifest, write_manifest
 from stl_deploy.pipeline.source import TEST_INPUT
+from stl_deploy.training import model_file
 
 Weights = Literal["equal", "learned"]
 FILE = "joint.json"

@@ -9,8 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from stl_deploy import __version__
-from stl_deploy.console import Console
-from stl_deploy.energy.pricelist import list_prices
+from stl_deploy._util.console import Console
+from stl_deploy.energy.prices.price_list import list_prices
 from stl_deploy.exporters.lava import environment
 from stl_deploy.graph.dialect import PRESETS
 
@@ -62,8 +62,8 @@ def doctor(*, say: Console | None = None) -> dict[str, Any]:
     """Versions, devices and Lava (JSON-ready)."""
     import torch
 
-    from stl_deploy.fused import path
-    from stl_deploy.matmul import advice, bfloat16_gain, measure
+    from stl_deploy.nn.fused import path
+    from stl_deploy.training.matmul_precision import advice, bfloat16_gain, measure
 
     products, gain = measure(), bfloat16_gain()
     say = say or Console(quiet=True)

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from stl_deploy.files import sha256, write_json
+from stl_deploy._util.files import sha256, write_json
 from stl_deploy.graph.lower import metadata_dialect
 from stl_deploy.graph.program import Program
-from stl_deploy.pipeline.surroundings import versions
+from stl_deploy.pipeline.listings import versions
 
 SCHEMA_VERSION = 1
 

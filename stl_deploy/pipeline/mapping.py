@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stl_deploy.energy.chip import CORES, OnChip, PlacedCore, Placement
+from stl_deploy.energy.prices.chip import CORES, OnChip, PlacedCore, Placement
 from stl_deploy.exporters.loihi.chips import load_chips
 from stl_deploy.exporters.loihi.placement import Placed, place
 from stl_deploy.exporters.loihi.structure import refusals, structure

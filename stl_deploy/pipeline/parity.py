@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from stl_deploy.console import Console
+from stl_deploy._util.console import Console
+from stl_deploy._util.files import write_json
 from stl_deploy.exporters.margins import NearThreshold
 from stl_deploy.exporters.verify import RUN_HEADER, Report, require_exact, run_rows, verify
-from stl_deploy.files import write_json
 from stl_deploy.graph.exact import NodeProof
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import Result

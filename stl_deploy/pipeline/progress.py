@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from stl_deploy.console import Console
+from stl_deploy._util.console import Console
 
 
 def tenths(say: Console, what: str) -> Callable[[int, int], None]:

@@ -9,23 +9,23 @@ from typing import Any
 
 import numpy as np
 
-from stl_deploy.config import RunConfig
-from stl_deploy.console import Console
+from stl_deploy._util.console import Console
+from stl_deploy._util.files import read_json, write_json, write_text
+from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import load_dataset
 from stl_deploy.energy.layers_csv import layers_csv
-from stl_deploy.energy.report import Accuracy, Parity, Raster, ReportData, Thresholds, render_report, report_json
 from stl_deploy.energy.validate import validate
 from stl_deploy.errors import InputError
-from stl_deploy.files import read_json, write_json, write_text
+from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.lower import lower
-from stl_deploy.graph.nirfile import read_nir
 from stl_deploy.graph.run import run
-from stl_deploy.model_file import load_network, model_facts
-from stl_deploy.network import Network
+from stl_deploy.nn.network import Network
 from stl_deploy.pipeline.inputs import encode_split
 from stl_deploy.pipeline.tradeoff import JSON as TRADEOFF
 from stl_deploy.pipeline.tradeoff import read_tradeoff
-from stl_deploy.train import METRICS_FILE
+from stl_deploy.report import Accuracy, Parity, Raster, ReportData, Thresholds, render_report, report_json
+from stl_deploy.training.loop import METRICS_FILE
+from stl_deploy.training.model_file import load_network, model_facts
 
 HTML, JSON, CSV = "report.html", "report.json", "layers.csv"
 _NEEDED = ("net.nir", "manifest.json", "verify.json", "energy.json", METRICS_FILE)

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from stl_deploy import model_file
-from stl_deploy.config import RunConfig
-from stl_deploy.config_io import load_config
-from stl_deploy.console import Console
+from stl_deploy._util.console import Console
+from stl_deploy._util.files import sha256, write_json, write_npz
+from stl_deploy.config.load import load_config
+from stl_deploy.config.schema import RunConfig
 from stl_deploy.energy.measure import measure_energy
 from stl_deploy.errors import InputError, ParityError, StlDeployError, ToolError, UnsupportedError
 from stl_deploy.exporters.lava import environment
@@ -21,20 +21,23 @@ from stl_deploy.exporters.loihi.export import export_netx
 from stl_deploy.exporters.loihi.quantise import LoihiModel
 from stl_deploy.exporters.onnx.export import export_onnx
 from stl_deploy.exporters.onnx.model import OnnxModel
-from stl_deploy.files import sha256, write_json, write_npz
 from stl_deploy.graph.program import Floats
 from stl_deploy.graph.run import Result
-from stl_deploy.network import Network
-from stl_deploy.pipeline import costing, folding, parity, reporting, tradeoff
+from stl_deploy.nn.network import Network
+from stl_deploy.pipeline import energy as costing
+from stl_deploy.pipeline import fold as folding
+from stl_deploy.pipeline import parity, tradeoff
+from stl_deploy.pipeline import report as reporting
 from stl_deploy.pipeline.backends import CHUNK, Options, input_scale, run_model, spiking
-from stl_deploy.pipeline.folding import FoldedRun, fold_run
+from stl_deploy.pipeline.fold import FoldedRun, fold_run
 from stl_deploy.pipeline.inputs import LabelledInput, encode_split
 from stl_deploy.pipeline.manifest import manifest, write_manifest
 from stl_deploy.pipeline.mapping import on_loihi
 from stl_deploy.pipeline.netx import netx_facts
 from stl_deploy.pipeline.progress import tenths
 from stl_deploy.pipeline.source import TEST_INPUT
-from stl_deploy.pipeline.training import train
+from stl_deploy.pipeline.train import train
+from stl_deploy.training import model_file
 
 INTEGERS = "Loihi integers (our model)"
 _CALIBRATION = 512

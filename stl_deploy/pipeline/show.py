@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from stl_deploy.console import Console
+from stl_deploy._util.console import Console
+from stl_deploy._util.files import write_text
 from stl_deploy.errors import InputError
-from stl_deploy.files import write_text
 from stl_deploy.graph.draw import svg
 from stl_deploy.graph.show import table
 from stl_deploy.pipeline.source import open_program, open_source

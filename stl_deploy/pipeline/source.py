@@ -10,12 +10,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.files import leading, read_inputs
 from stl_deploy.errors import InputError
-from stl_deploy.files import leading, read_inputs
 from stl_deploy.graph.dialect import Dialect, load_dialect
 from stl_deploy.graph.exact import input_grid, round_to_grid
+from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.lower import lower
-from stl_deploy.graph.nirfile import read_nir
 from stl_deploy.graph.program import Floats, Program, Shape
 
 Kind = Literal["run", "nir", "onnx", "net"]

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.console import Console
+from stl_deploy._util.console import Console
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.loihi.export import simulate_loihi
 from stl_deploy.exporters.loihi.pixels import per_pixel

@@ -7,21 +7,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from stl_deploy.console import Console
-from stl_deploy.energy.coding import resolve_coding
-from stl_deploy.energy.count import ActivityCounter
-from stl_deploy.energy.knobs import DEFAULT_PRICE
-from stl_deploy.energy.ledger import total
+from stl_deploy._util.console import Console
+from stl_deploy._util.files import read_json, write_json, write_text
+from stl_deploy.energy.ann_twin import AnnTwin
+from stl_deploy.energy.counts.coding import resolve_coding
+from stl_deploy.energy.counts.count import ActivityCounter
 from stl_deploy.energy.measure import EnergyReport, energy_report
-from stl_deploy.energy.pricelist import Range
-from stl_deploy.energy.report.pareto import Point, pareto_front, render_pareto
-from stl_deploy.energy.twin import AnnTwin
+from stl_deploy.energy.models.ledger import total
+from stl_deploy.energy.models.what_if import DEFAULT_PRICE
+from stl_deploy.energy.prices.price_list import Range
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.verify import accuracy
-from stl_deploy.files import read_json, write_json, write_text
 from stl_deploy.graph.run import match_inputs, run
 from stl_deploy.pipeline.candidates import Candidate, candidates, mode_of
-from stl_deploy.pipeline.costing import joules
+from stl_deploy.pipeline.energy import joules
+from stl_deploy.report.pareto import Point, pareto_front, render_pareto
 
 HTML, JSON = "tradeoff.html", "tradeoff.json"
 _MODEL = "ANN with ideal reuse"
@@ -130,7 +130,7 @@ def _limits(ends: Sequence[Range]) -> Range:
 
 
 def _twin(candidate: Candidate, ann: Path, name: str, coding: str | None) -> Point:
-    from stl_deploy.pipeline.ann import measure_twin  # torch
+    from stl_deploy.pipeline.ann_twin import measure_twin  # torch
 
     twin = measure_twin(candidate.program, ann, candidate.x, candidate.labels)
     _, report = _measured(candidate, len(candidate.x), coding, twin)

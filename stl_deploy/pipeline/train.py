@@ -6,14 +6,15 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from stl_deploy import _allocator, checkpoint
-from stl_deploy.config import RunConfig
-from stl_deploy.console import Console
+from stl_deploy._util import allocator as _allocator
+from stl_deploy._util.console import Console
+from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import Dataset, load_dataset, whole_size
-from stl_deploy.evaluate import Evaluation
-from stl_deploy.evaluate import evaluate as evaluate_network
-from stl_deploy.model_file import load_network
-from stl_deploy.train import train as train_network
+from stl_deploy.training import checkpoint
+from stl_deploy.training.evaluate import Evaluation
+from stl_deploy.training.evaluate import evaluate as evaluate_network
+from stl_deploy.training.loop import train as train_network
+from stl_deploy.training.model_file import load_network
 
 
 def train(config: RunConfig, run_dir: Path, *, resume: bool = False, say: Console | None = None) -> dict[str, Any]:

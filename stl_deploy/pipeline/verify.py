@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stl_deploy.console import Console
+from stl_deploy._util.console import Console
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.margins import NearThreshold
@@ -17,8 +17,8 @@ from stl_deploy.exporters.onnx.interface import Precision
 from stl_deploy.exporters.onnx.model import OnnxModel
 from stl_deploy.exporters.verify import LAYER_HEADER, Report, RunParity, layer_rows, require_exact
 from stl_deploy.exporters.verify import verify as compare
+from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.lower import lower
-from stl_deploy.graph.nirfile import read_nir
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import Result, run
 from stl_deploy.pipeline.backends import CHUNK, Options, model_of_file, run_model, spiking

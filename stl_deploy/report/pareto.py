@@ -9,9 +9,9 @@ from typing import Any, Literal
 from markupsafe import Markup
 from matplotlib.ticker import FuncFormatter, LogLocator, PercentFormatter
 
-from stl_deploy.energy.report.format import joules
-from stl_deploy.energy.report.svg import FAINT, SERIES, inline, panels, short, style
-from stl_deploy.energy.report.templates import template
+from stl_deploy.report.format import joules
+from stl_deploy.report.svg import FAINT, SERIES, inline, panels, short, style
+from stl_deploy.report.templates import template
 
 _COLOURS = {"": 0, "stl": 0, "ann": 1, "sl": 2, "tl": 3}
 _NAMED = 12

@@ -11,10 +11,10 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from stl_deploy.energy.report.bars import dominating
-from stl_deploy.energy.report.cores import heat_map
-from stl_deploy.energy.report.pareto import draw
-from stl_deploy.energy.report.svg import FAINT, INK, SERIES, inline, panels, short, style
+from stl_deploy.report.bars import dominating
+from stl_deploy.report.cores import heat_map
+from stl_deploy.report.pareto import draw
+from stl_deploy.report.svg import FAINT, INK, SERIES, inline, panels, short, style
 
 _WIDTH = 10.4
 _MAX_RASTER_ROWS = 512

@@ -7,10 +7,10 @@ from typing import Any
 
 from markupsafe import Markup
 
-from stl_deploy.energy.report.cores import RESOURCES
-from stl_deploy.energy.report.data import ReportData, report_json
-from stl_deploy.energy.report.plots import plots
-from stl_deploy.energy.report.templates import template
+from stl_deploy.report.cores import RESOURCES
+from stl_deploy.report.data import ReportData, report_json
+from stl_deploy.report.plots import plots
+from stl_deploy.report.templates import template
 
 
 def render_report(data: ReportData) -> str:

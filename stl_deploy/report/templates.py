@@ -10,7 +10,7 @@ from importlib.resources import files
 from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from stl_deploy.energy.report.format import count, ends, joules, percent, plain, ratio, ratios, span
+from stl_deploy.report.format import count, ends, joules, percent, plain, ratio, ratios, span
 
 
 @cache

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stl_deploy import workers
-from stl_deploy.config import TrainConfig
-from stl_deploy.modules import Vote
-from stl_deploy.network import INPUT, Network
-from stl_deploy.neuron import LIF
+from stl_deploy.config.schema import TrainConfig
+from stl_deploy.nn.layers import Vote
+from stl_deploy.nn.network import INPUT, Network
+from stl_deploy.nn.neuron import LIF
+from stl_deploy.training import distributed as workers
 
 
 class Regulariser:

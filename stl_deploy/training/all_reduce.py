@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from stl_deploy import workers
+from stl_deploy.training import distributed as workers
 
 
 class Total(torch.autograd.Function):

@@ -1,6 +1,6 @@
 """The state of a training run at the end of an epoch, in one file.
 
-Everything random in an epoch follows from the seed and the epoch's number (`stl_deploy._seeds`), so weights,
+Everything random in an epoch follows from the seed and the epoch's number (`stl_deploy.training.seeds`), so weights,
 optimiser state and counters are all that a bit-identical continuation needs.
 """
 
@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stl_deploy.config import RunConfig
+from stl_deploy._util.tensor_file import check_fit, read_tensors, write_tensors
+from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import ConfigError, InputError
-from stl_deploy.network import Network
-from stl_deploy.snapshots import keep
-from stl_deploy.tensors import check_fit, read_tensors, write_tensors
+from stl_deploy.nn.network import Network
+from stl_deploy.training.snapshots import keep
 
 FILE = "checkpoint.safetensors"
 _FREE_TO_CHANGE = (

@@ -10,14 +10,14 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stl_deploy.files import whole_file
-from stl_deploy.network import Network
+from stl_deploy._util.files import whole_file
+from stl_deploy.nn.network import Network
 
 FILE = "curves.svg"
 
 
 def write_curves(path: Path, records: Sequence[Mapping[str, Any]], network: Network) -> None:
-    """Draw the records of a run (see `stl_deploy.train.Record`) and the network's thresholds as one SVG."""
+    """Draw the records of a run (see `stl_deploy.training.loop.Record`) and the network's thresholds as one SVG."""
     with mpl.rc_context({"svg.hashsalt": "stl-deploy", "font.size": 8}):
         figure = Figure(figsize=(11, 6.5), layout="constrained")
         axes = figure.subplots(2, 3).ravel()

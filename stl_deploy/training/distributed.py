@@ -3,9 +3,9 @@
     torchrun --nproc_per_node 2 -m stl_deploy train digits
 
 Each batch is cut into one run of samples per process. Sums that one process would take over the whole batch are taken
-over all processes - gradients, batch norm's statistics (`stl_deploy.shared_norm`), charges - so gradients are those
-of one process but for the order of summation. Dropout is the exception: each process draws masks of its own. All
-processes hold the same bits; the first (`place` 0) alone writes and speaks.
+over all processes - gradients, batch norm's statistics (`stl_deploy.training.sync_batchnorm`), charges - so gradients
+are those of one process but for the order of summation. Dropout is the exception: each process draws masks of its own.
+All processes hold the same bits; the first (`place` 0) alone writes and speaks.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def total(x: torch.Tensor) -> torch.Tensor:
     """The sum of ``x`` over all processes, differentiable; ``x`` itself where there is one."""
     if started() == 1:
         return x
-    from stl_deploy._total import Total
+    from stl_deploy.training.all_reduce import Total
 
     added: torch.Tensor = Total.apply(x)  # type: ignore[no-untyped-call]
     return added

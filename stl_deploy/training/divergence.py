@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from stl_deploy.errors import DivergedError
-from stl_deploy.network import Network
+from stl_deploy.nn.network import Network
 
 
 def check_finite(network: Network, epoch: int) -> None:

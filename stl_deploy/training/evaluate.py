@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from stl_deploy import workers
-from stl_deploy._seeds import generator
-from stl_deploy.config import RunConfig, TrainConfig
+from stl_deploy.config.schema import RunConfig, TrainConfig
 from stl_deploy.data import Split, encode
-from stl_deploy.network import Network
+from stl_deploy.nn.network import Network
+from stl_deploy.training import distributed as workers
+from stl_deploy.training.seeds import generator
 
 
 @dataclass(frozen=True)

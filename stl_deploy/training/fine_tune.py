@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from stl_deploy._diverged import check_finite, diverged
-from stl_deploy._seeds import generator
-from stl_deploy.config import RunConfig
+from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import Dataset, Split, encode
-from stl_deploy.evaluate import classification_loss, evaluate
-from stl_deploy.network import Network
+from stl_deploy.nn.network import Network
+from stl_deploy.training.divergence import check_finite, diverged
+from stl_deploy.training.evaluate import classification_loss, evaluate
+from stl_deploy.training.seeds import generator
 
 
 def fine_tune(

@@ -17,24 +17,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stl_deploy import checkpoint, model_file, workers
-from stl_deploy._diverged import check_finite, diverged
-from stl_deploy._seeds import derived_seed, generator
-from stl_deploy.checkpoint import State
-from stl_deploy.config import RunConfig
-from stl_deploy.config_io import load_config, save_config
-from stl_deploy.curves import FILE as CURVES_FILE
-from stl_deploy.curves import write_curves
+from stl_deploy._util.files import make_folder, write_text
+from stl_deploy.config.load import load_config, save_config
+from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import Dataset, Split, augment, encode, load_dataset
 from stl_deploy.errors import ConfigError, InputError
-from stl_deploy.evaluate import Evaluation, classification_loss, evaluate
-from stl_deploy.files import make_folder, write_text
-from stl_deploy.fused import winograd_allowed
-from stl_deploy.matmul import matmul_precision, settle
-from stl_deploy.network import INPUT, Network, threshold_parameters
-from stl_deploy.regularise import Regulariser
-from stl_deploy.shared_norm import share_norms
-from stl_deploy.tensorboard import Board
+from stl_deploy.nn.fused import winograd_allowed
+from stl_deploy.nn.network import INPUT, Network, threshold_parameters
+from stl_deploy.training import checkpoint, model_file
+from stl_deploy.training import distributed as workers
+from stl_deploy.training.activity_penalty import Regulariser
+from stl_deploy.training.checkpoint import State
+from stl_deploy.training.curves import FILE as CURVES_FILE
+from stl_deploy.training.curves import write_curves
+from stl_deploy.training.divergence import check_finite, diverged
+from stl_deploy.training.evaluate import Evaluation, classification_loss, evaluate
+from stl_deploy.training.matmul_precision import matmul_precision, settle
+from stl_deploy.training.seeds import derived_seed, generator
+from stl_deploy.training.sync_batchnorm import share_norms
+from stl_deploy.training.tensorboard import Board
 
 METRICS_FILE = "metrics.jsonl"
 Record = dict[str, Any]

@@ -16,7 +16,7 @@ from typing import Any, get_args
 
 import torch
 
-from stl_deploy.config import MatmulChoice, MatmulPrecision
+from stl_deploy.config.schema import MatmulChoice, MatmulPrecision
 
 _SIZE = 768
 _ROUNDS = 5

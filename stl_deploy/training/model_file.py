@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stl_deploy.config import RunConfig
-from stl_deploy.config_io import load_config
+from stl_deploy._util.tensor_file import check_fit, read_tensors, write_tensors
+from stl_deploy.config.load import load_config
+from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import describe, sample_shape
 from stl_deploy.errors import InputError
-from stl_deploy.network import Network
-from stl_deploy.tensors import check_fit, read_tensors, write_tensors
+from stl_deploy.nn.network import Network
 
 FILE = "model.safetensors"
 CONFIG_FILE = "config.yaml"
@@ -28,7 +28,7 @@ def save_model(run_dir: Path, weights: Mapping[str, Tensor], about: Mapping[str,
 def load_network(run_dir: Path, snapshot: Path | None = None) -> tuple[Network, RunConfig]:
     """The trained network of a run folder, in evaluation mode on the CPU, and its configuration.
 
-    snapshot: a file of other weights of the same training (`stl_deploy.snapshots`).
+    snapshot: a file of other weights of the same training (`stl_deploy.training.snapshots`).
 
     Raises InputError if the folder is no finished run, or its files are damaged or do not belong together.
     """

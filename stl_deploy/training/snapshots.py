@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from stl_deploy.tensors import write_tensors
+from stl_deploy._util.tensor_file import write_tensors
 
 FOLDER = "snapshots"
 

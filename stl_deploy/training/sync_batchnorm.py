@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from stl_deploy import workers
-from stl_deploy.modules import StepNorm1d, StepNorm2d
+from stl_deploy.nn.layers import StepNorm1d, StepNorm2d
+from stl_deploy.training import distributed as workers
 
 if TYPE_CHECKING:
-    from stl_deploy.network import Network
+    from stl_deploy.nn.network import Network
 
 
 class SharedNorm(StepNorm2d):

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from stl_deploy import workers
-from stl_deploy.config import RunConfig
+from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import ToolError
-from stl_deploy.network import Network
+from stl_deploy.nn.network import Network
+from stl_deploy.training import distributed as workers
 
 FOLDER = "tensorboard"
 
@@ -27,7 +27,9 @@ class Board:
         self._writer: Any = None
 
     def add(self, record: Mapping[str, Any], network: Network) -> None:
-        """One epoch (a record of `stl_deploy.train`). The first one after a resume leaves out what is written again."""
+        """One epoch (a record of `stl_deploy.training.loop`). The first one after a resume leaves out what is written
+        again.
+        """
         if self._kind is None:
             return
         epoch = record["epoch"]

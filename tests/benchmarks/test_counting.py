@@ -1,9 +1,9 @@
 """The table of what counting costs: what it measures, and what it says of its circumstances."""
 
 from benchmarks import counting
-from stl_deploy.config_io import parse_config
+from stl_deploy.config.load import parse_config
 from stl_deploy.energy import count_stream
-from stl_deploy.network import Network
+from stl_deploy.nn.network import Network
 from tests.benchmarks.test_onnx_speed import SMALL
 
 

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 
 from benchmarks import onnx_speed
 from benchmarks.unrolled import unrolled
-from stl_deploy.config_io import parse_config
+from stl_deploy.config.load import parse_config
 from stl_deploy.exporters.onnx import OnnxModel, export_onnx
-from stl_deploy.network import Network
+from stl_deploy.nn.network import Network
 from tests.strategies import programs_and_inputs
 
 SMALL = """

@@ -3,8 +3,8 @@
 import pytest
 
 from benchmarks import reference
-from stl_deploy.config_io import parse_config
-from stl_deploy.network import Network
+from stl_deploy.config.load import parse_config
+from stl_deploy.nn.network import Network
 from tests.benchmarks.test_onnx_speed import SMALL
 
 

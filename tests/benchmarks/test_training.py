@@ -13,7 +13,7 @@ from benchmarks import training, workloads
 from benchmarks.training import CONTESTANTS, Contestant, measure, network
 from benchmarks.training_report import page, record, table, winners
 from benchmarks.workloads import WORKLOADS, AuthorsNeuron, Stack, Workload, authors, floor
-from stl_deploy.files import read_json
+from stl_deploy._util.files import read_json
 
 ROOT = Path(__file__).parents[2]
 SMALL = Workload(

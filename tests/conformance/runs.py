@@ -13,10 +13,10 @@ import numpy as np
 
 from stl_deploy.errors import StlDeployError, UnsupportedError
 from stl_deploy.graph.dialect import PRESETS
+from stl_deploy.graph.frameworks.restate import restate
+from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.graph.lower import lower
-from stl_deploy.graph.nirfile import read_nir, write_nir
 from stl_deploy.graph.program import Program
-from stl_deploy.graph.restate import restate
 from stl_deploy.graph.run import run
 from tests.conformance.cases import KNOWN, SEEDS, Row
 from tests.conformance.nets import NETS, Net, canonical

@@ -11,10 +11,10 @@ import torch
 from stl_deploy.energy import measure_energy
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Program, Reshape, Source
-from stl_deploy.model_file import load_network
-from stl_deploy.pipeline.ann import measure_twin
-from stl_deploy.pipeline.configs import configure
-from stl_deploy.pipeline.training import train
+from stl_deploy.pipeline.ann_twin import measure_twin
+from stl_deploy.pipeline.configure import configure
+from stl_deploy.pipeline.train import train
+from stl_deploy.training.model_file import load_network
 from tests.energy.nets import conv, f32, lif, linear, pool, program, start
 
 NETWORK = (

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stl_deploy.energy.report import render_report, report_json
+from stl_deploy.report import render_report, report_json
 from tests import chromium
 from tests.energy.test_report import EVIL, full
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stl_deploy.energy.count import ActivityCounter, nonzero_by_sample
-from stl_deploy.energy.counts import Counts
-from stl_deploy.energy.memory import memory_of
-from stl_deploy.energy.neuron_ops import layer_ops
+from stl_deploy.energy.counts.count import ActivityCounter, nonzero_by_sample
+from stl_deploy.energy.counts.neuron_ops import layer_ops
+from stl_deploy.energy.counts.record import Counts
+from stl_deploy.energy.models.memory import memory_of
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Conv, Linear, Neuron, Pool, Program, Reshape, Scale, Source
 from stl_deploy.graph.run import run

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stl_deploy.energy import EnergyReport, measure_energy
-from stl_deploy.energy.neuron_ops import neuron_ops
+from stl_deploy.energy.counts.neuron_ops import neuron_ops
 from stl_deploy.graph.program import Neuron, Program, Source, Synapse
 from tests.energy.close import approx
 from tests.energy.nets import conv, f32, lif, linear, pool, program, start

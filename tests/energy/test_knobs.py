@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from stl_deploy.energy import load_prices, measure_energy, what_if
-from stl_deploy.energy.knobs import scaled, with_bits
-from stl_deploy.energy.ledger import total
+from stl_deploy.energy.models.ledger import total
+from stl_deploy.energy.models.what_if import scaled, with_bits
 from stl_deploy.errors import ConfigError
 from stl_deploy.graph.program import Program
 from tests.energy.close import approx

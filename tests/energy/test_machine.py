@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from stl_deploy.energy import machine
-from stl_deploy.energy.machine import measure_machine
+from stl_deploy.energy.prices import machine
+from stl_deploy.energy.prices.machine import measure_machine
 from tests.energy.close import approx
 
 

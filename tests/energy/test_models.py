@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from stl_deploy.energy import AnnTwin, EnergyReport, load_prices, measure_energy
-from stl_deploy.energy.layout import activation_bits
-from stl_deploy.energy.ledger import Item, total
-from stl_deploy.energy.models import Model
-from stl_deploy.energy.sram import sram_access, word_access
+from stl_deploy.energy.models.accounts import Model
+from stl_deploy.energy.models.layout import activation_bits
+from stl_deploy.energy.models.ledger import Item, total
+from stl_deploy.energy.prices.sram import sram_access, word_access
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.graph.program import Program
 from tests.energy.close import approx

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from stl_deploy.energy import EnergyReport, load_prices, measure_energy
-from stl_deploy.energy.bill import Biller
-from stl_deploy.energy.events import Events, price_events
+from stl_deploy.energy.prices.bill import Biller
+from stl_deploy.energy.prices.events import Events, price_events
 from tests.energy.close import approx
 from tests.energy.peers.nets import CASES, arrays, loihi_arrays, loihi_net, net
 from tests.energy.peers.record import GOLDEN

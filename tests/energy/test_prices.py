@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stl_deploy.energy import list_prices, load_prices
-from stl_deploy.energy.pricelist import TERMS
+from stl_deploy.energy.prices.price_list import TERMS
 from stl_deploy.errors import ConfigError, InputError
 from tests.energy.close import approx
 

@@ -14,8 +14,11 @@ import numpy as np
 import pytest
 
 from stl_deploy.energy import AnnTwin, measure_energy, validate
-from stl_deploy.energy.chip import OnChip, PlacedCore, Placement
-from stl_deploy.energy.report import (
+from stl_deploy.energy.prices.chip import OnChip, PlacedCore, Placement
+from stl_deploy.errors import InputError
+from stl_deploy.graph.program import Program
+from stl_deploy.pipeline.tradeoff import Tradeoff
+from stl_deploy.report import (
     Accuracy,
     Parity,
     Raster,
@@ -24,11 +27,8 @@ from stl_deploy.energy.report import (
     render_report,
     report_json,
 )
-from stl_deploy.energy.report.format import count, joules, ratios, span
-from stl_deploy.energy.report.pareto import Point
-from stl_deploy.errors import InputError
-from stl_deploy.graph.program import Program
-from stl_deploy.pipeline.tradeoff import Tradeoff
+from stl_deploy.report.format import count, joules, ratios, span
+from stl_deploy.report.pareto import Point
 from tests.energy.close import approx
 from tests.energy.nets import conv, lif, linear, program, start
 

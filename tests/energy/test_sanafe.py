@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from stl_deploy.energy import EnergyReport, load_prices, measure_energy
-from stl_deploy.energy.bill import Biller
-from stl_deploy.energy.events import Events, price_events
-from stl_deploy.energy.traffic import Traffic, traffic
+from stl_deploy.energy.counts.traffic import Traffic, traffic
+from stl_deploy.energy.prices.bill import Biller
+from stl_deploy.energy.prices.events import Events, price_events
 from stl_deploy.graph.program import Linear, Neuron, Program
 from stl_deploy.graph.run import run
 from stl_deploy.pipeline.mapping import on_loihi

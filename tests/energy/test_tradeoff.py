@@ -10,20 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stl_deploy.config_io import load_config
+from stl_deploy.config.load import load_config
 from stl_deploy.data import load_dataset
 from stl_deploy.energy import measure_energy
-from stl_deploy.energy.ledger import total
-from stl_deploy.energy.report.pareto import Point, pareto_front, render_pareto
+from stl_deploy.energy.models.ledger import total
 from stl_deploy.errors import InputError
-from stl_deploy.evaluate import evaluate
+from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.lower import lower
-from stl_deploy.graph.nirfile import read_nir
-from stl_deploy.model_file import load_network, model_facts
-from stl_deploy.pipeline.configs import configure
+from stl_deploy.pipeline.configure import configure
 from stl_deploy.pipeline.tradeoff import read_tradeoff, tradeoff
-from stl_deploy.pipeline.training import train
-from stl_deploy.snapshots import snapshots
+from stl_deploy.pipeline.train import train
+from stl_deploy.report.pareto import Point, pareto_front, render_pareto
+from stl_deploy.training.evaluate import evaluate
+from stl_deploy.training.model_file import load_network, model_facts
+from stl_deploy.training.snapshots import snapshots
 from tests.energy.test_ann import NETWORK
 from tests.energy.test_report import EVIL, Page
 from tests.energy.test_verbs import main, spikes, write

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stl_deploy.files import read_input
+from stl_deploy._util.files import read_input
 from stl_deploy.graph.run import run
 from stl_deploy.pipeline.source import TEST_INPUT, open_program, open_source
 from tests import chromium

@@ -9,8 +9,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from stl_deploy._util.files import read_input
 from stl_deploy.exporters.onnx import export_onnx
-from stl_deploy.files import read_input
 from stl_deploy.graph.run import run
 from stl_deploy.pipeline.source import TEST_INPUT, open_program, open_source
 

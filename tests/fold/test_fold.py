@@ -10,16 +10,16 @@ import pytest
 import torch
 from torch import nn
 
-from stl_deploy.config_io import apply_overrides, parse_config
+from stl_deploy.config.load import apply_overrides, parse_config
 from stl_deploy.errors import InputError
 from stl_deploy.fold import Folded, fold
 from stl_deploy.fold.norm import Norm, fold_norm
 from stl_deploy.graph.exact import prove_exact, round_to_grid
+from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.graph.lower import lower
-from stl_deploy.graph.nirfile import read_nir, write_nir
 from stl_deploy.graph.program import Conv, Linear, Neuron, Program
 from stl_deploy.graph.run import run
-from stl_deploy.network import Network
+from stl_deploy.nn.network import Network
 
 CONV_NET = """
 dataset: {name: digits, T: 5}

@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch import nn
 
-from stl_deploy.config_io import apply_overrides, parse_config
+from stl_deploy.config.load import apply_overrides, parse_config
 from stl_deploy.errors import ConfigError, UnsupportedError
 from stl_deploy.exporters.loihi.structure import structure
 from stl_deploy.exporters.onnx.export import export_onnx
 from stl_deploy.exporters.onnx.model import OnnxModel
 from stl_deploy.fold import fold
 from stl_deploy.graph.exact import grids, prove_exact, round_to_grid
+from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.graph.lower import lower
-from stl_deploy.graph.nirfile import read_nir, write_nir
 from stl_deploy.graph.run import run
-from stl_deploy.network import Network
+from stl_deploy.nn.network import Network
 
 SEW = """
 dataset: {name: digits, T: 4}

@@ -12,8 +12,8 @@ from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph.check import check, check_file
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.findings import Finding
+from stl_deploy.graph.io.nir_file import ForeignNode, write_nir
 from stl_deploy.graph.lower import lower
-from stl_deploy.graph.nirfile import ForeignNode, write_nir
 from tests.graph.nets import a, bare, chain, iff, lif
 from tests.graph.oracle import nets
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from stl_deploy.graph.dialect import CHOICES, PRESETS, Dialect
-from stl_deploy.graph.readers import READERS
+from stl_deploy.graph.frameworks.reading_rules import READERS
 
 LINES = (Path(__file__).parents[2] / "docs" / "nir.md").read_text(encoding="utf-8").splitlines()
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from stl_deploy.errors import GraphError, InputError
+from stl_deploy.graph.io.nir_file import ForeignNode, read_nir, write_nir
 from stl_deploy.graph.lower import lower
-from stl_deploy.graph.nirfile import ForeignNode, read_nir, write_nir
 from stl_deploy.graph.run import run
 from tests.graph.nets import a, bare, chain, full, graph, iff, lif
 

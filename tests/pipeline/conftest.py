@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stl_deploy.pipeline.configs import configure
+from stl_deploy.pipeline.configure import configure
 from stl_deploy.pipeline.run import RunResult, run
 
 SMALL = (

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from stl_deploy.cli import main
+from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.lower import lower
-from stl_deploy.graph.nirfile import read_nir
 from stl_deploy.graph.run import run
 
 
@@ -496,7 +496,7 @@ def test_an_interrupt_is_said_in_a_sentence(cli: Any, run_dir: Path, monkeypatch
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("stl_deploy.pipeline.training.evaluate", interrupt)
+    monkeypatch.setattr("stl_deploy.pipeline.train.evaluate", interrupt)
     found = cli("eval", run_dir)
     assert found.code == 130
     assert found.err.strip() == "stl-deploy: interrupted; what was finished is kept"

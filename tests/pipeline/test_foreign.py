@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stl_deploy import verbs
-from stl_deploy.pipeline.exporting import ExportOptions
+from stl_deploy.pipeline.export import ExportOptions
 from tests.conformance.golden import GOLDEN
 
 WRITTEN = {

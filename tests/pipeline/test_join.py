@@ -11,14 +11,14 @@ import pytest
 
 from stl_deploy.cli import main
 from stl_deploy.errors import InputError
+from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.lower import lower
-from stl_deploy.graph.nirfile import read_nir
 from stl_deploy.graph.run import run
-from stl_deploy.pipeline.configs import configure
-from stl_deploy.pipeline.folding import fold_run
+from stl_deploy.pipeline.configure import configure
+from stl_deploy.pipeline.fold import fold_run
 from stl_deploy.pipeline.inputs import encode_split
-from stl_deploy.pipeline.joining import Joint, join
-from stl_deploy.pipeline.training import train
+from stl_deploy.pipeline.join import Joint, join
+from stl_deploy.pipeline.train import train
 
 NET = (
     'network=[{"kind": "flatten"}, {"kind": "linear", "features": 30}, {"kind": "lif"}, '

@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stl_deploy.checkpoint import FILE as CHECKPOINT
-from stl_deploy.console import Console
+from stl_deploy._util.console import Console
 from stl_deploy.errors import InputError, ParityError
 from stl_deploy.exporters.loihi.net import same_net
 from stl_deploy.exporters.loihi.netx import read_netx
-from stl_deploy.fine_tune import fine_tune
-from stl_deploy.model_file import load_network
-from stl_deploy.pipeline import quantising
-from stl_deploy.pipeline.exporting import ExportOptions, export
-from stl_deploy.pipeline.quantising import QuantiseOptions
-from stl_deploy.pipeline.quantising import quantise as quantise_run
-from stl_deploy.pipeline.simulating import simulate
+from stl_deploy.pipeline import quantise as quantising
+from stl_deploy.pipeline.export import ExportOptions, export
+from stl_deploy.pipeline.quantise import QuantiseOptions
+from stl_deploy.pipeline.quantise import quantise as quantise_run
+from stl_deploy.pipeline.simulate import simulate
+from stl_deploy.training.checkpoint import FILE as CHECKPOINT
+from stl_deploy.training.fine_tune import fine_tune
+from stl_deploy.training.model_file import load_network
 
 
 @pytest.fixture(scope="module")

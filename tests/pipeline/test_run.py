@@ -16,22 +16,22 @@ import numpy as np
 import pytest
 import yaml
 
+from stl_deploy._util.console import Console
+from stl_deploy._util.files import read_input, sha256
 from stl_deploy.cli import main
-from stl_deploy.console import Console
 from stl_deploy.errors import InputError, ParityError, ToolError
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.onnx.model import OnnxModel
-from stl_deploy.files import read_input, sha256
+from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.graph.lower import lower
-from stl_deploy.graph.nirfile import read_nir, write_nir
 from stl_deploy.graph.run import Result
 from stl_deploy.graph.run import run as run_reference
 from stl_deploy.pipeline import run as run_module
-from stl_deploy.pipeline.configs import configure
+from stl_deploy.pipeline.configure import configure
 from stl_deploy.pipeline.parity import REFERENCE
-from stl_deploy.pipeline.reporting import report
+from stl_deploy.pipeline.report import report
 from stl_deploy.pipeline.run import RunResult, run
-from stl_deploy.pipeline.training import train
+from stl_deploy.pipeline.train import train
 from tests.pipeline.conftest import SMALL
 
 FILES = [

@@ -10,8 +10,8 @@ import pytest
 
 from stl_deploy import verbs
 from stl_deploy.errors import InputError
-from stl_deploy.graph.nirfile import write_nir
-from stl_deploy.pipeline.exporting import ExportOptions
+from stl_deploy.graph.io.nir_file import write_nir
+from stl_deploy.pipeline.export import ExportOptions
 from tests.graph.nets import a, graph, iff
 
 A = np.array([[[1, 0]], [[0, 1]], [[1, 1]]], np.float32)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stl_deploy import verbs
-from stl_deploy.graph.nirfile import write_nir
+from stl_deploy.graph.io.nir_file import write_nir
 from tests.graph.nets import chain, iff
 from tests.pipeline.test_cli import VERBS
 

@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stl_deploy.console import Console
+from stl_deploy._util.console import Console
+from stl_deploy._util.files import read_input, write_npz
 from stl_deploy.errors import ParityError
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.loihi.export import export_netx
 from stl_deploy.exporters.loihi.netx import read_netx
 from stl_deploy.exporters.loihi.simulate import simulate
-from stl_deploy.files import read_input, write_npz
-from stl_deploy.pipeline import backends, verifying
+from stl_deploy.pipeline import backends
+from stl_deploy.pipeline import verify as verifying
 from stl_deploy.pipeline.source import open_program, open_source
-from stl_deploy.pipeline.verifying import LAVA, require, verify
+from stl_deploy.pipeline.verify import LAVA, require, verify
 from tests.exporters.lava.conftest import lava_python
 
 __all__ = ["lava_python"]

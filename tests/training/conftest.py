@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from stl_deploy.config import RunConfig
+from stl_deploy.config.schema import RunConfig
 
 TINY: dict[str, Any] = {
     "dataset": {"name": "digits", "T": 3, "validation_fraction": 0.1, "test_fraction": 0.7},

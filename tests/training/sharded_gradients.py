@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 
-from stl_deploy import train, workers
-from stl_deploy.checkpoint import State
-from stl_deploy.config import RunConfig
-from stl_deploy.config_io import load_config
+from stl_deploy.config.load import load_config
+from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import load_dataset
-from stl_deploy.network import Network
-from stl_deploy.shared_norm import share_norms
+from stl_deploy.nn.network import Network
+from stl_deploy.training import distributed as workers
+from stl_deploy.training import loop as train
+from stl_deploy.training.checkpoint import State
+from stl_deploy.training.sync_batchnorm import share_norms
 
 Step = dict[str, torch.Tensor]
 

@@ -1,10 +1,10 @@
 import pytest
 
-from stl_deploy.config import RunConfig
-from stl_deploy.config_io import apply_overrides, dump_config, load_config, parse_config, preset_names, save_config
+from stl_deploy.config.load import apply_overrides, dump_config, load_config, parse_config, preset_names, save_config
+from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import describe, sample_shape
 from stl_deploy.errors import ConfigError
-from stl_deploy.network import Network
+from stl_deploy.nn.network import Network
 
 
 @pytest.mark.parametrize("name", preset_names())

@@ -1,6 +1,6 @@
 import io
 
-from stl_deploy.console import Console
+from stl_deploy._util.console import Console
 
 RECORD = {
     "epoch": 2,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from stl_deploy.config import DatasetConfig
+from stl_deploy.config.schema import DatasetConfig
 from stl_deploy.data import dataset_names, describe, encode, input_coding, load_dataset, sources
 from stl_deploy.errors import ConfigError, InputError, ToolError
 

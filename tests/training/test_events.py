@@ -14,18 +14,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stl_deploy.config import DatasetConfig, RunConfig
-from stl_deploy.config_io import apply_overrides
+from stl_deploy.config.load import apply_overrides
+from stl_deploy.config.schema import DatasetConfig, RunConfig
 from stl_deploy.data import encode, input_coding, load_dataset, present
 from stl_deploy.data.event_files import aer40, gesture_npy
 from stl_deploy.data.events import Events, gather, shrunk
 from stl_deploy.errors import ConfigError, InputError, ToolError
-from stl_deploy.evaluate import evaluate
 from stl_deploy.graph.run import run
-from stl_deploy.model_file import load_network
-from stl_deploy.pipeline.folding import fold_run
+from stl_deploy.pipeline.fold import fold_run
 from stl_deploy.pipeline.inputs import encode_split
-from stl_deploy.train import train
+from stl_deploy.training.evaluate import evaluate
+from stl_deploy.training.loop import train
+from stl_deploy.training.model_file import load_network
 
 
 @pytest.fixture(autouse=True)

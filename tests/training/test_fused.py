@@ -8,16 +8,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from stl_deploy import fused
-from stl_deploy.config_io import apply_overrides
-from stl_deploy.fused import kernels
-from stl_deploy.fused.block import block
-from stl_deploy.fused.entry import enters, entry_block, window_moments
-from stl_deploy.fused.passes import Form
-from stl_deploy.fused.plan import stages
-from stl_deploy.modules import StepNorm1d, StepNorm2d
-from stl_deploy.network import Network
-from stl_deploy.surrogate import SURROGATES, surrogate
+from stl_deploy.config.load import apply_overrides
+from stl_deploy.nn import fused
+from stl_deploy.nn.fused import kernels
+from stl_deploy.nn.fused.block import block
+from stl_deploy.nn.fused.entry import enters, entry_block, window_moments
+from stl_deploy.nn.fused.passes import Form
+from stl_deploy.nn.fused.plan import stages
+from stl_deploy.nn.layers import StepNorm1d, StepNorm2d
+from stl_deploy.nn.network import Network
+from stl_deploy.nn.surrogate import SURROGATES, surrogate
 
 T, B = 4, 19  # more samples than parts, so that sums over parts of different lengths count
 MAP, VECTOR = (3, 7, 6), (11,)

@@ -6,11 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from stl_deploy import matmul
-from stl_deploy import train as train_module
-from stl_deploy.config_io import apply_overrides
-from stl_deploy.matmul import Measured, advice, matmul_precision, measure, settle
-from stl_deploy.train import train
+from stl_deploy.config.load import apply_overrides
+from stl_deploy.training import loop as train_module
+from stl_deploy.training import matmul_precision as matmul
+from stl_deploy.training.loop import train
+from stl_deploy.training.matmul_precision import Measured, advice, matmul_precision, measure, settle
 
 
 def test_every_setting_is_measured_and_the_default_is_accurate():

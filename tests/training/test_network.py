@@ -3,11 +3,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from stl_deploy.config import RunConfig
-from stl_deploy.config_io import apply_overrides, parse_config
+from stl_deploy.config.load import apply_overrides, parse_config
+from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import ConfigError, InputError
-from stl_deploy.modules import StepNorm2d
-from stl_deploy.network import Network
+from stl_deploy.nn.layers import StepNorm2d
+from stl_deploy.nn.network import Network
 
 
 def _network(tiny: RunConfig, *overrides: str, shape=(1, 8, 8)) -> Network:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from stl_deploy.errors import InputError
-from stl_deploy.neuron import LIF
-from stl_deploy.surrogate import SURROGATES, Derivative, surrogate
+from stl_deploy.nn.neuron import LIF
+from stl_deploy.nn.surrogate import SURROGATES, Derivative, surrogate
 
 SHAPE = (3, 4, 5)
 

@@ -8,23 +8,23 @@ import pytest
 import torch
 from torch.nn import functional
 
-from stl_deploy.config import RunConfig, TrainConfig
-from stl_deploy.config_io import apply_overrides
+from stl_deploy.config.load import apply_overrides
+from stl_deploy.config.schema import RunConfig, TrainConfig
 from stl_deploy.data import encode, load_dataset
 from stl_deploy.errors import ConfigError, UnsupportedError
-from stl_deploy.evaluate import classification_loss
 from stl_deploy.exporters.loihi.structure import structure
 from stl_deploy.exporters.onnx.export import export_onnx
 from stl_deploy.exporters.onnx.model import OnnxModel
 from stl_deploy.exporters.verify import accuracy
 from stl_deploy.fold import fold
 from stl_deploy.graph.exact import prove_exact
+from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.graph.lower import lower
-from stl_deploy.graph.nirfile import read_nir, write_nir
 from stl_deploy.graph.run import run
-from stl_deploy.network import Network
-from stl_deploy.neuron import LI
-from stl_deploy.train import train
+from stl_deploy.nn.network import Network
+from stl_deploy.nn.neuron import LI
+from stl_deploy.training.evaluate import classification_loss
+from stl_deploy.training.loop import train
 
 
 def _li(tiny: RunConfig, *overrides: str) -> RunConfig:

@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from stl_deploy.config import RunConfig, TrainConfig
-from stl_deploy.config_io import apply_overrides, parse_config
+from stl_deploy.config.load import apply_overrides, parse_config
+from stl_deploy.config.schema import RunConfig, TrainConfig
 from stl_deploy.data import load_dataset
 from stl_deploy.energy import ActivityCounter
-from stl_deploy.evaluate import evaluate
 from stl_deploy.fold import fold
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.run import run
-from stl_deploy.network import INPUT, Network
-from stl_deploy.regularise import Regulariser
-from stl_deploy.train import train
+from stl_deploy.nn.network import INPUT, Network
+from stl_deploy.training.activity_penalty import Regulariser
+from stl_deploy.training.evaluate import evaluate
+from stl_deploy.training.loop import train
 from tests.fold.test_residual import SEW
 
 BUDGET = TrainConfig(synop_budget=1000.0)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from stl_deploy.config_io import apply_overrides
+from stl_deploy.config.load import apply_overrides
 from stl_deploy.errors import ToolError
-from stl_deploy.tensorboard import FOLDER
-from stl_deploy.train import train
+from stl_deploy.training.loop import train
+from stl_deploy.training.tensorboard import FOLDER
 
 
 def _read(run):

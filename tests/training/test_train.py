@@ -10,16 +10,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from stl_deploy import train as train_module
-from stl_deploy.checkpoint import FILE as CHECKPOINT
-from stl_deploy.config import RunConfig
-from stl_deploy.config_io import apply_overrides, dump_config, load_config
+from stl_deploy.config.load import apply_overrides, dump_config, load_config
+from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import load_dataset
 from stl_deploy.errors import ConfigError, DivergedError, InputError
-from stl_deploy.evaluate import _Rates, evaluate
-from stl_deploy.model_file import load_network, model_facts
-from stl_deploy.network import Network
-from stl_deploy.train import make_optimiser, pick_device, train
+from stl_deploy.nn.network import Network
+from stl_deploy.training import loop as train_module
+from stl_deploy.training.checkpoint import FILE as CHECKPOINT
+from stl_deploy.training.evaluate import _Rates, evaluate
+from stl_deploy.training.loop import make_optimiser, pick_device, train
+from stl_deploy.training.model_file import load_network, model_facts
 
 
 def _weights(run: Path) -> dict[str, torch.Tensor]:
@@ -126,7 +126,7 @@ _KILLED = """
     from pathlib import Path
     import torch
     from stl_deploy import evaluate, train
-    from stl_deploy.config_io import load_config
+    from stl_deploy.config.load import load_config
 
     epoch, batch = int(sys.argv[2]), int(sys.argv[3])
     epochs = 0

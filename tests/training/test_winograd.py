@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from stl_deploy.config import RunConfig
-from stl_deploy.config_io import apply_overrides
-from stl_deploy.fused import path, tiles, winograd, winograd_allowed
-from stl_deploy.fused.winograd import _Convolution, convolve, suits
-from stl_deploy.network import Network
-from stl_deploy.train import train
+from stl_deploy.config.load import apply_overrides
+from stl_deploy.config.schema import RunConfig
+from stl_deploy.nn.fused import path, tiles, winograd, winograd_allowed
+from stl_deploy.nn.fused.winograd import _Convolution, convolve, suits
+from stl_deploy.nn.network import Network
+from stl_deploy.training.loop import train
 
 ROUNDING = 10
 """How many times as far from the exact result as plain float32 sums they may be."""

@@ -17,12 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from stl_deploy import workers
-from stl_deploy.checkpoint import FILE as CHECKPOINT
-from stl_deploy.config import RunConfig
-from stl_deploy.config_io import apply_overrides, dump_config, load_config
+from stl_deploy.config.load import apply_overrides, dump_config, load_config
+from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import ConfigError, InputError
-from stl_deploy.train import _all_at, _check_parts, train
+from stl_deploy.training import distributed as workers
+from stl_deploy.training.checkpoint import FILE as CHECKPOINT
+from stl_deploy.training.loop import _all_at, _check_parts, train
 from tests.training.conftest import TINY
 
 HERE = Path(__file__).parent

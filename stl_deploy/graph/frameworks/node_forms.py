@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.graph.executors import Edge
+from stl_deploy.graph.frameworks.execution_order import Edge
+from stl_deploy.graph.frameworks.reading_rules import Reader, refuse
 from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Node, Output, Pool, Reshape, Scale
-from stl_deploy.graph.readers import Reader, refuse
 
 _LARGEST = 2048
 """Most neurons whose inputs are weighed one by one with a diagonal matrix."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph.dialect import Dialect
-from stl_deploy.graph.executors import Edge, queued, traced
+from stl_deploy.graph.frameworks.execution_order import Edge, queued, traced
 from stl_deploy.graph.program import Floats, Neuron, Node
 
 Doubles = NDArray[np.float64]
@@ -52,7 +52,8 @@ class Reader(ABC):
     mistakes_loops: ClassVar[bool] = False
 
     def runs(self, names: Sequence[str], edges: Sequence[Edge], start: str) -> tuple[set[Edge], str | None]:
-        """Which edges it takes a step late, and which node for the output; see `stl_deploy.graph.executors`."""
+        """Which edges it takes a step late, and which node for the output; see
+        `stl_deploy.graph.frameworks.execution_order`."""
         return (traced if self.walks else queued)(names, edges, start)
 
     def neuron(self, node: Neuron) -> tuple[nir.NIRNode, Floats]:

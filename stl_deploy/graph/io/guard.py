@@ -81,7 +81,7 @@ def _ended(process: subprocess.Popen[bytes]) -> int | None:
 def _running() -> subprocess.Popen[bytes]:
     global _process
     if _process is None or _process.poll() is not None:
-        command = [sys.executable, "-P", "-m", "stl_deploy.graph._probe"]
+        command = [sys.executable, "-P", "-m", "stl_deploy.graph.io.probe"]
         try:
             _process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL

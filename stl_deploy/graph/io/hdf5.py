@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from stl_deploy.errors import InputError, StlDeployError
-from stl_deploy.graph._guard import probe
+from stl_deploy.graph.io.guard import probe
 
 Found = Mapping[str, Any] | list[Any]
 

@@ -16,10 +16,10 @@ import h5py
 import nir
 import numpy as np
 
+from stl_deploy._util.files import whole_file
 from stl_deploy.errors import GraphError, InputError
-from stl_deploy.files import whole_file
-from stl_deploy.graph._hdf5 import Group, open_hdf5
-from stl_deploy.graph._scan import MAX_MEMBERS
+from stl_deploy.graph.io.hdf5 import Group, open_hdf5
+from stl_deploy.graph.io.scan import MAX_MEMBERS
 
 MAX_NODES = MAX_MEMBERS
 """Most nodes in one graph with those in it; a layer is a node, so real networks have hundreds."""

@@ -1,4 +1,4 @@
-"""Reads HDF5 files through, in a process of its own, for `_guard`: ``python -P -m stl_deploy.graph._probe``.
+"""Reads HDF5 files through, in a process of its own, for `_guard`: ``python -P -m stl_deploy.graph.io.probe``.
 
 A line with path and kind (JSON) comes in. Dots go out while there is progress, then a line: ``{"error": ...}``, or
 ``{"found": ..., "size": n}`` followed by the n bytes of the arrays in it (see `_scan`). The process ends itself (with
@@ -41,8 +41,8 @@ def main() -> None:
     import h5py
 
     from stl_deploy.errors import InputError
-    from stl_deploy.graph._hdf5 import explained
-    from stl_deploy.graph._scan import Scan
+    from stl_deploy.graph.io.hdf5 import explained
+    from stl_deploy.graph.io.scan import Scan
 
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     limit = _MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(_MEMORY_BYTES, hard)

@@ -20,8 +20,8 @@ import h5py
 import numpy as np
 from h5py import h5d, h5g, h5l, h5o, h5s
 
+from stl_deploy._util.files import MAX_ARRAY_BYTES
 from stl_deploy.errors import InputError
-from stl_deploy.files import MAX_ARRAY_BYTES
 
 _FREE_BYTES = 256 * 2**20
 _RATIO = 64

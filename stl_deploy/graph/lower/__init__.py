@@ -12,6 +12,7 @@ import numpy as np
 
 from stl_deploy.errors import GraphError
 from stl_deploy.graph.dialect import Dialect
+from stl_deploy.graph.io.nir_file import ForeignNode
 from stl_deploy.graph.lower.faults import faults, shape_despite
 from stl_deploy.graph.lower.layers import (
     lower_conv,
@@ -25,7 +26,6 @@ from stl_deploy.graph.lower.loops import place_delays
 from stl_deploy.graph.lower.neurons import lower_neuron
 from stl_deploy.graph.lower.readings import READINGS, Reading
 from stl_deploy.graph.lower.wiring import Wiring, wire
-from stl_deploy.graph.nirfile import ForeignNode
 from stl_deploy.graph.program import Input, Node, Output, Program, Reshape, Shape, Source
 
 METADATA_KEY = "stl_deploy"

@@ -1,8 +1,8 @@
 """The fast path on the CPU: batch norm, LIF and max pooling in one pass over memory, compiled by numba; in the first
 block also the convolution of the network's input, from its events.
 
-`stl_deploy.network.Network` takes it where `ready` says so; elsewhere (CUDA, no numba) layers run one after the other
-in torch. Spikes and gradients are the same but for the rounding of batch norm and of that convolution.
+`stl_deploy.nn.network.Network` takes it where `ready` says so; elsewhere (CUDA, no numba) layers run one after the
+other in torch. Spikes and gradients are the same but for the rounding of batch norm and of that convolution.
 
 `plan` finds the blocks, `block` and `entry` are the differentiable functions, `passes` runs `kernels` over all samples
 on the threads of `parts`, `lanes` are the vectors that kernels are written in. Under `winograd_allowed`, convolutions
@@ -22,7 +22,7 @@ from importlib.metadata import version
 
 from torch import Tensor, nn
 
-from stl_deploy.stages import Sources, Stage
+from stl_deploy.nn.schedule import Sources, Stage
 
 SWITCH = "STL_DEPLOY_FUSED"
 """Environment variable; ``0`` turns the fast path off."""
@@ -31,7 +31,7 @@ _WINOGRAD: ContextVar[bool] = ContextVar("winograd", default=False)
 
 @contextmanager
 def winograd_allowed(allowed: bool) -> Iterator[None]:
-    """Whether, inside, the fast path may compute convolutions as `stl_deploy.fused.winograd` does; else it may not."""
+    """Whether, inside, the fast path may compute convolutions as `stl_deploy.nn.fused.winograd` does; else it may not."""
     token = _WINOGRAD.set(allowed)
     try:
         yield
@@ -50,7 +50,7 @@ def path() -> str:
         return f"torch, one layer after the other: {SWITCH}=0 turns the compiled blocks off"
     if importlib.util.find_spec("numba") is None:
         return "torch, one layer after the other; pip install 'stl-deploy[fast]' for compiled blocks on the CPU"
-    from stl_deploy.fused import tiles
+    from stl_deploy.nn.fused import tiles
 
     compiled = f"compiled by numba {version('numba')} (CPU); torch elsewhere"
     fewer = "; in training, convolutions of many channels by Winograd's algorithm" if tiles.FAST else ""
@@ -71,7 +71,7 @@ def installed() -> bool:
 
 
 def stages(layers: nn.ModuleDict, sources: Sources, steps: int, *, pools: bool) -> list[Stage]:
-    """The forward pass in blocks (see `stl_deploy.fused.plan.stages`); loads numba."""
-    from stl_deploy.fused import plan
+    """The forward pass in blocks (see `stl_deploy.nn.fused.plan.stages`); loads numba."""
+    from stl_deploy.nn.fused import plan
 
     return plan.stages(layers, sources, steps, pools=pools, by_tiles=_WINOGRAD.get())

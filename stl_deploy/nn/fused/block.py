@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from stl_deploy.fused import kernels
-from stl_deploy.fused.kernels import Array, Layout
-from stl_deploy.fused.parts import array, run, split, wide
-from stl_deploy.fused.passes import (
+from stl_deploy.nn.fused import kernels
+from stl_deploy.nn.fused.kernels import Array, Layout
+from stl_deploy.nn.fused.parts import array, run, split, wide
+from stl_deploy.nn.fused.passes import (
     Form,
     as_map,
     as_rows,

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from stl_deploy.fused import kernels
-from stl_deploy.fused.block import Norm, follow, running
-from stl_deploy.fused.kernels import Array, Entry, Kernel
-from stl_deploy.fused.lanes import LANES
-from stl_deploy.fused.parts import array, is_plain, run, split, wide
-from stl_deploy.fused.passes import (
+from stl_deploy.nn.fused import kernels
+from stl_deploy.nn.fused.block import Norm, follow, running
+from stl_deploy.nn.fused.kernels import Array, Entry, Kernel
+from stl_deploy.nn.fused.lanes import LANES
+from stl_deploy.nn.fused.parts import array, is_plain, run, split, wide
+from stl_deploy.nn.fused.passes import (
     Form,
     as_map,
     as_rows,

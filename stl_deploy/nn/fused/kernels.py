@@ -10,11 +10,11 @@ however many threads there are.
 The convolution of a network's input can be part of the pass: currents are then made strip by strip where they are
 needed, from the events of the input, its numbers other than 0, and never written to memory; nor are their gradients.
 
-The scan is that of `stl_deploy._scan`: multiply, add and compare are operations of their own, so the spikes are those
-of the torch path bit for bit where there is no batch norm. Neurons are worked on by vectors (`stl_deploy.fused.lanes`);
-other loops are long and touch few arrays: LLVM vectorises a loop only if few pairs of arrays could overlap, and numba
-copies a slice to a slice slowly. Norm, scan and events share a file because they share a pass, and because numba's
-cache renews a function with its own file alone.
+The scan is that of `stl_deploy.nn.lif_scan`: multiply, add and compare are operations of their own, so the spikes are
+those of the torch path bit for bit where there is no batch norm. Neurons are worked on by vectors
+(`stl_deploy.nn.fused.lanes`); other loops are long and touch few arrays: LLVM vectorises a loop only if few pairs of
+arrays could overlap, and numba copies a slice to a slice slowly. Norm, scan and events share a file because they share
+a pass, and because numba's cache renews a function with its own file alone.
 """
 
 from __future__ import annotations
@@ -25,7 +25,19 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from stl_deploy.fused.lanes import LANES, at_least, choose, either, exp, fill, is_aligned, load, row_at, store, stream
+from stl_deploy.nn.fused.lanes import (
+    LANES,
+    at_least,
+    choose,
+    either,
+    exp,
+    fill,
+    is_aligned,
+    load,
+    row_at,
+    store,
+    stream,
+)
 
 Array = NDArray[Any]
 SURROGATES = ("arctan", "sigmoid", "triangular", "rectangular")
@@ -401,7 +413,7 @@ def backward(
     grad_taps: Array,
     grad_bias: Array,
 ) -> None:
-    """Through time, by hand (see `stl_deploy._scan`): the gradient of the LIF's input into ``grad_z``.
+    """Through time, by hand (see `stl_deploy.nn.lif_scan`): the gradient of the LIF's input into ``grad_z``.
 
     grad: of the pooled spikes, ``[T, B, M']``. grad_z: ``[T, B, M]``, trace itself if it has the type, or ``[1, B, M]``
     for the sum over the steps where x has a single one. mean: of a norm, ``[S, C]``. Added to: grad_theta, of theta's

@@ -8,13 +8,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stl_deploy.fused import winograd
-from stl_deploy.fused.block import Norm, block
-from stl_deploy.fused.entry import enters, entry_block
-from stl_deploy.fused.passes import Form
-from stl_deploy.modules import StepNorm1d, StepNorm2d, Synapse
-from stl_deploy.neuron import LIF
-from stl_deploy.stages import Sources, Stage, over_time
+from stl_deploy.nn.fused import winograd
+from stl_deploy.nn.fused.block import Norm, block
+from stl_deploy.nn.fused.entry import enters, entry_block
+from stl_deploy.nn.fused.passes import Form
+from stl_deploy.nn.layers import StepNorm1d, StepNorm2d, Synapse
+from stl_deploy.nn.neuron import LIF
+from stl_deploy.nn.schedule import Sources, Stage, over_time
 
 _WEIGHTS = (nn.Conv2d, nn.Linear, Synapse)
 

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from stl_deploy.fused import tiles
-from stl_deploy.fused.kernels import Array
-from stl_deploy.fused.lanes import LANES
-from stl_deploy.fused.parts import MOST_PARTS, array, is_plain, run, split
-from stl_deploy.fused.tiles import Grid
+from stl_deploy.nn.fused import tiles
+from stl_deploy.nn.fused.kernels import Array
+from stl_deploy.nn.fused.lanes import LANES
+from stl_deploy.nn.fused.parts import MOST_PARTS, array, is_plain, run, split
+from stl_deploy.nn.fused.tiles import Grid
 
 _WINDOW = 6
 _KERNELS = (3, 5)

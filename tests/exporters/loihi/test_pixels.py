@@ -16,7 +16,7 @@ from stl_deploy.exporters.loihi.quantise import quantise
 from stl_deploy.graph.program import Neuron
 from stl_deploy.graph.run import run
 from stl_deploy.pipeline.backends import model_of_file
-from stl_deploy.pipeline.forms import compare_forms, quantise_forms
+from stl_deploy.pipeline.threshold_forms import compare_forms, quantise_forms
 from tests.exporters.loihi.programs import Builder, conv_net, events
 
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from stl_deploy import fused
 from stl_deploy.exporters.loihi.net import ConvLayer, LoihiNeuron
 from stl_deploy.exporters.loihi.simulate import run_layer
-from stl_deploy.neuron import LIF
+from stl_deploy.nn import fused
+from stl_deploy.nn.neuron import LIF
+from stl_deploy.nn.schedule import layerwise
 from stl_deploy.quantised import LoihiLIF, WholeSynapse, whole
-from stl_deploy.stages import layerwise
 from tests.exporters.loihi.nets import dense
 
 DECAYS = (0, 1, 700, 1900, 2048, 3000, 4095, 4096)

@@ -1,0 +1,1 @@
+"""Exact counts: synops, MACs, neuron updates, messages."""

@@ -1,0 +1,1 @@
+"""Energy models of the literature that include memory, and the conventions of published ratios."""

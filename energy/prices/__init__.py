@@ -1,0 +1,1 @@
+"""Price lists, and counts priced by one."""

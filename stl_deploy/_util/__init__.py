@@ -1,0 +1,1 @@
+"""What every room may use: console, files, suggestions; knows nothing of networks."""

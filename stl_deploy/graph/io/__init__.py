@@ -1,0 +1,1 @@
+"""Validated reads of untrusted HDF5 and NIR files; atomic writes."""

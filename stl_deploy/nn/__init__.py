@@ -1,0 +1,1 @@
+"""Neurons, layers and networks in torch."""
