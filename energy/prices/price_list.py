@@ -138,7 +138,7 @@ def load_prices(name_or_path: str | Path) -> PriceList:
     """
     if str(name_or_path) in _built_in():
         name = str(name_or_path)
-        text = (files(__package__) / "prices" / f"{name}.toml").read_text(encoding="utf-8")
+        text = (files(__package__) / "lists" / f"{name}.toml").read_text(encoding="utf-8")
         return _parse(text, name, where=f"price list '{name}'")
     path = Path(name_or_path)
     if path.suffix != ".toml":
@@ -156,7 +156,7 @@ def load_prices(name_or_path: str | Path) -> PriceList:
 
 
 def _built_in() -> tuple[str, ...]:
-    folder = files(__package__) / "prices"
+    folder = files(__package__) / "lists"
     return tuple(sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml")))
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import typer
 
+from stl_deploy._util import processes
 from stl_deploy.cli import artifacts, costs, training
 from stl_deploy.cli import setup as surroundings
 from stl_deploy.errors import InputError
-from stl_deploy.training import distributed as workers
 
 app = typer.Typer(
     name="stl-deploy",
@@ -41,10 +41,10 @@ def root(
     _version: bool = typer.Option(False, "--version", callback=version, is_eager=True, help="Print the version."),
 ) -> None:
     """Common to all verbs."""
-    if workers.started() > 1 and context.invoked_subcommand != "train":
+    if processes.started() > 1 and context.invoked_subcommand != "train":
         raise InputError(
-            f"{workers.started()} processes for '{context.invoked_subcommand}'; torchrun takes train, all other verbs "
-            "run in one process"
+            f"{processes.started()} processes for '{context.invoked_subcommand}'; torchrun takes train, all other "
+            "verbs run in one process"
         )
 
 

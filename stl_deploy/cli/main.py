@@ -10,7 +10,7 @@ from stl_deploy._util.threads import sleep_when_idle
 from stl_deploy.cli import output
 from stl_deploy.cli.usage import is_help, usage_sentence
 from stl_deploy.errors import StlDeployError
-from stl_deploy.training import distributed as workers
+from stl_deploy.training import distributed
 
 _INTERRUPTED = 130
 _INTERNAL = 70
@@ -68,5 +68,5 @@ def _interrupted() -> int:
 def _show(message: str) -> None:
     if output.settings.debug:
         traceback.print_exc()
-    if workers.speaks():
+    if distributed.speaks():
         print(f"stl-deploy: {message}", file=sys.stderr)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from io import StringIO
 from typing import Any
 
+from stl_deploy._util import processes
 from stl_deploy._util.console import Console
-from stl_deploy.training import distributed as workers
 
 
 @dataclass
@@ -25,14 +25,14 @@ settings = Settings()
 
 def console() -> Console:
     """The console of this call: rich on a terminal, plain elsewhere; silent with -q, and but for the first process."""
-    if workers.place() > 0:
+    if processes.place() > 0:
         return Console(quiet=True, stream=StringIO())
     return Console(quiet=settings.quiet)
 
 
 def emit_json(data: Any) -> None:
     """Data for scripts, on stdout."""
-    if workers.place() > 0:
+    if processes.place() > 0:
         return
     json.dump(data, sys.stdout, indent=2, allow_nan=False)
     sys.stdout.write("\n")

@@ -15,7 +15,7 @@ from stl_deploy.config.schema import TrainConfig
 from stl_deploy.nn.layers import Vote
 from stl_deploy.nn.network import INPUT, Network
 from stl_deploy.nn.neuron import LIF
-from stl_deploy.training import distributed as workers
+from stl_deploy.training import distributed
 
 
 class Regulariser:
@@ -51,12 +51,12 @@ class Regulariser:
     def observe(self, name: str, output: Tensor) -> None:
         """Count a layer's output, or under `INPUT` the network's input, ``[T, B, *shape]``."""
         if name in self._lifs:
-            spikes, places = workers.total(output.sum()), workers.total(torch.tensor(float(output.numel())))
+            spikes, places = distributed.total(output.sum()), distributed.total(torch.tensor(float(output.numel())))
             self._rates.append(spikes / places)
         for fan_out in self._readers.get(name, ()):
             there = (output.detach() != 0).to(torch.float64) + (output - output.detach())
-            self._synops.append(workers.total((there * fan_out.to(output.device)).sum()))
-            self._samples = int(workers.total(torch.tensor(output.shape[1])))
+            self._synops.append(distributed.total((there * fan_out.to(output.device)).sum()))
+            self._samples = int(distributed.total(torch.tensor(output.shape[1])))
 
     @property
     def synops(self) -> Tensor:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
-from stl_deploy.training import distributed as workers
+from stl_deploy._util import processes
 
 
 class Total(torch.autograd.Function):
@@ -26,6 +26,6 @@ class Total(torch.autograd.Function):
 
 def _added(x: Tensor) -> Tensor:
     y = x.detach().contiguous().clone()
-    with workers.others_here("add up"):
-        distributed.all_reduce(y)
+    with processes.others_here("add up"):
+        torch.distributed.all_reduce(y)
     return y

@@ -5,12 +5,11 @@
 Each batch is cut into one run of samples per process. Sums that one process would take over the whole batch are taken
 over all processes - gradients, batch norm's statistics (`stl_deploy.training.sync_batchnorm`), charges - so gradients
 are those of one process but for the order of summation. Dropout is the exception: each process draws masks of its own.
-All processes hold the same bits; the first (`place` 0) alone writes and speaks.
+All processes hold the same bits; the first (place 0) alone writes and speaks.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from stl_deploy.errors import StlDeployError, ToolError
+from stl_deploy._util import processes
 
 if TYPE_CHECKING:
     import torch
@@ -26,24 +25,9 @@ if TYPE_CHECKING:
 Loaded = TypeVar("Loaded")
 
 
-def started() -> int:
-    """How many processes torchrun started; 1 without it."""
-    return int(os.environ["WORLD_SIZE"]) if {"RANK", "WORLD_SIZE"} <= os.environ.keys() else 1
-
-
-def place() -> int:
-    """This process's number, from 0."""
-    return int(os.environ["RANK"]) if started() > 1 else 0
-
-
-def place_on_machine() -> int:
-    """Its number among those on the same machine."""
-    return int(os.environ.get("LOCAL_RANK", "0")) if started() > 1 else 0
-
-
 def speaks() -> bool:
     """Whether this process says what went wrong: the first one that asks."""
-    return started() == 1 or _first_to_ask()
+    return processes.started() == 1 or _first_to_ask()
 
 
 @contextmanager
@@ -52,13 +36,13 @@ def together() -> Iterator[None]:
 
     Raises ToolError where they cannot meet, and in every process that goes on when another one ended.
     """
-    if started() == 1:
+    if processes.started() == 1:
         yield
         return
     import torch
     from torch import distributed
 
-    with others_here("meet"):
+    with processes.others_here("meet"):
         store, rank, count = _met()
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         distributed.init_process_group(backend, store=store, rank=rank, world_size=count)
@@ -86,7 +70,7 @@ def _first_to_ask() -> bool:
     try:
         return bool(_met()[0].add("stl-deploy/failed", 1) == 1)
     except RuntimeError:  # the store went with another process
-        return place() == 0
+        return processes.place() == 0
 
 
 @contextmanager
@@ -94,7 +78,7 @@ def _ended_by_others() -> Iterator[None]:
     """torchrun ends the rest when one process ended: as an exception, not a silent death."""
 
     def stop(*_: object) -> None:
-        raise _lost("stopped by torchrun")
+        raise processes.lost("stopped by torchrun")
 
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -106,36 +90,18 @@ def _ended_by_others() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-@contextmanager
-def others_here(what: str) -> Iterator[None]:
-    """Around what all processes do together: raises ToolError where it fails, for then one of them is gone."""
-    try:
-        yield
-    except StlDeployError:
-        raise
-    except RuntimeError as error:
-        raise _lost(f"they cannot {what}") from error
-
-
-def _lost(why: str) -> ToolError:
-    return ToolError(
-        f"one of the {started()} training processes ended or cannot be reached ({why}); finished epochs are kept, "
-        "go on with --resume"
-    )
-
-
 def in_turn(load: Callable[[], Loaded]) -> Loaded:
     """What ``load`` gives; the first process of a machine goes before the others, for it may download."""
-    if started() == 1:
+    if processes.started() == 1:
         return load()
-    found = [load()] if place_on_machine() == 0 else []
+    found = [load()] if processes.place_on_machine() == 0 else []
     wait()
     return found[0] if found else load()
 
 
 def wait() -> None:
     """Until all processes are here."""
-    if started() > 1:
+    if processes.started() > 1:
         import torch
 
         total(torch.zeros(()))
@@ -143,14 +109,14 @@ def wait() -> None:
 
 def mine(count: int) -> slice:
     """Which of ``count`` samples are this process's; sizes differ by one at most."""
-    size, rest = divmod(count, started())
-    start = place() * size + min(place(), rest)
-    return slice(start, start + size + (place() < rest))
+    size, rest = divmod(count, processes.started())
+    start = processes.place() * size + min(processes.place(), rest)
+    return slice(start, start + size + (processes.place() < rest))
 
 
 def total(x: torch.Tensor) -> torch.Tensor:
     """The sum of ``x`` over all processes, differentiable; ``x`` itself where there is one."""
-    if started() == 1:
+    if processes.started() == 1:
         return x
     from stl_deploy.training.all_reduce import Total
 
@@ -160,7 +126,7 @@ def total(x: torch.Tensor) -> torch.Tensor:
 
 def add_gradients(network: torch.nn.Module) -> None:
     """Add up all gradients over the processes, in one message."""
-    if started() == 1:
+    if processes.started() == 1:
         return
     import torch
 

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from stl_deploy._util import processes
 from stl_deploy.config.schema import RunConfig, TrainConfig
 from stl_deploy.data import Split, encode
 from stl_deploy.nn.network import Network
-from stl_deploy.training import distributed as workers
+from stl_deploy.training import distributed
 from stl_deploy.training.seeds import generator
 
 
@@ -62,7 +63,7 @@ def evaluate(network: Network, split: Split, config: RunConfig, *, batch_size: i
     correct, loss = 0, 0.0
     for number, index in enumerate(torch.split(torch.arange(len(split)), batch_size)):
         x = encode(split.images(index), config.time_steps, config.encoder, draws).to(device)
-        if number % workers.started() != workers.place():
+        if number % processes.started() != processes.place():
             continue
         labels = split.labels[index].to(device)
         outputs = network(x, rates.observe)
@@ -71,7 +72,7 @@ def evaluate(network: Network, split: Split, config: RunConfig, *, batch_size: i
         loss += float(classification_loss(outputs, scores, labels, config.train)) * len(index)
     network.train(was_training)
     rates.gather()
-    correct, loss = workers.total(torch.tensor([correct, loss], dtype=torch.float64)).tolist()
+    correct, loss = distributed.total(torch.tensor([correct, loss], dtype=torch.float64)).tolist()
     return Evaluation(
         accuracy=correct / len(split),
         loss=loss / len(split),
@@ -123,8 +124,8 @@ class _Rates:
         """Add up what all processes counted."""
         for name, shape in self._shapes.items():
             active = self._active[name] if name in self._active else torch.zeros(shape, dtype=torch.int64)
-            self._active[name] = workers.total(active.cpu())
-            self._slots[name] = int(workers.total(torch.tensor(self._slots[name])))
+            self._active[name] = distributed.total(active.cpu())
+            self._slots[name] = int(distributed.total(torch.tensor(self._slots[name])))
 
     def means(self) -> dict[str, float]:
         return {name: int(active.sum()) / (self._slots[name] * active.numel()) for name, active in self._active.items()}

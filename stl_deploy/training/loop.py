@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stl_deploy._util import processes
 from stl_deploy._util.files import make_folder, write_text
 from stl_deploy.config.load import load_config, save_config
 from stl_deploy.config.schema import RunConfig
@@ -24,8 +25,7 @@ from stl_deploy.data import Dataset, Split, augment, encode, load_dataset
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.nn.fused import winograd_allowed
 from stl_deploy.nn.network import INPUT, Network, threshold_parameters
-from stl_deploy.training import checkpoint, model_file
-from stl_deploy.training import distributed as workers
+from stl_deploy.training import checkpoint, distributed, model_file
 from stl_deploy.training.activity_penalty import Regulariser
 from stl_deploy.training.checkpoint import State
 from stl_deploy.training.curves import FILE as CURVES_FILE
@@ -72,8 +72,8 @@ def train(
     Raises InputError or ConfigError for data, configurations and checkpoints that do not fit, DivergedError (the
     last checkpoint is kept) if the loss or a weight becomes NaN or infinite.
     """
-    with workers.together():
-        data = workers.in_turn(lambda: load_dataset(config.dataset))
+    with distributed.together():
+        data = distributed.in_turn(lambda: load_dataset(config.dataset))
         if loaded is not None:
             loaded(data)
         return _train(config, run_dir, data, resume, progress)
@@ -91,7 +91,7 @@ def _train(config: RunConfig, run_dir: Path, data: Dataset, resume: bool, progre
         _open_run(run_dir, config, state, resume)
         while state.epoch < config.train.epochs:
             record = _epoch(state, config, data)
-            if workers.place() == 0:
+            if processes.place() == 0:
                 checkpoint.write_checkpoint(run_dir, state, config)
                 _write_metrics(run_dir, state.records)
             board.add(record, network)
@@ -105,9 +105,9 @@ def _check_parts(config: RunConfig, samples: int) -> None:
     """Raise ConfigError if a part of a batch is too small to give every process a sample."""
     least = samples // math.ceil(samples / config.train.batch_size)
     each = least // min(config.train.accumulate, least)
-    if each < workers.started():
+    if each < processes.started():
         raise ConfigError(
-            f"key 'train.batch_size' is {config.train.batch_size}: parts of {each} samples for {workers.started()} "
+            f"key 'train.batch_size' is {config.train.batch_size}: parts of {each} samples for {processes.started()} "
             "processes; a larger batch is accepted"
         )
 
@@ -120,8 +120,8 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
-    if device == torch.device("cuda") and workers.started() > 1:
-        device = torch.device("cuda", workers.place_on_machine())
+    if device == torch.device("cuda") and processes.started() > 1:
+        device = torch.device("cuda", processes.place_on_machine())
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         raise ConfigError(f"key 'train.device' is {name!r}; this machine has {count} CUDA devices, cpu is accepted")
@@ -157,7 +157,7 @@ def _open_run(run_dir: Path, config: RunConfig, state: State, resume: bool) -> N
             raise InputError(f"{run_dir}: nothing to resume there; a folder in which 'train' began is accepted")
         checkpoint.check_same_run(kept, load_config(kept).model_dump(mode="json"), config)
     _all_at(state.epoch)
-    if workers.place() > 0:
+    if processes.place() > 0:
         return
     make_folder(run_dir)
     for stale in (model_file.FILE, CURVES_FILE, *(() if resume else (checkpoint.FILE, METRICS_FILE))):
@@ -167,8 +167,8 @@ def _open_run(run_dir: Path, config: RunConfig, state: State, resume: bool) -> N
 
 def _all_at(epoch: int) -> None:
     """Raise InputError unless every process found the same checkpoint."""
-    found = workers.total(torch.tensor(epoch)) - workers.started() * epoch
-    if int(workers.total(found.abs())):
+    found = distributed.total(torch.tensor(epoch)) - processes.started() * epoch
+    if int(distributed.total(found.abs())):
         raise InputError("not every process finds the same checkpoint; the run folder must be one that all of them see")
 
 
@@ -212,7 +212,7 @@ def _train_epoch(state: State, config: RunConfig, split: Split) -> tuple[float, 
     """One pass over the training split in batches of nearly equal size; mean loss and accuracy on the way."""
     seed, epoch, network = config.train.seed, state.epoch, state.network
     draws, moves = generator(seed, "encoder", epoch), generator(seed, "augment", epoch)
-    torch.manual_seed(derived_seed(seed, "dropout", epoch) + workers.place())
+    torch.manual_seed(derived_seed(seed, "dropout", epoch) + processes.place())
     order = torch.randperm(len(split), generator=generator(seed, "order", epoch))
     device = next(network.parameters()).device
     network.train()
@@ -221,7 +221,7 @@ def _train_epoch(state: State, config: RunConfig, split: Split) -> tuple[float, 
     for index in order.tensor_split(math.ceil(len(split) / config.train.batch_size)):
         state.optimiser.zero_grad(set_to_none=True)
         for part in index.tensor_split(min(config.train.accumulate, len(index))):
-            mine = workers.mine(len(part))
+            mine = distributed.mine(len(part))
             images = augment(split.images(part), moves, shift=config.train.shift, flip=config.train.flip)
             x = encode(images, config.time_steps, config.encoder, draws)[:, mine].to(device)
             labels = split.labels[part[mine]].to(device)
@@ -233,13 +233,13 @@ def _train_epoch(state: State, config: RunConfig, split: Split) -> tuple[float, 
                 loss = loss + charge.penalty()
             share = loss * (len(labels) / len(part))
             hits = (scores.argmax(1) == labels).sum()
-            value, right = workers.total(torch.stack([share.detach(), hits]).cpu()).tolist()
+            value, right = distributed.total(torch.stack([share.detach(), hits]).cpu()).tolist()
             if not math.isfinite(value):
                 raise diverged(network, epoch, x)
             (share * (len(part) / len(index))).backward()  # type: ignore[no-untyped-call]
             total += value * len(part)
             correct += int(right)
-        workers.add_gradients(network)
+        distributed.add_gradients(network)
         state.optimiser.step()
     return total / len(split), correct / len(split)
 
@@ -272,10 +272,10 @@ def _finish(run_dir: Path, config: RunConfig, state: State, data: Dataset) -> Tr
         "test": test.as_dict(),
         "seconds": sum(record["seconds"] for record in state.records),
     }
-    if workers.place() == 0:
+    if processes.place() == 0:
         model_file.save_model(run_dir, state.best, about)
         write_curves(run_dir / CURVES_FILE, state.records, state.network)
-    workers.wait()
+    distributed.wait()
     return TrainResult(state.network.eval(), state.best_epoch, picked["validation_accuracy"], test)
 
 

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from stl_deploy._util import processes
 from stl_deploy.nn.layers import StepNorm1d, StepNorm2d
-from stl_deploy.training import distributed as workers
+from stl_deploy.training import distributed
 
 if TYPE_CHECKING:
     from stl_deploy.nn.network import Network
@@ -41,11 +42,11 @@ class SharedNorm(StepNorm2d):
             return normed.view_as(x)
         axes = [axis for axis in range(x.dim()) if axis != 2 and not (axis == 0 and self._by_step)]
         here = math.prod(x.shape[axis] for axis in axes)
-        count = workers.total(torch.tensor(float(here), dtype=torch.float64))
+        count = distributed.total(torch.tensor(float(here), dtype=torch.float64))
         n = float(count)
-        mean = workers.total(x.sum(axes, keepdim=True)) / n
+        mean = distributed.total(x.sum(axes, keepdim=True)) / n
         centred = x - mean
-        variance = workers.total(centred.square().sum(axes, keepdim=True)) / n
+        variance = distributed.total(centred.square().sum(axes, keepdim=True)) / n
         self._follow(mean.detach(), variance.detach() * (n / (n - 1)))
         channels = [1, 1, -1, *(1,) * (x.dim() - 3)]
         return centred * torch.rsqrt(variance + self.eps) * self.weight.view(channels) + self.bias.view(channels)
@@ -64,7 +65,7 @@ class SharedNorm(StepNorm2d):
 
 def share_norms(network: Network) -> None:
     """Put a `SharedNorm` in the place of every norm, where several processes train."""
-    if workers.started() == 1:
+    if processes.started() == 1:
         return
     for name, layer in network.layers.items():
         if isinstance(layer, _BatchNorm):

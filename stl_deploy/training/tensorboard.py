@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from stl_deploy._util import processes
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import ToolError
 from stl_deploy.nn.network import Network
-from stl_deploy.training import distributed as workers
 
 FOLDER = "tensorboard"
 
@@ -23,7 +23,7 @@ class Board:
 
     def __init__(self, config: RunConfig, run_dir: Path) -> None:
         self._folder = run_dir / FOLDER
-        self._kind = _writer() if config.train.tensorboard and workers.place() == 0 else None
+        self._kind = _writer() if config.train.tensorboard and processes.place() == 0 else None
         self._writer: Any = None
 
     def add(self, record: Mapping[str, Any], network: Network) -> None:

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
+from stl_deploy._util import processes
 from stl_deploy.config.load import load_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import load_dataset
 from stl_deploy.nn.network import Network
-from stl_deploy.training import distributed as workers
+from stl_deploy.training import distributed
 from stl_deploy.training import loop as train
 from stl_deploy.training.checkpoint import State
 from stl_deploy.training.sync_batchnorm import share_norms
@@ -46,6 +47,6 @@ def in_doubles() -> None:
 if __name__ == "__main__":
     in_doubles()
     folder = Path(sys.argv[1])
-    with workers.together():
+    with distributed.together():
         found = {path.stem: gradients(load_config(path)) for path in sorted(folder.glob("*.yaml"))}
-        torch.save(found, folder / f"{workers.started()}-{workers.place()}.pt")
+        torch.save(found, folder / f"{processes.started()}-{processes.place()}.pt")

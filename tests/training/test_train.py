@@ -125,7 +125,8 @@ _KILLED = """
     import os, signal, sys
     from pathlib import Path
     import torch
-    from stl_deploy import evaluate, train
+    from stl_deploy.training import evaluate
+    from stl_deploy.training import loop as train
     from stl_deploy.config.load import load_config
 
     epoch, batch = int(sys.argv[2]), int(sys.argv[3])

@@ -17,10 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from stl_deploy._util import processes
 from stl_deploy.config.load import apply_overrides, dump_config, load_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import ConfigError, InputError
-from stl_deploy.training import distributed as workers
+from stl_deploy.training import distributed
 from stl_deploy.training.checkpoint import FILE as CHECKPOINT
 from stl_deploy.training.loop import _all_at, _check_parts, train
 from tests.training.conftest import TINY
@@ -96,7 +97,8 @@ def test_a_run_of_two_is_a_run_of_one_said_once(config_file: Path, two: tuple[Pa
 
 _KILLED = """
     import os, signal, sys
-    from stl_deploy import train, workers
+    from stl_deploy._util import processes
+    from stl_deploy.training import loop as train
     from stl_deploy.cli import main
 
     loss, calls = train.classification_loss, 0
@@ -104,7 +106,7 @@ _KILLED = """
     def dying(*args):
         global calls
         calls += 1
-        if workers.place() == 1 and calls == int(sys.argv[1]):
+        if processes.place() == 1 and calls == int(sys.argv[1]):
             if sys.argv[2] == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
             raise MemoryError("no room here")
@@ -152,7 +154,7 @@ def test_samples_are_dealt_out_whole_and_evenly(count: int, processes: int) -> N
         found, sizes = [], []
         for rank in range(processes):
             patch.setenv("RANK", str(rank))
-            part = list(range(count))[workers.mine(count)]
+            part = list(range(count))[distributed.mine(count)]
             found += part
             sizes.append(len(part))
     assert found == list(range(count))
@@ -173,17 +175,17 @@ def test_too_small_a_batch_is_refused(tiny: RunConfig, tmp_path: Path, monkeypat
 def test_processes_that_find_other_checkpoints_do_not_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
-    monkeypatch.setattr(workers, "total", lambda x: 2 * x)
+    monkeypatch.setattr(distributed, "total", lambda x: 2 * x)
     _all_at(3)
-    monkeypatch.setattr(workers, "total", lambda x: x)  # the other one is at 0
+    monkeypatch.setattr(distributed, "total", lambda x: x)  # the other one is at 0
     with pytest.raises(InputError, match="not every process finds the same checkpoint; the run folder must be one"):
         _all_at(3)
 
 
 def test_alone_nothing_is_asked_for() -> None:
-    assert (workers.started(), workers.place(), workers.speaks()) == (1, 0, True)
+    assert (processes.started(), processes.place(), distributed.speaks()) == (1, 0, True)
     before = signal.getsignal(signal.SIGTERM)
     x = torch.ones(3, requires_grad=True)
-    with workers.together():
-        assert workers.total(x) is x
+    with distributed.together():
+        assert distributed.total(x) is x
         assert signal.getsignal(signal.SIGTERM) is before

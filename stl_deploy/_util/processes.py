@@ -1,0 +1,43 @@
+"""Which of several training processes this one is, as torchrun says in the environment; imports no torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from stl_deploy.errors import StlDeployError, ToolError
+
+
+def started() -> int:
+    """How many processes torchrun started; 1 without it."""
+    return int(os.environ["WORLD_SIZE"]) if {"RANK", "WORLD_SIZE"} <= os.environ.keys() else 1
+
+
+def place() -> int:
+    """This process's number, from 0."""
+    return int(os.environ["RANK"]) if started() > 1 else 0
+
+
+def place_on_machine() -> int:
+    """Its number among those on the same machine."""
+    return int(os.environ.get("LOCAL_RANK", "0")) if started() > 1 else 0
+
+
+@contextmanager
+def others_here(what: str) -> Iterator[None]:
+    """Around what all processes do together: raises ToolError where it fails, for then one of them is gone."""
+    try:
+        yield
+    except StlDeployError:
+        raise
+    except RuntimeError as error:
+        raise lost(f"they cannot {what}") from error
+
+
+def lost(why: str) -> ToolError:
+    """What the processes that remain say when another one is gone."""
+    return ToolError(
+        f"one of the {started()} training processes ended or cannot be reached ({why}); finished epochs are kept, "
+        "go on with --resume"
+    )

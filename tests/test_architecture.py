@@ -1,0 +1,140 @@
+"""The arrows between rooms: who may import whom, and no circles.
+
+Imports inside functions and relative imports count; imports for types alone do not.
+"""
+
+import ast
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LAYERS = [
+    {"errors"},
+    {"_util"},
+    {"graph", "config"},
+    {"nn", "data", "energy"},
+    {"fold", "tracing", "training", "exporters", "quantised", "quantised_network"},
+    {"pipeline", "report"},
+    {"cli", "verbs", "__main__"},
+]
+"""Each room may import those of the rows above it and of its own row; ``stl_deploy`` itself is the lazy face."""
+FORBIDDEN = {
+    (room, other) for room in ("graph", "nn", "training", "tracing", "fold") for other in ("exporters", "energy")
+} | {
+    ("exporters", "energy"),
+    ("exporters", "training"),
+    ("exporters", "fold"),
+    ("exporters", "nn"),
+    ("energy", "data"),
+    ("energy", "nn"),
+    ("data", "nn"),
+    ("config", "graph"),
+}
+"""Beyond the rows. ``exporters/loihi/qat`` alone may import nn and training."""
+LOOSE = {"__init__", "__main__", "errors", "verbs", "quantised", "quantised_network"}
+
+
+def _modules() -> dict[str, Path]:
+    found = {}
+    for folder, prefix in (("stl_deploy", ""), ("exporters", "stl_deploy."), ("energy", "stl_deploy.")):
+        for path in (ROOT / folder).rglob("*.py"):
+            if "side" in path.parts:  # runs under Lava's own Python
+                continue
+            name = prefix + ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            found[name.removesuffix(".__init__")] = path
+    return found
+
+
+MODULES = _modules()
+
+
+def _imported(tree: ast.AST, package: str) -> Iterator[str]:
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            for other in node.orelse:
+                yield from _imported(other, package)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                base = ".".join(
+                    [*package.split(".")[: len(package.split(".")) - node.level + 1], *filter(None, [base])]
+                )
+            for alias in node.names:
+                yield f"{base}.{alias.name}" if f"{base}.{alias.name}" in MODULES else base
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        else:
+            yield from _imported(node, package)
+
+
+def _arrows() -> dict[str, set[str]]:
+    arrows = {}
+    for name, path in MODULES.items():
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        arrows[name] = {i for i in _imported(ast.parse(path.read_text()), package) if i in MODULES} - {name}
+    return arrows
+
+
+ARROWS = _arrows()
+
+
+def _room(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def _row(room: str) -> int:
+    return next(i for i, rooms in enumerate(LAYERS) if room in rooms)
+
+
+def _wrong(module: str, target: str) -> bool:
+    here, there = _room(module), _room(target)
+    if here == there or not here or not there:
+        return False
+    if module.startswith("stl_deploy.exporters.loihi.qat") and there in ("nn", "training"):
+        return False
+    return _row(there) > _row(here) or (here, there) in FORBIDDEN
+
+
+def test_no_arrow_runs_the_wrong_way() -> None:
+    wrong = sorted(f"{m} -> {t}" for m, targets in ARROWS.items() for t in targets if _wrong(m, t))
+    assert wrong == []
+
+
+def test_no_circle() -> None:
+    done: set[str] = set()
+
+    def visit(module: str, path: list[str]) -> None:
+        assert module not in path, " -> ".join([*path[path.index(module) :], module])
+        if module in done:
+            return
+        # A package's face hands names on; its own modules may import it no more than anyone else's.
+        for target in sorted(ARROWS[module]):
+            if _room(target):
+                visit(target, [*path, module])
+        done.add(module)
+
+    for module in sorted(ARROWS):
+        visit(module, [])
+
+
+def test_every_room_is_known_and_few_modules_lie_loose() -> None:
+    rooms = {_room(name) for name in MODULES} - {""}
+    assert rooms <= set().union(*LAYERS)
+    assert {path.stem for path in (ROOT / "stl_deploy").glob("*.py")} == LOOSE
+
+
+@pytest.mark.parametrize(
+    ("module", "target"),
+    [("stl_deploy.graph.run", "stl_deploy.energy.measure"), ("stl_deploy.nn.x", "stl_deploy.cli.x")],
+)
+def test_the_rule_finds_a_wrong_arrow(module: str, target: str) -> None:
+    assert _wrong(module, target)
+
+
+def test_relative_and_nested_imports_are_seen() -> None:
+    tree = ast.parse("def f():\n    from .lower import x\n    if TYPE_CHECKING:\n        import stl_deploy.cli\n")
+    assert list(_imported(tree, "stl_deploy.graph")) == ["stl_deploy.graph.lower"]
+    assert all(_row(a) < _row(b) for a, b in pairwise(["errors", "_util", "graph", "nn", "fold", "pipeline", "cli"]))
