@@ -26,15 +26,8 @@ from benchmarks.timing import QUIET
 from stl_deploy._util.allocator import keep_large_buffers
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.lava.driver import run_lava
-from stl_deploy.exporters.loihi.net import (
-    ConvLayer,
-    DenseLayer,
-    FlattenLayer,
-    InputLayer,
-    IntegerNet,
-    LoihiNeuron,
-    Shape,
-)
+from stl_deploy.exporters.loihi.net import ConvLayer, DenseLayer, FlattenLayer, InputLayer, IntegerNet
+from stl_deploy.exporters.integers.net import IntegerNeuron, Shape
 from stl_deploy.exporters.loihi.netx import write_netx
 from stl_deploy.exporters.loihi.simulate import simulate
 from stl_deploy.graph.threads import threads
@@ -69,8 +62,8 @@ def _conv(rng: np.random.Generator, channels: int, arriving: Shape) -> ConvLayer
     return ConvLayer(weight=weight, input_shape=arriving, padding=(1, 1), neuron=neuron)
 
 
-def _neuron(threshold: int) -> LoihiNeuron:
-    return LoihiNeuron(v_decay=2048, threshold=np.array(threshold, np.int32))
+def _neuron(threshold: int) -> IntegerNeuron:
+    return IntegerNeuron(v_decay=2048, threshold=np.array(threshold, np.int32))
 
 
 def measure(name: str, net: IntegerNet, samples: int, lava: bool) -> dict[str, Any]:

@@ -14,19 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from stl_deploy.config.load import load_config
 from stl_deploy.config.schema import ConvSpec, FlattenSpec, LinearSpec, PoolSpec
-from stl_deploy.exporters.loihi.net import (
-    DECAY_ONE,
-    ConvLayer,
-    DenseLayer,
-    FlattenLayer,
-    InputLayer,
-    IntegerNet,
-    Layer,
-    LoihiNeuron,
-    Shape,
-)
+from stl_deploy.config.load import load_config
+from stl_deploy.exporters.integers.net import DECAY_ONE, IntegerNeuron, Shape
+from stl_deploy.exporters.loihi.net import ConvLayer, DenseLayer, FlattenLayer, InputLayer, IntegerNet, Layer
 from stl_deploy.exporters.loihi.simulate import simulate
 from stl_deploy.graph.threads import threads
 
@@ -62,8 +53,8 @@ def _weights(rng: np.random.Generator, *shape: int) -> np.ndarray[Any, np.dtype[
     return rng.integers(-100, 100, shape, dtype=np.int32, endpoint=True)
 
 
-def _neuron(v_decay: int, fan_in: int) -> LoihiNeuron:
-    return LoihiNeuron(v_decay=v_decay, threshold=np.array(30 * int(np.sqrt(fan_in)), np.int32))
+def _neuron(v_decay: int, fan_in: int) -> IntegerNeuron:
+    return IntegerNeuron(v_decay=v_decay, threshold=np.array(30 * int(np.sqrt(fan_in)), np.int32))
 
 
 def _conv(rng: np.random.Generator, spec: ConvSpec, shape: Shape) -> ConvLayer:
@@ -74,7 +65,7 @@ def _conv(rng: np.random.Generator, spec: ConvSpec, shape: Shape) -> ConvLayer:
 
 def _pool(spec: PoolSpec, shape: Shape) -> ConvLayer:
     size = (spec.kernel, spec.kernel)
-    neuron = LoihiNeuron(v_decay=DECAY_ONE, threshold=np.array(0, np.int32))
+    neuron = IntegerNeuron(v_decay=DECAY_ONE, threshold=np.array(0, np.int32))
     weight = np.ones((shape[0], 1, *size), np.int32)
     return ConvLayer(weight=weight, input_shape=shape, stride=size, groups=shape[0], neuron=neuron)
 

@@ -15,7 +15,7 @@ from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.lava.process import FLOAT_WORKER, Progress, run_worker
 from stl_deploy.exporters.loihi.export import LoihiRun
 from stl_deploy.exporters.loihi.pixels import unroll_all
-from stl_deploy.exporters.loihi.scales import real_layer
+from stl_deploy.exporters.loihi.layers import real_layer
 from stl_deploy.exporters.loihi.structure import Structure, SynapseStage, structure
 from stl_deploy.graph.kernels import apply
 from stl_deploy.graph.program import Floats, Program

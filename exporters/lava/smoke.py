@@ -9,7 +9,8 @@ import numpy as np
 
 from stl_deploy.errors import ToolError
 from stl_deploy.exporters.lava.process import run_worker
-from stl_deploy.exporters.loihi.net import DenseLayer, InputLayer, IntegerNet, LoihiNeuron
+from stl_deploy.exporters.loihi.net import DenseLayer, InputLayer, IntegerNet
+from stl_deploy.exporters.integers.net import IntegerNeuron
 from stl_deploy.exporters.loihi.netx import write_netx
 
 EXPECTED = np.array([[1, 0, 0], [1, 1, 0], [1, 0, 1], [1, 1, 0]], np.uint8)
@@ -19,7 +20,7 @@ EXPECTED = np.array([[1, 0, 0], [1, 1, 0], [1, 0, 1], [1, 1, 0]], np.uint8)
 
 def check_three_neurons(python: Path, deadline: float = 120.0) -> None:
     """Raises ToolError unless Lava under ``python`` gives the expected spikes."""
-    neuron = LoihiNeuron(v_decay=2048, threshold=np.array(10, np.int32))
+    neuron = IntegerNeuron(v_decay=2048, threshold=np.array(10, np.int32))
     layer = DenseLayer(weight=np.array([[12], [8], [6]], np.int32), neuron=neuron)
     net = IntegerNet((InputLayer(shape=(1,)), layer))
     with tempfile.TemporaryDirectory(prefix="stl-deploy-check-") as name:

@@ -38,7 +38,7 @@ MIN_MIXED_WEIGHT_WITHOUT_POSITIVE = -128
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class LoihiNeuron:
+class IntegerNeuron:
     """Lava's LIF (netx type CUBA).
 
     ``u`` keeps (4096 − i_decay)/4096 of itself each step, ``v`` keeps (4096 − v_decay)/4096;
@@ -68,7 +68,7 @@ class DenseLayer:
     """weight ``[out, in]``, bias ``[out]`` or None, delay ``[out, in]`` or None; ``node`` is the NIR neuron's name."""
 
     weight: Ints
-    neuron: LoihiNeuron
+    neuron: IntegerNeuron
     bias: Ints | None = None
     delay: Ints | None = None
     node: str | None = None
@@ -84,7 +84,7 @@ class ConvLayer:
     """weight ``[C_out, C_in/groups, kh, kw]``, bias ``[C_out]`` or ``[C_out, H, W]`` or None, as in torch."""
 
     weight: Ints
-    neuron: LoihiNeuron
+    neuron: IntegerNeuron
     input_shape: Shape
     bias: Ints | None = None
     stride: Pair = (1, 1)
@@ -225,7 +225,7 @@ def _check_conv(key: str, layer: ConvLayer, arriving: Shape) -> None:
     _check_range(key, "weight", weight, MIN_WEIGHT, MAX_WEIGHT, "choose a smaller scale for the layer")
 
 
-def _check_neuron(key: str, neuron: LoihiNeuron, shape: Shape) -> None:
+def _check_neuron(key: str, neuron: IntegerNeuron, shape: Shape) -> None:
     _check_shape(key, "threshold", neuron.threshold, [(), shape])
     _check_range(key, "threshold", neuron.threshold, 0, MAX_THRESHOLD, "choose a smaller scale for the layer")
     decays = np.array([neuron.i_decay, neuron.v_decay], np.int64)

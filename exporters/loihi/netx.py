@@ -16,18 +16,8 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.files import whole_file
 from stl_deploy.errors import InputError, UnsupportedError
-from stl_deploy.exporters.loihi.net import (
-    ConvLayer,
-    DenseLayer,
-    FlattenLayer,
-    InputLayer,
-    IntegerNet,
-    Ints,
-    Layer,
-    LoihiNeuron,
-    Pair,
-    Shape,
-)
+from stl_deploy.exporters.loihi.net import ConvLayer, DenseLayer, FlattenLayer, InputLayer, IntegerNet, Layer
+from stl_deploy.exporters.integers.net import Ints, IntegerNeuron, Pair, Shape
 from stl_deploy.exporters.loihi.records import Record, open_layers
 
 NETX_CANNOT = ("pool", "average", "convT", "unpool", "concat")
@@ -165,14 +155,14 @@ def _read_conv(record: Record, arriving: Shape) -> ConvLayer:
     return layer
 
 
-def _read_neuron(record: Record) -> LoihiNeuron:
+def _read_neuron(record: Record) -> IntegerNeuron:
     kind = record.text("neuron/type")
     if kind not in ("CUBA", "LOIHI"):
         raise record.error("neuron/type", f"'{kind}' neurons are not supported; CUBA (or LOIHI) is accepted")
     if record.has("neuron/messageBits"):
         raise record.error("neuron/messageBits", "netx 0.6 hangs on it; remove it (spikes are binary)")
     threshold = record.whole("neuron/vThMant")
-    return LoihiNeuron(
+    return IntegerNeuron(
         i_decay=record.number("neuron/iDecay"),
         v_decay=record.number("neuron/vDecay"),
         threshold=to_lava(threshold.reshape(()) if threshold.shape == (1,) else threshold),

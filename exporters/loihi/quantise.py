@@ -10,20 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.loihi.net import (
-    DECAY_ONE,
-    ConvLayer,
-    FlattenLayer,
-    InputLayer,
-    IntegerNet,
-    Layer,
-    LoihiNeuron,
-    SpikingLayer,
-    layer_key,
-)
+from stl_deploy.exporters.integers.net import DECAY_ONE, IntegerNeuron
+from stl_deploy.exporters.loihi.net import ConvLayer, FlattenLayer, InputLayer, IntegerNet, Layer, SpikingLayer, layer_key
 from stl_deploy.exporters.loihi.pixels import project_thresholds, unroll
-from stl_deploy.exporters.loihi.ranges import LayerRange
-from stl_deploy.exporters.loihi.scales import Candidate, Doubles, ThresholdForm, candidates, no_candidate, real_layer
+from stl_deploy.exporters.integers.ranges import LayerRange
+from stl_deploy.exporters.integers.scales import Candidate, Doubles, ThresholdForm, candidates, no_candidate
+from stl_deploy.exporters.loihi.layers import real_layer
 from stl_deploy.exporters.loihi.simulate import Spikes, run_layer
 from stl_deploy.exporters.loihi.structure import FlattenStage, PoolStage, SynapseStage, structure
 from stl_deploy.graph.program import Floats, Node, Program, Shape
@@ -139,7 +131,7 @@ def max_pool_layer(stage: PoolStage) -> ConvLayer:
         stride=(pool.stride[0], pool.stride[1]),
         padding=(pool.padding[0][0], pool.padding[1][0]),
         groups=channels,
-        neuron=LoihiNeuron(v_decay=DECAY_ONE, threshold=np.array(0, np.int32)),
+        neuron=IntegerNeuron(v_decay=DECAY_ONE, threshold=np.array(0, np.int32)),
         node=stage.neuron.name,
     )
 

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.loihi.net import Ints
+from stl_deploy.exporters.integers.net import Ints
 from stl_deploy.graph.io.hdf5 import open_hdf5
 
 MAX_LAYERS = 1000

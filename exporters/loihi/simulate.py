@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.loihi.net import ConvLayer, FlattenLayer, InputLayer, IntegerNet, Shape, SpikingLayer
-from stl_deploy.exporters.loihi.step import step_through
-from stl_deploy.exporters.loihi.sums import adder, blocks
+from stl_deploy.exporters.loihi.net import ConvLayer, FlattenLayer, InputLayer, IntegerNet, SpikingLayer
+from stl_deploy.exporters.integers.net import Shape
+from stl_deploy.exporters.integers.step import step_through
+from stl_deploy.exporters.integers.sums import adder, blocks
 from stl_deploy.graph.threads import spread, threads
 
 Spikes = NDArray[np.uint8]

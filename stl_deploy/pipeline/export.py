@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from stl_deploy._util.console import Console
 from stl_deploy._util.files import make_place, sha256
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.loihi.scales import ThresholdForm
+from stl_deploy.exporters.integers.scales import ThresholdForm
 from stl_deploy.exporters.onnx.export import export_onnx
 from stl_deploy.exporters.onnx.interface import Form, Precision
 from stl_deploy.graph.dialect import load_dialect

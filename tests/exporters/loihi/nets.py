@@ -7,23 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.loihi.net import (
-    ConvLayer,
-    DenseLayer,
-    FlattenLayer,
-    InputLayer,
-    IntegerNet,
-    Ints,
-    Layer,
-    LoihiNeuron,
-    Shape,
-)
+from stl_deploy.exporters.loihi.net import ConvLayer, DenseLayer, FlattenLayer, InputLayer, IntegerNet, Layer
+from stl_deploy.exporters.integers.net import Ints, IntegerNeuron, Shape
 
 Case = tuple[IntegerNet, NDArray[Any]]
 
 
-def neuron(v_decay: int, threshold: Any, i_decay: int = 4096) -> LoihiNeuron:
-    return LoihiNeuron(v_decay=v_decay, threshold=np.array(threshold, np.int32), i_decay=i_decay)
+def neuron(v_decay: int, threshold: Any, i_decay: int = 4096) -> IntegerNeuron:
+    return IntegerNeuron(v_decay=v_decay, threshold=np.array(threshold, np.int32), i_decay=i_decay)
 
 
 def dense(weight: Any, **kwargs: Any) -> DenseLayer:
@@ -40,7 +31,7 @@ def _threshold(rng: np.random.Generator, shape: Shape, scale: float) -> Ints:
     return np.maximum(1, rng.normal(scale, scale / 4, size)).astype(np.int32)
 
 
-def _neuron(rng: np.random.Generator, shape: Shape, scale: float) -> LoihiNeuron:
+def _neuron(rng: np.random.Generator, shape: Shape, scale: float) -> IntegerNeuron:
     v_decay = int(rng.choice([2048, 4096, 0, 1024, int(rng.integers(1, 4096))]))
     i_decay = int(rng.choice([4096, 4096, int(rng.integers(500, 4096))]))
     return neuron(v_decay, _threshold(rng, shape, scale), i_decay)

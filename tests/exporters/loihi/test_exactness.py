@@ -11,16 +11,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from stl_deploy.exporters.loihi import simulate as simulating
-from stl_deploy.exporters.loihi.net import ConvLayer, LoihiNeuron
+from stl_deploy.exporters.loihi.net import ConvLayer
+from stl_deploy.exporters.integers.net import IntegerNeuron
 from stl_deploy.exporters.loihi.simulate import simulate
-from stl_deploy.exporters.loihi.step import exact_type, leak, step_through
-from stl_deploy.exporters.loihi.sums import adder
+from stl_deploy.exporters.integers.step import exact_type, leak, step_through
+from stl_deploy.exporters.integers.sums import adder
 from tests.exporters.loihi.nets import neuron, random_case
 
 TOP = 2**23
 
 
-def lava_step(lif: LoihiNeuron, sums: NDArray[Any], bias: NDArray[Any]) -> NDArray[Any]:
+def lava_step(lif: IntegerNeuron, sums: NDArray[Any], bias: NDArray[Any]) -> NDArray[Any]:
     """``lava.proc.lif`` bit-accurate, in int64 except where Lava uses int32."""
     spikes = np.zeros(sums.shape, np.uint8)
     u = v = np.zeros(sums.shape[1:], np.int64)

@@ -9,7 +9,7 @@ import pytest
 
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.loihi.net import ConvLayer, FlattenLayer, InputLayer, IntegerNet
-from stl_deploy.exporters.loihi.sums import stored_weights
+from stl_deploy.exporters.loihi.weights import stored_weights
 from tests.exporters.loihi.nets import chain, dense, neuron
 
 ONE = neuron(2048, 5)

@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from stl_deploy.exporters.loihi.net import ConvLayer, LoihiNeuron
+from stl_deploy import fused
+from stl_deploy.exporters.loihi.net import ConvLayer
+from stl_deploy.exporters.integers.net import IntegerNeuron
 from stl_deploy.exporters.loihi.simulate import run_layer
-from stl_deploy.nn import fused
 from stl_deploy.nn.neuron import LIF
+from stl_deploy.exporters.loihi.qat.fake_quant import LoihiLIF, WholeSynapse, whole
 from stl_deploy.nn.schedule import layerwise
-from stl_deploy.quantised import LoihiLIF, WholeSynapse, whole
 from tests.exporters.loihi.nets import dense
 
 DECAYS = (0, 1, 700, 1900, 2048, 3000, 4095, 4096)
@@ -44,7 +45,7 @@ def test_dense_layers_spike_as_the_integer_model(v_decay: int, scale: int, top: 
     x = rng.integers(0, top + 1, (60, 6, 40)) * (rng.random((60, 6, 40)) < 0.4)
     w, b = numbers(synapse)
     threshold = np.array(scale * top, np.int32)
-    spikes = run_layer(dense(w, bias=b, neuron=LoihiNeuron(v_decay=v_decay, threshold=threshold)), x.astype(np.int32))
+    spikes = run_layer(dense(w, bias=b, neuron=IntegerNeuron(v_decay=v_decay, threshold=threshold)), x.astype(np.int32))
     assert 0.01 < spikes.mean() < 0.99
     np.testing.assert_array_equal(in_torch(synapse, lif, x), spikes)
 
@@ -59,7 +60,7 @@ def test_conv_layers_spike_as_the_integer_model() -> None:
     w, b = numbers(synapse)
     layer = ConvLayer(
         weight=w, bias=b, input_shape=(4, 7, 7), stride=(2, 2), padding=(1, 1), groups=2,
-        neuron=LoihiNeuron(v_decay=1500, threshold=np.array(100, np.int32)),
+        neuron=IntegerNeuron(v_decay=1500, threshold=np.array(100, np.int32)),
     )  # fmt: skip
     np.testing.assert_array_equal(in_torch(synapse, lif, x), run_layer(layer, x))
 
@@ -71,7 +72,7 @@ def leaking_slowly() -> tuple[Any, Any]:
         nn.Linear(8, 10), torch.from_numpy(rng.integers(-60, 60, (10, 8))).float(), torch.zeros(10), 1.0, 1.0, 32.0
     )
     x = (rng.random((60, 30, 8)) < 0.3).astype(np.int32)
-    layer = dense(numbers(synapse)[0], neuron=LoihiNeuron(v_decay=300, threshold=np.array(30, np.int32)))
+    layer = dense(numbers(synapse)[0], neuron=IntegerNeuron(v_decay=300, threshold=np.array(30, np.int32)))
     return in_torch(synapse, LoihiLIF(LIF((10,)), 30, 32.0, 300), x), run_layer(layer, x)
 
 

@@ -1,7 +1,7 @@
 """Fake-quantised layers: Loihi's integers in torch, with straight-through gradients.
 
 A network of these computes what Lava's CPU simulation computes for the netx file made of it (rules:
-`stl_deploy.exporters.loihi.step`), and trains in real numbers. Synapses put out whole numbers divided by a power of
+`stl_deploy.exporters.integers.step`), and trains in real numbers. Synapses put out whole numbers divided by a power of
 two, the layer's unit, which loses nothing and keeps thresholds near 1, where the surrogate is wide enough. For a layer
 at scale s, with trained weight W, bias b, one log-threshold ρ per row and one threshold τ for the population::
 
@@ -24,9 +24,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stl_deploy.exporters.loihi.net import DECAY_ONE, MAX_BIAS, MAX_THRESHOLD
-from stl_deploy.exporters.loihi.scales import WEIGHT_TOP
-from stl_deploy.exporters.loihi.step import STATE_SHIFT
+from stl_deploy.exporters.integers.net import DECAY_ONE
+from stl_deploy.exporters.loihi.net import MAX_BIAS, MAX_THRESHOLD
+from stl_deploy.exporters.integers.scales import WEIGHT_TOP
+from stl_deploy.exporters.integers.step import STATE_SHIFT
 from stl_deploy.nn.layers import Synapse, wide
 from stl_deploy.nn.neuron import LIF
 

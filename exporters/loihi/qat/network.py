@@ -2,7 +2,7 @@
 
 The plain network needs nothing of quantisation: its weights are whole, and its threshold is the float just above K,
 so that folding it gives a graph that fires above K. Post-training quantisation takes such a layer as it is
-(`stl_deploy.exporters.loihi.scales.is_whole`), and the netx file holds exactly the trained integers.
+(`stl_deploy.exporters.integers.scales.is_whole`), and the netx file holds exactly the trained integers.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from stl_deploy.config.schema import ConvSpec, DropoutSpec, LayerSpec, LifSpec, LinearSpec, NormSpec, RunConfig
 from stl_deploy.exporters.loihi.net import IntegerNet, SpikingLayer
 from stl_deploy.exporters.loihi.quantise import LoihiModel
-from stl_deploy.exporters.loihi.scales import real_layer, v_decay
+from stl_deploy.exporters.loihi.layers import real_layer
+from stl_deploy.exporters.integers.scales import v_decay
 from stl_deploy.exporters.loihi.structure import SynapseStage, structure
 from stl_deploy.graph.program import Program
 from stl_deploy.nn.network import Network
 from stl_deploy.nn.neuron import LIF
-from stl_deploy.quantised import LoihiLIF, WholeSynapse
+from stl_deploy.exporters.loihi.qat.fake_quant import LoihiLIF, WholeSynapse
 
 
 def quantised_network(folded: Network, program: Program, model: LoihiModel) -> Network:

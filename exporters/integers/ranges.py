@@ -10,18 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.exporters.loihi.net import (
-    DECAY_ONE,
-    ConvLayer,
-    DenseLayer,
-    FlattenLayer,
-    InputLayer,
-    IntegerNet,
-    SpikingLayer,
-)
+from stl_deploy.exporters.integers.net import DECAY_ONE
+from stl_deploy.exporters.loihi.net import ConvLayer, DenseLayer, FlattenLayer, InputLayer, IntegerNet, SpikingLayer
 from stl_deploy.exporters.loihi.simulate import run_layer
-from stl_deploy.exporters.loihi.step import STATE_SHIFT
-from stl_deploy.exporters.loihi.sums import adder, blocks, stored_weights
+from stl_deploy.exporters.integers.step import STATE_SHIFT
+from stl_deploy.exporters.integers.sums import adder, blocks
+from stl_deploy.exporters.loihi.weights import stored_weights
 
 STATE_TOP = 2**23
 """u wraps past it, v saturates below it."""

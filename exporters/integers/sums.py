@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.loihi.convolve import Convolution
-from stl_deploy.exporters.loihi.net import ConvLayer, DenseLayer, Ints, SpikingLayer
+from stl_deploy.exporters.integers.convolve import Convolution
+from stl_deploy.exporters.loihi.net import ConvLayer, DenseLayer, SpikingLayer
+from stl_deploy.exporters.integers.net import Ints
 
 Sums = NDArray[np.float32] | Ints
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.loihi.net import DECAY_ONE, Ints, LoihiNeuron
+from stl_deploy.exporters.integers.net import DECAY_ONE, Ints, IntegerNeuron
 
 Floats = NDArray[Any]
 """Whole numbers in float32 or float64."""
@@ -31,11 +31,11 @@ _TOP = 2**23
 
 
 def step_through(
-    neuron: LoihiNeuron, sums: Floats | Ints, bias: Ints | None, spikes: NDArray[np.uint8], *, bound: int
+    neuron: IntegerNeuron, sums: Floats | Ints, bias: Ints | None, spikes: NDArray[np.uint8], *, bound: int
 ) -> None:
     """Write spikes ``[T, B, *shape]`` for synaptic sums of the same shape, from rest; bias broadcasts to ``shape``.
 
-    sums: as `stl_deploy.exporters.loihi.sums` gives them; they are overwritten. bound: what they do not exceed.
+    sums: as `stl_deploy.exporters.integers.sums` gives them; they are overwritten. bound: what they do not exceed.
     """
     reach = bound << STATE_SHIFT
     drive = _currents(neuron, sums, wraps=_summed(reach, neuron.i_decay, len(sums)) >= _TOP)
@@ -54,7 +54,7 @@ def step_through(
         v = reset(v, fired)
 
 
-def _currents(neuron: LoihiNeuron, sums: Floats | Ints, *, wraps: bool) -> Floats:
+def _currents(neuron: IntegerNeuron, sums: Floats | Ints, *, wraps: bool) -> Floats:
     """u in every step."""
     kind = exact_type(neuron)
     arriving: Floats
@@ -75,7 +75,7 @@ def _currents(neuron: LoihiNeuron, sums: Floats | Ints, *, wraps: bool) -> Float
     return arriving
 
 
-def exact_type(neuron: LoihiNeuron) -> type[np.float32] | type[np.float64]:
+def exact_type(neuron: IntegerNeuron) -> type[np.float32] | type[np.float64]:
     """The narrowest type for a neuron's states; see the module."""
     kept = DECAY_ONE - neuron.v_decay
     return np.float32 if neuron.i_decay == DECAY_ONE and kept & (kept - 1) == 0 else np.float64

@@ -21,16 +21,8 @@ from typing import Any, Literal, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.loihi.net import (
-    DECAY_ONE,
-    MAX_BIAS,
-    MAX_THRESHOLD,
-    ConvLayer,
-    DenseLayer,
-    Ints,
-    LoihiNeuron,
-    SpikingLayer,
-)
+from stl_deploy.exporters.integers.net import DECAY_ONE, Ints, IntegerNeuron
+from stl_deploy.exporters.loihi.net import MAX_BIAS, MAX_THRESHOLD, ConvLayer, DenseLayer, SpikingLayer
 from stl_deploy.exporters.loihi.structure import SynapseStage, refuse
 from stl_deploy.graph.program import Linear, Neuron, Node
 
@@ -123,7 +115,7 @@ def candidates(real: RealLayer, form: ThresholdForm) -> Iterator[Candidate]:
 
 
 def is_whole(real: RealLayer) -> bool:
-    """Whether the layer needs no rounding at all: `stl_deploy.quantised` trains such layers."""
+    """Whether the layer needs no rounding at all: `stl_deploy.exporters.loihi.qat.fake_quant` trains such layers."""
     neuron, theta = real.stage.neuron, real.theta.flat[0]
     parts = [real.weight, real.theta] + ([] if real.bias is None else [real.bias])
     return (
@@ -172,7 +164,7 @@ def _candidate(real: RealLayer, scale: Doubles, threshold: Doubles) -> Iterator[
     weight = np.clip(np.round(real.weight * _by_row(scale, real.weight.ndim)), -WEIGHT_TOP - 1, WEIGHT_TOP)
     if not weight.any():
         return
-    neuron = LoihiNeuron(
+    neuron = IntegerNeuron(
         v_decay=v_decay(real.stage.neuron),
         threshold=np.asarray(np.clip(threshold, 0, MAX_THRESHOLD), np.int32),
     )
@@ -182,7 +174,7 @@ def _candidate(real: RealLayer, scale: Doubles, threshold: Doubles) -> Iterator[
     yield Candidate(_layer(real.stage, weight.astype(np.int32), bias, neuron), scale)
 
 
-def _layer(stage: SynapseStage, weight: Ints, bias: Ints | None, neuron: LoihiNeuron) -> SpikingLayer:
+def _layer(stage: SynapseStage, weight: Ints, bias: Ints | None, neuron: IntegerNeuron) -> SpikingLayer:
     synapse, name = stage.synapse, stage.neuron.name
     if isinstance(synapse, Linear):
         return DenseLayer(weight=weight, bias=bias, neuron=neuron, node=name)

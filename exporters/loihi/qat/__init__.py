@@ -1,0 +1,1 @@
+"""Training with Loihi's integers in the loop (quantisation-aware training)."""
