@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.loihi.net import ConvLayer
+from stl_deploy.exporters.integers.net import Conv
 
 _PATCH_BYTES = 2**20
 """Frames are unfolded as many at a time as fit here."""
@@ -20,7 +20,7 @@ class Convolution:
     It works in buffers of its own, so it is for one thread.
     """
 
-    def __init__(self, layer: ConvLayer, kind: type[np.float32] | type[np.float64]) -> None:
+    def __init__(self, layer: Conv, kind: type[np.float32] | type[np.float64]) -> None:
         self._layer, self._weight = layer, layer.weight.astype(kind)
         (pad_h, pad_w), (channels, height, width) = layer.padding, layer.input_shape
         shape = (*layer.weight.shape[2:], channels, *layer.shape[1:])

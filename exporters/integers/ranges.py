@@ -10,15 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.exporters.integers.net import DECAY_ONE
-from stl_deploy.exporters.loihi.net import ConvLayer, DenseLayer, FlattenLayer, InputLayer, IntegerNet, SpikingLayer
-from stl_deploy.exporters.loihi.simulate import run_layer
-from stl_deploy.exporters.integers.step import STATE_SHIFT
+from stl_deploy.exporters.integers.net import DECAY_ONE, STATE_SHIFT, STATE_TOP, IntegerNeuron, Ints, Synapse
+from stl_deploy.exporters.integers.step import currents, integrate
 from stl_deploy.exporters.integers.sums import adder, blocks
-from stl_deploy.exporters.loihi.weights import stored_weights
-
-STATE_TOP = 2**23
-"""u wraps past it, v saturates below it."""
 
 Bounds = tuple[int, int]
 
@@ -43,21 +37,6 @@ class LayerRange:
         return _within(self.u_worst) and _within(self.v_worst)
 
 
-def measure_ranges(net: IntegerNet, x: NDArray[Any]) -> tuple[LayerRange, ...]:
-    """Ranges of every layer for whole-number calibration input ``x`` ``[T, B, *shape]``; its extremes bound inputs."""
-    found = []
-    bounds = (min(0, int(x.min())), max(0, int(x.max())))
-    for index, layer in enumerate(net.layers):
-        if isinstance(layer, InputLayer):
-            continue
-        if isinstance(layer, FlattenLayer):
-            x = x.reshape(*x.shape[:2], -1)
-            continue
-        found.append(_layer_range(f"layer{index}", layer, x, bounds))
-        x, bounds = run_layer(layer, x), (0, 1)
-    return tuple(found)
-
-
 def require_seen(ranges: Iterable[LayerRange]) -> None:
     """Raise UnsupportedError for the first layer that overflowed on calibration data."""
     for found in ranges:
@@ -75,27 +54,39 @@ def _within(bounds: Bounds) -> bool:
     return max(-bounds[0], bounds[1]) < STATE_TOP
 
 
-def _layer_range(key: str, layer: SpikingLayer, x: NDArray[Any], bounds: Bounds) -> LayerRange:
-    low, high = _worst_sums(layer, bounds)
+def population_range(
+    node: str,
+    key: str,
+    neuron: IntegerNeuron,
+    synapse: Synapse,
+    bias: Ints | None,
+    x: NDArray[Any],
+    bounds: Bounds,
+) -> LayerRange:
+    """Ranges of a population for what arrives, ``x`` ``[T, B, ...]``; bounds: of any input, 0 included.
+
+    bias: broadcasts to the population's shape.
+    """
+    low, high = worst_sums(synapse, bounds)
     steps = x.shape[0]
-    u_worst = tuple(_series(extreme << STATE_SHIFT, layer.neuron.i_decay, steps) for extreme in (low, high))
-    bias = np.zeros(1, np.int64) if layer.bias is None else layer.bias.astype(np.int64)
-    drive = (u_worst[0] + (int(bias.min()) << STATE_SHIFT), u_worst[1] + (int(bias.max()) << STATE_SHIFT))
-    kept = (DECAY_ONE - layer.neuron.v_decay) / DECAY_ONE
-    top = int(int(layer.neuron.threshold.max()) * 2**STATE_SHIFT * kept) + drive[1]
-    v_worst = (min(0, _series(drive[0], layer.neuron.v_decay, steps)), max(0, top))
-    u_seen, v_seen = _seen(layer, x)
-    return LayerRange(layer.node or key, key, (u_worst[0], u_worst[1]), v_worst, u_seen, v_seen)
+    u_worst = tuple(_series(extreme << STATE_SHIFT, neuron.i_decay, steps) for extreme in (low, high))
+    offset = np.zeros(1, np.int64) if bias is None else bias.astype(np.int64)
+    drive = (u_worst[0] + (int(offset.min()) << STATE_SHIFT), u_worst[1] + (int(offset.max()) << STATE_SHIFT))
+    kept = (DECAY_ONE - neuron.v_decay) / DECAY_ONE
+    top = int(int(neuron.threshold.max()) * 2**STATE_SHIFT * kept) + drive[1]
+    v_worst = (min(0, _series(drive[0], neuron.v_decay, steps)), max(0, top))
+    u_seen, v_seen = _seen(neuron, synapse, offset, x)
+    return LayerRange(node, key, (u_worst[0], u_worst[1]), v_worst, u_seen, v_seen)
 
 
-def _worst_sums(layer: SpikingLayer, bounds: Bounds) -> Bounds:
+def worst_sums(synapse: Synapse, bounds: Bounds) -> Bounds:
     """Least and greatest synaptic sum for inputs within ``bounds`` (which include 0)."""
-    weight, bits = stored_weights(layer.weight) if isinstance(layer, DenseLayer) else (layer.weight, 0)
-    rows = weight.reshape(weight.shape[0], -1).astype(np.int64)
+    rows = synapse.weight.reshape(synapse.weight.shape[0], -1).astype(np.int64)
     positive, negative = np.maximum(rows, 0).sum(axis=1), np.minimum(rows, 0).sum(axis=1)
     high = int((positive * bounds[1] + negative * bounds[0]).max())
     low = int((positive * bounds[0] + negative * bounds[1]).min())
-    return low >> bits, high >> bits
+    shift = getattr(synapse, "shift", 0)
+    return low >> shift, high >> shift
 
 
 def _series(step: int, decay: int, steps: int) -> int:
@@ -105,26 +96,21 @@ def _series(step: int, decay: int, steps: int) -> int:
     return int(np.sign(step)) * int(np.ceil(abs(step) * factor))
 
 
-def _seen(layer: SpikingLayer, x: NDArray[Any]) -> tuple[Bounds, Bounds]:
+def _seen(neuron: IntegerNeuron, synapse: Synapse, bias: NDArray[np.int64], x: NDArray[Any]) -> tuple[Bounds, Bounds]:
     """Extremes of u and v on ``x``, where neither wraps nor saturates."""
-    add_up = adder(layer, x)
-    bias = np.zeros(1, np.int64) if layer.bias is None else layer.bias.astype(np.int64) << STATE_SHIFT
-    if isinstance(layer, ConvLayer) and bias.ndim == 1 and layer.bias is not None:
-        bias = bias[:, None, None]
-    threshold = layer.neuron.threshold.astype(np.int64) << STATE_SHIFT
-    extremes = np.zeros(4, np.int64)
-    for part in blocks(layer, x):
-        u = v = np.zeros((x[:, part].shape[1], *layer.shape), np.int64)
-        for now in add_up(x[:, part]):
-            u = _leak(u, layer.neuron.i_decay) + (now.astype(np.int64) << STATE_SHIFT)
-            v = _leak(v, layer.neuron.v_decay) + u + bias
-            extremes[::2] = np.minimum(extremes[::2], (u.min(), v.min()))
-            extremes[1::2] = np.maximum(extremes[1::2], (u.max(), v.max()))
-            v = np.where(v > threshold, 0, v)
-    return (int(extremes[0]), int(extremes[1])), (int(extremes[2]), int(extremes[3]))
+    add_up = adder(synapse, x)
+    extremes = np.zeros(4, np.float64)
 
+    def seen(values: NDArray[Any], at: int) -> None:
+        extremes[at] = min(extremes[at], values.min())
+        extremes[at + 1] = max(extremes[at + 1], values.max())
 
-def _leak(state: NDArray[np.int64], decay: int) -> NDArray[np.int64]:
-    product = state * (DECAY_ONE - decay)
-    left: NDArray[np.int64] = np.sign(product) * (np.abs(product) >> 12)
-    return left
+    for part in blocks(synapse, x):
+        sums = add_up(x[:, part]).astype(np.float64)
+        u = currents(neuron, sums, np.float64, wraps=False)
+        seen(u, 0)
+        u += bias << STATE_SHIFT
+        spikes = np.empty(u.shape, np.uint8)
+        integrate(neuron, u, spikes, saturates=False, observe=lambda v: seen(v, 2))
+    u_low, u_high, v_low, v_high = (int(extreme) for extreme in extremes)
+    return (u_low, u_high), (v_low, v_high)

@@ -14,17 +14,16 @@ above a whole m, ``vth = m`` is exact for those. Both kinds of K are candidates;
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.integers.net import DECAY_ONE, Ints, IntegerNeuron
-from stl_deploy.exporters.loihi.net import MAX_BIAS, MAX_THRESHOLD, ConvLayer, DenseLayer, SpikingLayer
-from stl_deploy.exporters.loihi.structure import SynapseStage, refuse
-from stl_deploy.graph.program import Linear, Neuron, Node
+from stl_deploy.errors import UnsupportedError
+from stl_deploy.exporters.integers.net import DECAY_ONE, MAX_BIAS, MAX_THRESHOLD, IntegerNeuron, Ints
+from stl_deploy.graph.program import Neuron, Node
 
 ThresholdForm = Literal["folded", "per-neuron", "per-layer", "projected", "unrolled"]
 """The last two are folded, after `stl_deploy.exporters.loihi.pixels` has made the thresholds foldable."""
@@ -39,26 +38,31 @@ _RATIOS = np.geomspace(1.5, 0.2, 18)
 """Scales tried, relative to the largest at which nothing is clipped (above 1, outliers are)."""
 
 
-@dataclass(frozen=True, eq=False)
-class RealLayer:
-    """A layer before rounding: weight ``[rows, ...]``, bias ``[rows]``, theta broadcast to the layer's shape."""
+def refuse(node: Node, slug: str, reason: str, remedy: str) -> NoReturn:
+    """Raise UnsupportedError for a node."""
+    raise UnsupportedError(reason, node=node.name, slug=slug, remedy=remedy)
 
-    stage: SynapseStage
-    weight: Doubles
+
+@dataclass(frozen=True, eq=False)
+class RealPopulation:
+    """A population before rounding: the weights that reach it, one array ``[rows, ...]`` for each layer of synapses,
+    bias ``[rows]``, theta broadcast to the population's shape.
+    """
+
+    neuron: Neuron
+    weights: tuple[Doubles, ...]
     bias: Doubles | None
     theta: Doubles
     theta_rows: Doubles | None
     """theta by row, or None if it differs between the pixels of a channel."""
 
 
-def real_layer(stage: SynapseStage, input_scale: float) -> RealLayer:
-    """Weights for whole-number input (real input times ``input_scale``), with the neuron's gain and leak absorbed."""
-    synapse, neuron = stage.synapse, stage.neuron
-    weight = synapse.weight.astype(np.float64) / input_scale
-    bias = None if synapse.bias is None else synapse.bias.astype(np.float64)
+def real_population(neuron: Neuron, weights: Sequence[Doubles], bias: Doubles | None) -> RealPopulation:
+    """A population with its neurons' gain and leak absorbed; weights are for whole-number input."""
+    weights = tuple(weights)
     if neuron.gain is not None:
         gain = _rows_or_refuse(neuron, neuron.gain, "gain")
-        weight = weight * gain.reshape(-1, *[1] * (weight.ndim - 1))
+        weights = tuple(weight * _by_row(gain, weight.ndim) for weight in weights)
         bias = None if bias is None else bias * gain
     if neuron.leak is not None:
         leak = _rows_or_refuse(neuron, neuron.leak, "leak")
@@ -67,7 +71,7 @@ def real_layer(stage: SynapseStage, input_scale: float) -> RealLayer:
         bias = None
     assert neuron.threshold is not None
     theta = np.broadcast_to(neuron.threshold, neuron.shape).astype(np.float64)
-    return RealLayer(stage, weight, bias, theta, _rows(theta))
+    return RealPopulation(neuron, weights, bias, theta, _rows(theta))
 
 
 def _rows(values: Doubles) -> Doubles | None:
@@ -84,19 +88,21 @@ def _rows_or_refuse(neuron: Neuron, values: NDArray[Any], what: str) -> Doubles:
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A layer in integers, and what its rows were multiplied by before rounding."""
+    """A population in integers, and what its rows were multiplied by before rounding."""
 
-    layer: SpikingLayer
+    weights: tuple[Ints, ...]
+    bias: Ints | None
+    neuron: IntegerNeuron
     scale: Doubles
 
 
-def candidates(real: RealLayer, form: ThresholdForm) -> Iterator[Candidate]:
+def candidates(real: RealPopulation, form: ThresholdForm) -> Iterator[Candidate]:
     """The layer in integers at many scales, the largest first; every one is within netx's widths.
 
     A layer that is whole numbers already, with one threshold and "fires above it", is the only candidate itself.
     """
     if is_whole(real):
-        yield from _candidate(real, np.ones(real.weight.shape[0]), np.array(real.theta.flat[0]))
+        yield from _candidate(real, np.ones(len(real.theta)), np.array(real.theta.flat[0]))
         return
     if form == "per-neuron":
         limits = _row_limits(real)
@@ -114,26 +120,26 @@ def candidates(real: RealLayer, form: ThresholdForm) -> Iterator[Candidate]:
                 yield from _candidate(real, aim / theta, np.array(float(whole)))
 
 
-def is_whole(real: RealLayer) -> bool:
+def is_whole(real: RealPopulation) -> bool:
     """Whether the layer needs no rounding at all: `stl_deploy.exporters.loihi.qat.fake_quant` trains such layers."""
-    neuron, theta = real.stage.neuron, real.theta.flat[0]
-    parts = [real.weight, real.theta] + ([] if real.bias is None else [real.bias])
+    neuron, theta = real.neuron, real.theta.flat[0]
+    parts = [*real.weights, real.theta] + ([] if real.bias is None else [real.bias])
     return (
         neuron.compare == "gt"
         and all(np.array_equal(part, np.trunc(part)) for part in parts)
         and bool((real.theta == theta).all() and theta <= MAX_THRESHOLD)
-        and float(np.abs(real.weight).max()) <= WEIGHT_TOP
+        and max(float(np.abs(weight).max()) for weight in real.weights) <= WEIGHT_TOP
         and (real.bias is None or float(np.abs(real.bias).max()) <= MAX_BIAS)
     )
 
 
-def _one_threshold(real: RealLayer, form: ThresholdForm) -> Doubles:
+def _one_threshold(real: RealPopulation, form: ThresholdForm) -> Doubles:
     """The row thresholds that rows are divided by."""
     if form == "per-layer":
-        return np.full(real.weight.shape[0], real.theta.mean())
+        return np.full(len(real.theta), real.theta.mean())
     if real.theta_rows is None:
         refuse(
-            real.stage.neuron,
+            real.neuron,
             "per-pixel-threshold",
             "its thresholds differ between the pixels of a channel, which shared kernels cannot absorb",
             "train with per-channel thresholds, or export with thresholds unrolled (dense layers, exact), "
@@ -142,14 +148,13 @@ def _one_threshold(real: RealLayer, form: ThresholdForm) -> Doubles:
     return real.theta_rows
 
 
-def _row_limits(real: RealLayer, theta_rows: Doubles | None = None) -> Doubles:
+def _row_limits(real: RealPopulation, theta_rows: Doubles | None = None) -> Doubles:
     """For each row the largest scale at which weights, bias and threshold all fit."""
-    rows = real.weight.shape[0]
+    rows = len(real.theta)
     theta = real.theta.reshape(rows, -1).max(axis=1) if theta_rows is None else theta_rows
+    largest = np.maximum.reduce([np.abs(weight).reshape(rows, -1).max(axis=1) for weight in real.weights])
     with np.errstate(divide="ignore"):
-        limit: Doubles = np.minimum(
-            WEIGHT_TOP / np.abs(real.weight).reshape(rows, -1).max(axis=1), MAX_THRESHOLD / theta
-        )
+        limit: Doubles = np.minimum(WEIGHT_TOP / largest, MAX_THRESHOLD / theta)
         if real.bias is not None:
             limit = np.minimum(limit, MAX_BIAS / np.abs(real.bias))
     return limit
@@ -159,36 +164,24 @@ def _by_row(values: Doubles, ndim: int) -> Doubles:
     return values.reshape(-1, *[1] * (ndim - 1))
 
 
-def _candidate(real: RealLayer, scale: Doubles, threshold: Doubles) -> Iterator[Candidate]:
+def _candidate(real: RealPopulation, scale: Doubles, threshold: Doubles) -> Iterator[Candidate]:
     """The layer at one scale, or nothing if no weight is left."""
-    weight = np.clip(np.round(real.weight * _by_row(scale, real.weight.ndim)), -WEIGHT_TOP - 1, WEIGHT_TOP)
-    if not weight.any():
+    weights = tuple(_rounded(weight, scale) for weight in real.weights)
+    if not any(weight.any() for weight in weights):
         return
     neuron = IntegerNeuron(
-        v_decay=v_decay(real.stage.neuron),
+        v_decay=v_decay(real.neuron),
         threshold=np.asarray(np.clip(threshold, 0, MAX_THRESHOLD), np.int32),
     )
     bias: Ints | None = None
     if real.bias is not None:
         bias = np.clip(np.round(real.bias * scale), -MAX_BIAS - 1, MAX_BIAS).astype(np.int32)
-    yield Candidate(_layer(real.stage, weight.astype(np.int32), bias, neuron), scale)
+    yield Candidate(weights, bias, neuron, scale)
 
 
-def _layer(stage: SynapseStage, weight: Ints, bias: Ints | None, neuron: IntegerNeuron) -> SpikingLayer:
-    synapse, name = stage.synapse, stage.neuron.name
-    if isinstance(synapse, Linear):
-        return DenseLayer(weight=weight, bias=bias, neuron=neuron, node=name)
-    return ConvLayer(
-        weight=weight,
-        bias=bias,
-        neuron=neuron,
-        node=name,
-        input_shape=synapse.input_shape,
-        stride=(synapse.stride[0], synapse.stride[1]),
-        padding=(synapse.padding[0][0], synapse.padding[1][0]),
-        dilation=(synapse.dilation[0], synapse.dilation[1]),
-        groups=synapse.groups,
-    )
+def _rounded(weight: Doubles, scale: Doubles) -> Ints:
+    whole = np.clip(np.round(weight * _by_row(scale, weight.ndim)), -WEIGHT_TOP - 1, WEIGHT_TOP)
+    return whole.astype(np.int32)
 
 
 def v_decay(neuron: Neuron) -> int:

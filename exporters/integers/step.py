@@ -13,21 +13,16 @@ so exact, or it is rounded to a number past v's limit, and v is put at its limit
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.integers.net import DECAY_ONE, Ints, IntegerNeuron
+from stl_deploy.exporters.integers.net import DECAY_ONE, STATE_SHIFT, STATE_TOP, IntegerNeuron, Ints
 
 Floats = NDArray[Any]
 """Whole numbers in float32 or float64."""
-
-STATE_SHIFT = 6
-"""Synaptic input, bias and threshold are shifted left by 6 bits to meet u and v."""
-
-_TOP = 2**23
-"""u and v are 24 bits wide."""
 
 
 def step_through(
@@ -38,25 +33,41 @@ def step_through(
     sums: as `stl_deploy.exporters.integers.sums` gives them; they are overwritten. bound: what they do not exceed.
     """
     reach = bound << STATE_SHIFT
-    drive = _currents(neuron, sums, wraps=_summed(reach, neuron.i_decay, len(sums)) >= _TOP)
+    drive = currents(neuron, sums, exact_type(neuron), wraps=_summed(reach, neuron.i_decay, len(sums)) >= STATE_TOP)
     if bias is not None:
         drive += (bias << STATE_SHIFT).astype(drive.dtype)
         reach += int(np.abs(bias).max(initial=0)) << STATE_SHIFT
+    saturates = neuron.i_decay != DECAY_ONE or _summed(reach, neuron.v_decay, len(sums)) >= STATE_TOP - 1
+    integrate(neuron, drive, spikes, saturates=saturates)
+
+
+def integrate(
+    neuron: IntegerNeuron,
+    drive: Floats,
+    spikes: NDArray[np.uint8],
+    *,
+    saturates: bool = True,
+    observe: Callable[[Floats], None] | None = None,
+) -> None:
+    """Write the spikes that ``drive`` (u + 64·bias, ``[T, B, *shape]``) makes, from rest.
+
+    observe: is shown v ``[B, *shape]`` of every step, before its reset.
+    """
     threshold = (neuron.threshold << STATE_SHIFT).astype(drive.dtype)
-    saturates = neuron.i_decay != DECAY_ONE or _summed(reach, neuron.v_decay, len(sums)) >= _TOP - 1
     v = np.zeros(drive.shape[1:], drive.dtype)
     for now, fired in zip(drive, spikes.view(bool), strict=True):
         v = leak(v, neuron.v_decay)
         v += now
         if saturates:
             v = saturate(v)
+        if observe is not None:
+            observe(v)
         fires(v, threshold, fired)
         v = reset(v, fired)
 
 
-def _currents(neuron: IntegerNeuron, sums: Floats | Ints, *, wraps: bool) -> Floats:
-    """u in every step."""
-    kind = exact_type(neuron)
+def currents(neuron: IntegerNeuron, sums: Floats | Ints, kind: type[Any], *, wraps: bool) -> Floats:
+    """u in every step, as floats of ``kind``; may overwrite ``sums``."""
     arriving: Floats
     if sums.dtype.kind == "f":
         arriving = sums.astype(kind, copy=False)
@@ -104,14 +115,14 @@ def _in_32_bits(u: Floats) -> Floats:
 
 def wrap(u: Floats) -> Floats:
     """Past 2^23, u comes out at the other end (once, as in Lava's model)."""
-    u -= u.dtype.type(2 * _TOP) * (u > _TOP)
-    u += u.dtype.type(2 * _TOP) * (u <= -_TOP)
+    u -= u.dtype.type(2 * STATE_TOP) * (u > STATE_TOP)
+    u += u.dtype.type(2 * STATE_TOP) * (u <= -STATE_TOP)
     return u
 
 
 def saturate(v: Floats) -> Floats:
     """v stays within ±(2^23 − 1)."""
-    return np.clip(v, 1 - _TOP, _TOP - 1, out=v)
+    return np.clip(v, 1 - STATE_TOP, STATE_TOP - 1, out=v)
 
 
 def fires(v: Floats, threshold: Floats, fired: NDArray[np.bool_]) -> None:

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.integers.convolve import Convolution
-from stl_deploy.exporters.loihi.net import ConvLayer, DenseLayer, SpikingLayer
-from stl_deploy.exporters.integers.net import Ints
+from stl_deploy.exporters.integers.net import Conv, Dense, Ints, Synapse
 
 Sums = NDArray[np.float32] | Ints
 
@@ -25,60 +24,21 @@ _BLOCK_IN, _BLOCK_OUT = 2**21, 2**19
 """About how many values over all of time go into and come out of a block, so that it stays in the cache."""
 
 
-def stored_weights(weight: Ints) -> tuple[Ints, int]:
-    """What netx makes of a dense layer's weights: (weights in the synapse, bits its sums are shifted right).
-
-    Weights are doubled as often as they fit; Lava sums the enlarged weights and shifts the sum right, rounding
-    down. Where no weight is above 0, -256 becomes -255 and then loses the low bits that are 0 in all the others
-    (lava-dl 0.6 ``netx.utils``, lava 0.10 ``weightutils``). Otherwise nothing is lost, within the widths of
-    `stl_deploy.exporters.loihi.net`.
-    """
-    low, high = int(weight.min()), int(weight.max())
-    if high < 0:
-        bits = _whole_log2(256, -low)
-    elif low >= 0:
-        bits = _whole_log2(255, high)
-    else:
-        bits = 1 + min(_whole_log2(128, -low), _whole_log2(127, high) if high else 16)
-    stored = weight.astype(np.int32) << bits
-    return (
-        -truncate(np.minimum(-stored, 255), _unused_bits(weight) + bits - (high == 0)) if high <= 0 else stored
-    ), bits
-
-
-def truncate(magnitude: Ints, bits: int) -> Ints:
-    """Lava sets the low bits of a weight's magnitude to 0 that netx says are unused."""
-    return (magnitude >> bits) << bits
-
-
-def _unused_bits(weight: Ints) -> int:
-    """How many low bits are 0 in every weight, at most 8."""
-    together = int(np.bitwise_or.reduce(np.abs(weight), axis=None))
-    return min(8, (together & -together).bit_length() - 1)
-
-
-def _whole_log2(top: int, bottom: int) -> int:
-    """floor(log2(top / bottom)) for positive whole numbers, without rounding."""
-    bits = top.bit_length() - bottom.bit_length()
-    fits = (top << max(0, -bits)) >= (bottom << max(0, bits))
-    return bits if fits else bits - 1
-
-
 def shift_right(total: Ints, bits: int) -> Ints:
     """Division by 2^bits, rounding down."""
     return total >> bits if bits else total
 
 
-def blocks(layer: SpikingLayer, x: NDArray[Any]) -> Iterator[slice]:
+def blocks(layer: Synapse, x: NDArray[Any]) -> Iterator[slice]:
     """Samples of ``x`` ``[T, B, ...]`` to sum at a time."""
     steps = x.shape[0]
     at_once = max(1, min(_BLOCK_IN // (steps * math.prod(x.shape[2:])), _BLOCK_OUT // (steps * math.prod(layer.shape))))
     return (slice(start, start + at_once) for start in range(0, x.shape[1], at_once))
 
 
-def adder(layer: SpikingLayer, x: NDArray[Any]) -> DenseSums | ConvSums:
+def adder(layer: Synapse, x: NDArray[Any]) -> DenseSums | ConvSums:
     """What sums a layer's input, for some of the samples of ``x`` at a time."""
-    return DenseSums(layer, x) if isinstance(layer, DenseLayer) else ConvSums(layer, x)
+    return DenseSums(layer, x) if isinstance(layer, Dense) else ConvSums(layer, x)
 
 
 class DenseSums:
@@ -88,11 +48,8 @@ class DenseSums:
     bound: what no sum's magnitude exceeds.
     """
 
-    def __init__(self, layer: DenseLayer, x: NDArray[Any]) -> None:
-        self._weight, self._bits = stored_weights(layer.weight)
-        self._enlarged = self._bits
-        if np.array_equal(self._weight, layer.weight << self._bits):
-            self._weight, self._bits = layer.weight, 0
+    def __init__(self, layer: Dense, x: NDArray[Any]) -> None:
+        self._weight, self._bits, self._enlarged = layer.weight, layer.shift, layer.enlarged
         self.bound = _bound(x, self._weight)
         self._kind = _exact_type(self.bound)
         masks = {0: None} if layer.delay is None else {int(d): layer.delay == d for d in np.unique(layer.delay)}
@@ -115,8 +72,8 @@ class DenseSums:
     def _sums(self, x: NDArray[Any], delay: int) -> Sums:
         rows = x.reshape(-1, x.shape[-1]).astype(self._kind)
         total = (rows @ self._columns[delay]).reshape(*x.shape[:-1], -1)
-        if self.bound << (self._enlarged - self._bits) >= 2**31:
-            _require_32_bits(total, self._enlarged - self._bits)
+        if self.bound << self._enlarged >= 2**31:
+            _require_32_bits(total, self._enlarged)
         return total if self._exact else shift_right(total.astype(np.int32), self._bits)
 
     @property
@@ -140,7 +97,7 @@ class ConvSums:
     Sums wrap at 24 bits as Lava's do. bound: what no sum's magnitude exceeds.
     """
 
-    def __init__(self, layer: ConvLayer, x: NDArray[Any]) -> None:
+    def __init__(self, layer: Conv, x: NDArray[Any]) -> None:
         bound = _bound(x, layer.weight.reshape(layer.weight.shape[0], -1))
         self._wraps, self.bound = bound >= 2**23, min(bound, 2**23)
         self._convolve = Convolution(layer, _exact_type(bound))

@@ -15,7 +15,7 @@ from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.lava.process import FLOAT_WORKER, Progress, run_worker
 from stl_deploy.exporters.loihi.export import LoihiRun
 from stl_deploy.exporters.loihi.pixels import unroll_all
-from stl_deploy.exporters.loihi.layers import real_layer
+from stl_deploy.exporters.loihi.quantise import real_layer
 from stl_deploy.exporters.loihi.structure import Structure, SynapseStage, structure
 from stl_deploy.graph.kernels import apply
 from stl_deploy.graph.program import Floats, Program
@@ -53,8 +53,8 @@ def _layers(parts: Structure) -> tuple[list[str], dict[str, NDArray[Any]]]:
             continue
         real, neuron, index = real_layer(stage, 1.0), stage.neuron, len(names)
         theta = real.theta if neuron.compare == "gt" else np.nextafter(real.theta, -np.inf)
-        layers[f"weight{index}"] = real.weight
-        layers[f"bias{index}"] = np.zeros(len(real.weight)) if real.bias is None else real.bias
+        layers[f"weight{index}"] = real.weights[0]
+        layers[f"bias{index}"] = np.zeros(len(real.theta)) if real.bias is None else real.bias
         layers[f"threshold{index}"] = theta
         layers[f"decay{index}"] = np.array(0.0 if neuron.decay is None else float(neuron.decay.flat[0]))
         names.append(neuron.name)

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from stl_deploy.errors import ToolError
+from stl_deploy.exporters.integers.net import IntegerNeuron
 from stl_deploy.exporters.lava.process import run_worker
 from stl_deploy.exporters.loihi.net import DenseLayer, InputLayer, IntegerNet
-from stl_deploy.exporters.integers.net import IntegerNeuron
 from stl_deploy.exporters.loihi.netx import write_netx
 
 EXPECTED = np.array([[1, 0, 0], [1, 1, 0], [1, 0, 1], [1, 1, 0]], np.uint8)

@@ -19,36 +19,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError, UnsupportedError
+from stl_deploy.exporters.integers.net import (
+    DECAY_ONE,
+    MAX_BIAS,
+    MAX_THRESHOLD,
+    MIN_BIAS,
+    Conv,
+    IntegerNeuron,
+    Ints,
+    Shape,
+    same,
+)
 
-Ints = NDArray[np.int32]
-Shape = tuple[int, ...]
-Pair = tuple[int, int]
-
-DECAY_ONE = 4096
-"""Decay that forgets everything in one step (12 bits)."""
-
-MAX_THRESHOLD = 2**17 - 1
-MIN_BIAS, MAX_BIAS = -(2**12), 2**12 - 1
 MAX_DELAY = 62
 MIN_WEIGHT, MAX_WEIGHT = -256, 255
 MAX_MIXED_WEIGHT = 254
 """netx clips a dense layer of both signs to [-256, 254]."""
 MIN_MIXED_WEIGHT_WITHOUT_POSITIVE = -128
 """Below it, a dense layer whose largest weight is 0 loses all its weights in Lava (a shift by a negative count)."""
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class IntegerNeuron:
-    """Lava's LIF (netx type CUBA).
-
-    ``u`` keeps (4096 − i_decay)/4096 of itself each step, ``v`` keeps (4096 − v_decay)/4096;
-    a neuron fires where ``v > threshold·64``. threshold: one whole number, or one per neuron
-    in the layer's shape (works in Lava's CPU simulation; netx documents one per population).
-    """
-
-    v_decay: int
-    threshold: Ints
-    i_decay: int = DECAY_ONE
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -80,26 +68,12 @@ class DenseLayer:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class ConvLayer:
-    """weight ``[C_out, C_in/groups, kh, kw]``, bias ``[C_out]`` or ``[C_out, H, W]`` or None, as in torch."""
+class ConvLayer(Conv):
+    """A convolution with its neurons; bias ``[C_out]`` or ``[C_out, H, W]`` or None, as in torch."""
 
-    weight: Ints
     neuron: IntegerNeuron
-    input_shape: Shape
     bias: Ints | None = None
-    stride: Pair = (1, 1)
-    padding: Pair = (0, 0)
-    dilation: Pair = (1, 1)
-    groups: int = 1
     node: str | None = None
-
-    @property
-    def shape(self) -> Shape:
-        """Shape of the layer's output, without time."""
-        spatial = zip(
-            self.input_shape[1:], self.weight.shape[2:], self.stride, self.padding, self.dilation, strict=True
-        )
-        return (self.weight.shape[0], *((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in spatial))
 
 
 SpikingLayer = DenseLayer | ConvLayer
@@ -141,17 +115,7 @@ def layer_key(index: int) -> str:
 
 def same_net(a: IntegerNet, b: IntegerNet) -> bool:
     """Whether two networks are equal in every number and name."""
-    return len(a.layers) == len(b.layers) and all(_same(x, y) for x, y in zip(a.layers, b.layers, strict=True))
-
-
-def _same(a: Any, b: Any) -> bool:
-    if type(a) is not type(b):
-        return False
-    if isinstance(a, np.ndarray):
-        return np.array_equal(a, b)
-    if hasattr(a, "__dataclass_fields__"):
-        return all(_same(getattr(a, name), getattr(b, name)) for name in a.__dataclass_fields__)
-    return bool(a == b)
+    return same(a.layers, b.layers)
 
 
 def _check(layers: tuple[Layer, ...]) -> tuple[Shape, ...]:

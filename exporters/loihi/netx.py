@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.files import whole_file
 from stl_deploy.errors import InputError, UnsupportedError
+from stl_deploy.exporters.integers.net import IntegerNeuron, Ints, Pair, Shape
 from stl_deploy.exporters.loihi.net import ConvLayer, DenseLayer, FlattenLayer, InputLayer, IntegerNet, Layer
-from stl_deploy.exporters.integers.net import Ints, IntegerNeuron, Pair, Shape
 from stl_deploy.exporters.loihi.records import Record, open_layers
 
 NETX_CANNOT = ("pool", "average", "convT", "unpool", "concat")

@@ -11,14 +11,30 @@ from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.integers.net import DECAY_ONE, IntegerNeuron
-from stl_deploy.exporters.loihi.net import ConvLayer, FlattenLayer, InputLayer, IntegerNet, Layer, SpikingLayer, layer_key
-from stl_deploy.exporters.loihi.pixels import project_thresholds, unroll
 from stl_deploy.exporters.integers.ranges import LayerRange
-from stl_deploy.exporters.integers.scales import Candidate, Doubles, ThresholdForm, candidates, no_candidate
-from stl_deploy.exporters.loihi.layers import real_layer
+from stl_deploy.exporters.integers.scales import (
+    Candidate,
+    Doubles,
+    RealPopulation,
+    ThresholdForm,
+    candidates,
+    no_candidate,
+    real_population,
+)
+from stl_deploy.exporters.loihi.net import (
+    ConvLayer,
+    DenseLayer,
+    FlattenLayer,
+    InputLayer,
+    IntegerNet,
+    Layer,
+    SpikingLayer,
+    layer_key,
+)
+from stl_deploy.exporters.loihi.pixels import project_thresholds, unroll
 from stl_deploy.exporters.loihi.simulate import Spikes, run_layer
 from stl_deploy.exporters.loihi.structure import FlattenStage, PoolStage, SynapseStage, structure
-from stl_deploy.graph.program import Floats, Node, Program, Shape
+from stl_deploy.graph.program import Floats, Linear, Node, Program, Shape
 from stl_deploy.graph.run import run
 
 _FEW, _SHORTLIST = 64, 6
@@ -96,7 +112,7 @@ def quantise(
             layer: SpikingLayer = max_pool_layer(stage)
         else:
             best = _best(stage, scale, thresholds, x, wanted)
-            layer, scales[stage.neuron.name] = best.layer, best.scale
+            layer, scales[stage.neuron.name] = _layer(stage, best), best.scale
         spikes = run_layer(layer, x)
         fits.append(_fit(stage, layer, layer_key(len(layers)), spikes, wanted))
         x = spikes
@@ -136,6 +152,30 @@ def max_pool_layer(stage: PoolStage) -> ConvLayer:
     )
 
 
+def real_layer(stage: SynapseStage, input_scale: float) -> RealPopulation:
+    """Weights for whole-number input (real input times ``input_scale``), with the neuron's gain and leak absorbed."""
+    synapse = stage.synapse
+    bias = None if synapse.bias is None else synapse.bias.astype(np.float64)
+    return real_population(stage.neuron, [synapse.weight.astype(np.float64) / input_scale], bias)
+
+
+def _layer(stage: SynapseStage, chosen: Candidate) -> SpikingLayer:
+    synapse, name, (weight,) = stage.synapse, stage.neuron.name, chosen.weights
+    if isinstance(synapse, Linear):
+        return DenseLayer(weight=weight, bias=chosen.bias, neuron=chosen.neuron, node=name)
+    return ConvLayer(
+        weight=weight,
+        bias=chosen.bias,
+        neuron=chosen.neuron,
+        node=name,
+        input_shape=synapse.input_shape,
+        stride=(synapse.stride[0], synapse.stride[1]),
+        padding=(synapse.padding[0][0], synapse.padding[1][0]),
+        dilation=(synapse.dilation[0], synapse.dilation[1]),
+        groups=synapse.groups,
+    )
+
+
 def _best(stage: SynapseStage, input_scale: float, form: ThresholdForm, x: NDArray[Any], wanted: Floats) -> Candidate:
     """The candidate with the fewest differing spikes (of equals, the largest scale), of the best on some samples."""
     found = list(candidates(real_layer(stage, input_scale), form))
@@ -143,7 +183,7 @@ def _best(stage: SynapseStage, input_scale: float, form: ThresholdForm, x: NDArr
     for part, kept in ((some, _SHORTLIST), (slice(None), 1)):
         if len(found) > kept:
             now, aim = np.ascontiguousarray(x[:, part]), wanted[:, part]
-            found = sorted(found, key=lambda one: _differing(run_layer(one.layer, now), aim))[:kept]
+            found = sorted(found, key=lambda one: _differing(run_layer(_layer(stage, one), now), aim))[:kept]
     return found[0] if found else no_candidate(stage.synapse)
 
 

@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.loihi.net import ConvLayer, FlattenLayer, InputLayer, IntegerNet, SpikingLayer
-from stl_deploy.exporters.integers.net import Shape
+from stl_deploy.exporters.integers.net import Ints, Shape
 from stl_deploy.exporters.integers.step import step_through
 from stl_deploy.exporters.integers.sums import adder, blocks
+from stl_deploy.exporters.loihi.net import ConvLayer, FlattenLayer, InputLayer, IntegerNet, SpikingLayer
+from stl_deploy.exporters.loihi.weights import lava_synapse
 from stl_deploy.graph.threads import spread, threads
 
 Spikes = NDArray[np.uint8]
@@ -67,14 +68,20 @@ def check_input(shape: Shape, x: NDArray[Any]) -> NDArray[Any]:
 
 def run_layer(layer: SpikingLayer, x: NDArray[Any]) -> Spikes:
     """Spikes ``[T, B, *layer.shape]`` of one layer for its input ``[T, B, ...]``, from rest."""
-    bias = layer.bias
-    if bias is not None and isinstance(layer, ConvLayer) and bias.ndim == 1:
-        bias = bias[:, None, None]
-    add_up = adder(layer, x)
+    bias = bias_of(layer)
+    synapse = lava_synapse(layer)
+    add_up = adder(synapse, x)
     spikes = np.empty((*x.shape[:2], *layer.shape), np.uint8)
-    for part in blocks(layer, x):
+    for part in blocks(synapse, x):
         step_through(layer.neuron, add_up(x[:, part]), bias, spikes[:, part], bound=add_up.bound)
     return spikes
+
+
+def bias_of(layer: SpikingLayer) -> Ints | None:
+    """A layer's bias as it broadcasts to the layer's shape."""
+    if layer.bias is not None and isinstance(layer, ConvLayer) and layer.bias.ndim == 1:
+        return layer.bias[:, None, None]
+    return layer.bias
 
 
 def _run(net: IntegerNet, x: NDArray[Any], record: bool) -> IntegerRun:

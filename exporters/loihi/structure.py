@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NoReturn
 
 import numpy as np
 
 from stl_deploy.errors import UnsupportedError
+from stl_deploy.exporters.integers.scales import refuse
 from stl_deploy.graph.program import (
     Conv,
     Delay,
@@ -58,11 +58,6 @@ class Structure:
     input: Input
     stages: tuple[Stage, ...]
     host: tuple[Node, ...]
-
-
-def refuse(node: Node, slug: str, reason: str, remedy: str) -> NoReturn:
-    """Raise UnsupportedError for a node."""
-    raise UnsupportedError(reason, node=node.name, slug=slug, remedy=remedy)
 
 
 def structure(program: Program) -> Structure:

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
+from stl_deploy.exporters.integers.scales import ThresholdForm
 from stl_deploy.exporters.lava.driver import run_lava
 from stl_deploy.exporters.lava.floats import run_lava_float
 from stl_deploy.exporters.loihi.export import by_node, export_netx
 from stl_deploy.exporters.loihi.netx import read_netx
 from stl_deploy.exporters.loihi.quantise import LoihiModel, to_integers
-from stl_deploy.exporters.integers.scales import ThresholdForm
 from stl_deploy.exporters.loihi.simulate import IntegerRun, simulate
 from stl_deploy.exporters.loihi.structure import structure
 from stl_deploy.exporters.onnx.export import export_onnx

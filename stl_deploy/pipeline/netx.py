@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.console import Console
 from stl_deploy.errors import InputError
+from stl_deploy.exporters.integers.scales import ThresholdForm
 from stl_deploy.exporters.loihi.export import export_netx
 from stl_deploy.exporters.loihi.quantise import LoihiModel
-from stl_deploy.exporters.integers.scales import ThresholdForm
 from stl_deploy._util.files import read_input
 from stl_deploy.graph.exact import input_grid, round_to_grid
 from stl_deploy.graph.program import Program

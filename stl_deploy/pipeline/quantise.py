@@ -19,6 +19,7 @@ from stl_deploy.errors import InputError, ParityError
 from stl_deploy.training.evaluate import evaluate
 from stl_deploy.exporters.loihi.export import export_netx, simulate_loihi
 from stl_deploy.exporters.loihi.pixels import per_pixel, project_thresholds
+from stl_deploy.exporters.loihi.qat.network import quantised_network, whole_config, whole_state
 from stl_deploy.exporters.loihi.quantise import LoihiModel
 from stl_deploy.exporters.loihi.quantise import quantise as round_off
 from stl_deploy.exporters.verify import accuracy
@@ -31,7 +32,6 @@ from stl_deploy.pipeline.fold import FoldedRun, fold_run
 from stl_deploy.pipeline.threshold_forms import HOLDS, FormRow, Models, compare_forms, quantise_forms, show_forms
 from stl_deploy.pipeline.inputs import LabelledInput, encode_split
 from stl_deploy.pipeline.source import TEST_INPUT
-from stl_deploy.exporters.loihi.qat.network import quantised_network, whole_config, whole_state
 
 FILE = "quantised.json"
 CALIBRATION = 512

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.console import Console
 from stl_deploy.errors import UnsupportedError
+from stl_deploy.exporters.integers.scales import ThresholdForm
 from stl_deploy.exporters.loihi.export import simulate_loihi
 from stl_deploy.exporters.loihi.pixels import per_pixel
 from stl_deploy.exporters.loihi.quantise import LoihiModel, quantise
-from stl_deploy.exporters.integers.scales import ThresholdForm
 from stl_deploy.exporters.verify import accuracy
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import Result, run

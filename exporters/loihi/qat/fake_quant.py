@@ -20,19 +20,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stl_deploy.exporters.integers.net import DECAY_ONE
-from stl_deploy.exporters.loihi.net import MAX_BIAS, MAX_THRESHOLD
+from stl_deploy.exporters.integers.net import DECAY_ONE, MAX_BIAS, MAX_THRESHOLD, STATE_SHIFT, STATE_TOP, IntegerNeuron
 from stl_deploy.exporters.integers.scales import WEIGHT_TOP
-from stl_deploy.exporters.integers.step import STATE_SHIFT
+from stl_deploy.exporters.integers.step import exact_type, integrate
 from stl_deploy.nn.layers import Synapse, wide
 from stl_deploy.nn.neuron import LIF
 
-_V_TOP = 2**23 - 1
-_SUM_TOP = 2**17
+_SUM_TOP = STATE_TOP >> STATE_SHIFT
 """64 times a sum beyond this comes out at the other end of u's 24 bits."""
 _JUST_ABOVE = 2 ** -(STATE_SHIFT + 1)
 
@@ -138,7 +137,7 @@ class LoihiLIF(LIF):
             detach_reset=like.detach_reset,
         )
         self.unit = unit
-        self._kept = DECAY_ONE - v_decay
+        self._v_decay = v_decay
 
     @property
     def whole_threshold(self) -> Tensor:
@@ -162,15 +161,8 @@ class LoihiLIF(LIF):
 
     @torch.no_grad()
     def _on_loihi(self, x: Tensor) -> Tensor:
-        threshold = self.whole_threshold * 2**STATE_SHIFT
-        v, spikes = torch.zeros_like(x[0]), torch.empty_like(x)
-        for arriving, spike in zip(x.unbind(0), spikes.unbind(0), strict=True):
-            v = self._leak(v).add_(arriving, alpha=self.unit * 2**STATE_SHIFT).clamp_(-_V_TOP, _V_TOP)
-            torch.gt(v, threshold, out=spike)
-            v.masked_fill_(spike.bool(), 0)
-        return spikes
-
-    def _leak(self, v: Tensor) -> Tensor:
-        if self._kept & (self._kept - 1) == 0:
-            return v.mul_(self._kept / DECAY_ONE).trunc_()
-        return (v.double() * self._kept / DECAY_ONE).trunc_().to(v.dtype)
+        neuron = IntegerNeuron(v_decay=self._v_decay, threshold=self.whole_threshold.cpu().numpy().astype(np.int32))
+        drive = (x * (self.unit * 2**STATE_SHIFT)).cpu().numpy().astype(exact_type(neuron), copy=False)
+        spikes = np.empty(drive.shape, np.uint8)
+        integrate(neuron, drive, spikes)
+        return torch.from_numpy(spikes).to(x)

@@ -14,15 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from stl_deploy.config.schema import ConvSpec, DropoutSpec, LayerSpec, LifSpec, LinearSpec, NormSpec, RunConfig
-from stl_deploy.exporters.loihi.net import IntegerNet, SpikingLayer
-from stl_deploy.exporters.loihi.quantise import LoihiModel
-from stl_deploy.exporters.loihi.layers import real_layer
 from stl_deploy.exporters.integers.scales import v_decay
+from stl_deploy.exporters.loihi.net import IntegerNet, SpikingLayer
+from stl_deploy.exporters.loihi.qat.fake_quant import LoihiLIF, WholeSynapse
+from stl_deploy.exporters.loihi.quantise import LoihiModel, real_layer
 from stl_deploy.exporters.loihi.structure import SynapseStage, structure
 from stl_deploy.graph.program import Program
 from stl_deploy.nn.network import Network
 from stl_deploy.nn.neuron import LIF
-from stl_deploy.exporters.loihi.qat.fake_quant import LoihiLIF, WholeSynapse
 
 
 def quantised_network(folded: Network, program: Program, model: LoihiModel) -> Network:
@@ -37,7 +36,8 @@ def quantised_network(folded: Network, program: Program, model: LoihiModel) -> N
             continue
         real, rows = real_layer(stage, 1.0), model.scales[stage.neuron.name]
         threshold = max(1, int(_layer(model.net, model.keys[stage.neuron.name]).neuron.threshold))
-        weight = real.weight * (rows / threshold).reshape(-1, *[1] * (real.weight.ndim - 1))
+        (weight,) = real.weights
+        weight = weight * (rows / threshold).reshape(-1, *[1] * (weight.ndim - 1))
         bias = np.zeros(len(rows)) if real.bias is None else real.bias * rows / threshold
         like, lif = folded.layers[stage.synapse.name], folded.layers[stage.neuron.name]
         assert isinstance(like, nn.Linear | nn.Conv2d)

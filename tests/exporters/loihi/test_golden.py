@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stl_deploy.exporters.loihi import simulate, step, sums
+from stl_deploy.exporters.integers import step, sums
+from stl_deploy.exporters.loihi import simulate, weights
 from tests.exporters.loihi.golden import Golden, goldens
 
 Patch = Callable[[pytest.MonkeyPatch], None]
@@ -82,9 +83,9 @@ MUTANTS: dict[str, Patch] = {
     "u wraps above zero only": lambda m: m.setattr(step, "wrap", _wraps_above),
     "v does not saturate": lambda m: m.setattr(step, "saturate", lambda v: v),
     "state shift of 5": lambda m: m.setattr(step, "STATE_SHIFT", 5),
-    "weights taken as written": lambda m: m.setattr(sums, "stored_weights", lambda weight: (weight, 0)),
+    "weights taken as written": lambda m: m.setattr(weights, "stored_weights", lambda weight: (weight, 0)),
     "shift rounds up": lambda m: m.setattr(sums, "shift_right", lambda total, bits: -(-total >> bits)),
-    "weights keep their low bits": lambda m: m.setattr(sums, "truncate", lambda magnitude, bits: magnitude),
+    "weights keep their low bits": lambda m: m.setattr(weights, "truncate", lambda magnitude, bits: magnitude),
     "conv sum does not wrap": lambda m: m.setattr(sums, "wrap24", lambda total: total.astype(np.int32)),
     "one step late": lambda m: m.setattr(simulate, "run_layer", _late),
     "bias ignored": lambda m: m.setattr(simulate, "step_through", _no_bias),

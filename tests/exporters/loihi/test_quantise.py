@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from stl_deploy.errors import InputError, ParityError, UnsupportedError
-from stl_deploy.exporters.loihi import export, scales
+from stl_deploy.exporters.integers import scales
+from stl_deploy.exporters.loihi import export
 from stl_deploy.exporters.loihi import quantise as quantise_module
 from stl_deploy.exporters.loihi.export import export_netx, simulate_loihi
 from stl_deploy.exporters.loihi.net import ConvLayer, DenseLayer, IntegerNet

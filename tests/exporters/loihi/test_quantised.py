@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from stl_deploy import fused
-from stl_deploy.exporters.loihi.net import ConvLayer
 from stl_deploy.exporters.integers.net import IntegerNeuron
+from stl_deploy.exporters.loihi.net import ConvLayer
+from stl_deploy.exporters.loihi.qat.fake_quant import LoihiLIF, WholeSynapse, whole
 from stl_deploy.exporters.loihi.simulate import run_layer
 from stl_deploy.nn.neuron import LIF
-from stl_deploy.exporters.loihi.qat.fake_quant import LoihiLIF, WholeSynapse, whole
 from stl_deploy.nn.schedule import layerwise
 from tests.exporters.loihi.nets import dense
 

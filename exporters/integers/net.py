@@ -1,0 +1,95 @@
+"""Integer neurons and the synapses that feed them, in torch's order of axes.
+
+Nothing here knows a target's limits: each target checks what it can hold (`stl_deploy.exporters.loihi.net` for netx).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int32]
+Shape = tuple[int, ...]
+Pair = tuple[int, int]
+
+DECAY_ONE = 4096
+"""Decay that forgets everything in one step (12 bits)."""
+STATE_SHIFT = 6
+"""Synaptic input, bias and threshold are shifted left by 6 bits to meet u and v."""
+STATE_TOP = 2**23
+"""u and v are 24 bits wide: u wraps past it, v saturates below it."""
+MAX_THRESHOLD = 2**17 - 1
+MIN_BIAS, MAX_BIAS = -(2**12), 2**12 - 1
+"""What a register of Loihi holds: a threshold, a bias."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class IntegerNeuron:
+    """Lava's LIF (netx type CUBA).
+
+    ``u`` keeps (4096 − i_decay)/4096 of itself each step, ``v`` keeps (4096 − v_decay)/4096;
+    a neuron fires where ``v > threshold·64``. threshold: one whole number, or one per neuron
+    in the layer's shape (works in Lava's CPU simulation; netx documents one per population).
+    """
+
+    v_decay: int
+    threshold: Ints
+    i_decay: int = DECAY_ONE
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Dense:
+    """weight ``[out, in]``, delay ``[out, in]`` in steps or None.
+
+    shift: the sum of each delay is divided by 2^shift, rounding down. Lava holds weights enlarged by 2^enlarged
+    and sums those in 32 bits.
+    """
+
+    weight: Ints
+    delay: Ints | None = None
+    shift: int = 0
+    enlarged: int = 0
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of the output, without time."""
+        return (self.weight.shape[0],)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Conv:
+    """weight ``[C_out, C_in/groups, kh, kw]``, as in torch; the same padding before and after."""
+
+    weight: Ints
+    input_shape: Shape
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of the output, without time."""
+        spatial = zip(
+            self.input_shape[1:], self.weight.shape[2:], self.stride, self.padding, self.dilation, strict=True
+        )
+        return (self.weight.shape[0], *((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in spatial))
+
+
+Synapse = Dense | Conv
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two dataclasses, or what stands in their fields, are equal in every number and name."""
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, np.ndarray):
+        return np.array_equal(a, b)
+    if isinstance(a, tuple):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    if hasattr(a, "__dataclass_fields__"):
+        return all(same(getattr(a, name), getattr(b, name)) for name in a.__dataclass_fields__)
+    return bool(a == b)

@@ -1,0 +1,31 @@
+"""How far u and v go in each layer of a netx network, against the 24 bits that hold them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from stl_deploy.exporters.integers.ranges import Bounds, LayerRange, population_range
+from stl_deploy.exporters.loihi.net import FlattenLayer, InputLayer, IntegerNet, SpikingLayer
+from stl_deploy.exporters.loihi.simulate import bias_of, run_layer
+from stl_deploy.exporters.loihi.weights import lava_synapse
+
+
+def measure_ranges(net: IntegerNet, x: NDArray[Any]) -> tuple[LayerRange, ...]:
+    """Ranges of every layer for whole-number calibration input ``x`` ``[T, B, *shape]``; its extremes bound inputs."""
+    found = []
+    bounds = (min(0, int(x.min())), max(0, int(x.max())))
+    for index, layer in enumerate(net.layers):
+        if isinstance(layer, InputLayer):
+            continue
+        if isinstance(layer, FlattenLayer):
+            x = x.reshape(*x.shape[:2], -1)
+            continue
+        found.append(_range(f"layer{index}", layer, x, bounds))
+        x, bounds = run_layer(layer, x), (0, 1)
+    return tuple(found)
+
+
+def _range(key: str, layer: SpikingLayer, x: NDArray[Any], bounds: Bounds) -> LayerRange:
+    return population_range(layer.node or key, key, layer.neuron, lava_synapse(layer), bias_of(layer), x, bounds)
