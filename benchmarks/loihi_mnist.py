@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from stl_deploy.config.schema import ConvSpec, FlattenSpec, LinearSpec, PoolSpec
 from stl_deploy.config.load import load_config
+from stl_deploy.config.schema import ConvSpec, FlattenSpec, LinearSpec, PoolSpec
 from stl_deploy.exporters.integers.net import DECAY_ONE, IntegerNeuron, Shape
 from stl_deploy.exporters.loihi.net import ConvLayer, DenseLayer, FlattenLayer, InputLayer, IntegerNet, Layer
 from stl_deploy.exporters.loihi.simulate import simulate

@@ -16,7 +16,7 @@ LAYERS = [
     {"_util"},
     {"graph", "config"},
     {"nn", "data", "energy"},
-    {"fold", "tracing", "training", "exporters", "quantised", "quantised_network"},
+    {"fold", "tracing", "training", "exporters"},
     {"pipeline", "report"},
     {"cli", "verbs", "__main__"},
 ]
@@ -34,7 +34,7 @@ FORBIDDEN = {
     ("config", "graph"),
 }
 """Beyond the rows. ``exporters/loihi/qat`` alone may import nn and training."""
-LOOSE = {"__init__", "__main__", "errors", "verbs", "quantised", "quantised_network"}
+LOOSE = {"__init__", "__main__", "errors", "verbs"}
 
 
 def _modules() -> dict[str, Path]:

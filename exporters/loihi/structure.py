@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 
 from stl_deploy.errors import UnsupportedError
+from stl_deploy.exporters.integers.fields import unread
 from stl_deploy.exporters.integers.scales import refuse
 from stl_deploy.graph.program import (
     Conv,
@@ -202,6 +204,7 @@ def _check_pool(program: Program, before: Pool, neuron: Neuron) -> None:
             "its sums are not binary spikes",
             "use max pooling of spikes (sum pool and a threshold below 1), or a strided convolution",
         )
+    _check_fields(neuron, (*_READ, "reset", "v_reset", "v_start"))
     if any(low != high for low, high in before.padding):
         refuse(before, "asymmetric-padding", f"padding {before.padding}", "netx pads both sides alike")
 
@@ -212,21 +215,30 @@ def _check_neuron(neuron: Neuron) -> None:
         refuse(neuron, "no-threshold", "it puts out its potential", "Loihi passes spikes on; give it a threshold")
     if (theta <= 0).any():
         refuse(neuron, "threshold-not-positive", "its threshold is not above 0", "train with positive thresholds")
-    if neuron.many:
-        refuse(neuron, "several-spikes", "it fires several spikes per step", "use one spike per step")
-    if neuron.reset == "value_delayed":
-        refuse(neuron, "delayed-reset", "it resets one step late", "Loihi resets at once; train with such a reset")
-    if neuron.reset != "value":
-        refuse(neuron, "soft-reset", f"its reset is '{neuron.reset}'", "Loihi resets to 0; train with hard reset")
-    for what, value in (("v_reset", neuron.v_reset), ("v_start", neuron.v_start)):
-        if value is not None and (value != 0).any():
-            refuse(neuron, what.replace("_", "-"), f"its {what} is not 0", "Loihi starts and resets at 0")
-    if neuron.v_min is not None:
-        refuse(neuron, "v-min", "its potential has a lower bound", "train without v_min")
-    if neuron.synapse is not None:
-        refuse(neuron, "synaptic-current", "it filters its input current", "use a LIF without synaptic current")
+    _check_fields(neuron, _READ)
     if neuron.decay is not None and (not _uniform(neuron.decay) or not 0 <= float(neuron.decay.flat[0]) <= 1):
         refuse(neuron, "decay", "its decay differs between neurons or is outside 0 to 1", "use one decay per layer")
+
+
+_READ = ("decay", "threshold", "gain", "leak", "compare")
+_REFUSED = {
+    "many": ("several-spikes", "it fires several spikes per step", "use one spike per step"),
+    "v_reset": ("v-reset", "its v_reset is not 0", "Loihi starts and resets at 0"),
+    "v_start": ("v-start", "its v_start is not 0", "Loihi starts and resets at 0"),
+    "v_min": ("v-min", "its potential has a lower bound", "train without v_min"),
+    "synapse": ("synaptic-current", "it filters its input current", "use a LIF without synaptic current"),
+}
+
+
+def _check_fields(neuron: Neuron, read: Collection[str]) -> None:
+    """Refuse a neuron that has anything that netx's neurons have not."""
+    for name in unread(neuron, read):
+        if name == "reset" and neuron.reset == "value_delayed":
+            refuse(neuron, "delayed-reset", "it resets one step late", "Loihi resets at once; train with such a reset")
+        if name == "reset":
+            refuse(neuron, "soft-reset", f"its reset is '{neuron.reset}'", "Loihi resets to 0; train with hard reset")
+        generic = (name.replace("_", "-"), f"its {name} has no place in Loihi's neuron", "use a LIF without it")
+        refuse(neuron, *_REFUSED.get(name, generic))
 
 
 def _uniform(values: Floats) -> bool:

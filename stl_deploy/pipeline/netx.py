@@ -11,16 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.console import Console
+from stl_deploy._util.files import read_input
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.integers.scales import ThresholdForm
 from stl_deploy.exporters.loihi.export import export_netx
 from stl_deploy.exporters.loihi.quantise import LoihiModel
-from stl_deploy._util.files import read_input
 from stl_deploy.graph.exact import input_grid, round_to_grid
 from stl_deploy.graph.program import Program
 from stl_deploy.pipeline.backends import CALIBRATION, input_scale
-from stl_deploy.pipeline.threshold_forms import compare_forms, quantise_forms, show_forms
 from stl_deploy.pipeline.source import TEST_INPUT, NetworkInput, Source
+from stl_deploy.pipeline.threshold_forms import compare_forms, quantise_forms, show_forms
 
 COMPARED = 256
 """Input samples on which the threshold forms are compared."""

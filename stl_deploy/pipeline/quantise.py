@@ -11,27 +11,27 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stl_deploy import model_file
-from stl_deploy.config.schema import RunConfig
-from stl_deploy.config.load import save_config
 from stl_deploy._util.console import Console
+from stl_deploy._util.files import make_folder, write_json, write_npz
+from stl_deploy.config.load import save_config
+from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import InputError, ParityError
-from stl_deploy.training.evaluate import evaluate
 from stl_deploy.exporters.loihi.export import export_netx, simulate_loihi
 from stl_deploy.exporters.loihi.pixels import per_pixel, project_thresholds
 from stl_deploy.exporters.loihi.qat.network import quantised_network, whole_config, whole_state
 from stl_deploy.exporters.loihi.quantise import LoihiModel
 from stl_deploy.exporters.loihi.quantise import quantise as round_off
 from stl_deploy.exporters.verify import accuracy
-from stl_deploy._util.files import make_folder, write_json, write_npz
-from stl_deploy.training.fine_tune import fine_tune
 from stl_deploy.graph.run import Result
 from stl_deploy.nn.network import Network
 from stl_deploy.pipeline.backends import input_scale
 from stl_deploy.pipeline.fold import FoldedRun, fold_run
-from stl_deploy.pipeline.threshold_forms import HOLDS, FormRow, Models, compare_forms, quantise_forms, show_forms
 from stl_deploy.pipeline.inputs import LabelledInput, encode_split
 from stl_deploy.pipeline.source import TEST_INPUT
+from stl_deploy.pipeline.threshold_forms import HOLDS, FormRow, Models, compare_forms, quantise_forms, show_forms
+from stl_deploy.training import model_file
+from stl_deploy.training.evaluate import evaluate
+from stl_deploy.training.fine_tune import fine_tune
 
 FILE = "quantised.json"
 CALIBRATION = 512

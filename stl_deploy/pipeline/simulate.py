@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy import _allocator
+from stl_deploy._util import allocator as _allocator
 from stl_deploy._util.console import Console
+from stl_deploy._util.files import leading, read_inputs, write_npz
 from stl_deploy.exporters.integers.scales import ThresholdForm
 from stl_deploy.exporters.verify import accuracy, share_right
-from stl_deploy._util.files import leading, read_inputs, write_npz
 from stl_deploy.graph.run import Result
 from stl_deploy.pipeline.backends import Numeric, Options, run_backend
 from stl_deploy.pipeline.progress import tenths

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -257,3 +257,29 @@ def test_thresholds_per_pixel_fit_the_array_form() -> None:
     layer = quantise(program, x, thresholds="per-neuron").net.layers[1]
     assert isinstance(layer, ConvLayer)
     assert len(np.unique(layer.neuron.threshold[0])) > 10
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Adaptive(Neuron):
+    """A neuron with a field that Loihi's code has never heard of."""
+
+    adaptation: Any = None
+
+
+def adaptive(program: Program, value: Any) -> Program:
+    def grown(node: Any) -> Any:
+        fields = {field: getattr(node, field) for field in node.__dataclass_fields__}
+        return Adaptive(**fields, adaptation=value) if isinstance(node, Neuron) else node
+
+    return replace(program, nodes=tuple(grown(node) for node in program.nodes))
+
+
+@pytest.mark.parametrize("value", [0.5, True, np.zeros(2, F), "on"])
+@pytest.mark.parametrize("build", [small().lif("a", 1.0), image().lif("b", 1.0).max_pool("a")])
+def test_a_new_field_of_neurons_is_refused_until_it_is_read(build: Builder, value: Any) -> None:
+    program = build.program()
+    x = np.ones((2, 4, *program.inputs[0].shape), F)
+    quantise(adaptive(program, None), x)
+    with pytest.raises(UnsupportedError, match="its adaptation has no place in Loihi's neuron") as error:
+        quantise(adaptive(program, value), x)
+    assert error.value.slug == "adaptation"

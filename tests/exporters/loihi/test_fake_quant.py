@@ -9,11 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from stl_deploy import fused
+from stl_deploy.exporters.integers import step
 from stl_deploy.exporters.integers.net import IntegerNeuron
 from stl_deploy.exporters.loihi.net import ConvLayer
+from stl_deploy.exporters.loihi.qat import fake_quant
 from stl_deploy.exporters.loihi.qat.fake_quant import LoihiLIF, WholeSynapse, whole
 from stl_deploy.exporters.loihi.simulate import run_layer
+from stl_deploy.nn import fused
 from stl_deploy.nn.neuron import LIF
 from stl_deploy.nn.schedule import layerwise
 from tests.exporters.loihi.nets import dense
@@ -81,9 +83,14 @@ def test_potentials_round_toward_zero_as_they_leak() -> None:
     np.testing.assert_array_equal(ours, integers)
 
 
-@pytest.mark.parametrize("wrong", [lambda real: real, torch.floor])
+@pytest.mark.parametrize("wrong", [lambda real: real, np.floor])
 def test_a_wrong_leak_would_be_seen(wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(LoihiLIF, "_leak", lambda self, v: wrong(v * (self._kept / 4096)))
+    def integrate(*args: Any, **kwargs: Any) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(step, "toward_zero", wrong)
+            step.integrate(*args, **kwargs)
+
+    monkeypatch.setattr(fake_quant, "integrate", integrate)
     ours, integers = leaking_slowly()
     assert (ours != integers).any()
 
