@@ -6,7 +6,7 @@ SOURCES := stl_deploy exporters energy tests examples benchmarks docs
 RUNS ?= runs/digits runs/mnist runs/fashion_mnist
 BENCHMARKS ?= onnx_speed training loihi reference counting
 
-.PHONY: demo test lint types lava check readme parity quantisation bench bench-peers study study-small conformance fuzz clean help
+.PHONY: demo test lint types lava check gpu gpu-interpreted readme parity quantisation bench bench-peers study study-small conformance fuzz clean help
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -49,6 +49,10 @@ parity: $(VENV)/.dev ## ONNX against the reference, spike by spike, of those of 
 
 quantisation: $(VENV)/.dev lava ## what Loihi's integers cost, by threshold form, beside real Lava: RUNS="runs/digits ..."
 	$(BIN)/python -m benchmarks.quantisation $(RUNS) -o docs
+
+gpu-interpreted: $(VENV)/.dev ## the CUDA kernels in Triton's interpreter, on the CPU (installs Triton: 0.7 GB)
+	@$(BIN)/python -c 'import triton' 2>/dev/null || $(BIN)/python -m pip install --quiet 'triton>=3.2'
+	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/nn/test_cuda_scan.py
 
 conformance: $(VENV)/.dev ## what other frameworks mean by a NIR file; each gets an environment of its own
 	$(BIN)/python -m tests.conformance

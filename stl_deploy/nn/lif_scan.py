@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from stl_deploy.nn import cuda
+from stl_deploy.nn.layers import wide
 from stl_deploy.nn.surrogate import Derivative
 
 
@@ -29,8 +31,12 @@ def lif_scan(x: Tensor, theta: Tensor, decay: Tensor, derivative: Derivative, *,
     """Spikes ``[T, B, *shape]`` of a LIF population at rest before step 0.
 
     x: input current ``[T, B, *shape]``; theta: threshold, broadcastable to shape; decay: β, 0-dimensional.
-    Differentiable in x, theta and decay; without gradients the trace is not kept.
+    Differentiable in x, theta and decay; without gradients the trace is not kept. Of the currents' type, but float32
+    for bfloat16 currents in torch's operations (on CUDA `stl_deploy.nn.cuda` takes over where it can).
     """
+    if cuda.ready(x, derivative):
+        return cuda.scan(x, theta, decay, derivative, detach_reset=detach_reset)
+    x = wide(x)
     if torch.is_grad_enabled() and (x.requires_grad or theta.requires_grad or decay.requires_grad):
         spikes: Tensor = _Scan.apply(x, theta, decay, derivative, detach_reset)  # type: ignore[no-untyped-call]
         return spikes

@@ -124,7 +124,7 @@ class LIF(_Leaky):
 
     def forward(self, x: Tensor) -> Tensor:
         """Currents ``[T, B, *shape]`` to spikes (0 or 1) of the same shape, float32 where the currents are bfloat16."""
-        return lif_scan(wide(x), self.threshold, self.decay, self._derivative, detach_reset=self.detach_reset)
+        return lif_scan(x, self.threshold, self.decay, self._derivative, detach_reset=self.detach_reset)
 
     def extra_repr(self) -> str:
         """Shape, granularity, parametrisation and surrogate, for ``print(network)``."""

@@ -1,0 +1,36 @@
+"""The LIF scan on CUDA: one Triton kernel forward, one backward; the CUDA twin of `stl_deploy.nn.fused`.
+
+`stl_deploy.nn.lif_scan` takes it where `ready` says so. Spikes are those of the torch scan bit for bit; sums of
+gradients over samples are taken in another order. Not yet run on a GPU: the tests run it in Triton's interpreter.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from functools import cache
+
+from torch import Tensor
+
+from stl_deploy.nn.surrogate import SURROGATES, Derivative
+
+SWITCH = "STL_DEPLOY_TRITON"
+"""Environment variable; ``0`` leaves CUDA to torch's operations."""
+
+
+def ready(x: Tensor, derivative: Derivative) -> bool:
+    """Whether currents on this device, with this surrogate, can take the kernels."""
+    return x.is_cuda and os.environ.get(SWITCH) != "0" and derivative in SURROGATES.values() and installed()
+
+
+@cache
+def installed() -> bool:
+    """Whether Triton is there (CUDA builds of torch bring it)."""
+    return importlib.util.find_spec("triton") is not None
+
+
+def scan(x: Tensor, theta: Tensor, decay: Tensor, derivative: Derivative, *, detach_reset: bool) -> Tensor:
+    """Spikes ``[T, B, *shape]`` as `stl_deploy.nn.lif_scan.lif_scan`, of the currents' type; loads Triton."""
+    from stl_deploy.nn.cuda.scan import lif_scan
+
+    return lif_scan(x, theta, decay, derivative, detach_reset=detach_reset)
