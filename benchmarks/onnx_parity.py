@@ -19,12 +19,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from benchmarks import nets
 from stl_deploy.errors import InputError, StlDeployError
 from stl_deploy.exporters.margins import Margin, NearThreshold
 from stl_deploy.exporters.onnx import Form, OnnxModel, Precision, export_onnx, to_int8
+from stl_deploy.exporters.onnx.runtime import onnxruntime
 from stl_deploy.exporters.verify import NodeParity, verify
 from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.program import Floats, Program

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 
 from benchmarks.nets import folded_program
@@ -30,6 +29,7 @@ from benchmarks.unrolled import unrolled
 from stl_deploy.config.load import load_config, parse_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.exporters.onnx import OnnxModel, OnnxStream, export_onnx
+from stl_deploy.exporters.onnx.runtime import onnxruntime
 from stl_deploy.fold import fold
 from stl_deploy.graph.program import Conv, Linear, Program
 from stl_deploy.nn.fused import SWITCH

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.onnx.foreign import read_model
 from stl_deploy.exporters.onnx.interface import Interface
+from stl_deploy.exporters.onnx.runtime import onnxruntime
 from stl_deploy.graph.program import Floats, Input, Program, Shape
 from stl_deploy.graph.run import Result, match_inputs
 

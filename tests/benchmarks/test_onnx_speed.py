@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from hypothesis import HealthCheck, given, settings
 
@@ -12,6 +11,7 @@ from benchmarks import onnx_speed
 from benchmarks.unrolled import unrolled
 from stl_deploy.config.load import parse_config
 from stl_deploy.exporters.onnx import OnnxModel, export_onnx
+from stl_deploy.exporters.onnx.runtime import onnxruntime
 from stl_deploy.nn.network import Network
 from tests.strategies import programs_and_inputs
 

@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 
 from stl_deploy._util.files import read_input
 from stl_deploy.exporters.onnx import export_onnx
+from stl_deploy.exporters.onnx.runtime import onnxruntime
 from stl_deploy.graph.run import run
 from stl_deploy.pipeline.source import TEST_INPUT, open_program, open_source
 

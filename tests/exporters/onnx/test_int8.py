@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -13,6 +12,7 @@ from hypothesis.extra import numpy as arrays
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.onnx import OnnxModel, export_onnx, to_int8
 from stl_deploy.exporters.onnx.int8 import dequantise, quantise
+from stl_deploy.exporters.onnx.runtime import onnxruntime
 from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.run import run
 from tests.exporters.onnx.nets import F, chain, conv, digits, flatten, linear, neuron, pool, spikes, write
