@@ -1,0 +1,241 @@
+"""Targets: two protocols, and the one registry that every list of formats and backends is read from.
+
+A *Format* writes a Program as an artifact (a file, or a folder) and loads it again; a *Runner* runs a network. Ours are
+the lines of `_FORMATS` and `_RUNNERS`; another package's come in through the entry point group ``stl_deploy.targets``:
+
+    [project.entry-points."stl_deploy.targets"]
+    json = "their_package:JsonFormat"
+
+An entry point names a Format (an object), a Runner (a class), or an iterable of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy._util.console import Console
+from stl_deploy._util.suggest import did_you_mean
+from stl_deploy.errors import InputError
+from stl_deploy.graph.findings import Finding
+from stl_deploy.graph.program import Program
+from stl_deploy.graph.run import Result
+
+if TYPE_CHECKING:
+    import nir
+
+GROUP = "stl_deploy.targets"
+Model = Literal["reference", "loihi"]
+"""Our models that an artifact can be held to: the Program in float32, and Loihi's integers."""
+NetworkInput = NDArray[Any] | Mapping[str, NDArray[Any]]
+"""``[T, B, *shape]``, or one array for each input by name."""
+Network = Program | Path
+"""What a Runner runs: a Program, or the artifact of a Format in its ``reads``."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Options:
+    """What the pipeline hands to every target. The user's options are the further fields of a target's subclass.
+
+    origin: what the Program was read from (``source``, ``sha256``), for the artifact's metadata.
+    graph: as it was read, the dialect it is meant in among its metadata.
+    calibration: real input ``[T, B, *shape]`` to choose integers by. x, labels: input to compare on, ``[B]``.
+    progress: told (done, total) steps by what takes long. say: what a person should read.
+    """
+
+    origin: Mapping[str, str] = field(default_factory=dict)
+    graph: nir.NIRGraph | None = None
+    calibration: NDArray[Any] | None = None
+    x: NetworkInput | None = None
+    labels: NDArray[np.int64] | None = None
+    progress: Callable[[int, int], None] | None = None
+    say: Console = field(default_factory=lambda: Console(quiet=True))
+
+
+class Runner(Protocol):
+    """A network, ready to run. The class is what is registered, the class of a `Format`'s Runner need not be.
+
+    name: as ``--backend`` takes it. label: how its numbers come about. reads: names of the formats whose artifacts
+    it runs as they are. options: a subclass of `Options`. agrees_with: our model that it must equal on every spike,
+    given the same network; None: agreement is told, not required.
+    """
+
+    name: str
+    description: str
+    label: Literal["measured", "simulated"]
+    reads: tuple[str, ...]
+    options: type[Options]
+    agrees_with: Model | None
+
+    def __init__(self, network: Network, options: Any) -> None:
+        """Raises InputError or UnsupportedError for a network that cannot be run so."""
+
+    @classmethod
+    def available(cls) -> str | None:
+        """None if it can run on this machine, else the reason and what to do, in one sentence."""
+
+    def run(self, x: NetworkInput, record: bool = False) -> Result:
+        """Run on ``x`` ``[T, B, *shape]`` from rest; every array of the Result has the T steps of x.
+
+        record: also each spiking node's spikes. Raises InputError for an x that does not fit, ToolError.
+        """
+        ...
+
+
+class Format(Protocol):
+    """An artifact: how it is written, and how it is read back.
+
+    suffix: what the names of its files end in; None for a folder. folder: the file by which a folder is known as one
+    of these; None for files. options: a subclass of `Options`.
+    """
+
+    name: str
+    description: str
+    suffix: str | None
+    folder: str | None
+    options: type[Options]
+
+    def check(self, program: Program) -> Iterable[Finding]:
+        """What it cannot hold, or holds only roughly, node by node; may raise an UnsupportedError for the first."""
+        ...
+
+    def write(self, program: Program, path: Path, options: Any) -> Mapping[str, Any]:
+        """Write the artifact (a folder's path does not exist yet); returns what its manifest should keep, JSON-ready.
+
+        Raises UnsupportedError for a Program that it cannot hold.
+        """
+        ...
+
+    def load(self, path: Path) -> Runner:
+        """Read an artifact back, nothing in it trusted; raises InputError for one that is damaged or not of ours."""
+        ...
+
+
+@dataclass(frozen=True)
+class Check:
+    """A target that is only asked whether it can hold a network: a chip, or a framework's reader."""
+
+    name: str
+    description: str
+    check: Callable[[Program], Iterable[Finding]]
+
+
+Target = Format | type[Runner] | Check
+T = TypeVar("T")
+
+_FORMATS: dict[str, str] = {}
+_RUNNERS: dict[str, str] = {}
+_CHECKS: tuple[str, ...] = ()
+"""Ours, by name: the module below ``stl_deploy.exporters`` and what it calls them; loaded when they are asked for."""
+
+
+class Registry:
+    """Targets by name: Formats, Runners, and Checks, each kind with names of its own."""
+
+    def __init__(self) -> None:
+        self.formats: dict[str, Format] = {}
+        self.runners: dict[str, type[Runner]] = {}
+        self.checks: dict[str, Check] = {}
+        self.broken: dict[str, str] = {}
+        """Why an installed package's target could not be taken, by its entry point's name."""
+
+    def add(self, target: Target) -> None:
+        """Raises InputError for a name that is taken, or something that is no target."""
+        if isinstance(target, Check):
+            _put(self.checks, target.name, target)
+        elif isinstance(target, type) and all(hasattr(target, name) for name in ("name", "run", "available")):
+            _put(self.runners, target.name, target)
+        elif not isinstance(target, type) and all(hasattr(target, name) for name in ("name", "write", "load")):
+            _put(self.formats, target.name, target)
+        else:
+            raise InputError(f"expected a Format (an object) or a Runner (a class); found {target!r}")
+
+
+def _put(known: dict[str, T], name: str, target: T) -> None:
+    if known.setdefault(name, target) is not target:
+        raise InputError(f"expected a name of its own for a target; found '{name}', which is registered; rename it")
+
+
+@cache
+def registry() -> Registry:
+    """Every target there is: ours, and those of installed packages."""
+    made = Registry()
+    for where in (*_FORMATS.values(), *_RUNNERS.values(), *_CHECKS):
+        module, _, name = where.partition(":")
+        _add_all(made, getattr(import_module(f"stl_deploy.exporters.{module}"), name))
+    for entry in entry_points(group=GROUP):
+        try:
+            _add_all(made, entry.load())
+        except Exception as error:
+            made.broken[entry.name] = f"{entry.value} cannot be loaded ({type(error).__name__}: {error})"
+    return made
+
+
+def _add_all(made: Registry, found: Any) -> None:
+    several = isinstance(found, Iterable) and not hasattr(found, "name")
+    for target in found if several else (found,):
+        made.add(target)
+
+
+def register_target(target: Format | type[Runner]) -> None:
+    """Add a Format or a Runner (its class) of your own for this process; an entry point adds it for all.
+
+    Raises InputError for a name that is taken, or something that is no target.
+    """
+    registry().add(target)
+
+
+def find_format(name: str) -> Format:
+    """The Format of that name; raises InputError naming those there are."""
+    return _find(registry().formats, name, "format")
+
+
+def find_runner(name: str) -> type[Runner]:
+    """The Runner of that name; raises InputError naming those there are."""
+    return _find(registry().runners, name, "backend")
+
+
+def _find(known: Mapping[str, T], name: str, what: str) -> T:
+    if name not in known:
+        if name in registry().broken:
+            raise InputError(f"the target '{name}' is installed, but {registry().broken[name]}; mend or remove it")
+        raise InputError(f"expected a {what}: {', '.join(known)}; found '{name}'{did_you_mean(name, known)}")
+    return known[name]
+
+
+def format_of(path: Path) -> Format | None:
+    """The Format of an artifact, by its suffix, or by the file in a folder that tells it; None if it is of none."""
+    for one in registry().formats.values():
+        if path.suffix == one.suffix and not path.is_dir() or one.folder and (path / one.folder).is_file():
+            return one
+    return None
+
+
+def settings(kind: type[Options]) -> Iterator[str]:
+    """Names of the user's options for a target."""
+    common = {one.name for one in fields(Options)}
+    return (one.name for one in fields(kind) if one.name not in common)
+
+
+def make_options(target: Format | type[Runner], given: Mapping[str, Any], **common: Any) -> Any:
+    """A target's options from what the user gave, None for what was not given.
+
+    Raises InputError for an option that is not of this target.
+    """
+    wanted = {name: value for name, value in given.items() if value is not None}
+    own = list(settings(target.options))
+    for name in wanted:
+        if name not in own:
+            takes = f"options of {target.name}: {', '.join(own) or 'none'}"
+            raise InputError(
+                f"expected {takes}; found '{name.replace('_', '-')}', which it does not have; leave it out"
+            )
+    return target.options(**wanted, **common)
