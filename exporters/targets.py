@@ -213,10 +213,13 @@ def _find(known: Mapping[str, T], name: str, what: str) -> T:
 
 def format_of(path: Path) -> Format | None:
     """The Format of an artifact, by its suffix, or by the file in a folder that tells it; None if it is of none."""
-    for one in registry().formats.values():
-        if path.suffix == one.suffix and not path.is_dir() or one.folder and (path / one.folder).is_file():
-            return one
-    return None
+    return next((one for one in registry().formats.values() if _belongs(path, one)), None)
+
+
+def _belongs(path: Path, to: Format) -> bool:
+    if to.folder is not None:
+        return (path / to.folder).is_file()
+    return path.suffix == to.suffix and not path.is_dir()
 
 
 def settings(kind: type[Options]) -> Iterator[str]:
