@@ -1,13 +1,104 @@
 """stl-deploy: from a spiking network with learned thresholds to neuromorphic hardware.
 
-Train (`stl_deploy.training.loop`), fold into a NIR graph (`stl_deploy.fold`), export and verify
-(`stl_deploy.exporters`), count and cost (`stl_deploy.energy`). The command line
-``stl-deploy`` is a thin layer over these.
+    import stl_deploy as stl
+
+    net = stl.read("their.nir", dialect="snntorch")
+    net.check("onnx").raise_if_unsupported()
+    net.export("net.onnx")
+    bill = net.energy(x)
+
+What stands here is imported when it is first asked for, so that ``import stl_deploy`` waits for nothing.
+The command line's verbs are functions in `stl_deploy.verbs`; ``stl-deploy`` is a thin layer over these.
 """
 
-from importlib.metadata import PackageNotFoundError, version
+from __future__ import annotations
 
-try:
-    __version__ = version("stl-deploy")
-except PackageNotFoundError:  # a source tree that was never installed
-    __version__ = "0+unknown"
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
+
+if _TYPE_CHECKING:
+    from stl_deploy import data
+    from stl_deploy.errors import (
+        CheckFailed,
+        ConfigError,
+        DivergedError,
+        GraphError,
+        InputError,
+        ParityError,
+        StlDeployError,
+        ToolError,
+        UnsupportedError,
+    )
+    from stl_deploy.nn.neuron import LI, LIF
+    from stl_deploy.pipeline.read import read
+    from stl_deploy.pipeline.spiking_graph import SpikingGraph
+
+    __version__: str
+
+_HOME = {
+    "LI": "nn.neuron",
+    "LIF": "nn.neuron",
+    "SpikingGraph": "pipeline.spiking_graph",
+    "read": "pipeline.read",
+    "data": "",
+    **dict.fromkeys(
+        (
+            "CheckFailed",
+            "ConfigError",
+            "DivergedError",
+            "GraphError",
+            "InputError",
+            "ParityError",
+            "StlDeployError",
+            "ToolError",
+            "UnsupportedError",
+        ),
+        "errors",
+    ),
+}
+"""Where each name lives; data is a package itself."""
+
+__all__ = [
+    "LI",
+    "LIF",
+    "CheckFailed",
+    "ConfigError",
+    "DivergedError",
+    "GraphError",
+    "InputError",
+    "ParityError",
+    "SpikingGraph",
+    "StlDeployError",
+    "ToolError",
+    "UnsupportedError",
+    "data",
+    "read",
+]
+
+
+def __getattr__(name: str) -> _Any:
+    from importlib import import_module
+
+    if name == "__version__":
+        found: _Any = _version()
+    elif name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has: {', '.join(__all__)}")
+    elif not _HOME[name]:
+        return import_module(f"stl_deploy.{name}")
+    else:
+        found = getattr(import_module(f"stl_deploy.{_HOME[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("stl-deploy")
+    except PackageNotFoundError:  # a source tree that was never installed
+        return "0+unknown"

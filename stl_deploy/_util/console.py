@@ -43,9 +43,8 @@ class Console:
                 table.add_row(*(escape(cell) for cell in row))
             self._rich.print(table)
             return
-        widths = [max(len(row[column]) for row in [headers, *rows]) for column in range(len(headers))]
-        for row in [headers, *rows]:
-            self._line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        for line in columns([headers, *rows]):
+            self._line(line)
 
     def epoch(self, record: Mapping[str, Any]) -> None:
         """One epoch of training (a record of `stl_deploy.training.loop`)."""
@@ -56,6 +55,12 @@ class Console:
             self._rich.print(escape(text), style=style, soft_wrap=True)
         else:
             print(text, file=self._stream, flush=True)
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of equal length as lines, columns parted by two blanks."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def epoch_line(record: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ graph of the same numbers, so the one can be checked against the other.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import nir
 
@@ -20,14 +20,12 @@ from stl_deploy.fold.assemble import folded_network, to_nir
 from stl_deploy.fold.grid import LayerGrid
 from stl_deploy.fold.rounding import round_stages
 from stl_deploy.fold.stages import take_apart
-from stl_deploy.fold.thresholds import absorb_thresholds
+from stl_deploy.fold.thresholds import Thresholds, absorb_thresholds
 from stl_deploy.fold.time import DT
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.exact import Grid
 from stl_deploy.graph.program import InputCoding
 from stl_deploy.nn.network import Network
-
-Thresholds = Literal["keep", "weights"]
 
 
 @dataclass(frozen=True, eq=False)

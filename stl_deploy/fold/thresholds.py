@@ -7,10 +7,15 @@ powers of two; otherwise a tie can move.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from stl_deploy.errors import InputError
 from stl_deploy.fold.stages import Population, Stages
+
+Thresholds = Literal["keep", "weights"]
+"""One per neuron in the graph, or absorbed into weights, so that each is 1."""
 
 
 def absorb_thresholds(stages: Stages) -> None:

@@ -96,7 +96,7 @@ def grids(program: Program) -> dict[str, Grid | None]:
         blocked = []
         for node in waiting:  # in running order, so that a pass goes all the way down a chain
             if all(source.node in known for source in node.sources):
-                known[node.name] = _output(node, _arriving(node, known), program.metadata)
+                known[node.name] = output_grid(node, _arriving(node, known), program.metadata)
             else:
                 blocked.append(node)
         if len(blocked) == len(waiting):
@@ -140,7 +140,8 @@ def _judge(node: Node, grid: Grid | None, limit: int) -> NodeProof:
     return NodeProof(node.name, True, grid.bits, f"every partial sum fits in {grid.bits:.1f} bits")
 
 
-def _output(node: Node, arriving: Grid | None, metadata: Mapping[str, Any]) -> Grid | None:
+def output_grid(node: Node, arriving: Grid | None, metadata: Mapping[str, Any]) -> Grid | None:
+    """The grid of a node's output, but for spikes, given that of what arrives; None where it is not known."""
     match node:
         case Input():
             return input_grid(metadata)

@@ -31,6 +31,12 @@ class Finding:
     remedy: str = ""
     target: str | None = None
 
+    def __str__(self) -> str:
+        where = f" at '{self.node}'" if self.node is not None else ""
+        target = f" for {self.target}" if self.target is not None else ""
+        remedy = f" -> {self.remedy}" if self.remedy else ""
+        return f"{self.severity}: {self.slug}{where}{target}: {self.reason}{remedy}"
+
 
 @dataclass(frozen=True)
 class NodeReport:
@@ -60,6 +66,19 @@ class Report:
     def runs(self) -> bool:
         """Whether the graph itself is sound, whatever its targets say."""
         return not any(finding.severity == "error" and finding.target is None for finding in self.findings)
+
+    def raise_if_unsupported(self) -> None:
+        """Raise UnsupportedError with the first error, if the graph is unsound or a target asked for cannot hold it."""
+        for finding in self.findings:
+            if finding.severity == "error":
+                where = f"{finding.target}: {finding.reason}" if finding.target is not None else finding.reason
+                remedy = finding.remedy or "see the report's other findings"
+                raise UnsupportedError(where, node=finding.node or "graph", slug=finding.slug, remedy=remedy)
+
+    def __str__(self) -> str:
+        """One line for each finding, and the verdict for each target."""
+        lines = [str(finding) for finding in self.findings]
+        return "\n".join([*lines, *(f"{target}: {fidelity}" for target, fidelity in self.targets.items())])
 
     def as_dict(self) -> dict[str, Any]:
         """JSON twin."""

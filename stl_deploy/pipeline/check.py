@@ -164,8 +164,5 @@ def show(report: Report, say: Console) -> None:
     ]
     say.table(headers, rows)
     for found in report.findings:
-        where = f" at '{found.node}'" if found.node is not None else ""
-        target = f" for {found.target}" if found.target is not None else ""
-        remedy = f" -> {found.remedy}" if found.remedy else ""
-        say.say(f"{found.severity}: {found.slug}{where}{target}: {found.reason}{remedy}")
+        say.say(str(found))
     say.say("as a whole: " + ", ".join(f"{target} {fidelity}" for target, fidelity in report.targets.items()))

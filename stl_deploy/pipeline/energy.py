@@ -73,7 +73,7 @@ def energy(
     if output is not None:
         write_json(output / FILE, report.as_dict())
         write_text(output / CSV, layers_csv(report.as_dict()))
-        write_text(output / HTML, _page(report))
+        write_text(output / HTML, page(report))
         say.say(f"written: {output / HTML} (opens offline), {output / FILE} and {output / CSV}")
     return report
 
@@ -98,7 +98,8 @@ def _twin(program: Program, ann: Path, x: NetworkInput, labels: NDArray[np.int64
     return measure_twin(program, ann, x, labels)
 
 
-def _page(report: EnergyReport) -> str:
+def page(report: EnergyReport) -> str:
+    """The report as one HTML page that opens offline."""
     from stl_deploy.report import ReportData, render_report  # matplotlib
 
     checks = [check.as_dict() for check in check_all()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -41,6 +41,21 @@ class ExportOptions:
     reader: str | None = None
     input_file: Path | None = None
     verified: bool = True
+
+
+def target_of(output: Path) -> str:
+    """The target that a file's suffix tells; raises InputError where it tells none."""
+    for target, suffix in _SUFFIX.items():
+        if output.suffix == suffix:
+            return target
+    accepted = ", ".join(f"{suffix} ({target})" for target, suffix in _SUFFIX.items())
+    raise InputError(f"{output}: the suffix tells no target; accepted: {accepted}, or name the target with to=")
+
+
+def with_input(options: ExportOptions | None, input_file: Path | None) -> ExportOptions:
+    """The options with an input file, where they name none."""
+    options = options or ExportOptions()
+    return options if options.input_file is not None else replace(options, input_file=input_file)
 
 
 def export(

@@ -1,0 +1,53 @@
+"""Folding any NIR graph: thresholds into weights, and weights onto grids where float32 sums are exact.
+
+The twin of `stl_deploy.fold.fold` for graphs that come without a torch network. The passes: `graph_thresholds`, then
+`graph_grids`. Each returns a new graph; names, edges and shapes stay.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import nir
+
+from stl_deploy.fold.graph_grids import round_graph
+from stl_deploy.fold.graph_nodes import with_metadata
+from stl_deploy.fold.graph_thresholds import absorb
+from stl_deploy.fold.thresholds import Thresholds
+from stl_deploy.graph.dialect import Dialect
+from stl_deploy.graph.exact import input_grid as declared_grid
+from stl_deploy.graph.lower import own_metadata
+
+
+def fold_graph(
+    graph: nir.NIRGraph,
+    dialect: Dialect,
+    *,
+    thresholds: Thresholds = "keep",
+    exact_grid: bool = True,
+    input_grid: int | None = None,
+) -> nir.NIRGraph:
+    """A new graph of the same spikes but for rounding.
+
+    thresholds: ``weights`` puts each into the weights before it (see `graph_thresholds`). exact_grid: round weights
+    and biases where the grid of what arrives is known. input_grid: the input is multiples of 2^-input_grid up to 1;
+    default: as the graph's metadata declare.
+    Raises UnsupportedError where thresholds cannot go into weights, InputError for a wrong grid.
+    """
+    metadata: dict[str, Any] = dict(own_metadata(graph))
+    if input_grid is not None:
+        coding = "spikes" if input_grid == 0 else "analog"
+        metadata["input"] = {"coding": coding} | metadata.get("input", {}) | {"fraction_bits": input_grid, "max": 1.0}
+        declared_grid(metadata)
+        graph = with_metadata(graph, metadata)
+    if thresholds == "weights":
+        graph = absorb(graph, dialect)
+        metadata["thresholds"] = "weights"
+    if exact_grid:
+        graph, grids = round_graph(with_metadata(graph, metadata), dialect)
+        if grids:
+            metadata["grid"] = {grid.node: grid.fraction_bits for grid in grids}
+    return with_metadata(graph, metadata)
+
+
+__all__ = ["Thresholds", "fold_graph"]

@@ -1,0 +1,45 @@
+"""Nodes of a NIR graph by the names that its Program has, and graphs with other nodes in their place."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import nir
+
+from stl_deploy.graph.lower import METADATA_KEY
+
+
+def with_metadata(graph: nir.NIRGraph, own: Mapping[str, Any]) -> nir.NIRGraph:
+    """The same graph with our metadata replaced; nodes are shared."""
+    metadata = {**graph.metadata, METADATA_KEY: dict(own)}
+    return nir.NIRGraph(graph.nodes, graph.edges, metadata=metadata, type_check=False)
+
+
+def with_fields(graph: nir.NIRGraph, changes: Mapping[str, Mapping[str, Any]]) -> nir.NIRGraph:
+    """A graph in which the nodes named (``inner.node`` inside graphs) have other fields; the rest is shared."""
+    nodes = {}
+    for name, node in graph.nodes.items():
+        if isinstance(node, nir.NIRGraph):
+            below = {key.removeprefix(f"{name}."): v for key, v in changes.items() if key.startswith(f"{name}.")}
+            nodes[name] = with_fields(node, below) if below else node
+        elif name in changes:
+            nodes[name] = copy.copy(node)
+            for field, value in changes[name].items():
+                setattr(nodes[name], field, value)
+        else:
+            nodes[name] = node
+    return nir.NIRGraph(nodes, graph.edges, metadata=dict(graph.metadata), type_check=False)
+
+
+def find(graph: nir.NIRGraph, name: str) -> nir.NIRNode:
+    """The node of that name, ``inner.node`` inside graphs."""
+    if name in graph.nodes:
+        return graph.nodes[name]
+    outer = next(key for key, node in graph.nodes.items() if isinstance(node, nir.NIRGraph) and _inside(key, name))
+    return find(graph.nodes[outer], name.removeprefix(f"{outer}."))
+
+
+def _inside(outer: str, name: str) -> bool:
+    return name.startswith(f"{outer}.")

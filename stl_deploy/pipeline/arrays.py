@@ -1,0 +1,35 @@
+"""What Python users hand over as input - numpy arrays, torch tensors, lists - as numpy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.errors import InputError
+from stl_deploy.pipeline.source import NetworkInput
+
+
+def as_input(x: Any) -> NetworkInput:
+    """``x``, or one for each of several inputs by name, as numpy; raises InputError for what is no array of numbers."""
+    return {str(name): as_array(one) for name, one in x.items()} if isinstance(x, Mapping) else as_array(x)
+
+
+def as_array(x: Any) -> NDArray[Any]:
+    """An array of a numpy array, a torch tensor on any device, or nested lists of numbers."""
+    if hasattr(x, "detach"):
+        tensor = x.detach().cpu()
+        return np.asarray((tensor.float() if tensor.is_floating_point() else tensor).numpy())
+    try:
+        array = np.asarray(x)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"expected an array of numbers; found a {type(x).__name__} ({error})") from None
+    if array.dtype.hasobject or array.dtype.kind in "USmM":
+        raise InputError(f"expected an array of numbers; found {_what(x, array)}; give a numpy array or a torch tensor")
+    return array
+
+
+def _what(x: Any, array: NDArray[Any]) -> str:
+    return f"an array of {array.dtype}" if isinstance(x, np.ndarray) else f"a {type(x).__name__}"

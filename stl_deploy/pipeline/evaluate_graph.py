@@ -1,0 +1,105 @@
+"""A whole labelled data set through a graph and, where it was captured, the module it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.errors import InputError
+from stl_deploy.graph.run import Result
+from stl_deploy.pipeline.arrays import as_array
+from stl_deploy.pipeline.results import GraphEvaluation
+
+if TYPE_CHECKING:
+    from stl_deploy.pipeline.spiking_graph import SpikingGraph
+
+
+def evaluate_graph(
+    net: SpikingGraph, data: Iterable[Any], *, steps: int | None = None, batch_size: int = 64, time: str | None = None
+) -> GraphEvaluation:
+    """Run all of ``data`` and tell accuracy and differing spikes.
+
+    data: a torch DataLoader or any iterable of batches ``(x, labels)``, or a torch Dataset of samples ``(x, label)``,
+    which is batched. Of a captured module a batch goes to it as it is. Otherwise a batch is read as ``[T, B, *shape]``
+    or ``[B, T, *shape]``, whichever agrees with the number of labels (``time`` decides where both do), or as static
+    samples ``[B, *shape]``, shown ``steps`` times.
+    Raises InputError for data without labels, an empty set, and batches that do not fit the network.
+    """
+    right = module_right = samples = 0
+    layers: dict[str, tuple[int, int]] = {}
+    for batch, labels in _batches(data, batch_size):
+        if net.original is None:
+            x = _sequence(net, as_array(batch), len(labels), steps, time)
+        else:
+            x = net.original.as_graph_input(batch)
+        found = net.simulate(x)
+        decided = _scores(found.y, found.readout)
+        _check_labels(labels, decided.shape[-1])
+        right += int((decided.argmax(-1) == labels).sum())
+        samples += len(labels)
+        if net.original is not None:
+            scores, own = net.original.run(batch)
+            module_right += int((np.asarray(scores).argmax(-1) == labels).sum())
+            _add(layers, found.spikes, own)
+    if not samples:
+        raise InputError("expected a labelled data set; found no batch in it")
+    return GraphEvaluation(samples, right / samples, module_right / samples if net.original else None, layers)
+
+
+def _scores(y: NDArray[Any], read: NDArray[Any]) -> NDArray[Any]:
+    """Scores ``[B, classes]``; without a rule over time the steps are added up."""
+    return y.sum(axis=0, dtype=np.float64) if read.ndim == y.ndim else read
+
+
+def _add(layers: dict[str, tuple[int, int]], spikes: Any, own: Result) -> None:
+    for name, expected in own.recorded.items():
+        if name in spikes:
+            compared, differing = layers.get(name, (0, 0))
+            layers[name] = compared + expected.size, differing + int((spikes[name] != expected).sum())
+
+
+def _batches(data: Iterable[Any], batch_size: int) -> Iterator[tuple[Any, NDArray[np.int64]]]:
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, list | tuple):
+        from torch.utils.data import DataLoader
+
+        data = DataLoader(data, batch_size=batch_size)  # type: ignore[arg-type]
+    for batch in data:
+        if not isinstance(batch, list | tuple) or len(batch) != 2:
+            raise InputError(f"expected batches (x, labels); found a {type(batch).__name__}; give a labelled loader")
+        labels = as_array(batch[1])
+        if labels.ndim != 1 or labels.dtype.kind not in "iu":
+            raise InputError(f"labels are {labels.dtype} {list(labels.shape)}; expected whole numbers [B]")
+        yield batch[0], labels.astype(np.int64)
+
+
+def _sequence(net: SpikingGraph, x: NDArray[Any], count: int, steps: int | None, time: str | None) -> NDArray[Any]:
+    if len(net.program.inputs) != 1:
+        raise InputError(f"the network has {len(net.program.inputs)} inputs; a loader of one is accepted")
+    shape = net.program.inputs[0].shape
+    if x.shape == (count, *shape):
+        if steps is None:
+            raise InputError(
+                f"batches are {list(x.shape)}, static samples without time; say how many steps each is shown: steps=..."
+            )
+        return np.broadcast_to(x, (steps, *x.shape))
+    if x.ndim != len(shape) + 2 or x.shape[2:] != shape or count not in x.shape[:2]:
+        raise InputError(
+            f"batches are {list(x.shape)} with {count} labels; expected [T, B, {', '.join(map(str, shape))}] or "
+            "[B, T, ...]"
+        )
+    if x.shape[0] == x.shape[1]:
+        if time not in ("first", "second"):
+            raise InputError(
+                f"batches are {list(x.shape)}, where either axis may be time; say which: time='first' or time='second'"
+            )
+        return x if time == "first" else x.swapaxes(0, 1)
+    return x if x.shape[1] == count else x.swapaxes(0, 1)
+
+
+def _check_labels(labels: NDArray[np.int64], classes: int) -> None:
+    wrong = labels[(labels < 0) | (labels >= classes)]
+    if wrong.size:
+        raise InputError(f"label {wrong[0]} is no class of the output; accepted: 0 to {classes - 1}")

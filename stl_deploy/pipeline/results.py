@@ -1,0 +1,130 @@
+"""What a `SpikingGraph`'s methods hand back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy._util.files import write_text
+from stl_deploy.energy.measure import EnergyReport
+from stl_deploy.errors import InputError
+from stl_deploy.exporters.verify import Report, RunParity
+from stl_deploy.graph.readout import Readout
+from stl_deploy.graph.run import Result
+
+
+@dataclass(frozen=True, eq=False)
+class Simulation:
+    """A run on one backend.
+
+    outputs: ``[T, B, *shape]`` for each output. spikes: the same for each spiking layer. backend: what ran.
+    """
+
+    backend: str
+    outputs: Mapping[str, NDArray[np.float32]]
+    spikes: Mapping[str, NDArray[np.float32]]
+    rule: Readout
+
+    @classmethod
+    def of(cls, backend: str, result: Result, rule: Readout) -> Simulation:
+        """From a backend's `Result`."""
+        return cls(backend, result.outputs, result.recorded, rule)
+
+    @property
+    def y(self) -> NDArray[np.float32]:
+        """The output ``[T, B, *shape]``; raises InputError if there are several (see ``outputs``)."""
+        if len(self.outputs) != 1:
+            raise InputError(f"the network has {len(self.outputs)} outputs: {', '.join(self.outputs)}; use .outputs")
+        return next(iter(self.outputs.values()))
+
+    @property
+    def readout(self) -> NDArray[np.float32]:
+        """What the network's readout makes of ``y``: scores ``[B, ...]``, or ``y`` itself if it has none."""
+        return self.rule(self.y)
+
+
+@dataclass(frozen=True, eq=False)
+class Verification:
+    """Artifacts compared with the graph spike by spike."""
+
+    report: Report
+
+    @property
+    def runs(self) -> tuple[RunParity, ...]:
+        """One for each artifact's run: ``run``, ``compared``, ``differing``, ``agreement``, ``first``."""
+        return self.report.runs
+
+    def require(self) -> Verification:
+        """Itself; raises ParityError if an artifact that must spike like the graph does not."""
+        from stl_deploy.pipeline.verify import require
+
+        require(self.report)
+        return self
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON twin, as ``stl-deploy verify --json``."""
+        return self.report.as_dict()
+
+
+@dataclass(frozen=True, eq=False)
+class Bill:
+    """Counts and modelled joules of a network on one input."""
+
+    report: EnergyReport
+
+    @property
+    def totals(self) -> dict[str, Any]:
+        """Exact counts summed over layers, steps and samples: ``synops``, ``spikes``, ``neuron_updates``, ..."""
+        totals: dict[str, Any] = self.report.as_dict()["totals"]
+        return totals
+
+    def as_dict(self) -> dict[str, Any]:
+        """The energy JSON, as ``stl-deploy energy --json``."""
+        return self.report.as_dict()
+
+    def to_html(self, path: str | Path) -> Path:
+        """Write one page that opens offline; returns its path."""
+        from stl_deploy.pipeline.energy import page
+
+        write_text(Path(path), page(self.report))
+        return Path(path)
+
+
+@dataclass(frozen=True)
+class GraphEvaluation:
+    """A whole labelled data set through the graph and, where it was captured, the module.
+
+    accuracy: the graph's; module_accuracy: the module's, None without one. compared, differing: spikes (and silences)
+    of both, by layer.
+    """
+
+    samples: int
+    accuracy: float
+    module_accuracy: float | None
+    layers: Mapping[str, tuple[int, int]]
+
+    @property
+    def compared(self) -> int:
+        """Spikes and silences compared; 0 without a module."""
+        return sum(compared for compared, _ in self.layers.values())
+
+    @property
+    def differing(self) -> int:
+        """How many of them differ."""
+        return sum(differing for _, differing in self.layers.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON twin."""
+        return {
+            "samples": self.samples,
+            "accuracy": self.accuracy,
+            "module_accuracy": self.module_accuracy,
+            "compared": self.compared,
+            "differing": self.differing,
+            "layers": {name: {"compared": c, "differing": d} for name, (c, d) in self.layers.items()},
+        }

@@ -1,0 +1,255 @@
+"""`SpikingGraph`: what the Python face hands out, with the verbs as methods."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import nir
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy._util.files import write_npz, write_text
+from stl_deploy.errors import InputError
+from stl_deploy.graph.dialect import Dialect
+from stl_deploy.graph.draw import svg
+from stl_deploy.graph.findings import Report
+from stl_deploy.graph.io.nir_file import write_nir
+from stl_deploy.graph.lower import METADATA_KEY, lower, metadata_dialect, own_metadata
+from stl_deploy.graph.program import Program
+from stl_deploy.graph.readout import KEY, Readout, readout_of
+from stl_deploy.graph.run import Result, run
+from stl_deploy.graph.show import Row, table
+from stl_deploy.graph.stream import Stream
+from stl_deploy.pipeline.arrays import as_array, as_input
+from stl_deploy.pipeline.results import Bill, GraphEvaluation, Simulation, Verification
+from stl_deploy.pipeline.source import NetworkInput, Source
+
+if TYPE_CHECKING:
+    from stl_deploy.fold.graph import Thresholds
+    from stl_deploy.pipeline.export import ExportOptions
+
+_CHUNK = 64
+
+
+class Original(Protocol):
+    """The module that a graph was captured from, as far as `SpikingGraph.evaluate` needs it."""
+
+    def as_graph_input(self, batch: Any) -> NDArray[Any]:
+        """A batch as the module's forward takes it, as the graph's input ``[T, B, *shape]``."""
+        ...
+
+    def run(self, batch: Any) -> tuple[NDArray[Any], Result]:
+        """The module's own scores ``[B, classes]`` of a batch, and its outputs and spikes under the graph's names."""
+        ...
+
+
+class SpikingGraph:
+    """A spiking network as a NIR graph, the dialect it is meant in, and the Program that every target reads.
+
+    graph: as `nir` has it; dialect: default: the graph's own metadata, else ``spec``. proof: what a capture proved.
+    readout: what is made of the outputs over time; default: as the graph's metadata say. original: the module that it
+    was captured from. sample: input ``[T, B, *shape]`` that artifacts are verified and calibrated on where none is
+    given. name: of the network, in reports.
+
+    Every method that takes ``x`` takes ``[T, B, *shape]``, as a numpy array or a torch tensor, or for several inputs
+    one by name. A graph never changes: `fold` gives a new one.
+
+    Raises GraphError where the graph cannot be read as a network.
+
+        net = stl_deploy.read("their.nir", dialect="snntorch")
+        net.check("onnx").raise_if_unsupported()
+        net.export("net.onnx")
+    """
+
+    def __init__(
+        self,
+        graph: nir.NIRGraph,
+        dialect: Dialect | None = None,
+        *,
+        proof: Any = None,
+        readout: Readout | None = None,
+        original: Original | None = None,
+        sample: NetworkInput | None = None,
+        name: str = "net",
+    ) -> None:
+        own = own_metadata(graph)
+        self.dialect = dialect or metadata_dialect(own)
+        written = {key: value for key, value in self.dialect.as_dict().items() if value is not None}
+        self.readout = readout_of(own) if readout is None else readout
+        kept = own | {"dialect": written} | ({} if readout is None else {KEY: readout.as_dict()})
+        self.graph = nir.NIRGraph(
+            graph.nodes, graph.edges, metadata={**graph.metadata, METADATA_KEY: kept}, type_check=False
+        )
+        self.program: Program = lower(self.graph, self.dialect)
+        self.proof, self.original, self.sample, self.name = proof, original, sample, name
+
+    def __str__(self) -> str:
+        """The layers as a table."""
+        from stl_deploy._util.console import columns
+
+        rows = [[r.node, r.kind, "x".join(map(str, r.shape)), ", ".join(r.sources), r.constants] for r in self.rows]
+        return "\n".join(columns([["node", "kind", "shape", "reads", "constants"], *rows]))
+
+    def __repr__(self) -> str:
+        spiking = sum(int(np.prod(node.shape)) for node in self.program.spiking)
+        return f"<SpikingGraph '{self.name}': {len(self.program.nodes)} nodes, {spiking:,} spiking neurons>"
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """One row for each node: kind, shape, sources, parameters, synapses, constants."""
+        return table(self.program)
+
+    def show(self, path: str | Path | None = None) -> tuple[Row, ...]:
+        """The rows of the layer table; with ``path`` (``.svg``) also a drawing of the graph, written there."""
+        if path is not None:
+            if Path(path).suffix != ".svg":
+                raise InputError(f"{path}: a drawing ends in .svg; name it so")
+            write_text(Path(path), svg(self.program))
+        return self.rows
+
+    def check(self, *targets: str) -> Report:
+        """Per node and target (default: nir, onnx, netx): faithful, approximate or unsupported, why, and the remedy.
+
+        ``check("netx").raise_if_unsupported()`` raises UnsupportedError where the target cannot hold the network.
+        Raises InputError for a target that is not known.
+        """
+        from stl_deploy.pipeline.check import check
+
+        with self._saved() as source:
+            return check(source.file, targets=list(targets) or None)
+
+    def fold(
+        self, *, thresholds: Thresholds = "keep", exact_grid: bool = True, input_grid: int | None = None
+    ) -> SpikingGraph:
+        """A new graph with weights on power-of-two grids, where every backend computes the same bits.
+
+        thresholds: ``weights`` divides each neuron's weights by its threshold, so that every threshold is 1.
+        input_grid: the input will be multiples of 2^-input_grid with magnitudes up to 1; default: as the graph's
+        metadata declare, else as ``sample`` shows. Layers that no grid reaches are left as they are.
+        Raises UnsupportedError, naming the node and the remedy, where thresholds cannot go into weights.
+        """
+        from stl_deploy.fold.graph import fold_graph
+
+        folded = fold_graph(
+            self.graph, self.dialect, thresholds=thresholds, exact_grid=exact_grid, input_grid=input_grid
+        )
+        return SpikingGraph(
+            folded, self.dialect, proof=self.proof, original=self.original, sample=self.sample, name=self.name
+        )
+
+    def export(
+        self, path: str | Path, to: str | None = None, *, x: Any = None, options: ExportOptions | None = None
+    ) -> dict[str, Any]:
+        """Write one artifact and its manifest, read it back and run it; returns the manifest.
+
+        to: the target; default: told from the suffix of ``path``. x: input to calibrate and verify on; default:
+        ``sample``, else random input on the graph's grid. options: see `stl_deploy.pipeline.export.ExportOptions`.
+        Raises UnsupportedError where the target cannot hold the network, ParityError where a float artifact does not
+        spike like the graph. Nothing is left behind then.
+        """
+        from stl_deploy.pipeline import export as exporting
+
+        output = Path(path)
+        with self._saved() as source, self._input_file(x) as file:
+            return exporting.export(
+                source.file, to or exporting.target_of(output), output, exporting.with_input(options, file)
+            )
+
+    def simulate(self, x: Any, *, backend: str = "reference") -> Simulation:
+        """Run the network: ``.y`` ``[T, B, *shape]``, ``.spikes`` of every spiking layer, ``.readout`` applied.
+
+        backend: as ``stl-deploy simulate --backend``. Raises InputError for input that does not fit or an unknown
+        backend, UnsupportedError where its target cannot hold the network, ToolError where a tool is missing.
+        """
+        arrays = as_input(x)
+        if backend == "reference":
+            return Simulation.of(backend, self._run(arrays), self.readout)
+        from stl_deploy.pipeline.backends import Options, run_backend
+
+        with self._saved() as source:
+            return Simulation.of(backend, run_backend(source, arrays, backend, Options(record=True)), self.readout)
+
+    def verify(self, artifact: str | Path | Sequence[str | Path], x: Any = None) -> Verification:
+        """Run artifacts and the graph on ``x`` (default: ``sample``) and compare every spike of every layer.
+
+        ``verify("net.onnx", x).require()`` raises ParityError where a float artifact differs.
+        Raises InputError for files that cannot be read or do not belong to the graph.
+        """
+        from stl_deploy.pipeline.verify import check_against
+
+        paths = [artifact] if isinstance(artifact, str | Path) else list(artifact)
+        return Verification(check_against(self.program, [Path(path) for path in paths], self._input(x, "verify")))
+
+    def energy(
+        self, x: Any = None, labels: Any = None, *, prices: Sequence[str] | None = None, input_coding: str | None = None
+    ) -> Bill:
+        """Exact counts of the network's activity on ``x`` (default: ``sample``) and modelled joules.
+
+        labels: ``[B]``, for the spread by class. prices, input_coding: as ``stl-deploy energy`` takes them.
+        """
+        from stl_deploy.energy.measure import DEFAULT_PRICES, measure_energy
+        from stl_deploy.pipeline.mapping import on_loihi
+
+        report = measure_energy(
+            self.program,
+            self._input(x, "energy"),
+            input_coding=input_coding,
+            prices=prices or DEFAULT_PRICES,
+            source=self.name,
+            labels=None if labels is None else as_array(labels),
+            chip=on_loihi(self.program),
+        )
+        return Bill(report)
+
+    def stream(self) -> Stream:
+        """A session for use step by step: ``step(x_t)`` takes ``[B, *shape]``; ``reset()`` goes back to rest."""
+        return Stream(self.program)
+
+    def evaluate(
+        self, data: Iterable[Any], *, steps: int | None = None, batch_size: int = 64, time: str | None = None
+    ) -> GraphEvaluation:
+        """A whole labelled torch Dataset or DataLoader (or batches ``(x, labels)``) through graph and module.
+
+        steps: of static samples, shown so often. time: ``first`` or ``second`` where batches of a loader could be read
+        as ``[T, B, ...]`` and as ``[B, T, ...]``. See `stl_deploy.pipeline.evaluate_graph`.
+        """
+        from stl_deploy.pipeline.evaluate_graph import evaluate_graph
+
+        return evaluate_graph(self, data, steps=steps, batch_size=batch_size, time=time)
+
+    def _run(self, x: NetworkInput) -> Result:
+        return run(self.program, x, record=[node.name for node in self.program.spiking], chunk=_CHUNK)
+
+    def _input(self, x: Any, verb: str) -> NetworkInput:
+        if x is not None:
+            return as_input(x)
+        if self.sample is None:
+            raise InputError(f"{verb} needs input: expected x of shape [T, B, *shape]; found none; give x")
+        return self.sample
+
+    @contextmanager
+    def _saved(self) -> Iterator[Source]:
+        """The graph as a file, for verbs that read one."""
+        with tempfile.TemporaryDirectory(prefix="stl-deploy-") as folder:
+            path = Path(folder) / f"{self.name}.nir"
+            write_nir(self.graph, path)
+            yield Source("nir", path, path)
+
+    @contextmanager
+    def _input_file(self, x: Any) -> Iterator[Path | None]:
+        """The input as an npz file, for verbs that read one; None where there is none."""
+        given = self.sample if x is None else as_input(x)
+        if given is None:
+            yield None
+            return
+        with tempfile.TemporaryDirectory(prefix="stl-deploy-") as folder:
+            path = Path(folder) / "input.npz"
+            if isinstance(given, Mapping):
+                write_npz(path, {f"x__{name}": array for name, array in given.items()})
+            else:
+                write_npz(path, {"x": given})
+            yield path

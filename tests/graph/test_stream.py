@@ -1,0 +1,48 @@
+"""A stream is the reference run, step by step: the same bits, for every node, delay and loop."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from stl_deploy.errors import GraphError, InputError
+from stl_deploy.graph.lower import lower
+from stl_deploy.graph.run import run
+from stl_deploy.graph.stream import Stream
+from tests.graph.nets import chain, iff, lif, steps
+from tests.strategies import programs_and_inputs
+
+
+@settings(max_examples=150, deadline=None)
+@given(programs_and_inputs())
+def test_a_stream_is_the_run(case) -> None:
+    program, x = case
+    try:
+        expected = run(program, x).outputs
+    except GraphError:
+        return
+    stream = Stream(program)
+    for _ in range(2):  # and from rest again
+        found = [
+            stream.step_all({name: array[t] for name, array in x.items()}) for t in range(len(next(iter(x.values()))))
+        ]
+        for name, array in expected.items():
+            np.testing.assert_array_equal(np.stack([step[name] for step in found]), array)
+        stream.reset()
+
+
+def test_a_potential_builds_up_and_goes_by_hand() -> None:
+    stream = Stream(lower(chain([1], lif((1,), theta=0.9))))  # v = 0.5·v + x·0.5
+    assert [float(stream.step(np.float32([[1]]))[0, 0]) for _ in range(4)] == [0, 0, 0, 1]  # 0.5 0.75 0.875 0.9375
+    stream.reset()
+    assert float(stream.step(np.float32([[1]]))[0, 0]) == 0
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    stream = Stream(lower(chain([2], iff((2,)))))
+    with pytest.raises(InputError, match=r"input 'input' has shape \[1, 1, 3\]; expected"):
+        stream.step(np.zeros((1, 3)))
+    stream.step(np.zeros((2, 2)))
+    with pytest.raises(InputError, match=r"a step of 1 samples in a stream of 2; call reset"):
+        stream.step(np.zeros((1, 2)))
+    stream.reset()
+    assert stream.step(steps([5, 0])[0]).tolist() == [[1, 0]]

@@ -1,0 +1,143 @@
+"""The verbs as methods, on a network small enough to follow by hand and on a whole run folder."""
+
+import json
+from pathlib import Path
+
+import nir
+import numpy as np
+import pytest
+import torch
+
+import stl_deploy as stl
+from stl_deploy.graph.io.nir_file import write_nir
+from stl_deploy.graph.readout import Readout
+from tests.graph.nets import a, chain, iff, steps
+
+
+def _net(**options) -> stl.SpikingGraph:
+    """v += 2·x0 + x1, a spike at v > 2, reset to 0."""
+    return stl.SpikingGraph(chain([2], nir.Linear(a([2, 1])), iff((1,), theta=2.0)), **options)
+
+
+X = steps([1, 0], [0, 1], [1, 1], [0, 0])  # v: 2, 3 spike, 3 spike, 0
+
+
+def test_simulate_by_hand_on_arrays_tensors_and_lists() -> None:
+    for x in (X, torch.from_numpy(X), torch.from_numpy(X).bool(), X.astype(np.int64)):
+        result = _net().simulate(x)
+        assert result.y.ravel().tolist() == [0, 1, 1, 0]
+        assert result.spikes["n1"].shape == (4, 1, 1)
+    np.testing.assert_array_equal(_net().simulate(X, backend="onnx").spikes["n1"], result.spikes["n1"])
+
+
+def test_the_readout_is_applied_and_kept_in_the_file(tmp_path: Path) -> None:
+    net = _net(readout=Readout("sum"))
+    assert net.simulate(X).readout.tolist() == [[2]]
+    assert _net().simulate(X).readout.shape == (4, 1, 1)
+    net.export(tmp_path / "net.nir")
+    assert stl.read(tmp_path / "net.nir").readout == Readout("sum")
+
+
+def test_ten_lines(tmp_path: Path) -> None:
+    net = stl.read(_file(tmp_path), dialect="spec")
+    net.check("onnx").raise_if_unsupported()
+    net = net.fold(thresholds="weights", input_grid=0)
+    assert net.program.by_name["n1"].threshold in (1, np.nextafter(np.float32(1), np.float32(0)))
+    manifest = net.export(tmp_path / "net.onnx", x=X)
+    assert manifest["verified"]["runs"][0]["differing"] == 0
+    assert net.verify(tmp_path / "net.onnx", X).require().runs[0].compared == 4
+    bill = net.energy(X)
+    assert bill.totals["spikes"] == 2
+    assert bill.totals["synops"] == 4
+    assert json.dumps(bill.as_dict())
+    assert "<html" in bill.to_html(tmp_path / "energy.html").read_text()
+    assert "n1" in str(net)
+    assert len(net.show(tmp_path / "graph.svg")) == 4
+    assert (tmp_path / "graph.svg").read_text().startswith("<svg")
+    assert repr(net) == "<SpikingGraph 'their': 4 nodes, 1 spiking neurons>"
+
+
+def _file(folder: Path) -> Path:
+    write_nir(chain([2], nir.Linear(a([2, 1])), iff((1,), theta=2.0)), folder / "their.nir")
+    return folder / "their.nir"
+
+
+def test_a_stream_puts_out_what_simulate_does() -> None:
+    net = _net()
+    stream = net.stream()
+    np.testing.assert_array_equal(np.stack([stream.step(x_t) for x_t in X]), net.simulate(X).y)
+
+
+def test_a_run_folder_brings_its_test_images(run_dir: Path, tmp_path: Path) -> None:
+    net = stl.read(run_dir)
+    assert net.readout == Readout("mean")
+    assert net.verify(run_dir / "net.onnx").require().runs[0].differing == 0
+    with np.load(run_dir / "test.npz") as arrays:
+        x, y = arrays["x"], arrays["y"]
+    loader = [(x[:, :100], y[:100]), (x[:, 100:], y[100:])]
+    report = json.loads((run_dir / "verify.json").read_text())
+    found = net.evaluate(loader)
+    assert found.samples == len(y)
+    assert found.accuracy == pytest.approx(report["accuracy"])
+    assert (found.module_accuracy, found.compared) == (None, 0)
+    batch_first = torch.utils.data.TensorDataset(torch.from_numpy(x.swapaxes(0, 1).copy()), torch.from_numpy(y))
+    assert net.evaluate(batch_first, batch_size=50).accuracy == found.accuracy
+
+
+def test_a_target_that_cannot_hold_it() -> None:
+    net = stl.SpikingGraph(chain([2], nir.Linear(a([2, 1])), iff((1,), theta=2.0, v_reset=0.5)))
+    with pytest.raises(stl.UnsupportedError, match="node 'n1': netx: "):
+        net.check("netx").raise_if_unsupported()
+    net.check("onnx").raise_if_unsupported()
+
+
+def test_static_samples_are_shown_for_some_steps() -> None:
+    net = stl.SpikingGraph(chain([2], nir.Linear(a([2, 0], [0, 2])), iff((2,), theta=2.0)))
+    data = torch.utils.data.TensorDataset(torch.eye(2), torch.tensor([0, 1]))
+    assert net.evaluate(data, steps=2).accuracy == 1
+    with pytest.raises(stl.InputError, match=r"batches are \[2, 2\], static samples without time; say how many steps"):
+        net.evaluate(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        ([], "expected a labelled data set; found no batch in it"),
+        ([X], r"expected batches \(x, labels\); found a ndarray; give a labelled loader"),
+        ([(X, [0.5])], r"labels are float64 \[1\]; expected whole numbers \[B\]"),
+        ([(X, [1])], "label 1 is no class of the output; accepted: 0 to 0"),
+        ([(X, [0, 0])], r"batches are \[4, 1, 2\] with 2 labels; expected \[T, B, 2\] or \[B, T, ...\]"),
+        ([(np.zeros((2, 2, 2)), [0, 0])], r"either axis may be time; say which: time='first' or time='second'"),
+    ],
+)
+def test_wrong_data_to_evaluate(data, sentence) -> None:
+    with pytest.raises(stl.InputError, match=sentence):
+        _net().evaluate(data)
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda net: net.simulate("spikes"), "expected an array of numbers; found a str; give a numpy array"),
+        (lambda net: net.simulate(np.array([{}])), "found an array of object"),
+        (lambda net: net.simulate(X[0]), r"input 'input' has shape \[1, 2\]; expected \[T, B, 2\]"),
+        (lambda net: net.simulate(X * 1j), "input 'input' is of type complex"),
+        (lambda net: net.simulate(X * np.nan), "holds NaN"),
+        (lambda net: net.simulate(X, backend="cuda"), "no backend 'cuda'"),
+        (lambda net: net.energy(), r"energy needs input: expected x of shape \[T, B, \*shape\]; found none"),
+        (lambda net: net.verify("net.onnx"), "verify needs input"),
+        (lambda net: net.export("net.pt"), r"net.pt: the suffix tells no target; accepted: .nir \(nir\)"),
+        (lambda net: net.show("graph.png"), "graph.png: a drawing ends in .svg"),
+        (lambda net: net.check("tpu"), "no target 'tpu'"),
+    ],
+)
+def test_wrong_calls(call, sentence, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(stl.InputError, match=sentence):
+        call(_net())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_does_not_say_how_it_is_meant(tmp_path: Path) -> None:
+    with pytest.raises(stl.InputError, match="does not say how it is meant; name the framework"):
+        stl.read(_file(tmp_path))
