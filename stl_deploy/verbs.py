@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from stl_deploy.pipeline.fold import fold
     from stl_deploy.pipeline.join import join
     from stl_deploy.pipeline.listings import datasets, doctor, lava_status, prices, targets
+    from stl_deploy.pipeline.pretrained import models, run_pretrained
     from stl_deploy.pipeline.quantise import quantise
     from stl_deploy.pipeline.report import report
     from stl_deploy.pipeline.run import run
@@ -44,11 +45,13 @@ _HOME = {
     "lava_install": "exporters.lava.environment",
     "lava_status": "pipeline.listings",
     "measure": "pipeline.check",
+    "models": "pipeline.pretrained",
     "near_threshold": "pipeline.check",
     "prices": "pipeline.listings",
     "quantise": "pipeline.quantise",
     "report": "pipeline.report",
     "run": "pipeline.run",
+    "run_pretrained": "pipeline.pretrained",
     "show": "pipeline.show",
     "simulate": "pipeline.simulate",
     "targets": "pipeline.listings",
@@ -79,11 +82,13 @@ __all__ = [
     "lava_install",
     "lava_status",
     "measure",
+    "models",
     "near_threshold",
     "prices",
     "quantise",
     "report",
     "run",
+    "run_pretrained",
     "show",
     "simulate",
     "targets",

@@ -1,4 +1,4 @@
-"""Verbs about what is there: lava, doctor, targets, datasets."""
+"""Verbs about what is there: lava, doctor, targets, datasets, models."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ def register(app: typer.Typer) -> None:
     app.command("doctor")(doctor)
     app.command("targets")(targets)
     app.command("datasets")(datasets)
+    app.command("models")(models)
 
 
 def lava_install(
@@ -75,6 +76,15 @@ def targets(json: Json = False) -> None:
 def datasets(json: Json = False) -> None:
     """The datasets that presets and configurations can name."""
     from stl_deploy.pipeline.listings import datasets as list_them
+
+    found = list_them(say=console())
+    if json:
+        emit_json(found)
+
+
+def models(json: Json = False) -> None:
+    """The ready-made models: accuracy, data and licence; for ``run NAME --pretrained``."""
+    from stl_deploy.pipeline.pretrained import models as list_them
 
     found = list_them(say=console())
     if json:

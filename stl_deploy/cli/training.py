@@ -10,6 +10,7 @@ import typer
 
 from stl_deploy.cli.options import FoldThresholds, JointWeights, Json, LearningMode, RunArg
 from stl_deploy.cli.output import console, emit_json
+from stl_deploy.errors import InputError
 
 Which = Annotated[str, typer.Argument(metavar="PRESET|CONFIG.yaml", help="A preset's name or a configuration file.")]
 Set = Annotated[
@@ -59,15 +60,28 @@ def run(
     data_dir: DataDir = None,
     changes: Set = None,
     resume: Resume = False,
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained", help="Take the ready-made model of that name instead of training.")
+    ] = False,
     no_lava: Annotated[bool, typer.Option("--no-lava", help="Leave Lava out even if it is installed.")] = False,
     json: Json = False,
 ) -> None:
     """The whole way: train, fold, export all, verify all, simulate, energy, report."""
-    from stl_deploy.pipeline.configure import configure
-    from stl_deploy.pipeline.run import run as run_all
+    target = output or Path("runs") / Path(which).stem
+    if pretrained:
+        from stl_deploy.pipeline.pretrained import run_pretrained
 
-    config = configure(which, _overrides(changes, mode, seed, device, data_dir))
-    result = run_all(config, output or Path("runs") / Path(which).stem, resume=resume, lava=not no_lava, say=console())
+        if mode or seed is not None or device or changes or resume:
+            raise InputError(
+                "--pretrained takes the model as it is: leave out --mode, --seed, --device, --set, --resume"
+            )
+        result = run_pretrained(which, target, data_dir=data_dir, lava=not no_lava, say=console())
+    else:
+        from stl_deploy.pipeline.configure import configure
+        from stl_deploy.pipeline.run import run as run_all
+
+        config = configure(which, _overrides(changes, mode, seed, device, data_dir))
+        result = run_all(config, target, resume=resume, lava=not no_lava, say=console())
     if json:
         emit_json(result.as_dict())
 

@@ -1,0 +1,68 @@
+"""Ready-made models: their cards tell the truth about the files, and they unpack to a finished run."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from stl_deploy.config.load import load_config
+from stl_deploy.data import load_dataset
+from stl_deploy.errors import InputError
+from stl_deploy.training import pretrained
+from stl_deploy.training.evaluate import evaluate
+from stl_deploy.training.model_file import load_network, model_facts
+
+
+@pytest.mark.parametrize("name", pretrained.names())
+def test_every_model_unpacks_to_a_run_and_its_twin(name, tmp_path):
+    about = pretrained.unpack(name, tmp_path / "run")
+    network, config = load_network(tmp_path / "run")
+    twin, of_twin = load_network(tmp_path / "run" / pretrained.TWIN)
+    assert (config.train.mode, of_twin.train.mode) == ("stl", "ann")
+    assert config.network == of_twin.network
+    assert config.dataset.data_dir is None
+    assert about.parameters == sum(p.numel() for p in network.parameters())
+    assert {p.dtype for p in (*network.parameters(), *twin.parameters())} == {torch.float32}
+    facts = model_facts(tmp_path / "run")
+    assert round(facts["test"]["accuracy"] * facts["test"]["samples"]) == about.accuracy.correct
+
+
+def test_the_digits_card_holds_on_the_real_test_split(tmp_path):
+    about = pretrained.unpack("digits", tmp_path)
+    network, config = load_network(tmp_path)
+    test = evaluate(network, load_dataset(config.dataset).test, config)
+    assert round(test.accuracy * test.samples) == about.accuracy.correct
+    assert test.samples == about.accuracy.samples
+
+
+def test_data_dir_goes_into_both_configurations(tmp_path):
+    pretrained.unpack("n_mnist_small", tmp_path, "/data/n_mnist")
+    for folder in (tmp_path, tmp_path / pretrained.TWIN):
+        assert load_config(folder / "config.yaml").dataset.data_dir == "/data/n_mnist"
+
+
+def test_an_unknown_name_gets_a_suggestion():
+    with pytest.raises(InputError, match=r"found 'digit' \(did you mean 'digits'\?\)"):
+        pretrained.card("digit")
+
+
+def test_damaged_weights_are_refused_before_anything_is_written(tmp_path, monkeypatch):
+    folder = tmp_path / "models"
+    shutil.copytree(pretrained._folder() / "digits", folder / "digits")
+    weights = folder / "digits" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
+    monkeypatch.setattr(pretrained, "_folder", lambda: folder)
+    with pytest.raises(InputError, match=r"expected SHA-256 .*; found .*; install stl-deploy again"):
+        pretrained.unpack("digits", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_cards_are_whole():
+    for name in pretrained.names():
+        card = json.loads((pretrained._folder() / name / "card.json").read_text())
+        assert card["licence"]
+        assert card["command"].startswith("stl-deploy train ")
+        for key in ("accuracy", "twin_accuracy"):
+            share = card[key]["correct"] / card[key]["samples"]
+            assert card[key]["low"] < share < card[key]["high"]
