@@ -12,7 +12,7 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
 demo: $(VENV)/.installed ## train, fold, export, verify, simulate and cost the digits network
-	$(BIN)/stl-deploy run digits -o runs/digits
+	$(BIN)/stl-deploy run digits -o runs/digits --overwrite
 
 test: $(VENV)/.dev lava ## set up what the tests need and run them all
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $${TEST_WORKERS:-2}

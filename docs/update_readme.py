@@ -18,7 +18,7 @@ CHROMIUM = (
 
 def demo(run_dir: Path) -> list[str]:
     """The lines that ``stl-deploy run digits`` prints."""
-    command = [sys.executable, "-m", "stl_deploy", "run", "digits", "-o", str(run_dir)]
+    command = [sys.executable, "-m", "stl_deploy", "run", "digits", "-o", str(run_dir), "--overwrite"]
     done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, check=True)
     return done.stderr.splitlines()
 

@@ -34,7 +34,7 @@ def main() -> None:
         for mode in MODES:
             members[mode, seed] = options.output / f"{mode}-{seed}"
             changes = ["dataset.test_fraction=0.5", f"train.mode={mode}", f"train.seed={seed}", *options.changes]
-            done = verbs.train(verbs.configure("digits", changes), members[mode, seed])
+            done = verbs.train(verbs.configure("digits", changes), members[mode, seed], overwrite=True)
             say.say(f"{mode}, seed {seed}: {done['test']['accuracy']:.2%}")
     groups = {"STL, SL and TL": [[members[mode, seed] for mode in MODES] for seed in range(options.seeds)]}
     seeds = range(options.seeds)

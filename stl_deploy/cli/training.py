@@ -18,6 +18,7 @@ Set = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change one key, as in --set train.epochs=3. May be repeated."),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the folder's checkpoint.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run or training that the folder holds.")]
 Mode = Annotated[
     LearningMode | None, typer.Option(help="stl: weights and thresholds; sl: weights; tl: thresholds; ann: ReLU.")
 ]
@@ -60,6 +61,7 @@ def run(
     data_dir: DataDir = None,
     changes: Set = None,
     resume: Resume = False,
+    overwrite: Overwrite = False,
     pretrained: Annotated[
         bool, typer.Option("--pretrained", help="Take the ready-made model of that name instead of training.")
     ] = False,
@@ -75,13 +77,13 @@ def run(
             raise InputError(
                 "--pretrained takes the model as it is: leave out --mode, --seed, --device, --set, --resume"
             )
-        result = run_pretrained(which, target, data_dir=data_dir, lava=not no_lava, say=console())
+        result = run_pretrained(which, target, data_dir=data_dir, overwrite=overwrite, lava=not no_lava, say=console())
     else:
         from stl_deploy.pipeline.configure import configure
         from stl_deploy.pipeline.run import run as run_all
 
         config = configure(which, _overrides(changes, mode, seed, device, data_dir))
-        result = run_all(config, target, resume=resume, lava=not no_lava, say=console())
+        result = run_all(config, target, resume=resume, overwrite=overwrite, lava=not no_lava, say=console())
     if json:
         emit_json(result.as_dict())
 
@@ -95,6 +97,7 @@ def train(
     data_dir: DataDir = None,
     changes: Set = None,
     resume: Resume = False,
+    overwrite: Overwrite = False,
     tensorboard: TensorBoard = False,
     config_file: Annotated[
         Path | None, typer.Option("--config", metavar="CONFIG.yaml", help="The same as naming the file.")
@@ -115,7 +118,7 @@ def train(
         typer.echo(dump_config(config), nl=False)
         return
     run_dir = output or Path("runs") / Path(name).stem
-    result = train_one(config, run_dir, resume=resume, say=console())
+    result = train_one(config, run_dir, resume=resume, overwrite=overwrite, say=console())
     if json:
         emit_json(result)
 

@@ -22,6 +22,7 @@ from stl_deploy.energy.validate import Check
 from stl_deploy.energy.validate import validate as check_all
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Program
+from stl_deploy.pipeline.manifest import check_unchanged, record_files
 from stl_deploy.pipeline.mapping import on_loihi
 from stl_deploy.pipeline.source import TEST_INPUT, NetworkInput, Source, dialect_note, open_program, open_source
 
@@ -51,6 +52,8 @@ def energy(
     """
     say = say or Console(quiet=True)
     opened = open_source(source)
+    if opened.kind == "run":
+        check_unchanged(source, ("net.nir", TEST_INPUT))
     program = open_program(opened, dialect)
     x, labels = read_inputs(input_of(opened, input_file))
     twin = None if ann is None else _twin(program, ann, x, labels)
@@ -74,6 +77,7 @@ def energy(
         write_json(output / FILE, report.as_dict())
         write_text(output / CSV, layers_csv(report.as_dict()))
         write_text(output / HTML, page(report))
+        record_files(output, [FILE])
         say.say(f"written: {output / HTML} (opens offline), {output / FILE} and {output / CSV}")
     return report
 

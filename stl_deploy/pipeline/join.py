@@ -28,6 +28,7 @@ from stl_deploy.pipeline.inputs import LabelledInput, encode_split
 from stl_deploy.pipeline.manifest import manifest, write_manifest
 from stl_deploy.pipeline.source import TEST_INPUT
 from stl_deploy.training import model_file
+from stl_deploy.training.run_folder import forget_results
 
 Weights = Literal["equal", "learned"]
 FILE = "joint.json"
@@ -89,6 +90,7 @@ def join(runs: Sequence[Path], output: Path, *, weights: Weights = "equal", say:
     shares = [1 / len(members)] * len(members)
     if weights == "learned":
         shares = learn_weights(torch.from_numpy(np.stack(alone["v"])), torch.from_numpy(validation.labels))
+    forget_results(output)
     program = _write_graph(merge([member.folded.graph for member in members], shares), output)
     write_npz(output / TEST_INPUT, {"x": test.x, "y": test.labels})
     joint = Joint(

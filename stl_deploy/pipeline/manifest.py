@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from stl_deploy._util.files import sha256, write_json
+from stl_deploy._util.files import read_json, sha256, write_json
+from stl_deploy.errors import InputError
 from stl_deploy.graph.lower import metadata_dialect
 from stl_deploy.graph.program import Program
 from stl_deploy.pipeline.listings import versions
 
 SCHEMA_VERSION = 1
+FILE = "manifest.json"
+_UNDER_WAY = "under way"
 
 
 def manifest(program: Program, files: Iterable[Path], **facts: Any) -> dict[str, Any]:
@@ -30,3 +34,55 @@ def manifest(program: Program, files: Iterable[Path], **facts: Any) -> dict[str,
 def write_manifest(path: Path, contents: Mapping[str, Any]) -> None:
     """Write a manifest whole or not at all."""
     write_json(path, contents)
+
+
+def mark_under_way(run_dir: Path) -> None:
+    """Say that a run into the folder has begun: until it has ended, its files may be of two trainings."""
+    write_json(run_dir / FILE, {"schema_version": SCHEMA_VERSION, "state": _UNDER_WAY})
+
+
+def check_unchanged(run_dir: Path, names: Iterable[str]) -> None:
+    """Raise InputError if a run folder's manifest knows one of the files ``names`` by another hash.
+
+    A folder without a manifest, and files that it does not know, pass.
+    """
+    files = _files(run_dir)
+    for name in names:
+        if name in files and not (run_dir / name).is_file():
+            raise InputError(f"{run_dir}: {name} is gone; {_again(run_dir)}")
+        if name in files and sha256(run_dir / name) != files[name]:
+            raise InputError(
+                f"{run_dir}: {name} has changed since manifest.json was written, so what the folder holds does not "
+                f"belong together; {_again(run_dir)}"
+            )
+
+
+def record_files(run_dir: Path, names: Iterable[str]) -> None:
+    """Take files that a verb has written into a run folder on purpose into its manifest, if it has one."""
+    path = run_dir / FILE
+    if not path.is_file() or not _files(run_dir):
+        return
+    contents = read_json(path)
+    contents["files"] |= {n: {"sha256": sha256(run_dir / n), "bytes": (run_dir / n).stat().st_size} for n in names}
+    write_manifest(path, contents)
+
+
+def _files(run_dir: Path) -> dict[str, str]:
+    """The hash of each file that the manifest knows; raises InputError if the run has not ended, or it is damaged."""
+    path = run_dir / FILE
+    if not path.exists():
+        return {}
+    contents = read_json(path)
+    if isinstance(contents, dict) and contents.get("state") == _UNDER_WAY:
+        raise InputError(f"{run_dir}: a run into it is under way or was cut off; {_again(run_dir)}")
+    try:
+        return {name: str(facts["sha256"]) for name, facts in contents["files"].items()}
+    except (KeyError, TypeError, AttributeError):
+        raise InputError(f"{path}: not as 'stl-deploy' writes it; {_again(run_dir)}") from None
+
+
+def _again(run_dir: Path) -> str:
+    config = run_dir / "config.yaml"
+    if not config.is_file():
+        return "make it again"
+    return f"make it whole with: stl-deploy run {shlex.quote(str(config))} -o {shlex.quote(str(run_dir))} --resume"

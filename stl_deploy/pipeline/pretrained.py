@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from stl_deploy._util.console import Console
+from stl_deploy._util.lock import alone_in
 from stl_deploy.config.load import load_config
 from stl_deploy.pipeline.run import RunResult, run
 from stl_deploy.training import pretrained
 from stl_deploy.training.model_file import CONFIG_FILE
+from stl_deploy.training.run_folder import forget_results, refuse_replacing
 
 
 def models(*, say: Console | None = None) -> list[dict[str, Any]]:
@@ -33,15 +35,25 @@ def models(*, say: Console | None = None) -> list[dict[str, Any]]:
 
 
 def run_pretrained(
-    name: str, run_dir: Path, *, data_dir: Path | None = None, lava: bool = True, say: Console | None = None
+    name: str,
+    run_dir: Path,
+    *,
+    data_dir: Path | None = None,
+    overwrite: bool = False,
+    lava: bool = True,
+    say: Console | None = None,
 ) -> RunResult:
     """The whole way but training: the model ``name`` is unpacked into ``run_dir``, then `run` goes on from there.
 
-    data_dir: where the dataset's files are; None: downloaded.
+    data_dir: where the dataset's files are; None: downloaded. overwrite: a training that the folder holds may go.
     Raises InputError if there is no such model, and as `run`.
     """
     say = say or Console(quiet=True)
-    say.step(f"Unpacking the ready-made model {name}")
-    about = pretrained.unpack(name, run_dir, None if data_dir is None else str(data_dir))
-    say.say(f"trained by '{about.command}'; test accuracy {about.accuracy} on {about.accuracy.samples} samples")
-    return run(load_config(run_dir / CONFIG_FILE), run_dir, resume=True, lava=lava, say=say)
+    pretrained.card(name)
+    refuse_replacing(run_dir, resume=False, overwrite=overwrite)
+    with alone_in(run_dir):
+        say.step(f"Unpacking the ready-made model {name}")
+        forget_results(run_dir)
+        about = pretrained.unpack(name, run_dir, None if data_dir is None else str(data_dir))
+        say.say(f"trained by '{about.command}'; test accuracy {about.accuracy} on {about.accuracy.samples} samples")
+        return run(load_config(run_dir / CONFIG_FILE), run_dir, resume=True, lava=lava, say=say)

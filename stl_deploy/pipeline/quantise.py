@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from stl_deploy._util.console import Console
-from stl_deploy._util.files import make_folder, write_json, write_npz
+from stl_deploy._util.files import write_json, write_npz
+from stl_deploy._util.lock import alone_in
 from stl_deploy.config.load import save_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import InputError, ParityError
@@ -32,6 +33,7 @@ from stl_deploy.pipeline.threshold_forms import HOLDS, FormRow, Models, compare_
 from stl_deploy.training import model_file
 from stl_deploy.training.evaluate import evaluate
 from stl_deploy.training.fine_tune import fine_tune
+from stl_deploy.training.run_folder import forget_results
 
 FILE = "quantised.json"
 CALIBRATION = 512
@@ -71,7 +73,14 @@ def quantise(
         raise InputError(f"{output}: the run to start from; name another folder")
     if options.epochs < 0:
         raise InputError(f"epochs is {options.epochs}; 0 (rounding only) or more is accepted")
-    make_folder(output)
+    with alone_in(output):
+        return _quantise(run_dir, output, options, known, say)
+
+
+def _quantise(
+    run_dir: Path, output: Path, options: QuantiseOptions, known: Sequence[FormRow] | None, say: Console
+) -> dict[str, Any]:
+    forget_results(output)
     folded = fold_run(run_dir, output / "net.nir")
     test = encode_split(folded.config, folded.data.test, options.samples)
     calibration = encode_split(folded.config, folded.data.train, CALIBRATION).x

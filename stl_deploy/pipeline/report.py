@@ -21,6 +21,7 @@ from stl_deploy.graph.lower import lower
 from stl_deploy.graph.run import run
 from stl_deploy.nn.network import Network
 from stl_deploy.pipeline.inputs import encode_split
+from stl_deploy.pipeline.manifest import check_unchanged
 from stl_deploy.pipeline.tradeoff import JSON as TRADEOFF
 from stl_deploy.pipeline.tradeoff import read_tradeoff
 from stl_deploy.report import Accuracy, Parity, Raster, ReportData, Thresholds, render_report, report_json
@@ -29,6 +30,7 @@ from stl_deploy.training.model_file import load_network, model_facts
 
 HTML, JSON, CSV = "report.html", "report.json", "layers.csv"
 _NEEDED = ("net.nir", "manifest.json", "verify.json", "energy.json", METRICS_FILE)
+_LOADED = ("config.yaml", "model.safetensors")
 
 
 def report(run_dir: Path, *, say: Console | None = None) -> dict[str, Any]:
@@ -39,7 +41,8 @@ def report(run_dir: Path, *, say: Console | None = None) -> dict[str, Any]:
     say = say or Console(quiet=True)
     for name in _NEEDED:
         if not (run_dir / name).is_file():
-            raise InputError(f"{run_dir}: no {name}; a folder written by 'stl-deploy run' is accepted")
+            raise InputError(f"{run_dir}: no {name}; a folder that 'stl-deploy run' has finished is accepted")
+    check_unchanged(run_dir, [*_NEEDED, *_LOADED, TRADEOFF])
     data = _gather(run_dir)
     twin = report_json(data)
     write_text(run_dir / HTML, render_report(data))

@@ -12,6 +12,7 @@ import torch
 
 from stl_deploy._util.console import Console
 from stl_deploy._util.files import sha256, write_json, write_npz
+from stl_deploy._util.lock import alone_in
 from stl_deploy.config.load import load_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.energy.measure import measure_energy
@@ -26,18 +27,20 @@ from stl_deploy.graph.run import Result
 from stl_deploy.nn.network import Network
 from stl_deploy.pipeline import energy as costing
 from stl_deploy.pipeline import fold as folding
-from stl_deploy.pipeline import parity, tradeoff
+from stl_deploy.pipeline import parity
 from stl_deploy.pipeline import report as reporting
 from stl_deploy.pipeline.backends import CHUNK, Options, input_scale, run_model, spiking
 from stl_deploy.pipeline.fold import FoldedRun, fold_run
 from stl_deploy.pipeline.inputs import LabelledInput, encode_split
-from stl_deploy.pipeline.manifest import manifest, write_manifest
+from stl_deploy.pipeline.manifest import manifest, mark_under_way, write_manifest
 from stl_deploy.pipeline.mapping import on_loihi
 from stl_deploy.pipeline.netx import netx_facts
 from stl_deploy.pipeline.progress import tenths
 from stl_deploy.pipeline.source import TEST_INPUT
 from stl_deploy.pipeline.train import train
 from stl_deploy.training import model_file
+from stl_deploy.training.loop import METRICS_FILE
+from stl_deploy.training.run_folder import MANIFEST, forget_results, refuse_replacing
 
 INTEGERS = "Loihi integers (our model)"
 _CALIBRATION = 512
@@ -59,36 +62,49 @@ class RunResult:
 
 
 def run(
-    config: RunConfig, run_dir: Path, *, resume: bool = False, lava: bool = True, say: Console | None = None
+    config: RunConfig,
+    run_dir: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    lava: bool = True,
+    say: Console | None = None,
 ) -> RunResult:
     """The whole way into ``run_dir``; with ``resume`` a training that has ended is not done again.
 
+    A folder that holds a training is refused unless ``resume`` or ``overwrite`` is given.
     lava: simulate on Lava if its side environment is there, else on our integer model.
     Raises ParityError if the torch network, the graph and the ONNX model differ in a spike although the grid is exact,
     or Lava and our integer model do; ToolError if Lava is there and fails - both when the folder is whole, with the
     integer model's results; InputError and ConfigError for what cannot be run.
     """
     say = say or Console(quiet=True)
-    start = time.perf_counter()
     if config.train.mode == "ann":
         raise InputError("an ANN has no spikes to deploy; 'run' takes mode stl, sl or tl, 'train' takes ann too")
+    refuse_replacing(run_dir, resume=resume, overwrite=overwrite)
+    with alone_in(run_dir):
+        return _run(config, run_dir, resume, lava, say)
+
+
+def _run(config: RunConfig, run_dir: Path, resume: bool, lava: bool, say: Console) -> RunResult:
+    start = time.perf_counter()
     if not (resume and _trained(config, run_dir)):
-        train(config, run_dir, resume=resume, say=say)
-    for stale in (tradeoff.JSON, tradeoff.HTML):
-        (run_dir / stale).unlink(missing_ok=True)
+        train(config, run_dir, resume=resume, overwrite=not resume, say=say)
+    forget_results(run_dir)
+    mark_under_way(run_dir)
     folded = _fold(run_dir, say)
     test = _test_input(folded, run_dir)
     runs, model, lava_problem = _run_all(folded, test, run_dir, lava, say)
     table = parity.compare(folded.program, runs, test, folded.proofs)
     parity.write(run_dir / parity.FILE, table)
     parity.show(table, say)
-    _write_manifest(folded, model, run_dir)
     say.step("Energy: exact counts, modelled joules")
     source = f"{config.dataset.name}, {test.x.shape[1]} test images"
     chip = on_loihi(folded.program)
     energy = measure_energy(folded.program, test.x, source=source, labels=test.labels, chip=chip)
     write_json(run_dir / costing.FILE, energy.as_dict())
     costing.show(energy, say)
+    _write_manifest(folded, model, run_dir)
     say.step("Report")
     reporting.report(run_dir, say=say)
     table.require()
@@ -194,6 +210,7 @@ def _run_torch(network: Network, x: Floats) -> Result:
 
 def _write_manifest(folded: FoldedRun, model: LoihiModel | UnsupportedError, run_dir: Path) -> None:
     names = ["config.yaml", "model.safetensors", "net.nir", "net.onnx", TEST_INPUT]
+    names += [METRICS_FILE, parity.FILE, costing.FILE]
     if isinstance(model, LoihiModel):
         names.append("net.net")
         netx = netx_facts(model)
@@ -207,7 +224,7 @@ def _write_manifest(folded: FoldedRun, model: LoihiModel | UnsupportedError, run
         proofs=[proof.as_dict() for proof in folded.proofs],
         netx=netx,
     )
-    write_manifest(run_dir / "manifest.json", contents)
+    write_manifest(run_dir / MANIFEST, contents)
 
 
 def _closing(run_dir: Path, seconds: float, say: Console) -> None:

@@ -21,6 +21,7 @@ from stl_deploy.exporters.verify import accuracy
 from stl_deploy.graph.run import match_inputs, run
 from stl_deploy.pipeline.candidates import Candidate, candidates, mode_of
 from stl_deploy.pipeline.energy import joules
+from stl_deploy.pipeline.manifest import record_files
 from stl_deploy.report.pareto import Point, pareto_front, render_pareto
 
 HTML, JSON = "tradeoff.html", "tradeoff.json"
@@ -83,6 +84,7 @@ def tradeoff(
     if output is not None:
         write_json(output / JSON, result.as_dict())
         write_text(output / HTML, render_pareto(result.points))
+        record_files(output, [JSON])
         say.say(f"written: {output / HTML} and {output / JSON}")
     return result
 

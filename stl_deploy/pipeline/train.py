@@ -10,20 +10,24 @@ from stl_deploy._util import allocator as _allocator
 from stl_deploy._util.console import Console
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import Dataset, load_dataset, whole_size
-from stl_deploy.training import checkpoint
 from stl_deploy.training.evaluate import Evaluation
 from stl_deploy.training.evaluate import evaluate as evaluate_network
 from stl_deploy.training.loop import train as train_network
 from stl_deploy.training.model_file import load_network
+from stl_deploy.training.run_folder import refuse_replacing
 
 
-def train(config: RunConfig, run_dir: Path, *, resume: bool = False, say: Console | None = None) -> dict[str, Any]:
-    """Train one model into ``run_dir``; returns the picked epoch and its results (JSON-ready)."""
+def train(
+    config: RunConfig, run_dir: Path, *, resume: bool = False, overwrite: bool = False, say: Console | None = None
+) -> dict[str, Any]:
+    """Train one model into ``run_dir``; returns the picked epoch and its results (JSON-ready).
+
+    Raises InputError if the folder holds a training and neither resume (go on with it) nor overwrite is said.
+    """
     say = say or Console(quiet=True)
+    refuse_replacing(run_dir, resume=resume, overwrite=overwrite)
     _allocator.keep_large_buffers()
     say.step(f"Training ({config.train.mode}) on {config.dataset.name}, {config.train.epochs} epochs")
-    if not resume and (run_dir / checkpoint.FILE).is_file():
-        say.say(f"{run_dir} holds an earlier training, which is replaced (--resume goes on from it)")
     sizes: dict[str, int | None] = {}
 
     def loaded(data: Dataset) -> None:

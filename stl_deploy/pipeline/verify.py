@@ -22,8 +22,9 @@ from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import Result, run
 from stl_deploy.pipeline.backends import CHUNK, Options, model_of_file, run_model, spiking
+from stl_deploy.pipeline.manifest import check_unchanged
 from stl_deploy.pipeline.progress import tenths
-from stl_deploy.pipeline.source import NetworkInput, open_program, open_source, program_input
+from stl_deploy.pipeline.source import TEST_INPUT, NetworkInput, open_program, open_source, program_input
 
 REFERENCE = "reference"
 INT8 = " (int8)"
@@ -51,6 +52,8 @@ def verify(
     """
     say = say or Console(quiet=True)
     opened = open_source(source)
+    if opened.kind == "run":
+        check_unchanged(source, ("net.nir", TEST_INPUT))
     program = open_program(opened, dialect)
     x, what = program_input(opened, program, input_file)
     say.say(f"input: {what}")

@@ -10,6 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ import torch
 from torch import Tensor
 
 from stl_deploy._util import processes
-from stl_deploy._util.files import make_folder, write_text
+from stl_deploy._util.files import write_text
+from stl_deploy._util.lock import alone_in
 from stl_deploy.config.load import load_config, save_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import Dataset, Split, augment, encode, load_dataset
@@ -33,6 +35,7 @@ from stl_deploy.training.curves import write_curves
 from stl_deploy.training.divergence import check_finite, diverged
 from stl_deploy.training.evaluate import Evaluation, classification_loss, evaluate
 from stl_deploy.training.matmul_precision import matmul_precision, settle
+from stl_deploy.training.run_folder import forget_results
 from stl_deploy.training.seeds import derived_seed, generator
 from stl_deploy.training.sync_batchnorm import share_norms
 from stl_deploy.training.tensorboard import Board
@@ -69,8 +72,9 @@ def train(
     loaded: called with the dataset before training begins.
     On the CPU a resumed run ends with the same bits as an uninterrupted one. torch's global generator is left as found.
 
-    Raises InputError or ConfigError for data, configurations and checkpoints that do not fit, DivergedError (the
-    last checkpoint is kept) if the loss or a weight becomes NaN or infinite.
+    Raises InputError or ConfigError for data, configurations and checkpoints that do not fit, and for a folder that
+    another process writes into; DivergedError (the last checkpoint is kept) if the loss or a weight becomes NaN or
+    infinite.
     """
     with distributed.together():
         data = distributed.in_turn(lambda: load_dataset(config.dataset))
@@ -87,18 +91,23 @@ def _train(config: RunConfig, run_dir: Path, data: Dataset, resume: bool, progre
         network = Network(config, data.input_shape, data.classes).to(device)
         share_norms(network)
         state = State(network, make_optimiser(network, config), 0, [], {}, 0)
-        board = Board(config, run_dir)
-        _open_run(run_dir, config, state, resume)
-        while state.epoch < config.train.epochs:
-            record = _epoch(state, config, data)
-            if processes.place() == 0:
-                checkpoint.write_checkpoint(run_dir, state, config)
-                _write_metrics(run_dir, state.records)
-            board.add(record, network)
-            if progress is not None:
-                progress(record)
-        board.close()
-        return _finish(run_dir, config, state, data)
+        with alone_in(run_dir) if processes.place() == 0 else nullcontext():
+            _open_run(run_dir, config, state, resume)
+            _train_epochs(run_dir, config, state, data, progress)
+            return _finish(run_dir, config, state, data)
+
+
+def _train_epochs(run_dir: Path, config: RunConfig, state: State, data: Dataset, progress: Progress | None) -> None:
+    board = Board(config, run_dir)
+    while state.epoch < config.train.epochs:
+        record = _epoch(state, config, data)
+        if processes.place() == 0:
+            checkpoint.write_checkpoint(run_dir, state, config)
+            _write_metrics(run_dir, state.records)
+        board.add(record, state.network)
+        if progress is not None:
+            progress(record)
+    board.close()
 
 
 def _check_parts(config: RunConfig, samples: int) -> None:
@@ -159,7 +168,7 @@ def _open_run(run_dir: Path, config: RunConfig, state: State, resume: bool) -> N
     _all_at(state.epoch)
     if processes.place() > 0:
         return
-    make_folder(run_dir)
+    forget_results(run_dir)
     for stale in (model_file.FILE, CURVES_FILE, *(() if resume else (checkpoint.FILE, METRICS_FILE))):
         (run_dir / stale).unlink(missing_ok=True)
     save_config(config, kept)

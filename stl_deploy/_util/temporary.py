@@ -1,0 +1,80 @@
+"""Temporary files and folders that are swept when the process that made them was killed.
+
+Their names hold machine and process; whoever makes the next one beside them removes those of processes that are gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import re
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PREFIX = ".stl-deploy-"
+_NAME = re.compile(re.escape(PREFIX) + r"(?P<machine>[0-9a-f]{8})-(?P<process>\d{1,10})-")
+_swept: set[tuple[int, str]] = set()
+
+
+@contextmanager
+def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
+    """A folder, by default in ``$TMPDIR``, that goes at the end of the block; raises OSError where none can be made."""
+    place = parent if parent is not None else Path(tempfile.gettempdir())
+    sweep(place)
+    with tempfile.TemporaryDirectory(dir=place, prefix=_prefix(), ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
+def temporary_beside(path: Path) -> Path:
+    """A new, empty file in ``path``'s folder with its suffix; raises OSError where none can be made."""
+    sweep(path.parent)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=_prefix(), suffix=path.suffix[:20])
+    os.close(handle)
+    return Path(name)
+
+
+def sweep(place: Path) -> None:
+    """Remove what killed processes of this machine and user left in a folder; once for each folder and process."""
+    key = (os.getpid(), str(place))
+    if key in _swept:
+        return
+    _swept.add(key)
+    with contextlib.suppress(OSError), os.scandir(place) as entries:
+        for entry in entries:
+            match = _NAME.match(entry.name)
+            if match is None or match["machine"] != _machine() or _is_alive(int(match["process"])):
+                continue
+            with contextlib.suppress(OSError):
+                if entry.stat(follow_symlinks=False).st_uid != os.geteuid():
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    os.unlink(entry.path)
+
+
+def _prefix() -> str:
+    return f"{PREFIX}{_machine()}-{os.getpid()}-"
+
+
+def _machine() -> str:
+    """Where process numbers mean what they mean here: the machine, and on Linux the namespace (a container's)."""
+    where = platform.node()
+    with contextlib.suppress(OSError):
+        where += f" {os.stat('/proc/self/ns/pid').st_ino}"
+    return f"{zlib.crc32(where.encode('utf-8', 'replace')):08x}"
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True

@@ -1,0 +1,52 @@
+"""Files that a stranger may have written: nothing is waited for, and whatever a parser raises is one sentence."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from stl_deploy.errors import InputError, StlDeployError
+
+
+@contextmanager
+def blamed(path: Path | str, what: str) -> Iterator[None]:
+    """Whatever a parser raises inside becomes an InputError that says ``path`` is no ``what``: the file is at fault.
+
+    For calls of foreign parsers alone, whose errors have no common base.
+    """
+    try:
+        yield
+    except StlDeployError:
+        raise
+    except MemoryError:
+        raise InputError(f"{path}: not enough memory to read it") from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or _one_line(error)}") from None
+    except Exception as error:
+        raise InputError(f"{path}: damaged, truncated or not {what} ({_one_line(error)})") from None
+
+
+def _one_line(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:160]
+
+
+def plain_file(path: Path, what: str, most: int | None = None) -> int:
+    """The size of a regular file in bytes.
+
+    Raises InputError where ``path`` is none (a pipe or device would be waited for), cannot be looked at, or is larger
+    than ``most`` bytes; ``what`` is expected there, as in "an .npz".
+    """
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; expected {what}") from None
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}; expected {what}") from None
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or device"
+        raise InputError(f"{path}: {kind}; expected {what}")
+    if most is not None and found.st_size > most:
+        raise InputError(f"{path}: {found.st_size} bytes; {what} of at most {most} is accepted")
+    return found.st_size

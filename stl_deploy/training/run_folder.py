@@ -1,0 +1,48 @@
+"""A run folder: what in it follows from the weights, and so goes when they do."""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+
+from stl_deploy.errors import InputError
+from stl_deploy.training import checkpoint, model_file
+
+MANIFEST = "manifest.json"
+_RESULTS = (
+    MANIFEST,
+    "verify.json",
+    "energy.json",
+    "tradeoff.json",
+    "tradeoff.html",
+    "report.html",
+    "report.json",
+    "layers.csv",
+    "net.nir",
+    "net.onnx",
+    "net.net",
+    "test.npz",
+    "quantised.json",
+)
+
+
+def forget_results(run_dir: Path) -> None:
+    """Remove what an earlier run made of its weights, the manifest first: without it no verb believes the rest."""
+    for name in _RESULTS:
+        (run_dir / name).unlink(missing_ok=True)
+    for data in run_dir.glob(f"{glob.escape('net.onnx')}.*.data"):
+        data.unlink(missing_ok=True)
+
+
+def refuse_replacing(run_dir: Path, *, resume: bool, overwrite: bool) -> None:
+    """Raise InputError where a training would be lost that nobody said may be."""
+    if resume and overwrite:
+        raise InputError("--resume and --overwrite exclude each other; give one")
+    if resume or overwrite:
+        return
+    kept = [name for name in (MANIFEST, model_file.FILE, checkpoint.FILE) if (run_dir / name).is_file()]
+    if kept:
+        what = "a training that has not ended" if kept == [checkpoint.FILE] else "a finished run"
+        raise InputError(
+            f"{run_dir}: holds {what}; --resume goes on from it, --overwrite replaces it, -o names another folder"
+        )

@@ -1,0 +1,175 @@
+"""A run folder is of one run: nothing is replaced unasked, two writers never meet, and no verb believes a mixed one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stl_deploy import verbs
+from stl_deploy._util import temporary
+from stl_deploy._util.files import sha256, write_text
+from stl_deploy._util.lock import NAME, alone_in
+from stl_deploy.errors import InputError
+from stl_deploy.pipeline import run as run_module
+from stl_deploy.pipeline.configure import configure
+from stl_deploy.training.run_folder import MANIFEST
+from tests.pipeline.conftest import SMALL
+
+BRIEF = (*SMALL, "train.epochs=1", "dataset.T=2")
+
+
+@pytest.fixture
+def copy(run_dir: Path, tmp_path: Path) -> Path:
+    shutil.copytree(run_dir, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def _change(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "name", ["config.yaml", "model.safetensors", "net.nir", "verify.json", "energy.json", "metrics.jsonl"]
+)
+def test_report_refuses_a_file_of_another_run(copy: Path, name: str) -> None:
+    page = sha256(copy / "report.html")
+    _change(copy / name)
+    with pytest.raises(InputError, match=rf"{name} has changed since manifest\.json was written.* --resume"):
+        verbs.report(copy)
+    assert sha256(copy / "report.html") == page
+
+
+@pytest.mark.parametrize("name", ["net.nir", "test.npz"])
+def test_verify_and_energy_refuse_a_changed_graph_or_input(copy: Path, name: str) -> None:
+    _change(copy / name)
+    with pytest.raises(InputError, match=f"{name} has changed"):
+        verbs.verify(copy, [copy / "net.onnx"], lava=False)
+    with pytest.raises(InputError, match=f"{name} has changed"):
+        verbs.energy(copy, None)
+
+
+def test_energy_into_the_folder_is_no_foreign_change(copy: Path) -> None:
+    verbs.energy(copy, None, prices=["horowitz45_fp32"], output=copy)
+    data = verbs.report(copy)
+    assert {entry["price"] for entry in data["energy"]["energy"]} == {"horowitz45_fp32"}
+
+
+def test_a_finished_run_is_not_replaced_unasked(copy: Path) -> None:
+    before = {path.name: sha256(path) for path in copy.iterdir() if path.is_file()}
+    for call in (verbs.run, verbs.train):
+        with pytest.raises(InputError, match=r"holds a finished run; --resume goes on .* --overwrite replaces it"):
+            call(configure("digits", BRIEF), copy)
+        with pytest.raises(InputError, match="exclude each other"):
+            call(configure("digits", BRIEF), copy, resume=True, overwrite=True)
+    assert {path.name: sha256(path) for path in copy.iterdir() if path.is_file()} == before
+
+
+def test_a_training_that_takes_the_folder_over_takes_the_results_away(copy: Path) -> None:
+    verbs.train(configure("digits", BRIEF), copy, overwrite=True)
+    assert {path.name for path in copy.iterdir()} == {
+        "config.yaml",
+        "metrics.jsonl",
+        "model.safetensors",
+        "checkpoint.safetensors",
+        "curves.svg",
+    }
+    with pytest.raises(InputError, match=r"no net\.nir"):
+        verbs.report(copy)
+
+
+def test_a_wrong_call_leaves_a_finished_run_whole(copy: Path) -> None:
+    with pytest.raises(InputError, match=r"made with network|made with another 'network'"):
+        verbs.run(configure("digits", ["train.epochs=1"]), copy, resume=True)
+    verbs.report(copy)
+
+
+def test_a_run_cut_off_is_under_way_for_every_reader(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, run_dir: Path
+) -> None:
+    def cut_off(*_: object) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_module, "_run_all", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        verbs.run(configure("digits", SMALL), copy, resume=True, lava=False)
+    monkeypatch.undo()
+    assert not (copy / "verify.json").exists()
+    for call in (lambda: verbs.energy(copy, None), lambda: verbs.verify(copy, [run_dir / "net.onnx"], lava=False)):
+        with pytest.raises(InputError, match="under way or was cut off"):
+            call()
+    with pytest.raises(InputError, match=r"no verify\.json"):
+        verbs.report(copy)
+    verbs.run(configure("digits", SMALL), copy, resume=True, lava=False)
+    verbs.report(copy)
+
+
+@pytest.mark.parametrize("content", ["[]", '{"files": 3}', '{"files": {"net.nir": 1}}', "nothing", '{"state": null}'])
+def test_a_damaged_manifest_is_a_sentence(copy: Path, content: str) -> None:
+    (copy / MANIFEST).write_text(content)
+    with pytest.raises(InputError, match=r"manifest\.json: (not as 'stl-deploy' writes it|.*not a JSON file)"):
+        verbs.report(copy)
+
+
+_HOLD = """
+import sys, time
+from pathlib import Path
+from stl_deploy._util.lock import alone_in
+with alone_in(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_two_trainings_do_not_meet_in_one_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    holder = subprocess.Popen([sys.executable, "-c", _HOLD, str(folder)], stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        for call in (verbs.train, verbs.run):
+            with pytest.raises(InputError, match=rf"process {holder.pid} on .* \(since .*\) writes into it"):
+                call(configure("digits", BRIEF), folder)
+    finally:
+        holder.kill()
+        holder.communicate()
+    verbs.train(configure("digits", BRIEF), folder)  # a lock ends with its process
+    assert NAME not in {path.name for path in folder.iterdir()}
+
+
+def test_the_lock_of_a_folder_is_taken_once_by_a_thread_and_leaves_nothing(tmp_path: Path) -> None:
+    with alone_in(tmp_path / "new"), alone_in(tmp_path / "new"):
+        assert json.loads((tmp_path / "new" / NAME).read_text())["process"] == os.getpid()
+    assert not (tmp_path / "new").exists()
+
+
+_WRITE = """
+import os, signal, sys
+from pathlib import Path
+from stl_deploy._util.files import whole_file
+with whole_file(Path(sys.argv[1])) as temporary:
+    temporary.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_left_is_swept_by_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    done = subprocess.run([sys.executable, "-c", _WRITE, str(path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    ours = tmp_path / left.name.replace(f"-{left.name.split('-')[3]}-", f"-{os.getpid()}-")
+    ours.write_text("of a process that lives")
+    other = tmp_path / (temporary.PREFIX + "not-ours")
+    other.write_text("of somebody else")
+    write_text(path, "whole")
+    assert {entry.name for entry in tmp_path.iterdir()} == {"file.txt", ours.name, other.name}
