@@ -31,7 +31,6 @@ from stl_deploy.pipeline.configure import configure
 from stl_deploy.pipeline.parity import REFERENCE
 from stl_deploy.pipeline.report import report
 from stl_deploy.pipeline.run import RunResult, run
-from stl_deploy.pipeline.train import train
 from tests.pipeline.conftest import SMALL
 
 FILES = [
@@ -268,11 +267,3 @@ def test_a_network_that_loihi_cannot_hold_goes_the_rest_of_the_way(tmp_path: Pat
     assert netx["node"] == "li"
     assert f"no net.net, Loihi cannot hold this network: node '{netx['node']}'" in stream.getvalue()
     assert {entry.run for entry in done.parity.report.runs if entry.exact} >= {"torch, folded", "ONNX Runtime"}
-
-
-def test_starting_over_in_a_folder_is_said(tmp_path: Path) -> None:
-    stream = io.StringIO()
-    config = configure("digits", [*SMALL, "train.epochs=1"])
-    for _ in range(2):
-        train(config, tmp_path / "again", say=Console(stream=stream))
-    assert stream.getvalue().count("holds an earlier training, which is replaced (--resume goes on from it)") == 1
