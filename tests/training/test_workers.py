@@ -24,7 +24,7 @@ from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.training import distributed
 from stl_deploy.training.checkpoint import FILE as CHECKPOINT
 from stl_deploy.training.loop import _all_at, _check_parts, train
-from tests.training.conftest import TINY
+from tests.conftest import TINY
 
 HERE = Path(__file__).parent
 LIVELY = ["network.4.p=0", "dataset.test_fraction=0.6", "train.batch_size=50", "neuron.threshold=0.4"]
