@@ -6,7 +6,6 @@ It lives in ``$STL_DEPLOY_LAVA``, else under the user's cache folder. A stamp wr
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -17,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from stl_deploy._util import system
 from stl_deploy._util.files import write_json
 from stl_deploy.errors import ToolError
 from stl_deploy.exporters.lava.pythons import find_python310, python_version
@@ -132,7 +132,7 @@ def _lock(place: Path) -> Iterator[None]:
         raise ToolError(f"cannot write {place.parent}: {error.strerror or error}") from None
     with stream:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            system.lock(stream)
         except OSError:
             raise ToolError(f"another install of Lava is under way at {place}; wait for it to end") from None
         yield

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util import system
 from stl_deploy._util.files import read_json, read_npz, write_json, write_npz
 from stl_deploy.errors import StlDeployError, ToolError
 
@@ -125,10 +126,10 @@ def end_group(worker: subprocess.Popen[bytes]) -> None:
     for signal_, seconds in ((signal.SIGTERM, _GRACE_SECONDS), (signal.SIGKILL, _GRACE_SECONDS)):
         end = time.monotonic() + seconds
         try:
-            os.killpg(worker.pid, signal_)
+            system.signal_group(worker, signal_)
             while time.monotonic() < end:
                 worker.poll()
-                os.killpg(worker.pid, 0)
+                system.signal_group(worker, 0)
                 time.sleep(0.02)
         except (ProcessLookupError, PermissionError):
             break

@@ -16,8 +16,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from stl_deploy.errors import InputError, StlDeployError
+from stl_deploy.errors import InputError
 from stl_deploy.graph.io.guard import probe
+from stl_deploy.graph.io.scan import explained
 
 Found = Mapping[str, Any] | list[Any]
 
@@ -30,20 +31,6 @@ def open_hdf5(path: Path, kind: str) -> Iterator[tuple[h5py.File, Group]]:
     found, content = probe(path, kind)
     with explained(path, kind), h5py.File(path, "r", locking=False) as file:
         yield file, Group("", found, content, file)
-
-
-@contextmanager
-def explained(path: Path, kind: str) -> Iterator[None]:
-    """Whatever HDF5 raises becomes an InputError."""
-    try:
-        yield
-    except StlDeployError:
-        raise
-    except MemoryError:
-        raise InputError(f"{path}: not enough memory to read it") from None
-    except Exception as error:
-        reason = " ".join(str(error).split())[:160]
-        raise InputError(f"{path}: damaged, truncated or not {kind} ({reason})") from None
 
 
 @dataclass(frozen=True)

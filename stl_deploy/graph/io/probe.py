@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import json
 import os
-import resource
-import signal
 import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from stl_deploy._util import system
 
 _MEMORY_BYTES = 3 * 2**30
 _OBJECT_SECONDS = 0.5
@@ -33,34 +33,26 @@ class _Progress:
         if now - self._told > _TELL_SECONDS:
             self._told = now
             os.write(1, b".")
-            signal.setitimer(signal.ITIMER_PROF, _OBJECT_SECONDS)
+            system.end_after(_OBJECT_SECONDS)
 
 
 def main() -> None:
     """Answer until the input ends."""
-    import h5py
-
     from stl_deploy.errors import InputError
-    from stl_deploy.graph.io.hdf5 import explained
-    from stl_deploy.graph.io.scan import Scan
+    from stl_deploy.graph.io.scan import look_through
 
-    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    limit = _MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(_MEMORY_BYTES, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    system.limit_memory(_MEMORY_BYTES)
     os.write(1, b".")
     for line in sys.stdin:
         name, kind = json.loads(line)
-        path, progress, content = Path(name), _Progress(), bytearray()
         answer: dict[str, Any]
+        content = bytearray()
         try:
-            progress()
-            with explained(path, kind), h5py.File(path, "r", locking=False) as file:
-                scan = Scan(path, progress)
-                answer = {"found": scan.group(h5py.h5g.open(file.id, b"/")), "size": len(scan.content)}
-                content = scan.content
+            found, content = look_through(Path(name), kind, _Progress())
+            answer = {"found": found, "size": len(content)}
         except InputError as error:
             answer = {"error": str(error)}
-        signal.setitimer(signal.ITIMER_PROF, 0)
+        system.end_after(0)
         sys.stdout.buffer.write(b"\n" + json.dumps(answer).encode() + b"\n" + content)
         sys.stdout.buffer.flush()
 

@@ -11,7 +11,8 @@ None for arrays that are too large to be handed over.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import numpy as np
 from h5py import h5d, h5g, h5l, h5o, h5s
 
 from stl_deploy._util.files import MAX_ARRAY_BYTES
-from stl_deploy.errors import InputError
+from stl_deploy.errors import InputError, StlDeployError
 
 _FREE_BYTES = 256 * 2**20
 _RATIO = 64
@@ -38,6 +39,28 @@ _MAX_DEPTH = 100
 _MAX_TEXTS = 200_000
 _MAX_TEXT_BYTES = 2**26
 _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
+
+
+def look_through(path: Path, kind: str, progress: Callable[[], object]) -> tuple[dict[str, Any], bytearray]:
+    """All that is in a file, and the bytes of its small arrays; raises InputError if it is refused or damaged."""
+    progress()
+    with explained(path, kind), h5py.File(path, "r", locking=False) as file:
+        scan = Scan(path, progress)
+        return scan.group(h5g.open(file.id, b"/")), scan.content
+
+
+@contextmanager
+def explained(path: Path, kind: str) -> Iterator[None]:
+    """Whatever HDF5 raises becomes an InputError."""
+    try:
+        yield
+    except StlDeployError:
+        raise
+    except MemoryError:
+        raise InputError(f"{path}: not enough memory to read it") from None
+    except Exception as error:
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(f"{path}: damaged, truncated or not {kind} ({reason})") from None
 
 
 class Scan:

@@ -1,0 +1,74 @@
+"""What operating systems differ in, in one place: limits on a process, locks on files, groups of processes.
+
+Linux and macOS have all of it. Windows locks files in another way and has none of the rest; Python in a browser
+(Emscripten, WASI) starts no processes either. Where a safeguard is missing, the work goes on without it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from subprocess import Popen
+from typing import IO
+
+
+def starts_processes() -> bool:
+    """Whether this platform can start another process at all."""
+    return sys.platform not in ("emscripten", "wasi")
+
+
+def limit_memory(most: int) -> bool:
+    """Limit this process's address space to ``most`` bytes; False where that cannot be done."""
+    try:
+        import resource
+    except ImportError:
+        return False
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    limit = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    except (OSError, ValueError):  # macOS knows the limit and refuses most values
+        return False
+    return True
+
+
+def end_after(seconds: float) -> bool:
+    """End this process once it has used ``seconds`` more of processor time (0: never); False where that cannot be."""
+    if not hasattr(signal, "setitimer"):
+        return False
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    return True
+
+
+def ran_out_of_time(exit_status: int | None) -> bool:
+    """Whether a process with this exit status was ended by its own `end_after`."""
+    alarm = getattr(signal, "SIGPROF", None)
+    return alarm is not None and exit_status == -alarm
+
+
+def lock(stream: IO[str]) -> None:
+    """Lock an open file for this process, until it closes it or ends; raises OSError if another one holds the lock."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
+        return
+    try:
+        import fcntl
+    except ImportError:
+        return
+    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def signal_group(leader: Popen[bytes], number: int) -> None:
+    """Send a signal to a process and all of its group; raises ProcessLookupError when none of them is left.
+
+    Where there are no groups, to the process alone.
+    """
+    if hasattr(os, "killpg"):
+        os.killpg(leader.pid, number)
+    elif leader.poll() is not None:
+        raise ProcessLookupError
+    elif number:
+        leader.terminate()

@@ -1,0 +1,84 @@
+"""Reading a .nir file, and what stands around it, where the operating system has none of Linux's safeguards."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stl_deploy._util import system
+from tests.fuzz_nir import originals
+
+WITHOUT = """
+import sys
+for name in ("resource", "fcntl", "msvcrt", "pwd"):
+    sys.modules[name] = None
+import signal, os, select, subprocess
+del select.select
+for name in ("setitimer", "ITIMER_PROF", "SIGPROF", "SIGALRM"):
+    delattr(signal, name)
+for name in ("killpg", "fork", "getpgid", "setsid", "register_at_fork", "mkfifo"):
+    delattr(os, name)
+"""
+"""What Windows has not, taken away (its select knows sockets alone)."""
+
+
+def _python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def sound(tmp_path: Path) -> Path:
+    path = tmp_path / "net.nir"
+    path.write_bytes(originals()[0])
+    return path
+
+
+def test_a_nir_file_is_read_without_them(sound: Path) -> None:
+    code = f"{WITHOUT}\nimport stl_deploy as stl\nprint(len(stl.read(sys.argv[1], dialect='spec').graph.nodes) > 2)"
+    assert _python(code, str(sound)).stdout == "True\n"
+
+
+def test_its_process_does_without_them_too(sound: Path) -> None:
+    code = f"{WITHOUT}\nfrom stl_deploy.graph.io.probe import main\nmain()"
+    question = f'["{sound}", "a NIR file"]\n'
+    done = subprocess.run([sys.executable, "-c", code], input=question.encode(), capture_output=True, check=True)
+    assert b'{"found": {' in done.stdout
+
+
+def test_where_there_are_no_processes_the_file_is_looked_through_here(sound: Path) -> None:
+    code = (
+        "import sys\nimport stl_deploy as stl\nfrom stl_deploy._util import system\n"
+        "from stl_deploy.graph.io import guard\nsystem.starts_processes = lambda: False\nguard.Process = None\n"
+        "print(len(stl.read(sys.argv[1], dialect='spec').graph.nodes) > 2)"
+    )
+    assert _python(code, str(sound)).stdout == "True\n"
+
+
+def test_lavas_status_needs_no_file_locks() -> None:
+    code = f"{WITHOUT}\nfrom stl_deploy.exporters.lava import environment\nprint(environment.status().ready in (0, 1))"
+    assert _python(code).stdout == "True\n"
+
+
+def test_a_lock_is_held_until_the_file_is_closed(tmp_path: Path) -> None:
+    place = tmp_path / "lock"
+    with place.open("w") as first:
+        system.lock(first)
+        with place.open("w") as second, pytest.raises(OSError, match="unavailable"):
+            system.lock(second)
+    with place.open("w") as third:
+        system.lock(third)
+
+
+def test_a_process_ends_itself_when_its_time_is_up() -> None:
+    code = "from stl_deploy._util import system\nassert system.end_after(0.05)\nwhile True: pass"
+    assert system.ran_out_of_time(_python(code).returncode)
+    assert not system.ran_out_of_time(1)
+    assert not system.ran_out_of_time(None)
+
+
+def test_memory_is_limited() -> None:
+    code = "from stl_deploy._util import system\nassert system.limit_memory(2**30)\nbytearray(2**31)"
+    assert "MemoryError" in _python(code).stderr
