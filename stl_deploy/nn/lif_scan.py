@@ -43,6 +43,27 @@ def lif_scan(x: Tensor, theta: Tensor, decay: Tensor, derivative: Derivative, *,
     return _forward(x, theta, decay, keep_trace=False)[0]
 
 
+def spike(u: Tensor, theta: Tensor, derivative: Derivative) -> Tensor:
+    """1 where ``u >= theta``, else 0, with the surrogate's gradient in both; theta broadcasts to ``u``'s last axes."""
+    spikes: Tensor = _Spike.apply(u, theta, derivative)  # type: ignore[no-untyped-call]
+    return spikes
+
+
+class _Spike(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, theta: Tensor, derivative: Derivative) -> Tensor:
+        ctx.save_for_backward(u, theta)
+        ctx.derivative = derivative
+        return torch.ge(u, theta).to(u.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_spikes: Tensor) -> tuple[Tensor, Tensor, None]:
+        u, theta = ctx.saved_tensors
+        grad_u = ctx.derivative(u - theta) * grad_spikes
+        return grad_u, -grad_u.sum_to_size(theta.shape), None
+
+
 def _forward(x: Tensor, theta: Tensor, decay: Tensor, *, keep_trace: bool) -> tuple[Tensor, Tensor]:
     spikes = torch.empty_like(x, memory_format=torch.contiguous_format)
     trace = torch.empty_like(spikes if keep_trace else spikes[:1])

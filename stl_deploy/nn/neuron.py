@@ -3,112 +3,120 @@
     v[t] = β·v[t−1] + x[t];  a spike where v >= θ;  v is then reset to 0
 
 as in the authors' code (Sun et al. 2022, arXiv 2206.06129): the input is not scaled, and the
-gradient flows through the reset. Every call starts from rest, so samples never touch.
+gradient flows through the reset. Whole sequences start from rest, so samples never touch; for one step at a time see
+`stl_deploy.nn.population`.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from stl_deploy.config.schema import Granularity, Parametrisation
 from stl_deploy.errors import InputError
-from stl_deploy.nn.layers import wide
-from stl_deploy.nn.lif_scan import lif_scan
-from stl_deploy.nn.surrogate import surrogate
-
-Shape = tuple[int, ...]
+from stl_deploy.nn.lif_scan import lif_scan, spike
+from stl_deploy.nn.population import Population, Shape
+from stl_deploy.nn.surrogate import SURROGATES, Surrogate, surrogate_of
 
 
-class _Leaky(nn.Module):
-    """A decay β in [0, 1], fixed or learned as σ(a)."""
-
-    def __init__(self, decay: float, learn: bool) -> None:
-        super().__init__()
-        if not (0 < decay < 1 if learn else 0 <= decay <= 1):
-            accepted = "a number between 0 and 1, ends excluded," if learn else "a number from 0 to 1"
-            raise InputError(f"decay is {decay!r}; {accepted} is accepted")
-        self.decay_parameter: nn.Parameter | None = None
-        if learn:
-            self.decay_parameter = nn.Parameter(torch.tensor(math.log(decay / (1 - decay))))
-        self.register_buffer("_fixed_decay", None if learn else torch.tensor(decay), persistent=not learn)
-
-    @property
-    def decay(self) -> Tensor:
-        """The effective β, 0-dimensional."""
-        if self.decay_parameter is not None:
-            return torch.sigmoid(self.decay_parameter)
-        return self.get_buffer("_fixed_decay")
-
-
-class LI(_Leaky):
+class LI(Population):
     """Leaky integrators that do not spike, ``[T, B, *shape]`` currents in, potentials out: v[t] = β·v[t−1] + x[t].
 
-    decay: β in [0, 1]; with learn_decay it is σ(a), one a per layer. Raises InputError for a β out of range.
+    shape, stateful: see `Population`. decay: β in [0, 1]; with learn_decay it is σ(a), one a per layer.
+    Raises InputError for a β out of range.
     """
 
-    def __init__(self, shape: Shape, *, decay: float = 0.5, learn_decay: bool = False) -> None:
-        super().__init__(decay, learn_decay)
-        self.shape = shape
+    def __init__(
+        self,
+        shape: int | Sequence[int] | None = None,
+        *,
+        decay: float = 0.5,
+        learn_decay: bool = False,
+        stateful: bool = False,
+    ) -> None:
+        super().__init__(shape, decay, learn_decay, stateful)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Currents ``[T, B, *shape]`` to potentials of the same shape; every call starts from rest.
-
-        Potentials have the currents' type, but are float32 where those are bfloat16.
-        """
-        decay, potentials = self.decay, list(wide(x).unbind(0))
+    def _sequence(self, x: Tensor) -> Tensor:
+        decay, potentials = self.decay, list(x.unbind(0))
         for step in range(1, len(potentials)):
             potentials[step] = potentials[step - 1] * decay + potentials[step]
         return torch.stack(potentials)
 
+    def _one_step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        v = state * self.decay + x
+        return v, v
 
-class LIF(_Leaky):
+    def extra_repr(self) -> str:
+        """Shape and decay, for ``print(network)``."""
+        return f"{self._shape}, β {float(self.decay.detach()):.4g}" + " learned" * (self.decay_parameter is not None)
+
+
+class LIF(Population):
     """A population of leaky integrate-and-fire neurons; ``[T, B, *shape]`` currents in, spikes out.
 
-    shape: of the population, ``(features,)`` or ``(channels, height, width)``.
-    threshold, jitter: initial θ is threshold + jitter·N(0, 1), drawn per threshold.
+        lif = LIF((64,), threshold=1.0, granularity="neuron")
+        spikes = lif(currents)                    # [T, B, 64] from rest
+        spikes, state = lif.step(current, state)  # one step [B, 64]; state None: from rest
+
+    shape: of the population, ``(features,)`` or ``(channels, height, width)``; None: that of the first input.
+    threshold, jitter: initial θ is threshold + jitter·N(0, 1), drawn per threshold; threshold may be a tensor that
+        broadcasts to the thresholds.
     granularity: one θ per neuron, per channel (first axis of shape) or for the whole layer.
+    learn_threshold: whether θ learns; else it stays as it is.
     parametrisation: ``positive`` θ = θ₀·exp(ρ) with ρ = 0 at first, so θ starts exactly at θ₀,
         can never reach 0, and weight decay pulls it to θ₀; or ``raw``, the paper's free parameter.
     decay: β in [0, 1]; with learn_decay it is σ(a), one a per layer, and must start inside (0, 1).
-    surrogate: name of the surrogate gradient. detach_reset: no gradient through the reset.
+    surrogate: a surrogate gradient's name, or a callable: the derivative of the spike at v − θ, or a function that
+        makes spikes of v − θ and has such a gradient, as other frameworks have them; default: surrogate_name.
+    detach_reset: no gradient through the reset. stateful: see `Population`.
 
-    Raises InputError for a θ₀ <= 0 under ``positive``, or a β out of range.
+    Raises InputError for a θ₀ <= 0 under ``positive``, a β out of range, or an unknown granularity or surrogate.
     """
 
     threshold_init: Tensor
+    threshold_parameter: nn.Parameter
 
     def __init__(
         self,
-        shape: Shape,
+        shape: int | Sequence[int] | None = None,
         *,
-        threshold: float = 1.0,
+        threshold: float | Tensor = 1.0,
         jitter: float = 0.0,
         granularity: Granularity = "neuron",
+        learn_threshold: bool = True,
         parametrisation: Parametrisation = "positive",
         decay: float = 0.5,
         learn_decay: bool = False,
         surrogate_name: str = "arctan",
+        surrogate: str | Surrogate | None = None,
         detach_reset: bool = False,
+        stateful: bool = False,
     ) -> None:
-        super().__init__(decay, learn_decay)
-        self.shape = shape
+        super().__init__(shape, decay, learn_decay, stateful)
+        for key, value, accepted in (
+            ("granularity", granularity, get_args(Granularity)),
+            ("parametrisation", parametrisation, get_args(Parametrisation)),
+        ):
+            if value not in accepted:
+                raise InputError(f"{key} is {value!r}; accepted: {', '.join(accepted)}")
         self.parametrisation = parametrisation
         self.granularity = granularity
-        self.surrogate_name = surrogate_name
+        self.surrogate = surrogate_name if surrogate is None else surrogate
         self.detach_reset = detach_reset
-        self._derivative = surrogate(surrogate_name)
-        size = threshold_shape(shape, granularity)
-        initial = torch.full(size, threshold) + jitter * torch.randn(size)
-        if parametrisation == "positive" and not bool((initial > 0).all()):
-            raise InputError(
-                f"initial threshold {threshold:g} with jitter {jitter:g} gives a threshold <= 0; "
-                "use a larger threshold, less jitter, or the parametrisation 'raw'"
-            )
-        self.register_buffer("threshold_init", initial)
-        self.threshold_parameter = nn.Parameter(initial.clone() if parametrisation == "raw" else torch.zeros(size))
+        self._derivative = surrogate_of(self.surrogate)
+        self._first = (threshold, jitter)
+        if self._shape is None and granularity != "layer":
+            self.register_buffer("threshold_init", UninitializedBuffer())
+            self.register_parameter("threshold_parameter", _unsized(learn_threshold))
+        else:
+            initial = self._initial(threshold_shape(self._shape or (), granularity))
+            self.register_buffer("threshold_init", initial)
+            learned = initial.clone() if parametrisation == "raw" else torch.zeros_like(initial)
+            self.threshold_parameter = nn.Parameter(learned, requires_grad=learn_threshold)
 
     @property
     def threshold(self) -> Tensor:
@@ -118,17 +126,80 @@ class LIF(_Leaky):
         return self.threshold_init * torch.exp(self.threshold_parameter)
 
     @property
+    def surrogate_name(self) -> str:
+        """The surrogate's name; of a callable, its own name."""
+        return self.surrogate if isinstance(self.surrogate, str) else getattr(self.surrogate, "__name__", "own")
+
+    @property
     def plain(self) -> bool:
         """Whether threshold, decay and surrogate say all: it may then run in a fast block (`stl_deploy.nn.fused`)."""
-        return True
+        return self.surrogate in SURROGATES and not self.stateful and self.shape_known
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Currents ``[T, B, *shape]`` to spikes (0 or 1) of the same shape, float32 where the currents are bfloat16."""
+    def _sequence(self, x: Tensor) -> Tensor:
         return lif_scan(x, self.threshold, self.decay, self._derivative, detach_reset=self.detach_reset)
+
+    def _one_step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        u = state * self.decay + x
+        spikes = spike(u, self.threshold, self._derivative)
+        return spikes, u - u * (spikes.detach() if self.detach_reset else spikes)
+
+    def _initial(self, size: Shape) -> Tensor:
+        """The first thresholds; raises InputError where one is not allowed."""
+        threshold, jitter = self._first
+        try:
+            given = torch.as_tensor(threshold, dtype=torch.get_default_dtype()).detach().expand(size)
+        except RuntimeError:
+            raise InputError(
+                f"threshold is a tensor {list(torch.as_tensor(threshold).shape)}; expected a number, or a tensor that "
+                f"broadcasts to {list(size)}, the thresholds of granularity '{self.granularity}'"
+            ) from None
+        initial = given.clone() + jitter * torch.randn(size)
+        if not bool(torch.isfinite(initial).all()):
+            raise InputError(f"threshold is {threshold!r}; finite numbers are accepted")
+        if self.parametrisation == "positive" and not bool((initial > 0).all()):
+            raise InputError(
+                f"initial threshold {float(given.min()):g} with jitter {jitter:g} gives a threshold <= 0; "
+                "use a larger threshold, less jitter, or the parametrisation 'raw'"
+            )
+        return initial
+
+    def _settle(self, shape: Shape) -> None:
+        super()._settle(shape)
+        if isinstance(self.threshold_parameter, UninitializedParameter):
+            self._materialise(threshold_shape(shape, self.granularity))
+
+    @torch.no_grad()
+    def _materialise(self, size: Shape) -> None:
+        """Give thresholds whose number was not known their size and first values, in place."""
+        initial = self._initial(size)
+        for holder in (self.threshold_init, self.threshold_parameter):
+            assert isinstance(holder, UninitializedBuffer | UninitializedParameter)
+            holder.materialize(size)
+        self.threshold_init.copy_(initial)
+        self.threshold_parameter.copy_(initial if self.parametrisation == "raw" else torch.zeros_like(initial))
+
+    def _save_to_state_dict(self, *where: Any, **options: Any) -> None:
+        if isinstance(self.threshold_parameter, UninitializedParameter):
+            raise InputError("a LIF's thresholds have no number before its first input; run a batch, or give its shape")
+        super()._save_to_state_dict(*where, **options)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """A state that knows the thresholds' number tells it to a population that does not yet."""
+        held = state_dict.get(f"{prefix}threshold_parameter")
+        if isinstance(self.threshold_parameter, UninitializedParameter) and isinstance(held, Tensor):
+            self._materialise(tuple(held.shape))
+            if self.granularity == "neuron":
+                self._shape = tuple(held.shape)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def extra_repr(self) -> str:
         """Shape, granularity, parametrisation and surrogate, for ``print(network)``."""
-        return f"{self.shape}, θ per {self.granularity} ({self.parametrisation}), {self.surrogate_name}"
+        return f"{self._shape}, θ per {self.granularity} ({self.parametrisation}), {self.surrogate_name}"
+
+
+def _unsized(learned: bool) -> nn.Parameter:
+    """A parameter that gets its size with the first input, in place, so that an optimiser may hold it already."""
+    return cast(nn.Parameter, UninitializedParameter(requires_grad=learned))
 
 
 def threshold_shape(shape: Shape, granularity: Granularity) -> Shape:

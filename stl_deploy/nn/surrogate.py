@@ -7,7 +7,8 @@ write into ``out`` (which may be ``x`` itself) to save memory.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
 
@@ -51,6 +52,59 @@ SURROGATES: Mapping[str, Derivative] = MappingProxyType(
     {"arctan": arctan, "sigmoid": sigmoid, "triangular": triangular, "rectangular": rectangular}
 )
 """Every surrogate by the name that a configuration uses."""
+
+
+Surrogate = Callable[[Tensor], Tensor]
+"""A user's own: the derivative ds/dv at v − θ, or spikes of v − θ with such a gradient."""
+_PROBES = (-2.0, -0.25, 0.25, 2.0)
+
+
+def surrogate_of(given: str | Surrogate) -> Derivative:
+    """A derivative by its name, or of a user's callable.
+
+    A callable that puts out 0 below and 1 above the threshold is a spike function with a gradient of its own, as
+    snnTorch's and SpikingJelly's are: its gradient is the derivative. Any other is the derivative itself.
+    Raises InputError for an unknown name, or a callable that is neither.
+    """
+    if isinstance(given, str):
+        return surrogate(given)
+    if not callable(given):
+        raise InputError(f"surrogate is a {type(given).__name__}; expected a name or a callable of v - threshold")
+    probes = torch.tensor(_PROBES, requires_grad=True)
+    try:
+        with torch.enable_grad():
+            found = given(probes)
+    except Exception as error:  # a user's own code may raise anything
+        raise InputError(f"surrogate {_called(given)} fails on four numbers: {type(error).__name__}: {error}") from None
+    if not isinstance(found, Tensor) or found.shape != probes.shape:
+        raise InputError(
+            f"surrogate {_called(given)} gives no tensor of its input's shape; expected an elementwise one"
+        )
+    if found.detach().tolist() != [0, 0, 1, 1]:
+        return _Own(given, spikes=False)
+    if not found.requires_grad:
+        raise InputError(f"surrogate {_called(given)} makes spikes without a gradient; expected one with a gradient")
+    return _Own(given, spikes=True)
+
+
+def _called(given: Surrogate) -> str:
+    return f"'{getattr(given, '__name__', type(given).__name__)}'"
+
+
+@dataclass(frozen=True)
+class _Own:
+    """A user's callable as a `Derivative`; spikes: it makes spikes, and its gradient is the derivative."""
+
+    function: Surrogate
+    spikes: bool
+
+    def __call__(self, x: Tensor, *, out: Tensor | None = None) -> Tensor:
+        with torch.set_grad_enabled(self.spikes):
+            at = x.detach().clone().requires_grad_(self.spikes)
+            y = self.function(at)
+            if self.spikes:
+                (y,) = torch.autograd.grad(y.sum(), at)
+        return y if out is None else out.copy_(y)
 
 
 def surrogate(name: str) -> Derivative:

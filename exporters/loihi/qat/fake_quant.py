@@ -133,7 +133,7 @@ class LoihiLIF(LIF):
             granularity="layer",
             parametrisation="raw",
             decay=(DECAY_ONE - v_decay) / DECAY_ONE,
-            surrogate_name=like.surrogate_name,
+            surrogate=like.surrogate,
             detach_reset=like.detach_reset,
         )
         self.unit = unit
