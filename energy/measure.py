@@ -22,18 +22,21 @@ from stl_deploy.energy.counts.traffic import placement_json, traffic
 from stl_deploy.energy.models.accounts import Model, models, range_of
 from stl_deploy.energy.models.break_even import BreakEven, break_even
 from stl_deploy.energy.models.conventions import Convention, conventions, first_layer
+from stl_deploy.energy.models.grid import Cell, grid, quoted
 from stl_deploy.energy.models.memory import NeuronMemory, TapMemory, memory_of
+from stl_deploy.energy.models.verdict import verdict
 from stl_deploy.energy.models.what_if import WhatIf, what_if_table
 from stl_deploy.energy.prices.bill import Priced
 from stl_deploy.energy.prices.chip import OnChip
 from stl_deploy.energy.prices.joules import price
+from stl_deploy.energy.prices.load import load_prices
 from stl_deploy.energy.prices.machine import MachineEnergy
-from stl_deploy.energy.prices.price_list import PriceList, load_prices
+from stl_deploy.energy.prices.price_list import PriceList
 from stl_deploy.graph.program import Neuron, Program, is_max_pool
 from stl_deploy.graph.run import match_inputs
 from stl_deploy.graph.segments import is_loop, segments
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 DEFAULT_PRICES = (
     "horowitz45_fp32",
     "horowitz45_int8",
@@ -60,6 +63,7 @@ class EnergyReport:
     assumptions: tuple[str, ...]
     memory: Mapping[str, TapMemory | NeuronMemory]
     operations: Mapping[str, Mapping[str, int]]
+    comparisons: tuple[Cell, ...]
     models: tuple[Model, ...]
     ann_twin: Mapping[str, Any]
     samples: Samples | None
@@ -69,10 +73,19 @@ class EnergyReport:
     placement: Mapping[str, Any]
 
     @property
+    def verdict(self) -> str:
+        """One sentence for people: the ratio over the grid, the number to quote, the break-even."""
+        return verdict(self.comparisons, self.break_even)
+
+    @property
     def unpriced(self) -> list[dict[str, Any]]:
         """For each price list, what was counted and has no price in it, and what its scope leaves out."""
         return [
-            {"price": e.prices.name, "counted": list(e.snn.unpriced if e.snn else ()), "outside": list(e.outside)}
+            {
+                "price": e.prices.name,
+                "counted": [u.as_dict() for u in (e.snn.unpriced if e.snn else ())],
+                "outside": list(e.outside),
+            }
             for e in self.energy
         ]
 
@@ -81,6 +94,7 @@ class EnergyReport:
         return {
             "schema_version": SCHEMA_VERSION,
             "source": self.source,
+            "verdict": self.verdict,
             "T": self.counts.T,
             "batch": self.counts.batch,
             "layers": {
@@ -89,6 +103,8 @@ class EnergyReport:
             },
             "totals": self.counts.totals.as_dict(),
             "energy": [entry.as_dict() for entry in self.energy],
+            "comparisons": [cell.as_dict() for cell in self.comparisons],
+            "quoted": None if (cell := quoted(self.comparisons)) is None else cell.as_dict(),
             "conventions": [row.as_dict() for row in self.conventions],
             "models": [model.as_dict() for model in self.models],
             "model_range": range_of(self.models),
@@ -180,6 +196,7 @@ def energy_report(
         (*notes, *_assumptions(program, counts, coding)),
         memory_of(program, counts),
         {node.name: layer_ops(node, counts.neurons[node.name]) for node in program.of(Neuron)},
+        grid(program, counts, lists, twin),
         found,
         twin_json(twin, counts, first),
         samples,
@@ -210,7 +227,12 @@ def _assumptions(program: Program, counts: Counts, coding: Coding) -> tuple[str,
         "Pools are counted as pool_events, apart from synops and MACs.",
         "The ANN twin is one dense pass of the same topology: an upper bound for hardware that skips zeros.",
         "Memory: each layer has memories of its own; a word costs its share of a 64-bit access to an SRAM of "
-        "that size, linear between the list's sizes. Nothing is cached; DRAM is not used.",
+        "that size, linear between the list's sizes, and above the list's on_chip_bytes (1 MiB) to DRAM. Nothing is "
+        "cached; leakage of memories is left out.",
+        "SNN and ANN are priced under one dataflow at a time, the same for both; an event of the ANN is a MAC, its "
+        "step the inference. Ratios read: the SNN costs k times the ANN.",
+        "Multiplies on neuron states are as wide as the accumulator, a decay of 2^-k is a shift on integers, and the "
+        "8-bit ANN requantises each activation.",
         "Neuron updates are clock-driven, every neuron at every step; operations per update come from the "
         "neuron's equations, and a comparison is priced as an add.",
     ]

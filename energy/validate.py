@@ -16,7 +16,8 @@ import numpy as np
 
 from stl_deploy.energy.prices.bill import Biller
 from stl_deploy.energy.prices.events import Events, price_events
-from stl_deploy.energy.prices.price_list import PriceList, Range, load_prices
+from stl_deploy.energy.prices.load import load_prices
+from stl_deploy.energy.prices.price_list import PriceList, Range
 
 Verdict = Literal["good", "rough", "bad", "bracketed"]
 Role = Literal["prediction", "consistency", "shortcut"]

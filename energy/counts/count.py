@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.energy.counts.arrivals import Mask, arrivals, arrived, feeders, how_many
-from stl_deploy.energy.counts.coding import Op, op_of
+from stl_deploy.energy.counts.coding import Op, op_of, origin_of
 from stl_deploy.energy.counts.fold_pool import fold_pools
 from stl_deploy.energy.counts.record import Counts, NeuronCounts, TapCounts
 from stl_deploy.energy.counts.samples import MEASURES, Samples
@@ -44,6 +44,8 @@ class _Taps:
     op: Op
     always_binary: bool
     binary: bool = True
+    carried: Ints | None = None
+    """Spikes per position, where an event can carry several."""
 
 
 @dataclass
@@ -98,7 +100,10 @@ class ActivityCounter:
     def _new_taps(self, node: Tapped) -> _Taps:
         known = len(node.sources) == 1 and is_binary(self._program, node.sources[0].node)
         operation = op_of(self._program, node, self._coding)
-        return _Taps(np.zeros(input_shape(node), np.int64), fan_out(node), operation, known)
+        before = origin_of(self._program, node)
+        several = isinstance(before, Neuron) and before.spiking and before.many
+        none = np.zeros(input_shape(node), np.int64)
+        return _Taps(none, fan_out(node), operation, known, carried=none.copy() if several else None)
 
     def __call__(self, node: Node, x: NDArray[Any], y: NDArray[Any]) -> None:
         """Count one node's chunk: its summed input ``x`` and output ``y``, ``[T, B, *shape]``."""
@@ -117,6 +122,8 @@ class ActivityCounter:
     def _count_taps(self, node: Node, taps: _Taps, x: NDArray[Any]) -> None:
         _, found = self._events.of(x)
         taps.positions += found.sum(axis=0, dtype=np.int64)
+        if taps.carried is not None:
+            taps.carried += np.abs(x).astype(np.int64).sum(axis=(0, 1))
         if taps.binary and not taps.always_binary:
             taps.binary = int(found.sum(dtype=np.int64)) == int(np.count_nonzero(x == 1))
         if not isinstance(node, Pool):
@@ -141,6 +148,8 @@ class ActivityCounter:
         for name, taps in self._taps.items():
             taps.positions += other._taps[name].positions
             taps.binary = taps.binary and other._taps[name].binary
+            if taps.carried is not None and (more_spikes := other._taps[name].carried) is not None:
+                taps.carried += more_spikes
         for name, firing in self._firing.items():
             more = other._firing[name]
             firing.touched += more.touched
@@ -195,6 +204,8 @@ class ActivityCounter:
             bias_adds=0 if bias_of(node) is None else prod(node.shape) * passes,
             op=taps.op,
             synops_pool_folded=None if folded is None else _weigh(self._taps[folded.pool].positions, folded.fan_out),
+            folded_nonzero_w=None if folded is None else _weigh(self._taps[folded.pool].positions, folded.nonzero),
+            spikes_carried=None if taps.carried is None else _weigh(taps.carried, taps.fan_out),
         )
 
     def _neuron(self, node: Neuron) -> NeuronCounts:

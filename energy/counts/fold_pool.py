@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stl_deploy.energy.counts.taps import Ints, Weighted, fan_out, windows
+from stl_deploy.energy.counts.taps import Ints, Weighted, fan_out, fan_out_nonzero, windows
 from stl_deploy.graph.program import Node, Pool, Program, Reshape, is_max_pool
 
 
@@ -20,13 +20,15 @@ class Folded:
     """A weighted node behind pools.
 
     pool: the first pool that an event meets; pools: all of them, the nearest to the weights first;
-    max_pool: whether one of them is a max pool; fan_out: taps from each input position of ``pool``.
+    max_pool: whether one of them is a max pool; fan_out: taps from each input position of ``pool``; nonzero: those of
+    them whose weight is not zero.
     """
 
     pool: str
     pools: tuple[str, ...]
     max_pool: bool
     fan_out: Ints
+    nonzero: Ints
 
 
 def fold_pools(program: Program, node: Weighted) -> Folded | None:
@@ -35,20 +37,21 @@ def fold_pools(program: Program, node: Weighted) -> Folded | None:
     Between them may stand reshapes, further pools, and the threshold that makes a sum pool a max pool;
     each must be read without delay and be the only source.
     """
-    table = fan_out(node)
+    table, nonzero = fan_out(node), fan_out_nonzero(node)
     here: Node = node
     folded: Folded | None = None
     threshold = False
     while len(here.sources) == 1 and not here.sources[0].delay:
         before = program.by_name[here.sources[0].node]
         if isinstance(before, Pool):
-            table = _through_pool(before, table)
-            earlier = folded or Folded("", (), False, table)
-            folded = Folded(before.name, (*earlier.pools, before.name), earlier.max_pool or threshold, table)
+            table, nonzero = _through_pool(before, table), _through_pool(before, nonzero)
+            pools = (*(folded.pools if folded else ()), before.name)
+            maximum = threshold or (folded is not None and folded.max_pool)
+            folded = Folded(before.name, pools, maximum, table, nonzero)
         elif is_max_pool(program, before):
             threshold = True
         elif isinstance(before, Reshape):
-            table = table.reshape(before.input_shape)
+            table, nonzero = table.reshape(before.input_shape), nonzero.reshape(before.input_shape)
         else:
             break
         here = before

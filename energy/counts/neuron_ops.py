@@ -1,7 +1,8 @@
 """What one neuron update computes, read off the equations of `stl_deploy.graph.program`, not off any code.
 
 A factor that is 1 everywhere (an integrator's decay, a unit gain) costs no multiply, and a term that
-is 0 everywhere costs no add. A comparison is priced as an add. A reset to a value is a write: it
+is 0 everywhere costs no add. A factor that is 2^-k everywhere is a shift on integers, 1 - 2^-k a shift and a
+subtract; on floats both are multiplies. A comparison is priced as an add. A reset to a value is a write: it
 costs no arithmetic; a reset by subtraction is one add for each spike.
 """
 
@@ -9,19 +10,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stl_deploy.energy.counts.record import NeuronCounts
 from stl_deploy.graph.program import Floats, Neuron
 
+Numbers = Literal["integer", "float"]
+Factor = Literal["none", "shift", "shift and subtract", "multiply"]
+
 
 @dataclass(frozen=True)
 class NeuronOps:
-    """Operations of one update of one neuron, and adds for each spike on top."""
+    """Operations of one update of one neuron, and adds for each spike on top.
+
+    shifts: factors that integers need no multiply for, the decays' and the gains'; shift_adds: subtracts that go with
+    them. leak_muls counts no shifts.
+    """
 
     leak_muls: int
     other_muls: int
+    leak_shifts: int
+    other_shifts: int
+    shift_adds: int
     adds: int
     compares: int
     adds_per_spike: int
@@ -29,9 +42,10 @@ class NeuronOps:
 
 @dataclass(frozen=True)
 class UpdateOps:
-    """Operations of all neuron updates counted: multiplies, and adds with the comparisons among them."""
+    """Operations of all neuron updates counted: multiplies, shifts, and adds with the comparisons among them."""
 
     muls: int
+    shifts: int
     adds: int
 
 
@@ -39,39 +53,78 @@ def neuron_ops(node: Neuron) -> NeuronOps:
     """The operations of one update of ``node``."""
     synapse = node.synapse
     stateful = node.decay is not None
+    decays = [_factor(node.decay), *([] if synapse is None else [_factor(synapse.decay)])]
+    gains = [_factor(node.gain), *([] if synapse is None else [_factor(synapse.gain)])]
     return NeuronOps(
-        leak_muls=_factor(node.decay) + (0 if synapse is None else _factor(synapse.decay)),
-        other_muls=_factor(node.gain) + (0 if synapse is None else _factor(synapse.gain)) + node.many,
+        leak_muls=decays.count("multiply"),
+        other_muls=gains.count("multiply") + node.many,
+        leak_shifts=len(decays) - decays.count("none") - decays.count("multiply"),
+        other_shifts=len(gains) - gains.count("none") - gains.count("multiply"),
+        shift_adds=(decays + gains).count("shift and subtract"),
         adds=stateful + _term(node.leak) + (synapse is not None),
         compares=(node.v_min is not None) + node.spiking,
         adds_per_spike=int(node.spiking and stateful and node.reset in ("subtract", "subtract_delayed")),
     )
 
 
-def update_ops(nodes: Iterable[Neuron], counts: Mapping[str, NeuronCounts]) -> UpdateOps:
-    """Operations of every update of ``nodes``, clock-driven: each neuron at each step."""
-    muls = adds = 0
+def update_ops(nodes: Iterable[Neuron], counts: Mapping[str, NeuronCounts], numbers: Numbers = "integer") -> UpdateOps:
+    """Operations of every update of ``nodes``, clock-driven: each neuron at each step.
+
+    On floats a factor of 2^-k is a multiply like any other.
+    """
+    muls = shifts = adds = 0
     for node in nodes:
         ops, counted = neuron_ops(node), counts[node.name]
         muls += (ops.leak_muls + ops.other_muls) * counted.neuron_updates
+        shifted = (ops.leak_shifts + ops.other_shifts) * counted.neuron_updates
         adds += (ops.adds + ops.compares) * counted.neuron_updates + ops.adds_per_spike * counted.spikes
-    return UpdateOps(muls, adds)
+        if numbers == "float":
+            muls += shifted
+        else:
+            shifts += shifted
+            adds += ops.shift_adds * counted.neuron_updates
+    return UpdateOps(muls, shifts, adds)
+
+
+def leaks(node: Neuron) -> bool:
+    """Whether the state moves in a step without input, so that every update reads and writes it.
+
+    A decay, a drive offset, a synaptic current, or a reset that waits for the next step; an integrator without input
+    stays as it is.
+    """
+    synapse = node.synapse is not None
+    return node.decay is not None and (
+        _factor(node.decay) != "none" or bool(_term(node.leak)) or synapse or node.resets_late
+    )
 
 
 def layer_ops(node: Neuron, counted: NeuronCounts) -> dict[str, int]:
-    """Extra keys of the energy JSON's layer: multiplies by decays, compares with thresholds, and resets.
+    """Extra keys of the energy JSON's layer: multiplies and shifts by decays, compares with thresholds, and resets.
 
     A reset is one for each output that is not 0; what keeps no potential has none to reset.
     """
+    ops = neuron_ops(node)
     return {
-        "leak_muls": neuron_ops(node).leak_muls * counted.neuron_updates,
+        "leak_muls": ops.leak_muls * counted.neuron_updates,
+        "leak_shifts": ops.leak_shifts * counted.neuron_updates,
         "threshold_cmps": node.spiking * counted.neuron_updates,
         "resets": counted.events if node.spiking and node.decay is not None else 0,
     }
 
 
-def _factor(value: Floats | None) -> int:
-    return int(value is not None and bool(np.any(value != 1)))
+def _factor(value: Floats | None) -> Factor:
+    """What multiplying by ``value`` takes on integers."""
+    if value is None or bool(np.all(value == 1)):
+        return "none"
+    if _powers_of_two(value):
+        return "shift"
+    return "shift and subtract" if _powers_of_two(1 - np.asarray(value, np.float64)) else "multiply"
+
+
+def _powers_of_two(value: NDArray[Any]) -> bool:
+    """Whether every element is 2^-k for some k >= 1 (1 itself is no shift, and counts where others are)."""
+    mantissa, exponent = np.frexp(value)
+    return bool(np.all((mantissa == 0.5) & (exponent <= 1)))
 
 
 def _term(value: Floats | None) -> int:

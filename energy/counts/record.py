@@ -18,7 +18,9 @@ class TapCounts:
     synops: structural taps crossed by them; synops_nonzero_w: those whose weight is not zero.
     synapses: structural taps (dense MACs of one step of one sample); dense_macs_exact: times T·B.
     dense_macs_nominal: the same with taps on padding. bias_adds: outputs·T·B if there is a bias.
-    op: fixed by structure. synops_pool_folded: None unless a pool stands directly before.
+    op: fixed by structure. synops_pool_folded: None unless a pool stands directly before; folded_nonzero_w: those of
+    them whose weight is not zero. spikes_carried: synops with each event counted as many times as it carries spikes,
+    None unless it can carry several.
     """
 
     in_nonzero: int
@@ -31,10 +33,13 @@ class TapCounts:
     bias_adds: int
     op: Op
     synops_pool_folded: int | None = None
+    folded_nonzero_w: int | None = None
+    spikes_carried: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The keys of the energy JSON."""
         data = asdict(self)
+        del data["folded_nonzero_w"], data["spikes_carried"]
         if self.synops_pool_folded is None:
             del data["synops_pool_folded"]
         return data

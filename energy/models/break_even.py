@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
+from math import inf
 from typing import Any, Literal
 
-from stl_deploy.energy.counts.record import Counts, TapCounts
+from stl_deploy.energy.counts.record import Counts
+from stl_deploy.energy.models import dataflow
 from stl_deploy.energy.models.accounts import Model
 from stl_deploy.energy.models.conventions import first_layer
+from stl_deploy.energy.models.dataflow import DATAFLOWS, Dataflow
+from stl_deploy.energy.models.grid import memory_lists
+from stl_deploy.energy.models.layout import synapses
 from stl_deploy.energy.models.ledger import total
-from stl_deploy.energy.models.what_if import scaled
+from stl_deploy.energy.models.what_if import highest_rate, scaled
 from stl_deploy.energy.prices.joules import price
-from stl_deploy.energy.prices.price_list import PriceList
+from stl_deploy.energy.prices.price_list import PriceList, Range
 from stl_deploy.graph.program import Program, is_max_pool
 
 Measure = Literal["spikes per synapse per inference", "spike rate"]
@@ -61,17 +67,26 @@ PUBLISHED: tuple[Limit, ...] = (
 
 @dataclass(frozen=True)
 class ModelBreakEven:
-    """The activity at which both sides cost the same under one price list; None: at no activity.
+    """The activity at which both sides cost the same under one price list, at the prices' ends; None: at no activity.
 
-    scale: by how much the spikes inside the network may grow (below 1: must shrink).
+    name: the account. scale: by how much the spikes inside the network may grow (below 1: must shrink). flow: of
+    an account of the grid.
     """
 
+    name: str
     price: str
     text: str
-    scale: float | None
-    spikes_per_synapse: float | None
-    spike_rate: float | None
+    scale: Range | None
+    spikes_per_synapse: Range | None
+    spike_rate: Range | None
     verdict: Verdict
+    flow: Dataflow | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        found = asdict(self)
+        del found["flow"]
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}
 
 
 @dataclass(frozen=True)
@@ -89,7 +104,7 @@ class BreakEven:
             "spikes_per_synapse_per_inference": self.spikes_per_synapse_per_inference,
             "spike_rate": self.spike_rate,
             "label": "modelled",
-            "models": [asdict(model) for model in self.models],
+            "models": [model.as_dict() for model in self.models],
             "published": [
                 {**asdict(limit), "this_network": value, "verdict": verdict} for limit, value, verdict in self.published
             ],
@@ -99,20 +114,23 @@ class BreakEven:
 def break_even(
     program: Program, counts: Counts, prices: Sequence[PriceList], memory_models: Sequence[Model] = ()
 ) -> BreakEven:
-    """Break-even of the network under each arithmetic list in ``prices``, each of ``memory_models``, and `PUBLISHED`.
+    """Break-even under each arithmetic list in ``prices``, each dataflow, each of ``memory_models``, and `PUBLISHED`.
 
-    The spike rate is spikes per neuron and step over the spiking nodes, max pools left out; spikes per
-    synapse are synops over structural synapses, per inference.
+    The spike rate is spikes per neuron and step over the spiking nodes, max pools left out. Spikes per synapse are
+    spikes that cross a synapse over structural synapses, per inference; an event that carries several counts as many.
     """
     totals = counts.totals
-    per_synapse = totals.synops / totals.ann_macs_exact if totals.ann_macs_exact else 0.0
+    crossed = sum(c.synops if c.spikes_carried is None else c.spikes_carried for c in counts.weighted.values())
+    per_synapse = crossed / totals.ann_macs_exact if totals.ann_macs_exact else 0.0
     firing = [counts.neurons[n.name] for n in program.spiking if not is_max_pool(program, n)]
     updates = sum(c.neuron_updates for c in firing)
     rate = sum(c.spikes for c in firing) / updates if updates else None
     values: dict[Measure, float | None] = {"spikes per synapse per inference": per_synapse, "spike rate": rate}
     published = tuple((limit, values[limit.measure], _verdict(values[limit.measure], limit)) for limit in PUBLISHED)
-    found = [_model(program, counts, p, rate) for p in prices if p.scope == "arithmetic"]
-    found += [_with_memory(program, counts, m, rate) for m in memory_models]
+    solve = _Solver(program, counts, per_synapse, rate)
+    found = [solve.arithmetic(entry) for entry in prices if entry.scope == "arithmetic"]
+    found += [solve.dataflow(flow, entry) for entry in memory_lists(prices) for flow in DATAFLOWS]
+    found += [solve.published(model) for model in memory_models]
     return BreakEven(per_synapse, rate, tuple(found), published)
 
 
@@ -124,50 +142,96 @@ def _verdict(value: float | None, limit: Limit) -> Verdict:
     return "within" if value <= limit.high else "above"
 
 
-def _model(program: Program, counts: Counts, prices: PriceList, rate: float | None) -> ModelBreakEven:
-    """ANN = fixed + scale·(spike-driven synops); fixed holds the first layer, biases and neuron updates."""
-    text = "first layer, biases and neuron updates as they are; synops behind them grow with the spikes"
-    priced = price(program, counts, prices)
-    first = set(first_layer(program, counts))
-    driven = {name: c for name, c in counts.weighted.items() if name not in first}
-    if priced.snn is None or priced.ann is None or priced.snn.total is None or priced.ann.total is None:
-        return ModelBreakEven(prices.name, "the list lacks a price that this network needs", *_NEVER)
-    moving = sum(_joules(c, prices) for c in driven.values()) / counts.batch
-    fixed = priced.snn.total[0] - moving
-    return _solved(program, counts, prices.name, text, rate, (fixed, moving, priced.ann.total[0]))
+Spiking = Callable[[Counts], Range | None]
 
 
-def _with_memory(program: Program, counts: Counts, model: Model, rate: float | None) -> ModelBreakEven:
-    """Every term of the memory models is linear in the spikes: worked out without any, and as counted."""
-    name = f"{model.name} ({model.prices.name})"
-    text = (
-        "first layer, biases and states as they are; synops behind them and their memory traffic grow with the spikes"
-    )
-    fixed = total(model.spiking(program, scaled(program, counts, rate=0), model.prices))[0]
-    moving = total(model.snn)[0] - fixed
-    return _solved(program, counts, name, text, rate, (fixed, moving, total(model.ann)[0]))
+class _Solver:
+    """Every account is piecewise linear in the spikes, with bends where a layer's weights are all fetched.
+
+    So it is worked out at the bends, and the break-even is found between two of them.
+    """
+
+    def __init__(self, program: Program, counts: Counts, per_synapse: float, rate: float | None) -> None:
+        self._program, self._counts = program, counts
+        self._per_synapse, self._rate = per_synapse, rate
+        first = set(first_layer(program, counts))
+        later = [layer for layer in synapses(program, counts) if layer.name not in first]
+        self._driven = sum(counts.weighted[layer.name].synops for layer in later)
+        self._highest = 1 / most if (most := highest_rate(counts)) else 1.0
+        bends = {0.0, 1.0, self._highest}
+        for layer in later:
+            if synops := counts.weighted[layer.name].synops:
+                bends |= {layer.weights * counts.batch * often / synops for often in (1, counts.T)}
+        scales = sorted(bend for bend in bends if bend <= self._highest)
+        self._points = [(scale, scaled(program, counts, rate=scale)) for scale in scales] if self._driven else []
+
+    def arithmetic(self, prices: PriceList) -> ModelBreakEven:
+        def spiking(counts: Counts) -> Range | None:
+            bill = price(self._program, counts, prices).snn
+            return None if bill is None or bill.unpriced else bill.total
+
+        ann = price(self._program, self._counts, prices).ann
+        text = "first layer, biases and neuron updates as they are; synops behind them grow with the spikes"
+        return self._solved(
+            _Account("arithmetic alone", prices.name, text), spiking, None if ann is None else ann.total
+        )
+
+    def dataflow(self, flow: Dataflow, prices: PriceList) -> ModelBreakEven:
+        def spiking(counts: Counts) -> Range:
+            return total(dataflow.snn(self._program, counts, prices, flow))
+
+        dense = total(dataflow.ann(self._program, self._counts, prices, flow))
+        return self._solved(_Account(flow.text, prices.name, _MOVES, flow), spiking, dense)
+
+    def published(self, model: Model) -> ModelBreakEven:
+        def spiking(counts: Counts) -> Range:
+            return total(model.spiking(self._program, counts, model.prices))
+
+        return self._solved(_Account(model.name, model.prices.name, _MOVES), spiking, total(model.ann))
+
+    def _solved(self, account: _Account, spiking: Spiking, ann: Range | None) -> ModelBreakEven:
+        if not self._driven:
+            return account.never("no synops are driven by spikes", "not defined")
+        costs = [spiking(counts) for _, counts in self._points]
+        known = [cost for cost in costs if cost is not None]
+        if ann is None or len(known) < len(costs):
+            return account.never("the list lacks a price that this network needs", "not defined")
+        scales = [scale for scale, _ in self._points]
+        low, high = sorted(_crossing(scales, [cost[end] for cost in known], ann[end]) for end in (0, 1))
+        if high < 0:
+            return account.never("the fixed part alone costs more than the ANN", "above")
+        if low > self._highest:
+            return account.never("the SNN costs less at every rate that its neurons can fire at", "below")
+        low, high = max(low, 0.0), min(high, self._highest)
+        verdict: Verdict = "below" if low > 1 else "above" if high < 1 else "within"
+        share = self._driven / self._counts.totals.ann_macs_exact
+        crossed = (self._per_synapse + (low - 1) * share, self._per_synapse + (high - 1) * share)
+        rates = None if self._rate is None else (self._rate * low, self._rate * high)
+        return ModelBreakEven(
+            account.name, account.price, account.text, (low, high), crossed, rates, verdict, account.flow
+        )
 
 
-def _solved(
-    program: Program, counts: Counts, name: str, text: str, rate: float | None, costs: tuple[float, float, float]
-) -> ModelBreakEven:
-    """costs: the SNN's fixed part, the part that the spikes drive, and the ANN, in J."""
-    fixed, moving, ann = costs
-    first = set(first_layer(program, counts))
-    driven = {key: c for key, c in counts.weighted.items() if key not in first}
-    spare = ann - fixed
-    synops = sum(c.synops for c in driven.values())
-    if not synops or spare <= 0:
-        why = "no synops are driven by spikes" if not synops else "the fixed part alone costs more than the ANN"
-        return ModelBreakEven(name, why, *_NEVER[:-1], "above" if synops else "not defined")
-    scale = spare / moving
-    per_synapse = (counts.totals.synops + (scale - 1) * synops) / counts.totals.ann_macs_exact
-    verdict: Verdict = "below" if scale > 1 else "within" if scale == 1 else "above"
-    return ModelBreakEven(name, text, scale, per_synapse, None if rate is None else rate * scale, verdict)
+@dataclass(frozen=True)
+class _Account:
+    name: str
+    price: str
+    text: str
+    flow: Dataflow | None = None
+
+    def never(self, text: str, verdict: Verdict) -> ModelBreakEven:
+        """No break-even, and why."""
+        return ModelBreakEven(self.name, self.price, text, None, None, None, verdict, self.flow)
 
 
-_NEVER: tuple[None, None, None, Verdict] = (None, None, None, "not defined")
+def _crossing(scales: Sequence[float], costs: Sequence[float], ann: float) -> float:
+    """The scale at which the costs reach ``ann``: -1 if they begin above it, infinite if they never do."""
+    if costs[0] > ann:
+        return -1.0
+    for (left, low), (right, high) in pairwise(zip(scales, costs, strict=True)):
+        if high >= ann and high > low:
+            return left + (right - left) * (ann - low) / (high - low)
+    return inf
 
 
-def _joules(counted: TapCounts, prices: PriceList) -> float:
-    return counted.synops * prices.terms["ac" if counted.op == "AC" else "mac"].low if counted.synops else 0.0
+_MOVES = "first layer, biases and states as they are; synops behind them and their memory traffic grow with the spikes"

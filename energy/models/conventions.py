@@ -1,39 +1,55 @@
-"""The same counts under every accounting convention in use: the ratio ANN/SNN each would have printed.
+"""The same counts under every accounting convention in use: the ratio SNN/ANN each would have printed.
 
-Every row is worked out from this network's counts. What changes from row to row is only what is
-counted and at which price, so the spread is the part of a published ratio that is bookkeeping.
+Every row is worked out from this network's counts. ``bookkeeping`` rows differ in what is counted, on the same
+hardware at the same prices: their spread is the part of a published ratio that is bookkeeping. ``physics`` rows differ
+in what is built: other widths, memories, or an ANN that runs at every time step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from stl_deploy.energy.counts.coding import origin_of
 from stl_deploy.energy.counts.record import Counts
-from stl_deploy.energy.models import dampfhoffer
+from stl_deploy.energy.models import dataflow
+from stl_deploy.energy.models.dataflow import Dataflow
 from stl_deploy.energy.models.ledger import total
 from stl_deploy.energy.prices.bill import Bill
+from stl_deploy.energy.prices.comparison import Comparison, exactly
 from stl_deploy.energy.prices.joules import price
-from stl_deploy.energy.prices.price_list import PriceList, load_prices
+from stl_deploy.energy.prices.load import load_prices
+from stl_deploy.energy.prices.price_list import PriceList, middle
 from stl_deploy.graph.program import Delay, Input, Output, Pool, Program, Reshape
+
+Kind = Literal["bookkeeping", "physics"]
 
 
 @dataclass(frozen=True)
 class Convention:
-    """One row: joules per inference of both sides under one convention; ratio None if the SNN's is 0 or none fits."""
+    """One row: both sides of one inference under one convention; comparison None where it does not apply."""
 
     name: str
     text: str
+    kind: Kind
     price: str
-    snn_J: float | None
-    ann_J: float | None
-    ratio_ann_over_snn: float | None
+    comparison: Comparison | None
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {**asdict(self), "label": "modelled"}
+        """JSON-ready; the comparison's keys are null where it does not apply."""
+        known = exactly(1.0, 1.0) if self.comparison is None else self.comparison
+        compared = {k: v for k, v in known.as_dict().items() if "range" not in k}
+        if self.comparison is None:
+            compared = dict.fromkeys(compared)
+        return {
+            "name": self.name,
+            "text": self.text,
+            "kind": self.kind,
+            "price": self.price,
+            **compared,
+            "label": "modelled",
+        }
 
 
 def first_layer(program: Program, counts: Counts) -> tuple[str, ...]:
@@ -67,38 +83,45 @@ def conventions(program: Program, counts: Counts) -> tuple[Convention, ...]:
             full_ann,
         ),
         rows.constant_first_layer(full_snn, full_ann),
-        rows.row(
+        rows.physics(
             "ANN runs once per time step",
             f"the ANN sees {counts.T} frames where the SNN takes {counts.T} steps",
+            fp32,
             full_snn,
             None if full_ann is None else full_ann * counts.T,
         ),
-        rows.row("8-bit integers", "all of it at 8-bit prices, 8-bit accumulators", *rows.everything(int8), int8.name),
-        rows.row(
+        rows.physics("8-bit integers", "all of it at 8-bit prices, 8-bit accumulators", int8, *rows.everything(int8)),
+        rows.physics(
             "8-bit integers, 32-bit accumulators",
-            "all of it, 8-bit multiplies and 32-bit adds",
+            "all of it, 8-bit multiplies and 32-bit adds and states",
+            int8_acc32,
             *rows.everything(int8_acc32),
-            int8_acc32.name,
         ),
         *_with_memory(program, counts, rows, int8_acc32),
     )
 
 
+_FETCHES = {
+    "per_event": ("+ SRAM traffic, weights per event", "a weight is fetched for every synop, and for every MAC"),
+    "per_step": ("+ SRAM traffic, weights once per step", "a weight is fetched once per time step, by the ANN once"),
+    "per_inference": ("+ SRAM traffic, weights once per inference", "a weight is fetched once by both"),
+}
+
+
 def _with_memory(program: Program, counts: Counts, rows: _Rows, prices: PriceList) -> Iterator[Convention]:
-    """The 8-bit rows again with SRAM traffic; the ANN's words fetched for every use, every 16th, or once."""
-    snn = total(dampfhoffer.snn(program, counts, prices))[0]
-    text = "weights, potentials, states and event queues in SRAMs sized by layer, per 64-bit access"
-    for name, what, reuse in (
-        ("+ SRAM traffic", text, 1),
-        ("+ SRAM traffic, ANN reuses each word 16 times", "the same, and the ANN fetches a 16th", 16),
-        ("+ SRAM traffic, ANN with ideal reuse", "the same, and the ANN fetches each word once", None),
+    """The 8-bit row again with memory traffic, under one dataflow for both sides at a time."""
+    for flow in (
+        Dataflow("per_event", "memory"),
+        Dataflow("per_step", "registers"),
+        Dataflow("per_inference", "registers"),
     ):
-        ann = total(dampfhoffer.ann(program, counts, prices, reuse=reuse))[0]
-        yield rows.row(name, what, snn, ann, prices.name)
+        name, text = _FETCHES[flow.fetch]
+        snn, ann = (middle(total(side(program, counts, prices, flow))) for side in (dataflow.snn, dataflow.ann))
+        yield rows.physics(name, f"{text}; sums in {flow.sums}", prices, snn, ann)
 
 
-def _low(bill: Bill | None) -> float | None:
-    return None if bill is None or bill.total is None else bill.total[0]
+def _middle(bill: Bill | None) -> float | None:
+    return None if bill is None or bill.total is None else middle(bill.total)
 
 
 class _Rows:
@@ -108,7 +131,8 @@ class _Rows:
         self.later = counts.totals.synops - sum(c.synops for c in self._first)
 
     def joules(self, count: int, term: str) -> float:
-        return count / self._counts.batch * self._prices.terms[term].low
+        each = self._prices.terms[term]
+        return count / self._counts.batch * middle((each.low, each.high))
 
     def ac(self, synops: int) -> float:
         return self.joules(synops, "ac")
@@ -119,21 +143,28 @@ class _Rows:
 
     def everything(self, prices: PriceList) -> tuple[float | None, float | None]:
         priced = price(self._program, self._counts, prices)
-        return _low(priced.snn), _low(priced.ann)
+        return _middle(priced.snn), _middle(priced.ann)
 
     def constant_first_layer(self, snn: float | None, ann: float | None) -> Convention:
         name = "constant first layer computed once"
         if snn is None or not self._counts.constant_input or self._counts.T == 1:
-            return Convention(name, "does not apply: the input changes over time", self._prices.name, None, None, None)
+            text = "does not apply: the input changes over time"
+            return Convention(name, text, "bookkeeping", self._prices.name, None)
         spared = sum(self.joules(c.synops, "ac" if c.op == "AC" else "mac") for c in self._first)
         spared += sum(self.joules(c.bias_adds, "add") for c in self._first)
         once = snn - spared * (self._counts.T - 1) / self._counts.T
         return self.row(name, "the input repeats, so its synops and biases are paid at one step", once, ann)
 
-    def row(
-        self, name: str, text: str, snn: float | None, ann: float | None = None, prices: str | None = None
-    ) -> Convention:
+    def row(self, name: str, text: str, snn: float | None, ann: float | None = None) -> Convention:
+        """Bookkeeping, at the first list's prices; without ``ann`` its dense MACs alone."""
         if ann is None:
             ann = self.joules(self._counts.totals.ann_macs_exact, "mac")
-        ratio = ann / snn if snn else None
-        return Convention(name, text, prices or self._prices.name, snn, ann, ratio)
+        return Convention(name, text, "bookkeeping", self._prices.name, _both(snn, ann))
+
+    def physics(self, name: str, text: str, prices: PriceList, snn: float | None, ann: float | None) -> Convention:
+        """Other hardware."""
+        return Convention(name, text, "physics", prices.name, _both(snn, ann))
+
+
+def _both(snn: float | None, ann: float | None) -> Comparison | None:
+    return None if snn is None or ann is None else exactly(snn, ann)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil, log2, prod
 
+from stl_deploy.energy.counts.arrivals import feeders
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.counts.taps import Weighted, bias_of, input_shape
 from stl_deploy.energy.models.memory import address_bits, size_bytes, weight_words
-from stl_deploy.graph.program import Conv, Linear, Neuron, Program, Scale, is_max_pool
+from stl_deploy.graph.program import Conv, Linear, Neuron, Pool, Program, Scale, is_max_pool
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,13 @@ class Synapses:
         """Bytes of the biases."""
         return size_bytes(self.biases, bits)
 
-    def queue_memory(self) -> int:
-        """Bytes of an event queue that holds one event of each input."""
-        return size_bytes(self.inputs, address_bits(self.inputs))
+    def potentials(self, bits: int) -> int:
+        """Bytes of one sum for each output."""
+        return size_bytes(self.outputs, bits)
+
+    def queue_memory(self, value_bits: int = 0) -> int:
+        """Bytes of an event queue that holds one event of each input, with a value of ``value_bits`` in each."""
+        return size_bytes(self.inputs, address_bits(self.inputs) + value_bits)
 
 
 def synapses(program: Program, counts: Counts) -> tuple[Synapses, ...]:
@@ -55,6 +60,33 @@ def _layer(node: Weighted, macs: int) -> Synapses:
     inputs, outputs = prod(input_shape(node)), prod(node.shape)
     filters = node.weight.shape[0] * prod(node.weight.shape[2:]) if isinstance(node, Conv) else 0
     return Synapses(node.name, weight_words(node), biases, inputs, outputs, macs, isinstance(node, Conv), filters)
+
+
+def input_words(program: Program, pool: str) -> int:
+    """Positions that a pool reads."""
+    node = program.by_name[pool]
+    assert isinstance(node, Pool)
+    return prod(node.input_shape)
+
+
+def meeting_places(program: Program, counts: Counts) -> dict[str, int]:
+    """How many populations of potentials each weighted layer is the first to feed.
+
+    Layers whose sums meet at one neuron node share its potentials. A layer that feeds no neuron keeps sums of its own.
+    """
+    found = dict.fromkeys(counts.weighted, 0)
+    fed: set[str] = set()
+    for node in program.of(Neuron):
+        weighted = [name for name in counts.weighted if name in feeders(program, node)]
+        fed.update(weighted)
+        if weighted:
+            found[weighted[0]] += 1
+    return {name: count if name in fed else 1 for name, count in found.items()}
+
+
+def output_words(program: Program, pool: str) -> int:
+    """Positions that a pool writes."""
+    return prod(program.by_name[pool].shape)
 
 
 def activation_bits(steps: int) -> int:

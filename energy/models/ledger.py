@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stl_deploy.energy.prices.price_list import PriceList, Range
+from stl_deploy.energy.prices.price_list import Price, PriceList, Range
 from stl_deploy.energy.prices.sram import word_access
 
 
@@ -32,10 +32,10 @@ class Ledger:
         self._batch = batch
         self._items: list[Item] = []
 
-    def ops(self, layer: str, term: str, price: str, count: float, scale: float = 1.0) -> None:
-        """``count`` operations at the list's price, times ``scale`` for operands of another width."""
-        each = self._prices.terms[price]
-        self._add(layer, term, count, (each.low * scale, each.high * scale))
+    def ops(self, layer: str, term: str, price: str | Price, count: float) -> None:
+        """``count`` operations at the list's price of that name, or at ``price``."""
+        each = self._prices.terms[price] if isinstance(price, str) else price
+        self._add(layer, term, count, (each.low, each.high))
 
     def words(self, layer: str, term: str, count: float, bits: int, size: int) -> None:
         """``count`` accesses of ``bits`` each to a memory of ``size`` bytes."""

@@ -7,34 +7,35 @@ changes, and accuracy is not looked at. Counts of another run are exact; these a
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from stl_deploy.energy.counts.coding import origin_of
 from stl_deploy.energy.counts.record import Counts, NeuronCounts, TapCounts
-from stl_deploy.energy.models import dampfhoffer
+from stl_deploy.energy.models import dataflow
 from stl_deploy.energy.models.conventions import first_layer
+from stl_deploy.energy.models.grid import QUOTED, QUOTED_PRICE
 from stl_deploy.energy.models.ledger import total
-from stl_deploy.energy.prices.price_list import MAX_BITS, Price, PriceList, load_prices
+from stl_deploy.energy.prices.comparison import Comparison
+from stl_deploy.energy.prices.load import load_prices
+from stl_deploy.energy.prices.price_list import MAX_BITS, Price, PriceList
 from stl_deploy.errors import ConfigError
 from stl_deploy.graph.program import Delay, Input, Output, Pool, Program, Reshape
 
-DEFAULT_PRICE = "horowitz45_int8_acc32"
+DEFAULT_PRICE = QUOTED_PRICE
 
 
 @dataclass(frozen=True)
 class WhatIf:
-    """Joules of one inference with a knob turned, operations and memory included, the ANN reusing ideally."""
+    """One inference with a knob turned, operations and memory included, under the dataflow that is quoted."""
 
     knob: str
     price: str
-    snn_J: float
-    ann_J: float
-    ratio_ann_over_snn: float | None
+    comparison: Comparison
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return asdict(self) | {"label": "modelled"}
+        return {"knob": self.knob, "price": self.price, **self.comparison.as_dict()}
 
 
 def what_if(
@@ -59,9 +60,9 @@ def what_if(
         chosen = with_bits(chosen, weight_bits)
         turned += [f"{weight_bits}-bit weights"]
     other = scaled(program, counts, rate=rate, steps=steps)
-    snn = total(dampfhoffer.snn(program, other, chosen))[0]
-    ann = total(dampfhoffer.ann(program, other, chosen, reuse=None))[0]
-    return WhatIf(", ".join(turned) or "as it is", chosen.name, snn, ann, ann / snn if snn else None)
+    snn = total(dataflow.snn(program, other, chosen, QUOTED))
+    ann = total(dataflow.ann(program, other, chosen, QUOTED))
+    return WhatIf(", ".join(turned) or "as it is", chosen.name, Comparison(snn, ann))
 
 
 def what_if_table(program: Program, counts: Counts) -> tuple[WhatIf, ...]:
@@ -82,7 +83,9 @@ def _knobs(steps: int) -> Iterator[Mapping[str, Any]]:
 
 
 def with_bits(prices: PriceList, bits: int) -> PriceList:
-    """The list for weights of ``bits``: memory words that wide, multiplies in proportion, adds as they are."""
+    """The list for integer weights of ``bits``: memory words that wide, multiplies in proportion, adds as they are."""
+    if prices.numbers == "float":
+        raise ConfigError(f"price list '{prices.name}' is of floats; weight bits can be turned in a list of integers")
     if type(bits) is not int or not 1 <= bits <= MAX_BITS:
         raise ConfigError(f"weight bits are {bits!r}; a whole number from 1 to {MAX_BITS} is accepted")
     share = bits / prices.weight_bits
@@ -99,7 +102,7 @@ def scaled(program: Program, counts: Counts, *, rate: float = 1.0, steps: int | 
     """
     if steps is not None and (type(steps) is not int or steps < 1):
         raise ConfigError(f"time steps are {steps!r}; a whole number from 1 up is accepted")
-    most = max((min(c.spikes, c.events) / c.neuron_updates for c in counts.neurons.values()), default=0.0)
+    most = highest_rate(counts)
     if not rate >= 0 or rate * most > 1:
         highest = "any" if not most else f"0 to {1 / most:.3g}"
         raise ConfigError(f"the rate is {rate:g} times the counted one; {highest} is accepted (one spike per step)")
@@ -115,13 +118,20 @@ def scaled(program: Program, counts: Counts, *, rate: float = 1.0, steps: int | 
     )
 
 
+def highest_rate(counts: Counts) -> float:
+    """Events per update of the neuron node that sends most: at most one, however many spikes an event carries."""
+    return max((c.events / c.neuron_updates for c in counts.neurons.values() if c.spikes), default=0.0)
+
+
 def _of_input(program: Program, pool: str) -> bool:
     through = (Reshape, Delay, Output, Pool)
     return isinstance(origin_of(program, program.by_name[pool], through), Input)
 
 
 def _taps(c: TapCounts, rate: float, time: float) -> TapCounts:
-    folded = None if c.synops_pool_folded is None else round(c.synops_pool_folded * rate * time)
+    def grown(count: int | None) -> int | None:
+        return None if count is None else round(count * rate * time)
+
     return replace(
         c,
         in_nonzero=round(c.in_nonzero * rate * time),
@@ -130,7 +140,9 @@ def _taps(c: TapCounts, rate: float, time: float) -> TapCounts:
         dense_macs_exact=round(c.dense_macs_exact * time),
         dense_macs_nominal=round(c.dense_macs_nominal * time),
         bias_adds=round(c.bias_adds * time),
-        synops_pool_folded=folded,
+        synops_pool_folded=grown(c.synops_pool_folded),
+        folded_nonzero_w=grown(c.folded_nonzero_w),
+        spikes_carried=grown(c.spikes_carried),
     )
 
 

@@ -1,11 +1,14 @@
-"""A priced list of counts: one line per term, what has no price by name, and the total only if nothing is missing."""
+"""A priced list of counts: one line per term, and what has no price by name, within bounds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import hypot
 from typing import TYPE_CHECKING, Any
 
+from stl_deploy.energy.prices.bounds import operation
+from stl_deploy.energy.prices.comparison import Comparison
 from stl_deploy.energy.prices.price_list import Price, PriceList, Range
 
 if TYPE_CHECKING:
@@ -38,29 +41,59 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Unpriced:
+    """Something counted that the list has no price for, and the joules of one inference that it lies between.
+
+    why: what the bounds rest on.
+    """
+
+    what: str
+    bounds: Range
+    why: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {"what": self.what, "bounds_J": list(self.bounds), "why": self.why}
+
+
+@dataclass(frozen=True)
 class Bill:
     """The energy of one inference under one price list. ``unpriced``: what was counted and has no price."""
 
     lines: tuple[Line, ...]
-    unpriced: tuple[str, ...] = ()
+    unpriced: tuple[Unpriced, ...] = ()
 
     @property
     def priced(self) -> Range:
-        """The sum of the lines: a lower bound if something is unpriced."""
+        """The sum of the lines alone."""
         return sum(line.joules[0] for line in self.lines), sum(line.joules[1] for line in self.lines)
 
     @property
-    def total(self) -> Range | None:
-        """The sum, or None (withheld) if something counted has no price."""
-        return None if self.unpriced else self.priced
+    def total(self) -> Range:
+        """The sum of the lines and of the bounds of what has no price."""
+        low, high = self.priced
+        return low + sum(u.bounds[0] for u in self.unpriced), high + sum(u.bounds[1] for u in self.unpriced)
+
+    @property
+    def sigma(self) -> float | None:
+        """Standard deviation of the total from those of the prices; None if no price has one.
+
+        Lines at one price move together; different prices are taken to be independent.
+        """
+        by_price: dict[str, float] = {}
+        for line in self.lines:
+            if line.price.sigma is not None:
+                by_price[line.term] = by_price.get(line.term, 0.0) + line.count * line.price.sigma
+        return hypot(*by_price.values()) if by_price else None
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready; ``total_J`` is null where it is withheld, ``at_least_J`` always stands."""
+        """JSON-ready; ``total_J`` holds the bounds of what has no price, ``at_least_J`` is its low end."""
         return {
             "lines": [line.as_dict() for line in self.lines],
-            "total_J": None if self.total is None else list(self.total),
-            "at_least_J": self.priced[0],
-            "unpriced": list(self.unpriced),
+            "total_J": list(self.total),
+            "at_least_J": self.total[0],
+            "sigma_J": self.sigma,
+            "unpriced": [unpriced.as_dict() for unpriced in self.unpriced],
         }
 
 
@@ -70,7 +103,8 @@ class Priced:
 
     outside: what the list does not cover by its scope, whatever the network. static: static power x time,
     never added to the events. placements: the network's bill under each placement, where the list needs one; ``snn``
-    is that of the first.
+    is that of the first. forms: with zero weights left out of the chip's synapse memory, where there are any:
+    ``sparse`` at the list's price for indexed synapses, ``compressed`` at the price of the dense form.
     """
 
     prices: PriceList
@@ -79,18 +113,18 @@ class Priced:
     outside: tuple[str, ...]
     static: Static | None = None
     placements: Mapping[str, Bill] = field(default_factory=dict)
+    forms: Mapping[str, Bill] = field(default_factory=dict)
 
     @property
-    def ratio(self) -> Range | None:
-        """ANN over SNN, from the least to the most; None unless both totals stand and are not 0."""
-        if self.snn is None or self.ann is None or self.snn.total is None or self.ann.total is None:
+    def comparison(self) -> Comparison | None:
+        """Both totals; None unless the list prices both sides."""
+        if self.snn is None or self.ann is None:
             return None
-        (snn_low, snn_high), (ann_low, ann_high) = self.snn.total, self.ann.total
-        return (ann_low / snn_high, ann_high / snn_low) if snn_low else None
+        return Comparison(self.snn.total, self.ann.total)
 
     def as_dict(self) -> dict[str, Any]:
         """One entry of the energy JSON's ``energy`` list."""
-        p = self.prices
+        p, compared = self.prices, self.comparison
         return {
             "price": p.name,
             "title": p.title,
@@ -103,8 +137,10 @@ class Priced:
             "caveat": p.caveat,
             "snn": None if self.snn is None else self.snn.as_dict(),
             "ann": None if self.ann is None else self.ann.as_dict(),
-            "ratio_ann_over_snn": None if self.ratio is None else list(self.ratio),
+            "snn_over_ann": None if compared is None else compared.snn_over_ann,
+            "snn_over_ann_range": None if compared is None or compared.ends is None else list(compared.ends),
             "static": None if self.static is None else self.static.as_dict(),
+            "forms": {name: bill.as_dict() for name, bill in self.forms.items()},
             "placements": {name: bill.as_dict() for name, bill in self.placements.items()},
             "outside": list(self.outside),
         }
@@ -117,23 +153,28 @@ class Biller:
         self._prices = prices
         self._batch = batch
         self._lines: list[Line] = []
-        self._unpriced: list[str] = []
+        self._unpriced: list[Unpriced] = []
 
     def add(self, term: str, what: str, count: float, *, instead: Sequence[str] = ()) -> None:
-        """Price ``count`` of ``what`` at the first of ``term`` and ``instead`` listed, or name it as unpriced."""
+        """Price ``count`` of ``what`` at the first of ``term`` and ``instead`` listed, else name it within bounds."""
         found = next((name for name in (term, *instead) if name in self._prices.terms), None)
         if found is not None:
-            self._lines.append(Line(found, what, count / self._batch, self._prices.terms[found]))
+            self.at(found, what, count, self._prices.terms[found])
         elif count:
-            self.miss(f"{count / self._batch:g} {what} per inference: the list has no price '{term}'")
+            bounds, why = operation(self._prices, count)
+            self.miss(f"{self.mean(count):g} {what} per inference: the list has no price '{term}'", bounds, why)
+
+    def at(self, term: str, what: str, count: float, price: Price) -> None:
+        """Price ``count`` of ``what`` at ``price``."""
+        self._lines.append(Line(term, what, count / self._batch, price))
 
     def mean(self, count: float) -> float:
         """Per inference."""
         return count / self._batch
 
-    def miss(self, what: str) -> None:
-        """Name something that cannot be priced."""
-        self._unpriced.append(what)
+    def miss(self, what: str, bounds: Range, why: str) -> None:
+        """Name something that cannot be priced, between ``bounds`` in joules over the whole batch."""
+        self._unpriced.append(Unpriced(what, (bounds[0] / self._batch, bounds[1] / self._batch), why))
 
     def bill(self) -> Bill:
         """What was collected."""

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Literal
 
 from stl_deploy.energy.counts.fold_pool import fold_pools
 from stl_deploy.energy.counts.record import Counts, TapCounts
 from stl_deploy.energy.counts.traffic import Traffic
+from stl_deploy.energy.prices import bounds
 from stl_deploy.energy.prices.bill import Bill, Biller
 from stl_deploy.energy.prices.chip import CORES
 from stl_deploy.energy.prices.price_list import PriceList
@@ -38,6 +40,7 @@ class Events:
 
     updates: neurons x steps; touched: those that input reached. messages: spike x destination core;
     hops: hop_ew and hop_ns; None where no placement is known, or it leaves the chip. unplaced: why they are None.
+    messages_most: as many messages as there can be without a placement (None: each spike to each core of a chip).
     """
 
     synop_dense: float = 0
@@ -49,6 +52,14 @@ class Events:
     messages: float | None = None
     hops: tuple[float, float] | None = None
     unplaced: str = "no placement is known"
+    messages_most: float | None = None
+
+    @property
+    def at_most(self) -> float:
+        """Messages, or as many as there can be."""
+        if self.messages is not None:
+            return self.messages
+        return self.spikes * CORES if self.messages_most is None else self.messages_most
 
 
 def placed(prices: PriceList) -> bool:
@@ -56,16 +67,27 @@ def placed(prices: PriceList) -> bool:
     return not {"message_out", "hop_ew", "spike_in_tile"}.isdisjoint(prices.terms)
 
 
+Form = Literal["dense", "sparse", "compressed"]
+"""How synapses are stored: every one; those that are not zero, with their targets; or those, packed."""
+_SPARSE = {"synop_dense": "synop_sparse", "synop_conv": "synop_conv", "synop_one_to_one": "synop_one_to_one"}
+
+
 def event_bill(
-    program: Program, counts: Counts, prices: PriceList, traffic: Traffic | None = None, why: str = Events.unplaced
+    program: Program,
+    counts: Counts,
+    prices: PriceList,
+    traffic: Traffic | None = None,
+    why: str = Events.unplaced,
+    form: Form = "dense",
 ) -> Bill:
     """Energy of one inference in events; without ``traffic``, messages and hops are named as unpriced, and ``why``.
 
-    With it, what the host computes is left out: it is no event of the chip.
+    With it, what the host computes is left out: it is no event of the chip. form: other than ``dense``, synapses of
+    weight zero are not stored, so no event crosses them.
     """
     biller = Biller(prices, counts.batch)
     totals = counts.totals
-    synops = _synops(program, counts, biller, () if traffic is None else traffic.host)
+    synops = _synops(program, counts, prices, biller, () if traffic is None else traffic.host, form)
     events = Events(
         synop_dense=synops["synop_dense"],
         synop_conv=synops["synop_conv"],
@@ -76,20 +98,29 @@ def event_bill(
         messages=None if traffic is None else traffic.messages,
         hops=None if traffic is None else traffic.hops,
         unplaced=why if traffic is None else _beyond(traffic),
+        messages_most=sum(min(c.synops, c.in_nonzero * CORES) for c in counts.weighted.values()),
     )
-    price_events(events, prices, biller)
+    price_events(events, prices, biller, form)
     return biller.bill()
 
 
-def price_events(events: Events, prices: PriceList, biller: Biller) -> None:
-    """Put every event on the bill by the rules of the list; what it cannot price is named there."""
+def has_zero_weights(counts: Counts) -> bool:
+    """Whether an event crossed a synapse of weight zero."""
+    return any(c.synops_nonzero_w < c.synops for c in counts.weighted.values())
+
+
+def price_events(events: Events, prices: PriceList, biller: Biller, form: Form = "dense") -> None:
+    """Put every event on the bill by the rules of the list; what it cannot price is named there, within bounds."""
     for kind, instead in _INSTEAD.items():
         if count := getattr(events, kind):
-            biller.add(kind, _WHAT[kind], count, instead=instead)
+            preferred = (kind,) if form != "sparse" else (_SPARSE[kind], kind)
+            biller.add(preferred[0], _WHAT[kind], count, instead=(*preferred[1:], *instead))
     if {"neuron_active", "neuron_access", "neuron_ms"} & set(prices.terms):
         _updates(events, prices, biller)
     elif events.updates:
-        biller.miss(f"{biller.mean(events.updates):g} neuron updates per inference")
+        biller.miss(
+            f"{biller.mean(events.updates):g} neuron updates per inference", *bounds.updates(prices, events.updates)
+        )
     for term in ("spike", "spike_out"):
         if term in prices.terms:
             biller.add(term, "spikes", events.spikes)
@@ -99,7 +130,8 @@ def price_events(events: Events, prices: PriceList, biller: Biller) -> None:
 def _mapped(events: Events, prices: PriceList, biller: Biller) -> None:
     if "message_out" in prices.terms:
         if events.messages is None:
-            biller.miss(f"messages: one for each spike and destination core, and {events.unplaced}")
+            what = f"messages: one for each spike and destination core, and {events.unplaced}"
+            biller.miss(what, *bounds.messages(prices, events.at_most))
         else:
             biller.add("message_out", "messages", events.messages)
     if "spike_in_tile" in prices.terms:
@@ -109,7 +141,7 @@ def _mapped(events: Events, prices: PriceList, biller: Biller) -> None:
             biller.add("spike_in_tile", "messages", events.messages)
     if "hop_ew" in prices.terms:
         if events.hops is None:
-            biller.miss(f"hops between cores: {events.unplaced}")
+            biller.miss(f"hops between cores: {events.unplaced}", *bounds.hops(prices, events.at_most))
         else:
             biller.add("hop_ew", "hops east or west", events.hops[0])
             biller.add("hop_ns", "hops north or south", events.hops[1])
@@ -134,7 +166,9 @@ def _updates(events: Events, prices: PriceList, biller: Biller) -> None:
         biller.add("neuron_ms", "neurons kept for one step of 1 ms", updates)
 
 
-def _synops(program: Program, counts: Counts, biller: Biller, host: Collection[str]) -> dict[str, int]:
+def _synops(
+    program: Program, counts: Counts, prices: PriceList, biller: Biller, host: Collection[str], form: Form
+) -> dict[str, int]:
     taps = {name: taps for name, taps in {**counts.weighted, **counts.pools}.items() if name not in host}
     folded = _folded(program, counts)
     dissolved = {name for name in counts.pools if _all_readers_in(program, name, folded)}
@@ -144,13 +178,15 @@ def _synops(program: Program, counts: Counts, biller: Biller, host: Collection[s
         if name in dissolved:
             continue
         if name in folded:
-            events[_kind(node)] += counted.synops_pool_folded or 0
-        elif counted.op == "AC":
-            events[_kind(node)] += counted.synops
-        elif counted.synops:
-            biller.miss(
-                f"{counted.synops / counts.batch:g} synops per inference on graded or analog values at '{name}'"
-            )
+            folds = counted.synops_pool_folded if form == "dense" else counted.folded_nonzero_w
+            events[_kind(node)] += folds or 0
+            continue
+        synops = counted.synops if form == "dense" else counted.synops_nonzero_w
+        if counted.op == "AC":
+            events[_kind(node)] += synops
+        elif synops:
+            what = f"{synops / counts.batch:g} synops per inference on graded or analog values at '{name}'"
+            biller.miss(what, *bounds.graded(prices, synops))
     return events
 
 

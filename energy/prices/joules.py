@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from stl_deploy.energy.counts.neuron_ops import update_ops
+from stl_deploy.energy.counts.neuron_ops import UpdateOps, update_ops
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.counts.traffic import Traffic
+from stl_deploy.energy.prices import bounds
 from stl_deploy.energy.prices.bill import Bill, Biller, Priced
 from stl_deploy.energy.prices.chip import OnChip
-from stl_deploy.energy.prices.events import event_bill, placed
+from stl_deploy.energy.prices.events import Form, event_bill, has_zero_weights, placed
+from stl_deploy.energy.prices.operations import requantisation, requantises, shift, state_multiply
 from stl_deploy.energy.prices.price_list import PriceList
 from stl_deploy.energy.prices.static import static
 from stl_deploy.graph.program import Neuron, Program, is_max_pool
@@ -40,12 +42,14 @@ def price(
     snn: Bill | None = None
     ann: Bill | None = None
     bills: dict[str, Bill] = {}
+    forms: dict[str, Bill] = {}
     match prices.scope:
         case "arithmetic":
             snn, ann = _arithmetic_snn(program, counts, prices), _ann(program, counts, prices)
         case "marginal":
             bills = {t.placement.name: event_bill(program, counts, prices, t) for t in traffic if placed(prices)}
             snn = next(iter(bills.values()), None) or event_bill(program, counts, prices, why=unplaced)
+            forms = _forms(program, counts, prices, traffic[0] if bills else None, unplaced)
         case "all-in":
             if "synop" in prices.terms:
                 snn = _all_in(counts, prices)
@@ -55,7 +59,17 @@ def price(
             pass
     cores = traffic[0].placement if bills else None
     outside = _outside(program, counts, prices, traffic[0] if bills else None)
-    return Priced(prices, snn, ann, outside, static(program, counts, prices, cores), bills)
+    return Priced(prices, snn, ann, outside, static(program, counts, prices, cores), bills, forms)
+
+
+def _forms(
+    program: Program, counts: Counts, prices: PriceList, traffic: Traffic | None, unplaced: str
+) -> dict[str, Bill]:
+    """The bill with zero weights left out, stored either way; none where every weight that was used is not zero."""
+    if not has_zero_weights(counts):
+        return {}
+    kinds: tuple[Form, ...] = ("sparse", "compressed")
+    return {form: event_bill(program, counts, prices, traffic, unplaced, form) for form in kinds}
 
 
 def _outside(program: Program, counts: Counts, prices: PriceList, traffic: Traffic | None) -> tuple[str, ...]:
@@ -69,15 +83,25 @@ def _outside(program: Program, counts: Counts, prices: PriceList, traffic: Traff
 
 
 def _arithmetic_snn(program: Program, counts: Counts, prices: PriceList) -> Bill:
-    totals, updates = counts.totals, update_ops(program.of(Neuron), counts.neurons)
+    totals, updates = counts.totals, update_ops(program.of(Neuron), counts.neurons, prices.numbers)
     biller = Biller(prices, counts.batch)
     biller.add("ac", "synops on 0/1 values", totals.synops_AC)
     biller.add("mac", "synops on graded or analog values", totals.synops_MAC)
     biller.add("add", "pool adds", totals.pool_events)
     biller.add("add", "bias adds", totals.bias_adds)
-    biller.add("mul", "multiplies of neuron updates", updates.muls)
+    _at_state_width(biller, prices, updates)
     biller.add("add", "adds and compares of neuron updates", updates.adds)
     return biller.bill()
+
+
+def _at_state_width(biller: Biller, prices: PriceList, updates: UpdateOps) -> None:
+    """Multiplies and shifts of neuron states, as wide as the accumulator."""
+    if {"mul", "add"} <= set(prices.terms):
+        biller.at("mul_state", "multiplies of neuron updates", updates.muls, state_multiply(prices))
+        if updates.shifts:
+            biller.at("shift", "shifts of neuron updates", updates.shifts, shift(prices))
+    else:
+        biller.add("mul", "multiplies and shifts of neuron updates", updates.muls + updates.shifts)
 
 
 def _ann(program: Program, counts: Counts, prices: PriceList) -> Bill:
@@ -89,6 +113,8 @@ def _ann(program: Program, counts: Counts, prices: PriceList) -> Bill:
     biller.add("add", "bias adds", counts.totals.bias_adds // counts.T)
     relus = sum(prod(n.shape) for n in program.of(Neuron) if n.spiking and not is_max_pool(program, n))
     biller.add("add", "compares of ReLUs", relus * counts.batch)
+    if requantises(prices) and {"mul", "add"} <= set(prices.terms):
+        biller.at("requantisation", "activations requantised", relus * counts.batch, requantisation(prices))
     return biller.bill()
 
 
@@ -102,5 +128,6 @@ def _all_in(counts: Counts, prices: PriceList) -> Bill:
     biller = Biller(prices, counts.batch)
     biller.add("synop", "synops on 0/1 values", counts.totals.synops_AC)
     if counts.totals.synops_MAC:
-        biller.miss(f"{counts.totals.synops_MAC / counts.batch:g} synops on graded or analog values per inference")
+        what = f"{counts.totals.synops_MAC / counts.batch:g} synops on graded or analog values per inference"
+        biller.miss(what, *bounds.graded(prices, counts.totals.synops_MAC))
     return biller.bill()

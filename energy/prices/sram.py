@@ -1,23 +1,33 @@
-"""What one memory access costs: SRAM by its size, priced per 64-bit access."""
+"""What one memory access costs: SRAM by its size, above a stated size DRAM, priced per 64-bit access."""
 
 from __future__ import annotations
 
 from stl_deploy.energy.prices.price_list import PriceList, Range
 
 _POINTS = (("sram_8KB", 8 * 1024), ("sram_32KB", 32 * 1024), ("sram_1MB", 1024 * 1024))
+_DRAM = ("dram", "dram_ddr")
 WORD_BITS = 64
 
 
 def has_memory(prices: PriceList) -> bool:
     """Whether a list prices everything that the memory-inclusive models need."""
-    return {"mac", "ac", "mul", "add", *(term for term, _ in _POINTS)} <= set(prices.terms)
+    needed = {"mac", "ac", "mul", "add", *(term for term, _ in _POINTS)}
+    return needed <= set(prices.terms) and not prices.terms.keys().isdisjoint(_DRAM)
+
+
+def access(prices: PriceList, size: int) -> Range:
+    """Joules of one 64-bit access to a memory of ``size`` bytes: DRAM above the list's ``on_chip_bytes``, else SRAM."""
+    if size <= prices.on_chip_bytes:
+        return sram_access(prices, size)
+    dram = next(prices.terms[term] for term in _DRAM if term in prices.terms)
+    return dram.low, dram.high
 
 
 def sram_access(prices: PriceList, size: int) -> Range:
     """Joules of one 64-bit access to an SRAM of ``size`` bytes, low to high.
 
     Linear between 0 bytes at 0 J and the list's 8 KB, 32 KB and 1 MB (Lemaire et al. 2022, section 3);
-    above 1 MB the last slope goes on.
+    between 1 MB and a list's larger ``on_chip_bytes`` the last slope goes on.
     """
     points = [(0.0, 0.0, 0.0), *((float(at), prices.terms[term].low, prices.terms[term].high) for term, at in _POINTS)]
     upper = next((i for i, point in enumerate(points[1:], 1) if size <= point[0]), len(points) - 1)
@@ -29,5 +39,5 @@ def sram_access(prices: PriceList, size: int) -> Range:
 
 def word_access(prices: PriceList, bits: int, size: int) -> Range:
     """Joules to move one word of ``bits`` when words are packed into 64-bit accesses."""
-    low, high = sram_access(prices, size)
+    low, high = access(prices, size)
     return low * bits / WORD_BITS, high * bits / WORD_BITS

@@ -15,7 +15,7 @@ from stl_deploy._util.files import leading, read_inputs, write_json, write_text
 from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.layers_csv import layers_csv
 from stl_deploy.energy.measure import DEFAULT_PRICES, EnergyReport, measure_energy
-from stl_deploy.energy.prices.bill import Priced
+from stl_deploy.energy.prices.bill import Bill, Priced
 from stl_deploy.energy.prices.machine import MachineEnergy, measure_machine
 from stl_deploy.energy.prices.price_list import Range
 from stl_deploy.energy.validate import Check
@@ -151,32 +151,40 @@ def _range(value: Range) -> str:
 
 
 def show(report: EnergyReport, say: Console) -> None:
-    """Counts, prices side by side, and the ratio each convention would have printed."""
-    totals: dict[str, Any] = report.as_dict()["totals"]
+    """Counts, the comparison grid, prices side by side, what dominates, and last the verdict."""
+    totals = report.counts.totals
     say.say(
-        f"{report.counts.batch} samples, T = {report.counts.T}: {totals['synops_AC']:,} synops AC + "
-        f"{totals['synops_MAC']:,} MAC; {totals['spikes']:,} spikes; ANN twin {totals['ann_macs_exact']:,} MACs"
+        f"{report.counts.batch} samples, T = {report.counts.T}: {totals.synops_AC:,} synops AC + "
+        f"{totals.synops_MAC:,} MAC; {totals.spikes:,} spikes; ANN twin {totals.ann_macs_exact:,} MACs"
     )
     rows = [
         [p.prices.name, p.prices.scope, p.prices.evidence, _side(p.snn), _side(p.ann), _ratio(p)] for p in report.energy
     ]
-    say.table(["modelled, per inference", "scope", "evidence", "SNN", "ANN twin", "ANN / SNN"], rows)
+    say.table(["modelled, per inference", "scope", "evidence", "SNN", "ANN twin", "the SNN costs"], rows)
+    say.table(["memory included: the SNN costs", *_widths(report)], _grid(report))
     for line in summary(report):
         say.say(line)
+    say.say(report.verdict)
+
+
+def _widths(report: EnergyReport) -> list[str]:
+    return list(dict.fromkeys(cell.prices.name for cell in report.comparisons))
+
+
+def _grid(report: EnergyReport) -> list[list[str]]:
+    rows: dict[str, dict[str, str]] = {}
+    for cell in report.comparisons:
+        zeros = ", ANN skips zeros" if cell.ann_zeros == "skipped" else ""
+        rows.setdefault(f"{cell.flow.text}{zeros}", {})[cell.prices.name] = f"{cell.ratio:.2f} times"
+    return [[name, *(row[entry] for entry in _widths(report))] for name, row in rows.items()]
 
 
 def summary(report: EnergyReport) -> list[str]:
-    """In a few lines: the range over models, what dominates, static power, and where it would break even."""
+    """In a few lines: what dominates, the twin's zeros, static power, and where it would break even."""
     data = report.as_dict()
-    lines, spread, twin = [], data["model_range"], data["ann_twin"]
-    if spread is not None:
-        low, high = spread["ratio_ann_over_snn"]
-        lines += [
-            f"memory included, {spread['models']} models: ANN / SNN {low:.2g} to {high:.2g} "
-            f"(least: {spread['lowest']}; most: {spread['highest']})"
-        ]
+    lines, twin = [], data["ann_twin"]
     items = data["models"][0]["snn"][:3]
-    everything = data["models"][0]["snn_J"][1]
+    everything = data["models"][0]["snn_range_J"][1]
     shares = ", ".join(f"{i['layer']}: {i['term']} {i['joules'][1] / everything:.0%}" for i in items)
     lines += [f"what dominates ({data['models'][0]['name']}): {shares}"] if items else []
     least, most = twin["macs_zero_skipping"]
@@ -210,25 +218,23 @@ def _placed(placement: dict[str, Any]) -> list[str]:
     return [f"on {placement['chip']}, {'; '.join(parts)} ({notes})"]
 
 
-def joules(value: Range | None) -> str:
-    """A range of joules for people, or why there is none."""
-    if value is None:
-        return "withheld"
+def joules(value: Range) -> str:
+    """A range of joules for people."""
     low, high = (_unit(end) for end in value)
     return low if low == high else f"{low} to {high}"
 
 
-def _side(bill: Any) -> str:
+def _side(bill: Bill | None) -> str:
     if bill is None:
         return "not priced"
-    return joules(bill.total) if bill.total is not None else f">= {_unit(bill.priced[0])} (unpriced terms)"
+    return joules(bill.total) + (" (bracket: some terms have no price)" if bill.unpriced else "")
 
 
 def _ratio(priced: Priced) -> str:
-    if priced.ratio is None:
+    compared = priced.comparison
+    if compared is None or compared.snn_over_ann is None:
         return "-"
-    low, high = priced.ratio
-    return f"{low:.2f}" if low == high else f"{low:.2f} to {high:.2f}"
+    return f"{compared.snn_over_ann:.2f} times"
 
 
 def _unit(value: float) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from stl_deploy import __version__
 from stl_deploy._util.console import Console
-from stl_deploy.energy.prices.price_list import list_prices
+from stl_deploy.energy.prices.load import list_prices
 from stl_deploy.exporters.lava import environment
 from stl_deploy.graph.dialect import PRESETS
 

@@ -81,7 +81,9 @@ def _gather(run_dir: Path) -> ReportData:
 def _energy(run_dir: Path) -> dict[str, Any]:
     """The run's energy.json; one that an earlier version wrote lacks what the page shows."""
     energy: dict[str, Any] = read_json(run_dir / "energy.json")
-    missing = sorted({"models", "model_range", "ann_twin", "what_if", "placement"} - set(energy))
+    missing = sorted(
+        {"verdict", "comparisons", "models", "model_range", "ann_twin", "what_if", "placement"} - set(energy)
+    )
     if missing:
         again = f"stl-deploy energy {run_dir} -o {run_dir}"
         raise InputError(

@@ -13,9 +13,9 @@ from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.counts.coding import resolve_coding
 from stl_deploy.energy.counts.count import ActivityCounter
 from stl_deploy.energy.measure import EnergyReport, energy_report
-from stl_deploy.energy.models.ledger import total
+from stl_deploy.energy.models.grid import quoted
 from stl_deploy.energy.models.what_if import DEFAULT_PRICE
-from stl_deploy.energy.prices.price_list import Range
+from stl_deploy.energy.prices.price_list import Range, middle
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.verify import accuracy
 from stl_deploy.graph.run import match_inputs, run
@@ -25,7 +25,6 @@ from stl_deploy.pipeline.manifest import record_files
 from stl_deploy.report.pareto import Point, pareto_front, render_pareto
 
 HTML, JSON = "tradeoff.html", "tradeoff.json"
-_MODEL = "ANN with ideal reuse"
 _CHUNK = 64
 
 
@@ -108,9 +107,11 @@ def _names(sources: Sequence[Path]) -> dict[Path, str]:
 def _points(candidate: Candidate, over_steps: bool, coding: str | None) -> Iterator[Point]:
     for steps in range(1 if over_steps else len(candidate.x), len(candidate.x) + 1):
         share, report = _measured(candidate, steps, coding)
-        chosen = next(m for m in report.models if _MODEL in m.name and m.prices.name == DEFAULT_PRICE)
-        spread = _limits([total(model.snn) for model in report.models])
-        energy = total(chosen.snn)[0]
+        chosen = quoted(report.comparisons)
+        if chosen is None:
+            raise InputError(f"{candidate.name}: the network has no weights; there is nothing to weigh")
+        spread = _limits([cell.comparison.snn_J for cell in report.comparisons])
+        energy = middle(chosen.comparison.snn_J)
         yield Point(candidate.name, "SNN", candidate.mode, steps, candidate.epoch, share, energy, spread)
 
 
@@ -136,11 +137,11 @@ def _twin(candidate: Candidate, ann: Path, name: str, coding: str | None) -> Poi
 
     twin = measure_twin(candidate.program, ann, candidate.x, candidate.labels)
     _, report = _measured(candidate, len(candidate.x), coding, twin)
-    wanted = f"{_MODEL}, zeros skipped"
-    chosen = next(m for m in report.models if wanted in m.name and m.prices.name == DEFAULT_PRICE)
+    chosen = quoted(report.comparisons)
     assert twin.accuracy is not None
-    spread = _limits([total(model.ann) for model in report.models])
-    return Point(name, "ANN", "ann", 1, None, twin.accuracy, total(chosen.ann)[0], spread)
+    assert chosen is not None
+    spread = _limits([cell.comparison.ann_J for cell in report.comparisons])
+    return Point(name, "ANN", "ann", 1, None, twin.accuracy, middle(chosen.comparison.ann_J), spread)
 
 
 def _show(result: Tradeoff, say: Console) -> None:

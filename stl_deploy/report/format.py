@@ -52,6 +52,12 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.2f} %"
 
 
+def percents(values: Sequence[float]) -> str:
+    """A [low, high] range of fractions as percentages."""
+    low, high = (percent(value) for value in values)
+    return low if low == high else f"{low} to {high}"
+
+
 def ratio(value: float | None) -> str:
     """Three digits and a times sign; a dash for None."""
     return "–" if value is None else f"{value:.3g}×"

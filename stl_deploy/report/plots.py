@@ -103,13 +103,13 @@ def _raster(rasters: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _conventions(rows: Sequence[Mapping[str, Any]]) -> str:
-    kept = [row for row in rows if row["ratio_ann_over_snn"]]
+    kept = [row for row in rows if row["snn_over_ann"]]
     figure, (ax,) = panels(1, _WIDTH, 0.9 + 0.26 * max(1, len(kept)))
-    ratios = [row["ratio_ann_over_snn"] for row in kept]
+    ratios = [row["snn_over_ann"] for row in kept]
     places = range(len(kept))
     ax.axvline(1, color=INK, lw=0.8)
     ax.hlines(places, [1] * len(kept), ratios, color=FAINT, lw=2)
-    ax.scatter(ratios, places, color=[SERIES[0] if r >= 1 else SERIES[1] for r in ratios], s=26, zorder=3)
+    ax.scatter(ratios, places, color=[SERIES[1] if r >= 1 else SERIES[0] for r in ratios], s=26, zorder=3)
     for place, ratio in zip(places, ratios, strict=True):
         ax.annotate(
             f"{ratio:.3g}×",
@@ -126,9 +126,9 @@ def _conventions(rows: Sequence[Mapping[str, Any]]) -> str:
     ax.set_xlim(min([0.5, *(r / 1.6 for r in ratios)]), max([2.0, *(r * 1.6 for r in ratios)]))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
     ax.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
-    ax.set_xlabel("energy of the ANN over energy of the SNN: right of 1 the SNN costs less")
+    ax.set_xlabel("how many times the ANN the SNN costs: left of 1 the SNN costs less")
     ax.invert_yaxis()
-    return inline(figure, "conventions", "ANN over SNN energy ratio under each accounting convention")
+    return inline(figure, "conventions", "How many times the ANN the SNN costs under each accounting convention")
 
 
 def _layers(layers: Mapping[str, Mapping[str, Any]]) -> str:

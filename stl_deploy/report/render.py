@@ -53,28 +53,17 @@ def _first_screen(report: Mapping[str, Any]) -> dict[str, Any]:
     """What the three answers at the top are made of."""
     energy = report["energy"]
     if energy is None:
-        return dict.fromkeys(("lead", "chip", "low", "high", "withheld", "checks", "verdict"))
+        return dict.fromkeys(("lead", "chip", "low", "high", "checks"))
     priced = [entry for entry in energy["energy"] if entry["snn"] and entry["snn"]["total_J"]]
-    ratios = [row for row in energy["conventions"] if row["ratio_ann_over_snn"]]
-    ratios.sort(key=lambda row: float(row["ratio_ann_over_snn"]))
+    ratios = [row for row in energy["conventions"] if row["kind"] == "bookkeeping" and row["snn_over_ann"] is not None]
+    ratios.sort(key=lambda row: float(row["snn_over_ann"]))
     return {
         "lead": next((entry for entry in priced if entry["ann"]), priced[0] if priced else None),
         "chip": next((e for e in reversed(energy["energy"]) if e["scope"] == "marginal" and e["snn"]), None),
-        "verdict": _verdict(energy["model_range"]),
         "low": ratios[0] if ratios else None,
         "high": ratios[-1] if ratios else None,
         "checks": _tally(report["validation"]),
-        "withheld": [e["price"] for e in energy["energy"] if e["snn"] and not e["snn"]["total_J"]],
     }
-
-
-def _verdict(spread: Mapping[str, Any] | None) -> str:
-    if spread is None:
-        return ""
-    low, high = spread["ratio_ann_over_snn"]
-    if low <= 1 <= high:
-        return "Which of the two costs less depends on the model."
-    return f"Under every model the {'SNN' if low > 1 else 'ANN'} costs less."
 
 
 def _tally(checks: Sequence[Mapping[str, Any]]) -> dict[str, int] | None:

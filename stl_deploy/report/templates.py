@@ -10,7 +10,7 @@ from importlib.resources import files
 from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from stl_deploy.report.format import count, ends, joules, percent, plain, ratio, ratios, span
+from stl_deploy.report.format import count, ends, joules, percent, percents, plain, ratio, ratios, span
 
 
 @cache
@@ -24,7 +24,9 @@ def template(name: str) -> Template:
     environment = Environment(
         loader=FunctionLoader(load), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(joules=joules, count=count, percent=percent, ratio=ratio, span=span, plain=plain)
+    environment.filters.update(
+        joules=joules, count=count, percent=percent, percents=percents, ratio=ratio, span=span, plain=plain
+    )
     environment.filters.update(
         ratios=ratios, span_w=lambda value: ends(value, "W"), span_s=lambda value: ends(value, "s")
     )

@@ -189,14 +189,19 @@ class Walk:
 
     def operations(self, node: Neuron) -> dict[str, int]:
         """Line by line of the neuron's equations, at every step of every neuron."""
-        leaks = compares = resets = 0
+        leaks = shifts = compares = resets = 0
         decays = [node.decay, None if node.synapse is None else node.synapse.decay]
         for t, b, at in product(range(self.T), range(self.B), indices(node.shape)):
-            leaks += sum(1 for d in decays if d is not None and any(v != 1 for v in np.ravel(d).tolist()))
+            for decay in decays:
+                values = [] if decay is None else np.ravel(decay).tolist()
+                if any(v != 1 for v in values):
+                    powers = [2.0**-k for k in range(150)]
+                    shifted = all(v in powers for v in values) or all(1 - v in powers for v in values)
+                    shifts, leaks = shifts + shifted, leaks + (not shifted)
             if node.threshold is not None:
                 compares += 1
                 resets += int(node.decay is not None and self.y[node.name][(t, b, *at)] != 0)
-        return {"leak_muls": leaks, "threshold_cmps": compares, "resets": resets}
+        return {"leak_muls": leaks, "leak_shifts": shifts, "threshold_cmps": compares, "resets": resets}
 
     def memory(self, node: Node) -> dict[str, object]:
         """Accesses, by walking: a weight and a potential at each crossed tap, a bias and a potential at each output."""

@@ -45,7 +45,7 @@ def test_its_numbers_are_those_of_the_json(shown: tuple[chromium.Page, Any]) -> 
     tab, twin = shown
     totals = "[...document.querySelectorAll('#total-table td')].map(c => c.textContent.replace(/\\u2009/g, ''))"
     assert tab.evaluate(totals) == [str(value) for value in twin["energy"]["totals"].values()]
-    low, high = twin["energy"]["model_range"]["ratio_ann_over_snn"]
+    low, high = twin["energy"]["model_range"]["snn_over_ann_range"]
     big = tab.evaluate("document.querySelectorAll('.big[data-low]')[1].textContent")
     assert big == f"{low:.3g}× to {high:.3g}×"
     errors = tab.evaluate("[...document.querySelectorAll('#validation-table td[data-value]')].map(c => c.textContent)")
@@ -75,7 +75,7 @@ def test_names_without_spaces_are_not_broken_to_make_room(shown: tuple[chromium.
 
 def test_a_click_sorts_and_a_third_click_restores(shown: tuple[chromium.Page, Any]) -> None:
     tab, _ = shown
-    values = "[...document.querySelectorAll('#model-table tbody tr')].map(r => Number(r.cells[3].dataset.high))"
+    values = "[...document.querySelectorAll('#model-table tbody tr')].map(r => Number(r.cells[3].dataset.value))"
     click = "document.querySelectorAll('#model-table thead th')[3].querySelector('button').click()"
     state = "document.querySelectorAll('#model-table thead th')[3].getAttribute('aria-sort')"
     given = tab.evaluate(values)

@@ -29,7 +29,7 @@ TAPPED = {
 NEURON = {"neurons", "neuron_updates", "neuron_updates_touched", "spikes"}
 TAPPED |= {"weight_words", "bias_words", "weight_bits", "weight_bytes", "weight_reads", "bias_reads"}
 TAPPED |= {"potential_reads", "potential_writes", "queue_reads", "queue_bits"}
-NEURON |= {"leak_muls", "threshold_cmps", "resets"}
+NEURON |= {"leak_muls", "leak_shifts", "threshold_cmps", "resets"}
 NEURON |= {"state_words", "state_bits", "state_bytes", "state_reads", "state_writes", "queue_writes", "queue_bits"}
 
 
@@ -62,6 +62,9 @@ def test_the_keys_are_those_of_the_contract() -> None:
         "conventions",
         "models",
         "model_range",
+        "verdict",
+        "comparisons",
+        "quoted",
         "ann_twin",
         "per_sample",
         "what_if",

@@ -20,7 +20,7 @@ evidence = "measured"
 source = "bench"
 
 [terms]
-mac = { value = 2.0, unit = "pJ" }
+mac = { value = 2.0, unit = "pJ", sigma = 0.5 }
 sram_8KB = { value = [1, 2], unit = "nJ/64bit" }
 """
 
@@ -37,7 +37,12 @@ def test_a_users_list_is_read_in_si_units(tmp_path: Path) -> None:
     assert prices.terms["mac"].low == prices.terms["mac"].high == approx(2e-12)
     assert (prices.terms["sram_8KB"].low, prices.terms["sram_8KB"].high) == approx((1e-9, 2e-9))
     assert prices.terms["sram_8KB"].text == "1 to 2 nJ/64bit"
-    assert prices.as_dict()["terms"]["mac"] == {"value": "2 pJ", "si": [2e-12, 2e-12], "note": ""}
+    assert prices.as_dict()["terms"]["mac"] == {
+        "value": "2 ± 0.5 pJ",
+        "si": [2e-12, 2e-12],
+        "sigma": 0.5e-12,
+        "note": "",
+    }
 
 
 @pytest.mark.parametrize(
@@ -47,8 +52,17 @@ def test_a_users_list_is_read_in_si_units(tmp_path: Path) -> None:
         ("value = 2.0", "value = nan", r"'mac' has value nan"),
         ("value = 2.0", "value = true", r"'mac' has value True"),
         ("[1, 2]", "[2, 1]", r"'sram_8KB' has value \[2, 1\]"),
-        (', unit = "pJ"', "", r"'mac' is \{'value': 2.0\}; expected .* unit one of: fJ, pJ"),
-        ('{ value = 2.0, unit = "pJ" }', "2.0", r"'mac' is 2.0; expected"),
+        (
+            ", sigma = 0.5",
+            "",
+            r"'mac' has no sigma; measured prices say their standard deviation, or sigma = \"not pub",
+        ),
+        ("sigma = 0.5", "sigma = -0.5", r"'mac' has sigma -0.5; a number from 0 up, in pJ, or \"not published\""),
+        ('"bench"', '" "', r"'source' is empty; expected where each price was published"),
+        ("year = 2020", "year = 2020\non_chip_bytes = 0", r"'on_chip_bytes' is 0; a whole number from 1 up"),
+        ("year = 2020", 'year = 2020\nnumbers = "real"', r"'numbers' is 'real'; accepted: integer, float"),
+        (', unit = "pJ"', "", r"'mac' is \{'value': 2.0, 'sigma': 0.5\}; expected .* unit one of: fJ, pJ"),
+        ('{ value = 2.0, unit = "pJ", sigma = 0.5 }', "2.0", r"'mac' is 2.0; expected"),
         ('"pJ"', '"parsec"', r"'mac' has unit 'parsec'; accepted: fJ, pJ"),
         ("nJ/64bit", "nJ/32bit", r"memory is priced per 64-bit access"),
         ("nJ/64bit", "nJ", r"'sram_8KB' has unit 'nJ'; accepted: .*64-bit access"),

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from stl_deploy.config.load import load_config
 from stl_deploy.data import load_dataset
 from stl_deploy.energy import measure_energy
-from stl_deploy.energy.models.ledger import total
+from stl_deploy.energy.models.grid import quoted
+from stl_deploy.energy.prices.price_list import middle
 from stl_deploy.errors import InputError
 from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.lower import lower
@@ -56,8 +57,9 @@ def test_every_number_of_steps_is_a_run_of_its_own(tmp_path: Path) -> None:
     program = lower(read_nir(Path(net)))
     for p in found.points:
         report = measure_energy(program, spikes()[: p.steps])
-        chosen = next(m for m in report.models if "ideal reuse" in m.name and m.prices.name == "horowitz45_int8_acc32")
-        assert p.joules == total(chosen.snn)[0]
+        chosen = quoted(report.comparisons)
+        assert chosen is not None
+        assert p.joules == middle(chosen.comparison.snn_J)
         assert p.accuracy == 1.0  # both outputs spike alike; the first wins
 
 

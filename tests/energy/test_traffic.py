@@ -191,10 +191,10 @@ def test_beyond_one_chip_messages_are_counted_and_hops_named() -> None:
     report, _ = by_hand(CORES + 1)
     sanafe = report.energy[1].snn
     assert sanafe is not None
-    assert sanafe.unpriced == (
-        f"hops between cores: {CORES + 1} cores, one chip has {CORES}, and hops between chips have no price",
-    )
-    assert sanafe.total is None
+    assert [u.what for u in sanafe.unpriced] == [
+        f"hops between cores: {CORES + 1} cores, one chip has {CORES}, and hops between chips have no price"
+    ]
+    assert sanafe.total[1] == approx(sanafe.total[0] + 4 * 2 * (7 * 3.0 + 3 * 4.2) * 1e-12)
     assert any(line.term == "message_out" and line.count == 4 for line in sanafe.lines)
 
 
@@ -202,7 +202,7 @@ def test_without_a_placement_messages_and_hops_are_named() -> None:
     report = measure_energy(two_layers(), f32(np.ones((1, 1, 3))), prices=LISTS)
     sanafe = report.energy[1].snn
     assert sanafe is not None
-    assert [line.split(":")[0] for line in sanafe.unpriced] == ["messages", "hops between cores"]
+    assert [u.what.split(":")[0] for u in sanafe.unpriced] == ["messages", "hops between cores"]
     assert report.as_dict()["placement"]["reason"] == "no placement is known"
 
 
@@ -240,7 +240,7 @@ def test_what_loihi_cannot_hold_says_why(change: dict[str, object], reason: str)
     report = measure_energy(net, f32(np.ones((1, 1, 3))), prices=LISTS, chip=chip)
     sanafe = report.energy[1].snn
     assert sanafe is not None
-    assert f"hops between cores: {reason}" in sanafe.unpriced
+    assert f"hops between cores: {reason}" in [u.what for u in sanafe.unpriced]
 
 
 def test_a_neuron_that_needs_more_than_a_core_has_is_not_placed() -> None:

@@ -1,0 +1,173 @@
+"""Operations and memory of both sides under one dataflow, by the same rules.
+
+``per_event``: a weight is fetched for every event that uses it (for an ANN every MAC). ``per_step``: once per time
+step, or per event where those are fewer; an ANN's step is its inference. ``per_inference``: once, all time steps
+of a layer being worked through before the next layer. Sums in ``memory``: every addition reads and writes its
+potential (an ANN: its partial sum). In ``registers``: the sum of one step stays beside the adder, and a state is read
+and written once per step; with ``per_inference`` it stays there through all steps.
+
+An input is read once and walks its fan-out on both sides, a spike is written to a queue by who sends it and read by
+who gets it, an activation is written once. A state that nothing moves between inputs (an integrator's) is touched
+only where input arrives. Widths: weights and activations as the list's weights, sums and states as its accumulator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from stl_deploy.energy.counts.neuron_ops import leaks, neuron_ops
+from stl_deploy.energy.counts.record import Counts
+from stl_deploy.energy.models.layout import Synapses, input_words, output_words, relus, synapses
+from stl_deploy.energy.models.ledger import Item, Ledger
+from stl_deploy.energy.models.memory import address_bits, size_bytes, state_words
+from stl_deploy.energy.prices.operations import requantisation, requantises, shift, state_multiply
+from stl_deploy.energy.prices.price_list import Price, PriceList
+from stl_deploy.graph.program import Neuron, Program
+
+Fetch = Literal["per_event", "per_step", "per_inference"]
+Sums = Literal["memory", "registers"]
+
+
+@dataclass(frozen=True)
+class Dataflow:
+    """How often a weight is fetched and where sums are kept."""
+
+    fetch: Fetch
+    sums: Sums
+
+    @property
+    def text(self) -> str:
+        """As a person reads it."""
+        how = {"per_event": "for every event", "per_step": "once per step", "per_inference": "once per inference"}
+        return f"weights {how[self.fetch]}, sums in {self.sums}"
+
+
+DATAFLOWS = tuple(Dataflow(fetch, sums) for fetch in get_args(Fetch) for sums in get_args(Sums))
+
+
+def snn(program: Program, counts: Counts, prices: PriceList, flow: Dataflow) -> tuple[Item, ...]:
+    """One inference of the spiking network."""
+    ledger = Ledger(prices, counts.batch)
+    for layer in synapses(program, counts):
+        _spiking_layer(layer, counts, prices, flow, ledger)
+    for name, pool in counts.pools.items():
+        ledger.ops(name, "pool adds", "add", pool.synops)
+        value = 0 if pool.op == "AC" else prices.weight_bits
+        bits = address_bits(input_words(program, name)) + value
+        ledger.words(name, "queue writes and reads", 2 * pool.in_nonzero, bits, _bytes(program, name, bits))
+    for node in program.of(Neuron):
+        _updates(node, counts, prices, flow, ledger)
+    return ledger.items()
+
+
+def _spiking_layer(layer: Synapses, counts: Counts, prices: PriceList, flow: Dataflow, ledger: Ledger) -> None:
+    counted, weight, state = counts.weighted[layer.name], prices.weight_bits, prices.accumulator_bits
+    ledger.ops(layer.name, "synops", "ac" if counted.op == "AC" else "mac", counted.synops)
+    often = {"per_event": None, "per_step": counts.T * counts.batch, "per_inference": counts.batch}[flow.fetch]
+    fetched = counted.synops if often is None else min(counted.synops, layer.weights * often)
+    ledger.words(layer.name, "weight reads", fetched, weight, layer.weight_memory(weight))
+    if flow.sums == "memory":
+        ledger.words(layer.name, "potential reads and writes", 2 * counted.synops, state, layer.potentials(state))
+    ledger.ops(layer.name, "bias adds", "add", counted.bias_adds)
+    biases = counted.bias_adds // counts.T if flow.fetch == "per_inference" else counted.bias_adds
+    ledger.words(layer.name, "bias reads", biases, state, layer.bias_memory(state))
+    bits = address_bits(layer.inputs) + (0 if counted.op == "AC" else weight)
+    held = layer.inputs * (counts.T if flow.fetch == "per_inference" else 1)
+    ledger.words(layer.name, "queue writes and reads", 2 * counted.in_nonzero, bits, size_bytes(held, bits))
+
+
+def _updates(node: Neuron, counts: Counts, prices: PriceList, flow: Dataflow, ledger: Ledger) -> None:
+    charge_updates(node, counts, prices, ledger)
+    counted, bits = counts.neurons[node.name], prices.accumulator_bits
+    moved = counted.neuron_updates if leaks(node) else counted.neuron_updates_touched
+    if (flow.sums == "registers" and flow.fetch == "per_inference") or (flow.sums == "memory" and not leaks(node)):
+        moved = 0
+    words = state_words(node)
+    memory = size_bytes(words * counted.neurons, bits)
+    ledger.words(node.name, "state reads and writes", 2 * words * moved, bits, memory)
+
+
+def charge_updates(node: Neuron, counts: Counts, prices: PriceList, ledger: Ledger) -> None:
+    """The arithmetic of a neuron node's updates: multiplies and shifts on the state, adds and comparisons."""
+    counted, each = counts.neurons[node.name], neuron_ops(node)
+    multiplies, shifts = each.leak_muls + each.other_muls, each.leak_shifts + each.other_shifts
+    adds = each.adds + each.compares
+    if prices.numbers == "float":
+        multiplies, shifts = multiplies + shifts, 0
+    else:
+        adds += each.shift_adds
+    ledger.ops(node.name, "leak multiplies", state_multiply(prices), multiplies * counted.neuron_updates)
+    ledger.ops(node.name, "leak shifts", shift(prices), shifts * counted.neuron_updates)
+    adds = adds * counted.neuron_updates + each.adds_per_spike * counted.spikes
+    ledger.ops(node.name, "adds and compares", "add", adds)
+
+
+def ann(
+    program: Program,
+    counts: Counts,
+    prices: PriceList,
+    flow: Dataflow,
+    *,
+    active: float = 1.0,
+    bits: int | None = None,
+    input_reads: Literal["once", "per_mac"] = "once",
+) -> tuple[Item, ...]:
+    """One dense pass of the twin.
+
+    active: share of the MACs on non-zero inputs; the others are skipped: neither multiplied, nor their weights and sums
+    fetched. bits: of activations (None: as wide as weights); on integers the multiply is priced in proportion to
+    them. input_reads: ``per_mac`` where nothing is reused at all.
+    """
+    ledger = Ledger(prices)
+    act = prices.weight_bits if bits is None else bits
+    for layer in synapses(program, counts):
+        _dense_layer(layer, prices, flow, ledger, active, act, per_mac=input_reads == "per_mac")
+    for name, pool in counts.pools.items():
+        ledger.ops(name, "pool adds", "add", pool.synapses)
+        for term, words in (
+            ("input reads", input_words(program, name)),
+            ("output writes", output_words(program, name)),
+        ):
+            ledger.words(name, term, words, act, size_bytes(words, act))
+    charge_relus(relus(program), counts, prices, ledger)
+    return ledger.items()
+
+
+def _dense_layer(
+    layer: Synapses, prices: PriceList, flow: Dataflow, ledger: Ledger, active: float, act: int, *, per_mac: bool
+) -> None:
+    weight, state, done = prices.weight_bits, prices.accumulator_bits, active * layer.macs
+    ledger.ops(layer.name, "MACs: multiply", narrowed(prices, act), done)
+    ledger.ops(layer.name, "MACs: add", "ac", done)
+    fetched = done if flow.fetch == "per_event" else min(done, layer.weights)
+    ledger.words(layer.name, "weight reads", fetched, weight, layer.weight_memory(weight))
+    if flow.sums == "memory":
+        ledger.words(layer.name, "partial sum reads and writes", 2 * done, state, layer.potentials(state))
+    biased = layer.outputs if layer.biases else 0
+    ledger.ops(layer.name, "bias adds", "add", biased)
+    ledger.words(layer.name, "bias reads", biased, state, layer.bias_memory(state))
+    read = done if per_mac else layer.inputs
+    ledger.words(layer.name, "input reads", read, act, size_bytes(layer.inputs, act))
+    ledger.words(layer.name, "output writes", layer.outputs, act, size_bytes(layer.outputs, act))
+
+
+def narrowed(prices: PriceList, bits: int) -> Price:
+    """A multiply of a weight and an activation of ``bits``: in proportion to them on integers, as it is on floats."""
+    whole = prices.terms["mul"]
+    share = 1.0 if prices.numbers == "float" else bits / prices.weight_bits
+    return Price(whole.low * share, whole.high * share, whole.unit, whole.note)
+
+
+def charge_relus(nodes: Iterable[Neuron], counts: Counts, prices: PriceList, ledger: Ledger) -> None:
+    """One compare for each activation, and its requantisation where it is stored narrower than it is summed."""
+    for node in nodes:
+        neurons = counts.neurons[node.name].neurons
+        ledger.ops(node.name, "ReLU compares", "add", neurons)
+        if requantises(prices):
+            ledger.ops(node.name, "requantisation", requantisation(prices), neurons)
+
+
+def _bytes(program: Program, name: str, bits: int) -> int:
+    return size_bytes(input_words(program, name), bits)

@@ -1,0 +1,90 @@
+"""The comparison grid: both sides under every dataflow, in floats and in integers; and the one number to quote.
+
+The quoted comparison is chosen by a fixed rule, not by its value: weights fetched once per step (it needs no storage of
+whole spike trains, so a stream can be worked through as it arrives), sums in registers, 8-bit integers with 32-bit
+sums at 45 nm prices, and the twin's zeros skipped where they were measured in a trained twin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from stl_deploy.energy.ann_twin import AnnTwin
+from stl_deploy.energy.counts.record import Counts
+from stl_deploy.energy.models.dataflow import DATAFLOWS, Dataflow, ann, snn
+from stl_deploy.energy.models.ledger import total
+from stl_deploy.energy.prices.comparison import Comparison
+from stl_deploy.energy.prices.load import load_prices
+from stl_deploy.energy.prices.price_list import PriceList
+from stl_deploy.energy.prices.sram import has_memory
+from stl_deploy.graph.program import Program
+
+GRID_PRICES = ("horowitz45_fp32", "horowitz45_int8_acc32", "jouppi7_fp32", "jouppi7_int8_acc32")
+QUOTED = Dataflow("per_step", "registers")
+QUOTED_PRICE = "horowitz45_int8_acc32"
+Zeros = Literal["computed", "skipped"]
+"""What the ANN does with MACs on zero inputs."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Both sides under one dataflow and one price list. ann_zeros: ``skipped`` only where the twin's were measured."""
+
+    flow: Dataflow
+    prices: PriceList
+    ann_zeros: Zeros
+    comparison: Comparison
+
+    @property
+    def ratio(self) -> float:
+        """SNN over ANN; an ANN always costs something."""
+        assert self.comparison.snn_over_ann is not None
+        return self.comparison.snn_over_ann
+
+    def as_dict(self) -> dict[str, Any]:
+        """One entry of the energy JSON's ``comparisons``."""
+        return {
+            "dataflow": self.flow.fetch,
+            "sums": self.flow.sums,
+            "width": self.prices.width,
+            "prices": self.prices.name,
+            "ann_zeros": self.ann_zeros,
+            **self.comparison.as_dict(),
+        }
+
+
+def memory_lists(prices: Sequence[PriceList] = ()) -> tuple[PriceList, ...]:
+    """The grid's own lists, and those of ``prices`` that have memory rows."""
+    chosen = {name: load_prices(name) for name in GRID_PRICES}
+    return tuple((chosen | {entry.name: entry for entry in prices if has_memory(entry)}).values())
+
+
+def grid(
+    program: Program, counts: Counts, prices: Sequence[PriceList] = (), twin: AnnTwin | None = None
+) -> tuple[Cell, ...]:
+    """Every dataflow under every list with memory rows; with a measured ``twin`` also with the ANN's zeros skipped.
+
+    Empty for a network without weights, which has no ANN to compare with.
+    """
+    if not counts.totals.ann_macs_exact:
+        return ()
+    skipping: list[tuple[Zeros, float]] = [("computed", 1.0)]
+    if twin is not None:
+        skipping.append(("skipped", twin.fraction))
+    cells = []
+    for entry in memory_lists(prices):
+        for flow in DATAFLOWS:
+            spiking = total(snn(program, counts, entry, flow))
+            cells += [
+                Cell(flow, entry, zeros, Comparison(spiking, total(ann(program, counts, entry, flow, active=active))))
+                for zeros, active in skipping
+            ]
+    return tuple(cells)
+
+
+def quoted(cells: Sequence[Cell]) -> Cell | None:
+    """The cell that the rule above picks; None without any."""
+    kept = [cell for cell in cells if cell.flow == QUOTED and cell.prices.name == QUOTED_PRICE]
+    return next((cell for cell in kept if cell.ann_zeros == "skipped"), kept[0] if kept else None)

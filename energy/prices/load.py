@@ -1,0 +1,166 @@
+"""Reading price lists: the built-in ones by name, a user's own ``.toml`` file by path; every key checked."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, get_args
+
+from stl_deploy.energy.counts.neuron_ops import Numbers
+from stl_deploy.energy.prices.price_list import (
+    BITS,
+    MAX_BITS,
+    NOT_PUBLISHED,
+    ON_CHIP_BYTES,
+    SIZES,
+    TERMS,
+    TEXTS,
+    UNITS,
+    Evidence,
+    Price,
+    PriceList,
+    Scope,
+)
+from stl_deploy.errors import ConfigError, InputError
+
+_FEW = 12
+"""Accepted names are listed up to so many."""
+_WITH_SIGMA = ("measured", "calibrated")
+
+
+def list_prices() -> tuple[PriceList, ...]:
+    """Every price list that comes with stl-deploy, by name."""
+    return tuple(load_prices(name) for name in _built_in())
+
+
+def load_prices(name_or_path: str | Path) -> PriceList:
+    """A built-in price list by name, or a user's ``.toml`` file by path.
+
+    Raises InputError if there is no such list or file, ConfigError for an unknown key, a missing one,
+    a negative value, or a value without the unit its term needs.
+    """
+    if str(name_or_path) in _built_in():
+        name = str(name_or_path)
+        text = (files(__package__) / "lists" / f"{name}.toml").read_text(encoding="utf-8")
+        return _parse(text, name, where=f"price list '{name}'")
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        raise InputError(
+            f"no price list '{name_or_path}'{_did_you_mean(str(name_or_path), _built_in())}; 'stl-deploy prices' lists "
+            f"all {len(_built_in())}; or give the path of a .toml file"
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"price list {path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"price list {path}: not a text file; expected TOML") from None
+    return _parse(text, path.stem, where=f"price list {path}")
+
+
+def _built_in() -> tuple[str, ...]:
+    folder = files(__package__) / "lists"
+    return tuple(sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml")))
+
+
+def _parse(text: str, name: str, *, where: str) -> PriceList:
+    try:
+        data = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InputError(f"{where}: not TOML ({error})") from None
+    required = (*TEXTS, "scope", "year", "evidence", "terms")
+    _refuse_unknown(data, (*required, "caveat", *SIZES), where)
+    missing = [key for key in required if key not in data]
+    if missing:
+        raise ConfigError(f"{where}: key '{missing[0]}' is missing; needed: {', '.join(required)}")
+    for key in (*TEXTS, "caveat"):
+        if not isinstance(data.get(key, ""), str):
+            raise ConfigError(f"{where}: '{key}' is {data[key]!r}; a text is accepted")
+    scope: Scope = _one_of(data, "scope", get_args(Scope), where)
+    evidence: Evidence = _one_of(data, "evidence", get_args(Evidence), where)
+    if type(data["year"]) is not int:
+        raise ConfigError(f"{where}: 'year' is {data['year']!r}; a whole number is accepted")
+    for key in BITS:
+        if type(data.get(key, 32)) is not int or not 1 <= data.get(key, 32) <= MAX_BITS:
+            raise ConfigError(f"{where}: '{key}' is {data[key]!r}; a whole number from 1 to {MAX_BITS} is accepted")
+    if not data["source"].strip():
+        raise ConfigError(f"{where}: 'source' is empty; expected where each price was published")
+    on_chip = data.get("on_chip_bytes", ON_CHIP_BYTES)
+    if type(on_chip) is not int or on_chip < 1:
+        raise ConfigError(f"{where}: 'on_chip_bytes' is {on_chip!r}; a whole number from 1 up is accepted")
+    numbers: Numbers = _one_of({"numbers": "integer", **data}, "numbers", get_args(Numbers), where)
+    terms = data["terms"]
+    if not isinstance(terms, dict) or not terms:
+        raise ConfigError(f"{where}: 'terms' is {terms!r}; a table of prices is accepted")
+    _refuse_unknown(terms, TERMS[scope], f"{where}, scope '{scope}'", "term")
+    prices = {term: _price(entry, TERMS[scope][term], f"{where}: '{term}'") for term, entry in terms.items()}
+    if evidence in _WITH_SIGMA:
+        _need_sigmas(terms, where, evidence)
+    about = {key: data[key] for key in (*TEXTS, "year")} | {key: data.get(key, 32) for key in BITS}
+    about |= {"numbers": numbers, "on_chip_bytes": on_chip}
+    return PriceList(name=name, scope=scope, evidence=evidence, caveat=data.get("caveat", ""), terms=prices, **about)
+
+
+def _need_sigmas(terms: Mapping[str, Any], where: str, evidence: str) -> None:
+    for term, entry in terms.items():
+        if "sigma" not in entry and not isinstance(entry["value"], list):
+            raise ConfigError(
+                f"{where}: '{term}' has no sigma; {evidence} prices say their standard deviation, "
+                f'or sigma = "{NOT_PUBLISHED}"'
+            )
+
+
+def _refuse_unknown(data: Mapping[str, Any], known: Collection[str], where: str, what: str = "key") -> None:
+    unknown = sorted(set(data) - set(known))
+    if unknown:
+        more = len(known) - _FEW
+        accepted = ", ".join([*list(known)[:_FEW], *([f"and {more} more"] if more > 0 else [])])
+        raise ConfigError(
+            f"{where}: unknown {what} '{unknown[0]}'{_did_you_mean(unknown[0], known)}; accepted: {accepted}"
+        )
+
+
+def _did_you_mean(name: str, known: Collection[str]) -> str:
+    """The names that come closest, or nothing."""
+    within = [one for one in sorted(known) if name and name in one]
+    near = list(dict.fromkeys([*get_close_matches(name, known, n=3), *within]))[:3]
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
+
+
+def _one_of(data: Mapping[str, Any], key: str, choices: tuple[str, ...], where: str) -> Any:
+    if data[key] not in choices:
+        raise ConfigError(f"{where}: '{key}' is {data[key]!r}; accepted: {', '.join(choices)}")
+    return data[key]
+
+
+def _price(entry: Any, kind: str, where: str) -> Price:
+    accepted = ", ".join(UNITS[kind])
+    if not isinstance(entry, dict) or "value" not in entry or "unit" not in entry:
+        raise ConfigError(f"{where} is {entry!r}; expected {{ value = …, unit = … }} with unit one of: {accepted}")
+    _refuse_unknown(entry, ("value", "unit", "note", "sigma"), where)
+    unit, note = entry["unit"], entry.get("note", "")
+    if not isinstance(unit, str) or unit not in UNITS[kind]:
+        hint = "; memory is priced per 64-bit access" if kind == "memory" else ""
+        raise ConfigError(f"{where} has unit {unit!r}; accepted: {accepted}{hint}")
+    if not isinstance(note, str):
+        raise ConfigError(f"{where} has note {note!r}; a text is accepted")
+    value = entry["value"]
+    ends = value if isinstance(value, list) else [value, value]
+    if len(ends) != 2 or not all(_is_price(end) for end in ends) or ends[0] > ends[1]:
+        raise ConfigError(f"{where} has value {value!r}; a number from 0 up, or a range [low, high], is accepted")
+    sigma = entry.get("sigma", NOT_PUBLISHED)
+    if sigma != NOT_PUBLISHED and not _is_price(sigma):
+        raise ConfigError(
+            f'{where} has sigma {sigma!r}; a number from 0 up, in {unit}, or "{NOT_PUBLISHED}" is accepted'
+        )
+    factor = UNITS[kind][unit]
+    spread = None if sigma == NOT_PUBLISHED else sigma * factor
+    return Price(ends[0] * factor, ends[1] * factor, unit, note, spread)
+
+
+def _is_price(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0

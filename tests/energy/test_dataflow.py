@@ -1,0 +1,238 @@
+"""The comparison grid by hand: one dataflow for both sides, and what each cell charges."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from stl_deploy.energy import AnnTwin, EnergyReport, load_prices, measure_energy
+from stl_deploy.energy.models import dataflow
+from stl_deploy.energy.models.dataflow import DATAFLOWS, Dataflow, Fetch, Sums
+from stl_deploy.energy.models.grid import Cell, quoted
+from stl_deploy.energy.models.layout import meeting_places
+from stl_deploy.energy.models.ledger import Item
+from stl_deploy.energy.models.lemaire import snn as lemaire_snn
+from stl_deploy.energy.prices.comparison import Comparison
+from stl_deploy.energy.prices.sram import access, word_access
+from stl_deploy.graph.program import Neuron, Program, Source
+from tests.energy.close import approx
+from tests.energy.nets import conv, f32, lif, linear, pool, program, start
+
+PJ = 1e-12
+FP32, INT8 = load_prices("horowitz45_fp32"), load_prices("horowitz45_int8_acc32")
+
+
+def two_layers(decay: float = 0.5) -> Program:
+    return program(
+        start((2,)),
+        linear("a", "in", np.ones((3, 2)), bias=np.zeros(3)),
+        lif("hidden", "a", (3,), decay=f32(decay)),
+        linear("b", "hidden", np.ones((2, 3))),
+        lif("out_", "b", (2,), decay=f32(decay)),
+    )
+
+
+X = f32([[[1, 0]], [[1, 1]]])  # one sample, two steps, three events: 9 synops of a; 6 hidden spikes: 12 synops of b
+
+
+def cell(
+    report: EnergyReport, fetch: Fetch, sums: Sums, price: str = "horowitz45_fp32", zeros: str = "computed"
+) -> Cell:
+    flow = Dataflow(fetch, sums)
+    return next(c for c in report.comparisons if (c.flow, c.prices.name, c.ann_zeros) == (flow, price, zeros))
+
+
+def counts(items: tuple[Item, ...], term: str) -> dict[str, float]:
+    return {item.layer: item.count for item in items if item.term == term}
+
+
+@pytest.mark.parametrize(
+    ("fetch", "spiking", "dense"),
+    [
+        ("per_event", {"a": 9, "b": 12}, {"a": 6, "b": 6}),
+        ("per_step", {"a": 9, "b": 12}, {"a": 6, "b": 6}),  # 12 words in two steps, but only 9 events ask for one
+        ("per_inference", {"a": 6, "b": 6}, {"a": 6, "b": 6}),
+    ],
+)
+def test_how_often_a_weight_is_fetched(fetch: Fetch, spiking: dict[str, int], dense: dict[str, int]) -> None:
+    report, flow = measure_energy(two_layers(), X), Dataflow(fetch, "registers")
+    assert counts(dataflow.snn(two_layers(), report.counts, FP32, flow), "weight reads") == spiking
+    assert counts(dataflow.ann(two_layers(), report.counts, FP32, flow), "weight reads") == dense
+
+
+def shared() -> tuple[Program, np.ndarray]:
+    """A convolution that uses each of its 9 weights 4 times in a dense pass; all 16 inputs active in two steps."""
+    net = program(start((1, 4, 4)), conv("c", "in", np.ones((1, 1, 3, 3)), (1, 4, 4)), lif("n", "c", (1, 2, 2)))
+    return net, np.ones((2, 1, 1, 4, 4), np.float32)
+
+
+def test_shared_weights_are_fetched_as_the_dataflow_says() -> None:
+    net, x = shared()
+    counted = measure_energy(net, x).counts
+    fetched = {
+        flow.fetch: (
+            counts(dataflow.snn(net, counted, FP32, flow), "weight reads")["c"],
+            counts(dataflow.ann(net, counted, FP32, flow), "weight reads")["c"],
+        )
+        for flow in DATAFLOWS
+    }
+    assert fetched == {"per_event": (72, 36), "per_step": (18, 9), "per_inference": (9, 9)}
+
+
+def test_sums_in_memory_are_read_and_written_at_every_addition_on_both_sides() -> None:
+    net, x = shared()
+    counted = measure_energy(net, x).counts
+    memory, registers = Dataflow("per_event", "memory"), Dataflow("per_event", "registers")
+    assert counts(dataflow.snn(net, counted, FP32, memory), "potential reads and writes") == {"c": 2 * 72}
+    assert counts(dataflow.ann(net, counted, FP32, memory), "partial sum reads and writes") == {"c": 2 * 36}
+    assert counts(dataflow.snn(net, counted, FP32, registers), "potential reads and writes") == {}
+    assert counts(dataflow.ann(net, counted, FP32, registers), "partial sum reads and writes") == {}
+
+
+@pytest.mark.parametrize(
+    ("fetch", "sums", "leaky", "integrator"),
+    [
+        ("per_event", "memory", {"hidden": 12, "out_": 8}, {}),  # an integrator's sum is its state, already paid
+        ("per_step", "registers", {"hidden": 12, "out_": 8}, {"hidden": 6, "out_": 4}),
+        ("per_inference", "registers", {}, {}),  # the state stays in its register through all steps
+    ],
+)
+def test_a_state_is_touched_where_something_moves_it(
+    fetch: Fetch, sums: Sums, leaky: dict[str, int], integrator: dict[str, int]
+) -> None:
+    x = f32([[[1, 0]], [[0, 0]]])  # the second step brings nothing; the hidden bias is 0
+    for decay, expected in ((0.5, leaky), (1.0, integrator)):
+        net = two_layers(decay)
+        items = dataflow.snn(net, measure_energy(net, x).counts, FP32, Dataflow(fetch, sums))
+        assert counts(items, "state reads and writes") == expected
+
+
+def test_one_cell_by_hand() -> None:
+    # per step, registers, 32-bit float; a word of 32 bits in n bytes of SRAM: 10 pJ x n / 8192 x 32 / 64
+    def sram(size: int, bits: int = 32) -> float:
+        return 10 * size / 8192 * bits / 64
+
+    a = 9 * 0.9 + 9 * sram(24) + 6 * 0.9 + 6 * sram(12) + 2 * 3 * sram(1, 1)
+    b = 12 * 0.9 + 12 * sram(24) + 2 * 6 * sram(1, 2)
+    states = 10 * 3.7 + 20 * 0.9 + 2 * 6 * sram(12) + 2 * 4 * sram(8)
+    ann = 12 * 4.6 + 2 * 6 * sram(24) + 3 * 0.9 + 3 * sram(12) + 2 * sram(8) + 3 * sram(12)
+    ann += 3 * sram(12) + 2 * sram(8) + 5 * 0.9
+    found = cell(measure_energy(two_layers(), X), "per_step", "registers")
+    assert found.comparison.snn_J == approx(((a + b + states) * PJ,) * 2)
+    assert found.comparison.ann_J == approx((ann * PJ,) * 2)
+    assert found.ratio == approx((a + b + states) / ann)
+
+
+def test_the_json_s_cells_are_the_whole_grid() -> None:
+    twin = AnnTwin(macs_nonzero=30, macs=120, samples=10, source="twin")
+    data = measure_energy(two_layers(), X, twin=twin).as_dict()
+    keys = [(c["dataflow"], c["sums"], c["width"], c["prices"], c["ann_zeros"]) for c in data["comparisons"]]
+    assert len(set(keys)) == len(keys) == 3 * 2 * 4 * 2
+    assert {(c["width"], c["prices"]) for c in data["comparisons"]} == {
+        ("fp32", "horowitz45_fp32"),
+        ("int8", "horowitz45_int8_acc32"),
+        ("fp32", "jouppi7_fp32"),
+        ("int8", "jouppi7_int8_acc32"),
+    }
+    for found in data["comparisons"]:
+        assert found["snn_over_ann"] == approx(found["snn_J"] / found["ann_J"])
+
+
+def test_a_twin_that_skips_zeros_fetches_no_weights_and_sums_for_them() -> None:
+    net, x = shared()
+    twin = AnnTwin(macs_nonzero=9, macs=36, samples=1, source="twin")
+    report = measure_energy(net, x[:1], twin=twin)
+    for flow in (Dataflow("per_event", "memory"), Dataflow("per_step", "memory")):
+        items = dataflow.ann(net, report.counts, INT8, flow, active=twin.fraction)
+        assert counts(items, "MACs: multiply") == {"c": 9}
+        assert counts(items, "weight reads") == {"c": 9}
+        assert counts(items, "partial sum reads and writes") == {"c": 18}
+    assert cell(report, "per_event", "memory", zeros="skipped").ratio > cell(report, "per_event", "memory").ratio
+
+
+def test_the_quoted_cell_follows_the_rule() -> None:
+    report = measure_energy(two_layers(), X)
+    chosen = quoted(report.comparisons)
+    assert chosen is not None
+    assert (chosen.flow, chosen.prices.name) == (Dataflow("per_step", "registers"), "horowitz45_int8_acc32")
+    twin = AnnTwin(macs_nonzero=30, macs=120, samples=10, source="twin")
+    chosen = quoted(measure_energy(two_layers(), X, twin=twin).comparisons)
+    assert chosen is not None
+    assert chosen.ann_zeros == "skipped"
+    assert quoted(()) is None
+
+
+def test_the_verdict_says_the_range_the_number_to_quote_and_the_break_even() -> None:
+    report = measure_energy(two_layers(), X)
+    low, high = min(c.ratio for c in report.comparisons), max(c.ratio for c in report.comparisons)
+    chosen = quoted(report.comparisons)
+    assert chosen is not None
+    assert report.verdict.startswith(f"The SNN costs {low:.2g} to {high:.2g} times its ANN twin, memory included")
+    assert (
+        f"to quote: {chosen.ratio:.2g} times, weights once per step, sums in registers, int8 at 45 nm" in report.verdict
+    )
+    assert report.as_dict()["verdict"] == report.verdict
+
+
+def test_a_net_without_weights_has_no_twin() -> None:
+    net = program(start((3,)), lif("n", "in", (3,)))
+    report = measure_energy(net, f32(np.ones((2, 1, 3))))
+    assert report.comparisons == ()
+    assert report.verdict == "The SNN has no weights, so there is no ANN twin to compare it with."
+    assert report.as_dict()["quoted"] is None
+
+
+def test_layers_that_meet_at_one_neuron_share_its_potentials() -> None:
+    both = Neuron(name="n", shape=(3,), sources=(Source("a"), Source("b")), decay=f32(0.5), threshold=f32(1))
+    net = program(start((2,)), linear("a", "in", np.ones((3, 2))), linear("b", "in", np.ones((3, 2))), both)
+    counted = measure_energy(net, X).counts
+    assert meeting_places(net, counted) == {"a": 1, "b": 0}
+    reads = counts(lemaire_snn(net, counted, FP32), "potential reads")
+    assert reads == {"a": 9 + 3 * 2, "b": 9}  # T x N_out once, with the first of the two
+
+
+def test_an_event_with_a_value_carries_it_through_the_queue() -> None:
+    x = f32([[[0.5, 0]], [[0.25, 1]]])
+    report = measure_energy(two_layers(), x)
+    for items in (
+        dataflow.snn(two_layers(), report.counts, FP32, Dataflow("per_event", "memory")),
+        lemaire_snn(two_layers(), report.counts, FP32),
+    ):
+        queue = next(i for i in items if (i.layer, i.term) == ("a", "queue writes and reads"))
+        # 3 events of 1 address bit and 32 value bits, in a queue of two such words (9 bytes)
+        assert queue.joules == approx((2 * 3 * 10 * 9 / 8192 * 33 / 64 * PJ,) * 2)
+
+
+def test_a_float_multiply_is_not_priced_by_the_bits_of_an_activation() -> None:
+    names = [model.name for model in measure_energy(two_layers(), X).models if model.prices.numbers == "float"]
+    assert not any("quantised" in name for name in names)
+    assert dataflow.narrowed(FP32, 3).low == FP32.terms["mul"].low
+    assert dataflow.narrowed(INT8, 2).low == approx(0.2 * 2 / 8 * PJ)
+
+
+def test_beyond_the_stated_size_memory_is_dram() -> None:
+    mebi = 1 << 20
+    assert access(FP32, mebi) == approx((100 * PJ, 100 * PJ))
+    assert access(FP32, mebi + 1) == approx((1300 * PJ, 2600 * PJ))
+    assert word_access(load_prices("jouppi7_int8_acc32"), 8, 2 * mebi) == approx((1300 / 8 * PJ, 1300 / 8 * PJ))
+    larger = replace(FP32, on_chip_bytes=2 * mebi)
+    assert access(larger, mebi + mebi // 2)[0] < 200 * PJ
+
+
+def test_pools_read_and_write_on_both_sides() -> None:
+    last = conv("l", "p", np.ones((1, 1, 1, 1)), (1, 1, 1))
+    net = program(start((1, 2, 2)), lif("n", "in", (1, 2, 2)), pool("p", "n", (1, 2, 2)), last)
+    counted = measure_energy(net, np.ones((1, 1, 1, 2, 2), np.float32)).counts
+    flow = Dataflow("per_step", "registers")
+    assert counts(dataflow.snn(net, counted, FP32, flow), "queue writes and reads")["p"] == 2 * 4
+    assert counts(dataflow.ann(net, counted, FP32, flow), "input reads")["p"] == 4
+    assert counts(dataflow.ann(net, counted, FP32, flow), "output writes")["p"] == 1
+
+
+def test_a_comparison_tells_middles_and_ends() -> None:
+    found = Comparison((2.0, 4.0), (1.0, 4.0))
+    assert found.snn_over_ann == approx(3 / 2.5)
+    assert found.ends == approx((1.0, 2.0))
+    assert Comparison((1.0, 1.0), (0.0, 0.0)).snn_over_ann is None
