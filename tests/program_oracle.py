@@ -116,7 +116,7 @@ def _neuron(node, x, state):
     if not state:
         start = F(0) if node.v_start is None else node.v_start
         state.update(v=np.zeros(node.shape, F) + start, i=np.zeros(node.shape, F), s=np.zeros(node.shape, F))
-    drive = x
+    drive, before = x, state["v"]
     if node.synapse is not None:
         arriving = x if node.synapse.gain is None else node.synapse.gain * x
         if node.synapse.rule == "euler":
@@ -129,6 +129,10 @@ def _neuron(node, x, state):
     v = drive if node.decay is None else node.decay * state["v"] + drive
     if node.leak is not None:
         v = v + node.leak
+    over = F(0) * state["v"]
+    if node.threshold is not None and node.decay is not None and node.reset == "snntorch_subtract":
+        over = (before > node.threshold).astype(F)
+        v = v - node.threshold * over
     if node.threshold is not None and node.reset == "subtract_delayed":
         v = v - node.threshold * state["s"]
     if node.threshold is not None and node.reset == "value_delayed":
@@ -145,6 +149,8 @@ def _neuron(node, x, state):
     state["s"] = s
     if node.reset == "value":
         state["v"] = np.where(s > 0, F(0) if node.v_reset is None else node.v_reset, v)
+    if node.reset == "snntorch_subtract" and node.decay is not None:
+        state["v"] = v - node.threshold * (s - over)
     if node.reset == "subtract":
         state["v"] = v - node.threshold * s
     return s

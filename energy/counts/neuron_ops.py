@@ -20,6 +20,7 @@ from stl_deploy.graph.program import Floats, Neuron
 
 Numbers = Literal["integer", "float"]
 Factor = Literal["none", "shift", "shift and subtract", "multiply"]
+_SUBTRACTING = ("subtract", "subtract_delayed", "snntorch_subtract")
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,8 @@ def neuron_ops(node: Neuron) -> NeuronOps:
         other_shifts=len(gains) - gains.count("none") - gains.count("multiply"),
         shift_adds=(decays + gains).count("shift and subtract"),
         adds=stateful + _term(node.leak) + (synapse is not None),
-        compares=(node.v_min is not None) + node.spiking,
-        adds_per_spike=int(node.spiking and stateful and node.reset in ("subtract", "subtract_delayed")),
+        compares=(node.v_min is not None) + node.spiking + (stateful and node.reset == "snntorch_subtract"),
+        adds_per_spike=int(node.spiking and stateful and node.reset in _SUBTRACTING),
     )
 
 
@@ -108,7 +109,7 @@ def layer_ops(node: Neuron, counted: NeuronCounts) -> dict[str, int]:
         "leak_muls": ops.leak_muls * counted.neuron_updates,
         "leak_shifts": ops.leak_shifts * counted.neuron_updates,
         "threshold_cmps": node.spiking * counted.neuron_updates,
-        "resets": counted.events if node.spiking and node.decay is not None else 0,
+        "resets": counted.events if node.spiking and node.decay is not None and node.reset != "none" else 0,
     }
 
 

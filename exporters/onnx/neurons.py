@@ -21,6 +21,7 @@ def neuron_step(scope: Scope, node: Neuron, x: str, states: States, output: str 
     """
     name = node.name
     v = _drive(scope, node, x, states)
+    before = ""
     if node.decay is not None:
         before = states.open(name, "v", node.shape, node.v_start)
         v = scope.op("Add", [_times(scope, name, "decay", node.decay, before), v], f"{name}/charge")
@@ -31,11 +32,16 @@ def neuron_step(scope: Scope, node: Neuron, x: str, states: States, output: str 
     theta = scope.weight(f"{name}.threshold", node.threshold)
     if node.resets_late:
         v = _reset_late(scope, node, v, theta, states.open(name, "s", node.shape))
+    over = _over(scope, name, before, theta) if node.decay is not None and node.reset == "snntorch_subtract" else None
+    if over is not None:
+        v = _subtract(scope, name, v, theta, over)
     v = _bounded(scope, node, v)
     fired, spikes = _fire(scope, node, v, theta, output)
     if node.resets_late:
         states.close(name, "s", spikes)
-    elif node.decay is not None:
+    elif over is not None:
+        v = _subtract(scope, name, v, theta, scope.op("Sub", [spikes, over], f"{name}/new_spikes"))
+    elif node.decay is not None and node.reset != "none":
         v = (
             _subtract(scope, name, v, theta, spikes)
             if node.reset == "subtract"
@@ -43,6 +49,11 @@ def neuron_step(scope: Scope, node: Neuron, x: str, states: States, output: str 
         )
     _keep(states, node, v)
     return spikes
+
+
+def _over(scope: Scope, name: str, before: str, theta: str) -> str:
+    """1 where the potential was above the threshold as the step began."""
+    return scope.op("Cast", [scope.op("Greater", [before, theta], f"{name}/over")], f"{name}/was_over", to=1)
 
 
 def _drive(scope: Scope, node: Neuron, x: str, states: States) -> str:

@@ -17,19 +17,34 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from stl_deploy._util.suggest import did_you_mean
 from stl_deploy.errors import InputError
 
 Leak = Literal["euler", "exp"]
 Compare = Literal["gt", "ge"]
-Reset = Literal["value", "subtract", "subtract_delayed", "value_delayed", "snntorch_zero", "spyx"]
+Reset = Literal[
+    "value",
+    "subtract",
+    "subtract_delayed",
+    "value_delayed",
+    "none",
+    "snntorch_zero",
+    "snntorch_subtract_now",
+    "snntorch_zero_now",
+    "spyx",
+]
 SpikesPerStep = Literal["one", "many"]
-Start = Literal["zero", "v_reset"]
+Start = Literal["zero", "v_reset", "v_leak"]
 SynapseRule = Literal["euler", "jump", "exp_add"]
-Gain = Literal["r", "one"]
+Gain = Literal["r", "one", "one_minus_decay"]
+Rate = Literal["divide", "reciprocal", "double"]
+Bounded = Literal["all", "if"]
 Integrate = Literal["dt_r", "r"]
 Emit = Literal["now", "next_step"]
 Loop = Literal["closing_edge", "neuron_output"]
 LoopInput = Literal["as_written", "neuron"]
+Bound = float | Literal["-threshold"] | None
+"""A lower bound of the potential: a number, minus the threshold, or none."""
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "leak": get_args(Leak),
@@ -39,6 +54,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "start": get_args(Start),
     "synapse": get_args(SynapseRule),
     "gain": get_args(Gain),
+    "rate": get_args(Rate),
+    "bounded": get_args(Bounded),
     "integrate": get_args(Integrate),
     "emit": get_args(Emit),
     "loop": get_args(Loop),
@@ -59,14 +76,21 @@ class Dialect:
     leak: ``euler`` v += dt/τ·(v_leak − v + r·x), or ``exp`` v = e^(−dt/τ)·v + x (input gain 1).
     compare: a neuron fires where v > θ (``gt``) or v >= θ (``ge``).
     reset: ``value`` to v_reset; ``subtract`` θ; ``subtract_delayed`` θ at the next step; ``value_delayed`` to v_reset
-        at the next step, whatever arrives then; ``snntorch_zero``: that for CubaLIF and for neurons in a loop,
-        ``value`` for others; ``spyx``: ``subtract`` for CubaLIF, ``subtract_delayed`` for others.
+        at the next step, whatever arrives then; ``none``: a spike leaves v alone; ``snntorch_zero``: ``value_delayed``
+        for CubaLIF and for neurons in a loop, ``value`` for others; ``snntorch_zero_now`` and
+        ``snntorch_subtract_now``: snnTorch's ``reset_delay=False``, which its RSynaptic ignores (`Program` has the
+        equations); ``spyx``: ``subtract`` for CubaLIF, ``subtract_delayed`` for others.
     spikes_per_step: ``one``, or ``many``: trunc(v/θ) spikes in one step.
-    v_min: lower bound of v, a number, ``"-threshold"``, or None.
-    start: v at rest is 0 (``zero``) or v_reset.
+    v_min: lower bound of v: a number, ``"-threshold"``, or None; or one of these for each node named, and none for
+        the others.
+    start: v at rest is 0 (``zero``), v_reset or v_leak (0 for neurons that have none).
     synapse: how CubaLIF's current is stepped: ``euler``; ``jump``: i = (1 − dt/τ_syn)·i + w_in·in; or ``exp_add``:
         i = (i + in)·e^(−dt/τ_syn); v = v·e^(−dt/τ_mem) + i.
-    gain: what scales a leaky neuron's input: dt/τ·r and, for CubaLIF, dt/τ_syn·w_in (``r``), or nothing (``one``).
+    gain: what scales a leaky neuron's input: dt/τ·r and, for CubaLIF, dt/τ_syn·w_in (``r``; with ``exp`` nothing);
+        nothing (``one``); or 1 minus the decay of its potential (``one_minus_decay``).
+    rate: how dt/τ is computed: as a quotient (``divide``) or (1/τ)·dt (``reciprocal``), both in the file's precision,
+        or as a quotient in float64 that is not rounded before the decay is (``double``).
+    bounded: which neurons v_min is for: ``all`` that spike, or integrate-and-fire neurons, IF, only (``if``).
     integrate: I and IF add dt·r·x (``dt_r``) or r·x (``r``).
     emit: a spike leaves a neuron in the step in which v crosses θ (``now``), or one step later (``next_step``).
     loop: where a loop is one step late: on the edge that closes it (``closing_edge``), so that a bias in the loop is
@@ -80,10 +104,12 @@ class Dialect:
     compare: Compare = "gt"
     reset: Reset = "value"
     spikes_per_step: SpikesPerStep = "one"
-    v_min: float | Literal["-threshold"] | None = None
+    v_min: Bound | Mapping[str, Bound] = None
     start: Start = "zero"
     synapse: SynapseRule = "euler"
     gain: Gain = "r"
+    rate: Rate = "divide"
+    bounded: Bounded = "all"
     integrate: Integrate = "dt_r"
     emit: Emit = "now"
     loop: Loop = "closing_edge"
@@ -96,26 +122,37 @@ class Dialect:
                 raise InputError(f"dialect key '{key}' is {getattr(self, key)!r}; accepted: {accepted}")
         if not _is_number(self.dt) or not math.isfinite(self.dt) or self.dt <= 0:
             raise InputError(f"dialect key 'dt' is {self.dt!r}; a positive finite number is accepted")
-        bound = self.v_min
-        if not (bound is None or bound == "-threshold" or (_is_number(bound) and math.isfinite(bound))):
-            raise InputError(f"dialect key 'v_min' is {bound!r}; null, a finite number or \"-threshold\" is accepted")
+        for bound in self.v_min.values() if isinstance(self.v_min, Mapping) else [self.v_min]:
+            if not (bound is None or bound == "-threshold" or (_is_number(bound) and math.isfinite(bound))):
+                accepted = 'null, a finite number, "-threshold", or an object with one of these for each node'
+                raise InputError(f"dialect key 'v_min' is {self.v_min!r}; accepted: {accepted}")
+
+    def bound(self, node: str, leaky: bool) -> Bound:
+        """The lower bound of the potential of the neurons of one node. leaky: they are not IF."""
+        if isinstance(self.v_min, Mapping):
+            return self.v_min.get(node)
+        return None if leaky and self.bounded == "if" else self.v_min
 
     def as_dict(self) -> dict[str, Any]:
-        """The JSON form of INTERFACES: every key, in order."""
+        """JSON twin: every key, in order."""
         return asdict(self)
 
     @classmethod
     def from_mapping(cls, data: Mapping[str, Any], *, where: str, base: Dialect | None = None) -> Dialect:
-        """Build from JSON-like data; missing keys take ``base``'s values (default: the spec preset).
+        """Build from JSON-like data; missing keys take the values of the preset that the key ``preset`` names.
 
-        Raises InputError naming ``where`` for unknown keys and wrong values.
+        Without that key they are ``base``'s (default: the spec preset's). Raises InputError naming ``where`` for
+        unknown keys and wrong values.
         """
-        known = {f.name for f in fields(cls)}
-        unknown = sorted(set(data) - known)
+        given = dict(data)
+        known = {"preset", *(f.name for f in fields(cls))}
+        unknown = sorted(set(given) - known)
         if unknown:
-            raise InputError(f"{where}: unknown dialect key '{unknown[0]}'; accepted: {', '.join(sorted(known))}")
+            accepted = f"accepted: {', '.join(sorted(known))}{did_you_mean(unknown[0], known)}"
+            raise InputError(f"{where}: unknown dialect key '{unknown[0]}'; {accepted}")
+        named = given.pop("preset", None)
         try:
-            return replace(base or cls(), **data)
+            return replace(base or cls() if named is None else preset(named), **given)
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
 
@@ -123,32 +160,66 @@ class Dialect:
 PRESETS: dict[str, Dialect] = {
     "spec": Dialect(),
     "stl": Dialect(compare="ge"),
-    "snntorch": Dialect(reset="subtract_delayed", loop="neuron_output"),
-    "snntorch_zero": Dialect(reset="snntorch_zero", loop="neuron_output"),
+    # snnTorch writes τ = dt/(1 - β) in float32; the quotient in float64 gives back every β of 0.5 and more.
+    "snntorch": Dialect(reset="subtract_delayed", loop="neuron_output", rate="double"),
+    "snntorch_zero": Dialect(reset="snntorch_zero", loop="neuron_output", rate="double"),
+    "snntorch_now": Dialect(reset="snntorch_subtract_now", loop="neuron_output", rate="double"),
+    "snntorch_zero_now": Dialect(reset="snntorch_zero_now", loop="neuron_output", rate="double"),
+    "snntorch_none": Dialect(reset="none", loop="neuron_output", rate="double"),
     # Norse's writer multiplies its time constants by its dt of 1e-3 once too often.
-    "norse": Dialect(dt=1e-6, integrate="r", synapse="jump"),
+    "norse": Dialect(dt=1e-6, integrate="r", synapse="jump", start="v_leak"),
     "sinabs": Dialect(dt=1.0, leak="exp", compare="ge", reset="subtract", spikes_per_step="many"),
     "sinabs_hard": Dialect(dt=1.0, leak="exp", compare="ge"),
+    # What its `from_nir` and `from_model` make: integrate-and-fire neurons stop at minus their threshold.
+    "sinabs_reader": Dialect(
+        dt=1.0,
+        leak="exp",
+        compare="ge",
+        reset="subtract",
+        spikes_per_step="many",
+        v_min="-threshold",
+        bounded="if",
+    ),
+    # The default of its LIF, `norm_input=True`, which its writer does not write down.
+    "sinabs_norm": Dialect(
+        dt=1.0, leak="exp", compare="ge", reset="subtract", spikes_per_step="many", gain="one_minus_decay"
+    ),
     "spikingjelly": Dialect(compare="ge", start="v_reset"),
-    "rockpool": Dialect(dt=1e-3, leak="exp", compare="ge", reset="subtract", spikes_per_step="many", synapse="exp_add"),
+    "rockpool": Dialect(
+        dt=1e-3,
+        leak="exp",
+        compare="ge",
+        reset="subtract",
+        spikes_per_step="many",
+        synapse="exp_add",
+        rate="reciprocal",
+    ),
     # Its CuBaLIF resets before the leak, its LIF after; its writer leads a recurrent layer's input into the weights.
     "spyx": Dialect(dt=1.0, reset="spyx", gain="one", emit="next_step", loop_input="neuron"),
 }
 """What a file means that the framework wrote."""
 
 
+def preset(name: object) -> Dialect:
+    """A preset by name, without regard to case; raises InputError, with a suggestion, if there is none."""
+    found = PRESETS.get(name.strip().lower()) if isinstance(name, str) else None
+    if found is None:
+        close = did_you_mean(name.lower(), PRESETS) if isinstance(name, str) else ""
+        raise InputError(f"no dialect preset {name!r}{close}; presets: {', '.join(PRESETS)}")
+    return found
+
+
 def load_dialect(name_or_path: str) -> Dialect:
-    """A preset by name, or a JSON file (`.json`) with the keys of `Dialect`.
+    """A preset by name (see `preset`), or a JSON file (`.json`) with the keys of `Dialect`.
 
     Raises InputError if there is no such preset, or the file cannot be read as a dialect.
     """
-    if name_or_path in PRESETS:
-        return PRESETS[name_or_path]
     path = Path(name_or_path)
-    if path.suffix != ".json":
-        raise InputError(
-            f"no dialect preset '{name_or_path}'; presets: {', '.join(PRESETS)}, or the path of a .json file"
-        )
+    if path.suffix.lower() != ".json":
+        try:
+            return preset(name_or_path)
+        except InputError as error:
+            raise InputError(f"{error}, or the path of a .json file") from None
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:

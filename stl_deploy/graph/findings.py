@@ -111,7 +111,7 @@ REMEDIES: Mapping[str, str] = {
     "bad-shape": "make the shapes agree; NIR's shapes have no batch axis",
     "unknown-type": "replace the node by nodes of nir 1.0.8",
     "unknown-field": "remove the field",
-    "threshold-not-positive": "train with a threshold parametrisation that stays above 0",
+    "threshold-not-positive": "say in the dialect how v starts and is reset, or use thresholds above 0",
     "tau-not-positive": "write tau in the unit of dt, above 0",
     "loop-without-neuron": "put a neuron in the loop, or remove the edge that closes it",
     "no-source": "connect the node to an input, or remove it",

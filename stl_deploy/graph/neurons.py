@@ -22,6 +22,8 @@ class NeuronState:
             self.v += node.v_start
         self.i = np.zeros(shape, np.float32) if node.synapse is not None else None
         self.spikes = np.zeros(shape, np.float32) if node.resets_late else None
+        over = node.reset == "snntorch_subtract" and node.decay is not None
+        self._over = np.zeros(shape, np.float32) if over else None
 
     def step(self, x: Floats, out: Floats) -> None:
         """Advance one time step with input ``x`` ``[B, *shape]``; writes the output into ``out``."""
@@ -32,6 +34,8 @@ class NeuronState:
         """Take the input in: after this ``v`` is what is compared with the threshold."""
         node, v = self.node, self.v
         drive = self._drive(x)
+        if self._over is not None and node.threshold is not None:
+            np.greater(v, node.threshold, out=self._over)
         if node.decay is None:
             np.copyto(v, drive)
         else:
@@ -41,6 +45,8 @@ class NeuronState:
             np.add(v, node.leak, out=v)
         if self.spikes is not None:
             self._reset_late(self.spikes)
+        if self._over is not None and node.threshold is not None:
+            np.subtract(v, node.threshold * self._over, out=v)
         if node.v_min is not None:
             np.maximum(v, node.v_min, out=v)
 
@@ -75,10 +81,12 @@ class NeuronState:
     def _reset(self, threshold: Floats, out: Floats) -> None:
         if self.spikes is not None:
             np.copyto(self.spikes, out)
-        elif self.node.decay is None:
+        elif self.node.decay is None or self.node.reset == "none":
             return
         elif self.node.reset == "subtract":
             np.subtract(self.v, threshold * out, out=self.v)
+        elif self._over is not None:
+            np.subtract(self.v, threshold * (out - self._over), out=self.v)
         else:
             self._to_value(out)
 

@@ -114,10 +114,19 @@ def _neuron(node: Neuron) -> list[str]:
     parts.append("v >= θ" if node.compare == "ge" else "v > θ")
     if node.decay is None:
         return [*parts, "no memory"]
-    to_value = f"reset to {'0' if node.v_reset is None else _span(node.v_reset)}"
-    how = to_value if node.reset in ("value", "value_delayed") else "reset by subtraction"
-    parts.append(how + ", one step late" * node.resets_late)
+    parts.append(_reset(node) + ", one step late" * node.resets_late)
     return [*parts, *["several spikes"] * node.many]
+
+
+def _reset(node: Neuron) -> str:
+    match node.reset:
+        case "none":
+            return "no reset"
+        case "value" | "value_delayed":
+            return f"reset to {'0' if node.v_reset is None else _span(node.v_reset)}"
+        case "snntorch_subtract":
+            return "reset by subtraction as snnTorch's reset_delay=False"
+    return "reset by subtraction"
 
 
 def _arrays(node: Neuron) -> list[tuple[str, Floats | None]]:

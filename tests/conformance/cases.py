@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from stl_deploy.graph.dialect import PRESETS
 from tests.conformance.nets import GRAPHS, NETS
 
 SEEDS = (0, 1, 2)
+
+DIALECTS = {
+    **PRESETS,
+    "stl_from_v_leak": replace(PRESETS["stl"], start="v_leak"),
+    "stl_from_v_reset": replace(PRESETS["stl"], start="v_reset"),
+}
+"""The presets, and variants of ours that only networks we write are meant in."""
 
 
 @dataclass(frozen=True)
@@ -30,15 +38,21 @@ _BUILT = tuple(net for net in NETS if net not in GRAPHS)
 _READ: list[tuple[str, str, dict[str, str], tuple[str, ...]]] = [
     ("snntorch", "snntorch", {}, _BUILT),
     ("snntorch", "snntorch_zero", {"reset": "zero"}, _BUILT),
+    ("snntorch", "snntorch_now", {"reset_delay": "no"}, _BUILT),
+    ("snntorch", "snntorch_zero_now", {"reset": "zero", "reset_delay": "no"}, _BUILT),
+    ("snntorch", "snntorch_none", {"reset": "none"}, ("mlp", "mlp-cuba", "recurrent")),
     ("norse", "norse", {}, _BUILT),
+    ("norse", "norse", {"v_leak": "0.25"}, ("mlp", "mlp-cuba", "conv")),
     ("spikingjelly", "spikingjelly", {}, _BUILT),
     ("spikingjelly", "spikingjelly", {"decay_input": "yes", "v_reset": "-0.25"}, ("mlp", "conv")),
     ("sinabs", "sinabs", {}, _BUILT),
     ("sinabs", "sinabs_hard", {"reset": "hard"}, _BUILT),
+    ("sinabs", "sinabs_norm", {"norm": "yes"}, ("mlp", "mlp-various", "conv", "conv-sum")),
+    ("sinabs", "sinabs_reader", {"reader": "yes"}, ("mlp", "mlp-if", "mlp-various", "conv-sum-if")),
     ("rockpool", "rockpool", {}, _BUILT),
     ("spyx", "spyx", {}, _BUILT),
 ]
-_WRITTEN = tuple(net for net in NETS if net not in ("recurrent", "recurrent-cuba"))
+_WRITTEN = tuple(net for net in NETS if net not in ("recurrent", "recurrent-cuba", "mlp-leak", "mlp-reset"))
 _READERS: dict[str, dict[str, str]] = {
     "snntorch": {},
     "norse": {"dt": str(2.0**-10)},
@@ -49,6 +63,8 @@ _READERS: dict[str, dict[str, str]] = {
 ROWS = [
     *(Row(framework, "read", preset, net, options) for framework, preset, options, nets in _READ for net in nets),
     *(Row(reader, "write", "stl", net, options) for reader, options in _READERS.items() for net in _WRITTEN),
+    Row("norse", "write", "stl_from_v_leak", "mlp-leak", _READERS["norse"]),
+    Row("spikingjelly", "write", "stl_from_v_reset", "mlp-reset"),
 ]
 
 KNOWN: dict[tuple[str, str], tuple[str, str]] = {}

@@ -56,6 +56,13 @@ class _Maker:
         options = {"stride": 1, "padding": 1, **options}
         self.layers.append({"op": "conv", "weight": weight, "bias": self.array((outputs,), 0.2), **options})
 
+    def grouped(self, inputs: int, outputs: int, groups: int, stride: int = 1) -> None:
+        weight = self.array((outputs, inputs // groups, 3, 3), 1.6 / np.sqrt(inputs // groups * 9))
+        bias = self.array((outputs,), 0.2)
+        self.layers.append(
+            {"op": "conv", "weight": weight, "bias": bias, "stride": stride, "padding": 1, "groups": groups}
+        )
+
     def neuron(self, op: str, shape: tuple[int, ...], **more: Any) -> None:
         self.layers.append(
             {"op": op, "shape": shape, "beta": self.beta, "beta_syn": self.beta_syn, "theta": self.theta, **more}
@@ -97,6 +104,16 @@ def various(seed: int, ties: bool) -> Net:
     return make.net((16,))
 
 
+def leaky(seed: int, ties: bool, v_leak: float, v_reset: float) -> Net:
+    """Two layers whose neurons leak to one potential and are reset to one."""
+    make = _Maker(seed, ties)
+    make.linear(16, 24)
+    make.neuron("lif", (24,), v_leak=v_leak, v_reset=v_reset)
+    make.linear(24, 8)
+    make.neuron("lif", (8,), v_leak=v_leak, v_reset=v_reset)
+    return make.net((16,))
+
+
 def conv(seed: int, ties: bool, pool: str = "sum", neuron: str = "lif") -> Net:
     """Convolution, pooling, strided convolution, flatten, linear."""
     make = _Maker(seed, ties)
@@ -129,6 +146,16 @@ def conv_various(seed: int, ties: bool) -> Net:
     make.conv(4, 3, stride=2)
     make.various((3, 4, 4))
     return make.net((2, 8, 8))
+
+
+def conv_groups(seed: int, ties: bool) -> Net:
+    """Convolutions in two groups, and channel by channel."""
+    make = _Maker(seed, ties)
+    make.grouped(4, 6, groups=2)
+    make.neuron("lif", (6, 8, 8))
+    make.grouped(6, 6, groups=6, stride=2)
+    make.neuron("lif", (6, 4, 4))
+    return make.net((4, 8, 8))
 
 
 def recurrent(seed: int, ties: bool, neuron: str = "lif") -> Net:
@@ -200,7 +227,10 @@ def loop_conv(seed: int, ties: bool) -> Net:
 
 
 GRAPHS = {
+    "mlp-leak": lambda seed, ties: leaky(seed, ties, 0.25, 0),
+    "mlp-reset": lambda seed, ties: leaky(seed, ties, -0.25, -0.25),
     "conv-various": conv_various,
+    "conv-groups": conv_groups,
     "skip": lambda seed, ties: skip(seed, ties, "lif"),
     "skip-if": lambda seed, ties: skip(seed, ties, "if"),
     "branches": branches,
@@ -255,7 +285,7 @@ def _node(layer: dict[str, Any]) -> nir.NIRNode:
             return nir.Affine(layer["weight"], layer["bias"])
         case "conv":
             stride, padding = (layer["stride"],) * 2, (layer["padding"],) * 2
-            return nir.Conv2d(None, layer["weight"], stride, padding, 1, 1, layer["bias"])
+            return nir.Conv2d(None, layer["weight"], stride, padding, 1, layer.get("groups", 1), layer["bias"])
         case "sumpool" | "avgpool" | "maxpool" as pool:
             kind = nir.AvgPool2d if pool == "avgpool" else nir.SumPool2d
             return kind(np.array([layer["kernel"]] * 2), np.array([layer["kernel"]] * 2), np.array([0, 0]))
@@ -263,7 +293,8 @@ def _node(layer: dict[str, Any]) -> nir.NIRNode:
             return nir.Flatten({"input": None}, 0, -1)
         case "lif":
             tau = DT / (1 - np.float64(layer["beta"]))
-            return nir.LIF(full(tau), full(tau / DT), full(0), full(layer["theta"]), full(0))
+            v_leak, v_reset = full(layer.get("v_leak", 0)), full(layer.get("v_reset", 0))
+            return nir.LIF(full(tau), full(tau / DT), v_leak, full(layer["theta"]), v_reset)
         case "cuba":
             mem, syn = (1 / (1 - np.float64(layer[key])) for key in ("beta", "beta_syn"))
             taus = dict(tau_syn=full(DT * syn), tau_mem=full(DT * mem), r=full(mem), w_in=full(syn))

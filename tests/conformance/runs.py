@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 
 from stl_deploy.errors import StlDeployError, UnsupportedError
-from stl_deploy.graph.dialect import PRESETS
 from stl_deploy.graph.frameworks.restate import restate
 from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import run
-from tests.conformance.cases import KNOWN, SEEDS, Row
+from tests.conformance.cases import DIALECTS, KNOWN, SEEDS, Row
 from tests.conformance.nets import NETS, Net, canonical
 
 WORKER = Path(__file__).parent / "worker.py"
@@ -80,7 +79,7 @@ class _Case:
     @property
     def program(self) -> Program:
         graph = read_nir(Path(f"{self.stem}.nir")) if self.row.direction == "read" else canonical(self.net)
-        return lower(graph, PRESETS[self.row.preset])
+        return lower(graph, DIALECTS[self.row.preset])
 
     def job(self) -> dict[str, Any]:
         """The worker's part."""
@@ -149,7 +148,7 @@ def spikes(program: Program, x: Any, path: Path, row: Row) -> list[tuple[Any, An
     """Ours and theirs, layer by layer in order, each ``[T, B, ...]``."""
     names = [node.name for node in program.spiking]
     ours = run(program, x, record=names).recorded
-    late = row.direction == "read" and PRESETS[row.preset].emit == "next_step"
+    late = row.direction == "read" and DIALECTS[row.preset].emit == "next_step"
     with np.load(path) as theirs:
         layers = [name for name in theirs.files if name.startswith("s")]
         assert len(layers) == len(names), (layers, names)

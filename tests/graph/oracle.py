@@ -59,11 +59,14 @@ def neuron(node, k, x, state, dialect):
     theta, reset = field.get("v_threshold"), field.get("v_reset", F(0))
     dt = F(dialect.dt)
     if not state:
-        state.update(v=reset if dialect.start == "v_reset" and theta is not None else F(0), i=F(0), s=F(0))
+        starts = {"v_reset": reset if theta is not None else F(0), "v_leak": field.get("v_leak", F(0))}
+        state.update(v=starts.get(dialect.start, F(0)), i=F(0), s=F(0))
+    over = F(theta is not None and state["v"] > theta)
     if "tau_syn" in field:
         k_syn = dt / field["tau_syn"]
         if dialect.synapse == "euler":
-            state["i"] = (1 - k_syn) * state["i"] + (k_syn * field["w_in"]) * x
+            k_in = k_syn * field["w_in"] if dialect.gain == "r" else F(1)
+            state["i"] = (1 - k_syn) * state["i"] + k_in * x
         else:
             state["i"] = (state["i"] + field["w_in"] * x) * F(math.exp(-float(k_syn)))
         x = state["i"]
@@ -73,14 +76,17 @@ def neuron(node, k, x, state, dialect):
         rate = dt / (field["tau"] if "tau" in field else field["tau_mem"])
         if dialect.leak == "exp" or ("tau_syn" in field and dialect.synapse == "exp_add"):
             decay = math.exp(-float(rate))
-            state["v"] = F(decay) * state["v"] + x
+            state["v"] = F(decay) * state["v"] + scaled(x, decay, dialect)
             if field["v_leak"]:
                 state["v"] = state["v"] + F((1 - decay) * float(field["v_leak"]))
         else:
-            state["v"] = (1 - rate) * state["v"] + (rate * field["r"]) * x
+            x = scaled(x, 1 - rate, dialect) if dialect.gain == "one_minus_decay" else (rate * field["r"]) * x
+            state["v"] = (1 - rate) * state["v"] + x
             state["v"] = state["v"] + rate * field["v_leak"]
     if theta is None:
         return state["v"]
+    if dialect.reset == "snntorch_subtract_now":
+        state["v"] = state["v"] - theta * over
     if dialect.reset == "subtract_delayed":
         state["v"] = state["v"] - theta * state["s"]
     if dialect.reset == "value_delayed" and state["s"]:
@@ -96,7 +102,13 @@ def neuron(node, k, x, state, dialect):
         state["v"] = reset
     if dialect.reset == "subtract":
         state["v"] = state["v"] - theta * spikes
+    if dialect.reset == "snntorch_subtract_now":
+        state["v"] = state["v"] - theta * (spikes - over)
     return spikes
+
+
+def scaled(x, decay, dialect):
+    return (1 - F(decay)) * x if dialect.gain == "one_minus_decay" else x
 
 
 dialects = st.builds(
@@ -104,11 +116,12 @@ dialects = st.builds(
     dt=st.sampled_from([0.5, 1.0]),
     leak=st.sampled_from(["euler", "euler", "exp"]),
     compare=st.sampled_from(["gt", "ge"]),
-    reset=st.sampled_from(["value", "subtract", "subtract_delayed", "value_delayed"]),
+    reset=st.sampled_from(["value", "subtract", "subtract_delayed", "value_delayed", "none", "snntorch_subtract_now"]),
     spikes_per_step=st.sampled_from(["one", "many"]),
     v_min=st.sampled_from([None, None, "-threshold", -0.5, 0]),
-    start=st.sampled_from(["zero", "v_reset"]),
+    start=st.sampled_from(["zero", "v_reset", "v_leak"]),
     synapse=st.sampled_from(["euler", "exp_add"]),
+    gain=st.sampled_from(["r", "r", "one_minus_decay"]),
 )
 
 weights = st.sampled_from([-1.0, -0.5, 0.0, 0.25, 0.5, 1.0, 2.0])

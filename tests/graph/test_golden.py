@@ -9,7 +9,7 @@ from stl_deploy.graph.dialect import PRESETS
 from stl_deploy.graph.frameworks.restate import restate
 from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.graph.lower import lower
-from tests.conformance.cases import ROWS
+from tests.conformance.cases import DIALECTS, ROWS
 from tests.conformance.golden import GOLDEN
 from tests.conformance.nets import NETS, canonical
 from tests.conformance.runs import spikes
@@ -26,7 +26,7 @@ def golden(row, folder: Path):
 
 
 def test_every_preset_has_a_recorded_proof():
-    assert {row.preset for row in KEPT} == set(PRESETS) - {"spec"}
+    assert {row.preset for row in KEPT} == set(DIALECTS) - {"spec"}
     assert {row.framework for row in KEPT if row.direction == "write"} == {
         "snntorch",
         "norse",
@@ -45,7 +45,7 @@ def test_their_file_spikes_here_as_it_did_there(row, tmp_path):
 @pytest.mark.parametrize("row", [row for row in KEPT if row.direction == "write"], ids=lambda row: row.name)
 def test_our_file_is_the_one_that_spiked_there_as_here(row, tmp_path):
     graph, x = golden(row, tmp_path)
-    program = lower(canonical(NETS[row.net](0, True)), PRESETS["stl"])
+    program = lower(canonical(NETS[row.net](0, True)), DIALECTS[row.preset])
     write_nir(restate(program, row.framework).graph, tmp_path / "again.nir")
     same(read_nir(tmp_path / "again.nir"), graph)
     for reading in (program, lower(graph)):

@@ -4,6 +4,7 @@ import nir
 import numpy as np
 import pytest
 
+from stl_deploy.errors import GraphError
 from stl_deploy.graph.dialect import PRESETS, Dialect
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.run import run
@@ -110,6 +111,85 @@ def test_the_potential_is_held_above_v_min(v_min, expected):
 def test_start_at_v_reset():
     assert out(lif((1,), r=2, v_reset=0.75), [0.6875], Dialect(start="v_reset")) == [1]
     assert out(lif((1,), r=2, v_reset=0.75), [0.6875]) == [0]
+
+
+def test_start_at_v_leak():
+    # 0.5·1.5 + 0.5·1.5 + drive: at v_leak without input; from 0 it would be 0.75
+    dialect = Dialect(start="v_leak")
+    assert out(lif((1,), r=2, v_leak=1.5, theta=1.625), [0.25, 0], dialect) == [1, 0]
+    assert out(lif((1,), r=2, v_leak=1.5, theta=1.625), [0.25, 0]) == [0, 0]
+    assert out(bare(nir.LI, tau=a(2e-4), r=a(2), v_leak=a(1.5)), [0, 0.5], dialect) == [1.5, 2.0]
+    assert out(iff((1,)), [0.75], dialect) == [0]  # integrate-and-fire neurons have none
+    jumping = cuba(nir.CubaLIF, v_threshold=a(1.0))
+    jumping.v_leak = a(1.5)
+    assert out(jumping, [0], Dialect(dt=1, start="v_leak")) == [1]
+    assert out(jumping, [0], Dialect(dt=1)) == [0]
+
+
+def test_a_file_in_millivolts():
+    # v from -65: 0.5·-65 + 0.5·-65 + 12 = -53; -59 + 12 = -47 fires, to -70; -67.5
+    node = lif((1,), r=2, theta=-50, v_leak=-65, v_reset=-70)
+    assert out(node, [12, 12, 0], Dialect(start="v_leak")) == [0, 1, 0]
+
+
+def test_no_reset_leaves_the_potential():
+    # 2, 1 (not above), 0.5 + 1 = 1.5, 0.75
+    assert out(lif((1,), r=2), [2, 0, 1, 0], Dialect(reset="none")) == [1, 0, 1, 0]
+
+
+def test_snntorch_without_delay_fires_again_only_above_twice_the_threshold():
+    # 3.5 fires, 2.5 left, above 1: 1.25 + 0.5 - 1 = 0.75 no spike, and the 1 is given back: 1.75 left, above 1;
+    # 0.875 + 1.25 - 1 = 1.125 fires, nothing more is taken off; above 1: 0.5625 + 0.25 - 1, and back: 0.8125
+    drive = [3.5, 0.5, 1.25, 0.25, 0.75]
+    assert out(lif((1,), r=2), drive, Dialect(reset="snntorch_subtract_now")) == [1, 0, 1, 0, 1]
+    assert out(lif((1,), r=2), drive, Dialect(reset="subtract")) == [1, 1, 1, 0, 1]
+
+
+def test_gain_one_minus_decay():
+    # decay 0.75: v <- 0.75 v + 0.25 x, whatever r and leak say
+    tau = np.float32(-1 / np.log(0.75))
+    node = bare(nir.LI, tau=a(tau), r=a(7), v_leak=a(0))
+    assert out(node, [4, 0], Dialect(dt=1, leak="exp", gain="one_minus_decay")) == pytest.approx([1, 0.75])
+    assert out(bare(nir.LI, tau=a(4), r=a(7), v_leak=a(0)), [4, 0], Dialect(dt=1, gain="one_minus_decay")) == [1, 0.75]
+    assert out(iff((1,), r=1), [1.5], Dialect(dt=1, gain="one_minus_decay")) == [1]
+
+
+@pytest.mark.parametrize(("v_min", "expected"), [({"n0": -1.0}, 1), ({"n0": "-threshold"}, 1), ({}, 0)])
+def test_a_bound_for_one_node(v_min, expected):
+    assert out(lif((1,), r=2), [-8.0, 1.75], Dialect(v_min=v_min)) == [0, expected]
+
+
+def test_a_bound_for_integrators_only():
+    dialect = Dialect(v_min="-threshold", bounded="if")
+    program = lower(chain([1], lif((1,)), iff((1,))), dialect)
+    assert [node.v_min for node in program.spiking] == [None, -1]
+
+
+def test_a_rate_is_computed_as_the_framework_does():
+    """The decay of snnTorch's file comes back as it was; Rockpool's is e to the power of (1/τ)·dt in float32."""
+    beta = np.random.default_rng(0).uniform(0.5, 0.99, 1000).astype(np.float32)
+    tau = 1e-4 / (1 - beta)
+    assert tau.dtype == np.float32
+    kept = lif((1000,), tau=tau, r=tau / np.float32(1e-4))
+    decays = {rate: lower(chain([1000], kept), Dialect(rate=rate)).spiking[0].decay for rate in ("double", "divide")}
+    np.testing.assert_array_equal(decays["double"], beta)
+    assert (decays["divide"] != beta).any()
+    dialect = Dialect(dt=1e-3, leak="exp", rate="reciprocal")
+    expected = np.exp(-np.float64(np.float32(1) / tau * np.float32(1e-3))).astype(np.float32)
+    np.testing.assert_array_equal(lower(chain([1000], kept), dialect).spiking[0].decay, expected)
+    assert PRESETS["rockpool"].rate == "reciprocal"
+    assert PRESETS["snntorch"].rate == "double"
+
+
+def test_an_infinite_time_constant_is_no_leak():
+    """snnTorch writes β = 1 as τ = ∞, with r = τ/dt = ∞."""
+    infinite = lif((2,), tau=a(np.inf, 2e-4), r=a(np.inf, 2), theta=2)
+    y = run(lower(chain([2], infinite), HALF), steps([1.5, 1.5], [1.5, 1.5])).y[:, 0].tolist()
+    assert y == [[0, 0], [1, 1]]
+    (neuron,) = lower(chain([2], infinite), HALF).spiking
+    assert (neuron.decay.tolist(), neuron.gain) == ([1, 0.5], None)
+    with pytest.raises(GraphError, match="dt/τ·r in float32 is inf"):
+        lower(chain([2], lif((2,), r=np.inf)), HALF)
 
 
 def test_exponential_leak_has_input_gain_one():

@@ -1,15 +1,21 @@
 """What lowering and the run refuse, in one sentence that names the node."""
 
+from dataclasses import replace
+
 import nir
 import numpy as np
 import pytest
 
 from stl_deploy.errors import GraphError, InputError
-from stl_deploy.graph.dialect import Dialect, load_dialect
+from stl_deploy.graph.dialect import PRESETS, Dialect, load_dialect
 from stl_deploy.graph.lower import lower, try_lower
 from stl_deploy.graph.run import run
 from tests.graph.nets import a, bare, chain, graph, iff, lif, steps
 
+AT_0 = (
+    "a neuron needs a threshold above 0 here: v starts at 0, not below it; files in mV start at v_leak or v_reset: say "
+    "so in the dialect, as start"
+)
 ONES = np.ones((2, 3), np.float32)
 
 
@@ -43,15 +49,15 @@ REFUSED = {
     "missing field": (chain([1], bare(nir.Linear)), "node 'n0': field 'weight' is missing; numbers are accepted"),
     "theta 0": (
         chain([2], lif((2,), theta=a(1, 0))),
-        "node 'n0': v_threshold is 0 at index [1]; a neuron needs a threshold above 0",
+        f"node 'n0': v_threshold is 0 at index [1]; {AT_0}",
     ),
     "theta below 0": (
         chain([2], iff((2,), theta=-1)),
-        "node 'n0': v_threshold is -1 at every neuron; a neuron needs a threshold above 0",
+        f"node 'n0': v_threshold is -1 at every neuron; {AT_0}",
     ),
     "theta vanishes in float32": (
         chain([1], bare(nir.IF, r=a(1), v_threshold=np.array([1e-60]))),
-        "node 'n0': v_threshold is 0 at every neuron; a neuron needs a threshold above 0",
+        f"node 'n0': v_threshold is 0 at every neuron; {AT_0}",
     ),
     "tau 0": (
         chain([2], lif((2,), tau=a(1, 0))),
@@ -59,7 +65,7 @@ REFUSED = {
     ),
     "tau vanishes beside dt": (
         chain([1], lif((1,), tau=1e-45)),
-        "node 'n0': dt/τ·r in float32 is inf at index []; finite numbers are accepted",
+        "node 'n0': the decay in float32 is -inf at index []; finite numbers are accepted",
     ),
     "unknown node": (
         chain([1], extra=[("input", "ghost")]),
@@ -229,16 +235,21 @@ def test_a_network_that_leaves_float32_is_refused(node, loop):
         run(lower(chain([1], node, extra=extra), Dialect(dt=1.0)), np.full((60, 1, 1), 10.0))
 
 
+BOUNDS = 'accepted: null, a finite number, "-threshold", or an object with one of these for each node'
 DIALECTS = {
     '{"dt": 0}': "dialect key 'dt' is 0; a positive finite number is accepted",
     '{"dt": true}': "dialect key 'dt' is True; a positive finite number is accepted",
     '{"leak": "cubic"}': "dialect key 'leak' is 'cubic'; accepted: \"euler\", \"exp\"",
     '{"reset": ["value"]}': 'dialect key \'reset\' is [\'value\']; accepted: "value", "subtract", "subtract_delayed", '
-    '"value_delayed", "snntorch_zero", "spyx"',
-    '{"v_min": "low"}': "dialect key 'v_min' is 'low'; null, a finite number or \"-threshold\" is accepted",
-    '{"v_min": NaN}': "dialect key 'v_min' is nan; null, a finite number or \"-threshold\" is accepted",
-    '{"theta": 1}': "unknown dialect key 'theta'; accepted: "
-    "compare, dt, emit, gain, integrate, leak, loop, loop_input, reset, spikes_per_step, start, synapse, v_min",
+    '"value_delayed", "none", "snntorch_zero", "snntorch_subtract_now", "snntorch_zero_now", "spyx"',
+    '{"v_min": "low"}': f"dialect key 'v_min' is 'low'; {BOUNDS}",
+    '{"v_min": NaN}': f"dialect key 'v_min' is nan; {BOUNDS}",
+    '{"v_min": {"n0": "low"}}': f"dialect key 'v_min' is {{'n0': 'low'}}; {BOUNDS}",
+    '{"theta": 1}': "unknown dialect key 'theta'; accepted: bounded, compare, dt, emit, gain, integrate, leak, loop, "
+    "loop_input, preset, rate, reset, spikes_per_step, start, synapse, v_min",
+    '{"preset": "Snntorch0"}': "no dialect preset 'Snntorch0' (did you mean 'snntorch'?); presets: "
+    + ", ".join(PRESETS),
+    '{"preset": 3}': "no dialect preset 3; presets: " + ", ".join(PRESETS),
     "[]": "found a list, expected a JSON object",
 }
 
@@ -250,6 +261,35 @@ def test_dialect_files_are_refused_in_one_sentence(tmp_path, text):
     with pytest.raises(InputError) as caught:
         load_dialect(str(path))
     assert str(caught.value) == f"dialect file {path}: {DIALECTS[text]}"
+
+
+def test_dialect_files_start_from_a_preset(tmp_path):
+    path = tmp_path / "d.json"
+    path.write_text('{"preset": "SnnTorch", "dt": 0.001, "v_min": {"n0": -1}}')
+    assert load_dialect(str(path)) == replace(PRESETS["snntorch"], dt=0.001, v_min={"n0": -1})
+
+
+def test_presets_are_found_without_regard_to_case():
+    assert load_dialect("SnnTorch") is load_dialect(" snntorch ") is PRESETS["snntorch"]
+
+
+@pytest.mark.parametrize(
+    ("dialect", "reason"),
+    [
+        (Dialect(start="v_leak", spikes_per_step="many"), "several spikes in a step"),
+        (Dialect(start="v_leak", reset="subtract"), "to subtract it would raise v"),
+        (Dialect(start="v_leak", v_min="-threshold"), "the lower bound -threshold would lie above it"),
+    ],
+)
+def test_a_threshold_below_0_where_the_dialect_gives_it_no_sense(dialect, reason):
+    node = lif((2,), theta=-50, v_leak=-65, v_reset=-70)
+    with pytest.raises(GraphError, match=f"'n0': v_threshold is -50 at every neuron; .* here: {reason}"):
+        lower(chain([2], node), dialect)
+
+
+def test_a_bound_for_a_node_that_is_not_there():
+    with pytest.raises(InputError, match=r"'v_min' names 'n1', which is no spiking neuron of the graph; it has n0$"):
+        lower(chain([2], lif((2,))), Dialect(v_min={"n1": -1}))
 
 
 def test_dialect_files_give_what_they_name_and_spec_for_the_rest(tmp_path):

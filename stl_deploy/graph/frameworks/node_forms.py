@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph.frameworks.execution_order import Edge
 from stl_deploy.graph.frameworks.reading_rules import Reader, refuse
-from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Node, Output, Pool, Reshape, Scale
+from stl_deploy.graph.program import Conv, Floats, Input, Linear, Neuron, Node, Output, Pool, Reshape, Scale
 
 _LARGEST = 2048
 """Most neurons whose inputs are weighed one by one with a diagonal matrix."""
@@ -167,7 +167,7 @@ class Restating:
         if synapse is None or self._readers[name] > 1:
             synapse = _one_to_one(node)
         by_output = None if synapse is None else _by_output(factor, synapse)
-        if synapse is None or by_output is None or (synapse.name == node.name and not self._may_put_in(synapse)):
+        if synapse is None or by_output is None:
             refuse(
                 node,
                 "gain-ignored",
@@ -180,9 +180,6 @@ class Restating:
         weight = synapse.weight * by_output.reshape(-1, *(1,) * (synapse.weight.ndim - 1))
         bias = None if synapse.bias is None else synapse.bias * by_output
         self._synapses[name] = replace(synapse, name=name, weight=weight.astype(np.float32), bias=bias)
-
-    def _may_put_in(self, synapse: Linear | Conv) -> bool:
-        return isinstance(synapse, Linear) or self.reader.groups
 
     def _put_between(self, source: str, target: str) -> str:
         """Lead an edge through a new node; returns its name."""
@@ -209,14 +206,25 @@ class Restating:
             return
         if any(before != after for before, after in node.padding):
             refuse(node, "uneven-padding", self.reader, "pads both sides of an axis alike", "pad symmetrically")
-        if node.groups > 1 and not self.reader.groups:
-            refuse(node, "groups", self.reader, "has no grouped convolution through NIR", "use groups=1")
         if len(node.weight.shape) == 3:
             refuse(node, "no-such-layer", self.reader, "is not proved on Conv1d", "write it as a Conv2d")
         padding = tuple(before for before, _ in node.padding)
         self.nodes[node.name] = nir.Conv2d(
-            node.input_shape[1:], node.weight, node.stride, padding, node.dilation, node.groups, bias
+            node.input_shape[1:], _ungrouped(node), node.stride, padding, node.dilation, 1, bias
         )
+
+
+def _ungrouped(node: Conv) -> Floats:
+    """The weights of a convolution without groups, 0 between the groups.
+
+    nir 1.0.8 infers wrong shapes for grouped convolutions, and the readers take the channels of one group for all.
+    """
+    outputs, inputs, *kernel = node.weight.shape
+    weight = np.zeros((outputs, inputs * node.groups, *kernel), np.float32)
+    for group in range(node.groups):
+        out = slice(group * outputs // node.groups, (group + 1) * outputs // node.groups)
+        weight[out, group * inputs : (group + 1) * inputs] = node.weight[out]
+    return weight
 
 
 def _by_output(factor: NDArray[Any], synapse: Linear | Conv) -> NDArray[Any] | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar, NoReturn
 
 import nir
@@ -21,6 +22,8 @@ from stl_deploy.graph.program import Floats, Neuron, Node
 
 Doubles = NDArray[np.float64]
 
+_RATE_ROUNDED = 2.0**-23
+"""What 1 - dt/τ, and so dt/τ, may have lost to float32."""
 _INTO_WEIGHTS = "fold thresholds into the weights (stl-deploy fold RUN --thresholds weights)"
 
 
@@ -35,7 +38,8 @@ def refuse(node: Node, slug: str, reader: Reader, reason: str, remedy: str) -> N
 
 
 class Reader(ABC):
-    """One framework as a reader. dialect: how it steps what it reads; load: how to load a file there.
+    """One framework as a reader. dialect: how it steps what it reads; load: how to load a file there, ``{graph}`` for
+    the graph that nir has read.
 
     walks: runs the nodes as it meets them; mistakes_loops: rewires loops of neurons and one dense layer, wrongly.
     """
@@ -45,7 +49,6 @@ class Reader(ABC):
     load: ClassVar[str]
     average_pool: ClassVar[bool] = True
     negative_axes: ClassVar[bool] = False
-    groups: ClassVar[bool] = True
     uniform: ClassVar[bool] = False
     loops: ClassVar[bool] = True
     walks: ClassVar[bool] = False
@@ -78,8 +81,13 @@ class Reader(ABC):
         """The NIR node and the input's factor of a spiking neuron with memory that has passed the checks."""
 
     def _require_reset(self, node: Neuron) -> None:
-        if node.reset != "value" or node.many or node.v_reset is not None or node.v_start is not None:
+        if node.reset != "value" or node.many or node.v_reset is not None:
             refuse(node, "reset", self, "resets to 0 and fires once in a step", "train with a hard reset to 0")
+        self._require_start(node)
+
+    def _require_start(self, node: Neuron) -> None:
+        if node.v_start is not None:
+            refuse(node, "start", self, "starts at 0", "train with potentials that start at 0")
 
     def _holds_v_min(self, node: Neuron) -> bool:
         return False
@@ -87,6 +95,7 @@ class Reader(ABC):
     def _require_uniform(self, node: Neuron) -> None:
         current = None if node.synapse is None else node.synapse.decay
         arrays = {"threshold": node.threshold, "decay": node.decay, "gain": node.gain, "synapse-decay": current}
+        arrays["v-reset"] = node.v_reset
         for what, array in arrays.items():
             if array is not None and array.ndim:
                 count = np.unique(array).size
@@ -110,6 +119,12 @@ def _full(node: Neuron, array: Floats | None, default: float) -> Doubles:
 def _refuse_leak(node: Neuron, reader: Reader) -> None:
     if node.leak is not None:
         refuse(node, "v-leak", reader, "needs v_leak 0 here", "train with v_leak 0")
+
+
+def _leaks_to(node: Neuron, rate: Doubles, potential: Doubles) -> bool:
+    """Whether ``potential`` is where v goes without input, up to rounding; rate: 1 minus the decay."""
+    error = np.abs(_full(node, node.leak, 0) - rate * potential)
+    return bool((error <= _RATE_ROUNDED * np.abs(potential)).all())
 
 
 def _current_rate(node: Neuron, reader: Reader) -> Doubles:
@@ -137,7 +152,7 @@ class SnnTorch(Reader):
 
     name = "snntorch"
     dialect = Dialect(dt=1e-4)
-    load = 'snntorch.import_nir.import_from_nir(nir.read("net.nir"))'
+    load = "snntorch.import_nir.import_from_nir({graph})"
     negative_axes = True
     mistakes_loops = True
 
@@ -158,11 +173,12 @@ class SnnTorch(Reader):
 
 
 class Norse(Reader):
-    """Ignores r and v_reset, steps v += dt/τ·(v_leak + x − v), skips average pools, flattens with the batch axis."""
+    """Ignores r and v_reset, steps v += dt/τ·(v_leak + x − v) from v_leak, skips average pools, flattens with the
+    batch axis."""
 
     name = "norse"
-    dialect = Dialect(dt=2.0**-10, integrate="r")
-    load = 'norse.torch.from_nir(nir.read("net.nir"), dt=2**-10)'
+    dialect = Dialect(dt=2.0**-10, integrate="r", start="v_leak")
+    load = "norse.torch.from_nir({graph}, dt=2**-10)"
     average_pool = False
     negative_axes = True
     walks = True
@@ -173,16 +189,27 @@ class Norse(Reader):
         if node.synapse is not None:
             return self._cuba(node, theta, rate)
         if (rate == 0).all() and node.leak is None:
+            super()._require_start(node)
             return nir.IF(one, theta, 0 * one), gain
         if (rate == 0).any():
             refuse(node, "some-leak", self, "cannot mix neurons with and without leak", "split the layer")
-        v_leak = (_full(node, node.leak, 0) / rate).astype(np.float32)
         tau = (self.dialect.dt / rate).astype(np.float32)
-        return nir.LIF(tau, one, v_leak, theta, 0 * one), gain / rate
+        return nir.LIF(tau, one, self._v_leak(node, rate), theta, 0 * one), gain / rate
+
+    def _require_start(self, node: Neuron) -> None:
+        """See `_v_leak`."""
+
+    def _v_leak(self, node: Neuron, rate: Doubles) -> Floats:
+        """Where the potential goes without input, at which it must start, too."""
+        start = _full(node, node.v_start, 0)
+        if not _leaks_to(node, rate, start):
+            refuse(node, "start", self, "starts at v_leak", "use a v_leak of 0, or start at it (start v_leak)")
+        return start.astype(np.float32)
 
     def _cuba(self, node: Neuron, theta: Floats, rate: Doubles) -> tuple[nir.NIRNode, Doubles]:
         """It reads r and w_in here, and takes v_leak for the current's rest too."""
         assert node.synapse is not None
+        super()._require_start(node)
         _refuse_leak(node, self)
         if (rate <= 0).any():
             refuse(node, "no-leak", self, "needs a leak in current-based neurons", "use IF or LIF")
@@ -200,25 +227,34 @@ class Norse(Reader):
 
 
 class SpikingJelly(Reader):
-    """One value per layer for everything; r is 1 or τ/dt; compares with >=."""
+    """One value per layer for everything; r is 1 or τ/dt; compares with >=; v starts and leaks to v_reset."""
 
     name = "spikingjelly"
     dialect = Dialect(dt=1e-4, compare="ge", start="v_reset")
-    load = 'spikingjelly.activation_based.nir_exchange.import_from_nir("net.nir", dt=1e-4)'
-    groups = False
+    load = "spikingjelly.activation_based.nir_exchange.import_from_nir({graph}, dt=1e-4)"
     uniform = True
 
+    def _require_reset(self, node: Neuron) -> None:
+        if node.reset != "value" or node.many:
+            refuse(node, "reset", self, "resets to a value and fires once in a step", "train with a hard reset")
+        if (_full(node, node.v_start, 0) != _full(node, node.v_reset, 0)).any():
+            refuse(node, "start", self, "starts at v_reset", "use a v_reset of 0, or start at it (start v_reset)")
+
     def _restate(self, node: Neuron) -> tuple[nir.NIRNode, NDArray[np.floating]]:
-        _refuse_leak(node, self)
+        v_reset, gain = _full(node, node.v_reset, 0), _full(node, node.gain, 1)
         if node.synapse is not None:
-            return _unscaled_cuba(node, self)
-        theta, gain = self.threshold(node).astype(np.float64), _full(node, node.gain, 1)
-        rate, dt, zero = 1 - _full(node, node.decay, 1), self.dialect.dt, np.zeros(node.shape)
+            _refuse_leak(node, self)
+            found, gain = _unscaled_cuba(node, self)
+            return replace(found, v_reset=v_reset), gain
+        theta, rate, dt = self.threshold(node).astype(np.float64), 1 - _full(node, node.decay, 1), self.dialect.dt
         if (rate == 0).all():
-            return nir.IF(zero + 1 / dt, theta, zero), gain
+            _refuse_leak(node, self)
+            return nir.IF(np.full(node.shape, 1 / dt), theta, v_reset), gain
         if (rate >= 1).any():
             refuse(node, "no-memory", self, "needs a decay above 0", "use a decay above 0")
-        return nir.LIF(dt / rate, 1 / rate, zero, theta, zero.copy()), gain
+        if not _leaks_to(node, rate, v_reset):
+            refuse(node, "v-leak", self, "leaks to v_reset", "train with a v_leak equal to v_reset")
+        return nir.LIF(dt / rate, 1 / rate, v_reset, theta, v_reset.copy()), gain
 
 
 class Sinabs(Reader):
@@ -227,7 +263,7 @@ class Sinabs(Reader):
     name = "sinabs"
     dialect = Dialect(dt=1.0, leak="exp", compare="ge")
     load = (
-        'net = sinabs.nir.from_nir(nir.read("net.nir"), batch_size=B)\n'
+        "net = sinabs.nir.from_nir({graph}, batch_size=B)\n"
         "for layer in net.modules():\n"
         "    if isinstance(layer, sinabs.layers.StatefulLayer):\n"
         "        layer.spike_fn, layer.reset_fn = sinabs.activation.SingleSpike, sinabs.activation.MembraneReset()\n"

@@ -10,7 +10,8 @@ from typing import Any
 import nir
 import numpy as np
 
-from stl_deploy.errors import GraphError
+from stl_deploy._util.suggest import did_you_mean
+from stl_deploy.errors import GraphError, InputError
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.io.nir_file import ForeignNode
 from stl_deploy.graph.lower.faults import faults, shape_despite
@@ -69,11 +70,13 @@ def lower(graph: nir.NIRGraph, dialect: Dialect | None = None) -> Program:
 def try_lower(graph: nir.NIRGraph, dialect: Dialect | None = None) -> Lowering:
     """Lower what can be lowered and collect the errors; see `lower`.
 
-    Raises InputError only if no dialect is given and the graph's metadata holds a wrong one.
+    Raises InputError only if no dialect is given and the graph's metadata holds a wrong one, or the dialect names a
+    node that is not there.
     """
     metadata = own_metadata(graph)
     dialect = dialect or metadata_dialect(metadata)
     wiring = wire(graph, into_neurons=dialect.loop_input == "neuron")
+    _require_bounded(wiring, dialect)
     best = _lower_as(wiring, READINGS[0], dialect, metadata)
     for reading in READINGS[1:]:
         if not any(error.slug == "bad-shape" for error in best.errors):
@@ -89,9 +92,23 @@ def all_errors(lowering: Lowering) -> list[GraphError]:
     for name in dict.fromkeys([*(error.node for error in lowering.errors), *lowering.unreached]):
         if name in lowering.wiring.nodes and name not in lowering.nodes:
             node, shape = lowering.wiring.nodes[name], lowering.arriving.get(name)
-            for error in faults(name, node, shape, lowering.reading):
+            looped = name in lowering.wiring.looped
+            for error in faults(name, node, shape, lowering.reading, lowering.dialect, looped):
                 found.setdefault(str(error), error)
     return list(found.values())
+
+
+def _require_bounded(wiring: Wiring, dialect: Dialect) -> None:
+    """Raise InputError if the dialect bounds the potential of a node that has none."""
+    if not isinstance(dialect.v_min, Mapping):
+        return
+    neurons = [name for name, node in wiring.nodes.items() if isinstance(node, nir.IF | nir.LIF | nir.CubaLIF)]
+    for name in dialect.v_min:
+        if name not in neurons:
+            raise InputError(
+                f"dialect key 'v_min' names '{name}', which is no spiking neuron of the graph"
+                f"{did_you_mean(name, neurons)}; it has {', '.join(neurons[:20]) or 'none'}"
+            )
 
 
 def _lower_as(wiring: Wiring, reading: Reading, dialect: Dialect, metadata: Mapping[str, Any]) -> Lowering:

@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 from stl_deploy.errors import GraphError
 from stl_deploy.graph.program import Floats, Shape
 
+MAY_BE_INFINITE = frozenset({"tau", "tau_mem", "tau_syn", "r", "w_in"})
+"""Where a neuron without leak (β = 1) has infinity: τ = dt/(1 − β), r = τ/dt, w_in = τ_syn/dt."""
+
 
 def numbers(name: str, node: Any, field: str) -> NDArray[Any]:
     """A field as a finite float32 or float64 array, in the file's precision (integers become float64).
 
-    Raises GraphError if the field is missing, not numeric, or holds NaN or infinity.
+    Raises GraphError if the field is missing, not numeric, or holds NaN or infinity (`MAY_BE_INFINITE` has exceptions).
     """
     value = getattr(node, field, None)
     try:
@@ -25,7 +28,8 @@ def numbers(name: str, node: Any, field: str) -> NDArray[Any]:
         raise GraphError(f"field '{field}' is {_kind(value, array)}; numbers are accepted", node=name, slug="bad-field")
     if array.dtype not in (np.float32, np.float64):
         array = array.astype(np.float32 if array.dtype == np.float16 else np.float64)
-    _require_finite(name, f"field '{field}'", array)
+    bounded = np.where(array == np.inf, np.float32(0), array) if field in MAY_BE_INFINITE else array
+    _require_finite(name, f"field '{field}'", bounded)
     return array
 
 

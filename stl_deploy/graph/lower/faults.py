@@ -14,9 +14,10 @@ import nir
 import numpy as np
 
 from stl_deploy.errors import GraphError
+from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.lower._fields import fit, float32, numbers, optional_bias, weights, whole
 from stl_deploy.graph.lower.layers import lower_conv, padding
-from stl_deploy.graph.lower.neurons import require_tau, require_threshold
+from stl_deploy.graph.lower.neurons import require_tau, require_threshold, reset_of
 from stl_deploy.graph.lower.readings import Reading
 from stl_deploy.graph.program import Shape
 
@@ -27,13 +28,23 @@ _ELEMENTWISE = (
 _NOT_READ = ("input_type", "output_type", "metadata", "input_shape")
 
 
-def faults(name: str, node: nir.NIRNode, shape: Shape | None, reading: Reading) -> Iterator[GraphError]:
-    """One error for each field that is wrong by itself, or does not fit the ``shape`` that arrives if that is known."""
+def faults(
+    name: str, node: nir.NIRNode, shape: Shape | None, reading: Reading, dialect: Dialect, looped: bool
+) -> Iterator[GraphError]:
+    """One error for each field that is wrong by itself, or does not fit the ``shape`` that arrives if that is known.
+
+    looped: whether the node is in a loop.
+    """
     if isinstance(node, nir.Input | nir.Output) or not isinstance(node, _ELEMENTWISE + _LAYERS):
         return
     for field in (field.name for field in fields(node) if field.name not in _NOT_READ):
         try:
             _read(name, node, field, shape, reading)
+            if field == "v_threshold":
+                threshold = float32(name, "field 'v_threshold'", numbers(name, node, field))
+                reset = reset_of(dialect, isinstance(node, nir.CubaLIF), looped)
+                bound = dialect.bound(name, leaky=not isinstance(node, nir.IF))
+                require_threshold(name, threshold, reset, bound, dialect)
         except GraphError as error:
             yield error
 
@@ -87,9 +98,7 @@ def _read(name: str, node: Any, field: str, shape: Shape | None, reading: Readin
             if field in ("tau", "tau_mem", "tau_syn"):
                 require_tau(name, field, array)
             elif field in ("v_threshold", "v_reset", "threshold"):
-                rounded = float32(name, f"field '{field}'", array)
-                if field == "v_threshold":
-                    require_threshold(name, rounded)
+                float32(name, f"field '{field}'", array)
 
 
 def _stride(name: str, node: nir.NIRNode) -> Shape:

@@ -12,31 +12,36 @@ from worker import Unsupported
 NEURONS = (sl.LIF, sl.IAF)
 
 
-def _neuron(layer, reset):
+def _neuron(layer, reset, norm):
     if "theta" not in layer:
         raise Unsupported(f"no NIR export of {layer['op']}")
-    common = dict(spike_threshold=full(layer, layer["theta"]))
+    # With its input scaled by 1 - beta, the threshold is scaled with it, so that there are spikes to compare.
+    theta = layer["theta"] * (1 - layer.get("beta", 0) * (norm and layer["op"] == "lif"))
+    common = dict(spike_threshold=full(layer, theta))
     if reset == "hard":
         common |= dict(spike_fn=SingleSpike, reset_fn=MembraneReset())
     if layer["op"] == "lif":
         tau = full(layer, -1 / np.log(np.float64(layer["beta"])))
-        return sl.LIFSqueeze(tau_mem=tau, norm_input=False, batch_size=1, **common)
+        return sl.LIFSqueeze(tau_mem=tau, norm_input=norm, batch_size=1, **common)
     if layer["op"] == "if":
         return sl.IAFSqueeze(batch_size=1, **common)
     raise Unsupported(f"no NIR export of {layer['op']}")
 
 
-def export(layers, x, path, reset="subtract"):
+def export(layers, x, path, reset="subtract", norm="no", reader="no"):
+    norm = norm == "yes"
     if any(layer["op"] == "avgpool" for layer in layers):
         raise Unsupported("no NIR export of an average pool")
     modules = [
-        sl.SumPool2d(layer["kernel"]) if layer["op"] == "sumpool" else synapse(layer) or _neuron(layer, reset)
+        sl.SumPool2d(layer["kernel"]) if layer["op"] == "sumpool" else synapse(layer) or _neuron(layer, reset, norm)
         for layer in layers
     ]
     net = torch.nn.Sequential(*modules)
     graph = to_nir(net, tensor(x[0, :1]))
     graph.infer_types()
     nir.write(path, graph)
+    if reader == "yes":
+        return load(path, x)
     return _run(net, [m for m in modules if isinstance(m, NEURONS)], x)
 
 

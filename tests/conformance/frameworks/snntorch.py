@@ -1,4 +1,4 @@
-"""snnTorch 1.0: Leaky, Synaptic, RLeaky, RSynaptic; ``reset`` subtract (its default) or zero."""
+"""snnTorch 1.0: Leaky, Synaptic, RLeaky, RSynaptic; ``reset`` subtract (its default), zero or none; ``reset_delay``."""
 
 import nir
 import snntorch as snn
@@ -9,13 +9,18 @@ from snntorch.import_nir import import_from_nir
 from worker import Unsupported
 
 
-def _neuron(layer, reset):
+def _neuron(layer, reset, delay):
     if "theta" not in layer:
         raise Unsupported(f"no NIR export of {layer['op']}")
     common = dict(threshold=full(layer, layer["theta"]), reset_mechanism=reset, init_hidden=True)
+    common["reset_delay"] = delay
+    if layer["op"] == "rcuba" and not delay:
+        raise Unsupported("RSynaptic fails in its own forward with reset_delay=False")
     beta, beta_syn = (full(layer, layer.get(key, 0)) for key in ("beta", "beta_syn"))
     if layer["op"] == "lif":
         return snn.Leaky(beta=beta, **common)
+    if layer["op"] == "if":
+        return snn.Leaky(beta=full(layer, 1), **common)
     if layer["op"] == "cuba":
         return snn.Synaptic(alpha=beta_syn, beta=beta, **common)
     if layer["op"] == "rlif":
@@ -28,8 +33,8 @@ def _neuron(layer, reset):
     return module
 
 
-def export(layers, x, path, reset="subtract"):
-    modules = [synapse(layer) or _neuron(layer, reset) for layer in layers]
+def export(layers, x, path, reset="subtract", reset_delay="yes"):
+    modules = [synapse(layer) or _neuron(layer, reset, reset_delay == "yes") for layer in layers]
     net = torch.nn.Sequential(*modules)
     neurons = [m for m in modules if isinstance(m, snn.SpikingNeuron)]
     x = torch.from_numpy(x)

@@ -23,6 +23,14 @@ CASES = {
     "reset to a value a step later": (neuron(reset="value_delayed", v_reset=0.75), [3, 5, 1], [1, 0, 1]),
     # v: 3 fires three times | held at 0 | 2 fires twice
     "several spikes, held a step later": (neuron(reset="value_delayed", many=True), [3, 5, 2], [3, 0, 2]),
+    # v: 2 fires and stays | 1 | 1.5 fires
+    "no reset": (neuron(reset="none"), [2, 0, 1], [1, 0, 1]),
+    # v: 3.5 -> 2.5 | 1.25+.5-1 = .75 -> 1.75 | .875+1.25-1 fires, kept | .5625+.25-1 -> .8125 | .40625+.75 fires
+    "soft reset of snnTorch at once": (
+        neuron(reset="snntorch_subtract"),
+        [3.5, 0.5, 1.25, 0.25, 0.75],
+        [1, 0, 1, 0, 1],
+    ),
     # v: 3.5 -> 3 spikes, left .5 | .25-2 -> none | v = -.875+4 = 3.125 -> 3
     "several spikes": (neuron(reset="subtract", many=True), [3.5, -2, 4], [3, 0, 3]),
     # v: 2.5 -> 2 spikes, reset to 0 | 1 -> 1 (trunc(1/1))
