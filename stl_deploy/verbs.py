@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stl_deploy.exporters.lava.environment import install as lava_install
+    from stl_deploy.exporters.lava.environment import remove as lava_remove
     from stl_deploy.pipeline.check import check, check_folder, measure, near_threshold
     from stl_deploy.pipeline.configure import configure
+    from stl_deploy.pipeline.doctor import doctor
     from stl_deploy.pipeline.energy import energy
     from stl_deploy.pipeline.export import export
     from stl_deploy.pipeline.fold import fold
     from stl_deploy.pipeline.join import join
-    from stl_deploy.pipeline.listings import datasets, doctor, lava_status, prices, targets
+    from stl_deploy.pipeline.listings import datasets, lava_status, prices, targets
     from stl_deploy.pipeline.pretrained import models, run_pretrained
     from stl_deploy.pipeline.quantise import quantise
     from stl_deploy.pipeline.report import report
@@ -36,13 +38,14 @@ _HOME = {
     "check_folder": "pipeline.check",
     "configure": "pipeline.configure",
     "datasets": "pipeline.listings",
-    "doctor": "pipeline.listings",
+    "doctor": "pipeline.doctor",
     "energy": "pipeline.energy",
     "evaluate": "pipeline.train",
     "export": "pipeline.export",
     "fold": "pipeline.fold",
     "join": "pipeline.join",
     "lava_install": "exporters.lava.environment",
+    "lava_remove": "exporters.lava.environment",
     "lava_status": "pipeline.listings",
     "measure": "pipeline.check",
     "models": "pipeline.pretrained",
@@ -58,12 +61,14 @@ _HOME = {
     "train": "pipeline.train",
     "verify": "pipeline.verify",
 }
+_ELSEWHERE = {"lava_install": "install", "lava_remove": "remove"}
+"""Those that have another name where they live."""
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has: {', '.join(_HOME)}")
-    found = getattr(import_module(f"stl_deploy.{_HOME[name]}"), "install" if name == "lava_install" else name)
+    found = getattr(import_module(f"stl_deploy.{_HOME[name]}"), _ELSEWHERE.get(name, name))
     globals()[name] = found
     return found
 
@@ -80,6 +85,7 @@ __all__ = [
     "fold",
     "join",
     "lava_install",
+    "lava_remove",
     "lava_status",
     "measure",
     "models",

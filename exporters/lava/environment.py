@@ -18,6 +18,7 @@ from pathlib import Path
 
 from stl_deploy._util import system
 from stl_deploy._util.files import write_json
+from stl_deploy._util.sizes import folder_bytes
 from stl_deploy.errors import ToolError
 from stl_deploy.exporters.lava.pythons import find_python310, python_version
 from stl_deploy.exporters.lava.smoke import check_three_neurons
@@ -96,6 +97,28 @@ def install(python: Path | None = None, progress: Report | None = None) -> LavaS
     return status()
 
 
+def remove() -> tuple[Path, int]:
+    """Remove the side environment; where it was, and how many bytes that gave back.
+
+    Raises ToolError if there is none, if the folder holds anything that `install` did not put there, or if another
+    install is under way.
+    """
+    place = location()
+    size = folder_bytes(place)
+    if size is None:
+        raise ToolError(f"no Lava environment at {place}; nothing to remove")
+    chosen = bool(os.environ.get("STL_DEPLOY_LAVA"))
+    marked = (place / STAMP).is_file() or (place / UNFINISHED).is_file()
+    if not (place / "pyvenv.cfg").is_file() or (chosen and not marked):
+        raise ToolError(f"{place} is not an environment that 'stl-deploy lava install' made; remove it by hand")
+    with _lock(place):
+        try:
+            shutil.rmtree(place)
+        except OSError as error:
+            raise ToolError(f"cannot remove all of {place}: {error.strerror or error}") from None
+    return place, size
+
+
 def _build(place: Path, python: Path | None, say: Report) -> None:
     inside, unfinished = place / "bin" / "python", place / UNFINISHED
     if unfinished.exists() or python_version(inside) != (3, 10):
@@ -132,7 +155,7 @@ def _lock(place: Path) -> Iterator[None]:
         raise ToolError(f"cannot write {place.parent}: {error.strerror or error}") from None
     with stream:
         try:
-            system.lock(stream)
+            system.lock(stream.fileno())
         except OSError:
             raise ToolError(f"another install of Lava is under way at {place}; wait for it to end") from None
         yield

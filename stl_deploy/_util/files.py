@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,11 @@ __all__ = [
 ]
 
 _MAX_JSON_BYTES = 2**28
+
+
+def cache_dir() -> Path:
+    """Where downloads go: ``$XDG_CACHE_HOME/stl-deploy``, by default ``~/.cache/stl-deploy``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stl-deploy"
 
 
 def read_json(path: Path) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import platform
@@ -15,6 +14,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
+from stl_deploy._util import system
 from stl_deploy._util.files import make_folder
 from stl_deploy.errors import InputError
 
@@ -54,13 +54,13 @@ def _acquire(folder: Path) -> int:
     path = folder / NAME
     while True:
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         except OSError as error:
             raise InputError(f"cannot write {path}: {error.strerror or error}") from None
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 4096, 0)
+            system.lock(descriptor)
+        except (BlockingIOError, PermissionError):
+            holder = os.read(descriptor, 4096)
             os.close(descriptor)
             raise InputError(
                 f"{folder}: {_holder(holder)} writes into it; wait until it has ended, or name another folder"
@@ -78,7 +78,8 @@ def _acquire(folder: Path) -> int:
     }
     with contextlib.suppress(OSError):  # a full disk: the lock holds without a name
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(about).encode(), 0)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        os.write(descriptor, json.dumps(about).encode())
     return descriptor
 
 

@@ -10,7 +10,9 @@ import os
 import signal
 import sys
 from subprocess import Popen
-from typing import IO
+
+_BEYOND = 2**30
+"""Where Windows locks a byte: one that is locked can be read by nobody else."""
 
 
 def starts_processes() -> bool:
@@ -47,18 +49,19 @@ def ran_out_of_time(exit_status: int | None) -> bool:
     return alarm is not None and exit_status == -alarm
 
 
-def lock(stream: IO[str]) -> None:
+def lock(descriptor: int) -> None:
     """Lock an open file for this process, until it closes it or ends; raises OSError if another one holds the lock."""
     if sys.platform == "win32":
         import msvcrt
 
-        msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
+        os.lseek(descriptor, _BEYOND, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         return
     try:
         import fcntl
     except ImportError:
         return
-    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def signal_group(leader: Popen[bytes], number: int) -> None:

@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from stl_deploy._util import install
 from stl_deploy._util.threads import sleep_when_idle
 from stl_deploy.cli import output
 from stl_deploy.cli.usage import is_help, usage_sentence
@@ -15,6 +16,7 @@ from stl_deploy.training import distributed
 _INTERRUPTED = 130
 _INTERNAL = 70
 _WRONG_CALL = 2
+_INTERNAL_SENTENCE = "internal error: {type}: {error} (this is a bug; --debug shows where)"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -48,6 +50,8 @@ def _run(arguments: list[str]) -> int:
         return _interrupted()
     except BrokenPipeError:
         return 1
+    except ModuleNotFoundError as error:
+        return _not_installed(error)
     except Exception as error:
         sentence = usage_sentence(error)
         if is_help(error):
@@ -56,8 +60,18 @@ def _run(arguments: list[str]) -> int:
         if sentence is not None:
             _show(f"error: {sentence}")
             return _WRONG_CALL
-        _show(f"internal error: {type(error).__name__}: {error} (this is a bug; --debug shows where)")
+        _show(_INTERNAL_SENTENCE.format(type=type(error).__name__, error=error))
         return _INTERNAL
+
+
+def _not_installed(error: ModuleNotFoundError) -> int:
+    package = (error.name or "").partition(".")[0]
+    if package not in install.PACKAGES or install.is_there(package):
+        _show(_INTERNAL_SENTENCE.format(type=type(error).__name__, error=error))
+        return _INTERNAL
+    refusal = install.missing(package)
+    _show(f"error: {refusal}")
+    return refusal.exit_code
 
 
 def _interrupted() -> int:

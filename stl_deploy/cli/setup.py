@@ -14,9 +14,10 @@ from stl_deploy.errors import CheckFailed
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
-    lava = typer.Typer(help="Lava's side environment (Python 3.10): install, status.", no_args_is_help=True)
+    lava = typer.Typer(help="Lava's side environment (Python 3.10): install, status, remove.", no_args_is_help=True)
     lava.command("install")(lava_install)
     lava.command("status")(lava_status)
+    lava.command("remove")(lava_remove)
     app.add_typer(lava, name="lava", rich_help_panel=None)
     app.command("doctor")(doctor)
     app.command("targets")(targets)
@@ -44,6 +45,17 @@ def lava_status(json: Json = False) -> None:
         raise CheckFailed("Lava is not ready; 'stl-deploy lava install' sets it up")
 
 
+def lava_remove(json: Json = False) -> None:
+    """Remove Lava's side environment (5.6 GB); what else there is of Lava on this machine stays."""
+    from stl_deploy._util.sizes import in_words
+    from stl_deploy.exporters.lava.environment import remove
+
+    place, size = remove()
+    console().say(f"removed {place}: {in_words(size)} free again")
+    if json:
+        emit_json({"location": str(place), "bytes": size})
+
+
 def _show_lava(json: bool) -> bool:
     from stl_deploy.pipeline.listings import lava_sentence
     from stl_deploy.pipeline.listings import lava_status as examine
@@ -57,7 +69,7 @@ def _show_lava(json: bool) -> bool:
 
 def doctor(json: Json = False) -> None:
     """Versions, devices, Lava: what is there and which path will be taken."""
-    from stl_deploy.pipeline.listings import doctor as examine
+    from stl_deploy.pipeline.doctor import doctor as examine
 
     found = examine(say=console())
     if json:

@@ -12,12 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stl_deploy._util.files import cache_dir
 from stl_deploy._util.suggest import did_you_mean
 from stl_deploy.config.schema import DatasetConfig, Encoder
 from stl_deploy.data.encoders import EVENT_ENCODERS
 from stl_deploy.data.event_sources import EVENT_SOURCES
 from stl_deploy.data.events import shrunk
-from stl_deploy.data.sources import Raw, cache_dir, cifar10, cifar100, digits, fashion_mnist, mnist
+from stl_deploy.data.sources import Raw, cifar10, cifar100, digits, fashion_mnist, mnist
 from stl_deploy.errors import ConfigError, InputError
 
 Shape = tuple[int, ...]

@@ -12,8 +12,9 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from stl_deploy._util.files import MAX_ARRAY_BYTES
+from stl_deploy._util.install import missing
 from stl_deploy.data.events import Events, place
-from stl_deploy.errors import InputError, ToolError
+from stl_deploy.errors import InputError
 
 Shape = tuple[int, ...]
 _OVERFLOW_ROW = 240
@@ -55,7 +56,7 @@ def aedat4(path: Path, shape: Shape) -> Events:
     try:
         import aedat
     except ImportError:
-        raise ToolError("aedat is not installed; it reads .aedat4 files: pip install 'stl-deploy[data]'") from None
+        raise missing("aedat") from None
     try:
         decoder = aedat.Decoder(str(path))
         streams = [key for key, stream in decoder.id_to_stream().items() if stream["type"] == "events"]

@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy._util.files import read_npz, write_npz
+from stl_deploy._util.files import cache_dir, read_npz, write_npz
+from stl_deploy._util.install import missing
 from stl_deploy.config.schema import DatasetConfig
 from stl_deploy.data import event_files
 from stl_deploy.data.events import Events, Frames, gather
-from stl_deploy.data.sources import Raw, cache_dir, one_line
-from stl_deploy.errors import InputError, ToolError
+from stl_deploy.data.sources import Raw, one_line
+from stl_deploy.errors import InputError
 
 Recordings = Iterator[tuple[Events, int]]
 _LAYOUT_VERSION = 2
@@ -78,9 +79,7 @@ class EventSource:
         try:
             from tonic import datasets
         except ImportError:
-            raise ToolError(
-                "tonic is not installed; it downloads this dataset: pip install 'stl-deploy[data]'"
-            ) from None
+            raise missing("tonic", "downloads this dataset") from None
         fetch = getattr(datasets, self.tonic)
         try:
             for options in ({"train": True}, {"train": False}) if len(self.parts) > 1 else ({},):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -10,8 +9,10 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.files import cache_dir
+from stl_deploy._util.install import missing
 from stl_deploy.data.idx import read_idx
-from stl_deploy.errors import InputError, ToolError
+from stl_deploy.errors import InputError
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -30,11 +31,6 @@ class Raw:
     test_labels: Labels | None
     levels: int
     timed: bool = False
-
-
-def cache_dir() -> Path:
-    """Where downloads go: ``$XDG_CACHE_HOME/stl-deploy``, by default ``~/.cache/stl-deploy``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stl-deploy"
 
 
 def digits(_data_dir: Path | None) -> Raw:
@@ -124,9 +120,7 @@ def _torchvision_datasets() -> ModuleType:
     try:
         from torchvision import datasets
     except ImportError:
-        raise ToolError(
-            "torchvision is not installed; it downloads this dataset: pip install 'stl-deploy[data]'"
-        ) from None
+        raise missing("torchvision", "downloads this dataset") from None
     module: ModuleType = datasets
     return module
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util import install
 from stl_deploy._util.console import Console
 from stl_deploy._util.files import leading, read_inputs, write_json, write_text
 from stl_deploy.energy.ann_twin import AnnTwin
@@ -51,6 +52,8 @@ def energy(
     Raises InputError or ConfigError for a bad source, input, coding or price list.
     """
     say = say or Console(quiet=True)
+    if output is not None:
+        install.require("matplotlib")
     opened = open_source(source)
     if opened.kind == "run":
         check_unchanged(source, ("net.nir", TEST_INPUT))

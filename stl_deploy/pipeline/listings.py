@@ -1,42 +1,13 @@
-"""The verbs that look around: doctor, targets, datasets, prices, lava status."""
+"""The verbs that look around: targets, datasets, prices, lava status."""
 
 from __future__ import annotations
 
-import os
-import platform
-import sys
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from stl_deploy import __version__
 from stl_deploy._util.console import Console
 from stl_deploy.energy.prices.load import list_prices
 from stl_deploy.exporters.lava import environment
 from stl_deploy.graph.dialect import PRESETS
-
-_PACKAGES = (
-    "torch",
-    "nir",
-    "onnx",
-    "onnxruntime",
-    "numpy",
-    "h5py",
-    "matplotlib",
-    "scikit-learn",
-    "torchvision",
-    "tonic",
-)
-
-
-def versions() -> dict[str, str | None]:
-    """The installed version of every package that matters, None where there is none."""
-    found: dict[str, str | None] = {"stl-deploy": __version__, "python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = None
-    return found
 
 
 def lava_status() -> dict[str, Any]:
@@ -56,36 +27,6 @@ def lava_sentence(status: dict[str, Any]) -> str:
     if status["ready"]:
         return f"Lava is ready: lava-dl {status['lava-dl']} at {status['location']}"
     return f"Lava is not ready: {status['reason']}"
-
-
-def doctor(*, say: Console | None = None) -> dict[str, Any]:
-    """Versions, devices and Lava (JSON-ready)."""
-    import torch
-
-    from stl_deploy.nn.fused import path
-    from stl_deploy.training.matmul_precision import advice, bfloat16_gain, measure
-
-    products, gain = measure(), bfloat16_gain()
-    say = say or Console(quiet=True)
-    found: dict[str, Any] = {
-        "versions": versions(),
-        "platform": platform.platform(),
-        "executable": sys.executable,
-        "cores": os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
-        "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
-        "neuron_path": path(),
-        "matmul": [measured.as_dict() for measured in products],
-        "bfloat16_gain": gain,
-        "lava": lava_status(),
-    }
-    say.table(["package", "version"], [[name, text or "not installed"] for name, text in found["versions"].items()])
-    say.say(f"{found['cores']} cores, torch uses {found['torch_threads']} threads; CUDA: {found['cuda'] or 'none'}")
-    say.say(f"neurons run on: {found['neuron_path']}")
-    say.say(advice(products))
-    say.say(f"--set train.precision=bfloat16 multiplies {gain:.1f}x as fast as float32 here, weights rounded to 8 bits")
-    say.say(lava_sentence(found["lava"]))
-    return found
 
 
 _TARGETS = (

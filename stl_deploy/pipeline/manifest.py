@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from stl_deploy._util.files import read_json, sha256, write_json
+from stl_deploy._util.install import versions
 from stl_deploy.errors import InputError
 from stl_deploy.graph.lower import metadata_dialect
 from stl_deploy.graph.program import Program
-from stl_deploy.pipeline.listings import versions
 
 SCHEMA_VERSION = 1
 FILE = "manifest.json"

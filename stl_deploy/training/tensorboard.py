@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from stl_deploy._util import processes
+from stl_deploy._util.install import missing
 from stl_deploy.config.schema import RunConfig
-from stl_deploy.errors import ToolError
 from stl_deploy.nn.network import Network
 
 FOLDER = "tensorboard"
@@ -62,7 +62,5 @@ def _writer() -> type[Any]:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise ToolError(
-            "tensorboard is not installed; train.tensorboard asks for it: pip install 'stl-deploy[tensorboard]'"
-        ) from None
+        raise missing("tensorboard", "is what train.tensorboard asks for") from None
     return SummaryWriter

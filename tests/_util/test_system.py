@@ -65,11 +65,11 @@ def test_lavas_status_needs_no_file_locks() -> None:
 def test_a_lock_is_held_until_the_file_is_closed(tmp_path: Path) -> None:
     place = tmp_path / "lock"
     with place.open("w") as first:
-        system.lock(first)
+        system.lock(first.fileno())
         with place.open("w") as second, pytest.raises(OSError, match="unavailable"):
-            system.lock(second)
+            system.lock(second.fileno())
     with place.open("w") as third:
-        system.lock(third)
+        system.lock(third.fileno())
 
 
 def test_a_process_ends_itself_when_its_time_is_up() -> None:

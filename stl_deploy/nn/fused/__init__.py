@@ -11,7 +11,6 @@ between blocks take fewer multiplications (`winograd`, by the kernels of `tiles`
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import warnings
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from importlib.metadata import version
 
 from torch import Tensor, nn
 
+from stl_deploy._util import install
 from stl_deploy.nn.schedule import Sources, Stage
 
 SWITCH = "STL_DEPLOY_FUSED"
@@ -48,8 +48,8 @@ def path() -> str:
     """What neurons run on here, for people."""
     if os.environ.get(SWITCH) == "0":
         return f"torch, one layer after the other: {SWITCH}=0 turns the compiled blocks off"
-    if importlib.util.find_spec("numba") is None:
-        return "torch, one layer after the other; pip install 'stl-deploy[fast]' for compiled blocks on the CPU"
+    if not install.is_there("numba"):
+        return f"torch, one layer after the other; for compiled blocks on the CPU: {install.command('fast')}"
     from stl_deploy.nn.fused import tiles
 
     compiled = f"compiled by numba {version('numba')} (CPU); torch elsewhere"
@@ -60,11 +60,10 @@ def path() -> str:
 @cache
 def installed() -> bool:
     """Whether numba is there; warns if not, the first time."""
-    if importlib.util.find_spec("numba") is not None:
+    if install.is_there("numba"):
         return True
     warnings.warn(
-        "numba is not installed: training and inference take the slower path through torch; "
-        "pip install 'stl-deploy[fast]'",
+        f"numba is not installed: training and inference take the slower path through torch; {install.command('fast')}",
         stacklevel=2,
     )
     return False

@@ -189,3 +189,25 @@ def test_the_check_network_by_the_integer_model(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(smoke, "EXPECTED", 1 - smoke.EXPECTED)
     with pytest.raises(ToolError, match="other spikes than expected"):
         smoke.check_three_neurons(Path("python"))
+
+
+def test_removed_with_what_it_took(place: Place) -> None:
+    environment.install(place.python)
+    (place.venv / "large").write_bytes(bytes(10_000))
+    where, size = environment.remove()
+    assert where == place.venv
+    assert size >= 10_000
+    assert not place.venv.exists()
+    with pytest.raises(ToolError, match="nothing to remove"):
+        environment.remove()
+
+
+@pytest.mark.parametrize("marked", [False, True])
+def test_what_install_did_not_make_is_left_alone(place: Place, marked: bool) -> None:
+    place.venv.mkdir()
+    (place.venv / ("mine.txt" if marked else "pyvenv.cfg")).touch()
+    if marked:
+        (place.venv / environment.STAMP).touch()
+    with pytest.raises(ToolError, match="remove it by hand"):
+        environment.remove()
+    assert place.venv.is_dir()

@@ -1,0 +1,113 @@
+"""Packages that may be missing, and the command that brings them where the user is: a clone, a wheel, an index."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import platform
+import shlex
+import sys
+from importlib.metadata import Distribution, PackageNotFoundError, version
+from urllib.parse import unquote, urlsplit
+from urllib.request import url2pathname
+
+from stl_deploy.errors import ToolError
+
+NAME = "stl-deploy"
+PACKAGES = {
+    "torch": (None, "trains and runs torch models"),
+    "sklearn": (None, "brings the digits dataset"),
+    "matplotlib": (None, "draws reports and training curves"),
+    "numba": ("fast", "compiles the fast path on the CPU"),
+    "torchvision": ("data", "downloads image datasets"),
+    "tonic": ("data", "downloads event datasets"),
+    "aedat": ("data", "reads .aedat4 files"),
+    "tensorboard": ("tensorboard", "writes TensorBoard's files"),
+}
+"""By the name that is imported: the extra that brings a package (None: the main install does), and what it does."""
+
+
+LISTED = (
+    "torch",
+    "numba",
+    "nir",
+    "onnx",
+    "onnxruntime",
+    "numpy",
+    "h5py",
+    "matplotlib",
+    "scikit-learn",
+    "torchvision",
+    "tonic",
+)
+"""Whose versions a result depends on, by the name that pip knows."""
+
+
+def versions() -> dict[str, str | None]:
+    """The version of this package, of Python, and of every package of `LISTED`; None where there is none."""
+    from stl_deploy import __version__
+
+    found: dict[str, str | None] = {NAME: __version__, "python": platform.python_version()}
+    for name in LISTED:
+        try:
+            found[name] = version(name) if is_there(_IMPORTED.get(name, name)) else None
+        except PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+_IMPORTED = {"scikit-learn": "sklearn"}
+
+
+def is_there(package: str) -> bool:
+    """Whether a package can be imported; it is not imported for that."""
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ModuleNotFoundError, ValueError):
+        return False
+
+
+def require(*packages: str) -> None:
+    """Raise ToolError, with the command that helps, unless all of these (keys of `PACKAGES`) are installed."""
+    for package in packages:
+        if not is_there(package):
+            raise missing(package)
+
+
+def missing(package: str, purpose: str | None = None) -> ToolError:
+    """The error for a package (a key of `PACKAGES`) that is not installed."""
+    extra, does = PACKAGES[package]
+    return ToolError(f"{package} is not installed; it {purpose or does}: {command(extra)}")
+
+
+def command(extra: str | None = None) -> str:
+    """The shell command that installs stl-deploy with an extra, from where this installation came."""
+    return shlex.join([_python(), "-m", "pip", "install", *_requirement(_origin(), extra)])
+
+
+def _python() -> str:
+    return sys.executable or "python"
+
+
+def _origin() -> dict[str, object]:
+    """Where pip got this installation from (PEP 610); empty for an index, and for a tree that was never installed."""
+    try:
+        text = Distribution.from_name(NAME).read_text("direct_url.json")
+        found = json.loads(text or "{}")
+    except (PackageNotFoundError, ValueError, OSError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _requirement(origin: dict[str, object], extra: str | None) -> list[str]:
+    suffix = f"[{extra}]" if extra else ""
+    url = origin.get("url")
+    if not isinstance(url, str):
+        return [f"{NAME}{suffix}"]
+    folder, vcs = origin.get("dir_info"), origin.get("vcs_info")
+    if isinstance(folder, dict):
+        place = url2pathname(unquote(urlsplit(url).path))
+        return [*(["-e"] if folder.get("editable") else []), f"{place}{suffix}"]
+    if isinstance(vcs, dict):
+        return [f"{NAME}{suffix} @ {vcs.get('vcs', 'git')}+{url}"]
+    return [f"{NAME}{suffix} @ {url}"]
