@@ -10,7 +10,7 @@ of three.
 `As met` are seconds in a process of its own as a user starts it: ours with the settings of allocator and OpenMP that
 the command line makes, the authors' algorithm with the C library's defaults. ``ours`` takes what training takes by
 itself: torch's setting for float32 products (`stl_deploy.training.matmul_precision`) and convolutions of fewer
-multiplications (`stl_deploy.nn.fused.winograd`); ``our products`` gives the floor both, ``highest`` gives ours neither,
+multiplications (`stl_deploy.nn.fused.winograd.convolution`); ``our products`` gives the floor both, ``highest`` gives ours neither,
 ``bfloat16`` is asked for.
 Writes training-speed.json, .md and .svg; ``python -m benchmarks.peers`` adds other frameworks.
 """
@@ -53,7 +53,7 @@ from benchmarks.workloads import (
 from stl_deploy._util.allocator import keep_large_buffers
 from stl_deploy.config.schema import MatmulChoice, RunConfig
 from stl_deploy.nn.fused import winograd_allowed
-from stl_deploy.nn.fused.winograd import convolve, suits
+from stl_deploy.nn.fused.winograd.convolution import convolve, suits
 from stl_deploy.nn.network import Network
 from stl_deploy.training.matmul_precision import matmul_precision, settle
 

@@ -12,7 +12,7 @@ from stl_deploy.config.load import apply_overrides
 from stl_deploy.nn import fused
 from stl_deploy.nn.fused import kernels
 from stl_deploy.nn.fused.block import block
-from stl_deploy.nn.fused.entry import enters, entry_block, window_moments
+from stl_deploy.nn.fused.input_convolution.convolution import enters, entry_block, window_moments
 from stl_deploy.nn.fused.passes import Form
 from stl_deploy.nn.fused.plan import stages
 from stl_deploy.nn.layers import StepNorm1d, StepNorm2d

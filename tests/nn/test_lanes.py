@@ -5,7 +5,7 @@ import pytest
 import torch
 from numba import njit
 
-from stl_deploy.nn.fused.lanes import (
+from stl_deploy.nn.fused.vectors import (
     LANES,
     at_least,
     beyond,

@@ -9,7 +9,7 @@ from torch import nn
 from stl_deploy.config.load import apply_overrides
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.nn.fused import path, tiles, winograd, winograd_allowed
-from stl_deploy.nn.fused.winograd import _Convolution, convolve, suits
+from stl_deploy.nn.fused.winograd.convolution import _Convolution, convolve, suits
 from stl_deploy.nn.network import Network
 from stl_deploy.training.loop import train
 

@@ -31,7 +31,7 @@ _WINOGRAD: ContextVar[bool] = ContextVar("winograd", default=False)
 
 @contextmanager
 def winograd_allowed(allowed: bool) -> Iterator[None]:
-    """Whether, inside, the fast path may compute convolutions as `stl_deploy.nn.fused.winograd` does."""
+    """Whether, inside, the fast path may compute convolutions as `stl_deploy.nn.fused.winograd.convolution` does."""
     token = _WINOGRAD.set(allowed)
     try:
         yield

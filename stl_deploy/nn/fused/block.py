@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from stl_deploy.nn.fused import kernels
 from stl_deploy.nn.fused.kernels import Array, Layout
-from stl_deploy.nn.fused.parts import array, run, split, wide
+from stl_deploy.nn.fused.sample_threads import array, run, split, wide
 from stl_deploy.nn.fused.passes import (
     Form,
     as_map,

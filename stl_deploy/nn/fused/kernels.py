@@ -12,7 +12,7 @@ needed, from the events of the input, its numbers other than 0, and never writte
 
 The scan is that of `stl_deploy.nn.lif_scan`: multiply, add and compare are operations of their own, so the spikes are
 those of the torch path bit for bit where there is no batch norm. Neurons are worked on by vectors
-(`stl_deploy.nn.fused.lanes`); other loops are long and touch few arrays: LLVM vectorises a loop only if few pairs of
+(`stl_deploy.nn.fused.vectors`); other loops are long and touch few arrays: LLVM vectorises a loop only if few pairs of
 arrays could overlap, and numba copies a slice to a slice slowly. Norm, scan and events share a file because they share
 a pass, and because numba's cache renews a function with its own file alone.
 """
@@ -25,7 +25,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from stl_deploy.nn.fused.lanes import (
+from stl_deploy.nn.fused.vectors import (
     LANES,
     at_least,
     choose,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stl_deploy.nn.fused import kernels
 from stl_deploy.nn.fused.kernels import Array, Entry, Kernel, Layout
-from stl_deploy.nn.fused.parts import array, run, scalar, split
+from stl_deploy.nn.fused.sample_threads import array, run, scalar, split
 
 _STRIP = 1 << 13
 """Numbers that the kernels work on at a time, about: a few arrays of so many stay in a processor's own cache."""

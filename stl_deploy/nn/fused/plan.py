@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from stl_deploy.nn.fused import winograd
 from stl_deploy.nn.fused.block import Norm, block
-from stl_deploy.nn.fused.entry import enters, entry_block
+from stl_deploy.nn.fused.input_convolution.convolution import enters, entry_block
 from stl_deploy.nn.fused.passes import Form
 from stl_deploy.nn.layers import StepNorm1d, StepNorm2d, Synapse
 from stl_deploy.nn.neuron import LIF

@@ -1,4 +1,4 @@
-"""Convolutions of channels-last maps by tiles, as `stl_deploy.nn.fused.winograd` explains, compiled by numba.
+"""Convolutions of channels-last maps by tiles, as `stl_deploy.nn.fused.winograd.convolution` explains, compiled by numba.
 
 Some tiles at a time are cut out and transformed, multiplied by the kernel's transform and put back, so that all but the
 kernel stays in a processor's own cache. Arrays in between hold vectors of channels, ``[36, C / LANES, tiles, LANES]``.
@@ -16,7 +16,7 @@ import numba
 import numpy as np
 
 from stl_deploy.nn.fused.kernels import Array, compiled, copy, inlined
-from stl_deploy.nn.fused.lanes import LANES, beyond, fill, load, outer_products, row_at, store
+from stl_deploy.nn.fused.vectors import LANES, beyond, fill, load, outer_products, row_at, store
 
 _A, _B = 2 / 3, 3 / 2
 POINTS = (0.0, _A, -_A, _B, -_B)

@@ -22,9 +22,9 @@ from torch.autograd.function import once_differentiable
 
 from stl_deploy.nn.fused import tiles
 from stl_deploy.nn.fused.kernels import Array
-from stl_deploy.nn.fused.lanes import LANES
-from stl_deploy.nn.fused.parts import MOST_PARTS, array, is_plain, run, split
-from stl_deploy.nn.fused.tiles import Grid
+from stl_deploy.nn.fused.vectors import LANES
+from stl_deploy.nn.fused.sample_threads import MOST_PARTS, array, is_plain, run, split
+from stl_deploy.nn.fused.winograd.tile_kernels import Grid
 
 _WINDOW = 6
 _KERNELS = (3, 5)

@@ -18,8 +18,8 @@ from torch.nn import functional
 from stl_deploy.nn.fused import kernels
 from stl_deploy.nn.fused.block import Norm, follow, running
 from stl_deploy.nn.fused.kernels import Array, Entry, Kernel
-from stl_deploy.nn.fused.lanes import LANES
-from stl_deploy.nn.fused.parts import array, is_plain, run, split, wide
+from stl_deploy.nn.fused.vectors import LANES
+from stl_deploy.nn.fused.sample_threads import array, is_plain, run, split, wide
 from stl_deploy.nn.fused.passes import (
     Form,
     as_map,
