@@ -8,9 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from stl_deploy.config.load import apply_overrides
+from stl_deploy.config.load import apply_overrides, load_config
 from stl_deploy.nn import fused
-from stl_deploy.nn.fused import kernels
+from stl_deploy.nn.fused import compile as compile_module
+from stl_deploy.nn.fused import kernels, warm
 from stl_deploy.nn.fused.block import block
 from stl_deploy.nn.fused.input_convolution.convolution import enters, entry_block, window_moments
 from stl_deploy.nn.fused.passes import Form
@@ -377,3 +378,58 @@ def test_the_switch_turns_it_off(monkeypatch):
     assert fused.ready(torch.zeros(1))
     monkeypatch.setenv(fused.SWITCH, "0")
     assert not fused.ready(torch.zeros(1))
+
+
+def test_where_compilation_fails_training_goes_on_in_torch_with_one_warning(monkeypatch):
+    config = load_config("digits")
+    torch.manual_seed(0)
+    network = Network(config, (1, 8, 8), 10)
+    x = torch.rand(4, 3, 1, 8, 8)
+    with monkeypatch.context() as patch:
+        patch.setenv(fused.SWITCH, "0")
+        expected = network(x)
+
+    def fail(dtype):
+        raise RuntimeError("LLVM ERROR: no such\ninstruction")
+
+    again = Network(config, (1, 8, 8), 10)
+    again.load_state_dict(network.state_dict())
+    monkeypatch.setattr(warm, "warm", fail)
+    fused._works.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match=r"failed \(LLVM ERROR: no such instruction\); going on in torch") as said:
+            votes = [again(x), again(x)][1]
+        assert len(said) == 1
+        votes.sum().backward()
+    finally:
+        fused._works.cache_clear()
+    assert again.layers["conv1"].weight.grad is not None
+    assert expected.shape == votes.shape
+
+
+def test_compiled_code_is_kept_under_a_key_of_all_sources(tmp_path, monkeypatch):
+    (tmp_path / "vectors.py").write_text("LANES = 16\n")
+    monkeypatch.setattr(compile_module, "_SOURCES", tmp_path)
+    keys = set()
+    for text in ("LANES = 16\n", "LANES = 8\n"):
+        (tmp_path / "vectors.py").write_text(text)
+        compile_module.content_key.cache_clear()
+        keys.add(compile_module.content_key())
+    compile_module.content_key.cache_clear()
+    assert len(keys) == 2
+
+
+def test_without_a_place_to_write_the_temporary_folder_serves_and_then_nothing(tmp_path, monkeypatch):
+    file = tmp_path / "file"
+    file.write_text("")
+    try:
+        for variable, temporary, expected in (("NUMBA_CACHE_DIR", tmp_path, True), ("NUMBA_CACHE_DIR", file, False)):
+            monkeypatch.setenv(variable, str(file))
+            monkeypatch.setenv("XDG_CACHE_HOME", str(file))
+            monkeypatch.setattr(compile_module.tempfile, "gettempdir", lambda place=temporary: str(place))
+            compile_module.cache_folder.cache_clear()
+            found = compile_module.cache_folder()
+            assert (found is not None and found.is_relative_to(tmp_path)) == expected
+    finally:
+        monkeypatch.undo()
+        compile_module.cache_folder.cache_clear()

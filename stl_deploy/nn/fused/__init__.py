@@ -4,9 +4,10 @@ block also the convolution of the network's input, from its events.
 `stl_deploy.nn.network.Network` takes it where `ready` says so; elsewhere (CUDA, no numba) layers run one after the
 other in torch. Spikes and gradients are the same but for the rounding of batch norm and of that convolution.
 
-`plan` finds the blocks, `block` and `entry` are the differentiable functions, `passes` runs `kernels` over all samples
-on the threads of `parts`, `lanes` are the vectors that kernels are written in. Under `winograd_allowed`, convolutions
-between blocks take fewer multiplications (`winograd`, by the kernels of `tiles`).
+`plan` finds the blocks; `block` and, with the input's convolution, `input_convolution` are differentiable functions;
+`passes` runs `kernels` over all samples on the threads of `sample_threads`; `vectors` are what kernels are written in,
+and `compile` keeps them on disk. Under `winograd_allowed`, convolutions between blocks take fewer multiplications
+(`winograd`). Where compilation fails in any way, `ready` says no, with one warning.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from contextvars import ContextVar
 from functools import cache
 from importlib.metadata import version
 
+import torch
 from torch import Tensor, nn
 
 from stl_deploy._util import install
@@ -40,8 +42,37 @@ def winograd_allowed(allowed: bool) -> Iterator[None]:
 
 
 def ready(x: Tensor) -> bool:
-    """Whether this input can take the fast path; warns, once, where only numba is missing for it."""
-    return x.device.type == "cpu" and os.environ.get(SWITCH) != "0" and installed()
+    """Whether this input can take the fast path; warns, once, where numba is missing for it or cannot compile it."""
+    if x.device.type != "cpu" or os.environ.get(SWITCH) == "0" or not installed():
+        return False
+    autocast = torch.is_autocast_enabled("cpu")
+    return _works(torch.get_autocast_dtype("cpu") if autocast else x.dtype)
+
+
+@cache
+def _works(dtype: torch.dtype, winograd: bool = False) -> bool:
+    """Whether everything compiles and runs for currents of this type; warns if not."""
+    try:
+        from stl_deploy.nn.fused import warm
+
+        (warm.warm_winograd if winograd else warm.warm)(dtype)
+    except Exception as error:  # a compiler fails in too many ways to name; torch's path needs none of it
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        warnings.warn(f"the compiled fast path failed ({reason}); going on in torch, more slowly", stacklevel=3)
+        return False
+    return True
+
+
+def winograd_works(dtype: torch.dtype) -> bool:
+    """Whether convolutions of fewer multiplications compile and run here; warns, once, if not."""
+    return _works(dtype, winograd=True)
+
+
+def is_warm() -> bool:
+    """Whether compiled code for float32 is kept on disk: the first step then waits for no compiler."""
+    from stl_deploy.nn.fused.warm import is_kept
+
+    return is_kept(torch.float32)
 
 
 def path() -> str:
@@ -50,10 +81,10 @@ def path() -> str:
         return f"torch, one layer after the other: {SWITCH}=0 turns the compiled blocks off"
     if not install.is_there("numba"):
         return f"torch, one layer after the other; for compiled blocks on the CPU: {install.command('fast')}"
-    from stl_deploy.nn.fused import tiles
+    from stl_deploy.nn.fused.winograd import tile_kernels
 
     compiled = f"compiled by numba {version('numba')} (CPU); torch elsewhere"
-    fewer = "; in training, convolutions of many channels by Winograd's algorithm" if tiles.FAST else ""
+    fewer = "; in training, convolutions of many channels by Winograd's algorithm" if tile_kernels.FAST else ""
     return f"norm, LIF and pool in one block, in the first the convolution of the input, too, {compiled}{fewer}"
 
 

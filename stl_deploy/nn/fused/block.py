@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from stl_deploy.nn.fused import kernels
-from stl_deploy.nn.fused.kernels import Array, Layout
-from stl_deploy.nn.fused.sample_threads import array, run, split, wide
+from stl_deploy.nn.fused import norm_kernels
+from stl_deploy.nn.fused.neuron_kernels import Layout
 from stl_deploy.nn.fused.passes import (
     Form,
     as_map,
@@ -25,6 +24,8 @@ from stl_deploy.nn.fused.passes import (
     pooled_size,
     spread,
 )
+from stl_deploy.nn.fused.rows import Array
+from stl_deploy.nn.fused.sample_threads import array, run, split, wide
 
 Norm = nn.BatchNorm1d | nn.BatchNorm2d
 
@@ -194,7 +195,7 @@ def _moments(x: Tensor, form: Form, layout: Layout) -> tuple[Array, Array, Array
     computed = array(torch.empty(0, dtype=wide(x.dtype)))
 
     def part(index: int, first: int, last: int) -> None:
-        kernels.moments(maps, first, last, count[index], mean[index], squares[index], computed)
+        norm_kernels.moments(maps, first, last, count[index], mean[index], squares[index], computed)
 
     run(part, parts, x.numel())
     total, each = count.sum(0), count[:, :, None]
@@ -210,7 +211,7 @@ def _norm_backward(grad_z: Tensor, x: Tensor, coefficients: tuple[Array, ...], l
     center, of_grad, of_x, rest = coefficients
 
     def part(_: int, first: int, last: int) -> None:
-        kernels.norm_backward(g, z, first, last, center, of_grad, of_x, rest, out)
+        norm_kernels.norm_backward(g, z, first, last, center, of_grad, of_x, rest, out)
 
     run(part, split(x.shape[1]), x.numel())
     return grad_x

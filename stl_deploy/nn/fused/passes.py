@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from stl_deploy.nn.fused import kernels
-from stl_deploy.nn.fused.kernels import Array, Entry, Kernel, Layout
+from stl_deploy.nn.fused.input_convolution.events import Entry, Kernel
+from stl_deploy.nn.fused.neuron_kernels import SURROGATES, Layout, Neurons
+from stl_deploy.nn.fused.rows import Array
 from stl_deploy.nn.fused.sample_threads import array, run, scalar, split
 
 _STRIP = 1 << 13
@@ -100,13 +102,11 @@ def backward_pass(
     shapes = ((int(of_decay),), (2, *mean.shape), entry.taps.shape, entry.bias.shape)
     others = [np.zeros((len(parts), *shape)) for shape in shapes]
     g, u, currents, theta, of_z, of_level = (array(one) for one in (grad, trace, x, level, grad_z, grad_level))
-    beta, surrogate = scalar(decay, trace), kernels.SURROGATES.index(form.surrogate)
+    neurons = Neurons(theta, scalar(decay, trace), SURROGATES.index(form.surrogate), form.detach)
 
     def part(index: int, first: int, last: int) -> None:
-        kernels.backward(
-            g, u, currents, entry, first, last, mean, theta, beta, layout, surrogate, form.detach, of_z,
-            of_level[index], *(one[index] for one in others),
-        )  # fmt: skip
+        sums = kernels.Sums(of_level[index], *(one[index] for one in others))
+        kernels.backward(g, u, currents, entry, first, last, mean, neurons, layout, of_z, sums)
 
     run(part, parts, trace.numel())
     of_beta, *sums = (one.sum(0) for one in others)

@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor, nn
 
-from stl_deploy.nn.fused.kernels import Array
+from stl_deploy.nn.fused.rows import Array
 
 MOST_PARTS = 16
 """Samples are worked on in so many parts at most, whatever the threads: sums over them come out the same."""

@@ -3,8 +3,6 @@
 `load`, `fill`, arithmetic and comparison make `Lanes` and `Mask` values that live in registers; LLVM splits them where
 the processor's are shorter. Each step is an operation of its own: nothing is contracted or reordered. Memory is named
 by a `Row`, a place in an array that somebody else keeps alive: arrays as arguments are counted, in the innermost loop.
-
-Numba's cache of compiled code knows the file of a function alone: after a change here, touch `kernels` and `tiles`.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ LANES = 16
 _INDEX = ir.IntType(32)
 
 
-def _operation(build: Callable[..., Any]) -> Any:
+def operation(build: Callable[..., Any]) -> Any:
     """An operation on vectors or rows, as numba calls it in compiled code."""
     return intrinsic(build)
 
@@ -73,7 +71,7 @@ def _every(value: ir.Constant | float) -> ir.Constant:
     return ir.Constant(ir.VectorType(ir.IntType(32), LANES), [value] * LANES)
 
 
-@_operation
+@operation
 def row_at(_: Any, array: Any, place: Any) -> Any:
     """Where ``array[place]`` of a contiguous one-dimensional array lies."""
 
@@ -84,7 +82,7 @@ def row_at(_: Any, array: Any, place: Any) -> Any:
     return Row(array.dtype)(array, place), generate
 
 
-@_operation
+@operation
 def beyond(_: Any, row: Any, places: Any) -> Any:
     """A row that begins so many places later."""
 
@@ -94,7 +92,7 @@ def beyond(_: Any, row: Any, places: Any) -> Any:
     return row(row, places), generate
 
 
-@_operation
+@operation
 def load(_: Any, row: Any, place: Any, count: Any) -> Any:
     """The ``count`` numbers from ``place`` on, 0 in the lanes from count on.
 
@@ -110,7 +108,7 @@ def load(_: Any, row: Any, place: Any, count: Any) -> Any:
         full = builder.icmp_unsigned("==", arguments[2], ir.Constant(arguments[2].type, LANES))
         with builder.if_else(full) as (then, otherwise):
             with then:
-                every = builder.load(builder.bitcast(pointer, vector.as_pointer()), align=_size(context, element))
+                every = builder.load(builder.bitcast(pointer, vector.as_pointer()), align=size_of(context, element))
                 whole = builder.block
             with otherwise:
                 some = cgutils.alloca_once(builder, vector)
@@ -128,7 +126,7 @@ def load(_: Any, row: Any, place: Any, count: Any) -> Any:
     return result(row, place, count), generate
 
 
-@_operation
+@operation
 def store(_: Any, row: Any, place: Any, count: Any, lanes: Any) -> Any:
     """Write the first ``count`` lanes from ``place`` on.
 
@@ -143,7 +141,7 @@ def store(_: Any, row: Any, place: Any, count: Any, lanes: Any) -> Any:
         with builder.if_else(full) as (then, otherwise):
             with then:
                 target = builder.bitcast(pointer, value.type.as_pointer())
-                builder.store(value, target, align=_size(context, value.type.element))
+                builder.store(value, target, align=size_of(context, value.type.element))
             with otherwise:
                 some = cgutils.alloca_once(builder, value.type)
                 builder.store(value, some)
@@ -153,19 +151,19 @@ def store(_: Any, row: Any, place: Any, count: Any, lanes: Any) -> Any:
     return types.void(row, place, count, lanes), generate
 
 
-@_operation
+@operation
 def is_aligned(_: Any, row: Any) -> Any:
     """Whether a row begins where `stream` can write."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         address = builder.ptrtoint(arguments[0], ir.IntType(64))
-        size = LANES * _size(context, arguments[0].type.pointee)
+        size = LANES * size_of(context, arguments[0].type.pointee)
         return builder.icmp_unsigned("==", builder.urem(address, ir.Constant(address.type, size)), address.type(0))
 
     return types.boolean(row), generate
 
 
-@_operation
+@operation
 def stream(_: Any, row: Any, place: Any, lanes: Any) -> Any:
     """Write all lanes, past the caches, at a multiple of `LANES` in a row that `is_aligned`.
 
@@ -177,7 +175,7 @@ def stream(_: Any, row: Any, place: Any, lanes: Any) -> Any:
         written = builder.store(
             arguments[2],
             builder.bitcast(target, arguments[2].type.as_pointer()),
-            align=LANES * _size(context, target.type.pointee),
+            align=LANES * size_of(context, target.type.pointee),
         )
         written.set_metadata("nontemporal", builder.module.add_metadata([ir.IntType(32)(1)]))
         return context.get_dummy_value()
@@ -199,22 +197,30 @@ def _copy(builder: Any, source: Any, target: Any, count: Any) -> None:
         builder.store(builder.load(builder.gep(source, [loop.index])), builder.gep(target, [loop.index]))
 
 
-def _size(context: Any, element: Any) -> int:
+def broadcast(builder: Any, number: Any) -> Any:
+    """A vector of `LANES` times the same number, in LLVM's terms."""
+    kind = ir.VectorType(number.type, LANES)
+    first = builder.insert_element(ir.Constant(kind, ir.Undefined), number, ir.Constant(_INDEX, 0))
+    return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(_INDEX, LANES), [0] * LANES))
+
+
+def size_of(context: Any, element: Any) -> int:
+    """Bytes of a number."""
     size: int = context.get_abi_sizeof(element)
     return size
 
 
-@_operation
+@operation
 def fill(_: Any, number: Any) -> Any:
     """A number in every lane."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _spread(builder, arguments[0])
+        return broadcast(builder, arguments[0])
 
     return Lanes(number)(number), generate
 
 
-@_operation
+@operation
 def at_least(_: Any, a: Any, b: Any) -> Any:
     """Where ``a >= b``; nowhere for NaN."""
 
@@ -224,7 +230,7 @@ def at_least(_: Any, a: Any, b: Any) -> Any:
     return Mask()(a, b), generate
 
 
-@_operation
+@operation
 def either(_: Any, a: Any, b: Any) -> Any:
     """Where one mask or the other holds."""
 
@@ -234,7 +240,7 @@ def either(_: Any, a: Any, b: Any) -> Any:
     return Mask()(a, b), generate
 
 
-@_operation
+@operation
 def choose(_: Any, mask: Any, yes: Any, no: Any) -> Any:
     """``yes`` where the mask holds, ``no`` elsewhere."""
 
@@ -244,7 +250,7 @@ def choose(_: Any, mask: Any, yes: Any, no: Any) -> Any:
     return yes(mask, yes, no), generate
 
 
-@_operation
+@operation
 def exp(_: Any, x: Any) -> Any:
     """e to each lane."""
 
@@ -258,7 +264,7 @@ def exp(_: Any, x: Any) -> Any:
 
 
 def _arithmetic(name: str, symbol: Any) -> None:
-    @_operation
+    @operation
     def apply(_: Any, a: Any, b: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             return getattr(builder, name)(*arguments)
@@ -277,62 +283,3 @@ for _name, _symbol in (
     ("fadd", operator.add), ("fsub", operator.sub), ("fmul", operator.mul), ("fdiv", operator.truediv),
 ):  # fmt: skip
     _arithmetic(_name, _symbol)
-
-
-def outer_products(rows: int, of_row: int, of_step: int) -> Any:
-    """A function that adds up outer products of ``rows`` numbers with two vectors, all in registers.
-
-    ``add(a, jump, b, b_apart, c, c_apart, groups, steps, onto)``: for group g and step k, in order, number r is
-    ``a[g·jump + k·of_step + r·of_row]``, vector w begins at ``b[(g·steps + k)·LANES + w·b_apart]``, and their products
-    are added to what stands at ``c[r·LANES + w·c_apart]``, or, if not ``onto``, to 0. Multiplication and addition are
-    rounded once where the processor can.
-    """
-    wide = range(2)
-
-    @_operation
-    def add(
-        _: Any, a: Any, jump: Any, b: Any, b_apart: Any, c: Any, c_apart: Any, groups: Any, steps: Any, onto: Any
-    ) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            a, jump, b, b_apart, c, c_apart, groups, steps, onto = arguments
-            element, index = a.type.pointee, jump.type
-            vector = ir.VectorType(element, LANES)
-            name = f"llvm.fmuladd.v{LANES}{element.intrinsic_name}"
-            function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3), name)
-
-            def there(base: Any, fixed: int, w: int, apart: Any) -> Any:
-                row = builder.gep(builder.gep(base, [builder.mul(apart, index(w))]), [index(fixed)])
-                return builder.bitcast(row, vector.as_pointer())
-
-            size = _size(context, element)
-            totals = {(r, w): cgutils.alloca_once(builder, vector) for r in range(rows) for w in wide}
-            for place in totals.values():
-                builder.store(ir.Constant(vector, None), place)
-            with builder.if_then(onto):
-                for (r, w), place in totals.items():
-                    builder.store(builder.load(there(c, r * LANES, w, c_apart), align=size), place)
-            with cgutils.for_range(builder, groups) as group:
-                numbers = builder.gep(a, [builder.mul(group.index, jump)])
-                vectors = builder.gep(b, [builder.mul(builder.mul(group.index, steps), index(LANES))])
-                with cgutils.for_range(builder, steps) as step:
-                    number = builder.gep(numbers, [builder.mul(step.index, index(of_step))])
-                    line = builder.gep(vectors, [builder.mul(step.index, index(LANES))])
-                    factors = [builder.load(there(line, 0, w, b_apart), align=size) for w in wide]
-                    for r in range(rows):
-                        one = _spread(builder, builder.load(builder.gep(number, [index(r * of_row)])))
-                        for w in wide:
-                            total = builder.load(totals[r, w])
-                            builder.store(builder.call(function, [one, factors[w], total]), totals[r, w])
-            for (r, w), place in totals.items():
-                builder.store(builder.load(place), there(c, r * LANES, w, c_apart), align=size)
-            return context.get_dummy_value()
-
-        return types.void(a, jump, b, b_apart, c, c_apart, groups, steps, onto), generate
-
-    return add
-
-
-def _spread(builder: Any, number: Any) -> Any:
-    kind = ir.VectorType(number.type, LANES)
-    first = builder.insert_element(ir.Constant(kind, ir.Undefined), number, ir.Constant(_INDEX, 0))
-    return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(_INDEX, LANES), [0] * LANES))

@@ -15,11 +15,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from stl_deploy.nn.fused import kernels
 from stl_deploy.nn.fused.block import Norm, follow, running
-from stl_deploy.nn.fused.kernels import Array, Entry, Kernel
-from stl_deploy.nn.fused.vectors import LANES
-from stl_deploy.nn.fused.sample_threads import array, is_plain, run, split, wide
+from stl_deploy.nn.fused.input_convolution import events
+from stl_deploy.nn.fused.input_convolution.events import Entry, Kernel
 from stl_deploy.nn.fused.passes import (
     Form,
     as_map,
@@ -31,6 +29,9 @@ from stl_deploy.nn.fused.passes import (
     pooled_size,
     spread,
 )
+from stl_deploy.nn.fused.rows import Array
+from stl_deploy.nn.fused.sample_threads import array, is_plain, run, split, wide
+from stl_deploy.nn.fused.vectors import LANES
 
 _NOTHING = np.empty((0, 1))
 _FEW_TAPS = 32
@@ -125,7 +126,7 @@ def window_moments(image: Tensor, conv: nn.Conv2d, form: Form) -> tuple[Array, T
     frames, products = array(image), np.zeros(shape)
 
     def part(index: int, first: int, last: int) -> None:
-        kernels.window_products(frames, kernel, first, last, products[index])
+        events.window_products(frames, kernel, first, last, products[index])
 
     run(part, parts, image.numel() * taps)
     height, width = _sides(image, kernel)

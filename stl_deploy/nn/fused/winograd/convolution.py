@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from stl_deploy.nn.fused import tiles
-from stl_deploy.nn.fused.kernels import Array
-from stl_deploy.nn.fused.vectors import LANES
+from stl_deploy.nn.fused.rows import Array
 from stl_deploy.nn.fused.sample_threads import MOST_PARTS, array, is_plain, run, split
+from stl_deploy.nn.fused.vectors import LANES
+from stl_deploy.nn.fused.winograd import tile_kernels as tiles
 from stl_deploy.nn.fused.winograd.tile_kernels import Grid
 
 _WINDOW = 6

@@ -1,4 +1,4 @@
-"""Convolutions of channels-last maps by tiles, as `stl_deploy.nn.fused.winograd.convolution` explains, compiled by numba.
+"""Convolutions of channels-last maps by tiles, compiled by numba; `convolution` explains them.
 
 Some tiles at a time are cut out and transformed, multiplied by the kernel's transform and put back, so that all but the
 kernel stays in a processor's own cache. Arrays in between hold vectors of channels, ``[36, C / LANES, tiles, LANES]``.
@@ -15,8 +15,10 @@ import llvmlite.binding
 import numba
 import numpy as np
 
-from stl_deploy.nn.fused.kernels import Array, compiled, copy, inlined
-from stl_deploy.nn.fused.vectors import LANES, beyond, fill, load, outer_products, row_at, store
+from stl_deploy.nn.fused.compile import compiled, inlined
+from stl_deploy.nn.fused.rows import Array, copy
+from stl_deploy.nn.fused.vectors import LANES, beyond, fill, load, row_at, store
+from stl_deploy.nn.fused.winograd.outer_products import outer_products
 
 _A, _B = 2 / 3, 3 / 2
 POINTS = (0.0, _A, -_A, _B, -_B)

@@ -15,11 +15,11 @@ from stl_deploy.nn.fused.vectors import (
     fill,
     is_aligned,
     load,
-    outer_products,
     row_at,
     store,
     stream,
 )
+from stl_deploy.nn.fused.winograd.outer_products import outer_products
 
 BESIDE = 77.0
 """What lies behind a row, to be left alone."""

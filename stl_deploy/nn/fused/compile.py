@@ -1,0 +1,68 @@
+"""How kernels are compiled: without Python's lock, and kept on disk under a key of all their sources.
+
+Numba renews a kept function when its own file changes, not when a file changes that it calls into. The key makes any
+change to this package a new place, so nothing stale is ever loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numba
+
+_SOURCES = Path(__file__).parent
+
+
+@cache
+def content_key() -> str:
+    """A key of every source file of this package."""
+    digest = hashlib.sha256()
+    for path in sorted(_SOURCES.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@cache
+def cache_folder() -> Path | None:
+    """Where compiled code is kept: below ``NUMBA_CACHE_DIR``, else the user's cache, else a temporary folder.
+
+    None where none of them can be written: then each process compiles anew.
+    """
+    asked, home = os.environ.get("NUMBA_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME")
+    tried = [Path(asked)] if asked else []
+    tried += [Path(home) if home else Path("~/.cache").expanduser(), Path(tempfile.gettempdir())]
+    for base in tried:
+        folder = base / "stl-deploy" / "numba" / content_key()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                return folder
+        except (OSError, RuntimeError):
+            continue
+    return None
+
+
+def _compile(function: Callable[..., Any], **options: Any) -> Any:
+    folder = cache_folder()
+    before = numba.config.CACHE_DIR  # type: ignore[attr-defined]
+    try:
+        numba.config.CACHE_DIR = str(folder or "")  # type: ignore[attr-defined]
+        return numba.njit(nogil=True, cache=folder is not None, error_model="numpy", **options)(function)
+    finally:
+        numba.config.CACHE_DIR = before  # type: ignore[attr-defined]
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """A kernel."""
+    return _compile(function)
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """A part of kernels that takes or gives vectors: they stay in registers."""
+    return _compile(function, forceinline=True)

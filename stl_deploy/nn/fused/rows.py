@@ -1,0 +1,97 @@
+"""Rows of numbers in memory: copied, widened from bfloat16 and back, scaled, added up; compiled by numba."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.nn.fused.compile import compiled
+from stl_deploy.nn.fused.vectors import LANES, is_aligned, load, row_at, store, stream
+
+Array = NDArray[Any]
+
+
+@compiled
+def widen(row: Array, out: Array) -> None:
+    """Read a row of currents or gradients."""
+    if row.itemsize == 2:
+        bits = out.view(np.uint32)
+        for i in range(row.size):
+            bits[i] = np.uint32(row[i]) << np.uint32(16)
+    else:
+        for i in range(row.size):
+            out[i] = row[i]
+
+
+@compiled
+def copy(row: Array, out: Array) -> None:
+    """Copy a run of numbers."""
+    for i in range(row.size):
+        out[i] = row[i]
+
+
+@compiled
+def narrow(row: Array, out: Array) -> None:
+    """Write a row of gradients: to the nearest, ties to even; NaN stays NaN."""
+    if out.itemsize == 2:
+        bits = row.view(np.uint32)
+        for i in range(row.size):
+            word = bits[i]
+            rounded = (word + np.uint32(0x7FFF) + ((word >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+            out[i] = np.uint16(rounded) if row[i] == row[i] else np.uint16(0x7FC0)
+    else:
+        for i in range(row.size):
+            out[i] = row[i]
+
+
+@compiled
+def multiply(row: Array, factor: Any) -> None:
+    """Scale a row."""
+    for i in range(row.size):
+        row[i] *= factor
+
+
+@compiled
+def tiled(by_channel: Array, size: int, like: Array) -> Array:
+    """``[S, C]`` as ``[S, size]``."""
+    out = np.empty((by_channel.shape[0], size), like.dtype)
+    for s in range(out.shape[0]):
+        for i in range(size):
+            out[s, i] = by_channel[s, i % by_channel.shape[1]]
+    return out
+
+
+@compiled
+def add_by_channel(rows: Array, total: Array) -> None:
+    """Add ``[S, size]`` to ``[S, C]``."""
+    for s in range(total.shape[0]):
+        for i in range(0, rows.shape[1], total.shape[1]):
+            add(rows[s, i : i + total.shape[1]], total[s])
+
+
+@compiled
+def add(row: Array, total: Array) -> None:
+    """Add a row to a total."""
+    for i in range(row.size):
+        total[i] += row[i]
+
+
+@compiled
+def add_both(gradient: Array, x: Array, mean: Array, total: Array, of_x: Array) -> None:
+    """Add a gradient, and the gradient times how far x is from its mean."""
+    for i in range(x.size):
+        total[i] += gradient[i]
+        of_x[i] += gradient[i] * (x[i] - mean[i])
+
+
+@compiled
+def put_by(z: Array, size: int, out: Any, far: bool) -> None:
+    """``z[:size]`` to ``out``; far: by the time it is read no cache would hold it."""
+    source, whole = row_at(z, 0), size // LANES * LANES if far and is_aligned(out) else 0
+    for i in range(0, whole, LANES):
+        stream(out, i, load(source, i, LANES))
+    for i in range(whole, size, LANES):
+        count = min(LANES, size - i)
+        store(out, i, count, load(source, i, count))
