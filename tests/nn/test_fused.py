@@ -16,6 +16,7 @@ from stl_deploy.nn.fused.block import block
 from stl_deploy.nn.fused.input_convolution.convolution import enters, entry_block, window_moments
 from stl_deploy.nn.fused.passes import Form
 from stl_deploy.nn.fused.plan import stages
+from stl_deploy.nn.fused.working import works
 from stl_deploy.nn.layers import StepNorm1d, StepNorm2d
 from stl_deploy.nn.network import Network
 from stl_deploy.nn.surrogate import SURROGATES, surrogate
@@ -395,14 +396,14 @@ def test_where_compilation_fails_training_goes_on_in_torch_with_one_warning(monk
     again = Network(config, (1, 8, 8), 10)
     again.load_state_dict(network.state_dict())
     monkeypatch.setattr(warm, "warm", fail)
-    fused._works.cache_clear()
+    works.cache_clear()
     try:
         with pytest.warns(UserWarning, match=r"failed \(LLVM ERROR: no such instruction\); going on in torch") as said:
             votes = [again(x), again(x)][1]
         assert len(said) == 1
         votes.sum().backward()
     finally:
-        fused._works.cache_clear()
+        works.cache_clear()
     assert again.layers["conv1"].weight.grad is not None
     assert expected.shape == votes.shape
 

@@ -8,11 +8,11 @@ from torch import nn
 
 from stl_deploy.config.load import apply_overrides
 from stl_deploy.config.schema import RunConfig
-from stl_deploy.nn import fused
 from stl_deploy.nn.fused import path, winograd_allowed
 from stl_deploy.nn.fused.winograd import convolution as winograd
 from stl_deploy.nn.fused.winograd import tile_kernels as tiles
 from stl_deploy.nn.fused.winograd.convolution import _Convolution, convolve, suits
+from stl_deploy.nn.fused.working import works
 from stl_deploy.nn.network import Network
 from stl_deploy.training.loop import train
 
@@ -136,7 +136,7 @@ def test_nothing_suits_a_processor_where_it_was_not_measured(monkeypatch):
 @pytest.fixture
 def seen(monkeypatch):
     """Names of the convolutions' ways, as they are taken."""
-    fused.winograd_works(torch.float32)  # compiled before anything is counted
+    works(torch.float32, winograd=True)  # compiled before anything is counted
     taken = []
 
     def convolve_and_say(x, conv):

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from stl_deploy._util import install
+from stl_deploy.nn.fused.working import works
 from stl_deploy.nn.schedule import Sources, Stage
 
 SWITCH = "STL_DEPLOY_FUSED"
@@ -46,26 +47,7 @@ def ready(x: Tensor) -> bool:
     if x.device.type != "cpu" or os.environ.get(SWITCH) == "0" or not installed():
         return False
     autocast = torch.is_autocast_enabled("cpu")
-    return _works(torch.get_autocast_dtype("cpu") if autocast else x.dtype)
-
-
-@cache
-def _works(dtype: torch.dtype, winograd: bool = False) -> bool:
-    """Whether everything compiles and runs for currents of this type; warns if not."""
-    try:
-        from stl_deploy.nn.fused import warm
-
-        (warm.warm_winograd if winograd else warm.warm)(dtype)
-    except Exception as error:  # a compiler fails in too many ways to name; torch's path needs none of it
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        warnings.warn(f"the compiled fast path failed ({reason}); going on in torch, more slowly", stacklevel=3)
-        return False
-    return True
-
-
-def winograd_works(dtype: torch.dtype) -> bool:
-    """Whether convolutions of fewer multiplications compile and run here; warns, once, if not."""
-    return _works(dtype, winograd=True)
+    return works(torch.get_autocast_dtype("cpu") if autocast else x.dtype)
 
 
 def is_warm() -> bool:

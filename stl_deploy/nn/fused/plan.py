@@ -8,11 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stl_deploy.nn import fused
 from stl_deploy.nn.fused.block import Norm, block
 from stl_deploy.nn.fused.input_convolution.convolution import enters, entry_block
 from stl_deploy.nn.fused.passes import Form
 from stl_deploy.nn.fused.winograd import convolution as winograd
+from stl_deploy.nn.fused.working import works
 from stl_deploy.nn.layers import StepNorm1d, StepNorm2d, Synapse
 from stl_deploy.nn.neuron import LIF
 from stl_deploy.nn.schedule import Sources, Stage, over_time
@@ -119,7 +119,7 @@ def _run_layer(layer: nn.Module, steps: int, by_tiles: bool, *arrived: Tensor) -
         folded = x.flatten(0, 1)
         if isinstance(layer, nn.Conv2d):  # blocks take feature maps as they are if they are channels-last
             folded = folded.contiguous(memory_format=torch.channels_last)
-            tiled = by_tiles and winograd.suits(layer, folded) and fused.winograd_works(folded.dtype)
+            tiled = by_tiles and winograd.suits(layer, folded) and works(folded.dtype, winograd=True)
             y = winograd.convolve(folded, layer) if tiled else layer(folded)
         else:
             y = layer(folded)
