@@ -10,8 +10,8 @@ of three.
 `As met` are seconds in a process of its own as a user starts it: ours with the settings of allocator and OpenMP that
 the command line makes, the authors' algorithm with the C library's defaults. ``ours`` takes what training takes by
 itself: torch's setting for float32 products (`stl_deploy.training.matmul_precision`) and convolutions of fewer
-multiplications (`stl_deploy.nn.fused.winograd.convolution`); ``our products`` gives the floor both, ``highest`` gives ours neither,
-``bfloat16`` is asked for.
+multiplications (`stl_deploy.nn.fused.winograd.convolution`); ``our products`` gives the floor both, ``highest`` gives
+ours neither, ``bfloat16`` is asked for.
 Writes training-speed.json, .md and .svg; ``python -m benchmarks.peers`` adds other frameworks.
 """
 
