@@ -50,6 +50,10 @@ parity: $(VENV)/.dev ## ONNX against the reference, spike by spike, of those of 
 quantisation: $(VENV)/.dev lava ## what Loihi's integers cost, by threshold form, beside real Lava: RUNS="runs/digits ..."
 	$(BIN)/python -m benchmarks.quantisation $(RUNS) -o docs
 
+gpu: $(VENV)/.dev ## on a machine with a CUDA card: kernels, spikes, resume and digits there, then speed and memory
+	$(BIN)/python -m pytest -q tests/nn/test_cuda_scan.py tests/nn/test_gpu.py
+	$(BIN)/python -m benchmarks.gpu
+
 gpu-interpreted: $(VENV)/.dev ## the CUDA kernels in Triton's interpreter, on the CPU (installs Triton: 0.7 GB)
 	@$(BIN)/python -c 'import triton' 2>/dev/null || $(BIN)/python -m pip install --quiet 'triton>=3.2'
 	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/nn/test_cuda_scan.py

@@ -1,0 +1,28 @@
+"""The GPU bench runs without a card as far as it can, and says so where it cannot."""
+
+import subprocess
+import sys
+
+import torch
+
+from benchmarks.gpu import measure
+from benchmarks.workloads import TINY
+
+
+def test_on_the_cpu_it_measures_what_is_there():
+    rows = measure(TINY, "cpu", 1)
+    assert set(rows) == {"floor", "torch scan"}
+    assert rows["floor"]["time_over_floor"] == 1
+    assert rows["torch scan"]["seconds"] > 0
+
+
+def test_without_a_card_it_is_one_sentence(tmp_path):
+    if torch.cuda.is_available():
+        return
+    command = [sys.executable, "-m", "benchmarks.gpu", "-o", tmp_path / "x.json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "no CUDA device found: this bench needs one (--device cpu tests the bench itself)"
+    ]
+    assert not list(tmp_path.iterdir())
