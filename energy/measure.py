@@ -12,6 +12,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from stl_deploy.energy.ann_twin import AnnTwin, twin_json
+from stl_deploy.energy.chips.baselines import baselines
+from stl_deploy.energy.chips.lines import ChipLine, check_step_time, chip_lines
 from stl_deploy.energy.counts.coding import Coding, resolve_coding
 from stl_deploy.energy.counts.neurobench import neurobench_fields
 from stl_deploy.energy.counts.neuron_ops import layer_ops
@@ -65,6 +67,7 @@ class EnergyReport:
     operations: Mapping[str, Mapping[str, int]]
     comparisons: tuple[Cell, ...]
     models: tuple[Model, ...]
+    chips: tuple[ChipLine, ...]
     ann_twin: Mapping[str, Any]
     samples: Samples | None
     what_if: tuple[WhatIf, ...]
@@ -75,7 +78,7 @@ class EnergyReport:
     @property
     def verdict(self) -> str:
         """One sentence for people: the ratio over the grid, the number to quote, the break-even."""
-        return verdict(self.comparisons, self.break_even)
+        return verdict(self.comparisons, self.break_even, self.chips)
 
     @property
     def unpriced(self) -> list[dict[str, Any]]:
@@ -108,6 +111,8 @@ class EnergyReport:
             "conventions": [row.as_dict() for row in self.conventions],
             "models": [model.as_dict() for model in self.models],
             "model_range": range_of(self.models),
+            "chips": [line.as_dict() for line in self.chips],
+            "ann_baselines": baselines(self.counts.totals.ann_macs_exact / self.counts.batch),
             "ann_twin": dict(self.ann_twin),
             **({} if self.samples is None else self.samples.as_dict()),
             "what_if": [row.as_dict() for row in self.what_if],
@@ -133,6 +138,7 @@ def measure_energy(
     labels: NDArray[Any] | None = None,
     machine: MachineEnergy | None = None,
     chip: OnChip | None = None,
+    step_time: float | None = None,
     notes: Sequence[str] = (),
 ) -> EnergyReport:
     """Run ``program`` on ``x`` ``[T, B, *input shape]``, count its activity exactly, and price the counts.
@@ -142,11 +148,12 @@ def measure_energy(
     in ``processes`` processes.
     twin: activity of a trained ANN of the same topology; without it, it is bounded. labels: ``[B]``; with them
     the spread over samples is also given for each class. machine: what this machine used, to be reported beside.
-    chip: where the network's neurons stand, for lists that price messages and hops between cores. notes: further
-    assumptions, one sentence each.
+    chip: where the network's neurons stand, for lists that price messages and hops between cores. step_time: seconds
+    of one measured step, instead of the predicted ones. notes: further assumptions, one sentence each.
     Raises InputError if x does not fit the network or contradicts the coding, or the twin is of another
     topology; ConfigError for a bad price list.
     """
+    check_step_time(step_time)
     lists = _load(prices)
     arrays = match_inputs(program, x)
     coding = resolve_coding(program, arrays.values(), input_coding)
@@ -161,6 +168,7 @@ def measure_energy(
         samples=counter.samples,
         machine=machine,
         chip=chip,
+        step_time=step_time,
         notes=notes,
     )
 
@@ -176,6 +184,7 @@ def energy_report(
     samples: Samples | None = None,
     machine: MachineEnergy | None = None,
     chip: OnChip | None = None,
+    step_time: float | None = None,
     notes: Sequence[str] = (),
 ) -> EnergyReport:
     """Price counts that an `ActivityCounter` made during a run of ``program``."""
@@ -198,6 +207,7 @@ def energy_report(
         {node.name: layer_ops(node, counts.neurons[node.name]) for node in program.of(Neuron)},
         grid(program, counts, lists, twin),
         found,
+        chip_lines(program, counts, chip, messages, step_time),
         twin_json(twin, counts, first),
         samples,
         what_if_table(program, counts),

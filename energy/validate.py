@@ -1,53 +1,62 @@
-"""The models against published measurements: prediction, measurement, error, good or bad.
+"""The models against published measurements: prediction, measurement, error, and which were held out.
 
-The cases stand in ``measured.toml`` with their sources. Event counts go through the very rules that
-price a network (`stl_deploy.energy.prices.events`). Where spikes were not published the counts are bounds.
+Measurements stand in ``measured.toml`` with their sources. What a model was fitted to is its training; the others are
+held out, and no measurement may be both. Event counts go through the very rules that price a network
+(`stl_deploy.energy.prices.events`), times through those that predict a chip's step (`stl_deploy.energy.chips.time`).
+Where spikes were not published the counts are bounds. Errors are told from middle to middle, with both ranges.
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from typing import Any, Literal
 
 import numpy as np
 
+from stl_deploy.energy.chips.baselines import Device, Row, devices
+from stl_deploy.energy.chips.model import ChipModel, chip_model, chip_models
+from stl_deploy.energy.chips.time import Work, step_time
 from stl_deploy.energy.prices.bill import Biller
 from stl_deploy.energy.prices.events import Events, price_events
 from stl_deploy.energy.prices.load import load_prices
-from stl_deploy.energy.prices.price_list import PriceList, Range
+from stl_deploy.energy.prices.price_list import PriceList, Range, middle
+from stl_deploy.errors import ConfigError
 
 Verdict = Literal["good", "rough", "bad", "bracketed"]
-Role = Literal["prediction", "consistency", "shortcut"]
+Quantity = Literal["energy", "power", "time"]
+Split = Literal["training", "held out", "shortcut"]
 GOOD, ROUGH, WIDE = 0.25, 2.0, 2.0
-"""Good: within 25 %. Rough: within a factor 2. Bracketed: they meet, but one of them is more than a factor 2 wide."""
+"""Good: within 25 %. Rough: within a factor 2. Bracketed: the measurement is inside a range a factor 2 wide."""
 
-_SI = {"uJ": 1e-6, "mJ": 1e-3, "mW": 1e-3}
+_SI = {"nJ": 1e-9, "uJ": 1e-6, "mJ": 1e-3, "mW": 1e-3, "us": 1e-6, "ms": 1e-3}
 
 
 @dataclass(frozen=True)
 class Check:
     """One prediction against one measurement, both [low, high] in ``unit``.
 
-    role: ``consistency`` where a price or the power comes from the same measurement, ``shortcut`` for a wrong way of
-    counting that is in use; neither says how well the models predict.
-    error: of the nearer end against the measurement's nearer end, relative; 0 where the ranges meet.
-    met_at: how far from the low to the high bound of the counts the measurement lies (for a rate-coded
-    network: the rate that would reproduce it); None without bounds.
+    model: a price list, a chip or a device. split: ``shortcut`` for a wrong way of counting that is in use.
+    error: middle over middle, less 1. inside: whether the prediction's range holds the measurement's middle.
+    sigma: published standard deviation of the measurement. met_at: how far from the low to the high bound of the
+    counts the measurement lies (for a rate-coded network: the rate that would reproduce it); None without bounds.
     """
 
     case: str
-    price: str
+    model: str
+    quantity: Quantity
+    split: Split
     predicted: Range
     measured: Range
     unit: str
     per: str
     how: str
     error: float
+    inside: bool
     verdict: Verdict
-    role: Role
+    sigma: float | None
     met_at: float | None
     source: str
     note: str
@@ -57,45 +66,146 @@ class Check:
         return asdict(self) | {"predicted": list(self.predicted), "measured": list(self.measured)}
 
 
+@dataclass(frozen=True)
+class Score:
+    """How one model did on what it was fitted to and on what it was not: mean and worst absolute error, and how many
+    measurements its ranges hold. None without any.
+    """
+
+    model: str
+    quantity: Quantity
+    training: int
+    training_error: float | None
+    held_out: int
+    held_out_error: float | None
+    held_out_worst: float | None
+    held_out_inside: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
 def validate() -> tuple[Check, ...]:
-    """Every case under every price list that applies to it."""
-    text = (files(__package__) / "measured.toml").read_text(encoding="utf-8")
-    return tuple(check for case in tomllib.loads(text)["case"] for check in _checks(case))
+    """Every measurement under every model that it is training or held-out data of; raises ConfigError for a leak."""
+    data = tomllib.loads((files(__package__) / "measured.toml").read_text(encoding="utf-8"))
+    return (*checks_of(data), *(check for device in devices() for check in _device(device)))
 
 
-def _checks(case: Mapping[str, Any]) -> list[Check]:
-    if not case["lists"]:
-        return [_check(case, None)]
-    return [_check(case, load_prices(name)) for name in case["lists"]]
+def checks_of(data: Mapping[str, Any]) -> tuple[Check, ...]:
+    """The checks of a measurement file; raises ConfigError where a split leaks or names what is not there."""
+    known = {entry["id"]: entry for entry in data["measurement"]}
+    found = []
+    for split in data["split"]:
+        model, sides = split["model"], {side: split.get(side, []) for side in ("training", "held_out", "shortcut")}
+        _no_leak(model, sides["training"], sides["held_out"])
+        for side, names in sides.items():
+            for name in names:
+                if name not in known:
+                    raise ConfigError(f"split of '{model}': no measurement '{name}'; expected an id of [[measurement]]")
+                label: Split = "held out" if side == "held_out" else "training" if side == "training" else "shortcut"
+                found.append(_check(known[name], model, label))
+    return tuple(found)
 
 
-def _check(case: Mapping[str, Any], prices: PriceList | None) -> Check:
-    unit = _SI[case["unit"]]
-    static = case.get("static_W", 0.0) * case.get("seconds", 0.0)
-    low, high = case.get("low", case.get("counts")), case.get("high", case.get("counts"))
-    predicted = (static + _events(low, prices)[0], static + _events(high, prices)[1])
-    measured = _measured(case)
-    shown = (predicted[0] / unit, predicted[1] / unit)
-    error = _error(shown, measured)
-    met = _share(shown, measured) if "high" in case else None
-    return Check(
-        case=case["name"],
-        price="static power x time" if prices is None else prices.name,
-        predicted=shown,
-        measured=measured,
-        error=error,
-        verdict=_verdict(shown, measured, error),
-        role=case.get("role", "prediction"),
-        met_at=met,
-        **{key: case[key] for key in ("unit", "per", "how", "source", "note")},
+def scores(checks: Sequence[Check]) -> tuple[Score, ...]:
+    """One row per model and quantity, the worst held-out error first."""
+    kinds = dict.fromkeys((c.model, c.quantity) for c in checks)
+    rows = [_score(*kind, [c for c in checks if (c.model, c.quantity) == kind]) for kind in kinds]
+    return tuple(sorted(rows, key=lambda row: -(row.held_out_worst or 0.0)))
+
+
+def _score(model: str, quantity: Quantity, checks: Sequence[Check]) -> Score:
+    errors = {split: [abs(c.error) for c in checks if c.split == split] for split in ("training", "held out")}
+    training, held = errors["training"], errors["held out"]
+    return Score(
+        model,
+        quantity,
+        len(training),
+        sum(training) / len(training) if training else None,
+        len(held),
+        sum(held) / len(held) if held else None,
+        max(held) if held else None,
+        sum(c.inside for c in checks if c.split == "held out"),
     )
 
 
-def _events(counts: Mapping[str, Any], prices: PriceList | None) -> Range:
+def _no_leak(model: str, training: Sequence[str], held_out: Sequence[str]) -> None:
+    both = sorted(set(training) & set(held_out))
+    if both:
+        raise ConfigError(
+            f"split of '{model}' leaks: '{both[0]}' is training and held out; expected each measurement in one of them"
+        )
+
+
+def _check(case: Mapping[str, Any], model: str, split: Split) -> Check:
+    chip = next((chip for chip in chip_models() if chip.name == model), None)
+    if case["kind"] == "step":
+        predicted = _step(case, chip_model(model))
+    elif chip is not None:
+        predicted = _on_chip(case, chip)
+    else:
+        predicted = _events(case, load_prices(model))
+    unit = _SI[case["unit"]]
+    shown = predicted[0] / unit, predicted[1] / unit
+    measured = _measured(case)
+    bounded = "high" in case and shown[1] > shown[0]
+    return _judged(
+        Check(
+            case=case["case"],
+            model=model,
+            quantity="time" if case["kind"] == "step" else "power" if case["unit"] == "mW" else "energy",
+            split=split,
+            predicted=shown,
+            measured=measured,
+            error=0.0,
+            inside=False,
+            verdict="bad",
+            sigma=case.get("sigma"),
+            met_at=(middle(measured) - shown[0]) / (shown[1] - shown[0]) if bounded else None,
+            **{key: case[key] for key in ("unit", "per", "how", "source", "note")},
+        )
+    )
+
+
+def _judged(check: Check) -> Check:
+    """With its error and verdict."""
+    (low, high), actual = check.predicted, middle(check.measured)
+    error = middle(check.predicted) / actual - 1
+    inside = low <= actual <= high
+    return Check(**{**vars(check), "error": error, "inside": inside, "verdict": _verdict(low, high, error, inside)})
+
+
+def _verdict(low: float, high: float, error: float, inside: bool) -> Verdict:
+    if abs(error) <= GOOD:
+        return "good"
+    if inside:
+        return "bracketed" if high > WIDE * low else "rough"
+    return "rough" if 1 / ROUGH <= 1 + error <= ROUGH else "bad"
+
+
+def _on_chip(case: Mapping[str, Any], chip: ChipModel) -> Range:
+    """Floor (``total`` alone) and stepping over the measured time, events, and what a network is known to draw.
+
+    A chip is measured warm and stepping: where power is a range from rest, its high end.
+    """
+    seconds, chips = case["seconds"], case.get("chips", 1)
+    drawn = case.get("network_mW", 0.0) * 1e-3
+    powers = [chip.stepping] if case["kind"] == "dynamic" else [chip.floor, chip.stepping]
+    standing = drawn + sum(power.high for power in powers if power is not None) * chips
+    events = [_events(case, prices) for prices in chip.events] if {"counts", "low"} & set(case) else [(0.0, 0.0)]
+    return standing * seconds + min(e[0] for e in events), standing * seconds + max(e[1] for e in events)
+
+
+def _events(case: Mapping[str, Any], prices: PriceList) -> Range:
     """Joules of the counts; under an arithmetic list every synop is an add and nothing else is paid."""
-    if prices is None:
-        return 0.0, 0.0
-    events = Events(**counts)
+    low, high = case.get("low", case.get("counts")), case.get("high", case.get("counts"))
+    return _priced(low, prices)[0], _priced(high, prices)[1]
+
+
+def _priced(counts: Mapping[str, Any], prices: PriceList) -> Range:
+    given: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in counts.items()}
+    events = Events(**given)
     if prices.scope == "arithmetic":
         synops, ac = events.synop_dense + events.synop_conv + events.synop_one_to_one, prices.terms["ac"]
         return synops * ac.low, synops * ac.high
@@ -104,29 +214,66 @@ def _events(counts: Mapping[str, Any], prices: PriceList | None) -> Range:
     return biller.bill().priced
 
 
+def _step(case: Mapping[str, Any], chip: ChipModel) -> Range:
+    """Seconds of a step: neurocores alone, or up to the longest step that waited for a host where this one did."""
+    low, high = (step_time([_work(layer, chip, end) for layer in case["layers"]], chip) for end in (0, 1))
+    waits = chip.host_step is not None and case.get("waits_for_host", False)
+    longest = max(high[1], chip.host_step.high) if waits and chip.host_step is not None else high[1]
+    return low[0], longest
+
+
+def _work(layer: Mapping[str, Any], chip: ChipModel, end: int) -> Work:
+    def value(key: str) -> float:
+        found = layer.get(key, 0.0)
+        return float(found[end] if isinstance(found, list) else found)
+
+    cores = layer.get("cores", -(-layer["neurons"] // chip.neurons_per_core))
+    return Work(
+        neurons=layer["neurons"],
+        touched=value("touched") if "touched" in layer else layer["neurons"],
+        spikes=value("spikes"),
+        synops_dense=value("synops_dense"),
+        synops_conv=value("synops_conv"),
+        received=value("received"),
+        cores=cores,
+        share=1 / cores,
+    )
+
+
 def _measured(case: Mapping[str, Any]) -> Range:
-    if "fit" not in case:
+    if "series_x" not in case:
         low, high = case["measured"]
         return low, high
-    slope, intercept = np.polyfit(case["series_x"], case["series_y"], 1)
-    value = float(slope if case["fit"] == "slope" else intercept)
-    return value, value
+    slope = float(np.polyfit(case["series_x"], case["series_y"], 1)[0])
+    return slope, slope
 
 
-def _error(predicted: Range, measured: Range) -> float:
-    if predicted[1] < measured[0]:
-        return predicted[1] / measured[0] - 1
-    return predicted[0] / measured[1] - 1 if predicted[0] > measured[1] else 0.0
+def _device(device: Device) -> list[Check]:
+    """Every published network of a device, predicted from the others that its line is fitted to."""
+    splits: list[tuple[Split, tuple[Row, ...]]] = [("training", device.training), ("held out", device.held_out)]
+    return [_row(device, row, split) for split, rows in splits for row in rows]
 
 
-def _share(predicted: Range, measured: Range) -> float:
-    return (sum(measured) / 2 - predicted[0]) / (predicted[1] - predicted[0])
-
-
-def _verdict(predicted: Range, measured: Range, error: float) -> Verdict:
-    if not error:
-        return "bracketed" if any(high > WIDE * low for low, high in (predicted, measured)) else "good"
-    if abs(error) <= GOOD:
-        return "good"
-    factor = 1 + error
-    return "rough" if 1 / ROUGH <= factor <= ROUGH else "bad"
+def _row(device: Device, row: Row, split: Split) -> Check:
+    (low, high), _ = device.predict(row.macs)
+    measured = row.joules * 1e6
+    return _judged(
+        Check(
+            case=f"ANN '{row.net}', {row.macs:,} MACs, batch 1",
+            model=device.name,
+            quantity="energy",
+            split=split,
+            predicted=(low * 1e6, high * 1e6),
+            measured=(measured, measured),
+            unit="uJ",
+            per="inference",
+            how="measured",
+            error=0.0,
+            inside=False,
+            verdict="bad",
+            sigma=None,
+            met_at=None,
+            source=device.source,
+            note="",
+        )
+    )

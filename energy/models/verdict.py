@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from stl_deploy.energy.chips.lines import GIVEN, ChipLine
 from stl_deploy.energy.models.break_even import BreakEven, ModelBreakEven
 from stl_deploy.energy.models.grid import QUOTED, QUOTED_PRICE, Cell, quoted
+from stl_deploy.energy.prices.price_list import Range
 
 EQUAL = 0.005
 """Ratios this close to 1 are told as equal: two digits are printed, and prices are not known better."""
 
 
-def verdict(cells: Sequence[Cell], break_even: BreakEven) -> str:
-    """One sentence: the ratio over the grid, the number to quote, and the spike rate at which both cost the same."""
+CHIP = "loihi1"
+"""The chip that the sentence names: the one whose floor, events and time are all published."""
+
+
+def verdict(cells: Sequence[Cell], break_even: BreakEven, chips: Sequence[ChipLine] = ()) -> str:
+    """One sentence: the ratio over the grid, where both sides cost the same, the number to quote, and one chip."""
     cell = quoted(cells)
     if cell is None:
         return "The SNN has no weights, so there is no ANN twin to compare it with."
@@ -20,8 +26,26 @@ def verdict(cells: Sequence[Cell], break_even: BreakEven) -> str:
     zeros = ", the ANN's zeros skipped as measured" if cell.ann_zeros == "skipped" else ""
     return (
         f"The SNN costs {spread(low, high)} its ANN twin, memory included, by how often weights are fetched "
-        f"({equal_at(break_even)}); to quote: {times(cell.ratio)}, {cell.flow.text}, int8 at 45 nm{zeros}."
+        f"({equal_at(break_even)}); to quote: {times(cell.ratio)}, {cell.flow.text}, int8 at 45 nm{zeros}"
+        f"{on_chip(chips)}."
     )
+
+
+def on_chip(chips: Sequence[ChipLine]) -> str:
+    """Energy and time of an inference on Loihi 1, if they can be told."""
+    line = next((line for line in chips if line.chip == CHIP and line.latency is not None), None)
+    if line is None or line.latency is None:
+        return ""
+    scope = "" if line.step_source == GIVEN else " (neurocores only)"
+    return f"; on {line.title} it takes {si(line.total, 'J')} and {si(line.latency, 's')}{scope}"
+
+
+def si(values: Range, unit: str) -> str:
+    """A range with one prefix, two digits at each end."""
+    prefixes = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
+    factor, prefix = next((p for p in prefixes if values[1] >= p[0]), prefixes[-1])
+    low, high = (f"{float(f'{value / factor:.2g}'):g}" for value in values)
+    return f"{low} {prefix}{unit}" if low == high else f"{low} to {high} {prefix}{unit}"
 
 
 def times(ratio: float) -> str:

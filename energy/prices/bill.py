@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import hypot
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stl_deploy.energy.prices.bounds import operation
 from stl_deploy.energy.prices.comparison import Comparison
 from stl_deploy.energy.prices.price_list import Price, PriceList, Range
-
-if TYPE_CHECKING:
-    from stl_deploy.energy.prices.static import Static
 
 
 @dataclass(frozen=True)
@@ -101,17 +98,16 @@ class Bill:
 class Priced:
     """Both sides of the comparison under one price list; a side it cannot price is None.
 
-    outside: what the list does not cover by its scope, whatever the network. static: static power x time,
-    never added to the events. placements: the network's bill under each placement, where the list needs one; ``snn``
-    is that of the first. forms: with zero weights left out of the chip's synapse memory, where there are any:
-    ``sparse`` at the list's price for indexed synapses, ``compressed`` at the price of the dense form.
+    outside: what the list does not cover by its scope, whatever the network. placements: the network's bill under
+    each placement, where the list needs one; ``snn`` is that of the first. forms: with zero weights left out of the
+    chip's synapse memory, where there are any: ``sparse`` at the list's price for indexed synapses, ``compressed`` at
+    the price of the dense form.
     """
 
     prices: PriceList
     snn: Bill | None
     ann: Bill | None
     outside: tuple[str, ...]
-    static: Static | None = None
     placements: Mapping[str, Bill] = field(default_factory=dict)
     forms: Mapping[str, Bill] = field(default_factory=dict)
 
@@ -139,7 +135,6 @@ class Priced:
             "ann": None if self.ann is None else self.ann.as_dict(),
             "snn_over_ann": None if compared is None else compared.snn_over_ann,
             "snn_over_ann_range": None if compared is None or compared.ends is None else list(compared.ends),
-            "static": None if self.static is None else self.static.as_dict(),
             "forms": {name: bill.as_dict() for name, bill in self.forms.items()},
             "placements": {name: bill.as_dict() for name, bill in self.placements.items()},
             "outside": list(self.outside),

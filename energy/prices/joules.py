@@ -14,13 +14,12 @@ from stl_deploy.energy.prices.chip import OnChip
 from stl_deploy.energy.prices.events import Form, event_bill, has_zero_weights, placed
 from stl_deploy.energy.prices.operations import requantisation, requantises, shift, state_multiply
 from stl_deploy.energy.prices.price_list import PriceList
-from stl_deploy.energy.prices.static import static
 from stl_deploy.graph.program import Neuron, Program, is_max_pool
 
 _HOST = "host and input/output"
 _OUTSIDE: dict[str, tuple[str, ...]] = {
     "arithmetic": ("memory and data movement", "control and addressing", "static power"),
-    "marginal": ("static power x time (a line of its own where it can be told)", _HOST),
+    "marginal": ("static power x time (see the line of the chip)", _HOST),
     "all-in": (),
     "application": ("every count: the list gives power and energy of one whole task",),
 }
@@ -57,9 +56,8 @@ def price(
                 ann = _ann_macs(counts, prices)
         case "application":
             pass
-    cores = traffic[0].placement if bills else None
     outside = _outside(program, counts, prices, traffic[0] if bills else None)
-    return Priced(prices, snn, ann, outside, static(program, counts, prices, cores), bills, forms)
+    return Priced(prices, snn, ann, outside, bills, forms)
 
 
 def _forms(

@@ -97,7 +97,7 @@ def _parse(text: str, name: str, *, where: str) -> PriceList:
     if not isinstance(terms, dict) or not terms:
         raise ConfigError(f"{where}: 'terms' is {terms!r}; a table of prices is accepted")
     _refuse_unknown(terms, TERMS[scope], f"{where}, scope '{scope}'", "term")
-    prices = {term: _price(entry, TERMS[scope][term], f"{where}: '{term}'") for term, entry in terms.items()}
+    prices = {term: read_price(entry, TERMS[scope][term], f"{where}: '{term}'") for term, entry in terms.items()}
     if evidence in _WITH_SIGMA:
         _need_sigmas(terms, where, evidence)
     about = {key: data[key] for key in (*TEXTS, "year")} | {key: data.get(key, 32) for key in BITS}
@@ -137,7 +137,8 @@ def _one_of(data: Mapping[str, Any], key: str, choices: tuple[str, ...], where: 
     return data[key]
 
 
-def _price(entry: Any, kind: str, where: str) -> Price:
+def read_price(entry: Any, kind: str, where: str) -> Price:
+    """A price as a TOML table: value and unit, sigma and note if there are any; ConfigError for anything else."""
     accepted = ", ".join(UNITS[kind])
     if not isinstance(entry, dict) or "value" not in entry or "unit" not in entry:
         raise ConfigError(f"{where} is {entry!r}; expected {{ value = …, unit = … }} with unit one of: {accepted}")

@@ -19,11 +19,11 @@ LEAST_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class MachineEnergy:
-    """Joules per sample (None: not measured, ``reason`` says why) of ``samples`` samples in ``seconds``."""
+    """Joules per sample of ``samples`` samples in ``seconds``; None where not measured, and ``reason`` says why."""
 
     joules_per_sample: float | None
     samples: int
-    seconds: float
+    seconds: float | None
     domains: tuple[str, ...]
     reason: str = ""
 
@@ -57,10 +57,10 @@ def measure_machine(work: Callable[[], object], samples: int, *, root: Path = PO
         before = [counter.read() for counter in counters]
     except (OSError, ValueError) as error:
         text = error.strerror if isinstance(error, OSError) else str(error)
-        return MachineEnergy(None, samples, 0.0, (), f"the energy counters cannot be read ({text})")
+        return MachineEnergy(None, samples, None, (), f"the energy counters cannot be read ({text})")
     names = tuple(counter.name for counter in counters)
     if not counters:
-        return MachineEnergy(None, samples, 0.0, (), f"no CPU energy counters in {root}")
+        return MachineEnergy(None, samples, None, (), f"no CPU energy counters in {root}")
     start, rounds = time.perf_counter(), 0
     while not rounds or time.perf_counter() - start < LEAST_SECONDS:
         work()

@@ -41,6 +41,10 @@ def energy(
     measure: Annotated[
         bool, typer.Option("--measure", help="Also read this machine's energy counters under ONNX Runtime.")
     ] = False,
+    step_time: Annotated[
+        float | None,
+        typer.Option(metavar="S", help="Seconds of one time step as measured on the chip; without it, predicted."),
+    ] = None,
     processes: Annotated[int, typer.Option(metavar="N", help="Count in N processes.")] = 1,
     over_steps: Annotated[
         bool, typer.Option("--over-steps", help="Accuracy against energy at 1, 2, ... T time steps.")
@@ -71,7 +75,14 @@ def energy(
     if over_steps or over_checkpoints or len(sources) > 1:
         from stl_deploy.pipeline.tradeoff import tradeoff
 
-        _refuse({"--prices": bool(price), "--measure": measure, "--processes": processes != 1})
+        _refuse(
+            {
+                "--prices": bool(price),
+                "--measure": measure,
+                "--processes": processes != 1,
+                "--step-time": step_time is not None,
+            }
+        )
         found = tradeoff(
             sources,
             input_file,
@@ -94,6 +105,7 @@ def energy(
         dialect=dialect,
         ann=ann,
         measure=measure,
+        step_time=step_time,
         processes=processes,
         output=output,
         say=console(),

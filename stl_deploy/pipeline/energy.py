@@ -19,7 +19,7 @@ from stl_deploy.energy.measure import DEFAULT_PRICES, EnergyReport, measure_ener
 from stl_deploy.energy.prices.bill import Bill, Priced
 from stl_deploy.energy.prices.machine import MachineEnergy, measure_machine
 from stl_deploy.energy.prices.price_list import Range
-from stl_deploy.energy.validate import Check
+from stl_deploy.energy.validate import Check, scores
 from stl_deploy.energy.validate import validate as check_all
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Program
@@ -39,6 +39,7 @@ def energy(
     dialect: str | None = None,
     ann: Path | None = None,
     measure: bool = False,
+    step_time: float | None = None,
     processes: int = 1,
     output: Path | None = None,
     say: Console | None = None,
@@ -47,6 +48,7 @@ def energy(
     layers.csv in that folder.
 
     input_file: None takes a run folder's own test images. ann: the run folder of an ANN of the same topology.
+    step_time: seconds of one measured time step on the chip, instead of the predicted ones.
     measure: also read this machine's energy counters while ONNX Runtime runs the network. processes: to count in.
 
     Raises InputError or ConfigError for a bad source, input, coding or price list.
@@ -72,6 +74,7 @@ def energy(
         processes=processes,
         machine=_on_this_machine(program, x) if measure else None,
         chip=on_loihi(program),
+        step_time=step_time,
         notes=[reading],
     )
     say.say(reading)
@@ -124,28 +127,46 @@ def input_of(source: Source, given: Path | None) -> Path:
 
 
 def validate(*, say: Console | None = None) -> tuple[Check, ...]:
-    """The models against published measurements, one line each: prediction, measurement, error, verdict."""
+    """The models against published measurements: scores of each on training and held-out data, then each check."""
     say = say or Console(quiet=True)
     checks = check_all()
     rows = [
         [
+            s.model,
+            s.quantity,
+            *_scored(s.training, s.training_error),
+            *_scored(s.held_out, s.held_out_error),
+            "-" if s.held_out_worst is None else f"{s.held_out_worst:.0%}",
+            f"{s.held_out_inside} of {s.held_out}",
+        ]
+        for s in scores(checks)
+    ]
+    headers = ["model", "of", "training", "mean error", "held out", "mean error", "worst", "inside its range"]
+    say.table(headers, rows)
+    rows = [
+        [
             c.case,
-            c.price,
+            c.model,
             _range(c.predicted),
             f"{_range(c.measured)} {c.unit}",
             c.how,
-            f"{c.error:+.0%}" if c.error else "0%",
+            f"{c.error:+.0%}",
             c.verdict,
-            c.role,
+            c.split,
         ]
         for c in checks
     ]
-    say.table(["case", "prices", "predicted", "published", "how", "error", "verdict", "role"], rows)
-    say.say("good: within 25 %; rough: within a factor 2; bracketed: the ranges meet, but one is wide; bad: the rest")
+    say.table(["case", "model", "predicted", "published", "how", "error", "verdict", "split"], rows)
     say.say(
-        "consistency: a price or the power comes from the same measurement; shortcut: a wrong way of counting in use"
+        "error: middle over middle; good: within 25 %; rough: within a factor 2; bracketed: inside a wide range; "
+        "bad: the rest"
     )
+    say.say("training: the model was fitted to it; shortcut: a wrong way of counting that is in use")
     return checks
+
+
+def _scored(count: int, error: float | None) -> list[str]:
+    return [str(count), "-" if error is None else f"{error:.1%}"]
 
 
 def _range(value: Range) -> str:
@@ -165,6 +186,7 @@ def show(report: EnergyReport, say: Console) -> None:
     ]
     say.table(["modelled, per inference", "scope", "evidence", "SNN", "ANN twin", "the SNN costs"], rows)
     say.table(["memory included: the SNN costs", *_widths(report)], _grid(report))
+    say.table(["on a chip, modelled", "energy", "floor", "events", "latency", "a step"], _chips(report))
     for line in summary(report):
         say.say(line)
     say.say(report.verdict)
@@ -172,6 +194,20 @@ def show(report: EnergyReport, say: Console) -> None:
 
 def _widths(report: EnergyReport) -> list[str]:
     return list(dict.fromkeys(cell.prices.name for cell in report.comparisons))
+
+
+def _chips(report: EnergyReport) -> list[list[str]]:
+    return [
+        [
+            line.title,
+            joules(line.total),
+            "-" if line.floor is None else joules(line.floor),
+            joules(line.events),
+            "-" if line.latency is None else seconds(line.latency),
+            line.step_source or "not known",
+        ]
+        for line in report.chips
+    ]
 
 
 def _grid(report: EnergyReport) -> list[list[str]]:
@@ -193,11 +229,6 @@ def summary(report: EnergyReport) -> list[str]:
     least, most = twin["macs_zero_skipping"]
     skipped = f"{least:,.0f}" if least == most else f"{least:,.0f} to {most:,.0f}"
     lines += [f"ANN twin, zeros skipped: {skipped} of {twin['macs_dense']:,.0f} MACs ({twin['label']})"]
-    lines += [
-        f"static power x time ({entry.prices.name}): {joules(entry.static.joules)} per inference, apart from the events"
-        for entry in report.energy
-        if entry.static is not None
-    ]
     lines += _placed(data["placement"])
     if report.machine is not None:
         found = report.machine.joules_per_sample
@@ -227,6 +258,12 @@ def joules(value: Range) -> str:
     return low if low == high else f"{low} to {high}"
 
 
+def seconds(value: Range) -> str:
+    """A range of seconds for people."""
+    low, high = (_scaled(end, "s") for end in value)
+    return low if low == high else f"{low} to {high}"
+
+
 def _side(bill: Bill | None) -> str:
     if bill is None:
         return "not priced"
@@ -241,7 +278,11 @@ def _ratio(priced: Priced) -> str:
 
 
 def _unit(value: float) -> str:
-    for factor, unit in ((1.0, "J"), (1e-3, "mJ"), (1e-6, "uJ"), (1e-9, "nJ")):
+    return _scaled(value, "J")
+
+
+def _scaled(value: float, unit: str) -> str:
+    for factor, prefix in ((1.0, ""), (1e-3, "m"), (1e-6, "u"), (1e-9, "n")):
         if abs(value) >= factor:
-            return f"{value / factor:.3g} {unit}"
-    return f"{value / 1e-12:.3g} pJ"
+            return f"{value / factor:.3g} {prefix}{unit}"
+    return f"{value / 1e-12:.3g} p{unit}"

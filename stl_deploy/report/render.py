@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from markupsafe import Markup
@@ -53,7 +53,7 @@ def _first_screen(report: Mapping[str, Any]) -> dict[str, Any]:
     """What the three answers at the top are made of."""
     energy = report["energy"]
     if energy is None:
-        return dict.fromkeys(("lead", "chip", "low", "high", "checks"))
+        return dict.fromkeys(("lead", "chip", "low", "high"))
     priced = [entry for entry in energy["energy"] if entry["snn"] and entry["snn"]["total_J"]]
     ratios = [row for row in energy["conventions"] if row["kind"] == "bookkeeping" and row["snn_over_ann"] is not None]
     ratios.sort(key=lambda row: float(row["snn_over_ann"]))
@@ -62,14 +62,4 @@ def _first_screen(report: Mapping[str, Any]) -> dict[str, Any]:
         "chip": next((e for e in reversed(energy["energy"]) if e["scope"] == "marginal" and e["snn"]), None),
         "low": ratios[0] if ratios else None,
         "high": ratios[-1] if ratios else None,
-        "checks": _tally(report["validation"]),
     }
-
-
-def _tally(checks: Sequence[Mapping[str, Any]]) -> dict[str, int] | None:
-    """How the predictions fared; checks of another role are only counted."""
-    verdicts = [check["verdict"] for check in checks if check["role"] == "prediction"]
-    if not verdicts:
-        return None
-    tally = {verdict: verdicts.count(verdict) for verdict in ("good", "rough", "bracketed", "bad")}
-    return tally | {"all": len(verdicts), "others": len(checks) - len(verdicts)}

@@ -64,6 +64,8 @@ def test_the_keys_are_those_of_the_contract() -> None:
         "model_range",
         "verdict",
         "comparisons",
+        "chips",
+        "ann_baselines",
         "quoted",
         "ann_twin",
         "per_sample",

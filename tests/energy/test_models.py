@@ -1,4 +1,4 @@
-"""SRAM prices, memory-inclusive models and static power, worked by hand."""
+"""SRAM prices and memory-inclusive models, worked by hand."""
 
 from __future__ import annotations
 
@@ -156,34 +156,6 @@ def test_items_add_up_and_the_dearest_comes_first() -> None:
             joules = [item["joules"][1] for item in model[side]]
             assert sum(joules) == approx(model[f"{side}_range_J"][1])
             assert joules == sorted(joules, reverse=True)
-
-
-def test_static_power_in_real_time() -> None:
-    static = measure_energy(two_layers(), X, prices=["spinnaker1_board"]).energy[0].static
-    assert static is not None
-    assert static.joules == approx((23.05 * 2e-3, 23.05 * 2e-3))  # 2 steps of 1 ms
-
-
-def test_static_power_by_the_barrier_model() -> None:
-    static = measure_energy(two_layers(), X, prices=["loihi1_sanafe"]).energy[0].static
-    assert static is not None
-    # per step: hidden 3 accesses, 1.5 updates, 1.5 spikes, 1.5 synops; out_ 2, 1, 1, 3. One core each, one tile.
-    hidden = 3 * 6.0 + 1.5 * 3.7 + 1.5 * 30 + 1.5 * 3.8
-    out = 2 * 6.0 + 1 * 3.7 + 1 * 30 + 3 * 3.8
-    assert static.step == approx(((hidden + 600) * 1e-9, (hidden + out + 600) * 1e-9))
-    assert static.joules[0] == approx(0.02954 * 2 * (hidden + 600) * 1e-9)
-
-
-def test_static_power_is_never_added_to_the_events() -> None:
-    entry = measure_energy(two_layers(), X, prices=["spinnaker1_board"]).energy[0]
-    assert entry.snn is not None
-    assert entry.snn.total is not None
-    assert entry.snn.total[1] < 1e-3
-
-
-@pytest.mark.parametrize("price", ["loihi1_davies2018", "horowitz45_fp32", "cpu_genn_ryzen2600x", "xylo_audio2"])
-def test_no_static_line_without_power_and_time(price: str) -> None:
-    assert measure_energy(two_layers(), X, prices=[price]).energy[0].static is None
 
 
 def test_a_users_list_with_memory_rows_is_modelled_too(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_numbers_on_the_page_are_those_of_the_json() -> None:
     assert tables["table 1"] == ["1234567", "89", "0.95"]
 
 
-def test_memory_and_static_power_have_tables_with_the_json_s_numbers() -> None:
+def test_memory_and_chips_have_tables_with_the_json_s_numbers() -> None:
     energy = json.loads(json.dumps(report_json(full())))["energy"]
     tables = Page(shown()).tables
     stored = ("weight_words", "bias_words", "weight_bits", "weight_bytes", "weight_reads", "bias_reads")
@@ -146,11 +146,11 @@ def test_memory_and_static_power_have_tables_with_the_json_s_numbers() -> None:
     assert tables["memory-table"] == [str(energy["layers"]["c"][key]) for key in (*stored, *moved)]
     state = ("state_words", "state_bits", "state_bytes", "state_reads", "state_writes", "queue_writes", "queue_bits")
     assert tables["state-table"] == [str(energy["layers"]["c-n"][key]) for key in state]
-    still = [entry["static"] for entry in energy["energy"] if entry["static"]]
-    ends = re.findall(r'data-low="([^"]+)" data-high="([^"]+)"', table(shown(), "static-table"))
-    expected = [one[key] for one in still for key in ("power_W", "step_s", "joules")]
+    ends = re.findall(r'data-low="([^"]+)" data-high="([^"]+)"', table(shown(), "chip-table"))
+    keys = ("total_J", "floor_J", "events_J", "latency_s")
+    expected = [line[key] for line in energy["chips"] for key in keys if line[key] is not None]
     assert [[float(low), float(high)] for low, high in ends] == expected
-    assert len(expected) == 3
+    assert len(expected) > 20
 
 
 def test_a_measured_twin_is_told_in_its_own_words() -> None:
@@ -221,13 +221,6 @@ def test_models_terms_samples_and_checks_are_those_of_the_json() -> None:
     assert [float(v) for v in tables["validation-table"]] == [c["error"] for c in twin["validation"]]
     lowest, highest = energy["model_range"]["snn_over_ann_range"]
     assert f'data-low="{lowest}" data-high="{highest}"' in page
-
-
-def test_the_first_screen_counts_predictions_alone() -> None:
-    page = " ".join(shown().split())
-    assert '<p class="big">5 <span class="soft">of</span> 13 missed</p>' in page
-    assert "that these rules predict, by more than a factor 2; 2 are met within it, 6 only within a wide range." in page
-    assert "11 other checks are no predictions." in page
 
 
 def table(page: str, name: str) -> str:

@@ -63,7 +63,7 @@ def test_one_command_gives_counts_models_and_files(tmp_path: Path, capsys: pytes
         "what dominates",
         "unmeasured",
         "spikes per synapse",
-        "static power",
+        "on a chip, modelled",
     ):
         assert text in shown.err
 

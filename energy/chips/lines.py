@@ -1,0 +1,195 @@
+"""One line per chip: floor power x time, stepping, events, as a bracket with its evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+from stl_deploy.energy.chips.baselines import Device, devices
+from stl_deploy.energy.chips.model import ChipModel, chip_models
+from stl_deploy.energy.chips.time import chips_needed, layer_works, step_time
+from stl_deploy.energy.counts.record import Counts
+from stl_deploy.energy.counts.traffic import Traffic
+from stl_deploy.energy.prices.chip import OnChip
+from stl_deploy.energy.prices.events import event_bill, placed
+from stl_deploy.energy.prices.price_list import Price, Range
+from stl_deploy.errors import InputError
+from stl_deploy.graph.program import Program
+
+PREDICTED = "predicted: neurocores only, input and output excluded"
+GIVEN = "given"
+
+
+@dataclass(frozen=True)
+class ChipLine:
+    """One inference on one chip, all [low, high].
+
+    floor: floor power x time; None where no floor is published. latency None: no time can be told. chips: how many
+    the network needs. sigma: of the total from the published deviations of its prices; None without any.
+    """
+
+    chip: str
+    title: str
+    total: Range
+    floor: Range | None
+    stepping: Range | None
+    events: Range
+    latency: Range | None
+    step: Range | None
+    step_source: str | None
+    chips: int
+    sigma: float | None
+    evidence: str
+    source: str
+    note: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """One entry of the energy JSON's ``chips``."""
+        return {
+            "chip": self.chip,
+            "title": self.title,
+            "label": "modelled",
+            "total_J": list(self.total),
+            "floor_J": _ends(self.floor),
+            "stepping_J": _ends(self.stepping),
+            "events_J": list(self.events),
+            "sigma_J": self.sigma,
+            "latency_s": _ends(self.latency),
+            "edp_Js": None if self.latency is None else [t * s for t, s in zip(self.total, self.latency, strict=True)],
+            "inferences_per_J": [1 / self.total[1], 1 / self.total[0]] if self.total[0] else None,
+            "step_time_s": _ends(self.step),
+            "step_time_source": self.step_source,
+            "chips": self.chips,
+            "evidence": self.evidence,
+            "source": self.source,
+            "note": self.note,
+        }
+
+
+def _ends(values: Range | None) -> list[float] | None:
+    return None if values is None else list(values)
+
+
+def check_step_time(seconds: float | None) -> None:
+    """Raise InputError unless it is None or a positive, finite number of seconds."""
+    if seconds is not None and not (isfinite(seconds) and seconds > 0):
+        raise InputError(f"the step time is {seconds:g}; expected the seconds of one measured time step, more than 0")
+
+
+def chip_lines(
+    program: Program, counts: Counts, on_chip: OnChip, traffic: Sequence[Traffic], step: float | None = None
+) -> tuple[ChipLine, ...]:
+    """Every chip, then the microcontrollers that the C target runs on.
+
+    on_chip: the network's placements on Loihi 1, if any, and ``traffic`` over them. step: seconds of a measured step,
+    instead of the predicted one; raises InputError unless it is positive.
+    """
+    check_step_time(step)
+    lines = [_line(program, counts, chip, on_chip, traffic, step) for chip in chip_models()]
+    boards = [_board(counts, device, step) for device in devices() if device.microcontroller]
+    return (*lines, *boards)
+
+
+def _line(
+    program: Program,
+    counts: Counts,
+    chip: ChipModel,
+    on_chip: OnChip,
+    traffic: Sequence[Traffic],
+    given: float | None,
+) -> ChipLine:
+    events, sigma = _events(program, counts, chip, on_chip, traffic)
+    simple = on_chip.placements[0] if on_chip.placements and chip.name == "loihi1" else None
+    works = layer_works(program, counts, chip, simple) if chip.latencies is not None else []
+    chips = chips_needed(sum(work.cores for work in works), chip)
+    step, source = None, None
+    if given is not None:
+        step, source = (given, given), GIVEN
+    elif chip.real_time_step is not None:
+        step, source = (chip.real_time_step.low, chip.real_time_step.high), "real time, by definition"
+    elif chip.latencies is not None:
+        step, source = step_time(works, chip), PREDICTED
+    latency = None if step is None else (step[0] * counts.T, step[1] * counts.T)
+    floor, stepping = _flows(chip.floor, latency, chips), _flows(chip.stepping, latency, chips)
+    parts = [part for part in (events, floor, stepping) if part is not None]
+    note = chip.caveat
+    if chip.latencies is not None and not on_chip.placements:
+        note = f"{note} Not placed: {on_chip.reason}."
+    return ChipLine(
+        chip=chip.name,
+        title=chip.title,
+        total=(sum(part[0] for part in parts), sum(part[1] for part in parts)),
+        floor=floor,
+        stepping=stepping,
+        events=events,
+        latency=latency,
+        step=step,
+        step_source=source,
+        chips=chips,
+        sigma=_sigma(chip, latency, chips, sigma),
+        evidence=chip.evidence,
+        source=chip.source,
+        note=note,
+    )
+
+
+def _events(
+    program: Program, counts: Counts, chip: ChipModel, on_chip: OnChip, traffic: Sequence[Traffic]
+) -> tuple[Range, float | None]:
+    """The bracket over the chip's lists and the network's placements, and the greatest deviation of a total."""
+    bills = []
+    for prices in chip.events:
+        where: list[Traffic | None] = list(traffic) if placed(prices) and traffic else [None]
+        bills += [event_bill(program, counts, prices, each, on_chip.reason) for each in where]
+    sigmas = [bill.sigma for bill in bills if bill.sigma is not None]
+    totals = [bill.total for bill in bills]
+    return (min(low for low, _ in totals), max(high for _, high in totals)), max(sigmas) if sigmas else None
+
+
+def _flows(power: Price | None, latency: Range | None, chips: int) -> Range | None:
+    if power is None or latency is None:
+        return None
+    return power.low * latency[0] * chips, power.high * latency[1] * chips
+
+
+def _sigma(chip: ChipModel, latency: Range | None, chips: int, events: float | None) -> float | None:
+    """Floor, stepping and events are taken to be independent."""
+    spreads = [] if events is None else [events]
+    for power in (chip.floor, chip.stepping):
+        if power is not None and power.sigma is not None and latency is not None:
+            spreads.append(power.sigma * latency[1] * chips)
+    return sum(spread**2 for spread in spreads) ** 0.5 if spreads else None
+
+
+def _board(counts: Counts, device: Device, given: float | None) -> ChipLine:
+    """The network in integers on a microcontroller: a synop or an update costs what a MAC of a published net costs."""
+    operations = (counts.totals.synops + counts.totals.neuron_updates) / counts.batch
+    energy, seconds = device.per_mac, device.seconds_per_mac
+    latency = (operations * seconds[0], operations * seconds[1])
+    step = (latency[0] / counts.T, latency[1] / counts.T)
+    source = "predicted: as many operations as synops and neuron updates, each as long as a published MAC"
+    if given is not None:
+        step, source, latency = (given, given), GIVEN, (given * counts.T, given * counts.T)
+    total = (operations * energy[0], operations * energy[1])
+    if given is not None:
+        watts = device.watts
+        total = (watts[0] * latency[0], watts[1] * latency[1])
+    return ChipLine(
+        chip=device.name,
+        title=f"{device.name}, C target",
+        total=total,
+        floor=None,
+        stepping=None,
+        events=total,
+        latency=latency,
+        step=step,
+        step_source=source,
+        chips=1,
+        sigma=None,
+        evidence="measured",
+        source=device.source,
+        note="All-in energy and time per MAC of published int8 networks, from the least to the most of them; not "
+        "measured on our C code.",
+    )

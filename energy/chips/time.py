@@ -1,0 +1,117 @@
+"""How long a step takes on a chip whose cores all work and then wait for the slowest: predicted, not measured.
+
+After SANA-FE's Loihi model (Boyle et al., IEEE TCAD 44(8), 2025): each core accesses its neurons, updates those with
+input, sends their spikes and adds their synaptic events, and the cores then synchronise, tile by tile. Low end: every
+layer on as many cores as make the step shortest, all layers at once. High end: on the fewest cores, one layer after
+the other, every core taking in every message. Input and output through a host are not in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+
+from stl_deploy.energy.chips.model import ChipModel
+from stl_deploy.energy.counts.arrivals import feeders
+from stl_deploy.energy.counts.record import Counts
+from stl_deploy.energy.prices.chip import Placement
+from stl_deploy.energy.prices.price_list import PriceList, Range
+from stl_deploy.graph.program import Conv, Program
+
+_SYNC = {1: "step_sync_1_tiles", 2: "step_sync_2_tiles", 4: "step_sync_4_tiles", 29: "step_sync_29_tiles"}
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one layer does in a mean step: neurons accessed, updates with input, spikes, synaptic events, messages in.
+
+    cores: how many hold it at least; share: of its neurons on the fullest of them.
+    """
+
+    neurons: float
+    touched: float
+    spikes: float
+    synops_dense: float
+    synops_conv: float
+    received: float
+    cores: int
+    share: float
+
+    def seconds(self, prices: PriceList) -> float:
+        """Of one core doing all of it, messages left out."""
+        each = prices.terms
+        total = self.neurons * each["latency_neuron_access"].low + self.touched * each["latency_neuron_update"].low
+        total += self.spikes * each["latency_spike_out"].low
+        total += self.synops_dense * each["latency_synop_dense"].low
+        return total + self.synops_conv * each["latency_synop_conv"].low
+
+
+def layer_works(program: Program, counts: Counts, chip: ChipModel, placement: Placement | None) -> list[Work]:
+    """The work of every neuron node in a mean step."""
+    return [_work(program, counts, node.name, chip, placement) for node in program.nodes if node.name in counts.neurons]
+
+
+def _work(program: Program, counts: Counts, name: str, chip: ChipModel, placement: Placement | None) -> Work:
+    steps, counted = counts.T * counts.batch, counts.neurons[name]
+    weighted = [feeder for feeder in feeders(program, program.by_name[name]) if feeder in counts.weighted]
+    conv = [feeder for feeder in weighted if isinstance(program.by_name[feeder], Conv)]
+    synops = {feeder: counts.weighted[feeder].synops / steps for feeder in weighted}
+    cores, share = ceil(counted.neurons / chip.neurons_per_core), 1 / ceil(counted.neurons / chip.neurons_per_core)
+    if placement is not None and (held := [c.last - c.first for c in placement.cores if c.node == name]):
+        cores, share = len(held), max(held) / counted.neurons
+    return Work(
+        neurons=counted.neurons,
+        touched=counted.neuron_updates_touched / steps,
+        spikes=counted.spikes / steps,
+        synops_dense=sum(n for feeder, n in synops.items() if feeder not in conv),
+        synops_conv=sum(n for feeder, n in synops.items() if feeder in conv),
+        received=sum(counts.weighted[feeder].in_nonzero for feeder in weighted) / steps,
+        cores=cores,
+        share=share,
+    )
+
+
+def step_time(works: Sequence[Work], chip: ChipModel) -> Range:
+    """Seconds of a mean step, from the latency-optimal placement to one layer after the other on the fewest cores."""
+    prices = chip.latencies
+    assert prices is not None
+    seconds, fewest = [work.seconds(prices) for work in works], sum(work.cores for work in works)
+    low = fastest(seconds, works, chip)
+    message = prices.terms["latency_message_in"].low
+    high = sum(work.share * busy + work.received * message for work, busy in zip(works, seconds, strict=True))
+    high += _sync(fewest, chip)
+    least = chip.least_step.low if chip.least_step else 0.0
+    return max(low, least), max(high, low, least)
+
+
+def fastest(seconds: Sequence[float], works: Sequence[Work], chip: ChipModel) -> float:
+    """The shortest step over all ways to share the chips' cores out among the layers, each layer spread evenly."""
+    cores = [work.cores for work in works]
+    available = chips_needed(sum(cores), chip) * chip.cores
+    best = _barrier(seconds, cores, chip)
+    for _ in range(available - sum(cores)):
+        busiest = max(range(len(cores)), key=lambda i: seconds[i] / cores[i], default=None)
+        if busiest is None or cores[busiest] >= works[busiest].neurons:
+            break
+        cores[busiest] += 1
+        best = min(best, _barrier(seconds, cores, chip))
+    return best
+
+
+def chips_needed(cores: int, chip: ChipModel) -> int:
+    """Chips that have so many cores, at least one."""
+    return max(1, ceil(cores / chip.cores))
+
+
+def _barrier(seconds: Sequence[float], cores: Sequence[int], chip: ChipModel) -> float:
+    slowest = max((busy / count for busy, count in zip(seconds, cores, strict=True)), default=0.0)
+    return slowest + _sync(sum(cores), chip)
+
+
+def _sync(cores: int, chip: ChipModel) -> float:
+    assert chip.latencies is not None
+    known = [chip.latencies.terms[term].low for term in _SYNC.values()]
+    return float(np.interp(ceil(cores / chip.tile), list(_SYNC), known))

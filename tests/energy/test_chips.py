@@ -1,0 +1,187 @@
+"""One line per chip by hand: power x time, stepping, events; the predicted step; microcontrollers; baselines."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from stl_deploy.energy import measure_energy
+from stl_deploy.energy.chips.baselines import Device, Row, baselines, devices
+from stl_deploy.energy.chips.lines import ChipLine
+from stl_deploy.energy.chips.model import chip_model, chip_models, parse_chip
+from stl_deploy.energy.chips.time import Work, fastest, step_time
+from stl_deploy.errors import ConfigError, InputError
+from stl_deploy.graph.program import Program
+from tests.energy.close import approx
+from tests.energy.nets import f32, lif, linear, program, start
+
+PJ, NS = 1e-12, 1e-9
+X = f32([[[1, 0]], [[0, 0]]])  # one sample, two steps, one event
+
+
+def two_layers() -> Program:
+    return program(
+        start((2,)),
+        linear("a", "in", np.ones((3, 2))),
+        lif("hidden", "a", (3,)),
+        linear("b", "hidden", np.ones((2, 3))),
+        lif("out_", "b", (2,)),
+    )
+
+
+def line(chip: str, step: float | None = None) -> ChipLine:
+    return next(c for c in measure_energy(two_layers(), X, step_time=step).chips if c.chip == chip)
+
+
+def test_the_step_of_loihi_by_hand() -> None:
+    # a mean step: hidden 3 accesses, 1.5 updates, 1.5 spikes, 1.5 synops, .5 messages in; out_ 2, 1, 1, 3 and 1.5
+    hidden = 3 * 6.0 + 1.5 * 3.7 + 1.5 * 30 + 1.5 * 3.8
+    out = 2 * 6.0 + 1 * 3.7 + 1 * 30 + 3 * 3.8
+    found = line("loihi1")
+    assert found.step is not None
+    # low: from a core each to a neuron each, four to a tile: one tile holds four cores
+    best = min(max(hidden / a, out / b) for a in (1, 2, 3) for b in (1, 2) if a + b <= 4) + 600
+    assert found.step[0] == approx(best * NS)
+    assert found.step[1] == approx((hidden + out + (0.5 + 1.5) * 16 + 600) * NS)
+    assert found.latency == approx((2 * found.step[0], 2 * found.step[1]))
+    assert found.step_source == "predicted: neurocores only, input and output excluded"
+
+
+def test_power_flows_for_the_whole_latency() -> None:
+    found = line("loihi1", step=1e-3)
+    assert (found.step_source, found.latency) == ("given", (2e-3, 2e-3))
+    assert found.floor == approx((29.54e-3 * 2e-3, 96.2e-3 * 2e-3))
+    assert found.stepping == approx((0, 10.03e-3 * 2e-3))
+    low = min(9 * 23.6 + 5 * 81 + 5 * 52 + 5 * 1.7, 9 * 35.5 + 10 * 51.2 + 5 * 21.6 + 5 * 69.3) * PJ
+    assert found.events[0] == approx(low)
+    assert found.total == approx((found.floor[0] + low, found.floor[1] + found.stepping[1] + found.events[1]))  # type: ignore[index]
+    data = found.as_dict()
+    assert data["edp_Js"] == approx([found.total[0] * 2e-3, found.total[1] * 2e-3])
+    assert data["inferences_per_J"] == approx([1 / found.total[1], 1 / found.total[0]])
+
+
+def test_no_step_of_loihi_2_is_shorter_than_the_shortest_measured() -> None:
+    found = line("loihi2_calibrated")
+    assert found.step is not None
+    assert found.step[0] == approx(1.164e-6)
+    assert found.sigma is not None
+    assert found.sigma > 0
+
+
+def test_spinnaker_steps_last_a_millisecond() -> None:
+    found = line("spinnaker1")
+    assert found.latency == (2e-3, 2e-3)
+    assert found.floor == approx((2.671 * 2e-3, 23.05 * 2e-3))
+    # deviations: 9 dense events at 1,290, 10 neuron-steps at 4,100, 5 spikes at 11,300 pJ
+    assert found.sigma == approx(np.hypot(np.hypot(9 * 1290, 10 * 4100), 5 * 11300) * PJ)
+
+
+def test_what_is_not_published_is_null_and_not_0() -> None:
+    data = line("spinnaker2").as_dict()
+    assert [data[key] for key in ("floor_J", "latency_s", "edp_Js", "step_time_s", "step_time_source")] == [None] * 5
+    assert data["total_J"] == data["events_J"]
+
+
+def test_a_microcontroller_pays_a_mac_for_each_synop_and_update() -> None:
+    device = next(d for d in devices() if d.name.startswith("STM32L4R5"))
+    found = line(device.name)
+    operations = 9 + 10
+    assert found.total == approx(tuple(operations * e for e in device.per_mac))
+    assert found.latency == approx(tuple(operations * s for s in device.seconds_per_mac))
+    given = line(device.name, step=0.5)
+    assert given.latency == (1.0, 1.0)
+    assert given.total == approx(device.watts)
+
+
+@pytest.mark.parametrize("step", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_step_time_is_positive(step: float) -> None:
+    with pytest.raises(InputError, match="expected the seconds of one measured"):
+        measure_energy(two_layers(), X, step_time=step)
+
+
+def test_the_fastest_step_over_all_ways_to_share_cores_out() -> None:
+    chip = chip_model("loihi1")
+    works = [Work(4, 0, 0, 0, 0, 0, 1, 1.0), Work(3, 0, 0, 0, 0, 0, 1, 1.0)]
+    sync = {1: 600, 2: 1000}
+    for seconds in ([8e-6, 3e-6], [100e-9, 50e-9], [1e-6, 9e-6]):
+        ways = [
+            max(seconds[0] / a, seconds[1] / b) + sync[-(-(a + b) // 4)] * NS for a in range(1, 5) for b in range(1, 4)
+        ]
+        assert fastest(seconds, works, chip) == approx(min(ways))
+
+
+def test_a_network_of_more_cores_needs_more_chips_and_floors() -> None:
+    wide = 1024 * 129
+    net = program(start((wide,)), lif("n", "in", (wide,)))
+    report = measure_energy(net, np.zeros((1, 1, wide), np.float32), step_time=1e-3)
+    found = next(c for c in report.chips if c.chip == "loihi1")
+    assert found.chips == 2
+    assert found.floor == approx((2 * 29.54e-6, 2 * 96.2e-6))
+    assert step_time([], chip_model("loihi1"))[0] == approx(600e-9)
+
+
+def test_the_verdict_names_loihi() -> None:
+    report = measure_energy(two_layers(), X, step_time=1e-3)
+    found = next(c for c in report.chips if c.chip == "loihi1")
+    low, high = (float(f"{1e6 * end:.2g}") for end in found.total)
+    assert f"on Loihi 1 it takes {low:g} to {high:g} µJ" in report.verdict
+    assert "and 2 ms" in report.verdict
+    assert "neurocores" not in report.verdict
+    assert "(neurocores only)" in measure_energy(two_layers(), X).verdict
+
+
+GOOD = """
+title = "Mine"
+evidence = "measured"
+source = "bench"
+caveat = "none"
+events = ["loihi1_sanafe"]
+cores = 4
+[floor]
+value = 1
+unit = "mW"
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ('unit = "mW"', 'unit = "mJ"', r"chip 'mine': 'floor' has unit 'mJ'; accepted: uW, mW, W"),
+        ('source = "bench"', 'source = ""', r"key 'source' is missing or empty"),
+        ('"measured"', '"guessed"', r"'evidence' is 'guessed'; accepted: measured"),
+        ("value = 1", "value = 1\nsigma = -1", r"'floor' has sigma -1; a number from 0 up, in mW"),
+        ("cores = 4", "cores = 0", r"'cores' is 0; a whole number from 1 up"),
+        ("cores = 4", "kernels = 4", r"unknown key 'kernels'"),
+        ("cores = 4", "cores = [", r"not TOML"),
+    ],
+)
+def test_a_chip_s_file_is_checked(old: str, new: str, sentence: str) -> None:
+    assert parse_chip(GOOD, "mine").cores == 4
+    with pytest.raises(ConfigError, match=sentence):
+        parse_chip(GOOD.replace(old, new), "mine")
+
+
+def test_chips_by_name() -> None:
+    assert [chip.name for chip in chip_models()] == ["loihi1", "loihi2_calibrated", "spinnaker1", "spinnaker2"]
+    with pytest.raises(ConfigError, match=r"no chip 'loihi'; accepted: loihi1, "):
+        chip_model("loihi")
+
+
+def test_a_baseline_lies_between_the_published_networks_next_in_size() -> None:
+    rows = Row("ad", 100, 10.0, 1.0), Row("kws", 1000, 50.0, 5.0), Row("ic", 10000, 200.0, 40.0), Row("vww", 5000, 1, 1)
+    device = Device("d", "s", rows)
+    assert [row.net for row in device.held_out] == ["vww"]
+    assert device.predict(5000) == (approx((100.0, 250.0)), approx((20.0, 25.0)))
+    assert device.predict(50)[0] == approx((5.0, 10.0))
+    assert device.predict(20000)[0] == approx((400.0, 1000.0))
+    assert device.predict(1000)[0] == approx((50.0, 50.0))
+
+
+def test_the_published_macs_of_mlperf_tiny() -> None:
+    macs = {row.net: row.macs for device in devices() for row in device.rows if "MLPerf" in device.source}
+    assert macs == {"ad": 264192, "ic": 12501632, "kws": 2656768, "vww": 7489664}
+    found = json.loads(json.dumps(baselines(246888)))
+    assert {"GAP9 650 mV 240 MHz", "Jetson TX1", "Quadro K4000 (GPU)"} <= {b["device"] for b in found}
+    assert all(0 < b["ann_J"][0] <= b["ann_J"][1] for b in found)
