@@ -91,7 +91,9 @@ def test_sanafes_loihi_terms() -> None:
     assert biller.bill().total == approx((theirs["energy"]["total"],) * 2, rel=1e-9)
 
 
-def test_the_barrier_model_is_15_percent_above_sanafes_simple_timing() -> None:
-    static = measure_energy(loihi_net(), loihi_arrays()["x"], prices=["loihi1_sanafe"]).energy[0].static
-    assert static is not None
-    assert 8 * static.step[0] / PEERS["sanafe"]["dense"]["sim_time"] == approx(1.148, abs=0.002)
+def test_sanafes_simple_timing_lies_in_the_predicted_range() -> None:
+    report = measure_energy(loihi_net(), loihi_arrays()["x"])
+    step = next(line for line in report.chips if line.chip == "loihi1").step
+    assert step is not None
+    low, high = (8 * seconds / PEERS["sanafe"]["dense"]["sim_time"] for seconds in step)
+    assert (low, high) == approx((0.792, 1.821), abs=0.001)
