@@ -91,6 +91,7 @@ def _context(plan: Plan, about: About) -> dict[str, Any]:
         "wraps": any(rule.wraps for rule in plan.rules),
         "clips": any(rule.clips for rule in plan.rules),
         "adders": sorted({form[1] for _, form in weighted if form[0] == "spikes"}),
+        "four_adders": sorted({form[1] for kind, form in weighted if form[0] == "spikes" and kind != "conv_any"}),
         "time_adders": sorted({form[1] for _, form in weighted if form[0] != "spikes"}),
         "functions": sorted(functions, key=lambda one: (_ORDER.index(one[0]), one[1])),
         "lasting": [buffer for buffer in plan.buffers if buffer.lasts],
