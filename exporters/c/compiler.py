@@ -16,6 +16,9 @@ DEADLINE = 300.0
 FLAGS = ("-std=c99", "-O2", "-Wall", "-Wextra", "-Werror", "-pedantic")
 
 
+MISSING = "no C compiler found (tried $CC, cc, gcc, clang); install one, for example gcc"
+
+
 def find_compiler() -> str | None:
     """The compiler that $CC names, else cc, gcc or clang; None if there is none."""
     for name in filter(None, (os.environ.get("CC"), "cc", "gcc", "clang")):
@@ -25,16 +28,16 @@ def find_compiler() -> str | None:
     return None
 
 
-def compile_program(folder: Path, output: Path, *, options: Sequence[str] = (), deadline: float = DEADLINE) -> None:
+def compile_program(folder: Path, output: Path, *, options: Sequence[str] = (), deadline: float | None = None) -> None:
     """Compile net.c and main.c of ``folder``; raises ToolError if there is no compiler, or it fails or hangs."""
     compiler = find_compiler()
     if compiler is None:
-        raise ToolError("no C compiler found (tried $CC, cc, gcc, clang); install one, for example gcc")
+        raise ToolError(MISSING)
     command = [compiler, *FLAGS, *options, "-o", str(output), str(folder / "main.c"), str(folder / "net.c")]
     run_program(command, b"", what=f"the compiler {compiler}", deadline=deadline)
 
 
-def run_program(command: Sequence[str], given: bytes, *, what: str, deadline: float = DEADLINE) -> bytes:
+def run_program(command: Sequence[str], given: bytes, *, what: str, deadline: float | None = None) -> bytes:
     """What a program writes to stdout; raises ToolError with the last line of its stderr if it fails or hangs."""
     try:
         process = subprocess.Popen(
@@ -47,11 +50,11 @@ def run_program(command: Sequence[str], given: bytes, *, what: str, deadline: fl
     except OSError as error:
         raise ToolError(f"{what} cannot be run: {error.strerror or error}") from None
     try:
-        found, said = process.communicate(given, timeout=deadline)
+        found, said = process.communicate(given, timeout=deadline or DEADLINE)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        raise ToolError(f"{what} did not end within {deadline:g} s and was stopped") from None
+        raise ToolError(f"{what} did not end within {deadline or DEADLINE:g} s and was stopped") from None
     except BaseException:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()

@@ -397,7 +397,7 @@ class _Planner:
                 total = (np.zeros(node.shape, np.int64) if total is None else total) + own
         count = len(order)
         if total is None or not total.any():
-            self._do("clear", to=sums, count=count, ctype=ctype)
+            self._do("clear", to=sums, count=count, ctype=ctype, form=(ctype,))
             return
         flat = total.reshape(-1)[order]
         row = node.shape[0] if len(node.shape) > 1 else count
@@ -463,7 +463,7 @@ class _Planner:
         self._head(node)
         made = self._own(node)
         name = self._buffer(node, "values", made.ctype, len(made.order), "sums", self._delayed(node.name))
-        self._do("clear", to=name, count=len(made.order), ctype=made.ctype)
+        self._do("clear", to=name, count=len(made.order), ctype=made.ctype, form=(made.ctype,))
         self._accumulate(node, name, made.ctype, made.order, node)
         self.values[node.name] = made
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import ToolError
-from stl_deploy.exporters.c.compiler import DEADLINE, compile_program, run_program
+from stl_deploy.exporters.c.compiler import compile_program, run_program
 from stl_deploy.exporters.c.plan import Plan, Recorded
 from stl_deploy.exporters.c.render import len_of
 from stl_deploy.exporters.integers.simulate import GraphRun, check_input
@@ -34,7 +34,7 @@ class Program:
         *,
         record: bool = False,
         options: Sequence[str] = (),
-        deadline: float = DEADLINE,
+        deadline: float | None = None,
     ) -> GraphRun:
         """Compile and run whole numbers ``x`` ``[T, B, *shape]``.
 
@@ -65,7 +65,7 @@ class Program:
         return GraphRun(y.reshape(steps, samples, *graph.output.shape), found)
 
     def _batch(
-        self, program: Path, x: NDArray[np.int32], outputs: int, spikes: int, deadline: float
+        self, program: Path, x: NDArray[np.int32], outputs: int, spikes: int, deadline: float | None | None
     ) -> NDArray[np.uint8]:
         """Bytes ``[B, T, 4·outputs + spikes]``."""
         steps, samples = x.shape[:2]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -16,17 +14,9 @@ from stl_deploy.exporters.c.memory import Share
 from stl_deploy.exporters.c.names import in_comment
 from stl_deploy.exporters.c.plan import Plan, make_plan
 from stl_deploy.exporters.integers.graph import IntegerGraph
+from stl_deploy.exporters.integers.store import About
 
 FILES = ("net.c", "net.h", "main.c", "Makefile")
-
-
-@dataclass(frozen=True)
-class About:
-    """What the comments tell: the network's name, the file it was made from, synops measured by node (a step)."""
-
-    title: str
-    source: str
-    measured: Mapping[str, float]
 
 
 def render(graph: IntegerGraph, about: About) -> dict[str, str]:
@@ -70,7 +60,7 @@ def _context(plan: Plan, about: About) -> dict[str, Any]:
     return {
         "title": in_comment(about.title),
         "source": in_comment(about.source),
-        "version": version("stl-deploy"),
+        "version": in_comment(about.made_by),
         "inputs": len_of(graph.input.shape),
         "outputs": len_of(graph.output.shape),
         "low": graph.input.low,
@@ -99,7 +89,7 @@ def _context(plan: Plan, about: About) -> dict[str, Any]:
     }
 
 
-_ORDER = ("fill", "add", "gain", "dense", "conv", "conv_any", "sum_pool", "or_row", "or_pool")
+_ORDER = ("clear", "fill", "add", "gain", "dense", "conv", "conv_any", "sum_pool", "or_row", "or_pool")
 
 
 def _shape_fields(shapes: Mapping[str, Mapping[str, int]]) -> list[str]:

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.integers.fields import unread
-from stl_deploy.exporters.integers.scales import Doubles, refuse
+from stl_deploy.exporters.integers.scales import Doubles, refuse, row_gain
 from stl_deploy.graph.program import (
     Conv,
     Delay,
@@ -73,6 +74,26 @@ def values(program: Program, input_scale: float) -> dict[str, Value]:
     for node in program.nodes:
         _check(node, known)
     return known
+
+
+def refusals(program: Program) -> list[UnsupportedError]:
+    """Everything that keeps a Program from integers, node by node; empty if it can be quantised."""
+    found: list[UnsupportedError] = []
+    for neuron in program.of(Neuron):
+        try:
+            _check_neuron(neuron)
+            row_gain(neuron)
+        except UnsupportedError as error:
+            found.append(error)
+    try:
+        known = values(program, 1.0)
+        for node in program.nodes:
+            if isinstance(node, Neuron) or (isinstance(node, Output) and known[node.name] == "weighted"):
+                branches(program, node, known)
+    except UnsupportedError as error:
+        if (error.node, error.slug) not in {(one.node, one.slug) for one in found}:
+            found.append(error)
+    return found
 
 
 def _value(node: Node, arriving: list[Value]) -> Value:

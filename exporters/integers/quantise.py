@@ -106,7 +106,7 @@ def quantise(
 
 
 def _in_order(nodes: Iterable[IntegerNode]) -> tuple[IntegerNode, ...]:
-    """Every node behind its undelayed sources."""
+    """Every node behind its undelayed sources, the output last."""
     waiting, done = list(nodes), dict[str, IntegerNode]()
     while waiting:
         later = []
@@ -117,7 +117,7 @@ def _in_order(nodes: Iterable[IntegerNode]) -> tuple[IntegerNode, ...]:
                 later.append(node)
         assert len(later) < len(waiting)
         waiting = later
-    return tuple(done.values())
+    return tuple(sorted(done.values(), key=lambda node: isinstance(node, IntegerOutput)))
 
 
 def to_integers(x: NDArray[Any], input_scale: float) -> NDArray[np.int32]:

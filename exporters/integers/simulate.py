@@ -54,17 +54,21 @@ def simulate(graph: IntegerGraph, x: Values, *, record: bool = False) -> GraphRu
 
     Raises InputError if x does not fit the graph, holds fractions, or leaves the range the graph is made for.
     """
-    x = check_input(graph.input, x)
     names = [node.name for node in graph.populations] if record else []
-    keep = [*names, graph.output.name]
+    found = values_of(graph, x, [*names, graph.output.name])
+    return GraphRun(found[graph.output.name].astype(np.int32), {name: found[name] for name in names})
+
+
+def values_of(graph: IntegerGraph, x: Values, keep: Collection[str]) -> dict[str, Values]:
+    """What some nodes put out, ``[T, B, *shape]``; raises as `simulate`."""
+    x = check_input(graph.input, x)
     widest = max(math.prod(node.shape) for node in graph.nodes)
     workers = threads()
     at_once = max(1, min(_CHUNK_VALUES // (widest * x.shape[0] * workers), -(-x.shape[1] // workers)))
     run = _stepped if graph.delayed else _at_once
     chunks = [slice(start, start + at_once) for start in range(0, x.shape[1], at_once)]
     parts = spread(lambda chunk: run(graph, x[:, chunk], keep), chunks, workers)
-    found = {name: np.concatenate([part[name] for part in parts], axis=1) for name in keep}
-    return GraphRun(found[graph.output.name].astype(np.int32), {name: found[name] for name in names})
+    return {name: np.concatenate([part[name] for part in parts], axis=1) for name in keep}
 
 
 def check_input(node: IntegerInput, x: Values) -> Ints:

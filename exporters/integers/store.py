@@ -1,11 +1,12 @@
-"""The integers of a C folder as data: ``integers.npz``, arrays of whole numbers and a JSON text. It is not trusted."""
+"""An `IntegerGraph` as data: ``integers.npz``, arrays of whole numbers and a JSON text. What is read is not trusted."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, dataclass, field, fields
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.files import read_npz, write_npz
 from stl_deploy.errors import InputError, UnsupportedError
-from stl_deploy.exporters.c.render import About
 from stl_deploy.exporters.integers.graph import (
     ConvNode,
     DelayNode,
@@ -35,6 +35,20 @@ from stl_deploy.graph.program import Source
 NAME = "integers.npz"
 VERSION = 1
 MAX_NODES, MAX_VALUES = 10_000, 2**28
+
+
+@dataclass(frozen=True)
+class About:
+    """What else is kept: the network's name, the file it was made from, synops measured by node (a step), and the
+    version of stl-deploy that chose the integers.
+    """
+
+    title: str = "network"
+    source: str = "a network"
+    measured: Mapping[str, float] = field(default_factory=dict)
+    made_by: str = field(default_factory=lambda: version("stl-deploy"))
+
+
 _STRUCTURE = "structure"
 _KINDS: dict[str, type[IntegerNode]] = {
     "input": IntegerInput,
@@ -62,6 +76,7 @@ def write_integers(graph: IntegerGraph, about: About, path: Path) -> None:
         "title": about.title,
         "source": about.source,
         "measured": dict(about.measured),
+        "made_by": about.made_by,
         "nodes": nodes,
     }
     text = np.frombuffer(json.dumps(structure, allow_nan=False).encode(), np.uint8)
@@ -71,16 +86,16 @@ def write_integers(graph: IntegerGraph, about: About, path: Path) -> None:
 def _plain(value: Any, key: str, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
     """A dataclass's fields as JSON; arrays go into ``arrays`` under the key that stands in their place."""
     found: dict[str, Any] = {}
-    for field in fields(value):
-        item = getattr(value, field.name)
+    for each in fields(value):
+        item = getattr(value, each.name)
         if isinstance(item, np.ndarray):
-            arrays[f"{key}.{field.name}"] = item.astype(np.int32)
-            item = {"array": f"{key}.{field.name}"}
+            arrays[f"{key}.{each.name}"] = item.astype(np.int32)
+            item = {"array": f"{key}.{each.name}"}
         elif isinstance(item, IntegerNeuron):
-            item = _plain(item, f"{key}.{field.name}", arrays)
-        elif field.name == "sources":
+            item = _plain(item, f"{key}.{each.name}", arrays)
+        elif each.name == "sources":
             item = [[source.node, source.delay] for source in item]
-        found[field.name] = item
+        found[each.name] = item
     return found
 
 
@@ -90,7 +105,12 @@ def read_integers(path: Path) -> tuple[IntegerGraph, About]:
     try:
         structure = json.loads(arrays[_STRUCTURE].astype(np.uint8).tobytes().decode())
         nodes = structure["nodes"]
-        about = About(str(structure["title"]), str(structure["source"]), _measured(structure["measured"]))
+        about = About(
+            str(structure["title"]),
+            str(structure["source"]),
+            _measured(structure["measured"]),
+            str(structure["made_by"])[:40],
+        )
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         raise InputError(f"{path}: not the integers of a C folder; export it again") from None
     if structure.get("version") != VERSION or not isinstance(nodes, list) or not 1 <= len(nodes) <= MAX_NODES:
@@ -104,7 +124,7 @@ def read_integers(path: Path) -> tuple[IntegerGraph, About]:
             raise InputError(f"{path}: node {str(name)[:40]!r} cannot be read ({error}); export it again") from None
     try:
         return _checked(made), about
-    except (ValueError, StopIteration, KeyError, IndexError, TypeError) as error:
+    except (ValueError, StopIteration, KeyError, IndexError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: its nodes do not fit together ({error}); export it again") from None
     except UnsupportedError as error:
         raise InputError(f"{path}: {error}") from None
@@ -124,10 +144,10 @@ def _node(entry: Any, arrays: Mapping[str, NDArray[Any]]) -> IntegerNode:
 
 
 def _fields(kind: type[Any], values: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-    known = {field.name: field for field in fields(kind)}
+    known = {each.name: each for each in fields(kind)}
     if set(values) - set(known):
         raise ValueError(f"unknown field {sorted(set(values) - set(known))[0]!r}")
-    missing = [name for name, field in known.items() if name not in values and field.default is MISSING]
+    missing = [name for name, each in known.items() if name not in values and each.default is MISSING]
     if missing:
         raise ValueError(f"no field '{missing[0]}'")
     return {name: _value(name, value, arrays) for name, value in values.items()}
