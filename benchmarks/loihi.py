@@ -30,6 +30,7 @@ from stl_deploy.exporters.lava.driver import run_lava
 from stl_deploy.exporters.loihi.net import ConvLayer, DenseLayer, FlattenLayer, InputLayer, IntegerNet
 from stl_deploy.exporters.loihi.netx import write_netx
 from stl_deploy.exporters.loihi.simulate import simulate
+from stl_deploy.graph.compare import Tally
 from stl_deploy.graph.threads import threads
 
 STEPS = 16
@@ -100,8 +101,9 @@ def _lava(net: IntegerNet, path: Path, x: NDArray[Any]) -> tuple[float, int]:
     start = time.perf_counter()
     run = run_lava(path, x, deadline=300)
     seconds = time.perf_counter() - start
-    ours = simulate(net, x, record=True).spikes
-    return seconds, sum(int(np.count_nonzero(run.spikes[key] != spikes)) for key, spikes in ours.items())
+    tally = Tally()
+    tally.add(simulate(net, x, record=True).spikes, run.spikes)
+    return seconds, tally.differing
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

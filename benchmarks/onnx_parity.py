@@ -22,11 +22,12 @@ import numpy as np
 
 from benchmarks import nets
 from stl_deploy.errors import InputError, StlDeployError
-from stl_deploy.exporters.margins import Margin, NearThreshold
 from stl_deploy.exporters.onnx import Form, OnnxModel, Precision, export_onnx, to_int8
 from stl_deploy.exporters.onnx.runtime import onnxruntime
-from stl_deploy.exporters.verify import NodeParity, verify
+from stl_deploy.exporters.verify import verify
+from stl_deploy.graph.compare import NodeParity, Tally
 from stl_deploy.graph.exact import prove_exact
+from stl_deploy.graph.margins import Margin, NearThreshold
 from stl_deploy.graph.program import Floats, Program
 from stl_deploy.graph.run import Result, run
 
@@ -71,10 +72,10 @@ class _File:
     near: NearThreshold
 
     def __post_init__(self) -> None:
-        self.own, self.changed = _Total(), _Total()
+        self.own, self.changed = Tally(), Tally()
         self.votes: list[Floats] = []
 
-    def compare(self, x: Floats, plain: Result, start: int) -> None:
+    def compare(self, x: Floats, plain: Result) -> None:
         names = [node.name for node in self.program.spiking]
         reference = plain
         if self.precision not in _AS_IT_IS:
@@ -82,8 +83,8 @@ class _File:
         found = self.model.run(x, record=names)
         (own,) = verify(self.program, {_REFERENCE: reference, "": found}, reference=_REFERENCE, x=x).runs
         (changed,) = verify(self.program, {_REFERENCE: plain, "": found}, reference=_REFERENCE).runs
-        self.own.add(own.nodes, start)
-        self.changed.add(changed.nodes, start)
+        self.own.add_nodes(own.nodes, x.shape[1])
+        self.changed.add_nodes(changed.nodes, x.shape[1])
         self.votes.append(found.y.sum(axis=0))
 
     def as_dict(self, labels: Any) -> dict[str, Any]:
@@ -93,7 +94,9 @@ class _File:
         if labels is not None:
             accuracy = float((np.concatenate(self.votes).argmax(axis=1) == labels).mean())
         near = sum(self.near.counts.values())
-        return found | self.own.as_dict() | {"near_threshold": near, "agreement": agreement, "accuracy": accuracy}
+        first = [_first(node) for node in self.own.nodes.values() if node.first is not None]
+        counts = {"compared": self.own.compared, "differing": self.own.differing, "first": first}
+        return found | counts | {"near_threshold": near, "agreement": agreement, "accuracy": accuracy}
 
 
 def _rows(case: nets.Case, sums: str) -> list[dict[str, Any]]:
@@ -109,7 +112,7 @@ def _rows(case: nets.Case, sums: str) -> list[dict[str, Any]]:
             for name in names:
                 fired[name] += float(plain.recorded[name].mean()) * part.shape[1] / x.shape[1]
             for file in files:
-                file.compare(part, plain, start)
+                file.compare(part, plain)
         silent = [name for name, rate in fired.items() if not rate]
         if silent:
             raise InputError(f"{case.name}: no neuron of '{silent[0]}' fires, so agreement there says nothing")
@@ -132,31 +135,10 @@ def _file(program: Program, precision: Precision, form: Form, folder: Path, near
     return _File(precision, form, own, OnnxModel.load(path, threads=1), near)
 
 
-class _Total:
-    """Sums over the chunks, and the first difference of each layer."""
-
-    def __init__(self) -> None:
-        self.compared = self.differing = 0
-        self.first: dict[str, dict[str, Any]] = {}
-
-    def add(self, nodes: Iterable[NodeParity], start: int) -> None:
-        for node in nodes:
-            self.compared += node.compared
-            self.differing += node.differing
-            found = node.first
-            if found is not None and node.node not in self.first:
-                self.first[node.node] = {
-                    "layer": node.node,
-                    "step": found.step,
-                    "sample": start + found.sample,
-                    "neuron": list(found.neuron),
-                    "expected": found.expected,
-                    "found": found.found,
-                    "margin": None if found.margin is None else asdict(found.margin),
-                }
-
-    def as_dict(self) -> dict[str, Any]:
-        return {"compared": self.compared, "differing": self.differing, "first": list(self.first.values())}
+def _first(node: NodeParity) -> dict[str, Any]:
+    assert node.first is not None
+    found = asdict(node.first)
+    return {"layer": found.pop("node"), **found, "neuron": list(node.first.neuron)}
 
 
 def table(found: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from benchmarks.agreement import against_lava
 from benchmarks.quantisation_report import markdown
 from stl_deploy._util.console import Console
 from stl_deploy._util.files import make_folder, read_json, sha256, write_json, write_text
@@ -24,14 +25,13 @@ from stl_deploy.errors import InputError, StlDeployError
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.loihi.netx import write_netx
 from stl_deploy.exporters.loihi.quantise import LoihiModel
-from stl_deploy.pipeline.agreement import against_lava
-from stl_deploy.pipeline.backends import model_of_file
+from stl_deploy.exporters.loihi.target import model_of_file
+from stl_deploy.exporters.loihi.threshold_forms import FormRow, Models, quantise_forms
 from stl_deploy.pipeline.fold import fold_run
 from stl_deploy.pipeline.inputs import encode_split
 from stl_deploy.pipeline.progress import tenths
 from stl_deploy.pipeline.quantise import CALIBRATION, TRAINED, QuantiseOptions, before_training, quantise
 from stl_deploy.pipeline.source import open_program, open_source
-from stl_deploy.pipeline.threshold_forms import FormRow, Models, quantise_forms
 from stl_deploy.training.model_file import FILE as MODEL
 
 NAME = "quantisation"

@@ -16,7 +16,6 @@ import numpy as np
 
 from stl_deploy import verbs
 from stl_deploy._util.console import Console
-from stl_deploy.pipeline.export import ExportOptions
 
 
 def strangers_network(path: Path) -> None:
@@ -61,8 +60,7 @@ def main() -> None:
             np.savez(x, x=spikes.astype(np.float32))
         verbs.check(network, dialect=arguments.dialect, say=say)
         for target, name in (("onnx", "network.onnx"), ("netx", "network.net")):
-            options = ExportOptions(dialect=arguments.dialect, input_file=x)
-            verbs.export(network, target, output / name, options, say=say)
+            verbs.export(network, target, output / name, dialect=arguments.dialect, input_file=x, say=say)
         verbs.energy(network, x, dialect=arguments.dialect, output=output, say=say)
 
 

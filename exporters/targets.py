@@ -1,7 +1,7 @@
 """Targets: two protocols, and the one registry that every list of formats and backends is read from.
 
 A *Format* writes a Program as an artifact (a file, or a folder) and loads it again; a *Runner* runs a network. Ours are
-the lines of `_FORMATS` and `_RUNNERS`; another package's come in through the entry point group ``stl_deploy.targets``:
+in the folders of `_OURS`; another package's come in through the entry point group ``stl_deploy.targets``:
 
     [project.entry-points."stl_deploy.targets"]
     json = "their_package:JsonFormat"
@@ -11,13 +11,13 @@ An entry point names a Format (an object), a Runner (a class), or an iterable of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ from stl_deploy._util.suggest import did_you_mean
 from stl_deploy.errors import InputError
 from stl_deploy.graph.findings import Finding
 from stl_deploy.graph.program import Program
-from stl_deploy.graph.run import Result
+from stl_deploy.graph.run import NetworkInput, Result
 
 if TYPE_CHECKING:
     import nir
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 GROUP = "stl_deploy.targets"
 Model = Literal["reference", "loihi"]
 """Our models that an artifact can be held to: the Program in float32, and Loihi's integers."""
-NetworkInput = NDArray[Any] | Mapping[str, NDArray[Any]]
-"""``[T, B, *shape]``, or one array for each input by name."""
 Network = Program | Path
 """What a Runner runs: a Program, or the artifact of a Format in its ``reads``."""
 
@@ -47,16 +45,19 @@ class Options:
 
     origin: what the Program was read from (``source``, ``sha256``), for the artifact's metadata.
     graph: as it was read, the dialect it is meant in among its metadata.
-    calibration: real input ``[T, B, *shape]`` to choose integers by. x, labels: input to compare on, ``[B]``.
-    progress: told (done, total) steps by what takes long. say: what a person should read.
+    calibration: loads real input ``[T, B, *shape]`` to choose integers by; None: there is none but x.
+    x, labels: input ``[T, B, *shape]`` that the artifact will be verified on, and ``[B]``.
+    progress: told (done, total) steps by what takes long; deadline: seconds that an outside tool may take.
+    say: takes what a person should read.
     """
 
     origin: Mapping[str, str] = field(default_factory=dict)
     graph: nir.NIRGraph | None = None
-    calibration: NDArray[Any] | None = None
+    calibration: Callable[[], NDArray[Any]] | None = None
     x: NetworkInput | None = None
     labels: NDArray[np.int64] | None = None
     progress: Callable[[int, int], None] | None = None
+    deadline: float = 600.0
     say: Console = field(default_factory=lambda: Console(quiet=True))
 
 
@@ -119,6 +120,24 @@ class Format(Protocol):
         ...
 
 
+@runtime_checkable
+class OfProgram(Protocol):
+    """A Runner whose artifact does not hold all that its Program says: the input's grid, names of nodes, a readout."""
+
+    def of(self, program: Program) -> Runner:
+        """The same, as a run of ``program``; raises InputError if it was not made from it."""
+        ...
+
+
+@runtime_checkable
+class OfModel(Protocol):
+    """A Runner that must equal a model of its own, not the one that ``agrees_with`` names as it stands."""
+
+    def model(self, program: Program) -> Runner | None:
+        """That model; None: it is the one named."""
+        ...
+
+
 @dataclass(frozen=True)
 class Check:
     """A target that is only asked whether it can hold a network: a chip, or a framework's reader."""
@@ -131,10 +150,8 @@ class Check:
 Target = Format | type[Runner] | Check
 T = TypeVar("T")
 
-_FORMATS: dict[str, str] = {}
-_RUNNERS: dict[str, str] = {}
-_CHECKS: tuple[str, ...] = ()
-"""Ours, by name: the module below ``stl_deploy.exporters`` and what it calls them; loaded when they are asked for."""
+_OURS = ("nir", "onnx", "loihi", "lava")
+"""Folders beside this file; the ``TARGETS`` of each one's ``target`` are loaded when targets are asked for."""
 
 
 class Registry:
@@ -168,9 +185,8 @@ def _put(known: dict[str, T], name: str, target: T) -> None:
 def registry() -> Registry:
     """Every target there is: ours, and those of installed packages."""
     made = Registry()
-    for where in (*_FORMATS.values(), *_RUNNERS.values(), *_CHECKS):
-        module, _, name = where.partition(":")
-        _add_all(made, getattr(import_module(f"stl_deploy.exporters.{module}"), name))
+    for folder in _OURS:
+        _add_all(made, import_module(f"stl_deploy.exporters.{folder}.target").TARGETS)
     for entry in entry_points(group=GROUP):
         try:
             _add_all(made, entry.load())
@@ -222,10 +238,10 @@ def _belongs(path: Path, to: Format) -> bool:
     return path.suffix == to.suffix and not path.is_dir()
 
 
-def settings(kind: type[Options]) -> Iterator[str]:
+def settings(kind: type[Options]) -> list[str]:
     """Names of the user's options for a target."""
     common = {one.name for one in fields(Options)}
-    return (one.name for one in fields(kind) if one.name not in common)
+    return [one.name for one in fields(kind) if one.name not in common]
 
 
 def make_options(target: Format | type[Runner], given: Mapping[str, Any], **common: Any) -> Any:
@@ -234,11 +250,11 @@ def make_options(target: Format | type[Runner], given: Mapping[str, Any], **comm
     Raises InputError for an option that is not of this target.
     """
     wanted = {name: value for name, value in given.items() if value is not None}
-    own = list(settings(target.options))
     for name in wanted:
-        if name not in own:
-            takes = f"options of {target.name}: {', '.join(own) or 'none'}"
+        if name not in settings(target.options):
+            known: tuple[Format | type[Runner], ...] = (*registry().formats.values(), *registry().runners.values())
+            able = dict.fromkeys(one.name for one in known if name in settings(one.options))
             raise InputError(
-                f"expected {takes}; found '{name.replace('_', '-')}', which it does not have; leave it out"
+                f"expected {' or '.join(able) or 'no target'} for option '{name}'; found {target.name}; leave it out"
             )
     return target.options(**wanted, **common)

@@ -27,11 +27,16 @@ _AT_ONCE = 2**25
 
 @dataclass(frozen=True)
 class Excess:
-    """Something that does not fit: what is needed and what the limit is."""
+    """Something that does not fit: what is needed and what the limit is.
+
+    kind: ``neuron``, where not even one fits on a core; ``thresholds``, which take no room once they are folded;
+    else ``core`` or ``chip``.
+    """
 
     what: str
     needed: int
     limit: str
+    kind: Literal["neuron", "thresholds", "core", "chip"]
 
     def __str__(self) -> str:
         return f"{self.what}: {self.needed:,} needed, the limit is {self.limit}"
@@ -134,12 +139,12 @@ def _block(layer: _Layer, chip: Chip) -> tuple[int, list[Excess]]:
     if memory is not None:
         if layer.fan_in > memory:
             limit = str(chip.limits["synapse_bytes_per_core"])
-            over.append(Excess("synapse memory of one neuron, bytes", layer.fan_in, limit))
+            over.append(Excess("synapse memory of one neuron, bytes", layer.fan_in, limit, "neuron"))
         size = max(1, min(size, memory // layer.fan_in))
     if axons is not None:
         alone = int(layer.in_axons(np.array([0, 1]))[0])
         if alone > axons:
-            over.append(Excess("input axons of one neuron", alone, str(chip.limits["in_axons_per_core"])))
+            over.append(Excess("input axons of one neuron", alone, str(chip.limits["in_axons_per_core"]), "neuron"))
         else:
             while size > 1 and layer.in_axons(layer.simple(size)).max() > axons:
                 size = max(1, size * 9 // 10)
@@ -158,13 +163,15 @@ def _over(chip: Chip, cores: list[Core], layers: list[_Layer]) -> Iterator[tuple
     """What the cores found exceed, worst core of each layer, and what the chip as a whole does."""
     for layer in layers:
         own = [core for core in cores if core.node == layer.node]
-        for what, limit, most in (
-            ("output axons of one core", "out_axons_per_core", max(core.out_axons for core in own)),
-            ("thresholds of one core as trained", "thresholds_per_core", max(core.thresholds for core in own)),
-        ):
+        outputs, thresholds = max(core.out_axons for core in own), max(core.thresholds for core in own)
+        checks: tuple[tuple[str, str, int, Literal["core", "thresholds"]], ...] = (
+            ("output axons of one core", "out_axons_per_core", outputs, "core"),
+            ("thresholds of one core as trained", "thresholds_per_core", thresholds, "thresholds"),
+        )
+        for what, limit, most, kind in checks:
             value = chip.value(limit)
             if value is not None and most > value:
-                yield layer.node, Excess(what, most, str(chip.limits[limit]))
+                yield layer.node, Excess(what, most, str(chip.limits[limit]), kind)
     for what, limit, total in (
         ("cores", "cores", len(cores)),
         ("neurons", "neurons_per_chip", sum(layer.neurons for layer in layers)),
@@ -172,7 +179,7 @@ def _over(chip: Chip, cores: list[Core], layers: list[_Layer]) -> Iterator[tuple
     ):
         value = chip.value(limit)
         if value is not None and total > value:
-            yield None, Excess(what, total, str(chip.limits[limit]))
+            yield None, Excess(what, total, str(chip.limits[limit]), "chip")
 
 
 def _groups(node: Conv | Pool) -> int:

@@ -105,6 +105,11 @@ def leading(x: NDArray[Any] | Mapping[str, NDArray[Any]]) -> tuple[int, int]:
     return steps, samples
 
 
+def first_samples(x: Inputs | Mapping[str, NDArray[Any]], count: int) -> Inputs:
+    """The first ``count`` samples of a network's input."""
+    return {name: array[:, :count] for name, array in x.items()} if isinstance(x, Mapping) else x[:, :count]
+
+
 def _values(path: Path, name: str, x: NDArray[Any]) -> NDArray[Any]:
     if x.dtype.kind not in "fiub":
         raise InputError(f"{path}: '{name}' has type {x.dtype}; float32, integers or bool are accepted")

@@ -8,16 +8,15 @@ from typing import Annotated, Literal
 import typer
 
 from stl_deploy.cli.options import (
-    Backend,
     DialectOption,
     InputOption,
     Json,
+    ListsTargets,
     NetxThresholds,
     OnnxForm,
     Precision,
     Reader,
     SourceArg,
-    Target,
 )
 from stl_deploy.cli.output import console, emit_json
 from stl_deploy.errors import CheckFailed, InputError
@@ -25,28 +24,30 @@ from stl_deploy.errors import CheckFailed, InputError
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
-    app.command("export")(export)
-    app.command("check")(check)
+    app.command("export", cls=ListsTargets)(export)
+    app.command("check", cls=ListsTargets)(check)
     app.command("show")(show)
-    app.command("verify")(verify)
-    app.command("simulate")(simulate)
+    app.command("verify", cls=ListsTargets)(verify)
+    app.command("simulate", cls=ListsTargets)(simulate)
 
 
 def export(
     source: SourceArg,
-    to: Annotated[Target, typer.Option("--to", help="nir, onnx or netx.")],
+    to: Annotated[str, typer.Option("--to", metavar="TARGET", help="See below, or 'stl-deploy targets'.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="PATH", help="The file to write.")],
     dialect: DialectOption = None,
     thresholds: Annotated[
-        NetxThresholds,
+        NetxThresholds | None,
         typer.Option(
-            help="netx: folded (one per population), per-layer, or per-neuron (simulation only); where thresholds "
-            "differ between pixels: unrolled (dense, exact) or projected (to channels). A table shows what each costs."
+            help="netx: folded (the default: one per population), per-layer, or per-neuron (simulation only); where "
+            "thresholds differ between pixels: unrolled (dense, exact) or projected (to channels). A table "
+            "shows what each costs."
         ),
-    ] = "folded",
+    ] = None,
     form: Annotated[
-        OnnxForm, typer.Option(help="onnx: sequence (all steps in one call) or step (streaming).")
-    ] = "sequence",
+        OnnxForm | None,
+        typer.Option(help="onnx: sequence (the default: all steps in one call) or step (streaming)."),
+    ] = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="onnx: add up in float64, for weights that lie on no exact grid (slow).")
     ] = False,
@@ -62,16 +63,25 @@ def export(
     json: Json = False,
 ) -> None:
     """Write one artifact and its manifest; it is read back and run unless --no-verify."""
-    from stl_deploy.pipeline.export import ExportOptions
     from stl_deploy.pipeline.export import export as export_one
 
     wanted: dict[Precision, bool] = {"exact": exact, "int8": int8, "integer": integer}
     given = [name for name, on in wanted.items() if on]
     if len(given) > 1:
         raise InputError("--exact, --int8 and --integer exclude each other; give one")
-    precision = given[0] if given else "float32"
-    options = ExportOptions(dialect, thresholds, form, precision, reader, calibration, verified)
-    result = export_one(source, to, output, options, say=console())
+    result = export_one(
+        source,
+        to,
+        output,
+        dialect=dialect,
+        input_file=calibration,
+        verified=verified,
+        say=console(),
+        thresholds=thresholds,
+        form=form,
+        precision=given[0] if given else None,
+        reader=reader,
+    )
     if json:
         emit_json(result)
 
@@ -100,8 +110,8 @@ def check(
         list[str] | None,
         typer.Option(
             "--target",
-            help="nir, onnx, netx (the default), loihi1 or loihi2 (is there room?), or a reader: snntorch, norse, "
-            "spikingjelly, sinabs; may be repeated.",
+            metavar="TARGET",
+            help="May be repeated; default: every target that can be exported. A chip: is there room?",
         ),
     ] = None,
     input_file: Annotated[
@@ -140,20 +150,20 @@ def check(
 def verify(
     source: SourceArg,
     against: Annotated[
-        list[Path], typer.Option("--against", metavar="ARTIFACT", help=".nir, .onnx or .net; may be repeated.")
+        list[str],
+        typer.Option("--against", metavar="ARTIFACT|BACKEND", help="A file or folder of a target, or a backend."),
     ],
-    more: Annotated[list[Path] | None, typer.Argument(metavar="ARTIFACT", help="Further ones after the first.")] = None,
+    more: Annotated[list[str] | None, typer.Argument(metavar="ARTIFACT", help="Further ones after the first.")] = None,
     input_file: InputOption = None,
     dialect: DialectOption = None,
     no_lava: Annotated[bool, typer.Option("--no-lava", help="Leave Lava out even if it is installed.")] = False,
-    deadline: Annotated[float, typer.Option(help="lava: seconds before the run is stopped.")] = 600.0,
+    deadline: Annotated[float, typer.Option(help="Seconds before an outside tool's run is stopped.")] = 600.0,
     json: Json = False,
 ) -> None:
     """Spike agreement by layer, and the first spike that differs (layer, step, neuron).
 
     A .net file also runs on real Lava, where that is installed, and must spike there as our integer model does.
     """
-    from stl_deploy.pipeline.verify import require
     from stl_deploy.pipeline.verify import verify as verify_source
 
     report = verify_source(
@@ -167,24 +177,22 @@ def verify(
     )
     if json:
         emit_json(report.as_dict())
-    require(report)
+    report.require()
 
 
 def simulate(
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A run folder, or a .nir, .onnx or .net file.")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A run folder, a .nir file, or what export wrote.")],
     input_file: Annotated[Path, typer.Option("--input", "-i", metavar="X.npz", help="x [T, B, *shape].")],
-    backend: Annotated[
-        Backend, typer.Option(help="reference, onnx, loihi (our integer model) or lava (the real Lava).")
-    ],
+    backend: Annotated[str, typer.Option(metavar="BACKEND", help="See below, or 'stl-deploy targets'.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="Y.npz", help="Where the outputs go.")],
     record: Annotated[bool, typer.Option("--record", help="Also every spiking node's spikes.")] = False,
     dialect: DialectOption = None,
-    thresholds: Annotated[NetxThresholds, typer.Option(help="loihi and lava: as export's.")] = "folded",
+    thresholds: Annotated[NetxThresholds | None, typer.Option(help="loihi and lava: as export's.")] = None,
     numeric: Annotated[
-        Literal["fixed", "float"],
-        typer.Option(help="lava: fixed (the netx file in integers) or float (raw floating-point processes)."),
-    ] = "fixed",
-    deadline: Annotated[float, typer.Option(help="lava: seconds before the run is stopped.")] = 600.0,
+        Literal["fixed", "float"] | None,
+        typer.Option(help="lava: fixed (the netx file in integers, the default) or float (floating-point processes)."),
+    ] = None,
+    deadline: Annotated[float, typer.Option(help="Seconds before an outside tool's run is stopped.")] = 600.0,
     json: Json = False,
 ) -> None:
     """Run a network on an input and write its outputs."""

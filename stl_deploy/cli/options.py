@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand
 
-Target = Literal["nir", "onnx", "netx"]
-Backend = Literal["reference", "onnx", "loihi", "lava"]
 NetxThresholds = Literal["folded", "per-layer", "per-neuron", "projected", "unrolled"]
 FoldThresholds = Literal["keep", "weights"]
 JointWeights = Literal["equal", "learned"]
@@ -16,6 +15,20 @@ OnnxForm = Literal["sequence", "step"]
 Precision = Literal["float32", "exact", "int8", "integer"]
 Reader = Literal["snntorch", "norse", "spikingjelly", "sinabs"]
 LearningMode = Literal["stl", "sl", "tl", "ann"]
+
+
+class ListsTargets(TyperCommand):
+    """A verb whose help ends with the names that its options take: every target that is registered."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Read the registry only now: help of other verbs waits for nothing."""
+        from stl_deploy.exporters.targets import registry
+
+        known = registry()
+        lists = {"Targets": [*known.formats], "Backends": [*known.runners], "To check only": [*known.checks]}
+        self.epilog = " ".join(f"{what}: {', '.join(names)}." for what, names in lists.items())
+        super().format_epilog(ctx, formatter)
+
 
 SourceArg = Annotated[Path, typer.Argument(metavar="SOURCE", help="A run folder or a .nir file.")]
 RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]

@@ -5,7 +5,7 @@
 
 The passes, each a module: `stages` takes the network apart and folds each norm (`norm`); `thresholds` puts θ into
 the weights, if asked; `rounding` and `grid` choose the exact grids; `assemble` makes a torch network and the
-graph of the same numbers, so the one can be checked against the other.
+graph of the same numbers; `check` runs both and raises where a spike differs.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import nir
 
 from stl_deploy import __version__
 from stl_deploy.fold.assemble import folded_network, to_nir
+from stl_deploy.fold.check import check_fold
 from stl_deploy.fold.grid import LayerGrid
 from stl_deploy.fold.rounding import round_stages
 from stl_deploy.fold.stages import take_apart
@@ -51,7 +52,8 @@ def fold(
     coding, fraction_bits, bound: what the input will be: its kind, multiples of 2^-fraction_bits, and its largest
     magnitude. exact_grid: round weights and biases so that float32 sums are exact in any order.
     thresholds: ``keep`` one per neuron in the graph, or ``weights``: absorbed, so that each is 1.
-    Raises InputError where the network cannot be folded, naming layer and neurons.
+    Raises InputError where the network cannot be folded, naming layer and neurons; ParityError, naming the first spike
+    that differs, where its ``forward`` is not what its layers say.
     """
     stages = take_apart(network)
     if thresholds == "weights":
@@ -68,7 +70,9 @@ def fold(
     }
     if grids:
         metadata["grid"] = {grid.node: grid.fraction_bits for grid in grids}
-    return Folded(folded, to_nir(folded, metadata), grids)
+    graph = to_nir(folded, metadata)
+    check_fold(folded, graph)
+    return Folded(folded, graph, grids)
 
 
 __all__ = ["Folded", "Thresholds", "fold"]

@@ -72,6 +72,12 @@ def input_grid(metadata: Mapping[str, Any]) -> Grid | None:
     return Grid(bits, float(bound))
 
 
+def input_scale(program: Program) -> float:
+    """Real input times this is whole numbers: the input grid that the graph's metadata declares, else 1."""
+    grid = input_grid(program.metadata)
+    return 2.0**grid.fraction_bits if grid is not None else 1.0
+
+
 def prove_exact(program: Program, *, double: bool = False) -> tuple[NodeProof, ...]:
     """One proof for each node that adds or multiplies, in order; inputs as the program's metadata declares.
 

@@ -19,6 +19,10 @@ from stl_deploy.graph.kernels import Sums, apply
 from stl_deploy.graph.program import Delay, Floats, Input, Neuron, Node, Program, Source
 from stl_deploy.graph.segments import is_loop, segments
 
+NetworkInput = NDArray[Any] | Mapping[str, NDArray[Any]]
+"""``[T, B, *shape]``, or one array for each Input node by name."""
+CHUNK = 64
+"""Samples that the pipeline runs at a time, to bound memory."""
 Observer = Callable[[Node, Floats, Floats], None]
 """Called once per node and batch chunk with (node, summed input, output), each ``[T, B, *shape]``.
 
@@ -46,7 +50,7 @@ class Result:
 
 def run(
     program: Program,
-    x: NDArray[Any] | Mapping[str, NDArray[Any]],
+    x: NetworkInput,
     *,
     record: Collection[str] = (),
     observe: Observer | None = None,
@@ -77,7 +81,7 @@ def run(
     return Result(_join([p.outputs for p in parts]), _join([p.recorded for p in parts]))
 
 
-def match_inputs(program: Program, x: NDArray[Any] | Mapping[str, NDArray[Any]]) -> dict[str, Floats]:
+def match_inputs(program: Program, x: NetworkInput) -> dict[str, Floats]:
     """``x`` as one float32 array per Input node; raises InputError where names, shapes, T or B do not fit."""
     names = [node.name for node in program.inputs]
     if not isinstance(x, Mapping):

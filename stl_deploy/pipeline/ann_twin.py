@@ -15,10 +15,9 @@ from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.counts.taps import dense_macs, fan_out, input_shape
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Conv, Linear, Program
+from stl_deploy.graph.run import CHUNK
 from stl_deploy.nn.network import INPUT, Network
 from stl_deploy.training.model_file import load_network
-
-_CHUNK = 64
 
 
 @torch.no_grad()
@@ -38,12 +37,12 @@ def measure_twin(program: Program, run_dir: Path, x: NDArray[Any], labels: NDArr
         raise InputError(f"{run_dir}: no layer '{missing[0]}' (it has: {', '.join(before)}); train the same network")
     frames = x[:1] if bool((x == x[:1]).all()) else x
     active = right = 0
-    for start in range(0, frames.shape[1], _CHUNK):
-        part = torch.from_numpy(np.ascontiguousarray(frames[:, start : start + _CHUNK], np.float32))
+    for start in range(0, frames.shape[1], CHUNK):
+        part = torch.from_numpy(np.ascontiguousarray(frames[:, start : start + CHUNK], np.float32))
         outputs: dict[str, Tensor] = {INPUT: part}
         votes = network(part, lambda name, y, kept=outputs: kept.__setitem__(name, y))
         active += sum(_active(run_dir, node, outputs[before[name]]) for name, node in nodes.items())
-        right += 0 if labels is None else _right(network.scores(votes), labels[start : start + _CHUNK])
+        right += 0 if labels is None else _right(network.scores(votes), labels[start : start + CHUNK])
     passes = frames.shape[0] * frames.shape[1]
     accuracy = None if labels is None else right / frames.shape[1]
     macs = sum(dense_macs(node) for node in nodes.values()) * passes

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
-from stl_deploy.pipeline.source import NetworkInput
+from stl_deploy.graph.run import NetworkInput
 
 
 def as_input(x: Any) -> NetworkInput:

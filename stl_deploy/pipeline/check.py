@@ -9,24 +9,17 @@ from typing import Any
 
 from stl_deploy._util.console import Console
 from stl_deploy._util.files import leading, read_inputs
+from stl_deploy._util.suggest import did_you_mean
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.margins import NearThreshold
+from stl_deploy.exporters.targets import registry
 from stl_deploy.graph.ambiguity import Effect, effects
-from stl_deploy.graph.check import TARGETS, TargetCheck, check_file
+from stl_deploy.graph.check import TargetCheck, check_file
 from stl_deploy.graph.dialect import load_dialect
 from stl_deploy.graph.findings import Finding, Report
-from stl_deploy.graph.frameworks.restate import READER_TARGETS
 from stl_deploy.graph.io.nir_file import read_nir
-from stl_deploy.graph.run import run
-from stl_deploy.pipeline.backends import CHUNK
-from stl_deploy.pipeline.chip_check import CHIP_TARGETS, check_netx
+from stl_deploy.graph.margins import NearThreshold
+from stl_deploy.graph.run import CHUNK, run
 from stl_deploy.pipeline.source import open_program, open_source
-
-DEFAULT_TARGETS: Mapping[str, TargetCheck] = {**TARGETS, "netx": check_netx}
-"""Asked where none is named."""
-
-ALL_TARGETS: Mapping[str, TargetCheck] = {**DEFAULT_TARGETS, **CHIP_TARGETS, **READER_TARGETS}
-"""Those, the chips, and the frameworks that `export --to nir --for` restates a graph for."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +41,7 @@ class FolderCheck:
 def check(
     source: Path, *, targets: Sequence[str] | None = None, dialect: str | None = None, say: Console | None = None
 ) -> Report:
-    """Check a run folder's graph or a .nir file against targets (default: nir, onnx, netx).
+    """Check a run folder's graph or a .nir file against targets (default: every format's).
 
     Raises InputError for a bad call.
     """
@@ -129,10 +122,14 @@ def near_threshold(
 
 
 def _asked(targets: Sequence[str] | None) -> dict[str, TargetCheck]:
+    """What each target is asked; without names, of every format."""
+    formats = {name: one.check for name, one in registry().formats.items()}
+    known: dict[str, TargetCheck] = {**formats, **{name: one.check for name, one in registry().checks.items()}}
     for name in targets or ():
-        if name not in ALL_TARGETS:
-            raise InputError(f"no target '{name}'; accepted: {', '.join(ALL_TARGETS)}")
-    return {name: ask for name, ask in ALL_TARGETS.items() if name in (targets or DEFAULT_TARGETS)}
+        if name not in known:
+            close = did_you_mean(name, known)
+            raise InputError(f"expected a target: {', '.join(known)}; found '{name}'{close}")
+    return {name: ask for name, ask in known.items() if name in (targets or formats)}
 
 
 def _errors(report: Report) -> list[Finding]:

@@ -23,9 +23,10 @@ from stl_deploy.energy.validate import Check, scores
 from stl_deploy.energy.validate import validate as check_all
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Program
+from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline.manifest import check_unchanged, record_files
 from stl_deploy.pipeline.mapping import on_loihi
-from stl_deploy.pipeline.source import TEST_INPUT, NetworkInput, Source, dialect_note, open_program, open_source
+from stl_deploy.pipeline.source import TEST_INPUT, Source, dialect_note, open_program, open_source
 
 FILE, CSV, HTML = "energy.json", "layers.csv", "energy.html"
 

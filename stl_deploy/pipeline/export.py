@@ -2,93 +2,77 @@
 
 from __future__ import annotations
 
-import tempfile
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
+
+import nir
+from numpy.typing import NDArray
 
 from stl_deploy._util.console import Console
-from stl_deploy._util.files import make_place, sha256
+from stl_deploy._util.files import sha256
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.integers.scales import ThresholdForm
-from stl_deploy.exporters.onnx.export import export_onnx
-from stl_deploy.exporters.onnx.interface import Form, Precision
+from stl_deploy.exporters.targets import Format, find_format, format_of, registry
 from stl_deploy.graph.dialect import load_dialect
-from stl_deploy.graph.frameworks.restate import restate
-from stl_deploy.graph.io.nir_file import read_nir, write_nir
+from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.lower import METADATA_KEY, metadata_dialect, own_metadata
-from stl_deploy.graph.program import Program
+from stl_deploy.pipeline.artifacts import Bench, whole_artifact, write
 from stl_deploy.pipeline.manifest import manifest, write_manifest
-from stl_deploy.pipeline.netx import write_netx_file
-from stl_deploy.pipeline.source import NetworkInput, Source, open_program, open_source, program_input
-from stl_deploy.pipeline.verify import check_against, require, show
+from stl_deploy.pipeline.source import RUN, Source, open_program, open_source, program_input
+from stl_deploy.pipeline.verify import show
 
-Target = Literal["nir", "onnx", "netx"]
-_SUFFIX = {"nir": ".nir", "onnx": ".onnx", "netx": ".net"}
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """thresholds: of netx. form and precision: of ONNX. reader: of NIR, the framework that the graph is restated for.
-
-    input_file: calibrates netx and is what the artifact is verified on.
-    """
-
-    dialect: str | None = None
-    thresholds: ThresholdForm = "folded"
-    form: Form = "sequence"
-    precision: Precision = "float32"
-    reader: str | None = None
-    input_file: Path | None = None
-    verified: bool = True
+CALIBRATION = 256
+"""Training images of a run that integers are chosen by."""
 
 
 def target_of(output: Path) -> str:
     """The target that a file's suffix tells; raises InputError where it tells none."""
-    for target, suffix in _SUFFIX.items():
-        if output.suffix == suffix:
-            return target
-    accepted = ", ".join(f"{suffix} ({target})" for target, suffix in _SUFFIX.items())
-    raise InputError(f"{output}: the suffix tells no target; accepted: {accepted}, or name the target with to=")
-
-
-def with_input(options: ExportOptions | None, input_file: Path | None) -> ExportOptions:
-    """The options with an input file, where they name none."""
-    options = options or ExportOptions()
-    return options if options.input_file is not None else replace(options, input_file=input_file)
+    told = format_of(output)
+    if told is None:
+        known = ", ".join(f"{one.suffix} ({one.name})" for one in registry().formats.values() if one.suffix)
+        raise InputError(f"{output}: expected a name that ends in {known}; found '{output.suffix}'; or name the target")
+    return told.name
 
 
 def export(
-    source: Path, to: str, output: Path, options: ExportOptions | None = None, *, say: Console | None = None
+    source: Path,
+    to: str,
+    output: Path,
+    *,
+    dialect: str | None = None,
+    input_file: Path | None = None,
+    verified: bool = True,
+    say: Console | None = None,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Write one artifact and ``<output>.manifest.json``; returns the manifest (JSON-ready).
 
-    The input for calibration and verification is the options' file, else the run folder's test images, else random
-    input on the graph's grid (which is said). Nothing is left behind if the artifact fails its verification.
+    input_file: what calibrates integers and what the artifact is verified on; default: the run folder's images, else
+    random input on the graph's grid (which is said). settings: the target's own options, as ``form`` of onnx,
+    ``thresholds`` of netx. Nothing is left behind if the artifact fails its verification.
     Raises InputError for a wrong call, UnsupportedError where the target cannot hold the network, ParityError where
-    a float artifact does not spike like the graph (on the exact grid it must).
+    the artifact does not spike as it must (a float one as the graph does: on the exact grid it can).
     """
-    say, options = say or Console(quiet=True), options or ExportOptions()
-    if to not in get_args(Target):
-        raise InputError(f"no target '{to}'; accepted: {', '.join(get_args(Target))}")
-    if output.suffix != _SUFFIX[to]:
-        raise InputError(f"{output}: files for {to} end in {_SUFFIX[to]}; name it so")
-    if options.precision != "float32" and to != "onnx":
-        raise InputError(f"--exact, --int8 and --integer are of onnx; a {to} file has no such form")
-    if options.reader is not None and to != "nir":
-        raise InputError(f"--for restates a .nir file for a reader; a {to} file has no such form")
+    say, target = say or Console(quiet=True), find_format(to)
+    if target.suffix is not None and output.suffix != target.suffix:
+        raise InputError(f"{output}: expected a name that ends in {target.suffix} for {to}; found '{output.suffix}'")
     opened = open_source(source)
-    program = open_program(opened, options.dialect)
-    x, what = program_input(opened, program, options.input_file)
-    make_place(output)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".stl-deploy-") as folder:
-        path = Path(folder) / output.name
-        facts = _write(opened, program, to, path, options, x, say)
-        if options.verified:
-            facts["verified"] = _verify(program, path, x, what, say)
-        contents = manifest(program, [path], source=_provenance(opened), **facts)
-        for file in sorted(Path(folder).iterdir()):
-            file.replace(output.parent / file.name)
+    program = open_program(opened, dialect)
+    x, labels, what = program_input(opened, program, input_file)
+    common = {
+        "origin": {"source": opened.file.name, "sha256": sha256(opened.file)},
+        "graph": _graph(opened, dialect),
+        "calibration": _calibration(opened, input_file),
+        "x": x,
+        "labels": labels,
+        "say": say,
+    }
+    with whole_artifact(output, target) as path:
+        facts = write(program, target, path, settings, **common)
+        if verified:
+            say.say(f"reading {path.name} back and running it on {what}")
+            facts["verified"] = {"input": what, **_verified(Bench(program, x), path, target, output, say)}
+        contents = manifest(program, [path], source=common["origin"], **facts)
     write_manifest(output.with_name(output.name + ".manifest.json"), contents)
     say.say(f"written: {output} and {output.name}.manifest.json")
     if "load" in facts:
@@ -96,40 +80,31 @@ def export(
     return contents
 
 
-def _write(
-    source: Source, program: Program, to: str, path: Path, options: ExportOptions, x: NetworkInput, say: Console
-) -> dict[str, Any]:
-    """Write the artifact; returns what is worth keeping of how."""
-    if to == "nir":
-        return _write_nir(source, program, path, options)
-    if to == "onnx":
-        export_onnx(program, path, form=options.form, precision=options.precision, provenance=_provenance(source))
-        return {"target": "onnx", "form": options.form, "precision": options.precision}
-    return write_netx_file(source, program, path, options.thresholds, options.input_file, x, say)
+def _verified(bench: Bench, path: Path, target: Format, output: Path, say: Console) -> dict[str, Any]:
+    bench.artifact(path, target, artifact=str(output))
+    show(bench.report, say)
+    bench.report.require()
+    return bench.report.as_dict()
 
 
-def _write_nir(source: Source, program: Program, path: Path, options: ExportOptions) -> dict[str, Any]:
-    """The graph with the dialect it is meant in written beside it, or restated for a reader."""
-    if options.reader is not None:
-        restated = restate(program, options.reader)
-        write_nir(restated.graph, path)
-        return {"target": "nir", "reader": options.reader, "load": restated.load}
+def _graph(source: Source, dialect: str | None) -> nir.NIRGraph:
+    """The graph as it was read, with the dialect it is meant in written beside it."""
     graph = read_nir(source.file)
     own = own_metadata(graph)
-    dialect = load_dialect(options.dialect) if options.dialect is not None else metadata_dialect(own)
-    written = {key: value for key, value in dialect.as_dict().items() if value is not None}
+    meant = load_dialect(dialect) if dialect is not None else metadata_dialect(own)
+    written = {key: value for key, value in meant.as_dict().items() if value is not None}
     graph.metadata = {**graph.metadata, METADATA_KEY: {**own, "dialect": written}}
-    write_nir(graph, path)
-    return {"target": "nir"}
+    return graph
 
 
-def _verify(program: Program, path: Path, x: NetworkInput, what: str, say: Console) -> dict[str, Any]:
-    say.say(f"reading {path.name} back and running it on {what}")
-    report = check_against(program, [path], x)
-    show(report, say)
-    require(report)
-    return {"input": what, **report.as_dict()}
+def _calibration(source: Source, input_file: Path | None) -> Callable[[], NDArray[Any]] | None:
+    """A run folder's training images, where no input was given."""
+    if source.kind != RUN or input_file is not None or not (source.path / "config.yaml").is_file():
+        return None
 
+    def load() -> NDArray[Any]:
+        from stl_deploy.pipeline.inputs import training_input  # torch
 
-def _provenance(source: Source) -> dict[str, str]:
-    return {"source": source.file.name, "sha256": sha256(source.file)}
+        return training_input(source.path, CALIBRATION)
+
+    return load

@@ -21,8 +21,7 @@ from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Program
-from stl_deploy.graph.run import run
-from stl_deploy.pipeline.backends import CHUNK
+from stl_deploy.graph.run import CHUNK, run
 from stl_deploy.pipeline.fold import FoldedRun, fold_run
 from stl_deploy.pipeline.inputs import LabelledInput, encode_split
 from stl_deploy.pipeline.manifest import manifest, write_manifest

@@ -7,6 +7,7 @@ from typing import Any
 from stl_deploy._util.console import Console
 from stl_deploy.energy.prices.load import list_prices
 from stl_deploy.exporters.lava import environment
+from stl_deploy.exporters.targets import registry
 from stl_deploy.graph.dialect import PRESETS
 
 
@@ -29,32 +30,28 @@ def lava_sentence(status: dict[str, Any]) -> str:
     return f"Lava is not ready: {status['reason']}"
 
 
-_TARGETS = (
-    ("nir", ".nir", "the graph itself, canonical: thresholds per neuron, float32, dialect in its metadata"),
-    ("onnx", ".onnx", "the whole sequence in one call, or one step with explicit states; standard operators only"),
-    ("netx", ".net", "Loihi's integers for lava-dl: 8-bit weights, one threshold per population"),
-)
-_BACKENDS = (
-    ("reference", "the Program in numpy, float32"),
-    ("onnx", "ONNX Runtime"),
-    ("loihi", "our integer model of Lava's fixed point, in numpy"),
-    ("lava", "Lava's CPU simulation in its side environment (not the chip)"),
-)
-
-
 def targets(*, say: Console | None = None) -> dict[str, Any]:
-    """What can be exported and simulated, and the dialects (JSON-ready)."""
-    say = say or Console(quiet=True)
-    say.table(["target", "file", "what it is"], [list(row) for row in _TARGETS])
+    """What can be exported, run and checked, and the dialects (JSON-ready)."""
+    say, known = say or Console(quiet=True), registry()
+    formats = [(one.name, one.suffix or f"folder with {one.folder}", one.description) for one in known.formats.values()]
+    backends = [(one.name, one.agrees_with or "", one.description) for one in known.runners.values()]
+    checks = [(one.name, one.description) for one in known.checks.values()]
+    say.table(["target", "file", "what it is"], [list(row) for row in formats])
     say.say()
-    say.table(["backend", "what runs"], [list(row) for row in _BACKENDS])
+    say.table(["backend", "must equal", "what runs"], [list(row) for row in backends])
     say.say()
+    say.table(["check only", "what is asked"], [list(row) for row in checks])
+    say.say()
+    for name, reason in known.broken.items():
+        say.warn(f"target '{name}': {reason}")
     keys = list(PRESETS["spec"].as_dict())
     rows = [[name, *(str(d.as_dict()[key]) for key in keys)] for name, d in PRESETS.items()]
     say.table(["dialect", *keys], rows)
     return {
-        "targets": [{"name": name, "suffix": suffix, "about": about} for name, suffix, about in _TARGETS],
-        "backends": [{"name": name, "about": about} for name, about in _BACKENDS],
+        "targets": [{"name": name, "suffix": suffix, "about": about} for name, suffix, about in formats],
+        "backends": [{"name": name, "agrees_with": model or None, "about": about} for name, model, about in backends],
+        "checks": [{"name": name, "about": about} for name, about in checks],
+        "broken": dict(known.broken),
         "dialects": {name: dialect.as_dict() for name, dialect in PRESETS.items()},
     }
 

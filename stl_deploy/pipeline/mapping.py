@@ -17,7 +17,6 @@ _RESOURCES = {
     "out_axons": "out_axons_per_core",
     "synapse_bytes": "synapse_bytes_per_core",
 }
-_ONE_NEURON, _FOLDED = "of one neuron", "thresholds"
 
 
 def on_loihi(program: Program) -> OnChip:
@@ -30,9 +29,9 @@ def on_loihi(program: Program) -> OnChip:
     if refused:
         return OnChip(chip.name, reason=f"'{refused[0].node}' cannot be placed on {chip.name}: {refused[0].reason}")
     simple = place(program, chip, "simple")
-    excess = [(node, one) for node, one in simple.excess if not one.what.startswith(_FOLDED)]
+    excess = [(node, one) for node, one in simple.excess if one.kind != "thresholds"]
     for node, one in excess:
-        if _ONE_NEURON in one.what:
+        if one.kind == "neuron":
             return OnChip(chip.name, reason=f"'{node}' cannot be placed on {chip.name}: {one}")
     if len(simple.cores) > MOST:
         needed = f"{len(simple.cores):,} cores of {chip.name} would be needed"

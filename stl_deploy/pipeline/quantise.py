@@ -22,14 +22,15 @@ from stl_deploy.exporters.loihi.pixels import per_pixel, project_thresholds
 from stl_deploy.exporters.loihi.qat.network import quantised_network, whole_config, whole_state
 from stl_deploy.exporters.loihi.quantise import LoihiModel
 from stl_deploy.exporters.loihi.quantise import quantise as round_off
-from stl_deploy.exporters.verify import accuracy
+from stl_deploy.exporters.loihi.threshold_forms import HOLDS, FormRow, Models, compare_forms, quantise_forms, show_forms
+from stl_deploy.graph.accuracy import accuracy
+from stl_deploy.graph.compare import Tally
+from stl_deploy.graph.exact import input_scale
 from stl_deploy.graph.run import Result
 from stl_deploy.nn.network import Network
-from stl_deploy.pipeline.backends import input_scale
 from stl_deploy.pipeline.fold import FoldedRun, fold_run
 from stl_deploy.pipeline.inputs import LabelledInput, encode_split
 from stl_deploy.pipeline.source import TEST_INPUT
-from stl_deploy.pipeline.threshold_forms import HOLDS, FormRow, Models, compare_forms, quantise_forms, show_forms
 from stl_deploy.training import model_file
 from stl_deploy.training.evaluate import evaluate
 from stl_deploy.training.fine_tune import fine_tune
@@ -155,12 +156,10 @@ def _write(
 @torch.no_grad()
 def compare_spikes(network: Network, model: LoihiModel, x: NDArray[np.float32]) -> tuple[int, int]:
     """(differing, compared) spikes of the fake-quantised network and the integer model on ``x`` ``[T, B, *shape]``."""
-    differing = compared = 0
+    tally = Tally()
     for start in range(0, x.shape[1], 256):
         part = x[:, start : start + 256]
         _, recorded = network.record(torch.from_numpy(part))
         integers = simulate_loihi(model, part, record=True).spikes
-        for name, spikes in integers.items():
-            differing += int(np.count_nonzero(recorded[name].numpy() != spikes))
-            compared += spikes.size
-    return differing, compared
+        tally.add({name: recorded[name].numpy() for name in integers}, integers)
+    return tally.differing, tally.compared

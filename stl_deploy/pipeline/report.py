@@ -24,7 +24,7 @@ from stl_deploy.pipeline.inputs import encode_split
 from stl_deploy.pipeline.manifest import check_unchanged
 from stl_deploy.pipeline.tradeoff import JSON as TRADEOFF
 from stl_deploy.pipeline.tradeoff import read_tradeoff
-from stl_deploy.report import Accuracy, Parity, Raster, ReportData, Thresholds, render_report, report_json
+from stl_deploy.report import Accuracy, ParityRow, Raster, ReportData, Thresholds, render_report, report_json
 from stl_deploy.training.loop import METRICS_FILE
 from stl_deploy.training.model_file import load_network, model_facts
 
@@ -65,7 +65,7 @@ def _gather(run_dir: Path) -> ReportData:
             thresholds=list(_thresholds(network)),
             rasters=list(_rasters(run_dir, config)),
             raster_sample="the first test image",
-            parity=[Parity(**row) for row in verified["rows"]["parity"]],
+            parity=[ParityRow(**row) for row in verified["rows"]["parity"]],
             energy=_energy(run_dir),
             tradeoff=read_tradeoff(run_dir / TRADEOFF) if (run_dir / TRADEOFF).is_file() else None,
             validation=[check.as_dict() for check in validate()],

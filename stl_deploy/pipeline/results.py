@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from stl_deploy._util.files import write_text
 from stl_deploy.energy.measure import EnergyReport
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.verify import Report, RunParity
+from stl_deploy.exporters.verify import Report
+from stl_deploy.graph.compare import RunParity
 from stl_deploy.graph.readout import Readout
 from stl_deploy.graph.run import Result
 
@@ -61,9 +62,7 @@ class Verification:
 
     def require(self) -> Verification:
         """Itself; raises ParityError if an artifact that must spike like the graph does not."""
-        from stl_deploy.pipeline.verify import require
-
-        require(self.report)
+        self.report.require()
         return self
 
     def as_dict(self) -> dict[str, Any]:

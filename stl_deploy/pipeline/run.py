@@ -11,17 +11,13 @@ from typing import Any
 import torch
 
 from stl_deploy._util.console import Console
-from stl_deploy._util.files import sha256, write_json, write_npz
+from stl_deploy._util.files import leading, sha256, write_json, write_npz
 from stl_deploy._util.lock import alone_in
 from stl_deploy.config.load import load_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.energy.measure import measure_energy
-from stl_deploy.errors import InputError, ParityError, StlDeployError, ToolError, UnsupportedError
-from stl_deploy.exporters.lava import environment
-from stl_deploy.exporters.loihi.export import export_netx
-from stl_deploy.exporters.loihi.quantise import LoihiModel
-from stl_deploy.exporters.onnx.export import export_onnx
-from stl_deploy.exporters.onnx.model import OnnxModel
+from stl_deploy.errors import InputError, StlDeployError, ToolError, UnsupportedError
+from stl_deploy.exporters.targets import find_format, find_runner
 from stl_deploy.graph.program import Floats
 from stl_deploy.graph.run import Result
 from stl_deploy.nn.network import Network
@@ -29,12 +25,11 @@ from stl_deploy.pipeline import energy as costing
 from stl_deploy.pipeline import fold as folding
 from stl_deploy.pipeline import parity
 from stl_deploy.pipeline import report as reporting
-from stl_deploy.pipeline.backends import CHUNK, Options, input_scale, run_model, spiking
+from stl_deploy.pipeline.artifacts import Bench, open_runner, write
 from stl_deploy.pipeline.fold import FoldedRun, fold_run
 from stl_deploy.pipeline.inputs import LabelledInput, encode_split
 from stl_deploy.pipeline.manifest import manifest, mark_under_way, write_manifest
 from stl_deploy.pipeline.mapping import on_loihi
-from stl_deploy.pipeline.netx import netx_facts
 from stl_deploy.pipeline.progress import tenths
 from stl_deploy.pipeline.source import TEST_INPUT
 from stl_deploy.pipeline.train import train
@@ -43,6 +38,7 @@ from stl_deploy.training.loop import METRICS_FILE
 from stl_deploy.training.run_folder import MANIFEST, forget_results, refuse_replacing
 
 INTEGERS = "Loihi integers (our model)"
+LAVA = "Lava (CPU simulation)"
 _CALIBRATION = 512
 _RECORDED_VALUES = 100_000_000
 """How many spikes of all layers are kept at once for the comparison; it bounds the samples verified."""
@@ -94,8 +90,8 @@ def _run(config: RunConfig, run_dir: Path, resume: bool, lava: bool, say: Consol
     mark_under_way(run_dir)
     folded = _fold(run_dir, say)
     test = _test_input(folded, run_dir)
-    runs, model, lava_problem = _run_all(folded, test, run_dir, lava, say)
-    table = parity.compare(folded.program, runs, test, folded.proofs)
+    bench, netx, lava_problem = _run_all(folded, test, run_dir, lava, say)
+    table = parity.ParityTable(bench.report, folded.proofs, test.x.shape[1])
     parity.write(run_dir / parity.FILE, table)
     parity.show(table, say)
     say.step("Energy: exact counts, modelled joules")
@@ -104,10 +100,10 @@ def _run(config: RunConfig, run_dir: Path, resume: bool, lava: bool, say: Consol
     energy = measure_energy(folded.program, test.x, source=source, labels=test.labels, chip=chip)
     write_json(run_dir / costing.FILE, energy.as_dict())
     costing.show(energy, say)
-    _write_manifest(folded, model, run_dir)
+    _write_manifest(folded, netx, run_dir)
     say.step("Report")
     reporting.report(run_dir, say=say)
-    table.require()
+    table.report.require()
     if lava_problem is not None:
         raise lava_problem
     seconds = time.perf_counter() - start
@@ -146,60 +142,44 @@ def _size(shape: tuple[int, ...]) -> int:
 
 def _run_all(
     folded: FoldedRun, test: LabelledInput, run_dir: Path, lava: bool, say: Console
-) -> tuple[dict[str, parity.Run], LoihiModel | UnsupportedError, StlDeployError | None]:
-    program, names = folded.program, spiking(folded.program)
-    runs: dict[str, parity.Run] = {}
+) -> tuple[Bench, dict[str, Any], StlDeployError | None]:
+    """Every run of the network and its artifacts; what the manifest keeps of net.net, and what went wrong on Lava."""
     say.step(f"Exporting, reading back, and running {test.x.shape[1]} test images")
-    runs["torch, folded"] = parity.Run(_run_torch(folded.folded.network, test.x), "measured", exact=folded.exact)
-    path = run_dir / "net.onnx"
-    export_onnx(program, path, provenance={"source": "net.nir", "sha256": sha256(run_dir / "net.nir")})
-    onnx = OnnxModel.load(path).run(test.x, record=names, chunk=CHUNK)
-    runs["ONNX Runtime"] = parity.Run(onnx, "measured", exact=folded.exact)
-    runs["torch, as trained"] = parity.Run(
-        _run_torch(folded.trained, test.x), "measured", note="before folding and rounding"
-    )
-    path = run_dir / "net.net"
-    calibration = encode_split(folded.config, folded.data.train, _CALIBRATION)
+    bench = Bench(folded.program, test.x, test.labels, name=parity.REFERENCE)
+    bench.add("torch, folded", _run_torch(folded.folded.network, test.x), required=folded.exact)
+    onnx, path = find_format("onnx"), run_dir / "net.onnx"
+    write(folded.program, onnx, path, origin={"source": "net.nir", "sha256": sha256(run_dir / "net.nir")})
+    bench.artifact(path, onnx, "ONNX Runtime", required=folded.exact)
+    trained = _run_torch(folded.trained, test.x)
+    bench.add("torch, as trained", trained, required=False, note="before folding and rounding")
+    netx, path = find_format("netx"), run_dir / "net.net"
+    calibration = encode_split(folded.config, folded.data.train, _CALIBRATION).x
     try:
-        model = export_netx(program, path, calibration=calibration.x, input_scale=input_scale(program))
+        facts = write(folded.program, netx, path, calibration=lambda: calibration, say=say)
     except UnsupportedError as error:
         path.unlink(missing_ok=True)
         say.warn(f"no net.net, Loihi cannot hold this network: {error}")
-        return runs, error, None
-    integers = run_model(model, path, test.x, "loihi", Options(record=True))
-    runs[INTEGERS] = parity.Run(integers, "simulated", note="8-bit weights, post-training")
-    return runs, model, _run_lava(model, path, test, lava, runs, say)
+        facts = {"target": "netx", "node": error.node, "unsupported": error.reason, "remedy": error.remedy}
+        return bench, facts, None
+    bench.artifact(path, netx, INTEGERS, note="8-bit weights, post-training")
+    return bench, facts, _run_lava(bench, path, lava, say)
 
 
-def _run_lava(
-    model: LoihiModel, path: Path, test: LabelledInput, wanted: bool, runs: dict[str, parity.Run], say: Console
-) -> StlDeployError | None:
+def _run_lava(bench: Bench, path: Path, wanted: bool, say: Console) -> ToolError | None:
     """The .net file on real Lava, where it is there; says in plain words what ran, and returns what went wrong."""
-    status = environment.status()
-    if not wanted or not status.ready:
-        why = "left out as asked" if not wanted else status.reason
-        say.say(f"simulated on our integer model of Lava, not on Lava itself ({why})")
+    kind = find_runner("lava")
+    reason = kind.available() if wanted else "left out as asked"
+    if reason is not None:
+        say.say(f"simulated on our integer model of Lava, not on Lava itself ({reason})")
         return None
-    say.say(f"simulating {test.x.shape[1]} images on Lava's CPU simulation ({status.location})")
+    say.say(f"simulating {leading(bench.x)[1]} images on {kind.description}")
     try:
-        options = Options(record=True, progress=tenths(say, "steps on Lava"))
-        found = run_model(model, path, test.x, "lava", options)
+        runner = open_runner(kind, path, bench.program, progress=tenths(say, "steps on Lava"))
+        bench.hold(LAVA, runner, path, model=INTEGERS, note="lava.lib.dl.netx")
     except ToolError as error:
         say.warn(f"Lava failed, the report has our integer model alone: {error}")
         return error
-    differing, compared = _against_model(found, runs[INTEGERS].result)
-    note = f"lava.lib.dl.netx; {compared - differing:,} of {compared:,} spikes as our integer model predicts"
-    runs["Lava (CPU simulation)"] = parity.Run(found, "simulated", note=note)
-    if differing:
-        return ParityError(f"Lava and our integer model differ in {differing:,} of {compared:,} spikes on net.net")
     return None
-
-
-def _against_model(lava: Result, integers: Result) -> tuple[int, int]:
-    """Spikes of Lava that our integer model did not predict, and all that were compared."""
-    compared = sum(spikes.size for spikes in lava.recorded.values())
-    differing = sum(int((spikes != integers.recorded[name]).sum()) for name, spikes in lava.recorded.items())
-    return differing, compared
 
 
 @torch.no_grad()
@@ -208,17 +188,12 @@ def _run_torch(network: Network, x: Floats) -> Result:
     return Result({"output": votes.numpy()}, {name: spikes.numpy() for name, spikes in recorded.items()})
 
 
-def _write_manifest(folded: FoldedRun, model: LoihiModel | UnsupportedError, run_dir: Path) -> None:
-    names = ["config.yaml", "model.safetensors", "net.nir", "net.onnx", TEST_INPUT]
+def _write_manifest(folded: FoldedRun, netx: dict[str, Any], run_dir: Path) -> None:
+    names = ["config.yaml", "model.safetensors", "net.nir", "net.onnx", "net.net", TEST_INPUT]
     names += [METRICS_FILE, parity.FILE, costing.FILE]
-    if isinstance(model, LoihiModel):
-        names.append("net.net")
-        netx = netx_facts(model)
-    else:
-        netx = {"target": "netx", "node": model.node, "unsupported": model.reason, "remedy": model.remedy}
     contents = manifest(
         folded.program,
-        [run_dir / name for name in names],
+        [run_dir / name for name in names if (run_dir / name).is_file()],
         exact=folded.exact,
         grids=[grid.as_dict() for grid in folded.folded.grids],
         proofs=[proof.as_dict() for proof in folded.proofs],

@@ -1,59 +1,66 @@
-"""What a verb works on: a run folder, or a .nir, .onnx or .net file."""
+"""What a verb works on: a run folder, a .nir file, or an artifact of another format."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.files import leading, read_inputs
 from stl_deploy.errors import InputError
+from stl_deploy.exporters.targets import format_of, registry
 from stl_deploy.graph.dialect import Dialect, load_dialect
 from stl_deploy.graph.exact import input_grid, round_to_grid
 from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Floats, Program, Shape
+from stl_deploy.graph.run import NetworkInput
 
-Kind = Literal["run", "nir", "onnx", "net"]
-NetworkInput = NDArray[Any] | Mapping[str, NDArray[Any]]
+RUN, GRAPH = "run", "nir"
 TEST_INPUT = "test.npz"
 """The file of a run folder that keeps the test images, encoded."""
 _RANDOM_STEPS, _RANDOM_SAMPLES, _RANDOM_RATE = 16, 8, 0.3
-_SUFFIXES: dict[str, Kind] = {".nir": "nir", ".onnx": "onnx", ".net": "net"}
 
 
 @dataclass(frozen=True)
 class Source:
-    """A SOURCE as given: its kind, the path given, and the file that holds the network."""
+    """A SOURCE as given: its kind (``run``, or the name of a format), the path given, and what holds the network."""
 
-    kind: Kind
+    kind: str
     path: Path
     file: Path
 
+    @property
+    def is_graph(self) -> bool:
+        """Whether it holds a NIR graph, so that every verb takes it."""
+        return self.kind in (RUN, GRAPH)
 
-def open_source(path: Path, accept: tuple[Kind, ...] = ("run", "nir")) -> Source:
-    """Tell what ``path`` is by being a folder or by its suffix.
 
-    Raises InputError if it does not exist, is of no known kind, or of a kind the verb does not take.
+def open_source(path: Path, *, artifacts: bool = False) -> Source:
+    """Tell what ``path`` is; artifacts: the verb takes every format's, not only graphs.
+
+    Raises InputError if it does not exist, or is nothing that the verb takes.
     """
-    names = {"run": "a run folder", "nir": "a .nir file", "onnx": "an .onnx file", "net": "a .net file"}
-    accepted = ", ".join(names[kind] for kind in accept)
-    if path.is_dir():
-        file = path / "net.nir"
-        if not file.is_file():
-            raise InputError(f"{path}: a folder without net.nir; is it a finished run? accepted: {accepted}")
-        kind: Kind | None = "run"
-    else:
-        file, kind = path, _SUFFIXES.get(path.suffix)
-        if not path.is_file():
-            raise InputError(f"{path}: no such file or folder; accepted: {accepted}")
-    if kind is None or kind not in accept:
-        raise InputError(f"{path}: found {names[kind] if kind else repr(path.suffix)}; accepted: {accepted}")
-    return Source(kind, path, file)
+    if (path / "net.nir").is_file():
+        return Source(RUN, path, path / "net.nir")
+    if not path.exists():
+        raise InputError(f"{path}: expected {_accepted(artifacts)}; found no such file or folder")
+    told = format_of(path)
+    if told is None or not (artifacts or told.name == GRAPH):
+        found = f"'{path.suffix}'" if told is None else f"an artifact of {told.name}"
+        if path.is_dir() and told is None:
+            found = "a folder without net.nir; is it a finished run?"
+        raise InputError(f"{path}: expected {_accepted(artifacts)}; found {found}")
+    return Source(told.name, path, path)
+
+
+def _accepted(artifacts: bool) -> str:
+    if not artifacts:
+        return "a run folder or a .nir file"
+    names = (one.suffix or f"a folder with {one.folder}" for one in registry().formats.values())
+    return f"a run folder, {', '.join(names)}"
 
 
 def open_program(source: Source, dialect: str | None = None) -> Program:
@@ -77,21 +84,23 @@ def dialect_note(program: Program, dialect: str | None) -> str:
     )
 
 
-def program_input(source: Source, program: Program, file: Path | None) -> tuple[NetworkInput, str]:
-    """What to run a network on, and what that is in words.
+def program_input(
+    source: Source, program: Program, file: Path | None
+) -> tuple[NetworkInput, NDArray[np.int64] | None, str]:
+    """What to run a network on, its labels if there are any, and what that is in words.
 
     The npz file given; else a run folder's test images; else random values from a fixed seed on the grid that the
     graph's metadata declares (0 or 1 if it declares none).
     """
-    if file is None and source.kind == "run" and (source.path / TEST_INPUT).is_file():
+    if file is None and source.kind == RUN and (source.path / TEST_INPUT).is_file():
         file = source.path / TEST_INPUT
     if file is not None:
-        x, _ = read_inputs(file)
-        return x, f"{leading(x)[1]} samples of {file}"
+        x, labels = read_inputs(file)
+        return x, labels, f"{leading(x)[1]} samples of {file}"
     rng = np.random.default_rng(0)
     drawn = {node.name: _random(rng, program, node.shape) for node in program.inputs}
     what = f"{_RANDOM_SAMPLES} random samples of {_RANDOM_STEPS} steps (give real ones with --input)"
-    return (next(iter(drawn.values())) if len(drawn) == 1 else drawn), what
+    return (next(iter(drawn.values())) if len(drawn) == 1 else drawn), None, what
 
 
 def _random(rng: np.random.Generator, program: Program, shape: Shape) -> Floats:

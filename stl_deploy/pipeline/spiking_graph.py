@@ -21,18 +21,15 @@ from stl_deploy.graph.io.nir_file import write_nir
 from stl_deploy.graph.lower import METADATA_KEY, lower, metadata_dialect, own_metadata
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import KEY, Readout, readout_of
-from stl_deploy.graph.run import Result, run
+from stl_deploy.graph.run import CHUNK, NetworkInput, Result, run
 from stl_deploy.graph.show import Row, table
 from stl_deploy.graph.stream import Stream
 from stl_deploy.pipeline.arrays import as_array, as_input
 from stl_deploy.pipeline.results import Bill, GraphEvaluation, Simulation, Verification
-from stl_deploy.pipeline.source import NetworkInput, Source
+from stl_deploy.pipeline.source import Source
 
 if TYPE_CHECKING:
     from stl_deploy.fold.graph import Thresholds
-    from stl_deploy.pipeline.export import ExportOptions
-
-_CHUNK = 64
 
 
 class Original(Protocol):
@@ -141,13 +138,11 @@ class SpikingGraph:
             folded, self.dialect, proof=self.proof, original=self.original, sample=self.sample, name=self.name
         )
 
-    def export(
-        self, path: str | Path, to: str | None = None, *, x: Any = None, options: ExportOptions | None = None
-    ) -> dict[str, Any]:
+    def export(self, path: str | Path, to: str | None = None, *, x: Any = None, **settings: Any) -> dict[str, Any]:
         """Write one artifact and its manifest, read it back and run it; returns the manifest.
 
         to: the target; default: told from the suffix of ``path``. x: input to calibrate and verify on; default:
-        ``sample``, else random input on the graph's grid. options: see `stl_deploy.pipeline.export.ExportOptions`.
+        ``sample``, else random input on the graph's grid. settings: as `stl_deploy.pipeline.export.export` takes them.
         Raises UnsupportedError where the target cannot hold the network, ParityError where a float artifact does not
         spike like the graph. Nothing is left behind then.
         """
@@ -155,9 +150,8 @@ class SpikingGraph:
 
         output = Path(path)
         with self._saved() as source, self._input_file(x) as file:
-            return exporting.export(
-                source.file, to or exporting.target_of(output), output, exporting.with_input(options, file)
-            )
+            name = to or exporting.target_of(output)
+            return exporting.export(source.file, name, output, input_file=file, **settings)
 
     def simulate(self, x: Any, *, backend: str = "reference") -> Simulation:
         """Run the network: ``.y`` ``[T, B, *shape]``, ``.spikes`` of every spiking layer, ``.readout`` applied.
@@ -168,10 +162,11 @@ class SpikingGraph:
         arrays = as_input(x)
         if backend == "reference":
             return Simulation.of(backend, self._run(arrays), self.readout)
-        from stl_deploy.pipeline.backends import Options, run_backend
+        from stl_deploy.exporters.targets import find_runner
+        from stl_deploy.pipeline.artifacts import open_runner
 
-        with self._saved() as source:
-            return Simulation.of(backend, run_backend(source, arrays, backend, Options(record=True)), self.readout)
+        runner = open_runner(find_runner(backend), self.program, self.program)
+        return Simulation.of(backend, runner.run(arrays, record=True), self.readout)
 
     def verify(self, artifact: str | Path | Sequence[str | Path], x: Any = None) -> Verification:
         """Run artifacts and the graph on ``x`` (default: ``sample``) and compare every spike of every layer.
@@ -222,7 +217,7 @@ class SpikingGraph:
         return evaluate_graph(self, data, steps=steps, batch_size=batch_size, time=time)
 
     def _run(self, x: NetworkInput) -> Result:
-        return run(self.program, x, record=[node.name for node in self.program.spiking], chunk=_CHUNK)
+        return run(self.program, x, record=[node.name for node in self.program.spiking], chunk=CHUNK)
 
     def _input(self, x: Any, verb: str) -> NetworkInput:
         if x is not None:

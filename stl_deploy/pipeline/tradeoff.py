@@ -17,15 +17,14 @@ from stl_deploy.energy.models.grid import quoted
 from stl_deploy.energy.models.what_if import DEFAULT_PRICE
 from stl_deploy.energy.prices.price_list import Range, middle
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.verify import accuracy
-from stl_deploy.graph.run import match_inputs, run
+from stl_deploy.graph.accuracy import accuracy
+from stl_deploy.graph.run import CHUNK, match_inputs, run
 from stl_deploy.pipeline.candidates import Candidate, candidates, mode_of
 from stl_deploy.pipeline.energy import joules
 from stl_deploy.pipeline.manifest import record_files
 from stl_deploy.report.pareto import Point, pareto_front, render_pareto
 
 HTML, JSON = "tradeoff.html", "tradeoff.json"
-_CHUNK = 64
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ def _measured(
     program, x = candidate.program, candidate.x[:steps]
     coding = resolve_coding(program, match_inputs(program, x).values(), declared)
     counter = ActivityCounter(program, coding.value)
-    share = accuracy(program, run(program, x, observe=counter, chunk=_CHUNK), candidate.labels)
+    share = accuracy(program, run(program, x, observe=counter, chunk=CHUNK), candidate.labels)
     if share is None:
         raise InputError("accuracy needs a network with one output, of shape [classes]")
     return share, energy_report(program, counter.counts(), coding, prices=(), twin=twin)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from stl_deploy.errors import InputError
+from stl_deploy.graph.compare import ParityRow
 
 SCHEMA_VERSION = 1
 Label = Literal["measured", "simulated", "modelled"]
@@ -46,20 +47,6 @@ class Raster:
 
 
 @dataclass(frozen=True)
-class Parity:
-    """Spikes of one artifact against the model's: how many compared, how many differ, the first that does."""
-
-    artifact: str
-    compared: int
-    differing: int
-    accuracy: float | None = None
-    exact: bool = False
-    first_divergence: str = ""
-    label: Label = "measured"
-    note: str = ""
-
-
-@dataclass(frozen=True)
 class ReportData:
     """Everything on the page. ``energy`` is an energy JSON (`EnergyReport.as_dict`), or None.
 
@@ -77,7 +64,7 @@ class ReportData:
     thresholds: Sequence[Thresholds] = ()
     rasters: Sequence[Raster] = ()
     raster_sample: str = ""
-    parity: Sequence[Parity] = ()
+    parity: Sequence[ParityRow] = ()
     energy: Mapping[str, Any] | None = None
     tradeoff: Mapping[str, Any] | None = None
     validation: Sequence[Mapping[str, Any]] = ()

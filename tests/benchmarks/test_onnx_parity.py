@@ -11,9 +11,9 @@ import pytest
 
 from benchmarks import nets, onnx_parity
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.margins import Margin
 from stl_deploy.exporters.onnx import OnnxModel
 from stl_deploy.graph.exact import prove_exact
+from stl_deploy.graph.margins import Margin
 
 
 def _few(case, samples=5):

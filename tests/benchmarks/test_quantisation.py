@@ -5,9 +5,9 @@ import json
 import pytest
 
 from benchmarks import quantisation
+from benchmarks.agreement import Agreement
 from benchmarks.quantisation_report import HEADER
 from stl_deploy.exporters.lava.environment import LavaStatus
-from stl_deploy.pipeline.agreement import Agreement
 
 
 @pytest.fixture(scope="module")

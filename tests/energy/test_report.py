@@ -20,7 +20,7 @@ from stl_deploy.graph.program import Program
 from stl_deploy.pipeline.tradeoff import Tradeoff
 from stl_deploy.report import (
     Accuracy,
-    Parity,
+    ParityRow,
     Raster,
     ReportData,
     Thresholds,
@@ -68,7 +68,7 @@ def full(name: str = "c") -> ReportData:
         thresholds=[Thresholds(name, "neuron", np.ones((2, 3)), np.linspace(0.5, 1.5, 6).reshape(2, 3))],
         rasters=[Raster(name, np.eye(4)), Raster("silent", np.zeros((4, 600), np.int64))],
         raster_sample=f"Sample {name}",
-        parity=[Parity(name, 1234567, 89, 0.95, exact=False, first_divergence=f"{name}, step 1", note=name)],
+        parity=[ParityRow(name, 1234567, 89, 0.95, exact=False, first_divergence=f"{name}, step 1", note=name)],
         energy=measure_energy(net(name), x, source=name, chip=chip(name)).as_dict(),
         tradeoff=Tradeoff(
             (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import nir
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from stl_deploy.config.load import apply_overrides, parse_config
-from stl_deploy.errors import InputError
+from stl_deploy.errors import InputError, ParityError
 from stl_deploy.fold import Folded, fold
 from stl_deploy.fold.norm import Norm, fold_norm
 from stl_deploy.graph.exact import prove_exact, round_to_grid
@@ -66,6 +67,35 @@ def _input(batch: int = 24) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 def _program(folded: Folded, path: Path) -> Program:
     write_nir(folded.graph, path)
     return lower(read_nir(path))
+
+
+class Doubling(Network):
+    """Its layers say one thing, its forward does another."""
+
+    def forward(self, x: torch.Tensor, *observe: Any, **options: Any) -> torch.Tensor:
+        return super().forward(2 * x, *observe, **options)
+
+
+class Scoring(Network):
+    def forward(self, x: torch.Tensor, *observe: Any, **options: Any) -> torch.Tensor:
+        return super().forward(x, *observe, **options) + 1
+
+
+@pytest.mark.parametrize("exact_grid", [True, False])
+def test_a_forward_that_is_not_what_the_layers_say_is_refused(exact_grid: bool) -> None:
+    network = _network()
+    network.__class__ = Doubling
+    with pytest.raises(ParityError, match=r"forward: [\d,]+ of [\d,]+ spikes differ from its folded graph"):
+        fold(network, coding="analog", fraction_bits=4, exact_grid=exact_grid)
+    network.__class__ = Network
+    fold(network, coding="analog", fraction_bits=4, exact_grid=exact_grid)
+
+
+def test_a_forward_that_changes_the_scores_is_refused() -> None:
+    network = _network()
+    network.__class__ = Scoring
+    with pytest.raises(ParityError, match="forward: outputs differ from its folded graph, first in 'output'"):
+        fold(network, coding="analog", fraction_bits=4)
 
 
 @pytest.mark.parametrize("seed", range(4))

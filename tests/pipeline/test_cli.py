@@ -478,14 +478,14 @@ def test_bad_graphs_are_one_sentence_and_exit_2(
 
 def test_wrong_suffixes_and_missing_sources(cli: Any, run_dir: Path, tmp_path: Path) -> None:
     assert (
-        "files for onnx end in .onnx; name it so"
+        "expected a name that ends in .onnx for onnx; found '.nir'"
         in cli("export", run_dir, "--to", "onnx", "-o", tmp_path / "a.nir").err
     )
     (tmp_path / "a.onnx").mkdir()
     assert "a folder; name a file to write" in cli("export", run_dir, "--to", "onnx", "-o", tmp_path / "a.onnx").err
     assert "no such file or folder" in cli("check", tmp_path / "none.nir").err
     assert "a folder without net.nir" in cli("check", tmp_path).err
-    assert "found an .onnx file" in cli("check", run_dir / "net.onnx").err
+    assert "found an artifact of onnx" in cli("check", run_dir / "net.onnx").err
 
 
 def test_debug_shows_the_traceback_anywhere_on_the_line(cli: Any, tmp_path: Path) -> None:

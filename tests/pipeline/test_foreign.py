@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from stl_deploy import verbs
-from stl_deploy.pipeline.export import ExportOptions
 from tests.conformance.golden import GOLDEN
 
 WRITTEN = {
@@ -31,7 +30,7 @@ def test_a_foreign_file_goes_the_whole_way(dialect: str, tmp_path: Path) -> None
     verbs.simulate(source, given, "reference", tmp_path / "y.npz", dialect=dialect)
     with np.load(tmp_path / "y.npz") as found:
         np.testing.assert_array_equal(found["y"], theirs)
-    manifest = verbs.export(source, "onnx", tmp_path / "net.onnx", ExportOptions(dialect=dialect, input_file=given))
+    manifest = verbs.export(source, "onnx", tmp_path / "net.onnx", dialect=dialect, input_file=given)
     assert manifest["target"] == "onnx"
     (onnx,) = manifest["verified"]["runs"]
     assert onnx["agreement"] == 1

@@ -10,10 +10,11 @@ import pytest
 
 from stl_deploy._util.console import Console
 from stl_deploy.errors import InputError, ParityError
+from stl_deploy.exporters.lava.target import Lava, LavaOptions
 from stl_deploy.exporters.loihi.net import same_net
 from stl_deploy.exporters.loihi.netx import read_netx
 from stl_deploy.pipeline import quantise as quantising
-from stl_deploy.pipeline.export import ExportOptions, export
+from stl_deploy.pipeline.export import export
 from stl_deploy.pipeline.quantise import QuantiseOptions
 from stl_deploy.pipeline.quantise import quantise as quantise_run
 from stl_deploy.pipeline.simulate import simulate
@@ -93,7 +94,7 @@ def test_wrong_calls(run_dir: Path, tmp_path: Path) -> None:
 def test_exporting_shows_what_each_form_costs_and_keeps_the_ranges(
     run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    facts = export(run_dir, "netx", tmp_path / "a.net", ExportOptions(verified=False), say=Console())
+    facts = export(run_dir, "netx", tmp_path / "a.net", verified=False, say=Console())
     said = capsys.readouterr().err
     rows = {row["form"]: row for row in facts["forms"]}
     assert set(rows) >= {"as folded", "folded", "per-neuron", "per-layer"}
@@ -108,6 +109,7 @@ def test_exporting_shows_what_each_form_costs_and_keeps_the_ranges(
 
 
 def test_numeric_float_is_of_lava_and_graphs(run_dir: Path, quantised: Path, tmp_path: Path) -> None:
-    for source, backend in ((run_dir, "loihi"), (quantised / "net.net", "lava")):
-        with pytest.raises(InputError, match="--numeric float is of --backend lava"):
-            simulate(source, run_dir / "test.npz", backend, tmp_path / "y.npz", numeric="float")
+    with pytest.raises(InputError, match="expected lava for option 'numeric'; found loihi; leave it out"):
+        simulate(run_dir, run_dir / "test.npz", "loihi", tmp_path / "y.npz", numeric="float")
+    with pytest.raises(InputError, match=r"expected a run folder or a \.nir file for --numeric float"):
+        Lava(quantised / "net.net", LavaOptions(numeric="float"))

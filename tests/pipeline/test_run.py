@@ -21,14 +21,17 @@ from stl_deploy._util.files import read_input, sha256
 from stl_deploy.cli import main
 from stl_deploy.errors import InputError, ParityError, ToolError
 from stl_deploy.exporters.lava import environment
+from stl_deploy.exporters.lava import target as lava_target
+from stl_deploy.exporters.loihi.netx import read_netx
+from stl_deploy.exporters.loihi.simulate import IntegerRun, simulate
 from stl_deploy.exporters.onnx.model import OnnxModel
 from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.run import Result
 from stl_deploy.graph.run import run as run_reference
 from stl_deploy.pipeline import run as run_module
+from stl_deploy.pipeline.artifacts import Bench
 from stl_deploy.pipeline.configure import configure
-from stl_deploy.pipeline.parity import REFERENCE
 from stl_deploy.pipeline.report import report
 from stl_deploy.pipeline.run import RunResult, run
 from tests.pipeline.conftest import SMALL
@@ -67,7 +70,7 @@ def test_float_backends_agree_on_every_spike_of_every_layer(small_run: RunResult
     assert found["ONNX Runtime"].compared == 4 * small_run.parity.samples * (8 * 64 + 8 * 16 + 12 * 16 + 12 * 4 + 40)
     assert small_run.parity.samples > 350
     assert all(proof.exact for proof in small_run.parity.proofs)
-    small_run.parity.require()
+    small_run.parity.report.require()
 
 
 def test_it_learned_something(small_run: RunResult) -> None:
@@ -190,32 +193,27 @@ def test_an_ann_is_not_run(tmp_path: Path) -> None:
 
 
 def test_a_spike_that_differs_under_proof_is_a_failure(small_run: RunResult) -> None:
-    table = small_run.parity
-    torch_run = table.runs["torch, folded"]
-    spikes = torch_run.result.recorded["lif2"].copy()
-    spikes[2, 5, 3, 1, 1] = 1 - spikes[2, 5, 3, 1, 1]
-    broken = type(torch_run.result)(torch_run.result.outputs, {**torch_run.result.recorded, "lif2": spikes})
-    from stl_deploy.exporters.verify import require_exact, verify
-
     program = lower(read_nir(small_run.run_dir / "net.nir"))
-    results = {REFERENCE: table.runs[REFERENCE].result, "torch": broken}
+    x, labels = read_input(small_run.run_dir / "test.npz")
+    bench = Bench(program, x, labels)
+    spikes = bench.expected.recorded["lif2"].copy()
+    spikes[2, 5, 3, 1, 1] = 1 - spikes[2, 5, 3, 1, 1]
+    bench.add("torch", Result(bench.expected.outputs, {**bench.expected.recorded, "lif2": spikes}))
     with pytest.raises(
         ParityError, match=r"torch: 1 of .* spikes differ .*'lif2', step 2, sample 5, neuron \[3, 1, 1\]"
     ):
-        require_exact(verify(program, results, reference=REFERENCE))
+        bench.report.require()
 
 
-def _with_lava(monkeypatch: pytest.MonkeyPatch, answer: Callable[[Result], Result]) -> None:
+def _with_lava(monkeypatch: pytest.MonkeyPatch, answer: Callable[[IntegerRun], IntegerRun]) -> None:
     """Pretend that Lava is there and answers ``answer`` of what the integer model gives."""
     ready = dataclasses.replace(environment.status(), ready=True, reason=None)
     monkeypatch.setattr(environment, "status", lambda: ready)
-    honest = run_module.run_model
 
-    def pretend(model: Any, path: Any, x: Any, backend: str, options: Any) -> Result:
-        found = honest(model, path, x, "loihi", options)
-        return answer(found) if backend == "lava" else found
+    def pretend(path: Path, x: Any, **_options: Any) -> IntegerRun:
+        return answer(simulate(read_netx(path), x, record=True))
 
-    monkeypatch.setattr(run_module, "run_model", pretend)
+    monkeypatch.setattr(lava_target, "run_lava", pretend)
 
 
 def test_a_lava_that_fails_ends_the_run_as_failed_with_the_folder_whole(
@@ -225,7 +223,7 @@ def test_a_lava_that_fails_ends_the_run_as_failed_with_the_folder_whole(
     shutil.copytree(run_dir, copy)
     (copy / "report.html").unlink()
 
-    def fail(_found: Result) -> Result:
+    def fail(_found: IntegerRun) -> IntegerRun:
         raise ToolError("Lava ended without a word")
 
     _with_lava(monkeypatch, fail)
@@ -240,16 +238,17 @@ def test_a_lava_that_spikes_otherwise_ends_the_run_as_failed(
     copy = tmp_path / "copy"
     shutil.copytree(run_dir, copy)
 
-    def flip(found: Result) -> Result:
-        spikes = found.recorded["lif3"].copy()
+    def flip(found: IntegerRun) -> IntegerRun:
+        last = list(found.spikes)[-1]
+        spikes = found.spikes[last].copy()
         spikes[1, 2, 3] = 1 - spikes[1, 2, 3]
-        return Result(found.outputs, {**found.recorded, "lif3": spikes})
+        return IntegerRun(spikes, {**found.spikes, last: spikes})
 
     _with_lava(monkeypatch, flip)
-    with pytest.raises(ParityError, match=r"Lava and our integer model differ in 1 of .* spikes on net\.net"):
+    with pytest.raises(ParityError, match=r"^Lava \(CPU simulation\) \(against Loihi int.*: 1 of .* spikes differ"):
         run(configure("digits", SMALL), copy, resume=True)
     rows = {row["artifact"]: row for row in _json(copy / "verify.json")["rows"]["parity"]}
-    assert "spikes as our integer model predicts" in rows["Lava (CPU simulation)"]["note"]
+    assert rows[f"{run_module.LAVA} (against {run_module.INTEGERS})"]["differing"] == 1
 
 
 def test_a_network_that_loihi_cannot_hold_goes_the_rest_of_the_way(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import pytest
 from stl_deploy import verbs
 from stl_deploy.errors import InputError
 from stl_deploy.graph.io.nir_file import write_nir
-from stl_deploy.pipeline.export import ExportOptions
 from tests.graph.nets import a, graph, iff
 
 A = np.array([[[1, 0]], [[0, 1]], [[1, 1]]], np.float32)
@@ -61,7 +60,7 @@ def test_they_run(source: Path, backend: str) -> None:
 
 def test_they_are_exported_measured_and_costed(source: Path) -> None:
     path = source.with_name("net.onnx")
-    manifest = verbs.export(source, "onnx", path, ExportOptions(input_file=given(source)))
+    manifest = verbs.export(source, "onnx", path, input_file=given(source))
     assert manifest["verified"]["runs"][0]["compared"] == 3
     verbs.simulate(path, given(source), "onnx", source.with_name("y.npz"))
     assert any(effect.differ for effect in verbs.measure(source, given(source)))
@@ -71,7 +70,7 @@ def test_they_are_exported_measured_and_costed(source: Path) -> None:
 
 @pytest.mark.parametrize("backend", ["loihi", "lava"])
 def test_hardware_takes_one(source: Path, backend: str) -> None:
-    with pytest.raises(InputError, match=f"backend '{backend}' takes one input, not a, b; accepted: reference, onnx"):
+    with pytest.raises(InputError, match=f"expected one input for {backend}; found a, b; use another backend"):
         verbs.simulate(source, given(source), backend, source.with_name("y.npz"))
 
 

@@ -123,12 +123,12 @@ def test_wrong_data_to_evaluate(data, sentence) -> None:
         (lambda net: net.simulate(X[0]), r"input 'input' has shape \[1, 2\]; expected \[T, B, 2\]"),
         (lambda net: net.simulate(X * 1j), "input 'input' is of type complex"),
         (lambda net: net.simulate(X * np.nan), "holds NaN"),
-        (lambda net: net.simulate(X, backend="cuda"), "no backend 'cuda'"),
+        (lambda net: net.simulate(X, backend="cuda"), "expected a backend: .*; found 'cuda'"),
         (lambda net: net.energy(), r"energy needs input: expected x of shape \[T, B, \*shape\]; found none"),
         (lambda net: net.verify("net.onnx"), "verify needs input"),
-        (lambda net: net.export("net.pt"), r"net.pt: the suffix tells no target; accepted: .nir \(nir\)"),
+        (lambda net: net.export("net.pt"), r"net.pt: expected a name that ends in .nir \(nir\)"),
         (lambda net: net.show("graph.png"), "graph.png: a drawing ends in .svg"),
-        (lambda net: net.check("tpu"), "no target 'tpu'"),
+        (lambda net: net.check("tpu"), "expected a target: .*; found 'tpu'"),
     ],
 )
 def test_wrong_calls(call, sentence, tmp_path, monkeypatch) -> None:

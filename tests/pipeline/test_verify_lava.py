@@ -13,13 +13,13 @@ from stl_deploy._util.console import Console
 from stl_deploy._util.files import read_input, write_npz
 from stl_deploy.errors import ParityError
 from stl_deploy.exporters.lava import environment
+from stl_deploy.exporters.lava import target as lava_target
 from stl_deploy.exporters.loihi.export import export_netx
 from stl_deploy.exporters.loihi.netx import read_netx
 from stl_deploy.exporters.loihi.simulate import simulate
-from stl_deploy.pipeline import backends
-from stl_deploy.pipeline import verify as verifying
+from stl_deploy.pipeline.artifacts import SAMPLES
 from stl_deploy.pipeline.source import open_program, open_source
-from stl_deploy.pipeline.verify import LAVA, require, verify
+from stl_deploy.pipeline.verify import verify
 from tests.exporters.lava.conftest import lava_python
 
 __all__ = ["lava_python"]
@@ -38,7 +38,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, moved: int) -> list[int]:
         spikes.reshape(-1)[:moved] ^= 1
         return replace(found, spikes={**found.spikes, key: spikes})
 
-    monkeypatch.setattr(backends, "run_lava", lava)
+    monkeypatch.setattr(lava_target, "run_lava", lava)
     ready = environment.LavaStatus(True, Path("lava"), Path("python"), "0.6.0", None)
     monkeypatch.setattr(environment, "status", lambda: ready)
     return seen
@@ -47,18 +47,22 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, moved: int) -> list[int]:
 def test_lava_agrees(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = stand_in(monkeypatch, 0)
     report = verify(run_dir, [run_dir / "net.net"])
-    assert [run.run for run in report.runs] == ["net.net", f"net.net{LAVA}"]
+    assert [run.run for run in report.runs] == ["net.net", "net.net on lava (against loihi)"]
+    assert [(run.backend, run.against, run.required) for run in report.runs] == [
+        ("loihi", "reference", False),
+        ("lava", "loihi", True),
+    ]
     assert report.runs[1].exact
     assert report.runs[1].compared > 100_000
-    assert seen == [verifying.LAVA_SAMPLES]
-    require(report)
+    assert seen == [SAMPLES]
+    report.require()
 
 
 def test_one_spike_of_lava_that_moved_fails(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch, 1)
     report = verify(run_dir, [run_dir / "net.net"])
-    with pytest.raises(ParityError, match=r"real Lava against our integer model\): 1 of [\d,]+ spikes differ"):
-        require(report)
+    with pytest.raises(ParityError, match=r"net.net on lava \(against loihi\): 1 of [\d,]+ spikes differ from loihi"):
+        report.require()
 
 
 def test_without_lava_or_where_it_is_left_out_that_is_said(
@@ -69,7 +73,7 @@ def test_without_lava_or_where_it_is_left_out_that_is_said(
     monkeypatch.undo()
     monkeypatch.setenv("STL_DEPLOY_LAVA", str(run_dir / "nowhere"))
     assert len(verify(run_dir, [run_dir / "net.net"], say=Console()).runs) == 1
-    assert "net.net did not run on real Lava (no Lava environment" in capsys.readouterr().err
+    assert "net.net did not run on lava (no Lava environment" in capsys.readouterr().err
     assert seen == []
 
 

@@ -13,10 +13,10 @@ from stl_deploy.exporters.loihi.export import export_netx, simulate_loihi
 from stl_deploy.exporters.loihi.net import DenseLayer
 from stl_deploy.exporters.loihi.pixels import per_pixel, project_thresholds, unroll
 from stl_deploy.exporters.loihi.quantise import quantise
+from stl_deploy.exporters.loihi.target import model_of_file
+from stl_deploy.exporters.loihi.threshold_forms import compare_forms, quantise_forms
 from stl_deploy.graph.program import Neuron
 from stl_deploy.graph.run import run
-from stl_deploy.pipeline.backends import model_of_file
-from stl_deploy.pipeline.threshold_forms import compare_forms, quantise_forms
 from tests.exporters.loihi.programs import Builder, conv_net, events
 
 

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stl_deploy.exporters.loihi.chip_check import check_chip
 from stl_deploy.exporters.loihi.chips import Chip, Limit, load_chips
 from stl_deploy.exporters.loihi.placement import place
 from stl_deploy.exporters.loihi.structure import refusals
+from stl_deploy.exporters.loihi.target import Netx
 from stl_deploy.graph.program import Program
-from stl_deploy.pipeline.chip_check import check_chip, check_netx
 from tests.exporters.loihi.programs import Builder, conv_net
 
 
@@ -135,7 +136,7 @@ def test_real_chips_hold_a_small_net() -> None:
 def test_every_refusal_is_told() -> None:
     build = Builder((2, 4, 4)).conv("c", np.ones((2, 2, 2, 2)), None, ((0, 1), (0, 1))).lif("a", 1.0, reset="subtract")
     program = build.sum_pool("p").lif("b", 2.0, beta=None).reshape("r", (8,)).linear("l", np.ones((2, 8)))
-    found = [(f.node, f.slug) for f in check_netx(program.lif("d", -1.0).program())]
+    found = [(f.node, f.slug) for f in Netx().check(program.lif("d", -1.0).program())]
     assert set(found) >= {
         ("c", "asymmetric-padding"),
         ("a", "soft-reset"),

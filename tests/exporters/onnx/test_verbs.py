@@ -8,24 +8,25 @@ from typer.testing import CliRunner
 from stl_deploy.cli.app import app
 from stl_deploy.errors import InputError, ParityError
 from stl_deploy.exporters.onnx import OnnxModel, export_onnx, int8
-from stl_deploy.pipeline.export import ExportOptions, export
+from stl_deploy.pipeline.export import export
 from stl_deploy.pipeline.source import open_program, open_source
-from stl_deploy.pipeline.verify import require, verify
+from stl_deploy.pipeline.verify import verify
 
 
 @pytest.mark.parametrize("form", ["sequence", "step"])
 def test_exact_is_compared_with_sums_in_float64(digits_run, form, tmp_path):
     path = tmp_path / "net.onnx"
-    done = export(digits_run, "onnx", path, ExportOptions(form=form, precision="exact"))
-    (only,) = done["verified"]["runs"]
-    assert (only["run"], only["exact"]) == ("net.onnx (exact)", True)
+    done = export(digits_run, "onnx", path, form=form, precision="exact")
+    told, own = done["verified"]["runs"]
+    assert (told["run"], told["required"]) == ("net.onnx", False)
+    assert (own["run"], own["required"], own["exact"]) == ("net.onnx (against sums in float64)", True, True)
     assert done["precision"] == OnnxModel.load(path).interface.precision == "exact"
 
 
 @pytest.mark.parametrize("form", ["sequence", "step"])
 def test_sums_in_integers_are_compared_with_the_graph_as_it_is(digits_run, form, tmp_path):
     path = tmp_path / "net.onnx"
-    done = export(digits_run, "onnx", path, ExportOptions(form=form, precision="integer"))
+    done = export(digits_run, "onnx", path, form=form, precision="integer")
     (only,) = done["verified"]["runs"]
     assert (only["run"], only["exact"]) == ("net.onnx", True)
     assert done["precision"] == OnnxModel.load(path).interface.precision == "integer"
@@ -33,15 +34,16 @@ def test_sums_in_integers_are_compared_with_the_graph_as_it_is(digits_run, form,
 
 def test_int8_is_compared_with_its_own_weights_and_measured_against_the_graph(digits_run, tmp_path):
     path = tmp_path / "net.onnx"
-    done = export(digits_run, "onnx", path, ExportOptions(precision="int8"))
+    done = export(digits_run, "onnx", path, precision="int8")
     measured, own = done["verified"]["runs"]
-    assert (measured["run"], own["run"]) == ("net.onnx (int8)", "net.onnx (against its int8 weights)")
+    assert (measured["run"], own["run"]) == ("net.onnx", "net.onnx (against its int8 weights)")
+    assert (measured["required"], own["required"]) == (False, True)
     assert own["exact"]
     assert own["compared"] == measured["compared"] > 0
     assert 0.9 < measured["agreement"] < 1
     whole = tmp_path / "whole.onnx"
     export_onnx(open_program(open_source(digits_run)), whole)
-    require(verify(digits_run, [path, whole]))
+    verify(digits_run, [path, whole]).require()
 
 
 def test_an_int8_file_that_does_not_compute_its_weights_is_refused_and_not_left(digits_run, tmp_path, monkeypatch):
@@ -54,13 +56,13 @@ def test_an_int8_file_that_does_not_compute_its_weights_is_refused_and_not_left(
 
     monkeypatch.setattr(int8, "quantise", flawed)
     with pytest.raises(ParityError, match="against its int8 weights"):
-        export(digits_run, "onnx", tmp_path / "net.onnx", ExportOptions(precision="int8"))
+        export(digits_run, "onnx", tmp_path / "net.onnx", precision="int8")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_precisions_are_of_onnx_alone(digits_run, tmp_path):
-    with pytest.raises(InputError, match="--exact, --int8 and --integer are of onnx; a nir file has no such form"):
-        export(digits_run, "nir", tmp_path / "net.nir", ExportOptions(precision="int8"))
+    with pytest.raises(InputError, match="expected onnx for option 'precision'; found nir; leave it out"):
+        export(digits_run, "nir", tmp_path / "net.nir", precision="int8")
 
 
 def test_the_options_of_the_command_line(digits_run, tmp_path):

@@ -1,25 +1,18 @@
-"""What check asks of netx and of the chips behind it."""
+"""What check asks of a chip."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterator
 
-from stl_deploy.exporters.loihi.chips import Chip, load_chips
+from stl_deploy.exporters.loihi.chips import Chip
 from stl_deploy.exporters.loihi.placement import Placed, place
 from stl_deploy.exporters.loihi.structure import refusals
-from stl_deploy.graph.check import TargetCheck
 from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Program
 
 
-def check_netx(program: Program) -> Iterable[Finding]:
-    """Everything that keeps Loihi's integers from holding the network, node by node."""
-    return [from_error(error) for error in refusals(program)]
-
-
 def check_chip(program: Program, chip: Chip) -> Iterator[Finding]:
-    """Whether a chip has room: what `check_netx` says, else what each layer takes and what does not fit by how much."""
+    """Whether a chip has room: what netx refuses, else what each layer takes and what does not fit by how much."""
     refused = refusals(program)
     yield from (from_error(error) for error in refused)
     if refused:
@@ -35,7 +28,7 @@ def check_chip(program: Program, chip: Chip) -> Iterator[Finding]:
         + ", ".join(f"{name} {limit}" for name, limit in chip.limits.items()),
     )
     for where, excess in simple.excess:
-        folded = excess.what.startswith("thresholds")
+        folded = excess.kind == "thresholds"
         remedy = "export with folded thresholds: one per population" if folded else "use fewer neurons or inputs there"
         yield Finding("does-not-fit", "warning" if folded else "error", where, str(excess), remedy)
 
@@ -49,7 +42,3 @@ def _taken(placed: Placed, node: str) -> str:
         f"{max(core.synapse_bytes for core in cores):,} bytes of synapses, "
         f"{max(core.thresholds for core in cores)} thresholds (folded: 1)"
     )
-
-
-CHIP_TARGETS: Mapping[str, TargetCheck] = {key: partial(check_chip, chip=chip) for key, chip in load_chips().items()}
-"""Asked only when named: whether a chip has room."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.exporters.lava.driver import run_lava
@@ -16,7 +15,8 @@ from stl_deploy.exporters.loihi.export import by_node
 from stl_deploy.exporters.loihi.netx import read_netx
 from stl_deploy.exporters.loihi.quantise import LoihiModel, to_integers
 from stl_deploy.exporters.loihi.simulate import simulate
-from stl_deploy.exporters.verify import share_right
+from stl_deploy.graph.accuracy import share_right
+from stl_deploy.graph.compare import Tally
 from stl_deploy.graph.run import Result
 
 
@@ -50,11 +50,13 @@ def against_lava(
     lava = run_lava(path, whole, deadline=deadline, progress=progress)
     seconds = time.perf_counter() - start
     ours = simulate(read_netx(path), whole, record=True).spikes
+    tally = Tally()
+    tally.add(ours, lava.spikes)
     return Agreement(
         samples=x.shape[1],
         steps=x.shape[0],
-        compared=sum(spikes.size for spikes in ours.values()),
-        differing=sum(int(np.count_nonzero(lava.spikes[key] != spikes)) for key, spikes in ours.items()),
+        compared=tally.compared,
+        differing=tally.differing,
         accuracy=share_right(Result({"output": by_node(model, lava).y}, {}), labels),
         seconds=seconds,
     )

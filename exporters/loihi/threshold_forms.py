@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
 import numpy as np
@@ -15,10 +15,11 @@ from stl_deploy.exporters.integers.scales import ThresholdForm
 from stl_deploy.exporters.loihi.export import simulate_loihi
 from stl_deploy.exporters.loihi.pixels import per_pixel
 from stl_deploy.exporters.loihi.quantise import LoihiModel, quantise
-from stl_deploy.exporters.verify import accuracy
+from stl_deploy.graph.accuracy import accuracy
+from stl_deploy.graph.compare import Tally
+from stl_deploy.graph.exact import input_scale
 from stl_deploy.graph.program import Program
-from stl_deploy.graph.run import Result, run
-from stl_deploy.pipeline.backends import CHUNK, input_scale, spiking
+from stl_deploy.graph.run import CHUNK, Result, run
 
 HOLDS = {
     "folded": "netx's documented contract: one threshold per population",
@@ -76,10 +77,10 @@ def compare_forms(
     progress: Callable[[int, int], None] | None = None,
 ) -> list[FormRow]:
     """The graph, then each model, on ``x`` ``[T, B, *shape]``, some samples at a time (told to ``progress``)."""
-    names = spiking(program)
+    names = [node.name for node in program.spiking]
     held = {form: model for form, model in models.items() if isinstance(model, LoihiModel)}
     outputs: dict[str, list[NDArray[Any]]] = {name: [] for name in ("graph", *held)}
-    differing, compared = dict.fromkeys(held, 0), dict.fromkeys(held, 0)
+    tallies = {form: Tally() for form in held}
     for start in range(0, x.shape[1], _AT_ONCE):
         part = x[:, start : start + _AT_ONCE]
         reference = run(program, part, record=names, chunk=CHUNK)
@@ -88,9 +89,7 @@ def compare_forms(
         for form, model in held.items():
             found = simulate_loihi(model, part, record=True)
             outputs[form].append(found.y)
-            for name, spikes in found.spikes.items():
-                differing[form] += int(np.count_nonzero(spikes != reference.recorded[name]))
-                compared[form] += spikes.size
+            tallies[form].add(reference.recorded, found.spikes)
         if progress is not None:
             progress(start + part.shape[1], x.shape[1])
     right = {
@@ -103,7 +102,8 @@ def compare_forms(
             reason = f"'{found_or_error.node}': {found_or_error.reason}"
             rows.append(FormRow("post-training", form, holds=HOLDS[form], refused=reason))
         else:
-            rows.append(FormRow("post-training", form, right[form], differing[form], compared[form], holds=HOLDS[form]))
+            counts = tallies[form].differing, tallies[form].compared
+            rows.append(FormRow("post-training", form, right[form], *counts, holds=HOLDS[form]))
     return rows
 
 
@@ -117,3 +117,12 @@ def show_forms(rows: Sequence[FormRow], say: Console) -> None:
             spikes = f"{row.differing:,} of {row.compared:,} ({row.differing / row.compared:.2%})"
         shown.append([row.stage, row.form, accuracy, spikes, row.holds if row.refused is None else row.refused])
     say.table(["weights", "thresholds", "accuracy", "spikes that differ from the graph", "held by"], shown)
+
+
+def tell_forms(
+    program: Program, calibration: NDArray[Any], x: NDArray[Any], labels: NDArray[Any] | None, say: Console
+) -> list[dict[str, Any]]:
+    """Quantise in each form, show the table, and return its rows (JSON-ready)."""
+    rows = compare_forms(program, quantise_forms(program, calibration), x, labels)
+    show_forms(rows, say)
+    return [asdict(row) for row in rows]

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stl_deploy.graph.neurons import NeuronState
 from stl_deploy.graph.program import Floats, Neuron, Node, Program
-from stl_deploy.graph.run import run
+from stl_deploy.graph.run import NetworkInput, run
 
 NEAR_ULPS = 4
 """A potential this many units in the last place of the threshold away from it is near it."""
@@ -75,7 +73,7 @@ def potentials(node: Neuron, x: Floats) -> Iterator[Floats]:
 
 def margin_at(
     program: Program,
-    x: NDArray[Any] | Mapping[str, NDArray[Any]],
+    x: NetworkInput,
     node: str,
     step: int,
     sample: int,

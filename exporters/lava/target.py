@@ -1,0 +1,65 @@
+"""Lava's CPU simulation as a Runner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.errors import InputError
+from stl_deploy.exporters.lava import environment
+from stl_deploy.exporters.lava.driver import run_lava
+from stl_deploy.exporters.lava.floats import run_lava_float
+from stl_deploy.exporters.loihi.simulate import IntegerRun
+from stl_deploy.exporters.loihi.target import Loihi, NetxOptions
+from stl_deploy.exporters.targets import Model, Network
+from stl_deploy.graph.run import NetworkInput, Result
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LavaOptions(NetxOptions):
+    """numeric: ``fixed``, the netx file in integers, or ``float``, raw floating-point processes."""
+
+    numeric: Literal["fixed", "float"] = "fixed"
+
+
+class Lava(Loihi):
+    """The integers of a Program, or of a netx file, on Lava's CPU simulation in its side environment."""
+
+    name = "lava"
+    description = "Lava's CPU simulation in its side environment (simulated; not the chip)"
+    options = LavaOptions
+    agrees_with: Model | None = "loihi"
+
+    def __init__(self, network: Network, options: LavaOptions) -> None:
+        super().__init__(network, options)
+        self._lava = options
+        if options.numeric == "float":
+            self.agrees_with = None
+            if isinstance(network, Path):
+                raise InputError(f"{network}: expected a run folder or a .nir file for --numeric float; found integers")
+
+    @classmethod
+    def available(cls) -> str | None:
+        """Why its side environment cannot be used, if so."""
+        status = environment.status()
+        return None if status.ready else status.reason
+
+    def run(self, x: NetworkInput, record: bool = False) -> Result:
+        """See `stl_deploy.exporters.targets.Runner`; raises ToolError if Lava is missing, fails or takes too long."""
+        if self._lava.numeric == "fixed" or self._program is None:
+            return super().run(x, record)
+        options = self._lava
+        found = run_lava_float(self._program, np.asarray(x), deadline=options.deadline, progress=options.progress)
+        spikes = {name: np.asarray(s, np.float32) for name, s in found.spikes.items()}
+        return Result({"output": found.y}, spikes if record else {})
+
+    def integers(self, path: Path, x: NDArray[Any], record: bool) -> IntegerRun:
+        """Run a netx file on whole numbers."""
+        return run_lava(path, x, deadline=self._lava.deadline, progress=self._lava.progress)
+
+
+TARGETS = (Lava,)

@@ -1,0 +1,197 @@
+"""Netx as a Format, Loihi's integers as a Runner, and the chips as targets to check."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.errors import InputError
+from stl_deploy.exporters.integers.scales import ThresholdForm
+from stl_deploy.exporters.loihi.chip_check import check_chip
+from stl_deploy.exporters.loihi.chips import load_chips
+from stl_deploy.exporters.loihi.export import by_node, export_netx
+from stl_deploy.exporters.loihi.netx import read_netx
+from stl_deploy.exporters.loihi.quantise import LoihiModel, to_integers
+from stl_deploy.exporters.loihi.simulate import IntegerRun, simulate
+from stl_deploy.exporters.loihi.structure import refusals, structure
+from stl_deploy.exporters.loihi.threshold_forms import tell_forms
+from stl_deploy.exporters.targets import Check, Model, Network, Options
+from stl_deploy.graph.exact import input_grid, input_scale, round_to_grid
+from stl_deploy.graph.findings import Finding, from_error
+from stl_deploy.graph.program import Program
+from stl_deploy.graph.run import NetworkInput, Result
+
+CALIBRATION = 256
+"""Samples of the input that the integers are chosen by, where no others are given; also those that forms are compared
+on."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NetxOptions(Options):
+    """thresholds: how the chip holds them."""
+
+    thresholds: ThresholdForm = "folded"
+
+
+class Loihi:
+    """The integers of a Program, or of a netx file, as our model of Lava's fixed point runs them.
+
+    A file alone takes whole numbers and names spikes by layer; `of` its Program it takes real input on the graph's grid
+    and names nodes.
+    """
+
+    name = "loihi"
+    description = "our integer model of Lava's fixed point (simulated; not Lava itself, not the chip)"
+    label: Literal["measured", "simulated"] = "simulated"
+    reads: tuple[str, ...] = ("netx",)
+    options: type[Options] = NetxOptions
+    agrees_with: Model | None = None
+
+    def __init__(self, network: Network, options: NetxOptions) -> None:
+        self._options = options
+        self._path = network if isinstance(network, Path) else None
+        self._program = network if isinstance(network, Program) else None
+        if self._path is not None:
+            read_netx(self._path)
+
+    @classmethod
+    def available(cls) -> str | None:
+        """Always."""
+        return None
+
+    def of(self, program: Program) -> Self:
+        """The same file as what ``program`` became; raises InputError on the run if it is not made from it."""
+        made = copy.copy(self)
+        made._program = program
+        return made
+
+    def run(self, x: NetworkInput, record: bool = False) -> Result:
+        """See `stl_deploy.exporters.targets.Runner`; raises InputError for several inputs."""
+        if isinstance(x, Mapping):
+            raise InputError(f"expected one input for {self.name}; found {', '.join(x)}; use another backend")
+        if self._program is None:
+            assert self._path is not None
+            found = self.integers(self._path, x, record)
+            return Result({"output": np.asarray(found.y, np.float32)}, _floats(found.spikes) if record else {})
+        with self._file(self._program, x) as (path, model):
+            named = by_node(model, self.integers(path, to_integers(x, model.input_scale), record))
+        return Result({"output": named.y}, _floats(named.spikes) if record else {})
+
+    def integers(self, path: Path, x: NDArray[Any], record: bool) -> IntegerRun:
+        """Run a netx file on whole numbers."""
+        return simulate(read_netx(path), x, record=record)
+
+    @contextmanager
+    def _file(self, program: Program, x: NDArray[Any]) -> Iterator[tuple[Path, LoihiModel]]:
+        if self._path is not None:
+            yield self._path, model_of_file(self._path, program)
+            return
+        given = self._options.calibration
+        calibration = x[:, :CALIBRATION] if given is None else given()
+        with tempfile.TemporaryDirectory(prefix="stl-deploy-") as folder:
+            path = Path(folder) / "net.net"
+            yield path, _export(program, path, calibration, self._options)
+
+
+class Netx:
+    """8-bit weights and thresholds in integers, as lava-dl's netx loads them."""
+
+    name = "netx"
+    description = "Loihi's integers for lava-dl: 8-bit weights, one threshold per population"
+    suffix: str | None = ".net"
+    folder: str | None = None
+    options = NetxOptions
+
+    def check(self, program: Program) -> Iterable[Finding]:
+        """Everything that keeps Loihi's integers from holding the network, node by node."""
+        return [from_error(error) for error in refusals(program)]
+
+    def write(self, program: Program, path: Path, options: NetxOptions) -> Mapping[str, Any]:
+        """Tell what each threshold form costs on ``options.x`` (if given), then write the one chosen.
+
+        calibration: default: the first of x. Raises as `export_netx` does.
+        """
+        x, facts = options.x, {"target": self.name}
+        if isinstance(x, Mapping):
+            raise InputError(f"expected one input for netx; found {', '.join(x)}; export to another target")
+        if options.calibration is not None:
+            calibration = options.calibration()
+        elif x is not None:
+            calibration = on_grid(program, np.asarray(x[:, :CALIBRATION]))
+        else:
+            raise InputError("expected input to choose netx's integers by; found none; give calibration")
+        forms: dict[str, Any] = {}
+        if x is not None:
+            first = on_grid(program, np.asarray(x[:, :CALIBRATION]))
+            labels = None if options.labels is None else options.labels[:CALIBRATION]
+            forms = {"forms": tell_forms(program, calibration, first, labels, options.say)}
+        model = _export(program, path, calibration, options)
+        options.say.say(f"chosen: {options.thresholds}")
+        for found in model.ranges:
+            if not found.holds:
+                options.say.warn(
+                    f"'{found.node}': no overflow on calibration data (u {found.u_seen}, v {found.v_seen}), but some "
+                    f"input could (u {found.u_worst}, v {found.v_worst}; 24 bits hold 8388607)"
+                )
+        return {**facts, **netx_facts(model), **forms}
+
+    def load(self, path: Path) -> Loihi:
+        """Our integer model of the file."""
+        return Loihi(path, NetxOptions())
+
+
+def netx_facts(model: LoihiModel) -> dict[str, Any]:
+    """What a manifest keeps of a netx file: scales, how each layer came out, ranges of u and v (JSON-ready)."""
+    return {
+        "thresholds": model.thresholds,
+        "input_scale": model.input_scale,
+        "layers": [asdict(fit) for fit in model.fits],
+        "ranges": [asdict(found) | {"holds_whatever_the_input": found.holds} for found in model.ranges],
+        "host": [node.name for node in model.host],
+    }
+
+
+def model_of_file(path: Path, program: Program) -> LoihiModel:
+    """A .net file as the Loihi form of ``program``: its layers matched to spiking nodes by the names in the file.
+
+    Raises InputError if the file is not made from this graph, UnsupportedError if the graph has no Loihi form.
+    """
+    net, names = read_netx(path), tuple(node.name for node in program.spiking)
+    shapes = {node.name: node.shape for node in program.spiking}
+    keys = {layer.node: key for key, layer in net.spiking if layer.node is not None}
+    if tuple(keys) != names:
+        raise InputError(
+            f"{path}: expected layers {', '.join(names)}; found {', '.join(keys) or 'none with names'}; name the graph "
+            "that it was made from"
+        )
+    return LoihiModel(net, keys, structure(program).host, input_scale(program), "folded", (), shapes=shapes)
+
+
+def on_grid(program: Program, x: NDArray[Any]) -> NDArray[Any]:
+    """``x`` rounded to the input grid that the graph declares, if it declares one."""
+    grid = input_grid(program.metadata)
+    return x if grid is None else round_to_grid(x, grid.fraction_bits)
+
+
+def _export(program: Program, path: Path, calibration: NDArray[Any], options: NetxOptions) -> LoihiModel:
+    scale = input_scale(program)
+    return export_netx(program, path, calibration=calibration, input_scale=scale, thresholds=options.thresholds)
+
+
+def _floats(spikes: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+    return {name: np.asarray(array, np.float32) for name, array in spikes.items()}
+
+
+CHIPS = tuple(
+    Check(key, f"whether {chip.name} has room", partial(check_chip, chip=chip)) for key, chip in load_chips().items()
+)
+TARGETS = (Netx(), Loihi, *CHIPS)

@@ -1,0 +1,1 @@
+"""The NIR graph itself as a target, and the reference run."""

@@ -1,0 +1,81 @@
+"""NIR as a Format, the reference as a Runner, and the frameworks' readers as targets to check."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from stl_deploy.errors import InputError
+from stl_deploy.exporters.targets import Check, Model, Network, Options
+from stl_deploy.graph.findings import Finding
+from stl_deploy.graph.frameworks.restate import READER_TARGETS, restate
+from stl_deploy.graph.io.nir_file import read_nir, write_nir
+from stl_deploy.graph.lower import lower
+from stl_deploy.graph.program import Program
+from stl_deploy.graph.run import CHUNK, NetworkInput, Result, run
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NirOptions(Options):
+    """reader: the framework that the graph is restated for; None: the graph as it is."""
+
+    reader: str | None = None
+
+
+class Reference:
+    """The Program in numpy, which every float target must equal. double: synaptic sums in float64, rounded once."""
+
+    name = "reference"
+    description = "the reference run (numpy, float32)"
+    label: Literal["measured", "simulated"] = "measured"
+    reads: tuple[str, ...] = ("nir",)
+    options = Options
+    agrees_with: Model | None = "reference"
+
+    def __init__(self, network: Network, options: Options, *, double: bool = False, name: str = name) -> None:
+        self.program = network if isinstance(network, Program) else lower(read_nir(network))
+        self.name, self._double = name, double
+
+    @classmethod
+    def available(cls) -> None:
+        """Always."""
+
+    def run(self, x: NetworkInput, record: bool = False) -> Result:
+        """See `stl_deploy.exporters.targets.Runner`."""
+        names = [node.name for node in self.program.spiking] if record else ()
+        return run(self.program, x, record=names, chunk=CHUNK, double=self._double)
+
+
+class Nir:
+    """The graph with the dialect it is meant in written beside it, or restated for a framework's reader."""
+
+    name = "nir"
+    description = "the graph itself, canonical: thresholds per neuron, float32, dialect in its metadata"
+    suffix: str | None = ".nir"
+    folder: str | None = None
+    options = NirOptions
+
+    def check(self, program: Program) -> Iterable[Finding]:
+        """A Program is a NIR graph: nothing is lost."""
+        return ()
+
+    def write(self, program: Program, path: Path, options: NirOptions) -> Mapping[str, Any]:
+        """Write ``options.graph``, or for ``options.reader`` what it must read; see `restate` for refusals."""
+        if options.reader is not None:
+            restated = restate(program, options.reader)
+            write_nir(restated.graph, path)
+            return {"target": self.name, "reader": options.reader, "load": restated.load}
+        if options.graph is None:
+            raise InputError("expected the NIR graph beside its Program; found none; pass options with graph=...")
+        write_nir(options.graph, path)
+        return {"target": self.name}
+
+    def load(self, path: Path) -> Reference:
+        """The reference of the graph as its metadata say it is meant."""
+        return Reference(path, Options())
+
+
+READERS = tuple(Check(name, f"what {name}'s NIR reader can hold", ask) for name, ask in READER_TARGETS.items())
+TARGETS = (Nir(), Reference, *READERS)

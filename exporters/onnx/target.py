@@ -1,0 +1,91 @@
+"""ONNX as a Format, and ONNX Runtime as the Runner of it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from stl_deploy.exporters.nir.target import Reference
+from stl_deploy.exporters.onnx.export import export_onnx
+from stl_deploy.exporters.onnx.int8 import to_int8
+from stl_deploy.exporters.onnx.interface import Form, Precision
+from stl_deploy.exporters.onnx.model import OnnxModel
+from stl_deploy.exporters.targets import Model, Network, Options
+from stl_deploy.graph.check import check_sums
+from stl_deploy.graph.findings import Finding
+from stl_deploy.graph.program import Program
+from stl_deploy.graph.run import CHUNK, NetworkInput, Result
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OnnxOptions(Options):
+    """form and precision: as `export_onnx` takes them."""
+
+    form: Form = "sequence"
+    precision: Precision = "float32"
+
+
+class OnnxRuntime:
+    """A file of ours in ONNX Runtime; a Program is exported for it."""
+
+    name = "onnx"
+    description = "ONNX Runtime"
+    label: Literal["measured", "simulated"] = "measured"
+    reads: tuple[str, ...] = ("onnx",)
+    options = Options
+    agrees_with: Model | None = "reference"
+
+    def __init__(self, network: Network, options: Options) -> None:
+        if isinstance(network, Path):
+            self.file = OnnxModel.load(network)
+            return
+        with tempfile.TemporaryDirectory(prefix="stl-deploy-") as folder:
+            path = Path(folder) / "net.onnx"
+            export_onnx(network, path)
+            self.file = OnnxModel.load(path)
+
+    @classmethod
+    def available(cls) -> None:
+        """Always: ONNX Runtime is installed with stl-deploy."""
+
+    def run(self, x: NetworkInput, record: bool = False) -> Result:
+        """See `stl_deploy.exporters.targets.Runner`."""
+        return self.file.run(x, record=tuple(self.file.interface.spikes) if record else (), chunk=CHUNK)
+
+    def model(self, program: Program) -> Reference | None:
+        """A file that adds up in float64 must equal a reference that does too, int8 one with those weights."""
+        match self.file.interface.precision:
+            case "exact":
+                return Reference(program, Options(), double=True, name="sums in float64")
+            case "int8":
+                return Reference(to_int8(program)[0], Options(), name="its int8 weights")
+        return None
+
+
+class Onnx:
+    """Standard operators only; the whole sequence in one call, or one step with explicit states."""
+
+    name = "onnx"
+    description = "the whole sequence in one call, or one step with explicit states; standard operators only"
+    suffix: str | None = ".onnx"
+    folder: str | None = None
+    options = OnnxOptions
+
+    def check(self, program: Program) -> Iterable[Finding]:
+        """Everything is held; sums off an exact grid may be added up in another order."""
+        return check_sums(program)
+
+    def write(self, program: Program, path: Path, options: OnnxOptions) -> Mapping[str, Any]:
+        """See `export_onnx`."""
+        export_onnx(program, path, form=options.form, precision=options.precision, provenance=options.origin)
+        return {"target": self.name, "form": options.form, "precision": options.precision}
+
+    def load(self, path: Path) -> OnnxRuntime:
+        """Open it in ONNX Runtime."""
+        return OnnxRuntime(path, Options())
+
+
+TARGETS = (Onnx(), OnnxRuntime)

@@ -1,0 +1,58 @@
+"""The last pass: what fold returns is run against what it was given, and must spike alike."""
+
+from __future__ import annotations
+
+import nir
+import numpy as np
+import torch
+
+from stl_deploy.errors import ParityError
+from stl_deploy.graph.compare import compare
+from stl_deploy.graph.exact import input_grid, prove_exact, round_to_grid
+from stl_deploy.graph.lower import lower
+from stl_deploy.graph.margins import Margin
+from stl_deploy.graph.program import Floats, Program
+from stl_deploy.graph.run import Result, run
+from stl_deploy.nn.network import Network
+
+ROUNDING_ULPS = 64
+"""Off an exact grid, a spike may differ whose potential is no further from its threshold than this."""
+_VOTE = 2.0**-16
+"""Outputs may differ by so much, absolutely and relatively: a vote's weight is rounded to a grid, too."""
+_STEPS, _SAMPLES, _RATE = 8, 2, 0.3
+
+
+@torch.no_grad()
+def check_fold(network: Network, graph: nir.NIRGraph) -> None:
+    """Run ``network``, the given class's own ``forward`` over the folded numbers, and the graph, on drawn input.
+
+    Raises ParityError at the first spike (or output) that differs: any, where every sum is proved exact; else one whose
+    potential is farther than `ROUNDING_ULPS` from its threshold.
+    """
+    program = lower(graph)
+    x = _drawn(program)
+    votes, spikes = network.record(torch.from_numpy(x))
+    theirs = Result({"output": votes.numpy()}, {name: array.numpy() for name, array in spikes.items()})
+    ours = run(program, x, record=[node.name for node in program.spiking])
+    found = compare(program, ours, theirs, "the network's forward", x=x, against="its folded graph")
+    exact = all(proof.exact for proof in prove_exact(program))
+    rounding = not exact and found.first is not None and _rounded(found.first.margin)
+    if not found.exact and not rounding:
+        found.require()
+    if exact and not np.allclose(votes.numpy(), ours.y, rtol=_VOTE, atol=_VOTE):
+        where = found.outputs[0].first
+        raise ParityError(f"the network's forward: outputs differ from its folded graph, first in {where}")
+
+
+def _rounded(margin: Margin | None) -> bool:
+    return margin is not None and abs(margin.ulps) <= ROUNDING_ULPS
+
+
+def _drawn(program: Program) -> Floats:
+    """Values on the input's grid from a fixed seed, ``[T, B, *shape]``; 0 or 1 where that is all it holds."""
+    (node,) = program.inputs
+    rng, grid = np.random.default_rng(0), input_grid(program.metadata)
+    size = (_STEPS, _SAMPLES, *node.shape)
+    if grid is None or (grid.fraction_bits == 0 and grid.bound == 1):
+        return (rng.random(size) < _RATE).astype(np.float32)
+    return round_to_grid(rng.random(size) * grid.bound, grid.fraction_bits)

@@ -1,0 +1,37 @@
+"""Share of samples whose class is right, by the decision that a graph's metadata name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.errors import InputError
+from stl_deploy.graph.program import Program
+from stl_deploy.graph.run import Result
+
+
+def accuracy(program: Program, result: Result, labels: NDArray[Any] | None) -> float | None:
+    """Share of samples whose class is right; None without labels, or unless there is one output ``[T, B, classes]``.
+
+    Raises InputError for a label that is no class of the output.
+    """
+    if len(program.outputs) != 1:
+        return None
+    return share_right(result, labels, largest=program.metadata.get("decision") == "max")
+
+
+def share_right(result: Result, labels: NDArray[Any] | None, *, largest: bool = False) -> float | None:
+    """As `accuracy`, where no Program is at hand; largest: the largest score in time decides, not the sum."""
+    scores = list(result.outputs.values())
+    if labels is None or len(scores) != 1 or scores[0].ndim != 3:
+        return None
+    classes = scores[0].shape[2]
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if wrong.size:
+        raise InputError(
+            f"label {labels[wrong[0]]} of sample {wrong[0]} is no class of the output; accepted: 0 to {classes - 1}"
+        )
+    decided = scores[0].max(axis=0) if largest else scores[0].sum(axis=0, dtype=np.float64)
+    return float((decided.argmax(axis=-1) == labels).mean())

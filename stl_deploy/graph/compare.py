@@ -1,0 +1,269 @@
+"""The one comparer of spikes: where two runs of a network part, node by node.
+
+Spiking nets are judged by their spikes. A tolerance on numbers says nothing: one unit in the last place moves a spike,
+and the rest follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.errors import InputError, ParityError
+from stl_deploy.graph.margins import Margin, margin_at
+from stl_deploy.graph.program import Program
+from stl_deploy.graph.run import NetworkInput, Result
+
+Arrays = Mapping[str, NDArray[Any]]
+Label = Literal["measured", "simulated"]
+"""How a run came about: it ran and was read off, or ran on a simulator of hardware."""
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first value of a node that differs: earliest step, then sample, then neuron.
+
+    expected: the reference's value; found: the run's. margin: the reference's, where the input was at hand.
+    """
+
+    node: str
+    step: int
+    sample: int
+    neuron: tuple[int, ...]
+    expected: float
+    found: float
+    margin: Margin | None = None
+
+    def __str__(self) -> str:
+        where = f"'{self.node}', step {self.step}, sample {self.sample}, neuron {list(self.neuron)}"
+        text = f"{where}: expected {self.expected:g}, found {self.found:g}"
+        return text if self.margin is None else f"{text}, {self.margin}"
+
+
+@dataclass(frozen=True)
+class NodeParity:
+    """One node of one run against the reference.
+
+    compared: values compared (0: the run or the reference lacks the node); differing: how many are unequal.
+    largest: greatest absolute difference. near_threshold: reference potentials near θ, None if not counted.
+    """
+
+    node: str
+    compared: int
+    differing: int
+    largest: float
+    first: Divergence | None
+    near_threshold: int | None = None
+
+    @property
+    def agreement(self) -> float | None:
+        """Share of equal values; None if nothing was compared."""
+        return 1 - self.differing / self.compared if self.compared else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON twin."""
+        return asdict(self) | {"agreement": self.agreement}
+
+
+@dataclass(frozen=True)
+class ParityRow:
+    """One line of a table for people: an artifact's spikes against the model's, and how its numbers came about."""
+
+    artifact: str
+    compared: int
+    differing: int
+    accuracy: float | None = None
+    exact: bool = False
+    first_divergence: str = ""
+    label: Label = "measured"
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class RunParity:
+    """One run against another, ``against``: its spiking nodes in graph order, and what it puts out.
+
+    required: every spike must agree. artifact: the path of what ran, as it was given; backend: what ran it.
+    """
+
+    run: str
+    nodes: tuple[NodeParity, ...]
+    outputs: tuple[NodeParity, ...]
+    accuracy: float | None = None
+    against: str = ""
+    required: bool = True
+    artifact: str | None = None
+    backend: str | None = None
+    label: Label = "measured"
+    note: str = ""
+
+    @property
+    def compared(self) -> int:
+        """Spikes (and silences) compared."""
+        return sum(node.compared for node in self.nodes)
+
+    @property
+    def differing(self) -> int:
+        """How many of them differ."""
+        return sum(node.differing for node in self.nodes)
+
+    @property
+    def agreement(self) -> float | None:
+        """Share that is equal; None if nothing was compared."""
+        return 1 - self.differing / self.compared if self.compared else None
+
+    @property
+    def exact(self) -> bool:
+        """Every spiking node was compared and spikes alike; without spiking nodes, every output is equal."""
+        return all(node.compared and not node.differing for node in self.nodes or self.outputs)
+
+    @property
+    def first(self) -> Divergence | None:
+        """The root of the differences: the earliest step, in it the first layer in graph order."""
+        found = [node.first for node in self.nodes or self.outputs if node.first is not None]
+        return min(found, key=lambda divergence: divergence.step, default=None)
+
+    @property
+    def row(self) -> ParityRow:
+        """For the parity table."""
+        first = "" if self.first is None else str(self.first)
+        numbers = (self.compared, self.differing, self.accuracy)
+        return ParityRow(self.run, *numbers, self.required, first, self.label, self.note)
+
+    def require(self) -> None:
+        """Raise ParityError, naming the first difference, unless the run is exact."""
+        if self.exact:
+            return
+        missing = [node.node for node in self.nodes or self.outputs if not node.compared]
+        if missing:
+            raise ParityError(f"{self.run}: node '{missing[0]}' was not recorded, so its spikes cannot be compared")
+        count = f"{self.differing:,} of {self.compared:,} spikes differ" if self.nodes else "outputs differ"
+        raise ParityError(f"{self.run}: {count} from {self.against}, first in {self.first}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON twin."""
+        return {
+            "run": self.run,
+            "artifact": self.artifact,
+            "backend": self.backend,
+            "against": self.against,
+            "required": self.required,
+            "exact": self.exact,
+            "compared": self.compared,
+            "differing": self.differing,
+            "agreement": self.agreement,
+            "accuracy": self.accuracy,
+            "first": None if self.first is None else asdict(self.first),
+            "nodes": [node.as_dict() for node in self.nodes],
+            "outputs": [node.as_dict() for node in self.outputs],
+        }
+
+
+def compare(
+    program: Program,
+    expected: Result,
+    found: Result,
+    run: str,
+    *,
+    x: NetworkInput | None = None,
+    near: Mapping[str, int] | None = None,
+    **about: Any,
+) -> RunParity:
+    """Compare a run of ``program`` with another, spike by spike; nodes that one of them lacks are not compared.
+
+    x: the input, to measure the margin where they part. near: counts of potentials near θ, by node. about: the other
+    fields of `RunParity`. Raises InputError where arrays of one node differ in shape.
+    """
+    nodes = tuple(
+        replace(_one(run, node.name, expected.recorded, found.recorded), near_threshold=(near or {}).get(node.name))
+        for node in program.spiking
+    )
+    if x is not None:
+        nodes = tuple(_with_margin(node, program, x) for node in nodes)
+    outputs = tuple(_one(run, node.name, expected.outputs, found.outputs) for node in program.outputs)
+    return RunParity(run, nodes, outputs, **about)
+
+
+class Tally:
+    """Arrays ``[T, B, *shape]`` by name, compared part after part of the samples. ``nodes``: what was found so far."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, NodeParity] = {}
+        self._samples = 0
+
+    def add(self, expected: Arrays, found: Arrays) -> None:
+        """Take in the next samples: every array of ``found``, which ``expected`` has, too."""
+        for name in found:
+            self._add(compare_node(name, expected[name], found[name]))
+        self._samples += next((array.shape[1] for array in found.values()), 0)
+
+    def add_nodes(self, nodes: Iterable[NodeParity], samples: int) -> None:
+        """Take in the next ``samples``, compared already."""
+        for node in nodes:
+            self._add(node)
+        self._samples += samples
+
+    def _add(self, part: NodeParity) -> None:
+        first = None if part.first is None else replace(part.first, sample=part.first.sample + self._samples)
+        part = replace(part, first=first)
+        before = self.nodes.get(part.node)
+        self.nodes[part.node] = part if before is None else _joined(before, part)
+
+    @property
+    def compared(self) -> int:
+        """Values compared."""
+        return sum(node.compared for node in self.nodes.values())
+
+    @property
+    def differing(self) -> int:
+        """How many of them differ."""
+        return sum(node.differing for node in self.nodes.values())
+
+
+def compare_node(node: str, expected: NDArray[Any], found: NDArray[Any], run: str = "") -> NodeParity:
+    """Two arrays ``[T, B, *shape]`` of one node; raises InputError if their shapes differ."""
+    if expected.shape != found.shape:
+        raise InputError(
+            f"run '{run}' has shape {list(found.shape)} for node '{node}', the reference {list(expected.shape)}; "
+            "run both on the same input"
+        )
+    unequal = expected != found
+    differing = int(unequal.sum())
+    if not differing:
+        return NodeParity(node, expected.size, 0, 0.0, None)
+    step, sample, *neuron = (int(i) for i in np.unravel_index(int(unequal.argmax()), unequal.shape))
+    at = (step, sample, *neuron)
+    first = Divergence(node, step, sample, tuple(neuron), float(expected[at]), float(found[at]))
+    largest = float(np.abs(expected[unequal].astype(np.float64) - found[unequal]).max())
+    return NodeParity(node, expected.size, differing, largest, first)
+
+
+def _one(run: str, node: str, base: Arrays, other: Arrays) -> NodeParity:
+    if node not in base or node not in other:
+        return NodeParity(node, 0, 0, 0.0, None)
+    return compare_node(node, base[node], other[node], run)
+
+
+def _joined(one: NodeParity, other: NodeParity) -> NodeParity:
+    firsts = [node.first for node in (one, other) if node.first is not None]
+    near = None if one.near_threshold is None else one.near_threshold + (other.near_threshold or 0)
+    return NodeParity(
+        one.node,
+        one.compared + other.compared,
+        one.differing + other.differing,
+        max(one.largest, other.largest),
+        min(firsts, key=lambda first: (first.step, first.sample), default=None),
+        near,
+    )
+
+
+def _with_margin(node: NodeParity, program: Program, x: NetworkInput) -> NodeParity:
+    first = node.first
+    if first is None:
+        return node
+    margin = margin_at(program, x, first.node, first.step, first.sample, first.neuron)
+    return replace(node, first=replace(first, margin=margin))

@@ -1,0 +1,171 @@
+"""Export, read back, run, compare: the one way, which run, export and verify all take."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from stl_deploy._util.console import Console
+from stl_deploy._util.files import first_samples, leading, make_folder, make_place
+from stl_deploy.errors import InputError, ToolError
+from stl_deploy.exporters.targets import (
+    Format,
+    Network,
+    OfModel,
+    OfProgram,
+    Runner,
+    find_runner,
+    make_options,
+    registry,
+)
+from stl_deploy.exporters.verify import Report
+from stl_deploy.graph.accuracy import accuracy
+from stl_deploy.graph.compare import RunParity, compare
+from stl_deploy.graph.margins import NearThreshold
+from stl_deploy.graph.program import Program
+from stl_deploy.graph.run import CHUNK, NetworkInput, Result, run
+
+REFERENCE = "reference"
+SAMPLES = 100
+"""Of those that a file's further runners get: real Lava takes seconds for each."""
+
+
+def write(program: Program, to: Format, path: Path, given: Mapping[str, Any] | None = None, **common: Any) -> Any:
+    """Write an artifact; returns what its manifest keeps of how. given: the user's options; common: see `Options`."""
+    return dict(to.write(program, path, make_options(to, given or {}, **common)))
+
+
+@contextmanager
+def whole_artifact(output: Path, to: Format) -> Iterator[Path]:
+    """A path to write an artifact at; all beside it is moved to ``output``'s place if the block ends well.
+
+    Raises InputError if something else is in that place.
+    """
+    if to.folder is None:
+        make_place(output)
+    elif output.exists() and not (output / to.folder).is_file():
+        raise InputError(f"{output}: expected no folder, or one of {to.name}; found another; name a new one")
+    else:
+        make_folder(output.parent)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".stl-deploy-") as folder:
+        yield Path(folder) / output.name
+        for made in sorted(Path(folder).iterdir()):
+            place = output.parent / made.name
+            if place.is_dir():
+                shutil.rmtree(place)
+            made.replace(place)
+
+
+def load(path: Path, of: Format, program: Program) -> Runner:
+    """Read an artifact back as a run of ``program``; raises ToolError if it cannot run on this machine."""
+    return _ready(of.load(path), program)
+
+
+def open_runner(kind: type[Runner], network: Network, program: Program, **common: Any) -> Runner:
+    """A backend's run of a Program, or of an artifact that was made from it; raises ToolError as `load`."""
+    return _ready(kind(network, make_options(kind, {}, **common)), program)
+
+
+def _ready(runner: Runner, program: Program) -> Runner:
+    reason = runner.available()
+    if reason is not None:
+        raise ToolError(f"{runner.name} cannot run here: {reason}")
+    return runner.of(program) if isinstance(runner, OfProgram) else runner
+
+
+def labels_of(paths: Iterable[Path]) -> dict[Path, str]:
+    """What tables call artifacts: their names, and where two share one their paths as given."""
+    known = list(dict.fromkeys(paths))
+    names = [path.name for path in known]
+    return {path: path.name if names.count(path.name) == 1 else str(path) for path in known}
+
+
+class Bench:
+    """A network on one input, and every run that is held to its reference or to the model that it must equal.
+
+    x: ``[T, B, *shape]``; labels: ``[B]``, for accuracies. name: of the reference in tables.
+    """
+
+    def __init__(
+        self, program: Program, x: NetworkInput, labels: NDArray[Any] | None = None, *, name: str = REFERENCE
+    ) -> None:
+        self.program, self.x, self.labels, self.name = program, x, labels, name
+        self.runs: list[RunParity] = []
+        self._near = NearThreshold()
+        names = [node.name for node in program.spiking]
+        self.expected = run(program, x, record=names, observe=self._near, chunk=CHUNK)
+
+    @property
+    def report(self) -> Report:
+        """Every run so far."""
+        return Report(self.name, accuracy(self.program, self.expected, self.labels), tuple(self.runs))
+
+    def add(self, name: str, result: Result, **about: Any) -> None:
+        """Compare a run on ``x`` with the reference; about: fields of `RunParity`."""
+        near, right = self._near.counts, accuracy(self.program, result, self.labels)
+        found = compare(
+            self.program, self.expected, result, name, x=self.x, near=near, against=self.name, accuracy=right, **about
+        )
+        self.runs.append(found)
+
+    def artifact(self, path: Path, of: Format, name: str | None = None, **about: Any) -> Runner:
+        """Read an artifact back and `hold` its run; returns the Runner."""
+        runner = load(path, of, self.program)
+        self.hold(name or path.name, runner, path, **{"artifact": str(path), **about})
+        return runner
+
+    def hold(
+        self, name: str, runner: Runner, network: Network, *, required: bool = True, model: str = "", **about: Any
+    ) -> None:
+        """Run and compare with the reference, and with the runner's model where that is another.
+
+        required: false where the sums are not proved exact, so that differences are told. model: of a model in tables.
+        """
+        result = runner.run(self.x, record=True)
+        own = self._model(runner, network)
+        same = runner.agrees_with == REFERENCE and own is None
+        about = {"backend": runner.name, "label": runner.label, **about}
+        self.add(name, result, required=required and same, **about)
+        if own is not None:
+            self._against(name, result, own, self.x, model, about)
+
+    def further(self, path: Path, of: Format, name: str, besides: Runner, say: Console, **common: Any) -> None:
+        """Run an artifact on every other Runner that reads it and has a model to equal, on `SAMPLES` samples.
+
+        One that cannot run on this machine is said. common: see `Options`.
+        """
+        for kind in registry().runners.values():
+            if of.name not in kind.reads or kind.name == besides.name or kind.agrees_with in (None, REFERENCE):
+                continue
+            reason = kind.available()
+            if reason is not None:
+                say.say(f"{name} did not run on {kind.name} ({reason})")
+                continue
+            runner = open_runner(kind, path, self.program, **common)
+            own = self._model(runner, path)
+            assert own is not None
+            x = first_samples(self.x, SAMPLES)
+            say.say(f"running {leading(x)[1]} samples through {name} on {kind.name}")
+            about = {"backend": kind.name, "label": kind.label, "artifact": str(path)}
+            self._against(f"{name} on {kind.name}", runner.run(x, record=True), own, x, "", about)
+
+    def _model(self, runner: Runner, network: Network) -> Runner | None:
+        """What the runner must equal, where that is not the reference as it stands."""
+        own = runner.model(self.program) if isinstance(runner, OfModel) else None
+        if own is not None or runner.agrees_with in (None, REFERENCE):
+            return own
+        return open_runner(find_runner(runner.agrees_with), network, self.program)
+
+    def _against(
+        self, name: str, result: Result, model: Runner, x: NetworkInput, title: str, about: Mapping[str, Any]
+    ) -> None:
+        title = title or model.name
+        expected = model.run(x, record=True)
+        found = compare(self.program, expected, result, f"{name} (against {title})", against=title, **about)
+        self.runs.append(found)

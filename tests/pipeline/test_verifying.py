@@ -1,0 +1,91 @@
+"""verify: results stand under their artifact's path, and what must agree is a property of what ran."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stl_deploy._util.console import Console
+from stl_deploy.cli import main
+from stl_deploy.errors import InputError, ParityError
+from stl_deploy.exporters.onnx import export_onnx
+from stl_deploy.exporters.targets import registry
+from stl_deploy.graph.io.nir_file import read_nir, write_nir
+from stl_deploy.graph.lower import lower
+from stl_deploy.pipeline.verify import verify
+
+
+@pytest.fixture
+def twins(run_dir: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """A file that has a weight changed, and a good one of the same name."""
+    bad, good = tmp_path / "a" / "net.onnx", tmp_path / "b" / "net.onnx"
+    graph = read_nir(run_dir / "net.nir")
+    export_onnx(lower(graph), good)
+    graph.nodes["conv1"].weight[0, 0, 1, 1] += np.float32(0.5)
+    export_onnx(lower(graph), bad)
+    return bad, good
+
+
+def test_a_bad_file_does_not_hide_behind_a_good_one_of_its_name(
+    run_dir: Path, twins: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["verify", str(run_dir), "--against", *map(str, twins), "--json"])
+    assert stop.value.code == 1
+    said = capsys.readouterr()
+    bad, good = json.loads(said.out)["runs"]
+    assert [bad["artifact"], good["artifact"]] == [bad["run"], good["run"]] == [*map(str, twins)]
+    assert (bad["exact"], good["exact"]) == (False, True)
+    assert bad["differing"] > 0 == good["differing"]
+    assert f"stl-deploy: error: {twins[0]}: " in said.err
+    rows = [line.split("  ")[0] for line in said.err.splitlines() if " lif1 " in line]
+    assert rows == [*map(str, twins)]
+
+
+def test_names_that_differ_are_told_by_name_and_a_path_given_twice_counts_once(run_dir: Path) -> None:
+    report = verify(run_dir, [run_dir / "net.onnx", run_dir / "net.nir", run_dir / "net.onnx"])
+    assert [run.run for run in report.runs] == ["net.onnx", "net.nir"]
+    assert [run.artifact for run in report.runs] == [str(run_dir / "net.onnx"), str(run_dir / "net.nir")]
+
+
+def test_what_must_agree_is_not_read_off_a_name(run_dir: Path, tmp_path: Path) -> None:
+    """A float file must agree whatever it is called; integers need not."""
+    graph = read_nir(run_dir / "net.nir")
+    graph.nodes["conv1"].weight[0, 0, 1, 1] += np.float32(0.5)
+    path = tmp_path / "net.net.nir"
+    write_nir(graph, path)
+    report = verify(run_dir, [path, run_dir / "net.net"], lava=False)
+    assert [(run.run, run.required) for run in report.runs] == [("net.net.nir", True), ("net.net", False)]
+    with pytest.raises(ParityError, match=r"^net\.net\.nir: "):
+        report.require()
+
+
+def test_backends_are_verified_by_name(run_dir: Path) -> None:
+    report = verify(run_dir, ["onnx", "loihi"])
+    assert [(run.run, run.backend, run.artifact, run.required) for run in report.runs] == [
+        ("onnx", "onnx", None, True),
+        ("loihi", "loihi", None, False),
+    ]
+    report.require()
+    assert report.runs[1].differing > 0
+
+
+def test_what_is_neither_artifact_nor_backend_is_told_what_there_is(run_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"gone\.onnx: expected \.nir, \.onnx, .* found no such file or folder"):
+        verify(run_dir, [tmp_path / "gone.onnx"])
+    (tmp_path / "a.txt").touch()
+    with pytest.raises(InputError, match=r"or a backend \(reference, onnx, loihi, lava.*\); found '\.txt'"):
+        verify(run_dir, [tmp_path / "a.txt"])
+
+
+def test_a_backend_that_cannot_run_here_is_said(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def reason(*_: Any) -> str:
+        return "no such machine"
+
+    monkeypatch.setattr(registry().runners["lava"], "available", classmethod(reason))
+    with pytest.raises(Exception, match="lava cannot run here: no such machine"):
+        verify(run_dir, ["lava"], say=Console(quiet=True))
