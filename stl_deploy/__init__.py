@@ -19,6 +19,7 @@ from typing import Any as _Any
 if _TYPE_CHECKING:
     from stl_deploy import data
     from stl_deploy.errors import (
+        CaptureError,
         CheckFailed,
         ConfigError,
         DivergedError,
@@ -30,6 +31,7 @@ if _TYPE_CHECKING:
         UnsupportedError,
     )
     from stl_deploy.nn.neuron import LI, LIF
+    from stl_deploy.pipeline.capture import capture
     from stl_deploy.pipeline.read import read
     from stl_deploy.pipeline.spiking_graph import SpikingGraph
 
@@ -39,10 +41,12 @@ _HOME = {
     "LI": "nn.neuron",
     "LIF": "nn.neuron",
     "SpikingGraph": "pipeline.spiking_graph",
+    "capture": "pipeline.capture",
     "read": "pipeline.read",
     "data": "",
     **dict.fromkeys(
         (
+            "CaptureError",
             "CheckFailed",
             "ConfigError",
             "DivergedError",
@@ -61,6 +65,7 @@ _HOME = {
 __all__ = [
     "LI",
     "LIF",
+    "CaptureError",
     "CheckFailed",
     "ConfigError",
     "DivergedError",
@@ -71,6 +76,7 @@ __all__ = [
     "StlDeployError",
     "ToolError",
     "UnsupportedError",
+    "capture",
     "data",
     "read",
 ]

@@ -7,7 +7,8 @@
     ├── CheckFailed          the work was done and its check failed
     │   ├── ParityError      an artifact does not spike like the model
     │   ├── UnsupportedError a target cannot hold the network (names node and remedy)
-    │   └── DivergedError    training met NaN or infinity (names the layer)
+    │   ├── DivergedError    training met NaN or infinity (names the layer)
+    │   └── CaptureError     a torch module has no form as a graph, or its graph does not spike like it
     └── ToolError            an outside tool (Lava, a compiler) is missing, failed or timed out
 
 A message is one sentence: what was found, where, what is accepted, how to fix it.
@@ -68,6 +69,30 @@ class UnsupportedError(CheckFailed):
 
 class DivergedError(CheckFailed):
     """Training met NaN or infinite values; the last good checkpoint is kept."""
+
+
+class CaptureError(CheckFailed):
+    """A torch module has no form as a graph, or the graph made of it does not spike as the module does.
+
+    ``line`` is where in the user's file ("net.py:31"), None if no line is to blame. ``layer``, ``step`` and ``neuron``
+    (its index in the layer) say where graph and module part first, None where nothing was compared.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        line: str | None = None,
+        layer: str | None = None,
+        step: int | None = None,
+        neuron: tuple[int, ...] | None = None,
+    ) -> None:
+        super().__init__(f"{line}: {message}" if line else message)
+        self.line = line
+        self.layer = layer
+        self.step = step
+        self.neuron = neuron
+        self.reason = message
 
 
 class ToolError(StlDeployError):

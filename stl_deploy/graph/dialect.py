@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -64,6 +64,10 @@ CHOICES: dict[str, tuple[str, ...]] = {
 """What each option that is a choice may be."""
 
 
+OF_NODES = frozenset({"leak", "compare", "reset", "spikes_per_step", "start", "synapse", "gain", "rate", "integrate"})
+"""The options that single nodes may have of their own."""
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -97,6 +101,7 @@ class Dialect:
         not there at t = 0; or where spikes leave the neuron (``neuron_output``), so that it is.
     loop_input: an edge from an Input into the weights that lead a neuron's spikes back to it is taken ``as_written``,
         or goes to the neuron, past the weights (``neuron``).
+    nodes: options of single nodes, by name, where they are not those of the graph.
     """
 
     dt: float = 1e-4
@@ -114,6 +119,7 @@ class Dialect:
     emit: Emit = "now"
     loop: Loop = "closing_edge"
     loop_input: LoopInput = "as_written"
+    nodes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for key, choices in CHOICES.items():
@@ -126,6 +132,20 @@ class Dialect:
             if not (bound is None or bound == "-threshold" or (_is_number(bound) and math.isfinite(bound))):
                 accepted = 'null, a finite number, "-threshold", or an object with one of these for each node'
                 raise InputError(f"dialect key 'v_min' is {self.v_min!r}; accepted: {accepted}")
+        self._check_nodes()
+
+    def _check_nodes(self) -> None:
+        """Raise InputError for options of single nodes that are none."""
+        if not isinstance(self.nodes, Mapping) or not all(isinstance(own, Mapping) for own in self.nodes.values()):
+            raise InputError(f"dialect key 'nodes' is {self.nodes!r}; an object of options by node is accepted")
+        for node, own in self.nodes.items():
+            unknown = sorted(set(own) - OF_NODES)
+            if unknown:
+                accepted = ", ".join(sorted(OF_NODES))
+                raise InputError(
+                    f"dialect key 'nodes', '{node}': '{unknown[0]}' is no option of a node; accepted: {accepted}"
+                )
+            replace(self, nodes={}, **own)
 
     def bound(self, node: str, leaky: bool) -> Bound:
         """The lower bound of the potential of the neurons of one node. leaky: they are not IF."""
@@ -133,9 +153,14 @@ class Dialect:
             return self.v_min.get(node)
         return None if leaky and self.bounded == "if" else self.v_min
 
+    def of_node(self, name: str) -> Dialect:
+        """The dialect of one node: its own options before the graph's."""
+        own = self.nodes.get(name)
+        return replace(self, nodes={}, **own) if own else self
+
     def as_dict(self) -> dict[str, Any]:
-        """JSON twin: every key, in order."""
-        return asdict(self)
+        """JSON twin: every key, in order; ``nodes`` only where a node has options of its own."""
+        return {key: value for key, value in asdict(self).items() if key != "nodes" or value}
 
     @classmethod
     def from_mapping(cls, data: Mapping[str, Any], *, where: str, base: Dialect | None = None) -> Dialect:

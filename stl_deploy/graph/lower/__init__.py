@@ -188,7 +188,7 @@ def _lower_node(
         case nir.Delay():
             return lower_delay(name, node, shape, sources, reading, dialect.dt)
         case nir.I() | nir.IF() | nir.LI() | nir.LIF() | nir.CubaLI() | nir.CubaLIF() | nir.Threshold():
-            return lower_neuron(name, node, shape, sources, reading, dialect, name in wiring.looped)
+            return lower_neuron(name, node, shape, sources, reading, dialect.of_node(name), name in wiring.looped)
         case ForeignNode():
             raise GraphError(node.reason, node=name, slug=node.slug)
     raise GraphError(f"type {type(node).__name__} is not known", node=name, slug="unknown-type")

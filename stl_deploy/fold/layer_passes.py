@@ -1,0 +1,247 @@
+"""Passes over a LayerGraph that leave only nodes of the Program: norms, max pools and concatenations become those.
+
+Each pass takes the layers by name and gives them back; each equality holds in real arithmetic, and where floats round
+otherwise (folded norms, split sums) its caller measures it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from stl_deploy.errors import CaptureError
+from stl_deploy.fold.norm import Doubles
+from stl_deploy.graph.program import (
+    Conv,
+    Floats,
+    Linear,
+    Neuron,
+    Node,
+    Pool,
+    Program,
+    Reshape,
+    Scale,
+    Source,
+    is_binary,
+)
+from stl_deploy.nn.layer_graph import Concat, MaxPool, Norm
+
+Layers = dict[str, Node]
+
+
+def fold_norms(layers: Layers) -> Layers:
+    """A norm goes into the weights of the synapse before it, if that serves nobody else; else into weights of its own.
+
+    With y = W·x + b and scale s, shift t for each channel: s·y + t = (s·W)·x + (s·b + t). A norm behind anything else
+    is the same with W = 1: a depthwise 1x1 convolution, or a diagonal linear layer.
+    """
+    pending: dict[str, tuple[Doubles, Doubles]] = {}
+    renamed: dict[str, str] = {}
+    found = dict(layers)
+    for name, layer in layers.items():
+        if not isinstance(layer, Norm):
+            continue
+        sources = tuple(Source(renamed.get(s.node, s.node), s.delay) for s in layer.sources)
+        before = found.get(sources[0].node) if len(sources) == 1 and not sources[0].delay else None
+        if isinstance(before, Conv | Linear) and _readers(layers, layer.sources[0].node) == 1:
+            weight, bias = pending.get(before.name) or _doubles(before)
+            scale = np.asarray(layer.scale, np.float64)
+            pending[before.name] = (
+                weight * scale.reshape(-1, *(1,) * (weight.ndim - 1)),
+                scale * bias + np.asarray(layer.shift, np.float64),
+            )
+            renamed[name] = before.name
+            del found[name]
+        else:
+            found[name] = _own_weights(layer)
+    for name, (weight, bias) in pending.items():
+        found[name] = replace(found[name], weight=_floats(name, weight), bias=_floats(name, bias))  # type: ignore[call-arg]
+    return _renamed(found, renamed)
+
+
+def _readers(layers: Mapping[str, Node], name: str) -> int:
+    return sum(source.node == name for layer in layers.values() for source in layer.sources)
+
+
+def _doubles(layer: Conv | Linear) -> tuple[Doubles, Doubles]:
+    weight = layer.weight.astype(np.float64)
+    return weight, np.zeros(len(weight)) if layer.bias is None else layer.bias.astype(np.float64)
+
+
+def _floats(name: str, array: Doubles) -> Floats:
+    with np.errstate(over="ignore"):
+        rounded = array.astype(np.float32)
+    if not np.isfinite(rounded).all():
+        raise CaptureError(f"layer '{name}': weights are not finite once the norm is folded into them", layer=name)
+    return rounded
+
+
+def _own_weights(norm: Norm) -> Node:
+    scale, shift = _floats(norm.name, np.asarray(norm.scale)), _floats(norm.name, np.asarray(norm.shift))
+    if not shift.any():
+        shape = (-1, *(1,) * (len(norm.shape) - 1))
+        return Scale(name=norm.name, shape=norm.shape, sources=norm.sources, scale=scale.reshape(shape))
+    if len(norm.shape) == 1:
+        return Linear(
+            name=norm.name,
+            shape=norm.shape,
+            sources=norm.sources,
+            weight=np.diag(scale),
+            bias=shift,
+            input_shape=norm.shape,
+        )
+    rank = len(norm.shape) - 1
+    return Conv(
+        name=norm.name,
+        shape=norm.shape,
+        sources=norm.sources,
+        weight=scale.reshape(-1, 1, *(1,) * rank),
+        bias=shift,
+        stride=(1,) * rank,
+        padding=((0, 0),) * rank,
+        dilation=(1,) * rank,
+        groups=norm.shape[0],
+        input_shape=norm.shape,
+    )
+
+
+def _renamed(layers: Layers, names: Mapping[str, str]) -> Layers:
+    def final(name: str) -> str:
+        while name in names:
+            name = names[name]
+        return name
+
+    return {
+        name: replace(layer, sources=tuple(Source(final(s.node), s.delay) for s in layer.sources))
+        for name, layer in layers.items()
+    }
+
+
+def max_pools(layers: Layers) -> Layers:
+    """Max pooling of spikes is sum pooling and a threshold of 1/2; raises CaptureError for that of other values."""
+    found: Layers = {}
+    for name, layer in layers.items():
+        if not isinstance(layer, MaxPool):
+            found[name] = layer
+            continue
+        if len(layer.sources) != 1 or not _carries_spikes(layers, layer.sources[0].node):
+            raise CaptureError(
+                f"layer '{name}' takes the maximum of currents, which no event-driven graph computes; pool "
+                "the spikes (move "
+                "the pool behind the neuron) or use average pooling",
+                layer=name,
+            )
+        found[f"{name}_sum"] = Pool(
+            name=f"{name}_sum",
+            shape=layer.shape,
+            sources=layer.sources,
+            kernel=layer.kernel,
+            stride=layer.stride,
+            padding=layer.padding,
+            divisor=1,
+            input_shape=layer.input_shape,
+        )
+        found[name] = Neuron(
+            name=name,
+            shape=layer.shape,
+            sources=(Source(f"{name}_sum"),),
+            decay=None,
+            threshold=np.asarray(0.5, np.float32),
+        )
+    return found
+
+
+def _carries_spikes(layers: Layers, name: str) -> bool:
+    layer = layers[name]
+    if isinstance(layer, MaxPool):
+        return len(layer.sources) == 1 and _carries_spikes(layers, layer.sources[0].node)
+    if isinstance(layer, Reshape):
+        return len(layer.sources) == 1 and _carries_spikes(layers, layer.sources[0].node)
+    return is_binary(Program(tuple(layers.values()), 1.0), name)
+
+
+def concatenations(layers: Layers) -> Layers:
+    """A concatenation goes into its readers' weights, W·[a; b] = Wa·a + Wb·b; else weights of 0 and 1 do its work."""
+    found = dict(layers)
+    for name, layer in layers.items():
+        if isinstance(layer, Concat):
+            readers = [r for r in found.values() if any(s.node == name for s in r.sources)]
+            if all(_splits(reader) for reader in readers):
+                for reader in readers:
+                    _split(found, layer, reader)
+                del found[name]
+            else:
+                _embed(found, layer)
+    return found
+
+
+def _splits(reader: Node) -> bool:
+    return len(reader.sources) == 1 and (
+        (isinstance(reader, Conv) and reader.groups == 1)
+        or (isinstance(reader, Linear) and len(reader.input_shape) == 1)
+    )
+
+
+def _split(layers: Layers, concat: Concat, reader: Node) -> None:
+    """Synapses for each part; what read the reader reads all of them."""
+    assert isinstance(reader, Conv | Linear)
+    start, parts = 0, []
+    for number, (source, size) in enumerate(zip(concat.sources, concat.sizes, strict=True)):
+        name = reader.name if not number else f"{reader.name}_{number + 1}"
+        part = replace(
+            reader,
+            name=name,
+            sources=(Source(source.node, source.delay + reader.sources[0].delay),),
+            weight=np.ascontiguousarray(reader.weight[:, start : start + size]),
+            bias=reader.bias if not number else None,
+            input_shape=(size, *reader.input_shape[1:]),
+        )
+        layers[name] = part
+        parts.append(name)
+        start += size
+    for name, layer in list(layers.items()):
+        if any(s.node == reader.name for s in layer.sources):
+            wide = [Source(p, s.delay) for s in layer.sources for p in (parts if s.node == reader.name else [s.node])]
+            layers[name] = replace(layer, sources=tuple(wide))
+
+
+def _embed(layers: Layers, concat: Concat) -> None:
+    """Each part led to its place by weights of 0 and 1."""
+    start, channels = 0, concat.shape[0]
+    ends = []
+    for number, (source, size) in enumerate(zip(concat.sources, concat.sizes, strict=True)):
+        weight = np.zeros((channels, size), np.float32)
+        weight[np.arange(start, start + size), np.arange(size)] = 1
+        name = f"{concat.name}_{number + 1}"
+        shape = (size, *concat.shape[1:])
+        if len(shape) == 1:
+            layers[name] = Linear(
+                name=name, shape=concat.shape, sources=(source,), weight=weight, bias=None, input_shape=shape
+            )
+        else:
+            rank = len(shape) - 1
+            layers[name] = Conv(
+                name=name,
+                shape=concat.shape,
+                sources=(source,),
+                weight=weight.reshape(*weight.shape, *(1,) * rank),
+                bias=None,
+                stride=(1,) * rank,
+                padding=((0, 0),) * rank,
+                dilation=(1,) * rank,
+                groups=1,
+                input_shape=shape,
+            )
+        ends.append(name)
+        start += size
+    del layers[concat.name]
+    for name, layer in list(layers.items()):
+        if any(s.node == concat.name for s in layer.sources):
+            wide = [Source(e, s.delay) for s in layer.sources for e in (ends if s.node == concat.name else [s.node])]
+            layers[name] = replace(layer, sources=tuple(wide))
+
+
+PASSES: tuple[Callable[[Layers], Layers], ...] = (fold_norms, max_pools, concatenations)
+"""In the order they run."""

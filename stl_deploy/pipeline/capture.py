@@ -1,0 +1,180 @@
+"""`capture`: any torch module becomes a `SpikingGraph`, proved to spike as the module does."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from stl_deploy.errors import CaptureError
+from stl_deploy.fold.layer_graph import fold_layers
+from stl_deploy.graph.exact import prove_exact
+from stl_deploy.graph.program import Program
+from stl_deploy.graph.readout import Readout
+from stl_deploy.graph.run import Result
+from stl_deploy.pipeline.proof import (
+    Proof,
+    end_to_end,
+    module_spikes,
+    prove_layers,
+    prove_replay,
+    rate_warnings,
+)
+from stl_deploy.tracing import Call, Time, Traced, trace
+from stl_deploy.tracing.running import run as run_module
+from stl_deploy.tracing.trace import batch_axis, graph_input, steps_of
+
+if TYPE_CHECKING:
+    from stl_deploy.pipeline.spiking_graph import SpikingGraph
+
+_TRACED_SAMPLES = 3
+
+
+def capture(
+    model: nn.Module,
+    x: Any,
+    *,
+    time: Time = "first",
+    reset: Callable[[], Any] | None = None,
+    output: int | str | None = None,
+    verify: bool = True,
+) -> SpikingGraph:
+    """One graph of one time step of ``model``, proved on ``x``.
+
+    model: any torch module; run in eval mode and left as it was found. x: a real batch, as ``forward`` takes it:
+    ``[T, B, *shape]`` (``time="first"``), ``[B, T, *shape]`` (``"second"``), ``[T, B, *shape]`` of which forward takes
+    one step ``[B, *shape]`` at a time and keeps its state (``"step"``), or ``[B, *shape]`` for a forward that loops
+    over time itself (``"inside"``). reset: brings the model to rest, where it has no method of that name. output:
+    which of several outputs is meant (index or name; default: the first tensor). verify: False leaves the proof out.
+
+    Raises CaptureError, with the line of the user's file, where the module has no form as a graph, and with layer, step
+    and neuron where the graph does not spike as the module does.
+
+        net = stl_deploy.capture(model, x)
+        print(net.proof)
+        net.export("net.onnx")
+    """
+    from stl_deploy.pipeline.spiking_graph import SpikingGraph
+
+    call = Call(time, reset, output)
+    batch = _batch(model, x, call)
+    traced = trace(model, _several(batch, call), call)
+    graph, dialect, program = fold_layers(traced.graph)
+    original = Captured(model, traced)
+    sample = original.as_graph_input(batch)
+    proof = _prove(model, traced, program, batch) if verify else None
+    readout = traced.readout
+    for warning in proof.warnings if proof is not None else ():
+        warnings.warn(warning, stacklevel=2)
+    return SpikingGraph(
+        graph, dialect, proof=proof, readout=readout, original=original, sample=sample, name=_name(model)
+    )
+
+
+class Captured:
+    """The module that a graph was captured from."""
+
+    def __init__(self, model: nn.Module, traced: Traced) -> None:
+        self.model, self._traced = model, traced
+
+    def as_graph_input(self, batch: Any) -> NDArray[Any]:
+        """A batch as the module's forward takes it, as the graph's input ``[T, B, *shape]``."""
+        found: NDArray[Any] = graph_input(self._traced.call, _tensor(batch), self._traced.length).cpu().numpy()
+        return found
+
+    def run(self, batch: Any) -> tuple[NDArray[Any], Result]:
+        """The module's own scores ``[B, classes]`` of a batch, and its outputs and spikes under the graph's names."""
+        traced = self._traced
+        x = _tensor(batch)
+        spikes, y = module_spikes(traced, steps_of(traced.call, x, traced.length))
+        own = run_module(self.model, x, traced.call)
+        if traced.axis is not None:
+            own = own.sum(traced.axis)
+        return own.cpu().numpy(), Result({"output": y}, spikes)
+
+
+def _name(model: nn.Module) -> str:
+    return type(model).__name__.lower()
+
+
+def _tensor(x: Any) -> Tensor:
+    tensor = x if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x))
+    return tensor.detach() if tensor.is_floating_point() else tensor.float()
+
+
+def _batch(model: nn.Module, x: Any, call: Call) -> Tensor:
+    if not isinstance(model, nn.Module):
+        raise CaptureError(
+            f"a {type(model).__name__} is no torch.nn.Module; wrap what it does in a module's forward and give that"
+        )
+    tensor = _tensor(x)
+    least = 2 if call.time == "inside" else 3
+    if tensor.dim() < (1 if call.time == "inside" else 2):
+        raise CaptureError(f"x is {list(tensor.shape)}; expected at least {least} axes with time={call.time!r}")
+    if tensor.dtype == torch.float64 and not any(p.dtype == torch.float64 for p in model.parameters()):
+        tensor = tensor.float()
+    if not bool(torch.isfinite(tensor).all()):
+        raise CaptureError("x holds NaN or infinity; expected finite numbers")
+    for name, parameter in (*model.named_parameters(), *model.named_buffers()):
+        if parameter.is_complex():
+            raise CaptureError(f"parameter '{name}' is complex; a graph holds real weights")
+        if parameter.is_floating_point() and not bool(torch.isfinite(parameter).all()):
+            raise CaptureError(f"parameter '{name}' holds NaN or infinity")
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    return tensor.to(device).contiguous()
+
+
+def _several(x: Tensor, call: Call) -> Tensor:
+    """A few samples to trace with: at least 2, of a number that is not that of the steps."""
+    axis = batch_axis(call)
+    wanted = 2 if call.time != "inside" and x.shape[1 - axis] == _TRACED_SAMPLES else _TRACED_SAMPLES
+    index = torch.arange(wanted) % x.shape[axis]
+    return x.index_select(axis, index.to(x.device))
+
+
+def fresh(x: Tensor, seed: int) -> Tensor:
+    """The values of ``x`` in other places."""
+    order = torch.randperm(x.numel(), generator=torch.Generator().manual_seed(seed))
+    return x.reshape(-1)[order.to(x.device)].reshape(x.shape)
+
+
+def _prove(model: nn.Module, traced: Traced, program: Program, x: Tensor) -> Proof:
+    call = traced.call
+    runs = [("x", x), ("fresh input", fresh(x, 0)), *_varied(x, call)]
+    compared, done = 0, []
+    for what, given in runs:
+        try:
+            compared += prove_replay(model, traced, given, what)
+        except (CaptureError, RuntimeError, ValueError, AssertionError, IndexError) as error:
+            if not what.startswith("another") or (isinstance(error, CaptureError) and error.layer is not None):
+                raise
+            continue
+        done.append(what)
+    given_steps = steps_of(call, x, traced.length)
+    spikes, _ = module_spikes(traced, given_steps)
+    array = torch.stack(given_steps).cpu().numpy()
+    layers = prove_layers(program, spikes, array)
+    whole = end_to_end(program, spikes, array)
+    return Proof(compared, 0, tuple(done), layers, whole, rate_warnings(layers))
+
+
+def _varied(x: Tensor, call: Call) -> list[tuple[str, Tensor]]:
+    """Fresh input with another batch size, and another number of steps where the caller decides that."""
+    axis = batch_axis(call)
+    size = x.shape[axis]
+    index = torch.arange(size + 1) % size
+    found = [(f"another batch size ({size + 1})", fresh(x.index_select(axis, index.to(x.device)), 1))]
+    if call.time != "inside":
+        steps = x.shape[1 - axis]
+        index = torch.arange(steps + 2) % steps
+        longer = fresh(x.index_select(1 - axis, index.to(x.device)), 2)
+        found.append((f"another number of steps ({steps + 2})", longer))
+    return found
+
+
+__all__ = ["Captured", "Readout", "capture", "prove_exact"]

@@ -1,0 +1,252 @@
+"""The proof of a capture, in three parts: the step's graph replayed, each layer on its own, and end to end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from stl_deploy.errors import CaptureError
+from stl_deploy.graph import neurons
+from stl_deploy.graph.program import Floats, Input, Neuron, Node, Output, Program, Source
+from stl_deploy.graph.run import run
+from stl_deploy.tracing.replay import replay
+from stl_deploy.tracing.steps import Signal, Steps, fold_steps
+from stl_deploy.tracing.trace import Traced, record_steps, steps_of
+
+MAX_ULP = 64
+"""How far from the threshold, in units in its last place, a folded layer's potential may be where its spike differs."""
+
+
+@dataclass(frozen=True)
+class LayerProof:
+    """A spiking layer of the folded graph on the module's own layer inputs.
+
+    compared, differing: its spikes. nearest_ulp: the least distance of any potential from the threshold, in units in
+    the threshold's last place. farthest_ulp: the greatest where a spike differs. rate: spikes per neuron and step.
+    """
+
+    layer: str
+    compared: int
+    differing: int
+    nearest_ulp: float
+    farthest_ulp: float | None
+    rate: float
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was proved of a capture.
+
+    replay_compared, replay_differing: values of the module and of the captured step in torch's own kernels, fresh
+    inputs included. runs: what was run, in words. layers: see `LayerProof`. end_to_end: the folded graph's spikes on
+    the reference run against the module's.
+    """
+
+    replay_compared: int
+    replay_differing: int
+    runs: tuple[str, ...]
+    layers: tuple[LayerProof, ...]
+    end_to_end: Mapping[str, int]
+    warnings: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON twin."""
+        return asdict(self) | {"end_to_end": dict(self.end_to_end)}
+
+    def __str__(self) -> str:
+        differing = sum(layer.differing for layer in self.layers)
+        compared = sum(layer.compared for layer in self.layers)
+        return (
+            f"replayed: {self.replay_differing:,} of {self.replay_compared:,} values differ ({len(self.runs)} "
+            "runs); folded, "
+            f"layer by layer: {differing:,} of {compared:,} spikes; end to end: {self.end_to_end['differing']:,} of "
+            f"{self.end_to_end['compared']:,}"
+        )
+
+
+def prove_replay(model: nn.Module, traced: Traced, x: Tensor, what: str) -> int:
+    """Hold the step's graph against the module on ``x``; returns how many values were compared.
+
+    Raises CaptureError naming layer, step and neuron where one differs.
+    """
+    recorded, end, length = record_steps(model, x, traced.call, keep=True, length=traced.length)
+    own = fold_steps(end.nodes)
+    spikes = _spikes(traced.steps)
+    if not _alike(traced.steps, own):
+        raise CaptureError(f"the model computes something else on {what} than on x; does a branch depend on its input?")
+    values = replay(traced.steps, steps_of(traced.call, x, length), spikes)
+    names = {signal: name for name, signal in traced.signals.items()}
+    compared = 0
+    for node, (signal, step) in own.of_node.items():
+        if node.kept is None or step < 0:
+            continue
+        mine = traced.steps.signals[own.signals.index(signal)]
+        if mine in values:
+            name = names.get(mine) or mine.node.place.module or mine.node.name
+            compared += _compare(values[mine][step].bool(), node.kept, name, step, what)
+    for step, part in enumerate(_output_steps(end.axis, recorded.tensor)):
+        compared += _compare(
+            values[traced.steps.output.signal][step - traced.steps.output.lag], part, "output", step, what
+        )
+    return compared
+
+
+def _output_steps(axis: int | None, y: Tensor) -> list[Tensor]:
+    return [] if axis is None else list(y.unbind(axis))
+
+
+def _spikes(steps: Steps) -> list[Signal]:
+    def is_spike(signal: Signal) -> bool:
+        return signal.node.dtype == torch.bool or (
+            signal.node.name == "_to_copy" and any(read.signal.node.dtype == torch.bool for read in signal.reads())
+        )
+
+    return [signal for signal in steps.signals if is_spike(signal)]
+
+
+def _alike(a: Steps, b: Steps) -> bool:
+    if len(a.signals) != len(b.signals) or a.output.lag != b.output.lag:
+        return False
+    index_a = {signal: i for i, signal in enumerate(a.signals)}
+    index_b = {signal: i for i, signal in enumerate(b.signals)}
+    return all(
+        s.node.name == o.node.name
+        and [(index_a[r.signal], r.lag) for r in s.reads()] == [(index_b[r.signal], r.lag) for r in o.reads()]
+        for s, o in zip(a.signals, b.signals, strict=True)
+    )
+
+
+def _compare(found: Tensor, expected: Tensor, layer: str, step: int, what: str) -> int:
+    found = found.expand_as(expected) if found.dim() == expected.dim() else found.reshape(expected.shape)
+    unequal = found != expected
+    both_nan = (found != found) & (expected != expected)
+    unequal &= ~both_nan
+    if bool(unequal.any()):
+        index = tuple(int(i) for i in unequal.nonzero()[0])
+        raise CaptureError(
+            f"the captured step does not compute what the model does: layer '{layer}', step {step}, sample "
+            f"{index[0]}, neuron "
+            f"{list(index[1:])} on {what} ({int(unequal.sum())} of {unequal.numel()} values differ); "
+            "constants from numpy, or "
+            "state that capture did not see?",
+            layer=layer,
+            step=step,
+            neuron=index[1:],
+        )
+    return expected.numel()
+
+
+def module_spikes(traced: Traced, x: list[Tensor]) -> tuple[dict[str, Floats], Floats]:
+    """The module's spikes of every spiking layer, and its output at every step, ``[T, B, *shape]``."""
+    values = replay(traced.steps, x, list(traced.signals.values()))
+    spikes = {name: _stacked(values[signal]) for name, signal in traced.signals.items()}
+    output = traced.steps.output
+    return spikes, _stacked(_late(values[output.signal], output.lag))
+
+
+def _late(values: list[Tensor], lag: int) -> list[Tensor]:
+    return [torch.zeros_like(values[0])] * lag + values[: len(values) - lag] if lag else values
+
+
+def _stacked(values: list[Tensor]) -> Floats:
+    full = np.broadcast_shapes(*(tuple(v.shape) for v in values))
+    found: Floats = torch.stack([v.expand(full) for v in values]).float().cpu().numpy()
+    return found
+
+
+def prove_layers(program: Program, spikes: Mapping[str, Floats], x: Floats) -> tuple[LayerProof, ...]:
+    """Each spiking layer of the folded graph, given what the module's own layer was given.
+
+    Raises CaptureError for a difference farther than `MAX_ULP` from the threshold.
+    """
+    given = {**spikes, **{node.name: x for node in program.inputs}}
+    return tuple(_prove_layer(program, node, given) for node in program.spiking if node.name in spikes)
+
+
+def _prove_layer(program: Program, layer: Neuron, given: Mapping[str, Floats]) -> LayerProof:
+    arriving = _arriving(program, layer, given)
+    expected = given[layer.name]
+    state = neurons.NeuronState(layer, expected.shape[1])
+    out = np.empty(expected.shape[1:], np.float32)
+    assert layer.threshold is not None
+    unit = np.spacing(np.abs(layer.threshold))
+    parted = np.zeros(expected.shape[1:], bool)
+    differing, nearest, farthest = 0, np.inf, None
+    for t in range(len(expected)):
+        state.charge(arriving[t])
+        distance = np.abs(state.v - layer.threshold) / unit
+        state.release(out)
+        unequal = out != expected[t]
+        nearest = min(nearest, float(distance[~parted].min(initial=np.inf)))
+        differing += int(unequal.sum())
+        first = unequal & ~parted
+        if first.any():
+            farthest = max(farthest or 0.0, float(distance[first].max()))
+            if farthest > MAX_ULP:
+                at = np.unravel_index(int(np.where(first, distance, -1).argmax()), distance.shape)
+                raise _apart(layer, t, tuple(int(i) for i in at), farthest)
+        parted |= unequal
+    return LayerProof(layer.name, expected.size, differing, nearest, farthest, float(expected.mean()))
+
+
+def _apart(layer: Neuron, step: int, at: tuple[int, ...], ulp: float) -> CaptureError:
+    return CaptureError(
+        f"layer '{layer.name}' of the folded graph does not spike as the module's on the same inputs: step "
+        f"{step}, sample "
+        f"{at[0]}, neuron {list(at[1:])}, {ulp:.0f} units in the last place from the threshold (more than "
+        f"{MAX_ULP} are no "
+        "rounding)",
+        layer=layer.name,
+        step=step,
+        neuron=at[1:],
+    )
+
+
+def _arriving(program: Program, layer: Neuron, given: Mapping[str, Floats]) -> Floats:
+    """What arrives at a layer when every spiking layer before it spikes as ``given``."""
+    needed: dict[str, Node] = {}
+    waiting = [source.node for source in layer.sources]
+    while waiting:
+        name = waiting.pop()
+        if name in needed:
+            continue
+        node = program.by_name[name]
+        needed[name] = Input(name=name, shape=node.shape, sources=()) if name in given else node
+        waiting += [source.node for source in needed[name].sources]
+    output = Output(name="arriving", shape=layer.shape, sources=layer.sources)
+    while output.name in needed:
+        output = replace(output, name=output.name + "_")
+    order: list[Node] = [node for node in needed.values() if isinstance(node, Input)]
+    order += [needed[node.name] for node in program.nodes if node.name in needed and node.name not in given]
+    part = Program((*order, output), program.dt)
+    return run(part, {node.name: given[node.name] for node in part.inputs}).y
+
+
+def end_to_end(program: Program, spikes: Mapping[str, Floats], x: Floats) -> dict[str, int]:
+    """The folded graph's spikes on the reference run against the module's."""
+    found = run(program, x, record=list(spikes)).recorded
+    return {
+        "compared": sum(array.size for array in spikes.values()),
+        "differing": sum(int((found[name] != spikes[name]).sum()) for name in spikes),
+    }
+
+
+def rate_warnings(layers: tuple[LayerProof, ...]) -> tuple[str, ...]:
+    """Layers whose spikes prove nothing: silent or saturated ones."""
+    silent = [layer.layer for layer in layers if layer.rate == 0]
+    full = [layer.layer for layer in layers if layer.rate == 1]
+    found = []
+    if silent:
+        found.append(f"no spike in {', '.join(silent)} on x: a silent layer proves nothing; give input that drives it")
+    if full:
+        found.append(f"every neuron of {', '.join(full)} spikes at every step on x: a saturated layer proves nothing")
+    return tuple(found)
+
+
+__all__ = ["Any", "LayerProof", "NDArray", "Proof", "Source", "end_to_end", "prove_layers", "prove_replay"]

@@ -1,0 +1,163 @@
+"""Elementwise operations, step by step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stl_deploy.tracing.layout import BATCH, TIME, Layout, broadcast, without_time
+from stl_deploy.tracing.nodes import Node
+from stl_deploy.tracing.recorder import Op, Value, leaves, map_tree
+from stl_deploy.tracing.unroll import Flow, Unroller, refuse
+
+_BOOLEAN = ("gt", "ge", "lt", "le", "eq", "ne", "logical_not", "logical_and", "logical_or")
+_MORE = ("masked_fill", "copy", "lerp", "index_put", "fill", "zero", "full")
+
+
+def is_elementwise(op: Op) -> bool:
+    """Whether each element of the output depends on the elements at its own place only."""
+    if op.scatter or op.name == "_to_copy":
+        return op.name == "_to_copy"
+    tagged = torch.Tag.pointwise in getattr(op.func, "tags", ()) or op.name in _MORE
+    return tagged and next(op.inputs(), None) is not None
+
+
+def elementwise(unroller: Unroller, op: Op) -> Flow:
+    """The operation on each step's values, broadcast as torch does."""
+    name, args, kwargs = _functional(op)
+    dtype = op.outputs[0].dtype
+    values = [item for item in _values((args, kwargs))]
+    flows = {value: unroller.flow(value) for value in values}
+    if name in ("fill", "zero") and len(values) == 1:
+        fill = args[1] if name == "fill" else 0
+        return unroller.constant(torch.full(op.outputs[0].shape, fill, dtype=dtype))
+    if name == "copy":
+        return _copied(unroller, op, flows[args[0]], flows[args[1]])
+    if name == "_to_copy" and next(iter(flows.values())).nodes[0].dtype == dtype:
+        return next(iter(flows.values()))
+    if name == "index_put":
+        name, args = "where", _masked(op, flows, args)
+    if name == "mul" and any(_is_zero(item) for item in args):
+        return unroller.constant(torch.zeros((1,) * len(op.outputs[0].shape), dtype=dtype))
+    sizes = unroller.sizes(*flows.values())
+    layout = broadcast([flow.layout for flow in flows.values()], sizes)
+    if layout is None:
+        raise refuse(f"'{name}' combines values whose time steps or samples lie in different axes", op)
+    step = without_time(layout)
+    call = op.func if op.writes is None and name == op.name else getattr(torch.ops.aten, name)
+    if name == "_to_copy":
+        kwargs = {"dtype": dtype}
+    made = []
+    for t in range(sizes[TIME] if any(TIME in dim for dim in layout) else 1):
+        fitted = {value: fit(unroller, flow, layout, t, op) for value, flow in flows.items()}
+        a, k = map_tree((args, kwargs), Value, fitted.__getitem__)
+        node = Node(name, call, a, k, step, _natural(op, name, dtype), op.place, pointwise=True)
+        if all(one.constant for one in fitted.values()):
+            tensors = map_tree((a, k), Node, lambda one: one.tensor)
+            node.tensor = node.run(tensors[0], tensors[1], sizes)
+        made.append(cast(unroller, unroller.nodes.make(node), dtype, op))
+    return Flow(tuple(made), layout)
+
+
+def _is_zero(item: Any) -> bool:
+    """Whether a factor is 0: some code switches terms off by it."""
+    return isinstance(item, int | float) and item == 0
+
+
+def _values(tree: Any) -> list[Value]:
+    return list(dict.fromkeys(item for item in leaves(tree) if isinstance(item, Value)))
+
+
+def _functional(op: Op) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
+    """The operation without the argument that it writes into."""
+    if isinstance(op.writes, str):
+        return op.name, op.args, {key: item for key, item in op.kwargs.items() if key != op.writes}
+    return op.name, op.args, dict(op.kwargs)
+
+
+def _natural(op: Op, name: str, dtype: torch.dtype) -> torch.dtype:
+    """The type of the result before it is written into a tensor of another type."""
+    return torch.bool if op.writes is not None and name in _BOOLEAN else dtype
+
+
+def cast(unroller: Unroller, node: Node, dtype: torch.dtype, op: Op) -> Node:
+    """``node`` in another type."""
+    if node.dtype == dtype:
+        return node
+    made = Node("_to_copy", torch.ops.aten._to_copy, (node,), {"dtype": dtype}, node.layout, dtype, op.place)
+    made.pointwise = True
+    made.tensor = None if node.tensor is None else node.tensor.to(dtype)
+    return unroller.nodes.make(made)
+
+
+def _copied(unroller: Unroller, op: Op, into: Flow, source: Flow) -> Flow:
+    if len(source.layout) == len(into.layout):
+        return Flow(tuple(cast(unroller, node, op.outputs[0].dtype, op) for node in source.nodes), source.layout)
+    raise refuse("a tensor is copied into one of another shape or type; assign a tensor of the same shape", op)
+
+
+def _masked(op: Op, flows: dict[Value, Flow], args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """``v[mask] = value`` as ``where(mask, value, v)``."""
+    base, indices, value = args[0], args[1], args[2]
+    accumulate = len(args) > 3 and args[3]
+    if len(indices) != 1 or indices[0].dtype != torch.bool or accumulate or value.shape not in ((), (1,)):
+        raise refuse("values are put at computed places; write it with torch.where", op)
+    return (indices[0], value, base)
+
+
+def fit(unroller: Unroller, flow: Flow, layout: Layout, t: int, op: Op) -> Node:
+    """A flow's value at step ``t``, with the dimensions that it needs beside others under ``layout``."""
+    node = flow.nodes[t] if flow.timed else flow.nodes[0]
+    offset = len(layout) - len(flow.layout)
+    if node.constant:
+        found = _fit_constant(flow, node, layout, offset, t, unroller, op)
+        return node if found is node.tensor else unroller.nodes.constant(found)
+    extra = [i for i, dim in enumerate(layout) if dim == (TIME,) and i >= offset and flow.layout[i - offset] == ()]
+    if not extra:
+        return node
+    kept = tuple(dim for i, dim in enumerate(flow.layout) if i + offset not in extra and dim != (TIME,))
+    return unroller.reshaped(node, tuple(tuple(f for f in d if f != TIME) for d in kept), op.place)
+
+
+def _fit_constant(flow: Flow, node: Node, layout: Layout, offset: int, t: int, unroller: Unroller, op: Op) -> Tensor:
+    tensor = node.tensor
+    assert tensor is not None
+    if flow.timed:
+        return tensor
+    axis = 0
+    for i in range(tensor.dim()):
+        wanted = layout[i + offset]
+        size = tensor.shape[axis]
+        if wanted == (TIME,):
+            tensor = tensor.select(axis, t if size > 1 else 0)
+            continue
+        if size > 1 and any(isinstance(f, str) for f in wanted):
+            sizes = unroller.sizes()
+            sizes[TIME] = size // (max(1, _others(wanted, sizes)))
+            spread = tensor.reshape(
+                *tensor.shape[:axis],
+                *(f if isinstance(f, int) else sizes[f] for f in wanted),
+                *tensor.shape[axis + 1 :],
+            )
+            for at in reversed(range(len(wanted))):
+                if wanted[at] == TIME:
+                    spread = spread.select(axis + at, t)
+                elif wanted[at] == BATCH:
+                    one = spread.narrow(axis + at, 0, 1)
+                    if not torch.equal(one.expand_as(spread).nan_to_num(), spread.nan_to_num()):
+                        raise refuse("a constant differs from sample to sample", op)
+                    spread = one
+            rest = [f for f in wanted if isinstance(f, int)]
+            tensor = spread.reshape(*tensor.shape[:axis], rest[0] if rest else 1, *tensor.shape[axis + 1 :])
+        axis += 1
+    return tensor
+
+
+def _others(dim: tuple[Any, ...], sizes: dict[str, int]) -> int:
+    found = 1
+    for factor in dim:
+        if factor != TIME:
+            found *= factor if isinstance(factor, int) else sizes[factor]
+    return found

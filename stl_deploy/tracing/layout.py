@@ -1,0 +1,96 @@
+"""Which axes of a tensor carry time and samples, through reshapes.
+
+A layout has one tuple for each dimension of a tensor: the factors of its size, outermost first. A factor is a number,
+or `TIME`, or `BATCH`. ``x.flatten(0, 1)`` of ``[T, B, C]`` has the layout ``((TIME, BATCH), (C,))``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+TIME: Literal["T"] = "T"
+BATCH: Literal["B"] = "B"
+Factor = int | str
+Dim = tuple[Factor, ...]
+Layout = tuple[Dim, ...]
+Sizes = dict[str, int]
+"""How long time is, and how many samples there are."""
+
+
+def of_shape(shape: Sequence[int]) -> Layout:
+    """The layout of a tensor without time or samples."""
+    return tuple(() if size == 1 else (size,) for size in shape)
+
+
+def shape_of(layout: Layout, sizes: Sizes) -> tuple[int, ...]:
+    """The tensor's shape."""
+    return tuple(_size(dim, sizes) for dim in layout)
+
+
+def _size(dim: Dim, sizes: Sizes) -> int:
+    return math.prod(factor if isinstance(factor, int) else sizes[factor] for factor in dim)
+
+
+def axis_of(layout: Layout, factor: str) -> int | None:
+    """The dimension that a factor is in."""
+    return next((axis for axis, dim in enumerate(layout) if factor in dim), None)
+
+
+def without_time(layout: Layout) -> Layout:
+    """The layout of one time step."""
+    return tuple(tuple(f for f in dim if f != TIME) for dim in layout if dim != (TIME,))
+
+
+def regroup(layout: Layout, shape: Sequence[int], sizes: Sizes) -> Layout | None:
+    """The layout after a reshape to ``shape``; None if it tears time or samples apart."""
+    factors = [factor for dim in layout for factor in dim]
+    found: list[Dim] = []
+    for wanted in shape:
+        dim: list[Factor] = []
+        while wanted > 1:
+            if not factors:
+                return None
+            factor = factors.pop(0)
+            size = factor if isinstance(factor, int) else sizes[factor]
+            if wanted % size == 0:
+                dim.append(factor)
+                wanted //= size
+            elif isinstance(factor, int) and factor % wanted == 0:
+                dim.append(wanted)
+                factors.insert(0, factor // wanted)
+                wanted = 1
+            else:
+                return None
+        found.append(_merged(dim))
+    return tuple(found) if all(factor == 1 for factor in factors) else None
+
+
+def _merged(dim: Sequence[Factor]) -> Dim:
+    """Neighbouring numbers multiplied."""
+    found: list[Factor] = []
+    for factor in dim:
+        if isinstance(factor, int) and found and isinstance(found[-1], int):
+            found[-1] *= factor
+        else:
+            found.append(factor)
+    return tuple(found)
+
+
+def broadcast(layouts: Sequence[Layout], sizes: Sizes) -> Layout | None:
+    """The layout of what an elementwise operation makes of these; None where they do not fit."""
+    rank = max(len(layout) for layout in layouts)
+    padded = [((),) * (rank - len(layout)) + layout for layout in layouts]
+    found: list[Dim] = []
+    for dims in zip(*padded, strict=True):
+        named = [dim for dim in dims if any(isinstance(f, str) for f in dim)]
+        large = [dim for dim in dims if dim]
+        if not large:
+            found.append(())
+            continue
+        chosen = named[0] if named else large[0]
+        if any(_size(dim, sizes) != _size(chosen, sizes) for dim in large) or any(dim != chosen for dim in named):
+            return None
+        found.append(chosen)
+    return tuple(found)

@@ -1,0 +1,96 @@
+"""A model is run in eval mode from rest and left exactly as it was found."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+_TABLES = ("_parameters", "_buffers", "_modules")
+
+
+@contextmanager
+def as_found(model: nn.Module) -> Iterator[None]:
+    """Everything that the body does to ``model`` and to random generators is undone."""
+    modules = list(model.modules())
+    found = [(module, dict(module.__dict__), {k: dict(module.__dict__[k]) for k in _TABLES}) for module in modules]
+    inner = [(module, _containers(module)) for module in modules]
+    tensors = {id(t): (t, t.detach().clone()) for module in modules for t in _state(module)}
+    # The legacy generator is the one that users' models draw from.
+    states = (torch.get_rng_state(), np.random.get_state(), random.getstate())  # noqa: NPY002
+    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    cuda = torch.cuda.get_rng_state_all() if used else []
+    try:
+        yield
+    finally:
+        for module, attributes, tables in found:
+            module.__dict__.clear()
+            module.__dict__.update(attributes)
+            for key, table in tables.items():
+                module.__dict__[key].clear()
+                module.__dict__[key].update(table)
+        for _, containers in inner:
+            for container, content in containers:
+                _refill(container, content)
+        with torch.no_grad():
+            for tensor, content in tensors.values():
+                if tensor.shape == content.shape and not torch.equal(tensor, content):
+                    tensor.copy_(content)
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+        random.setstate(states[2])
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
+
+
+def _state(module: nn.Module) -> Iterator[Tensor]:
+    """Buffers and tensors that are attributes: what a run may write into."""
+    for item in (*module._buffers.values(), *module.__dict__.values()):
+        if isinstance(item, Tensor):
+            yield item
+
+
+def _containers(module: nn.Module) -> list[tuple[Any, Any]]:
+    skipped = (*_TABLES, "_non_persistent_buffers_set")
+    return [
+        (item, item.copy())
+        for key, item in module.__dict__.items()
+        if key not in skipped and isinstance(item, list | dict | set) and not key.endswith("_hooks")
+    ]
+
+
+def _refill(container: Any, content: Any) -> None:
+    container.clear()
+    container.extend(content) if isinstance(container, list) else container.update(content)
+
+
+def bring_to_rest(model: nn.Module, reset: Callable[[], Any] | None) -> None:
+    """Call ``reset``, or what the model's modules bring along for it (``reset_mem``, ``reset``).
+
+    Modules without either are taken to be at rest as they are.
+    """
+    if reset is not None:
+        reset()
+        return
+    for module in model.modules():
+        if module is model and not _own_reset(module):
+            continue
+        for name in ("reset_mem", "reset_state", "reset"):
+            method = getattr(module, name, None)
+            if callable(method):
+                method()
+                break
+
+
+def _own_reset(module: nn.Module) -> bool:
+    return any(callable(getattr(module, name, None)) for name in ("reset_mem", "reset_state", "reset"))
+
+
+def names_of(model: nn.Module) -> dict[int, str]:
+    """Each module's name by its id."""
+    return {id(module): name for name, module in model.named_modules()}

@@ -1,0 +1,119 @@
+"""Nodes: what a run computes in each single time step. Equal nodes are one node."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stl_deploy.tracing.layout import Dim, Layout, Sizes, of_shape, shape_of
+from stl_deploy.tracing.recorder import leaves, map_tree
+from stl_deploy.tracing.source_lines import Place
+
+NOWHERE = Place(None, "")
+
+
+@dataclass(eq=False)
+class Node:
+    """One operation of one time step.
+
+    name: ATen's, or ``input`` (args: the step), ``constant``, ``time_sum``, ``time_mean``, ``time_max`` (args: a step
+    each). layout: of its value, without time. folded: the order of time and samples in the axis on which the model ran
+    this operation for all steps at once; None if it ran step by step. tensor: a constant's value. kept: the recorded
+    value.
+    """
+
+    name: str
+    call: Callable[..., Any] | None
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    layout: Layout
+    dtype: torch.dtype
+    place: Place = NOWHERE
+    index: int = 0
+    folded: Dim | None = None
+    pointwise: bool = False
+    tensor: Tensor | None = None
+    kept: Tensor | None = None
+    number: int = 0
+
+    @property
+    def constant(self) -> bool:
+        """Whether it is the same whatever the input."""
+        return self.tensor is not None
+
+    def inputs(self) -> list[Node]:
+        """The nodes it reads, in order."""
+        return [item for item in leaves((self.args, self.kwargs)) if isinstance(item, Node)]
+
+    def run(self, args: Any, kwargs: Any, sizes: Sizes) -> Tensor:
+        """Its value, by torch's own kernel, with nodes replaced by tensors in ``args`` and ``kwargs``."""
+        if self.name == "reshape":
+            found: Tensor = args[0].reshape(shape_of(self.layout, sizes))
+        elif self.name == "expand":
+            found = args[0].expand(shape_of(self.layout, sizes))
+        else:
+            assert self.call is not None
+            out = self.call(*args, **kwargs)
+            found = out[self.index] if isinstance(out, list | tuple) else out
+        return found
+
+
+@dataclass
+class Nodes:
+    """Makes nodes, each only once."""
+
+    _known: dict[Any, Node] = field(default_factory=dict)
+
+    def constant(self, tensor: Tensor) -> Node:
+        """A constant, known by its content."""
+        key = ("constant", tensor.dtype, tuple(tensor.shape), _digest(tensor))
+        node = self._known.get(key)
+        if node is None:
+            node = Node("constant", None, (), {}, of_shape(tensor.shape), tensor.dtype, tensor=tensor.detach())
+            self._add(key, node)
+        return node
+
+    def make(self, node: Node) -> Node:
+        """``node``, or the equal one that is there already."""
+        key = (node.name, _frozen(node.args), _frozen(node.kwargs), node.index, node.dtype, node.layout)
+        found = self._known.get(key)
+        if found is None:
+            self._add(key, node)
+            return node
+        if found.kept is None:
+            found.kept = node.kept
+        return found
+
+    def alike(self, node: Node) -> list[Node]:
+        """The nodes that the same line made by the same operation, as the run made them."""
+        same = (node.name, node.layout, node.dtype, node.place)
+        return [n for n in self._known.values() if (n.name, n.layout, n.dtype, n.place) == same and not n.constant]
+
+    def _add(self, key: Any, node: Node) -> None:
+        node.number = len(self._known)
+        self._known[key] = node
+
+
+def _frozen(tree: Any) -> Any:
+    if isinstance(tree, tuple | list):
+        return tuple(_frozen(item) for item in tree)
+    if isinstance(tree, Mapping):
+        return tuple((key, _frozen(tree[key])) for key in sorted(tree))
+    if isinstance(tree, Node):
+        return ("node", tree.number)
+    return (type(tree), repr(tree))
+
+
+def _digest(tensor: Tensor) -> bytes:
+    data = tensor.detach().cpu().contiguous()
+    return hashlib.blake2b(data.reshape(-1).view(torch.uint8).numpy().data if data.numel() else b"").digest()
+
+
+def replace_nodes(tree: Any, change: Callable[[Node], Any]) -> Any:
+    """``tree`` with every node in it changed."""
+    return map_tree(tree, Node, change)

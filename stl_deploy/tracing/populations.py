@@ -1,0 +1,163 @@
+"""From a core's coefficients to a neuron of the Program: the reading whose float32 arithmetic is the code's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stl_deploy.graph import neurons
+from stl_deploy.graph.program import Floats, Neuron, Shape, Source
+from stl_deploy.tracing.cores import Evaluation
+from stl_deploy.tracing.layout import BATCH, shape_of
+from stl_deploy.tracing.readings import Population
+from stl_deploy.tracing.steps import Ref, Signal
+
+_STEPS = 64
+_SAMPLES = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A neuron, without name and sources yet, and the gain that each of its currents gets before they are added."""
+
+    neuron: Neuron
+    gains: tuple[Floats | None, ...]
+    recurrent: Floats | None
+
+
+def fit_neuron(population: Population) -> Fitted:
+    """The neuron of a population; of several readings the one that differs least from the code in float32."""
+    found = [_fitted(reading) for reading in population.readings or (population,)]
+    if len(found) == 1:
+        return found[0]
+    counts = [_differing(population, fitted.neuron) for fitted in found]
+    return found[counts.index(min(counts))]
+
+
+def _fitted(population: Population) -> Fitted:
+    shape = shape_of(population.state.node.layout, {BATCH: 1})[1:]
+    threshold = population.core.threshold
+    common, gains = _split_gains(population.gains)
+    v_reset = None if population.v_reset is None else compact(population.v_reset, shape)
+    start = None if population.start is None else compact(population.start, shape)
+    neuron = Neuron(
+        name="",
+        shape=shape,
+        sources=(),
+        decay=compact(population.decay, shape),
+        threshold=None if threshold is None else compact(threshold.theta.expand((1, *shape)), shape),
+        gain=_unless(compact(common, shape), 1),
+        leak=_unless(compact(population.constant, shape), 0),
+        v_reset=None if v_reset is None else _unless(v_reset, 0),
+        v_start=None if start is None else _unless(start, 0),
+        compare="gt" if threshold is None or threshold.compare == "gt" else "ge",
+        reset=population.reset if threshold is not None else "value",  # type: ignore[arg-type]
+    )
+    recurrent = None if population.recurrent is None else compact(population.recurrent, shape)
+    return Fitted(neuron, tuple(None if g is None else _unless(compact(g, shape), 1) for g in gains), recurrent)
+
+
+def _split_gains(gains: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+    """One gain for all currents where they agree; else each current has its own."""
+    if not gains:
+        return torch.ones(()), ()
+    first = gains[0]
+    if all(torch.equal(first, gain) for gain in gains):
+        return first, (None,) * len(gains)
+    return torch.ones_like(first), gains
+
+
+def compact(values: Tensor, shape: Shape) -> Floats:
+    """Values ``[1, *shape]`` as float32 that broadcast to ``shape``: one number, ``[C, 1, 1]``, or all of them."""
+    array: Floats = values.expand((1, *shape)).detach().cpu().numpy()[0].astype(np.float32)
+    if not array.size or (array == array.flat[0]).all():
+        return np.asarray(array.flat[0], np.float32)
+    if array.ndim > 1:
+        channels = array[(slice(None), *(slice(0, 1),) * (array.ndim - 1))]
+        if (array == channels).all():
+            return np.array(channels)
+    return np.array(array)
+
+
+def _unless(array: Floats, neutral: float) -> Floats | None:
+    return None if (array == neutral).all() else array
+
+
+def _differing(population: Population, neuron: Neuron) -> int:
+    """Potentials that differ between the code's own float32 arithmetic and a neuron's, under random currents."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (_SAMPLES, *neuron.shape)
+    scale = float(np.abs(neuron.threshold).max()) if neuron.threshold is not None else 1.0
+    currents = [
+        [(torch.randn(shape, generator=generator) + 0.5) * scale for _ in population.currents] for _ in range(_STEPS)
+    ]
+    state = neurons.NeuronState(neuron, _SAMPLES)
+    code = _Stepper(population)
+    out = np.empty(shape, np.float32)
+    differing = 0
+    for given in currents:
+        total = given[0].numpy().copy() if given else np.zeros(shape, np.float32)
+        for more in given[1:]:
+            total += more.numpy()
+        state.charge(total)
+        expected = code.step(given)
+        differing += int((state.v != expected.expand(shape).numpy()).sum())
+        state.release(out)
+    return differing
+
+
+class _Stepper:
+    """Steps a core in the recorded order of operations and types."""
+
+    def __init__(self, population: Population) -> None:
+        self.population = population
+        self.past: dict[Signal, Tensor] = {}
+
+    def step(self, currents: list[Tensor]) -> Tensor:
+        arriving = dict(zip(self.population.currents, currents, strict=True))
+
+        def given(signal: Signal, lag: int) -> Tensor | None:
+            if Ref(signal, lag) in arriving:
+                return arriving[Ref(signal, lag)]
+            if Ref(signal, lag) in self.population.silent:
+                return torch.zeros(())
+            if lag:
+                return self.past.get(signal) if self.past else _before(signal)
+            return None
+
+        evaluation = Evaluation(given, exact=True)
+        signals = self._signals()
+        self.past = {signal: evaluation(signal, 0) for signal in signals}
+        return self.past[self.population.state]
+
+    def _signals(self) -> list[Signal]:
+        """What is remembered: everything inside the neuron that a later step reads."""
+        found = [self.population.state]
+        threshold = self.population.core.threshold
+        if threshold is not None:
+            found.append(threshold.signal)
+        seen = set(found)
+        outer = {ref.signal for ref in (*self.population.currents, *self.population.silent)}
+        waiting = list(found)
+        while waiting:
+            for ref in waiting.pop().reads():
+                if ref.signal not in seen and ref.signal not in outer:
+                    seen.add(ref.signal)
+                    found.append(ref.signal)
+                    waiting.append(ref.signal)
+        return found
+
+
+def _before(signal: Signal) -> Tensor:
+    if signal.before:
+        tensor = signal.before[0].tensor
+        assert tensor is not None
+        return tensor
+    return torch.zeros((), dtype=signal.node.dtype)
+
+
+__all__ = ["Any", "Fitted", "Source", "compact", "fit_neuron"]

@@ -1,0 +1,408 @@
+"""The recorder: what one run of a model computes, as values and the ATen operations between them.
+
+Values are immutable. Where torch writes into a tensor (``out=``, ``v[z > 0] = 0``, ``out[t] = z``), the tensor's memory
+gets a new value, and every view of that memory is read anew from it. Operators that are not torch's own are entered:
+what their kernels call is recorded in their place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakIdKeyDictionary
+
+from stl_deploy.errors import CaptureError
+from stl_deploy.tracing.source_lines import Place, place
+
+_SHAPE_ONLY = {
+    "zeros_like": 0.0,
+    "new_zeros": 0.0,
+    "ones_like": 1.0,
+    "new_ones": 1.0,
+    "empty_like": float("nan"),
+    "new_empty": float("nan"),
+    "empty": float("nan"),
+    "empty_strided": float("nan"),
+    "new_empty_strided": float("nan"),
+    "full_like": None,
+    "new_full": None,
+}
+"""Operations that take no more than the shape of a tensor, and what they fill theirs with (NaN: with nothing yet)."""
+_PARTS = ("unbind", "split", "split_with_sizes", "chunk")
+_DIVIDES = ("equal", "nonzero", "masked_select", "unique", "_unique2", "unique_consecutive", "nonzero_numpy")
+
+
+@dataclass(eq=False)
+class Value:
+    """One tensor value: what ``op`` put out as ``index``, or a leaf: a tensor that was there before the run."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    op: Op | None = None
+    index: int = 0
+    leaf: Tensor | None = None
+    constant: bool = True
+    kept: Tensor | None = None
+    _evaluated: Tensor | None = field(default=None, repr=False)
+
+    def tensor(self) -> Tensor:
+        """The tensor of a constant value."""
+        if self.leaf is not None:
+            return self.leaf
+        if self._evaluated is None:
+            assert self.op is not None
+            assert self.constant
+            self._evaluated = self.op.outputs_on(constant_tensor)[self.index]
+        return self._evaluated
+
+
+def constant_tensor(value: Value) -> Tensor:
+    """A constant value's tensor."""
+    return value.tensor()
+
+
+@dataclass(eq=False)
+class Op:
+    """One operation. ``name`` is ATen's without overload; ``args`` and ``kwargs`` hold Values in the place of tensors.
+
+    ``writes``: the argument that torch's own form of it would write into, a copy of which is written into here.
+    ``scatter``: the operation puts ``args[1]`` in the place of what ``name`` would take out of ``args[0]``.
+    """
+
+    name: str
+    func: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    place: Place
+    writes: str | int | None = None
+    scatter: bool = False
+    outputs: tuple[Value, ...] = ()
+
+    def inputs(self) -> Iterator[Value]:
+        """The values it reads."""
+        return (item for item in leaves((self.args, self.kwargs)) if isinstance(item, Value))
+
+    def outputs_on(self, tensor: Callable[[Value], Tensor]) -> list[Tensor]:
+        """Its outputs, computed by torch on the tensors that ``tensor`` gives for its inputs."""
+        args, kwargs = _map_values((self.args, self.kwargs), tensor)
+        if self.scatter:
+            whole = args[0].clone()
+            self.func(whole, *args[2:], **kwargs).copy_(args[1])
+            return [whole]
+        if self.writes is not None:
+            if isinstance(self.writes, int):
+                written = args[self.writes].clone()
+                args = (*args[: self.writes], written, *args[self.writes + 1 :])
+            else:
+                written = kwargs[self.writes].clone()
+                kwargs = {**kwargs, self.writes: written}
+            self.func(*args, **kwargs)
+            return [written]
+        found = self.func(*args, **kwargs)
+        return list(found) if isinstance(found, list | tuple) else [found]
+
+
+def leaves(tree: Any) -> Iterator[Any]:
+    """Everything in nested tuples, lists and dicts."""
+    if isinstance(tree, tuple | list):
+        for item in tree:
+            yield from leaves(item)
+    elif isinstance(tree, dict):
+        for item in tree.values():
+            yield from leaves(item)
+    else:
+        yield tree
+
+
+def _map_values(tree: Any, change: Callable[[Any], Any], kind: type = Value) -> Any:
+    if isinstance(tree, tuple | list):
+        return type(tree)(_map_values(item, change, kind) for item in tree)
+    if isinstance(tree, dict):
+        return {key: _map_values(item, change, kind) for key, item in tree.items()}
+    return change(tree) if isinstance(tree, kind) else tree
+
+
+def map_tree(tree: Any, kind: type, change: Callable[[Any], Any]) -> Any:
+    """``tree`` with every instance of ``kind`` in it changed."""
+    return _map_values(tree, change, kind)
+
+
+@dataclass
+class _View:
+    """A step from a tensor to a view of it."""
+
+    func: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+@dataclass(eq=False)
+class _Memory:
+    """The memory that several tensors share: its present value, and how each geometry seen is a view of it."""
+
+    value: Value
+    version: int = 0
+    views: dict[Any, tuple[_View, ...]] = field(default_factory=dict)
+    keep: Any = None
+
+
+@dataclass(eq=False)
+class _Seen:
+    memory: _Memory
+    chain: tuple[_View, ...]
+    version: int
+    value: Value
+
+
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Records the operations of everything that runs inside ``with recorder:``.
+
+    names: modules by id. keep: whether the results of comparisons are kept, to be compared with another run's.
+    """
+
+    def __init__(self, names: Mapping[int, str], *, keep: bool = False) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.ops: list[Op] = []
+        self._names = names
+        self._keep = keep
+        self._seen = WeakIdKeyDictionary()
+        self._memories: dict[int, tuple[Any, _Memory]] = {}
+
+    def input(self, tensor: Tensor) -> Value:
+        """Declare ``tensor`` an input of the run."""
+        value = Value(tuple(tensor.shape), tensor.dtype, constant=False)
+        self._register(tensor, self._new_memory(tensor, value), (), value)
+        return value
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func.namespace not in ("aten", "prims", "prim"):
+            return self._enter(func, args, kwargs)
+        name = func._schema.name.split("::")[1]
+        where = place(self._names)
+        if torch.Tag.nondeterministic_seeded in func.tags and not _is_certain(name, args):
+            raise CaptureError(
+                f"'{name}' draws random numbers, so that no two runs agree; in eval mode a model must not, "
+                "encode the input before it is given to capture",
+                line=where.line,
+            )
+        if name in ("_local_scalar_dense", *_DIVIDES) or torch.Tag.dynamic_output_shape in func.tags:
+            self._require_constant(name, args, where)
+        if name in ("set_", "resize_", "as_strided_"):
+            raise CaptureError(f"'{name}' changes a tensor's memory, which no graph can follow", line=where.line)
+        written = _written(func, args, kwargs)
+        for _, tensor in written:
+            self._freeze(tensor)
+        before = map_tree((tuple(args), kwargs), Tensor, self.value_of)
+        out = func(*args, **kwargs)
+        self._record(name, func, args, written, before, out, where)
+        return out
+
+    def _enter(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run an operator's own kernel with recording on, so that what it calls is recorded."""
+        device = next((t.device.type for t in leaves((args, kwargs)) if isinstance(t, Tensor)), "cpu")
+        key = getattr(torch._C.DispatchKey, {"cpu": "CPU", "cuda": "CUDA"}.get(device, "CPU"))
+        with self:
+            return func.redispatch(torch._C.DispatchKeySet(key), *args, **kwargs)
+
+    def _require_constant(self, name: str, args: Any, where: Place) -> None:
+        for tensor in leaves(args):
+            if isinstance(tensor, Tensor) and not self.value_of(tensor).constant:
+                raise CaptureError(
+                    "the code reads a value that depends on the input (if, .item(), a boolean index), "
+                    "so it may do something else for another input; write it with torch.where",
+                    line=where.line,
+                )
+
+    def _freeze(self, tensor: Tensor) -> None:
+        """Keep what a leaf held before it is written into."""
+        self.value_of(tensor)
+        value = self._seen[tensor].memory.value
+        if value.leaf is not None:
+            value.leaf = value.leaf.clone()
+
+    def _record(self, name: str, func: Any, args: Any, written: Any, before: Any, out: Any, where: Place) -> None:
+        returns = func._schema.returns
+        outputs = list(out) if isinstance(out, list | tuple) else [out]
+        if not any(isinstance(item, Tensor) for item in outputs):
+            return
+        if written:
+            if len(written) > 1:
+                raise CaptureError(f"'{name}' writes into several tensors at once, which is not known", line=where.line)
+            self._write(name.removesuffix("_"), func, written[0], before, where)
+            return
+        is_view = any(r.alias_info is not None and not r.alias_info.is_write for r in returns)
+        is_view = is_view or (
+            isinstance(out, list | tuple) and name in ("unbind", "split", "split_with_sizes", "chunk")
+        )
+        values = self._emit(name, func, before, outputs, where)
+        base = next((item for item in leaves(args) if isinstance(item, Tensor)), None)
+        for index, (tensor, value) in enumerate(zip(outputs, values, strict=True)):
+            if not isinstance(tensor, Tensor):
+                continue
+            if is_view and base is not None and _share(tensor, base):
+                seen = self._seen[base]
+                step = _part(name, func, before, outputs, index)
+                self._register(tensor, seen.memory, (*seen.chain, step), value)
+            else:
+                self._register(tensor, self._new_memory(tensor, value), (), value)
+
+    def _emit(self, name: str, func: Any, before: Any, outputs: list[Any], where: Place) -> list[Value]:
+        args, kwargs = before
+        op = Op(name, func, args, kwargs, where)
+        if name in _SHAPE_ONLY:
+            first = next(item for item in outputs if isinstance(item, Tensor))
+            fill = _SHAPE_ONLY[name]
+            filled = (args[1] if name == "full_like" else args[2]) if fill is None else fill
+            if isinstance(filled, float) and filled != filled and not first.dtype.is_floating_point:
+                filled = 0
+            op = Op(
+                "full", torch.full, (list(first.shape), filled), {"dtype": first.dtype, "device": first.device}, where
+            )
+        constant = all(value.constant for value in op.inputs())
+        made = []
+        for index, tensor in enumerate(outputs):
+            if isinstance(tensor, Tensor):
+                value = Value(tuple(tensor.shape), tensor.dtype, op, index, None, constant)
+                if self._keep and not constant and tensor.dtype == torch.bool:
+                    value.kept = tensor.detach().clone()
+            else:
+                value = Value((), torch.float32, op, index, None, constant)
+            made.append(value)
+        op.outputs = tuple(made)
+        self.ops.append(op)
+        return made
+
+    def _write(self, name: str, func: Any, written: tuple[str | int, Tensor], before: Any, where: Place) -> None:
+        key, tensor = written
+        args, kwargs = before
+        op = Op(name, func, args, kwargs, where, writes=key)
+        value = Value(tuple(tensor.shape), tensor.dtype, op)
+        value.constant = all(item.constant for item in op.inputs())
+        op.outputs = (value,)
+        self.ops.append(op)
+        if self._keep and not value.constant and name in COMPARES:
+            value.kept = tensor.detach().to(torch.bool)
+        seen = self._seen[tensor]
+        parents = [seen.memory.value]
+        for step in seen.chain:
+            parents.append(self._view(parents[-1], step, where))
+        for parent, step in zip(reversed(parents[:-1]), reversed(seen.chain), strict=True):
+            value = self._scatter(parent, value, step, where)
+        seen.memory.value = value
+        seen.memory.version += 1
+
+    def _view(self, parent: Value, step: _View, where: Place) -> Value:
+        op = Op(_name(step.func), step.func, (parent, *step.args), step.kwargs, where)
+        op.outputs = tuple(
+            Value(tuple(t.shape), parent.dtype, op, i, None, parent.constant) for i, t in enumerate(_shapes(op, parent))
+        )
+        self.ops.append(op)
+        return op.outputs[0]
+
+    def _scatter(self, parent: Value, value: Value, step: _View, where: Place) -> Value:
+        op = Op(_name(step.func), step.func, (parent, value, *step.args), step.kwargs, where, scatter=True)
+        made = Value(parent.shape, parent.dtype, op, 0, None, parent.constant and value.constant)
+        op.outputs = (made,)
+        self.ops.append(op)
+        return made
+
+    def value_of(self, tensor: Tensor) -> Value:
+        """The present value of a tensor; one that was there before the run is a leaf."""
+        known: _Seen | None = self._seen.get(tensor)  # type: ignore[no-untyped-call]
+        seen = self._find(tensor) if known is None else known
+        if seen.version != seen.memory.version:
+            value = seen.memory.value
+            for step in seen.chain:
+                value = self._view(value, step, place(self._names))
+            seen.value, seen.version = value, seen.memory.version
+        return seen.value
+
+    def _find(self, tensor: Tensor) -> _Seen:
+        """A tensor not seen before: an alias made without an operation (``.data``), or a leaf."""
+        if not tensor.is_complex() and tensor.layout == torch.strided:
+            memory = self._memory(tensor)
+            if memory is not None and _geometry(tensor) in memory.views:
+                return self._register(tensor, memory, memory.views[_geometry(tensor)], None)
+        value = Value(tuple(tensor.shape), tensor.dtype, leaf=tensor.detach())
+        memory = self._new_memory(tensor, value)
+        return self._register(tensor, memory, (), value)
+
+    def _memory(self, tensor: Tensor) -> _Memory | None:
+        found = self._memories.get(tensor.untyped_storage()._cdata)
+        return None if found is None or found[0].expired() else found[1]
+
+    def _new_memory(self, tensor: Tensor, value: Value) -> _Memory:
+        memory = _Memory(value)
+        if tensor.layout == torch.strided:
+            from torch.multiprocessing.reductions import StorageWeakRef
+
+            storage = tensor.untyped_storage()
+            self._memories[storage._cdata] = (StorageWeakRef(storage), memory)  # type: ignore[no-untyped-call]
+        return memory
+
+    def _register(self, tensor: Tensor, memory: _Memory, chain: tuple[_View, ...], value: Value | None) -> _Seen:
+        if tensor.layout == torch.strided:
+            memory.views.setdefault(_geometry(tensor), chain)
+        seen = _Seen(memory, chain, memory.version if value is not None else -1, value)  # type: ignore[arg-type]
+        self._seen[tensor] = seen
+        return seen
+
+
+COMPARES = ("gt", "ge", "lt", "le", "eq", "ne", "heaviside", "sign")
+"""Operations whose results are spikes, or what spikes are made of."""
+
+
+def _part(name: str, func: Any, before: Any, outputs: list[Any], index: int) -> _View:
+    """The view that one output is; one of several is told as a select or slice of its own."""
+    args, kwargs = before
+    if len(outputs) == 1 and name not in _PARTS:
+        return _View(func, args[1:], kwargs)
+    at = 1 if name == "unbind" else 2
+    dim = args[at] if len(args) > at else kwargs.get("dim", 0)
+    if name == "unbind":
+        return _View(torch.ops.aten.select.int, (dim, index), {})
+    start = sum(tensor.shape[dim] for tensor in outputs[:index])
+    return _View(torch.ops.aten.slice.Tensor, (dim, start, start + outputs[index].shape[dim]), {})
+
+
+def _written(func: Any, args: Any, kwargs: Any) -> list[tuple[str | int, Tensor]]:
+    """The tensors that a call writes into, by position or name."""
+    found: list[tuple[str | int, Tensor]] = []
+    for position, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is None or not argument.alias_info.is_write or "batch_norm" in func._schema.name:
+            continue
+        key: str | int = position if position < len(args) else argument.name
+        given = args[position] if position < len(args) else kwargs.get(argument.name)
+        found += [(key, item) for item in leaves(given) if isinstance(item, Tensor)]
+    return found
+
+
+def _shapes(op: Op, parent: Value) -> list[Tensor]:
+    """The outputs' shapes of a view, found on a tensor without data."""
+    found = op.func(torch.empty(parent.shape, dtype=parent.dtype, device="meta"), *op.args[1:], **op.kwargs)
+    return list(found) if isinstance(found, list | tuple) else [found]
+
+
+def _name(func: Any) -> str:
+    return str(func._schema.name.split("::")[1])
+
+
+def _share(tensor: Tensor, base: Tensor) -> bool:
+    return bool(tensor.untyped_storage()._cdata == base.untyped_storage()._cdata)
+
+
+def _geometry(tensor: Tensor) -> tuple[Any, ...]:
+    return (tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
+
+
+def _is_certain(name: str, args: Any) -> bool:
+    """Whether a random operation is not random with these arguments (dropout that is off)."""
+    if name == "native_dropout":
+        return args[2] is False or args[1] == 0
+    return name == "_scaled_dot_product_flash_attention_for_cpu"

@@ -1,0 +1,140 @@
+"""The graph of one step, run by torch's own kernels in the recorded order, for the first part of the proof."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stl_deploy.graph.segments import strongly_connected
+from stl_deploy.tracing.layout import BATCH, TIME, Dim, Sizes
+from stl_deploy.tracing.nodes import Node, replace_nodes
+from stl_deploy.tracing.recorder import map_tree
+from stl_deploy.tracing.steps import Ref, Signal, Steps
+
+Values = dict[Signal, list[Tensor]]
+"""The value of each signal at each step."""
+
+
+def replay(steps: Steps, x: Sequence[Tensor], keep: Sequence[Signal]) -> Values:
+    """Run the graph of one step on ``x``, one ``[B, *shape]`` for each step; returns what ``keep`` put out.
+
+    What the model ran for all time steps at once runs so here, too, as kernels round by the shapes they are given.
+    """
+    running = _Replay(steps, x, set(keep) | {steps.output.signal})
+    with torch.no_grad():
+        running.run()
+    return running.values
+
+
+class _Replay:
+    def __init__(self, steps: Steps, x: Sequence[Tensor], keep: set[Signal]) -> None:
+        self.steps, self.x, self.keep = steps, x, keep
+        self.sizes: Sizes = {TIME: len(x), BATCH: x[0].shape[0]}
+        self.values: Values = {}
+
+    def run(self) -> None:
+        waiting = {s: 0 for s in self.steps.signals}
+        for signal in self.steps.signals:
+            for read in set(r.signal for r in signal.reads()):
+                waiting[read] += 1
+        for segment in segments(self.steps):
+            if len(segment) == 1 and segment[0] not in [r.signal for r in segment[0].reads()]:
+                self._feed_forward(segment[0])
+            else:
+                for t in range(len(self.x)):
+                    for signal in segment:
+                        self._step(signal, t)
+            for signal in segment:
+                for read in set(r.signal for r in signal.reads()):
+                    waiting[read] -= 1
+            for signal in list(self.values):
+                if not waiting[signal] and signal not in self.keep:
+                    del self.values[signal]
+
+    def _feed_forward(self, signal: Signal) -> None:
+        if signal.node.folded is not None and not signal.still:
+            self.values[signal] = self._at_once(signal, signal.node.folded)
+            return
+        for t in range(len(self.x)):
+            self._step(signal, t)
+
+    def _at_once(self, signal: Signal, order: Dim) -> list[Tensor]:
+        (read,) = signal.reads()
+        parts = [self._read(read, t, signal) for t in range(len(self.x))]
+        axis = order.index(TIME)
+        joined = torch.stack(parts, axis).flatten(0, 1)
+        args, kwargs = map_tree((signal.args, signal.kwargs), Ref, lambda ref: joined)
+        args, kwargs = replace_nodes((args, kwargs), _tensor)
+        found = signal.node.run(args, kwargs, self.sizes)
+        sizes = [self.sizes[f] for f in order]  # type: ignore[index]
+        return list(found.reshape(*sizes, *found.shape[1:]).unbind(axis))
+
+    def _step(self, signal: Signal, t: int) -> None:
+        done = self.values.setdefault(signal, [])
+        if signal.still and done:
+            done.append(done[0])
+        elif signal.node.name == "input":
+            done.append(self.x[0 if signal.still else t])
+        elif t == 0 and signal.first is not None:
+            done.append(self._first(signal.first))
+        else:
+            args, kwargs = map_tree((signal.args, signal.kwargs), Ref, lambda ref: self._read(ref, t, signal))
+            args, kwargs = replace_nodes((args, kwargs), _tensor)
+            done.append(signal.node.run(args, kwargs, self.sizes))
+
+    def _read(self, ref: Ref, t: int, reader: Signal) -> Tensor:
+        at = t - ref.lag
+        if ref.signal.still:
+            return self.values[ref.signal][0]
+        if at >= 0:
+            return self.values[ref.signal][at]
+        if len(ref.signal.before) < -at:
+            raise AssertionError(f"{ref.signal.node.name} has no value at step {at}, which {reader.node.name} reads")
+        return _tensor(ref.signal.before[-at - 1])
+
+    def _first(self, node: Node) -> Tensor:
+        """A node of step 0 that is made otherwise than in the steps after."""
+        if node.constant:
+            return _tensor(node)
+        known = self.steps.of_node.get(node)
+        if known is not None and known[0] in self.values and len(self.values[known[0]]) > known[1]:
+            return self.values[known[0]][known[1]]
+        if node.name == "input":
+            return self.x[node.args[0] or 0]
+        args, kwargs = replace_nodes((node.args, dict(node.kwargs)), self._first)
+        return node.run(args, kwargs, self.sizes)
+
+
+def _tensor(node: Node) -> Tensor:
+    found = node.tensor
+    assert found is not None
+    return found
+
+
+def segments(steps: Steps) -> Iterator[list[Signal]]:
+    """Groups of signals that depend on one another, each after all that it reads."""
+    place = {str(i): signal for i, signal in enumerate(steps.signals)}
+    number: Mapping[Signal, str] = {signal: key for key, signal in place.items()}
+    reads = {number[s]: [number[r.signal] for r in s.reads()] + _first_reads(s, steps, number) for s in steps.signals}
+    for group in strongly_connected(list(place), reads):
+        yield [place[key] for key in sorted(group, key=int)]
+
+
+def _first_reads(signal: Signal, steps: Steps, number: Mapping[Signal, str]) -> list[str]:
+    """The signals that the first step's own form reads."""
+    found: list[str] = []
+    waiting: list[Node] = [signal.first] if signal.first is not None else []
+    while waiting:
+        node = waiting.pop()
+        known = steps.of_node.get(node)
+        if known is not None and known[0] is not signal:
+            found.append(number[known[0]])
+        elif not node.constant:
+            waiting += node.inputs()
+    return found
+
+
+__all__ = ["Any", "Values", "replay", "segments"]

@@ -1,0 +1,169 @@
+"""How each kind of operation treats time: one rule for elementwise ones, one for each family of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from stl_deploy.tracing import shape_rules
+from stl_deploy.tracing.elementwise import elementwise, is_elementwise
+from stl_deploy.tracing.layout import BATCH, TIME, Layout, of_shape
+from stl_deploy.tracing.recorder import Op, Value, map_tree
+from stl_deploy.tracing.unroll import Flow, Unroller, refuse
+
+Rule = Callable[[Unroller, Op], list[Flow]]
+
+_BATCHED = (
+    "convolution",
+    "native_batch_norm",
+    "_native_batch_norm_legit_no_training",
+    "_batch_norm_no_update",
+    "_native_batch_norm_legit",
+    "max_pool2d_with_indices",
+    "max_pool1d",
+    "mkldnn_max_pool2d",
+    "avg_pool2d",
+    "avg_pool1d",
+    "_adaptive_avg_pool2d",
+    "adaptive_avg_pool1d",
+    "native_group_norm",
+    "native_layer_norm",
+    "upsample_nearest2d",
+    "constant_pad_nd",
+)
+"""Operations that treat each entry of their first axis by itself."""
+
+
+def read(unroller: Unroller, ops: Sequence[Op]) -> None:
+    """Read the operations of a run in order."""
+    for op in ops:
+        for value, flow in zip(op.outputs, interpret(unroller, op), strict=False):
+            unroller.flows[value] = flow
+            if value.kept is not None:
+                unroller.keep(flow, value.kept)
+
+
+def interpret(unroller: Unroller, op: Op) -> list[Flow]:
+    """The outputs of an operation as flows; raises CaptureError, with its line, where it has no rule."""
+    pointwise = is_elementwise(op)
+    if all(value.constant for value in op.inputs()) and not pointwise and not op.scatter:
+        return [unroller.constant(value.tensor()) for value in op.outputs]
+    if op.scatter:
+        return [shape_rules.scatter(unroller, op)]
+    if op.name in shape_rules.RULES:
+        return shape_rules.RULES[op.name](unroller, op)
+    if pointwise:
+        return [elementwise(unroller, op)]
+    if op.name in _BATCHED:
+        return _batched(unroller, op)
+    if op.name in ("mm", "addmm"):
+        return [_matmul(unroller, op)]
+    if op.name in ("sum", "mean", "amax", "amin", "max", "min"):
+        return [_reduce(unroller, op)]
+    raise refuse(f"'{op.name}' has no form in a spiking graph; see docs/capture.md for what has", op)
+
+
+def _batched(unroller: Unroller, op: Op) -> list[Flow]:
+    flow, *others = (unroller.flow(value) for value in op.inputs())
+    if not all(other.constant for other in others):
+        raise refuse(f"'{op.name}' works on two signals at once; only weights that stay the same are known", op)
+    first = flow.layout[0]
+    if flow.constant or BATCH not in first or any(isinstance(f, int) for f in first):
+        raise refuse(
+            f"'{op.name}' runs on an axis that holds more than samples and time steps: {_shown(flow.layout)}", op
+        )
+    if any(isinstance(factor, str) for dim in flow.layout[1:] for factor in dim):
+        raise refuse(f"'{op.name}' mixes time steps or samples: {_shown(flow.layout)}", op)
+    layout = (first, *of_shape(op.outputs[0].shape[1:]))
+    return [_per_step(unroller, op, flow, layout, 0)]
+
+
+def _per_step(unroller: Unroller, op: Op, flow: Flow, layout: Layout, index: int) -> Flow:
+    step = tuple(tuple(f for f in dim if f != TIME) for dim in layout)
+    signal = next(value for value in op.inputs() if not value.constant)
+    folded = layout[0] if flow.timed else None
+    made = []
+    for node in flow.nodes:
+        inputs = {value: unroller.flow(value).nodes[0] for value in op.inputs()} | {signal: node}
+        args, kwargs = map_tree((op.args, op.kwargs), Value, inputs.__getitem__)
+        made.append(
+            unroller.untimed(
+                op.name, op.func, args, kwargs, step, op.outputs[index].dtype, op.place, index=index, folded=folded
+            )
+        )
+    return Flow(tuple(made), layout)
+
+
+def _matmul(unroller: Unroller, op: Op) -> Flow:
+    flows = [unroller.flow(value) for value in op.inputs()]
+    rows, weight = flows[-2], flows[-1]
+    if rows.constant or not all(flow.constant for flow in flows if flow is not rows):
+        raise refuse(f"'{op.name}' multiplies two signals; only weights that stay the same are known", op)
+    first = rows.layout[0]
+    if BATCH not in first or any(isinstance(f, str) for f in rows.layout[1]):
+        raise refuse(f"'{op.name}' mixes time steps or samples: {_shown(rows.layout)}", op)
+    return _per_step(unroller, op, rows, (first, *of_shape(weight.tensor.shape[1:])), 0)
+
+
+def _reduce(unroller: Unroller, op: Op) -> Flow:
+    flow = unroller.flow(next(op.inputs()))
+    dims, keep = _reduced(op, len(flow.layout))
+    layout = flow.layout
+    nodes = flow.nodes
+    if any(BATCH in layout[dim] for dim in dims):
+        raise refuse(f"'{op.name}' mixes samples", op)
+    timed = [dim for dim in dims if TIME in layout[dim]]
+    dtype = op.outputs[0].dtype
+    rest = [dim for dim in dims if dim not in timed]
+    if timed and layout[timed[0]] != (TIME,):
+        raise refuse(f"'{op.name}' over time and something else at once: {_shown(layout)}", op)
+    if rest:
+        before = [dim for dim in rest]
+        lost = [dim for dim, factors in enumerate(layout) if factors == (TIME,)]
+        moved = [dim - sum(one < dim for one in lost) for dim in before]
+        step_layout = [d for i, d in enumerate(nodes[0].layout) if i not in moved or keep]
+        step_layout = [() if keep and i in moved else d for i, d in enumerate(step_layout)]
+        call = getattr(torch.ops.aten, "amax" if op.name == "max" else op.name)
+        nodes = tuple(
+            unroller.untimed(
+                "amax" if op.name == "max" else op.name,
+                call,
+                (node, moved, keep),
+                {},
+                tuple(step_layout),
+                dtype,
+                op.place,
+            )
+            for node in nodes
+        )
+    if timed:
+        over = {"sum": "time_sum", "mean": "time_mean", "amax": "time_max", "max": "time_max"}.get(op.name)
+        if over is None:
+            raise refuse(f"'{op.name}' over time is no readout that is known", op)
+        nodes = (unroller.untimed(over, None, tuple(nodes), {}, nodes[0].layout, dtype, op.place),)
+        if keep:
+            shown = list(nodes[0].layout)
+            shown.insert(timed[0], ())
+            nodes = (unroller.reshaped(nodes[0], tuple(shown), op.place),)
+    if keep:
+        return Flow(nodes, tuple(() if dim in dims else factors for dim, factors in enumerate(layout)))
+    return Flow(nodes, tuple(factors for dim, factors in enumerate(layout) if dim not in dims))
+
+
+def _reduced(op: Op, rank: int) -> tuple[list[int], bool]:
+    """The axes reduced, and whether they stay as axes of size 1."""
+    dims = op.args[1] if len(op.args) > 1 else op.kwargs.get("dim")
+    if dims is None or dims == []:
+        dims = list(range(rank))
+    if isinstance(dims, int):
+        dims = [dims]
+    keep = bool(op.args[2]) if len(op.args) > 2 else bool(op.kwargs.get("keepdim", False))
+    return sorted(dim % rank for dim in dims), keep
+
+
+def _shown(layout: Layout) -> str:
+    return "[" + ", ".join("·".join(str(f) for f in dim) if dim else "1" for dim in layout) + "]"
+
+
+__all__ = ["interpret", "read"]

@@ -1,0 +1,137 @@
+"""One recorded run of a model under each of the four places where time may be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from stl_deploy.errors import CaptureError
+from stl_deploy.tracing.layout import BATCH, TIME, Layout, axis_of
+from stl_deploy.tracing.model_state import as_found, bring_to_rest, names_of
+from stl_deploy.tracing.nodes import Node
+from stl_deploy.tracing.recorder import Op, Recorder, Value
+from stl_deploy.tracing.rules import read
+from stl_deploy.tracing.unroll import Flow, Unroller
+
+Time = Literal["first", "second", "step", "inside"]
+Pick = int | str | None
+
+
+@dataclass(frozen=True)
+class Call:
+    """How a model is called: where time is, how it is brought to rest, and which of its outputs is meant."""
+
+    time: Time = "first"
+    reset: Callable[[], Any] | None = None
+    output: Pick = None
+
+
+@dataclass(eq=False)
+class Recorded:
+    """What a run computed: its output's nodes (one for each step, or one without time) and the layout of that."""
+
+    output: Flow
+    unroller: Unroller
+    tensor: Tensor
+
+
+def run(model: nn.Module, x: Tensor, call: Call) -> Tensor:
+    """The model's output from rest: as it is, or for ``time="step"`` stacked over steps."""
+    with as_found(model), torch.no_grad():
+        model.eval()
+        bring_to_rest(model, call.reset)
+        if call.time == "step":
+            return torch.stack([pick(model(step), call.output) for step in x.unbind(0)])
+        return pick(model(x), call.output)
+
+
+def record(model: nn.Module, x: Tensor, call: Call, steps: int, *, keep: bool = False) -> Recorded:
+    """Record a run of ``model`` from rest on ``x`` as `capture` takes it, with ``steps`` time steps.
+
+    keep: whether results of comparisons are kept (``Node.kept``). Raises CaptureError for what has no form in a graph.
+    """
+    recorder = Recorder(names_of(model), keep=keep)
+    batch = x.shape[0] if call.time in ("second", "inside") else x.shape[1]
+    unroller = Unroller(steps, batch)
+    with as_found(model), torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        model.eval()
+        bring_to_rest(model, call.reset)
+        parts = list(x.unbind(0)) if call.time == "step" else [x]
+        values, tensors = [], []
+        for t, part in enumerate(parts):
+            given = recorder.input(part)
+            one = call.time == "step"
+            unroller.input(given, _layout(part, "inside" if one else call.time), t if one else None)
+            with recorder:
+                tensors.append(pick(model(part), call.output))
+                values.append(recorder.value_of(tensors[-1]))
+        read(unroller, recorder.ops)
+    flows = [unroller.flow(value) for value in values]
+    if call.time != "step":
+        return Recorded(flows[0], unroller, tensors[0].detach().clone())
+    layout = (*((TIME,),), *flows[0].layout)
+    return Recorded(Flow(tuple(flow.nodes[0] for flow in flows), layout), unroller, torch.stack(tensors).detach())
+
+
+def recorded_ops(model: nn.Module, x: Tensor, call: Call) -> list[Op]:
+    """The operations of one run, without reading what they do to time."""
+    recorder = Recorder(names_of(model))
+    with as_found(model), torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        model.eval()
+        bring_to_rest(model, call.reset)
+        recorder.input(x)
+        with recorder:
+            model(x)
+    return recorder.ops
+
+
+def _layout(x: Tensor, time: Time) -> Layout:
+    leading = {"first": ((TIME,), (BATCH,)), "second": ((BATCH,), (TIME,))}.get(time, ((BATCH,),))
+    sample = tuple(() if size == 1 else (size,) for size in x.shape[len(leading) :])
+    return (*leading, *sample)
+
+
+def pick(found: Any, output: Pick) -> Tensor:
+    """One tensor of what a model returned: by index or name, or the first.
+
+    Raises CaptureError if there is no such output, or it is no tensor.
+    """
+    if output is not None:
+        try:
+            found = found[output]
+        except (KeyError, IndexError, TypeError):
+            raise CaptureError(
+                f"output={output!r}: the model returns {_described(found)}; name one of its outputs"
+            ) from None
+        if isinstance(found, list | tuple) and all(isinstance(item, Tensor) for item in found):
+            return torch.stack(list(found))
+        if isinstance(found, Tensor):
+            return found
+    first = _first(found)
+    if first is None:
+        raise CaptureError(
+            f"the model returns {_described(found)}, in which there is no tensor; return one from forward"
+        )
+    return first
+
+
+def _first(found: Any) -> Tensor | None:
+    if isinstance(found, Tensor):
+        return found
+    items = found.values() if isinstance(found, Mapping) else found if isinstance(found, list | tuple) else ()
+    return next((tensor for item in items if (tensor := _first(item)) is not None), None)
+
+
+def _described(found: Any) -> str:
+    if isinstance(found, Mapping):
+        return f"a dict with {', '.join(map(repr, found))}"
+    if isinstance(found, list | tuple):
+        return f"{len(found)} values"
+    return f"a {type(found).__name__}"
+
+
+__all__ = ["Call", "Node", "Recorded", "Value", "axis_of", "pick", "record", "run"]

@@ -1,0 +1,345 @@
+"""Operations that only rearrange: views, stacks, slices, and writes into parts of a tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from stl_deploy.tracing.layout import BATCH, TIME, Dim, Layout, axis_of, regroup, shape_of, without_time
+from stl_deploy.tracing.recorder import Op, Value
+from stl_deploy.tracing.unroll import Flow, Unroller, refuse
+
+
+def _moved(unroller: Unroller, op: Op, flow: Flow, layout: Layout) -> Flow:
+    """The same factors in the same order in other dimensions."""
+    step = without_time(layout)
+    return Flow(tuple(unroller.reshaped(node, step, op.place) for node in flow.nodes), layout)
+
+
+def _same(unroller: Unroller, op: Op) -> list[Flow]:
+    return [unroller.flow(op.args[0])]
+
+
+def _reshape(unroller: Unroller, op: Op) -> list[Flow]:
+    return [_to_shape(unroller, op, unroller.flow(op.args[0]), op.outputs[0].shape)]
+
+
+def _to_shape(unroller: Unroller, op: Op, flow: Flow, shape: tuple[int, ...]) -> Flow:
+    layout = regroup(flow.layout, shape, unroller.sizes(flow))
+    if layout is None:
+        raise refuse(f"a reshape to {list(shape)} tears time steps or samples apart", op)
+    return _moved(unroller, op, flow, layout)
+
+
+def _permute(unroller: Unroller, op: Op) -> list[Flow]:
+    flow = unroller.flow(op.args[0])
+    rank = len(flow.layout)
+    if op.name == "permute":
+        order = [dim % rank for dim in op.args[1]]
+    else:
+        order = list(range(rank))
+        a, b = (0, rank - 1) if op.name == "t" else (op.args[1] % rank, op.args[2] % rank)
+        order[a], order[b] = order[b], order[a]
+    return [_in_order(unroller, op, flow, order)]
+
+
+def _in_order(unroller: Unroller, op: Op, flow: Flow, order: list[int]) -> Flow:
+    layout = tuple(flow.layout[dim] for dim in order)
+    kept = [dim for dim in order if flow.layout[dim] != (TIME,)]
+    ranks = sorted(kept)
+    step_order = [ranks.index(dim) for dim in kept]
+    # Axes of size 1 may change places without anything being moved.
+    large = [dim for dim in step_order if flow.nodes[0].layout[dim] != ()]
+    if large == sorted(large):
+        return _moved(unroller, op, flow, layout)
+    step = without_time(layout)
+    nodes = tuple(
+        unroller.untimed("permute", torch.ops.aten.permute, (node, step_order), {}, step, node.dtype, op.place)
+        for node in flow.nodes
+    )
+    return Flow(nodes, layout)
+
+
+def _unsqueeze(unroller: Unroller, op: Op) -> list[Flow]:
+    flow = unroller.flow(op.args[0])
+    dim = op.args[1] % (len(flow.layout) + 1)
+    return [_moved(unroller, op, flow, (*flow.layout[:dim], (), *flow.layout[dim:]))]
+
+
+def _expand(unroller: Unroller, op: Op) -> list[Flow]:
+    flow = unroller.flow(op.args[0])
+    shape = op.outputs[0].shape
+    layout: list[Dim] = [()] * (len(shape) - len(flow.layout)) + list(flow.layout)
+    flow = _moved(unroller, op, flow, tuple(layout))
+    sizes = unroller.sizes(flow)
+    if op.name == "repeat":
+        grown = [i for i, count in enumerate(op.args[1]) if count > 1]
+    else:
+        grown = [i for i, size in enumerate(shape) if layout[i] == () and size > 1]
+    if not grown:
+        return [flow]
+    if len(grown) == 1 and layout[grown[0]] == () and shape[grown[0]] == unroller.steps and not flow.timed:
+        layout[grown[0]] = (TIME,)
+        node = unroller.reshaped(flow.nodes[0], without_time(tuple(layout)), op.place)
+        return [Flow((node,) * unroller.steps, tuple(layout))]
+    if any(layout[i] != () for i in grown):
+        raise refuse("a signal is repeated along an axis that it has already", op)
+    for i in grown:
+        layout[i] = (shape[i],)
+    step = without_time(tuple(layout))
+    assert shape_of(tuple(layout), sizes) == tuple(shape)
+    return [
+        Flow(
+            tuple(unroller.untimed("expand", None, (n,), {}, step, n.dtype, op.place) for n in flow.nodes),
+            tuple(layout),
+        )
+    ]
+
+
+def _select(unroller: Unroller, op: Op) -> list[Flow]:
+    flow = unroller.flow(op.args[0])
+    dim = op.args[1] % len(flow.layout)
+    index = op.args[2]
+    return [_taken(unroller, op, flow, dim, index)]
+
+
+def _taken(unroller: Unroller, op: Op, flow: Flow, dim: int, index: int) -> Flow:
+    layout = tuple(d for i, d in enumerate(flow.layout) if i != dim)
+    found = flow.layout[dim]
+    if found == (TIME,):
+        return Flow((flow.nodes[index],), layout)
+    if found == ():
+        return _moved(unroller, op, flow, layout)
+    if any(isinstance(factor, str) for factor in found):
+        raise refuse("one sample is taken out of the batch; a model must treat all samples alike", op)
+    axis = dim - sum(d == (TIME,) for d in flow.layout[:dim])
+    step = without_time(layout)
+    nodes = tuple(
+        unroller.untimed("select", torch.ops.aten.select, (n, axis, index), {}, step, n.dtype, op.place)
+        for n in flow.nodes
+    )
+    return Flow(nodes, layout)
+
+
+def _slice(unroller: Unroller, op: Op) -> list[Flow]:
+    flow = unroller.flow(op.args[0])
+    dim, start, end, stride = _slice_arguments(op.args[1:], op.kwargs, len(flow.layout))
+    found = flow.layout[dim]
+    if found == (TIME,):
+        return [Flow(flow.nodes[slice(start, end, stride)], flow.layout)]
+    size = shape_of((found,), unroller.sizes(flow))[0]
+    if range(size)[slice(start, end, stride)] == range(size):
+        return [flow]
+    if any(isinstance(factor, str) for factor in found):
+        raise refuse("part of the batch is taken; a model must treat all samples alike", op)
+    axis = dim - sum(d == (TIME,) for d in flow.layout[:dim])
+    layout = tuple((op.outputs[0].shape[dim],) if i == dim else d for i, d in enumerate(flow.layout))
+    step = without_time(layout)
+    nodes = tuple(
+        unroller.untimed("slice", torch.ops.aten.slice, (n, axis, start, end, stride), {}, step, n.dtype, op.place)
+        for n in flow.nodes
+    )
+    return [Flow(nodes, layout)]
+
+
+def _slice_arguments(args: Any, kwargs: Any, rank: int) -> tuple[int, int | None, int | None, int]:
+    given: tuple[Any, ...] = (*args, *(0, None, None, 1)[len(args) :])
+    dim, start, end, stride = given
+    end = None if end is not None and end > 2**60 else end
+    return dim % rank, start, end, stride
+
+
+def _unbind(unroller: Unroller, op: Op) -> list[Flow]:
+    flow = unroller.flow(op.args[0])
+    dim = (op.args[1] if len(op.args) > 1 else op.kwargs.get("dim", 0)) % len(flow.layout)
+    return [_taken(unroller, op, flow, dim, index) for index in range(len(op.outputs))]
+
+
+def _split(unroller: Unroller, op: Op) -> list[Flow]:
+    flow = unroller.flow(op.args[0])
+    dim = (op.args[2] if len(op.args) > 2 else op.kwargs.get("dim", 0)) % len(flow.layout)
+    made, start = [], 0
+    for value in op.outputs:
+        size = value.shape[dim]
+        if flow.layout[dim] == (TIME,):
+            made.append(Flow(flow.nodes[start : start + size], flow.layout))
+        elif len(op.outputs) == 1:
+            made.append(flow)
+        elif any(isinstance(factor, str) for factor in flow.layout[dim]):
+            raise refuse("the batch is split; a model must treat all samples alike", op)
+        else:
+            axis = dim - sum(d == (TIME,) for d in flow.layout[:dim])
+            layout = tuple((size,) if i == dim else d for i, d in enumerate(flow.layout))
+            nodes = tuple(
+                unroller.untimed(
+                    "slice",
+                    torch.ops.aten.slice,
+                    (n, axis, start, start + size, 1),
+                    {},
+                    without_time(layout),
+                    n.dtype,
+                    op.place,
+                )
+                for n in flow.nodes
+            )
+            made.append(Flow(nodes, layout))
+        start += size
+    return made
+
+
+def _stack(unroller: Unroller, op: Op) -> list[Flow]:
+    flows = [unroller.flow(value) for value in op.args[0]]
+    rank = len(op.outputs[0].shape)
+    dim = (op.args[1] if len(op.args) > 1 else op.kwargs.get("dim", 0)) % rank
+    if len(flows) == 1:
+        layout = flows[0].layout
+        return [_moved(unroller, op, flows[0], (*layout[:dim], (), *layout[dim:]))]
+    return [_stacked(unroller, op, flows, dim)]
+
+
+def _stacked(unroller: Unroller, op: Op, flows: list[Flow], dim: int) -> Flow:
+    signals = [flow for flow in flows if not flow.constant]
+    if len(flows) != unroller.steps or any(flow.timed for flow in flows):
+        raise refuse(
+            f"{len(flows)} values are stacked, which is not one for each of {unroller.steps} time steps; "
+            "use torch.cat on the channels",
+            op,
+        )
+    layout = signals[0].layout
+    nodes = []
+    for flow in flows:
+        node = flow.nodes[0]
+        if flow.layout != layout:
+            if not flow.constant:
+                raise refuse("values of different layouts are stacked over time", op)
+            node = _with_layout(unroller, flow, layout)
+        nodes.append(node)
+    return Flow(tuple(nodes), (*layout[:dim], (TIME,), *layout[dim:]))
+
+
+def _with_layout(unroller: Unroller, flow: Flow, layout: Layout) -> Any:
+    """A constant of the shape that ``layout`` stands for, narrowed to one sample if all are alike."""
+    tensor = flow.tensor
+    for axis, dim in enumerate(layout):
+        if BATCH in dim and dim == (BATCH,):
+            tensor = tensor.narrow(axis, 0, 1)
+    return unroller.nodes.constant(tensor)
+
+
+def _cat(unroller: Unroller, op: Op) -> list[Flow]:
+    flows = [unroller.flow(value) for value in op.args[0]]
+    dim = (op.args[1] if len(op.args) > 1 else op.kwargs.get("dim", 0)) % len(flows[0].layout)
+    dims = [flow.layout[dim] for flow in flows]
+    if all(d == () for d in dims) and len(flows) == unroller.steps and not any(f.timed for f in flows):
+        bare = [_moved(unroller, op, f, tuple(d for i, d in enumerate(f.layout) if i != dim)) for f in flows]
+        return [_stacked(unroller, op, bare, dim)]
+    if any(d == (TIME,) for d in dims):
+        return [_joined_in_time(unroller, op, flows, dim)]
+    timed = [flow for flow in flows if flow.timed]
+    if any(isinstance(f, str) for d in dims for f in d):
+        raise refuse("samples or time steps are concatenated with something else", op)
+    model = (timed or [flow for flow in flows if not flow.constant])[0]
+    layout = tuple((op.outputs[0].shape[dim],) if i == dim else d for i, d in enumerate(model.layout))
+    axis = dim - sum(d == (TIME,) for d in layout[:dim])
+    step = without_time(layout)
+    count = len(model.nodes) if timed else 1
+    if any(flow.constant or (flow.timed != model.timed) for flow in flows):
+        raise refuse("a constant, or a value without time, is concatenated with a signal", op)
+    nodes = tuple(
+        unroller.untimed(
+            "cat",
+            torch.ops.aten.cat,
+            (tuple(flow.nodes[t] for flow in flows), axis),
+            {},
+            step,
+            op.outputs[0].dtype,
+            op.place,
+        )
+        for t in range(count)
+    )
+    return [Flow(nodes, layout)]
+
+
+def _joined_in_time(unroller: Unroller, op: Op, flows: list[Flow], dim: int) -> Flow:
+    model = next(flow for flow in flows if flow.timed)
+    nodes: list[Any] = []
+    for flow in flows:
+        if flow.timed:
+            nodes += flow.nodes
+        elif flow.constant:
+            step = without_time(model.layout)
+            for part in flow.tensor.unbind(dim):
+                nodes.append(_with_layout(unroller, unroller.constant(part), step))
+        else:
+            nodes.append(unroller.reshaped(flow.nodes[0], without_time(model.layout), op.place))
+    return Flow(tuple(nodes), model.layout)
+
+
+def scatter(unroller: Unroller, op: Op) -> Flow:
+    """``op.args[1]`` in the place of what the view would take out of ``op.args[0]``."""
+    whole, part = (unroller.flow(value) for value in op.args[:2])
+    shape = op.outputs[0].shape
+    if op.name in ("detach", "alias", "view", "_unsafe_view", "unsqueeze", "squeeze", "lift_fresh"):
+        return _to_shape(unroller, op, part, shape) if not part.constant else _constant_like(unroller, part, shape)
+    rank = len(shape)
+    if op.name in ("t", "transpose", "permute"):
+        order = [d % rank for d in op.args[2]] if op.name == "permute" else list(range(rank))
+        if op.name != "permute":
+            a, b = (0, rank - 1) if op.name == "t" else (op.args[2] % rank, op.args[3] % rank)
+            order[a], order[b] = order[b], order[a]
+        inverse = [order.index(i) for i in range(rank)]
+        return _in_order(unroller, op, part, inverse)
+    if op.name == "select":
+        dim, index = op.args[2] % rank, op.args[3]
+        return _put(unroller, op, whole, part, dim, index, shape)
+    if op.name == "slice":
+        dim, start, end, stride = _slice_arguments(op.args[2:], op.kwargs, rank)
+        if range(shape[dim])[slice(start, end, stride)] == range(shape[dim]):
+            return part
+        if axis_of(part.layout, TIME) == dim and whole.timed:
+            nodes = list(whole.nodes)
+            nodes[slice(start, end, stride)] = part.nodes
+            return Flow(tuple(nodes), whole.layout)
+    raise refuse("a part of a tensor is overwritten; build it with torch.cat or torch.where", op)
+
+
+def _constant_like(unroller: Unroller, part: Flow, shape: tuple[int, ...]) -> Flow:
+    return unroller.constant(part.tensor.reshape(shape))
+
+
+def _put(unroller: Unroller, op: Op, whole: Flow, part: Flow, dim: int, index: int, shape: tuple[int, ...]) -> Flow:
+    if whole.constant and not whole.timed and part.constant:
+        tensor = whole.tensor.clone()
+        tensor.select(dim, index).copy_(part.tensor)
+        return unroller.constant(tensor)
+    if shape[dim] == 1 and not part.constant:
+        return _moved(unroller, op, part, (*part.layout[:dim], (), *part.layout[dim:]))
+    if whole.constant and not whole.timed:
+        if shape[dim] != unroller.steps or part.timed:
+            raise refuse("a part of a tensor is overwritten; build it with torch.cat or torch.where", op)
+        layout = (*part.layout[:dim], (TIME,), *part.layout[dim:])
+        nodes = [_with_layout(unroller, unroller.constant(t), part.layout) for t in whole.tensor.unbind(dim)]
+        whole = Flow(tuple(nodes), layout)
+    if whole.layout[dim] != (TIME,):
+        raise refuse("a part of a tensor is overwritten; build it with torch.cat or torch.where", op)
+    nodes = list(whole.nodes)
+    nodes[index] = part.nodes[0] if not part.constant else _with_layout(unroller, part, without_time(whole.layout))
+    return Flow(tuple(nodes), whole.layout)
+
+
+RULES: dict[str, Callable[[Unroller, Op], list[Flow]]] = {
+    **dict.fromkeys(("detach", "alias", "clone", "contiguous", "lift_fresh", "lift", "positive"), _same),
+    **dict.fromkeys(("view", "_unsafe_view", "reshape", "squeeze", "_reshape_alias", "flatten"), _reshape),
+    **dict.fromkeys(("permute", "t", "transpose"), _permute),
+    **dict.fromkeys(("expand", "repeat"), _expand),
+    "unsqueeze": _unsqueeze,
+    "select": _select,
+    "slice": _slice,
+    "unbind": _unbind,
+    **dict.fromkeys(("split", "split_with_sizes", "chunk"), _split),
+    "stack": _stack,
+    "cat": _cat,
+}
+__all__ = ["RULES", "Value", "scatter"]

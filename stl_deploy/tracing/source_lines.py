@@ -1,0 +1,57 @@
+"""Where in the user's code an operation stands, and in which module."""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+_TORCH = str(Path(torch.__file__).parent)
+_HERE = str(Path(__file__).parent)
+_LIBRARIES = tuple({sysconfig.get_paths()[key] for key in ("purelib", "platlib", "stdlib")})
+
+
+class Place(NamedTuple):
+    """line: the innermost one outside of installed packages ("net.py:31"). module: the innermost module's name."""
+
+    line: str | None
+    module: str
+
+
+def place(names: Mapping[int, str]) -> Place:
+    """Where the caller stands; ``names`` gives each module's name by its id."""
+    line: str | None = None
+    innermost: str | None = None
+    module: str | None = None
+    for frame in _frames():
+        file = frame.f_code.co_filename
+        if module is None:
+            owner = frame.f_locals.get("self")
+            if isinstance(owner, nn.Module):
+                module = names.get(id(owner))
+        if file.startswith((_TORCH, _HERE)):
+            continue
+        if innermost is None:
+            innermost = _shown(frame)
+        if line is None and not file.startswith(_LIBRARIES) and "site-packages" not in file:
+            line = _shown(frame)
+        if line is not None and module is not None:
+            break
+    return Place(line or innermost, module or "")
+
+
+def _frames() -> Iterator[FrameType]:
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _shown(frame: FrameType) -> str:
+    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"

@@ -1,0 +1,265 @@
+"""One step out of many: the shift map.
+
+What makes the output at step t is matched with what makes it at step t-1, operation by operation. Nodes that match are
+one *signal* at two steps; chains of them reach back to where the signal starts: its initial state. The graph of one
+step has a node for each signal, and an edge with lag d where it reads what another one was d steps ago.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from stl_deploy.errors import CaptureError
+from stl_deploy.tracing.nodes import Node, replace_nodes
+from stl_deploy.tracing.recorder import leaves
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A signal as it was ``lag`` steps ago."""
+
+    signal: Signal
+    lag: int
+
+
+@dataclass(eq=False)
+class Signal:
+    """What one operation puts out at every step.
+
+    node: the operation at the last step. args, kwargs: with Refs to signals in the place of nodes, constants as nodes.
+    before: what it was at the steps -1, -2, ... (constants), as far as they are read. first: how step 0 makes it, if
+    otherwise than the steps after. still: it is the same at every step.
+    """
+
+    node: Node
+    args: Any = ()
+    kwargs: Any = None
+    before: tuple[Node, ...] = ()
+    first: Node | None = None
+    still: bool = False
+    name: str = ""
+
+    def reads(self) -> list[Ref]:
+        """The signals it reads, in order."""
+        return [item for item in _refs((self.args, self.kwargs))]
+
+
+def _refs(tree: Any) -> list[Ref]:
+    return [item for item in leaves(tree) if isinstance(item, Ref)]
+
+
+@dataclass
+class Steps:
+    """The graph of one step: signals in an order in which each comes after those that it reads without lag."""
+
+    signals: tuple[Signal, ...]
+    output: Ref
+    of_node: dict[Node, tuple[Signal, int]] = field(default_factory=dict)
+
+
+def fold_steps(outputs: Sequence[Node]) -> Steps:
+    """One step of what puts out ``outputs``, one node for each time step.
+
+    Raises CaptureError where a step does something else than the one before it.
+    """
+    if len(outputs) < 3:
+        raise CaptureError(f"the output has {len(outputs)} time steps; at least 3 are needed to tell what repeats")
+    if all(node.constant for node in outputs):
+        raise CaptureError("the output does not depend on the input (is it computed outside of torch, by numpy?)")
+    return _Folding(outputs).steps()
+
+
+class _Folding:
+    def __init__(self, outputs: Sequence[Node]) -> None:
+        self.outputs = outputs
+        self.earlier: dict[Node, Node] = {}
+        self.start: dict[Node, Node] = {}
+        self.pairs: list[tuple[Node, Node]] = []
+        for t in range(len(outputs) - 1, 0, -1):
+            self._match(outputs[t], outputs[t - 1])
+        self.depths: dict[Node, int | None] = {}
+        self._check_starts()
+
+    def _match(self, later: Node, sooner: Node) -> None:
+        work = [(later, sooner, later)]
+        while work:
+            a, b, reader = work.pop()
+            if a is b or self.earlier.get(a) is b or self.start.get(a) is b:
+                continue
+            if a.constant and (b.constant and _equal(a, b)):
+                continue
+            if a in self.earlier or a in self.start:
+                known = self.earlier.get(a) or self.start[a]
+                if known.constant and b.constant and _equal(known, b):
+                    continue
+                raise self._unequal(a, b, a)
+            if a.constant and b.constant:
+                raise self._unequal(a, b, reader)
+            inner = _arguments(a, b)
+            if inner is None:
+                self.start[a] = b
+            else:
+                self.earlier[a] = b
+                work += [(x, y, a) for x, y in inner]
+
+    def _unequal(self, a: Node, b: Node, reader: Node) -> CaptureError:
+        return CaptureError(
+            f"'{_called(a)}' does not do the same at every step (a weight or a branch chosen by the step?); a "
+            "graph has one "
+            "step that repeats",
+            line=a.place.line or reader.place.line or b.place.line,
+        )
+
+    def depth(self, node: Node) -> int | None:
+        """The step in which a node is first known; None if it is the same at every step."""
+        order = [node]
+        while order:
+            top = order[-1]
+            if top in self.depths:
+                order.pop()
+                continue
+            needs = [n for n in self._needs(top) if n not in self.depths]
+            if needs:
+                order += needs
+                continue
+            self.depths[top] = self._depth(top)
+            order.pop()
+        return self.depths[node]
+
+    def _needs(self, node: Node) -> list[Node]:
+        if node.constant:
+            return []
+        back = [found for found in (self.earlier.get(node), self.start.get(node)) if found is not None]
+        return [*node.inputs(), *back]
+
+    def _depth(self, node: Node) -> int | None:
+        if node.constant:
+            return None
+        if node.name == "input":
+            return node.args[0]  # type: ignore[no-any-return]
+        known = [d for n in node.inputs() if (d := self.depths[n]) is not None]
+        back = self.earlier.get(node)
+        if back is not None:
+            before = self.depths[back]
+            known.append(int(not back.constant) if before is None else before + 1)
+        back = self.start.get(node)
+        if back is not None:
+            before = self.depths[back]
+            known.append(0 if back.constant else (before or 0) + 1)
+        return max(known, default=None)
+
+    def _check_starts(self) -> None:
+        for a, b in self.start.items():
+            if not b.constant and (self.depth(b) or 0) > 0:
+                raise self._unequal(a, b, a)
+
+    def steps(self) -> Steps:
+        """The graph of one step."""
+        made: dict[Node, Signal] = {}
+        roots: dict[Node, Node] = {}
+
+        def root(node: Node) -> Node:
+            """The first of a node's chain that is no constant."""
+            path = []
+            while node not in roots:
+                path.append(node)
+                back = self.earlier.get(node)
+                if back is None or back.constant:
+                    roots[node] = node
+                    break
+                node = back
+            for one in path:
+                roots[one] = roots[node]
+            return roots[node]
+
+        waiting = [self.outputs[-1]]
+        while waiting:
+            node = waiting.pop()
+            if root(node) not in made:
+                made[root(node)] = Signal(node, still=self.depth(node) is None)
+                waiting += [n for n in node.inputs() if not n.constant]
+        for signal in made.values():
+            signal.args, signal.kwargs = replace_nodes(
+                (signal.node.args, dict(signal.node.kwargs)),
+                partial(self._argument, signal.node, lambda n: made[root(n)]),
+            )
+        for key, signal in made.items():
+            self._add_start(signal, key)
+        last = self.outputs[-1]
+        depth = self.depth(last)
+        lag = 0 if depth is None else len(self.outputs) - 1 - depth
+        known = {n: (made[r], self.depths.get(n) or 0) for n, r in roots.items() if r in made}
+        return Steps(_in_order(list(made.values())), Ref(made[root(last)], lag), known)
+
+    def _argument(self, reader: Node, signal_of: Callable[[Node], Signal], node: Node) -> Node | Ref:
+        return node if node.constant else self._ref(signal_of(node), reader, node)
+
+    def _ref(self, read: Signal, reader: Node, node: Node) -> Ref:
+        at, then = self.depth(reader), self.depth(node)
+        return Ref(read, 0 if then is None or at is None else at - then)
+
+    def _add_start(self, signal: Signal, chain_root: Node) -> None:
+        before = []
+        node = chain_root
+        found = self.earlier.get(node) or self.start.get(node)
+        if found is not None and not found.constant:
+            signal.first = found
+            return
+        while found is not None and found.constant:
+            before.append(found)
+            found = self.earlier.get(found) or self.start.get(found)
+        signal.before = tuple(before)
+
+
+def _arguments(a: Node, b: Node) -> list[tuple[Node, Node]] | None:
+    """The arguments of two equal operations in pairs; None if they are not the same operation."""
+    if a.name != b.name or a.name == "constant" or a.dtype != b.dtype or a.index != b.index:
+        return None
+    if a.name == "input":
+        return [] if a.args[0] == b.args[0] + 1 else None
+    first, second = a.inputs(), b.inputs()
+    left = replace_nodes((a.args, dict(a.kwargs)), lambda n: ...)
+    right = replace_nodes((b.args, dict(b.kwargs)), lambda n: ...)
+    if repr(left) != repr(right) or len(first) != len(second):
+        return None
+    if a.name == "reshape" and a.layout != b.layout:
+        return None
+    return list(zip(first, second, strict=True))
+
+
+def _equal(a: Node, b: Node) -> bool:
+    x, y = a.tensor, b.tensor
+    assert x is not None
+    assert y is not None
+    if x is y:
+        return True
+    if x.dtype != y.dtype:
+        return False
+    try:
+        unequal = (x != y) & ~((x != x) & (y != y))
+    except RuntimeError:
+        return False
+    return not bool(unequal.any())
+
+
+def _called(node: Node) -> str:
+    return f"{node.name}' in '{node.place.module}" if node.place.module else node.name
+
+
+def _in_order(signals: list[Signal]) -> tuple[Signal, ...]:
+    done: dict[Signal, None] = {}
+    for start in signals:
+        path = [start]
+        while path:
+            signal = path[-1]
+            missing = [r.signal for r in signal.reads() if not r.lag and r.signal not in done]
+            if signal in done or not missing:
+                done[path.pop()] = None
+            elif missing[0] in path:
+                raise CaptureError("a signal depends on itself within one step")
+            else:
+                path.append(missing[0])
+    return tuple(done)

@@ -1,0 +1,103 @@
+"""Tracing: a torch module and a real batch become the graph of one step and its LayerGraph."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from stl_deploy.errors import CaptureError
+from stl_deploy.graph.readout import Readout
+from stl_deploy.nn.layer_graph import LayerGraph
+from stl_deploy.tracing.layers import to_layers
+from stl_deploy.tracing.readouts import Ending, ending
+from stl_deploy.tracing.running import Call, Recorded, record, recorded_ops
+from stl_deploy.tracing.steps import Signal, Steps, fold_steps
+
+MIN_STEPS = 4
+"""Time steps that a recorded run needs at least, so that what repeats can be told from how it starts."""
+
+
+@dataclass(eq=False)
+class Traced:
+    """A module as one step. signals: for each spiking layer of the LayerGraph the signal that it stands for."""
+
+    call: Call
+    steps: Steps
+    graph: LayerGraph
+    readout: Readout
+    axis: int | None
+    length: int
+    signals: dict[str, Signal]
+    tensor: Tensor
+
+
+def trace(model: nn.Module, x: Tensor, call: Call) -> Traced:
+    """Trace ``model`` on ``x`` as it takes it (`Call`).
+
+    Raises CaptureError, with the line in the user's file, for what has no form in a graph.
+    """
+    recorded, end, length = record_steps(model, x, call)
+    steps = fold_steps(end.nodes)
+    layers = to_layers(steps)
+    return Traced(call, steps, layers.graph, end.readout, end.axis, length, layers.signals, recorded.tensor)
+
+
+def record_steps(
+    model: nn.Module, x: Tensor, call: Call, *, keep: bool = False, length: int | None = None
+) -> tuple[Recorded, Ending, int]:
+    """A recorded run, how it ends, and how many steps it has; length: the number, if it is known."""
+    if call.time != "inside":
+        steps = x.shape[1 if call.time == "second" else 0]
+        recorded = record(model, x, call, steps, keep=keep)
+        return recorded, ending(recorded.output, recorded.unroller.nodes, steps), steps
+    refused: CaptureError | None = None
+    for steps in [length] if length else list(_lengths(model, x, call)):
+        try:
+            recorded = record(model, x, call, steps, keep=keep)
+            end = ending(recorded.output, recorded.unroller.nodes, steps)
+            fold_steps(end.nodes)
+            return recorded, end, steps
+        except CaptureError as error:
+            refused = refused or error
+    raise refused or CaptureError("no loop over time is found in the model; with time='first' x is [T, B, ...]")
+
+
+def _lengths(model: nn.Module, x: Tensor, call: Call) -> Iterator[int]:
+    """How many steps a loop inside may have: sizes that appear with it, the likeliest first."""
+    counts: Counter[int] = Counter()
+    lines: Counter[tuple[str, str | None, str]] = Counter()
+    for op in recorded_ops(model, x, call):
+        if op.name in ("stack", "cat"):
+            counts[len(op.args[0])] += 8
+        elif op.name == "repeat":
+            counts.update(n for n in op.args[1] if n > 1)
+        elif op.name == "expand":
+            counts.update(n for n in op.outputs[0].shape[:2] if n > 1)
+        lines[(op.name, *op.place)] += 1
+    for count in lines.values():
+        counts[count] += 1
+    yield from (size for size, _ in counts.most_common(12) if size >= 3)
+
+
+def batch_axis(call: Call) -> int:
+    """Where samples are in the module's input."""
+    return 1 if call.time in ("first", "step") else 0
+
+
+def steps_of(call: Call, x: Tensor, length: int) -> list[Tensor]:
+    """The graph's input at each step, from the module's."""
+    match call.time:
+        case "first" | "step":
+            return list(x.unbind(0))
+        case "second":
+            return list(x.unbind(1))
+    return [x] * length
+
+
+def graph_input(call: Call, x: Tensor, length: int) -> Tensor:
+    """The module's input as the graph's, ``[T, B, *shape]``."""
+    return torch.stack(steps_of(call, x, length))

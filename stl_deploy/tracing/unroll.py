@@ -1,0 +1,131 @@
+"""From a recorded run to nodes of single time steps: a tensor that carries time becomes one node for each step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stl_deploy.errors import CaptureError
+from stl_deploy.tracing.layout import BATCH, TIME, Layout, Sizes, axis_of, of_shape, shape_of, without_time
+from stl_deploy.tracing.nodes import Node, Nodes
+from stl_deploy.tracing.recorder import Op, Value
+from stl_deploy.tracing.source_lines import Place
+
+
+@dataclass(frozen=True, eq=False)
+class Flow:
+    """A value: a node for each time step and a layout with time in it, or one node and a layout without."""
+
+    nodes: tuple[Node, ...]
+    layout: Layout
+
+    @property
+    def timed(self) -> bool:
+        """Whether it carries time."""
+        return axis_of(self.layout, TIME) is not None
+
+    @property
+    def constant(self) -> bool:
+        """Whether it is the same whatever the input."""
+        return all(node.constant for node in self.nodes)
+
+    @property
+    def tensor(self) -> Tensor:
+        """The value of a constant without time."""
+        found = self.nodes[0].tensor
+        assert found is not None
+        return found
+
+
+class Unroller:
+    """Reads a recorded run operation by operation; ``steps`` time steps, ``batch`` samples."""
+
+    def __init__(self, steps: int, batch: int) -> None:
+        self.steps, self.batch = steps, batch
+        self.nodes = Nodes()
+        self.flows: dict[Value, Flow] = {}
+
+    def sizes(self, *flows: Flow) -> Sizes:
+        """How long time is in these flows, and how many samples there are."""
+        lengths = {len(flow.nodes) for flow in flows if flow.timed}
+        return {TIME: lengths.pop() if len(lengths) == 1 else self.steps, BATCH: self.batch}
+
+    def flow(self, value: Value) -> Flow:
+        """What a value is; one that is there before the run is a constant."""
+        if value not in self.flows:
+            assert value.constant, "an operation that was not read"
+            self.flows[value] = self.constant(value.tensor())
+        return self.flows[value]
+
+    def constant(self, tensor: Tensor) -> Flow:
+        """A tensor that is the same whatever the input."""
+        node = self.nodes.constant(tensor)
+        return Flow((node,), node.layout)
+
+    def input(self, value: Value, layout: Layout, step: int | None = None) -> None:
+        """Declare an input: of every step (time is in its layout), of one ``step``, or the same at all (None)."""
+        numbers = list(range(self.steps)) if axis_of(layout, TIME) is not None else [step]
+        bare = without_time(layout)
+        made = tuple(self.nodes.make(Node("input", None, (t,), {}, bare, value.dtype)) for t in numbers)
+        self.flows[value] = Flow(made, layout)
+
+    def keep(self, flow: Flow, kept: Tensor) -> None:
+        """Remember what was recorded of a value."""
+        for node, part in zip(flow.nodes, split_time(kept, flow.layout, self.sizes(flow)), strict=True):
+            node.kept = part
+
+    def untimed(
+        self,
+        name: str,
+        call: Any,
+        args: Any,
+        kwargs: Any,
+        layout: Layout,
+        dtype: torch.dtype,
+        place: Place,
+        **more: Any,
+    ) -> Node:
+        """A node of one step."""
+        return self.nodes.make(Node(name, call, args, kwargs, layout, dtype, place, **more))
+
+    def reshaped(self, node: Node, layout: Layout, place: Place) -> Node:
+        """``node`` with other dimensions of the same factors; undone if they were its own before."""
+        base = node.args[0] if node.name == "reshape" else node
+        if base.layout == layout:
+            return base
+        if node.tensor is not None:
+            return self.nodes.constant(node.tensor.reshape(shape_of(layout, self.sizes())))
+        return self.untimed("reshape", None, (base,), {}, layout, node.dtype, place)
+
+
+def split_time(tensor: Tensor, layout: Layout, sizes: Sizes) -> tuple[Tensor, ...]:
+    """The steps of a tensor; one if the layout has no time."""
+    axis = axis_of(layout, TIME)
+    if axis is None:
+        return (tensor,)
+    dim = layout[axis]
+    at = dim.index(TIME)
+    factors = [f if isinstance(f, int) else sizes[f] for f in dim]
+    spread = tensor.reshape(*tensor.shape[:axis], *factors, *tensor.shape[axis + 1 :])
+    shape = [s for i, (s, d) in enumerate(zip(tensor.shape, layout, strict=True)) if i != axis]
+    if len(dim) > 1:
+        rest = [f if isinstance(f, int) else sizes[f] for f in dim if f != TIME]
+        size = 1
+        for r in rest:
+            size *= r
+        shape.insert(axis, size)
+    return tuple(part.reshape(shape) for part in spread.unbind(axis + at))
+
+
+def refuse(message: str, op: Op) -> CaptureError:
+    """A refusal that names the operation's line and module."""
+    module = f" (in module '{op.place.module}')" if op.place.module else ""
+    return CaptureError(message + module, line=op.place.line)
+
+
+def constant_layout(tensor: Tensor) -> Layout:
+    """The layout of a constant."""
+    return of_shape(tensor.shape)

@@ -1,0 +1,309 @@
+"""Any module becomes one graph of one step, proved: its layers, neurons and spikes are those of the module."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import stl_deploy as stl
+from stl_deploy.errors import CaptureError
+from stl_deploy.graph.program import Neuron, Program
+from tests.tracing.stand_ins import Leaky, LIFBox, MemoryNeuron
+
+
+def neuron(program: Program, name: str) -> Neuron:
+    found = program.by_name[name]
+    assert isinstance(found, Neuron)
+    return found
+
+
+def require_proved(net: Any, *, exact: bool = True) -> None:
+    proof = net.proof
+    assert proof.replay_differing == 0
+    assert proof.replay_compared > 0
+    assert all(layer.compared for layer in proof.layers)
+    if exact:
+        assert proof.end_to_end["differing"] == 0
+        assert all(layer.differing == 0 for layer in proof.layers)
+
+
+class Residual(nn.Module):
+    """Two blocks of our own neurons, with a skip, norms, pooling and a mean over time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(2, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)
+        self.conv2, self.norm2 = nn.Conv2d(4, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)
+        self.lif1 = stl.LIF((4, 8, 8), threshold=0.3, jitter=0.05, granularity="neuron")
+        self.lif2 = stl.LIF((4, 8, 8), threshold=0.4, jitter=0.05, granularity="channel", decay=0.75)
+        self.fc, self.lif3 = nn.Linear(64, 5), stl.LIF((5,), threshold=0.2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps, batch = x.shape[:2]
+        h = self.lif1(self.norm1(self.conv1(x.flatten(0, 1))).unflatten(0, (steps, batch)))
+        g = self.norm2(self.conv2(h.flatten(0, 1))).unflatten(0, (steps, batch))
+        h = self.lif2(g + h)
+        h = functional.max_pool2d(h.flatten(0, 1), 2).flatten(1).unflatten(0, (steps, batch))
+        return self.lif3(self.fc(functional.dropout(h, training=self.training))).mean(0)
+
+
+def test_a_residual_net_of_our_own() -> None:
+    torch.manual_seed(0)
+    model = Residual()
+    for norm in (model.norm1, model.norm2):
+        norm.running_mean.uniform_(-0.1, 0.1)
+        norm.running_var.uniform_(0.5, 1.5)
+    x = torch.rand(5, 2, 2, 8, 8)
+    net = stl.capture(model, x)
+    require_proved(net)
+    assert [n.name for n in net.program.spiking] == ["lif1", "lif2", "pool1", "lif3"]
+    assert {s.node for s in net.program.by_name["lif2"].sources} == {"conv2", "lif1"}
+    expected = np.float32(model.lif1.threshold.detach())
+    assert (neuron(net.program, "lif1").threshold == expected).all()
+    assert (neuron(net.program, "lif2").threshold == np.float32(model.lif2.threshold.detach())).all()
+    assert float(neuron(net.program, "lif2").decay) == 0.75
+    assert str(net.readout) == "mean over time"
+    np.testing.assert_allclose(net.simulate(x.numpy()).readout, model.eval()(x).detach().numpy(), rtol=1e-6)
+
+
+class Loop(nn.Module):
+    """The state is passed by hand in a loop over time."""
+
+    def __init__(self, *neurons: Leaky) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(6, 8), nn.Linear(8, 3)
+        self.lif1, self.lif2 = neurons or (Leaky(), Leaky())
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mem1, mem2 = torch.zeros(x.shape[1], 8), torch.zeros(x.shape[1], 3)
+        spikes, potentials = [], []
+        for t in range(x.shape[0]):
+            out, mem1 = self.lif1(self.fc1(x[t]), mem1)
+            out, mem2 = self.lif2(self.fc2(out), mem2)
+            spikes.append(out)
+            potentials.append(mem2)
+        return torch.stack(spikes), torch.stack(potentials)
+
+
+@pytest.mark.parametrize(("reset", "found"), [("subtract", "subtract_delayed"), ("zero", "value")])
+def test_a_loop_with_state_by_hand(reset: str, found: str) -> None:
+    torch.manual_seed(1)
+    model = Loop(Leaky(0.9, 0.5, reset), Leaky(0.5, torch.linspace(0.2, 0.4, 3), reset))
+    net = stl.capture(model, torch.rand(8, 3, 6) * 2)
+    require_proved(net)
+    assert [n.reset for n in net.program.spiking] == [found] * 2
+    assert float(neuron(net.program, "lif1").decay) == np.float32(0.9)
+    assert neuron(net.program, "lif2").threshold.tolist() == np.linspace(0.2, 0.4, 3, dtype=np.float32).tolist()
+
+
+def stack(step_mode: str, **options: Any) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(6, 12), MemoryNeuron(step_mode=step_mode, **options), nn.Linear(12, 4)).append(
+        MemoryNeuron(step_mode=step_mode, **options)
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "reset", "exact"),
+    [
+        ({"tau": None}, "value", True),
+        ({"tau": None, "v_reset": None}, "subtract", True),
+        ({"decay_input": False}, "value", True),
+        ({"v_reset": -0.25}, "value", False),
+        ({"v_reset": None}, "subtract", False),
+        ({"learned": True}, "value", False),
+    ],
+)
+@pytest.mark.parametrize("time", ["first", "second", "step"])
+def test_state_in_the_module(options: dict[str, Any], reset: str, exact: bool, time: Any) -> None:
+    torch.manual_seed(2)
+    model = stack("s" if time == "step" else "m", v_threshold=0.1, **options)
+    x = torch.rand(7, 3, 6) * 4
+    module = Swapped(model) if time == "second" else model
+    net = stl.capture(module, x.transpose(0, 1) if time == "second" else x, time=time)
+    require_proved(net, exact=exact)
+    assert [n.reset for n in net.program.spiking] == [reset] * 2
+    assert all(n.compare == "ge" for n in net.program.spiking)
+    assert [module.v for module in model if isinstance(module, MemoryNeuron)] == [
+        options.get("v_reset", 0.0) or 0.0
+    ] * 2
+
+
+class Swapped(nn.Module):
+    """Takes ``[B, T, ...]``."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.inner(x.transpose(0, 1))
+        return y.transpose(0, 1)
+
+
+class Inside(nn.Module):
+    """Takes one ``[B, ...]`` and loops over time itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = stack("s", tau=None, v_threshold=0.3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        total: Any = 0
+        for _ in range(6):
+            total = total + self.net(x)
+        return total / 6  # type: ignore[no-any-return]
+
+
+def test_a_loop_inside() -> None:
+    torch.manual_seed(3)
+    x = torch.rand(3, 6)
+    model = Inside()
+    net = stl.capture(model, x, time="inside")
+    require_proved(net)
+    assert net.sample.shape == (6, 3, 6)
+    np.testing.assert_allclose(net.simulate(net.sample).readout, model.net[1].reset() or run_fresh(model, x), rtol=1e-6)
+
+
+def run_fresh(model: Inside, x: Tensor) -> Any:
+    for module in model.net:
+        if isinstance(module, MemoryNeuron):
+            module.reset()
+    return model(x).detach().numpy()
+
+
+def test_norse_s_form_starts_from_none() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.cell = nn.Linear(6, 8), LIFBox(v_th=0.3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            v, out = None, []
+            for step in x:
+                z, v = self.cell(self.fc(step), v)
+                out.append(z)
+            return torch.stack(out)
+
+    torch.manual_seed(4)
+    net = stl.capture(Net(), torch.rand(9, 3, 6) * 4)
+    require_proved(net, exact=False)
+    assert float(neuron(net.program, "cell").decay) == np.float32(0.8)
+
+
+def test_a_recurrent_layer_and_a_synapse() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.back, self.lif = nn.Linear(6, 8), nn.Linear(8, 8), Leaky(0.8, 0.4, alpha=0.5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            mem = syn = out = torch.zeros(x.shape[1], 8)
+            found = []
+            for step in x:
+                out, mem, syn = self.lif(self.fc(step) + self.back(out), mem, syn)
+                found.append(out)
+            return torch.stack(found)
+
+    torch.manual_seed(5)
+    net = stl.capture(Net(), torch.rand(8, 3, 6) * 2)
+    require_proved(net)
+    (lif,) = net.program.spiking
+    assert lif.synapse is not None
+    assert float(lif.synapse.decay) == 0.5
+    assert [(s.node, s.delay) for s in net.program.by_name["back"].sources] == [("lif", 1)]
+
+
+def test_the_model_is_left_as_it_was_found() -> None:
+    torch.manual_seed(6)
+    model = Residual().train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    random = torch.get_rng_state()
+    stl.capture(model, torch.rand(5, 2, 2, 8, 8) * 3)
+    assert model.training
+    assert all(module.training for module in model.modules())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    torch.manual_seed(6)
+    Residual()
+    torch.rand(5, 2, 2, 8, 8)
+    assert not torch.equal(random, torch.get_rng_state())
+
+
+def test_a_silent_layer_is_named() -> None:
+    model = Loop(Leaky(0.9, 50.0), Leaky())
+    with pytest.warns(UserWarning, match="no spike in lif1"):
+        stl.capture(model, torch.rand(6, 3, 6))
+
+
+class Refused(nn.Module):
+    """One line of a loop that no graph holds."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.fc = nn.Linear(6, 6)
+        self.weights = nn.ParameterList(torch.rand(6) for _ in range(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mem, out = torch.zeros(x.shape[1], 6), []
+        for t in range(x.shape[0]):
+            current = self.fc(x[t])
+            if self.kind == "branch" and current.sum() > 0:
+                current = current * 2
+            if self.kind == "by step":
+                current = current * self.weights[t]
+            if self.kind == "random":
+                current = current + torch.rand(6)
+            if self.kind == "every second" and t % 2:
+                current = current * 0.5
+            if self.kind == "numpy":
+                current = torch.from_numpy(current.detach().numpy() * 2)
+            if self.kind == "mixes samples":
+                current = current - current.mean(0)
+            mem = mem * 0.5 + current
+            if self.kind == "unknown neuron":
+                mem = mem * mem
+            spikes = (mem > 0.5).float()
+            mem = mem - spikes * (0.25 if self.kind == "odd reset" else 0.5)
+            out.append(torch.sigmoid(mem) if self.kind == "sigmoid" else spikes)
+        return torch.stack(out)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("branch", "reads a value that depends on the input"),
+        ("by step", "does not do the same at every step"),
+        ("random", "draws random numbers"),
+        ("every second", "does not do the same at every step"),
+        ("mixes samples", "mixes samples"),
+        ("unknown neuron", "not a weighted sum"),
+        ("sigmoid", "is read outside of it|has no form"),
+    ],
+)
+def test_refusals_name_the_line(kind: str, reason: str) -> None:
+    with pytest.raises(CaptureError, match=reason) as caught:
+        stl.capture(Refused(kind), torch.rand(6, 3, 6))
+    assert caught.value.line is not None
+    assert caught.value.line.startswith("test_capture.py:")
+
+
+def test_what_numpy_computes_is_found_by_fresh_input() -> None:
+    with pytest.raises(CaptureError, match="computed outside of torch"):
+        stl.capture(Refused("numpy"), torch.rand(6, 3, 6))
+
+
+def test_a_max_pool_of_currents_is_refused() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.MaxPool2d(2), MemoryNeuron())
+    with pytest.raises(CaptureError, match="takes the maximum of currents"):
+        stl.capture(model, torch.rand(5, 2, 1, 8, 8), time="step")
+
+
+def test_not_a_module() -> None:
+    with pytest.raises(CaptureError, match=r"is no torch\.nn\.Module"):
+        stl.capture(lambda x: x, torch.rand(5, 2, 6))  # type: ignore[arg-type]
