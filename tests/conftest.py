@@ -17,7 +17,7 @@ TINY: dict[str, Any] = {
         {"kind": "lif"},
         {"kind": "vote", "population": 2},
     ],
-    "train": {"epochs": 3, "batch_size": 32, "lr": 0.01, "device": "cpu"},
+    "train": {"epochs": 3, "batch_size": 32, "lr": 0.01, "device": "cpu", "matmul": "highest"},
 }
 
 

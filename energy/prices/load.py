@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
 
+from stl_deploy._util.untrusted import read_text
 from stl_deploy.energy.counts.neuron_ops import Numbers
 from stl_deploy.energy.prices.price_list import (
     BITS,
@@ -53,12 +54,7 @@ def load_prices(name_or_path: str | Path) -> PriceList:
             f"no price list '{name_or_path}'{_did_you_mean(str(name_or_path), _built_in())}; 'stl-deploy prices' lists "
             f"all {len(_built_in())}; or give the path of a .toml file"
         )
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"price list {path}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"price list {path}: not a text file; expected TOML") from None
+    text = read_text(path, "a price list's TOML file")
     return _parse(text, path.stem, where=f"price list {path}")
 
 

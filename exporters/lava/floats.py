@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.files import write_npz
+from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.lava.process import FLOAT_WORKER, Progress, run_worker
@@ -36,8 +35,8 @@ def run_lava_float(
     parts = structure(unroll_all(program))
     names, layers = _layers(parts)
     python = environment.require()
-    with tempfile.TemporaryDirectory(prefix="stl-deploy-lava-") as folder:
-        path = Path(folder) / "layers.npz"
+    with temporary_folder() as folder:
+        path = folder / "layers.npz"
         write_npz(path, layers)
         flat = x.reshape(*x.shape[:2], -1).astype(np.float64)
         found = run_worker(python, path, flat, deadline=deadline, progress=progress, script=FLOAT_WORKER)

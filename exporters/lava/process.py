@@ -6,7 +6,6 @@ import errno
 import os
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from stl_deploy._util import system
 from stl_deploy._util.files import read_json, read_npz, write_json, write_npz
+from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import StlDeployError, ToolError
 
 WORKER = Path(__file__).parent / "side" / "worker.py"
@@ -43,13 +43,12 @@ def run_worker(
 
     script: the worker, by default the one for netx files; net_path: what it takes as its network.
     """
-    with tempfile.TemporaryDirectory(prefix="stl-deploy-lava-") as name:
-        folder = Path(name)
+    with temporary_folder() as folder:
         write_npz(folder / "input.npz", {"x": x})
         job = {
             "net": str(net_path.resolve()),
             "input": str(folder / "input.npz"),
-            "folder": name,
+            "folder": str(folder),
             "parent": os.getpid(),
         }
         write_json(folder / "job.json", job)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
+from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import ToolError
 from stl_deploy.exporters.integers.net import IntegerNeuron
 from stl_deploy.exporters.lava.process import run_worker
@@ -23,8 +23,8 @@ def check_three_neurons(python: Path, deadline: float = 120.0) -> None:
     neuron = IntegerNeuron(v_decay=2048, threshold=np.array(10, np.int32))
     layer = DenseLayer(weight=np.array([[12], [8], [6]], np.int32), neuron=neuron)
     net = IntegerNet((InputLayer(shape=(1,)), layer))
-    with tempfile.TemporaryDirectory(prefix="stl-deploy-check-") as name:
-        path = Path(name) / "three.net"
+    with temporary_folder() as folder:
+        path = folder / "three.net"
         write_netx(net, path)
         spikes = run_worker(python, path, np.ones((4, 1, 1), np.int32), deadline=deadline)
     if not np.array_equal(spikes.get("layer1", np.zeros(0)).reshape(-1, 3), EXPECTED):

@@ -10,6 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from stl_deploy._util.npz import is_plain_name
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.integers.net import Ints
 from stl_deploy.graph.io.hdf5 import open_hdf5
@@ -62,7 +63,11 @@ class Record:
     def attribute(self, key: str) -> str | None:
         """A short text attribute of the layer, or None."""
         value = self._group.attrs.get(key) if key in self._group.attrs else None
-        return value[:200] if isinstance(value, str) else None
+        if not isinstance(value, str):
+            return None
+        if not is_plain_name(value):
+            raise self.error(key, f"{value[:60]!a}; a printable name of up to 255 characters, no path, is accepted")
+        return value
 
     def _dataset(self, key: str) -> Any:
         found = _member(self._group, key)

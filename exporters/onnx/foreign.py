@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import AttributeProto, GraphProto, ModelProto, TensorProto
+from onnx import GraphProto, ModelProto, TensorProto
 
+from stl_deploy._util.untrusted import blamed, plain_file
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.onnx.interface import Interface, StateTensor
+from stl_deploy.exporters.onnx.sizes import elements_per_step, graphs
 from stl_deploy.exporters.onnx.storage import MAX_MODEL_BYTES
 from stl_deploy.graph.program import Shape
 
@@ -39,25 +41,27 @@ _OPERATORS = frozenset(
 )
 
 
-def read_model(path: Path) -> tuple[Interface, dict[str, Shape]]:
-    """What the file says about itself, and the shape of one sample at one step for each input.
+def read_model(path: Path) -> tuple[Interface, dict[str, Shape], int]:
+    """What the file says about itself, the shape of one sample at one step for each input, and how many numbers all
+    values of it are.
 
     Raises InputError in one sentence if the file is missing, too large, damaged, not ours, holds operators that we
     do not write, or names weights outside its folder.
     """
-    try:
-        size = path.stat().st_size if path.is_file() else None
-        if size is None:
-            raise InputError(f"{path}: no such file; expected an .onnx")
-        if size > MAX_MODEL_BYTES + 2**20:
-            raise InputError(f"{path}: {size / 2**30:.1f} GiB; an ONNX file of at most 2 GiB is accepted")
-        model = onnx.load_model(path, load_external_data=False)
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from None
-    except DecodeError:
-        raise InputError(
-            f"{path}: not an ONNX file (or truncated); write one with 'stl-deploy export --to onnx'"
-        ) from None
+    size = plain_file(path, "an .onnx")
+    if size > MAX_MODEL_BYTES + 2**20:
+        raise InputError(f"{path}: {size / 2**30:.1f} GiB; an ONNX file of at most 2 GiB is accepted")
+    with blamed(path, "an ONNX file"):
+        try:
+            model = onnx.load_model_from_string(path.read_bytes())
+        except DecodeError:
+            raise InputError(
+                f"{path}: not an ONNX file (or truncated); write one with 'stl-deploy export --to onnx'"
+            ) from None
+        return _read(model, path)
+
+
+def _read(model: ModelProto, path: Path) -> tuple[Interface, dict[str, Shape], int]:
     interface = Interface.read({str(entry.key): str(entry.value) for entry in model.metadata_props}, str(path))
     _check_operators(model, path)
     _check_tensors(model, path)
@@ -65,23 +69,23 @@ def read_model(path: Path) -> tuple[Interface, dict[str, Shape]]:
     shapes = _input_shapes(model.graph, interface, path)
     for state in interface.states:
         _check_rest(state, shapes[state.tensor], path)
-    return interface, shapes
+    return interface, shapes, elements_per_step(model, path)
 
 
 def _check_operators(model: ModelProto, path: Path) -> None:
-    for graph in _graphs(model.graph):
+    for graph in graphs(model.graph):
         for node in graph.node:
             if node.domain or node.op_type not in _OPERATORS:
                 kind = f"{node.domain}.{node.op_type}".removeprefix(".")
                 raise InputError(
                     f"{path}: node '{node.name}' is a {kind}, which stl-deploy never writes; export it again"
                 )
-    if model.functions or any(graph.sparse_initializer for graph in _graphs(model.graph)):
+    if model.functions or any(graph.sparse_initializer for graph in graphs(model.graph)):
         raise InputError(f"{path}: holds functions or sparse weights, which stl-deploy does not write; export it again")
 
 
 def _check_tensors(model: ModelProto, path: Path) -> None:
-    for graph in _graphs(model.graph):
+    for graph in graphs(model.graph):
         for tensor in _tensors(graph):
             if tensor.data_location == TensorProto.EXTERNAL:
                 _check_external(tensor, path)
@@ -135,16 +139,6 @@ def _check_rest(state: StateTensor, shape: Shape, path: Path) -> None:
         readable = False
     if not readable:
         raise InputError(f"{path}: the state '{state.tensor}' has no readable value at rest; export it again")
-
-
-def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == AttributeProto.GRAPH:
-                yield from _graphs(attribute.g)
-            for inner in attribute.graphs:
-                yield from _graphs(inner)
 
 
 def _tensors(graph: GraphProto) -> Iterator[TensorProto]:

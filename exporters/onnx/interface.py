@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 import stl_deploy
+from stl_deploy._util.npz import is_plain_name
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Floats
 
@@ -89,7 +90,11 @@ class Interface(BaseModel):
             values = {key: json.loads(text) for key, text in fields.items()}
             if isinstance(values["format"], int) and values["format"] > FORMAT:
                 raise InputError(f"{where}: written by a later stl-deploy ({values.get('version')}); update stl-deploy")
-            return cls.model_validate(values)
+            found = cls.model_validate(values)
+            for name in (*found.inputs, *found.outputs, *found.spikes, *found.spiking):
+                if not is_plain_name(name):  # it becomes the name of an array in an npz
+                    raise InputError(f"{where}: a node is named {name[:60]!a}; printable names, no paths, are accepted")
+            return found
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(map(str, first["loc"]))

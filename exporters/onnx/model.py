@@ -17,17 +17,22 @@ from stl_deploy.exporters.onnx.runtime import onnxruntime
 from stl_deploy.graph.program import Floats, Input, Program, Shape
 from stl_deploy.graph.run import Result, match_inputs
 
+_RUN_BYTES = 2**32
+_MOST_BYTES = 2**35
+"""Of all values together, most of which are freed on the way."""
+
 
 @dataclass(frozen=True, eq=False)
 class OnnxModel:
     """An ONNX file of ours, open in ONNX Runtime.
 
-    shapes: of one sample at one time step, by tensor.
+    shapes: of one sample at one time step, by tensor. elements: of all values of it.
     """
 
     path: Path
     interface: Interface
     shapes: Mapping[str, Shape]
+    elements: int
     session: Any
 
     @classmethod
@@ -36,18 +41,19 @@ class OnnxModel:
 
         Raises InputError in one sentence for a file that is missing, damaged, too large, or not ours.
         """
-        interface, shapes = read_model(path)
+        interface, shapes, elements = read_model(path)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         options.inter_op_num_threads = 1
         options.intra_op_num_threads = threads or 0
+        model = path.read_bytes() if not str(path).isprintable() else str(path)  # of a name in UTF-8 alone
         try:
             session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"], enable_fallback=False
+                model, options, providers=["CPUExecutionProvider"], enable_fallback=False
             )
         except Exception as error:  # ONNX Runtime's errors have no other base
             raise InputError(f"{path}: ONNX Runtime cannot load it ({_first_line(error)})") from None
-        return cls(path, interface, shapes, session)
+        return cls(path, interface, shapes, elements, session)
 
     def run(
         self,
@@ -64,13 +70,21 @@ class OnnxModel:
         tensors = self.spike_tensors(record)
         arrays = self.match(x)
         steps, batch = next(iter(arrays.values())).shape[:2]
-        size = chunk or batch
+        size = min(chunk or batch, self._at_once(steps))
         run = self._run_steps if self.interface.form == "step" else self._run_sequence
         parts = [
             run({name: array[:, i : i + size] for name, array in arrays.items()}, steps, tensors)
             for i in range(0, batch, size)
         ]
         return parts[0] if len(parts) == 1 else _combine(parts, lambda arrays: np.concatenate(arrays, axis=1))
+
+    def _at_once(self, steps: int) -> int:
+        """Samples that fit into `_RUN_BYTES`; raises InputError if one alone takes more than `_MOST_BYTES`."""
+        needed = 4 * self.elements * (steps if self.interface.form == "sequence" else 1)
+        if needed > _MOST_BYTES:
+            size = f"{needed / 2**30:.0f} GiB"
+            raise InputError(f"{self.path}: one sample of {steps} steps takes {size}; fewer steps are accepted")
+        return max(1, _RUN_BYTES // max(1, needed))
 
     def call(self, feeds: Mapping[str, Floats], spikes: Mapping[str, str]) -> tuple[Result, dict[str, Floats]]:
         """One call of the session. feeds: by tensor. spikes: tensors to record, by node.

@@ -57,7 +57,8 @@ def _write_checked(model: ModelProto, path: Path, weights: Mapping[str, Array]) 
     with whole_file(path) as temporary:
         with temporary.open("wb") as stream:
             stream.writelines(_message(model, weights))
-        onnx.checker.check_model(str(temporary), full_check=True)
+        named = str(temporary).isprintable()  # onnx takes names in UTF-8 alone
+        onnx.checker.check_model(str(temporary) if named else temporary.read_bytes(), full_check=True)
 
 
 def _message(model: ModelProto, weights: Mapping[str, Array]) -> Iterator[bytes | memoryview]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import StringIO
 from typing import Any, TextIO
 
 from rich.console import Console as RichConsole
 from rich.markup import escape
 from rich.table import Table
+
+from stl_deploy._util.printable import printable
 
 
 class Console:
@@ -16,7 +20,7 @@ class Console:
 
     def __init__(self, *, quiet: bool = False, stream: TextIO | None = None) -> None:
         self.quiet = quiet
-        self._stream = stream if stream is not None else sys.stderr
+        self._stream = stream if stream is not None else sys.stderr or StringIO()  # a closed stream is None
         self._rich = RichConsole(file=self._stream, highlight=False) if self._stream.isatty() else None
 
     def say(self, text: str = "") -> None:
@@ -37,11 +41,13 @@ class Console:
         """A table; plain: columns parted by two blanks."""
         if self.quiet:
             return
+        rows = [[printable(cell) for cell in row] for row in rows]
         if self._rich is not None:
             table = Table(*headers, box=None, header_style="bold", pad_edge=False)
             for row in rows:
                 table.add_row(*(escape(cell) for cell in row))
-            self._rich.print(table)
+            with _lost():
+                self._rich.print(table)
             return
         for line in columns([headers, *rows]):
             self._line(line)
@@ -51,10 +57,22 @@ class Console:
         self.say(epoch_line(record))
 
     def _line(self, text: str, style: str | None = None) -> None:
-        if self._rich is not None:
-            self._rich.print(escape(text), style=style, soft_wrap=True)
-        else:
-            print(text, file=self._stream, flush=True)
+        with _lost():
+            if self._rich is not None:
+                self._rich.print(escape(printable(text)), style=style, soft_wrap=True)
+            else:
+                print(printable(text), file=self._stream, flush=True)
+
+
+@contextmanager
+def _lost() -> Iterator[None]:
+    """What cannot be written for people (a full disk, a terminal that is gone) is lost; work goes on without."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError:
+        pass
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import shutil
+import sys
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -41,7 +42,7 @@ def temporary_beside(path: Path) -> Path:
 def sweep(place: Path) -> None:
     """Remove what killed processes of this machine and user left in a folder; once for each folder and process."""
     key = (os.getpid(), str(place))
-    if key in _swept:
+    if key in _swept or sys.platform == "win32":  # there a process cannot be asked whether it lives
         return
     _swept.add(key)
     with contextlib.suppress(OSError), os.scandir(place) as entries:

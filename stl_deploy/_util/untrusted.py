@@ -22,9 +22,9 @@ def blamed(path: Path | str, what: str) -> Iterator[None]:
         raise
     except MemoryError:
         raise InputError(f"{path}: not enough memory to read it") from None
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or _one_line(error)}") from None
     except Exception as error:
+        if isinstance(error, OSError) and error.strerror and error.filename is not None:
+            raise InputError(f"{path}: {error.strerror}") from None
         raise InputError(f"{path}: damaged, truncated or not {what} ({_one_line(error)})") from None
 
 
@@ -50,3 +50,10 @@ def plain_file(path: Path, what: str, most: int | None = None) -> int:
     if most is not None and found.st_size > most:
         raise InputError(f"{path}: {found.st_size} bytes; {what} of at most {most} is accepted")
     return found.st_size
+
+
+def read_text(path: Path, what: str, most: int = 2**24) -> str:
+    """A text file's content in UTF-8; raises InputError where there is none, or it is larger than ``most`` bytes."""
+    plain_file(path, what, most)
+    with blamed(path, what):
+        return path.read_text(encoding="utf-8")

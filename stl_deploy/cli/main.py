@@ -9,6 +9,13 @@ from collections.abc import Sequence
 from stl_deploy._util import install
 from stl_deploy._util.threads import sleep_when_idle
 from stl_deploy.cli import output
+from stl_deploy.cli.surroundings import (
+    ended_like_interrupted,
+    flush_streams,
+    machines_refusal,
+    open_closed_streams,
+    say,
+)
 from stl_deploy.cli.usage import is_help, usage_sentence
 from stl_deploy.errors import StlDeployError
 from stl_deploy.training import distributed
@@ -21,11 +28,18 @@ _INTERNAL_SENTENCE = "internal error: {type}: {error} (this is a bug; --debug sh
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 a check failed, 2 wrong call or input."""
+    open_closed_streams()
     sleep_when_idle()
     arguments = list(sys.argv[1:] if argv is None else argv)
     output.settings.debug = _take(arguments, "--debug")
     output.settings.quiet = _take(arguments, "-q", "--quiet")
-    sys.exit(_run(arguments))
+    with ended_like_interrupted():
+        code = _run(arguments)
+    unwritten = flush_streams()
+    if unwritten is not None:
+        say(f"stl-deploy: error: cannot write to standard output: {unwritten}")
+        code = code or _WRONG_CALL
+    sys.exit(code)
 
 
 def _take(arguments: list[str], *flags: str) -> bool:
@@ -53,9 +67,9 @@ def _run(arguments: list[str]) -> int:
     except ModuleNotFoundError as error:
         return _not_installed(error)
     except Exception as error:
-        sentence = usage_sentence(error)
+        sentence = usage_sentence(error) or machines_refusal(error)
         if is_help(error):
-            print(error, file=sys.stderr)
+            say(str(error))
             return _WRONG_CALL
         if sentence is not None:
             _show(f"error: {sentence}")
@@ -83,4 +97,4 @@ def _show(message: str) -> None:
     if output.settings.debug:
         traceback.print_exc()
     if distributed.speaks():
-        print(f"stl-deploy: {message}", file=sys.stderr)
+        say(f"stl-deploy: {message}")

@@ -10,6 +10,7 @@ from typing import Any
 
 from stl_deploy._util import processes
 from stl_deploy._util.console import Console
+from stl_deploy.errors import InputError
 
 
 @dataclass
@@ -34,5 +35,13 @@ def emit_json(data: Any) -> None:
     """Data for scripts, on stdout."""
     if processes.place() > 0:
         return
-    json.dump(data, sys.stdout, indent=2, allow_nan=False)
-    sys.stdout.write("\n")
+    if sys.stdout is None:
+        raise InputError("standard output is closed; --json writes to it")
+    text = json.dumps(data, indent=2, allow_nan=False)
+    try:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise InputError(f"cannot write to standard output: {error.strerror or error}") from None

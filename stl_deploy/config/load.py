@@ -13,9 +13,10 @@ from pydantic import ValidationError
 
 from stl_deploy._util.files import write_text
 from stl_deploy._util.suggest import did_you_mean
+from stl_deploy._util.untrusted import read_text
 from stl_deploy.config.messages import sentences
 from stl_deploy.config.schema import RunConfig
-from stl_deploy.errors import ConfigError
+from stl_deploy.errors import ConfigError, InputError
 
 _MAX_BYTES = 2**20
 
@@ -92,15 +93,9 @@ def save_config(config: RunConfig, path: Path) -> None:
 
 def _read(path: Path) -> str:
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise ConfigError(
-                f"{path}: {path.stat().st_size} bytes; a configuration of at most {_MAX_BYTES} is accepted"
-            )
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: not a text file; a YAML configuration is accepted") from None
+        return read_text(path, "a YAML configuration", _MAX_BYTES)
+    except InputError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _parse(text: str, where: str) -> dict[str, Any]:

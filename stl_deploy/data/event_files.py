@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from stl_deploy._util.files import MAX_ARRAY_BYTES
 from stl_deploy._util.install import missing
+from stl_deploy._util.npz import read_npy_header
+from stl_deploy._util.untrusted import blamed, plain_file
 from stl_deploy.data.events import Events, place
 from stl_deploy.errors import InputError
+from stl_deploy.graph.io.hdf5 import Group, open_hdf5
 
 Shape = tuple[int, ...]
+_MOST = 2.0**53
+_MOST_BYTES = 2**32
 _OVERFLOW_ROW = 240
 _OVERFLOW_TIME = 2**13
 
@@ -36,19 +40,21 @@ def aer40(data: bytes, shape: Shape, where: str) -> Events:
 
 def gesture_npy(path: Path, shape: Shape) -> Events:
     """A recording of DVS128 Gesture as tonic distributes it: an array ``[N, 4]`` of x, y, polarity and time in ms."""
-    try:
-        with path.open("rb") as stream:
-            version = npy.read_magic(stream)
-            read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-            found, _, kind = read(stream)
-            if len(found) != 2 or found[1] != 4 or kind.hasobject or found[0] * 4 * kind.itemsize > MAX_ARRAY_BYTES:
-                raise InputError(f"{path}: an array {list(found)} of {kind}; numbers [events, 4] are accepted")
-            stream.seek(0)
-            table = npy.read_array(stream, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{path}: not a whole .npy file ({error}); fetch it again") from None
-    x, y, p = table[:, :3].astype(np.int64).T
-    return _named(str(path), shape, p, y, x, when=np.round(1000 * table[:, 3].astype(np.float64)).astype(np.int64))
+    size = plain_file(path, "a .npy file", _MOST_BYTES)
+    with blamed(path, "a whole .npy file"), path.open("rb") as stream:
+        found, kind = read_npy_header(stream)
+        if len(found) != 2 or found[1] != 4 or kind.kind not in "iuf" or prod(found) * kind.itemsize > size:
+            raise InputError(f"{path}: an array {list(found)} of {kind}; numbers [events, 4] are accepted")
+        stream.seek(0)
+        table = npy.read_array(stream, allow_pickle=False)
+    x, y, p = _whole(path, table[:, :3]).T
+    return _named(str(path), shape, p, y, x, when=_whole(path, np.round(1000 * table[:, 3].astype(np.float64))))
+
+
+def _whole(path: Path, values: NDArray[Any]) -> NDArray[np.int64]:
+    if values.dtype.kind == "f" and not (np.isfinite(values).all() and (np.abs(values) < _MOST).all()):
+        raise InputError(f"{path}: holds values beyond 2^53, NaN or infinity; places and times of events are accepted")
+    return values.astype(np.int64)
 
 
 def aedat4(path: Path, shape: Shape) -> Events:
@@ -57,6 +63,7 @@ def aedat4(path: Path, shape: Shape) -> Events:
         import aedat
     except ImportError:
         raise missing("aedat") from None
+    plain_file(path, "an AEDAT 4 file", _MOST_BYTES)
     try:
         decoder = aedat.Decoder(str(path))
         streams = [key for key, stream in decoder.id_to_stream().items() if stream["type"] == "events"]
@@ -71,12 +78,11 @@ def aedat4(path: Path, shape: Shape) -> Events:
 
 def heidelberg(path: Path, shape: Shape) -> tuple[NDArray[np.int64], Iterator[Events]]:
     """Labels and recordings of an SHD file: HDF5 with spikes/times (seconds), spikes/units and labels."""
-    try:
-        with h5py.File(path, "r") as file:
-            labels = np.asarray(_dataset(file, "labels"), np.int64)
-            times, units = _dataset(file, "spikes/times")[()], _dataset(file, "spikes/units")[()]
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
-        raise InputError(f"{path}: not a whole SHD file ({' '.join(str(error).split())})") from None
+    with open_hdf5(path, "an SHD file", lists=True) as (_, root):
+        labels, times, units = (_row(path, root, name) for name in ("labels", "spikes/times", "spikes/units"))
+    if labels.dtype.kind not in "iu":
+        raise InputError(f"{path}: labels are {labels.dtype}; whole numbers are accepted")
+    labels = labels.astype(np.int64)
     if not len(labels) == len(times) == len(units):
         raise InputError(
             f"{path}: {len(labels)} labels, {len(times)} times, {len(units)} units; equal numbers are needed"
@@ -84,18 +90,27 @@ def heidelberg(path: Path, shape: Shape) -> tuple[NDArray[np.int64], Iterator[Ev
     return labels, (_spikes(path, shape, *pair) for pair in zip(times, units, strict=True))
 
 
-def _spikes(path: Path, shape: Shape, seconds: NDArray[Any], units: NDArray[Any]) -> Events:
-    if seconds.shape != units.shape or not np.isfinite(seconds).all():
-        raise InputError(f"{path}: {seconds.size} times for {units.size} units; finite times, one a unit, are accepted")
-    when = np.round(seconds.astype(np.float64) * 1e6).astype(np.int64)
-    return _named(str(path), shape, units.astype(np.int64), when=when)
-
-
-def _dataset(file: h5py.File, name: str) -> Any:
-    found = file.get(name)
-    if not isinstance(found, h5py.Dataset) or found.ndim != 1:
-        raise ValueError(f"no list '{name}'")
+def _row(path: Path, root: Group, name: str) -> NDArray[Any]:
+    *groups, last = name.split("/")
+    inner: Group | None = root
+    for group in groups:
+        inner = None if inner is None else inner.group(group)
+    found = None if inner is None else inner.value(last)
+    if not isinstance(found, np.ndarray) or found.ndim != 1:
+        raise InputError(f"{path}: not a whole SHD file (no list '{name}')")
     return found
+
+
+def _spikes(path: Path, shape: Shape, seconds: NDArray[Any], units: NDArray[Any]) -> Events:
+    if not (isinstance(seconds, np.ndarray) and isinstance(units, np.ndarray)):
+        raise InputError(f"{path}: not a whole SHD file (a recording is no list of numbers)")
+    if seconds.shape != units.shape or seconds.dtype.kind != "f" or units.dtype.kind not in "iu":
+        raise InputError(
+            f"{path}: {seconds.size} times ({seconds.dtype}) for {units.size} units ({units.dtype}); times, one to a "
+            "whole number, are accepted"
+        )
+    when = _whole(path, np.round(seconds.astype(np.float64) * 1e6))
+    return _named(str(path), shape, units.astype(np.int64), when=when)
 
 
 def _named(where: str, shape: Shape, *axes: NDArray[np.int64], when: NDArray[np.int64]) -> Events:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy._util.files import cache_dir, read_npz, write_npz
+from stl_deploy._util.files import MAX_ARRAY_BYTES, blamed, cache_dir, plain_file, read_npz, write_npz
 from stl_deploy._util.install import missing
 from stl_deploy.config.schema import DatasetConfig
 from stl_deploy.data import event_files
@@ -23,6 +23,7 @@ from stl_deploy.errors import InputError
 Recordings = Iterator[tuple[Events, int]]
 _LAYOUT_VERSION = 2
 _MOST_BYTES = 2**28
+_DIGITS = tuple("0123456789")
 _CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
@@ -69,6 +70,11 @@ class EventSource:
         for events, label in self.recordings(files, self.shape):
             frames.append(gather(events, config.T, self.shape, config.binning, config.downscale))
             labels.append(label)
+            if len(frames) * frames[0].nbytes > MAX_ARRAY_BYTES:
+                raise InputError(
+                    f"{files[0]}: over {MAX_ARRAY_BYTES // 2**30} GiB of frames at dataset.T = {config.T}; fewer steps "
+                    "or a dataset.downscale are accepted"
+                )
         if not frames:
             raise InputError(f"{files[0]}: holds no recordings; {self.layout} is expected")
         stacked, targets = np.stack(frames), np.array(labels, np.int64)
@@ -116,20 +122,20 @@ def _nmnist(files: list[Path], shape: tuple[int, ...]) -> Recordings:
 
 
 def _nmnist_zip(path: Path, shape: tuple[int, ...]) -> Recordings:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for info in sorted(archive.infolist(), key=lambda info: info.filename):
-                *_, label, name = ("", "", *info.filename.split("/"))
-                if name.endswith(".bin") and label.isdecimal() and info.file_size <= _MOST_BYTES:
-                    yield event_files.aer40(archive.read(info), shape, f"{path}: {info.filename}"), int(label)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
-        raise InputError(f"{path}: truncated or damaged ({error}); fetch it again") from None
+    with blamed(path, "a whole zip file"), zipfile.ZipFile(path) as archive:
+        found: list[tuple[zipfile.ZipInfo, int]] = []
+        for info in sorted(archive.infolist(), key=lambda info: info.filename):
+            *_, label, name = ("", "", *info.filename.split("/"))
+            if name.endswith(".bin") and label in _DIGITS and info.file_size <= _MOST_BYTES:
+                found.append((info, int(label)))
+        for info, number in found:
+            yield event_files.aer40(archive.read(info), shape, f"{path}: {info.filename}"), number
 
 
 def _bytes(path: Path) -> bytes:
-    if path.stat().st_size > _MOST_BYTES:
-        raise InputError(f"{path}: {path.stat().st_size} bytes; a recording of at most {_MOST_BYTES} is accepted")
-    return path.read_bytes()
+    plain_file(path, "a recording", _MOST_BYTES)
+    with blamed(path, "a recording"):
+        return path.read_bytes()
 
 
 def _gesture_part(name: str) -> Callable[[Path], list[Path]]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from stl_deploy._util.suggest import did_you_mean
+from stl_deploy._util.untrusted import read_text
 from stl_deploy.errors import InputError
 
 Leak = Literal["euler", "exp"]
@@ -245,12 +246,7 @@ def load_dialect(name_or_path: str) -> Dialect:
             return preset(name_or_path)
         except InputError as error:
             raise InputError(f"{error}, or the path of a .json file") from None
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"dialect file {path}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"dialect file {path}: not a text file; expected a JSON object") from None
+    text = read_text(path, "a dialect's JSON file")
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.files import read_input
+from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.config.load import load_config
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Program
@@ -71,8 +71,8 @@ def _kept(source: Path) -> dict[int, Path]:
 def _folded(run_dir: Path, snapshot: Path | None = None) -> Program:
     from stl_deploy.pipeline.fold import fold_run  # torch
 
-    with TemporaryDirectory() as folder:
-        return fold_run(run_dir, Path(folder) / "net.nir", snapshot=snapshot).program
+    with temporary_folder() as folder:
+        return fold_run(run_dir, folder / "net.nir", snapshot=snapshot).program
 
 
 def _input(source: Path, given: Path | None) -> tuple[NDArray[Any], NDArray[np.int64]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from stl_deploy._util import install
 from stl_deploy._util.console import Console
 from stl_deploy._util.files import leading, read_inputs, write_json, write_text
+from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.layers_csv import layers_csv
 from stl_deploy.energy.measure import DEFAULT_PRICES, EnergyReport, measure_energy
@@ -93,8 +93,8 @@ def _on_this_machine(program: Program, x: NetworkInput) -> MachineEnergy:
     from stl_deploy.exporters.onnx.export import export_onnx
     from stl_deploy.exporters.onnx.model import OnnxModel
 
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "net.onnx"
+    with temporary_folder() as folder:
+        path = folder / "net.onnx"
         export_onnx(program, path)
         model = OnnxModel.load(path)
         model.run(x)

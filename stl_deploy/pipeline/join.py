@@ -6,7 +6,6 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.console import Console
 from stl_deploy._util.files import make_folder, sha256, write_json, write_npz
+from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import InputError
 from stl_deploy.fold.joint import learn_weights, merge
 from stl_deploy.graph.exact import prove_exact
@@ -78,8 +78,8 @@ def join(runs: Sequence[Path], output: Path, *, weights: Weights = "equal", say:
         raise InputError(f"{len(runs)} run to join; two or more are accepted")
     if (output / model_file.FILE).exists():
         raise InputError(f"{output}: holds a trained run; name another folder for the joint one")
-    with TemporaryDirectory(prefix="stl-deploy-") as folder:
-        members = [fold_run(path, Path(folder) / f"{number}.nir") for number, path in enumerate(runs)]
+    with temporary_folder() as folder:
+        members = [fold_run(path, folder / f"{number}.nir") for number, path in enumerate(runs)]
     _check_same_data(runs, members)
     first = members[0]
     validation, test = (encode_split(first.config, split) for split in (first.data.validation, first.data.test))

@@ -11,6 +11,7 @@ import numpy as np
 
 from stl_deploy._util.console import Console
 from stl_deploy._util.files import read_json, write_json, write_text
+from stl_deploy._util.untrusted import read_text
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import load_dataset
 from stl_deploy.energy.layers_csv import layers_csv
@@ -113,7 +114,7 @@ def _summary(config: RunConfig, facts: Mapping[str, Any], network: Network) -> d
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(path, "metrics.jsonl", 2**28).splitlines(), 1):
         try:
             yield json.loads(line)
         except ValueError:

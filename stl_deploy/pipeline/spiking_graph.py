@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.files import write_npz, write_text
+from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import InputError
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.draw import svg
@@ -229,8 +229,8 @@ class SpikingGraph:
     @contextmanager
     def _saved(self) -> Iterator[Source]:
         """The graph as a file, for verbs that read one."""
-        with tempfile.TemporaryDirectory(prefix="stl-deploy-") as folder:
-            path = Path(folder) / f"{self.name}.nir"
+        with temporary_folder() as folder:
+            path = folder / f"{self.name}.nir"
             write_nir(self.graph, path)
             yield Source("nir", path, path)
 
@@ -241,8 +241,8 @@ class SpikingGraph:
         if given is None:
             yield None
             return
-        with tempfile.TemporaryDirectory(prefix="stl-deploy-") as folder:
-            path = Path(folder) / "input.npz"
+        with temporary_folder() as folder:
+            path = folder / "input.npz"
             if isinstance(given, Mapping):
                 write_npz(path, {f"x__{name}": array for name, array in given.items()})
             else:

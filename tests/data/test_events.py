@@ -162,7 +162,7 @@ def test_gestures_and_their_labels(tmp_path):
     with pytest.raises(InputError, match=r"3\.npy: an array \[2, 4\] of object; numbers \[events, 4\] are accepted"):
         load_dataset(config)
     (folder / "3.npy").write_bytes(b"\x93NUMPY\x01\x00")
-    with pytest.raises(InputError, match=r"3\.npy: not a whole \.npy file"):
+    with pytest.raises(InputError, match=r"3\.npy: damaged, truncated or not a whole \.npy file"):
         load_dataset(config)
     np.save(folder / "3.npy", found)
     for label in range(11):
@@ -202,7 +202,7 @@ def test_spoken_digits(tmp_path):
     with pytest.raises(InputError, match="labels 25 to 25; 0 to 19 are accepted"):
         load_dataset(config)
     (tmp_path / "shd_test.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(50))
-    with pytest.raises(InputError, match=r"shd_test\.h5: not a whole SHD file"):
+    with pytest.raises(InputError, match=r"shd_test\.h5: damaged, truncated or not an SHD file"):
         load_dataset(config)
 
 

@@ -48,9 +48,9 @@ class Process:
         self._thread = threading.Thread(target=_read, args=(self._stdout, self._parts), daemon=True)
         self._thread.start()
 
-    def ask(self, path: Path, kind: str) -> None:
+    def ask(self, path: Path, kind: str, lists: bool) -> None:
         """Name a file to look through; raises OSError if the process is gone."""
-        self._stdin.write(json.dumps([str(path.absolute()), kind]).encode() + b"\n")
+        self._stdin.write(json.dumps([str(path.absolute()), kind, lists]).encode() + b"\n")
         self._stdin.flush()
 
     def part(self, seconds: float = _STALL_SECONDS) -> bytes:
@@ -86,7 +86,7 @@ def _read(stream: IO[bytes], parts: queue.SimpleQueue[bytes]) -> None:
     parts.put(b"")
 
 
-def probe(path: Path, kind: str) -> tuple[dict[str, Any], bytearray]:
+def probe(path: Path, kind: str, lists: bool = False) -> tuple[dict[str, Any], bytearray]:
     """All that is in a file, and the bytes of its small arrays (see `_scan`).
 
     Raises InputError if it cannot be read through: refused, damaged, or HDF5 crashed or looped on it.
@@ -94,11 +94,11 @@ def probe(path: Path, kind: str) -> tuple[dict[str, Any], bytearray]:
     if not system.starts_processes():
         from stl_deploy.graph.io.scan import look_through
 
-        return look_through(path, kind, lambda: None)
+        return look_through(path, kind, lambda: None, lists)
     with _lock:
         process = _running()
         try:
-            process.ask(path, kind)
+            process.ask(path, kind, lists)
             answer, content = _answer(process)
         except TimeoutError:
             _stop()

@@ -16,20 +16,23 @@ from typing import Any
 import h5py
 import numpy as np
 
+from stl_deploy._util.untrusted import blamed, plain_file
 from stl_deploy.errors import InputError
 from stl_deploy.graph.io.guard import probe
-from stl_deploy.graph.io.scan import explained
+from stl_deploy.graph.io.scan import LISTS
 
 Found = Mapping[str, Any] | list[Any]
 
 
 @contextmanager
-def open_hdf5(path: Path, kind: str) -> Iterator[tuple[h5py.File, Group]]:
-    """The open file and all that is in it. Everything that goes wrong inside becomes an InputError in one sentence."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; expected {kind}")
-    found, content = probe(path, kind)
-    with explained(path, kind), h5py.File(path, "r", locking=False) as file:
+def open_hdf5(path: Path, kind: str, *, lists: bool = False) -> Iterator[tuple[h5py.File, Group]]:
+    """The open file and all that is in it. Everything that goes wrong inside becomes an InputError in one sentence.
+
+    lists: arrays whose entries are lists of numbers, each of its own length, are accepted, too.
+    """
+    plain_file(path, kind)
+    found, content = probe(path, kind, lists)
+    with blamed(path, kind), h5py.File(path, "r", locking=False) as file:
         yield file, Group("", found, content, file)
 
 
@@ -84,6 +87,12 @@ class Group:
 
     def _read(self, name: str, dtype: str, shape: list[int]) -> Any:
         data = self.file[f"{self.where}/{name}"]
-        if data.dtype.str != dtype or list(data.shape) != shape:
+        if _form(data) != dtype or list(data.shape) != shape:
             raise InputError(f"{self.file.filename}: changes while it is read")
         return data[()]
+
+
+def _form(data: h5py.Dataset) -> str:
+    """The type as `_scan` names it: of a list, ``lists of`` and its numbers' type."""
+    inner = h5py.check_vlen_dtype(data.dtype)
+    return str(data.dtype.str) if inner is None else f"{LISTS}{np.dtype(inner).str}"

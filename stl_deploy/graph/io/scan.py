@@ -5,24 +5,26 @@ filters other than HDF5's common ones, types other than numbers and text, and mo
 account for (an HDF5 file of a few bytes can declare terabytes of zeros).
 
 The result is plain JSON and bytes, so that another process can use it without HDF5: a group is a dict of its members, a
-text ``["text", shape, strings]``, an array ``[dtype, shape, offset]`` with the place of its bytes in `Scan.content`, or
-None for arrays that are too large to be handed over.
+text ``["text", shape, strings]``, a row of lists ``["lists of <f4", shape, None]``, an array ``[dtype, shape, offset]``
+with the place of its bytes in `Scan.content`, or None for arrays that are too large to be handed over. Attributes are
+not handed over, but read, so that their damage is met here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-from h5py import h5d, h5g, h5l, h5o, h5s
+from h5py import h5a, h5d, h5g, h5l, h5o, h5s
 
 from stl_deploy._util.files import MAX_ARRAY_BYTES
-from stl_deploy.errors import InputError, StlDeployError
+from stl_deploy._util.untrusted import blamed
+from stl_deploy.errors import InputError
 
 _FREE_BYTES = 256 * 2**20
 _RATIO = 64
@@ -36,38 +38,32 @@ MAX_MEMBERS = 10_000
 """Most members of one group."""
 _MAX_OBJECTS = 100_000
 _MAX_DEPTH = 100
+_MAX_ATTRIBUTES = 100
+_MAX_ATTRIBUTE_BYTES = 2**16
 _MAX_TEXTS = 200_000
+_MAX_LISTS = 1_000_000
+_LISTS_AT_A_TIME = 64
+LISTS = "lists of "
 _MAX_TEXT_BYTES = 2**26
 _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
 
 
-def look_through(path: Path, kind: str, progress: Callable[[], object]) -> tuple[dict[str, Any], bytearray]:
+def look_through(
+    path: Path, kind: str, progress: Callable[[], object], lists: bool = False
+) -> tuple[dict[str, Any], bytearray]:
     """All that is in a file, and the bytes of its small arrays; raises InputError if it is refused or damaged."""
     progress()
-    with explained(path, kind), h5py.File(path, "r", locking=False) as file:
-        scan = Scan(path, progress)
+    with blamed(path, kind), h5py.File(path, "r", locking=False) as file:
+        scan = Scan(path, progress, lists)
         return scan.group(h5g.open(file.id, b"/")), scan.content
-
-
-@contextmanager
-def explained(path: Path, kind: str) -> Iterator[None]:
-    """Whatever HDF5 raises becomes an InputError."""
-    try:
-        yield
-    except StlDeployError:
-        raise
-    except MemoryError:
-        raise InputError(f"{path}: not enough memory to read it") from None
-    except Exception as error:
-        reason = " ".join(str(error).split())[:160]
-        raise InputError(f"{path}: damaged, truncated or not {kind} ({reason})") from None
 
 
 class Scan:
     """Looks through one open file, with a budget for objects and bytes; ``progress`` is called for every object."""
 
-    def __init__(self, path: Path, progress: Callable[[], object]) -> None:
+    def __init__(self, path: Path, progress: Callable[[], object], lists: bool = False) -> None:
         self.content = bytearray()
+        self._lists = lists
         self._path, self._progress = path, progress
         self._bytes = self._budget = max(_FREE_BYTES, _RATIO * path.stat().st_size)
         self._texts = _MAX_TEXT_BYTES
@@ -82,6 +78,7 @@ class Scan:
             raise self._error(f"holds more than {_MAX_OBJECTS} objects")
         if where.count("/") >= _MAX_DEPTH:
             raise self._error(f"is over {_MAX_DEPTH} levels deep")
+        self._look_at_attributes(group, where)
         found: dict[str, Any] = {}
         for raw in group:
             self._progress()
@@ -93,6 +90,18 @@ class Scan:
             if value is not None:
                 found[name] = value
         return found
+
+    def _look_at_attributes(self, group: h5g.GroupID, where: str) -> None:
+        count = h5a.get_num_attrs(group)
+        if count > _MAX_ATTRIBUTES:
+            raise self._error(f"{where or '/'!a} has {count} attributes; up to {_MAX_ATTRIBUTES} are accepted")
+        for index in range(count):
+            self._progress()
+            attribute = h5a.open(group, index=index)
+            if attribute.get_storage_size() > _MAX_ATTRIBUTE_BYTES:
+                raise self._error(f"{where or '/'!a} has an attribute of {attribute.get_storage_size()} bytes")
+            with suppress(TypeError, ValueError, UnicodeError):  # of a kind that numpy has not; nobody asks for it
+                _ = h5py.Group(group).attrs[attribute.name]
 
     def _member(self, group: h5g.GroupID, raw: bytes, where: str) -> Any:
         link = group.links.get_info(raw)
@@ -108,10 +117,14 @@ class Scan:
     def _data(self, data: h5d.DatasetID, where: str) -> list[Any]:
         dtype, shape = data.dtype, data.shape
         text = dtype.kind in "OS" and h5py.check_string_dtype(dtype) is not None
+        inner = h5py.check_vlen_dtype(dtype) if self._lists and dtype.kind == "O" else None
         if not shape and data.get_space().get_simple_extent_type() == h5s.NULL:
             shape = None
-        if shape is None or not (text or dtype.kind in "fiub") or len(shape) > 8:
+        known = text or dtype.kind in "fiub" or (isinstance(inner, np.dtype) and inner.kind in "fiu")
+        if shape is None or not known or len(shape) > 8:
             raise self._error(f"{where!a} is of type {dtype} {shape}; numbers and text are accepted")
+        if isinstance(inner, np.dtype):
+            return self._read_lists(data, where, inner, shape)
         size = prod(shape)
         chunks = self._afford(data, where, dtype, shape)
         if text:
@@ -126,6 +139,25 @@ class Scan:
         self.content += bytes(-len(self.content) % 8)
         self.content += array.tobytes()
         return [dtype.str, shape, len(self.content) - array.nbytes]
+
+    def _read_lists(self, data: h5d.DatasetID, where: str, inner: np.dtype[Any], shape: tuple[int, ...]) -> list[Any]:
+        """Read a row of lists in parts, so that damage is met here; what they hold is taken from the budget."""
+        self._afford(data, where, np.dtype("V16"), shape)
+        if len(shape) != 1 or shape[0] > _MAX_LISTS:
+            raise self._error(f"{where!a} is of shape {list(shape)}; a row of up to {_MAX_LISTS} lists is accepted")
+        rows = h5py.Dataset(data)
+        for first in range(0, shape[0], _LISTS_AT_A_TIME):
+            self._progress()
+            self._take(sum(row.nbytes for row in rows[first : first + _LISTS_AT_A_TIME]), where)
+        return [f"{LISTS}{inner.str}", shape, None]
+
+    def _take(self, needed: int, where: str) -> None:
+        self._budget -= needed
+        if self._budget < 0:
+            raise self._error(
+                f"{where!a} takes {_size(needed)}, with all the others over the {_size(self._bytes)} that a file of "
+                "this size may take"
+            )
 
     def _read_text(self, data: h5d.DatasetID, where: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
         if prod(shape) > _MAX_TEXTS:

@@ -1,0 +1,13 @@
+"""Names and messages of strangers on a screen: what a terminal would obey is shown, not sent."""
+
+from __future__ import annotations
+
+import re
+
+_OBEYED = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters but the line feed, those that turn the direction of text, and halves of characters."""
+
+
+def printable(text: str) -> str:
+    """``text`` with every such character written out, as in ``\\x1b``."""
+    return _OBEYED.sub(lambda found: ascii(found.group())[1:-1], text)

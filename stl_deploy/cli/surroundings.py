@@ -1,0 +1,103 @@
+"""What a process is started in and ended by: closed streams, full disks behind them, signals."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from stl_deploy._util.printable import printable
+
+
+def open_closed_streams() -> None:
+    """Put /dev/null where standard streams are closed, so that no file of ours takes their numbers.
+
+    Libraries write to 1 and 2 whatever those are. ``sys.stdout`` stays None: who needs it finds out.
+    """
+    descriptor = os.open(os.devnull, os.O_RDWR)
+    while descriptor <= 2:
+        descriptor = os.dup(descriptor)
+    os.close(descriptor)
+
+
+@contextmanager
+def ended_like_interrupted() -> Iterator[None]:
+    """SIGTERM, and SIGHUP where it is not ignored, as Ctrl-C: an exception, so that temporary files go."""
+
+    def stop(number: int, _: Any) -> None:
+        signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
+        raise KeyboardInterrupt
+
+    before = {}
+    for number in (getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)):
+        with contextlib.suppress(ValueError):  # not the main thread
+            if signal.getsignal(number) is signal.SIG_DFL:
+                before[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def flush_streams() -> str | None:
+    """Write out what the standard streams hold; why standard output could not be, or None.
+
+    A stream that fails is led to /dev/null, for Python would try again at its end, and end with 120.
+    """
+    reason = _flush(sys.stdout)
+    _flush(sys.stderr)
+    return reason
+
+
+def _flush(stream: TextIO | None) -> str | None:
+    try:
+        if stream is not None:
+            stream.flush()
+    except BrokenPipeError:  # whoever read has read enough
+        _lead_away(stream)
+    except (OSError, ValueError) as error:
+        _lead_away(stream)
+        return getattr(error, "strerror", None) or str(error)
+    return None
+
+
+def _lead_away(stream: TextIO | None) -> None:
+    if stream is not None:
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+            stream.flush()
+
+
+def say(message: str) -> None:
+    """One line on standard error, if that can be written."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):
+            print(printable(message), file=sys.stderr)
+
+
+_ALLOCATIONS = re.compile(
+    "can't allocate memory|not enough memory|cannot allocate memory|bad_?alloc|failed to map segment|out of memory",
+    re.I,
+)
+
+
+def machines_refusal(error: Exception) -> str | None:
+    """The sentence for what the machine refuses (a file, memory, a thread); None for any other error."""
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError | ImportError | OSError) and _ALLOCATIONS.search(str(error))
+    ):
+        return "not enough memory for this; give it more, or fewer samples or steps"
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        return "this machine lets no further thread start; raise the limit (ulimit -u)"
+    if isinstance(error, OSError):
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        return f"{where}{error.strerror or error}"
+    return None

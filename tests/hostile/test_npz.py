@@ -1,0 +1,121 @@
+"""npz files of strangers: what is not needed is not read, what is declared is checked, damage is one sentence."""
+
+import io
+import resource
+import zipfile
+
+import numpy as np
+import pytest
+
+from stl_deploy._util.files import read_inputs, read_npz, write_npz
+from stl_deploy.errors import InputError
+
+
+def _npy(array):
+    stream = io.BytesIO()
+    np.lib.format.write_array(stream, array, allow_pickle=False)
+    return stream.getvalue()
+
+
+def _header(shape, descr="<f4"):
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"shape": shape, "fortran_order": False, "descr": descr})
+    return stream.getvalue()
+
+
+def _zip(path, members, method=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+def test_arrays_that_nobody_needs_are_not_read(tmp_path):
+    path = tmp_path / "x.npz"
+    zeros = bytes(2**30)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr("x.npy", _npy(np.ones((2, 3, 4), np.float32)))
+        with archive.open("unused.npy", "w", force_zip64=True) as member:
+            member.write(_header((2**28,)))
+            member.write(zeros)
+    del zeros
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    x, labels = read_inputs(path)
+    assert (x.shape, labels) == ((2, 3, 4), None)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**18  # KiB
+
+
+def test_more_than_a_file_of_its_size_can_hold_is_refused_unread(tmp_path):
+    path = tmp_path / "x.npz"
+    names = [f"x__{i}.npy" for i in range(5)]
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in names:
+            archive.writestr(name, _header((2**16, 2**10)))
+    content = bytearray(path.read_bytes())
+    size = 2**26 * 4 + 128
+    with zipfile.ZipFile(path) as archive:
+        stored = archive.infolist()[0].file_size
+    for at in range(len(content) - 4):  # the directory's word for the size of each member, made a lie
+        if content[at : at + 4] == stored.to_bytes(4, "little"):
+            content[at : at + 4] = size.to_bytes(4, "little")
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"its arrays take 1\.2 GiB, over the 1\.0 GiB"):
+        read_inputs(path)
+
+
+def test_damaged_compression_of_every_kind_is_a_sentence(tmp_path):
+    path = tmp_path / "x.npz"
+    noise = np.random.default_rng(0).random((4, 5, 6)).astype(np.float32)
+    for method in (zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2, zipfile.ZIP_STORED):
+        _zip(path, {"x.npy": _npy(noise)}, method)
+        whole, refused = path.read_bytes(), 0
+        for at in range(40, len(whole) - 100, 7):
+            content = bytearray(whole)
+            content[at] ^= 0x55
+            path.write_bytes(content)
+            try:
+                found, _ = read_inputs(path)
+                assert (found == noise).all()  # a date, say
+            except InputError:
+                refused += 1
+        assert refused > 40
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (1, 2,",
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (-1, 2), }",
+        b"{'descr': ('<f4', 3), 'fortran_order': False, 'shape': (1, 2), }",
+        b"{'descr': [('a', '<f4'), ('a', '<f4')], 'fortran_order': False, 'shape': (1, 2), }",
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (1e400, 2), }",
+        b"{'descr': '|O', 'fortran_order': False, 'shape': (1, 2), }",
+        b"{'descr': '<V0', 'fortran_order': False, 'shape': (99999999999999999999, 2), }",
+        b"((((((((((" * 100,
+        b"'''",
+        b"\\",
+    ],
+)
+def test_headers_that_numpy_chokes_on_are_sentences(tmp_path, header):
+    content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(64)
+    _zip(tmp_path / "x.npz", {"x.npy": content})
+    with pytest.raises(InputError):
+        read_inputs(tmp_path / "x.npz")
+
+
+def test_a_name_twice_is_refused(tmp_path):
+    _zip(tmp_path / "x.npz", {"x.npy": _npy(np.ones((1, 1))), "x": _npy(np.zeros((1, 1)))})
+    with pytest.raises(InputError, match="two arrays of one name"):
+        read_npz(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("name", ["../../../evil", "/etc/evil", "a\\b", "a\x1b[2J", "", "n" * 256])
+def test_no_name_becomes_a_path_inside_an_npz(tmp_path, name):
+    with pytest.raises(InputError, match="cannot be the name of an array"):
+        write_npz(tmp_path / "y.npz", {name: np.zeros(1)})
+    assert not list(tmp_path.iterdir())
+
+
+def test_values_beyond_float32_are_refused_without_a_warning(tmp_path):
+    np.savez(tmp_path / "x.npz", x=np.full((1, 1, 2), 1e300))
+    with pytest.raises(InputError, match="NaN or infinite"):
+        read_inputs(tmp_path / "x.npz")

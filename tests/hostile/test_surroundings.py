@@ -1,0 +1,175 @@
+"""Bad surroundings: what a shell, a disk or another program does to the command line never ends in exit code 70."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stl_deploy._util.printable import printable
+from stl_deploy.graph.io.nir_file import write_nir
+from tests.hostile.nets import small_graph
+
+STL = f"{sys.executable} -m stl_deploy"
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder with a graph and an input for it."""
+    write_nir(small_graph(), tmp_path / "net.nir")
+    np.savez(tmp_path / "x.npz", x=np.ones((2, 3, 4), np.float32))
+    return tmp_path
+
+
+def _shell(command: str, folder: Path, **environment: str) -> tuple[int, str]:
+    """Exit code of a shell's command (of the first in a pipe), and what it said on standard error."""
+    surroundings = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | environment
+    call = ["bash", "-c", f"{command}; exit ${{PIPESTATUS[0]}}"]
+    done = subprocess.run(call, cwd=folder, env=surroundings, capture_output=True, timeout=120, check=False)
+    return done.returncode, done.stderr.decode("utf-8", "surrogateescape")
+
+
+@pytest.mark.parametrize(
+    ("redirections", "code", "said"),
+    [
+        (">&-", 2, "standard output is closed; --json writes to it"),
+        ("2>&- > out.json", 0, ""),
+        ("<&- > out.json 2>&-", 0, ""),
+        ("> /dev/full", 2, "cannot write to standard output: No space left on device"),
+        ("> out.json 2> /dev/full", 0, ""),
+    ],
+)
+def test_closed_and_full_streams(place: Path, redirections: str, code: int, said: str) -> None:
+    found, errors = _shell(f"{STL} show net.nir --json {redirections}", place)
+    assert (found, "Traceback" in errors) == (code, False), errors
+    assert said in errors
+
+
+@pytest.mark.parametrize("redirections", [">&-", "> /dev/full", "2>&-", "2> /dev/full", "<&- >&- 2>&-"])
+def test_a_file_of_ours_never_takes_the_number_of_a_closed_stream(place: Path, redirections: str) -> None:
+    command = f"{STL} simulate net.nir --input x.npz --backend onnx -o y.npz {redirections}"
+    assert _shell(command, place)[0] == 0
+    with np.load(place / "y.npz") as found:
+        assert found["y"].shape == (2, 3, 2)
+
+
+def test_a_reader_that_has_read_enough(place: Path) -> None:
+    code, errors = _shell(f"{STL} targets --json | head -c 0", place)
+    assert (code, errors.count("Error")) == (1, 0)
+
+
+LONG = "n" * 300
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        f"show {LONG}.nir",
+        f"show {LONG}/net.nir",
+        f"simulate net.nir --input {LONG}.npz --backend reference -o y.npz",
+        f"simulate net.nir --input x.npz --backend reference -o {LONG}.npz",
+        f"export net.nir --to onnx -o {LONG}.onnx",
+        f"run digits -o {LONG}",
+        f"run {LONG}.yaml",
+        "show pipe.nir",
+        "show pipe.onnx",
+        "check pipe.nir",
+        "run pipe.yaml",
+        "simulate net.nir --input pipe.npz --backend reference -o y.npz",
+        "simulate net.nir --input x.npz --backend reference -o pipe.npz",
+        "simulate pipe.net --input x.npz --backend loihi -o y.npz",
+        "simulate pipe.onnx --input x.npz --backend onnx -o y.npz",
+        "simulate net.nir --dialect pipe.json --input x.npz --backend reference -o y.npz",
+        "energy net.nir --input x.npz --prices pipe.toml",
+        "simulate net.nir --input /dev/zero --backend reference -o y.npz",
+        "simulate net.nir --input /dev/stdin --backend reference -o y.npz",
+        "simulate net.nir --input x.npz --backend reference -o /dev/full",
+        "show /dev/null",
+        "report /dev",
+        "energy net.nir --input x.npz -o net.nir",
+        "run digits -o net.nir",
+        "simulate net.nir --input . --backend reference -o y.npz",
+        "show $'b\\xff.nir'",
+        "simulate net.nir --input $'b\\xff.npz' --backend reference -o y.npz",
+    ],
+)
+def test_names_pipes_and_devices(place: Path, call: str) -> None:
+    for suffix in ("nir", "onnx", "net", "npz", "yaml", "json", "toml"):
+        os.mkfifo(place / f"pipe.{suffix}")
+    code, errors = _shell(f"timeout 60 {STL} {call}", place)
+    assert code == 2, errors
+    assert errors.strip().splitlines()[-1].startswith("stl-deploy: error: "), errors
+
+
+def test_names_that_are_no_utf8_work(place: Path) -> None:
+    for name in (b"b\xff.nir", b"x\xfe.npz"):
+        source = place / ("net.nir" if name.endswith(b"nir") else "x.npz")
+        os.rename(source, os.path.join(os.fsencode(place), name))
+    for backend in ("reference", "onnx", "loihi"):
+        call = f"simulate $'b\\xff.nir' --input $'x\\xfe.npz' --backend {backend} -o $'y\\xfd.npz' --json"
+        code, errors = _shell(f"{STL} {call}", place)
+        assert code == 0, errors
+    code, errors = _shell(f"{STL} energy $'b\\xff.nir' --input $'x\\xfe.npz' -o $'o\\xfc'", place)
+    assert code == 0, errors
+    for target, suffix in (("onnx", "onnx"), ("netx", "net"), ("nir", "nir")):
+        code, errors = _shell(f"{STL} export $'b\\xff.nir' --to {target} -o $'e\\xfb.{suffix}'", place)
+        assert code == 0, errors
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everything")
+def test_folders_without_permission(place: Path) -> None:
+    (place / "shut").mkdir(mode=0o000)
+    (place / "reading").mkdir(mode=0o500)
+    for call in (
+        "show shut/net.nir",
+        "run digits -o shut/run",
+        "run digits -o reading/run",
+        "simulate net.nir --input x.npz --backend reference -o reading/y.npz",
+        "simulate net.nir --input shut/x.npz --backend reference -o y.npz",
+    ):
+        code, errors = _shell(f"{STL} {call}", place)
+        assert code == 2, errors
+
+
+@pytest.mark.parametrize("signal_", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_ended_from_outside_is_one_sentence_and_nothing_temporary(tmp_path: Path, signal_: signal.Signals) -> None:
+    run, temporary = tmp_path / "run", tmp_path / "temporary"
+    temporary.mkdir()
+    command = [sys.executable, "-m", "stl_deploy", "train", "digits", "-o", str(run), "--set", "train.epochs=1000"]
+    surroundings = os.environ | {"TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=ROOT, env=surroundings, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 120
+    while not (run / "checkpoint.safetensors").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(signal_)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "stl-deploy: interrupted; what was finished is kept"
+    assert "Traceback" not in errors
+    assert {path.name for path in run.iterdir()} <= {"config.yaml", "metrics.jsonl", "checkpoint.safetensors"}
+    assert not [path for path in temporary.rglob("*") if "stl-deploy" in path.name]
+
+
+def test_low_memory_is_a_sentence(place: Path) -> None:
+    code, errors = _shell(f"ulimit -v 400000; {STL} simulate net.nir --input x.npz --backend onnx -o y.npz", place)
+    assert code in (0, 2), errors
+    assert "Traceback" not in errors
+
+
+def test_what_a_terminal_would_obey_is_shown() -> None:
+    assert printable("a\x1b[2Jb\r\x07\x9b1m\u202ec\ud800\nd") == "a\\x1b[2Jb\\r\\x07\\x9b1m\\u202ec\\ud800\nd"
+    assert printable("θ ü 漢字 é") == "θ ü 漢字 é"
+
+
+def test_escapes_in_names_do_not_reach_the_screen(place: Path) -> None:
+    name = "$'net\\x1b[2J.nir'"
+    _, errors = _shell(f"cp net.nir {name}; {STL} show {name}; {STL} show {name}x", place)
+    assert "\x1b" not in errors
+    assert "\\x1b[2J" in errors
