@@ -1,9 +1,9 @@
 """Reads HDF5 files through, in a process of its own, for `_guard`: ``python -P -m stl_deploy.graph.io.probe``.
 
 A line with path, kind and, where it is so, that lists are accepted (JSON) comes in. Dots go out while there is progress,
-then a line: ``{"error": ...}``, or ``{"found": ..., "size": n}`` followed by the n bytes of the arrays in it (see `_scan`).
-The process ends itself (with the signal SIGPROF) where HDF5 takes half a second of processor time for one object, as it
-does in damage that it loops on.
+then a line: ``{"error": ...}``, or ``{"found": ..., "size": n}`` followed by the n bytes of the arrays in it (see
+`_scan`). The process ends itself (with the signal SIGPROF) where HDF5 takes half a second of processor time for one
+object, as it does in damage that it loops on.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ def main() -> None:
     system.limit_memory(_MEMORY_BYTES)
     os.write(1, b".")
     for line in sys.stdin:
-        name, kind, lists = json.loads(line)
+        name, kind, *lists = json.loads(line)
         answer: dict[str, Any]
         content = bytearray()
         try:
-            found, content = look_through(Path(name), kind, _Progress(), lists)
+            found, content = look_through(Path(name), kind, _Progress(), any(lists))
             answer = {"found": found, "size": len(content)}
         except InputError as error:
             answer = {"error": str(error)}
