@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.integers.scales import ThresholdForm
 from stl_deploy.exporters.loihi.chip_check import check_chip
@@ -97,8 +97,8 @@ class Loihi:
             return
         given = self._options.calibration
         calibration = x[:, :CALIBRATION] if given is None else given()
-        with tempfile.TemporaryDirectory(prefix="stl-deploy-") as folder:
-            path = Path(folder) / "net.net"
+        with temporary_folder() as folder:
+            path = folder / "net.net"
             yield path, _export(program, path, calibration, self._options)
 
 

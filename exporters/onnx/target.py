@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.exporters.nir.target import Reference
 from stl_deploy.exporters.onnx.export import export_onnx
 from stl_deploy.exporters.onnx.int8 import to_int8
@@ -42,8 +42,8 @@ class OnnxRuntime:
         if isinstance(network, Path):
             self.file = OnnxModel.load(network)
             return
-        with tempfile.TemporaryDirectory(prefix="stl-deploy-") as folder:
-            path = Path(folder) / "net.onnx"
+        with temporary_folder() as folder:
+            path = folder / "net.onnx"
             export_onnx(network, path)
             self.file = OnnxModel.load(path)
 

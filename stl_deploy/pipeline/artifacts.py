@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.console import Console
 from stl_deploy._util.files import first_samples, leading, make_folder, make_place
+from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.targets import (
     Format,
@@ -53,9 +53,9 @@ def whole_artifact(output: Path, to: Format) -> Iterator[Path]:
         raise InputError(f"{output}: expected no folder, or one of {to.name}; found another; name a new one")
     else:
         make_folder(output.parent)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".stl-deploy-") as folder:
-        yield Path(folder) / output.name
-        for made in sorted(Path(folder).iterdir()):
+    with temporary_folder(output.parent) as folder:
+        yield folder / output.name
+        for made in sorted(folder.iterdir()):
             place = output.parent / made.name
             if place.is_dir():
                 shutil.rmtree(place)
