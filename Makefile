@@ -4,9 +4,10 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 SOURCES := stl_deploy exporters energy tests examples benchmarks docs
 RUNS ?= runs/digits runs/mnist runs/fashion_mnist
+OLDEST ?= tests
 BENCHMARKS ?= onnx_speed training loihi reference counting
 
-.PHONY: demo test lint types lava check gpu gpu-interpreted readme parity quantisation bench bench-peers study study-small conformance fuzz clean help
+.PHONY: demo test lint types lava check gpu gpu-interpreted readme parity quantisation bench bench-peers study study-small conformance fuzz docs tutorials dist wheel-demo oldest clean help
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -64,11 +65,45 @@ conformance: $(VENV)/.dev ## what other frameworks mean by a NIR file; each gets
 fuzz: $(VENV)/.dev ## 10,000 damaged NIR files
 	$(BIN)/python -m tests.fuzz_nir --mutants 10000
 
+docs: $(VENV)/.docs types ## the site into build/site, strictly: snippets run, links lead somewhere, every name is documented
+	$(BIN)/python docs/snippets.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+
+tutorials: $(VENV)/.docs ## every snippet of the documentation, also of pages that need another framework (in its own environment)
+	$(BIN)/python docs/snippets.py --all
+
+dist: build/tools/.ready ## the sdist and the wheel, checked
+	@rm -rf dist
+	build/tools/bin/python -m build --outdir dist . >build/tools/build.log 2>&1 || { cat build/tools/build.log; exit 1; }
+	build/tools/bin/python -m twine check --strict dist/*
+	build/tools/bin/check-wheel-contents dist/*.whl
+
+wheel-demo: dist ## the wheel's own demo, from an environment that holds the wheel and what it asks for
+	@rm -rf build/wheel && $(PYTHON) -m venv build/wheel
+	build/wheel/bin/python -m pip install --quiet --disable-pip-version-check "$$(echo dist/*.whl)[fast]"
+	cd build/wheel && PYTHONWARNINGS=error bin/stl-deploy run digits --pretrained --no-lava -o run
+
+oldest: $(VENV)/.dev ## the tests with the oldest release of every dependency that is allowed (Python 3.11)
+	@mkdir -p build && $(BIN)/python -m tests.oldest >build/oldest.txt
+	@rm -rf build/oldest && python3.11 -m venv build/oldest
+	build/oldest/bin/python -m pip install --quiet --disable-pip-version-check -r build/oldest.txt
+	build/oldest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	OMP_NUM_THREADS=1 build/oldest/bin/python -m pytest -n $${TEST_WORKERS:-2} $(OLDEST)
+
 readme: $(VENV)/.installed ## run the demo and refresh its numbers and picture in README.md
 	$(BIN)/python docs/update_readme.py
 
 clean: ## remove the virtual environment and caches (run folders stay)
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(VENV)/.docs: $(VENV)/.dev
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -e '.[docs]'
+	@touch $@
+
+build/tools/.ready: pyproject.toml
+	@mkdir -p build && $(PYTHON) -m venv build/tools
+	@build/tools/bin/python -m pip install --quiet --disable-pip-version-check 'build>=1.2' 'twine>=6' 'check-wheel-contents>=0.6'
+	@touch $@
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

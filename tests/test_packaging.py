@@ -6,9 +6,13 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
+
+from tests.oldest import oldest
 
 ROOT = Path(__file__).parents[1]
-SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT, SETUPTOOLS = PYPROJECT["project"], PYPROJECT["tool"]["setuptools"]
 FOLDERS = ("stl_deploy", "exporters", "energy")
 
 
@@ -41,3 +45,30 @@ def test_every_data_file_is_packed(top: str) -> None:
     }
     there = {file for file in (ROOT / top).rglob("*") if file.is_file() and "__pycache__" not in file.parts}
     assert {file for file in there if file.suffix not in (".py", ".pyc")} <= packed
+
+
+def test_one_version_everywhere() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == PROJECT["version"]
+    assert f"## {PROJECT['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_every_dependency_has_both_bounds() -> None:
+    extras = PROJECT["optional-dependencies"]
+    bounded = [*PROJECT["dependencies"], *extras["fast"], *extras["data"], *extras["tensorboard"], *extras["docs"]]
+    assert [each for each in bounded if ",<" not in each] == []
+    assert oldest(["a-b.c>=1.2,<3"]) == ["a-b.c==1.2"]
+    with pytest.raises(ValueError, match=r"'x<3' in pyproject\.toml has no lower bound"):
+        oldest(["x<3"])
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github").rglob("*.yml")), ids=lambda path: path.name)
+def test_workflows_call_make_targets_that_are_there(path: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8")
+    jobs = yaml.safe_load(text).get("jobs", {})
+    called = [word for line in text.splitlines() if "run: make " in line for word in line.split("make ")[1].split()]
+    targets = [word for word in called if not word.startswith(("$", "{", "}", "matrix"))]
+    for job in jobs.values():
+        targets += job.get("strategy", {}).get("matrix", {}).get("target", [])
+    assert [target for target in targets if f"\n{target}:" not in makefile] == []
