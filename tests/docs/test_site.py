@@ -48,8 +48,8 @@ def test_every_verb_of_the_command_line_is_on_its_page() -> None:
     page = generate.command_line()
     for verb in ("run", "train", "eval", "fold", "export", "check", "verify", "simulate", "energy", "lava remove"):
         assert f"\n## {verb}\n" in page
-    assert "| `--to` `nir` `onnx` `netx`" in page
-    assert "| `130` |" in page or "| 130 |" in page
+    assert "| `--mode` `stl` `sl` `tl` `ann`" in page
+    assert "| `130` |" in page
 
 
 def test_every_key_of_the_configuration_is_on_its_page() -> None:
