@@ -56,7 +56,8 @@ def _verb(path: str, command: Any) -> list[str]:
     lines = [f"## {path.removeprefix('stl-deploy ')}", "", inspect.cleandoc(command.help or ""), "", f"    {usage}", ""]
     if arguments or options:
         lines += ["| argument or option | default | meaning |", "|---|---|---|"]
-        lines += [f"| `{_metavar(p)}` | {'' if p.required else '-'} | {_cell(p.help or '')} |" for p in arguments]
+        for p in arguments:
+            lines.append(f"| `{_cell(_metavar(p))}` | {'required' if p.required else '-'} | {_cell(p.help or '')} |")
         lines += [f"| {_names(p, hints[p.name])} | {_default(p)} | {_cell(p.help or '')} |" for p in options]
     return [*lines, ""]
 
