@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stl_deploy.exporters.lava.environment import install as lava_install
     from stl_deploy.exporters.lava.environment import remove as lava_remove
+    from stl_deploy.pipeline.capture_file import capture
     from stl_deploy.pipeline.check import check, check_folder, measure, near_threshold
     from stl_deploy.pipeline.configure import configure
     from stl_deploy.pipeline.doctor import doctor
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from stl_deploy.pipeline.verify import verify
 
 _HOME = {
+    "capture": "pipeline.capture_file",
     "check": "pipeline.check",
     "check_folder": "pipeline.check",
     "configure": "pipeline.configure",
@@ -74,6 +76,7 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "capture",
     "check",
     "check_folder",
     "configure",

@@ -24,11 +24,47 @@ from stl_deploy.errors import CheckFailed, InputError
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
+    app.command("capture")(capture)
     app.command("export", cls=ListsTargets)(export)
     app.command("check", cls=ListsTargets)(check)
     app.command("show")(show)
     app.command("verify", cls=ListsTargets)(verify)
     app.command("simulate", cls=ListsTargets)(simulate)
+
+
+def capture(
+    module: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE.py:NAME",
+            help="A torch module of your own: its name in the file, or that of a class or function that makes it. The "
+            "file is run.",
+        ),
+    ],
+    input_file: Annotated[
+        Path, typer.Option("--input", "-i", metavar="X.npz", help="x, a real batch as forward takes it.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="NET.nir", help="The file to write.")],
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="W.safetensors|W.pt", help="Its state dict; .pt files are read as weights only."),
+    ] = None,
+    time: Annotated[
+        Literal["first", "second", "step", "inside"],
+        typer.Option(help="Where time is: forward takes [T,B,...], [B,T,...], one step, or loops over time itself."),
+    ] = "first",
+    pick: Annotated[
+        str | None, typer.Option("--pick", metavar="INDEX|NAME", help="Which of several outputs is meant.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Make a graph of a torch module (own, snnTorch, SpikingJelly, Norse), proved to spike as the module does."""
+    from stl_deploy.pipeline.capture_file import capture as capture_file
+
+    chosen = int(pick) if pick is not None and pick.lstrip("-").isdigit() else pick
+    result = capture_file(module, input_file, output, weights=weights, time=time, pick=chosen, say=console())
+    if json:
+        emit_json(result)
 
 
 def export(

@@ -57,7 +57,8 @@ class Proof:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON twin."""
-        return asdict(self) | {"end_to_end": dict(self.end_to_end)}
+        lists = {"layers": [asdict(layer) for layer in self.layers], "runs": list(self.runs)}
+        return asdict(self) | lists | {"warnings": list(self.warnings)}
 
     def __str__(self) -> str:
         differing = sum(layer.differing for layer in self.layers)

@@ -1,0 +1,49 @@
+"""The verb capture: a torch module in the user's Python file becomes a NIR file, proved on their input."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from stl_deploy._util.console import Console
+from stl_deploy._util.npz import names_in, read_npz
+from stl_deploy.errors import InputError
+from stl_deploy.graph.io.nir_file import write_nir
+from stl_deploy.pipeline.capture import capture as capture_module
+from stl_deploy.pipeline.user_module import load_module
+from stl_deploy.tracing import Time
+
+
+def capture(
+    module: str,
+    input_file: Path,
+    output: Path,
+    *,
+    weights: Path | None = None,
+    time: Time = "first",
+    pick: int | str | None = None,
+    say: Console | None = None,
+) -> dict[str, Any]:
+    """Capture ``FILE.py:NAME`` on the ``x`` of an npz file and write the NIR graph; returns the proof, JSON-ready.
+
+    Runs the user's file, and says so. weights: a state dict (``.safetensors`` or ``.pt``). time, pick: as `capture`'s
+    ``time`` and ``output``. Raises InputError for files that do not fit, CaptureError as `capture` does.
+    """
+    say = say or Console(quiet=True)
+    if output.suffix != ".nir":
+        raise InputError(f"{output}: a captured graph ends in .nir; name it so")
+    arrays = read_npz(input_file, lambda name: name == "x")
+    if "x" not in arrays:
+        raise InputError(f"{input_file}: no array 'x' (found: {', '.join(names_in(input_file)) or 'nothing'})")
+    say.say(f"running {module.rpartition(':')[0]}, which is your code")
+    model = load_module(module, weights)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # those of the proof are said below
+        net = capture_module(model, arrays["x"], time=time, output=pick)
+    write_nir(net.graph, output)
+    say.say(str(net.proof))
+    for warning in net.proof.warnings:
+        say.warn(warning)
+    say.say(f"readout: {net.readout}; written: {output}")
+    return {"output": str(output), "readout": net.readout.as_dict(), "proof": net.proof.as_dict()}

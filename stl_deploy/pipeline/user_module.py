@@ -1,0 +1,111 @@
+"""A torch module of the user's own: their Python file is run, their weights are read without running anything."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, load, nn
+
+from stl_deploy.errors import InputError
+
+
+def load_module(source: str, weights: Path | None = None) -> nn.Module:
+    """The module that ``FILE.py:NAME`` makes: NAME is a module, or a class or function to be called without arguments.
+
+    Runs the user's file. weights: a state dict as ``.safetensors``, or ``.pt`` (read with ``weights_only``).
+    Raises InputError for a file that cannot be run, a name that is not in it, and weights that do not fit.
+    """
+    file, separator, name = source.rpartition(":")
+    if not separator or not file.endswith(".py") or not name.isidentifier():
+        raise InputError(f"{source!r}: expected FILE.py:NAME, the name of a module, a class or a function in the file")
+    made = _named(_run(Path(file)), file, name)
+    if not isinstance(made, nn.Module):
+        raise InputError(f"{source}: found a {type(made).__name__}; expected a torch.nn.Module, or what returns one")
+    if weights is not None:
+        _load_weights(made, weights)
+    return made
+
+
+def _run(file: Path) -> ModuleType:
+    """The user's file as a module; modules beside it can be imported while it runs."""
+    if not file.is_file():
+        raise InputError(f"{file}: no such file")
+    name = f"captured_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{file}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(file.resolve().parent))
+    sys.modules[name] = module  # dataclasses and pickling look their module up by name
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise InputError(f"{file}: {_told(error, file)}") from error
+    finally:
+        sys.path.pop(0)
+    return module
+
+
+def _named(module: ModuleType, file: str, name: str) -> Any:
+    found = getattr(module, name, None)
+    if found is None:
+        own = [key for key, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
+        raise InputError(f"{file}: no '{name}' in it; it has: {', '.join(own[:20]) or 'nothing to call'}")
+    if isinstance(found, nn.Module) or not callable(found):
+        return found
+    try:
+        return found()
+    except Exception as error:
+        raise InputError(f"{file}:{name}: {_told(error, Path(file))}; it is called without arguments") from error
+
+
+def _told(error: Exception, file: Path) -> str:
+    """An error in the user's code, in one line that says where."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
+    line = f"line {frames[-1].lineno}: " if frames else ""
+    return f"{line}{type(error).__name__}: {_short(error)}"
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _load_weights(module: nn.Module, path: Path) -> None:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    state = _safetensors(path) if path.suffix == ".safetensors" else _checkpoint(path)
+    try:
+        missing, unexpected = module.load_state_dict(state, strict=False)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(f"{path}: {_short(error)}") from None
+    if missing or unexpected:
+        which = f"no tensor '{missing[0]}'" if missing else f"an unknown tensor '{unexpected[0]}'"
+        raise InputError(f"{path}: {which}; the file is of another model ({len(state)} tensors)")
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path}: no safetensors file ({_short(error)})") from None
+
+
+def _checkpoint(path: Path) -> dict[str, Tensor]:
+    try:
+        found = load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch has errors of many types for files that are damaged or hold more than tensors
+        raise InputError(
+            f"{path}: not a file of weights alone ({type(error).__name__}); save model.state_dict(), or use .safetensors"
+        ) from None
+    if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
+        found = found["state_dict"]
+    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise InputError(f"{path}: found a {type(found).__name__}; expected a state dict of tensors")
+    return found

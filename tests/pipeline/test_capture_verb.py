@@ -1,0 +1,115 @@
+"""The verb capture, and the verbs that work on what it wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from stl_deploy import verbs
+from stl_deploy.cli.main import main
+from stl_deploy.errors import InputError
+
+NET = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc1, self.fc2 = nn.Linear(6, 16), nn.Linear(16, 3)
+
+    def forward(self, x):
+        u = v = 0.0
+        out = []
+        for step in x:
+            u = 0.5 * u + self.fc1(step)
+            s = (u > 0.25).float()
+            u = u - 0.25 * s
+            v = 0.5 * v + self.fc2(s)
+            z = (v >= 0.125).float()
+            v = v * (1 - z)
+            out.append(z)
+        return torch.stack(out).mean(0)
+
+number = 3
+
+def fails():
+    raise ValueError("no such thing")
+"""
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    (tmp_path / "net.py").write_text(NET)
+    x = np.random.default_rng(0).random((8, 4, 6), np.float32) * 2
+    np.savez(tmp_path / "x.npz", x=x)
+    return tmp_path
+
+
+def test_a_captured_file_goes_through_the_verbs(files: Path, capsys: Any) -> None:
+    net, x = files / "net.nir", files / "x.npz"
+    arguments = [f"{files / 'net.py'}:Net", "--input", str(x), "-o", str(net), "--json"]
+    with pytest.raises(SystemExit) as done:
+        main(["capture", *arguments])
+    assert not done.value.code
+    captured = capsys.readouterr()
+    told = json.loads(captured.out)
+    assert told["proof"]["replay_differing"] == 0
+    assert told["readout"] == {"over_time": "mean", "population": 1}
+    assert "your code" in captured.err
+    verbs.export(net, "onnx", files / "net.onnx")
+    assert verbs.verify(net, [files / "net.onnx"], input_file=x).runs[0].exact
+    verbs.simulate(net, x, "reference", files / "y.npz")
+    with np.load(files / "y.npz") as found:
+        assert found["y"].shape == (8, 4, 3)
+    assert verbs.energy(net, x).as_dict()["totals"]["spikes"] > 0
+    assert {row["node"] for row in verbs.show(net)} >= {"fc1", "fc2"}
+
+
+def test_weights_from_both_kinds_of_file(files: Path) -> None:
+    state = {
+        "fc1.weight": torch.ones(16, 6),
+        "fc1.bias": torch.zeros(16),
+        "fc2.weight": torch.ones(3, 16),
+        "fc2.bias": torch.zeros(3),
+    }
+    save_file(state, files / "w.safetensors")
+    torch.save(state, files / "w.pt")
+    graphs = []
+    for name in ("w.safetensors", "w.pt"):
+        verbs.capture(f"{files / 'net.py'}:Net", files / "x.npz", files / "out.nir", weights=files / name)
+        graphs.append((files / "out.nir").read_bytes())
+    assert graphs[0] == graphs[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("Nut", "no 'Nut' in it; it has: Net, fails"),
+        ("number", "found a int; expected a torch.nn.Module"),
+        ("fails", "ValueError: no such thing"),
+    ],
+)
+def test_names_that_make_no_module(files: Path, name: str, reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        verbs.capture(f"{files / 'net.py'}:{name}", files / "x.npz", files / "net.nir")
+    assert not (files / "net.nir").exists()
+
+
+def test_weights_of_another_model(files: Path) -> None:
+    save_file({"fc9.weight": torch.ones(2)}, files / "w.safetensors")
+    with pytest.raises(InputError, match=r"no tensor 'fc1.weight'"):
+        verbs.capture(f"{files / 'net.py'}:Net", files / "x.npz", files / "net.nir", weights=files / "w.safetensors")
+
+
+def test_a_pickle_is_not_run(files: Path) -> None:
+    torch.save({"x": print}, files / "w.pt")
+    with pytest.raises(InputError, match="not a file of weights alone"):
+        verbs.capture(f"{files / 'net.py'}:Net", files / "x.npz", files / "net.nir", weights=files / "w.pt")
