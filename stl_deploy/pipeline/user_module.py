@@ -102,7 +102,7 @@ def _checkpoint(path: Path) -> dict[str, Tensor]:
         found = load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch has errors of many types for files that are damaged or hold more than tensors
         raise InputError(
-            f"{path}: not a file of weights alone ({type(error).__name__}); save model.state_dict(), or use .safetensors"
+            f"{path}: not a file of weights alone ({type(error).__name__}); save model.state_dict()"
         ) from None
     if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
         found = found["state_dict"]
