@@ -2,7 +2,7 @@
 
     python examples/any_nir_file.py network.nir --dialect snntorch --input x.npz -o out/
 
-Without arguments it writes a small network of its own first, as a stranger would.
+Without arguments it writes a small network of its own first, as a stranger would, and reads it as NIR's equations say.
 """
 
 from __future__ import annotations
@@ -58,10 +58,13 @@ def main() -> None:
         if arguments.input is None:
             spikes = np.random.default_rng(1).random((25, 40, 30)) < 0.2
             np.savez(x, x=spikes.astype(np.float32))
-        verbs.check(network, dialect=arguments.dialect, say=say)
+        dialect = arguments.dialect
+        verbs.check(network, dialect=dialect, say=say)
+        if arguments.network is None:
+            dialect = "spec"  # a file without a word on how it is meant goes nowhere until someone says it
         for target, name in (("onnx", "network.onnx"), ("netx", "network.net")):
-            verbs.export(network, target, output / name, dialect=arguments.dialect, input_file=x, say=say)
-        verbs.energy(network, x, dialect=arguments.dialect, output=output, say=say)
+            verbs.export(network, target, output / name, dialect=dialect, input_file=x, say=say)
+        verbs.energy(network, x, dialect=dialect, output=output, say=say)
 
 
 if __name__ == "__main__":

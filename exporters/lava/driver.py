@@ -7,9 +7,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from stl_deploy.errors import ToolError
+from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.lava.process import Progress, run_worker
+from stl_deploy.exporters.loihi.net import InputLayer
 from stl_deploy.exporters.loihi.netx import read_netx
 from stl_deploy.exporters.loihi.simulate import IntegerRun, check_input
 
@@ -24,6 +25,12 @@ def run_lava(
     Raises InputError for a bad file or input, ToolError if Lava is missing, fails or takes too long.
     """
     net = read_netx(net_path)
+    first = net.layers[0]
+    if isinstance(first, InputLayer) and first.neuron is not None:
+        raise InputError(
+            f"{net_path}: x is the bias of its input layer's neurons, which is not set on real Lava here; use our "
+            "integer model (--backend loihi)"
+        )
     x = check_input(net.input_shape, x)
     python = environment.require()
     spikes = run_worker(python, net_path, x, deadline=deadline, progress=progress)

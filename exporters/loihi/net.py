@@ -39,11 +39,22 @@ MIN_MIXED_WEIGHT_WITHOUT_POSITIVE = -128
 """Below it, a dense layer whose largest weight is 0 loses all its weights in Lava (a shift by a negative count)."""
 
 
+MAX_CONV_WEIGHT = 2**15 - 1
+"""Lava's convolutions take weights as they are; 8 bits and a sign are what the chip holds, and what we write."""
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class InputLayer:
-    """Where events or whole numbers enter."""
+    """Where events or whole numbers enter.
+
+    neuron: the input becomes the bias of these neurons at each step, and their spikes go on (netx's ``bias_mant``;
+    lava-dl trains them on ``scale``·image + ``offset``, which netx leaves to its user).
+    """
 
     shape: Shape
+    neuron: IntegerNeuron | None = None
+    scale: int = 1
+    offset: int = 0
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -76,15 +87,23 @@ class ConvLayer(Conv):
     node: str | None = None
 
 
+NO_NEURON = IntegerNeuron(i_decay=0, v_decay=DECAY_ONE, threshold=np.array(2**17, np.int32))
+"""What netx gives a dense layer without neurons: its current adds up, and its potential never passes the threshold."""
+
+
 SpikingLayer = DenseLayer | ConvLayer
 Layer = InputLayer | FlattenLayer | SpikingLayer
 
 
 @dataclass(frozen=True, eq=False)
 class IntegerNet:
-    """A chain of layers, the first an input. Raises InputError or UnsupportedError if netx would not run it."""
+    """A chain of layers, the first an input or dense. Raises InputError or UnsupportedError if netx would not run it.
+
+    notes: what a file holds beside them, in sentences.
+    """
 
     layers: tuple[Layer, ...]
+    notes: tuple[str, ...] = ()
     _shapes: tuple[Shape, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -119,9 +138,15 @@ def same_net(a: IntegerNet, b: IntegerNet) -> bool:
 
 
 def _check(layers: tuple[Layer, ...]) -> tuple[Shape, ...]:
-    if not layers or not isinstance(layers[0], InputLayer):
-        raise InputError("an integer network begins with an input layer that tells the input's shape")
-    shapes = [layers[0].shape]
+    first = layers[0] if layers else None
+    if isinstance(first, InputLayer):
+        shapes = [first.shape]
+        if first.neuron is not None:
+            _check_neuron(layer_key(0), first.neuron, first.shape)
+    elif isinstance(first, DenseLayer):
+        shapes = [first.weight.shape[1:], _check_layer(layer_key(0), first, first.weight.shape[1:])]
+    else:
+        raise InputError("an integer network begins with an input layer that tells the input's shape, or a dense one")
     for index, layer in enumerate(layers[1:], start=1):
         shapes.append(_check_layer(layer_key(index), layer, shapes[-1]))
     if not any(isinstance(layer, DenseLayer | ConvLayer) for layer in layers):
@@ -186,10 +211,12 @@ def _check_conv(key: str, layer: ConvLayer, arriving: Shape) -> None:
     if min(layer.shape) < 1:
         raise InputError(f"{key}: the kernel is larger than the padded input {list(arriving)}")
     _check_shape(key, "bias", layer.bias, [weight.shape[:1], layer.shape])
-    _check_range(key, "weight", weight, MIN_WEIGHT, MAX_WEIGHT, "choose a smaller scale for the layer")
+    _check_range(key, "weight", weight, -MAX_CONV_WEIGHT, MAX_CONV_WEIGHT, "choose a smaller scale for the layer")
 
 
 def _check_neuron(key: str, neuron: IntegerNeuron, shape: Shape) -> None:
+    if neuron is NO_NEURON:
+        return
     _check_shape(key, "threshold", neuron.threshold, [(), shape])
     _check_range(key, "threshold", neuron.threshold, 0, MAX_THRESHOLD, "choose a smaller scale for the layer")
     decays = np.array([neuron.i_decay, neuron.v_decay], np.int64)

@@ -17,11 +17,30 @@ from numpy.typing import NDArray
 from stl_deploy._util.files import whole_file
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.integers.net import IntegerNeuron, Ints, Pair, Shape
-from stl_deploy.exporters.loihi.net import ConvLayer, DenseLayer, FlattenLayer, InputLayer, IntegerNet, Layer
+from stl_deploy.exporters.loihi.net import (
+    MAX_DELAY,
+    MAX_MIXED_WEIGHT,
+    MIN_WEIGHT,
+    NO_NEURON,
+    ConvLayer,
+    DenseLayer,
+    FlattenLayer,
+    InputLayer,
+    IntegerNet,
+    Layer,
+    layer_key,
+)
 from stl_deploy.exporters.loihi.records import Record, open_layers
 
 NETX_CANNOT = ("pool", "average", "convT", "unpool", "concat")
 """Layer types that the format names and netx 0.6 raises NotImplementedError for."""
+
+_FOREIGN_NEURONS = {"SDNN": " (sigma-delta)", "RF": " (resonate-and-fire)"}
+NOT_HERE = {
+    "dense_rec": "recurrent dense layers run in netx, but not here; run the file in Lava",
+    "dense_comp": "complex dense layers run in netx, but not here; run the file in Lava",
+}
+"""Layer types that netx runs and we do not."""
 
 
 def write_netx(net: IntegerNet, path: Path) -> None:
@@ -72,12 +91,21 @@ def read_netx(path: Path) -> IntegerNet:
     with open_layers(path) as records:
         layers: list[Layer] = []
         shape: Shape = ()
-        for index, record in enumerate(records):
+        run = _run_by_netx(records)
+        notes = [
+            f"{record.name} ('{record.text('type')}') is not run by netx and left out" for record in records[len(run) :]
+        ]
+        for index, record in enumerate(run):
             layer = _read_layer(record, index, shape)
             layers.append(layer)
             shape = (int(np.prod(shape)),) if isinstance(layer, FlattenLayer) else layer.shape
+    notes += [
+        f"{layer_key(index)} has no neurons; netx gives it such as never fire, so its spikes are all 0"
+        for index, layer in enumerate(layers)
+        if isinstance(layer, DenseLayer) and layer.neuron is NO_NEURON
+    ]
     try:
-        return IntegerNet(tuple(layers))
+        return IntegerNet(tuple(layers), tuple(notes))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except UnsupportedError as error:
@@ -85,16 +113,24 @@ def read_netx(path: Path) -> IntegerNet:
         raise UnsupportedError(reason, node=error.node, slug=error.slug, remedy=error.remedy) from None
 
 
+def _run_by_netx(records: list[Record]) -> list[Record]:
+    """The layers without the averages at the end, which lava-dl writes for voting and netx cannot run."""
+    count = len(records)
+    while count > 1 and records[count - 1].text("type") == "average":
+        count -= 1
+    return records[:count]
+
+
 def _read_layer(record: Record, index: int, arriving: Shape) -> Layer:
     kind = record.text("type")
     if kind == "flatten":
         return FlattenLayer()
     if kind == "input":
-        if record.has("neuron"):
-            raise record.error("neuron", "an input layer with neurons of its own is not supported; remove its neuron")
-        return InputLayer(shape=_shape(record))
-    if index == 0:
+        return _read_input(record)
+    if index == 0 and kind != "dense":
         raise record.error("type", f"the first layer is '{kind}'; an 'input' layer with its shape must come first")
+    if kind in NOT_HERE:
+        raise record.error("type", f"'{kind}': {NOT_HERE[kind]}")
     if kind == "dense":
         return _read_dense(record)
     if kind == "conv":
@@ -103,8 +139,18 @@ def _read_layer(record: Record, index: int, arriving: Shape) -> Layer:
     raise record.error("type", f"unknown layer type '{kind}'{known}; input, dense, conv and flatten are accepted")
 
 
+def _read_input(record: Record) -> InputLayer:
+    shape = _shape(record)
+    if not record.has("neuron"):
+        return InputLayer(shape=shape)
+    scale, offset = (record.number(key) if record.has(key) else 0 for key in ("weight", "bias"))
+    return InputLayer(shape=shape, neuron=_read_neuron(record), scale=scale or 64, offset=offset)
+
+
 def _read_dense(record: Record) -> DenseLayer:
     weight = record.whole("weight")
+    if weight.size and weight.min() < 0 < weight.max():
+        weight = np.clip(weight, MIN_WEIGHT, MAX_MIXED_WEIGHT)  # as netx does
     out = int(np.prod(_shape(record)))
     if weight.ndim == 1 and out and weight.size % out == 0:
         weight = weight.reshape(out, -1)
@@ -114,14 +160,19 @@ def _read_dense(record: Record) -> DenseLayer:
         weight=weight,
         bias=record.whole("bias") if record.has("bias") else None,
         delay=_delay(record, weight) if record.has("delay") else None,
-        neuron=_read_neuron(record),
+        neuron=_read_neuron(record) if record.has("neuron") else NO_NEURON,
         node=record.attribute("node"),
     )
 
 
 def _delay(record: Record, weight: Ints) -> Ints:
-    """netx spreads one delay, one per output, or (if the counts differ) one per input over the synapses."""
+    """netx spreads one delay, one per output, or (if the counts differ) one per input over the synapses.
+
+    Where one is longer than it can hold, it clamps all of them.
+    """
     delay = record.whole("delay")
+    if delay.size and delay.max() > MAX_DELAY:
+        delay = np.clip(delay, 0, MAX_DELAY)
     if delay.ndim == 1 and delay.shape[0] == weight.shape[0]:
         delay = delay[:, None]
     if delay.ndim > 2 or delay.shape not in [(), weight.shape, (weight.shape[0], 1), (weight.shape[1],)]:
@@ -158,7 +209,8 @@ def _read_conv(record: Record, arriving: Shape) -> ConvLayer:
 def _read_neuron(record: Record) -> IntegerNeuron:
     kind = record.text("neuron/type")
     if kind not in ("CUBA", "LOIHI"):
-        raise record.error("neuron/type", f"'{kind}' neurons are not supported; CUBA (or LOIHI) is accepted")
+        known = _FOREIGN_NEURONS.get(kind.split("_")[0], "")
+        raise record.error("neuron/type", f"'{kind}' neurons{known} are not supported; CUBA (or LOIHI) is accepted")
     if record.has("neuron/messageBits"):
         raise record.error("neuron/messageBits", "netx 0.6 hangs on it; remove it (spikes are binary)")
     threshold = record.whole("neuron/vThMant")

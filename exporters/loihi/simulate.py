@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.integers.net import Ints, Shape
+from stl_deploy.exporters.integers.net import DECAY_ONE, MAX_BIAS, MIN_BIAS, Ints, Shape
 from stl_deploy.exporters.integers.step import step_through
 from stl_deploy.exporters.integers.sums import adder, blocks
 from stl_deploy.exporters.loihi.net import ConvLayer, FlattenLayer, InputLayer, IntegerNet, SpikingLayer
@@ -77,6 +77,23 @@ def run_layer(layer: SpikingLayer, x: NDArray[Any]) -> Spikes:
     return spikes
 
 
+def run_input(layer: InputLayer, x: NDArray[Any]) -> Spikes:
+    """Spikes of the input's own neurons, whose bias ``x`` is at each step.
+
+    Raises InputError where a bias is wider than its register.
+    """
+    assert layer.neuron is not None
+    if x.dtype != bool and (x.min() < MIN_BIAS or x.max() > MAX_BIAS):
+        raise InputError(
+            f"the input runs from {x.min()} to {x.max()}; it is the bias of the input layer's neurons, {MIN_BIAS} to "
+            f"{MAX_BIAS} (lava-dl trains on {layer.scale} times the image plus {layer.offset})"
+        )
+    spikes = np.empty(x.shape, np.uint8)
+    # A bias reaches v as a current does that decays at once.
+    step_through(replace(layer.neuron, i_decay=DECAY_ONE), x.astype(np.int32), None, spikes, bound=-MIN_BIAS)
+    return spikes
+
+
 def bias_of(layer: SpikingLayer) -> Ints | None:
     """A layer's bias as it broadcasts to the layer's shape."""
     if layer.bias is not None and isinstance(layer, ConvLayer) and layer.bias.ndim == 1:
@@ -88,6 +105,10 @@ def _run(net: IntegerNet, x: NDArray[Any], record: bool) -> IntegerRun:
     spikes: dict[str, Spikes] = {}
     for index, layer in enumerate(net.layers):
         if isinstance(layer, InputLayer):
+            if layer.neuron is not None:
+                x = run_input(layer, x)
+                if record:
+                    spikes[f"layer{index}"] = x
             continue
         if isinstance(layer, FlattenLayer):
             x = x.reshape(*x.shape[:2], -1)

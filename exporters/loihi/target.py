@@ -46,7 +46,7 @@ class Loihi:
     """The integers of a Program, or of a netx file, as our model of Lava's fixed point runs them.
 
     A file alone takes whole numbers and names spikes by layer; `of` its Program it takes real input on the graph's grid
-    and names nodes.
+    and names nodes. notes: what a file holds beside its layers, in sentences.
     """
 
     name = "loihi"
@@ -60,8 +60,7 @@ class Loihi:
         self._options = options
         self._path = network if isinstance(network, Path) else None
         self._program = network if isinstance(network, Program) else None
-        if self._path is not None:
-            read_netx(self._path)
+        self.notes = () if self._path is None else read_netx(self._path).notes
 
     @classmethod
     def available(cls) -> str | None:
@@ -124,7 +123,7 @@ class Netx:
         if isinstance(x, Mapping):
             raise InputError(f"expected one input for netx; found {', '.join(x)}; export to another target")
         if options.calibration is not None:
-            calibration = options.calibration()
+            calibration = on_grid(program, options.calibration())
         elif x is not None:
             calibration = on_grid(program, np.asarray(x[:, :CALIBRATION]))
         else:
@@ -133,7 +132,8 @@ class Netx:
         if x is not None:
             first = on_grid(program, np.asarray(x[:, :CALIBRATION]))
             labels = None if options.labels is None else options.labels[:CALIBRATION]
-            forms = {"forms": tell_forms(program, calibration, first, labels, options.say)}
+            forms = {"forms": tell_forms(program, calibration, first, labels, options.say, of=x.shape[1])}
+            forms["forms_samples"] = first.shape[1]
         model = _export(program, path, calibration, options)
         options.say.say(f"chosen: {options.thresholds}")
         for found in model.ranges:

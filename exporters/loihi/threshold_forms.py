@@ -107,8 +107,9 @@ def compare_forms(
     return rows
 
 
-def show_forms(rows: Sequence[FormRow], say: Console) -> None:
-    """The table."""
+def show_forms(rows: Sequence[FormRow], say: Console, samples: int, of: int) -> None:
+    """The table, measured on the first ``samples`` of ``of``."""
+    say.say(f"threshold forms on {'all' if samples == of else f'the first {samples:,} of'} {of:,} samples:")
     shown = []
     for row in rows:
         accuracy = "-" if row.accuracy is None else f"{row.accuracy:.2%}"
@@ -120,9 +121,9 @@ def show_forms(rows: Sequence[FormRow], say: Console) -> None:
 
 
 def tell_forms(
-    program: Program, calibration: NDArray[Any], x: NDArray[Any], labels: NDArray[Any] | None, say: Console
+    program: Program, calibration: NDArray[Any], x: NDArray[Any], labels: NDArray[Any] | None, say: Console, of: int
 ) -> list[dict[str, Any]]:
-    """Quantise in each form, show the table, and return its rows (JSON-ready)."""
+    """Quantise in each form, show the table, and return its rows (JSON-ready); of: samples there are beyond x's."""
     rows = compare_forms(program, quantise_forms(program, calibration), x, labels)
-    show_forms(rows, say)
+    show_forms(rows, say, x.shape[1], of)
     return [asdict(row) for row in rows]

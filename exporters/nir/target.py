@@ -11,6 +11,7 @@ from stl_deploy.errors import InputError
 from stl_deploy.exporters.targets import Check, Model, Network, Options
 from stl_deploy.graph.findings import Finding
 from stl_deploy.graph.frameworks.restate import READER_TARGETS, restate
+from stl_deploy.graph.frameworks.writers import reading_of
 from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Program
@@ -35,7 +36,7 @@ class Reference:
     agrees_with: Model | None = "reference"
 
     def __init__(self, network: Network, options: Options, *, double: bool = False, name: str = name) -> None:
-        self.program = network if isinstance(network, Program) else lower(read_nir(network))
+        self.program = network if isinstance(network, Program) else _as_meant(network)
         self.name, self._double = name, double
 
     @classmethod
@@ -46,6 +47,12 @@ class Reference:
         """See `stl_deploy.exporters.targets.Runner`."""
         names = [node.name for node in self.program.spiking] if record else ()
         return run(self.program, x, record=names, chunk=CHUNK, double=self._double)
+
+
+def _as_meant(path: Path) -> Program:
+    """The Program of a file as its metadata say it is meant, or its form; raises InputError where neither does."""
+    graph = read_nir(path)
+    return lower(graph, reading_of(graph, None, path).dialect)
 
 
 class Nir:

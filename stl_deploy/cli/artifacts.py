@@ -95,6 +95,10 @@ def export(
         Reader | None, typer.Option("--for", help="nir: restate the graph for this framework's reader.")
     ] = None,
     calibration: InputOption = None,
+    input_grid: Annotated[
+        int | None,
+        typer.Option("--input-grid", metavar="BITS", help="Round the input to multiples of 2^-BITS and declare it so."),
+    ] = None,
     verified: Annotated[bool, typer.Option("--verify/--no-verify", help="Read the artifact back and run it.")] = True,
     json: Json = False,
 ) -> None:
@@ -111,6 +115,7 @@ def export(
         output,
         dialect=dialect,
         input_file=calibration,
+        input_grid=input_grid,
         verified=verified,
         say=console(),
         thresholds=thresholds,

@@ -16,6 +16,7 @@ from stl_deploy.errors import StlDeployError
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.findings import Fidelity, Finding, NodeReport, Report, fidelities, from_error, worst
+from stl_deploy.graph.frameworks.writers import Writer, candidates, recognise, unsaid
 from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.lower import Lowering, all_errors, own_metadata, try_lower
 from stl_deploy.graph.program import Delay, Neuron, Node, Output, Program
@@ -55,8 +56,8 @@ def check(
 ) -> Report:
     """Check a graph (or a Program already lowered) and ask each target.
 
-    dialect: how the graph is meant; default: its own metadata, else spec, which is then reported as an assumption.
-    Never raises.
+    dialect: how the graph is meant; default: as its own metadata say, else as the framework means it that the graph's
+    form gives away, else spec; the first finding then says so. Never raises.
     """
     try:
         if isinstance(source, Program):
@@ -68,8 +69,14 @@ def check(
 
 
 def _check_graph(graph: nir.NIRGraph, dialect: Dialect | None, targets: Mapping[str, TargetCheck]) -> Report:
-    lowering = try_lower(graph, dialect)
-    found = [from_error(error) for error in all_errors(lowering)]
+    writer = recognise(graph) if dialect is None and "dialect" not in own_metadata(graph) else None
+    lowering = try_lower(graph, dialect if writer is None else writer.dialect)
+    found = _told(writer) if writer is not None else []
+    if writer is None and dialect is None and "dialect" not in own_metadata(graph):
+        found += _unstated(graph, lowering)
+    if "dialect" not in own_metadata(graph):
+        found += _unsaid(graph, lowering.dialect)
+    found += [from_error(error) for error in all_errors(lowering)]
     found += [
         Finding(
             "not-reached",
@@ -84,8 +91,6 @@ def _check_graph(graph: nir.NIRGraph, dialect: Dialect | None, targets: Mapping[
     read = {source.node for sources in lowering.wiring.sources.values() for source in sources}
     found += _soundness(lowering.nodes.values(), read)
     found += _shapes_declared(lowering)
-    if dialect is None and "dialect" not in own_metadata(graph):
-        found += _assumed(lowering)
     if not lowering.errors:
         found += _asked(lowering.program, targets)
     nodes = {name: (lowering.nodes.get(name), type(node).__name__) for name, node in lowering.wiring.nodes.items()}
@@ -165,7 +170,17 @@ def _shapes_declared(lowering: Lowering) -> Iterator[Finding]:
                 yield Finding("output-shape", "info", name, f"declares {declared[:9]}, but {shape} arrives")
 
 
-def _assumed(lowering: Lowering) -> Iterator[Finding]:
+def _told(writer: Writer) -> list[Finding]:
+    said = f"the file does not say how it is stepped; {writer.preset} wrote it by its form ({writer.trace})"
+    return [Finding("dialect-recognised", "info", None, said, "name another with --dialect if that is wrong")]
+
+
+def _unsaid(graph: nir.NIRGraph, dialect: Dialect) -> Iterator[Finding]:
+    if said := unsaid(graph, dialect):
+        yield Finding("dialect-ambiguous", "warning", None, said, "ask who trained it, or measure with --input")
+
+
+def _unstated(graph: nir.NIRGraph, lowering: Lowering) -> Iterator[Finding]:
     """Which of the dialect's options this graph leaves open and does depend on."""
     neurons = [node for node in lowering.nodes.values() if isinstance(node, Neuron)]
     kinds = {type(lowering.wiring.nodes[node.name]) for node in neurons}
@@ -181,9 +196,9 @@ def _assumed(lowering: Lowering) -> Iterator[Finding]:
     open_options = [f"{key} {getattr(dialect, key)}" for key, depends in matters.items() if depends]
     if open_options:
         yield Finding(
-            "dialect-assumed",
+            "dialect-unstated",
             "warning",
             None,
             f"the file does not say how it is stepped; assumed: {', '.join(open_options)}",
-            "pass the dialect of the framework that wrote it",
+            f"pass the dialect of the framework that wrote it: {', '.join(candidates(graph))}",
         )

@@ -1,11 +1,15 @@
 """Proof that every backend computes the same bits: the exact grid.
 
-Float32 holds every multiple of 2^-f whose magnitude is at most 2^(24-f). If all weights, biases and
-inputs of a layer are multiples of a power of two, and the sum of the magnitudes of all its terms fits,
-then every partial sum, in any order, with or without fused multiply-add, is exact - so any two
-libraries that add the terms up agree bit for bit. (Algorithms that transform the terms first, such as
-Winograd or FFT convolutions, and reduced-precision modes are outside the proof.) What follows the sums,
-the neuron's step, is a fixed list of elementwise float32 operations and agrees by IEEE 754.
+Float32 holds every multiple of 2^-f whose magnitude is at most 2^(24-f), where f is at most 149 (finer
+multiples are below its least number) and the magnitude below 2^128. If all weights, biases and inputs of a
+layer are multiples of a power of two, and the sum of the magnitudes of all its terms fits, then every
+partial sum, in any order, with or without fused multiply-add, is exact - so any two libraries that add the
+terms up agree bit for bit. What follows the sums, the neuron's step, is a fixed list of elementwise
+float32 operations and agrees by IEEE 754.
+
+The proof is of sums of the layer's own terms, in any order. It says nothing of algorithms that form other
+sums: Winograd and FFT convolutions (so NNPACK's, which torch uses where oneDNN is off), reduced-precision
+products (TF32, bfloat16), and libraries that flush numbers below 2^-126 to zero.
 
 The proof is made on the Program itself, so it holds for what is in the file, whoever rounded it.
 """
@@ -26,6 +30,8 @@ MANTISSA_BITS = 24
 """Integers up to 2^24 are exact in float32."""
 DOUBLE_BITS = 53
 """Integers up to 2^53 are exact in float64."""
+_RANGES = {MANTISSA_BITS: ("float32", 149, 2.0**128), DOUBLE_BITS: ("float64", 1074, float("inf"))}
+"""Name, fraction bits of the least number, and what magnitudes must stay below, by bits of the mantissa."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,20 @@ def on_grid(x: NDArray[Any], grid: Grid) -> bool:
     return bool((scaled == np.round(scaled)).all() and np.abs(x).max(initial=0) <= grid.bound)
 
 
+def require_on_grid(program: Program, x: NDArray[Any] | Mapping[str, NDArray[Any]]) -> None:
+    """Raise InputError unless every input value lies on the grid that the program's metadata declare, if they do."""
+    grid = input_grid(program.metadata)
+    if grid is None:
+        return
+    for array in x.values() if isinstance(x, Mapping) else [x]:
+        if array.dtype.kind in "fiub" and not on_grid(array, grid):
+            raise InputError(
+                f"the input is not on the grid that the graph declares, multiples of 2^-{grid.fraction_bits} up to "
+                f"{grid.bound:g}, and what is proved of the graph's sums holds there only; round it, or declare "
+                "another grid with --input-grid BITS"
+            )
+
+
 def round_to_grid(x: NDArray[Any], fraction_bits: int) -> Floats:
     """Nearest multiples of 2^-fraction_bits, as float32 (halves to even)."""
     return np.asarray(np.round(np.asarray(x, np.float64) * 2.0**fraction_bits) / 2.0**fraction_bits, np.float32)
@@ -140,8 +160,13 @@ def fraction_bits(values: NDArray[Any]) -> int:
 def _judge(node: Node, grid: Grid | None, limit: int) -> NodeProof:
     if grid is None:
         return NodeProof(node.name, False, None, "what arrives has no declared grid")
+    kind, finest, top = _RANGES[limit]
+    if grid.fraction_bits > finest:
+        reason = f"terms are multiples of 2^-{grid.fraction_bits}, and {kind} has none below 2^-{finest}"
+        return NodeProof(node.name, False, grid.bits, reason)
+    if grid.bound >= top:
+        return NodeProof(node.name, False, grid.bits, f"sums may reach {grid.bound:.3g}, beyond {kind}")
     if grid.bits > limit:
-        kind = "float32" if limit == MANTISSA_BITS else "float64"
         return NodeProof(node.name, False, grid.bits, f"sums need {grid.bits:.1f} bits, {kind} holds {limit}")
     return NodeProof(node.name, True, grid.bits, f"every partial sum fits in {grid.bits:.1f} bits")
 

@@ -16,6 +16,7 @@ from stl_deploy.graph.ambiguity import Effect, effects
 from stl_deploy.graph.check import TargetCheck, check_file
 from stl_deploy.graph.dialect import load_dialect
 from stl_deploy.graph.findings import Finding, Report
+from stl_deploy.graph.frameworks.writers import reading_of
 from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.margins import NearThreshold
 from stl_deploy.graph.run import CHUNK, run
@@ -87,7 +88,7 @@ def measure(
     say = say or Console(quiet=True)
     x, _ = read_inputs(input_file)
     graph = read_nir(open_source(source).file)
-    found = effects(graph, x, load_dialect(dialect) if dialect is not None else None)
+    found = effects(graph, x, reading_of(graph, dialect, source, or_spec=True).dialect)
     rows = [
         [effect.option, str(effect.assumed), str(effect.instead), _share(effect)]
         for effect in found
@@ -114,7 +115,7 @@ def near_threshold(
     say = say or Console(quiet=True)
     x, _ = read_inputs(input_file)
     near = NearThreshold()
-    run(open_program(open_source(source), dialect), x, observe=near, chunk=CHUNK)
+    run(open_program(open_source(source), dialect, or_spec=True), x, observe=near, chunk=CHUNK)
     close = {name: count for name, count in near.counts.items() if count}
     where = ", ".join(f"{name} {count:,}" for name, count in close.items()) or "nowhere"
     say.say(f"potentials within {near.ulps:g} units in the last place of the threshold: {where}")

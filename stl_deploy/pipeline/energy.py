@@ -26,7 +26,7 @@ from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline.manifest import check_unchanged, record_files
 from stl_deploy.pipeline.mapping import on_loihi
-from stl_deploy.pipeline.source import TEST_INPUT, Source, dialect_note, open_program, open_source
+from stl_deploy.pipeline.source import TEST_INPUT, Source, open_reading, open_source
 
 FILE, CSV, HTML = "energy.json", "layers.csv", "energy.html"
 
@@ -60,10 +60,9 @@ def energy(
     opened = open_source(source)
     if opened.kind == "run":
         check_unchanged(source, ("net.nir", TEST_INPUT))
-    program = open_program(opened, dialect)
+    program, reading = open_reading(opened, dialect)
     x, labels = read_inputs(input_of(opened, input_file))
     twin = None if ann is None else _twin(program, ann, x, labels)
-    reading = dialect_note(program, dialect)
     report = measure_energy(
         program,
         x,
@@ -76,9 +75,11 @@ def energy(
         machine=_on_this_machine(program, x) if measure else None,
         chip=on_loihi(program),
         step_time=step_time,
-        notes=[reading],
+        notes=[reading.reason, *[reading.unsaid] * bool(reading.unsaid)],
     )
-    say.say(reading)
+    say.say(reading.reason)
+    if reading.unsaid:
+        say.warn(reading.unsaid)
     show(report, say)
     if output is not None:
         write_json(output / FILE, report.as_dict())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,12 @@ from stl_deploy._util.console import Console
 from stl_deploy._util.files import sha256
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.targets import Format, find_format, format_of, registry
-from stl_deploy.graph.dialect import load_dialect
 from stl_deploy.graph.io.nir_file import read_nir
-from stl_deploy.graph.lower import METADATA_KEY, metadata_dialect, own_metadata
+from stl_deploy.graph.lower import METADATA_KEY, own_metadata
+from stl_deploy.graph.program import Program
 from stl_deploy.pipeline.artifacts import Bench, whole_artifact, write
 from stl_deploy.pipeline.manifest import manifest, write_manifest
-from stl_deploy.pipeline.source import RUN, Source, open_program, open_source, program_input
+from stl_deploy.pipeline.source import RUN, Source, on_declared_grid, open_program, open_source, program_input
 from stl_deploy.pipeline.verify import show
 
 CALIBRATION = 256
@@ -41,6 +42,7 @@ def export(
     *,
     dialect: str | None = None,
     input_file: Path | None = None,
+    input_grid: int | None = None,
     verified: bool = True,
     say: Console | None = None,
     **settings: Any,
@@ -48,7 +50,8 @@ def export(
     """Write one artifact and ``<output>.manifest.json``; returns the manifest (JSON-ready).
 
     input_file: what calibrates integers and what the artifact is verified on; default: the run folder's images, else
-    random input on the graph's grid (which is said). settings: the target's own options, as ``form`` of onnx,
+    random input on the graph's grid (which is said). input_grid: round the input to multiples of 2^-input_grid, and
+    declare that in the artifact. settings: the target's own options, as ``form`` of onnx,
     ``thresholds`` of netx. Nothing is left behind if the artifact fails its verification.
     Raises InputError for a wrong call, UnsupportedError where the target cannot hold the network, ParityError where
     the artifact does not spike as it must (a float one as the graph does: on the exact grid it can).
@@ -57,11 +60,17 @@ def export(
     if target.suffix is not None and output.suffix != target.suffix:
         raise InputError(f"{output}: expected a name that ends in {target.suffix} for {to}; found '{output.suffix}'")
     opened = open_source(source)
-    program = open_program(opened, dialect)
+    program = open_program(opened, dialect, say=say)
+    if input_grid is not None:
+        program = replace(program, metadata={key: v for key, v in program.metadata.items() if key != "input"})
     x, labels, what = program_input(opened, program, input_file)
+    if input_grid is not None:
+        if isinstance(x, Mapping):
+            raise InputError(f"--input-grid is of networks with one input; the graph has {', '.join(x)}")
+        program, x = on_declared_grid(program, x, input_grid, say)
     common = {
         "origin": {"source": opened.file.name, "sha256": sha256(opened.file)},
-        "graph": _graph(opened, dialect),
+        "graph": _graph(opened, program),
         "calibration": _calibration(opened, input_file),
         "x": x,
         "labels": labels,
@@ -87,13 +96,13 @@ def _verified(bench: Bench, path: Path, target: Format, output: Path, say: Conso
     return bench.report.as_dict()
 
 
-def _graph(source: Source, dialect: str | None) -> nir.NIRGraph:
-    """The graph as it was read, with the dialect it is meant in written beside it."""
+def _graph(source: Source, program: Program) -> nir.NIRGraph:
+    """The graph as it was read, with the dialect it is meant in, and its input's grid, written beside it."""
     graph = read_nir(source.file)
     own = own_metadata(graph)
-    meant = load_dialect(dialect) if dialect is not None else metadata_dialect(own)
-    written = {key: value for key, value in meant.as_dict().items() if value is not None}
-    graph.metadata = {**graph.metadata, METADATA_KEY: {**own, "dialect": written}}
+    written = {key: value for key, value in program.metadata["dialect"].items() if value is not None}
+    declared = {"input": program.metadata["input"]} if "input" in program.metadata else {}
+    graph.metadata = {**graph.metadata, METADATA_KEY: {**own, **declared, "dialect": written}}
     return graph
 
 

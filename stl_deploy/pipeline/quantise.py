@@ -98,7 +98,7 @@ def _quantise(
     trained = accuracy(folded.program, Result({"output": simulate_loihi(model, test.x).y}, {}), test.labels)
     form = "projected" if per_pixel(folded.program) else "folded"
     rows.append(FormRow(TRAINED, form, trained, holds=HOLDS[form]))
-    show_forms(rows, say)
+    show_forms(rows, say, test.x.shape[1], test.x.shape[1])
     say.say(f"the netx file spikes exactly as the trained network: 0 of {compared:,} spikes differ")
     say.say(f"next:  stl-deploy verify {output} --against {output / 'net.net'}   stl-deploy simulate {output} ...")
     facts = {

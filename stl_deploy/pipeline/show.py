@@ -20,7 +20,7 @@ def show(
     say = say or Console(quiet=True)
     if drawing is not None and drawing.suffix != ".svg":
         raise InputError(f"{drawing}: a drawing ends in .svg")
-    program = open_program(open_source(source), dialect)
+    program = open_program(open_source(source), dialect, say=say, or_spec=True)
     rows = table(program)
     say.table(
         ["node", "kind", "shape", "reads", "parameters", "synapses", "constants"],

@@ -41,7 +41,11 @@ def simulate(
     opened = open_source(source, artifacts=True)
     x, labels = read_inputs(input_file)
     common = {"deadline": deadline, "progress": tenths(say, f"steps on {backend}")}
+    if opened.is_graph:
+        open_program(opened, dialect, say=say)
     runner = open_backend(opened, backend, settings, dialect, **common)
+    for note in getattr(runner, "notes", ()):
+        say.warn(note)
     result = runner.run(x, record)
     decided = _accuracy(opened, result, labels, dialect)
     if len(result.outputs) > 1:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.console import Console
 from stl_deploy._util.files import leading, read_inputs
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.targets import format_of, registry
-from stl_deploy.graph.dialect import Dialect, load_dialect
-from stl_deploy.graph.exact import input_grid, round_to_grid
+from stl_deploy.graph.exact import MANTISSA_BITS, input_grid, require_on_grid, round_to_grid
+from stl_deploy.graph.frameworks.writers import Reading, reading_of
 from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Floats, Program, Shape
@@ -63,25 +64,30 @@ def _accepted(artifacts: bool) -> str:
     return f"a run folder, {', '.join(names)}"
 
 
-def open_program(source: Source, dialect: str | None = None) -> Program:
+def open_program(
+    source: Source, dialect: str | None = None, *, say: Console | None = None, or_spec: bool = False
+) -> Program:
     """The Program of a run folder or .nir file; ``dialect``: a preset's name or a .json file.
 
-    Raises InputError or GraphError where the file or the dialect cannot be read.
+    Where none is given and the file's metadata hold none, the writer's, if the file's form gives it away: ``say`` is
+    told so, and what the file cannot say. or_spec: go on under ``spec`` where nothing says how the file is meant.
+    Raises InputError or GraphError where the file or the dialect cannot be read, or nothing says what it is.
     """
-    chosen: Dialect | None = load_dialect(dialect) if dialect is not None else None
-    return lower(read_nir(source.file), chosen)
+    program, reading = open_reading(source, dialect, or_spec=or_spec)
+    if say is not None:
+        if reading.told_by == "form":
+            say.say(reading.reason)
+        if reading.unsaid:
+            say.warn(reading.unsaid)
+    return program
 
 
-def dialect_note(program: Program, dialect: str | None) -> str:
-    """How the file was read, as a sentence: as asked, as its metadata say, or as the spec because neither says."""
-    if dialect is not None:
-        return f"Dialect: {dialect} (as asked)."
-    if "dialect" in program.metadata:
-        return "Dialect: as the graph's metadata declare."
-    return (
-        "Dialect: spec, as neither --dialect nor the file's metadata say who wrote it; "
-        "another one makes other spikes, so other counts."
-    )
+def open_reading(source: Source, dialect: str | None = None, *, or_spec: bool = False) -> tuple[Program, Reading]:
+    """The same, and how the file was read; the Program's metadata hold the dialect."""
+    graph = read_nir(source.file)
+    reading = reading_of(graph, dialect, source.path, or_spec=or_spec)
+    program = lower(graph, reading.dialect)
+    return replace(program, metadata={**program.metadata, "dialect": reading.dialect.as_dict()}), reading
 
 
 def program_input(
@@ -90,12 +96,13 @@ def program_input(
     """What to run a network on, its labels if there are any, and what that is in words.
 
     The npz file given; else a run folder's test images; else random values from a fixed seed on the grid that the
-    graph's metadata declares (0 or 1 if it declares none).
+    graph's metadata declares (0 or 1 if it declares none). Raises InputError for a file off that grid.
     """
     if file is None and source.kind == RUN and (source.path / TEST_INPUT).is_file():
         file = source.path / TEST_INPUT
     if file is not None:
         x, labels = read_inputs(file)
+        require_on_grid(program, x)
         return x, labels, f"{leading(x)[1]} samples of {file}"
     rng = np.random.default_rng(0)
     drawn = {node.name: _random(rng, program, node.shape) for node in program.inputs}
@@ -109,3 +116,20 @@ def _random(rng: np.random.Generator, program: Program, shape: Shape) -> Floats:
     if grid is None or (grid.fraction_bits == 0 and grid.bound == 1):
         return (rng.random(size) < _RANDOM_RATE).astype(np.float32)
     return round_to_grid(rng.random(size) * grid.bound, grid.fraction_bits)
+
+
+def on_declared_grid(program: Program, x: NDArray[np.generic], bits: int, say: Console) -> tuple[Program, Floats]:
+    """The Program with its input declared as multiples of 2^-bits up to the largest in ``x``, and ``x`` rounded to it.
+
+    Raises InputError for bits outside 0…24, or if nothing but zeros is left.
+    """
+    if not 0 <= bits <= MANTISSA_BITS:
+        raise InputError(f"--input-grid {bits}: expected 0 to {MANTISSA_BITS} fraction bits")
+    rounded = round_to_grid(x, bits)
+    bound = float(np.abs(rounded).max(initial=0))
+    if not bound:
+        raise InputError(f"--input-grid {bits}: every value of the input rounds to 0; use more bits")
+    moved = float(np.abs(rounded - np.asarray(x, np.float32)).max(initial=0))
+    say.say(f"input rounded to multiples of 2^-{bits}; no value moved by more than {moved:.3g}")
+    declared = {**program.metadata.get("input", {}), "fraction_bits": bits, "max": max(bound, 1.0)}
+    return replace(program, metadata={**program.metadata, "input": declared}), rounded

@@ -39,7 +39,7 @@ def verify(
     opened = open_source(source)
     if opened.kind == "run":
         check_unchanged(source, ("net.nir", TEST_INPUT))
-    program = open_program(opened, dialect)
+    program = open_program(opened, dialect, say=say)
     x, _, what = program_input(opened, program, input_file)
     say.say(f"input: {what}")
     report = check_against(program, against, x, further=lava, deadline=deadline, say=say)

@@ -26,8 +26,10 @@ def main(arguments: list[str]) -> object:
     return ended.value.code
 
 
-def write(folder: Path, x: np.ndarray, **more: np.ndarray) -> tuple[str, str]:
+def write(folder: Path, x: np.ndarray, *, stated: bool = True, **more: np.ndarray) -> tuple[str, str]:
+    """A network, with its dialect in its metadata unless not ``stated``, and its input."""
     graph = nir.NIRGraph(
+        metadata={"stl_deploy": {"dialect": {"dt": 1e-4}}} if stated else {},
         nodes={
             "input": nir.Input(np.array([3])),
             "fc": nir.Linear(np.ones((2, 3), np.float32)),
@@ -97,7 +99,10 @@ def test_a_file_from_elsewhere_gives_the_whole_report(
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
-    [([], "Dialect: spec, as neither --dialect nor"), (["--dialect", "snntorch"], "Dialect: snntorch (as asked).")],
+    [
+        ([], "Dialect: as the graph's metadata declare."),
+        (["--dialect", "snntorch"], "Dialect: snntorch (as asked)."),
+    ],
 )
 def test_how_the_file_was_read_is_said(
     options: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -109,8 +114,15 @@ def test_how_the_file_was_read_is_said(
     assert sentence in shown.err
 
 
+def test_a_file_that_does_not_say_its_dialect_is_not_costed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net, x = write(tmp_path, spikes(), stated=False)
+    assert main(["energy", net, "-i", x, "-o", str(tmp_path / "out")]) == 2
+    assert "the file does not say how it is meant" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_graph_s_own_dialect_is_said(tmp_path: Path) -> None:
-    net, x = write(tmp_path, spikes())
+    net, x = write(tmp_path, spikes(), stated=False)
     ours = tmp_path / "ours.nir"
     assert main(["export", net, "--to", "nir", "-o", str(ours), "--dialect", "sinabs"]) == 0
     assert energy(ours, Path(x)).assumptions[0] == "Dialect: as the graph's metadata declare."

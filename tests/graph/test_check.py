@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph.check import check, check_file
-from stl_deploy.graph.dialect import Dialect
+from stl_deploy.graph.dialect import PRESETS, Dialect
 from stl_deploy.graph.findings import Finding
 from stl_deploy.graph.io.nir_file import ForeignNode, write_nir
 from stl_deploy.graph.lower import lower
@@ -131,10 +131,20 @@ def test_sums_that_are_not_exact_make_onnx_approximate():
 
 def test_a_missing_dialect_names_the_options_that_matter():
     net = chain([1], iff((1,)), nir.Threshold(a(0.5)))
-    (found,) = (f for f in check(net).findings if f.slug == "dialect-assumed")
+    found = check(net).findings[0]
+    assert found.slug == "dialect-unstated"
     assert found.reason.endswith("assumed: dt 0.0001, compare gt, reset value, spikes_per_step one")
-    assert not any(f.slug == "dialect-assumed" for f in check(net, Dialect()).findings)
-    assert not any(f.slug == "dialect-assumed" for f in check(chain([1], nir.Scale(a(1)))).findings)
+    assert not any(f.slug == "dialect-unstated" for f in check(net, Dialect()).findings)
+    assert not any(f.slug == "dialect-unstated" for f in check(chain([1], nir.Scale(a(1)))).findings)
+
+
+def test_what_sinabs_leaves_open_is_a_finding():
+    found = check(chain([1], lif((1,), tau=20)), PRESETS["sinabs"]).findings[0]
+    assert (found.slug, found.severity) == ("dialect-ambiguous", "warning")
+    assert "norm_input=True" in found.reason
+    net = chain([1], lif((1,), tau=20))
+    net.metadata = {"stl_deploy": {"dialect": {"dt": 1.0, "leak": "exp", "compare": "ge"}}}
+    assert not any(f.slug == "dialect-ambiguous" for f in check(net).findings)
 
 
 def test_a_batch_size_in_the_shapes_is_told():

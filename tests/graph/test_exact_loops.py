@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from stl_deploy.graph.exact import prove_exact
+from stl_deploy.errors import InputError
+from stl_deploy.graph.exact import prove_exact, require_on_grid
 from stl_deploy.graph.program import Input, Linear, Neuron, Output, Program, Source
 
 F = np.float32
@@ -50,3 +51,48 @@ def test_a_weight_too_fine_for_the_sum_breaks_it():
 @pytest.mark.parametrize("program", [_loop(None), _loop(F(1), many=True)], ids=["potentials", "several spikes"])
 def test_a_loop_of_unbounded_values_is_not_proved(program):
     assert not any(proof.exact for proof in prove_exact(program))
+
+
+def _dense(weight, fraction_bits=0, bound=1.0):
+    weight = np.array(weight, F)
+    nodes = (
+        Input(name="input", shape=(weight.shape[1],), sources=()),
+        Linear(
+            name="w",
+            shape=(weight.shape[0],),
+            sources=(Source("input"),),
+            weight=weight,
+            bias=None,
+            input_shape=(weight.shape[1],),
+        ),
+        Output(name="output", shape=(weight.shape[0],), sources=(Source("w"),)),
+    )
+    return Program(nodes, 1.0, {"input": {"fraction_bits": fraction_bits, "max": bound}})
+
+
+def test_products_that_underflow_are_not_proved():
+    """2^-149 is float32's least number: a product of 2^-140 and 2^-10 is 0 or twice as large, one of 2^-9 is exact."""
+    (fine,) = prove_exact(_dense([[2.0**-140]], 10, 2.0**-10))
+    assert not fine.exact
+    assert fine.reason == "terms are multiples of 2^-150, and float32 has none below 2^-149"
+    assert F(2.0**-140) * F(2.0**-10) * F(2**10) != F(2.0**-140)
+    (held,) = prove_exact(_dense([[2.0**-140]], 9, 2.0**-9))
+    assert held.exact
+
+
+def test_sums_that_overflow_are_not_proved():
+    (proof,) = prove_exact(_dense([[2.0**127, 2.0**127]]))
+    assert not proof.exact
+    assert "beyond float32" in proof.reason
+    (held,) = prove_exact(_dense([[2.0**127, 2.0**126]]))
+    assert held.exact
+    (double,) = prove_exact(_dense([[2.0**127, 2.0**127]]), double=True)
+    assert double.exact
+
+
+@pytest.mark.parametrize("x", [[0.3, 0.5], [2.0, 0.0], [np.nan, 0.0]])
+def test_input_off_the_declared_grid_is_refused(x):
+    program = _dense([[1, 1]], 2)
+    require_on_grid(program, np.array([[[0.25, 0.75]]], F))
+    with pytest.raises(InputError, match=r"not on the grid .*, multiples of 2\^-2 up to 1.*--input-grid"):
+        require_on_grid(program, np.array([[x]], F))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from stl_deploy.cli import main
 from stl_deploy.pipeline.configure import configure
 from stl_deploy.pipeline.run import RunResult, run
 
@@ -30,3 +33,26 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
 @pytest.fixture(scope="session")
 def run_dir(small_run: RunResult) -> Path:
     return small_run.run_dir
+
+
+class Call:
+    """What a call of the command line left: exit code, stdout and stderr."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Any:
+    def call(*arguments: str | Path) -> Call:
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        code = stop.value.code
+        return Call(code if isinstance(code, int) else 0, captured.out, captured.err)
+
+    return call

@@ -14,34 +14,9 @@ import nir
 import numpy as np
 import pytest
 
-from stl_deploy.cli import main
 from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.run import run
-
-
-class Call:
-    """What a call of the command line left: exit code, stdout and stderr."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> Any:
-    def call(*arguments: str | Path) -> Call:
-        with pytest.raises(SystemExit) as stop:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        code = stop.value.code
-        return Call(code if isinstance(code, int) else 0, captured.out, captured.err)
-
-    return call
-
 
 VERBS = [
     "run",
@@ -164,7 +139,8 @@ def test_export_for_a_reader(cli: Any, tmp_path: Path) -> None:
     lif = nir.LIF(ones * np.float32(2e-4), ones * 2, ones * 0, ones, ones * 0)
     layers = (nir.Affine(np.full((3, 2), 0.75, np.float32), ones), lif, nir.Linear(np.eye(3, dtype=np.float32)))
     nir.write(tmp_path / "any.nir", nir.NIRGraph.from_list(*layers))
-    done = cli("export", tmp_path / "any.nir", "--to", "nir", "--for", "norse", "-o", tmp_path / "net.nir", "--json")
+    call = ["export", tmp_path / "any.nir", "--to", "nir", "--for", "norse", "-o", tmp_path / "net.nir", "--json"]
+    done = cli(*call, "--dialect", "spec")
     assert done.code == 0
     assert done.json["verified"]["runs"][0]["exact"]
     assert "norse" in done.json["load"]

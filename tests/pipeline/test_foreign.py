@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
+import nir
 import numpy as np
 import pytest
 
 from stl_deploy import verbs
+from stl_deploy.errors import InputError
+from stl_deploy.graph.io.nir_file import read_nir, write_nir
+from stl_deploy.pipeline.read import read
 from tests.conformance.golden import GOLDEN
+from tests.graph import nets
 
 WRITTEN = {
     "snntorch": "snntorch-read-snntorch-recurrent",
@@ -37,3 +44,123 @@ def test_a_foreign_file_goes_the_whole_way(dialect: str, tmp_path: Path) -> None
     assert onnx["compared"] > 0
     report = verbs.energy(source, given, dialect=dialect).as_dict()
     assert report["totals"]["synops"] > 0
+
+
+def _golden(name: str, folder: Path) -> tuple[Path, Path]:
+    source, given = folder / "net.nir", folder / "x.npz"
+    with np.load(GOLDEN / f"{name}.npz") as kept:
+        source.write_bytes(kept["nir"].tobytes())
+        np.savez(given, x=kept["x"].astype(np.float32))
+    return source, given
+
+
+UNTOLD = "snntorch-read-snntorch-mlp"
+"""snnTorch's feed-forward networks look like anyone's."""
+
+
+def _verbs(source: Path, x: Path, folder: Path) -> dict[str, list[object]]:
+    return {
+        "simulate": ["simulate", source, "--input", x, "--backend", "reference", "-o", folder / "y.npz"],
+        "export": ["export", source, "--to", "onnx", "-o", folder / "net.onnx"],
+        "energy": ["energy", source, "--input", x],
+        "verify": ["verify", source, "--against", source],
+    }
+
+
+@pytest.mark.parametrize("verb", ["simulate", "export", "energy", "verify"])
+def test_a_file_that_does_not_say_how_it_is_meant_is_not_read_as_spec(verb: str, cli: Any, tmp_path: Path) -> None:
+    source, given = _golden(UNTOLD, tmp_path)
+    found = cli(*_verbs(source, given, tmp_path)[verb])
+    assert found.code == 2
+    assert "the file does not say how it is meant" in found.err
+    assert "dialect=): spec, snntorch, snntorch_zero," in found.err
+    assert {path.name for path in tmp_path.iterdir()} == {"net.nir", "x.npz"}
+
+
+@pytest.mark.parametrize("verb", ["simulate", "export", "energy"])
+def test_a_writer_that_the_form_gives_away_is_said(verb: str, cli: Any, tmp_path: Path) -> None:
+    source, given = _golden("snntorch-read-snntorch-recurrent", tmp_path)
+    found = cli(*_verbs(source, given, tmp_path)[verb])
+    assert found.code == 0
+    assert "Dialect: snntorch, as" in found.err
+    assert "snnTorch's files do not say the reset; read as snntorch; others: snntorch_zero" in " ".join(
+        found.err.split()
+    )
+
+
+def test_an_artifact_keeps_the_dialect_that_was_recognised(cli: Any, tmp_path: Path) -> None:
+    source, _ = _golden("spikingjelly-read-spikingjelly-mlp", tmp_path)
+    assert cli("export", source, "--to", "nir", "-o", tmp_path / "out.nir").code == 0
+    assert read_nir(tmp_path / "out.nir").metadata["stl_deploy"]["dialect"]["start"] == "v_reset"
+    manifest = json.loads((tmp_path / "out.nir.manifest.json").read_text())
+    assert (manifest["dialect"]["compare"], manifest["dialect"]["start"]) == ("ge", "v_reset")
+
+
+def test_check_and_show_go_on_as_spec_and_say_so(cli: Any, tmp_path: Path) -> None:
+    source, given = _golden(UNTOLD, tmp_path)
+    checked = cli("check", source, "--input", given, "--json")
+    assert checked.code == 0
+    assert checked.json["findings"][0]["slug"] == "dialect-unstated"
+    shown = cli("show", source)
+    assert shown.code == 0
+    assert "dialect-unstated" in shown.err
+
+
+def test_names_of_dialects_in_any_case(cli: Any, tmp_path: Path) -> None:
+    source, given = _golden(UNTOLD, tmp_path)
+    done = cli(*_verbs(source, given, tmp_path)["simulate"], "--dialect", "SnnTorch")
+    assert done.code == 0
+    wrong = cli(*_verbs(source, given, tmp_path)["energy"], "--dialect", "snntroch")
+    assert wrong.code == 2
+    assert "did you mean 'snntorch'?" in wrong.err
+
+
+def test_the_face_warns_of_what_it_recognised(tmp_path: Path) -> None:
+    source, _ = _golden("rockpool-read-rockpool-mlp-cuba", tmp_path)
+    with pytest.warns(UserWarning, match="Dialect: rockpool, as .*names of its classes; dt 0.001"):
+        assert read(source).dialect.synapse == "exp_add"
+    with pytest.raises(InputError, match="does not say how it is meant"):
+        read(_golden(UNTOLD, tmp_path)[0])
+
+
+@pytest.fixture
+def analog(tmp_path: Path) -> tuple[Path, Path]:
+    """A network whose input is real numbers, and such input."""
+    rng = np.random.default_rng(3)
+    nodes = {
+        "input": nir.Input(np.array([6])),
+        "fc": nir.Linear(rng.integers(-8, 9, (5, 6)).astype(np.float32) / 8),
+        "lif": nets.lif((5,), r=2),
+        "output": nir.Output(np.array([5])),
+    }
+    edges = [("input", "fc"), ("fc", "lif"), ("lif", "output")]
+    write_nir(nets.graph(nodes, edges, {"stl_deploy": {"dialect": {"compare": "ge"}}}), tmp_path / "net.nir")
+    np.savez(tmp_path / "x.npz", x=rng.random((12, 4, 6)).astype(np.float32))
+    return tmp_path / "net.nir", tmp_path / "x.npz"
+
+
+def test_analog_input_to_netx_is_rounded_where_asked(analog: tuple[Path, Path], cli: Any, tmp_path: Path) -> None:
+    call = ["export", analog[0], "--to", "netx", "-o", tmp_path / "net.net", "--input", analog[1]]
+    refused = cli(*call)
+    assert refused.code == 2
+    assert "export with --input-grid BITS" in refused.err
+    done = cli(*call, "--input-grid", "6", "--json")
+    assert done.code == 0
+    assert "input rounded to multiples of 2^-6; no value moved by more than 0.007" in done.err
+    assert "threshold forms on all 4 samples:" in done.err
+    assert (done.json["input_scale"], done.json["forms_samples"]) == (64, 4)
+
+
+def test_a_declared_grid_is_held_to(analog: tuple[Path, Path], cli: Any, tmp_path: Path) -> None:
+    declared = tmp_path / "declared.nir"
+    done = cli("export", analog[0], "--to", "nir", "-o", declared, "--input", analog[1], "--input-grid", "4")
+    assert done.code == 0
+    assert read_nir(declared).metadata["stl_deploy"]["input"]["fraction_bits"] == 4
+    for call in (
+        ["verify", declared, "--against", declared, "--input", analog[1]],
+        ["export", declared, "--to", "onnx", "-o", tmp_path / "net.onnx", "--input", analog[1]],
+    ):
+        refused = cli(*call)
+        assert refused.code == 2
+        assert "not on the grid that the graph declares, multiples of 2^-4 up to 1" in refused.err
+    assert not (tmp_path / "net.onnx").exists()

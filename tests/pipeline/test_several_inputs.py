@@ -39,7 +39,7 @@ def source(tmp_path: Path) -> Path:
         ("sum", "twice"),
         ("twice", "pair"),
     ]
-    write_nir(graph(nodes, edges), tmp_path / "net.nir")
+    write_nir(graph(nodes, edges, {"stl_deploy": {"dialect": {"dt": 1e-4}}}), tmp_path / "net.nir")
     np.savez(tmp_path / "x.npz", x__a=A, x__b=B)
     return tmp_path / "net.nir"
 

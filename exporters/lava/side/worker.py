@@ -115,7 +115,11 @@ def run_concatenated(
     graded = int(x.min()) < 0 or int(x.max()) > 1
     steps, samples = x.shape[:2]
     net = hdf5.Network(
-        net_config=net_path, reset_interval=steps, reset_offset=1, input_message_bits=16 if graded else 0
+        net_config=net_path,
+        num_layers=layers_to_run(net_path),
+        reset_interval=steps,
+        reset_offset=1,
+        input_message_bits=16 if graded else 0,
     )
     sequence = np.moveaxis(x, 1, 0).reshape(samples * steps, *x.shape[2:])
     if len(net.inp.shape) == 3:
@@ -181,6 +185,18 @@ def hold_biases(net: Any) -> dict[int, Any]:
         held[latency] = (variable, np.array(variable.init, np.int32) * np.ones(variable.shape, np.int32))
         variable.init = 0
     return held
+
+
+def layers_to_run(net_path: str) -> int:
+    """All but the averages at the end, which netx cannot run."""
+    import h5py
+    import numpy as np
+
+    with h5py.File(net_path, "r") as file:
+        kinds = [np.asarray(file["layer"][str(i)]["type"]).reshape(-1)[0] for i in range(len(file["layer"]))]
+    while len(kinds) > 1 and kinds[-1] == b"average":
+        kinds.pop()
+    return len(kinds)
 
 
 def spiking_places(net_path: str) -> list[int]:

@@ -10,9 +10,12 @@ import h5py
 import numpy as np
 import pytest
 
+from benchmarks.unseen import lava_dl_rows
 from stl_deploy.errors import InputError, UnsupportedError
+from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.loihi.net import ConvLayer, DenseLayer, FlattenLayer, same_net
 from stl_deploy.exporters.loihi.netx import read_netx, write_netx
+from stl_deploy.exporters.loihi.simulate import simulate
 from tests.exporters.loihi.nets import chain, dense, neuron, random_case, special_cases
 
 
@@ -113,15 +116,17 @@ HOSTILE: dict[str, tuple[Callable[[Any, Path], None], str]] = {
     "nan": (_set("layer/1/weight", np.full((4, 3), np.nan)), "layer/1/weight: holds fractions"),
     "text": (_set("layer/1/weight", b"x"), "layer/1/weight: holds"),
     "missing": (_set("layer/1/neuron/vDecay", None), "layer/1/neuron/vDecay: missing"),
-    "no_neuron": (_set("layer/1/neuron", None), "layer/1/neuron/type: missing"),
     "no_type": (_set("layer/1/type", None), "layer/1/type: missing"),
     "unknown": (_set("layer/1/type", b"wibble"), "unknown layer type 'wibble'"),
     "pool": (_set("layer/1/type", b"pool"), "netx names this type but cannot run it"),
-    "neuron": (_set("layer/1/neuron/type", b"SDNN"), "'SDNN' neurons are not supported"),
+    "neuron": (_set("layer/1/neuron/type", b"SDNN"), r"'SDNN' neurons \(sigma-delta\) are not supported"),
+    "resonate": (_set("layer/1/neuron/type", b"RF_PHASE"), r"'RF_PHASE' neurons \(resonate-and-fire\) are not"),
+    "recurrent": (_set("layer/1/type", b"dense_rec"), "'dense_rec': recurrent dense layers run in netx, but not here"),
     "message_bits": (_set("layer/1/neuron/messageBits", 8), "netx 0.6 hangs on it"),
     "shape": (_set("layer/1/shape", [5]), r"shape \[4, 3\] does not fit 5 outputs"),
     "negative_shape": (_set("layer/0/shape", [-3]), "layer/0/shape"),
-    "order": (_set("layer/0/type", b"dense"), "the first layer is 'dense'"),
+    "order": (_set("layer/0/type", b"conv"), "the first layer is 'conv'"),
+    "average": (_set("layer/0/type", b"average"), "the first layer is 'average'"),
     "gap": (_set("layer/7/type", b"flatten"), "layer/2 is missing"),
     "soft": (_set("layer/1/weight", h5py.SoftLink("/layer/0/shape")), "is a link to elsewhere"),
     "external": (_set("layer/1/weight", h5py.ExternalLink("/etc/passwd", "/x")), "is a link to elsewhere"),
@@ -188,3 +193,92 @@ def test_damaged_files_are_read_or_refused(tmp_path: Path) -> None:
         except (InputError, UnsupportedError):
             refused += 1
     assert 0 < refused < 40
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """An input of 3, a dense layer of 4."""
+    path = tmp_path / "a.net"
+    weight = np.array([[40, -20, 7], [3, 90, -60], [25, 25, 25], [-9, 80, 4]])
+    write_netx(chain((3,), dense(weight, neuron=neuron(1024, 60))), path)
+    return path
+
+
+X = np.random.default_rng(0).integers(0, 2, (20, 2, 3))
+
+
+def test_a_first_dense_layer_tells_the_input_itself(small: Path) -> None:
+    with_input = simulate(read_netx(small), X).y
+    assert with_input.any()
+    with h5py.File(small, "r+") as file:
+        del file["layer/0"]
+        file.move("layer/1", "layer/0")
+    net = read_netx(small)
+    assert net.input_shape == (3,)
+    found = simulate(net, X, record=True)
+    np.testing.assert_array_equal(found.y, with_input)
+    assert list(found.spikes) == ["layer0"]
+
+
+def test_averages_at_the_end_are_left_out_and_said(small: Path) -> None:
+    before = simulate(read_netx(small), X).y
+    with h5py.File(small, "r+") as file:
+        file["layer/2/type"] = np.array([b"average"])
+        file["layer/2/shape"] = [2, 1, 1]
+    net = read_netx(small)
+    assert net.notes == ("layer/2 ('average') is not run by netx and left out",)
+    np.testing.assert_array_equal(simulate(net, X).y, before)
+
+
+def test_a_dense_layer_without_neurons_never_fires(small: Path) -> None:
+    with h5py.File(small, "r+") as file:
+        del file["layer/1/neuron"]
+    net = read_netx(small)
+    assert net.notes == ("layer1 has no neurons; netx gives it such as never fire, so its spikes are all 0",)
+    assert not simulate(net, X).y.any()
+
+
+def test_mixed_weights_are_clipped_and_delays_clamped_as_netx_does(small: Path) -> None:
+    with h5py.File(small, "r+") as file:
+        file["layer/1/weight"][0] = [300, -300, 255]
+        file["layer/1/delay"] = [0, 1, 70, 3]
+    layer = read_netx(small).layers[1]
+    assert isinstance(layer, DenseLayer)
+    assert layer.weight[0].tolist() == [254, -256, 254]
+    assert layer.delay is not None
+    assert layer.delay[:, 0].tolist() == [0, 1, 62, 3]
+
+
+def test_neurons_of_the_input_layer_take_the_input_for_their_bias(small: Path) -> None:
+    """v of bias 20: 64·20 = 1280, 2240, past 64·30 = 1920: fires in every second step, from rest."""
+    with h5py.File(small, "r+") as file:
+        file["layer/0/weight"], file["layer/0/bias"] = 40.0, [36.0]
+        for key, value in (("type", b"LOIHI"), ("iDecay", 4096), ("vDecay", 1024), ("vThMant", 30)):
+            file[f"layer/0/neuron/{key}"] = value
+    net = read_netx(small)
+    bias = np.broadcast_to(np.array([20, 31, 7]), (6, 1, 3))
+    found = simulate(net, bias, record=True)
+    assert found.spikes["layer0"][:, 0].T.tolist() == [[0, 1, 0, 1, 0, 1], [1] * 6, [0] * 6]
+    with pytest.raises(InputError, match=r"5000; it is the bias .*trains on 40 times the image plus 36"):
+        simulate(net, bias * 250 * (bias == 20))
+
+
+def _lava_dl() -> Path | None:
+    """The folder of lava-dl's own networks, which Lava's side environment has."""
+    found = environment.location().glob("lib/python3*/site-packages/tests/lava/lib/dl/netx")
+    return next(found, None)
+
+
+@pytest.mark.skipif(_lava_dl() is None, reason="Lava is not installed, and lava-dl's own files come with it")
+def test_lava_dls_own_networks_spike_as_its_recordings_say() -> None:
+    folder = _lava_dl()
+    assert folder is not None
+    rows = {row.name: row for row in lava_dl_rows(folder)}
+    assert {row.differ for row in rows.values() if row.compared} == {0}
+    assert {name for name, row in rows.items() if row.compared} == {
+        "ntidigits.net",
+        "pilotnet_lif/network.net",
+        "tiny.net",
+    }
+    refused = [name for name, row in rows.items() if "sigma-delta" in row.note]
+    assert refused == ["pilotnet_sdnn/network.net", "pilotnet_sdnn/square_network.net"]

@@ -1,0 +1,89 @@
+"""Files that do not say how they are meant: their writer is told by form, or the candidates are."""
+
+import nir
+import numpy as np
+import pytest
+
+from stl_deploy.errors import InputError
+from stl_deploy.graph.dialect import PRESETS, Dialect
+from stl_deploy.graph.frameworks.writers import candidates, reading_of, recognise, unsaid
+from stl_deploy.graph.io.nir_file import read_nir
+from tests.conformance.golden import GOLDEN
+from tests.graph.nets import a, bare, chain, graph, iff, lif
+
+READ = sorted(GOLDEN.glob("*-read-*.npz"))
+ALONE = {"rockpool", "spyx", "spikingjelly", "norse"}
+"""Whose files, of neurons with leak, are told by form; of snnTorch's those with recurrent layers."""
+
+
+def golden(path, folder):
+    with np.load(path) as kept:
+        (folder / "net.nir").write_bytes(kept["nir"].tobytes())
+    return read_nir(folder / "net.nir")
+
+
+@pytest.mark.parametrize("path", READ, ids=lambda path: path.stem)
+def test_a_writer_is_never_mistaken(path, tmp_path):
+    framework, net = path.stem.split("-")[0], path.stem
+    found = recognise(golden(path, tmp_path))
+    told = (framework in ALONE and not ("-if" in net and framework in ("norse", "spyx"))) or (
+        framework == "snntorch" and "recurrent" in net
+    )
+    assert (found.preset if found else None) == (framework if told else None)
+    if found:
+        assert found.dialect == PRESETS[framework]
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        chain([2], lif((2,), r=2)),
+        chain([2], iff((2,), r=1)),
+        graph(
+            {"input": nir.Input(np.array([2])), "0": lif((2,), r=2), "1": nir.Output(np.array([2]))},
+            [("input", "0"), ("0", "1")],
+        ),
+    ],
+)
+def test_a_graph_that_anyone_could_have_written_is_not_told(net):
+    assert recognise(net) is None
+    with pytest.raises(InputError, match=r"net\.nir: the file does not say how it is meant.*dialect=\): spec, "):
+        reading_of(net, None, "net.nir")
+
+
+def test_the_dt_of_rockpool_and_spikingjelly_is_in_their_files():
+    dt, tau = 2e-3, a(1e-2, 3e-2)
+    node = bare(nir.CubaLIF, tau_mem=tau, tau_syn=tau, r=tau * np.exp(-dt / tau) / a(dt), v_leak=a(0, 0))
+    node.w_in, node.v_threshold = a(1, 1), a(1, 1)
+    net = nir.NIRGraph(
+        {"input": nir.Input(np.array([2])), "0_LIFTorch": node, "output": nir.Output(np.array([2]))},
+        [("input", "0_LIFTorch"), ("0_LIFTorch", "output")],
+        type_check=False,
+    )
+    assert recognise(net).dialect.dt == pytest.approx(dt)
+    doubles = {name: np.full(2, value) for name, value in dict(tau=4e-3, r=4.0, v_leak=0.0, v_threshold=1.0).items()}
+    net = nir.NIRGraph(
+        {"input_1": nir.Input(np.array([2])), "_0": nir.LIF(**doubles), "output": nir.Output(np.array([2]))},
+        [("input_1", "_0"), ("_0", "output")],
+        type_check=False,
+    )
+    assert recognise(net).dialect == Dialect(dt=1e-3, compare="ge", start="v_reset")
+
+
+def test_candidates_are_those_who_write_such_nodes():
+    assert candidates(chain([2, 4, 4], bare(nir.SumPool2d), iff((2, 2, 2)))) == [
+        *("spec", "sinabs", "sinabs_hard", "sinabs_reader", "sinabs_norm", "spyx")
+    ]
+
+
+def test_what_no_dialect_changes_needs_none():
+    assert reading_of(chain([2], nir.Scale(a(1, 2))), None, "net.nir").dialect == PRESETS["spec"]
+
+
+def test_what_sinabs_leaves_unsaid_is_told():
+    assert "norm_input=True" in unsaid(chain([1], lif((1,), tau=20)), PRESETS["sinabs"])
+    assert "sinabs_reader" in unsaid(chain([1], iff((1,), r=1)), PRESETS["sinabs"])
+    assert not unsaid(chain([1], lif((1,), tau=20)), PRESETS["sinabs_norm"])
+    assert not unsaid(chain([1], iff((1,), r=1)), PRESETS["sinabs_reader"])
+    assert not unsaid(chain([1], lif((1,))), PRESETS["spec"])
+    assert "the reset; read as snntorch_zero; others: snntorch," in unsaid(chain([1], lif()), PRESETS["snntorch_zero"])
