@@ -11,7 +11,7 @@ An entry point names a Format (an object), a Runner (a class), or an iterable of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib import import_module
@@ -28,6 +28,7 @@ from stl_deploy.errors import InputError
 from stl_deploy.graph.findings import Finding
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput, Result
+from stl_deploy.graph.show import Row
 
 if TYPE_CHECKING:
     import nir
@@ -135,6 +136,15 @@ class OfModel(Protocol):
 
     def model(self, program: Program) -> Runner | None:
         """That model; None: it is the one named."""
+        ...
+
+
+@runtime_checkable
+class Tabled(Protocol):
+    """A Format whose artifacts can be shown layer by layer."""
+
+    def rows(self, path: Path) -> Sequence[Row]:
+        """One row for each layer, in order; raises as `Format.load`."""
         ...
 
 

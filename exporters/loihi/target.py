@@ -19,6 +19,7 @@ from stl_deploy.exporters.integers.scales import ThresholdForm
 from stl_deploy.exporters.loihi.chip_check import check_chip
 from stl_deploy.exporters.loihi.chips import load_chips
 from stl_deploy.exporters.loihi.export import by_node, export_netx
+from stl_deploy.exporters.loihi.net import DenseLayer, FlattenLayer, InputLayer, Layer
 from stl_deploy.exporters.loihi.netx import read_netx
 from stl_deploy.exporters.loihi.quantise import LoihiModel, to_integers
 from stl_deploy.exporters.loihi.simulate import IntegerRun, simulate
@@ -29,6 +30,7 @@ from stl_deploy.graph.exact import input_grid, input_scale, round_to_grid
 from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput, Result
+from stl_deploy.graph.show import Row
 
 CALIBRATION = 256
 """Samples of the input that the integers are chosen by, where no others are given; also those that forms are compared
@@ -144,9 +146,24 @@ class Netx:
                 )
         return {**facts, **netx_facts(model), **forms}
 
+    def rows(self, path: Path) -> list[Row]:
+        """Its layers; synapses of a convolution count taps into padding."""
+        return [_row(f"layer{index}", layer) for index, layer in enumerate(read_netx(path).layers)]
+
     def load(self, path: Path) -> Loihi:
         """Our integer model of the file."""
         return Loihi(path, NetxOptions())
+
+
+def _row(name: str, layer: Layer) -> Row:
+    kind = type(layer).__name__.removesuffix("Layer")
+    if isinstance(layer, FlattenLayer | InputLayer):
+        return Row(name, kind, () if isinstance(layer, FlattenLayer) else layer.shape, (), 0, 0, "")
+    low, high = int(layer.neuron.threshold.min()), int(layer.neuron.threshold.max())
+    neuron = f"threshold {low} to {high}, u decay {layer.neuron.i_decay}, v decay {layer.neuron.v_decay} of 4096"
+    parameters = layer.weight.size + (0 if layer.bias is None else layer.bias.size)
+    places = 1 if isinstance(layer, DenseLayer) else layer.shape[1] * layer.shape[2]
+    return Row(layer.node or name, kind, layer.shape, (), parameters, layer.weight.size * places, neuron)
 
 
 def netx_facts(model: LoihiModel) -> dict[str, Any]:

@@ -55,6 +55,11 @@ class OnnxModel:
             raise InputError(f"{path}: ONNX Runtime cannot load it ({_first_line(error)})") from None
         return cls(path, interface, shapes, elements, session)
 
+    def shape_of(self, tensor: str) -> Shape:
+        """Of one sample at one step of an input or output tensor."""
+        (found,) = (port for port in (*self.session.get_inputs(), *self.session.get_outputs()) if port.name == tensor)
+        return tuple(size for size in found.shape if isinstance(size, int))
+
     def run(
         self,
         x: NDArray[Any] | Mapping[str, NDArray[Any]],

@@ -18,6 +18,7 @@ from stl_deploy.graph.check import check_sums
 from stl_deploy.graph.findings import Finding
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import CHUNK, NetworkInput, Result
+from stl_deploy.graph.show import Row
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,6 +83,17 @@ class Onnx:
         """See `export_onnx`."""
         export_onnx(program, path, form=options.form, precision=options.precision, provenance=options.origin)
         return {"target": self.name, "form": options.form, "precision": options.precision}
+
+    def rows(self, path: Path) -> list[Row]:
+        """The tensors that it takes and gives: inputs, outputs, and spikes by node."""
+        model = OnnxModel.load(path)
+        about = f"{model.interface.form} form, {model.interface.precision}"
+        kinds = {"Input": model.interface.inputs, "Output": model.interface.outputs, "Spikes": model.interface.spikes}
+        return [
+            Row(node, kind, model.shape_of(tensor), (), None, None, about)
+            for kind, tensors in kinds.items()
+            for node, tensor in tensors.items()
+        ]
 
     def load(self, path: Path) -> OnnxRuntime:
         """Open it in ONNX Runtime."""

@@ -15,15 +15,15 @@ from stl_deploy.graph.program import Conv, Delay, Floats, Linear, Neuron, Node, 
 @dataclass(frozen=True)
 class Row:
     """One node. shape: of its output; parameters: stored weights and biases; synapses: connections of one sample and
-    step, those into padding left out; constants: of neurons and pools, in words.
+    step, those into padding left out (None: not known of an artifact); constants: of neurons and pools, in words.
     """
 
     node: str
     kind: str
     shape: Shape
     sources: tuple[str, ...]
-    parameters: int
-    synapses: int
+    parameters: int | None
+    synapses: int | None
     constants: str
 
     def as_dict(self) -> dict[str, Any]:

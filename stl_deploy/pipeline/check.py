@@ -11,16 +11,17 @@ from stl_deploy._util.console import Console
 from stl_deploy._util.files import leading, read_inputs
 from stl_deploy._util.suggest import did_you_mean
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.targets import registry
+from stl_deploy.exporters.targets import Tabled, find_format, registry
 from stl_deploy.graph.ambiguity import Effect, effects
 from stl_deploy.graph.check import TargetCheck, check_file
 from stl_deploy.graph.dialect import load_dialect
-from stl_deploy.graph.findings import Finding, Report
+from stl_deploy.graph.findings import Finding, NodeReport, Report, from_error
 from stl_deploy.graph.frameworks.writers import reading_of
 from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.margins import NearThreshold
 from stl_deploy.graph.run import CHUNK, run
-from stl_deploy.pipeline.source import open_program, open_source
+from stl_deploy.pipeline.show import artifact_rows
+from stl_deploy.pipeline.source import Source, open_program, open_source
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,33 @@ class FolderCheck:
 def check(
     source: Path, *, targets: Sequence[str] | None = None, dialect: str | None = None, say: Console | None = None
 ) -> Report:
-    """Check a run folder's graph or a .nir file against targets (default: every format's).
+    """Check a run folder's graph or a .nir file against targets (default: every format's), or an artifact of ours.
 
     Raises InputError for a bad call.
     """
     say, asked = say or Console(quiet=True), _asked(targets)
-    opened = open_source(source)
+    opened = open_source(source, artifacts=True)
+    if not opened.is_graph:
+        if targets:
+            raise InputError(f"{source}: expected a graph to ask targets about; found an artifact of {opened.kind}")
+        report = _artifact(opened)
+        show(report, say)
+        return report
     report = check_file(opened.file, load_dialect(dialect) if dialect is not None else None, asked)
     show(report, say)
     return report
+
+
+def _artifact(source: Source) -> Report:
+    """Whether an artifact can be read back, and its layers, held as they are by its own target."""
+    of = find_format(source.kind)
+    try:
+        of.load(source.file)
+        rows = artifact_rows(source) if isinstance(of, Tabled) else ()
+    except Exception as error:
+        return Report((), (from_error(error, of.name),), {of.name: "unsupported"}, None)
+    nodes = tuple(NodeReport(row.node, row.kind, row.shape, {of.name: "faithful"}) for row in rows)
+    return Report(nodes, (), {of.name: "faithful"}, None)
 
 
 def check_folder(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,10 @@ _UNDER_WAY = "under way"
 
 
 def manifest(program: Program, files: Iterable[Path], **facts: Any) -> dict[str, Any]:
-    """A manifest of ``files``, all made from ``program``; ``facts`` are added as they are (JSON-ready)."""
+    """A manifest of ``files``, all made from ``program``; ``facts`` are added as they are (JSON-ready).
+
+    Of a folder every file in it is named, as ``<folder>/<file>``.
+    """
     return {
         "schema_version": SCHEMA_VERSION,
         "versions": versions(),
@@ -27,8 +30,21 @@ def manifest(program: Program, files: Iterable[Path], **facts: Any) -> dict[str,
         "input": program.metadata.get("input"),
         "grid": program.metadata.get("grid"),
         **facts,
-        "files": {path.name: {"sha256": sha256(path), "bytes": path.stat().st_size} for path in files},
+        "files": {name: _entry(path) for given in files for name, path in _within(given)},
     }
+
+
+def _within(path: Path) -> Iterator[tuple[str, Path]]:
+    if not path.is_dir():
+        yield path.name, path
+        return
+    for file in sorted(path.rglob("*")):
+        if file.is_file():
+            yield file.relative_to(path.parent).as_posix(), file
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    return {"sha256": sha256(path), "bytes": path.stat().st_size}
 
 
 def write_manifest(path: Path, contents: Mapping[str, Any]) -> None:
@@ -63,7 +79,7 @@ def record_files(run_dir: Path, names: Iterable[str]) -> None:
     if not path.is_file() or not _files(run_dir):
         return
     contents = read_json(path)
-    contents["files"] |= {n: {"sha256": sha256(run_dir / n), "bytes": (run_dir / n).stat().st_size} for n in names}
+    contents["files"] |= {name: _entry(run_dir / name) for name in names}
     write_manifest(path, contents)
 
 

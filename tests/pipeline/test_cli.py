@@ -461,7 +461,7 @@ def test_wrong_suffixes_and_missing_sources(cli: Any, run_dir: Path, tmp_path: P
     assert "a folder; name a file to write" in cli("export", run_dir, "--to", "onnx", "-o", tmp_path / "a.onnx").err
     assert "no such file or folder" in cli("check", tmp_path / "none.nir").err
     assert "a folder without net.nir" in cli("check", tmp_path).err
-    assert "found an artifact of onnx" in cli("check", run_dir / "net.onnx").err
+    assert "found an artifact of onnx" in cli("energy", run_dir / "net.onnx").err
 
 
 def test_debug_shows_the_traceback_anywhere_on_the_line(cli: Any, tmp_path: Path) -> None:

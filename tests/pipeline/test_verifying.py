@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stl_deploy import verbs
 from stl_deploy._util.console import Console
 from stl_deploy.cli import main
 from stl_deploy.errors import InputError, ParityError
@@ -89,3 +90,44 @@ def test_a_backend_that_cannot_run_here_is_said(run_dir: Path, monkeypatch: pyte
     monkeypatch.setattr(registry().runners["lava"], "available", classmethod(reason))
     with pytest.raises(Exception, match="lava cannot run here: no such machine"):
         verify(run_dir, ["lava"], say=Console(quiet=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "layers"),
+    [
+        (
+            "net.net",
+            "netx",
+            [("layer0", "Input", [1, 8, 8]), ("lif1", "Conv", [8, 8, 8])],
+        ),
+        (
+            "net.onnx",
+            "onnx",
+            [("input", "Input", [1, 8, 8]), ("output", "Output", [10])],
+        ),
+    ],
+)
+def test_artifacts_are_shown_and_checked(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, target: str, layers: list[Any]
+) -> None:
+    rows = verbs.show(run_dir / name)
+    assert [(row["node"], row["kind"], list(row["shape"])) for row in rows[:2]] == layers
+    report = verbs.check(run_dir / name)
+    assert report.ok
+    assert report.targets == {target: "faithful"}
+    assert [(node.node, node.kind) for node in report.nodes[:2]] == [row[:2] for row in layers]
+    damaged = tmp_path / name
+    damaged.write_bytes((run_dir / name).read_bytes()[:-900])
+    report = verbs.check(damaged)
+    assert not report.ok
+    assert report.targets == {target: "unsupported"}
+    with pytest.raises(InputError, match=f"expected a graph to ask targets about; found an artifact of {target}"):
+        verbs.check(run_dir / name, targets=["onnx"])
+    with pytest.raises(InputError, match=f"to draw; found an artifact of {target}"):
+        verbs.show(run_dir / name, drawing=tmp_path / "a.svg")
+
+
+def test_the_synapses_of_integer_layers_are_counted(run_dir: Path) -> None:
+    rows = {row["node"]: row for row in verbs.show(run_dir / "net.net")}
+    assert (rows["lif1"]["parameters"], rows["lif1"]["synapses"]) == (8 * 9 + 8, 8 * 9 * 64)
+    assert (rows["lif3"]["parameters"], rows["lif3"]["synapses"]) == (48 * 40, 48 * 40)
