@@ -34,6 +34,7 @@ if _TYPE_CHECKING:
     from stl_deploy.pipeline.capture import capture
     from stl_deploy.pipeline.read import read
     from stl_deploy.pipeline.spiking_graph import SpikingGraph
+    from stl_deploy.pipeline.trained_run import train
 
     __version__: str
 
@@ -43,6 +44,7 @@ _HOME = {
     "SpikingGraph": "pipeline.spiking_graph",
     "capture": "pipeline.capture",
     "read": "pipeline.read",
+    "train": "pipeline.trained_run",
     "data": "",
     **dict.fromkeys(
         (
@@ -79,6 +81,7 @@ __all__ = [
     "capture",
     "data",
     "read",
+    "train",
 ]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stl_deploy.cli.options import DialectOption, InputOption, Json, RunArg
+from stl_deploy.cli.options import DialectOption, InputOption, Json, RunArg, Trust
 from stl_deploy.cli.output import console, emit_json
 from stl_deploy.errors import InputError
 
@@ -59,6 +59,7 @@ def energy(
             "-o", "--output", metavar="DIR", help="Write energy.html, .json and layers.csv (or tradeoff.*) there."
         ),
     ] = None,
+    _trust: Trust = False,
     json: Json = False,
 ) -> None:
     """Exact counts, joules with their sources, the conventions side by side, break-even.
@@ -120,7 +121,7 @@ def _refuse(given: dict[str, bool]) -> None:
         raise InputError(f"{wrong[0]} belongs to the energy of one network; leave it out of accuracy against energy")
 
 
-def report(run_dir: RunArg, json: Json = False) -> None:
+def report(run_dir: RunArg, _trust: Trust = False, json: Json = False) -> None:
     """One self-contained HTML file and its JSON twin, from what the run folder holds."""
     from stl_deploy.pipeline.report import report as report_run
 

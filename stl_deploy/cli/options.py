@@ -41,6 +41,20 @@ DialectOption = Annotated[
         help="How the .nir file is meant; default: its own metadata, else spec. See: stl-deploy targets.",
     ),
 ]
+
+
+def _trust(value: bool) -> bool:
+    if value:
+        from stl_deploy.data.own import trust
+
+        trust.allow_everything()
+    return value
+
+
+Trust = Annotated[
+    bool,
+    typer.Option("--trust", callback=_trust, help="Run the Python file that a run folder of someone's names."),
+]
 InputOption = Annotated[
     Path | None,
     typer.Option("--input", "-i", metavar="X.npz", help="x [T, B, *shape] and optionally labels y [B]."),

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from stl_deploy.cli.options import FoldThresholds, JointWeights, Json, LearningMode, RunArg
+from stl_deploy.cli.options import FoldThresholds, JointWeights, Json, LearningMode, RunArg, Trust
 from stl_deploy.cli.output import console, emit_json
 from stl_deploy.errors import InputError
 
@@ -123,7 +123,7 @@ def train(
         emit_json(result)
 
 
-def evaluate(run_dir: RunArg, json: Json = False) -> None:
+def evaluate(run_dir: RunArg, _trust: Trust = False, json: Json = False) -> None:
     """Accuracy, spike rates and thresholds of a trained model on its test split."""
     from stl_deploy.pipeline.train import evaluate as evaluate_run
 
@@ -144,6 +144,7 @@ def fold(
         bool | None,
         typer.Option("--exact-grid/--no-exact-grid", help="Round to grids on which float32 sums are exact."),
     ] = None,
+    _trust: Trust = False,
     json: Json = False,
 ) -> None:
     """Fold BatchNorm, pooling, voting and thresholds into a NIR graph, and prove that it spikes the same."""
@@ -162,6 +163,7 @@ def join(
     weights: Annotated[
         JointWeights, typer.Option(help="Of the members' votes: equal, or learned on the validation split.")
     ] = "equal",
+    _trust: Trust = False,
     json: Json = False,
 ) -> None:
     """Several trained runs decide together: one merged graph that exports and verifies like any other (our reading)."""
@@ -179,6 +181,7 @@ def quantise(
     lr: Annotated[float | None, typer.Option(help="Learning rate to begin with; default: 0.3 of the run's.")] = None,
     samples: Annotated[int | None, typer.Option(help="Test images to compare on; default: all.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda, for the training.")] = "cpu",
+    _trust: Trust = False,
     json: Json = False,
 ) -> None:
     """Train a run's weights and thresholds as Loihi's integers, into a new run folder.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -59,13 +59,13 @@ def load_config(source: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
     name = str(source)
     if name in preset_names():
         text = (resources.files("stl_deploy.config") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
-        return _build(_override(_parse(text, f"preset {name}"), overrides), f"preset {name}")
+        return _anchored(_build(_override(_parse(text, f"preset {name}"), overrides), f"preset {name}"), Path())
     if Path(name).suffix not in (".yaml", ".yml"):
         close = did_you_mean(name, preset_names())
         raise ConfigError(
             f"no preset '{name}'{close}; presets: {', '.join(preset_names())}, or the path of a .yaml file"
         )
-    return _build(_override(_parse(_read(Path(name)), name), overrides), name)
+    return _anchored(_build(_override(_parse(_read(Path(name)), name), overrides), name), Path(name).parent)
 
 
 def parse_config(text: str, where: str = "configuration") -> RunConfig:
@@ -73,12 +73,18 @@ def parse_config(text: str, where: str = "configuration") -> RunConfig:
     return _build(_parse(text, where), where)
 
 
+def config_of(data: Mapping[str, Any]) -> RunConfig:
+    """A configuration from a mapping of its keys; raises ConfigError with one sentence per problem."""
+    return _anchored(_build(dict(data), "configuration"), Path())
+
+
 def apply_overrides(config: RunConfig, overrides: Iterable[str]) -> RunConfig:
     """``config`` with overrides such as ``train.epochs=3`` or ``network.0.channels=8``; values are YAML.
 
     Raises ConfigError for a malformed override, an unknown key or a wrong value.
     """
-    return _build(_override(config.model_dump(mode="json"), overrides), "--set")
+    data = config.model_dump(mode="json", exclude_unset=True)
+    return _anchored(_build(_override(data, overrides), "--set"), Path())
 
 
 def dump_config(config: RunConfig) -> str:
@@ -87,8 +93,24 @@ def dump_config(config: RunConfig) -> str:
 
 
 def save_config(config: RunConfig, path: Path) -> None:
-    """Write the configuration as YAML, whole or not at all."""
+    """Write the configuration as YAML, whole or not at all; data beside it are named from there."""
+    data = config.dataset.path
+    if data is not None and Path(data).is_absolute() and Path(data).is_relative_to(path.parent.resolve()):
+        beside = str(Path(data).relative_to(path.parent.resolve()))
+        config = config.model_copy(update={"dataset": config.dataset.model_copy(update={"path": beside})})
     write_text(path, dump_config(config))
+
+
+def _anchored(config: RunConfig, folder: Path) -> RunConfig:
+    """The configuration with its data's path absolute: from ``folder``, or from where we are if it is there alone."""
+    given = config.dataset.path
+    if given is None or Path(given).is_absolute():
+        return config
+    file, colon, name = given.rpartition(":") if given.rpartition(":")[0].endswith(".py") else (given, "", "")
+    beside, here = (folder / file).resolve(), Path(file).resolve()
+    chosen = here if here.exists() and not beside.exists() else beside
+    dataset = config.dataset.model_copy(update={"path": f"{chosen}{colon}{name}"})
+    return config.model_copy(update={"dataset": dataset})
 
 
 def _read(path: Path) -> str:

@@ -27,7 +27,7 @@ _ACCEPTED = {
     "greater_than_equal": "a number >= {ge:g}",
     "less_than": "a number < {lt:g}",
     "less_than_equal": "a number <= {le:g}",
-    "tuple_type": "a list of layers",
+    "tuple_type": "a list",
     "too_short": "a list of at least {min_length} layer",
     "too_long": "a list of at most {max_length} layers",
     "model_type": "a mapping of keys to values",

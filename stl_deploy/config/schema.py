@@ -16,7 +16,8 @@ Mode = Literal["stl", "sl", "tl", "ann"]
 Granularity = Literal["neuron", "channel", "layer"]
 Parametrisation = Literal["positive", "raw"]
 Decision = Literal["mean", "max"]
-Encoder = Literal["direct", "bernoulli", "latency", "spikes", "counts"]
+Encoder = Literal["direct", "bernoulli", "latency", "spikes", "counts", "sequence"]
+Augmentation = Literal["crop", "flip", "flip_vertical", "rotate", "colour", "erase"]
 Binning = Literal["count", "time"]
 SurrogateName = Literal["arctan", "sigmoid", "triangular", "rectangular"]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -42,6 +43,16 @@ class DatasetConfig(_Section):
         ``latency`` one spike per pixel that is not 0, the sooner the brighter.
     test_fraction: used only by datasets without a test split of their own.
     seed: decides the split, not the training. data_dir: where the files are; null: download to the cache.
+
+    Own data (names ``folder``, ``npz`` and ``python``, see docs/own-data.md):
+    path: the folder of images, the npz file, or FILE.py:NAME of a function that returns torch Datasets; relative to
+    the configuration's folder. encoder ``sequence`` shows sequences ``[N, T, *shape]`` as they are.
+    size: [height, width] that images are resized to, or one side. colour: null: as the first image.
+    augment: training images are changed at random by torchvision, anew each epoch.
+    levels: the value that means 1, of whole numbers; null: 255 of 8-bit images, 1 of others.
+    input_bits: values are multiples of 2^-input_bits in the graph; null: whole numbers 0, others 8.
+    classes: names, in order of the labels. input_shape, sha256: of one sample, and of all data; written when training
+    begins, so that a run folder can be read without its data and tells data that have changed.
     """
 
     name: str
@@ -53,6 +64,20 @@ class DatasetConfig(_Section):
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    path: str | None = None
+    size: Annotated[tuple[Count, Count] | None, Field(strict=False)] = None
+    colour: Literal["grey", "rgb"] | None = None
+    augment: Annotated[tuple[Augmentation, ...] | None, Field(strict=False)] = None
+    levels: Count | None = None
+    input_bits: Annotated[int, Field(ge=0, le=16)] | None = None
+    classes: Annotated[tuple[str, ...] | None, Field(strict=False, max_length=100_000)] = None
+    input_shape: Annotated[tuple[Count, ...] | None, Field(strict=False, max_length=3)] = None
+    sha256: Annotated[str, Field(max_length=64)] | None = None
+
+    @field_validator("size", mode="before")
+    @classmethod
+    def _is_square(cls, size: object) -> object:
+        return (size, size) if isinstance(size, int) and not isinstance(size, bool) else size
 
     @model_validator(mode="after")
     def _leaves_something_to_train_on(self) -> DatasetConfig:
@@ -313,4 +338,4 @@ class RunConfig(_Section):
         """How images become sequences; in mode ``ann`` ``direct``, or ``counts`` of events."""
         if self.train.mode != "ann":
             return self.dataset.encoder
-        return "counts" if self.dataset.encoder in ("spikes", "counts") else "direct"
+        return "counts" if self.dataset.encoder in ("spikes", "counts", "sequence") else "direct"

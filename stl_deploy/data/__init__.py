@@ -1,30 +1,42 @@
-"""Datasets with fixed splits, and how their images become sequences."""
+"""Datasets with fixed splits, own data among them, and how their samples become sequences."""
 
-from stl_deploy.data.augment import augment
+from stl_deploy.data.augment import augment, transformed
+from stl_deploy.data.complete import check_dataset, class_count, complete, sample_shape
 from stl_deploy.data.datasets import (
     Dataset,
     Split,
-    check_dataset,
     dataset_names,
     describe,
     load_dataset,
     present,
-    sample_shape,
     whole_size,
 )
 from stl_deploy.data.encoders import encode, input_coding
+from stl_deploy.data.own.arrays import ArrayData, from_arrays
+from stl_deploy.data.own.python_file import from_datasets
+from stl_deploy.data.raw import Look, Raw
+from stl_deploy.data.registry import Source
 
 __all__ = [
+    "ArrayData",
     "Dataset",
+    "Look",
+    "Raw",
+    "Source",
     "Split",
     "augment",
     "check_dataset",
+    "class_count",
+    "complete",
     "dataset_names",
     "describe",
     "encode",
+    "from_arrays",
+    "from_datasets",
     "input_coding",
     "load_dataset",
     "present",
     "sample_shape",
+    "transformed",
     "whole_size",
 ]

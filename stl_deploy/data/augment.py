@@ -1,10 +1,16 @@
-"""Training images moved and mirrored at random."""
+"""Training images changed at random."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from stl_deploy._util.install import is_there, missing
+from stl_deploy.config.schema import Augmentation
 
 
 def augment(images: Tensor, generator: torch.Generator, *, shift: int = 0, flip: bool = False) -> Tensor:
@@ -24,3 +30,45 @@ def augment(images: Tensor, generator: torch.Generator, *, shift: int = 0, flip:
         mirrored = torch.rand(batch, generator=generator) < 0.5
         images = torch.where(mirrored.reshape(-1, *[1] * (images.dim() - 1)), images.flip(-1), images)
     return images
+
+
+def require_torchvision(purpose: str) -> None:
+    """Raise ToolError in one sentence where torchvision is missing, before any data are touched."""
+    if not is_there("torchvision"):
+        raise missing("torchvision", purpose)
+
+
+def transformed(images: Tensor, names: Sequence[Augmentation], generator: torch.Generator) -> Tensor:
+    """Images ``[B, ..., C, H, W]``, each changed by torchvision's transforms of these names; same shape.
+
+    crop: a random part of 70 % to 100 % of the area, resized; flip and flip_vertical: mirrored half of the time;
+    rotate: by up to 15 degrees; colour: brightness, contrast and saturation by up to 20 %; erase: a rectangle is
+    blotted out half of the time. All frames of a sample change alike. The draws follow from ``generator``; torch's
+    global one is left as found.
+    """
+    if not names:
+        return images
+    transforms = [_transform(name, images.shape[-2:]) for name in names]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        found = []
+        for image in images:
+            for transform in transforms:
+                image = transform(image)
+            found.append(image)
+    return torch.stack(found)
+
+
+def _transform(name: Augmentation, size: Sequence[int]) -> Callable[[Tensor], Tensor]:
+    from torchvision.transforms import v2
+
+    made: Any = {
+        "crop": lambda: v2.RandomResizedCrop(list(size), scale=(0.7, 1.0), antialias=True),
+        "flip": v2.RandomHorizontalFlip,
+        "flip_vertical": v2.RandomVerticalFlip,
+        "rotate": lambda: v2.RandomRotation(15),
+        "colour": lambda: v2.ColorJitter(0.2, 0.2, 0.2),
+        "erase": v2.RandomErasing,
+    }[name]()
+    transform: Callable[[Tensor], Tensor] = made
+    return transform

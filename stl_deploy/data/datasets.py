@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import get_args
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stl_deploy._util.files import cache_dir
-from stl_deploy._util.suggest import did_you_mean
-from stl_deploy.config.schema import DatasetConfig, Encoder
-from stl_deploy.data.encoders import EVENT_ENCODERS
-from stl_deploy.data.event_sources import EVENT_SOURCES
-from stl_deploy.data.events import shrunk
-from stl_deploy.data.sources import Raw, cifar10, cifar100, digits, fashion_mnist, mnist
-from stl_deploy.errors import ConfigError, InputError
-
-Shape = tuple[int, ...]
+from stl_deploy.config.schema import DatasetConfig
+from stl_deploy.data.complete import class_count, complete, sample_shape
+from stl_deploy.data.raw import Raw, Shape
+from stl_deploy.data.registry import source, sources
+from stl_deploy.errors import InputError
+from stl_deploy.graph.exact import Grid
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
     """Images as whole numbers from 0 to ``levels``, ``[N, *shape]`` uint8, and labels ``[N]`` int64.
 
-    Of events: frames of counts, ``[N, T, *shape]`` with levels 1.
+    Of events: frames of counts, ``[N, T, *shape]`` with levels 1. Own data may be float32 with levels 1, taken as they
+    are; ``grid`` is then what the network's input is rounded to.
     """
 
     pixels: Tensor
     labels: Tensor
     levels: int
+    grid: Grid | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -49,7 +45,10 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A dataset in memory: the shape of a sample, the number of classes, and the three splits."""
+    """A dataset in memory: the shape of a sample, the number of classes, and the three splits.
+
+    class_names: in order of the labels, of own data. digest: sha256 of own data.
+    """
 
     name: str
     input_shape: Shape
@@ -57,133 +56,82 @@ class Dataset:
     train: Split
     validation: Split
     test: Split
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """samples: of the whole dataset, where that is one number."""
-
-    load: Callable[[DatasetConfig], Raw]
-    input_shape: Shape
-    classes: int
-    samples: int | None
-    summary: str
-
-
-def _images(read: Callable[[Path | None], Raw]) -> Callable[[DatasetConfig], Raw]:
-    return lambda config: read(Path(config.data_dir) if config.data_dir is not None else None)
-
-
-def _events(name: str, classes: int, samples: int | None, summary: str) -> _Entry:
-    return _Entry(EVENT_SOURCES[name].load, EVENT_SOURCES[name].shape, classes, samples, summary)
-
-
-_REGISTRY: Mapping[str, _Entry] = {
-    "digits": _Entry(_images(digits), (1, 8, 8), 10, 1_797, "handwritten digits, 8x8; ships with scikit-learn"),
-    "mnist": _Entry(_images(mnist), (1, 28, 28), 10, 70_000, "handwritten digits, 28x28"),
-    "fashion_mnist": _Entry(_images(fashion_mnist), (1, 28, 28), 10, 70_000, "pictures of clothes, 28x28"),
-    "cifar10": _Entry(_images(cifar10), (3, 32, 32), 10, 60_000, "colour pictures of ten kinds of things, 32x32"),
-    "cifar100": _Entry(_images(cifar100), (3, 32, 32), 100, 60_000, "colour pictures of a hundred kinds, 32x32"),
-    "n_mnist": _events("n_mnist", 10, 70_000, "MNIST seen by a moving event camera, 34x34, 2 polarities"),
-    "dvs128_gesture": _events("dvs128_gesture", 11, None, "hand gestures seen by an event camera, 128x128"),
-    "cifar10_dvs": _events("cifar10_dvs", 10, 10_000, "CIFAR-10 pictures moved before an event camera, 128x128"),
-    "shd": _events("shd", 20, 10_420, "spoken digits, English and German, as spikes of 700 cochlear channels"),
-}
-
-
-def sample_shape(config: DatasetConfig) -> Shape:
-    """What one sample is at one step, without loading any; raises ConfigError if too little of it would be left."""
-    shape = _entry(config.name).input_shape
-    if config.downscale == 1:
-        return shape
-    if config.name not in EVENT_SOURCES:
-        raise ConfigError(f"key 'dataset.downscale' is {config.downscale}; {config.name} has no events, 1 is accepted")
-    if 0 in (small := shrunk(shape, config.downscale)):
-        raise ConfigError(f"key 'dataset.downscale' is {config.downscale}; nothing is left of {list(shape)}")
-    return small
-
-
-def check_dataset(config: DatasetConfig) -> tuple[Shape, int]:
-    """Shape of a sample and number of classes, without loading any; raises ConfigError where settings do not fit."""
-    entry = _entry(config.name)
-    _check_encoder(config)
-    return sample_shape(config), entry.classes
+    class_names: tuple[str, ...] | None = None
+    digest: str | None = None
 
 
 def present(name: str) -> bool:
     """Whether the dataset's files are there already: shipped, or in the cache of downloads."""
-    if name in EVENT_SOURCES:
-        return EVENT_SOURCES[name].files(cache_dir()) is not None
-    folders = {
-        "mnist": "MNIST/raw",
-        "fashion_mnist": "FashionMNIST/raw",
-        "cifar10": "cifar-10-batches-py",
-        "cifar100": "cifar-100-python",
-    }
-    return name not in folders or (cache_dir() / folders[name]).is_dir()
+    return source(name).present()
 
 
 def dataset_names() -> tuple[str, ...]:
     """The datasets there are."""
-    return tuple(_REGISTRY)
+    return tuple(sources())
 
 
 def whole_size(name: str) -> int | None:
     """How many samples the whole dataset has; None where releases differ. Raises ConfigError if it is unknown."""
-    return _entry(name).samples
+    return source(name).samples
 
 
-def describe(name: str) -> tuple[str, Shape, int]:
-    """A dataset's summary, input shape and number of classes, without loading it; raises ConfigError if unknown."""
-    entry = _entry(name)
+def describe(name: str) -> tuple[str, Shape | None, int | None]:
+    """A dataset's summary, input shape and number of classes, without loading it; None where its data decide.
+
+    Raises ConfigError if it is unknown.
+    """
+    entry = source(name)
     return entry.summary, entry.input_shape, entry.classes
 
 
 def load_dataset(config: DatasetConfig) -> Dataset:
-    """Load and split. Datasets with a test split of their own keep it; the splits are stratified by class.
+    """Load and split. Datasets with splits of their own keep them; those drawn are stratified by class.
 
-    Raises ConfigError for an unknown name, InputError for absent or damaged files, labels out of range or an
-    empty split, ToolError where torchvision is needed and missing.
+    Raises ConfigError for an unknown name, InputError for absent or damaged files, own data that have changed since
+    the training that ``config`` is of, labels out of range or an empty split, ToolError where a package is missing.
     """
-    shape, _ = check_dataset(config)
-    entry = _entry(config.name)
-    raw = entry.load(config)
-    for labels in (raw.train_labels, raw.test_labels):
-        if labels is not None and len(labels) and not 0 <= labels.min() <= labels.max() < entry.classes:
-            found = f"{labels.min()} to {labels.max()}"
-            raise InputError(f"dataset {config.name}: labels {found}; 0 to {entry.classes - 1} are accepted")
-    rng = np.random.default_rng(config.seed)
-    labels = raw.train_labels
-    rest = np.arange(len(labels))
-    if raw.test is None or raw.test_labels is None:
-        picked = _stratified(labels, rest, config.test_fraction, rng)
-        test, rest = _split(raw.train, labels, picked, raw.levels), np.setdiff1d(rest, picked)
-    else:
-        test = _split(raw.test, raw.test_labels, np.arange(len(raw.test_labels)), raw.levels)
-    held = _stratified(labels, rest, config.validation_fraction, rng)
-    validation = _split(raw.train, labels, held, raw.levels)
-    train = _split(raw.train, labels, np.setdiff1d(rest, held), raw.levels)
-    for name, split in {"train": train, "validation": validation, "test": test}.items():
+    config = complete(config)
+    shape, classes = sample_shape(config), class_count(config)
+    raw = source(config.name).load(config)
+    if config.sha256 is not None and raw.digest != config.sha256:
+        raise InputError(
+            f"{config.path}: the data are others than those trained on (sha256 {raw.digest or 'none'}, then "
+            f"{config.sha256}); restore them, or train anew"
+        )
+    _check_labels(config, raw, classes)
+    splits = {name: _split(raw, *part) for name, part in _parts(config, raw).items()}
+    for name, split in splits.items():
         if not len(split):
             raise InputError(f"dataset {config.name}: the {name} split is empty; use another {name}_fraction")
-    return Dataset(config.name, shape, entry.classes, train, validation, test)
+    return Dataset(config.name, shape, classes, **splits, class_names=config.classes, digest=raw.digest)
 
 
-def _check_encoder(config: DatasetConfig) -> None:
-    events, takes_events = config.name in EVENT_SOURCES, config.encoder in EVENT_ENCODERS
-    if events != takes_events:
-        accepted = EVENT_ENCODERS if events else [e for e in get_args(Encoder) if e not in EVENT_ENCODERS]
-        raise ConfigError(
-            f"key 'dataset.encoder' is {config.encoder!r}; of {config.name}, "
-            f"{'events' if events else 'images'}, {', '.join(accepted)} are accepted"
-        )
+Part = tuple[NDArray[Any], NDArray[np.int64]]
 
 
-def _entry(name: str) -> _Entry:
-    if name not in _REGISTRY:
-        close = did_you_mean(name, _REGISTRY)
-        raise ConfigError(f"key 'dataset.name' is {name!r}{close}; accepted: {', '.join(_REGISTRY)}")
-    return _REGISTRY[name]
+def _parts(config: DatasetConfig, raw: Raw) -> dict[str, Part]:
+    """Samples and labels of each split; test, then validation are drawn from train where there are none."""
+    rng = np.random.default_rng(config.seed)
+    labels, rest = raw.train_labels, np.arange(len(raw.train_labels))
+    parts: dict[str, Part] = {}
+    given = {"test": (raw.test, raw.test_labels), "validation": (raw.validation, raw.validation_labels)}
+    for name, fraction in (("test", config.test_fraction), ("validation", config.validation_fraction)):
+        samples, own = given[name]
+        if samples is None or own is None:
+            picked = _stratified(labels, rest, fraction, rng)
+            rest = np.setdiff1d(rest, picked)
+            parts[name] = raw.train[picked], labels[picked]
+        else:
+            parts[name] = samples, own
+    parts["train"] = raw.train[rest], labels[rest]
+    return {name: parts[name] for name in ("train", "validation", "test")}
+
+
+def _check_labels(config: DatasetConfig, raw: Raw, classes: int) -> None:
+    for labels in (raw.train_labels, raw.validation_labels, raw.test_labels):
+        if labels is not None and len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+            found = f"{labels.min()} to {labels.max()}"
+            raise InputError(f"dataset {config.name}: labels {found}; 0 to {classes - 1} are accepted")
 
 
 def _stratified(
@@ -198,5 +146,6 @@ def _stratified(
     return np.sort(np.concatenate(picked)) if picked else np.zeros(0, np.int64)
 
 
-def _split(pixels: NDArray[np.uint8], labels: NDArray[np.int64], index: NDArray[np.int64], levels: int) -> Split:
-    return Split(torch.from_numpy(pixels[index]), torch.from_numpy(labels[index]), levels)
+def _split(raw: Raw, samples: NDArray[Any], labels: NDArray[np.int64]) -> Split:
+    held = samples if samples.flags.writeable else samples.copy()  # torch takes no others
+    return Split(torch.from_numpy(held), torch.from_numpy(labels), raw.levels, raw.grid)

@@ -9,7 +9,9 @@ from stl_deploy.config.schema import Encoder
 from stl_deploy.graph.program import InputCoding
 
 EVENT_ENCODERS: tuple[Encoder, ...] = ("spikes", "counts")
-"""The encoders of frames of events; the others are of images."""
+"""The encoders of frames of events."""
+TIMED_ENCODERS: tuple[Encoder, ...] = (*EVENT_ENCODERS, "sequence")
+"""The encoders of what carries time itself; the others are of images."""
 
 
 def encode(images: Tensor, T: int, encoder: Encoder, generator: torch.Generator | None = None) -> Tensor:
@@ -19,11 +21,12 @@ def encode(images: Tensor, T: int, encoder: Encoder, generator: torch.Generator 
     least a number drawn uniformly from [0, 1), anew each step, as in the STL-SNN authors' code; the draws come
     from ``generator`` (default: torch's global one). ``latency`` gives each pixel above 0 one spike, at step
     round((1 − pixel)·(T − 1)), the brightest at the first step. Of frames ``[B, T, *shape]``
-    ``counts`` shows how many events a pixel had, ``spikes`` whether it had any; frames are added up where T is 1.
+    ``counts`` shows how many events a pixel had, ``spikes`` whether it had any, and ``sequence`` whatever values they
+    hold; frames are added up where T is 1.
     """
-    if encoder in EVENT_ENCODERS:
+    if encoder in TIMED_ENCODERS:
         frames = images.sum(1, keepdim=True) if T == 1 else images
-        return (frames if encoder == "counts" else (frames > 0).to(images.dtype)).transpose(0, 1).contiguous()
+        return ((frames > 0).to(images.dtype) if encoder == "spikes" else frames).transpose(0, 1).contiguous()
     if encoder == "direct":
         return images.unsqueeze(0).expand(T, *images.shape)
     if encoder == "latency":
@@ -36,5 +39,5 @@ def encode(images: Tensor, T: int, encoder: Encoder, generator: torch.Generator 
 
 def input_coding(encoder: Encoder) -> InputCoding:
     """What an encoder's values are to the first layer: 0/1 events (AC), whole or real numbers (MAC)."""
-    codings: dict[Encoder, InputCoding] = {"direct": "analog", "counts": "graded"}
+    codings: dict[Encoder, InputCoding] = {"direct": "analog", "sequence": "analog", "counts": "graded"}
     return codings.get(encoder, "spikes")

@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stl_deploy._util.files import cache_dir
 from stl_deploy._util.install import missing
 from stl_deploy.data.idx import read_idx
+from stl_deploy.data.raw import Raw
 from stl_deploy.errors import InputError
-
-Images = NDArray[np.uint8]
-Labels = NDArray[np.int64]
-
-
-@dataclass(frozen=True, eq=False)
-class Raw:
-    """Images ``[N, *shape]`` from 0 to ``levels``; ``test`` is None where the dataset has no split of its own.
-
-    timed: they are frames of counted events, ``[N, T, *shape]`` with levels 1.
-    """
-
-    train: Images
-    train_labels: Labels
-    test: Images | None
-    test_labels: Labels | None
-    levels: int
-    timed: bool = False
 
 
 def digits(_data_dir: Path | None) -> Raw:

@@ -16,7 +16,7 @@ from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Program
 from stl_deploy.nn.network import Network
-from stl_deploy.pipeline.inputs import input_spec
+from stl_deploy.pipeline.inputs import split_spec
 from stl_deploy.training.model_file import load_network
 
 
@@ -52,7 +52,7 @@ def fold_run(
     """
     trained, config = load_network(run_dir, snapshot)
     data = load_dataset(config.dataset)
-    spec = input_spec(config, data.test.levels)
+    spec = split_spec(config, data.test)
     folded = fold_network(
         trained,
         coding=spec.coding,

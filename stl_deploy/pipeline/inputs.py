@@ -29,6 +29,18 @@ class InputSpec:
     bound: float = 1.0
 
 
+def split_spec(config: RunConfig, split: Split) -> InputSpec:
+    """`input_spec` of a split; of own data with a grid of their own: what they hold, 0 and 1, whole or real numbers."""
+    coding = input_coding(config.encoder)
+    if split.grid is None or coding == "spikes":
+        return input_spec(config, split.levels)
+    bits, bound = split.grid.fraction_bits, split.grid.bound
+    if bits == 0:
+        only_events = bound == 1 and bool((split.pixels >= 0).all())
+        return InputSpec("spikes" if only_events else "graded", 0, bound)
+    return InputSpec("analog", bits, bound)
+
+
 @dataclass(frozen=True, eq=False)
 class LabelledInput:
     """``x`` ``[T, B, *shape]`` float32 on the grid, and labels ``[B]``."""
@@ -56,7 +68,7 @@ def encode_split(config: RunConfig, split: Split, count: int | None = None) -> L
     part = slice(0, count)
     draws = generator(config.train.seed, "evaluation")
     x = encode(split.images(part), config.time_steps, config.encoder, draws).numpy()
-    spec = input_spec(config, split.levels)
+    spec = split_spec(config, split)
     return LabelledInput(round_to_grid(x, spec.fraction_bits), split.labels[part].numpy())
 
 

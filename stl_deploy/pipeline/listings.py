@@ -68,7 +68,7 @@ def datasets(*, say: Console | None = None) -> list[dict[str, Any]]:
             {
                 "name": name,
                 "about": summary,
-                "input_shape": list(shape),
+                "input_shape": None if shape is None else list(shape),
                 "classes": classes,
                 "samples": whole_size(name),
                 "present": present(name),
@@ -79,8 +79,8 @@ def datasets(*, say: Console | None = None) -> list[dict[str, Any]]:
         [
             [
                 r["name"],
-                "x".join(map(str, r["input_shape"])),
-                str(r["classes"]),
+                "x".join(map(str, r["input_shape"])) if r["input_shape"] else "yours",
+                str(r["classes"]) if r["classes"] else "yours",
                 f"{r['samples']:,}" if r["samples"] else "-",
                 _yes(r["present"]),
                 r["about"],

@@ -12,7 +12,7 @@ import numpy as np
 from stl_deploy._util.console import Console
 from stl_deploy._util.files import read_json, write_json, write_text
 from stl_deploy._util.untrusted import read_text
-from stl_deploy.config.schema import RunConfig
+from stl_deploy.config.schema import DatasetConfig, RunConfig
 from stl_deploy.data import load_dataset
 from stl_deploy.energy.layers_csv import layers_csv
 from stl_deploy.energy.validate import validate
@@ -30,6 +30,7 @@ from stl_deploy.training.loop import METRICS_FILE
 from stl_deploy.training.model_file import load_network, model_facts
 
 HTML, JSON, CSV = "report.html", "report.json", "layers.csv"
+_MOST_NAMES = 20
 _NEEDED = ("net.nir", "manifest.json", "verify.json", "energy.json", METRICS_FILE)
 _LOADED = ("config.yaml", "model.safetensors")
 
@@ -101,7 +102,7 @@ def _summary(config: RunConfig, facts: Mapping[str, Any], network: Network) -> d
     weights = sum(p.numel() for name, p in network.named_parameters() if "threshold" not in name)
     thetas = sum(theta.numel() for theta in network.thresholds().values())
     return {
-        "data set": config.dataset.name,
+        **_data(config.dataset),
         "network": " - ".join(network.layers),
         "learning mode": config.train.mode,
         "time steps": str(config.time_steps),
@@ -111,6 +112,15 @@ def _summary(config: RunConfig, facts: Mapping[str, Any], network: Network) -> d
         "seed": str(config.train.seed),
         "training time": f"{facts['seconds']:.1f} s (measured)",
     }
+
+
+def _data(dataset: DatasetConfig) -> dict[str, str]:
+    """Which data: a name, and of own data where they were, their hash and their classes."""
+    if dataset.sha256 is None:
+        return {"data set": dataset.name}
+    names = dataset.classes or ()
+    shown = ", ".join(names[:_MOST_NAMES]) + f", ... ({len(names)} in all)" * (len(names) > _MOST_NAMES)
+    return {"data set": f"{dataset.name}: {dataset.path}", "sha256 of the data": dataset.sha256, "classes": shown}
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:

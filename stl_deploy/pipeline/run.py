@@ -114,7 +114,13 @@ def _run(config: RunConfig, run_dir: Path, resume: bool, lava: bool, say: Consol
 def _trained(config: RunConfig, run_dir: Path) -> bool:
     """Whether the folder holds the finished training of this very configuration."""
     kept = run_dir / model_file.CONFIG_FILE
-    return kept.is_file() and (run_dir / model_file.FILE).is_file() and load_config(kept) == config
+    return kept.is_file() and (run_dir / model_file.FILE).is_file() and _same(load_config(kept), config)
+
+
+def _same(kept: RunConfig, config: RunConfig) -> bool:
+    """Whether a run folder's configuration is this one; it knows its own data's hash, too."""
+    dataset = config.dataset.model_copy(update={"sha256": kept.dataset.sha256, "path": kept.dataset.path})
+    return kept == config.model_copy(update={"dataset": dataset})
 
 
 def _fold(run_dir: Path, say: Console) -> FoldedRun:

@@ -23,7 +23,7 @@ from stl_deploy._util.files import write_text
 from stl_deploy._util.lock import alone_in
 from stl_deploy.config.load import load_config, save_config
 from stl_deploy.config.schema import RunConfig
-from stl_deploy.data import Dataset, Split, augment, encode, load_dataset
+from stl_deploy.data import Dataset, Split, augment, complete, encode, load_dataset, transformed
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.nn.fused import winograd_allowed
 from stl_deploy.nn.network import INPUT, Network, threshold_parameters
@@ -76,8 +76,11 @@ def train(
     another process writes into; DivergedError (the last checkpoint is kept) if the loss or a weight becomes NaN or
     infinite.
     """
+    config = config.model_copy(update={"dataset": complete(config.dataset)})
     with distributed.together():
         data = distributed.in_turn(lambda: load_dataset(config.dataset))
+        if data.digest is not None:
+            config = config.model_copy(update={"dataset": config.dataset.model_copy(update={"sha256": data.digest})})
         if loaded is not None:
             loaded(data)
         return _train(config, run_dir, data, resume, progress)
@@ -231,7 +234,8 @@ def _train_epoch(state: State, config: RunConfig, split: Split) -> tuple[float, 
         state.optimiser.zero_grad(set_to_none=True)
         for part in index.tensor_split(min(config.train.accumulate, len(index))):
             mine = distributed.mine(len(part))
-            images = augment(split.images(part), moves, shift=config.train.shift, flip=config.train.flip)
+            images = transformed(split.images(part), config.dataset.augment or (), moves)
+            images = augment(images, moves, shift=config.train.shift, flip=config.train.flip)
             x = encode(images, config.time_steps, config.encoder, draws)[:, mine].to(device)
             labels = split.labels[part[mine]].to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bfloat16"):

@@ -12,7 +12,7 @@ from torch import Tensor
 from stl_deploy._util.tensor_file import check_fit, read_tensors, write_tensors
 from stl_deploy.config.load import load_config
 from stl_deploy.config.schema import RunConfig
-from stl_deploy.data import describe, sample_shape
+from stl_deploy.data import class_count, sample_shape
 from stl_deploy.errors import InputError
 from stl_deploy.nn.network import Network
 
@@ -39,7 +39,7 @@ def load_network(run_dir: Path, snapshot: Path | None = None) -> tuple[Network, 
     if snapshot is None and not file.is_file():
         raise InputError(f"{run_dir}: no {FILE}, the training has not ended; go on with it: train --resume")
     tensors, _ = read_tensors(file)
-    classes = describe(config.dataset.name)[2]
+    classes = class_count(config.dataset)
     with torch.random.fork_rng(devices=[]):
         network = Network(config, sample_shape(config.dataset), classes)
     check_fit(file, tensors, network.state_dict())

@@ -2,7 +2,7 @@ import pytest
 
 from stl_deploy.config.load import apply_overrides, dump_config, load_config, parse_config, preset_names, save_config
 from stl_deploy.config.schema import RunConfig
-from stl_deploy.data import describe, sample_shape
+from stl_deploy.data import class_count, sample_shape
 from stl_deploy.errors import ConfigError
 from stl_deploy.nn.network import Network
 
@@ -14,7 +14,7 @@ def test_presets_read_back_and_build(name, tmp_path):
     assert parse_config(dump_config(config)) == config
     save_config(config, tmp_path / "c.yaml")
     assert load_config(tmp_path / "c.yaml") == config
-    classes = describe(config.dataset.name)[2]
+    classes = class_count(config.dataset)
     network = Network(config, sample_shape(config.dataset), classes)
     assert list(network.shapes.values())[-1] == (classes,)
 
@@ -43,7 +43,7 @@ def test_mnist_preset_is_the_net_of_the_released_code():
 )
 def test_presets_are_the_templates_they_name(name, weighted, before_head):
     config = load_config(name)
-    network = Network(config, sample_shape(config.dataset), describe(name)[2])
+    network = Network(config, sample_shape(config.dataset), class_count(config.dataset))
     assert sum(layer.startswith(("conv", "linear")) for layer in network.layers) == weighted
     if before_head is not None:
         assert network.shapes["dropout1"] == before_head

@@ -272,12 +272,12 @@ def test_present_looks_into_the_cache(nmnist, cache):
     [
         ({"encoder": "direct"}, "key 'dataset.encoder' is 'direct'; of n_mnist, events, spikes, counts are accepted"),
         (
-            {"name": "digits", "encoder": "counts"},
+            {"name": "digits", "encoder": "counts", "data_dir": None},
             "key 'dataset.encoder' is 'counts'; of digits, images, direct, bernoulli",
         ),
         ({"downscale": 40}, "key 'dataset.downscale' is 40; nothing is left of [2, 34, 34]"),
         (
-            {"name": "digits", "encoder": "direct", "downscale": 2},
+            {"name": "digits", "encoder": "direct", "downscale": 2, "data_dir": None},
             "key 'dataset.downscale' is 2; digits has no events, 1 is accepted",
         ),
     ],

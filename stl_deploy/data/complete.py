@@ -1,0 +1,117 @@
+"""What a configuration says of data, checked and completed before any are loaded."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from stl_deploy.config.schema import DatasetConfig, Encoder
+from stl_deploy.data.augment import require_torchvision
+from stl_deploy.data.encoders import EVENT_ENCODERS, TIMED_ENCODERS
+from stl_deploy.data.events import shrunk
+from stl_deploy.data.raw import Shape
+from stl_deploy.data.registry import Source, source
+from stl_deploy.errors import ConfigError
+
+_OWN_KEYS = ("path", "size", "colour", "augment", "levels", "input_bits", "classes", "input_shape", "sha256")
+_OF_IMAGES = ("size", "colour")
+
+
+def complete(config: DatasetConfig) -> DatasetConfig:
+    """The configuration with what its own data tell: shape, class names, and of sequences T and the encoder.
+
+    A dataset that knows its shape by itself stays as it is. Raises ConfigError where settings do not fit, InputError
+    for data that cannot be looked at, ToolError where a package is missing.
+    """
+    entry = source(config.name)
+    _check_keys(config, entry)
+    if config.augment:
+        require_torchvision("changes images for dataset.augment")
+    if entry.look is None:
+        _check_encoder(config, entry.events)
+        return config
+    if config.input_shape is not None and config.classes is not None:
+        return config
+    found = entry.look(config)
+    changes: dict[str, Any] = {"input_shape": found.shape, "classes": found.classes}
+    if found.steps is None:
+        if config.encoder in TIMED_ENCODERS:
+            raise ConfigError(_not_accepted(config, "static samples", _static_encoders()))
+    else:
+        if "encoder" not in config.model_fields_set:
+            changes["encoder"] = "sequence"
+        elif config.encoder not in TIMED_ENCODERS:
+            raise ConfigError(_not_accepted(config, "sequences", TIMED_ENCODERS))
+        if "T" in config.model_fields_set and found.steps != config.T:
+            raise ConfigError(
+                f"key 'dataset.T' is {config.T}; the sequences of {config.path} have {found.steps} steps: leave T out"
+            )
+        changes["T"] = found.steps
+    return config.model_copy(update=changes)
+
+
+def sample_shape(config: DatasetConfig) -> Shape:
+    """What one sample is at one step, without loading all; raises ConfigError if too little of it would be left."""
+    entry = source(config.name)
+    if entry.look is not None:
+        shape = complete(config).input_shape
+        assert shape is not None
+        if config.downscale != 1:
+            raise ConfigError(
+                f"key 'dataset.downscale' is {config.downscale}; {config.name} has no events: leave it out"
+            )
+        return shape
+    assert entry.input_shape is not None
+    if config.downscale == 1:
+        return entry.input_shape
+    if not entry.events:
+        raise ConfigError(f"key 'dataset.downscale' is {config.downscale}; {config.name} has no events, 1 is accepted")
+    if 0 in (small := shrunk(entry.input_shape, config.downscale)):
+        raise ConfigError(
+            f"key 'dataset.downscale' is {config.downscale}; nothing is left of {list(entry.input_shape)}"
+        )
+    return small
+
+
+def class_count(config: DatasetConfig) -> int:
+    """How many classes there are, without loading all."""
+    entry = source(config.name)
+    return entry.classes if entry.classes is not None else len(complete(config).classes or ())
+
+
+def check_dataset(config: DatasetConfig) -> tuple[Shape, int]:
+    """Shape of a sample and number of classes, without loading all; raises as `complete` does."""
+    settled = complete(config)
+    return sample_shape(settled), class_count(settled)
+
+
+def _check_keys(config: DatasetConfig, entry: Source) -> None:
+    if config.data_dir is not None and not entry.takes_data_dir:
+        instead = "name its place with dataset.path" if entry.look is not None else "leave it out"
+        raise ConfigError(f"key 'dataset.data_dir' is {config.data_dir!r}; {config.name} takes none: {instead}")
+    if entry.look is None:
+        given = [key for key in _OWN_KEYS if getattr(config, key) is not None and key != "augment"]
+        if given and entry.input_shape is not None:
+            raise ConfigError(f"key 'dataset.{given[0]}' is of own data (folder, npz, python); {config.name} has none")
+        return
+    if config.path is None:
+        raise ConfigError(f"key 'dataset.path' is missing; {config.name} needs it: {entry.summary}")
+    if config.name != "folder":
+        given = [key for key in _OF_IMAGES if getattr(config, key) is not None]
+        if given:
+            raise ConfigError(
+                f"key 'dataset.{given[0]}' is of a folder of images; arrays of {config.name} stay as they are"
+            )
+
+
+def _check_encoder(config: DatasetConfig, events: bool) -> None:
+    if events != (config.encoder in EVENT_ENCODERS):
+        accepted = EVENT_ENCODERS if events else _static_encoders()
+        raise ConfigError(_not_accepted(config, "events" if events else "images", accepted))
+
+
+def _static_encoders() -> tuple[Encoder, ...]:
+    return tuple(encoder for encoder in get_args(Encoder) if encoder not in TIMED_ENCODERS)
+
+
+def _not_accepted(config: DatasetConfig, what: str, accepted: tuple[Encoder, ...]) -> str:
+    return f"key 'dataset.encoder' is {config.encoder!r}; of {config.name}, {what}, {', '.join(accepted)} are accepted"

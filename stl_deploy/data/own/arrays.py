@@ -1,0 +1,195 @@
+"""Arrays with labels: how an npz file or a user's own arrays become data, and what is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy._util.files import MAX_ARRAY_BYTES, write_npz
+from stl_deploy.config.schema import DatasetConfig
+from stl_deploy.data.encoders import TIMED_ENCODERS
+from stl_deploy.data.raw import Look, Raw
+from stl_deploy.errors import ConfigError, InputError
+from stl_deploy.graph.exact import Grid
+
+SPLITS = {"": "train", "_val": "validation", "_test": "test"}
+"""The endings of an npz file's arrays, and the splits that they are."""
+CLASSES = "classes"
+_MOST_AXES = 3
+_IMAGE_BITS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayData:
+    """Arrays by name: ``x`` ``[N, *shape]`` or ``[N, T, *shape]`` and ``y`` ``[N]``, with ``_val`` and ``_test``.
+
+    where: what they came from, for messages. classes: names in order of the labels, if they have names.
+    """
+
+    arrays: Mapping[str, NDArray[Any]]
+    where: str
+    classes: tuple[str, ...] | None = None
+
+    def write(self, path: Path) -> None:
+        """As an npz file that ``dataset: {name: npz, path: ...}`` reads, whole or not at all."""
+        names = {} if self.classes is None else {CLASSES: np.array(self.classes, np.str_)}
+        write_npz(path, {**self.arrays, **names})
+
+
+def from_arrays(
+    x: Any,
+    y: Any,
+    *,
+    x_val: Any = None,
+    y_val: Any = None,
+    x_test: Any = None,
+    y_test: Any = None,
+    classes: Sequence[str] | None = None,
+) -> ArrayData:
+    """Own arrays as data for `stl_deploy.train`; numpy or torch.
+
+    x: static samples ``[N, *shape]`` or sequences ``[N, T, *shape]``; 8-bit numbers are images from 0 to 255, other
+    numbers are taken as they are. y: whole numbers ``[N]``. Splits that are not given are drawn from ``x`` by the
+    configuration's seed and fractions. classes: their names, in order of the labels.
+    Raises InputError for arrays that do not fit together, hold NaN, or are no numbers.
+
+        data = stl_deploy.data.from_arrays(x, y, x_test=x_test, y_test=y_test)
+        run = stl_deploy.train("digits", data=data)
+    """
+    given = {"x": x, "y": y, "x_val": x_val, "y_val": y_val, "x_test": x_test, "y_test": y_test}
+    arrays = {name: _numpy(name, value) for name, value in given.items() if value is not None}
+    data = ArrayData(arrays, "from_arrays", None if classes is None else tuple(str(name) for name in classes))
+    check_arrays(data)
+    return data
+
+
+def _numpy(name: str, value: Any) -> NDArray[Any]:
+    array = value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
+    return array.astype(np.float32) if array.dtype == np.float64 and name.startswith("x") else array
+
+
+def check_arrays(data: ArrayData) -> None:
+    """Raise InputError where arrays are missing, of wrong types or sizes, or hold NaN or infinity."""
+    for ending, split in SPLITS.items():
+        x, y = data.arrays.get(f"x{ending}"), data.arrays.get(f"y{ending}")
+        if x is None and y is None and ending:
+            continue
+        if x is None or y is None:
+            raise InputError(
+                f"{data.where}: '{'xy'[y is None]}{ending}' is missing, the {split} split needs both x and y"
+            )
+        _check_x(data, f"x{ending}", x)
+        if y.shape != (len(x),) or y.dtype.kind not in "iu":
+            raise InputError(
+                f"{data.where}: 'y{ending}' is {y.dtype} {list(y.shape)}; expected whole numbers [{len(x)}], a label "
+                "for each sample"
+            )
+        if len(y) and int(y.min()) < 0:
+            raise InputError(f"{data.where}: 'y{ending}' holds the label {int(y.min())}; labels from 0 are accepted")
+    _check_classes(data)
+
+
+def _check_x(data: ArrayData, name: str, x: NDArray[Any]) -> None:
+    first = data.arrays["x"]
+    if x.dtype.kind not in "fiub":
+        raise InputError(f"{data.where}: '{name}' has type {x.dtype}; floats, integers or bool are accepted")
+    if x.ndim < 2 or 0 in x.shape:
+        raise InputError(f"{data.where}: '{name}' is {list(x.shape)}; expected [N, *shape] or [N, T, *shape], N >= 1")
+    if x.shape[1:] != first.shape[1:] or x.dtype != first.dtype:
+        raise InputError(
+            f"{data.where}: '{name}' holds {x.dtype} {list(x.shape[1:])} a sample, 'x' {first.dtype} "
+            f"{list(first.shape[1:])}; one shape and type is accepted"
+        )
+    if x.nbytes > MAX_ARRAY_BYTES:
+        raise InputError(f"{data.where}: '{name}' takes {x.nbytes:,} bytes; at most {MAX_ARRAY_BYTES:,} are accepted")
+    if x.dtype.kind == "f" and not np.isfinite(x).all():
+        raise InputError(f"{data.where}: '{name}' holds NaN or infinite values; finite numbers are accepted")
+
+
+def _check_classes(data: ArrayData) -> None:
+    most = max(int(y.max(initial=-1)) for name, y in data.arrays.items() if name.startswith("y"))
+    if data.classes is not None and most >= len(data.classes):
+        raise InputError(f"{data.where}: the label {most} has no name; {len(data.classes)} classes are named")
+
+
+def class_names(data: ArrayData, config: DatasetConfig) -> tuple[str, ...]:
+    """Names by the configuration, else by the data, else the labels themselves."""
+    most = max(int(y.max(initial=-1)) for name, y in data.arrays.items() if name.startswith("y"))
+    named = config.classes or data.classes or tuple(str(label) for label in range(most + 1))
+    if most >= len(named):
+        raise ConfigError(f"key 'dataset.classes' names {len(named)} classes; {data.where} has the label {most}")
+    return named
+
+
+def look(data: ArrayData, config: DatasetConfig) -> Look:
+    """Shape of a sample at one step, classes, and steps; raises ConfigError where the axes could mean two things."""
+    x = data.arrays["x"]
+    shape, steps = sample_axes(x.shape[1:], config, data.where)
+    return Look(shape, class_names(data, config), steps)
+
+
+def sample_axes(axes: tuple[int, ...], config: DatasetConfig, where: str) -> tuple[tuple[int, ...], int | None]:
+    """The shape of one step, and how many steps there are (None: static), of samples with these axes.
+
+    The encoder tells, if the configuration names one; else four axes are [T, C, H, W] and one is [features]; three are
+    an image [C, H, W], and two are unclear. An image without channels gets one.
+    """
+    named = config.encoder if "encoder" in config.model_fields_set else None
+    timed = named in TIMED_ENCODERS if named is not None else len(axes) > _MOST_AXES
+    if named is None and len(axes) == 2:
+        raise ConfigError(
+            f"{where}: samples are {list(axes)}: is the first axis time, or is it an image without channels? say "
+            "dataset.encoder: sequence for the one, or dataset.encoder: direct for the other"
+        )
+    shape, steps = (axes[1:], axes[0]) if timed else (axes, None)
+    if len(shape) == 2 and not timed:
+        shape = (1, *shape)
+    if not 1 <= len(shape) <= _MOST_AXES:
+        raise ConfigError(
+            f"{where}: samples are {list(axes)}; expected [features] or [channels, height, width] a step"
+            + (", and time before it" if timed else "; for sequences say dataset.encoder: sequence")
+        )
+    return shape, steps
+
+
+def to_raw(data: ArrayData, config: DatasetConfig, digest: str | None) -> Raw:
+    """Arrays as they are trained on: 8-bit images and whole numbers as stored, everything else in float32."""
+    shape, steps = sample_axes(data.arrays["x"].shape[1:], config, data.where)
+    levels = config.levels or (255 if data.arrays["x"].dtype == np.uint8 and steps is None else 1)
+    found: dict[str, Any] = {}
+    for ending, split in SPLITS.items():
+        x = data.arrays.get(f"x{ending}")
+        found[split] = None if x is None else _stored(x).reshape(len(x), *(() if steps is None else (steps,)), *shape)
+        found[f"{split}_labels"] = None if x is None else data.arrays[f"y{ending}"].astype(np.int64)
+    xs = [x for split, x in found.items() if not split.endswith("labels") and x is not None]
+    _check_unit(xs, levels, config, data.where)
+    return Raw(**found, levels=levels, timed=steps is not None, grid=input_grid(xs, levels, config), digest=digest)
+
+
+def _stored(x: NDArray[Any]) -> NDArray[Any]:
+    return x if x.dtype == np.uint8 else x.astype(np.uint8) if x.dtype == np.bool_ else x.astype(np.float32)
+
+
+def _check_unit(xs: Sequence[NDArray[Any]], levels: int, config: DatasetConfig, where: str) -> None:
+    """Raise ConfigError where an encoder of values from 0 to 1 is given others."""
+    low, high = min(float(x.min()) for x in xs) / levels, max(float(x.max()) for x in xs) / levels
+    if config.encoder in ("bernoulli", "latency") and not 0 <= low <= high <= 1:
+        raise ConfigError(
+            f"key 'dataset.encoder' is {config.encoder!r}, which takes values from 0 to 1; {where} has {low:g} to "
+            f"{high:g}: scale them, or name the value that means 1 with dataset.levels"
+        )
+
+
+def input_grid(xs: Sequence[NDArray[Any]], levels: int, config: DatasetConfig) -> Grid | None:
+    """The grid that the network's input lies on, or is rounded to; None: that of images with ``levels``."""
+    if config.input_bits is None and levels != 1:
+        return None
+    bound = max(float(np.abs(x).max()) for x in xs) / levels
+    whole = levels == 1 and all(x.dtype.kind in "ub" or bool((x == np.round(x)).all()) for x in xs)
+    bits = config.input_bits if config.input_bits is not None else 0 if whole else _IMAGE_BITS
+    return Grid(bits, max(bound, 2.0**-bits))

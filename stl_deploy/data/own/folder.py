@@ -1,0 +1,159 @@
+"""``dataset: {name: folder, path: DIR}``: one sub-folder of images for each class.
+
+With ``train/`` and ``val/`` or ``test/`` above them those are the splits, else they are drawn from the seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy._util.files import MAX_ARRAY_BYTES
+from stl_deploy.config.schema import DatasetConfig
+from stl_deploy.data.augment import require_torchvision
+from stl_deploy.data.raw import Look, Raw
+from stl_deploy.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".gif"})
+_SPLITS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
+_GREY, _COLOUR = ("1", "L", "LA"), ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr")
+Files = dict[str, list[tuple[Path, int]]]
+
+
+def look(config: DatasetConfig) -> Look:
+    """Classes, and the shape that images are read in, from their names and the first image."""
+    require_torchvision("reads a folder of images")
+    _, classes, files = _listed(config)
+    first = files["train"][0][0]
+    with _opened(first) as image:
+        size = config.size or (image.height, image.width)
+        return Look((1 if _mode(image, config, first) == "L" else 3, *size), config.classes or classes)
+
+
+def load(config: DatasetConfig) -> Raw:
+    """All images as uint8 ``[N, channels, height, width]``, in order of their paths.
+
+    Raises InputError for images that cannot be read, or whose sizes differ where no ``size`` is given.
+    """
+    root, _, files = _listed(config)
+    shape = look(config).shape
+    count = sum(len(found) for found in files.values())
+    if count * int(np.prod(shape)) > MAX_ARRAY_BYTES:
+        raise InputError(
+            f"{root}: {count:,} images of {list(shape)} take more than {MAX_ARRAY_BYTES // 2**30} GiB; choose a "
+            "smaller dataset.size"
+        )
+    digest = hashlib.sha256()
+    splits: dict[str, Any] = {name: None for split in _SPLITS for name in (split, f"{split}_labels")}
+    for split, found in files.items():
+        images = np.empty((len(found), *shape), np.uint8)
+        for index, (path, _) in enumerate(found):
+            data = path.read_bytes()
+            digest.update(f"{path.relative_to(root)}\0{hashlib.sha256(data).hexdigest()}\n".encode())
+            images[index] = _pixels(path, shape, config)
+        splits[split], splits[f"{split}_labels"] = images, np.array([label for _, label in found], np.int64)
+    return Raw(**splits, levels=config.levels or 255, digest=digest.hexdigest())
+
+
+def _listed(config: DatasetConfig) -> tuple[Path, tuple[str, ...], Files]:
+    root = Path(config.path or "")
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; expected one with a sub-folder of images for each class")
+    parts = {split: next((root / n for n in names if (root / n).is_dir()), None) for split, names in _SPLITS.items()}
+    if parts["train"] is None or (parts["validation"] is None and parts["test"] is None):
+        parts = {"train": root, "validation": None, "test": None}
+    classes = _subfolders(parts["train"] or root)
+    if len(classes) < 2:
+        raise InputError(
+            f"{parts['train']}: {len(classes)} sub-folders; expected one for each class, two classes or more"
+        )
+    files: Files = {}
+    for split, folder in parts.items():
+        if folder is not None:
+            strange = sorted(set(_subfolders(folder)) - set(classes))
+            if strange:
+                raise InputError(
+                    f"{folder / strange[0]}: a class that '{parts['train']}' does not have; name both alike"
+                )
+            files[split] = [(p, label) for label, name in enumerate(classes) for p in _images(folder / name)]
+            if not files[split]:
+                raise InputError(f"{folder}: no images in its sub-folders; accepted: {', '.join(sorted(_SUFFIXES))}")
+    empty = [n for label, n in enumerate(classes) if all(label != found for _, found in files["train"])]
+    if empty:
+        raise InputError(f"{(parts['train'] or root) / empty[0]}: no images; a class needs some, or remove the folder")
+    return root, classes, files
+
+
+def _subfolders(folder: Path) -> tuple[str, ...]:
+    return tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")))
+
+
+def _images(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
+
+
+def _pixels(path: Path, shape: tuple[int, ...], config: DatasetConfig) -> NDArray[np.uint8]:
+    """One image as uint8 ``[channels, height, width]``."""
+    from torchvision.transforms.v2 import functional
+
+    with _opened(path) as image:
+        mode = "L" if shape[0] == 1 else "RGB"
+        if _mode(image, config, path) != mode:
+            found = "grey" if mode == "RGB" else "in colour"
+            raise InputError(f"{path}: {found}, unlike the first image; say dataset.colour: grey, or rgb")
+        converted = image.convert(mode)
+    if config.size is not None:
+        converted = functional.resize(converted, list(config.size), antialias=True)
+    elif (converted.height, converted.width) != shape[1:]:
+        raise InputError(
+            f"{path}: {converted.height}x{converted.width} pixels, the first image has {shape[1]}x{shape[2]}; give one "
+            "size to all with dataset.size: [height, width]"
+        )
+    array: NDArray[np.uint8] = np.asarray(converted, np.uint8)
+    return array[None] if mode == "L" else array.transpose(2, 0, 1)
+
+
+def _mode(image: Image, config: DatasetConfig, path: Path) -> str:
+    """How the image is read, L or RGB; raises InputError where 8 bits a channel would lose some."""
+    if image.mode not in (*_GREY, *_COLOUR):
+        raise InputError(
+            f"{path}: an image of mode {image.mode}; 8 bits a channel are accepted: convert it, or use npz"
+        )
+    if config.colour is not None:
+        return "L" if config.colour == "grey" else "RGB"
+    return "L" if image.mode in _GREY else "RGB"
+
+
+class _opened:
+    """An image of a stranger's, decoded: damaged ones and decompression bombs are refused in one sentence."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> Image:
+        from PIL import Image, UnidentifiedImageError
+
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                warnings.simplefilter("ignore", UserWarning)
+                self._image = Image.open(self._path)
+                self._image.load()
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
+            raise InputError(f"{self._path}: cannot be read as an image ({error}); replace or remove it") from None
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            raise InputError(f"{self._path}: more pixels than are safe to decode; make it smaller") from None
+        return self._image
+
+    def __exit__(self, *_: object) -> None:
+        self._image.close()

@@ -1,0 +1,47 @@
+"""``dataset: {name: npz, path: FILE}``: arrays of a file, read as a stranger's."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from stl_deploy._util.files import read_npz, sha256
+from stl_deploy.config.schema import DatasetConfig
+from stl_deploy.data.own import arrays
+from stl_deploy.data.own.arrays import CLASSES, SPLITS, ArrayData
+from stl_deploy.data.raw import Look, Raw
+from stl_deploy.errors import InputError
+
+
+def look(config: DatasetConfig) -> Look:
+    """Shape, classes and steps."""
+    return arrays.look(_read(config), config)
+
+
+def load(config: DatasetConfig) -> Raw:
+    """All of it; raises InputError for a file that is missing, damaged, no npz, or whose arrays do not fit."""
+    return arrays.to_raw(_read(config), config, sha256(Path(config.path or "")))
+
+
+def _read(config: DatasetConfig) -> ArrayData:
+    path = Path(config.path or "")
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected an .npz with x and y (key 'dataset.path')")
+    status = path.stat()
+    return _cached(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=1)
+def _cached(path: Path, _when: int, _size: int) -> ArrayData:
+    """Read once although it is looked at before it is loaded."""
+    found = read_npz(path)
+    known = {f"{letter}{ending}" for letter in "xy" for ending in SPLITS}
+    names = found.pop(CLASSES, None)
+    strange = sorted(set(found) - known)
+    if strange:
+        raise InputError(f"{path}: holds an array '{strange[0]}'; accepted: {', '.join(sorted(known))}, {CLASSES}")
+    if names is not None and (names.ndim != 1 or names.dtype.kind != "U"):
+        raise InputError(f"{path}: '{CLASSES}' is {names.dtype} {list(names.shape)}; expected one name for each class")
+    data = ArrayData(found, str(path), None if names is None else tuple(names.tolist()))
+    arrays.check_arrays(data)
+    return data

@@ -1,0 +1,153 @@
+"""``dataset: {name: python, path: FILE.py:NAME}``: a function of the user's that returns torch Datasets. It runs code.
+
+The function takes no arguments and returns ``(train, validation, test)``, ``(train, test)``, a dict with the keys
+train, validation (or val) and test, or one Dataset, which is split. Its samples are ``(x, label)``; x is an array or a
+tensor of one shape. All are held in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.config.schema import DatasetConfig
+from stl_deploy.data.own import arrays, trust
+from stl_deploy.data.own.arrays import ArrayData
+from stl_deploy.data.raw import Look, Raw
+from stl_deploy.errors import InputError
+
+_cache: dict[tuple[str, int], ArrayData] = {}
+
+
+def split_path(path: str | None) -> tuple[Path, str]:
+    """FILE.py and NAME; raises InputError for anything else."""
+    file, colon, name = (path or "").rpartition(":")
+    if not colon or not file.endswith(".py") or not name.isidentifier():
+        raise InputError(f"key 'dataset.path' is {path!r}; expected FILE.py:NAME, a file and a function in it")
+    return Path(file), name
+
+
+def look(config: DatasetConfig) -> Look:
+    """Shape, classes and steps; runs the function."""
+    return arrays.look(_read(config), config)
+
+
+def load(config: DatasetConfig) -> Raw:
+    """All of it. Raises InputError for a file that may not run, fails, or returns no Datasets of one shape."""
+    data = _read(config)
+    digest = hashlib.sha256()
+    for name, array in sorted(data.arrays.items()):
+        digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode() + np.ascontiguousarray(array).tobytes())
+    return arrays.to_raw(data, config, digest.hexdigest())
+
+
+def _read(config: DatasetConfig) -> ArrayData:
+    file, name = split_path(config.path)
+    trust.require(file)
+    key = str(config.path), file.stat().st_mtime_ns
+    if key not in _cache:
+        _cache.clear()
+        _cache[key] = from_datasets(_run(file, name), f"{file}:{name}")
+    return _cache[key]
+
+
+def _run(file: Path, name: str) -> Any:
+    module_name = f"stl_deploy_data_{file.stem}"
+    spec = importlib.util.spec_from_file_location(module_name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    sys.path.insert(0, str(file.resolve().parent))
+    try:
+        spec.loader.exec_module(module)
+        function = getattr(module, name, None)
+        if not callable(function):
+            raise InputError(f"{file}: has no function '{name}'; expected one that returns torch Datasets")
+        return function()
+    except InputError:
+        raise
+    except Exception as error:  # a user's own code may raise anything
+        line = next(
+            (f.lineno for f in reversed(traceback.extract_tb(error.__traceback__)) if f.filename == str(file)), 0
+        )
+        raise InputError(f"{file}, line {line}: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(str(file.resolve().parent))
+
+
+def from_datasets(found: Any, where: str = "data") -> ArrayData:
+    """torch Datasets - one, ``(train, test)``, ``(train, validation, test)`` or a dict - as arrays in memory.
+
+    Raises InputError for what is none, is empty, or whose samples are not ``(x, label)`` of one shape.
+    """
+    parts = _parts(found, where)
+    classes = getattr(parts["train"], "classes", None)
+    held: dict[str, NDArray[Any]] = {}
+    for ending, split in arrays.SPLITS.items():
+        if parts.get(split) is not None:
+            held[f"x{ending}"], held[f"y{ending}"] = _stacked(parts[split], f"{where}: {split}")
+    names = tuple(map(str, classes)) if isinstance(classes, list | tuple) else None
+    data = ArrayData(held, where, names)
+    arrays.check_arrays(data)
+    return data
+
+
+def _parts(found: Any, where: str) -> dict[str, Any]:
+    if isinstance(found, Mapping):
+        aliases = {"val": "validation"}
+        parts = {aliases.get(str(key), str(key)): part for key, part in found.items()}
+        strange = sorted(set(parts) - set(arrays.SPLITS.values()))
+        if strange or "train" not in parts:
+            raise InputError(f"{where}: splits {', '.join(map(str, found))}; expected train, and validation and test")
+        return parts
+    if isinstance(found, list | tuple):
+        names = {1: ("train",), 2: ("train", "test"), 3: ("train", "validation", "test")}.get(len(found))
+        if names is None:
+            raise InputError(f"{where}: {len(found)} parts; expected (train, test) or (train, validation, test)")
+        return dict(zip(names, found, strict=True))
+    return {"train": found}
+
+
+def _stacked(dataset: Any, where: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
+        raise InputError(
+            f"{where} is a {type(dataset).__name__}; expected a torch Dataset with __len__ and __getitem__"
+        )
+    if not len(dataset):
+        raise InputError(f"{where} is empty; a Dataset of samples (x, label) is accepted")
+    xs: list[NDArray[Any]] = []
+    ys: list[int] = []
+    for index in range(len(dataset)):
+        x, y = _sample(dataset[index], f"{where}, sample {index}")
+        if xs and (x.shape != xs[0].shape or x.dtype != xs[0].dtype):
+            raise InputError(
+                f"{where}, sample {index} is {x.dtype} {list(x.shape)}, the first {xs[0].dtype} {list(xs[0].shape)}; "
+                "one shape and type is accepted: resize or pad them"
+            )
+        xs.append(x)
+        ys.append(y)
+    return np.stack(xs), np.array(ys, np.int64)
+
+
+def _sample(sample: Any, where: str) -> tuple[NDArray[Any], int]:
+    if not isinstance(sample, Sequence) or len(sample) != 2:
+        raise InputError(f"{where} is a {type(sample).__name__}; expected (x, label)")
+    x, y = sample
+    array = x.detach().cpu().numpy() if hasattr(x, "detach") else np.asarray(x)
+    if array.dtype.kind not in "fiub":
+        raise InputError(
+            f"{where}: x is a {type(x).__name__}; expected a tensor or an array: add a transform to tensor"
+        )
+    label = np.asarray(y.detach().cpu() if hasattr(y, "detach") else y)
+    if label.size != 1 or label.dtype.kind not in "iu":
+        raise InputError(f"{where}: the label is {y!r}; expected a whole number")
+    return array.astype(np.float32) if array.dtype == np.float64 else array, int(label.reshape(())[()])

@@ -1,0 +1,59 @@
+"""Which of the user's Python files may be run for their data.
+
+A configuration that the user names is the user's own, and so is what it points at: `allow` is called for it. A run
+folder may come from someone else: what its configuration points at runs only if this user has trained from the very
+file before (a hash of it is kept in the cache), or says ``--trust``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from stl_deploy._util.files import cache_dir, write_json
+from stl_deploy.errors import InputError
+
+_KEPT = "trusted.json"
+_allowed: set[str] = set()
+_EVERYTHING = "*"
+
+
+def allow(file: Path) -> None:
+    """The user named ``file`` in a configuration of their own: it may run, now and when its run folder is read."""
+    mark = _mark(file)
+    kept = _kept()
+    _allowed.add(mark)
+    if mark not in kept:
+        write_json(cache_dir() / _KEPT, sorted({*kept, mark}))
+
+
+def allow_everything() -> None:
+    """``--trust``: whatever a configuration names may run in this process."""
+    _allowed.add(_EVERYTHING)
+
+
+def require(file: Path) -> None:
+    """Raise InputError unless ``file`` may run."""
+    if _EVERYTHING in _allowed or (mark := _mark(file)) in _allowed or mark in _kept():
+        return
+    raise InputError(
+        f"{file}: a Python file named by a run folder, and none that you have trained from before; its code would run: "
+        "read it, and say --trust"
+    )
+
+
+def _mark(file: Path) -> str:
+    """Of the file's place and content, so that another file, or a changed one, is another."""
+    try:
+        return hashlib.sha256(f"{file.resolve()}\0".encode() + file.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"{file}: {error.strerror or error} (key 'dataset.path')") from None
+
+
+def _kept() -> set[str]:
+    try:
+        found = json.loads((cache_dir() / _KEPT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return set()
+    return {mark for mark in found if isinstance(mark, str)} if isinstance(found, list) else set()

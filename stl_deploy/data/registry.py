@@ -1,0 +1,143 @@
+"""The datasets by name: those that ship, own data, and those of other packages.
+
+Another package adds one through the entry point group ``stl_deploy.datasets``: a name, and a `Source`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from stl_deploy._util.files import cache_dir
+from stl_deploy._util.suggest import did_you_mean
+from stl_deploy.config.schema import DatasetConfig
+from stl_deploy.data.event_sources import EVENT_SOURCES
+from stl_deploy.data.own import folder, npz, python_file
+from stl_deploy.data.raw import Look, Raw, Shape
+from stl_deploy.data.sources import cifar10, cifar100, digits, fashion_mnist, mnist
+from stl_deploy.errors import ConfigError, InputError
+
+GROUP = "stl_deploy.datasets"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One dataset.
+
+    load: all samples. look: shape, classes and steps before they are loaded; of own data, which a configuration
+    decides. input_shape, classes: of one that has them by itself. samples: of the whole dataset, where that is one
+    number. takes_data_dir: whether its files lie somewhere. present: whether they are there already.
+    """
+
+    load: Callable[[DatasetConfig], Raw]
+    summary: str
+    input_shape: Shape | None = None
+    classes: int | None = None
+    samples: int | None = None
+    look: Callable[[DatasetConfig], Look] | None = None
+    takes_data_dir: bool = True
+    events: bool = False
+    present: Callable[[], bool] = lambda: True
+
+
+def _images(read: Callable[[Path | None], Raw]) -> Callable[[DatasetConfig], Raw]:
+    return lambda config: read(Path(config.data_dir) if config.data_dir is not None else None)
+
+
+def _cached(name: str) -> Callable[[], bool]:
+    return lambda: (cache_dir() / name).is_dir()
+
+
+def _events(name: str, classes: int, samples: int | None, summary: str) -> Source:
+    source = EVENT_SOURCES[name]
+    return Source(
+        source.load,
+        summary,
+        source.shape,
+        classes,
+        samples,
+        events=True,
+        present=lambda: source.files(cache_dir()) is not None,
+    )
+
+
+def _own(load: Callable[[DatasetConfig], Raw], look: Callable[[DatasetConfig], Look], summary: str) -> Source:
+    return Source(load, summary, look=look, takes_data_dir=False)
+
+
+_SHIPPED: Mapping[str, Source] = {
+    "digits": Source(
+        _images(digits),
+        "handwritten digits, 8x8; ships with scikit-learn",
+        (1, 8, 8),
+        10,
+        1_797,
+        takes_data_dir=False,
+    ),
+    "mnist": Source(_images(mnist), "handwritten digits, 28x28", (1, 28, 28), 10, 70_000, present=_cached("MNIST/raw")),
+    "fashion_mnist": Source(
+        _images(fashion_mnist),
+        "pictures of clothes, 28x28",
+        (1, 28, 28),
+        10,
+        70_000,
+        present=_cached("FashionMNIST/raw"),
+    ),
+    "cifar10": Source(
+        _images(cifar10),
+        "colour pictures of ten kinds of things, 32x32",
+        (3, 32, 32),
+        10,
+        60_000,
+        present=_cached("cifar-10-batches-py"),
+    ),
+    "cifar100": Source(
+        _images(cifar100),
+        "colour pictures of a hundred kinds, 32x32",
+        (3, 32, 32),
+        100,
+        60_000,
+        present=_cached("cifar-100-python"),
+    ),
+    "n_mnist": _events("n_mnist", 10, 70_000, "MNIST seen by a moving event camera, 34x34, 2 polarities"),
+    "dvs128_gesture": _events("dvs128_gesture", 11, None, "hand gestures seen by an event camera, 128x128"),
+    "cifar10_dvs": _events("cifar10_dvs", 10, 10_000, "CIFAR-10 pictures moved before an event camera, 128x128"),
+    "shd": _events("shd", 20, 10_420, "spoken digits, English and German, as spikes of 700 cochlear channels"),
+    "folder": _own(folder.load, folder.look, "own images, a sub-folder for each class (dataset.path: DIR)"),
+    "npz": _own(npz.load, npz.look, "own arrays x and y of an npz file (dataset.path: FILE)"),
+    "python": _own(
+        python_file.load,
+        python_file.look,
+        "torch Datasets that a function of yours returns (dataset.path: FILE.py:NAME)",
+    ),
+}
+
+
+@cache
+def sources() -> Mapping[str, Source]:
+    """Every dataset by name, those of other packages last; a name that ships is not replaced.
+
+    Raises InputError, naming the package, where an entry point gives no `Source` or cannot be imported.
+    """
+    found = dict(_SHIPPED)
+    for point in entry_points(group=GROUP):
+        where = f"entry point '{point.name}' of {GROUP} ({point.value})"
+        try:
+            source = point.load()
+        except Exception as error:  # another package's code may raise anything
+            raise InputError(f"{where} cannot be loaded: {type(error).__name__}: {error}") from error
+        if not isinstance(source, Source):
+            raise InputError(f"{where} is a {type(source).__name__}; expected a stl_deploy.data.Source")
+        found.setdefault(point.name, source)
+    return found
+
+
+def source(name: str) -> Source:
+    """The dataset of that name; raises ConfigError if there is none."""
+    known = sources()
+    if name not in known:
+        raise ConfigError(f"key 'dataset.name' is {name!r}{did_you_mean(name, known)}; accepted: {', '.join(known)}")
+    return known[name]

@@ -1,0 +1,419 @@
+"""Own data: npz files, folders of images, Python files, arrays; what each is read as, and what is refused in words."""
+
+import importlib.util
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+
+from stl_deploy.config.schema import DatasetConfig
+from stl_deploy.data import Source, complete, from_arrays, from_datasets, load_dataset, registry, transformed
+from stl_deploy.data.own import trust
+from stl_deploy.data.raw import Raw
+from stl_deploy.errors import ConfigError, InputError, ToolError
+
+RNG = np.random.default_rng(0)
+TORCHVISION = pytest.mark.skipif(
+    importlib.util.find_spec("torchvision") is None,
+    reason="torchvision is not installed: pip install 'stl-deploy[data]'",
+)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(trust, "_allowed", set())
+
+
+def _npz(path: Path, **arrays) -> Path:
+    np.savez(path, **arrays)
+    return path
+
+
+def _config(name, path, **settings):
+    return DatasetConfig.model_validate({"name": name, "path": str(path), **settings})
+
+
+def _labels(count, classes=3):
+    return np.arange(count) % classes
+
+
+# --- npz
+
+
+def test_static_images_of_8_bits_are_split_by_the_seed(tmp_path):
+    x = RNG.integers(0, 256, (60, 1, 4, 5), np.uint8)
+    config = _config("npz", _npz(tmp_path / "a.npz", x=x, y=_labels(60)), test_fraction=0.2, validation_fraction=0.2)
+    data = load_dataset(config)
+    assert (data.input_shape, data.classes, data.class_names) == ((1, 4, 5), 3, ("0", "1", "2"))
+    assert [len(s) for s in (data.train, data.validation, data.test)] == [36, 12, 12]
+    assert (data.train.levels, data.train.grid) == (255, None)
+    rows = {image.tobytes() for image in x}
+    assert {i.numpy().tobytes() for s in (data.train, data.validation, data.test) for i in s.pixels} == rows
+    assert torch.equal(load_dataset(config).test.pixels, data.test.pixels)
+    other = load_dataset(config.model_copy(update={"seed": 1}))
+    assert not torch.equal(other.test.pixels, data.test.pixels)
+
+
+def test_splits_and_class_names_of_the_file_are_kept(tmp_path):
+    x, more = RNG.random((12, 7)).astype(np.float32), RNG.random((6, 7)).astype(np.float32)
+    path = _npz(tmp_path / "a.npz", x=x, y=_labels(12), x_test=more, y_test=_labels(6), classes=["cat", "dog", "owl"])
+    data = load_dataset(_config("npz", path, validation_fraction=0.25))
+    np.testing.assert_array_equal(data.test.pixels, more)
+    assert (len(data.train), len(data.validation)) == (9, 3)
+    assert data.class_names == ("cat", "dog", "owl")
+
+
+@pytest.mark.parametrize(
+    ("x", "settings", "grid"),
+    [
+        (np.array([[0.0, 1.0]]), {}, (0, 1.0)),
+        (np.array([[0.0, 3.0]]), {}, (0, 3.0)),
+        (np.array([[0.3, -2.5]]), {}, (8, 2.5)),
+        (np.array([[0.3, -2.5]]), {"input_bits": 4}, (4, 2.5)),
+        (np.array([[True, False]]), {}, (0, 1.0)),
+        (np.array([[0, 9]]), {}, (0, 9.0)),
+        (np.array([[0, 16]], np.uint8), {"levels": 16, "input_bits": 4}, (4, 1.0)),
+    ],
+    ids=["events", "counts", "real", "declared", "bool", "integers", "sixteenths"],
+)
+def test_the_grid_of_the_input_is_what_the_values_need(tmp_path, x, settings, grid):
+    path = _npz(tmp_path / "a.npz", x=np.repeat(x, 12, 0), y=_labels(12))
+    found = load_dataset(_config("npz", path, test_fraction=0.25, validation_fraction=0.25, **settings)).train.grid
+    assert (found.fraction_bits, found.bound) == grid
+
+
+def test_sequences_bring_their_steps_and_are_shown_as_they_are(tmp_path):
+    x = RNG.random((30, 6, 2, 3, 4)).astype(np.float32)
+    config = complete(_config("npz", _npz(tmp_path / "a.npz", x=x, y=_labels(30))))
+    assert (config.T, config.encoder, config.input_shape) == (6, "sequence", (2, 3, 4))
+    assert load_dataset(config).test.pixels.shape[1:] == (6, 2, 3, 4)
+    assert complete(config) == config
+
+
+@pytest.mark.parametrize(
+    ("axes", "settings", "shape", "steps"),
+    [
+        ((5,), {}, (5,), None),
+        ((3, 4), {"encoder": "direct"}, (1, 3, 4), None),
+        ((3, 4), {"encoder": "sequence"}, (4,), 3),
+        ((2, 3, 4), {}, (2, 3, 4), None),
+        ((2, 3, 4), {"encoder": "bernoulli"}, (2, 3, 4), None),
+        ((6, 2, 3, 4), {}, (2, 3, 4), 6),
+        ((6, 2, 3, 4), {"encoder": "spikes", "T": 6}, (2, 3, 4), 6),
+    ],
+)
+def test_which_axis_is_time(tmp_path, axes, settings, shape, steps):
+    path = _npz(tmp_path / "a.npz", x=np.zeros((9, *axes), np.float32), y=_labels(9))
+    config = complete(_config("npz", path, **settings))
+    assert config.input_shape == shape
+    assert (config.T if steps else None) == steps
+
+
+def _x(*shape, dtype=np.float32):
+    return np.ones(shape, dtype)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "settings", "sentence"),
+    [
+        ({"x": _x(4, 5)}, {}, "'y' is missing, the train split needs both x and y"),
+        ({"x": _x(4, 5), "y": _labels(3)}, {}, r"'y' is int64 \[3\]; expected whole numbers \[4\]"),
+        ({"x": _x(4, 5), "y": _labels(4) * 0.5}, {}, r"'y' is float64 \[4\]; expected whole numbers"),
+        ({"x": _x(4, 5), "y": _labels(4) - 1}, {}, "holds the label -1; labels from 0 are accepted"),
+        ({"x": _x(4, 5) * np.nan, "y": _labels(4)}, {}, "'x' holds NaN or infinite values"),
+        ({"x": _x(4), "y": _labels(4)}, {}, r"'x' is \[4\]; expected \[N, \*shape\] or \[N, T, \*shape\]"),
+        ({"x": _x(4, 5, dtype="U1"), "y": _labels(4)}, {}, "'x' has type <U1; floats, integers or bool"),
+        ({"x": _x(4, 5), "y": _labels(4), "X_test": _x(1)}, {}, "holds an array 'X_test'; accepted: x, x_test"),
+        ({"x": _x(4, 5), "y": _labels(4), "x_val": _x(4, 6), "y_val": _labels(4)}, {}, r"'x_val' holds float32 \[6\]"),
+        ({"x": _x(4, 5), "y": _labels(4), "classes": ["a", "b"]}, {}, "the label 2 has no name; 2 classes are named"),
+        ({"x": _x(4, 5), "y": _labels(4)}, {"classes": ["a"]}, "names 1 classes; .* has the label 2"),
+        ({"x": _x(4, 5, 6), "y": _labels(4)}, {}, r"samples are \[5, 6\]: is the first axis time, or is it an image"),
+        ({"x": _x(4, 2, 3, 4, 5, 6), "y": _labels(4)}, {}, r"expected \[features\] or \[channels, height, width\]"),
+        ({"x": _x(4, 5), "y": _labels(4)}, {"encoder": "counts"}, r"samples are \[5\]; expected \[features\]"),
+        ({"x": _x(4, 6, 1, 2, 2), "y": _labels(4)}, {"T": 5}, "key 'dataset.T' is 5; the sequences of .* have 6 steps"),
+        ({"x": _x(4, 5) * 2, "y": _labels(4)}, {"encoder": "latency"}, "takes values from 0 to 1; .* has 2 to 2"),
+        ({"x": _x(4, 5), "y": _labels(4)}, {"size": 8}, "key 'dataset.size' is of a folder of images"),
+        ({"x": _x(4, 5), "y": _labels(4)}, {"data_dir": "x"}, "npz takes none: name its place with dataset.path"),
+        ({"x": _x(4, 5), "y": _labels(4)}, {"downscale": 2}, "key 'dataset.downscale' is 2; npz has no events"),
+    ],
+)
+def test_arrays_that_do_not_fit(tmp_path, arrays, settings, sentence):
+    with pytest.raises(InputError, match=sentence):
+        load_dataset(_config("npz", _npz(tmp_path / "a.npz", **arrays), **settings))
+
+
+def test_files_that_are_none(tmp_path):
+    with pytest.raises(InputError, match=r"no such file; expected an .npz with x and y"):
+        complete(_config("npz", tmp_path / "a.npz"))
+    (tmp_path / "a.npz").write_bytes(b"PK\x03\x04 not really")
+    with pytest.raises(InputError, match=r"not an .npz file"):
+        complete(_config("npz", tmp_path / "a.npz"))
+    np.savez(tmp_path / "p.npz", x=np.array([{}], object), y=[0])
+    with pytest.raises(InputError, match=r"array 'x' holds Python objects; numbers are accepted"):
+        complete(_config("npz", tmp_path / "p.npz"))
+    with pytest.raises(ConfigError, match=r"key 'dataset.path' is missing; npz needs it"):
+        complete(DatasetConfig(name="npz"))
+
+
+def test_keys_of_own_data_are_refused_elsewhere():
+    with pytest.raises(ConfigError, match=r"key 'dataset.path' is of own data .*; digits has none"):
+        complete(DatasetConfig(name="digits", path="x"))
+    with pytest.raises(ConfigError, match=r"key 'dataset.data_dir' is 'x'; digits takes none: leave it out"):
+        complete(DatasetConfig(name="digits", data_dir="x"))
+
+
+def test_data_that_have_changed_are_told(tmp_path):
+    path = _npz(tmp_path / "a.npz", x=_x(30, 5), y=_labels(30))
+    config = complete(_config("npz", path))
+    kept = config.model_copy(update={"sha256": load_dataset(config).digest})
+    load_dataset(kept)
+    _npz(path, x=_x(30, 5) * 2, y=_labels(30))
+    with pytest.raises(InputError, match=r"the data are others than those trained on"):
+        load_dataset(kept)
+
+
+# --- folders of images
+
+
+def _image(path, values, mode=None):
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.asarray(values, np.uint8), mode).save(path)
+
+
+def _images(root, sizes=((4, 5),), count=6, colour=False):
+    for label, name in enumerate(("left", "right")):
+        for i in range(count):
+            shape = (*sizes[i % len(sizes)], 3) if colour else sizes[i % len(sizes)]
+            _image(root / name / f"{i}.png", np.full(shape, 100 * label + i))
+
+
+@TORCHVISION
+def test_a_folder_of_grey_images(tmp_path):
+    _images(tmp_path / "d")
+    (tmp_path / "d" / "left" / "notes.txt").write_text("no image")
+    data = load_dataset(_config("folder", tmp_path / "d", validation_fraction=0.2, test_fraction=0.2))
+    assert (data.input_shape, data.class_names, data.train.levels) == ((1, 4, 5), ("left", "right"), 255)
+    everything = torch.cat([s.pixels for s in (data.train, data.validation, data.test)])
+    assert sorted(everything[:, 0, 0, 0].tolist()) == [*range(6), *range(100, 106)]
+    for split in (data.train, data.validation, data.test):
+        assert torch.equal(split.labels, (split.pixels[:, 0, 0, 0] >= 100).long())
+    assert data.digest is not None
+
+
+@TORCHVISION
+def test_folders_with_splits_sizes_and_colours(tmp_path):
+    for split in ("train", "val", "test"):
+        _images(tmp_path / split, sizes=((4, 5), (9, 7)), count={"train": 6, "val": 2, "test": 3}[split], colour=True)
+    data = load_dataset(_config("folder", tmp_path, size=6))
+    assert data.input_shape == (3, 6, 6)
+    assert [len(s) for s in (data.train, data.validation, data.test)] == [12, 4, 6]
+    assert data.test.pixels[:3].unique().tolist() == [0, 1, 2]
+    grey = load_dataset(_config("folder", tmp_path, size=[6, 8], colour="grey"))
+    assert grey.input_shape == (1, 6, 8)
+
+
+@TORCHVISION
+def test_an_unreadable_image_and_other_faults_of_folders(tmp_path):
+    root = tmp_path / "d"
+    _images(root)
+    config = _config("folder", root)
+    with pytest.raises(InputError, match=r"no such folder; expected one with a sub-folder of images for each class"):
+        complete(_config("folder", tmp_path / "absent"))
+    _image(root / "right" / "z.png", np.zeros((9, 9)))
+    with pytest.raises(InputError, match=r"z.png: 9x9 pixels, the first image has 4x5; give one size to all with"):
+        load_dataset(config)
+    _image(root / "right" / "z.png", np.zeros((4, 5, 3)))
+    with pytest.raises(InputError, match=r"z.png: in colour, unlike the first image; say dataset.colour"):
+        load_dataset(config)
+    (root / "right" / "z.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    with pytest.raises(InputError, match=r"z.png: cannot be read as an image"):
+        load_dataset(config)
+    (root / "right" / "z.png").unlink()
+    (root / "empty").mkdir()
+    with pytest.raises(InputError, match=r"empty: no images; a class needs some, or remove the folder"):
+        complete(config)
+    (tmp_path / "one" / "only").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"1 sub-folders; expected one for each class"):
+        complete(_config("folder", tmp_path / "one"))
+
+
+@TORCHVISION
+def test_more_than_8_bits_a_channel_are_refused(tmp_path):
+    from PIL import Image
+
+    _images(tmp_path / "d")
+    Image.fromarray(np.zeros((4, 5), np.uint16)).save(tmp_path / "d" / "left" / "0.png")
+    with pytest.raises(InputError, match=r"an image of mode I;16; 8 bits a channel are accepted"):
+        complete(_config("folder", tmp_path / "d"))
+
+
+def test_a_missing_extra_is_told_before_data_are_touched(tmp_path, monkeypatch):
+    monkeypatch.setattr("stl_deploy.data.augment.is_there", lambda name: False)
+    with pytest.raises(ToolError, match=r"torchvision is not installed; it reads a folder of images: .* pip install"):
+        complete(_config("folder", tmp_path / "absent"))
+    with pytest.raises(ToolError, match=r"it changes images for dataset.augment: .* pip install"):
+        complete(DatasetConfig(name="digits", augment=("flip",)))
+
+
+@TORCHVISION
+def test_augmentation_follows_from_the_generator_and_leaves_torch_s_own():
+    images = torch.rand(4, 2, 3, 8, 8)  # [B, T, C, H, W]
+    before = torch.get_rng_state()
+    names = ("crop", "flip", "flip_vertical", "rotate", "colour", "erase")
+    found = [transformed(images, names, torch.Generator().manual_seed(s)) for s in (1, 1, 2)]
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+    assert found[0].shape == images.shape
+    assert torch.equal(torch.get_rng_state(), before)
+    flips = transformed(images, ("flip",), torch.Generator().manual_seed(1))
+    for one, image in zip(flips, images, strict=True):
+        assert torch.equal(one, image) or torch.equal(one, image.flip(-1))
+    assert transformed(images, (), torch.Generator()) is images
+
+
+# --- Python files, Datasets, arrays
+
+CODE = """
+import torch
+from torch.utils.data import TensorDataset
+
+def load():
+    x = torch.arange(24.).reshape(12, 2)
+    return TensorDataset(x, torch.arange(12) % 2), TensorDataset(x[:4], torch.arange(4) % 2)
+
+def broken():
+    raise ValueError("no disk")
+
+number = 3
+"""
+
+
+def test_a_python_file_runs_if_the_user_named_it(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(CODE)
+    config = _config("python", f"{file}:load", validation_fraction=0.25)
+    with pytest.raises(
+        InputError, match=r"mine.py: a Python file named by a run folder, and none that you have trained"
+    ):
+        load_dataset(config)
+    trust.allow(file)
+    data = load_dataset(config)
+    assert (data.input_shape, data.classes, len(data.test), len(data.train)) == ((2,), 2, 4, 8)
+    trust._allowed.clear()
+    load_dataset(config)  # trained from before
+    file.write_text(CODE + "# changed\n")
+    with pytest.raises(InputError, match=r"and say --trust"):
+        load_dataset(config)
+    trust.allow_everything()
+    load_dataset(config)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("broken", r"mine.py, line 10: ValueError: no disk"),
+        ("absent", "mine.py: has no function 'absent'"),
+        ("number", "mine.py: has no function 'number'"),
+    ],
+)
+def test_a_python_file_that_fails(tmp_path, name, sentence):
+    file = tmp_path / "mine.py"
+    file.write_text(CODE)
+    trust.allow(file)
+    with pytest.raises(InputError, match=sentence):
+        complete(_config("python", f"{file}:{name}"))
+
+
+def test_a_path_that_names_no_function(tmp_path):
+    for path in ("mine.py", "mine.txt:load", "mine.py:a.b"):
+        with pytest.raises(InputError, match=r"expected FILE.py:NAME, a file and a function in it"):
+            complete(_config("python", path))
+
+
+def test_datasets_become_arrays():
+    x, y = torch.rand(6, 3), torch.arange(6) % 2
+    for given in (
+        (TensorDataset(x, y), TensorDataset(x[:2], y[:2])),
+        {"train": TensorDataset(x, y), "test": TensorDataset(x[:2], y[:2])},
+    ):
+        data = from_datasets(given)
+        assert sorted(data.arrays) == ["x", "x_test", "y", "y_test"]
+        np.testing.assert_array_equal(data.arrays["x"], x)
+    assert sorted(from_datasets([TensorDataset(x, y)] * 3).arrays) == ["x", "x_test", "x_val", "y", "y_test", "y_val"]
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ([1, 2, 3, 4], "4 parts; expected"),
+        ({"test": 1}, "expected train, and validation and test"),
+        (3, "data: train is a int; expected a torch Dataset"),
+        ([[]], "data: train is empty"),
+        ([[(torch.ones(2), 0), (torch.ones(3), 1)]], r"sample 1 is float32 \[3\], the first float32 \[2\]"),
+        ([[(torch.ones(2), 0.5)]], "the label is 0.5; expected a whole number"),
+        ([[("picture", 0)]], "x is a str; expected a tensor or an array: add a transform"),
+        ([[torch.ones(2)]], r"sample 0 is a Tensor; expected \(x, label\)"),
+    ],
+)
+def test_what_is_no_dataset(given, sentence):
+    with pytest.raises(InputError, match=sentence):
+        from_datasets(given)
+
+
+def test_from_arrays_writes_what_npz_reads(tmp_path):
+    x, y = RNG.random((30, 4)), _labels(30)
+    data = from_arrays(torch.from_numpy(x), list(y), classes=["a", "b", "c"])
+    data.write(tmp_path / "a.npz")
+    found = load_dataset(_config("npz", tmp_path / "a.npz"))
+    assert found.class_names == ("a", "b", "c")
+    assert sum(map(len, (found.train, found.validation, found.test))) == 30
+    with pytest.raises(InputError, match=r"from_arrays: 'y_test' is missing"):
+        from_arrays(x, y, x_test=x)
+
+
+# --- those of other packages
+
+
+def _point(name, value):
+    return EntryPoint(name, value, registry.GROUP)
+
+
+def _raw(config):
+    return Raw(np.ones((40, 3), np.float32), _labels(40, 2), None, None, levels=1)
+
+
+MINE = Source(_raw, "three ones", (3,), 2)
+
+
+def test_another_package_s_dataset(monkeypatch):
+    monkeypatch.setattr(registry, "entry_points", lambda group: [_point("ones", f"{__name__}:MINE")])
+    registry.sources.cache_clear()
+    try:
+        data = load_dataset(DatasetConfig(name="ones"))
+        assert (data.input_shape, data.classes, len(data.test)) == ((3,), 2, 8)
+        assert list(registry.sources())[-1] == "ones"
+    finally:
+        registry.sources.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ("nowhere:x", "cannot be loaded: ModuleNotFoundError"),
+        ("math:pi", "is a float; expected a stl_deploy.data.Source"),
+    ],
+)
+def test_an_entry_point_that_gives_none(monkeypatch, value, sentence):
+    monkeypatch.setattr(registry, "entry_points", lambda group: [_point("odd", value)])
+    registry.sources.cache_clear()
+    try:
+        with pytest.raises(InputError, match=f"entry point 'odd' of stl_deploy.datasets .* {sentence}"):
+            registry.sources()
+    finally:
+        registry.sources.cache_clear()

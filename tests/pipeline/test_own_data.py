@@ -1,0 +1,165 @@
+"""Own data the whole way: trained, resumed, evaluated, folded, exported and reported, as built-in data are."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch.utils.data import TensorDataset
+
+import stl_deploy as stl
+from stl_deploy.cli.main import _run as cli
+from stl_deploy.data.own import trust
+from stl_deploy.graph.exact import prove_exact
+
+NETWORK = [{"kind": "linear", "features": 12}, {"kind": "lif"}, {"kind": "linear", "features": 4}, {"kind": "lif"}]
+SPLIT = {"validation_fraction": 0.2, "test_fraction": 0.2}
+TRAIN = {"epochs": 4, "lr": 0.03, "batch_size": 16, "device": "cpu"}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(trust, "_allowed", set())
+
+
+def _events(count=80, steps=5):
+    """Two classes of sequences [N, T, 6]: the first three inputs spike more, or the last three."""
+    rng = np.random.default_rng(0)
+    y = np.arange(count) % 2
+    rates = np.where(np.arange(6)[None] // 3 == y[:, None], 0.9, 0.1)
+    return (rng.random((count, steps, 6)) < rates[:, None]).astype(np.float32), y
+
+
+def _config(**dataset):
+    readout = {"kind": "vote", "population": 2}
+    return {"dataset": {**SPLIT, **dataset}, "network": [*NETWORK, readout], "train": TRAIN}
+
+
+def _npz_config(folder: Path) -> Path:
+    x, y = _events()
+    np.savez(folder / "mine.npz", x=x, y=y, classes=["left", "right"])
+    path = folder / "mine.yaml"
+    path.write_text(yaml.safe_dump(_config(name="npz", path="mine.npz", encoder="sequence")))
+    return path
+
+
+def test_an_npz_goes_the_whole_way_by_the_command_line(tmp_path, monkeypatch, capsys):
+    config = _npz_config(tmp_path)
+    monkeypatch.chdir("/")
+    out = tmp_path / "run"
+    assert cli(["run", str(config), "-o", str(out), "--no-lava"]) == 0
+    kept = yaml.safe_load((out / "config.yaml").read_text())["dataset"]
+    assert (kept["path"], kept["T"], kept["input_shape"]) == (str(tmp_path / "mine.npz"), 5, [6])
+    assert (kept["classes"], len(kept["sha256"])) == (["left", "right"], 64)
+    assert "left, right" in (out / "report.html").read_text()
+    assert kept["sha256"] in (out / "report.html").read_text()
+    net = stl.read(out)
+    assert net.program.metadata["input"] == {"coding": "spikes", "fraction_bits": 0, "max": 1.0}
+    assert all(proof.exact for proof in prove_exact(net.program))
+    capsys.readouterr()
+    assert cli(["eval", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["test"]["accuracy"] > 0.9
+    assert cli(["train", str(config), "-o", str(out), "--resume", "--set", "train.epochs=5"]) == 0
+    x, y = _events()
+    np.savez(tmp_path / "mine.npz", x=1 - x, y=y, classes=["left", "right"])
+    assert cli(["eval", str(out)]) == 2
+    assert "the data are others than those trained on" in capsys.readouterr().err
+
+
+def test_datasets_in_python_and_a_folder_that_is_moved(tmp_path):
+    x, y = map(torch.from_numpy, _events())
+    data = TensorDataset(x[:60], y[:60]), TensorDataset(x[60:70], y[60:70]), TensorDataset(x[70:], y[70:])
+    run = stl.train(_config(name="npz", encoder="sequence"), data=data, output=tmp_path / "run")
+    assert run.accuracy > 0.9
+    assert run.results["samples"]["test"] == 10
+    assert yaml.safe_load((run.folder / "config.yaml").read_text())["dataset"]["path"] == "data.npz"
+    net = run.graph()
+    assert net.evaluate(TensorDataset(x[70:], y[70:])).accuracy == run.accuracy
+    net.export(tmp_path / "net.onnx")
+    (tmp_path / "run").rename(tmp_path / "moved")
+    assert cli(["eval", str(tmp_path / "moved")]) == 0
+    again = stl.train(
+        _config(name="npz", encoder="sequence"),
+        data=data,
+        output=tmp_path / "moved",
+        resume=True,
+        changes=["train.epochs=5"],
+    )
+    assert again.results["epoch"] >= 1
+
+
+def test_a_preset_s_network_on_own_images(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (60, 1, 8, 8), np.uint8)
+    y = np.arange(60) % 3
+    x[np.arange(60), 0, y] = 255
+    narrow = ["network.0.channels=4", "network.4.channels=4", "train.epochs=2", "train.batch_size=16"]
+    run = stl.train("digits", data=stl.data.from_arrays(x, y), output=tmp_path / "run", changes=narrow)
+    assert run.network.classes == 3
+    assert run.graph().program.inputs[0].shape == (1, 8, 8)
+
+
+def test_what_comes_from_python_is_refused_before_anything_is_written(tmp_path):
+    x, y = _events()
+    for call, sentence in (
+        (
+            lambda: stl.train("digits", data=stl.data.from_arrays(x, y), output=tmp_path / "run"),
+            "is the first axis time",
+        ),
+        (lambda: stl.train("digits", data=3, output=tmp_path / "run"), "expected a torch Dataset"),
+        (lambda: stl.train(_config(name="npz")), "a configuration without a name needs a run folder"),
+        (lambda: stl.train({"dataset": 3}, output=tmp_path / "run"), "configuration: key 'dataset' is 3"),
+        (
+            lambda: stl.train("digits", data=stl.data.from_arrays(x[:, 0], y), output=tmp_path / "run"),
+            r"network.0 \(conv\)",
+        ),
+    ):
+        with pytest.raises(stl.InputError, match=sentence):
+            call()
+    assert not (tmp_path / "run").exists()
+
+
+CODE = """
+import torch
+from torch.utils.data import TensorDataset
+
+def load():
+    x = torch.zeros(60, 6)
+    y = torch.arange(60) % 2
+    x[torch.arange(60), y * 3] = 1
+    return TensorDataset(x, y)
+"""
+
+
+def test_a_python_file_of_someone_else_s_run_folder_does_not_run(tmp_path, monkeypatch, capsys):
+    (tmp_path / "mine.py").write_text(CODE)
+    config = tmp_path / "mine.yaml"
+    config.write_text(yaml.safe_dump(_config(name="python", path="mine.py:load")))
+    out = tmp_path / "run"
+    assert cli(["train", str(config), "-o", str(out)]) == 0
+    assert cli(["eval", str(out)]) == 0
+    monkeypatch.setattr(trust, "_allowed", set())
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another user"))
+    (tmp_path / "mine.py").write_text(CODE + "raise SystemExit('it ran')\n")
+    for verb in (["eval", str(out)], ["fold", str(out)]):
+        capsys.readouterr()
+        assert cli(verb) == 2
+        assert "read it, and say --trust" in capsys.readouterr().err
+    (tmp_path / "mine.py").write_text(CODE)
+    assert cli(["eval", str(out), "--trust"]) == 0
+
+
+def test_a_data_dir_that_is_not_taken(tmp_path, capsys):
+    assert cli(["train", "digits", "--data-dir", str(tmp_path), "-o", str(tmp_path / "run")]) == 2
+    assert "digits takes none: leave it out" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_own_data_are_listed(capsys):
+    assert cli(["datasets", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert {"folder", "npz", "python"} <= set(rows)
+    assert rows["npz"]["input_shape"] is None
