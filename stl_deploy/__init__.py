@@ -30,6 +30,7 @@ if _TYPE_CHECKING:
         ToolError,
         UnsupportedError,
     )
+    from stl_deploy.nn.learn_thresholds import learn_thresholds
     from stl_deploy.nn.neuron import LI, LIF
     from stl_deploy.pipeline.capture import capture
     from stl_deploy.pipeline.read import read
@@ -43,6 +44,7 @@ _HOME = {
     "LIF": "nn.neuron",
     "SpikingGraph": "pipeline.spiking_graph",
     "capture": "pipeline.capture",
+    "learn_thresholds": "nn.learn_thresholds",
     "read": "pipeline.read",
     "train": "pipeline.trained_run",
     "data": "",
@@ -80,6 +82,7 @@ __all__ = [
     "UnsupportedError",
     "capture",
     "data",
+    "learn_thresholds",
     "read",
     "train",
 ]

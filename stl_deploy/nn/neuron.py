@@ -109,14 +109,9 @@ class LIF(Population):
         self.detach_reset = detach_reset
         self._derivative = surrogate_of(self.surrogate)
         self._first = (threshold, jitter)
-        if self._shape is None and granularity != "layer":
-            self.register_buffer("threshold_init", UninitializedBuffer())
-            self.register_parameter("threshold_parameter", _unsized(learn_threshold))
-        else:
-            initial = self._initial(threshold_shape(self._shape or (), granularity))
-            self.register_buffer("threshold_init", initial)
-            learned = initial.clone() if parametrisation == "raw" else torch.zeros_like(initial)
-            self.threshold_parameter = nn.Parameter(learned, requires_grad=learn_threshold)
+        sized = self._shape is not None or granularity == "layer"
+        self._hold(self._initial(threshold_shape(self._shape or (), granularity)) if sized else None)
+        self.threshold_parameter.requires_grad = learn_threshold  # as an attribute: it may have no size yet
 
     @property
     def threshold(self) -> Tensor:
@@ -134,6 +129,31 @@ class LIF(Population):
     def plain(self) -> bool:
         """Whether threshold, decay and surrogate say all: it may then run in a fast block (`stl_deploy.nn.fused`)."""
         return self.surrogate in SURROGATES and not self.stateful and self.shape_known
+
+    def learn_thresholds(self, granularity: Granularity) -> None:
+        """From now on thresholds learn, one per ``granularity``; they begin at the values that they have.
+
+        Raises InputError where there are more of them now than there would be.
+        """
+        if granularity != self.granularity:
+            if self._shape is None and granularity != "layer":
+                held = self.threshold if self.granularity == "layer" else self._first[0]
+                self._first, values = (held, self._first[1] if held is self._first[0] else 0.0), None
+            else:
+                values = spread(self.threshold.detach(), threshold_shape(self._shape or (), granularity))
+            self.granularity = granularity
+            self._hold(values)
+        self.threshold_parameter.requires_grad = True
+
+    def _hold(self, initial: Tensor | None) -> None:
+        """Begin with these thresholds; None: with those of the constructor, as many as the first input has neurons."""
+        if initial is None:
+            self.register_buffer("threshold_init", UninitializedBuffer())
+            self.register_parameter("threshold_parameter", _unsized())
+        else:
+            self.register_buffer("threshold_init", initial)
+            learned = initial.clone() if self.parametrisation == "raw" else torch.zeros_like(initial)
+            self.register_parameter("threshold_parameter", nn.Parameter(learned))
 
     def _sequence(self, x: Tensor) -> Tensor:
         return lif_scan(x, self.threshold, self.decay, self._derivative, detach_reset=self.detach_reset)
@@ -197,9 +217,22 @@ class LIF(Population):
         return f"{self._shape}, θ per {self.granularity} ({self.parametrisation}), {self.surrogate_name}"
 
 
-def _unsized(learned: bool) -> nn.Parameter:
+def _unsized() -> nn.Parameter:
     """A parameter that gets its size with the first input, in place, so that an optimiser may hold it already."""
-    return cast(nn.Parameter, UninitializedParameter(requires_grad=learned))
+    return cast(nn.Parameter, UninitializedParameter())
+
+
+def spread(before: Tensor, size: Sequence[int]) -> Tensor:
+    """Thresholds as many as ``size`` has, each what it was; raises InputError where there are more now."""
+    if before.numel() == 1:
+        return before.reshape(()).expand(size).clone()
+    try:
+        return before.expand(size).clone()
+    except RuntimeError:
+        raise InputError(
+            f"there are thresholds {list(before.shape)}, not one for each of {list(size)}; choose the granularity that "
+            "they have, or a finer one"
+        ) from None
 
 
 def threshold_shape(shape: Shape, granularity: Granularity) -> Shape:

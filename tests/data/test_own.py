@@ -254,7 +254,7 @@ def test_more_than_8_bits_a_channel_are_refused(tmp_path):
 
 
 def test_a_missing_extra_is_told_before_data_are_touched(tmp_path, monkeypatch):
-    monkeypatch.setattr("stl_deploy.data.augment.is_there", lambda name: False)
+    monkeypatch.setattr(importlib.import_module("stl_deploy.data.augment"), "is_there", lambda name: False)
     with pytest.raises(ToolError, match=r"torchvision is not installed; it reads a folder of images: .* pip install"):
         complete(_config("folder", tmp_path / "absent"))
     with pytest.raises(ToolError, match=r"it changes images for dataset.augment: .* pip install"):

@@ -1,0 +1,118 @@
+"""Fixed thresholds of a framework's neurons become parameters that training moves.
+
+Where a framework allows it: snnTorch holds its threshold in a buffer that broadcasts, Norse in a tuple of tensors.
+SpikingJelly's operators take one float, and would drop a parameter's gradient without a word. Neurons are known by
+their class, so that no framework is imported here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, cast, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+
+from stl_deploy.config.schema import Granularity
+from stl_deploy.errors import InputError
+from stl_deploy.nn.neuron import LIF, spread, threshold_shape
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A framework's neurons: how a threshold is read and replaced, and where the first axis of a neuron's shape is."""
+
+    read: Callable[[nn.Module], Tensor]
+    replace: Callable[[nn.Module, nn.Parameter], None]
+    leading: Callable[[nn.Module], int]
+
+
+def learn_thresholds(model: nn.Module, granularity: Granularity = "neuron") -> tuple[str, ...]:
+    """Make every spiking layer's threshold a parameter of its own, in place; returns the layers' names.
+
+    granularity: one threshold per neuron, per channel (first axis of a neuron's shape) or for the whole layer. They
+    begin at the values that they had. Where the shape of a layer is not known before it has run, its parameter gets
+    its size with the first batch, in place, so that an optimiser may hold it already. Neurons of this package's `LIF`
+    learn from then on, too. Thresholds are free parameters: keep them above 0, for instance with a small learning rate.
+
+    Raises InputError, naming the layer, for SpikingJelly's neurons, whose threshold cannot learn, and if the model has
+    no spiking neurons at all; nothing is changed then. Also where thresholds are finer than asked for.
+
+        model = nn.Sequential(nn.Linear(784, 100), snntorch.Leaky(beta=0.9, init_hidden=True))
+        stl_deploy.learn_thresholds(model, granularity="neuron")
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model is a {type(model).__name__}; expected a torch.nn.Module")
+    if granularity not in get_args(Granularity):
+        raise InputError(f"granularity is {granularity!r}; accepted: {', '.join(get_args(Granularity))}")
+    found = [(name or "model", module, _kind(name or "model", module)) for name, module in model.named_modules()]
+    neurons = [(name, module, kind) for name, module, kind in found if kind is not None]
+    if not neurons:
+        raise InputError("the model has no spiking neurons that are known; accepted: stl.LIF, snnTorch's and Norse's")
+    for _, module, kind in neurons:
+        if isinstance(module, LIF):
+            module.learn_thresholds(granularity)
+        elif kind != "ours":
+            _learn(module, kind, granularity)
+    return tuple(name for name, _, _ in neurons)
+
+
+def _kind(name: str, module: nn.Module) -> _Kind | Literal["ours"] | None:
+    classes = {f"{cls.__module__.partition('.')[0]}.{cls.__name__}" for cls in type(module).__mro__}
+    if isinstance(module, LIF):
+        return "ours"
+    if "snntorch.SpikingNeuron" in classes:
+        return _SNNTORCH if isinstance(getattr(module, "threshold", None), Tensor) else None
+    if "spikingjelly.BaseNode" in classes:
+        raise InputError(
+            f"layer '{name}': SpikingJelly's {type(module).__name__} takes its threshold as one float, which cannot "
+            "learn; put stl_deploy.LIF in its place, or a subclass with a step of its own"
+        )
+    if classes & {"norse.SNN", "norse.SNNCell", "norse.SNNRecurrent", "norse.SNNRecurrentCell"}:
+        held = getattr(module, "p", None)
+        return _NORSE if isinstance(getattr(held, "v_th", None), Tensor) and hasattr(held, "_replace") else None
+    return None
+
+
+def _learn(module: nn.Module, kind: _Kind, granularity: Granularity) -> None:
+    before = kind.read(module).detach()
+    hidden = getattr(module, "hidden_size", None)  # of a recurrent layer of Norse's
+    if granularity == "layer" or hidden is not None:
+        size = threshold_shape(() if hidden is None else (int(hidden),), granularity)
+        kind.replace(module, nn.Parameter(spread(before, size)))
+        return
+    parameter = UninitializedParameter()
+    kind.replace(module, cast(nn.Parameter, parameter))
+
+    def settle(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        handle.remove()
+        size = threshold_shape(tuple(inputs[0].shape[kind.leading(module) :]), granularity)
+        with torch.no_grad():
+            values = spread(before, size)
+            parameter.materialize(size, device=before.device, dtype=before.dtype)
+            parameter.copy_(values)
+
+    handle = module.register_forward_pre_hook(settle)
+
+
+def _replace_snntorch(module: nn.Module, parameter: nn.Parameter) -> None:
+    module._buffers.pop("threshold", None)
+    module._parameters.pop("threshold", None)
+    module.register_parameter("threshold", parameter)
+
+
+def _replace_norse(module: nn.Module, parameter: nn.Parameter) -> None:
+    module.register_parameter("v_th", parameter)
+    held = cast(Any, module).p
+    cast(Any, module).p = held._replace(v_th=parameter)
+
+
+def _norse_leading(module: nn.Module) -> int:
+    """A cell takes ``[B, ...]``, a module ``[T, B, ...]``."""
+    return 1 if type(module).__name__.endswith("Cell") else 2
+
+
+_SNNTORCH = _Kind(lambda m: cast(Tensor, m.threshold), _replace_snntorch, lambda _: 1)
+_NORSE = _Kind(lambda m: cast(Tensor, cast(Any, m).p.v_th), _replace_norse, _norse_leading)
