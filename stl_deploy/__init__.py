@@ -30,6 +30,7 @@ if _TYPE_CHECKING:
         ToolError,
         UnsupportedError,
     )
+    from stl_deploy.exporters.targets import register_target
     from stl_deploy.nn.learn_thresholds import learn_thresholds
     from stl_deploy.nn.neuron import LI, LIF
     from stl_deploy.pipeline.capture import capture
@@ -46,6 +47,7 @@ _HOME = {
     "capture": "pipeline.capture",
     "learn_thresholds": "nn.learn_thresholds",
     "read": "pipeline.read",
+    "register_target": "exporters.targets",
     "train": "pipeline.trained_run",
     "data": "",
     **dict.fromkeys(
@@ -84,6 +86,7 @@ __all__ = [
     "data",
     "learn_thresholds",
     "read",
+    "register_target",
     "train",
 ]
 
