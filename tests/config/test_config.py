@@ -132,7 +132,7 @@ def test_files_that_are_no_configuration(text, message, tmp_path):
 
 
 def test_missing_file_binary_file_and_unknown_preset(tmp_path):
-    with pytest.raises(ConfigError, match=r"c\.yaml: No such file or directory"):
+    with pytest.raises(ConfigError, match=r"c\.yaml: no such file; expected a YAML configuration"):
         load_config(tmp_path / "c.yaml")
     (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x80")
     with pytest.raises(ConfigError, match="not a text file"):
