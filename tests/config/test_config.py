@@ -135,7 +135,7 @@ def test_missing_file_binary_file_and_unknown_preset(tmp_path):
     with pytest.raises(ConfigError, match=r"c\.yaml: no such file; expected a YAML configuration"):
         load_config(tmp_path / "c.yaml")
     (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x80")
-    with pytest.raises(ConfigError, match="not a text file"):
+    with pytest.raises(ConfigError, match="damaged, truncated or not a YAML configuration"):
         load_config(tmp_path / "b.yaml")
     with pytest.raises(
         ConfigError, match=r"no preset 'digit' \(did you mean 'digits'\?\); presets: cifar10, .*, shd, or the path"
