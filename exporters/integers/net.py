@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy.graph.program import Reset
+
 Ints = NDArray[np.int32]
 Shape = tuple[int, ...]
 Pair = tuple[int, int]
@@ -28,16 +30,20 @@ MIN_BIAS, MAX_BIAS = -(2**12), 2**12 - 1
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class IntegerNeuron:
-    """Lava's LIF (netx type CUBA).
+    """Lava's LIF (netx type CUBA), and the resets that Lava's has not.
 
     ``u`` keeps (4096 − i_decay)/4096 of itself each step, ``v`` keeps (4096 − v_decay)/4096;
-    a neuron fires where ``v > threshold·64``. threshold: one whole number, or one per neuron
-    in the layer's shape (works in Lava's CPU simulation; netx documents one per population).
+    a neuron fires where ``v > threshold·64``. Arrays broadcast to the population's shape; Lava's CPU simulation takes
+    one threshold per neuron, netx documents one per population. reset: as a Program's neuron has it; drop: what the
+    subtracting ones take off v, v_reset: where the others put it (None: 0), both in units of 64.
     """
 
-    v_decay: int
+    v_decay: int | Ints
     threshold: Ints
-    i_decay: int = DECAY_ONE
+    i_decay: int | Ints = DECAY_ONE
+    reset: Reset = "value"
+    drop: Ints | None = None
+    v_reset: Ints | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

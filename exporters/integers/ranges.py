@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.integers.net import DECAY_ONE, STATE_SHIFT, STATE_TOP, IntegerNeuron, Ints, Synapse
 from stl_deploy.exporters.integers.step import currents, integrate
-from stl_deploy.exporters.integers.sums import adder, blocks
+from stl_deploy.exporters.integers.sums import Sums
 
 Bounds = tuple[int, int]
 
@@ -58,24 +58,23 @@ def population_range(
     node: str,
     key: str,
     neuron: IntegerNeuron,
-    synapse: Synapse,
     bias: Ints | None,
-    x: NDArray[Any],
-    bounds: Bounds,
+    worst: Bounds,
+    steps: int,
+    sums: Iterable[Sums],
 ) -> LayerRange:
-    """Ranges of a population for what arrives, ``x`` ``[T, B, ...]``; bounds: of any input, 0 included.
+    """Ranges of a population. worst: bounds of any synaptic sum, 0 included; sums: those seen, ``[T, b, *shape]``.
 
     bias: broadcasts to the population's shape.
     """
-    low, high = worst_sums(synapse, bounds)
-    steps = x.shape[0]
-    u_worst = tuple(_series(extreme << STATE_SHIFT, neuron.i_decay, steps) for extreme in (low, high))
+    u_worst = tuple(_series(extreme << STATE_SHIFT, int(np.min(neuron.i_decay)), steps) for extreme in worst)
     offset = np.zeros(1, np.int64) if bias is None else bias.astype(np.int64)
     drive = (u_worst[0] + (int(offset.min()) << STATE_SHIFT), u_worst[1] + (int(offset.max()) << STATE_SHIFT))
-    kept = (DECAY_ONE - neuron.v_decay) / DECAY_ONE
+    least = int(np.min(neuron.v_decay))
+    kept = (DECAY_ONE - least) / DECAY_ONE
     top = int(int(neuron.threshold.max()) * 2**STATE_SHIFT * kept) + drive[1]
-    v_worst = (min(0, _series(drive[0], neuron.v_decay, steps)), max(0, top))
-    u_seen, v_seen = _seen(neuron, synapse, offset, x)
+    v_worst = (min(0, _series(drive[0], least, steps)), max(0, top))
+    u_seen, v_seen = _seen(neuron, offset, sums)
     return LayerRange(node, key, (u_worst[0], u_worst[1]), v_worst, u_seen, v_seen)
 
 
@@ -96,21 +95,18 @@ def _series(step: int, decay: int, steps: int) -> int:
     return int(np.sign(step)) * int(np.ceil(abs(step) * factor))
 
 
-def _seen(neuron: IntegerNeuron, synapse: Synapse, bias: NDArray[np.int64], x: NDArray[Any]) -> tuple[Bounds, Bounds]:
-    """Extremes of u and v on ``x``, where neither wraps nor saturates."""
-    add_up = adder(synapse, x)
+def _seen(neuron: IntegerNeuron, bias: NDArray[np.int64], sums: Iterable[Sums]) -> tuple[Bounds, Bounds]:
+    """Extremes of u and v, where neither wraps nor saturates."""
     extremes = np.zeros(4, np.float64)
 
     def seen(values: NDArray[Any], at: int) -> None:
         extremes[at] = min(extremes[at], values.min())
         extremes[at + 1] = max(extremes[at + 1], values.max())
 
-    for part in blocks(synapse, x):
-        sums = add_up(x[:, part]).astype(np.float64)
-        u = currents(neuron, sums, np.float64, wraps=False)
+    for part in sums:
+        u = currents(neuron, part.astype(np.float64), np.float64, wraps=False)
         seen(u, 0)
         u += bias << STATE_SHIFT
-        spikes = np.empty(u.shape, np.uint8)
-        integrate(neuron, u, spikes, saturates=False, observe=lambda v: seen(v, 2))
+        integrate(neuron, u, np.empty(u.shape, np.uint8), saturates=False, observe=lambda v: seen(v, 2))
     u_low, u_high, v_low, v_high = (int(extreme) for extreme in extremes)
     return (u_low, u_high), (v_low, v_high)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.integers.net import DECAY_ONE, MAX_BIAS, MAX_THRESHOLD, IntegerNeuron, Ints
-from stl_deploy.graph.program import Neuron, Node
+from stl_deploy.graph.program import Floats, Neuron, Node
 
 ThresholdForm = Literal["folded", "per-neuron", "per-layer", "projected", "unrolled"]
 """The last two are folded, after `stl_deploy.exporters.loihi.pixels` has made the thresholds foldable."""
@@ -46,7 +46,8 @@ def refuse(node: Node, slug: str, reason: str, remedy: str) -> NoReturn:
 @dataclass(frozen=True, eq=False)
 class RealPopulation:
     """A population before rounding: the weights that reach it, one array ``[rows, ...]`` for each layer of synapses,
-    bias ``[rows]``, theta broadcast to the population's shape.
+    bias ``[rows]`` added to v, theta broadcast to the population's shape; gain: what each row's weights were multiplied
+    by. also_whole: what else must be whole numbers for `is_whole`.
     """
 
     neuron: Neuron
@@ -55,15 +56,17 @@ class RealPopulation:
     theta: Doubles
     theta_rows: Doubles | None
     """theta by row, or None if it differs between the pixels of a channel."""
+    gain: Doubles
+    also_whole: tuple[Doubles, ...] = ()
 
 
-def real_population(neuron: Neuron, weights: Sequence[Doubles], bias: Doubles | None) -> RealPopulation:
+def real_population(
+    neuron: Neuron, weights: Sequence[Doubles], bias: Doubles | None, also_whole: Sequence[Doubles] = ()
+) -> RealPopulation:
     """A population with its neurons' gain and leak absorbed; weights are for whole-number input."""
-    weights = tuple(weights)
-    if neuron.gain is not None:
-        gain = _rows_or_refuse(neuron, neuron.gain, "gain")
-        weights = tuple(weight * _by_row(gain, weight.ndim) for weight in weights)
-        bias = None if bias is None else bias * gain
+    gain = row_gain(neuron)
+    weights = tuple(weight * _by_row(gain, weight.ndim) for weight in weights)
+    bias = None if bias is None else bias * gain
     if neuron.leak is not None:
         leak = _rows_or_refuse(neuron, neuron.leak, "leak")
         bias = leak if bias is None else bias + leak
@@ -71,7 +74,20 @@ def real_population(neuron: Neuron, weights: Sequence[Doubles], bias: Doubles | 
         bias = None
     assert neuron.threshold is not None
     theta = np.broadcast_to(neuron.threshold, neuron.shape).astype(np.float64)
-    return RealPopulation(neuron, weights, bias, theta, _rows(theta))
+    return RealPopulation(neuron, weights, bias, theta, _rows(theta), gain, tuple(also_whole))
+
+
+def row_gain(neuron: Neuron) -> Doubles:
+    """What multiplies the input of each row: the neuron's gain and its synapse's."""
+    gain = np.ones(neuron.shape[0])
+    if neuron.gain is not None:
+        gain = _rows_or_refuse(neuron, neuron.gain, "gain")
+    if neuron.synapse is not None:
+        if neuron.synapse.gain is not None:
+            gain = gain * _rows_or_refuse(neuron, neuron.synapse.gain, "synaptic gain")
+        if neuron.synapse.rule == "exp_add":
+            gain = gain * _rows_or_refuse(neuron, neuron.synapse.decay, "synaptic decay")
+    return gain
 
 
 def _rows(values: Doubles) -> Doubles | None:
@@ -82,7 +98,12 @@ def _rows(values: Doubles) -> Doubles | None:
 def _rows_or_refuse(neuron: Neuron, values: NDArray[Any], what: str) -> Doubles:
     rows = _rows(np.broadcast_to(values, neuron.shape).astype(np.float64))
     if rows is None:
-        refuse(neuron, f"{what}-per-pixel", f"its {what} differs between pixels", "use one value per channel")
+        refuse(
+            neuron,
+            f"{what.replace(' ', '-')}-per-pixel",
+            f"its {what} differs between pixels",
+            "use one value per channel",
+        )
     return rows
 
 
@@ -123,7 +144,7 @@ def candidates(real: RealPopulation, form: ThresholdForm) -> Iterator[Candidate]
 def is_whole(real: RealPopulation) -> bool:
     """Whether the layer needs no rounding at all: `stl_deploy.exporters.loihi.qat.fake_quant` trains such layers."""
     neuron, theta = real.neuron, real.theta.flat[0]
-    parts = [*real.weights, real.theta] + ([] if real.bias is None else [real.bias])
+    parts = [*real.weights, *real.also_whole, real.theta] + ([] if real.bias is None else [real.bias])
     return (
         neuron.compare == "gt"
         and all(np.array_equal(part, np.trunc(part)) for part in parts)
@@ -169,14 +190,33 @@ def _candidate(real: RealPopulation, scale: Doubles, threshold: Doubles) -> Iter
     weights = tuple(_rounded(weight, scale) for weight in real.weights)
     if not any(weight.any() for weight in weights):
         return
-    neuron = IntegerNeuron(
-        v_decay=v_decay(real.neuron),
-        threshold=np.asarray(np.clip(threshold, 0, MAX_THRESHOLD), np.int32),
-    )
+    neuron = _neuron(real, scale, np.clip(threshold, 0, MAX_THRESHOLD))
     bias: Ints | None = None
     if real.bias is not None:
         bias = np.clip(np.round(real.bias * scale), -MAX_BIAS - 1, MAX_BIAS).astype(np.int32)
     yield Candidate(weights, bias, neuron, scale)
+
+
+def _neuron(real: RealPopulation, scale: Doubles, threshold: Doubles) -> IntegerNeuron:
+    neuron, by_row = real.neuron, _by_row(scale, real.theta.ndim)
+    drop = v_reset = None
+    if neuron.reset in ("subtract", "subtract_delayed"):
+        drop = _compact(np.round(real.theta * by_row))
+    elif neuron.v_reset is not None and neuron.v_reset.any():
+        v_reset = _compact(np.round(np.broadcast_to(neuron.v_reset, neuron.shape) * by_row))
+    return IntegerNeuron(
+        v_decay=v_decay(neuron),
+        threshold=np.asarray(threshold, np.int32),
+        i_decay=DECAY_ONE if neuron.synapse is None else twelve_bits(neuron.synapse.decay),
+        reset=neuron.reset,
+        drop=drop,
+        v_reset=v_reset,
+    )
+
+
+def _compact(values: Doubles) -> Ints:
+    """As whole numbers; 0-dimensional if they are all the same."""
+    return np.asarray(values.flat[0] if (values == values.flat[0]).all() else values, np.int32)
 
 
 def _rounded(weight: Doubles, scale: Doubles) -> Ints:
@@ -184,10 +224,15 @@ def _rounded(weight: Doubles, scale: Doubles) -> Ints:
     return whole.astype(np.int32)
 
 
-def v_decay(neuron: Neuron) -> int:
+def v_decay(neuron: Neuron) -> int | Ints:
     """β in 12 bits: v keeps (4096 − v_decay)/4096."""
-    beta = 0.0 if neuron.decay is None else float(neuron.decay.flat[0])
-    return round(DECAY_ONE * (1 - beta))
+    return DECAY_ONE if neuron.decay is None else twelve_bits(neuron.decay)
+
+
+def twelve_bits(beta: Floats) -> int | Ints:
+    """What of 4096 is lost, where β is kept: one number if β is the same everywhere."""
+    lost = np.round(DECAY_ONE * (1 - beta.astype(np.float64))).astype(np.int32)
+    return int(lost.flat[0]) if (lost == lost.flat[0]).all() else lost
 
 
 def no_candidate(node: Node) -> NoReturn:

@@ -219,6 +219,10 @@ def _check_neuron(key: str, neuron: IntegerNeuron, shape: Shape) -> None:
         return
     _check_shape(key, "threshold", neuron.threshold, [(), shape])
     _check_range(key, "threshold", neuron.threshold, 0, MAX_THRESHOLD, "choose a smaller scale for the layer")
+    if neuron.reset != "value" or neuron.v_reset is not None:
+        raise InputError(f"{key}: neurons of netx reset to 0 at once; found a reset of another kind")
+    if not isinstance(neuron.i_decay, int) or not isinstance(neuron.v_decay, int):
+        raise InputError(f"{key}: neurons of netx have one decay per layer; found arrays")
     decays = np.array([neuron.i_decay, neuron.v_decay], np.int64)
     _check_range(key, "decay", decays, 0, DECAY_ONE, "use a decay β from 0 to 1, that is 4096 to 0")
 

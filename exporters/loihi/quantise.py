@@ -201,7 +201,7 @@ def _fit(stage: SynapseStage | PoolStage, layer: SpikingLayer, key: str, spikes:
         threshold_low=int(layer.neuron.threshold.min()),
         threshold_high=int(layer.neuron.threshold.max()),
         beta=0.0 if decay is None else float(decay.flat[0]),
-        beta_held=(DECAY_ONE - layer.neuron.v_decay) / DECAY_ONE,
+        beta_held=float(np.max((DECAY_ONE - layer.neuron.v_decay) / DECAY_ONE)),
         spikes_compared=wanted.size,
         spikes_differing=_differing(spikes, wanted),
     )

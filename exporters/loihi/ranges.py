@@ -6,7 +6,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.integers.ranges import Bounds, LayerRange, population_range
+from stl_deploy.exporters.integers.ranges import Bounds, LayerRange, population_range, worst_sums
+from stl_deploy.exporters.integers.sums import adder, blocks
 from stl_deploy.exporters.loihi.net import FlattenLayer, InputLayer, IntegerNet, SpikingLayer
 from stl_deploy.exporters.loihi.simulate import bias_of, run_layer
 from stl_deploy.exporters.loihi.weights import lava_synapse
@@ -28,4 +29,8 @@ def measure_ranges(net: IntegerNet, x: NDArray[Any]) -> tuple[LayerRange, ...]:
 
 
 def _range(key: str, layer: SpikingLayer, x: NDArray[Any], bounds: Bounds) -> LayerRange:
-    return population_range(layer.node or key, key, layer.neuron, lava_synapse(layer), bias_of(layer), x, bounds)
+    synapse = lava_synapse(layer)
+    add_up = adder(synapse, x)
+    sums = (add_up(x[:, part]) for part in blocks(synapse, x))
+    worst = worst_sums(synapse, bounds)
+    return population_range(layer.node or key, key, layer.neuron, bias_of(layer), worst, x.shape[0], sums)

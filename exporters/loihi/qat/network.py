@@ -46,7 +46,7 @@ def quantised_network(folded: Network, program: Program, model: LoihiModel) -> N
         folded.layers[stage.synapse.name] = WholeSynapse(
             like, _tensor(weight), _tensor(bias), threshold / (input_scale or 1), float(threshold), unit, input_scale
         )
-        folded.layers[stage.neuron.name] = LoihiLIF(lif, threshold, unit, v_decay(stage.neuron))
+        folded.layers[stage.neuron.name] = LoihiLIF(lif, threshold, unit, int(v_decay(stage.neuron)))
         input_scale = None
     return folded
 

@@ -1,0 +1,70 @@
+"""The C compiler of this machine, and programs made with it, both under a deadline in a process group of their own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from stl_deploy.errors import ToolError
+
+DEADLINE = 300.0
+"""Seconds for a compilation or a run."""
+FLAGS = ("-std=c99", "-O2", "-Wall", "-Wextra", "-Werror", "-pedantic")
+
+
+MISSING = "no C compiler found (tried $CC, cc, gcc, clang); install one, for example gcc"
+
+
+def find_compiler() -> str | None:
+    """The compiler that $CC names, else cc, gcc or clang; None if there is none."""
+    for name in filter(None, (os.environ.get("CC"), "cc", "gcc", "clang")):
+        found = shutil.which(name)
+        if found is not None:
+            return found
+    return None
+
+
+def compile_program(folder: Path, output: Path, *, options: Sequence[str] = (), deadline: float | None = None) -> None:
+    """Compile net.c and main.c of ``folder``; raises ToolError if there is no compiler, or it fails or hangs."""
+    compiler = find_compiler()
+    if compiler is None:
+        raise ToolError(MISSING)
+    command = [compiler, *FLAGS, *options, "-o", str(output), str(folder / "main.c"), str(folder / "net.c")]
+    run_program(command, b"", what=f"the compiler {compiler}", deadline=deadline)
+
+
+def run_program(command: Sequence[str], given: bytes, *, what: str, deadline: float | None = None) -> bytes:
+    """What a program writes to stdout; raises ToolError with the last line of its stderr if it fails or hangs."""
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise ToolError(f"{what} cannot be run: {error.strerror or error}") from None
+    try:
+        found, said = process.communicate(given, timeout=deadline or DEADLINE)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise ToolError(f"{what} did not end within {deadline or DEADLINE:g} s and was stopped") from None
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise
+    if process.returncode != 0:
+        raise ToolError(f"{what} failed with exit code {process.returncode}: {_last_line(said)}")
+    return found
+
+
+def _last_line(said: bytes) -> str:
+    lines = [line.strip() for line in said.decode("utf-8", "replace").splitlines() if line.strip()]
+    errors = [line for line in lines if "error:" in line]
+    return (errors or lines[-1:] or ["it said nothing"])[0][:300]

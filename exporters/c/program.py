@@ -1,0 +1,84 @@
+"""A C folder compiled and run: the same arrays as the integer model's."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.errors import ToolError
+from stl_deploy.exporters.c.compiler import compile_program, run_program
+from stl_deploy.exporters.c.plan import Plan, Recorded
+from stl_deploy.exporters.c.render import len_of
+from stl_deploy.exporters.integers.simulate import GraphRun, check_input
+
+AT_ONCE = 2**26
+"""About how many bytes the program is given at a time."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """The text of a folder's files, and the plan that tells where recorded spikes stand."""
+
+    files: Mapping[str, str]
+    plan: Plan
+
+    def run(
+        self,
+        x: NDArray[Any],
+        *,
+        record: bool = False,
+        options: Sequence[str] = (),
+        deadline: float | None = None,
+    ) -> GraphRun:
+        """Compile and run whole numbers ``x`` ``[T, B, *shape]``.
+
+        options: for the compiler. Raises InputError as the integer model does, ToolError where the compiler or the
+        program is missing, fails or takes too long.
+        """
+        graph = self.plan.graph
+        x = check_input(graph.input, x)
+        recorded = self.plan.recorded if record else []
+        spikes = sum(len_of(one.shape) for one in self.plan.recorded) if record else 0
+        outputs = len_of(graph.output.shape)
+        steps, samples = x.shape[:2]
+        at_once = max(1, AT_ONCE // (4 * steps * len_of(graph.input.shape)))
+        with tempfile.TemporaryDirectory(prefix="stl-deploy-c-") as name:
+            folder = Path(name)
+            for file, text in self.files.items():
+                (folder / file).write_text(text, encoding="ascii")
+            program = folder / "net"
+            flags = [*options, *(["-DNET_RECORD"] if record else [])]
+            compile_program(folder, program, options=flags, deadline=deadline)
+            parts = [
+                self._batch(program, x[:, start : start + at_once], outputs, spikes, deadline)
+                for start in range(0, samples, at_once)
+            ]
+        rows = np.concatenate(parts).swapaxes(0, 1)
+        y = np.ascontiguousarray(rows[..., : 4 * outputs]).view("<i4").astype(np.int32)
+        found = {one.node: _spikes(rows[..., 4 * outputs :], one) for one in recorded}
+        return GraphRun(y.reshape(steps, samples, *graph.output.shape), found)
+
+    def _batch(
+        self, program: Path, x: NDArray[np.int32], outputs: int, spikes: int, deadline: float | None | None
+    ) -> NDArray[np.uint8]:
+        """Bytes ``[B, T, 4·outputs + spikes]``."""
+        steps, samples = x.shape[:2]
+        given = np.array([samples, steps], "<i4").tobytes() + x.swapaxes(0, 1).astype("<i4").tobytes()
+        found = run_program([str(program)], given, what="the compiled network", deadline=deadline)
+        wanted = samples * steps * (4 * outputs + spikes)
+        if len(found) != wanted:
+            raise ToolError(f"the compiled network wrote {len(found):,} bytes; expected {wanted:,}")
+        return np.frombuffer(found, np.uint8).reshape(samples, steps, -1)
+
+
+def _spikes(rows: NDArray[np.uint8], one: Recorded) -> NDArray[np.uint8]:
+    """``[T, B, *shape]`` in torch's order."""
+    found = np.empty((*rows.shape[:2], len(one.order)), np.uint8)
+    found[..., np.array(one.order)] = rows[..., one.offset : one.offset + len(one.order)]
+    return found.reshape(*rows.shape[:2], *one.shape)

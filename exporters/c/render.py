@@ -1,0 +1,132 @@
+"""The files of a C folder as text: the same integers always give the same bytes."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from numpy.typing import NDArray
+
+from stl_deploy.exporters.c.memory import Share
+from stl_deploy.exporters.c.names import in_comment
+from stl_deploy.exporters.c.plan import Plan, make_plan
+from stl_deploy.exporters.integers.graph import IntegerGraph
+from stl_deploy.exporters.integers.store import About
+
+FILES = ("net.c", "net.h", "main.c", "Makefile")
+
+
+def render(graph: IntegerGraph, about: About) -> dict[str, str]:
+    """Each file's text by its name; raises UnsupportedError as `make_plan` does."""
+    return render_plan(make_plan(graph), about)
+
+
+def render_plan(plan: Plan, about: About) -> dict[str, str]:
+    """As `render`, of a plan."""
+    context = _context(plan, about)
+    return {name: _templates().get_template(f"{name}.j2").render(context) for name in FILES}
+
+
+@cache
+def _templates() -> Environment:
+    return Environment(
+        loader=PackageLoader("stl_deploy.exporters.c", "templates"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def _context(plan: Plan, about: About) -> dict[str, Any]:
+    graph = plan.graph
+    steps = [*plan.steps, *plan.last]
+    forms = {(step.kind, tuple(step.fields["form"])) for step in steps if "form" in step.fields}
+    weighted = {(kind, form) for kind, form in forms if kind in ("dense", "conv", "conv_any")}
+    functions = {(kind, form) for kind, form in forms if kind not in ("reorder", "delay")}
+    functions |= {("add", form) for kind, form in forms if kind == "sum_pool"}
+    kinds = {step.kind for step in steps}
+    if kinds & {"or_pool", "neurons_pooled"}:
+        functions.add(("or_row", ()))
+    if "or_pool" in kinds:
+        functions.add(("or_pool", ()))
+    shapes = {step.layer: step.numbers for step in steps if "layer" in step.fields}
+    shares = list(plan.shares.values())
+    for name, share in plan.shares.items():
+        share.measured = about.measured.get(name)
+    return {
+        "title": in_comment(about.title),
+        "source": in_comment(about.source),
+        "version": in_comment(about.made_by),
+        "inputs": len_of(graph.input.shape),
+        "outputs": len_of(graph.output.shape),
+        "low": graph.input.low,
+        "high": graph.input.high,
+        "input_shape": _shape(graph.input.shape),
+        "output_shape": _shape(graph.output.shape),
+        "input_meaning": "" if graph.input.scale == 1 else f"; each is {graph.input.scale:g} times the real input",
+        "unit": f"{graph.output.unit:.9g}",
+        "memory_map": memory_map(plan, shares),
+        "shares": shares,
+        "steps": steps,
+        "shapes": shapes,
+        "shape_fields": _shape_fields(shapes),
+        "sums": plan.sums,
+        "rows": plan.rows,
+        "recorded": sum(len_of(one.shape) for one in plan.recorded),
+        "rules": plan.rules,
+        "wraps": any(rule.wraps for rule in plan.rules),
+        "clips": any(rule.clips for rule in plan.rules),
+        "adders": sorted({form[1] for _, form in weighted if form[0] == "spikes"}),
+        "four_adders": sorted({form[1] for kind, form in weighted if form[0] == "spikes" and kind != "conv_any"}),
+        "time_adders": sorted({form[1] for _, form in weighted if form[0] != "spikes"}),
+        "functions": sorted(functions, key=lambda one: (_ORDER.index(one[0]), one[1])),
+        "lasting": [buffer for buffer in plan.buffers if buffer.lasts],
+        "numbers": _numbers,
+    }
+
+
+_ORDER = ("clear", "fill", "add", "gain", "dense", "conv", "conv_any", "sum_pool", "or_row", "or_pool")
+
+
+def _shape_fields(shapes: Mapping[str, Mapping[str, int]]) -> list[str]:
+    fields: dict[str, None] = {}
+    for numbers in shapes.values():
+        fields |= dict.fromkeys(numbers)
+    return list(fields)
+
+
+def memory_map(plan: Plan, shares: list[Share]) -> str:
+    """The lines of net.h's table."""
+    lines = [f" *   {'layer':<24}{'flash':>9}{'RAM':>9}{'synops, at most':>17}{'measured':>12}  what"]
+    for share in shares:
+        seen = "" if share.measured is None else f"{share.measured:,.0f}"
+        most = f"{share.synops:,}" if share.synops else ""
+        lines.append(f" *   {share.node[:23]:<24}{share.flash:>9,}{share.ram:>9,}{most:>17}{seen:>12}  {share.what}")
+    if plan.shared_ram:
+        lines.append(f" *   {'shared':<24}{0:>9,}{plan.shared_ram:>9,}")
+    total = sum(share.synops for share in shares)
+    counted = [share.measured for share in shares if share.measured is not None]
+    measured = f"{sum(counted):,.0f}" if counted else ""
+    lines.append(f" *   {'total':<24}{plan.flash:>9,}{plan.ram:>9,}{total:>17,}{measured:>12}")
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def len_of(shape: tuple[int, ...]) -> int:
+    """Values in a shape."""
+    count = 1
+    for size in shape:
+        count *= size
+    return count
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return f"[{', '.join(str(size) for size in shape)}]"
+
+
+def _numbers(values: NDArray[Any]) -> str:
+    text = ", ".join(str(int(value)) for value in values)
+    return textwrap.fill(text, 110, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)

@@ -1,0 +1,100 @@
+"""What no value of an `IntegerGraph` can exceed, whatever the input: interval arithmetic over weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.exporters.integers.graph import (
+    ConvNode,
+    DelayNode,
+    DenseNode,
+    GainNode,
+    IntegerGraph,
+    IntegerInput,
+    IntegerNode,
+    IntegerOutput,
+    IntegratorNode,
+    PopulationNode,
+    ReshapeNode,
+    SumPoolNode,
+)
+from stl_deploy.exporters.integers.net import STATE_TOP, Ints
+
+Interval = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """sums: least and greatest sum of what arrives; values: of what the node puts out. Both hold 0.
+
+    Every partial sum of what arrives lies within ``sums`` too, for inputs may be 0.
+    """
+
+    sums: Interval
+    values: Interval
+
+
+def bounds(graph: IntegerGraph) -> dict[str, Bounds]:
+    """Bounds of every node."""
+    known: dict[str, Bounds] = {}
+    for node in graph.nodes:
+        known[node.name] = bounds_of(node, known, graph.by_name)
+    return known
+
+
+def bounds_of(node: IntegerNode, known: Mapping[str, Bounds], by_name: Mapping[str, IntegerNode]) -> Bounds:
+    """Bounds of a node, given those of the nodes before it; a node after it (read a step late) may hold anything."""
+    arriving = [
+        known[source.node].values if source.node in known else _whatever(by_name.get(source.node))
+        for source in node.sources
+    ]
+    sums = _total(arriving)
+    return Bounds(sums, _values(node, sums))
+
+
+def _whatever(node: IntegerNode | None) -> Interval:
+    """Values of a node that is yet to come: a loop has a population in it, behind which all is bounded by weights."""
+    if node is None or isinstance(node, PopulationNode):
+        return 0, 1
+    if isinstance(node, DenseNode | ConvNode):
+        return weighted(node.weight.reshape(len(node.weight), -1), node.bias, (0, 1))
+    return (1 - STATE_TOP, STATE_TOP - 1)
+
+
+def _total(parts: Sequence[Interval]) -> Interval:
+    return sum(low for low, _ in parts), sum(high for _, high in parts)
+
+
+def _values(node: IntegerNode, sums: Interval) -> Interval:
+    match node:
+        case IntegerInput():
+            return min(0, node.low), max(0, node.high)
+        case DenseNode() | ConvNode():
+            return weighted(node.weight.reshape(len(node.weight), -1), node.bias, sums)
+        case GainNode():
+            return weighted(node.weight.reshape(-1, 1), None, sums)
+        case SumPoolNode():
+            window = node.kernel[0] * node.kernel[1]
+            return sums[0] * window, sums[1] * window
+        case ReshapeNode() | DelayNode() | IntegerOutput():
+            return sums
+        case PopulationNode():
+            return 0, 1
+        case IntegratorNode():
+            return 1 - STATE_TOP, STATE_TOP - 1
+    raise TypeError(type(node).__name__)
+
+
+def weighted(rows: Ints, bias: Ints | None, within: Interval) -> Interval:
+    """Bounds of ``rows · x + bias`` for every x within an interval that holds 0, and of every partial sum."""
+    wide = rows.astype(np.int64)
+    positive, negative = np.maximum(wide, 0).sum(axis=1), np.minimum(wide, 0).sum(axis=1)
+    offset: NDArray[np.int64] = np.zeros(1, np.int64) if bias is None else bias.astype(np.int64)
+    low, high = within
+    greatest = positive * high + negative * low + np.maximum(offset, 0)
+    least = positive * low + negative * high + np.minimum(offset, 0)
+    return min(0, int(least.min())), max(0, int(greatest.max()))

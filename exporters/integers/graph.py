@@ -1,0 +1,147 @@
+"""A network in integers: the nodes of a Program, each with whole numbers for what was float.
+
+Values are whole numbers: spikes, sums of spikes, input multiplied by its scale, synaptic sums. A node's input is the
+sum of its sources; a source with delay 1 carries the step before (0 at first). Shapes are a Program's, torch's order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from stl_deploy.exporters.integers.net import DECAY_ONE, IntegerNeuron, Ints, Pair
+from stl_deploy.graph.program import Shape, Source
+
+Padding = tuple[Pair, Pair]
+"""(before, after) for height and width."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class IntegerNode:
+    """Common to all: the NIR node's name, the shape of its output, its sources."""
+
+    name: str
+    shape: Shape
+    sources: tuple[Source, ...]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class IntegerInput(IntegerNode):
+    """Where whole numbers from low to high enter: real input times ``scale``."""
+
+    low: int
+    high: int
+    scale: float
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DenseNode(IntegerNode):
+    """weight ``[out, in]``, bias ``[out]`` or None."""
+
+    weight: Ints
+    bias: Ints | None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ConvNode(IntegerNode):
+    """weight ``[C_out, C_in/groups, kh, kw]``, bias ``[C_out]`` or None, input ``(C, H, W)``.
+
+    A convolution over one axis has a height of 1 here; ``shape`` and what its sources hold are without it.
+    """
+
+    weight: Ints
+    bias: Ints | None
+    stride: Pair
+    padding: Padding
+    dilation: Pair
+    groups: int
+    input_shape: Shape
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class GainNode(IntegerNode):
+    """Each value times its weight, which broadcasts to the shape."""
+
+    weight: Ints
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SumPoolNode(IntegerNode):
+    """Sums over windows of ``(C, H, W)``; a division is moved into the weights after it."""
+
+    kernel: Pair
+    stride: Pair
+    padding: Padding
+    input_shape: Shape
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ReshapeNode(IntegerNode):
+    """The same values in another shape."""
+
+    input_shape: Shape
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DelayNode(IntegerNode):
+    """Each value some steps later; steps broadcasts to the shape."""
+
+    steps: Ints
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PopulationNode(IntegerNode):
+    """Neurons that spike. bias is added to v in each step and broadcasts to the shape."""
+
+    neuron: IntegerNeuron
+    bias: Ints | None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class IntegratorNode(IntegerNode):
+    """Neurons without threshold: the value is v, in 64ths. ``u`` and ``v`` decay as an `IntegerNeuron`'s."""
+
+    v_decay: int | Ints
+    bias: Ints | None
+    i_decay: int | Ints = DECAY_ONE
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class IntegerOutput(IntegerNode):
+    """Where whole numbers leave; each stands for ``unit`` times itself."""
+
+    unit: float
+
+
+Weighted = DenseNode | ConvNode | GainNode
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerGraph:
+    """Nodes in an order in which every undelayed source comes before its reader; one input, one output."""
+
+    nodes: tuple[IntegerNode, ...]
+    by_name: dict[str, IntegerNode] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "by_name", {node.name: node for node in self.nodes})
+
+    @property
+    def input(self) -> IntegerInput:
+        """Where samples enter."""
+        return next(node for node in self.nodes if isinstance(node, IntegerInput))
+
+    @property
+    def output(self) -> IntegerOutput:
+        """Where results leave."""
+        return next(node for node in self.nodes if isinstance(node, IntegerOutput))
+
+    @property
+    def populations(self) -> tuple[PopulationNode, ...]:
+        """The nodes that spike, in order."""
+        return tuple(node for node in self.nodes if isinstance(node, PopulationNode))
+
+    @cached_property
+    def delayed(self) -> frozenset[str]:
+        """Names of the nodes that somebody reads a step later."""
+        return frozenset(source.node for node in self.nodes for source in node.sources if source.delay)

@@ -1,0 +1,54 @@
+/* Runs the network on stdin: int32 little-endian B, T, then x [B, T, NET_INPUTS]; writes y [B, T, NET_OUTPUTS]. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "net.h"
+
+static int32_t read_number(void)
+{
+    unsigned char bytes[4];
+    uint32_t number;
+
+    if (fread(bytes, 1, sizeof bytes, stdin) != sizeof bytes) {
+        fputs("net: the input ends early; expected int32 B, T, then x [B, T, inputs]\n", stderr);
+        exit(2);
+    }
+    number = bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24;
+    return number <= INT32_MAX ? (int32_t)number : (int32_t)(number - UINT32_MAX - 1);
+}
+
+static void write_number(int32_t number)
+{
+    const uint32_t bits = (uint32_t)number;
+    const unsigned char bytes[4] = {
+        (unsigned char)bits, (unsigned char)(bits >> 8), (unsigned char)(bits >> 16), (unsigned char)(bits >> 24)
+    };
+
+    fwrite(bytes, 1, sizeof bytes, stdout);
+}
+
+int main(void)
+{
+    static int32_t x[NET_INPUTS], y[NET_OUTPUTS];
+    const int32_t samples = read_number();
+    const int32_t steps = read_number();
+
+    for (int32_t sample = 0; sample < samples; sample++) {
+        net_reset();
+        for (int32_t step = 0; step < steps; step++) {
+            for (int32_t i = 0; i < NET_INPUTS; i++)
+                x[i] = read_number();
+            if (net_step(x, y) != 0) {
+                fprintf(stderr, "net: sample %ld, step %ld: the input holds a value outside %d to %d\n",
+                        (long)sample, (long)step, NET_INPUT_MIN, NET_INPUT_MAX);
+                return 2;
+            }
+            for (int32_t i = 0; i < NET_OUTPUTS; i++)
+                write_number(y[i]);
+#ifdef NET_RECORD
+            fwrite(net_spikes, 1, sizeof net_spikes, stdout);
+#endif
+        }
+    }
+    return fflush(stdout) == 0 && !ferror(stdout) ? 0 : 1;
+}

@@ -1,0 +1,184 @@
+"""Small networks whose every number is worked out here, and the text of one of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stl_deploy.errors import UnsupportedError
+from stl_deploy.exporters.c.compiler import MISSING, find_compiler
+from stl_deploy.exporters.c.names import identifiers, in_comment
+from stl_deploy.exporters.c.plan import make_plan
+from stl_deploy.exporters.c.render import render
+from stl_deploy.exporters.integers.graph import (
+    ConvNode,
+    DenseNode,
+    IntegerGraph,
+    IntegerInput,
+    IntegerOutput,
+    IntegratorNode,
+    PopulationNode,
+    ReshapeNode,
+    SumPoolNode,
+)
+from stl_deploy.exporters.integers.net import IntegerNeuron
+from stl_deploy.exporters.integers.simulate import simulate
+from stl_deploy.exporters.integers.store import About
+from stl_deploy.graph.program import Source
+from tests.exporters.c.test_graphs import program
+
+GOLDEN = Path(__file__).parent / "golden"
+needs_compiler = pytest.mark.skipif(find_compiler() is None, reason=MISSING)
+
+
+def ints(values: Any) -> Any:
+    return np.array(values, np.int32)
+
+
+def entry(shape: Any, high: int = 1) -> IntegerInput:
+    return IntegerInput(name="in", shape=shape, sources=(), low=0, high=high, scale=1.0)
+
+
+def dense(name: str, source: str, weight: Any, bias: Any = None) -> DenseNode:
+    bias = None if bias is None else ints(bias)
+    return DenseNode(name=name, shape=(len(weight),), sources=(Source(source),), weight=ints(weight), bias=bias)
+
+
+def lif(name: str, source: str, shape: Any, threshold: Any, v_decay: int = 2048, **more: Any) -> PopulationNode:
+    neuron = IntegerNeuron(v_decay=v_decay, threshold=ints(threshold), **more)
+    return PopulationNode(name=name, shape=shape, sources=(Source(source),), neuron=neuron, bias=None)
+
+
+def out(source: str, shape: Any) -> IntegerOutput:
+    return IntegerOutput(name="out", shape=shape, sources=(Source(source),), unit=1.0)
+
+
+def one_neuron(**more: Any) -> IntegerGraph:
+    return IntegerGraph((entry((1,), 9), dense("fc", "in", [[3]]), lif("a", "fc", (1,), [10], **more), out("a", (1,))))
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("more", "spikes"),
+    [
+        # v in 64ths: 384, 576, 672 > 640 -> spike and 0, then 192 and 288.
+        ({}, [0, 0, 1, 0, 0]),
+        # After 672 - 640 = 32 comes 16 + 192 = 208 and 104 + 192 = 296.
+        ({"reset": "subtract", "drop": ints(10)}, [0, 0, 1, 0, 0]),
+        # No leak: 6, 12 > 10 -> 0, then 6 + 6 with inputs of 2.
+        ({"v_decay": 0}, [0, 1, 0, 1, 0]),
+        # No memory: never above 6.
+        ({"v_decay": 4096}, [0, 0, 0, 0, 0]),
+        # Put back to 8: 8·64/2 + 384 = 640 is not above 640.
+        ({"v_reset": ints(8)}, [0, 0, 1, 0, 0]),
+    ],
+)
+def test_one_neuron(more: dict[str, Any], spikes: list[int]) -> None:
+    graph = one_neuron(**more)
+    x = ints([2, 2, 2, 1, 1] if more.get("v_decay") != 0 else [2, 2, 2, 2, 1]).reshape(5, 1, 1)
+    assert simulate(graph, x).y.reshape(-1).tolist() == spikes
+    assert program(graph).run(x).y.reshape(-1).tolist() == spikes
+
+
+@needs_compiler
+def test_a_negative_potential_leaks_toward_zero() -> None:
+    """-64 leaks to -32, -16, … -1 and then 0, where rounding down would stay at -1."""
+    graph = IntegerGraph(
+        (
+            entry((1,)),
+            dense("fc", "in", [[-1]]),
+            IntegratorNode(name="li", shape=(1,), sources=(Source("fc"),), v_decay=2048, bias=None),
+            out("li", (1,)),
+        )
+    )
+    x = ints([1, 0, 0, 0, 0, 0, 0, 0, 0]).reshape(9, 1, 1)
+    expected = [-64, -32, -16, -8, -4, -2, -1, 0, 0]
+    assert simulate(graph, x).y.reshape(-1).tolist() == expected
+    assert program(graph).run(x).y.reshape(-1).tolist() == expected
+
+
+def digits_like() -> IntegerGraph:
+    """A convolution with thresholds by channel, max pooling fused into its neurons, and a dense layer."""
+    conv = ConvNode(
+        name="conv1",
+        shape=(2, 4, 4),
+        sources=(Source("in"),),
+        weight=ints(np.arange(-9, 9).reshape(2, 1, 3, 3)),
+        bias=ints([1, -2]),
+        stride=(1, 1),
+        padding=((1, 1), (1, 1)),
+        dilation=(1, 1),
+        groups=1,
+        input_shape=(1, 4, 4),
+    )
+    pool = SumPoolNode(
+        name="pool1.sum",
+        shape=(2, 2, 2),
+        sources=(Source("lif1"),),
+        kernel=(2, 2),
+        stride=(2, 2),
+        padding=((0, 0), (0, 0)),
+        input_shape=(2, 4, 4),
+    )
+    image = lif("lif1", "conv1", (2, 4, 4), np.array([9, 12]).reshape(2, 1, 1))
+    pooled = lif("pool1", "pool1.sum", (2, 2, 2), 0, 4096)
+    flat = dense("fc", "pool1", np.arange(-4, 20).reshape(3, 8) % 7 - 3)
+    flat = DenseNode(name="fc", shape=(3,), sources=(Source("flat"),), weight=flat.weight, bias=None)
+    reshape = ReshapeNode(name="flat", shape=(8,), sources=(Source("pool1"),), input_shape=(2, 2, 2))
+    last = lif("lif2", "fc", (3,), [3, 1, 2], 1000)
+    return IntegerGraph((entry((1, 4, 4), 3), conv, image, pool, pooled, reshape, flat, last, out("lif2", (3,))))
+
+
+ABOUT = About("golden", "net.nir", {"conv1": 12.0, "fc": 3.5}, "of one version")
+
+
+def test_the_text_is_as_recorded() -> None:
+    """After a deliberate change: python -m tests.exporters.c.record_golden"""
+    for name, text in render(digits_like(), ABOUT).items():
+        assert text == (GOLDEN / name).read_text(encoding="ascii"), name
+
+
+@needs_compiler
+def test_the_recorded_network_runs() -> None:
+    x = np.random.default_rng(0).integers(0, 4, (20, 3, 1, 4, 4)).astype(np.int32)
+    ours, model = program(digits_like()).run(x, record=True), simulate(digits_like(), x, record=True)
+    np.testing.assert_array_equal(ours.y, model.y)
+    assert 0.1 < model.y.mean() < 0.9
+    for name, spikes in model.spikes.items():
+        np.testing.assert_array_equal(ours.spikes[name], spikes)
+
+
+def test_memory_by_hand() -> None:
+    plan = make_plan(digits_like())
+    flash = {name: share.flash for name, share in plan.shares.items() if share.flash}
+    # int16 biases beside int16 sums; thresholds of 2 channels and 3 neurons in a byte each.
+    assert flash == {"conv1": 18, "lif1": 2 * 2 + 2, "fc": 24, "lif2": 3}
+    ram = {name: share.ram for name, share in plan.shares.items() if share.ram}
+    assert ram == {"in": 16, "lif1": 32 * 4, "pool1": 8, "lif2": 3 * 4 + 3}
+    assert plan.shared_ram == 32 * 2 + 4 * 2
+    # Taps inside of a 3 x 3 kernel on 4 x 4: 4·4 + 8·6 + 4·9 = 100, for 2 channels.
+    assert plan.shares["conv1"].synops == 200
+    assert plan.shares["fc"].synops == 24
+
+
+def test_sums_beyond_the_registers_are_refused() -> None:
+    graph = IntegerGraph((entry((2000,), 2**16), dense("fc", "in", np.full((1, 2000), 127)), out("fc", (1,))))
+    with pytest.raises(UnsupportedError, match=r"node 'fc': its sums may reach 16,646,144,000, beyond the 16,777,216"):
+        make_plan(graph)
+
+
+def test_identifiers() -> None:
+    names = ["conv.1", "conv 1", "int", "3d", "größe", "", "_x", "a" * 99, "*/ x"]
+    found = identifiers(names)
+    assert found["conv.1"] == "conv_1"
+    assert found["conv 1"] == "conv_1_2"
+    assert found["3d"] == "n3d"
+    assert len(set(found.values())) == len(names)
+    assert all(name.isascii() and name.isidentifier() and not name.startswith("_") for name in found.values())
+
+
+def test_a_comment_cannot_be_left() -> None:
+    assert in_comment("a */ int main /* \n\\ é") == "a * / int main / * ?/ ?"

@@ -1,0 +1,340 @@
+"""From a Program to a C folder and back: what integers hold, what is refused, and folders not to be trusted."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stl_deploy._util.files import read_npz, write_npz
+from stl_deploy.errors import InputError, ToolError, UnsupportedError
+from stl_deploy.exporters.c import compiler
+from stl_deploy.exporters.c.compiler import MISSING, find_compiler
+from stl_deploy.exporters.c.folder import CODE, STACK, read_folder
+from stl_deploy.exporters.c.render import FILES
+from stl_deploy.exporters.c.target import C, CFormat, COptions
+from stl_deploy.exporters.integers.store import NAME
+from stl_deploy.exporters.loihi.export import simulate_loihi
+from stl_deploy.exporters.loihi.quantise import quantise as quantise_chain
+from stl_deploy.graph.program import Delay, Neuron, Program, Source, Synapse
+from stl_deploy.graph.run import run
+from tests.exporters.loihi.programs import Builder, F, conv_net, events
+
+needs_compiler = pytest.mark.skipif(find_compiler() is None, reason=MISSING)
+RNG = np.random.default_rng
+
+
+def small() -> Builder:
+    return Builder((12,)).linear("fc", RNG(0).normal(0, 0.5, (9, 12)), RNG(1).normal(0, 0.1, 9))
+
+
+def with_sources(program: Program, name: str, *sources: Source) -> Program:
+    nodes = [replace(n, sources=(*n.sources, *sources)) if n.name == name else n for n in program.nodes]
+    return replace(program, nodes=tuple(nodes))
+
+
+def skip() -> Program:
+    build = small().lif("a", 0.7).linear("fc2", RNG(2).normal(0, 0.5, (9, 9))).lif("b", 1.0)
+    return with_sources(build.program(), "b", Source("a"))
+
+
+def loop() -> Program:
+    build = small().lif("a", 0.7).linear("fc2", RNG(2).normal(0, 0.5, (9, 9))).lif("b", 1.0)
+    return with_sources(build.program(), "b", Source("b", 1), Source("a", 1))
+
+
+def recurrent() -> Program:
+    """A population that reads its own spikes through weights that stand behind it."""
+    build = small().lif("a", 0.7).linear("back", RNG(2).normal(0, 0.3, (9, 9))).lif("b", 0.3)
+    return with_sources(build.program(), "a", Source("back", 1))
+
+
+def potentials() -> Program:
+    build = small().lif("a", 0.7).linear("fc2", RNG(2).normal(0, 0.5, (4, 9)), [0.1, 0, -0.1, 0.2])
+    build.nodes.append(
+        Neuron(name="li", shape=(4,), sources=(Source("fc2"),), decay=np.asarray(0.9, F), threshold=None)
+    )
+    return build.program()
+
+
+def averaged() -> Program:
+    build = Builder((2, 6, 6)).conv("conv", RNG(3).normal(0, 0.5, (4, 2, 3, 3)), None, ((1, 1), (1, 1)))
+    build.lif("a", 0.8).sum_pool("mean", divisor=4).flatten("flat").linear("fc", RNG(4).normal(0, 0.4, (7, 36)))
+    return build.lif("b", 0.5).program()
+
+
+def pooled_currents() -> Program:
+    build = Builder((2, 6, 6)).conv("conv", RNG(3).normal(0, 0.5, (4, 2, 3, 3)), [0.1, 0.2, -0.1, 0], ((1, 1), (1, 1)))
+    return build.sum_pool("mean", divisor=4).lif("a", 0.3).program()
+
+
+def delayed() -> Program:
+    build = small().lif("a", 0.7)
+    build.nodes.append(Delay(name="late", shape=(9,), sources=(Source("a"),), steps=np.arange(9) % 3))
+    return build.linear("fc2", RNG(2).normal(0, 0.5, (5, 9))).lif("b", 0.6).program()
+
+
+def filtered(rule: Any) -> Program:
+    synapse = Synapse(rule, np.asarray(0.6, F), np.asarray(0.8, F))
+    return small().lif("a", 0.9, synapse=synapse, leak=np.asarray(0.02, F)).program()
+
+
+def learned() -> Program:
+    """Decays, gains and thresholds of each neuron's own."""
+    decay, gain = RNG(5).uniform(0.2, 0.9, 9).astype(F), RNG(6).uniform(0.5, 1.5, 9).astype(F)
+    build = small()
+    build.nodes.append(
+        Neuron(name="a", shape=(9,), sources=(Source("fc"),), decay=decay, threshold=np.linspace(0.5, 1.5, 9).astype(F),
+               gain=gain)
+    )  # fmt: skip
+    return build.program()
+
+
+NETS: dict[str, Callable[[], Program]] = {
+    "conv, thresholds by channel": lambda: conv_net(RNG(3)),
+    "conv, thresholds by pixel": lambda: conv_net(RNG(3), "pixel"),
+    "skip": skip,
+    "loop": loop,
+    "recurrent weights": recurrent,
+    "potentials": potentials,
+    "average pool": averaged,
+    "pooled currents": pooled_currents,
+    "delay": delayed,
+    "soft reset": lambda: small().lif("a", 0.7, reset="subtract").program(),
+    "soft reset, a step late": lambda: small().lif("a", 0.7, reset="subtract_delayed").program(),
+    "reset, a step late": lambda: small().lif("a", 0.7, reset="value_delayed").program(),
+    "reset to a value": lambda: small().lif("a", 0.7, v_reset=np.asarray(-0.3, F)).program(),
+    "filtered": lambda: filtered("euler"),
+    "filtered after adding": lambda: filtered("exp_add"),
+    "every neuron its own": learned,
+}
+
+
+def data(program: Program, seed: int = 11) -> Any:
+    return events(RNG(seed), 12, 80, *program.inputs[0].shape)
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", NETS)
+def test_programs_of_every_kind(name: str, tmp_path: Path) -> None:
+    """The program spikes as its integers say, and these as the network does but for rounding."""
+    program = NETS[name]()
+    x = data(program)
+    CFormat().write(program, tmp_path / "c", COptions(x=x))
+    runner = CFormat().load(tmp_path / "c").of(program)
+    found, model = runner.run(x, record=True), runner.model(program).run(x, record=True)
+    names = [node.name for node in program.spiking]
+    assert list(found.recorded) == names
+    for node in names:
+        np.testing.assert_array_equal(found.recorded[node], model.recorded[node])
+    np.testing.assert_array_equal(found.y, model.y)
+    wanted = run(program, x, record=names)
+    for node in names:
+        assert 0.02 < wanted.recorded[node].mean() < 0.98
+        assert np.mean(wanted.recorded[node] != found.recorded[node]) < 0.04
+    if name == "potentials":
+        assert np.abs(wanted.y - found.y).max() < 0.15 * np.abs(wanted.y).max()
+
+
+def test_a_chain_has_the_integers_of_netx() -> None:
+    program = conv_net(RNG(3))
+    x = data(program)
+    ours = C.__mro__[1](program, COptions(x=x)).run(x, record=True)  # type: ignore[call-arg]
+    netx = simulate_loihi(quantise_chain(program, x, thresholds="per-neuron"), x, record=True)
+    for node, spikes in netx.spikes.items():
+        np.testing.assert_array_equal(ours.recorded[node], spikes)
+
+
+def test_input_outside_the_range_is_refused(tmp_path: Path) -> None:
+    program = small().lif("a", 0.7).program()
+    x = data(program)
+    CFormat().write(program, tmp_path / "c", COptions(x=x))
+    with pytest.raises(InputError, match="the input runs from 0 to 3; the integers were chosen for 0 to 1"):
+        CFormat().load(tmp_path / "c").run(3 * x)
+
+
+REFUSED: dict[str, tuple[Callable[[], Program], str, str]] = {
+    "two layers of weights": (lambda: small().linear("fc2", np.eye(9)).lif("a", 1.0).program(), "fc2", "no-neuron"),
+    "many": (lambda: small().lif("a", 1.0, many=True).program(), "a", "many"),
+    "v_min": (lambda: small().lif("a", 1.0, v_min=np.asarray(0, F)).program(), "a", "v-min"),
+    "v_start": (lambda: small().lif("a", 1.0, v_start=np.asarray(0.5, F)).program(), "a", "v-start"),
+    "theta": (lambda: small().lif("a", -1.0).program(), "a", "threshold-not-positive"),
+    "potentials read": (lambda: potentials_read(), "fc3", "potential"),
+}
+
+
+def potentials_read() -> Program:
+    program = potentials()
+    build = Builder((12,))
+    build.nodes = list(program.nodes[:-1])
+    return build.linear("fc3", np.eye(4)).lif("b", 1.0).program()
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_integers_cannot_hold(name: str, tmp_path: Path) -> None:
+    build, node, slug = REFUSED[name]
+    program = build()
+    findings = list(CFormat().check(program))
+    assert (findings[0].node, findings[0].slug) == (node, slug)
+    with pytest.raises(UnsupportedError) as error:
+        CFormat().write(program, tmp_path / "c", COptions(x=data(program)))
+    assert (error.value.node, error.value.slug) == (node, slug)
+    assert not (tmp_path / "c").exists()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Adaptive(Neuron):
+    """A neuron with a field that nobody reads."""
+
+    adaptation: float = 0.0
+
+
+def test_a_new_field_of_neurons_is_refused_until_it_is_read() -> None:
+    program = small().lif("a", 1.0).program()
+
+    def grown(node: Any, value: float) -> Any:
+        own = {name: getattr(node, name) for name in node.__dataclass_fields__}
+        return Adaptive(**own, adaptation=value) if isinstance(node, Neuron) else node
+
+    for value, slugs in ((0.0, []), (0.5, ["adaptation"])):
+        changed = replace(program, nodes=tuple(grown(node, value) for node in program.nodes))
+        assert [finding.slug for finding in CFormat().check(changed)] == slugs
+
+
+def test_limits_of_memory(tmp_path: Path) -> None:
+    program = small().lif("a", 0.7).program()
+    options = COptions(x=data(program))
+    facts = CFormat().write(program, tmp_path / "c", options)
+    flash, ram = facts["flash_bytes"] + CODE, facts["ram_bytes"] + STACK
+    CFormat().write(program, tmp_path / "fits", replace(options, flash=str(flash), ram=str(ram)))
+    for what in ({"flash": str(flash - 1)}, {"ram": str(ram - 1)}):
+        with pytest.raises(UnsupportedError, match="expected at most"):
+            CFormat().write(program, tmp_path / "tight", replace(options, **what))
+    with pytest.raises(InputError, match="--flash: expected bytes, as 262144, 256K or 1M; found '1G'"):
+        CFormat().write(program, tmp_path / "tight", replace(options, flash="1G"))
+    assert not (tmp_path / "tight").exists()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    program = small().lif("2 */ a", 0.7).program()
+    CFormat().write(program, tmp_path / "c", COptions(x=data(program)))
+    return tmp_path / "c"
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", FILES)
+def test_changed_text_is_not_run_unless_trusted(folder: Path, name: str) -> None:
+    file = folder / name
+    file.write_text(file.read_text() + "\n")
+    with pytest.raises(InputError, match=rf"{name}: expected what stl-deploy makes of integers.npz; found other text"):
+        CFormat().load(folder)
+    x = data(small().program())
+    trusted = C(folder, COptions(trust=True)).run(x)
+    assert trusted.y.shape == (12, 80, 9)
+
+
+def test_missing_and_foreign_files(folder: Path) -> None:
+    (folder / "main.c").unlink()
+    with pytest.raises(InputError, match=r"main.c: No such file or directory; a C folder holds net.c"):
+        CFormat().load(folder)
+    (folder / "main.c").write_bytes(b"\xff")
+    with pytest.raises(InputError, match="not ASCII"):
+        CFormat().load(folder)
+    (folder / NAME).write_bytes(b"PK")
+    with pytest.raises(InputError, match=r"integers.npz: not an .npz file"):
+        CFormat().load(folder)
+
+
+def damage(folder: Path, change: Callable[[Any, dict[str, Any]], None]) -> None:
+    arrays = read_npz(folder / NAME)
+    structure = json.loads(arrays["structure"].tobytes())
+    change(structure, arrays)
+    arrays["structure"] = np.frombuffer(json.dumps(structure).encode(), np.uint8)
+    write_npz(folder / NAME, arrays)
+
+
+DAMAGE: dict[str, Callable[[Any, dict[str, Any]], None]] = {
+    "no nodes": lambda s, a: s.update(nodes=[]),
+    "a list": lambda s, a: s.update(nodes=[[]]),
+    "a kind": lambda s, a: s["nodes"][1].update(kind="os.system"),
+    "a field": lambda s, a: s["nodes"][1].update(field=1),
+    "a field less": lambda s, a: s["nodes"][1].pop("weight"),
+    "a text": lambda s, a: s["nodes"][0].update(high="9; }"),
+    "a fraction": lambda s, a: s["nodes"][0].update(high=1.5),
+    "a huge number": lambda s, a: s["nodes"][0].update(high=2**40),
+    "nothing": lambda s, a: s["nodes"][2]["neuron"].update(v_decay=None),
+    "an order": lambda s, a: s["nodes"].reverse(),
+    "a source": lambda s, a: s["nodes"][1].update(sources=[["x", 0]]),
+    "a late source": lambda s, a: s["nodes"][1].update(sources=[["in", 5]]),
+    "a name twice": lambda s, a: s["nodes"][1].update(name="in"),
+    "a shape": lambda s, a: s["nodes"][1].update(shape=[8]),
+    "a large shape": lambda s, a: s["nodes"][0].update(shape=[2**30, 2**30]),
+    "a decay": lambda s, a: s["nodes"][2]["neuron"].update(v_decay=5000),
+    "a reset": lambda s, a: s["nodes"][2]["neuron"].update(reset="zap"),
+    "weights": lambda s, a: a.update({"1.weight": a["1.weight"] * 100}),
+    "weights' type": lambda s, a: a.update({"1.weight": a["1.weight"].astype(np.float32)}),
+    "weights' shape": lambda s, a: a.update({"1.weight": a["1.weight"][:, :3]}),
+    "no weights": lambda s, a: a.__delitem__("1.weight"),
+    "a threshold": lambda s, a: a.update({"2.neuron.threshold": np.full(9, -1, np.int32)}),
+    "a version": lambda s, a: s.update(version=99),
+    "measured": lambda s, a: s.update(measured=[1]),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_damaged_integers_are_refused_in_one_sentence(folder: Path, what: str) -> None:
+    damage(folder, DAMAGE[what])
+    with pytest.raises(InputError, match=r"integers.npz: .*export it again"):
+        read_folder(folder)
+
+
+def tool(path: Path, text: str) -> str:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_no_compiler(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.delenv("CC", raising=False)
+    assert C.available() == MISSING
+    with pytest.raises(ToolError, match="no C compiler found"):
+        CFormat().load(folder).run(data(small().program()))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("echo 'net.c:1: error: out of luck' >&2; exit 3", "failed with exit code 3: net.c:1: error: out of luck"),
+        ("sleep 60", r"did not end within 0.5 s and was stopped"),
+        ("exit 0", "the compiled network cannot be run: No such file"),
+    ],
+)
+def test_a_compiler_that_fails_or_hangs(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str
+) -> None:
+    monkeypatch.setenv("CC", tool(tmp_path / "cc", text))
+    monkeypatch.setattr(compiler, "DEADLINE", 0.5)
+    with pytest.raises(ToolError, match=said):
+        CFormat().load(folder).run(data(small().program()))
+
+
+def test_the_folder_can_be_built_by_make(folder: Path, tmp_path: Path) -> None:
+    if find_compiler() is None or not any((Path(p) / "make").is_file() for p in os.get_exec_path()):
+        pytest.skip("make or a C compiler is not installed")
+    compiler.run_program(["make", "-s", "-C", str(folder)], b"", what="make")
+    x = data(small().program())[:, :5]
+    given = np.array([5, 12], "<i4").tobytes() + x.swapaxes(0, 1).astype("<i4").tobytes()
+    y = np.frombuffer(compiler.run_program([str(folder / "net")], given, what="net"), "<i4").reshape(5, 12, 9)
+    np.testing.assert_array_equal(y.swapaxes(0, 1), CFormat().load(folder).run(x).y)
+    with pytest.raises(ToolError, match="the input ends early"):
+        compiler.run_program([str(folder / "net")], given[:-1], what="net")
+    with pytest.raises(ToolError, match="sample 0, step 0: the input holds a value outside 0 to 1"):
+        compiler.run_program([str(folder / "net")], given[:8] + b"\x07" * (len(given) - 8), what="net")
