@@ -43,7 +43,6 @@ class Program:
         """
         graph = self.plan.graph
         x = check_input(graph.input, x)
-        recorded = self.plan.recorded if record else []
         spikes = sum(len_of(one.shape) for one in self.plan.recorded) if record else 0
         outputs = len_of(graph.output.shape)
         steps, samples = x.shape[:2]
@@ -59,7 +58,13 @@ class Program:
                 self._batch(program, x[:, start : start + at_once], outputs, spikes, deadline)
                 for start in range(0, samples, at_once)
             ]
-        rows = np.concatenate(parts).swapaxes(0, 1)
+        return self.unpack(np.concatenate(parts), record=record)
+
+    def unpack(self, written: NDArray[np.uint8], *, record: bool = False) -> GraphRun:
+        """A run from what the program wrote: bytes ``[B, T, 4·outputs + spikes]``, spikes if it was built to record."""
+        graph, rows = self.plan.graph, written.swapaxes(0, 1)
+        outputs, (steps, samples) = len_of(graph.output.shape), rows.shape[:2]
+        recorded = self.plan.recorded if record else []
         y = np.ascontiguousarray(rows[..., : 4 * outputs]).view("<i4").astype(np.int32)
         found = {one.node: _spikes(rows[..., 4 * outputs :], one) for one in recorded}
         return GraphRun(y.reshape(steps, samples, *graph.output.shape), found)

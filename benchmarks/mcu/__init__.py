@@ -1,0 +1,1 @@
+"""A C folder on an emulated microcontroller: spikes, instructions, flash and RAM."""

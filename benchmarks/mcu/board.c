@@ -1,0 +1,101 @@
+/* Runs a network on an emulated board. The host's files are reached by semihosting: net.in holds int32 B, T and
+ * x [B, T, NET_INPUTS]; net.out gets y [B, T, NET_OUTPUTS] and, if recorded, the spikes of each step, then at the end
+ * the board's timer ticks spent in net_reset and net_step as one uint32. Nothing here is part of a network. */
+#include <stdint.h>
+#include <string.h>
+
+#include "net.h"
+
+extern uint32_t data_load[], data_start[], data_end[], bss_start[], bss_end[], stack_top[];
+
+int main(void);
+void start(void);
+
+__attribute__((section(".vectors"), used)) static void *const vectors[] = { stack_top, (void *)start };
+
+enum { OPEN = 1, CLOSE = 2, WRITE = 5, READ = 6, STOP = 0x18, READ_BINARY = 1, WRITE_BINARY = 5 };
+
+static int32_t host(int32_t operation, const void *arguments)
+{
+    register int32_t r0 __asm__("r0") = operation;
+    register const void *r1 __asm__("r1") = arguments;
+
+    __asm__ volatile("bkpt 0xab" : "+r"(r0) : "r"(r1) : "memory");
+    return r0;
+}
+
+static int32_t open_file(const char *name, uint32_t mode)
+{
+    const uint32_t arguments[] = { (uint32_t)name, mode, strlen(name) };
+
+    return host(OPEN, arguments);
+}
+
+static void stop(int failed)
+{
+    host(STOP, (const void *)(uintptr_t)(failed ? 0x20023 : 0x20026));
+    for (;;)
+        ;
+}
+
+/* Semihosting returns how many bytes were not read or written. */
+static void move(int32_t operation, int32_t file, void *to, uint32_t size)
+{
+    const uint32_t arguments[] = { (uint32_t)file, (uint32_t)to, size };
+
+    if (host(operation, arguments) != 0)
+        stop(1);
+}
+
+/* CMSDK timer 0 counts down at 25 MHz; with one instruction a nanosecond that is 40 instructions a tick. */
+static volatile uint32_t *const timer = (volatile uint32_t *)0x40000000;
+
+int main(void)
+{
+    static int32_t x[NET_INPUTS], y[NET_OUTPUTS];
+    const int32_t in = open_file("net.in", READ_BINARY);
+    const int32_t out = open_file("net.out", WRITE_BINARY);
+    int32_t size[2];
+    uint32_t ticks = 0;
+
+    if (in < 0 || out < 0)
+        stop(1);
+    move(READ, in, size, sizeof size);
+    timer[1] = UINT32_MAX;
+    timer[2] = UINT32_MAX;
+    timer[0] = 1;
+    for (int32_t sample = 0; sample < size[0]; sample++)
+        for (int32_t step = 0; step < size[1]; step++) {
+            uint32_t before;
+
+            move(READ, in, x, sizeof x);
+            before = timer[1];
+            if (step == 0)
+                net_reset();
+            if (net_step(x, y) != 0)
+                stop(1);
+            ticks += before - timer[1];
+            move(WRITE, out, y, sizeof y);
+#ifdef NET_RECORD
+            move(WRITE, out, net_spikes, sizeof net_spikes);
+#endif
+        }
+    move(WRITE, out, &ticks, sizeof ticks);
+    {
+        const uint32_t file = (uint32_t)out;
+
+        host(CLOSE, &file);
+    }
+    stop(0);
+}
+
+void start(void)
+{
+    const uint32_t *from = data_load;
+
+    for (uint32_t *to = data_start; to < data_end;)
+        *to++ = *from++;
+    for (uint32_t *to = bss_start; to < bss_end;)
+        *to++ = 0;
+    main();
+}

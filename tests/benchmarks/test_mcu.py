@@ -1,0 +1,29 @@
+"""A network on emulated boards spikes as its integers say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.mcu.__main__ import BOARDS, measure, missing, table
+from stl_deploy.exporters.c.folder import read_folder
+from stl_deploy.exporters.c.target import CFormat, COptions
+from stl_deploy.exporters.integers.quantise import to_integers
+from tests.exporters.loihi.programs import conv_net, events
+
+
+@pytest.mark.skipif(missing() is not None, reason=str(missing()))
+@pytest.mark.parametrize("board", BOARDS)
+def test_spikes_on_a_board(board: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    program, x = conv_net(rng), events(rng, 8, 60, 1, 6, 6)
+    CFormat().write(program, tmp_path / "c", COptions(x=x))
+    graph, _ = read_folder(tmp_path / "c")
+    few, many = (measure(tmp_path / "c", to_integers(x[:, :n], graph.input.scale), board, "-O2") for n in (4, 40))
+    assert many.differing == 0
+    assert many.compared == 8 * 40 * (4 * 36 + 36 + 10 + 2)
+    assert many.constants == sum(table.size for table in read_folder(tmp_path / "c")[1].plan.tables) + 60
+    assert few.instructions == pytest.approx(many.instructions, rel=0.3)
+    assert "Cortex" in table([many])
