@@ -123,7 +123,7 @@ def _call(command: Sequence[str], place: Path) -> str:
 def table(found: Sequence[Measured]) -> str:
     """Markdown."""
     lines = [
-        "| board (simulated) | build | code, bytes | constants | RAM | instructions an inference | spikes that differ |",
+        "| board (simulated) | build | code, bytes | constants | RAM | instructions an inference | spikes differ |",
         "|---|---|---|---|---|---|---|",
     ]
     for one in found:

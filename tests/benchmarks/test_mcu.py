@@ -24,6 +24,8 @@ def test_spikes_on_a_board(board: str, tmp_path: Path) -> None:
     few, many = (measure(tmp_path / "c", to_integers(x[:, :n], graph.input.scale), board, "-O2") for n in (4, 40))
     assert many.differing == 0
     assert many.compared == 8 * 40 * (4 * 36 + 36 + 10 + 2)
-    assert many.constants == sum(table.size for table in read_folder(tmp_path / "c")[1].plan.tables) + 60
+    plan = read_folder(tmp_path / "c")[1].plan
+    assert plan.flash <= many.constants < plan.flash + 100  # and the layers' shapes
+    assert plan.ram <= many.ram < plan.ram + 64
     assert few.instructions == pytest.approx(many.instructions, rel=0.3)
     assert "Cortex" in table([many])

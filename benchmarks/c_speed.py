@@ -1,0 +1,259 @@
+"""The C target against ONNX Runtime and torch, one sample at a time on one thread: python -m benchmarks.c_speed -o docs
+
+Three drawn networks whose thresholds give the rates said: one of the digits net's size, one of an MNIST net's at 5 and
+at 20 %. All are called from Python with one sample of T steps, in turn; medians and their ratios. The C spikes as its
+integers say (checked here), which differ from the float network by rounding.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import statistics
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from benchmarks.timing import QUIET, interleave
+from stl_deploy._util.files import write_text
+from stl_deploy.exporters.c.compiler import find_compiler, run_program
+from stl_deploy.exporters.c.folder import read_folder
+from stl_deploy.exporters.c.target import CFormat, COptions
+from stl_deploy.exporters.integers.simulate import simulate
+from stl_deploy.exporters.onnx.export import export_onnx
+from stl_deploy.exporters.onnx.model import OnnxModel
+from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Node, Output, Pool, Program, Reshape, Shape, Source
+from stl_deploy.graph.run import run
+
+F = np.float32
+NATIVE, PORTABLE = "C, -O3 -march=native", "C, -O3"
+FLOAT, INTEGER, INT8, EAGER = "ORT, float", "ORT, integer", "ORT, int8", "torch eager"
+BUILDS = {NATIVE: ("-O3", "-march=native"), PORTABLE: ("-O3",)}
+WRAPPER = """
+#include "net.h"
+int run(const int32_t *x, int32_t steps, int32_t *y);
+int run(const int32_t *x, int32_t steps, int32_t *y)
+{
+    net_reset();
+    for (int32_t t = 0; t < steps; t++)
+        if (net_step(x + t * NET_INPUTS, y + t * NET_OUTPUTS) != 0)
+            return -1;
+    return 0;
+}
+"""
+
+
+def network(shape: Shape, channels: tuple[int, int], dense: int, steps: int, rate: float, seed: int = 0) -> Program:
+    """Two blocks of 3 x 3 convolution, neurons and max pooling, then dense neurons and a vote for ten.
+
+    Thresholds: one for each channel, so that it fires at about ``rate`` on binary input at ``rate``.
+    """
+    rng = np.random.default_rng(seed)
+    nodes: list[Node] = [Input(name="in", shape=shape, sources=())]
+    x = (rng.random((steps, 32, *shape)) < rate).astype(F)
+
+    def add(kind: type[Node], name: str, made: Shape, **fields: Any) -> None:
+        nodes.append(kind(name=name, shape=made, sources=(Source(nodes[-1].name),), **fields))
+
+    def neurons(name: str) -> None:
+        made = nodes[-1].shape
+        program = Program((*nodes, Output(name="o", shape=made, sources=(Source(nodes[-1].name),))), 1e-4)
+        currents = run(program, x).y
+        rows = np.moveaxis(currents, 2, 0).reshape(made[0], -1)
+        theta = np.maximum(np.quantile(rows, 1 - rate, axis=1), 0.05).astype(F)
+        decay = np.asarray(0.5, F)
+        add(Neuron, name, made, decay=decay, threshold=theta.reshape(-1, *(1,) * (len(made) - 1)))
+
+    size = shape
+    for block, out in enumerate(channels, start=1):
+        weight = _on_grid(rng.normal(0, (2 / (9 * size[0])) ** 0.5, (out, size[0], 3, 3)))
+        window: dict[str, Any] = {"stride": (1, 1), "padding": ((1, 1), (1, 1)), "dilation": (1, 1), "groups": 1}
+        made = (out, *size[1:])
+        add(Conv, f"conv{block}", made, weight=weight, bias=None, input_shape=size, **window)
+        neurons(f"lif{block}")
+        pooled = (out, size[1] // 2, size[2] // 2)
+        two: dict[str, Any] = {"kernel": (2, 2), "stride": (2, 2), "padding": ((0, 0), (0, 0)), "divisor": 1}
+        add(Pool, f"pool{block}.sum", pooled, input_shape=made, **two)
+        add(Neuron, f"pool{block}", pooled, decay=None, threshold=np.asarray(0.5, F))
+        size = pooled
+    flat = int(np.prod(size))
+    add(Reshape, "flat", (flat,), input_shape=size)
+    weight = _on_grid(rng.normal(0, (2 / flat) ** 0.5, (dense, flat)))
+    add(Linear, "fc", (dense,), weight=weight, bias=None, input_shape=(flat,))
+    neurons("lif3")
+    vote = np.kron(np.eye(10), np.full((1, dense // 10), 10 / dense)).astype(F)
+    add(Linear, "vote", (10,), weight=vote, bias=None, input_shape=(dense,))
+    add(Output, "out", (10,))
+    return Program(tuple(nodes), 1e-4)
+
+
+def _on_grid(weight: NDArray[Any]) -> NDArray[np.float32]:
+    """Multiples of 1/1024, as folding on the exact grid leaves them, so that every form can be exported."""
+    return (np.round(weight * 1024) / 1024).astype(F)
+
+
+def cases() -> dict[str, tuple[Program, float, int]]:
+    """Each network, its rate and its steps."""
+    return {
+        "digits size, 15 %": (network((1, 8, 8), (32, 64), 100, 4, 0.15), 0.15, 4),
+        "MNIST size, 5 %": (network((1, 28, 28), (32, 64), 100, 4, 0.05), 0.05, 4),
+        "MNIST size, 20 %": (network((1, 28, 28), (32, 64), 100, 4, 0.2), 0.2, 4),
+    }
+
+
+def measure(found: Mapping[str, tuple[Program, float, int]], rounds: int) -> dict[str, Any]:
+    """Times of every case, JSON-ready."""
+    torch.set_num_threads(1)
+    before, rows = os.getloadavg()[0], []
+    for name, (program, rate, steps) in found.items():
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        rng = np.random.default_rng(1)
+        x = (rng.random((steps, 64, *program.inputs[0].shape)) < rate).astype(F)
+        with TemporaryDirectory() as folder:
+            times = interleave(contenders(program, x, Path(folder)), rounds)
+        rows.append({"network": name, "steps": steps, "rates": _rates(program, x), "seconds": times})
+    return {
+        "schema_version": 1,
+        "rounds": rounds,
+        "load": [before, os.getloadavg()[0]],
+        "compiler": _version(),
+        "rows": [row | {"ratios": _ratios(row["seconds"])} for row in rows],
+    }
+
+
+def contenders(program: Program, x: NDArray[Any], folder: Path) -> dict[str, Callable[[], Any]]:
+    """What is timed: one sample after the other."""
+    CFormat().write(program, folder / "c", COptions(x=x))
+    graph, _ = read_folder(folder / "c")
+    whole = x.astype(np.int32)
+    expected = simulate(graph, whole).y
+    made: dict[str, Callable[[], Any]] = {}
+    turn = {"at": 0}
+
+    def sample() -> int:
+        turn["at"] = (turn["at"] + 1) % x.shape[1]
+        return turn["at"]
+
+    for name, options in BUILDS.items():
+        call = _library(folder, name, options, len(x), expected.shape[2])
+        samples = [np.ascontiguousarray(whole[:, i]) for i in range(x.shape[1])]
+        for i, given in enumerate(samples):
+            if not np.array_equal(call(given), expected[:, i]):
+                raise SystemExit(f"{name} does not compute what its integers say")
+        made[name] = lambda call=call, samples=samples: call(samples[sample()])
+    inputs = [np.ascontiguousarray(x[:, i : i + 1]) for i in range(x.shape[1])]
+    for name, precision in ((FLOAT, "float32"), (INTEGER, "integer"), (INT8, "int8")):
+        path = folder / f"{precision}.onnx"
+        export_onnx(program, path, precision=precision, record=False)  # type: ignore[arg-type]
+        model = OnnxModel.load(path, threads=1)
+        session, entry = model.session, model.session.get_inputs()[0].name
+        made[name] = lambda session=session, entry=entry: session.run(None, {entry: inputs[sample()]})
+    made[EAGER] = lambda: eager(program, torch.from_numpy(inputs[sample()]))
+    return made
+
+
+def _library(folder: Path, name: str, options: tuple[str, ...], steps: int, outputs: int) -> Callable[[Any], Any]:
+    """The C as a function of one sample ``[T, *shape]`` in this process."""
+    compiler = find_compiler()
+    assert compiler is not None
+    place = folder / f"build{len(list(folder.iterdir()))}"
+    place.mkdir()
+    (place / "run.c").write_text(WRAPPER)
+    files = [str(place / "run.c"), str(folder / "c" / "net.c"), "-I", str(folder / "c")]
+    flags = ["-std=c99", *options, "-shared", "-fPIC", "-o", str(place / "net.so")]
+    run_program([compiler, *flags, *files], b"", what=name)
+    function = ctypes.CDLL(str(place / "net.so")).run
+    function.argtypes = [ctypes.c_void_p, ctypes.c_int32, ctypes.c_void_p]
+
+    def call(given: Any) -> Any:
+        y = np.empty((steps, outputs), np.int32)
+        function(given.ctypes.data, steps, y.ctypes.data)
+        return y
+
+    return call
+
+
+@torch.inference_mode()
+def eager(program: Program, x: torch.Tensor) -> torch.Tensor:
+    """A chain in plain torch: synapses over all steps at once, neurons step by step."""
+    for node in program.nodes:
+        steps = x.shape[:2]
+        if isinstance(node, Conv):
+            x = functional.conv2d(x.flatten(0, 1), torch.from_numpy(node.weight), padding=1).unflatten(0, steps)
+        elif isinstance(node, Linear):
+            x = functional.linear(x, torch.from_numpy(node.weight))
+        elif isinstance(node, Pool):
+            x = functional.max_pool2d(x.flatten(0, 1), 2).unflatten(0, steps)
+        elif isinstance(node, Reshape):
+            x = x.flatten(2)
+        elif isinstance(node, Neuron) and node.decay is not None and node.threshold is not None:
+            theta, v, spikes = torch.from_numpy(node.threshold), torch.zeros_like(x[0]), []
+            for now in x:
+                v = float(node.decay) * v + now
+                spike = v > theta
+                v = v * ~spike
+                spikes.append(spike)
+            x = torch.stack(spikes).to(x.dtype)
+    return x
+
+
+def _rates(program: Program, x: NDArray[Any]) -> dict[str, float]:
+    recorded = run(program, x, record=[node.name for node in program.spiking]).recorded
+    return {name: float(spikes.mean()) for name, spikes in recorded.items()}
+
+
+def _ratios(times: Mapping[str, list[float]]) -> dict[str, float]:
+    """How many times as long as the C for this machine each takes, by medians."""
+    return {name: statistics.median(values) / statistics.median(times[NATIVE]) for name, values in times.items()}
+
+
+def _version() -> str:
+    compiler = find_compiler()
+    assert compiler is not None
+    return run_program([compiler, "--version"], b"", what=compiler).decode().splitlines()[0]
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """Markdown."""
+    names = [*BUILDS, FLOAT, INTEGER, INT8, EAGER]
+    lines = ["| network | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for row in found["rows"]:
+        micro = {name: 1e6 * statistics.median(times) for name, times in row["seconds"].items()}
+        cells = [f"{micro[name]:.0f} µs ({row['ratios'][name]:.1f}x)" for name in names]
+        lines.append(f"| {row['network']} | " + " | ".join(cells) + " |")
+    load = max(found["load"])
+    quiet = "" if load < QUIET else " - the machine was not quiet"
+    lines += [
+        "",
+        f"One thread, batch 1, medians of {found['rounds']} rounds, {found['compiler']}, load {load:.1f}{quiet}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=300)
+    parser.add_argument("-o", "--output", type=Path, help="folder for c-speed.json and c-speed.md")
+    arguments = parser.parse_args()
+    if find_compiler() is None:
+        raise SystemExit("no C compiler found; install one, for example gcc")
+    found = measure(cases(), arguments.rounds)
+    print(table(found))
+    if arguments.output is not None:
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        write_text(arguments.output / "c-speed.json", json.dumps(found, indent=1) + "\n")
+        write_text(arguments.output / "c-speed.md", table(found))
+
+
+if __name__ == "__main__":
+    main()
