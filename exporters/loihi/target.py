@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import InputError
+from stl_deploy.exporters.integers.model import GraphModel
 from stl_deploy.exporters.integers.scales import ThresholdForm
 from stl_deploy.exporters.loihi.chip_check import check_chip
 from stl_deploy.exporters.loihi.chips import load_chips
@@ -45,24 +46,30 @@ class NetxOptions(Options):
 
 
 class Loihi:
-    """The integers of a Program, or of a netx file, as our model of Lava's fixed point runs them.
+    """The integers of a Program, of a netx file or of a C folder, as our model of Lava's fixed point runs them.
 
-    A file alone takes whole numbers and names spikes by layer; `of` its Program it takes real input on the graph's grid
-    and names nodes. notes: what a file holds beside its layers, in sentences.
+    A netx file alone takes whole numbers and names spikes by layer; `of` its Program it takes real input on the graph's
+    grid and names nodes. notes: what a file holds beside its layers, in sentences.
     """
 
     name = "loihi"
     description = "our integer model of Lava's fixed point (simulated; not Lava itself, not the chip)"
     label: Literal["measured", "simulated"] = "simulated"
-    reads: tuple[str, ...] = ("netx",)
+    reads: tuple[str, ...] = ("netx", "c")
     options: type[Options] = NetxOptions
     agrees_with: Model | None = None
 
     def __init__(self, network: Network, options: NetxOptions) -> None:
         self._options = options
+        self._graph: GraphModel | None = None
+        self.notes: tuple[str, ...] = ()
+        if isinstance(network, Path) and network.is_dir():
+            self._graph = GraphModel(network, options)
+            return
         self._path = network if isinstance(network, Path) else None
         self._program = network if isinstance(network, Program) else None
-        self.notes = () if self._path is None else read_netx(self._path).notes
+        if self._path is not None:
+            self.notes = read_netx(self._path).notes
 
     @classmethod
     def available(cls) -> str | None:
@@ -72,6 +79,9 @@ class Loihi:
     def of(self, program: Program) -> Self:
         """The same file as what ``program`` became; raises InputError on the run if it is not made from it."""
         made = copy.copy(self)
+        if self._graph is not None:
+            made._graph = self._graph.of(program)
+            return made
         made._program = program
         return made
 
@@ -79,6 +89,8 @@ class Loihi:
         """See `stl_deploy.exporters.targets.Runner`; raises InputError for several inputs."""
         if isinstance(x, Mapping):
             raise InputError(f"expected one input for {self.name}; found {', '.join(x)}; use another backend")
+        if self._graph is not None:
+            return self._graph.run(x, record)
         if self._program is None:
             assert self._path is not None
             found = self.integers(self._path, x, record)

@@ -70,7 +70,7 @@ def capture(
 def export(
     source: SourceArg,
     to: Annotated[str, typer.Option("--to", metavar="TARGET", help="See below, or 'stl-deploy targets'.")],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="PATH", help="The file to write.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="PATH", help="The file (c: the folder) to write.")],
     dialect: DialectOption = None,
     thresholds: Annotated[
         NetxThresholds | None,
@@ -94,6 +94,10 @@ def export(
     reader: Annotated[
         Reader | None, typer.Option("--for", help="nir: restate the graph for this framework's reader.")
     ] = None,
+    flash: Annotated[
+        str | None, typer.Option(metavar="BYTES", help="c: flash that must hold it, as 256K (exit 1 if it does not).")
+    ] = None,
+    ram: Annotated[str | None, typer.Option(metavar="BYTES", help="c: RAM that must hold it, as 64K.")] = None,
     calibration: InputOption = None,
     input_grid: Annotated[
         int | None,
@@ -122,6 +126,8 @@ def export(
         form=form,
         precision=given[0] if given else None,
         reader=reader,
+        flash=flash,
+        ram=ram,
     )
     if json:
         emit_json(result)
@@ -233,6 +239,9 @@ def simulate(
         Literal["fixed", "float"] | None,
         typer.Option(help="lava: fixed (the netx file in integers, the default) or float (floating-point processes)."),
     ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="c: compile and run a folder though its C is not what stl-deploy makes.")
+    ] = False,
     deadline: Annotated[float, typer.Option(help="Seconds before an outside tool's run is stopped.")] = 600.0,
     json: Json = False,
 ) -> None:
@@ -249,6 +258,7 @@ def simulate(
         thresholds=thresholds,
         deadline=deadline,
         numeric=numeric,
+        trust=trust or None,
         say=console(),
     )
     if json:

@@ -90,6 +90,11 @@ def export(
 
 
 def _verified(bench: Bench, path: Path, target: Format, output: Path, say: Console) -> dict[str, Any]:
+    """What the comparison found, or why the artifact could not be run on this machine."""
+    reason = target.load(path).available()
+    if reason is not None:
+        say.warn(f"{output} was written but not run: {reason}")
+        return {"not_run": reason}
     bench.artifact(path, target, artifact=str(output))
     show(bench.report, say)
     bench.report.require()

@@ -1,0 +1,98 @@
+"""The integer model of a Program, or of a folder that keeps its integers, as a Runner."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.errors import InputError
+from stl_deploy.exporters.integers.graph import IntegerGraph
+from stl_deploy.exporters.integers.quantise import Quantised, quantise, to_integers
+from stl_deploy.exporters.integers.simulate import GraphRun, simulate
+from stl_deploy.exporters.integers.store import NAME, read_integers
+from stl_deploy.exporters.targets import Model, Network, Options
+from stl_deploy.graph.exact import input_grid
+from stl_deploy.graph.program import Program
+from stl_deploy.graph.run import NetworkInput, Result
+
+CALIBRATION = 256
+"""Samples of the input that integers are chosen by, where no others are given."""
+
+
+class GraphModel:
+    """Takes real input on its grid and names spikes by NIR node."""
+
+    name = "loihi"
+    description = "our integer model of the same integers (simulated)"
+    label: Literal["measured", "simulated"] = "simulated"
+    reads: tuple[str, ...] = ("c",)
+    options: type[Options] = Options
+    agrees_with: Model | None = None
+
+    def __init__(self, network: Network, options: Options, *, graph: IntegerGraph | None = None) -> None:
+        self._options = options
+        self._program = network if isinstance(network, Program) else None
+        self._graph = graph
+        if graph is None and isinstance(network, Path):
+            self._graph, _ = read_integers(network / NAME)
+
+    @classmethod
+    def available(cls) -> str | None:
+        """Always."""
+        return None
+
+    def of(self, program: Program) -> Self:
+        """The same; raises InputError if its integers were not made from a network of these nodes."""
+        if self._graph is not None:
+            names = {node.name for node in program.spiking}
+            own = {node.name for node in self._graph.populations}
+            if names != own:
+                raise InputError(
+                    f"expected integers that spike in {', '.join(sorted(names))}; found {', '.join(sorted(own))}; "
+                    "name the graph that they were made from"
+                )
+        return copy.copy(self)
+
+    def run(self, x: NetworkInput, record: bool = False) -> Result:
+        """See `stl_deploy.exporters.targets.Runner`; a Program's integers are chosen by calibration, else by x."""
+        array = one_input(x)
+        if self._graph is None:
+            assert self._program is not None
+            self._graph = choose(self._program, calibration(self._options, array)).graph
+        graph = self._graph
+        found = self.integers(graph, to_integers(array, graph.input.scale), record)
+        y = (found.y.astype(np.float64) * graph.output.unit).astype(np.float32)
+        return Result({graph.output.name: y}, {name: s.astype(np.float32) for name, s in found.spikes.items()})
+
+    def integers(self, graph: IntegerGraph, x: NDArray[Any], record: bool) -> GraphRun:
+        """Run whole numbers."""
+        return simulate(graph, x, record=record)
+
+
+def choose(program: Program, x: NDArray[Any]) -> Quantised:
+    """Integers for a Program by calibration input ``x`` ``[T, B, *shape]``, on the grid that its metadata declare."""
+    grid = input_grid(program.metadata)
+    if grid is None:
+        return quantise(program, x)
+    return quantise(program, x, input_scale=2.0**grid.fraction_bits, largest=grid.bound)
+
+
+def calibration(options: Options, x: NetworkInput | None) -> NDArray[Any]:
+    """The samples that integers are chosen by; raises InputError where there are none."""
+    if options.calibration is not None:
+        return options.calibration()
+    if x is None:
+        raise InputError("expected input to choose integers by; found none; give --input")
+    return one_input(x)[:, :CALIBRATION]
+
+
+def one_input(x: NetworkInput) -> NDArray[Any]:
+    """The only input; raises InputError if there are several."""
+    if isinstance(x, Mapping):
+        raise InputError(f"expected one input; found {', '.join(x)}; use another backend")
+    return np.asarray(x)
