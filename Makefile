@@ -5,9 +5,9 @@ BIN := $(VENV)/bin
 SOURCES := stl_deploy exporters energy tests examples benchmarks docs
 RUNS ?= runs/digits runs/mnist runs/fashion_mnist
 OLDEST ?= tests
-BENCHMARKS ?= onnx_speed training loihi reference counting
+BENCHMARKS ?= onnx_speed c_speed training loihi reference counting
 
-.PHONY: demo test lint types lava check gpu gpu-interpreted readme parity quantisation bench bench-peers study study-small conformance fuzz docs tutorials dist wheel-demo oldest clean help
+.PHONY: demo test lint types lava check gpu gpu-interpreted readme parity quantisation bench bench-peers study study-small conformance fuzz mcu docs tutorials dist wheel-demo oldest clean help
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -61,6 +61,9 @@ gpu-interpreted: $(VENV)/.dev ## the CUDA kernels in Triton's interpreter, on th
 
 conformance: $(VENV)/.dev ## what other frameworks mean by a NIR file; each gets an environment of its own
 	$(BIN)/python -m tests.conformance
+
+mcu: $(VENV)/.dev ## the digits network in C on emulated Cortex-M4 and M7 (apt: gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm)
+	$(BIN)/python -m benchmarks.mcu $(firstword $(RUNS)) -o docs
 
 fuzz: $(VENV)/.dev ## 10,000 damaged NIR files
 	$(BIN)/python -m tests.fuzz_nir --mutants 10000

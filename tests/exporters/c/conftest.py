@@ -1,0 +1,3 @@
+from tests.digits_run import digits_run
+
+__all__ = ["digits_run"]

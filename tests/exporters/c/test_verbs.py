@@ -1,0 +1,120 @@
+"""The command line over C folders: export, simulate on the program and on its integers, verify, check."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stl_deploy._util.files import read_npz
+from stl_deploy.cli import main
+from stl_deploy.exporters.c.compiler import MISSING, find_compiler
+
+needs_compiler = pytest.mark.skipif(find_compiler() is None, reason=MISSING)
+
+
+class Call:
+    """What a call of the command line left."""
+
+    def __init__(self, exit_code: int, stdout: str, stderr: str) -> None:
+        self.exit_code, self.stdout, self.output = exit_code, stdout, " ".join((stdout + stderr).split())
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Any:
+    def call(*arguments: str | Path) -> Call:
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        code = stop.value.code
+        return Call(code if isinstance(code, int) else 0, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def exported(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from stl_deploy.pipeline.export import export
+
+    folder = tmp_path_factory.mktemp("c") / "digits"
+    export(digits_run, "c", folder, verified=find_compiler() is not None)
+    return folder
+
+
+@needs_compiler
+def test_every_spike_of_every_test_image(exported: Path, digits_run: Path, tmp_path: Path, cli: Any) -> None:
+    """The program, the integers that it was made from, and what was verified at the export."""
+    test = digits_run / "test.npz"
+    arrays = {}
+    for backend in ("c", "loihi"):
+        done = cli("simulate", exported, "-i", test, "--backend", backend, "-o", tmp_path / "y.npz", "--record")
+        assert done.exit_code == 0, done.output
+        arrays[backend] = read_npz(tmp_path / "y.npz")
+    assert arrays["c"].keys() == arrays["loihi"].keys() == {"y", *(f"spikes__{n}" for n in
+        ("lif1", "pool1", "lif2", "pool2", "lif3"))}  # fmt: skip
+    assert arrays["c"]["y"].shape[1] == 359
+    for name, values in arrays["c"].items():
+        np.testing.assert_array_equal(values, arrays["loihi"][name])
+    manifest = json.loads((exported.parent / "digits.manifest.json").read_text())
+    against = [run for run in manifest["verified"]["runs"] if run["against"] != "reference"]
+    assert [run["differing"] for run in against] == [0]
+    assert set(manifest["files"]) == {f"digits/{name}" for name in
+        ("Makefile", "integers.npz", "main.c", "net.c", "net.h")}  # fmt: skip
+
+
+@needs_compiler
+def test_verify_holds_the_folder_to_its_integers(exported: Path, digits_run: Path, cli: Any) -> None:
+    done = cli("verify", digits_run, "--against", exported, "--json")
+    assert done.exit_code == 0, done.output
+    runs = json.loads(done.stdout)["runs"]
+    assert any(run["differing"] == 0 and run["compared"] > 10**6 for run in runs)
+
+
+@needs_compiler
+def test_foreign_text_needs_trust(exported: Path, digits_run: Path, tmp_path: Path, cli: Any) -> None:
+    text = (exported / "main.c").read_text()
+    given = ("simulate", exported, "-i", digits_run / "test.npz", "--backend", "c", "-o", tmp_path / "y.npz")
+    try:
+        (exported / "main.c").write_text(text + "/* mine */\n")
+        done = cli(*given)
+        assert done.exit_code == 2
+        assert "main.c: expected what stl-deploy makes of integers.npz; found other text" in done.output
+        assert cli(*given, "--trust").exit_code == 0
+    finally:
+        (exported / "main.c").write_text(text)
+
+
+def test_limits_and_places(digits_run: Path, tmp_path: Path, cli: Any) -> None:
+    place = tmp_path / "net"
+    done = cli("export", digits_run, "--to", "c", "-o", place, "--ram", "1K", "--no-verify")
+    assert done.exit_code == 1
+    assert "expected at most 1,024 bytes of RAM" in done.output
+    assert not place.exists()
+    place.mkdir()
+    (place / "mine.txt").write_text("kept")
+    done = cli("export", digits_run, "--to", "c", "-o", place, "--no-verify")
+    assert done.exit_code == 2
+    assert (place / "mine.txt").read_text() == "kept"
+
+
+def test_without_a_compiler_the_export_says_that_it_was_not_run(
+    digits_run: Path, tmp_path: Path, cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    done = cli("export", digits_run, "--to", "c", "-o", tmp_path / "net", "--json")
+    assert done.exit_code == 0, done.output
+    assert "was written but not run: no C compiler found" in done.output
+    assert json.loads(done.stdout)["verified"]["not_run"] == MISSING
+    done = cli("simulate", tmp_path / "net", "-i", digits_run / "test.npz", "--backend", "c", "-o", tmp_path / "y.npz")
+    assert done.exit_code == 1
+    assert "no C compiler found" in done.output
+
+
+def test_check_tells_what_integers_hold(digits_run: Path, cli: Any) -> None:
+    done = cli("check", digits_run, "--target", "c", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["targets"] == {"c": "faithful"}
