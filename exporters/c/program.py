@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import ToolError
 from stl_deploy.exporters.c.compiler import compile_program, run_program
 from stl_deploy.exporters.c.plan import Plan, Recorded
@@ -47,8 +47,7 @@ class Program:
         outputs = len_of(graph.output.shape)
         steps, samples = x.shape[:2]
         at_once = max(1, AT_ONCE // (4 * steps * len_of(graph.input.shape)))
-        with tempfile.TemporaryDirectory(prefix="stl-deploy-c-") as name:
-            folder = Path(name)
+        with temporary_folder() as folder:
             for file, text in self.files.items():
                 (folder / file).write_text(text, encoding="ascii")
             program = folder / "net"

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from stl_deploy.exporters.c.compiler import MISSING, find_compiler
 from stl_deploy.exporters.c.folder import bytes_of, read_folder, write_folder
-from stl_deploy.exporters.c.plan import make_plan
+from stl_deploy.exporters.c.plan import Plan, make_plan
 from stl_deploy.exporters.c.program import Program as CProgram
 from stl_deploy.exporters.c.render import render_plan
 from stl_deploy.exporters.c.synops import measured_synops
 from stl_deploy.exporters.integers.bounds import bounds
 from stl_deploy.exporters.integers.branches import refusals
-from stl_deploy.exporters.integers.graph import IntegerGraph
+from stl_deploy.exporters.integers.graph import IntegerGraph, IntegerNode
 from stl_deploy.exporters.integers.model import GraphModel, calibration, choose
 from stl_deploy.exporters.integers.net import STATE_SHIFT, STATE_TOP
 from stl_deploy.exporters.integers.quantise import to_integers
@@ -26,6 +26,7 @@ from stl_deploy.exporters.integers.store import NAME, About
 from stl_deploy.exporters.targets import Model, Network, Options
 from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Program
+from stl_deploy.graph.show import Row
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -115,9 +116,29 @@ class CFormat:
             },
         }
 
+    def rows(self, path: Path) -> list[Row]:
+        """Its layers, and the memory that each takes."""
+        graph, program = read_folder(path)
+        return [_row(node, program.plan) for node in graph.nodes]
+
     def load(self, path: Path) -> C:
         """The folder's program; raises InputError if its C is not what its integers make."""
         return C(path, COptions())
+
+
+def _row(node: IntegerNode, plan: Plan) -> Row:
+    share = plan.shares.get(node.name)
+    arrays = [getattr(node, name, None) for name in ("weight", "bias")]
+    about = "" if share is None else f"{share.flash:,} bytes of flash, {share.ram:,} of RAM"
+    return Row(
+        node.name,
+        type(node).__name__.removesuffix("Node").removeprefix("Integer"),
+        node.shape,
+        tuple(source.node for source in node.sources),
+        sum(array.size for array in arrays if array is not None),
+        0 if share is None else share.synops,
+        about,
+    )
 
 
 def tell_wraps(graph: IntegerGraph, options: Options) -> None:

@@ -114,6 +114,15 @@ def test_without_a_compiler_the_export_says_that_it_was_not_run(
     assert "no C compiler found" in done.output
 
 
+def test_show_tells_the_memory_of_each_layer(exported: Path, cli: Any) -> None:
+    done = cli("show", exported, "--json")
+    assert done.exit_code == 0, done.output
+    rows = {row["node"]: row for row in json.loads(done.stdout)}
+    assert rows["conv2"]["parameters"] == 16 * 8 * 9
+    assert rows["conv2"]["synapses"] == 16 * 8 * (2 * 2 + 2 * 3) ** 2
+    assert rows["lif2"]["constants"].endswith("bytes of flash, 1,024 of RAM")
+
+
 def test_check_tells_what_integers_hold(digits_run: Path, cli: Any) -> None:
     done = cli("check", digits_run, "--target", "c", "--json")
     assert done.exit_code == 0, done.output
