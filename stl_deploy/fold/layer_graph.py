@@ -53,6 +53,7 @@ def fold_layers(layers: LayerGraph) -> tuple[nir.NIRGraph, Dialect, Program]:
     nodes = {layer.name: layer for layer in layers.layers}
     for one_pass in PASSES:
         nodes = one_pass(nodes)
+    nodes = {name: _from_leak(node) if isinstance(node, Neuron) else node for name, node in nodes.items()}
     meant = ordered(join_currents(explicit_delays(nodes)))
     dialect = _dialect(meant)
     late = any(source.delay for node in meant for source in node.sources)
@@ -150,7 +151,7 @@ def _options(node: Neuron) -> dict[str, Any]:
         reset = np.zeros((), np.float32) if node.v_reset is None else node.v_reset
         if _equal(node, node.v_start, reset):
             start = "v_reset"
-        elif node.leak is not None and _equal(node, node.v_start, _v_leak(node).astype(np.float32)):
+        elif node.leak is not None and np.allclose(_full(node, node.v_start), _v_leak(node), rtol=1e-5):
             start = "v_leak"
         elif node.spiking and node.v_reset is None and node.reset not in ("value", "value_delayed"):
             start = "v_reset"
@@ -162,6 +163,16 @@ def _options(node: Neuron) -> dict[str, Any]:
             )
     reset_name = _RESETS.get(node.reset, node.reset) if node.spiking and node.decay is not None else "value"
     return {"compare": node.compare, "reset": reset_name, "start": start}
+
+
+def _from_leak(node: Neuron) -> Neuron:
+    """A potential that starts where it leaks to, but for rounding, does so to the bit: its leak is taken from there."""
+    if node.v_start is None or node.leak is None or node.decay is None:
+        return node
+    start = _full(node, node.v_start)
+    if not np.allclose(start, _v_leak(node), rtol=1e-5):
+        return node
+    return replace(node, leak=((1 - _full(node, node.decay)) * start).astype(np.float32))
 
 
 def _equal(node: Neuron, a: Any, b: Any) -> bool:
@@ -265,7 +276,8 @@ def _neuron(node: Neuron) -> nir.NIRNode:
             "need one below 1",
             layer=node.name,
         )
-    common = dict(r=gain / rate, v_leak=leak / rate)
+    starts = node.v_start is not None and leak.any() and np.allclose(_full(node, node.v_start), leak / rate, rtol=1e-5)
+    common = dict(r=gain / rate, v_leak=_full(node, node.v_start) if starts else leak / rate)
     if node.synapse is not None:
         s_rate = 1 - _full(node, node.synapse.decay)
         s_gain = _full(node, 1 if node.synapse.gain is None else node.synapse.gain)

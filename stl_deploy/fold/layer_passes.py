@@ -243,5 +243,27 @@ def _embed(layers: Layers, concat: Concat) -> None:
             layers[name] = replace(layer, sources=tuple(wide))
 
 
-PASSES: tuple[Callable[[Layers], Layers], ...] = (fold_norms, max_pools, concatenations)
+def join_linears(layers: Layers) -> Layers:
+    """Two linear layers, one behind the other without anything between, are one where that is smaller: W₂·W₁."""
+    found = dict(layers)
+    for name, layer in layers.items():
+        before = found.get(layer.sources[0].node) if len(layer.sources) == 1 and not layer.sources[0].delay else None
+        if not isinstance(layer, Linear) or not isinstance(before, Linear) or len(layer.input_shape) != 1:
+            continue
+        size = len(layer.weight) * before.weight.shape[1]
+        if (
+            before.bias is not None
+            or _readers(found, before.name) != 1
+            or size > layer.weight.size + before.weight.size
+        ):
+            continue
+        inner = before.weight.astype(np.float64)
+        rows = [layer.weight[i : i + 256].astype(np.float64) @ inner for i in range(0, len(layer.weight), 256)]
+        weight = _floats(name, np.concatenate(rows))
+        found[name] = replace(layer, weight=weight, sources=before.sources, input_shape=before.input_shape)
+        del found[before.name]
+    return found
+
+
+PASSES: tuple[Callable[[Layers], Layers], ...] = (fold_norms, max_pools, concatenations, join_linears)
 """In the order they run."""

@@ -30,8 +30,11 @@ from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.nodes import Node as StepNode
 from stl_deploy.tracing.populations import Fitted, compact, fit_neuron
 from stl_deploy.tracing.readings import read_core
+from stl_deploy.tracing.recorder import map_tree
 from stl_deploy.tracing.steps import Ref, Signal, Steps
 
+_MAX_DENSE = 2**25
+"""Most numbers in the weights that stand for an operation NIR has no node for."""
 Terms = tuple[Source, ...]
 """What a layer reads: the sum of these."""
 
@@ -295,8 +298,8 @@ class _Builder:
     def _pool(self, signal: Signal, x: Ref, window: Shape, stride: Shape, pads: Shape, divisor: int) -> Terms:
         before = self._shape(x.signal)
         shape = self._shape(signal)
-        if len(before) != 3:
-            raise CaptureError(f"a pool over {list(before)} has no form in NIR", line=signal.node.place.line)
+        if len(before) != 3 or before[:2] == (1, 1):
+            return self._dense(signal, x)
         sizes = [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(before[1:], window, stride, pads, strict=True)]
         node = Pool(
             name=self._name("pool", signal.node.place.module),
@@ -314,11 +317,10 @@ class _Builder:
     def _adaptive_pool(self, signal: Signal) -> Terms:
         x, size = signal.args[:2]
         before = self._shape(x.signal)
+        if before[1:] == tuple(size):
+            return self._read(x)
         if any(n % k for n, k in zip(before[1:], size, strict=True)):
-            raise CaptureError(
-                f"adaptive pooling of {list(before)} to {list(size)} has windows of several sizes",
-                line=signal.node.place.line,
-            )
+            return self._dense(signal, x)  # windows of several sizes
         window = tuple(n // k for n, k in zip(before[1:], size, strict=True))
         return self._pool(signal, x, window, window, (0, 0), window[0] * window[1])
 
@@ -326,58 +328,80 @@ class _Builder:
         x, dims, _ = signal.args
         before = self._shape(x.signal)
         if len(before) == 3 and sorted(dims) == [2, 3]:
-            return self._pool(signal, x, before[1:], before[1:], (0, 0), self._divisor(signal, before[1:]))
-        if len(before) == 1 or sorted(dims) != [len(before)]:
+            divisor = 1 if signal.node.name == "sum" else before[1] * before[2]
+            return self._pool(signal, x, before[1:], before[1:], (0, 0), divisor)
+        return self._dense(signal, x)
+
+    def _dense(self, signal: Signal, x: Ref) -> Terms:
+        """A linear operation that NIR has no node for, as weights on the flat values: what it makes of unit vectors."""
+        before = self._shape(x.signal)
+        count, made = int(np.prod(before)), int(np.prod(self._shape(signal)))
+        if count * made > _MAX_DENSE:
             raise CaptureError(
-                f"'{signal.node.name}' over axes {dims} of {list(before)} has no form in NIR",
+                f"'{signal.node.name}' from {list(before)} to {list(self._shape(signal))} has no form in NIR, "
+                "and as weights "
+                f"it would be {count * made:,} numbers",
                 line=signal.node.place.line,
             )
-        return self._votes(signal, x, before)
-
-    def _votes(self, signal: Signal, x: Ref, before: Shape) -> Terms:
-        """A mean or sum over the last axis of ``[classes, population]``: weights on the flat values."""
-        groups, size = int(np.prod(before[:-1])), before[-1]
-        each = np.float32(1 if signal.node.name == "sum" else 1 / size)
-        weight = np.repeat(np.eye(groups, dtype=np.float32), size, axis=1) * each
-        terms = self._read(x)
-        if len(before) > 1:
-            terms = self._flat(signal, terms, before)
-        name = self._name("vote", signal.node.place.module)
-        node = Linear(name=name, shape=(groups,), sources=terms, weight=weight, bias=None, input_shape=(groups * size,))
+        units = torch.eye(count).reshape(count, *before)
+        args, kwargs = map_tree((signal.args, signal.kwargs), Ref, lambda ref: units)
+        rows = signal.node.run(args, kwargs, {BATCH: count}).reshape(count, made)
+        node = Linear(
+            name=self._name("linear", signal.node.place.module),
+            shape=(made,),
+            sources=self._flat(signal, x),
+            weight=np.ascontiguousarray(rows.T.numpy()),
+            bias=None,
+            input_shape=(count,),
+        )
         return self._add(node, signal)
-
-    def _divisor(self, signal: Signal, window: Shape) -> int:
-        return 1 if signal.node.name == "sum" else int(np.prod(window))
 
     def _reshape(self, signal: Signal) -> Terms:
         (x,) = signal.args
         return self._reshaped(signal, self._read(x), self._shape(x.signal))
 
     def _reshaped(self, signal: Signal, terms: Terms, before: Shape) -> Terms:
+        """Terms in the shape of a signal; what is flat already, or was before it got another shape, stays so."""
         shape = self._shape(signal)
-        if shape == before:
+        known = self._shape_of(terms)
+        if shape == (known or before):
             return terms
-        if len(terms) == 1 and isinstance(self.nodes.get(terms[0].node), Reshape) and not terms[0].delay:
-            inner = self.nodes[terms[0].node]
-            if inner.input_shape == shape:  # type: ignore[attr-defined]
+        if len(terms) == 1 and isinstance(inner := self.nodes.get(terms[0].node), Reshape) and not terms[0].delay:
+            if inner.input_shape == shape:
                 return inner.sources
+            if int(np.prod(shape)) == shape[0]:
+                terms, known = inner.sources, inner.input_shape
         node = Reshape(
-            name=self._name("flatten", signal.node.place.module), shape=shape, sources=terms, input_shape=before
+            name=self._name("flatten", signal.node.place.module),
+            shape=shape,
+            sources=terms,
+            input_shape=known or before,
         )
         return self._add(node, signal)
 
-    def _flat(self, signal: Signal, terms: Terms, before: Shape) -> Terms:
-        if len(terms) == 1 and isinstance(self.nodes.get(terms[0].node), Reshape) and not terms[0].delay:
-            inner = self.nodes[terms[0].node]
-            if len(inner.input_shape) == 1:  # type: ignore[attr-defined]
-                return inner.sources
+    def _shape_of(self, terms: Terms) -> Shape | None:
+        """The shape that terms have, where it is known by now."""
+        found = [self.nodes[source.node].shape for source in terms if source.node in self.nodes]
+        return found[0] if found else None
+
+    def _flat(self, signal: Signal, x: Ref) -> Terms:
+        """What ``x`` is, as one axis."""
+        if x.signal.node.name == "reshape" and len(self._shape(x.signal.args[0].signal)) == 1:
+            inner = x.signal.args[0]
+            return self._read(Ref(inner.signal, inner.lag + x.lag))
+        terms, before = self._read(x), self._shape(x.signal)
+        known = self._shape_of(terms) or before
+        if len(known) == 1:
+            return terms
         name = self._name("flatten", signal.node.place.module)
-        self.nodes[name] = Reshape(name=name, shape=(int(np.prod(before)),), sources=terms, input_shape=before)
+        self.nodes[name] = Reshape(name=name, shape=(int(np.prod(known)),), sources=terms, input_shape=known)
         return (Source(name),)
 
     def _sum(self, signal: Signal) -> Terms:
         left, right = signal.args[:2]
-        scale = signal.kwargs.get("alpha", 1) * (-1 if signal.node.name == "sub" else 1)
+        if signal.node.name == "rsub":
+            left, right = right, left
+        scale = signal.kwargs.get("alpha", 1) * (-1 if signal.node.name in ("sub", "rsub") else 1)
         if isinstance(left, Ref) and isinstance(right, Ref):
             shape = self._shape(signal)
             for ref in (left, right):
@@ -392,7 +416,7 @@ class _Builder:
             return self._distinct(terms, shape)
         x, constant = (left, right) if isinstance(left, Ref) else (right, left)
         value = self._channels(signal, constant)
-        if signal.node.name == "sub" and x is right:
+        if scale != 1 and x is right:
             return self._norm(signal, x, -np.ones(len(value)), value)
         return self._norm(signal, x, np.ones(len(value)), value * (scale if x is left else 1))
 
@@ -424,9 +448,7 @@ class _Builder:
     def _product(self, signal: Signal) -> Terms:
         left, right = signal.args[:2]
         if isinstance(left, Ref) and isinstance(right, Ref):
-            raise CaptureError(
-                "two signals are multiplied (gating), which no spiking graph holds", line=signal.node.place.line
-            )
+            return self._gate(signal, left, right)
         if signal.node.name == "div" and not isinstance(left, Ref):
             raise CaptureError("a constant is divided by a signal", line=signal.node.place.line)
         x, constant = (left, right) if isinstance(left, Ref) else (right, left)
@@ -435,6 +457,52 @@ class _Builder:
         gain = 1 / tensor.double() if signal.node.name == "div" else tensor.double()
         terms = self._scaled(self._read(x), compact(gain.expand((1, *shape)), shape), shape, signal.node.place.module)
         return terms
+
+    def _gate(self, signal: Signal, *operands: Ref) -> Terms:
+        """The product of two spikes (AND), or of a spike and what is left of another (AND NOT), as a threshold."""
+        shape = self._shape(signal)
+        terms: list[Source] = []
+        negated = 0
+        for ref in operands:
+            inner, turned = self._turned(ref)
+            found = self._read(inner)
+            negated += turned
+            if not self._binary(found):
+                raise CaptureError(
+                    "two signals are multiplied that are not both spikes (gating), which no spiking graph holds",
+                    line=signal.node.place.line,
+                )
+            terms += self._scaled(found, np.asarray(-1, np.float32) if turned else None, shape, "")
+        if negated == len(operands):
+            raise CaptureError("a product of two negated spikes has no form in a graph", line=signal.node.place.line)
+        node = Neuron(
+            name=self._name("gate", ""),
+            shape=shape,
+            sources=tuple(terms),
+            decay=None,
+            threshold=np.asarray(0.5 if negated else 1.5, np.float32),
+        )
+        self.signals[node.name] = signal
+        self.resets[node.name] = "value"
+        return self._add(node, signal)
+
+    def _turned(self, ref: Ref) -> tuple[Ref, bool]:
+        """``1 - s`` as s, and whether it was."""
+        node, args = ref.signal.node, ref.signal.args
+        if node.name == "rsub" and isinstance(args[0], Ref) and args[1] == 1:
+            return Ref(args[0].signal, args[0].lag + ref.lag), True
+        from_one = node.name == "sub" and isinstance(args[0], StepNode) and bool((_number(args[0]) == 1).all())
+        if from_one and isinstance(args[1], Ref):
+            return Ref(args[1].signal, args[1].lag + ref.lag), True
+        return ref, False
+
+    def _binary(self, terms: Terms) -> bool:
+        if len(terms) != 1:
+            return False
+        node = self.nodes.get(terms[0].node)
+        if isinstance(node, MaxPool | Reshape):
+            return self._binary(node.sources)
+        return isinstance(node, Neuron) and node.spiking and not node.many
 
     def _negated(self, signal: Signal) -> Terms:
         return self._scaled(self._read(signal.args[0]), np.asarray(-1, np.float32), self._shape(signal), "")
@@ -502,7 +570,7 @@ _LAYERS: dict[str, Any] = {
     "_adaptive_avg_pool2d": _Builder._adaptive_pool,
     **dict.fromkeys(("mean", "sum"), _Builder._mean),
     "reshape": _Builder._reshape,
-    **dict.fromkeys(("add", "sub"), _Builder._sum),
+    **dict.fromkeys(("add", "sub", "rsub"), _Builder._sum),
     **dict.fromkeys(("mul", "div"), _Builder._product),
     "neg": _Builder._negated,
     **dict.fromkeys(("_to_copy", "clone"), _Builder._same),

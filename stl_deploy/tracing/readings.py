@@ -28,6 +28,7 @@ from torch import Tensor
 from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.cores import Core, Evaluation, Unknown, is_elementwise
 from stl_deploy.tracing.layout import BATCH, shape_of
+from stl_deploy.tracing.nodes import Node
 from stl_deploy.tracing.steps import Ref, Signal
 
 _DEEPEST = 2
@@ -143,7 +144,8 @@ class _Reading:
         return found
 
     def _inner(self, signal: Signal) -> bool:
-        return signal in self.core.members or signal is self.spike or self._of_own(signal, set())
+        own = signal in self.core.members or signal is self.spike or self._of_own(signal, set())
+        return own or (signal not in self.foreign and _is_scalar_arithmetic(signal))
 
     def _of_own(self, signal: Signal, seen: set[Signal]) -> bool:
         """Whether a signal is elementwise arithmetic of the core's own spikes or state."""
@@ -212,6 +214,14 @@ class _Reading:
         if not bool(off.decay.all()):
             raise self.refuse("what it starts from is lost in the first step")
         return difference / off.decay
+
+
+def _is_scalar_arithmetic(signal: Signal) -> bool:
+    """Whether a signal is another one shifted or scaled by one number: a leak potential, an input gain."""
+    if signal.node.name not in ("add", "sub", "rsub", "mul", "div") or len(signal.reads()) != 1:
+        return False
+    constants = [item.tensor for item in signal.args if isinstance(item, Node)]
+    return all(tensor is not None and tensor.numel() == 1 for tensor in constants)
 
 
 def _double(tensor: Tensor | None) -> Tensor:

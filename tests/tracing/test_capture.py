@@ -176,11 +176,12 @@ def run_fresh(model: Inside, x: Tensor) -> Any:
     return model(x).detach().numpy()
 
 
-def test_norse_s_form_starts_from_none() -> None:
+@pytest.mark.parametrize(("v_leak", "v_reset"), [(0.0, 0.0), (0.125, -0.25)])
+def test_norse_s_form_starts_from_none(v_leak: float, v_reset: float) -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.fc, self.cell = nn.Linear(6, 8), LIFBox(v_th=0.3)
+            self.fc, self.cell = nn.Linear(6, 8), LIFBox(v_leak, v_reset, v_th=0.3)
 
         def forward(self, x: Tensor) -> Tensor:
             v, out = None, []
@@ -192,7 +193,10 @@ def test_norse_s_form_starts_from_none() -> None:
     torch.manual_seed(4)
     net = stl.capture(Net(), torch.rand(9, 3, 6) * 4)
     require_proved(net, exact=False)
-    assert float(neuron(net.program, "cell").decay) == np.float32(0.8)
+    cell = neuron(net.program, "cell")
+    assert float(cell.decay) == np.float32(0.8)
+    told = [float(np.max(a)) for a in (cell.v_start, cell.v_reset) if a is not None]
+    assert told == [value for value in (v_leak, v_reset) if value]
 
 
 def test_a_recurrent_layer_and_a_synapse() -> None:
@@ -296,6 +300,37 @@ def test_refusals_name_the_line(kind: str, reason: str) -> None:
 def test_what_numpy_computes_is_found_by_fresh_input() -> None:
     with pytest.raises(CaptureError, match="computed outside of torch"):
         stl.capture(Refused("numpy"), torch.rand(6, 3, 6))
+
+
+class Gated(nn.Module):
+    """Spikes joined by a product, and by a concatenation; a vote over neurons."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.a, self.b = nn.Linear(6, 20), nn.Linear(6, 20)
+        self.lif_a, self.lif_b = (MemoryNeuron(tau=None, v_threshold=0.3, step_mode="m") for _ in range(2))
+        self.fc = nn.Linear(40 if kind == "cat" else 20, 20)
+        self.out = MemoryNeuron(tau=None, v_threshold=0.3, step_mode="m")
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.lif_a(self.a(x)), self.lif_b(self.b(x))
+        joined = {"and": a * b, "and not": (1.0 - a) * b, "add": a + b, "cat": torch.cat([a, b], -1)}[self.kind]
+        spikes = self.out(self.fc(joined))
+        votes = functional.avg_pool1d(spikes.flatten(0, 1).unsqueeze(1), 5, 5).squeeze(1)
+        return votes.unflatten(0, x.shape[:2]).mean(0)
+
+
+@pytest.mark.parametrize("kind", ["and", "and not", "add", "cat"])
+def test_spikes_that_are_joined(kind: str) -> None:
+    torch.manual_seed(7)
+    model, x = Gated(kind), torch.rand(8, 3, 6) * 2
+    net = stl.capture(model, x)
+    require_proved(net, exact=kind != "cat")
+    assert net.program.outputs[0].shape == (4,)
+    expected = model.eval()(x).detach().numpy()
+    if net.proof.end_to_end["differing"] == 0:
+        np.testing.assert_allclose(net.simulate(x.numpy()).readout, expected, atol=1e-6)
 
 
 def test_a_max_pool_of_currents_is_refused() -> None:
