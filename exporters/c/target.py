@@ -21,6 +21,7 @@ from stl_deploy.exporters.integers.graph import IntegerGraph, IntegerNode
 from stl_deploy.exporters.integers.model import GraphModel, calibration, choose
 from stl_deploy.exporters.integers.net import STATE_SHIFT, STATE_TOP
 from stl_deploy.exporters.integers.quantise import to_integers
+from stl_deploy.exporters.integers.rounding import rounded
 from stl_deploy.exporters.integers.simulate import GraphRun
 from stl_deploy.exporters.integers.store import NAME, About
 from stl_deploy.exporters.targets import Model, Network, Options
@@ -81,8 +82,8 @@ class CFormat:
     options = COptions
 
     def check(self, program: Program) -> Iterable[Finding]:
-        """Everything that keeps integers from holding the network, node by node."""
-        return [from_error(error) for error in refusals(program)]
+        """Everything that keeps integers from holding the network, node by node, else what they round."""
+        return [from_error(error) for error in refusals(program)] or list(rounded(program))
 
     def write(self, program: Program, path: Path, options: COptions) -> Mapping[str, Any]:
         """Choose integers by spike agreement on the calibration input (default: the first of x), write the folder.

@@ -202,7 +202,8 @@ def _check_pool(program: Program, before: Pool, neuron: Neuron) -> None:
             before,
             "graded-pool",
             "its sums are not binary spikes",
-            "use max pooling of spikes (sum pool and a threshold below 1), or a strided convolution",
+            "use max pooling of spikes (sum pool and a threshold below 1) or a strided convolution, or merge average "
+            "pools into the weights behind them: stl-deploy fold NET.nir --merge-pools -o MERGED.nir",
         )
     _check_fields(neuron, (*_READ, "reset", "v_reset", "v_start"))
     if any(low != high for low, high in before.padding):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.integers.model import GraphModel
+from stl_deploy.exporters.integers.rounding import rounded
 from stl_deploy.exporters.integers.scales import ThresholdForm
 from stl_deploy.exporters.loihi.chip_check import check_chip
 from stl_deploy.exporters.loihi.chips import load_chips
@@ -125,8 +126,11 @@ class Netx:
     options = NetxOptions
 
     def check(self, program: Program) -> Iterable[Finding]:
-        """Everything that keeps Loihi's integers from holding the network, node by node."""
-        return [from_error(error) for error in refusals(program)]
+        """Everything that keeps Loihi's integers from holding the network, node by node, else what is rounded."""
+        refused = [from_error(error) for error in refusals(program)]
+        if refused:
+            return refused
+        return list(rounded(program, [node.name for node in structure(program).host]))
 
     def write(self, program: Program, path: Path, options: NetxOptions) -> Mapping[str, Any]:
         """Tell what each threshold form costs on ``options.x`` (if given), then write the one chosen.

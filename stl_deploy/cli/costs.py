@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stl_deploy.cli.options import DialectOption, InputOption, Json, RunArg, Trust
+from stl_deploy.cli.options import DialectOption, InputOption, Json, Trust
 from stl_deploy.cli.output import console, emit_json
 from stl_deploy.errors import InputError
 
@@ -121,11 +121,27 @@ def _refuse(given: dict[str, bool]) -> None:
         raise InputError(f"{wrong[0]} belongs to the energy of one network; leave it out of accuracy against energy")
 
 
-def report(run_dir: RunArg, _trust: Trust = False, json: Json = False) -> None:
-    """One self-contained HTML file and its JSON twin, from what the run folder holds."""
-    from stl_deploy.pipeline.report import report as report_run
+def report(
+    source: Annotated[Path, typer.Argument(metavar="RUN|FILE.nir", help="A finished run, or a .nir file and --input.")],
+    input_file: InputOption = None,
+    dialect: DialectOption = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="DIR", help="Of a .nir file: where the report goes.")
+    ] = None,
+    _trust: Trust = False,
+    json: Json = False,
+) -> None:
+    """One self-contained HTML file and its JSON twin, from what a run folder holds, or of a .nir file on an input."""
+    if source.suffix == ".nir":
+        from stl_deploy.pipeline.report_graph import report_graph
 
-    data = report_run(run_dir, say=console())
+        data = report_graph(source, input_file, dialect=dialect, output=output, say=console())
+    else:
+        from stl_deploy.pipeline.report import report as report_run
+
+        if input_file is not None or dialect is not None or output is not None:
+            raise InputError("--input, --dialect and -o are of a .nir file's report; a run folder has its own")
+        data = report_run(source, say=console())
     if json:
         emit_json(data)
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from stl_deploy.cli.options import FoldThresholds, JointWeights, Json, LearningMode, RunArg, Trust
+from stl_deploy.cli.options import DialectOption, FoldThresholds, JointWeights, Json, LearningMode, RunArg, Trust
 from stl_deploy.cli.output import console, emit_json
 from stl_deploy.errors import InputError
 
@@ -133,7 +133,7 @@ def evaluate(run_dir: RunArg, _trust: Trust = False, json: Json = False) -> None
 
 
 def fold(
-    run_dir: RunArg,
+    source: Annotated[Path, typer.Argument(metavar="RUN|FILE.nir", help="A trained run, or a .nir file.")],
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="NET.nir", help="Default: RUN/net.nir.")
     ] = None,
@@ -144,15 +144,36 @@ def fold(
         bool | None,
         typer.Option("--exact-grid/--no-exact-grid", help="Round to grids on which float32 sums are exact."),
     ] = None,
+    merge_pools: Annotated[
+        bool, typer.Option("--merge-pools", help="Of a .nir file: average pools go into the weights behind them.")
+    ] = False,
+    dialect: DialectOption = None,
     _trust: Trust = False,
     json: Json = False,
 ) -> None:
     """Fold BatchNorm, pooling, voting and thresholds into a NIR graph, and prove that it spikes the same."""
-    from stl_deploy.pipeline.fold import fold as fold_one
+    if source.suffix == ".nir":
+        from stl_deploy.pipeline.fold_file import fold_file
 
-    result = fold_one(
-        run_dir, output or run_dir / "net.nir", thresholds=thresholds, exact_grid=exact_grid, say=console()
-    )
+        if output is None or output.resolve() == source.resolve():
+            raise InputError(f"{source}: expected -o NET.nir, the file to write")
+        result = fold_file(
+            source,
+            output,
+            thresholds=thresholds,
+            exact_grid=bool(exact_grid),
+            merge_pools=merge_pools,
+            dialect=dialect,
+            say=console(),
+        )
+    else:
+        from stl_deploy.pipeline.fold import fold as fold_one
+
+        if merge_pools or dialect is not None:
+            raise InputError("--merge-pools and --dialect are of a .nir file; fold the run first, then its net.nir")
+        result = fold_one(
+            source, output or source / "net.nir", thresholds=thresholds, exact_grid=exact_grid, say=console()
+        )
     if json:
         emit_json(result)
 

@@ -64,12 +64,13 @@ def _artifact(source: Source) -> Report:
     """Whether an artifact can be read back, and its layers, held as they are by its own target."""
     of = find_format(source.kind)
     try:
-        of.load(source.file)
+        runner = of.load(source.file)
         rows = artifact_rows(source) if isinstance(of, Tabled) else ()
     except Exception as error:
         return Report((), (from_error(error, of.name),), {of.name: "unsupported"}, None)
     nodes = tuple(NodeReport(row.node, row.kind, row.shape, {of.name: "faithful"}) for row in rows)
-    return Report(nodes, (), {of.name: "faithful"}, None)
+    notes = tuple(Finding("left-out", "info", None, note) for note in getattr(runner, "notes", ()))
+    return Report(nodes, notes, {of.name: "faithful"}, None)
 
 
 def check_folder(

@@ -176,7 +176,8 @@ def test_check_counts_ties_on_a_given_input(cli: Any, tmp_path: Path) -> None:
 def test_check(cli: Any, run_dir: Path) -> None:
     found = cli("check", run_dir, "--json")
     assert found.code == 0
-    assert found.json["targets"] == {"nir": "faithful", "onnx": "faithful", "netx": "faithful", "c": "faithful"}
+    assert found.json["targets"] == {"nir": "faithful", "onnx": "faithful", "netx": "approximate", "c": "approximate"}
+    assert {f["slug"] for f in found.json["findings"]} == {"quantisation"}
 
 
 def test_check_of_a_bad_graph_exits_1_and_names_the_node(cli: Any, run_dir: Path, tmp_path: Path) -> None:

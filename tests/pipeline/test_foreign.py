@@ -164,3 +164,67 @@ def test_a_declared_grid_is_held_to(analog: tuple[Path, Path], cli: Any, tmp_pat
         assert refused.code == 2
         assert "not on the grid that the graph declares, multiples of 2^-4 up to 1" in refused.err
     assert not (tmp_path / "net.onnx").exists()
+
+
+def test_a_foreign_file_is_reported(analog: tuple[Path, Path], cli: Any, tmp_path: Path) -> None:
+    found = cli("report", analog[0], "--input", analog[1], "-o", tmp_path / "out", "--json")
+    assert found.code == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.html", "report.json"]
+    assert json.loads((tmp_path / "out" / "report.json").read_text()) == found.json
+    (onnx,) = found.json["parity"]
+    assert (onnx["artifact"], onnx["differing"], onnx["compared"]) == ("ONNX Runtime", 0, 12 * 4 * 5)
+    assert found.json["assumptions"][0] == "Dialect: as the graph's metadata declare."
+    assert found.json["energy"]["totals"]["synops"] > 0
+    assert "<html" in (tmp_path / "out" / "report.html").read_text()
+    assert "give --input X.npz" in cli("report", analog[0]).err
+    source, given = _golden(UNTOLD, tmp_path)
+    assert cli("report", source, "--input", given).code == 2
+
+
+def test_netx_is_approximate_where_integers_are_rounded(analog: tuple[Path, Path], cli: Any) -> None:
+    """Export may find integers that agree on every spike of one input; nothing makes them agree on all."""
+    found = cli("check", analog[0], "--target", "netx", "--json")
+    assert found.code == 0
+    assert found.json["targets"] == {"netx": "approximate"}
+    told = {
+        finding["node"]: finding["reason"] for finding in found.json["findings"] if finding["slug"] == "quantisation"
+    }
+    assert told == {
+        "fc": "weights of about 4 bits with sign are rounded to 8",
+        "lif": "its threshold is a whole number, and what leaks is rounded toward zero in each step",
+    }
+    held = {node["node"]: node["targets"]["netx"] for node in found.json["nodes"]}
+    assert held == {"input": "faithful", "fc": "approximate", "lif": "approximate", "output": "faithful"}
+
+
+@pytest.mark.parametrize(("target", "suffix"), [("onnx", ".onnx"), ("netx", ".net")])
+def test_artifacts_are_checked_and_shown(
+    analog: tuple[Path, Path], cli: Any, tmp_path: Path, target: str, suffix: str
+) -> None:
+    artifact = tmp_path / f"net{suffix}"
+    call = ["export", analog[0], "--to", target, "-o", artifact, "--input", analog[1], "--input-grid", "4"]
+    assert cli(*call).code == 0
+    checked = cli("check", artifact, "--json")
+    assert (checked.code, checked.json["targets"]) == (0, {target: "faithful"})
+    shown = {row["node"]: row for row in cli("show", artifact, "--json").json}
+    assert shown["lif"]["shape"] == ([5] if target == "netx" else shown["lif"]["shape"])
+    assert {"lif"} <= set(shown)
+    assert cli("check", artifact, "--target", "nir").code == 2
+    artifact.write_bytes(b"damaged")
+    broken = cli("check", artifact, "--json")
+    assert (broken.code, broken.json["targets"]) == (1, {target: "unsupported"})
+
+
+def test_average_pools_are_merged_by_a_command(cli: Any, tmp_path: Path) -> None:
+    """What netx refuses, it takes once the pool is in the weights behind it."""
+    source, _ = _golden("spikingjelly-read-spikingjelly-conv-avg", tmp_path)
+    assert cli("check", source, "--target", "netx").code == 1
+    merged = tmp_path / "merged.nir"
+    done = cli("fold", source, "--merge-pools", "-o", merged, "--json")
+    assert done.code == 0
+    assert done.json["merged"] == ["_2"]
+    assert done.json["compared"]["runs"][0]["differing"] == 0
+    assert not any(isinstance(node, nir.AvgPool2d) for node in read_nir(merged).nodes.values())
+    found = cli("check", merged, "--target", "netx", "--json")
+    assert {f["slug"] for f in found.json["findings"] if f["severity"] == "error"} <= {"v-start", "reset"}
+    assert cli("fold", source, "--merge-pools").code == 2

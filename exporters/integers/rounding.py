@@ -1,0 +1,40 @@
+"""What check says of a network in integers: where they stand for real numbers, so that spikes can differ."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+import numpy as np
+
+from stl_deploy.graph.exact import fraction_bits
+from stl_deploy.graph.findings import Finding
+from stl_deploy.graph.program import Conv, Floats, Linear, Neuron, Program, is_max_pool
+
+_REMEDY = "export tells how many spikes differ; stl-deploy quantise RUN trains them away"
+
+
+def rounded(program: Program, host: Collection[str] = ()) -> Iterator[Finding]:
+    """One finding for each node that integers round; host: names of nodes that stay in float32.
+
+    Nothing is rounded in flattening and in max pooling of spikes. The integers of every other layer are those that
+    agree best on calibration data, so nothing makes them agree on all.
+    """
+    for node in program.nodes:
+        if node.name in host:
+            continue
+        if isinstance(node, Linear | Conv):
+            yield Finding("quantisation", "warning", node.name, _weights(node.weight), _REMEDY)
+        elif isinstance(node, Neuron) and node.threshold is not None and not is_max_pool(program, node):
+            yield Finding("quantisation", "warning", node.name, _neuron(node, node.threshold), _REMEDY)
+
+
+def _weights(weight: Floats) -> str:
+    bits = fraction_bits(weight) + float(np.log2(max(np.abs(weight).max(initial=0), 2.0**-149)))
+    return f"weights of about {max(bits, 0) + 1:.0f} bits with sign are rounded to 8"
+
+
+def _neuron(neuron: Neuron, threshold: Floats) -> str:
+    count = np.unique(threshold).size
+    held = "its threshold is a whole number" if count == 1 else f"{count} thresholds become whole numbers"
+    leaks = neuron.decay is not None and not np.isin(neuron.decay, (0, 1)).all()
+    return held + ", and what leaks is rounded toward zero in each step" * leaks

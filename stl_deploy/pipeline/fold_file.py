@@ -1,0 +1,63 @@
+"""The verb fold for a .nir file: pools and thresholds into weights, weights onto exact grids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from stl_deploy._util.console import Console
+from stl_deploy.errors import InputError
+from stl_deploy.fold.graph import fold_graph
+from stl_deploy.fold.merge_pools import merge_pools as without_pools
+from stl_deploy.fold.thresholds import Thresholds
+from stl_deploy.graph.exact import prove_exact
+from stl_deploy.graph.io.nir_file import read_nir, write_nir
+from stl_deploy.graph.lower import METADATA_KEY, own_metadata
+from stl_deploy.pipeline.artifacts import Bench
+from stl_deploy.pipeline.source import GRAPH, open_program, open_reading, open_source, program_input
+from stl_deploy.pipeline.verify import show
+
+
+def fold_file(
+    source: Path,
+    output: Path,
+    *,
+    thresholds: Thresholds = "keep",
+    exact_grid: bool = False,
+    merge_pools: bool = False,
+    dialect: str | None = None,
+    input_file: Path | None = None,
+    say: Console | None = None,
+) -> dict[str, Any]:
+    """Fold a .nir file into another, and tell on ``input_file`` (or random input) how many spikes differ from it.
+
+    merge_pools: put average pools into the weights behind them. exact_grid: round weights to grids on which sums are
+    exact. Raises InputError for a bad source, UnsupportedError where a pool or threshold cannot go into weights.
+    """
+    say, opened = say or Console(quiet=True), open_source(source)
+    if opened.kind != GRAPH:
+        raise InputError(f"{source}: expected a .nir file; a run folder is folded as its configuration says")
+    before = open_program(opened, dialect, say=say)
+    _, reading = open_reading(opened, dialect)
+    graph, merged = read_nir(opened.file), tuple[str, ...]()
+    if merge_pools:
+        graph, merged = without_pools(graph, reading.dialect)
+        say.say(f"merged into the weights behind them: {', '.join(merged) or 'no pool'}")
+    graph = fold_graph(graph, reading.dialect, thresholds=thresholds, exact_grid=exact_grid)
+    meant = {key: value for key, value in reading.dialect.as_dict().items() if value is not None}
+    graph.metadata = {**graph.metadata, METADATA_KEY: {**own_metadata(graph), "dialect": meant}}
+    write_nir(graph, output)
+    after = open_program(open_source(output))
+    x, _, what = program_input(opened, before, input_file)
+    bench = Bench(before, x)
+    bench.add(output.name, Bench(after, x).expected, required=False)
+    say.say(f"{output.name} against {source.name} on {what}:")
+    show(bench.report, say)
+    say.say(f"written: {output}")
+    return {
+        "output": str(output),
+        "thresholds": thresholds,
+        "merged": list(merged),
+        "exact": all(proof.exact for proof in prove_exact(after)),
+        "compared": bench.report.as_dict(),
+    }

@@ -1,0 +1,103 @@
+"""The verb report for a network alone: a .nir file and input for it, without a run around them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stl_deploy._util.console import Console
+from stl_deploy._util.files import first_samples, leading, write_json, write_text
+from stl_deploy._util.install import versions
+from stl_deploy.energy.validate import validate
+from stl_deploy.errors import InputError, StlDeployError
+from stl_deploy.exporters.targets import find_runner
+from stl_deploy.graph.exact import prove_exact
+from stl_deploy.graph.program import Program
+from stl_deploy.graph.run import NetworkInput, Result, run
+from stl_deploy.pipeline.artifacts import Bench, open_runner
+from stl_deploy.pipeline.energy import energy
+from stl_deploy.pipeline.report import HTML, JSON
+from stl_deploy.pipeline.source import GRAPH, open_reading, open_source, program_input
+from stl_deploy.report import Accuracy, ParityRow, Raster, ReportData, render_report, report_json
+
+
+def report_graph(
+    source: Path,
+    input_file: Path | None,
+    *,
+    dialect: str | None = None,
+    output: Path | None = None,
+    say: Console | None = None,
+) -> dict[str, Any]:
+    """Write report.html and report.json of a .nir file, run on ``input_file``; returns the JSON.
+
+    output: the folder; default: the file's own. Raises InputError for a file that is no .nir file, without input, or
+    that cannot be read.
+    """
+    say, opened = say or Console(quiet=True), open_source(source)
+    if opened.kind != GRAPH:
+        raise InputError(f"{source}: expected a .nir file; a run folder is reported without --input")
+    if input_file is None:
+        raise InputError(f"{source}: expected input to run the network on; give --input X.npz")
+    folder = output or source.parent
+    program, reading = open_reading(opened, dialect)
+    x, labels, what = program_input(opened, program, input_file)
+    bench = Bench(program, x, labels)
+    unheld = _hold_onnx(bench, program)
+    samples = leading(x)[1]
+    twin = report_json(
+        data := ReportData(
+            title=source.stem,
+            summary={"file": source.name, "input": what, "time steps": str(leading(x)[0]), "reading": reading.reason},
+            accuracy=list(_accuracies(bench, samples)) if labels is not None else (),
+            rasters=list(_rasters(program, first_samples(x, 1))),
+            raster_sample="the first sample",
+            parity=[ParityRow(**asdict(run.row)) for run in bench.report.runs],
+            energy=energy(source, input_file, dialect=dialect).as_dict(),
+            validation=[check.as_dict() for check in validate()],
+            assumptions=[text for text in (reading.reason, reading.unsaid, unheld, _proved(program)) if text],
+            environment=versions(),
+        )
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / HTML, render_report(data))
+    write_json(folder / JSON, twin)
+    say.say(reading.reason)
+    if reading.unsaid:
+        say.warn(reading.unsaid)
+    say.say(f"written: {folder / HTML} (opens offline) and {folder / JSON}")
+    return twin
+
+
+def _hold_onnx(bench: Bench, program: Program) -> str:
+    """Compare ONNX Runtime with the reference; says why not where that cannot be."""
+    try:
+        bench.hold("ONNX Runtime", open_runner(find_runner("onnx"), program, program), program, required=False)
+    except StlDeployError as error:
+        return f"ONNX Runtime was not compared: {error}"
+    return ""
+
+
+def _accuracies(bench: Bench, samples: int) -> Iterator[Accuracy]:
+    yield Accuracy("NIR graph, reference run", bench.report.accuracy, samples)
+    for found in bench.report.runs:
+        yield Accuracy(found.run, found.accuracy, samples, found.label, found.note)
+
+
+def _rasters(program: Program, one: NetworkInput) -> Iterator[Raster]:
+    names = [node.name for node in program.spiking if node.decay is not None]
+    found: Result = run(program, one, record=names)
+    for name in names:
+        spikes = np.asarray(found.recorded[name])[:, 0]
+        yield Raster(name, spikes.reshape(len(spikes), -1).astype(int))
+
+
+def _proved(program: Program) -> str:
+    unproved = [proof.node for proof in prove_exact(program) if not proof.exact]
+    if unproved:
+        return f"Exact grid: not proved for {', '.join(unproved)}; spikes that differ were counted."
+    return "Exact grid: every partial float32 sum is exact, so the order of summation cannot matter."
