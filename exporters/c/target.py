@@ -91,7 +91,7 @@ class CFormat:
         Raises UnsupportedError for what integers or the given flash and RAM cannot hold.
         """
         flash, ram = bytes_of(options.flash, "flash"), bytes_of(options.ram, "ram")
-        given = calibration(options, options.x)
+        given = calibration(program, options, options.x)
         chosen = choose(program, given)
         x = to_integers(given, chosen.graph.input.scale)
         about = About(

@@ -16,7 +16,7 @@ from stl_deploy.exporters.integers.quantise import Quantised, quantise, to_integ
 from stl_deploy.exporters.integers.simulate import GraphRun, simulate
 from stl_deploy.exporters.integers.store import NAME, read_integers
 from stl_deploy.exporters.targets import Model, Network, Options
-from stl_deploy.graph.exact import input_grid
+from stl_deploy.graph.exact import input_grid, round_to_grid
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput, Result
 
@@ -63,7 +63,7 @@ class GraphModel:
         array = one_input(x)
         if self._graph is None:
             assert self._program is not None
-            self._graph = choose(self._program, calibration(self._options, array)).graph
+            self._graph = choose(self._program, calibration(self._program, self._options, array)).graph
         graph = self._graph
         found = self.integers(graph, to_integers(array, graph.input.scale), record)
         y = (found.y.astype(np.float64) * graph.output.unit).astype(np.float32)
@@ -82,13 +82,16 @@ def choose(program: Program, x: NDArray[Any]) -> Quantised:
     return quantise(program, x, input_scale=2.0**grid.fraction_bits, largest=grid.bound)
 
 
-def calibration(options: Options, x: NetworkInput | None) -> NDArray[Any]:
-    """The samples that integers are chosen by; raises InputError where there are none."""
+def calibration(program: Program, options: Options, x: NetworkInput | None) -> NDArray[Any]:
+    """The samples that integers are chosen by, on the input's grid; raises InputError where there are none."""
     if options.calibration is not None:
-        return options.calibration()
-    if x is None:
+        given = options.calibration()
+    elif x is not None:
+        given = one_input(x)[:, :CALIBRATION]
+    else:
         raise InputError("expected input to choose integers by; found none; give --input")
-    return one_input(x)[:, :CALIBRATION]
+    grid = input_grid(program.metadata)
+    return given if grid is None else round_to_grid(given, grid.fraction_bits)
 
 
 def one_input(x: NetworkInput) -> NDArray[Any]:

@@ -27,6 +27,7 @@ from stl_deploy.exporters.loihi.quantise import LoihiModel, to_integers
 from stl_deploy.exporters.loihi.simulate import IntegerRun, simulate
 from stl_deploy.exporters.loihi.structure import refusals, structure
 from stl_deploy.exporters.loihi.threshold_forms import tell_forms
+from stl_deploy.exporters.loihi.wide_sums import told_of_ranges, wide_findings
 from stl_deploy.exporters.targets import Check, Model, Network, Options
 from stl_deploy.graph.exact import input_grid, input_scale, round_to_grid
 from stl_deploy.graph.findings import Finding, from_error
@@ -130,7 +131,8 @@ class Netx:
         refused = [from_error(error) for error in refusals(program)]
         if refused:
             return refused
-        return list(rounded(program, [node.name for node in structure(program).host]))
+        host = [node.name for node in structure(program).host]
+        return [*rounded(program, host), *wide_findings(program)]
 
     def write(self, program: Program, path: Path, options: NetxOptions) -> Mapping[str, Any]:
         """Tell what each threshold form costs on ``options.x`` (if given), then write the one chosen.
@@ -154,6 +156,8 @@ class Netx:
             forms["forms_samples"] = first.shape[1]
         model = _export(program, path, calibration, options)
         options.say.say(f"chosen: {options.thresholds}")
+        for sentence in told_of_ranges(model.ranges):
+            options.say.warn(sentence)
         for found in model.ranges:
             if not found.holds:
                 options.say.warn(

@@ -1,0 +1,42 @@
+"""The speed bench: its networks spike at the rates they say, all contenders compute the network, the table says what it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import c_speed
+from stl_deploy.exporters.c.compiler import MISSING, find_compiler
+from stl_deploy.graph.run import run
+
+F = np.float32
+
+
+def test_rates_are_as_asked() -> None:
+    program = c_speed.network((1, 12, 12), (8, 8), 20, 4, 0.2)
+    x = (np.random.default_rng(2).random((4, 40, 1, 12, 12)) < 0.2).astype(F)
+    rates = c_speed._rates(program, x)
+    assert all(0.08 < rates[name] < 0.35 for name in ("lif1", "lif2", "lif3")), rates
+
+
+def test_plain_torch_is_the_network() -> None:
+    program = c_speed.network((1, 12, 12), (8, 8), 20, 4, 0.2)
+    x = (np.random.default_rng(2).random((4, 5, 1, 12, 12)) < 0.2).astype(F)
+    np.testing.assert_allclose(c_speed.eager(program, torch.from_numpy(x)).numpy(), run(program, x).y, atol=1e-5)
+
+
+@pytest.mark.skipif(find_compiler() is None, reason=MISSING)
+def test_measuring_a_small_one(tmp_path: Path) -> None:
+    program = c_speed.network((1, 12, 12), (8, 32), 20, 2, 0.2)
+    found = c_speed.measure({"small": (program, 0.2, 2)}, rounds=2)
+    (row,) = found["rows"]
+    names = {*c_speed.BUILDS, c_speed.FLOAT, c_speed.INTEGER, c_speed.INT8, c_speed.EAGER}
+    assert set(row["seconds"]) == names
+    row["seconds"] = {name: [2e-4, 4e-4] for name in names} | {c_speed.NATIVE: [1e-4, 1e-4]}
+    row["ratios"] = c_speed._ratios(row["seconds"])
+    text = c_speed.table(found | {"load": [0.1, 9.0]})
+    assert "| small | 100 µs (1.0x) | 300 µs (3.0x) |" in text
+    assert "the machine was not quiet" in text
