@@ -1,4 +1,4 @@
-"""The speed bench: its networks spike at the rates they say, all contenders compute the network, the table says what it is."""
+"""The speed bench: its networks spike at the rates they say, every contender computes them, the table is right."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_rates_are_as_asked() -> None:
     program = c_speed.network((1, 12, 12), (8, 8), 20, 4, 0.2)
     x = (np.random.default_rng(2).random((4, 40, 1, 12, 12)) < 0.2).astype(F)
     rates = c_speed._rates(program, x)
-    assert all(0.08 < rates[name] < 0.35 for name in ("lif1", "lif2", "lif3")), rates
+    assert all(0.1 < rates[name] < 0.35 for name in ("pool1", "pool2", "lif3")), rates
 
 
 def test_plain_torch_is_the_network() -> None:

@@ -91,6 +91,12 @@ static void add_four_s16(int16_t *restrict sums, const int8_t *const rows[4], in
         sums[i] = (int16_t)(sums[i] + a[i] + b[i] + c[i] + d[i]);
 }
 
+static void add_two_s16(int16_t *restrict sums, const int8_t *restrict a, const int8_t *restrict b, int32_t n)
+{
+    for (int32_t i = 0; i < n; i++)
+        sums[i] = (int16_t)(sums[i] + a[i] + b[i]);
+}
+
 /* Where the next spike is, from a place on; n if there is none. */
 static int32_t next_spike(const uint8_t *spikes, int32_t at, int32_t n)
 {
@@ -138,8 +144,10 @@ static void dense_spikes_s16(const uint8_t *restrict in, int32_t ins, const int8
             waiting = 0;
         }
     }
-    while (waiting > 0)
-        add_s16(sums, rows[--waiting], outs);
+    if (waiting >= 2)
+        add_two_s16(sums, rows[0], rows[1], outs);
+    if (waiting % 2 == 1)
+        add_s16(sums, rows[waiting - 1], outs);
 }
 
 /* Every input that is not 0 adds its kernel around where it is. Neighbouring columns of the
