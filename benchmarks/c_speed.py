@@ -1,8 +1,9 @@
 """The C target against ONNX Runtime and torch, one sample at a time on one thread: python -m benchmarks.c_speed -o docs
 
 Three drawn networks, one of the digits net's size and one of an MNIST net's at two rates: the share of spikes in what
-arrives at each layer of weights. All are called from Python with one sample of T steps, in turn; medians and their
-ratios. The C spikes as its integers say (checked here), which differ from the float network by rounding.
+arrives at each layer of weights. All are called from Python with one sample of T steps at a time, 32 of them in each
+turn; medians and their ratios. The C spikes as its integers say (checked here), which differ from the float network by
+rounding.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import json
 import os
 import statistics
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -35,6 +37,8 @@ from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Node, Output, 
 from stl_deploy.graph.run import run
 
 F = np.float32
+SAMPLES = 32
+"""What each contender computes in its turn, one by one."""
 NATIVE, PORTABLE = "C, -O3 -march=native", "C, -O3"
 FLOAT, INTEGER, INT8, EAGER = "ORT, float", "ORT, integer", "ORT, int8", "torch eager"
 BUILDS = {NATIVE: ("-O3", "-march=native"), PORTABLE: ("-O3",)}
@@ -120,9 +124,10 @@ def measure(found: Mapping[str, tuple[Program, float, int]], rounds: int) -> dic
     for name, (program, rate, steps) in found.items():
         print(f"{name} ...", file=sys.stderr, flush=True)
         rng = np.random.default_rng(1)
-        x = (rng.random((steps, 64, *program.inputs[0].shape)) < rate).astype(F)
+        x = (rng.random((steps, SAMPLES, *program.inputs[0].shape)) < rate).astype(F)
         with TemporaryDirectory() as folder:
-            times = interleave(contenders(program, x, Path(folder)), rounds)
+            turns = interleave(contenders(program, x, Path(folder)), rounds)
+        times = {contender: [turn / SAMPLES for turn in found] for contender, found in turns.items()}
         rows.append({"network": name, "steps": steps, "rates": _rates(program, x), "seconds": times})
     return {
         "schema_version": 1,
@@ -134,17 +139,15 @@ def measure(found: Mapping[str, tuple[Program, float, int]], rounds: int) -> dic
 
 
 def contenders(program: Program, x: NDArray[Any], folder: Path) -> dict[str, Callable[[], Any]]:
-    """What is timed: one sample after the other."""
+    """What is timed: every sample, one after the other."""
     CFormat().write(program, folder / "c", COptions(x=x))
     graph, _ = read_folder(folder / "c")
     whole = x.astype(np.int32)
     expected = simulate(graph, whole).y
     made: dict[str, Callable[[], Any]] = {}
-    turn = {"at": 0}
 
-    def sample() -> int:
-        turn["at"] = (turn["at"] + 1) % x.shape[1]
-        return turn["at"]
+    def all_of(call: Callable[[Any], Any], samples: Sequence[Any]) -> Callable[[], Any]:
+        return lambda: [call(given) for given in samples]
 
     for name, options in BUILDS.items():
         call = _library(folder, name, options, len(x), expected.shape[2])
@@ -152,15 +155,15 @@ def contenders(program: Program, x: NDArray[Any], folder: Path) -> dict[str, Cal
         for i, given in enumerate(samples):
             if not np.array_equal(call(given), expected[:, i]):
                 raise SystemExit(f"{name} does not compute what its integers say")
-        made[name] = lambda call=call, samples=samples: call(samples[sample()])
+        made[name] = all_of(call, samples)
     inputs = [np.ascontiguousarray(x[:, i : i + 1]) for i in range(x.shape[1])]
     for name, precision in ((FLOAT, "float32"), (INTEGER, "integer"), (INT8, "int8")):
         path = folder / f"{precision}.onnx"
         export_onnx(program, path, precision=precision, record=False)  # type: ignore[arg-type]
         model = OnnxModel.load(path, threads=1)
         session, entry = model.session, model.session.get_inputs()[0].name
-        made[name] = lambda session=session, entry=entry: session.run(None, {entry: inputs[sample()]})
-    made[EAGER] = lambda: eager(program, torch.from_numpy(inputs[sample()]))
+        made[name] = all_of(partial(session.run, None), [{entry: given} for given in inputs])
+    made[EAGER] = all_of(partial(eager, program), [torch.from_numpy(given) for given in inputs])
     return made
 
 
@@ -228,7 +231,8 @@ def _version() -> str:
 def table(found: Mapping[str, Any]) -> str:
     """Markdown."""
     names = [*BUILDS, FLOAT, INTEGER, INT8, EAGER]
-    lines = ["| network | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    lines = ["# The C target's speed", "", "Made by `python -m benchmarks.c_speed` ([what is compared](c.md)).", ""]
+    lines += ["| network | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for row in found["rows"]:
         micro = {name: 1e6 * statistics.median(times) for name, times in row["seconds"].items()}
         cells = [f"{micro[name]:.0f} µs ({row['ratios'][name]:.1f}x)" for name in names]
@@ -245,7 +249,7 @@ def table(found: Mapping[str, Any]) -> str:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=300)
+    parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("-o", "--output", type=Path, help="folder for c-speed.json and c-speed.md")
     arguments = parser.parse_args()
     if find_compiler() is None:

@@ -123,6 +123,11 @@ def _call(command: Sequence[str], place: Path) -> str:
 def table(found: Sequence[Measured]) -> str:
     """Markdown."""
     lines = [
+        "# C on emulated microcontrollers",
+        "",
+        "Made by `make mcu` ([how](c.md)). Instructions are an emulator's (simulated), not a chip's cycles; code, "
+        "constants and RAM are of the network alone.",
+        "",
         "| board (simulated) | build | code, bytes | constants | RAM | instructions an inference | spikes differ |",
         "|---|---|---|---|---|---|---|",
     ]
