@@ -7,7 +7,7 @@ RUNS ?= runs/digits runs/mnist runs/fashion_mnist
 OLDEST ?= tests
 BENCHMARKS ?= onnx_speed c_speed training loihi reference counting
 
-.PHONY: demo test lint types lava check gpu gpu-interpreted readme parity quantisation bench bench-peers study study-small conformance fuzz mcu docs tutorials dist wheel-demo oldest clean help
+.PHONY: demo test lint types lava check gpu gpu-interpreted readme parity quantisation bench bench-peers study study-small conformance hunt coverage mcu docs tutorials dist wheel-demo oldest clean help
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -65,8 +65,14 @@ conformance: $(VENV)/.dev ## what other frameworks mean by a NIR file; each gets
 mcu: $(VENV)/.dev ## the digits network in C on emulated Cortex-M4 and M7 (apt: gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm)
 	$(BIN)/python -m benchmarks.mcu $(firstword $(RUNS)) -o docs
 
-fuzz: $(VENV)/.dev ## 10,000 damaged NIR files
-	$(BIN)/python -m tests.fuzz_nir --mutants 10000
+hunt: $(VENV)/.dev ## damage of every input format (MUTANTS=10000 each), kill -9 of every verb, bad surroundings
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.hunt --mutants $(or $(MUTANTS),10000) $(HUNT)
+
+coverage: $(VENV)/.dev ## which lines and branches of the product the tests run
+	rm -f build/coverage*
+	OMP_NUM_THREADS=1 $(BIN)/python -m coverage run --parallel-mode -m pytest -n 0 $(TESTS)
+	$(BIN)/python -m coverage combine -q
+	$(BIN)/python -m coverage report --skip-covered --sort=cover
 
 docs: $(VENV)/.docs types ## the site into build/site, strictly: snippets run, links lead somewhere, every name is documented
 	$(BIN)/python docs/snippets.py

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import re
 import signal
 import subprocess
 import time
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 
 from stl_deploy._util import system
 from stl_deploy._util.files import read_json, read_npz, write_json, write_npz
-from stl_deploy._util.temporary import temporary_folder
+from stl_deploy._util.temporary import is_alive, temporary_folder
 from stl_deploy.errors import StlDeployError, ToolError
 
 WORKER = Path(__file__).parent / "side" / "worker.py"
@@ -25,6 +27,9 @@ FLOAT_WORKER = WORKER.with_name("float_worker.py")
 Progress = Callable[[int, int], None]
 """Called with (steps done, steps in all)."""
 
+_SHARED_MEMORY = re.compile(r"stl-(\d{1,10})-")
+_LONGEST = 70
+"""Of a folder in which processes make sockets, whose names may have 107 characters."""
 _POLL_SECONDS = 0.1
 _GRACE_SECONDS = 3.0
 """Between asking the process group to end (Lava then frees its shared memory) and ending it."""
@@ -52,12 +57,14 @@ def run_worker(
             "parent": os.getpid(),
         }
         write_json(folder / "job.json", job)
+        _sweep_shared_memory()
         with (folder / "errors.txt").open("wb") as errors:
             worker = _start(python, script or WORKER, folder, errors.fileno())
             try:
                 _wait(worker, folder, deadline, progress)
             finally:
                 end_group(worker)
+                _sweep_shared_memory()
         return _collect(worker, folder)
 
 
@@ -69,6 +76,7 @@ def _start(python: Path, script: Path, folder: Path, errors: int) -> subprocess.
             stdout=subprocess.DEVNULL,
             stderr=errors,
             cwd=folder,
+            env=os.environ | {"TMPDIR": str(folder) if len(str(folder)) < _LONGEST else "/tmp"},
             start_new_session=True,
         )
     except OSError as error:
@@ -118,6 +126,16 @@ def _collect(worker: subprocess.Popen[bytes], folder: Path) -> dict[str, NDArray
         return read_npz(folder / "spikes.npz")
     except StlDeployError as error:
         raise ToolError(f"Lava's result cannot be read: {error}") from None
+
+
+def _sweep_shared_memory() -> None:
+    """Remove the shared memory of workers that are gone (see `SHARED_MEMORY` in the worker); only Linux shows it."""
+    with contextlib.suppress(OSError), os.scandir("/dev/shm") as entries:
+        for entry in entries:
+            match = _SHARED_MEMORY.match(entry.name)
+            with contextlib.suppress(OSError):
+                if match and entry.stat(follow_symlinks=False).st_uid == os.geteuid() and not is_alive(int(match[1])):
+                    os.unlink(entry.path)
 
 
 def end_group(worker: subprocess.Popen[bytes]) -> None:

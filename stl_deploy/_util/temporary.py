@@ -48,7 +48,7 @@ def sweep(place: Path) -> None:
     with contextlib.suppress(OSError), os.scandir(place) as entries:
         for entry in entries:
             match = _NAME.match(entry.name)
-            if match is None or match["machine"] != _machine() or _is_alive(int(match["process"])):
+            if match is None or match["machine"] != _machine() or is_alive(int(match["process"])):
                 continue
             with contextlib.suppress(OSError):
                 if entry.stat(follow_symlinks=False).st_uid != os.geteuid():
@@ -71,7 +71,8 @@ def _machine() -> str:
     return f"{zlib.crc32(where.encode('utf-8', 'replace')):08x}"
 
 
-def _is_alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
+    """Whether there is a process of this number."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -25,7 +25,8 @@ def blamed(path: Path | str, what: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.strerror and error.filename is not None:
             raise InputError(f"{path}: {error.strerror}") from None
-        raise InputError(f"{path}: damaged, truncated or not {what} ({_one_line(error)})") from None
+        sentence = f"{path}: damaged, truncated or not {what} ({_one_line(error)})"
+        raise InputError(sentence) from error  # --debug shows where
 
 
 def _one_line(error: Exception) -> str:

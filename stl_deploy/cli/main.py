@@ -6,10 +6,11 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from stl_deploy._util import install
+from stl_deploy._util import install, processes
 from stl_deploy._util.threads import sleep_when_idle
 from stl_deploy.cli import output
 from stl_deploy.cli.surroundings import (
+    end_at_once,
     ended_like_interrupted,
     flush_streams,
     machines_refusal,
@@ -39,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if unwritten is not None:
         say(f"stl-deploy: error: cannot write to standard output: {unwritten}")
         code = code or _WRONG_CALL
+    if processes.started() > 1:
+        end_at_once(code)
     sys.exit(code)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import re
@@ -9,7 +10,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from stl_deploy._util.printable import printable
 
@@ -43,6 +44,17 @@ def ended_like_interrupted() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def end_at_once(code: int) -> NoReturn:
+    """End the process without taking Python down, after what is registered for its end.
+
+    Threads of torch's process groups that still hold a tensor then ask for an interpreter that is gone, and abort the
+    process though its work is done (pytorch pull request 179291).
+    """
+    atexit._run_exitfuncs()
+    flush_streams()
+    os._exit(code)
 
 
 def flush_streams() -> str | None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.files import MAX_ARRAY_BYTES
 from stl_deploy.config.load import load_config
 from stl_deploy.config.schema import RunConfig
-from stl_deploy.data import Split, encode, input_coding, load_dataset
+from stl_deploy.data import Split, encode, input_coding, load_dataset, sample_shape
 from stl_deploy.data.events import MOST
+from stl_deploy.errors import InputError
 from stl_deploy.graph.exact import round_to_grid
 from stl_deploy.graph.program import Floats, InputCoding
 from stl_deploy.training.seeds import generator
@@ -65,6 +68,13 @@ def encode_split(config: RunConfig, split: Split, count: int | None = None) -> L
 
     Bernoulli draws come from the run's seed, the same at every call.
     """
+    samples = len(split) if count is None else min(count, len(split))
+    size = 4 * config.time_steps * samples * math.prod(sample_shape(config.dataset))
+    if size > MAX_ARRAY_BYTES:
+        raise InputError(
+            f"{samples} samples of {config.time_steps} steps take {size / 2**30:.0f} GiB, over the "
+            f"{MAX_ARRAY_BYTES // 2**30} GiB for an array; fewer steps (dataset.T) are accepted"
+        )
     part = slice(0, count)
     draws = generator(config.train.seed, "evaluation")
     x = encode(split.images(part), config.time_steps, config.encoder, draws).numpy()

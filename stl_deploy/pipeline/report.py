@@ -11,7 +11,7 @@ import numpy as np
 
 from stl_deploy._util.console import Console
 from stl_deploy._util.files import read_json, write_json, write_text
-from stl_deploy._util.untrusted import read_text
+from stl_deploy._util.untrusted import blamed, read_text
 from stl_deploy.config.schema import DatasetConfig, RunConfig
 from stl_deploy.data import load_dataset
 from stl_deploy.energy.layers_csv import layers_csv
@@ -45,11 +45,13 @@ def report(run_dir: Path, *, say: Console | None = None) -> dict[str, Any]:
         if not (run_dir / name).is_file():
             raise InputError(f"{run_dir}: no {name}; a folder that 'stl-deploy run' has finished is accepted")
     check_unchanged(run_dir, [*_NEEDED, *_LOADED, TRADEOFF])
-    data = _gather(run_dir)
-    twin = report_json(data)
-    write_text(run_dir / HTML, render_report(data))
+    with blamed(run_dir, "a folder as 'stl-deploy run' writes it"):
+        data = _gather(run_dir)
+        twin = report_json(data)
+        page, layers = render_report(data), layers_csv(twin["energy"])
+    write_text(run_dir / HTML, page)
     write_json(run_dir / JSON, twin)
-    write_text(run_dir / CSV, layers_csv(twin["energy"]))
+    write_text(run_dir / CSV, layers)
     say.say(f"written: {run_dir / HTML} (opens offline), {run_dir / JSON} and {run_dir / CSV}")
     return twin
 

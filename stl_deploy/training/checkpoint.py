@@ -6,6 +6,7 @@ optimiser state and counters are all that a bit-identical continuation needs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,9 +85,40 @@ def _progress(path: Path, about: Mapping[str, Any]) -> tuple[int, int, list[dict
     epoch, best_epoch, records = about.get("epoch"), about.get("best_epoch"), about.get("records")
     if not (isinstance(epoch, int) and isinstance(best_epoch, int) and isinstance(records, list)):
         raise InputError(f"{path}: not a checkpoint of a training run")
+    for number, record in enumerate(records, 1):
+        if not _is_record(record, number, records[0]):
+            raise InputError(f"{path}: the record of epoch {number} is not as training writes it; it is damaged")
     if len(records) != epoch or not 1 <= best_epoch <= epoch:
         raise InputError(f"{path}: {len(records)} records of {epoch} epochs, the best {best_epoch}; it is damaged")
     return epoch, best_epoch, records
+
+
+_NUMBERS = ("epochs", "loss", "train_accuracy", "validation_loss", "validation_accuracy", "lr", "seconds")
+_BY_LAYER = ("rates", "silent", "saturated")
+
+
+def _is_record(record: Any, number: int, first: Any) -> bool:
+    """Whether this is what training writes of epoch ``number``, of the layers of the ``first`` record."""
+    if not isinstance(record, dict) or record.get("epoch") != number:
+        return False
+    if not isinstance(record.get("matmul", ""), str) or not all(_is_number(record.get(key)) for key in _NUMBERS):
+        return False
+    layers: list[Any] = [record.get(key) for key in (*_BY_LAYER, "thresholds")]
+    if [_names(one) for one in layers] != [_names(first.get(key)) for key in (*_BY_LAYER, "thresholds")]:
+        return False
+    numbers = [value for one in layers[:3] for value in one.values()]
+    spreads = layers[3].values()
+    if not all(isinstance(spread, dict) and {"min", "mean", "max"} <= spread.keys() for spread in spreads):
+        return False
+    return all(map(_is_number, [*numbers, *(value for spread in spreads for value in spread.values())]))
+
+
+def _names(by_layer: Any) -> list[str] | int:
+    return list(by_layer) if isinstance(by_layer, dict) else -1
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def check_same_run(path: Path, found: Any, config: RunConfig) -> None:

@@ -48,6 +48,10 @@ class Evaluation:
         return asdict(self)
 
 
+_STEPS_AT_ONCE = 64
+"""Above, batches are smaller, to bound memory."""
+
+
 @torch.no_grad()
 def evaluate(network: Network, split: Split, config: RunConfig, *, batch_size: int = 256) -> Evaluation:
     """Run ``network`` in evaluation mode over a split; its training mode is left as it was.
@@ -61,6 +65,7 @@ def evaluate(network: Network, split: Split, config: RunConfig, *, batch_size: i
     network.eval()
     rates = _Rates(network)
     correct, loss = 0, 0.0
+    batch_size = max(1, min(batch_size, batch_size * _STEPS_AT_ONCE // config.time_steps))
     for number, index in enumerate(torch.split(torch.arange(len(split)), batch_size)):
         x = encode(split.images(index), config.time_steps, config.encoder, draws).to(device)
         if number % processes.started() != processes.place():

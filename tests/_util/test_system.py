@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from stl_deploy._util import system
-from tests.fuzz_nir import originals
+from tests.hunt.formats import golden_nir
 
 WITHOUT = """
 import sys
@@ -32,7 +32,7 @@ def _python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def sound(tmp_path: Path) -> Path:
     path = tmp_path / "net.nir"
-    path.write_bytes(originals()[0])
+    path.write_bytes(golden_nir()[0])
     return path
 
 

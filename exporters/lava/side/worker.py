@@ -26,6 +26,35 @@ FLUSHES = 20
 """How many times a run pauses to report how far it is."""
 
 
+SHARED_MEMORY = "stl-{}-"
+"""How the names of a worker's shared memory begin, with its process number: the driver removes what is left of it."""
+
+
+def end_with_parent() -> None:
+    """On Linux: the kernel kills this process, and all that it will fork, when the process that started it ends.
+
+    Even one that is stopped. Elsewhere `watch_parent` alone looks after that.
+    """
+    import ctypes
+
+    death_signal = 1
+    try:
+        libc = ctypes.CDLL(None)
+        libc.prctl(death_signal, signal.SIGKILL)
+    except (OSError, AttributeError):
+        return
+    os.register_at_fork(after_in_child=lambda: libc.prctl(death_signal, signal.SIGKILL))
+
+
+def name_shared_memory() -> None:
+    """Let names of shared memory begin as `SHARED_MEMORY` says."""
+    from multiprocessing import shared_memory
+
+    prefix = "/" + SHARED_MEMORY.format(os.getpid())
+    shared_memory._SHM_NAME_PREFIX = prefix  # type: ignore[attr-defined]
+    shared_memory._SHM_SAFE_NAME_LENGTH = len(prefix) + 10  # type: ignore[attr-defined]
+
+
 def watch_parent(parent: int) -> None:
     """End this whole process group when the driver is gone."""
     while os.getppid() == parent:
@@ -44,6 +73,8 @@ def main(job_path: str, run: Callable[[dict[str, Any], str], dict[str, Any]]) ->
     """Do one job with ``run``; see the module."""
     with open(job_path) as stream:
         job = json.load(stream)
+    end_with_parent()
+    name_shared_memory()
     threading.Thread(target=watch_parent, args=(job["parent"],), daemon=True).start()
     folder = job["folder"]
     try:
@@ -163,12 +194,18 @@ def run_concatenated(
 
 
 def watch_models(net: Any, folder: str, over: threading.Event) -> None:
-    """End the worker if a model's process has raised: Lava itself would wait for it forever."""
+    """End the worker if a model's process has raised or was killed: Lava itself would wait for it forever."""
     while not over.wait(0.2):
         infrastructure = getattr(getattr(net, "runtime", None), "_messaging_infrastructure", None)
-        for actor in getattr(infrastructure, "actors", ()):
+        actors = list(getattr(infrastructure, "actors", ()))
+        for actor in actors:
             if actor.exception:
                 give_up(folder, actor.exception[0], "in a model, ")
+        manager = getattr(getattr(infrastructure, "smm", None), "_process", None)
+        codes = [getattr(process, "exitcode", None) for process in (*actors, *([manager] if manager else []))]
+        killed = [-code for code in codes if code is not None and code < 0]
+        if killed and not over.is_set():
+            give_up(folder, RuntimeError(f"one of its processes was killed by signal {killed[0]}"))
 
 
 def hold_biases(net: Any) -> dict[int, Any]:

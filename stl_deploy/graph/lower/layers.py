@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import nir
@@ -13,6 +14,9 @@ from stl_deploy.graph.lower.readings import Reading
 from stl_deploy.graph.program import Conv, Delay, Linear, Pool, Reshape, Scale, Shape, Source
 
 Sources = tuple[Source, ...]
+
+_MAX_POSITIONS = 2**24
+"""Of a padded map of one channel; cameras have a million."""
 
 
 def lower_linear(name: str, node: nir.Linear | nir.Affine, shape: Shape, sources: Sources, reading: Reading) -> Linear:
@@ -168,6 +172,14 @@ def _slide(
     name: str, spatial: Shape, reach: Shape, stride: Shape, pads: tuple[tuple[int, int], ...]
 ) -> tuple[int, ...]:
     """Output size of a window of ``reach`` moved in steps of ``stride``."""
+    padded = [n + lo + hi for n, (lo, hi) in zip(spatial, pads, strict=True)]
+    if prod(padded) > _MAX_POSITIONS:
+        raise GraphError(
+            f"an input of {list(spatial)} with padding {list(pads)} has {prod(padded):,} positions; up to "
+            f"{_MAX_POSITIONS:,} are accepted",
+            node=name,
+            slug="too-large",
+        )
     sizes = tuple((n + lo + hi - r) // s + 1 for n, r, s, (lo, hi) in zip(spatial, reach, stride, pads, strict=True))
     if any(size < 1 for size in sizes):
         raise GraphError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import tempfile
 from collections.abc import Callable
 from functools import cache
@@ -38,14 +39,29 @@ def cache_folder() -> Path | None:
     tried = [Path(asked)] if asked else []
     tried += [Path(home) if home else Path("~/.cache").expanduser(), Path(tempfile.gettempdir())]
     for base in tried:
-        folder = base / "stl-deploy" / "numba" / content_key()
         try:
+            folder = _own(base) / "stl-deploy" / "numba" / content_key()
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
                 return folder
         except (OSError, RuntimeError):
             continue
     return None
+
+
+def _own(base: Path) -> Path:
+    """``base``, or where anybody may write (a folder for temporary files) a folder in it that is this user's alone.
+
+    Numba's index is unpickled: one that somebody else has put there would run their code. Raises OSError if it is not.
+    """
+    if not hasattr(os, "geteuid") or not base.exists() or not base.stat().st_mode & stat.S_IWOTH:
+        return base
+    folder = base / f"stl-deploy-{os.geteuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise PermissionError(f"{folder} is not this user's alone")
+    return folder
 
 
 def _compile(function: Callable[..., Any], **options: Any) -> Any:

@@ -1,0 +1,66 @@
+"""The hunt as a whole: ``python -m tests.hunt [--mutants 10000] [--seed S] [--formats nir npz ...] [--kills 60]``.
+
+Mutants of every format, processes killed at random moments, bad surroundings. At the end a table of what was tried and
+what failed; what failed is kept in ``build/hunt``. Exit status 1 if anything did.
+"""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import sys
+import time
+from pathlib import Path
+
+from stl_deploy._util.console import Console
+from tests.hunt.formats import FORMATS, SLOW
+from tests.hunt.kills import KILLS, hunt_kills
+from tests.hunt.mutants import hunt
+from tests.hunt.surroundings import hunt_surroundings
+
+FAILURES = Path("build/hunt")
+
+
+def main() -> int:
+    """Hunt; exit status 1 if anything fails."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mutants", type=int, default=10_000, help="of each format")
+    parser.add_argument("--slow", type=int, help="of formats whose mutants take a second each; default: --mutants")
+    parser.add_argument("--kills", type=int, default=60, help="of each verb; 0: none")
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(2**31))
+    parser.add_argument("--formats", nargs="*", choices=FORMATS, default=list(FORMATS))
+    parser.add_argument("--no-surroundings", action="store_true")
+    options = parser.parse_args()
+    say, failures = Console(), list[str]()
+    rows: list[list[str]] = []
+
+    def tell(what: str, tried: int, note: str, wrong: list[str], seconds: float) -> None:
+        rows.append([what, f"{tried:,}", note, str(len(wrong)), f"{seconds:.0f} s"])
+        say.say(f"{what}: {tried:,} tried ({note}), {len(wrong)} failed, {seconds:.0f} s")
+        for one in wrong:
+            say.warn(one)
+        failures.extend(wrong)
+
+    say.say(f"seed {options.seed}")
+    for name in options.formats:
+        count = options.slow if name in SLOW and options.slow is not None else options.mutants
+        started = time.monotonic()
+        found = hunt(name, count, options.seed, FAILURES)
+        note = f"{found.read:,} read, {found.refused:,} refused"
+        tell(f"mutants of {name}", count, note, found.failures, time.monotonic() - started)
+    for verb in KILLS if options.kills else ():
+        started = time.monotonic()
+        tried, note, wrong = hunt_kills(verb, options.kills, options.seed)
+        tell(f"kill -9 of {verb}", tried, note, wrong, time.monotonic() - started)
+    if not options.no_surroundings:
+        started = time.monotonic()
+        tried, wrong = hunt_surroundings()
+        tell("bad surroundings", tried, "exit codes 0, 1 and 2", wrong, time.monotonic() - started)
+    say.say()
+    say.table(["what", "tried", "of them", "failed", "took"], rows)
+    say.say(f"seed {options.seed}; {len(failures)} failures" + (f", kept in {FAILURES}" if failures else ""))
+    return int(bool(failures))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

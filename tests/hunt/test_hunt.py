@@ -1,0 +1,67 @@
+"""A small hunt in every run of the tests: 300 mutants a format, a few kills, one verb in all bad surroundings."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.hunt.formats import FORMATS, SLOW, write_mutant
+from tests.hunt.kills import hunt_kills
+from tests.hunt.mutants import hunt
+from tests.hunt.surroundings import hunt_surroundings
+
+SEED = int(os.environ.get("STL_DEPLOY_HUNT_SEED", "0"))
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", FORMATS)
+def test_mutants_are_read_or_refused(name: str, tmp_path: Path) -> None:
+    count = 15 if name in SLOW else 300
+    found = hunt(name, count, SEED, tmp_path)
+    assert found.failures == []
+    assert found.read + found.refused == count
+    assert found.refused > count / 10
+
+
+def test_a_mutant_is_the_same_again(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    for number in range(8):
+        one, two = (write_mutant(FORMATS["npz"], number, 3, tmp_path / folder) for folder in ("one", "two"))
+        assert one.read_bytes() == two.read_bytes()
+
+
+def test_a_failure_is_found_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that raises, one that ends the process: seen from outside, in a process of its own."""
+    for wrong, said in (("1 / 0", "ZeroDivisionError"), ("import os; os._exit(7)", r"ends the process (7)")):
+        (tmp_path / "sitecustomize.py").write_text(
+            "import stl_deploy.data.idx as idx\n"
+            "real = idx._read\n"
+            "def read(*arguments):\n"
+            "    found = real(*arguments)\n"
+            f"    {wrong}\n"
+            "    return found\n"
+            "idx._read = read\n"
+        )
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        found = hunt("idx", 30, SEED, tmp_path / "kept")
+        assert found.read == 0
+        assert found.failures
+        assert all(said in one for one in found.failures)
+        assert found.refused + len(found.failures) == 30
+        assert list((tmp_path / "kept").glob("idx-0-*.gz"))
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("verb", ["export", "train"])
+def test_killed_verbs_resume_to_the_same_bits(verb: str) -> None:
+    _, _, wrong = hunt_kills(verb, 2, SEED)
+    assert wrong == []
+
+
+@pytest.mark.timeout(900)
+def test_bad_surroundings_end_in_a_sentence() -> None:
+    _, wrong = hunt_surroundings(("show",))
+    assert wrong == []
