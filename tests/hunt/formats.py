@@ -141,15 +141,21 @@ def _try_net(path: Path) -> str:
     return "read"
 
 
+def _member(name: str, method: int) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name)  # of 1980, not of now
+    info.compress_type = method
+    return info
+
+
 def _npz() -> list[bytes]:
     found = []
     rng = np.random.default_rng(0)
     for method in (zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2):
         stream = io.BytesIO()
         with zipfile.ZipFile(stream, "w", method) as archive:
-            archive.writestr("x.npy", _npy(rng.random((3, 4, 5)).astype(np.float32)))
-            archive.writestr("y.npy", _npy(np.arange(4)))
-            archive.writestr("other.npy", _npy(np.arange(4)))
+            archive.writestr(_member("x.npy", method), _npy(rng.random((3, 4, 5)).astype(np.float32)))
+            archive.writestr(_member("y.npy", method), _npy(np.arange(4)))
+            archive.writestr(_member("other.npy", method), _npy(np.arange(4)))
         found.append(stream.getvalue())
     return found
 
@@ -301,7 +307,7 @@ def _nmnist_zip() -> list[bytes]:
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         for label in range(3):
             events = rng.integers(0, 34, (40, 5)).astype(np.uint8)
-            archive.writestr(f"Train/{label}/0000{label}.bin", events.tobytes())
+            archive.writestr(_member(f"Train/{label}/0000{label}.bin", zipfile.ZIP_DEFLATED), events.tobytes())
     return [stream.getvalue()]
 
 

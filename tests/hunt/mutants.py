@@ -33,13 +33,19 @@ class Found:
     failures: list[str] = field(default_factory=list)
 
 
-def try_mutants(name: str, first: int, last: int, seed: int) -> None:
-    """Try mutants in this process; one line for each: its number, then ``read``, ``refused`` or what is wrong."""
+def try_mutants(name: str, first: int, last: int, seed: int, failures: Path | None = None) -> None:
+    """Try mutants in this process; one line for each: its number, then ``read``, ``refused`` or what is wrong.
+
+    Each lies in ``failures`` while it is tried, and stays there if it fails (default: nowhere).
+    """
     warnings.simplefilter("ignore")
     of = FORMATS[name]
     with tempfile.TemporaryDirectory() as folder:
         for number in range(first, last):
             path = write_mutant(of, number, seed, Path(folder))
+            kept = None if failures is None else failures / f"{name}-{seed}-{number}{path.suffix}"
+            if kept is not None:
+                shutil.copy(path, kept)
             print(number, end=" ", flush=True)
             started = time.monotonic()
             try:
@@ -54,14 +60,17 @@ def try_mutants(name: str, first: int, last: int, seed: int) -> None:
                 answer = f"wrong: took {time.monotonic() - started:.0f} s"
             print(answer, flush=True)
             path.unlink(missing_ok=True)
+            if kept is not None and not answer.startswith("wrong"):
+                kept.unlink()
 
 
 def hunt(name: str, count: int, seed: int, failures: Path) -> Found:
     """Try ``count`` mutants of a format; those that fail are kept in ``failures``."""
     found, first = Found(), 0
+    failures.mkdir(parents=True, exist_ok=True)
     while first < count:
         last = min(first + _CHUNK, count)
-        command = [sys.executable, "-m", "tests.hunt.mutants", name, str(first), str(last), str(seed)]
+        command = [sys.executable, "-m", "tests.hunt.mutants", name, str(first), str(last), str(seed), str(failures)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_CHUNK * 10, check=False)
             output, how = done.stdout, f"ends the process ({done.returncode}): {done.stderr[-300:]}"
@@ -80,16 +89,8 @@ def hunt(name: str, count: int, seed: int, failures: Path) -> Found:
             following = number + 1
         for number, what in wrong:
             found.failures.append(f"mutant {number} of {name}, seed {seed}: {what}")
-            _keep(name, number, seed, failures)
         first = following
     return found
-
-
-def _keep(name: str, number: int, seed: int, failures: Path) -> None:
-    failures.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        path = write_mutant(FORMATS[name], number, seed, Path(folder))
-        shutil.copy(path, failures / f"{name}-{seed}-{number}{path.suffix}")
 
 
 def main() -> None:
@@ -99,10 +100,11 @@ def main() -> None:
     parser.add_argument("first", type=int)
     parser.add_argument("last", type=int)
     parser.add_argument("seed", type=int)
+    parser.add_argument("failures", type=Path, nargs="?")
     options = parser.parse_args()
     FORMATS[options.format].originals()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    try_mutants(options.format, options.first, options.last, options.seed)
+    try_mutants(options.format, options.first, options.last, options.seed, options.failures)
 
 
 if __name__ == "__main__":
