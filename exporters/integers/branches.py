@@ -31,6 +31,9 @@ from stl_deploy.graph.program import (
 READ = ("decay", "threshold", "gain", "leak", "compare", "reset", "v_reset", "synapse")
 """Fields of a Program's neuron that integers hold; any other must be as if it were not there."""
 
+RESETS = ("value", "subtract", "subtract_delayed", "value_delayed")
+"""What a spike may do to v."""
+
 Value = float | str
 """A whole value's unit, or ``weighted`` or ``potential``."""
 
@@ -137,6 +140,9 @@ def _check(node: Node, known: dict[str, Value]) -> None:
 def _check_neuron(neuron: Neuron) -> None:
     for name in unread(neuron, READ):
         refuse(neuron, name.replace("_", "-"), f"its {name} has no form in integers", "use a LIF without it")
+    if neuron.threshold is not None and neuron.decay is not None and neuron.reset not in RESETS:
+        held = ", ".join(RESETS)
+        refuse(neuron, "reset", f"its reset '{neuron.reset}' has no form in integers", f"use one of {held}")
     theta = neuron.threshold
     if theta is not None and (theta <= 0).any():
         refuse(neuron, "threshold-not-positive", "its threshold is not above 0", "train with positive thresholds")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -20,6 +20,9 @@ from stl_deploy.cli.options import (
 )
 from stl_deploy.cli.output import console, emit_json
 from stl_deploy.errors import CheckFailed, InputError
+
+if TYPE_CHECKING:
+    from stl_deploy.graph.findings import Report
 
 
 def register(app: typer.Typer) -> None:
@@ -151,7 +154,12 @@ def show(
 
 def check(
     source: Annotated[
-        Path, typer.Argument(metavar="SOURCE", help="A run folder, a .nir file, or a folder of .nir files.")
+        Path,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A run folder, a .nir file, a folder of .nir files, an artifact; or before training: a preset, a "
+            "configuration, FILE.py:NAME (with x in --input).",
+        ),
     ],
     target: Annotated[
         list[str] | None,
@@ -171,6 +179,12 @@ def check(
     """Per node: faithful, approximate or unsupported, with the reason and the remedy."""
     from stl_deploy.pipeline import check as checking
 
+    if _untrained(str(source)):
+        early = checking.check_untrained(str(source), input_file=input_file, targets=target, say=console())
+        if json:
+            emit_json(early.as_dict())
+        _require_sound(source, early)
+        return
     if checking.nir_files(source):
         if input_file is not None:
             raise InputError("--input measures one network; give a run folder or one .nir file")
@@ -189,6 +203,19 @@ def check(
         found["near_threshold"] = checking.near_threshold(source, input_file, dialect=dialect, say=console())
     if json:
         emit_json(found)
+    _require_sound(source, report)
+
+
+def _untrained(source: str) -> bool:
+    """Whether it may name a network before training; only then is torch loaded."""
+    if Path(source).suffix not in (".yaml", ".yml") and ".py:" not in source and Path(source).exists():
+        return False
+    from stl_deploy.config.load import preset_names
+
+    return ".py:" in source or Path(source).suffix in (".yaml", ".yml") or source in preset_names()
+
+
+def _require_sound(source: Path, report: Report) -> None:
     if not report.ok:
         errors = sum(finding.severity == "error" for finding in report.findings)
         raise CheckFailed(f"{source}: {errors} error{'s' * (errors != 1)} found")

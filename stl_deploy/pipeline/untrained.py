@@ -1,0 +1,46 @@
+"""A network before its training: what `check` asks of it, so that nobody learns a target's limits afterwards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nir
+import numpy as np
+import torch
+
+from stl_deploy._util.npz import names_in, read_npz
+from stl_deploy.data import check_dataset
+from stl_deploy.data.encoders import input_coding
+from stl_deploy.errors import InputError
+from stl_deploy.fold import fold
+from stl_deploy.graph.dialect import Dialect
+from stl_deploy.nn.network import Network
+from stl_deploy.pipeline.capture import capture
+from stl_deploy.pipeline.configure import configure
+from stl_deploy.pipeline.inputs import IMAGE_BITS
+from stl_deploy.pipeline.user_module import load_module
+
+
+def untrained_graph(what: str, input_file: Path | None = None) -> tuple[nir.NIRGraph, Dialect | None]:
+    """The graph of a preset's or configuration's network with weights as drawn, or of the torch module FILE.py:NAME.
+
+    input_file: an npz with ``x`` as the module's forward takes it. FILE.py:NAME needs one, and is run; others take none.
+    Raises InputError for a wrong call, CaptureError for a module that has no form as a graph.
+    """
+    if ".py:" in what:
+        if input_file is None:
+            raise InputError(f"{what}: expected --input X.npz with x as the module's forward takes it; found none")
+        arrays = read_npz(input_file, lambda name: name == "x")
+        if "x" not in arrays:
+            raise InputError(f"{input_file}: no array 'x' (found: {', '.join(names_in(input_file)) or 'nothing'})")
+        net = capture(load_module(what, None), np.asarray(arrays["x"]), verify=False)
+        return net.graph, net.dialect
+    if input_file is not None:
+        raise InputError(f"{what}: --input is of a module's check (FILE.py:NAME); a configuration tells its input")
+    config = configure(what)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)
+        network = Network(config, *check_dataset(config.dataset)).eval()
+    coding = input_coding(config.encoder)
+    bits = IMAGE_BITS if coding == "analog" else 0
+    return fold(network, coding=coding, fraction_bits=bits, exact_grid=config.fold.exact_grid).graph, None
