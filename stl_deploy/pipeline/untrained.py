@@ -24,7 +24,7 @@ from stl_deploy.pipeline.user_module import load_module
 def untrained_graph(what: str, input_file: Path | None = None) -> tuple[nir.NIRGraph, Dialect | None]:
     """The graph of a preset's or configuration's network with weights as drawn, or of the torch module FILE.py:NAME.
 
-    input_file: an npz with ``x`` as the module's forward takes it. FILE.py:NAME needs one, and is run; others take none.
+    input_file: an npz with ``x`` as the forward takes it. FILE.py:NAME needs one, and is run; others take none.
     Raises InputError for a wrong call, CaptureError for a module that has no form as a graph.
     """
     if ".py:" in what:
