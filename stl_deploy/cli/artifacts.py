@@ -180,7 +180,9 @@ def check(
     from stl_deploy.pipeline import check as checking
 
     if _untrained(str(source)):
-        early = checking.check_untrained(str(source), input_file=input_file, targets=target, say=console())
+        from stl_deploy.pipeline.untrained import check_untrained
+
+        early = check_untrained(str(source), input_file=input_file, targets=target, say=console())
         if json:
             emit_json(early.as_dict())
         _require_sound(source, early)

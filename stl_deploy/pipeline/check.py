@@ -14,7 +14,6 @@ from stl_deploy.errors import InputError
 from stl_deploy.exporters.targets import Tabled, find_format, registry
 from stl_deploy.graph.ambiguity import Effect, effects
 from stl_deploy.graph.check import TargetCheck, check_file
-from stl_deploy.graph.check import check as check_graph
 from stl_deploy.graph.dialect import load_dialect
 from stl_deploy.graph.findings import Finding, NodeReport, Report, from_error
 from stl_deploy.graph.frameworks.writers import reading_of
@@ -48,7 +47,7 @@ def check(
 
     Raises InputError for a bad call.
     """
-    say, asked = say or Console(quiet=True), _asked(targets)
+    say, asked = say or Console(quiet=True), targets_asked(targets)
     opened = open_source(source, artifacts=True)
     if not opened.is_graph:
         if targets:
@@ -57,23 +56,6 @@ def check(
         show(report, say)
         return report
     report = check_file(opened.file, load_dialect(dialect) if dialect is not None else None, asked)
-    show(report, say)
-    return report
-
-
-def check_untrained(
-    what: str, *, input_file: Path | None = None, targets: Sequence[str] | None = None, say: Console | None = None
-) -> Report:
-    """Check a network before its training: a preset's name, a configuration's file, or a torch module FILE.py:NAME.
-
-    input_file: x for a module. Raises InputError for a bad call, CaptureError for a module without a form as a graph.
-    """
-    from stl_deploy.pipeline.untrained import untrained_graph  # torch
-
-    say, asked = say or Console(quiet=True), _asked(targets)
-    graph, dialect = untrained_graph(what, input_file)
-    say.say(f"{what}: as it is before training, with weights as they are drawn")
-    report = check_graph(graph, dialect, asked)
     show(report, say)
     return report
 
@@ -95,7 +77,7 @@ def check_folder(
     folder: Path, *, targets: Sequence[str] | None = None, dialect: str | None = None, say: Console | None = None
 ) -> FolderCheck:
     """Check every .nir file of a folder; one table for all. Raises InputError for a bad call or if there is none."""
-    say, asked = say or Console(quiet=True), _asked(targets)
+    say, asked = say or Console(quiet=True), targets_asked(targets)
     chosen = load_dialect(dialect) if dialect is not None else None
     files = nir_files(folder)
     if not files:
@@ -160,7 +142,7 @@ def near_threshold(
     return near.counts
 
 
-def _asked(targets: Sequence[str] | None) -> dict[str, TargetCheck]:
+def targets_asked(targets: Sequence[str] | None) -> dict[str, TargetCheck]:
     """What each target is asked; without names, of every format."""
     formats = {name: one.check for name, one in registry().formats.items()}
     known: dict[str, TargetCheck] = {**formats, **{name: one.check for name, one in registry().checks.items()}}

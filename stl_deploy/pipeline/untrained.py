@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import nir
 import numpy as np
 import torch
 
+from stl_deploy._util.console import Console
 from stl_deploy._util.npz import names_in, read_npz
 from stl_deploy.data import check_dataset
 from stl_deploy.data.encoders import input_coding
 from stl_deploy.errors import InputError
 from stl_deploy.fold import fold
+from stl_deploy.graph.check import check
 from stl_deploy.graph.dialect import Dialect
+from stl_deploy.graph.findings import Report
 from stl_deploy.nn.network import Network
 from stl_deploy.pipeline.capture import capture
+from stl_deploy.pipeline.check import show, targets_asked
 from stl_deploy.pipeline.configure import configure
 from stl_deploy.pipeline.inputs import IMAGE_BITS
 from stl_deploy.pipeline.user_module import load_module
+
+
+def check_untrained(
+    what: str, *, input_file: Path | None = None, targets: Sequence[str] | None = None, say: Console | None = None
+) -> Report:
+    """Check a network before its training: a preset's name, a configuration's file, or a torch module FILE.py:NAME.
+
+    input_file: x for a module. Raises InputError for a bad call, CaptureError for a module without a form as a graph.
+    """
+    say, asked = say or Console(quiet=True), targets_asked(targets)
+    graph, dialect = untrained_graph(what, input_file)
+    say.say(f"{what}: as it is before training, with weights as they are drawn")
+    report = check(graph, dialect, asked)
+    show(report, say)
+    return report
 
 
 def untrained_graph(what: str, input_file: Path | None = None) -> tuple[nir.NIRGraph, Dialect | None]:
