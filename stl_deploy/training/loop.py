@@ -103,7 +103,8 @@ def _train(config: RunConfig, run_dir: Path, data: Dataset, resume: bool, progre
 def _train_epochs(run_dir: Path, config: RunConfig, state: State, data: Dataset, progress: Progress | None) -> None:
     board = Board(config, run_dir)
     while state.epoch < config.train.epochs:
-        record = _epoch(state, config, data)
+        settings = config.train
+        record = train_epoch(state, config, data, settings.lr * settings.lr_decay**state.epoch, settings.epochs)
         if processes.place() == 0:
             checkpoint.write_checkpoint(run_dir, state, config)
             _write_metrics(run_dir, state.records)
@@ -184,26 +185,30 @@ def _all_at(epoch: int) -> None:
         raise InputError("not every process finds the same checkpoint; the run folder must be one that all of them see")
 
 
-def _epoch(state: State, config: RunConfig, data: Dataset) -> Record:
-    """Train one epoch, validate, keep the best weights; returns the record, also appended to the state's."""
-    start = time.perf_counter()
-    settings = config.train
-    rate = settings.lr * settings.lr_decay**state.epoch
+def train_epoch(
+    state: State, config: RunConfig, data: Dataset, rate: float, epochs: int, *, start: float = math.inf
+) -> Record:
+    """Train one epoch of ``epochs``, validate, keep the best weights; returns the record, added to the state's.
+
+    Those of lower validation loss are better: it tells epochs apart that get the same few images wrong. start: the loss
+    of the weights that training began with, if they may be kept. rate: of learning, times each group's multiplier.
+    """
+    begin, settings = time.perf_counter(), config.train
     for group in state.optimiser.param_groups:
         group["lr"] = rate * group["multiplier"]
     matmul = settle(settings.matmul, state.records[-1].get("matmul") if state.records else None)
     with matmul_precision(matmul), winograd_allowed(settings.winograd):
-        loss, accuracy = _train_epoch(state, config, data.train)
+        loss, accuracy = _one_pass(state, config, data.train)
     check_finite(state.network, state.epoch)
     validation = evaluate(state.network, data.validation, config)
-    if not state.best or _better(validation, state.records[state.best_epoch - 1]):
-        state.best = {name: tensor.detach().clone() for name, tensor in state.network.state_dict().items()}
-        state.best_epoch = state.epoch + 1
+    lowest = state.records[state.best_epoch - 1]["validation_loss"] if state.best_epoch else start
+    if not state.best or validation.loss < lowest:
+        state.best, state.best_epoch = weights_of(state.network), state.epoch + 1
     state.epoch += 1
     found = validation.as_dict()
     record = {
         "epoch": state.epoch,
-        "epochs": settings.epochs,
+        "epochs": epochs,
         "loss": loss,
         "train_accuracy": accuracy,
         "validation_loss": validation.loss,
@@ -214,13 +219,18 @@ def _epoch(state: State, config: RunConfig, data: Dataset) -> Record:
         "thresholds": found["thresholds"],
         "silent": found["silent"],
         "saturated": found["saturated"],
-        "seconds": time.perf_counter() - start,
+        "seconds": time.perf_counter() - begin,
     }
     state.records.append(record)
     return record
 
 
-def _train_epoch(state: State, config: RunConfig, split: Split) -> tuple[float, float]:
+def weights_of(network: Network) -> dict[str, Tensor]:
+    """A copy of its parameters and buffers."""
+    return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+
+
+def _one_pass(state: State, config: RunConfig, split: Split) -> tuple[float, float]:
     """One pass over the training split in batches of nearly equal size; mean loss and accuracy on the way."""
     seed, epoch, network = config.train.seed, state.epoch, state.network
     draws, moves = generator(seed, "encoder", epoch), generator(seed, "augment", epoch)
@@ -265,11 +275,6 @@ def _forward(network: Network, x: Tensor, charge: Regulariser) -> Tensor:
     charge.observe(INPUT, x)
     outputs = network(x, charge.observe)
     return outputs
-
-
-def _better(validation: Evaluation, best: Record) -> bool:
-    """Lower validation loss: it tells epochs apart that get the same few images wrong."""
-    return bool(validation.loss < best["validation_loss"])
 
 
 def _finish(run_dir: Path, config: RunConfig, state: State, data: Dataset) -> TrainResult:

@@ -85,20 +85,20 @@ def test_the_setting_is_put_back_even_after_an_error():
 
 
 def test_training_uses_it_and_validation_does_not(tiny, tmp_path, monkeypatch):
-    seen = {"train": set(), "evaluate": set()}
+    seen = {"augment": set(), "evaluate": set()}
 
     def watch(name):
         real = getattr(train_module, name)
 
-        def watched(*args):
-            seen[name.strip("_").removesuffix("_epoch")].add(torch.get_float32_matmul_precision())
-            return real(*args)
+        def watched(*args, **options):
+            seen[name].add(torch.get_float32_matmul_precision())
+            return real(*args, **options)
 
         monkeypatch.setattr(train_module, name, watched)
 
-    watch("_train_epoch")
+    watch("augment")  # of every batch that is trained on
     watch("evaluate")
     train(apply_overrides(tiny, ["train.matmul=medium", "train.epochs=1"]), tmp_path)
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["matmul"] == "medium"
-    assert seen == {"train": {"medium"}, "evaluate": {"highest"}}
+    assert seen == {"augment": {"medium"}, "evaluate": {"highest"}}
     assert load_file(tmp_path / "model.safetensors")

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import signal
@@ -72,7 +73,16 @@ def test_the_picked_weights_come_back_and_give_the_same_test_result(tiny, tmp_pa
 
 def test_the_model_is_the_picked_epochs_not_the_last(tiny, tmp_path, monkeypatch):
     one = train(apply_overrides(tiny, ["train.epochs=1"]), tmp_path / "one")
-    monkeypatch.setattr(train_module, "_better", lambda *_: False)
+    found = train_module.evaluate
+
+    def worse(network, split, config):
+        """Validation gets worse from epoch to epoch."""
+        one = found(network, split, config)
+        losses.append(len(losses) + 1.0)
+        return one if len(losses) == 4 else dataclasses.replace(one, loss=losses[-1])
+
+    losses = []
+    monkeypatch.setattr(train_module, "evaluate", worse)
     three = train(tiny, tmp_path / "three")
     assert three.epoch == 1
     assert three.test == one.test
@@ -225,16 +235,15 @@ def test_cross_entropy_learns_too(tiny, tmp_path):
 
 @pytest.mark.parametrize("broken", ["layers.linear1.weight", "layers.lif1.threshold_parameter"])
 def test_nan_stops_and_keeps_the_last_checkpoint(tiny, tmp_path, broken, monkeypatch):
-    real = train_module._train_epoch
+    real = train_module.check_finite
 
-    def poison(state, config, split):
-        found = real(state, config, split)
-        if state.epoch == 1:
+    def poisoned(network, epoch):
+        if epoch == 1:
             with torch.no_grad():
-                state.network.get_parameter(broken).view(-1)[0] = float("nan")
-        return found
+                network.get_parameter(broken).view(-1)[0] = float("nan")
+        real(network, epoch)
 
-    monkeypatch.setattr(train_module, "_train_epoch", poison)
+    monkeypatch.setattr(train_module, "check_finite", poisoned)
     with pytest.raises(DivergedError) as caught:
         train(tiny, tmp_path)
     layer = broken.split(".")[1]
@@ -316,7 +325,7 @@ def test_a_fresh_start_leaves_nothing_of_the_older_run(tiny, tmp_path, monkeypat
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_module, "_epoch", stop)
+    monkeypatch.setattr(train_module, "train_epoch", stop)
     with pytest.raises(KeyboardInterrupt):
         train(apply_overrides(tiny, ["train.seed=5"]), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
