@@ -35,7 +35,7 @@ from stl_deploy.energy.prices.load import load_prices
 from stl_deploy.energy.prices.machine import MachineEnergy
 from stl_deploy.energy.prices.price_list import PriceList
 from stl_deploy.graph.program import Neuron, Program, is_max_pool
-from stl_deploy.graph.run import match_inputs
+from stl_deploy.graph.run import CHUNK, match_inputs
 from stl_deploy.graph.segments import is_loop, segments
 
 SCHEMA_VERSION = 2
@@ -46,7 +46,6 @@ DEFAULT_PRICES = (
     "loihi1_davies2018",
     "loihi1_sanafe",
 )
-_CHUNK = 64
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ def measure_energy(
     input_coding: str | None = None,
     prices: Sequence[str | Path | PriceList] = DEFAULT_PRICES,
     source: str = "",
-    chunk: int = _CHUNK,
+    chunk: int = CHUNK,
     processes: int = 1,
     twin: AnnTwin | None = None,
     labels: NDArray[Any] | None = None,

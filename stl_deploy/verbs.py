@@ -67,6 +67,10 @@ _ELSEWHERE = {"lava_install": "install", "lava_remove": "remove"}
 """Those that have another name where they live."""
 
 
+def __dir__() -> list[str]:
+    return list(__all__)
+
+
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has: {', '.join(_HOME)}")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Collection, Mapping
-from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
 
+from stl_deploy._util.suggest import did_you_mean
 from stl_deploy._util.untrusted import read_text
 from stl_deploy.energy.counts.neuron_ops import Numbers
 from stl_deploy.energy.prices.price_list import (
@@ -50,9 +50,10 @@ def load_prices(name_or_path: str | Path) -> PriceList:
         return _parse(text, name, where=f"price list '{name}'")
     path = Path(name_or_path)
     if path.suffix != ".toml":
+        close = did_you_mean(str(name_or_path), _built_in(), most=3)
         raise InputError(
-            f"no price list '{name_or_path}'{_did_you_mean(str(name_or_path), _built_in())}; 'stl-deploy prices' lists "
-            f"all {len(_built_in())}; or give the path of a .toml file"
+            f"no price list '{name_or_path}'{close}; 'stl-deploy prices' lists all {len(_built_in())}; or give the "
+            "path of a .toml file"
         )
     text = read_text(path, "a price list's TOML file")
     return _parse(text, path.stem, where=f"price list {path}")
@@ -116,15 +117,8 @@ def _refuse_unknown(data: Mapping[str, Any], known: Collection[str], where: str,
         more = len(known) - _FEW
         accepted = ", ".join([*list(known)[:_FEW], *([f"and {more} more"] if more > 0 else [])])
         raise ConfigError(
-            f"{where}: unknown {what} '{unknown[0]}'{_did_you_mean(unknown[0], known)}; accepted: {accepted}"
+            f"{where}: unknown {what} '{unknown[0]}'{did_you_mean(unknown[0], known, most=3)}; accepted: {accepted}"
         )
-
-
-def _did_you_mean(name: str, known: Collection[str]) -> str:
-    """The names that come closest, or nothing."""
-    within = [one for one in sorted(known) if name and name in one]
-    near = list(dict.fromkeys([*get_close_matches(name, known, n=3), *within]))[:3]
-    return f" (did you mean {' or '.join(near)}?)" if near else ""
 
 
 def _one_of(data: Mapping[str, Any], key: str, choices: tuple[str, ...], where: str) -> Any:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from stl_deploy._util.windows import places
 from stl_deploy.config.schema import (
     ConvSpec,
     DropoutSpec,
@@ -146,7 +147,7 @@ class Branches:
 
 def _conv(build: Build, spec: ConvSpec) -> nn.Module:
     channels, height, width = _spatial(build)
-    sizes = tuple(_windows(size + 2 * spec.padding, spec.kernel, spec.stride) for size in (height, width))
+    sizes = tuple(places(size, spec.kernel, spec.stride, 2 * spec.padding) for size in (height, width))
     if min(sizes) < 1:
         raise build.fail(f"kernel {spec.kernel} with padding {spec.padding} does not fit into {_x(build.shape)}")
     _check_size(build, spec.channels * channels * spec.kernel**2, "weights")
@@ -197,7 +198,7 @@ def _pool(build: Build, spec: PoolSpec) -> nn.Module:
     if spec.op == "max" and not build.spikes:
         raise build.fail("max pooling of values that are not spikes cannot be deployed; put it after a lif, or use avg")
     stride = spec.stride or spec.kernel
-    sizes = tuple(_windows(size, spec.kernel, stride) for size in (height, width))
+    sizes = tuple(places(size, spec.kernel, stride) for size in (height, width))
     if min(sizes) < 1:
         raise build.fail(f"kernel {spec.kernel} does not fit into {_x(build.shape)}")
     build.shape = (channels, *sizes)
@@ -242,10 +243,6 @@ def _spatial(build: Build) -> tuple[int, int, int]:
         raise build.fail(f"the input is {_x(build.shape)}; channels x height x width are accepted")
     channels, height, width = build.shape
     return channels, height, width
-
-
-def _windows(size: int, kernel: int, stride: int) -> int:
-    return (size - kernel) // stride + 1
 
 
 def _x(shape: tuple[int, ...]) -> str:

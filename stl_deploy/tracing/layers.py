@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from stl_deploy._util.windows import places
 from stl_deploy.errors import CaptureError
 from stl_deploy.graph.program import (
     Conv,
@@ -300,7 +301,7 @@ class _Builder:
         shape = self._shape(signal)
         if len(before) != 3 or before[:2] == (1, 1):
             return self._dense(signal, x)
-        sizes = [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(before[1:], window, stride, pads, strict=True)]
+        sizes = [places(n, k, s, 2 * p) for n, k, s, p in zip(before[1:], window, stride, pads, strict=True)]
         node = Pool(
             name=self._name("pool", signal.node.place.module),
             shape=(before[0], *sizes),

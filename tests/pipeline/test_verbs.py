@@ -19,8 +19,12 @@ def test_twin(verb: str) -> None:
     assert verb in verbs.__all__
 
 
+def test_the_verbs_and_nothing_else_are_listed() -> None:
+    assert dir(verbs) == sorted(verbs.__all__)
+
+
 def test_unknown_verb() -> None:
-    with pytest.raises(AttributeError, match="has no attribute 'deploy'; it has: check, "):
+    with pytest.raises(AttributeError, match="has no attribute 'deploy'; it has: capture, check, "):
         verbs.deploy  # noqa: B018
 
 
