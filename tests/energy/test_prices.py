@@ -96,7 +96,7 @@ def test_what_is_no_price_list(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not TOML"):
         load_prices(written(tmp_path, "= ="))
     (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="not a text file"):
+    with pytest.raises(InputError, match="not a price list's TOML file"):
         load_prices(tmp_path / "bytes.toml")
 
 
