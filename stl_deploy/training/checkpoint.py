@@ -6,7 +6,6 @@ optimiser state and counters are all that a bit-identical continuation needs.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +94,7 @@ def _progress(path: Path, about: Mapping[str, Any]) -> tuple[int, int, list[dict
 
 _NUMBERS = ("epochs", "loss", "train_accuracy", "validation_loss", "validation_accuracy", "lr", "seconds")
 _BY_LAYER = ("rates", "silent", "saturated")
+_MOST = 1e300
 
 
 def _is_record(record: Any, number: int, first: Any) -> bool:
@@ -106,19 +106,23 @@ def _is_record(record: Any, number: int, first: Any) -> bool:
     layers: list[Any] = [record.get(key) for key in (*_BY_LAYER, "thresholds")]
     if [_names(one) for one in layers] != [_names(first.get(key)) for key in (*_BY_LAYER, "thresholds")]:
         return False
+    if len({_names(one) for one in layers[:3]}) != 1 or None in map(_names, layers[:3]):
+        return False
     numbers = [value for one in layers[:3] for value in one.values()]
+    if not isinstance(layers[3], dict):
+        return False
     spreads = layers[3].values()
     if not all(isinstance(spread, dict) and {"min", "mean", "max"} <= spread.keys() for spread in spreads):
         return False
     return all(map(_is_number, [*numbers, *(value for spread in spreads for value in spread.values())]))
 
 
-def _names(by_layer: Any) -> list[str] | int:
-    return list(by_layer) if isinstance(by_layer, dict) else -1
+def _names(by_layer: Any) -> tuple[str, ...] | None:
+    return tuple(by_layer) if isinstance(by_layer, dict) else None
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MOST
 
 
 def check_same_run(path: Path, found: Any, config: RunConfig) -> None:
