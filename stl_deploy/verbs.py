@@ -5,7 +5,9 @@
 
 Each is imported when it is first asked for, so a conversion does not wait for torch. ``eval`` is `evaluate`, since
 Python has an ``eval`` of its own. What ``check`` does on a folder is `check_folder`; what it does with ``--input`` is
-`measure` (which options of the dialect matter) and `near_threshold` (which spikes rounding could move).
+`measure` (which options of the dialect matter) and `near_threshold` (which spikes rounding could move), and of a
+network before its training `check_untrained`. ``fold`` and ``report`` of a .nir file are `fold_file` and
+`report_graph`.
 """
 
 from __future__ import annotations
@@ -23,21 +25,25 @@ if TYPE_CHECKING:
     from stl_deploy.pipeline.energy import energy
     from stl_deploy.pipeline.export import export
     from stl_deploy.pipeline.fold import fold
+    from stl_deploy.pipeline.fold_file import fold_file
     from stl_deploy.pipeline.join import join
     from stl_deploy.pipeline.listings import datasets, lava_status, prices, targets
     from stl_deploy.pipeline.pretrained import models, run_pretrained
     from stl_deploy.pipeline.quantise import quantise
     from stl_deploy.pipeline.report import report
+    from stl_deploy.pipeline.report_graph import report_graph
     from stl_deploy.pipeline.run import run
     from stl_deploy.pipeline.show import show
     from stl_deploy.pipeline.simulate import simulate
     from stl_deploy.pipeline.train import evaluate, train
+    from stl_deploy.pipeline.untrained import check_untrained
     from stl_deploy.pipeline.verify import verify
 
 _HOME = {
     "capture": "pipeline.capture_file",
     "check": "pipeline.check",
     "check_folder": "pipeline.check",
+    "check_untrained": "pipeline.untrained",
     "configure": "pipeline.configure",
     "datasets": "pipeline.listings",
     "doctor": "pipeline.doctor",
@@ -45,6 +51,7 @@ _HOME = {
     "evaluate": "pipeline.train",
     "export": "pipeline.export",
     "fold": "pipeline.fold",
+    "fold_file": "pipeline.fold_file",
     "join": "pipeline.join",
     "lava_install": "exporters.lava.environment",
     "lava_remove": "exporters.lava.environment",
@@ -55,6 +62,7 @@ _HOME = {
     "prices": "pipeline.listings",
     "quantise": "pipeline.quantise",
     "report": "pipeline.report",
+    "report_graph": "pipeline.report_graph",
     "run": "pipeline.run",
     "run_pretrained": "pipeline.pretrained",
     "show": "pipeline.show",
@@ -83,6 +91,7 @@ __all__ = [
     "capture",
     "check",
     "check_folder",
+    "check_untrained",
     "configure",
     "datasets",
     "doctor",
@@ -90,6 +99,7 @@ __all__ = [
     "evaluate",
     "export",
     "fold",
+    "fold_file",
     "join",
     "lava_install",
     "lava_remove",
@@ -100,6 +110,7 @@ __all__ = [
     "prices",
     "quantise",
     "report",
+    "report_graph",
     "run",
     "run_pretrained",
     "show",
