@@ -165,7 +165,7 @@ def test_a_delay_too_long_to_keep_every_value(tmp_path):
 
 
 def test_names_that_look_like_ours_do_not_collide(tmp_path):
-    program = chain((2,), neuron("lif"), neuron("lif/compare"), neuron("spikes__lif"), neuron("shape_0"))
+    program = chain((2,), neuron("lif"), neuron("lif.decay"), neuron("spikes__lif"), neuron("shape_0"))
     x = spikes(4, 2, 2)
     for form in FORMS:
         found = write(program, tmp_path, form).run(x, record=["lif", "spikes__lif"])
