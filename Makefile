@@ -61,6 +61,7 @@ gpu-interpreted: $(VENV)/.dev ## the CUDA kernels in Triton's interpreter, on th
 
 conformance: $(VENV)/.dev ## what other frameworks mean by a NIR file; each gets an environment of its own
 	$(BIN)/python -m tests.conformance
+	$(BIN)/python -m tests.conformance.capture
 
 mcu: $(VENV)/.dev ## the digits network in C on emulated Cortex-M4 and M7 (apt: gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm)
 	$(BIN)/python -m benchmarks.mcu $(firstword $(RUNS)) -o docs

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from stl_deploy.errors import CaptureError
+from stl_deploy.errors import CaptureError, InputError
 from stl_deploy.fold.layer_graph import fold_layers
 from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.program import Program
@@ -80,22 +80,22 @@ class Captured:
     """The module that a graph was captured from."""
 
     def __init__(self, model: nn.Module, traced: Traced) -> None:
-        self.model, self._traced = model, traced
+        self.model, self.traced = model, traced
 
     def as_graph_input(self, batch: Any) -> NDArray[Any]:
         """A batch as the module's forward takes it, as the graph's input ``[T, B, *shape]``."""
-        found: NDArray[Any] = graph_input(self._traced.call, _tensor(batch), self._traced.length).cpu().numpy()
+        found: NDArray[Any] = graph_input(self.traced.call, _tensor(batch), self.traced.length).float().cpu().numpy()
         return found
 
     def run(self, batch: Any) -> tuple[NDArray[Any], Result]:
         """The module's own scores ``[B, classes]`` of a batch, and its outputs and spikes under the graph's names."""
-        traced = self._traced
+        traced = self.traced
         x = _tensor(batch)
         spikes, y = module_spikes(traced, steps_of(traced.call, x, traced.length))
         own = run_module(self.model, x, traced.call)
         if traced.axis is not None:
             own = own.sum(traced.axis)
-        return own.cpu().numpy(), Result({"output": y}, spikes)
+        return own.float().cpu().numpy(), Result({"output": y}, spikes)
 
 
 def _name(model: nn.Module) -> str:
@@ -108,6 +108,8 @@ def _tensor(x: Any) -> Tensor:
 
 
 def _batch(model: nn.Module, x: Any, call: Call) -> Tensor:
+    if call.time not in get_args(Time):
+        raise InputError(f"time={call.time!r}; accepted: {', '.join(map(repr, get_args(Time)))}")
     if not isinstance(model, nn.Module):
         raise CaptureError(
             f"a {type(model).__name__} is no torch.nn.Module; wrap what it does in a module's forward and give that"
@@ -157,7 +159,7 @@ def _prove(model: nn.Module, traced: Traced, program: Program, x: Tensor) -> Pro
         done.append(what)
     given_steps = steps_of(call, x, traced.length)
     spikes, _ = module_spikes(traced, given_steps)
-    array = torch.stack(given_steps).cpu().numpy()
+    array = torch.stack(given_steps).float().cpu().numpy()
     layers = prove_layers(program, spikes, array)
     whole = end_to_end(program, spikes, array)
     return Proof(compared, 0, tuple(done), layers, whole, rate_warnings(layers))

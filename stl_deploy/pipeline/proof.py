@@ -16,7 +16,7 @@ from stl_deploy.graph import neurons
 from stl_deploy.graph.program import Floats, Input, Neuron, Node, Output, Program, Source
 from stl_deploy.graph.run import run
 from stl_deploy.tracing.replay import replay
-from stl_deploy.tracing.steps import Signal, Steps, fold_steps
+from stl_deploy.tracing.steps import Ref, Signal, Steps, fold_steps
 from stl_deploy.tracing.trace import Traced, record_steps, steps_of
 
 MAX_ULP = 64
@@ -92,10 +92,17 @@ def prove_replay(model: nn.Module, traced: Traced, x: Tensor, what: str) -> int:
             name = names.get(mine) or mine.node.place.module or mine.node.name
             compared += _compare(values[mine][step].bool(), node.kept, name, step, what)
     for step, part in enumerate(_output_steps(end.axis, recorded.tensor)):
-        compared += _compare(
-            values[traced.steps.output.signal][step - traced.steps.output.lag], part, "output", step, what
-        )
+        compared += _compare(_output_at(traced.steps.output, values, step), part, "output", step, what)
     return compared
+
+
+def _output_at(output: Ref, values: Mapping[Signal, list[Tensor]], step: int) -> Tensor:
+    """The output at a step; before the first one it is what the signal was then."""
+    if step >= output.lag:
+        return values[output.signal][step - output.lag]
+    before = output.signal.before[output.lag - step - 1].tensor
+    assert before is not None
+    return before
 
 
 def _output_steps(axis: int | None, y: Tensor) -> list[Tensor]:

@@ -10,6 +10,7 @@ import torch
 
 from stl_deploy._util.windows import places
 from stl_deploy.errors import CaptureError
+from stl_deploy.graph.lower.loops import ordered
 from stl_deploy.graph.program import (
     Conv,
     Delay,
@@ -25,6 +26,7 @@ from stl_deploy.graph.program import (
     Shape,
     Source,
 )
+from stl_deploy.graph.segments import strongly_connected
 from stl_deploy.nn.layer_graph import Concat, LayerGraph, MaxPool, Norm
 from stl_deploy.tracing.cores import Core, find_cores, find_thresholds
 from stl_deploy.tracing.layout import BATCH, shape_of
@@ -86,8 +88,12 @@ class _Builder:
         for core in list(self.cores):
             if self.name_of_core[core] not in self.nodes and self._needed(core):
                 self._core(core)
-        self.nodes["output"] = Output(name="output", shape=self._shape(output.signal), sources=terms)
-        return Layers(LayerGraph(_in_order(self.nodes)), self.signals, self.resets)
+        self.nodes["output"] = Output(
+            name="output", shape=self._shape_of(terms) or self._shape(output.signal), sources=terms
+        )
+        kept = _needed_for(self.nodes, "output")
+        signals = {name: signal for name, signal in self.signals.items() if name in kept}
+        return Layers(LayerGraph(_in_order(kept)), signals, self.resets)
 
     def _needed(self, core: Core) -> bool:
         name = self.name_of_core[core]
@@ -299,7 +305,8 @@ class _Builder:
     def _pool(self, signal: Signal, x: Ref, window: Shape, stride: Shape, pads: Shape, divisor: int) -> Terms:
         before = self._shape(x.signal)
         shape = self._shape(signal)
-        if len(before) != 3 or before[:2] == (1, 1):
+        from_line = x.signal.node.name == "reshape" and len(self._shape(x.signal.args[0].signal)) < 3
+        if len(before) != 3 or from_line:
             return self._dense(signal, x)
         sizes = [places(n, k, s, 2 * p) for n, k, s, p in zip(before[1:], window, stride, pads, strict=True)]
         node = Pool(
@@ -387,9 +394,9 @@ class _Builder:
 
     def _flat(self, signal: Signal, x: Ref) -> Terms:
         """What ``x`` is, as one axis."""
-        if x.signal.node.name == "reshape" and len(self._shape(x.signal.args[0].signal)) == 1:
+        if x.signal.node.name == "reshape":
             inner = x.signal.args[0]
-            return self._read(Ref(inner.signal, inner.lag + x.lag))
+            x = Ref(inner.signal, inner.lag + x.lag)
         terms, before = self._read(x), self._shape(x.signal)
         known = self._shape_of(terms) or before
         if len(known) == 1:
@@ -606,16 +613,29 @@ def _pair(value: Any) -> tuple[int, int]:
 
 def _array(node: Any) -> Floats:
     tensor = node.tensor
-    return tensor.detach().cpu().numpy().astype(np.float32)  # type: ignore[no-any-return]
+    return tensor.detach().cpu().float().numpy()  # type: ignore[no-any-return]
 
 
 def _doubles(node: Any) -> Any:
-    return node.tensor.detach().cpu().numpy().astype(np.float64)
+    return node.tensor.detach().cpu().double().numpy()
+
+
+def _needed_for(nodes: dict[str, Node], name: str) -> dict[str, Node]:
+    """The nodes that one depends on, and inputs."""
+    needed, waiting = {name}, [name]
+    while waiting:
+        for source in nodes[waiting.pop()].sources:
+            if source.node not in needed:
+                needed.add(source.node)
+                waiting.append(source.node)
+    return {key: node for key, node in nodes.items() if key in needed or isinstance(node, Input)}
 
 
 def _in_order(nodes: dict[str, Node]) -> tuple[Node, ...]:
-    from stl_deploy.graph.lower.loops import ordered
-
+    lagless = {key: [source.node for source in node.sources if not source.delay] for key, node in nodes.items()}
+    for group in strongly_connected(list(nodes), lagless):
+        if len(group) > 1 or group[0] in lagless[group[0]]:
+            raise CaptureError(f"layers {', '.join(group)} depend on one another within one step", layer=group[0])
     return ordered(nodes)
 
 

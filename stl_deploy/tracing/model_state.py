@@ -91,6 +91,12 @@ def _own_reset(module: nn.Module) -> bool:
     return any(callable(getattr(module, name, None)) for name in ("reset_mem", "reset_state", "reset"))
 
 
+def shake(seed: int) -> None:
+    """Other numbers from the generators that torch's operations do not show, so that code which draws is found out."""
+    np.random.seed(seed)  # noqa: NPY002
+    random.seed(seed)
+
+
 def names_of(model: nn.Module) -> dict[int, str]:
     """Each module's name by its id."""
     return {id(module): name for name, module in model.named_modules()}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.layout import BATCH, TIME, Layout, axis_of
-from stl_deploy.tracing.model_state import as_found, bring_to_rest, names_of
+from stl_deploy.tracing.model_state import as_found, bring_to_rest, names_of, shake
 from stl_deploy.tracing.nodes import Node
 from stl_deploy.tracing.recorder import Op, Recorder, Value
 from stl_deploy.tracing.rules import read
@@ -60,6 +60,7 @@ def record(model: nn.Module, x: Tensor, call: Call, steps: int, *, keep: bool = 
     with as_found(model), torch.no_grad(), torch.compiler.set_stance("force_eager"):
         model.eval()
         bring_to_rest(model, call.reset)
+        shake(int(keep))
         parts = list(x.unbind(0)) if call.time == "step" else [x]
         values, tensors = [], []
         for t, part in enumerate(parts):
@@ -67,7 +68,7 @@ def record(model: nn.Module, x: Tensor, call: Call, steps: int, *, keep: bool = 
             one = call.time == "step"
             unroller.input(given, _layout(part, "inside" if one else call.time), t if one else None)
             with recorder:
-                tensors.append(pick(model(part), call.output))
+                tensors.append(pick(_called(model, part, call), call.output))
                 values.append(recorder.value_of(tensors[-1]))
         read(unroller, recorder.ops)
     flows = [unroller.flow(value) for value in values]
@@ -87,6 +88,20 @@ def recorded_ops(model: nn.Module, x: Tensor, call: Call) -> list[Op]:
         with recorder:
             model(x)
     return recorder.ops
+
+
+def _called(model: nn.Module, x: Tensor, call: Call) -> Any:
+    try:
+        return model(x)
+    except CaptureError:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())[:200]
+        raise CaptureError(
+            f"the model fails on an input of shape {list(x.shape)}: {type(error).__name__}: {text}; give x as "
+            "forward takes "
+            f"it under time={call.time!r}"
+        ) from error
 
 
 def _layout(x: Tensor, time: Time) -> Layout:
@@ -111,6 +126,9 @@ def pick(found: Any, output: Pick) -> Tensor:
             return torch.stack(list(found))
         if isinstance(found, Tensor):
             return found
+    alike = isinstance(found, list) and len({getattr(item, "shape", None) for item in found}) == 1
+    if alike and len(found) > 2 and isinstance(found[0], Tensor):
+        return torch.stack(found)  # one for each step
     first = _first(found)
     if first is None:
         raise CaptureError(

@@ -265,6 +265,10 @@ class Refused(nn.Module):
                 current = current + torch.rand(6)
             if self.kind == "every second" and t % 2:
                 current = current * 0.5
+            if self.kind == "drawn" and t == 0:
+                self.drawn = torch.from_numpy(np.random.random(6).astype(np.float32))  # noqa: NPY002
+            if self.kind == "drawn":
+                current = current + self.drawn
             if self.kind == "numpy":
                 current = torch.from_numpy(current.detach().numpy() * 2)
             if self.kind == "mixes samples":
@@ -333,10 +337,61 @@ def test_spikes_that_are_joined(kind: str) -> None:
         np.testing.assert_allclose(net.simulate(x.numpy()).readout, expected, atol=1e-6)
 
 
+def test_random_numbers_from_numpy_are_found() -> None:
+    with pytest.raises(CaptureError, match="does not compute what the model does"):
+        stl.capture(Refused("drawn"), torch.rand(6, 3, 6))
+
+
 def test_a_max_pool_of_currents_is_refused() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.MaxPool2d(2), MemoryNeuron())
     with pytest.raises(CaptureError, match="takes the maximum of currents"):
         stl.capture(model, torch.rand(5, 2, 1, 8, 8), time="step")
+
+
+class OneDimension(nn.Module):
+    """Conv1d, and AvgPool1d, for which NIR has no node; puts out a list, one for each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv1d(2, 4, 3, padding=1), nn.BatchNorm1d(4)
+        self.lif, self.pool, self.fc = MemoryNeuron(tau=None, v_threshold=0.3), nn.AvgPool1d(2), nn.Linear(20, 3)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [self.fc(self.pool(self.lif(self.norm(self.conv(step)))).flatten(1)) for step in x]
+
+
+def test_one_dimension() -> None:
+    torch.manual_seed(8)
+    net = stl.capture(OneDimension(), torch.rand(6, 3, 2, 10) * 2)
+    require_proved(net)
+    assert net.program.outputs[0].shape == (3,)
+
+
+def test_a_delay_before_the_output() -> None:
+    class Late(Loop):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            spikes, potentials = super().forward(x)
+            return torch.cat([torch.zeros_like(spikes[:1]), spikes[:-1]]), potentials
+
+    torch.manual_seed(9)
+    x = torch.rand(8, 3, 6) * 2
+    model = Late(Leaky(0.9, 0.3), Leaky(0.5, 0.05))
+    net = stl.capture(model, x)
+    require_proved(net)
+    assert (net.simulate(x.numpy()).y == model(x)[0].detach().numpy()).all()
+
+
+@pytest.mark.parametrize(
+    ("x", "reason"),
+    [
+        (torch.rand(6, 3, 5), "the model fails on an input of shape"),
+        (torch.rand(2, 3, 6), "at least 3 are needed"),
+        (torch.full((6, 3, 6), float("nan")), "NaN or infinity"),
+    ],
+)
+def test_input_that_does_not_do(x: Tensor, reason: str) -> None:
+    with pytest.raises(CaptureError, match=reason):
+        stl.capture(Loop(), x)
 
 
 def test_not_a_module() -> None:

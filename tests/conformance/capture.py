@@ -1,0 +1,95 @@
+"""Captures of the frameworks' own nets: ``python -m tests.conformance.capture [--frameworks NAME ...] [--record]``.
+
+Each framework's environment also gets stl-deploy. Writes docs/capture-conformance.json and .md, and with ``--record``
+the golden files of the daily tests. Exit status 1 where a capture is refused or its replay differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tests.conformance.environments import REQUIREMENTS, environment
+
+ROOT = Path(__file__).parents[2]
+WORKER = Path(__file__).parent / "capture_worker.py"
+GOLDEN = ROOT / "tests" / "tracing" / "golden"
+FRAMEWORKS = ("snntorch", "spikingjelly", "norse")
+_HEAD = """# Captures of nets that others wrote
+
+Random weights, random input. *Replayed*: values of the module and of the captured step in torch's own kernels, in
+four runs (x, fresh input, another batch size, another number of steps); none may differ. *Layers*: spikes of the
+folded graph on the reference run, each layer given the module's own inputs. *End to end*: spikes that differ with
+nothing given.
+
+Repeat it with `python -m tests.conformance.capture`. Versions: {versions}.
+
+| framework | net | neurons | replayed | differ | layers: spikes | differ | farthest from θ | end to end differ |
+|---|---|---:|---:|---:|---:|---:|---:|---:|
+"""
+
+
+def main() -> int:
+    """Capture the nets asked for; the others keep their committed rows."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frameworks", nargs="+", choices=FRAMEWORKS, default=list(FRAMEWORKS))
+    parser.add_argument("--nets", nargs="+", default=[])
+    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "stl-deploy" / "conformance")
+    parser.add_argument("--record", action="store_true", help="write the golden files of the daily tests")
+    options = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    for framework in options.frameworks:
+        python = _with_ours(environment(framework, options.cache))
+        rows += _work(python, framework, options.nets, GOLDEN if options.record else None)
+    path = ROOT / "docs" / "capture-conformance.json"
+    old = json.loads(path.read_text())["rows"] if path.is_file() else []
+    found = {(row["framework"], row["net"]): row for row in [*old, *rows]}
+    _write(sorted(found.values(), key=lambda row: FRAMEWORKS.index(row["framework"])), path)
+    return int(any("replay_differing" not in row or row["replay_differing"] for row in rows))
+
+
+def _with_ours(python: Path) -> Path:
+    if subprocess.run([python, "-c", "import stl_deploy"], cwd="/", capture_output=True, check=False).returncode:
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "-e", ROOT], check=True)
+    return python
+
+
+def _work(python: Path, framework: str, nets: list[str], golden: Path | None) -> list[dict[str, Any]]:
+    if golden is not None:
+        golden.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        told = Path(folder) / "told.json"
+        command = [str(python), str(WORKER), framework, str(told), str(golden or "-"), *nets]
+        subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        return list(json.loads(told.read_text()))
+
+
+def _write(rows: list[dict[str, Any]], path: Path) -> None:
+    versions = {
+        name: dict(line.split("==") for line in (REQUIREMENTS / f"{name}.txt").read_text().split())
+        for name in FRAMEWORKS
+    }
+    path.write_text(json.dumps({"versions": versions, "rows": rows}, indent=1) + "\n")
+    shown = ", ".join(f"{name} {pins[name]}" for name, pins in versions.items())
+    torch = next(iter(versions.values()))["torch"]
+    lines = [_HEAD.format(versions=f"{shown}; torch {torch}, on the CPU"), *(_line(row) for row in rows)]
+    path.with_suffix(".md").write_text("".join(lines))
+
+
+def _line(row: dict[str, Any]) -> str:
+    start = f"| {row['framework']} | {row['net']} |"
+    if "replay_compared" not in row:
+        return f"{start} | | | | | | {row.get('refused') or row.get('failed')} |\n"
+    counts = (row["neurons"], row["replay_compared"], row["replay_differing"], row["layers_compared"])
+    more = f"{row['layers_differing']:,} | {row['farthest_ulp']:g} ulp | {row['end_to_end_differing']:,}"
+    return f"{start} {' | '.join(f'{count:,}' for count in counts)} | {more} |\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""snnTorch 1.0: the nets of its tutorials, in small."""
+
+import snntorch as snn
+import torch
+from snntorch import utils
+from torch import nn
+
+
+class Loop(nn.Module):
+    """Tutorial 5: two fully connected layers in a loop over time; both spikes and potentials are returned."""
+
+    def __init__(self, **options):
+        super().__init__()
+        self.fc1, self.lif1 = nn.Linear(20, 30), snn.Leaky(**{"beta": 0.95, **options})
+        self.fc2, self.lif2 = nn.Linear(30, 5), snn.Leaky(**{"beta": 0.95, **options})
+
+    def forward(self, x):
+        mem1, mem2 = self.lif1.init_leaky(), self.lif2.init_leaky()
+        spikes, potentials = [], []
+        for t in range(x.size(0)):
+            spk, mem1 = self.lif1(self.fc1(x[t]), mem1)
+            spk, mem2 = self.lif2(self.fc2(spk), mem2)
+            spikes.append(spk)
+            potentials.append(mem2)
+        return torch.stack(spikes), torch.stack(potentials)
+
+
+class Static(Loop):
+    """The same with a static image, shown at every step."""
+
+    def forward(self, x):
+        return super().forward(x.expand(9, *x.shape))
+
+
+class Recurrent(nn.Module):
+    """A neuron with more state than its potential, and a Leaky behind it."""
+
+    def __init__(self, neuron, states):
+        super().__init__()
+        self.fc1, self.neuron, self.states = nn.Linear(20, 30), neuron, states
+        self.fc2, self.out = nn.Linear(30, 5), snn.Leaky(beta=0.8)
+
+    def forward(self, x):
+        state, mem, spikes = getattr(self.neuron, self.states)(), self.out.init_leaky(), []
+        for t in range(x.size(0)):
+            found = self.neuron(self.fc1(x[t]), *state)
+            state = found if "init_r" in self.states else found[1:]
+            spk, mem = self.out(self.fc2(found[0]), mem)
+            spikes.append(spk)
+        return torch.stack(spikes)
+
+
+def conv():
+    """Tutorial 6's Sequential with hidden states, but with the pool behind the spikes."""
+    net = nn.Sequential(
+        nn.Conv2d(1, 6, 5),
+        snn.Leaky(beta=0.5, init_hidden=True),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(6 * 36, 5),
+        snn.Leaky(beta=0.5, init_hidden=True, output=True),
+    )
+    utils.reset(net)
+    return net
+
+
+def sequence():
+    return torch.rand(10, 3, 20) * 3
+
+
+def _recurrent(kind, **options):
+    states = {"RLeaky": "init_rleaky", "RSynaptic": "init_rsynaptic", "Synaptic": "init_synaptic"}[kind]
+    more = {"linear_features": 30} if kind.startswith("R") else {}
+    return lambda: (Recurrent(getattr(snn, kind)(**options, **more), states), sequence(), {})
+
+
+CASES = {
+    "leaky": lambda: (Loop(), sequence(), {}),
+    "leaky-zero": lambda: (Loop(reset_mechanism="zero"), sequence(), {}),
+    "leaky-none": lambda: (Loop(reset_mechanism="none"), sequence(), {}),
+    "leaky-learned": lambda: (Loop(learn_beta=True, learn_threshold=True, threshold=0.7), sequence(), {}),
+    "leaky-thresholds": lambda: (Loop(beta=0.8, threshold=torch.tensor(0.4)), sequence(), {}),
+    "leaky-static": lambda: (Static(), torch.rand(3, 20) * 3, {"time": "inside"}),
+    "conv-hidden": lambda: (conv(), torch.rand(8, 3, 1, 16, 16) * 3, {"time": "step"}),
+    "rleaky": _recurrent("RLeaky", beta=0.9),
+    "rleaky-zero": _recurrent("RLeaky", beta=0.9, reset_mechanism="zero"),
+    "rsynaptic": _recurrent("RSynaptic", alpha=0.8, beta=0.9),
+    "synaptic": _recurrent("Synaptic", alpha=0.8, beta=0.9),
+    "synaptic-zero": _recurrent("Synaptic", alpha=0.8, beta=0.9, reset_mechanism="zero"),
+}
+GOLDEN = ("leaky", "leaky-learned", "rleaky", "synaptic-zero")

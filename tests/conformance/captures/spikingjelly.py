@@ -1,0 +1,91 @@
+"""SpikingJelly 2.0: single- and multi-step nets, and the deep ones of its model zoo on small images."""
+
+import torch
+from spikingjelly.activation_based import functional, layer, neuron, surrogate
+from spikingjelly.activation_based.model import parametric_lif_net, sew_resnet, spiking_resnet, spiking_vgg
+from torch import nn
+
+
+def stack(kind, mode, **options):
+    def neurons():
+        return kind(surrogate_function=surrogate.ATan(), v_threshold=0.5, **options)
+
+    net = nn.Sequential(
+        layer.Conv2d(1, 4, 3, padding=1, bias=False),
+        layer.BatchNorm2d(4),
+        neurons(),
+        layer.MaxPool2d(2),
+        layer.Flatten(),
+        layer.Linear(4 * 16, 10),
+        neurons(),
+    )
+    functional.set_step_mode(net, mode)
+    return lively(net)
+
+
+class Static(nn.Module):
+    """A static image, shown six times; the mean of the spikes is put out."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = stack(neuron.IFNode, "s")
+
+    def forward(self, x):
+        total = 0
+        for _ in range(6):
+            total = total + self.net(x)
+        return total / 6
+
+
+def lively(net):
+    """Random statistics and gains for the norms, so that deep layers spike."""
+    with torch.no_grad():
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight.mul_(2)
+                module.bias.normal_(0.2, 0.2)
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.5, 1.5)
+    return net
+
+
+def deep(make, kind=neuron.IFNode, **options):
+    net = make(spiking_neuron=kind, surrogate_function=surrogate.ATan(), detach_reset=True, **options)
+    functional.set_step_mode(net, "m")
+    return lively(net)
+
+
+def sequence():
+    return torch.rand(6, 3, 1, 8, 8) * 3
+
+
+def images(side=32, channels=3):
+    return torch.rand(4, 2, channels, side, side) * 2
+
+
+def _multi(kind, **options):
+    return lambda: (stack(kind, "m", **options), sequence(), {})
+
+
+CASES = {
+    "if-multi": _multi(neuron.IFNode),
+    "if-soft": _multi(neuron.IFNode, v_reset=None),
+    "lif-multi": _multi(neuron.LIFNode),
+    "lif-single": lambda: (stack(neuron.LIFNode, "s"), sequence(), {"time": "step"}),
+    "lif-soft": _multi(neuron.LIFNode, v_reset=None),
+    "lif-no-decay-input": _multi(neuron.LIFNode, decay_input=False, tau=4.0),
+    "lif-v-reset": _multi(neuron.LIFNode, v_reset=-0.25),
+    "plif-multi": _multi(neuron.ParametricLIFNode),
+    "if-static": lambda: (Static(), sequence()[0], {"time": "inside"}),
+    "plif-mnist-net": lambda: (
+        deep(parametric_lif_net.MNISTNet, neuron.ParametricLIFNode, channels=16),
+        images(28, 1),
+        {},
+    ),
+    "sew-resnet18-add": lambda: (deep(sew_resnet.sew_resnet18, cnf="ADD"), images(), {}),
+    "sew-resnet18-and": lambda: (deep(sew_resnet.sew_resnet18, cnf="AND"), images(), {}),
+    "sew-resnet18-iand": lambda: (deep(sew_resnet.sew_resnet18, cnf="IAND"), images(), {}),
+    "spiking-resnet18": lambda: (deep(spiking_resnet.spiking_resnet18, neuron.LIFNode), images(), {}),
+    "spiking-vgg11-bn": lambda: (deep(spiking_vgg.spiking_vgg11_bn, num_classes=10), images(), {}),
+}
+GOLDEN = ("if-soft", "lif-single", "lif-v-reset")

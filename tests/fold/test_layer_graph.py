@@ -1,0 +1,144 @@
+"""A LayerGraph folds into a NIR graph that is read back as the very Program meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stl_deploy.errors import CaptureError, InputError
+from stl_deploy.fold.layer_graph import fold_layers
+from stl_deploy.graph.dialect import Dialect
+from stl_deploy.graph.io.nir_file import read_nir, write_nir
+from stl_deploy.graph.lower import lower
+from stl_deploy.graph.program import Input, Linear, Neuron, Node, Output, Source
+from stl_deploy.graph.run import run
+from stl_deploy.nn.layer_graph import Concat, LayerGraph, MaxPool, Norm
+
+
+def f32(*values: float) -> Any:
+    return np.array(values, np.float32)
+
+
+def graph(*layers: Node) -> LayerGraph:
+    last = layers[-1]
+    return LayerGraph((*layers, Output(name="output", shape=last.shape, sources=(Source(last.name),))))
+
+
+def linear(name: str, weight: Any, source: str, bias: Any = None) -> Linear:
+    array = np.array(weight, np.float32)
+    return Linear(
+        name=name,
+        shape=array.shape[:1],
+        sources=(Source(source),),
+        weight=array,
+        bias=bias,
+        input_shape=array.shape[1:],
+    )
+
+
+def neuron(name: str, source: str, shape: tuple[int, ...] = (2,), **options: Any) -> Neuron:
+    given: dict[str, Any] = {"decay": f32(0.3)[0], "threshold": f32(1)[0]}
+    return Neuron(name=name, shape=shape, sources=(Source(source),), **(given | options))
+
+
+X = Input(name="input", shape=(2,), sources=())
+
+
+def test_a_norm_goes_into_the_weights_before_it() -> None:
+    norm = Norm(
+        name="norm", shape=(2,), sources=(Source("fc"),), scale=np.array([2.0, 0.5]), shift=np.array([1.0, 0.0])
+    )
+    _, _, program = fold_layers(graph(X, linear("fc", [[1, 2], [3, 4]], "input", f32(1, 2)), norm))
+    folded = program.by_name["fc"]
+    assert isinstance(folded, Linear)
+    assert folded.weight.tolist() == [[2, 4], [1.5, 2]]
+    assert folded.bias is not None
+    assert folded.bias.tolist() == [3, 1]
+
+
+def test_a_norm_behind_a_shared_layer_has_weights_of_its_own() -> None:
+    norm = Norm(
+        name="norm", shape=(2,), sources=(Source("fc"),), scale=np.array([2.0, 0.5]), shift=np.array([1.0, 0.0])
+    )
+    both = neuron("lif", "norm")
+    both = Neuron(**{**vars(both), "sources": (Source("norm"), Source("fc"))})
+    _, _, program = fold_layers(graph(X, linear("fc", [[1, 2], [3, 4]], "input"), norm, both))
+    own = program.by_name["norm"]
+    assert isinstance(own, Linear)
+    assert own.weight.tolist() == [[2, 0], [0, 0.5]]
+
+
+def test_a_concatenation_goes_into_the_weights_behind_it() -> None:
+    concat = Concat(name="cat", shape=(3,), sources=(Source("a"), Source("b")), sizes=(2, 1))
+    layers = graph(X, linear("a", [[1, 0], [0, 1]], "input"), linear("b", [[1, 1]], "input"), concat)
+    behind = graph(*layers.layers[:-1], linear("fc", [[1, 2, 3]], "cat", f32(4)))
+    x = np.array([[[5, 7]]], np.float32)
+    _, _, program = fold_layers(behind)
+    assert run(program, x).y.item() == 5 + 2 * 7 + 3 * 12 + 4
+    _, _, alone = fold_layers(layers)
+    assert run(alone, x).y.tolist() == [[[5, 7, 12]]]
+
+
+def test_linear_layers_are_joined_where_that_is_smaller() -> None:
+    _, _, program = fold_layers(
+        graph(X, linear("up", [[1, 0]] * 3 + [[0, 1]] * 3, "input"), linear("fc", [[1] * 6], "up"))
+    )
+    assert [node.name for node in program.of(Linear)] == ["fc"]
+    found = program.by_name["fc"]
+    assert isinstance(found, Linear)
+    assert found.weight.tolist() == [[3, 3]]
+
+
+def test_decays_and_gains_come_back_to_the_bit() -> None:
+    rng = np.random.default_rng(0)
+    decay, gain = rng.random(500, np.float32), rng.random(500, np.float32) * 3
+    lif = neuron("lif", "input", (500,), decay=decay, gain=gain, leak=rng.random(500, np.float32), reset="subtract")
+    _, dialect, program = fold_layers(graph(Input(name="input", shape=(500,), sources=()), lif))
+    found = program.by_name["lif"]
+    assert isinstance(found, Neuron)
+    assert (found.decay == decay).all()
+    assert (found.gain == gain).all()
+    assert dialect.reset == "subtract"
+
+
+def test_two_kinds_of_neurons_in_one_file(tmp_path: Path) -> None:
+    first, last = neuron("a", "input", reset="subtract", compare="ge"), neuron("b", "a", v_reset=f32(-0.5)[0])
+    nir, dialect, program = fold_layers(graph(X, first, last))
+    assert dialect.nodes
+    write_nir(nir, tmp_path / "net.nir")
+    read = lower(read_nir(tmp_path / "net.nir"))
+    for one in (program, read):
+        assert [(n.reset, n.compare) for n in one.spiking] == [("subtract", "ge"), ("value", "gt")]
+        assert one.spiking[1].v_reset is not None
+        assert float(one.spiking[1].v_reset) == -0.5
+
+
+def test_a_max_pool_of_currents_is_refused() -> None:
+    image = Input(name="input", shape=(1, 4, 4), sources=())
+    pool = MaxPool(
+        name="pool",
+        shape=(1, 2, 2),
+        sources=(Source("input"),),
+        kernel=(2, 2),
+        stride=(2, 2),
+        padding=((0, 0), (0, 0)),
+        input_shape=(1, 4, 4),
+    )
+    with pytest.raises(CaptureError, match="layer 'pool' takes the maximum of currents"):
+        fold_layers(graph(image, pool))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "reason"),
+    [
+        ({"lif": {"dt": 1.0}}, "'dt' is no option of a node"),
+        ({"lif": {"reset": "never"}}, "dialect key 'reset' is 'never'"),
+        (["lif"], "an object of options by node is accepted"),
+    ],
+)
+def test_options_of_nodes_are_checked(nodes: Any, reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        Dialect.from_mapping({"nodes": nodes}, where="here")
