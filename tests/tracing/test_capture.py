@@ -373,9 +373,8 @@ def test_a_delay_before_the_output() -> None:
             spikes, potentials = super().forward(x)
             return torch.cat([torch.zeros_like(spikes[:1]), spikes[:-1]]), potentials
 
-    torch.manual_seed(9)
-    x = torch.rand(8, 3, 6) * 2
-    model = Late(Leaky(0.9, 0.3), Leaky(0.5, 0.05))
+    torch.manual_seed(1)
+    model, x = Late(Leaky(0.9, 0.5), Leaky(0.5, torch.linspace(0.2, 0.4, 3))), torch.rand(8, 3, 6) * 2
     net = stl.capture(model, x)
     require_proved(net)
     assert (net.simulate(x.numpy()).y == model(x)[0].detach().numpy()).all()
