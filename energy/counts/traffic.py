@@ -15,7 +15,8 @@ from stl_deploy.energy.counts.arrivals import Mask
 from stl_deploy.energy.counts.coding import origin_of
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.counts.taps import Ints, windows
-from stl_deploy.energy.prices.chip import CORES, OnChip, PlacedCore, Placement, hops, tile_of
+from stl_deploy.energy.prices.chip import CORES, OnChip, hops, tile_of, tiles
+from stl_deploy.graph.placement import PlacedCore, Placement
 from stl_deploy.graph.program import Conv, Linear, Pool, Program
 
 
@@ -53,7 +54,7 @@ class Traffic:
         crossed = self.hops
         return {
             "placement": self.placement.name,
-            "tiles": self.placement.tiles,
+            "tiles": tiles(self.placement),
             "messages": self.messages / batch,
             "hops_ew": None if crossed is None else crossed[0] / batch,
             "hops_ns": None if crossed is None else crossed[1] / batch,

@@ -9,32 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from stl_deploy.graph.placement import Placement
+
 CORES_PER_TILE, COLUMNS, ROWS = 4, 8, 4
 CORES = CORES_PER_TILE * COLUMNS * ROWS
 """Of one chip."""
-
-
-@dataclass(frozen=True)
-class PlacedCore:
-    """Neurons [first, last) of the layer ``node``, in (C, H, W) order; ``used``: amounts by resource."""
-
-    node: str
-    first: int
-    last: int
-    used: Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Cores in the order in which they fill the chip, four to a tile; every layer's cores cover all its neurons."""
-
-    name: str
-    cores: tuple[PlacedCore, ...]
-
-    @property
-    def tiles(self) -> int:
-        """How many are in use."""
-        return -(-len(self.cores) // CORES_PER_TILE)
 
 
 @dataclass(frozen=True)
@@ -51,6 +30,11 @@ class OnChip:
     host: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     reason: str = "no placement is known"
+
+
+def tiles(placement: Placement) -> int:
+    """How many are in use, four cores to each."""
+    return -(-len(placement.cores) // CORES_PER_TILE)
 
 
 def tile_of(core: int) -> tuple[int, int]:

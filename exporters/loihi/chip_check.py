@@ -18,13 +18,13 @@ def check_chip(program: Program, chip: Chip) -> Iterator[Finding]:
     if refused:
         return
     simple, balanced = place(program, chip, "simple"), place(program, chip, "balanced")
-    for node in dict.fromkeys(core.node for core in simple.cores):
+    for node in dict.fromkeys(core.node for core in simple.placement.cores):
         yield Finding("cores", "info", node, f"{_taken(simple, node)}; {_taken(balanced, node)}")
     yield Finding(
         "placement",
         "info",
         None,
-        f"{len(simple.cores)} cores in all; synapse memory counts weights alone, so it is a lower bound; limits: "
+        f"{len(simple.placement.cores)} cores in all; synapse memory counts weights alone, a lower bound; limits: "
         + ", ".join(f"{name} {limit}" for name, limit in chip.limits.items()),
     )
     for where, excess in simple.excess:
@@ -34,11 +34,15 @@ def check_chip(program: Program, chip: Chip) -> Iterator[Finding]:
 
 
 def _taken(placed: Placed, node: str) -> str:
-    cores = [core for core in placed.cores if core.node == node]
+    cores = [core for core in placed.placement.cores if core.node == node]
     most = max(cores, key=lambda core: core.neurons)
+
+    def most_of(resource: str) -> int:
+        return max(core.used[resource] for core in cores)
+
     return (
-        f"{placed.placement}: {len(cores)} cores of at most {most.neurons} neurons, "
-        f"{max(core.in_axons for core in cores):,} input and {max(core.out_axons for core in cores):,} output axons, "
-        f"{max(core.synapse_bytes for core in cores):,} bytes of synapses, "
+        f"{placed.placement.name}: {len(cores)} cores of at most {most.neurons} neurons, "
+        f"{most_of('in_axons'):,} input and {most_of('out_axons'):,} output axons, "
+        f"{most_of('synapse_bytes'):,} bytes of synapses, "
         f"{max(core.thresholds for core in cores)} thresholds (folded: 1)"
     )

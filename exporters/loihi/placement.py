@@ -18,9 +18,12 @@ from numpy.typing import NDArray
 
 from stl_deploy.exporters.loihi.chips import Chip
 from stl_deploy.exporters.loihi.structure import FlattenStage, PoolStage, SynapseStage, structure
+from stl_deploy.graph.placement import PlacedCore, Placement
 from stl_deploy.graph.program import Conv, Linear, Pool, Program
 
-Placement = Literal["simple", "balanced"]
+Way = Literal["simple", "balanced"]
+RESOURCES = ("neurons", "in_axons", "out_axons", "synapse_bytes")
+"""What a core is counted to use."""
 _AT_ONCE = 2**25
 """Pairs of a core and an input that are looked at together."""
 
@@ -43,30 +46,11 @@ class Excess:
 
 
 @dataclass(frozen=True)
-class Core:
-    """What one core holds: neurons [first, last) of a layer. thresholds: distinct ones, as trained (folded: 1)."""
-
-    node: str
-    first: int
-    last: int
-    in_axons: int
-    out_axons: int
-    synapse_bytes: int
-    thresholds: int
-
-    @property
-    def neurons(self) -> int:
-        """How many."""
-        return self.last - self.first
-
-
-@dataclass(frozen=True)
 class Placed:
-    """Cores of a Program on a chip, in order, and what does not fit, by node (None: the chip as a whole)."""
+    """A placement of a Program on a chip, and what does not fit, by node (None: the chip as a whole)."""
 
     chip: str
     placement: Placement
-    cores: tuple[Core, ...]
     excess: tuple[tuple[str | None, Excess], ...]
 
 
@@ -97,7 +81,7 @@ class _Layer:
         return np.append(np.arange(0, self.neurons, size), self.neurons)
 
 
-def place(program: Program, chip: Chip, placement: Placement = "simple") -> Placed:
+def place(program: Program, chip: Chip, way: Way = "simple") -> Placed:
     """Place a Program; raises UnsupportedError if Loihi cannot hold its structure at all."""
     layers = list(_layers(program))
     excess: list[tuple[str | None, Excess]] = []
@@ -106,12 +90,12 @@ def place(program: Program, chip: Chip, placement: Placement = "simple") -> Plac
         size, over = _block(layer, chip)
         excess += [(layer.node, one) for one in over]
         found = layer.simple(size)
-        cuts.append(np.linspace(0, layer.neurons, len(found)).astype(int) if placement == "balanced" else found)
+        cuts.append(np.linspace(0, layer.neurons, len(found)).astype(int) if way == "balanced" else found)
     feeds = [layer.fed(found) for layer, found in zip(layers[1:], cuts[1:], strict=True)]
     feeds.append(np.ones(layers[-1].neurons, int))
     cores = [core for layer, found, fed in zip(layers, cuts, feeds, strict=True) for core in _cores(layer, found, fed)]
     excess += list(_over(chip, cores, layers))
-    return Placed(chip.key, placement, tuple(cores), tuple(excess))
+    return Placed(chip.key, Placement(way, tuple(cores)), tuple(excess))
 
 
 def _layers(program: Program) -> Iterator[_Layer]:
@@ -151,19 +135,20 @@ def _block(layer: _Layer, chip: Chip) -> tuple[int, list[Excess]]:
     return size, over
 
 
-def _cores(layer: _Layer, cuts: NDArray[np.int64], fed: NDArray[np.int64]) -> Iterator[Core]:
+def _cores(layer: _Layer, cuts: NDArray[np.int64], fed: NDArray[np.int64]) -> Iterator[PlacedCore]:
     """fed: of each neuron, how many cores of the next layer it reaches."""
     for first, last, in_axons in zip(cuts[:-1].tolist(), cuts[1:].tolist(), layer.in_axons(cuts).tolist(), strict=True):
         neurons = last - first
         thresholds = len(np.unique(layer.theta[first:last]))
-        yield Core(layer.node, first, last, in_axons, int(fed[first:last].sum()), neurons * layer.fan_in, thresholds)
+        amounts = (neurons, in_axons, int(fed[first:last].sum()), neurons * layer.fan_in)
+        yield PlacedCore(layer.node, first, last, dict(zip(RESOURCES, amounts, strict=True)), thresholds)
 
 
-def _over(chip: Chip, cores: list[Core], layers: list[_Layer]) -> Iterator[tuple[str | None, Excess]]:
+def _over(chip: Chip, cores: list[PlacedCore], layers: list[_Layer]) -> Iterator[tuple[str | None, Excess]]:
     """What the cores found exceed, worst core of each layer, and what the chip as a whole does."""
     for layer in layers:
         own = [core for core in cores if core.node == layer.node]
-        outputs, thresholds = max(core.out_axons for core in own), max(core.thresholds for core in own)
+        outputs, thresholds = max(core.used["out_axons"] for core in own), max(core.thresholds for core in own)
         checks: tuple[tuple[str, str, int, Literal["core", "thresholds"]], ...] = (
             ("output axons of one core", "out_axons_per_core", outputs, "core"),
             ("thresholds of one core as trained", "thresholds_per_core", thresholds, "thresholds"),
@@ -175,7 +160,7 @@ def _over(chip: Chip, cores: list[Core], layers: list[_Layer]) -> Iterator[tuple
     for what, limit, total in (
         ("cores", "cores", len(cores)),
         ("neurons", "neurons_per_chip", sum(layer.neurons for layer in layers)),
-        ("synapses", "synapses_per_chip", sum(core.synapse_bytes for core in cores)),
+        ("synapses", "synapses_per_chip", sum(core.used["synapse_bytes"] for core in cores)),
     ):
         value = chip.value(limit)
         if value is not None and total > value:

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from stl_deploy.energy.prices.chip import CORES, OnChip, PlacedCore, Placement
+from stl_deploy.energy.prices.chip import CORES, OnChip
 from stl_deploy.exporters.loihi.chips import load_chips
-from stl_deploy.exporters.loihi.placement import Placed, place
+from stl_deploy.exporters.loihi.placement import RESOURCES, place
 from stl_deploy.exporters.loihi.structure import refusals, structure
 from stl_deploy.graph.program import Program
 
 CHIP = "loihi1"
 MOST = 8 * CORES
 """Cores that a network may need to be placed: eight chips."""
-_RESOURCES = {
-    "neurons": "neurons_per_core",
-    "in_axons": "in_axons_per_core",
-    "out_axons": "out_axons_per_core",
-    "synapse_bytes": "synapse_bytes_per_core",
-}
 
 
 def on_loihi(program: Program) -> OnChip:
@@ -33,23 +27,13 @@ def on_loihi(program: Program) -> OnChip:
     for node, one in excess:
         if one.kind == "neuron":
             return OnChip(chip.name, reason=f"'{node}' cannot be placed on {chip.name}: {one}")
-    if len(simple.cores) > MOST:
-        needed = f"{len(simple.cores):,} cores of {chip.name} would be needed"
+    if len(simple.placement.cores) > MOST:
+        needed = f"{len(simple.placement.cores):,} cores of {chip.name} would be needed"
         return OnChip(chip.name, reason=f"{needed}, and more than {MOST:,} are not looked at")
     return OnChip(
         chip.name,
-        {key: value for key, limit in _RESOURCES.items() if (value := chip.value(limit)) is not None},
-        (_placement(simple), _placement(place(program, chip, "balanced"))),
+        {name: limit for name in RESOURCES if (limit := chip.value(f"{name}_per_core")) is not None},
+        (simple.placement, place(program, chip, "balanced").placement),
         tuple(node.name for node in structure(program).host),
         tuple(str(one) if node is None else f"'{node}': {one}" for node, one in excess),
-    )
-
-
-def _placement(placed: Placed) -> Placement:
-    return Placement(
-        placed.placement,
-        tuple(
-            PlacedCore(core.node, core.first, core.last, {key: getattr(core, key) for key in _RESOURCES})
-            for core in placed.cores
-        ),
     )

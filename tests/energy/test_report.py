@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from stl_deploy.energy import AnnTwin, measure_energy, validate
-from stl_deploy.energy.prices.chip import OnChip, PlacedCore, Placement
+from stl_deploy.energy.prices.chip import OnChip
 from stl_deploy.errors import InputError
+from stl_deploy.graph.placement import PlacedCore, Placement
 from stl_deploy.graph.program import Program
 from stl_deploy.pipeline.tradeoff import Tradeoff
 from stl_deploy.report import (

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from stl_deploy.energy import EnergyReport, measure_energy
 from stl_deploy.energy.counts.traffic import Traffic, traffic
-from stl_deploy.energy.prices.chip import CORES, OnChip, PlacedCore, Placement, hops, tile_of
+from stl_deploy.energy.prices.chip import CORES, OnChip, hops, tile_of
+from stl_deploy.graph.placement import PlacedCore, Placement
 from stl_deploy.graph.program import Input, Neuron, Node, Program, Reshape, Shape, Source
 from stl_deploy.pipeline.mapping import MOST, on_loihi
 from tests.energy.brute import Walk, indices

@@ -31,7 +31,10 @@ def mlp(theta: Any = 1.0) -> Program:
 def test_by_hand() -> None:
     """Memory for 80 synapses: 4 neurons of 20, so 10 neurons take 3 cores; then 8 of 10, so 4 take one."""
     placed = place(mlp(), chip(synapse_bytes_per_core=80, neurons_per_core=100, cores=4))
-    assert [(c.node, c.neurons, c.in_axons, c.out_axons, c.synapse_bytes) for c in placed.cores] == [
+    assert [
+        (c.node, c.neurons, c.used["in_axons"], c.used["out_axons"], c.used["synapse_bytes"])
+        for c in placed.placement.cores
+    ] == [
         ("a", 4, 20, 4, 80),
         ("a", 4, 20, 4, 80),
         ("a", 2, 20, 2, 40),
@@ -39,7 +42,7 @@ def test_by_hand() -> None:
     ]
     assert placed.excess == ()
     even = place(mlp(), chip(synapse_bytes_per_core=80, neurons_per_core=100, cores=4), "balanced")
-    assert [core.neurons for core in even.cores] == [3, 3, 4, 4]
+    assert [core.neurons for core in even.placement.cores] == [3, 3, 4, 4]
 
 
 @pytest.mark.parametrize(
@@ -83,10 +86,10 @@ def test_conv_cores_hold_every_neuron_once_and_count_their_inputs(seed: int, how
     program = build.lif("a", 1.0).program()
     with patch("stl_deploy.exporters.loihi.placement._AT_ONCE", int(rng.choice([1, 200, 2**25]))):
         placed = place(program, chip(neurons_per_core=int(rng.integers(1, 30))), how)
-    covered = [i for core in placed.cores for i in range(core.first, core.last)]
+    covered = [i for core in placed.placement.cores for i in range(core.first, core.last)]
     assert covered == list(range(int(np.prod(program.by_name["a"].shape))))
-    for core in placed.cores:
-        assert core.in_axons == _inputs_by_probing(program, core.first, core.last)
+    for core in placed.placement.cores:
+        assert core.used["in_axons"] == _inputs_by_probing(program, core.first, core.last)
 
 
 def test_output_axons_go_to_the_cores_that_read_a_neuron() -> None:
@@ -95,8 +98,8 @@ def test_output_axons_go_to_the_cores_that_read_a_neuron() -> None:
     build = Builder((1, 1, 8)).conv("c1", kernel, None, ((0, 0), (1, 1))).lif("a", 1.0)
     program = build.conv("c2", kernel, None, ((0, 0), (1, 1))).lif("b", 1.0).program()
     placed = place(program, chip(neurons_per_core=2))
-    assert [core.out_axons for core in placed.cores if core.node == "a"] == [3, 4, 4, 3]
-    assert [core.out_axons for core in placed.cores if core.node == "b"] == [2, 2, 2, 2]
+    assert [core.used["out_axons"] for core in placed.placement.cores if core.node == "a"] == [3, 4, 4, 3]
+    assert [core.used["out_axons"] for core in placed.placement.cores if core.node == "b"] == [2, 2, 2, 2]
 
 
 @settings(max_examples=20, deadline=None)
@@ -105,8 +108,8 @@ def test_input_axons_limit_a_core_to_the_size_that_fits(seed: int) -> None:
     rng = np.random.default_rng(seed)
     program = Builder((2, 5, 6)).conv("c", np.ones((4, 2, 2, 3)), None, ((1, 1), (0, 0))).lif("a", 1.0).program()
     limit = int(rng.integers(12, 60))
-    for core in place(program, chip(in_axons_per_core=limit)).cores:
-        assert core.in_axons == _inputs_by_probing(program, core.first, core.last) <= limit
+    for core in place(program, chip(in_axons_per_core=limit)).placement.cores:
+        assert core.used["in_axons"] == _inputs_by_probing(program, core.first, core.last) <= limit
 
 
 def _inputs_by_probing(program: Program, first: int, last: int) -> int:
