@@ -6,7 +6,8 @@ from pathlib import Path
 
 from stl_deploy._util.files import write_text
 from stl_deploy.errors import InputError, UnsupportedError
-from stl_deploy.exporters.c.plan import Plan, make_plan
+from stl_deploy.exporters.c.layout import make_plan
+from stl_deploy.exporters.c.plan import Plan
 from stl_deploy.exporters.c.program import Program
 from stl_deploy.exporters.c.render import FILES, render_plan
 from stl_deploy.exporters.integers.graph import IntegerGraph

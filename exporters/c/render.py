@@ -10,9 +10,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
+from stl_deploy.exporters.c.layout import make_plan
 from stl_deploy.exporters.c.memory import Share
 from stl_deploy.exporters.c.names import in_comment
-from stl_deploy.exporters.c.plan import Plan, make_plan
+from stl_deploy.exporters.c.plan import Plan
 from stl_deploy.exporters.integers.graph import IntegerGraph
 from stl_deploy.exporters.integers.store import About
 

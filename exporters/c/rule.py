@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stl_deploy.exporters.integers.bounds import Interval
 from stl_deploy.exporters.integers.net import DECAY_ONE, STATE_SHIFT, STATE_TOP, IntegerNeuron, Ints
@@ -82,6 +81,27 @@ def kept(decay: int | Ints) -> int | None:
     return DECAY_ONE - decay if isinstance(decay, int) else None
 
 
-def kept_table(decay: int | Ints) -> NDArray[Any]:
-    """What of 4096 each neuron keeps."""
-    return np.asarray(DECAY_ONE - decay)
+def kept_table(decay: int | Ints) -> Ints | None:
+    """What of 4096 each neuron keeps, if that is not one number."""
+    return None if isinstance(decay, int) else np.asarray(DECAY_ONE - decay, np.int32)
+
+
+def make_rule(neuron: IntegerNeuron, sums: str, types: Mapping[str, str], reach: Interval | None, wraps: bool) -> Rule:
+    """The form of a row function. types: of the tables there are; reach: bounds of v, None: it stops at its limit."""
+    farthest = STATE_TOP if reach is None else max(-reach[0], reach[1])
+    filtered, spikes = kept(neuron.i_decay) != 0, "threshold" in types
+    return Rule(
+        sums=sums,
+        keeps=kept(neuron.v_decay),
+        filter_keeps=kept(neuron.i_decay) if filtered else None,
+        filtered=filtered,
+        narrow=farthest < NARROW and not filtered,
+        wraps=wraps,
+        clips=farthest >= STATE_TOP,
+        spikes=spikes,
+        reset=neuron.reset if spikes else "value",
+        threshold=types.get("threshold"),
+        bias=types.get("bias_v"),
+        drop=types.get("drop"),
+        value=types.get("value"),
+    )

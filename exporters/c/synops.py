@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.c.plan import conv_fan_out
+from stl_deploy.exporters.c.weights import conv_fan_out
 from stl_deploy.exporters.integers.graph import ConvNode, DenseNode, GainNode, IntegerGraph
 from stl_deploy.exporters.integers.simulate import values_of
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from stl_deploy.exporters.c.compiler import MISSING, find_compiler
 from stl_deploy.exporters.c.folder import bytes_of, read_folder, write_folder
-from stl_deploy.exporters.c.plan import Plan, make_plan
+from stl_deploy.exporters.c.layout import make_plan
+from stl_deploy.exporters.c.plan import Plan
 from stl_deploy.exporters.c.program import Program as CProgram
 from stl_deploy.exporters.c.render import render_plan
 from stl_deploy.exporters.c.synops import measured_synops
@@ -20,7 +21,7 @@ from stl_deploy.exporters.integers.branches import refusals
 from stl_deploy.exporters.integers.graph import IntegerGraph, IntegerNode
 from stl_deploy.exporters.integers.model import GraphModel, calibration, choose
 from stl_deploy.exporters.integers.net import STATE_SHIFT, STATE_TOP
-from stl_deploy.exporters.integers.quantise import to_integers
+from stl_deploy.exporters.integers.real_weights import to_integers
 from stl_deploy.exporters.integers.rounding import rounded
 from stl_deploy.exporters.integers.simulate import GraphRun
 from stl_deploy.exporters.integers.store import NAME, About

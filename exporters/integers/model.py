@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.integers.graph import IntegerGraph
-from stl_deploy.exporters.integers.quantise import Quantised, quantise, to_integers
+from stl_deploy.exporters.integers.quantise import Quantised, quantise
+from stl_deploy.exporters.integers.real_weights import to_integers
 from stl_deploy.exporters.integers.simulate import GraphRun, simulate
 from stl_deploy.exporters.integers.store import NAME, read_integers
 from stl_deploy.exporters.targets import Model, Network, Options

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.integers.net import DECAY_ONE, IntegerNeuron
 from stl_deploy.exporters.integers.ranges import LayerRange
+from stl_deploy.exporters.integers.real_weights import to_integers
 from stl_deploy.exporters.integers.scales import (
     Candidate,
     Doubles,
@@ -122,20 +123,6 @@ def quantise(
     return LoihiModel(
         IntegerNet(tuple(layers)), keys, parts.host, input_scale, thresholds, tuple(fits), scales, shapes=shapes
     )
-
-
-def to_integers(x: NDArray[Any], input_scale: float) -> NDArray[np.int32]:
-    """``x·input_scale`` as whole numbers; raises InputError if x is not on that grid."""
-    scaled = np.asarray(x, np.float64) * input_scale
-    whole = np.round(scaled)
-    if not np.array_equal(scaled, whole):
-        raise InputError(
-            f"the input is not on the grid of 1/{input_scale:g} that the network was exported with; round it "
-            "to it, or export with --input-grid BITS, which rounds to multiples of 2^-BITS"
-        )
-    if np.abs(whole).max(initial=0) >= 2**31:
-        raise InputError("the input is beyond 32 bits in whole numbers; use a coarser grid")
-    return whole.astype(np.int32)
 
 
 def max_pool_layer(stage: PoolStage) -> ConvLayer:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.integers.model import GraphModel
+from stl_deploy.exporters.integers.real_weights import to_integers
 from stl_deploy.exporters.integers.rounding import rounded
 from stl_deploy.exporters.integers.scales import ThresholdForm
 from stl_deploy.exporters.loihi.chip_check import check_chip
@@ -23,7 +24,7 @@ from stl_deploy.exporters.loihi.chips import load_chips
 from stl_deploy.exporters.loihi.export import by_node, export_netx
 from stl_deploy.exporters.loihi.net import DenseLayer, FlattenLayer, InputLayer, Layer
 from stl_deploy.exporters.loihi.netx import read_netx
-from stl_deploy.exporters.loihi.quantise import LoihiModel, to_integers
+from stl_deploy.exporters.loihi.quantise import LoihiModel
 from stl_deploy.exporters.loihi.simulate import IntegerRun, simulate
 from stl_deploy.exporters.loihi.structure import refusals, structure
 from stl_deploy.exporters.loihi.threshold_forms import tell_forms

@@ -10,8 +10,8 @@ import pytest
 
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.c.compiler import MISSING, find_compiler
+from stl_deploy.exporters.c.layout import make_plan
 from stl_deploy.exporters.c.names import identifiers, in_comment
-from stl_deploy.exporters.c.plan import make_plan
 from stl_deploy.exporters.c.render import render
 from stl_deploy.exporters.integers.graph import (
     ConvNode,

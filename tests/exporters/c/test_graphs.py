@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.c.compiler import MISSING, find_compiler
-from stl_deploy.exporters.c.plan import make_plan
+from stl_deploy.exporters.c.layout import make_plan
 from stl_deploy.exporters.c.program import Program
 from stl_deploy.exporters.c.render import render_plan
 from stl_deploy.exporters.integers.graph import ConvNode, IntegerGraph, PopulationNode

@@ -205,7 +205,8 @@ def test_a_new_field_of_neurons_is_refused_until_it_is_read() -> None:
 
     for value, slugs in ((0.0, []), (0.5, ["adaptation"])):
         changed = replace(program, nodes=tuple(grown(node, value) for node in program.nodes))
-        assert [finding.slug for finding in CFormat().check(changed)] == slugs
+        errors = [finding.slug for finding in CFormat().check(changed) if finding.severity == "error"]
+        assert errors == slugs
 
 
 def test_limits_of_memory(tmp_path: Path) -> None:

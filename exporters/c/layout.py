@@ -1,0 +1,145 @@
+"""From an `IntegerGraph` to a `Plan`, node by node."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from stl_deploy.exporters.c.memory import narrowest
+from stl_deploy.exporters.c.plan import Plan, Value, channels_last
+from stl_deploy.exporters.c.populations import Populations
+from stl_deploy.exporters.integers.graph import (
+    ConvNode,
+    DelayNode,
+    DenseNode,
+    GainNode,
+    IntegerGraph,
+    IntegerInput,
+    IntegerNode,
+    IntegerOutput,
+    IntegratorNode,
+    PopulationNode,
+    ReshapeNode,
+    SumPoolNode,
+)
+from stl_deploy.graph.program import Source
+
+
+def make_plan(graph: IntegerGraph) -> Plan:
+    """Lay a graph out; raises UnsupportedError (node, reason) where sums do not fit in 32 bits."""
+    return _Layout(_with_sums(graph)).plan()
+
+
+def _with_sums(graph: IntegerGraph) -> IntegerGraph:
+    """Nodes that read several sources, other than those that add anyway, read one that adds them."""
+    nodes: list[IntegerNode] = []
+    for node in graph.nodes:
+        if len(node.sources) > 1 and not isinstance(node, PopulationNode | IntegratorNode | IntegerOutput):
+            shape = graph.by_name[node.sources[0].node].shape
+            total = ReshapeNode(name=f"{node.name}.in", shape=shape, sources=node.sources, input_shape=shape)
+            nodes.append(total)
+            node = replace(node, sources=(Source(total.name),))
+        nodes.append(node)
+    return IntegerGraph(tuple(nodes))
+
+
+class _Layout(Populations):
+    """Every node in order."""
+
+    def plan(self) -> Plan:
+        """Lay every node out."""
+        for node in self.graph.nodes:
+            if self._waits(node) or node.name in self.fused:
+                continue
+            match node:
+                case IntegerInput():
+                    self._input(node)
+                case DenseNode() | ConvNode() | GainNode():
+                    self._own_sums(node)
+                case SumPoolNode():
+                    self._sum_pool(node)
+                case ReshapeNode():
+                    self._reshape(node)
+                case DelayNode():
+                    self._delay(node)
+                case PopulationNode():
+                    self._population(node)
+                case IntegratorNode():
+                    self._integrator(node)
+                case IntegerOutput():
+                    self._output(node)
+        return self.made
+
+    def _input(self, node: IntegerInput) -> None:
+        self._head(node)
+        order = channels_last(node.shape)
+        ctype = narrowest((node.low, node.high))
+        count = len(order)
+        name = self._buffer(node, "values", ctype, count, "channels last", False)
+        channels = node.shape[0] if len(node.shape) > 1 else 1
+        self._do(
+            "input", to=name, ctype=ctype, channels=channels, positions=count // channels, low=node.low, high=node.high
+        )
+        self.values[node.name] = Value(name, ctype, node.low >= 0 and node.high <= 1, order)
+
+    def _reshape(self, node: ReshapeNode) -> None:
+        if len(node.sources) == 1:
+            self.values[node.name] = self._read(node, node.sources[0])
+            return
+        self._head(node)
+        made = self._own(node)
+        name = self._buffer(node, "values", made.ctype, len(made.order), "sums", self._delayed(node.name))
+        self._do("clear", to=name, count=len(made.order), ctype=made.ctype, form=(made.ctype,))
+        self._accumulate(node, name, made.ctype, made.order, node)
+        self.values[node.name] = made
+
+    def _delay(self, node: DelayNode) -> None:
+        self._head(node)
+        value = self._in_order(node, self._read(node, node.sources[0]), channels_last(node.shape))
+        count = len(value.order)
+        steps = np.broadcast_to(node.steps, node.shape).reshape(-1)[value.order]
+        length = int(steps.max()) + 1
+        name = self._buffer(node, "values", value.ctype, count, "delayed", self._delayed(node.name))
+        line = self._buffer(node, "line", value.ctype, count * length, f"the last {length} steps")
+        now = self._buffer(node, "now", "int32_t", 1, "where this step stands in the line")
+        same = int(steps[0]) if (steps == steps[0]).all() else None
+        table = None if same is not None else self._table(node, "steps", steps, "steps of delay").name
+        kind = "" if table is None else self._share(node).tables[-1].ctype
+        self._do(
+            "delay",
+            to=name,
+            from_=value.at,
+            line=line,
+            now=now,
+            length=length,
+            count=count,
+            same=same,
+            table=table,
+            form=(value.ctype, kind),
+        )
+        self.values[node.name] = replace(value, at=name)
+
+    def _output(self, node: IntegerOutput) -> None:
+        self._head(node)
+        if len(node.sources) == 1 and not self._waits(self.graph.by_name[node.sources[0].node]):
+            value = self._read(node, node.sources[0])
+        else:
+            order = channels_last(node.shape)
+            inner = self.known[node.name].sums
+            ctype = narrowest(inner, "int16_t", "int32_t")
+            sums = self._scratch(ctype, len(order))
+            self._start(node, sums, ctype, order, None)
+            self._accumulate(node, sums, ctype, order, node)
+            value = Value(sums, ctype, False, order)
+        plain = np.array_equal(value.order, np.arange(len(value.order)))
+        channels = node.shape[0] if len(node.shape) > 1 else 1
+        if not plain:
+            value = self._in_order(node, value, channels_last(node.shape))
+        self._do(
+            "output",
+            from_=value.at,
+            positions=len(value.order) // channels,
+            channels=1 if plain else channels,
+            count=len(value.order),
+        )

@@ -1,0 +1,176 @@
+"""Where the values of an `IntegerGraph` stand in C: tables, buffers, and who reads what."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.errors import UnsupportedError
+from stl_deploy.exporters.c.memory import Buffer, Share, Table, narrowest, table_type
+from stl_deploy.exporters.c.names import identifiers, in_comment
+from stl_deploy.exporters.c.plan import Order, Plan, Recorded, Step, Value, channels_last
+from stl_deploy.exporters.integers.bounds import bounds
+from stl_deploy.exporters.integers.graph import (
+    ConvNode,
+    DelayNode,
+    DenseNode,
+    GainNode,
+    IntegerGraph,
+    IntegerInput,
+    IntegerNode,
+    IntegerOutput,
+    IntegratorNode,
+    PopulationNode,
+    ReshapeNode,
+    SumPoolNode,
+    Weighted,
+)
+from stl_deploy.graph.program import Source
+
+SUM_LIMIT = 2**24
+"""64 times a sum, and what v and a bias add, then fit in 32 bits."""
+CONV_LIMIT = 2**23
+"""Lava's convolutions wrap past it; refused here."""
+_KINDS: dict[type[IntegerNode], str] = {
+    IntegerInput: "input",
+    DenseNode: "dense",
+    ConvNode: "convolution",
+    GainNode: "gain",
+    SumPoolNode: "sum pooling",
+    ReshapeNode: "sum",
+    DelayNode: "delay",
+    PopulationNode: "neurons",
+    IntegratorNode: "integrators",
+    IntegerOutput: "output",
+}
+
+
+class Placing:
+    """A graph, and what of it has its place already."""
+
+    def __init__(self, graph: IntegerGraph) -> None:
+        self.graph, self.known = graph, bounds(graph)
+        self.ids = identifiers(node.name for node in graph.nodes)
+        self.made = Plan(graph)
+        self.values: dict[str, Value] = {}
+        self.place = {node.name: i for i, node in enumerate(graph.nodes)}
+        self.readers: dict[str, list[tuple[IntegerNode, Source]]] = {node.name: [] for node in graph.nodes}
+        for node in graph.nodes:
+            for source in node.sources:
+                self.readers[source.node].append((node, source))
+        self.fused: set[str] = set()
+        self._check()
+
+    def _check(self) -> None:
+        for node in self.graph.nodes:
+            known = self.known[node.name]
+            reach = max(-known.sums[0], known.sums[1], -known.values[0], known.values[1])
+            limit = CONV_LIMIT if isinstance(node, ConvNode) else SUM_LIMIT
+            if reach >= limit:
+                reason = f"its sums may reach {reach:,}, beyond the {limit:,} that fit"
+                remedy = "use fewer input levels (a coarser input grid), or smaller fan-in"
+                raise UnsupportedError(reason, node=node.name, slug="sums-too-large", remedy=remedy)
+
+    def _delayed(self, name: str) -> bool:
+        """Whether a node's values are read a step later, be it in another shape."""
+        return any(
+            source.delay
+            or (isinstance(reader, ReshapeNode) and len(reader.sources) == 1 and self._delayed(reader.name))
+            for reader, source in self.readers[name]
+        )
+
+    def _only_reader(self, node: IntegerNode) -> IntegerNode | None:
+        """Who alone reads a node in the same step."""
+        readers = self.readers[node.name]
+        return readers[0][0] if len(readers) == 1 and not readers[0][1].delay else None
+
+    def _waits(self, node: IntegerNode) -> bool:
+        """Whether a layer of weights is added up by its only reader."""
+        reader = self._only_reader(node)
+        return isinstance(node, Weighted) and isinstance(reader, PopulationNode | IntegratorNode | IntegerOutput)
+
+    def _share(self, node: IntegerNode) -> Share:
+        if node.name not in self.made.shares:
+            shape = " x ".join(str(n) for n in node.shape)
+            kind = _KINDS[type(node)]
+            self.made.shares[node.name] = Share(in_comment(node.name), f"{kind}, {shape}")
+        return self.made.shares[node.name]
+
+    def _do(self, kind: str, **fields: Any) -> None:
+        self.made.steps.append(Step(kind, fields))
+
+    def _head(self, node: IntegerNode) -> None:
+        share = self._share(node)
+        self._do("head", node=share.node, what=share.what)
+
+    def _table(self, node: IntegerNode, what: str, values: NDArray[Any], comment: str, ctype: str = "") -> Table:
+        flat = np.ascontiguousarray(values).reshape(-1)
+        table = Table(f"{self.ids[node.name]}_{what}", ctype or table_type(flat), flat, comment)
+        self._share(node).tables.append(table)
+        return table
+
+    def _buffer(self, node: IntegerNode, what: str, ctype: str, count: int, comment: str, lasts: bool = True) -> str:
+        name = f"{self.ids[node.name]}_{what}"
+        self._share(node).buffers.append(Buffer(name, ctype, count, comment, lasts))
+        return name
+
+    def _spikes_of(self, node: PopulationNode, count: int) -> str:
+        lasts = self._delayed(node.name) or node.neuron.reset.endswith("delayed")
+        return self._buffer(node, "spikes", "uint8_t", count, "1 where a neuron fired", lasts)
+
+    def _record(self, node: IntegerNode, order: Order) -> int:
+        offset = sum(math.prod(one.shape) for one in self.made.recorded)
+        self.made.recorded.append(Recorded(node.name, node.shape, offset, tuple(int(i) for i in order)))
+        return offset
+
+    def _read(self, reader: IntegerNode, source: Source) -> Value:
+        """A source's values, of this step or of the one before."""
+        if not source.delay:
+            return self.values[source.node]
+        node = self.graph.by_name[source.node]
+        if source.node in self.values:  # already written in this step: keep what was there
+            value = self.values[source.node]
+            name = f"{self.ids[source.node]}_before"
+            if not any(buffer.name == name for buffer in self._share(node).buffers):
+                self._buffer(node, "before", value.ctype, math.prod(node.shape), "of the step before")
+                self.made.last.append(
+                    Step("keep", {"to": name, "from_": value.at, "count": math.prod(node.shape), "ctype": value.ctype})
+                )
+            return replace(value, at=name)
+        return self._promised(node)
+
+    def _promised(self, node: IntegerNode) -> Value:
+        """Where a node that comes later in the step will stand; until then it holds the step before."""
+        if isinstance(node, PopulationNode):
+            return Value(f"{self.ids[node.name]}_spikes", "uint8_t", True, channels_last(node.shape))
+        if isinstance(node, ReshapeNode):
+            inner = node.sources[0]
+            return self._promised(self.graph.by_name[inner.node]) if len(node.sources) == 1 else self._own(node)
+        return self._own(node)
+
+    def _own(self, node: IntegerNode) -> Value:
+        ctype = self._type(node)
+        return Value(f"{self.ids[node.name]}_values", ctype, False, channels_last(node.shape))
+
+    def _type(self, node: IntegerNode) -> str:
+        if isinstance(node, Weighted):
+            return narrowest(self.known[node.name].values, "int16_t", "int32_t")
+        return narrowest(self.known[node.name].values)
+
+    def _in_order(self, node: IntegerNode, value: Value, order: Order) -> Value:
+        """The values in another order, moved if need be."""
+        if np.array_equal(value.order, order):
+            return value
+        inverse = np.empty(len(order), np.int64)
+        inverse[value.order] = np.arange(len(order))
+        number = sum(step.kind == "reorder" for step in self.made.steps)
+        table = self._table(node, f"order_{number}", inverse[order], "where each value comes from")
+        name = self._buffer(node, f"moved_{number}", value.ctype, len(order), "in the order of channels last", False)
+        self._do(
+            "reorder", to=name, from_=value.at, table=table.name, count=len(order), form=(value.ctype, table.ctype)
+        )
+        return Value(name, value.ctype, value.binary, order)

@@ -1,0 +1,146 @@
+"""Pooling in C: sums over windows, and max pooling as OR, alone or with the neurons before it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from stl_deploy.exporters.c.plan import Value, channels_last
+from stl_deploy.exporters.c.weights import Weights
+from stl_deploy.exporters.integers.graph import (
+    IntegerNode,
+    PopulationNode,
+    SumPoolNode,
+)
+from stl_deploy.exporters.integers.net import DECAY_ONE, IntegerNeuron
+
+
+class Pools(Weights):
+    """Adds pools."""
+
+    def _or_pooled(self, node: SumPoolNode) -> bool:
+        """Whether the only reader fires at the first spike of a window, which needs no sums."""
+        reader = self._only_reader(node)
+        return reader is not None and is_or(reader) and self._spikes_arrive(node)
+
+    def _spikes_arrive(self, node: SumPoolNode) -> bool:
+        source = node.sources[0]
+        inner = self.graph.by_name[source.node]
+        return not source.delay and isinstance(inner, PopulationNode)
+
+    def _sum_pool(self, node: SumPoolNode) -> None:
+        if self._or_pooled(node):
+            return
+        self._head(node)
+        value = self._in_order(node, self._read(node, node.sources[0]), channels_last(node.input_shape))
+        made = self._own(node)
+        count = len(made.order)
+        name = self._buffer(node, "values", made.ctype, count, "sums", self._delayed(node.name))
+        self._share(node).synops = count * math.prod(node.kernel)
+        self._do(
+            "sum_pool",
+            to=name,
+            from_=value.at,
+            layer=f"{self.ids[node.name]}_shape",
+            numbers=_pool_numbers(node),
+            count=count,
+            form=(value.ctype, made.ctype),
+        )
+        self.values[node.name] = made
+
+    def _or_pool(self, node: PopulationNode, pool: SumPoolNode) -> None:
+        self._head(node)
+        value = self._in_order(pool, self._read(pool, pool.sources[0]), channels_last(pool.input_shape))
+        order = channels_last(node.shape)
+        share = self._share(node)
+        share.what += f", largest of {pool.kernel[0]} x {pool.kernel[1]}"
+        share.synops = len(order) * math.prod(pool.kernel)
+        name = self._spikes_of(node, len(order))
+        self._do(
+            "or_pool",
+            to=name,
+            from_=value.at,
+            layer=f"{self.ids[pool.name]}_shape",
+            numbers=_pool_numbers(pool),
+            count=len(order),
+            record=self._record(node, order),
+        )
+        self.values[node.name] = Value(name, "uint8_t", True, order)
+
+    def _fusable(self, node: PopulationNode) -> tuple[SumPoolNode, PopulationNode] | None:
+        """The max pooling that alone reads a population, over windows that share no neuron and lie inside."""
+        pool = self._only_reader(node)
+        if not isinstance(pool, SumPoolNode) or not self._or_pooled(pool):
+            return None
+        if pool.padding != ((0, 0), (0, 0)) or pool.kernel != pool.stride or len(node.shape) != 3:
+            return None
+        reader = self._only_reader(pool)
+        assert isinstance(reader, PopulationNode)
+        return pool, reader
+
+    def _fuse(
+        self, node: PopulationNode, fused: tuple[SumPoolNode, PopulationNode], values: dict[str, Any], record: int
+    ) -> None:
+        pool, reader = fused
+        self.fused |= {pool.name, reader.name}
+        channels, height, width = node.shape
+        _, out_height, out_width = reader.shape
+        order = channels_last(reader.shape)
+        share = self._share(reader)
+        share.what += f", largest of {pool.kernel[0]} x {pool.kernel[1]}"
+        share.synops = len(order) * math.prod(pool.kernel)
+        name = self._buffer(
+            reader, "spikes", "uint8_t", len(order), "1 where a neuron fired", self._delayed(reader.name)
+        )
+        self.made.rows = max(self.made.rows, width * channels)
+        self._do(
+            "neurons_pooled",
+            **values,
+            to=name,
+            record=record,
+            pooled=share.node,
+            count_out=len(order),
+            height=height,
+            width=width,
+            channels=channels,
+            kernel=pool.kernel,
+            out_height=out_height,
+            out_width=out_width,
+            record_out=self._record(reader, order),
+        )
+        self.values[reader.name] = Value(name, "uint8_t", True, order)
+
+
+def is_or(node: IntegerNode) -> bool:
+    """Whether a population fires wherever anything above 0 arrives, and remembers nothing."""
+    return (
+        isinstance(node, PopulationNode)
+        and node.bias is None
+        and len(node.sources) == 1
+        and isinstance(node.neuron.v_decay, int)
+        and node.neuron.v_decay == DECAY_ONE
+        and unfiltered(node.neuron)
+        and node.neuron.reset == "value"
+        and not node.neuron.threshold.any()
+    )
+
+
+def unfiltered(neuron: IntegerNeuron) -> bool:
+    """Whether what arrives acts in its own step alone: u keeps nothing."""
+    return isinstance(neuron.i_decay, int) and neuron.i_decay == DECAY_ONE
+
+
+def _pool_numbers(node: SumPoolNode) -> dict[str, int]:
+    return {
+        "channels": node.shape[0],
+        "height": node.input_shape[1],
+        "width": node.input_shape[2],
+        "out_height": node.shape[1],
+        "out_width": node.shape[2],
+        "kernel_height": node.kernel[0],
+        "kernel_width": node.kernel[1],
+        "top": node.padding[0][0],
+        "left": node.padding[1][0],
+        "stride_rows": node.stride[0],
+        "stride_columns": node.stride[1],
+    }

@@ -1,0 +1,135 @@
+"""Neurons in C: what drives a population, the form of its row function, and the tables that this reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from stl_deploy.exporters.c.memory import Table, narrowest
+from stl_deploy.exporters.c.plan import Order, Value, channels_last
+from stl_deploy.exporters.c.pools import Pools, is_or
+from stl_deploy.exporters.c.rule import drive_bounds, kept, kept_table, make_rule, potential_bounds
+from stl_deploy.exporters.integers.graph import (
+    IntegerNode,
+    IntegratorNode,
+    PopulationNode,
+    SumPoolNode,
+)
+from stl_deploy.exporters.integers.net import IntegerNeuron, Ints
+
+_ARGUMENTS = ("keeps", "filter", "threshold", "bias_v", "drop", "value")
+"""In the order of a row function's arguments."""
+
+
+@dataclass(frozen=True, eq=False)
+class Drive:
+    """Where sums stand and in which C type and order, the bias still to be added to v, and whether u can wrap."""
+
+    sums: str
+    ctype: str
+    order: Order
+    bias: Ints | None
+    wraps: bool
+
+
+class Populations(Pools):
+    """Adds neurons."""
+
+    def _drive(self, node: PopulationNode | IntegratorNode) -> Drive:
+        """Add up what arrives; the bias goes with it where u keeps nothing and cannot wrap."""
+        order = channels_last(node.shape)
+        known = self.known[node.name]
+        decay = node.neuron.i_decay if isinstance(node, PopulationNode) else node.i_decay
+        _, wraps = drive_bounds(known.sums, None, decay)
+        early = None if kept(decay) != 0 or wraps else node.bias
+        if len(node.sources) == 1 and not self._waits(self.graph.by_name[node.sources[0].node]):
+            value = self._in_order(node, self._read(node, node.sources[0]), order)
+            return Drive(value.at, value.ctype, order, node.bias, wraps)
+        low, high = known.sums
+        if early is not None:
+            low, high = low + min(0, int(early.min())), high + max(0, int(early.max()))
+        ctype = narrowest((low, high), "int16_t", "int32_t")
+        sums = self._scratch(ctype, len(order))
+        self._start(node, sums, ctype, order, early)
+        self._accumulate(node, sums, ctype, order, node)
+        return Drive(sums, ctype, order, None if early is not None else node.bias, wraps)
+
+    def _population(self, node: PopulationNode) -> None:
+        pool = self.graph.by_name[node.sources[0].node]
+        if is_or(node) and isinstance(pool, SumPoolNode) and self._or_pooled(pool):
+            self._or_pool(node, pool)
+            return
+        self._head(node)
+        drive = self._drive(node)
+        late = node.neuron.reset.endswith("delayed")
+        fused = None if late else self._fusable(node)
+        values = self._neurons(node, node.neuron, drive)
+        record = self._record(node, drive.order)
+        if fused is None:
+            name = self._spikes_of(node, len(drive.order))
+            self._do("neurons", **values, spikes=name, record=record)
+            self.values[node.name] = Value(name, "uint8_t", True, drive.order)
+        else:
+            self._fuse(node, fused, values, record)
+
+    def _neurons(self, node: PopulationNode | IntegratorNode, neuron: IntegerNeuron, drive: Drive) -> dict[str, Any]:
+        """The row function, its rows, and the states and tables that it works on."""
+        spikes = isinstance(node, PopulationNode)
+        if kept(neuron.v_decay) == 0 and not neuron.reset.endswith("delayed"):
+            neuron = replace(neuron, reset="value", drop=None, v_reset=None)  # nothing outlives the step
+        count = len(drive.order)
+        row = node.shape[0] if len(node.shape) > 1 else count
+        tables = {
+            what: self._row_table(node, what, values, comment, drive.order, row)
+            for what, values, comment in _row_values(neuron, drive.bias, spikes)
+        }
+        types = {what: table.ctype for what, (table, _) in tables.items()}
+        reached = drive_bounds(self.known[node.name].sums, node.bias, neuron.i_decay)[0]
+        rule = make_rule(neuron, drive.ctype, types, potential_bounds(neuron, reached) if spikes else None, drive.wraps)
+        states = []
+        if rule.has_state or not spikes:
+            states.append(self._buffer(node, "v", "int32_t", count, "potentials, in 64ths"))
+        if rule.filtered:
+            states.append(self._buffer(node, "u", "int32_t", count, "filtered input, in 64ths"))
+        return {
+            "function": self.made.rules.setdefault(rule, f"neurons_{len(self.made.rules) + 1}"),
+            "sums": drive.sums,
+            "states": states,
+            "tables": [(tables[what][0].name, tables[what][1]) for what in _ARGUMENTS if what in tables],
+            "row": row,
+            "rows": count // row,
+            "count": count,
+        }
+
+    def _row_table(
+        self, node: IntegerNode, what: str, values: Ints, comment: str, order: Order, row: int
+    ) -> tuple[Table, bool]:
+        """A table for a row of neurons if all rows are alike, else for every neuron (then True)."""
+        flat = np.broadcast_to(values, node.shape).reshape(-1)[order]
+        by_neuron = not (flat.reshape(-1, row) == flat[:row]).all()
+        ctype = "int16_t" if what in ("keeps", "filter") else ""
+        return self._table(node, what, flat if by_neuron else flat[:row], comment, ctype), by_neuron
+
+    def _integrator(self, node: IntegratorNode) -> None:
+        self._head(node)
+        drive = self._drive(node)
+        neuron = IntegerNeuron(v_decay=node.v_decay, threshold=np.zeros((), np.int32), i_decay=node.i_decay)
+        values = self._neurons(node, neuron, drive)
+        self._do("neurons", **values, spikes=None, record=None)
+        self.values[node.name] = Value(f"{self.ids[node.name]}_v", "int32_t", False, drive.order)
+
+
+def _row_values(neuron: IntegerNeuron, bias: Ints | None, spikes: bool) -> Iterator[tuple[str, Ints, str]]:
+    """The constants of a row of neurons that stand in tables: name, values, comment."""
+    named: tuple[tuple[str, Ints | None, str], ...] = (
+        ("threshold", neuron.threshold if spikes else None, "a neuron fires above it"),
+        ("bias_v", bias, "added to v in every step"),
+        ("drop", neuron.drop, "what a spike takes off v"),
+        ("value", neuron.v_reset, "where a spike puts v"),
+        ("keeps", kept_table(neuron.v_decay), "of 4096, what v keeps"),
+        ("filter", kept_table(neuron.i_decay), "of 4096, what u keeps"),
+    )
+    return ((what, values, comment) for what, values, comment in named if values is not None)

@@ -1,0 +1,164 @@
+"""Layers of weights in C: rows in the order in which events add them, and what sums begin with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.exporters.c.placing import Placing
+from stl_deploy.exporters.c.plan import Order, Value, channels_last
+from stl_deploy.exporters.integers.graph import (
+    ConvNode,
+    DenseNode,
+    GainNode,
+    IntegerNode,
+    Weighted,
+)
+from stl_deploy.exporters.integers.net import Ints
+from stl_deploy.graph.program import Shape
+
+
+class Weights(Placing):
+    """Adds up what arrives."""
+
+    def _accumulate(self, consumer: IntegerNode, sums: str, ctype: str, order: Order, into: IntegerNode) -> None:
+        """Add every source of ``consumer`` to ``sums``, which hold their start already."""
+        for source in consumer.sources:
+            node = self.graph.by_name[source.node]
+            if isinstance(node, Weighted) and self._waits(node):
+                self._weights(node, sums, ctype, order)
+            else:
+                value = self._in_order(into, self._read(consumer, source), order)
+                self._do("add", sums=sums, from_=value.at, count=len(order), form=(value.ctype, ctype))
+
+    def _weights(self, node: Weighted, sums: str, ctype: str, order: Order) -> None:
+        """Add what a layer of weights makes of its source."""
+        value = self._read(node, node.sources[0])
+        share = self._share(node)
+        shape = " x ".join(str(n) for n in node.weight.shape)
+        given = "spikes" if value.binary else value.ctype
+        if isinstance(node, DenseNode):
+            weight = node.weight[order][:, value.order].T
+            table = self._table(node, "weight", weight, f"{shape}, by input", "int8_t")
+            share.synops = node.weight.size
+            ins, outs = weight.shape
+            self._do("dense", sums=sums, from_=value.at, weight=table.name, ins=ins, outs=outs, form=(given, ctype))
+        elif isinstance(node, GainNode):
+            full = np.broadcast_to(node.weight, node.shape).reshape(-1)[order]
+            count = len(full)
+            value = self._in_order(node, value, order)
+            row = node.shape[0] if len(node.shape) > 1 else count
+            if (full.reshape(-1, row) == full[:row]).all():
+                full = full[:row]
+            table = self._table(node, "weight", full, shape, "int8_t")
+            share.synops = count
+            self._do(
+                "gain",
+                sums=sums,
+                from_=value.at,
+                weight=table.name,
+                row=len(full),
+                rows=count // len(full),
+                form=(value.ctype, ctype),
+            )
+        else:
+            self._conv(node, value, sums, ctype, order)
+
+    def _conv(self, node: ConvNode, value: Value, sums: str, ctype: str, order: Order) -> None:
+        value = self._in_order(node, value, channels_last(node.input_shape))
+        assert np.array_equal(order, channels_last(node.shape))
+        simple = node.stride == (1, 1) and node.dilation == (1, 1) and node.groups == 1
+        outs, ins, height, width = node.weight.shape
+        grouped = node.weight.reshape(node.groups, outs // node.groups, ins, height, width)
+        by_input = grouped.transpose(0, 2, 3, 4, 1)
+        if simple:
+            by_input = by_input[:, :, :, ::-1]
+        shape = " x ".join(str(n) for n in node.weight.shape)
+        last = ", columns last to first" if simple else ""
+        table = self._table(node, "weight", by_input, f"{shape}, by input channel{last}", "int8_t")
+        fan_out = conv_fan_out(node)
+        self._share(node).synops = int(fan_out.sum()) * node.input_shape[0]
+        _, out_height, out_width = _image(node.shape)
+        self._do(
+            "conv" if simple else "conv_any",
+            sums=sums,
+            from_=value.at,
+            weight=table.name,
+            layer=f"{self.ids[node.name]}_shape",
+            numbers={
+                "channels": node.input_shape[0],
+                "height": node.input_shape[1],
+                "width": node.input_shape[2],
+                "out_channels": outs,
+                "out_height": out_height,
+                "out_width": out_width,
+                "kernel_height": height,
+                "kernel_width": width,
+                "top": node.padding[0][0],
+                "left": node.padding[1][0],
+                "stride_rows": node.stride[0],
+                "stride_columns": node.stride[1],
+                "dilation_rows": node.dilation[0],
+                "dilation_columns": node.dilation[1],
+                "groups": node.groups,
+            },
+            form=("spikes" if value.binary else value.ctype, ctype),
+        )
+
+    def _start(self, node: IntegerNode, sums: str, ctype: str, order: Order, bias: Ints | None) -> None:
+        """Put what is there before anything arrives into ``sums``: the biases, or 0."""
+        total = None if bias is None else np.broadcast_to(bias, node.shape).astype(np.int64)
+        for source in node.sources:
+            inner = self.graph.by_name[source.node]
+            if isinstance(inner, DenseNode | ConvNode) and self._waits(inner) and inner.bias is not None:
+                own = inner.bias.reshape(-1, *(1,) * (len(node.shape) - 1))
+                total = (np.zeros(node.shape, np.int64) if total is None else total) + own
+        count = len(order)
+        if total is None or not total.any():
+            self._do("clear", to=sums, count=count, ctype=ctype, form=(ctype,))
+            return
+        flat = total.reshape(-1)[order]
+        row = node.shape[0] if len(node.shape) > 1 else count
+        if (flat.reshape(-1, row) == flat[:row]).all():
+            flat = flat[:row]
+        table = self._table(node, "bias", flat, "added in every step", ctype)
+        self._do("fill", to=sums, bias=table.name, row=len(flat), rows=count // len(flat), form=(ctype,), ctype=ctype)
+
+    def _scratch(self, ctype: str, count: int) -> str:
+        self.made.sums[ctype] = max(self.made.sums.get(ctype, 0), count)
+        return "sums.s16" if ctype == "int16_t" else "sums.s32"
+
+    def _own_sums(self, node: Weighted) -> None:
+        """A layer of weights whose sums somebody else than a population reads: in a buffer of its own."""
+        self._head(node)
+        value = self._own(node)
+        order = value.order if not isinstance(node, DenseNode) else channels_last(node.shape)
+        name = self._buffer(node, "values", value.ctype, len(order), "sums", self._delayed(node.name))
+        bias = None if isinstance(node, GainNode) or node.bias is None else node.bias
+        if bias is not None:
+            bias = bias.reshape(-1, *(1,) * (len(node.shape) - 1))
+        self._start_own(node, name, value.ctype, order, bias)
+        self._weights(node, name, value.ctype, order)
+        self.values[node.name] = replace(value, order=order)
+
+    def _start_own(self, node: IntegerNode, name: str, ctype: str, order: Order, bias: Ints | None) -> None:
+        self._start(replace(node, sources=()), name, ctype, order, bias)
+
+
+def _image(shape: Shape) -> tuple[int, int, int]:
+    return (shape[0], 1, shape[1]) if len(shape) == 2 else (shape[0], shape[1], shape[2])
+
+
+def conv_fan_out(node: ConvNode) -> NDArray[np.int64]:
+    """Taps inside the output that each input position ``(H, W)`` reaches, of one channel."""
+    _, out_height, out_width = _image(node.shape)
+    ways = []
+    for axis, size in ((0, out_height), (1, out_width)):
+        reached = np.zeros(node.input_shape[1 + axis], np.int64)
+        for tap in range(node.weight.shape[2 + axis]):
+            at = np.arange(size) * node.stride[axis] - node.padding[axis][0] + tap * node.dilation[axis]
+            np.add.at(reached, at[(at >= 0) & (at < len(reached))], 1)
+        ways.append(reached)
+    return np.outer(*ways) * (len(node.weight) // node.groups)

@@ -1,0 +1,139 @@
+"""Weights and biases of one layer before rounding, its scale where rows share one, and its node once they are whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.errors import InputError
+from stl_deploy.exporters.integers.branches import Branches, Leaf
+from stl_deploy.exporters.integers.graph import (
+    ConvNode,
+    DenseNode,
+    GainNode,
+    IntegerNode,
+)
+from stl_deploy.exporters.integers.net import Ints
+from stl_deploy.exporters.integers.scales import (
+    WEIGHT_TOP,
+    Doubles,
+)
+from stl_deploy.graph.program import (
+    Conv,
+    Linear,
+    Neuron,
+    Node,
+    Scale,
+)
+
+
+def late(values: NDArray[Any]) -> NDArray[Any]:
+    """``[T, ...]`` one step later, 0 at first."""
+    moved = np.zeros_like(values)
+    moved[1:] = values[:-1]
+    return moved
+
+
+def real_weights(found: Branches, consumer: Node) -> list[Doubles]:
+    """Of every layer of weights that reaches ``consumer``."""
+    return [real_weight(leaf, consumer) for leaf in found.leaves]
+
+
+def real_weight(leaf: Leaf, consumer: Node) -> Doubles:
+    """Weights for whole-number input, rows first."""
+    rows = consumer.shape[0]
+    if leaf.node is None:
+        weight = np.ones((rows, *(1,) * (len(consumer.shape) - 1)))
+    elif isinstance(leaf.node, Scale):
+        weight = np.broadcast_to(leaf.node.scale, leaf.node.shape).astype(np.float64)
+    else:
+        weight = leaf.node.weight.astype(np.float64)
+    return weight * leaf.unit * leaf.factor.reshape(-1, *[1] * (weight.ndim - 1))
+
+
+def split_biases(found: Branches, neuron: Neuron) -> tuple[Doubles | None, list[Doubles | None]]:
+    """What is added to v at once, and what stays with a layer of weights: behind a filter, a pool or a delay."""
+    direct: Doubles | None = None
+    apart: list[Doubles | None] = []
+    for leaf in found.leaves:
+        bias = None if leaf.node is None or isinstance(leaf.node, Scale) else leaf.node.bias
+        if bias is None or not bias.any():
+            apart.append(None)
+            continue
+        real = bias.astype(np.float64) * leaf.factor
+        if neuron.synapse is None and leaf.source is not None and not leaf.source.delay:
+            direct = real if direct is None else direct + real
+            apart.append(None)
+        else:
+            apart.append(real)
+    return direct, apart
+
+
+def rounded_bias(leaf: Leaf, scale: Doubles) -> Ints | None:
+    """A layer's biases times ``scale``, whole; None where there is none."""
+    bias = None if leaf.node is None or isinstance(leaf.node, Scale) else leaf.node.bias
+    return None if bias is None or not bias.any() else np.round(bias * scale).astype(np.int32)
+
+
+def one_scale(weights: list[Doubles]) -> float:
+    """One scale for all rows, so that outputs can be compared: whole multiples of the least weight stay exact."""
+    together = np.concatenate([weight.reshape(-1) for weight in weights])
+    largest = float(np.abs(together).max())
+    if not largest:
+        return 1.0
+    least = float(np.abs(together[together != 0]).min())
+    multiples = together / least
+    if largest / least <= WEIGHT_TOP and np.allclose(multiples, np.round(multiples), rtol=0, atol=1e-6):
+        return 1 / least
+    return WEIGHT_TOP / largest
+
+
+def whole_weight(weight: Doubles, scale: float) -> Ints:
+    """Rounded to the nearest."""
+    return np.round(weight * scale).astype(np.int32)
+
+
+def weighted_node(node: Linear | Conv | Scale, name: str, weight: Ints, bias: Ints | None) -> IntegerNode:
+    """A layer of weights in integers; a convolution over one axis gets a height of 1."""
+    common: dict[str, Any] = {"name": name, "shape": node.shape, "sources": node.sources}
+    if isinstance(node, Linear):
+        return DenseNode(weight=weight, bias=bias, **common)
+    if isinstance(node, Scale):
+        return GainNode(weight=weight, **common)
+    if len(node.input_shape) == 3:
+        (before, after), (left, right) = node.padding
+        return ConvNode(
+            weight=weight,
+            bias=bias,
+            stride=(node.stride[0], node.stride[1]),
+            padding=((before, after), (left, right)),
+            dilation=(node.dilation[0], node.dilation[1]),
+            groups=node.groups,
+            input_shape=node.input_shape,
+            **common,
+        )
+    return ConvNode(
+        weight=weight[:, :, None],
+        bias=bias,
+        stride=(1, node.stride[0]),
+        padding=((0, 0), (node.padding[0][0], node.padding[0][1])),
+        dilation=(1, node.dilation[0]),
+        groups=node.groups,
+        input_shape=(node.input_shape[0], 1, node.input_shape[1]),
+        **common,
+    )
+
+
+def to_integers(x: NDArray[Any], input_scale: float) -> NDArray[np.int32]:
+    """``x·input_scale`` as whole numbers; raises InputError if x is not on that grid."""
+    scaled = np.asarray(x, np.float64) * input_scale
+    whole = np.round(scaled)
+    if not np.array_equal(scaled, whole):
+        raise InputError(
+            f"the input is not on the grid of 1/{input_scale:g} that the network was exported with; round it to it"
+        )
+    if np.abs(whole).max(initial=0) >= 2**31:
+        raise InputError("the input is beyond 32 bits in whole numbers; use a coarser grid")
+    return whole.astype(np.int32)
