@@ -323,9 +323,8 @@ def test_a_compiler_that_fails_or_hangs(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str
 ) -> None:
     monkeypatch.setenv("CC", tool(tmp_path / "cc", text))
-    monkeypatch.setattr(compiler, "DEADLINE", 0.5)
     with pytest.raises(ToolError, match=said):
-        CFormat().load(folder).run(data(small().program()))
+        C(folder, COptions(deadline=0.5)).run(data(small().program()))
 
 
 def test_the_folder_can_be_built_by_make(folder: Path, tmp_path: Path) -> None:
