@@ -60,7 +60,7 @@ def fold(
         absorb_thresholds(stages)
     grids = round_stages(network, stages, Grid(fraction_bits, bound)) if exact_grid else ()
     folded = folded_network(network, stages)
-    dialect = {key: value for key, value in Dialect(dt=DT).as_dict().items() if value is not None}
+    dialect = Dialect(dt=DT).written()
     metadata: dict[str, Any] = {
         "version": __version__,
         "dialect": dialect,

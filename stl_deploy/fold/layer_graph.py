@@ -189,7 +189,7 @@ def _v_leak(node: Neuron) -> Doubles:
 def to_nir(nodes: tuple[Node, ...], dialect: Dialect, metadata: Mapping[str, Any]) -> nir.NIRGraph:
     """The graph of nodes, under ``dialect``."""
     edges = [(source.node, node.name) for node in nodes for source in node.sources]
-    written = {key: value for key, value in dialect.as_dict().items() if value is not None}
+    written = dialect.written()
     own = {"version": __version__, "dialect": written, **metadata}
     return nir.NIRGraph(
         {node.name: _node(node) for node in nodes}, edges, metadata={METADATA_KEY: own}, type_check=False

@@ -65,6 +65,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 """What each option that is a choice may be."""
 
 
+_LATER = frozenset({"rate", "bounded"})
 OF_NODES = frozenset({"leak", "compare", "reset", "spikes_per_step", "start", "synapse", "gain", "rate", "integrate"})
 """The options that single nodes may have of their own."""
 
@@ -162,6 +163,18 @@ class Dialect:
     def as_dict(self) -> dict[str, Any]:
         """JSON twin: every key, in order; ``nodes`` only where a node has options of its own."""
         return {key: value for key, value in asdict(self).items() if key != "nodes" or value}
+
+    def written(self) -> dict[str, Any]:
+        """What a file keeps; a key that is not there has the value of ``spec``.
+
+        Options that earlier files do not know are left out at their default, so that such files stay as they were.
+        """
+        default = Dialect().as_dict()
+        return {
+            key: value
+            for key, value in self.as_dict().items()
+            if value is not None and not (key in _LATER and value == default[key])
+        }
 
     @classmethod
     def from_mapping(cls, data: Mapping[str, Any], *, where: str, base: Dialect | None = None) -> Dialect:

@@ -44,7 +44,7 @@ def fold_file(
         graph, merged = without_pools(graph, reading.dialect)
         say.say(f"merged into the weights behind them: {', '.join(merged) or 'no pool'}")
     graph = fold_graph(graph, reading.dialect, thresholds=thresholds, exact_grid=exact_grid)
-    meant = {key: value for key, value in reading.dialect.as_dict().items() if value is not None}
+    meant = reading.dialect.written()
     graph.metadata = {**graph.metadata, METADATA_KEY: {**own_metadata(graph), "dialect": meant}}
     write_nir(graph, output)
     after = open_program(open_source(output))

@@ -75,7 +75,7 @@ class SpikingGraph:
     ) -> None:
         own = own_metadata(graph)
         self.dialect = dialect or metadata_dialect(own)
-        written = {key: value for key, value in self.dialect.as_dict().items() if value is not None}
+        written = self.dialect.written()
         self.readout = readout_of(own) if readout is None else readout
         kept = own | {"dialect": written} | ({} if readout is None else {KEY: readout.as_dict()})
         self.graph = nir.NIRGraph(

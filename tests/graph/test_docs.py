@@ -6,6 +6,7 @@ import pytest
 
 from stl_deploy.graph.dialect import CHOICES, PRESETS, Dialect
 from stl_deploy.graph.frameworks.reading_rules import READERS
+from stl_deploy.graph.lower import metadata_dialect
 
 LINES = (Path(__file__).parents[2] / "docs" / "nir.md").read_text(encoding="utf-8").splitlines()
 
@@ -31,3 +32,10 @@ def test_presets(preset):
 
 def test_readers():
     assert f"--for {'|'.join(READERS)}`" in "\n".join(LINES)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_what_a_file_keeps_is_read_back_and_leaves_earlier_files_as_they_were(preset):
+    meant = PRESETS[preset]
+    assert metadata_dialect({"dialect": meant.written()}) == meant
+    assert not {"rate", "bounded"} & set(Dialect().written())
