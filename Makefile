@@ -70,7 +70,7 @@ hunt: $(VENV)/.dev ## damage of every input format (MUTANTS=10000 each), kill -9
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.hunt --mutants $(or $(MUTANTS),10000) $(HUNT)
 
 coverage: $(VENV)/.dev ## which lines and branches of the product the tests run
-	rm -f build/coverage*
+	@mkdir -p build && rm -f build/coverage*
 	OMP_NUM_THREADS=1 $(BIN)/python -m coverage run --parallel-mode -m pytest -n 0 $(TESTS)
 	$(BIN)/python -m coverage combine -q
 	$(BIN)/python -m coverage report --skip-covered --sort=cover
