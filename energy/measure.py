@@ -24,7 +24,7 @@ from stl_deploy.energy.counts.traffic import placement_json, traffic
 from stl_deploy.energy.models.accounts import Model, models, range_of
 from stl_deploy.energy.models.break_even import BreakEven, break_even
 from stl_deploy.energy.models.conventions import Convention, conventions, first_layer
-from stl_deploy.energy.models.grid import Cell, grid, quoted
+from stl_deploy.energy.models.grid import Cell, by_layer, grid, quoted
 from stl_deploy.energy.models.memory import NeuronMemory, TapMemory, memory_of
 from stl_deploy.energy.models.verdict import verdict
 from stl_deploy.energy.models.what_if import WhatIf, what_if_table
@@ -67,6 +67,7 @@ class EnergyReport:
     comparisons: tuple[Cell, ...]
     models: tuple[Model, ...]
     chips: tuple[ChipLine, ...]
+    by_layer: tuple[tuple[str, float, float], ...]
     ann_twin: Mapping[str, Any]
     samples: Samples | None
     what_if: tuple[WhatIf, ...]
@@ -110,6 +111,7 @@ class EnergyReport:
             "conventions": [row.as_dict() for row in self.conventions],
             "models": [model.as_dict() for model in self.models],
             "model_range": range_of(self.models),
+            "by_layer": [{"layer": n, "snn_J": s, "ann_J": a, "label": "modelled"} for n, s, a in self.by_layer],
             "chips": [line.as_dict() for line in self.chips],
             "ann_baselines": baselines(self.counts.totals.ann_macs_exact / self.counts.batch),
             "ann_twin": dict(self.ann_twin),
@@ -200,13 +202,14 @@ def energy_report(
         coding,
         tuple(price(program, counts, entry, messages, chip.reason) for entry in lists),
         conventions(program, counts),
-        break_even(program, counts, lists, found),
+        break_even(program, counts, lists, found, twin),
         (*notes, *_assumptions(program, counts, coding)),
         memory_of(program, counts),
         {node.name: layer_ops(node, counts.neurons[node.name]) for node in program.of(Neuron)},
         grid(program, counts, lists, twin),
         found,
         chip_lines(program, counts, chip, messages, step_time),
+        by_layer(program, counts, twin),
         twin_json(twin, counts, first),
         samples,
         what_if_table(program, counts),

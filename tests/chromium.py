@@ -4,6 +4,7 @@ import base64
 import contextlib
 import json
 import os
+import re
 import select
 import shutil
 import subprocess
@@ -84,6 +85,11 @@ class Page:
 
     def screenshot(self):
         return base64.b64decode(self._call("Page.captureScreenshot", format="png")["data"])
+
+    def printed_pages(self):
+        """Pages of A4 that the page prints on."""
+        printed = base64.b64decode(self._call("Page.printToPDF", paperWidth=8.27, paperHeight=11.69)["data"])
+        return len(re.findall(rb"/Type\s*/Page\b", printed))
 
     def _mouse(self, kind, point):
         self._call(

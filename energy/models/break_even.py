@@ -8,6 +8,7 @@ from itertools import pairwise
 from math import inf
 from typing import Any, Literal
 
+from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.models import dataflow
 from stl_deploy.energy.models.accounts import Model
@@ -112,9 +113,15 @@ class BreakEven:
 
 
 def break_even(
-    program: Program, counts: Counts, prices: Sequence[PriceList], memory_models: Sequence[Model] = ()
+    program: Program,
+    counts: Counts,
+    prices: Sequence[PriceList],
+    memory_models: Sequence[Model] = (),
+    twin: AnnTwin | None = None,
 ) -> BreakEven:
     """Break-even under each arithmetic list in ``prices``, each dataflow, each of ``memory_models``, and `PUBLISHED`.
+
+    With a measured ``twin`` the dataflows' ANN skips its zeros.
 
     The spike rate is spikes per neuron and step over the spiking nodes, max pools left out. Spikes per synapse are
     spikes that cross a synapse over structural synapses, per inference; an event that carries several counts as many.
@@ -127,7 +134,7 @@ def break_even(
     rate = sum(c.spikes for c in firing) / updates if updates else None
     values: dict[Measure, float | None] = {"spikes per synapse per inference": per_synapse, "spike rate": rate}
     published = tuple((limit, values[limit.measure], _verdict(values[limit.measure], limit)) for limit in PUBLISHED)
-    solve = _Solver(program, counts, per_synapse, rate)
+    solve = _Solver(program, counts, per_synapse, rate, 1.0 if twin is None else twin.fraction)
     found = [solve.arithmetic(entry) for entry in prices if entry.scope == "arithmetic"]
     found += [solve.dataflow(flow, entry) for entry in memory_lists(prices) for flow in DATAFLOWS]
     found += [solve.published(model) for model in memory_models]
@@ -151,8 +158,8 @@ class _Solver:
     So it is worked out at the bends, and the break-even is found between two of them.
     """
 
-    def __init__(self, program: Program, counts: Counts, per_synapse: float, rate: float | None) -> None:
-        self._program, self._counts = program, counts
+    def __init__(self, program: Program, counts: Counts, per_synapse: float, rate: float | None, active: float) -> None:
+        self._program, self._counts, self._active = program, counts, active
         self._per_synapse, self._rate = per_synapse, rate
         first = set(first_layer(program, counts))
         later = [layer for layer in synapses(program, counts) if layer.name not in first]
@@ -180,7 +187,7 @@ class _Solver:
         def spiking(counts: Counts) -> Range:
             return total(dataflow.snn(self._program, counts, prices, flow))
 
-        dense = total(dataflow.ann(self._program, self._counts, prices, flow))
+        dense = total(dataflow.ann(self._program, self._counts, prices, flow, active=self._active))
         return self._solved(_Account(flow.text, prices.name, _MOVES, flow), spiking, dense)
 
     def published(self, model: Model) -> ModelBreakEven:

@@ -17,7 +17,7 @@ from stl_deploy.energy.models.dataflow import DATAFLOWS, Dataflow, ann, snn
 from stl_deploy.energy.models.ledger import total
 from stl_deploy.energy.prices.comparison import Comparison
 from stl_deploy.energy.prices.load import load_prices
-from stl_deploy.energy.prices.price_list import PriceList
+from stl_deploy.energy.prices.price_list import PriceList, middle
 from stl_deploy.energy.prices.sram import has_memory
 from stl_deploy.graph.program import Program
 
@@ -82,6 +82,14 @@ def grid(
                 for zeros, active in skipping
             ]
     return tuple(cells)
+
+
+def by_layer(program: Program, counts: Counts, twin: AnnTwin | None = None) -> tuple[tuple[str, float, float], ...]:
+    """Layer, and joules of the SNN and of the ANN in it, under the quoted dataflow and prices; in the graph's order."""
+    prices, active = load_prices(QUOTED_PRICE), 1.0 if twin is None else twin.fraction
+    sides = snn(program, counts, prices, QUOTED), ann(program, counts, prices, QUOTED, active=active)
+    sums = [{name: middle(total([i for i in side if i.layer == name])) for name in counts.order} for side in sides]
+    return tuple((name, sums[0][name], sums[1][name]) for name in counts.order)
 
 
 def quoted(cells: Sequence[Cell]) -> Cell | None:

@@ -66,6 +66,7 @@ def run(
         bool, typer.Option("--pretrained", help="Take the ready-made model of that name instead of training.")
     ] = False,
     no_lava: Annotated[bool, typer.Option("--no-lava", help="Leave Lava out even if it is installed.")] = False,
+    no_twin: Annotated[bool, typer.Option("--no-twin", help="Do not train the ANN twin to compare with.")] = False,
     json: Json = False,
 ) -> None:
     """The whole way: train, fold, export all, verify all, simulate, energy, report."""
@@ -77,13 +78,15 @@ def run(
             raise InputError(
                 "--pretrained takes the model as it is: leave out --mode, --seed, --device, --set, --resume"
             )
-        result = run_pretrained(which, target, data_dir=data_dir, overwrite=overwrite, lava=not no_lava, say=console())
+        parts = {"lava": not no_lava, "twin": not no_twin}
+        result = run_pretrained(which, target, data_dir=data_dir, overwrite=overwrite, say=console(), **parts)
     else:
         from stl_deploy.pipeline.configure import configure
         from stl_deploy.pipeline.run import run as run_all
 
         config = configure(which, _overrides(changes, mode, seed, device, data_dir))
-        result = run_all(config, target, resume=resume, overwrite=overwrite, lava=not no_lava, say=console())
+        parts = {"lava": not no_lava, "twin": not no_twin}
+        result = run_all(config, target, resume=resume, overwrite=overwrite, say=console(), **parts)
     if json:
         emit_json(result.as_dict())
 

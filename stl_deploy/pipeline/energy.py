@@ -48,7 +48,8 @@ def energy(
     """Count a network's activity on an input npz and price it; with ``output`` write energy.html, energy.json and
     layers.csv in that folder.
 
-    input_file: None takes a run folder's own test images. ann: the run folder of an ANN of the same topology.
+    input_file: None takes a run folder's own test images. ann: the run folder of an ANN of the same topology; default:
+    the one that a run kept, where its input is the same image at every step.
     step_time: seconds of one measured time step on the chip, instead of the predicted ones.
     measure: also read this machine's energy counters while ONNX Runtime runs the network. processes: to count in.
 
@@ -62,6 +63,7 @@ def energy(
         check_unchanged(source, ("net.nir", TEST_INPUT))
     program, reading = open_reading(opened, dialect)
     x, labels = read_inputs(input_of(opened, input_file))
+    ann = ann or _kept_twin(opened, input_file, x)
     twin = None if ann is None else _twin(program, ann, x, labels)
     report = measure_energy(
         program,
@@ -114,8 +116,23 @@ def page(report: EnergyReport) -> str:
     """The report as one HTML page that opens offline."""
     from stl_deploy.report import ReportData, render_report  # matplotlib
 
-    checks = [check.as_dict() for check in check_all()]
-    return render_report(ReportData(f"Energy of {report.source}", energy=report.as_dict(), validation=checks))
+    counts = report.counts
+    summary = {
+        "network": " - ".join(counts.order),
+        "neurons": f"{sum(c.neurons for c in counts.neurons.values()):,}",
+        "synapses": f"{sum(c.synapses for c in counts.weighted.values()):,}",
+        "time steps": str(counts.T),
+        "input": report.coding.sentence(),
+    }
+    return render_report(ReportData(f"Energy of {report.source}", summary=summary, energy=report.as_dict()))
+
+
+def _kept_twin(source: Source, given: Path | None, x: NetworkInput) -> Path | None:
+    """The twin in a run folder, if the run's own test images are what it was trained to take."""
+    folder = source.path / "twin"
+    if source.kind != "run" or given is not None or isinstance(x, Mapping) or not (folder / "config.yaml").is_file():
+        return None
+    return folder if bool((x == x[:1]).all()) else None
 
 
 def input_of(source: Source, given: Path | None) -> Path:

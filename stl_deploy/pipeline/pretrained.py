@@ -41,6 +41,7 @@ def run_pretrained(
     data_dir: Path | None = None,
     overwrite: bool = False,
     lava: bool = True,
+    twin: bool = True,
     say: Console | None = None,
 ) -> RunResult:
     """The whole way but training: the model ``name`` is unpacked into ``run_dir``, then `run` goes on from there.
@@ -56,4 +57,4 @@ def run_pretrained(
         forget_results(run_dir)
         about = pretrained.unpack(name, run_dir, None if data_dir is None else str(data_dir))
         say.say(f"trained by '{about.command}'; test accuracy {about.accuracy} on {about.accuracy.samples} samples")
-        return run(load_config(run_dir / CONFIG_FILE), run_dir, resume=True, lava=lava, say=say)
+        return run(load_config(run_dir / CONFIG_FILE), run_dir, resume=True, lava=lava, twin=twin, say=say)

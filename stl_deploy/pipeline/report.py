@@ -15,7 +15,6 @@ from stl_deploy._util.untrusted import blamed, read_text
 from stl_deploy.config.schema import DatasetConfig, RunConfig
 from stl_deploy.data import load_dataset
 from stl_deploy.energy.layers_csv import layers_csv
-from stl_deploy.energy.validate import validate
 from stl_deploy.errors import InputError
 from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.lower import lower
@@ -72,7 +71,6 @@ def _gather(run_dir: Path) -> ReportData:
             parity=[ParityRow(**row) for row in verified["rows"]["parity"]],
             energy=_energy(run_dir),
             tradeoff=read_tradeoff(run_dir / TRADEOFF) if (run_dir / TRADEOFF).is_file() else None,
-            validation=[check.as_dict() for check in validate()],
             assumptions=verified["assumptions"],
             environment=manifest["versions"],
         )
@@ -86,7 +84,7 @@ def _energy(run_dir: Path) -> dict[str, Any]:
     """The run's energy.json; one that an earlier version wrote lacks what the page shows."""
     energy: dict[str, Any] = read_json(run_dir / "energy.json")
     missing = sorted(
-        {"verdict", "comparisons", "models", "model_range", "ann_twin", "what_if", "placement"} - set(energy)
+        {"verdict", "comparisons", "by_layer", "chips", "models", "ann_twin", "what_if", "placement"} - set(energy)
     )
     if missing:
         again = f"stl-deploy energy {run_dir} -o {run_dir}"

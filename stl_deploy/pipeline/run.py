@@ -15,7 +15,7 @@ from stl_deploy._util.files import leading, sha256, write_json, write_npz
 from stl_deploy._util.lock import alone_in
 from stl_deploy.config.load import load_config
 from stl_deploy.config.schema import RunConfig
-from stl_deploy.energy.measure import measure_energy
+from stl_deploy.energy.measure import EnergyReport, measure_energy
 from stl_deploy.errors import InputError, StlDeployError, ToolError, UnsupportedError
 from stl_deploy.exporters.targets import find_format, find_runner
 from stl_deploy.graph.program import Floats
@@ -33,6 +33,7 @@ from stl_deploy.pipeline.mapping import on_loihi
 from stl_deploy.pipeline.progress import tenths
 from stl_deploy.pipeline.source import TEST_INPUT
 from stl_deploy.pipeline.train import train
+from stl_deploy.pipeline.twin import keep_twin, measure_kept, weigh
 from stl_deploy.training import model_file
 from stl_deploy.training.loop import METRICS_FILE
 from stl_deploy.training.run_folder import MANIFEST, forget_results, refuse_replacing
@@ -64,12 +65,14 @@ def run(
     resume: bool = False,
     overwrite: bool = False,
     lava: bool = True,
+    twin: bool = True,
     say: Console | None = None,
 ) -> RunResult:
     """The whole way into ``run_dir``; with ``resume`` a training that has ended is not done again.
 
     A folder that holds a training is refused unless ``resume`` or ``overwrite`` is given.
-    lava: simulate on Lava if its side environment is there, else on our integer model.
+    lava: simulate on Lava if its side environment is there, else on our integer model. twin: also train the ANN of the
+    same topology, once, into ``run_dir/twin``, to compare at equal accuracy.
     Raises ParityError if the torch network, the graph and the ONNX model differ in a spike although the grid is exact,
     or Lava and our integer model do; ToolError if Lava is there and fails - both when the folder is whole, with the
     integer model's results; InputError and ConfigError for what cannot be run.
@@ -79,10 +82,10 @@ def run(
         raise InputError("an ANN has no spikes to deploy; 'run' takes mode stl, sl or tl, 'train' takes ann too")
     refuse_replacing(run_dir, resume=resume, overwrite=overwrite)
     with alone_in(run_dir):
-        return _run(config, run_dir, resume, lava, say)
+        return _run(config, run_dir, resume, lava, twin, say)
 
 
-def _run(config: RunConfig, run_dir: Path, resume: bool, lava: bool, say: Console) -> RunResult:
+def _run(config: RunConfig, run_dir: Path, resume: bool, lava: bool, twin: bool, say: Console) -> RunResult:
     start = time.perf_counter()
     if not (resume and _trained(config, run_dir)):
         train(config, run_dir, resume=resume, overwrite=not resume, say=say)
@@ -94,12 +97,7 @@ def _run(config: RunConfig, run_dir: Path, resume: bool, lava: bool, say: Consol
     table = parity.ParityTable(bench.report, folded.proofs, test.x.shape[1])
     parity.write(run_dir / parity.FILE, table)
     parity.show(table, say)
-    say.step("Energy: exact counts, modelled joules")
-    source = f"{config.dataset.name}, {test.x.shape[1]} test images"
-    chip = on_loihi(folded.program)
-    energy = measure_energy(folded.program, test.x, source=source, labels=test.labels, chip=chip)
-    write_json(run_dir / costing.FILE, energy.as_dict())
-    costing.show(energy, say)
+    energy = _energy(folded, test, run_dir, twin, say)
     _write_manifest(folded, netx, run_dir)
     say.step("Report")
     reporting.report(run_dir, say=say)
@@ -108,7 +106,25 @@ def _run(config: RunConfig, run_dir: Path, resume: bool, lava: bool, say: Consol
         raise lava_problem
     seconds = time.perf_counter() - start
     _closing(run_dir, seconds, say)
+    say.say(energy.verdict)
     return RunResult(run_dir, table, seconds)
+
+
+def _energy(folded: FoldedRun, test: LabelledInput, run_dir: Path, wanted: bool, say: Console) -> EnergyReport:
+    """Counts, joules, the twin's zeros, and accuracy against energy over T."""
+    program, count = folded.program, test.x.shape[1]
+    kept = None
+    if wanted:
+        folder = keep_twin(folded.config, run_dir, say)
+        kept = measure_kept(program, folder, folded.data.test, count)
+    say.step("Energy: exact counts, modelled joules")
+    source = f"{folded.config.dataset.name}, {count} test images"
+    chip = on_loihi(program)
+    energy = measure_energy(program, test.x, source=source, labels=test.labels, chip=chip, twin=kept)
+    write_json(run_dir / costing.FILE, energy.as_dict())
+    costing.show(energy, say)
+    weigh(folded.config, program, test, kept, run_dir, say)
+    return energy
 
 
 def _trained(config: RunConfig, run_dir: Path) -> bool:

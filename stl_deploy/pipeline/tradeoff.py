@@ -87,11 +87,36 @@ def tradeoff(
     return result
 
 
+MOST_STEPS = 8
+"""At so many numbers of time steps `over_time` looks, at most."""
+
+
+def over_time(candidate: Candidate, twin: AnnTwin | None, coding: str | None = None) -> Tradeoff:
+    """One network at up to `MOST_STEPS` numbers of time steps, and its twin's point where one was measured."""
+    points: list[Point] = []
+    report: EnergyReport | None = None
+    for steps in _steps(len(candidate.x)):
+        share, report = _measured(candidate, steps, coding, twin)
+        points.append(_snn_point(candidate, steps, share, report))
+    if twin is not None and twin.accuracy is not None and report is not None:
+        points.append(_ann_point("ANN twin", twin, report))
+    return Tradeoff(tuple(points))
+
+
+def _steps(most: int) -> list[int]:
+    """1 to ``most``, evenly apart in their logarithm where they are many."""
+    if most <= MOST_STEPS:
+        return list(range(1, most + 1))
+    return sorted({round(most ** (i / (MOST_STEPS - 1))) for i in range(MOST_STEPS)})
+
+
 def read_tradeoff(path: Path) -> dict[str, Any]:
     """What `tradeoff` wrote; raises InputError for a file that is not of that form."""
     try:
-        rows = [{key: value for key, value in row.items() if key != "pareto"} for row in read_json(path)["points"]]
-        return Tradeoff(tuple(Point(**row) for row in rows)).as_dict()
+        data = read_json(path)
+        rows = [{key: value for key, value in row.items() if key != "pareto"} for row in data["points"]]
+        iso = {"iso_accuracy": data["iso_accuracy"]} if "iso_accuracy" in data else {}
+        return Tradeoff(tuple(Point(**row) for row in rows)).as_dict() | iso
     except (KeyError, TypeError, AttributeError):
         raise InputError(f"{path}: not as 'stl-deploy energy' writes it; write it again, or remove it") from None
 
@@ -106,12 +131,16 @@ def _names(sources: Sequence[Path]) -> dict[Path, str]:
 def _points(candidate: Candidate, over_steps: bool, coding: str | None) -> Iterator[Point]:
     for steps in range(1 if over_steps else len(candidate.x), len(candidate.x) + 1):
         share, report = _measured(candidate, steps, coding)
-        chosen = quoted(report.comparisons)
-        if chosen is None:
-            raise InputError(f"{candidate.name}: the network has no weights; there is nothing to weigh")
-        spread = _limits([cell.comparison.snn_J for cell in report.comparisons])
-        energy = middle(chosen.comparison.snn_J)
-        yield Point(candidate.name, "SNN", candidate.mode, steps, candidate.epoch, share, energy, spread)
+        yield _snn_point(candidate, steps, share, report)
+
+
+def _snn_point(candidate: Candidate, steps: int, share: float, report: EnergyReport) -> Point:
+    chosen = quoted(report.comparisons)
+    if chosen is None:
+        raise InputError(f"{candidate.name}: the network has no weights; there is nothing to weigh")
+    spread = _limits([cell.comparison.snn_J for cell in report.comparisons])
+    energy = middle(chosen.comparison.snn_J)
+    return Point(candidate.name, "SNN", candidate.mode, steps, candidate.epoch, share, energy, spread)
 
 
 def _measured(
@@ -136,6 +165,10 @@ def _twin(candidate: Candidate, ann: Path, name: str, coding: str | None) -> Poi
 
     twin = measure_twin(candidate.program, ann, candidate.x, candidate.labels)
     _, report = _measured(candidate, len(candidate.x), coding, twin)
+    return _ann_point(name, twin, report)
+
+
+def _ann_point(name: str, twin: AnnTwin, report: EnergyReport) -> Point:
     chosen = quoted(report.comparisons)
     assert twin.accuracy is not None
     assert chosen is not None

@@ -53,7 +53,6 @@ class ReportData:
     summary: run settings, label to text. curves: one record per epoch (``epoch``, ``loss``,
     ``train_accuracy``, ``validation_loss``, ``validation_accuracy``, ``rates`` {layer: rate}; others are kept).
     tradeoff: accuracy against energy, as `stl_deploy.pipeline.tradeoff.Tradeoff.as_dict` has it.
-    validation: the models against published measurements (`stl_deploy.energy.validate.Check` as dicts).
     raster_sample: which sample the raster shows. environment: versions and machine, label to text.
     """
 
@@ -67,7 +66,6 @@ class ReportData:
     parity: Sequence[ParityRow] = ()
     energy: Mapping[str, Any] | None = None
     tradeoff: Mapping[str, Any] | None = None
-    validation: Sequence[Mapping[str, Any]] = ()
     assumptions: Sequence[str] = ()
     environment: Mapping[str, str | None] = field(default_factory=dict)
 

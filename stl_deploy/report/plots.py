@@ -10,14 +10,20 @@ from matplotlib.axes import Axes
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
 
 from stl_deploy.report.bars import dominating
 from stl_deploy.report.cores import heat_map
+from stl_deploy.report.energy_plots import by_layer, region
 from stl_deploy.report.pareto import draw
 from stl_deploy.report.svg import FAINT, INK, SERIES, inline, panels, short, style
 
 _WIDTH = 10.4
-_MAX_RASTER_ROWS = 512
+_MAX_RASTER_ROWS = 128
+_MAX_DOTS = 6000
+_DOT = 0.002
+"""Half a dot's length in time steps: its round ends make it a dot; one of no length is not drawn."""
+_RASTER_HEIGHT = 2.0
 
 
 def plots(report: Mapping[str, Any]) -> dict[str, str | None]:
@@ -33,7 +39,13 @@ def plots(report: Mapping[str, Any]) -> dict[str, str | None]:
             "cores": heat_map(energy["placement"]) if energy and energy["placement"]["placements"] else None,
             "tradeoff": draw(report["tradeoff"]["points"]) if report["tradeoff"] else None,
             "dominating": dominating(energy["models"][0]["snn"]) if energy else None,
+            "by_layer": by_layer(energy["by_layer"]) if energy and energy["quoted"] else None,
+            "region": _region(energy) if energy and energy["quoted"] else None,
         }
+
+
+def _region(energy: Mapping[str, Any]) -> str | None:
+    return region(energy["break_even"]["models"], energy["quoted"]["prices"], energy["break_even"]["spike_rate"])
 
 
 def _curves(curves: Sequence[Mapping[str, Any]]) -> str:
@@ -81,25 +93,32 @@ def _thresholds(layers: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _raster(rasters: Sequence[Mapping[str, Any]]) -> str:
-    height = 1.5
-    figure, axes = panels(len(rasters), _WIDTH, height, columns=1)
+    figure, axes = panels(len(rasters), _WIDTH, _RASTER_HEIGHT, columns=1)
     steps = len(rasters[0]["spikes"])
     for ax, raster in zip(axes, rasters, strict=True):
         spikes = np.asarray(raster["spikes"])[:, :_MAX_RASTER_ROWS]
+        spikes = spikes[:, : _rows_of(spikes)]
         at, neuron = np.nonzero(spikes)
         shown, neurons = spikes.shape[1], len(raster["spikes"][0])
-        ends = np.stack([at - 0.4, neuron, at + 0.4, neuron], axis=-1).reshape(-1, 2)
         if len(at):
-            marks = Path(ends, np.tile([Path.MOVETO, Path.LINETO], len(at)))
-            thick = float(np.clip(72 * height / shown, 0.6, 4))
-            ax.add_patch(PathPatch(marks, fill=False, color=SERIES[0], lw=thick, capstyle="butt"))
+            ends = np.stack([at - _DOT, neuron, at + _DOT, neuron], axis=-1).reshape(-1, 2)
+            dots = Path(ends, [Path.MOVETO, Path.LINETO] * len(at))
+            cell = min(72 * _RASTER_HEIGHT * 0.7 / shown, 72 * _WIDTH * 0.85 / steps)
+            size = float(np.clip(cell, 1.8, 4))
+            ax.add_patch(PathPatch(dots, fill=False, color=SERIES[0], lw=size, capstyle="round", snap=False))
         which = f"first {shown} of {neurons}" if shown < neurons else f"{neurons}"
         ax.set_title(f"{short(raster['layer'])}: {which} neurons, {len(at)} spikes")
         ax.set(xlim=(-0.5, steps - 0.5), ylim=(spikes.shape[1] - 0.5, -0.5), ylabel="neuron")
         ax.xaxis.set_major_locator(MaxNLocator(min(steps, 10), integer=True))
         ax.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     axes[-1].set_xlabel("time step")
-    return inline(figure, "raster", "Spikes of one sample: a mark for each neuron and time step that fired")
+    return inline(figure, "raster", "Spikes of one sample: a dot for each neuron and time step that fired")
+
+
+def _rows_of(spikes: NDArray[Any]) -> int:
+    """So many neurons, from the first, that their dots stay few enough to load."""
+    fired = np.cumsum((spikes != 0).sum(axis=0))
+    return max(1, int(np.searchsorted(fired, _MAX_DOTS, side="right")))
 
 
 def _conventions(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -9,6 +9,8 @@ from markupsafe import Markup
 
 from stl_deploy.report.cores import RESOURCES
 from stl_deploy.report.data import ReportData, report_json
+from stl_deploy.report.glossary import GLOSSARY
+from stl_deploy.report.network import boxes
 from stl_deploy.report.plots import plots
 from stl_deploy.report.templates import template
 
@@ -21,45 +23,51 @@ def render_report(data: ReportData) -> str:
     value in ``data-value``. Raises InputError for numbers that are not finite.
     """
     report = report_json(data)
+    energy = report["energy"]
     drawn = {name: None if svg is None else Markup(svg) for name, svg in plots(report).items()}
-    sections = _sections(report, drawn)
-    first = _first_screen(report)
+    shown, left_out = ([], 0) if energy is None else boxes(energy)
     return template("page.html").render(
-        report=report, plots=drawn, energy=report["energy"], first=first, sections=sections, resources=RESOURCES
+        report=report,
+        plots=drawn,
+        energy=energy,
+        boxes=shown,
+        left_out=left_out,
+        grid=[] if energy is None else _grid(energy),
+        lists=[] if energy is None else list(dict.fromkeys(c["prices"] for c in energy["comparisons"])),
+        bookkeeping=None if energy is None else _bookkeeping(energy),
+        missing=_missing(report, drawn),
+        glossary=GLOSSARY,
+        resources=RESOURCES,
     )
 
 
-def _sections(report: Mapping[str, Any], drawn: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
-    """Id, name, and whether there is anything to show, in the page's order."""
-    energy = report["energy"] is not None
-    return [
-        ("accuracy", "Accuracy", bool(report["accuracy"])),
-        ("learning", "Learning", drawn["curves"] is not None),
-        ("thresholds", "Thresholds", drawn["thresholds"] is not None),
-        ("raster", "Spikes", drawn["raster"] is not None),
-        ("parity", "Parity", bool(report["parity"])),
-        ("energy", "Energy", energy),
-        ("cores", "Cores", drawn["cores"] is not None),
-        ("models", "Models", energy),
-        ("conventions", "Conventions", energy),
-        ("break-even", "Break-even", energy),
-        ("tradeoff", "Accuracy against energy", drawn["tradeoff"] is not None),
-        ("validation", "Against measurements", bool(report["validation"])),
-        ("sources", "Assumptions and sources", True),
-    ]
-
-
-def _first_screen(report: Mapping[str, Any]) -> dict[str, Any]:
-    """What the three answers at the top are made of."""
-    energy = report["energy"]
-    if energy is None:
-        return dict.fromkeys(("lead", "chip", "low", "high"))
-    priced = [entry for entry in energy["energy"] if entry["snn"] and entry["snn"]["total_J"]]
-    ratios = [row for row in energy["conventions"] if row["kind"] == "bookkeeping" and row["snn_over_ann"] is not None]
-    ratios.sort(key=lambda row: float(row["snn_over_ann"]))
-    return {
-        "lead": next((entry for entry in priced if entry["ann"]), priced[0] if priced else None),
-        "chip": next((e for e in reversed(energy["energy"]) if e["scope"] == "marginal" and e["snn"]), None),
-        "low": ratios[0] if ratios else None,
-        "high": ratios[-1] if ratios else None,
+def _missing(report: Mapping[str, Any], drawn: Mapping[str, Any]) -> list[str]:
+    """What a whole report holds and this one does not."""
+    parts = {
+        "Accuracy": bool(report["accuracy"]),
+        "Parity": bool(report["parity"]),
+        "Learning": drawn["curves"] is not None,
+        "Thresholds": drawn["thresholds"] is not None,
+        "Spikes": drawn["raster"] is not None,
+        "Energy": report["energy"] is not None,
+        "Cores": drawn["cores"] is not None,
+        "Accuracy against energy": drawn["tradeoff"] is not None,
     }
+    return [name for name, there in parts.items() if not there]
+
+
+def _grid(energy: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Rows of the comparison grid: a dataflow, and the ratio under each price list, in the lists' order."""
+    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for cell in energy["comparisons"]:
+        key = (cell["dataflow"], cell["sums"], cell["ann_zeros"])
+        row = rows.setdefault(key, {"dataflow": key[0], "sums": key[1], "zeros": key[2], "cells": []})
+        row["cells"].append(cell)
+    return sorted(rows.values(), key=lambda row: row["zeros"])
+
+
+def _bookkeeping(energy: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
+    """The conventions that say least and most although the hardware is the same."""
+    rows = [row for row in energy["conventions"] if row["kind"] == "bookkeeping" and row["snn_over_ann"] is not None]
+    rows.sort(key=lambda row: float(row["snn_over_ann"]))
+    return (rows[0], rows[-1]) if rows else None

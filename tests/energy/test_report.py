@@ -7,13 +7,15 @@ import hashlib
 import json
 import re
 from functools import cache
+from html import escape
 from html.parser import HTMLParser
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pytest
 
-from stl_deploy.energy import AnnTwin, measure_energy, validate
+from stl_deploy.energy import AnnTwin, measure_energy
 from stl_deploy.energy.prices.chip import OnChip
 from stl_deploy.errors import InputError
 from stl_deploy.graph.placement import PlacedCore, Placement
@@ -29,6 +31,7 @@ from stl_deploy.report import (
     report_json,
 )
 from stl_deploy.report.format import count, joules, ratios, span
+from stl_deploy.report.network import boxes
 from stl_deploy.report.pareto import Point
 from tests.energy.close import approx
 from tests.energy.nets import conv, lif, linear, program, start
@@ -77,7 +80,6 @@ def full(name: str = "c") -> ReportData:
                 Point(name, "ANN", "ann", 1, None, 0.8, 3e-9, (2e-9, 4e-9)),
             )
         ).as_dict(),
-        validation=[check.as_dict() for check in validate()],
         assumptions=[f"Assumed {name}"],
         environment={f"python {name}": "3.11", "lava-dl": None},
     )
@@ -135,8 +137,8 @@ def test_numbers_on_the_page_are_those_of_the_json() -> None:
         row[key] for row in energy["conventions"] for key in ("snn_J", "ann_J", "snn_over_ann") if row[key] is not None
     ]
     assert [float(value) for value in tables["convention-table"]] == expected
-    assert tables["table 0"] == ["0.975", "40", "0"]
-    assert tables["table 1"] == ["1234567", "89", "0.95"]
+    assert tables["accuracy-table"] == ["0.975", "40", "0"]
+    assert tables["parity-table"] == ["1234567", "89", "0.95"]
 
 
 def test_memory_and_chips_have_tables_with_the_json_s_numbers() -> None:
@@ -219,9 +221,42 @@ def test_models_terms_samples_and_checks_are_those_of_the_json() -> None:
     assert [float(value) for value in tables["model-table"]] == expected
     assert [float(v) for v in tables["term-table"]] == [i["count"] for i in energy["models"][0]["snn"]]
     assert [float(v) for v in tables["sample-table"][:4]] == list(energy["per_sample"]["synops_AC"].values())
-    assert [float(v) for v in tables["validation-table"]] == [c["error"] for c in twin["validation"]]
-    lowest, highest = energy["model_range"]["snn_over_ann_range"]
-    assert f'data-low="{lowest}" data-high="{highest}"' in page
+    shown_ratios = [float(v) for v in tables["grid-table"]]
+    assert shown_ratios == [c["snn_over_ann"] for c in sorted_cells(energy)]
+
+
+def sorted_cells(energy: dict[str, Any]) -> list[dict[str, Any]]:
+    """Row by row: each dataflow under every price list."""
+    lists = list(dict.fromkeys(c["prices"] for c in energy["comparisons"]))
+    rows = list(dict.fromkeys((c["dataflow"], c["sums"]) for c in energy["comparisons"]))
+    found = {(c["dataflow"], c["sums"], c["prices"]): c for c in energy["comparisons"]}
+    return [found[*row, name] for row in rows for name in lists]
+
+
+def test_the_page_opens_with_the_verdict() -> None:
+    page = shown()
+    verdict = full().energy["verdict"]  # type: ignore[index]
+    first = page.split("<main>")[0]
+    assert escape(verdict, quote=False).replace("'", "&#39;") in first
+    assert page.index('id="network"') < page.index('id="by-layer"') < page.index('id="comparison"')
+    assert page.index('id="chips"') < page.index("<details")
+
+
+def test_every_term_has_its_sentence() -> None:
+    page = shown()
+    for term in re.findall(r'class="term" href="#(g-[^"]+)"', page):
+        assert f'<dt id="{term}">' in page
+
+
+def test_the_boxes_of_the_net_are_the_json_s_layers() -> None:
+    energy = full().energy
+    assert energy is not None
+    drawn, left_out = boxes(energy)
+    assert left_out == 0
+    assert [box.name for box in drawn] == list(energy["layers"])
+    assert [box.joules for box in drawn] == [entry["snn_J"] for entry in energy["by_layer"]]
+    assert sum(box.share for box in drawn) == approx(1.0)
+    assert sum(box.joules for box in drawn) == approx(energy["quoted"]["snn_J"])
 
 
 def table(page: str, name: str) -> str:
@@ -262,7 +297,7 @@ def test_tables_have_captions_and_scopes_and_drawings_a_description() -> None:
     parsed = Page(page)
     assert parsed.captions == len(parsed.tables)
     assert parsed.unnamed == 0
-    assert page.count("<svg") == page.count('role="img" aria-label="') == 8
+    assert page.count("<svg") == page.count('role="img" aria-label="') == 9
 
 
 def test_light_dark_and_print_share_one_drawing() -> None:
@@ -289,9 +324,9 @@ def test_sections_that_are_missing_are_not_linked() -> None:
 def test_an_empty_report_says_what_it_lacks() -> None:
     page = render_report(ReportData(title="Nothing"))
     Page(page)
-    missing = "Accuracy, Learning, Thresholds, Spikes, Parity, Energy, Cores, Models, Conventions, Break-even"
-    assert f"Not part of this report: {missing}, Accuracy against energy, Against measurements." in page
-    assert re.findall(r'<h2 id="([^"]+)"', page) == ["sources"]
+    missing = "Accuracy, Parity, Learning, Thresholds, Spikes, Energy, Cores"
+    assert f"Not part of this report: {missing}, Accuracy against energy." in page
+    assert re.findall(r'<details class="part" id="([^"]+)"', page) == ["sources", "glossary"]
     assert "Not part of this report" not in shown()
     assert report_json(ReportData(title="Nothing"))["energy"] is None
 
@@ -303,7 +338,7 @@ def test_a_silent_network_has_a_page() -> None:
 
 def test_what_has_no_price_is_told_with_its_bounds() -> None:
     x = np.ones((1, 1, 1, 3, 3), np.float32)
-    page = render_report(ReportData("x", energy=measure_energy(net(), x).as_dict(), validation=full().validation))
+    page = render_report(ReportData("x", energy=measure_energy(net(), x).as_dict()))
     assert "hops between cores: no placement is known: 0 J to " in page
     assert "at most across two chips’ meshes" in page.replace("&#39;", "’")
     assert "Messages and hops between cores are not counted: no placement is known." in page

@@ -1,0 +1,106 @@
+"""The ANN twin that a run keeps: trained once by the same recipe, its zeros and accuracy measured, and held against
+the spiking network at equal accuracy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stl_deploy._util.console import Console
+from stl_deploy._util.files import write_json
+from stl_deploy.config.load import load_config
+from stl_deploy.config.schema import RunConfig
+from stl_deploy.data import Split
+from stl_deploy.energy.ann_twin import AnnTwin
+from stl_deploy.energy.models.verdict import number
+from stl_deploy.graph.program import Program
+from stl_deploy.pipeline.ann_twin import measure_twin
+from stl_deploy.pipeline.candidates import Candidate
+from stl_deploy.pipeline.inputs import LabelledInput, encode_split
+from stl_deploy.pipeline.tradeoff import JSON, Tradeoff, over_time
+from stl_deploy.pipeline.train import train
+from stl_deploy.report.pareto import Point
+from stl_deploy.training import model_file
+
+FOLDER = "twin"
+"""The twin's run folder inside a run folder; ready-made models bring it."""
+_Z = 1.96
+"""Standard errors of the difference of two shares within which they are told as equal (95 %)."""
+
+
+def keep_twin(config: RunConfig, run_dir: Path, say: Console) -> Path:
+    """The twin's folder below ``run_dir``, trained if it is not there or of another configuration."""
+    twin = config.model_copy(update={"train": config.train.model_copy(update={"mode": "ann"})})
+    folder = run_dir / FOLDER
+    kept = folder / model_file.CONFIG_FILE
+    if not (kept.is_file() and (folder / model_file.FILE).is_file() and load_config(kept) == twin):
+        train(twin, folder, overwrite=True, say=say)
+    return folder
+
+
+def measure_kept(program: Program, folder: Path, test: Split, count: int) -> AnnTwin:
+    """The twin's zeros and accuracy on the first ``count`` test samples, encoded as the twin takes them."""
+    own = encode_split(load_config(folder / model_file.CONFIG_FILE), test, count)
+    return measure_twin(program, folder, own.x, own.labels)
+
+
+@dataclass(frozen=True)
+class IsoAccuracy:
+    """The fewest steps at which the SNN is as accurate as its twin, or all of them if it never is.
+
+    reached: to within the sampling error of the difference, at 95 %. ratio: SNN over ANN at these steps, as quoted.
+    """
+
+    reached: bool
+    steps: int
+    snn: float
+    ann: float
+    samples: int
+    ratio: float
+
+    @property
+    def text(self) -> str:
+        """One sentence."""
+        both = f"{self.snn:.2%} against {self.ann:.2%} on {self.samples:,} samples, measured"
+        costs = f"costs {number(self.ratio)} times"
+        if self.reached:
+            return f"At T = {self.steps} the SNN is as accurate as its ANN twin ({both}) and {costs}."
+        return f"The SNN does not reach its ANN twin's accuracy ({both}); at T = {self.steps} it {costs}."
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return vars(self) | {"text": self.text}
+
+
+def iso_accuracy(points: Sequence[Point], samples: int) -> IsoAccuracy | None:
+    """Where the SNN's points meet the ANN's; None without a twin."""
+    twin = next((p for p in points if p.kind == "ANN"), None)
+    spiking = sorted((p for p in points if p.kind == "SNN"), key=lambda p: p.steps)
+    if twin is None or not spiking:
+        return None
+    found = next((p for p in spiking if _as_good(p.accuracy, twin.accuracy, samples)), spiking[-1])
+    reached = _as_good(found.accuracy, twin.accuracy, samples)
+    return IsoAccuracy(reached, found.steps, found.accuracy, twin.accuracy, samples, found.joules / twin.joules)
+
+
+def _as_good(snn: float, ann: float, samples: int) -> bool:
+    error = np.sqrt((snn * (1 - snn) + ann * (1 - ann)) / samples)
+    return bool(ann - snn <= _Z * error)
+
+
+def weigh(
+    config: RunConfig, program: Program, test: LabelledInput, twin: AnnTwin | None, run_dir: Path, say: Console
+) -> Tradeoff:
+    """Accuracy against energy over T, with the twin's point, written into the run folder."""
+    candidate = Candidate(run_dir.resolve().name, config.train.mode, program, test.x, test.labels)
+    found = over_time(candidate, twin)
+    iso = iso_accuracy(found.points, len(test.labels))
+    write_json(run_dir / JSON, found.as_dict() | ({} if iso is None else {"iso_accuracy": iso.as_dict()}))
+    if iso is not None:
+        say.say(iso.text)
+    return found

@@ -1,0 +1,90 @@
+"""The twin that a run keeps, and the comparison at equal accuracy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from stl_deploy._util.console import Console
+from stl_deploy.pipeline.energy import energy
+from stl_deploy.pipeline.run import RunResult, run
+from stl_deploy.pipeline.tradeoff import MOST_STEPS, _steps, read_tradeoff
+from stl_deploy.pipeline.twin import FOLDER, iso_accuracy, keep_twin
+from stl_deploy.report.pareto import Point
+from stl_deploy.training.model_file import load_network
+
+
+def snn(steps: int, accuracy: float, joules: float) -> Point:
+    return Point("n", "SNN", "stl", steps, None, accuracy, joules, (joules, joules))
+
+
+ANN = Point("t", "ANN", "ann", 1, None, 0.98, 2.0, (2.0, 2.0))
+
+
+def test_the_fewest_steps_that_are_as_accurate_are_compared() -> None:
+    found = iso_accuracy([snn(1, 0.80, 1.0), snn(2, 0.97, 3.0), snn(4, 0.99, 6.0), ANN], 359)
+    assert found is not None
+    # 97 against 98 % of 359: the standard error of the difference is 1.2 %
+    assert (found.reached, found.steps, found.ratio) == (True, 2, 1.5)
+    assert found.text == (
+        "At T = 2 the SNN is as accurate as its ANN twin (97.00% against 98.00% on 359 samples, measured) and costs "
+        "1.5 times."
+    )
+    sharper = iso_accuracy([snn(1, 0.80, 1.0), snn(2, 0.97, 3.0), snn(4, 0.99, 6.0), ANN], 10000)
+    assert sharper is not None
+    assert sharper.steps == 4
+
+
+def test_an_snn_that_never_gets_there_is_said_not_to() -> None:
+    found = iso_accuracy([snn(1, 0.5, 1.0), snn(2, 0.6, 3.0), ANN], 1000)
+    assert found is not None
+    assert not found.reached
+    assert found.text.startswith("The SNN does not reach its ANN twin's accuracy (60.00% against 98.00%")
+    assert iso_accuracy([snn(1, 0.5, 1.0)], 1000) is None
+
+
+@pytest.mark.parametrize("most", [1, 4, 8, 9, 100, 500])
+def test_time_is_looked_at_from_one_step_to_all(most: int) -> None:
+    found = _steps(most)
+    assert (found[0], found[-1]) == (1, most)
+    assert found == sorted(set(found))
+    assert len(found) <= MOST_STEPS
+    assert most > MOST_STEPS or found == list(range(1, most + 1))
+
+
+def test_a_run_keeps_its_twin_and_weighs_it(small_run: RunResult) -> None:
+    folder = small_run.run_dir
+    network, config = load_network(folder / FOLDER)
+    assert config.train.mode == "ann"
+    data = json.loads((folder / "energy.json").read_text())
+    assert data["ann_twin"]["label"] == "measured"
+    assert {c["ann_zeros"] for c in data["comparisons"]} == {"computed", "skipped"}
+    assert data["quoted"]["ann_zeros"] == "skipped"
+    weighed = read_tradeoff(folder / "tradeoff.json")
+    kinds = [p["kind"] for p in weighed["points"]]
+    assert kinds == ["SNN"] * (len(kinds) - 1) + ["ANN"]
+    assert weighed["points"][-1]["accuracy"] == data["ann_twin"]["accuracy"]
+    assert weighed["iso_accuracy"]["text"] in (folder / "report.html").read_text()
+    assert next(network.parameters()).isfinite().all()
+
+
+def test_a_kept_twin_is_not_trained_again(small_run: RunResult) -> None:
+    _, config = load_network(small_run.run_dir)
+    before = (small_run.run_dir / FOLDER / "model.safetensors").stat().st_mtime_ns
+    assert keep_twin(config, small_run.run_dir, Console(quiet=True)) == small_run.run_dir / FOLDER
+    assert (small_run.run_dir / FOLDER / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_energy_of_a_run_finds_the_kept_twin(small_run: RunResult) -> None:
+    again = energy(small_run.run_dir, None)
+    assert again.ann_twin["label"] == "measured"
+
+
+def test_the_hurried_leave_the_twin_out(small_run: RunResult, tmp_path: Path) -> None:
+    _, config = load_network(small_run.run_dir)
+    run(config, tmp_path / "run", lava=False, twin=False)
+    assert not (tmp_path / "run" / FOLDER).exists()
+    assert json.loads((tmp_path / "run" / "energy.json").read_text())["ann_twin"]["label"] == "unmeasured"
+    assert "iso_accuracy" not in read_tradeoff(tmp_path / "run" / "tradeoff.json")
