@@ -24,10 +24,12 @@ def demo(run_dir: Path) -> list[str]:
 
 
 def excerpt(lines: list[str]) -> list[str]:
-    """The last epoch and what follows it, without the commands to paste and the progress of Lava."""
-    last = max(i for i, line in enumerate(lines) if line.startswith("epoch ") and "loss" in line)
+    """The last epoch and what follows it, without the twin's epochs, the commands to paste and the progress of Lava."""
+    folding = next(i for i, line in enumerate(lines) if line.startswith("Folding"))
+    last = max(i for i, line in enumerate(lines[:folding]) if line.startswith("epoch ") and "loss" in line)
     end = next(i for i, line in enumerate(lines) if line.startswith("done in"))
-    return [line for line in lines[last : end + 1] if not line.startswith(("steps on Lava:", "next:"))]
+    later = [line for line in lines[last + 1 : end + 1] if not line.startswith(("steps on Lava:", "next:", "epoch "))]
+    return [lines[last], *later]
 
 
 def main() -> None:

@@ -116,15 +116,20 @@ def page(report: EnergyReport) -> str:
     """The report as one HTML page that opens offline."""
     from stl_deploy.report import ReportData, render_report  # matplotlib
 
+    title = f"Energy of {report.source}"
+    return render_report(ReportData(title, summary=summary_of(report), energy=report.as_dict()))
+
+
+def summary_of(report: EnergyReport) -> dict[str, str]:
+    """The network and its input in a few lines, label to text."""
     counts = report.counts
-    summary = {
+    return {
         "network": " - ".join(counts.order),
         "neurons": f"{sum(c.neurons for c in counts.neurons.values()):,}",
         "synapses": f"{sum(c.synapses for c in counts.weighted.values()):,}",
         "time steps": str(counts.T),
         "input": report.coding.sentence(),
     }
-    return render_report(ReportData(f"Energy of {report.source}", summary=summary, energy=report.as_dict()))
 
 
 def _kept_twin(source: Source, given: Path | None, x: NetworkInput) -> Path | None:

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stl_deploy._util.console import Console
 from stl_deploy._util.files import first_samples, leading, write_json, write_text
 from stl_deploy._util.install import versions
-from stl_deploy.energy.validate import validate
 from stl_deploy.errors import InputError, StlDeployError
 from stl_deploy.exporters.targets import find_runner
 from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput, Result, run
 from stl_deploy.pipeline.artifacts import Bench, open_runner
-from stl_deploy.pipeline.energy import energy
+from stl_deploy.pipeline.candidates import Candidate
+from stl_deploy.pipeline.energy import energy, summary_of
 from stl_deploy.pipeline.report import HTML, JSON
 from stl_deploy.pipeline.source import GRAPH, open_reading, open_source, program_input
+from stl_deploy.pipeline.tradeoff import over_time
 from stl_deploy.report import Accuracy, ParityRow, Raster, ReportData, render_report, report_json
 
 
@@ -49,16 +51,17 @@ def report_graph(
     bench = Bench(program, x, labels)
     unheld = _hold_onnx(bench, program)
     samples = leading(x)[1]
+    bill = energy(source, input_file, dialect=dialect)
     twin = report_json(
         data := ReportData(
             title=source.stem,
-            summary={"file": source.name, "input": what, "time steps": str(leading(x)[0]), "reading": reading.reason},
+            summary={"file": source.name, **summary_of(bill), "input": what, "reading": reading.reason},
             accuracy=list(_accuracies(bench, samples)) if labels is not None else (),
             rasters=list(_rasters(program, first_samples(x, 1))),
             raster_sample="the first sample",
             parity=[ParityRow(**asdict(run.row)) for run in bench.report.runs],
-            energy=energy(source, input_file, dialect=dialect).as_dict(),
-            validation=[check.as_dict() for check in validate()],
+            energy=bill.as_dict(),
+            tradeoff=_over_time(source.stem, program, x, labels),
             assumptions=[text for text in (reading.reason, reading.unsaid, unheld, _proved(program)) if text],
             environment=versions(),
         )
@@ -71,6 +74,14 @@ def report_graph(
         say.warn(reading.unsaid)
     say.say(f"written: {folder / HTML} (opens offline) and {folder / JSON}")
     return twin
+
+
+def _over_time(name: str, program: Program, x: NetworkInput, labels: NDArray[np.int64] | None) -> dict[str, Any] | None:
+    """Accuracy against energy, where there are labels and one output that votes for classes."""
+    shapes = [node.shape for node in program.outputs]
+    if labels is None or isinstance(x, Mapping) or len(shapes) != 1 or len(shapes[0]) != 1:
+        return None
+    return over_time(Candidate(name, "", program, x, labels), None).as_dict()
 
 
 def _hold_onnx(bench: Bench, program: Program) -> str:

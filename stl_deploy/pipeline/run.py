@@ -32,6 +32,7 @@ from stl_deploy.pipeline.manifest import manifest, mark_under_way, write_manifes
 from stl_deploy.pipeline.mapping import on_loihi
 from stl_deploy.pipeline.progress import tenths
 from stl_deploy.pipeline.source import TEST_INPUT
+from stl_deploy.pipeline.tradeoff import JSON as TRADEOFF
 from stl_deploy.pipeline.train import train
 from stl_deploy.pipeline.twin import keep_twin, measure_kept, weigh
 from stl_deploy.training import model_file
@@ -212,7 +213,7 @@ def _run_torch(network: Network, x: Floats) -> Result:
 
 def _write_manifest(folded: FoldedRun, netx: dict[str, Any], run_dir: Path) -> None:
     names = ["config.yaml", "model.safetensors", "net.nir", "net.onnx", "net.net", TEST_INPUT]
-    names += [METRICS_FILE, parity.FILE, costing.FILE]
+    names += [METRICS_FILE, parity.FILE, costing.FILE, TRADEOFF]
     contents = manifest(
         folded.program,
         [run_dir / name for name in names if (run_dir / name).is_file()],

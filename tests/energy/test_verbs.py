@@ -57,7 +57,7 @@ def test_one_command_gives_counts_models_and_files(tmp_path: Path, capsys: pytes
     page = (tmp_path / "out" / "energy.html").read_text()
     Page(page)
     assert f'data-value="{data["totals"]["synops"]}"' in page
-    assert "Loihi 1 keyword spotter" in page
+    assert "stl-deploy energy validate" in page
     assert data["layers"]["fc"]["synops"] == 2 * int(spikes().sum())
     assert set(data["per_class"]) == {"0", "1"}
     for text in (
@@ -135,6 +135,25 @@ def test_this_machine_is_measured_or_said_not_to_be(tmp_path: Path, capsys: pyte
     found = json.loads(shown.out)["machine"]
     assert (found["joules_per_sample"] is None) == (found["label"] == "not measured") == ("not measured:" in shown.err)
     assert found["joules_per_sample"] != 0
+
+
+def test_a_report_of_anyone_s_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net, x = write(tmp_path, spikes(), y=np.zeros(5, np.int64))
+    assert main(["report", net, "-i", x, "-o", str(tmp_path / "out"), "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert data["energy"]["verdict"].split(",")[0] in page
+    assert data["summary"]["neurons"] == "2"
+    assert [p["steps"] for p in data["tradeoff"]["points"]] == [1, 2, 3, 4]
+
+
+def test_the_step_time_of_a_chip_is_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net, x = write(tmp_path, spikes())
+    assert main(["energy", net, "-i", x, "--step-time", "0"]) == 2
+    assert "the step time is 0; expected the seconds of one measured time step" in capsys.readouterr().err
+    assert main(["energy", net, "-i", x, "--step-time", "1e-3", "--json"]) == 0
+    chips = json.loads(capsys.readouterr().out)["chips"]
+    assert {c["step_time_source"] for c in chips if c["latency_s"]} == {"given"}
 
 
 def test_validate_prints_every_error(capsys: pytest.CaptureFixture[str]) -> None:

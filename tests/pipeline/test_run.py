@@ -151,7 +151,9 @@ def test_it_says_what_simulated_and_ends_with_commands_to_paste(
     run(configure("digits", SMALL), copy, resume=True, lava=False, say=Console(stream=said))
     text = said.getvalue()
     assert "simulated on our integer model of Lava, not on Lava itself (left out as asked)" in text
-    commands = [shlex.split(line) for line in text.partition("next:\n")[2].splitlines()]
+    *lines, verdict = text.partition("next:\n")[2].splitlines()
+    assert verdict == _json(copy / "energy.json")["verdict"]
+    commands = [shlex.split(line) for line in lines]
     pasted = [words[1:] for words in commands if words[0] == "stl-deploy"]
     assert [words[0] for words in pasted] == ["check", "verify", "simulate", "energy", "energy", "report"]
     monkeypatch.chdir(tmp_path)
@@ -163,7 +165,7 @@ def test_it_says_what_simulated_and_ends_with_commands_to_paste(
     assert [p["steps"] for p in points] == list(range(1, points[-1]["steps"] + 1))
     assert 'id="tradeoff"' in (copy / "report.html").read_text()
     run(configure("digits", SMALL), copy, resume=True, lava=False)
-    assert _json(copy / "report.json")["tradeoff"] is None  # of a run that is over
+    assert "iso_accuracy" in _json(copy / "report.json")["tradeoff"]  # its own again
 
 
 def test_a_changed_weight_breaks_the_parity(run_dir: Path, tmp_path: Path) -> None:
