@@ -1,0 +1,17 @@
+"""From the graph of one step to a LayerGraph: cores become neurons, what stands between them becomes layers.
+
+`builder` walks from the output to the inputs; for each operation that it meets, `kinds` names the function that makes
+the layer: `weights`, `norms`, `pools`, `shapes`, `elementwise` and `thresholds` hold them.
+"""
+
+from stl_deploy.tracing.layers.builder import Builder, Layers
+from stl_deploy.tracing.layers.kinds import KINDS
+from stl_deploy.tracing.steps import Steps
+
+
+def to_layers(steps: Steps) -> Layers:
+    """The LayerGraph of one step; raises CaptureError, with the line, for what has no form in it."""
+    return Builder(steps, KINDS).build()
+
+
+__all__ = ["Layers", "to_layers"]

@@ -1,0 +1,176 @@
+"""The walk from the output to the inputs: what each signal is, as a sum of layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from stl_deploy.errors import CaptureError
+from stl_deploy.graph.program import Input, Output, Shape, Source
+from stl_deploy.nn.layer_graph import LayerGraph
+from stl_deploy.tracing.cores import Core, find_cores, find_thresholds
+from stl_deploy.tracing.layers.draft import Draft, Terms
+from stl_deploy.tracing.layout import BATCH, shape_of
+from stl_deploy.tracing.nodes import Node
+from stl_deploy.tracing.populations import Fitted, fit_neuron
+from stl_deploy.tracing.readings import read_core
+from stl_deploy.tracing.steps import Ref, Signal, Steps
+
+
+@dataclass(eq=False)
+class Layers:
+    """A LayerGraph, and for each of its spiking layers the signal that it stands for."""
+
+    graph: LayerGraph
+    signals: dict[str, Signal]
+
+
+def refusal(signal: Signal, why: str) -> CaptureError:
+    """A refusal that names the line that made a signal."""
+    return CaptureError(why, line=signal.node.place.line)
+
+
+class Builder(Draft):
+    """Makes the layers of one step. kinds: what makes a signal's layer, by operation (arguments as ATen has them)."""
+
+    def __init__(self, steps: Steps, kinds: Mapping[str, Kind]) -> None:
+        super().__init__()
+        self.steps, self.kinds = steps, kinds
+        self.cores = find_cores(steps)
+        self.thresholds = find_thresholds(steps)
+        self.signals: dict[str, Signal] = {}
+        self._core_of: dict[Signal, Core] = {}
+        for core in self.cores:
+            self._core_of.update(dict.fromkeys(core.members, core))
+            if core.threshold is not None:
+                self._core_of[core.threshold.signal] = core
+        self._name_of: dict[Core, str] = {}
+        self._terms: dict[tuple[Signal, int], Terms] = {}
+        self._shift = 0
+
+    def build(self) -> Layers:
+        """All layers that the output depends on; raises CaptureError, with the line, for what has no form."""
+        self._name_cores()
+        for signal in self.steps.signals:
+            if signal.node.name == "input":
+                node = Input(name=self.name("input", ""), shape=self.shape(signal), sources=())
+                self._terms[signal, 0] = self.add(node)
+        output = self.steps.output
+        terms = self.read(output)
+        for core in self.cores:
+            if self._name_of[core] not in self.nodes and self._awaited(core):
+                self._core(core)
+        self.add(Output(name="output", shape=self.shape_of(terms) or self.shape(output.signal), sources=terms))
+        layers = self.needed_for("output")
+        kept = {layer.name for layer in layers}
+        return Layers(LayerGraph(layers), {name: s for name, s in self.signals.items() if name in kept})
+
+    def _name_cores(self) -> None:
+        """Those that spike first, so that they get the modules' names."""
+        for core in sorted(self.cores, key=lambda core: core.threshold is None):
+            spikes = core.threshold.signal if core.threshold is not None else next(iter(core.members))
+            self._name_of[core] = self.name("lif" if core.threshold is not None else "li", spikes.node.place.module)
+
+    def _awaited(self, core: Core) -> bool:
+        name = self._name_of[core]
+        return any(source.node == name for node in self.nodes.values() for source in node.sources)
+
+    def shape(self, signal: Signal) -> Shape:
+        """The shape of one sample."""
+        layout = signal.node.layout
+        if not layout or layout[0] != (BATCH,):
+            raise refusal(
+                signal,
+                f"expected samples in the first axis of every value; found '{signal.node.name}' of another layout; "
+                "keep [B, ...]",
+            )
+        return shape_of(layout, {BATCH: 1})[1:]
+
+    def read(self, ref: Ref) -> Terms:
+        """What a reference stands for, as a sum of sources.
+
+        A layer read late whose value before step 0 is what it makes of zeros (its bias) reads its own sources late.
+        """
+        lag = ref.lag + self._shift
+        signal = ref.signal
+        if signal in self._core_of or signal.node.name == "input" or not lag or signal.still:
+            return tuple(Source(s.node, s.delay + (0 if signal.still else lag)) for s in self._signal(signal, 0))
+        if len(signal.before) >= lag and not any(_is_not_zero(node) for node in signal.before[:lag]):
+            return tuple(Source(s.node, s.delay + lag) for s in self._signal(signal, 0))
+        return self._signal(signal, lag)
+
+    def _signal(self, signal: Signal, shift: int) -> Terms:
+        """The sources whose sum is a signal, ``shift`` steps ago."""
+        key = (signal, shift)
+        if key in self._terms:
+            return self._terms[key]
+        core = self._core_of.get(signal)
+        outer, self._shift = self._shift, shift
+        try:
+            if core is None:
+                self._terms[key] = self._layer(signal)
+                return self._terms[key]
+            self._require_output(core, signal)
+            self._terms[key] = (Source(self._name_of[core]),)
+            if self._name_of[core] not in self.nodes:
+                self._core(core)
+        finally:
+            self._shift = outer
+        return self._terms[key]
+
+    def _layer(self, signal: Signal) -> Terms:
+        kind = self.kinds.get(signal.node.name)
+        if kind is None:
+            module = signal.node.place.module
+            where = f" in module '{module}'" if module else ""
+            raise refusal(
+                signal,
+                f"'{signal.node.name}'{where} has no form in a spiking graph; docs/capture.md lists what has",
+            )
+        return kind(self, signal)
+
+    def _require_output(self, core: Core, signal: Signal) -> None:
+        if core.threshold is not None and signal is not core.threshold.signal:
+            raise refusal(
+                signal,
+                f"the potential of the spiking neuron '{self._name_of[core]}' is read outside of it; a graph's neuron "
+                "puts out its spikes; choose another output=, or a neuron without threshold",
+            )
+
+    def _core(self, core: Core) -> None:
+        """The neuron that a core is, and what arrives at it."""
+        name = self._name_of[core]
+        foreign = {signal for signal, owner in self._core_of.items() if owner is not core}
+        population = read_core(core, lambda member: self._read_outside(core, member), foreign)
+        fitted = fit_neuron(population)
+        self.nodes[name] = replace(fitted.neuron, name=name)  # so that a loop finds it
+        sources: list[Source] = []
+        for ref, gain in zip(population.currents, fitted.gains, strict=True):
+            sources += self.scaled(self.read(ref), gain, fitted.neuron.shape, name)
+        sources += self._own(name, fitted)
+        self.nodes[name] = replace(fitted.neuron, name=name, sources=tuple(sources))
+        if core.threshold is not None:
+            self.signals[name] = core.threshold.signal
+
+    def _own(self, name: str, fitted: Fitted) -> Terms:
+        """The neuron's own spikes, one step late, where they arrive at it."""
+        if fitted.recurrent is None:
+            return ()
+        return self.scaled((Source(name, 1),), fitted.recurrent, fitted.neuron.shape, name)
+
+    def _read_outside(self, core: Core, member: Signal) -> bool:
+        if self.steps.output.signal is member:
+            return True
+        return any(
+            ref.signal is member and signal not in core.members and self._core_of.get(signal) is not core
+            for signal in self.steps.signals
+            for ref in signal.reads()
+        )
+
+
+Kind = Callable[[Builder, Signal], Terms]
+"""What makes the layer of a signal."""
+
+
+def _is_not_zero(node: Node) -> bool:
+    return node.tensor is None or bool(node.tensor.any())

@@ -1,0 +1,72 @@
+"""A LayerGraph in the making: its nodes, their names, and sums of sources."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stl_deploy.errors import CaptureError
+from stl_deploy.graph.lower.loops import ordered
+from stl_deploy.graph.program import Floats, Input, Node, Scale, Shape, Source
+from stl_deploy.graph.segments import strongly_connected
+
+Terms = tuple[Source, ...]
+"""What a layer reads: the sum of these."""
+
+
+class Draft:
+    """Nodes by name, in the order in which they were found; a name may be used before its node is there."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, Node] = {}
+        self._counts: dict[str, int] = {}
+
+    def name(self, kind: str, module: str) -> str:
+        """A name that is free: the module's; or, where there is none or it is taken, kind and count."""
+        if kind == "input":
+            return "input"
+        name = module.replace("/", "_")
+        if name in ("input", "output"):
+            name = ""
+        if name and name not in self._counts:
+            self._counts[name] = 1
+            return name
+        base = f"{name}.{kind}" if name else kind
+        self._counts[base] = self._counts.get(base, 0) + 1
+        return f"{base}{self._counts[base]}"
+
+    def add(self, node: Node) -> Terms:
+        """Add a node; returns it as a source."""
+        self.nodes[node.name] = node
+        return (Source(node.name),)
+
+    def scaled(self, terms: Terms, gain: Floats | float | None, shape: Shape, module: str = "") -> Terms:
+        """Terms times a gain; themselves where it is 1 or None."""
+        if gain is None or bool(np.all(gain == 1)):
+            return terms
+        name = self.name("scale", module)
+        return self.add(Scale(name=name, shape=shape, sources=terms, scale=np.asarray(gain, np.float32)))
+
+    def shape_of(self, terms: Terms) -> Shape | None:
+        """The shape that terms have, where it is known by now."""
+        found = [self.nodes[source.node].shape for source in terms if source.node in self.nodes]
+        return found[0] if found else None
+
+    def needed_for(self, name: str) -> tuple[Node, ...]:
+        """The nodes that one depends on, and inputs, each after all that it reads in the same step."""
+        needed, waiting = {name}, [name]
+        while waiting:
+            for source in self.nodes[waiting.pop()].sources:
+                if source.node not in needed:
+                    needed.add(source.node)
+                    waiting.append(source.node)
+        return _in_order(
+            {key: node for key, node in self.nodes.items() if key in needed or isinstance(node, Input)},
+        )
+
+
+def _in_order(nodes: dict[str, Node]) -> tuple[Node, ...]:
+    lagless = {key: [source.node for source in node.sources if not source.delay] for key, node in nodes.items()}
+    for group in strongly_connected(list(nodes), lagless):
+        if len(group) > 1 or group[0] in lagless[group[0]]:
+            raise CaptureError(f"layers {', '.join(group)} depend on one another within one step", layer=group[0])
+    return ordered(nodes)

@@ -1,0 +1,89 @@
+"""Sums and products, of signals and with constants."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.graph.program import Shape
+from stl_deploy.tracing.layers.arguments import number
+from stl_deploy.tracing.layers.builder import Builder, refusal
+from stl_deploy.tracing.layers.draft import Terms
+from stl_deploy.tracing.layers.norms import norm
+from stl_deploy.tracing.layers.thresholds import gate
+from stl_deploy.tracing.populations import compact
+from stl_deploy.tracing.steps import Ref, Signal
+
+
+def negated(build: Builder, signal: Signal) -> Terms:
+    """``-x``."""
+    return build.scaled(build.read(signal.args[0]), -1, build.shape(signal))
+
+
+def added(build: Builder, signal: Signal) -> Terms:
+    """``left + alpha·right``, or with a minus; two signals, or one and a constant for each channel."""
+    left, right = signal.args[:2]
+    if signal.node.name == "rsub":
+        left, right = right, left
+    scale = signal.kwargs.get("alpha", 1) * (-1 if signal.node.name in ("sub", "rsub") else 1)
+    if isinstance(left, Ref) and isinstance(right, Ref):
+        return _sum(build, signal, left, right, scale)
+    x, constant = (left, right) if isinstance(left, Ref) else (right, left)
+    shift = _by_channel(build, signal, constant)
+    if scale != 1 and x is right:
+        return norm(build, signal, x, -np.ones(len(shift)), shift)
+    return norm(build, signal, x, np.ones(len(shift)), shift * (scale if x is left else 1))
+
+
+def _sum(build: Builder, signal: Signal, left: Ref, right: Ref, scale: float) -> Terms:
+    shape = build.shape(signal)
+    shapes = [build.shape(ref.signal) for ref in (left, right)]
+    if shapes != [shape, shape]:
+        raise refusal(
+            signal,
+            f"expected two signals of one shape in a sum; found {list(shapes[0])} and {list(shapes[1])}; "
+            "bring them to one shape first",
+        )
+    terms = (*build.read(left), *build.scaled(build.read(right), scale, shape))
+    return _distinct(build, terms, shape)
+
+
+def _distinct(build: Builder, terms: Terms, shape: Shape) -> Terms:
+    """A source that is added twice is scaled by 2, as an edge is in a graph only once."""
+    scaled = [build.scaled((source,), count, shape) for source, count in Counter(terms).items()]
+    return tuple(source for sources in scaled for source in sources)
+
+
+def _by_channel(build: Builder, signal: Signal, constant: Any) -> NDArray[np.float64]:
+    """A constant as one float64 for each channel."""
+    shape = build.shape(signal)
+    full = number(constant).double().expand((1, *shape))
+    array = compact(full, shape)
+    if array.ndim == 0:
+        return np.full(shape[0], float(full.reshape(-1)[0]))
+    if array.shape[1:] != (1,) * (len(shape) - 1):
+        raise refusal(
+            signal,
+            "expected a constant of one number for each channel to be added; found one that differs between pixels; "
+            "add it inside a convolution or linear layer",
+        )
+    channels: NDArray[np.float64] = full[0].reshape(shape[0], -1)[:, 0].numpy()
+    return channels
+
+
+def multiplied(build: Builder, signal: Signal) -> Terms:
+    """``left·right`` or ``left/right``: a signal scaled by a constant, or two spikes."""
+    left, right = signal.args[:2]
+    divided = signal.node.name == "div"
+    if isinstance(left, Ref) and isinstance(right, Ref):
+        return gate(build, signal, (left, right))
+    if divided and not isinstance(left, Ref):
+        raise refusal(signal, "expected division by a constant; found a constant divided by a signal; scale instead")
+    x, constant = (left, right) if isinstance(left, Ref) else (right, left)
+    shape = build.shape(signal)
+    factor = number(constant).double()
+    gain = compact((1 / factor if divided else factor).expand((1, *shape)), shape)
+    return build.scaled(build.read(x), gain, shape, signal.node.place.module)

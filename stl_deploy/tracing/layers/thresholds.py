@@ -1,0 +1,87 @@
+"""Comparisons and gates: neurons without memory."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stl_deploy.graph.program import Neuron, Reshape
+from stl_deploy.nn.layer_graph import MaxPool
+from stl_deploy.tracing.layers.arguments import number
+from stl_deploy.tracing.layers.builder import Builder, refusal
+from stl_deploy.tracing.layers.draft import Terms
+from stl_deploy.tracing.nodes import Node
+from stl_deploy.tracing.populations import compact
+from stl_deploy.tracing.steps import Ref, Signal
+
+
+def compared(build: Builder, signal: Signal) -> Terms:
+    """A comparison of something that holds no state."""
+    threshold = build.thresholds.get(signal)
+    if threshold is None:
+        raise refusal(
+            signal,
+            f"expected a comparison with a fixed threshold; found '{signal.node.name}' of two signals; "
+            "compare a potential with a number, a tensor or a parameter",
+        )
+    shape = build.shape(signal)
+    node = Neuron(
+        name=build.name("threshold", signal.node.place.module),
+        shape=shape,
+        sources=build.read(Ref(threshold.potential, 0)),
+        decay=None,
+        threshold=compact(threshold.theta.expand((1, *shape)), shape),
+        compare="gt" if threshold.compare == "gt" else "ge",
+    )
+    build.signals[node.name] = signal
+    return build.add(node)
+
+
+def gate(build: Builder, signal: Signal, operands: tuple[Ref, Ref]) -> Terms:
+    """The product of two spikes (AND), or of a spike and what is left of another (AND NOT), as a threshold."""
+    shape = build.shape(signal)
+    terms: Terms = ()
+    turned = [_turned(ref) for ref in operands]
+    for ref, negated in turned:
+        found = build.read(ref)
+        if not _binary(build, found):
+            raise refusal(
+                signal,
+                "expected a product of two spikes, or of a signal and a constant; found two signals that are not both "
+                "spikes (gating); no spiking graph holds it",
+            )
+        terms += build.scaled(found, -1 if negated else 1, shape)
+    if all(negated for _, negated in turned):
+        raise refusal(
+            signal,
+            "expected at most one negated spike in a product; found two; a neuron cannot fire where nothing arrives",
+        )
+    node = Neuron(
+        name=build.name("gate", ""),
+        shape=shape,
+        sources=terms,
+        decay=None,
+        threshold=np.asarray(0.5 if any(negated for _, negated in turned) else 1.5, np.float32),
+    )
+    build.signals[node.name] = signal
+    return build.add(node)
+
+
+def _turned(ref: Ref) -> tuple[Ref, bool]:
+    """``1 - s`` as s, and whether it was."""
+    node, args = ref.signal.node, ref.signal.args
+    if node.name == "rsub" and isinstance(args[0], Ref) and args[1] == 1:
+        return Ref(args[0].signal, args[0].lag + ref.lag), True
+    from_one = node.name == "sub" and isinstance(args[0], Node) and bool((number(args[0]) == 1).all())
+    if from_one and isinstance(args[1], Ref):
+        return Ref(args[1].signal, args[1].lag + ref.lag), True
+    return ref, False
+
+
+def _binary(build: Builder, terms: Terms) -> bool:
+    """Whether terms are 0 or 1."""
+    if len(terms) != 1:
+        return False
+    node = build.nodes.get(terms[0].node)
+    if isinstance(node, MaxPool | Reshape):
+        return _binary(build, node.sources)
+    return isinstance(node, Neuron) and node.spiking and not node.many
