@@ -53,9 +53,9 @@ def export_onnx(
     that cannot be written; UnsupportedError for a delay too long to be kept.
     """
     if form not in get_args(Form):
-        raise InputError(f"no ONNX form {form!r}; accepted: sequence, step")
+        raise InputError(f"expected an ONNX form, {' or '.join(get_args(Form))}; found {form!r}")
     if precision not in get_args(Precision):
-        raise InputError(f"no ONNX precision {precision!r}; accepted: {', '.join(get_args(Precision))}")
+        raise InputError(f"expected an ONNX precision: {', '.join(get_args(Precision))}; found {precision!r}")
     program, weights = to_int8(program) if precision == "int8" else (program, {})
     planes = to_planes(program) if precision == "integer" else {}
     scope = Scope(double=precision == "exact", int8=weights, planes=planes)

@@ -64,7 +64,9 @@ def _kept(source: Path) -> dict[int, Path]:
 
     kept = snapshots(source)
     if not kept:
-        raise InputError(f"{source}: no kept epochs; a run folder trained with --set train.keep_every=5 is accepted")
+        raise InputError(
+            f"{source}: expected a run folder with kept epochs; found none; train with --set train.keep_every=5"
+        )
     return kept
 
 

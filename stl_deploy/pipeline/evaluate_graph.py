@@ -77,7 +77,9 @@ def _batches(data: Iterable[Any], batch_size: int) -> Iterator[tuple[Any, NDArra
 
 def _sequence(net: SpikingGraph, x: NDArray[Any], count: int, steps: int | None, time: str | None) -> NDArray[Any]:
     if len(net.program.inputs) != 1:
-        raise InputError(f"the network has {len(net.program.inputs)} inputs; a loader of one is accepted")
+        raise InputError(
+            f"expected a network of one input; found {len(net.program.inputs)}; simulate it with one array for each"
+        )
     shape = net.program.inputs[0].shape
     if x.shape == (count, *shape):
         if steps is None:
@@ -102,4 +104,4 @@ def _sequence(net: SpikingGraph, x: NDArray[Any], count: int, steps: int | None,
 def _check_labels(labels: NDArray[np.int64], classes: int) -> None:
     wrong = labels[(labels < 0) | (labels >= classes)]
     if wrong.size:
-        raise InputError(f"label {wrong[0]} is no class of the output; accepted: 0 to {classes - 1}")
+        raise InputError(f"expected labels from 0 to {classes - 1}; found {wrong[0]}")

@@ -72,8 +72,8 @@ def encode_split(config: RunConfig, split: Split, count: int | None = None) -> L
     size = 4 * config.time_steps * samples * math.prod(sample_shape(config.dataset))
     if size > MAX_ARRAY_BYTES:
         raise InputError(
-            f"{samples} samples of {config.time_steps} steps take {size / 2**30:.0f} GiB, over the "
-            f"{MAX_ARRAY_BYTES // 2**30} GiB for an array; fewer steps (dataset.T) are accepted"
+            f"expected arrays of at most {MAX_ARRAY_BYTES // 2**30} GiB; found {size / 2**30:.0f} GiB ({samples} "
+            f"samples of {config.time_steps} steps); use fewer steps (dataset.T)"
         )
     part = slice(0, count)
     draws = generator(config.train.seed, "evaluation")

@@ -73,9 +73,9 @@ def join(runs: Sequence[Path], output: Path, *, weights: Weights = "equal", say:
     """
     say = say or Console(quiet=True)
     if weights not in get_args(Weights):
-        raise InputError(f"no weights '{weights}'; accepted: {', '.join(get_args(Weights))}")
+        raise InputError(f"expected weights {' or '.join(get_args(Weights))}; found '{weights}'")
     if len(runs) < 2:
-        raise InputError(f"{len(runs)} run to join; two or more are accepted")
+        raise InputError(f"expected two runs or more to join; found {len(runs)}")
     if (output / model_file.FILE).exists():
         raise InputError(f"{output}: holds a trained run; name another folder for the joint one")
     with temporary_folder() as folder:
@@ -121,8 +121,8 @@ def _check_same_data(runs: Sequence[Path], members: Sequence[FoldedRun]) -> None
         differ = [key for key, value in wanted.items() if found[key] != value]
         if differ:
             raise InputError(
-                f"{path}: dataset.{differ[0]} is {found[differ[0]]!r}, of {runs[0]} {wanted[differ[0]]!r}; members of "
-                "the same data, split and encoding are accepted"
+                f"{path}: expected dataset.{differ[0]} {wanted[differ[0]]!r}, as {runs[0]} has it; found "
+                f"{found[differ[0]]!r}; join runs of the same data, split and encoding"
             )
 
 

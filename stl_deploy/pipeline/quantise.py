@@ -73,7 +73,7 @@ def quantise(
     if output.resolve() == run_dir.resolve():
         raise InputError(f"{output}: the run to start from; name another folder")
     if options.epochs < 0:
-        raise InputError(f"epochs is {options.epochs}; 0 (rounding only) or more is accepted")
+        raise InputError(f"expected 0 epochs (rounding only) or more; found {options.epochs}")
     with alone_in(output):
         return _quantise(run_dir, output, options, known, say)
 

@@ -42,7 +42,7 @@ def report(run_dir: Path, *, say: Console | None = None) -> dict[str, Any]:
     say = say or Console(quiet=True)
     for name in _NEEDED:
         if not (run_dir / name).is_file():
-            raise InputError(f"{run_dir}: no {name}; a folder that 'stl-deploy run' has finished is accepted")
+            raise InputError(f"{run_dir}: expected a folder that 'stl-deploy run' has finished; found no {name}")
     check_unchanged(run_dir, [*_NEEDED, *_LOADED, TRADEOFF])
     with blamed(run_dir, "a folder as 'stl-deploy run' writes it"):
         data = _gather(run_dir)

@@ -126,7 +126,9 @@ def test_what_a_trade_off_cannot_be_made_of(study: tuple[Path, Path], tmp_path: 
     with pytest.raises(InputError, match="an ANN alone; give the spiking network"):
         tradeoff([ann])
     net, x = write(tmp_path, spikes(), y=np.zeros(5, np.int64))
-    with pytest.raises(InputError, match=r"no kept epochs; a run folder trained with --set train\.keep_every=5"):
+    with pytest.raises(
+        InputError, match=r"expected a run folder with kept epochs; found none; train with --set train\.keep_every=5"
+    ):
         tradeoff([Path(net)], Path(x), over_checkpoints=True)
     assert main(["energy", str(spiking), net, "--prices", "odin"]) == 2
     (tmp_path / "tradeoff.json").write_text('{"points": [{"name": "x"}]}')

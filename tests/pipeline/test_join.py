@@ -98,9 +98,9 @@ def test_every_other_verb_takes_it(joint: Joint, tmp_path: Path, capsys: pytest.
 def test_what_cannot_be_joined_is_one_sentence(
     members: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(InputError, match="1 run to join; two or more are accepted"):
+    with pytest.raises(InputError, match="expected two runs or more to join; found 1"):
         join(members[:1], tmp_path / "out")
-    with pytest.raises(InputError, match="no weights 'best'; accepted: equal, learned"):
+    with pytest.raises(InputError, match="expected weights equal or learned; found 'best'"):
         join(members, tmp_path / "out", weights="best")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="holds a trained run; name another folder"):
         join(members, members[0])
@@ -109,8 +109,8 @@ def test_what_cannot_be_joined_is_one_sentence(
         main(["join", str(members[0]), str(tmp_path / "other"), "-o", str(tmp_path / "out")])
     assert stop.value.code == 2
     said = capsys.readouterr().err
-    assert "dataset.seed is 1, of " in said
-    assert said.endswith("0; members of the same data, split and encoding are accepted\n")
+    assert "expected dataset.seed 0, as " in said
+    assert said.endswith("; join runs of the same data, split and encoding\n")
     train(configure("digits", [*COMMON, "train.epochs=1", "train.mode=ann"]), tmp_path / "ann")
     with pytest.raises(InputError, match="an ANN has no spikes to deploy"):
         join([members[0], tmp_path / "ann"], tmp_path / "out")

@@ -184,7 +184,9 @@ def test_report_refuses_an_unfinished_folder(run_dir: Path, tmp_path: Path) -> N
     copy = tmp_path / "copy"
     shutil.copytree(run_dir, copy)
     (copy / "verify.json").unlink()
-    with pytest.raises(InputError, match=r"no verify\.json; a folder that 'stl-deploy run' has finished is accepted"):
+    with pytest.raises(
+        InputError, match=r"expected a folder that 'stl-deploy run' has finished; found no verify\.json"
+    ):
         report(copy)
 
 

@@ -105,7 +105,7 @@ def test_static_samples_are_shown_for_some_steps() -> None:
         ([], "expected a labelled data set; found no batch in it"),
         ([X], r"expected batches \(x, labels\); found a ndarray; give a labelled loader"),
         ([(X, [0.5])], r"labels are float64 \[1\]; expected whole numbers \[B\]"),
-        ([(X, [1])], "label 1 is no class of the output; accepted: 0 to 0"),
+        ([(X, [1])], "expected labels from 0 to 0; found 1"),
         ([(X, [0, 0])], r"batches are \[4, 1, 2\] with 2 labels; expected \[T, B, 2\] or \[B, T, ...\]"),
         ([(np.zeros((2, 2, 2)), [0, 0])], r"either axis may be time; say which: time='first' or time='second'"),
     ],

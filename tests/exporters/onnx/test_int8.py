@@ -129,5 +129,5 @@ def test_what_is_on_the_grid_of_8_bits_is_kept(tmp_path):
 
 
 def test_unknown_precision(tmp_path):
-    with pytest.raises(InputError, match=r"no ONNX precision 'fp16'; accepted: float32, exact, int8"):
+    with pytest.raises(InputError, match=r"expected an ONNX precision: float32, exact, int8, integer; found 'fp16'"):
         export_onnx(digits(), tmp_path / "net.onnx", precision="fp16")
