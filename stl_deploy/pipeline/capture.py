@@ -82,6 +82,11 @@ class Captured:
     def __init__(self, model: nn.Module, traced: Traced) -> None:
         self.model, self.traced = model, traced
 
+    @property
+    def time(self) -> Time:
+        """Where the module has time."""
+        return self._traced.call.time
+
     def as_graph_input(self, batch: Any) -> NDArray[Any]:
         """A batch as the module's forward takes it, as the graph's input ``[T, B, *shape]``."""
         found: NDArray[Any] = graph_input(self.traced.call, _tensor(batch), self.traced.length).float().cpu().numpy()

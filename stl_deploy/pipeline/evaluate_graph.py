@@ -23,18 +23,17 @@ def evaluate_graph(
     """Run all of ``data`` and tell accuracy and differing spikes.
 
     data: a torch DataLoader or any iterable of batches ``(x, labels)``, or a torch Dataset of samples ``(x, label)``,
-    which is batched. Of a captured module a batch goes to it as it is. Otherwise a batch is read as ``[T, B, *shape]``
-    or ``[B, T, *shape]``, whichever agrees with the number of labels (``time`` decides where both do), or as static
-    samples ``[B, *shape]``, shown ``steps`` times.
+    which is batched. A batch is read as ``[T, B, *shape]`` or ``[B, T, *shape]``, whichever agrees with the number of
+    labels (``time`` decides where both do), or as static samples ``[B, *shape]``, shown ``steps`` times; a captured
+    module is given it in the layout that it takes. One that loops over time itself is given ``[B, *shape]``.
     Raises InputError for data without labels, an empty set, and batches that do not fit the network.
     """
     right = module_right = samples = 0
     layers: dict[str, tuple[int, int]] = {}
-    for batch, labels in _batches(data, batch_size):
-        if net.original is None:
-            x = _sequence(net, as_array(batch), len(labels), steps, time)
-        else:
-            x = net.original.as_graph_input(batch)
+    if _is_dataset(data):
+        data, time = _loader(data, batch_size), "second"  # as a loader stacks samples
+    for given, labels in _batches(data):
+        batch, x = _arranged(net, given, len(labels), steps, time)
         found = net.simulate(x)
         decided = _scores(found.y, found.readout)
         _check_labels(labels, decided.shape[-1])
@@ -61,11 +60,29 @@ def _add(layers: dict[str, tuple[int, int]], spikes: Any, own: Result) -> None:
             layers[name] = compared + expected.size, differing + int((spikes[name] != expected).sum())
 
 
-def _batches(data: Iterable[Any], batch_size: int) -> Iterator[tuple[Any, NDArray[np.int64]]]:
-    if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, list | tuple):
-        from torch.utils.data import DataLoader
+def _arranged(
+    net: SpikingGraph, batch: Any, count: int, steps: int | None, time: str | None
+) -> tuple[Any, NDArray[Any]]:
+    """A batch as the module takes it, and as the graph's input ``[T, B, *shape]``."""
+    if net.original is not None and net.original.time == "inside":
+        if len(batch) != count:
+            raise InputError(f"batches are {list(np.shape(batch))} with {count} labels; expected [B, ...], B first")
+        return batch, net.original.as_graph_input(batch)
+    x = _sequence(net, as_array(batch), count, steps, time)
+    return (x.swapaxes(0, 1) if net.original is not None and net.original.time == "second" else x), x
 
-        data = DataLoader(data, batch_size=batch_size)  # type: ignore[arg-type]
+
+def _is_dataset(data: Iterable[Any]) -> bool:
+    return hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, list | tuple)
+
+
+def _loader(data: Any, batch_size: int) -> Iterable[Any]:
+    from torch.utils.data import DataLoader
+
+    return DataLoader(data, batch_size=batch_size)
+
+
+def _batches(data: Iterable[Any]) -> Iterator[tuple[Any, NDArray[np.int64]]]:
     for batch in data:
         if not isinstance(batch, list | tuple) or len(batch) != 2:
             raise InputError(f"expected batches (x, labels); found a {type(batch).__name__}; give a labelled loader")

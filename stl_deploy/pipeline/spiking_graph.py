@@ -35,6 +35,11 @@ if TYPE_CHECKING:
 class Original(Protocol):
     """The module that a graph was captured from, as far as `SpikingGraph.evaluate` needs it."""
 
+    @property
+    def time(self) -> str:
+        """Where the module has time: first, second, step or inside (see `stl_deploy.capture`)."""
+        ...
+
     def as_graph_input(self, batch: Any) -> NDArray[Any]:
         """A batch as the module's forward takes it, as the graph's input ``[T, B, *shape]``."""
         ...
