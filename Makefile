@@ -7,7 +7,7 @@ RUNS ?= runs/digits runs/mnist runs/fashion_mnist
 OLDEST ?= tests
 BENCHMARKS ?= onnx_speed c_speed training loihi reference counting
 
-.PHONY: demo test lint types lava check gpu gpu-interpreted readme parity quantisation bench bench-peers study study-small conformance hunt coverage mcu docs tutorials dist wheel-demo oldest clean help
+.PHONY: demo test quick lint types lava check gpu gpu-interpreted readme parity quantisation bench bench-peers study study-small conformance hunt coverage mcu docs tutorials dist wheel-demo oldest clean help
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -17,6 +17,9 @@ demo: $(VENV)/.installed ## train, fold, export, verify, simulate and cost the d
 
 test: $(VENV)/.dev lava ## set up what the tests need and run them all
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $${TEST_WORKERS:-2}
+
+quick: $(VENV)/.dev ## the tests that take no training: under a minute on two cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $${TEST_WORKERS:-2} -m "not slow"
 
 lint: $(VENV)/.dev ## style
 	$(BIN)/ruff check $(SOURCES)

@@ -1,8 +1,28 @@
+"""What all tests share: a configuration that trains in no time, and which tests are slow."""
+
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stl_deploy.config.schema import RunConfig
+
+QUICK_ROOMS = ("_util", "config", "data", "energy", "exporters/loihi", "exporters/onnx", "fold", "graph")
+"""Rooms whose tests are quick, but for those that `SLOW_FILES` and `SLOW_FIXTURES` name."""
+QUICK_FILES = (
+    "exporters/test_verify.py",
+    "nn/test_learn_thresholds.py",
+    "nn/test_network.py",
+    "nn/test_neuron.py",
+    "nn/test_population.py",
+    "pipeline/test_spiking_graph.py",
+    "test_architecture.py",
+    "test_face.py",
+    "test_packaging.py",
+)
+SLOW_FILES = ()
+SLOW_FIXTURES = {"digits_run", "run_dir", "small_run", "tiny"}
+"""They train."""
 
 TINY: dict[str, Any] = {
     "dataset": {"name": "digits", "T": 3, "validation_fraction": 0.1, "test_fraction": 0.7},
@@ -25,3 +45,18 @@ TINY: dict[str, Any] = {
 def tiny() -> RunConfig:
     """A configuration that trains in well under a second."""
     return RunConfig.model_validate(TINY)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `make quick` leaves out: tests that train, compile, or start other programs."""
+    for item in items:
+        if not _is_quick(item):
+            item.add_marker(pytest.mark.slow)
+
+
+def _is_quick(item: pytest.Item) -> bool:
+    where = item.path.relative_to(Path(__file__).parent)
+    named = where.as_posix() in QUICK_FILES or (
+        where.parent.as_posix() in QUICK_ROOMS and where.as_posix() not in SLOW_FILES
+    )
+    return named and not SLOW_FIXTURES & set(getattr(item, "fixturenames", ()))
