@@ -10,6 +10,7 @@ import pytest
 DOCS = Path(__file__).parents[2] / "docs"
 
 
+@pytest.mark.timeout(900)  # they start other programs, each of which waits for torch
 @pytest.mark.parametrize("page", ["python.md", "own-data.md"])
 def test_a_guide_runs(page: str, tmp_path: Path) -> None:
     environment = {
