@@ -85,7 +85,7 @@ class Captured:
     @property
     def time(self) -> Time:
         """Where the module has time."""
-        return self._traced.call.time
+        return self.traced.call.time
 
     def as_graph_input(self, batch: Any) -> NDArray[Any]:
         """A batch as the module's forward takes it, as the graph's input ``[T, B, *shape]``."""
