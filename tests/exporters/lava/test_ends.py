@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,7 @@ class Run:
     def __init__(self, folder: Path, deadline: float = 600) -> None:
         write_netx(special_cases()["round_v"][0], folder / "net.net")
         self.temporary = Path(tempfile.mkdtemp(prefix="t"))  # short, as names of sockets must be
+        weakref.finalize(self, shutil.rmtree, self.temporary, ignore_errors=True)
         self.driver = subprocess.Popen(
             [sys.executable, "-c", DRIVER, str(folder / "net.net"), str(deadline)],
             stdout=subprocess.PIPE,
