@@ -20,7 +20,13 @@ QUICK_FILES = (
     "test_face.py",
     "test_packaging.py",
 )
-SLOW_FILES = ()
+SLOW_FILES = (
+    "_util/test_install.py",
+    "energy/test_chromium.py",
+    "energy/test_report.py",
+    "energy/test_sanafe.py",
+    "exporters/onnx/test_parity.py",
+)
 SLOW_FIXTURES = {"digits_run", "run_dir", "small_run", "tiny"}
 """They train."""
 

@@ -269,7 +269,7 @@ def test_truncated_files_are_refused(tmp_path, share):
 def test_missing_and_foreign_files(tmp_path):
     with pytest.raises(InputError, match="no such file; expected a NIR file"):
         read_nir(tmp_path / "none.nir")
-    with pytest.raises(InputError, match="no such file; expected a NIR file"):
+    with pytest.raises(InputError, match="a folder; expected a NIR file"):
         read_nir(tmp_path)
     shutil.copy(Path(__file__), tmp_path / "code.nir")
     with pytest.raises(InputError, match="damaged, truncated or not a NIR file"):

@@ -246,7 +246,7 @@ DIALECTS = {
     '{"v_min": NaN}': f"dialect key 'v_min' is nan; {BOUNDS}",
     '{"v_min": {"n0": "low"}}': f"dialect key 'v_min' is {{'n0': 'low'}}; {BOUNDS}",
     '{"theta": 1}': "unknown dialect key 'theta'; accepted: bounded, compare, dt, emit, gain, integrate, leak, loop, "
-    "loop_input, preset, rate, reset, spikes_per_step, start, synapse, v_min",
+    "loop_input, nodes, preset, rate, reset, spikes_per_step, start, synapse, v_min",
     '{"preset": "Snntorch0"}': "no dialect preset 'Snntorch0' (did you mean 'snntorch'?); presets: "
     + ", ".join(PRESETS),
     '{"preset": 3}': "no dialect preset 3; presets: " + ", ".join(PRESETS),
@@ -302,7 +302,7 @@ def test_dialect_files_give_what_they_name_and_spec_for_the_rest(tmp_path):
     ("name", "message"),
     [
         ("nengo", "no dialect preset 'nengo'; presets: spec, stl, snntorch"),
-        ("missing.json", "dialect file missing.json: No such file or directory"),
+        ("missing.json", "missing.json: no such file; expected a dialect's JSON file"),
     ],
 )
 def test_unknown_dialects(name, message):
@@ -315,7 +315,7 @@ def test_unknown_dialects(name, message):
 def test_dialect_files_that_are_no_json(tmp_path, content):
     path = tmp_path / "d.json"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"not (JSON|a text file)"):
+    with pytest.raises(InputError, match=r"not (JSON|a dialect's JSON file)"):
         load_dialect(str(path))
 
 
