@@ -32,10 +32,14 @@ class Threshold:
 
 @dataclass(frozen=True, eq=False)
 class Core:
-    """Signals that hold one state; ``threshold`` is None for a state that makes no spikes."""
+    """Signals that hold one state; ``threshold`` is None for a state that makes no spikes.
+
+    again: the comparison of what the reset leaves with the same threshold, where there is one.
+    """
 
     members: frozenset[Signal]
     threshold: Threshold | None
+    again: Threshold | None = None
 
 
 def is_elementwise(signal: Signal) -> bool:
@@ -111,18 +115,42 @@ def find_cores(steps: Steps) -> list[Core]:
     for group in groups:
         if len(group) > 1 or group[0] in reads[group[0]]:
             members = frozenset(by_number[key] for key in group)
-            cores.append(Core(members, _threshold_of(members, thresholds)))
+            cores.append(Core(members, *_thresholds_of(members, thresholds)))
     return cores
 
 
-def _threshold_of(members: frozenset[Signal], thresholds: Mapping[Signal, Threshold]) -> Threshold | None:
+def _thresholds_of(
+    members: frozenset[Signal], thresholds: Mapping[Signal, Threshold]
+) -> tuple[Threshold | None, Threshold | None]:
+    """The comparison that makes the spikes, and that of what their reset leaves."""
     found = [threshold for threshold in thresholds.values() if threshold.potential in members]
-    if len(found) > 1:
-        raise CaptureError(
-            "a potential is compared with thresholds in two places of one step; a neuron has one comparison",
-            line=found[1].signal.node.place.line,
-        )
-    return found[0] if found else None
+    if len(found) < 2:
+        return (found[0] if found else None), None
+    if len(found) == 2:
+        for first, again in (found, found[::-1]):
+            if _same_threshold(first, again) and _follows(again.potential, first.signal):
+                return first, again
+    raise CaptureError(
+        "a potential is compared with thresholds in two places of one step; a neuron has one comparison",
+        line=found[1].signal.node.place.line,
+    )
+
+
+def _same_threshold(one: Threshold, other: Threshold) -> bool:
+    return one.compare == other.compare and bool((one.theta == other.theta).all())
+
+
+def _follows(signal: Signal, earlier: Signal) -> bool:
+    """Whether a signal depends on an earlier one by elementwise arithmetic of the same step."""
+    seen, waiting = {signal}, [signal]
+    while waiting:
+        for ref in waiting.pop().reads():
+            if ref.signal is earlier and not ref.lag:
+                return True
+            if not ref.lag and ref.signal not in seen and is_elementwise(ref.signal):
+                seen.add(ref.signal)
+                waiting.append(ref.signal)
+    return False
 
 
 class Evaluation:

@@ -30,7 +30,7 @@ nothing given.
 
 Repeat it with `python -m tests.conformance.capture`. Versions: {versions}.
 
-| framework | net | neurons | replayed | differ | layers: spikes | differ | farthest from θ | end to end differ |
+| framework | net | spiking neurons | replayed | differ | layers: spikes | differ | farthest from θ | end to end |
 |---|---|---:|---:|---:|---:|---:|---:|---:|
 """
 

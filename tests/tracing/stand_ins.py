@@ -29,14 +29,22 @@ def spike(x: Tensor) -> Tensor:
 
 
 class Leaky(nn.Module):
-    """snnTorch's Leaky, and with ``alpha`` its Synaptic: the state is passed by hand, the reset is one step late."""
+    """snnTorch's Leaky, and with ``alpha`` its Synaptic: the state is passed by hand.
+
+    The reset is one step late, or with ``delay=False`` (its ``reset_delay``) at once.
+    """
 
     def __init__(
-        self, beta: Any = 0.9, threshold: Any = 1.0, reset: str = "subtract", alpha: float | None = None
+        self,
+        beta: Any = 0.9,
+        threshold: Any = 1.0,
+        reset: str = "subtract",
+        alpha: float | None = None,
+        delay: bool = True,
     ) -> None:
         super().__init__()
         self.beta, self.threshold = nn.Parameter(torch.as_tensor(beta)), nn.Parameter(torch.as_tensor(threshold))
-        self.reset, self.alpha = reset, alpha
+        self.reset, self.alpha, self.delay = reset, alpha, delay
 
     def forward(self, x: Tensor, mem: Tensor, syn: Tensor | None = None) -> tuple[Tensor, ...]:
         late = spike(mem - self.threshold).clone().detach()
@@ -52,6 +60,8 @@ class Leaky(nn.Module):
             charged = beta * mem + x
             mem = charged - late * charged
         out = spike(mem - self.threshold)
+        if not self.delay:
+            mem = mem - (out / 1.0 - late) * (self.threshold if self.reset == "subtract" else mem)
         return (out, mem) if syn is None else (out, mem, syn)
 
 

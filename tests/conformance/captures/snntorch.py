@@ -82,10 +82,15 @@ CASES = {
     "leaky-thresholds": lambda: (Loop(beta=0.8, threshold=torch.tensor(0.4)), sequence(), {}),
     "leaky-static": lambda: (Static(), torch.rand(3, 20) * 3, {"time": "inside"}),
     "conv-hidden": lambda: (conv(), torch.rand(8, 3, 1, 16, 16) * 3, {"time": "step"}),
+    "leaky-now": lambda: (Loop(reset_delay=False), 3 * sequence(), {}),
+    "leaky-zero-now": lambda: (Loop(reset_mechanism="zero", reset_delay=False), 3 * sequence(), {}),
     "rleaky": _recurrent("RLeaky", beta=0.9),
     "rleaky-zero": _recurrent("RLeaky", beta=0.9, reset_mechanism="zero"),
     "rsynaptic": _recurrent("RSynaptic", alpha=0.8, beta=0.9),
+    "rleaky-now": _recurrent("RLeaky", beta=0.9, reset_delay=False),
     "synaptic": _recurrent("Synaptic", alpha=0.8, beta=0.9),
     "synaptic-zero": _recurrent("Synaptic", alpha=0.8, beta=0.9, reset_mechanism="zero"),
+    "synaptic-now": _recurrent("Synaptic", alpha=0.8, beta=0.9, reset_delay=False),
+    "synaptic-zero-now": _recurrent("Synaptic", alpha=0.8, beta=0.9, reset_mechanism="zero", reset_delay=False),
 }
-GOLDEN = ("leaky", "leaky-learned", "rleaky", "synaptic-zero")
+GOLDEN = ("leaky", "leaky-now", "leaky-learned", "rleaky", "synaptic-zero")

@@ -1,0 +1,91 @@
+"""A reset at once, by code that compares what is left of the potential once more at the next step.
+
+With P what the reset leaves, r = [P > θ] one step ago and s = [h > θ], snnTorch's ``reset_delay=False`` computes::
+
+    h = β·P + x - θ·r       P = h - (s - r)·θ       reset "subtract"
+    h = β·(1 - r)·P + x     P = h - (s - r)·h       reset "zero"
+
+The first is the Program's reset ``snntorch_subtract``. In the second r never is 1, for P is h where h does not fire and
+0 where it does; so it is the reset ``value``, and what the code would do with r = 1 is of no consequence.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from stl_deploy.graph.program import Reset
+from stl_deploy.tracing.coefficients import Affine, Reading, close
+from stl_deploy.tracing.cores import Evaluation, Threshold, Unknown
+from stl_deploy.tracing.steps import Signal
+
+_PROBES = (0.75, -1.5, 2.25)
+
+
+def reset_at_once(reading: Reading, off: Affine, on: Affine, start: Tensor | None) -> tuple[Reset, Tensor | None]:
+    """The reset of a core with two comparisons, and the value it resets to, if it does.
+
+    off, on: the potential's coefficients where what was left a step ago is not, and is, above the threshold. start:
+    what is left before step 0. Raises CaptureError, with the line, for a reset that no neuron of the Program has.
+    """
+    threshold = reading.core.threshold
+    assert threshold is not None
+    theta = reading.full(threshold.theta)
+    if bool(_fires(torch.zeros(()) if start is None else start, theta, threshold).any()):
+        raise reading.refuse("expected a potential that starts below its threshold; found one that fires at once")
+    kept, same = _left(reading, s=0, r=0)
+    scale, value = _left(reading, s=1, r=0)
+    zeros = torch.zeros_like(theta)
+    if close(kept, zeros + 1) and close(same, zeros):
+        if close(scale, zeros) and not bool(_fires(value, theta, threshold).any()):
+            return "value", value
+        late_subtracts = (
+            close(on.decay, off.decay)
+            and all(close(a, b) for a, b in zip(on.gains, off.gains, strict=True))
+            and close(on.constant - off.constant, -theta)
+        )
+        if threshold.compare == "gt" and late_subtracts and _subtracts(reading, theta):
+            return "snntorch_subtract", None
+    raise reading.refuse(
+        "its potential is compared twice in a step, before and after the reset; expected snnTorch's reset_delay=False "
+        "(subtract or zero); found another reset"
+    )
+
+
+def _fires(potential: Tensor, theta: Tensor, threshold: Threshold) -> Tensor:
+    return potential > theta if threshold.compare == "gt" else potential >= theta
+
+
+def _subtracts(reading: Reading, theta: Tensor) -> bool:
+    """Whether P = h - (s - r)·θ."""
+    for s, r in ((1, 0), (0, 1), (1, 1)):
+        scale, constant = _left(reading, s=s, r=r)
+        if not close(scale, torch.ones_like(theta)) or not close(constant, (r - s) * theta):
+            return False
+    return True
+
+
+def _left(reading: Reading, *, s: int, r: int) -> tuple[Tensor, Tensor]:
+    """What is left of a potential h, as scale·h + constant; raises CaptureError if it is no such sum."""
+    constant = _left_of(reading, 0.0, s, r)
+    scale = _left_of(reading, 1.0, s, r) - constant
+    for h in _PROBES:
+        if not torch.allclose(_left_of(reading, h, s, r), scale * h + constant, rtol=1e-9, atol=1e-9):
+            raise reading.refuse("what a spike leaves of its potential is not a weighted sum of what it was")
+    return scale, constant
+
+
+def _left_of(reading: Reading, h: float, s: int, r: int) -> Tensor:
+    core = reading.core
+    assert core.threshold is not None
+    fixed = {(reading.state, 0): reading.full(h), (core.threshold.signal, 0): reading.full(s) != 0}
+    if reading.spike is not None:
+        fixed[reading.spike, 1] = reading.full(r) != 0
+
+    def given(signal: Signal, lag: int) -> Tensor | None:
+        return fixed.get((signal, lag))
+
+    try:
+        return reading.full(Evaluation(given)(reading.carried, 0))
+    except Unknown as unknown:
+        raise reading.refuse(f"its reset reads '{unknown.signal.node.name}' of {unknown.lag} steps ago") from None

@@ -1,0 +1,167 @@
+"""A core's arithmetic, evaluated on numbers: the coefficients of its potential, whatever code made it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stl_deploy.errors import CaptureError
+from stl_deploy.tracing.cores import Core, Evaluation, Unknown, is_elementwise
+from stl_deploy.tracing.layout import BATCH, shape_of
+from stl_deploy.tracing.nodes import Node
+from stl_deploy.tracing.steps import Ref, Signal
+
+_DEEPEST = 2
+"""How many steps back a neuron's arithmetic may reach."""
+_PROBES = ((0.75, (1.25,)), (-1.5, (0.5, -0.25)), (2.25, (-1.0, 3.0, 0.125)))
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """h = decay·H + Σ gains·e + constant, float64, each broadcast to the population's shape."""
+
+    decay: Tensor
+    gains: tuple[Tensor, ...]
+    constant: Tensor
+
+    def without(self, left_out: Sequence[bool]) -> Affine:
+        """Without some of the currents."""
+        return replace(self, gains=tuple(g for g, out in zip(self.gains, left_out, strict=True) if not out))
+
+
+class Reading:
+    """What a core's potential depends on.
+
+    state: the potential, as it is compared. It is read as a function of H, what ``core.carried`` (or the potential
+    itself) was one step ago, of the spike of H, and of what arrives.
+    """
+
+    def __init__(self, core: Core, state: Signal, foreign: Set[Signal]) -> None:
+        self.core, self.state, self.foreign = core, state, foreign
+        again = core.again
+        self.carried = state if again is None else again.potential
+        self.shape = (1, *shape_of(state.node.layout, {BATCH: 1})[1:])
+        comparison = core.threshold if again is None else again
+        self.spike = None if comparison is None else comparison.signal
+        self.currents: tuple[Ref, ...] = tuple(dict.fromkeys(self._outer()))
+        self.silent: tuple[Ref, ...] = ()
+
+    def without(self, left_out: Sequence[bool]) -> Reading:
+        """Without some of the currents, which do nothing."""
+        self.silent += tuple(ref for ref, out in zip(self.currents, left_out, strict=True) if out)
+        self.currents = tuple(ref for ref, out in zip(self.currents, left_out, strict=True) if not out)
+        return self
+
+    def _outer(self) -> list[Ref]:
+        """What arrives from outside: refs that depend neither on the core's state nor on its spikes."""
+        found: list[Ref] = []
+        seen: set[Ref] = set()
+        waiting = [Ref(self.state, 0)]
+        while waiting:
+            at = waiting.pop(0)
+            if at in seen or at.lag > _DEEPEST:
+                continue
+            seen.add(at)
+            for read in at.signal.reads():
+                ref = Ref(read.signal, read.lag + at.lag)
+                if not self._inner(ref.signal):
+                    found.append(ref)
+                elif not (ref.lag and ref.signal in (self.carried, self.spike)):
+                    waiting.append(ref)
+        return found
+
+    def _inner(self, signal: Signal) -> bool:
+        own = signal in self.core.members or signal is self.spike or self._of_own(signal, set())
+        return own or (signal not in self.foreign and _is_scalar_arithmetic(signal))
+
+    def _of_own(self, signal: Signal, seen: set[Signal]) -> bool:
+        """Whether a signal is elementwise arithmetic of the core's own spikes or state."""
+        if signal in self.core.members or signal is self.spike:
+            return True
+        if signal in seen or signal in self.foreign or not is_elementwise(signal):
+            return False
+        seen.add(signal)
+        return any(self._of_own(ref.signal, seen) for ref in signal.reads())
+
+    def evaluate(self, state: Any, spike: Any, currents: Sequence[Any]) -> Tensor:
+        """The potential for given H, S and e."""
+        full = {ref: self.full(value) for ref, value in zip(self.currents, currents, strict=True)}
+
+        def given(signal: Signal, lag: int) -> Tensor | None:
+            if lag == 1 and signal is self.carried:
+                return self.full(state)
+            if lag == 1 and signal is self.spike:
+                return self.full(spike) != 0
+            return full.get(Ref(signal, lag))
+
+        try:
+            return self.full(Evaluation(given)(self.state, 0))
+        except Unknown as unknown:
+            raise self.refuse(f"it reads '{unknown.signal.node.name}' of {unknown.lag} steps ago") from None
+
+    def full(self, value: Any) -> Tensor:
+        """A number or tensor as float64, in the population's shape."""
+        tensor = value if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64)
+        return tensor.double().expand(np.broadcast_shapes(tuple(tensor.shape), self.shape))
+
+    def refuse(self, why: str) -> CaptureError:
+        """A refusal that names the neuron's line."""
+        where = f" in module '{self.state.node.place.module}'" if self.state.node.place.module else ""
+        return CaptureError(f"the neuron{where} is none that a graph can hold: {why}", line=self.state.node.place.line)
+
+    def affine(self, spike: float) -> Affine:
+        """The coefficients with S fixed; raises CaptureError if the potential is not affine."""
+        count = len(self.currents)
+        zero = [0.0] * count
+        constant = self.evaluate(0.0, spike, zero)
+        decay = self.evaluate(1.0, spike, zero) - constant
+        gains = tuple(self.evaluate(0.0, spike, [float(i == j) for i in range(count)]) - constant for j in range(count))
+        for state, values in _PROBES:
+            e = [values[i % len(values)] for i in range(count)]
+            expected = decay * state + constant + sum((g * v for g, v in zip(gains, e, strict=True)), torch.zeros(()))
+            found = self.evaluate(state, spike, e)
+            if not torch.allclose(found, expected, rtol=1e-9, atol=1e-9):
+                raise self.refuse("its potential is not a weighted sum of what it was and what arrives")
+        return Affine(decay, gains, constant)
+
+    def start(self, off: Affine) -> Tensor | None:
+        """The potential before step 0; None for 0."""
+
+        def given(signal: Signal, lag: int) -> Tensor | None:
+            if Ref(signal, lag) in (*self.currents, *self.silent):
+                return self.full(0.0)
+            return _double(signal.before[lag - 1].tensor) if lag and len(signal.before) >= lag else None
+
+        try:
+            found = self.full(Evaluation(given)(self.state, 0))
+        except Unknown:
+            return None  # the first step is made otherwise: the folded graph is held against it
+        difference = found - off.constant
+        if not bool(difference.any()):
+            return None
+        if not bool(off.decay.all()):
+            raise self.refuse("what it starts from is lost in the first step")
+        return difference / off.decay
+
+
+def _is_scalar_arithmetic(signal: Signal) -> bool:
+    """Whether a signal is another one shifted or scaled by one number: a leak potential, an input gain."""
+    if signal.node.name not in ("add", "sub", "rsub", "mul", "div") or len(signal.reads()) != 1:
+        return False
+    constants = [item.tensor for item in signal.args if isinstance(item, Node)]
+    return all(tensor is not None and tensor.numel() == 1 for tensor in constants)
+
+
+def _double(tensor: Tensor | None) -> Tensor:
+    assert tensor is not None
+    return tensor if tensor.dtype == torch.bool else tensor.double()
+
+
+def close(a: Tensor, b: Tensor) -> bool:
+    """Whether coefficients agree but for rounding."""
+    return torch.allclose(a, b, rtol=1e-6, atol=1e-7)

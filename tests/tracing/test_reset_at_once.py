@@ -1,0 +1,151 @@
+"""snnTorch's ``reset_delay=False``: the potential that is carried on is what the reset leaves, compared once more."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import stl_deploy as stl
+from stl_deploy.errors import CaptureError
+from stl_deploy.graph.program import Neuron, Program, Reset
+from stl_deploy.graph.run import run
+from tests.tracing.stand_ins import Leaky
+from tests.tracing.test_capture import Loop, neuron, require_proved
+
+
+def with_reset(program: Program, reset: Reset) -> Program:
+    return replace(program, nodes=tuple(replace(n, reset=reset) if isinstance(n, Neuron) else n for n in program.nodes))
+
+
+def two_layers(reset: str) -> Loop:
+    betas, thresholds = torch.tensor([0.5, 0.75, 0.9]), torch.linspace(0.1, 0.4, 3)
+    return Loop(Leaky(0.9, 0.3, reset, delay=False), Leaky(betas, thresholds, reset, delay=False))
+
+
+@pytest.mark.parametrize(("reset", "found"), [("subtract", "snntorch_subtract"), ("zero", "value")])
+def test_a_loop_with_state_by_hand(reset: str, found: str) -> None:
+    torch.manual_seed(1)
+    x = torch.rand(12, 3, 6) * 6
+    net = stl.capture(two_layers(reset), x)
+    require_proved(net)
+    assert [n.reset for n in net.program.spiking] == [found] * 2
+    assert float(neuron(net.program, "lif1").decay) == np.float32(0.9)
+    assert neuron(net.program, "lif2").threshold.tolist() == np.linspace(0.1, 0.4, 3, dtype=np.float32).tolist()
+
+
+class One(nn.Module):
+    """One neuron that the input arrives at as it is: β = 1/2, θ = 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lif = Leaky(0.5, 1.0, delay=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mem, found = torch.zeros(x.shape[1:]), []
+        for step in x:
+            out, mem = self.lif(step, mem)
+            found.append(out)
+        return torch.stack(found)
+
+
+@pytest.mark.parametrize(
+    ("reset", "spikes"),
+    [
+        # h = 4, 1, 0, 0.5, 3.25 leaves P = 3, 2, 1, 0.5, 2.25; θ is taken off h where P was above it.
+        ("snntorch_subtract", [1, 0, 0, 0, 1]),
+        ("subtract", [1, 1, 0, 0, 1]),
+        ("subtract_delayed", [1, 1, 0, 0, 1]),
+    ],
+)
+def test_it_is_no_other_reset(reset: Reset, spikes: list[int]) -> None:
+    x = torch.tensor([4, 0.5, 0, 0, 3]).reshape(5, 1, 1)
+    program = stl.capture(One(), x).program
+    assert neuron(program, "lif").reset == "snntorch_subtract"
+    assert run(with_reset(program, reset), x.numpy()).y.ravel().tolist() == spikes
+
+
+class Synaptic(nn.Module):
+    """snnTorch's Synaptic, or with ``back`` its RLeaky."""
+
+    def __init__(self, reset: str, recurrent: bool) -> None:
+        super().__init__()
+        self.fc, self.back = nn.Linear(6, 8), nn.Linear(8, 8) if recurrent else None
+        self.lif = Leaky(0.8, 0.4, reset, alpha=None if recurrent else 0.5, delay=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mem = syn = out = torch.zeros(x.shape[1], 8)
+        found = []
+        for step in x:
+            if self.back is None:
+                out, mem, syn = self.lif(self.fc(step), mem, syn)
+            else:
+                out, mem = self.lif(self.fc(step) + self.back(out), mem)
+            found.append(out)
+        return torch.stack(found)
+
+
+@pytest.mark.parametrize(("reset", "found"), [("subtract", "snntorch_subtract"), ("zero", "value")])
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_a_synapse_and_a_loop(reset: str, found: str, recurrent: bool) -> None:
+    torch.manual_seed(5)
+    net = stl.capture(Synaptic(reset, recurrent), torch.rand(10, 3, 6) * 4)
+    require_proved(net)
+    (lif,) = net.program.spiking
+    assert (lif.reset, lif.synapse is not None) == (found, not recurrent)
+
+
+class Own(nn.Module):
+    """A reset at once of one's own, which compares again what it leaves."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.fc = kind, nn.Linear(6, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        v, found = torch.full((x.shape[1], 8), 0.75 if self.kind == "starts above" else 0.0), []
+        for step in x:
+            late = (v > (0.25 if self.kind == "another threshold" else 0.5)).float()
+            if self.kind == "at least":
+                late = (v >= 0.5).float()
+            h = 0.5 * v + self.fc(step) - late * (0.25 if self.kind == "half, late" else 0.5)
+            out = (h >= 0.5 if self.kind == "at least" else h > 0.5).float()
+            fallen = {"half": 0.25, "to a value that fires": h - 0.75, "squared": h * h}.get(self.kind, 0.5)
+            v = h - (out - late) * fallen
+            found.append(out)
+        return torch.stack(found)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("half", "found another reset"),
+        ("half, late", "found another reset"),
+        ("at least", "found another reset"),
+        ("to a value that fires", "found another reset"),
+        ("squared", "not a weighted sum"),
+        ("another threshold", "thresholds in two places"),
+    ],
+)
+def test_resets_that_no_neuron_has(kind: str, reason: str) -> None:
+    torch.manual_seed(3)
+    with pytest.raises(CaptureError, match=reason) as caught:
+        stl.capture(Own(kind), torch.rand(8, 3, 6) * 4)
+    assert caught.value.line is not None
+    assert caught.value.line.startswith("test_reset_at_once.py:")
+
+
+def test_a_start_above_the_threshold_is_found_by_the_proof() -> None:
+    torch.manual_seed(3)
+    with pytest.raises(CaptureError, match="does not spike as the module's on the same inputs"):
+        stl.capture(Own("starts above"), torch.rand(8, 3, 6) * 4)
+
+
+def test_the_same_code_with_the_threshold_subtracted() -> None:
+    torch.manual_seed(3)
+    net = stl.capture(Own("subtract"), torch.rand(8, 3, 6) * 4)
+    require_proved(net)
+    assert [n.reset for n in net.program.spiking] == ["snntorch_subtract"]
