@@ -5,23 +5,32 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from io import StringIO
 from typing import Any, TextIO
 
 from rich.console import Console as RichConsole
 from rich.markup import escape
-from rich.table import Table
 
 from stl_deploy._util.printable import printable
+from stl_deploy._util.tables import columns
+from stl_deploy._util.training_progress import Bar, Batch, Lines, epoch_line
 
 
 class Console:
-    """Human text on ``stream`` (default: stderr); ``quiet`` leaves only warnings."""
+    """Human text on ``stream`` (default: stderr); ``quiet`` leaves only warnings, ``verbose`` adds `details`."""
 
-    def __init__(self, *, quiet: bool = False, stream: TextIO | None = None) -> None:
-        self.quiet = quiet
+    def __init__(self, *, quiet: bool = False, verbose: bool = False, stream: TextIO | None = None) -> None:
+        self.quiet, self.verbose = quiet, verbose
         self._stream = stream if stream is not None else sys.stderr or StringIO()  # a closed stream is None
         self._rich = RichConsole(file=self._stream, highlight=False) if self._stream.isatty() else None
+
+    @property
+    def details(self) -> Console:
+        """The same console for what only ``verbose`` shows."""
+        details = copy(self)
+        details.quiet = self.quiet or not self.verbose
+        return details
 
     def say(self, text: str = "") -> None:
         """One line."""
@@ -43,18 +52,26 @@ class Console:
             return
         rows = [[printable(cell) for cell in row] for row in rows]
         if self._rich is not None:
-            table = Table(*headers, box=None, header_style="bold", pad_edge=False)
-            for row in rows:
-                table.add_row(*(escape(cell) for cell in row))
-            with _lost():
-                self._rich.print(table)
+            for line in columns([headers, *rows], self._rich.width):
+                self._line(line)
             return
         for line in columns([headers, *rows]):
             self._line(line)
 
+    @contextmanager
+    def training(self) -> Iterator[Batch]:
+        """Inside, what is yielded is called after every batch: a bar on a terminal, a line now and then elsewhere."""
+        if self.quiet:
+            yield lambda *_: None
+        elif self._rich is None:
+            yield Lines(self.say)
+        else:
+            with Bar(self._rich) as bar:
+                yield bar
+
     def epoch(self, record: Mapping[str, Any]) -> None:
         """One epoch of training (a record of `stl_deploy.training.loop`)."""
-        self.say(epoch_line(record))
+        self.say(epoch_line(record, None if self._rich is None else self._rich.width))
 
     def _line(self, text: str, style: str | None = None) -> None:
         with _lost():
@@ -73,27 +90,3 @@ def _lost() -> Iterator[None]:
         raise
     except OSError:
         pass
-
-
-def columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of equal length as lines, columns parted by two blanks."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-def epoch_line(record: Mapping[str, Any]) -> str:
-    """Loss, accuracies, spike rates by layer and the range of all thresholds, in one line."""
-    width = len(str(record["epochs"]))
-    rates = " ".join(f"{rate:.3f}" for rate in record["rates"].values())
-    parts = [
-        f"epoch {record['epoch']:>{width}}/{record['epochs']}",
-        f"loss {record['loss']:.4f}",
-        f"train {record['train_accuracy']:7.2%}",
-        f"val {record['validation_accuracy']:7.2%}",
-        f"spike rates {rates}",
-    ]
-    thresholds = record["thresholds"].values()
-    if thresholds:
-        low, high = min(t["min"] for t in thresholds), max(t["max"] for t in thresholds)
-        parts.append(f"θ {low:.2f}..{high:.2f}")
-    return "  ".join([*parts, f"{record['seconds']:.1f} s"])

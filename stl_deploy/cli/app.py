@@ -16,10 +16,10 @@ app = typer.Typer(
         "Start with:  stl-deploy run digits\n\n"
         "SOURCE is a run folder or a .nir file (for simulate also .onnx or .net). Human text goes to stderr, --json "
         "data to stdout. Exit codes: 0 done; 1 a check failed; 2 the call or its input is wrong.\n\n"
-        "Anywhere on the line: -q/--quiet says less, --debug shows tracebacks."
+        "Anywhere on the line: -q/--quiet says less, -v/--verbose more, --debug shows tracebacks."
     ),
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -34,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     output.settings.debug = _take(arguments, "--debug")
     output.settings.quiet = _take(arguments, "-q", "--quiet")
+    output.settings.verbose = _take(arguments, "-v", "--verbose")
+    output.settings.kept = None
+    output.settings.arguments = arguments
     with ended_like_interrupted():
         code = _run(arguments)
     unwritten = flush_streams()
@@ -70,7 +73,7 @@ def _run(arguments: list[str]) -> int:
     except ModuleNotFoundError as error:
         return _not_installed(error)
     except Exception as error:
-        sentence = usage_sentence(error) or machines_refusal(error)
+        sentence = usage_sentence(error, arguments) or machines_refusal(error)
         if is_help(error):
             say(str(error))
             return _WRONG_CALL
@@ -92,7 +95,8 @@ def _not_installed(error: ModuleNotFoundError) -> int:
 
 
 def _interrupted() -> int:
-    _show("interrupted; what was finished is kept")
+    told = output.settings.kept
+    _show(f"interrupted; {'what was finished is kept' if told is None else told()}")
     return _INTERRUPTED
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 from stl_deploy._util import processes
 from stl_deploy._util.console import Console
+from stl_deploy.cli.kept import kept
 from stl_deploy.errors import InputError
 
 
@@ -19,16 +23,26 @@ class Settings:
 
     debug: bool = False
     quiet: bool = False
+    verbose: bool = False
+    kept: Callable[[], str] | None = None
+    """What to say after Ctrl-C of what is kept; None: nothing is known of it."""
+    arguments: Sequence[str] = ()
+    """Of the call, without the options above."""
 
 
 settings = Settings()
+
+
+def tell_if_interrupted(run_dir: Path) -> None:
+    """From here on, Ctrl-C tells what this run folder keeps and how to go on."""
+    settings.kept = partial(kept, run_dir, settings.arguments)
 
 
 def console() -> Console:
     """The console of this call: rich on a terminal, plain elsewhere; silent with -q, and but for the first process."""
     if processes.place() > 0:
         return Console(quiet=True, stream=StringIO())
-    return Console(quiet=settings.quiet)
+    return Console(quiet=settings.quiet, verbose=settings.verbose)
 
 
 def emit_json(data: Any) -> None:

@@ -67,8 +67,20 @@ def _show_lava(json: bool) -> bool:
     return bool(found["ready"])
 
 
-def doctor(json: Json = False) -> None:
-    """Versions, devices, Lava: what is there and which path will be taken."""
+def doctor(
+    warm: Annotated[
+        bool, typer.Option("--warm", help="Compile the fast path now and keep it, so that no run waits for it.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Versions, sizes, devices, Lava: what is there and which path will be taken."""
+    if warm:
+        from stl_deploy.pipeline.fast_path import warm as compile_all
+
+        done = compile_all(say=console())
+        if json:
+            emit_json(done)
+        return
     from stl_deploy.pipeline.doctor import doctor as examine
 
     found = examine(say=console())

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from stl_deploy.cli.options import DialectOption, FoldThresholds, JointWeights, Json, LearningMode, RunArg, Trust
-from stl_deploy.cli.output import console, emit_json
+from stl_deploy.cli.output import console, emit_json, tell_if_interrupted
 from stl_deploy.errors import InputError
 
 Which = Annotated[str, typer.Argument(metavar="PRESET|CONFIG.yaml", help="A preset's name or a configuration file.")]
@@ -71,6 +71,8 @@ def run(
 ) -> None:
     """The whole way: train, fold, export all, verify all, simulate, energy, report."""
     target = output or Path("runs") / Path(which).stem
+    console().step(f"{which}: the whole way into {target}")  # torch takes its time to load
+    tell_if_interrupted(target)
     if pretrained:
         from stl_deploy.pipeline.pretrained import run_pretrained
 
@@ -121,6 +123,7 @@ def train(
         typer.echo(dump_config(config), nl=False)
         return
     run_dir = output or Path("runs") / Path(name).stem
+    tell_if_interrupted(run_dir)
     result = train_one(config, run_dir, resume=resume, overwrite=overwrite, say=console())
     if json:
         emit_json(result)

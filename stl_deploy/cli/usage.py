@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+
+from stl_deploy.cli.guesses import guess
 
 _WRAPPINGS = (
     (r"Value error, ", ""),
@@ -11,9 +14,13 @@ _WRAPPINGS = (
 )
 """What pydantic puts around the reason that a value is refused."""
 
+_POSSIBILITIES = r" \((Possible options|Did you mean).*\)|\.? Did you mean .*"
 
-def usage_sentence(error: Exception) -> str | None:
+
+def usage_sentence(error: Exception, arguments: Sequence[str] = ()) -> str | None:
     """What typer found wrong with the call, and where to read on; None if ``error`` is no such finding.
+
+    arguments: of the call, to answer a guess with.
 
     Known by what it can do: typer's exceptions live in another module from release to release.
     """
@@ -26,6 +33,10 @@ def usage_sentence(error: Exception) -> str | None:
     text = text[:1].lower() + text[1:]
     context = getattr(error, "ctx", None)
     verb = context.command_path if context is not None else "stl-deploy"
+    options = [name for p in context.command.params for name in p.opts] if context is not None else []
+    meant = guess(text, options, arguments)
+    if meant is not None:
+        return f"{re.sub(_POSSIBILITIES, '', text)}; {meant}"
     return f"{text}; see {verb} --help"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import torch
 
+from stl_deploy._util import install
 from stl_deploy._util.console import Console
 from stl_deploy._util.files import leading, sha256, write_json, write_npz
 from stl_deploy._util.lock import alone_in
@@ -30,11 +30,12 @@ from stl_deploy.pipeline.fold import FoldedRun, fold_run
 from stl_deploy.pipeline.inputs import LabelledInput, encode_split
 from stl_deploy.pipeline.manifest import manifest, mark_under_way, write_manifest
 from stl_deploy.pipeline.mapping import on_loihi
-from stl_deploy.pipeline.progress import tenths
+from stl_deploy.pipeline.progress import now_and_then
 from stl_deploy.pipeline.source import TEST_INPUT
 from stl_deploy.pipeline.tradeoff import JSON as TRADEOFF
-from stl_deploy.pipeline.train import train
+from stl_deploy.pipeline.train import fit
 from stl_deploy.pipeline.twin import keep_twin, measure_kept, weigh
+from stl_deploy.pipeline.verdict import commands, verdict
 from stl_deploy.training import model_file
 from stl_deploy.training.loop import METRICS_FILE
 from stl_deploy.training.run_folder import MANIFEST, forget_results, refuse_replacing
@@ -82,6 +83,7 @@ def run(
     if config.train.mode == "ann":
         raise InputError("an ANN has no spikes to deploy; 'run' takes mode stl, sl or tl, 'train' takes ann too")
     refuse_replacing(run_dir, resume=resume, overwrite=overwrite)
+    install.require("matplotlib")
     with alone_in(run_dir):
         return _run(config, run_dir, resume, lava, twin, say)
 
@@ -89,7 +91,7 @@ def run(
 def _run(config: RunConfig, run_dir: Path, resume: bool, lava: bool, twin: bool, say: Console) -> RunResult:
     start = time.perf_counter()
     if not (resume and _trained(config, run_dir)):
-        train(config, run_dir, resume=resume, overwrite=not resume, say=say)
+        fit(config, run_dir, resume=resume, overwrite=not resume, say=say)
     forget_results(run_dir)
     mark_under_way(run_dir)
     folded = _fold(run_dir, say)
@@ -97,17 +99,21 @@ def _run(config: RunConfig, run_dir: Path, resume: bool, lava: bool, twin: bool,
     bench, netx, lava_problem = _run_all(folded, test, run_dir, lava, say)
     table = parity.ParityTable(bench.report, folded.proofs, test.x.shape[1])
     parity.write(run_dir / parity.FILE, table)
-    parity.show(table, say)
+    parity.show(table, say.details)
     energy = _energy(folded, test, run_dir, twin, say)
     _write_manifest(folded, netx, run_dir)
     say.step("Report")
-    reporting.report(run_dir, say=say)
+    reporting.report(run_dir, say=say.details)
     table.report.require()
     if lava_problem is not None:
         raise lava_problem
     seconds = time.perf_counter() - start
-    _closing(run_dir, seconds, say)
-    say.say(energy.verdict)
+    say.details.say("next:")
+    for command in commands(run_dir):
+        say.details.say(f"  {command}")
+    say.say()
+    for line in verdict(run_dir, table, energy.verdict, seconds):
+        say.say(line)
     return RunResult(run_dir, table, seconds)
 
 
@@ -123,7 +129,7 @@ def _energy(folded: FoldedRun, test: LabelledInput, run_dir: Path, wanted: bool,
     chip = on_loihi(program)
     energy = measure_energy(program, test.x, source=source, labels=test.labels, chip=chip, twin=kept)
     write_json(run_dir / costing.FILE, energy.as_dict())
-    costing.show(energy, say)
+    costing.show(energy, say.details)
     weigh(folded.config, program, test, kept, run_dir, say)
     return energy
 
@@ -143,7 +149,7 @@ def _same(kept: RunConfig, config: RunConfig) -> bool:
 def _fold(run_dir: Path, say: Console) -> FoldedRun:
     say.step("Folding BatchNorm, pooling and voting into net.nir")
     folded = fold_run(run_dir, run_dir / "net.nir")
-    folding.show(folded, say)
+    folding.show(folded, say.details)
     return folded
 
 
@@ -178,7 +184,7 @@ def _run_all(
     netx, path = find_format("netx"), run_dir / "net.net"
     calibration = encode_split(folded.config, folded.data.train, _CALIBRATION).x
     try:
-        facts = write(folded.program, netx, path, calibration=lambda: calibration, say=say)
+        facts = write(folded.program, netx, path, calibration=lambda: calibration, say=say.details)
     except UnsupportedError as error:
         path.unlink(missing_ok=True)
         say.warn(f"no net.net, Loihi cannot hold this network: {error}")
@@ -193,11 +199,11 @@ def _run_lava(bench: Bench, path: Path, wanted: bool, say: Console) -> ToolError
     kind = find_runner("lava")
     reason = kind.available() if wanted else "left out as asked"
     if reason is not None:
-        say.say(f"simulated on our integer model of Lava, not on Lava itself ({reason})")
+        say.details.say(f"simulated on our integer model of Lava, not on Lava itself ({reason})")
         return None
     say.say(f"simulating {leading(bench.x)[1]} images on {kind.description}")
     try:
-        runner = open_runner(kind, path, bench.program, progress=tenths(say, "steps on Lava"))
+        runner = open_runner(kind, path, bench.program, progress=now_and_then(say, "steps on Lava"))
         bench.hold(LAVA, runner, path, model=INTEGERS, note="lava.lib.dl.netx")
     except ToolError as error:
         say.warn(f"Lava failed, the report has our integer model alone: {error}")
@@ -223,20 +229,3 @@ def _write_manifest(folded: FoldedRun, netx: dict[str, Any], run_dir: Path) -> N
         netx=netx,
     )
     write_manifest(run_dir / MANIFEST, contents)
-
-
-def _closing(run_dir: Path, seconds: float, say: Console) -> None:
-    say.say(f"done in {seconds:.0f} s (measured). In {run_dir}:")
-    say.say("  " + "  ".join(sorted(path.name for path in run_dir.iterdir() if not path.name.startswith("."))))
-    say.say("next:")
-    run, onnx, x = (shlex.quote(str(path)) for path in (run_dir, run_dir / "net.onnx", run_dir / TEST_INPUT))
-    for command in (
-        f"open {run_dir / reporting.HTML} in a browser",
-        f"stl-deploy check {run}",
-        f"stl-deploy verify {run} --against {onnx} --input {x}",
-        f"stl-deploy simulate {run} --input {x} --backend loihi --record -o spikes.npz",
-        f"stl-deploy energy {run} --input {x} --prices horowitz45_fp32",
-        f"stl-deploy energy {run} --over-steps -o {run}",
-        f"stl-deploy report {run}",
-    ):
-        say.say(f"  {command}")

@@ -15,7 +15,7 @@ from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.targets import Runner, find_runner, make_options, registry
 from stl_deploy.graph.accuracy import accuracy, share_right
 from stl_deploy.graph.run import NetworkInput, Result
-from stl_deploy.pipeline.progress import tenths
+from stl_deploy.pipeline.progress import now_and_then
 from stl_deploy.pipeline.source import Source, open_program, open_source
 
 
@@ -40,7 +40,7 @@ def simulate(
     _allocator.keep_large_buffers()
     opened = open_source(source, artifacts=True)
     x, labels = read_inputs(input_file)
-    common = {"deadline": deadline, "progress": tenths(say, f"steps on {backend}")}
+    common = {"deadline": deadline, "progress": now_and_then(say, f"steps on {backend}")}
     if opened.is_graph:
         open_program(opened, dialect, say=say)
     runner = open_backend(opened, backend, settings, dialect, **common)

@@ -91,7 +91,7 @@ class SpikingGraph:
 
     def __str__(self) -> str:
         """The layers as a table."""
-        from stl_deploy._util.console import columns
+        from stl_deploy._util.tables import columns
 
         rows = [[r.node, r.kind, "x".join(map(str, r.shape)), ", ".join(r.sources), r.constants] for r in self.rows]
         return "\n".join(columns([["node", "kind", "shape", "reads", "constants"], *rows]))

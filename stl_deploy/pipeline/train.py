@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from stl_deploy._util import allocator as _allocator
+from stl_deploy._util import install
 from stl_deploy._util.console import Console
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import Dataset, load_dataset, whole_size
+from stl_deploy.pipeline.fast_path import announce
 from stl_deploy.training.evaluate import Evaluation
 from stl_deploy.training.evaluate import evaluate as evaluate_network
 from stl_deploy.training.loop import train as train_network
@@ -22,10 +24,20 @@ def train(
 ) -> dict[str, Any]:
     """Train one model into ``run_dir``; returns the picked epoch and its results (JSON-ready).
 
-    Raises InputError if the folder holds a training and neither resume (go on with it) nor overwrite is said.
+    Raises ToolError if a package is missing, InputError if the folder holds a training and neither resume (go on with
+    it) nor overwrite is said.
     """
     say = say or Console(quiet=True)
+    done = fit(config, run_dir, resume=resume, overwrite=overwrite, say=say)
+    quoted = shlex.quote(str(run_dir))
+    say.say(f"next:  stl-deploy eval {quoted}   stl-deploy fold {quoted}")
+    return done
+
+
+def fit(config: RunConfig, run_dir: Path, *, resume: bool, overwrite: bool, say: Console) -> dict[str, Any]:
+    """`train`, without a word on what comes next."""
     refuse_replacing(run_dir, resume=resume, overwrite=overwrite)
+    install.require("matplotlib", *(["tensorboard"] if config.train.tensorboard else []))
     _allocator.keep_large_buffers()
     say.step(f"Training ({config.train.mode}) on {config.dataset.name}, {config.train.epochs} epochs")
     sizes: dict[str, int | None] = {}
@@ -34,14 +46,14 @@ def train(
         sizes.update(train=len(data.train), validation=len(data.validation), test=len(data.test))
         say.say(_size_sentence(data))
         sizes["whole"] = whole_size(data.name)
+        announce(config.train.device, say)
 
-    result = train_network(config, run_dir, resume=resume, progress=say.epoch, loaded=loaded)
+    with say.training() as batch:
+        result = train_network(config, run_dir, resume=resume, progress=say.epoch, loaded=loaded, batch=batch)
     say.say(
         f"epoch {result.epoch} had the lowest validation loss (accuracy {result.validation_accuracy:.2%}); "
-        f"test accuracy {result.test.accuracy:.2%} on {result.test.samples} images"
+        f"test accuracy {result.test.accuracy:.2%} on {result.test.samples} samples"
     )
-    quoted = shlex.quote(str(run_dir))
-    say.say(f"next:  stl-deploy eval {quoted}   stl-deploy fold {quoted}")
     return {
         "run": str(run_dir),
         "dataset": config.dataset.name,
@@ -69,7 +81,7 @@ def _size_sentence(data: Dataset) -> str:
 
 
 def _show(result: Evaluation, say: Console) -> None:
-    say.say(f"test accuracy {result.accuracy:.2%} on {result.samples} images, loss {result.loss:.4f}")
+    say.say(f"test accuracy {result.accuracy:.2%} on {result.samples} samples, loss {result.loss:.4f}")
     rows = []
     for name, rate in result.rates.items():
         theta = result.thresholds.get(name)

@@ -13,7 +13,7 @@ from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline.artifacts import Bench, labels_of, open_runner
 from stl_deploy.pipeline.manifest import check_unchanged
-from stl_deploy.pipeline.progress import tenths
+from stl_deploy.pipeline.progress import now_and_then
 from stl_deploy.pipeline.source import TEST_INPUT, open_program, open_source, program_input
 
 
@@ -63,7 +63,7 @@ def check_against(
     """
     say = say or Console(quiet=True)
     bench, runners = Bench(program, x), registry().runners
-    common = {"deadline": deadline, "progress": tenths(say, "steps")}
+    common = {"deadline": deadline, "progress": now_and_then(say, "steps")}
     names = labels_of(Path(one) for one in against if str(one) not in runners or Path(one).exists())
     for one in dict.fromkeys(against):
         path = Path(one)

@@ -21,6 +21,7 @@ from torch import Tensor
 from stl_deploy._util import processes
 from stl_deploy._util.files import write_text
 from stl_deploy._util.lock import alone_in
+from stl_deploy._util.training_progress import Batch
 from stl_deploy.config.load import load_config, save_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import Dataset, Split, augment, complete, encode, load_dataset, transformed
@@ -66,10 +67,12 @@ def train(
     resume: bool = False,
     progress: Progress | None = None,
     loaded: Callable[[Dataset], None] | None = None,
+    batch: Batch | None = None,
 ) -> TrainResult:
     """Train ``config`` in ``run_dir``; with ``resume`` go on from its checkpoint (from the start if it has none yet).
 
-    loaded: called with the dataset before training begins.
+    loaded: called with the dataset before training begins; progress: with each epoch's record; batch: see
+    `stl_deploy._util.training_progress`.
     On the CPU a resumed run ends with the same bits as an uninterrupted one. torch's global generator is left as found.
 
     Raises InputError or ConfigError for data, configurations and checkpoints that do not fit, and for a folder that
@@ -83,10 +86,20 @@ def train(
             config = config.model_copy(update={"dataset": config.dataset.model_copy(update={"sha256": data.digest})})
         if loaded is not None:
             loaded(data)
-        return _train(config, run_dir, data, resume, progress)
+        return _train(config, run_dir, data, resume, progress or _no_progress, batch or _no_batches)
 
 
-def _train(config: RunConfig, run_dir: Path, data: Dataset, resume: bool, progress: Progress | None) -> TrainResult:
+def _no_progress(record: Record) -> None:
+    pass
+
+
+def _no_batches(epoch: int, epochs: int, done: int, total: int, loss: float) -> None:
+    pass
+
+
+def _train(
+    config: RunConfig, run_dir: Path, data: Dataset, resume: bool, progress: Progress, batch: Batch
+) -> TrainResult:
     _check_parts(config, len(data.train))
     device = pick_device(config.train.device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -96,21 +109,23 @@ def _train(config: RunConfig, run_dir: Path, data: Dataset, resume: bool, progre
         state = State(network, make_optimiser(network, config), 0, [], {}, 0)
         with alone_in(run_dir) if processes.place() == 0 else nullcontext():
             _open_run(run_dir, config, state, resume)
-            _train_epochs(run_dir, config, state, data, progress)
+            _train_epochs(run_dir, config, state, data, progress, batch)
             return _finish(run_dir, config, state, data)
 
 
-def _train_epochs(run_dir: Path, config: RunConfig, state: State, data: Dataset, progress: Progress | None) -> None:
+def _train_epochs(
+    run_dir: Path, config: RunConfig, state: State, data: Dataset, progress: Progress, batch: Batch
+) -> None:
     board = Board(config, run_dir)
     while state.epoch < config.train.epochs:
         settings = config.train
-        record = train_epoch(state, config, data, settings.lr * settings.lr_decay**state.epoch, settings.epochs)
+        rate = settings.lr * settings.lr_decay**state.epoch
+        record = train_epoch(state, config, data, rate, settings.epochs, batch=batch)
         if processes.place() == 0:
             checkpoint.write_checkpoint(run_dir, state, config)
             _write_metrics(run_dir, state.records)
         board.add(record, state.network)
-        if progress is not None:
-            progress(record)
+        progress(record)
     board.close()
 
 
@@ -186,7 +201,14 @@ def _all_at(epoch: int) -> None:
 
 
 def train_epoch(
-    state: State, config: RunConfig, data: Dataset, rate: float, epochs: int, *, start: float = math.inf
+    state: State,
+    config: RunConfig,
+    data: Dataset,
+    rate: float,
+    epochs: int,
+    *,
+    start: float = math.inf,
+    batch: Batch = _no_batches,
 ) -> Record:
     """Train one epoch of ``epochs``, validate, keep the best weights; returns the record, added to the state's.
 
@@ -198,7 +220,7 @@ def train_epoch(
         group["lr"] = rate * group["multiplier"]
     matmul = settle(settings.matmul, state.records[-1].get("matmul") if state.records else None)
     with matmul_precision(matmul), winograd_allowed(settings.winograd):
-        loss, accuracy = _one_pass(state, config, data.train)
+        loss, accuracy = _one_pass(state, config, data.train, lambda *done: batch(state.epoch + 1, epochs, *done))
     check_finite(state.network, state.epoch)
     validation = evaluate(state.network, data.validation, config)
     lowest = state.records[state.best_epoch - 1]["validation_loss"] if state.best_epoch else start
@@ -230,8 +252,13 @@ def weights_of(network: Network) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
 
 
-def _one_pass(state: State, config: RunConfig, split: Split) -> tuple[float, float]:
-    """One pass over the training split in batches of nearly equal size; mean loss and accuracy on the way."""
+def _one_pass(
+    state: State, config: RunConfig, split: Split, tell: Callable[[int, int, float], None]
+) -> tuple[float, float]:
+    """One pass over the training split in batches of nearly equal size; mean loss and accuracy on the way.
+
+    tell: called after each batch with samples done, samples in all, and the mean loss so far.
+    """
     seed, epoch, network = config.train.seed, state.epoch, state.network
     draws, moves = generator(seed, "encoder", epoch), generator(seed, "augment", epoch)
     torch.manual_seed(derived_seed(seed, "dropout", epoch) + processes.place())
@@ -239,7 +266,7 @@ def _one_pass(state: State, config: RunConfig, split: Split) -> tuple[float, flo
     device = next(network.parameters()).device
     network.train()
     charge = Regulariser(network, config.train)
-    total, correct = 0.0, 0
+    total, correct, done = 0.0, 0, 0
     for index in order.tensor_split(math.ceil(len(split) / config.train.batch_size)):
         state.optimiser.zero_grad(set_to_none=True)
         for part in index.tensor_split(min(config.train.accumulate, len(index))):
@@ -264,6 +291,8 @@ def _one_pass(state: State, config: RunConfig, split: Split) -> tuple[float, flo
             correct += int(right)
         distributed.add_gradients(network)
         state.optimiser.step()
+        done += len(index)
+        tell(done, len(split), total / done)
     return total / len(split), correct / len(split)
 
 

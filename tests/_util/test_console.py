@@ -55,6 +55,6 @@ def test_a_terminal_gets_the_same_words():
     console.table(["name"], [["[red]x"]])
     text = stream.getvalue()
     assert "Train [bold]" in text
-    assert "spike rates 0.100 0.250" in text
+    assert "rates 0.10..0.25" in text
     assert "θ" not in text
     assert "[red]x" in text

@@ -322,7 +322,7 @@ def test_resume_needs_a_run(tiny, tmp_path):
 def test_a_fresh_start_leaves_nothing_of_the_older_run(tiny, tmp_path, monkeypatch):
     train(tiny, tmp_path)
 
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(train_module, "train_epoch", stop)

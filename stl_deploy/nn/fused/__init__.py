@@ -27,6 +27,8 @@ from stl_deploy._util import install
 from stl_deploy.nn.fused.working import works
 from stl_deploy.nn.schedule import Sources, Stage
 
+__all__ = ["SWITCH", "installed", "is_warm", "path", "ready", "stages", "winograd_allowed", "works"]
+
 SWITCH = "STL_DEPLOY_FUSED"
 """Environment variable; ``0`` turns the fast path off."""
 _WINOGRAD: ContextVar[bool] = ContextVar("winograd", default=False)

@@ -1,0 +1,59 @@
+"""Tables in plain text: as wide as they need, or fitted to a terminal without a break inside a word."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+_GAP = 2
+
+
+def columns(rows: Sequence[Sequence[str]], width: int | None = None) -> list[str]:
+    """Rows of equal length as lines, columns parted by two blanks; the first row is the header.
+
+    width: columns that a terminal has; None: as wide as needed. Cells are wrapped between words; where even the longest
+    words do not fit side by side, each row becomes a block of its own, a line for each cell.
+    """
+    natural = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    if width is None or sum(natural) + _GAP * (len(natural) - 1) <= width:
+        return [_line(row, natural) for row in rows]
+    least = [max(max(map(len, cell.split()), default=0) for cell in column) for column in zip(*rows, strict=True)]
+    room = width - _GAP * (len(least) - 1)
+    if sum(least) > room:
+        return _blocks(rows, width)
+    widths = _fitted(natural, least, room)
+    return [line for row in rows for line in _wrapped(row, widths)]
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return (" " * _GAP).join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def _fitted(natural: Sequence[int], least: Sequence[int], room: int) -> list[int]:
+    """Widths that fit: the widest column that can still give is narrowed, a character at a time."""
+    widths = list(natural)
+    while sum(widths) > room:
+        widest = max((i for i in range(len(widths)) if widths[i] > least[i]), key=lambda i: widths[i])
+        widths[widest] -= 1
+    return widths
+
+
+def _wrapped(row: Sequence[str], widths: Sequence[int]) -> list[str]:
+    cells = [wrap(cell, width) for cell, width in zip(row, widths, strict=True)]
+    height = max(map(len, cells))
+    return [_line([cell[i] if i < len(cell) else "" for cell in cells], widths) for i in range(height)]
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """Lines of up to ``width`` characters, broken between words alone; a longer word stands out."""
+    return textwrap.wrap(text, max(width, 1), break_long_words=False, break_on_hyphens=False) or [""]
+
+
+def _blocks(rows: Sequence[Sequence[str]], width: int) -> list[str]:
+    headers, *body = rows
+    lines = []
+    for row in body:
+        lines += wrap(row[0], width)
+        for header, cell in zip(headers[1:], row[1:], strict=True):
+            lines += [f"  {line}" for line in wrap(f"{header}: {cell}", width - 2)]
+    return lines

@@ -1,0 +1,116 @@
+"""Natural guesses at options and verbs, answered with the right ones."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+
+_KEYS = {
+    "learning_rate": "train.lr",
+    "epoch": "train.epochs",
+    "bs": "train.batch_size",
+    "batch": "train.batch_size",
+    "steps": "dataset.T",
+    "time_steps": "dataset.T",
+    "timesteps": "dataset.T",
+    "num_steps": "dataset.T",
+    "t": "dataset.T",
+    "weight_decay": "train.weight_decay",
+    "decay": "neuron.beta",
+    "leak": "neuron.beta",
+    "theta": "neuron.threshold",
+    "granularity": "neuron.conv_granularity",
+}
+"""What people call a key of the configuration, where it is not the key's own name."""
+
+_OPTIONS = {
+    "dataset": "a preset or a configuration in the first place: stl-deploy run mnist",
+    "preset": "it in the first place: stl-deploy run mnist",
+    "out": "-o DIR",
+    "out_dir": "-o DIR",
+    "outdir": "-o DIR",
+    "output_dir": "-o DIR",
+    "save": "-o PATH",
+    "gpu": "--device cuda",
+    "cuda": "--device cuda",
+    "cpu": "--device cpu",
+    "force": "--overwrite",
+    "continue": "--resume",
+    "format": "--to",
+    "target": "--to",
+    "type": "--to",
+    "framework": "--dialect",
+    "from": "--dialect",
+    "data": "--input X.npz",
+    "inputs": "--input X.npz",
+    "price": "--prices",
+}
+"""By the option that was guessed, what to say instead; it is told only where the verb knows it."""
+
+_VERBS = {
+    "convert": "export",
+    "compile": "export",
+    "deploy": "run",
+    "demo": "run digits",
+    "test": "verify",
+    "compare": "verify",
+    "evaluate": "eval",
+    "quantize": "quantise",
+    "infer": "simulate",
+    "predict": "simulate",
+    "info": "show",
+    "inspect": "show",
+    "validate": "check",
+    "cost": "energy",
+    "joules": "energy",
+    "install": "lava install",
+    "version": "--version",
+    "help": "--help",
+}
+
+
+def guess(message: str, options: Sequence[str], arguments: Sequence[str]) -> str | None:
+    """What a call probably meant, as an ending to the sentence ``message``; None where nothing is known.
+
+    options: that the verb has; arguments: the call's.
+    """
+    found = re.match(r"no such option:? '?(--?[\w-]+)", message, re.I)
+    if found is not None:
+        return _option(found[1], options, arguments)
+    found = re.match(r"no such command '([\w-]+)'", message, re.I)
+    if found is not None and found[1] in _VERBS:
+        return f"it is called: stl-deploy {_VERBS[found[1]]}"
+    return None
+
+
+def _option(given: str, options: Sequence[str], arguments: Sequence[str]) -> str | None:
+    name = given.lstrip("-").replace("-", "_")
+    if "--set" in options:
+        key = _KEYS.get(name.lower()) or _key(name)
+        if key is not None:
+            return f"say --set {key}={_value(given, arguments)}"
+    known = _OPTIONS.get(name)
+    if known is None or (known.startswith("-") and known.split()[0] not in options):
+        return None
+    return f"say {known}"
+
+
+def _key(name: str) -> str | None:
+    """The configuration's key of that name, with its section."""
+    from stl_deploy.config.schema import RunConfig
+
+    for section, field in RunConfig.model_fields.items():
+        if name in getattr(field.annotation, "model_fields", {}):
+            return f"{section}.{name}"
+    return None
+
+
+def _value(given: str, arguments: Sequence[str]) -> str:
+    """What was given for an option, quoted for the shell; VALUE if nothing was."""
+    for place, argument in enumerate(arguments):
+        if argument.startswith(f"{given}="):
+            return shlex.quote(argument.partition("=")[2])
+        if argument == given and place + 1 < len(arguments) and not arguments[place + 1].startswith("--"):
+            return shlex.quote(arguments[place + 1])
+    return "VALUE"

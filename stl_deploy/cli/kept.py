@@ -1,0 +1,46 @@
+"""What a run folder keeps when a verb is interrupted, in one truthful sentence."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+_CHECKPOINT, _MODEL, _METRICS, _MANIFEST = (
+    "checkpoint.safetensors",
+    "model.safetensors",
+    "metrics.jsonl",
+    "manifest.json",
+)
+"""As `stl_deploy.training` names them; named here again, for an interrupt may come before torch is loaded."""
+
+
+def kept(run_dir: Path, arguments: Sequence[str]) -> str:
+    """What is there now, and the command that goes on from it. arguments: of the interrupted call."""
+    same = [each for each in arguments if each not in ("--overwrite", "--resume")]
+    again = shlex.join(["stl-deploy", *same, "--resume"])
+    if _finished(run_dir):
+        return f"{run_dir} holds a finished run, as before"
+    if (run_dir / _MODEL).is_file():
+        return f"the trained model is kept in {run_dir}, the rest is not whole; go on with: {again}"
+    if (run_dir / _CHECKPOINT).is_file():
+        epochs = _epochs(run_dir)
+        what = "the checkpoint is" if epochs is None else f"{epochs} epoch{'s are' if epochs != 1 else ' is'}"
+        return f"{what} kept in {run_dir}; go on with: {again}"
+    return "no epoch was finished, so nothing is kept"
+
+
+def _finished(run_dir: Path) -> bool:
+    try:
+        manifest = json.loads((run_dir / _MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and "state" not in manifest
+
+
+def _epochs(run_dir: Path) -> int | None:
+    try:
+        return len((run_dir / _METRICS).read_text(encoding="utf-8").splitlines())
+    except (OSError, ValueError):
+        return None

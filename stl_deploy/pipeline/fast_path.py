@@ -1,0 +1,46 @@
+"""The compiled fast path, said and done before anyone waits for it."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from stl_deploy._util import install
+from stl_deploy._util.console import Console
+from stl_deploy.errors import ToolError
+
+_SECONDS = "about 15 s"
+
+
+def announce(device: str, say: Console) -> None:
+    """Compile the fast path now, and say so, if this device takes it and its code is not kept from another time."""
+    import torch
+
+    from stl_deploy.nn import fused
+
+    on_cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
+    if on_cpu and install.is_there("numba") and os.environ.get(fused.SWITCH) != "0" and not fused.is_warm():
+        say.say(f"compiling the fast path (once, {_SECONDS})")
+        fused.works(torch.float32)
+
+
+def warm(*, say: Console | None = None) -> dict[str, Any]:
+    """Compile all of the fast path for float32 and keep it for later processes; returns what it took (JSON-ready).
+
+    Raises ToolError if numba is missing, or its code cannot be kept on this disk.
+    """
+    install.require("torch", "numba")
+    import torch
+
+    from stl_deploy.nn import fused
+
+    say = say or Console(quiet=True)
+    say.say("loading the fast path" if fused.is_warm() else f"compiling the fast path ({_SECONDS})")
+    start = time.perf_counter()
+    compiles = fused.works(torch.float32) and fused.works(torch.float32, winograd=True)
+    seconds = time.perf_counter() - start
+    if not compiles or not fused.is_warm():
+        raise ToolError("the fast path is not kept: it does not compile here, or there is no folder to write it into")
+    say.say(f"the fast path is compiled and kept ({seconds:.1f} s); the next run waits for no compiler")
+    return {"seconds": seconds}

@@ -1,0 +1,101 @@
+"""How a run ends: at most twelve lines of eighty columns, the rest is in its files and under -v."""
+
+from __future__ import annotations
+
+import shlex
+from importlib.metadata import version
+from pathlib import Path
+
+from stl_deploy._util.tables import wrap
+from stl_deploy.graph.compare import RunParity
+from stl_deploy.pipeline.parity import ParityTable
+from stl_deploy.pipeline.source import TEST_INPUT
+
+LINES, COLUMNS = 12, 80
+TRAINED = "torch, as trained"
+_LABEL = 10
+
+
+def verdict(run_dir: Path, table: ParityTable, energy: str, seconds: float) -> list[str]:
+    """Accuracy, spikes, energy, what ran on what, and where to look next.
+
+    energy: the report's one sentence. Its last clauses go where there is no room for them.
+    """
+    before = [
+        *_entry("done", f"in {seconds:.0f} s; look at {run_dir / 'report.html'} in a browser (more here: -v)"),
+        *_accuracy(table),
+        *_spikes(table),
+    ]
+    after = [
+        *_entry("ran on", _ran_on(table)),
+        *_entry("next", f"stl-deploy check {shlex.quote(str(run_dir))} --target loihi1"),
+    ]
+    return [*before, *_energy(energy, LINES - len(before) - len(after)), *after]
+
+
+def _entry(label: str, text: str) -> list[str]:
+    first, *rest = wrap(text, COLUMNS - _LABEL)
+    return [f"{label:<{_LABEL}}{first}", *(f"{'':{_LABEL}}{line}" for line in rest)]
+
+
+def _accuracy(table: ParityTable) -> list[str]:
+    trained = [run.accuracy for run in table.report.runs if run.run == TRAINED]
+    simulated = [run.accuracy for run in _simulated(table)]
+    told = [
+        *((accuracy, "trained") for accuracy in trained),
+        (table.report.accuracy, "deployed"),
+        *((accuracy, "in Loihi's integers") for accuracy in simulated[:1]),
+    ]
+    parts = [f"{100 * accuracy:.2f} % {name}" for accuracy, name in told if accuracy is not None]
+    return _entry("accuracy", f"{', '.join(parts)} ({table.samples:,} samples)") if parts else []
+
+
+def _spikes(table: ParityTable) -> list[str]:
+    reference = table.report.reference
+    equal = [run for run in table.report.runs if run.required and run.against == reference and run.exact]
+    other = [run for run in table.report.runs if run not in equal and run.against == reference and run.run != TRAINED]
+    held = [run for run in table.report.runs if run.against != reference]
+    told = []
+    if equal:
+        how = ", by proof" if all(proof.exact for proof in table.proofs) else ""
+        told.append(f"{', '.join(run.run for run in equal)}: all {equal[0].compared:,} as in the graph{how}")
+    told += [f"{run.run}: {_differing(run)}" for run in other if not any(each.run.startswith(run.run) for each in held)]
+    for run in held:
+        how = "all" if run.exact else f"{_differing(run)},"
+        told.append(f"{run.run.partition(' (against')[0]}: {how} as {run.against} predicts")
+    return [line for i, text in enumerate(told) for line in _entry("" if i else "spikes", text)]
+
+
+def _differing(run: RunParity) -> str:
+    share = 100 * run.differing / run.compared if run.compared else 0.0
+    return f"{run.differing:,} of {run.compared:,} differ ({share:.2g} %)"
+
+
+def _energy(sentence: str, room: int) -> list[str]:
+    text = sentence
+    while len(_entry("energy", text)) > max(room, 1) and "; " in text:
+        text = text.rsplit("; ", 1)[0] + "."
+    return _entry("energy", text)
+
+
+def _simulated(table: ParityTable) -> list[RunParity]:
+    return [run for run in table.report.runs if run.label == "simulated" and run.against == table.report.reference]
+
+
+def _ran_on(table: ParityTable) -> str:
+    simulated = " and ".join(run.run.partition(" (")[0] for run in _simulated(table))
+    told = f"simulated: {simulated}; " if simulated else ""
+    return f"torch {version('torch')}, ONNX Runtime {version('onnxruntime')}; {told}no chip"
+
+
+def commands(run_dir: Path) -> list[str]:
+    """What can be done with a run folder next, to paste."""
+    run, onnx, x = (shlex.quote(str(path)) for path in (run_dir, run_dir / "net.onnx", run_dir / TEST_INPUT))
+    return [
+        f"stl-deploy check {run}",
+        f"stl-deploy verify {run} --against {onnx} --input {x}",
+        f"stl-deploy simulate {run} --input {x} --backend loihi --record -o spikes.npz",
+        f"stl-deploy energy {run} --input {x} --prices horowitz45_fp32",
+        f"stl-deploy energy {run} --over-steps -o {run}",
+        f"stl-deploy report {run}",
+    ]

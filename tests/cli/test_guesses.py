@@ -1,0 +1,65 @@
+"""Natural guesses are answered with the right option, and an interrupt with what is kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from stl_deploy.cli import main
+from stl_deploy.cli.kept import kept
+
+
+def _error(line: str, capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        main(line.split())
+    assert stopped.value.code == 2
+    return capsys.readouterr().err.strip()
+
+
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        ("run digits --epochs 3", "no such option: --epochs; say --set train.epochs=3"),
+        ("train digits --learning-rate=0.01", "no such option: --learning-rate; say --set train.lr=0.01"),
+        ("train digits --T", "no such option: --T; say --set dataset.T=VALUE"),
+        ("run digits --beta 0.9", "no such option: --beta; say --set neuron.beta=0.9"),
+        ("run digits --gpu", "no such option: --gpu; say --device cuda"),
+        ("run digits --force", "no such option: --force; say --overwrite"),
+        ("export net.nir --format onnx -o net.onnx", "no such option: --format; say --to"),
+        ("simulate net.nir --framework norse", "no such option: --framework; say --dialect"),
+        ("convert net.nir", "no such command 'convert'; it is called: stl-deploy export"),
+        ("quantize runs/digits", "no such command 'quantize'; it is called: stl-deploy quantise"),
+        ("run digits --nothing-like-it", "no such option: --nothing-like-it; see stl-deploy run --help"),
+        ("check net.nir --force", "no such option: --force; see stl-deploy check --help"),
+    ],
+)
+def test_guesses(line: str, answer: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _error(line, capsys) == f"stl-deploy: error: {answer}"
+
+
+def test_what_is_kept(tmp_path: Path) -> None:
+    call = ["train", "digits", "-o", "my runs", "--overwrite"]
+    again = "go on with: stl-deploy train digits -o 'my runs' --resume"
+    assert kept(tmp_path / "none", call) == "no epoch was finished, so nothing is kept"
+    (tmp_path / "checkpoint.safetensors").touch()
+    assert kept(tmp_path, call) == f"the checkpoint is kept in {tmp_path}; {again}"
+    (tmp_path / "metrics.jsonl").write_text("{}\n")
+    assert kept(tmp_path, call) == f"1 epoch is kept in {tmp_path}; {again}"
+    (tmp_path / "metrics.jsonl").write_text("{}\n{}\n")
+    assert kept(tmp_path, call) == f"2 epochs are kept in {tmp_path}; {again}"
+    (tmp_path / "model.safetensors").touch()
+    assert kept(tmp_path, call) == f"the trained model is kept in {tmp_path}, the rest is not whole; {again}"
+    (tmp_path / "manifest.json").write_text(json.dumps({"state": "under way"}))
+    assert "the trained model is kept" in kept(tmp_path, call)
+    (tmp_path / "manifest.json").write_text(json.dumps({"files": {}}))
+    assert kept(tmp_path, call) == f"{tmp_path} holds a finished run, as before"
+
+
+def test_the_names_of_its_files_are_those_that_are_written() -> None:
+    from stl_deploy.cli import kept as module
+    from stl_deploy.training import checkpoint, loop, model_file, run_folder
+
+    written = (checkpoint.FILE, model_file.FILE, loop.METRICS_FILE, run_folder.MANIFEST)
+    assert written == (module._CHECKPOINT, module._MODEL, module._METRICS, module._MANIFEST)

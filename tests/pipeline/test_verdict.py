@@ -1,0 +1,55 @@
+"""How a run ends: short, narrow, and the numbers of its files."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from stl_deploy.graph.compare import NodeParity, RunParity
+from stl_deploy.pipeline.run import RunResult
+from stl_deploy.pipeline.verdict import COLUMNS, LINES, verdict
+
+ENERGY = (
+    "The SNN costs 0.66 to 2.9 times its ANN twin, memory included, by how often weights are fetched (equal at 1.2 % "
+    "spikes per neuron and step, here 16 %); to quote: 2.2 times, weights once per step, sums in registers, int8 at 45 "
+    "nm; on Loihi 1 it takes 15 to 40 uJ and 0.1 to 0.5 ms (neurocores only); and more that nobody can read at once"
+)
+
+
+def test_twelve_lines_of_eighty_columns(small_run: RunResult) -> None:
+    lines = verdict(Path("runs/digits"), small_run.parity, ENERGY, 46.2)
+    assert len(lines) <= LINES
+    assert max(map(len, lines)) <= COLUMNS
+    text = " ".join(" ".join(lines).split())
+    report = small_run.parity.report
+    assert report.accuracy is not None
+    assert f"{100 * report.accuracy:.2f} % deployed" in text
+    assert "done in 46 s; look at runs/digits/report.html" in text
+    assert "ONNX Runtime: all " in text
+    assert "as in the graph, by proof" in text
+    assert "The SNN costs 0.66 to 2.9 times its ANN twin" in text
+    assert "nobody can read" not in text
+    assert "no chip" in text
+
+
+def test_differing_spikes_are_told(small_run: RunResult) -> None:
+    (integers,) = (r for r in small_run.parity.report.runs if r.run == "Loihi integers (our model)")
+    text = " ".join(" ".join(verdict(Path("r"), small_run.parity, "x", 1.0)).split())
+    assert f"{integers.run}: {integers.differing:,} of {integers.compared:,} differ" in text
+
+
+@pytest.mark.parametrize(("differing", "told"), [(0, "Lava: all as our model predicts"), (3, "Lava: 3 of 10 differ")])
+def test_lava_is_held_against_our_model(differing: int, told: str, small_run: RunResult) -> None:
+    reference = small_run.parity.report.reference
+    node = NodeParity("lif1", 10, differing, 0.0, None)
+    runs = (
+        RunParity("Lava", (node,), (), against=reference, required=False, label="simulated"),
+        RunParity("Lava (against our model)", (node,), (), against="our model", label="simulated"),
+    )
+    report = dataclasses.replace(small_run.parity.report, runs=runs)
+    table = dataclasses.replace(small_run.parity, report=report)
+    text = " ".join(" ".join(verdict(Path("r"), table, "x", 1.0)).split())
+    assert told in text
+    assert text.count("Lava:") == 1
