@@ -23,7 +23,7 @@ from stl_deploy.pipeline.ann_twin import measure_twin
 from stl_deploy.pipeline.candidates import Candidate
 from stl_deploy.pipeline.inputs import LabelledInput, encode_split
 from stl_deploy.pipeline.tradeoff import JSON, Tradeoff, over_time
-from stl_deploy.pipeline.train import train
+from stl_deploy.pipeline.train import fit
 from stl_deploy.report.pareto import Point
 from stl_deploy.training import model_file
 
@@ -39,7 +39,7 @@ def keep_twin(config: RunConfig, run_dir: Path, say: Console) -> Path:
     folder = run_dir / FOLDER
     kept = folder / model_file.CONFIG_FILE
     if not (kept.is_file() and (folder / model_file.FILE).is_file() and load_config(kept) == twin):
-        train(twin, folder, overwrite=True, say=say)
+        fit(twin, folder, resume=False, overwrite=True, say=say)
     return folder
 
 
@@ -102,5 +102,5 @@ def weigh(
     iso = iso_accuracy(found.points, len(test.labels))
     write_json(run_dir / JSON, found.as_dict() | ({} if iso is None else {"iso_accuracy": iso.as_dict()}))
     if iso is not None:
-        say.say(iso.text)
+        say.details.say(iso.text)
     return found

@@ -34,6 +34,7 @@ from stl_deploy.pipeline.artifacts import Bench
 from stl_deploy.pipeline.configure import configure
 from stl_deploy.pipeline.report import report
 from stl_deploy.pipeline.run import RunResult, run
+from stl_deploy.pipeline.verdict import LINES
 from tests.pipeline.conftest import SMALL
 
 FILES = [
