@@ -11,7 +11,7 @@
     │   └── CaptureError     a torch module has no form as a graph, or its graph does not spike like it
     └── ToolError            an outside tool (Lava, a compiler) is missing, failed or timed out
 
-A message is one sentence: what was found, where, what is accepted, how to fix it.
+A message is one sentence: where, what was expected, what was found, how to fix it.
 ``exit_code`` is what the command line returns: 2 for wrong input, 1 for a failed check.
 """
 

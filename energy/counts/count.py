@@ -162,7 +162,7 @@ class ActivityCounter:
 
     def _same_steps(self, steps: int) -> None:
         if self._batch and steps != self._steps:
-            raise InputError(f"activity of {steps} steps after activity of {self._steps}; one T for all is accepted")
+            raise InputError(f"activity of {steps} steps after activity of {self._steps}; expected one T for all")
 
     def _end_chunk(self, steps: int, batch: int) -> None:
         self._same_steps(steps)

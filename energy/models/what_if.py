@@ -87,7 +87,7 @@ def with_bits(prices: PriceList, bits: int) -> PriceList:
     if prices.numbers == "float":
         raise ConfigError(f"price list '{prices.name}' is of floats; weight bits can be turned in a list of integers")
     if type(bits) is not int or not 1 <= bits <= MAX_BITS:
-        raise ConfigError(f"weight bits are {bits!r}; a whole number from 1 to {MAX_BITS} is accepted")
+        raise ConfigError(f"weight bits are {bits!r}; expected a whole number from 1 to {MAX_BITS}")
     share = bits / prices.weight_bits
     mul, ac = prices.terms["mul"], prices.terms["ac"]
     times = Price(mul.low * share, mul.high * share, mul.unit, mul.note)
@@ -101,11 +101,11 @@ def scaled(program: Program, counts: Counts, *, rate: float = 1.0, steps: int | 
     The first layer sees the input, which the rate of spikes inside the network does not change.
     """
     if steps is not None and (type(steps) is not int or steps < 1):
-        raise ConfigError(f"time steps are {steps!r}; a whole number from 1 up is accepted")
+        raise ConfigError(f"time steps are {steps!r}; expected a whole number from 1 up")
     most = highest_rate(counts)
     if not rate >= 0 or rate * most > 1:
         highest = "any" if not most else f"0 to {1 / most:.3g}"
-        raise ConfigError(f"the rate is {rate:g} times the counted one; {highest} is accepted (one spike per step)")
+        raise ConfigError(f"the rate is {rate:g} times the counted one; expected {highest} (one spike per step)")
     time = (steps or counts.T) / counts.T
     first = set(first_layer(program, counts))
     return replace(

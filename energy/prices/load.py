@@ -76,23 +76,23 @@ def _parse(text: str, name: str, *, where: str) -> PriceList:
         raise ConfigError(f"{where}: key '{missing[0]}' is missing; needed: {', '.join(required)}")
     for key in (*TEXTS, "caveat"):
         if not isinstance(data.get(key, ""), str):
-            raise ConfigError(f"{where}: '{key}' is {data[key]!r}; a text is accepted")
+            raise ConfigError(f"{where}: '{key}' is {data[key]!r}; expected a text")
     scope: Scope = _one_of(data, "scope", get_args(Scope), where)
     evidence: Evidence = _one_of(data, "evidence", get_args(Evidence), where)
     if type(data["year"]) is not int:
-        raise ConfigError(f"{where}: 'year' is {data['year']!r}; a whole number is accepted")
+        raise ConfigError(f"{where}: 'year' is {data['year']!r}; expected a whole number")
     for key in BITS:
         if type(data.get(key, 32)) is not int or not 1 <= data.get(key, 32) <= MAX_BITS:
-            raise ConfigError(f"{where}: '{key}' is {data[key]!r}; a whole number from 1 to {MAX_BITS} is accepted")
+            raise ConfigError(f"{where}: '{key}' is {data[key]!r}; expected a whole number from 1 to {MAX_BITS}")
     if not data["source"].strip():
         raise ConfigError(f"{where}: 'source' is empty; expected where each price was published")
     on_chip = data.get("on_chip_bytes", ON_CHIP_BYTES)
     if type(on_chip) is not int or on_chip < 1:
-        raise ConfigError(f"{where}: 'on_chip_bytes' is {on_chip!r}; a whole number from 1 up is accepted")
+        raise ConfigError(f"{where}: 'on_chip_bytes' is {on_chip!r}; expected a whole number from 1 up")
     numbers: Numbers = _one_of({"numbers": "integer", **data}, "numbers", get_args(Numbers), where)
     terms = data["terms"]
     if not isinstance(terms, dict) or not terms:
-        raise ConfigError(f"{where}: 'terms' is {terms!r}; a table of prices is accepted")
+        raise ConfigError(f"{where}: 'terms' is {terms!r}; expected a table of prices")
     _refuse_unknown(terms, TERMS[scope], f"{where}, scope '{scope}'", "term")
     prices = {term: read_price(entry, TERMS[scope][term], f"{where}: '{term}'") for term, entry in terms.items()}
     if evidence in _WITH_SIGMA:
@@ -117,13 +117,13 @@ def _refuse_unknown(data: Mapping[str, Any], known: Collection[str], where: str,
         more = len(known) - _FEW
         accepted = ", ".join([*list(known)[:_FEW], *([f"and {more} more"] if more > 0 else [])])
         raise ConfigError(
-            f"{where}: unknown {what} '{unknown[0]}'{did_you_mean(unknown[0], known, most=3)}; accepted: {accepted}"
+            f"{where}: unknown {what} '{unknown[0]}'{did_you_mean(unknown[0], known, most=3)}; expected {accepted}"
         )
 
 
 def _one_of(data: Mapping[str, Any], key: str, choices: tuple[str, ...], where: str) -> Any:
     if data[key] not in choices:
-        raise ConfigError(f"{where}: '{key}' is {data[key]!r}; accepted: {', '.join(choices)}")
+        raise ConfigError(f"{where}: '{key}' is {data[key]!r}; expected {', '.join(choices)}")
     return data[key]
 
 
@@ -136,18 +136,16 @@ def read_price(entry: Any, kind: str, where: str) -> Price:
     unit, note = entry["unit"], entry.get("note", "")
     if not isinstance(unit, str) or unit not in UNITS[kind]:
         hint = "; memory is priced per 64-bit access" if kind == "memory" else ""
-        raise ConfigError(f"{where} has unit {unit!r}; accepted: {accepted}{hint}")
+        raise ConfigError(f"{where} has unit {unit!r}; expected {accepted}{hint}")
     if not isinstance(note, str):
-        raise ConfigError(f"{where} has note {note!r}; a text is accepted")
+        raise ConfigError(f"{where} has note {note!r}; expected a text")
     value = entry["value"]
     ends = value if isinstance(value, list) else [value, value]
     if len(ends) != 2 or not all(_is_price(end) for end in ends) or ends[0] > ends[1]:
-        raise ConfigError(f"{where} has value {value!r}; a number from 0 up, or a range [low, high], is accepted")
+        raise ConfigError(f"{where} has value {value!r}; expected a number from 0 up, or a range [low, high]")
     sigma = entry.get("sigma", NOT_PUBLISHED)
     if sigma != NOT_PUBLISHED and not _is_price(sigma):
-        raise ConfigError(
-            f'{where} has sigma {sigma!r}; a number from 0 up, in {unit}, or "{NOT_PUBLISHED}" is accepted'
-        )
+        raise ConfigError(f'{where} has sigma {sigma!r}; expected a number from 0 up, in {unit}, or "{NOT_PUBLISHED}"')
     factor = UNITS[kind][unit]
     spread = None if sigma == NOT_PUBLISHED else sigma * factor
     return Price(ends[0] * factor, ends[1] * factor, unit, note, spread)

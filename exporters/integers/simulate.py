@@ -76,9 +76,9 @@ def check_input(node: IntegerInput, x: Values) -> Ints:
     if x.ndim < 2 or x.shape[2:] != node.shape or x.size == 0:
         raise InputError(f"the input has shape {list(x.shape)}; expected [T, B, {', '.join(map(str, node.shape))}]")
     if x.dtype.kind not in "fiub":
-        raise InputError(f"the input holds {x.dtype}; whole numbers or bool are accepted")
+        raise InputError(f"the input holds {x.dtype}; expected whole numbers or bool")
     if x.dtype.kind == "f" and not np.array_equal(x, np.trunc(x)):
-        raise InputError("the input holds fractions or NaN; integers are accepted (multiply by the input scale)")
+        raise InputError("the input holds fractions or NaN; expected integers (multiply by the input scale)")
     low, high = x.min(), x.max()
     if low < node.low or high > node.high:
         raise InputError(

@@ -157,11 +157,11 @@ def _value(name: str, value: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
     if isinstance(value, dict):
         array = arrays[value["array"]]
         if array.dtype != np.int32 or array.size > MAX_VALUES:
-            raise ValueError(f"{name} holds {array.dtype}; int32 is accepted")
+            raise ValueError(f"{name} holds {array.dtype}; expected int32")
         return array
     if name == "name":
         if not isinstance(value, str) or not 0 < len(value) <= 1000:
-            raise ValueError("a name of 1 to 1000 characters is accepted")
+            raise ValueError("expected a name of 1 to 1000 characters")
         return value
     if name in ("scale", "unit"):
         if not math.isfinite(value):
@@ -197,7 +197,7 @@ def _checked(nodes: list[IntegerNode]) -> IntegerGraph:
     by_name = {node.name: node for node in nodes}
     for node in nodes:
         if isinstance(node, IntegerInput) != (not known) or isinstance(node, IntegerOutput) != (node is nodes[-1]):
-            raise ValueError("one input and one output are accepted")
+            raise ValueError("expected one input and one output")
         if not node.shape or min(node.shape) < 1 or math.prod(node.shape) > MAX_VALUES or len(node.shape) > 3:
             raise ValueError(f"'{node.name}' has shape {list(node.shape)}")
         if bool(node.sources) == isinstance(node, IntegerInput):

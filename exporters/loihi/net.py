@@ -235,7 +235,7 @@ def _check_shape(key: str, what: str, values: Ints | None, accepted: list[Shape]
 
 def _check_range(key: str, what: str, values: NDArray[Any], low: int, high: int, remedy: str) -> None:
     if values.dtype.kind not in "iu":
-        raise InputError(f"{key}: {what} holds {values.dtype}; whole numbers are accepted (round them first)")
+        raise InputError(f"{key}: {what} holds {values.dtype}; expected whole numbers (round them first)")
     found = int(values.min()), int(values.max())
     if found[0] < low or found[1] > high:
         runs = f"runs from {found[0]} to {found[1]}" if found[0] < found[1] else f"is {found[0]}"

@@ -136,7 +136,7 @@ def _read_layer(record: Record, index: int, arriving: Shape) -> Layer:
     if kind == "conv":
         return _read_conv(record, arriving)
     known = " (netx names this type but cannot run it)" if kind in NETX_CANNOT else ""
-    raise record.error("type", f"unknown layer type '{kind}'{known}; input, dense, conv and flatten are accepted")
+    raise record.error("type", f"unknown layer type '{kind}'{known}; expected input, dense, conv and flatten")
 
 
 def _read_input(record: Record) -> InputLayer:
@@ -210,7 +210,7 @@ def _read_neuron(record: Record) -> IntegerNeuron:
     kind = record.text("neuron/type")
     if kind not in ("CUBA", "LOIHI"):
         known = _FOREIGN_NEURONS.get(kind.split("_")[0], "")
-        raise record.error("neuron/type", f"'{kind}' neurons{known} are not supported; CUBA (or LOIHI) is accepted")
+        raise record.error("neuron/type", f"'{kind}' neurons{known} are not supported; expected CUBA (or LOIHI)")
     if record.has("neuron/messageBits"):
         raise record.error("neuron/messageBits", "netx 0.6 hangs on it; remove it (spikes are binary)")
     threshold = record.whole("neuron/vThMant")
@@ -224,12 +224,12 @@ def _read_neuron(record: Record) -> IntegerNeuron:
 def _shape(record: Record) -> Shape:
     values = record.whole("shape").reshape(-1)
     if not 1 <= values.size <= 4 or values.min() < 1:
-        raise record.error("shape", f"{values.tolist()}; one to four numbers of 1 or more are accepted")
+        raise record.error("shape", f"{values.tolist()}; expected one to four numbers of 1 or more")
     return tuple(int(value) for value in values)
 
 
 def _pair(record: Record, key: str) -> Pair:
     values = record.whole(key).reshape(-1)
     if values.size not in (1, 2):
-        raise record.error(key, f"{values.size} numbers; one or two are accepted")
+        raise record.error(key, f"{values.size} numbers; expected one or two")
     return int(values[0]), int(values[-1])

@@ -58,7 +58,7 @@ def check_input(shape: Shape, x: NDArray[Any]) -> NDArray[Any]:
     if x.ndim < 2 or x.shape[2:] != shape or x.size == 0:
         raise InputError(f"the input has shape {list(x.shape)}; expected [T, B, {', '.join(map(str, shape))}]")
     if x.dtype.kind not in "fiub":
-        raise InputError(f"the input holds {x.dtype}; whole numbers or bool are accepted")
+        raise InputError(f"the input holds {x.dtype}; expected whole numbers or bool")
     if x.dtype.kind == "f" and not np.array_equal(x, np.trunc(x)):
         raise InputError("the input holds fractions or NaN; Loihi takes whole numbers (multiply by the input scale)")
     if np.abs(x).max() >= 2**31 if x.dtype.kind != "b" else False:

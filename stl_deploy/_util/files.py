@@ -73,7 +73,7 @@ def read_input(path: Path) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
     """
     x, labels = read_inputs(path)
     if isinstance(x, dict):
-        raise InputError(f"{path}: holds {', '.join(_NAMED + name for name in x)}; one array 'x' is accepted here")
+        raise InputError(f"{path}: holds {', '.join(_NAMED + name for name in x)}; expected one array 'x' here")
     return x, labels
 
 
@@ -82,9 +82,7 @@ def read_inputs(path: Path) -> tuple[Inputs, NDArray[np.int64] | None]:
     arrays = read_npz(path, lambda name: name in ("x", "y") or name.startswith(_NAMED))
     named = {name: values for name, values in arrays.items() if name.startswith(_NAMED)}
     if "x" in arrays and named:
-        raise InputError(
-            f"{path}: holds both 'x' and {', '.join(named)}; one array, or one for each input, is accepted"
-        )
+        raise InputError(f"{path}: holds both 'x' and {', '.join(named)}; expected one array, or one for each input")
     if "x" not in arrays and not named:
         found = ", ".join(names_in(path)) or "nothing"
         raise InputError(
@@ -112,14 +110,14 @@ def first_samples(x: Inputs | Mapping[str, NDArray[Any]], count: int) -> Inputs:
 
 def _values(path: Path, name: str, x: NDArray[Any]) -> NDArray[Any]:
     if x.dtype.kind not in "fiub":
-        raise InputError(f"{path}: '{name}' has type {x.dtype}; float32, integers or bool are accepted")
+        raise InputError(f"{path}: '{name}' has type {x.dtype}; expected float32, integers or bool")
     if x.ndim < 2 or x.size == 0:
         raise InputError(f"{path}: '{name}' has shape {list(x.shape)}; expected [T, B, *input shape] with T, B >= 1")
     if x.dtype.kind == "f":
         with np.errstate(over="ignore"):  # infinite then, which is refused
             x = x.astype(np.float32, copy=False)
         if not np.isfinite(x).all():
-            raise InputError(f"{path}: '{name}' holds NaN or infinite values; finite numbers are accepted")
+            raise InputError(f"{path}: '{name}' holds NaN or infinite values; expected finite numbers")
     return x
 
 

@@ -49,7 +49,7 @@ def plain_file(path: Path, what: str, most: int | None = None) -> int:
         kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or device"
         raise InputError(f"{path}: {kind}; expected {what}")
     if most is not None and found.st_size > most:
-        raise InputError(f"{path}: {found.st_size} bytes; {what} of at most {most} is accepted")
+        raise InputError(f"{path}: {found.st_size} bytes; expected {what} of at most {most}")
     return found.st_size
 
 

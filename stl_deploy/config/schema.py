@@ -84,7 +84,7 @@ class DatasetConfig(_Section):
         if self.validation_fraction + self.test_fraction >= 1:
             raise ValueError(
                 f"validation_fraction {self.validation_fraction:g} and test_fraction {self.test_fraction:g} "
-                "leave nothing to train on; a sum below 1 is accepted"
+                "leave nothing to train on; expected a sum below 1"
             )
         return self
 

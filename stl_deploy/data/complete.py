@@ -35,12 +35,12 @@ def complete(config: DatasetConfig) -> DatasetConfig:
     changes: dict[str, Any] = {"input_shape": found.shape, "classes": found.classes}
     if found.steps is None:
         if config.encoder in TIMED_ENCODERS:
-            raise ConfigError(_not_accepted(config, "static samples", _static_encoders()))
+            raise ConfigError(_wrong_encoder(config, "static samples", _static_encoders()))
     else:
         if "encoder" not in config.model_fields_set:
             changes["encoder"] = "sequence"
         elif config.encoder not in TIMED_ENCODERS:
-            raise ConfigError(_not_accepted(config, "sequences", TIMED_ENCODERS))
+            raise ConfigError(_wrong_encoder(config, "sequences", TIMED_ENCODERS))
         if "T" in config.model_fields_set and found.steps != config.T:
             raise ConfigError(
                 f"key 'dataset.T' is {config.T}; the sequences of {config.path} have {found.steps} steps: leave T out"
@@ -64,7 +64,7 @@ def sample_shape(config: DatasetConfig) -> Shape:
     if config.downscale == 1:
         return entry.input_shape
     if not entry.events:
-        raise ConfigError(f"key 'dataset.downscale' is {config.downscale}; {config.name} has no events, 1 is accepted")
+        raise ConfigError(f"key 'dataset.downscale' is {config.downscale}; expected 1, {config.name} has no events")
     if 0 in (small := shrunk(entry.input_shape, config.downscale)):
         raise ConfigError(
             f"key 'dataset.downscale' is {config.downscale}; nothing is left of {list(entry.input_shape)}"
@@ -106,12 +106,12 @@ def _check_keys(config: DatasetConfig, entry: Source) -> None:
 def _check_encoder(config: DatasetConfig, events: bool) -> None:
     if events != (config.encoder in EVENT_ENCODERS):
         accepted = EVENT_ENCODERS if events else _static_encoders()
-        raise ConfigError(_not_accepted(config, "events" if events else "images", accepted))
+        raise ConfigError(_wrong_encoder(config, "events" if events else "images", accepted))
 
 
 def _static_encoders() -> tuple[Encoder, ...]:
     return tuple(encoder for encoder in get_args(Encoder) if encoder not in TIMED_ENCODERS)
 
 
-def _not_accepted(config: DatasetConfig, what: str, accepted: tuple[Encoder, ...]) -> str:
-    return f"key 'dataset.encoder' is {config.encoder!r}; of {config.name}, {what}, {', '.join(accepted)} are accepted"
+def _wrong_encoder(config: DatasetConfig, what: str, accepted: tuple[Encoder, ...]) -> str:
+    return f"key 'dataset.encoder' is {config.encoder!r}; expected {', '.join(accepted)} for {config.name}, {what}"

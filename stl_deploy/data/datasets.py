@@ -131,7 +131,7 @@ def _check_labels(config: DatasetConfig, raw: Raw, classes: int) -> None:
     for labels in (raw.train_labels, raw.validation_labels, raw.test_labels):
         if labels is not None and len(labels) and not 0 <= labels.min() <= labels.max() < classes:
             found = f"{labels.min()} to {labels.max()}"
-            raise InputError(f"dataset {config.name}: labels {found}; 0 to {classes - 1} are accepted")
+            raise InputError(f"dataset {config.name}: labels {found}; expected 0 to {classes - 1}")
 
 
 def _stratified(

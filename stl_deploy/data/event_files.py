@@ -31,7 +31,7 @@ def aer40(data: bytes, shape: Shape, where: str) -> Events:
     Raises InputError, naming ``where``, for a size that is no multiple of 5 and for events outside ``shape`` (C, H, W).
     """
     if len(data) % 5:
-        raise InputError(f"{where}: {len(data)} bytes; a multiple of 5 is accepted (40 bits an event)")
+        raise InputError(f"{where}: {len(data)} bytes; expected a multiple of 5 (40 bits an event)")
     x, y, high, middle, low = np.frombuffer(data, np.uint8).reshape(-1, 5).astype(np.int64).T
     wraps = y == _OVERFLOW_ROW
     when = ((high & 127) << 16 | middle << 8 | low) + _OVERFLOW_TIME * np.cumsum(wraps)
@@ -44,7 +44,7 @@ def gesture_npy(path: Path, shape: Shape) -> Events:
     with blamed(path, "a whole .npy file"), path.open("rb") as stream:
         found, kind = read_npy_header(stream)
         if len(found) != 2 or found[1] != 4 or kind.kind not in "iuf" or prod(found) * kind.itemsize > size:
-            raise InputError(f"{path}: an array {list(found)} of {kind}; numbers [events, 4] are accepted")
+            raise InputError(f"{path}: an array {list(found)} of {kind}; expected numbers [events, 4]")
         stream.seek(0)
         table = npy.read_array(stream, allow_pickle=False)
     x, y, p = _whole(path, table[:, :3]).T
@@ -53,7 +53,7 @@ def gesture_npy(path: Path, shape: Shape) -> Events:
 
 def _whole(path: Path, values: NDArray[Any]) -> NDArray[np.int64]:
     if values.dtype.kind == "f" and not (np.isfinite(values).all() and (np.abs(values) < _MOST).all()):
-        raise InputError(f"{path}: holds values beyond 2^53, NaN or infinity; places and times of events are accepted")
+        raise InputError(f"{path}: holds values beyond 2^53, NaN or infinity; expected places and times of events")
     return values.astype(np.int64)
 
 
@@ -71,7 +71,7 @@ def aedat4(path: Path, shape: Shape) -> Events:
     except Exception as error:  # whatever the decoder raises, the file is at fault
         raise InputError(f"{path}: not a whole AEDAT 4 file ({' '.join(str(error).split())})") from None
     if not parts:
-        raise InputError(f"{path}: holds no events; a recording is accepted")
+        raise InputError(f"{path}: holds no events; expected a recording")
     names = [np.concatenate([part[name] for part in parts]).astype(np.int64) for name in ("on", "y", "x", "t")]
     return _named(str(path), shape, *names[:3], when=names[3])
 
@@ -81,7 +81,7 @@ def heidelberg(path: Path, shape: Shape) -> tuple[NDArray[np.int64], Iterator[Ev
     with open_hdf5(path, "an SHD file", lists=True) as (_, root):
         labels, times, units = (_row(path, root, name) for name in ("labels", "spikes/times", "spikes/units"))
     if labels.dtype.kind not in "iu":
-        raise InputError(f"{path}: labels are {labels.dtype}; whole numbers are accepted")
+        raise InputError(f"{path}: labels are {labels.dtype}; expected whole numbers")
     labels = labels.astype(np.int64)
     if not len(labels) == len(times) == len(units):
         raise InputError(
@@ -106,8 +106,8 @@ def _spikes(path: Path, shape: Shape, seconds: NDArray[Any], units: NDArray[Any]
         raise InputError(f"{path}: not a whole SHD file (a recording is no list of numbers)")
     if seconds.shape != units.shape or seconds.dtype.kind != "f" or units.dtype.kind not in "iu":
         raise InputError(
-            f"{path}: {seconds.size} times ({seconds.dtype}) for {units.size} units ({units.dtype}); times, one to a "
-            "whole number, are accepted"
+            f"{path}: {seconds.size} times ({seconds.dtype}) for {units.size} units ({units.dtype}); expected times, "
+            "one to a whole number"
         )
     when = _whole(path, np.round(seconds.astype(np.float64) * 1e6))
     return _named(str(path), shape, units.astype(np.int64), when=when)

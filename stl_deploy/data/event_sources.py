@@ -73,8 +73,8 @@ class EventSource:
             labels.append(label)
             if len(frames) * frames[0].nbytes > MAX_ARRAY_BYTES:
                 raise InputError(
-                    f"{files[0]}: over {MAX_ARRAY_BYTES // 2**30} GiB of frames at dataset.T = {config.T}; fewer steps "
-                    "or a dataset.downscale are accepted"
+                    f"{files[0]}: over {MAX_ARRAY_BYTES // 2**30} GiB of frames at dataset.T = {config.T}; take "
+                    "fewer steps or a dataset.downscale"
                 )
         if not frames:
             raise InputError(f"{files[0]}: holds no recordings; {self.layout} is expected")

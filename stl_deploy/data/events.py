@@ -28,7 +28,7 @@ def place(shape: tuple[int, ...], *axes: NDArray[np.integer]) -> NDArray[np.int6
     """Coordinates, one array per axis of ``shape``, as places in the flattened sample; raises InputError outside it."""
     for axis, (size, values) in enumerate(zip(shape, axes, strict=True)):
         if len(values) and not 0 <= values.min() <= values.max() < size:
-            raise InputError(f"events at {values.min()} to {values.max()} on axis {axis}; 0 to {size - 1} are accepted")
+            raise InputError(f"events at {values.min()} to {values.max()} on axis {axis}; expected 0 to {size - 1}")
     return np.ravel_multi_index(tuple(values.astype(np.int64) for values in axes), shape).astype(np.int64)
 
 

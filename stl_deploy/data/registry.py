@@ -139,5 +139,5 @@ def source(name: str) -> Source:
     """The dataset of that name; raises ConfigError if there is none."""
     known = sources()
     if name not in known:
-        raise ConfigError(f"key 'dataset.name' is {name!r}{did_you_mean(name, known)}; accepted: {', '.join(known)}")
+        raise ConfigError(f"key 'dataset.name' is {name!r}{did_you_mean(name, known)}; expected {', '.join(known)}")
     return known[name]

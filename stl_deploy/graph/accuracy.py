@@ -31,7 +31,7 @@ def share_right(result: Result, labels: NDArray[Any] | None, *, largest: bool = 
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
     if wrong.size:
         raise InputError(
-            f"label {labels[wrong[0]]} of sample {wrong[0]} is no class of the output; accepted: 0 to {classes - 1}"
+            f"label {labels[wrong[0]]} of sample {wrong[0]} is no class of the output; expected 0 to {classes - 1}"
         )
     decided = scores[0].max(axis=0) if largest else scores[0].sum(axis=0, dtype=np.float64)
     return float((decided.argmax(axis=-1) == labels).mean())

@@ -127,25 +127,25 @@ class Dialect:
         for key, choices in CHOICES.items():
             if getattr(self, key) not in choices:
                 accepted = ", ".join(f'"{c}"' for c in choices)
-                raise InputError(f"dialect key '{key}' is {getattr(self, key)!r}; accepted: {accepted}")
+                raise InputError(f"dialect key '{key}' is {getattr(self, key)!r}; expected {accepted}")
         if not _is_number(self.dt) or not math.isfinite(self.dt) or self.dt <= 0:
-            raise InputError(f"dialect key 'dt' is {self.dt!r}; a positive finite number is accepted")
+            raise InputError(f"dialect key 'dt' is {self.dt!r}; expected a positive finite number")
         for bound in self.v_min.values() if isinstance(self.v_min, Mapping) else [self.v_min]:
             if not (bound is None or bound == "-threshold" or (_is_number(bound) and math.isfinite(bound))):
                 accepted = 'null, a finite number, "-threshold", or an object with one of these for each node'
-                raise InputError(f"dialect key 'v_min' is {self.v_min!r}; accepted: {accepted}")
+                raise InputError(f"dialect key 'v_min' is {self.v_min!r}; expected {accepted}")
         self._check_nodes()
 
     def _check_nodes(self) -> None:
         """Raise InputError for options of single nodes that are none."""
         if not isinstance(self.nodes, Mapping) or not all(isinstance(own, Mapping) for own in self.nodes.values()):
-            raise InputError(f"dialect key 'nodes' is {self.nodes!r}; an object of options by node is accepted")
+            raise InputError(f"dialect key 'nodes' is {self.nodes!r}; expected an object of options by node")
         for node, own in self.nodes.items():
             unknown = sorted(set(own) - OF_NODES)
             if unknown:
                 accepted = ", ".join(sorted(OF_NODES))
                 raise InputError(
-                    f"dialect key 'nodes', '{node}': '{unknown[0]}' is no option of a node; accepted: {accepted}"
+                    f"dialect key 'nodes', '{node}': '{unknown[0]}' is no option of a node; expected {accepted}"
                 )
             replace(self, nodes={}, **own)
 
@@ -187,7 +187,7 @@ class Dialect:
         known = {"preset", *(f.name for f in fields(cls))}
         unknown = sorted(set(given) - known)
         if unknown:
-            accepted = f"accepted: {', '.join(sorted(known))}{did_you_mean(unknown[0], known)}"
+            accepted = f"expected {', '.join(sorted(known))}{did_you_mean(unknown[0], known)}"
             raise InputError(f"{where}: unknown dialect key '{unknown[0]}'; {accepted}")
         named = given.pop("preset", None)
         try:

@@ -33,9 +33,9 @@ class Readout:
     def __post_init__(self) -> None:
         if self.over_time not in (None, *get_args(OverTime)):
             accepted = ", ".join(get_args(OverTime))
-            raise InputError(f"readout over time is {self.over_time!r}; accepted: {accepted}, or None for every step")
+            raise InputError(f"readout over time is {self.over_time!r}; expected {accepted}, or None for every step")
         if not isinstance(self.population, int) or self.population < 1:
-            raise InputError(f"readout population is {self.population!r}; a whole number from 1 is accepted")
+            raise InputError(f"readout population is {self.population!r}; expected a whole number from 1")
 
     def __call__(self, y: NDArray[Any]) -> Floats:
         """Scores of outputs ``[T, B, ..., features]``; sums and means are added up in float64.
@@ -86,6 +86,6 @@ def readout_of(metadata: Mapping[str, Any]) -> Readout:
     if isinstance(declared, Mapping):
         unknown = sorted(set(declared) - {"over_time", "population"})
         if unknown:
-            raise InputError(f"graph metadata: unknown readout key '{unknown[0]}'; accepted: over_time, population")
+            raise InputError(f"graph metadata: unknown readout key '{unknown[0]}'; expected over_time, population")
         return Readout(declared.get("over_time"), declared.get("population", 1))
     return Readout("max" if metadata["decision"] == "max" else "mean") if "decision" in metadata else Readout()

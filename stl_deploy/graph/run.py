@@ -106,11 +106,11 @@ def match_inputs(program: Program, x: NetworkInput) -> dict[str, Floats]:
 
 def _floats(name: str, x: NDArray[Any]) -> Floats:
     if x.dtype.kind not in "fiub":
-        raise InputError(f"input '{name}' is of type {x.dtype}; numbers are accepted")
+        raise InputError(f"input '{name}' is of type {x.dtype}; expected numbers")
     with np.errstate(over="ignore"):
         array = np.asarray(x, np.float32)
     if not (np.isfinite(array.min()) and np.isfinite(array.max())):
-        raise InputError(f"input '{name}' holds NaN, infinity or values beyond float32; finite numbers are accepted")
+        raise InputError(f"input '{name}' holds NaN, infinity or values beyond float32; expected finite numbers")
     return array
 
 

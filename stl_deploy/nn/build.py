@@ -142,7 +142,7 @@ class Branches:
         self._shapes.append(self._build.shape)
         if self._shapes[0] != self._build.shape:
             shown = " and ".join(_x(shape) for shape in self._shapes)
-            raise ConfigError(f"{self._where}: the branch and the shortcut give {shown}; the same shape is accepted")
+            raise ConfigError(f"{self._where}: the branch and the shortcut give {shown}; expected the same shape")
 
 
 def _conv(build: Build, spec: ConvSpec) -> nn.Module:
@@ -158,7 +158,7 @@ def _conv(build: Build, spec: ConvSpec) -> nn.Module:
 
 def _linear(build: Build, spec: LinearSpec) -> nn.Module:
     if len(build.shape) != 1:
-        raise build.fail(f"the input is {_x(build.shape)}; one axis is accepted: put a flatten before it")
+        raise build.fail(f"the input is {_x(build.shape)}; expected one axis: put a flatten before it")
     (features,) = build.shape
     _check_size(build, features * spec.features, "weights")
     build.shape = (spec.features,)
@@ -222,7 +222,7 @@ def _li(build: Build, spec: LiSpec) -> nn.Module:
     if not isinstance(build.previous, LinearSpec | NormSpec | DropoutSpec):
         raise build.fail("the membrane readout integrates weighted spikes; put it right after a linear")
     if build.shape != (build.classes,):
-        raise build.fail(f"the input is {_x(build.shape)}; one neuron for each of {build.classes} classes is accepted")
+        raise build.fail(f"the input is {_x(build.shape)}; expected one neuron for each of {build.classes} classes")
     if build.mode == "ann":
         return nn.Identity()
     try:
@@ -235,12 +235,12 @@ def _li(build: Build, spec: LiSpec) -> nn.Module:
 def _check_size(build: Build, count: int, what: str) -> None:
     """Refuse what no machine here could hold before it is asked for."""
     if count > _MOST_NUMBERS:
-        raise build.fail(f"{count:,} {what}; at most {_MOST_NUMBERS:,} are accepted")
+        raise build.fail(f"{count:,} {what}; expected at most {_MOST_NUMBERS:,}")
 
 
 def _spatial(build: Build) -> tuple[int, int, int]:
     if len(build.shape) != 3:
-        raise build.fail(f"the input is {_x(build.shape)}; channels x height x width are accepted")
+        raise build.fail(f"the input is {_x(build.shape)}; expected channels x height x width")
     channels, height, width = build.shape
     return channels, height, width
 

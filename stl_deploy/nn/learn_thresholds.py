@@ -46,11 +46,11 @@ def learn_thresholds(model: nn.Module, granularity: Granularity = "neuron") -> t
     if not isinstance(model, nn.Module):
         raise InputError(f"model is a {type(model).__name__}; expected a torch.nn.Module")
     if granularity not in get_args(Granularity):
-        raise InputError(f"granularity is {granularity!r}; accepted: {', '.join(get_args(Granularity))}")
+        raise InputError(f"granularity is {granularity!r}; expected {', '.join(get_args(Granularity))}")
     found = [(name or "model", module, _kind(name or "model", module)) for name, module in model.named_modules()]
     neurons = [(name, module, kind) for name, module, kind in found if kind is not None]
     if not neurons:
-        raise InputError("the model has no spiking neurons that are known; accepted: stl.LIF, snnTorch's and Norse's")
+        raise InputError("the model has no spiking neurons that are known; expected stl.LIF, snnTorch's and Norse's")
     for _, module, kind in neurons:
         if isinstance(module, LIF):
             module.learn_thresholds(granularity)

@@ -102,7 +102,7 @@ class LIF(Population):
             ("parametrisation", parametrisation, get_args(Parametrisation)),
         ):
             if value not in accepted:
-                raise InputError(f"{key} is {value!r}; accepted: {', '.join(accepted)}")
+                raise InputError(f"{key} is {value!r}; expected {', '.join(accepted)}")
         self.parametrisation = parametrisation
         self.granularity = granularity
         self.surrogate = surrogate_name if surrogate is None else surrogate
@@ -175,7 +175,7 @@ class LIF(Population):
             ) from None
         initial = given.clone() + jitter * torch.randn(size)
         if not bool(torch.isfinite(initial).all()):
-            raise InputError(f"threshold is {threshold!r}; finite numbers are accepted")
+            raise InputError(f"threshold is {threshold!r}; expected finite numbers")
         if self.parametrisation == "positive" and not bool((initial > 0).all()):
             raise InputError(
                 f"initial threshold {float(given.min()):g} with jitter {jitter:g} gives a threshold <= 0; "

@@ -36,7 +36,7 @@ class Population(nn.Module):
         super().__init__()
         if not (0 < decay < 1 if learn_decay else 0 <= decay <= 1):
             accepted = "a number between 0 and 1, ends excluded," if learn_decay else "a number from 0 to 1"
-            raise InputError(f"decay is {decay!r}; {accepted} is accepted")
+            raise InputError(f"decay is {decay!r}; expected {accepted}")
         self._shape = None if shape is None else _checked(shape)
         self.stateful = stateful
         self._state: Tensor | None = None
@@ -149,5 +149,5 @@ class Population(nn.Module):
 def _checked(shape: int | Sequence[int]) -> Shape:
     sizes = (shape,) if isinstance(shape, int) else tuple(shape)
     if not sizes or not all(isinstance(size, int) and size >= 1 for size in sizes):
-        raise InputError(f"shape is {shape!r}; whole sizes of 1 or more are accepted, as (64,) or (16, 8, 8)")
+        raise InputError(f"shape is {shape!r}; expected whole sizes of 1 or more, as (64,) or (16, 8, 8)")
     return sizes

@@ -110,5 +110,5 @@ class _Own:
 def surrogate(name: str) -> Derivative:
     """The derivative of that name; raises InputError if there is none."""
     if name not in SURROGATES:
-        raise InputError(f"no surrogate gradient '{name}'; accepted: {', '.join(SURROGATES)}")
+        raise InputError(f"no surrogate gradient '{name}'; expected {', '.join(SURROGATES)}")
     return SURROGATES[name]

@@ -114,7 +114,7 @@ def _tensor(x: Any) -> Tensor:
 
 def _batch(model: nn.Module, x: Any, call: Call) -> Tensor:
     if call.time not in get_args(Time):
-        raise InputError(f"time={call.time!r}; accepted: {', '.join(map(repr, get_args(Time)))}")
+        raise InputError(f"time={call.time!r}; expected {', '.join(map(repr, get_args(Time)))}")
     if not isinstance(model, nn.Module):
         raise CaptureError(
             f"a {type(model).__name__} is no torch.nn.Module; wrap what it does in a module's forward and give that"

@@ -136,7 +136,7 @@ def _check_parts(config: RunConfig, samples: int) -> None:
     if each < processes.started():
         raise ConfigError(
             f"key 'train.batch_size' is {config.train.batch_size}: parts of {each} samples for {processes.started()} "
-            "processes; a larger batch is accepted"
+            "processes; expected a larger batch"
         )
 
 
@@ -152,7 +152,7 @@ def pick_device(name: str) -> torch.device:
         device = torch.device("cuda", processes.place_on_machine())
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
-        raise ConfigError(f"key 'train.device' is {name!r}; this machine has {count} CUDA devices, cpu is accepted")
+        raise ConfigError(f"key 'train.device' is {name!r}; expected cpu; found {count} CUDA devices")
     return device
 
 
@@ -178,11 +178,11 @@ def _open_run(run_dir: Path, config: RunConfig, state: State, resume: bool) -> N
         checkpoint.read_checkpoint(run_dir, state, config)
         if state.epoch > config.train.epochs:
             raise ConfigError(
-                f"{run_dir}: {state.epoch} epochs are done and train.epochs is {config.train.epochs}; more are accepted"
+                f"{run_dir}: {state.epoch} epochs are done and train.epochs is {config.train.epochs}; expected more"
             )
     elif resume:
         if not kept.is_file():
-            raise InputError(f"{run_dir}: nothing to resume there; a folder in which 'train' began is accepted")
+            raise InputError(f"{run_dir}: nothing to resume there; expected a folder in which 'train' began")
         checkpoint.check_same_run(kept, load_config(kept).model_dump(mode="json"), config)
     _all_at(state.epoch)
     if processes.place() > 0:

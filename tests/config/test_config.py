@@ -61,29 +61,29 @@ def test_overrides_reach_sections_and_layers():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.epochs=0", "--set: key 'train.epochs' is 0; accepted: a number >= 1"),
-        ("dataset.T=100000", "--set: key 'dataset.T' is 100000; accepted: a number <= 10000"),
-        ("train.epochs=10000000", "--set: key 'train.epochs' is 10000000; accepted: a number <= 1e+06"),
-        ("train.seed=99999999999999999999", "--set: key 'train.seed' is 99999999999999999999; accepted: a number < "),
-        ("network.0.channels=2000000", "--set: key 'network.0.channels' is 2000000; accepted: a number <= 1e+06"),
-        ("train.epochs=2.5", "--set: key 'train.epochs' is 2.5; accepted: a whole number"),
-        ("train.epochs=true", "--set: key 'train.epochs' is True; accepted: a whole number"),
-        ("train.lr=.nan", "--set: key 'train.lr' is nan; accepted: a finite number"),
-        ("train.mode=xx", "--set: key 'train.mode' is 'xx'; accepted: 'stl', 'sl', 'tl' or 'ann'"),
-        ("train.device=gpu", "--set: key 'train.device' is 'gpu'; accepted: auto, cpu, cuda, or cuda: and a number"),
-        ("fold.grid=1", "--set: unknown key 'fold.grid'; accepted there: exact_grid, weight_bits"),
-        ("speed=1", "--set: unknown key 'speed'; accepted there: dataset, network, neuron, train, fold"),
+        ("train.epochs=0", "--set: key 'train.epochs' is 0; expected a number >= 1"),
+        ("dataset.T=100000", "--set: key 'dataset.T' is 100000; expected a number <= 10000"),
+        ("train.epochs=10000000", "--set: key 'train.epochs' is 10000000; expected a number <= 1e+06"),
+        ("train.seed=99999999999999999999", "--set: key 'train.seed' is 99999999999999999999; expected a number < "),
+        ("network.0.channels=2000000", "--set: key 'network.0.channels' is 2000000; expected a number <= 1e+06"),
+        ("train.epochs=2.5", "--set: key 'train.epochs' is 2.5; expected a whole number"),
+        ("train.epochs=true", "--set: key 'train.epochs' is True; expected a whole number"),
+        ("train.lr=.nan", "--set: key 'train.lr' is nan; expected a finite number"),
+        ("train.mode=xx", "--set: key 'train.mode' is 'xx'; expected 'stl', 'sl', 'tl' or 'ann'"),
+        ("train.device=gpu", "--set: key 'train.device' is 'gpu'; expected auto, cpu, cuda, or cuda: and a number"),
+        ("fold.grid=1", "--set: unknown key 'fold.grid'; expected there: exact_grid, weight_bits"),
+        ("speed=1", "--set: unknown key 'speed'; expected there: dataset, network, neuron, train, fold"),
         (
             "network.0.knl=2",
-            "--set: unknown key 'network.0.knl' (did you mean 'kernel'?); accepted there: kind, channels, ",
+            "--set: unknown key 'network.0.knl' (did you mean 'kernel'?); expected there: kind, channels, ",
         ),
-        ("network.0.kind=lstm", "--set: key 'network.0.kind' is 'lstm'; accepted: conv, linear, norm, lif, "),
-        ("network=[{features: 3}]", "--set: key 'network.0.kind' is missing; accepted: conv, linear"),
+        ("network.0.kind=lstm", "--set: key 'network.0.kind' is 'lstm'; expected conv, linear, norm, lif, "),
+        ("network=[{features: 3}]", "--set: key 'network.0.kind' is missing; expected conv, linear"),
         ("network=[{kind: conv}]", "--set: key 'network.0.channels' is missing; it has no default"),
-        ("network=[]", "--set: key 'network' is []; accepted: a list of at least 1 layer"),
+        ("network=[]", "--set: key 'network' is []; expected a list of at least 1 layer"),
         ("network.99.p=1", "override 'network.99.p': '99' is no entry of a list of 12; 0 to 11 are"),
         ("train.lr.x=1", "override 'train.lr.x': there are no keys below a float"),
-        ("train=3", "--set: key 'train' is 3; accepted: a mapping of keys to values"),
+        ("train=3", "--set: key 'train' is 3; expected a mapping of keys to values"),
         ("dataset.test_fraction=0.95", "--set: key 'dataset': validation_fraction 0.2 and test_fraction 0.95 leave "),
         ("epochs", "override 'epochs' is not key=value; write for instance train.epochs=3"),
         ("train.lr=[1", "override 'train.lr=[1': not YAML"),
@@ -105,8 +105,8 @@ def test_every_problem_gets_its_sentence():
     with pytest.raises(ConfigError) as caught:
         apply_overrides(load_config("digits"), ["train.epochs=0", "neuron.beta=2"])
     assert sorted(str(caught.value).splitlines()) == [
-        "--set: key 'neuron.beta' is 2; accepted: a number <= 1",
-        "--set: key 'train.epochs' is 0; accepted: a number >= 1",
+        "--set: key 'neuron.beta' is 2; expected a number <= 1",
+        "--set: key 'train.epochs' is 0; expected a number >= 1",
     ]
 
 

@@ -123,11 +123,11 @@ def _remove(folder):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (_break_label, "dataset fashion_mnist: labels 11 to 11; 0 to 9 are accepted"),
-        (_break_count, "t10k-labels-idx1-ubyte: sizes [19]; [20] are accepted"),
+        (_break_label, "dataset fashion_mnist: labels 11 to 11; expected 0 to 9"),
+        (_break_count, "t10k-labels-idx1-ubyte: sizes [19]; expected [20]"),
         (_truncate, "t10k-images-idx3-ubyte: truncated, 15679 of 15680 bytes"),
         (_truncate_gz, "train-images-idx3-ubyte.gz: truncated or damaged"),
-        (_declare_more, "sizes [2147483648, 28, 28]; ['any', 28, 28] are accepted"),
+        (_declare_more, "sizes [2147483648, 28, 28]; expected ['any', 28, 28]"),
         (_other_kind, "not an IDX file of bytes with 3 axes"),
         (_not_gzip, "train-images-idx3-ubyte.gz: truncated or damaged"),
         (_remove, "no file t10k-images-idx3-ubyte or t10k-images-idx3-ubyte.gz"),
@@ -143,7 +143,7 @@ def test_damaged_files_are_named(idx_folder, damage, message):
 def test_absent_files_unknown_dataset_and_empty_split(tmp_path, idx_folder):
     with pytest.raises(InputError, match="no MNIST files; expected train-images-idx3-ubyte"):
         load_dataset(DatasetConfig(name="mnist", data_dir=str(tmp_path)))
-    with pytest.raises(ConfigError, match=r"key 'dataset\.name' is 'imagenet'; accepted: digits, mnist"):
+    with pytest.raises(ConfigError, match=r"key 'dataset\.name' is 'imagenet'; expected digits, mnist"):
         load_dataset(DatasetConfig(name="imagenet"))
     with pytest.raises(InputError, match="the validation split is empty; use another validation_fraction"):
         load_dataset(DatasetConfig(name="fashion_mnist", data_dir=str(idx_folder), validation_fraction=0.01))

@@ -71,7 +71,7 @@ def test_records_by_hand_and_the_clock_that_wraps():
     assert events.when.tolist() == [100_000, 2**13 + 3]
     with pytest.raises(InputError, match="here: 4 bytes; a multiple of 5"):
         aer40(data[:4], (2, 34, 34), "here")
-    with pytest.raises(InputError, match="here: events at 34 to 34 on axis 2; 0 to 33 are accepted"):
+    with pytest.raises(InputError, match="here: events at 34 to 34 on axis 2; expected 0 to 33"):
         aer40(_record(34, 0, 0, 0), (2, 34, 34), "here")
 
 
@@ -159,7 +159,7 @@ def test_gestures_and_their_labels(tmp_path):
         load_dataset(config)
     found = np.load(folder / "3.npy")
     np.save(folder / "3.npy", found.astype(object))
-    with pytest.raises(InputError, match=r"3\.npy: an array \[2, 4\] of object; numbers \[events, 4\] are accepted"):
+    with pytest.raises(InputError, match=r"3\.npy: an array \[2, 4\] of object; expected numbers \[events, 4\]"):
         load_dataset(config)
     (folder / "3.npy").write_bytes(b"\x93NUMPY\x01\x00")
     with pytest.raises(InputError, match=r"3\.npy: damaged, truncated or not a whole \.npy file"):
@@ -199,7 +199,7 @@ def test_spoken_digits(tmp_path):
     small = load_dataset(config.model_copy(update={"downscale": 5}))
     assert small.input_shape == (140,)
     _shd(tmp_path / "shd_test.h5", [25])
-    with pytest.raises(InputError, match="labels 25 to 25; 0 to 19 are accepted"):
+    with pytest.raises(InputError, match="labels 25 to 25; expected 0 to 19"):
         load_dataset(config)
     (tmp_path / "shd_test.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(50))
     with pytest.raises(InputError, match=r"shd_test\.h5: damaged, truncated or not an SHD file"):
@@ -270,7 +270,7 @@ def test_present_looks_into_the_cache(nmnist, cache):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"encoder": "direct"}, "key 'dataset.encoder' is 'direct'; of n_mnist, events, spikes, counts are accepted"),
+        ({"encoder": "direct"}, "key 'dataset.encoder' is 'direct'; expected of n_mnist, events, spikes, counts"),
         (
             {"name": "digits", "encoder": "counts", "data_dir": None},
             "key 'dataset.encoder' is 'counts'; of digits, images, direct, bernoulli",
@@ -278,7 +278,7 @@ def test_present_looks_into_the_cache(nmnist, cache):
         ({"downscale": 40}, "key 'dataset.downscale' is 40; nothing is left of [2, 34, 34]"),
         (
             {"name": "digits", "encoder": "direct", "downscale": 2, "data_dir": None},
-            "key 'dataset.downscale' is 2; digits has no events, 1 is accepted",
+            "key 'dataset.downscale' is 2; expected digits has no events, 1",
         ),
     ],
 )

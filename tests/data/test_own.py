@@ -123,11 +123,11 @@ def _x(*shape, dtype=np.float32):
         ({"x": _x(4, 5)}, {}, "'y' is missing, the train split needs both x and y"),
         ({"x": _x(4, 5), "y": _labels(3)}, {}, r"'y' is int64 \[3\]; expected whole numbers \[4\]"),
         ({"x": _x(4, 5), "y": _labels(4) * 0.5}, {}, r"'y' is float64 \[4\]; expected whole numbers"),
-        ({"x": _x(4, 5), "y": _labels(4) - 1}, {}, "holds the label -1; labels from 0 are accepted"),
+        ({"x": _x(4, 5), "y": _labels(4) - 1}, {}, "holds the label -1; expected labels from 0"),
         ({"x": _x(4, 5) * np.nan, "y": _labels(4)}, {}, "'x' holds NaN or infinite values"),
         ({"x": _x(4), "y": _labels(4)}, {}, r"'x' is \[4\]; expected \[N, \*shape\] or \[N, T, \*shape\]"),
         ({"x": _x(4, 5, dtype="U1"), "y": _labels(4)}, {}, "'x' has type <U1; floats, integers or bool"),
-        ({"x": _x(4, 5), "y": _labels(4), "X_test": _x(1)}, {}, "holds an array 'X_test'; accepted: x, x_test"),
+        ({"x": _x(4, 5), "y": _labels(4), "X_test": _x(1)}, {}, "holds an array 'X_test'; expected x, x_test"),
         ({"x": _x(4, 5), "y": _labels(4), "x_val": _x(4, 6), "y_val": _labels(4)}, {}, r"'x_val' holds float32 \[6\]"),
         ({"x": _x(4, 5), "y": _labels(4), "classes": ["a", "b"]}, {}, "the label 2 has no name; 2 classes are named"),
         ({"x": _x(4, 5), "y": _labels(4)}, {"classes": ["a"]}, "names 1 classes; .* has the label 2"),
@@ -153,7 +153,7 @@ def test_files_that_are_none(tmp_path):
     with pytest.raises(InputError, match=r"not an .npz file"):
         complete(_config("npz", tmp_path / "a.npz"))
     np.savez(tmp_path / "p.npz", x=np.array([{}], object), y=[0])
-    with pytest.raises(InputError, match=r"array 'x' holds Python objects; numbers are accepted"):
+    with pytest.raises(InputError, match=r"array 'x' holds Python objects; expected numbers"):
         complete(_config("npz", tmp_path / "p.npz"))
     with pytest.raises(ConfigError, match=r"key 'dataset.path' is missing; npz needs it"):
         complete(DatasetConfig(name="npz"))
@@ -249,7 +249,7 @@ def test_more_than_8_bits_a_channel_are_refused(tmp_path):
 
     _images(tmp_path / "d")
     Image.fromarray(np.zeros((4, 5), np.uint16)).save(tmp_path / "d" / "left" / "0.png")
-    with pytest.raises(InputError, match=r"an image of mode I;16; 8 bits a channel are accepted"):
+    with pytest.raises(InputError, match=r"an image of mode I;16; expected 8 bits a channel"):
         complete(_config("folder", tmp_path / "d"))
 
 

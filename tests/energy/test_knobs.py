@@ -93,8 +93,8 @@ def test_the_table_turns_each_knob() -> None:
 @pytest.mark.parametrize(
     ("knobs", "sentence"),
     [
-        ({"rate": -1.0}, r"the rate is -1 times the counted one; 0 to 2 is accepted"),
-        ({"rate": 2.1}, r"0 to 2 is accepted \(one spike per step\)"),
+        ({"rate": -1.0}, r"the rate is -1 times the counted one; expected 0 to 2"),
+        ({"rate": 2.1}, r"expected 0 to 2 \(one spike per step\)"),
         ({"rate": float("nan")}, r"the rate is nan"),
         ({"steps": 0}, r"time steps are 0; a whole number from 1 up"),
         ({"weight_bits": 0}, r"weight bits are 0; a whole number from 1 to 64"),

@@ -60,19 +60,19 @@ def test_a_users_list_is_read_in_si_units(tmp_path: Path) -> None:
         ("sigma = 0.5", "sigma = -0.5", r"'mac' has sigma -0.5; a number from 0 up, in pJ, or \"not published\""),
         ('"bench"', '" "', r"'source' is empty; expected where each price was published"),
         ("year = 2020", "year = 2020\non_chip_bytes = 0", r"'on_chip_bytes' is 0; a whole number from 1 up"),
-        ("year = 2020", 'year = 2020\nnumbers = "real"', r"'numbers' is 'real'; accepted: integer, float"),
+        ("year = 2020", 'year = 2020\nnumbers = "real"', r"'numbers' is 'real'; expected integer, float"),
         (', unit = "pJ"', "", r"'mac' is \{'value': 2.0, 'sigma': 0.5\}; expected .* unit one of: fJ, pJ"),
         ('{ value = 2.0, unit = "pJ", sigma = 0.5 }', "2.0", r"'mac' is 2.0; expected"),
-        ('"pJ"', '"parsec"', r"'mac' has unit 'parsec'; accepted: fJ, pJ"),
+        ('"pJ"', '"parsec"', r"'mac' has unit 'parsec'; expected fJ, pJ"),
         ("nJ/64bit", "nJ/32bit", r"memory is priced per 64-bit access"),
-        ("nJ/64bit", "nJ", r"'sram_8KB' has unit 'nJ'; accepted: .*64-bit access"),
-        ("mac =", "mack =", r"unknown term 'mack' \(did you mean 'mac' or 'ac'\?\); accepted: mac, ac, mul"),
+        ("nJ/64bit", "nJ", r"'sram_8KB' has unit 'nJ'; expected .*64-bit access"),
+        ("mac =", "mack =", r"unknown term 'mack' \(did you mean 'mac' or 'ac'\?\); expected mac, ac, mul"),
         ("mac =", "synop =", r"scope 'arithmetic': unknown term 'synop'"),
         ('node = "28 nm"', 'nodes = "28 nm"', r"unknown key 'nodes'"),
         ('node = "28 nm"', "", r"key 'node' is missing"),
         ('"28 nm"', "28", r"'node' is 28; a text"),
         ("2020", '"2020"', r"'year' is '2020'; a whole number"),
-        ('"measured"', '"believed"', r"'evidence' is 'believed'; accepted: measured, calibrated"),
+        ('"measured"', '"believed"', r"'evidence' is 'believed'; expected measured, calibrated"),
         ('"arithmetic"', '["arithmetic"]', r"'scope' is \['arithmetic'\]"),
     ],
 )
@@ -84,7 +84,7 @@ def test_a_wrong_key_value_or_unit_is_one_sentence(tmp_path: Path, old: str, new
 
 def test_terms_cannot_be_added_to_an_all_in_price(tmp_path: Path) -> None:
     text = GOOD.replace("arithmetic", "all-in").replace("mac =", "neuron_active =")
-    with pytest.raises(ConfigError, match=r"scope 'all-in': unknown term 'neuron_active'; accepted: synop, mac"):
+    with pytest.raises(ConfigError, match=r"scope 'all-in': unknown term 'neuron_active'; expected synop, mac"):
         load_prices(written(tmp_path, text))
 
 

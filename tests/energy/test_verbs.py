@@ -174,11 +174,11 @@ def test_validate_prints_every_error(capsys: pytest.CaptureFixture[str]) -> None
         (spikes(0), [], "expected [T, B, *input shape] with T, B >= 1"),
         (spikes() / 2, ["--input-coding", "spikes"], "the input coding is 'spikes' (caller) but the input holds 0.5"),
         (spikes() / 2, ["--input-coding", "graded"], "graded events carry whole numbers"),
-        (spikes(), ["--input-coding", "rate"], "input coding 'rate' (caller); accepted: spikes, graded, analog"),
+        (spikes(), ["--input-coding", "rate"], "input coding 'rate' (caller); expected spikes, graded, analog"),
         (spikes(), ["--prices", "horowitz"], "no price list 'horowitz' (did you mean 'horowitz45_"),
         (spikes(), ["--prices", "bad.toml"], "'mac' has value -1; a number from 0 up"),
-        (spikes(), ["--processes", "0"], "0 processes; 1 or more are accepted"),
-        (spikes(), ["--ann", "."], "a run folder written by 'stl-deploy train' is accepted"),
+        (spikes(), ["--processes", "0"], "0 processes; expected 1 or more"),
+        (spikes(), ["--ann", "."], "expected a run folder written by 'stl-deploy train'"),
     ],
 )
 def test_bad_input_is_one_sentence_and_code_2(

@@ -87,7 +87,7 @@ def test_learned_weights_lean_on_the_member_that_is_right() -> None:
 @pytest.mark.parametrize("weights", [(1.0,), (1.0, 0.0), (1.0, float("nan")), (1.0, -1.0)])
 def test_weights_that_do_not_fit(weights: tuple[float, ...]) -> None:
     graph = _folded(PLAIN, 0).graph
-    with pytest.raises(InputError, match="of 2 members; one finite number above 0 for each is accepted"):
+    with pytest.raises(InputError, match="of 2 members; expected one finite number above 0 for each"):
         merge([graph, graph], weights)
 
 

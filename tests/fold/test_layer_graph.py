@@ -136,7 +136,7 @@ def test_a_max_pool_of_currents_is_refused() -> None:
     [
         ({"lif": {"dt": 1.0}}, "'dt' is no option of a node"),
         ({"lif": {"reset": "never"}}, "dialect key 'reset' is 'never'"),
-        (["lif"], "an object of options by node is accepted"),
+        (["lif"], "expected an object of options by node"),
     ],
 )
 def test_options_of_nodes_are_checked(nodes: Any, reason: str) -> None:

@@ -144,7 +144,7 @@ def test_gradients_reach_both_branches() -> None:
     [
         (
             "network.3.layers.3.channels=5",
-            "network.3 (residual): the branch and the shortcut give 5x8x8 and 6x8x8; the same shape is accepted",
+            "network.3 (residual): the branch and the shortcut give 5x8x8 and 6x8x8; expected the same shape",
         ),
         ("network.2={kind: dropout}", "network.3 (residual): what arrives is neither spikes nor sums of spikes"),
         ("network.3.layers.5={kind: dropout}", "network.3 (residual): a branch ends in dropout; spikes are added, so"),
@@ -154,10 +154,10 @@ def test_gradients_reach_both_branches() -> None:
         ("network.6.op=max", "network.6 (pool): max pooling of values that are not spikes cannot be deployed"),
         (
             "network.3.layers.0.knl=1",
-            "--set: unknown key 'network.3.layers.0.knl' (did you mean 'kernel'?); accepted there: kind, channels",
+            "--set: unknown key 'network.3.layers.0.knl' (did you mean 'kernel'?); expected there: kind, channels",
         ),
-        ("network.3.layers.0={kind: vote}", "--set: key 'network.3.layers.0.kind' is 'vote'; accepted: conv, linear,"),
-        ("network.3.layers=[]", "--set: key 'network.3.layers' is []; accepted: a list of at least 1 layer"),
+        ("network.3.layers.0={kind: vote}", "--set: key 'network.3.layers.0.kind' is 'vote'; expected conv, linear,"),
+        ("network.3.layers=[]", "--set: key 'network.3.layers' is []; expected a list of at least 1 layer"),
     ],
 )
 def test_blocks_that_do_not_fit_are_named(override: str, message: str) -> None:

@@ -35,9 +35,9 @@ def test_it_goes_into_metadata_and_comes_back() -> None:
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"over_time": "median"}, "readout over time is 'median'; accepted: mean, sum, max, last"),
-        ({"population": 0}, "readout population is 0; a whole number from 1 is accepted"),
-        ({"votes": 3}, "unknown readout key 'votes'; accepted: over_time, population"),
+        ({"over_time": "median"}, "readout over time is 'median'; expected mean, sum, max, last"),
+        ({"population": 0}, "readout population is 0; expected a whole number from 1"),
+        ({"votes": 3}, "unknown readout key 'votes'; expected over_time, population"),
     ],
 )
 def test_wrong_declarations(wrong, sentence) -> None:

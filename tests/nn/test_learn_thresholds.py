@@ -133,5 +133,5 @@ def test_what_cannot_learn_is_said_and_nothing_is_changed() -> None:
         stl.learn_thresholds(nn.Linear(2, 2))
     with pytest.raises(stl.InputError, match=r"model is a function; expected a torch\.nn\.Module"):
         stl.learn_thresholds(_step)  # type: ignore[arg-type]
-    with pytest.raises(stl.InputError, match="granularity is 'pixel'; accepted: neuron, channel, layer"):
+    with pytest.raises(stl.InputError, match="granularity is 'pixel'; expected neuron, channel, layer"):
         stl.learn_thresholds(model, "pixel")  # type: ignore[arg-type]

@@ -120,14 +120,14 @@ def test_other_pools(tiny, op):
         ("network.0.kernel=11", "network.0 (conv): kernel 11 with padding 1 does not fit into 1x8x8"),
         (
             "network.0={kind: conv, channels: 1000000, kernel: 900, padding: 900}",
-            "network.0 (conv): 810,000,000,000 weights; at most 536,870,912 are accepted",
+            "network.0 (conv): 810,000,000,000 weights; expected at most 536,870,912",
         ),
         (
             "network.0={kind: conv, channels: 1000000, kernel: 1, padding: 900}",
             "network.0 (conv): 3,268,864,000,000 outputs per sample; at most",
         ),
         ("network.3.kernel=9", "network.3 (pool): kernel 9 does not fit into 4x8x8"),
-        ("network.5={kind: dropout}", "network.6 (linear): the input is 4x4x4; one axis is accepted: put a flatten"),
+        ("network.5={kind: dropout}", "network.6 (linear): the input is 4x4x4; expected one axis: put a flatten"),
         ("network.6.features=21", "network.8 (vote): the input is 21; 10 classes of 2 neurons need 20"),
         ("network.0={kind: flatten}", "network.1 (norm): a norm folds into the conv or linear right before it"),
         ("network.2={kind: dropout}", "network.3 (pool): max pooling of values that are not spikes cannot be deployed"),
@@ -193,5 +193,5 @@ def test_nothing_comes_after_the_vote(tiny):
 
 
 def test_input_of_another_shape_is_refused(tiny):
-    with pytest.raises(InputError, match=r"the network's input is \[3, 2, 8, 8\]; \[T, B, 1, 8, 8\] is accepted"):
+    with pytest.raises(InputError, match=r"the network's input is \[3, 2, 8, 8\]; expected \[T, B, 1, 8, 8\]"):
         _network(tiny)(torch.rand(3, 2, 8, 8))

@@ -202,11 +202,11 @@ def test_a_callable_that_is_the_named_one_gives_its_gradients() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"shape": (0,)}, r"shape is \(0,\); whole sizes of 1 or more are accepted"),
+        ({"shape": (0,)}, r"shape is \(0,\); expected whole sizes of 1 or more"),
         ({"shape": ()}, r"shape is \(\); whole sizes"),
-        ({"granularity": "pixel"}, "granularity is 'pixel'; accepted: neuron, channel, layer"),
-        ({"parametrisation": "exp"}, "parametrisation is 'exp'; accepted: positive, raw"),
-        ({"threshold": float("nan")}, "threshold is nan; finite numbers are accepted"),
+        ({"granularity": "pixel"}, "granularity is 'pixel'; expected neuron, channel, layer"),
+        ({"parametrisation": "exp"}, "parametrisation is 'exp'; expected positive, raw"),
+        ({"threshold": float("nan")}, "threshold is nan; expected finite numbers"),
         ({"threshold": torch.ones(3)}, r"threshold is a tensor \[3\]; expected a number, or a tensor that broadcasts"),
         ({"surrogate": 3}, "surrogate is a int; expected a name or a callable"),
         ({"surrogate": lambda x: x.sum()}, "gives no tensor of its input's shape"),

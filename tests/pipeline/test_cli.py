@@ -63,15 +63,15 @@ def test_every_verb_has_help(cli: Any, verb: str) -> None:
         ("export", "missing argument 'SOURCE'; see stl-deploy export --help"),
         (
             "train digits --set dataset.name=mnistt --print-config",
-            "'mnistt' (did you mean 'mnist'?); accepted: digits,",
+            "'mnistt' (did you mean 'mnist'?); expected digits,",
         ),
         ("train mnis --print-config", "no preset 'mnis' (did you mean 'mnist'?); presets: "),
-        ("train digits --set train.epoch=4", "unknown key 'train.epoch' (did you mean 'epochs'?); accepted there: "),
+        ("train digits --set train.epoch=4", "unknown key 'train.epoch' (did you mean 'epochs'?); expected there: "),
         (
             "train digits --set network.0.kernel=40 --print-config",
             "network.0 (conv): kernel 40 with padding 1 does not",
         ),
-        ("train digits --set dataset.encoder=counts --print-config", "direct, bernoulli, latency are accepted"),
+        ("train digits --set dataset.encoder=counts --print-config", "expected direct, bernoulli, latency"),
     ],
 )
 def test_a_wrong_call_is_one_sentence_and_exit_2(cli: Any, call: str, sentence: str) -> None:
@@ -328,7 +328,7 @@ BAD_INPUTS = {
     "wrong-shape": ({"x": np.zeros((4, 2, 1, 8, 7), np.float32)}, "[4, 2, 1, 8, 7]"),
     "nan": ({"x": np.full((4, 2, 1, 8, 8), np.nan, np.float32)}, "NaN or infinite"),
     "objects": ({"x": np.array([[{}]], dtype=object)}, "Python objects"),
-    "text": ({"x": np.array([["a"]])}, "float32, integers or bool are accepted"),
+    "text": ({"x": np.array([["a"]])}, "expected float32, integers or bool"),
     "labels": (
         {"x": np.zeros((4, 2, 1, 8, 8), np.float32), "y": np.zeros(5, int)},
         "expected whole numbers of shape [2]",
@@ -363,7 +363,7 @@ def test_a_label_that_is_no_class_is_one_sentence_and_exit_2(
     output = tmp_path / "out" / "y.npz"
     found = cli("simulate", run_dir, "--input", tmp_path / "x.npz", "--backend", "reference", "-o", output)
     assert found.code == 2
-    sentence = f"label {label} of sample 1 is no class of the output; accepted: 0 to 9"
+    sentence = f"label {label} of sample 1 is no class of the output; expected 0 to 9"
     assert found.err == f"stl-deploy: error: {sentence}\n"
     assert not output.parent.exists()
 

@@ -315,7 +315,7 @@ def test_resume_needs_a_run(tiny, tmp_path):
     with pytest.raises(InputError, match="nothing to resume there"):
         train(tiny, tmp_path / "new", resume=True)
     train(tiny, tmp_path)
-    with pytest.raises(ConfigError, match=r"3 epochs are done and train\.epochs is 2; more are accepted"):
+    with pytest.raises(ConfigError, match=r"3 epochs are done and train\.epochs is 2; expected more"):
         train(apply_overrides(tiny, ["train.epochs=2"]), tmp_path, resume=True)
 
 
@@ -332,7 +332,7 @@ def test_a_fresh_start_leaves_nothing_of_the_older_run(tiny, tmp_path, monkeypat
 
 
 def test_load_network_needs_a_finished_run(tmp_path, tiny):
-    with pytest.raises(InputError, match=r"no config\.yaml; a run folder written by 'stl-deploy train' is accepted"):
+    with pytest.raises(InputError, match=r"no config\.yaml; expected a run folder written by 'stl-deploy train'"):
         load_network(tmp_path)
     (tmp_path / "config.yaml").write_text(dump_config(tiny))
     with pytest.raises(InputError, match=r"no model\.safetensors, the training has not ended; .* train --resume"):

@@ -90,25 +90,25 @@ def check_arrays(data: ArrayData) -> None:
                 "for each sample"
             )
         if len(y) and int(y.min()) < 0:
-            raise InputError(f"{data.where}: 'y{ending}' holds the label {int(y.min())}; labels from 0 are accepted")
+            raise InputError(f"{data.where}: 'y{ending}' holds the label {int(y.min())}; expected labels from 0")
     _check_classes(data)
 
 
 def _check_x(data: ArrayData, name: str, x: NDArray[Any]) -> None:
     first = data.arrays["x"]
     if x.dtype.kind not in "fiub":
-        raise InputError(f"{data.where}: '{name}' has type {x.dtype}; floats, integers or bool are accepted")
+        raise InputError(f"{data.where}: '{name}' has type {x.dtype}; expected floats, integers or bool")
     if x.ndim < 2 or 0 in x.shape:
         raise InputError(f"{data.where}: '{name}' is {list(x.shape)}; expected [N, *shape] or [N, T, *shape], N >= 1")
     if x.shape[1:] != first.shape[1:] or x.dtype != first.dtype:
         raise InputError(
             f"{data.where}: '{name}' holds {x.dtype} {list(x.shape[1:])} a sample, 'x' {first.dtype} "
-            f"{list(first.shape[1:])}; one shape and type is accepted"
+            f"{list(first.shape[1:])}; expected one shape and type"
         )
     if x.nbytes > MAX_ARRAY_BYTES:
-        raise InputError(f"{data.where}: '{name}' takes {x.nbytes:,} bytes; at most {MAX_ARRAY_BYTES:,} are accepted")
+        raise InputError(f"{data.where}: '{name}' takes {x.nbytes:,} bytes; expected at most {MAX_ARRAY_BYTES:,}")
     if x.dtype.kind == "f" and not np.isfinite(x).all():
-        raise InputError(f"{data.where}: '{name}' holds NaN or infinite values; finite numbers are accepted")
+        raise InputError(f"{data.where}: '{name}' holds NaN or infinite values; expected finite numbers")
 
 
 def _check_classes(data: ArrayData) -> None:

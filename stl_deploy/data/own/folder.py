@@ -85,7 +85,7 @@ def _listed(config: DatasetConfig) -> tuple[Path, tuple[str, ...], Files]:
                 )
             files[split] = [(p, label) for label, name in enumerate(classes) for p in _images(folder / name)]
             if not files[split]:
-                raise InputError(f"{folder}: no images in its sub-folders; accepted: {', '.join(sorted(_SUFFIXES))}")
+                raise InputError(f"{folder}: no images in its sub-folders; expected {', '.join(sorted(_SUFFIXES))}")
     empty = [n for label, n in enumerate(classes) if all(label != found for _, found in files["train"])]
     if empty:
         raise InputError(f"{(parts['train'] or root) / empty[0]}: no images; a class needs some, or remove the folder")
@@ -126,9 +126,7 @@ def _pixels(path: Path, shape: tuple[int, ...], config: DatasetConfig) -> NDArra
 def _mode(image: Image, config: DatasetConfig, path: Path) -> str:
     """How the image is read, L or RGB; raises InputError where 8 bits a channel would lose some."""
     if image.mode not in (*_GREY, *_COLOUR):
-        raise InputError(
-            f"{path}: an image of mode {image.mode}; 8 bits a channel are accepted: convert it, or use npz"
-        )
+        raise InputError(f"{path}: an image of mode {image.mode}; expected 8 bits a channel: convert it, or use npz")
     if config.colour is not None:
         return "L" if config.colour == "grey" else "RGB"
     return "L" if image.mode in _GREY else "RGB"

@@ -39,7 +39,7 @@ def _cached(path: Path, _when: int, _size: int) -> ArrayData:
     names = found.pop(CLASSES, None)
     strange = sorted(set(found) - known)
     if strange:
-        raise InputError(f"{path}: holds an array '{strange[0]}'; accepted: {', '.join(sorted(known))}, {CLASSES}")
+        raise InputError(f"{path}: holds an array '{strange[0]}'; expected {', '.join(sorted(known))}, {CLASSES}")
     if names is not None and (names.ndim != 1 or names.dtype.kind != "U"):
         raise InputError(f"{path}: '{CLASSES}' is {names.dtype} {list(names.shape)}; expected one name for each class")
     data = ArrayData(found, str(path), None if names is None else tuple(names.tolist()))

@@ -123,7 +123,7 @@ def _stacked(dataset: Any, where: str) -> tuple[NDArray[Any], NDArray[np.int64]]
             f"{where} is a {type(dataset).__name__}; expected a torch Dataset with __len__ and __getitem__"
         )
     if not len(dataset):
-        raise InputError(f"{where} is empty; a Dataset of samples (x, label) is accepted")
+        raise InputError(f"{where} is empty; expected a Dataset of samples (x, label)")
     xs: list[NDArray[Any]] = []
     ys: list[int] = []
     for index in range(len(dataset)):
@@ -131,7 +131,7 @@ def _stacked(dataset: Any, where: str) -> tuple[NDArray[Any], NDArray[np.int64]]
         if xs and (x.shape != xs[0].shape or x.dtype != xs[0].dtype):
             raise InputError(
                 f"{where}, sample {index} is {x.dtype} {list(x.shape)}, the first {xs[0].dtype} {list(xs[0].shape)}; "
-                "one shape and type is accepted: resize or pad them"
+                "expected one shape and type: resize or pad them"
             )
         xs.append(x)
         ys.append(y)

@@ -219,12 +219,12 @@ def _declared_shape(name: str, node: nir.Input, reading: Reading) -> Shape:
     array = np.asarray(declared).reshape(-1)
     if array.dtype.kind not in "fiu" or array.size > 8 or not ((array >= 1) & (array < 2**31)).all():
         raise GraphError(
-            f"declares shape {array[:9].tolist()}; up to 8 sizes of 1 or more are accepted", node=name, slug="bad-input"
+            f"declares shape {array[:9].tolist()}; expected up to 8 sizes of 1 or more", node=name, slug="bad-input"
         )
     shape = tuple(int(size) for size in array)
     if (array != shape).any() or math.prod(shape) >= 2**31:
         raise GraphError(
-            f"declares shape {array.tolist()}; whole sizes with a product below 2^31 are accepted",
+            f"declares shape {array.tolist()}; expected whole sizes with a product below 2^31",
             node=name,
             slug="bad-input",
         )

@@ -25,7 +25,7 @@ def numbers(name: str, node: Any, field: str) -> NDArray[Any]:
     except ValueError:
         array = np.asarray(None)
     if value is None or array.dtype.kind not in "fiub":
-        raise GraphError(f"field '{field}' is {_kind(value, array)}; numbers are accepted", node=name, slug="bad-field")
+        raise GraphError(f"field '{field}' is {_kind(value, array)}; expected numbers", node=name, slug="bad-field")
     if array.dtype not in (np.float32, np.float64):
         array = array.astype(np.float32 if array.dtype == np.float16 else np.float64)
     bounded = np.where(array == np.inf, np.float32(0), array) if field in MAY_BE_INFINITE else array
@@ -39,7 +39,7 @@ def _require_finite(name: str, what: str, array: NDArray[Any]) -> None:
         return
     bad = np.argwhere(~np.isfinite(array))[0].tolist()
     raise GraphError(
-        f"{what} is {array[tuple(bad)]} at index {bad}; finite numbers are accepted",
+        f"{what} is {array[tuple(bad)]} at index {bad}; expected finite numbers",
         node=name,
         slug="not-finite",
     )
