@@ -245,13 +245,8 @@ DIALECTS = {
     '{"v_min": "low"}': f"dialect key 'v_min' is 'low'; {BOUNDS}",
     '{"v_min": NaN}': f"dialect key 'v_min' is nan; {BOUNDS}",
     '{"v_min": {"n0": "low"}}': f"dialect key 'v_min' is {{'n0': 'low'}}; {BOUNDS}",
-<<<<<<< HEAD
     '{"theta": 1}': "unknown dialect key 'theta'; expected bounded, compare, dt, emit, gain, integrate, leak, loop, "
     "loop_input, nodes, preset, rate, reset, spikes_per_step, start, synapse, v_min",
-=======
-    '{"theta": 1}': "unknown dialect key 'theta'; expected bounded, compare, dt, emit, gain, integrate, leak, loop, "
-    "loop_input, preset, rate, reset, spikes_per_step, start, synapse, v_min",
->>>>>>> fd08ef2 (Words: refusals say what was expected)
     '{"preset": "Snntorch0"}': "no dialect preset 'Snntorch0' (did you mean 'snntorch'?); presets: "
     + ", ".join(PRESETS),
     '{"preset": 3}': "no dialect preset 3; presets: " + ", ".join(PRESETS),
