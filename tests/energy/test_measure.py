@@ -64,6 +64,7 @@ def test_the_keys_are_those_of_the_contract() -> None:
         "model_range",
         "verdict",
         "comparisons",
+        "by_layer",
         "chips",
         "ann_baselines",
         "quoted",

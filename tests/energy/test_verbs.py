@@ -176,7 +176,7 @@ def test_validate_prints_every_error(capsys: pytest.CaptureFixture[str]) -> None
         (spikes() / 2, ["--input-coding", "graded"], "graded events carry whole numbers"),
         (spikes(), ["--input-coding", "rate"], "input coding 'rate' (caller); expected spikes, graded, analog"),
         (spikes(), ["--prices", "horowitz"], "no price list 'horowitz' (did you mean 'horowitz45_"),
-        (spikes(), ["--prices", "bad.toml"], "'mac' has value -1; a number from 0 up"),
+        (spikes(), ["--prices", "bad.toml"], "'mac' has value -1; expected a number from 0 up"),
         (spikes(), ["--processes", "0"], "0 processes; expected 1 or more"),
         (spikes(), ["--ann", "."], "expected a run folder written by 'stl-deploy train'"),
     ],

@@ -203,7 +203,7 @@ def test_a_callable_that_is_the_named_one_gives_its_gradients() -> None:
     ("options", "sentence"),
     [
         ({"shape": (0,)}, r"shape is \(0,\); expected whole sizes of 1 or more"),
-        ({"shape": ()}, r"shape is \(\); whole sizes"),
+        ({"shape": ()}, r"shape is \(\); expected whole sizes"),
         ({"granularity": "pixel"}, "granularity is 'pixel'; expected neuron, channel, layer"),
         ({"parametrisation": "exp"}, "parametrisation is 'exp'; expected positive, raw"),
         ({"threshold": float("nan")}, "threshold is nan; expected finite numbers"),
