@@ -69,7 +69,7 @@ def test_records_by_hand_and_the_clock_that_wraps():
     events = aer40(data, (2, 34, 34), "here")
     assert events.where.tolist() == [1 * 34 * 34 + 7 * 34 + 5, 2 * 34 + 1]
     assert events.when.tolist() == [100_000, 2**13 + 3]
-    with pytest.raises(InputError, match="here: 4 bytes; a multiple of 5"):
+    with pytest.raises(InputError, match="here: 4 bytes; expected a multiple of 5"):
         aer40(data[:4], (2, 34, 34), "here")
     with pytest.raises(InputError, match="here: events at 34 to 34 on axis 2; expected 0 to 33"):
         aer40(_record(34, 0, 0, 0), (2, 34, 34), "here")

@@ -126,7 +126,7 @@ def _x(*shape, dtype=np.float32):
         ({"x": _x(4, 5), "y": _labels(4) - 1}, {}, "holds the label -1; expected labels from 0"),
         ({"x": _x(4, 5) * np.nan, "y": _labels(4)}, {}, "'x' holds NaN or infinite values"),
         ({"x": _x(4), "y": _labels(4)}, {}, r"'x' is \[4\]; expected \[N, \*shape\] or \[N, T, \*shape\]"),
-        ({"x": _x(4, 5, dtype="U1"), "y": _labels(4)}, {}, "'x' has type <U1; floats, integers or bool"),
+        ({"x": _x(4, 5, dtype="U1"), "y": _labels(4)}, {}, "'x' has type <U1; expected floats, integers or bool"),
         ({"x": _x(4, 5), "y": _labels(4), "X_test": _x(1)}, {}, "holds an array 'X_test'; expected x, x_test"),
         ({"x": _x(4, 5), "y": _labels(4), "x_val": _x(4, 6), "y_val": _labels(4)}, {}, r"'x_val' holds float32 \[6\]"),
         ({"x": _x(4, 5), "y": _labels(4), "classes": ["a", "b"]}, {}, "the label 2 has no name; 2 classes are named"),

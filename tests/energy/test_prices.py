@@ -57,7 +57,11 @@ def test_a_users_list_is_read_in_si_units(tmp_path: Path) -> None:
             "",
             r"'mac' has no sigma; measured prices say their standard deviation, or sigma = \"not pub",
         ),
-        ("sigma = 0.5", "sigma = -0.5", r"'mac' has sigma -0.5; expected a number from 0 up, in pJ, or \"not published\""),
+        (
+            "sigma = 0.5",
+            "sigma = -0.5",
+            r"'mac' has sigma -0.5; expected a number from 0 up, in pJ, or \"not published\"",
+        ),
         ('"bench"', '" "', r"'source' is empty; expected where each price was published"),
         ("year = 2020", "year = 2020\non_chip_bytes = 0", r"'on_chip_bytes' is 0; expected a whole number from 1 up"),
         ("year = 2020", 'year = 2020\nnumbers = "real"', r"'numbers' is 'real'; expected integer, float"),

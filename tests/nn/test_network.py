@@ -124,7 +124,7 @@ def test_other_pools(tiny, op):
         ),
         (
             "network.0={kind: conv, channels: 1000000, kernel: 1, padding: 900}",
-            "network.0 (conv): 3,268,864,000,000 outputs per sample; at most",
+            "network.0 (conv): 3,268,864,000,000 outputs per sample; expected at most",
         ),
         ("network.3.kernel=9", "network.3 (pool): kernel 9 does not fit into 4x8x8"),
         ("network.5={kind: dropout}", "network.6 (linear): the input is 4x4x4; expected one axis: put a flatten"),
@@ -137,7 +137,10 @@ def test_other_pools(tiny, op):
             "network.8: the last layer is not a readout; a network ends with lif,",
         ),
         ("network.5={kind: vote}", "network.5 (vote): votes are counted from spikes"),
-        ("network.6={kind: conv, channels: 2}", "network.6 (conv): the input is 64; channels x height x width"),
+        (
+            "network.6={kind: conv, channels: 2}",
+            "network.6 (conv): the input is 64; expected channels x height x width",
+        ),
         ("neuron.threshold=-1", "network.2 (lif): initial threshold -1 with jitter 0 gives a threshold <= 0"),
         ("network.2.beta=1", None),
     ],

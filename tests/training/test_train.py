@@ -342,7 +342,7 @@ def test_load_network_needs_a_finished_run(tmp_path, tiny):
 def test_a_device_that_is_not_there_is_refused():
     assert str(pick_device("cpu")) == "cpu"
     missing = f"cuda:{torch.cuda.device_count()}"
-    with pytest.raises(ConfigError, match=rf"key 'train\.device' is '{missing}'; this machine has \d+ CUDA devices"):
+    with pytest.raises(ConfigError, match=rf"key 'train\.device' is '{missing}'; expected cpu; found \d+ CUDA devices"):
         pick_device(missing)
 
 

@@ -167,7 +167,7 @@ def test_too_small_a_batch_is_refused(tiny: RunConfig, tmp_path: Path, monkeypat
     monkeypatch.setenv("RANK", "0")
     _check_parts(config, 16)
     with pytest.raises(
-        ConfigError, match=r"key 'train\.batch_size' is 8: parts of 2 samples for 4 processes; a larger"
+        ConfigError, match=r"key 'train\.batch_size' is 8: parts of 2 samples for 4 processes; expected a larger"
     ):
         _check_parts(config, 10)
 
