@@ -17,25 +17,16 @@ CHROMIUM = (
 
 
 def demo(run_dir: Path) -> list[str]:
-    """The lines that ``stl-deploy run digits`` prints."""
+    """The verdict of ``stl-deploy run digits``: what it prints after the blank line."""
     command = [sys.executable, "-m", "stl_deploy", "run", "digits", "-o", str(run_dir), "--overwrite"]
     done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, check=True)
-    return done.stderr.splitlines()
-
-
-def excerpt(lines: list[str]) -> list[str]:
-    """The last epoch and what follows it, without the twin's epochs, the commands to paste and the progress of Lava."""
-    folding = next(i for i, line in enumerate(lines) if line.startswith("Folding"))
-    last = max(i for i, line in enumerate(lines[:folding]) if line.startswith("epoch ") and "loss" in line)
-    end = next(i for i, line in enumerate(lines) if line.startswith("done in"))
-    later = [line for line in lines[last + 1 : end + 1] if not line.startswith(("steps on Lava:", "next:", "epoch "))]
-    return [lines[last], *later]
+    return done.stderr.rpartition("\n\n")[2].splitlines()
 
 
 def main() -> None:
     """Rewrite the README's block and, with a Chromium on the machine, docs/report.png."""
     run_dir = ROOT / "runs" / "digits"
-    shown = "\n".join(excerpt(demo(run_dir))).replace(f"{ROOT}/", "").replace(str(Path.home()), "~")
+    shown = "\n".join(demo(run_dir)).replace(f"{ROOT}/", "").replace(str(Path.home()), "~")
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
     before, after = text.split(BEGIN)[0], text.split(END)[1]

@@ -22,7 +22,7 @@ def verdict(run_dir: Path, table: ParityTable, energy: str, seconds: float) -> l
     energy: the report's one sentence. Its last clauses go where there is no room for them.
     """
     before = [
-        *_entry("done", f"in {seconds:.0f} s; look at {run_dir / 'report.html'} in a browser (more here: -v)"),
+        *_entry("done", f"in {seconds:.0f} s; look at {run_dir / 'report.html'} (more: -v)"),
         *_accuracy(table),
         *_spikes(table),
     ]
@@ -44,7 +44,7 @@ def _accuracy(table: ParityTable) -> list[str]:
     told = [
         *((accuracy, "trained") for accuracy in trained),
         (table.report.accuracy, "deployed"),
-        *((accuracy, "in Loihi's integers") for accuracy in simulated[:1]),
+        *((accuracy, "in integers") for accuracy in simulated[:1]),
     ]
     parts = [f"{100 * accuracy:.2f} % {name}" for accuracy, name in told if accuracy is not None]
     return _entry("accuracy", f"{', '.join(parts)} ({table.samples:,} samples)") if parts else []
@@ -83,7 +83,7 @@ def _simulated(table: ParityTable) -> list[RunParity]:
 
 
 def _ran_on(table: ParityTable) -> str:
-    simulated = " and ".join(run.run.partition(" (")[0] for run in _simulated(table))
+    simulated = "".join(run.run.partition(" (")[0] for run in _simulated(table)[-1:])
     told = f"simulated: {simulated}; " if simulated else ""
     return f"torch {version('torch')}, ONNX Runtime {version('onnxruntime')}; {told}no chip"
 
