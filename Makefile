@@ -7,7 +7,7 @@ RUNS ?= runs/digits runs/mnist runs/fashion_mnist
 OLDEST ?= tests
 BENCHMARKS ?= onnx_speed c_speed training loihi reference counting
 
-.PHONY: demo test quick lint types lava check gpu gpu-interpreted readme parity quantisation bench bench-peers study study-small conformance hunt coverage mcu docs tutorials dist wheel-demo oldest clean help
+.PHONY: demo test quick lint types lava check gpu gpu-interpreted readme parity quantisation bench bench-peers study study-small conformance hunt coverage mcu docs tutorials screens dist wheel-demo oldest clean help
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -84,6 +84,9 @@ docs: $(VENV)/.docs types ## the site into build/site, strictly: snippets run, l
 
 tutorials: $(VENV)/.docs ## every snippet of the documentation, also of pages that need another framework (in its own environment)
 	$(BIN)/python docs/snippets.py --all
+
+screens: docs demo ## pictures of site and report for the documentation, in a headless Chromium
+	$(BIN)/python docs/screens.py
 
 dist: build/tools/.ready ## the sdist and the wheel, checked
 	@rm -rf dist
