@@ -14,7 +14,8 @@ from stl_deploy.pipeline.verdict import COLUMNS, LINES, verdict
 ENERGY = (
     "The SNN costs 0.66 to 2.9 times its ANN twin, memory included, by how often weights are fetched (equal at 1.2 % "
     "spikes per neuron and step, here 16 %); to quote: 2.2 times, weights once per step, sums in registers, int8 at 45 "
-    "nm; on Loihi 1 it takes 15 to 40 uJ and 0.1 to 0.5 ms (neurocores only); and more that nobody can read at once"
+    "nm; on Loihi 1 it takes 15 to 40 uJ and 0.1 to 0.5 ms (neurocores only); "
+    "and more, and more, and more, and more, and more, and more, and more, and more, that nobody can read at once"
 )
 
 
