@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=2, help="how many test samples to stream")
     arguments = parser.parse_args()
     try:
-        program = open_program(open_source(arguments.run, ("run",)))
+        program = open_program(open_source(arguments.run))
         x, labels = read_input(arguments.run / TEST_INPUT)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "net.onnx"

@@ -28,7 +28,7 @@ def build(run_dir: Path, site: Path) -> None:
     runtime = HERE / "node_modules" / "onnxruntime-web" / "dist"
     if not runtime.is_dir():
         raise InputError(f"ONNX Runtime Web is not there; run: npm ci --prefix {HERE}")
-    source = open_source(run_dir, ("run",))
+    source = open_source(run_dir)
     program = open_program(source)
     x, labels = read_input(run_dir / TEST_INPUT)
     if labels is None or x.shape[2:] != IMAGE or (x != x[0]).any():

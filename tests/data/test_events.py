@@ -270,15 +270,15 @@ def test_present_looks_into_the_cache(nmnist, cache):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"encoder": "direct"}, "key 'dataset.encoder' is 'direct'; expected of n_mnist, events, spikes, counts"),
+        ({"encoder": "direct"}, "key 'dataset.encoder' is 'direct'; expected spikes, counts for n_mnist, events"),
         (
             {"name": "digits", "encoder": "counts", "data_dir": None},
-            "key 'dataset.encoder' is 'counts'; of digits, images, direct, bernoulli",
+            "key 'dataset.encoder' is 'counts'; expected direct, bernoulli",
         ),
         ({"downscale": 40}, "key 'dataset.downscale' is 40; nothing is left of [2, 34, 34]"),
         (
             {"name": "digits", "encoder": "direct", "downscale": 2, "data_dir": None},
-            "key 'dataset.downscale' is 2; expected digits has no events, 1",
+            "key 'dataset.downscale' is 2; expected 1, digits has no events",
         ),
     ],
 )
