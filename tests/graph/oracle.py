@@ -6,6 +6,7 @@ rounded to float32 as the Program's contract says.
 """
 
 import math
+from dataclasses import replace
 
 import nir
 import numpy as np
@@ -21,6 +22,7 @@ def simulate(net, dialect, x):
     """x: [T][n] for the node "input"; returns {node: [T][n]}. ``net.late`` names the edges that carry the last step."""
     sources = {name: [s for s, t in net.edges if t == name] for name in net.nodes}
     values, states = {name: [] for name in net.nodes}, {}
+    read_as = {name: as_written(node, name in reached(net, name), dialect) for name, node in net.nodes.items()}
     for t in range(len(x)):
         for name, node in net.nodes.items():
             total = None
@@ -28,8 +30,28 @@ def simulate(net, dialect, x):
                 past = t - 1 if (source, name) in net.late else t
                 arriving = values[source][past] if past >= 0 else [F(0)] * net.size[source]
                 total = arriving if total is None else [p + q for p, q in zip(total, arriving, strict=True)]
-            values[name].append([F(v) for v in x[t]] if total is None else step(node, name, total, states, dialect, t))
+            values[name].append(
+                [F(v) for v in x[t]] if total is None else step(node, name, total, states, read_as[name], t)
+            )
     return values
+
+
+def reached(net, name):
+    """The nodes that a node's output comes to."""
+    found, ahead = set(), [name]
+    while ahead:
+        here = ahead.pop()
+        new = {target for source, target in net.edges if source == here} - found
+        found |= new
+        ahead += new
+    return found
+
+
+def as_written(node, looped, dialect):
+    """snnTorch's RSynaptic ignores ``reset_delay=False``."""
+    if dialect.reset == "snntorch_subtract_now" and isinstance(node, nir.CubaLIF) and looped:
+        return replace(dialect, reset="subtract_delayed")
+    return dialect
 
 
 def step(node, name, x, states, dialect, t):
