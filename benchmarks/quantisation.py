@@ -29,7 +29,7 @@ from stl_deploy.exporters.loihi.target import model_of_file
 from stl_deploy.exporters.loihi.threshold_forms import FormRow, Models, quantise_forms
 from stl_deploy.pipeline.fold import fold_run
 from stl_deploy.pipeline.inputs import encode_split
-from stl_deploy.pipeline.progress import tenths
+from stl_deploy.pipeline.progress import now_and_then
 from stl_deploy.pipeline.quantise import CALIBRATION, TRAINED, QuantiseOptions, before_training, quantise
 from stl_deploy.pipeline.source import open_program, open_source
 from stl_deploy.training.model_file import FILE as MODEL
@@ -101,7 +101,7 @@ class Table:
         )
 
     def _before(self) -> list[FormRow]:
-        return before_training(self.folded, self.models(), self.test, tenths(self.say, "test images"))
+        return before_training(self.folded, self.models(), self.test, now_and_then(self.say, "test images"))
 
     def _train(self, known: Iterable[dict[str, Any]]) -> dict[str, Any]:
         options = QuantiseOptions(self.options.epochs, None, self.options.images, self.options.device)
@@ -124,7 +124,7 @@ class Table:
             path, model = self._file(row)
             self.say.step(f"{self.run_dir}: {row['stage']}, {row['form']}: {count} images on real Lava")
             x, labels = self.test.x[:, :count], self.test.labels[:count]
-            seconds, show = self.options.deadline, tenths(self.say, "steps on Lava")
+            seconds, show = self.options.deadline, now_and_then(self.say, "steps on Lava")
             return asdict(against_lava(model, path, x, labels, deadline=seconds, progress=show))
 
         found: dict[str, Any] = self.kept.get(

@@ -26,9 +26,8 @@ from stl_deploy.pipeline.tradeoff import JSON, Tradeoff, over_time
 from stl_deploy.pipeline.train import fit
 from stl_deploy.report.pareto import Point
 from stl_deploy.training import model_file
+from stl_deploy.training.run_folder import TWIN
 
-FOLDER = "twin"
-"""The twin's run folder inside a run folder; ready-made models bring it."""
 _Z = 1.96
 """Standard errors of the difference of two shares within which they are told as equal (95 %)."""
 
@@ -36,7 +35,7 @@ _Z = 1.96
 def keep_twin(config: RunConfig, run_dir: Path, say: Console) -> Path:
     """The twin's folder below ``run_dir``, trained if it is not there or of another configuration."""
     twin = config.model_copy(update={"train": config.train.model_copy(update={"mode": "ann"})})
-    folder = run_dir / FOLDER
+    folder = run_dir / TWIN
     kept = folder / model_file.CONFIG_FILE
     if not (kept.is_file() and (folder / model_file.FILE).is_file() and load_config(kept) == twin):
         fit(twin, folder, resume=False, overwrite=True, say=say)

@@ -36,7 +36,7 @@ from stl_deploy.training.curves import write_curves
 from stl_deploy.training.divergence import check_finite, diverged
 from stl_deploy.training.evaluate import Evaluation, classification_loss, evaluate
 from stl_deploy.training.matmul_precision import matmul_precision, settle
-from stl_deploy.training.run_folder import forget_results
+from stl_deploy.training.run_folder import forget_results, forget_twin
 from stl_deploy.training.seeds import derived_seed, generator
 from stl_deploy.training.sync_batchnorm import share_norms
 from stl_deploy.training.tensorboard import Board
@@ -107,16 +107,16 @@ def _train(
         network = Network(config, data.input_shape, data.classes).to(device)
         share_norms(network)
         state = State(network, make_optimiser(network, config), 0, [], {}, 0)
+        board = Board(config, run_dir)  # what it needs is missed before anything of an older run is gone
         with alone_in(run_dir) if processes.place() == 0 else nullcontext():
             _open_run(run_dir, config, state, resume)
-            _train_epochs(run_dir, config, state, data, progress, batch)
+            _train_epochs(run_dir, config, state, data, board, progress, batch)
             return _finish(run_dir, config, state, data)
 
 
 def _train_epochs(
-    run_dir: Path, config: RunConfig, state: State, data: Dataset, progress: Progress, batch: Batch
+    run_dir: Path, config: RunConfig, state: State, data: Dataset, board: Board, progress: Progress, batch: Batch
 ) -> None:
-    board = Board(config, run_dir)
     while state.epoch < config.train.epochs:
         settings = config.train
         rate = settings.lr * settings.lr_decay**state.epoch
@@ -188,6 +188,8 @@ def _open_run(run_dir: Path, config: RunConfig, state: State, resume: bool) -> N
     if processes.place() > 0:
         return
     forget_results(run_dir)
+    if not resume:
+        forget_twin(run_dir)
     for stale in (model_file.FILE, CURVES_FILE, *(() if resume else (checkpoint.FILE, METRICS_FILE))):
         (run_dir / stale).unlink(missing_ok=True)
     save_config(config, kept)

@@ -9,6 +9,8 @@ from stl_deploy.errors import InputError
 from stl_deploy.training import checkpoint, model_file
 
 MANIFEST = "manifest.json"
+TWIN = "twin"
+"""The run folder of the ANN twin, inside that of its network."""
 _RESULTS = (
     MANIFEST,
     "verify.json",
@@ -26,12 +28,24 @@ _RESULTS = (
 )
 
 
+_TRAINED = (model_file.FILE, model_file.CONFIG_FILE, checkpoint.FILE, "metrics.jsonl", "curves.svg")
+
+
 def forget_results(run_dir: Path) -> None:
     """Remove what an earlier run made of its weights, the manifest first: without it no verb believes the rest."""
     for name in _RESULTS:
         (run_dir / name).unlink(missing_ok=True)
     for data in run_dir.glob(f"{glob.escape('net.onnx')}.*.data"):
         data.unlink(missing_ok=True)
+
+
+def forget_twin(run_dir: Path) -> None:
+    """Remove the ANN twin of an earlier training: it belongs to that one's configuration."""
+    folder = run_dir / TWIN
+    for name in (*_TRAINED, *_RESULTS):
+        (folder / name).unlink(missing_ok=True)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def refuse_replacing(run_dir: Path, *, resume: bool, overwrite: bool) -> None:

@@ -11,9 +11,10 @@ from stl_deploy._util.console import Console
 from stl_deploy.pipeline.energy import energy
 from stl_deploy.pipeline.run import RunResult, run
 from stl_deploy.pipeline.tradeoff import MOST_STEPS, _steps, read_tradeoff
-from stl_deploy.pipeline.twin import FOLDER, iso_accuracy, keep_twin
+from stl_deploy.pipeline.twin import iso_accuracy, keep_twin
 from stl_deploy.report.pareto import Point
 from stl_deploy.training.model_file import load_network
+from stl_deploy.training.run_folder import TWIN
 
 
 def snn(steps: int, accuracy: float, joules: float) -> Point:
@@ -56,7 +57,7 @@ def test_time_is_looked_at_from_one_step_to_all(most: int) -> None:
 
 def test_a_run_keeps_its_twin_and_weighs_it(small_run: RunResult) -> None:
     folder = small_run.run_dir
-    network, config = load_network(folder / FOLDER)
+    network, config = load_network(folder / TWIN)
     assert config.train.mode == "ann"
     data = json.loads((folder / "energy.json").read_text())
     assert data["ann_twin"]["label"] == "measured"
@@ -72,9 +73,9 @@ def test_a_run_keeps_its_twin_and_weighs_it(small_run: RunResult) -> None:
 
 def test_a_kept_twin_is_not_trained_again(small_run: RunResult) -> None:
     _, config = load_network(small_run.run_dir)
-    before = (small_run.run_dir / FOLDER / "model.safetensors").stat().st_mtime_ns
-    assert keep_twin(config, small_run.run_dir, Console(quiet=True)) == small_run.run_dir / FOLDER
-    assert (small_run.run_dir / FOLDER / "model.safetensors").stat().st_mtime_ns == before
+    before = (small_run.run_dir / TWIN / "model.safetensors").stat().st_mtime_ns
+    assert keep_twin(config, small_run.run_dir, Console(quiet=True)) == small_run.run_dir / TWIN
+    assert (small_run.run_dir / TWIN / "model.safetensors").stat().st_mtime_ns == before
 
 
 def test_energy_of_a_run_finds_the_kept_twin(small_run: RunResult) -> None:
@@ -85,6 +86,6 @@ def test_energy_of_a_run_finds_the_kept_twin(small_run: RunResult) -> None:
 def test_the_hurried_leave_the_twin_out(small_run: RunResult, tmp_path: Path) -> None:
     _, config = load_network(small_run.run_dir)
     run(config, tmp_path / "run", lava=False, twin=False)
-    assert not (tmp_path / "run" / FOLDER).exists()
+    assert not (tmp_path / "run" / TWIN).exists()
     assert json.loads((tmp_path / "run" / "energy.json").read_text())["ann_twin"]["label"] == "unmeasured"
     assert "iso_accuracy" not in read_tradeoff(tmp_path / "run" / "tradeoff.json")

@@ -12,13 +12,14 @@ from stl_deploy.errors import InputError
 from stl_deploy.training import pretrained
 from stl_deploy.training.evaluate import evaluate
 from stl_deploy.training.model_file import load_network, model_facts
+from stl_deploy.training.run_folder import TWIN
 
 
 @pytest.mark.parametrize("name", pretrained.names())
 def test_every_model_unpacks_to_a_run_and_its_twin(name, tmp_path):
     about = pretrained.unpack(name, tmp_path / "run")
     network, config = load_network(tmp_path / "run")
-    twin, of_twin = load_network(tmp_path / "run" / pretrained.TWIN)
+    twin, of_twin = load_network(tmp_path / "run" / TWIN)
     assert (config.train.mode, of_twin.train.mode) == ("stl", "ann")
     assert config.network == of_twin.network
     assert config.dataset.data_dir is None
@@ -38,7 +39,7 @@ def test_the_digits_card_holds_on_the_real_test_split(tmp_path):
 
 def test_data_dir_goes_into_both_configurations(tmp_path):
     pretrained.unpack("n_mnist_small", tmp_path, "/data/n_mnist")
-    for folder in (tmp_path, tmp_path / pretrained.TWIN):
+    for folder in (tmp_path, tmp_path / TWIN):
         assert load_config(folder / "config.yaml").dataset.data_dir == "/data/n_mnist"
 
 

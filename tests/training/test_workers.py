@@ -109,7 +109,7 @@ _KILLED = """
         if processes.place() == 1 and calls == int(sys.argv[1]):
             if sys.argv[2] == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
-            raise MemoryError("no room here")
+            raise ArithmeticError("no room here")
         return loss(*args)
 
     train.classification_loss = dying
@@ -140,7 +140,7 @@ def test_the_one_that_failed_says_why_and_nobody_else_speaks(config_file: Path, 
     script.write_text(textwrap.dedent(_KILLED))
     said = _torchrun(script, "3", "raise", "train", config_file, "-o", tmp_path / "run", expect=1).splitlines()
     assert len(said) == 2
-    assert said[1].startswith("stl-deploy: internal error: MemoryError: no room here")
+    assert said[1].startswith("stl-deploy: internal error: ArithmeticError: no room here")
     said = _torchrun("-m", "stl_deploy", "run", config_file, "-o", tmp_path / "run", expect=1).splitlines()
     assert said == [
         "stl-deploy: error: 2 processes for 'run'; torchrun takes train, all other verbs run in one process"

@@ -27,9 +27,8 @@ from stl_deploy.config.load import dump_config, load_config
 from stl_deploy.errors import InputError
 from stl_deploy.training.loop import METRICS_FILE
 from stl_deploy.training.model_file import CONFIG_FILE, save_model
+from stl_deploy.training.run_folder import TWIN
 
-TWIN = "twin"
-"""The twin's run folder inside a run folder."""
 _PARTS = (("config.yaml", "model.safetensors", "."), ("twin.yaml", "twin.safetensors", TWIN))
 """Configuration, weights, and the folder below the run folder that they are unpacked into."""
 
