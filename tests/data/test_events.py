@@ -228,7 +228,7 @@ def test_pictures_before_a_camera_through_aedat(tmp_path, monkeypatch):
 
     config = DatasetConfig(name="cifar10_dvs", encoder="spikes", data_dir=str(tmp_path), T=2)
     monkeypatch.setitem(sys.modules, "aedat", None)
-    with pytest.raises(ToolError, match=r"aedat is not installed; .* pip install 'stl-deploy\[data\]'"):
+    with pytest.raises(ToolError, match=r"aedat is not installed; .*pip install .*\[data\]"):
         load_dataset(config)
     monkeypatch.setitem(sys.modules, "aedat", SimpleNamespace(Decoder=Decoder))
     data = load_dataset(config)
@@ -242,7 +242,7 @@ def test_absent_files_and_downloads(tmp_path, cache, monkeypatch):
     with pytest.raises(InputError, match=r"no NMNIST files; expected Train/<label>/\*\.bin"):
         load_dataset(_config(tmp_path))
     monkeypatch.setitem(sys.modules, "tonic", None)
-    with pytest.raises(ToolError, match=r"tonic is not installed; .* pip install 'stl-deploy\[data\]'"):
+    with pytest.raises(ToolError, match=r"tonic is not installed; .*pip install .*\[data\]"):
         load_dataset(_config(tmp_path, data_dir=None))
     asked = []
 
