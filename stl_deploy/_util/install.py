@@ -7,7 +7,7 @@ import json
 import platform
 import shlex
 import sys
-from importlib.metadata import Distribution, PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distributions, version
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
@@ -91,12 +91,14 @@ def _python() -> str:
 
 def _origin() -> dict[str, object]:
     """Where pip got this installation from (PEP 610); empty for an index, and for a tree that was never installed."""
-    try:
-        text = Distribution.from_name(NAME).read_text("direct_url.json")
-        found = json.loads(text or "{}")
-    except (PackageNotFoundError, ValueError, OSError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    for found in distributions(name=NAME):  # a source tree on the path has one, too, that tells nothing
+        try:
+            origin = json.loads(found.read_text("direct_url.json") or "{}")
+        except (ValueError, OSError):
+            continue
+        if isinstance(origin, dict) and origin:
+            return origin
+    return {}
 
 
 def _requirement(origin: dict[str, object], extra: str | None) -> list[str]:

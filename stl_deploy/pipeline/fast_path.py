@@ -10,8 +10,6 @@ from stl_deploy._util import install
 from stl_deploy._util.console import Console
 from stl_deploy.errors import ToolError
 
-_SECONDS = "about 15 s"
-
 
 def announce(device: str, say: Console) -> None:
     """Compile the fast path now, and say so, if this device takes it and its code is not kept from another time."""
@@ -21,7 +19,7 @@ def announce(device: str, say: Console) -> None:
 
     on_cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
     if on_cpu and install.is_there("numba") and os.environ.get(fused.SWITCH) != "0" and not fused.is_warm():
-        say.say(f"compiling the fast path (once, {_SECONDS})")
+        say.say("compiling the fast path (once, about 15 s)")
         fused.works(torch.float32)
 
 
@@ -36,7 +34,7 @@ def warm(*, say: Console | None = None) -> dict[str, Any]:
     from stl_deploy.nn import fused
 
     say = say or Console(quiet=True)
-    say.say("loading the fast path" if fused.is_warm() else f"compiling the fast path ({_SECONDS})")
+    say.say("loading the fast path" if fused.is_warm() else "compiling the fast path (about 30 s)")
     start = time.perf_counter()
     compiles = fused.works(torch.float32) and fused.works(torch.float32, winograd=True)
     seconds = time.perf_counter() - start
