@@ -28,7 +28,7 @@ Found = Mapping[str, Any] | list[Any]
 def open_hdf5(path: Path, kind: str, *, lists: bool = False) -> Iterator[tuple[h5py.File, Group]]:
     """The open file and all that is in it. Everything that goes wrong inside becomes an InputError in one sentence.
 
-    lists: arrays whose entries are lists of numbers, each of its own length, are accepted, too.
+    lists: also take arrays whose entries are lists of numbers, each of its own length.
     """
     plain_file(path, kind)
     found, content = probe(path, kind, lists)

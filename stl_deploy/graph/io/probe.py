@@ -1,6 +1,6 @@
 """Reads HDF5 files through, in a process of its own, for `_guard`: ``python -P -m stl_deploy.graph.io.probe``.
 
-A line with path, kind and, where it is so, that lists are accepted (JSON) comes in. Dots go out while there is
+A line with path, kind and, where it is so, that lists are taken (JSON) comes in. Dots go out while there is
 progress, then a line: ``{"error": ...}``, or ``{"found": ..., "size": n}`` followed by the n bytes of the arrays in it
 (see `_scan`). The process ends itself (with the signal SIGPROF) where HDF5 takes half a second of processor time for
 one object, as it does in damage that it loops on.
