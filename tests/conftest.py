@@ -27,7 +27,7 @@ SLOW_FILES = (
     "energy/test_sanafe.py",
     "exporters/onnx/test_parity.py",
 )
-SLOW_FIXTURES = {"digits_run", "run_dir", "small_run", "tiny"}
+SLOW_FIXTURES = {"ann", "digits_run", "run_dir", "small_run", "study", "tiny"}
 """They train."""
 
 TINY: dict[str, Any] = {
@@ -53,16 +53,20 @@ def tiny() -> RunConfig:
     return RunConfig.model_validate(TINY)
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """`make quick` does not even import the files that it leaves out whole."""
+    is_test = collection_path.match("test_*.py")
+    return True if is_test and config.option.markexpr == "not slow" and not _is_quick(collection_path) else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what `make quick` leaves out: tests that train, compile, or start other programs."""
     for item in items:
-        if not _is_quick(item):
+        if not _is_quick(item.path) or SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
 
 
-def _is_quick(item: pytest.Item) -> bool:
-    where = item.path.relative_to(Path(__file__).parent)
-    named = where.as_posix() in QUICK_FILES or (
-        where.parent.as_posix() in QUICK_ROOMS and where.as_posix() not in SLOW_FILES
-    )
-    return named and not SLOW_FIXTURES & set(getattr(item, "fixturenames", ()))
+def _is_quick(path: Path) -> bool:
+    where = path.relative_to(Path(__file__).parent)
+    in_quick_room = where.parent.as_posix() in QUICK_ROOMS and where.as_posix() not in SLOW_FILES
+    return where.as_posix() in QUICK_FILES or in_quick_room

@@ -87,6 +87,7 @@ def test_another_topology_is_refused(ann: Path) -> None:
         measure_twin(other, ann, image())
 
 
+@pytest.mark.slow
 def test_a_spiking_run_is_no_ann_twin(tmp_path: Path) -> None:
     train(configure("digits", ("train.epochs=1", NETWORK)), tmp_path / "snn")
     with pytest.raises(InputError, match="trained in mode stl; an ANN twin is trained with --mode ann"):
