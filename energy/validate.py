@@ -249,23 +249,32 @@ def _measured(case: Mapping[str, Any]) -> Range:
 
 
 def _device(device: Device) -> list[Check]:
-    """Every published network of a device, predicted from the others that its line is fitted to."""
+    """Every published network of a device, predicted from those that its line is fitted to."""
     splits: list[tuple[Split, tuple[Row, ...]]] = [("training", device.training), ("held out", device.held_out)]
-    return [_row(device, row, split) for split, rows in splits for row in rows]
+    return [check for split, rows in splits for row in rows for check in _row(device, row, split)]
 
 
-def _row(device: Device, row: Row, split: Split) -> Check:
-    (low, high), _ = device.predict(row.macs)
-    measured = row.joules * 1e6
+def _row(device: Device, row: Row, split: Split) -> list[Check]:
+    joules, seconds = device.predict(row.macs)
+    return [
+        _ann(device, row, split, "energy", joules, row.joules, "uJ"),
+        _ann(device, row, split, "time", seconds, row.seconds, "us"),
+    ]
+
+
+def _ann(
+    device: Device, row: Row, split: Split, quantity: Quantity, predicted: Range, measured: float, unit: str
+) -> Check:
+    low, high = predicted
     return _judged(
         Check(
-            case=f"ANN '{row.net}', {row.macs:,} MACs, batch 1",
+            case=f"ANN '{row.net}', {row.macs:,} MACs, batch 1, {quantity}",
             model=device.name,
-            quantity="energy",
+            quantity=quantity,
             split=split,
-            predicted=(low * 1e6, high * 1e6),
-            measured=(measured, measured),
-            unit="uJ",
+            predicted=(low / _SI[unit], high / _SI[unit]),
+            measured=(measured / _SI[unit], measured / _SI[unit]),
+            unit=unit,
             per="inference",
             how="measured",
             error=0.0,

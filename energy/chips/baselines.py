@@ -8,6 +8,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+import numpy as np
+
 from stl_deploy.energy.prices.price_list import Range
 
 TRAINING = ("ad", "kws", "ic", "0 branches", "4 branches", "8 branches")
@@ -26,11 +28,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Device:
-    """One device and its published rows."""
+    """One device and its published rows; one_architecture: whether these are one network in several sizes."""
 
     name: str
     source: str
     rows: tuple[Row, ...]
+    one_architecture: bool = False
 
     @property
     def microcontroller(self) -> bool:
@@ -66,11 +69,23 @@ class Device:
         return min(each), max(each)
 
     def predict(self, macs: float) -> tuple[Range, Range]:
-        """Joules and seconds of an ANN of ``macs``, at the cost per MAC of the published networks next in size.
+        """Joules and seconds of an ANN of ``macs``.
 
-        Smaller than any of them: from its share of the smallest to as much as that one. Larger: of the largest two.
+        One architecture in several sizes: a fixed cost of an inference and a cost per MAC, fitted to the rows. Several
+        architectures, whose costs per MAC differ: that of the two next in size, of which the smallest network bounds
+        anything smaller.
         """
-        return _between(self.training, macs, "joules"), _between(self.training, macs, "seconds")
+        rule = _line if self.one_architecture else _between
+        return rule(self.training, macs, "joules"), rule(self.training, macs, "seconds")
+
+
+def _line(rows: tuple[Row, ...], macs: float, what: str) -> Range:
+    """Least squares of relative errors; the range is as wide as the rows stray from the line."""
+    sizes, costs = (np.array([getattr(row, key) for row in rows], float) for key in ("macs", what))
+    slope, fixed = np.polyfit(sizes, costs, 1, w=1 / costs)
+    strays = costs / (fixed + slope * sizes)
+    at = float(fixed + slope * macs)
+    return at * float(strays.min()), at * float(strays.max())
 
 
 def _between(rows: tuple[Row, ...], macs: float, what: str) -> Range:
@@ -93,7 +108,7 @@ def devices() -> tuple[Device, ...]:
 
 def _device(entry: dict[str, Any]) -> Device:
     rows = tuple(Row(row["net"], row["macs"], row["J"], row["s"]) for row in entry["rows"])
-    return Device(entry["name"], entry["source"], rows)
+    return Device(entry["name"], entry["source"], rows, entry.get("one_architecture", False))
 
 
 def baselines(macs: float) -> list[dict[str, Any]]:

@@ -179,6 +179,18 @@ def test_a_baseline_lies_between_the_published_networks_next_in_size() -> None:
     assert device.predict(1000)[0] == approx((50.0, 50.0))
 
 
+def test_one_architecture_in_several_sizes_has_a_fixed_cost_and_a_cost_per_mac() -> None:
+    rows = Row("kws", 100, 11.0, 1.1), Row("4 branches", 400, 14.0, 1.4), Row("10 branches", 1000, 99.0, 99.0)
+    device = Device("d", "s", rows, one_architecture=True)
+    assert device.predict(1000) == (approx((20.0, 20.0)), approx((2.0, 2.0)))  # 10 + 0.01 a MAC; 10 branches held out
+    assert device.predict(0)[0] == approx((10.0, 10.0))
+    strays = Device("d", "s", (*rows, Row("0 branches", 100, 9.0, 1.1)), one_architecture=True)
+    low, high = strays.predict(100)[0]
+    assert low <= 9.0
+    assert high >= 11.0
+    assert high / low == approx(11 / 9)
+
+
 def test_the_published_macs_of_mlperf_tiny() -> None:
     macs = {row.net: row.macs for device in devices() for row in device.rows if "MLPerf" in device.source}
     assert macs == {"ad": 264192, "ic": 12501632, "kws": 2656768, "vww": 7489664}

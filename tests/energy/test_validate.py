@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from stl_deploy.energy import validate
+from stl_deploy.energy.chips.baselines import devices
 from stl_deploy.energy.validate import Check, checks_of, scores
 from stl_deploy.errors import ConfigError
 from tests.energy.close import approx
@@ -71,8 +72,16 @@ def test_held_out_energy_meets_the_goals() -> None:
     assert abs(check("PilotNet (LIF) on Loihi 2, dynamic energy", "loihi2_calibrated").error) < 0.40
 
 
+def test_a_network_scaled_up_costs_a_fixed_part_and_a_part_per_mac() -> None:
+    scaled = {d.name for d in devices() if d.one_architecture}
+    held = [c for c in validate() if c.split == "held out" and c.model in scaled]
+    assert len(held) == 3 * 3 * 2  # 2, 6 and 10 branches: joules and seconds
+    assert max(abs(c.error) for c in held if c.quantity == "energy") < 0.11
+    assert max(abs(c.error) for c in held if c.quantity == "time") < 0.20
+
+
 def test_brackets_without_a_measured_time_contain_the_measurement() -> None:
-    times = [c for c in validate() if c.quantity == "time" and c.split == "held out"]
+    times = [c for c in validate() if (c.quantity, c.per, c.split) == ("time", "step", "held out")]
     assert len(times) == 8
     assert all(c.inside for c in times)
 
