@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from stl_deploy.energy.ann_twin import AnnTwin, twin_json
 from stl_deploy.energy.chips.baselines import baselines
 from stl_deploy.energy.chips.lines import ChipLine, check_step_time, chip_lines
+from stl_deploy.energy.counts.arrivals import feeders
 from stl_deploy.energy.counts.coding import Coding, resolve_coding
 from stl_deploy.energy.counts.neurobench import neurobench_fields
 from stl_deploy.energy.counts.neuron_ops import layer_ops
@@ -68,6 +69,7 @@ class EnergyReport:
     models: tuple[Model, ...]
     chips: tuple[ChipLine, ...]
     by_layer: tuple[tuple[str, float, float], ...]
+    edges: Mapping[str, tuple[str, ...]]
     ann_twin: Mapping[str, Any]
     samples: Samples | None
     what_if: tuple[WhatIf, ...]
@@ -92,6 +94,11 @@ class EnergyReport:
             for e in self.energy
         ]
 
+    def _lists(self) -> list[PriceList]:
+        """Every list that something was priced with, once."""
+        used = [*(entry.prices for entry in self.energy), *(cell.prices for cell in self.comparisons)]
+        return list({prices.name: prices for prices in used}.values())
+
     def as_dict(self) -> dict[str, Any]:
         """The energy JSON of INTERFACES; counts are exact integers summed over the T steps and B samples."""
         return {
@@ -112,6 +119,8 @@ class EnergyReport:
             "models": [model.as_dict() for model in self.models],
             "model_range": range_of(self.models),
             "by_layer": [{"layer": n, "snn_J": s, "ann_J": a, "label": "modelled"} for n, s, a in self.by_layer],
+            "edges": {name: list(sources) for name, sources in self.edges.items()},
+            "price_lists": [_described(entry) for entry in self._lists()],
             "chips": [line.as_dict() for line in self.chips],
             "ann_baselines": baselines(self.counts.totals.ann_macs_exact / self.counts.batch),
             "ann_twin": dict(self.ann_twin),
@@ -210,6 +219,7 @@ def energy_report(
         found,
         chip_lines(program, counts, chip, messages, step_time),
         by_layer(program, counts, twin),
+        {name: _sources(program, name) for name in counts.order},
         twin_json(twin, counts, first),
         samples,
         what_if_table(program, counts),
@@ -227,6 +237,16 @@ def energy_schema() -> dict[str, Any]:
 
 def _load(prices: Sequence[str | Path | PriceList]) -> list[PriceList]:
     return [entry if isinstance(entry, PriceList) else load_prices(entry) for entry in prices]
+
+
+def _described(prices: PriceList) -> dict[str, Any]:
+    return {key: getattr(prices, key) for key in ("name", "title", "evidence", "source", "caveat")}
+
+
+def _sources(program: Program, name: str) -> tuple[str, ...]:
+    """What feeds a layer, in the graph's order; one that stands at or behind it closes a loop."""
+    found = feeders(program, program.by_name[name])
+    return tuple(node.name for node in program.nodes if node.name in found)
 
 
 def _assumptions(program: Program, counts: Counts, coding: Coding) -> tuple[str, ...]:

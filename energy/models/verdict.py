@@ -9,25 +9,24 @@ from stl_deploy.energy.models.break_even import BreakEven, ModelBreakEven
 from stl_deploy.energy.models.grid import QUOTED, QUOTED_PRICE, Cell, quoted
 from stl_deploy.energy.prices.price_list import Range
 
-EQUAL = 0.005
-"""Ratios this close to 1 are told as equal: two digits are printed, and prices are not known better."""
-
-
 CHIP = "loihi1"
 """The chip that the sentence names: the one whose floor, events and time are all published."""
 
 
 def verdict(cells: Sequence[Cell], break_even: BreakEven, chips: Sequence[ChipLine] = ()) -> str:
-    """One sentence: the ratio over the grid, where both sides cost the same, the number to quote, and one chip."""
+    """One sentence: the ratio over the grid, the number to quote, where both sides would cost the same, and one chip.
+
+    The twin's zeros count the same way throughout: skipped where they were measured.
+    """
     cell = quoted(cells)
     if cell is None:
         return "The SNN has no weights, so there is no ANN twin to compare it with."
-    low, high = min(c.ratio for c in cells), max(c.ratio for c in cells)
+    ratios = [c.ratio for c in cells if c.ann_zeros == cell.ann_zeros]
     zeros = ", the ANN's zeros skipped as measured" if cell.ann_zeros == "skipped" else ""
     return (
-        f"The SNN costs {spread(low, high)} its ANN twin, memory included, by how often weights are fetched "
-        f"({equal_at(break_even)}); to quote: {times(cell.ratio)}, {cell.flow.text}, int8 at 45 nm{zeros}"
-        f"{on_chip(chips)}."
+        f"The SNN costs {spread(min(ratios), max(ratios))} its ANN twin, memory included, depending on how often "
+        f"weights are fetched and on the prices; to quote: {number(cell.ratio)} times ({cell.flow.text}, int8 at "
+        f"45 nm{zeros}; {equal_at(break_even)}){on_chip(chips)}."
     )
 
 
@@ -48,19 +47,15 @@ def si(values: Range, unit: str) -> str:
     return f"{low} {prefix}{unit}" if low == high else f"{low} to {high} {prefix}{unit}"
 
 
-def times(ratio: float) -> str:
-    """``1.3 times``, or ``as much`` where it is 1 to two digits."""
-    return "as much" if abs(ratio - 1) < EQUAL else f"{number(ratio)} times"
-
-
 def spread(low: float, high: float) -> str:
     """A range of ratios."""
-    return f"{number(low)} to {number(high)} times"
+    ends = dict.fromkeys((number(low), number(high)))
+    return f"{' to '.join(ends)} times"
 
 
 def number(ratio: float) -> str:
     """Two digits, without an exponent for what a person would write out."""
-    return f"{ratio:.2g}" if ratio < 100 else f"{ratio:,.0f}"
+    return f"{ratio:#.2g}".rstrip(".") if ratio < 100 else f"{ratio:,.0f}"
 
 
 def equal_at(break_even: BreakEven) -> str:

@@ -306,7 +306,7 @@ def _unit(value: float) -> str:
 
 
 def _scaled(value: float, unit: str) -> str:
-    for factor, prefix in ((1.0, ""), (1e-3, "m"), (1e-6, "u"), (1e-9, "n")):
+    for factor, prefix in ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n")):
         if abs(value) >= factor:
             return f"{value / factor:.3g} {prefix}{unit}"
     return f"{value / 1e-12:.3g} p{unit}"

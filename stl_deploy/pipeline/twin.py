@@ -66,7 +66,7 @@ class IsoAccuracy:
     def text(self) -> str:
         """One sentence."""
         both = f"{self.snn:.2%} against {self.ann:.2%} on {self.samples:,} samples, measured"
-        costs = f"costs {number(self.ratio)} times"
+        costs = f"costs {number(self.ratio)} times as much"
         if self.reached:
             return f"At T = {self.steps} the SNN is as accurate as its ANN twin ({both}) and {costs}."
         return f"The SNN does not reach its ANN twin's accuracy ({both}); at T = {self.steps} it {costs}."

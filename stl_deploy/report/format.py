@@ -17,7 +17,7 @@ def joules(value: float | None) -> str:
 def _prefixed(value: float, unit: str) -> str:
     factor, prefix = next((p for p in _PREFIXES if abs(value) >= p[0]), _PREFIXES[-1] if value else (1.0, ""))
     shown = f"{value / factor:.3g}" if abs(value / factor) < 999.5 else f"{value / factor:.0f}"
-    return f"{shown} {prefix}{unit}"
+    return f"{shown}\u00a0{prefix}{unit}"
 
 
 def ends(values: Sequence[float], unit: str) -> str:
@@ -44,12 +44,18 @@ def count(value: float | None) -> str:
     if value is None:
         return "–"
     whole = value == int(value) or abs(value) >= _WHOLE
-    return (f"{value:,.0f}" if whole else f"{value:,.4g}").replace(",", "\u2009")
+    return (f"{value:,.0f}" if whole else f"{value:,.4g}").replace(",", "\u202f")
+
+
+def counts(values: Sequence[float]) -> str:
+    """A [low, high] range of numbers, three digits each."""
+    low, high = (count(float(f"{value:.3g}")) for value in values)
+    return low if low == high else f"{low} to {high}"
 
 
 def percent(value: float | None) -> str:
     """A fraction as a percentage with two digits; a dash for None."""
-    return "–" if value is None else f"{100 * value:.2f} %"
+    return "–" if value is None else f"{100 * value:.2f}\u00a0%"
 
 
 def percents(values: Sequence[float]) -> str:
@@ -60,7 +66,9 @@ def percents(values: Sequence[float]) -> str:
 
 def ratio(value: float | None) -> str:
     """Three digits and a times sign; a dash for None."""
-    return "–" if value is None else f"{value:.3g}×"
+    if value is None:
+        return "–"
+    return f"{value:,.0f}×" if value >= _WHOLE else f"{value:#.3g}".rstrip(".") + "×"
 
 
 def ratios(values: Sequence[float] | None) -> str:

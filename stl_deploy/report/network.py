@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 _MOST = 24
@@ -12,7 +12,10 @@ _MOST = 24
 
 @dataclass(frozen=True)
 class Box:
-    """One layer. share: of the SNN's energy; rate: spikes per neuron and step, None where nothing fires."""
+    """One layer. share: of the SNN's energy; rate: spikes per neuron and step, None where nothing fires.
+
+    follows: whether the box before it feeds it; others: what else does, with what closes a loop marked.
+    """
 
     name: str
     kind: str
@@ -21,6 +24,8 @@ class Box:
     rate: float | None
     joules: float
     share: float
+    follows: bool = False
+    others: tuple[str, ...] = ()
 
 
 def boxes(energy: Mapping[str, Any]) -> tuple[list[Box], int]:
@@ -29,7 +34,25 @@ def boxes(energy: Mapping[str, Any]) -> tuple[list[Box], int]:
     whole, batch = sum(cost.values()) or 1.0, energy["batch"]
     found = [_box(name, layer, cost.get(name, 0.0), whole, batch) for name, layer in energy["layers"].items()]
     kept = {box.name for box in sorted(found, key=lambda box: -box.joules)[:_MOST]}
-    return [box for box in found if box.name in kept], len(found) - len(kept)
+    shown = [box for box in found if box.name in kept]
+    order = {name: place for place, name in enumerate(energy["edges"])}
+    linked = [
+        _linked(box, energy["edges"][box.name], before, order)
+        for before, box in zip((None, *shown), shown, strict=False)
+    ]
+    return linked, len(found) - len(kept)
+
+
+def _linked(box: Box, sources: Sequence[str], before: Box | None, order: Mapping[str, int]) -> Box:
+    """The box with its edges; an input is said only where a box stands before it."""
+    named = [name for name in sources if before is None or name != before.name]
+    follows = len(named) < len(sources)
+    others = [
+        f"{name}, a step ago" if order.get(name, -1) >= order[box.name] else name
+        for name in named
+        if before is not None or name in order
+    ]
+    return replace(box, follows=follows, others=tuple(others))
 
 
 def _box(name: str, layer: Mapping[str, Any], joules: float, whole: float, batch: int) -> Box:

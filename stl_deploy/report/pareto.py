@@ -77,6 +77,7 @@ def draw(points: Sequence[Mapping[str, Any]]) -> str:
     ax.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: joules(value)))
     ax.tick_params(axis="x", which="both", labelsize=7)
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+    ax.set_ylim(top=min(ax.get_ylim()[1], 1.01))
     ax.grid(axis="y")
     ax.set(xlabel="energy of one inference (modelled)", ylabel="accuracy (measured)")
     return inline(figure, "pareto", "Accuracy against energy; the line joins the points that no other beats in both")

@@ -10,7 +10,7 @@ from importlib.resources import files
 from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from stl_deploy.report.format import count, ends, joules, percent, percents, plain, ratio, ratios, span
+from stl_deploy.report.format import count, counts, ends, joules, percent, percents, plain, ratio, ratios, span
 
 
 @cache
@@ -28,7 +28,11 @@ def template(name: str) -> Template:
         joules=joules, count=count, percent=percent, percents=percents, ratio=ratio, span=span, plain=plain
     )
     environment.filters.update(
-        ratios=ratios, span_w=lambda value: ends(value, "W"), span_s=lambda value: ends(value, "s")
+        ratios=ratios,
+        counts=counts,
+        span_w=lambda value: ends(value, "W"),
+        span_s=lambda value: ends(value, "s"),
+        span_js=lambda value: ends(value, "J·s"),
     )
     script = load("sort.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -15,8 +15,10 @@ def test_times_peaks_and_the_table():
     assert found["ratio"] > 0
     few, many = found["peak_bytes"].values()
     assert many < 2.5 * few  # 32 and 130 images, in parts of 64: not with the number of images
+    found["verbs"] = {"simulate": [2.0, 2.0], "energy": [2.5, 2.1]}
     text = counting.table(found | {"ratio": 1.25, "load": [0.5, 3.0]})
     assert "Counting over running: 1.25 (at most 1.3 is wanted)" in text
+    assert "five convolutions of 16 channels, as many images: 1.15 (at most 1.15 is wanted)" in text
     assert "not quiet, so these are no results" in text
 
 
@@ -26,3 +28,8 @@ def test_every_layer_is_busy_and_all_images_are_seen():
     counts = count_stream(program, counting.parts(program, 4, 70), "spikes").counts()
     assert counts.batch == 70
     assert all(layer.spikes for layer in counts.neurons.values())
+
+
+def test_the_commands_are_timed_side_by_side():
+    times = counting.verbs(2, 1)
+    assert {name: len(seconds) for name, seconds in times.items()} == {"simulate": 1, "energy": 1}

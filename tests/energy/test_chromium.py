@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from stl_deploy.report import render_report, report_json
+from stl_deploy.report.format import ratio as shown_ratio
 from tests import chromium
 from tests.energy.test_report import EVIL, full
 
@@ -45,11 +46,11 @@ def test_it_renders_without_complaint_or_request(shown: tuple[chromium.Page, Any
 
 def test_its_numbers_are_those_of_the_json(shown: tuple[chromium.Page, Any]) -> None:
     tab, twin = shown
-    totals = "[...document.querySelectorAll('#total-table td')].map(c => c.textContent.replace(/\\u2009/g, ''))"
+    totals = "[...document.querySelectorAll('#total-table td')].map(c => c.textContent.replace(/\\u202f/g, ''))"
     assert tab.evaluate(totals) == [str(value) for value in twin["energy"]["totals"].values()]
     assert tab.evaluate("document.querySelector('.verdict').textContent").startswith(twin["energy"]["verdict"])
     ratio = twin["energy"]["quoted"]["snn_over_ann"]
-    assert tab.evaluate("document.querySelector('.quoted').textContent") == f"{ratio:.3g}×"
+    assert tab.evaluate("document.querySelector('.quoted').textContent") == shown_ratio(ratio)
 
 
 def test_paper_cuts_nothing_off(shown: tuple[chromium.Page, Any]) -> None:
@@ -69,6 +70,8 @@ def test_it_is_short(shown: tuple[chromium.Page, Any]) -> None:
         tab.emulate("screen", width=width, height=height)
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
         assert tab.evaluate("document.documentElement.scrollHeight") < screens * height
+        captions = "[...document.querySelectorAll('main > .scroll caption')]"
+        assert tab.evaluate(f"{captions}.every(c => c.getBoundingClientRect().right <= innerWidth)")
     tab.emulate("print")
     assert tab.printed_pages() <= 8
     tab.emulate("screen")

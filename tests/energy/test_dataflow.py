@@ -14,6 +14,7 @@ from stl_deploy.energy.models.grid import Cell, quoted
 from stl_deploy.energy.models.layout import meeting_places
 from stl_deploy.energy.models.ledger import Item
 from stl_deploy.energy.models.lemaire import snn as lemaire_snn
+from stl_deploy.energy.models.verdict import number
 from stl_deploy.energy.prices.comparison import Comparison
 from stl_deploy.energy.prices.sram import access, word_access
 from stl_deploy.graph.program import Neuron, Program, Source
@@ -169,11 +170,22 @@ def test_the_verdict_says_the_range_the_number_to_quote_and_the_break_even() -> 
     low, high = min(c.ratio for c in report.comparisons), max(c.ratio for c in report.comparisons)
     chosen = quoted(report.comparisons)
     assert chosen is not None
-    assert report.verdict.startswith(f"The SNN costs {low:.2g} to {high:.2g} times its ANN twin, memory included")
-    assert (
-        f"to quote: {chosen.ratio:.2g} times, weights once per step, sums in registers, int8 at 45 nm" in report.verdict
-    )
+    assert report.verdict.startswith(f"The SNN costs {low:#.2g} to {high:#.2g} times its ANN twin, memory included")
+    quote = f"to quote: {chosen.ratio:#.2g} times (weights once per step, sums in registers, int8 at 45 nm; "
+    assert quote in report.verdict
     assert report.as_dict()["verdict"] == report.verdict
+
+
+def test_the_verdict_s_range_is_of_the_rows_that_the_page_shows() -> None:
+    twin = AnnTwin(macs_nonzero=30, macs=120, samples=10, source="twin")
+    report = measure_energy(two_layers(), X, twin=twin)
+    skipped = [c.ratio for c in report.comparisons if c.ann_zeros == "skipped"]
+    assert min(skipped) > min(c.ratio for c in report.comparisons)
+    assert report.verdict.startswith(f"The SNN costs {number(min(skipped))} to {number(max(skipped))} times")
+
+
+def test_ratios_have_two_digits() -> None:
+    assert [number(r) for r in (0.996, 1.0, 0.66, 17.4, 260.4, 0.004)] == ["1.0", "1.0", "0.66", "17", "260", "0.0040"]
 
 
 def test_a_net_without_weights_has_no_twin() -> None:

@@ -67,6 +67,8 @@ def test_the_keys_are_those_of_the_contract() -> None:
         "by_layer",
         "chips",
         "ann_baselines",
+        "edges",
+        "price_lists",
         "quoted",
         "ann_twin",
         "per_sample",

@@ -19,7 +19,7 @@ from stl_deploy.energy import AnnTwin, measure_energy
 from stl_deploy.energy.prices.chip import OnChip
 from stl_deploy.errors import InputError
 from stl_deploy.graph.placement import PlacedCore, Placement
-from stl_deploy.graph.program import Program
+from stl_deploy.graph.program import Neuron, Program, Source
 from stl_deploy.pipeline.tradeoff import Tradeoff
 from stl_deploy.report import (
     Accuracy,
@@ -150,7 +150,7 @@ def test_memory_and_chips_have_tables_with_the_json_s_numbers() -> None:
     state = ("state_words", "state_bits", "state_bytes", "state_reads", "state_writes", "queue_writes", "queue_bits")
     assert tables["state-table"] == [str(energy["layers"]["c-n"][key]) for key in state]
     ends = re.findall(r'data-low="([^"]+)" data-high="([^"]+)"', table(shown(), "chip-table"))
-    keys = ("total_J", "floor_J", "events_J", "latency_s")
+    keys = ("total_J", "floor_J", "events_J", "latency_s", "edp_Js", "inferences_per_J")
     expected = [line[key] for line in energy["chips"] for key in keys if line[key] is not None]
     assert [[float(low), float(high)] for low, high in ends] == expected
     assert len(expected) > 20
@@ -174,7 +174,7 @@ def test_the_heat_map_and_the_trade_off_have_tables_with_the_json_s_numbers() ->
     rows = [[p["steps"], p["epoch"], p["accuracy"], p["joules"]] for p in twin["tradeoff"]["points"]]
     assert page.tables["tradeoff-table"] == [str(value) for row in rows for value in row if value is not None]
     text = shown()
-    assert "112.50 %" in text  # 9 input axons of 8
+    assert "112.50\u00a0%" in text  # 9 input axons of 8
     assert "<li>note c</li>" in text
 
 
@@ -184,9 +184,9 @@ def test_shown_figures_are_the_exact_values_rounded() -> None:
     factors = {"J": 1, "mJ": 1e-3, "µJ": 1e-6, "nJ": 1e-9, "pJ": 1e-12, "fJ": 1e-15}
     checked = 0
     for value, text in cells:
-        digits, unit = re.fullmatch(r"([\d.\u2009e+-]+?)\s?(J|mJ|µJ|nJ|pJ|fJ|%|×)?", text).groups()  # type: ignore[union-attr]
+        digits, unit = re.fullmatch(r"([\d.,\u202fe+-]+?)\s?(J|mJ|µJ|nJ|pJ|fJ|%|×)?", text).groups()  # type: ignore[union-attr]
         factor = 0.01 if unit == "%" else factors.get(unit or "", 1)
-        assert float(digits.replace("\u2009", "")) * factor == approx(float(value), rel=6e-3)
+        assert float(re.sub("[\u202f,]", "", digits)) * factor == approx(float(value), rel=6e-3)
         checked += 1
     assert checked > 60
 
@@ -257,6 +257,25 @@ def test_the_boxes_of_the_net_are_the_json_s_layers() -> None:
     assert [box.joules for box in drawn] == [entry["snn_J"] for entry in energy["by_layer"]]
     assert sum(box.share for box in drawn) == approx(1.0)
     assert sum(box.joules for box in drawn) == approx(energy["quoted"]["snn_J"])
+
+
+def test_edges_that_do_not_come_from_the_box_before_are_named() -> None:
+    eye = np.eye(2)
+    meets = Neuron(**{**vars(lif("n", "w", (2,))), "sources": (Source("w"), Source("skip"), Source("back", delay=1))})
+    nodes = lif("a", "in", (2,)), linear("w", "a", eye), linear("skip", "a", eye), meets, linear("back", "n", eye)
+    energy = measure_energy(program(start((2,)), *nodes), np.ones((3, 1, 2), np.float32)).as_dict()
+    assert energy["edges"]["n"] == ["w", "skip", "back"]
+    drawn = {box.name: (box.follows, box.others) for box in boxes(energy)[0]}
+    assert drawn == {
+        "a": (False, ()),
+        "w": (True, ()),
+        "skip": (False, ("a",)),
+        "n": (True, ("w", "back, a step ago")),
+        "back": (True, ()),
+    }
+    page = render_report(ReportData("skip", energy=energy))
+    assert "and from w; back, a step ago" in page
+    assert ">↪ from a<" in page
 
 
 def table(page: str, name: str) -> str:
@@ -339,7 +358,7 @@ def test_a_silent_network_has_a_page() -> None:
 def test_what_has_no_price_is_told_with_its_bounds() -> None:
     x = np.ones((1, 1, 1, 3, 3), np.float32)
     page = render_report(ReportData("x", energy=measure_energy(net(), x).as_dict()))
-    assert "hops between cores: no placement is known: 0 J to " in page
+    assert "hops between cores: no placement is known: 0\u00a0J to " in page
     assert "at most across two chips’ meshes" in page.replace("&#39;", "’")
     assert "Messages and hops between cores are not counted: no placement is known." in page
     assert "withheld" not in page
@@ -356,13 +375,13 @@ def test_numbers_that_are_not_finite_are_refused_by_place() -> None:
     [(None, "–"), (0.0, "0 J"), (1.5e-9, "1.5 nJ"), (9.996e-10, "1000 pJ"), (2e-18, "0.002 fJ"), (3.0, "3 J")],
 )
 def test_joules_take_the_prefix_that_fits(value: float | None, text: str) -> None:
-    assert joules(value) == text
+    assert joules(value) == text.replace(" ", "\u00a0")
 
 
 def test_counts_are_grouped_and_ranges_written_out() -> None:
-    assert count(1234567) == "1\u2009234\u2009567"
-    assert span([1e-9, 1e-9]) == "1 nJ"
-    assert span([1e-9, 2e-6]) == "1 nJ to 2 µJ"
-    assert ratios([0.5, 0.5]) == "0.5×"
-    assert ratios([0.5, 12.345]) == "0.5× to 12.3×"
+    assert count(1234567) == "1\u202f234\u202f567"
+    assert span([1e-9, 1e-9]) == "1\u00a0nJ"
+    assert span([1e-9, 2e-6]) == "1\u00a0nJ to 2\u00a0µJ"
+    assert ratios([0.5, 0.5]) == "0.500×"
+    assert ratios([0.5, 12.345]) == "0.500× to 12.3×"
     assert ratios(None) == "–"
