@@ -13,6 +13,7 @@ from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Floats
 
 OverTime = Literal["mean", "sum", "max", "last"]
+Then = Literal["softmax", "log_softmax"]
 KEY = "readout"
 """Where the graph's metadata keeps it."""
 
@@ -23,17 +24,21 @@ class Readout:
 
     over_time: mean, sum, maximum or last of the T steps; None: every step is put out as it is.
     population: the mean of so many neighbouring outputs is one score (a vote); 1: none is taken.
+    then: what is done over the classes at the end; None: nothing.
 
         Readout("mean", population=10)(y)  # [T, B, 100] -> [B, 10]
     """
 
     over_time: OverTime | None = None
     population: int = 1
+    then: Then | None = None
 
     def __post_init__(self) -> None:
         if self.over_time not in (None, *get_args(OverTime)):
             accepted = ", ".join(get_args(OverTime))
             raise InputError(f"readout over time is {self.over_time!r}; expected {accepted}, or None for every step")
+        if self.then not in (None, *get_args(Then)):
+            raise InputError(f"readout then is {self.then!r}; expected {', '.join(get_args(Then))}, or None")
         if not isinstance(self.population, int) or self.population < 1:
             raise InputError(f"readout population is {self.population!r}; expected a whole number from 1")
 
@@ -59,6 +64,10 @@ class Readout:
                 scores = scores.max(axis=0)
             case "last":
                 scores = scores[-1]
+        if self.then is not None:
+            shifted = scores - scores.max(axis=-1, keepdims=True)
+            logs = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+            scores = logs if self.then == "log_softmax" else np.exp(logs)
         return np.asarray(scores, np.float32)
 
     def decide(self, y: NDArray[Any]) -> NDArray[np.int64]:
@@ -74,7 +83,8 @@ class Readout:
 
     def __str__(self) -> str:
         steps = "every step" if self.over_time is None else f"{self.over_time} over time"
-        return steps if self.population == 1 else f"{steps} of votes of {self.population} neurons"
+        votes = "" if self.population == 1 else f" of votes of {self.population} neurons"
+        return steps + votes + ("" if self.then is None else f", then {self.then}")
 
 
 def readout_of(metadata: Mapping[str, Any]) -> Readout:
@@ -84,8 +94,10 @@ def readout_of(metadata: Mapping[str, Any]) -> Readout:
     """
     declared = metadata.get(KEY)
     if isinstance(declared, Mapping):
-        unknown = sorted(set(declared) - {"over_time", "population"})
+        unknown = sorted(set(declared) - {"over_time", "population", "then"})
         if unknown:
-            raise InputError(f"graph metadata: unknown readout key '{unknown[0]}'; expected over_time, population")
-        return Readout(declared.get("over_time"), declared.get("population", 1))
+            raise InputError(
+                f"graph metadata: unknown readout key '{unknown[0]}'; expected over_time, population, then"
+            )
+        return Readout(declared.get("over_time"), declared.get("population", 1), declared.get("then"))
     return Readout("max" if metadata["decision"] == "max" else "mean") if "decision" in metadata else Readout()

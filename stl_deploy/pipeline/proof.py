@@ -91,9 +91,26 @@ def prove_replay(model: nn.Module, traced: Traced, x: Tensor, what: str) -> int:
         if mine in values:
             name = names.get(mine) or mine.node.place.module or mine.node.name
             compared += _compare(values[mine][step].bool(), node.kept, name, step, what)
-    for step, part in enumerate(_output_steps(end.axis, recorded.tensor)):
-        compared += _compare(_output_at(traced.steps.output, values, step), part, "output", step, what)
+    outputs = [_output_at(traced.steps.output, values, step) for step in range(length)]
+    if end.axis is None or end.readout.then is not None:
+        _require_readout(traced, outputs, recorded.tensor, end.axis, what)
+        return compared
+    for step, part in enumerate(recorded.tensor.unbind(end.axis)):
+        compared += _compare(outputs[step], part, "output", step, what)
     return compared
+
+
+def _require_readout(traced: Traced, outputs: list[Tensor], own: Tensor, axis: int | None, what: str) -> None:
+    """The readout of the outputs is what the module returns, but for the order in which sums are added up."""
+    found = traced.readout(torch.stack(outputs).cpu().double().numpy())
+    expected = (own if axis is None else own.movedim(axis, 0)).cpu().double().numpy()
+    atol = 1e-5 * float(np.abs(expected).max(initial=1.0))
+    if found.size != expected.size or not np.allclose(found.reshape(expected.shape), expected, rtol=1e-4, atol=atol):
+        raise CaptureError(
+            f"what the model makes of its outputs over time was read as '{traced.readout}', which does not give what "
+            f"it returns on {what}; return every step, [T, B, ...], and apply the readout to that",
+            layer="output",
+        )
 
 
 def _output_at(output: Ref, values: Mapping[Signal, list[Tensor]], step: int) -> Tensor:
@@ -103,10 +120,6 @@ def _output_at(output: Ref, values: Mapping[Signal, list[Tensor]], step: int) ->
     before = output.signal.before[output.lag - step - 1].tensor
     assert before is not None
     return before
-
-
-def _output_steps(axis: int | None, y: Tensor) -> list[Tensor]:
-    return [] if axis is None else list(y.unbind(axis))
 
 
 def _spikes(steps: Steps) -> list[Signal]:

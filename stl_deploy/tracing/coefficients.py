@@ -14,6 +14,7 @@ from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.cores import Core, Evaluation, Unknown, is_elementwise
 from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.nodes import Node
+from stl_deploy.tracing.source_lines import in_module
 from stl_deploy.tracing.steps import Ref, Signal
 
 _DEEPEST = 2
@@ -69,11 +70,16 @@ class Reading:
             seen.add(at)
             for read in at.signal.reads():
                 ref = Ref(read.signal, read.lag + at.lag)
-                if not self._inner(ref.signal):
+                if not self._inner(ref.signal) or (ref.lag and self._is_output(ref.signal)):
                     found.append(ref)
                 elif not (ref.lag and ref.signal in (self.carried, self.spike)):
                     waiting.append(ref)
         return found
+
+    def _is_output(self, signal: Signal) -> bool:
+        """Whether a signal is the core's spikes, where its reset is told by another comparison than theirs."""
+        threshold = self.core.threshold
+        return self.core.again is not None and threshold is not None and signal is threshold.signal
 
     def _inner(self, signal: Signal) -> bool:
         own = signal in self.core.members or signal is self.spike or self._of_own(signal, set())
@@ -111,8 +117,8 @@ class Reading:
 
     def refuse(self, why: str) -> CaptureError:
         """A refusal that names the neuron's line."""
-        where = f" in module '{self.state.node.place.module}'" if self.state.node.place.module else ""
-        return CaptureError(f"the neuron{where} is none that a graph can hold: {why}", line=self.state.node.place.line)
+        where = self.state.node.place
+        return CaptureError(f"the neuron{in_module(where)} is none that a graph can hold: {why}", line=where.line)
 
     def affine(self, spike: float) -> Affine:
         """The coefficients with S fixed; raises CaptureError if the potential is not affine."""

@@ -8,26 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from stl_deploy.errors import CaptureError
 from stl_deploy.graph.segments import strongly_connected
-from stl_deploy.tracing.nodes import Node, replace_nodes
+from stl_deploy.tracing.nodes import replace_nodes
 from stl_deploy.tracing.recorder import COMPARES, map_tree
 from stl_deploy.tracing.steps import Ref, Signal, Steps
-
-
-@dataclass(frozen=True, eq=False)
-class Threshold:
-    """A comparison: spikes where the potential is above θ (``gt``), or has reached it (``ge``)."""
-
-    signal: Signal
-    potential: Signal
-    theta: Tensor
-    compare: str
+from stl_deploy.tracing.thresholds import Threshold, find_thresholds, is_elementwise, of_state
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,62 +30,6 @@ class Core:
     members: frozenset[Signal]
     threshold: Threshold | None
     again: Threshold | None = None
-
-
-def is_elementwise(signal: Signal) -> bool:
-    """Whether a signal is made of others element by element, in the same shape."""
-    return signal.node.pointwise or signal.node.name in ("reshape", "expand")
-
-
-def find_thresholds(steps: Steps) -> dict[Signal, Threshold]:
-    """Every comparison of a signal with a constant."""
-    found = {}
-    for signal in steps.signals:
-        if signal.node.name in COMPARES and signal.node.name not in ("eq", "ne"):
-            threshold = _threshold(signal)
-            if threshold is not None:
-                found[signal] = threshold
-    return found
-
-
-def _threshold(signal: Signal) -> Threshold | None:
-    name, args = signal.node.name, signal.args
-    if name == "heaviside":
-        at_zero = args[1].tensor if isinstance(args[1], Node) else None
-        if at_zero is None or not isinstance(args[0], Ref) or float(at_zero.reshape(-1)[0]) not in (0.0, 1.0):
-            return None
-        return _of_difference(signal, args[0], torch.zeros(()), "ge" if float(at_zero.reshape(-1)[0]) else "gt")
-    if name not in ("gt", "ge", "lt", "le"):
-        return None
-    left, right = args[0], args[1]
-    if name in ("lt", "le"):
-        left, right, name = right, left, {"lt": "gt", "le": "ge"}[name]
-    if not isinstance(left, Ref) or isinstance(right, Ref):
-        return None
-    return _of_difference(signal, left, _constant(right), name)
-
-
-def _of_difference(signal: Signal, left: Ref, theta: Tensor, compare: str) -> Threshold | None:
-    """``h - θ > 0`` compares as ``h > θ`` does, for a difference of floats is 0 only if they are equal."""
-    if left.lag:
-        return None
-    potential = left.signal
-    if bool((theta == 0).all()) and potential.node.name == "sub" and not _alpha(potential):
-        first, second = potential.args[0], potential.args[1]
-        if isinstance(first, Ref) and not first.lag and not isinstance(second, Ref):
-            return Threshold(signal, first.signal, _constant(second), compare)
-    return Threshold(signal, potential, theta, compare)
-
-
-def _alpha(signal: Signal) -> bool:
-    return (signal.kwargs or {}).get("alpha", 1) != 1 or len(signal.args) > 2
-
-
-def _constant(item: Any) -> Tensor:
-    if isinstance(item, Node):
-        assert item.tensor is not None
-        return item.tensor
-    return torch.tensor(float(item))
 
 
 def find_cores(steps: Steps) -> list[Core]:
@@ -111,12 +45,14 @@ def find_cores(steps: Steps) -> list[Core]:
     }
     groups = strongly_connected([number[s] for s in inner], reads)
     by_number = {number[s]: s for s in inner}
-    cores = []
+    cores: list[frozenset[Signal]] = []
     for group in groups:
         if len(group) > 1 or group[0] in reads[group[0]]:
             members = frozenset(by_number[key] for key in group)
-            cores.append(Core(members, *_thresholds_of(members, thresholds)))
-    return cores
+            cores.append(members)
+    held = frozenset[Signal]().union(*cores)
+    thresholds = {signal: of_state(threshold, held) for signal, threshold in thresholds.items()}
+    return [Core(members, *_thresholds_of(members, thresholds)) for members in cores]
 
 
 def _thresholds_of(

@@ -10,6 +10,7 @@ from torch import Tensor
 from stl_deploy.tracing.layout import BATCH, TIME, Layout, broadcast, without_time
 from stl_deploy.tracing.nodes import Node
 from stl_deploy.tracing.recorder import Op, Value, leaves, map_tree
+from stl_deploy.tracing.spike_forms import as_comparison
 from stl_deploy.tracing.unroll import Flow, Unroller, refuse
 
 _BOOLEAN = ("gt", "ge", "lt", "le", "eq", "ne", "logical_not", "logical_and", "logical_or")
@@ -39,6 +40,9 @@ def elementwise(unroller: Unroller, op: Op) -> Flow:
         return next(iter(flows.values()))
     if name == "index_put":
         name, args = "where", _masked(op, flows, args)
+    spikes = as_comparison(unroller, op, name, args)
+    if spikes is not None:
+        return Flow(tuple(cast(unroller, node, dtype, op) for node in spikes.nodes), spikes.layout)
     if name == "mul" and any(_is_zero(item) for item in args):
         return unroller.constant(torch.zeros((1,) * len(op.outputs[0].shape), dtype=dtype))
     sizes = unroller.sizes(*flows.values())

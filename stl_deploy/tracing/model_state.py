@@ -18,8 +18,10 @@ _TABLES = ("_parameters", "_buffers", "_modules")
 def as_found(model: nn.Module) -> Iterator[None]:
     """Everything that the body does to ``model`` and to random generators is undone."""
     modules = list(model.modules())
-    found = [(module, dict(module.__dict__), {k: dict(module.__dict__[k]) for k in _TABLES}) for module in modules]
-    inner = [(module, _containers(module)) for module in modules]
+    plain = [module for module in modules if not isinstance(module, torch.jit.ScriptModule)]
+    found = [(module, dict(module.__dict__), {k: dict(module.__dict__[k]) for k in _TABLES}) for module in plain]
+    inner = [(module, _containers(module)) for module in plain]
+    modes = [(module, module.training) for module in modules]
     tensors = {id(t): (t, t.detach().clone()) for module in modules for t in _state(module)}
     # The legacy generator is the one that users' models draw from.
     states = (torch.get_rng_state(), np.random.get_state(), random.getstate())  # noqa: NPY002
@@ -34,6 +36,8 @@ def as_found(model: nn.Module) -> Iterator[None]:
             for key, table in tables.items():
                 module.__dict__[key].clear()
                 module.__dict__[key].update(table)
+        for module, training in modes:
+            module.training = training
         for _, containers in inner:
             for container, content in containers:
                 _refill(container, content)

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
+import torch
+from torch import Tensor
+
 from stl_deploy.errors import CaptureError
-from stl_deploy.graph.readout import OverTime, Readout
-from stl_deploy.tracing.layout import BATCH, TIME, axis_of
-from stl_deploy.tracing.nodes import Node, Nodes
+from stl_deploy.graph.readout import OverTime, Readout, Then
+from stl_deploy.tracing.layout import BATCH, TIME, axis_of, shape_of
+from stl_deploy.tracing.nodes import Node, Nodes, replace_nodes
+from stl_deploy.tracing.source_lines import in_module
 from stl_deploy.tracing.unroll import Flow
 
+_THEN: dict[str, Then] = {"_softmax": "softmax", "_log_softmax": "log_softmax"}
+_AFFINE = (
+    *("addmm", "mm", "convolution", "_native_batch_norm_legit_no_training", "native_batch_norm", "add", "sub", "rsub"),
+    *("mul", "div", "neg", "mean", "sum", "avg_pool2d", "_adaptive_avg_pool2d", "reshape", "expand", "permute"),
+    *("slice", "select", "_to_copy"),
+)
+"""Operations f with f(mean of x) = mean of f(x), but for rounding, if all else that they read is constant."""
 _OVER_TIME: dict[str, OverTime] = {"time_mean": "mean", "time_sum": "sum", "time_max": "max"}
 
 
@@ -31,20 +43,50 @@ def ending(flow: Flow, nodes: Nodes, steps: int) -> Ending:
                 f"the output has {len(flow.nodes)} time steps, mixed with other axes; return [T, B, ...] with "
                 f"T = {steps}"
             )
-        return Ending(flow.nodes, Readout(), axis)
-    node = flow.nodes[0]
+        each = [_then(node) for node in flow.nodes]
+        return Ending(tuple(node for node, _ in each), Readout(then=each[0][1]), axis)
+    node, then = _then(flow.nodes[0])
     if node.constant:
         raise CaptureError("the output does not depend on the input (is it computed outside of torch, by numpy?)")
     node, population = _votes(node)
-    found = _over_time(node, steps)
-    if found is None:
-        return Ending(_siblings(node, nodes, steps), Readout("last", population), None)
+    tail: list[Node] = []
+    last = node
+    while (found := _over_time(node, steps) or _last_of(node, nodes, steps)) is None:
+        inner = [one for one in node.inputs() if not one.constant]
+        if node.name not in _AFFINE or len(inner) != 1:
+            raise _no_form(last if node.name in _AFFINE else node)
+        tail.append(node)
+        node = inner[0]
     rule, each = found
-    if population == 1:
-        inner = [_votes(one) for one in each]
-        if len({size for _, size in inner}) > 1:
-            raise CaptureError("the votes of different steps differ", line=node.place.line)
-    return Ending(each, Readout(rule, population), None)
+    if tail and (rule == "max" or (rule == "sum" and _shifts(tail))):
+        raise _no_form(last)
+    return Ending(tuple(_at_step(tail, one, nodes) for one in each), Readout(rule, population, then), None)
+
+
+def _then(node: Node) -> tuple[Node, Then | None]:
+    """A softmax over the classes at the end, taken off."""
+    return (node.args[0], _THEN[node.name]) if node.name in _THEN else (node, None)
+
+
+def _shifts(tail: list[Node]) -> bool:
+    """Whether operations add a constant, of which a sum over time would get one for each step."""
+    for node in tail:
+        args, kwargs = replace_nodes((node.args, dict(node.kwargs)), _zeros)
+        if bool(node.run(args, kwargs, {BATCH: 1}).any()):
+            return True
+    return False
+
+
+def _zeros(node: Node) -> Tensor:
+    return torch.zeros(shape_of(node.layout, {BATCH: 1}), dtype=node.dtype) if node.tensor is None else node.tensor
+
+
+def _at_step(tail: list[Node], one: Node, nodes: Nodes) -> Node:
+    """What the operations behind a readout over time make of one step's output."""
+    for node in reversed(tail):
+        args, kwargs = replace_nodes((node.args, dict(node.kwargs)), lambda n, put=one: put if n.tensor is None else n)
+        one = nodes.make(replace(node, args=args, kwargs=kwargs, kept=None))
+    return one
 
 
 def _votes(node: Node) -> tuple[Node, int]:
@@ -118,17 +160,20 @@ def _accumulated(node: Node, steps: int) -> tuple[Node, ...] | None:
     return tuple(reversed(terms)) if len(terms) == steps else None
 
 
-def _siblings(last: Node, nodes: Nodes, steps: int) -> tuple[Node, ...]:
+def _last_of(last: Node, nodes: Nodes, steps: int) -> tuple[OverTime, tuple[Node, ...]] | None:
     """The same value at every step, where only the last step's is put out."""
     found = [n for n in nodes.alike(last) if n.number <= last.number]
-    if len(found) < steps or BATCH not in last.layout[0]:
-        raise CaptureError(
-            f"'{last.name}' after the last time step has no form in a graph; return what it reads, [T, B, "
-            "...], and apply it "
-            "to that",
-            line=last.place.line,
-        )
-    return tuple(found[-steps:])
+    if len(found) < steps or not last.layout or BATCH not in last.layout[0]:
+        return None
+    return "last", tuple(found[-steps:])
+
+
+def _no_form(node: Node) -> CaptureError:
+    return CaptureError(
+        f"'{node.name}'{in_module(node.place)} after the last time step has no form in a graph; return what it reads, "
+        "[T, B, ...], and apply it to that",
+        line=node.place.line,
+    )
 
 
 __all__ = ["Ending", "ending"]

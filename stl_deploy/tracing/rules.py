@@ -38,6 +38,8 @@ _BATCHED = (
 def read(unroller: Unroller, ops: Sequence[Op]) -> None:
     """Read the operations of a run in order."""
     for op in ops:
+        if any(not value.constant and value not in unroller.flows for value in op.inputs()):
+            continue  # made of indices that no rule reads; who needs it is refused
         for value, flow in zip(op.outputs, interpret(unroller, op), strict=False):
             unroller.flows[value] = flow
             if value.kept is not None:
@@ -57,6 +59,8 @@ def interpret(unroller: Unroller, op: Op) -> list[Flow]:
         return [elementwise(unroller, op)]
     if op.name in _BATCHED:
         return _batched(unroller, op)
+    if op.name in ("_softmax", "_log_softmax"):
+        return [_over_classes(unroller, op)]
     if op.name in ("mm", "addmm"):
         return [_matmul(unroller, op)]
     if op.name in ("sum", "mean", "amax", "amin", "max", "min"):
@@ -104,6 +108,17 @@ def _matmul(unroller: Unroller, op: Op) -> Flow:
     if BATCH not in first or any(isinstance(f, str) for f in rows.layout[1]):
         raise refuse(f"'{op.name}' mixes time steps or samples: {_shown(rows.layout)}", op)
     return _per_step(unroller, op, rows, (first, *of_shape(weight.tensor.shape[1:])), 0)
+
+
+def _over_classes(unroller: Unroller, op: Op) -> Flow:
+    flow = unroller.flow(op.args[0])
+    if op.args[1] % len(flow.layout) != len(flow.layout) - 1 or any(isinstance(f, str) for f in flow.layout[-1]):
+        raise refuse(f"expected '{op.name.strip('_')}' over the last axis, the classes; found it over another", op)
+    nodes = [
+        unroller.untimed(op.name, op.func, (node, -1, False), {}, node.layout, op.outputs[0].dtype, op.place)
+        for node in flow.nodes
+    ]
+    return Flow(tuple(nodes), flow.layout)
 
 
 def _reduce(unroller: Unroller, op: Op) -> Flow:

@@ -13,15 +13,23 @@ import torch
 from torch import nn
 
 _TORCH = str(Path(torch.__file__).parent)
-_HERE = str(Path(__file__).parent)
+_HERE = Path(__file__).parent
+_OURS = str(_HERE.parent)
+_START = str(_HERE / "running.py")
+"""Where the model is called: what stands further out is not the model's."""
 _LIBRARIES = tuple({sysconfig.get_paths()[key] for key in ("purelib", "platlib", "stdlib")})
 
 
 class Place(NamedTuple):
-    """line: the innermost one outside of installed packages ("net.py:31"). module: the innermost module's name."""
+    """line: the innermost one outside of installed packages ("net.py:31"). module: the innermost module's name.
+
+    kind: that module's class. inner: the innermost line outside of torch, the framework's where there is one.
+    """
 
     line: str | None
     module: str
+    kind: str = ""
+    inner: str | None = None
 
 
 def place(names: Mapping[int, str]) -> Place:
@@ -29,21 +37,29 @@ def place(names: Mapping[int, str]) -> Place:
     line: str | None = None
     innermost: str | None = None
     module: str | None = None
+    kind = ""
     for frame in _frames():
         file = frame.f_code.co_filename
         if module is None:
             owner = frame.f_locals.get("self")
             if isinstance(owner, nn.Module):
-                module = names.get(id(owner))
-        if file.startswith((_TORCH, _HERE)):
+                module, kind = names.get(id(owner)), type(owner).__name__
+        if file == _START:
+            break
+        if file.startswith((_TORCH, str(_HERE))):
             continue
         if innermost is None:
             innermost = _shown(frame)
-        if line is None and not file.startswith(_LIBRARIES) and "site-packages" not in file:
+        if line is None and not file.startswith((*_LIBRARIES, _OURS)) and "site-packages" not in file:
             line = _shown(frame)
         if line is not None and module is not None:
             break
-    return Place(line or innermost, module or "")
+    return Place(line, module or "", kind, innermost)
+
+
+def in_module(where: Place) -> str:
+    """The module for a message, with its class: " (in module '3', IzhikevichNode)"."""
+    return f" (in module '{where.module}', {where.kind})" if where.module else ""
 
 
 def _frames() -> Iterator[FrameType]:

@@ -15,6 +15,7 @@ from stl_deploy.nn.layer_graph import LayerGraph
 from stl_deploy.tracing.layers import to_layers
 from stl_deploy.tracing.readouts import Ending, ending
 from stl_deploy.tracing.running import Call, Recorded, record, recorded_ops
+from stl_deploy.tracing.source_lines import Place
 from stl_deploy.tracing.steps import Signal, Steps, fold_steps
 
 MIN_STEPS = 4
@@ -69,7 +70,7 @@ def record_steps(
 def _lengths(model: nn.Module, x: Tensor, call: Call) -> Iterator[int]:
     """How many steps a loop inside may have: sizes that appear with it, the likeliest first."""
     counts: Counter[int] = Counter()
-    lines: Counter[tuple[str, str | None, str]] = Counter()
+    lines: Counter[tuple[str, Place]] = Counter()
     for op in recorded_ops(model, x, call):
         if op.name in ("stack", "cat"):
             counts[len(op.args[0])] += 8
@@ -77,7 +78,7 @@ def _lengths(model: nn.Module, x: Tensor, call: Call) -> Iterator[int]:
             counts.update(n for n in op.args[1] if n > 1)
         elif op.name == "expand":
             counts.update(n for n in op.outputs[0].shape[:2] if n > 1)
-        lines[(op.name, *op.place)] += 1
+        lines[op.name, op.place] += 1
     for count in lines.values():
         counts[count] += 1
     yield from (size for size, _ in counts.most_common(12) if size >= 3)

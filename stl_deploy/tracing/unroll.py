@@ -12,7 +12,7 @@ from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.layout import BATCH, TIME, Layout, Sizes, axis_of, of_shape, shape_of, without_time
 from stl_deploy.tracing.nodes import Node, Nodes
 from stl_deploy.tracing.recorder import Op, Value
-from stl_deploy.tracing.source_lines import Place
+from stl_deploy.tracing.source_lines import Place, in_module
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,9 @@ class Unroller:
     def flow(self, value: Value) -> Flow:
         """What a value is; one that is there before the run is a constant."""
         if value not in self.flows:
-            assert value.constant, "an operation that was not read"
+            if not value.constant:
+                assert value.op is not None
+                raise refuse(f"output {value.index + 1} of '{value.op.name}' has no form in a spiking graph", value.op)
             self.flows[value] = self.constant(value.tensor())
         return self.flows[value]
 
@@ -122,8 +124,7 @@ def split_time(tensor: Tensor, layout: Layout, sizes: Sizes) -> tuple[Tensor, ..
 
 def refuse(message: str, op: Op) -> CaptureError:
     """A refusal that names the operation's line and module."""
-    module = f" (in module '{op.place.module}')" if op.place.module else ""
-    return CaptureError(message + module, line=op.place.line)
+    return CaptureError(message + in_module(op.place), line=op.place.line)
 
 
 def constant_layout(tensor: Tensor) -> Layout:

@@ -14,6 +14,7 @@ from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.nodes import Node
 from stl_deploy.tracing.populations import Fitted, fit_neuron
 from stl_deploy.tracing.readings import read_core
+from stl_deploy.tracing.source_lines import in_module
 from stl_deploy.tracing.steps import Ref, Signal, Steps
 
 
@@ -27,7 +28,7 @@ class Layers:
 
 def refusal(signal: Signal, why: str) -> CaptureError:
     """A refusal that names the line that made a signal."""
-    return CaptureError(why, line=signal.node.place.line)
+    return CaptureError(why + in_module(signal.node.place), line=signal.node.place.line)
 
 
 class Builder(Draft):
@@ -121,11 +122,8 @@ class Builder(Draft):
     def _layer(self, signal: Signal) -> Terms:
         kind = self.kinds.get(signal.node.name)
         if kind is None:
-            module = signal.node.place.module
-            where = f" in module '{module}'" if module else ""
             raise refusal(
-                signal,
-                f"'{signal.node.name}'{where} has no form in a spiking graph; docs/capture.md lists what has",
+                signal, f"'{signal.node.name}' has no form in a spiking graph; docs/capture.md lists what has"
             )
         return kind(self, signal)
 

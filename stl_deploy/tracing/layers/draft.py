@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 import numpy as np
 
 from stl_deploy.errors import CaptureError
@@ -18,7 +20,7 @@ class Draft:
 
     def __init__(self) -> None:
         self.nodes: dict[str, Node] = {}
-        self._counts: dict[str, int] = {}
+        self._used: set[str] = set()
 
     def name(self, kind: str, module: str) -> str:
         """A name that is free: the module's; or, where there is none or it is taken, kind and count."""
@@ -27,12 +29,13 @@ class Draft:
         name = module.replace("/", "_")
         if name in ("input", "output"):
             name = ""
-        if name and name not in self._counts:
-            self._counts[name] = 1
+        if name and name not in self._used:
+            self._used.add(name)
             return name
         base = f"{name}.{kind}" if name else kind
-        self._counts[base] = self._counts.get(base, 0) + 1
-        return f"{base}{self._counts[base]}"
+        numbered = next(free for n in count(1) if (free := f"{base}{n}") not in self._used)
+        self._used.add(numbered)
+        return numbered
 
     def add(self, node: Node) -> Terms:
         """Add a node; returns it as a source."""

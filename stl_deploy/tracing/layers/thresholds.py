@@ -36,6 +36,21 @@ def compared(build: Builder, signal: Signal) -> Terms:
     return build.add(node)
 
 
+def rectified(build: Builder, signal: Signal) -> Terms:
+    """What clips spikes to a range that they are within: the spikes."""
+    x, *bounds = signal.args
+    low, high = (*bounds, None, None)[:2]
+    low, high = signal.kwargs.get("min", low), signal.kwargs.get("max", high)
+    terms = build.read(x)
+    if _binary(build, terms) and (low is None or low <= 0) and (high is None or high >= 1):
+        return terms
+    raise refusal(
+        signal,
+        f"expected spikes, or a neuron's own arithmetic; found '{signal.node.name}' of a current, which no spiking "
+        "graph holds; put a spiking neuron in its place",
+    )
+
+
 def gate(build: Builder, signal: Signal, operands: tuple[Ref, Ref]) -> Terms:
     """The product of two spikes (AND), or of a spike and what is left of another (AND NOT), as a threshold."""
     shape = build.shape(signal)

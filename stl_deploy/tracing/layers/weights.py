@@ -22,6 +22,10 @@ _MAX_DENSE = 2**25
 def convolution(build: Builder, signal: Signal) -> Terms:
     """Over one or two axes."""
     x, weight, bias, stride, padding, dilation, transposed, _, groups = signal.args
+    if len(stride) > 2:
+        raise refusal(
+            signal, f"expected a convolution over 1 or 2 axes; found one over {len(stride)}; NIR has no node for it"
+        )
     if transposed:
         raise refusal(
             signal,

@@ -1,0 +1,139 @@
+"""Comparisons of a signal with a constant, and the level of a potential at which one of its functions is compared."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stl_deploy.tracing.layout import BATCH, shape_of
+from stl_deploy.tracing.nodes import Node, replace_nodes
+from stl_deploy.tracing.recorder import COMPARES, map_tree
+from stl_deploy.tracing.steps import Ref, Signal, Steps
+
+_MONOTONE = ("add", "sub", "mul", "div", "_to_copy")
+"""Operations with constants that round monotonically."""
+
+
+@dataclass(frozen=True, eq=False)
+class Threshold:
+    """A comparison: spikes where the potential is above θ (``gt``), or has reached it (``ge``)."""
+
+    signal: Signal
+    potential: Signal
+    theta: Tensor
+    compare: str
+
+
+def is_elementwise(signal: Signal) -> bool:
+    """Whether a signal is made of others element by element, in the same shape."""
+    return signal.node.pointwise or signal.node.name in ("reshape", "expand")
+
+
+def find_thresholds(steps: Steps) -> dict[Signal, Threshold]:
+    """Every comparison of a signal with a constant."""
+    found = {}
+    for signal in steps.signals:
+        if signal.node.name in COMPARES and signal.node.name not in ("eq", "ne"):
+            threshold = _threshold(signal)
+            if threshold is not None:
+                found[signal] = threshold
+    return found
+
+
+def _threshold(signal: Signal) -> Threshold | None:
+    name, args = signal.node.name, signal.args
+    if name == "heaviside":
+        at_zero = args[1].tensor if isinstance(args[1], Node) else None
+        if at_zero is None or not isinstance(args[0], Ref) or float(at_zero.reshape(-1)[0]) not in (0.0, 1.0):
+            return None
+        return _of_difference(signal, args[0], torch.zeros(()), "ge" if float(at_zero.reshape(-1)[0]) else "gt")
+    if name not in ("gt", "ge", "lt", "le"):
+        return None
+    left, right = args[0], args[1]
+    if name in ("lt", "le"):
+        left, right, name = right, left, {"lt": "gt", "le": "ge"}[name]
+    if not isinstance(left, Ref) or isinstance(right, Ref):
+        return None
+    return _of_difference(signal, left, _constant(right), name)
+
+
+def _of_difference(signal: Signal, left: Ref, theta: Tensor, compare: str) -> Threshold | None:
+    """``h - θ > 0`` compares as ``h > θ`` does, for a difference of floats is 0 only if they are equal."""
+    if left.lag:
+        return None
+    potential = left.signal
+    if bool((theta == 0).all()) and potential.node.name == "sub" and not _alpha(potential):
+        first, second = potential.args[0], potential.args[1]
+        if isinstance(first, Ref) and not first.lag and not isinstance(second, Ref):
+            return Threshold(signal, first.signal, _constant(second), compare)
+    return Threshold(signal, potential, theta, compare)
+
+
+def _alpha(signal: Signal) -> bool:
+    return (signal.kwargs or {}).get("alpha", 1) != 1 or len(signal.args) > 2
+
+
+def _constant(item: Any) -> Tensor:
+    if isinstance(item, Node):
+        assert item.tensor is not None
+        return item.tensor
+    return torch.tensor(float(item))
+
+
+def of_state(threshold: Threshold, held: Set[Signal]) -> Threshold:
+    """A comparison of a function of a potential, ``(v - θ) / θ > 0``, as one of the potential itself.
+
+    held: the signals that hold states. The level is found among the float32 numbers, so both fire alike on every bit.
+    """
+    chain: list[Signal] = []
+    potential = threshold.potential
+    while potential not in held:
+        reads = potential.reads()
+        if potential.node.name not in _MONOTONE or len(reads) != 1 or reads[0].lag:
+            return threshold
+        chain.append(potential)
+        potential = reads[0].signal
+    theta = _level(potential, chain[::-1], threshold) if chain else None
+    return threshold if theta is None else replace(threshold, potential=potential, theta=theta)
+
+
+def _level(potential: Signal, chain: list[Signal], threshold: Threshold) -> Tensor | None:
+    """The largest potential that does not fire (``gt``), or the smallest that does (``ge``); None if there is none."""
+    if potential.node.dtype != torch.float32:
+        return None
+
+    def fires(keys: Tensor) -> Tensor:
+        values = _float_of(keys)
+        for signal in chain:
+            args, kwargs = map_tree((signal.args, signal.kwargs), Ref, lambda ref, given=values: given)
+            args, kwargs = replace_nodes((args, kwargs), lambda node: node.tensor)
+            values = signal.node.run(args, kwargs, {BATCH: 1})
+        return values > threshold.theta if threshold.compare == "gt" else values >= threshold.theta
+
+    shape = (1, *shape_of(potential.node.layout, {BATCH: 1})[1:])
+    high = torch.full(shape, _key_of(torch.finfo(torch.float32).max), dtype=torch.int64)
+    low = -high
+    if bool(fires(low).any()) or not bool(fires(high).all()):
+        return None
+    while bool((high - low > 1).any()):
+        middle = (low + high) // 2
+        above = fires(middle)
+        low, high = torch.where(above, low, middle), torch.where(above, middle, high)
+    return _float_of(low if threshold.compare == "gt" else high)
+
+
+def _key_of(number: float) -> int:
+    """The place of a positive float32 among the non-negative ones."""
+    return int(torch.tensor(number, dtype=torch.float32).view(torch.int32))
+
+
+def _float_of(keys: Tensor) -> Tensor:
+    """The float32 at a place among all of them; 0 is at 0."""
+    return torch.copysign(keys.abs().to(torch.int32).view(torch.float32), keys)
+
+
+__all__ = ["Threshold", "find_thresholds", "is_elementwise", "of_state"]

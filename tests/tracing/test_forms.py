@@ -1,0 +1,195 @@
+"""The many ways in which people write spikes, thresholds and readouts, each held against the module by the proof."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import stl_deploy as stl
+from stl_deploy.errors import CaptureError
+from stl_deploy.graph.program import Neuron
+
+THETA = torch.linspace(0.3, 0.9, 8)
+
+
+def where(v: Tensor) -> Tensor:
+    return torch.where(v >= 0.6, torch.ones_like(v), torch.zeros_like(v))
+
+
+def where_numbers(v: Tensor) -> Tensor:
+    return torch.where(v > 0.6, 1.0, 0.0)
+
+
+def sign(v: Tensor) -> Tensor:
+    return functional.relu(torch.sign(v - 0.6))
+
+
+def relative(v: Tensor) -> Tensor:
+    return ((v - THETA) / THETA > 0).float()
+
+
+def normalised(v: Tensor) -> Tensor:
+    return (v / THETA - 1 >= 0).float()
+
+
+def mask(v: Tensor) -> Tensor:
+    z = torch.zeros_like(v)
+    z[v > 0.6] = 1
+    return z
+
+
+class Net(nn.Module):
+    """One layer of neurons with a reset to 0; ``spike`` makes the spikes, ``end`` the output."""
+
+    def __init__(self, spike: Callable[[Tensor], Tensor], end: Callable[[Tensor], Tensor] = lambda y: y) -> None:
+        super().__init__()
+        self.fc, self.head, self.spike, self.end = nn.Linear(6, 8), nn.Linear(8, 3), spike, end
+
+    def forward(self, x: Tensor) -> Tensor:
+        v, out = torch.zeros(x.shape[1], 8), []
+        for step in x:
+            v = 0.9 * v + self.fc(step)
+            z = self.spike(v)
+            v = v * (1 - z)
+            out.append(z)
+        return self.end(torch.stack(out))
+
+
+@pytest.mark.parametrize("spike", [where, where_numbers, sign, relative, normalised, mask])
+def test_spikes_in_other_words(spike: Callable[[Tensor], Tensor]) -> None:
+    torch.manual_seed(0)
+    net = stl.capture(Net(spike), torch.rand(12, 4, 6) * 2)
+    (layer,) = net.proof.layers
+    assert (layer.differing, net.proof.replay_differing, net.proof.end_to_end["differing"]) == (0, 0, 0)
+    assert 0 < layer.rate < 1
+
+
+def test_the_threshold_of_a_quotient_is_the_float_at_which_it_fires() -> None:
+    """v/θ - 1 >= 0 rounds: the smallest v that fires may lie beside θ, but the two comparisons agree on every float."""
+    torch.manual_seed(0)
+    net = stl.capture(Net(normalised), torch.rand(12, 4, 6) * 2)
+    (neuron,) = net.program.spiking
+    assert neuron.threshold is not None
+    for step in range(-3, 4):
+        v = torch.from_numpy(neuron.threshold + np.float32(step) * np.spacing(neuron.threshold))
+        assert ((v / THETA - 1 >= 0).numpy() == (v.numpy() >= neuron.threshold)).all()
+
+
+def net_with(end: Callable[[nn.Module, Tensor], Tensor]) -> Net:
+    model = Net(where_numbers)
+    model.end = lambda y: end(model.head, y)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("end", "readout"),
+    [
+        (lambda head, y: head(y.mean(0)), "mean over time"),
+        (lambda head, y: head(y[-1]), "last over time"),
+        (lambda head, y: functional.linear(y.sum(0), head.weight), "sum over time"),
+        (lambda head, y: functional.log_softmax(head(y).max(0).values, dim=-1), "max over time, then log_softmax"),
+        (lambda head, y: head(y).softmax(-1), "every step, then softmax"),
+        (lambda head, y: functional.avg_pool1d(y.mean(0)[:, None], 4)[:, 0], "mean over time"),
+    ],
+)
+def test_what_is_done_after_the_last_step(end: Callable[[nn.Module, Tensor], Tensor], readout: str) -> None:
+    torch.manual_seed(0)
+    model, x = net_with(end), torch.rand(12, 4, 6) * 2
+    net = stl.capture(model, x)
+    assert str(net.readout) == readout
+    np.testing.assert_allclose(net.simulate(x.numpy()).readout, model(x).detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda head, y: head(y.sum(0)),  # the bias counts once
+        lambda head, y: head(y.max(0).values),
+        lambda head, y: functional.relu(head(y.mean(0))),
+    ],
+)
+def test_an_end_that_no_step_can_do_is_refused(end: Callable[[nn.Module, Tensor], Tensor]) -> None:
+    with pytest.raises(CaptureError, match=r"test_forms\.py:\d+: '\w+' .*after the last time step"):
+        stl.capture(net_with(end), torch.rand(12, 4, 6) * 2)
+
+
+class Feedback(nn.Module):
+    """The second layer's spikes inhibit the first without any weights between; unnamed neurons in one loop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(6, 8), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        v = u = y = torch.zeros(x.shape[1], 8)
+        out = []
+        for step in x:
+            v = 0.9 * v + self.fc1(step) - y
+            z = (v > 0.5).float()
+            v = v - 0.5 * z
+            u = 0.9 * u + self.fc2(z)
+            y = (u > 0.3).float()
+            u = u - 0.3 * y
+            out.append(y)
+        return torch.stack(out)
+
+
+def test_weightless_feedback_into_another_neuron() -> None:
+    torch.manual_seed(0)
+    net = stl.capture(Feedback(), torch.rand(12, 4, 6) * 3)
+    assert net.proof.end_to_end["differing"] == 0
+    assert all(layer.rate > 0 for layer in net.proof.layers)
+    assert [type(node) for node in net.program.nodes].count(Neuron) == 2
+
+
+class Scripted(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(6, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        v = torch.zeros(x.shape[1], 8)
+        out: list[Tensor] = []
+        for t in range(x.shape[0]):
+            v = 0.9 * v + self.fc(x[t])
+            z = (v > 0.5).float()
+            v = v - z
+            out.append(z)
+        return torch.stack(out)
+
+
+def test_a_scripted_module_is_captured_and_stays_in_its_mode() -> None:
+    with pytest.warns(DeprecationWarning, match="torch.jit.script"):
+        model = torch.jit.script(Scripted())
+    net = stl.capture(model, torch.rand(8, 3, 6) * 3)
+    assert net.proof.layers[0].rate > 0
+    assert model.training
+    assert model.fc.training
+
+
+class Fancy(nn.Module):
+    """A neuron whose potential feeds on its own square."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        v, out = torch.zeros_like(x[0]), []
+        for step in x:
+            v = v + 0.1 * v * v + step
+            z = (v > 1).float()
+            v = v * (1 - z)
+            out.append(z)
+        return torch.stack(out)
+
+
+def test_a_refused_neuron_is_named_with_its_class_and_line() -> None:
+    with pytest.raises(CaptureError, match=r"test_forms\.py:\d+: the neuron \(in module '1', Fancy\)"):
+        stl.capture(nn.Sequential(nn.Linear(6, 8), Fancy()), torch.rand(8, 3, 6))
+
+
+def test_a_layer_of_torch_is_named_without_a_line_of_ours() -> None:
+    with pytest.raises(CaptureError, match=r"^expected a convolution over 1 or 2 axes.*\(in module '0', Conv3d\)"):
+        stl.capture(nn.Sequential(nn.Conv3d(1, 2, 3), nn.Flatten()), torch.rand(8, 3, 1, 4, 4, 4), time="step")
