@@ -16,8 +16,9 @@ from torch import Tensor
 
 from stl_deploy.graph.program import Reset
 from stl_deploy.tracing.coefficients import Affine, Reading, close
-from stl_deploy.tracing.cores import Evaluation, Threshold, Unknown
+from stl_deploy.tracing.cores import Evaluation, Unknown
 from stl_deploy.tracing.steps import Signal
+from stl_deploy.tracing.thresholds import Threshold
 
 _PROBES = (0.75, -1.5, 2.25)
 

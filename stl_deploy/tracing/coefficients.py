@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from stl_deploy.errors import CaptureError
-from stl_deploy.tracing.cores import Core, Evaluation, Unknown, is_elementwise
+from stl_deploy.tracing.cores import Core, Evaluation, Unknown
 from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.nodes import Node
 from stl_deploy.tracing.source_lines import in_module
 from stl_deploy.tracing.steps import Ref, Signal
+from stl_deploy.tracing.thresholds import is_elementwise
 
 _DEEPEST = 2
 """How many steps back a neuron's arithmetic may reach."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -43,8 +44,8 @@ def ending(flow: Flow, nodes: Nodes, steps: int) -> Ending:
                 f"the output has {len(flow.nodes)} time steps, mixed with other axes; return [T, B, ...] with "
                 f"T = {steps}"
             )
-        each = [_then(node) for node in flow.nodes]
-        return Ending(tuple(node for node, _ in each), Readout(then=each[0][1]), axis)
+        bare = [_then(node) for node in flow.nodes]
+        return Ending(tuple(node for node, _ in bare), Readout(then=bare[0][1]), axis)
     node, then = _then(flow.nodes[0])
     if node.constant:
         raise CaptureError("the output does not depend on the input (is it computed outside of torch, by numpy?)")
@@ -81,10 +82,14 @@ def _zeros(node: Node) -> Tensor:
     return torch.zeros(shape_of(node.layout, {BATCH: 1}), dtype=node.dtype) if node.tensor is None else node.tensor
 
 
+def _or_constant(put: Node, node: Node) -> Node:
+    return put if node.tensor is None else node
+
+
 def _at_step(tail: list[Node], one: Node, nodes: Nodes) -> Node:
     """What the operations behind a readout over time make of one step's output."""
     for node in reversed(tail):
-        args, kwargs = replace_nodes((node.args, dict(node.kwargs)), lambda n, put=one: put if n.tensor is None else n)
+        args, kwargs = replace_nodes((node.args, dict(node.kwargs)), partial(_or_constant, one))
         one = nodes.make(replace(node, args=args, kwargs=kwargs, kept=None))
     return one
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Set
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -109,7 +110,7 @@ def _level(potential: Signal, chain: list[Signal], threshold: Threshold) -> Tens
     def fires(keys: Tensor) -> Tensor:
         values = _float_of(keys)
         for signal in chain:
-            args, kwargs = map_tree((signal.args, signal.kwargs), Ref, lambda ref, given=values: given)
+            args, kwargs = map_tree((signal.args, signal.kwargs), Ref, partial(_given, values))
             args, kwargs = replace_nodes((args, kwargs), lambda node: node.tensor)
             values = signal.node.run(args, kwargs, {BATCH: 1})
         return values > threshold.theta if threshold.compare == "gt" else values >= threshold.theta
@@ -124,6 +125,10 @@ def _level(potential: Signal, chain: list[Signal], threshold: Threshold) -> Tens
         above = fires(middle)
         low, high = torch.where(above, low, middle), torch.where(above, middle, high)
     return _float_of(low if threshold.compare == "gt" else high)
+
+
+def _given(values: Tensor, _: Ref) -> Tensor:
+    return values
 
 
 def _key_of(number: float) -> int:

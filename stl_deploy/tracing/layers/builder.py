@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from stl_deploy.errors import CaptureError
 from stl_deploy.graph.program import Input, Output, Shape, Source
 from stl_deploy.nn.layer_graph import LayerGraph
-from stl_deploy.tracing.cores import Core, find_cores, find_thresholds
+from stl_deploy.tracing.cores import Core, find_cores
 from stl_deploy.tracing.layers.draft import Draft, Terms
 from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.nodes import Node
@@ -16,6 +16,7 @@ from stl_deploy.tracing.populations import Fitted, fit_neuron
 from stl_deploy.tracing.readings import read_core
 from stl_deploy.tracing.source_lines import in_module
 from stl_deploy.tracing.steps import Ref, Signal, Steps
+from stl_deploy.tracing.thresholds import find_thresholds
 
 
 @dataclass(eq=False)
