@@ -15,7 +15,7 @@ from stl_deploy.errors import ToolError
 from stl_deploy.exporters.c.compiler import compile_program, run_program
 from stl_deploy.exporters.c.plan import Plan, Recorded
 from stl_deploy.exporters.c.render import len_of
-from stl_deploy.exporters.integers.simulate import GraphRun, check_input
+from stl_deploy.exporters.integers.simulate import IntegerRun, check_input
 
 AT_ONCE = 2**26
 """About how many bytes the program is given at a time."""
@@ -35,7 +35,7 @@ class Program:
         record: bool = False,
         options: Sequence[str] = (),
         deadline: float | None = None,
-    ) -> GraphRun:
+    ) -> IntegerRun:
         """Compile and run whole numbers ``x`` ``[T, B, *shape]``.
 
         options: for the compiler. Raises InputError as the integer model does, ToolError where the compiler or the
@@ -59,14 +59,14 @@ class Program:
             ]
         return self.unpack(np.concatenate(parts), record=record)
 
-    def unpack(self, written: NDArray[np.uint8], *, record: bool = False) -> GraphRun:
+    def unpack(self, written: NDArray[np.uint8], *, record: bool = False) -> IntegerRun:
         """A run from what the program wrote: bytes ``[B, T, 4·outputs + spikes]``, spikes if it was built to record."""
         graph, rows = self.plan.graph, written.swapaxes(0, 1)
         outputs, (steps, samples) = len_of(graph.output.shape), rows.shape[:2]
         recorded = self.plan.recorded if record else []
         y = np.ascontiguousarray(rows[..., : 4 * outputs]).view("<i4").astype(np.int32)
         found = {one.node: _spikes(rows[..., 4 * outputs :], one) for one in recorded}
-        return GraphRun(y.reshape(steps, samples, *graph.output.shape), found)
+        return IntegerRun(y.reshape(steps, samples, *graph.output.shape), found)
 
     def _batch(
         self, program: Path, x: NDArray[np.int32], outputs: int, spikes: int, deadline: float | None | None

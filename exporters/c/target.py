@@ -23,7 +23,7 @@ from stl_deploy.exporters.integers.model import GraphModel, calibration, choose
 from stl_deploy.exporters.integers.net import STATE_SHIFT, STATE_TOP
 from stl_deploy.exporters.integers.real_weights import to_integers
 from stl_deploy.exporters.integers.rounding import rounded
-from stl_deploy.exporters.integers.simulate import GraphRun
+from stl_deploy.exporters.integers.simulate import IntegerRun
 from stl_deploy.exporters.integers.store import NAME, About
 from stl_deploy.exporters.targets import Model, Network, Options
 from stl_deploy.graph.findings import Finding, from_error
@@ -65,7 +65,7 @@ class C(GraphModel):
         """The integer model of the same integers, which every spike must equal."""
         return GraphModel(program, self._options, graph=self._graph)
 
-    def integers(self, graph: IntegerGraph, x: NDArray[Any], record: bool) -> GraphRun:
+    def integers(self, graph: IntegerGraph, x: NDArray[Any], record: bool) -> IntegerRun:
         """Compile and run."""
         if self._files is None:
             plan = make_plan(graph)

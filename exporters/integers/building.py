@@ -35,7 +35,7 @@ from stl_deploy.exporters.integers.real_weights import (
 from stl_deploy.exporters.integers.scales import (
     Candidate,
     candidates,
-    no_candidate,
+    closest,
     real_population,
     row_gain,
     twelve_bits,
@@ -56,9 +56,6 @@ from stl_deploy.graph.program import (
 )
 
 Spikes = NDArray[np.uint8]
-
-_FEW, _SHORTLIST = 64, 6
-"""Candidates are tried on about so many samples first, and as many of them as the second on all."""
 
 
 @dataclass(frozen=True)
@@ -146,12 +143,10 @@ class Build:
             population = PopulationNode(name=node.name, shape=shape, sources=sources, neuron=chosen.neuron, bias=bias)
             return [*nodes, population]
 
-        tried = list(candidates(real, "per-neuron"))
-        some = slice(None, None, max(1, wanted.shape[1] // _FEW))
-        for part, kept in ((some, _SHORTLIST), (slice(None), 1)):
-            if len(tried) > kept:
-                tried = sorted(tried, key=lambda one: self._differing(built(one), node.name, part))[:kept]
-        best = tried[0] if tried else no_candidate(node)
+        def differing(chosen: Candidate, part: slice) -> int:
+            return int(np.count_nonzero(self._run(built(chosen), part)[node.name] != wanted[:, part]))
+
+        best = closest(candidates(real, "per-neuron"), wanted.shape[1], differing, node)
         self._take(*built(best))
         self._fit(node, max(int(np.abs(weight).max()) for weight in best.weights), best.neuron)
 
@@ -173,9 +168,6 @@ class Build:
                 spikes_differing=int(np.count_nonzero(spikes != wanted)),
             )
         )
-
-    def _differing(self, nodes: Iterable[IntegerNode], name: str, part: slice) -> int:
-        return int(np.count_nonzero(self._run(nodes, part)[name] != self.reference[name][:, part]))
 
     def _run(self, nodes: Iterable[IntegerNode], part: slice) -> dict[str, NDArray[Any]]:
         """Values of more nodes on some of the samples."""

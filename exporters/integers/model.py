@@ -14,7 +14,7 @@ from stl_deploy.errors import InputError
 from stl_deploy.exporters.integers.graph import IntegerGraph
 from stl_deploy.exporters.integers.quantise import Quantised, quantise
 from stl_deploy.exporters.integers.real_weights import to_integers
-from stl_deploy.exporters.integers.simulate import GraphRun, simulate
+from stl_deploy.exporters.integers.simulate import IntegerRun, simulate
 from stl_deploy.exporters.integers.store import NAME, read_integers
 from stl_deploy.exporters.targets import Model, Network, Options
 from stl_deploy.graph.exact import input_grid, round_to_grid
@@ -70,7 +70,7 @@ class GraphModel:
         y = (found.y.astype(np.float64) * graph.output.unit).astype(np.float32)
         return Result({graph.output.name: y}, {name: s.astype(np.float32) for name, s in found.spikes.items()})
 
-    def integers(self, graph: IntegerGraph, x: NDArray[Any], record: bool) -> GraphRun:
+    def integers(self, graph: IntegerGraph, x: NDArray[Any], record: bool) -> IntegerRun:
         """Run whole numbers."""
         return simulate(graph, x, record=record)
 
@@ -91,12 +91,17 @@ def calibration(program: Program, options: Options, x: NetworkInput | None) -> N
         given = one_input(x)[:, :CALIBRATION]
     else:
         raise InputError("expected input to choose integers by; found none; give --input")
+    return on_grid(program, given)
+
+
+def on_grid(program: Program, x: NDArray[Any]) -> NDArray[Any]:
+    """``x`` rounded to the input grid that the graph declares, if it declares one."""
     grid = input_grid(program.metadata)
-    return given if grid is None else round_to_grid(given, grid.fraction_bits)
+    return x if grid is None else round_to_grid(x, grid.fraction_bits)
 
 
-def one_input(x: NetworkInput) -> NDArray[Any]:
+def one_input(x: NetworkInput, name: str = "integers") -> NDArray[Any]:
     """The only input; raises InputError if there are several."""
     if isinstance(x, Mapping):
-        raise InputError(f"expected one input; found {', '.join(x)}; use another backend")
+        raise InputError(f"expected one input for {name}; found {', '.join(x)}; use another backend or target")
     return np.asarray(x)

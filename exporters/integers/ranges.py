@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import UnsupportedError
+from stl_deploy.exporters.integers.bounds import weighted
 from stl_deploy.exporters.integers.net import DECAY_ONE, STATE_SHIFT, STATE_TOP, IntegerNeuron, Ints, Synapse
 from stl_deploy.exporters.integers.step import currents, integrate
 from stl_deploy.exporters.integers.sums import Sums
@@ -80,10 +81,7 @@ def population_range(
 
 def worst_sums(synapse: Synapse, bounds: Bounds) -> Bounds:
     """Least and greatest synaptic sum for inputs within ``bounds`` (which include 0)."""
-    rows = synapse.weight.reshape(synapse.weight.shape[0], -1).astype(np.int64)
-    positive, negative = np.maximum(rows, 0).sum(axis=1), np.minimum(rows, 0).sum(axis=1)
-    high = int((positive * bounds[1] + negative * bounds[0]).max())
-    low = int((positive * bounds[0] + negative * bounds[1]).min())
+    low, high = weighted(synapse.weight.reshape(len(synapse.weight), -1), None, bounds)
     shift = getattr(synapse, "shift", 0)
     return low >> shift, high >> shift
 

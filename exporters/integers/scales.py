@@ -14,7 +14,7 @@ above a whole m, ``vth = m`` is exact for those. Both kinds of K are candidates;
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
@@ -33,8 +33,11 @@ Doubles = NDArray[np.float64]
 WEIGHT_TOP = 127
 """8-bit weights with sign: netx doubles them at exponent -1 and loses nothing."""
 
+FEW, SHORTLIST = 64, 6
+"""Candidates are tried on about so many samples first, and as many of them as the second on all."""
+
 _JUST_ABOVE = 1 / 128
-_RATIOS = np.geomspace(1.5, 0.2, 18)
+RATIOS = np.geomspace(1.5, 0.2, 18)
 """Scales tried, relative to the largest at which nothing is clipped (above 1, outliers are)."""
 
 
@@ -127,18 +130,36 @@ def candidates(real: RealPopulation, form: ThresholdForm) -> Iterator[Candidate]
         return
     if form == "per-neuron":
         limits = _row_limits(real)
-        for ratio in _RATIOS:
+        for ratio in RATIOS:
             target = real.theta * _by_row(ratio * limits, real.theta.ndim)
             for threshold in (np.ceil(target) - 1, np.round(target)):
                 yield from _candidate(real, ratio * limits, threshold)
         return
     theta = _one_threshold(real, form)
     top = float((_row_limits(real, theta) * theta).min())
-    wholes = dict.fromkeys(max(0, int(ratio * top)) for ratio in _RATIOS)
+    wholes = dict.fromkeys(max(0, int(ratio * top)) for ratio in RATIOS)
     for whole in wholes:
         for aim in (whole + 1, whole + _JUST_ABOVE):
             if whole or aim >= 1:
                 yield from _candidate(real, aim / theta, np.array(float(whole)))
+
+
+def closest(
+    tried: Iterable[Candidate], samples: int, differing: Callable[[Candidate, slice], int], node: Node
+) -> Candidate:
+    """The candidate with the fewest differing spikes (of equals the first, which has the largest scale).
+
+    All are tried on about `FEW` of the ``samples``, and the best of those on all. differing: spikes of a candidate that
+    differ on some of the samples. Refuses ``node`` if there is no candidate.
+    """
+    left = list(tried)
+    some = slice(None, None, max(1, samples // FEW))
+    for part, kept in ((some, SHORTLIST), (slice(None), 1)):
+        if len(left) > kept:
+            left = sorted(left, key=lambda candidate: differing(candidate, part))[:kept]
+    if not left:
+        refuse(node, "all-zero-layer", "every weight rounds to 0", "netx cannot load such a layer; leave it out")
+    return left[0]
 
 
 def is_whole(real: RealPopulation) -> bool:
@@ -233,8 +254,3 @@ def twelve_bits(beta: Floats) -> int | Ints:
     """What of 4096 is lost, where β is kept: one number if β is the same everywhere."""
     lost = np.round(DECAY_ONE * (1 - beta.astype(np.float64))).astype(np.int32)
     return int(lost.flat[0]) if (lost == lost.flat[0]).all() else lost
-
-
-def no_candidate(node: Node) -> NoReturn:
-    """Refuse a layer whose weights all vanish."""
-    refuse(node, "all-zero-layer", "every weight rounds to 0", "netx cannot load such a layer; leave it out")

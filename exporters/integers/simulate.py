@@ -32,60 +32,67 @@ from stl_deploy.exporters.integers.graph import (
 from stl_deploy.exporters.integers.net import STATE_SHIFT, Conv, Dense, IntegerNeuron, Ints
 from stl_deploy.exporters.integers.step import State, currents, potentials, step_through
 from stl_deploy.exporters.integers.sums import adder
-from stl_deploy.graph.threads import spread, threads
+from stl_deploy.graph.program import Shape
+from stl_deploy.graph.threads import spread_samples
 
 Values = NDArray[Any]
 """Whole numbers ``[T, B, *shape]``, in uint8 (spikes), int32, or floats that hold them exactly."""
 
-_CHUNK_VALUES = 2**24
+VALUES_AT_ONCE = 2**24
 """Samples are run in groups whose widest nodes have about this many values over all of time, all threads together."""
 
 
 @dataclass(frozen=True)
-class GraphRun:
-    """``y``: whole numbers ``[T, B, *shape]``; ``spikes`` by population, if recorded."""
+class IntegerRun:
+    """``y``: whole numbers ``[T, B, *shape]``; ``spikes`` by population or layer, if recorded."""
 
-    y: Ints
+    y: Values
     spikes: Mapping[str, NDArray[np.uint8]]
 
 
-def simulate(graph: IntegerGraph, x: Values, *, record: bool = False) -> GraphRun:
+def simulate(graph: IntegerGraph, x: Values, *, record: bool = False) -> IntegerRun:
     """Run whole numbers ``x`` ``[T, B, *input shape]``.
 
     Raises InputError if x does not fit the graph, holds fractions, or leaves the range the graph is made for.
     """
     names = [node.name for node in graph.populations] if record else []
     found = values_of(graph, x, [*names, graph.output.name])
-    return GraphRun(found[graph.output.name].astype(np.int32), {name: found[name] for name in names})
+    return IntegerRun(found[graph.output.name].astype(np.int32), {name: found[name] for name in names})
 
 
 def values_of(graph: IntegerGraph, x: Values, keep: Collection[str]) -> dict[str, Values]:
     """What some nodes put out, ``[T, B, *shape]``; raises as `simulate`."""
     x = check_input(graph.input, x)
     widest = max(math.prod(node.shape) for node in graph.nodes)
-    workers = threads()
-    at_once = max(1, min(_CHUNK_VALUES // (widest * x.shape[0] * workers), -(-x.shape[1] // workers)))
     run = _stepped if graph.delayed else _at_once
-    chunks = [slice(start, start + at_once) for start in range(0, x.shape[1], at_once)]
-    parts = spread(lambda chunk: run(graph, x[:, chunk], keep), chunks, workers)
+    steps, samples = x.shape[:2]
+    parts = spread_samples(lambda part: run(graph, x[:, part], keep), samples, widest * steps, VALUES_AT_ONCE)
     return {name: np.concatenate([part[name] for part in parts], axis=1) for name in keep}
 
 
 def check_input(node: IntegerInput, x: Values) -> Ints:
     """``x`` as int32; raises InputError if it is anything else than whole numbers in the input's range and shape."""
-    if x.ndim < 2 or x.shape[2:] != node.shape or x.size == 0:
-        raise InputError(f"the input has shape {list(x.shape)}; expected [T, B, {', '.join(map(str, node.shape))}]")
-    if x.dtype.kind not in "fiub":
-        raise InputError(f"the input holds {x.dtype}; expected whole numbers or bool")
-    if x.dtype.kind == "f" and not np.array_equal(x, np.trunc(x)):
-        raise InputError("the input holds fractions or NaN; expected integers (multiply by the input scale)")
+    x = whole_numbers(x, node.shape)
     low, high = x.min(), x.max()
     if low < node.low or high > node.high:
         raise InputError(
-            f"the input runs from {low} to {high}; the integers were chosen for {node.low} to {node.high}: "
-            "scale it, or export again with such input"
+            f"expected input from {node.low} to {node.high}, which the integers were chosen for; found {low} to "
+            f"{high}; scale it, or export again with such input"
         )
     return x.astype(np.int32)
+
+
+def whole_numbers(x: Values, shape: Shape) -> Values:
+    """``x`` ``[T, B, *shape]`` in integers or bool; raises InputError if it is anything else than whole numbers."""
+    if x.ndim < 2 or x.shape[2:] != shape or x.size == 0:
+        raise InputError(f"expected input [T, B, {', '.join(map(str, shape))}]; found {list(x.shape)}")
+    if x.dtype.kind not in "fiub":
+        raise InputError(f"expected input in whole numbers or bool; found {x.dtype}")
+    if x.dtype.kind == "f" and not np.array_equal(x, np.trunc(x)):
+        raise InputError("expected input in whole numbers; found fractions or NaN; multiply by the input scale")
+    if x.dtype.kind != "b" and np.abs(x).max() >= 2**31:
+        raise InputError("expected input within 32 bits; found larger values; use a coarser grid")
+    return x if x.dtype.kind != "f" else x.astype(np.int32)
 
 
 def _at_once(graph: IntegerGraph, x: Ints, keep: Collection[str]) -> dict[str, Values]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
+from stl_deploy.exporters.integers.bounds import weighted
 from stl_deploy.exporters.integers.convolve import Convolution
 from stl_deploy.exporters.integers.net import Conv, Dense, Ints, Synapse
 
@@ -117,9 +118,8 @@ def wrap24(total: NDArray[np.int64]) -> Ints:
 def _bound(x: NDArray[Any], weight: Ints) -> int:
     """What no partial sum of products exceeds: weights ``[out, in]``, any values between the extremes of ``x``."""
     low, high = (0, 1) if x.dtype == bool or not x.size else (min(0, int(x.min())), max(1, int(x.max())))
-    total, magnitude = weight.sum(axis=1, dtype=np.int64), np.abs(weight).sum(axis=1, dtype=np.int64)
-    positive, negative = (magnitude + total) // 2, (magnitude - total) // 2
-    return int(np.maximum(high * positive - low * negative, high * negative - low * positive).max())
+    least, greatest = weighted(weight, None, (low, high))
+    return max(-least, greatest)
 
 
 def _exact_type(bound: int) -> type[np.float32] | type[np.float64]:

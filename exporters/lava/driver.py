@@ -8,11 +8,11 @@ from typing import Any
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError, ToolError
+from stl_deploy.exporters.integers.simulate import IntegerRun, whole_numbers
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.lava.process import Progress, run_worker
 from stl_deploy.exporters.loihi.net import InputLayer
 from stl_deploy.exporters.loihi.netx import read_netx
-from stl_deploy.exporters.loihi.simulate import IntegerRun, check_input
 
 
 def run_lava(
@@ -31,7 +31,7 @@ def run_lava(
             f"{net_path}: x is the bias of its input layer's neurons, which is not set on real Lava here; use our "
             "integer model (--backend loihi)"
         )
-    x = check_input(net.input_shape, x)
+    x = whole_numbers(x, net.input_shape)
     python = environment.require()
     spikes = run_worker(python, net_path, x, deadline=deadline, progress=progress)
     expected = {key: (*x.shape[:2], *layer.shape) for key, layer in net.spiking}

@@ -19,7 +19,7 @@ from stl_deploy.exporters.integers.scales import (
     RealPopulation,
     ThresholdForm,
     candidates,
-    no_candidate,
+    closest,
     real_population,
 )
 from stl_deploy.exporters.loihi.net import (
@@ -37,9 +37,6 @@ from stl_deploy.exporters.loihi.simulate import Spikes, run_layer
 from stl_deploy.exporters.loihi.structure import FlattenStage, PoolStage, SynapseStage, structure
 from stl_deploy.graph.program import Floats, Linear, Node, Program, Shape
 from stl_deploy.graph.run import run
-
-_FEW, _SHORTLIST = 64, 6
-"""Candidates are tried on about so many samples first, and as many of them as the second on all."""
 
 _FOLDABLE: Mapping[str, Callable[[Program], Program]] = {"projected": project_thresholds, "unrolled": unroll}
 
@@ -165,14 +162,10 @@ def _layer(stage: SynapseStage, chosen: Candidate) -> SpikingLayer:
 
 
 def _best(stage: SynapseStage, input_scale: float, form: ThresholdForm, x: NDArray[Any], wanted: Floats) -> Candidate:
-    """The candidate with the fewest differing spikes (of equals, the largest scale), of the best on some samples."""
-    found = list(candidates(real_layer(stage, input_scale), form))
-    some = slice(None, None, max(1, x.shape[1] // _FEW))
-    for part, kept in ((some, _SHORTLIST), (slice(None), 1)):
-        if len(found) > kept:
-            now, aim = np.ascontiguousarray(x[:, part]), wanted[:, part]
-            found = sorted(found, key=lambda one: _differing(run_layer(_layer(stage, one), now), aim))[:kept]
-    return found[0] if found else no_candidate(stage.synapse)
+    def differing(chosen: Candidate, part: slice) -> int:
+        return _differing(run_layer(_layer(stage, chosen), np.ascontiguousarray(x[:, part])), wanted[:, part])
+
+    return closest(candidates(real_layer(stage, input_scale), form), x.shape[1], differing, stage.synapse)
 
 
 def _differing(spikes: Spikes, wanted: Floats) -> int:

@@ -15,30 +15,27 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.integers.model import GraphModel
+from stl_deploy.exporters.integers.model import CALIBRATION, GraphModel, calibration, on_grid, one_input
 from stl_deploy.exporters.integers.real_weights import to_integers
 from stl_deploy.exporters.integers.rounding import rounded
 from stl_deploy.exporters.integers.scales import ThresholdForm
+from stl_deploy.exporters.integers.simulate import IntegerRun
 from stl_deploy.exporters.loihi.chip_check import check_chip
 from stl_deploy.exporters.loihi.chips import load_chips
-from stl_deploy.exporters.loihi.export import by_node, export_netx
+from stl_deploy.exporters.loihi.export import LoihiRun, by_node, export_netx
 from stl_deploy.exporters.loihi.net import DenseLayer, FlattenLayer, InputLayer, Layer
 from stl_deploy.exporters.loihi.netx import read_netx
 from stl_deploy.exporters.loihi.quantise import LoihiModel
-from stl_deploy.exporters.loihi.simulate import IntegerRun, simulate
+from stl_deploy.exporters.loihi.simulate import simulate
 from stl_deploy.exporters.loihi.structure import refusals, structure
 from stl_deploy.exporters.loihi.threshold_forms import tell_forms
 from stl_deploy.exporters.loihi.wide_sums import told_of_ranges, wide_findings
 from stl_deploy.exporters.targets import Check, Model, Network, Options
-from stl_deploy.graph.exact import input_grid, input_scale, round_to_grid
+from stl_deploy.graph.exact import input_scale
 from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput, Result
 from stl_deploy.graph.show import Row
-
-CALIBRATION = 256
-"""Samples of the input that the integers are chosen by, where no others are given; also those that forms are compared
-on."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,17 +87,16 @@ class Loihi:
 
     def run(self, x: NetworkInput, record: bool = False) -> Result:
         """See `stl_deploy.exporters.targets.Runner`; raises InputError for several inputs."""
-        if isinstance(x, Mapping):
-            raise InputError(f"expected one input for {self.name}; found {', '.join(x)}; use another backend")
         if self._graph is not None:
             return self._graph.run(x, record)
+        x = one_input(x, self.name)
         if self._program is None:
             assert self._path is not None
             found = self.integers(self._path, x, record)
-            return Result({"output": np.asarray(found.y, np.float32)}, _floats(found.spikes) if record else {})
+            return _result(found, record)
         with self._file(self._program, x) as (path, model):
             named = by_node(model, self.integers(path, to_integers(x, model.input_scale), record))
-        return Result({"output": named.y}, _floats(named.spikes) if record else {})
+        return _result(named, record)
 
     def integers(self, path: Path, x: NDArray[Any], record: bool) -> IntegerRun:
         """Run a netx file on whole numbers."""
@@ -111,11 +107,9 @@ class Loihi:
         if self._path is not None:
             yield self._path, model_of_file(self._path, program)
             return
-        given = self._options.calibration
-        calibration = x[:, :CALIBRATION] if given is None else given()
         with temporary_folder() as folder:
             path = folder / "net.net"
-            yield path, _export(program, path, calibration, self._options)
+            yield path, _export(program, path, calibration(program, self._options, x), self._options)
 
 
 class Netx:
@@ -140,22 +134,15 @@ class Netx:
 
         calibration: default: the first of x. Raises as `export_netx` does.
         """
-        x, facts = options.x, {"target": self.name}
-        if isinstance(x, Mapping):
-            raise InputError(f"expected one input for netx; found {', '.join(x)}; export to another target")
-        if options.calibration is not None:
-            calibration = on_grid(program, options.calibration())
-        elif x is not None:
-            calibration = on_grid(program, np.asarray(x[:, :CALIBRATION]))
-        else:
-            raise InputError("expected input to choose netx's integers by; found none; give calibration")
+        x = None if options.x is None else one_input(options.x, self.name)
+        given = calibration(program, options, x)
         forms: dict[str, Any] = {}
         if x is not None:
-            first = on_grid(program, np.asarray(x[:, :CALIBRATION]))
+            first = on_grid(program, x[:, :CALIBRATION])
             labels = None if options.labels is None else options.labels[:CALIBRATION]
-            forms = {"forms": tell_forms(program, calibration, first, labels, options.say, of=x.shape[1])}
+            forms = {"forms": tell_forms(program, given, first, labels, options.say, of=x.shape[1])}
             forms["forms_samples"] = first.shape[1]
-        model = _export(program, path, calibration, options)
+        model = _export(program, path, given, options)
         options.say.say(f"chosen: {options.thresholds}")
         for sentence in told_of_ranges(model.ranges):
             options.say.warn(sentence)
@@ -165,7 +152,7 @@ class Netx:
                     f"'{found.node}': no overflow on calibration data (u {found.u_seen}, v {found.v_seen}), but some "
                     f"input could (u {found.u_worst}, v {found.v_worst}; 24 bits hold 8388607)"
                 )
-        return {**facts, **netx_facts(model), **forms}
+        return {"target": self.name, **netx_facts(model), **forms}
 
     def rows(self, path: Path) -> list[Row]:
         """Its layers; synapses of a convolution count taps into padding."""
@@ -214,19 +201,14 @@ def model_of_file(path: Path, program: Program) -> LoihiModel:
     return LoihiModel(net, keys, structure(program).host, input_scale(program), "folded", (), shapes=shapes)
 
 
-def on_grid(program: Program, x: NDArray[Any]) -> NDArray[Any]:
-    """``x`` rounded to the input grid that the graph declares, if it declares one."""
-    grid = input_grid(program.metadata)
-    return x if grid is None else round_to_grid(x, grid.fraction_bits)
-
-
 def _export(program: Program, path: Path, calibration: NDArray[Any], options: NetxOptions) -> LoihiModel:
     scale = input_scale(program)
     return export_netx(program, path, calibration=calibration, input_scale=scale, thresholds=options.thresholds)
 
 
-def _floats(spikes: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
-    return {name: np.asarray(array, np.float32) for name, array in spikes.items()}
+def _result(found: IntegerRun | LoihiRun, record: bool) -> Result:
+    spikes = {name: np.asarray(array, np.float32) for name, array in found.spikes.items()}
+    return Result({"output": np.asarray(found.y, np.float32)}, spikes if record else {})
 
 
 CHIPS = tuple(

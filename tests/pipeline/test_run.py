@@ -20,10 +20,11 @@ from stl_deploy._util.console import Console
 from stl_deploy._util.files import read_input, sha256
 from stl_deploy.cli import main
 from stl_deploy.errors import InputError, ParityError, ToolError
+from stl_deploy.exporters.integers.simulate import IntegerRun
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.lava import target as lava_target
 from stl_deploy.exporters.loihi.netx import read_netx
-from stl_deploy.exporters.loihi.simulate import IntegerRun, simulate
+from stl_deploy.exporters.loihi.simulate import simulate
 from stl_deploy.exporters.onnx.model import OnnxModel
 from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.graph.lower import lower

@@ -121,8 +121,8 @@ def test_threads_and_chunks_change_nothing(seed: int, monkeypatch: pytest.Monkey
     net, x = random_case(seed)
     x = np.concatenate([x, np.roll(x, 1, axis=0), x], axis=1)
     whole = simulate(net, x, record=True)
-    monkeypatch.setattr(simulating, "threads", lambda: 3)
-    monkeypatch.setattr(simulating, "_CHUNK_VALUES", 300)
+    monkeypatch.setattr("stl_deploy.graph.threads.threads", lambda: 3)
+    monkeypatch.setattr(simulating, "VALUES_AT_ONCE", 300)
     parts = simulate(net, x, record=True)
     assert whole.spikes.keys() == parts.spikes.keys()
     for key, spikes in whole.spikes.items():

@@ -13,7 +13,6 @@ import pytest
 from stl_deploy.errors import InputError, ParityError, UnsupportedError
 from stl_deploy.exporters.integers import scales
 from stl_deploy.exporters.loihi import export
-from stl_deploy.exporters.loihi import quantise as quantise_module
 from stl_deploy.exporters.loihi.export import export_netx, simulate_loihi
 from stl_deploy.exporters.loihi.net import ConvLayer, DenseLayer, IntegerNet
 from stl_deploy.exporters.loihi.netx import read_netx
@@ -93,7 +92,7 @@ def test_the_search_takes_the_candidate_with_the_fewest_differences(monkeypatch:
     program, x = conv_net(rng), events(rng, 6, 40, 1, 6, 6)
     best = disagreement(program, x)["lif1"]
     for ratio in (0.05, 0.3, 1.0):
-        monkeypatch.setattr(scales, "_RATIOS", np.array([ratio]))
+        monkeypatch.setattr(scales, "RATIOS", np.array([ratio]))
         assert disagreement(program, x)["lif1"] >= best
 
 
@@ -101,7 +100,7 @@ def test_trying_on_a_few_samples_first_finds_the_best_of_all(monkeypatch: pytest
     rng = np.random.default_rng(6)
     program, x = conv_net(rng), events(rng, 6, 256, 1, 6, 6)
     shortened = disagreement(program, x)
-    monkeypatch.setattr(quantise_module, "_SHORTLIST", 1000)
+    monkeypatch.setattr(scales, "SHORTLIST", 1000)
     assert disagreement(program, x) == shortened
 
 
