@@ -115,11 +115,6 @@ class IntegerNet:
         return self._shapes[0]
 
     @property
-    def output_shape(self) -> Shape:
-        """Shape of one step of output."""
-        return self._shapes[-1]
-
-    @property
     def spiking(self) -> Iterator[tuple[str, SpikingLayer]]:
         """(key, layer) of every layer with neurons; the key is ``layer<i>``, i its place in the file."""
         return (

@@ -8,10 +8,9 @@ import torch
 
 from stl_deploy.errors import ParityError
 from stl_deploy.graph.compare import compare
-from stl_deploy.graph.exact import input_grid, prove_exact, round_to_grid
+from stl_deploy.graph.exact import prove_exact, random_input
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.margins import Margin
-from stl_deploy.graph.program import Floats, Program
 from stl_deploy.graph.run import Result, run
 from stl_deploy.nn.network import Network
 
@@ -19,7 +18,7 @@ ROUNDING_ULPS = 64
 """Off an exact grid, a spike may differ whose potential is no further from its threshold than this."""
 _VOTE = 2.0**-16
 """Outputs may differ by so much, absolutely and relatively: a vote's weight is rounded to a grid, too."""
-_STEPS, _SAMPLES, _RATE = 8, 2, 0.3
+_STEPS, _SAMPLES = 8, 2
 
 
 @torch.no_grad()
@@ -30,7 +29,8 @@ def check_fold(network: Network, graph: nir.NIRGraph) -> None:
     potential is farther than `ROUNDING_ULPS` from its threshold.
     """
     program = lower(graph)
-    x = _drawn(program)
+    (node,) = program.inputs
+    x = random_input(np.random.default_rng(0), program.metadata, (_STEPS, _SAMPLES, *node.shape))
     votes, spikes = network.record(torch.from_numpy(x))
     theirs = Result({"output": votes.numpy()}, {name: array.numpy() for name, array in spikes.items()})
     ours = run(program, x, record=[node.name for node in program.spiking])
@@ -46,13 +46,3 @@ def check_fold(network: Network, graph: nir.NIRGraph) -> None:
 
 def _rounded(margin: Margin | None) -> bool:
     return margin is not None and abs(margin.ulps) <= ROUNDING_ULPS
-
-
-def _drawn(program: Program) -> Floats:
-    """Values on the input's grid from a fixed seed, ``[T, B, *shape]``; 0 or 1 where that is all it holds."""
-    (node,) = program.inputs
-    rng, grid = np.random.default_rng(0), input_grid(program.metadata)
-    size = (_STEPS, _SAMPLES, *node.shape)
-    if grid is None or (grid.fraction_bits == 0 and grid.bound == 1):
-        return (rng.random(size) < _RATE).astype(np.float32)
-    return round_to_grid(rng.random(size) * grid.bound, grid.fraction_bits)

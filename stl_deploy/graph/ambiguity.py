@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import StlDeployError
+from stl_deploy.graph.compare import Tally
 from stl_deploy.graph.dialect import CHOICES, Dialect
 from stl_deploy.graph.lower import lower, metadata_dialect, own_metadata
 from stl_deploy.graph.program import Floats, Program
@@ -73,8 +74,9 @@ def _effect(
         found = _outputs(lower(graph, replace(assumed, **{option: value})), x)
     except StlDeployError as error:
         return Effect(option, getattr(assumed, option), value, None, compared, str(error))
-    differ = sum(int((found[name] != array).sum()) for name, array in expected.items())
-    return Effect(option, getattr(assumed, option), value, differ, compared)
+    tally = Tally()
+    tally.add(expected, found)
+    return Effect(option, getattr(assumed, option), value, tally.differing, compared)
 
 
 def _outputs(program: Program, x: Any) -> dict[str, Floats]:

@@ -146,6 +146,14 @@ def round_to_grid(x: NDArray[Any], fraction_bits: int) -> Floats:
     return np.asarray(np.round(np.asarray(x, np.float64) * 2.0**fraction_bits) / 2.0**fraction_bits, np.float32)
 
 
+def random_input(rng: np.random.Generator, metadata: Mapping[str, Any], size: Sequence[int]) -> Floats:
+    """Values on the grid that metadata declare; where that holds 0 and 1 alone, or there is none, 1 with rate 0.3."""
+    grid = input_grid(metadata)
+    if grid is None or (grid.fraction_bits == 0 and grid.bound == 1):
+        return (rng.random(size) < 0.3).astype(np.float32)
+    return round_to_grid(rng.random(size) * grid.bound, grid.fraction_bits)
+
+
 def fraction_bits(values: NDArray[Any]) -> int:
     """The least f so that all values are multiples of 2^-f (negative for multiples of larger powers of two)."""
     nonzero = np.asarray(values, np.float64)[np.asarray(values) != 0]

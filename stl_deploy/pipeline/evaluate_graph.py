@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
-from stl_deploy.graph.run import Result
+from stl_deploy.graph.compare import Tally
 from stl_deploy.pipeline.arrays import as_array
 from stl_deploy.pipeline.results import GraphEvaluation
 
@@ -29,7 +29,7 @@ def evaluate_graph(
     Raises InputError for data without labels, an empty set, and batches that do not fit the network.
     """
     right = module_right = samples = 0
-    layers: dict[str, tuple[int, int]] = {}
+    tally = Tally()
     if _is_dataset(data):
         data, time = _loader(data, batch_size), "second"  # as a loader stacks samples
     for given, labels in _batches(data):
@@ -42,22 +42,16 @@ def evaluate_graph(
         if net.original is not None:
             scores, own = net.original.run(batch)
             module_right += int((np.asarray(scores).argmax(-1) == labels).sum())
-            _add(layers, found.spikes, own)
+            tally.add(own.recorded, {name: spikes for name, spikes in found.spikes.items() if name in own.recorded})
     if not samples:
         raise InputError("expected a labelled data set; found no batch in it")
+    layers = {name: (node.compared, node.differing) for name, node in tally.nodes.items()}
     return GraphEvaluation(samples, right / samples, module_right / samples if net.original else None, layers)
 
 
 def _scores(y: NDArray[Any], read: NDArray[Any]) -> NDArray[Any]:
     """Scores ``[B, classes]``; without a rule over time the steps are added up."""
     return y.sum(axis=0, dtype=np.float64) if read.ndim == y.ndim else read
-
-
-def _add(layers: dict[str, tuple[int, int]], spikes: Any, own: Result) -> None:
-    for name, expected in own.recorded.items():
-        if name in spikes:
-            compared, differing = layers.get(name, (0, 0))
-            layers[name] = compared + expected.size, differing + int((spikes[name] != expected).sum())
 
 
 def _arranged(

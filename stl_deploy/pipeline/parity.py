@@ -11,6 +11,7 @@ from stl_deploy._util.console import Console
 from stl_deploy._util.files import write_json
 from stl_deploy.exporters.verify import RUN_HEADER, Report, run_rows
 from stl_deploy.graph.exact import NodeProof
+from stl_deploy.report import Accuracy
 
 FILE = "verify.json"
 REFERENCE = "NIR graph, reference run"
@@ -30,33 +31,39 @@ class ParityTable:
             **self.report.as_dict(),
             "samples": self.samples,
             "proofs": [proof.as_dict() for proof in self.proofs],
-            "rows": {"accuracy": self._accuracies(), "parity": [asdict(run.row) for run in self.report.runs]},
-            "assumptions": self._assumptions(),
+            "rows": {
+                "accuracy": [asdict(row) for row in accuracies(self.report, self.samples)],
+                "parity": [asdict(run.row) for run in self.report.runs],
+            },
+            "assumptions": (
+                f"Spikes and silences of every spiking node were compared on {self.samples} test samples, at every "
+                "step.",
+                proof_sentence(self.proofs),
+                "Loihi's integers: 8-bit weights chosen after training by spike agreement on training images; "
+                "simulated, not run on the chip.",
+            ),
         }
 
-    def _accuracies(self) -> list[dict[str, Any]]:
-        reference = {"backend": REFERENCE, "accuracy": self.report.accuracy, "label": "measured", "note": ""}
-        runs = [
-            {"backend": run.run, "accuracy": run.accuracy, "label": run.label, "note": run.note}
-            for run in self.report.runs
-            if run.against == self.report.reference
-        ]
-        return [row | {"samples": self.samples} for row in (reference, *runs)]
 
-    def _assumptions(self) -> Sequence[str]:
-        unproved = [proof.node for proof in self.proofs if not proof.exact]
-        grid = (
-            "weights, biases and inputs are multiples of powers of two, and every partial float32 sum fits in 24 bits, "
-            "so the order of summation cannot matter (Winograd and FFT convolutions and reduced precision excepted)"
-            if not unproved
-            else f"not proved for {', '.join(unproved)}; spikes that differ were counted"
-        )
-        return (
-            f"Spikes and silences of every spiking node were compared on {self.samples} test samples, at every step.",
-            f"Exact grid: {grid}.",
-            "Loihi's integers: 8-bit weights chosen after training by spike agreement on training images; simulated, "
-            "not run on the chip.",
-        )
+def accuracies(report: Report, samples: int) -> list[Accuracy]:
+    """The accuracy of the reference, then of every run that is compared with it."""
+    runs = [run for run in report.runs if run.against == report.reference]
+    return [
+        Accuracy(REFERENCE, report.accuracy, samples),
+        *(Accuracy(run.run, run.accuracy, samples, run.label, run.note) for run in runs),
+    ]
+
+
+def proof_sentence(proofs: Sequence[NodeProof]) -> str:
+    """Whether the order of summation can matter."""
+    unproved = [proof.node for proof in proofs if not proof.exact]
+    if unproved:
+        return f"Exact grid: not proved for {', '.join(unproved)}; spikes that differ were counted."
+    return (
+        "Exact grid: weights, biases and inputs are multiples of powers of two, and every partial float32 sum fits in "
+        "24 bits, so the order of summation cannot matter (Winograd and FFT convolutions and reduced precision "
+        "excepted)."
+    )
 
 
 def write(path: Path, table: ParityTable) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from stl_deploy.errors import CaptureError
 from stl_deploy.graph import neurons
-from stl_deploy.graph.program import Floats, Input, Neuron, Node, Output, Program, Source
+from stl_deploy.graph.compare import Tally
+from stl_deploy.graph.program import Floats, Input, Neuron, Node, Output, Program
 from stl_deploy.graph.run import run
 from stl_deploy.tracing.replay import replay
 from stl_deploy.tracing.steps import Ref, Signal, Steps, fold_steps
@@ -251,11 +251,9 @@ def _arriving(program: Program, layer: Neuron, given: Mapping[str, Floats]) -> F
 
 def end_to_end(program: Program, spikes: Mapping[str, Floats], x: Floats) -> dict[str, int]:
     """The folded graph's spikes on the reference run against the module's."""
-    found = run(program, x, record=list(spikes)).recorded
-    return {
-        "compared": sum(array.size for array in spikes.values()),
-        "differing": sum(int((found[name] != spikes[name]).sum()) for name in spikes),
-    }
+    tally = Tally()
+    tally.add(spikes, run(program, x, record=list(spikes)).recorded)
+    return {"compared": tally.compared, "differing": tally.differing}
 
 
 def rate_warnings(layers: tuple[LayerProof, ...]) -> tuple[str, ...]:
@@ -268,6 +266,3 @@ def rate_warnings(layers: tuple[LayerProof, ...]) -> tuple[str, ...]:
     if full:
         found.append(f"every neuron of {', '.join(full)} spikes at every step on x: a saturated layer proves nothing")
     return tuple(found)
-
-
-__all__ = ["Any", "LayerProof", "NDArray", "Proof", "Source", "end_to_end", "prove_layers", "prove_replay"]

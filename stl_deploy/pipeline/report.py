@@ -18,7 +18,8 @@ from stl_deploy.energy.layers_csv import layers_csv
 from stl_deploy.errors import InputError
 from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.lower import lower
-from stl_deploy.graph.run import run
+from stl_deploy.graph.program import Program
+from stl_deploy.graph.run import NetworkInput, run
 from stl_deploy.nn.network import Network
 from stl_deploy.pipeline.inputs import encode_split
 from stl_deploy.pipeline.manifest import check_unchanged
@@ -59,6 +60,7 @@ def _gather(run_dir: Path) -> ReportData:
     network, config = load_network(run_dir)
     facts, manifest = model_facts(run_dir), read_json(run_dir / "manifest.json")
     verified = read_json(run_dir / "verify.json")
+    first = encode_split(config, load_dataset(config.dataset).test, 1)
     try:
         return ReportData(
             title=_title(config.dataset.name, run_dir.resolve().name),
@@ -66,7 +68,7 @@ def _gather(run_dir: Path) -> ReportData:
             accuracy=[Accuracy(**row) for row in verified["rows"]["accuracy"]],
             curves=list(_records(run_dir / METRICS_FILE)),
             thresholds=list(_thresholds(network)),
-            rasters=list(_rasters(run_dir, config)),
+            rasters=list(rasters(lower(read_nir(run_dir / "net.nir")), first.x)),
             raster_sample="the first test image",
             parity=[ParityRow(**row) for row in verified["rows"]["parity"]],
             energy=_energy(run_dir),
@@ -137,10 +139,8 @@ def _thresholds(network: Network) -> Iterator[Thresholds]:
         yield Thresholds(name, lif.granularity, before, lif.threshold.detach().cpu().numpy())
 
 
-def _rasters(run_dir: Path, config: RunConfig) -> Iterator[Raster]:
-    program = lower(read_nir(run_dir / "net.nir"))
-    one = encode_split(config, load_dataset(config.dataset).test, 1)
+def rasters(program: Program, x: NetworkInput) -> Iterator[Raster]:
+    """Spikes of the first sample of ``x`` in every population; pools of spikes are none."""
     names = [node.name for node in program.spiking if node.decay is not None]
-    recorded = run(program, one.x, record=names).recorded
-    for name in names:
-        yield Raster(name, recorded[name][:, 0].reshape(len(one.x), -1).astype(int))
+    for name, recorded in run(program, x, record=names).recorded.items():
+        yield Raster(name, recorded[:, 0].reshape(len(recorded), -1).astype(int))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,15 @@ from stl_deploy.errors import InputError, StlDeployError
 from stl_deploy.exporters.targets import find_runner
 from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.program import Program
-from stl_deploy.graph.run import NetworkInput, Result, run
+from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline.artifacts import Bench, open_runner
 from stl_deploy.pipeline.candidates import Candidate
 from stl_deploy.pipeline.energy import energy, summary_of
-from stl_deploy.pipeline.report import HTML, JSON
+from stl_deploy.pipeline.parity import accuracies, proof_sentence
+from stl_deploy.pipeline.report import HTML, JSON, rasters
 from stl_deploy.pipeline.source import GRAPH, open_reading, open_source, program_input
 from stl_deploy.pipeline.tradeoff import over_time
-from stl_deploy.report import Accuracy, ParityRow, Raster, ReportData, render_report, report_json
+from stl_deploy.report import ParityRow, ReportData, render_report, report_json
 
 
 def report_graph(
@@ -51,18 +52,19 @@ def report_graph(
     bench = Bench(program, x, labels)
     unheld = _hold_onnx(bench, program)
     samples = leading(x)[1]
+    proved = proof_sentence(prove_exact(program))
     bill = energy(source, input_file, dialect=dialect)
     twin = report_json(
         data := ReportData(
             title=source.stem,
             summary={"file": source.name, **summary_of(bill), "input": what, "reading": reading.reason},
-            accuracy=list(_accuracies(bench, samples)) if labels is not None else (),
-            rasters=list(_rasters(program, first_samples(x, 1))),
+            accuracy=accuracies(bench.report, samples) if labels is not None else (),
+            rasters=list(rasters(program, first_samples(x, 1))),
             raster_sample="the first sample",
             parity=[ParityRow(**asdict(run.row)) for run in bench.report.runs],
             energy=bill.as_dict(),
             tradeoff=_over_time(source.stem, program, x, labels),
-            assumptions=[text for text in (reading.reason, reading.unsaid, unheld, _proved(program)) if text],
+            assumptions=[text for text in (reading.reason, reading.unsaid, unheld, proved) if text],
             environment=versions(),
         )
     )
@@ -91,24 +93,3 @@ def _hold_onnx(bench: Bench, program: Program) -> str:
     except StlDeployError as error:
         return f"ONNX Runtime was not compared: {error}"
     return ""
-
-
-def _accuracies(bench: Bench, samples: int) -> Iterator[Accuracy]:
-    yield Accuracy("NIR graph, reference run", bench.report.accuracy, samples)
-    for found in bench.report.runs:
-        yield Accuracy(found.run, found.accuracy, samples, found.label, found.note)
-
-
-def _rasters(program: Program, one: NetworkInput) -> Iterator[Raster]:
-    names = [node.name for node in program.spiking if node.decay is not None]
-    found: Result = run(program, one, record=names)
-    for name in names:
-        spikes = np.asarray(found.recorded[name])[:, 0]
-        yield Raster(name, spikes.reshape(len(spikes), -1).astype(int))
-
-
-def _proved(program: Program) -> str:
-    unproved = [proof.node for proof in prove_exact(program) if not proof.exact]
-    if unproved:
-        return f"Exact grid: not proved for {', '.join(unproved)}; spikes that differ were counted."
-    return "Exact grid: every partial float32 sum is exact, so the order of summation cannot matter."

@@ -14,7 +14,7 @@ from stl_deploy._util.files import leading, read_inputs, write_npz
 from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.targets import Runner, find_runner, make_options, registry
 from stl_deploy.graph.accuracy import accuracy, share_right
-from stl_deploy.graph.run import NetworkInput, Result
+from stl_deploy.graph.run import Result
 from stl_deploy.pipeline.progress import now_and_then
 from stl_deploy.pipeline.source import Source, open_program, open_source
 
@@ -88,13 +88,6 @@ def open_backend(
     if reason is not None:
         raise ToolError(f"backend '{backend}' cannot run here: {reason}")
     return kind(open_program(source, dialect) if source.is_graph else source.file, options)
-
-
-def run_backend(
-    source: Source, x: NetworkInput, backend: str, settings: dict[str, Any] | None = None, *, record: bool = False
-) -> Result:
-    """Run ``x`` ``[T, B, *shape]``, or one array for each input, through ``source``; raises as `open_backend` does."""
-    return open_backend(source, backend, settings).run(x, record)
 
 
 def _accuracy(source: Source, result: Result, labels: NDArray[np.int64] | None, dialect: str | None) -> float | None:

@@ -12,17 +12,17 @@ from stl_deploy._util.console import Console
 from stl_deploy._util.files import leading, read_inputs
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.targets import format_of, registry
-from stl_deploy.graph.exact import MANTISSA_BITS, input_grid, require_on_grid, round_to_grid
+from stl_deploy.graph.exact import MANTISSA_BITS, random_input, require_on_grid, round_to_grid
 from stl_deploy.graph.frameworks.writers import Reading, reading_of
 from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.lower import lower
-from stl_deploy.graph.program import Floats, Program, Shape
+from stl_deploy.graph.program import Floats, Program
 from stl_deploy.graph.run import NetworkInput
 
 RUN, GRAPH = "run", "nir"
 TEST_INPUT = "test.npz"
 """The file of a run folder that keeps the test images, encoded."""
-_RANDOM_STEPS, _RANDOM_SAMPLES, _RANDOM_RATE = 16, 8, 0.3
+_RANDOM_STEPS, _RANDOM_SAMPLES = 16, 8
 
 
 @dataclass(frozen=True)
@@ -105,17 +105,12 @@ def program_input(
         require_on_grid(program, x)
         return x, labels, f"{leading(x)[1]} samples of {file}"
     rng = np.random.default_rng(0)
-    drawn = {node.name: _random(rng, program, node.shape) for node in program.inputs}
+    drawn = {
+        node.name: random_input(rng, program.metadata, (_RANDOM_STEPS, _RANDOM_SAMPLES, *node.shape))
+        for node in program.inputs
+    }
     what = f"{_RANDOM_SAMPLES} random samples of {_RANDOM_STEPS} steps (give real ones with --input)"
     return (next(iter(drawn.values())) if len(drawn) == 1 else drawn), None, what
-
-
-def _random(rng: np.random.Generator, program: Program, shape: Shape) -> Floats:
-    size = (_RANDOM_STEPS, _RANDOM_SAMPLES, *shape)
-    grid = input_grid(program.metadata)
-    if grid is None or (grid.fraction_bits == 0 and grid.bound == 1):
-        return (rng.random(size) < _RANDOM_RATE).astype(np.float32)
-    return round_to_grid(rng.random(size) * grid.bound, grid.fraction_bits)
 
 
 def on_declared_grid(program: Program, x: NDArray[np.generic], bits: int, say: Console) -> tuple[Program, Floats]:
