@@ -70,9 +70,7 @@ def test_they_are_exported_measured_and_costed(source: Path) -> None:
 
 @pytest.mark.parametrize("backend", ["loihi", "lava"])
 def test_hardware_takes_one(source: Path, backend: str) -> None:
-    with pytest.raises(
-        InputError, match=f"expected one input for {backend}; found a, b; use another backend or"
-    ):
+    with pytest.raises(InputError, match=f"expected one input for {backend}; found a, b; use another backend or"):
         verbs.simulate(source, given(source), backend, source.with_name("y.npz"))
 
 

@@ -156,9 +156,7 @@ def test_input_outside_the_range_is_refused(tmp_path: Path) -> None:
     program = small().lif("a", 0.7).program()
     x = data(program)
     CFormat().write(program, tmp_path / "c", COptions(x=x))
-    with pytest.raises(
-        InputError, match="expected input from 0 to 1, which the integers were chosen for; found 0"
-    ):
+    with pytest.raises(InputError, match="expected input from 0 to 1, which the integers were chosen for; found 0"):
         CFormat().load(tmp_path / "c").run(3 * x)
 
 
