@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from stl_deploy._util.units import prefix_of
 from stl_deploy.energy.chips.lines import GIVEN, ChipLine
 from stl_deploy.energy.models.break_even import BreakEven, ModelBreakEven
 from stl_deploy.energy.models.grid import QUOTED, QUOTED_PRICE, Cell, quoted
@@ -41,8 +42,7 @@ def on_chip(chips: Sequence[ChipLine]) -> str:
 
 def si(values: Range, unit: str) -> str:
     """A range with one prefix, two digits at each end."""
-    prefixes = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
-    factor, prefix = next((p for p in prefixes if values[1] >= p[0]), prefixes[-1])
+    factor, prefix = prefix_of(values[1])
     low, high = (f"{float(f'{value / factor:.2g}'):g}" for value in values)
     return f"{low} {prefix}{unit}" if low == high else f"{low} to {high} {prefix}{unit}"
 

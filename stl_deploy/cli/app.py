@@ -5,8 +5,7 @@ from __future__ import annotations
 import typer
 
 from stl_deploy._util import processes
-from stl_deploy.cli import artifacts, costs, training
-from stl_deploy.cli import setup as surroundings
+from stl_deploy.cli import artifacts, costs, setup, training
 from stl_deploy.errors import InputError
 
 app = typer.Typer(
@@ -51,4 +50,4 @@ def root(
 training.register(app)
 artifacts.register(app)
 costs.register(app)
-surroundings.register(app)
+setup.register(app)

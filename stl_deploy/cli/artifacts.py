@@ -66,8 +66,7 @@ def capture(
 
     chosen = int(pick) if pick is not None and pick.lstrip("-").isdigit() else pick
     result = capture_file(module, input_file, output, weights=weights, time=time, pick=chosen, say=console())
-    if json:
-        emit_json(result)
+    emit_json(result, json)
 
 
 def export(
@@ -132,8 +131,7 @@ def export(
         flash=flash,
         ram=ram,
     )
-    if json:
-        emit_json(result)
+    emit_json(result, json)
 
 
 def show(
@@ -148,8 +146,7 @@ def show(
     from stl_deploy.pipeline.show import show as show_source
 
     rows = show_source(source, dialect=dialect, drawing=drawing, say=console())
-    if json:
-        emit_json(rows)
+    emit_json(rows, json)
 
 
 def check(
@@ -183,16 +180,14 @@ def check(
         from stl_deploy.pipeline.untrained import check_untrained
 
         early = check_untrained(str(source), input_file=input_file, targets=target, say=console())
-        if json:
-            emit_json(early.as_dict())
+        emit_json(early.as_dict(), json)
         _require_sound(source, early)
         return
     if checking.nir_files(source):
         if input_file is not None:
             raise InputError("--input measures one network; give a run folder or one .nir file")
         folder = checking.check_folder(source, targets=target, dialect=dialect, say=console())
-        if json:
-            emit_json(folder.as_dict())
+        emit_json(folder.as_dict(), json)
         if not folder.ok:
             bad = sum(not report.ok for report in folder.reports.values())
             raise CheckFailed(f"{source}: {bad} of {len(folder.reports)} files have errors")
@@ -203,8 +198,7 @@ def check(
         effects = checking.measure(source, input_file, dialect=dialect, say=console())
         found["effects"] = [effect.as_dict() for effect in effects]
         found["near_threshold"] = checking.near_threshold(source, input_file, dialect=dialect, say=console())
-    if json:
-        emit_json(found)
+    emit_json(found, json)
     _require_sound(source, report)
 
 
@@ -251,8 +245,7 @@ def verify(
         deadline=deadline,
         say=console(),
     )
-    if json:
-        emit_json(report.as_dict())
+    emit_json(report.as_dict(), json)
     report.require()
 
 
@@ -290,5 +283,4 @@ def simulate(
         trust=trust or None,
         say=console(),
     )
-    if json:
-        emit_json(result)
+    emit_json(result, json)

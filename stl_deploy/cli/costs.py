@@ -70,8 +70,7 @@ def energy(
 
     if sources == [_VALIDATE]:
         checks = costing.validate(say=console())
-        if json:
-            emit_json([check.as_dict() for check in checks])
+        emit_json([check.as_dict() for check in checks], json)
         return
     if over_steps or over_checkpoints or len(sources) > 1:
         from stl_deploy.pipeline.tradeoff import tradeoff
@@ -95,8 +94,7 @@ def energy(
             output=output,
             say=console(),
         )
-        if json:
-            emit_json(found.as_dict())
+        emit_json(found.as_dict(), json)
         return
     result = costing.energy(
         sources[0],
@@ -111,8 +109,7 @@ def energy(
         output=output,
         say=console(),
     )
-    if json:
-        emit_json(result.as_dict())
+    emit_json(result.as_dict(), json)
 
 
 def _refuse(given: dict[str, bool]) -> None:
@@ -142,8 +139,7 @@ def report(
         if input_file is not None or dialect is not None or output is not None:
             raise InputError("--input, --dialect and -o are of a .nir file's report; a run folder has its own")
         data = report_run(source, say=console())
-    if json:
-        emit_json(data)
+    emit_json(data, json)
 
 
 def prices(json: Json = False) -> None:
@@ -151,5 +147,4 @@ def prices(json: Json = False) -> None:
     from stl_deploy.pipeline.listings import prices as list_them
 
     rows = list_them(say=console())
-    if json:
-        emit_json(rows)
+    emit_json(rows, json)

@@ -9,15 +9,14 @@ from collections.abc import Sequence
 from stl_deploy._util import install, processes
 from stl_deploy._util.threads import sleep_when_idle
 from stl_deploy.cli import output
-from stl_deploy.cli.surroundings import (
+from stl_deploy.cli.error_sentences import is_help, machines_refusal, usage_sentence
+from stl_deploy.cli.streams_and_signals import (
     end_at_once,
     ended_like_interrupted,
     flush_streams,
-    machines_refusal,
     open_closed_streams,
     say,
 )
-from stl_deploy.cli.usage import is_help, usage_sentence
 from stl_deploy.errors import StlDeployError
 from stl_deploy.training import distributed
 

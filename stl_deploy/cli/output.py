@@ -13,7 +13,7 @@ from typing import Any
 
 from stl_deploy._util import processes
 from stl_deploy._util.console import Console
-from stl_deploy.cli.kept import kept
+from stl_deploy.cli.interrupted import kept
 from stl_deploy.errors import InputError
 
 
@@ -45,9 +45,9 @@ def console() -> Console:
     return Console(quiet=settings.quiet, verbose=settings.verbose)
 
 
-def emit_json(data: Any) -> None:
-    """Data for scripts, on stdout."""
-    if processes.place() > 0:
+def emit_json(data: Any, wanted: bool) -> None:
+    """Data for scripts, on stdout, if it is wanted."""
+    if not wanted or processes.place() > 0:
         return
     if sys.stdout is None:
         raise InputError("standard output is closed; --json writes to it")

@@ -52,8 +52,7 @@ def lava_remove(json: Json = False) -> None:
 
     place, size = remove()
     console().say(f"removed {place}: {in_words(size)} free again")
-    if json:
-        emit_json({"location": str(place), "bytes": size})
+    emit_json({"location": str(place), "bytes": size}, json)
 
 
 def _show_lava(json: bool) -> bool:
@@ -62,8 +61,7 @@ def _show_lava(json: bool) -> bool:
 
     found = examine()
     console().say(lava_sentence(found))
-    if json:
-        emit_json(found)
+    emit_json(found, json)
     return bool(found["ready"])
 
 
@@ -78,14 +76,12 @@ def doctor(
         from stl_deploy.pipeline.fast_path import warm as compile_all
 
         done = compile_all(say=console())
-        if json:
-            emit_json(done)
+        emit_json(done, json)
         return
     from stl_deploy.pipeline.doctor import doctor as examine
 
     found = examine(say=console())
-    if json:
-        emit_json(found)
+    emit_json(found, json)
 
 
 def targets(json: Json = False) -> None:
@@ -93,8 +89,7 @@ def targets(json: Json = False) -> None:
     from stl_deploy.pipeline.listings import targets as list_them
 
     found = list_them(say=console())
-    if json:
-        emit_json(found)
+    emit_json(found, json)
 
 
 def datasets(json: Json = False) -> None:
@@ -102,8 +97,7 @@ def datasets(json: Json = False) -> None:
     from stl_deploy.pipeline.listings import datasets as list_them
 
     found = list_them(say=console())
-    if json:
-        emit_json(found)
+    emit_json(found, json)
 
 
 def models(json: Json = False) -> None:
@@ -111,5 +105,4 @@ def models(json: Json = False) -> None:
     from stl_deploy.pipeline.pretrained import models as list_them
 
     found = list_them(say=console())
-    if json:
-        emit_json(found)
+    emit_json(found, json)

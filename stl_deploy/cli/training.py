@@ -89,8 +89,7 @@ def run(
         config = configure(which, _overrides(changes, mode, seed, device, data_dir))
         parts = {"lava": not no_lava, "twin": not no_twin}
         result = run_all(config, target, resume=resume, overwrite=overwrite, say=console(), **parts)
-    if json:
-        emit_json(result.as_dict())
+    emit_json(result.as_dict(), json)
 
 
 def train(
@@ -125,8 +124,7 @@ def train(
     run_dir = output or Path("runs") / Path(name).stem
     tell_if_interrupted(run_dir)
     result = train_one(config, run_dir, resume=resume, overwrite=overwrite, say=console())
-    if json:
-        emit_json(result)
+    emit_json(result, json)
 
 
 def evaluate(run_dir: RunArg, _trust: Trust = False, json: Json = False) -> None:
@@ -134,8 +132,7 @@ def evaluate(run_dir: RunArg, _trust: Trust = False, json: Json = False) -> None
     from stl_deploy.pipeline.train import evaluate as evaluate_run
 
     result = evaluate_run(run_dir, say=console())
-    if json:
-        emit_json(result)
+    emit_json(result, json)
 
 
 def fold(
@@ -180,8 +177,7 @@ def fold(
         result = fold_one(
             source, output or source / "net.nir", thresholds=thresholds, exact_grid=exact_grid, say=console()
         )
-    if json:
-        emit_json(result)
+    emit_json(result, json)
 
 
 def join(
@@ -197,8 +193,7 @@ def join(
     from stl_deploy.pipeline.join import join as join_runs
 
     result = join_runs(runs, output, weights=weights, say=console())
-    if json:
-        emit_json(result.as_dict())
+    emit_json(result.as_dict(), json)
 
 
 def quantise(
@@ -221,5 +216,4 @@ def quantise(
     from stl_deploy.pipeline.quantise import quantise as quantise_run
 
     result = quantise_run(run_dir, output, QuantiseOptions(epochs, lr, samples, device), say=console())
-    if json:
-        emit_json(result)
+    emit_json(result, json)

@@ -197,21 +197,16 @@ class Tally:
 
     def add(self, expected: Arrays, found: Arrays) -> None:
         """Take in the next samples: every array of ``found``, which ``expected`` has, too."""
-        for name in found:
-            self._add(compare_node(name, expected[name], found[name]))
-        self._samples += next((array.shape[1] for array in found.values()), 0)
+        samples = next((array.shape[1] for array in found.values()), 0)
+        self.add_nodes([compare_node(name, expected[name], found[name]) for name in found], samples)
 
     def add_nodes(self, nodes: Iterable[NodeParity], samples: int) -> None:
         """Take in the next ``samples``, compared already."""
         for node in nodes:
-            self._add(node)
+            first = None if node.first is None else replace(node.first, sample=node.first.sample + self._samples)
+            part, before = replace(node, first=first), self.nodes.get(node.node)
+            self.nodes[node.node] = part if before is None else _joined(before, part)
         self._samples += samples
-
-    def _add(self, part: NodeParity) -> None:
-        first = None if part.first is None else replace(part.first, sample=part.first.sample + self._samples)
-        part = replace(part, first=first)
-        before = self.nodes.get(part.node)
-        self.nodes[part.node] = part if before is None else _joined(before, part)
 
     @property
     def compared(self) -> int:

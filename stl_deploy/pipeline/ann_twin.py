@@ -1,4 +1,4 @@
-"""The ANN twin of a network: the zeros that a trained one really has."""
+"""The ANN twin of a network: trained once by the same recipe and kept, its zeros and accuracy measured."""
 
 from __future__ import annotations
 
@@ -11,13 +11,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stl_deploy._util.console import Console
+from stl_deploy.config.load import load_config
+from stl_deploy.config.schema import RunConfig
+from stl_deploy.data import Split
 from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.counts.taps import dense_macs, fan_out, input_shape
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Conv, Linear, Program
 from stl_deploy.graph.run import CHUNK
 from stl_deploy.nn.network import INPUT, Network
+from stl_deploy.pipeline.inputs import encode_split
+from stl_deploy.pipeline.train import fit
+from stl_deploy.training import model_file
 from stl_deploy.training.model_file import load_network
+from stl_deploy.training.run_folder import TWIN
 
 
 @torch.no_grad()
@@ -47,6 +55,22 @@ def measure_twin(program: Program, run_dir: Path, x: NDArray[Any], labels: NDArr
     accuracy = None if labels is None else right / frames.shape[1]
     macs = sum(dense_macs(node) for node in nodes.values()) * passes
     return AnnTwin(active, macs, passes, f"{run_dir.name}, trained in mode ann", accuracy)
+
+
+def keep_twin(config: RunConfig, run_dir: Path, say: Console) -> Path:
+    """The twin's folder below ``run_dir``, trained if it is not there or of another configuration."""
+    twin = config.model_copy(update={"train": config.train.model_copy(update={"mode": "ann"})})
+    folder = run_dir / TWIN
+    kept = folder / model_file.CONFIG_FILE
+    if not (kept.is_file() and (folder / model_file.FILE).is_file() and load_config(kept) == twin):
+        fit(twin, folder, resume=False, overwrite=True, say=say)
+    return folder
+
+
+def measure_kept(program: Program, folder: Path, test: Split, count: int) -> AnnTwin:
+    """The twin's zeros and accuracy on the first ``count`` test samples, encoded as the twin takes them."""
+    own = encode_split(load_config(folder / model_file.CONFIG_FILE), test, count)
+    return measure_twin(program, folder, own.x, own.labels)
 
 
 def _inputs_of(network: Network) -> Mapping[str, str]:

@@ -80,10 +80,10 @@ def _ready(runner: Runner, program: Program) -> Runner:
 
 
 def labels_of(paths: Iterable[Path]) -> dict[Path, str]:
-    """What tables call artifacts: their names, and where two share one their paths as given."""
-    known = list(dict.fromkeys(paths))
-    names = [path.name for path in known]
-    return {path: path.name if names.count(path.name) == 1 else str(path) for path in known}
+    """What tables call files and folders: their names, and where two share one their paths as given."""
+    names = {path: path.name or path.resolve().name for path in paths}
+    given = list(names.values())
+    return {path: name if given.count(name) == 1 else str(path) for path, name in names.items()}
 
 
 class Bench:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stl_deploy._util import install
 from stl_deploy._util.console import Console
 from stl_deploy._util.files import leading, read_inputs, write_json, write_text
-from stl_deploy._util.temporary import temporary_folder
+from stl_deploy._util.units import range_with_unit, with_unit
 from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.layers_csv import layers_csv
 from stl_deploy.energy.measure import DEFAULT_PRICES, EnergyReport, measure_energy
@@ -22,8 +22,10 @@ from stl_deploy.energy.prices.price_list import Range
 from stl_deploy.energy.validate import Check, scores
 from stl_deploy.energy.validate import validate as check_all
 from stl_deploy.errors import InputError
+from stl_deploy.exporters.targets import find_runner
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput
+from stl_deploy.pipeline.artifacts import open_runner
 from stl_deploy.pipeline.manifest import check_unchanged, record_files
 from stl_deploy.pipeline.mapping import on_loihi
 from stl_deploy.pipeline.source import TEST_INPUT, Source, open_reading, open_source
@@ -93,15 +95,9 @@ def energy(
 
 
 def _on_this_machine(program: Program, x: NetworkInput) -> MachineEnergy:
-    from stl_deploy.exporters.onnx.export import export_onnx
-    from stl_deploy.exporters.onnx.model import OnnxModel
-
-    with temporary_folder() as folder:
-        path = folder / "net.onnx"
-        export_onnx(program, path)
-        model = OnnxModel.load(path)
-        model.run(x)
-        return measure_machine(lambda: model.run(x), leading(x)[1])
+    runner = open_runner(find_runner("onnx"), program, program)
+    runner.run(x)
+    return measure_machine(lambda: runner.run(x), leading(x)[1])
 
 
 def _twin(program: Program, ann: Path, x: NetworkInput, labels: NDArray[np.int64] | None) -> AnnTwin:
@@ -227,7 +223,7 @@ def _chips(report: EnergyReport) -> list[list[str]]:
             joules(line.total),
             "-" if line.floor is None else joules(line.floor),
             joules(line.events),
-            "-" if line.latency is None else seconds(line.latency),
+            "-" if line.latency is None else range_with_unit(line.latency, "s"),
             line.step_source or "not known",
         ]
         for line in report.chips
@@ -256,7 +252,11 @@ def summary(report: EnergyReport) -> list[str]:
     lines += _placed(data["placement"])
     if report.machine is not None:
         found = report.machine.joules_per_sample
-        shown = f"not measured: {report.machine.reason}" if found is None else f"{_unit(found)} per sample (measured)"
+        shown = (
+            f"not measured: {report.machine.reason}"
+            if found is None
+            else f"{with_unit(found, 'J')} per sample (measured)"
+        )
         lines += [f"this machine's CPU, ONNX Runtime: {shown}"]
     per_synapse = data["break_even"]["spikes_per_synapse_per_inference"]
     verdicts = {f"{p['verdict']} the limit of {p['study'].split(',')[0]}" for p in data["break_even"]["published"]}
@@ -278,14 +278,7 @@ def _placed(placement: dict[str, Any]) -> list[str]:
 
 def joules(value: Range) -> str:
     """A range of joules for people."""
-    low, high = (_unit(end) for end in value)
-    return low if low == high else f"{low} to {high}"
-
-
-def seconds(value: Range) -> str:
-    """A range of seconds for people."""
-    low, high = (_scaled(end, "s") for end in value)
-    return low if low == high else f"{low} to {high}"
+    return range_with_unit(value, "J")
 
 
 def _side(bill: Bill | None) -> str:
@@ -299,14 +292,3 @@ def _ratio(priced: Priced) -> str:
     if compared is None or compared.snn_over_ann is None:
         return "-"
     return f"{compared.snn_over_ann:.2f} times"
-
-
-def _unit(value: float) -> str:
-    return _scaled(value, "J")
-
-
-def _scaled(value: float, unit: str) -> str:
-    for factor, prefix in ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n")):
-        if abs(value) >= factor:
-            return f"{value / factor:.3g} {prefix}{unit}"
-    return f"{value / 1e-12:.3g} p{unit}"

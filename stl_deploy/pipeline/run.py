@@ -25,7 +25,9 @@ from stl_deploy.pipeline import energy as costing
 from stl_deploy.pipeline import fold as folding
 from stl_deploy.pipeline import parity
 from stl_deploy.pipeline import report as reporting
+from stl_deploy.pipeline.ann_twin import keep_twin, measure_kept
 from stl_deploy.pipeline.artifacts import Bench, open_runner, write
+from stl_deploy.pipeline.equal_accuracy import weigh
 from stl_deploy.pipeline.fold import FoldedRun, fold_run
 from stl_deploy.pipeline.inputs import LabelledInput, encode_split
 from stl_deploy.pipeline.manifest import manifest, mark_under_way, write_manifest
@@ -34,7 +36,6 @@ from stl_deploy.pipeline.progress import now_and_then
 from stl_deploy.pipeline.source import TEST_INPUT
 from stl_deploy.pipeline.tradeoff import JSON as TRADEOFF
 from stl_deploy.pipeline.train import fit
-from stl_deploy.pipeline.twin import keep_twin, measure_kept, weigh
 from stl_deploy.pipeline.verdict import commands, verdict
 from stl_deploy.training import model_file
 from stl_deploy.training.loop import METRICS_FILE

@@ -19,6 +19,7 @@ from stl_deploy.energy.prices.price_list import Range, middle
 from stl_deploy.errors import InputError
 from stl_deploy.graph.accuracy import accuracy
 from stl_deploy.graph.run import CHUNK, match_inputs, run
+from stl_deploy.pipeline.artifacts import labels_of
 from stl_deploy.pipeline.candidates import Candidate, candidates, mode_of
 from stl_deploy.pipeline.energy import joules
 from stl_deploy.pipeline.manifest import record_files
@@ -64,7 +65,7 @@ def tradeoff(
     modes = [mode_of(source) for source in sources]
     twins = [source for source, mode in zip(sources, modes, strict=True) if mode == "ann"]
     twins += [] if ann is None else [ann]
-    names = _names([*sources, *([] if ann is None else [ann])])
+    names = labels_of([*sources, *([] if ann is None else [ann])])
     points: list[Point] = []
     first: Candidate | None = None
     for source, mode in zip(sources, modes, strict=True):
@@ -119,13 +120,6 @@ def read_tradeoff(path: Path) -> dict[str, Any]:
         return Tradeoff(tuple(Point(**row) for row in rows)).as_dict() | iso
     except (KeyError, TypeError, AttributeError):
         raise InputError(f"{path}: not as 'stl-deploy energy' writes it; write it again, or remove it") from None
-
-
-def _names(sources: Sequence[Path]) -> dict[Path, str]:
-    """Last parts of the paths; whole paths where two would be the same."""
-    short = {source: source.resolve().name for source in sources}
-    parts = list(short.values())
-    return {source: name if parts.count(name) == 1 else str(source) for source, name in short.items()}
 
 
 def _points(candidate: Candidate, over_steps: bool, coding: str | None) -> Iterator[Point]:

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-_PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"), (1e-15, "f"))
+from stl_deploy._util.units import with_unit
+
 _WHOLE = 1000
 """Means from here up are shown without decimals."""
 
 
 def joules(value: float | None) -> str:
     """Three digits with the prefix that fits; a dash for None."""
-    return "–" if value is None else _prefixed(value, "J")
-
-
-def _prefixed(value: float, unit: str) -> str:
-    factor, prefix = next((p for p in _PREFIXES if abs(value) >= p[0]), _PREFIXES[-1] if value else (1.0, ""))
-    shown = f"{value / factor:.3g}" if abs(value / factor) < 999.5 else f"{value / factor:.0f}"
-    return f"{shown}\u00a0{prefix}{unit}"
+    return "–" if value is None else with_unit(value, "J").replace(" ", "\u00a0")
 
 
 def ends(values: Sequence[float], unit: str) -> str:
     """A [low, high] range with a unit as one text."""
-    low, high = (_prefixed(value, unit) for value in values)
+    low, high = (with_unit(value, unit).replace(" ", "\u00a0") for value in values)
     return low if low == high else f"{low} to {high}"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stl_deploy.cli import main
-from stl_deploy.cli.kept import kept
+from stl_deploy.cli.interrupted import kept
 
 
 def _error(line: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -58,8 +58,8 @@ def test_what_is_kept(tmp_path: Path) -> None:
 
 
 def test_the_names_of_its_files_are_those_that_are_written() -> None:
-    from stl_deploy.cli import kept as module
+    from stl_deploy.cli import interrupted
     from stl_deploy.training import checkpoint, loop, model_file, run_folder
 
     written = (checkpoint.FILE, model_file.FILE, loop.METRICS_FILE, run_folder.MANIFEST)
-    assert written == (module._CHECKPOINT, module._MODEL, module._METRICS, module._MANIFEST)
+    assert written == (interrupted.CHECKPOINT, interrupted.MODEL, interrupted.METRICS, interrupted.MANIFEST)

@@ -15,7 +15,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stl_deploy.cli.surroundings import machines_refusal
+from stl_deploy.cli.error_sentences import machines_refusal
 from stl_deploy.errors import StlDeployError
 from tests.hunt.formats import FORMATS, write_mutant
 

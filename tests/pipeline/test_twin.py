@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from stl_deploy._util.console import Console
+from stl_deploy.pipeline.ann_twin import keep_twin
 from stl_deploy.pipeline.energy import energy
+from stl_deploy.pipeline.equal_accuracy import iso_accuracy
 from stl_deploy.pipeline.run import RunResult, run
 from stl_deploy.pipeline.tradeoff import MOST_STEPS, _steps, read_tradeoff
-from stl_deploy.pipeline.twin import iso_accuracy, keep_twin
 from stl_deploy.report.pareto import Point
 from stl_deploy.training.model_file import load_network
 from stl_deploy.training.run_folder import TWIN

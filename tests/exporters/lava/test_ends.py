@@ -23,7 +23,7 @@ DRIVER = """
 import sys
 from pathlib import Path
 import numpy as np
-from stl_deploy.cli.surroundings import ended_like_interrupted
+from stl_deploy.cli.streams_and_signals import ended_like_interrupted
 from stl_deploy.errors import StlDeployError
 from stl_deploy.exporters.lava import process
 from stl_deploy.exporters.lava.driver import run_lava

@@ -1,6 +1,4 @@
-"""The ANN twin that a run keeps: trained once by the same recipe, its zeros and accuracy measured, and held against
-the spiking network at equal accuracy.
-"""
+"""The spiking network against its ANN twin at equal accuracy: at how many time steps, and what it costs there."""
 
 from __future__ import annotations
 
@@ -13,39 +11,17 @@ import numpy as np
 
 from stl_deploy._util.console import Console
 from stl_deploy._util.files import write_json
-from stl_deploy.config.load import load_config
 from stl_deploy.config.schema import RunConfig
-from stl_deploy.data import Split
 from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.models.verdict import number
 from stl_deploy.graph.program import Program
-from stl_deploy.pipeline.ann_twin import measure_twin
 from stl_deploy.pipeline.candidates import Candidate
-from stl_deploy.pipeline.inputs import LabelledInput, encode_split
+from stl_deploy.pipeline.inputs import LabelledInput
 from stl_deploy.pipeline.tradeoff import JSON, Tradeoff, over_time
-from stl_deploy.pipeline.train import fit
 from stl_deploy.report.pareto import Point
-from stl_deploy.training import model_file
-from stl_deploy.training.run_folder import TWIN
 
 _Z = 1.96
 """Standard errors of the difference of two shares within which they are told as equal (95 %)."""
-
-
-def keep_twin(config: RunConfig, run_dir: Path, say: Console) -> Path:
-    """The twin's folder below ``run_dir``, trained if it is not there or of another configuration."""
-    twin = config.model_copy(update={"train": config.train.model_copy(update={"mode": "ann"})})
-    folder = run_dir / TWIN
-    kept = folder / model_file.CONFIG_FILE
-    if not (kept.is_file() and (folder / model_file.FILE).is_file() and load_config(kept) == twin):
-        fit(twin, folder, resume=False, overwrite=True, say=say)
-    return folder
-
-
-def measure_kept(program: Program, folder: Path, test: Split, count: int) -> AnnTwin:
-    """The twin's zeros and accuracy on the first ``count`` test samples, encoded as the twin takes them."""
-    own = encode_split(load_config(folder / model_file.CONFIG_FILE), test, count)
-    return measure_twin(program, folder, own.x, own.labels)
 
 
 @dataclass(frozen=True)

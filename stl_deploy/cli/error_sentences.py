@@ -1,7 +1,8 @@
-"""A wrong call in one sentence, as any other wrong input."""
+"""One sentence for exceptions that are not ours: a wrong call, and what the machine refuses."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 
@@ -44,3 +45,23 @@ def usage_sentence(error: Exception, arguments: Sequence[str] = ()) -> str | Non
 def is_help(error: Exception) -> bool:
     """Whether ``error`` is the help itself, asked for by a call without arguments."""
     return type(error).__name__ == "NoArgsIsHelpError"
+
+
+_ALLOCATIONS = re.compile(
+    "can't allocate memory|not enough memory|cannot allocate memory|bad_?alloc|failed to map segment|out of memory",
+    re.I,
+)
+
+
+def machines_refusal(error: Exception) -> str | None:
+    """The sentence for what the machine refuses (a file, memory, a thread); None for any other error."""
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError | ImportError | OSError) and _ALLOCATIONS.search(str(error))
+    ):
+        return "not enough memory for this; give it more, or fewer samples or steps"
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        return "this machine lets no further thread start; raise the limit (ulimit -u)"
+    if isinstance(error, OSError):
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        return f"{where}{error.strerror or error}"
+    return None

@@ -1,11 +1,10 @@
-"""What a process is started in and ended by: closed streams, full disks behind them, signals."""
+"""Standard streams that are closed, broken or full, and signals that end the process."""
 
 from __future__ import annotations
 
 import atexit
 import contextlib
 import os
-import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -93,23 +92,3 @@ def say(message: str) -> None:
     if sys.stderr is not None:
         with contextlib.suppress(OSError, ValueError):
             print(printable(message), file=sys.stderr)
-
-
-_ALLOCATIONS = re.compile(
-    "can't allocate memory|not enough memory|cannot allocate memory|bad_?alloc|failed to map segment|out of memory",
-    re.I,
-)
-
-
-def machines_refusal(error: Exception) -> str | None:
-    """The sentence for what the machine refuses (a file, memory, a thread); None for any other error."""
-    if isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError | ImportError | OSError) and _ALLOCATIONS.search(str(error))
-    ):
-        return "not enough memory for this; give it more, or fewer samples or steps"
-    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
-        return "this machine lets no further thread start; raise the limit (ulimit -u)"
-    if isinstance(error, OSError):
-        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-        return f"{where}{error.strerror or error}"
-    return None

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-_CHECKPOINT, _MODEL, _METRICS, _MANIFEST = (
+CHECKPOINT, MODEL, METRICS, MANIFEST = (
     "checkpoint.safetensors",
     "model.safetensors",
     "metrics.jsonl",
@@ -22,9 +22,9 @@ def kept(run_dir: Path, arguments: Sequence[str]) -> str:
     again = shlex.join(["stl-deploy", *same, "--resume"])
     if _finished(run_dir):
         return f"{run_dir} holds a finished run, as before"
-    if (run_dir / _MODEL).is_file():
+    if (run_dir / MODEL).is_file():
         return f"the trained model is kept in {run_dir}, the rest is not whole; go on with: {again}"
-    if (run_dir / _CHECKPOINT).is_file():
+    if (run_dir / CHECKPOINT).is_file():
         epochs = _epochs(run_dir)
         what = "the checkpoint is" if epochs is None else f"{epochs} epoch{'s are' if epochs != 1 else ' is'}"
         return f"{what} kept in {run_dir}; go on with: {again}"
@@ -33,7 +33,7 @@ def kept(run_dir: Path, arguments: Sequence[str]) -> str:
 
 def _finished(run_dir: Path) -> bool:
     try:
-        manifest = json.loads((run_dir / _MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((run_dir / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(manifest, dict) and "state" not in manifest
@@ -41,6 +41,6 @@ def _finished(run_dir: Path) -> bool:
 
 def _epochs(run_dir: Path) -> int | None:
     try:
-        return len((run_dir / _METRICS).read_text(encoding="utf-8").splitlines())
+        return len((run_dir / METRICS).read_text(encoding="utf-8").splitlines())
     except (OSError, ValueError):
         return None

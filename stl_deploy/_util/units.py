@@ -1,0 +1,24 @@
+"""Quantities with the unit's prefix that fits."""
+
+from __future__ import annotations
+
+_PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"), (1e-15, "f"))
+
+
+def prefix_of(value: float) -> tuple[float, str]:
+    """The factor and the prefix under which ``value`` has one to three digits before the point."""
+    fitting = (p for p in _PREFIXES if abs(value) >= p[0])
+    return next(fitting, _PREFIXES[-1] if value else _PREFIXES[0])
+
+
+def with_unit(value: float, unit: str) -> str:
+    """Three digits: ``1.25 µJ``."""
+    factor, prefix = prefix_of(value)
+    shown = f"{value / factor:.3g}" if abs(value / factor) < 999.5 else f"{value / factor:.0f}"
+    return f"{shown} {prefix}{unit}"
+
+
+def range_with_unit(ends: tuple[float, float], unit: str) -> str:
+    """``1.25 µJ to 3 mJ``, or one value where both are shown alike."""
+    low, high = (with_unit(end, unit) for end in ends)
+    return low if low == high else f"{low} to {high}"
