@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from stl_deploy._util import system
-from tests.hunt.formats import golden_nir
+from tests.hunt.net_formats import golden_nir
 
 WITHOUT = """
 import sys

@@ -4,7 +4,7 @@ import pytest
 
 from stl_deploy.errors import InputError
 from stl_deploy.graph.io.nir_file import read_nir
-from tests.hunt.formats import golden_nir
+from tests.hunt.net_formats import golden_nir
 
 
 def test_a_file_on_which_hdf5_loops_is_refused(tmp_path):

@@ -23,7 +23,7 @@ from stl_deploy.graph.lower import lower
 from stl_deploy.pipeline.inputs import encode_split
 from stl_deploy.training.checkpoint import FILE
 from stl_deploy.training.loop import train
-from tests.hunt.formats import TINY
+from tests.hunt.run_formats import TINY
 
 
 @pytest.mark.parametrize("what", ["conv", "pool"])

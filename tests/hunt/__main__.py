@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from stl_deploy._util.console import Console
-from tests.hunt.formats import FORMATS, SLOW
+from tests.hunt.formats import FORMATS
 from tests.hunt.kills import KILLS, hunt_kills
 from tests.hunt.mutants import hunt
 from tests.hunt.surroundings import hunt_surroundings
@@ -25,7 +25,6 @@ def main() -> int:
     """Hunt; exit status 1 if anything fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mutants", type=int, default=10_000, help="of each format")
-    parser.add_argument("--slow", type=int, help="of formats whose mutants take a second each; default: --mutants")
     parser.add_argument("--kills", type=int, default=60, help="of each verb; 0: none")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(2**31))
     parser.add_argument("--formats", nargs="*", choices=FORMATS, default=list(FORMATS))
@@ -43,11 +42,10 @@ def main() -> int:
 
     say.say(f"seed {options.seed}")
     for name in options.formats:
-        count = options.slow if name in SLOW and options.slow is not None else options.mutants
         started = time.monotonic()
-        found = hunt(name, count, options.seed, FAILURES)
+        found = hunt(name, options.mutants, options.seed, FAILURES)
         note = f"{found.read:,} read, {found.refused:,} refused"
-        tell(f"mutants of {name}", count, note, found.failures, time.monotonic() - started)
+        tell(f"mutants of {name}", options.mutants, note, found.failures, time.monotonic() - started)
     for verb in KILLS if options.kills else ():
         started = time.monotonic()
         tried, note, wrong = hunt_kills(verb, options.kills, options.seed)

@@ -19,7 +19,7 @@ import yaml
 
 from stl_deploy._util import temporary
 from stl_deploy._util.files import sha256
-from tests.hunt.formats import TINY
+from tests.hunt.run_formats import TINY
 
 ROOT = Path(__file__).parents[2]
 _SETTLED = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import resource
 import shutil
 import subprocess
@@ -17,11 +18,14 @@ from pathlib import Path
 
 from stl_deploy.cli.error_sentences import machines_refusal
 from stl_deploy.errors import StlDeployError
-from tests.hunt.formats import FORMATS, write_mutant
+from tests.hunt.formats import FORMATS
+from tests.hunt.mutant import write_mutant
 
 MEMORY_BYTES = 4 * 2**30
 SECONDS = 40
-_CHUNK = 200
+"""Of the processor, for one mutant."""
+HANG_SECONDS = 300
+_CHUNK = 1000
 
 
 @dataclass
@@ -47,7 +51,8 @@ def try_mutants(name: str, first: int, last: int, seed: int, failures: Path | No
             if kept is not None:
                 shutil.copy(path, kept)
             print(number, end=" ", flush=True)
-            started = time.monotonic()
+            started = time.process_time()
+            faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
             try:
                 answer = of.attempt(path)
             except StlDeployError as error:
@@ -56,10 +61,12 @@ def try_mutants(name: str, first: int, last: int, seed: int, failures: Path | No
                 where = traceback.extract_tb(error.__traceback__)[-1]
                 what = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
                 answer = "refused" if machines_refusal(error) else f"wrong: {what} ({where.filename}:{where.lineno})"
-            if time.monotonic() - started > SECONDS:
-                answer = f"wrong: took {time.monotonic() - started:.0f} s"
+            faulthandler.cancel_dump_traceback_later()
+            if time.process_time() - started > SECONDS:
+                answer = f"wrong: took {time.process_time() - started:.0f} s"
             print(answer, flush=True)
-            path.unlink(missing_ok=True)
+            for left in Path(folder).iterdir():
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
             if kept is not None and not answer.startswith("wrong"):
                 kept.unlink()
 
@@ -71,13 +78,9 @@ def hunt(name: str, count: int, seed: int, failures: Path) -> Found:
     while first < count:
         last = min(first + _CHUNK, count)
         command = [sys.executable, "-m", "tests.hunt.mutants", name, str(first), str(last), str(seed), str(failures)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=_CHUNK * 10, check=False)
-            output, how = done.stdout, f"ends the process ({done.returncode}): {done.stderr[-300:]}"
-        except subprocess.TimeoutExpired as expired:
-            partial = expired.stdout or b""
-            output, how = partial.decode() if isinstance(partial, bytes) else partial, "hangs"
-        answers = [line.split(" ", 1) for line in output.splitlines() if line.strip()]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        how = "hangs" if "Timeout (" in done.stderr else f"ends the process ({done.returncode})"
+        answers = [line.split(" ", 1) for line in done.stdout.splitlines() if line.strip()]
         counts = Counter(answer[1] if len(answer) > 1 else "" for answer in answers)
         found.read += counts["read"]
         found.refused += counts["refused"]
@@ -85,7 +88,7 @@ def hunt(name: str, count: int, seed: int, failures: Path) -> Found:
         following = last
         if not answers or int(answers[-1][0]) != last - 1 or len(answers[-1]) < 2 or not answers[-1][1].strip():
             number = int(answers[-1][0]) if answers else first
-            wrong.append((number, f"wrong: {how}"))
+            wrong.append((number, f"wrong: {how}: {done.stderr[-600:].strip()}"))
             following = number + 1
         for number, what in wrong:
             found.failures.append(f"mutant {number} of {name}, seed {seed}: {what}")

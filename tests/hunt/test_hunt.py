@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.hunt.formats import FORMATS, SLOW, write_mutant
+from tests.hunt.formats import FORMATS
 from tests.hunt.kills import hunt_kills
+from tests.hunt.mutant import write_mutant
 from tests.hunt.mutants import hunt
 from tests.hunt.surroundings import hunt_surroundings
 
@@ -18,7 +19,7 @@ SEED = int(os.environ.get("STL_DEPLOY_HUNT_SEED", "0"))
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", FORMATS)
 def test_mutants_are_read_or_refused(name: str, tmp_path: Path) -> None:
-    count = 15 if name in SLOW else 300
+    count = 300
     found = hunt(name, count, SEED, tmp_path)
     assert found.failures == []
     assert found.read + found.refused == count

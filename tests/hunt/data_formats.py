@@ -1,0 +1,167 @@
+"""Data sets: recordings of events, IDX files, images in folders, npz files of one's own."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import struct
+import zipfile
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from tests.hunt.damage import damage_bytes
+from tests.hunt.mutant import Format, npy
+from tests.hunt.structures import damage_gzip, damage_zip, member
+
+
+def _gesture() -> list[bytes]:
+    rng = np.random.default_rng(0)
+    events = np.stack([rng.integers(0, 128, 50), rng.integers(0, 128, 50), rng.integers(0, 2, 50), np.arange(50)], 1)
+    return [npy(events.astype(kind)) for kind in (np.float64, np.uint32, np.int16)]
+
+
+def _try_gesture(path: Path) -> str:
+    from stl_deploy.data.event_files import gesture_npy
+    from stl_deploy.data.events import gather
+
+    gather(gesture_npy(path, (2, 128, 128)), 4, (2, 128, 128), "time")
+    return "read"
+
+
+def _nmnist_zip() -> list[bytes]:
+    stream = io.BytesIO()
+    rng = np.random.default_rng(0)
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for label in range(3):
+            events = rng.integers(0, 34, (40, 5)).astype(np.uint8)
+            archive.writestr(member(f"Train/{label}/0000{label}.bin", zipfile.ZIP_DEFLATED), events.tobytes())
+    return [stream.getvalue()]
+
+
+def _try_nmnist(path: Path) -> str:
+    from stl_deploy.data.event_sources import EVENT_SOURCES
+    from stl_deploy.data.events import gather
+
+    source = EVENT_SOURCES["n_mnist"]
+    for events, _ in source.recordings([path], source.shape):
+        gather(events, 3, source.shape, "count")
+    return "read"
+
+
+def _shd() -> list[bytes]:
+    stream = io.BytesIO()
+    with h5py.File(stream, "w") as file:
+        file["labels"] = np.arange(3, dtype=np.uint16)
+        times = file.create_dataset("spikes/times", (3,), h5py.vlen_dtype(np.float16))
+        units = file.create_dataset("spikes/units", (3,), h5py.vlen_dtype(np.uint16))
+        for i in range(3):
+            times[i], units[i] = np.linspace(0, 1, 50), np.arange(50)
+        file["extra/keys"] = np.array([b"zero", b"one"])
+    return [stream.getvalue()]
+
+
+def _try_shd(path: Path) -> str:
+    from stl_deploy.data.event_files import heidelberg
+    from stl_deploy.data.events import gather
+
+    labels, recordings = heidelberg(path, (700,))
+    for events, _ in zip(recordings, labels, strict=True):
+        gather(events, 4, (700,), "time")
+    return "read"
+
+
+def _idx() -> list[bytes]:
+    images = np.random.default_rng(0).integers(0, 256, (3, 28, 28)).astype(np.uint8)
+    return [gzip.compress(struct.pack(">4B3I", 0, 0, 8, 3, 3, 28, 28) + images.tobytes(), mtime=0)]
+
+
+def _try_idx(path: Path) -> str:
+    from stl_deploy.data.idx import read_idx
+
+    read_idx(path, shape=(None, 28, 28))
+    return "read"
+
+
+@cache
+def _images() -> list[bytes]:
+    from PIL import Image
+
+    found = []
+    for mode, kinds in (("RGB", ("png", "jpeg", "bmp", "webp", "tiff", "gif", "ppm")), ("L", ("png", "ppm")),
+                        ("P", ("png", "gif")), ("I;16", ("png",)), ("RGBA", ("png", "webp"))):  # fmt: skip
+        image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8)).convert("RGB")
+        for kind in kinds:
+            stream = io.BytesIO()
+            (image.convert("L").convert("I;16") if mode == "I;16" else image.convert(mode)).save(stream, kind)
+            found.append(stream.getvalue())
+    return found
+
+
+def _try_image(path: Path) -> str:
+    """One of two classes has an image that is whole; the mutant is first, and decides on shape and colours."""
+    from stl_deploy.config.schema import DatasetConfig
+    from stl_deploy.data.own.folder import load, look
+
+    for label, content in (("a", path.read_bytes()), ("b", _images()[0])):
+        (path.parent / "own" / label).mkdir(parents=True, exist_ok=True)
+        (path.parent / "own" / label / "image.png").write_bytes(content)
+    config = DatasetConfig.model_validate({"name": "folder", "path": str(path.parent / "own"), "T": 2})
+    look(config)
+    load(config)
+    return "read"
+
+
+@cache
+def _own_npz() -> list[bytes]:
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (12, 1, 4, 4))
+    found = []
+    for arrays in (
+        {"x": x.astype(np.uint8), "y": np.arange(12) % 3},
+        {"x": x / np.float32(255), "y": np.arange(12) % 3, "x_val": x[:2] / np.float32(255), "y_val": np.arange(2)},
+        {"x": rng.random((12, 3, 1, 4, 4)) < 0.5, "y": np.arange(12) % 2, "classes": np.array(["left", "right"])},
+    ):
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w") as archive:
+            for name, array in arrays.items():
+                archive.writestr(member(f"{name}.npy"), npy(np.asarray(array)))
+        found.append(stream.getvalue())
+    return found
+
+
+def _try_own_npz(path: Path) -> str:
+    from stl_deploy.config.schema import DatasetConfig
+    from stl_deploy.data import load_dataset
+
+    config = DatasetConfig.model_validate(
+        {"name": "npz", "path": str(path), "T": 3, "validation_fraction": 0.3, "test_fraction": 0.3}
+    )
+    load_dataset(config)
+    return "read"
+
+
+def _aedat4() -> list[bytes]:
+    return [b"#!AER-DAT4.0\r\n" + bytes(64)]
+
+
+def _try_aedat4(path: Path) -> str:
+    from stl_deploy.data.event_files import aedat4
+    from stl_deploy.data.events import gather
+
+    gather(aedat4(path, (2, 128, 128)), 4, (2, 128, 128), "time")
+    return "read"
+
+
+FORMATS: Mapping[str, Format] = {
+    "gesture": Format(".npy", _gesture, _try_gesture),
+    "n_mnist": Format(".zip", _nmnist_zip, _try_nmnist, (damage_zip, damage_bytes)),
+    "shd": Format(".h5", _shd, _try_shd, hdf5=True),
+    "aedat4": Format(".aedat4", _aedat4, _try_aedat4),
+    "idx": Format(".gz", _idx, _try_idx, (damage_gzip, damage_bytes)),
+    "images": Format(".png", _images, _try_image),
+    "own_npz": Format(".npz", _own_npz, _try_own_npz, (damage_zip, damage_bytes)),
+}

@@ -1,0 +1,147 @@
+"""What a run folder holds: checkpoint, model, configuration, records, results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tests.hunt.damage import damage_bytes, damage_json, damage_text
+from tests.hunt.mutant import Format
+from tests.hunt.structures import damage_tensors
+
+TINY = {
+    "dataset": {"name": "digits", "T": 2},
+    "network": [
+        {"kind": "conv", "channels": 2, "padding": 1},
+        {"kind": "norm"},
+        {"kind": "lif"},
+        {"kind": "pool"},
+        {"kind": "flatten"},
+        {"kind": "linear", "features": 10},
+        {"kind": "lif"},
+        {"kind": "vote", "population": 1},
+    ],
+    "train": {"epochs": 1, "batch_size": 512, "device": "cpu", "matmul": "highest"},
+}
+
+
+@cache
+def _run() -> Mapping[str, bytes]:
+    """The files of a small finished run."""
+    import tempfile
+
+    from stl_deploy.config.schema import RunConfig
+    from stl_deploy.pipeline.run import run
+
+    with tempfile.TemporaryDirectory() as folder:
+        run(RunConfig.model_validate(TINY), Path(folder) / "run", lava=False)
+        return {path.name: path.read_bytes() for path in (Path(folder) / "run").iterdir() if path.is_file()}
+
+
+def _of_run(name: str) -> Callable[[], list[bytes]]:
+    return lambda: [_run()[name]]
+
+
+def _beside(path: Path, *, without: str) -> Path:
+    for name, content in _run().items():
+        if name != without and not (path.parent / name).is_file():
+            (path.parent / name).write_bytes(content)
+    return path.parent
+
+
+def _try_checkpoint(path: Path) -> str:
+    """Resumed, with one epoch more, as far as the first epoch."""
+    from stl_deploy.config.schema import RunConfig
+    from stl_deploy.nn.network import Network
+    from stl_deploy.training.checkpoint import State, read_checkpoint
+    from stl_deploy.training.curves import write_curves
+    from stl_deploy.training.loop import make_optimiser
+
+    config = RunConfig.model_validate(TINY)
+    network = Network(config, (1, 8, 8), 10)
+    state = State(network, make_optimiser(network, config), 0, [], {}, 0)
+    read_checkpoint(path.parent, state, config)
+    sum(record["seconds"] for record in state.records)
+    assert state.records[state.best_epoch - 1]["validation_loss"] < float("inf")
+    write_curves(path.parent / "curves.svg", state.records, network)
+    return "read"
+
+
+def _try_model(path: Path) -> str:
+    from stl_deploy.training.model_file import load_network, model_facts
+
+    load_network(_beside(path, without="model.safetensors"))
+    model_facts(path.parent)
+    return "read"
+
+
+@cache
+def _draw_once() -> None:
+    """A report is as quick as its drawings: one whose numbers were drawn before is not drawn again."""
+    import matplotlib.figure
+
+    from stl_deploy.report import plots, svg
+
+    for name in ("_curves", "_thresholds", "_raster", "_conventions", "_layers", "_region",
+                 "heat_map", "draw", "dominating", "by_layer"):  # fmt: skip
+        setattr(plots, name, _remembered(getattr(plots, name)))
+    # The constrained layout draws everything twice.
+    svg.Figure = lambda layout, **more: matplotlib.figure.Figure(**more)
+
+
+def _remembered(drawing: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    known: dict[str, Any] = {}
+
+    def draw(numbers: Any) -> Any:
+        key = json.dumps(numbers, default=repr)
+        if key not in known:
+            drawn = drawing(numbers)
+            if len(known) >= 100:
+                return drawn
+            known[key] = drawn
+        return known[key]
+
+    return draw
+
+
+def _try_report(path: Path) -> str:
+    """The manifest forgets its hashes, so that the damage is met behind them."""
+    from stl_deploy.pipeline.report import report
+
+    _draw_once()
+    folder = _beside(path, without=path.name)
+    manifest = json.loads(_run()["manifest.json"])
+    if path.name != "manifest.json":
+        (folder / "manifest.json").write_text(json.dumps(manifest | {"files": {}}))
+    report(folder)
+    return "read"
+
+
+def _try_config(path: Path) -> str:
+    from stl_deploy.training.model_file import load_network
+
+    load_network(_beside(path, without=path.name))
+    return "read"
+
+
+_JSON = (damage_json, damage_bytes)
+FORMATS: Mapping[str, Format] = {
+    "checkpoint": Format(
+        ".safetensors",
+        _of_run("checkpoint.safetensors"),
+        _try_checkpoint,
+        (damage_tensors, damage_bytes),
+        file_name="checkpoint",
+    ),
+    "model": Format(
+        ".safetensors", _of_run("model.safetensors"), _try_model, (damage_tensors, damage_bytes), file_name="model"
+    ),
+    "config": Format(".yaml", _of_run("config.yaml"), _try_config, (damage_text, damage_bytes), file_name="config"),
+    "verify": Format(".json", _of_run("verify.json"), _try_report, _JSON, file_name="verify"),
+    "energy": Format(".json", _of_run("energy.json"), _try_report, _JSON, file_name="energy"),
+    "manifest": Format(".json", _of_run("manifest.json"), _try_report, (damage_json,), file_name="manifest"),
+    "metrics": Format(".jsonl", _of_run("metrics.jsonl"), _try_report, (damage_json,), file_name="metrics"),
+}

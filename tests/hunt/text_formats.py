@@ -1,0 +1,58 @@
+"""Texts that a user writes, or a stranger: configurations, dialects, price lists."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.hunt.damage import damage_bytes, damage_json, damage_text
+from tests.hunt.mutant import Format
+
+
+def _presets() -> list[bytes]:
+    from importlib import resources
+
+    folder = resources.files("stl_deploy.config") / "presets"
+    return [entry.read_bytes() for entry in folder.iterdir() if entry.name.endswith(".yaml")]
+
+
+def _try_yaml(path: Path) -> str:
+    from stl_deploy.pipeline.configure import configure
+
+    configure(str(path))
+    return "read"
+
+
+def _dialects() -> list[bytes]:
+    from stl_deploy.graph.dialect import PRESETS
+
+    return [json.dumps(dialect.as_dict()).encode() for dialect in PRESETS.values()]
+
+
+def _try_dialect(path: Path) -> str:
+    from stl_deploy.graph.dialect import load_dialect
+
+    load_dialect(str(path))
+    return "read"
+
+
+def _price_lists() -> list[bytes]:
+    from importlib import resources
+
+    folder = resources.files("stl_deploy.energy.prices") / "lists"
+    return [entry.read_bytes() for entry in folder.iterdir() if entry.name.endswith(".toml")]
+
+
+def _try_prices(path: Path) -> str:
+    from stl_deploy.energy.prices.load import load_prices
+
+    load_prices(path)
+    return "read"
+
+
+FORMATS: Mapping[str, Format] = {
+    "yaml": Format(".yaml", _presets, _try_yaml, (damage_text, damage_bytes)),
+    "dialect": Format(".json", _dialects, _try_dialect, (damage_json, damage_bytes)),
+    "prices": Format(".toml", _price_lists, _try_prices, (damage_text, damage_bytes)),
+}
