@@ -13,14 +13,17 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 def layers_csv(energy: Mapping[str, Any]) -> str:
     """CSV with one row per layer and one column per count; empty where a layer has no such count.
 
-    A name that a spreadsheet would take for a formula gets a leading apostrophe.
+    A text that a spreadsheet would take for a formula gets a leading apostrophe.
     """
     layers: Mapping[str, Mapping[str, Any]] = energy["layers"]
     columns = list(dict.fromkeys(key for layer in layers.values() for key in layer))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["layer", *columns])
+    writer.writerow(["layer", *map(_safe, columns)])
     for name, layer in layers.items():
-        safe = f"'{name}" if name.startswith(_FORMULA) else name
-        writer.writerow([safe, *(layer.get(column, "") for column in columns)])
+        writer.writerow([_safe(name), *(_safe(layer.get(column, "")) for column in columns)])
     return text.getvalue()
+
+
+def _safe(cell: Any) -> Any:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell

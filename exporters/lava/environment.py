@@ -7,7 +7,6 @@ It lives in ``$STL_DEPLOY_LAVA``, else under the user's cache folder. A stamp wr
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import subprocess
@@ -17,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stl_deploy._util import system
-from stl_deploy._util.files import write_json
+from stl_deploy._util.files import read_json, write_json
 from stl_deploy._util.sizes import folder_bytes
-from stl_deploy.errors import ToolError
+from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.lava.pythons import find_python310, python_version
 from stl_deploy.exporters.lava.smoke import check_three_neurons
 
@@ -59,10 +58,10 @@ def status() -> LavaStatus:
     if not python.exists():
         return LavaStatus(False, place, python, None, f"no Lava environment at {place}; run: stl-deploy lava install")
     try:
-        stamp = json.loads((place / STAMP).read_text(encoding="utf-8"))
+        stamp = read_json(place / STAMP)
         good = stamp["requirements"] == _fingerprint()
         version = str(stamp["lava-dl"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (InputError, KeyError, TypeError):
         reason = f"the Lava environment at {place} was not finished or checked; run: stl-deploy lava install"
         return LavaStatus(False, place, python, None, reason)
     if not good:

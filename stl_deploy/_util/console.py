@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from rich.console import Console as RichConsole
 from rich.markup import escape
 
-from stl_deploy._util.printable import printable
+from stl_deploy._util.printable import continued, printable
 from stl_deploy._util.tables import columns
 from stl_deploy._util.training_progress import Bar, Batch, Lines, epoch_line
 
@@ -44,7 +44,7 @@ class Console:
 
     def warn(self, text: str) -> None:
         """A warning, shown even when quiet."""
-        self._line(f"warning: {text}", style="yellow")
+        self._line(f"warning: {continued(text)}", style="yellow")
 
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A table; plain: columns parted by two blanks."""

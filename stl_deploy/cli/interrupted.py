@@ -7,6 +7,9 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from stl_deploy._util.untrusted import read_text
+from stl_deploy.errors import InputError
+
 CHECKPOINT, MODEL, METRICS, MANIFEST = (
     "checkpoint.safetensors",
     "model.safetensors",
@@ -33,14 +36,14 @@ def kept(run_dir: Path, arguments: Sequence[str]) -> str:
 
 def _finished(run_dir: Path) -> bool:
     try:
-        manifest = json.loads((run_dir / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        manifest = json.loads(read_text(run_dir / MANIFEST, "a manifest"))
+    except (InputError, ValueError, RecursionError):
         return False
     return isinstance(manifest, dict) and "state" not in manifest
 
 
 def _epochs(run_dir: Path) -> int | None:
     try:
-        return len((run_dir / METRICS).read_text(encoding="utf-8").splitlines())
-    except (OSError, ValueError):
+        return len(read_text(run_dir / METRICS, "metrics").splitlines())
+    except InputError:
         return None

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Sequence
 
 from stl_deploy._util import install, processes
+from stl_deploy._util.printable import continued
 from stl_deploy._util.threads import sleep_when_idle
 from stl_deploy.cli import output
 from stl_deploy.cli.error_sentences import is_help, machines_refusal, usage_sentence
@@ -101,6 +102,6 @@ def _interrupted() -> int:
 
 def _show(message: str) -> None:
     if output.settings.debug:
-        traceback.print_exc()
+        say(traceback.format_exc().rstrip())
     if distributed.speaks():
-        say(f"stl-deploy: {message}")
+        say(f"stl-deploy: {continued(message)}")

@@ -67,6 +67,7 @@ def run(
     ] = False,
     no_lava: Annotated[bool, typer.Option("--no-lava", help="Leave Lava out even if it is installed.")] = False,
     no_twin: Annotated[bool, typer.Option("--no-twin", help="Do not train the ANN twin to compare with.")] = False,
+    _trust: Trust = False,
     json: Json = False,
 ) -> None:
     """The whole way: train, fold, export all, verify all, simulate, energy, report."""
@@ -109,6 +110,7 @@ def train(
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print the configuration as YAML and stop.")
     ] = False,
+    _trust: Trust = False,
     json: Json = False,
 ) -> None:
     """Train one model, with thresholds learned together with the weights."""

@@ -38,13 +38,16 @@ def gather(events: Events, steps: int, shape: tuple[int, ...], binning: Binning,
     ``count``: the events in order of time, in ``steps`` runs of equal length (the last ones shorter by at most one
     event). ``time``: the span from the first event to the last in ``steps`` equal pieces; the last event belongs to
     the last piece. downscale: the counts of so many neighbours along each spatial axis are added up.
+    Raises InputError for times too far apart to be parted.
     """
     order = np.argsort(events.when, kind="stable")
     where, when = events.where[order], events.when[order]
     if binning == "count":
         frame = np.arange(len(when)) * steps // max(len(when), 1)
     else:
-        span = int(when[-1] - when[0]) if len(when) else 0
+        span = int(when[-1]) - int(when[0]) if len(when) else 0
+        if span * steps >= 2**63:
+            raise InputError(f"events over {span} µs; expected times that {steps} time steps can part")
         frame = np.minimum((when - when[:1]) * steps // max(span, 1), steps - 1)
     size = int(np.prod(shape))
     counts = np.bincount(frame * size + where, minlength=steps * size).reshape(steps, *shape)

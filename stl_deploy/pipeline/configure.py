@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
@@ -12,6 +13,10 @@ from stl_deploy.data import check_dataset, complete
 from stl_deploy.data.own import trust
 from stl_deploy.data.own.python_file import split_path
 from stl_deploy.nn.network import Network
+from stl_deploy.pipeline import manifest
+from stl_deploy.training import checkpoint, model_file
+
+_OF_A_RUN = (manifest.FILE, checkpoint.FILE, model_file.FILE)
 
 
 def configure(preset_or_file: str, changes: Sequence[str] = ()) -> RunConfig:
@@ -19,15 +24,26 @@ def configure(preset_or_file: str, changes: Sequence[str] = ()) -> RunConfig:
 
     Raises ConfigError naming the key, or the layer that does not fit.
     """
-    return checked(apply_overrides(load_config(preset_or_file), list(changes)))
+    return checked(apply_overrides(load_config(preset_or_file), list(changes)), own=is_own(preset_or_file))
 
 
-def checked(config: RunConfig) -> RunConfig:
-    """A configuration of the user's own, completed by what its data tell; it may run the Python file it names.
+def is_own(config: object) -> bool:
+    """Whether a configuration is the user's own: any but the one that lies in a run folder, which may be a stranger's.
 
-    Raises ConfigError naming the key, or the layer that does not fit.
+    That one is named in what we advise, so a user may well take it without a look.
     """
-    if config.dataset.name == "python":
+    if not isinstance(config, str | Path) or Path(config).name != model_file.CONFIG_FILE:
+        return True
+    return not any((Path(config).parent / name).exists() for name in _OF_A_RUN)
+
+
+def checked(config: RunConfig, *, own: bool = True) -> RunConfig:
+    """A configuration completed by what its data tell.
+
+    own: the user's own, so it may run the Python file it names, if it names one; any other may only as a run folder's.
+    Raises ConfigError naming the key, or the layer that does not fit, InputError for a file that may not run.
+    """
+    if own and config.dataset.name == "python":
         trust.allow(split_path(config.dataset.path)[0])
     config = config.model_copy(update={"dataset": complete(config.dataset)})
     shape, classes = check_dataset(config.dataset)

@@ -14,7 +14,7 @@ from stl_deploy.data import ArrayData, from_datasets
 from stl_deploy.data.own.arrays import look
 from stl_deploy.errors import InputError
 from stl_deploy.fold import Thresholds
-from stl_deploy.pipeline.configure import checked
+from stl_deploy.pipeline.configure import checked, is_own
 from stl_deploy.pipeline.fold import fold_run
 from stl_deploy.pipeline.inputs import encode_split
 from stl_deploy.pipeline.read import read
@@ -84,7 +84,7 @@ def train(
     chosen = apply_overrides(_loaded(config), changes)
     refuse_replacing(folder, resume=resume, overwrite=overwrite)
     if data is None:
-        chosen = checked(chosen)
+        chosen = checked(chosen, own=is_own(config))
     else:
         arrays = data if isinstance(data, ArrayData) else from_datasets(data)
         path = (folder / DATA_FILE).resolve()

@@ -81,6 +81,9 @@ def _load_weights(module: nn.Module, path: Path) -> None:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     state = _safetensors(path) if path.suffix == ".safetensors" else _checkpoint(path)
+    for name, value in state.items():
+        if not isinstance(name, str) or value.is_complex():
+            raise InputError(f"{path}: holds {str(name)!a}, a {value.dtype}; expected tensors of real numbers by name")
     try:
         missing, unexpected = module.load_state_dict(state, strict=False)
     except (RuntimeError, TypeError) as error:
@@ -88,6 +91,9 @@ def _load_weights(module: nn.Module, path: Path) -> None:
     if missing or unexpected:
         which = f"no tensor '{missing[0]}'" if missing else f"an unknown tensor '{unexpected[0]}'"
         raise InputError(f"{path}: {which}; the file is of another model ({len(state)} tensors)")
+    for name, weights in module.named_parameters():
+        if not bool(weights.isfinite().all()):
+            raise InputError(f"{path}: '{name}' holds NaN or infinite values; expected finite weights")
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:

@@ -326,3 +326,11 @@ def test_the_real_n_mnist_files(binning):
     flat = torch.nn.functional.normalize(means.flatten(1), dim=1)
     guessed = (pixels.sum(1).flatten(1) @ flat.T).argmax(1)
     assert (guessed == data.test.labels).double().mean() > 0.5
+
+
+@pytest.mark.parametrize(("last", "steps"), [(2**53, 2000), (2**63 - 1, 1), (2**63 - 1, 4)])
+def test_times_too_far_apart_to_be_parted_are_refused(last, steps):
+    events = Events(np.array([0, 1]), np.array([-last - 1, last]))
+    with pytest.raises(InputError, match=rf"events over \d+ µs; expected times that {steps} time steps can part"):
+        gather(events, steps, (2, 4, 4), "time")
+    assert gather(events, steps, (2, 4, 4), "count").sum() == 2

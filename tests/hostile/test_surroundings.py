@@ -177,3 +177,13 @@ def test_escapes_in_names_do_not_reach_the_screen(place: Path) -> None:
     _, errors = _shell(f"cp net.nir {name}; {STL} show {name}; {STL} show {name}x", place)
     assert "\x1b" not in errors
     assert "\\x1b[2J" in errors
+
+
+@pytest.mark.parametrize("debug", ["", "--debug"])
+def test_a_name_in_a_file_cannot_pass_for_a_line_of_ours(place: Path, debug: str) -> None:
+    np.savez(place / "named.npz", **{"x\nstl-deploy: all is well\x1b[2J": np.ones(3)})
+    _, errors = _shell(f"{STL} {debug} simulate net.nir --input named.npz --backend reference -o y.npz", place)
+    assert "all is well\\x1b[2J" in errors
+    assert "\x1b" not in errors
+    if not debug:
+        assert [line for line in errors.splitlines() if line.startswith("stl-deploy: ")] == errors.splitlines()[:1]

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from stl_deploy.cli.error_sentences import machines_refusal
 from stl_deploy.errors import StlDeployError
+from tests.hunt import run_formats
 from tests.hunt.formats import FORMATS
 from tests.hunt.mutant import write_mutant
 
@@ -73,6 +74,8 @@ def try_mutants(name: str, first: int, last: int, seed: int, failures: Path | No
 
 def hunt(name: str, count: int, seed: int, failures: Path) -> Found:
     """Try ``count`` mutants of a format; those that fail are kept in ``failures``."""
+    if name in run_formats.FORMATS:
+        run_formats.keep_run()
     found, first = Found(), 0
     failures.mkdir(parents=True, exist_ok=True)
     while first < count:

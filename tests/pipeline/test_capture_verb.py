@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from stl_deploy import verbs
 from stl_deploy.cli.main import main
 from stl_deploy.errors import InputError
+from stl_deploy.pipeline.user_module import load_module
 
 NET = """
 import torch
@@ -113,3 +114,21 @@ def test_a_pickle_is_not_run(files: Path) -> None:
     torch.save({"x": print}, files / "w.pt")
     with pytest.raises(InputError, match="not a file of weights alone"):
         verbs.capture(f"{files / 'net.py'}:Net", files / "x.npz", files / "net.nir", weights=files / "w.pt")
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({1: torch.zeros(1)}, r"holds '1', a torch.float32; expected tensors of real numbers by name"),
+        ({"\x1b[2J": torch.ones(1, dtype=torch.complex64)}, r"holds '\\x1b\[2J', a torch.complex64; expected tensors"),
+        ({"0.weight": torch.full((3, 4), torch.nan)}, "'0.weight' holds NaN or infinite values"),
+        ({"0.weight": torch.full((3, 4), 1e300, dtype=torch.float64)}, "'0.weight' holds NaN or infinite values"),
+        ({"0.weight": torch.zeros(1).expand(2**40)}, "size mismatch for 0.weight"),
+    ],
+)
+def test_weights_that_are_none(tmp_path: Path, changed: dict[Any, torch.Tensor], said: str) -> None:
+    (tmp_path / "net.py").write_text("from torch import nn\ndef net():\n    return nn.Sequential(nn.Linear(4, 3))\n")
+    state = torch.nn.Sequential(torch.nn.Linear(4, 3)).state_dict()
+    torch.save({**state, **changed}, tmp_path / "w.pt")
+    with pytest.raises(InputError, match=said):
+        load_module(f"{tmp_path / 'net.py'}:net", tmp_path / "w.pt")

@@ -144,12 +144,21 @@ def test_a_python_file_of_someone_else_s_run_folder_does_not_run(tmp_path, monke
     monkeypatch.setattr(trust, "_allowed", set())
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another user"))
     (tmp_path / "mine.py").write_text(CODE + "raise SystemExit('it ran')\n")
-    for verb in (["eval", str(out)], ["fold", str(out)]):
+    again = str(out / "config.yaml")  # which messages of ours tell to take
+    for verb in (
+        ["eval", str(out)],
+        ["fold", str(out)],
+        ["train", again, "-o", str(out), "--resume"],
+        ["check", again],
+    ):
         capsys.readouterr()
         assert cli(verb) == 2
         assert "read it, and say --trust" in capsys.readouterr().err
     (tmp_path / "mine.py").write_text(CODE)
+    with pytest.raises(stl.InputError, match="say --trust"):
+        stl.train(again, output=tmp_path / "other")
     assert cli(["eval", str(out), "--trust"]) == 0
+    assert cli(["train", again, "-o", str(out), "--resume", "--set", "train.epochs=2", "--trust"]) == 0
 
 
 def test_a_data_dir_that_is_not_taken(tmp_path, capsys):

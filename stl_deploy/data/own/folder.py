@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy._util.files import MAX_ARRAY_BYTES
+from stl_deploy._util.files import MAX_ARRAY_BYTES, plain_file, sha256
 from stl_deploy.config.schema import DatasetConfig
 from stl_deploy.data.augment import require_torchvision
 from stl_deploy.data.raw import Look, Raw
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".gif"})
 _SPLITS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
 _GREY, _COLOUR = ("1", "L", "LA"), ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr")
+_MOST_BYTES = 2**28
 Files = dict[str, list[tuple[Path, int]]]
 
 
@@ -56,8 +57,7 @@ def load(config: DatasetConfig) -> Raw:
     for split, found in files.items():
         images = np.empty((len(found), *shape), np.uint8)
         for index, (path, _) in enumerate(found):
-            data = path.read_bytes()
-            digest.update(f"{path.relative_to(root)}\0{hashlib.sha256(data).hexdigest()}\n".encode())
+            digest.update(f"{path.relative_to(root)}\0{sha256(path)}\n".encode("utf-8", "surrogateescape"))
             images[index] = _pixels(path, shape, config)
         splits[split], splits[f"{split}_labels"] = images, np.array([label for _, label in found], np.int64)
     return Raw(**splits, levels=config.levels or 255, digest=digest.hexdigest())
@@ -139,18 +139,21 @@ class _opened:
         self._path = path
 
     def __enter__(self) -> Image:
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image
 
+        plain_file(self._path, "an image", _MOST_BYTES)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
                 warnings.simplefilter("ignore", UserWarning)
                 self._image = Image.open(self._path)
                 self._image.load()
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
-            raise InputError(f"{self._path}: cannot be read as an image ({error}); replace or remove it") from None
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise InputError(f"{self._path}: more pixels than are safe to decode; make it smaller") from None
+        except MemoryError:
+            raise
+        except Exception as error:  # PIL's readers raise whatever damage leads them to
+            raise InputError(f"{self._path}: cannot be read as an image ({error}); replace or remove it") from None
         return self._image
 
     def __exit__(self, *_: object) -> None:

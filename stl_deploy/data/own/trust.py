@@ -8,10 +8,9 @@ file before (a hash of it is kept in the cache), or says ``--trust``.
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 
-from stl_deploy._util.files import cache_dir, write_json
+from stl_deploy._util.files import cache_dir, read_json, write_json
 from stl_deploy.errors import InputError
 
 _KEPT = "trusted.json"
@@ -53,7 +52,7 @@ def _mark(file: Path) -> str:
 
 def _kept() -> set[str]:
     try:
-        found = json.loads((cache_dir() / _KEPT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = read_json(cache_dir() / _KEPT)
+    except InputError:
         return set()
     return {mark for mark in found if isinstance(mark, str)} if isinstance(found, list) else set()
