@@ -251,7 +251,12 @@ class TrainConfig(_Section):
 
     mode: ``stl`` weights and thresholds; ``sl`` weights only; ``tl`` thresholds only, all weights (batch norm's
     scale and shift too) stay as drawn; ``ann`` ReLUs and a linear readout, and the image is shown once.
-    lr_decay: factor on the learning rate per epoch. threshold_lr_multiplier: of thresholds against weights.
+    schedule: of the learning rate. ``decay``: times ``lr_decay`` after each epoch. ``one_cycle``: up to ``lr`` over the
+    first fifth of training, then down to 0, linearly and batch by batch (see `stl_deploy.training.learning_rate`).
+    threshold_lr_multiplier: of thresholds against weights.
+    optimiser: ``adam``, where ``weight_decay`` is added to every gradient (the paper's code), or ``adamw``, where it
+    shrinks weights alone, not thresholds, biases or norms (Loshchilov and Hutter, ICLR 2019).
+    label_smoothing: share of a label that is spread over all classes.
     loss: of what is put out over time, ``mse`` between the scores (mean votes) and one-hot labels (the paper),
     ``ce`` cross-entropy of the scores times ``ce_scale``, or ``tet`` the mean over the steps of the cross-entropy of
     each step's output times ``ce_scale`` (temporal efficient training, Deng et al., ICLR 2022, eq. 10 without its
@@ -278,11 +283,14 @@ class TrainConfig(_Section):
     epochs: Count = 10
     batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 64
     lr: Positive = 1e-3
+    schedule: Literal["decay", "one_cycle"] = "decay"
     lr_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    optimiser: Literal["adam", "adamw"] = "adam"
     weight_decay: NotNegative = 0.0
     threshold_lr_multiplier: NotNegative = 1.0
     loss: Literal["mse", "ce", "tet"] = "mse"
     ce_scale: Positive = 5.0
+    label_smoothing: Fraction = 0.0
     accumulate: Count = 1
     keep_every: Count | None = None
     matmul: MatmulChoice = "auto"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -9,7 +10,9 @@ import numpy as np
 
 from stl_deploy._util.files import cache_dir
 from stl_deploy._util.install import missing
+from stl_deploy.config.schema import DatasetConfig
 from stl_deploy.data.idx import read_idx
+from stl_deploy.data.own import folder
 from stl_deploy.data.raw import Raw
 from stl_deploy.errors import InputError
 
@@ -34,7 +37,15 @@ def fashion_mnist(data_dir: Path | None) -> Raw:
 
 
 def cifar10(data_dir: Path | None) -> Raw:
-    """CIFAR-10 through torchvision, which checks the files' hashes before it reads them."""
+    """CIFAR-10 through torchvision, which checks the files' hashes before it reads them.
+
+    Or from folders of images, ``train`` and ``test`` with one of each class in them, as copies on the web have it.
+    """
+    if data_dir is not None and (data_dir / "train" / "airplane").is_dir():
+        images = folder.load(DatasetConfig(name="folder", path=str(data_dir), colour="rgb"))
+        if images.train.shape[1:] != (3, 32, 32):
+            raise InputError(f"{data_dir}: images of {list(images.train.shape[1:])}; expected [3, 32, 32] of CIFAR-10")
+        return replace(images, digest=None)
     return _cifar("CIFAR10", "cifar-10-batches-py", data_dir)
 
 

@@ -95,12 +95,14 @@ def classification_loss(outputs: Tensor, scores: Tensor, labels: Tensor, config:
     ``mse`` of the scores to the one-hot labels (the paper), ``ce`` of scores·ce_scale, or ``tet``: cross-entropy of
     outputs·ce_scale, averaged over the steps (see `TrainConfig`).
     """
+    smoothing = config.label_smoothing
     if config.loss == "tet":
         steps = outputs.flatten(0, 1) * config.ce_scale
-        return functional.cross_entropy(steps, labels.repeat(len(outputs)))
+        return functional.cross_entropy(steps, labels.repeat(len(outputs)), label_smoothing=smoothing)
     if config.loss == "ce":
-        return functional.cross_entropy(scores * config.ce_scale, labels)
-    return functional.mse_loss(scores, functional.one_hot(labels, scores.shape[1]).to(scores.dtype))
+        return functional.cross_entropy(scores * config.ce_scale, labels, label_smoothing=smoothing)
+    wanted = functional.one_hot(labels, scores.shape[1]).to(scores.dtype)
+    return functional.mse_loss(scores, wanted * (1 - smoothing) + smoothing / scores.shape[1])
 
 
 def threshold_ranges(network: Network) -> dict[str, ThresholdRange]:

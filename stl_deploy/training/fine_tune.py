@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 
@@ -27,9 +28,13 @@ def fine_tune(
     state = State(network, optimiser, 0, [], weights_of(network), 0)
     for epoch in range(epochs):
         rate = lr * (1 + math.cos(math.pi * epoch / epochs)) / 2
-        record = train_epoch(state, config, data, rate, epochs, start=start)
+        record = train_epoch(state, config, data, partial(_constant, rate), epochs, start=start)
         if progress is not None:
             progress(record)
     network.load_state_dict(state.best)
     network.eval()
     return state.best_epoch
+
+
+def _constant(rate: float, _part: float) -> float:
+    return rate

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from stl_deploy._util.files import write_text
 from stl_deploy._util.lock import alone_in
 from stl_deploy._util.training_progress import Batch
 from stl_deploy.config.load import load_config, save_config
-from stl_deploy.config.schema import RunConfig
+from stl_deploy.config.schema import RunConfig, TrainConfig
 from stl_deploy.data import Dataset, Split, augment, complete, encode, load_dataset, transformed
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.nn.fused import winograd_allowed
@@ -35,6 +36,7 @@ from stl_deploy.training.curves import FILE as CURVES_FILE
 from stl_deploy.training.curves import write_curves
 from stl_deploy.training.divergence import check_finite, diverged
 from stl_deploy.training.evaluate import Evaluation, classification_loss, evaluate
+from stl_deploy.training.learning_rate import learning_rate
 from stl_deploy.training.matmul_precision import matmul_precision, settle
 from stl_deploy.training.run_folder import forget_results, forget_twin
 from stl_deploy.training.seeds import derived_seed, generator
@@ -119,14 +121,18 @@ def _train_epochs(
 ) -> None:
     while state.epoch < config.train.epochs:
         settings = config.train
-        rate = settings.lr * settings.lr_decay**state.epoch
-        record = train_epoch(state, config, data, rate, settings.epochs, batch=batch)
+        rates = partial(_rate_in, settings, state.epoch)
+        record = train_epoch(state, config, data, rates, settings.epochs, batch=batch)
         if processes.place() == 0:
             checkpoint.write_checkpoint(run_dir, state, config)
             _write_metrics(run_dir, state.records)
         board.add(record, state.network)
         progress(record)
     board.close()
+
+
+def _rate_in(settings: TrainConfig, epoch: int, part: float) -> float:
+    return learning_rate(settings, epoch + part)
 
 
 def _check_parts(config: RunConfig, samples: int) -> None:
@@ -158,17 +164,23 @@ def pick_device(name: str) -> torch.device:
 
 def make_optimiser(network: Network, config: RunConfig) -> torch.optim.Optimizer:
     """Adam over everything that learns, thresholds in a group of their own with their learning rate's multiplier."""
+    settings = config.train
     thresholds = threshold_parameters(network)
     theirs = {id(parameter) for parameter in thresholds}
     rest = [p for p in network.parameters() if id(p) not in theirs]
+    kinds = [(rest, 1.0, settings.weight_decay), (thresholds, settings.threshold_lr_multiplier, settings.weight_decay)]
+    if settings.optimiser == "adamw":
+        weights, others = [p for p in rest if p.dim() > 1], [p for p in rest if p.dim() <= 1]
+        kinds = [(weights, 1.0, settings.weight_decay), (others, 1.0, 0.0), (thresholds, kinds[1][1], 0.0)]
     groups = [
-        {"params": [p for p in parameters if p.requires_grad], "multiplier": multiplier}
-        for parameters, multiplier in ((rest, 1.0), (thresholds, config.train.threshold_lr_multiplier))
+        {"params": [p for p in parameters if p.requires_grad], "multiplier": multiplier, "weight_decay": decay}
+        for parameters, multiplier, decay in kinds
     ]
     groups = [group for group in groups if group["params"]]
     if not groups:
-        raise ConfigError(f"in mode '{config.train.mode}' this network has nothing to learn: it has no lif layer")
-    return torch.optim.Adam(groups, lr=config.train.lr, weight_decay=config.train.weight_decay, fused=True)
+        raise ConfigError(f"in mode '{settings.mode}' this network has nothing to learn: it has no lif layer")
+    kind = torch.optim.AdamW if settings.optimiser == "adamw" else torch.optim.Adam
+    return kind(groups, lr=settings.lr, fused=True)
 
 
 def _open_run(run_dir: Path, config: RunConfig, state: State, resume: bool) -> None:
@@ -206,7 +218,7 @@ def train_epoch(
     state: State,
     config: RunConfig,
     data: Dataset,
-    rate: float,
+    rate: Callable[[float], float],
     epochs: int,
     *,
     start: float = math.inf,
@@ -215,14 +227,14 @@ def train_epoch(
     """Train one epoch of ``epochs``, validate, keep the best weights; returns the record, added to the state's.
 
     Those of lower validation loss are better: it tells epochs apart that get the same few images wrong. start: the loss
-    of the weights that training began with, if they may be kept. rate: of learning, times each group's multiplier.
+    of the weights that training began with, if they may be kept. rate: of learning, where so much of the epoch is done;
+    times each group's multiplier.
     """
     begin, settings = time.perf_counter(), config.train
-    for group in state.optimiser.param_groups:
-        group["lr"] = rate * group["multiplier"]
     matmul = settle(settings.matmul, state.records[-1].get("matmul") if state.records else None)
     with matmul_precision(matmul), winograd_allowed(settings.winograd):
-        loss, accuracy = _one_pass(state, config, data.train, lambda *done: batch(state.epoch + 1, epochs, *done))
+        tell = partial(batch, state.epoch + 1, epochs)
+        loss, accuracy = _one_pass(state, config, data.train, rate, tell)
     check_finite(state.network, state.epoch)
     validation = evaluate(state.network, data.validation, config)
     lowest = state.records[state.best_epoch - 1]["validation_loss"] if state.best_epoch else start
@@ -237,7 +249,7 @@ def train_epoch(
         "train_accuracy": accuracy,
         "validation_loss": validation.loss,
         "validation_accuracy": validation.accuracy,
-        "lr": rate,
+        "lr": rate(0.0),
         "matmul": matmul,
         "rates": found["rates"],
         "thresholds": found["thresholds"],
@@ -255,7 +267,11 @@ def weights_of(network: Network) -> dict[str, Tensor]:
 
 
 def _one_pass(
-    state: State, config: RunConfig, split: Split, tell: Callable[[int, int, float], None]
+    state: State,
+    config: RunConfig,
+    split: Split,
+    rate: Callable[[float], float],
+    tell: Callable[[int, int, float], None],
 ) -> tuple[float, float]:
     """One pass over the training split in batches of nearly equal size; mean loss and accuracy on the way.
 
@@ -270,6 +286,8 @@ def _one_pass(
     charge = Regulariser(network, config.train)
     total, correct, done = 0.0, 0, 0
     for index in order.tensor_split(math.ceil(len(split) / config.train.batch_size)):
+        for group in state.optimiser.param_groups:
+            group["lr"] = rate(done / len(split)) * group["multiplier"]
         state.optimiser.zero_grad(set_to_none=True)
         for part in index.tensor_split(min(config.train.accumulate, len(index))):
             mine = distributed.mine(len(part))
