@@ -163,6 +163,30 @@ def test_without_torchvision_the_error_says_what_to_install(monkeypatch, tmp_pat
         load_dataset(DatasetConfig(name="cifar10", data_dir=str(tmp_path)))
 
 
+def test_cifar10_from_folders_of_images(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    for label, name in enumerate(names):
+        for split in ("train", "test"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for number in range(10 if split == "train" else 1):
+                colour = (label, number, 7 if split == "train" else 9)
+                image.new("RGB", (32, 32), colour).save(tmp_path / split / name / f"{number:04}.png")
+    data = load_dataset(DatasetConfig(name="cifar10", data_dir=str(tmp_path)))
+    assert [len(split) for split in (data.train, data.validation, data.test)] == [90, 10, 10]
+    assert data.test.labels.tolist() == list(range(10))
+    for split, blue in ((data.train, 7), (data.validation, 7), (data.test, 9)):
+        assert torch.equal(split.pixels[:, 0, 5, 5].long(), split.labels)
+        assert (split.pixels[:, 2] == blue).all()
+    image.new("RGB", (31, 32)).save(tmp_path / "test" / "cat" / "0000.png")
+    with pytest.raises(InputError, match="31"):
+        load_dataset(DatasetConfig(name="cifar10", data_dir=str(tmp_path)))
+    for path in tmp_path.rglob("*.png"):
+        image.new("RGB", (16, 16)).save(path)
+    with pytest.raises(InputError, match=r"images of \[3, 16, 16\]; expected \[3, 32, 32\] of CIFAR-10"):
+        load_dataset(DatasetConfig(name="cifar10", data_dir=str(tmp_path)))
+
+
 @pytest.mark.parametrize(("name", "classes"), [("CIFAR10", 10), ("CIFAR100", 100)])
 def test_colour_pictures_through_torchvision(monkeypatch, tmp_path, name, classes):
     """The package's reader is stood in for; what it is asked and how its pictures are read is tested."""

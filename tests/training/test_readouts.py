@@ -47,7 +47,13 @@ def test_losses_by_hand():
     scores = outputs.mean(0)
     mse = classification_loss(outputs, scores, labels, TrainConfig(loss="mse"))
     assert mse == pytest.approx((0.25 + 0 + 0.25 + 0.25) / 4)
+    smooth = classification_loss(outputs, scores, labels, TrainConfig(label_smoothing=0.2))
+    wanted = torch.nn.functional.one_hot(labels, scores.shape[1]) * 0.8 + 0.2 / scores.shape[1]
+    assert smooth == pytest.approx(float(((scores - wanted) ** 2).mean()))
     ce = classification_loss(outputs, scores, labels, TrainConfig(loss="ce", ce_scale=2.0))
+    smooth = classification_loss(outputs, scores, labels, TrainConfig(loss="ce", ce_scale=2.0, label_smoothing=0.2))
+    spread = -(2 * scores).log_softmax(1)
+    assert smooth == pytest.approx(0.8 * float(ce) + 0.2 * float(spread.mean()))
     assert ce == pytest.approx((np.log(1 + np.exp(-1)) + np.log(2)) / 2, rel=1e-5)
     tet = classification_loss(outputs, scores, labels, TrainConfig(loss="tet", ce_scale=2.0))
     steps = [functional.cross_entropy(2 * step, labels) for step in outputs]

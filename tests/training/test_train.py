@@ -19,6 +19,7 @@ from stl_deploy.nn.network import Network
 from stl_deploy.training import loop as train_module
 from stl_deploy.training.checkpoint import FILE as CHECKPOINT
 from stl_deploy.training.evaluate import _Rates, evaluate
+from stl_deploy.training.learning_rate import learning_rate
 from stl_deploy.training.loop import make_optimiser, pick_device, train
 from stl_deploy.training.model_file import load_network, model_facts
 
@@ -99,6 +100,53 @@ def test_the_learning_rate_decays_by_epoch(tiny, tmp_path):
     train(apply_overrides(config, ["train.lr_decay=1e-9"]), tmp_path, resume=True)
     name = "model/layers.linear1.weight"
     assert (first[name] - _last(tmp_path)[name]).abs().max() < 1e-6
+
+
+def test_one_cycle_rises_and_falls_batch_by_batch(tiny, tmp_path):
+    config = apply_overrides(tiny, ["train.schedule=one_cycle", "train.epochs=5", "train.lr=0.02"])
+    rates = [learning_rate(config.train, epochs) for epochs in (0, 0.5, 1, 3, 4.5)]
+    assert rates == pytest.approx([0.0008, 0.0104, 0.02, 0.01, 0.0025])
+    seen = []
+
+    def note(*_):
+        seen.append(state["optimiser"].param_groups[0]["lr"])
+
+    real, state = train_module.make_optimiser, {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_module, "make_optimiser", lambda *args: state.setdefault("optimiser", real(*args)))
+        train(config, tmp_path / "whole", batch=note)
+    batches = len(seen) // 5
+    assert batches > 1
+    assert seen[: batches + 1] == sorted(seen[: batches + 1])
+    assert seen[batches:] == sorted(seen[batches:], reverse=True)
+    assert [record["lr"] for record in _metrics(tmp_path / "whole")] == pytest.approx(
+        [0.0008, 0.02, 0.015, 0.01, 0.005]
+    )
+
+    class Cut(Exception):
+        pass
+
+    def cut(record):
+        if record["epoch"] == 2:
+            raise Cut
+
+    with pytest.raises(Cut):
+        train(config, tmp_path / "cut", progress=cut)
+    train(config, tmp_path / "cut", resume=True)
+    assert _same(_last(tmp_path / "cut"), _last(tmp_path / "whole"))
+
+
+def test_adamw_shrinks_weights_alone(tiny):
+    config = apply_overrides(tiny, ["train.optimiser=adamw", "train.weight_decay=0.5", "train.lr=0.1"])
+    network = Network(config, (1, 8, 8), 10)
+    optimiser = make_optimiser(network, config)
+    before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimiser.step()
+    for name, parameter in network.named_parameters():
+        assert torch.allclose(parameter, before[name] * (0.95 if parameter.dim() > 1 and "thr" not in name else 1))
+    assert sum(len(group["params"]) for group in optimiser.param_groups) == len(before)
 
 
 def test_same_seed_same_bits_other_seed_other_bits(tiny, tmp_path):
