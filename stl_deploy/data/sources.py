@@ -12,7 +12,7 @@ from stl_deploy._util.files import cache_dir
 from stl_deploy._util.install import missing
 from stl_deploy.config.schema import DatasetConfig
 from stl_deploy.data.idx import read_idx
-from stl_deploy.data.own import folder
+from stl_deploy.data.own.folder import load as load_folder
 from stl_deploy.data.raw import Raw
 from stl_deploy.errors import InputError
 
@@ -42,7 +42,7 @@ def cifar10(data_dir: Path | None) -> Raw:
     Or from folders of images, ``train`` and ``test`` with one of each class in them, as copies on the web have it.
     """
     if data_dir is not None and (data_dir / "train" / "airplane").is_dir():
-        images = folder.load(DatasetConfig(name="folder", path=str(data_dir), colour="rgb"))
+        images = load_folder(DatasetConfig(name="folder", path=str(data_dir), colour="rgb"))
         if images.train.shape[1:] != (3, 32, 32):
             raise InputError(f"{data_dir}: images of {list(images.train.shape[1:])}; expected [3, 32, 32] of CIFAR-10")
         return replace(images, digest=None)
