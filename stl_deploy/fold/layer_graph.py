@@ -1,6 +1,6 @@
 """A LayerGraph becomes a NIR graph and the dialect it is meant in; what is read back from them is the one meant.
 
-    graph, dialect = fold_layers(layer_graph)
+    graph, dialect, program, arranged = fold_layers(layer_graph)
 
 Time constants are written in float64, in which every float32 decay and gain has ones that give it back.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import nir
 import numpy as np
@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from stl_deploy import __version__
 from stl_deploy.errors import CaptureError
-from stl_deploy.fold.layer_passes import PASSES
+from stl_deploy.fold.index_maps import Arranged
+from stl_deploy.fold.layer_passes import PASSES, join_linears
+from stl_deploy.fold.rearrange import rearrange
 from stl_deploy.fold.time import DT
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.lower import METADATA_KEY, lower
@@ -45,14 +47,29 @@ _RESETS = {"snntorch_subtract": "snntorch_subtract_now"}
 """What the dialect calls resets that it has other names for."""
 
 
-def fold_layers(layers: LayerGraph) -> tuple[nir.NIRGraph, Dialect, Program]:
-    """The NIR graph, its dialect, and the Program that they are read back as.
+class FoldedLayers(NamedTuple):
+    """A NIR graph, its dialect, and the Program that they are read back as.
+
+    arranged: for each neuron and input whose values stand in another order than the layer's, the layer's flat place of
+    each value.
+    """
+
+    graph: nir.NIRGraph
+    dialect: Dialect
+    program: Program
+    arranged: Arranged
+
+
+def fold_layers(layers: LayerGraph) -> FoldedLayers:
+    """The NIR graph of layers, and what it is read back as.
 
     Raises CaptureError for a layer that NIR has no node for.
     """
     nodes = {layer.name: layer for layer in layers.layers}
     for one_pass in PASSES:
         nodes = one_pass(nodes)
+    nodes, arranged = rearrange(nodes)
+    nodes = join_linears(nodes)
     nodes = {name: _from_leak(node) if isinstance(node, Neuron) else node for name, node in nodes.items()}
     meant = ordered(join_currents(explicit_delays(nodes)))
     dialect = _dialect(meant)
@@ -64,10 +81,10 @@ def fold_layers(layers: LayerGraph) -> tuple[nir.NIRGraph, Dialect, Program]:
         graph, program = _read_back(meant, one, layers)
         if all(_same(node, node.sources, program.by_name[node.name].sources) for node in meant):
             require_same(meant, program)
-            return graph, one, program
+            return FoldedLayers(graph, one, program, arranged)
     graph, program = _read_back(meant, last, layers)
     require_same(meant, program)
-    return graph, last, program
+    return FoldedLayers(graph, last, program, arranged)
 
 
 def _read_back(nodes: tuple[Node, ...], dialect: Dialect, layers: LayerGraph) -> tuple[nir.NIRGraph, Program]:

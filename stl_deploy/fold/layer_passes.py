@@ -26,7 +26,7 @@ from stl_deploy.graph.program import (
     Source,
     is_binary,
 )
-from stl_deploy.nn.layer_graph import Concat, MaxPool, Norm
+from stl_deploy.nn.layer_graph import Concat, Gather, MaxPool, Norm, line_sum
 
 Layers = dict[str, Node]
 
@@ -45,7 +45,8 @@ def fold_norms(layers: Layers) -> Layers:
             continue
         sources = tuple(Source(renamed.get(s.node, s.node), s.delay) for s in layer.sources)
         before = found.get(sources[0].node) if len(sources) == 1 and not sources[0].delay else None
-        if isinstance(before, Conv | Linear) and _readers(layers, layer.sources[0].node) == 1:
+        if _same_rows(before, layer) and _readers(layers, layer.sources[0].node) == 1:
+            assert isinstance(before, Conv | Linear)
             weight, bias = pending.get(before.name) or _doubles(before)
             scale = np.asarray(layer.scale, np.float64)
             pending[before.name] = (
@@ -59,6 +60,13 @@ def fold_norms(layers: Layers) -> Layers:
     for name, (weight, bias) in pending.items():
         found[name] = replace(found[name], weight=_floats(name, weight), bias=_floats(name, bias))  # type: ignore[call-arg]
     return _renamed(found, renamed)
+
+
+def _same_rows(before: Node | None, norm: Norm) -> bool:
+    """Whether each channel of a norm is a row of the weights before it."""
+    if isinstance(before, Linear):
+        return len(before.shape) == 1 or norm.axis == -1
+    return isinstance(before, Conv) and norm.axis == 0
 
 
 def _readers(layers: Mapping[str, Node], name: str) -> int:
@@ -81,9 +89,9 @@ def _floats(name: str, array: Doubles) -> Floats:
 def _own_weights(norm: Norm) -> Node:
     scale, shift = _floats(norm.name, np.asarray(norm.scale)), _floats(norm.name, np.asarray(norm.shift))
     if not shift.any():
-        shape = (-1, *(1,) * (len(norm.shape) - 1))
+        shape = (-1, *(1,) * (len(norm.shape) - 1)) if norm.axis == 0 else (-1,)
         return Scale(name=norm.name, shape=norm.shape, sources=norm.sources, scale=scale.reshape(shape))
-    if len(norm.shape) == 1:
+    if len(norm.shape) == 1 or norm.axis == -1:
         return Linear(
             name=norm.name,
             shape=norm.shape,
@@ -133,16 +141,7 @@ def max_pools(layers: Layers) -> Layers:
                 "the pool behind the neuron) or use average pooling",
                 layer=name,
             )
-        found[f"{name}_sum"] = Pool(
-            name=f"{name}_sum",
-            shape=layer.shape,
-            sources=layer.sources,
-            kernel=layer.kernel,
-            stride=layer.stride,
-            padding=layer.padding,
-            divisor=1,
-            input_shape=layer.input_shape,
-        )
+        found[f"{name}_sum"] = _sum_pool(f"{name}_sum", layer)
         found[name] = Neuron(
             name=name,
             shape=layer.shape,
@@ -153,11 +152,27 @@ def max_pools(layers: Layers) -> Layers:
     return found
 
 
+def _sum_pool(name: str, pool: MaxPool) -> Node:
+    if len(pool.kernel) == 1:
+        pad = pool.padding[0][0]
+        return line_sum(name, pool.sources, pool.input_shape, pool.kernel[0], pool.stride[0], pad, 1)
+    return Pool(
+        name=name,
+        shape=pool.shape,
+        sources=pool.sources,
+        kernel=pool.kernel,
+        stride=pool.stride,
+        padding=pool.padding,
+        divisor=1,
+        input_shape=pool.input_shape,
+    )
+
+
 def _carries_spikes(layers: Layers, name: str) -> bool:
     layer = layers[name]
-    if isinstance(layer, MaxPool):
-        return len(layer.sources) == 1 and _carries_spikes(layers, layer.sources[0].node)
-    if isinstance(layer, Reshape):
+    if isinstance(layer, Concat):
+        return all(_carries_spikes(layers, source.node) for source in layer.sources)
+    if isinstance(layer, MaxPool | Reshape | Gather):
         return len(layer.sources) == 1 and _carries_spikes(layers, layer.sources[0].node)
     return is_binary(Program(tuple(layers.values()), 1.0), name)
 
@@ -265,5 +280,5 @@ def join_linears(layers: Layers) -> Layers:
     return found
 
 
-PASSES: tuple[Callable[[Layers], Layers], ...] = (fold_norms, max_pools, concatenations, join_linears)
-"""In the order they run."""
+PASSES: tuple[Callable[[Layers], Layers], ...] = (fold_norms, max_pools, concatenations)
+"""In the order they run; rearrangements leave behind them, then linear layers are joined."""

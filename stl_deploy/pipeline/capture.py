@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from stl_deploy.errors import CaptureError, InputError
-from stl_deploy.fold.layer_graph import fold_layers
+from stl_deploy.fold.index_maps import arrange
+from stl_deploy.fold.layer_graph import FoldedLayers, fold_layers
 from stl_deploy.graph.exact import prove_exact
-from stl_deploy.graph.program import Program
+from stl_deploy.graph.program import Shape
 from stl_deploy.graph.readout import Readout
 from stl_deploy.graph.run import Result
 from stl_deploy.pipeline.proof import (
@@ -27,6 +28,7 @@ from stl_deploy.pipeline.proof import (
 )
 from stl_deploy.tracing import Call, Time, Traced, trace
 from stl_deploy.tracing.running import run as run_module
+from stl_deploy.tracing.source_lines import in_module
 from stl_deploy.tracing.trace import batch_axis, graph_input, steps_of
 
 if TYPE_CHECKING:
@@ -64,23 +66,23 @@ def capture(
     call = Call(time, reset, output)
     batch = _batch(model, x, call)
     traced = trace(model, _several(batch, call), call)
-    graph, dialect, program = fold_layers(traced.graph)
-    original = Captured(model, traced)
+    folded = _fold(traced)
+    original = Captured(model, traced, folded, tuple(batch.shape[1 if time == "inside" else 2 :]))
     sample = original.as_graph_input(batch)
-    proof = _prove(model, traced, program, batch) if verify else None
+    proof = _prove(model, traced, folded, batch) if verify else None
     readout = traced.readout
     for warning in proof.warnings if proof is not None else ():
         warnings.warn(warning, stacklevel=2)
     return SpikingGraph(
-        graph, dialect, proof=proof, readout=readout, original=original, sample=sample, name=_name(model)
+        folded.graph, folded.dialect, proof=proof, readout=readout, original=original, sample=sample, name=_name(model)
     )
 
 
 class Captured:
     """The module that a graph was captured from."""
 
-    def __init__(self, model: nn.Module, traced: Traced) -> None:
-        self.model, self.traced = model, traced
+    def __init__(self, model: nn.Module, traced: Traced, folded: FoldedLayers, takes: Shape) -> None:
+        self.model, self.traced, self.folded, self.takes = model, traced, folded, takes
 
     @property
     def time(self) -> Time:
@@ -89,18 +91,23 @@ class Captured:
 
     def as_graph_input(self, batch: Any) -> NDArray[Any]:
         """A batch as the module's forward takes it, as the graph's input ``[T, B, *shape]``."""
-        found: NDArray[Any] = graph_input(self.traced.call, _tensor(batch), self.traced.length).float().cpu().numpy()
-        return found
+        return self.arranged(graph_input(self.traced.call, _tensor(batch), self.traced.length).float().cpu().numpy())
+
+    def arranged(self, x: NDArray[Any]) -> NDArray[Any]:
+        """Input ``[T, B, *shape]`` in the module's order of axes, or the graph's, in the graph's."""
+        given = self.folded.program.inputs[0]
+        return arrange(x, self.folded.arranged.get(given.name)) if x.shape[2:] == self.takes else x
 
     def run(self, batch: Any) -> tuple[NDArray[Any], Result]:
         """The module's own scores ``[B, classes]`` of a batch, and its outputs and spikes under the graph's names."""
         traced = self.traced
         x = _tensor(batch)
-        spikes, y = module_spikes(traced, steps_of(traced.call, x, traced.length))
+        spikes, y = module_spikes(traced, steps_of(traced.call, x, traced.length), self.folded.arranged)
         own = run_module(self.model, x, traced.call)
         if traced.axis is not None:
             own = own.sum(traced.axis)
-        return own.float().cpu().numpy(), Result({"output": y}, spikes)
+        shape = self.folded.program.outputs[0].shape
+        return own.float().cpu().numpy(), Result({"output": y.reshape(*y.shape[:2], *shape)}, spikes)
 
 
 def _name(model: nn.Module) -> str:
@@ -150,7 +157,18 @@ def fresh(x: Tensor, seed: int) -> Tensor:
     return x.reshape(-1)[order.to(x.device)].reshape(x.shape)
 
 
-def _prove(model: nn.Module, traced: Traced, program: Program, x: Tensor) -> Proof:
+def _fold(traced: Traced) -> FoldedLayers:
+    """Fold the layers; a refusal says where the layer stands in the user's code."""
+    try:
+        return fold_layers(traced.graph)
+    except CaptureError as error:
+        where = traced.places.get(error.layer or "")
+        if where is None or error.line is not None:
+            raise
+        raise CaptureError(error.reason + in_module(where), line=where.line, layer=error.layer) from None
+
+
+def _prove(model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor) -> Proof:
     call = traced.call
     runs = [("x", x), ("fresh input", fresh(x, 0)), *_varied(x, call)]
     compared, done = 0, []
@@ -163,11 +181,21 @@ def _prove(model: nn.Module, traced: Traced, program: Program, x: Tensor) -> Pro
             continue
         done.append(what)
     given_steps = steps_of(call, x, traced.length)
-    spikes, _ = module_spikes(traced, given_steps)
-    array = torch.stack(given_steps).float().cpu().numpy()
-    layers = prove_layers(program, spikes, array)
-    whole = end_to_end(program, spikes, array)
-    return Proof(compared, 0, tuple(done), layers, whole, rate_warnings(layers))
+    spikes, _ = module_spikes(traced, given_steps, folded.arranged)
+    array = arrange(torch.stack(given_steps).float().cpu().numpy(), folded.arranged.get(folded.program.inputs[0].name))
+    layers = prove_layers(folded.program, spikes, array)
+    whole = end_to_end(folded.program, spikes, array)
+    return Proof(compared, 0, tuple(done), layers, whole, (*rate_warnings(layers), *_order_warnings(folded, x)))
+
+
+def _order_warnings(folded: FoldedLayers, x: Tensor) -> tuple[str, ...]:
+    given = folded.program.inputs[0]
+    if given.name not in folded.arranged:
+        return ()
+    return (
+        f"the model rearranges its input, {list(x.shape)}, before anything else; the graph takes it as "
+        f"[T, B, {', '.join(map(str, given.shape))}] (simulate, verify and energy of this graph take either)",
+    )
 
 
 def _varied(x: Tensor, call: Call) -> list[tuple[str, Tensor]]:

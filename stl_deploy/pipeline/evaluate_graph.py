@@ -91,7 +91,7 @@ def _sequence(net: SpikingGraph, x: NDArray[Any], count: int, steps: int | None,
         raise InputError(
             f"expected a network of one input; found {len(net.program.inputs)}; simulate it with one array for each"
         )
-    shape = net.program.inputs[0].shape
+    shape = net.program.inputs[0].shape if net.original is None else net.original.takes
     if x.shape == (count, *shape):
         if steps is None:
             raise InputError(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from stl_deploy.errors import CaptureError
+from stl_deploy.fold.index_maps import Arranged, arrange
 from stl_deploy.graph import neurons
 from stl_deploy.graph.compare import Tally
 from stl_deploy.graph.program import Floats, Input, Neuron, Node, Output, Program
@@ -163,10 +164,10 @@ def _compare(found: Tensor, expected: Tensor, layer: str, step: int, what: str) 
     return expected.numel()
 
 
-def module_spikes(traced: Traced, x: list[Tensor]) -> tuple[dict[str, Floats], Floats]:
-    """The module's spikes of every spiking layer, and its output at every step, ``[T, B, *shape]``."""
+def module_spikes(traced: Traced, x: list[Tensor], arranged: Arranged) -> tuple[dict[str, Floats], Floats]:
+    """The module's spikes of every spiking layer, ``arranged`` as the graph's, and its output, ``[T, B, *shape]``."""
     values = replay(traced.steps, x, list(traced.signals.values()))
-    spikes = {name: _stacked(values[signal]) for name, signal in traced.signals.items()}
+    spikes = {name: arrange(_stacked(values[s]), arranged.get(name)) for name, s in traced.signals.items()}
     output = traced.steps.output
     return spikes, _stacked(_late(values[output.signal], output.lag))
 

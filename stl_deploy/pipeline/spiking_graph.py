@@ -40,6 +40,15 @@ class Original(Protocol):
         """Where the module has time: first, second, step or inside (see `stl_deploy.capture`)."""
         ...
 
+    @property
+    def takes(self) -> tuple[int, ...]:
+        """The shape of one step of one sample as the module takes it."""
+        ...
+
+    def arranged(self, x: NDArray[Any]) -> NDArray[Any]:
+        """Input ``[T, B, *shape]`` in the module's order of axes, or the graph's, in the graph's."""
+        ...
+
     def as_graph_input(self, batch: Any) -> NDArray[Any]:
         """A batch as the module's forward takes it, as the graph's input ``[T, B, *shape]``."""
         ...
@@ -164,7 +173,7 @@ class SpikingGraph:
         backend: as ``stl-deploy simulate --backend``. Raises InputError for input that does not fit or an unknown
         backend, UnsupportedError where its target cannot hold the network, ToolError where a tool is missing.
         """
-        arrays = as_input(x)
+        arrays = self._given(x)
         if backend == "reference":
             return Simulation.of(backend, self._run(arrays), self.readout)
         from stl_deploy.exporters.targets import find_runner
@@ -224,9 +233,14 @@ class SpikingGraph:
     def _run(self, x: NetworkInput) -> Result:
         return run(self.program, x, record=[node.name for node in self.program.spiking], chunk=CHUNK)
 
+    def _given(self, x: Any) -> NetworkInput:
+        """Input as numpy, in the graph's order of axes where it comes in that of a captured module."""
+        arrays = as_input(x)
+        return arrays if self.original is None or isinstance(arrays, Mapping) else self.original.arranged(arrays)
+
     def _input(self, x: Any, verb: str) -> NetworkInput:
         if x is not None:
-            return as_input(x)
+            return self._given(x)
         if self.sample is None:
             raise InputError(f"{verb} needs input: expected x of shape [T, B, *shape]; found none; give x")
         return self.sample
@@ -242,7 +256,7 @@ class SpikingGraph:
     @contextmanager
     def _input_file(self, x: Any) -> Iterator[Path | None]:
         """The input as an npz file, for verbs that read one; None where there is none."""
-        given = self.sample if x is None else as_input(x)
+        given = self.sample if x is None else self._given(x)
         if given is None:
             yield None
             return

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stl_deploy.errors import CaptureError
 from stl_deploy.graph.segments import strongly_connected
 from stl_deploy.tracing.layout import BATCH, TIME, Dim, Sizes
 from stl_deploy.tracing.nodes import Node, replace_nodes
@@ -63,14 +64,17 @@ class _Replay:
 
     def _at_once(self, signal: Signal, order: Dim) -> list[Tensor]:
         (read,) = signal.reads()
-        parts = [self._read(read, t, signal) for t in range(len(self.x))]
         axis = order.index(TIME)
-        joined = torch.stack(parts, axis).flatten(0, 1)
+        sizes = [f if isinstance(f, int) else self.sizes[f] for f in order]
+        others = [size for f, size in zip(order, sizes, strict=True) if f != TIME]
+        parts = [self._read(read, t, signal) for t in range(len(self.x))]
+        parts = [part.reshape(*others, *part.shape[1:]) for part in parts]
+        joined = torch.stack(parts, axis).flatten(0, len(order) - 1)
         args, kwargs = map_tree((signal.args, signal.kwargs), Ref, lambda ref: joined)
         args, kwargs = replace_nodes((args, kwargs), _tensor)
         found = signal.node.run(args, kwargs, self.sizes)
-        sizes = [self.sizes[f] for f in order]  # type: ignore[index]
-        return list(found.reshape(*sizes, *found.shape[1:]).unbind(axis))
+        steps = found.reshape(*sizes, *found.shape[1:]).unbind(axis)
+        return [step.reshape(-1, *found.shape[1:]) for step in steps]
 
     def _step(self, signal: Signal, t: int) -> None:
         done = self.values.setdefault(signal, [])
@@ -92,7 +96,11 @@ class _Replay:
         if at >= 0:
             return self.values[ref.signal][at]
         if len(ref.signal.before) < -at:
-            raise AssertionError(f"{ref.signal.node.name} has no value at step {at}, which {reader.node.name} reads")
+            raise CaptureError(
+                f"'{reader.node.name}' reads '{ref.signal.node.name}' of step {at}, for which there is no value; let "
+                "states start from tensors (torch.zeros_like), so that all steps do the same",
+                line=reader.node.place.line,
+            )
         return _tensor(ref.signal.before[-at - 1])
 
     def _first(self, node: Node) -> Tensor:

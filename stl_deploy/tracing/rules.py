@@ -25,12 +25,22 @@ _BATCHED = (
     "mkldnn_max_pool2d",
     "avg_pool2d",
     "avg_pool1d",
+    "adaptive_max_pool2d",
     "_adaptive_avg_pool2d",
     "adaptive_avg_pool1d",
     "native_group_norm",
     "native_layer_norm",
+    "upsample_nearest1d",
     "upsample_nearest2d",
     "constant_pad_nd",
+    "reflection_pad1d",
+    "reflection_pad2d",
+    "replication_pad1d",
+    "replication_pad2d",
+    "pixel_shuffle",
+    "pixel_unshuffle",
+    "channel_shuffle",
+    "im2col",
 )
 """Operations that treat each entry of their first axis by itself."""
 
@@ -61,6 +71,8 @@ def interpret(unroller: Unroller, op: Op) -> list[Flow]:
         return _batched(unroller, op)
     if op.name in ("_softmax", "_log_softmax"):
         return [_over_classes(unroller, op)]
+    if op.name == "bmm" and op.outputs[0].shape[0] == 1:
+        return [_one_product(unroller, op)]
     if op.name in ("mm", "addmm"):
         return [_matmul(unroller, op)]
     if op.name in ("sum", "mean", "amax", "amin", "max", "min"):
@@ -73,7 +85,8 @@ def _batched(unroller: Unroller, op: Op) -> list[Flow]:
     if not all(other.constant for other in others):
         raise refuse(f"'{op.name}' works on two signals at once; only weights that stay the same are known", op)
     first = flow.layout[0]
-    if flow.constant or BATCH not in first or any(isinstance(f, int) for f in first):
+    torn = any(isinstance(f, int) for f in first) and not ("batch_norm" in op.name and len(flow.layout) == 2)
+    if flow.constant or BATCH not in first or torn:
         raise refuse(
             f"'{op.name}' runs on an axis that holds more than samples and time steps: {_shown(flow.layout)}", op
         )
@@ -108,6 +121,18 @@ def _matmul(unroller: Unroller, op: Op) -> Flow:
     if BATCH not in first or any(isinstance(f, str) for f in rows.layout[1]):
         raise refuse(f"'{op.name}' mixes time steps or samples: {_shown(rows.layout)}", op)
     return _per_step(unroller, op, rows, (first, *of_shape(weight.tensor.shape[1:])), 0)
+
+
+def _one_product(unroller: Unroller, op: Op) -> Flow:
+    """A batched product of one pair of matrices, as einsum makes them."""
+    flows = [unroller.flow(value) for value in op.inputs()]
+    rows = next((flow for flow in flows if not flow.constant), flows[0])
+    weight = flows[1]
+    if not weight.constant or rows is weight or len(rows.layout[1]) == 0 or rows.layout[0] != () or rows.timed:
+        raise refuse("'bmm' multiplies two signals, or mixes time steps; only weights that stay the same are known", op)
+    layout = ((), rows.layout[1], *of_shape(op.outputs[0].shape[2:]))
+    nodes = (rows.nodes[0], weight.nodes[0])
+    return Flow((unroller.untimed("bmm", op.func, nodes, {}, layout, op.outputs[0].dtype, op.place),), layout)
 
 
 def _over_classes(unroller: Unroller, op: Op) -> Flow:

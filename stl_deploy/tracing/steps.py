@@ -101,6 +101,7 @@ class _Folding:
             inner = _arguments(a, b)
             if inner is None:
                 self.start[a] = b
+                work += [(x, y, a) for x, y in _alike_inputs(a, b)]
             else:
                 self.earlier[a] = b
                 work += [(x, y, a) for x, y in inner]
@@ -228,6 +229,16 @@ def _arguments(a: Node, b: Node) -> list[tuple[Node, Node]] | None:
     if a.name == "reshape" and a.layout != b.layout:
         return None
     return list(zip(first, second, strict=True))
+
+
+def _alike_inputs(later: Node, sooner: Node) -> list[tuple[Node, Node]]:
+    """What both read, where the first step does otherwise (``v + x`` and ``x``): the same line's same operation."""
+    found = []
+    for y in [sooner, *sooner.inputs()]:
+        alike = [x for x in later.inputs() if (x.name, x.place, x.layout) == (y.name, y.place, y.layout)]
+        if len(alike) == 1 and not y.constant and not alike[0].constant:
+            found.append((alike[0], y))
+    return found
 
 
 def _equal(a: Node, b: Node) -> bool:

@@ -24,7 +24,10 @@ MIN_STEPS = 4
 
 @dataclass(eq=False)
 class Traced:
-    """A module as one step. signals: for each spiking layer of the LayerGraph the signal that it stands for."""
+    """A module as one step. signals: for each spiking layer of the LayerGraph the signal that it stands for.
+
+    places: where layers stand in the user's code.
+    """
 
     call: Call
     steps: Steps
@@ -33,7 +36,7 @@ class Traced:
     axis: int | None
     length: int
     signals: dict[str, Signal]
-    tensor: Tensor
+    places: dict[str, Place]
 
 
 def trace(model: nn.Module, x: Tensor, call: Call) -> Traced:
@@ -41,10 +44,10 @@ def trace(model: nn.Module, x: Tensor, call: Call) -> Traced:
 
     Raises CaptureError, with the line in the user's file, for what has no form in a graph.
     """
-    recorded, end, length = record_steps(model, x, call)
+    _, end, length = record_steps(model, x, call)
     steps = fold_steps(end.nodes)
     layers = to_layers(steps)
-    return Traced(call, steps, layers.graph, end.readout, end.axis, length, layers.signals, recorded.tensor)
+    return Traced(call, steps, layers.graph, end.readout, end.axis, length, layers.signals, layers.places)
 
 
 def record_steps(

@@ -50,7 +50,7 @@ def golden(net, stem):
     """The graph, and the module's own spikes on the input it was captured on."""
     from stl_deploy.pipeline.proof import module_spikes
 
-    spikes, _ = module_spikes(net.original.traced, list(torch.from_numpy(net.sample)))
+    spikes, _ = module_spikes(net.original.traced, list(torch.from_numpy(net.sample)), {})
     write_nir(net.graph, Path(f"{stem}.nir"))
     np.savez_compressed(f"{stem}.npz", x=net.sample, **{f"spikes__{k}": v.astype(bool) for k, v in spikes.items()})
 

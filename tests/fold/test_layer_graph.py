@@ -13,7 +13,7 @@ from stl_deploy.fold.layer_graph import fold_layers
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.graph.lower import lower
-from stl_deploy.graph.program import Input, Linear, Neuron, Node, Output, Source
+from stl_deploy.graph.program import Input, Linear, Neuron, Node, Output, Program, Source
 from stl_deploy.graph.run import run
 from stl_deploy.nn.layer_graph import Concat, LayerGraph, MaxPool, Norm
 
@@ -47,11 +47,15 @@ def neuron(name: str, source: str, shape: tuple[int, ...] = (2,), **options: Any
 X = Input(name="input", shape=(2,), sources=())
 
 
+def program_of(layers: LayerGraph) -> Program:
+    return fold_layers(layers).program
+
+
 def test_a_norm_goes_into_the_weights_before_it() -> None:
     norm = Norm(
         name="norm", shape=(2,), sources=(Source("fc"),), scale=np.array([2.0, 0.5]), shift=np.array([1.0, 0.0])
     )
-    _, _, program = fold_layers(graph(X, linear("fc", [[1, 2], [3, 4]], "input", f32(1, 2)), norm))
+    program = program_of(graph(X, linear("fc", [[1, 2], [3, 4]], "input", f32(1, 2)), norm))
     folded = program.by_name["fc"]
     assert isinstance(folded, Linear)
     assert folded.weight.tolist() == [[2, 4], [1.5, 2]]
@@ -65,7 +69,7 @@ def test_a_norm_behind_a_shared_layer_has_weights_of_its_own() -> None:
     )
     both = neuron("lif", "norm")
     both = Neuron(**{**vars(both), "sources": (Source("norm"), Source("fc"))})
-    _, _, program = fold_layers(graph(X, linear("fc", [[1, 2], [3, 4]], "input"), norm, both))
+    program = program_of(graph(X, linear("fc", [[1, 2], [3, 4]], "input"), norm, both))
     own = program.by_name["norm"]
     assert isinstance(own, Linear)
     assert own.weight.tolist() == [[2, 0], [0, 0.5]]
@@ -76,16 +80,14 @@ def test_a_concatenation_goes_into_the_weights_behind_it() -> None:
     layers = graph(X, linear("a", [[1, 0], [0, 1]], "input"), linear("b", [[1, 1]], "input"), concat)
     behind = graph(*layers.layers[:-1], linear("fc", [[1, 2, 3]], "cat", f32(4)))
     x = np.array([[[5, 7]]], np.float32)
-    _, _, program = fold_layers(behind)
+    program = program_of(behind)
     assert run(program, x).y.item() == 5 + 2 * 7 + 3 * 12 + 4
-    _, _, alone = fold_layers(layers)
+    alone = program_of(layers)
     assert run(alone, x).y.tolist() == [[[5, 7, 12]]]
 
 
 def test_linear_layers_are_joined_where_that_is_smaller() -> None:
-    _, _, program = fold_layers(
-        graph(X, linear("up", [[1, 0]] * 3 + [[0, 1]] * 3, "input"), linear("fc", [[1] * 6], "up"))
-    )
+    program = program_of(graph(X, linear("up", [[1, 0]] * 3 + [[0, 1]] * 3, "input"), linear("fc", [[1] * 6], "up")))
     assert [node.name for node in program.of(Linear)] == ["fc"]
     found = program.by_name["fc"]
     assert isinstance(found, Linear)
@@ -96,7 +98,7 @@ def test_decays_and_gains_come_back_to_the_bit() -> None:
     rng = np.random.default_rng(0)
     decay, gain = rng.random(500, np.float32), rng.random(500, np.float32) * 3
     lif = neuron("lif", "input", (500,), decay=decay, gain=gain, leak=rng.random(500, np.float32), reset="subtract")
-    _, dialect, program = fold_layers(graph(Input(name="input", shape=(500,), sources=()), lif))
+    _, dialect, program, _ = fold_layers(graph(Input(name="input", shape=(500,), sources=()), lif))
     found = program.by_name["lif"]
     assert isinstance(found, Neuron)
     assert (found.decay == decay).all()
@@ -106,7 +108,7 @@ def test_decays_and_gains_come_back_to_the_bit() -> None:
 
 def test_two_kinds_of_neurons_in_one_file(tmp_path: Path) -> None:
     first, last = neuron("a", "input", reset="subtract", compare="ge"), neuron("b", "a", v_reset=f32(-0.5)[0])
-    nir, dialect, program = fold_layers(graph(X, first, last))
+    nir, dialect, program, _ = fold_layers(graph(X, first, last))
     assert dialect.nodes
     write_nir(nir, tmp_path / "net.nir")
     read = lower(read_nir(tmp_path / "net.nir"))

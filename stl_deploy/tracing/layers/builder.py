@@ -14,22 +14,27 @@ from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.nodes import Node
 from stl_deploy.tracing.populations import Fitted, fit_neuron
 from stl_deploy.tracing.readings import read_core
-from stl_deploy.tracing.source_lines import in_module
+from stl_deploy.tracing.source_lines import Place, in_module
 from stl_deploy.tracing.steps import Ref, Signal, Steps
 from stl_deploy.tracing.thresholds import find_thresholds
 
 
 @dataclass(eq=False)
 class Layers:
-    """A LayerGraph, and for each of its spiking layers the signal that it stands for."""
+    """A LayerGraph. signals: for each spiking layer the one it stands for; places: where layers stand in the code."""
 
     graph: LayerGraph
     signals: dict[str, Signal]
+    places: dict[str, Place]
 
 
 def refusal(signal: Signal, why: str) -> CaptureError:
     """A refusal that names the line that made a signal."""
     return CaptureError(why + in_module(signal.node.place), line=signal.node.place.line)
+
+
+_HOMOGENEOUS = ("mul", "div", "neg", "sum", "mean", "mm", "reshape", "expand", "permute", "slice", "select", "_to_copy")
+"""Operations that make zeros of zeros."""
 
 
 class Builder(Draft):
@@ -41,6 +46,7 @@ class Builder(Draft):
         self.cores = find_cores(steps)
         self.thresholds = find_thresholds(steps)
         self.signals: dict[str, Signal] = {}
+        self.places: dict[str, Place] = {}
         self._core_of: dict[Signal, Core] = {}
         for core in self.cores:
             self._core_of.update(dict.fromkeys(core.members, core))
@@ -65,7 +71,8 @@ class Builder(Draft):
         self.add(Output(name="output", shape=self.shape_of(terms) or self.shape(output.signal), sources=terms))
         layers = self.needed_for("output")
         kept = {layer.name for layer in layers}
-        return Layers(LayerGraph(layers), {name: s for name, s in self.signals.items() if name in kept})
+        signals = {name: s for name, s in self.signals.items() if name in kept}
+        return Layers(LayerGraph(layers), signals, self.places)
 
     def _name_cores(self) -> None:
         """Those that spike first, so that they get the modules' names."""
@@ -80,6 +87,10 @@ class Builder(Draft):
     def shape(self, signal: Signal) -> Shape:
         """The shape of one sample."""
         layout = signal.node.layout
+        while layout and layout[0] == ():
+            layout = layout[1:]
+        if layout and len(layout[0]) > 1 and layout[0][0] == BATCH and all(isinstance(f, int) for f in layout[0][1:]):
+            layout = ((BATCH,), layout[0][1:], *layout[1:])
         if not layout or layout[0] != (BATCH,):
             raise refusal(
                 signal,
@@ -97,7 +108,8 @@ class Builder(Draft):
         signal = ref.signal
         if signal in self._core_of or signal.node.name == "input" or not lag or signal.still:
             return tuple(Source(s.node, s.delay + (0 if signal.still else lag)) for s in self._signal(signal, 0))
-        if len(signal.before) >= lag and not any(_is_not_zero(node) for node in signal.before[:lag]):
+        zero = len(signal.before) >= lag and not any(_is_not_zero(node) for node in signal.before[:lag])
+        if zero and signal.node.name not in _HOMOGENEOUS:
             return tuple(Source(s.node, s.delay + lag) for s in self._signal(signal, 0))
         return self._signal(signal, lag)
 
@@ -126,7 +138,10 @@ class Builder(Draft):
             raise refusal(
                 signal, f"'{signal.node.name}' has no form in a spiking graph; docs/capture.md lists what has"
             )
-        return kind(self, signal)
+        terms = kind(self, signal)
+        for name in self.nodes:
+            self.places.setdefault(name, signal.node.place)
+        return terms
 
     def _require_output(self, core: Core, signal: Signal) -> None:
         if core.threshold is not None and signal is not core.threshold.signal:
@@ -145,7 +160,8 @@ class Builder(Draft):
         self.nodes[name] = replace(fitted.neuron, name=name)  # so that a loop finds it
         sources: list[Source] = []
         for ref, gain in zip(population.currents, fitted.gains, strict=True):
-            sources += self.scaled(self.read(ref), gain, fitted.neuron.shape, name)
+            terms = self.widened(self.read(ref), self.shape(ref.signal), fitted.neuron.shape)
+            sources += self.scaled(terms, gain, fitted.neuron.shape, name)
         sources += self._own(name, fitted)
         self.nodes[name] = replace(fitted.neuron, name=name, sources=tuple(sources))
         if core.threshold is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import count
+from math import prod
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from stl_deploy.errors import CaptureError
 from stl_deploy.graph.lower.loops import ordered
 from stl_deploy.graph.program import Floats, Input, Node, Scale, Shape, Source
 from stl_deploy.graph.segments import strongly_connected
+from stl_deploy.nn.layer_graph import Gather
 
 Terms = tuple[Source, ...]
 """What a layer reads: the sum of these."""
@@ -48,6 +50,14 @@ class Draft:
             return terms
         name = self.name("scale", module)
         return self.add(Scale(name=name, shape=shape, sources=terms, scale=np.asarray(gain, np.float32)))
+
+    def widened(self, terms: Terms, before: Shape, shape: Shape) -> Terms:
+        """Terms repeated along the axes that torch would repeat them along."""
+        if before == shape or self.shape_of(terms) == shape:
+            return terms
+        places = np.broadcast_to(np.arange(prod(before)).reshape(before), shape)
+        name = self.name("order", "")
+        return self.add(Gather(name=name, shape=shape, sources=terms, indices=places, input_shape=before))
 
     def shape_of(self, terms: Terms) -> Shape | None:
         """The shape that terms have, where it is known by now."""

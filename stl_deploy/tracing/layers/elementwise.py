@@ -32,23 +32,16 @@ def added(build: Builder, signal: Signal) -> Terms:
     if isinstance(left, Ref) and isinstance(right, Ref):
         return _sum(build, signal, left, right, scale)
     x, constant = (left, right) if isinstance(left, Ref) else (right, left)
-    shift = _by_channel(build, signal, constant)
+    shift, axis = _by_channel(build, signal, constant)
     if scale != 1 and x is right:
-        return norm(build, signal, x, -np.ones(len(shift)), shift)
-    return norm(build, signal, x, np.ones(len(shift)), shift * (scale if x is left else 1))
+        return norm(build, signal, x, -np.ones(len(shift)), shift, axis=axis)
+    return norm(build, signal, x, np.ones(len(shift)), shift * (scale if x is left else 1), axis=axis)
 
 
 def _sum(build: Builder, signal: Signal, left: Ref, right: Ref, scale: float) -> Terms:
     shape = build.shape(signal)
-    shapes = [build.shape(ref.signal) for ref in (left, right)]
-    if shapes != [shape, shape]:
-        raise refusal(
-            signal,
-            f"expected two signals of one shape in a sum; found {list(shapes[0])} and {list(shapes[1])}; "
-            "bring them to one shape first",
-        )
-    terms = (*build.read(left), *build.scaled(build.read(right), scale, shape))
-    return _distinct(build, terms, shape)
+    first, second = (build.widened(build.read(ref), build.shape(ref.signal), shape) for ref in (left, right))
+    return _distinct(build, (*first, *build.scaled(second, scale, shape)), shape)
 
 
 def _distinct(build: Builder, terms: Terms, shape: Shape) -> Terms:
@@ -57,21 +50,23 @@ def _distinct(build: Builder, terms: Terms, shape: Shape) -> Terms:
     return tuple(source for sources in scaled for source in sources)
 
 
-def _by_channel(build: Builder, signal: Signal, constant: Any) -> NDArray[np.float64]:
-    """A constant as one float64 for each channel."""
+def _by_channel(build: Builder, signal: Signal, constant: Any) -> tuple[NDArray[np.float64], int]:
+    """A constant as one float64 for each channel, and the axis of those: the first, or else the last."""
     shape = build.shape(signal)
     full = number(constant).double().expand((1, *shape))
     array = compact(full, shape)
     if array.ndim == 0:
-        return np.full(shape[0], float(full.reshape(-1)[0]))
+        return np.full(shape[0], float(full.reshape(-1)[0])), 0
+    last = full[0].reshape(-1, shape[-1])
+    if len(shape) > 1 and bool((last == last[0]).all()):
+        return last[0].numpy(), -1
     if array.shape[1:] != (1,) * (len(shape) - 1):
         raise refusal(
             signal,
             "expected a constant of one number for each channel to be added; found one that differs between pixels; "
             "add it inside a convolution or linear layer",
         )
-    channels: NDArray[np.float64] = full[0].reshape(shape[0], -1)[:, 0].numpy()
-    return channels
+    return full[0].reshape(shape[0], -1)[:, 0].numpy(), 0
 
 
 def multiplied(build: Builder, signal: Signal) -> Terms:

@@ -28,10 +28,10 @@ def batch_norm(build: Builder, signal: Signal) -> Terms:
     inverse = 1 / np.sqrt(doubles(var) + float(rest[-1]))
     scale = inverse if weight is None else inverse * doubles(weight)
     shift = (0.0 if bias is None else doubles(bias)) - doubles(mean) * scale
-    return norm(build, signal, x, scale, shift)
+    return norm(build, signal, x, scale, shift, axis=0 if len(signal.node.layout[0]) == 1 else -1)
 
 
-def norm(build: Builder, signal: Signal, x: Ref, scale: Doubles, shift: Doubles) -> Terms:
+def norm(build: Builder, signal: Signal, x: Ref, scale: Doubles, shift: Doubles, *, axis: int = 0) -> Terms:
     """y = scale·x + shift, ``[C]`` each."""
     return build.add(
         Norm(
@@ -40,5 +40,6 @@ def norm(build: Builder, signal: Signal, x: Ref, scale: Doubles, shift: Doubles)
             sources=build.read(x),
             scale=scale,
             shift=shift,
+            axis=axis,
         )
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 from stl_deploy._util.windows import places
 from stl_deploy.graph.program import Pool, Shape
-from stl_deploy.nn.layer_graph import MaxPool
+from stl_deploy.nn.layer_graph import MaxPool, line_sum
 from stl_deploy.tracing.layers.arguments import pair, with_defaults
 from stl_deploy.tracing.layers.builder import Builder, refusal
 from stl_deploy.tracing.layers.draft import Terms
@@ -35,17 +35,57 @@ def maximum(build: Builder, signal: Signal) -> Terms:
             "expected max pooling without dilation and ceil_mode; found "
             f"dilation={list(pair(dilation))}, ceil_mode={bool(ceil)}; NIR has no node for it",
         )
-    return build.add(
-        MaxPool(
-            name=build.name("pool", signal.node.place.module),
-            shape=build.shape(signal),
-            sources=build.read(x),
-            kernel=pair(kernel),
-            stride=pair(stride or kernel),
-            padding=tuple((p, p) for p in pair(padding)),
-            input_shape=build.shape(x.signal),
-        )
+    return _largest(build, signal, x, _Windows(pair(kernel), pair(stride or kernel), 1, pair(padding)))
+
+
+def _largest(build: Builder, signal: Signal, x: Ref, windows: _Windows) -> Terms:
+    terms, before = _on_a_line(build, x)
+    axes = slice(3 - len(before), None)
+    node = MaxPool(
+        name=build.name("pool", signal.node.place.module),
+        shape=_made(before, windows),
+        sources=terms,
+        kernel=windows.size[axes],
+        stride=windows.stride[axes],
+        padding=tuple((p, p) for p in windows.pads[axes]),
+        input_shape=before,
     )
+    return reshaped(build, signal, build.add(node), node.shape)
+
+
+def _on_a_line(build: Builder, x: Ref) -> tuple[Terms, Shape]:
+    """What a pool reads; ``[C, L]`` where torch pools that as ``[C, 1, L]``."""
+    if x.signal.node.name == "reshape":
+        inner = x.signal.args[0]
+        shape = build.shape(inner.signal)
+        if len(shape) == 2 and build.shape(x.signal) == (shape[0], 1, shape[1]):
+            return build.read(Ref(inner.signal, inner.lag + x.lag)), shape
+    return build.read(x), build.shape(x.signal)
+
+
+def _made(before: Shape, windows: _Windows) -> Shape:
+    axes = slice(3 - len(before), None)
+    rules = zip(before[1:], windows.size[axes], windows.stride[axes], windows.pads[axes], strict=True)
+    return (before[0], *(places(n, k, s, 2 * p) for n, k, s, p in rules))
+
+
+def adaptive_maximum(build: Builder, signal: Signal) -> Terms:
+    """A max pool whose windows make a given size."""
+    x, size = signal.args[:2]
+    before = build.shape(x.signal)
+    if any(n % k for n, k in zip(before[1:], size, strict=True)):
+        raise refusal(signal, f"expected windows of one size; found {list(before[1:])} pooled to {list(size)}")
+    window = tuple(n // k for n, k in zip(before[1:], size, strict=True))
+    return _largest(build, signal, x, _Windows(window, window, 1))
+
+
+def largest_over_axes(build: Builder, signal: Signal) -> Terms:
+    """The maximum over both spatial axes."""
+    x, axes, _ = signal.args
+    before = build.shape(x.signal)
+    if len(before) != 3 or sorted(axes) != [2, 3]:
+        raise refusal(signal, "expected a maximum over both axes of an image; found one over others; use a max pool")
+    return _largest(build, signal, x, _Windows(before[1:], before[1:], 1))
 
 
 def average(build: Builder, signal: Signal) -> Terms:
@@ -87,23 +127,26 @@ def over_axes(build: Builder, signal: Signal) -> Terms:
 
 
 def _pooled(build: Builder, signal: Signal, x: Ref, windows: _Windows) -> Terms:
-    before = build.shape(x.signal)
-    from_line = x.signal.node.name == "reshape" and len(build.shape(x.signal.args[0].signal)) < 3
-    if len(before) != 3 or from_line:
+    terms, before = _on_a_line(build, x)
+    if len(before) == 2:
+        return _along_a_line(build, signal, terms, before, windows)
+    if len(before) != 3:
         return dense(build, signal, x)
-    sizes = [
-        places(n, k, s, 2 * p)
-        for n, k, s, p in zip(before[1:], windows.size, windows.stride, windows.pads, strict=True)
-    ]
     node = Pool(
         name=build.name("pool", signal.node.place.module),
-        shape=(before[0], *sizes),
-        sources=build.read(x),
+        shape=_made(before, windows),
+        sources=terms,
         kernel=windows.size,
         stride=windows.stride,
         padding=tuple((p, p) for p in windows.pads),
         divisor=windows.divisor,
         input_shape=before,
     )
-    terms = build.add(node)
-    return terms if node.shape == build.shape(signal) else reshaped(build, signal, terms, node.shape)
+    return reshaped(build, signal, build.add(node), node.shape)
+
+
+def _along_a_line(build: Builder, signal: Signal, terms: Terms, before: Shape, windows: _Windows) -> Terms:
+    """Over one axis, for which NIR has no pool: a convolution of each channel alone."""
+    name = build.name("pool", signal.node.place.module)
+    node = line_sum(name, terms, before, windows.size[1], windows.stride[1], windows.pads[1], windows.divisor)
+    return reshaped(build, signal, build.add(node), node.shape)

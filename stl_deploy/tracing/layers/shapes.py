@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from math import prod
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
 from stl_deploy.graph.program import Reshape, Shape
-from stl_deploy.nn.layer_graph import Concat
+from stl_deploy.nn.layer_graph import Concat, Gather
 from stl_deploy.tracing.layers.builder import Builder, refusal
 from stl_deploy.tracing.layers.draft import Terms
+from stl_deploy.tracing.layout import BATCH, shape_of
+from stl_deploy.tracing.recorder import map_tree
 from stl_deploy.tracing.steps import Ref, Signal
 
 
@@ -54,20 +61,62 @@ def _reshape_node(build: Builder, signal: Signal, terms: Terms, before: Shape, s
     return build.add(Reshape(name=name, shape=shape, sources=terms, input_shape=before))
 
 
+def rearranged(build: Builder, signal: Signal) -> Terms:
+    """Values in other places: what the operation makes of the numbers of the places."""
+    x = signal.args[0]
+    before = build.shape(x.signal)
+    numbers = torch.arange(1, prod(before) + 1, dtype=torch.float64)
+    moved = _moved(signal, numbers.reshape(shape_of(x.signal.node.layout, {BATCH: 1})))
+    if bool(_moved(signal, torch.zeros(1, dtype=torch.float64).expand_as(numbers).reshape(1, *before)).any()):
+        raise refusal(signal, f"expected zeros where '{signal.node.name}' puts something in; found another number")
+    return _gather(build, signal, build.read(x), before, moved.long().numpy() - 1)
+
+
+def _moved(signal: Signal, values: Tensor) -> Tensor:
+    layout = signal.args[0].signal.node.layout
+    shaped = values.reshape(shape_of(layout, {BATCH: 1}))
+    args, kwargs = map_tree((signal.args, signal.kwargs), Ref, lambda ref: shaped)
+    return signal.node.run(args, kwargs, {BATCH: 1})
+
+
+def _gather(build: Builder, signal: Signal, terms: Terms, before: Shape, indices: NDArray[np.int64]) -> Terms:
+    shape = build.shape(signal)
+    return build.add(
+        Gather(
+            name=build.name("order", ""),
+            shape=shape,
+            sources=terms,
+            indices=indices.reshape(shape),
+            input_shape=build.shape_of(terms) or before,
+        )
+    )
+
+
 def concatenated(build: Builder, signal: Signal) -> Terms:
     """Channels of several signals, one after another."""
     parts, axis = signal.args
-    if axis != 1:
-        raise refusal(
-            signal, f"expected a concatenation of channels (axis 1 of [B, C, ...]); found axis {axis}; join channels"
-        )
     sources: list[Terms] = [_one_source(build, part) for part in parts]
+    shapes = [build.shape(part.signal) for part in parts]
+    if axis == 1 and len(signal.node.layout[0]) == 1:
+        return _concat(build, signal, sources, [shape[0] for shape in shapes], build.shape(signal))
+    sizes = [prod(shape) for shape in shapes]
+    flat = [_reshape_node(build, signal, t, s, (n,)) for t, s, n in zip(sources, shapes, sizes, strict=True)]
+    starts = np.cumsum([0, *sizes])
+    numbers = [
+        torch.arange(start, start + size).reshape(shape_of(part.signal.node.layout, {BATCH: 1}))
+        for part, start, size in zip(parts, starts, sizes, strict=False)
+    ]
+    whole = _concat(build, signal, flat, sizes, (sum(sizes),))
+    return _gather(build, signal, whole, (sum(sizes),), torch.cat(numbers, axis).numpy())
+
+
+def _concat(build: Builder, signal: Signal, sources: list[Terms], sizes: list[int], shape: Shape) -> Terms:
     return build.add(
         Concat(
             name=build.name("concat", signal.node.place.module),
-            shape=build.shape(signal),
+            shape=shape,
             sources=tuple(source for terms in sources for source in terms),
-            sizes=tuple(build.shape(part.signal)[0] for part in parts),
+            sizes=tuple(sizes),
         )
     )
 

@@ -7,16 +7,15 @@ import torch
 
 from stl_deploy.errors import CaptureError
 from stl_deploy.graph.program import Conv, Linear
+from stl_deploy.nn.layer_graph import MAX_DENSE
 from stl_deploy.tracing.layers.arguments import array
 from stl_deploy.tracing.layers.builder import Builder, refusal
 from stl_deploy.tracing.layers.draft import Terms
-from stl_deploy.tracing.layers.shapes import flat
-from stl_deploy.tracing.layout import BATCH
+from stl_deploy.tracing.layers.shapes import flat, reshaped
+from stl_deploy.tracing.layout import BATCH, shape_of
+from stl_deploy.tracing.nodes import replace_nodes
 from stl_deploy.tracing.recorder import map_tree
 from stl_deploy.tracing.steps import Ref, Signal
-
-_MAX_DENSE = 2**25
-"""Most numbers in the weights that stand for an operation NIR has no node for."""
 
 
 def convolution(build: Builder, signal: Signal) -> Terms:
@@ -26,13 +25,10 @@ def convolution(build: Builder, signal: Signal) -> Terms:
         raise refusal(
             signal, f"expected a convolution over 1 or 2 axes; found one over {len(stride)}; NIR has no node for it"
         )
-    if transposed:
-        raise refusal(
-            signal,
-            "expected a convolution that NIR has a node for; found a transposed one; use Conv1d or Conv2d, or a Linear",
-        )
     if isinstance(weight, Ref) or isinstance(bias, Ref):
         raise _computed_weights(signal)
+    if transposed:
+        return dense(build, signal, x)
     return build.add(
         Conv(
             name=build.name("conv", signal.node.place.module),
@@ -64,8 +60,8 @@ def linear(build: Builder, signal: Signal) -> Terms:
             name=build.name("linear", signal.node.place.module),
             shape=shape,
             sources=build.read(x),
-            weight=np.ascontiguousarray(array(weight).T),
-            bias=None if bias is None else np.broadcast_to(array(bias), shape).copy(),
+            weight=np.ascontiguousarray(array(weight).reshape(array(weight).shape[-2:]).T),
+            bias=None if bias is None else np.broadcast_to(array(bias), shape[-1:]).copy(),
             input_shape=build.shape(x.signal),
         )
     )
@@ -75,25 +71,29 @@ def dense(build: Builder, signal: Signal, x: Ref) -> Terms:
     """A linear operation that NIR has no node for, as weights on the flat values: what it makes of unit vectors."""
     before, after = build.shape(x.signal), build.shape(signal)
     count, made = int(np.prod(before)), int(np.prod(after))
-    if count * made > _MAX_DENSE:
+    if count * made > MAX_DENSE:
         raise refusal(
             signal,
             f"'{signal.node.name}' from {list(before)} to {list(after)} has no node in NIR: expected at most "
-            f"{_MAX_DENSE:,} weights in its place; found {count * made:,}; use an operation that has a node",
+            f"{MAX_DENSE:,} weights in its place; found {count * made:,}; use an operation that has a node",
         )
-    units = torch.eye(count).reshape(count, *before)
+    units = torch.cat([torch.zeros(1, count), torch.eye(count)]).to(x.signal.node.dtype)
+    units = units.reshape(shape_of(x.signal.node.layout, {BATCH: count + 1}))
     args, kwargs = map_tree((signal.args, signal.kwargs), Ref, lambda ref: units)
-    rows = signal.node.run(args, kwargs, {BATCH: count}).reshape(count, made)
-    return build.add(
+    args, kwargs = replace_nodes((args, kwargs), lambda node: node.tensor)
+    bias, *rows = signal.node.run(args, kwargs, {BATCH: count + 1}).double().reshape(count + 1, made)
+    weight = (torch.stack(rows) - bias).T.float().numpy()
+    terms = build.add(
         Linear(
             name=build.name("linear", signal.node.place.module),
             shape=(made,),
             sources=flat(build, signal, x),
-            weight=np.ascontiguousarray(rows.T.numpy()),
-            bias=None,
+            weight=np.ascontiguousarray(weight),
+            bias=bias.float().numpy() if bool(bias.any()) else None,
             input_shape=(count,),
         )
     )
+    return reshaped(build, signal, terms, (made,))
 
 
 def _computed_weights(signal: Signal) -> CaptureError:
