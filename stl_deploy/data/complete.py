@@ -28,10 +28,12 @@ def complete(config: DatasetConfig) -> DatasetConfig:
         require_torchvision("changes images for dataset.augment")
     if entry.look is None:
         _check_encoder(config, entry.events)
+        _check_augmented(config, entry.input_shape)
         return config
     if config.input_shape is not None and config.classes is not None:
         return config
     found = entry.look(config)
+    _check_augmented(config, found.shape)
     changes: dict[str, Any] = {"input_shape": found.shape, "classes": found.classes}
     if found.steps is None:
         if config.encoder in TIMED_ENCODERS:
@@ -55,16 +57,10 @@ def sample_shape(config: DatasetConfig) -> Shape:
     if entry.look is not None:
         shape = complete(config).input_shape
         assert shape is not None
-        if config.downscale != 1:
-            raise ConfigError(
-                f"key 'dataset.downscale' is {config.downscale}; {config.name} has no events: leave it out"
-            )
         return shape
     assert entry.input_shape is not None
     if config.downscale == 1:
         return entry.input_shape
-    if not entry.events:
-        raise ConfigError(f"key 'dataset.downscale' is {config.downscale}; expected 1, {config.name} has no events")
     if 0 in (small := shrunk(entry.input_shape, config.downscale)):
         raise ConfigError(
             f"key 'dataset.downscale' is {config.downscale}; nothing is left of {list(entry.input_shape)}"
@@ -88,6 +84,9 @@ def _check_keys(config: DatasetConfig, entry: Source) -> None:
     if config.data_dir is not None and not entry.takes_data_dir:
         instead = "name its place with dataset.path" if entry.look is not None else "leave it out"
         raise ConfigError(f"key 'dataset.data_dir' is {config.data_dir!r}; {config.name} takes none: {instead}")
+    for key, default in {"binning": "count", "downscale": 1}.items():
+        if not entry.events and (value := getattr(config, key)) != default:
+            raise ConfigError(f"key 'dataset.{key}' is {value!r}; {config.name} has no events: leave it out")
     if entry.look is None:
         given = [key for key in _OWN_KEYS if getattr(config, key) is not None and key != "augment"]
         if given and entry.input_shape is not None:
@@ -101,6 +100,11 @@ def _check_keys(config: DatasetConfig, entry: Source) -> None:
             raise ConfigError(
                 f"key 'dataset.{given[0]}' is of a folder of images; arrays of {config.name} stay as they are"
             )
+
+
+def _check_augmented(config: DatasetConfig, shape: Shape | None) -> None:
+    if config.augment and shape is not None and len(shape) != 3:
+        raise ConfigError(f"key 'dataset.augment' changes images; a sample of {config.name} is {list(shape)}: leave it out")
 
 
 def _check_encoder(config: DatasetConfig, events: bool) -> None:

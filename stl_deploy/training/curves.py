@@ -59,7 +59,8 @@ def _thresholds(axes: Axes, records: Sequence[Mapping[str, Any]]) -> None:
 
 def _histogram(axes: Axes, network: Network) -> None:
     for name, theta in network.thresholds().items():
-        axes.hist(theta.flatten().numpy(), bins=30, histtype="step", density=False, label=name)
+        values = theta.flatten().double().numpy()  # in float32, thresholds an ulp apart leave no room for 30 bins
+        axes.hist(values, bins=30, histtype="step", density=False, label=name)
     _finish(axes, "thresholds of the picked epoch", "threshold")
 
 

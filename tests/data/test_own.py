@@ -73,12 +73,14 @@ def test_splits_and_class_names_of_the_file_are_kept(tmp_path):
         (np.array([[0.0, 1.0]]), {}, (0, 1.0)),
         (np.array([[0.0, 3.0]]), {}, (0, 3.0)),
         (np.array([[0.3, -2.5]]), {}, (8, 2.5)),
+        (np.array([[0.3, 0.9999]]), {}, (8, 1.0)),
+        (np.array([[0.3, -0.9]]), {"input_bits": 1}, (1, 1.0)),
         (np.array([[0.3, -2.5]]), {"input_bits": 4}, (4, 2.5)),
         (np.array([[True, False]]), {}, (0, 1.0)),
         (np.array([[0, 9]]), {}, (0, 9.0)),
         (np.array([[0, 16]], np.uint8), {"levels": 16, "input_bits": 4}, (4, 1.0)),
     ],
-    ids=["events", "counts", "real", "declared", "bool", "integers", "sixteenths"],
+    ids=["events", "counts", "real", "rounded up", "coarse", "declared", "bool", "integers", "sixteenths"],
 )
 def test_the_grid_of_the_input_is_what_the_values_need(tmp_path, x, settings, grid):
     path = _npz(tmp_path / "a.npz", x=np.repeat(x, 12, 0), y=_labels(12))
@@ -139,6 +141,8 @@ def _x(*shape, dtype=np.float32):
         ({"x": _x(4, 5), "y": _labels(4)}, {"size": 8}, "key 'dataset.size' is of a folder of images"),
         ({"x": _x(4, 5), "y": _labels(4)}, {"data_dir": "x"}, "npz takes none: name its place with dataset.path"),
         ({"x": _x(4, 5), "y": _labels(4)}, {"downscale": 2}, "key 'dataset.downscale' is 2; npz has no events"),
+        ({"x": _x(4, 5), "y": _labels(4)}, {"binning": "time"}, "key 'dataset.binning' is 'time'; npz has no events"),
+        ({"x": _x(4, 5), "y": _labels(4)}, {"augment": ["flip"]}, r"'dataset.augment' changes images; .* is \[5\]"),
     ],
 )
 def test_arrays_that_do_not_fit(tmp_path, arrays, settings, sentence):

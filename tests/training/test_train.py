@@ -18,6 +18,7 @@ from stl_deploy.errors import ConfigError, DivergedError, InputError
 from stl_deploy.nn.network import Network
 from stl_deploy.training import loop as train_module
 from stl_deploy.training.checkpoint import FILE as CHECKPOINT
+from stl_deploy.training.curves import write_curves
 from stl_deploy.training.evaluate import _Rates, evaluate
 from stl_deploy.training.learning_rate import learning_rate
 from stl_deploy.training.loop import make_optimiser, pick_device, train
@@ -424,6 +425,14 @@ def test_curves_and_neurons_that_never_or_always_fire(tiny, tmp_path):
     assert drawn.startswith("<?xml")
     assert drawn.rstrip().endswith("</svg>")
     assert "lif1 saturated" in drawn
+
+
+def test_thresholds_an_ulp_apart_are_drawn(tiny, tmp_path, monkeypatch):
+    network = Network(tiny, (1, 8, 8), 10)
+    monkeypatch.setattr(network, "thresholds", lambda: {"lif1": torch.tensor([1.0, 1 + 2**-23])})
+    record = {"epoch": 1, "loss": 1, "validation_loss": 1, "train_accuracy": 1, "validation_accuracy": 1}
+    write_curves(tmp_path / "curves.svg", [record | {"rates": {}, "thresholds": {}}], network)
+    assert (tmp_path / "curves.svg").is_file()
 
 
 def test_rates_are_counted_neuron_by_neuron(tiny):

@@ -192,4 +192,4 @@ def input_grid(xs: Sequence[NDArray[Any]], levels: int, config: DatasetConfig) -
     bound = max(float(np.abs(x).max()) for x in xs) / levels
     whole = levels == 1 and all(x.dtype.kind in "ub" or bool((x == np.round(x)).all()) for x in xs)
     bits = config.input_bits if config.input_bits is not None else 0 if whole else _IMAGE_BITS
-    return Grid(bits, max(bound, 2.0**-bits))
+    return Grid(bits, max(round(bound * 2.0**bits), 1) / 2.0**bits)
