@@ -242,6 +242,11 @@ def test_an_unreadable_image_and_other_faults_of_folders(tmp_path):
     (root / "empty").mkdir()
     with pytest.raises(InputError, match=r"empty: no images; a class needs some, or remove the folder"):
         complete(config)
+    for name in ("left", "right"):
+        (tmp_path / "events" / name).mkdir(parents=True)
+        (tmp_path / "events" / name / "1.npy").touch()
+    with pytest.raises(InputError, match=r"no images .*; found .npy: what is no image enters by dataset.name npz"):
+        complete(_config("folder", tmp_path / "events"))
     (tmp_path / "one" / "only").mkdir(parents=True)
     with pytest.raises(InputError, match=r"1 sub-folders; expected one for each class"):
         complete(_config("folder", tmp_path / "one"))

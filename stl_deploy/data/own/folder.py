@@ -85,11 +85,18 @@ def _listed(config: DatasetConfig) -> tuple[Path, tuple[str, ...], Files]:
                 )
             files[split] = [(p, label) for label, name in enumerate(classes) for p in _images(folder / name)]
             if not files[split]:
-                raise InputError(f"{folder}: no images in its sub-folders; expected {', '.join(sorted(_SUFFIXES))}")
+                raise _no_images(folder)
     empty = [n for label, n in enumerate(classes) if all(label != found for _, found in files["train"])]
     if empty:
         raise InputError(f"{(parts['train'] or root) / empty[0]}: no images; a class needs some, or remove the folder")
     return root, classes, files
+
+
+def _no_images(folder: Path) -> InputError:
+    """Says what lies there instead, for recordings of events are kept in such folders, too."""
+    suffixes = sorted({path.suffix for path in folder.rglob("*") if path.suffix and path.is_file()})
+    instead = f"; found {', '.join(suffixes[:5])}: what is no image enters by dataset.name npz or python" * bool(suffixes)
+    return InputError(f"{folder}: no images in its sub-folders; expected {', '.join(sorted(_SUFFIXES))}{instead}")
 
 
 def _subfolders(folder: Path) -> tuple[str, ...]:
