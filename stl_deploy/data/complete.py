@@ -104,7 +104,9 @@ def _check_keys(config: DatasetConfig, entry: Source) -> None:
 
 def _check_augmented(config: DatasetConfig, shape: Shape | None) -> None:
     if config.augment and shape is not None and len(shape) != 3:
-        raise ConfigError(f"key 'dataset.augment' changes images; a sample of {config.name} is {list(shape)}: leave it out")
+        raise ConfigError(
+            f"key 'dataset.augment' changes images; a sample of {config.name} is {list(shape)}: leave it out"
+        )
 
 
 def _check_encoder(config: DatasetConfig, events: bool) -> None:

@@ -95,7 +95,9 @@ def _listed(config: DatasetConfig) -> tuple[Path, tuple[str, ...], Files]:
 def _no_images(folder: Path) -> InputError:
     """Says what lies there instead, for recordings of events are kept in such folders, too."""
     suffixes = sorted({path.suffix for path in folder.rglob("*") if path.suffix and path.is_file()})
-    instead = f"; found {', '.join(suffixes[:5])}: what is no image enters by dataset.name npz or python" * bool(suffixes)
+    instead = f"; found {', '.join(suffixes[:5])}: what is no image enters by dataset.name npz or python" * bool(
+        suffixes
+    )
     return InputError(f"{folder}: no images in its sub-folders; expected {', '.join(sorted(_SUFFIXES))}{instead}")
 
 
