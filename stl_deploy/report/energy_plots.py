@@ -41,13 +41,6 @@ def by_layer(layers: Sequence[Mapping[str, Any]]) -> str:
     return inline(figure, "by-layer", "Energy of one inference by layer, of the SNN and of its ANN twin")
 
 
-def _end(row: Mapping[str, Any]) -> float | None:
-    """The spike rate up to which the SNN costs less: 1 where it always does, None where it never does."""
-    if row["spike_rate"] is not None:
-        return float(sum(row["spike_rate"])) / 2
-    return 1.0 if row["verdict"] == "below" else None
-
-
 def region(models: Sequence[Mapping[str, Any]], price: str, rate: float | None) -> str | None:
     """For each dataflow the spike rates at which the SNN costs less, and where this network lies; None without any."""
     rows = [

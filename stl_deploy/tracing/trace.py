@@ -18,9 +18,6 @@ from stl_deploy.tracing.running import Call, Recorded, record, recorded_ops
 from stl_deploy.tracing.source_lines import Place
 from stl_deploy.tracing.steps import Signal, Steps, fold_steps
 
-MIN_STEPS = 4
-"""Time steps that a recorded run needs at least, so that what repeats can be told from how it starts."""
-
 
 @dataclass(eq=False)
 class Traced:

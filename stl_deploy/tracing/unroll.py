@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from stl_deploy.errors import CaptureError
-from stl_deploy.tracing.layout import BATCH, TIME, Layout, Sizes, axis_of, of_shape, shape_of, without_time
+from stl_deploy.tracing.layout import BATCH, TIME, Layout, Sizes, axis_of, shape_of, without_time
 from stl_deploy.tracing.nodes import Node, Nodes
 from stl_deploy.tracing.recorder import Op, Value
 from stl_deploy.tracing.source_lines import Place, in_module
@@ -125,8 +125,3 @@ def split_time(tensor: Tensor, layout: Layout, sizes: Sizes) -> tuple[Tensor, ..
 def refuse(message: str, op: Op) -> CaptureError:
     """A refusal that names the operation's line and module."""
     return CaptureError(message + in_module(op.place), line=op.place.line)
-
-
-def constant_layout(tensor: Tensor) -> Layout:
-    """The layout of a constant."""
-    return of_shape(tensor.shape)

@@ -19,7 +19,7 @@ import yaml
 
 from stl_deploy._util import temporary
 from stl_deploy._util.files import sha256
-from tests.hunt.run_formats import TINY
+from tests.hunt.run_formats import TINY, finished_run
 
 ROOT = Path(__file__).parents[2]
 _SETTLED = {
@@ -86,25 +86,47 @@ def _resume(folder: Path) -> list[str]:
     return ["--resume"] if (folder / "run" / "config.yaml").is_file() else ["--overwrite"]
 
 
+def _again(call: Callable[[Path], list[str]], *made: str) -> Kill:
+    """A verb that is simply called again, and the files that it makes."""
+    return Kill(call, call, lambda f: {name: sha256(f / name) for name in made if (f / name).is_file()})
+
+
 KILLS: Mapping[str, Kill] = {
     "train": Kill(_train, lambda f: _train(f, *_resume(f)), lambda f: _hashes(f / "run", _SETTLED)),
     "run": Kill(_run, lambda f: _run(f, *_resume(f)), lambda f: _hashes(f / "run", _SETTLED)),
-    "export": Kill(
-        lambda f: _stl("export", f / "net.nir", "--to", "onnx", "-o", f / "out.onnx"),
-        lambda f: _stl("export", f / "net.nir", "--to", "onnx", "-o", f / "out.onnx"),
-        lambda f: _hashes(f, {"out.onnx"}),
+    "export": _again(lambda f: _stl("export", f / "net.nir", "--to", "onnx", "-o", f / "out.onnx"), "out.onnx"),
+    "export c": _again(
+        lambda f: _stl("export", f / "made", "--to", "c", "-o", f / "c"), "c/net.c", "c/net.h", "c/main.c"
+    ),
+    "capture": _again(
+        lambda f: _stl("capture", f"{f / 'own.py'}:net", "-i", f / "x.npz", "-o", f / "out.nir"), "out.nir"
     ),
     "simulate": Kill(
         lambda f: _stl("simulate", f / "net.nir", "-i", f / "x.npz", "--backend", "reference", "-o", f / "y.npz"),
         lambda f: _stl("simulate", f / "net.nir", "-i", f / "x.npz", "--backend", "reference", "-o", f / "y.npz"),
         lambda f: {"y": str(np.load(f / "y.npz")["y"].tobytes().hex())} if (f / "y.npz").is_file() else {},
     ),
-    "energy": Kill(
+    "energy": _again(
         lambda f: _stl("energy", f / "net.nir", "-i", f / "x.npz", "-o", f / "energy"),
-        lambda f: _stl("energy", f / "net.nir", "-i", f / "x.npz", "-o", f / "energy"),
-        lambda f: _hashes(f / "energy", {"energy.json", "layers.csv", "energy.html"}),
+        "energy/energy.json", "energy/layers.csv", "energy/energy.html",
     ),
-}
+    "report": _again(lambda f: _stl("report", f / "made"), "made/report.json", "made/report.html", "made/layers.csv"),
+    "quantise": Kill(
+        lambda f: _stl("quantise", f / "made", "-o", f / "run", "--epochs", 2),
+        lambda f: _stl("quantise", f / "made", "-o", f / "run", "--epochs", 2),
+        lambda f: _hashes(f / "run", _SETTLED),
+    ),
+}  # fmt: skip
+
+
+_OWN = """
+import torch
+import stl_deploy
+
+def net():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(4, 5), stl_deploy.LIF((5,), threshold=0.1), torch.nn.Linear(5, 2))
+"""
 
 
 def _place(folder: Path) -> Path:
@@ -114,52 +136,78 @@ def _place(folder: Path) -> Path:
     folder.mkdir(parents=True)
     (folder / "temporary").mkdir()
     (folder / "config.yaml").write_text(yaml.safe_dump(TINY))
+    (folder / "own.py").write_text(_OWN)
+    (folder / "made").mkdir()
+    for name, content in finished_run().items():
+        (folder / "made" / name).write_bytes(content)
     write_nir(small_graph(), folder / "net.nir")
     np.savez(folder / "x.npz", x=np.ones((3, 40, 4), np.float32))
     return folder
 
 
-def _do(command: list[str], folder: Path, kill_after: float | None = None) -> int:
+_ENDS = {signal.SIGKILL: {-signal.SIGKILL}, signal.SIGTERM: {130}, signal.SIGINT: {130}}
+"""How a verb may end by each signal; in its first moments, while Python starts, also by the signal itself."""
+
+
+def _do(command: list[str], folder: Path, by: signal.Signals = signal.SIGKILL, after: float = 1200) -> tuple[int, str]:
+    """Exit code and what was said; ``by`` is sent ``after`` so many seconds, kills to all processes of the verb."""
     surroundings = os.environ | {"TMPDIR": str(folder / "temporary"), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         command,
         cwd=ROOT,
         env=surroundings,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         start_new_session=True,
     )
     try:
-        return process.wait(kill_after if kill_after is not None else 600)
+        _, said = process.communicate(timeout=after)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        return process.wait()
+        if by is signal.SIGKILL:
+            os.killpg(process.pid, by)
+        else:
+            process.send_signal(by)
+        try:
+            _, said = process.communicate(timeout=120)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            return -signal.SIGKILL, "goes on for two minutes"
+    return process.returncode, said.decode(errors="replace")
 
 
 def hunt_kills(verb: str, count: int, seed: int) -> tuple[int, str, list[str]]:
-    """Kill a verb ``count`` times at random moments, then let it end; what was tried, and what is wrong."""
+    """End a verb ``count`` times at random moments by SIGKILL, SIGTERM or SIGINT, then let it end by itself.
+
+    Returns how many were tried, how many of them were at work, and what is wrong.
+    """
     kill, rng = KILLS[verb], np.random.default_rng((seed, sum(verb.encode())))
     wrong, killed = [], 0
     with tempfile.TemporaryDirectory() as name:
         for trial in ("first", "whole"):  # the first may compile and fill caches, which no later one does
             whole = _place(Path(name) / trial)
             started = time.monotonic()
-            if _do(kill.call(whole), whole):
-                return 1, "", [f"{verb}: fails undisturbed"]
+            code, said = _do(kill.call(whole), whole)
+            if code:
+                return 1, "", [f"{verb}: fails undisturbed: {said[-300:]}"]
             seconds = time.monotonic() - started
         expected = dict(kill.made(whole))
         for number in range(count):
             folder = _place(Path(name) / f"{number}")
             moment = float(rng.uniform(0.1, 0.95)) * seconds
-            killed += _do(kill.call(folder), folder, moment) == -signal.SIGKILL
-            code = _do(kill.again(folder), folder)
+            by = list(_ENDS)[int(rng.integers(len(_ENDS)))]
+            ended, said = _do(kill.call(folder), folder, by, moment)
+            killed += ended != 0
+            if ended not in {0, -by} | _ENDS[by] or "/stl_deploy/" in said.partition("Traceback")[2]:
+                wrong.append(f"{verb}: {by.name} {number} (seed {seed}): exit code {ended}: {said.strip()[-300:]}")
+            code, said = _do(kill.again(folder), folder)
             found = dict(kill.made(folder))
             different = [key for key in expected if found.get(key) != expected[key]]
-            places = (folder, folder / "run", folder / "energy", folder / "temporary")
+            places = (folder, *(folder / name for name in ("run", "energy", "temporary", "made", "c")))
             left = [p.name for place in places if place.is_dir() for p in place.iterdir() if p.name[0] == "."]
             left = [one for one in left if one.startswith(temporary.PREFIX) or one == ".lock"]
             if code or different or left:
-                said = f"exit code {code}, different: {different}, left: {left}"
-                wrong.append(f"{verb}: kill {number} after {moment:.2f} of {seconds:.2f} s (seed {seed}): {said}")
+                what = f"exit code {code} ({said.strip()[-200:]}), different: {different}, left: {left}"
+                wrong.append(f"{verb}: {by.name} {number} after {moment:.2f} of {seconds:.2f} s (seed {seed}): {what}")
             shutil.rmtree(folder)
     return count, f"{killed} while at work", wrong

@@ -35,8 +35,8 @@ _KEPT = "STL_DEPLOY_HUNT_RUN"
 
 
 @cache
-def _run() -> Mapping[str, bytes]:
-    """The files of a small finished run; a process that is started by one that has them reads them."""
+def finished_run() -> Mapping[str, bytes]:
+    """The files of a small finished run, by name; a process that is started by one that has them reads them."""
     if _KEPT in os.environ:
         return {path.name: path.read_bytes() for path in Path(os.environ[_KEPT]).iterdir()}
     from stl_deploy.config.schema import RunConfig
@@ -50,7 +50,7 @@ def _run() -> Mapping[str, bytes]:
 @cache
 def keep_run() -> tempfile.TemporaryDirectory[str]:
     """Lay the run's files where processes to come read them."""
-    files, folder = _run(), tempfile.TemporaryDirectory()
+    files, folder = finished_run(), tempfile.TemporaryDirectory()
     for name, content in files.items():
         (Path(folder.name) / name).write_bytes(content)
     os.environ[_KEPT] = folder.name
@@ -58,11 +58,11 @@ def keep_run() -> tempfile.TemporaryDirectory[str]:
 
 
 def _of_run(name: str) -> Callable[[], list[bytes]]:
-    return lambda: [_run()[name]]
+    return lambda: [finished_run()[name]]
 
 
 def _beside(path: Path, *, without: str) -> Path:
-    for name, content in _run().items():
+    for name, content in finished_run().items():
         if name != without and not (path.parent / name).is_file():
             (path.parent / name).write_bytes(content)
     return path.parent
@@ -140,7 +140,7 @@ def _try_report(path: Path) -> str:
 
     _draw_less()
     folder = _beside(path, without=path.name)
-    manifest = json.loads(_run()["manifest.json"])
+    manifest = json.loads(finished_run()["manifest.json"])
     if path.name != "manifest.json":
         (folder / "manifest.json").write_text(json.dumps(manifest | {"files": {}}))
     report(folder)

@@ -23,6 +23,11 @@ VERBS = {
     "simulate": "simulate net.nir -i x.npz --backend onnx -o OUT/y.npz --record",
     "verify": "verify net.nir --against net.nir --json",
     "energy": "energy net.nir -i x.npz -o OUT/energy --json",
+    "export c": "export made --to c -o OUT/c",
+    "fold": "fold made -o OUT/net.nir",
+    "capture": "capture own.py:net -i x.npz -o OUT/net.nir --json",
+    "report": "report made",
+    "quantise": "quantise made -o OUT/run --epochs 1",
     "train": "train config.yaml -o OUT/run",
     "run": "run config.yaml -o OUT/run --no-lava",
 }
@@ -45,6 +50,7 @@ SURROUNDINGS = {
     "8 open files": "ulimit -n 8; {call}",
     "1 GiB of memory": "ulimit -v 1000000; {call}",
     "400 MiB of memory": "ulimit -v 400000; {call}",
+    "a reader that leaves": "set -o pipefail; {call} | head -c 1 > /dev/null",
     "odd locale": "LC_ALL=C PYTHONIOENCODING=ascii {call}",
     "a folder that is gone": "mkdir gone; cd gone; rmdir ../gone; {call}",
 }
@@ -59,7 +65,7 @@ def hunt_surroundings(verbs: tuple[str, ...] = tuple(VERBS)) -> tuple[int, list[
             tried += 1
             folder = _place(Path(name) / f"{tried}")
             call = f"{STL} {VERBS[verb]}"
-            for file in ("net.nir", "x.npz", "config.yaml"):
+            for file in ("net.nir", "x.npz", "config.yaml", "own.py", "made"):
                 call = call.replace(f" {file}", f" {folder / file}")
             call = call.replace("OUT/", "$OUT/")
             command = f"OUT={folder}/out; " + form.replace("{call}", call)
