@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stl_deploy._util.files import whole_file
+from stl_deploy._util.files import MAX_ARRAY_BYTES, plain_file, whole_file
 from stl_deploy.errors import InputError
 
 _KEY = "stl_deploy"
@@ -29,8 +29,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors (on the CPU) and the JSON object; raises InputError for a missing, damaged or foreign file."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
+    plain_file(path, "a safetensors file", MAX_ARRAY_BYTES)
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             about = (file.metadata() or {}).get(_KEY)

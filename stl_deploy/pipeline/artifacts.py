@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +44,8 @@ def write(program: Program, to: Format, path: Path, given: Mapping[str, Any] | N
 def whole_artifact(output: Path, to: Format) -> Iterator[Path]:
     """A path to write an artifact at; all beside it is moved to ``output``'s place if the block ends well.
 
+    What the user has put into a folder that is written again stays.
+
     Raises InputError if something else is in that place.
     """
     if to.folder is None:
@@ -55,10 +56,9 @@ def whole_artifact(output: Path, to: Format) -> Iterator[Path]:
         make_folder(output.parent)
     with temporary_folder(output.parent) as folder:
         yield folder / output.name
-        for made in sorted(folder.iterdir()):
-            place = output.parent / made.name
-            if place.is_dir():
-                shutil.rmtree(place)
+        for made in sorted(path for path in folder.rglob("*") if path.is_file()):
+            place = output.parent / made.relative_to(folder)
+            make_folder(place.parent)
             made.replace(place)
 
 
