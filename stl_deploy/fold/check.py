@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from stl_deploy.errors import ParityError
+from stl_deploy.fold.check_graph import ROUNDING_ULPS, SAMPLES, STEPS
 from stl_deploy.graph.compare import compare
 from stl_deploy.graph.exact import prove_exact, random_input
 from stl_deploy.graph.lower import lower
@@ -14,11 +15,8 @@ from stl_deploy.graph.margins import Margin
 from stl_deploy.graph.run import Result, run
 from stl_deploy.nn.network import Network
 
-ROUNDING_ULPS = 64
-"""Off an exact grid, a spike may differ whose potential is no further from its threshold than this."""
 _VOTE = 2.0**-16
 """Outputs may differ by so much, absolutely and relatively: a vote's weight is rounded to a grid, too."""
-_STEPS, _SAMPLES = 8, 2
 
 
 @torch.no_grad()
@@ -30,7 +28,7 @@ def check_fold(network: Network, graph: nir.NIRGraph) -> None:
     """
     program = lower(graph)
     (node,) = program.inputs
-    x = random_input(np.random.default_rng(0), program.metadata, (_STEPS, _SAMPLES, *node.shape))
+    x = random_input(np.random.default_rng(0), program.metadata, (STEPS, SAMPLES, *node.shape))
     votes, spikes = network.record(torch.from_numpy(x))
     theirs = Result({"output": votes.numpy()}, {name: array.numpy() for name, array in spikes.items()})
     ours = run(program, x, record=[node.name for node in program.spiking])

@@ -1,7 +1,7 @@
 """Folding any NIR graph: thresholds into weights, and weights onto grids where float32 sums are exact.
 
-The twin of `stl_deploy.fold.fold` for graphs that come without a torch network. The passes: `graph_thresholds`, then
-`graph_grids`. Each returns a new graph; names, edges and shapes stay.
+The twin of `stl_deploy.fold.fold` for graphs that come without a torch network. The passes: `merge_scales` and
+`graph_thresholds`, then `graph_grids`. Each returns a new graph, and what it returns is run against what it was given.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from typing import Any
 
 import nir
 
+from stl_deploy.fold.check_graph import check_graph
 from stl_deploy.fold.graph_grids import round_graph
 from stl_deploy.fold.graph_nodes import with_metadata
 from stl_deploy.fold.graph_thresholds import absorb
+from stl_deploy.fold.merge_scales import merge_scales
 from stl_deploy.fold.thresholds import Thresholds
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.exact import input_grid as declared_grid
-from stl_deploy.graph.lower import own_metadata
+from stl_deploy.graph.lower import lower, own_metadata
 
 
 def fold_graph(
@@ -32,7 +34,8 @@ def fold_graph(
     thresholds: ``weights`` puts each into the weights before it (see `graph_thresholds`). exact_grid: round weights
     and biases where the grid of what arrives is known. input_grid: the input is multiples of 2^-input_grid up to 1;
     default: as the graph's metadata declare.
-    Raises UnsupportedError where thresholds cannot go into weights, InputError for a wrong grid.
+    Raises UnsupportedError where thresholds cannot go into weights, InputError for a wrong grid, ParityError where the
+    new graph spikes otherwise than rounding explains.
     """
     metadata: dict[str, Any] = dict(own_metadata(graph))
     if input_grid is not None:
@@ -40,12 +43,16 @@ def fold_graph(
         metadata["input"] = {"coding": coding} | metadata.get("input", {}) | {"fraction_bits": input_grid, "max": 1.0}
         declared_grid(metadata)
         graph = with_metadata(graph, metadata)
+    given = graph
     if thresholds == "weights":
-        graph = absorb(graph, dialect)
+        graph = absorb(merge_scales(graph, dialect), dialect)
+        check_graph(lower(given, dialect), lower(graph, dialect))
         metadata["thresholds"] = "weights"
     if exact_grid:
-        graph, grids = round_graph(with_metadata(graph, metadata), dialect)
+        given = with_metadata(graph, metadata)
+        graph, grids = round_graph(given, dialect)
         if grids:
+            check_graph(lower(given, dialect), lower(graph, dialect), grids)
             metadata["grid"] = {grid.node: grid.fraction_bits for grid in grids}
     return with_metadata(graph, metadata)
 

@@ -36,6 +36,11 @@ def evaluate_graph(
         batch, x = _arranged(net, given, len(labels), steps, time)
         found = net.simulate(x)
         decided = _scores(found.y, found.readout)
+        if decided.ndim != 2:
+            raise InputError(
+                f"expected one score for each class, [B, classes]; found outputs of {list(decided.shape)}; evaluate a "
+                "network that classifies"
+            )
         _check_labels(labels, decided.shape[-1])
         right += int((decided.argmax(-1) == labels).sum())
         samples += len(labels)

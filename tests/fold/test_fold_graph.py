@@ -4,8 +4,10 @@ import nir
 import numpy as np
 import pytest
 
-from stl_deploy.errors import UnsupportedError
+import stl_deploy.fold.graph as fold_module
+from stl_deploy.errors import ParityError, UnsupportedError
 from stl_deploy.fold.graph import fold_graph
+from stl_deploy.fold.graph_nodes import with_fields
 from stl_deploy.graph.dialect import PRESETS, Dialect
 from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.lower import METADATA_KEY, lower, own_metadata
@@ -162,3 +164,34 @@ def test_refusals(net, dialect, node, reason) -> None:
         fold_graph(net, dialect, thresholds="weights")
     assert (caught.value.node, caught.value.slug) == (node, "threshold-not-absorbable")
     assert caught.value.remedy
+
+
+def test_a_scale_behind_weights_goes_into_them() -> None:
+    """4·(0.5·x) against θ = 2 is 1·x against 1."""
+    scaled = nir.Scale(a([4.0]))
+    net = chain([1], nir.Linear(a([0.5])), scaled, iff((1,), theta=2.0))
+    folded = fold_graph(net, PRESETS["stl"], thresholds="weights", exact_grid=False)
+    assert not any(isinstance(node, nir.Scale) for node in folded.nodes.values())
+    assert folded.nodes["n0"].weight.tolist() == [[1.0]]
+    x = np.ones((4, 1, 1), np.float32)
+    assert (
+        _spikes(folded, PRESETS["stl"], x)["n2"].ravel().tolist()
+        == _spikes(net, PRESETS["stl"], x)["n2"].ravel().tolist()
+    )
+
+
+@pytest.mark.parametrize("passed", ["merge_scales", "absorb", "round_graph"])
+def test_what_fold_returns_is_run_against_what_it_was_given(passed, monkeypatch) -> None:
+    """A pass that gets a weight wrong is caught by the run, not by its reader."""
+    right = getattr(fold_module, passed)
+
+    def wrong(graph, dialect):
+        made = right(graph, dialect)
+        found, more = made if isinstance(made, tuple) else (made, None)
+        found = with_fields(found, {"n0": {"weight": found.nodes["n0"].weight * np.float32(1.5)}})
+        return found if more is None else (found, more)
+
+    monkeypatch.setattr(fold_module, passed, wrong)
+    net = chain([8], _affine(6, 8), lif((6,), theta=0.7))
+    with pytest.raises(ParityError, match=r"the folded graph: .*first in"):
+        fold_graph(net, Dialect(), thresholds="weights", input_grid=0)
