@@ -63,7 +63,7 @@ def _error(program: Program, name: str, grids: Mapping[str, LayerGrid]) -> float
         change = grids[name].largest_change if name in grids else 0.0
         fan_in = node.weight[0].size
         bound = max((grid.bound for grid in [input_grid(program.metadata)] if grid is not None), default=1.0)
-        return float(rows) * before + change * (fan_in * max(1.0, bound) + 1)
+        return float(rows * before + change * (fan_in * max(1.0, bound) + 1))
     if isinstance(node, Pool):
         return before * float(np.prod(node.kernel)) / node.divisor
     return before * (float(np.abs(node.scale).max()) if isinstance(node, Scale) else 1.0)
