@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from functools import cache
 from math import inf
 from typing import Any, Literal
 
@@ -199,12 +200,20 @@ class _Solver:
     def _solved(self, account: _Account, spiking: Spiking, ann: Range | None) -> ModelBreakEven:
         if not self._driven:
             return account.never("no synops are driven by spikes", "not defined")
-        costs = [spiking(counts) for _, counts in self._points]
-        known = [cost for cost in costs if cost is not None]
-        if ann is None or len(known) < len(costs):
+        if ann is None or spiking(self._points[-1][1]) is None:
             return account.never("the list lacks a price that this network needs", "not defined")
         scales = [scale for scale, _ in self._points]
-        low, high = sorted(_crossing(scales, [cost[end] for cost in known], ann[end]) for end in (0, 1))
+
+        @cache
+        def cost(place: int) -> Range:
+            found = spiking(self._points[place][1])
+            assert found is not None  # what the dearest point has a price for, the others have
+            return found
+
+        def at(end: int) -> Callable[[int], float]:
+            return lambda place: cost(place)[end]
+
+        low, high = sorted(_crossing(scales, at(end), ann[end]) for end in (0, 1))
         if high < 0:
             return account.never("the fixed part alone costs more than the ANN", "above")
         if low > self._highest:
@@ -231,14 +240,17 @@ class _Account:
         return ModelBreakEven(self.name, self.price, text, None, None, None, verdict, self.flow)
 
 
-def _crossing(scales: Sequence[float], costs: Sequence[float], ann: float) -> float:
-    """The scale at which the costs reach ``ann``: -1 if they begin above it, infinite if they never do."""
-    if costs[0] > ann:
-        return -1.0
-    for (left, low), (right, high) in pairwise(zip(scales, costs, strict=True)):
-        if high >= ann and high > low:
-            return left + (right - left) * (ann - low) / (high - low)
-    return inf
+def _crossing(scales: Sequence[float], cost: Callable[[int], float], ann: float) -> float:
+    """The scale at which the costs, which never fall, reach ``ann``: -1 if they begin above, infinite if never."""
+    places = range(len(scales))
+    if cost(0) >= ann:
+        above = bisect_right(places, ann, key=cost)
+        return -1.0 if above == 0 else scales[above - 1] if above < len(scales) else inf
+    right = bisect_left(places, ann, key=cost)
+    if right == len(scales):
+        return inf
+    low, high = cost(right - 1), cost(right)
+    return scales[right - 1] + (scales[right] - scales[right - 1]) * (ann - low) / (high - low)
 
 
 _MOVES = "first layer, biases and states as they are; synops behind them and their memory traffic grow with the spikes"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from stl_deploy.energy import EnergyReport, load_prices, measure_energy
 from stl_deploy.energy.counts.neuron_ops import neuron_ops
+from stl_deploy.energy.models.break_even import _crossing
 from stl_deploy.energy.prices.operations import state_multiply
 from stl_deploy.graph.program import Neuron, Program, Source, Synapse
 from tests.energy.close import approx
@@ -334,6 +336,15 @@ def test_at_the_break_even_activity_both_sides_cost_the_same() -> None:
     assert result.break_even.spikes_per_synapse_per_inference == approx((8 + 90) / 752)
     assert model.spike_rate == approx(tuple(result.break_even.spike_rate * s for s in model.scale))  # type: ignore[operator]
     assert model.spikes_per_synapse == approx(tuple((8 + 90 * scale) / 752 for scale in model.scale))
+
+
+@pytest.mark.parametrize(
+    ("ann", "expected"),
+    [(0.5, -1.0), (1.0, 1.0), (2.0, 1.5), (3.0, 2.0), (4.0, 3.5), (5.0, 4.0), (5.1, inf)],
+)
+def test_the_crossing_lies_between_two_bends(ann: float, expected: float) -> None:
+    costs = [1.0, 1.0, 3.0, 3.0, 5.0]  # flat, rising, flat, rising
+    assert _crossing([0.0, 1.0, 2.0, 3.0, 4.0], costs.__getitem__, ann) == approx(expected)
 
 
 def test_no_rate_beyond_one_spike_per_step_is_told() -> None:
