@@ -19,7 +19,7 @@ def announce(device: str, say: Console) -> None:
 
     on_cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
     if on_cpu and install.is_there("numba") and os.environ.get(fused.SWITCH) != "0" and not fused.is_warm():
-        say.say("compiling the fast path (once, about 15 s)")
+        say.say("compiling the fast path (once, about 12 s)")
         fused.works(torch.float32)
 
 
@@ -34,7 +34,7 @@ def warm(*, say: Console | None = None) -> dict[str, Any]:
     from stl_deploy.nn import fused
 
     say = say or Console(quiet=True)
-    say.say("loading the fast path" if fused.is_warm() else "compiling the fast path (about 30 s)")
+    say.say("loading the fast path" if fused.is_warm() else "compiling the fast path (about 25 s)")
     start = time.perf_counter()
     compiles = fused.works(torch.float32) and fused.works(torch.float32, winograd=True)
     seconds = time.perf_counter() - start

@@ -72,9 +72,8 @@ def forward(
     normed, kept, entering = scale.shape[0] > 0, trace.shape[0] > 0, taps.size > 0
     moving, changing = image.shape[0] > 1, image.shape[0] > 1 or taps.shape[0] > 1
     far = trace.size * trace.itemsize > _FAR
-    scales, shifts = tiled(scale, strip, trace), tiled(shift, strip, trace)
-    biases = tiled(entry.bias, layout.row, trace)
     z, rest, steady = np.empty(strip, trace.dtype), np.empty(strip, trace.dtype), np.empty(strip, trace.dtype)
+    scales, shifts, biases = tiled(scale, strip, z), tiled(shift, strip, z), tiled(entry.bias, layout.row, z)
     events, line = event_scratch(image, kernel, strip // layout.row, layout.channels, trace)
     for b in range(first, last):
         for start in range(0, size, strip):
@@ -133,7 +132,7 @@ def backward(
     entering, moving, changing = taps.size > 0, image.shape[0] > 1, image.shape[0] > 1 or taps.shape[0] > 1
     summing = not changing if entering else grad_z.shape[0] < steps
     carried, here, z = np.empty(strip, trace.dtype), np.empty(strip, trace.dtype), np.empty(strip, trace.dtype)
-    total, of_decay, means = np.empty(strip, trace.dtype), np.empty(LANES, trace.dtype), tiled(mean, strip, trace)
+    total, of_decay, means = np.empty(strip, trace.dtype), np.empty(LANES, trace.dtype), tiled(mean, strip, here)
     of_one, of_x = np.empty(means.shape, trace.dtype), np.empty(means.shape, trace.dtype)
     of_taps, of_bias = np.empty(taps.shape, trace.dtype), np.empty((len(taps), layout.row), trace.dtype)
     events, line = event_scratch(image, kernel, strip // layout.row, channels, trace)
@@ -183,7 +182,10 @@ def backward(
                 narrow(total[:n], grad_z[0, b, start : start + n])
         add_by_channel(of_one, sums.norm[0])
         add_by_channel(of_x, sums.norm[1])
-        sums.taps[:] += of_taps
+        for s in range(of_taps.shape[0]):  # not as whole arrays: numba would compile the message of shapes that differ
+            for i in range(of_taps.shape[1]):
+                for j in range(of_taps.shape[2]):
+                    add(of_taps[s, i, j], sums.taps[s, i, j])
         add_by_channel(of_bias, sums.bias)
         if sums.decay.size:
             sums.decay[0] += of_decay.sum()

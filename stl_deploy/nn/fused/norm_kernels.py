@@ -63,8 +63,8 @@ def norm_backward(
     """
     size = x.shape[3]
     row, z = np.empty(size, grad_z.dtype), np.empty(size, grad_z.dtype)
-    centers, scales = tiled(mean, size, grad_z), tiled(of_grad, size, grad_z)
-    slopes, rests = tiled(of_x, size, grad_z), tiled(rest, size, grad_z)
+    centers, scales = tiled(mean, size, row), tiled(of_grad, size, row)
+    slopes, rests = tiled(of_x, size, row), tiled(rest, size, row)
     for b in range(first, last):
         for t in range(x.shape[0]):
             s = t if mean.shape[0] > 1 else 0
