@@ -182,9 +182,9 @@ def backward(
                 narrow(total[:n], grad_z[0, b, start : start + n])
         add_by_channel(of_one, sums.norm[0])
         add_by_channel(of_x, sums.norm[1])
-        for s in range(of_taps.shape[0]):  # not as whole arrays: numba would compile the message of shapes that differ
-            for i in range(of_taps.shape[1]):
-                for j in range(of_taps.shape[2]):
+        for s in range(taps.shape[0]):  # not as whole arrays: numba would compile the message of shapes that differ
+            for i in range(taps.shape[1]):
+                for j in range(taps.shape[2]):
                     add(of_taps[s, i, j], sums.taps[s, i, j])
         add_by_channel(of_bias, sums.bias)
         if sums.decay.size:
