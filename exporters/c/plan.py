@@ -70,6 +70,11 @@ class Plan:
     rules: dict[Rule, str] = field(default_factory=dict)
     sums: dict[str, int] = field(default_factory=dict)
     """Sums of the layer at work: the most elements of each type."""
+    pairs: set[int] = field(default_factory=set)
+    """Words in the rows of weights that spikes add."""
+    listed: int = 0
+    """The most places in lists of spikes, and where lines begin in them (starts)."""
+    starts: int = 0
     rows: int = 0
     """The longest row of spikes that is pooled at once."""
 
@@ -87,7 +92,12 @@ class Plan:
     def shared_ram(self) -> int:
         """Bytes of RAM that all layers use in turn."""
         widths = {"int16_t": 2, "int32_t": 4}
-        return max((widths[ctype] * count for ctype, count in self.sums.items()), default=0) + self.rows
+        return max((widths[ctype] * count for ctype, count in self.sums.items()), default=0) + self.rows + self.lists
+
+    @property
+    def lists(self) -> int:
+        """Bytes of lists of spikes."""
+        return 2 * (self.listed + self.starts)
 
     @property
     def flash(self) -> int:
@@ -98,10 +108,6 @@ class Plan:
     def ram(self) -> int:
         """Bytes of buffers; the stack comes on top."""
         return sum(share.ram for share in self.shares.values()) + self.shared_ram
-
-    def uses(self, kind: str, *forms: Any) -> bool:
-        """Whether a step of this kind and form is there."""
-        return any(step.kind == kind and tuple(step.fields.get("form", ())) == forms for step in self.steps)
 
 
 def channels_last(shape: Shape) -> Order:

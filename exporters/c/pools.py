@@ -74,6 +74,8 @@ class Pools(Weights):
             return None
         if pool.padding != ((0, 0), (0, 0)) or pool.kernel != pool.stride or len(node.shape) != 3:
             return None
+        if any(size % window for size, window in zip(node.shape[1:], pool.kernel, strict=True)) or node.shape[2] == 1:
+            return None
         reader = self._only_reader(pool)
         assert isinstance(reader, PopulationNode)
         return pool, reader
@@ -84,7 +86,7 @@ class Pools(Weights):
         pool, reader = fused
         self.fused |= {pool.name, reader.name}
         channels, height, width = node.shape
-        _, out_height, out_width = reader.shape
+        out_width = reader.shape[2]
         order = channels_last(reader.shape)
         share = self._share(reader)
         share.what += f", largest of {pool.kernel[0]} x {pool.kernel[1]}"
@@ -104,7 +106,6 @@ class Pools(Weights):
             width=width,
             channels=channels,
             kernel=pool.kernel,
-            out_height=out_height,
             out_width=out_width,
             record_out=self._record(reader, order),
         )

@@ -66,7 +66,7 @@ class Populations(Pools):
         drive = self._drive(node)
         late = node.neuron.reset.endswith("delayed")
         fused = None if late else self._fusable(node)
-        values = self._neurons(node, node.neuron, drive)
+        values = self._neurons(node, node.neuron, drive, fused[0].kernel[1] if fused else 0)
         record = self._record(node, drive.order)
         if fused is None:
             name = self._spikes_of(node, len(drive.order))
@@ -75,7 +75,9 @@ class Populations(Pools):
         else:
             self._fuse(node, fused, values, record)
 
-    def _neurons(self, node: PopulationNode | IntegratorNode, neuron: IntegerNeuron, drive: Drive) -> dict[str, Any]:
+    def _neurons(
+        self, node: PopulationNode | IntegratorNode, neuron: IntegerNeuron, drive: Drive, pooled: int = 0
+    ) -> dict[str, Any]:
         """The row function, its rows, and the states and tables that it works on."""
         spikes = isinstance(node, PopulationNode)
         if kept(neuron.v_decay) == 0 and not neuron.reset.endswith("delayed"):
@@ -88,7 +90,17 @@ class Populations(Pools):
         }
         types = {what: table.ctype for what, (table, _) in tables.items()}
         reached = drive_bounds(self.known[node.name].sums, node.bias, neuron.i_decay)[0]
-        rule = make_rule(neuron, drive.ctype, types, potential_bounds(neuron, reached) if spikes else None, drive.wraps)
+        rule = make_rule(
+            neuron,
+            drive.ctype,
+            types,
+            potential_bounds(neuron, reached) if spikes else None,
+            drive.wraps,
+            row=row,
+            rows=row < count,
+            by_neuron=[what for what in _ARGUMENTS if what in tables and tables[what][1]],
+            pooled=pooled,
+        )
         states = []
         if rule.has_state or not spikes:
             states.append(self._buffer(node, "v", "int32_t", count, "potentials, in 64ths"))
@@ -99,7 +111,6 @@ class Populations(Pools):
             "sums": drive.sums,
             "states": states,
             "tables": [(tables[what][0].name, tables[what][1]) for what in _ARGUMENTS if what in tables],
-            "row": row,
             "rows": count // row,
             "count": count,
         }

@@ -46,14 +46,12 @@ def _context(plan: Plan, about: About) -> dict[str, Any]:
     graph = plan.graph
     steps = [*plan.steps, *plan.last]
     forms = {(step.kind, tuple(step.fields["form"])) for step in steps if "form" in step.fields}
-    weighted = {(kind, form) for kind, form in forms if kind in ("dense", "conv", "conv_any")}
+    weighted = {(kind, form) for kind, form in forms if kind in ("dense", "conv", "conv_any", "conv_spikes")}
     functions = {(kind, form) for kind, form in forms if kind not in ("reorder", "delay")}
     functions |= {("add", form) for kind, form in forms if kind == "sum_pool"}
     kinds = {step.kind for step in steps}
-    if kinds & {"or_pool", "neurons_pooled"}:
-        functions.add(("or_row", ()))
     if "or_pool" in kinds:
-        functions.add(("or_pool", ()))
+        functions |= {("or_row", ()), ("or_pool", ())}
     shapes = {step.layer: step.numbers for step in steps if "layer" in step.fields}
     shares = list(plan.shares.values())
     for name, share in plan.shares.items():
@@ -81,8 +79,11 @@ def _context(plan: Plan, about: About) -> dict[str, Any]:
         "rules": plan.rules,
         "wraps": any(rule.wraps for rule in plan.rules),
         "clips": any(rule.clips for rule in plan.rules),
-        "adders": sorted({form[1] for _, form in weighted if form[0] == "spikes"}),
-        "four_adders": sorted({form[1] for kind, form in weighted if form[0] == "spikes" and kind != "conv_any"}),
+        "blocks": [block for block in BLOCKS if any(_tiles(block, pairs) for pairs in plan.pairs)],
+        "pair_takers": sorted({form[1] for _, form in weighted if form[0] == "spikes"}),
+        "ones": [_ones(number) for number in range(256)],
+        "listed": plan.listed,
+        "starts": plan.starts,
         "time_adders": sorted({form[1] for _, form in weighted if form[0] != "spikes"}),
         "functions": sorted(functions, key=lambda one: (_ORDER.index(one[0]), one[1])),
         "lasting": [buffer for buffer in plan.buffers if buffer.lasts],
@@ -90,7 +91,21 @@ def _context(plan: Plan, about: About) -> dict[str, Any]:
     }
 
 
-_ORDER = ("clear", "fill", "add", "gain", "dense", "conv", "conv_any", "sum_pool", "or_row", "or_pool")
+_ORDER = ("clear", "fill", "add", "gain", "dense", "conv_spikes", "conv", "conv_any", "sum_pool", "or_row", "or_pool")
+
+BLOCKS = (32, 16, 8)
+"""Pairs that a row function adds at once: what vector registers hold over all spikes of a window."""
+
+
+def _tiles(block: int, pairs: int) -> bool:
+    """Whether a row is made up of this block, too: of as many of the largest as fit, and at most one of each other."""
+    return pairs >= block if block == BLOCKS[0] else bool(pairs & block)
+
+
+def _ones(number: int) -> list[int]:
+    """Which of eight bits are 1, filled up with 0, and how many."""
+    places = [bit for bit in range(8) if number >> bit & 1]
+    return [*places, *[0] * (8 - len(places)), len(places)]
 
 
 def _shape_fields(shapes: Mapping[str, Mapping[str, int]]) -> list[str]:

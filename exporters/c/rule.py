@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,8 @@ class Rule:
 
     sums: C type of what arrives. keeps, filter_keeps: of 4096, what v and u keep; None: a table. narrow: whether that
     product fits in 32 bits. wraps, clips: whether u can pass its 24 bits, v reach its limit. spikes: has a threshold.
-    threshold, bias, drop, value: C types of tables, or None where there is none.
+    threshold, bias, drop, value: C types of tables, or None where there is none. row: neurons in a row; rows: whether
+    there are several; by_neuron: tables that go on with them; pooled: of how many neighbours pooling keeps one, or 0.
     """
 
     sums: str
@@ -36,6 +37,32 @@ class Rule:
     bias: str | None
     drop: str | None
     value: str | None
+    row: int
+    rows: bool
+    by_neuron: tuple[str, ...]
+    pooled: int
+
+    @property
+    def parameters(self) -> list[str]:
+        """As C declares them."""
+        tables: tuple[tuple[str, str | None], ...] = (
+            ("keeps", "int16_t" if self.keeps is None else None),
+            ("filter", "int16_t" if self.filtered and self.filter_keeps is None else None),
+            *((name, getattr(self, name)) for name in ("threshold", "bias", "drop", "value")),
+        )
+        found = ["int32_t *restrict v"] if self.has_state or not self.spikes else []
+        found += ["int32_t *restrict u"] if self.filtered else []
+        found += [f"const {self.sums} *restrict sums"]
+        found += [f"const {ctype} *restrict {name}" for name, ctype in tables if ctype]
+        found += ["uint8_t *restrict spikes"] if self.spikes else []
+        found += ["uint8_t *restrict pooled"] if self.pooled else []
+        return found + (["int32_t rows"] if self.rows else [])
+
+    @property
+    def moving(self) -> list[str]:
+        """The parameters that go on from row to row."""
+        names = [parameter.split("*restrict ")[1] for parameter in self.parameters if "*restrict " in parameter]
+        return [name for name in names if name in (*self.by_neuron, "v", "u", "sums", "spikes")]
 
     @property
     def has_state(self) -> bool:
@@ -86,7 +113,18 @@ def kept_table(decay: int | Ints) -> Ints | None:
     return None if isinstance(decay, int) else np.asarray(DECAY_ONE - decay, np.int32)
 
 
-def make_rule(neuron: IntegerNeuron, sums: str, types: Mapping[str, str], reach: Interval | None, wraps: bool) -> Rule:
+def make_rule(
+    neuron: IntegerNeuron,
+    sums: str,
+    types: Mapping[str, str],
+    reach: Interval | None,
+    wraps: bool,
+    *,
+    row: int,
+    rows: bool,
+    by_neuron: Iterable[str],
+    pooled: int,
+) -> Rule:
     """The form of a row function. types: of the tables there are; reach: bounds of v, None: it stops at its limit."""
     farthest = STATE_TOP if reach is None else max(-reach[0], reach[1])
     filtered, spikes = kept(neuron.i_decay) != 0, "threshold" in types
@@ -104,4 +142,8 @@ def make_rule(neuron: IntegerNeuron, sums: str, types: Mapping[str, str], reach:
         bias=types.get("bias_v"),
         drop=types.get("drop"),
         value=types.get("value"),
+        row=row,
+        rows=rows,
+        by_neuron=tuple("bias" if name == "bias_v" else name for name in by_neuron),
+        pooled=pooled,
     )

@@ -19,6 +19,15 @@ from stl_deploy.exporters.integers.graph import (
 from stl_deploy.exporters.integers.net import Ints
 from stl_deploy.graph.program import Shape
 
+LISTED = 256
+"""Spikes of a dense layer that are listed at once; the sums of as many weights fit in 16 bits."""
+PADDING = 15
+"""Elements after sums, to which the padding of the last row of pairs adds 0."""
+SLACK = 8
+"""Places after a list: two that end it, and what is written eight at a time."""
+FEW_CHANNELS = 8
+"""With fewer, each input adds its kernel: a window would see too few spikes to be worth listing."""
+
 
 class Weights(Placing):
     """Adds up what arrives."""
@@ -38,13 +47,18 @@ class Weights(Placing):
         value = self._read(node, node.sources[0])
         share = self._share(node)
         shape = " x ".join(str(n) for n in node.weight.shape)
-        given = "spikes" if value.binary else value.ctype
         if isinstance(node, DenseNode):
             weight = node.weight[order][:, value.order].T
-            table = self._table(node, "weight", weight, f"{shape}, by input", "int8_t")
-            share.synops = node.weight.size
             ins, outs = weight.shape
-            self._do("dense", sums=sums, from_=value.at, weight=table.name, ins=ins, outs=outs, form=(given, ctype))
+            share.synops = node.weight.size
+            given, pairs = value.ctype, 0
+            if value.binary and in_pairs(outs):
+                given, pairs = "spikes", self._pairs(outs, LISTED + SLACK)
+                table = self._table(node, "weight", paired(weight), f"{shape}, by input, in pairs", "uint16_t")
+            else:
+                table = self._table(node, "weight", weight, f"{shape}, by input", "int8_t")
+            to = {"sums": sums, "ins": ins, "outs": outs, "pairs": pairs, "form": (given, ctype)}
+            self._do("dense", from_=value.at, weight=table.name, **to)
         elif isinstance(node, GainNode):
             full = np.broadcast_to(node.weight, node.shape).reshape(-1)[order]
             count = len(full)
@@ -66,32 +80,46 @@ class Weights(Placing):
         else:
             self._conv(node, value, sums, ctype, order)
 
+    def _pairs(self, outs: int, listed: int, starts: int = 0) -> int:
+        """Words in a row of pairs; the places that lists of spikes take are set aside."""
+        self.made.pairs.add(pairs_of(outs))
+        self.made.listed, self.made.starts = max(self.made.listed, listed), max(self.made.starts, starts)
+        return pairs_of(outs)
+
     def _conv(self, node: ConvNode, value: Value, sums: str, ctype: str, order: Order) -> None:
         value = self._in_order(node, value, channels_last(node.input_shape))
         assert np.array_equal(order, channels_last(node.shape))
-        simple = node.stride == (1, 1) and node.dilation == (1, 1) and node.groups == 1
         outs, ins, height, width = node.weight.shape
+        _, in_height, in_width = _image(node.input_shape)
         grouped = node.weight.reshape(node.groups, outs // node.groups, ins, height, width)
         by_input = grouped.transpose(0, 2, 3, 4, 1)
-        if simple:
-            by_input = by_input[:, :, :, ::-1]
-        shape = " x ".join(str(n) for n in node.weight.shape)
-        last = ", columns last to first" if simple else ""
-        table = self._table(node, "weight", by_input, f"{shape}, by input channel{last}", "int8_t")
+        shape, pairs, given = " x ".join(str(n) for n in node.weight.shape), 0, value.ctype
+        if value.binary and in_pairs(outs) and _gathers(node):
+            kind, given = "conv_spikes", "spikes"
+            pairs = self._pairs(outs, height * in_width * ins + SLACK, in_width + 1)
+            rows = paired(by_input[0].transpose(2, 1, 0, 3))
+            table = self._table(node, "weight", rows, f"{shape}, by tap and input channel, in pairs", "uint16_t")
+        elif node.stride == node.dilation == (1, 1) and node.groups == 1:
+            kind, comment = "conv", f"{shape}, by input channel, columns last to first"
+            table = self._table(node, "weight", by_input[:, :, :, ::-1], comment, "int8_t")
+        else:
+            kind = "conv_any"
+            table = self._table(node, "weight", by_input, f"{shape}, by input channel", "int8_t")
         fan_out = conv_fan_out(node)
         self._share(node).synops = int(fan_out.sum()) * node.input_shape[0]
         _, out_height, out_width = _image(node.shape)
         self._do(
-            "conv" if simple else "conv_any",
+            kind,
             sums=sums,
             from_=value.at,
             weight=table.name,
             layer=f"{self.ids[node.name]}_shape",
             numbers={
                 "channels": node.input_shape[0],
-                "height": node.input_shape[1],
-                "width": node.input_shape[2],
+                "height": in_height,
+                "width": in_width,
                 "out_channels": outs,
+                "pairs": pairs,
                 "out_height": out_height,
                 "out_width": out_width,
                 "kernel_height": height,
@@ -104,7 +132,7 @@ class Weights(Placing):
                 "dilation_columns": node.dilation[1],
                 "groups": node.groups,
             },
-            form=("spikes" if value.binary else value.ctype, ctype),
+            form=(given, ctype),
         )
 
     def _start(self, node: IntegerNode, sums: str, ctype: str, order: Order, bias: Ints | None) -> None:
@@ -127,7 +155,7 @@ class Weights(Placing):
         self._do("fill", to=sums, bias=table.name, row=len(flat), rows=count // len(flat), form=(ctype,), ctype=ctype)
 
     def _scratch(self, ctype: str, count: int) -> str:
-        self.made.sums[ctype] = max(self.made.sums.get(ctype, 0), count)
+        self.made.sums[ctype] = max(self.made.sums.get(ctype, 0), count + PADDING)
         return "sums.s16" if ctype == "int16_t" else "sums.s32"
 
     def _own_sums(self, node: Weighted) -> None:
@@ -135,7 +163,7 @@ class Weights(Placing):
         self._head(node)
         value = self._own(node)
         order = value.order if not isinstance(node, DenseNode) else channels_last(node.shape)
-        name = self._buffer(node, "values", value.ctype, len(order), "sums", self._delayed(node.name))
+        name = self._buffer(node, "values", value.ctype, len(order) + PADDING, "sums", self._delayed(node.name))
         bias = None if isinstance(node, GainNode) or node.bias is None else node.bias
         if bias is not None:
             bias = bias.reshape(-1, *(1,) * (len(node.shape) - 1))
@@ -162,3 +190,29 @@ def conv_fan_out(node: ConvNode) -> NDArray[np.int64]:
             np.add.at(reached, at[(at >= 0) & (at < len(reached))], 1)
         ways.append(reached)
     return np.outer(*ways) * (len(node.weight) // node.groups)
+
+
+def _gathers(node: ConvNode) -> bool:
+    """Whether every output adds what it sees of lists of spikes, line by line: several channels, windows without holes."""
+    outs, channels, height, width = node.weight.shape
+    inside = all(max(padding) < size for padding, size in zip(node.padding, (height, width), strict=True))
+    places = _image(node.input_shape)[2] * channels * height
+    return node.groups == 1 and node.dilation == (1, 1) and inside and FEW_CHANNELS <= channels and places < 2**16 - 1
+
+
+def pairs_of(outs: int) -> int:
+    """Words of two weights in a row, which blocks of 8 words make up."""
+    return -(-outs // 16) * 8
+
+
+def in_pairs(outs: int) -> bool:
+    """Whether rows stand in pairs: not where more than three eighths of a row would be padding."""
+    return 5 * 2 * pairs_of(outs) <= 8 * outs
+
+
+def paired(weight: Ints) -> NDArray[np.uint16]:
+    """Rows ``[..., outs]`` as words: weight i + 128 and 256 times weight pairs + i + 128; padding weighs 0."""
+    pairs = pairs_of(weight.shape[-1])
+    rows = np.zeros((*weight.shape[:-1], 2 * pairs), np.int64)
+    rows[..., : weight.shape[-1]] = weight
+    return (rows[..., :pairs] + 128 + 256 * (rows[..., pairs:] + 128)).astype(np.uint16)
