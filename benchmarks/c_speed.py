@@ -1,9 +1,10 @@
 """The C target against ONNX Runtime and torch, one sample at a time on one thread: python -m benchmarks.c_speed -o docs
 
-Three drawn networks, one of the digits net's size and one of an MNIST net's at two rates: the share of spikes in what
-arrives at each layer of weights. All are called from Python with one sample of T steps at a time, 32 of them in each
-turn; medians and their ratios. The C spikes as its integers say (checked here), which differ from the float network by
-rounding.
+Drawn networks, one of the digits net's size and one of an MNIST net's at several rates: the share of spikes in what
+arrives at each layer of weights; and the runs that are named, with their test samples. All are called from Python, turn
+by turn, with 32 samples, one after the other, each in the form that they take. Of each sample the least time of all
+turns counts (whatever else the machine does only adds to it), of a contender the mean of its samples. The C spikes as
+its integers say (checked here), which differ from the float network by rounding.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import math
 import os
-import statistics
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -25,14 +28,18 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from benchmarks.timing import QUIET, interleave
-from stl_deploy._util.files import write_text
+from benchmarks.timing import QUIET
+from stl_deploy._util.files import read_input, write_text
+from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.c.compiler import find_compiler, run_program
 from stl_deploy.exporters.c.folder import read_folder
 from stl_deploy.exporters.c.target import CFormat, COptions
+from stl_deploy.exporters.integers.real_weights import to_integers
 from stl_deploy.exporters.integers.simulate import simulate
 from stl_deploy.exporters.onnx.export import export_onnx
 from stl_deploy.exporters.onnx.model import OnnxModel
+from stl_deploy.graph.io.nir_file import read_nir
+from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Node, Output, Pool, Program, Reshape, Shape, Source
 from stl_deploy.graph.run import run
 
@@ -108,29 +115,37 @@ def _on_grid(weight: NDArray[Any]) -> NDArray[np.float32]:
     return (np.round(weight * 1024) / 1024).astype(F)
 
 
-def cases() -> dict[str, tuple[Program, float, int]]:
-    """Each network, its rate and its steps."""
+def cases() -> dict[str, tuple[Program, NDArray[Any]]]:
+    """Each drawn network and its input."""
+    drawn = {"digits size, 40 %": ((1, 8, 8), 0.4)}
+    drawn |= {f"MNIST size, {100 * rate:g} %": ((1, 28, 28), rate) for rate in (0.05, 0.1, 0.2, 0.5)}
     return {
-        "digits size, 40 %": (network((1, 8, 8), (32, 64), 100, 4, 0.4), 0.4, 4),
-        "MNIST size, 5 %": (network((1, 28, 28), (32, 64), 100, 4, 0.05), 0.05, 4),
-        "MNIST size, 20 %": (network((1, 28, 28), (32, 64), 100, 4, 0.2), 0.2, 4),
+        name: (network(shape, (32, 64), 100, 4, rate), spikes(shape, rate)) for name, (shape, rate) in drawn.items()
     }
 
 
-def measure(found: Mapping[str, tuple[Program, float, int]], rounds: int) -> dict[str, Any]:
+def spikes(shape: Shape, rate: float, steps: int = 4) -> NDArray[np.float32]:
+    """Drawn input ``[T, B, *shape]``."""
+    return (np.random.default_rng(1).random((steps, SAMPLES, *shape)) < rate).astype(F)
+
+
+def trained(folder: Path) -> tuple[Program, NDArray[Any]]:
+    """A run's network and its first test samples."""
+    x, _ = read_input(folder / "test.npz")
+    return lower(read_nir(folder / "net.nir")), x[:, :SAMPLES].astype(F)
+
+
+def measure(found: Mapping[str, tuple[Program, NDArray[Any]]], rounds: int) -> dict[str, Any]:
     """Times of every case, JSON-ready."""
     torch.set_num_threads(1)
     before, rows = os.getloadavg()[0], []
-    for name, (program, rate, steps) in found.items():
+    for name, (program, x) in found.items():
         print(f"{name} ...", file=sys.stderr, flush=True)
-        rng = np.random.default_rng(1)
-        x = (rng.random((steps, SAMPLES, *program.inputs[0].shape)) < rate).astype(F)
         with TemporaryDirectory() as folder:
-            turns = interleave(contenders(program, x, Path(folder)), rounds)
-        times = {contender: [turn / SAMPLES for turn in found] for contender, found in turns.items()}
-        rows.append({"network": name, "steps": steps, "rates": _rates(program, x), "seconds": times})
+            times = least(contenders(program, x, Path(folder)), rounds)
+        rows.append({"network": name, "steps": len(x), "rates": _rates(program, x), "seconds": times})
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "rounds": rounds,
         "load": [before, os.getloadavg()[0]],
         "compiler": _version(),
@@ -138,37 +153,53 @@ def measure(found: Mapping[str, tuple[Program, float, int]], rounds: int) -> dic
     }
 
 
-def contenders(program: Program, x: NDArray[Any], folder: Path) -> dict[str, Callable[[], Any]]:
-    """What is timed: every sample, one after the other."""
+Contender = tuple[Callable[[Any], Any], Sequence[Any]]
+"""A function of one sample, and the samples in the form that it takes."""
+
+
+def least(found: Mapping[str, Contender], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each contender's samples, each the least of its turns."""
+    times = {name: [math.inf] * len(samples) for name, (_, samples) in found.items()}
+    for _ in range(rounds):
+        for name, (call, samples) in found.items():
+            for i, given in enumerate(samples):
+                start = time.perf_counter()
+                call(given)
+                times[name][i] = min(times[name][i], time.perf_counter() - start)
+    return times
+
+
+def contenders(program: Program, x: NDArray[Any], folder: Path) -> dict[str, Contender]:
+    """What is timed."""
     CFormat().write(program, folder / "c", COptions(x=x))
     graph, _ = read_folder(folder / "c")
-    whole = x.astype(np.int32)
+    whole = to_integers(x, graph.input.scale)
     expected = simulate(graph, whole).y
-    made: dict[str, Callable[[], Any]] = {}
-
-    def all_of(call: Callable[[Any], Any], samples: Sequence[Any]) -> Callable[[], Any]:
-        return lambda: [call(given) for given in samples]
-
+    made: dict[str, Contender] = {}
     for name, options in BUILDS.items():
         call = _library(folder, name, options, len(x), expected.shape[2])
-        samples = [np.ascontiguousarray(whole[:, i]) for i in range(x.shape[1])]
+        samples = [(ctypes.c_int32 * whole[:, i].size)(*whole[:, i].flat) for i in range(x.shape[1])]
         for i, given in enumerate(samples):
-            if not np.array_equal(call(given), expected[:, i]):
+            if not np.array_equal(np.frombuffer(call(given), np.int32), expected[:, i].reshape(-1)):
                 raise SystemExit(f"{name} does not compute what its integers say")
-        made[name] = all_of(call, samples)
+        made[name] = call, samples
     inputs = [np.ascontiguousarray(x[:, i : i + 1]) for i in range(x.shape[1])]
     for name, precision in ((FLOAT, "float32"), (INTEGER, "integer"), (INT8, "int8")):
         path = folder / f"{precision}.onnx"
-        export_onnx(program, path, precision=precision, record=False)  # type: ignore[arg-type]
+        try:
+            export_onnx(program, path, precision=precision, record=False)  # type: ignore[arg-type]
+        except UnsupportedError as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            continue
         model = OnnxModel.load(path, threads=1)
         session, entry = model.session, model.session.get_inputs()[0].name
-        made[name] = all_of(partial(session.run, None), [{entry: given} for given in inputs])
-    made[EAGER] = all_of(partial(eager, program), [torch.from_numpy(given) for given in inputs])
+        made[name] = partial(session.run, None), [{entry: given} for given in inputs]
+    made[EAGER] = partial(eager, program), [torch.from_numpy(given) for given in inputs]
     return made
 
 
 def _library(folder: Path, name: str, options: tuple[str, ...], steps: int, outputs: int) -> Callable[[Any], Any]:
-    """The C as a function of one sample ``[T, *shape]`` in this process."""
+    """The C as a function of one sample, a ctypes array ``[T, *shape]``, in this process."""
     compiler = find_compiler()
     assert compiler is not None
     place = folder / f"build{len(list(folder.iterdir()))}"
@@ -180,9 +211,11 @@ def _library(folder: Path, name: str, options: tuple[str, ...], steps: int, outp
     function = ctypes.CDLL(str(place / "net.so")).run
     function.argtypes = [ctypes.c_void_p, ctypes.c_int32, ctypes.c_void_p]
 
+    output = ctypes.c_int32 * (steps * outputs)
+
     def call(given: Any) -> Any:
-        y = np.empty((steps, outputs), np.int32)
-        function(given.ctypes.data, steps, y.ctypes.data)
+        y = output()
+        function(given, steps, y)
         return y
 
     return call
@@ -193,10 +226,12 @@ def eager(program: Program, x: torch.Tensor) -> torch.Tensor:
     """A chain in plain torch: synapses over all steps at once, neurons step by step."""
     for node in program.nodes:
         steps = x.shape[:2]
+        if isinstance(node, Conv | Linear):
+            weight, bias = torch.from_numpy(node.weight), None if node.bias is None else torch.from_numpy(node.bias)
         if isinstance(node, Conv):
-            x = functional.conv2d(x.flatten(0, 1), torch.from_numpy(node.weight), padding=1).unflatten(0, steps)
+            x = functional.conv2d(x.flatten(0, 1), weight, bias, padding=1).unflatten(0, steps)
         elif isinstance(node, Linear):
-            x = functional.linear(x, torch.from_numpy(node.weight))
+            x = functional.linear(x, weight, bias)
         elif isinstance(node, Pool):
             x = functional.max_pool2d(x.flatten(0, 1), 2).unflatten(0, steps)
         elif isinstance(node, Reshape):
@@ -218,8 +253,8 @@ def _rates(program: Program, x: NDArray[Any]) -> dict[str, float]:
 
 
 def _ratios(times: Mapping[str, list[float]]) -> dict[str, float]:
-    """How many times as long as the C for this machine each takes, by medians."""
-    return {name: statistics.median(values) / statistics.median(times[NATIVE]) for name, values in times.items()}
+    """How many times as long as the C for this machine each takes."""
+    return {name: fmean(values) / fmean(times[NATIVE]) for name, values in times.items()}
 
 
 def _version() -> str:
@@ -234,14 +269,14 @@ def table(found: Mapping[str, Any]) -> str:
     lines = ["# The C target's speed", "", "Made by `python -m benchmarks.c_speed` ([what is compared](c.md)).", ""]
     lines += ["| network | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for row in found["rows"]:
-        micro = {name: 1e6 * statistics.median(times) for name, times in row["seconds"].items()}
-        cells = [f"{micro[name]:.0f} µs ({row['ratios'][name]:.1f}x)" for name in names]
+        micro = {name: 1e6 * fmean(times) for name, times in row["seconds"].items()}
+        cells = [f"{micro[name]:.0f} µs ({row['ratios'][name]:.1f}x)" if name in micro else "-" for name in names]
         lines.append(f"| {row['network']} | " + " | ".join(cells) + " |")
     load = max(found["load"])
     quiet = "" if load < QUIET else " - the machine was not quiet"
     lines += [
         "",
-        f"One thread, batch 1, medians of {found['rounds']} rounds, {found['compiler']}, load {load:.1f}{quiet}.",
+        f"One thread, batch 1, the least of {found['rounds']} rounds, {found['compiler']}, load {load:.1f}{quiet}.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -249,12 +284,13 @@ def table(found: Mapping[str, Any]) -> str:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("runs", nargs="*", type=Path, help="run folders to time, too")
+    parser.add_argument("--rounds", type=int, default=51)
     parser.add_argument("-o", "--output", type=Path, help="folder for c-speed.json and c-speed.md")
     arguments = parser.parse_args()
     if find_compiler() is None:
         raise SystemExit("no C compiler found; install one, for example gcc")
-    found = measure(cases(), arguments.rounds)
+    found = measure({run.name: trained(run) for run in arguments.runs} | cases(), arguments.rounds)
     print(table(found))
     if arguments.output is not None:
         arguments.output.mkdir(parents=True, exist_ok=True)

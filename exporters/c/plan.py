@@ -72,6 +72,8 @@ class Plan:
     """Sums of the layer at work: the most elements of each type."""
     pairs: set[int] = field(default_factory=set)
     """Words in the rows of weights that spikes add."""
+    padding: int = 0
+    """The most places that the last row of such weights has beyond its sums: it adds 0 there."""
     listed: int = 0
     """The most places in lists of spikes, and where lines begin in them (starts)."""
     starts: int = 0
@@ -92,7 +94,8 @@ class Plan:
     def shared_ram(self) -> int:
         """Bytes of RAM that all layers use in turn."""
         widths = {"int16_t": 2, "int32_t": 4}
-        return max((widths[ctype] * count for ctype, count in self.sums.items()), default=0) + self.rows + self.lists
+        sums = max((widths[ctype] * (count + self.padding) for ctype, count in self.sums.items()), default=0)
+        return sums + self.rows + self.lists
 
     @property
     def lists(self) -> int:

@@ -73,7 +73,7 @@ def _context(plan: Plan, about: About) -> dict[str, Any]:
         "steps": steps,
         "shapes": shapes,
         "shape_fields": _shape_fields(shapes),
-        "sums": plan.sums,
+        "sums": {ctype: count + plan.padding for ctype, count in plan.sums.items()},
         "rows": plan.rows,
         "recorded": sum(len_of(one.shape) for one in plan.recorded),
         "rules": plan.rules,

@@ -21,8 +21,6 @@ from stl_deploy.graph.program import Shape
 
 LISTED = 256
 """Spikes of a dense layer that are listed at once; the sums of as many weights fit in 16 bits."""
-PADDING = 15
-"""Elements after sums, to which the padding of the last row of pairs adds 0."""
 SLACK = 8
 """Places after a list: two that end it, and what is written eight at a time."""
 FEW_CHANNELS = 8
@@ -83,6 +81,7 @@ class Weights(Placing):
     def _pairs(self, outs: int, listed: int, starts: int = 0) -> int:
         """Words in a row of pairs; the places that lists of spikes take are set aside."""
         self.made.pairs.add(pairs_of(outs))
+        self.made.padding = max(self.made.padding, 2 * pairs_of(outs) - outs)
         self.made.listed, self.made.starts = max(self.made.listed, listed), max(self.made.starts, starts)
         return pairs_of(outs)
 
@@ -155,7 +154,7 @@ class Weights(Placing):
         self._do("fill", to=sums, bias=table.name, row=len(flat), rows=count // len(flat), form=(ctype,), ctype=ctype)
 
     def _scratch(self, ctype: str, count: int) -> str:
-        self.made.sums[ctype] = max(self.made.sums.get(ctype, 0), count + PADDING)
+        self.made.sums[ctype] = max(self.made.sums.get(ctype, 0), count)
         return "sums.s16" if ctype == "int16_t" else "sums.s32"
 
     def _own_sums(self, node: Weighted) -> None:
@@ -163,7 +162,7 @@ class Weights(Placing):
         self._head(node)
         value = self._own(node)
         order = value.order if not isinstance(node, DenseNode) else channels_last(node.shape)
-        name = self._buffer(node, "values", value.ctype, len(order) + PADDING, "sums", self._delayed(node.name))
+        name = self._buffer(node, "values", value.ctype, len(order) + _padding(node), "sums", self._delayed(node.name))
         bias = None if isinstance(node, GainNode) or node.bias is None else node.bias
         if bias is not None:
             bias = bias.reshape(-1, *(1,) * (len(node.shape) - 1))
@@ -193,16 +192,22 @@ def conv_fan_out(node: ConvNode) -> NDArray[np.int64]:
 
 
 def _gathers(node: ConvNode) -> bool:
-    """Whether every output adds what it sees of lists of spikes, line by line: several channels, windows without holes."""
-    outs, channels, height, width = node.weight.shape
+    """Whether every output adds the spikes that it sees from one list: several channels, windows without holes."""
+    _, channels, height, width = node.weight.shape
     inside = all(max(padding) < size for padding, size in zip(node.padding, (height, width), strict=True))
     places = _image(node.input_shape)[2] * channels * height
-    return node.groups == 1 and node.dilation == (1, 1) and inside and FEW_CHANNELS <= channels and places < 2**16 - 1
+    return node.groups == 1 and node.dilation == (1, 1) and inside and channels >= FEW_CHANNELS and places < 2**16 - 1
 
 
 def pairs_of(outs: int) -> int:
     """Words of two weights in a row, which blocks of 8 words make up."""
     return -(-outs // 16) * 8
+
+
+def _padding(node: Weighted) -> int:
+    """Places after its sums that the last row of a layer's weights may add 0 to."""
+    outs = 0 if isinstance(node, GainNode) else len(node.weight)
+    return 2 * pairs_of(outs) - outs if in_pairs(outs) else 0
 
 
 def in_pairs(outs: int) -> bool:

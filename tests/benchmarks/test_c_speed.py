@@ -31,7 +31,7 @@ def test_plain_torch_is_the_network() -> None:
 @pytest.mark.skipif(find_compiler() is None, reason=MISSING)
 def test_measuring_a_small_one(tmp_path: Path) -> None:
     program = c_speed.network((1, 12, 12), (8, 32), 20, 2, 0.2)
-    found = c_speed.measure({"small": (program, 0.2, 2)}, rounds=2)
+    found = c_speed.measure({"small": (program, c_speed.spikes((1, 12, 12), 0.2, 2))}, rounds=2)
     (row,) = found["rows"]
     names = {*c_speed.BUILDS, c_speed.FLOAT, c_speed.INTEGER, c_speed.INT8, c_speed.EAGER}
     assert set(row["seconds"]) == names

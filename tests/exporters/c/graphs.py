@@ -164,11 +164,11 @@ class Grower:
 
     def weighted(self, before: IntegerNode, sources: Any) -> IntegerNode:
         if len(before.shape) == 1:
-            return self.dense(self.name("dense"), before.shape[0], self.pick(1, 4, 9, 17), sources)
+            return self.dense(self.name("dense"), before.shape[0], self.pick(1, 4, 9, 17, 40, 112), sources)
         flat = before.shape if len(before.shape) == 3 else (before.shape[0], 1, before.shape[1])
         line = len(before.shape) == 2
         groups = self.pick(1, 1, 1, flat[0])
-        outs = groups * self.pick(1, 2, 5)
+        outs = groups * self.pick(1, 2, 5) if groups > 1 else self.pick(1, 2, 5, 10, 24, 64)
         kernel = [self.pick(*range(1, min(4, n) + 1)) for n in flat[1:]]
         dilation = [self.pick(1, 1, 2) if 2 * (k - 1) < n else 1 for k, n in zip(kernel, flat[1:], strict=True)]
         stride = self.pick((1, 1), (1, 1), (2, 1), (2, 2), (1, 3))

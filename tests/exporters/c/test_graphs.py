@@ -15,13 +15,24 @@ from stl_deploy.exporters.c.compiler import MISSING, find_compiler
 from stl_deploy.exporters.c.layout import make_plan
 from stl_deploy.exporters.c.program import Program
 from stl_deploy.exporters.c.render import render_plan
-from stl_deploy.exporters.integers.graph import ConvNode, IntegerGraph, PopulationNode
+from stl_deploy.exporters.integers.graph import (
+    ConvNode,
+    IntegerGraph,
+    IntegerInput,
+    IntegerOutput,
+    PopulationNode,
+)
+from stl_deploy.exporters.integers.net import IntegerNeuron
 from stl_deploy.exporters.integers.simulate import simulate
 from stl_deploy.exporters.integers.store import About
+from stl_deploy.graph.program import Source
 from tests.exporters.c.graphs import Grower
 
 pytestmark = pytest.mark.skipif(find_compiler() is None, reason=MISSING)
 SANITIZED = ("-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+
+NARROW = ("-DNET_NARROW",)
+"""The functions of machines with 32-bit registers."""
 
 
 def program(graph: IntegerGraph) -> Program:
@@ -52,23 +63,30 @@ def test_every_spike_is_the_integer_models_under_sanitizers(block: int) -> None:
     def check(seed: int) -> None:
         graph, x = Grower(seed).grow()
         assume(fits(graph))
-        assert differing(graph, x, SANITIZED) == 0
+        assert differing(graph, x, (*SANITIZED, *NARROW[seed % 2 :])) == 0
 
     check()
 
 
 def test_the_random_graphs_are_worth_comparing() -> None:
-    rates, kinds, clipped = [], set(), 0
+    rates, kinds, clipped, forms = [], set(), 0, set()
     for seed in range(200):
         graph, x = Grower(seed).grow()
         if not fits(graph):
             continue
         rates += [float(spikes.mean()) for spikes in simulate(graph, x, record=True).spikes.values()]
         kinds |= {type(node).__name__ for node in graph.nodes}
-        clipped += any(rule.clips or rule.wraps for rule in make_plan(graph).rules)
+        plan = make_plan(graph)
+        clipped += any(rule.clips or rule.wraps for rule in plan.rules)
+        forms |= {(step.kind, *step.form) for step in plan.steps if step.kind in ("dense", "conv_spikes")}
     assert np.mean([0.02 < rate < 0.98 for rate in rates]) > 0.6
     assert len(kinds) == 10
     assert clipped > 20
+    assert forms >= {
+        ("conv_spikes", "spikes", "int16_t"),
+        ("dense", "spikes", "int16_t"),
+        ("dense", "spikes", "int32_t"),
+    }
     nodes = [node for seed in range(200) for node in Grower(seed).grow()[0].nodes]
     assert {node.neuron.reset for node in nodes if isinstance(node, PopulationNode)} == {
         "value", "subtract", "subtract_delayed", "value_delayed",
@@ -79,10 +97,40 @@ def test_the_random_graphs_are_worth_comparing() -> None:
     assert any(max(node.dilation) > 1 for node in convs)
 
 
+@pytest.mark.parametrize("options", [(), NARROW])
+def test_more_weights_than_16_bits_hold_the_sum_of(options: tuple[str, ...]) -> None:
+    """Windows of up to 9 x 40 spikes, each weight at its limit: sums pass 2^15 and are taken 256 spikes at a time."""
+    rng = np.random.default_rng(5)
+    weight = rng.choice([-128, 127], (20, 40, 3, 3), p=[0.1, 0.9]).astype(np.int32)
+    window: dict[str, Any] = {"stride": (2, 1), "padding": ((1, 2), (0, 1)), "dilation": (1, 1), "groups": 1}
+    conv = ConvNode(
+        name="conv",
+        shape=(20, 5, 4),
+        sources=(Source("in"),),
+        weight=weight,
+        bias=None,
+        input_shape=(40, 8, 5),
+        **window,
+    )
+    neuron = IntegerNeuron(v_decay=2048, threshold=rng.integers(10000, 40000, (20, 1, 1)).astype(np.int32))
+    spikes = PopulationNode(name="a", shape=(20, 5, 4), sources=(Source("conv"),), neuron=neuron, bias=None)
+    entry = IntegerInput(name="in", shape=(40, 8, 5), sources=(), low=0, high=1, scale=1.0)
+    graph = IntegerGraph(
+        (entry, conv, spikes, IntegerOutput(name="o", shape=(20, 5, 4), sources=(Source("a"),), unit=1.0))
+    )
+    x = (rng.random((6, 3, 40, 8, 5)) < np.array([0, 0.02, 0.4, 0.8, 0.97, 1]).reshape(6, 1, 1, 1, 1)).astype(np.int32)
+    assert {("conv_spikes", "spikes", "int32_t")} <= {
+        (step.kind, *step.fields.get("form", ())) for step in make_plan(graph).steps
+    }
+    assert 0.1 < simulate(graph, x).y.mean() < 0.9
+    assert differing(graph, x, (*SANITIZED, *options)) == 0
+
+
 @pytest.mark.parametrize("level", ["-O0", "-O2", "-O3", "-Os"])
 def test_no_level_of_optimisation_changes_a_spike(level: str) -> None:
     for seed in range(900, 906):
         assert differing(*Grower(seed).grow(), (level,)) == 0
+        assert differing(*Grower(seed).grow(), (level, *NARROW)) == 0
 
 
 @pytest.mark.skipif(shutil.which("clang") is None, reason="clang is not installed")

@@ -30,7 +30,7 @@ static const int8_t fc_weight[24] = { /* 3 x 8, by input */
 };
 
 struct layer_shape {
-    int32_t channels, height, width, out_channels, out_height, out_width, kernel_height, kernel_width, top, left, stride_rows, stride_columns, dilation_rows, dilation_columns, groups;
+    int32_t channels, height, width, out_channels, pairs, out_height, out_width, kernel_height, kernel_width, top, left, stride_rows, stride_columns, dilation_rows, dilation_columns, groups;
 };
 
 static const struct layer_shape conv1_shape = {
@@ -38,6 +38,7 @@ static const struct layer_shape conv1_shape = {
     .height = 4,
     .width = 4,
     .out_channels = 2,
+    .pairs = 0,
     .out_height = 4,
     .out_width = 4,
     .kernel_height = 3,
@@ -72,46 +73,6 @@ static uint8_t row_spikes[8];
 #ifdef NET_RECORD
 uint8_t net_spikes[NET_SPIKES];
 #endif
-/* Add n weights to as many sums. */
-static void add_s16(int16_t *restrict sums, const int8_t *restrict weight, int32_t n)
-{
-    for (int32_t i = 0; i < n; i++)
-        sums[i] = (int16_t)(sums[i] + weight[i]);
-}
-
-/* Add four rows of n weights to as many sums. */
-static void add_four_s16(int16_t *restrict sums, const int8_t *const rows[4], int32_t from, int32_t n)
-{
-    const int8_t *restrict a = &rows[0][from];
-    const int8_t *restrict b = &rows[1][from];
-    const int8_t *restrict c = &rows[2][from];
-    const int8_t *restrict d = &rows[3][from];
-
-    for (int32_t i = 0; i < n; i++)
-        sums[i] = (int16_t)(sums[i] + a[i] + b[i] + c[i] + d[i]);
-}
-
-static void add_two_s16(int16_t *restrict sums, const int8_t *restrict a, const int8_t *restrict b, int32_t n)
-{
-    for (int32_t i = 0; i < n; i++)
-        sums[i] = (int16_t)(sums[i] + a[i] + b[i]);
-}
-
-/* Where the next spike is, from a place on; n if there is none. */
-static int32_t next_spike(const uint8_t *spikes, int32_t at, int32_t n)
-{
-    for (; at + 8 <= n; at += 8) {
-        uint64_t eight;
-
-        memcpy(&eight, &spikes[at], sizeof eight);
-        if (eight != 0)
-            break;
-    }
-    while (at < n && !spikes[at])
-        at++;
-    return at;
-}
-
 /* Add n weights, x times each, to as many sums. */
 static void add_times_s16(int16_t *restrict sums, const int8_t *restrict weight, int32_t x, int32_t n)
 {
@@ -131,27 +92,16 @@ static void fill_s16(int16_t *restrict sums, const int16_t *restrict bias, int32
         memcpy(&sums[row * n], bias, (size_t)n * sizeof *sums);
 }
 
-/* Every spike adds its row of weights, four at a time. */
-static void dense_spikes_s16(const uint8_t *restrict in, int32_t ins, const int8_t *restrict weight, int16_t *restrict sums, int32_t outs)
+/* Every input that is not 0 adds its row of weights, as often as it says. */
+static void dense_u8_s16(const uint8_t *restrict in, int32_t ins, const int8_t *restrict weight, int16_t *restrict sums, int32_t outs)
 {
-    const int8_t *rows[4];
-    int32_t waiting = 0;
-
-    for (int32_t i = next_spike(in, 0, ins); i < ins; i = next_spike(in, i + 1, ins)) {
-        rows[waiting++] = &weight[i * outs];
-        if (waiting == 4) {
-            add_four_s16(sums, rows, 0, outs);
-            waiting = 0;
-        }
-    }
-    if (waiting >= 2)
-        add_two_s16(sums, rows[0], rows[1], outs);
-    if (waiting % 2 == 1)
-        add_s16(sums, rows[waiting - 1], outs);
+    for (int32_t i = 0; i < ins; i++)
+        if (in[i] != 0)
+            add_times_s16(sums, &weight[i * outs], in[i], outs);
 }
 
-/* Every input that is not 0 adds its kernel around where it is. Neighbouring columns of the
- * output lie side by side, as do the kernel's columns (stored last to first), so that a row is added at once. */
+/* Every input that is not 0 adds its kernel around where it is. Neighbouring columns of the output lie side by side, as
+ * do the kernel's columns (stored last to first), so that a row is added at once. */
 static void conv_u8_s16(const struct layer_shape *layer, const uint8_t *restrict in, const int8_t *restrict weight, int16_t *restrict sums)
 {
     const int32_t pixel = layer->out_channels;
@@ -165,46 +115,48 @@ static void conv_u8_s16(const struct layer_shape *layer, const uint8_t *restrict
         const int32_t first = bottom < layer->out_height ? 0 : bottom - layer->out_height + 1;
         const int32_t last = bottom < layer->kernel_height ? bottom : layer->kernel_height - 1;
 
-        for (int32_t column = 0; column < layer->width; column++, in += layer->channels) {
-            const int32_t left = column + layer->left - columns + 1;
-            const int32_t skipped = left < 0 ? -left : 0;
-            const int32_t end = left + columns > layer->out_width ? layer->out_width - left : columns;
-            const int32_t width = (end - skipped) * pixel;
-            const int32_t start = bottom * line + (left + skipped) * pixel;
-            const int8_t *inside = &weight[skipped * pixel];
+        for (int32_t column = 0; column < layer->width; column++)
+            for (int32_t channel = 0; channel < layer->channels; channel++) {
+                const int32_t x = *in++;
+                const int32_t left = column + layer->left - columns + 1;
+                const int32_t skipped = left < 0 ? -left : 0;
+                const int32_t end = left + columns > layer->out_width ? layer->out_width - left : columns;
+                const int32_t start = bottom * line + (left + skipped) * pixel;
+                const int8_t *inside = &weight[channel * kernel + skipped * pixel];
 
-            for (int32_t channel = 0; channel < layer->channels; channel++)
-                if (in[channel] != 0)
+                if (x != 0)
                     for (int32_t k = first; k <= last; k++)
-                        add_times_s16(&sums[start - k * line], &inside[channel * kernel + k * kernel_line], in[channel], width);
+                        add_times_s16(&sums[start - k * line], &inside[k * kernel_line], x, (end - skipped) * pixel);
+            }
+    }
+}
+
+/* Rows of 2 neurons, one step. v keeps 2048 of 4096, rounded toward 0 and gains
+ * 64 times what arrives; above 64 times its threshold a neuron fires, and v is 0.
+ * Of 2 neighbours, pooled is 1 where one fires. */
+static void neurons_1(int32_t *restrict v, const int16_t *restrict sums, const int8_t *restrict threshold, uint8_t *restrict spikes, uint8_t *restrict pooled, int32_t rows)
+{
+    for (int32_t row = 0; row < rows; row++) {
+        uint8_t *restrict pool = &pooled[row / 2 * 2];
+
+        for (int32_t i = 0; i < 2; i++) {
+            const int32_t current = 64 * (int32_t)sums[i];
+            const int32_t now = v[i] / 2 + current;
+            spikes[i] = now > 64 * (int32_t)threshold[i];
+            pool[i] |= spikes[i];
+            v[i] = spikes[i] ? 0 : now;
         }
+        v += 2;
+        sums += 2;
+        spikes += 2;
     }
 }
 
-/* A neuron of the pooled row fires if one of those before it does. */
-static void or_row(uint8_t *restrict out, const uint8_t *restrict in, int32_t n)
-{
-    for (int32_t i = 0; i < n; i++)
-        out[i] |= in[i];
-}
-
-/* A row of neurons, one step. v keeps 2048 of 4096, rounded toward 0 and gains
+/* A row of 3 neurons, one step. v keeps 3096 of 4096, rounded toward 0 and gains
  * 64 times what arrives; above 64 times its threshold a neuron fires, and v is 0. */
-static void neurons_1(int32_t *restrict v, const int16_t *restrict sums, const int8_t *restrict threshold, uint8_t *restrict spikes, int32_t n)
+static void neurons_2(int32_t *restrict v, const int16_t *restrict sums, const int8_t *restrict threshold, uint8_t *restrict spikes)
 {
-    for (int32_t i = 0; i < n; i++) {
-        const int32_t current = 64 * (int32_t)sums[i];
-        const int32_t now = v[i] / 2 + current;
-        spikes[i] = now > 64 * (int32_t)threshold[i];
-        v[i] = spikes[i] ? 0 : now;
-    }
-}
-
-/* A row of neurons, one step. v keeps 3096 of 4096, rounded toward 0 and gains
- * 64 times what arrives; above 64 times its threshold a neuron fires, and v is 0. */
-static void neurons_2(int32_t *restrict v, const int16_t *restrict sums, const int8_t *restrict threshold, uint8_t *restrict spikes, int32_t n)
-{
-    for (int32_t i = 0; i < n; i++) {
+    for (int32_t i = 0; i < 3; i++) {
         const int32_t current = 64 * (int32_t)sums[i];
         const int32_t now = v[i] * 3096 / 4096 + current;
         spikes[i] = now > 64 * (int32_t)threshold[i];
@@ -221,12 +173,15 @@ void net_reset(void)
 
 int net_step(const int32_t *x, int32_t *y)
 {
+    int outside = 0;
+
     /* in: input, 1 x 4 x 4 */
-    for (int32_t i = 0; i < 16; i++) {
-        if (x[i] < NET_INPUT_MIN || x[i] > NET_INPUT_MAX)
-            return -1;
+    for (int32_t i = 0; i < NET_INPUTS; i++)
+        outside |= x[i] < NET_INPUT_MIN || x[i] > NET_INPUT_MAX;
+    if (outside)
+        return -1;
+    for (int32_t i = 0; i < 16; i++)
         in_values[i] = (uint8_t)x[i];
-    }
 
     /* lif1: neurons, 2 x 4 x 4 */
     fill_s16(sums.s16, lif1_bias, 2, 16);
@@ -234,13 +189,9 @@ int net_step(const int32_t *x, int32_t *y)
     /* pool1: the largest of 2 x 2 */
     memset(pool1_spikes, 0, sizeof pool1_spikes);
     for (int32_t row = 0; row < 4; row++) {
-        for (int32_t column = 0; column < 4; column++) {
-            const int32_t at = (row * 4 + column) * 2;
+        const int32_t at = row * 8;
 
-            neurons_1(&lif1_v[at], &sums.s16[at], lif1_threshold, &row_spikes[column * 2], 2);
-            or_row(&pool1_spikes[(row / 2 * 2 + column / 2) * 2],
-                   &row_spikes[column * 2], 2);
-        }
+        neurons_1(&lif1_v[at], &sums.s16[at], lif1_threshold, row_spikes, &pool1_spikes[row / 2 * 4], 4);
 #ifdef NET_RECORD
         memcpy(&net_spikes[0 + row * 8], row_spikes, 8);
 #endif
@@ -251,8 +202,8 @@ int net_step(const int32_t *x, int32_t *y)
 
     /* lif2: neurons, 3 */
     clear_s16(sums.s16, 3);
-    dense_spikes_s16(pool1_spikes, 8, fc_weight, sums.s16, 3);
-    neurons_2(lif2_v, sums.s16, lif2_threshold, lif2_spikes, 3);
+    dense_u8_s16(pool1_spikes, 8, fc_weight, sums.s16, 3);
+    neurons_2(lif2_v, sums.s16, lif2_threshold, lif2_spikes);
 #ifdef NET_RECORD
     memcpy(&net_spikes[40], lif2_spikes, 3);
 #endif
