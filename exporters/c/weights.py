@@ -220,4 +220,5 @@ def paired(weight: Ints) -> NDArray[np.uint16]:
     pairs = pairs_of(weight.shape[-1])
     rows = np.zeros((*weight.shape[:-1], 2 * pairs), np.int64)
     rows[..., : weight.shape[-1]] = weight
-    return (rows[..., :pairs] + 128 + 256 * (rows[..., pairs:] + 128)).astype(np.uint16)
+    words: NDArray[np.int64] = rows[..., :pairs] + 128 + 256 * (rows[..., pairs:] + 128)
+    return words.astype(np.uint16)
