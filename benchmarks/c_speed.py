@@ -143,13 +143,13 @@ def measure(found: Mapping[str, tuple[Program, NDArray[Any]]], rounds: int) -> d
         print(f"{name} ...", file=sys.stderr, flush=True)
         with TemporaryDirectory() as folder:
             times = least(contenders(program, x, Path(folder)), rounds)
-        rows.append({"network": name, "steps": len(x), "rates": _rates(program, x), "seconds": times})
+        rows.append({"network": name, "steps": len(x), "rates": rates(program, x), "seconds": times})
     return {
         "schema_version": 2,
         "rounds": rounds,
         "load": [before, os.getloadavg()[0]],
         "compiler": _version(),
-        "rows": [row | {"ratios": _ratios(row["seconds"])} for row in rows],
+        "rows": [row | {"ratios": ratios(row["seconds"])} for row in rows],
     }
 
 
@@ -247,12 +247,12 @@ def eager(program: Program, x: torch.Tensor) -> torch.Tensor:
     return x
 
 
-def _rates(program: Program, x: NDArray[Any]) -> dict[str, float]:
+def rates(program: Program, x: NDArray[Any]) -> dict[str, float]:
     recorded = run(program, x, record=[node.name for node in program.spiking]).recorded
     return {name: float(spikes.mean()) for name, spikes in recorded.items()}
 
 
-def _ratios(times: Mapping[str, list[float]]) -> dict[str, float]:
+def ratios(times: Mapping[str, list[float]]) -> dict[str, float]:
     """How many times as long as the C for this machine each takes."""
     return {name: fmean(values) / fmean(times[NATIVE]) for name, values in times.items()}
 

@@ -51,7 +51,7 @@ _FILES: Mapping[str, Sequence[tuple[Precision, Form]]] = {
 _AS_IT_IS: Sequence[Precision] = ("float32", "integer")
 """What must give the bits of the plain reference."""
 _REFERENCE = "reference"
-_CHUNK = 50
+CHUNK = 50
 
 
 def measure(cases: Iterable[nets.Case]) -> dict[str, Any]:
@@ -106,8 +106,8 @@ def _rows(case: nets.Case, sums: str) -> list[dict[str, Any]]:
     with TemporaryDirectory() as folder:
         near, fired = NearThreshold(), dict.fromkeys(names, 0.0)
         files = [_file(program, precision, form, Path(folder), near) for precision, form in _FILES[sums]]
-        for start in range(0, x.shape[1], _CHUNK):
-            part = x[:, start : start + _CHUNK]
+        for start in range(0, x.shape[1], CHUNK):
+            part = x[:, start : start + CHUNK]
             plain = run(program, part, record=names, observe=near)
             for name in names:
                 fired[name] += float(plain.recorded[name].mean()) * part.shape[1] / x.shape[1]

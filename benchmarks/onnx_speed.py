@@ -85,7 +85,7 @@ def measure(
         "rounds": rounds,
         "load": [before, os.getloadavg()[0]],
         "versions": {"onnxruntime": onnxruntime.__version__, "torch": torch.__version__},
-        "rows": [row | {"ratios": _ratios(row)} for row in rows],
+        "rows": [row | {"ratios": ratios(row)} for row in rows],
     }
 
 
@@ -144,7 +144,7 @@ def _session(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSessi
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def _ratios(row: Mapping[str, Any]) -> dict[str, float]:
+def ratios(row: Mapping[str, Any]) -> dict[str, float]:
     """Median time over the median time of the model in torch."""
     floor = statistics.median(row["seconds"][MODEL])
     return {name: statistics.median(times) / floor for name, times in row["seconds"].items()}

@@ -91,8 +91,8 @@ def recurrent(neurons: int, steps: int) -> Contenders:
     edges = [("input", "enter"), ("enter", "lif"), ("lif", "loop"), ("loop", "lif"), ("lif", "output")]
     program = lower(nir.NIRGraph(nodes, edges, type_check=False), PRESETS["stl"])
     tensors = [torch.from_numpy(array) for array in (enter, loop, x)]
-    _require_same(run(program, x).y, _looped(*tensors))
-    return {TORCH: lambda: _looped(*tensors), REFERENCE: lambda: run(program, x)}
+    _require_same(run(program, x).y, looped(*tensors))
+    return {TORCH: lambda: looped(*tensors), REFERENCE: lambda: run(program, x)}
 
 
 def _on_grid(rng: np.random.Generator, neurons: int, inputs: int) -> Floats:
@@ -102,7 +102,8 @@ def _on_grid(rng: np.random.Generator, neurons: int, inputs: int) -> Floats:
 
 
 @torch.inference_mode()
-def _looped(enter: torch.Tensor, loop: torch.Tensor, x: torch.Tensor) -> Any:
+def looped(enter: torch.Tensor, loop: torch.Tensor, x: torch.Tensor) -> Any:
+    """The recurrent network step by step in torch."""
     v = spikes = torch.zeros(x.shape[1], len(loop))
     found = []
     for now in nn.functional.linear(x, enter):

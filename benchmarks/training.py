@@ -163,7 +163,7 @@ def cost_in_time(times: Sequence[int], rounds: int, *, memory: bool) -> dict[str
         step = CONTESTANTS["ours"].steps(small_mlp(T))["train"]
         found["seconds"][str(T)] = interleaved({"ours": step}, rounds)["ours"]
         if memory:
-            found["peak_bytes"][str(T)] = _apart("--peak", f"T{T}", "ours")
+            found["peak_bytes"][str(T)] = apart("--peak", f"T{T}", "ours")
     return found
 
 
@@ -183,7 +183,7 @@ def peak_memory(workload: str, contestant: str) -> float:
 
     One buffer more or less fits between others from run to run, of the same code.
     """
-    return statistics.median(_apart("--peak", workload, contestant) for _ in range(_TURNS))
+    return statistics.median(apart("--peak", workload, contestant) for _ in range(_TURNS))
 
 
 def trace_bytes(workload: Workload) -> int:
@@ -200,11 +200,12 @@ def as_met(workload: str, rounds: int) -> dict[str, dict[str, float]]:
             for kind in seconds:
                 arguments = ("--alone", workload, name, kind, "--rounds", str(rounds))
                 threads = ("--threads", str(torch.get_num_threads()))
-                seconds[kind][name].append(_apart(*arguments, *threads, as_it_comes=name != "ours"))
+                seconds[kind][name].append(apart(*arguments, *threads, as_it_comes=name != "ours"))
     return {kind: {name: statistics.median(values) for name, values in by.items()} for kind, by in seconds.items()}
 
 
-def _apart(*arguments: str, as_it_comes: bool = False) -> float:
+def apart(*arguments: str, as_it_comes: bool = False) -> float:
+    """The number that this benchmark prints when it is called so in a process of its own."""
     call = [sys.executable, "-m", "benchmarks.training", *arguments]
     environment = {**os.environ}
     if as_it_comes:

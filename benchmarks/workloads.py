@@ -24,13 +24,15 @@ Form = Literal["folded", "batch first", "steps"]
 CLASSES = 10
 
 
-def _block(channels: int, kernel: int, norm: bool) -> Layers:
+def block(channels: int, kernel: int, norm: bool) -> Layers:
+    """Convolution, norm (if any), neurons and pool."""
     norms: Layers = [{"kind": "norm"}] if norm else []
     conv = {"kind": "conv", "channels": channels, "kernel": kernel, "padding": kernel // 2, "bias": not norm}
     return [conv, *norms, {"kind": "lif"}, {"kind": "pool"}]
 
 
-def _dense(*features: int) -> Layers:
+def dense(*features: int) -> Layers:
+    """Linear layers, each with its neurons."""
     return [layer for n in features for layer in ({"kind": "linear", "features": n}, {"kind": "lif"})]
 
 
@@ -53,16 +55,16 @@ class Workload:
 
 def small_mlp(steps: int) -> Workload:
     """The workload of the cost over T."""
-    return Workload([*_dense(128, 10), {"kind": "vote", "population": 1}], (784,), steps, 32)
+    return Workload([*dense(128, 10), {"kind": "vote", "population": 1}], (784,), steps, 32)
 
 
 WORKLOADS = {
     "W1": Workload(
         [
-            *_block(128, 5, True),
-            *_block(128, 5, True),
+            *block(128, 5, True),
+            *block(128, 5, True),
             {"kind": "flatten"},
-            *_dense(2048, 100),
+            *dense(2048, 100),
             {"kind": "vote", "population": 10},
         ],
         (1, 28, 28),
@@ -71,21 +73,21 @@ WORKLOADS = {
     ),
     "W2": Workload(
         [
-            *_block(16, 3, False),
-            *_block(32, 3, False),
+            *block(16, 3, False),
+            *block(32, 3, False),
             {"kind": "flatten"},
-            *_dense(128, 10),
+            *dense(128, 10),
             {"kind": "vote", "population": 1},
         ],
         (1, 28, 28),
         16,
         128,
     ),
-    "W3": Workload([*_dense(512, 512, 10), {"kind": "vote", "population": 1}], (784,), 50, 128),
+    "W3": Workload([*dense(512, 512, 10), {"kind": "vote", "population": 1}], (784,), 50, 128),
 }
 
 TINY = Workload(
-    [*_block(4, 3, True), {"kind": "flatten"}, *_dense(10), {"kind": "vote", "population": 1}], (1, 8, 8), 4, 4
+    [*block(4, 3, True), {"kind": "flatten"}, *dense(10), {"kind": "vote", "population": 1}], (1, 8, 8), 4, 4
 )
 
 

@@ -23,7 +23,7 @@ from stl_deploy.training.loop import Record, train
 from stl_deploy.training.model_file import load_network, model_facts
 
 PRICES = "horowitz45_fp32"
-_READERS = {"mnist": mnist, "fashion_mnist": fashion_mnist}
+READERS = {"mnist": mnist, "fashion_mnist": fashion_mnist}
 
 
 def recorded(task: Task, out: Path) -> dict[str, Any] | None:
@@ -125,15 +125,15 @@ def _configuration(task: Task, out: Path, data_dir: Path | None) -> RunConfig:
 
 def data_folder(dataset: str, images: int | None, out: Path, data_dir: Path | None) -> Path | None:
     """Where a dataset lies: under ``data_dir`` (None: where downloads go), or cut to its first training images."""
-    source = None if data_dir is None or dataset not in _READERS else data_dir / dataset
+    source = None if data_dir is None or dataset not in READERS else data_dir / dataset
     if source is not None and not source.is_dir():
         source = data_dir
-    if images is None or dataset not in _READERS:
+    if images is None or dataset not in READERS:
         return source
     folder = out / "data" / f"{dataset}-{images}"
     if not (folder / "t10k-labels-idx1-ubyte").is_file():
         make_folder(folder)
-        _write_first(_READERS[dataset](source), images, folder)
+        _write_first(READERS[dataset](source), images, folder)
     return folder
 
 

@@ -31,7 +31,7 @@ _SHARED_MEMORY = re.compile(r"stl-(\d{1,10})-")
 _LONGEST = 70
 """Of a folder in which processes make sockets, whose names may have 107 characters."""
 _POLL_SECONDS = 0.1
-_GRACE_SECONDS = 3.0
+GRACE_SECONDS = 3.0
 """Between asking the process group to end (Lava then frees its shared memory) and ending it."""
 
 
@@ -59,7 +59,7 @@ def run_worker(
         write_json(folder / "job.json", job)
         _sweep_shared_memory()
         with (folder / "errors.txt").open("wb") as errors:
-            worker = _start(python, script or WORKER, folder, errors.fileno())
+            worker = start_worker(python, script or WORKER, folder, errors.fileno())
             try:
                 _wait(worker, folder, deadline, progress)
             finally:
@@ -68,7 +68,8 @@ def run_worker(
         return _collect(worker, folder)
 
 
-def _start(python: Path, script: Path, folder: Path, errors: int) -> subprocess.Popen[bytes]:
+def start_worker(python: Path, script: Path, folder: Path, errors: int) -> subprocess.Popen[bytes]:
+    """The worker, at the head of a process group of its own; raises ToolError if it cannot be started."""
     try:
         return subprocess.Popen(
             [str(python), "-I", str(script), str(folder / "job.json")],
@@ -140,7 +141,7 @@ def _sweep_shared_memory() -> None:
 
 def end_group(worker: subprocess.Popen[bytes]) -> None:
     """End the worker and every process of its group, gently first."""
-    for signal_, seconds in ((signal.SIGTERM, _GRACE_SECONDS), (signal.SIGKILL, _GRACE_SECONDS)):
+    for signal_, seconds in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, GRACE_SECONDS)):
         end = time.monotonic() + seconds
         try:
             system.signal_group(worker, signal_)

@@ -82,14 +82,14 @@ def missing(package: str, purpose: str | None = None) -> ToolError:
 
 def command(extra: str | None = None) -> str:
     """The shell command that installs stl-deploy with an extra, from where this installation came."""
-    return shlex.join([_python(), "-m", "pip", "install", *_requirement(_origin(), extra)])
+    return shlex.join([_python(), "-m", "pip", "install", *_requirement(installed_from(), extra)])
 
 
 def _python() -> str:
     return sys.executable or "python"
 
 
-def _origin() -> dict[str, object]:
+def installed_from() -> dict[str, object]:
     """Where pip got this installation from (PEP 610); empty for an index, and for a tree that was never installed."""
     for found in distributions(name=NAME):  # a source tree on the path has one, too, that tells nothing
         try:

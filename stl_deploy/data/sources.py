@@ -55,7 +55,7 @@ def cifar100(data_dir: Path | None) -> Raw:
 
 
 def _cifar(name: str, folder: str, data_dir: Path | None) -> Raw:
-    datasets = _torchvision_datasets()
+    datasets = torchvision_datasets()
     root = data_dir if data_dir is not None else cache_dir()
     try:
         kind = getattr(datasets, name)
@@ -99,7 +99,7 @@ def _file(folder: Path, stem: str) -> Path:
 def _download(name: str) -> Path:
     root = cache_dir()
     try:
-        getattr(_torchvision_datasets(), name)(root, train=True, download=True)
+        getattr(torchvision_datasets(), name)(root, train=True, download=True)
     except (RuntimeError, OSError) as error:
         raise InputError(
             f"{name} cannot be downloaded to {root} ({one_line(error)}); put the files there, or name their "
@@ -108,7 +108,8 @@ def _download(name: str) -> Path:
     return root / name / "raw"
 
 
-def _torchvision_datasets() -> ModuleType:
+def torchvision_datasets() -> ModuleType:
+    """Its module of datasets; raises ToolError where it is missing."""
     try:
         from torchvision import datasets
     except ImportError:

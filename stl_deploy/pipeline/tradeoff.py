@@ -96,7 +96,7 @@ def over_time(candidate: Candidate, twin: AnnTwin | None, coding: str | None = N
     """One network at up to `MOST_STEPS` numbers of time steps, and its twin's point where one was measured."""
     points: list[Point] = []
     report: EnergyReport | None = None
-    for steps in _steps(len(candidate.x)):
+    for steps in numbers_of_steps(len(candidate.x)):
         share, report = _measured(candidate, steps, coding, twin)
         points.append(_snn_point(candidate, steps, share, report))
     if twin is not None and twin.accuracy is not None and report is not None:
@@ -104,7 +104,7 @@ def over_time(candidate: Candidate, twin: AnnTwin | None, coding: str | None = N
     return Tradeoff(tuple(points))
 
 
-def _steps(most: int) -> list[int]:
+def numbers_of_steps(most: int) -> list[int]:
     """1 to ``most``, evenly apart in their logarithm where they are many."""
     if most <= MOST_STEPS:
         return list(range(1, most + 1))

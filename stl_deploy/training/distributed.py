@@ -10,6 +10,7 @@ All processes hold the same bits; the first (place 0) alone writes and speaks.
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -18,6 +19,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from stl_deploy._util import processes
+from stl_deploy.config.schema import RunConfig
+from stl_deploy.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     import torch
@@ -136,3 +139,25 @@ def add_gradients(network: torch.nn.Module) -> None:
         for gradient in gradients:
             gradient.copy_(added[: gradient.numel()].view_as(gradient))
             added = added[gradient.numel() :]
+
+
+def require_samples_for_all(config: RunConfig, samples: int) -> None:
+    """Raise ConfigError if a part of a batch is too small to give every process a sample."""
+    least = samples // math.ceil(samples / config.train.batch_size)
+    each = least // min(config.train.accumulate, least)
+    if each < processes.started():
+        raise ConfigError(
+            f"key 'train.batch_size' is {config.train.batch_size}: parts of {each} samples for {processes.started()} "
+            "processes; expected a larger batch"
+        )
+
+
+def require_same_epoch(epoch: int) -> None:
+    """Raise InputError unless every process found the same checkpoint."""
+    import torch
+
+    found = total(torch.tensor(epoch)) - processes.started() * epoch
+    if int(total(found.abs())):
+        raise InputError(
+            "expected one checkpoint in every process; found different ones; name a run folder that all of them see"
+        )

@@ -63,7 +63,7 @@ def evaluate(network: Network, split: Split, config: RunConfig, *, batch_size: i
     device = next(network.parameters()).device
     was_training = network.training
     network.eval()
-    rates = _Rates(network)
+    rates = Rates(network)
     correct, loss = 0, 0.0
     batch_size = max(1, min(batch_size, batch_size * _STEPS_AT_ONCE // config.time_steps))
     for number, index in enumerate(torch.split(torch.arange(len(split)), batch_size)):
@@ -113,7 +113,7 @@ def threshold_ranges(network: Network) -> dict[str, ThresholdRange]:
     }
 
 
-class _Rates:
+class Rates:
     """Adds up how often each neuron was active."""
 
     def __init__(self, network: Network) -> None:
@@ -122,6 +122,7 @@ class _Rates:
         self._slots: defaultdict[str, int] = defaultdict(int)
 
     def observe(self, name: str, output: Tensor) -> None:
+        """Take in a layer's output ``[T, B, *shape]``."""
         if name in self._shapes:
             active = (output != 0).sum((0, 1))
             self._active[name] = active + self._active[name] if name in self._active else active
@@ -135,6 +136,7 @@ class _Rates:
             self._slots[name] = int(distributed.total(torch.tensor(self._slots[name])))
 
     def means(self) -> dict[str, float]:
+        """Spikes per neuron and step, by layer."""
         return {name: int(active.sum()) / (self._slots[name] * active.numel()) for name, active in self._active.items()}
 
     def shares(self, rate: float) -> dict[str, float]:

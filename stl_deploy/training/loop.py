@@ -102,7 +102,7 @@ def _no_batches(epoch: int, epochs: int, done: int, total: int, loss: float) -> 
 def _train(
     config: RunConfig, run_dir: Path, data: Dataset, resume: bool, progress: Progress, batch: Batch
 ) -> TrainResult:
-    _check_parts(config, len(data.train))
+    distributed.require_samples_for_all(config, len(data.train))
     device = pick_device(config.train.device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(derived_seed(config.train.seed, "weights"))
@@ -133,17 +133,6 @@ def _train_epochs(
 
 def _rate_in(settings: TrainConfig, epoch: int, part: float) -> float:
     return learning_rate(settings, epoch + part)
-
-
-def _check_parts(config: RunConfig, samples: int) -> None:
-    """Raise ConfigError if a part of a batch is too small to give every process a sample."""
-    least = samples // math.ceil(samples / config.train.batch_size)
-    each = least // min(config.train.accumulate, least)
-    if each < processes.started():
-        raise ConfigError(
-            f"key 'train.batch_size' is {config.train.batch_size}: parts of {each} samples for {processes.started()} "
-            "processes; expected a larger batch"
-        )
 
 
 def pick_device(name: str) -> torch.device:
@@ -196,7 +185,7 @@ def _open_run(run_dir: Path, config: RunConfig, state: State, resume: bool) -> N
         if not kept.is_file():
             raise InputError(f"{run_dir}: nothing to resume there; expected a folder in which 'train' began")
         checkpoint.check_same_run(kept, load_config(kept).model_dump(mode="json"), config)
-    _all_at(state.epoch)
+    distributed.require_same_epoch(state.epoch)
     if processes.place() > 0:
         return
     forget_results(run_dir)
@@ -205,13 +194,6 @@ def _open_run(run_dir: Path, config: RunConfig, state: State, resume: bool) -> N
     for stale in (model_file.FILE, CURVES_FILE, *(() if resume else (checkpoint.FILE, METRICS_FILE))):
         (run_dir / stale).unlink(missing_ok=True)
     save_config(config, kept)
-
-
-def _all_at(epoch: int) -> None:
-    """Raise InputError unless every process found the same checkpoint."""
-    found = distributed.total(torch.tensor(epoch)) - processes.started() * epoch
-    if int(distributed.total(found.abs())):
-        raise InputError("not every process finds the same checkpoint; the run folder must be one that all of them see")
 
 
 def train_epoch(
@@ -234,7 +216,7 @@ def train_epoch(
     matmul = settle(settings.matmul, state.records[-1].get("matmul") if state.records else None)
     with matmul_precision(matmul), winograd_allowed(settings.winograd):
         tell = partial(batch, state.epoch + 1, epochs)
-        loss, accuracy = _one_pass(state, config, data.train, rate, tell)
+        loss, accuracy = one_pass(state, config, data.train, rate, tell)
     check_finite(state.network, state.epoch)
     validation = evaluate(state.network, data.validation, config)
     lowest = state.records[state.best_epoch - 1]["validation_loss"] if state.best_epoch else start
@@ -266,7 +248,7 @@ def weights_of(network: Network) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
 
 
-def _one_pass(
+def one_pass(
     state: State,
     config: RunConfig,
     split: Split,

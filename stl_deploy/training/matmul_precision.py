@@ -117,14 +117,15 @@ def settle(asked: MatmulChoice, before: MatmulPrecision | None = None) -> Matmul
     """
     if asked != "auto":
         return asked
-    found = {one.precision: one for one in _measured()}
+    found = {one.precision: one for one in measured_once()}
     if before is not None and found[before].as_accurate_as(found["highest"]):
         return before
     return fastest(found.values()).precision
 
 
 @cache
-def _measured() -> tuple[Measured, ...]:
+def measured_once() -> tuple[Measured, ...]:
+    """`measure`, once in each process."""
     return measure()
 
 

@@ -28,7 +28,7 @@ ORIGINS: list[tuple[dict[str, Any], list[str]]] = [
 
 @pytest.mark.parametrize(("origin", "expected"), ORIGINS)
 def test_what_pip_is_told(origin: dict[str, Any], expected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(install, "_origin", lambda: origin)
+    monkeypatch.setattr(install, "installed_from", lambda: origin)
     words = shlex.split(install.command("fast"))
     assert words == [sys.executable, "-m", "pip", "install", *expected]
     assert "[" not in install.command()

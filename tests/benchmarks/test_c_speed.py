@@ -18,7 +18,7 @@ F = np.float32
 def test_rates_are_as_asked() -> None:
     program = c_speed.network((1, 12, 12), (8, 8), 20, 4, 0.2)
     x = (np.random.default_rng(2).random((4, 40, 1, 12, 12)) < 0.2).astype(F)
-    rates = c_speed._rates(program, x)
+    rates = c_speed.rates(program, x)
     assert all(0.1 < rates[name] < 0.35 for name in ("pool1", "pool2", "lif3")), rates
 
 
@@ -36,7 +36,7 @@ def test_measuring_a_small_one(tmp_path: Path) -> None:
     names = {*c_speed.BUILDS, c_speed.FLOAT, c_speed.INTEGER, c_speed.INT8, c_speed.EAGER}
     assert set(row["seconds"]) == names
     row["seconds"] = {name: [2e-4, 4e-4] for name in names} | {c_speed.NATIVE: [1e-4, 1e-4]}
-    row["ratios"] = c_speed._ratios(row["seconds"])
+    row["ratios"] = c_speed.ratios(row["seconds"])
     text = c_speed.table(found | {"load": [0.1, 9.0]})
     assert "| small | 100 µs (1.0x) | 300 µs (3.0x) |" in text
     assert "the machine was not quiet" in text

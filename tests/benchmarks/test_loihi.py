@@ -11,7 +11,7 @@ from stl_deploy.exporters.loihi.simulate import simulate
 
 def test_it_runs_without_lava(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loihi, "STEPS", 2)
-    monkeypatch.setattr(loihi.loihi_mnist, "measure", lambda images: loihi_mnist._run(images))
+    monkeypatch.setattr(loihi.loihi_mnist, "measure", lambda images: loihi_mnist.run_all(images))
     loihi.main(["--no-lava", "--samples", "1", "--images", "2", "--json"])
     found = json.loads(capsys.readouterr().out)
     rows = found["rows"]

@@ -66,7 +66,7 @@ def test_a_spike_that_moved_is_counted_and_named(monkeypatch):
         return result
 
     monkeypatch.setattr(OnnxModel, "run", flipped)
-    monkeypatch.setattr(onnx_parity, "_CHUNK", 2)
+    monkeypatch.setattr(onnx_parity, "CHUNK", 2)
     found = onnx_parity.measure([case])
     assert [row["differing"] for row in found["rows"]] == [1, 1, 1, 1]
     (first,) = found["rows"][0]["first"]

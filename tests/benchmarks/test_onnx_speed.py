@@ -48,7 +48,7 @@ def test_measured_times_and_the_table():
     assert all(len(times) == 2 and min(times) > 0 for times in row["seconds"].values())
     assert row["ratios"][onnx_speed.MODEL] == 1
     row["seconds"] = {name: [2.0, 4.0] for name in row["seconds"]} | {onnx_speed.SCAN: [1.0, 2.0]}
-    row["ratios"] = onnx_speed._ratios(row)
+    row["ratios"] = onnx_speed.ratios(row)
     export = {"seconds": 1.0, "peak_growth_mib": 8.0, "weights_mib": 4.0, "times": 2.0}
     busy = onnx_speed.table(found | {"load": [0.5, 3.0], "export": export})
     assert "| small | 3 | 1 | 1 (3000.0 ms) | 1.00 | 1.00 | 0.50 | 1.00 | 1.00 | 1.00 | 1.00 | +500.00 |" in busy

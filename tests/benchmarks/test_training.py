@@ -17,7 +17,7 @@ from stl_deploy._util.files import read_json
 
 ROOT = Path(__file__).parents[2]
 SMALL = Workload(
-    [*workloads._block(4, 3, False), {"kind": "flatten"}, *workloads._dense(10), {"kind": "vote", "population": 1}],
+    [*workloads.block(4, 3, False), {"kind": "flatten"}, *workloads.dense(10), {"kind": "vote", "population": 1}],
     (1, 8, 8),
     5,
     6,
@@ -94,7 +94,7 @@ def test_settings_of_a_contestant_end_with_its_step(monkeypatch):
 def found(monkeypatch):
     for name in ("W2", "W3"):
         monkeypatch.setitem(training.WORKLOADS, name, SMALL)
-    monkeypatch.setattr(training, "_apart", lambda *_, **__: 2e6)
+    monkeypatch.setattr(training, "apart", lambda *_, **__: 2e6)
     return measure(["W3"], 1, times=(2, 4), densities=(0.5, 1.0))
 
 

@@ -201,7 +201,7 @@ def test_colour_pictures_through_torchvision(monkeypatch, tmp_path, name, classe
             if (root / "broken").exists():
                 raise RuntimeError("Dataset not found\nor corrupted.")
 
-    monkeypatch.setattr(sources, "_torchvision_datasets", lambda: SimpleNamespace(**{name: Pictures}))
+    monkeypatch.setattr(sources, "torchvision_datasets", lambda: SimpleNamespace(**{name: Pictures}))
     config = DatasetConfig(name=name.lower(), data_dir=str(tmp_path), validation_fraction=0.5)
     data = load_dataset(config)
     assert asked == [(tmp_path, True, False), (tmp_path, False, False)]

@@ -25,7 +25,7 @@ TORCHVISION = pytest.mark.skipif(
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(trust, "_allowed", set())
+    monkeypatch.setattr(trust, "allowed", set())
 
 
 def _npz(path: Path, **arrays) -> Path:
@@ -314,7 +314,7 @@ def test_a_python_file_runs_if_the_user_named_it(tmp_path):
     trust.allow(file)
     data = load_dataset(config)
     assert (data.input_shape, data.classes, len(data.test), len(data.train)) == ((2,), 2, 4, 8)
-    trust._allowed.clear()
+    trust.allowed.clear()
     load_dataset(config)  # trained from before
     file.write_text(CODE + "# changed\n")
     with pytest.raises(InputError, match=r"and say --trust"):

@@ -190,7 +190,7 @@ def test_published_tables_stand_between_the_markers(tiny, tmp_path):
 def test_the_first_images_are_cut_out(tmp_path, monkeypatch):
     pixels = np.random.default_rng(0).integers(0, 256, (7, 1, 28, 28), dtype=np.uint8)
     labels = np.arange(7) % 3
-    monkeypatch.setitem(work._READERS, "mnist", lambda _: Raw(pixels, labels, pixels[:2], labels[:2], 255))
+    monkeypatch.setitem(work.READERS, "mnist", lambda _: Raw(pixels, labels, pixels[:2], labels[:2], 255))
     folder = work.data_folder("mnist", 4, tmp_path, None)
     np.testing.assert_array_equal(read_idx(folder / "train-images-idx3-ubyte", shape=(4, 28, 28)), pixels[:4, 0])
     np.testing.assert_array_equal(read_idx(folder / "t10k-labels-idx1-ubyte", shape=(2,)), labels[:2])

@@ -91,13 +91,13 @@ def test_compiled_code_is_not_taken_from_where_others_write(tmp_path: Path, monk
     shared.mkdir()
     shared.chmod(0o1777)
     own = shared / f"stl-deploy-{os.geteuid()}"
-    assert compile_module._own(tmp_path) == tmp_path
-    assert compile_module._own(shared) == own
+    assert compile_module.private_folder(tmp_path) == tmp_path
+    assert compile_module.private_folder(shared) == own
     assert stat.S_IMODE(own.stat().st_mode) == 0o700
     own.chmod(0o777)
     with pytest.raises(PermissionError, match="not this user's alone"):
-        compile_module._own(shared)
+        compile_module.private_folder(shared)
     own.rmdir()
     own.symlink_to(tmp_path)
     with pytest.raises(OSError, match="stl-deploy-"):
-        compile_module._own(shared)
+        compile_module.private_folder(shared)

@@ -231,7 +231,7 @@ def test_potentials_that_no_cache_would_hold():
     torch.manual_seed(0)
     conv, x = nn.Conv2d(1, 12, 3, padding=1), (torch.rand(4, 33, 1, 60, 51) < 0.2).float()
     theta, form = torch.rand(12, 60, 51) + 0.5, Form(4, 12, 2, False, "arctan", False)
-    assert 4 * 4 * 33 * theta.numel() > kernels._FAR
+    assert 4 * 4 * 33 * theta.numel() > kernels.FAR
     parts = [_entered(x[:, half], conv, None, form, theta) for half in (slice(16), slice(16, 33))]
     whole = _entered(x, conv, None, form, theta)
     assert torch.equal(whole[0], torch.cat([part[0] for part in parts], 1))
@@ -410,7 +410,7 @@ def test_where_compilation_fails_training_goes_on_in_torch_with_one_warning(monk
 
 def test_compiled_code_is_kept_under_a_key_of_all_sources(tmp_path, monkeypatch):
     (tmp_path / "vectors.py").write_text("LANES = 16\n")
-    monkeypatch.setattr(compile_module, "_SOURCES", tmp_path)
+    monkeypatch.setattr(compile_module, "SOURCES", tmp_path)
     keys = set()
     for text in ("LANES = 16\n", "LANES = 8\n"):
         (tmp_path / "vectors.py").write_text(text)

@@ -10,9 +10,9 @@ import yaml
 from torch.utils.data import TensorDataset
 
 import stl_deploy as stl
-from stl_deploy.cli.main import _run as cli
 from stl_deploy.data.own import trust
 from stl_deploy.graph.exact import prove_exact
+from tests.energy.test_verbs import main as cli
 
 NETWORK = [{"kind": "linear", "features": 12}, {"kind": "lif"}, {"kind": "linear", "features": 4}, {"kind": "lif"}]
 SPLIT = {"validation_fraction": 0.2, "test_fraction": 0.2}
@@ -22,7 +22,7 @@ TRAIN = {"epochs": 4, "lr": 0.03, "batch_size": 16, "device": "cpu"}
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(trust, "_allowed", set())
+    monkeypatch.setattr(trust, "allowed", set())
 
 
 def _events(count=80, steps=5):
@@ -141,7 +141,7 @@ def test_a_python_file_of_someone_else_s_run_folder_does_not_run(tmp_path, monke
     out = tmp_path / "run"
     assert cli(["train", str(config), "-o", str(out)]) == 0
     assert cli(["eval", str(out)]) == 0
-    monkeypatch.setattr(trust, "_allowed", set())
+    monkeypatch.setattr(trust, "allowed", set())
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another user"))
     (tmp_path / "mine.py").write_text(CODE + "raise SystemExit('it ran')\n")
     again = str(out / "config.yaml")  # which messages of ours tell to take

@@ -99,7 +99,7 @@ def test_a_run_cut_off_is_under_way_for_every_reader(
     def cut_off(*_: object) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_module, "_run_all", cut_off)
+    monkeypatch.setattr(run_module, "encode_split", cut_off)
     with pytest.raises(KeyboardInterrupt):
         verbs.run(configure("digits", SMALL), copy, resume=True, lava=False)
     monkeypatch.undo()

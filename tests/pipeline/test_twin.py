@@ -12,7 +12,7 @@ from stl_deploy.pipeline.ann_twin import keep_twin
 from stl_deploy.pipeline.energy import energy
 from stl_deploy.pipeline.equal_accuracy import iso_accuracy
 from stl_deploy.pipeline.run import RunResult, run
-from stl_deploy.pipeline.tradeoff import MOST_STEPS, _steps, read_tradeoff
+from stl_deploy.pipeline.tradeoff import MOST_STEPS, numbers_of_steps, read_tradeoff
 from stl_deploy.report.pareto import Point
 from stl_deploy.training.model_file import load_network
 from stl_deploy.training.run_folder import TWIN
@@ -49,7 +49,7 @@ def test_an_snn_that_never_gets_there_is_said_not_to() -> None:
 
 @pytest.mark.parametrize("most", [1, 4, 8, 9, 100, 500])
 def test_time_is_looked_at_from_one_step_to_all(most: int) -> None:
-    found = _steps(most)
+    found = numbers_of_steps(most)
     assert (found[0], found[-1]) == (1, most)
     assert found == sorted(set(found))
     assert len(found) <= MOST_STEPS

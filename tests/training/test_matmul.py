@@ -42,15 +42,15 @@ def settings(seconds, error):
 )
 def test_accuracy_is_never_traded(medium, sentence, taken, monkeypatch):
     assert advice(settings(*medium)) == f"matrix products: {sentence}"
-    monkeypatch.setattr(matmul, "_measured", lambda: settings(*medium))
+    monkeypatch.setattr(matmul, "measured_once", lambda: settings(*medium))
     assert settle("auto") == taken
     assert settle("medium") == "medium"
 
 
 def test_a_run_goes_on_with_its_setting_where_that_is_accurate(monkeypatch):
-    monkeypatch.setattr(matmul, "_measured", lambda: settings(1.0, 9e-7))
+    monkeypatch.setattr(matmul, "measured_once", lambda: settings(1.0, 9e-7))
     assert settle("auto", "highest") == "highest"
-    monkeypatch.setattr(matmul, "_measured", lambda: settings(1.0, 1e-3))
+    monkeypatch.setattr(matmul, "measured_once", lambda: settings(1.0, 1e-3))
     assert settle("auto", "medium") == "highest"
 
 

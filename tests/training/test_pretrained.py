@@ -50,10 +50,10 @@ def test_an_unknown_name_gets_a_suggestion():
 
 def test_damaged_weights_are_refused_before_anything_is_written(tmp_path, monkeypatch):
     folder = tmp_path / "models"
-    shutil.copytree(pretrained._folder() / "digits", folder / "digits")
+    shutil.copytree(pretrained.models_folder() / "digits", folder / "digits")
     weights = folder / "digits" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
-    monkeypatch.setattr(pretrained, "_folder", lambda: folder)
+    monkeypatch.setattr(pretrained, "models_folder", lambda: folder)
     with pytest.raises(InputError, match=r"expected SHA-256 .*; found .*; install stl-deploy again"):
         pretrained.unpack("digits", tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -61,7 +61,7 @@ def test_damaged_weights_are_refused_before_anything_is_written(tmp_path, monkey
 
 def test_cards_are_whole():
     for name in pretrained.names():
-        card = json.loads((pretrained._folder() / name / "card.json").read_text())
+        card = json.loads((pretrained.models_folder() / name / "card.json").read_text())
         assert card["licence"]
         assert card["command"].startswith("stl-deploy train ")
         for key in ("accuracy", "twin_accuracy"):

@@ -19,7 +19,7 @@ from stl_deploy.nn.network import Network
 from stl_deploy.training import loop as train_module
 from stl_deploy.training.checkpoint import FILE as CHECKPOINT
 from stl_deploy.training.curves import write_curves
-from stl_deploy.training.evaluate import _Rates, evaluate
+from stl_deploy.training.evaluate import Rates, evaluate
 from stl_deploy.training.learning_rate import learning_rate
 from stl_deploy.training.loop import make_optimiser, pick_device, train
 from stl_deploy.training.model_file import load_network, model_facts
@@ -437,7 +437,7 @@ def test_thresholds_an_ulp_apart_are_drawn(tiny, tmp_path, monkeypatch):
 
 def test_rates_are_counted_neuron_by_neuron(tiny):
     network = Network(tiny, (1, 8, 8), 10)
-    rates = _Rates(network)
+    rates = Rates(network)
     rates.observe("lif2", torch.tensor([[[1.0, 0.0, 1.0]], [[1.0, 0.0, 0.0]]]))
     rates.observe("lif2", torch.tensor([[[1.0, 0.0, 1.0]], [[1.0, 0.0, 1.0]]]))
     assert rates.means() == {"lif2": 7 / 12}

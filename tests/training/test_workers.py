@@ -23,7 +23,7 @@ from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.training import distributed
 from stl_deploy.training.checkpoint import FILE as CHECKPOINT
-from stl_deploy.training.loop import _all_at, _check_parts, train
+from stl_deploy.training.loop import train
 from tests.conftest import TINY
 
 HERE = Path(__file__).parent
@@ -165,21 +165,21 @@ def test_too_small_a_batch_is_refused(tiny: RunConfig, tmp_path: Path, monkeypat
     config = apply_overrides(tiny, ["train.batch_size=8", "train.accumulate=2"])
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("RANK", "0")
-    _check_parts(config, 16)
+    distributed.require_samples_for_all(config, 16)
     with pytest.raises(
         ConfigError, match=r"key 'train\.batch_size' is 8: parts of 2 samples for 4 processes; expected a larger"
     ):
-        _check_parts(config, 10)
+        distributed.require_samples_for_all(config, 10)
 
 
 def test_processes_that_find_other_checkpoints_do_not_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setattr(distributed, "total", lambda x: 2 * x)
-    _all_at(3)
+    distributed.require_same_epoch(3)
     monkeypatch.setattr(distributed, "total", lambda x: x)  # the other one is at 0
-    with pytest.raises(InputError, match="not every process finds the same checkpoint; the run folder must be one"):
-        _all_at(3)
+    with pytest.raises(InputError, match="expected one checkpoint in every process; found different ones"):
+        distributed.require_same_epoch(3)
 
 
 def test_alone_nothing_is_asked_for() -> None:

@@ -14,7 +14,8 @@ from stl_deploy._util.files import cache_dir, read_json, write_json
 from stl_deploy.errors import InputError
 
 _KEPT = "trusted.json"
-_allowed: set[str] = set()
+allowed: set[str] = set()
+"""Marks of the files that may run in this process."""
 _EVERYTHING = "*"
 
 
@@ -22,19 +23,19 @@ def allow(file: Path) -> None:
     """The user named ``file`` in a configuration of their own: it may run, now and when its run folder is read."""
     mark = _mark(file)
     kept = _kept()
-    _allowed.add(mark)
+    allowed.add(mark)
     if mark not in kept:
         write_json(cache_dir() / _KEPT, sorted({*kept, mark}))
 
 
 def allow_everything() -> None:
     """``--trust``: whatever a configuration names may run in this process."""
-    _allowed.add(_EVERYTHING)
+    allowed.add(_EVERYTHING)
 
 
 def require(file: Path) -> None:
     """Raise InputError unless ``file`` may run."""
-    if _EVERYTHING in _allowed or (mark := _mark(file)) in _allowed or mark in _kept():
+    if _EVERYTHING in allowed or (mark := _mark(file)) in allowed or mark in _kept():
         return
     raise InputError(
         f"{file}: a Python file named by a run folder, and none that you have trained from before; its code would run: "

@@ -17,14 +17,14 @@ from typing import Any
 
 import numba
 
-_SOURCES = Path(__file__).parent
+SOURCES = Path(__file__).parent
 
 
 @cache
 def content_key() -> str:
     """A key of every source file of this package."""
     digest = hashlib.sha256()
-    for path in sorted(_SOURCES.rglob("*.py")):
+    for path in sorted(SOURCES.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -40,7 +40,7 @@ def cache_folder() -> Path | None:
     tried += [Path(home) if home else Path("~/.cache").expanduser(), Path(tempfile.gettempdir())]
     for base in tried:
         try:
-            folder = _own(base) / "stl-deploy" / "numba" / content_key()
+            folder = private_folder(base) / "stl-deploy" / "numba" / content_key()
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
                 return folder
@@ -49,7 +49,7 @@ def cache_folder() -> Path | None:
     return None
 
 
-def _own(base: Path) -> Path:
+def private_folder(base: Path) -> Path:
     """``base``, or where anybody may write (a folder for temporary files) a folder in it that is this user's alone.
 
     Numba's index is unpickled: one that somebody else has put there would run their code. Raises OSError if it is not.

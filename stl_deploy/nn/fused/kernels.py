@@ -42,7 +42,7 @@ class Sums(NamedTuple):
     bias: Array
 
 
-_FAR = 1 << 24
+FAR = 1 << 24
 """Bytes of potentials from which on they are written past the caches: they would not be there any more when read."""
 
 
@@ -71,7 +71,7 @@ def forward(
     steps, size, strip = out.shape[0], trace.shape[2], layout.strip
     normed, kept, entering = scale.shape[0] > 0, trace.shape[0] > 0, taps.size > 0
     moving, changing = image.shape[0] > 1, image.shape[0] > 1 or taps.shape[0] > 1
-    far = trace.size * trace.itemsize > _FAR
+    far = trace.size * trace.itemsize > FAR
     z, rest, steady = np.empty(strip, trace.dtype), np.empty(strip, trace.dtype), np.empty(strip, trace.dtype)
     scales, shifts, biases = tiled(scale, strip, z), tiled(shift, strip, z), tiled(entry.bias, layout.row, z)
     events, line = event_scratch(image, kernel, strip // layout.row, layout.channels, trace)

@@ -76,7 +76,7 @@ class Card:
 
 def names() -> tuple[str, ...]:
     """The models that ship with the package."""
-    return tuple(sorted(entry.name for entry in _folder().iterdir() if (entry / "card.json").is_file()))
+    return tuple(sorted(entry.name for entry in models_folder().iterdir() if (entry / "card.json").is_file()))
 
 
 def card(name: str) -> Card:
@@ -87,7 +87,7 @@ def card(name: str) -> Card:
             f"expected the name of a ready-made model; found '{name}'{did_you_mean(name, known)}; "
             f"there are: {', '.join(known)}"
         )
-    data = json.loads((_folder() / name / "card.json").read_text(encoding="utf-8"))
+    data = json.loads((models_folder() / name / "card.json").read_text(encoding="utf-8"))
     for key in ("accuracy", "twin_accuracy"):
         data[key] = Accuracy(**data[key])
     return Card(**data)
@@ -100,7 +100,7 @@ def unpack(name: str, run_dir: Path, data_dir: str | None = None) -> Card:
     Raises InputError if there is no such model, a file cannot be written, or the weights are not those of the card.
     """
     about = card(name)
-    with resources.as_file(_folder() / name) as folder:
+    with resources.as_file(models_folder() / name) as folder:
         configs = [load_config(folder / config_file) for config_file, _, _ in _PARTS]
         weights = [_weights(folder / file, about.sha256[file]) for _, file, _ in _PARTS]
         metrics = (folder / METRICS_FILE).read_text(encoding="utf-8")
@@ -121,5 +121,6 @@ def _weights(path: Path, expected: str) -> tuple[dict[str, Tensor], dict[str, An
     return wide, facts
 
 
-def _folder() -> Any:
+def models_folder() -> Any:
+    """Where the ready-made models are."""
     return resources.files(__name__)

@@ -29,12 +29,12 @@ from stl_deploy.exporters.lava import process
 from stl_deploy.exporters.lava.driver import run_lava
 from tests.exporters.loihi.nets import special_cases
 
-start = process._start
+start = process.start_worker
 def show(*arguments):
     worker = start(*arguments)
     print(worker.pid, flush=True)
     return worker
-process._start = show
+process.start_worker = show
 x = np.tile(special_cases()["round_v"][1], (60, 20, 1))
 with ended_like_interrupted():
     try:

@@ -47,14 +47,14 @@ def test_special_networks(name: str, tmp_path: Path) -> None:
 def group(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Process groups of the workers started."""
     groups: list[int] = []
-    start = process._start
+    start = process.start_worker
 
     def remember(*args: Any) -> subprocess.Popen[bytes]:
         worker = start(*args)
         groups.append(worker.pid)
         return worker
 
-    monkeypatch.setattr(process, "_start", remember)
+    monkeypatch.setattr(process, "start_worker", remember)
     return groups
 
 

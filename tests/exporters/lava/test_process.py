@@ -37,14 +37,14 @@ class Runner:
         script = self.folder / "worker.py"
         script.write_text(PREAMBLE + body)
         self.patch.setattr(process, "WORKER", script)
-        start = process._start
+        start = process.start_worker
 
         def remember(*args: Any) -> subprocess.Popen[bytes]:
             worker = start(*args)
             self.group = worker.pid
             return worker
 
-        self.patch.setattr(process, "_start", remember)
+        self.patch.setattr(process, "start_worker", remember)
         return process.run_worker(Path(sys.executable), self.folder / "a.net", X, deadline=deadline, **kwargs)
 
 
@@ -87,7 +87,7 @@ FAILURES = {
 
 @pytest.mark.parametrize("name", FAILURES)
 def test_failures_leave_no_process(name: str, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "_GRACE_SECONDS", 0.5)
+    monkeypatch.setattr(process, "GRACE_SECONDS", 0.5)
     body, deadline, message = FAILURES[name]
     with pytest.raises(ToolError, match=message) as error:
         runner(body, deadline)
@@ -150,9 +150,9 @@ def test_a_worker_whose_driver_was_killed_ends_itself(tmp_path: Path) -> None:
         "import sys, os\nfrom pathlib import Path\nimport numpy as np\n"
         "from stl_deploy.exporters.lava import process\n"
         f"process.WORKER = Path({str(tmp_path / 'busy.py')!r})\n"
-        "start = process._start\n"
+        "start = process.start_worker\n"
         "def show(*a):\n    w = start(*a); print(w.pid, flush=True); return w\n"
-        "process._start = show\n"
+        "process.start_worker = show\n"
         "process.run_worker(Path(sys.executable), Path('a.net'), np.zeros((1, 1, 1), np.int32), deadline=100)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", driver], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
