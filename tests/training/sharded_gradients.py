@@ -34,7 +34,7 @@ def gradients(config: RunConfig) -> list[Step]:
             steps.append({name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None})
 
     state = State(network, Keep(network.parameters(), lr=0.1), 0, [], {}, 0)
-    train.one_pass(state, config, data.train, lambda *_: None)
+    train.one_pass(state, config, data.train, lambda _: 0.1, lambda *_: None)
     return [*steps, {name: buffer.clone() for name, buffer in network.named_buffers()}]
 
 
