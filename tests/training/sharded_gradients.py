@@ -33,7 +33,8 @@ def gradients(config: RunConfig) -> list[Step]:
         def step(self, closure: Any = None) -> None:
             steps.append({name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None})
 
-    state = State(network, Keep(network.parameters(), lr=0.1), 0, [], {}, 0)
+    groups = [{"params": list(network.parameters()), "multiplier": 1.0}]
+    state = State(network, Keep(groups, lr=0.1), 0, [], {}, 0)
     train.one_pass(state, config, data.train, lambda _: 0.1, lambda *_: None)
     return [*steps, {name: buffer.clone() for name, buffer in network.named_buffers()}]
 
