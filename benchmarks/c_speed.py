@@ -248,6 +248,7 @@ def eager(program: Program, x: torch.Tensor) -> torch.Tensor:
 
 
 def rates(program: Program, x: NDArray[Any]) -> dict[str, float]:
+    """Spikes per neuron and step, by spiking node."""
     recorded = run(program, x, record=[node.name for node in program.spiking]).recorded
     return {name: float(spikes.mean()) for name, spikes in recorded.items()}
 
