@@ -30,6 +30,7 @@ from stl_deploy.pipeline.source import Source
 
 if TYPE_CHECKING:
     from stl_deploy.fold.graph import Thresholds
+    from stl_deploy.pipeline.quantised_module import QuantisedModule
 
 
 class Original(Protocol):
@@ -213,6 +214,23 @@ class SpikingGraph:
             chip=on_loihi(self.program),
         )
         return Bill(report)
+
+    def quantised(self, x: Any = None) -> QuantisedModule:
+        """A torch module of this graph in Loihi's whole numbers, to be trained on as any other; see `QuantisedModule`.
+
+        x: input that the first integers are chosen on (default: ``sample``). Raises UnsupportedError where Loihi cannot
+        hold the graph.
+
+            module = net.fold(thresholds="weights").quantised()
+            ...  # train it: spikes = module(x), x [T, B, *shape]
+            module.graph().export("net.net")  # its integers spike as the module does, every spike
+        """
+        from stl_deploy.pipeline.quantised_module import QuantisedModule
+
+        given = self._input(x, "quantised")
+        if isinstance(given, Mapping):
+            raise InputError("expected a network of one input; found several; Loihi's chains have one")
+        return QuantisedModule(self, given)
 
     def stream(self) -> Stream:
         """A session for use step by step: ``step(x_t)`` takes ``[B, *shape]``; ``reset()`` goes back to rest."""

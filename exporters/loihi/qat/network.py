@@ -8,6 +8,7 @@ so that folding it gives a graph that fires above K. Post-training quantisation 
 from __future__ import annotations
 
 import math
+from collections.abc import MutableMapping
 
 import numpy as np
 import torch
@@ -23,12 +24,20 @@ from stl_deploy.graph.program import Program
 from stl_deploy.nn.network import Network
 from stl_deploy.nn.neuron import LIF
 
+Layers = MutableMapping[str, nn.Module] | nn.ModuleDict
+
 
 def quantised_network(folded: Network, program: Program, model: LoihiModel) -> Network:
-    """``folded``, its layers replaced in place by fake-quantised ones that begin at the integers of ``model``.
+    """``folded``, its layers replaced in place as `quantise_layers` does; program: the graph of ``folded``."""
+    quantise_layers(folded.layers, program, model)
+    return folded
 
-    program: the graph of ``folded``; model: it in integers, one threshold per population. The input stays real; the
-    first synapse rounds it to the model's grid.
+
+def quantise_layers(layers: Layers, program: Program, model: LoihiModel) -> None:
+    """Replace the layers of a chain by fake-quantised ones that begin at the integers of ``model``.
+
+    layers: by the program's names, a linear or conv layer and a LIF for each population; model: the program in
+    integers, one threshold per population. The input stays real; the first synapse rounds it to the model's grid.
     """
     input_scale: float | None = model.input_scale
     for stage in structure(program).stages:
@@ -39,16 +48,15 @@ def quantised_network(folded: Network, program: Program, model: LoihiModel) -> N
         (weight,) = real.weights
         weight = weight * (rows / threshold).reshape(-1, *[1] * (weight.ndim - 1))
         bias = np.zeros(len(rows)) if real.bias is None else real.bias * rows / threshold
-        like, lif = folded.layers[stage.synapse.name], folded.layers[stage.neuron.name]
+        like, lif = layers[stage.synapse.name], layers[stage.neuron.name]
         assert isinstance(like, nn.Linear | nn.Conv2d)
         assert isinstance(lif, LIF)
         unit = 2.0 ** round(math.log2(threshold))
-        folded.layers[stage.synapse.name] = WholeSynapse(
+        layers[stage.synapse.name] = WholeSynapse(
             like, _tensor(weight), _tensor(bias), threshold / (input_scale or 1), float(threshold), unit, input_scale
         )
-        folded.layers[stage.neuron.name] = LoihiLIF(lif, threshold, unit, int(v_decay(stage.neuron)))
+        layers[stage.neuron.name] = LoihiLIF(lif, threshold, unit, int(v_decay(stage.neuron)))
         input_scale = None
-    return folded
 
 
 def _layer(net: IntegerNet, key: str) -> SpikingLayer:

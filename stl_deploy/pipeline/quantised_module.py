@@ -1,0 +1,37 @@
+"""Quantisation-aware training of any graph that Loihi can hold, captured ones above all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.exporters.loihi.qat.graph import QuantisedChain
+from stl_deploy.fold.layer_graph import fold_layers
+from stl_deploy.graph.exact import input_grid, round_to_grid
+from stl_deploy.graph.lower import own_metadata
+from stl_deploy.pipeline.spiking_graph import SpikingGraph
+
+
+class QuantisedModule(QuantisedChain):
+    """A graph as a torch module of whole numbers: ``module(x)``, ``[T, B, *shape]`` to ``[T, B, *shape]``.
+
+    It trains as any module does, its weights and thresholds through the rounding, and in eval mode spikes as the
+    integers do. `graph` hands the integers out. net: what Loihi can hold, with its thresholds in weights or not; x:
+    input that the first integers are chosen on, rounded to the grid that the graph declares.
+    """
+
+    def __init__(self, net: SpikingGraph, x: NDArray[Any]) -> None:
+        grid = input_grid(net.program.metadata)
+        super().__init__(
+            net.program, x if grid is None else round_to_grid(np.asarray(x, np.float64), grid.fraction_bits)
+        )
+        self._net = net
+
+    def graph(self) -> SpikingGraph:
+        """The trained whole numbers as a graph; exported to netx or C it is exact."""
+        net = self._net
+        kept = {key: value for key, value in own_metadata(net.graph).items() if key in ("input", "readout")}
+        folded = fold_layers(self.whole(kept))
+        return SpikingGraph(folded.graph, folded.dialect, readout=net.readout, sample=net.sample, name=net.name)

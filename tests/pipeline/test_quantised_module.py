@@ -1,0 +1,87 @@
+"""A captured net trains on as Loihi's whole numbers, and its files spike exactly as the module does."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import stl_deploy as stl
+from stl_deploy.errors import UnsupportedError
+
+
+class Net(nn.Module):
+    """A loop over time with a reset to 0, a threshold for each channel, max pooling of spikes, and a readout."""
+
+    def __init__(self, *, soft: bool = False, head: bool = False) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(1, 4, 3), nn.Linear(36, 3)
+        self.theta = nn.Parameter(torch.linspace(0.3, 0.5, 4)[:, None, None])
+        self.soft, self.head = soft, nn.Linear(3, 2) if head else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        v = u = torch.zeros(())
+        out = []
+        for step in x:
+            v = 0.75 * v + self.conv(step)
+            z = (v > self.theta).float()
+            v = v - z * self.theta if self.soft else v * (1 - z)
+            u = 0.75 * u + self.fc(nn.functional.max_pool2d(z, 2).flatten(1))
+            y = (u > 0.1).float()
+            u = u * (1 - y)
+            out.append(self.head(y))
+        return torch.stack(out).mean(0)
+
+
+def captured(x: Tensor, **options: bool) -> stl.SpikingGraph:
+    torch.manual_seed(0)
+    return stl.capture(Net(**options), x)
+
+
+def events(levels: int = 1) -> Tensor:
+    """Whole numbers over ``levels``, as float32: 0 and 1, or a grid."""
+    rng = np.random.default_rng(0)
+    return torch.from_numpy((rng.integers(0, levels + 1, (6, 4, 1, 8, 8)) / levels).astype(np.float32))
+
+
+def train(module: nn.Module, x: Tensor) -> tuple[float, float]:
+    """The loss before and after a few steps."""
+    labels, losses = torch.tensor([0, 1, 1, 0]), []
+    optimiser = torch.optim.Adam(module.parameters(), lr=0.03)
+    module.train()
+    for _ in range(12):
+        optimiser.zero_grad()
+        loss = nn.functional.cross_entropy(5 * module(x).mean(0), labels)
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    module.eval()
+    return losses[0], losses[-1]
+
+
+@pytest.mark.parametrize(("levels", "head"), [(1, False), (64, False), (1, True)])
+def test_it_trains_and_its_files_spike_exactly_as_it_does(levels: int, head: bool, tmp_path: Path) -> None:
+    x = events(levels)
+    net = captured(x, head=head)
+    module = net.fold(input_grid=0 if levels == 1 else 6).quantised()
+    before, after = train(module, x)
+    assert after < before
+    with torch.no_grad():
+        expected = module(x).numpy()
+    graph = module.graph()
+    assert str(graph.readout) == "mean over time"
+    assert all(float(node.threshold) == int(node.threshold) for node in graph.program.spiking if node.decay is not None)
+    np.testing.assert_allclose(graph.simulate(x).y, expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(graph.simulate(x, backend="loihi").y, expected, rtol=1e-6, atol=1e-6)
+    for name, target in (("net.net", "netx"), ("net_c", "c")):
+        if head and target == "c":
+            continue  # a readout in float32 is no integer program
+        graph.export(tmp_path / name, to=target)
+        (run, *_) = graph.verify(tmp_path / name).report.runs
+        assert (run.differing, run.compared) == (0, 6 * 4 * (4 * 36 + 36 + 3))
+
+
+def test_a_soft_reset_is_refused_with_what_to_train_with() -> None:
+    with pytest.raises(UnsupportedError, match="train with hard reset"):
+        captured(events(), soft=True).quantised()
