@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,9 @@ from stl_deploy.exporters.loihi.qat.graph import QuantisedChain
 from stl_deploy.fold.layer_graph import fold_layers
 from stl_deploy.graph.exact import input_grid, round_to_grid
 from stl_deploy.graph.lower import own_metadata
-from stl_deploy.pipeline.spiking_graph import SpikingGraph
+
+if TYPE_CHECKING:
+    from stl_deploy.pipeline.spiking_graph import SpikingGraph
 
 
 class QuantisedModule(QuantisedChain):
@@ -34,4 +36,5 @@ class QuantisedModule(QuantisedChain):
         net = self._net
         kept = {key: value for key, value in own_metadata(net.graph).items() if key in ("input", "readout")}
         folded = fold_layers(self.whole(kept))
-        return SpikingGraph(folded.graph, folded.dialect, readout=net.readout, sample=net.sample, name=net.name)
+        made = type(net)
+        return made(folded.graph, folded.dialect, readout=net.readout, sample=net.sample, name=net.name)
