@@ -197,6 +197,9 @@ def _row_limits(real: RealPopulation, theta_rows: Doubles | None = None) -> Doub
     largest = np.maximum.reduce([np.abs(weight).reshape(rows, -1).max(axis=1) for weight in real.weights])
     with np.errstate(divide="ignore"):
         limit: Doubles = np.minimum(WEIGHT_TOP / largest, MAX_THRESHOLD / theta)
+        if real.neuron.v_reset is not None:
+            resets = np.broadcast_to(real.neuron.v_reset, real.theta.shape).reshape(rows, -1)
+            limit = np.minimum(limit, MAX_THRESHOLD / np.abs(resets).max(axis=1))
         if real.bias is not None:
             limit = np.minimum(limit, MAX_BIAS / np.abs(real.bias))
     return limit
@@ -207,11 +210,13 @@ def _by_row(values: Doubles, ndim: int) -> Doubles:
 
 
 def _candidate(real: RealPopulation, scale: Doubles, threshold: Doubles) -> Iterator[Candidate]:
-    """The layer at one scale, or nothing if no weight is left."""
+    """The layer at one scale, or nothing if no weight is left, or what a reset takes off or sets is too wide."""
     weights = tuple(_rounded(weight, scale) for weight in real.weights)
     if not any(weight.any() for weight in weights):
         return
     neuron = _neuron(real, scale, np.clip(threshold, 0, MAX_THRESHOLD))
+    if any(values is not None and np.abs(values).max() > MAX_THRESHOLD for values in (neuron.drop, neuron.v_reset)):
+        return
     bias: Ints | None = None
     if real.bias is not None:
         bias = np.clip(np.round(real.bias * scale), -MAX_BIAS - 1, MAX_BIAS).astype(np.int32)

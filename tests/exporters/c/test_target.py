@@ -143,6 +143,25 @@ def test_programs_of_every_kind(name: str, tmp_path: Path) -> None:
         assert np.abs(wanted.y - found.y).max() < 0.15 * np.abs(wanted.y).max()
 
 
+@needs_compiler
+@pytest.mark.parametrize(
+    "neuron",
+    [
+        {"threshold": 3000, "reset": "subtract"},
+        {"threshold": 3000, "reset": "subtract_delayed"},
+        {"threshold": 0.7, "v_reset": np.asarray(-5000, F)},
+    ],
+    ids=["subtract", "subtract_delayed", "to a value"],
+)
+def test_thresholds_and_resets_far_above_the_weights_stay_in_their_width(neuron: Any, tmp_path: Path) -> None:
+    program = small().lif("a", neuron.pop("threshold"), **neuron).program()
+    x = data(program)
+    CFormat().write(program, tmp_path / "c", COptions(x=x))
+    runner = CFormat().load(tmp_path / "c").of(program)
+    np.testing.assert_array_equal(runner.run(x).y, runner.model(program).run(x).y)
+    assert np.mean(runner.run(x).y != run(program, x).y) < 0.05
+
+
 def test_a_chain_has_the_integers_of_netx() -> None:
     program = conv_net(RNG(3))
     x = data(program)
