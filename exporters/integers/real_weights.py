@@ -133,7 +133,7 @@ def to_integers(x: NDArray[Any], input_scale: float) -> NDArray[np.int32]:
     if not np.array_equal(scaled, whole):
         raise InputError(
             f"the input is not on the grid of 1/{input_scale:g} that the network was exported with; round it "
-            "to it, or export with --input-grid BITS, which rounds to multiples of 2^-BITS"
+            "to it, or give --input-grid BITS, which rounds to multiples of 2^-BITS"
         )
     if np.abs(whole).max(initial=0) >= 2**31:
         raise InputError("the input is beyond 32 bits in whole numbers; use a coarser grid")

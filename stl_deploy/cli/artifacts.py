@@ -9,6 +9,7 @@ import typer
 
 from stl_deploy.cli.options import (
     DialectOption,
+    InputGrid,
     InputOption,
     Json,
     ListsTargets,
@@ -101,10 +102,7 @@ def export(
     ] = None,
     ram: Annotated[str | None, typer.Option(metavar="BYTES", help="c: RAM that must hold it, as 64K.")] = None,
     calibration: InputOption = None,
-    input_grid: Annotated[
-        int | None,
-        typer.Option("--input-grid", metavar="BITS", help="Round the input to multiples of 2^-BITS and declare it so."),
-    ] = None,
+    input_grid: InputGrid = None,
     verified: Annotated[bool, typer.Option("--verify/--no-verify", help="Read the artifact back and run it.")] = True,
     json: Json = False,
 ) -> None:
@@ -171,6 +169,7 @@ def check(
         typer.Option("--input", "-i", metavar="X.npz", help="Measure on x which dialect options change the result."),
     ] = None,
     dialect: DialectOption = None,
+    input_grid: InputGrid = None,
     json: Json = False,
 ) -> None:
     """Per node: faithful, approximate or unsupported, with the reason and the remedy."""
@@ -179,20 +178,22 @@ def check(
     if _untrained(str(source)):
         from stl_deploy.pipeline.untrained import check_untrained
 
-        early = check_untrained(str(source), input_file=input_file, targets=target, say=console())
+        early = check_untrained(
+            str(source), input_file=input_file, targets=target, input_grid=input_grid, say=console()
+        )
         emit_json(early.as_dict(), json)
         _require_sound(source, early)
         return
     if checking.nir_files(source):
         if input_file is not None:
             raise InputError("--input measures one network; give a run folder or one .nir file")
-        folder = checking.check_folder(source, targets=target, dialect=dialect, say=console())
+        folder = checking.check_folder(source, targets=target, dialect=dialect, input_grid=input_grid, say=console())
         emit_json(folder.as_dict(), json)
         if not folder.ok:
             bad = sum(not report.ok for report in folder.reports.values())
             raise CheckFailed(f"{source}: {bad} of {len(folder.reports)} files have errors")
         return
-    report = checking.check(source, targets=target, dialect=dialect, say=console())
+    report = checking.check(source, targets=target, dialect=dialect, input_grid=input_grid, say=console())
     found = report.as_dict()
     if input_file is not None and report.runs:
         effects = checking.measure(source, input_file, dialect=dialect, say=console())
@@ -226,6 +227,7 @@ def verify(
     more: Annotated[list[str] | None, typer.Argument(metavar="ARTIFACT", help="Further ones after the first.")] = None,
     input_file: InputOption = None,
     dialect: DialectOption = None,
+    input_grid: InputGrid = None,
     no_lava: Annotated[bool, typer.Option("--no-lava", help="Leave Lava out even if it is installed.")] = False,
     deadline: Annotated[float, typer.Option(help="Seconds before an outside tool's run is stopped.")] = 600.0,
     json: Json = False,
@@ -241,6 +243,7 @@ def verify(
         [*against, *(more or ())],
         input_file=input_file,
         dialect=dialect,
+        input_grid=input_grid,
         lava=not no_lava,
         deadline=deadline,
         say=console(),
@@ -256,6 +259,7 @@ def simulate(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="Y.npz", help="Where the outputs go.")],
     record: Annotated[bool, typer.Option("--record", help="Also every spiking node's spikes.")] = False,
     dialect: DialectOption = None,
+    input_grid: InputGrid = None,
     thresholds: Annotated[NetxThresholds | None, typer.Option(help="loihi and lava: as export's.")] = None,
     numeric: Annotated[
         Literal["fixed", "float"] | None,
@@ -277,6 +281,7 @@ def simulate(
         output,
         record=record,
         dialect=dialect,
+        input_grid=input_grid,
         thresholds=thresholds,
         deadline=deadline,
         numeric=numeric,

@@ -55,6 +55,10 @@ Trust = Annotated[
     bool,
     typer.Option("--trust", callback=_trust, help="Run the Python file that a run folder of someone's names."),
 ]
+InputGrid = Annotated[
+    int | None,
+    typer.Option("--input-grid", metavar="BITS", help="Round the input to multiples of 2^-BITS and declare it so."),
+]
 InputOption = Annotated[
     Path | None,
     typer.Option("--input", "-i", metavar="X.npz", help="x [T, B, *shape] and optionally labels y [B]."),

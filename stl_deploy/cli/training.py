@@ -8,7 +8,16 @@ from typing import Annotated
 
 import typer
 
-from stl_deploy.cli.options import DialectOption, FoldThresholds, JointWeights, Json, LearningMode, RunArg, Trust
+from stl_deploy.cli.options import (
+    DialectOption,
+    FoldThresholds,
+    InputGrid,
+    JointWeights,
+    Json,
+    LearningMode,
+    RunArg,
+    Trust,
+)
 from stl_deploy.cli.output import console, emit_json, tell_if_interrupted
 from stl_deploy.errors import InputError
 
@@ -45,10 +54,20 @@ def register(app: typer.Typer) -> None:
 
 
 def _overrides(
-    changes: list[str] | None, mode: str | None, seed: int | None, device: str | None, data_dir: Path | None
+    changes: list[str] | None,
+    mode: str | None,
+    seed: int | None,
+    device: str | None,
+    data_dir: Path | None,
+    input_grid: int | None,
 ) -> list[str]:
-    where = None if data_dir is None else dumps(str(data_dir))
-    named = {"train.mode": mode, "train.seed": seed, "train.device": device, "dataset.data_dir": where}
+    named = {
+        "train.mode": mode,
+        "train.seed": seed,
+        "train.device": device,
+        "dataset.data_dir": None if data_dir is None else dumps(str(data_dir)),
+        "dataset.input_bits": input_grid,
+    }
     return [f"{key}={value}" for key, value in named.items() if value is not None] + (changes or [])
 
 
@@ -59,6 +78,7 @@ def run(
     seed: Seed = None,
     device: Device = None,
     data_dir: DataDir = None,
+    input_grid: InputGrid = None,
     changes: Set = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -77,9 +97,10 @@ def run(
     if pretrained:
         from stl_deploy.pipeline.pretrained import run_pretrained
 
-        if mode or seed is not None or device or changes or resume:
+        if mode or seed is not None or device or input_grid is not None or changes or resume:
             raise InputError(
-                "--pretrained takes the model as it is: leave out --mode, --seed, --device, --set, --resume"
+                "--pretrained takes the model as it is: leave out --mode, --seed, --device, --input-grid, --set, "
+                "--resume"
             )
         parts = {"lava": not no_lava, "twin": not no_twin}
         result = run_pretrained(which, target, data_dir=data_dir, overwrite=overwrite, say=console(), **parts)
@@ -87,7 +108,7 @@ def run(
         from stl_deploy.pipeline.configure import configure
         from stl_deploy.pipeline.run import run as run_all
 
-        config = configure(which, _overrides(changes, mode, seed, device, data_dir))
+        config = configure(which, _overrides(changes, mode, seed, device, data_dir, input_grid))
         parts = {"lava": not no_lava, "twin": not no_twin}
         result = run_all(config, target, resume=resume, overwrite=overwrite, say=console(), **parts)
     emit_json(result.as_dict(), json)
@@ -100,6 +121,7 @@ def train(
     seed: Seed = None,
     device: Device = None,
     data_dir: DataDir = None,
+    input_grid: InputGrid = None,
     changes: Set = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -119,7 +141,7 @@ def train(
 
     name = str(config_file) if config_file is not None else which
     more = ["train.tensorboard=true"] if tensorboard else []
-    config = configure(name, _overrides(changes, mode, seed, device, data_dir) + more)
+    config = configure(name, _overrides(changes, mode, seed, device, data_dir, input_grid) + more)
     if print_config:
         typer.echo(dump_config(config), nl=False)
         return
@@ -153,6 +175,7 @@ def fold(
         bool, typer.Option("--merge-pools", help="Of a .nir file: average pools go into the weights behind them.")
     ] = False,
     dialect: DialectOption = None,
+    input_grid: InputGrid = None,
     _trust: Trust = False,
     json: Json = False,
 ) -> None:
@@ -169,6 +192,7 @@ def fold(
             exact_grid=bool(exact_grid),
             merge_pools=merge_pools,
             dialect=dialect,
+            input_grid=input_grid,
             say=console(),
         )
     else:
@@ -177,7 +201,12 @@ def fold(
         if merge_pools or dialect is not None:
             raise InputError("--merge-pools and --dialect are of a .nir file; fold the run first, then its net.nir")
         result = fold_one(
-            source, output or source / "net.nir", thresholds=thresholds, exact_grid=exact_grid, say=console()
+            source,
+            output or source / "net.nir",
+            thresholds=thresholds,
+            exact_grid=exact_grid,
+            input_grid=input_grid,
+            say=console(),
         )
     emit_json(result, json)
 
@@ -205,6 +234,7 @@ def quantise(
     lr: Annotated[float | None, typer.Option(help="Learning rate to begin with; default: 0.3 of the run's.")] = None,
     samples: Annotated[int | None, typer.Option(help="Test images to compare on; default: all.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda, for the training.")] = "cpu",
+    input_grid: InputGrid = None,
     _trust: Trust = False,
     json: Json = False,
 ) -> None:
@@ -217,5 +247,5 @@ def quantise(
     from stl_deploy.pipeline.quantise import QuantiseOptions
     from stl_deploy.pipeline.quantise import quantise as quantise_run
 
-    result = quantise_run(run_dir, output, QuantiseOptions(epochs, lr, samples, device), say=console())
+    result = quantise_run(run_dir, output, QuantiseOptions(epochs, lr, samples, device, input_grid), say=console())
     emit_json(result, json)

@@ -50,7 +50,8 @@ class DatasetConfig(_Section):
     size: [height, width] that images are resized to, or one side. colour: null: as the first image.
     augment: training images are changed at random by torchvision, anew each epoch.
     levels: the value that means 1, of whole numbers; null: 255 of 8-bit images, 1 of others.
-    input_bits: values are multiples of 2^-input_bits in the graph; null: whole numbers 0, others 8.
+    input_bits: values are multiples of 2^-input_bits in the graph (built-in images', too); null: whole numbers 0,
+        others 8.
     classes: names, in order of the labels. input_shape, sha256: of one sample, and of all data; written when training
     begins, so that a run folder can be read without its data and tells data that have changed.
     """

@@ -14,6 +14,7 @@ from stl_deploy.errors import ConfigError
 
 _OWN_KEYS = ("path", "size", "colour", "augment", "levels", "input_bits", "classes", "input_shape", "sha256")
 _OF_IMAGES = ("size", "colour")
+_OF_ALL = ("augment", "input_bits")
 
 
 def complete(config: DatasetConfig) -> DatasetConfig:
@@ -87,8 +88,13 @@ def _check_keys(config: DatasetConfig, entry: Source) -> None:
     for key, default in {"binning": "count", "downscale": 1}.items():
         if not entry.events and (value := getattr(config, key)) != default:
             raise ConfigError(f"key 'dataset.{key}' is {value!r}; {config.name} has no events: leave it out")
+    if config.input_bits is not None and config.encoder not in ("direct", "sequence"):
+        raise ConfigError(
+            f"key 'dataset.input_bits' is {config.input_bits}; the encoder {config.encoder!r} shows whole numbers: "
+            "leave it out"
+        )
     if entry.look is None:
-        given = [key for key in _OWN_KEYS if getattr(config, key) is not None and key != "augment"]
+        given = [key for key in _OWN_KEYS if getattr(config, key) is not None and key not in _OF_ALL]
         if given and entry.input_shape is not None:
             raise ConfigError(f"key 'dataset.{given[0]}' is of own data (folder, npz, python); {config.name} has none")
         return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import nir
 import numpy as np
@@ -18,7 +19,7 @@ from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.findings import Fidelity, Finding, NodeReport, Report, fidelities, from_error, worst
 from stl_deploy.graph.frameworks.writers import Writer, candidates, recognise, unsaid
 from stl_deploy.graph.io.nir_file import read_nir
-from stl_deploy.graph.lower import Lowering, all_errors, own_metadata, try_lower
+from stl_deploy.graph.lower import METADATA_KEY, Lowering, all_errors, own_metadata, try_lower
 from stl_deploy.graph.program import Delay, Neuron, Node, Output, Program
 
 TargetCheck = Callable[[Program], Iterable[Finding]]
@@ -42,10 +43,20 @@ TARGETS: Mapping[str, TargetCheck] = {"nir": lambda program: (), "onnx": check_s
 """Targets that need no exporter to be asked; the command line adds the others."""
 
 
-def check_file(path: Path, dialect: Dialect | None = None, targets: Mapping[str, TargetCheck] = TARGETS) -> Report:
-    """Check a NIR file; see `check`. A file that cannot be read gives a report with that one finding."""
+def check_file(
+    path: Path,
+    dialect: Dialect | None = None,
+    targets: Mapping[str, TargetCheck] = TARGETS,
+    declared: Mapping[str, Any] | None = None,
+) -> Report:
+    """Check a NIR file; see `check`. A file that cannot be read gives a report with that one finding.
+
+    declared: what its metadata would say of the input, in place of what they say.
+    """
     try:
         graph = read_nir(path)
+        if declared is not None:
+            graph.metadata = {**graph.metadata, METADATA_KEY: {**own_metadata(graph), "input": dict(declared)}}
     except Exception as error:
         return _report({}, [from_error(error)], targets, None)
     return check(graph, dialect, targets)

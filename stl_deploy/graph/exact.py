@@ -137,7 +137,7 @@ def require_on_grid(program: Program, x: NDArray[Any] | Mapping[str, NDArray[Any
             raise InputError(
                 f"the input is not on the grid that the graph declares, multiples of 2^-{grid.fraction_bits} up to "
                 f"{grid.bound:g}, and what is proved of the graph's sums holds there only; round it, or declare "
-                "another grid with --input-grid BITS"
+                "another grid (--input-grid BITS of export, verify, simulate and fold)"
             )
 
 

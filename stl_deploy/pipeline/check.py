@@ -21,7 +21,7 @@ from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.margins import NearThreshold
 from stl_deploy.graph.run import CHUNK, run
 from stl_deploy.pipeline.show import artifact_rows
-from stl_deploy.pipeline.source import Source, open_program, open_source
+from stl_deploy.pipeline.source import Source, check_bits, open_program, open_source
 
 
 @dataclass(frozen=True)
@@ -41,21 +41,27 @@ class FolderCheck:
 
 
 def check(
-    source: Path, *, targets: Sequence[str] | None = None, dialect: str | None = None, say: Console | None = None
+    source: Path,
+    *,
+    targets: Sequence[str] | None = None,
+    dialect: str | None = None,
+    input_grid: int | None = None,
+    say: Console | None = None,
 ) -> Report:
     """Check a run folder's graph or a .nir file against targets (default: every format's), or an artifact of ours.
 
-    Raises InputError for a bad call.
+    input_grid: the input will be multiples of 2^-input_grid up to 1. Raises InputError for a bad call.
     """
     say, asked = say or Console(quiet=True), targets_asked(targets)
     opened = open_source(source, artifacts=True)
     if not opened.is_graph:
-        if targets:
+        if targets or input_grid is not None:
             raise InputError(f"{source}: expected a graph to ask targets about; found an artifact of {opened.kind}")
         report = _artifact(opened)
         show(report, say)
         return report
-    report = check_file(opened.file, load_dialect(dialect) if dialect is not None else None, asked)
+    chosen = load_dialect(dialect) if dialect is not None else None
+    report = check_file(opened.file, chosen, asked, declared_grid(input_grid))
     show(report, say)
     return report
 
@@ -74,15 +80,21 @@ def _artifact(source: Source) -> Report:
 
 
 def check_folder(
-    folder: Path, *, targets: Sequence[str] | None = None, dialect: str | None = None, say: Console | None = None
+    folder: Path,
+    *,
+    targets: Sequence[str] | None = None,
+    dialect: str | None = None,
+    input_grid: int | None = None,
+    say: Console | None = None,
 ) -> FolderCheck:
-    """Check every .nir file of a folder; one table for all. Raises InputError for a bad call or if there is none."""
+    """Check every .nir file of a folder; one table for all; input_grid: as in `check`. Raises InputError for a bad call
+    or if there is none."""
     say, asked = say or Console(quiet=True), targets_asked(targets)
     chosen = load_dialect(dialect) if dialect is not None else None
     files = nir_files(folder)
     if not files:
         raise InputError(f"{folder}: no .nir file in it")
-    found = FolderCheck({file.name: check_file(file, chosen, asked) for file in files})
+    found = FolderCheck({file.name: check_file(file, chosen, asked, declared_grid(input_grid)) for file in files})
     rows = [
         [name, *report.targets.values(), str(len(_errors(report))), _first(report)]
         for name, report in found.reports.items()
@@ -140,6 +152,14 @@ def near_threshold(
     where = ", ".join(f"{name} {count:,}" for name, count in close.items()) or "nowhere"
     say.say(f"potentials within {near.ulps:g} units in the last place of the threshold: {where}")
     return near.counts
+
+
+def declared_grid(bits: int | None) -> dict[str, Any] | None:
+    """What metadata say of an input of multiples of 2^-bits up to 1; raises InputError for bits outside 0…24."""
+    if bits is None:
+        return None
+    check_bits(bits)
+    return {"fraction_bits": bits, "max": 1.0}
 
 
 def targets_asked(targets: Sequence[str] | None) -> dict[str, TargetCheck]:

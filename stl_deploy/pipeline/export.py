@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +60,8 @@ def export(
         raise InputError(f"{output}: expected a name that ends in {target.suffix} for {to}; found '{output.suffix}'")
     opened = open_source(source)
     program = open_program(opened, dialect, say=say)
-    if input_grid is not None:
-        program = replace(program, metadata={key: v for key, v in program.metadata.items() if key != "input"})
     x, labels, what = program_input(opened, program, input_file)
-    if input_grid is not None:
-        if isinstance(x, Mapping):
-            raise InputError(f"--input-grid is of networks with one input; the graph has {', '.join(x)}")
-        program, x = on_declared_grid(program, x, input_grid, say)
+    program, x = on_declared_grid(program, x, input_grid, say)
     common = {
         "origin": {"source": opened.file.name, "sha256": sha256(opened.file)},
         "graph": _graph(opened, program),

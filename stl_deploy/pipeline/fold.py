@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stl_deploy._util.console import Console
+from stl_deploy.config.load import apply_overrides
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import Dataset, load_dataset
 from stl_deploy.fold import Folded, Thresholds
@@ -43,14 +44,17 @@ def fold_run(
     *,
     exact_grid: bool | None = None,
     thresholds: Thresholds = "keep",
+    input_grid: int | None = None,
     snapshot: Path | None = None,
 ) -> FoldedRun:
     """Fold the trained network of a run folder and write the graph to ``output``, then read it back.
 
-    exact_grid: None as the run's configuration says. snapshot: other weights of the same training.
+    exact_grid, input_grid (bits): None as the run's configuration says. snapshot: other weights of the same training.
     Raises InputError where the run or the network does not allow it.
     """
     trained, config = load_network(run_dir, snapshot)
+    if input_grid is not None:
+        config = apply_overrides(config, [f"dataset.input_bits={input_grid}"])
     data = load_dataset(config.dataset)
     spec = split_spec(config, data.test)
     folded = fold_network(
@@ -72,11 +76,12 @@ def fold(
     *,
     exact_grid: bool | None = None,
     thresholds: Thresholds = "keep",
+    input_grid: int | None = None,
     say: Console | None = None,
 ) -> dict[str, Any]:
     """`fold_run`, said and returned as data: the grids chosen and the proof for every sum (JSON-ready)."""
     say = say or Console(quiet=True)
-    done = fold_run(run_dir, output, exact_grid=exact_grid, thresholds=thresholds)
+    done = fold_run(run_dir, output, exact_grid=exact_grid, thresholds=thresholds, input_grid=input_grid)
     show(done, say)
     say.say(f"written: {output}")
     return {

@@ -14,7 +14,7 @@ from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.graph.lower import METADATA_KEY, own_metadata
 from stl_deploy.pipeline.artifacts import Bench
-from stl_deploy.pipeline.source import GRAPH, open_program, open_reading, open_source, program_input
+from stl_deploy.pipeline.source import GRAPH, on_declared_grid, open_program, open_reading, open_source, program_input
 from stl_deploy.pipeline.verify import show
 
 
@@ -27,12 +27,14 @@ def fold_file(
     merge_pools: bool = False,
     dialect: str | None = None,
     input_file: Path | None = None,
+    input_grid: int | None = None,
     say: Console | None = None,
 ) -> dict[str, Any]:
     """Fold a .nir file into another, and tell on ``input_file`` (or random input) how many spikes differ from it.
 
     merge_pools: put average pools into the weights behind them. exact_grid: round weights to grids on which sums are
-    exact. Raises InputError for a bad source, UnsupportedError where a pool or threshold cannot go into weights.
+    exact. input_grid: the input is multiples of 2^-input_grid. Raises InputError for a bad source, UnsupportedError
+    where a pool or threshold cannot go into weights.
     """
     say, opened = say or Console(quiet=True), open_source(source)
     if opened.kind != GRAPH:
@@ -43,12 +45,13 @@ def fold_file(
     if merge_pools:
         graph, merged = without_pools(graph, reading.dialect)
         say.say(f"merged into the weights behind them: {', '.join(merged) or 'no pool'}")
-    graph = fold_graph(graph, reading.dialect, thresholds=thresholds, exact_grid=exact_grid)
+    graph = fold_graph(graph, reading.dialect, thresholds=thresholds, exact_grid=exact_grid, input_grid=input_grid)
     meant = reading.dialect.written()
     graph.metadata = {**graph.metadata, METADATA_KEY: {**own_metadata(graph), "dialect": meant}}
     write_nir(graph, output)
     after = open_program(open_source(output))
     x, _, what = program_input(opened, before, input_file)
+    before, x = on_declared_grid(before, x, input_grid, say)
     bench = Bench(before, x)
     bench.add(output.name, Bench(after, x).expected, required=False)
     say.say(f"{output.name} against {source.name} on {what}:")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.files import MAX_ARRAY_BYTES
 from stl_deploy.config.load import load_config
-from stl_deploy.config.schema import RunConfig
+from stl_deploy.config.schema import DatasetConfig, RunConfig
 from stl_deploy.data import Split, encode, input_coding, load_dataset, sample_shape
 from stl_deploy.data.events import MOST
 from stl_deploy.errors import InputError
@@ -59,8 +59,13 @@ def input_spec(config: RunConfig, levels: int) -> InputSpec:
         return InputSpec(coding, 0)
     if coding == "graded":
         return InputSpec(coding, 0, bound=float(MOST))
-    exact = levels & (levels - 1) == 0
-    return InputSpec(coding, levels.bit_length() - 1 if exact else IMAGE_BITS)
+    exact = levels & (levels - 1) == 0 and config.dataset.input_bits is None
+    return InputSpec(coding, levels.bit_length() - 1 if exact else analog_bits(config.dataset))
+
+
+def analog_bits(config: DatasetConfig) -> int:
+    """Fraction bits of real-valued input: as the configuration says, else `IMAGE_BITS`."""
+    return IMAGE_BITS if config.input_bits is None else config.input_bits
 
 
 def encode_split(config: RunConfig, split: Split, count: int | None = None) -> LabelledInput:

@@ -45,12 +45,16 @@ LEARNING_RATE = 0.3
 
 @dataclass(frozen=True)
 class QuantiseOptions:
-    """epochs: of fine-tuning. lr: None: `LEARNING_RATE` of the run's. samples: test images compared, None: all."""
+    """epochs: of fine-tuning. lr: None: `LEARNING_RATE` of the run's. samples: test images compared, None: all.
+
+    input_grid: the input is rounded to multiples of 2^-input_grid; None: as the run's.
+    """
 
     epochs: int = 10
     lr: float | None = None
     samples: int | None = None
     device: str = "cpu"
+    input_grid: int | None = None
 
 
 def quantise(
@@ -82,7 +86,7 @@ def _quantise(
     run_dir: Path, output: Path, options: QuantiseOptions, known: Sequence[FormRow] | None, say: Console
 ) -> dict[str, Any]:
     forget_results(output)
-    folded = fold_run(run_dir, output / "net.nir")
+    folded = fold_run(run_dir, output / "net.nir", input_grid=options.input_grid)
     test = encode_split(folded.config, folded.data.test, options.samples)
     calibration = encode_split(folded.config, folded.data.train, CALIBRATION).x
     if known is None:

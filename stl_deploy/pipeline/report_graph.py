@@ -15,7 +15,7 @@ from stl_deploy._util.files import first_samples, leading, write_json, write_tex
 from stl_deploy._util.install import versions
 from stl_deploy.errors import InputError, StlDeployError
 from stl_deploy.exporters.targets import find_runner
-from stl_deploy.graph.exact import prove_exact
+from stl_deploy.graph.exact import prove_exact, require_on_grid
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline.artifacts import Bench, open_runner
@@ -49,6 +49,7 @@ def report_graph(
     folder = output or source.parent
     program, reading = open_reading(opened, dialect)
     x, labels, what = program_input(opened, program, input_file)
+    require_on_grid(program, x)
     bench = Bench(program, x, labels)
     unheld = _hold_onnx(bench, program)
     samples = leading(x)[1]

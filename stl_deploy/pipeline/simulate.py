@@ -5,18 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from stl_deploy._util import allocator as _allocator
 from stl_deploy._util.console import Console
 from stl_deploy._util.files import leading, read_inputs, write_npz
 from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.targets import Runner, find_runner, make_options, registry
 from stl_deploy.graph.accuracy import accuracy, share_right
-from stl_deploy.graph.run import Result
+from stl_deploy.graph.program import Program
+from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline.progress import now_and_then
-from stl_deploy.pipeline.source import Source, open_program, open_source
+from stl_deploy.pipeline.source import Source, on_declared_grid, open_program, open_source
 
 
 def simulate(
@@ -27,27 +25,35 @@ def simulate(
     *,
     record: bool = False,
     dialect: str | None = None,
+    input_grid: int | None = None,
     deadline: float = 600.0,
     say: Console | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
     """Run a network on an input npz and write ``y`` (and spikes) as npz; returns what was done (JSON-ready).
 
+    input_grid: of a graph, ``x`` is rounded to multiples of 2^-input_grid, and that is declared.
     settings: the backend's own options, as ``thresholds`` of loihi and lava, ``numeric`` of lava.
     Raises InputError for a bad source or input, UnsupportedError where the target cannot hold the network.
     """
     say = say or Console(quiet=True)
     _allocator.keep_large_buffers()
     opened = open_source(source, artifacts=True)
+    x: NetworkInput
     x, labels = read_inputs(input_file)
     common = {"deadline": deadline, "progress": now_and_then(say, f"steps on {backend}")}
+    program: Program | None = None
     if opened.is_graph:
-        open_program(opened, dialect, say=say)
-    runner = open_backend(opened, backend, settings, dialect, **common)
+        program = open_program(opened, dialect, say=say)
+        if input_grid is not None:
+            program, x = on_declared_grid(program, x, input_grid, say)
+    elif input_grid is not None:
+        raise InputError(f"{source}: --input-grid is of graphs; an artifact of {opened.kind} has its own grid")
+    runner = open_backend(opened, program, backend, settings, **common)
     for note in getattr(runner, "notes", ()):
         say.warn(note)
     result = runner.run(x, record)
-    decided = _accuracy(opened, result, labels, dialect)
+    decided = share_right(result, labels) if program is None else accuracy(program, result, labels)
     if len(result.outputs) > 1:
         arrays = {f"y__{name}": array for name, array in result.outputs.items()}
     else:
@@ -70,16 +76,16 @@ def simulate(
 
 
 def open_backend(
-    source: Source, backend: str, settings: dict[str, Any] | None = None, dialect: str | None = None, **common: Any
+    source: Source, program: Program | None, backend: str, settings: dict[str, Any], **common: Any
 ) -> Runner:
-    """A source on a backend, ready to run.
+    """A source, or the Program of its graph, on a backend, ready to run.
 
     Raises InputError where the backend does not take the source, UnsupportedError where its target cannot hold the
     network, ToolError where it cannot run on this machine.
     """
     kind = find_runner(backend)
-    options = make_options(kind, settings or {}, **common)
-    if not source.is_graph and source.kind not in kind.reads:
+    options = make_options(kind, settings, **common)
+    if program is None and source.kind not in kind.reads:
         able = [one.name for one in registry().runners.values() if source.kind in one.reads]
         raise InputError(
             f"{source.path}: expected a backend that reads {source.kind} ({', '.join(able)}); found {backend}"
@@ -87,11 +93,4 @@ def open_backend(
     reason = kind.available()
     if reason is not None:
         raise ToolError(f"backend '{backend}' cannot run here: {reason}")
-    return kind(open_program(source, dialect) if source.is_graph else source.file, options)
-
-
-def _accuracy(source: Source, result: Result, labels: NDArray[np.int64] | None, dialect: str | None) -> float | None:
-    """By the readout that the graph's metadata names; other artifacts name none, so their scores are summed."""
-    if labels is not None and source.is_graph:
-        return accuracy(open_program(source, dialect), result, labels)
-    return share_right(result, labels)
+    return kind(source.file if program is None else program, options)

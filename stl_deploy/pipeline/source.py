@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from stl_deploy.graph.exact import MANTISSA_BITS, random_input, require_on_grid,
 from stl_deploy.graph.frameworks.writers import Reading, reading_of
 from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.lower import lower
-from stl_deploy.graph.program import Floats, Program
+from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput
 
 RUN, GRAPH = "run", "nir"
@@ -96,13 +97,12 @@ def program_input(
     """What to run a network on, its labels if there are any, and what that is in words.
 
     The npz file given; else a run folder's test images; else random values from a fixed seed on the grid that the
-    graph's metadata declares (0 or 1 if it declares none). Raises InputError for a file off that grid.
+    graph's metadata declares (0 or 1 if it declares none).
     """
     if file is None and source.kind == RUN and (source.path / TEST_INPUT).is_file():
         file = source.path / TEST_INPUT
     if file is not None:
         x, labels = read_inputs(file)
-        require_on_grid(program, x)
         return x, labels, f"{leading(x)[1]} samples of {file}"
     rng = np.random.default_rng(0)
     drawn = {
@@ -113,18 +113,29 @@ def program_input(
     return (next(iter(drawn.values())) if len(drawn) == 1 else drawn), None, what
 
 
-def on_declared_grid(program: Program, x: NDArray[np.generic], bits: int, say: Console) -> tuple[Program, Floats]:
+def on_declared_grid(program: Program, x: NetworkInput, bits: int | None, say: Console) -> tuple[Program, NetworkInput]:
     """The Program with its input declared as multiples of 2^-bits up to the largest in ``x``, and ``x`` rounded to it.
 
-    Raises InputError for bits outside 0…24, or if nothing but zeros is left.
+    bits None: both as they are; raises InputError where ``x`` is off the grid that the Program declares.
+    Raises InputError for bits outside 0…24, for several inputs, or if nothing but zeros is left.
     """
-    if not 0 <= bits <= MANTISSA_BITS:
-        raise InputError(f"--input-grid {bits}: expected 0 to {MANTISSA_BITS} fraction bits")
+    if bits is None:
+        require_on_grid(program, x)
+        return program, x
+    if isinstance(x, Mapping):
+        raise InputError(f"--input-grid is of networks with one input; the graph has {', '.join(x)}")
+    check_bits(bits)
     rounded = round_to_grid(x, bits)
     bound = float(np.abs(rounded).max(initial=0))
     if not bound:
         raise InputError(f"--input-grid {bits}: every value of the input rounds to 0; use more bits")
     moved = float(np.abs(rounded - np.asarray(x, np.float32)).max(initial=0))
     say.say(f"input rounded to multiples of 2^-{bits}; no value moved by more than {moved:.3g}")
-    declared = {**program.metadata.get("input", {}), "fraction_bits": bits, "max": max(bound, 1.0)}
+    declared = {"fraction_bits": bits, "max": max(bound, 1.0)}
     return replace(program, metadata={**program.metadata, "input": declared}), rounded
+
+
+def check_bits(bits: int) -> None:
+    """Raise InputError for bits outside 0…24."""
+    if not 0 <= bits <= MANTISSA_BITS:
+        raise InputError(f"--input-grid {bits}: expected 0 to {MANTISSA_BITS} fraction bits")

@@ -11,6 +11,7 @@ import nir
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.console import Console
 from stl_deploy._util.files import write_npz, write_text
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import InputError
@@ -26,7 +27,7 @@ from stl_deploy.graph.show import Row, table
 from stl_deploy.graph.stream import Stream
 from stl_deploy.pipeline.arrays import as_array, as_input
 from stl_deploy.pipeline.results import Bill, GraphEvaluation, Simulation, Verification
-from stl_deploy.pipeline.source import Source
+from stl_deploy.pipeline.source import Source, on_declared_grid
 
 if TYPE_CHECKING:
     from stl_deploy.fold.graph import Thresholds
@@ -123,16 +124,17 @@ class SpikingGraph:
             write_text(Path(path), svg(self.program))
         return self.rows
 
-    def check(self, *targets: str) -> Report:
+    def check(self, *targets: str, input_grid: int | None = None) -> Report:
         """Per node and target (default: nir, onnx, netx): faithful, approximate or unsupported, why, and the remedy.
 
+        input_grid: the input will be multiples of 2^-input_grid up to 1.
         ``check("netx").raise_if_unsupported()`` raises UnsupportedError where the target cannot hold the network.
         Raises InputError for a target that is not known.
         """
         from stl_deploy.pipeline.check import check
 
         with self._saved() as source:
-            return check(source.file, targets=list(targets) or None)
+            return check(source.file, targets=list(targets) or None, input_grid=input_grid)
 
     def fold(
         self, *, thresholds: Thresholds = "keep", exact_grid: bool = True, input_grid: int | None = None
@@ -168,31 +170,38 @@ class SpikingGraph:
             name = to or exporting.target_of(output)
             return exporting.export(source.file, name, output, input_file=file, **settings)
 
-    def simulate(self, x: Any, *, backend: str = "reference") -> Simulation:
+    def simulate(self, x: Any, *, backend: str = "reference", input_grid: int | None = None) -> Simulation:
         """Run the network: ``.y`` ``[T, B, *shape]``, ``.spikes`` of every spiking layer, ``.readout`` applied.
 
-        backend: as ``stl-deploy simulate --backend``. Raises InputError for input that does not fit or an unknown
+        backend: as ``stl-deploy simulate --backend``. input_grid: ``x`` is rounded to multiples of 2^-input_grid.
+        Raises InputError for input that does not fit or an unknown
         backend, UnsupportedError where its target cannot hold the network, ToolError where a tool is missing.
         """
-        arrays = self._given(x)
+        program, arrays = self.program, self._given(x)
+        if input_grid is not None:
+            program, arrays = on_declared_grid(program, arrays, input_grid, Console(quiet=True))
         if backend == "reference":
             return Simulation.of(backend, self._run(arrays), self.readout)
         from stl_deploy.exporters.targets import find_runner
         from stl_deploy.pipeline.artifacts import open_runner
 
-        runner = open_runner(find_runner(backend), self.program, self.program)
+        runner = open_runner(find_runner(backend), program, program)
         return Simulation.of(backend, runner.run(arrays, record=True), self.readout)
 
-    def verify(self, artifact: str | Path | Sequence[str | Path], x: Any = None) -> Verification:
+    def verify(
+        self, artifact: str | Path | Sequence[str | Path], x: Any = None, *, input_grid: int | None = None
+    ) -> Verification:
         """Run artifacts and the graph on ``x`` (default: ``sample``) and compare every spike of every layer.
 
         ``verify("net.onnx", x).require()`` raises ParityError where a float artifact differs.
-        Raises InputError for files that cannot be read or do not belong to the graph.
+        input_grid: ``x`` is rounded to multiples of 2^-input_grid. Raises InputError for files that cannot be read or
+        do not belong to the graph, and for input off the grid that the graph declares.
         """
         from stl_deploy.pipeline.verify import check_against
 
         paths = [artifact] if isinstance(artifact, str | Path) else list(artifact)
-        return Verification(check_against(self.program, [Path(path) for path in paths], self._input(x, "verify")))
+        program, x = on_declared_grid(self.program, self._input(x, "verify"), input_grid, Console(quiet=True))
+        return Verification(check_against(program, [Path(path) for path in paths], x))
 
     def energy(
         self, x: Any = None, labels: Any = None, *, prices: Sequence[str] | None = None, input_coding: str | None = None

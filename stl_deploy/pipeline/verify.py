@@ -14,7 +14,7 @@ from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline.artifacts import Bench, labels_of, open_runner
 from stl_deploy.pipeline.manifest import check_unchanged
 from stl_deploy.pipeline.progress import now_and_then
-from stl_deploy.pipeline.source import TEST_INPUT, open_program, open_source, program_input
+from stl_deploy.pipeline.source import TEST_INPUT, on_declared_grid, open_program, open_source, program_input
 
 
 def verify(
@@ -23,6 +23,7 @@ def verify(
     *,
     input_file: Path | None = None,
     dialect: str | None = None,
+    input_grid: int | None = None,
     lava: bool = True,
     deadline: float = 600.0,
     say: Console | None = None,
@@ -30,7 +31,8 @@ def verify(
     """Compare artifacts, or the network on backends, with a run folder's or .nir file's graph on one input.
 
     against: an artifact's path, or the name of a backend. The input is the file given, else the run folder's test
-    images, else random input on the graph's grid. lava: an artifact also runs on further backends that read it and must
+    images, else random input on the graph's grid. input_grid: it is rounded to multiples of 2^-input_grid. lava: an
+    artifact also runs on further backends that read it and must
     equal one of our models (a .net file on real Lava), where they are ready, on the first `SAMPLES` samples, within
     ``deadline`` seconds. ``report.require()`` raises ParityError where spikes differ that must not.
     Raises InputError for files that cannot be read or do not belong to the graph, ToolError if a tool fails.
@@ -41,6 +43,7 @@ def verify(
         check_unchanged(source, ("net.nir", TEST_INPUT))
     program = open_program(opened, dialect, say=say)
     x, _, what = program_input(opened, program, input_file)
+    program, x = on_declared_grid(program, x, input_grid, say)
     say.say(f"input: {what}")
     report = check_against(program, against, x, further=lava, deadline=deadline, say=say)
     show(report, say)

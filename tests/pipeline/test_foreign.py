@@ -143,12 +143,40 @@ def test_analog_input_to_netx_is_rounded_where_asked(analog: tuple[Path, Path], 
     call = ["export", analog[0], "--to", "netx", "-o", tmp_path / "net.net", "--input", analog[1]]
     refused = cli(*call)
     assert refused.code == 2
-    assert "export with --input-grid BITS" in refused.err
+    assert "give --input-grid BITS" in refused.err
     done = cli(*call, "--input-grid", "6", "--json")
     assert done.code == 0
     assert "input rounded to multiples of 2^-6; no value moved by more than 0.007" in done.err
     assert "threshold forms on all 4 samples:" in done.err
     assert (done.json["input_scale"], done.json["forms_samples"]) == (64, 4)
+
+
+def test_a_grid_may_be_said_to_every_verb_that_converts(analog: tuple[Path, Path], cli: Any, tmp_path: Path) -> None:
+    net, given = analog
+    with np.load(given) as kept:
+        x = kept["x"]
+    rounded = tmp_path / "rounded.npz"
+    np.savez(rounded, x=np.round(x * 64) / np.float32(64))
+    simulate = ["simulate", net, "--backend", "loihi", "-o", tmp_path / "y.npz", "--record", "--input"]
+    verify = ["verify", net, "--against", "onnx", "--against", "loihi", "--input"]
+    check = ["check", net, "--target", "netx", "--target", "onnx"]
+    assert "--input-grid BITS" in cli(*simulate, given).err
+    assert cli(*check, "--json").json["targets"] == {"netx": "approximate", "onnx": "approximate"}
+    for call in ([*simulate, given], [*verify, given], check):
+        assert "--input-grid -1: expected 0 to 24" in cli(*call, "--input-grid", "-1").err
+        assert cli(*call, "--input-grid", "6").code == 0
+    with np.load(tmp_path / "y.npz") as kept:
+        found = kept["y"]
+    graph = read(net)
+    np.testing.assert_array_equal(found, graph.simulate(x, backend="loihi", input_grid=6).y)
+    np.testing.assert_array_equal(
+        graph.simulate(x, input_grid=6).y, graph.simulate(np.round(x * 64) / np.float32(64)).y
+    )
+    assert cli(*check, "--json", "--input-grid", "6").json["targets"] == {"netx": "approximate", "onnx": "faithful"}
+    assert graph.check("onnx", input_grid=6).targets == {"onnx": "faithful"}
+    folded = cli("fold", net, "-o", tmp_path / "folded.nir", "--exact-grid", "--input-grid", "6", "--json")
+    assert folded.json["exact"]
+    assert read_nir(tmp_path / "folded.nir").metadata["stl_deploy"]["input"]["fraction_bits"] == 6
 
 
 def test_a_declared_grid_is_held_to(analog: tuple[Path, Path], cli: Any, tmp_path: Path) -> None:
@@ -163,6 +191,8 @@ def test_a_declared_grid_is_held_to(analog: tuple[Path, Path], cli: Any, tmp_pat
         refused = cli(*call)
         assert refused.code == 2
         assert "not on the grid that the graph declares, multiples of 2^-4 up to 1" in refused.err
+    with np.load(analog[1]) as kept, pytest.raises(InputError, match="not on the grid that the graph declares"):
+        read(declared).verify(declared, kept["x"])
     assert not (tmp_path / "net.onnx").exists()
 
 

@@ -172,3 +172,31 @@ def test_own_data_are_listed(capsys):
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert {"folder", "npz", "python"} <= set(rows)
     assert rows["npz"]["input_shape"] is None
+
+
+def test_an_input_grid_may_be_said_to_training_folding_and_quantising(tmp_path, capsys):
+    rng, y = np.random.default_rng(1), np.arange(60) % 2
+    x = (rng.random((60, 6)) * 0.3 + np.where(np.arange(6)[None] // 3 == y[:, None], 0.6, 0)).astype(np.float32)
+    np.savez(tmp_path / "real.npz", x=x, y=y)
+    (tmp_path / "real.yaml").write_text(yaml.safe_dump(_config(name="npz", path="real.npz")))
+    out, whole = tmp_path / "run", tmp_path / "whole"
+
+    def declared(path):
+        return stl.read(path).program.metadata["input"]["fraction_bits"]
+
+    assert cli(["run", str(tmp_path / "real.yaml"), "-o", str(out), "--no-lava", "--no-twin"]) == 0
+    assert declared(out) == 8
+    assert cli(["verify", str(out), "--against", "reference"]) == 0
+    assert cli(["fold", str(out), "-o", str(tmp_path / "net.nir"), "--input-grid", "3"]) == 0
+    assert declared(tmp_path / "net.nir") == 3
+    assert cli(["quantise", str(out), "-o", str(whole), "--epochs", "0", "--input-grid", "2"]) == 0
+    assert declared(whole) == 2
+    assert cli(["verify", str(whole), "--against", str(whole / "net.net"), "--no-lava"]) == 0
+    resumed = ["run", str(tmp_path / "real.yaml"), "-o", str(out), "--resume", "--no-lava", "--no-twin"]
+    assert cli([*resumed, "--input-grid", "5"]) == 0
+    assert declared(out) == 5
+    assert (
+        cli(["train", "digits", "-o", str(tmp_path / "no"), "--set", "dataset.encoder=bernoulli", "--input-grid=3"])
+        == 2
+    )
+    assert "the encoder 'bernoulli' shows whole numbers: leave it out" in capsys.readouterr().err
