@@ -47,10 +47,10 @@ class Spread:
 
 
 class Samples:
-    """Spread of each measure over all samples and over those of each class."""
+    """Spread of each measure over all samples and over those of each class (of labels ``[B]``, not of each step)."""
 
     def __init__(self, labels: NDArray[Any] | None = None) -> None:
-        self._labels = labels
+        self._labels = None if labels is None or labels.ndim > 1 else labels
         self._seen = 0
         self.overall = dict.fromkeys(MEASURES, Spread())
         self.by_class: dict[int, dict[str, Spread]] = {}

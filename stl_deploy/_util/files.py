@@ -94,7 +94,7 @@ def read_inputs(path: Path) -> tuple[Inputs, NDArray[np.int64] | None]:
         x = {name.removeprefix(_NAMED): _values(path, name, values) for name, values in named.items()}
     else:
         x = _values(path, "x", arrays["x"])
-    return x, _labels(path, arrays.get("y"), leading(x)[1])
+    return x, _labels(path, arrays.get("y"), *leading(x))
 
 
 def leading(x: NDArray[Any] | Mapping[str, NDArray[Any]]) -> tuple[int, int]:
@@ -121,11 +121,12 @@ def _values(path: Path, name: str, x: NDArray[Any]) -> NDArray[Any]:
     return x
 
 
-def _labels(path: Path, labels: NDArray[Any] | None, samples: int) -> NDArray[np.int64] | None:
+def _labels(path: Path, labels: NDArray[Any] | None, steps: int, samples: int) -> NDArray[np.int64] | None:
     if labels is None:
         return None
-    if labels.shape != (samples,) or labels.dtype.kind not in "iub":
+    if labels.shape not in ((samples,), (samples, steps)) or labels.dtype.kind not in "iub":
         raise InputError(
-            f"{path}: 'y' is {labels.dtype} {list(labels.shape)}; expected whole numbers of shape [{samples}]"
+            f"{path}: 'y' is {labels.dtype} {list(labels.shape)}; expected whole numbers of shape [{samples}], or "
+            f"[{samples}, {steps}] of each step"
         )
     return labels.astype(np.int64)

@@ -144,6 +144,15 @@ class LifSpec(_Section):
     granularity: Granularity | None = None
 
 
+class RlifSpec(_Section):
+    """A LIF population behind a linear layer, whose spikes come back to it a step later through weights of its own."""
+
+    kind: Literal["rlif"]
+    threshold: float | None = None
+    beta: UnitInterval | None = None
+    granularity: Granularity | None = None
+
+
 class PoolSpec(_Section):
     """Pooling over square windows; ``max`` takes spikes only. stride null: the kernel."""
 
@@ -236,6 +245,7 @@ LayerSpec = Annotated[
     | LinearSpec
     | NormSpec
     | LifSpec
+    | RlifSpec
     | PoolSpec
     | DropoutSpec
     | FlattenSpec

@@ -22,6 +22,8 @@ from stl_deploy.graph.exact import Grid
 class Split:
     """Images as whole numbers from 0 to ``levels``, ``[N, *shape]`` uint8, and labels ``[N]`` int64.
 
+    Sequences may have a label for each step, ``[N, T]``.
+
     Of events: frames of counts, ``[N, T, *shape]`` with levels 1. Own data may be float32 with levels 1, taken as they
     are; ``grid`` is then what the network's input is rounded to.
     """
@@ -118,7 +120,7 @@ def _parts(config: DatasetConfig, raw: Raw) -> dict[str, Part]:
     for name, fraction in (("test", config.test_fraction), ("validation", config.validation_fraction)):
         samples, own = given[name]
         if samples is None or own is None:
-            picked = _stratified(labels, rest, fraction, rng)
+            picked = _stratified(labels if labels.ndim == 1 else np.zeros(len(labels)), rest, fraction, rng)
             rest = np.setdiff1d(rest, picked)
             parts[name] = raw.train[picked], labels[picked]
         else:
@@ -135,7 +137,7 @@ def _check_labels(config: DatasetConfig, raw: Raw, classes: int) -> None:
 
 
 def _stratified(
-    labels: NDArray[np.int64], among: NDArray[np.int64], fraction: float, rng: np.random.Generator
+    labels: NDArray[Any], among: NDArray[np.int64], fraction: float, rng: np.random.Generator
 ) -> NDArray[np.int64]:
     """Of each class in ``among``, ``fraction`` of all images of that class, drawn at random; sorted."""
     picked = []

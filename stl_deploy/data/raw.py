@@ -17,7 +17,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, eq=False)
 class Raw:
-    """Samples ``[N, *shape]`` and labels ``[N]``; validation and test are None where there is no split of its own.
+    """Samples ``[N, *shape]`` and labels ``[N]``, or of each step ``[N, T]``; splits that are not there are None.
 
     levels: the value that means 1: whole numbers from 0 to it are images, floats with levels 1 are taken as they are.
     timed: samples carry time, ``[N, T, *shape]``. grid: of the input that the network sees; None: as `levels` say.

@@ -15,7 +15,7 @@ from stl_deploy._util.files import cache_dir
 from stl_deploy._util.suggest import did_you_mean
 from stl_deploy.config.schema import DatasetConfig
 from stl_deploy.data.event_sources import EVENT_SOURCES
-from stl_deploy.data.own import folder, npz, python_file
+from stl_deploy.data.own import folder, npz, python_file, qtdb_ecg
 from stl_deploy.data.raw import Look, Raw, Shape
 from stl_deploy.data.sources import cifar10, cifar100, digits, fashion_mnist, mnist
 from stl_deploy.errors import ConfigError, InputError
@@ -106,6 +106,7 @@ _SHIPPED: Mapping[str, Source] = {
     "dvs128_gesture": _events("dvs128_gesture", 11, None, "hand gestures seen by an event camera, 128x128"),
     "cifar10_dvs": _events("cifar10_dvs", 10, 10_000, "CIFAR-10 pictures moved before an event camera, 128x128"),
     "shd": _events("shd", 20, 10_420, "spoken digits, English and German, as spikes of 700 cochlear channels"),
+    "qtdb_ecg": _own(qtdb_ecg.load, qtdb_ecg.look, qtdb_ecg.SUMMARY),
     "folder": _own(folder.load, folder.look, "own images, a sub-folder for each class (dataset.path: DIR)"),
     "npz": _own(npz.load, npz.look, "own arrays x and y of an npz file (dataset.path: FILE)"),
     "python": _own(

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from stl_deploy.errors import InputError
 from stl_deploy.fold.rounding import vote_weight
-from stl_deploy.fold.stages import Stages
+from stl_deploy.fold.stages import Stages, recurrence
 from stl_deploy.fold.time import DT, nir_decay, time_constants
 from stl_deploy.graph.lower import METADATA_KEY
 from stl_deploy.graph.program import Floats, Shape
 from stl_deploy.nn.layers import Sum, SumPool2d, Vote
 from stl_deploy.nn.network import INPUT, Network
-from stl_deploy.nn.neuron import LI, LIF
+from stl_deploy.nn.neuron import LI, LIF, RLIF
 
 
 def folded_network(network: Network, stages: Stages) -> Network:
@@ -42,7 +42,10 @@ def folded_network(network: Network, stages: Stages) -> Network:
 
 def _lif(layer: LIF, stages: Stages, name: str) -> LIF:
     population = stages.populations[name]
-    lif = LIF(layer.shape, granularity="layer", parametrisation="raw", decay=population.decay)
+    kind = RLIF if isinstance(layer, RLIF) else LIF
+    lif = kind(layer.shape, granularity="layer", parametrisation="raw", decay=population.decay)
+    if isinstance(lif, RLIF):
+        lif.recurrent.weight = nn.Parameter(_tensor(stages.synapses[recurrence(name)].weight))
     lif.threshold_parameter = nn.Parameter(torch.from_numpy(population.threshold.copy()))
     return lif.eval()
 
@@ -64,6 +67,8 @@ def to_nir(folded: Network, metadata: Mapping[str, Any]) -> nir.NIRGraph:
         made = _nodes(name, layer, _shape_before(folded, name), shape)
         edges += [(term, next(iter(made))) for term in _terms(folded, folded.sources[name])]
         edges += pairwise(made)
+        if isinstance(layer, RLIF):
+            edges.append((recurrence(name), name))
         nodes.update(made)
     nodes["output"] = nir.Output({"output": np.array(shape)})
     edges.append((name, "output"))
@@ -89,6 +94,9 @@ def _nodes(name: str, layer: nn.Module, before: Shape, after: Shape) -> dict[str
             return {name: _conv(layer, before)}
         case nn.Linear():
             return {name: nir.Affine(_array(layer.weight), _array(layer.bias))}
+        case RLIF():
+            back = nir.Linear(_array(layer.recurrent.weight))
+            return {name: _neuron(layer, after), recurrence(name): back}
         case LIF():
             return {name: _neuron(layer, after)}
         case LI():

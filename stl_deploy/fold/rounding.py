@@ -28,13 +28,26 @@ def round_stages(network: Network, stages: Stages, arriving: Grid) -> tuple[Laye
         elif isinstance(layer, nn.AvgPool2d | SumPool2d) and grid is not None:
             grid = _pooled(layer, grid)
         elif name in stages.synapses and grid is not None:
-            synapse = stages.synapses[name]
-            weight, bias, layer_grid = choose(name, synapse.weight, synapse.bias, grid)
-            synapse.weight, synapse.bias = weight.astype(np.float64), bias.astype(np.float64)
-            chosen.append(layer_grid)
+            chosen.append(_round(name, stages, grid))
             grid = None if not _feeds_neuron(network, name) else grid
         grids[name] = grid
     return tuple(chosen)
+
+
+def _round(name: str, stages: Stages, arriving: Grid) -> LayerGrid:
+    """Round a synapse, together with the one of a recurrent population's own spikes, for their terms make one sum."""
+    synapse = stages.synapses[name]
+    back = next((p.recurrent for p in stages.populations.values() if p.synapse == name and p.recurrent), None)
+    if back is None:
+        weight, bias, grid = choose(name, synapse.weight, synapse.bias, arriving)
+        synapse.weight, synapse.bias = weight.astype(np.float64), bias.astype(np.float64)
+        return grid
+    inputs, together = synapse.weight.shape[1], np.concatenate([synapse.weight, stages.synapses[back].weight], axis=1)
+    bound = Grid(arriving.fraction_bits, max(arriving.bound, SPIKES.bound))
+    weight, bias, grid = choose(name, together, synapse.bias, bound)
+    synapse.weight, synapse.bias = weight[:, :inputs].astype(np.float64), bias.astype(np.float64)
+    stages.synapses[back].weight = weight[:, inputs:].astype(np.float64)
+    return grid
 
 
 def _pooled(layer: nn.AvgPool2d | SumPool2d, grid: Grid) -> Grid | None:

@@ -13,7 +13,7 @@ from stl_deploy.fold.norm import Doubles, Norm, fold_norm
 from stl_deploy.fold.time import nir_decay
 from stl_deploy.graph.program import Floats
 from stl_deploy.nn.network import Network
-from stl_deploy.nn.neuron import LIF
+from stl_deploy.nn.neuron import LIF, RLIF
 
 
 @dataclass
@@ -26,11 +26,20 @@ class Synapse:
 
 @dataclass
 class Population:
-    """A LIF layer: θ that broadcasts to its shape, the decay as NIR can hold it, and the synapse right before it."""
+    """A LIF layer: θ that broadcasts to its shape, the decay as NIR can hold it, and the synapse right before it.
+
+    recurrent: the synapse that its own spikes come back through, in a recurrent layer.
+    """
 
     threshold: Floats
     decay: float
     synapse: str | None
+    recurrent: str | None = None
+
+
+def recurrence(name: str) -> str:
+    """The name of the synapse through which the spikes of layer ``name`` come back to it."""
+    return f"{name}_recurrent"
 
 
 @dataclass
@@ -61,6 +70,9 @@ def take_apart(network: Network) -> Stages:
             synapse.weight, synapse.bias = fold_norm(synapse.weight, synapse.bias, _norm(name, layer))
         elif isinstance(layer, LIF):
             stages.populations[name] = _population(name, layer, _synapse_before(network, name))
+            if isinstance(layer, RLIF):
+                stages.populations[name].recurrent = recurrence(name)
+                stages.synapses[recurrence(name)] = _synapse(layer.recurrent)
     for name, synapse in stages.synapses.items():
         if not (np.isfinite(synapse.weight).all() and np.isfinite(synapse.bias).all()):
             raise InputError(f"layer '{name}': weights are not finite after folding; was the training diverging?")

@@ -27,10 +27,12 @@ def absorb_thresholds(stages: Stages) -> None:
     for name, population in stages.populations.items():
         if population.synapse is None:
             raise InputError(f"layer '{name}': no conv or linear right before it to take its thresholds")
-        synapse = stages.synapses[population.synapse]
+        synapse, back = stages.synapses[population.synapse], population.recurrent
         theta = _per_output(name, population, synapse.weight.ndim == 4, len(synapse.weight))
         synapse.weight = synapse.weight / theta.reshape(-1, *(1,) * (synapse.weight.ndim - 1))
         synapse.bias = synapse.bias / theta
+        if back is not None:
+            stages.synapses[back].weight = stages.synapses[back].weight / theta[:, None]
         population.threshold = np.ones((), np.float32)
 
 

@@ -23,15 +23,22 @@ def accuracy(program: Program, result: Result, labels: NDArray[Any] | None) -> f
 
 
 def share_right(result: Result, labels: NDArray[Any] | None, *, largest: bool = False) -> float | None:
-    """As `accuracy`, where no Program is at hand; largest: the largest score in time decides, not the sum."""
+    """As `accuracy`, where no Program is at hand; largest: the largest score in time decides, not the sum.
+
+    With labels of each step, ``[B, T]``: share of steps whose class is right.
+    """
     scores = list(result.outputs.values())
     if labels is None or len(scores) != 1 or scores[0].ndim != 3:
         return None
     classes = scores[0].shape[2]
-    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    wrong = np.argwhere((labels < 0) | (labels >= classes))
     if wrong.size:
+        label = labels[tuple(wrong[0])]
         raise InputError(
-            f"label {labels[wrong[0]]} of sample {wrong[0]} is no class of the output; expected 0 to {classes - 1}"
+            f"label {label} of sample {wrong[0][0]} is no class of the output; expected 0 to {classes - 1}"
         )
+    if labels.ndim == 2:
+        steps = len(scores[0])
+        return float((labels[:, :steps] == scores[0].argmax(axis=-1).T).mean())
     decided = scores[0].max(axis=0) if largest else scores[0].sum(axis=0, dtype=np.float64)
     return float((decided.argmax(axis=-1) == labels).mean())

@@ -23,12 +23,13 @@ from stl_deploy.config.schema import (
     NormSpec,
     PoolSpec,
     ResidualSpec,
+    RlifSpec,
     VggSpec,
     VoteSpec,
 )
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.nn.layers import StepNorm1d, StepNorm2d, Sum, SumPool2d, Vote
-from stl_deploy.nn.neuron import LI, LIF
+from stl_deploy.nn.neuron import LI, LIF, RLIF
 
 _MOST_NUMBERS = 2**29
 """Weights, or outputs per sample and step, that one layer may have (2 GiB of float32)."""
@@ -79,7 +80,7 @@ def build_layer(build: Build, place: str, spec: LayerSpec) -> nn.Module:
             module = _linear(build, spec)
         case NormSpec():
             module = _norm(build, spec)
-        case LifSpec():
+        case LifSpec() | RlifSpec():
             module = _lif(build, spec)
         case PoolSpec():
             module = _pool(build, spec)
@@ -103,7 +104,7 @@ def build_layer(build: Build, place: str, spec: LayerSpec) -> nn.Module:
 
 def _gives_spikes(build: Build, spec: LayerSpec) -> bool:
     """Whether the layer's output is 0 or 1 in evaluation (dropout scales it only in training)."""
-    if isinstance(spec, LifSpec):
+    if isinstance(spec, LifSpec | RlifSpec):
         return True
     kept = isinstance(spec, FlattenSpec | DropoutSpec) or (isinstance(spec, PoolSpec) and spec.op == "max")
     return kept and build.spikes
@@ -112,7 +113,7 @@ def _gives_spikes(build: Build, spec: LayerSpec) -> bool:
 def _counts(build: Build, spec: LayerSpec) -> bool:
     """Whether the layer's output is spikes or sums of spikes in evaluation."""
     kept = isinstance(spec, FlattenSpec | DropoutSpec) or (isinstance(spec, PoolSpec) and spec.op != "avg")
-    return isinstance(spec, LifSpec | ResidualSpec) or (kept and build.counted)
+    return isinstance(spec, LifSpec | RlifSpec | ResidualSpec) or (kept and build.counted)
 
 
 class Branches:
@@ -172,13 +173,16 @@ def _norm(build: Build, spec: NormSpec) -> nn.Module:
     return kinds[len(build.shape) == 3](build.shape[0], eps=spec.eps, momentum=spec.momentum)
 
 
-def _lif(build: Build, spec: LifSpec) -> nn.Module:
+def _lif(build: Build, spec: LifSpec | RlifSpec) -> nn.Module:
+    if isinstance(spec, RlifSpec) and len(build.shape) != 1:
+        raise build.fail(f"the input is {_x(build.shape)}; expected one axis: recurrent weights lead from all to all")
     if build.mode == "ann":
-        return nn.Identity() if build.where == f"network.{build.count - 2} (lif)" else nn.ReLU()
+        return nn.Identity() if build.where == f"network.{build.count - 2} ({spec.kind})" else nn.ReLU()
     neuron = build.neuron
     by_shape = neuron.linear_granularity if len(build.shape) == 1 else neuron.conv_granularity
+    kind = RLIF if isinstance(spec, RlifSpec) else LIF
     try:
-        return LIF(
+        return kind(
             build.shape,
             threshold=neuron.threshold if spec.threshold is None else spec.threshold,
             jitter=neuron.threshold_jitter,
@@ -207,7 +211,7 @@ def _pool(build: Build, spec: PoolSpec) -> nn.Module:
 
 
 def _vote(build: Build, spec: VoteSpec) -> nn.Module:
-    if not isinstance(build.previous, LifSpec):
+    if not isinstance(build.previous, LifSpec | RlifSpec):
         raise build.fail("votes are counted from spikes; put the vote right after a lif")
     wanted = build.classes * spec.population
     if build.shape != (wanted,):

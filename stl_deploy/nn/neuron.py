@@ -18,6 +18,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from stl_deploy.config.schema import Granularity, Parametrisation
 from stl_deploy.errors import InputError
+from stl_deploy.nn.layers import wide
 from stl_deploy.nn.lif_scan import lif_scan, spike
 from stl_deploy.nn.population import Population, Shape
 from stl_deploy.nn.surrogate import SURROGATES, Surrogate, surrogate_of
@@ -215,6 +216,35 @@ class LIF(Population):
     def extra_repr(self) -> str:
         """Shape, granularity, parametrisation and surrogate, for ``print(network)``."""
         return f"{self._shape}, θ per {self.granularity} ({self.parametrisation}), {self.surrogate_name}"
+
+
+class RLIF(LIF):
+    """A LIF population whose spikes come back a step later, through learned weights R from all neurons to all.
+
+    v[t] = β·v[t−1] + x[t] + R·s[t−1]. shape: ``(features,)``; options as `LIF` takes them. Whole sequences only.
+    """
+
+    def __init__(self, shape: int | Sequence[int], **options: Any) -> None:
+        super().__init__(shape, **options)
+        (features,) = self.shape
+        self.recurrent = nn.Linear(features, features, bias=False)
+
+    @property
+    def plain(self) -> bool:
+        """No: each step needs the spikes of the one before."""
+        return False
+
+    def _sequence(self, x: Tensor) -> Tensor:
+        found, state, back = [], torch.zeros_like(x[0]), None
+        for current in x.unbind(0):
+            arriving = current if back is None else current + wide(self.recurrent(back))
+            back, state = self._one_step(arriving, state)
+            found.append(back)
+        return torch.stack(found)
+
+    def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Refused: the state would have to hold spikes, too."""
+        raise InputError("a recurrent population takes whole sequences [T, B, features]; call the layer itself")
 
 
 def _unsized() -> nn.Parameter:

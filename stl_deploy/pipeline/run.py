@@ -122,7 +122,9 @@ def _energy(folded: FoldedRun, test: LabelledInput, run_dir: Path, wanted: bool,
     """Counts, joules, the twin's zeros, and accuracy against energy over T."""
     program, count = folded.program, test.x.shape[1]
     kept = None
-    if wanted:
+    if wanted and test.labels.ndim == 2:
+        say.details.say("no ANN twin: labels are of each step, and an ANN sees one")
+    elif wanted:
         folder = keep_twin(folded.config, run_dir, say)
         kept = measure_kept(program, folder, folded.data.test, count)
     say.step("Energy: exact counts, modelled joules")

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stl_deploy.config.schema import TrainConfig
+from stl_deploy.errors import ConfigError
 from stl_deploy.nn.layers import Vote
 from stl_deploy.nn.network import INPUT, Network
-from stl_deploy.nn.neuron import LIF
+from stl_deploy.nn.neuron import LIF, RLIF
 from stl_deploy.training import distributed
 
 
@@ -30,6 +31,10 @@ class Regulariser:
         self._lifs = {name for name, layer in network.layers.items() if isinstance(layer, LIF)}
         self._readers: dict[str, list[Tensor]] = {}
         if config.synop_budget is not None:
+            if any(isinstance(layer, RLIF) for layer in network.layers.values()):
+                raise ConfigError(
+                    "key 'train.synop_budget' is set; expected none with rlif: its synops are not counted"
+                )
             for name, layer in network.layers.items():
                 if isinstance(layer, nn.Conv2d | nn.Linear | Vote):
                     source = network.sources[name][0]

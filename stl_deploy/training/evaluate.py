@@ -64,7 +64,7 @@ def evaluate(network: Network, split: Split, config: RunConfig, *, batch_size: i
     was_training = network.training
     network.eval()
     rates = Rates(network)
-    correct, loss = 0, 0.0
+    correct, loss = 0.0, 0.0
     batch_size = max(1, min(batch_size, batch_size * _STEPS_AT_ONCE // config.time_steps))
     for number, index in enumerate(torch.split(torch.arange(len(split)), batch_size)):
         x = encode(split.images(index), config.time_steps, config.encoder, draws).to(device)
@@ -73,7 +73,7 @@ def evaluate(network: Network, split: Split, config: RunConfig, *, batch_size: i
         labels = split.labels[index].to(device)
         outputs = network(x, rates.observe)
         scores = network.scores(outputs)
-        correct += int((scores.argmax(1) == labels).sum())
+        correct += float(right(outputs, scores, labels))
         loss += float(classification_loss(outputs, scores, labels, config.train)) * len(index)
     network.train(was_training)
     rates.gather()
@@ -94,8 +94,11 @@ def classification_loss(outputs: Tensor, scores: Tensor, labels: Tensor, config:
 
     ``mse`` of the scores to the one-hot labels (the paper), ``ce`` of scores·ce_scale, or ``tet``: cross-entropy of
     outputs·ce_scale, averaged over the steps (see `TrainConfig`).
+    Labels of each step, ``[B, T]``, are held against that step's outputs, whatever decides otherwise.
     """
     smoothing = config.label_smoothing
+    if labels.dim() == 2:
+        outputs, scores, labels = outputs.flatten(0, 1)[None], outputs.flatten(0, 1), labels.T.flatten()
     if config.loss == "tet":
         steps = outputs.flatten(0, 1) * config.ce_scale
         return functional.cross_entropy(steps, labels.repeat(len(outputs)), label_smoothing=smoothing)
@@ -103,6 +106,13 @@ def classification_loss(outputs: Tensor, scores: Tensor, labels: Tensor, config:
         return functional.cross_entropy(scores * config.ce_scale, labels, label_smoothing=smoothing)
     wanted = functional.one_hot(labels, scores.shape[1]).to(scores.dtype)
     return functional.mse_loss(scores, wanted * (1 - smoothing) + smoothing / scores.shape[1])
+
+
+def right(outputs: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
+    """How many samples are decided right; with labels of each step, ``[B, T]``, each counts by its share of steps."""
+    if labels.dim() == 2:
+        return (labels == outputs.argmax(2).T).double().mean(1).sum()
+    return (scores.argmax(1) == labels).sum()
 
 
 def threshold_ranges(network: Network) -> dict[str, ThresholdRange]:

@@ -35,7 +35,7 @@ from stl_deploy.training.checkpoint import State
 from stl_deploy.training.curves import FILE as CURVES_FILE
 from stl_deploy.training.curves import write_curves
 from stl_deploy.training.divergence import check_finite, diverged
-from stl_deploy.training.evaluate import Evaluation, classification_loss, evaluate
+from stl_deploy.training.evaluate import Evaluation, classification_loss, evaluate, right
 from stl_deploy.training.learning_rate import learning_rate
 from stl_deploy.training.matmul_precision import matmul_precision, settle
 from stl_deploy.training.run_folder import forget_results, forget_twin
@@ -103,6 +103,8 @@ def _train(
     config: RunConfig, run_dir: Path, data: Dataset, resume: bool, progress: Progress, batch: Batch
 ) -> TrainResult:
     distributed.require_samples_for_all(config, len(data.train))
+    if config.train.mode == "ann" and data.train.labels.dim() == 2:
+        raise ConfigError("key 'train.mode' is 'ann', which sees one step; expected stl, sl or tl for labels of each")
     device = pick_device(config.train.device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(derived_seed(config.train.seed, "weights"))
@@ -266,7 +268,7 @@ def one_pass(
     device = next(network.parameters()).device
     network.train()
     charge = Regulariser(network, config.train)
-    total, correct, done = 0.0, 0, 0
+    total, correct, done = 0.0, 0.0, 0
     for index in order.tensor_split(math.ceil(len(split) / config.train.batch_size)):
         for group in state.optimiser.param_groups:
             group["lr"] = rate(done / len(split)) * group["multiplier"]
@@ -284,13 +286,13 @@ def one_pass(
             if charge.active:
                 loss = loss + charge.penalty()
             share = loss * (len(labels) / len(part))
-            hits = (scores.argmax(1) == labels).sum()
-            value, right = distributed.total(torch.stack([share.detach(), hits]).cpu()).tolist()
+            hits = right(outputs, scores, labels)
+            value, counted = distributed.total(torch.stack([share.detach(), hits]).cpu()).tolist()
             if not math.isfinite(value):
                 raise diverged(network, epoch, x)
             (share * (len(part) / len(index))).backward()  # type: ignore[no-untyped-call]
             total += value * len(part)
-            correct += int(right)
+            correct += counted
         distributed.add_gradients(network)
         state.optimiser.step()
         done += len(index)

@@ -28,6 +28,7 @@ _IMAGE_BITS = 8
 class ArrayData:
     """Arrays by name: ``x`` ``[N, *shape]`` or ``[N, T, *shape]`` and ``y`` ``[N]``, with ``_val`` and ``_test``.
 
+    Of sequences ``y`` may be ``[N, T]``: a label for each step.
     where: what they came from, for messages. classes: names in order of the labels, if they have names.
     """
 
@@ -54,8 +55,9 @@ def from_arrays(
     """Own arrays as data for `stl_deploy.train`; numpy or torch.
 
     x: static samples ``[N, *shape]`` or sequences ``[N, T, *shape]``; 8-bit numbers are images from 0 to 255, other
-    numbers are taken as they are. y: whole numbers ``[N]``. Splits that are not given are drawn from ``x`` by the
-    configuration's seed and fractions. classes: their names, in order of the labels.
+    numbers are taken as they are. y: whole numbers ``[N]``, or of sequences ``[N, T]``, one for each step. Splits that
+    are not given are drawn from ``x`` by the configuration's seed and fractions. classes: their names, in order of the
+    labels.
     Raises InputError for arrays that do not fit together, hold NaN, or are no numbers.
 
         data = stl_deploy.data.from_arrays(x, y, x_test=x_test, y_test=y_test)
@@ -84,10 +86,12 @@ def check_arrays(data: ArrayData) -> None:
                 f"{data.where}: '{'xy'[y is None]}{ending}' is missing, the {split} split needs both x and y"
             )
         _check_x(data, f"x{ending}", x)
-        if y.shape != (len(x),) or y.dtype.kind not in "iu":
+        by_step = data.arrays["y"].ndim == 2
+        if y.shape != x.shape[: 1 + by_step] or y.dtype.kind not in "iu":
+            expected = ", ".join(map(str, x.shape[: 1 + by_step]))
             raise InputError(
-                f"{data.where}: 'y{ending}' is {y.dtype} {list(y.shape)}; expected whole numbers [{len(x)}], a label "
-                "for each sample"
+                f"{data.where}: 'y{ending}' is {y.dtype} {list(y.shape)}; expected whole numbers [{expected}], a label "
+                f"for each {'step of each sample' if by_step else 'sample'}"
             )
         if len(y) and int(y.min()) < 0:
             raise InputError(f"{data.where}: 'y{ending}' holds the label {int(y.min())}; expected labels from 0")
@@ -130,6 +134,8 @@ def look(data: ArrayData, config: DatasetConfig) -> Look:
     """Shape of a sample at one step, classes, and steps; raises ConfigError where the axes could mean two things."""
     x = data.arrays["x"]
     shape, steps = sample_axes(x.shape[1:], config, data.where)
+    if steps is None and data.arrays["y"].ndim == 2:
+        raise ConfigError(f"{data.where}: 'y' has a label for each step; expected sequences: dataset.encoder: sequence")
     return Look(shape, class_names(data, config), steps)
 
 

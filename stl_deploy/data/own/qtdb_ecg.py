@@ -1,0 +1,58 @@
+"""``dataset: {name: qtdb_ecg, path: DIR}``: PhysioNet's QT database as level-crossing spikes, a label for each step.
+
+The files QTDB_train.mat and QTDB_test.mat of Yin, Corradi and Bohte (Nature Machine Intelligence, 2021), in their
+repository Efficient-spiking-networks: two leads, each with spikes where it rises and where it falls, ``[N, 1301, 4]``.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from stl_deploy._util.files import sha256
+from stl_deploy.config.schema import DatasetConfig
+from stl_deploy.data.own import arrays
+from stl_deploy.data.own.arrays import ArrayData
+from stl_deploy.data.raw import Look, Raw
+from stl_deploy.errors import InputError
+
+SUMMARY = "heartbeats as spikes, six waves, a label for each of 1,301 steps (dataset.path: DIR with QTDB_train.mat)"
+_PARTS = {"": "QTDB_train.mat", "_test": "QTDB_test.mat"}
+_CLASSES = 6
+_MOST_BYTES = 2**26
+
+
+def look(config: DatasetConfig) -> Look:
+    """Shape, classes and steps."""
+    return arrays.look(_read(Path(config.path or "")), config)
+
+
+def load(config: DatasetConfig) -> Raw:
+    """Both parts; raises InputError for files that are missing, damaged or of another form."""
+    folder = Path(config.path or "")
+    return arrays.to_raw(_read(folder), config, "+".join(sha256(folder / name)[:32] for name in _PARTS.values()))
+
+
+@lru_cache(maxsize=1)
+def _read(folder: Path) -> ArrayData:
+    """Steps without a label, one in ten, count as the first class, as in the authors' code."""
+    from scipy.io import loadmat
+
+    found = {}
+    for ending, name in _PARTS.items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size > _MOST_BYTES:
+            raise InputError(f"{path}: no such file, or not the one of the QT database; see docs/training.md")
+        try:
+            parts = loadmat(path, variable_names=("x", "y"))
+            x, y = np.asarray(parts["x"]), np.asarray(parts["y"])
+        except Exception as error:  # scipy's reader raises anything on damaged files
+            raise InputError(f"{path}: cannot be read ({type(error).__name__}: {error}); get it again") from None
+        if x.dtype.kind not in "iu" or y.dtype.kind not in "iu" or x.ndim != 3 or y.shape != (*x.shape[:2], _CLASSES):
+            raise InputError(f"{path}: x is {x.dtype} {list(x.shape)}, y {y.dtype} {list(y.shape)}; get it again")
+        found[f"x{ending}"], found[f"y{ending}"] = x, y.argmax(axis=2)
+    data = ArrayData(found, str(folder))
+    arrays.check_arrays(data)
+    return data
