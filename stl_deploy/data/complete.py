@@ -98,7 +98,7 @@ def _check_keys(config: DatasetConfig, entry: Source) -> None:
         if given and entry.input_shape is not None:
             raise ConfigError(f"key 'dataset.{given[0]}' is of own data (folder, npz, python); {config.name} has none")
         return
-    if config.path is None:
+    if config.path is None and (config.input_shape is None or config.classes is None):
         raise ConfigError(f"key 'dataset.path' is missing; {config.name} needs it: {entry.summary}")
     if config.name != "folder":
         given = [key for key in _OF_IMAGES if getattr(config, key) is not None]

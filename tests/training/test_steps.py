@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.io import savemat
 
-from stl_deploy.config.load import apply_overrides, config_of
+from stl_deploy.config.load import apply_overrides, config_of, load_config
 from stl_deploy.config.schema import DatasetConfig, RunConfig, TrainConfig
 from stl_deploy.data import complete, from_arrays, load_dataset
 from stl_deploy.errors import ConfigError, InputError
@@ -142,6 +142,8 @@ def test_the_qt_database_is_read_and_damage_is_told(tmp_path):
     (tmp_path / "QTDB_test.mat").write_bytes(b"MATLAB 5.0 MAT-file" + bytes(200))
     with pytest.raises(InputError, match=r"QTDB_test\.mat"):
         load_dataset(config.model_copy(update={"path": str(tmp_path / "."), "seed": 1}))
+    with pytest.raises(ConfigError, match=r"'dataset\.path' is missing; qtdb_ecg needs it"):
+        load_dataset(load_config("qtdb_ecg").dataset)
     (tmp_path / "QTDB_test.mat").unlink()
     with pytest.raises(InputError, match=r"QTDB_test\.mat: no such file"):
         load_dataset(config)

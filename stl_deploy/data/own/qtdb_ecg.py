@@ -16,7 +16,7 @@ from stl_deploy.config.schema import DatasetConfig
 from stl_deploy.data.own import arrays
 from stl_deploy.data.own.arrays import ArrayData
 from stl_deploy.data.raw import Look, Raw
-from stl_deploy.errors import InputError
+from stl_deploy.errors import ConfigError, InputError
 
 SUMMARY = "heartbeats as spikes, six waves, a label for each of 1,301 steps (dataset.path: DIR with QTDB_train.mat)"
 _PARTS = {"": "QTDB_train.mat", "_test": "QTDB_test.mat"}
@@ -31,20 +31,30 @@ def look(config: DatasetConfig) -> Look:
 
 def load(config: DatasetConfig) -> Raw:
     """Both parts; raises InputError for files that are missing, damaged or of another form."""
-    folder = Path(config.path or "")
+    if config.path is None:
+        raise ConfigError(f"key 'dataset.path' is missing; {config.name} needs it: {SUMMARY}")
+    folder = Path(config.path)
     return arrays.to_raw(_read(folder), config, "+".join(sha256(folder / name)[:32] for name in _PARTS.values()))
 
 
-@lru_cache(maxsize=1)
 def _read(folder: Path) -> ArrayData:
+    states = []
+    for name in _PARTS.values():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size > _MOST_BYTES:
+            raise InputError(f"{path}: no such file, or not the one of the QT database; see docs/training.md")
+        states.append((path.stat().st_mtime_ns, path.stat().st_size))
+    return _cached(folder, tuple(states))
+
+
+@lru_cache(maxsize=1)
+def _cached(folder: Path, _states: tuple[tuple[int, int], ...]) -> ArrayData:
     """Steps without a label, one in ten, count as the first class, as in the authors' code."""
     from scipy.io import loadmat
 
     found = {}
     for ending, name in _PARTS.items():
         path = folder / name
-        if not path.is_file() or path.stat().st_size > _MOST_BYTES:
-            raise InputError(f"{path}: no such file, or not the one of the QT database; see docs/training.md")
         try:
             parts = loadmat(path, variable_names=("x", "y"))
             x, y = np.asarray(parts["x"]), np.asarray(parts["y"])
