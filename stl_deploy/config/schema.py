@@ -284,7 +284,8 @@ class TrainConfig(_Section):
     precision: ``bfloat16`` runs synapses with bfloat16 operands while weights are learned, much faster where the
     processor has instructions for it (spikes are exact in it); weights, potentials and thresholds stay float32.
     Validation, test and everything after training are float32.
-    shift, flip: training images are moved by up to so many pixels, and mirrored half of the time, anew each epoch.
+    shift, flip, cutout: training images are moved by up to so many pixels, mirrored half of the time, and lose a square
+    of so many pixels a side (DeVries and Taylor, 2017), anew each epoch.
     tensorboard: also write what metrics.jsonl holds, and histograms of thresholds, for TensorBoard.
     rate_target, synop_budget: spikes per neuron and step of every layer, and synaptic events per sample, that the net
     is drawn to and charged above; null: free (see `stl_deploy.training.activity_penalty`).
@@ -309,6 +310,7 @@ class TrainConfig(_Section):
     precision: Precision = "float32"
     shift: Annotated[int, Field(ge=0, le=64)] = 0
     flip: bool = False
+    cutout: Annotated[int, Field(ge=0, le=64)] = 0
     rate_target: UnitInterval | None = None
     rate_weight: NotNegative = 1.0
     synop_budget: Positive | None = None

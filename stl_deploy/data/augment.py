@@ -13,10 +13,13 @@ from stl_deploy._util.install import is_there, missing
 from stl_deploy.config.schema import Augmentation
 
 
-def augment(images: Tensor, generator: torch.Generator, *, shift: int = 0, flip: bool = False) -> Tensor:
+def augment(
+    images: Tensor, generator: torch.Generator, *, shift: int = 0, flip: bool = False, cutout: int = 0
+) -> Tensor:
     """Images ``[B, ..., H, W]``, each moved by up to ``shift`` pixels along both axes and half of them mirrored.
 
-    What moves in is 0. All frames or channels of a sample move alike.
+    What moves in is 0, as is a square of ``cutout`` pixels a side, its middle anywhere in the image. All frames or
+    channels of a sample change alike.
     """
     batch, (height, width) = len(images), images.shape[-2:]
     if shift:
@@ -29,6 +32,11 @@ def augment(images: Tensor, generator: torch.Generator, *, shift: int = 0, flip:
     if flip:
         mirrored = torch.rand(batch, generator=generator) < 0.5
         images = torch.where(mirrored.reshape(-1, *[1] * (images.dim() - 1)), images.flip(-1), images)
+    if cutout:
+        top, left = (torch.randint(size, (batch, 1), generator=generator) - cutout // 2 for size in (height, width))
+        rows, columns = torch.arange(height) - top, torch.arange(width) - left
+        inside = ((rows >= 0) & (rows < cutout))[:, :, None] & ((columns >= 0) & (columns < cutout))[:, None]
+        images = images.masked_fill(inside.reshape(batch, *[1] * (images.dim() - 3), height, width), 0)
     return images
 
 

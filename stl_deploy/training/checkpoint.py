@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from stl_deploy._util.tensor_file import check_fit, read_tensors, write_tensors
+from stl_deploy.config.load import config_of
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.nn.network import Network
@@ -71,7 +72,7 @@ def read_checkpoint(run_dir: Path, state: State, config: RunConfig) -> None:
     path = run_dir / FILE
     tensors, about = read_tensors(path)
     epoch, best_epoch, records = _progress(path, about)
-    check_same_run(path, about.get("config"), config)
+    check_same_run(path, _completed(about.get("config")), config)
     model = state.network.state_dict()
     adam = _adam_shapes(state)
     check_fit(path, tensors, {f"{part}/{name}": t for part in ("model", "best") for name, t in model.items()} | adam)
@@ -124,6 +125,14 @@ def _names(by_layer: Any) -> tuple[str, ...] | None:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MOST
+
+
+def _completed(found: Any) -> Any:
+    """A configuration that an older version wrote, with the keys that it did not know at their defaults."""
+    try:
+        return config_of(found).model_dump(mode="json")
+    except (ConfigError, TypeError, ValueError):
+        return found
 
 
 def check_same_run(path: Path, found: Any, config: RunConfig) -> None:

@@ -261,7 +261,8 @@ def one_pass(
 
     tell: called after each batch with samples done, samples in all, and the mean loss so far.
     """
-    seed, epoch, network = config.train.seed, state.epoch, state.network
+    settings, epoch, network = config.train, state.epoch, state.network
+    seed = settings.seed
     draws, moves = generator(seed, "encoder", epoch), generator(seed, "augment", epoch)
     torch.manual_seed(derived_seed(seed, "dropout", epoch) + processes.place())
     order = torch.randperm(len(split), generator=generator(seed, "order", epoch))
@@ -276,7 +277,7 @@ def one_pass(
         for part in index.tensor_split(min(config.train.accumulate, len(index))):
             mine = distributed.mine(len(part))
             images = transformed(split.images(part), config.dataset.augment or (), moves)
-            images = augment(images, moves, shift=config.train.shift, flip=config.train.flip)
+            images = augment(images, moves, shift=settings.shift, flip=settings.flip, cutout=settings.cutout)
             x = encode(images, config.time_steps, config.encoder, draws)[:, mine].to(device)
             labels = split.labels[part[mine]].to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bfloat16"):

@@ -37,3 +37,14 @@ def test_about_half_are_mirrored():
     mirrored = augment(images, _draws(), flip=True)[:, 0, 0, 0] == 2
     assert 150 < int(mirrored.sum()) < 250
     assert torch.equal(augment(images, _draws(), flip=True)[mirrored], images[mirrored].flip(-1))
+
+
+def test_cutout_takes_one_square_out_of_each_image():
+    images = torch.ones(400, 2, 3, 9, 7)
+    cut = augment(images, _draws(), cutout=3)
+    assert torch.equal(cut, cut[:, :1, :1].expand_as(cut))
+    lost = cut[:, 0, 0] == 0
+    assert lost.sum((1, 2)).unique().tolist() == [4, 6, 9]
+    assert (lost.any(2).sum(1) * lost.any(1).sum(1) == lost.sum((1, 2))).all()
+    assert lost.any(0).all()
+    assert len({str(one.tolist()) for one in lost}) == 63

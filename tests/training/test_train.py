@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from stl_deploy._util.tensor_file import read_tensors, write_tensors
 from stl_deploy.config.load import apply_overrides, dump_config, load_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import load_dataset
@@ -357,6 +358,18 @@ def test_another_architecture_is_refused(tiny, tmp_path):
     (tmp_path / "config.yaml").write_text(dump_config(apply_overrides(tiny, ["neuron.learn_beta=true"])))
     with pytest.raises(InputError, match=r"no tensor 'layers\.lif1\.decay_parameter'; the file is of another arch"):
         load_network(tmp_path)
+
+
+def test_a_checkpoint_of_an_older_version_is_resumed(tiny, tmp_path):
+    train(apply_overrides(tiny, ["train.epochs=1"]), tmp_path)
+    tensors, about = read_tensors(tmp_path / CHECKPOINT)
+    for key in ("schedule", "label_smoothing"):
+        del about["config"]["train"][key]
+    write_tensors(tmp_path / CHECKPOINT, tensors, about)
+    with pytest.raises(ConfigError, match=r"made with train\.label_smoothing = 0\.0, not 0\.1"):
+        train(apply_overrides(tiny, ["train.label_smoothing=0.1"]), tmp_path, resume=True)
+    train(apply_overrides(tiny, ["train.epochs=2"]), tmp_path, resume=True)
+    assert len(_metrics(tmp_path)) == 2
 
 
 def test_resume_needs_a_run(tiny, tmp_path):
