@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stl_deploy.exporters.lava.environment import install as lava_install
     from stl_deploy.exporters.lava.environment import remove as lava_remove
+    from stl_deploy.exporters.witnesses.environment import witness_install, witness_remove, witness_status
     from stl_deploy.pipeline.capture_file import capture
     from stl_deploy.pipeline.check import check, check_folder, measure, near_threshold
     from stl_deploy.pipeline.configure import configure
@@ -70,6 +71,9 @@ _HOME = {
     "targets": "pipeline.listings",
     "train": "pipeline.train",
     "verify": "pipeline.verify",
+    "witness_install": "exporters.witnesses.environment",
+    "witness_remove": "exporters.witnesses.environment",
+    "witness_status": "exporters.witnesses.environment",
 }
 _ELSEWHERE = {"lava_install": "install", "lava_remove": "remove"}
 """Those that have another name where they live."""
@@ -118,4 +122,7 @@ __all__ = [
     "targets",
     "train",
     "verify",
+    "witness_install",
+    "witness_remove",
+    "witness_status",
 ]

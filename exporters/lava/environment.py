@@ -88,7 +88,7 @@ def install(python: Path | None = None, progress: Report | None = None) -> LavaS
     if status().ready:
         return status()
     place = location()
-    with _lock(place):
+    with lock(place, "Lava"):
         if status().ready:
             return status()
         _build(place, python, say)
@@ -110,7 +110,7 @@ def remove() -> tuple[Path, int]:
     marked = (place / STAMP).is_file() or (place / UNFINISHED).is_file()
     if not (place / "pyvenv.cfg").is_file() or (chosen and not marked):
         raise ToolError(f"{place} is not an environment that 'stl-deploy lava install' made; remove it by hand")
-    with _lock(place):
+    with lock(place, "Lava"):
         try:
             shutil.rmtree(place)
         except OSError as error:
@@ -126,11 +126,11 @@ def _build(place: Path, python: Path | None, say: Report) -> None:
             raise ToolError(f"{place} is there and is not a virtual environment; choose another STL_DEPLOY_LAVA")
         say(f"creating {place} with {base}")
         shutil.rmtree(place, ignore_errors=True)
-        _step([base, "-m", "venv", place], "creating the environment")
+        step([base, "-m", "venv", place], "creating the environment")
     (place / STAMP).unlink(missing_ok=True)
     unfinished.touch()
     say("installing lava-dl 0.6.0 and what it needs (about 5.6 GB)")
-    _step(
+    step(
         [inside, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", REQUIREMENTS],
         "installing Lava",
     )
@@ -145,8 +145,8 @@ def _fingerprint() -> str:
 
 
 @contextmanager
-def _lock(place: Path) -> Iterator[None]:
-    """One install at a time; the lock dies with the process that holds it."""
+def lock(place: Path, tool: str) -> Iterator[None]:
+    """One install of a tool at a time; the lock dies with the process that holds it."""
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         stream = (place.parent / f".{place.name}.lock").open("w")
@@ -156,11 +156,11 @@ def _lock(place: Path) -> Iterator[None]:
         try:
             system.lock(stream.fileno())
         except OSError:
-            raise ToolError(f"another install of Lava is under way at {place}; wait for it to end") from None
+            raise ToolError(f"another install of {tool} is under way at {place}; wait for it to end") from None
         yield
 
 
-def _step(command: list[Path | str], doing: str) -> None:
+def step(command: list[Path | str], doing: str) -> None:
     """Run one command of the install; its last line of complaint becomes the error."""
     try:
         done = subprocess.run([str(part) for part in command], capture_output=True, text=True)

@@ -43,10 +43,12 @@ def run_worker(
     deadline: float,
     progress: Progress | None = None,
     script: Path | None = None,
+    tool: str = "Lava",
 ) -> dict[str, NDArray[np.uint8]]:
     """Each layer's spikes from one worker process; whatever happens, none of its processes is left.
 
-    script: the worker, by default the one for netx files; net_path: what it takes as its network.
+    script: the worker, by default the one for netx files; net_path: what it takes as its network;
+    tool: what it is called in messages.
     """
     with temporary_folder() as folder:
         write_npz(folder / "input.npz", {"x": x})
@@ -59,16 +61,16 @@ def run_worker(
         write_json(folder / "job.json", job)
         _sweep_shared_memory()
         with (folder / "errors.txt").open("wb") as errors:
-            worker = start_worker(python, script or WORKER, folder, errors.fileno())
+            worker = start_worker(python, script or WORKER, folder, errors.fileno(), tool)
             try:
-                _wait(worker, folder, deadline, progress)
+                _wait(worker, folder, deadline, progress, tool)
             finally:
                 end_group(worker)
                 _sweep_shared_memory()
-        return _collect(worker, folder)
+        return _collect(worker, folder, tool)
 
 
-def start_worker(python: Path, script: Path, folder: Path, errors: int) -> subprocess.Popen[bytes]:
+def start_worker(python: Path, script: Path, folder: Path, errors: int, tool: str = "Lava") -> subprocess.Popen[bytes]:
     """The worker, at the head of a process group of its own; raises ToolError if it cannot be started."""
     try:
         return subprocess.Popen(
@@ -81,15 +83,15 @@ def start_worker(python: Path, script: Path, folder: Path, errors: int) -> subpr
             start_new_session=True,
         )
     except OSError as error:
-        raise ToolError(f"Lava's Python {python} cannot be started: {error.strerror or error}") from None
+        raise ToolError(f"{tool}'s Python {python} cannot be started: {error.strerror or error}") from None
 
 
-def _wait(worker: subprocess.Popen[bytes], folder: Path, deadline: float, progress: Progress | None) -> None:
+def _wait(worker: subprocess.Popen[bytes], folder: Path, deadline: float, progress: Progress | None, tool: str) -> None:
     end = time.monotonic() + deadline
     shown = -1
     while worker.poll() is None:
         if time.monotonic() > end:
-            raise ToolError(f"Lava was ended after the deadline of {deadline:g} s{_reason(folder)}")
+            raise ToolError(f"{tool} was ended after the deadline of {deadline:g} s{_reason(folder)}")
         if progress is not None:
             shown = _show(folder, shown, progress)
         time.sleep(_POLL_SECONDS)
@@ -112,21 +114,21 @@ def _reason(folder: Path) -> str:
     return f" (its last words: {lines[-1][:200]})" if lines else ""
 
 
-def _collect(worker: subprocess.Popen[bytes], folder: Path) -> dict[str, NDArray[np.uint8]]:
+def _collect(worker: subprocess.Popen[bytes], folder: Path, tool: str) -> dict[str, NDArray[np.uint8]]:
     if worker.returncode == errno.ENOSPC:
         raise ToolError(
-            f"no space left for Lava's files in {folder.parent}; free some, or name a larger folder with TMPDIR"
+            f"no space left for {tool}'s files in {folder.parent}; free some, or name a larger folder with TMPDIR"
         )
     if (folder / "failure.json").is_file():
-        raise ToolError(f"Lava could not run the network: {read_json(folder / 'failure.json')['reason'][:300]}")
+        raise ToolError(f"{tool} could not run the network: {read_json(folder / 'failure.json')['reason'][:300]}")
     if not (folder / "done.json").is_file():
         code = worker.returncode
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-        raise ToolError(f"Lava's worker {how} before it finished{_reason(folder)}")
+        raise ToolError(f"{tool}'s worker {how} before it finished{_reason(folder)}")
     try:
         return read_npz(folder / "spikes.npz")
     except StlDeployError as error:
-        raise ToolError(f"Lava's result cannot be read: {error}") from None
+        raise ToolError(f"{tool}'s result cannot be read: {error}") from None
 
 
 def _sweep_shared_memory() -> None:

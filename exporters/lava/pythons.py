@@ -1,4 +1,4 @@
-"""Finding a Python 3.10, the only version Lava runs on."""
+"""Finding the one version of Python that a side environment runs on."""
 
 from __future__ import annotations
 
@@ -10,31 +10,40 @@ from pathlib import Path
 
 from stl_deploy.errors import ToolError
 
-VARIABLE = "STL_DEPLOY_PYTHON310"
+Version = tuple[int, int]
 
 
 def find_python310(chosen: Path | None = None) -> Path:
-    """The first Python 3.10 among: ``chosen``, $STL_DEPLOY_PYTHON310, PATH, pyenv's versions, uv's.
+    """Lava's: see `find_python`."""
+    return find_python((3, 10), "Lava", chosen)
 
-    Raises ToolError if ``chosen`` (or the variable's) is not one, or none is found.
+
+def find_python(version: Version, tool: str, chosen: Path | None = None) -> Path:
+    """The first Python of that version among: ``chosen``, $STL_DEPLOY_PYTHON<version>, PATH, pyenv's versions, uv's.
+
+    Raises ToolError if ``chosen`` (or the variable's) is not one, or none is found. tool: what needs it.
     """
-    for named, where in ((chosen, "--python"), (_from_environment(), VARIABLE)):
+    dotted = f"{version[0]}.{version[1]}"
+    variable = f"STL_DEPLOY_PYTHON{version[0]}{version[1]}"
+    named_there = os.environ.get(variable)
+    there = Path(named_there).expanduser() if named_there else None
+    for named, where in ((chosen, "--python"), (there, variable)):
         if named is not None:
-            version = python_version(named)
-            if version != (3, 10):
-                found = f"Python {version[0]}.{version[1]}" if version else "no Python"
-                raise ToolError(f"{named} ({where}) is {found}; Lava needs Python 3.10")
+            seen = python_version(named)
+            if seen != version:
+                found = f"Python {seen[0]}.{seen[1]}" if seen else "no Python"
+                raise ToolError(f"{named} ({where}) is {found}; {tool} needs Python {dotted}")
             return named
-    for candidate in _candidates():
-        if python_version(candidate) == (3, 10):
+    for candidate in _candidates(dotted):
+        if python_version(candidate) == version:
             return candidate
     raise ToolError(
-        "no Python 3.10 found on PATH, under pyenv or uv; install one (pyenv install 3.10, or uv python install 3.10) "
-        f"or name it with --python or {VARIABLE}"
+        f"no Python {dotted} found on PATH, under pyenv or uv; install one (pyenv install {dotted}, or uv python "
+        f"install {dotted}) or name it with --python or {variable}"
     )
 
 
-def python_version(python: Path) -> tuple[int, int] | None:
+def python_version(python: Path) -> Version | None:
     """(major, minor) of an interpreter, or None if it is none."""
     try:
         done = subprocess.run(
@@ -49,22 +58,17 @@ def python_version(python: Path) -> tuple[int, int] | None:
         return None
 
 
-def _from_environment() -> Path | None:
-    named = os.environ.get(VARIABLE)
-    return Path(named).expanduser() if named else None
-
-
-def _candidates() -> Iterator[Path]:
-    for name in ("python3.10", "python3", "python"):
+def _candidates(dotted: str) -> Iterator[Path]:
+    for name in (f"python{dotted}", "python3", "python"):
         found = shutil.which(name)
         if found:
             yield Path(found)
     pyenv = Path(os.environ.get("PYENV_ROOT") or "~/.pyenv").expanduser()
-    yield from sorted(pyenv.glob("versions/3.10*/bin/python"), reverse=True)
+    yield from sorted(pyenv.glob(f"versions/{dotted}.*/bin/python"), reverse=True)
     uv = shutil.which("uv")
     if uv:
         try:
-            done = subprocess.run([uv, "python", "find", "3.10"], capture_output=True, text=True, timeout=60)
+            done = subprocess.run([uv, "python", "find", dotted], capture_output=True, text=True, timeout=60)
         except (OSError, subprocess.TimeoutExpired):
             return
         if done.returncode == 0 and done.stdout.strip():

@@ -1,9 +1,9 @@
-"""Verbs about what is there: lava, doctor, targets, datasets, models."""
+"""Verbs about what is there: lava, witness, doctor, targets, datasets, models."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,6 +19,11 @@ def register(app: typer.Typer) -> None:
     lava.command("status")(lava_status)
     lava.command("remove")(lava_remove)
     app.add_typer(lava, name="lava", rich_help_panel=None)
+    witness = typer.Typer(help="Other simulators, each in an environment of its own.", no_args_is_help=True)
+    witness.command("install")(witness_install)
+    witness.command("status")(witness_status)
+    witness.command("remove")(witness_remove)
+    app.add_typer(witness, name="witness", rich_help_panel=None)
     app.command("doctor")(doctor)
     app.command("targets")(targets)
     app.command("datasets")(datasets)
@@ -61,6 +66,48 @@ def _show_lava(json: bool) -> bool:
 
     found = examine()
     console().say(lava_sentence(found))
+    emit_json(found, json)
+    return bool(found["ready"])
+
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="nengo_loihi")]
+
+
+def witness_install(
+    name: Name,
+    python: Annotated[
+        Path | None,
+        typer.Option(help="A Python of the version it needs; default: $STL_DEPLOY_PYTHON38, PATH, pyenv, uv."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Build a witness's environment and check it; does nothing if it is there."""
+    from stl_deploy.exporters.witnesses.environment import witness_install
+
+    _show_witness(witness_install(name, python, console().say), json)
+
+
+def witness_status(name: Name, json: Json = False) -> None:
+    """Whether a witness's environment is there and works."""
+    from stl_deploy.exporters.witnesses.environment import witness_status
+
+    if not _show_witness(witness_status(name), json):
+        raise CheckFailed(f"{name} is not ready; 'stl-deploy witness install {name}' sets it up")
+
+
+def witness_remove(name: Name, json: Json = False) -> None:
+    """Remove a witness's environment."""
+    from stl_deploy._util.sizes import in_words
+    from stl_deploy.exporters.witnesses.environment import witness_remove
+
+    place, size = witness_remove(name)
+    console().say(f"removed {place}: {in_words(size)} free again")
+    emit_json({"location": str(place), "bytes": size}, json)
+
+
+def _show_witness(found: dict[str, Any], json: bool) -> bool:
+    said = f"ready at {found['location']}" if found["ready"] else f"not ready: {found['reason']}"
+    console().say(f"{found['name']} is {said}")
     emit_json(found, json)
     return bool(found["ready"])
 

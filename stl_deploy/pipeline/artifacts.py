@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -135,13 +135,13 @@ class Bench:
         if own is not None:
             self._against(name, result, own, self.x, model, about)
 
-    def further(self, path: Path, of: Format, name: str, besides: Runner, say: Console, **common: Any) -> None:
+    def further(self, path: Path, of: Format, name: str, besides: Collection[str], say: Console, **common: Any) -> None:
         """Run an artifact on every other Runner that reads it and has a model to equal, on `SAMPLES` samples.
 
-        One that cannot run on this machine is said. common: see `Options`.
+        besides: names of Runners to leave out. One that cannot run on this machine is said. common: see `Options`.
         """
         for kind in registry().runners.values():
-            if of.name not in kind.reads or kind.name == besides.name or kind.agrees_with in (None, REFERENCE):
+            if of.name not in kind.reads or kind.name in besides or kind.agrees_with in (None, REFERENCE):
                 continue
             reason = kind.available()
             if reason is not None:

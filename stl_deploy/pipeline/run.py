@@ -194,7 +194,13 @@ def _run_all(
         facts = {"target": "netx", "node": error.node, "unsupported": error.reason, "remedy": error.remedy}
         return bench, facts, None
     bench.artifact(path, netx, INTEGERS, note="8-bit weights, post-training")
-    return bench, facts, _run_lava(bench, path, lava, say)
+    problem = _run_lava(bench, path, lava, say)
+    if lava:
+        try:
+            bench.further(path, netx, INTEGERS, {"loihi", "lava"}, say.details)
+        except ToolError as error:
+            say.warn(f"another simulator of Loihi failed, the report is without it: {error}")
+    return bench, facts, problem
 
 
 def _run_lava(bench: Bench, path: Path, wanted: bool, say: Console) -> ToolError | None:

@@ -77,7 +77,7 @@ def check_against(
         of = _format(path)
         runner = bench.artifact(path, of, names[path])
         if further:
-            bench.further(path, of, names[path], runner, say, **common)
+            bench.further(path, of, names[path], {runner.name}, say, **common)
     return bench.report
 
 

@@ -36,6 +36,7 @@ VERBS = [
     "targets",
     "datasets",
     "lava",
+    "witness",
 ]
 
 

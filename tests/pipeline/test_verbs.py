@@ -13,7 +13,9 @@ from tests.graph.nets import chain, iff
 from tests.pipeline.test_cli import VERBS
 
 
-@pytest.mark.parametrize("verb", sorted({*VERBS, "lava_install", "lava_status"} - {"eval", "lava"}))
+@pytest.mark.parametrize(
+    "verb", sorted({*VERBS, "lava_install", "lava_status", "witness_status"} - {"eval", "lava", "witness"})
+)
 def test_twin(verb: str) -> None:
     assert callable(getattr(verbs, verb))
     assert verb in verbs.__all__

@@ -39,7 +39,7 @@ class Place:
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     made = Place(tmp_path)
     monkeypatch.setenv("STL_DEPLOY_LAVA", str(made.venv))
-    monkeypatch.delenv(pythons.VARIABLE, raising=False)
+    monkeypatch.delenv("STL_DEPLOY_PYTHON310", raising=False)
     monkeypatch.setattr(environment, "check_three_neurons", lambda python: None)
     return made
 
@@ -125,7 +125,7 @@ def test_a_wrong_python_is_refused_by_name(place: Place) -> None:
 
 
 def _named(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(pythons.VARIABLE, str(place.python))
+    monkeypatch.setenv("STL_DEPLOY_PYTHON310", str(place.python))
 
 
 def _on_path(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

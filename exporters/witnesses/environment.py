@@ -1,0 +1,159 @@
+"""Environments of witnesses: a Python of the right version with pinned packages, found or built once, apart from ours.
+
+Each lives in ``$STL_DEPLOY_WITNESSES/NAME``, else under the user's cache folder. A stamp written last, after the
+package could be imported, is what makes it count: an interrupted install is not taken for a good one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stl_deploy._util.files import read_json, write_json
+from stl_deploy._util.sizes import folder_bytes
+from stl_deploy._util.suggest import did_you_mean
+from stl_deploy.errors import InputError, ToolError
+from stl_deploy.exporters.lava.environment import lock, step
+from stl_deploy.exporters.lava.pythons import Version, find_python
+
+STAMP = "stl-deploy-witness.json"
+
+
+@dataclass(frozen=True)
+class Witness:
+    """module: imported as a check after the install. requirements: every package, pinned. size: about, in words."""
+
+    name: str
+    title: str
+    version: Version
+    module: str
+    requirements: Path
+    size: str
+    licence: str
+
+    @property
+    def location(self) -> Path:
+        """Where its environment is, or would be built."""
+        chosen, cache = os.environ.get("STL_DEPLOY_WITNESSES"), os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        base = Path(chosen) if chosen else Path(cache) / "stl-deploy" / "witnesses"
+        return base.expanduser().absolute() / self.name
+
+    @property
+    def python(self) -> Path:
+        """Its interpreter."""
+        return self.location / "bin" / "python"
+
+    def reason(self) -> str | None:
+        """None if it can be used now, else why not and what to do."""
+        remedy = f"run: stl-deploy witness install {self.name}"
+        if not self.python.exists():
+            return f"no environment of {self.title} at {self.location}; {remedy}"
+        try:
+            good = read_json(self.location / STAMP)["requirements"] == self._fingerprint()
+        except (InputError, KeyError, TypeError):
+            return f"the environment of {self.title} at {self.location} was not finished; {remedy}"
+        return None if good else f"the environment of {self.title} at {self.location} has other packages; {remedy}"
+
+    def status(self) -> dict[str, Any]:
+        """JSON-ready."""
+        reason = self.reason()
+        return {
+            "name": self.name,
+            "ready": reason is None,
+            "location": str(self.location),
+            "python": str(self.python),
+            "licence": self.licence,
+            "reason": reason,
+        }
+
+    def require(self) -> Path:
+        """Its interpreter; raises ToolError with the remedy if it is not ready."""
+        reason = self.reason()
+        if reason is not None:
+            raise ToolError(reason)
+        return self.python
+
+    def install(self, python: Path | None = None, say: Callable[[str], None] = lambda line: None) -> None:
+        """Build the environment unless it is ready; raises ToolError if no Python fits or a step fails."""
+        place = self.location
+        with lock(place, self.title):
+            if self.reason() is None:
+                return
+            base = find_python(self.version, self.title, python)
+            if place.exists() and not (place / "pyvenv.cfg").is_file():
+                raise ToolError(
+                    f"{place} is there and is not a virtual environment; choose another STL_DEPLOY_WITNESSES"
+                )
+            say(f"creating {place} with {base}")
+            shutil.rmtree(place, ignore_errors=True)
+            step([base, "-m", "venv", place], "creating the environment")
+            say(f"installing {self.title} ({self.size}; {self.licence})")
+            pip: list[Path | str] = [self.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+            step([*pip, "-r", self.requirements], f"installing {self.title}")
+            step([self.python, "-I", "-c", f"import {self.module}"], f"importing {self.title}")
+            write_json(place / STAMP, {"requirements": self._fingerprint()})
+
+    def remove(self) -> int:
+        """Remove the environment; returns how many bytes that gave back.
+
+        Raises ToolError if there is none, or the folder is not one that `install` made.
+        """
+        place = self.location
+        size = folder_bytes(place)
+        if size is None:
+            raise ToolError(f"no environment of {self.title} at {place}; nothing to remove")
+        if not (place / "pyvenv.cfg").is_file():
+            raise ToolError(f"{place} is not an environment that 'stl-deploy witness install' made; remove it by hand")
+        with lock(place, self.title):
+            try:
+                shutil.rmtree(place)
+            except OSError as error:
+                raise ToolError(f"cannot remove all of {place}: {error.strerror or error}") from None
+        return size
+
+    def _fingerprint(self) -> str:
+        return hashlib.sha256(self.requirements.read_bytes()).hexdigest()
+
+
+NENGO_LOIHI = Witness(
+    "nengo_loihi",
+    "nengo-loihi",
+    (3, 8),
+    "nengo_loihi",
+    Path(__file__).parent / "nengo_loihi.txt",
+    "about 215 MB",
+    "Apache-2.0; it brings nengo, GPL-2",
+)
+WITNESSES = {witness.name: witness for witness in (NENGO_LOIHI,)}
+
+
+def find_witness(name: str) -> Witness:
+    """Raises InputError naming those there are."""
+    if name not in WITNESSES:
+        raise InputError(f"expected a witness: {', '.join(WITNESSES)}; found '{name}'{did_you_mean(name, WITNESSES)}")
+    return WITNESSES[name]
+
+
+def witness_install(
+    name: str, python: Path | None = None, progress: Callable[[str], None] | None = None
+) -> dict[str, Any]:
+    """Build a witness's environment unless it is ready; its status. Raises as `Witness.install` and `find_witness`."""
+    witness = find_witness(name)
+    witness.install(python, progress or (lambda line: None))
+    return witness.status()
+
+
+def witness_status(name: str) -> dict[str, Any]:
+    """Whether a witness can be used, and why not (JSON-ready); raises InputError naming those there are."""
+    return find_witness(name).status()
+
+
+def witness_remove(name: str) -> tuple[Path, int]:
+    """Remove a witness's environment: where it was, and how many bytes that gave back; raises as `Witness.remove`."""
+    witness = find_witness(name)
+    return witness.location, witness.remove()

@@ -1,0 +1,1 @@
+"""Scripts that run inside the witnesses' environments, which have nothing of ours installed."""

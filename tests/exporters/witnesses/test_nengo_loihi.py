@@ -1,0 +1,109 @@
+"""nengo-loihi's emulator against our integer model, every spike: as recorded, and itself where it is installed."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stl_deploy.errors import InputError, ToolError
+from stl_deploy.exporters.integers.net import Conv
+from stl_deploy.exporters.loihi.simulate import simulate
+from stl_deploy.exporters.loihi.target import NetxOptions
+from stl_deploy.exporters.witnesses.environment import NENGO_LOIHI, STAMP, Witness, find_witness
+from stl_deploy.exporters.witnesses.rows import conv_rows, net_arrays
+from stl_deploy.exporters.witnesses.target import NengoLoihi
+from tests.exporters.loihi.nets import chain, dense, neuron
+from tests.exporters.witnesses.cases import cases, wide
+from tests.exporters.witnesses.record_golden import GOLDEN
+
+
+def test_our_model_spikes_as_recorded() -> None:
+    compared = fired = 0
+    with np.load(GOLDEN, allow_pickle=False) as recorded:
+        known = {name: case for name, case in cases().items() if name != "wide"}
+        assert {key.split("/")[0] for key in recorded.files} == {*known, "wide"}
+        for name, (net, x) in known.items():
+            for key, spikes in simulate(net, x, record=True).spikes.items():
+                np.testing.assert_array_equal(np.packbits(spikes), recorded[f"{name}/{key}"], err_msg=name)
+                compared, fired = compared + spikes.size, fired + int(spikes.sum())
+    assert len(known) > 30
+    assert compared > 100_000
+    assert 0.05 < fired / compared < 0.8
+
+
+def test_past_21_bits_the_accumulator_wraps_there_and_not_here() -> None:
+    net, x = wide()
+    with np.load(GOLDEN, allow_pickle=False) as recorded:
+        theirs = np.unpackbits(recorded["wide/layer1"], count=2).tolist()
+    assert simulate(net, x).y.reshape(-1).tolist() == [1, 1]
+    sums = 64 * 200 * x.reshape(-1).astype(int)
+    assert theirs == [int((total + 2**21) % 2**22 - 2**21 > 64 * 1000) for total in sums] == [1, 0]
+
+
+@pytest.mark.skipif(NENGO_LOIHI.reason() is not None, reason=str(NENGO_LOIHI.reason()))
+def test_the_tool_itself_spikes_as_recorded() -> None:
+    chosen = dict(list(cases().items())[:6]) | {"wide": wide()}
+    with np.load(GOLDEN, allow_pickle=False) as recorded:
+        for name, (net, x) in chosen.items():
+            run = NengoLoihi(None, NetxOptions()).emulate(net, x)  # type: ignore[arg-type]
+            for key, spikes in run.spikes.items():
+                np.testing.assert_array_equal(np.packbits(spikes), recorded[f"{name}/{key}"], err_msg=name)
+
+
+def test_rows_of_a_convolution_by_hand() -> None:
+    """1 x 2 pixels, a kernel of 1 x 2 with a pixel of padding on each side: outputs read (-, 0), (0, 1) and (1, -)."""
+    layer = Conv(weight=np.array([[[[3, 5]]]], np.int32), input_shape=(1, 1, 2), padding=(0, 1))
+    starts, targets, weights = conv_rows(layer)
+    rows = [list(zip(targets[a:b].tolist(), weights[a:b].tolist(), strict=True)) for a, b in pairwise(starts)]
+    assert [sorted(row) for row in rows] == [[(0, 5), (1, 3)], [(1, 5), (2, 3)]]
+
+
+def test_what_single_connections_cannot_be_is_refused() -> None:
+    late = dense([[1]], delay=[[2]], neuron=neuron(0, 1))
+    with pytest.raises(InputError, match=r"'layer1': expected no delays.*--backend loihi"):
+        net_arrays(chain((1,), late))
+    with pytest.raises(InputError, match="expected counts of spikes, 0 or more; found -1"):
+        NengoLoihi(None, NetxOptions()).emulate(wide()[0], np.full((1, 1, 1), -1))  # type: ignore[arg-type]
+
+
+def test_environments_say_what_is_wrong_with_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STL_DEPLOY_WITNESSES", str(tmp_path))
+    place = tmp_path / "nengo_loihi"
+    assert "no environment of nengo-loihi" in str(NengoLoihi.available())
+    with pytest.raises(ToolError, match="nothing to remove"):
+        NENGO_LOIHI.remove()
+    NENGO_LOIHI.python.parent.mkdir(parents=True)
+    NENGO_LOIHI.python.touch()
+    assert "was not finished" in str(NENGO_LOIHI.reason())
+    with pytest.raises(ToolError, match="remove it by hand"):
+        NENGO_LOIHI.remove()
+    with pytest.raises(ToolError, match="is there and is not a virtual environment"):
+        NENGO_LOIHI.install(python=_python38(tmp_path))
+    (place / STAMP).write_text('{"requirements": "others"}')
+    assert "has other packages" in str(NENGO_LOIHI.reason())
+    (place / "pyvenv.cfg").touch()
+    assert NENGO_LOIHI.remove() > 0
+    assert not place.exists()
+    with pytest.raises(InputError, match="expected a witness: nengo_loihi; found 'nengoloihi'"):
+        find_witness("nengoloihi")
+
+
+def test_an_install_that_fails_leaves_no_stamp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STL_DEPLOY_WITNESSES", str(tmp_path))
+    empty = tmp_path / "nothing.txt"
+    empty.touch()
+    witness = Witness("absent", "absent", (3, 8), "no_such_module", empty, "nothing", "none")
+    with pytest.raises(ToolError, match="creating the environment failed"):
+        witness.install(python=_python38(tmp_path))
+    assert witness.reason() is not None
+
+
+def _python38(tmp_path: Path) -> Path:
+    """Something that says that it is Python 3.8 and makes no environment."""
+    script = tmp_path / "python3.8"
+    script.write_text('#!/bin/sh\nif [ "$2" = "-c" ]; then echo 3 8; else echo "no venv" >&2; exit 1; fi\n')
+    script.chmod(0o755)
+    return script
