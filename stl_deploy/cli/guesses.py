@@ -9,6 +9,7 @@ from collections.abc import Sequence
 _KEYS = {
     "learning_rate": "train.lr",
     "epoch": "train.epochs",
+    "e": "train.epochs",
     "bs": "train.batch_size",
     "batch": "train.batch_size",
     "steps": "dataset.T",
@@ -45,6 +46,13 @@ _OPTIONS = {
     "data": "--input X.npz",
     "inputs": "--input X.npz",
     "price": "--prices",
+    "with": "--against",
+    "backend": "--against",
+    "artifact": "--against",
+    "chip": "--target",
+    "svg": "-o FILE.svg",
+    "html": "-o DIR",
+    "run": "the run folder in the first place, without an option",
 }
 """By the option that was guessed, what to say instead; it is told only where the verb knows it."""
 

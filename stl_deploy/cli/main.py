@@ -96,7 +96,7 @@ def _not_installed(error: ModuleNotFoundError) -> int:
 
 def _interrupted() -> int:
     told = output.settings.kept
-    _show(f"interrupted; {'what was finished is kept' if told is None else told()}")
+    _show(f"interrupted; {'nothing half-written is left' if told is None else told()}")
     return _INTERRUPTED
 
 

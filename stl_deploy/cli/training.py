@@ -21,7 +21,22 @@ from stl_deploy.cli.options import (
 from stl_deploy.cli.output import console, emit_json, tell_if_interrupted
 from stl_deploy.errors import InputError
 
-Which = Annotated[str, typer.Argument(metavar="PRESET|CONFIG.yaml", help="A preset's name or a configuration file.")]
+
+def _presets(incomplete: str) -> list[str]:
+    """For the shell's completion: presets that begin like this."""
+    from stl_deploy.config.load import preset_names
+
+    return [name for name in preset_names() if name.startswith(incomplete)]
+
+
+Which = Annotated[
+    str,
+    typer.Argument(
+        metavar="PRESET|CONFIG.yaml",
+        help="A preset's name or a configuration file.",
+        autocompletion=_presets,
+    ),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one key, as in --set train.epochs=3. May be repeated."),

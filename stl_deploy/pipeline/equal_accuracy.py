@@ -44,7 +44,9 @@ class IsoAccuracy:
         both = f"{self.snn:.2%} against {self.ann:.2%} on {self.samples:,} samples, measured"
         costs = f"costs {number(self.ratio)} times as much"
         if self.reached:
-            return f"At T = {self.steps} the SNN is as accurate as its ANN twin ({both}) and {costs}."
+            return (
+                f"At T = {self.steps} the SNN is within sampling error of its ANN twin's accuracy ({both}) and {costs}."
+            )
         return f"The SNN does not reach its ANN twin's accuracy ({both}); at T = {self.steps} it {costs}."
 
     def as_dict(self) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from stl_deploy.graph.run import Result
 from stl_deploy.nn.network import Network
 from stl_deploy.pipeline.fold import FoldedRun, fold_run
 from stl_deploy.pipeline.inputs import LabelledInput, encode_split
+from stl_deploy.pipeline.progress import now_and_then
 from stl_deploy.pipeline.source import TEST_INPUT
 from stl_deploy.training import model_file
 from stl_deploy.training.evaluate import evaluate
@@ -91,7 +92,9 @@ def _quantise(
     calibration = encode_split(folded.config, folded.data.train, CALIBRATION).x
     if known is None:
         say.step("Post-training quantisation in each threshold form")
-        known = before_training(folded, quantise_forms(folded.program, calibration), test)
+        known = before_training(
+            folded, quantise_forms(folded.program, calibration), test, now_and_then(say, "test images")
+        )
     rows = [*known]
     network = _train(folded, calibration, options, say)
     model, differing, compared = _write(folded.config, network, output, test, calibration)
@@ -136,7 +139,10 @@ def _train(folded: FoldedRun, calibration: NDArray[Any], options: QuantiseOption
     if options.epochs:
         torch.manual_seed(config.train.seed)
         network.to(options.device)
-        picked = fine_tune(network, config, folded.data, epochs=options.epochs, lr=lr, progress=say.epoch)
+        with say.training() as batch:
+            picked = fine_tune(
+                network, config, folded.data, epochs=options.epochs, lr=lr, progress=say.epoch, batch=batch
+            )
         say.say(f"epoch {picked} was best on validation" + (" (the start)" if picked == 0 else ""))
     return network.cpu().eval()
 

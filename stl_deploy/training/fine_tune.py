@@ -12,14 +12,22 @@ from stl_deploy.data import Dataset
 from stl_deploy.nn.network import Network
 from stl_deploy.training.checkpoint import State
 from stl_deploy.training.evaluate import evaluate
-from stl_deploy.training.loop import Progress, train_epoch, weights_of
+from stl_deploy.training.loop import Batch, Progress, no_batches, train_epoch, weights_of
 
 
 def fine_tune(
-    network: Network, config: RunConfig, data: Dataset, *, epochs: int, lr: float, progress: Progress | None = None
+    network: Network,
+    config: RunConfig,
+    data: Dataset,
+    *,
+    epochs: int,
+    lr: float,
+    progress: Progress | None = None,
+    batch: Batch = no_batches,
 ) -> int:
     """Train ``network`` in place, epoch by epoch as `train` does, with a learning rate that falls to 0 as a cosine.
 
+    progress: called with each epoch's record; batch: see `stl_deploy._util.training_progress`.
     The weights of the epoch of lowest validation loss are kept, the start (epoch 0) among them; returns that epoch.
     Raises DivergedError if the loss or a weight becomes NaN or infinite.
     """
@@ -28,7 +36,7 @@ def fine_tune(
     state = State(network, optimiser, 0, [], weights_of(network), 0)
     for epoch in range(epochs):
         rate = lr * (1 + math.cos(math.pi * epoch / epochs)) / 2
-        record = train_epoch(state, config, data, partial(_constant, rate), epochs, start=start)
+        record = train_epoch(state, config, data, partial(_constant, rate), epochs, start=start, batch=batch)
         if progress is not None:
             progress(record)
     network.load_state_dict(state.best)

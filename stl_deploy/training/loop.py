@@ -88,15 +88,15 @@ def train(
             config = config.model_copy(update={"dataset": config.dataset.model_copy(update={"sha256": data.digest})})
         if loaded is not None:
             loaded(data)
-        return _train(config, run_dir, data, resume, progress or _no_progress, batch or _no_batches)
+        return _train(config, run_dir, data, resume, progress or _no_progress, batch or no_batches)
 
 
 def _no_progress(record: Record) -> None:
     pass
 
 
-def _no_batches(epoch: int, epochs: int, done: int, total: int, loss: float) -> None:
-    pass
+def no_batches(epoch: int, epochs: int, done: int, total: int, loss: float) -> None:
+    """Nothing is told."""
 
 
 def _train(
@@ -206,7 +206,7 @@ def train_epoch(
     epochs: int,
     *,
     start: float = math.inf,
-    batch: Batch = _no_batches,
+    batch: Batch = no_batches,
 ) -> Record:
     """Train one epoch of ``epochs``, validate, keep the best weights; returns the record, added to the state's.
 

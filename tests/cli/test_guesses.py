@@ -29,6 +29,11 @@ def _error(line: str, capsys: pytest.CaptureFixture[str]) -> str:
         ("run digits --force", "no such option: --force; say --overwrite"),
         ("export net.nir --format onnx -o net.onnx", "no such option: --format; say --to"),
         ("simulate net.nir --framework norse", "no such option: --framework; say --dialect"),
+        ("verify net.nir --with onnx", "no such option: --with; say --against"),
+        ("check net.nir --chip loihi1", "no such option: --chip; say --target"),
+        ("show net.nir --svg net.svg", "no such option: --svg; say -o FILE.svg"),
+        ("run digits -e 3", "no such option: -e; say --set train.epochs=3"),
+        ("eval --run runs/digits", "no such option: --run; say the run folder in the first place, without an option"),
         ("convert net.nir", "no such command 'convert'; it is called: stl-deploy export"),
         ("quantize runs/digits", "no such command 'quantize'; it is called: stl-deploy quantise"),
         ("run digits --nothing-like-it", "no such option: --nothing-like-it; see stl-deploy run --help"),
@@ -37,6 +42,17 @@ def _error(line: str, capsys: pytest.CaptureFixture[str]) -> str:
 )
 def test_guesses(line: str, answer: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert _error(line, capsys) == f"stl-deploy: error: {answer}"
+
+
+def test_the_shell_completes_presets(capsys: pytest.CaptureFixture[str]) -> None:
+    from typer.main import get_command
+
+    from stl_deploy.cli.app import app
+
+    for verb in ("run", "train"):
+        which = next(p for p in get_command(app).commands[verb].params if p.name == "which")  # type: ignore[attr-defined]
+        context = get_command(app).commands[verb].make_context(verb, ["x"], resilient_parsing=True)  # type: ignore[attr-defined]
+        assert [str(item.value) for item in which.shell_complete(context, "n_")] == ["n_mnist", "n_mnist_small"]
 
 
 def test_what_is_kept(tmp_path: Path) -> None:

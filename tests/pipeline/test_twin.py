@@ -31,7 +31,8 @@ def test_the_fewest_steps_that_are_as_accurate_are_compared() -> None:
     # 97 against 98 % of 359: the standard error of the difference is 1.2 %
     assert (found.reached, found.steps, found.ratio) == (True, 2, 1.5)
     assert found.text == (
-        "At T = 2 the SNN is as accurate as its ANN twin (97.00% against 98.00% on 359 samples, measured) and costs "
+        "At T = 2 the SNN is within sampling error of its ANN twin's accuracy (97.00% against 98.00% on 359 samples, "
+        "measured) and costs "
         "1.5 times as much."
     )
     sharper = iso_accuracy([snn(1, 0.80, 1.0), snn(2, 0.97, 3.0), snn(4, 0.99, 6.0), ANN], 10000)
