@@ -7,12 +7,13 @@ from functools import partial
 
 import torch
 
+from stl_deploy._util.training_progress import Batch
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import Dataset
 from stl_deploy.nn.network import Network
 from stl_deploy.training.checkpoint import State
 from stl_deploy.training.evaluate import evaluate
-from stl_deploy.training.loop import Batch, Progress, no_batches, train_epoch, weights_of
+from stl_deploy.training.loop import Progress, no_batches, train_epoch, weights_of
 
 
 def fine_tune(
