@@ -6,6 +6,7 @@ from pathlib import Path
 
 from stl_deploy._util.files import write_text
 from stl_deploy.errors import InputError, UnsupportedError
+from stl_deploy.exporters.c.code_size import code_size
 from stl_deploy.exporters.c.layout import make_plan
 from stl_deploy.exporters.c.plan import Plan
 from stl_deploy.exporters.c.program import Program
@@ -15,8 +16,8 @@ from stl_deploy.exporters.integers.store import NAME, About, read_integers, writ
 
 KIB = 1024
 CODE, STACK = 8 * KIB, KIB
-"""Bytes set aside in flash for the code and in RAM for the stack, where limits are given (measured on a Cortex-M4:
-docs/c.md)."""
+"""Bytes set aside in flash for the code (where no compiler tells it) and in RAM for the stack, where limits are given
+(measured on a Cortex-M4: docs/c.md)."""
 MAX_TEXT = 2**28
 
 
@@ -26,10 +27,13 @@ def write_folder(graph: IntegerGraph, about: About, folder: Path, *, flash: int 
     flash, ram: bytes there are. Raises UnsupportedError where the network takes more, or its sums do not fit.
     """
     plan = make_plan(graph)
-    _require("flash", plan.flash + CODE, flash, plan, f"{CODE // KIB} KiB of code")
+    files = render_plan(plan, about)
+    code = None if flash is None else code_size(files)
+    besides = f"{CODE // KIB} KiB of code" if code is None else f"{code:,} of code (Cortex-M4, -O3)"
+    _require("flash", plan.flash + (CODE if code is None else code), flash, plan, besides)
     _require("RAM", plan.ram + STACK, ram, plan, f"{STACK // KIB} KiB of stack")
     folder.mkdir(parents=True)
-    for name, text in render_plan(plan, about).items():
+    for name, text in files.items():
         write_text(folder / name, text)
     write_integers(graph, about, folder / NAME)
     return plan

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from stl_deploy._util.files import read_npz, write_npz
 from stl_deploy.errors import InputError, ToolError, UnsupportedError
 from stl_deploy.exporters.c import compiler
+from stl_deploy.exporters.c.code_size import COMPILER, code_size
 from stl_deploy.exporters.c.compiler import MISSING, find_compiler
 from stl_deploy.exporters.c.folder import CODE, STACK, read_folder
 from stl_deploy.exporters.c.render import FILES
@@ -228,11 +230,13 @@ def test_a_new_field_of_neurons_is_refused_until_it_is_read() -> None:
         assert errors == slugs
 
 
-def test_limits_of_memory(tmp_path: Path) -> None:
+@pytest.mark.parametrize("measured", [None, 700])
+def test_limits_of_memory(measured: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stl_deploy.exporters.c.folder.code_size", lambda files: measured)
     program = small().lif("a", 0.7).program()
     options = COptions(x=data(program))
     facts = CFormat().write(program, tmp_path / "c", options)
-    flash, ram = facts["flash_bytes"] + CODE, facts["ram_bytes"] + STACK
+    flash, ram = facts["flash_bytes"] + (measured or CODE), facts["ram_bytes"] + STACK
     CFormat().write(program, tmp_path / "fits", replace(options, flash=str(flash), ram=str(ram)))
     for what in ({"flash": str(flash - 1)}, {"ram": str(ram - 1)}):
         with pytest.raises(UnsupportedError, match="expected at most"):
@@ -240,6 +244,19 @@ def test_limits_of_memory(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--flash: expected bytes, as 262144, 256K or 1M; found '1G'"):
         CFormat().write(program, tmp_path / "tight", replace(options, flash="1G"))
     assert not (tmp_path / "tight").exists()
+
+
+@pytest.mark.skipif(shutil.which(COMPILER) is None, reason=f"{COMPILER} is not installed")
+def test_a_cross_compiler_tells_how_long_the_code_is() -> None:
+    two = "int f(int x);\nint f(int x) { return x; }\nint g(int x);\nint g(int x) { return f(x) * x; }\n"
+    sizes = [code_size({"net.c": text, "net.h": ""}) for text in (two.split("int g")[0], two)]
+    assert 0 < (sizes[0] or 0) < (sizes[1] or 0) < 100
+    assert code_size({"net.c": "int f(", "net.h": ""}) is None
+
+
+def test_without_a_cross_compiler_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert code_size({"net.c": "", "net.h": ""}) is None
 
 
 @pytest.fixture

@@ -1,0 +1,140 @@
+"""Every spike of the compiled C against the integer model: python -m benchmarks.c_agreement RUN... [-o docs]
+
+Each RUN is a run folder: its network is folded, exported to C and compiled twice, for this machine's vector registers
+and as machines with 32-bit registers compile it; all test samples of its dataset go through both. Then the networks
+captured from other frameworks (tests/tracing/golden) with their recorded input, rounded to sixteenths.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy._util.console import Console
+from stl_deploy._util.files import write_text
+from stl_deploy.errors import UnsupportedError
+from stl_deploy.exporters.c.folder import read_folder
+from stl_deploy.exporters.c.target import CFormat, COptions
+from stl_deploy.exporters.integers.real_weights import to_integers
+from stl_deploy.exporters.integers.simulate import simulate
+from stl_deploy.graph.accuracy import share_right
+from stl_deploy.graph.io.nir_file import read_nir
+from stl_deploy.graph.lower import lower
+from stl_deploy.graph.program import Program
+from stl_deploy.graph.run import CHUNK, Result, run
+from stl_deploy.pipeline.fold import fold_run
+from stl_deploy.pipeline.inputs import encode_split
+from stl_deploy.pipeline.source import on_declared_grid
+
+CAPTURED = Path(__file__).parents[1] / "tests" / "tracing" / "golden"
+BUILDS = {"wide": ("-O3",), "32-bit": ("-O3", "-DNET_NARROW")}
+GRID = 4
+"""Bits of the captured networks' input."""
+AT_ONCE = 500
+"""Samples that both run before the next are taken."""
+
+
+@dataclass
+class Row:
+    """One network. compared: spikes and output numbers of each build; differing: by build. accuracy, graph: in integers
+    and as the graph in float32, None without labels. refused: why there is no C."""
+
+    network: str
+    samples: int = 0
+    compared: int = 0
+    differing: dict[str, int] | None = None
+    accuracy: float | None = None
+    graph: float | None = None
+    refused: str | None = None
+
+
+def compare(name: str, program: Program, x: NDArray[Any], labels: NDArray[Any] | None) -> Row:
+    """Export, compile and run ``x`` ``[T, B, *shape]``, every layer recorded."""
+    row = Row(name, x.shape[1], differing=dict.fromkeys(BUILDS, 0))
+    assert row.differing is not None
+    with TemporaryDirectory() as folder:
+        try:
+            CFormat().write(program, Path(folder) / "c", COptions(x=x))
+        except UnsupportedError as error:
+            return Row(name, x.shape[1], refused=str(error))
+        graph, made = read_folder(Path(folder) / "c")
+        votes, plain = [], []
+        for start in range(0, x.shape[1], AT_ONCE):
+            part = x[:, start : start + AT_ONCE]
+            whole = to_integers(part, graph.input.scale)
+            model = simulate(graph, whole, record=True)
+            expected = {**model.spikes, "output": model.y}
+            row.compared += sum(array.size for array in expected.values())
+            for build, options in BUILDS.items():
+                found = made.run(whole, record=True, options=options)
+                pairs = {**found.spikes, "output": found.y}
+                row.differing[build] += sum(int((expected[key] != pairs[key]).sum()) for key in expected)
+            votes.append(model.y)
+            if labels is not None:
+                plain.append(run(program, part, chunk=CHUNK).y)
+            print(f"{name}: {start + part.shape[1]} of {x.shape[1]}", file=sys.stderr, flush=True)
+    if labels is not None:
+        row.accuracy = share_right(Result({"output": np.concatenate(votes, axis=1)}, {}), labels)
+        row.graph = share_right(Result({"output": np.concatenate(plain, axis=1)}, {}), labels)
+    return row
+
+
+def trained(folder: Path) -> Row:
+    """A run's network with all test samples."""
+    with TemporaryDirectory() as scratch:
+        folded = fold_run(folder, Path(scratch) / "net.nir")
+    test = encode_split(folded.config, folded.data.test)
+    return compare(folder.name, folded.program, test.x, test.labels)
+
+
+def captured() -> Iterator[Row]:
+    """The other frameworks' networks."""
+    for path in sorted(CAPTURED.glob("*.nir")):
+        with np.load(path.with_suffix(".npz")) as recorded:
+            program, x = on_declared_grid(lower(read_nir(path)), recorded["x"], GRID, Console(quiet=True))
+            yield compare(path.stem, program, np.asarray(x), None)
+
+
+def table(rows: list[Row]) -> str:
+    """Markdown."""
+    lines = ["# The C target's spikes", "", "Made by `python -m benchmarks.c_agreement RUN...` ([what it is](c.md))."]
+    lines += [
+        "",
+        "| network | samples | compared | differ, wide | differ, 32-bit | accuracy, C | accuracy, graph |",
+    ]
+    lines.append("|---|---|---|---|---|---|---|")
+    for row in rows:
+        if row.differing is None:
+            lines.append(f"| {row.network} | {row.samples:,} | refused: {row.refused} | | | | |")
+            continue
+        shares = ["" if share is None else f"{100 * share:.2f} %" for share in (row.accuracy, row.graph)]
+        counts = [f"{row.differing[build]:,}" for build in BUILDS]
+        lines.append(f"| {row.network} | {row.samples:,} | {row.compared:,} | {' | '.join(counts + shares)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="*", type=Path, help="run folders")
+    parser.add_argument("-o", "--output", type=Path, help="folder for c-agreement.json and c-agreement.md")
+    arguments = parser.parse_args()
+    rows = [*(trained(run) for run in arguments.runs), *captured()]
+    print(table(rows))
+    if arguments.output is not None:
+        write_text(arguments.output / "c-agreement.md", table(rows))
+        write_text(arguments.output / "c-agreement.json", json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    return int(any(sum((row.differing or {}).values()) for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

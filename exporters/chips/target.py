@@ -1,0 +1,171 @@
+"""Chips and tools beside Loihi as targets to check: named refusals, each with its source and grade of evidence.
+
+Grades are those of ``loihi/chips.toml``: A the maker's document, B the maker's code (run here where the sentence says
+so), C a third party's page, D a note, unverified. Only what was found is refused: a network without findings of this
+kind may still have no room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from stl_deploy.exporters.targets import Check
+from stl_deploy.graph.findings import Finding
+from stl_deploy.graph.program import Neuron, Program
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a chip lacks. refuses: a population. reason, remedy: sentences; source, grade: how it is known."""
+
+    slug: str
+    refuses: Callable[[Neuron], bool]
+    reason: str
+    remedy: str
+    source: str
+    grade: str
+
+
+@dataclass(frozen=True)
+class Other:
+    """A chip or tool. rules: asked of every spiking population. whole: a refusal of every network, or None."""
+
+    name: str
+    description: str
+    rules: tuple[Rule, ...]
+    whole: Rule | None = None
+
+    def check(self, program: Program) -> Iterator[Finding]:
+        """An error for each population and rule that refuses it."""
+        for node in program.spiking:
+            yield from (_finding(rule, node.name) for rule in self.rules if rule.refuses(node))
+        if self.whole is not None:
+            yield _finding(self.whole, None)
+
+
+def _finding(rule: Rule, node: str | None) -> Finding:
+    reason = f"{rule.reason} ({rule.source}; evidence {rule.grade})"
+    return Finding(rule.slug, "error", node, reason, rule.remedy)
+
+
+def remembers(node: Neuron) -> bool:
+    """Whether anything outlives a step."""
+    filtered = node.synapse is not None
+    return filtered or (node.decay is not None and bool(np.any(node.decay)))
+
+
+def leaks(node: Neuron) -> bool:
+    """Whether v keeps less than all of itself."""
+    return remembers(node) and node.decay is not None and bool(np.any(node.decay != 1))
+
+
+def several_thresholds(node: Neuron) -> bool:
+    """Whether thresholds differ within the population."""
+    return node.threshold is not None and bool(np.ptp(node.threshold) > 0)
+
+
+_XYLO = "the bit-exact simulator xylosim 0.1.3, run here: 0 of 846,600 counts differ in its own dialect"
+_SPECK = "sinabs and its chip description; its driver was not run"
+_AKIDA = "akida 2.19, software backend"
+
+OTHERS = (
+    Other(
+        "xylo",
+        "SynSense Xylo: 16-bit thresholds for each neuron, soft reset, filtered input",
+        (
+            Rule(
+                "no-hard-reset",
+                lambda node: remembers(node) and not node.reset.startswith("subtract"),
+                "Xylo's neurons lose their threshold when they fire; none goes back to a value",
+                "train it with reset 'subtract', as snnTorch's and Rockpool's neurons have it",
+                _XYLO,
+                "B",
+            ),
+            Rule(
+                "input-always-filtered",
+                lambda node: remembers(node) and node.synapse is None,
+                "on Xylo input always passes a synapse that decays over steps; here it acts in one step",
+                "train neurons with a synaptic current (NIR CubaLIF)",
+                _XYLO,
+                "B",
+            ),
+            Rule(
+                "no-memoryless-neurons",
+                lambda node: not remembers(node),
+                "every neuron of Xylo keeps a potential; these forget it in each step, as those of max pooling do",
+                "train without max pooling: strides instead, dense layers only",
+                _XYLO,
+                "B",
+            ),
+        ),
+    ),
+    Other(
+        "speck",
+        "SynSense Speck and DYNAP-CNN: IF neurons, one threshold a core",
+        (
+            Rule(
+                "no-leak",
+                leaks,
+                "Speck's neurons do not leak",
+                "train IF neurons (NIR IF: the potential keeps all of itself)",
+                _SPECK,
+                "C",
+            ),
+            Rule(
+                "one-threshold-a-core",
+                several_thresholds,
+                "Speck has one threshold for each core; these differ",
+                "fold them into the weights first: stl-deploy fold SOURCE --thresholds weights",
+                _SPECK,
+                "C",
+            ),
+        ),
+    ),
+    Other(
+        "akida",
+        "BrainChip Akida: layers without memory",
+        (
+            Rule(
+                "no-memory",
+                remembers,
+                "Akida's layers remember nothing from step to step; its licence forbids publishing benchmarks",
+                "train the ANN twin (train --mode ann) and quantise that with its own tools",
+                _AKIDA,
+                "B",
+            ),
+        ),
+    ),
+    Other(
+        "spinnaker2",
+        "SpiNNaker 2: thresholds for each neuron, hard or soft reset",
+        (),
+        Rule(
+            "tool-not-available",
+            lambda node: True,
+            "its neurons could hold this (a threshold each, hard or soft reset), but its tool py-spinnaker2 is not on "
+            "the package registry: nothing was run, so nothing is written",
+            "export --to nir and give that to its tool",
+            "the registry, looked up",
+            "D",
+        ),
+    ),
+    Other(
+        "hls4ml",
+        "hls4ml's spiking layers for FPGAs",
+        (),
+        Rule(
+            "not-released",
+            lambda node: True,
+            "spiking layers are on its main branch since June 2026 and in no release; they have a threshold for each "
+            "layer or neuron, and their reset to zero is this neuron's; not tried",
+            "export --to c for a microcontroller now, and watch for its release",
+            "hls4ml's main branch, read",
+            "B",
+        ),
+    ),
+)
+
+TARGETS: Iterable[Check] = tuple(Check(one.name, one.description, one.check) for one in OTHERS)

@@ -1,0 +1,22 @@
+"""The captured networks' C spikes as its integers; the large runs are for the benchmark."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import c_agreement
+from stl_deploy.exporters.c.compiler import MISSING, find_compiler
+
+
+@pytest.mark.skipif(find_compiler() is None, reason=MISSING)
+def test_captured_networks() -> None:
+    rows = list(c_agreement.captured())
+    held = [row for row in rows if row.refused is None]
+    assert len(held) >= 7
+    assert {row.network.split("-")[0] for row in held} == {"norse", "snntorch", "spikingjelly"}
+    for row in held:
+        assert row.differing == {"wide": 0, "32-bit": 0}
+        assert row.compared > 1000
+    text = c_agreement.table(rows)
+    assert "| snntorch-leaky | 3 | 1,200 | 0 | 0 |  |  |" in text
+    assert "refused: node" in text
