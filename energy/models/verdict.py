@@ -25,7 +25,7 @@ def verdict(cells: Sequence[Cell], break_even: BreakEven, chips: Sequence[ChipLi
     ratios = [c.ratio for c in cells if c.ann_zeros == cell.ann_zeros]
     zeros = ", the ANN's zeros skipped as measured" if cell.ann_zeros == "skipped" else ""
     return (
-        f"The SNN costs {spread(min(ratios), max(ratios))} its ANN twin, memory included, by dataflow and prices; to "
+        f"The SNN costs {ratio_range(min(ratios), max(ratios))} its ANN twin, memory included, by dataflow and prices; to "
         f"quote: {number(cell.ratio)} times ({cell.flow.text}, int8 at 45 nm{zeros}; "
         f"{equal_at(break_even)}){on_chip(chips)}."
     )
@@ -47,7 +47,7 @@ def si(values: Range, unit: str) -> str:
     return f"{low} {prefix}{unit}" if low == high else f"{low} to {high} {prefix}{unit}"
 
 
-def spread(low: float, high: float) -> str:
+def ratio_range(low: float, high: float) -> str:
     """A range of ratios."""
     ends = dict.fromkeys((number(low), number(high)))
     return f"{' to '.join(ends)} times"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy._util.windows import places
+from stl_deploy._util.windows import output_size
 from stl_deploy.graph.program import Reset
 
 Ints = NDArray[np.int32]
@@ -83,7 +83,7 @@ class Conv:
         spatial = zip(
             self.input_shape[1:], self.weight.shape[2:], self.stride, self.padding, self.dilation, strict=True
         )
-        return (self.weight.shape[0], *(places(n, d * (k - 1) + 1, s, 2 * p) for n, k, s, p, d in spatial))
+        return (self.weight.shape[0], *(output_size(n, d * (k - 1) + 1, s, 2 * p) for n, k, s, p, d in spatial))
 
 
 Synapse = Dense | Conv

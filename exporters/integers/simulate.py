@@ -33,7 +33,7 @@ from stl_deploy.exporters.integers.net import STATE_SHIFT, Conv, Dense, IntegerN
 from stl_deploy.exporters.integers.step import State, currents, potentials, step_through
 from stl_deploy.exporters.integers.sums import adder
 from stl_deploy.graph.program import Shape
-from stl_deploy.graph.threads import spread_samples
+from stl_deploy.graph.threads import map_samples
 
 Values = NDArray[Any]
 """Whole numbers ``[T, B, *shape]``, in uint8 (spikes), int32, or floats that hold them exactly."""
@@ -66,7 +66,7 @@ def values_of(graph: IntegerGraph, x: Values, keep: Collection[str]) -> dict[str
     widest = max(math.prod(node.shape) for node in graph.nodes)
     run = _stepped if graph.delayed else _at_once
     steps, samples = x.shape[:2]
-    parts = spread_samples(lambda part: run(graph, x[:, part], keep), samples, widest * steps, VALUES_AT_ONCE)
+    parts = map_samples(lambda part: run(graph, x[:, part], keep), samples, widest * steps, VALUES_AT_ONCE)
     return {name: np.concatenate([part[name] for part in parts], axis=1) for name in keep}
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.files import read_npz, write_npz
-from stl_deploy._util.windows import places
+from stl_deploy._util.windows import output_size
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.integers.graph import (
     ConvNode,
@@ -285,7 +285,7 @@ def _check_window(kernel: Any, stride: Any, dilation: Any, padding: Any, given: 
         require(len(pair) == 2, "window")
     for k, s, d, (before, after), n, out in zip(kernel, stride, dilation, padding, given, made, strict=True):
         require(min(k, s, d) >= 1 and min(before, after) >= 0 and max(k, s, d, before, after) < 2**15, "window")
-        require(places(n, d * (k - 1) + 1, s, before + after) == out, "shape")
+        require(output_size(n, d * (k - 1) + 1, s, before + after) == out, "shape")
 
 
 def _check_weight(weight: NDArray[Any], require: Any) -> None:

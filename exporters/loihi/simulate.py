@@ -20,7 +20,7 @@ from stl_deploy.exporters.integers.step import step_through
 from stl_deploy.exporters.integers.sums import adder, blocks
 from stl_deploy.exporters.loihi.net import ConvLayer, FlattenLayer, InputLayer, IntegerNet, SpikingLayer
 from stl_deploy.exporters.loihi.weights import lava_synapse
-from stl_deploy.graph.threads import spread_samples
+from stl_deploy.graph.threads import map_samples
 
 Spikes = NDArray[np.uint8]
 
@@ -37,7 +37,7 @@ def simulate(net: IntegerNet, x: NDArray[Any], *, record: bool = False) -> Integ
     x = whole_numbers(x, net.input_shape)
     steps, samples = x.shape[:2]
     widest = max(math.prod(layer.shape) for _, layer in net.spiking)
-    parts = spread_samples(lambda part: _run(net, x[:, part], record), samples, widest * steps, VALUES_AT_ONCE)
+    parts = map_samples(lambda part: _run(net, x[:, part], record), samples, widest * steps, VALUES_AT_ONCE)
     spikes = {key: np.concatenate([part.spikes[key] for part in parts], axis=1) for key in parts[0].spikes}
     return IntegerRun(np.concatenate([part.y for part in parts], axis=1), spikes)
 

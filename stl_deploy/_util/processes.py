@@ -9,19 +9,19 @@ from contextlib import contextmanager
 from stl_deploy.errors import StlDeployError, ToolError
 
 
-def started() -> int:
+def world_size() -> int:
     """How many processes torchrun started; 1 without it."""
     return int(os.environ["WORLD_SIZE"]) if {"RANK", "WORLD_SIZE"} <= os.environ.keys() else 1
 
 
-def place() -> int:
+def rank() -> int:
     """This process's number, from 0."""
-    return int(os.environ["RANK"]) if started() > 1 else 0
+    return int(os.environ["RANK"]) if world_size() > 1 else 0
 
 
-def place_on_machine() -> int:
+def local_rank() -> int:
     """Its number among those on the same machine."""
-    return int(os.environ.get("LOCAL_RANK", "0")) if started() > 1 else 0
+    return int(os.environ.get("LOCAL_RANK", "0")) if world_size() > 1 else 0
 
 
 @contextmanager
@@ -38,6 +38,6 @@ def others_here(what: str) -> Iterator[None]:
 def lost(why: str) -> ToolError:
     """What the processes that remain say when another one is gone."""
     return ToolError(
-        f"one of the {started()} training processes ended or cannot be reached ({why}); finished epochs are kept, "
+        f"one of the {world_size()} training processes ended or cannot be reached ({why}); finished epochs are kept, "
         "go on with --resume"
     )

@@ -40,9 +40,9 @@ def root(
     _version: bool = typer.Option(False, "--version", callback=version, is_eager=True, help="Print the version."),
 ) -> None:
     """Common to all verbs."""
-    if processes.started() > 1 and context.invoked_subcommand != "train":
+    if processes.world_size() > 1 and context.invoked_subcommand != "train":
         raise InputError(
-            f"{processes.started()} processes for '{context.invoked_subcommand}'; torchrun takes train, all other "
+            f"{processes.world_size()} processes for '{context.invoked_subcommand}'; torchrun takes train, all other "
             "verbs run in one process"
         )
 

@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if unwritten is not None:
         say(f"stl-deploy: error: cannot write to standard output: {unwritten}")
         code = code or _WRONG_CALL
-    if processes.started() > 1:
+    if processes.world_size() > 1:
         end_at_once(code)
     sys.exit(code)
 

@@ -40,14 +40,14 @@ def tell_if_interrupted(run_dir: Path) -> None:
 
 def console() -> Console:
     """The console of this call: rich on a terminal, plain elsewhere; silent with -q, and but for the first process."""
-    if processes.place() > 0:
+    if processes.rank() > 0:
         return Console(quiet=True, stream=StringIO())
     return Console(quiet=settings.quiet, verbose=settings.verbose)
 
 
 def emit_json(data: Any, wanted: bool) -> None:
     """Data for scripts, on stdout, if it is wanted."""
-    if not wanted or processes.place() > 0:
+    if not wanted or processes.rank() > 0:
         return
     if sys.stdout is None:
         raise InputError("standard output is closed; --json writes to it")

@@ -22,14 +22,14 @@ def threads() -> int:
     return max((library["num_threads"] for library in _blas().info()), default=1)
 
 
-def spread_samples(work: Callable[[slice], T], samples: int, values: int, at_once: int) -> list[T]:
-    """`spread` over groups of samples of ``values`` values each, of which all threads together hold ``at_once``."""
+def map_samples(work: Callable[[slice], T], samples: int, values: int, at_once: int) -> list[T]:
+    """`map_parts` over groups of samples of ``values`` values each, of which all threads together hold ``at_once``."""
     workers = threads()
     size = max(1, min(at_once // (values * workers), -(-samples // workers)))
-    return spread(work, [slice(start, start + size) for start in range(0, samples, size)], workers)
+    return map_parts(work, [slice(start, start + size) for start in range(0, samples, size)], workers)
 
 
-def spread(work: Callable[[slice], T], parts: Sequence[slice], workers: int) -> list[T]:
+def map_parts(work: Callable[[slice], T], parts: Sequence[slice], workers: int) -> list[T]:
     """``work`` of each part, in order, on threads, while BLAS uses one itself.
 
     BLAS's own threads help less with products this small, and wait for each other at full speed, which takes the cores

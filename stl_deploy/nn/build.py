@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from stl_deploy._util.windows import places
+from stl_deploy._util.windows import output_size
 from stl_deploy.config.schema import (
     ConvSpec,
     DropoutSpec,
@@ -148,7 +148,7 @@ class Branches:
 
 def _conv(build: Build, spec: ConvSpec) -> nn.Module:
     channels, height, width = _spatial(build)
-    sizes = tuple(places(size, spec.kernel, spec.stride, 2 * spec.padding) for size in (height, width))
+    sizes = tuple(output_size(size, spec.kernel, spec.stride, 2 * spec.padding) for size in (height, width))
     if min(sizes) < 1:
         raise build.fail(f"kernel {spec.kernel} with padding {spec.padding} does not fit into {_x(build.shape)}")
     _check_size(build, spec.channels * channels * spec.kernel**2, "weights")
@@ -202,7 +202,7 @@ def _pool(build: Build, spec: PoolSpec) -> nn.Module:
     if spec.op == "max" and not build.spikes:
         raise build.fail("max pooling of values that are not spikes cannot be deployed; put it after a lif, or use avg")
     stride = spec.stride or spec.kernel
-    sizes = tuple(places(size, spec.kernel, stride) for size in (height, width))
+    sizes = tuple(output_size(size, spec.kernel, stride) for size in (height, width))
     if min(sizes) < 1:
         raise build.fail(f"kernel {spec.kernel} does not fit into {_x(build.shape)}")
     build.shape = (channels, *sizes)

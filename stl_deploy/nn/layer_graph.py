@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy._util.windows import places
+from stl_deploy._util.windows import output_size
 from stl_deploy.graph.program import Conv, Floats, Node, Shape, Source
 
 Sources = tuple[Source, ...]
@@ -50,7 +50,7 @@ def line_sum(name: str, sources: Sources, before: Shape, kernel: int, stride: in
     """Windows of one spatial axis added up and divided, as a convolution of each channel alone."""
     return Conv(
         name=name,
-        shape=(before[0], places(before[1], kernel, stride, 2 * pad)),
+        shape=(before[0], output_size(before[1], kernel, stride, 2 * pad)),
         sources=sources,
         weight=np.full((before[0], 1, kernel), 1 / divisor, np.float32),
         bias=None,

@@ -17,7 +17,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from stl_deploy.config.schema import Granularity
 from stl_deploy.errors import InputError
-from stl_deploy.nn.neuron import LIF, spread, threshold_shape
+from stl_deploy.nn.neuron import LIF, expand_threshold, threshold_shape
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def _learn(module: nn.Module, kind: _Kind, granularity: Granularity) -> None:
     hidden = getattr(module, "hidden_size", None)  # of a recurrent layer of Norse's
     if granularity == "layer" or hidden is not None:
         size = threshold_shape(() if hidden is None else (int(hidden),), granularity)
-        kind.replace(module, nn.Parameter(spread(before, size)))
+        kind.replace(module, nn.Parameter(expand_threshold(before, size)))
         return
     parameter = UninitializedParameter()
     kind.replace(module, cast(nn.Parameter, parameter))
@@ -90,7 +90,7 @@ def _learn(module: nn.Module, kind: _Kind, granularity: Granularity) -> None:
         handle.remove()
         size = threshold_shape(tuple(inputs[0].shape[kind.leading(module) :]), granularity)
         with torch.no_grad():
-            values = spread(before, size)
+            values = expand_threshold(before, size)
             parameter.materialize(size, device=before.device, dtype=before.dtype)
             parameter.copy_(values)
 

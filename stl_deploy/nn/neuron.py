@@ -141,7 +141,7 @@ class LIF(Population):
                 held = self.threshold if self.granularity == "layer" else self._first[0]
                 self._first, values = (held, self._first[1] if held is self._first[0] else 0.0), None
             else:
-                values = spread(self.threshold.detach(), threshold_shape(self._shape or (), granularity))
+                values = expand_threshold(self.threshold.detach(), threshold_shape(self._shape or (), granularity))
             self.granularity = granularity
             self._hold(values)
         self.threshold_parameter.requires_grad = True
@@ -252,7 +252,7 @@ def _unsized() -> nn.Parameter:
     return cast(nn.Parameter, UninitializedParameter())
 
 
-def spread(before: Tensor, size: Sequence[int]) -> Tensor:
+def expand_threshold(before: Tensor, size: Sequence[int]) -> Tensor:
     """Thresholds as many as ``size`` has, each what it was; raises InputError where there are more now."""
     if before.numel() == 1:
         return before.reshape(()).expand(size).clone()

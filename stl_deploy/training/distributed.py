@@ -5,7 +5,7 @@
 Each batch is cut into one run of samples per process. Sums that one process would take over the whole batch are taken
 over all processes - gradients, batch norm's statistics (`stl_deploy.training.sync_batchnorm`), charges - so gradients
 are those of one process but for the order of summation. Dropout is the exception: each process draws masks of its own.
-All processes hold the same bits; the first (place 0) alone writes and speaks.
+All processes hold the same bits; the first (rank 0) alone writes and speaks.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Loaded = TypeVar("Loaded")
 
 def speaks() -> bool:
     """Whether this process says what went wrong: the first one that asks."""
-    return processes.started() == 1 or _first_to_ask()
+    return processes.world_size() == 1 or _first_to_ask()
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def together() -> Iterator[None]:
 
     Raises ToolError where they cannot meet, and in every process that goes on when another one ended.
     """
-    if processes.started() == 1:
+    if processes.world_size() == 1:
         yield
         return
     import torch
@@ -73,7 +73,7 @@ def _first_to_ask() -> bool:
     try:
         return bool(_met()[0].add("stl-deploy/failed", 1) == 1)
     except RuntimeError:  # the store went with another process
-        return processes.place() == 0
+        return processes.rank() == 0
 
 
 @contextmanager
@@ -95,16 +95,16 @@ def _ended_by_others() -> Iterator[None]:
 
 def in_turn(load: Callable[[], Loaded]) -> Loaded:
     """What ``load`` gives; the first process of a machine goes before the others, for it may download."""
-    if processes.started() == 1:
+    if processes.world_size() == 1:
         return load()
-    found = [load()] if processes.place_on_machine() == 0 else []
+    found = [load()] if processes.local_rank() == 0 else []
     wait()
     return found[0] if found else load()
 
 
 def wait() -> None:
     """Until all processes are here."""
-    if processes.started() > 1:
+    if processes.world_size() > 1:
         import torch
 
         total(torch.zeros(()))
@@ -112,14 +112,14 @@ def wait() -> None:
 
 def mine(count: int) -> slice:
     """Which of ``count`` samples are this process's; sizes differ by one at most."""
-    size, rest = divmod(count, processes.started())
-    start = processes.place() * size + min(processes.place(), rest)
-    return slice(start, start + size + (processes.place() < rest))
+    size, rest = divmod(count, processes.world_size())
+    start = processes.rank() * size + min(processes.rank(), rest)
+    return slice(start, start + size + (processes.rank() < rest))
 
 
 def total(x: torch.Tensor) -> torch.Tensor:
     """The sum of ``x`` over all processes, differentiable; ``x`` itself where there is one."""
-    if processes.started() == 1:
+    if processes.world_size() == 1:
         return x
     from stl_deploy.training.all_reduce import Total
 
@@ -129,7 +129,7 @@ def total(x: torch.Tensor) -> torch.Tensor:
 
 def add_gradients(network: torch.nn.Module) -> None:
     """Add up all gradients over the processes, in one message."""
-    if processes.started() == 1:
+    if processes.world_size() == 1:
         return
     import torch
 
@@ -145,10 +145,10 @@ def require_samples_for_all(config: RunConfig, samples: int) -> None:
     """Raise ConfigError if a part of a batch is too small to give every process a sample."""
     least = samples // math.ceil(samples / config.train.batch_size)
     each = least // min(config.train.accumulate, least)
-    if each < processes.started():
+    if each < processes.world_size():
         raise ConfigError(
-            f"key 'train.batch_size' is {config.train.batch_size}: parts of {each} samples for {processes.started()} "
-            "processes; expected a larger batch"
+            f"key 'train.batch_size': expected a sample for each of {processes.world_size()} processes in every part of "
+            f"a batch; found parts of {each} ({config.train.batch_size} a batch); use a larger batch or fewer processes"
         )
 
 
@@ -156,7 +156,7 @@ def require_same_epoch(epoch: int) -> None:
     """Raise InputError unless every process found the same checkpoint."""
     import torch
 
-    found = total(torch.tensor(epoch)) - processes.started() * epoch
+    found = total(torch.tensor(epoch)) - processes.world_size() * epoch
     if int(total(found.abs())):
         raise InputError(
             "expected one checkpoint in every process; found different ones; name a run folder that all of them see"

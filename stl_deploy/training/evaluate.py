@@ -68,7 +68,7 @@ def evaluate(network: Network, split: Split, config: RunConfig, *, batch_size: i
     batch_size = max(1, min(batch_size, batch_size * _STEPS_AT_ONCE // config.time_steps))
     for number, index in enumerate(torch.split(torch.arange(len(split)), batch_size)):
         x = encode(split.images(index), config.time_steps, config.encoder, draws).to(device)
-        if number % processes.started() != processes.place():
+        if number % processes.world_size() != processes.rank():
             continue
         labels = split.labels[index].to(device)
         outputs = network(x, rates.observe)

@@ -112,7 +112,7 @@ def _train(
         share_norms(network)
         state = State(network, make_optimiser(network, config), 0, [], {}, 0)
         board = Board(config, run_dir)  # what it needs is missed before anything of an older run is gone
-        with alone_in(run_dir) if processes.place() == 0 else nullcontext():
+        with alone_in(run_dir) if processes.rank() == 0 else nullcontext():
             _open_run(run_dir, config, state, resume)
             _train_epochs(run_dir, config, state, data, board, progress, batch)
             return _finish(run_dir, config, state, data)
@@ -125,7 +125,7 @@ def _train_epochs(
         settings = config.train
         rates = partial(_rate_in, settings, state.epoch)
         record = train_epoch(state, config, data, rates, settings.epochs, batch=batch)
-        if processes.place() == 0:
+        if processes.rank() == 0:
             checkpoint.write_checkpoint(run_dir, state, config)
             _write_metrics(run_dir, state.records)
         board.add(record, state.network)
@@ -145,8 +145,8 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
-    if device == torch.device("cuda") and processes.started() > 1:
-        device = torch.device("cuda", processes.place_on_machine())
+    if device == torch.device("cuda") and processes.world_size() > 1:
+        device = torch.device("cuda", processes.local_rank())
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         raise ConfigError(f"key 'train.device' is {name!r}; expected cpu; found {count} CUDA devices")
@@ -188,7 +188,7 @@ def _open_run(run_dir: Path, config: RunConfig, state: State, resume: bool) -> N
             raise InputError(f"{run_dir}: nothing to resume there; expected a folder in which 'train' began")
         checkpoint.check_same_run(kept, load_config(kept).model_dump(mode="json"), config)
     distributed.require_same_epoch(state.epoch)
-    if processes.place() > 0:
+    if processes.rank() > 0:
         return
     forget_results(run_dir)
     if not resume:
@@ -264,11 +264,11 @@ def one_pass(
     settings, epoch, network = config.train, state.epoch, state.network
     seed = settings.seed
     draws, moves = generator(seed, "encoder", epoch), generator(seed, "augment", epoch)
-    torch.manual_seed(derived_seed(seed, "dropout", epoch) + processes.place())
+    torch.manual_seed(derived_seed(seed, "dropout", epoch) + processes.rank())
     order = torch.randperm(len(split), generator=generator(seed, "order", epoch))
     device = next(network.parameters()).device
     network.train()
-    charge = Regulariser(network, config.train)
+    regulariser = Regulariser(network, config.train)
     total, correct, done = 0.0, 0.0, 0
     for index in order.tensor_split(math.ceil(len(split) / config.train.batch_size)):
         for group in state.optimiser.param_groups:
@@ -281,11 +281,11 @@ def one_pass(
             x = encode(images, config.time_steps, config.encoder, draws)[:, mine].to(device)
             labels = split.labels[part[mine]].to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bfloat16"):
-                outputs = _forward(network, x, charge)
+                outputs = _forward(network, x, regulariser)
             scores = network.scores(outputs)
             loss = classification_loss(outputs, scores, labels, config.train)
-            if charge.active:
-                loss = loss + charge.penalty()
+            if regulariser.active:
+                loss = loss + regulariser.penalty()
             share = loss * (len(labels) / len(part))
             hits = right(outputs, scores, labels)
             value, counted = distributed.total(torch.stack([share.detach(), hits]).cpu()).tolist()
@@ -301,13 +301,13 @@ def one_pass(
     return total / len(split), correct / len(split)
 
 
-def _forward(network: Network, x: Tensor, charge: Regulariser) -> Tensor:
-    if not charge.active:
+def _forward(network: Network, x: Tensor, regulariser: Regulariser) -> Tensor:
+    if not regulariser.active:
         outputs: Tensor = network(x)
         return outputs
-    charge.reset()
-    charge.observe(INPUT, x)
-    outputs = network(x, charge.observe)
+    regulariser.reset()
+    regulariser.observe(INPUT, x)
+    outputs = network(x, regulariser.observe)
     return outputs
 
 
@@ -324,7 +324,7 @@ def _finish(run_dir: Path, config: RunConfig, state: State, data: Dataset) -> Tr
         "test": test.as_dict(),
         "seconds": sum(record["seconds"] for record in state.records),
     }
-    if processes.place() == 0:
+    if processes.rank() == 0:
         model_file.save_model(run_dir, state.best, about)
         write_curves(run_dir / CURVES_FILE, state.records, state.network)
     distributed.wait()

@@ -65,7 +65,7 @@ class SharedNorm(StepNorm2d):
 
 def share_norms(network: Network) -> None:
     """Put a `SharedNorm` in the place of every norm, where several processes train."""
-    if processes.started() == 1:
+    if processes.world_size() == 1:
         return
     for name, layer in network.layers.items():
         if isinstance(layer, _BatchNorm):

@@ -23,7 +23,7 @@ class Board:
 
     def __init__(self, config: RunConfig, run_dir: Path) -> None:
         self._folder = run_dir / FOLDER
-        self._kind = _writer() if config.train.tensorboard and processes.place() == 0 else None
+        self._kind = _writer() if config.train.tensorboard and processes.rank() == 0 else None
         self._writer: Any = None
 
     def add(self, record: Mapping[str, Any], network: Network) -> None:

@@ -50,4 +50,4 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1])
     with distributed.together():
         found = {path.stem: gradients(load_config(path)) for path in sorted(folder.glob("*.yaml"))}
-        torch.save(found, folder / f"{processes.started()}-{processes.place()}.pt")
+        torch.save(found, folder / f"{processes.world_size()}-{processes.rank()}.pt")

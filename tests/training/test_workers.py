@@ -106,7 +106,7 @@ _KILLED = """
     def dying(*args):
         global calls
         calls += 1
-        if processes.place() == 1 and calls == int(sys.argv[1]):
+        if processes.rank() == 1 and calls == int(sys.argv[1]):
             if sys.argv[2] == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
             raise ArithmeticError("no room here")
@@ -167,7 +167,7 @@ def test_too_small_a_batch_is_refused(tiny: RunConfig, tmp_path: Path, monkeypat
     monkeypatch.setenv("RANK", "0")
     distributed.require_samples_for_all(config, 16)
     with pytest.raises(
-        ConfigError, match=r"key 'train\.batch_size' is 8: parts of 2 samples for 4 processes; expected a larger"
+        ConfigError, match=r"expected a sample for each of 4 processes in every part of a batch; found parts of 2 \(8"
     ):
         distributed.require_samples_for_all(config, 10)
 
@@ -183,7 +183,7 @@ def test_processes_that_find_other_checkpoints_do_not_go_on(monkeypatch: pytest.
 
 
 def test_alone_nothing_is_asked_for() -> None:
-    assert (processes.started(), processes.place(), distributed.speaks()) == (1, 0, True)
+    assert (processes.world_size(), processes.rank(), distributed.speaks()) == (1, 0, True)
     before = signal.getsignal(signal.SIGTERM)
     x = torch.ones(3, requires_grad=True)
     with distributed.together():

@@ -8,7 +8,7 @@ from typing import Any
 import nir
 import numpy as np
 
-from stl_deploy._util.windows import places
+from stl_deploy._util.windows import output_size
 from stl_deploy.errors import GraphError
 from stl_deploy.graph.lower._fields import fit, float32, numbers, optional_bias, weights, whole
 from stl_deploy.graph.lower.readings import Reading
@@ -181,7 +181,7 @@ def _slide(
             node=name,
             slug="too-large",
         )
-    sizes = tuple(places(n, r, s, lo + hi) for n, r, s, (lo, hi) in zip(spatial, reach, stride, pads, strict=True))
+    sizes = tuple(output_size(n, r, s, lo + hi) for n, r, s, (lo, hi) in zip(spatial, reach, stride, pads, strict=True))
     if any(size < 1 for size in sizes):
         raise GraphError(
             f"a window of {list(reach)} does not fit an input of {list(spatial)} with padding {list(pads)}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from stl_deploy._util.windows import places
+from stl_deploy._util.windows import output_size
 from stl_deploy.graph.program import Pool, Shape
 from stl_deploy.nn.layer_graph import MaxPool, line_sum
 from stl_deploy.tracing.layers.arguments import pair, with_defaults
@@ -66,7 +66,7 @@ def _on_a_line(build: Builder, x: Ref) -> tuple[Terms, Shape]:
 def _made(before: Shape, windows: _Windows) -> Shape:
     axes = slice(3 - len(before), None)
     rules = zip(before[1:], windows.size[axes], windows.stride[axes], windows.pads[axes], strict=True)
-    return (before[0], *(places(n, k, s, 2 * p) for n, k, s, p in rules))
+    return (before[0], *(output_size(n, k, s, 2 * p) for n, k, s, p in rules))
 
 
 def adaptive_maximum(build: Builder, signal: Signal) -> Terms:
