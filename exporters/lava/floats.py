@@ -31,7 +31,7 @@ def run_lava_float(
     """
     shape = program.inputs[0].shape
     if x.ndim < 2 or x.shape[2:] != shape or x.size == 0:
-        raise InputError(f"the input has shape {list(x.shape)}; expected [T, B, {', '.join(map(str, shape))}]")
+        raise InputError(f"expected input [T, B, {', '.join(map(str, shape))}]; found {list(x.shape)}")
     parts = structure(unroll_all(program))
     names, layers = _layers(parts)
     python = environment.require()

@@ -194,7 +194,7 @@ def _check_conv(key: str, layer: ConvLayer, arriving: Shape) -> None:
     if len(arriving) != 3 or layer.input_shape != arriving:
         raise InputError(f"{key}: a conv layer needs an input (C, H, W); {list(arriving)} arrives")
     if weight.ndim != 4 or min(weight.shape) < 1:
-        raise InputError(f"{key}: conv weight has shape {list(weight.shape)}; expected [C_out, C_in/groups, kh, kw]")
+        raise InputError(f"{key}: expected conv weight [C_out, C_in/groups, kh, kw]; found {list(weight.shape)}")
     if min(*layer.stride, *layer.dilation, layer.groups) < 1 or min(layer.padding) < 0:
         raise InputError(f"{key}: stride, dilation and groups must be 1 or more and padding 0 or more")
     if max(*weight.shape[2:], *layer.stride, *layer.padding, *layer.dilation, layer.groups) > 2**15 - 1:
@@ -225,12 +225,12 @@ def _check_neuron(key: str, neuron: IntegerNeuron, shape: Shape) -> None:
 def _check_shape(key: str, what: str, values: Ints | None, accepted: list[Shape]) -> None:
     if values is not None and values.shape not in accepted:
         ways = " or ".join(str(list(shape)) for shape in accepted)
-        raise InputError(f"{key}: {what} has shape {list(values.shape)}; expected {ways}")
+        raise InputError(f"{key}: expected {what} of shape {ways}; found {list(values.shape)}")
 
 
 def _check_range(key: str, what: str, values: NDArray[Any], low: int, high: int, remedy: str) -> None:
     if values.dtype.kind not in "iu":
-        raise InputError(f"{key}: {what} holds {values.dtype}; expected whole numbers (round them first)")
+        raise InputError(f"{key}: expected {what} in whole numbers; found {values.dtype}; round them first")
     found = int(values.min()), int(values.max())
     if found[0] < low or found[1] > high:
         runs = f"runs from {found[0]} to {found[1]}" if found[0] < found[1] else f"is {found[0]}"

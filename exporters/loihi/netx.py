@@ -136,7 +136,7 @@ def _read_layer(record: Record, index: int, arriving: Shape) -> Layer:
     if kind == "conv":
         return _read_conv(record, arriving)
     known = " (netx names this type but cannot run it)" if kind in NETX_CANNOT else ""
-    raise record.error("type", f"unknown layer type '{kind}'{known}; expected input, dense, conv and flatten")
+    raise record.error("type", f"expected input, dense, conv or flatten; found '{kind}'{known}")
 
 
 def _read_input(record: Record) -> InputLayer:
@@ -155,7 +155,7 @@ def _read_dense(record: Record) -> DenseLayer:
     if weight.ndim == 1 and out and weight.size % out == 0:
         weight = weight.reshape(out, -1)
     if weight.ndim != 2 or weight.shape[0] != out or weight.size == 0:
-        raise record.error("weight", f"shape {list(weight.shape)} does not fit {out} outputs; expected [out, in]")
+        raise record.error("weight", f"expected [{out}, in] for {out} outputs; found {list(weight.shape)}")
     return DenseLayer(
         weight=weight,
         bias=record.whole("bias") if record.has("bias") else None,
@@ -186,7 +186,8 @@ def _read_conv(record: Record, arriving: Shape) -> ConvLayer:
         weight = weight[..., 0]
     if weight.ndim != 4 or len(arriving) != 3:
         raise record.error(
-            "weight", f"shape {list(weight.shape)} behind {list(arriving)}; expected [C_out, C_in/groups, kh, kw]"
+            "weight",
+            f"expected [C_out, C_in/groups, kh, kw]; found {list(weight.shape)} behind {list(arriving)}",
         )
     if record.has("delay"):
         raise record.error("delay", "netx ignores delays of conv layers; remove it")
@@ -210,7 +211,7 @@ def _read_neuron(record: Record) -> IntegerNeuron:
     kind = record.text("neuron/type")
     if kind not in ("CUBA", "LOIHI"):
         known = _FOREIGN_NEURONS.get(kind.split("_")[0], "")
-        raise record.error("neuron/type", f"'{kind}' neurons{known} are not supported; expected CUBA (or LOIHI)")
+        raise record.error("neuron/type", f"expected CUBA (or LOIHI) neurons; found '{kind}'{known}")
     if record.has("neuron/messageBits"):
         raise record.error("neuron/messageBits", "netx 0.6 hangs on it; remove it (spikes are binary)")
     threshold = record.whole("neuron/vThMant")
@@ -224,12 +225,12 @@ def _read_neuron(record: Record) -> IntegerNeuron:
 def _shape(record: Record) -> Shape:
     values = record.whole("shape").reshape(-1)
     if not 1 <= values.size <= 4 or values.min() < 1:
-        raise record.error("shape", f"{values.tolist()}; expected one to four numbers of 1 or more")
+        raise record.error("shape", f"expected one to four numbers from 1; found {values.tolist()}")
     return tuple(int(value) for value in values)
 
 
 def _pair(record: Record, key: str) -> Pair:
     values = record.whole(key).reshape(-1)
     if values.size not in (1, 2):
-        raise record.error(key, f"{values.size} numbers; expected one or two")
+        raise record.error(key, f"expected one or two numbers; found {values.size}")
     return int(values[0]), int(values[-1])

@@ -90,7 +90,7 @@ def quantise(
     Raises UnsupportedError for what Loihi cannot hold, InputError for input off the grid or an unknown form.
     """
     if thresholds not in get_args(ThresholdForm):
-        raise InputError(f"thresholds '{thresholds}'; expected {', '.join(get_args(ThresholdForm))}")
+        raise InputError(f"expected {', '.join(get_args(ThresholdForm))} as thresholds; found '{thresholds}'")
     shapes = {node.name: node.shape for node in program.spiking}
     x: NDArray[Any] = to_integers(calibration, input_scale)
     reference = run(program, calibration, record=[node.name for node in program.spiking]).recorded

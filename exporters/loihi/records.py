@@ -36,7 +36,7 @@ class Record:
         """A short ASCII string, plain or as the only entry of an array."""
         dataset = self._dataset(key)
         if dataset.dtype.kind not in "SO" or dataset.size != 1 or dataset.dtype.itemsize > 64:
-            raise self.error(key, f"found {dataset.dtype} {list(dataset.shape)}; expected a short text")
+            raise self.error(key, f"expected a short text; found {dataset.dtype} {list(dataset.shape)}")
         value = np.asarray(dataset[()]).reshape(-1)[0]
         text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
         return text[:40]
@@ -45,7 +45,7 @@ class Record:
         """An array of whole numbers within 32 bits (floats are read if they are whole, as lava-dl writes them)."""
         dataset = self._dataset(key)
         if dataset.dtype.kind not in "iuf" or dataset.dtype.itemsize > 8:
-            raise self.error(key, f"holds {dataset.dtype}; expected whole numbers")
+            raise self.error(key, f"expected whole numbers; found {dataset.dtype}")
         values = np.asarray(dataset[()])
         if dataset.dtype.kind == "f" and not np.array_equal(values, np.trunc(values)):
             raise self.error(key, "holds fractions or NaN, which netx would cut off; round to whole numbers first")
@@ -57,7 +57,7 @@ class Record:
         """One whole number."""
         values = self.whole(key)
         if values.size != 1:
-            raise self.error(key, f"has shape {list(values.shape)}; expected one number")
+            raise self.error(key, f"expected one number; found shape {list(values.shape)}")
         return int(values.reshape(()))
 
     def attribute(self, key: str) -> str | None:
@@ -66,7 +66,7 @@ class Record:
         if not isinstance(value, str):
             return None
         if not is_plain_name(value):
-            raise self.error(key, f"{value[:60]!a}; expected a printable name of up to 255 characters, no path")
+            raise self.error(key, f"expected a printable name of up to 255 characters, no path; found {value[:60]!a}")
         return value
 
     def _dataset(self, key: str) -> Any:
@@ -96,7 +96,7 @@ def open_layers(path: Path) -> Iterator[list[Record]]:
 def _layers(path: Path, file: Any) -> list[Record]:
     layers = _member(file, "layer")
     if not isinstance(layers, h5py.Group) or not 1 <= len(layers) <= MAX_LAYERS:
-        raise InputError(f"{path}: no group 'layer' with 1 to {MAX_LAYERS} layers; expected a netx .net file")
+        raise InputError(f"{path}: expected a netx .net file; found no group 'layer' with 1 to {MAX_LAYERS} layers")
     records = []
     for index in range(len(layers)):
         group = _member(layers, str(index))

@@ -50,7 +50,7 @@ def read_model(path: Path) -> tuple[Interface, dict[str, Shape], int]:
     """
     size = plain_file(path, "an .onnx")
     if size > MAX_MODEL_BYTES + 2**20:
-        raise InputError(f"{path}: {size / 2**30:.1f} GiB; expected an ONNX file of at most 2 GiB")
+        raise InputError(f"{path}: expected an ONNX file of at most 2 GiB; found {size / 2**30:.1f} GiB")
     with blamed(path, "an ONNX file"):
         try:
             model = onnx.load_model_from_string(path.read_bytes())

@@ -84,7 +84,7 @@ class Interface(BaseModel):
         fields = {key: text for key, text in own.items() if not key.startswith("graph.")}
         if "format" not in fields:
             raise InputError(
-                f"{where}: an ONNX model that stl-deploy did not write; expected what its 'export --to onnx' wrote"
+                f"{where}: expected what 'stl-deploy export --to onnx' wrote; found an ONNX model of another writer"
             )
         try:
             values = {key: json.loads(text) for key, text in fields.items()}
@@ -93,7 +93,7 @@ class Interface(BaseModel):
             found = cls.model_validate(values)
             for name in (*found.inputs, *found.outputs, *found.spikes, *found.spiking):
                 if not is_plain_name(name):  # it becomes the name of an array in an npz
-                    raise InputError(f"{where}: a node is named {name[:60]!a}; expected printable names, no paths")
+                    raise InputError(f"{where}: expected printable names, no paths; found a node {name[:60]!a}")
             return found
         except ValidationError as error:
             first = error.errors()[0]

@@ -88,7 +88,7 @@ class OnnxModel:
         needed = 4 * self.elements * (steps if self.interface.form == "sequence" else 1)
         if needed > _MOST_BYTES:
             size = f"{needed / 2**30:.0f} GiB"
-            raise InputError(f"{self.path}: one sample of {steps} steps takes {size}; expected fewer steps")
+            raise InputError(f"{self.path}: expected fewer steps; found {steps}, of which one sample takes {size}")
         return max(1, _RUN_BYTES // max(1, needed))
 
     def call(self, feeds: Mapping[str, Floats], spikes: Mapping[str, str]) -> tuple[Result, dict[str, Floats]]:

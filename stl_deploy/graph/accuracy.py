@@ -35,7 +35,7 @@ def share_right(result: Result, labels: NDArray[Any] | None, *, largest: bool = 
     if wrong.size:
         label = labels[tuple(wrong[0])]
         raise InputError(
-            f"label {label} of sample {wrong[0][0]} is no class of the output; expected 0 to {classes - 1}"
+            f"expected labels from 0 to {classes - 1}, the classes of the output; found {label} of sample {wrong[0][0]}"
         )
     if labels.ndim == 2:
         steps = len(scores[0])

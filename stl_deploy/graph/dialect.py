@@ -127,25 +127,25 @@ class Dialect:
         for key, choices in CHOICES.items():
             if getattr(self, key) not in choices:
                 accepted = ", ".join(f'"{c}"' for c in choices)
-                raise InputError(f"dialect key '{key}' is {getattr(self, key)!r}; expected {accepted}")
+                raise InputError(f"dialect key '{key}': expected {accepted}; found {getattr(self, key)!r}")
         if not _is_number(self.dt) or not math.isfinite(self.dt) or self.dt <= 0:
-            raise InputError(f"dialect key 'dt' is {self.dt!r}; expected a positive finite number")
+            raise InputError(f"dialect key 'dt': expected a positive finite number; found {self.dt!r}")
         for bound in self.v_min.values() if isinstance(self.v_min, Mapping) else [self.v_min]:
             if not (bound is None or bound == "-threshold" or (_is_number(bound) and math.isfinite(bound))):
                 accepted = 'null, a finite number, "-threshold", or an object with one of these for each node'
-                raise InputError(f"dialect key 'v_min' is {self.v_min!r}; expected {accepted}")
+                raise InputError(f"dialect key 'v_min': expected {accepted}; found {self.v_min!r}")
         self._check_nodes()
 
     def _check_nodes(self) -> None:
         """Raise InputError for options of single nodes that are none."""
         if not isinstance(self.nodes, Mapping) or not all(isinstance(own, Mapping) for own in self.nodes.values()):
-            raise InputError(f"dialect key 'nodes' is {self.nodes!r}; expected an object of options by node")
+            raise InputError(f"dialect key 'nodes': expected an object of options by node; found {self.nodes!r}")
         for node, own in self.nodes.items():
             unknown = sorted(set(own) - OF_NODES)
             if unknown:
                 accepted = ", ".join(sorted(OF_NODES))
                 raise InputError(
-                    f"dialect key 'nodes', '{node}': '{unknown[0]}' is no option of a node; expected {accepted}"
+                    f"dialect key 'nodes', '{node}': expected options of a node: {accepted}; found '{unknown[0]}'"
                 )
             replace(self, nodes={}, **own)
 
@@ -265,5 +265,5 @@ def load_dialect(name_or_path: str) -> Dialect:
     except (ValueError, RecursionError) as error:
         raise InputError(f"dialect file {path}: not JSON ({error})") from None
     if not isinstance(data, dict):
-        raise InputError(f"dialect file {path}: found a {type(data).__name__}, expected a JSON object")
+        raise InputError(f"dialect file {path}: expected a JSON object; found a {type(data).__name__}")
     return Dialect.from_mapping(data, where=f"dialect file {path}")

@@ -36,11 +36,11 @@ class Readout:
     def __post_init__(self) -> None:
         if self.over_time not in (None, *get_args(OverTime)):
             accepted = ", ".join(get_args(OverTime))
-            raise InputError(f"readout over time is {self.over_time!r}; expected {accepted}, or None for every step")
+            raise InputError(f"readout: expected over time {accepted}, or None (every step); found {self.over_time!r}")
         if self.then not in (None, *get_args(Then)):
-            raise InputError(f"readout then is {self.then!r}; expected {', '.join(get_args(Then))}, or None")
+            raise InputError(f"readout: expected then {', '.join(get_args(Then))}, or None; found {self.then!r}")
         if not isinstance(self.population, int) or self.population < 1:
-            raise InputError(f"readout population is {self.population!r}; expected a whole number from 1")
+            raise InputError(f"readout: expected a population from 1 in whole numbers; found {self.population!r}")
 
     def __call__(self, y: NDArray[Any]) -> Floats:
         """Scores of outputs ``[T, B, ..., features]``; sums and means are added up in float64.
@@ -96,8 +96,6 @@ def readout_of(metadata: Mapping[str, Any]) -> Readout:
     if isinstance(declared, Mapping):
         unknown = sorted(set(declared) - {"over_time", "population", "then"})
         if unknown:
-            raise InputError(
-                f"graph metadata: unknown readout key '{unknown[0]}'; expected over_time, population, then"
-            )
+            raise InputError(f"graph metadata: expected readout keys over_time, population, then; found '{unknown[0]}'")
         return Readout(declared.get("over_time"), declared.get("population", 1), declared.get("then"))
     return Readout("max" if metadata["decision"] == "max" else "mean") if "decision" in metadata else Readout()

@@ -96,8 +96,8 @@ def match_inputs(program: Program, x: NetworkInput) -> dict[str, Floats]:
         found = x[node.name].shape
         if found[2:] != node.shape or len(found) < 2 or 0 in found[:2]:
             raise InputError(
-                f"input '{node.name}' has shape {list(found)}; expected [T, B, {', '.join(map(str, node.shape))}] "
-                "with T, B >= 1"
+                f"input '{node.name}': expected shape [T, B, {', '.join(map(str, node.shape))}] with T, B >= 1; found "
+                f"{list(found)}"
             )
     if len(leading) > 1:
         raise InputError(f"the inputs differ in T or B: {sorted(leading)}")
@@ -106,11 +106,11 @@ def match_inputs(program: Program, x: NetworkInput) -> dict[str, Floats]:
 
 def _floats(name: str, x: NDArray[Any]) -> Floats:
     if x.dtype.kind not in "fiub":
-        raise InputError(f"input '{name}' is of type {x.dtype}; expected numbers")
+        raise InputError(f"input '{name}': expected numbers; found {x.dtype}")
     with np.errstate(over="ignore"):
         array = np.asarray(x, np.float32)
     if not (np.isfinite(array.min()) and np.isfinite(array.max())):
-        raise InputError(f"input '{name}' holds NaN, infinity or values beyond float32; expected finite numbers")
+        raise InputError(f"input '{name}': expected finite numbers within float32; found NaN, infinity or larger ones")
     return array
 
 

@@ -143,7 +143,7 @@ class Branches:
         self._shapes.append(self._build.shape)
         if self._shapes[0] != self._build.shape:
             shown = " and ".join(_x(shape) for shape in self._shapes)
-            raise ConfigError(f"{self._where}: the branch and the shortcut give {shown}; expected the same shape")
+            raise ConfigError(f"{self._where}: expected one shape of branch and shortcut; found {shown}")
 
 
 def _conv(build: Build, spec: ConvSpec) -> nn.Module:
@@ -159,7 +159,7 @@ def _conv(build: Build, spec: ConvSpec) -> nn.Module:
 
 def _linear(build: Build, spec: LinearSpec) -> nn.Module:
     if len(build.shape) != 1:
-        raise build.fail(f"the input is {_x(build.shape)}; expected one axis: put a flatten before it")
+        raise build.fail(f"expected an input of one axis; found {_x(build.shape)}; put a flatten before it")
     (features,) = build.shape
     _check_size(build, features * spec.features, "weights")
     build.shape = (spec.features,)
@@ -226,7 +226,7 @@ def _li(build: Build, spec: LiSpec) -> nn.Module:
     if not isinstance(build.previous, LinearSpec | NormSpec | DropoutSpec):
         raise build.fail("the membrane readout integrates weighted spikes; put it right after a linear")
     if build.shape != (build.classes,):
-        raise build.fail(f"the input is {_x(build.shape)}; expected one neuron for each of {build.classes} classes")
+        raise build.fail(f"expected one neuron for each of {build.classes} classes as input; found {_x(build.shape)}")
     if build.mode == "ann":
         return nn.Identity()
     try:
@@ -239,12 +239,12 @@ def _li(build: Build, spec: LiSpec) -> nn.Module:
 def _check_size(build: Build, count: int, what: str) -> None:
     """Refuse what no machine here could hold before it is asked for."""
     if count > _MOST_NUMBERS:
-        raise build.fail(f"{count:,} {what}; expected at most {_MOST_NUMBERS:,}")
+        raise build.fail(f"expected at most {_MOST_NUMBERS:,} {what}; found {count:,}")
 
 
 def _spatial(build: Build) -> tuple[int, int, int]:
     if len(build.shape) != 3:
-        raise build.fail(f"the input is {_x(build.shape)}; expected channels x height x width")
+        raise build.fail(f"expected an input of channels x height x width; found {_x(build.shape)}")
     channels, height, width = build.shape
     return channels, height, width
 

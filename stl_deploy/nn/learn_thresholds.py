@@ -44,13 +44,13 @@ def learn_thresholds(model: nn.Module, granularity: Granularity = "neuron") -> t
         stl_deploy.learn_thresholds(model, granularity="neuron")
     """
     if not isinstance(model, nn.Module):
-        raise InputError(f"model is a {type(model).__name__}; expected a torch.nn.Module")
+        raise InputError(f"expected a torch.nn.Module; found a {type(model).__name__}")
     if granularity not in get_args(Granularity):
-        raise InputError(f"granularity is {granularity!r}; expected {', '.join(get_args(Granularity))}")
+        raise InputError(f"expected {', '.join(get_args(Granularity))} as granularity; found {granularity!r}")
     found = [(name or "model", module, _kind(name or "model", module)) for name, module in model.named_modules()]
     neurons = [(name, module, kind) for name, module, kind in found if kind is not None]
     if not neurons:
-        raise InputError("the model has no spiking neurons that are known; expected stl.LIF, snnTorch's and Norse's")
+        raise InputError("expected spiking neurons of stl.LIF, snnTorch or Norse in the model; found none")
     for _, module, kind in neurons:
         if isinstance(module, LIF):
             module.learn_thresholds(granularity)

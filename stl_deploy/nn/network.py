@@ -105,7 +105,7 @@ class Network(nn.Module):
         all.
         """
         if x.shape[2:] != self.input_shape or x.dim() < 3:
-            raise InputError(f"the network's input is {list(x.shape)}; expected [T, B, {_axes(self.input_shape)}]")
+            raise InputError(f"expected input [T, B, {_axes(self.input_shape)}]; found {list(x.shape)}")
         steps = len(x)
         stages = layerwise(self.layers, self.sources)
         if not every_layer and not self._hooked and fused.ready(x):

@@ -103,7 +103,7 @@ class LIF(Population):
             ("parametrisation", parametrisation, get_args(Parametrisation)),
         ):
             if value not in accepted:
-                raise InputError(f"{key} is {value!r}; expected {', '.join(accepted)}")
+                raise InputError(f"expected {', '.join(accepted)} as {key}; found {value!r}")
         self.parametrisation = parametrisation
         self.granularity = granularity
         self.surrogate = surrogate_name if surrogate is None else surrogate
@@ -176,7 +176,7 @@ class LIF(Population):
             ) from None
         initial = given.clone() + jitter * torch.randn(size)
         if not bool(torch.isfinite(initial).all()):
-            raise InputError(f"threshold is {threshold!r}; expected finite numbers")
+            raise InputError(f"expected finite numbers as threshold; found {threshold!r}")
         if self.parametrisation == "positive" and not bool((initial > 0).all()):
             raise InputError(
                 f"initial threshold {float(given.min()):g} with jitter {jitter:g} gives a threshold <= 0; "

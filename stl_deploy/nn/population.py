@@ -35,8 +35,8 @@ class Population(nn.Module):
     def __init__(self, shape: int | Sequence[int] | None, decay: float, learn_decay: bool, stateful: bool) -> None:
         super().__init__()
         if not (0 < decay < 1 if learn_decay else 0 <= decay <= 1):
-            accepted = "a number between 0 and 1, ends excluded," if learn_decay else "a number from 0 to 1"
-            raise InputError(f"decay is {decay!r}; expected {accepted}")
+            accepted = "a number between 0 and 1, ends excluded" if learn_decay else "a number from 0 to 1"
+            raise InputError(f"expected {accepted} as decay; found {decay!r}")
         self._shape = None if shape is None else _checked(shape)
         self.stateful = stateful
         self._state: Tensor | None = None
@@ -107,7 +107,7 @@ class Population(nn.Module):
     def _check(self, x: Tensor, leading: tuple[str, ...]) -> None:
         """Raise InputError unless ``x`` is floating point of shape ``[*leading, *shape]``; infer the shape."""
         if not x.is_floating_point():
-            raise InputError(f"currents are {x.dtype}; expected floating point: give x.float()")
+            raise InputError(f"expected currents in floating point; found {x.dtype}; give x.float()")
         if self._shape is None:
             self._settle(self._inferred(x, leading))
         if x.shape[len(leading) :] == self.shape and x.dim() == len(leading) + len(self.shape):
@@ -121,17 +121,17 @@ class Population(nn.Module):
             )
         elif other:
             remedy = "is this a whole sequence? call the layer itself, without stateful=True"
-        raise InputError(f"currents are {list(x.shape)}; expected {expected}; {remedy}")
+        raise InputError(f"expected currents {expected}; found {list(x.shape)}; {remedy}")
 
     def _inferred(self, x: Tensor, leading: tuple[str, ...]) -> Shape:
         if len(leading) == 1:
             if x.dim() < 2:
-                raise InputError(f"currents are {list(x.shape)}; expected one step [B, *shape]; add a batch axis")
+                raise InputError(f"expected currents of one step [B, *shape]; found {list(x.shape)}; add a batch axis")
             return tuple(x.shape[1:])
         if x.dim() < _LEAST_AXES:
             raise InputError(
-                f"currents are {list(x.shape)}; expected a sequence [T, B, *shape]; is this one step, [B, ...]? its "
-                "batch would be read as time: use lif.step(x, state), or stateful=True"
+                f"expected a sequence of currents [T, B, *shape]; found {list(x.shape)}; is this one step, [B, ...]? "
+                "its batch would be read as time: use lif.step(x, state), or stateful=True"
             )
         if x.dim() == _UNCLEAR_AXES:
             raise InputError(
@@ -149,5 +149,5 @@ class Population(nn.Module):
 def _checked(shape: int | Sequence[int]) -> Shape:
     sizes = (shape,) if isinstance(shape, int) else tuple(shape)
     if not sizes or not all(isinstance(size, int) and size >= 1 for size in sizes):
-        raise InputError(f"shape is {shape!r}; expected whole sizes of 1 or more, as (64,) or (16, 8, 8)")
+        raise InputError(f"expected a shape of whole sizes from 1, as (64,) or (16, 8, 8); found {shape!r}")
     return sizes

@@ -69,7 +69,7 @@ def surrogate_of(given: str | Surrogate) -> Derivative:
     if isinstance(given, str):
         return surrogate(given)
     if not callable(given):
-        raise InputError(f"surrogate is a {type(given).__name__}; expected a name or a callable of v - threshold")
+        raise InputError(f"expected a name or a callable of v - threshold as surrogate; found a {type(given).__name__}")
     probes = torch.tensor(_PROBES, requires_grad=True)
     try:
         with torch.enable_grad():
@@ -78,12 +78,12 @@ def surrogate_of(given: str | Surrogate) -> Derivative:
         raise InputError(f"surrogate {_called(given)} fails on four numbers: {type(error).__name__}: {error}") from None
     if not isinstance(found, Tensor) or found.shape != probes.shape:
         raise InputError(
-            f"surrogate {_called(given)} gives no tensor of its input's shape; expected an elementwise one"
+            f"expected a surrogate that gives a tensor of its input's shape; found {_called(given)}, which does not"
         )
     if found.detach().tolist() != [0, 0, 1, 1]:
         return _Own(given, spikes=False)
     if not found.requires_grad:
-        raise InputError(f"surrogate {_called(given)} makes spikes without a gradient; expected one with a gradient")
+        raise InputError(f"expected a surrogate with a gradient; found {_called(given)}, whose spikes have none")
     return _Own(given, spikes=True)
 
 
@@ -110,5 +110,5 @@ class _Own:
 def surrogate(name: str) -> Derivative:
     """The derivative of that name; raises InputError if there is none."""
     if name not in SURROGATES:
-        raise InputError(f"no surrogate gradient '{name}'; expected {', '.join(SURROGATES)}")
+        raise InputError(f"expected a surrogate gradient: {', '.join(SURROGATES)}; found '{name}'")
     return SURROGATES[name]

@@ -65,7 +65,7 @@ def _arranged(
     """A batch as the module takes it, and as the graph's input ``[T, B, *shape]``."""
     if net.original is not None and net.original.time == "inside":
         if len(batch) != count:
-            raise InputError(f"batches are {list(np.shape(batch))} with {count} labels; expected [B, ...], B first")
+            raise InputError(f"expected batches [B, ...] with B labels; found {list(np.shape(batch))} with {count}")
         return batch, net.original.as_graph_input(batch)
     x = _sequence(net, as_array(batch), count, steps, time)
     return (x.swapaxes(0, 1) if net.original is not None and net.original.time == "second" else x), x
@@ -87,7 +87,7 @@ def _batches(data: Iterable[Any]) -> Iterator[tuple[Any, NDArray[np.int64]]]:
             raise InputError(f"expected batches (x, labels); found a {type(batch).__name__}; give a labelled loader")
         labels = as_array(batch[1])
         if labels.ndim != 1 or labels.dtype.kind not in "iu":
-            raise InputError(f"labels are {labels.dtype} {list(labels.shape)}; expected whole numbers [B]")
+            raise InputError(f"expected labels in whole numbers [B]; found {labels.dtype} {list(labels.shape)}")
         yield batch[0], labels.astype(np.int64)
 
 

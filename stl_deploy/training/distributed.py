@@ -147,8 +147,8 @@ def require_samples_for_all(config: RunConfig, samples: int) -> None:
     each = least // min(config.train.accumulate, least)
     if each < processes.world_size():
         raise ConfigError(
-            f"key 'train.batch_size': expected a sample for each of {processes.world_size()} processes in every part of "
-            f"a batch; found parts of {each} ({config.train.batch_size} a batch); use a larger batch or fewer processes"
+            f"key 'train.batch_size': expected a sample for each of {processes.world_size()} processes in every part "
+            f"of a batch; found parts of {each} ({config.train.batch_size} a batch); use a larger batch"
         )
 
 

@@ -149,7 +149,7 @@ def pick_device(name: str) -> torch.device:
         device = torch.device("cuda", processes.local_rank())
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
-        raise ConfigError(f"key 'train.device' is {name!r}; expected cpu; found {count} CUDA devices")
+        raise ConfigError(f"key 'train.device': expected cpu; found {name!r} and {count} CUDA devices")
     return device
 
 
@@ -181,11 +181,11 @@ def _open_run(run_dir: Path, config: RunConfig, state: State, resume: bool) -> N
         checkpoint.read_checkpoint(run_dir, state, config)
         if state.epoch > config.train.epochs:
             raise ConfigError(
-                f"{run_dir}: {state.epoch} epochs are done and train.epochs is {config.train.epochs}; expected more"
+                f"{run_dir}: expected train.epochs above the {state.epoch} that are done; found {config.train.epochs}"
             )
     elif resume:
         if not kept.is_file():
-            raise InputError(f"{run_dir}: nothing to resume there; expected a folder in which 'train' began")
+            raise InputError(f"{run_dir}: expected a folder in which 'train' began; found nothing to resume")
         checkpoint.check_same_run(kept, load_config(kept).model_dump(mode="json"), config)
     distributed.require_same_epoch(state.epoch)
     if processes.rank() > 0:

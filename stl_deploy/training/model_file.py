@@ -33,7 +33,7 @@ def load_network(run_dir: Path, snapshot: Path | None = None) -> tuple[Network, 
     Raises InputError if the folder is no finished run, or its files are damaged or do not belong together.
     """
     if not (run_dir / CONFIG_FILE).is_file():
-        raise InputError(f"{run_dir}: no {CONFIG_FILE}; expected a run folder written by 'stl-deploy train'")
+        raise InputError(f"{run_dir}: expected a run folder written by 'stl-deploy train'; found no {CONFIG_FILE}")
     config = load_config(run_dir / CONFIG_FILE)
     file = snapshot or run_dir / FILE
     if snapshot is None and not file.is_file():

@@ -136,7 +136,7 @@ def test_a_max_pool_of_currents_is_refused() -> None:
 @pytest.mark.parametrize(
     ("nodes", "reason"),
     [
-        ({"lif": {"dt": 1.0}}, "'dt' is no option of a node"),
+        ({"lif": {"dt": 1.0}}, "expected options of a node: .*; found 'dt'"),
         ({"lif": {"reset": "never"}}, "dialect key 'reset' is 'never'"),
         (["lif"], "expected an object of options by node"),
     ],

@@ -144,7 +144,7 @@ def test_gradients_reach_both_branches() -> None:
     [
         (
             "network.3.layers.3.channels=5",
-            "network.3 (residual): the branch and the shortcut give 5x8x8 and 6x8x8; expected the same shape",
+            "network.3 (residual): expected one shape of branch and shortcut; found 5x8x8 and 6x8x8",
         ),
         ("network.2={kind: dropout}", "network.3 (residual): what arrives is neither spikes nor sums of spikes"),
         ("network.3.layers.5={kind: dropout}", "network.3 (residual): a branch ends in dropout; spikes are added, so"),

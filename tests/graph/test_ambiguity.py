@@ -50,5 +50,5 @@ def test_a_choice_that_cannot_run_says_why():
 
 
 def test_wrong_input_is_refused():
-    with pytest.raises(InputError, match="input 'input' has shape"):
+    with pytest.raises(InputError, match="input 'input': expected shape"):
         effects(chain([1], iff((1,))), np.ones((2, 2)))

@@ -35,9 +35,9 @@ def test_it_goes_into_metadata_and_comes_back() -> None:
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"over_time": "median"}, "readout over time is 'median'; expected mean, sum, max, last"),
-        ({"population": 0}, "readout population is 0; expected a whole number from 1"),
-        ({"votes": 3}, "unknown readout key 'votes'; expected over_time, population"),
+        ({"over_time": "median"}, "expected over time mean, sum, max, last, or None"),
+        ({"population": 0}, "expected a population from 1 in whole numbers; found 0"),
+        ({"votes": 3}, "expected readout keys over_time, population, then; found 'votes'"),
     ],
 )
 def test_wrong_declarations(wrong, sentence) -> None:

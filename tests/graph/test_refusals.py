@@ -197,14 +197,14 @@ def test_all_errors_are_collected():
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (np.ones((2, 1, 4)), "input 'input' has shape [2, 1, 4]; expected [T, B, 3] with T, B >= 1"),
-        (np.ones((0, 1, 3)), "input 'input' has shape [0, 1, 3]; expected [T, B, 3] with T, B >= 1"),
-        (np.ones(3), "input 'input' has shape [3]; expected [T, B, 3] with T, B >= 1"),
+        (np.ones((2, 1, 4)), "input 'input': expected shape [T, B, 3] with T, B >= 1; found [2, 1, 4]"),
+        (np.ones((0, 1, 3)), "input 'input': expected shape [T, B, 3] with T, B >= 1; found [0, 1, 3]"),
+        (np.ones(3), "input 'input': expected shape [T, B, 3] with T, B >= 1; found [3]"),
         (
             np.full((1, 1, 3), np.nan),
-            "input 'input' holds NaN, infinity or values beyond float32; expected finite numbers",
+            "input 'input': expected finite numbers within float32; found NaN, infinity or larger ones",
         ),
-        (np.full((1, 1, 3), "a"), "input 'input' is of type <U1; expected numbers"),
+        (np.full((1, 1, 3), "a"), "input 'input': expected numbers; found <U1"),
         ({"y": np.ones((1, 1, 3))}, "inputs given: y; the network has: input"),
     ],
 )
@@ -237,20 +237,20 @@ def test_a_network_that_leaves_float32_is_refused(node, loop):
 
 BOUNDS = 'expected null, a finite number, "-threshold", or an object with one of these for each node'
 DIALECTS = {
-    '{"dt": 0}': "dialect key 'dt' is 0; expected a positive finite number",
-    '{"dt": true}': "dialect key 'dt' is True; expected a positive finite number",
+    '{"dt": 0}': "dialect key 'dt': expected a positive finite number; found 0",
+    '{"dt": true}': "dialect key 'dt': expected a positive finite number; found True",
     '{"leak": "cubic"}': "dialect key 'leak' is 'cubic'; expected \"euler\", \"exp\"",
     '{"reset": ["value"]}': 'dialect key \'reset\' is [\'value\']; expected "value", "subtract", "subtract_delayed", '
     '"value_delayed", "none", "snntorch_zero", "snntorch_subtract_now", "snntorch_zero_now", "spyx"',
-    '{"v_min": "low"}': f"dialect key 'v_min' is 'low'; {BOUNDS}",
-    '{"v_min": NaN}': f"dialect key 'v_min' is nan; {BOUNDS}",
-    '{"v_min": {"n0": "low"}}': f"dialect key 'v_min' is {{'n0': 'low'}}; {BOUNDS}",
+    '{"v_min": "low"}': f"dialect key 'v_min': {BOUNDS}; found 'low'",
+    '{"v_min": NaN}': f"dialect key 'v_min': {BOUNDS}; found nan",
+    '{"v_min": {"n0": "low"}}': f"dialect key 'v_min': {BOUNDS}; found {{'n0': 'low'}}",
     '{"theta": 1}': "unknown dialect key 'theta'; expected bounded, compare, dt, emit, gain, integrate, leak, loop, "
     "loop_input, nodes, preset, rate, reset, spikes_per_step, start, synapse, v_min",
     '{"preset": "Snntorch0"}': "no dialect preset 'Snntorch0' (did you mean 'snntorch'?); presets: "
     + ", ".join(PRESETS),
     '{"preset": 3}': "no dialect preset 3; presets: " + ", ".join(PRESETS),
-    "[]": "found a list, expected a JSON object",
+    "[]": "expected a JSON object; found a list",
 }
 
 

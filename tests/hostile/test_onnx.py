@@ -98,7 +98,7 @@ def test_names_of_nodes_that_are_paths_or_escapes_are_refused(tmp_path, name):
     for entry in model.metadata_props:
         if entry.key.endswith("spikes"):
             entry.value = '{"' + name.encode("unicode_escape").decode().replace("\\x", "\\u00") + '": "lif1"}'
-    with pytest.raises(InputError, match=r"a node is named|metadata"):
+    with pytest.raises(InputError, match=r"found a node|metadata"):
         _load(model, tmp_path)
 
 

@@ -179,8 +179,8 @@ def test_samples_are_stateless():
     [
         ({"threshold": 0.0}, "initial threshold 0 with jitter 0 gives a threshold <= 0"),
         ({"decay": 1.5}, "decay is 1.5; expected a number from 0 to 1"),
-        ({"decay": 1.0, "learn_decay": True}, "decay is 1.0; expected a number between 0 and 1, ends excluded"),
-        ({"surrogate_name": "step"}, "no surrogate gradient 'step'; expected arctan, sigmoid"),
+        ({"decay": 1.0, "learn_decay": True}, "expected a number between 0 and 1, ends excluded as decay; found 1.0"),
+        ({"surrogate_name": "step"}, "expected a surrogate gradient: arctan, sigmoid"),
     ],
 )
 def test_bad_options_are_refused(options, message):

@@ -92,7 +92,7 @@ def test_the_shape_is_that_of_the_first_input(granularity, size) -> None:
     spikes.sum().backward()
     optimiser.step()  # an optimiser made before knows the parameter still
     assert (layer.threshold != 0.6).any()
-    with pytest.raises(InputError, match=r"currents are \[4, 2, 5\]; expected \[T, B, 3, 4, 4\]"):
+    with pytest.raises(InputError, match=r"expected currents \[T, B, 3, 4, 4\]; found \[4, 2, 5\]"):
         layer(torch.zeros(4, 2, 5))
 
 
@@ -122,16 +122,28 @@ def test_a_state_dict_tells_the_size_and_none_is_written_before_it_is_known() ->
         (
             LIF((64,)),
             torch.zeros(32, 64),
-            r"\[32, 64\]; expected \[T, B, 64\]; is this one step, \[B, ...\]\? its batch",
+            r"expected currents \[T, B, 64\]; found \[32, 64\]; is this one step, \[B, ...\]\? its batch",
         ),
         (LIF((3, 8, 8)), torch.zeros(32, 3, 8, 8), r"its batch would be read as time: use lif.step\(x, state\)"),
-        (LIF(), torch.zeros(32, 64), r"\[32, 64\]; expected a sequence \[T, B, \*shape\]; is this one step"),
+        (
+            LIF(),
+            torch.zeros(32, 64),
+            r"expected a sequence of currents \[T, B, \*shape\]; found \[32, 64\]; is this one step",
+        ),
         (LIF(), torch.zeros(32, 3, 8, 8), r"no shape was given: one step \[B, C, H, W\], whose batch would be read as"),
         (LI(), torch.zeros(32, 3, 8, 8), r"for instance LI\(\(3, 8, 8\)\) or LI\(\(8, 8\)\)"),
-        (LIF((64,), stateful=True), torch.zeros(5, 32, 64), r"expected \[B, 64\]; is this a whole sequence\?"),
-        (LIF((64,)), torch.zeros(5, 2, 32), r"\[5, 2, 32\]; expected \[T, B, 64\]; give it currents of its shape"),
-        (LIF((64,)), torch.zeros(5, 2, 64, dtype=torch.int64), "currents are torch.int64; expected floating point"),
-        (LIF(stateful=True), torch.zeros(3), r"currents are \[3\]; expected one step \[B, \*shape\]"),
+        (
+            LIF((64,), stateful=True),
+            torch.zeros(5, 32, 64),
+            r"expected currents \[B, 64\]; found \[5, 32, 64\]; is this a whole sequence\?",
+        ),
+        (LIF((64,)), torch.zeros(5, 2, 32), r"\[T, B, 64\]; found \[5, 2, 32\]; give it currents of its shape"),
+        (
+            LIF((64,)),
+            torch.zeros(5, 2, 64, dtype=torch.int64),
+            "expected currents in floating point; found torch.int64",
+        ),
+        (LIF(stateful=True), torch.zeros(3), r"expected currents of one step \[B, \*shape\]; found \[3\]"),
     ],
 )
 def test_time_and_batch_are_not_mixed_up(layer, x, sentence) -> None:
@@ -204,13 +216,13 @@ def test_a_callable_that_is_the_named_one_gives_its_gradients() -> None:
     [
         ({"shape": (0,)}, r"shape is \(0,\); expected whole sizes of 1 or more"),
         ({"shape": ()}, r"shape is \(\); expected whole sizes"),
-        ({"granularity": "pixel"}, "granularity is 'pixel'; expected neuron, channel, layer"),
+        ({"granularity": "pixel"}, "expected neuron, channel, layer as granularity; found 'pixel'"),
         ({"parametrisation": "exp"}, "parametrisation is 'exp'; expected positive, raw"),
-        ({"threshold": float("nan")}, "threshold is nan; expected finite numbers"),
+        ({"threshold": float("nan")}, "expected finite numbers as threshold; found nan"),
         ({"threshold": torch.ones(3)}, r"threshold is a tensor \[3\]; expected a number, or a tensor that broadcasts"),
-        ({"surrogate": 3}, "surrogate is a int; expected a name or a callable"),
-        ({"surrogate": lambda x: x.sum()}, "gives no tensor of its input's shape"),
-        ({"surrogate": lambda x: (x > 0).float()}, "makes spikes without a gradient"),
+        ({"surrogate": 3}, "as surrogate; found a int"),
+        ({"surrogate": lambda x: x.sum()}, "expected a surrogate that gives a tensor of its input's shape"),
+        ({"surrogate": lambda x: (x > 0).float()}, "expected a surrogate with a gradient"),
         ({"surrogate": lambda x: x @ x @ x}, "fails on four numbers: "),
     ],
 )

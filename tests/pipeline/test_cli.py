@@ -365,7 +365,7 @@ def test_a_label_that_is_no_class_is_one_sentence_and_exit_2(
     output = tmp_path / "out" / "y.npz"
     found = cli("simulate", run_dir, "--input", tmp_path / "x.npz", "--backend", "reference", "-o", output)
     assert found.code == 2
-    sentence = f"label {label} of sample 1 is no class of the output; expected 0 to 9"
+    sentence = f"expected labels from 0 to 9, the classes of the output; found {label} of sample 1"
     assert found.err == f"stl-deploy: error: {sentence}\n"
     assert not output.parent.exists()
 

@@ -104,7 +104,7 @@ def test_static_samples_are_shown_for_some_steps() -> None:
     [
         ([], "expected a labelled data set; found no batch in it"),
         ([X], r"expected batches \(x, labels\); found a ndarray; give a labelled loader"),
-        ([(X, [0.5])], r"labels are float64 \[1\]; expected whole numbers \[B\]"),
+        ([(X, [0.5])], r"expected labels in whole numbers \[B\]; found float64 \[1\]"),
         ([(X, [1])], "expected labels from 0 to 0; found 1"),
         ([(X, [0, 0])], r"batches are \[4, 1, 2\] with 2 labels; expected \[T, B, 2\] or \[B, T, ...\]"),
         ([(np.zeros((2, 2, 2)), [0, 0])], r"either axis may be time; say which: time='first' or time='second'"),
@@ -120,7 +120,7 @@ def test_wrong_data_to_evaluate(data, sentence) -> None:
     [
         (lambda net: net.simulate("spikes"), "expected an array of numbers; found a str; give a numpy array"),
         (lambda net: net.simulate(np.array([{}])), "found an array of object"),
-        (lambda net: net.simulate(X[0]), r"input 'input' has shape \[1, 2\]; expected \[T, B, 2\]"),
+        (lambda net: net.simulate(X[0]), r"input 'input': expected shape \[T, B, 2\] with T, B >= 1; found \[1, 2\]"),
         (lambda net: net.simulate(X * 1j), "input 'input' is of type complex"),
         (lambda net: net.simulate(X * np.nan), "holds NaN"),
         (lambda net: net.simulate(X, backend="cuda"), "expected a backend: .*; found 'cuda'"),

@@ -117,9 +117,12 @@ def test_the_ann_of_a_membrane_readout_is_linear_at_the_end(tiny):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("network.8.features=9", "network.9 (li): the input is 9; expected one neuron for each of 10 classes"),
+        ("network.8.features=9", "network.9 (li): expected one neuron for each of 10 classes as input; found 9"),
         ("network.8={kind: lif}", "network.9 (li): the membrane readout integrates weighted spikes"),
-        ("neuron.learn_beta=true", "network.9 (li): decay is 1.0; expected a number between 0 and 1, ends excluded"),
+        (
+            "neuron.learn_beta=true",
+            "network.9 (li): expected a number between 0 and 1, ends excluded as decay; found 1.0",
+        ),
     ],
 )
 def test_a_readout_that_does_not_fit_is_named(tiny, override, message):

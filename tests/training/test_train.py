@@ -373,10 +373,10 @@ def test_a_checkpoint_of_an_older_version_is_resumed(tiny, tmp_path):
 
 
 def test_resume_needs_a_run(tiny, tmp_path):
-    with pytest.raises(InputError, match="nothing to resume there"):
+    with pytest.raises(InputError, match="found nothing to resume"):
         train(tiny, tmp_path / "new", resume=True)
     train(tiny, tmp_path)
-    with pytest.raises(ConfigError, match=r"3 epochs are done and train\.epochs is 2; expected more"):
+    with pytest.raises(ConfigError, match=r"expected train\.epochs above the 3 that are done; found 2"):
         train(apply_overrides(tiny, ["train.epochs=2"]), tmp_path, resume=True)
 
 
@@ -393,7 +393,7 @@ def test_a_fresh_start_leaves_nothing_of_the_older_run(tiny, tmp_path, monkeypat
 
 
 def test_load_network_needs_a_finished_run(tmp_path, tiny):
-    with pytest.raises(InputError, match=r"no config\.yaml; expected a run folder written by 'stl-deploy train'"):
+    with pytest.raises(InputError, match=r"expected a run folder written by 'stl-deploy train'; found no config\.yaml"):
         load_network(tmp_path)
     (tmp_path / "config.yaml").write_text(dump_config(tiny))
     with pytest.raises(InputError, match=r"no model\.safetensors, the training has not ended; .* train --resume"):
@@ -403,7 +403,9 @@ def test_load_network_needs_a_finished_run(tmp_path, tiny):
 def test_a_device_that_is_not_there_is_refused():
     assert str(pick_device("cpu")) == "cpu"
     missing = f"cuda:{torch.cuda.device_count()}"
-    with pytest.raises(ConfigError, match=rf"key 'train\.device' is '{missing}'; expected cpu; found \d+ CUDA devices"):
+    with pytest.raises(
+        ConfigError, match=rf"key 'train\.device': expected cpu; found '{missing}' and \d+ CUDA devices"
+    ):
         pick_device(missing)
 
 

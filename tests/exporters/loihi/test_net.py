@@ -47,7 +47,7 @@ SHAPES: dict[str, Callable[[], IntegerNet]] = {
     "does not fit 3 input channels": lambda: chain(
         (3, 2, 2), ConvLayer(weight=np.ones((2, 1, 1, 1), np.int32), input_shape=(3, 2, 2), groups=2, neuron=ONE)
     ),
-    "holds float64; expected whole numbers": lambda: chain(
+    "in whole numbers; found float64": lambda: chain(
         (1, 2, 2),
         ConvLayer(
             weight=np.ones((1, 1, 1, 1)),  # type: ignore[arg-type]

@@ -114,16 +114,19 @@ def _external_data(file: Any, folder: Path) -> None:
 HOSTILE: dict[str, tuple[Callable[[Any, Path], None], str]] = {
     "float": (_set("layer/1/weight", np.full((4, 3), 0.5)), "layer/1/weight: holds fractions"),
     "nan": (_set("layer/1/weight", np.full((4, 3), np.nan)), "layer/1/weight: holds fractions"),
-    "text": (_set("layer/1/weight", b"x"), "layer/1/weight: holds"),
+    "text": (_set("layer/1/weight", b"x"), "layer/1/weight: expected whole numbers"),
     "missing": (_set("layer/1/neuron/vDecay", None), "layer/1/neuron/vDecay: missing"),
     "no_type": (_set("layer/1/type", None), "layer/1/type: missing"),
-    "unknown": (_set("layer/1/type", b"wibble"), "unknown layer type 'wibble'"),
+    "unknown": (_set("layer/1/type", b"wibble"), "expected input, dense, conv or flatten; found 'wibble'"),
     "pool": (_set("layer/1/type", b"pool"), "netx names this type but cannot run it"),
-    "neuron": (_set("layer/1/neuron/type", b"SDNN"), r"'SDNN' neurons \(sigma-delta\) are not supported"),
-    "resonate": (_set("layer/1/neuron/type", b"RF_PHASE"), r"'RF_PHASE' neurons \(resonate-and-fire\) are not"),
+    "neuron": (
+        _set("layer/1/neuron/type", b"SDNN"),
+        r"expected CUBA \(or LOIHI\) neurons; found 'SDNN' \(sigma-delta\)",
+    ),
+    "resonate": (_set("layer/1/neuron/type", b"RF_PHASE"), r"found 'RF_PHASE' \(resonate-and-fire\)"),
     "recurrent": (_set("layer/1/type", b"dense_rec"), "'dense_rec': recurrent dense layers run in netx, but not here"),
     "message_bits": (_set("layer/1/neuron/messageBits", 8), "netx 0.6 hangs on it"),
-    "shape": (_set("layer/1/shape", [5]), r"shape \[4, 3\] does not fit 5 outputs"),
+    "shape": (_set("layer/1/shape", [5]), r"expected \[5, in\] for 5 outputs; found \[4, 3\]"),
     "negative_shape": (_set("layer/0/shape", [-3]), "layer/0/shape"),
     "order": (_set("layer/0/type", b"conv"), "the first layer is 'conv'"),
     "average": (_set("layer/0/type", b"average"), "the first layer is 'average'"),
@@ -134,7 +137,7 @@ HOSTILE: dict[str, tuple[Callable[[Any, Path], None], str]] = {
     "external_data": (_external_data, "another file"),
     "huge": (_huge, r"declares \[1000000, 1000000\] int32"),
     "big_value": (_set("layer/1/bias", [2**40, 0, 0, 0]), "beyond 32 bits"),
-    "bias_shape": (_set("layer/1/bias", [1, 2]), r"bias has shape \[2\]; expected \[4\]"),
+    "bias_shape": (_set("layer/1/bias", [1, 2]), r"expected bias of shape \[4\]; found \[2\]"),
     "no_layers": (_set("layer", None), "no group 'layer'"),
 }
 

@@ -37,7 +37,7 @@ def test_another_batch_size_needs_a_reset(tmp_path):
 
 def test_wrong_shape(tmp_path):
     stream = OnnxStream(write(digits(), tmp_path, "step"))
-    with pytest.raises(InputError, match="input 'input' has shape"):
+    with pytest.raises(InputError, match="input 'input': expected shape"):
         stream.step(spikes(2, 1, 5, 6))
 
 

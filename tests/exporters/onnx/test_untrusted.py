@@ -52,7 +52,7 @@ def test_another_kind_of_file(content, tmp_path):
 
 def test_empty(tmp_path):
     (tmp_path / "net.onnx").touch()
-    with pytest.raises(InputError, match="an ONNX model that stl-deploy did not write"):
+    with pytest.raises(InputError, match="found an ONNX model of another writer"):
         OnnxModel.load(tmp_path / "net.onnx")
 
 
@@ -60,7 +60,7 @@ def test_foreign_model(tmp_path):
     node = helper.make_node("Relu", ["x"], ["y"])
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
     onnx.save(helper.make_model(helper.make_graph([node], "g", [x], [y])), tmp_path / "net.onnx")
-    with pytest.raises(InputError, match="an ONNX model that stl-deploy did not write; expected what its 'export"):
+    with pytest.raises(InputError, match="expected what 'stl-deploy export --to onnx' wrote"):
         OnnxModel.load(tmp_path / "net.onnx")
 
 
