@@ -137,7 +137,7 @@ def test_a_max_pool_of_currents_is_refused() -> None:
     ("nodes", "reason"),
     [
         ({"lif": {"dt": 1.0}}, "expected options of a node: .*; found 'dt'"),
-        ({"lif": {"reset": "never"}}, "dialect key 'reset' is 'never'"),
+        ({"lif": {"reset": "never"}}, "dialect key 'reset': expected .*; found 'never'"),
         (["lif"], "expected an object of options by node"),
     ],
 )

@@ -127,7 +127,7 @@ def test_other_pools(tiny, op):
             "network.0 (conv): expected at most 536,870,912 outputs per sample; found 3,268,864,000,000",
         ),
         ("network.3.kernel=9", "network.3 (pool): kernel 9 does not fit into 4x8x8"),
-        ("network.5={kind: dropout}", "network.6 (linear): the input is 4x4x4; expected one axis: put a flatten"),
+        ("network.5={kind: dropout}", "network.6 (linear): expected an input of one axis; found 4x4x4; put a flatten"),
         ("network.6.features=21", "network.8 (vote): the input is 21; 10 classes of 2 neurons need 20"),
         ("network.0={kind: flatten}", "network.1 (norm): a norm folds into the conv or linear right before it"),
         ("network.2={kind: dropout}", "network.3 (pool): max pooling of values that are not spikes cannot be deployed"),

@@ -178,7 +178,7 @@ def test_samples_are_stateless():
     ("options", "message"),
     [
         ({"threshold": 0.0}, "initial threshold 0 with jitter 0 gives a threshold <= 0"),
-        ({"decay": 1.5}, "decay is 1.5; expected a number from 0 to 1"),
+        ({"decay": 1.5}, "expected a number from 0 to 1 as decay; found 1.5"),
         ({"decay": 1.0, "learn_decay": True}, "expected a number between 0 and 1, ends excluded as decay; found 1.0"),
         ({"surrogate_name": "step"}, "expected a surrogate gradient: arctan, sigmoid"),
     ],

@@ -214,10 +214,10 @@ def test_a_callable_that_is_the_named_one_gives_its_gradients() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"shape": (0,)}, r"shape is \(0,\); expected whole sizes of 1 or more"),
-        ({"shape": ()}, r"shape is \(\); expected whole sizes"),
+        ({"shape": (0,)}, r"expected a shape of whole sizes from 1, .*; found \(0,\)"),
+        ({"shape": ()}, r"expected a shape of whole sizes from 1, .*; found \(\)"),
         ({"granularity": "pixel"}, "expected neuron, channel, layer as granularity; found 'pixel'"),
-        ({"parametrisation": "exp"}, "parametrisation is 'exp'; expected positive, raw"),
+        ({"parametrisation": "exp"}, "expected positive, raw as parametrisation; found 'exp'"),
         ({"threshold": float("nan")}, "expected finite numbers as threshold; found nan"),
         ({"threshold": torch.ones(3)}, r"threshold is a tensor \[3\]; expected a number, or a tensor that broadcasts"),
         ({"surrogate": 3}, "as surrogate; found a int"),

@@ -58,5 +58,5 @@ def test_what_lavas_lif_cannot_hold_and_inputs_that_do_not_fit_are_refused() -> 
     program = Builder((3,)).linear("fc", np.ones((2, 3))).lif("a", 1.0, reset="subtract").program()
     with pytest.raises(UnsupportedError, match="its reset is 'subtract'"):
         run_lava_float(program, np.ones((2, 3, 3), np.float32))
-    with pytest.raises(InputError, match=r"expected \[T, B, 3\]"):
+    with pytest.raises(InputError, match=r"expected input \[T, B, 3\]; found \[2, 3, 4\]"):
         run_lava_float(program, np.ones((2, 3, 4), np.float32))
