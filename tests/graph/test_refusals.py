@@ -324,5 +324,5 @@ def test_dialect_in_metadata_is_used_and_checked():
     net.metadata = {"stl_deploy": {"dialect": {"compare": "ge", "dt": np.float64(1e-4)}}}
     assert run(lower(net), steps([1])).y.item() == 1
     net.metadata["stl_deploy"]["dialect"]["compare"] = "eq"
-    with pytest.raises(InputError, match="graph metadata: dialect key 'compare': expected .*; found 'eq'"):
+    with pytest.raises(InputError, match=r"graph metadata: dialect key 'compare': expected .*; found 'eq'"):
         lower(net)
