@@ -25,8 +25,8 @@ def verdict(cells: Sequence[Cell], break_even: BreakEven, chips: Sequence[ChipLi
     ratios = [c.ratio for c in cells if c.ann_zeros == cell.ann_zeros]
     zeros = ", the ANN's zeros skipped as measured" if cell.ann_zeros == "skipped" else ""
     return (
-        f"The SNN costs {ratio_range(min(ratios), max(ratios))} its ANN twin, memory included, by dataflow and prices; to "
-        f"quote: {number(cell.ratio)} times ({cell.flow.text}, int8 at 45 nm{zeros}; "
+        f"The SNN costs {ratio_range(min(ratios), max(ratios))} its ANN twin, memory included, by dataflow and prices; "
+        f"to quote: {number(cell.ratio)} times ({cell.flow.text}, int8 at 45 nm{zeros}; "
         f"{equal_at(break_even)}){on_chip(chips)}."
     )
 
