@@ -30,6 +30,7 @@ from stl_deploy.tracing import Call, Time, Traced, trace
 from stl_deploy.tracing.running import run as run_module
 from stl_deploy.tracing.source_lines import in_module
 from stl_deploy.tracing.trace import batch_axis, graph_input, steps_of
+from stl_deploy.tracing.versions import version_warnings
 
 if TYPE_CHECKING:
     from stl_deploy.pipeline.spiking_graph import SpikingGraph
@@ -185,7 +186,8 @@ def _prove(model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor) ->
     array = arrange(torch.stack(given_steps).float().cpu().numpy(), folded.arranged.get(folded.program.inputs[0].name))
     layers = prove_layers(folded.program, spikes, array)
     whole = end_to_end(folded.program, spikes, array)
-    return Proof(compared, 0, tuple(done), layers, whole, (*rate_warnings(layers), *_order_warnings(folded, x)))
+    warned = (*rate_warnings(layers), *_order_warnings(folded, x), *version_warnings(model))
+    return Proof(compared, 0, tuple(done), layers, whole, warned)
 
 
 def _order_warnings(folded: FoldedLayers, x: Tensor) -> tuple[str, ...]:

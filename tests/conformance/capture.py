@@ -20,13 +20,16 @@ from tests.conformance.environments import REQUIREMENTS, environment
 ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).parent / "capture_worker.py"
 GOLDEN = ROOT / "tests" / "tracing" / "golden"
-FRAMEWORKS = ("snntorch", "spikingjelly", "norse")
+FRAMEWORKS = ("snntorch", "snntorch-oldest", "spikingjelly", "spikingjelly-oldest", "norse")
+"""Each with the requirements of its newest version, or of the oldest that works with today's torch."""
 _HEAD = """# Captures of nets that others wrote
 
 Random weights, random input. *Replayed*: values of the module and of the captured step in torch's own kernels, in
 four runs (x, fresh input, another batch size, another number of steps); none may differ. *Layers*: spikes of the
 folded graph on the reference run, each layer given the module's own inputs. *End to end*: spikes that differ with
-nothing given.
+nothing given. Of snnTorch and SpikingJelly the newest version and the oldest that runs with this torch as it is (older
+ones make tensor classes that torch cannot follow, or have other modules); other versions are captured with a warning.
+snnTorch 0.8's Synaptic, given its state by hand, takes its potential for its current, and is refused for that.
 
 Repeat it with `python -m tests.conformance.capture`. Versions: {versions}.
 
@@ -51,7 +54,13 @@ def main() -> int:
     old = json.loads(path.read_text())["rows"] if path.is_file() else []
     found = {(row["framework"], row["net"]): row for row in [*old, *rows]}
     _write(sorted(found.values(), key=lambda row: FRAMEWORKS.index(row["framework"])), path)
-    return int(any("replay_differing" not in row or row["replay_differing"] for row in rows))
+    return int(any(_fails(row) for row in rows))
+
+
+def _fails(row: dict[str, Any]) -> bool:
+    """An old version may be refused for what it computes, as snnTorch 0.8's Synaptic is (see the head)."""
+    told = "refused" in row and row["framework"].endswith("-oldest")
+    return not told and bool(row.get("replay_differing", 1))
 
 
 def _with_ours(python: Path) -> Path:
@@ -65,9 +74,10 @@ def _work(python: Path, framework: str, nets: list[str], golden: Path | None) ->
         golden.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         told = Path(folder) / "told.json"
-        command = [str(python), str(WORKER), framework, str(told), str(golden or "-"), *nets]
+        name, _, oldest = framework.partition("-")
+        command = [str(python), str(WORKER), name, str(told), "-" if oldest or golden is None else str(golden), *nets]
         subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-        return list(json.loads(told.read_text()))
+        return [row | {"framework": framework} for row in json.loads(told.read_text())]
 
 
 def _write(rows: list[dict[str, Any]], path: Path) -> None:
@@ -76,14 +86,19 @@ def _write(rows: list[dict[str, Any]], path: Path) -> None:
         for name in FRAMEWORKS
     }
     path.write_text(json.dumps({"versions": versions, "rows": rows}, indent=1) + "\n")
-    shown = ", ".join(f"{name} {pins[name]}" for name, pins in versions.items())
+    shown = ", ".join(f"{name.partition('-')[0]} {_pinned(name, pins)}" for name, pins in versions.items())
     torch = next(iter(versions.values()))["torch"]
-    lines = [_HEAD.format(versions=f"{shown}; torch {torch}, on the CPU"), *(_line(row) for row in rows)]
+    lines = [_HEAD.format(versions=f"{shown}; torch {torch}, on the CPU")]
+    lines += [_line(row, _pinned(row["framework"], versions[row["framework"]])) for row in rows]
     path.with_suffix(".md").write_text("".join(lines))
 
 
-def _line(row: dict[str, Any]) -> str:
-    start = f"| {row['framework']} | {row['net']} |"
+def _pinned(framework: str, pins: dict[str, str]) -> str:
+    return pins[framework.partition("-")[0]]
+
+
+def _line(row: dict[str, Any], version: str) -> str:
+    start = f"| {row['framework'].partition('-')[0]} {version} | {row['net']} |"
     if "replay_compared" not in row:
         return f"{start} | | | | | | {row.get('refused') or row.get('failed')} |\n"
     counts = (row["neurons"], row["replay_compared"], row["replay_differing"], row["layers_compared"])

@@ -156,6 +156,7 @@ class Builder(Draft):
         name = self._name_of[core]
         foreign = {signal for signal, owner in self._core_of.items() if owner is not core}
         population = read_core(core, lambda member: self._read_outside(core, member), foreign)
+        self.places[name] = population.state.node.place
         fitted = fit_neuron(population)
         self.nodes[name] = replace(fitted.neuron, name=name)  # so that a loop finds it
         sources: list[Source] = []
