@@ -9,12 +9,16 @@ from pathlib import Path
 
 from stl_deploy.errors import InputError, StlDeployError
 
+_DEFECTS = (AssertionError, AttributeError, LookupError, NameError, NotImplementedError, TypeError, ZeroDivisionError)
+
 
 @contextmanager
-def blamed(path: Path | str, what: str) -> Iterator[None]:
+def blamed(path: Path | str, what: str, *, ours: bool = False) -> Iterator[None]:
     """Whatever a parser raises inside becomes an InputError that says ``path`` is no ``what``: the file is at fault.
 
-    For calls of foreign parsers alone, whose errors have no common base.
+    For calls of foreign parsers, whose errors have no common base. What only a mistake in a line of ours raises
+    (a missing key or attribute, a wrong type) passes through as the defect that it is; ours: but where our lines take
+    apart what nobody has checked, such an error is the file's, too.
     """
     try:
         yield
@@ -23,10 +27,21 @@ def blamed(path: Path | str, what: str) -> Iterator[None]:
     except MemoryError:
         raise InputError(f"{path}: not enough memory to read it") from None
     except Exception as error:
+        if not ours and _is_defect(error):
+            raise
         if isinstance(error, OSError) and error.strerror and error.filename is not None:
             raise InputError(f"{path}: {error.strerror}") from None
         sentence = f"{path}: damaged, truncated or not {what} ({_one_line(error)})"
         raise InputError(sentence) from error  # --debug shows where
+
+
+def _is_defect(error: Exception) -> bool:
+    """Whether a line of this package raised it, and of a kind that damage does not raise."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    raised_in = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__"))
+    return isinstance(error, _DEFECTS) and raised_in.split(".")[0] == __name__.split(".")[0]
 
 
 def _one_line(error: Exception) -> str:

@@ -57,13 +57,14 @@ def mark_under_way(run_dir: Path) -> None:
     write_json(run_dir / FILE, {"schema_version": SCHEMA_VERSION, "state": _UNDER_WAY})
 
 
-def check_unchanged(run_dir: Path, names: Iterable[str]) -> None:
-    """Raise InputError if a run folder's manifest knows one of the files ``names`` by another hash.
+def check_unchanged(run_dir: Path, names: Iterable[str]) -> bool:
+    """Whether a run folder's manifest knows ``names`` (itself and absent files aside) by the hashes that they have.
 
-    A folder without a manifest, and files that it does not know, pass.
+    Raises InputError if it knows one of them by another hash. A folder without a manifest, and files that it does not
+    know, pass.
     """
-    files = _files(run_dir)
-    for name in names:
+    files, asked = _files(run_dir), list(names)
+    for name in asked:
         if name in files and not (run_dir / name).is_file():
             raise InputError(f"{run_dir}: {name} is gone; {_again(run_dir)}")
         if name in files and sha256(run_dir / name) != files[name]:
@@ -71,6 +72,7 @@ def check_unchanged(run_dir: Path, names: Iterable[str]) -> None:
                 f"{run_dir}: {name} has changed since manifest.json was written, so what the folder holds does not "
                 f"belong together; {_again(run_dir)}"
             )
+    return all(name in files or name == FILE or not (run_dir / name).is_file() for name in asked)
 
 
 def record_files(run_dir: Path, names: Iterable[str]) -> None:

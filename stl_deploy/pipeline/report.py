@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,8 @@ def report(run_dir: Path, *, say: Console | None = None) -> dict[str, Any]:
     for name in _NEEDED:
         if not (run_dir / name).is_file():
             raise InputError(f"{run_dir}: expected a folder that 'stl-deploy run' has finished; found no {name}")
-    check_unchanged(run_dir, [*_NEEDED, *_LOADED, TRADEOFF])
-    with blamed(run_dir, "a folder as 'stl-deploy run' writes it"):
+    as_written = check_unchanged(run_dir, [*_NEEDED, *_LOADED, TRADEOFF])
+    with nullcontext() if as_written else blamed(run_dir, "a folder as 'stl-deploy run' writes it", ours=True):
         data = _gather(run_dir)
         twin = report_json(data)
         page, layers = render_report(data), layers_csv(twin["energy"])
@@ -62,24 +63,29 @@ def _gather(run_dir: Path) -> ReportData:
     verified = read_json(run_dir / "verify.json")
     first = encode_split(config, load_dataset(config.dataset).test, 1)
     try:
-        return ReportData(
-            title=_title(config.dataset.name, run_dir.resolve().name),
-            summary=_summary(config, facts, network),
-            accuracy=[Accuracy(**row) for row in verified["rows"]["accuracy"]],
-            curves=list(_records(run_dir / METRICS_FILE)),
-            thresholds=list(_thresholds(network)),
-            rasters=list(rasters(lower(read_nir(run_dir / "net.nir")), first.x)),
-            raster_sample="the first test image",
-            parity=[ParityRow(**row) for row in verified["rows"]["parity"]],
-            energy=_energy(run_dir),
-            tradeoff=read_tradeoff(run_dir / TRADEOFF) if (run_dir / TRADEOFF).is_file() else None,
-            assumptions=verified["assumptions"],
-            environment=manifest["versions"],
-        )
-    except (KeyError, TypeError) as error:
+        accuracies = [Accuracy(**row) for row in verified["rows"]["accuracy"]]
+        parity = [ParityRow(**row) for row in verified["rows"]["parity"]]
+        assumptions, environment = verified["assumptions"], manifest["versions"]
+        if not all(isinstance(value, str | None) for value in environment.values()):
+            raise TypeError("versions")
+    except (AttributeError, KeyError, TypeError) as error:
         raise InputError(
             f"{run_dir}: verify.json or manifest.json is not as 'stl-deploy run' writes it ({error})"
         ) from None
+    return ReportData(
+        title=_title(config.dataset.name, run_dir.resolve().name),
+        summary=_summary(config, facts, network),
+        accuracy=accuracies,
+        curves=list(_records(run_dir / METRICS_FILE)),
+        thresholds=list(_thresholds(network)),
+        rasters=list(rasters(lower(read_nir(run_dir / "net.nir")), first.x)),
+        raster_sample="the first test image",
+        parity=parity,
+        energy=_energy(run_dir),
+        tradeoff=read_tradeoff(run_dir / TRADEOFF) if (run_dir / TRADEOFF).is_file() else None,
+        assumptions=assumptions,
+        environment=environment,
+    )
 
 
 def _energy(run_dir: Path) -> dict[str, Any]:

@@ -107,6 +107,8 @@ def probe(path: Path, kind: str, lists: bool = False) -> tuple[dict[str, Any], b
             looped = system.ran_out_of_time(process.exit_status())
             _stop()
             raise _damaged(path, kind, "HDF5 loops on it" if looped else "HDF5 crashes on it") from None
+    if "defect" in answer:
+        raise RuntimeError(f"{path}: in the process that looks at HDF5 files: {answer['defect']}")
     if "error" in answer:
         raise InputError(answer["error"])
     return answer["found"], content

@@ -1,9 +1,9 @@
 """Reads HDF5 files through, in a process of its own, for `_guard`: ``python -P -m stl_deploy.graph.io.probe``.
 
-A line with path, kind and, where it is so, that lists are taken (JSON) comes in. Dots go out while there is
-progress, then a line: ``{"error": ...}``, or ``{"found": ..., "size": n}`` followed by the n bytes of the arrays in it
-(see `_scan`). The process ends itself (with the signal SIGPROF) where HDF5 takes half a second of processor time for
-one object, as it does in damage that it loops on.
+A line with path, kind and, where it is so, that lists are taken (JSON) comes in. Dots go out while there is progress,
+then a line: ``{"error": ...}``, ``{"defect": ...}`` (a traceback of ours), or ``{"found": ..., "size": n}`` followed
+by the n bytes of the arrays in it (see `_scan`). The process ends itself (with the signal SIGPROF) where HDF5 takes
+half a second of processor time for one object, as it does in damage that it loops on.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,8 @@ def main() -> None:
             answer = {"found": found, "size": len(content)}
         except InputError as error:
             answer = {"error": str(error)}
+        except Exception:  # a mistake of ours, which is not to be taken for a crash of HDF5
+            answer = {"defect": traceback.format_exc()}
         system.end_after(0)
         sys.stdout.buffer.write(b"\n" + json.dumps(answer).encode() + b"\n" + content)
         sys.stdout.buffer.flush()
