@@ -10,11 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy._util.files import whole_file
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.integers.net import IntegerNeuron, Ints, Pair, Shape
 from stl_deploy.exporters.loihi.net import (
@@ -31,6 +29,7 @@ from stl_deploy.exporters.loihi.net import (
     layer_key,
 )
 from stl_deploy.exporters.loihi.records import Record, open_layers
+from stl_deploy.graph.io.hdf5 import whole_hdf5
 
 NETX_CANNOT = ("pool", "average", "convT", "unpool", "concat")
 """Layer types that the format names and netx 0.6 raises NotImplementedError for."""
@@ -45,7 +44,7 @@ NOT_HERE = {
 
 def write_netx(net: IntegerNet, path: Path) -> None:
     """Write ``net`` for ``lava.lib.dl.netx``, whole or not at all."""
-    with whole_file(path) as temporary, h5py.File(temporary, "w") as file:
+    with whole_hdf5(path) as file:
         for index, layer in enumerate(net.layers):
             _write_layer(file.create_group(f"layer/{index}"), layer)
 

@@ -1,6 +1,8 @@
 """SHD's HDF5 passes the guard that NIR files pass."""
 
 import os
+import subprocess
+import sys
 import time
 
 import h5py
@@ -109,3 +111,31 @@ def test_one_byte_of_damage_anywhere_ends_in_time(tmp_path):
             answers.add("refused")
         assert time.monotonic() - start < 40
     assert answers == {"read", "refused"}
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from stl_deploy.errors import InputError
+from stl_deploy.exporters.loihi.netx import write_netx
+from stl_deploy.graph.io.nir_file import write_nir
+from tests.exporters.loihi.nets import special_cases
+from tests.hostile.nets import small_graph
+
+net = next(iter(special_cases().values()))[0]
+for most in (0, 512, 4096, 2**20):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
+    for write, what, place in ((write_nir, small_graph(), "a.nir"), (write_netx, net, "a.net")):
+        try:
+            write(what, Path(sys.argv[1]) / place)
+        except InputError as error:
+            assert "cannot write" in str(error) and "File too large" in str(error), error
+        else:
+            assert most == 2**20, (place, most)
+"""
+
+
+def test_a_disk_that_is_full_is_a_sentence_not_the_end_of_the_process(tmp_path):
+    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {path.name for path in tmp_path.iterdir()} <= {"a.nir", "a.net"}

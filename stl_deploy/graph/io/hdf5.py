@@ -1,4 +1,4 @@
-"""HDF5 files from strangers, as another process has found them to be (see `_scan` and `_guard`).
+"""HDF5 files: written whole; from strangers, as another process has found them to be (see `scan` and `guard`).
 
 Small arrays and all text have come from that process; HDF5 is used here only for arrays too large for that, each of
 which was affordable and of plain numbers.
@@ -16,12 +16,27 @@ from typing import Any
 import h5py
 import numpy as np
 
+from stl_deploy._util.files import whole_file
 from stl_deploy._util.untrusted import blamed, plain_file
 from stl_deploy.errors import InputError
 from stl_deploy.graph.io.guard import probe
 from stl_deploy.graph.io.scan import LISTS
 
 Found = Mapping[str, Any] | list[Any]
+
+
+@contextmanager
+def whole_hdf5(path: Path) -> Iterator[h5py.File]:
+    """A file to be filled, written whole or not at all; raises InputError if it cannot be written.
+
+    It is made in memory: where the disk under an open file is full, HDF5 takes the process down.
+    """
+    with whole_file(path) as temporary:
+        with h5py.File("whole", "w", driver="core", backing_store=False) as file:
+            yield file
+            file.flush()
+            image = file.id.get_file_image()
+        temporary.write_bytes(image)
 
 
 @contextmanager

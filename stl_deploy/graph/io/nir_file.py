@@ -16,9 +16,8 @@ import h5py
 import nir
 import numpy as np
 
-from stl_deploy._util.files import whole_file
 from stl_deploy.errors import GraphError, InputError
-from stl_deploy.graph.io.hdf5 import Group, open_hdf5
+from stl_deploy.graph.io.hdf5 import Group, open_hdf5, whole_hdf5
 from stl_deploy.graph.io.scan import MAX_MEMBERS
 
 MAX_NODES = MAX_MEMBERS
@@ -158,13 +157,9 @@ def write_nir(graph: nir.NIRGraph, path: Path) -> None:
     Raises GraphError for names that HDF5 cannot hold and metadata that is no nested dict of numbers, strings, bools
     and lists of one kind; InputError if the file cannot be written.
     """
-    with whole_file(path) as temporary:
-        try:
-            with h5py.File(temporary, "w") as file:
-                file.create_dataset("version", data=nir.version, dtype=h5py.string_dtype())
-                _write_node(file.create_group("node"), graph, None)
-        except OSError as error:
-            raise InputError(f"cannot write {path}: {error}") from None
+    with whole_hdf5(path) as file:
+        file.create_dataset("version", data=nir.version, dtype=h5py.string_dtype())
+        _write_node(file.create_group("node"), graph, None)
 
 
 def _write_node(group: h5py.Group, node: nir.NIRNode, name: str | None) -> None:
