@@ -53,7 +53,7 @@ MODULES = _modules()
 
 def _imported(tree: ast.AST, package: str) -> Iterator[str]:
     for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "_TYPE_CHECKING"):
             for other in node.orelse:
                 yield from _imported(other, package)
         elif isinstance(node, ast.ImportFrom):
@@ -66,6 +66,8 @@ def _imported(tree: ast.AST, package: str) -> Iterator[str]:
                 yield f"{base}.{alias.name}" if f"{base}.{alias.name}" in MODULES else base
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+            yield from (given.value for given in node.args if isinstance(given, ast.Constant))
         else:
             yield from _imported(node, package)
 
@@ -103,6 +105,19 @@ def test_no_arrow_runs_the_wrong_way() -> None:
     assert wrong == []
 
 
+def test_nobody_inside_takes_a_name_from_the_face() -> None:
+    """It would be an arrow to wherever the name lives; its version lives nowhere else."""
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == "stl_deploy" and module != "stl_deploy":
+                taken = {alias.name for alias in node.names if f"stl_deploy.{alias.name}" not in MODULES}
+                assert taken <= {"__version__"}, module
+            elif isinstance(node, ast.Import):
+                assert all(alias.name != "stl_deploy" or not alias.asname for alias in node.names), module
+            elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "stl_deploy":
+                assert node.attr == "__version__", module
+
+
 def test_no_circle() -> None:
     done: set[str] = set()
 
@@ -137,4 +152,6 @@ def test_the_rule_finds_a_wrong_arrow(module: str, target: str) -> None:
 def test_relative_and_nested_imports_are_seen() -> None:
     tree = ast.parse("def f():\n    from .lower import x\n    if TYPE_CHECKING:\n        import stl_deploy.cli\n")
     assert list(_imported(tree, "stl_deploy.graph")) == ["stl_deploy.graph.lower"]
+    hidden = "if not TYPE_CHECKING:\n    import stl_deploy.cli\nx = importlib.import_module('stl_deploy.verbs')\n"
+    assert list(_imported(ast.parse(hidden), "stl_deploy.graph")) == ["stl_deploy.cli", "stl_deploy.verbs"]
     assert all(_row(a) < _row(b) for a, b in pairwise(["errors", "_util", "graph", "nn", "fold", "pipeline", "cli"]))
