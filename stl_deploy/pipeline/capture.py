@@ -27,6 +27,7 @@ from stl_deploy.pipeline.proof import (
     rate_warnings,
 )
 from stl_deploy.tracing import Call, Time, Traced, trace
+from stl_deploy.tracing.running import require_repeatable
 from stl_deploy.tracing.running import run as run_module
 from stl_deploy.tracing.source_lines import in_module
 from stl_deploy.tracing.trace import batch_axis, graph_input, steps_of
@@ -66,7 +67,14 @@ def capture(
 
     call = Call(time, reset, output)
     batch = _batch(model, x, call)
-    traced = trace(model, _several(batch, call), call)
+    few = _several(batch, call)
+    try:
+        traced = trace(model, few, call)
+    except CaptureError as error:
+        if "random numbers" not in error.reason:
+            require_repeatable(model, few, call)
+        raise
+    require_repeatable(model, few, call)
     folded = _fold(traced)
     original = Captured(model, traced, folded, tuple(batch.shape[1 if time == "inside" else 2 :]))
     sample = original.as_graph_input(batch)

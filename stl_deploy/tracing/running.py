@@ -49,6 +49,24 @@ def run(model: nn.Module, x: Tensor, call: Call) -> Tensor:
         return pick(model(x), call.output)
 
 
+def require_repeatable(model: nn.Module, x: Tensor, call: Call) -> None:
+    """Raise CaptureError unless two calls from rest give the same: what draws numbers or keeps state does not."""
+    with as_found(model), torch.no_grad():
+        model.eval()
+        found = []
+        for seed in range(2):
+            bring_to_rest(model, call.reset)
+            shake(seed)
+            steps = list(x.unbind(0)) if call.time == "step" else [x]
+            found.append([pick(_called(model, step, call), call.output) for step in steps])
+    same = all(a.shape == b.shape and bool(((a == b) | (a != a)).all()) for a, b in zip(*found, strict=True))
+    if not same:
+        raise CaptureError(
+            "the module gives something else when it is called again on the same input: it draws numbers, or keeps "
+            "state between calls; start from rest in forward, in a method reset(), or give reset=..."
+        )
+
+
 def record(model: nn.Module, x: Tensor, call: Call, steps: int, *, keep: bool = False) -> Recorded:
     """Record a run of ``model`` from rest on ``x`` as `capture` takes it, with ``steps`` time steps.
 

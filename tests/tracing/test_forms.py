@@ -193,3 +193,46 @@ def test_a_refused_neuron_is_named_with_its_class_and_line() -> None:
 def test_a_layer_of_torch_is_named_without_a_line_of_ours() -> None:
     with pytest.raises(CaptureError, match=r"^expected a convolution over 1 or 2 axes.*\(in module '0', Conv3d\)"):
         stl.capture(nn.Sequential(nn.Conv3d(1, 2, 3), nn.Flatten()), torch.rand(8, 3, 1, 4, 4, 4), time="step")
+
+
+class Counting(nn.Module):
+    """What it computes depends on how often it was called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return (x * self.calls > 1).float()
+
+
+class Leftover(nn.Module):
+    """Its potential stays from call to call, and nothing brings it to rest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.v: Tensor | float = 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = []
+        for step in x:
+            self.v = 0.9 * self.v + step
+            z = (self.v > 1).float()
+            self.v = self.v * (1 - z)
+            out.append(z)
+        return torch.stack(out)
+
+
+@pytest.mark.parametrize("model", [Counting(), Leftover()])
+def test_a_module_that_does_something_else_the_next_time_is_refused(model: nn.Module) -> None:
+    x = torch.rand(6, 3, 4)
+    with pytest.raises(CaptureError, match="something else when it is called again on the same input"):
+        stl.capture(model, x)
+
+
+def test_reset_brings_leftover_state_to_rest() -> None:
+    model, x = Leftover(), torch.rand(6, 3, 4)
+    model(x)
+    net = stl.capture(model, x, reset=lambda: setattr(model, "v", 0.0))
+    assert net.proof.replay_differing == 0
