@@ -23,13 +23,15 @@ from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch.nn import functional
 
 from benchmarks.timing import QUIET
-from stl_deploy._util.files import read_input, write_text
+from stl_deploy._util.files import read_input, whole_file, write_text
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.c.compiler import find_compiler, run_program
 from stl_deploy.exporters.c.folder import read_folder
@@ -282,12 +284,26 @@ def table(found: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def plot(found: Mapping[str, Any], folder: Path) -> None:
+    """c-speed.svg: time over the spike rate of the networks of MNIST's size."""
+    rows = {float(row["network"].split()[2]): row for row in found["rows"] if row["network"].startswith("MNIST")}
+    with mpl.rc_context({"svg.hashsalt": "stl-deploy", "svg.fonttype": "none", "font.size": 8}):
+        figure = Figure(figsize=(5, 2.8), layout="constrained")
+        axes = figure.subplots()
+        for name in (*BUILDS, FLOAT, INTEGER, INT8):
+            axes.plot(list(rows), [1e6 * fmean(row["seconds"][name]) for row in rows.values()], "o-", label=name)
+        axes.set(xlabel="spikes in what arrives, %", ylabel="µs a sample of 4 steps", ylim=(0, None), xlim=(0, None))
+        axes.legend(frameon=False, ncols=2)
+        with whole_file(folder / "c-speed.svg") as temporary:
+            figure.savefig(temporary, format="svg", metadata={"Date": None})
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="*", type=Path, help="run folders to time, too")
     parser.add_argument("--rounds", type=int, default=51)
-    parser.add_argument("-o", "--output", type=Path, help="folder for c-speed.json and c-speed.md")
+    parser.add_argument("-o", "--output", type=Path, help="folder for c-speed.json, .md and .svg")
     arguments = parser.parse_args()
     if find_compiler() is None:
         raise SystemExit("no C compiler found; install one, for example gcc")
@@ -296,7 +312,8 @@ def main() -> None:
     if arguments.output is not None:
         arguments.output.mkdir(parents=True, exist_ok=True)
         write_text(arguments.output / "c-speed.json", json.dumps(found, indent=1) + "\n")
-        write_text(arguments.output / "c-speed.md", table(found))
+        write_text(arguments.output / "c-speed.md", table(found) + "\n![Time over the spike rate](c-speed.svg)\n")
+        plot(found, arguments.output)
 
 
 if __name__ == "__main__":

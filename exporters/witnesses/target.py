@@ -19,6 +19,8 @@ from stl_deploy.exporters.loihi.target import Loihi
 from stl_deploy.exporters.targets import Model
 from stl_deploy.exporters.witnesses.environment import NENGO_LOIHI
 from stl_deploy.exporters.witnesses.rows import net_arrays, shapes
+from stl_deploy.exporters.witnesses.wrapped import Wrapped
+from stl_deploy.graph.program import Program
 
 SIDE = Path(__file__).parent / "side"
 
@@ -26,7 +28,7 @@ SIDE = Path(__file__).parent / "side"
 class NengoLoihi(Loihi):
     """The integers of a Program, or of a netx file, on nengo-loihi's emulator in its side environment.
 
-    Its one rule that Lava has not: 64 times a weighted sum wraps at 2^21, so that sums past 2^15 differ.
+    It must equal our integer model with its narrower registers (`wrapped`): 64 times a weighted sum wraps at 2^21.
     """
 
     name = "nengo_loihi"
@@ -38,6 +40,10 @@ class NengoLoihi(Loihi):
     def available(cls) -> str | None:
         """Why its side environment cannot be used, if so."""
         return NENGO_LOIHI.reason()
+
+    def model(self, program: Program) -> Wrapped:
+        """Our model with its registers."""
+        return Wrapped(program if self._path is None else self._path, self._options).of(program)
 
     def integers(self, path: Path, x: NDArray[Any], record: bool) -> IntegerRun:
         """Run a netx file on whole numbers."""

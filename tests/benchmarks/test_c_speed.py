@@ -40,3 +40,5 @@ def test_measuring_a_small_one(tmp_path: Path) -> None:
     text = c_speed.table(found | {"load": [0.1, 9.0]})
     assert "| small | 100 µs (1.0x) | 300 µs (3.0x) |" in text
     assert "the machine was not quiet" in text
+    c_speed.plot({"rows": [row | {"network": "MNIST size, 20 %"}]}, tmp_path)
+    assert "µs a sample" in (tmp_path / "c-speed.svg").read_text()

@@ -15,7 +15,8 @@ from stl_deploy.exporters.loihi.target import NetxOptions
 from stl_deploy.exporters.witnesses.environment import NENGO_LOIHI, STAMP, Witness, find_witness
 from stl_deploy.exporters.witnesses.rows import conv_rows, net_arrays
 from stl_deploy.exporters.witnesses.target import NengoLoihi
-from tests.exporters.loihi.nets import chain, dense, neuron
+from stl_deploy.exporters.witnesses.wrapped import simulate_wrapped, wrap
+from tests.exporters.loihi.nets import chain, dense, neuron, random_case
 from tests.exporters.witnesses.cases import cases, wide
 from tests.exporters.witnesses.record_golden import GOLDEN
 
@@ -28,6 +29,7 @@ def test_our_model_spikes_as_recorded() -> None:
         for name, (net, x) in known.items():
             for key, spikes in simulate(net, x, record=True).spikes.items():
                 np.testing.assert_array_equal(np.packbits(spikes), recorded[f"{name}/{key}"], err_msg=name)
+                np.testing.assert_array_equal(simulate_wrapped(net, x).spikes[key], spikes, err_msg=name)
                 compared, fired = compared + spikes.size, fired + int(spikes.sum())
     assert len(known) > 30
     assert compared > 100_000
@@ -39,8 +41,20 @@ def test_past_21_bits_the_accumulator_wraps_there_and_not_here() -> None:
     with np.load(GOLDEN, allow_pickle=False) as recorded:
         theirs = np.unpackbits(recorded["wide/layer1"], count=2).tolist()
     assert simulate(net, x).y.reshape(-1).tolist() == [1, 1]
-    sums = 64 * 200 * x.reshape(-1).astype(int)
-    assert theirs == [int((total + 2**21) % 2**22 - 2**21 > 64 * 1000) for total in sums] == [1, 0]
+    assert theirs == simulate_wrapped(net, x).y.reshape(-1).tolist() == [1, 0]
+    # 64 * 32,800 = 2,099,200 is 2,048 past 2^21 and comes out at -2,095,104.
+    assert wrap(64 * 200 * x.reshape(-1).astype(np.int64), 21).tolist() == [2_086_400, -2_095_104]
+
+
+def test_registers_decide_wherever_sums_are_wide() -> None:
+    """Weights and inputs many times larger: the two models part."""
+    parted = 0
+    for seed in range(20):
+        net, x = random_case(seed, longest=10)
+        if any(getattr(layer, "delay", None) is not None for layer in net.layers):
+            continue
+        parted += int((simulate(net, 300 * x).y != simulate_wrapped(net, 300 * x).y).sum())
+    assert parted > 100
 
 
 @pytest.mark.skipif(NENGO_LOIHI.reason() is not None, reason=str(NENGO_LOIHI.reason()))

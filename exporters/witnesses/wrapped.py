@@ -1,0 +1,76 @@
+"""The integer model with nengo-loihi's registers: what arrives in a step wraps at 21 bits and a sign, u + bias at 23.
+
+Lava and our model wrap u alone, at 24 bits. Where no register is passed, both are the same.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.exporters.integers.net import DECAY_ONE, STATE_SHIFT, STATE_TOP, Ints
+from stl_deploy.exporters.integers.simulate import IntegerRun, whole_numbers
+from stl_deploy.exporters.integers.sums import adder, blocks
+from stl_deploy.exporters.loihi.net import FlattenLayer, InputLayer, IntegerNet, SpikingLayer
+from stl_deploy.exporters.loihi.netx import read_netx
+from stl_deploy.exporters.loihi.simulate import bias_of
+from stl_deploy.exporters.loihi.target import Loihi
+from stl_deploy.exporters.loihi.weights import lava_synapse
+
+ARRIVING, U = 21, 23
+"""Bits of the registers, without their signs (nengo-loihi 1.1.0: ``Q_BITS``, ``U_BITS``)."""
+
+
+class Wrapped(Loihi):
+    """What nengo-loihi must equal on every spike."""
+
+    name = "loihi with registers of 21 bits"
+
+    def integers(self, path: Path, x: NDArray[Any], record: bool) -> IntegerRun:
+        """Run a netx file on whole numbers."""
+        return simulate_wrapped(read_netx(path), x)
+
+
+def simulate_wrapped(net: IntegerNet, x: NDArray[Any]) -> IntegerRun:
+    """As `stl_deploy.exporters.loihi.simulate.simulate`, with these registers; every layer is recorded."""
+    x = whole_numbers(x, net.input_shape)
+    spikes = {}
+    for index, layer in enumerate(net.layers):
+        if isinstance(layer, FlattenLayer):
+            x = x.reshape(*x.shape[:2], -1)
+        elif not isinstance(layer, InputLayer):
+            x = spikes[f"layer{index}"] = _run_layer(layer, x)
+    return IntegerRun(x, spikes)
+
+
+def _run_layer(layer: SpikingLayer, x: NDArray[Any]) -> NDArray[np.uint8]:
+    synapse, neuron = lava_synapse(layer), layer.neuron
+    add_up = adder(synapse, x)
+    bias = bias_of(layer)
+    added = 0 if bias is None else bias.astype(np.int64) << STATE_SHIFT
+    threshold = neuron.threshold.astype(np.int64) << STATE_SHIFT
+    spikes = np.empty((*x.shape[:2], *layer.shape), np.uint8)
+    for part in blocks(synapse, x):
+        sums = add_up(x[:, part]).astype(np.int64) << STATE_SHIFT
+        u, v = np.zeros(sums.shape[1:], np.int64), np.zeros(sums.shape[1:], np.int64)
+        for now, fired in zip(sums, spikes[:, part], strict=True):
+            u = wrap(_leak(u, neuron.i_decay) + wrap(now, ARRIVING), U)
+            v = np.clip(_leak(v, neuron.v_decay) + wrap(u + added, U), 1 - STATE_TOP, STATE_TOP - 1)
+            fired[...] = v > threshold
+            v[fired.astype(bool)] = 0
+    return spikes
+
+
+def wrap(values: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
+    """Into [-2^bits, 2^bits), as two's complement does."""
+    wrapped: NDArray[np.int64] = (values + 2**bits) % 2 ** (bits + 1) - 2**bits
+    return wrapped
+
+
+def _leak(values: NDArray[np.int64], decay: int | Ints) -> NDArray[np.int64]:
+    keeps: NDArray[np.int64] = np.asarray(DECAY_ONE - decay, np.int64)
+    kept: NDArray[np.int64] = np.abs(values) * keeps // DECAY_ONE
+    return np.where(values < 0, -kept, kept)
