@@ -18,5 +18,5 @@ def test_captured_networks() -> None:
         assert row.differing == {"wide": 0, "32-bit": 0}
         assert row.compared > 1000
     text = c_agreement.table(rows)
-    assert "| snntorch-leaky | 3 | 1,200 | 0 | 0 |  |  |" in text
+    assert "| snntorch-leaky | 3 | 1,200 | 0 | 0 |  |" in text
     assert "refused: node" in text
