@@ -56,7 +56,7 @@ def beside(taken: list[Image.Image]) -> Image.Image:
 def main() -> None:
     """Write docs/assets/site-screens.png and report-screens.png."""
     for name, report in (("site", None), ("report", ROOT / "runs" / "digits" / "report.html")):
-        sheet = beside(pictures(report)).quantize(64)
+        sheet = beside(pictures(report)).quantize(96, method=Image.Quantize.MAXCOVERAGE)
         sheet.save(ROOT / "docs" / "assets" / f"{name}-screens.png", optimize=True)
 
 
