@@ -86,4 +86,7 @@ def test_what_sinabs_leaves_unsaid_is_told():
     assert not unsaid(chain([1], lif((1,), tau=20)), PRESETS["sinabs_norm"])
     assert not unsaid(chain([1], iff((1,), r=1)), PRESETS["sinabs_reader"])
     assert not unsaid(chain([1], lif((1,))), PRESETS["spec"])
+    assert "(v_reset); read as 0" in unsaid(chain([1], lif((1,))), PRESETS["norse"])
+    assert not unsaid(chain([1], lif((1,), v_reset=-0.5)), PRESETS["norse"])
+    assert "the neurons' bias; read as 0" in unsaid(chain([1], lif((1,))), PRESETS["rockpool"])
     assert "the reset; read as snntorch_zero; others: snntorch," in unsaid(chain([1], lif()), PRESETS["snntorch_zero"])

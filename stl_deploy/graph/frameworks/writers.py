@@ -22,6 +22,7 @@ from stl_deploy.graph.lower import metadata_dialect, own_metadata
 _CURRENT = (nir.CubaLI, nir.CubaLIF)
 _LEAKY = (nir.LI, nir.LIF, *_CURRENT)
 _NEURONS = (nir.I, nir.IF, nir.Threshold, *_LEAKY)
+_RESETTING = nir.IF | nir.LIF | nir.CubaLIF
 _ROUNDING = 1e-5
 """What r and τ have lost to float32."""
 _SNNTORCH_DT = 1e-4
@@ -118,6 +119,10 @@ def unsaid(graph: nir.NIRGraph, dialect: Dialect) -> str:
         (name,) = (name for name in PRESETS if PRESETS[name] == dialect)
         others = ", ".join(other for other in PRESETS if other.startswith("snntorch") and other != name)
         return f"snnTorch's files do not say the reset; read as {name}; others: {others}"
+    if dialect == PRESETS["norse"] and any(isinstance(node, _RESETTING) and not np.any(node.v_reset) for node in nodes):
+        return "Norse's files do not say what its neurons reset to (v_reset); read as 0, its default"
+    if dialect == PRESETS["rockpool"] and any(isinstance(node, _NEURONS) for node in nodes):
+        return "Rockpool's files do not say the neurons' bias; read as 0, its default"
     return ""
 
 
