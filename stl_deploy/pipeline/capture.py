@@ -144,6 +144,10 @@ def _batch(model: nn.Module, x: Any, call: Call) -> Tensor:
     if not bool(torch.isfinite(tensor).all()):
         raise CaptureError("x holds NaN or infinity; expected finite numbers")
     for name, parameter in (*model.named_parameters(), *model.named_buffers()):
+        if isinstance(parameter, nn.UninitializedParameter | nn.UninitializedBuffer):
+            raise CaptureError(
+                f"parameter '{name}' has no shape yet; call the module once on x, which gives it one, then capture it"
+            )
         if parameter.is_complex():
             raise CaptureError(f"parameter '{name}' is complex; a graph holds real weights")
         if parameter.is_floating_point() and not bool(torch.isfinite(parameter).all()):

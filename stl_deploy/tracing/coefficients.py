@@ -109,7 +109,10 @@ class Reading:
         try:
             return self.full(Evaluation(given)(self.state, 0))
         except Unknown as unknown:
-            raise self.refuse(f"it reads '{unknown.signal.node.name}' of {unknown.lag} steps ago") from None
+            raise self.refuse(
+                f"it carries more than one state ('{unknown.signal.node.name}' of {unknown.lag} steps ago is read); "
+                "use a leaky neuron with a fixed threshold"
+            ) from None
 
     def full(self, value: Any) -> Tensor:
         """A number or tensor as float64, in the population's shape."""
@@ -133,7 +136,10 @@ class Reading:
             expected = decay * state + constant + sum((g * v for g, v in zip(gains, e, strict=True)), torch.zeros(()))
             found = self.evaluate(state, spike, e)
             if not torch.allclose(found, expected, rtol=1e-9, atol=1e-9):
-                raise self.refuse("its potential is not a weighted sum of what it was and what arrives")
+                raise self.refuse(
+                    "its potential is not a weighted sum of what it was and what arrives (an adaptive threshold, a "
+                    "refractory time, a clipped potential?); use a leaky neuron with a fixed threshold"
+                )
         return Affine(decay, gains, constant)
 
     def start(self, off: Affine) -> Tensor | None:

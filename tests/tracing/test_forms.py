@@ -236,3 +236,11 @@ def test_reset_brings_leftover_state_to_rest() -> None:
     model(x)
     net = stl.capture(model, x, reset=lambda: setattr(model, "v", 0.0))
     assert net.proof.replay_differing == 0
+
+
+def test_a_module_whose_shapes_are_not_known_yet_is_refused_with_what_to_do() -> None:
+    model, x = nn.Sequential(nn.Linear(4, 6), stl.LIF(threshold=0.3)), torch.rand(6, 3, 4)
+    with pytest.raises(CaptureError, match="has no shape yet; call the module once on x"):
+        stl.capture(model, x)
+    model(x)
+    assert stl.capture(model, x).proof.replay_differing == 0
