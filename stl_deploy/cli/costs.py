@@ -53,6 +53,9 @@ def energy(
         bool,
         typer.Option("--over-checkpoints", help="Accuracy against energy of the epochs kept by train.keep_every."),
     ] = False,
+    early_exit: Annotated[
+        bool, typer.Option("--early-exit", help="Accuracy against energy if each sample stops once it is decided.")
+    ] = False,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -72,7 +75,7 @@ def energy(
         checks = costing.validate(say=console())
         emit_json([check.as_dict() for check in checks], json)
         return
-    if over_steps or over_checkpoints or len(sources) > 1:
+    if over_steps or over_checkpoints or early_exit or len(sources) > 1:
         from stl_deploy.pipeline.tradeoff import tradeoff
 
         _refuse(
@@ -88,6 +91,7 @@ def energy(
             input_file,
             over_steps=over_steps,
             over_checkpoints=over_checkpoints,
+            early_exit=early_exit,
             input_coding=input_coding,
             dialect=dialect,
             ann=ann,

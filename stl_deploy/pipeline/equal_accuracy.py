@@ -57,7 +57,7 @@ class IsoAccuracy:
 def iso_accuracy(points: Sequence[Point], samples: int) -> IsoAccuracy | None:
     """Where the SNN's points meet the ANN's; None without a twin."""
     twin = next((p for p in points if p.kind == "ANN"), None)
-    spiking = sorted((p for p in points if p.kind == "SNN"), key=lambda p: p.steps)
+    spiking = sorted((p for p in points if p.kind == "SNN" and p.margin is None), key=lambda p: p.steps)
     if twin is None or not spiking:
         return None
     found = next((p for p in spiking if _as_good(p.accuracy, twin.accuracy, samples)), spiking[-1])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from stl_deploy._util.console import Console
 from stl_deploy._util.files import read_json, write_json, write_text
@@ -18,6 +20,7 @@ from stl_deploy.energy.models.what_if import DEFAULT_PRICE
 from stl_deploy.energy.prices.price_list import Range, middle
 from stl_deploy.errors import InputError
 from stl_deploy.graph.accuracy import accuracy
+from stl_deploy.graph.early_exit import exit_steps, sureness
 from stl_deploy.graph.run import CHUNK, match_inputs, run
 from stl_deploy.pipeline.artifacts import labels_of
 from stl_deploy.pipeline.candidates import Candidate, candidates, mode_of
@@ -26,6 +29,7 @@ from stl_deploy.pipeline.manifest import record_files
 from stl_deploy.report.pareto import Point, pareto_front, render_pareto
 
 HTML, JSON = "tradeoff.html", "tradeoff.json"
+_EXITS = (0.25, 0.5, 0.75)
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ def tradeoff(
     *,
     over_steps: bool = False,
     over_checkpoints: bool = False,
+    early_exit: bool = False,
     input_coding: str | None = None,
     dialect: str | None = None,
     ann: Path | None = None,
@@ -56,8 +61,10 @@ def tradeoff(
     """Measure accuracy and model the energy of each run folder or .nir file.
 
     over_steps: at 1, 2, … T steps. over_checkpoints: also of each epoch that the run's training kept
-    (``train.keep_every``). Accuracy needs labels ``y`` in the input (default: each run's own test images). Runs of
-    mode ``ann``, and ``ann``, are twins: they are weighed on the first spiking network's input.
+    (``train.keep_every``). early_exit: also stopped, sample by sample, once the decision is sure by a margin: those
+    margins that a quarter, half and three quarters of the samples stay below at the end. Accuracy needs labels ``y`` in
+    the input (default: each run's own test images). Runs of mode ``ann``, and ``ann``, are twins: they are weighed on
+    the first spiking network's input.
     With ``output`` tradeoff.html and tradeoff.json go there.
     Raises InputError without labels, without a spiking network, or where no epochs were kept.
     """
@@ -75,6 +82,8 @@ def tradeoff(
         for candidate in found:
             first = first or candidate
             points += _points(candidate, over_steps, input_coding)
+            if early_exit:
+                points += _exits(candidate, input_coding)
     if first is None:
         raise InputError(f"{sources[0]}: an ANN alone; give the spiking network that it is weighed against, too")
     points += [_twin(first, twin, names[twin], input_coding) for twin in twins]
@@ -128,6 +137,29 @@ def _points(candidate: Candidate, over_steps: bool, coding: str | None) -> Itera
         yield _snn_point(candidate, steps, share, report)
 
 
+def _exits(candidate: Candidate, coding: str | None) -> Iterator[Point]:
+    """Counts are exact: the samples that stop after a step are run for so many."""
+    outputs = run(candidate.program, candidate.x).outputs
+    if len(outputs) != 1 or candidate.labels.ndim != 1:
+        raise InputError(f"{candidate.name}: early exit needs one output and one label for each sample")
+    sure = sureness(candidate.program, next(iter(outputs.values())))
+    for margin in sorted(set(np.quantile(sure[-1], _EXITS)) - {0.0}):
+        after, found = exit_steps(sure, margin), []
+        for steps in np.unique(after):
+            stopped = after == steps
+            part = replace(candidate, x=candidate.x[:, stopped], labels=candidate.labels[stopped])
+            point = _snn_point(part, int(steps), *_measured(part, int(steps), coding))
+            found.append((stopped.mean(), point))
+        yield replace(
+            found[0][1],
+            steps=round(float(after.mean()), 3),
+            accuracy=float(sum(share * point.accuracy for share, point in found)),
+            joules=float(sum(share * point.joules for share, point in found)),
+            range_J=tuple(float(sum(share * point.range_J[end] for share, point in found)) for end in (0, 1)),
+            margin=float(margin),
+        )
+
+
 def _snn_point(candidate: Candidate, steps: int, share: float, report: EnergyReport) -> Point:
     chosen = quoted(report.comparisons)
     if chosen is None:
@@ -175,7 +207,8 @@ def _show(result: Tradeoff, say: Console) -> None:
     rows = []
     for p in result.points:
         energy = [joules((p.joules, p.joules)), joules(p.range_J)]
-        what = [p.name, p.mode or p.kind, str(p.steps), "" if p.epoch is None else str(p.epoch)]
+        sure = "" if p.margin is None else f", until sure by {p.margin:.3g}"
+        what = [p.name, p.mode or p.kind, f"{p.steps}{sure}", "" if p.epoch is None else str(p.epoch)]
         rows.append([*what, f"{p.accuracy:.2%}", *energy, "yes" if p in front else ""])
     headers = ["network", "mode", "T", "epoch", "accuracy (measured)", f"energy ({DEFAULT_PRICE})", "over all models"]
     say.table([*headers, "Pareto"], rows)

@@ -20,19 +20,21 @@ _NAMED = 12
 
 @dataclass(frozen=True)
 class Point:
-    """One network at one number of steps. joules: of one inference under one model; range_J: over all models.
+    """One network at one number of steps, or stopping at each sample once sure by ``margin``: steps is then a mean.
 
+    joules: of one inference under one model; range_J: over all models.
     mode: how it was trained (stl, sl, tl, ann; "" where that is not known). epoch: of a kept epoch of a training.
     """
 
     name: str
     kind: Literal["SNN", "ANN"]
     mode: str
-    steps: int
+    steps: float
     epoch: int | None
     accuracy: float
     joules: float
     range_J: tuple[float, float]
+    margin: float | None = None
 
 
 def pareto_front(points: Sequence[Point]) -> tuple[Point, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import nir
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,8 +17,11 @@ from stl_deploy.energy import measure_energy
 from stl_deploy.energy.models.grid import quoted
 from stl_deploy.energy.prices.price_list import middle
 from stl_deploy.errors import InputError
+from stl_deploy.graph.early_exit import exit_steps, sureness
 from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.lower import lower
+from stl_deploy.graph.program import Program
+from stl_deploy.graph.run import run
 from stl_deploy.pipeline.configure import configure
 from stl_deploy.pipeline.tradeoff import read_tradeoff, tradeoff
 from stl_deploy.pipeline.train import train
@@ -61,6 +65,48 @@ def test_every_number_of_steps_is_a_run_of_its_own(tmp_path: Path) -> None:
         assert chosen is not None
         assert p.joules == middle(chosen.comparison.snn_J)
         assert p.accuracy == 1.0  # both outputs spike alike; the first wins
+
+
+def test_sureness_and_exit_steps_by_hand() -> None:
+    program = Program((), 1.0)
+    outputs = np.array([[[1, 0, 0], [0, 1, 1]], [[0, 0, 0], [0, 2, 0]], [[0, 4, 0], [0, 0, 0]]], np.float32)
+    sure = sureness(program, outputs)
+    np.testing.assert_allclose(sure, [[1, 0], [0.5, 1], [1, 2 / 3]])
+    assert exit_steps(sure, 0.5).tolist() == [1, 2]
+    assert exit_steps(sure, 1.0).tolist() == [1, 2]
+    assert exit_steps(sure, 1.1).tolist() == [3, 3]
+    largest = sureness(Program((), 1.0, metadata={"decision": "max"}), outputs)
+    np.testing.assert_allclose(largest, [[1, 0], [1, 1], [3, 1]])
+
+
+def test_early_exit_sums_what_its_samples_cost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(3)
+    x = (rng.random((4, 6, *spikes().shape[2:])) < 0.5).astype(np.float32)
+    net, file = write(tmp_path, x, y=np.array([0, 1, 0, 1, 1, 0]))
+    graph = read_nir(Path(net))
+    graph.nodes["fc"] = nir.Linear(np.array([[2, 0, 1], [0, 2, -1]], np.float32))
+    graph.nodes["if"] = nir.IF(r=np.full(2, 1e4), v_threshold=np.ones(2))
+    nir.write(net, graph)
+    out = tmp_path / "out"
+    assert main(["energy", net, "-i", file, "--early-exit", "-o", str(out), "--json"]) == 0
+    whole, *exits = json.loads(capsys.readouterr().out)["points"]
+    assert whole["margin"] is None
+    program = lower(read_nir(Path(net)))
+    sure = sureness(program, run(program, x).y)
+    assert [p["margin"] for p in exits] == sorted(set(np.quantile(sure[-1], (0.25, 0.5, 0.75))) - {0.0})
+    for p in exits:
+        after = exit_steps(sure, p["margin"])
+        each = []
+        for sample, steps in enumerate(after):
+            chosen = quoted(measure_energy(program, x[:steps, [sample]]).comparisons)
+            assert chosen is not None
+            each.append(middle(chosen.comparison.snn_J))
+        assert p["joules"] == pytest.approx(np.mean(each))
+        assert p["steps"] == pytest.approx(after.mean(), abs=1e-3)
+        assert p["joules"] <= whole["joules"]
+    assert exits
+    Page((out / "tradeoff.html").read_text())
+    assert read_tradeoff(out / "tradeoff.json")["points"][1]["margin"] == exits[0]["margin"]
 
 
 def test_several_networks_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

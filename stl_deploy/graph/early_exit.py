@@ -1,0 +1,30 @@
+"""Early exit: a decision is taken at the first step at which it is sure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.graph.program import Program
+
+
+def sureness(program: Program, outputs: NDArray[Any]) -> NDArray[np.float64]:
+    """How far the leading class is ahead of the next at each step, ``[T, B]``, of outputs ``[T, B, classes]``.
+
+    Of scores so far: means over the steps seen, or maxima where those decide.
+    """
+    scores = outputs.astype(np.float64)
+    if program.metadata.get("decision") == "max":
+        scores = np.maximum.accumulate(scores, axis=0)
+    else:
+        scores = scores.cumsum(axis=0) / np.arange(1, len(scores) + 1)[:, None, None]
+    ahead = np.sort(scores, axis=2)
+    return np.asarray(ahead[:, :, -1] - ahead[:, :, -2])
+
+
+def exit_steps(sure: NDArray[np.float64], margin: float) -> NDArray[np.int64]:
+    """After how many steps each sample is sure by ``margin``, ``[B]``; all of them if it never is."""
+    reached = sure >= margin
+    return np.where(reached.any(axis=0), reached.argmax(axis=0) + 1, len(sure)).astype(np.int64)
