@@ -62,7 +62,7 @@ def iso_accuracy(points: Sequence[Point], samples: int) -> IsoAccuracy | None:
         return None
     found = next((p for p in spiking if _as_good(p.accuracy, twin.accuracy, samples)), spiking[-1])
     reached = _as_good(found.accuracy, twin.accuracy, samples)
-    return IsoAccuracy(reached, found.steps, found.accuracy, twin.accuracy, samples, found.joules / twin.joules)
+    return IsoAccuracy(reached, int(found.steps), found.accuracy, twin.accuracy, samples, found.joules / twin.joules)
 
 
 def _as_good(snn: float, ann: float, samples: int) -> bool:

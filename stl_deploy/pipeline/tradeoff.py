@@ -150,12 +150,13 @@ def _exits(candidate: Candidate, coding: str | None) -> Iterator[Point]:
             part = replace(candidate, x=candidate.x[:, stopped], labels=candidate.labels[stopped])
             point = _snn_point(part, int(steps), *_measured(part, int(steps), coding))
             found.append((stopped.mean(), point))
+        low, high = (float(sum(share * point.range_J[end] for share, point in found)) for end in (0, 1))
         yield replace(
             found[0][1],
             steps=round(float(after.mean()), 3),
             accuracy=float(sum(share * point.accuracy for share, point in found)),
             joules=float(sum(share * point.joules for share, point in found)),
-            range_J=tuple(float(sum(share * point.range_J[end] for share, point in found)) for end in (0, 1)),
+            range_J=(low, high),
             margin=float(margin),
         )
 
