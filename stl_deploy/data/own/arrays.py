@@ -111,8 +111,8 @@ def _check_x(data: ArrayData, name: str, x: NDArray[Any]) -> None:
         )
     if x.nbytes > MAX_ARRAY_BYTES:
         raise InputError(f"{data.where}: '{name}' takes {x.nbytes:,} bytes; expected at most {MAX_ARRAY_BYTES:,}")
-    if x.dtype.kind == "f" and not np.isfinite(x).all():
-        raise InputError(f"{data.where}: '{name}' holds NaN or infinite values; expected finite numbers")
+    if x.dtype.kind == "f" and not bool((np.abs(x) <= np.finfo(np.float32).max).all()):
+        raise InputError(f"{data.where}: '{name}' holds NaN, or values beyond float32; expected finite numbers")
 
 
 def _check_classes(data: ArrayData) -> None:
