@@ -158,7 +158,7 @@ def test_a_python_file_of_someone_else_s_run_folder_does_not_run(tmp_path, monke
     with pytest.raises(stl.InputError, match="say --trust"):
         stl.train(again, output=tmp_path / "other")
     assert cli(["eval", str(out), "--trust"]) == 0
-    assert cli(["train", again, "-o", str(out), "--resume", "--set", "train.epochs=2", "--trust"]) == 0
+    assert cli(["train", again, "-o", str(out), "--resume", "--set", "train.epochs=5", "--trust"]) == 0
 
 
 def test_a_data_dir_that_is_not_taken(tmp_path, capsys):
