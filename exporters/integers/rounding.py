@@ -10,7 +10,10 @@ from stl_deploy.graph.exact import fraction_bits
 from stl_deploy.graph.findings import Finding
 from stl_deploy.graph.program import Conv, Floats, Linear, Neuron, Program, is_max_pool
 
-_REMEDY = "export tells how many spikes differ; stl-deploy quantise RUN trains them away"
+_REMEDY = (
+    "export tells how many spikes differ; training with the rounding takes them away: stl-deploy quantise RUN for a "
+    "run, net.quantised() of a captured module"
+)
 
 
 def rounded(program: Program, host: Collection[str] = ()) -> Iterator[Finding]:

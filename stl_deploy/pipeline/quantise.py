@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from stl_deploy._util.console import Console
 from stl_deploy._util.files import write_json, write_npz
 from stl_deploy._util.lock import alone_in
+from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.config.load import save_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import InputError, ParityError
@@ -79,15 +80,20 @@ def quantise(
         raise InputError(f"{output}: the run to start from; name another folder")
     if options.epochs < 0:
         raise InputError(f"expected 0 epochs (rounding only) or more; found {options.epochs}")
-    with alone_in(output):
-        return _quantise(run_dir, output, options, known, say)
+    with alone_in(output), temporary_folder(output) as made:
+        table = _quantise(run_dir, made, options, known, say, output)
+        forget_results(output)
+        for file in made.iterdir():
+            file.replace(output / file.name)
+    say.say(f"next:  stl-deploy verify {output} --against {output / 'net.net'}   stl-deploy simulate {output} ...")
+    return table
 
 
 def _quantise(
-    run_dir: Path, output: Path, options: QuantiseOptions, known: Sequence[FormRow] | None, say: Console
+    run_dir: Path, made: Path, options: QuantiseOptions, known: Sequence[FormRow] | None, say: Console, output: Path
 ) -> dict[str, Any]:
-    forget_results(output)
-    folded = fold_run(run_dir, output / "net.nir", input_grid=options.input_grid)
+    """All files of the new run, in the folder ``made``; ``output`` is where they go once they are whole."""
+    folded = fold_run(run_dir, made / "net.nir", input_grid=options.input_grid)
     test = encode_split(folded.config, folded.data.test, options.samples)
     calibration = encode_split(folded.config, folded.data.train, CALIBRATION).x
     if known is None:
@@ -97,7 +103,7 @@ def _quantise(
         )
     rows = [*known]
     network = _train(folded, calibration, options, say)
-    model, differing, compared = _write(folded.config, network, output, test, calibration)
+    model, differing, compared = _write(folded.config, network, made, test, calibration)
     if differing:
         raise ParityError(
             f"{output}: the integer model differs from the trained network in {differing} of {compared} spikes"
@@ -107,7 +113,6 @@ def _quantise(
     rows.append(FormRow(TRAINED, form, trained, holds=HOLDS[form]))
     show_forms(rows, say, test.x.shape[1], test.x.shape[1])
     say.say(f"the netx file spikes exactly as the trained network: 0 of {compared:,} spikes differ")
-    say.say(f"next:  stl-deploy verify {output} --against {output / 'net.net'}   stl-deploy simulate {output} ...")
     facts = {
         "source": run_dir.name,
         "samples": len(test.labels),
@@ -116,7 +121,7 @@ def _quantise(
         "spikes_differing": differing,
         "layers": [asdict(fit) for fit in model.fits],
     }
-    write_json(output / FILE, facts)
+    write_json(made / FILE, facts)
     return {"run": str(output), **facts}
 
 

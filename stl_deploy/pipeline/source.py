@@ -53,7 +53,9 @@ def open_source(path: Path, *, artifacts: bool = False) -> Source:
     if told is None or not (artifacts or told.name == GRAPH):
         found = f"'{path.suffix}'" if told is None else f"an artifact of {told.name}"
         if path.is_dir() and told is None:
-            found = "a folder without net.nir; is it a finished run?"
+            found = "a folder without net.nir"
+            if (path / "model.safetensors").is_file():
+                found = f"a trained run without its graph; make it with stl-deploy fold {path}"
         raise InputError(f"{path}: expected {_accepted(artifacts)}; found {found}")
     return Source(told.name, path, path)
 

@@ -464,6 +464,8 @@ def test_wrong_suffixes_and_missing_sources(cli: Any, run_dir: Path, tmp_path: P
     assert "a folder; name a file to write" in cli("export", run_dir, "--to", "onnx", "-o", tmp_path / "a.onnx").err
     assert "no such file or folder" in cli("check", tmp_path / "none.nir").err
     assert "a folder without net.nir" in cli("check", tmp_path).err
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    assert f"a trained run without its graph; make it with stl-deploy fold {tmp_path}" in cli("check", tmp_path).err
     assert "found an artifact of onnx" in cli("energy", run_dir / "net.onnx").err
 
 

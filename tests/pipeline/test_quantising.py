@@ -82,6 +82,7 @@ def test_a_difference_of_one_spike_is_a_failure(run_dir: Path, tmp_path: Path, m
     monkeypatch.setattr(quantising, "compare_spikes", lambda *args: (1, 100))
     with pytest.raises(ParityError, match="differs from the trained network in 1 of 100 spikes"):
         quantise_run(run_dir, tmp_path / "q", QuantiseOptions(epochs=0, samples=20))
+    assert not (tmp_path / "q").exists()  # nothing half-written
 
 
 def test_wrong_calls(run_dir: Path, tmp_path: Path) -> None:
