@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from stl_deploy.errors import GraphError, InputError
+from stl_deploy.graph.io.hdf5 import whole_hdf5
 from stl_deploy.graph.io.nir_file import ForeignNode, read_nir, write_nir
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.run import run
@@ -306,3 +307,11 @@ def test_loading_25_million_weights_takes_no_second_copy_of_them(tmp_path):
         tracemalloc.stop()
     assert weight.nbytes == 10**8
     assert weight.nbytes < peak < 1.1 * weight.nbytes
+
+
+def test_two_files_are_written_at_once(tmp_path):
+    with whole_hdf5(tmp_path / "a.nir") as first, whole_hdf5(tmp_path / "b.nir") as second:
+        first["x"], second["x"] = 1, 2
+    for name, value in (("a.nir", 1), ("b.nir", 2)):
+        with h5py.File(tmp_path / name) as file:
+            assert file["x"][()] == value

@@ -117,7 +117,10 @@ def test_names_of_dialects_in_any_case(cli: Any, tmp_path: Path) -> None:
 
 def test_the_face_warns_of_what_it_recognised(tmp_path: Path) -> None:
     source, _ = _golden("rockpool-read-rockpool-mlp-cuba", tmp_path)
-    with pytest.warns(UserWarning, match="Dialect: rockpool, as .*names of its classes; dt 0.001"):
+    with (
+        pytest.warns(UserWarning, match="Dialect: rockpool, as .*names of its classes; dt 0.001"),
+        pytest.warns(UserWarning, match="Rockpool's files do not say the neurons' bias; read as 0"),
+    ):
         assert read(source).dialect.synapse == "exp_add"
     with pytest.raises(InputError, match="does not say how it is meant"):
         read(_golden(UNTOLD, tmp_path)[0])

@@ -29,10 +29,11 @@ Found = Mapping[str, Any] | list[Any]
 def whole_hdf5(path: Path) -> Iterator[h5py.File]:
     """A file to be filled, written whole or not at all; raises InputError if it cannot be written.
 
-    It is made in memory: where the disk under an open file is full, HDF5 takes the process down.
+    It is made in memory: where the disk under an open file is full, HDF5 takes the process down. Its name there is the
+    temporary file's, because HDF5 takes two files of one name in different threads for the same one.
     """
     with whole_file(path) as temporary:
-        with h5py.File("whole", "w", driver="core", backing_store=False) as file:
+        with h5py.File(temporary, "w", driver="core", backing_store=False) as file:
             yield file
             file.flush()
             image = file.id.get_file_image()
