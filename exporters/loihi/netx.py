@@ -193,15 +193,15 @@ def _read_conv(record: Record, arriving: Shape) -> ConvLayer:
     layer = ConvLayer(
         weight=weight,
         bias=to_lava(record.whole("bias")) if record.has("bias") else None,
-        stride=_pair(record, "stride"),
-        padding=_pair(record, "padding"),
-        dilation=_pair(record, "dilation"),
+        stride=_pair(record, "stride", 1),
+        padding=_pair(record, "padding", 0),
+        dilation=_pair(record, "dilation", 1),
         groups=record.number("groups"),
         input_shape=arriving,
         neuron=_read_neuron(record),
         node=record.attribute("node"),
     )
-    if min(*layer.stride, layer.groups) > 0 and layer.shape != _shape(record):
+    if layer.shape != _shape(record):
         raise record.error("shape", f"{list(_shape(record))}, but the convolution gives {list(layer.shape)}")
     return layer
 
@@ -228,8 +228,8 @@ def _shape(record: Record) -> Shape:
     return tuple(int(value) for value in values)
 
 
-def _pair(record: Record, key: str) -> Pair:
+def _pair(record: Record, key: str, least: int) -> Pair:
     values = record.whole(key).reshape(-1)
-    if values.size not in (1, 2):
-        raise record.error(key, f"expected one or two numbers; found {values.size}")
+    if values.size not in (1, 2) or values.min() < least:
+        raise record.error(key, f"expected one or two numbers from {least}; found {values[:4].tolist()}")
     return int(values[0]), int(values[-1])

@@ -57,6 +57,16 @@ def test_layout_is_what_netx_reads(tmp_path: Path) -> None:
         assert file["layer/3/neuron/vThMant"].shape == ()
 
 
+@pytest.mark.parametrize(("key", "least"), [("stride", 1), ("dilation", 1), ("padding", 0)])
+def test_a_convolution_that_does_not_move_is_refused(key: str, least: int, tmp_path: Path) -> None:
+    conv = ConvLayer(weight=np.ones((2, 1, 2, 3), np.int32), input_shape=(1, 4, 6), neuron=neuron(2048, 1))
+    write_netx(chain((1, 4, 6), conv), tmp_path / "a.net")
+    with h5py.File(tmp_path / "a.net", "r+") as file:
+        _set(f"layer/1/{key}", [1, least - 1])(file, tmp_path)
+    with pytest.raises(InputError, match=rf"layer/1/{key}: expected one or two numbers from {least}; found \[1, "):
+        read_netx(tmp_path / "a.net")
+
+
 def test_files_as_lava_dl_writes_them_are_read(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.net", "w") as file:
         for index, kind in enumerate(("input", "conv", "flatten", "dense")):
