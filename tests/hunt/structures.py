@@ -138,6 +138,8 @@ def _change_message(message: Any, rng: np.random.Generator) -> None:
         _change_message(value, rng)
     elif rng.random() < 0.1:
         message.ClearField(field.name)
+    elif field.enum_type is not None:  # which takes no number but those with a name
+        setattr(message, field.name, int(rng.choice(sorted(field.enum_type.values_by_number))))
     else:
         setattr(message, field.name, _other(value, rng))
 
