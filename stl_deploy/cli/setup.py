@@ -52,12 +52,9 @@ def lava_status(json: Json = False) -> None:
 
 def lava_remove(json: Json = False) -> None:
     """Remove Lava's side environment (5.6 GB); what else there is of Lava on this machine stays."""
-    from stl_deploy._util.sizes import in_words
     from stl_deploy.exporters.lava.environment import remove
 
-    place, size = remove()
-    console().say(f"removed {place}: {in_words(size)} free again")
-    emit_json({"location": str(place), "bytes": size}, json)
+    _show_removed(*remove(), json)
 
 
 def _show_lava(json: bool) -> bool:
@@ -97,10 +94,14 @@ def witness_status(name: Name, json: Json = False) -> None:
 
 def witness_remove(name: Name, json: Json = False) -> None:
     """Remove a witness's environment."""
-    from stl_deploy._util.sizes import in_words
     from stl_deploy.exporters.witnesses.environment import witness_remove
 
-    place, size = witness_remove(name)
+    _show_removed(*witness_remove(name), json)
+
+
+def _show_removed(place: Path, size: int, json: bool) -> None:
+    from stl_deploy._util.sizes import in_words
+
     console().say(f"removed {place}: {in_words(size)} free again")
     emit_json({"location": str(place), "bytes": size}, json)
 

@@ -22,7 +22,10 @@ _MAX_BYTES = 2**20
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without aliases (with them a small file can grow without bound) or repeated keys; 1e-3 is a number."""
+    """YAML without aliases (with them a small file can grow without bound) or repeated keys; 1e-3 is a number.
+
+    As PyYAML's safe loader, it makes plain values alone: tags that would build objects or call anything are refused.
+    """
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):

@@ -28,7 +28,7 @@ if {expected}:
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the knobs are glibc's")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the settings are those of glibc's malloc alone")
 @pytest.mark.parametrize("own", [False, True])
 def test_freed_buffers_are_kept_unless_the_user_chose(own):
     environment = {k: v for k, v in os.environ.items() if k not in ("LD_PRELOAD", "GLIBC_TUNABLES")}
