@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.remembered import remembered
 from stl_deploy.energy.counts.record import NeuronCounts
 from stl_deploy.graph.program import Floats, Neuron
 
@@ -50,6 +51,7 @@ class UpdateOps:
     adds: int
 
 
+@remembered
 def neuron_ops(node: Neuron) -> NeuronOps:
     """The operations of one update of ``node``."""
     synapse = node.synapse
@@ -87,6 +89,7 @@ def update_ops(nodes: Iterable[Neuron], counts: Mapping[str, NeuronCounts], numb
     return UpdateOps(muls, shifts, adds)
 
 
+@remembered
 def leaks(node: Neuron) -> bool:
     """Whether the state moves in a step without input, so that every update reads and writes it.
 

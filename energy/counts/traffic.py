@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ class Traffic:
         """From core to core."""
         return int(self.between.sum())
 
-    @property
+    @cached_property
     def hops(self) -> tuple[int, int] | None:
         """Tile borders crossed east or west, and north or south; None if the cores fill more than one chip."""
         count = len(self.between)

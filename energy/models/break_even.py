@@ -14,7 +14,7 @@ from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.models import dataflow
 from stl_deploy.energy.models.accounts import Model
 from stl_deploy.energy.models.conventions import first_layer
-from stl_deploy.energy.models.dataflow import DATAFLOWS, Dataflow
+from stl_deploy.energy.models.dataflow import DATAFLOWS, Dataflow, Fetch
 from stl_deploy.energy.models.grid import memory_lists
 from stl_deploy.energy.models.layout import synapses
 from stl_deploy.energy.models.ledger import total
@@ -154,9 +154,10 @@ Spiking = Callable[[Counts], Range | None]
 
 
 class _Solver:
-    """Every account is piecewise linear in the spikes, with bends where a layer's weights are all fetched.
+    """Every account is piecewise linear in the spikes: it bends where a layer's weights are all fetched, and where
+    every neuron of a node is touched at every step. A published account moves whole states, and does neither.
 
-    So it is worked out at the bends, and the break-even is found between two of them.
+    So it is worked out at its bends, and the break-even is found between two of them.
     """
 
     def __init__(self, program: Program, counts: Counts, per_synapse: float, rate: float | None, active: float) -> None:
@@ -166,12 +167,22 @@ class _Solver:
         later = [layer for layer in synapses(program, counts) if layer.name not in first]
         self._driven = sum(counts.weighted[layer.name].synops for layer in later)
         self._highest = 1 / most if (most := highest_rate(counts)) else 1.0
-        bends = {0.0, 1.0, self._highest}
-        for layer in later:
-            if synops := counts.weighted[layer.name].synops:
-                bends |= {layer.weights * counts.batch * often / synops for often in (1, counts.T)}
-        scales = sorted(bend for bend in bends if bend <= self._highest)
-        self._points = [(scale, scaled(program, counts, rate=scale)) for scale in scales] if self._driven else []
+        firing = [c for c in counts.neurons.values() if c.neuron_updates_touched]
+        touched = [c.neuron_updates / c.neuron_updates_touched for c in firing]
+        self._bends: dict[Fetch | None, list[float]] = {None: [], "per_event": touched}
+        fetched: tuple[tuple[Fetch, int], ...] = (("per_step", counts.T), ("per_inference", 1))
+        for fetch, often in fetched:
+            self._bends[fetch] = touched + [
+                layer.weights * counts.batch * often / synops
+                for layer in later
+                if (synops := counts.weighted[layer.name].synops)
+            ]
+        self._at: dict[float, Counts] = {}
+
+    def _counts_at(self, scale: float) -> Counts:
+        if scale not in self._at:
+            self._at[scale] = scaled(self._program, self._counts, rate=scale)
+        return self._at[scale]
 
     def arithmetic(self, prices: PriceList) -> ModelBreakEven:
         def spiking(counts: Counts) -> Range | None:
@@ -200,13 +211,14 @@ class _Solver:
     def _solved(self, account: _Account, spiking: Spiking, ann: Range | None) -> ModelBreakEven:
         if not self._driven:
             return account.never("no synops are driven by spikes", "not defined")
-        if ann is None or spiking(self._points[-1][1]) is None:
+        if ann is None or spiking(self._counts_at(self._highest)) is None:
             return account.never("the list lacks a price that this network needs", "not defined")
-        scales = [scale for scale, _ in self._points]
+        bends = self._bends[None if account.flow is None else account.flow.fetch]
+        scales = sorted({0.0, self._highest, *(bend for bend in bends if bend < self._highest)})
 
         @cache
         def cost(place: int) -> Range:
-            found = spiking(self._points[place][1])
+            found = spiking(self._counts_at(scales[place]))
             assert found is not None  # what the dearest point has a price for, the others have
             return found
 

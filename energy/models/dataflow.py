@@ -6,9 +6,10 @@ of a layer being worked through before the next layer. Sums in ``memory``: every
 potential (an ANN: its partial sum). In ``registers``: the sum of one step stays beside the adder, and a state is read
 and written once per step; with ``per_inference`` it stays there through all steps.
 
-An input is read once and walks its fan-out on both sides, a spike is written to a queue by who sends it and read by
-who gets it, an activation is written once. A state that nothing moves between inputs (an integrator's) is touched
-only where input arrives. Widths: weights and activations as the list's weights, sums and states as its accumulator.
+An input is read once by each layer and walks its fan-out on both sides. A spike is written to a queue once by who sends
+it, an activation once where the sums of its layers meet. A state that nothing moves between inputs (an integrator's) is
+touched only where input arrives. Widths: weights and activations as the list's weights, sums and states as its
+accumulator.
 """
 
 from __future__ import annotations
@@ -19,7 +20,15 @@ from typing import Literal, get_args
 
 from stl_deploy.energy.counts.neuron_ops import leaks, neuron_ops
 from stl_deploy.energy.counts.record import Counts
-from stl_deploy.energy.models.layout import Synapses, input_words, output_words, relus, synapses
+from stl_deploy.energy.models.layout import (
+    Synapses,
+    input_words,
+    meeting_places,
+    output_words,
+    queue_accesses,
+    relus,
+    synapses,
+)
 from stl_deploy.energy.models.ledger import Item, Ledger
 from stl_deploy.energy.models.memory import address_bits, size_bytes, state_words
 from stl_deploy.energy.prices.operations import requantisation, requantises, shift, state_multiply
@@ -50,19 +59,23 @@ DATAFLOWS = tuple(Dataflow(fetch, sums) for fetch in get_args(Fetch) for sums in
 def snn(program: Program, counts: Counts, prices: PriceList, flow: Dataflow) -> tuple[Item, ...]:
     """One inference of the spiking network."""
     ledger = Ledger(prices, counts.batch)
+    accesses = queue_accesses(program)
     for layer in synapses(program, counts):
-        _spiking_layer(layer, counts, prices, flow, ledger)
+        _spiking_layer(layer, counts, prices, flow, ledger, accesses[layer.name])
     for name, pool in counts.pools.items():
         ledger.ops(name, "pool adds", "add", pool.synops)
         value = 0 if pool.op == "AC" else prices.weight_bits
         bits = address_bits(input_words(program, name)) + value
-        ledger.words(name, "queue writes and reads", 2 * pool.in_nonzero, bits, _bytes(program, name, bits))
+        moved = accesses[name] * pool.in_nonzero
+        ledger.words(name, "queue writes and reads", moved, bits, _bytes(program, name, bits))
     for node in program.of(Neuron):
         _updates(node, counts, prices, flow, ledger)
     return ledger.items()
 
 
-def _spiking_layer(layer: Synapses, counts: Counts, prices: PriceList, flow: Dataflow, ledger: Ledger) -> None:
+def _spiking_layer(
+    layer: Synapses, counts: Counts, prices: PriceList, flow: Dataflow, ledger: Ledger, accesses: int
+) -> None:
     counted, weight, state = counts.weighted[layer.name], prices.weight_bits, prices.accumulator_bits
     ledger.ops(layer.name, "synops", "ac" if counted.op == "AC" else "mac", counted.synops)
     often = {"per_event": None, "per_step": counts.T * counts.batch, "per_inference": counts.batch}[flow.fetch]
@@ -75,7 +88,7 @@ def _spiking_layer(layer: Synapses, counts: Counts, prices: PriceList, flow: Dat
     ledger.words(layer.name, "bias reads", biases, state, layer.bias_memory(state))
     bits = address_bits(layer.inputs) + (0 if counted.op == "AC" else weight)
     held = layer.inputs * (counts.T if flow.fetch == "per_inference" else 1)
-    ledger.words(layer.name, "queue writes and reads", 2 * counted.in_nonzero, bits, size_bytes(held, bits))
+    ledger.words(layer.name, "queue writes and reads", accesses * counted.in_nonzero, bits, size_bytes(held, bits))
 
 
 def _updates(node: Neuron, counts: Counts, prices: PriceList, flow: Dataflow, ledger: Ledger) -> None:
@@ -122,8 +135,9 @@ def ann(
     """
     ledger = Ledger(prices)
     act = prices.weight_bits if bits is None else bits
+    places = meeting_places(program, counts)
     for layer in synapses(program, counts):
-        _dense_layer(layer, prices, flow, ledger, active, act, per_mac=input_reads == "per_mac")
+        _dense_layer(layer, prices, flow, ledger, active, act, places[layer.name], per_mac=input_reads == "per_mac")
     for name, pool in counts.pools.items():
         ledger.ops(name, "pool adds", "add", pool.synapses)
         for term, words in (
@@ -136,7 +150,15 @@ def ann(
 
 
 def _dense_layer(
-    layer: Synapses, prices: PriceList, flow: Dataflow, ledger: Ledger, active: float, act: int, *, per_mac: bool
+    layer: Synapses,
+    prices: PriceList,
+    flow: Dataflow,
+    ledger: Ledger,
+    active: float,
+    act: int,
+    places: int,
+    *,
+    per_mac: bool,
 ) -> None:
     weight, state, done = prices.weight_bits, prices.accumulator_bits, active * layer.macs
     ledger.ops(layer.name, "MACs: multiply", narrowed(prices, act), done)
@@ -150,7 +172,7 @@ def _dense_layer(
     ledger.words(layer.name, "bias reads", biased, state, layer.bias_memory(state))
     read = done if per_mac else layer.inputs
     ledger.words(layer.name, "input reads", read, act, size_bytes(layer.inputs, act))
-    ledger.words(layer.name, "output writes", layer.outputs, act, size_bytes(layer.outputs, act))
+    ledger.words(layer.name, "output writes", places * layer.outputs, act, size_bytes(layer.outputs, act))
 
 
 def narrowed(prices: PriceList, bits: int) -> Price:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil, log2, prod
 
+from stl_deploy._util.remembered import remembered
 from stl_deploy.energy.counts.arrivals import feeders
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.counts.taps import Weighted, bias_of, input_shape
 from stl_deploy.energy.models.memory import address_bits, size_bytes, weight_words
-from stl_deploy.graph.program import Conv, Linear, Neuron, Pool, Program, Scale, is_max_pool
+from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Pool, Program, Scale, is_max_pool
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,24 @@ def meeting_places(program: Program, counts: Counts) -> dict[str, int]:
         if weighted:
             found[weighted[0]] += 1
     return {name: count if name in fed else 1 for name, count in found.items()}
+
+
+@remembered
+def queue_accesses(program: Program) -> Mapping[str, int]:
+    """How often each event that a weighted or pooling node reads is charged to it: read, and written by who sends it.
+
+    Of several readers of the same sender the first is charged the write. The network's input is there already, as the
+    twin's is.
+    """
+    written: set[frozenset[str]] = set()
+    found: dict[str, int] = {}
+    for node in program.nodes:
+        if isinstance(node, Linear | Conv | Scale | Pool):
+            senders = frozenset(feeders(program, node))
+            given = all(isinstance(program.by_name[name], Input) for name in senders)
+            found[node.name] = 1 if given or senders in written else 2
+            written.add(senders)
+    return found
 
 
 def output_words(program: Program, pool: str) -> int:

@@ -1,7 +1,7 @@
 """Operations, memory and addressing after Lemaire et al., ICONIP 2022 (arXiv 2210.13107).
 
 Three differences, all towards exactness: a population that several layers feed has its potentials read and written once
-a step, not once for each layer; a convolution's synops and weight reads are those inside the
+a step, and its activations once, not once for each layer; a convolution's synops and weight reads are those inside the
 borders (the paper charges K·K·C_out to every event), and eq. 2's second factor N_in, which eqs. 8, 10,
 15 and 17 do not have, is left out.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 from stl_deploy.energy.counts.neuron_ops import neuron_ops
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.models.dataflow import charge_relus, charge_updates
-from stl_deploy.energy.models.layout import meeting_places, relus, synapses
+from stl_deploy.energy.models.layout import meeting_places, queue_accesses, relus, synapses
 from stl_deploy.energy.models.ledger import Item, Ledger
 from stl_deploy.energy.models.memory import address_bits, size_bytes
 from stl_deploy.energy.prices.price_list import PriceList
@@ -22,7 +22,7 @@ def snn(program: Program, counts: Counts, prices: PriceList) -> tuple[Item, ...]
     """The spiking network: event-driven synapses, biases and leaks at every step, FIFOs between layers."""
     ledger = Ledger(prices, counts.batch)
     weight, state = prices.weight_bits, prices.accumulator_bits
-    places = meeting_places(program, counts)
+    places, accesses = meeting_places(program, counts), queue_accesses(program)
     for layer in synapses(program, counts):
         counted = counts.weighted[layer.name]
         steps = layer.outputs * counts.T * counts.batch * places[layer.name]
@@ -35,7 +35,7 @@ def snn(program: Program, counts: Counts, prices: PriceList) -> tuple[Item, ...]
         ledger.words(layer.name, "potential writes", counted.synops + steps, state, potentials)
         value = 0 if counted.op == "AC" else weight
         bits, queue = address_bits(layer.inputs) + value, layer.queue_memory(value)
-        ledger.words(layer.name, "queue writes and reads", 2 * counted.in_nonzero, bits, queue)
+        ledger.words(layer.name, "queue writes and reads", accesses[layer.name] * counted.in_nonzero, bits, queue)
         ledger.ops(layer.name, "addressing", "add", counted.synops)
         if layer.conv:
             ledger.ops(layer.name, "addressing", "mac", 2 * counted.in_nonzero)
@@ -58,7 +58,9 @@ def ann(program: Program, counts: Counts, prices: PriceList) -> tuple[Item, ...]
     """One dense pass of the formal twin: no reuse of weights, inputs read once per MAC in a convolution."""
     ledger = Ledger(prices)
     weight, state = prices.weight_bits, prices.accumulator_bits
+    places = meeting_places(program, counts)
     for layer in synapses(program, counts):
+        written = places[layer.name] * layer.outputs
         reads = layer.macs if layer.conv else layer.inputs
         ledger.ops(layer.name, "MACs", "mac", layer.macs)
         ledger.ops(layer.name, "bias adds", "add", layer.outputs if layer.biases else 0)
@@ -66,7 +68,7 @@ def ann(program: Program, counts: Counts, prices: PriceList) -> tuple[Item, ...]
         ledger.words(layer.name, "weight reads", layer.macs, weight, layer.weight_memory(weight))
         biased = layer.outputs if layer.biases else 0
         ledger.words(layer.name, "bias reads", biased, state, layer.bias_memory(state))
-        ledger.words(layer.name, "output writes", layer.outputs, weight, size_bytes(layer.outputs, weight))
+        ledger.words(layer.name, "output writes", written, weight, size_bytes(layer.outputs, weight))
         walked = layer.inputs + layer.outputs + layer.filters
         ledger.ops(layer.name, "addressing", "add", walked if layer.conv else layer.macs)
     for name, pool in counts.pools.items():

@@ -6,12 +6,14 @@ changes, and accuracy is not looked at. Counts of another run are exact; these a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from stl_deploy.energy.counts.arrivals import feeders
 from stl_deploy.energy.counts.coding import origin_of
 from stl_deploy.energy.counts.record import Counts, NeuronCounts, TapCounts
+from stl_deploy.energy.counts.taps import bias_of
 from stl_deploy.energy.models import dataflow
 from stl_deploy.energy.models.conventions import first_layer
 from stl_deploy.energy.models.grid import QUOTED, QUOTED_PRICE
@@ -20,7 +22,7 @@ from stl_deploy.energy.prices.comparison import Comparison
 from stl_deploy.energy.prices.load import load_prices
 from stl_deploy.energy.prices.price_list import MAX_BITS, Price, PriceList
 from stl_deploy.errors import ConfigError
-from stl_deploy.graph.program import Delay, Input, Output, Pool, Program, Reshape
+from stl_deploy.graph.program import Delay, Input, Neuron, Output, Pool, Program, Reshape
 
 DEFAULT_PRICE = QUOTED_PRICE
 
@@ -98,7 +100,8 @@ def with_bits(prices: PriceList, bits: int) -> PriceList:
 def scaled(program: Program, counts: Counts, *, rate: float = 1.0, steps: int | None = None) -> Counts:
     """The counts in proportion: what spikes drive times ``rate``, everything that happens per step times steps/T.
 
-    The first layer sees the input, which the rate of spikes inside the network does not change.
+    The first layer sees the input, which the rate of spikes inside the network does not change; nor does it change how
+    often a neuron is touched that the input alone feeds, or a bias at every step.
     """
     if steps is not None and (type(steps) is not int or steps < 1):
         raise ConfigError(f"time steps are {steps!r}; expected a whole number from 1 up")
@@ -108,19 +111,29 @@ def scaled(program: Program, counts: Counts, *, rate: float = 1.0, steps: int | 
         raise ConfigError(f"the rate is {rate:g} times the counted one; expected {highest} (one spike per step)")
     time = (steps or counts.T) / counts.T
     first = set(first_layer(program, counts))
+    steady = {node.name for node in program.of(Neuron) if _steady(program, node, first)}
     return replace(
         counts,
         T=steps or counts.T,
         arriving={},
         weighted={name: _taps(c, 1.0 if name in first else rate, time) for name, c in counts.weighted.items()},
         pools={name: _taps(c, 1.0 if _of_input(program, name) else rate, time) for name, c in counts.pools.items()},
-        neurons={name: _neurons(c, rate, time) for name, c in counts.neurons.items()},
+        neurons={name: _neurons(c, rate, time, 1.0 if name in steady else rate) for name, c in counts.neurons.items()},
     )
 
 
 def highest_rate(counts: Counts) -> float:
     """Events per update of the neuron node that sends most: at most one, however many spikes an event carries."""
     return max((c.events / c.neuron_updates for c in counts.neurons.values() if c.spikes), default=0.0)
+
+
+def _steady(program: Program, node: Neuron, first: Collection[str]) -> bool:
+    """Whether the input alone reaches a neuron node, or a bias reaches all of it."""
+    fed = [program.by_name[name] for name in feeders(program, node)]
+    biases = (bias_of(before) for before in fed)
+    return all(before.name in first or isinstance(before, Input) for before in fed) or any(
+        bias is not None and bool(bias.all()) for bias in biases
+    )
 
 
 def _of_input(program: Program, pool: str) -> bool:
@@ -146,11 +159,11 @@ def _taps(c: TapCounts, rate: float, time: float) -> TapCounts:
     )
 
 
-def _neurons(c: NeuronCounts, rate: float, time: float) -> NeuronCounts:
+def _neurons(c: NeuronCounts, rate: float, time: float, touching: float) -> NeuronCounts:
     return replace(
         c,
         neuron_updates=round(c.neuron_updates * time),
-        neuron_updates_touched=round(min(c.neuron_updates, c.neuron_updates_touched * rate) * time),
+        neuron_updates_touched=round(min(c.neuron_updates, c.neuron_updates_touched * touching) * time),
         spikes=round(c.spikes * rate * time),
         events=round(c.events * rate * time),
     )

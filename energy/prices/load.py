@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Collection, Mapping
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
@@ -45,9 +46,7 @@ def load_prices(name_or_path: str | Path) -> PriceList:
     a negative value, or a value without the unit its term needs.
     """
     if str(name_or_path) in _built_in():
-        name = str(name_or_path)
-        text = (files(__package__) / "lists" / f"{name}.toml").read_text(encoding="utf-8")
-        return _parse(text, name, where=f"price list '{name}'")
+        return _read_built_in(str(name_or_path))
     path = Path(name_or_path)
     if path.suffix != ".toml":
         close = did_you_mean(str(name_or_path), _built_in(), most=3)
@@ -59,6 +58,13 @@ def load_prices(name_or_path: str | Path) -> PriceList:
     return _parse(text, path.stem, where=f"price list {path}")
 
 
+@cache
+def _read_built_in(name: str) -> PriceList:
+    text = (files(__package__) / "lists" / f"{name}.toml").read_text(encoding="utf-8")
+    return _parse(text, name, where=f"price list '{name}'")
+
+
+@cache
 def _built_in() -> tuple[str, ...]:
     folder = files(__package__) / "lists"
     return tuple(sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml")))

@@ -29,12 +29,14 @@ def sram_access(prices: PriceList, size: int) -> Range:
     Linear between 0 bytes at 0 J and the list's 8 KB, 32 KB and 1 MB (Lemaire et al. 2022, section 3);
     between 1 MB and a list's larger ``on_chip_bytes`` the last slope goes on.
     """
-    points = [(0.0, 0.0, 0.0), *((float(at), prices.terms[term].low, prices.terms[term].high) for term, at in _POINTS)]
-    upper = next((i for i, point in enumerate(points[1:], 1) if size <= point[0]), len(points) - 1)
-    (left, *starts), (right, *ends) = points[upper - 1], points[upper]
+    upper = next((i for i, (_, at) in enumerate(_POINTS) if size <= at), len(_POINTS) - 1)
+    left, low, high = 0, 0.0, 0.0
+    if upper:
+        term, left = _POINTS[upper - 1]
+        low, high = prices.terms[term].low, prices.terms[term].high
+    term, right = _POINTS[upper]
     share = (size - left) / (right - left)
-    low, high = (start + share * (end - start) for start, end in zip(starts, ends, strict=True))
-    return low, high
+    return low + share * (prices.terms[term].low - low), high + share * (prices.terms[term].high - high)
 
 
 def word_access(prices: PriceList, bits: int, size: int) -> Range:

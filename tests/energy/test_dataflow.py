@@ -13,6 +13,7 @@ from stl_deploy.energy.models.dataflow import DATAFLOWS, Dataflow, Fetch, Sums
 from stl_deploy.energy.models.grid import Cell, quoted
 from stl_deploy.energy.models.layout import meeting_places
 from stl_deploy.energy.models.ledger import Item
+from stl_deploy.energy.models.lemaire import ann as lemaire_ann
 from stl_deploy.energy.models.lemaire import snn as lemaire_snn
 from stl_deploy.energy.models.verdict import number
 from stl_deploy.energy.prices.comparison import Comparison
@@ -115,7 +116,7 @@ def test_one_cell_by_hand() -> None:
     def sram(size: int, bits: int = 32) -> float:
         return 10 * size / 8192 * bits / 64
 
-    a = 9 * 0.9 + 9 * sram(24) + 6 * 0.9 + 6 * sram(12) + 2 * 3 * sram(1, 1)
+    a = 9 * 0.9 + 9 * sram(24) + 6 * 0.9 + 6 * sram(12) + 3 * sram(1, 1)
     b = 12 * 0.9 + 12 * sram(24) + 2 * 6 * sram(1, 2)
     states = 10 * 3.7 + 20 * 0.9 + 2 * 6 * sram(12) + 2 * 4 * sram(8)
     ann = 12 * 4.6 + 2 * 6 * sram(24) + 3 * 0.9 + 3 * sram(12) + 2 * sram(8) + 3 * sram(12)
@@ -203,6 +204,25 @@ def test_layers_that_meet_at_one_neuron_share_its_potentials() -> None:
     assert meeting_places(net, counted) == {"a": 1, "b": 0}
     reads = counts(lemaire_snn(net, counted, FP32), "potential reads")
     assert reads == {"a": 9 + 3 * 2, "b": 9}  # T x N_out once, with the first of the two
+    for items in (dataflow.ann(net, counted, FP32, Dataflow("per_step", "registers")), lemaire_ann(net, counted, FP32)):
+        assert counts(items, "output writes") == {"a": 3}  # one activation for each of the three ReLUs
+
+
+def test_a_spike_is_written_once_and_read_by_each_layer() -> None:
+    net = program(
+        start((2,)),
+        linear("a", "in", np.ones((3, 2))),
+        lif("n", "a", (3,)),
+        linear("b", "n", np.ones((2, 3))),
+        linear("c", "n", np.ones((4, 3))),
+        lif("m", "b", (2,)),
+        lif("k", "c", (4,)),
+    )
+    counted = measure_energy(net, X).counts
+    assert counted.weighted["b"].in_nonzero == counted.weighted["c"].in_nonzero == 6
+    for items in (dataflow.snn(net, counted, FP32, Dataflow("per_event", "memory")), lemaire_snn(net, counted, FP32)):
+        # the input is there; the six spikes of n are written with the first that reads them
+        assert counts(items, "queue writes and reads") == {"a": 3, "b": 6 + 6, "c": 6}
 
 
 def test_an_event_with_a_value_carries_it_through_the_queue() -> None:
@@ -213,8 +233,8 @@ def test_an_event_with_a_value_carries_it_through_the_queue() -> None:
         lemaire_snn(two_layers(), report.counts, FP32),
     ):
         queue = next(i for i in items if (i.layer, i.term) == ("a", "queue writes and reads"))
-        # 3 events of 1 address bit and 32 value bits, in a queue of two such words (9 bytes)
-        assert queue.joules == approx((2 * 3 * 10 * 9 / 8192 * 33 / 64 * PJ,) * 2)
+        # 3 events of 1 address bit and 32 value bits are read in a queue of two such words (9 bytes)
+        assert queue.joules == approx((3 * 10 * 9 / 8192 * 33 / 64 * PJ,) * 2)
 
 
 def test_a_float_multiply_is_not_priced_by_the_bits_of_an_activation() -> None:

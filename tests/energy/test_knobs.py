@@ -108,15 +108,16 @@ def test_knobs_out_of_range(knobs: dict[str, float], sentence: str) -> None:
         what_if(net(), counts, **knobs)  # type: ignore[arg-type]
 
 
-def test_at_the_break_even_rate_both_sides_cost_the_same_with_memory() -> None:
+@pytest.mark.parametrize("decay", [0.5, 1.0])  # the second: integrators, whose states are touched where input arrives
+def test_at_the_break_even_rate_both_sides_cost_the_same_with_memory(decay: float) -> None:
     weight = np.zeros((8, 4))
     weight[0] = 1
     quiet = program(
         start((4,)),
         linear("a", "in", weight),
-        lif("n", "a", (8,)),
+        lif("n", "a", (8,), decay=decay),
         linear("b", "n", np.full((90, 8), 0.1)),
-        lif("m", "b", (90,)),
+        lif("m", "b", (90,), decay=decay),
     )
     x = np.zeros((8, 1, 4), np.float32)
     x[0, 0, 0] = 1
@@ -135,6 +136,23 @@ def test_at_the_break_even_rate_both_sides_cost_the_same_with_memory() -> None:
             assert min(abs(cost / dense[end] - 1) for cost in costs) < 1e-4
         solved += 1
     assert solved >= 3
+
+
+def test_what_the_input_or_a_bias_touches_does_not_follow_the_rate() -> None:
+    biased = program(
+        start((2,)),
+        linear("a", "in", np.ones((3, 2))),
+        lif("n", "a", (3,)),
+        linear("b", "n", np.ones((2, 3))),
+        lif("m", "b", (2,)),
+        linear("c", "m", np.ones((2, 2)), bias=np.ones(2)),
+        lif("k", "c", (2,)),
+    )
+    counts = measure_energy(biased, X).counts
+    half = scaled(biased, counts, rate=0.5)
+    touched = {name: c.neuron_updates_touched for name, c in half.neurons.items()}
+    assert {name: c.neuron_updates_touched for name, c in counts.neurons.items()} == {"n": 3, "m": 2, "k": 4}
+    assert touched == {"n": 3, "m": 1, "k": 4}
 
 
 def large(counts: Counts) -> Counts:
