@@ -140,6 +140,16 @@ class OfModel(Protocol):
 
 
 @runtime_checkable
+class OnGrid(Protocol):
+    """A Runner whose artifact may say on what grid its input is."""
+
+    @property
+    def input_bits(self) -> int | None:
+        """Input is multiples of 2^-input_bits; 0: it takes whole numbers alone; None: nothing is said."""
+        ...
+
+
+@runtime_checkable
 class Tabled(Protocol):
     """A Format whose artifacts can be shown layer by layer."""
 

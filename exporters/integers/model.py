@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.integers.graph import IntegerGraph
 from stl_deploy.exporters.integers.quantise import Quantised, quantise
-from stl_deploy.exporters.integers.real_weights import to_integers
+from stl_deploy.exporters.integers.real_weights import bits_of, to_integers
 from stl_deploy.exporters.integers.simulate import IntegerRun, simulate
 from stl_deploy.exporters.integers.store import NAME, read_integers
 from stl_deploy.exporters.targets import Model, Network, Options
@@ -58,6 +58,11 @@ class GraphModel:
                     "name the graph that they were made from"
                 )
         return copy.copy(self)
+
+    @property
+    def input_bits(self) -> int | None:
+        """See `stl_deploy.exporters.targets.OnGrid`."""
+        return None if self._graph is None else bits_of(self._graph.input.scale)
 
     def run(self, x: NetworkInput, record: bool = False) -> Result:
         """See `stl_deploy.exporters.targets.Runner`; a Program's integers are chosen by calibration, else by x."""

@@ -126,11 +126,22 @@ def weighted_node(node: Linear | Conv | Scale, name: str, weight: Ints, bias: In
     )
 
 
+def bits_of(input_scale: float) -> int | None:
+    """The b of a scale 2^b, b at least 0; None for another scale."""
+    mantissa, exponent = np.frexp(input_scale)
+    return int(exponent) - 1 if mantissa == 0.5 and exponent > 0 else None
+
+
 def to_integers(x: NDArray[Any], input_scale: float) -> NDArray[np.int32]:
     """``x·input_scale`` as whole numbers; raises InputError if x is not on that grid."""
     scaled = np.asarray(x, np.float64) * input_scale
     whole = np.round(scaled)
     if not np.array_equal(scaled, whole):
+        if input_scale == 1:
+            raise InputError(
+                "expected whole numbers as input, as no grid is declared for it; found fractions; give --input-grid "
+                "BITS, which rounds to multiples of 2^-BITS and declares that"
+            )
         raise InputError(
             f"the input is not on the grid of 1/{input_scale:g} that the network was exported with; round it "
             "to it, or give --input-grid BITS, which rounds to multiples of 2^-BITS"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 
-from stl_deploy.graph.exact import fraction_bits
+from stl_deploy.graph.exact import fraction_bits, input_grid
 from stl_deploy.graph.findings import Finding
 from stl_deploy.graph.program import Conv, Floats, Linear, Neuron, Program, is_max_pool
 
@@ -22,6 +22,7 @@ def rounded(program: Program, host: Collection[str] = ()) -> Iterator[Finding]:
     Nothing is rounded in flattening and in max pooling of spikes. The integers of every other layer are those that
     agree best on calibration data, so nothing makes them agree on all.
     """
+    yield from _input(program)
     for node in program.nodes:
         if node.name in host:
             continue
@@ -29,6 +30,20 @@ def rounded(program: Program, host: Collection[str] = ()) -> Iterator[Finding]:
             yield Finding("quantisation", "warning", node.name, _weights(node.weight), _REMEDY)
         elif isinstance(node, Neuron) and node.threshold is not None and not is_max_pool(program, node):
             yield Finding("quantisation", "warning", node.name, _neuron(node, node.threshold), _REMEDY)
+
+
+def _input(program: Program) -> Iterator[Finding]:
+    """Integers take whole numbers, and real numbers on a grid alone."""
+    declared = program.metadata.get("input", {})
+    if not program.inputs or not isinstance(declared, Mapping) or input_grid(program.metadata) is not None:
+        return
+    name = program.inputs[0].name
+    if declared.get("coding") == "analog":
+        refused = "real numbers enter on no declared grid, and export refuses them"
+        yield Finding("analog-input", "warning", name, refused, "give --input-grid BITS here and to export")
+    elif "coding" not in declared:
+        taken = "nothing says what enters: whole numbers are taken as they are, and export refuses others"
+        yield Finding("input-unstated", "info", name, taken, "give real numbers a grid with --input-grid BITS")
 
 
 def _weights(weight: Floats) -> str:

@@ -49,9 +49,11 @@ class InputLayer:
 
     neuron: the input becomes the bias of these neurons at each step, and their spikes go on (netx's ``bias_mant``;
     lava-dl trains them on ``scale``·image + ``offset``, which netx leaves to its user).
+    fraction_bits: real input times 2^fraction_bits is what enters; None: nothing says so.
     """
 
     shape: Shape
+    fraction_bits: int | None = None
     neuron: IntegerNeuron | None = None
     scale: int = 1
     offset: int = 0
@@ -113,6 +115,12 @@ class IntegerNet:
     def input_shape(self) -> Shape:
         """Shape of one step of input."""
         return self._shapes[0]
+
+    @property
+    def fraction_bits(self) -> int | None:
+        """Of the grid of real input, see `InputLayer`; None: nothing says so."""
+        first = self.layers[0]
+        return first.fraction_bits if isinstance(first, InputLayer) else None
 
     @property
     def spiking(self) -> Iterator[tuple[str, SpikingLayer]]:

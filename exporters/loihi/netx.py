@@ -2,7 +2,8 @@
 
 Inside the file: weights in torch order, per-neuron conv thresholds and biases in Lava's
 ``(W, H, C)`` order, everything else as `stl_deploy.exporters.loihi.net` has it. The NIR name of
-a layer is kept as the HDF5 attribute ``node``, which netx does not look at.
+a layer is kept as the HDF5 attribute ``node`` and the grid of real input as ``fraction_bits``, which netx does not
+look at.
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ from stl_deploy.exporters.loihi.net import (
     layer_key,
 )
 from stl_deploy.exporters.loihi.records import Record, open_layers
+from stl_deploy.graph.exact import MANTISSA_BITS
 from stl_deploy.graph.io.hdf5 import whole_hdf5
 
+_FRACTION_BITS = "fraction_bits"
 NETX_CANNOT = ("pool", "average", "convT", "unpool", "concat")
 """Layer types that the format names and netx 0.6 raises NotImplementedError for."""
 
@@ -56,6 +59,8 @@ def _write_layer(group: Any, layer: Layer) -> None:
     group["shape"] = np.array(layer.shape, np.int64)
     if isinstance(layer, InputLayer):
         group["type"] = np.bytes_("input")
+        if layer.fraction_bits is not None:
+            group.attrs[_FRACTION_BITS] = layer.fraction_bits
         return
     group["type"] = np.bytes_("dense" if isinstance(layer, DenseLayer) else "conv")
     group.create_dataset("weight", data=layer.weight.astype(np.int32), compression="gzip", shuffle=True)
@@ -141,7 +146,7 @@ def _read_layer(record: Record, index: int, arriving: Shape) -> Layer:
 def _read_input(record: Record) -> InputLayer:
     shape = _shape(record)
     if not record.has("neuron"):
-        return InputLayer(shape=shape)
+        return InputLayer(shape=shape, fraction_bits=record.whole_attribute(_FRACTION_BITS, 0, MANTISSA_BITS))
     scale, offset = (record.number(key) if record.has(key) else 0 for key in ("weight", "bias"))
     return InputLayer(shape=shape, neuron=_read_neuron(record), scale=scale or 64, offset=offset)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.integers.net import DECAY_ONE, IntegerNeuron
 from stl_deploy.exporters.integers.ranges import LayerRange
-from stl_deploy.exporters.integers.real_weights import to_integers
+from stl_deploy.exporters.integers.real_weights import bits_of, to_integers
 from stl_deploy.exporters.integers.scales import (
     Candidate,
     Doubles,
@@ -95,7 +95,7 @@ def quantise(
     x: NDArray[Any] = to_integers(calibration, input_scale)
     reference = run(program, calibration, record=[node.name for node in program.spiking]).recorded
     parts = structure(_FOLDABLE[thresholds](program) if thresholds in _FOLDABLE else program)
-    layers: list[Layer] = [InputLayer(shape=parts.input.shape)]
+    layers: list[Layer] = [InputLayer(shape=parts.input.shape, fraction_bits=bits_of(input_scale))]
     fits: list[LayerFit] = []
     scales: dict[str, Doubles] = {}
     scale = input_scale

@@ -69,6 +69,15 @@ class Record:
             raise self.error(key, f"expected a printable name of up to 255 characters, no path; found {value[:60]!a}")
         return value
 
+    def whole_attribute(self, key: str, least: int, most: int) -> int | None:
+        """A whole number from least to most that is an attribute of the layer, or None."""
+        if key not in self._group.attrs:
+            return None
+        value = np.asarray(self._group.attrs[key])
+        if value.dtype.kind not in "iu" or value.shape or not least <= value <= most:
+            raise self.error(key, f"expected a whole number from {least} to {most}; found {str(value)[:40]}")
+        return int(value)
+
     def _dataset(self, key: str) -> Any:
         found = _member(self._group, key)
         if found is None:

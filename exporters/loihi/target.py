@@ -49,7 +49,8 @@ class Loihi:
     """The integers of a Program, of a netx file or of a C folder, as our model of Lava's fixed point runs them.
 
     A netx file alone takes whole numbers and names spikes by layer; `of` its Program it takes real input on the graph's
-    grid and names nodes. notes: what a file holds beside its layers, in sentences.
+    grid and names nodes. notes: what a file holds beside its layers, in sentences. input_bits: see
+    `stl_deploy.exporters.targets.OnGrid`.
     """
 
     name = "loihi"
@@ -63,13 +64,16 @@ class Loihi:
         self._options = options
         self._graph: GraphModel | None = None
         self.notes: tuple[str, ...] = ()
+        self.input_bits: int | None = None
         if isinstance(network, Path) and network.is_dir():
             self._graph = GraphModel(network, options)
+            self.input_bits = self._graph.input_bits
             return
         self._path = network if isinstance(network, Path) else None
         self._program = network if isinstance(network, Program) else None
         if self._path is not None:
-            self.notes = read_netx(self._path).notes
+            net = read_netx(self._path)
+            self.notes, self.input_bits = net.notes, net.fraction_bits
 
     @classmethod
     def available(cls) -> str | None:
@@ -198,7 +202,8 @@ def model_of_file(path: Path, program: Program) -> LoihiModel:
             f"{path}: expected layers {', '.join(names)}; found {', '.join(keys) or 'none with names'}; name the graph "
             "that it was made from"
         )
-    return LoihiModel(net, keys, structure(program).host, input_scale(program), "folded", (), shapes=shapes)
+    scale = input_scale(program) if net.fraction_bits is None else 2.0**net.fraction_bits
+    return LoihiModel(net, keys, structure(program).host, scale, "folded", (), shapes=shapes)
 
 
 def _export(program: Program, path: Path, calibration: NDArray[Any], options: NetxOptions) -> LoihiModel:

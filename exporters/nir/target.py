@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.targets import Check, Model, Network, Options
+from stl_deploy.graph.exact import input_grid
 from stl_deploy.graph.findings import Finding
 from stl_deploy.graph.frameworks.restate import READER_TARGETS, restate
 from stl_deploy.graph.frameworks.writers import reading_of
@@ -42,6 +43,12 @@ class Reference:
     @classmethod
     def available(cls) -> None:
         """Always."""
+
+    @property
+    def input_bits(self) -> int | None:
+        """See `stl_deploy.exporters.targets.OnGrid`."""
+        grid = input_grid(self.program.metadata)
+        return (grid.fraction_bits or None) if grid is not None else None
 
     def run(self, x: NetworkInput, record: bool = False) -> Result:
         """See `stl_deploy.exporters.targets.Runner`."""

@@ -105,5 +105,14 @@ class Interface(BaseModel):
             raise InputError(f"{where}: its metadata is damaged ({error}); export it again") from None
 
 
+def graph_metadata(properties: Mapping[str, str], where: str) -> dict[str, Any]:
+    """What the network's author wrote beside it (see `Interface.properties`); raises InputError naming ``where``."""
+    start = PREFIX + "graph."
+    try:
+        return {key.removeprefix(start): json.loads(text) for key, text in properties.items() if key.startswith(start)}
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: its metadata is damaged ({error}); export it again") from None
+
+
 def _json(value: Any) -> str:
     return json.dumps(value, allow_nan=False)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.onnx.foreign import read_model
-from stl_deploy.exporters.onnx.interface import Interface
+from stl_deploy.exporters.onnx.interface import Interface, graph_metadata
 from stl_deploy.exporters.onnx.runtime import onnxruntime
 from stl_deploy.graph.program import Floats, Input, Program, Shape
 from stl_deploy.graph.run import Result, match_inputs
@@ -54,6 +54,11 @@ class OnnxModel:
         except Exception as error:  # ONNX Runtime's errors have no other base
             raise InputError(f"{path}: ONNX Runtime cannot load it ({_first_line(error)})") from None
         return cls(path, interface, shapes, elements, session)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What the network's author wrote beside it: dialect, input coding, grids."""
+        return graph_metadata(self.session.get_modelmeta().custom_metadata_map, str(self.path))
 
     def shape_of(self, tensor: str) -> Shape:
         """Of one sample at one step of an input or output tensor."""

@@ -173,6 +173,7 @@ def check(
     json: Json = False,
 ) -> None:
     """Per node: faithful, approximate or unsupported, with the reason and the remedy."""
+    from stl_deploy._util.files import read_inputs
     from stl_deploy.pipeline import check as checking
 
     if _untrained(str(source)):
@@ -193,7 +194,8 @@ def check(
             bad = sum(not report.ok for report in folder.reports.values())
             raise CheckFailed(f"{source}: {bad} of {len(folder.reports)} files have errors")
         return
-    report = checking.check(source, targets=target, dialect=dialect, input_grid=input_grid, say=console())
+    x = None if input_file is None else read_inputs(input_file)[0]
+    report = checking.check(source, targets=target, dialect=dialect, input_grid=input_grid, x=x, say=console())
     found = report.as_dict()
     if input_file is not None and report.runs:
         effects = checking.measure(source, input_file, dialect=dialect, say=console())

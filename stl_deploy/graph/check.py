@@ -48,15 +48,17 @@ def check_file(
     dialect: Dialect | None = None,
     targets: Mapping[str, TargetCheck] = TARGETS,
     declared: Mapping[str, Any] | None = None,
+    seen: Mapping[str, Any] | None = None,
 ) -> Report:
     """Check a NIR file; see `check`. A file that cannot be read gives a report with that one finding.
 
-    declared: what its metadata would say of the input, in place of what they say.
+    declared: what its metadata would say of the input, in place of what they say. seen: where they say nothing.
     """
     try:
         graph = read_nir(path)
-        if declared is not None:
-            graph.metadata = {**graph.metadata, METADATA_KEY: {**own_metadata(graph), "input": dict(declared)}}
+        if declared is not None or seen is not None:
+            said = {"input": dict(seen or {}), **own_metadata(graph)} | ({"input": dict(declared)} if declared else {})
+            graph.metadata = {**graph.metadata, METADATA_KEY: said}
     except Exception as error:
         return _report({}, [from_error(error)], targets, None)
     return check(graph, dialect, targets)

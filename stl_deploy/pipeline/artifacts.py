@@ -64,15 +64,16 @@ def whole_artifact(output: Path, to: Format) -> Iterator[Path]:
 
 def load(path: Path, of: Format, program: Program) -> Runner:
     """Read an artifact back as a run of ``program``; raises ToolError if it cannot run on this machine."""
-    return _ready(of.load(path), program)
+    return ready(of.load(path), program)
 
 
 def open_runner(kind: type[Runner], network: Network, program: Program, **common: Any) -> Runner:
     """A backend's run of a Program, or of an artifact that was made from it; raises ToolError as `load`."""
-    return _ready(kind(network, make_options(kind, {}, **common)), program)
+    return ready(kind(network, make_options(kind, {}, **common)), program)
 
 
-def _ready(runner: Runner, program: Program) -> Runner:
+def ready(runner: Runner, program: Program) -> Runner:
+    """A runner as a run of ``program``; raises ToolError if it cannot run on this machine."""
     reason = runner.available()
     if reason is not None:
         raise ToolError(f"{runner.name} cannot run here: {reason}")

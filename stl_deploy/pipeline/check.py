@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from stl_deploy._util.console import Console
 from stl_deploy._util.files import leading, read_inputs
 from stl_deploy._util.suggest import did_you_mean
@@ -15,11 +17,12 @@ from stl_deploy.exporters.targets import Tabled, find_format, registry
 from stl_deploy.graph.ambiguity import Effect, effects
 from stl_deploy.graph.check import TargetCheck, check_file
 from stl_deploy.graph.dialect import load_dialect
+from stl_deploy.graph.exact import Grid, on_grid
 from stl_deploy.graph.findings import Finding, NodeReport, Report, from_error
 from stl_deploy.graph.frameworks.writers import reading_of
 from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.margins import NearThreshold
-from stl_deploy.graph.run import CHUNK, run
+from stl_deploy.graph.run import CHUNK, NetworkInput, run
 from stl_deploy.pipeline.show import artifact_rows
 from stl_deploy.pipeline.source import Source, check_bits, open_program, open_source
 
@@ -46,11 +49,13 @@ def check(
     targets: Sequence[str] | None = None,
     dialect: str | None = None,
     input_grid: int | None = None,
+    x: NetworkInput | None = None,
     say: Console | None = None,
 ) -> Report:
     """Check a run folder's graph or a .nir file against targets (default: every format's), or an artifact of ours.
 
-    input_grid: the input will be multiples of 2^-input_grid up to 1. Raises InputError for a bad call.
+    input_grid: the input will be multiples of 2^-input_grid up to 1. x: input like what will enter, for targets that
+    take whole numbers alone. Raises InputError for a bad call.
     """
     say, asked = say or Console(quiet=True), targets_asked(targets)
     opened = open_source(source, artifacts=True)
@@ -61,7 +66,7 @@ def check(
         show(report, say)
         return report
     chosen = load_dialect(dialect) if dialect is not None else None
-    report = check_file(opened.file, chosen, asked, declared_grid(input_grid))
+    report = check_file(opened.file, chosen, asked, declared_grid(input_grid), seen_coding(x))
     show(report, say)
     return report
 
@@ -160,6 +165,14 @@ def declared_grid(bits: int | None) -> dict[str, Any] | None:
         return None
     check_bits(bits)
     return {"fraction_bits": bits, "max": 1.0}
+
+
+def seen_coding(x: NetworkInput | None) -> dict[str, Any] | None:
+    """What ``x`` shows of the input, as metadata say it; None without x."""
+    if x is None:
+        return None
+    arrays = list(x.values()) if isinstance(x, Mapping) else [np.asarray(x)]
+    return {"coding": "graded" if all(on_grid(array, Grid(0, np.inf)) for array in arrays) else "analog"}
 
 
 def targets_asked(targets: Sequence[str] | None) -> dict[str, TargetCheck]:

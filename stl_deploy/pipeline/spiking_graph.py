@@ -134,7 +134,7 @@ class SpikingGraph:
         from stl_deploy.pipeline.check import check
 
         with self._saved() as source:
-            return check(source.file, targets=list(targets) or None, input_grid=input_grid)
+            return check(source.file, targets=list(targets) or None, input_grid=input_grid, x=self.sample)
 
     def fold(
         self, *, thresholds: Thresholds = "keep", exact_grid: bool = True, input_grid: int | None = None
@@ -194,14 +194,15 @@ class SpikingGraph:
         """Run artifacts and the graph on ``x`` (default: ``sample``) and compare every spike of every layer.
 
         ``verify("net.onnx", x).require()`` raises ParityError where a float artifact differs.
-        input_grid: ``x`` is rounded to multiples of 2^-input_grid. Raises InputError for files that cannot be read or
-        do not belong to the graph, and for input off the grid that the graph declares.
+        input_grid: ``x`` is rounded to multiples of 2^-input_grid; default: to the grid that an artifact was exported
+        for. Raises InputError for files that cannot be read or do not belong to the graph, and for input off the grid
+        that the graph declares.
         """
         from stl_deploy.pipeline.verify import check_against
 
         paths = [artifact] if isinstance(artifact, str | Path) else list(artifact)
-        program, x = on_declared_grid(self.program, self._input(x, "verify"), input_grid, Console(quiet=True))
-        return Verification(check_against(program, [Path(path) for path in paths], x))
+        given = self._input(x, "verify")
+        return Verification(check_against(self.program, [Path(p) for p in paths], given, input_grid=input_grid))
 
     def energy(
         self, x: Any = None, labels: Any = None, *, prices: Sequence[str] | None = None, input_coding: str | None = None

@@ -23,7 +23,7 @@ from stl_deploy.graph.findings import Report
 from stl_deploy.graph.lower import own_metadata
 from stl_deploy.nn.network import Network
 from stl_deploy.pipeline.capture import capture
-from stl_deploy.pipeline.check import declared_grid, show, targets_asked
+from stl_deploy.pipeline.check import declared_grid, seen_coding, show, targets_asked
 from stl_deploy.pipeline.configure import configure
 from stl_deploy.pipeline.inputs import analog_bits
 from stl_deploy.pipeline.user_module import load_module
@@ -66,7 +66,7 @@ def untrained_graph(
         if "x" not in arrays:
             raise InputError(f"{input_file}: no array 'x' (found: {', '.join(names_in(input_file)) or 'nothing'})")
         net = capture(load_module(what, None), np.asarray(arrays["x"]), verify=False)
-        own = own_metadata(net.graph) | ({} if declared is None else {"input": dict(declared)})
+        own = own_metadata(net.graph) | {"input": declared or seen_coding(net.sample)}
         return with_metadata(net.graph, own), net.dialect
     if input_file is not None:
         raise InputError(f"{what}: --input is of a module's check (FILE.py:NAME); a configuration tells its input")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from stl_deploy._util.console import Console
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.targets import Format, format_of, registry
+from stl_deploy.exporters.targets import Format, OnGrid, format_of, registry
 from stl_deploy.exporters.verify import LAYER_HEADER, Report, layer_rows
+from stl_deploy.graph.exact import Grid, input_scale, on_grid
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput
-from stl_deploy.pipeline.artifacts import Bench, labels_of, open_runner
+from stl_deploy.pipeline.artifacts import Bench, labels_of, open_runner, ready
 from stl_deploy.pipeline.manifest import check_unchanged
 from stl_deploy.pipeline.progress import now_and_then
 from stl_deploy.pipeline.source import TEST_INPUT, on_declared_grid, open_program, open_source, program_input
@@ -31,10 +34,10 @@ def verify(
     """Compare artifacts, or the network on backends, with a run folder's or .nir file's graph on one input.
 
     against: an artifact's path, or the name of a backend. The input is the file given, else the run folder's test
-    images, else random input on the graph's grid. input_grid: it is rounded to multiples of 2^-input_grid. lava: an
-    artifact also runs on further backends that read it and must
-    equal one of our models (a .net file on real Lava), where they are ready, on the first `SAMPLES` samples, within
-    ``deadline`` seconds. ``report.require()`` raises ParityError where spikes differ that must not.
+    images, else random input on the graph's grid. input_grid: see `check_against`. lava: an artifact also runs on
+    further backends that read it and must equal one of our models (a .net file on real Lava), where they are ready, on
+    the first `SAMPLES` samples, within ``deadline`` seconds. ``report.require()`` raises ParityError where spikes
+    differ that must not.
     Raises InputError for files that cannot be read or do not belong to the graph, ToolError if a tool fails.
     """
     say = say or Console(quiet=True)
@@ -43,9 +46,8 @@ def verify(
         check_unchanged(source, ("net.nir", TEST_INPUT))
     program = open_program(opened, dialect, say=say)
     x, _, what = program_input(opened, program, input_file)
-    program, x = on_declared_grid(program, x, input_grid, say)
     say.say(f"input: {what}")
-    report = check_against(program, against, x, further=lava, deadline=deadline, say=say)
+    report = check_against(program, against, x, input_grid=input_grid, further=lava, deadline=deadline, say=say)
     show(report, say)
     return report
 
@@ -55,30 +57,58 @@ def check_against(
     against: Sequence[Path | str],
     x: NetworkInput,
     *,
+    input_grid: int | None = None,
     further: bool = False,
     deadline: float = 600.0,
     say: Console | None = None,
 ) -> Report:
     """Run the program and each artifact (or the program on each backend) on ``x`` ``[T, B, *shape]`` and compare.
 
-    A file that computes something else on purpose, as an ONNX file with int8 weights, must equal the reference of
-    that, and its difference from the program is told.
+    input_grid: x is rounded to multiples of 2^-input_grid; None: to the grid that an artifact was exported for, where
+    that is another than the program's. A file that computes something else on purpose, as an ONNX file with int8
+    weights, must equal the reference of that, and its difference from the program is told.
     """
     say = say or Console(quiet=True)
-    bench, runners = Bench(program, x), registry().runners
+    runners = registry().runners
     common = {"deadline": deadline, "progress": now_and_then(say, "steps")}
     names = labels_of(Path(one) for one in against if str(one) not in runners or Path(one).exists())
+    formats = {path: _format(path) for path in names}
+    loaded = {path: of.load(path) for path, of in formats.items()}
+    bits = {names[path]: one.input_bits for path, one in loaded.items() if isinstance(one, OnGrid)}
+    if input_grid is None and not isinstance(x, Mapping):
+        input_grid = _their_grid(program, bits, say)
+    program, x = on_declared_grid(program, x, input_grid, say)
+    _require_whole(x, [name for name, found in bits.items() if found == 0])
+    bench = Bench(program, x)
     for one in dict.fromkeys(against):
         path = Path(one)
         if path not in names:
             kind = runners[str(one)]
             bench.hold(kind.name, open_runner(kind, program, program, **common), program)
             continue
-        of = _format(path)
-        runner = bench.artifact(path, of, names[path])
+        bench.hold(names[path], ready(loaded[path], program), path, artifact=str(path))
         if further:
-            bench.further(path, of, names[path], {runner.name}, say, **common)
+            bench.further(path, formats[path], names[path], {loaded[path].name}, say, **common)
     return bench.report
+
+
+def _their_grid(program: Program, bits: Mapping[str, int | None], say: Console) -> int | None:
+    """The coarsest input grid that artifacts were exported for, in bits; None if the program's own is as coarse."""
+    told = {name: found for name, found in bits.items() if found}
+    if not told or 2.0 ** min(told.values()) == input_scale(program):
+        return None
+    name, coarsest = min(told.items(), key=lambda one: one[1])
+    say.say(f"{name} was exported for input in multiples of 2^-{coarsest}")
+    return coarsest
+
+
+def _require_whole(x: NetworkInput, names: Sequence[str]) -> None:
+    """Raise InputError for fractions in the input of artifacts that take whole numbers alone."""
+    if names and not isinstance(x, Mapping) and not on_grid(x, Grid(0, np.inf)):
+        raise InputError(
+            f"{names[0]} was exported for whole numbers as input; found fractions; export it again with --input-grid "
+            "BITS, which rounds to multiples of 2^-BITS"
+        )
 
 
 def _format(path: Path) -> Format:

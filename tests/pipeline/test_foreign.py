@@ -182,6 +182,60 @@ def test_a_grid_may_be_said_to_every_verb_that_converts(analog: tuple[Path, Path
     assert read_nir(tmp_path / "folded.nir").metadata["stl_deploy"]["input"]["fraction_bits"] == 6
 
 
+@pytest.mark.parametrize(("target", "name"), [("netx", "a.net"), ("onnx", "a.onnx"), ("c", "a"), ("nir", "a.nir")])
+def test_verify_takes_the_grid_that_an_artifact_was_exported_for(
+    analog: tuple[Path, Path], cli: Any, tmp_path: Path, target: str, name: str
+) -> None:
+    net, given = analog
+    call = ["export", net, "--to", target, "--input", given, "-o", tmp_path / name]
+    exported = cli(*call, "--input-grid", "6", "--json").json["verified"]["runs"][0]
+    verify = ["verify", net, "--no-lava", "--against", tmp_path / name, "--input", given]
+    found = cli(*verify, "--json")
+    assert found.code == 0
+    assert f"{name} was exported for input in multiples of 2^-6" in found.err
+    assert found.json["runs"][0] == exported
+    with np.load(given) as kept:
+        assert read(net).verify(tmp_path / name, kept["x"]).report.runs[0].differing == exported["differing"]
+    assert cli(*verify, "--input-grid", "3").code == 0
+    finer = cli(*verify, "--input-grid", "9")
+    assert finer.code == (2 if target in ("netx", "c") else 0)
+    assert ("on the grid of 1/64 that the network was exported with" in finer.err) is (finer.code == 2)
+
+
+def test_an_artifact_of_whole_numbers_takes_no_fractions(analog: tuple[Path, Path], cli: Any, tmp_path: Path) -> None:
+    net, given = analog
+    np.savez(tmp_path / "whole.npz", x=np.arange(12 * 2 * 6).reshape(12, 2, 6) % 3)
+    call = ["export", net, "--to", "netx", "-o", tmp_path / "a.net", "--input", tmp_path / "whole.npz"]
+    assert cli(*call).code == 0
+    verify = ["verify", net, "--no-lava", "--against", tmp_path / "a.net", "--input"]
+    assert cli(*verify, tmp_path / "whole.npz").code == 0
+    for more in ([], ["--input-grid", "6"]):
+        refused = cli(*verify, given, *more)
+        assert refused.code == 2
+        assert "a.net was exported for whole numbers as input; found fractions; export it again" in refused.err
+
+
+@pytest.mark.parametrize("target", ["netx", "c"])
+def test_check_says_what_export_will_say_of_real_input(
+    analog: tuple[Path, Path], cli: Any, tmp_path: Path, target: str
+) -> None:
+    net, given = analog
+    np.savez(tmp_path / "whole.npz", x=np.ones((12, 2, 6), np.int8))
+
+    def told(*more: Any) -> list[tuple[str, str, str]]:
+        found = cli("check", net, "--target", target, "--json", *more)
+        assert found.code == 0
+        return [
+            (one["slug"], one["severity"], one["remedy"])
+            for one in found.json["findings"]
+            if one["slug"].startswith(("analog", "input"))
+        ]
+
+    assert told() == [("input-unstated", "info", "give real numbers a grid with --input-grid BITS")]
+    assert told("--input", given) == [("analog-input", "warning", "give --input-grid BITS here and to export")]
+    assert told("--input", tmp_path / "whole.npz") == told("--input-grid", "6") == []
+
+
 def test_a_declared_grid_is_held_to(analog: tuple[Path, Path], cli: Any, tmp_path: Path) -> None:
     declared = tmp_path / "declared.nir"
     done = cli("export", analog[0], "--to", "nir", "-o", declared, "--input", analog[1], "--input-grid", "4")

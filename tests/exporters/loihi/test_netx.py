@@ -13,7 +13,7 @@ import pytest
 from benchmarks.unseen import lava_dl_rows
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.lava import environment
-from stl_deploy.exporters.loihi.net import ConvLayer, DenseLayer, FlattenLayer, same_net
+from stl_deploy.exporters.loihi.net import ConvLayer, DenseLayer, FlattenLayer, InputLayer, IntegerNet, same_net
 from stl_deploy.exporters.loihi.netx import read_netx, write_netx
 from stl_deploy.exporters.loihi.simulate import simulate
 from tests.exporters.loihi.nets import chain, dense, neuron, random_case, special_cases
@@ -163,6 +163,20 @@ def test_hostile_files_are_refused_by_layer_and_key(name: str, tmp_path: Path) -
         read_netx(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", [-1, 25, 2.0, "8", [8, 8]])
+def test_the_input_s_grid_is_a_number_of_bits(value: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a.net"
+    net = chain((3,), dense(np.arange(12).reshape(4, 3), neuron=neuron(1, 2)))
+    gridded = IntegerNet((InputLayer(shape=(3,), fraction_bits=8), *net.layers[1:]))
+    write_netx(gridded, path)
+    assert read_netx(path).fraction_bits == 8
+    assert not same_net(net, gridded)
+    with h5py.File(path, "r+") as file:
+        file["layer/0"].attrs["fraction_bits"] = value
+    with pytest.raises(InputError, match=r"a\.net: layer/0/fraction_bits: expected a whole number from 0 to 24; found"):
+        read_netx(path)
 
 
 def test_out_of_range_values_are_refused(tmp_path: Path) -> None:
