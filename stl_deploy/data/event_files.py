@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -15,7 +20,7 @@ from stl_deploy._util.install import missing
 from stl_deploy._util.npz import read_npy_header
 from stl_deploy._util.untrusted import blamed, plain_file
 from stl_deploy.data.events import Events, place
-from stl_deploy.errors import InputError
+from stl_deploy.errors import InputError, ToolError
 from stl_deploy.graph.io.hdf5 import Group, open_hdf5
 
 Shape = tuple[int, ...]
@@ -57,23 +62,44 @@ def _whole(path: Path, values: NDArray[Any]) -> NDArray[np.int64]:
     return values.astype(np.int64)
 
 
-def aedat4(path: Path, shape: Shape) -> Events:
-    """A recording of CIFAR10-DVS, through the package aedat; raises ToolError where that is missing."""
+@contextmanager
+def aedat4(shape: Shape) -> Iterator[Callable[[Path], Events]]:
+    """What reads recordings of CIFAR10-DVS, through the package aedat in a process of its own (see `aedat4_process`).
+
+    It raises ToolError where that package is missing, InputError for a file that cannot be decoded.
+    """
+    command = [sys.executable, "-P", "-m", "stl_deploy._util.aedat4_process"]
     try:
-        import aedat
-    except ImportError:
-        raise missing("aedat") from None
-    plain_file(path, "an AEDAT 4 file", _MOST_BYTES)
-    try:
-        decoder = aedat.Decoder(str(path))
-        streams = [key for key, stream in decoder.id_to_stream().items() if stream["type"] == "events"]
-        parts = [packet["events"] for packet in decoder if packet["stream_id"] in streams[:1]]
-    except Exception as error:  # whatever the decoder raises, the file is at fault
-        raise InputError(f"{path}: not a whole AEDAT 4 file ({' '.join(str(error).split())})") from None
-    if not parts:
-        raise InputError(f"{path}: holds no events; expected a recording")
-    names = [np.concatenate([part[name] for part in parts]).astype(np.int64) for name in ("on", "y", "x", "t")]
-    return _named(str(path), shape, *names[:3], when=names[3])
+        decoder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    except OSError as error:
+        raise ToolError(f"cannot start a process to decode AEDAT 4 files with: {error}") from None
+
+    def read(path: Path) -> Events:
+        plain_file(path, "an AEDAT 4 file", _MOST_BYTES)
+        on, y, x, when = _decoded(path, decoder)
+        return _named(str(path), shape, on, y, x, when=when)
+
+    with decoder:
+        try:
+            yield read
+        finally:
+            decoder.kill()
+
+
+def _decoded(path: Path, decoder: subprocess.Popen[bytes]) -> NDArray[np.int64]:
+    assert decoder.stdin is not None
+    assert decoder.stdout is not None
+    with suppress(BrokenPipeError):
+        os.write(decoder.stdin.fileno(), json.dumps(str(path.absolute())).encode() + b"\n")
+    answer = json.loads(decoder.stdout.readline() or "{}")
+    if "missing" in answer:
+        raise missing("aedat")
+    size = 32 * answer.get("events", 0)
+    content = decoder.stdout.read(size)
+    if "events" not in answer or len(content) < size:
+        reason = answer.get("error", "aedat crashes on it")
+        raise InputError(f"{path}: damaged, truncated or not an AEDAT 4 file ({reason})")
+    return np.frombuffer(content, np.int64).reshape(4, -1)
 
 
 def heidelberg(path: Path, shape: Shape) -> tuple[NDArray[np.int64], Iterator[Events]]:

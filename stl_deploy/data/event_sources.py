@@ -153,8 +153,9 @@ def _cifar_part(folder: Path) -> list[Path]:
 
 
 def _cifar(files: list[Path], shape: tuple[int, ...]) -> Recordings:
-    for path in files:
-        yield event_files.aedat4(path, shape), _CIFAR_CLASSES.index(path.parent.name)
+    with event_files.aedat4(shape) as read:
+        for path in files:
+            yield read(path), _CIFAR_CLASSES.index(path.parent.name)
 
 
 def _heidelberg_part(name: str) -> Callable[[Path], list[Path]]:

@@ -206,36 +206,55 @@ def test_spoken_digits(tmp_path):
         load_dataset(config)
 
 
+STAND_IN = """
+import numpy as np
+
+class Decoder:
+    def __init__(self, path):
+        with open(path, "rb") as file:
+            self.said = file.read()
+        if self.said == b"memory":
+            import os
+            os.abort()
+        if self.said == b"panic":
+            class PanicException(BaseException):
+                pass
+            raise PanicException("range end\\nindex 4")
+
+    def id_to_stream(self):
+        return {0: {"type": "imus"}, 1: {"type": "events"}} if self.said != b"imus" else {0: {"type": "imus"}}
+
+    def __iter__(self):
+        kind = [("t", "<u8"), ("x", "<u2"), ("y", "<u2"), ("on", "?")]
+        yield {"stream_id": 0}
+        for t in (0, 10):
+            yield {"stream_id": 1, "events": np.array([(t, 3 + self.said[0], 2, True)], kind)}
+"""
+
+
 def test_pictures_before_a_camera_through_aedat(tmp_path, monkeypatch):
     """The package's decoder is stood in for; what it is asked and how its packets are read is tested."""
-    kind = [("t", "<u8"), ("x", "<u2"), ("y", "<u2"), ("on", "?")]
     for place, name in enumerate(("airplane", "automobile")):
         (tmp_path / name).mkdir()
         for i in range(10):
             (tmp_path / name / f"{i}.aedat4").write_bytes(bytes([place]))
-
-    class Decoder:
-        def __init__(self, path):
-            self.place = Path(path).read_bytes()[0]
-
-        def id_to_stream(self):
-            return {0: {"type": "imus"}, 1: {"type": "events"}}
-
-        def __iter__(self):
-            yield {"stream_id": 0}
-            for t in (0, 10):
-                yield {"stream_id": 1, "events": np.array([(t, 3 + self.place, 2, True)], kind)}
+    (tmp_path / "packages").mkdir()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "packages"))
 
     config = DatasetConfig(name="cifar10_dvs", encoder="spikes", data_dir=str(tmp_path), T=2)
-    monkeypatch.setitem(sys.modules, "aedat", None)
+    (tmp_path / "packages" / "aedat.py").write_text("raise ImportError")
     with pytest.raises(ToolError, match=r"aedat is not installed; .*pip install .*\[data\]"):
         load_dataset(config)
-    monkeypatch.setitem(sys.modules, "aedat", SimpleNamespace(Decoder=Decoder))
+    (tmp_path / "packages" / "aedat.py").write_text(STAND_IN)
     data = load_dataset(config)
     assert (len(data.train), len(data.validation), len(data.test)) == (14, 2, 4)
     for frames, label in zip(data.test.pixels, data.test.labels.tolist(), strict=True):
         assert frames[:, 1, 2, 3 + label].tolist() == [1, 1]
         assert frames.sum() == 2
+    for damage, said in ((b"panic", "range end index 4"), (b"memory", "crashes on it"), (b"imus", "no events")):
+        (tmp_path / "automobile" / "5.aedat4").write_bytes(damage)
+        with pytest.raises(InputError, match=rf"5\.aedat4: damaged, truncated or not an AEDAT 4 file \(.*{said}"):
+            load_dataset(config)
 
 
 def test_absent_files_and_downloads(tmp_path, cache, monkeypatch):

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from stl_deploy._util.console import Console
+from stl_deploy._util.install import is_there
 from tests.hunt.formats import FORMATS
 from tests.hunt.kills import KILLS, hunt_kills
 from tests.hunt.mutants import hunt
@@ -42,6 +43,9 @@ def main() -> int:
 
     say.say(f"seed {options.seed}")
     for name in options.formats:
+        if not is_there(FORMATS[name].needs):
+            tell(f"mutants of {name}", 0, f"{FORMATS[name].needs} is not installed", [], 0)
+            continue
         started = time.monotonic()
         found = hunt(name, options.mutants, options.seed, FAILURES)
         note = f"{found.read:,} read, {found.refused:,} refused"

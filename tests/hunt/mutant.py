@@ -22,7 +22,7 @@ Damage = Callable[[bytes, np.random.Generator], bytes]
 class Format:
     """suffix and file_name: of a mutant. originals: whole files. attempt: reads a mutant; ``read`` or ``refused``.
 
-    damages: of the content, tried in turn; ``hdf5``: also through h5py.
+    damages: of the content, tried in turn; ``hdf5``: also through h5py. needs: a package without which all is refused.
     """
 
     suffix: str
@@ -31,6 +31,7 @@ class Format:
     damages: tuple[Damage, ...] = (damage_bytes,)
     hdf5: bool = False
     file_name: str = "mutant"
+    needs: str = "numpy"
 
 
 def write_mutant(of: Format, number: int, seed: int, folder: Path) -> Path:

@@ -45,6 +45,8 @@ def try_mutants(name: str, first: int, last: int, seed: int, failures: Path | No
     """
     warnings.simplefilter("ignore")
     of = FORMATS[name]
+    if failures is not None:
+        failures.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         for number in range(first, last):
             path = write_mutant(of, number, seed, Path(folder))
@@ -77,7 +79,6 @@ def hunt(name: str, count: int, seed: int, failures: Path) -> Found:
     if name in run_formats.FORMATS:
         run_formats.keep_run()
     found, first = Found(), 0
-    failures.mkdir(parents=True, exist_ok=True)
     while first < count:
         last = min(first + _CHUNK, count)
         command = [sys.executable, "-m", "tests.hunt.mutants", name, str(first), str(last), str(seed), str(failures)]
