@@ -13,6 +13,7 @@ from stl_deploy.errors import InputError
 from stl_deploy.graph.compare import ParityRow
 
 SCHEMA_VERSION = 1
+_PLAIN = {str, int, bool, type(None)}
 Label = Literal["measured", "simulated", "modelled"]
 """How a figure came about: ran and was read off, ran on a simulator of hardware, or was worked out."""
 
@@ -79,6 +80,8 @@ def report_json(data: ReportData) -> dict[str, Any]:
 
 
 def _plain(value: Any, where: str) -> Any:
+    if type(value) in _PLAIN:
+        return value
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: _plain(getattr(value, f.name), f"{where}.{f.name}") for f in fields(value)}
     if isinstance(value, np.ndarray | np.generic):

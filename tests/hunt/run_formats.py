@@ -68,8 +68,27 @@ def _beside(path: Path, *, without: str) -> Path:
     return path.parent
 
 
+@cache
+def _draw_once() -> None:
+    """The curves of known records are not drawn again."""
+    from stl_deploy.training import curves
+
+    known: set[str] = set()
+    draw = curves.write_curves
+
+    def drawn(path: Path, records: Any, network: Any) -> None:
+        thresholds = {name: theta.tolist() for name, theta in network.thresholds().items()}
+        key = json.dumps([records, thresholds], default=repr)
+        if key not in known:
+            draw(path, records, network)
+            known.add(key)
+
+    curves.write_curves = drawn
+
+
 def _try_checkpoint(path: Path) -> str:
     """Resumed, with one epoch more, as far as the first epoch."""
+    _draw_once()
     from stl_deploy.config.schema import RunConfig
     from stl_deploy.nn.network import Network
     from stl_deploy.training.checkpoint import State, read_checkpoint
@@ -94,14 +113,27 @@ def _try_model(path: Path) -> str:
     return "read"
 
 
+def _once(read: Callable[..., Any]) -> Callable[..., Any]:
+    """What ``read`` gives at its first call."""
+    given: list[Any] = []
+
+    def first(*arguments: Any) -> Any:
+        if not given:
+            given.append(read(*arguments))
+        return given[0]
+
+    return first
+
+
 @cache
 def _draw_less() -> None:
-    """A report takes as long as its drawings: known numbers are not drawn again, of others every figure is made, one in
-    eight is rendered.
+    """A report takes as long as its drawings, and reading what no mutant changes: network and data are read once, known
+    numbers are not drawn again; of others every figure is made, one in eight is rendered.
     """
     import matplotlib.figure
 
-    from stl_deploy.report import bars, cores, energy_plots, pareto, plots, svg
+    from stl_deploy.pipeline import report as verb
+    from stl_deploy.report import bars, cores, energy_plots, pareto, plots, render, svg
 
     turn = [0]
     real = svg.inline
@@ -130,6 +162,16 @@ def _draw_less() -> None:
     for name in ("_curves", "_thresholds", "_raster", "_conventions", "_layers", "_region",
                  "heat_map", "draw", "dominating", "by_layer"):  # fmt: skip
         setattr(plots, name, remembered(getattr(plots, name)))
+    for name in ("load_network", "model_facts", "load_dataset", "encode_split", "read_nir"):
+        setattr(verb, name, _once(getattr(verb, name)))
+    last: list[Any] = [None, None]
+
+    def plain(data: Any) -> Any:  # of the same report the second time, for the page
+        if last[0] is not data:
+            last[:] = data, render_json(data)
+        return last[1]
+
+    render_json, verb.report_json, render.report_json = render.report_json, plain, plain
     # The constrained layout draws everything twice.
     svg.Figure = lambda layout, **more: matplotlib.figure.Figure(**more)
 
@@ -169,6 +211,7 @@ FORMATS: Mapping[str, Format] = {
     "config": Format(".yaml", _of_run("config.yaml"), _try_config, (damage_text, damage_bytes), file_name="config"),
     "verify": Format(".json", _of_run("verify.json"), _try_report, _JSON, file_name="verify"),
     "energy": Format(".json", _of_run("energy.json"), _try_report, _JSON, file_name="energy"),
+    "tradeoff": Format(".json", _of_run("tradeoff.json"), _try_report, _JSON, file_name="tradeoff"),
     "manifest": Format(".json", _of_run("manifest.json"), _try_report, (damage_json,), file_name="manifest"),
     "metrics": Format(".jsonl", _of_run("metrics.jsonl"), _try_report, (damage_json,), file_name="metrics"),
 }
