@@ -102,7 +102,7 @@ def checks_of(data: Mapping[str, Any]) -> tuple[Check, ...]:
         for side, names in sides.items():
             for name in names:
                 if name not in known:
-                    raise ConfigError(f"split of '{model}': no measurement '{name}'; expected an id of [[measurement]]")
+                    raise ConfigError(f"split of '{model}': expected an id of [[measurement]]; found '{name}'")
                 label: Split = "held out" if side == "held_out" else "training" if side == "training" else "shortcut"
                 found.append(_check(known[name], model, label))
     return tuple(found)
@@ -134,7 +134,7 @@ def _no_leak(model: str, training: Sequence[str], held_out: Sequence[str]) -> No
     both = sorted(set(training) & set(held_out))
     if both:
         raise ConfigError(
-            f"split of '{model}' leaks: '{both[0]}' is training and held out; expected each measurement in one of them"
+            f"split of '{model}': expected each measurement in training or held out; found '{both[0]}' in both"
         )
 
 

@@ -75,7 +75,7 @@ def _ends(values: Range | None) -> list[float] | None:
 def check_step_time(seconds: float | None) -> None:
     """Raise InputError unless it is None or a positive, finite number of seconds."""
     if seconds is not None and not (isfinite(seconds) and seconds > 0):
-        raise InputError(f"the step time is {seconds:g}; expected the seconds of one measured time step, more than 0")
+        raise InputError(f"step time: expected the seconds of one measured time step, more than 0; found {seconds:g}")
 
 
 def chip_lines(

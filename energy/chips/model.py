@@ -65,7 +65,7 @@ def chip_model(name: str) -> ChipModel:
     for model in chip_models():
         if model.name == name:
             return model
-    raise ConfigError(f"no chip '{name}'; expected {', '.join(model.name for model in chip_models())}")
+    raise ConfigError(f"expected a chip: {', '.join(model.name for model in chip_models())}; found '{name}'")
 
 
 def parse_chip(text: str, name: str) -> ChipModel:
@@ -77,16 +77,16 @@ def parse_chip(text: str, name: str) -> ChipModel:
         raise ConfigError(f"{where}: not TOML ({error})") from None
     known = {*_TEXTS, *_QUANTITIES, *_NUMBERS, "evidence", "events", "latencies"}
     if unknown := sorted(set(data) - known):
-        raise ConfigError(f"{where}: unknown key '{unknown[0]}'; expected {', '.join(sorted(known))}")
+        raise ConfigError(f"{where}: expected keys {', '.join(sorted(known))}; found '{unknown[0]}'")
     if missing := [key for key in (*_TEXTS, "evidence", "events") if not data.get(key)]:
         raise ConfigError(
-            f"{where}: key '{missing[0]}' is missing or empty; expected {', '.join(_TEXTS)}, evidence, events"
+            f"{where}: expected {', '.join(_TEXTS)}, evidence and events; found no '{missing[0]}', or an empty one"
         )
     if data["evidence"] not in get_args(Evidence):
-        raise ConfigError(f"{where}: 'evidence' is {data['evidence']!r}; expected {', '.join(get_args(Evidence))}")
+        raise ConfigError(f"{where}: 'evidence': expected {', '.join(get_args(Evidence))}; found {data['evidence']!r}")
     numbers: dict[str, Any] = {key: data[key] for key in _NUMBERS if key in data}
     if wrong := [key for key, value in numbers.items() if type(value) is not int or value < 1]:
-        raise ConfigError(f"{where}: '{wrong[0]}' is {numbers[wrong[0]]!r}; expected a whole number from 1 up")
+        raise ConfigError(f"{where}: '{wrong[0]}': expected a whole number from 1 up; found {numbers[wrong[0]]!r}")
     given: dict[str, Any] = {
         key: read_price(data[key], kind, f"{where}: '{key}'") for key, kind in _QUANTITIES.items() if key in data
     }

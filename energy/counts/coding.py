@@ -52,7 +52,7 @@ def resolve_coding(program: Program, arrays: Iterable[NDArray[Any]], declared: s
         return Coding("spikes" if binary else "analog", "data")
     coding = next((known for known in _CODINGS if known == named), None) if isinstance(named, str) else None
     if coding is None:
-        raise InputError(f"input coding {named!r} ({origin}); expected {', '.join(_CODINGS)}")
+        raise InputError(f"input coding ({origin}): expected {', '.join(_CODINGS)}; found {named!r}")
     if coding == "spikes" and not binary:
         raise InputError(
             f"the input coding is 'spikes' ({origin}) but the input holds {_other(arrays, binary=True):g}; "

@@ -162,7 +162,7 @@ class ActivityCounter:
 
     def _same_steps(self, steps: int) -> None:
         if self._batch and steps != self._steps:
-            raise InputError(f"activity of {steps} steps after activity of {self._steps}; expected one T for all")
+            raise InputError(f"expected activity of one T for all, {self._steps} steps as before; found {steps}")
 
     def _end_chunk(self, steps: int, batch: int) -> None:
         self._same_steps(steps)

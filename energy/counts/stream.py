@@ -30,7 +30,7 @@ def count_stream(
     depend on ``processes``. Raises InputError for parts of different T, none at all, or fewer than one process.
     """
     if processes < 1:
-        raise InputError(f"{processes} processes; expected 1 or more")
+        raise InputError(f"expected 1 process or more; found {processes}")
     whole = ActivityCounter(program, coding)
     found = _in_turn if processes == 1 else _at_once
     seen = False

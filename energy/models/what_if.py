@@ -87,9 +87,11 @@ def _knobs(steps: int) -> Iterator[Mapping[str, Any]]:
 def with_bits(prices: PriceList, bits: int) -> PriceList:
     """The list for integer weights of ``bits``: memory words that wide, multiplies in proportion, adds as they are."""
     if prices.numbers == "float":
-        raise ConfigError(f"price list '{prices.name}' is of floats; weight bits can be turned in a list of integers")
+        raise ConfigError(
+            f"weight bits: expected a price list of integers; found '{prices.name}', of floats; take another list"
+        )
     if type(bits) is not int or not 1 <= bits <= MAX_BITS:
-        raise ConfigError(f"weight bits are {bits!r}; expected a whole number from 1 to {MAX_BITS}")
+        raise ConfigError(f"weight bits: expected a whole number from 1 to {MAX_BITS}; found {bits!r}")
     share = bits / prices.weight_bits
     mul, ac = prices.terms["mul"], prices.terms["ac"]
     times = Price(mul.low * share, mul.high * share, mul.unit, mul.note)
@@ -104,11 +106,13 @@ def scaled(program: Program, counts: Counts, *, rate: float = 1.0, steps: int | 
     often a neuron is touched that the input alone feeds, or a bias at every step.
     """
     if steps is not None and (type(steps) is not int or steps < 1):
-        raise ConfigError(f"time steps are {steps!r}; expected a whole number from 1 up")
+        raise ConfigError(f"time steps: expected a whole number from 1 up; found {steps!r}")
     most = highest_rate(counts)
     if not rate >= 0 or rate * most > 1:
         highest = "any" if not most else f"0 to {1 / most:.3g}"
-        raise ConfigError(f"the rate is {rate:g} times the counted one; expected {highest} (one spike per step)")
+        raise ConfigError(
+            f"rate: expected {highest} times the counted one (at most one spike per step); found {rate:g}"
+        )
     time = (steps or counts.T) / counts.T
     first = set(first_layer(program, counts))
     steady = {node.name for node in program.of(Neuron) if _steady(program, node, first)}

@@ -82,23 +82,23 @@ def _parse(text: str, name: str, *, where: str) -> PriceList:
         raise ConfigError(f"{where}: key '{missing[0]}' is missing; needed: {', '.join(required)}")
     for key in (*TEXTS, "caveat"):
         if not isinstance(data.get(key, ""), str):
-            raise ConfigError(f"{where}: '{key}' is {data[key]!r}; expected a text")
+            raise ConfigError(f"{where}: '{key}': expected a text; found {data[key]!r}")
     scope: Scope = _one_of(data, "scope", get_args(Scope), where)
     evidence: Evidence = _one_of(data, "evidence", get_args(Evidence), where)
     if type(data["year"]) is not int:
-        raise ConfigError(f"{where}: 'year' is {data['year']!r}; expected a whole number")
+        raise ConfigError(f"{where}: 'year': expected a whole number; found {data['year']!r}")
     for key in BITS:
         if type(data.get(key, 32)) is not int or not 1 <= data.get(key, 32) <= MAX_BITS:
-            raise ConfigError(f"{where}: '{key}' is {data[key]!r}; expected a whole number from 1 to {MAX_BITS}")
+            raise ConfigError(f"{where}: '{key}': expected a whole number from 1 to {MAX_BITS}; found {data[key]!r}")
     if not data["source"].strip():
-        raise ConfigError(f"{where}: 'source' is empty; expected where each price was published")
+        raise ConfigError(f"{where}: 'source': expected where each price was published; found an empty text")
     on_chip = data.get("on_chip_bytes", ON_CHIP_BYTES)
     if type(on_chip) is not int or on_chip < 1:
-        raise ConfigError(f"{where}: 'on_chip_bytes' is {on_chip!r}; expected a whole number from 1 up")
+        raise ConfigError(f"{where}: 'on_chip_bytes': expected a whole number from 1 up; found {on_chip!r}")
     numbers: Numbers = _one_of({"numbers": "integer", **data}, "numbers", get_args(Numbers), where)
     terms = data["terms"]
     if not isinstance(terms, dict) or not terms:
-        raise ConfigError(f"{where}: 'terms' is {terms!r}; expected a table of prices")
+        raise ConfigError(f"{where}: 'terms': expected a table of prices; found {terms!r}")
     _refuse_unknown(terms, TERMS[scope], f"{where}, scope '{scope}'", "term")
     prices = {term: read_price(entry, TERMS[scope][term], f"{where}: '{term}'") for term, entry in terms.items()}
     if evidence in _WITH_SIGMA:
@@ -123,13 +123,13 @@ def _refuse_unknown(data: Mapping[str, Any], known: Collection[str], where: str,
         more = len(known) - _FEW
         accepted = ", ".join([*list(known)[:_FEW], *([f"and {more} more"] if more > 0 else [])])
         raise ConfigError(
-            f"{where}: unknown {what} '{unknown[0]}'{did_you_mean(unknown[0], known, most=3)}; expected {accepted}"
+            f"{where}: expected a {what}: {accepted}; found '{unknown[0]}'{did_you_mean(unknown[0], known, most=3)}"
         )
 
 
 def _one_of(data: Mapping[str, Any], key: str, choices: tuple[str, ...], where: str) -> Any:
     if data[key] not in choices:
-        raise ConfigError(f"{where}: '{key}' is {data[key]!r}; expected {', '.join(choices)}")
+        raise ConfigError(f"{where}: '{key}': expected {', '.join(choices)}; found {data[key]!r}")
     return data[key]
 
 
@@ -137,21 +137,23 @@ def read_price(entry: Any, kind: str, where: str) -> Price:
     """A price as a TOML table: value and unit, sigma and note if there are any; ConfigError for anything else."""
     accepted = ", ".join(UNITS[kind])
     if not isinstance(entry, dict) or "value" not in entry or "unit" not in entry:
-        raise ConfigError(f"{where} is {entry!r}; expected {{ value = …, unit = … }} with unit one of: {accepted}")
+        raise ConfigError(f"{where}: expected {{ value = …, unit = … }} with unit one of {accepted}; found {entry!r}")
     _refuse_unknown(entry, ("value", "unit", "note", "sigma"), where)
     unit, note = entry["unit"], entry.get("note", "")
     if not isinstance(unit, str) or unit not in UNITS[kind]:
         hint = "; memory is priced per 64-bit access" if kind == "memory" else ""
-        raise ConfigError(f"{where} has unit {unit!r}; expected {accepted}{hint}")
+        raise ConfigError(f"{where}: expected unit {accepted}; found {unit!r}{hint}")
     if not isinstance(note, str):
-        raise ConfigError(f"{where} has note {note!r}; expected a text")
+        raise ConfigError(f"{where}: expected a text as note; found {note!r}")
     value = entry["value"]
     ends = value if isinstance(value, list) else [value, value]
     if len(ends) != 2 or not all(_is_price(end) for end in ends) or ends[0] > ends[1]:
-        raise ConfigError(f"{where} has value {value!r}; expected a number from 0 up, or a range [low, high]")
+        raise ConfigError(f"{where}: expected as value a number from 0 up, or a range [low, high]; found {value!r}")
     sigma = entry.get("sigma", NOT_PUBLISHED)
     if sigma != NOT_PUBLISHED and not _is_price(sigma):
-        raise ConfigError(f'{where} has sigma {sigma!r}; expected a number from 0 up, in {unit}, or "{NOT_PUBLISHED}"')
+        raise ConfigError(
+            f'{where}: expected as sigma a number from 0 up, in {unit}, or "{NOT_PUBLISHED}"; found {sigma!r}'
+        )
     factor = UNITS[kind][unit]
     spread = None if sigma == NOT_PUBLISHED else sigma * factor
     return Price(ends[0] * factor, ends[1] * factor, unit, note, spread)

@@ -77,7 +77,7 @@ class Program:
         found = run_program([str(program)], given, what="the compiled network", deadline=deadline)
         wanted = samples * steps * (4 * outputs + spikes)
         if len(found) != wanted:
-            raise ToolError(f"the compiled network wrote {len(found):,} bytes; expected {wanted:,}")
+            raise ToolError(f"the compiled network: expected {wanted:,} bytes of output; found {len(found):,}")
         return np.frombuffer(found, np.uint8).reshape(samples, steps, -1)
 
 

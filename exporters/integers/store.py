@@ -158,7 +158,7 @@ def _value(name: str, value: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
     if isinstance(value, dict):
         array = arrays[value["array"]]
         if array.dtype != np.int32 or array.size > MAX_VALUES:
-            raise ValueError(f"{name} holds {array.dtype}; expected int32")
+            raise ValueError(f"{name}: expected int32; found {array.dtype}")
         return array
     if name == "name":
         if not isinstance(value, str) or not 0 < len(value) <= 1000:
@@ -194,7 +194,7 @@ def _checked(nodes: list[IntegerNode]) -> IntegerGraph:
     if len(names) != len(nodes):
         raise ValueError("two nodes have one name")
     if not isinstance(nodes[0], IntegerInput) or not isinstance(nodes[-1], IntegerOutput):
-        raise ValueError("the first node must be the input and the last the output")
+        raise ValueError("expected the input as first node and the output as last; found others")
     by_name = {node.name: node for node in nodes}
     for node in nodes:
         if isinstance(node, IntegerInput) != (not known) or isinstance(node, IntegerOutput) != (node is nodes[-1]):

@@ -37,5 +37,5 @@ def run_lava(
     expected = {key: (*x.shape[:2], *layer.shape) for key, layer in net.spiking}
     found = {key: array.shape for key, array in spikes.items()}
     if found != expected:
-        raise ToolError(f"Lava returned arrays {found} where {expected} were expected")
+        raise ToolError(f"expected arrays {expected} from Lava; found {found}")
     return IntegerRun(spikes[list(expected)[-1]], {key: spikes[key] for key in expected})

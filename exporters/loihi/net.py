@@ -175,8 +175,8 @@ def _check_layer(key: str, layer: Layer, arriving: Shape) -> Shape:
 def _check_dense(key: str, layer: DenseLayer, arriving: Shape) -> None:
     if layer.weight.ndim != 2 or arriving != (layer.weight.shape[1],):
         raise InputError(
-            f"{key}: dense weight has shape {list(layer.weight.shape)} but {list(arriving)} values arrive; "
-            "expected [out, in] behind a flat input (add a flatten layer)"
+            f"{key}: expected dense weight [out, in] for the values that arrive, {list(arriving)}; found "
+            f"{list(layer.weight.shape)}; add a flatten layer behind an image"
         )
     _check_shape(key, "bias", layer.bias, [layer.shape])
     _check_shape(key, "delay", layer.delay, [layer.weight.shape])
@@ -204,9 +204,11 @@ def _check_conv(key: str, layer: ConvLayer, arriving: Shape) -> None:
     if weight.ndim != 4 or min(weight.shape) < 1:
         raise InputError(f"{key}: expected conv weight [C_out, C_in/groups, kh, kw]; found {list(weight.shape)}")
     if min(*layer.stride, *layer.dilation, layer.groups) < 1 or min(layer.padding) < 0:
-        raise InputError(f"{key}: stride, dilation and groups must be 1 or more and padding 0 or more")
+        raise InputError(
+            f"{key}: expected stride, dilation and groups of 1 or more and padding of 0 or more; found less"
+        )
     if max(*weight.shape[2:], *layer.stride, *layer.padding, *layer.dilation, layer.groups) > 2**15 - 1:
-        raise InputError(f"{key}: kernel, stride, padding, dilation or groups above {2**15 - 1}")
+        raise InputError(f"{key}: expected kernel, stride, padding, dilation and groups up to {2**15 - 1}; found more")
     if weight.shape[0] % layer.groups or weight.shape[1] * layer.groups != arriving[0]:
         raise InputError(
             f"{key}: weight {list(weight.shape)} with {layer.groups} groups does not fit {arriving[0]} input channels"

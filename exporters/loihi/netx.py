@@ -132,7 +132,7 @@ def _read_layer(record: Record, index: int, arriving: Shape) -> Layer:
     if kind == "input":
         return _read_input(record)
     if index == 0 and kind != "dense":
-        raise record.error("type", f"the first layer is '{kind}'; an 'input' layer with its shape must come first")
+        raise record.error("type", f"expected an 'input' layer with its shape first; found '{kind}'")
     if kind in NOT_HERE:
         raise record.error("type", f"'{kind}': {NOT_HERE[kind]}")
     if kind == "dense":

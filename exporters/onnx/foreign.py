@@ -101,7 +101,9 @@ def _check_external(tensor: TensorProto, path: Path) -> None:
         raise InputError(f"{path}: weights '{tensor.name}' are in {location}, which is not beside it; copy both files")
     size = data.stat().st_size
     if size > MAX_DATA_BYTES:
-        raise InputError(f"{data}: {size / 2**30:.0f} GiB; at most {MAX_DATA_BYTES // 2**30} GiB are read")
+        raise InputError(
+            f"{data}: expected at most {MAX_DATA_BYTES // 2**30} GiB of weights; found {size / 2**30:.0f} GiB"
+        )
     numbers = [entries.get("offset", "0"), entries.get("length", "0")]
     if not all(number.isdecimal() for number in numbers) or sum(map(int, numbers)) > size:
         raise InputError(f"{data}: ends before the weights '{tensor.name}'; it is truncated, copy it again")

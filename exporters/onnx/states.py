@@ -61,7 +61,7 @@ class Past:
     def __init__(self, scope: Scope, states: States, node: str, kind: str, shape: Shape, depth: int) -> None:
         if depth > MAX_DELAY:
             raise UnsupportedError(
-                f"delays by {depth} steps, of which each must be kept; at most {MAX_DELAY} are",
+                f"expected a delay of at most {MAX_DELAY} steps, each of which is kept; found {depth}",
                 node=node,
                 slug="delay-too-long",
                 remedy="use a larger dt, or the sequence form if the node is in no loop",

@@ -73,7 +73,7 @@ def read_input(path: Path) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
     """
     x, labels = read_inputs(path)
     if isinstance(x, dict):
-        raise InputError(f"{path}: holds {', '.join(_NAMED + name for name in x)}; expected one array 'x' here")
+        raise InputError(f"{path}: expected one array 'x'; found {', '.join(_NAMED + name for name in x)}")
     return x, labels
 
 
@@ -82,12 +82,13 @@ def read_inputs(path: Path) -> tuple[Inputs, NDArray[np.int64] | None]:
     arrays = read_npz(path, lambda name: name in ("x", "y") or name.startswith(_NAMED))
     named = {name: values for name, values in arrays.items() if name.startswith(_NAMED)}
     if "x" in arrays and named:
-        raise InputError(f"{path}: holds both 'x' and {', '.join(named)}; expected one array, or one for each input")
+        raise InputError(
+            f"{path}: expected one array x, or x__NAME for each input; found both 'x' and {', '.join(named)}"
+        )
     if "x" not in arrays and not named:
         found = ", ".join(names_in(path)) or "nothing"
         raise InputError(
-            f"{path}: no array 'x' (found: {found}); expected x of shape [T, B, *input shape], or x__NAME for each of "
-            "several inputs"
+            f"{path}: expected array 'x' [T, B, *input shape], or x__NAME for each of several inputs; found {found}"
         )
     x: Inputs
     if named:
@@ -110,14 +111,14 @@ def first_samples(x: Inputs | Mapping[str, NDArray[Any]], count: int) -> Inputs:
 
 def _values(path: Path, name: str, x: NDArray[Any]) -> NDArray[Any]:
     if x.dtype.kind not in "fiub":
-        raise InputError(f"{path}: '{name}' has type {x.dtype}; expected float32, integers or bool")
+        raise InputError(f"{path}: '{name}': expected float32, integers or bool; found {x.dtype}")
     if x.ndim < 2 or x.size == 0:
-        raise InputError(f"{path}: '{name}' has shape {list(x.shape)}; expected [T, B, *input shape] with T, B >= 1")
+        raise InputError(f"{path}: '{name}': expected [T, B, *input shape] with T, B >= 1; found {list(x.shape)}")
     if x.dtype.kind == "f":
         with np.errstate(over="ignore"):  # infinite then, which is refused
             x = x.astype(np.float32, copy=False)
         if not np.isfinite(x).all():
-            raise InputError(f"{path}: '{name}' holds NaN or infinite values; expected finite numbers")
+            raise InputError(f"{path}: '{name}': expected finite numbers; found NaN or infinity")
     return x
 
 
@@ -126,7 +127,7 @@ def _labels(path: Path, labels: NDArray[Any] | None, steps: int, samples: int) -
         return None
     if labels.shape not in ((samples,), (samples, steps)) or labels.dtype.kind not in "iub":
         raise InputError(
-            f"{path}: 'y' is {labels.dtype} {list(labels.shape)}; expected whole numbers of shape [{samples}], or "
-            f"[{samples}, {steps}] of each step"
+            f"{path}: 'y': expected whole numbers [{samples}], or [{samples}, {steps}] for labels of each step; found "
+            f"{labels.dtype} {list(labels.shape)}"
         )
     return labels.astype(np.int64)

@@ -57,7 +57,7 @@ def read_npz(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> d
         found = [info for info in archive.infolist() if wanted(_stem(info.filename))]
         sizes = {_stem(info.filename): _declared(archive, info, path) for info in found}
         if len(sizes) < len(found):
-            raise InputError(f"{path}: two arrays of one name; expected each once")
+            raise InputError(f"{path}: expected each array once; found two of one name")
         if sum(sizes.values()) > budget:
             raise InputError(
                 f"{path}: its arrays take {sum(sizes.values()) / 2**30:.1f} GiB, over the {budget / 2**30:.1f} GiB "
@@ -76,7 +76,7 @@ def _open(path: Path) -> Iterator[zipfile.ZipFile]:
             raise InputError(f"{path}: not an .npz file (or truncated); write one with numpy.savez") from None
         with archive:
             if len(archive.infolist()) > _MAX_MEMBERS:
-                raise InputError(f"{path}: {len(archive.infolist())} arrays; expected up to {_MAX_MEMBERS}")
+                raise InputError(f"{path}: expected up to {_MAX_MEMBERS} arrays; found {len(archive.infolist())}")
             yield archive
 
 
@@ -85,7 +85,7 @@ def _declared(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> in
     with archive.open(info) as stream:
         shape, dtype = read_npy_header(stream)
     if dtype.hasobject:
-        raise InputError(f"{path}: array '{_stem(info.filename)}' holds Python objects; expected numbers")
+        raise InputError(f"{path}: array '{_stem(info.filename)}': expected numbers; found Python objects")
     size = prod(shape) * dtype.itemsize
     if size > MAX_ARRAY_BYTES:
         raise InputError(

@@ -56,7 +56,7 @@ def check_fit(path: Path, found: Mapping[str, Tensor], expected: Mapping[str, Te
                 f"{want.dtype} {list(want.shape)}; the file is of another architecture"
             )
         if have.is_floating_point() and not bool(have.isfinite().all()):
-            raise InputError(f"{path}: tensor '{name}' holds NaN or infinite values; expected finite numbers")
+            raise InputError(f"{path}: tensor '{name}': expected finite numbers; found NaN or infinity")
 
 
 def _one_line(error: Exception) -> str:

@@ -57,14 +57,14 @@ def plain_file(path: Path, what: str, most: int | None = None) -> int:
     try:
         found = path.stat()
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; expected {what}") from None
+        raise InputError(f"{path}: expected {what}; found no such file") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
-        raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}; expected {what}") from None
+        raise InputError(f"{path}: expected {what}; {getattr(error, 'strerror', None) or error}") from None
     if not stat.S_ISREG(found.st_mode):
         kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or device"
-        raise InputError(f"{path}: {kind}; expected {what}")
+        raise InputError(f"{path}: expected {what}; found {kind}")
     if most is not None and found.st_size > most:
-        raise InputError(f"{path}: {found.st_size} bytes; expected {what} of at most {most}")
+        raise InputError(f"{path}: expected {what} of at most {most} bytes; found {found.st_size}")
     return found.st_size
 
 

@@ -126,7 +126,7 @@ def _read(path: Path) -> str:
 def _parse(text: str, where: str) -> dict[str, Any]:
     data = _yaml(text, where)
     if not isinstance(data, dict):
-        raise ConfigError(f"{where}: found {type(data).__name__}, expected keys such as dataset, network and train")
+        raise ConfigError(f"{where}: expected keys such as dataset, network and train; found {type(data).__name__}")
     return data
 
 

@@ -45,16 +45,16 @@ def _sentence(problem: ErrorDetails) -> str:
     key = _key(loc)
     if kind == "extra_forbidden":
         fields = _fields(loc[:-1])
-        return f"unknown key '{key}'{did_you_mean(str(loc[-1]), fields)}; expected there: {', '.join(fields)}"
+        return f"key '{key}': expected {', '.join(fields)}; found '{loc[-1]}'{did_you_mean(str(loc[-1]), fields)}"
     if kind == "missing":
         return f"key '{key}' is missing; it has no default"
     if kind == "union_tag_not_found":
-        return f"key '{key}.kind' is missing; expected {_kinds(loc)}"
+        return f"key '{key}.kind': expected {_kinds(loc)}; found none"
     if kind == "union_tag_invalid":
-        return f"key '{key}.kind' is {context['tag']!r}; expected {_kinds(loc)}"
+        return f"key '{key}.kind': expected {_kinds(loc)}; found {context['tag']!r}"
     if kind == "value_error":
         return f"key '{key}': {context['error']}"
-    return f"key '{key}' is {_short(problem['input'])}; expected {_accepted(kind, context, problem['msg'])}"
+    return f"key '{key}': expected {_accepted(kind, context, problem['msg'])}; found {_short(problem['input'])}"
 
 
 def _kinds(loc: Sequence[int | str]) -> str:

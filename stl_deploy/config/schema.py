@@ -84,8 +84,8 @@ class DatasetConfig(_Section):
     def _leaves_something_to_train_on(self) -> DatasetConfig:
         if self.validation_fraction + self.test_fraction >= 1:
             raise ValueError(
-                f"validation_fraction {self.validation_fraction:g} and test_fraction {self.test_fraction:g} "
-                "leave nothing to train on; expected a sum below 1"
+                "expected validation_fraction and test_fraction that leave samples to train on, a sum below 1; "
+                f"found {self.validation_fraction:g} and {self.test_fraction:g}"
             )
         return self
 

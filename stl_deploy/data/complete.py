@@ -126,4 +126,4 @@ def _static_encoders() -> tuple[Encoder, ...]:
 
 
 def _wrong_encoder(config: DatasetConfig, what: str, accepted: tuple[Encoder, ...]) -> str:
-    return f"key 'dataset.encoder' is {config.encoder!r}; expected {', '.join(accepted)} for {config.name}, {what}"
+    return f"key 'dataset.encoder': expected {', '.join(accepted)} for {config.name}, {what}; found {config.encoder!r}"

@@ -133,7 +133,7 @@ def _check_labels(config: DatasetConfig, raw: Raw, classes: int) -> None:
     for labels in (raw.train_labels, raw.validation_labels, raw.test_labels):
         if labels is not None and len(labels) and not 0 <= labels.min() <= labels.max() < classes:
             found = f"{labels.min()} to {labels.max()}"
-            raise InputError(f"dataset {config.name}: labels {found}; expected 0 to {classes - 1}")
+            raise InputError(f"dataset {config.name}: expected labels from 0 to {classes - 1}; found {found}")
 
 
 def _stratified(

@@ -36,7 +36,7 @@ def aer40(data: bytes, shape: Shape, where: str) -> Events:
     Raises InputError, naming ``where``, for a size that is no multiple of 5 and for events outside ``shape`` (C, H, W).
     """
     if len(data) % 5:
-        raise InputError(f"{where}: {len(data)} bytes; expected a multiple of 5 (40 bits an event)")
+        raise InputError(f"{where}: expected a multiple of 5 bytes (40 bits an event); found {len(data)}")
     x, y, high, middle, low = np.frombuffer(data, np.uint8).reshape(-1, 5).astype(np.int64).T
     wraps = y == _OVERFLOW_ROW
     when = ((high & 127) << 16 | middle << 8 | low) + _OVERFLOW_TIME * np.cumsum(wraps)
@@ -49,7 +49,7 @@ def gesture_npy(path: Path, shape: Shape) -> Events:
     with blamed(path, "a whole .npy file"), path.open("rb") as stream:
         found, kind = read_npy_header(stream)
         if len(found) != 2 or found[1] != 4 or kind.kind not in "iuf" or prod(found) * kind.itemsize > size:
-            raise InputError(f"{path}: an array {list(found)} of {kind}; expected numbers [events, 4]")
+            raise InputError(f"{path}: expected numbers [events, 4]; found {kind} {list(found)}")
         stream.seek(0)
         table = npy.read_array(stream, allow_pickle=False)
     x, y, p = _whole(path, table[:, :3]).T
@@ -58,7 +58,7 @@ def gesture_npy(path: Path, shape: Shape) -> Events:
 
 def _whole(path: Path, values: NDArray[Any]) -> NDArray[np.int64]:
     if values.dtype.kind == "f" and not (np.isfinite(values).all() and (np.abs(values) < _MOST).all()):
-        raise InputError(f"{path}: holds values beyond 2^53, NaN or infinity; expected places and times of events")
+        raise InputError(f"{path}: expected places and times of events; found NaN, infinity or values beyond 2^53")
     return values.astype(np.int64)
 
 
@@ -107,11 +107,11 @@ def heidelberg(path: Path, shape: Shape) -> tuple[NDArray[np.int64], Iterator[Ev
     with open_hdf5(path, "an SHD file", lists=True) as (_, root):
         labels, times, units = (_row(path, root, name) for name in ("labels", "spikes/times", "spikes/units"))
     if labels.dtype.kind not in "iu":
-        raise InputError(f"{path}: labels are {labels.dtype}; expected whole numbers")
+        raise InputError(f"{path}: expected labels in whole numbers; found {labels.dtype}")
     labels = labels.astype(np.int64)
     if not len(labels) == len(times) == len(units):
         raise InputError(
-            f"{path}: {len(labels)} labels, {len(times)} times, {len(units)} units; equal numbers are needed"
+            f"{path}: expected as many labels as times and units; found {len(labels)}, {len(times)} and {len(units)}"
         )
     return labels, (_spikes(path, shape, *pair) for pair in zip(times, units, strict=True))
 
@@ -132,8 +132,8 @@ def _spikes(path: Path, shape: Shape, seconds: NDArray[Any], units: NDArray[Any]
         raise InputError(f"{path}: not a whole SHD file (a recording is no list of numbers)")
     if seconds.shape != units.shape or seconds.dtype.kind != "f" or units.dtype.kind not in "iu":
         raise InputError(
-            f"{path}: {seconds.size} times ({seconds.dtype}) for {units.size} units ({units.dtype}); expected times, "
-            "one to a whole number"
+            f"{path}: expected times in floats, one for each unit in whole numbers; found {seconds.size} "
+            f"({seconds.dtype}) for {units.size} ({units.dtype})"
         )
     when = _whole(path, np.round(seconds.astype(np.float64) * 1e6))
     return _named(str(path), shape, units.astype(np.int64), when=when)

@@ -57,7 +57,7 @@ class EventSource:
             self._download(root)
             parts = self.files(root)
         if parts is None:
-            raise InputError(f"{root}: no {self.tonic} files; expected {self.layout} there or in {self.tonic}/")
+            raise InputError(f"{root}: expected {self.layout} there or in {self.tonic}/; found no {self.tonic} files")
         frames = [self._frames(files, config) for files in parts]
         (train, train_labels), (test, test_labels) = frames[0], frames[1] if len(frames) > 1 else (None, None)
         return Raw(train, train_labels, test, test_labels, levels=1, timed=True)
@@ -77,7 +77,7 @@ class EventSource:
                     "fewer steps or a dataset.downscale"
                 )
         if not frames:
-            raise InputError(f"{files[0]}: holds no recordings; {self.layout} is expected")
+            raise InputError(f"{files[0]}: expected {self.layout}; found no recordings")
         stacked, targets = np.stack(frames), np.array(labels, np.int64)
         write_npz(kept, {"frames": stacked, "labels": targets})
         return stacked, targets

@@ -28,7 +28,9 @@ def place(shape: tuple[int, ...], *axes: NDArray[np.integer]) -> NDArray[np.int6
     """Coordinates, one array per axis of ``shape``, as places in the flattened sample; raises InputError outside it."""
     for axis, (size, values) in enumerate(zip(shape, axes, strict=True)):
         if len(values) and not 0 <= values.min() <= values.max() < size:
-            raise InputError(f"events at {values.min()} to {values.max()} on axis {axis}; expected 0 to {size - 1}")
+            raise InputError(
+                f"expected events at 0 to {size - 1} on axis {axis}; found {values.min()} to {values.max()}"
+            )
     return np.ravel_multi_index(tuple(values.astype(np.int64) for values in axes), shape).astype(np.int64)
 
 
@@ -47,7 +49,7 @@ def gather(events: Events, steps: int, shape: tuple[int, ...], binning: Binning,
     else:
         span = int(when[-1]) - int(when[0]) if len(when) else 0
         if span * steps >= 2**63:
-            raise InputError(f"events over {span} µs; expected times that {steps} time steps can part")
+            raise InputError(f"expected events over a time that {steps} time steps can part; found {span} µs")
         frame = np.minimum((when - when[:1]) * steps // max(span, 1), steps - 1)
     size = int(np.prod(shape))
     counts = np.bincount(frame * size + where, minlength=steps * size).reshape(steps, *shape)

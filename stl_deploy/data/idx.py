@@ -35,11 +35,13 @@ def read_idx(path: Path, *, shape: tuple[int | None, ...]) -> NDArray[np.uint8]:
 def _read(stream: gzip.GzipFile | IO[bytes], path: Path, shape: tuple[int | None, ...]) -> NDArray[np.uint8]:
     header = stream.read(4 + 4 * len(shape))
     if len(header) < 4 + 4 * len(shape) or header[:4] != bytes((0, 0, _UNSIGNED_BYTE, len(shape))):
-        raise InputError(f"{path}: not an IDX file of bytes with {len(shape)} axes; expected an MNIST-style file")
+        raise InputError(
+            f"{path}: expected an IDX file as MNIST has them, of bytes with {len(shape)} axes; found another"
+        )
     sizes = struct.unpack(f">{len(shape)}I", header[4:])
     if any(want not in (None, size) for want, size in zip(shape, sizes, strict=True)) or sizes[0] > _MAX_ITEMS:
         accepted = ["any" if size is None else size for size in shape]
-        raise InputError(f"{path}: sizes {list(sizes)}; expected {accepted}")
+        raise InputError(f"{path}: expected sizes {accepted}; found {list(sizes)}")
     data = stream.read(math.prod(sizes))
     if len(data) < math.prod(sizes):
         raise InputError(f"{path}: truncated, {len(data)} of {math.prod(sizes)} bytes; fetch it again")

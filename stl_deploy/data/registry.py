@@ -131,7 +131,7 @@ def sources() -> Mapping[str, Source]:
         except Exception as error:  # another package's code may raise anything
             raise InputError(f"{where} cannot be loaded: {type(error).__name__}: {error}") from error
         if not isinstance(source, Source):
-            raise InputError(f"{where} is a {type(source).__name__}; expected a stl_deploy.data.Source")
+            raise InputError(f"{where}: expected a stl_deploy.data.Source; found a {type(source).__name__}")
         found.setdefault(point.name, source)
     return found
 
@@ -140,5 +140,5 @@ def source(name: str) -> Source:
     """The dataset of that name; raises ConfigError if there is none."""
     known = sources()
     if name not in known:
-        raise ConfigError(f"key 'dataset.name' is {name!r}{did_you_mean(name, known)}; expected {', '.join(known)}")
+        raise ConfigError(f"key 'dataset.name': expected {', '.join(known)}; found {name!r}{did_you_mean(name, known)}")
     return known[name]

@@ -44,7 +44,9 @@ def cifar10(data_dir: Path | None) -> Raw:
     if data_dir is not None and (data_dir / "train" / "airplane").is_dir():
         images = load_folder(DatasetConfig(name="folder", path=str(data_dir), colour="rgb"))
         if images.train.shape[1:] != (3, 32, 32):
-            raise InputError(f"{data_dir}: images of {list(images.train.shape[1:])}; expected [3, 32, 32] of CIFAR-10")
+            raise InputError(
+                f"{data_dir}: expected images [3, 32, 32] as CIFAR-10 has them; found {list(images.train.shape[1:])}"
+            )
         return replace(images, digest=None)
     return _cifar("CIFAR10", "cifar-10-batches-py", data_dir)
 
@@ -61,7 +63,9 @@ def _cifar(name: str, folder: str, data_dir: Path | None) -> Raw:
         kind = getattr(datasets, name)
         train, test = (kind(root, train=part, download=data_dir is None) for part in (True, False))
     except (RuntimeError, OSError) as error:
-        raise InputError(f"{name} in {root}: {one_line(error)}; the folder {folder} is expected") from None
+        raise InputError(
+            f"{name} in {root}: expected the folder {folder}; found none that can be read ({one_line(error)})"
+        ) from None
     arrays = [np.ascontiguousarray(part.data.transpose(0, 3, 1, 2)) for part in (train, test)]
     labels = [np.asarray(part.targets, np.int64) for part in (train, test)]
     return Raw(arrays[0], labels[0], arrays[1], labels[1], levels=255)
@@ -84,8 +88,8 @@ def _find(name: str, data_dir: Path) -> Path:
         if any(folder.glob("train-images-idx3-ubyte*")):
             return folder
     raise InputError(
-        f"{data_dir}: no {name} files; expected train-images-idx3-ubyte, train-labels-idx1-ubyte, "
-        f"t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte (or .gz) there or in {name}/raw"
+        f"{data_dir}: expected train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and "
+        f"t10k-labels-idx1-ubyte (or .gz) there or in {name}/raw; found no {name} files"
     )
 
 

@@ -68,7 +68,7 @@ def merge(graphs: Sequence[nir.NIRGraph], weights: Sequence[float] | None = None
 def _shares(members: int, weights: Sequence[float] | None) -> list[float]:
     given = [1.0] * members if weights is None else list(weights)
     if not members or len(given) != members or not all(np.isfinite(w) and w > 0 for w in given):
-        raise InputError(f"weights {given} of {members} members; expected one finite number above 0 for each")
+        raise InputError(f"expected one finite weight above 0 for each of {members} members; found {given}")
     return [weight / sum(given) for weight in given]
 
 
@@ -76,13 +76,13 @@ def _check_member(number: int, graph: nir.NIRGraph, first: nir.NIRGraph) -> None
     for key in ("input", "dialect", "decision"):
         if _about(graph).get(key) != _about(first).get(key):
             found, wanted = _about(graph).get(key), _about(first).get(key)
-            raise InputError(f"member {number}: its {key} is {found}, of the first {wanted}; expected the same")
+            raise InputError(f"member {number}: expected {key} {wanted} as the first member has; found {found}")
     if not isinstance(graph.nodes.get("vote"), nir.Linear):
-        raise InputError(f"member {number}: it has no vote; expected members that end in a vote")
+        raise InputError(f"member {number}: expected a network that ends in a vote; found none")
     for end in ("input", "output"):
         found, wanted = _shape(graph, end), _shape(first, end)
         if found != wanted:
-            raise InputError(f"member {number}: its {end} is {found}, of the first {wanted}; expected the same")
+            raise InputError(f"member {number}: expected {end} {wanted} as the first member has; found {found}")
 
 
 def _shape(graph: nir.NIRGraph, end: str) -> list[int]:

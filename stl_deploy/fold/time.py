@@ -34,7 +34,7 @@ def time_constants(beta: float) -> TimeConstants:
     Raises InputError for a beta outside [0, 1): no leak (1) is an IF neuron, which has no τ.
     """
     if not 0 <= beta < 1:
-        raise InputError(f"decay {beta:g} cannot be written as a time constant; expected 0 <= decay < 1")
+        raise InputError(f"expected a decay from 0 to below 1, which a time constant can express; found {beta:g}")
     dt = np.float32(DT)
     nearest = np.float32(DT / (1 - float(beta)))
     for tau in _around(nearest):

@@ -187,8 +187,8 @@ class Dialect:
         known = {"preset", *(f.name for f in fields(cls))}
         unknown = sorted(set(given) - known)
         if unknown:
-            accepted = f"expected {', '.join(sorted(known))}{did_you_mean(unknown[0], known)}"
-            raise InputError(f"{where}: unknown dialect key '{unknown[0]}'; {accepted}")
+            found = f"'{unknown[0]}'{did_you_mean(unknown[0], known)}"
+            raise InputError(f"{where}: expected dialect keys {', '.join(sorted(known))}; found {found}")
         named = given.pop("preset", None)
         try:
             return replace(base or cls() if named is None else preset(named), **given)

@@ -51,8 +51,8 @@ class Readout:
         if self.population > 1:
             if scores.shape[-1] % self.population:
                 raise InputError(
-                    f"outputs of {scores.shape[-1]} features; expected a multiple of {self.population}, the readout's "
-                    "population"
+                    f"expected outputs in a multiple of {self.population}, the readout's population; found "
+                    f"{scores.shape[-1]}"
                 )
             scores = scores.reshape(*scores.shape[:-1], -1, self.population).mean(axis=-1, dtype=np.float64)
         match self.over_time:

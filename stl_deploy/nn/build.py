@@ -175,7 +175,9 @@ def _norm(build: Build, spec: NormSpec) -> nn.Module:
 
 def _lif(build: Build, spec: LifSpec | RlifSpec) -> nn.Module:
     if isinstance(spec, RlifSpec) and len(build.shape) != 1:
-        raise build.fail(f"the input is {_x(build.shape)}; expected one axis: recurrent weights lead from all to all")
+        raise build.fail(
+            f"expected an input of one axis, as recurrent weights lead from all to all; found {_x(build.shape)}"
+        )
     if build.mode == "ann":
         return nn.Identity() if build.where == f"network.{build.count - 2} ({spec.kind})" else nn.ReLU()
     neuron = build.neuron

@@ -171,8 +171,8 @@ class LIF(Population):
             given = torch.as_tensor(threshold, dtype=torch.get_default_dtype()).detach().expand(size)
         except RuntimeError:
             raise InputError(
-                f"threshold is a tensor {list(torch.as_tensor(threshold).shape)}; expected a number, or a tensor that "
-                f"broadcasts to {list(size)}, the thresholds of granularity '{self.granularity}'"
+                f"expected as threshold a number, or a tensor that broadcasts to {list(size)}, the thresholds of "
+                f"granularity '{self.granularity}'; found a tensor {list(torch.as_tensor(threshold).shape)}"
             ) from None
         initial = given.clone() + jitter * torch.randn(size)
         if not bool(torch.isfinite(initial).all()):

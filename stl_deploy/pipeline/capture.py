@@ -130,7 +130,7 @@ def _tensor(x: Any) -> Tensor:
 
 def _batch(model: nn.Module, x: Any, call: Call) -> Tensor:
     if call.time not in get_args(Time):
-        raise InputError(f"time={call.time!r}; expected {', '.join(map(repr, get_args(Time)))}")
+        raise InputError(f"time: expected {', '.join(map(repr, get_args(Time)))}; found {call.time!r}")
     if not isinstance(model, nn.Module):
         raise CaptureError(
             f"a {type(model).__name__} is no torch.nn.Module; wrap what it does in a module's forward and give that"
@@ -138,11 +138,11 @@ def _batch(model: nn.Module, x: Any, call: Call) -> Tensor:
     tensor = _tensor(x)
     least = 2 if call.time == "inside" else 3
     if tensor.dim() < (1 if call.time == "inside" else 2):
-        raise CaptureError(f"x is {list(tensor.shape)}; expected at least {least} axes with time={call.time!r}")
+        raise CaptureError(f"x: expected at least {least} axes with time={call.time!r}; found {list(tensor.shape)}")
     if tensor.dtype == torch.float64 and not any(p.dtype == torch.float64 for p in model.parameters()):
         tensor = tensor.float()
     if not bool(torch.isfinite(tensor).all()):
-        raise CaptureError("x holds NaN or infinity; expected finite numbers")
+        raise CaptureError("x: expected finite numbers; found NaN or infinity")
     for name, parameter in (*model.named_parameters(), *model.named_buffers()):
         if isinstance(parameter, nn.UninitializedParameter | nn.UninitializedBuffer):
             raise CaptureError(

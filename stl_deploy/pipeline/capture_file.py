@@ -35,7 +35,7 @@ def capture(
         raise InputError(f"{output}: a captured graph ends in .nir; name it so")
     arrays = read_npz(input_file, lambda name: name == "x")
     if "x" not in arrays:
-        raise InputError(f"{input_file}: no array 'x' (found: {', '.join(names_in(input_file)) or 'nothing'})")
+        raise InputError(f"{input_file}: expected an array 'x'; found {', '.join(names_in(input_file)) or 'nothing'}")
     say.say(f"running {module.rpartition(':')[0]}, which is your code")
     model = load_module(module, weights)
     with warnings.catch_warnings():

@@ -105,8 +105,8 @@ def _sequence(net: SpikingGraph, x: NDArray[Any], count: int, steps: int | None,
         return np.broadcast_to(x, (steps, *x.shape))
     if x.ndim != len(shape) + 2 or x.shape[2:] != shape or count not in x.shape[:2]:
         raise InputError(
-            f"batches are {list(x.shape)} with {count} labels; expected [T, B, {', '.join(map(str, shape))}] or "
-            "[B, T, ...]"
+            f"expected batches [T, B, {', '.join(map(str, shape))}] or [B, T, ...] with B labels; found "
+            f"{list(x.shape)} with {count}"
         )
     if x.shape[0] == x.shape[1]:
         if time not in ("first", "second"):

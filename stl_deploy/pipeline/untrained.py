@@ -64,7 +64,9 @@ def untrained_graph(
             raise InputError(f"{what}: expected --input X.npz with x as the module's forward takes it; found none")
         arrays = read_npz(input_file, lambda name: name == "x")
         if "x" not in arrays:
-            raise InputError(f"{input_file}: no array 'x' (found: {', '.join(names_in(input_file)) or 'nothing'})")
+            raise InputError(
+                f"{input_file}: expected an array 'x'; found {', '.join(names_in(input_file)) or 'nothing'}"
+            )
         net = capture(load_module(what, None), np.asarray(arrays["x"]), verify=False)
         own = own_metadata(net.graph) | {"input": declared or seen_coding(net.sample)}
         return with_metadata(net.graph, own), net.dialect

@@ -27,7 +27,7 @@ def load_module(source: str, weights: Path | None = None) -> nn.Module:
         raise InputError(f"{source!r}: expected FILE.py:NAME, the name of a module, a class or a function in the file")
     made = _named(_run(Path(file)), file, name)
     if not isinstance(made, nn.Module):
-        raise InputError(f"{source}: found a {type(made).__name__}; expected a torch.nn.Module, or what returns one")
+        raise InputError(f"{source}: expected a torch.nn.Module, or what returns one; found a {type(made).__name__}")
     if weights is not None:
         _load_weights(made, weights)
     return made
@@ -83,7 +83,7 @@ def _load_weights(module: nn.Module, path: Path) -> None:
     state = _safetensors(path) if path.suffix == ".safetensors" else _checkpoint(path)
     for name, value in state.items():
         if not isinstance(name, str) or value.is_complex():
-            raise InputError(f"{path}: holds {str(name)!a}, a {value.dtype}; expected tensors of real numbers by name")
+            raise InputError(f"{path}: expected tensors of real numbers by name; found {str(name)!a} of {value.dtype}")
     try:
         missing, unexpected = module.load_state_dict(state, strict=False)
     except (RuntimeError, TypeError) as error:
@@ -93,7 +93,7 @@ def _load_weights(module: nn.Module, path: Path) -> None:
         raise InputError(f"{path}: {which}; the file is of another model ({len(state)} tensors)")
     for name, weights in module.named_parameters():
         if not bool(weights.isfinite().all()):
-            raise InputError(f"{path}: '{name}' holds NaN or infinite values; expected finite weights")
+            raise InputError(f"{path}: '{name}': expected finite weights; found NaN or infinity")
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
@@ -113,5 +113,5 @@ def _checkpoint(path: Path) -> dict[str, Tensor]:
     if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
         found = found["state_dict"]
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise InputError(f"{path}: found a {type(found).__name__}; expected a state dict of tensors")
+        raise InputError(f"{path}: expected a state dict of tensors; found a {type(found).__name__}")
     return found

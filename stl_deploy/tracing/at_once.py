@@ -48,8 +48,8 @@ def reset_at_once(reading: Reading, off: Affine, on: Affine, start: Tensor | Non
         if threshold.compare == "gt" and late_subtracts and _subtracts(reading, theta):
             return "snntorch_subtract", None
     raise reading.refuse(
-        "its potential is compared twice in a step, before and after the reset; expected snnTorch's reset_delay=False "
-        "(subtract or zero); found another reset"
+        "expected a potential that is compared once in a step, or before and after the reset as snnTorch's "
+        "reset_delay=False does (subtract or zero); found another reset"
     )
 
 

@@ -32,7 +32,9 @@ class Regulariser:
         self._readers: dict[str, list[Tensor]] = {}
         if config.synop_budget is not None:
             if any(isinstance(layer, RLIF) for layer in network.layers.values()):
-                raise ConfigError("key 'train.synop_budget' is set; expected none with rlif: its synops go uncounted")
+                raise ConfigError(
+                    "key 'train.synop_budget': expected none with rlif, whose synops go uncounted; found a budget"
+                )
             for name, layer in network.layers.items():
                 if isinstance(layer, nn.Conv2d | nn.Linear | Vote):
                     source = network.sources[name][0]

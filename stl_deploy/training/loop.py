@@ -104,7 +104,9 @@ def _train(
 ) -> TrainResult:
     distributed.require_samples_for_all(config, len(data.train))
     if config.train.mode == "ann" and data.train.labels.dim() == 2:
-        raise ConfigError("key 'train.mode' is 'ann', which sees one step; expected stl, sl or tl for labels of each")
+        raise ConfigError(
+            "key 'train.mode': expected stl, sl or tl for labels of each step; found 'ann', which sees one step"
+        )
     device = pick_device(config.train.device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(derived_seed(config.train.seed, "weights"))

@@ -123,12 +123,12 @@ def _remove(folder):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (_break_label, "dataset fashion_mnist: labels 11 to 11; expected 0 to 9"),
-        (_break_count, "t10k-labels-idx1-ubyte: sizes [19]; expected [20]"),
+        (_break_label, "dataset fashion_mnist: expected labels from 0 to 9; found 11 to 11"),
+        (_break_count, "t10k-labels-idx1-ubyte: expected sizes [20]; found [19]"),
         (_truncate, "t10k-images-idx3-ubyte: truncated, 15679 of 15680 bytes"),
         (_truncate_gz, "train-images-idx3-ubyte.gz: truncated or damaged"),
-        (_declare_more, "sizes [2147483648, 28, 28]; expected ['any', 28, 28]"),
-        (_other_kind, "not an IDX file of bytes with 3 axes"),
+        (_declare_more, "expected sizes ['any', 28, 28]; found [2147483648, 28, 28]"),
+        (_other_kind, "expected an IDX file as MNIST has them, of bytes with 3 axes; found another"),
         (_not_gzip, "train-images-idx3-ubyte.gz: truncated or damaged"),
         (_remove, "no file t10k-images-idx3-ubyte or t10k-images-idx3-ubyte.gz"),
     ],
@@ -141,9 +141,9 @@ def test_damaged_files_are_named(idx_folder, damage, message):
 
 
 def test_absent_files_unknown_dataset_and_empty_split(tmp_path, idx_folder):
-    with pytest.raises(InputError, match="no MNIST files; expected train-images-idx3-ubyte"):
+    with pytest.raises(InputError, match=r"expected train-images-idx3-ubyte.*; found no MNIST files"):
         load_dataset(DatasetConfig(name="mnist", data_dir=str(tmp_path)))
-    with pytest.raises(ConfigError, match=r"key 'dataset\.name' is 'imagenet'; expected digits, mnist"):
+    with pytest.raises(ConfigError, match=r"key 'dataset\.name': expected digits, mnist.*; found 'imagenet'"):
         load_dataset(DatasetConfig(name="imagenet"))
     with pytest.raises(InputError, match="the validation split is empty; use another validation_fraction"):
         load_dataset(DatasetConfig(name="fashion_mnist", data_dir=str(idx_folder), validation_fraction=0.01))
@@ -183,7 +183,7 @@ def test_cifar10_from_folders_of_images(tmp_path):
         load_dataset(DatasetConfig(name="cifar10", data_dir=str(tmp_path)))
     for path in tmp_path.rglob("*.png"):
         image.new("RGB", (16, 16)).save(path)
-    with pytest.raises(InputError, match=r"images of \[3, 16, 16\]; expected \[3, 32, 32\] of CIFAR-10"):
+    with pytest.raises(InputError, match=r"expected images \[3, 32, 32\] as CIFAR-10 has them; found \[3, 16, 16\]"):
         load_dataset(DatasetConfig(name="cifar10", data_dir=str(tmp_path)))
 
 
@@ -213,7 +213,8 @@ def test_colour_pictures_through_torchvision(monkeypatch, tmp_path, name, classe
         load_dataset(config)
     folder = {"CIFAR10": "cifar-10-batches-py", "CIFAR100": "cifar-100-python"}[name]
     assert str(caught.value) == (
-        f"{name} in {tmp_path}: Dataset not found or corrupted.; the folder {folder} is expected"
+        f"{name} in {tmp_path}: expected the folder {folder}; found none that can be read (Dataset not found or "
+        "corrupted.)"
     )
 
 

@@ -122,21 +122,41 @@ def _x(*shape, dtype=np.float32):
 @pytest.mark.parametrize(
     ("arrays", "settings", "sentence"),
     [
-        ({"x": _x(4, 5)}, {}, "'y' is missing, the train split needs both x and y"),
-        ({"x": _x(4, 5), "y": _labels(3)}, {}, r"'y' is int64 \[3\]; expected whole numbers \[4\]"),
-        ({"x": _x(4, 5), "y": _labels(4) * 0.5}, {}, r"'y' is float64 \[4\]; expected whole numbers"),
-        ({"x": _x(4, 5), "y": _labels(4) - 1}, {}, "holds the label -1; expected labels from 0"),
-        ({"x": _x(4, 5) * np.nan, "y": _labels(4)}, {}, "'x' holds NaN, or values beyond float32"),
-        ({"x": _x(4, 5, dtype=np.float64) * 1e39, "y": _labels(4)}, {}, "'x' holds NaN, or values beyond float32"),
-        ({"x": _x(4), "y": _labels(4)}, {}, r"'x' is \[4\]; expected \[N, \*shape\] or \[N, T, \*shape\]"),
-        ({"x": _x(4, 5, dtype="U1"), "y": _labels(4)}, {}, "'x' has type <U1; expected floats, integers or bool"),
-        ({"x": _x(4, 5), "y": _labels(4), "X_test": _x(1)}, {}, "holds an array 'X_test'; expected x, x_test"),
-        ({"x": _x(4, 5), "y": _labels(4), "x_val": _x(4, 6), "y_val": _labels(4)}, {}, r"'x_val' holds float32 \[6\]"),
+        ({"x": _x(4, 5)}, {}, "expected x and y in the train split; found no 'y'"),
+        ({"x": _x(4, 5), "y": _labels(3)}, {}, r"'y': expected whole numbers \[4\].*; found int64 \[3\]"),
+        ({"x": _x(4, 5), "y": _labels(4) * 0.5}, {}, r"'y': expected whole numbers .*; found float64 \[4\]"),
+        ({"x": _x(4, 5), "y": _labels(4) - 1}, {}, "'y': expected labels from 0; found -1"),
+        (
+            {"x": _x(4, 5) * np.nan, "y": _labels(4)},
+            {},
+            "'x': expected finite numbers; found NaN, or values beyond float32",
+        ),
+        (
+            {"x": _x(4, 5, dtype=np.float64) * 1e39, "y": _labels(4)},
+            {},
+            "'x': expected finite numbers; found NaN, or values beyond float32",
+        ),
+        ({"x": _x(4), "y": _labels(4)}, {}, r"'x': expected \[N, \*shape\] or \[N, T, \*shape\].*; found \[4\]"),
+        ({"x": _x(4, 5, dtype="U1"), "y": _labels(4)}, {}, "'x': expected floats, integers or bool; found <U1"),
+        ({"x": _x(4, 5), "y": _labels(4), "X_test": _x(1)}, {}, "expected arrays x, x_test.*; found 'X_test'"),
+        (
+            {"x": _x(4, 5), "y": _labels(4), "x_val": _x(4, 6), "y_val": _labels(4)},
+            {},
+            r"'x_val': expected samples of float32 \[5\] as in 'x'; found float32 \[6\]",
+        ),
         ({"x": _x(4, 5), "y": _labels(4), "classes": ["a", "b"]}, {}, "the label 2 has no name; 2 classes are named"),
         ({"x": _x(4, 5), "y": _labels(4)}, {"classes": ["a"]}, "names 1 classes; .* has the label 2"),
         ({"x": _x(4, 5, 6), "y": _labels(4)}, {}, r"samples are \[5, 6\]: is the first axis time, or is it an image"),
-        ({"x": _x(4, 2, 3, 4, 5, 6), "y": _labels(4)}, {}, r"expected \[features\] or \[channels, height, width\]"),
-        ({"x": _x(4, 5), "y": _labels(4)}, {"encoder": "counts"}, r"samples are \[5\]; expected \[features\]"),
+        (
+            {"x": _x(4, 2, 3, 4, 5, 6), "y": _labels(4)},
+            {},
+            r"expected samples \[T, features\] or \[T, channels, height, width\]",
+        ),
+        (
+            {"x": _x(4, 5), "y": _labels(4)},
+            {"encoder": "counts"},
+            r"expected samples \[T, features\] or .*; found \[5\]",
+        ),
         ({"x": _x(4, 6, 1, 2, 2), "y": _labels(4)}, {"T": 5}, "key 'dataset.T' is 5; the sequences of .* have 6 steps"),
         ({"x": _x(4, 5) * 2, "y": _labels(4)}, {"encoder": "latency"}, "takes values from 0 to 1; .* has 2 to 2"),
         ({"x": _x(4, 5), "y": _labels(4)}, {"size": 8}, "key 'dataset.size' is of a folder of images"),
@@ -152,13 +172,13 @@ def test_arrays_that_do_not_fit(tmp_path, arrays, settings, sentence):
 
 
 def test_files_that_are_none(tmp_path):
-    with pytest.raises(InputError, match=r"no such file; expected an .npz with x and y"):
+    with pytest.raises(InputError, match=r"expected an .npz with x and y .*; found no such file"):
         complete(_config("npz", tmp_path / "a.npz"))
     (tmp_path / "a.npz").write_bytes(b"PK\x03\x04 not really")
     with pytest.raises(InputError, match=r"not an .npz file"):
         complete(_config("npz", tmp_path / "a.npz"))
     np.savez(tmp_path / "p.npz", x=np.array([{}], object), y=[0])
-    with pytest.raises(InputError, match=r"array 'x' holds Python objects; expected numbers"):
+    with pytest.raises(InputError, match=r"array 'x': expected numbers; found Python objects"):
         complete(_config("npz", tmp_path / "p.npz"))
     with pytest.raises(ConfigError, match=r"key 'dataset.path' is missing; npz needs it"):
         complete(DatasetConfig(name="npz"))
@@ -228,7 +248,9 @@ def test_an_unreadable_image_and_other_faults_of_folders(tmp_path):
     root = tmp_path / "d"
     _images(root)
     config = _config("folder", root)
-    with pytest.raises(InputError, match=r"no such folder; expected one with a sub-folder of images for each class"):
+    with pytest.raises(
+        InputError, match=r"expected a folder with a sub-folder of images for each class; found no such folder"
+    ):
         complete(_config("folder", tmp_path / "absent"))
     _image(root / "right" / "z.png", np.zeros((9, 9)))
     with pytest.raises(InputError, match=r"z.png: 9x9 pixels, the first image has 4x5; give one size to all with"):
@@ -246,10 +268,12 @@ def test_an_unreadable_image_and_other_faults_of_folders(tmp_path):
     for name in ("left", "right"):
         (tmp_path / "events" / name).mkdir(parents=True)
         (tmp_path / "events" / name / "1.npy").touch()
-    with pytest.raises(InputError, match=r"no images .*; found .npy: what is no image enters by dataset.name npz"):
+    with pytest.raises(
+        InputError, match=r"expected images .*; found none.*: what is no image enters by dataset.name npz"
+    ):
         complete(_config("folder", tmp_path / "events"))
     (tmp_path / "one" / "only").mkdir(parents=True)
-    with pytest.raises(InputError, match=r"1 sub-folders; expected one for each class"):
+    with pytest.raises(InputError, match=r"expected a sub-folder for each class, two classes or more; found 1"):
         complete(_config("folder", tmp_path / "one"))
 
 
@@ -259,7 +283,7 @@ def test_more_than_8_bits_a_channel_are_refused(tmp_path):
 
     _images(tmp_path / "d")
     Image.fromarray(np.zeros((4, 5), np.uint16)).save(tmp_path / "d" / "left" / "0.png")
-    with pytest.raises(InputError, match=r"an image of mode I;16; expected 8 bits a channel"):
+    with pytest.raises(InputError, match=r"expected an image of 8 bits a channel; found mode I;16"):
         complete(_config("folder", tmp_path / "d"))
 
 
@@ -328,8 +352,8 @@ def test_a_python_file_runs_if_the_user_named_it(tmp_path):
     ("name", "sentence"),
     [
         ("broken", r"mine.py, line 10: ValueError: no disk"),
-        ("absent", "mine.py: has no function 'absent'"),
-        ("number", "mine.py: has no function 'number'"),
+        ("absent", "mine.py: expected a function 'absent' that returns torch Datasets; found none"),
+        ("number", "mine.py: expected a function 'number' that returns torch Datasets; found none"),
     ],
 )
 def test_a_python_file_that_fails(tmp_path, name, sentence):
@@ -361,14 +385,17 @@ def test_datasets_become_arrays():
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ([1, 2, 3, 4], "4 parts; expected"),
+        ([1, 2, 3, 4], "expected .*; found 4 parts"),
         ({"test": 1}, "expected train, and validation and test"),
-        (3, "data: train is a int; expected a torch Dataset"),
-        ([[]], "data: train is empty"),
-        ([[(torch.ones(2), 0), (torch.ones(3), 1)]], r"sample 1 is float32 \[3\], the first float32 \[2\]"),
-        ([[(torch.ones(2), 0.5)]], "the label is 0.5; expected a whole number"),
-        ([[("picture", 0)]], "x is a str; expected a tensor or an array: add a transform"),
-        ([[torch.ones(2)]], r"sample 0 is a Tensor; expected \(x, label\)"),
+        (3, "data: train: expected a torch Dataset .*; found a int"),
+        ([[]], "data: train: expected a Dataset of samples .*; found an empty one"),
+        (
+            [[(torch.ones(2), 0), (torch.ones(3), 1)]],
+            r"sample 1: expected float32 \[2\] as the first; found float32 \[3\]",
+        ),
+        ([[(torch.ones(2), 0.5)]], "expected a whole number as label; found 0.5"),
+        ([[("picture", 0)]], "expected a tensor or an array as x; found a str; add a transform"),
+        ([[torch.ones(2)]], r"sample 0: expected \(x, label\); found a Tensor"),
     ],
 )
 def test_what_is_no_dataset(given, sentence):
@@ -383,7 +410,7 @@ def test_from_arrays_writes_what_npz_reads(tmp_path):
     found = load_dataset(_config("npz", tmp_path / "a.npz"))
     assert found.class_names == ("a", "b", "c")
     assert sum(map(len, (found.train, found.validation, found.test))) == 30
-    with pytest.raises(InputError, match=r"from_arrays: 'y_test' is missing"):
+    with pytest.raises(InputError, match=r"from_arrays: expected x and y in the test split; found no 'y_test'"):
         from_arrays(x, y, x_test=x)
 
 
@@ -416,7 +443,7 @@ def test_another_package_s_dataset(monkeypatch):
     ("value", "sentence"),
     [
         ("nowhere:x", "cannot be loaded: ModuleNotFoundError"),
-        ("math:pi", "is a float; expected a stl_deploy.data.Source"),
+        ("math:pi", "expected a stl_deploy.data.Source; found a float"),
     ],
 )
 def test_an_entry_point_that_gives_none(monkeypatch, value, sentence):

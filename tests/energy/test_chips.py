@@ -148,12 +148,12 @@ unit = "mW"
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        ('unit = "mW"', 'unit = "mJ"', r"chip 'mine': 'floor' has unit 'mJ'; expected uW, mW, W"),
-        ('source = "bench"', 'source = ""', r"key 'source' is missing or empty"),
-        ('"measured"', '"guessed"', r"'evidence' is 'guessed'; expected measured"),
-        ("value = 1", "value = 1\nsigma = -1", r"'floor' has sigma -1; expected a number from 0 up, in mW"),
-        ("cores = 4", "cores = 0", r"'cores' is 0; expected a whole number from 1 up"),
-        ("cores = 4", "kernels = 4", r"unknown key 'kernels'"),
+        ('unit = "mW"', 'unit = "mJ"', r"chip 'mine': 'floor': expected unit uW, mW, W; found 'mJ'"),
+        ('source = "bench"', 'source = ""', r"found no 'source', or an empty one"),
+        ('"measured"', '"guessed"', r"'evidence': expected measured.*; found 'guessed'"),
+        ("value = 1", "value = 1\nsigma = -1", r"'floor': expected as sigma a number from 0 up, in mW.*; found -1"),
+        ("cores = 4", "cores = 0", r"'cores': expected a whole number from 1 up; found 0"),
+        ("cores = 4", "kernels = 4", r"expected keys .*; found 'kernels'"),
         ("cores = 4", "cores = [", r"not TOML"),
     ],
 )
@@ -165,7 +165,7 @@ def test_a_chip_s_file_is_checked(old: str, new: str, sentence: str) -> None:
 
 def test_chips_by_name() -> None:
     assert [chip.name for chip in chip_models()] == ["loihi1", "loihi2_calibrated", "spinnaker1", "spinnaker2"]
-    with pytest.raises(ConfigError, match=r"no chip 'loihi'; expected loihi1, "):
+    with pytest.raises(ConfigError, match=r"expected a chip: loihi1, .*; found 'loihi'"):
         chip_model("loihi")
 
 

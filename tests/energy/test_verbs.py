@@ -150,7 +150,7 @@ def test_a_report_of_anyone_s_file(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_the_step_time_of_a_chip_is_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     net, x = write(tmp_path, spikes())
     assert main(["energy", net, "-i", x, "--step-time", "0"]) == 2
-    assert "the step time is 0; expected the seconds of one measured time step" in capsys.readouterr().err
+    assert "step time: expected the seconds of one measured time step, more than 0; found 0" in capsys.readouterr().err
     assert main(["energy", net, "-i", x, "--step-time", "1e-3", "--json"]) == 0
     chips = json.loads(capsys.readouterr().out)["chips"]
     assert {c["step_time_source"] for c in chips if c["latency_s"]} == {"given"}
@@ -174,10 +174,14 @@ def test_validate_prints_every_error(capsys: pytest.CaptureFixture[str]) -> None
         (spikes(0), [], "expected [T, B, *input shape] with T, B >= 1"),
         (spikes() / 2, ["--input-coding", "spikes"], "the input coding is 'spikes' (caller) but the input holds 0.5"),
         (spikes() / 2, ["--input-coding", "graded"], "graded events carry whole numbers"),
-        (spikes(), ["--input-coding", "rate"], "input coding 'rate' (caller); expected spikes, graded, analog"),
+        (spikes(), ["--input-coding", "rate"], "input coding (caller): expected spikes, graded, analog; found 'rate'"),
         (spikes(), ["--prices", "horowitz"], "no price list 'horowitz' (did you mean 'horowitz45_"),
-        (spikes(), ["--prices", "bad.toml"], "'mac' has value -1; expected a number from 0 up"),
-        (spikes(), ["--processes", "0"], "0 processes; expected 1 or more"),
+        (
+            spikes(),
+            ["--prices", "bad.toml"],
+            "'mac': expected as value a number from 0 up, or a range [low, high]; found -1",
+        ),
+        (spikes(), ["--processes", "0"], "expected 1 process or more; found 0"),
         (spikes(), ["--ann", "."], "expected a run folder written by 'stl-deploy train'"),
     ],
 )

@@ -87,17 +87,19 @@ def test_learned_weights_lean_on_the_member_that_is_right() -> None:
 @pytest.mark.parametrize("weights", [(1.0,), (1.0, 0.0), (1.0, float("nan")), (1.0, -1.0)])
 def test_weights_that_do_not_fit(weights: tuple[float, ...]) -> None:
     graph = _folded(PLAIN, 0).graph
-    with pytest.raises(InputError, match="of 2 members; expected one finite number above 0 for each"):
+    with pytest.raises(InputError, match="expected one finite weight above 0 for each of 2 members; found "):
         merge([graph, graph], weights)
 
 
 def test_members_that_do_not_fit() -> None:
     graph = _folded(PLAIN, 0).graph
-    with pytest.raises(InputError, match=r"member 2: its input is .*'fraction_bits': 3"):
+    with pytest.raises(InputError, match=r"member 2: expected input .* found .*'fraction_bits': 3"):
         merge([graph, _folded(PLAIN, 0, fraction_bits=3).graph])
-    with pytest.raises(InputError, match=r"member 2: its input is \[1, 4, 4\], of the first \[1, 8, 8\]"):
+    with pytest.raises(
+        InputError, match=r"member 2: expected input \[1, 8, 8\] as the first member has; found \[1, 4, 4\]"
+    ):
         merge([graph, _folded(PLAIN, 0, shape=(1, 4, 4)).graph])
     voteless = _folded(PLAIN, 0).graph
     voteless.nodes["vote"] = nir.Flatten({"input": np.array([30])}, 0, 0)
-    with pytest.raises(InputError, match="member 2: it has no vote"):
+    with pytest.raises(InputError, match="member 2: expected a network that ends in a vote; found none"):
         merge([graph, voteless])

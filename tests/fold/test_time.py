@@ -38,5 +38,7 @@ def test_a_half_is_exact() -> None:
 
 @pytest.mark.parametrize("beta", [-0.1, 1.0, 1.5, float("nan")])
 def test_no_time_constant(beta: float) -> None:
-    with pytest.raises(InputError, match=r"decay .* cannot be written as a time constant; expected 0 <= decay < 1"):
+    with pytest.raises(
+        InputError, match=r"expected a decay from 0 to below 1, which a time constant can express; found "
+    ):
         time_constants(beta)

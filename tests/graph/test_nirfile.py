@@ -200,14 +200,14 @@ def many_in_parts(file):
 
 
 HOSTILE = {
-    "external data": (external, "keeps its data in another file"),
-    "virtual data": (virtual, "keeps its data in another file"),
-    "soft link": (links(h5py.SoftLink, "/node/nodes/n0/r"), "is a link to elsewhere"),
-    "external link": (links(h5py.ExternalLink, "other.h5", "/x"), "is a link to elsewhere"),
-    "same object": (same_object, "are the same object"),
-    "cycle": (cycle, "are the same object"),
+    "external data": (external, "expected a file that holds its data itself; found data in another file"),
+    "virtual data": (virtual, "expected a file that holds its data itself; found data in another file"),
+    "soft link": (links(h5py.SoftLink, "/node/nodes/n0/r"), "found a link to elsewhere"),
+    "external link": (links(h5py.ExternalLink, "other.h5", "/x"), "found a link to elsewhere"),
+    "same object": (same_object, "expected each object in one place"),
+    "cycle": (cycle, "expected each object in one place"),
     "depth": (deep, "graphs are nested more than 32 deep|levels deep"),
-    "many nodes": (many, "'/node/nodes' holds 10003 members; expected up to 10000"),
+    "many nodes": (many, "'/node/nodes': expected up to 10000 members; found 10003"),
     "many nodes in parts": (many_in_parts, "the graph has more than 10000 nodes"),
     "huge array": (
         lambda f: replace(f["node/nodes/n0"], "tau", shape=(2**40,), dtype="f4", chunks=(1024,)),
@@ -221,14 +221,17 @@ HOSTILE = {
         lambda f: replace(f["node/nodes/n0"], "tau", shape=(1,), maxshape=(None,), dtype="f4", chunks=(2**29,)),
         "over the 256 MiB",
     ),
-    "compound": (lambda f: replace(f["node/nodes/n0"], "tau", data=np.zeros(2, "f4,i4")), "numbers and text"),
-    "complex": (lambda f: replace(f["node/nodes/n0"], "tau", data=np.zeros(2, "c8")), "numbers and text"),
-    "references": (lambda f: replace(f["node/nodes/n0"], "tau", data=f.ref, dtype=h5py.ref_dtype), "numbers and text"),
+    "compound": (lambda f: replace(f["node/nodes/n0"], "tau", data=np.zeros(2, "f4,i4")), "expected numbers or text"),
+    "complex": (lambda f: replace(f["node/nodes/n0"], "tau", data=np.zeros(2, "c8")), "expected numbers or text"),
+    "references": (
+        lambda f: replace(f["node/nodes/n0"], "tau", data=f.ref, dtype=h5py.ref_dtype),
+        "expected numbers or text",
+    ),
     "ragged": (
         lambda f: replace(f["node/nodes/n0"], "tau", shape=(2,), dtype=h5py.vlen_dtype(np.float32)),
-        "numbers and text",
+        "expected numbers or text",
     ),
-    "empty": (lambda f: replace(f["node/nodes/n0"], "tau", data=h5py.Empty("f4")), "numbers and text"),
+    "empty": (lambda f: replace(f["node/nodes/n0"], "tau", data=h5py.Empty("f4")), "expected numbers or text"),
     "much text": (
         lambda f: f.create_dataset(
             "notes", shape=(70,), dtype="S1048576", data=[b"a" * 2**20] * 70, compression="gzip"
@@ -237,14 +240,14 @@ HOSTILE = {
     ),
     "many strings": (
         lambda f: f.create_dataset("notes", shape=(200_001,), dtype="S1", compression="gzip"),
-        "'/notes' declares 200001 strings; expected up to 200000",
+        "'/notes': expected up to 200000 strings; found 200001 declared",
     ),
     "no nodes": (lambda f: f["node"].__delitem__("nodes"), "has no group 'nodes'"),
     "no graph": (lambda f: f.__delitem__("node"), "no group 'node' in it, so it is not a NIR file"),
     "single node": (lambda f: replace(f["node"], "type", data="LIF"), "holds 'LIF', not a NIRGraph"),
     "edges": (
         lambda f: replace(f["node"], "edges", data=np.zeros((2, 3))),
-        r"edges are float64 \[2, 3\]; expected pairs",
+        r"expected edges as pairs of node names \[n, 2\]; found float64 \[2, 3\]",
     ),
     "control characters": (lambda f: f["node/nodes"].create_group("a\x1b[2Jb"), "characters that cannot be printed"),
     "undecodable name": (lambda f: f["node/nodes"].create_group(b"\xff\xfe"), "is no UTF-8 text"),
@@ -268,9 +271,9 @@ def test_truncated_files_are_refused(tmp_path, share):
 
 
 def test_missing_and_foreign_files(tmp_path):
-    with pytest.raises(InputError, match="no such file; expected a NIR file"):
+    with pytest.raises(InputError, match=r"expected a NIR file.*; found no such file"):
         read_nir(tmp_path / "none.nir")
-    with pytest.raises(InputError, match="a folder; expected a NIR file"):
+    with pytest.raises(InputError, match=r"expected a NIR file.*; found a folder"):
         read_nir(tmp_path)
     shutil.copy(Path(__file__), tmp_path / "code.nir")
     with pytest.raises(InputError, match="damaged, truncated or not a NIR file"):

@@ -46,5 +46,5 @@ def test_wrong_declarations(wrong, sentence) -> None:
 
 
 def test_features_that_are_no_multiple_of_the_population() -> None:
-    with pytest.raises(InputError, match="outputs of 4 features; expected a multiple of 3"):
+    with pytest.raises(InputError, match="expected outputs in a multiple of 3, the readout's population; found 4"):
         Readout("mean", 3)(Y)

@@ -32,21 +32,21 @@ class Exotic(nir.NIRNode):
 REFUSED = {
     "nan": (
         chain([3], nir.Linear(np.array([[1, 1, np.nan], [0, 0, 0]], np.float32))),
-        "node 'n0': field 'weight' is nan at index [0, 2]; expected finite numbers",
+        "node 'n0': field 'weight': expected finite numbers; found nan at index [0, 2]",
     ),
     "infinite threshold": (
         chain([2], lif((2,), theta=a(1, np.inf))),
-        "node 'n0': field 'v_threshold' is inf at index [1]; expected finite numbers",
+        "node 'n0': field 'v_threshold': expected finite numbers; found inf at index [1]",
     ),
     "over float32": (
         chain([1], nir.Linear(np.full((1, 1), 1e39))),
-        "node 'n0': field 'weight' in float32 is inf at index [0, 0]; expected finite numbers",
+        "node 'n0': field 'weight' in float32: expected finite numbers; found inf at index [0, 0]",
     ),
     "weights of text": (
         chain([1], bare(nir.Linear, weight="heavy")),
-        "node 'n0': field 'weight' is of type <U5; expected numbers",
+        "node 'n0': field 'weight': expected numbers; found <U5",
     ),
-    "missing field": (chain([1], bare(nir.Linear)), "node 'n0': field 'weight' is missing; expected numbers"),
+    "missing field": (chain([1], bare(nir.Linear)), "node 'n0': field 'weight': expected numbers; found none"),
     "theta 0": (
         chain([2], lif((2,), theta=a(1, 0))),
         f"node 'n0': v_threshold is 0 at index [1]; {AT_0}",
@@ -61,11 +61,11 @@ REFUSED = {
     ),
     "tau 0": (
         chain([2], lif((2,), tau=a(1, 0))),
-        "node 'n0': tau is 0 at index [1]; a time constant must be above 0",
+        "node 'n0': tau: expected a time constant above 0; found 0 at index [1]",
     ),
     "tau vanishes beside dt": (
         chain([1], lif((1,), tau=1e-45)),
-        "node 'n0': the decay in float32 is -inf at index []; expected finite numbers",
+        "node 'n0': the decay in float32: expected finite numbers; found -inf at index []",
     ),
     "unknown node": (
         chain([1], extra=[("input", "ghost")]),
@@ -95,7 +95,7 @@ REFUSED = {
     ),
     "returning shape": (
         chain([3], iff((3,)), nir.Linear(ONES), extra=[("n1", "n0")]),
-        "node 'n0': 'n1' brings shape [2] but [3] is expected",
+        "node 'n0': expected shape [3]; found [2] from 'n1'",
     ),
     "parameter shape": (
         chain([4], lif((3,), tau=a(1, 2, 3))),
@@ -107,7 +107,7 @@ REFUSED = {
     ),
     "bias": (
         chain([3], bare(nir.Affine, weight=ONES, bias=a(1))),
-        "node 'n0': field 'bias' has 1 values; expected one for each of 2 outputs",
+        "node 'n0': field 'bias': expected a value for each of 2 outputs; found 1",
     ),
     "channels": (
         chain([2, 5, 5], conv()),
@@ -119,11 +119,11 @@ REFUSED = {
     ),
     "stride": (
         chain([1, 5, 5], conv(stride=np.array([1, 0]))),
-        "node 'n0': field 'stride' is [1.0, 0.0]; expected 2 whole numbers of at least 1",
+        "node 'n0': field 'stride': expected 2 whole numbers of at least 1; found [1.0, 0.0]",
     ),
     "padding": (
         chain([1, 5, 5], conv(padding="reflect")),
-        "node 'n0': padding is 'reflect' with stride [1, 1]; expected numbers, 'valid', 'same' at stride 1",
+        "node 'n0': padding: expected numbers, 'valid' or 'same' at stride 1; found 'reflect' at stride [1, 1]",
     ),
     "pool": (
         chain([5], bare(nir.SumPool2d, kernel_size=2, stride=2, padding=0)),
@@ -131,12 +131,12 @@ REFUSED = {
     ),
     "delay": (
         chain([1], nir.Delay(a(2.5e-4))),
-        "node 'n0': delay is 2.5 time steps of dt 0.0001; expected whole steps from 0 to 2^31 "
-        "(is dt right? pass a dialect)",
+        "node 'n0': expected a delay of whole time steps of dt 0.0001, from 0 to 2^31; found 2.5; pass a dialect if dt "
+        "is another",
     ),
     "input size": (
         chain([0]),
-        "node 'input': declares shape [0]; expected up to 8 sizes of 1 or more",
+        "node 'input': expected a shape of up to 8 sizes of 1 or more; found [0]",
     ),
     "no input": (
         graph({"output": nir.Output(np.array([1])), "s": nir.Scale(a(1))}, [("s", "output")]),
@@ -245,8 +245,8 @@ DIALECTS = {
     '{"v_min": "low"}': f"dialect key 'v_min': {BOUNDS}; found 'low'",
     '{"v_min": NaN}': f"dialect key 'v_min': {BOUNDS}; found nan",
     '{"v_min": {"n0": "low"}}': f"dialect key 'v_min': {BOUNDS}; found {{'n0': 'low'}}",
-    '{"theta": 1}': "unknown dialect key 'theta'; expected bounded, compare, dt, emit, gain, integrate, leak, loop, "
-    "loop_input, nodes, preset, rate, reset, spikes_per_step, start, synapse, v_min",
+    '{"theta": 1}': "expected dialect keys bounded, compare, dt, emit, gain, integrate, leak, loop, loop_input, nodes, "
+    "preset, rate, reset, spikes_per_step, start, synapse, v_min; found 'theta'",
     '{"preset": "Snntorch0"}': "no dialect preset 'Snntorch0' (did you mean 'snntorch'?); presets: "
     + ", ".join(PRESETS),
     '{"preset": 3}': "no dialect preset 3; presets: " + ", ".join(PRESETS),
@@ -302,7 +302,7 @@ def test_dialect_files_give_what_they_name_and_spec_for_the_rest(tmp_path):
     ("name", "message"),
     [
         ("nengo", "no dialect preset 'nengo'; presets: spec, stl, snntorch"),
-        ("missing.json", "missing.json: no such file; expected a dialect's JSON file"),
+        ("missing.json", "missing.json: expected a dialect's JSON file; found no such file"),
     ],
 )
 def test_unknown_dialects(name, message):

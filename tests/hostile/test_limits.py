@@ -37,7 +37,9 @@ def test_paddings_of_twenty_thousand_are_refused(tmp_path: Path, what: str) -> N
     nodes = {"input": nir.Input({"input": np.array([1, 4, 4])}), "node": node, "output": nir.Output({"output": one})}
     graph = nir.NIRGraph(nodes, [("input", "node"), ("node", "output")], type_check=False)
     write_nir(graph, tmp_path / "net.nir")
-    with pytest.raises(GraphError, match=r"with padding .* has .* positions; expected up to 16,777,216"):
+    with pytest.raises(
+        GraphError, match=r"expected up to 16,777,216 positions of a padded input; found .* with padding "
+    ):
         lower(read_nir(tmp_path / "net.nir"))
     assert "too-large" in {finding.slug for finding in check_file(tmp_path / "net.nir").findings}
 

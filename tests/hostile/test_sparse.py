@@ -17,7 +17,7 @@ def _holes(path, size):
 
 def test_tensors_of_a_terabyte_are_refused_unread(tmp_path):
     path = _holes(tmp_path / "model.safetensors", 2**40)
-    with pytest.raises(InputError, match=r"1099511627776 bytes; expected a safetensors file of at most \d+"):
+    with pytest.raises(InputError, match=r"expected a safetensors file of at most \d+ bytes; found 1099511627776"):
         read_tensors(path)
 
 
@@ -25,5 +25,5 @@ def test_an_image_of_a_terabyte_is_refused_unread(tmp_path):
     for name in ("left", "right"):
         _holes(tmp_path / name / "0.png", 2**40)
     config = DatasetConfig.model_validate({"name": "folder", "path": str(tmp_path)})
-    with pytest.raises(InputError, match=r"0.png: 1099511627776 bytes; expected an image of at most \d+"):
+    with pytest.raises(InputError, match=r"0.png: expected an image of at most \d+ bytes; found 1099511627776"):
         folder.look(config)

@@ -94,7 +94,7 @@ def test_weights_from_both_kinds_of_file(files: Path) -> None:
     ("name", "reason"),
     [
         ("Nut", "no 'Nut' in it; it has: Net, fails"),
-        ("number", "found a int; expected a torch.nn.Module"),
+        ("number", "expected a torch.nn.Module, or what returns one; found a int"),
         ("fails", "ValueError: no such thing"),
     ],
 )
@@ -119,10 +119,16 @@ def test_a_pickle_is_not_run(files: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({1: torch.zeros(1)}, r"holds '1', a torch.float32; expected tensors of real numbers by name"),
-        ({"\x1b[2J": torch.ones(1, dtype=torch.complex64)}, r"holds '\\x1b\[2J', a torch.complex64; expected tensors"),
-        ({"0.weight": torch.full((3, 4), torch.nan)}, "'0.weight' holds NaN or infinite values"),
-        ({"0.weight": torch.full((3, 4), 1e300, dtype=torch.float64)}, "'0.weight' holds NaN or infinite values"),
+        ({1: torch.zeros(1)}, r"expected tensors of real numbers by name; found '1' of torch.float32"),
+        (
+            {"\x1b[2J": torch.ones(1, dtype=torch.complex64)},
+            r"expected tensors .*; found '\\x1b\[2J' of torch.complex64",
+        ),
+        ({"0.weight": torch.full((3, 4), torch.nan)}, "'0.weight': expected finite weights; found NaN or infinity"),
+        (
+            {"0.weight": torch.full((3, 4), 1e300, dtype=torch.float64)},
+            "'0.weight': expected finite weights; found NaN or infinity",
+        ),
         ({"0.weight": torch.zeros(1).expand(2**40)}, "size mismatch for 0.weight"),
     ],
 )

@@ -50,7 +50,7 @@ class QuantisedChain(nn.Module):
         """The chain's output at every step."""
         shape = self._program.inputs[0].shape
         if x.dim() != len(shape) + 2 or tuple(x.shape[2:]) != shape:
-            raise InputError(f"x is {list(x.shape)}; expected [T, B, {', '.join(map(str, shape))}]")
+            raise InputError(f"expected input [T, B, {', '.join(map(str, shape))}]; found {list(x.shape)}")
         for stage in self._stages:
             x = self._run(stage, x)
         for _, module in self._host:

@@ -83,36 +83,38 @@ def check_arrays(data: ArrayData) -> None:
             continue
         if x is None or y is None:
             raise InputError(
-                f"{data.where}: '{'xy'[y is None]}{ending}' is missing, the {split} split needs both x and y"
+                f"{data.where}: expected x and y in the {split} split; found no '{'xy'[y is None]}{ending}'"
             )
         _check_x(data, f"x{ending}", x)
         by_step = data.arrays["y"].ndim == 2
         if y.shape != x.shape[: 1 + by_step] or y.dtype.kind not in "iu":
             expected = ", ".join(map(str, x.shape[: 1 + by_step]))
             raise InputError(
-                f"{data.where}: 'y{ending}' is {y.dtype} {list(y.shape)}; expected whole numbers [{expected}], a label "
-                f"for each {'step of each sample' if by_step else 'sample'}"
+                f"{data.where}: 'y{ending}': expected whole numbers [{expected}], a label for each "
+                f"{'step of each sample' if by_step else 'sample'}; found {y.dtype} {list(y.shape)}"
             )
         if len(y) and int(y.min()) < 0:
-            raise InputError(f"{data.where}: 'y{ending}' holds the label {int(y.min())}; expected labels from 0")
+            raise InputError(f"{data.where}: 'y{ending}': expected labels from 0; found {int(y.min())}")
     _check_classes(data)
 
 
 def _check_x(data: ArrayData, name: str, x: NDArray[Any]) -> None:
     first = data.arrays["x"]
     if x.dtype.kind not in "fiub":
-        raise InputError(f"{data.where}: '{name}' has type {x.dtype}; expected floats, integers or bool")
+        raise InputError(f"{data.where}: '{name}': expected floats, integers or bool; found {x.dtype}")
     if x.ndim < 2 or 0 in x.shape:
-        raise InputError(f"{data.where}: '{name}' is {list(x.shape)}; expected [N, *shape] or [N, T, *shape], N >= 1")
+        raise InputError(
+            f"{data.where}: '{name}': expected [N, *shape] or [N, T, *shape], N >= 1; found {list(x.shape)}"
+        )
     if x.shape[1:] != first.shape[1:] or x.dtype != first.dtype:
         raise InputError(
-            f"{data.where}: '{name}' holds {x.dtype} {list(x.shape[1:])} a sample, 'x' {first.dtype} "
-            f"{list(first.shape[1:])}; expected one shape and type"
+            f"{data.where}: '{name}': expected samples of {first.dtype} {list(first.shape[1:])} as in 'x'; found "
+            f"{x.dtype} {list(x.shape[1:])}"
         )
     if x.nbytes > MAX_ARRAY_BYTES:
-        raise InputError(f"{data.where}: '{name}' takes {x.nbytes:,} bytes; expected at most {MAX_ARRAY_BYTES:,}")
+        raise InputError(f"{data.where}: '{name}': expected at most {MAX_ARRAY_BYTES:,} bytes; found {x.nbytes:,}")
     if x.dtype.kind == "f" and not bool((np.abs(x) <= np.finfo(np.float32).max).all()):
-        raise InputError(f"{data.where}: '{name}' holds NaN, or values beyond float32; expected finite numbers")
+        raise InputError(f"{data.where}: '{name}': expected finite numbers; found NaN, or values beyond float32")
 
 
 def _check_classes(data: ArrayData) -> None:
@@ -135,7 +137,10 @@ def look(data: ArrayData, config: DatasetConfig) -> Look:
     x = data.arrays["x"]
     shape, steps = sample_axes(x.shape[1:], config, data.where)
     if steps is None and data.arrays["y"].ndim == 2:
-        raise ConfigError(f"{data.where}: 'y' has a label for each step; expected sequences: dataset.encoder: sequence")
+        raise ConfigError(
+            f"{data.where}: expected one label for each sample; found one for each step; for sequences say "
+            "dataset.encoder: sequence"
+        )
     return Look(shape, class_names(data, config), steps)
 
 
@@ -156,10 +161,9 @@ def sample_axes(axes: tuple[int, ...], config: DatasetConfig, where: str) -> tup
     if len(shape) == 2 and not timed:
         shape = (1, *shape)
     if not 1 <= len(shape) <= _MOST_AXES:
-        raise ConfigError(
-            f"{where}: samples are {list(axes)}; expected [features] or [channels, height, width] a step"
-            + (", and time before it" if timed else "; for sequences say dataset.encoder: sequence")
-        )
+        form = "[T, features] or [T, channels, height, width]" if timed else "[features] or [channels, height, width]"
+        remedy = "" if timed else "; for sequences say dataset.encoder: sequence"
+        raise ConfigError(f"{where}: expected samples {form}; found {list(axes)}{remedy}")
     return shape, steps
 
 

@@ -66,14 +66,14 @@ def load(config: DatasetConfig) -> Raw:
 def _listed(config: DatasetConfig) -> tuple[Path, tuple[str, ...], Files]:
     root = Path(config.path or "")
     if not root.is_dir():
-        raise InputError(f"{root}: no such folder; expected one with a sub-folder of images for each class")
+        raise InputError(f"{root}: expected a folder with a sub-folder of images for each class; found no such folder")
     parts = {split: next((root / n for n in names if (root / n).is_dir()), None) for split, names in _SPLITS.items()}
     if parts["train"] is None or (parts["validation"] is None and parts["test"] is None):
         parts = {"train": root, "validation": None, "test": None}
     classes = _subfolders(parts["train"] or root)
     if len(classes) < 2:
         raise InputError(
-            f"{parts['train']}: {len(classes)} sub-folders; expected one for each class, two classes or more"
+            f"{parts['train']}: expected a sub-folder for each class, two classes or more; found {len(classes)}"
         )
     files: Files = {}
     for split, folder in parts.items():
@@ -98,7 +98,9 @@ def _no_images(folder: Path) -> InputError:
     instead = f"; found {', '.join(suffixes[:5])}: what is no image enters by dataset.name npz or python" * bool(
         suffixes
     )
-    return InputError(f"{folder}: no images in its sub-folders; expected {', '.join(sorted(_SUFFIXES))}{instead}")
+    return InputError(
+        f"{folder}: expected images ({', '.join(sorted(_SUFFIXES))}) in its sub-folders; found none{instead}"
+    )
 
 
 def _subfolders(folder: Path) -> tuple[str, ...]:
@@ -135,7 +137,9 @@ def _pixels(path: Path, shape: tuple[int, ...], config: DatasetConfig) -> NDArra
 def _mode(image: Image, config: DatasetConfig, path: Path) -> str:
     """How the image is read, L or RGB; raises InputError where 8 bits a channel would lose some."""
     if image.mode not in (*_GREY, *_COLOUR):
-        raise InputError(f"{path}: an image of mode {image.mode}; expected 8 bits a channel: convert it, or use npz")
+        raise InputError(
+            f"{path}: expected an image of 8 bits a channel; found mode {image.mode}; convert it, or use npz"
+        )
     if config.colour is not None:
         return "L" if config.colour == "grey" else "RGB"
     return "L" if image.mode in _GREY else "RGB"

@@ -26,7 +26,7 @@ def load(config: DatasetConfig) -> Raw:
 def _read(config: DatasetConfig) -> ArrayData:
     path = Path(config.path or "")
     if not path.is_file():
-        raise InputError(f"{path}: no such file; expected an .npz with x and y (key 'dataset.path')")
+        raise InputError(f"{path}: expected an .npz with x and y (key 'dataset.path'); found no such file")
     status = path.stat()
     return _cached(path, status.st_mtime_ns, status.st_size)
 
@@ -39,9 +39,11 @@ def _cached(path: Path, _when: int, _size: int) -> ArrayData:
     names = found.pop(CLASSES, None)
     strange = sorted(set(found) - known)
     if strange:
-        raise InputError(f"{path}: holds an array '{strange[0]}'; expected {', '.join(sorted(known))}, {CLASSES}")
+        raise InputError(f"{path}: expected arrays {', '.join(sorted(known))}, {CLASSES}; found '{strange[0]}'")
     if names is not None and (names.ndim != 1 or names.dtype.kind != "U"):
-        raise InputError(f"{path}: '{CLASSES}' is {names.dtype} {list(names.shape)}; expected one name for each class")
+        raise InputError(
+            f"{path}: '{CLASSES}': expected one name for each class; found {names.dtype} {list(names.shape)}"
+        )
     data = ArrayData(found, str(path), None if names is None else tuple(names.tolist()))
     arrays.check_arrays(data)
     return data

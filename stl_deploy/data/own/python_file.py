@@ -31,7 +31,7 @@ def split_path(path: str | None) -> tuple[Path, str]:
     """FILE.py and NAME; raises InputError for anything else."""
     file, colon, name = (path or "").rpartition(":")
     if not colon or not file.endswith(".py") or not name.isidentifier():
-        raise InputError(f"key 'dataset.path' is {path!r}; expected FILE.py:NAME, a file and a function in it")
+        raise InputError(f"key 'dataset.path': expected FILE.py:NAME, a file and a function in it; found {path!r}")
     return Path(file), name
 
 
@@ -71,7 +71,7 @@ def _run(file: Path, name: str) -> Any:
         spec.loader.exec_module(module)
         function = getattr(module, name, None)
         if not callable(function):
-            raise InputError(f"{file}: has no function '{name}'; expected one that returns torch Datasets")
+            raise InputError(f"{file}: expected a function '{name}' that returns torch Datasets; found none")
         return function()
     except InputError:
         raise
@@ -107,12 +107,14 @@ def _parts(found: Any, where: str) -> dict[str, Any]:
         parts = {aliases.get(str(key), str(key)): part for key, part in found.items()}
         strange = sorted(set(parts) - set(arrays.SPLITS.values()))
         if strange or "train" not in parts:
-            raise InputError(f"{where}: splits {', '.join(map(str, found))}; expected train, and validation and test")
+            raise InputError(
+                f"{where}: expected train, and validation and test as splits; found {', '.join(map(str, found))}"
+            )
         return parts
     if isinstance(found, list | tuple):
         names = {1: ("train",), 2: ("train", "test"), 3: ("train", "validation", "test")}.get(len(found))
         if names is None:
-            raise InputError(f"{where}: {len(found)} parts; expected (train, test) or (train, validation, test)")
+            raise InputError(f"{where}: expected (train, test) or (train, validation, test); found {len(found)} parts")
         return dict(zip(names, found, strict=True))
     return {"train": found}
 
@@ -120,18 +122,18 @@ def _parts(found: Any, where: str) -> dict[str, Any]:
 def _stacked(dataset: Any, where: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
     if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
         raise InputError(
-            f"{where} is a {type(dataset).__name__}; expected a torch Dataset with __len__ and __getitem__"
+            f"{where}: expected a torch Dataset with __len__ and __getitem__; found a {type(dataset).__name__}"
         )
     if not len(dataset):
-        raise InputError(f"{where} is empty; expected a Dataset of samples (x, label)")
+        raise InputError(f"{where}: expected a Dataset of samples (x, label); found an empty one")
     xs: list[NDArray[Any]] = []
     ys: list[int] = []
     for index in range(len(dataset)):
         x, y = _sample(dataset[index], f"{where}, sample {index}")
         if xs and (x.shape != xs[0].shape or x.dtype != xs[0].dtype):
             raise InputError(
-                f"{where}, sample {index} is {x.dtype} {list(x.shape)}, the first {xs[0].dtype} {list(xs[0].shape)}; "
-                "expected one shape and type: resize or pad them"
+                f"{where}, sample {index}: expected {xs[0].dtype} {list(xs[0].shape)} as the first; found {x.dtype} "
+                f"{list(x.shape)}; resize or pad them"
             )
         xs.append(x)
         ys.append(y)
@@ -140,14 +142,14 @@ def _stacked(dataset: Any, where: str) -> tuple[NDArray[Any], NDArray[np.int64]]
 
 def _sample(sample: Any, where: str) -> tuple[NDArray[Any], int]:
     if not isinstance(sample, Sequence) or len(sample) != 2:
-        raise InputError(f"{where} is a {type(sample).__name__}; expected (x, label)")
+        raise InputError(f"{where}: expected (x, label); found a {type(sample).__name__}")
     x, y = sample
     array = x.detach().cpu().numpy() if hasattr(x, "detach") else np.asarray(x)
     if array.dtype.kind not in "fiub":
         raise InputError(
-            f"{where}: x is a {type(x).__name__}; expected a tensor or an array: add a transform to tensor"
+            f"{where}: expected a tensor or an array as x; found a {type(x).__name__}; add a transform to tensor"
         )
     label = np.asarray(y.detach().cpu() if hasattr(y, "detach") else y)
     if label.size != 1 or label.dtype.kind not in "iu":
-        raise InputError(f"{where}: the label is {y!r}; expected a whole number")
+        raise InputError(f"{where}: expected a whole number as label; found {y!r}")
     return array.astype(np.float32) if array.dtype == np.float64 else array, int(label.reshape(())[()])

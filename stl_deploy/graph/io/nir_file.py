@@ -121,7 +121,7 @@ class _Reader:
             return []
         if array.ndim != 2 or array.shape[1] != 2 or not all(isinstance(end, str) for end in array.flat):
             raise GraphError(
-                f"edges are {array.dtype} {list(array.shape)}; expected pairs of node names [n, 2]",
+                f"expected edges as pairs of node names [n, 2]; found {array.dtype} {list(array.shape)}",
                 node=where[:-1] or None,
                 slug="bad-edges",
             )

@@ -73,7 +73,7 @@ class Scan:
         """All that is below ``group``. Raises InputError for what is refused, and whatever HDF5 raises."""
         members = group.get_num_objs()
         if members > MAX_MEMBERS:
-            raise self._error(f"{where or '/'!a} holds {members} members; expected up to {MAX_MEMBERS}")
+            raise self._error(f"{where or '/'!a}: expected up to {MAX_MEMBERS} members; found {members}")
         if len(self._seen) + members > _MAX_OBJECTS:
             raise self._error(f"holds more than {_MAX_OBJECTS} objects")
         if where.count("/") >= _MAX_DEPTH:
@@ -94,7 +94,7 @@ class Scan:
     def _look_at_attributes(self, group: h5g.GroupID, where: str) -> None:
         count = h5a.get_num_attrs(group)
         if count > _MAX_ATTRIBUTES:
-            raise self._error(f"{where or '/'!a} has {count} attributes; expected up to {_MAX_ATTRIBUTES}")
+            raise self._error(f"{where or '/'!a}: expected up to {_MAX_ATTRIBUTES} attributes; found {count}")
         for index in range(count):
             self._progress()
             attribute = h5a.open(group, index=index)
@@ -106,9 +106,9 @@ class Scan:
     def _member(self, group: h5g.GroupID, raw: bytes, where: str) -> Any:
         link = group.links.get_info(raw)
         if link.type != h5l.TYPE_HARD:
-            raise self._error(f"{where!a} is a link to elsewhere; expected a file that holds its data itself")
+            raise self._error(f"{where!a}: expected a file that holds its data itself; found a link to elsewhere")
         if self._seen.setdefault(link.u, where) != where:
-            raise self._error(f"{where!a} and {self._seen[link.u]!a} are the same object; expected one place")
+            raise self._error(f"{where!a}: expected each object in one place; found it in {self._seen[link.u]!a}, too")
         found = h5o.open(group, raw)
         if isinstance(found, h5g.GroupID):
             return self.group(found, where)
@@ -122,7 +122,7 @@ class Scan:
             shape = None
         known = text or dtype.kind in "fiub" or (isinstance(inner, np.dtype) and inner.kind in "fiu")
         if shape is None or not known or len(shape) > 8:
-            raise self._error(f"{where!a} is of type {dtype} {shape}; expected numbers and text")
+            raise self._error(f"{where!a}: expected numbers or text; found {dtype} {shape}")
         if isinstance(inner, np.dtype):
             return self._read_lists(data, where, inner, shape)
         size = prod(shape)
@@ -144,7 +144,7 @@ class Scan:
         """Read a row of lists in parts, so that damage is met here; what they hold is taken from the budget."""
         self._afford(data, where, np.dtype("V16"), shape)
         if len(shape) != 1 or shape[0] > _MAX_LISTS:
-            raise self._error(f"{where!a} is of shape {list(shape)}; expected a row of up to {_MAX_LISTS} lists")
+            raise self._error(f"{where!a}: expected a row of up to {_MAX_LISTS} lists; found shape {list(shape)}")
         rows = h5py.Dataset(data)
         for first in range(0, shape[0], _LISTS_AT_A_TIME):
             self._progress()
@@ -161,7 +161,7 @@ class Scan:
 
     def _read_text(self, data: h5d.DatasetID, where: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
         if prod(shape) > _MAX_TEXTS:
-            raise self._error(f"{where!a} declares {prod(shape)} strings; expected up to {_MAX_TEXTS}")
+            raise self._error(f"{where!a}: expected up to {_MAX_TEXTS} strings; found {prod(shape)} declared")
         if dtype.kind == "S":  # of a declared length: known before it is unpacked, which may take long
             self._take_text(prod(shape) * dtype.itemsize, where)
         strings = [raw.decode() if isinstance(raw, bytes) else "" for raw in _read(data, dtype, shape).flat]
@@ -179,10 +179,10 @@ class Scan:
         plist = data.get_create_plist()
         layout = plist.get_layout()
         if plist.get_external_count() or layout == h5d.VIRTUAL:
-            raise self._error(f"{where!a} keeps its data in another file; expected a file that holds its data itself")
+            raise self._error(f"{where!a}: expected a file that holds its data itself; found data in another file")
         strange = {plist.get_filter(i)[0] for i in range(plist.get_nfilters())} - _FILTERS
         if strange:
-            raise self._error(f"{where!a} is compressed with filter {min(strange)}; expected gzip and lzf")
+            raise self._error(f"{where!a}: expected compression by gzip or lzf; found filter {min(strange)}")
         chunk = prod(plist.get_chunk()) if layout == h5d.CHUNKED else 0
         needed = max(prod(shape), chunk) * dtype.itemsize
         self._budget -= needed

@@ -219,12 +219,12 @@ def _declared_shape(name: str, node: nir.Input, reading: Reading) -> Shape:
     array = np.asarray(declared).reshape(-1)
     if array.dtype.kind not in "fiu" or array.size > 8 or not ((array >= 1) & (array < 2**31)).all():
         raise GraphError(
-            f"declares shape {array[:9].tolist()}; expected up to 8 sizes of 1 or more", node=name, slug="bad-input"
+            f"expected a shape of up to 8 sizes of 1 or more; found {array[:9].tolist()}", node=name, slug="bad-input"
         )
     shape = tuple(int(size) for size in array)
     if (array != shape).any() or math.prod(shape) >= 2**31:
         raise GraphError(
-            f"declares shape {array.tolist()}; expected whole sizes with a product below 2^31",
+            f"expected a shape of whole sizes with a product below 2^31; found {array.tolist()}",
             node=name,
             slug="bad-input",
         )
@@ -240,7 +240,7 @@ def _returning_edges(nodes: Mapping[str, Node]) -> Iterator[GraphError]:
             expected = getattr(node, "input_shape", node.shape)
             if source.node in nodes and nodes[source.node].shape != expected:
                 yield GraphError(
-                    f"'{source.node}' brings shape {list(nodes[source.node].shape)} but {list(expected)} is expected",
+                    f"expected shape {list(expected)}; found {list(nodes[source.node].shape)} from '{source.node}'",
                     node=node.name,
                     slug="bad-shape",
                 )

@@ -25,7 +25,7 @@ def numbers(name: str, node: Any, field: str) -> NDArray[Any]:
     except ValueError:
         array = np.asarray(None)
     if value is None or array.dtype.kind not in "fiub":
-        raise GraphError(f"field '{field}' is {_kind(value, array)}; expected numbers", node=name, slug="bad-field")
+        raise GraphError(f"field '{field}': expected numbers; found {_kind(value, array)}", node=name, slug="bad-field")
     if array.dtype not in (np.float32, np.float64):
         array = array.astype(np.float32 if array.dtype == np.float16 else np.float64)
     bounded = np.where(array == np.inf, np.float32(0), array) if field in MAY_BE_INFINITE else array
@@ -39,7 +39,7 @@ def _require_finite(name: str, what: str, array: NDArray[Any]) -> None:
         return
     bad = np.argwhere(~np.isfinite(array))[0].tolist()
     raise GraphError(
-        f"{what} is {array[tuple(bad)]} at index {bad}; expected finite numbers",
+        f"{what}: expected finite numbers; found {array[tuple(bad)]} at index {bad}",
         node=name,
         slug="not-finite",
     )
@@ -47,8 +47,8 @@ def _require_finite(name: str, what: str, array: NDArray[Any]) -> None:
 
 def _kind(value: Any, array: NDArray[Any]) -> str:
     if value is None:
-        return "missing"
-    return f"of type {type(value).__name__ if array.dtype.kind == 'O' else array.dtype}"
+        return "none"
+    return type(value).__name__ if array.dtype.kind == "O" else str(array.dtype)
 
 
 def float32(name: str, what: str, array: NDArray[Any]) -> Floats:
@@ -72,7 +72,7 @@ def optional_bias(name: str, node: Any, channels: int) -> Floats | None:
     bias = weights(name, node, "bias").reshape(-1)
     if bias.size != channels:
         raise GraphError(
-            f"field 'bias' has {bias.size} values; expected one for each of {channels} outputs",
+            f"field 'bias': expected a value for each of {channels} outputs; found {bias.size}",
             node=name,
             slug="bad-shape",
         )
@@ -84,7 +84,7 @@ def whole(name: str, node: Any, field: str, count: int, least: int) -> Shape:
     array = numbers(name, node, field).reshape(-1)
     if array.size not in (1, count) or (array != np.round(array)).any() or not _within(array, least):
         raise GraphError(
-            f"field '{field}' is {array[:8].tolist()}; expected {count} whole numbers of at least {least}",
+            f"field '{field}': expected {count} whole numbers of at least {least}; found {array[:8].tolist()}",
             node=name,
             slug="bad-field",
         )

@@ -27,9 +27,7 @@ def lower_linear(name: str, node: nir.Linear | nir.Affine, shape: Shape, sources
     """
     weight = weights(name, node)
     if weight.ndim != 2 or 0 in weight.shape:
-        raise GraphError(
-            f"weight has shape {list(weight.shape)}; expected a matrix [out, in]", node=name, slug="bad-shape"
-        )
+        raise GraphError(f"expected weight [out, in]; found shape {list(weight.shape)}", node=name, slug="bad-shape")
     if not shape or shape[-1] != weight.shape[1] or (reading.strict and len(shape) > 1):
         raise GraphError(
             f"weight takes {weight.shape[1]} values but its input has shape {list(shape)}", node=name, slug="bad-shape"
@@ -50,7 +48,7 @@ def lower_conv(name: str, node: nir.Conv1d | nir.Conv2d, shape: Shape, sources: 
     weight = weights(name, node)
     if weight.ndim != rank + 2 or 0 in weight.shape:
         raise GraphError(
-            f"weight has shape {list(weight.shape)}; expected [C_out, C_in/groups, {'k' if rank == 1 else 'kh, kw'}]",
+            f"expected weight [C_out, C_in/groups, {'k' if rank == 1 else 'kh, kw'}]; found shape {list(weight.shape)}",
             node=name,
             slug="bad-shape",
         )
@@ -126,8 +124,8 @@ def lower_delay(name: str, node: nir.Delay, shape: Shape, sources: Sources, read
     bad = (rounded < 0) | (np.abs(steps - rounded) > 1e-3)
     if bad.any():
         raise GraphError(
-            f"delay is {steps[bad][0]:g} time steps of dt {dt:g}; expected whole steps from 0 to 2^31 "
-            "(is dt right? pass a dialect)",
+            f"expected a delay of whole time steps of dt {dt:g}, from 0 to 2^31; found {steps[bad][0]:g}; "
+            "pass a dialect if dt is another",
             node=name,
             slug="delay-not-whole",
         )
@@ -138,7 +136,7 @@ def _axis(name: str, node: Any, field: str, rank: int) -> int:
     array = numbers(name, node, field).reshape(-1)
     if array.size != 1 or array[0] not in range(-rank, rank):
         raise GraphError(
-            f"{field} is {array[:8].tolist()}; expected one axis of an input with {rank}",
+            f"{field}: expected one axis of an input with {rank}; found {array[:8].tolist()}",
             node=name,
             slug="bad-shape",
         )
@@ -158,7 +156,7 @@ def padding(name: str, node: Any, reach: Shape, stride: Shape) -> tuple[tuple[in
             return tuple((0, 0) for _ in reach)
         if value != "same" or any(s != 1 for s in stride):
             raise GraphError(
-                f"padding is '{value}' with stride {list(stride)}; expected numbers, 'valid', 'same' at stride 1",
+                f"padding: expected numbers, 'valid' or 'same' at stride 1; found '{value}' at stride {list(stride)}",
                 node=name,
                 slug="bad-field",
             )
@@ -176,8 +174,8 @@ def _slide(
     padded = [n + lo + hi for n, (lo, hi) in zip(spatial, pads, strict=True)]
     if prod(padded) > _MAX_POSITIONS:
         raise GraphError(
-            f"an input of {list(spatial)} with padding {list(pads)} has {prod(padded):,} positions; "
-            f"expected up to {_MAX_POSITIONS:,}",
+            f"expected up to {_MAX_POSITIONS:,} positions of a padded input; found {prod(padded):,} of {list(spatial)} "
+            f"with padding {list(pads)}",
             node=name,
             slug="too-large",
         )

@@ -102,7 +102,7 @@ def require_tau(name: str, field: str, tau: NDArray[Any]) -> None:
     """Raise GraphError unless τ > 0."""
     if (tau <= 0).any():
         raise GraphError(
-            f"{field} is {float(tau.min()):g} at {_where(tau, tau <= 0)}; a time constant must be above 0",
+            f"{field}: expected a time constant above 0; found {float(tau.min()):g} at {_where(tau, tau <= 0)}",
             node=name,
             slug="tau-not-positive",
         )

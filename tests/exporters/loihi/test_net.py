@@ -38,8 +38,10 @@ def test_widths(message: str) -> None:
 SHAPES: dict[str, Callable[[], IntegerNet]] = {
     "begins with an input layer": lambda: IntegerNet((FlattenLayer(),)),
     "at least one dense or conv layer": lambda: IntegerNet((InputLayer(shape=(3,)),)),
-    r"dense weight has shape \[1, 2\] but \[3\] values arrive": lambda: chain((3,), dense([[1, 2]], neuron=ONE)),
-    r"\[1, 2, 2\] values arrive; .*flatten": lambda: chain((1, 2, 2), dense([[1, 2, 3, 4]], neuron=ONE)),
+    r"expected dense weight \[out, in\] for the values that arrive, \[3\]; found \[1, 2\]": lambda: chain(
+        (3,), dense([[1, 2]], neuron=ONE)
+    ),
+    r"values that arrive, \[1, 2, 2\]; found .*flatten": lambda: chain((1, 2, 2), dense([[1, 2, 3, 4]], neuron=ONE)),
     "a second input layer": lambda: chain((3,), InputLayer(shape=(3,))),
     "kernel is larger": lambda: chain(
         (1, 2, 2), ConvLayer(weight=np.ones((1, 1, 3, 3), np.int32), input_shape=(1, 2, 2), neuron=ONE)

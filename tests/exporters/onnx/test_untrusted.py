@@ -39,7 +39,7 @@ def set_property(path, key, value):
 
 
 def test_missing(tmp_path):
-    with pytest.raises(InputError, match=r"net\.onnx: no such file; expected an \.onnx"):
+    with pytest.raises(InputError, match=r"net\.onnx: expected an \.onnx.*; found no such file"):
         OnnxModel.load(tmp_path / "net.onnx")
 
 
