@@ -53,7 +53,7 @@ def test_what_cannot_be_streamed() -> None:
     program, x = net("spikes"), arrays("spikes")["x"]
     with pytest.raises(InputError, match="no samples"):
         count_stream(program, [], "spikes")
-    with pytest.raises(InputError, match="0 processes"):
+    with pytest.raises(InputError, match="expected 1 process or more; found 0"):
         count_stream(program, [(x, None)], "spikes", processes=0)
     with pytest.raises(InputError, match="expected activity of one T for all, 4 steps as before; found 2"):
         count_stream(program, [(x, None), (x[:2], None)], "spikes")
