@@ -127,8 +127,8 @@ def _neuron(node, x, state):
     if node.gain is not None:
         drive = node.gain * drive
     v = drive if node.decay is None else node.decay * state["v"] + drive
-    if node.leak is not None:
-        v = v + node.leak
+    if node.offset is not None:
+        v = v + node.offset
     over = F(0) * state["v"]
     if node.threshold is not None and node.decay is not None and node.reset == "snntorch_subtract":
         over = (before > node.threshold).astype(F)

@@ -212,7 +212,7 @@ class _Made:
             decay=self.parameter(shape, 0, 1) if self.pick(True, True, True, False) else None,
             threshold=self.parameter(shape, 0.25, 2) if threshold else None,
             gain=maybe(0.25, 2),
-            leak=maybe(-1, 1),
+            offset=maybe(-1, 1),
             v_reset=maybe(-1, 0.5),
             v_min=maybe(-2, 0),
             v_start=maybe(-1, 1),

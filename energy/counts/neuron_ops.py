@@ -64,7 +64,7 @@ def neuron_ops(node: Neuron) -> NeuronOps:
         leak_shifts=len(decays) - decays.count("none") - decays.count("multiply"),
         other_shifts=len(gains) - gains.count("none") - gains.count("multiply"),
         shift_adds=(decays + gains).count("shift and subtract"),
-        adds=stateful + _term(node.leak) + (synapse is not None),
+        adds=stateful + _term(node.offset) + (synapse is not None),
         compares=(node.v_min is not None) + node.spiking + (stateful and node.reset == "snntorch_subtract"),
         adds_per_spike=int(node.spiking and stateful and node.reset in _SUBTRACTING),
     )
@@ -98,7 +98,7 @@ def leaks(node: Neuron) -> bool:
     """
     synapse = node.synapse is not None
     return node.decay is not None and (
-        _factor(node.decay) != "none" or bool(_term(node.leak)) or synapse or node.resets_late
+        _factor(node.decay) != "none" or bool(_term(node.offset)) or synapse or node.resets_late
     )
 
 

@@ -28,7 +28,7 @@ from stl_deploy.graph.program import (
     Source,
 )
 
-READ = ("decay", "threshold", "gain", "leak", "compare", "reset", "v_reset", "synapse")
+READ = ("decay", "threshold", "gain", "offset", "compare", "reset", "v_reset", "synapse")
 """Fields of a Program's neuron that integers hold; any other must be as if it were not there."""
 
 RESETS = ("value", "subtract", "subtract_delayed", "value_delayed")

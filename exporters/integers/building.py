@@ -230,8 +230,8 @@ class Build:
         nodes, sources = self._weighted(found, node, [whole_weight(weight, scale) for weight in weights], biases)
         self._take(*nodes)
         bias = None
-        if node.leak is not None and node.leak.any():
-            bias = np.round(node.leak.astype(np.float64) * scale).astype(np.int32)
+        if node.offset is not None and node.offset.any():
+            bias = np.round(node.offset.astype(np.float64) * scale).astype(np.int32)
         filtered = DECAY_ONE if node.synapse is None else twelve_bits(node.synapse.decay)
         decay = v_decay(node)
         self._take(

@@ -66,13 +66,13 @@ class RealPopulation:
 def real_population(
     neuron: Neuron, weights: Sequence[Doubles], bias: Doubles | None, also_whole: Sequence[Doubles] = ()
 ) -> RealPopulation:
-    """A population with its neurons' gain and leak absorbed; weights are for whole-number input."""
+    """A population with its neurons' gain and drive offset absorbed; weights are for whole-number input."""
     gain = row_gain(neuron)
     weights = tuple(weight * _by_row(gain, weight.ndim) for weight in weights)
     bias = None if bias is None else bias * gain
-    if neuron.leak is not None:
-        leak = _rows_or_refuse(neuron, neuron.leak, "leak")
-        bias = leak if bias is None else bias + leak
+    if neuron.offset is not None:
+        offset = _rows_or_refuse(neuron, neuron.offset, "drive offset")
+        bias = offset if bias is None else bias + offset
     if bias is not None and not bias.any():
         bias = None
     assert neuron.threshold is not None

@@ -138,7 +138,7 @@ def max_pool_layer(stage: PoolStage) -> ConvLayer:
 
 
 def real_layer(stage: SynapseStage, input_scale: float) -> RealPopulation:
-    """Weights for whole-number input (real input times ``input_scale``), with the neuron's gain and leak absorbed."""
+    """Weights for whole-number input (real input times ``input_scale``), the neuron's gain and offset absorbed."""
     synapse = stage.synapse
     bias = None if synapse.bias is None else synapse.bias.astype(np.float64)
     return real_population(stage.neuron, [synapse.weight.astype(np.float64) / input_scale], bias)

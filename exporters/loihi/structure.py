@@ -221,7 +221,7 @@ def _check_neuron(neuron: Neuron) -> None:
         refuse(neuron, "decay", "its decay differs between neurons or is outside 0 to 1", "use one decay per layer")
 
 
-_READ = ("decay", "threshold", "gain", "leak", "compare")
+_READ = ("decay", "threshold", "gain", "offset", "compare")
 _REFUSED = {
     "many": ("several-spikes", "it fires several spikes per step", "use one spike per step"),
     "v_reset": ("v-reset", "its v_reset is not 0", "Loihi starts and resets at 0"),

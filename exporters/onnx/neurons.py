@@ -25,8 +25,8 @@ def neuron_step(scope: Scope, node: Neuron, x: str, states: States, output: str 
     if node.decay is not None:
         before = states.open(name, "v", node.shape, node.v_start)
         v = scope.op("Add", [_times(scope, name, "decay", node.decay, before), v], f"{name}/charge")
-    if node.leak is not None:
-        v = scope.op("Add", [scope.weight(f"{name}.leak", node.leak), v], f"{name}/leak")
+    if node.offset is not None:  # its name in files stays
+        v = scope.op("Add", [scope.weight(f"{name}.leak", node.offset), v], f"{name}/leak")
     if node.threshold is None:
         return _keep(states, node, _bounded(scope, node, v))
     theta = scope.weight(f"{name}.threshold", node.threshold)

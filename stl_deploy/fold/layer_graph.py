@@ -137,7 +137,7 @@ def join_currents(nodes: dict[str, Node]) -> dict[str, Node]:
         current = found.get(source.node)
         if not isinstance(current, Neuron) or current.spiking or source.delay or current.decay is None:
             continue
-        plain = current.leak is None and current.v_start is None and current.synapse is None
+        plain = current.offset is None and current.v_start is None and current.synapse is None
         readers = sum(s.node == current.name for other in nodes.values() for s in other.sources)
         if plain and readers == 1 and not isinstance(nodes.get("output"), type(None)):
             synapse = Synapse("euler", current.decay, current.gain)
@@ -168,7 +168,7 @@ def _options(node: Neuron) -> dict[str, Any]:
         reset = np.zeros((), np.float32) if node.v_reset is None else node.v_reset
         if _equal(node, node.v_start, reset):
             start = "v_reset"
-        elif node.leak is not None and np.allclose(_full(node, node.v_start), _v_leak(node), rtol=1e-5):
+        elif node.offset is not None and np.allclose(_full(node, node.v_start), _v_leak(node), rtol=1e-5):
             start = "v_leak"
         elif node.spiking and node.v_reset is None and node.reset not in ("value", "value_delayed"):
             start = "v_reset"
@@ -183,13 +183,13 @@ def _options(node: Neuron) -> dict[str, Any]:
 
 
 def _from_leak(node: Neuron) -> Neuron:
-    """A potential that starts where it leaks to, but for rounding, does so to the bit: its leak is taken from there."""
-    if node.v_start is None or node.leak is None or node.decay is None:
+    """A potential that starts where it leaks to, but for rounding, does so to the bit: its offset comes from there."""
+    if node.v_start is None or node.offset is None or node.decay is None:
         return node
     start = _full(node, node.v_start)
     if not np.allclose(start, _v_leak(node), rtol=1e-5):
         return node
-    return replace(node, leak=((1 - _full(node, node.decay)) * start).astype(np.float32))
+    return replace(node, offset=((1 - _full(node, node.decay)) * start).astype(np.float32))
 
 
 def _equal(node: Neuron, a: Any, b: Any) -> bool:
@@ -197,10 +197,10 @@ def _equal(node: Neuron, a: Any, b: Any) -> bool:
 
 
 def _v_leak(node: Neuron) -> Doubles:
-    """The potential that leaks end at: leak/(1 - decay)."""
+    """The potential that leaks end at: offset/(1 - decay)."""
     assert node.decay is not None
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(_full(node, 0 if node.leak is None else node.leak) / (1 - _full(node, node.decay)))
+        return np.asarray(_full(node, 0 if node.offset is None else node.offset) / (1 - _full(node, node.decay)))
 
 
 def to_nir(nodes: tuple[Node, ...], dialect: Dialect, metadata: Mapping[str, Any]) -> nir.NIRGraph:
@@ -282,10 +282,10 @@ def _neuron(node: Neuron) -> nir.NIRNode:
         assert threshold is not None
         return nir.Threshold(threshold)
     decay, gain = _full(node, node.decay), _full(node, 1 if node.gain is None else node.gain)
-    leak = _full(node, 0 if node.leak is None else node.leak)
+    offset = _full(node, 0 if node.offset is None else node.offset)
     v_reset = _v_reset(node)
     if (decay == 1).all() and node.synapse is None:
-        return _integrator(node, gain, leak, threshold, v_reset)
+        return _integrator(node, gain, offset, threshold, v_reset)
     rate = 1 - decay
     if (rate <= 0).any():
         raise CaptureError(
@@ -293,8 +293,10 @@ def _neuron(node: Neuron) -> nir.NIRNode:
             "need one below 1",
             layer=node.name,
         )
-    starts = node.v_start is not None and leak.any() and np.allclose(_full(node, node.v_start), leak / rate, rtol=1e-5)
-    common = dict(r=gain / rate, v_leak=_full(node, node.v_start) if starts else leak / rate)
+    starts = (
+        node.v_start is not None and offset.any() and np.allclose(_full(node, node.v_start), offset / rate, rtol=1e-5)
+    )
+    common = dict(r=gain / rate, v_leak=_full(node, node.v_start) if starts else offset / rate)
     if node.synapse is not None:
         s_rate = 1 - _full(node, node.synapse.decay)
         s_gain = _full(node, 1 if node.synapse.gain is None else node.synapse.gain)
@@ -309,8 +311,8 @@ def _neuron(node: Neuron) -> nir.NIRNode:
     return nir.LIF(tau=DT / rate, v_threshold=threshold, v_reset=v_reset, **common)
 
 
-def _integrator(node: Neuron, gain: Doubles, leak: Doubles, threshold: Any, v_reset: Any) -> nir.NIRNode:
-    if leak.any():
+def _integrator(node: Neuron, gain: Doubles, offset: Doubles, threshold: Any, v_reset: Any) -> nir.NIRNode:
+    if offset.any():
         raise CaptureError(
             f"layer '{node.name}' adds a constant to a potential that does not leak; put it into the bias before it",
             layer=node.name,

@@ -347,7 +347,7 @@ class _Work:
         )
 
 
-_ARRAYS = ("decay", "threshold", "gain", "leak", "v_reset", "v_min", "v_start", "synapse", "scale", "steps")
+_ARRAYS = ("decay", "threshold", "gain", "offset", "v_reset", "v_min", "v_start", "synapse", "scale", "steps")
 
 
 def _last(shape: tuple[int, ...]) -> Indices:

@@ -41,8 +41,8 @@ class NeuronState:
         else:
             np.multiply(v, node.decay, out=v)
             np.add(v, drive, out=v)
-        if node.leak is not None:
-            np.add(v, node.leak, out=v)
+        if node.offset is not None:
+            np.add(v, node.offset, out=v)
         if self.spikes is not None:
             self._reset_late(self.spikes)
         if self._over is not None and node.threshold is not None:

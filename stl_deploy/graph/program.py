@@ -15,7 +15,7 @@ where the field is None (this order is the contract that every backend keeps)::
     i  = (i + syn.gain·x)·syn.decay        synapse rule "exp_add"
     d  = gain·i                            (i is x without a synapse)
     v  = decay·v + d                       (v = d if decay is None: memoryless)
-    v  = v + leak
+    v  = v + offset
     v  = v − θ·s[t−1]                      reset "subtract_delayed"
     v  = v − θ·r, r = v[t−1] > θ           reset "snntorch_subtract"
     v  = v_reset where s[t−1] > 0          reset "value_delayed": what arrives in that step is lost
@@ -151,13 +151,14 @@ class Neuron(Node):
     """A population of neurons; the module's docstring has the equations.
 
     Every array is float32 and broadcasts to ``shape``; a uniform one is 0-dimensional.
-    threshold None: no spikes, the output is v. decay None: memoryless (NIR Threshold).
+    threshold None: no spikes, the output is v. decay None: memoryless (NIR Threshold). offset: what the
+    drive gains at every step, input or not (NIR's v_leak).
     """
 
     decay: Floats | None
     threshold: Floats | None
     gain: Floats | None = None
-    leak: Floats | None = None
+    offset: Floats | None = None
     v_reset: Floats | None = None
     v_min: Floats | None = None
     v_start: Floats | None = None
@@ -242,7 +243,7 @@ def is_max_pool(program: Program, node: Node) -> bool:
     if (
         node.resets_late
         or node.gain is not None
-        or node.leak is not None
+        or node.offset is not None
         or node.threshold.ndim
         or len(node.sources) != 1
     ):

@@ -134,7 +134,7 @@ def _arrays(node: Neuron) -> list[tuple[str, Floats | None]]:
         ("decay", node.decay),
         ("θ", node.threshold),
         ("gain", node.gain),
-        ("leak", node.leak),
+        ("offset", node.offset),
         ("v_min", node.v_min),
         ("starts at", node.v_start),
     ]

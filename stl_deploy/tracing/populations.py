@@ -51,7 +51,7 @@ def _fitted(population: Population) -> Fitted:
         decay=compact(population.decay, shape),
         threshold=None if threshold is None else compact(threshold.theta.expand((1, *shape)), shape),
         gain=_unless(compact(common, shape), 1),
-        leak=_unless(compact(population.constant, shape), 0),
+        offset=_unless(compact(population.constant, shape), 0),
         v_reset=None if v_reset is None else _unless(v_reset, 0),
         v_start=None if start is None else _unless(start, 0),
         compare="gt" if threshold is None or threshold.compare == "gt" else "ge",

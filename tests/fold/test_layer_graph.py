@@ -97,7 +97,7 @@ def test_linear_layers_are_joined_where_that_is_smaller() -> None:
 def test_decays_and_gains_come_back_to_the_bit() -> None:
     rng = np.random.default_rng(0)
     decay, gain = rng.random(500, np.float32), rng.random(500, np.float32) * 3
-    lif = neuron("lif", "input", (500,), decay=decay, gain=gain, leak=rng.random(500, np.float32), reset="subtract")
+    lif = neuron("lif", "input", (500,), decay=decay, gain=gain, offset=rng.random(500, np.float32), reset="subtract")
     _, dialect, program, _ = fold_layers(graph(Input(name="input", shape=(500,), sources=()), lif))
     found = program.by_name["lif"]
     assert isinstance(found, Neuron)

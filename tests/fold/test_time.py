@@ -26,7 +26,7 @@ def test_round_trip_through_nir(beta: float) -> None:
     )
     (neuron,) = lower(graph).of(Neuron)
     assert neuron.gain is None
-    assert neuron.leak is None
+    assert neuron.offset is None
     assert neuron.decay is not None
     assert neuron.decay == constants.decay
 

@@ -91,7 +91,7 @@ class QuantisedChain(nn.Module):
             decay=np.asarray(lif.decay.detach().cpu(), np.float32),
             threshold=np.asarray(lif.whole_threshold.detach().cpu(), np.float32),
             gain=None,
-            leak=None,
+            offset=None,
             compare="gt",
         )
         numbers = {"weight": _array(weight * (synapse.input_scale or 1)), "bias": _array(bias)}

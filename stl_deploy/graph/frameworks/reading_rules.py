@@ -117,13 +117,13 @@ def _full(node: Neuron, array: Floats | None, default: float) -> Doubles:
 
 
 def _refuse_leak(node: Neuron, reader: Reader) -> None:
-    if node.leak is not None:
+    if node.offset is not None:
         refuse(node, "v-leak", reader, "needs v_leak 0 here", "train with v_leak 0")
 
 
 def _leaks_to(node: Neuron, rate: Doubles, potential: Doubles) -> bool:
     """Whether ``potential`` is where v goes without input, up to rounding; rate: 1 minus the decay."""
-    error = np.abs(_full(node, node.leak, 0) - rate * potential)
+    error = np.abs(_full(node, node.offset, 0) - rate * potential)
     return bool((error <= _RATE_ROUNDED * np.abs(potential)).all())
 
 
@@ -188,7 +188,7 @@ class Norse(Reader):
         rate = 1 - _full(node, node.decay, 1)
         if node.synapse is not None:
             return self._cuba(node, theta, rate)
-        if (rate == 0).all() and node.leak is None:
+        if (rate == 0).all() and node.offset is None:
             super()._require_start(node)
             return nir.IF(one, theta, 0 * one), gain
         if (rate == 0).any():

@@ -49,9 +49,9 @@ def lower_neuron(
         )
     with np.errstate(over="ignore", invalid="ignore"):
         synapse = _synapse(read, dialect) if isinstance(node, nir.CubaLI | nir.CubaLIF) else None
-        decay, gain, leak = _membrane(read, dialect, synapse)
+        decay, gain, offset = _membrane(read, dialect, synapse)
     common: dict[str, Any] = dict(
-        name=name, shape=shape, sources=sources, decay=decay, gain=gain, leak=leak, synapse=synapse
+        name=name, shape=shape, sources=sources, decay=decay, gain=gain, offset=offset, synapse=synapse
     )
     common["v_start"] = _start(read, dialect)
     if not isinstance(node, nir.IF | nir.LIF | nir.CubaLIF):
@@ -158,7 +158,7 @@ class _Reader:
 
 
 def _membrane(read: _Reader, dialect: Dialect, synapse: Synapse | None) -> tuple[Floats, Floats | None, Floats | None]:
-    """Decay, gain and leak of the potential."""
+    """Decay, gain and drive offset of the potential."""
     if isinstance(read.node, nir.I | nir.IF):
         r = read.raw("r")
         step = r * r.dtype.type(dialect.dt) if dialect.integrate == "dt_r" else r
@@ -169,12 +169,12 @@ def _membrane(read: _Reader, dialect: Dialect, synapse: Synapse | None) -> tuple
     exponential = dialect.leak == "exp" or (synapse is not None and synapse.rule == "exp_add")
     a = np.exp(-k.astype(np.float64)) if exponential else 1 - k
     decay = read.f32("the decay", a)
-    leak = read.unless("v_leak", ((1 - a) if exponential else k) * v_leak, 0)
+    offset = read.unless("v_leak", ((1 - a) if exponential else k) * v_leak, 0)
     if dialect.gain == "one_minus_decay":
-        return decay, read.unless("1 - decay", 1 - decay, 1), leak
+        return decay, read.unless("1 - decay", 1 - decay, 1), offset
     if dialect.gain == "one" or exponential:
-        return decay, None, leak
-    return decay, read.gain("dt/τ·r", read.scaled("r", k)), leak
+        return decay, None, offset
+    return decay, read.gain("dt/τ·r", read.scaled("r", k)), offset
 
 
 def _synapse(read: _Reader, dialect: Dialect) -> Synapse:

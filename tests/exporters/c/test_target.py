@@ -85,7 +85,7 @@ def delayed() -> Program:
 
 def filtered(rule: Any) -> Program:
     synapse = Synapse(rule, np.asarray(0.6, F), np.asarray(0.8, F))
-    return small().lif("a", 0.9, synapse=synapse, leak=np.asarray(0.02, F)).program()
+    return small().lif("a", 0.9, synapse=synapse, offset=np.asarray(0.02, F)).program()
 
 
 def learned() -> Program:

@@ -108,7 +108,7 @@ def test_gain_and_leak_go_into_weights_and_bias() -> None:
     rng = np.random.default_rng(7)
     gain = np.array([1.0, 2, 0.5, 4, 1, 1, 2, 0.25], F)
     net = Builder((10,)).linear("fc", rng.integers(-4, 5, (8, 10)))
-    net.lif("lif", 2.0, beta=None, gain=gain, leak=np.asarray(0.25, F))
+    net.lif("lif", 2.0, beta=None, gain=gain, offset=np.asarray(0.25, F))
     assert disagreement(net.program(), events(rng, 5, 40, 10)) == {"lif": 0.0}
 
 

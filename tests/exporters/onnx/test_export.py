@@ -77,7 +77,9 @@ def test_one_file_takes_any_number_of_steps_and_samples(form, steps, batch, tmp_
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("fields", [{"gain": 0.1234}, {"leak": 0.1234}, {"decay": 0.73}, {"decay": None, "gain": 0.3}])
+@pytest.mark.parametrize(
+    "fields", [{"gain": 0.1234}, {"offset": 0.1234}, {"decay": 0.73}, {"decay": None, "gain": 0.3}]
+)
 def test_what_follows_a_product_is_not_merged_into_it(form, fields, tmp_path):
     # enough channels for ONNX Runtime's blocked convolution, numbers off the grid behind it
     rng = np.random.default_rng(0)

@@ -42,8 +42,8 @@ CASES = {
     # v starts at 2: 1+0 = 1 no | .5 + 1 fires
     "start": (neuron(v_start=2.0), [0, 1], [0, 1]),
     # v: 2*.25+.25 = .75 | .375+.5+.25 = 1.125 fires
-    "gain and leak": (neuron(gain=2.0, leak=0.25), [0.25, 0.25], [0, 1]),
-    "memoryless": (neuron(decay=None, leak=0.5), [0.5, 0.75, -1], [0, 1, 0]),
+    "gain and offset": (neuron(gain=2.0, offset=0.25), [0.25, 0.25], [0, 1]),
+    "memoryless": (neuron(decay=None, offset=0.5), [0.5, 0.75, -1], [0, 1, 0]),
     # v is put out: 1, .5+1, .75
     "no threshold": (neuron(threshold=None), [1, 1, 0], [1, 1.5, 0.75]),
     # i: 2*1 | 1+0 | .5;  v: 2 fires -> 0 | 1 no | .5+.5 no
