@@ -78,7 +78,7 @@ def test_every_fault_of_a_node_is_found():
     )
     broken_lif = bare(nir.LIF, tau=a(0, 1), r=a(np.nan, 1), v_leak="low", v_threshold=a(1, -1), v_reset=a(1, 2, 3))
     report = check(chain([1, 6, 6], broken_conv, nir.Flatten({"input": None}, 0, -1), broken_lif))
-    found = {(f.node, f.reason.replace("field ", "").split()[0].strip("'")) for f in report.findings if f.node}
+    found = {(f.node, f.reason.replace("field ", "").split()[0].strip("':")) for f in report.findings if f.node}
     assert {field for node, field in found if node == "n0"} == {"weight", "bias", "stride", "padding", "dilation"}
     # What arrives at the neuron is not known, so its v_reset cannot be held against it.
     assert {field for node, field in found if node == "n2"} >= {"tau", "r", "v_leak", "v_threshold"}

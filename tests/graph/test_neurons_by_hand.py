@@ -188,7 +188,7 @@ def test_an_infinite_time_constant_is_no_leak():
     assert y == [[0, 0], [1, 1]]
     (neuron,) = lower(chain([2], infinite), HALF).spiking
     assert (neuron.decay.tolist(), neuron.gain) == ([1, 0.5], None)
-    with pytest.raises(GraphError, match="dt/τ·r in float32 is inf"):
+    with pytest.raises(GraphError, match="dt/τ·r in float32: expected finite numbers; found inf"):
         lower(chain([2], lif((2,), r=np.inf)), HALF)
 
 
