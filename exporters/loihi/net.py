@@ -135,6 +135,11 @@ def layer_key(index: int) -> str:
     return f"layer{index}"
 
 
+def shape_behind(layer: Layer, arriving: Shape) -> Shape:
+    """Shape of what goes on behind a layer."""
+    return (int(np.prod(arriving)),) if isinstance(layer, FlattenLayer) else layer.shape
+
+
 def same_net(a: IntegerNet, b: IntegerNet) -> bool:
     """Whether two networks are equal in every number and name."""
     return same(a.layers, b.layers)
@@ -161,7 +166,7 @@ def _check_layer(key: str, layer: Layer, arriving: Shape) -> Shape:
     if isinstance(layer, InputLayer):
         raise InputError(f"{key}: a second input layer; netx networks have one, at the front")
     if isinstance(layer, FlattenLayer):
-        return (int(np.prod(arriving)),)
+        return shape_behind(layer, arriving)
     if isinstance(layer, DenseLayer):
         _check_dense(key, layer, arriving)
     else:

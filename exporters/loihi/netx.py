@@ -28,6 +28,7 @@ from stl_deploy.exporters.loihi.net import (
     IntegerNet,
     Layer,
     layer_key,
+    shape_behind,
 )
 from stl_deploy.exporters.loihi.records import Record, open_layers
 from stl_deploy.graph.exact import MANTISSA_BITS
@@ -102,7 +103,7 @@ def read_netx(path: Path) -> IntegerNet:
         for index, record in enumerate(run):
             layer = _read_layer(record, index, shape)
             layers.append(layer)
-            shape = (int(np.prod(shape)),) if isinstance(layer, FlattenLayer) else layer.shape
+            shape = shape_behind(layer, shape)
     notes += [
         f"{layer_key(index)} has no neurons; netx gives it such as never fire, so its spikes are all 0"
         for index, layer in enumerate(layers)

@@ -8,23 +8,21 @@ from numpy.typing import NDArray
 
 from stl_deploy.exporters.integers.ranges import Bounds, LayerRange, population_range, worst_sums
 from stl_deploy.exporters.integers.sums import adder, blocks
-from stl_deploy.exporters.loihi.net import FlattenLayer, InputLayer, IntegerNet, SpikingLayer
-from stl_deploy.exporters.loihi.simulate import bias_of, run_layer
+from stl_deploy.exporters.loihi.net import IntegerNet, SpikingLayer
+from stl_deploy.exporters.loihi.simulate import Spikes, bias_of, run_layer, through
 from stl_deploy.exporters.loihi.weights import lava_synapse
 
 
 def measure_ranges(net: IntegerNet, x: NDArray[Any]) -> tuple[LayerRange, ...]:
     """Ranges of every layer for whole-number calibration input ``x`` ``[T, B, *shape]``; its extremes bound inputs."""
-    found = []
-    bounds = (min(0, int(x.min())), max(0, int(x.max())))
-    for index, layer in enumerate(net.layers):
-        if isinstance(layer, InputLayer):
-            continue
-        if isinstance(layer, FlattenLayer):
-            x = x.reshape(*x.shape[:2], -1)
-            continue
-        found.append(_range(f"layer{index}", layer, x, bounds))
-        x, bounds = run_layer(layer, x), (0, 1)
+    found: list[LayerRange] = []
+    entering = (min(0, int(x.min())), max(0, int(x.max())))
+
+    def run(key: str, layer: SpikingLayer, x: NDArray[Any]) -> Spikes:
+        found.append(_range(key, layer, x, (0, 1) if found else entering))
+        return run_layer(layer, x)
+
+    through(net, x, run)
     return tuple(found)
 
 

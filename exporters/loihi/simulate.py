@@ -7,6 +7,7 @@ latency that Lava adds per layer is taken out. Proved against recordings of real
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from stl_deploy.exporters.integers.net import DECAY_ONE, MAX_BIAS, MIN_BIAS, Int
 from stl_deploy.exporters.integers.simulate import IntegerRun, whole_numbers
 from stl_deploy.exporters.integers.step import step_through
 from stl_deploy.exporters.integers.sums import adder, blocks
-from stl_deploy.exporters.loihi.net import ConvLayer, FlattenLayer, InputLayer, IntegerNet, SpikingLayer
+from stl_deploy.exporters.loihi.net import ConvLayer, FlattenLayer, InputLayer, IntegerNet, SpikingLayer, layer_key
 from stl_deploy.exporters.loihi.weights import lava_synapse
 from stl_deploy.graph.threads import map_samples
 
@@ -77,19 +78,25 @@ def bias_of(layer: SpikingLayer) -> Ints | None:
     return layer.bias
 
 
-def _run(net: IntegerNet, x: NDArray[Any], record: bool) -> IntegerRun:
-    spikes: dict[str, Spikes] = {}
+def through(net: IntegerNet, x: NDArray[Any], run: Callable[[str, SpikingLayer, NDArray[Any]], Spikes]) -> NDArray[Any]:
+    """``x`` from layer to layer: ``run`` gives the spikes of one with neurons, by its key, for what arrives."""
     for index, layer in enumerate(net.layers):
-        if isinstance(layer, InputLayer):
-            if layer.neuron is not None:
-                x = run_input(layer, x)
-                if record:
-                    spikes[f"layer{index}"] = x
-            continue
         if isinstance(layer, FlattenLayer):
             x = x.reshape(*x.shape[:2], -1)
-            continue
-        x = run_layer(layer, x)
+        elif not isinstance(layer, InputLayer):
+            x = run(layer_key(index), layer, x)
+    return x
+
+
+def _run(net: IntegerNet, x: NDArray[Any], record: bool) -> IntegerRun:
+    spikes: dict[str, Spikes] = {}
+
+    def kept(key: str, found: Spikes) -> Spikes:
         if record:
-            spikes[f"layer{index}"] = x
-    return IntegerRun(x, spikes)
+            spikes[key] = found
+        return found
+
+    first = net.layers[0]
+    if isinstance(first, InputLayer) and first.neuron is not None:
+        x = kept(layer_key(0), run_input(first, x))
+    return IntegerRun(through(net, x, lambda key, layer, arriving: kept(key, run_layer(layer, arriving))), spikes)

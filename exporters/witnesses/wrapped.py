@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from stl_deploy.exporters.integers.net import DECAY_ONE, STATE_SHIFT, STATE_TOP, Ints
 from stl_deploy.exporters.integers.simulate import IntegerRun, whole_numbers
 from stl_deploy.exporters.integers.sums import adder, blocks
-from stl_deploy.exporters.loihi.net import FlattenLayer, InputLayer, IntegerNet, SpikingLayer
+from stl_deploy.exporters.loihi.net import IntegerNet, SpikingLayer
 from stl_deploy.exporters.loihi.netx import read_netx
-from stl_deploy.exporters.loihi.simulate import bias_of
+from stl_deploy.exporters.loihi.simulate import Spikes, bias_of, through
 from stl_deploy.exporters.loihi.target import Loihi
 from stl_deploy.exporters.loihi.weights import lava_synapse
 
@@ -36,17 +36,16 @@ class Wrapped(Loihi):
 
 def simulate_wrapped(net: IntegerNet, x: NDArray[Any]) -> IntegerRun:
     """As `stl_deploy.exporters.loihi.simulate.simulate`, with these registers; every layer is recorded."""
-    x = whole_numbers(x, net.input_shape)
-    spikes = {}
-    for index, layer in enumerate(net.layers):
-        if isinstance(layer, FlattenLayer):
-            x = x.reshape(*x.shape[:2], -1)
-        elif not isinstance(layer, InputLayer):
-            x = spikes[f"layer{index}"] = _run_layer(layer, x)
-    return IntegerRun(x, spikes)
+    spikes: dict[str, Spikes] = {}
+
+    def run(key: str, layer: SpikingLayer, x: NDArray[Any]) -> Spikes:
+        spikes[key] = _run_layer(layer, x)
+        return spikes[key]
+
+    return IntegerRun(through(net, whole_numbers(x, net.input_shape), run), spikes)
 
 
-def _run_layer(layer: SpikingLayer, x: NDArray[Any]) -> NDArray[np.uint8]:
+def _run_layer(layer: SpikingLayer, x: NDArray[Any]) -> Spikes:
     synapse, neuron = lava_synapse(layer), layer.neuron
     add_up = adder(synapse, x)
     bias = bias_of(layer)
