@@ -2,7 +2,8 @@
 
 The step form of an ONNX export is a pure function: (input, states) -> (spikes, scores, next states). Whoever calls it
 keeps the states, so one session serves any number of streams, and a stream can be stored, moved or rewound. Only
-numpy and onnxruntime touch the network here; the tensors' names come from the file's own metadata.
+numpy and onnxruntime touch the network here; the tensors' names come from the file's own metadata. With --margin a
+sample stops at the first step at which its leading class is ahead of the next by so much (early exit).
 """
 
 import argparse
@@ -16,6 +17,8 @@ from stl_deploy._util.files import read_input
 from stl_deploy.errors import StlDeployError
 from stl_deploy.exporters.onnx import export_onnx
 from stl_deploy.exporters.onnx.runtime import onnxruntime
+from stl_deploy.graph.early_exit import sureness
+from stl_deploy.graph.readout import readout_of
 from stl_deploy.pipeline.source import TEST_INPUT, open_program, open_source
 
 
@@ -46,6 +49,7 @@ class Stream:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="a run folder")
+    parser.add_argument("--margin", type=float, help="stop a sample once its decision is so sure")
     parser.add_argument("--samples", type=int, default=2, help="how many test samples to stream")
     arguments = parser.parse_args()
     try:
@@ -57,14 +61,18 @@ def main() -> None:
             session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
     except StlDeployError as error:
         raise SystemExit(str(error)) from None
+    readout = readout_of(program.metadata)
     for sample in range(min(arguments.samples, x.shape[1])):
-        stream, votes = Stream(session), 0
+        stream, outputs = Stream(session), []
         for t, now in enumerate(x[:, sample : sample + 1]):
             scores, spikes = stream.step(now)
-            votes = votes + scores[0]
+            outputs.append(scores)
+            decided = readout.decide(np.stack(outputs))[0]
             counts = "  ".join(f"{name} {int(fired.sum())}" for name, fired in spikes.items())
-            print(f"sample {sample}, step {t}: spikes {counts}; class so far: {votes.argmax()}")
-        print(f"sample {sample}: class {votes.argmax()}" + ("" if labels is None else f", label {labels[sample]}"))
+            print(f"sample {sample}, step {t}: spikes {counts}; class so far: {decided}")
+            if arguments.margin is not None and sureness(program, np.stack(outputs))[-1, 0] >= arguments.margin:
+                break
+        print(f"sample {sample}: class {decided}" + ("" if labels is None else f", label {labels[sample]}"))
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def accuracy_under(
             images = split.images(index)
             images = ON_INPUT[kind](images, level, draws) if kind in ON_INPUT else images
             outputs = network(encode(images, config.time_steps, config.encoder), every_layer=True)  # else no hook runs
-            correct += int((network.scores(outputs).argmax(1) == split.labels[index]).sum())
+            correct += int((network.decide(outputs) == split.labels[index]).sum())
     finally:
         for handle in handles:
             handle.remove()

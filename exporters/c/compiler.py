@@ -29,11 +29,12 @@ def find_compiler() -> str | None:
 
 
 def compile_program(folder: Path, output: Path, *, options: Sequence[str] = (), deadline: float | None = None) -> None:
-    """Compile net.c and main.c of ``folder``; raises ToolError if there is no compiler, or it fails or hangs."""
+    """Compile the C files of ``folder``; raises ToolError if there is no compiler, or it fails or hangs."""
     compiler = find_compiler()
     if compiler is None:
         raise ToolError(MISSING)
-    command = [compiler, *FLAGS, *options, "-o", str(output), str(folder / "main.c"), str(folder / "net.c")]
+    sources = sorted(str(path) for path in folder.glob("*.c"))
+    command = [compiler, *FLAGS, *options, "-o", str(output), *sources]
     run_program(command, b"", what=f"the compiler {compiler}", deadline=deadline)
 
 

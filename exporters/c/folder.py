@@ -64,8 +64,8 @@ def read_folder(folder: Path, *, trust: bool = False) -> tuple[IntegerGraph, Pro
     except UnsupportedError as error:
         raise InputError(f"{folder / NAME}: {error}") from None
     files = render_plan(plan, about)
-    found = {name: _text(folder / name) for name in FILES}
-    for name in FILES:
+    found = {name: _text(folder / name) for name in files}
+    for name in files:
         if found[name] != files[name] and not trust:
             raise InputError(
                 f"{folder / name}: expected what stl-deploy makes of {NAME}; found other text, which would be compiled "

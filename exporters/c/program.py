@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,17 +48,35 @@ class Program:
         outputs = len_of(graph.output.shape)
         steps, samples = x.shape[:2]
         at_once = max(1, AT_ONCE // (4 * steps * len_of(graph.input.shape)))
-        with temporary_folder() as folder:
-            for file, text in self.files.items():
-                (folder / file).write_text(text, encoding="ascii")
-            program = folder / "net"
-            flags = [*options, *(["-DNET_RECORD"] if record else [])]
-            compile_program(folder, program, options=flags, deadline=deadline)
+        with self._compiled([*options, *(["-DNET_RECORD"] if record else [])], deadline) as program:
             parts = [
                 self._batch(program, x[:, start : start + at_once], outputs, spikes, deadline)
                 for start in range(0, samples, at_once)
             ]
         return self.unpack(np.concatenate(parts), record=record)
+
+    def decide(
+        self, x: NDArray[Any], margin: int, *, deadline: float | None = None
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """The class of each sample, and the steps after which it was sure by ``margin``, both ``[B]``.
+
+        margin: in the C's own whole numbers (see decide.h). Raises as `run` does, ToolError where the folder has no
+        decide.c.
+        """
+        x = check_input(self.plan.graph.input, x)
+        with self._compiled((), deadline) as program:
+            command = [str(program), "--decide", str(margin)]
+            found = run_program(command, _given(x), what="the compiled network", deadline=deadline)
+        classes, steps = np.frombuffer(found, "<i4").reshape(x.shape[1], 2).T.astype(np.int32)
+        return classes, steps
+
+    @contextmanager
+    def _compiled(self, flags: Sequence[str], deadline: float | None) -> Iterator[Path]:
+        with temporary_folder() as folder:
+            for file, text in self.files.items():
+                (folder / file).write_text(text, encoding="ascii")
+            compile_program(folder, folder / "net", options=flags, deadline=deadline)
+            yield folder / "net"
 
     def unpack(self, written: NDArray[np.uint8], *, record: bool = False) -> IntegerRun:
         """A run from what the program wrote: bytes ``[B, T, 4·outputs + spikes]``, spikes if it was built to record."""
@@ -73,12 +92,16 @@ class Program:
     ) -> NDArray[np.uint8]:
         """Bytes ``[B, T, 4·outputs + spikes]``."""
         steps, samples = x.shape[:2]
-        given = np.array([samples, steps], "<i4").tobytes() + x.swapaxes(0, 1).astype("<i4").tobytes()
-        found = run_program([str(program)], given, what="the compiled network", deadline=deadline)
+        found = run_program([str(program)], _given(x), what="the compiled network", deadline=deadline)
         wanted = samples * steps * (4 * outputs + spikes)
         if len(found) != wanted:
             raise ToolError(f"the compiled network: expected {wanted:,} bytes of output; found {len(found):,}")
         return np.frombuffer(found, np.uint8).reshape(samples, steps, -1)
+
+
+def _given(x: NDArray[np.int32]) -> bytes:
+    steps, samples = x.shape[:2]
+    return np.array([samples, steps], "<i4").tobytes() + x.swapaxes(0, 1).astype("<i4").tobytes()
 
 
 def _spikes(rows: NDArray[np.uint8], one: Recorded) -> NDArray[np.uint8]:

@@ -16,8 +16,11 @@ from stl_deploy.exporters.c.names import in_comment
 from stl_deploy.exporters.c.plan import Plan
 from stl_deploy.exporters.integers.graph import IntegerGraph
 from stl_deploy.exporters.integers.store import About
+from stl_deploy.graph.readout import Readout
 
 FILES = ("net.c", "net.h", "main.c", "Makefile")
+DECISION_FILES = ("decide.c", "decide.h")
+"""Where the outputs are scores of classes."""
 
 
 def render(graph: IntegerGraph, about: About) -> dict[str, str]:
@@ -27,8 +30,38 @@ def render(graph: IntegerGraph, about: About) -> dict[str, str]:
 
 def render_plan(plan: Plan, about: About) -> dict[str, str]:
     """As `render`, of a plan."""
-    context = _context(plan, about)
-    return {name: _templates().get_template(f"{name}.j2").render(context) for name in FILES}
+    decision = _decision(plan, about.readout)
+    context = _context(plan, about) | {"decision": decision} | (decision or {})
+    names = FILES + (DECISION_FILES if decision else ())
+    return {name: _templates().get_template(f"{name}.j2").render(context) for name in names}
+
+
+def _decision(plan: Plan, readout: Readout) -> dict[str, Any] | None:
+    """What decide.c is made of; None where the outputs are no list of classes."""
+    shape = plan.graph.output.shape
+    if len(shape) != 1 or shape[0] % readout.population or shape[0] // readout.population < 2:
+        return None
+    votes = "" if readout.population == 1 else f" of votes, sums of {readout.population} outputs,"
+    rules = {
+        "max": f"the greatest{votes or ' output'} over time",
+        "last": f"the greatest{votes or ' output'} of the last step",
+        "first": f"the first{votes or ' output'} above 0, of those in one step the greatest",
+    }
+    sure = {
+        "max": "the leader is ahead of the next by `margin` or more",
+        "last": "the leader is ahead of the next by `margin` or more",
+        "first": "some class has spiked, which settles it (`margin` says nothing here)",
+    }
+    return {
+        "classes": shape[0] // readout.population,
+        "population": readout.population,
+        "over_time": readout.over_time,
+        "rule": rules.get(str(readout.over_time), f"the greatest sum{votes} over time"),
+        "sure": sure.get(
+            str(readout.over_time),
+            "the leader is ahead of the next by `margin` or more in the mean over the steps taken",
+        ),
+    }
 
 
 @cache

@@ -28,6 +28,7 @@ from stl_deploy.exporters.integers.store import NAME, About
 from stl_deploy.exporters.targets import Model, Network, Options
 from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Program
+from stl_deploy.graph.readout import readout_of
 from stl_deploy.graph.show import Row
 
 
@@ -99,6 +100,7 @@ class CFormat:
             program.metadata.get("name") or path.name or "network",
             options.origin.get("source", "a network"),
             measured_synops(chosen.graph, x),
+            readout=readout_of(program.metadata),
         )
         plan = write_folder(chosen.graph, about, path, flash=flash, ram=ram)
         tell_wraps(chosen.graph, options)

@@ -32,6 +32,8 @@ from stl_deploy.exporters.integers.graph import (
 )
 from stl_deploy.exporters.integers.net import DECAY_ONE, MAX_THRESHOLD, IntegerNeuron
 from stl_deploy.graph.program import Source
+from stl_deploy.graph.readout import KEY as READOUT
+from stl_deploy.graph.readout import Readout, readout_of
 
 NAME = "integers.npz"
 VERSION = 1
@@ -40,14 +42,15 @@ MAX_NODES, MAX_VALUES = 10_000, 2**28
 
 @dataclass(frozen=True)
 class About:
-    """What else is kept: the network's name, the file it was made from, synops measured by node (a step), and the
-    version of stl-deploy that chose the integers.
+    """What else is kept: the network's name, the file it was made from, synops measured by node (a step), the version
+    of stl-deploy that chose the integers, and what decides on the outputs.
     """
 
     title: str = "network"
     source: str = "a network"
     measured: Mapping[str, float] = field(default_factory=dict)
     made_by: str = field(default_factory=lambda: version("stl-deploy"))
+    readout: Readout = field(default_factory=Readout)
 
 
 _STRUCTURE = "structure"
@@ -78,6 +81,7 @@ def write_integers(graph: IntegerGraph, about: About, path: Path) -> None:
         "source": about.source,
         "measured": dict(about.measured),
         "made_by": about.made_by,
+        "readout": about.readout.as_dict(),
         "nodes": nodes,
     }
     text = np.frombuffer(json.dumps(structure, allow_nan=False).encode(), np.uint8)
@@ -111,8 +115,9 @@ def read_integers(path: Path) -> tuple[IntegerGraph, About]:
             str(structure["source"]),
             _measured(structure["measured"]),
             str(structure["made_by"])[:40],
+            readout_of({READOUT: structure["readout"]}),
         )
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, InputError):
         raise InputError(f"{path}: not the integers of a C folder; export it again") from None
     if structure.get("version") != VERSION or not isinstance(nodes, list) or not 1 <= len(nodes) <= MAX_NODES:
         raise InputError(f"{path}: not version {VERSION} of the integers of a C folder; export it again")

@@ -15,7 +15,7 @@ Precision = Literal["float32", "bfloat16"]
 Mode = Literal["stl", "sl", "tl", "ann"]
 Granularity = Literal["neuron", "channel", "layer"]
 Parametrisation = Literal["positive", "raw"]
-Decision = Literal["mean", "max"]
+Decision = Literal["mean", "max", "first"]
 Encoder = Literal["direct", "bernoulli", "latency", "spikes", "counts", "sequence"]
 Augmentation = Literal["crop", "flip", "flip_vertical", "rotate", "colour", "erase"]
 Binning = Literal["count", "time"]
@@ -176,10 +176,15 @@ class FlattenSpec(_Section):
 
 
 class VoteSpec(_Section):
-    """The readout: a class's vote is the mean of its ``population`` neurons."""
+    """The readout: a class's vote is the mean of its ``population`` neurons.
+
+    decision: by the mean over time, a spike count, or the class whose neurons are the ``first`` to spike (of those in
+    one step, that of the most). Training's loss is of means even then.
+    """
 
     kind: Literal["vote"]
     population: Count = 10
+    decision: Literal["mean", "first"] = "mean"
 
 
 class LiSpec(_Section):
@@ -191,7 +196,7 @@ class LiSpec(_Section):
 
     kind: Literal["li"]
     beta: UnitInterval | None = None
-    decision: Decision = "mean"
+    decision: Literal["mean", "max"] = "mean"
 
 
 InnerSpec = Annotated[

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Program
+from stl_deploy.graph.readout import Readout, readout_of
 from stl_deploy.graph.run import Result
 
 
@@ -19,18 +20,20 @@ def accuracy(program: Program, result: Result, labels: NDArray[Any] | None) -> f
     """
     if len(program.outputs) != 1:
         return None
-    return share_right(result, labels, largest=program.metadata.get("decision") == "max")
+    return share_right(result, labels, readout_of(program.metadata))
 
 
-def share_right(result: Result, labels: NDArray[Any] | None, *, largest: bool = False) -> float | None:
-    """As `accuracy`, where no Program is at hand; largest: the largest score in time decides, not the sum.
+def share_right(result: Result, labels: NDArray[Any] | None, readout: Readout | None = None) -> float | None:
+    """As `accuracy`, where no Program is at hand; readout: what decides (default: the greatest sum over time).
 
     With labels of each step, ``[B, T]``: share of steps whose class is right.
     """
     scores = list(result.outputs.values())
     if labels is None or len(scores) != 1 or scores[0].ndim != 3:
         return None
-    classes = scores[0].shape[2]
+    readout = readout or Readout()
+    votes = readout.votes(scores[0])
+    classes = votes.shape[2]
     wrong = np.argwhere((labels < 0) | (labels >= classes))
     if wrong.size:
         label = labels[tuple(wrong[0])]
@@ -38,7 +41,5 @@ def share_right(result: Result, labels: NDArray[Any] | None, *, largest: bool = 
             f"expected labels from 0 to {classes - 1}, the classes of the output; found {label} of sample {wrong[0][0]}"
         )
     if labels.ndim == 2:
-        steps = len(scores[0])
-        return float((labels[:, :steps] == scores[0].argmax(axis=-1).T).mean())
-    decided = scores[0].max(axis=0) if largest else scores[0].sum(axis=0, dtype=np.float64)
-    return float((decided.argmax(axis=-1) == labels).mean())
+        return float((labels[:, : len(votes)] == votes.argmax(axis=-1).T).mean())
+    return float((readout.decide(scores[0]) == labels).mean())

@@ -8,18 +8,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.graph.program import Program
+from stl_deploy.graph.readout import readout_of
 
 
 def sureness(program: Program, outputs: NDArray[Any]) -> NDArray[np.float64]:
     """How far the leading class is ahead of the next at each step, ``[T, B]``, of outputs ``[T, B, classes]``.
 
-    Of scores so far: means over the steps seen, or maxima where those decide.
+    Of scores so far: means over the steps seen, maxima or the last step's, whichever decides at the end. Where the
+    first spike decides, 1 from its step on, for nothing changes the decision then, and 0 before.
     """
-    scores = outputs.astype(np.float64)
-    if program.metadata.get("decision") == "max":
-        scores = np.maximum.accumulate(scores, axis=0)
-    else:
-        scores = scores.cumsum(axis=0) / np.arange(1, len(scores) + 1)[:, None, None]
+    readout = readout_of(program.metadata)
+    scores = readout.votes(outputs).astype(np.float64)
+    match readout.over_time:
+        case "max":
+            scores = np.maximum.accumulate(scores, axis=0)
+        case "first":
+            return np.logical_or.accumulate((scores > 0).any(axis=2), axis=0).astype(np.float64)
+        case "mean" | "sum" | None:
+            scores = scores.cumsum(axis=0) / np.arange(1, len(scores) + 1)[:, None, None]
     ahead = np.sort(scores, axis=2)
     return np.asarray(ahead[:, :, -1] - ahead[:, :, -2])
 

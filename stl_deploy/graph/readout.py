@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Floats
 
-OverTime = Literal["mean", "sum", "max", "last"]
+OverTime = Literal["mean", "sum", "max", "last", "first"]
 Then = Literal["softmax", "log_softmax"]
 KEY = "readout"
 """Where the graph's metadata keeps it."""
@@ -22,7 +22,8 @@ KEY = "readout"
 class Readout:
     """How outputs ``[T, B, features]`` become scores.
 
-    over_time: mean, sum, maximum or last of the T steps; None: every step is put out as it is.
+    over_time: mean, sum, maximum or last of the T steps, or ``first``: T less the step of the first output above 0,
+    and of those in one step the greater scores higher (0 where none is); None: every step is put out as it is.
     population: the mean of so many neighbouring outputs is one score (a vote); 1: none is taken.
     then: what is done over the classes at the end; None: nothing.
 
@@ -47,23 +48,7 @@ class Readout:
 
         Raises InputError where the features are no multiple of ``population``.
         """
-        scores = np.asarray(y)
-        if self.population > 1:
-            if scores.shape[-1] % self.population:
-                raise InputError(
-                    f"expected outputs in a multiple of {self.population}, the readout's population; found "
-                    f"{scores.shape[-1]}"
-                )
-            scores = scores.reshape(*scores.shape[:-1], -1, self.population).mean(axis=-1, dtype=np.float64)
-        match self.over_time:
-            case "mean":
-                scores = scores.mean(axis=0, dtype=np.float64)
-            case "sum":
-                scores = scores.sum(axis=0, dtype=np.float64)
-            case "max":
-                scores = scores.max(axis=0)
-            case "last":
-                scores = scores[-1]
+        scores = _over_time(self.votes(y), self.over_time)
         if self.then is not None:
             shifted = scores - scores.max(axis=-1, keepdims=True)
             logs = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
@@ -72,10 +57,23 @@ class Readout:
 
     def decide(self, y: NDArray[Any]) -> NDArray[np.int64]:
         """The class of each sample ``[B]``; without a rule over time the steps' scores are added up."""
-        scores = self(y)
-        if self.over_time is None:
-            scores = Readout("sum")(scores)
-        return np.asarray(scores.argmax(axis=-1), np.int64)
+        rule = "sum" if self.over_time in (None, "mean") else self.over_time
+        return np.asarray(_over_time(self.votes(y), rule).argmax(axis=-1), np.int64)
+
+    def votes(self, y: NDArray[Any]) -> NDArray[Any]:
+        """The score of each step ``[T, B, ..., classes]``: means over ``population`` neighbouring outputs.
+
+        Raises InputError where the features are no multiple of ``population``.
+        """
+        votes = np.asarray(y)
+        if self.population == 1:
+            return votes
+        if votes.shape[-1] % self.population:
+            raise InputError(
+                f"expected outputs of a multiple of {self.population} features, the readout's population; found "
+                f"{votes.shape[-1]}"
+            )
+        return votes.reshape(*votes.shape[:-1], -1, self.population).mean(axis=-1, dtype=np.float64)
 
     def as_dict(self) -> dict[str, Any]:
         """For the graph's metadata; a rule that is None is left out."""
@@ -87,8 +85,31 @@ class Readout:
         return steps + votes + ("" if self.then is None else f", then {self.then}")
 
 
+def _over_time(votes: NDArray[Any], rule: OverTime | None) -> NDArray[Any]:
+    match rule:
+        case "mean":
+            return np.asarray(votes.mean(axis=0, dtype=np.float64))
+        case "sum":
+            return np.asarray(votes.sum(axis=0, dtype=np.float64))
+        case "max":
+            return np.asarray(votes.max(axis=0))
+        case "last":
+            return np.asarray(votes[-1])
+        case "first":
+            return _earliest(votes)
+        case None:
+            return votes
+
+
+def _earliest(votes: NDArray[Any]) -> NDArray[np.float64]:
+    spiked = votes > 0
+    step = spiked.argmax(axis=0)
+    vote = np.take_along_axis(votes, step[None], axis=0)[0].astype(np.float64).clip(min=0)
+    return np.where(spiked.any(axis=0), len(votes) - step + vote / (1 + vote), 0.0)
+
+
 def readout_of(metadata: Mapping[str, Any]) -> Readout:
-    """The readout that a graph's metadata declares: ``readout``, or our networks' ``decision`` (mean or max).
+    """The readout that a graph's metadata declares: ``readout``, or our networks' ``decision`` (mean, max or first).
 
     Raises InputError for a declaration that is none.
     """
@@ -98,4 +119,4 @@ def readout_of(metadata: Mapping[str, Any]) -> Readout:
         if unknown:
             raise InputError(f"graph metadata: expected readout keys over_time, population, then; found '{unknown[0]}'")
         return Readout(declared.get("over_time"), declared.get("population", 1), declared.get("then"))
-    return Readout("max" if metadata["decision"] == "max" else "mean") if "decision" in metadata else Readout()
+    return Readout(metadata["decision"]) if "decision" in metadata else Readout()

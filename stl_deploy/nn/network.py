@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from stl_deploy.config.schema import Decision, LayerSpec, LiSpec, Mode, ResidualSpec, RunConfig
+from stl_deploy.config.schema import Decision, LayerSpec, LiSpec, Mode, ResidualSpec, RunConfig, VoteSpec
 from stl_deploy.errors import InputError
+from stl_deploy.graph.readout import Readout
 from stl_deploy.nn import fused
 from stl_deploy.nn.build import Branches, Build, build_layer
 from stl_deploy.nn.layers import SumPool2d
@@ -64,7 +65,9 @@ class Network(nn.Module):
             source = self._add(build, place, spec, source, counts)
         build.finish()
         last = config.network[-1]
-        self.decision: Decision = last.decision if isinstance(last, LiSpec) else "mean"
+        self.decision: Decision = "mean"
+        if isinstance(last, LiSpec) or (isinstance(last, VoteSpec) and self.mode != "ann"):
+            self.decision = last.decision
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(_learns(self.mode, name))
 
@@ -129,8 +132,14 @@ class Network(nn.Module):
         return any(layer._forward_hooks or layer._forward_pre_hooks for layer in self.layers.values())
 
     def scores(self, outputs: Tensor) -> Tensor:
-        """The decision on outputs ``[T, B, classes]``: their mean over time, or maximum, ``[B, classes]``."""
+        """What training's loss is of: the mean of outputs ``[T, B, classes]`` over time, or maximum, ``[B, classes]``."""
         return outputs.amax(0) if self.decision == "max" else outputs.mean(0)
+
+    def decide(self, outputs: Tensor) -> Tensor:
+        """The class ``[B]`` of each sample by the greatest score, or by the first output above 0."""
+        if self.decision != "first":
+            return self.scores(outputs).argmax(1)
+        return torch.from_numpy(Readout("first").decide(outputs.detach().cpu().float().numpy())).to(outputs.device)
 
     def record(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Votes, and the output of every LIF (in mode ``ann`` every ReLU) and pool by name, ``[T, B, *shape]``."""

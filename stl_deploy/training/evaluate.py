@@ -73,7 +73,7 @@ def evaluate(network: Network, split: Split, config: RunConfig, *, batch_size: i
         labels = split.labels[index].to(device)
         outputs = network(x, rates.observe)
         scores = network.scores(outputs)
-        correct += float(right(outputs, scores, labels))
+        correct += float(right(outputs, network.decide(outputs), labels))
         loss += float(classification_loss(outputs, scores, labels, config.train)) * len(index)
     network.train(was_training)
     rates.gather()
@@ -108,11 +108,11 @@ def classification_loss(outputs: Tensor, scores: Tensor, labels: Tensor, config:
     return functional.mse_loss(scores, wanted * (1 - smoothing) + smoothing / scores.shape[1])
 
 
-def right(outputs: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
-    """How many samples are decided right; with labels of each step, ``[B, T]``, each counts by its share of steps."""
+def right(outputs: Tensor, decided: Tensor, labels: Tensor) -> Tensor:
+    """How many samples are decided right, ``[B]``; with labels of each step, ``[B, T]``, each counts by its share of steps."""
     if labels.dim() == 2:
         return (labels == outputs.argmax(2).T).double().mean(1).sum()
-    return (scores.argmax(1) == labels).sum()
+    return (decided == labels).sum()
 
 
 def threshold_ranges(network: Network) -> dict[str, ThresholdRange]:

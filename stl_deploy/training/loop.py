@@ -289,7 +289,7 @@ def one_pass(
             if regulariser.active:
                 loss = loss + regulariser.penalty()
             share = loss * (len(labels) / len(part))
-            hits = right(outputs, scores, labels)
+            hits = right(outputs, network.decide(outputs), labels)
             value, counted = distributed.total(torch.stack([share.detach(), hits]).cpu()).tolist()
             if not math.isfinite(value):
                 raise diverged(network, epoch, x)

@@ -77,6 +77,11 @@ def test_sureness_and_exit_steps_by_hand() -> None:
     assert exit_steps(sure, 1.1).tolist() == [3, 3]
     largest = sureness(Program((), 1.0, metadata={"decision": "max"}), outputs)
     np.testing.assert_allclose(largest, [[1, 0], [1, 1], [3, 1]])
+    outputs[0, 1] = 0
+    first = sureness(Program((), 1.0, metadata={"decision": "first"}), outputs)
+    np.testing.assert_allclose(first, [[1, 0], [1, 1], [1, 1]])
+    last = sureness(Program((), 1.0, metadata={"readout": {"over_time": "last"}}), outputs)
+    np.testing.assert_allclose(last, [[1, 0], [0, 2], [4, 0]])
 
 
 def test_early_exit_sums_what_its_samples_cost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ import pytest
 from stl_deploy._util.files import read_input
 from stl_deploy.exporters.onnx import export_onnx
 from stl_deploy.exporters.onnx.runtime import onnxruntime
+from stl_deploy.graph.early_exit import exit_steps, sureness
 from stl_deploy.graph.run import run
 from stl_deploy.pipeline.source import TEST_INPUT, open_program, open_source
 
@@ -40,6 +41,19 @@ def test_it_prints_the_references_spikes_and_classes(digits_run):
             lines.append(f"sample {i}, step {t}: spikes {counts}; class so far: {votes[t].argmax()}")
         lines.append(f"sample {i}: class {votes[-1].argmax()}, label {labels[i]}")
     assert done.stdout.splitlines() == lines
+
+
+def test_with_a_margin_a_sample_stops_once_it_is_sure(digits_run):
+    program = open_program(open_source(digits_run))
+    x, _ = read_input(digits_run / TEST_INPUT)
+    sure = sureness(program, run(program, x[:, :2]).y)
+    margin = float(np.quantile(sure[:-1], 0.5))
+    command = [sys.executable, str(EXAMPLE), str(digits_run), "--samples", "2", "--margin", repr(margin)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    steps = exit_steps(sure, margin)
+    assert steps.min() < len(x)
+    for i in range(2):
+        assert sum(line.startswith(f"sample {i}, step") for line in done) == steps[i]
 
 
 def test_one_session_serves_streams_that_take_turns(example, digits_run, tmp_path):

@@ -14,6 +14,8 @@ Y = np.array([[[1, 0, 4, 0]], [[0, 0, 0, 2]], [[0, 1, 0, 3]]], np.float32)  # [T
         (Readout("mean"), np.float32([[1 / 3, 1 / 3, 4 / 3, 5 / 3]]), 3),
         (Readout("max"), [[1, 1, 4, 3]], 2),
         (Readout("last"), [[0, 1, 0, 3]], 3),
+        (Readout("first"), np.float32([[3.5, 1 + 1 / 2, 3.8, 2 + 2 / 3]]), 2),
+        (Readout("first", population=2), np.float32([[3 + 1 / 3, 3 + 2 / 3]]), 1),
         (Readout("sum", population=2), [[1, 4.5]], 1),
         (Readout(), Y, 3),
     ],
@@ -30,12 +32,19 @@ def test_it_goes_into_metadata_and_comes_back() -> None:
     assert readout_of({}) == Readout()
     assert readout_of({"decision": "max"}) == Readout("max")
     assert readout_of({"decision": "mean"}) == Readout("mean")
+    assert readout_of({"decision": "first"}) == Readout("first")
+
+
+def test_who_never_spikes_is_not_first() -> None:
+    late = np.array([[[0, -1, 0]], [[0, -3, 0]], [[0, 0, 0.25]]], np.float32)
+    assert Readout("first")(late).tolist() == [[0, 0, np.float32(1.2)]]
+    assert Readout("first").decide(late).tolist() == [2]
 
 
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"over_time": "median"}, "expected over time mean, sum, max, last, or None"),
+        ({"over_time": "median"}, "expected over time mean, sum, max, last, first, or None"),
         ({"population": 0}, "expected a population from 1 in whole numbers; found 0"),
         ({"votes": 3}, "expected readout keys over_time, population, then; found 'votes'"),
     ],
@@ -46,5 +55,5 @@ def test_wrong_declarations(wrong, sentence) -> None:
 
 
 def test_features_that_are_no_multiple_of_the_population() -> None:
-    with pytest.raises(InputError, match="expected outputs in a multiple of 3, the readout's population; found 4"):
+    with pytest.raises(InputError, match="expected outputs of a multiple of 3 features, .*; found 4"):
         Readout("mean", 3)(Y)

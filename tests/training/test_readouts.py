@@ -67,7 +67,7 @@ def test_mean_and_maximum_decide_differently_in_torch_and_in_the_graph(tiny, dec
     outputs = torch.zeros(3, 2, 10)
     outputs[:, 0, 0], outputs[1, 0, 1] = 0.5, 1.0
     outputs[:, 1, 1], outputs[0, 1, 0] = 0.5, 1.0
-    assert network.scores(outputs).argmax(1).tolist() == expected
+    assert network.decide(outputs).tolist() == expected
     program = lower(fold(network.eval(), coding="analog").graph)
     result = run(program, np.zeros((3, 2, 1, 8, 8), np.float32))
     decided = type(result)({"output": outputs.numpy()}, {})
@@ -100,12 +100,28 @@ def test_trained_folded_and_exported(tiny, tmp_path: Path, readout: str, loss: s
     for name in names:
         np.testing.assert_array_equal(reference.recorded[name], spikes[name].numpy())
         np.testing.assert_array_equal(onnx.recorded[name], spikes[name].numpy())
-    decided = folded.network.scores(outputs).argmax(1).numpy()
+    decided = folded.network.decide(outputs).numpy()
+    if readout == "vote":
+        _decided_by_first_spike(config, result.network, x.numpy(), outputs.numpy(), labels)
     assert accuracy(program, onnx, labels) == pytest.approx((decided == labels).mean())
     if readout == "li":
         assert isinstance(folded.graph.nodes["li"], nir.I if beta == 1 else nir.LI)
         with pytest.raises(UnsupportedError, match="node 'li': it puts out its potential; Loihi passes spikes on"):
             structure(program)
+
+
+def _decided_by_first_spike(config, network, x, outputs, labels):
+    """The same weights with that readout: torch and graph take the class that is the first to spike."""
+    first = Network(apply_overrides(config, ["network.9.decision=first"]), (1, 8, 8), 10)
+    first.load_state_dict(network.state_dict())
+    folded = fold(first.eval(), coding="analog", fraction_bits=4)
+    decided = folded.network.decide(torch.from_numpy(outputs)).numpy()
+    spiked = outputs > 0
+    earliest = np.where(spiked.any(axis=0), spiked.argmax(axis=0), len(outputs))
+    for sample in range(len(decided)):
+        assert earliest[sample, decided[sample]] == earliest[sample].min()
+    program = lower(folded.graph)
+    assert accuracy(program, run(program, x), labels) == pytest.approx((decided == labels).mean())
 
 
 def test_the_ann_of_a_membrane_readout_is_linear_at_the_end(tiny):

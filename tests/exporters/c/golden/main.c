@@ -1,7 +1,12 @@
-/* Runs the network on stdin: int32 little-endian B, T, then x [B, T, NET_INPUTS]; writes y [B, T, NET_OUTPUTS]. */
+/* Runs the network on stdin: int32 little-endian B, T, then x [B, T, NET_INPUTS]; writes y [B, T, NET_OUTPUTS].
+ * "net --decide MARGIN" stops each sample once it is sure by so much, and writes its class and the steps it took
+ * [B, 2] instead.
+ */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "decide.h"
 #include "net.h"
 
 static int32_t read_number(void)
@@ -27,27 +32,58 @@ static void write_number(int32_t number)
     fwrite(bytes, 1, sizeof bytes, stdout);
 }
 
-int main(void)
+/* The margin of --decide, from 0; -1: none is asked for. */
+static int32_t margin_of(int argc, char **argv)
 {
+    char *end = NULL;
+    long margin = -1;
+
+    if (argc == 1)
+        return -1;
+    if (argc == 3 && strcmp(argv[1], "--decide") == 0)
+        margin = strtol(argv[2], &end, 10);
+    if (end == NULL || *end != '\0' || end == argv[2] || margin < 0 || margin > INT32_MAX) {
+        fputs("net: expected --decide MARGIN, a whole number from 0\n", stderr);
+        exit(2);
+    }
+    return (int32_t)margin;
+}
+
+int main(int argc, char **argv)
+{
+    const int32_t margin = margin_of(argc, argv);
     static int32_t x[NET_INPUTS], y[NET_OUTPUTS];
     const int32_t samples = read_number();
     const int32_t steps = read_number();
 
     for (int32_t sample = 0; sample < samples; sample++) {
+        int32_t taken = 0;
+
+        net_decide_reset();
         net_reset();
         for (int32_t step = 0; step < steps; step++) {
             for (int32_t i = 0; i < NET_INPUTS; i++)
                 x[i] = read_number();
+            if (margin >= 0 && net_sure(margin))
+                continue;
             if (net_step(x, y) != 0) {
                 fprintf(stderr, "net: sample %ld, step %ld: the input holds a value outside %d to %d\n",
                         (long)sample, (long)step, NET_INPUT_MIN, NET_INPUT_MAX);
                 return 2;
             }
+            net_decide(y);
+            taken++;
+            if (margin >= 0)
+                continue;
             for (int32_t i = 0; i < NET_OUTPUTS; i++)
                 write_number(y[i]);
 #ifdef NET_RECORD
             fwrite(net_spikes, 1, sizeof net_spikes, stdout);
 #endif
+        }
+        if (margin >= 0) {
+            write_number(net_class());
+            write_number(taken);
         }
     }
     return fflush(stdout) == 0 && !ferror(stdout) ? 0 : 1;
