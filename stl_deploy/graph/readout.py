@@ -73,7 +73,7 @@ class Readout:
                 f"expected outputs of a multiple of {self.population} features, the readout's population; found "
                 f"{votes.shape[-1]}"
             )
-        return votes.reshape(*votes.shape[:-1], -1, self.population).mean(axis=-1, dtype=np.float64)
+        return np.asarray(votes.reshape(*votes.shape[:-1], -1, self.population).mean(axis=-1, dtype=np.float64))
 
     def as_dict(self) -> dict[str, Any]:
         """For the graph's metadata; a rule that is None is left out."""

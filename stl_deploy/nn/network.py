@@ -132,7 +132,7 @@ class Network(nn.Module):
         return any(layer._forward_hooks or layer._forward_pre_hooks for layer in self.layers.values())
 
     def scores(self, outputs: Tensor) -> Tensor:
-        """What training's loss is of: the mean of outputs ``[T, B, classes]`` over time, or maximum, ``[B, classes]``."""
+        """What training's loss is of: outputs ``[T, B, classes]`` as their mean over time, or maximum."""
         return outputs.amax(0) if self.decision == "max" else outputs.mean(0)
 
     def decide(self, outputs: Tensor) -> Tensor:

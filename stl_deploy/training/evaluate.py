@@ -109,7 +109,7 @@ def classification_loss(outputs: Tensor, scores: Tensor, labels: Tensor, config:
 
 
 def right(outputs: Tensor, decided: Tensor, labels: Tensor) -> Tensor:
-    """How many samples are decided right, ``[B]``; with labels of each step, ``[B, T]``, each counts by its share of steps."""
+    """How many samples ``[B]`` are right; with labels of each step, ``[B, T]``, each counts by its share of steps."""
     if labels.dim() == 2:
         return (labels == outputs.argmax(2).T).double().mean(1).sum()
     return (decided == labels).sum()

@@ -55,5 +55,7 @@ def test_wrong_declarations(wrong, sentence) -> None:
 
 
 def test_features_that_are_no_multiple_of_the_population() -> None:
-    with pytest.raises(InputError, match="expected outputs of a multiple of 3 features, .*; found 4"):
+    with pytest.raises(
+        InputError, match="expected outputs of a multiple of 3 features, the readout's population; found 4"
+    ):
         Readout("mean", 3)(Y)
