@@ -22,6 +22,9 @@ from stl_deploy.exporters.lava.environment import lock, step
 from stl_deploy.exporters.lava.pythons import Version, find_python
 
 STAMP = "stl-deploy-witness.json"
+HERE = Path(__file__).parent
+SIDE = HERE / "side"
+"""Scripts that run in these environments."""
 
 
 @dataclass(frozen=True)
@@ -125,11 +128,12 @@ NENGO_LOIHI = Witness(
     "nengo-loihi",
     (3, 8),
     "nengo_loihi",
-    Path(__file__).parent / "nengo_loihi.txt",
+    HERE / "nengo_loihi.txt",
     "about 215 MB",
     "Apache-2.0; it brings nengo, GPL-2",
 )
-WITNESSES = {witness.name: witness for witness in (NENGO_LOIHI,)}
+BRIAN2 = Witness("brian2", "Brian2", (3, 12), "brian2", HERE / "brian2.txt", "about 200 MB", "CeCILL-2.1")
+WITNESSES = {witness.name: witness for witness in (NENGO_LOIHI, BRIAN2)}
 
 
 def find_witness(name: str) -> Witness:

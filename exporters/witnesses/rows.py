@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from stl_deploy.errors import InputError
 from stl_deploy.exporters.integers.net import Conv, Dense, Ints, Shape
 from stl_deploy.exporters.loihi.net import ConvLayer, InputLayer, IntegerNet
 from stl_deploy.exporters.loihi.weights import lava_synapse
+from stl_deploy.exporters.witnesses.connections import Connections, conv_connections, dense_connections
 
 
 def net_arrays(net: IntegerNet) -> dict[str, NDArray[Any]]:
@@ -60,35 +62,23 @@ Rows = tuple[Ints, Ints, Ints]
 
 def dense_rows(layer: Dense) -> Rows:
     """Every input reaches every output."""
-    outs, ins = layer.weight.shape
-    return (
-        np.arange(ins + 1, dtype=np.int32) * outs,
-        np.tile(np.arange(outs, dtype=np.int32), ins),
-        layer.weight.T.reshape(-1),
-    )
+    return _by_input(dense_connections(layer.weight), layer.weight.shape[1])
 
 
 def conv_rows(layer: Conv) -> Rows:
-    """Tap by tap, the outputs that read an input inside."""
-    outs, per_group, taps_h, taps_w = layer.weight.shape
-    channels, height, width = layer.input_shape
-    _, out_h, out_w = layer.shape
-    group = np.arange(outs) // (outs // layer.groups)
-    sources, targets, weights = [], [], []
-    place = np.arange(outs * out_h * out_w).reshape(outs, out_h, out_w)
-    for i in range(taps_h):
-        for j in range(taps_w):
-            row = np.arange(out_h) * layer.stride[0] - layer.padding[0] + i * layer.dilation[0]
-            column = np.arange(out_w) * layer.stride[1] - layer.padding[1] + j * layer.dilation[1]
-            inside = np.ix_((row >= 0) & (row < height), (column >= 0) & (column < width))
-            pixels = (row[:, None] * width + column)[inside]
-            for k in range(per_group):
-                source = (group * per_group + k)[:, None, None] * height * width + pixels
-                sources.append(source.reshape(-1))
-                targets.append(place[:, inside[0], inside[1]].reshape(-1))
-                weights.append(np.broadcast_to(layer.weight[:, k, i, j][:, None, None], source.shape).reshape(-1))
-    source = np.concatenate(sources)
-    order = np.argsort(source, kind="stable")
-    counts = np.bincount(source, minlength=channels * height * width)
-    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
-    return starts, np.concatenate(targets)[order].astype(np.int32), np.concatenate(weights)[order].astype(np.int32)
+    """The outputs that read an input inside."""
+    found = conv_connections(
+        layer.weight,
+        layer.input_shape,
+        stride=layer.stride,
+        padding=tuple((side, side) for side in layer.padding),
+        dilation=layer.dilation,
+        groups=layer.groups,
+    )
+    return _by_input(found, math.prod(layer.input_shape))
+
+
+def _by_input(found: Connections, inputs: int) -> Rows:
+    order = np.argsort(found.source, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(np.bincount(found.source, minlength=inputs))]).astype(np.int32)
+    return starts, found.target[order], found.weight[order].astype(np.int32)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stl_deploy._util.console import Console
 from stl_deploy._util.files import first_samples, leading, make_folder, make_place
 from stl_deploy._util.temporary import temporary_folder
-from stl_deploy.errors import InputError, ToolError
+from stl_deploy.errors import InputError, ToolError, UnsupportedError
 from stl_deploy.exporters.targets import (
     Format,
     Network,
@@ -87,6 +87,13 @@ def labels_of(paths: Iterable[Path]) -> dict[Path, str]:
     return {path: name if given.count(name) == 1 else str(path) for path, name in names.items()}
 
 
+def _runs_here(kind: type[Runner], what: str, say: Console) -> bool:
+    reason = kind.available()
+    if reason is not None:
+        say.say(f"{what} did not run on {kind.name} ({reason})")
+    return reason is None
+
+
 class Bench:
     """A network on one input, and every run that is held to its reference or to the model that it must equal.
 
@@ -144,9 +151,7 @@ class Bench:
         for kind in registry().runners.values():
             if of.name not in kind.reads or kind.name in besides or kind.agrees_with in (None, REFERENCE):
                 continue
-            reason = kind.available()
-            if reason is not None:
-                say.say(f"{name} did not run on {kind.name} ({reason})")
+            if not _runs_here(kind, name, say):
                 continue
             runner = open_runner(kind, path, self.program, **common)
             own = self._model(runner, path)
@@ -155,6 +160,36 @@ class Bench:
             say.say(f"running {leading(x)[1]} samples through {name} on {kind.name}")
             about = {"backend": kind.name, "label": kind.label, "artifact": str(path)}
             self._against(f"{name} on {kind.name}", runner.run(x, record=True), own, x, "", about)
+
+    def witnesses(self, say: Console, *, required: bool, **common: Any) -> None:
+        """Run the network on every simulator that takes no artifact and must equal the reference, on `SAMPLES` samples.
+
+        required: as for `hold`. One that cannot run the network is said. common: see `Options`.
+        """
+        x = first_samples(self.x, SAMPLES)
+        count = leading(x)[1]
+        expected = Result(*({k: a[:, :count] for k, a in part.items()} for part in vars(self.expected).values()))
+        for kind in registry().runners.values():
+            if kind.reads or kind.agrees_with != REFERENCE or not _runs_here(kind, "the network", say):
+                continue
+            say.say(f"running {count} samples on {kind.name}")
+            try:
+                found = open_runner(kind, self.program, self.program, **common).run(x, record=True)
+            except (UnsupportedError, ToolError) as error:
+                say.warn(f"{kind.name} did not run, the table is without it: {error}")
+                continue
+            parity = compare(
+                self.program,
+                expected,
+                found,
+                kind.name,
+                x=x,
+                against=self.name,
+                backend=kind.name,
+                label=kind.label,
+                required=required,
+            )
+            self.runs.append(parity)
 
     def _model(self, runner: Runner, network: Network) -> Runner | None:
         """What the runner must equal, where that is not the reference as it stands."""

@@ -182,6 +182,8 @@ def _run_all(
     onnx, path = find_format("onnx"), run_dir / "net.onnx"
     write(folded.program, onnx, path, origin={"source": "net.nir", "sha256": sha256(run_dir / "net.nir")})
     bench.artifact(path, onnx, "ONNX Runtime", required=folded.exact)
+    if lava:
+        bench.witnesses(say.details, required=folded.exact)
     trained = _run_torch(folded.trained, test.x)
     bench.add("torch, as trained", trained, required=False, note="before folding and rounding")
     netx, path = find_format("netx"), run_dir / "net.net"

@@ -58,7 +58,9 @@ def _spikes(table: ParityTable) -> list[str]:
     told = []
     if equal:
         how = ", by proof" if all(proof.exact for proof in table.proofs) else ""
-        told.append(f"{', '.join(run.run for run in equal)}: all {equal[0].compared:,} as in the graph{how}")
+        for compared in dict.fromkeys(run.compared for run in equal):
+            names = ", ".join(run.run for run in equal if run.compared == compared)
+            told.append(f"{names}: all {compared:,} as in the graph{how}")
     told += [f"{run.run}: {_differing(run)}" for run in other if not any(each.run.startswith(run.run) for each in held)]
     for run in held:
         how = "all" if run.exact else f"{_differing(run)},"

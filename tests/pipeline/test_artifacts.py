@@ -1,12 +1,20 @@
 """Artifacts take their place whole, and what else lies there stays."""
 
+from io import StringIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from stl_deploy.errors import InputError
+from stl_deploy._util.console import Console
+from stl_deploy.errors import InputError, ParityError, ToolError
 from stl_deploy.exporters.c.target import CFormat
-from stl_deploy.pipeline.artifacts import whole_artifact
+from stl_deploy.exporters.nir.target import Reference
+from stl_deploy.exporters.targets import register_target, registry
+from stl_deploy.graph.lower import lower
+from stl_deploy.graph.run import NetworkInput, Result
+from stl_deploy.pipeline.artifacts import SAMPLES, Bench, whole_artifact
+from tests.graph.nets import chain, lif
 
 C = CFormat()
 MARK = C.folder or ""
@@ -40,3 +48,51 @@ def test_a_folder_of_something_else_is_not_written_into(tmp_path: Path) -> None:
     (tmp_path / "app.c").write_text("mine")
     with pytest.raises(InputError, match="found another; name a new one"), whole_artifact(tmp_path, C):
         pass
+
+
+class Witness(Reference):
+    """A simulator of graphs: like the reference, but for what it is told to get wrong."""
+
+    name, reads = "witness", ()
+    fails: str | None = None
+    flips = 0
+
+    def run(self, x: NetworkInput, record: bool = False) -> Result:
+        if self.fails is not None:
+            raise ToolError(self.fails)
+        found = super().run(x, record)
+        for spikes in found.recorded.values():
+            spikes.reshape(-1)[: self.flips] = 1 - spikes.reshape(-1)[: self.flips]
+        return found
+
+
+@pytest.mark.parametrize(
+    ("flips", "fails", "told"),
+    [(0, None, "running 100 samples on witness"), (2, None, ""), (0, "no room", "witness did not run")],
+)
+def test_simulators_of_graphs_are_held_to_the_reference_on_the_first_samples(
+    flips: int, fails: str | None, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Witness, "flips", flips)
+    monkeypatch.setattr(Witness, "fails", fails)
+    runners = registry().runners
+    register_target(Witness)
+    try:
+        monkeypatch.setattr(registry(), "runners", {"witness": runners.pop("witness")})
+        program = lower(chain((3,), lif((3,))))
+        bench = Bench(program, np.random.default_rng(0).random((4, SAMPLES + 5, 3)).astype(np.float32) * 3)
+        said = StringIO()
+        bench.witnesses(Console(verbose=True, stream=said), required=True)
+    finally:
+        monkeypatch.undo()
+    assert told in said.getvalue()
+    if fails is not None:
+        assert bench.runs == []
+        return
+    (found,) = bench.runs
+    assert (found.run, found.compared, found.differing) == ("witness", 4 * SAMPLES * 3, flips)
+    if flips:
+        with pytest.raises(ParityError, match="witness"):
+            bench.report.require()
+    else:
+        bench.report.require()

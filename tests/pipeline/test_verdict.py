@@ -54,3 +54,12 @@ def test_lava_is_held_against_our_model(differing: int, told: str, small_run: Ru
     text = " ".join(" ".join(verdict(Path("r"), table, "x", 1.0)).split())
     assert told in text
     assert text.count("Lava:") == 1
+
+
+def test_a_simulator_that_ran_on_fewer_samples_has_a_line_of_its_own(small_run: RunResult) -> None:
+    report = small_run.parity.report
+    few = RunParity("brian2", (NodeParity("lif1", 10, 0, 0.0, None),), (), against=report.reference)
+    table = dataclasses.replace(small_run.parity, report=dataclasses.replace(report, runs=(*report.runs, few)))
+    text = " ".join(" ".join(verdict(Path("r"), table, "x", 1.0)).split())
+    assert "brian2: all 10 as in the graph" in text
+    assert "ONNX Runtime, brian2" not in text

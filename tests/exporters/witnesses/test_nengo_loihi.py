@@ -13,8 +13,8 @@ from stl_deploy.exporters.integers.net import Conv
 from stl_deploy.exporters.loihi.simulate import simulate
 from stl_deploy.exporters.loihi.target import NetxOptions
 from stl_deploy.exporters.witnesses.environment import NENGO_LOIHI, STAMP, Witness, find_witness
+from stl_deploy.exporters.witnesses.nengo_loihi import NengoLoihi
 from stl_deploy.exporters.witnesses.rows import conv_rows, net_arrays
-from stl_deploy.exporters.witnesses.target import NengoLoihi
 from stl_deploy.exporters.witnesses.wrapped import simulate_wrapped, wrap
 from tests.exporters.loihi.nets import chain, dense, neuron, random_case
 from tests.exporters.witnesses.cases import cases, wide
@@ -101,7 +101,7 @@ def test_environments_say_what_is_wrong_with_them(tmp_path: Path, monkeypatch: p
     (place / "pyvenv.cfg").touch()
     assert NENGO_LOIHI.remove() > 0
     assert not place.exists()
-    with pytest.raises(InputError, match="expected a witness: nengo_loihi; found 'nengoloihi'"):
+    with pytest.raises(InputError, match="expected a witness: nengo_loihi, brian2; found 'nengoloihi'"):
         find_witness("nengoloihi")
 
 

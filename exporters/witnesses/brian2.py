@@ -1,0 +1,73 @@
+"""Brian2 as a Runner: a Program's equations in a simulator that is not ours, with the reference's spikes."""
+
+from __future__ import annotations
+
+import json
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy._util.files import write_npz
+from stl_deploy._util.temporary import temporary_folder
+from stl_deploy.errors import InputError, ToolError
+from stl_deploy.exporters.lava.process import run_worker
+from stl_deploy.exporters.targets import Model, Network, Options
+from stl_deploy.exporters.witnesses.environment import BRIAN2, SIDE
+from stl_deploy.exporters.witnesses.equations import Arrays, equations
+from stl_deploy.graph.program import Program
+from stl_deploy.graph.run import NetworkInput, Result, match_inputs
+
+
+class Brian2:
+    """A Program in Brian2, in float32, in its side environment.
+
+    On the exact grid every spike is the reference's; off it, sums are added up in another order.
+    """
+
+    name = "brian2"
+    description = "Brian2 in its side environment"
+    label: Literal["measured", "simulated"] = "measured"
+    reads: tuple[str, ...] = ()
+    options = Options
+    agrees_with: Model | None = "reference"
+
+    def __init__(self, network: Network, options: Options) -> None:
+        if not isinstance(network, Program):
+            raise InputError(f"{network}: expected a run folder or a .nir file for brian2; found an artifact")
+        self._program, self._options = network, options
+        self._groups, self._arrays = equations(network)
+
+    @classmethod
+    def available(cls) -> str | None:
+        """Why its side environment cannot be used, if so."""
+        return BRIAN2.reason()
+
+    def run(self, x: NetworkInput, record: bool = False) -> Result:
+        """See `stl_deploy.exporters.targets.Runner`; raises ToolError if Brian2 is missing, fails or takes too long."""
+        given = match_inputs(self._program, x)
+        rows = [given[node.name] for node in self._program.inputs]
+        entering = np.concatenate([array.reshape(*array.shape[:2], -1) for array in rows], axis=2)
+        found = self._work(entering)
+        arrays: dict[str, NDArray[np.float32]] = {}
+        for place, group in enumerate(self._groups):
+            if group["keep"]:
+                node, array = self._program.by_name[group["name"]], found.get(f"out{place}")
+                if array is None or array.shape != (*entering.shape[:2], group["size"]):
+                    raise ToolError(f"Brian2 returned no array of the shape of '{node.name}'")
+                arrays[node.name] = array.astype(np.float32).reshape(*entering.shape[:2], *node.shape)
+        outputs = {node.name: arrays[node.name] for node in self._program.outputs}
+        return Result(outputs, {node.name: arrays[node.name] for node in self._program.spiking} if record else {})
+
+    def _work(self, entering: NDArray[np.float32]) -> Arrays:
+        with temporary_folder() as folder:
+            write_npz(folder / "net.npz", {**self._arrays, "groups": np.array(json.dumps(self._groups))})
+            return run_worker(
+                BRIAN2.require(),
+                folder / "net.npz",
+                entering,
+                deadline=self._options.deadline,
+                progress=self._options.progress,
+                script=SIDE / "brian2_worker.py",
+                tool=BRIAN2.title,
+            )

@@ -1,0 +1,244 @@
+"""A Program as groups of equations, which Brian2 steps one after the other within a time step of length 1.
+
+Every node is a group with a variable ``out``; each line of ``code`` is one of the equations of
+`stl_deploy.graph.program`, each string of lines a block that is run for the whole group before the next.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.errors import UnsupportedError
+from stl_deploy.exporters.witnesses.connections import Connections, conv_connections, dense_connections
+from stl_deploy.graph.program import (
+    Conv,
+    Delay,
+    Input,
+    Linear,
+    Neuron,
+    Node,
+    Output,
+    Pool,
+    Program,
+    Reshape,
+    Scale,
+    Source,
+)
+
+LONGEST = 256
+"""Steps of the longest delay."""
+SYNAPSES = 2**25
+"""In the whole network: about 1 GB."""
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass
+class Group:
+    """A node, or what it adds up. reads: (place of the group, steps ago) of x0, x1, ...
+
+    synapses: whether these come through weights. constants: names of arrays with one value a neuron; state: variables,
+    which start at 0 (v at a constant ``v_start``). keep: whether its output is recorded; binary: is that 0 or 1.
+    """
+
+    name: str
+    size: int
+    reads: list[tuple[int, int]] = field(default_factory=list)
+    synapses: bool = False
+    constants: list[str] = field(default_factory=list)
+    state: list[str] = field(default_factory=list)
+    code: list[str] = field(default_factory=list)
+    keep: bool = False
+    binary: bool = False
+
+
+def equations(program: Program) -> tuple[list[dict[str, Any]], Arrays]:
+    """Groups in order (JSON-ready), and their arrays as ``PLACE.name``.
+
+    Raises UnsupportedError where delays or synapses are more than Brian2 should be given.
+    """
+    nodes = list(_with_sums(program))
+    places = {node.name: place for place, node in enumerate(nodes)}
+    groups: list[dict[str, Any]] = []
+    arrays: Arrays = {}
+    count = 0
+    for place, node in enumerate(nodes):
+        group = Group(node.name, math.prod(node.shape))
+        group.reads = [(places[source.node], source.delay) for source in node.sources]
+        own = _fill(node, group)
+        count += len(own.get("weight", ()))
+        if count > SYNAPSES:
+            raise UnsupportedError(
+                f"the network has more than {SYNAPSES:,} synapses up to here, which Brian2 keeps one by one",
+                node=node.name,
+                slug="too-many-synapses",
+                remedy="use the reference (--backend reference)",
+            )
+        if max((ago for _, ago in group.reads), default=0) > LONGEST:
+            raise UnsupportedError(
+                f"it waits for more than {LONGEST} steps",
+                node=node.name,
+                slug="delay-too-long",
+                remedy="use the reference (--backend reference)",
+            )
+        arrays |= {f"{place}.{name}": array for name, array in own.items()}
+        groups.append(asdict(group))
+    return groups, arrays
+
+
+def _with_sums(program: Program) -> Iterator[Node]:
+    """Weights that read several nodes read one that adds these, as the reference does."""
+    for node in program.nodes:
+        if isinstance(node, Linear | Conv | Pool) and len(node.sources) > 1:
+            total, shape = f"{node.name}, in", node.input_shape
+            yield Reshape(name=total, shape=shape, sources=node.sources, input_shape=shape)
+            node = replace(node, sources=(Source(total),))
+        yield node
+
+
+def _fill(node: Node, group: Group) -> Arrays:
+    """The group's code and names; returns its arrays."""
+    x = " + ".join(f"x{k}" for k in range(len(group.reads)))
+    constants: dict[str, NDArray[Any]] = {}
+    match node:
+        case Input():
+            pass
+        case Output() | Reshape():
+            group.code, group.keep = [f"out = {x}"], isinstance(node, Output)
+        case Linear() | Conv() | Pool():
+            return _synapses(node, group)
+        case Scale():
+            group.code, constants = [f"out = ({x})*scale"], {"scale": node.scale}
+        case Delay():
+            constants = _delay(node, group)
+        case Neuron():
+            constants = _neuron(node, group, x)
+        case _:
+            raise UnsupportedError(
+                f"a {type(node).__name__} has no equation here",
+                node=node.name,
+                slug="no-equation",
+                remedy="use the reference (--backend reference)",
+            )
+    group.constants = list(constants)
+    return {name: _each(array, node) for name, array in constants.items()}
+
+
+def _each(values: NDArray[Any], node: Node) -> NDArray[np.float32]:
+    return np.broadcast_to(np.asarray(values, np.float32), node.shape).reshape(-1)
+
+
+def _synapses(node: Linear | Conv | Pool, group: Group) -> Arrays:
+    group.synapses, found = True, _connections(node)
+    arrays: Arrays = {name: np.ascontiguousarray(array) for name, array in found._asdict().items()}
+    if isinstance(node, Pool):
+        group.code = ["out = x0" if node.divisor == 1 else f"out = x0/{node.divisor}.0"]
+    elif node.bias is None:
+        group.code = ["out = x0"]
+    else:
+        group.code, group.constants = ["out = x0 + bias"], ["bias"]
+        axes = 0 if isinstance(node, Linear) else len(node.shape) - 1
+        arrays["bias"] = _each(node.bias.reshape(-1, *(1,) * axes), node)
+    return arrays
+
+
+def _connections(node: Linear | Conv | Pool) -> Connections:
+    if isinstance(node, Linear):
+        rows = math.prod(node.input_shape[:-1])
+        found = dense_connections(node.weight)
+        if rows == 1:
+            return found
+        outs, ins = node.weight.shape
+        row = np.arange(rows, dtype=np.int32)[:, None]
+        source, target = found.source + row * ins, found.target + row * outs
+        return Connections(source.reshape(-1), target.reshape(-1), np.tile(found.weight, rows))
+    if isinstance(node, Conv):
+        weight, dilation, groups = node.weight, node.dilation, node.groups
+    else:
+        groups = node.input_shape[0]
+        weight, dilation = np.ones((groups, 1, *node.kernel), np.float32), (1,) * len(node.kernel)
+    return conv_connections(
+        weight, node.input_shape, stride=node.stride, padding=node.padding, dilation=dilation, groups=groups
+    )
+
+
+def _delay(node: Delay, group: Group) -> dict[str, NDArray[Any]]:
+    """Each element takes the value of as many steps ago as it says: others are multiplied by 0."""
+    steps = np.unique(node.steps).tolist()
+    each, count = group.reads, len(group.reads)
+    group.reads = [(place, ago + step) for step in steps for place, ago in each]
+    sums = [" + ".join(f"x{k}" for k in range(i * count, (i + 1) * count)) for i in range(len(steps))]
+    group.code = ["out = " + " + ".join(f"({x})*takes{i}" for i, x in enumerate(sums))]
+    return {f"takes{i}": node.steps == step for i, step in enumerate(steps)}
+
+
+def _neuron(node: Neuron, group: Group, x: str) -> dict[str, NDArray[Any]]:
+    constants = {
+        name: array
+        for name, array in (
+            ("decay", node.decay),
+            ("theta", node.threshold),
+            ("gain", node.gain),
+            ("leak", node.leak),
+            ("v_reset", node.v_reset),
+            ("v_min", node.v_min),
+            ("v_start", node.v_start),
+            ("syn_decay", None if node.synapse is None else node.synapse.decay),
+            ("syn_gain", None if node.synapse is None else node.synapse.gain),
+        )
+        if array is not None
+    }
+    group.state = ["v"]
+    group.keep = node.spiking
+    group.binary = node.spiking and not node.many
+    over = node.reset == "snntorch_subtract" and node.spiking and node.decay is not None
+    if over:
+        group.state.append("over")
+        group.code.append("over = int(v > theta)")
+    group.code.append("\n".join([f"x = {x}", *_charge(node, group, over)]))
+    if not node.spiking:
+        group.code.append("out = v")
+        return constants
+    if node.many:
+        group.code += ["out = int(v/theta)", "out = out*int(out > 0)"]
+    else:
+        group.code.append(f"out = int(v {'>' if node.compare == 'gt' else '>='} theta)")
+    if node.decay is not None:
+        resets = {
+            "value": _to_value(node),
+            "subtract": "v = v - theta*out",
+            "snntorch_subtract": "v = v - theta*(out - over)",
+        }
+        group.code += [resets[node.reset]] if node.reset in resets else []
+    return constants
+
+
+def _charge(node: Neuron, group: Group, over: bool) -> list[str]:
+    lines: list[str] = []
+    if node.synapse is not None:
+        group.state.append("current")
+        lines += ["x = x*syn_gain"] if node.synapse.gain is not None else []
+        if node.synapse.rule == "euler":
+            lines += ["current = current*syn_decay", "current = current + x"]
+        else:
+            lines += ["current = current + x", "current = current*syn_decay"]
+        lines.append("x = current")
+    lines += ["x = x*gain"] if node.gain is not None else []
+    lines += ["v = x"] if node.decay is None else ["v = v*decay", "v = v + x"]
+    lines += ["v = v + leak"] if node.leak is not None else []
+    if node.resets_late:
+        lines.append(_to_value(node) if node.reset == "value_delayed" else "v = v - theta*out")
+    lines += ["v = v - theta*over"] if over else []
+    lines += ["v = clip(v, v_min, inf)"] if node.v_min is not None else []
+    return lines
+
+
+def _to_value(node: Neuron) -> str:
+    """In the block of its own, or where ``out`` is still that of the step before."""
+    return "v = v*int(out <= 0)" + (" + v_reset*int(out > 0)" if node.v_reset is not None else "")
