@@ -185,7 +185,7 @@ def _neuron(node: Neuron, group: Group, x: str) -> dict[str, NDArray[Any]]:
             ("decay", node.decay),
             ("theta", node.threshold),
             ("gain", node.gain),
-            ("leak", node.leak),
+            ("offset", node.offset),
             ("v_reset", node.v_reset),
             ("v_min", node.v_min),
             ("v_start", node.v_start),
@@ -231,7 +231,7 @@ def _charge(node: Neuron, group: Group, over: bool) -> list[str]:
         lines.append("x = current")
     lines += ["x = x*gain"] if node.gain is not None else []
     lines += ["v = x"] if node.decay is None else ["v = v*decay", "v = v + x"]
-    lines += ["v = v + leak"] if node.leak is not None else []
+    lines += ["v = v + offset"] if node.offset is not None else []
     if node.resets_late:
         lines.append(_to_value(node) if node.reset == "value_delayed" else "v = v - theta*out")
     lines += ["v = v - theta*over"] if over else []
