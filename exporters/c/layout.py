@@ -16,14 +16,12 @@ from stl_deploy.exporters.integers.graph import (
     GainNode,
     IntegerGraph,
     IntegerInput,
-    IntegerNode,
     IntegerOutput,
     IntegratorNode,
     PopulationNode,
-    ReshapeNode,
     SumPoolNode,
 )
-from stl_deploy.graph.program import Source
+from stl_deploy.graph.program import Node, Reshape, Source
 
 
 def make_plan(graph: IntegerGraph) -> Plan:
@@ -33,11 +31,11 @@ def make_plan(graph: IntegerGraph) -> Plan:
 
 def _with_sums(graph: IntegerGraph) -> IntegerGraph:
     """Nodes that read several sources, other than those that add anyway, read one that adds them."""
-    nodes: list[IntegerNode] = []
+    nodes: list[Node] = []
     for node in graph.nodes:
         if len(node.sources) > 1 and not isinstance(node, PopulationNode | IntegratorNode | IntegerOutput):
             shape = graph.by_name[node.sources[0].node].shape
-            total = ReshapeNode(name=f"{node.name}.in", shape=shape, sources=node.sources, input_shape=shape)
+            total = Reshape(name=f"{node.name}.in", shape=shape, sources=node.sources, input_shape=shape)
             nodes.append(total)
             node = replace(node, sources=(Source(total.name),))
         nodes.append(node)
@@ -59,7 +57,7 @@ class _Layout(Populations):
                     self._own_sums(node)
                 case SumPoolNode():
                     self._sum_pool(node)
-                case ReshapeNode():
+                case Reshape():
                     self._reshape(node)
                 case DelayNode():
                     self._delay(node)
@@ -83,7 +81,7 @@ class _Layout(Populations):
         )
         self.values[node.name] = Value(name, ctype, node.low >= 0 and node.high <= 1, order)
 
-    def _reshape(self, node: ReshapeNode) -> None:
+    def _reshape(self, node: Reshape) -> None:
         if len(node.sources) == 1:
             self.values[node.name] = self._read(node, node.sources[0])
             return

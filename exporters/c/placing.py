@@ -21,27 +21,25 @@ from stl_deploy.exporters.integers.graph import (
     GainNode,
     IntegerGraph,
     IntegerInput,
-    IntegerNode,
     IntegerOutput,
     IntegratorNode,
     PopulationNode,
-    ReshapeNode,
     SumPoolNode,
     Weighted,
 )
-from stl_deploy.graph.program import Source
+from stl_deploy.graph.program import Node, Reshape, Source
 
 SUM_LIMIT = 2**24
 """64 times a sum, and what v and a bias add, then fit in 32 bits."""
 CONV_LIMIT = 2**23
 """Lava's convolutions wrap past it; refused here."""
-_KINDS: dict[type[IntegerNode], str] = {
+_KINDS: dict[type[Node], str] = {
     IntegerInput: "input",
     DenseNode: "dense",
     ConvNode: "convolution",
     GainNode: "gain",
     SumPoolNode: "sum pooling",
-    ReshapeNode: "sum",
+    Reshape: "sum",
     DelayNode: "delay",
     PopulationNode: "neurons",
     IntegratorNode: "integrators",
@@ -58,7 +56,7 @@ class Placing:
         self.made = Plan(graph)
         self.values: dict[str, Value] = {}
         self.place = {node.name: i for i, node in enumerate(graph.nodes)}
-        self.readers: dict[str, list[tuple[IntegerNode, Source]]] = {node.name: [] for node in graph.nodes}
+        self.readers: dict[str, list[tuple[Node, Source]]] = {node.name: [] for node in graph.nodes}
         for node in graph.nodes:
             for source in node.sources:
                 self.readers[source.node].append((node, source))
@@ -78,22 +76,21 @@ class Placing:
     def _delayed(self, name: str) -> bool:
         """Whether a node's values are read a step later, be it in another shape."""
         return any(
-            source.delay
-            or (isinstance(reader, ReshapeNode) and len(reader.sources) == 1 and self._delayed(reader.name))
+            source.delay or (isinstance(reader, Reshape) and len(reader.sources) == 1 and self._delayed(reader.name))
             for reader, source in self.readers[name]
         )
 
-    def _only_reader(self, node: IntegerNode) -> IntegerNode | None:
+    def _only_reader(self, node: Node) -> Node | None:
         """Who alone reads a node in the same step."""
         readers = self.readers[node.name]
         return readers[0][0] if len(readers) == 1 and not readers[0][1].delay else None
 
-    def _waits(self, node: IntegerNode) -> bool:
+    def _waits(self, node: Node) -> bool:
         """Whether a layer of weights is added up by its only reader."""
         reader = self._only_reader(node)
         return isinstance(node, Weighted) and isinstance(reader, PopulationNode | IntegratorNode | IntegerOutput)
 
-    def _share(self, node: IntegerNode) -> Share:
+    def _share(self, node: Node) -> Share:
         if node.name not in self.made.shares:
             shape = " x ".join(str(n) for n in node.shape)
             kind = _KINDS[type(node)]
@@ -103,17 +100,17 @@ class Placing:
     def _do(self, kind: str, **fields: Any) -> None:
         self.made.steps.append(Step(kind, fields))
 
-    def _head(self, node: IntegerNode) -> None:
+    def _head(self, node: Node) -> None:
         share = self._share(node)
         self._do("head", node=share.node, what=share.what)
 
-    def _table(self, node: IntegerNode, what: str, values: NDArray[Any], comment: str, ctype: str = "") -> Table:
+    def _table(self, node: Node, what: str, values: NDArray[Any], comment: str, ctype: str = "") -> Table:
         flat = np.ascontiguousarray(values).reshape(-1)
         table = Table(f"{self.ids[node.name]}_{what}", ctype or table_type(flat), flat, comment)
         self._share(node).tables.append(table)
         return table
 
-    def _buffer(self, node: IntegerNode, what: str, ctype: str, count: int, comment: str, lasts: bool = True) -> str:
+    def _buffer(self, node: Node, what: str, ctype: str, count: int, comment: str, lasts: bool = True) -> str:
         name = f"{self.ids[node.name]}_{what}"
         self._share(node).buffers.append(Buffer(name, ctype, count, comment, lasts))
         return name
@@ -122,12 +119,12 @@ class Placing:
         lasts = self._delayed(node.name) or node.neuron.reset.endswith("delayed")
         return self._buffer(node, "spikes", "uint8_t", count, "1 where a neuron fired", lasts)
 
-    def _record(self, node: IntegerNode, order: Order) -> int:
+    def _record(self, node: Node, order: Order) -> int:
         offset = sum(math.prod(one.shape) for one in self.made.recorded)
         self.made.recorded.append(Recorded(node.name, node.shape, offset, tuple(int(i) for i in order)))
         return offset
 
-    def _read(self, reader: IntegerNode, source: Source) -> Value:
+    def _read(self, reader: Node, source: Source) -> Value:
         """A source's values, of this step or of the one before."""
         if not source.delay:
             return self.values[source.node]
@@ -143,25 +140,25 @@ class Placing:
             return replace(value, at=name)
         return self._promised(node)
 
-    def _promised(self, node: IntegerNode) -> Value:
+    def _promised(self, node: Node) -> Value:
         """Where a node that comes later in the step will stand; until then it holds the step before."""
         if isinstance(node, PopulationNode):
             return Value(f"{self.ids[node.name]}_spikes", "uint8_t", True, channels_last(node.shape))
-        if isinstance(node, ReshapeNode):
+        if isinstance(node, Reshape):
             inner = node.sources[0]
             return self._promised(self.graph.by_name[inner.node]) if len(node.sources) == 1 else self._own(node)
         return self._own(node)
 
-    def _own(self, node: IntegerNode) -> Value:
+    def _own(self, node: Node) -> Value:
         ctype = self._type(node)
         return Value(f"{self.ids[node.name]}_values", ctype, False, channels_last(node.shape))
 
-    def _type(self, node: IntegerNode) -> str:
+    def _type(self, node: Node) -> str:
         if isinstance(node, Weighted):
             return narrowest(self.known[node.name].values, "int16_t", "int32_t")
         return narrowest(self.known[node.name].values)
 
-    def _in_order(self, node: IntegerNode, value: Value, order: Order) -> Value:
+    def _in_order(self, node: Node, value: Value, order: Order) -> Value:
         """The values in another order, moved if need be."""
         if np.array_equal(value.order, order):
             return value

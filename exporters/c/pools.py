@@ -7,12 +7,9 @@ from typing import Any
 
 from stl_deploy.exporters.c.plan import Value, channels_last
 from stl_deploy.exporters.c.weights import Weights
-from stl_deploy.exporters.integers.graph import (
-    IntegerNode,
-    PopulationNode,
-    SumPoolNode,
-)
+from stl_deploy.exporters.integers.graph import PopulationNode, SumPoolNode
 from stl_deploy.exporters.integers.net import DECAY_ONE, IntegerNeuron
+from stl_deploy.graph.program import Node
 
 
 class Pools(Weights):
@@ -112,7 +109,7 @@ class Pools(Weights):
         self.values[reader.name] = Value(name, "uint8_t", True, order)
 
 
-def is_or(node: IntegerNode) -> bool:
+def is_or(node: Node) -> bool:
     """Whether a population fires wherever anything above 0 arrives, and remembers nothing."""
     return (
         isinstance(node, PopulationNode)

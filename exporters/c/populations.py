@@ -12,13 +12,9 @@ from stl_deploy.exporters.c.memory import Table, narrowest
 from stl_deploy.exporters.c.plan import Order, Value, channels_last
 from stl_deploy.exporters.c.pools import Pools, is_or
 from stl_deploy.exporters.c.rule import drive_bounds, kept, kept_table, make_rule, potential_bounds
-from stl_deploy.exporters.integers.graph import (
-    IntegerNode,
-    IntegratorNode,
-    PopulationNode,
-    SumPoolNode,
-)
+from stl_deploy.exporters.integers.graph import IntegratorNode, PopulationNode, SumPoolNode
 from stl_deploy.exporters.integers.net import IntegerNeuron, Ints
+from stl_deploy.graph.program import Node
 
 _ARGUMENTS = ("keeps", "filter", "threshold", "bias_v", "drop", "value")
 """In the order of a row function's arguments."""
@@ -116,7 +112,7 @@ class Populations(Pools):
         }
 
     def _row_table(
-        self, node: IntegerNode, what: str, values: Ints, comment: str, order: Order, row: int
+        self, node: Node, what: str, values: Ints, comment: str, order: Order, row: int
     ) -> tuple[Table, bool]:
         """A table for a row of neurons if all rows are alike, else for every neuron (then True)."""
         flat = np.broadcast_to(values, node.shape).reshape(-1)[order]

@@ -18,7 +18,7 @@ from stl_deploy.exporters.c.render import render_plan
 from stl_deploy.exporters.c.synops import measured_synops
 from stl_deploy.exporters.integers.bounds import bounds
 from stl_deploy.exporters.integers.branches import refusals
-from stl_deploy.exporters.integers.graph import IntegerGraph, IntegerNode
+from stl_deploy.exporters.integers.graph import IntegerGraph
 from stl_deploy.exporters.integers.model import GraphModel, calibration, choose
 from stl_deploy.exporters.integers.net import STATE_SHIFT, STATE_TOP
 from stl_deploy.exporters.integers.real_weights import to_integers
@@ -27,7 +27,7 @@ from stl_deploy.exporters.integers.simulate import IntegerRun
 from stl_deploy.exporters.integers.store import NAME, About
 from stl_deploy.exporters.targets import Model, Network, Options
 from stl_deploy.graph.findings import Finding, from_error
-from stl_deploy.graph.program import Program
+from stl_deploy.graph.program import Node, Program
 from stl_deploy.graph.readout import readout_of
 from stl_deploy.graph.show import Row
 
@@ -130,7 +130,7 @@ class CFormat:
         return C(path, COptions())
 
 
-def _row(node: IntegerNode, plan: Plan) -> Row:
+def _row(node: Node, plan: Plan) -> Row:
     share = plan.shares.get(node.name)
     arrays = [getattr(node, name, None) for name in ("weight", "bias")]
     about = "" if share is None else f"{share.flash:,} bytes of flash, {share.ram:,} of RAM"

@@ -9,15 +9,9 @@ from numpy.typing import NDArray
 
 from stl_deploy.exporters.c.placing import Placing
 from stl_deploy.exporters.c.plan import Order, Value, channels_last
-from stl_deploy.exporters.integers.graph import (
-    ConvNode,
-    DenseNode,
-    GainNode,
-    IntegerNode,
-    Weighted,
-)
+from stl_deploy.exporters.integers.graph import ConvNode, DenseNode, GainNode, Weighted
 from stl_deploy.exporters.integers.net import Ints
-from stl_deploy.graph.program import Shape
+from stl_deploy.graph.program import Node, Shape
 
 LISTED = 256
 """Spikes of a dense layer that are listed at once; the sums of as many weights fit in 16 bits."""
@@ -30,7 +24,7 @@ FEW_CHANNELS = 8
 class Weights(Placing):
     """Adds up what arrives."""
 
-    def _accumulate(self, consumer: IntegerNode, sums: str, ctype: str, order: Order, into: IntegerNode) -> None:
+    def _accumulate(self, consumer: Node, sums: str, ctype: str, order: Order, into: Node) -> None:
         """Add every source of ``consumer`` to ``sums``, which hold their start already."""
         for source in consumer.sources:
             node = self.graph.by_name[source.node]
@@ -134,7 +128,7 @@ class Weights(Placing):
             form=(given, ctype),
         )
 
-    def _start(self, node: IntegerNode, sums: str, ctype: str, order: Order, bias: Ints | None) -> None:
+    def _start(self, node: Node, sums: str, ctype: str, order: Order, bias: Ints | None) -> None:
         """Put what is there before anything arrives into ``sums``: the biases, or 0."""
         total = None if bias is None else np.broadcast_to(bias, node.shape).astype(np.int64)
         for source in node.sources:
@@ -170,7 +164,7 @@ class Weights(Placing):
         self._weights(node, name, value.ctype, order)
         self.values[node.name] = replace(value, order=order)
 
-    def _start_own(self, node: IntegerNode, name: str, ctype: str, order: Order, bias: Ints | None) -> None:
+    def _start_own(self, node: Node, name: str, ctype: str, order: Order, bias: Ints | None) -> None:
         self._start(replace(node, sources=()), name, ctype, order, bias)
 
 

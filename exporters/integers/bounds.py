@@ -15,14 +15,13 @@ from stl_deploy.exporters.integers.graph import (
     GainNode,
     IntegerGraph,
     IntegerInput,
-    IntegerNode,
     IntegerOutput,
     IntegratorNode,
     PopulationNode,
-    ReshapeNode,
     SumPoolNode,
 )
 from stl_deploy.exporters.integers.net import STATE_TOP, Ints
+from stl_deploy.graph.program import Node, Reshape
 
 Interval = tuple[int, int]
 
@@ -46,7 +45,7 @@ def bounds(graph: IntegerGraph) -> dict[str, Bounds]:
     return known
 
 
-def bounds_of(node: IntegerNode, known: Mapping[str, Bounds], by_name: Mapping[str, IntegerNode]) -> Bounds:
+def bounds_of(node: Node, known: Mapping[str, Bounds], by_name: Mapping[str, Node]) -> Bounds:
     """Bounds of a node, given those of the nodes before it; a node after it (read a step late) may hold anything."""
     arriving = [
         known[source.node].values if source.node in known else _whatever(by_name.get(source.node))
@@ -56,7 +55,7 @@ def bounds_of(node: IntegerNode, known: Mapping[str, Bounds], by_name: Mapping[s
     return Bounds(sums, _values(node, sums))
 
 
-def _whatever(node: IntegerNode | None) -> Interval:
+def _whatever(node: Node | None) -> Interval:
     """Values of a node that is yet to come: a loop has a population in it, behind which all is bounded by weights."""
     if node is None or isinstance(node, PopulationNode):
         return 0, 1
@@ -69,7 +68,7 @@ def _total(parts: Sequence[Interval]) -> Interval:
     return sum(low for low, _ in parts), sum(high for _, high in parts)
 
 
-def _values(node: IntegerNode, sums: Interval) -> Interval:
+def _values(node: Node, sums: Interval) -> Interval:
     match node:
         case IntegerInput():
             return min(0, node.low), max(0, node.high)
@@ -80,7 +79,7 @@ def _values(node: IntegerNode, sums: Interval) -> Interval:
         case SumPoolNode():
             window = node.kernel[0] * node.kernel[1]
             return sums[0] * window, sums[1] * window
-        case ReshapeNode() | DelayNode() | IntegerOutput():
+        case Reshape() | DelayNode() | IntegerOutput():
             return sums
         case PopulationNode():
             return 0, 1

@@ -15,11 +15,9 @@ from stl_deploy.exporters.integers.graph import (
     DelayNode,
     GainNode,
     IntegerInput,
-    IntegerNode,
     IntegerOutput,
     IntegratorNode,
     PopulationNode,
-    ReshapeNode,
     SumPoolNode,
 )
 from stl_deploy.exporters.integers.net import DECAY_ONE, STATE_SHIFT, IntegerNeuron, Ints
@@ -42,18 +40,7 @@ from stl_deploy.exporters.integers.scales import (
     v_decay,
 )
 from stl_deploy.exporters.integers.simulate import evaluate
-from stl_deploy.graph.program import (
-    Delay,
-    Neuron,
-    Node,
-    Output,
-    Pool,
-    Program,
-    Reshape,
-    Scale,
-    Source,
-    is_max_pool,
-)
+from stl_deploy.graph.program import Delay, Neuron, Node, Output, Pool, Program, Reshape, Scale, Source, is_max_pool
 
 Spikes = NDArray[np.uint8]
 
@@ -74,7 +61,7 @@ class Build:
 
     def __init__(self, program: Program, known: Mapping[str, Value], reference: Mapping[str, Spikes]) -> None:
         self.program, self.known, self.reference = program, dict(known), reference
-        self.nodes: list[IntegerNode] = []
+        self.nodes: list[Node] = []
         self.fits: list[Fit] = []
         self._values: dict[str, NDArray[Any]] = {}
         self._bounds: dict[str, Bounds] = {}
@@ -102,13 +89,13 @@ class Build:
         elif value == "potential" or isinstance(value, float):
             self._take(self._plain(node, node.name, node.sources))
 
-    def _take(self, *nodes: IntegerNode) -> None:
+    def _take(self, *nodes: Node) -> None:
         for node in nodes:
             self._values[node.name] = self._run([node], slice(None))[node.name]
             self._bounds[node.name] = bounds_of(node, self._bounds, {})
             self.nodes.append(node)
 
-    def _plain(self, node: Node, name: str, sources: tuple[Source, ...]) -> IntegerNode:
+    def _plain(self, node: Node, name: str, sources: tuple[Source, ...]) -> Node:
         """A node without weights."""
         common: dict[str, Any] = {"name": name, "shape": node.shape, "sources": sources}
         if isinstance(node, Pool):
@@ -123,7 +110,7 @@ class Build:
         if isinstance(node, Delay):
             return DelayNode(steps=node.steps.astype(np.int32), **common)
         assert isinstance(node, Reshape | Scale)
-        return ReshapeNode(input_shape=node.shape if isinstance(node, Scale) else node.input_shape, **common)
+        return Reshape(input_shape=node.shape if isinstance(node, Scale) else node.input_shape, **common)
 
     def _population(self, node: Neuron) -> None:
         if is_max_pool(self.program, node):
@@ -135,7 +122,7 @@ class Build:
         real = real_population(node, weights, direct, [bias for bias in apart if bias is not None])
         wanted = self.reference[node.name]
 
-        def built(chosen: Candidate) -> list[IntegerNode]:
+        def built(chosen: Candidate) -> list[Node]:
             biases = [None if b is None else np.round(chosen.scale * real.gain * b).astype(np.int32) for b in apart]
             nodes, sources = self._weighted(found, node, chosen.weights, biases)
             shape = node.shape
@@ -169,7 +156,7 @@ class Build:
             )
         )
 
-    def _run(self, nodes: Iterable[IntegerNode], part: slice) -> dict[str, NDArray[Any]]:
+    def _run(self, nodes: Iterable[Node], part: slice) -> dict[str, NDArray[Any]]:
         """Values of more nodes on some of the samples."""
         found: dict[str, NDArray[Any]] = {}
         known = dict(self._bounds)
@@ -190,10 +177,10 @@ class Build:
 
     def _weighted(
         self, found: Branches, consumer: Node, weights: Iterable[Ints], biases: Iterable[Ints | None]
-    ) -> tuple[list[IntegerNode], tuple[Source, ...]]:
+    ) -> tuple[list[Node], tuple[Source, ...]]:
         """The weighted nodes and those between, and the sources of their consumer."""
         names: dict[str, str] = {}
-        made: list[IntegerNode] = []
+        made: list[Node] = []
         straight: list[str] = []
         for leaf, weight, bias in zip(found.leaves, weights, biases, strict=True):
             if leaf.node is None:

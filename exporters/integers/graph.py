@@ -2,6 +2,7 @@
 
 Values are whole numbers: spikes, sums of spikes, input multiplied by its scale, synaptic sums. A node's input is the
 sum of its sources; a source with delay 1 carries the step before (0 at first). Shapes are a Program's, torch's order.
+A reshape is a Program's own; the nodes here hold whole numbers, and two axes of space where a Program may have one.
 """
 
 from __future__ import annotations
@@ -10,23 +11,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from stl_deploy.exporters.integers.net import DECAY_ONE, IntegerNeuron, Ints, Pair
-from stl_deploy.graph.program import Shape, Source
+from stl_deploy.graph.program import Node, Shape
 
 Padding = tuple[Pair, Pair]
 """(before, after) for height and width."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class IntegerNode:
-    """Common to all: the NIR node's name, the shape of its output, its sources."""
-
-    name: str
-    shape: Shape
-    sources: tuple[Source, ...]
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class IntegerInput(IntegerNode):
+class IntegerInput(Node):
     """Where whole numbers from low to high enter: real input times ``scale``."""
 
     low: int
@@ -35,7 +27,7 @@ class IntegerInput(IntegerNode):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class DenseNode(IntegerNode):
+class DenseNode(Node):
     """weight ``[out, in]``, bias ``[out]`` or None."""
 
     weight: Ints
@@ -43,7 +35,7 @@ class DenseNode(IntegerNode):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class ConvNode(IntegerNode):
+class ConvNode(Node):
     """weight ``[C_out, C_in/groups, kh, kw]``, bias ``[C_out]`` or None, input ``(C, H, W)``.
 
     A convolution over one axis has a height of 1 here; ``shape`` and what its sources hold are without it.
@@ -59,14 +51,14 @@ class ConvNode(IntegerNode):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class GainNode(IntegerNode):
+class GainNode(Node):
     """Each value times its weight, which broadcasts to the shape."""
 
     weight: Ints
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class SumPoolNode(IntegerNode):
+class SumPoolNode(Node):
     """Sums over windows of ``(C, H, W)``; a division is moved into the weights after it."""
 
     kernel: Pair
@@ -76,21 +68,14 @@ class SumPoolNode(IntegerNode):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class ReshapeNode(IntegerNode):
-    """The same values in another shape."""
-
-    input_shape: Shape
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class DelayNode(IntegerNode):
+class DelayNode(Node):
     """Each value some steps later; steps broadcasts to the shape."""
 
     steps: Ints
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class PopulationNode(IntegerNode):
+class PopulationNode(Node):
     """Neurons that spike. bias is added to v in each step and broadcasts to the shape."""
 
     neuron: IntegerNeuron
@@ -98,7 +83,7 @@ class PopulationNode(IntegerNode):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class IntegratorNode(IntegerNode):
+class IntegratorNode(Node):
     """Neurons without threshold: the value is v, in 64ths. ``u`` and ``v`` decay as an `IntegerNeuron`'s."""
 
     v_decay: int | Ints
@@ -107,7 +92,7 @@ class IntegratorNode(IntegerNode):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class IntegerOutput(IntegerNode):
+class IntegerOutput(Node):
     """Where whole numbers leave; each stands for ``unit`` times itself."""
 
     unit: float
@@ -120,8 +105,8 @@ Weighted = DenseNode | ConvNode | GainNode
 class IntegerGraph:
     """Nodes in an order in which every undelayed source comes before its reader; one input, one output."""
 
-    nodes: tuple[IntegerNode, ...]
-    by_name: dict[str, IntegerNode] = field(init=False, repr=False)
+    nodes: tuple[Node, ...]
+    by_name: dict[str, Node] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "by_name", {node.name: node for node in self.nodes})

@@ -15,18 +15,11 @@ from numpy.typing import NDArray
 
 from stl_deploy.exporters.integers.branches import values
 from stl_deploy.exporters.integers.building import Build, Fit
-from stl_deploy.exporters.integers.graph import (
-    IntegerGraph,
-    IntegerNode,
-    IntegerOutput,
-)
+from stl_deploy.exporters.integers.graph import IntegerGraph, IntegerOutput
 from stl_deploy.exporters.integers.real_weights import (
     to_integers,
 )
-from stl_deploy.graph.program import (
-    Input,
-    Program,
-)
+from stl_deploy.graph.program import Input, Node, Program
 from stl_deploy.graph.run import run
 
 Spikes = NDArray[np.uint8]
@@ -60,9 +53,9 @@ def quantise(
     return Quantised(IntegerGraph(_in_order(build.nodes)), tuple(build.fits))
 
 
-def _in_order(nodes: Iterable[IntegerNode]) -> tuple[IntegerNode, ...]:
+def _in_order(nodes: Iterable[Node]) -> tuple[Node, ...]:
     """Every node behind its undelayed sources, the output last."""
-    waiting, done = list(nodes), dict[str, IntegerNode]()
+    waiting, done = list(nodes), dict[str, Node]()
     while waiting:
         later = []
         for node in waiting:

@@ -9,24 +9,13 @@ from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.integers.branches import Branches, Leaf
-from stl_deploy.exporters.integers.graph import (
-    ConvNode,
-    DenseNode,
-    GainNode,
-    IntegerNode,
-)
+from stl_deploy.exporters.integers.graph import ConvNode, DenseNode, GainNode
 from stl_deploy.exporters.integers.net import Ints
 from stl_deploy.exporters.integers.scales import (
     WEIGHT_TOP,
     Doubles,
 )
-from stl_deploy.graph.program import (
-    Conv,
-    Linear,
-    Neuron,
-    Node,
-    Scale,
-)
+from stl_deploy.graph.program import Conv, Linear, Neuron, Node, Scale
 
 
 def late(values: NDArray[Any]) -> NDArray[Any]:
@@ -95,7 +84,7 @@ def whole_weight(weight: Doubles, scale: float) -> Ints:
     return np.round(weight * scale).astype(np.int32)
 
 
-def weighted_node(node: Linear | Conv | Scale, name: str, weight: Ints, bias: Ints | None) -> IntegerNode:
+def weighted_node(node: Linear | Conv | Scale, name: str, weight: Ints, bias: Ints | None) -> Node:
     """A layer of weights in integers; a convolution over one axis gets a height of 1."""
     common: dict[str, Any] = {"name": name, "shape": node.shape, "sources": node.sources}
     if isinstance(node, Linear):

@@ -22,17 +22,15 @@ from stl_deploy.exporters.integers.graph import (
     GainNode,
     IntegerGraph,
     IntegerInput,
-    IntegerNode,
     IntegerOutput,
     IntegratorNode,
     PopulationNode,
-    ReshapeNode,
     SumPoolNode,
 )
 from stl_deploy.exporters.integers.net import STATE_SHIFT, Conv, Dense, IntegerNeuron, Ints
 from stl_deploy.exporters.integers.step import State, currents, potentials, step_through
 from stl_deploy.exporters.integers.sums import adder
-from stl_deploy.graph.program import Shape
+from stl_deploy.graph.program import Node, Reshape, Shape
 from stl_deploy.graph.threads import map_samples
 
 Values = NDArray[Any]
@@ -133,9 +131,7 @@ def _stepped(graph: IntegerGraph, x: Ints, keep: Collection[str]) -> dict[str, V
     return {name: np.concatenate(parts) for name, parts in kept.items()}
 
 
-def evaluate(
-    node: IntegerNode, arriving: Sequence[Values], known: Mapping[str, Bounds], state: State | None = None
-) -> Values:
+def evaluate(node: Node, arriving: Sequence[Values], known: Mapping[str, Bounds], state: State | None = None) -> Values:
     """A node's values from its sources' ``[T, B, ...]``; state: what it keeps from the steps before (None: rest)."""
     x = arriving[0]
     for other in arriving[1:]:
@@ -149,7 +145,7 @@ def evaluate(
             return x.astype(np.int32) * node.weight
         case SumPoolNode():
             return _sum_pool(node, x)
-        case ReshapeNode():
+        case Reshape():
             return x.reshape(*x.shape[:2], *node.shape)
         case DelayNode():
             return _delay(node, x, state)

@@ -23,15 +23,13 @@ from stl_deploy.exporters.integers.graph import (
     GainNode,
     IntegerGraph,
     IntegerInput,
-    IntegerNode,
     IntegerOutput,
     IntegratorNode,
     PopulationNode,
-    ReshapeNode,
     SumPoolNode,
 )
 from stl_deploy.exporters.integers.net import DECAY_ONE, MAX_THRESHOLD, IntegerNeuron
-from stl_deploy.graph.program import Source
+from stl_deploy.graph.program import Node, Reshape, Source
 from stl_deploy.graph.readout import KEY as READOUT
 from stl_deploy.graph.readout import Readout, readout_of
 
@@ -54,13 +52,13 @@ class About:
 
 
 _STRUCTURE = "structure"
-_KINDS: dict[str, type[IntegerNode]] = {
+_KINDS: dict[str, type[Node]] = {
     "input": IntegerInput,
     "dense": DenseNode,
     "conv": ConvNode,
     "gain": GainNode,
     "sum_pool": SumPoolNode,
-    "reshape": ReshapeNode,
+    "reshape": Reshape,
     "delay": DelayNode,
     "population": PopulationNode,
     "integrator": IntegratorNode,
@@ -121,7 +119,7 @@ def read_integers(path: Path) -> tuple[IntegerGraph, About]:
         raise InputError(f"{path}: not the integers of a C folder; export it again") from None
     if structure.get("version") != VERSION or not isinstance(nodes, list) or not 1 <= len(nodes) <= MAX_NODES:
         raise InputError(f"{path}: not version {VERSION} of the integers of a C folder; export it again")
-    made: list[IntegerNode] = []
+    made: list[Node] = []
     for entry in nodes:
         name = entry.get("name") if isinstance(entry, dict) else None
         try:
@@ -140,7 +138,7 @@ def _measured(values: Any) -> dict[str, float]:
     return {str(name): float(value) for name, value in values.items()}
 
 
-def _node(entry: Any, arrays: Mapping[str, NDArray[Any]]) -> IntegerNode:
+def _node(entry: Any, arrays: Mapping[str, NDArray[Any]]) -> Node:
     kind = _KINDS[entry["kind"]]
     values = {key: value for key, value in entry.items() if key != "kind"}
     values["sources"] = tuple(Source(str(name), _whole(delay)) for name, delay in values["sources"])
@@ -192,9 +190,9 @@ def _whole(value: Any) -> int:
     return value
 
 
-def _checked(nodes: list[IntegerNode]) -> IntegerGraph:
+def _checked(nodes: list[Node]) -> IntegerGraph:
     """Raises ValueError where shapes, orders or ranges do not fit."""
-    known: dict[str, IntegerNode] = {}
+    known: dict[str, Node] = {}
     names = {node.name for node in nodes}
     if len(names) != len(nodes):
         raise ValueError("two nodes have one name")
@@ -223,7 +221,7 @@ def _checked(nodes: list[IntegerNode]) -> IntegerGraph:
     return IntegerGraph(tuple(nodes))
 
 
-def _check_node(node: IntegerNode, arriving: tuple[int, ...]) -> None:
+def _check_node(node: Node, arriving: tuple[int, ...]) -> None:
     def require(fits: bool, what: str) -> None:
         if not fits:
             raise ValueError(f"{what} of '{node.name}' does not fit")
@@ -243,7 +241,7 @@ def _check_node(node: IntegerNode, arriving: tuple[int, ...]) -> None:
         case SumPoolNode():
             require(node.input_shape == arriving and len(arriving) == 3 and node.shape[0] == arriving[0], "input shape")
             _check_window(node.kernel, node.stride, (1, 1), node.padding, arriving[1:], node.shape[1:], require)
-        case ReshapeNode():
+        case Reshape():
             require(node.input_shape == arriving and math.prod(arriving) == math.prod(node.shape), "input shape")
         case DelayNode():
             require(arriving == node.shape and _broadcasts(node.steps, node.shape), "steps")

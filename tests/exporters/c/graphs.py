@@ -13,15 +13,13 @@ from stl_deploy.exporters.integers.graph import (
     GainNode,
     IntegerGraph,
     IntegerInput,
-    IntegerNode,
     IntegerOutput,
     IntegratorNode,
     PopulationNode,
-    ReshapeNode,
     SumPoolNode,
 )
 from stl_deploy.exporters.integers.net import IntegerNeuron
-from stl_deploy.graph.program import Source
+from stl_deploy.graph.program import Node, Reshape, Source
 
 Case = tuple[IntegerGraph, Any]
 
@@ -31,7 +29,7 @@ class Grower:
 
     def __init__(self, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
-        self.nodes: list[IntegerNode] = []
+        self.nodes: list[Node] = []
 
     def pick(self, *values: Any) -> Any:
         return values[int(self.rng.integers(len(values)))]
@@ -65,7 +63,7 @@ class Grower:
             before = self.nodes[-1]
         weighted = self.weighted(before, (Source(before.name),))
         self.nodes.append(weighted)
-        reaches: IntegerNode = weighted
+        reaches: Node = weighted
         if self.chance(0.15) and len(weighted.shape) == 3 and min(weighted.shape[1:]) > 1:
             self.nodes.append(self.pool(weighted))
             reaches = self.nodes[-1]
@@ -74,7 +72,7 @@ class Grower:
             reaches = self.nodes[-1]
         self.population(reaches)
 
-    def population(self, reaches: IntegerNode) -> None:
+    def population(self, reaches: Node) -> None:
         shape, name = reaches.shape, self.name("lif")
         sources = [Source(reaches.name, 1 if self.chance(0.1) else 0)]
         same = [n for n in self.nodes[:-1] if n.shape == shape and isinstance(n, PopulationNode)]
@@ -109,7 +107,7 @@ class Grower:
                     )
                 )
 
-    def plain(self, before: IntegerNode) -> None:
+    def plain(self, before: Node) -> None:
         kind = self.pick("flat", "delay", "pool", "sum", "moved")
         if kind == "pool" and len(before.shape) == 3 and min(before.shape[1:]) > 1:
             self.nodes.append(self.pool(before))
@@ -122,19 +120,17 @@ class Grower:
         elif kind == "sum":
             sources = (Source(before.name), Source(before.name, 1))
             self.nodes.append(
-                ReshapeNode(name=self.name("sum"), shape=before.shape, sources=sources, input_shape=before.shape)
+                Reshape(name=self.name("sum"), shape=before.shape, sources=sources, input_shape=before.shape)
             )
 
-    def reshape(self, before: IntegerNode, shape: Any) -> IntegerNode:
-        return ReshapeNode(
-            name=self.name("flat"), shape=shape, sources=(Source(before.name),), input_shape=before.shape
-        )
+    def reshape(self, before: Node, shape: Any) -> Node:
+        return Reshape(name=self.name("flat"), shape=shape, sources=(Source(before.name),), input_shape=before.shape)
 
-    def delay(self, before: IntegerNode) -> IntegerNode:
+    def delay(self, before: Node) -> Node:
         steps = self.whole(0, 3, self.sizes(before.shape))
         return DelayNode(name=self.name("delay"), shape=before.shape, sources=(Source(before.name),), steps=steps)
 
-    def pool(self, before: IntegerNode) -> IntegerNode:
+    def pool(self, before: Node) -> Node:
         kernel = self.pick((2, 2), (2, 2), (2, 1), (1, 2))
         stride = self.pick(kernel, kernel, (1, 1), (1, 2))
         padding = self.pick(((0, 0), (0, 0)), ((0, 0), (0, 0)), ((1, 0), (0, 1)))
@@ -151,18 +147,18 @@ class Grower:
             input_shape=before.shape,
         )
 
-    def gain(self, source: str, shape: Any, delay: int, name: str | None = None) -> IntegerNode:
+    def gain(self, source: str, shape: Any, delay: int, name: str | None = None) -> Node:
         weight = self.whole(-20, 20, self.sizes(shape))
         return GainNode(name=name or self.name("gain"), shape=shape, sources=(Source(source, delay),), weight=weight)
 
-    def dense(self, name: str, ins: int, outs: int, sources: Any) -> IntegerNode:
+    def dense(self, name: str, ins: int, outs: int, sources: Any) -> Node:
         bias = self.whole(-9, 9, outs) if self.chance(0.3) else None
         top = self.pick(3, 40, 127)
         return DenseNode(
             name=name, shape=(outs,), sources=sources, weight=self.whole(-top, top, (outs, ins)), bias=bias
         )
 
-    def weighted(self, before: IntegerNode, sources: Any) -> IntegerNode:
+    def weighted(self, before: Node, sources: Any) -> Node:
         if len(before.shape) == 1:
             return self.dense(self.name("dense"), before.shape[0], self.pick(1, 4, 9, 17, 40, 112), sources)
         flat = before.shape if len(before.shape) == 3 else (before.shape[0], 1, before.shape[1])
@@ -195,11 +191,9 @@ class Grower:
             input_shape=flat,
         )
 
-    def weighted_like(self, other: IntegerNode) -> IntegerNode | None:
+    def weighted_like(self, other: Node) -> Node | None:
         """A second layer of weights that reaches the same neurons, from any flat node."""
-        flat = [
-            n for n in self.nodes if len(n.shape) == 1 and isinstance(n, PopulationNode | ReshapeNode | IntegerInput)
-        ]
+        flat = [n for n in self.nodes if len(n.shape) == 1 and isinstance(n, PopulationNode | Reshape | IntegerInput)]
         if len(other.shape) != 1 or not flat:
             return None
         source = self.pick(*flat)

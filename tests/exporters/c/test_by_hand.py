@@ -21,13 +21,12 @@ from stl_deploy.exporters.integers.graph import (
     IntegerOutput,
     IntegratorNode,
     PopulationNode,
-    ReshapeNode,
     SumPoolNode,
 )
 from stl_deploy.exporters.integers.net import IntegerNeuron
 from stl_deploy.exporters.integers.simulate import simulate
 from stl_deploy.exporters.integers.store import About
-from stl_deploy.graph.program import Source
+from stl_deploy.graph.program import Reshape, Source
 from tests.exporters.c.test_graphs import program
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -127,7 +126,7 @@ def digits_like() -> IntegerGraph:
     pooled = lif("pool1", "pool1.sum", (2, 2, 2), 0, 4096)
     flat = dense("fc", "pool1", np.arange(-4, 20).reshape(3, 8) % 7 - 3)
     flat = DenseNode(name="fc", shape=(3,), sources=(Source("flat"),), weight=flat.weight, bias=None)
-    reshape = ReshapeNode(name="flat", shape=(8,), sources=(Source("pool1"),), input_shape=(2, 2, 2))
+    reshape = Reshape(name="flat", shape=(8,), sources=(Source("pool1"),), input_shape=(2, 2, 2))
     last = lif("lif2", "fc", (3,), [3, 1, 2], 1000)
     return IntegerGraph((entry((1, 4, 4), 3), conv, image, pool, pooled, reshape, flat, last, out("lif2", (3,))))
 
