@@ -25,6 +25,9 @@ _KEYS = {
 }
 """What people call a key of the configuration, where it is not the key's own name."""
 
+_HURRY = ("quick", "fast", "smoke", "dry_run")
+_AT_ONCE = ("workers", "num_workers", "jobs", "j", "threads")
+
 _OPTIONS = {
     "dataset": "a preset or a configuration in the first place: stl-deploy run mnist",
     "preset": "it in the first place: stl-deploy run mnist",
@@ -53,8 +56,19 @@ _OPTIONS = {
     "svg": "-o FILE.svg",
     "html": "-o DIR",
     "run": "the run folder in the first place, without an option",
+    **dict.fromkeys(_HURRY, "--pretrained for a ready-made model without training, or --set train.epochs=1"),
+    **dict.fromkeys(_AT_ONCE, "--processes"),
 }
 """By the option that was guessed, what to say instead; it is told only where the verb knows it."""
+
+_OTHERWISE = {
+    **dict.fromkeys(_HURRY, "--set train.epochs=1"),
+    **dict.fromkeys(_AT_ONCE, "OMP_NUM_THREADS=N in front of the call for N threads"),
+}
+"""The second thing to say, where the verb does not know the first."""
+
+_LISTING = ("models", "targets", "datasets", "prices")
+"""Verbs that list without being told to."""
 
 _VERBS = {
     "convert": "export",
@@ -89,6 +103,9 @@ def guess(message: str, options: Sequence[str], arguments: Sequence[str]) -> str
     found = re.match(r"no such command '([\w-]+)'", message, re.I)
     if found is not None and found[1] in _VERBS:
         return f"it is called: stl-deploy {_VERBS[found[1]]}"
+    found = re.match(r"got unexpected extra argument.*\((?:list|ls)\)", message, re.I)
+    if found is not None and arguments and arguments[0] in _LISTING:
+        return f"say stl-deploy {arguments[0]} alone"
     return None
 
 
@@ -98,10 +115,10 @@ def _option(given: str, options: Sequence[str], arguments: Sequence[str]) -> str
         key = _KEYS.get(name.lower()) or _key(name)
         if key is not None:
             return f"say --set {key}={_value(given, arguments)}"
-    known = _OPTIONS.get(name)
-    if known is None or (known.startswith("-") and known.split()[0] not in options):
-        return None
-    return f"say {known}"
+    for known in (_OPTIONS.get(name), _OTHERWISE.get(name)):
+        if known is not None and (not known.startswith("-") or known.split()[0] in options):
+            return f"say {known}"
+    return None
 
 
 def _key(name: str) -> str | None:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from stl_deploy.report.format import count
+
 _MOST = 24
 """Boxes that are drawn; of a longer network the dearest layers, in order."""
 
@@ -59,9 +61,9 @@ def _box(name: str, layer: Mapping[str, Any], joules: float, whole: float, batch
     if "neurons" in layer:
         rate = layer["spikes"] / layer["neuron_updates"] if layer["spikes"] else None
         return Box(
-            name, f"{layer['neurons']:,} neurons", layer["spikes"] / batch, "spikes", rate, joules, joules / whole
+            name, f"{count(layer['neurons'])} neurons", layer["spikes"] / batch, "spikes", rate, joules, joules / whole
         )
     pool = layer["weight_words"] == 0
-    kind = "pool" if pool else f"{layer['weight_words']:,} weights"
+    kind = "pool" if pool else f"{count(layer['weight_words'])} weights"
     unit = "pooled events" if pool else f"synops ({layer['op']})"
     return Box(name, kind, layer["synops"] / batch, unit, None, joules, joules / whole)

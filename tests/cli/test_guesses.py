@@ -34,6 +34,17 @@ def _error(line: str, capsys: pytest.CaptureFixture[str]) -> str:
         ("show net.nir --svg net.svg", "no such option: --svg; say -o FILE.svg"),
         ("run digits -e 3", "no such option: -e; say --set train.epochs=3"),
         ("eval --run runs/digits", "no such option: --run; say the run folder in the first place, without an option"),
+        (
+            "run mnist --fast",
+            "no such option: --fast; say --pretrained for a ready-made model without training, or --set train.epochs=1",
+        ),
+        ("train digits --quick", "no such option: --quick; say --set train.epochs=1"),
+        ("energy net.nir --workers 4", "no such option: --workers; say --processes"),
+        (
+            "run digits --workers 4",
+            "no such option: --workers; say OMP_NUM_THREADS=N in front of the call for N threads",
+        ),
+        ("models list", "got unexpected extra argument(s) (list); say stl-deploy models alone"),
         ("convert net.nir", "no such command 'convert'; it is called: stl-deploy export"),
         ("quantize runs/digits", "no such command 'quantize'; it is called: stl-deploy quantise"),
         ("run digits --nothing-like-it", "no such option: --nothing-like-it; see stl-deploy run --help"),
