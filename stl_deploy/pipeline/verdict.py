@@ -28,7 +28,7 @@ def verdict(run_dir: Path, table: ParityTable, energy: str, seconds: float) -> l
     ]
     after = [
         *_entry("ran on", _ran_on(table)),
-        *_entry("next", f"stl-deploy check {shlex.quote(str(run_dir))} --target loihi1"),
+        f"{'next':<{_LABEL}}stl-deploy check {shlex.quote(str(run_dir))} --target loihi1",
     ]
     return [*before, *_energy(energy, LINES - len(before) - len(after)), *after]
 
@@ -62,10 +62,15 @@ def _spikes(table: ParityTable) -> list[str]:
             names = ", ".join(run.run for run in equal if run.compared == compared)
             told.append(f"{names}: all {compared:,} as in the graph{how}")
     told += [f"{run.run}: {_differing(run)}" for run in other if not any(each.run.startswith(run.run) for each in held)]
-    for run in held:
-        how = "all" if run.exact else f"{_differing(run)},"
-        told.append(f"{run.run.partition(' (against')[0]}: {how} as {run.against} predicts")
+    for against in dict.fromkeys(run.against for run in held if run.exact):
+        names = ", ".join(_name(run) for run in held if run.exact and run.against == against)
+        told.append(f"{names}: all as {against} predicts")
+    told += [f"{_name(run)}: {_differing(run)}, as {run.against} predicts" for run in held if not run.exact]
     return [line for i, text in enumerate(told) for line in _entry("" if i else "spikes", text)]
+
+
+def _name(run: RunParity) -> str:
+    return run.run.partition(" (against")[0]
 
 
 def _differing(run: RunParity) -> str:
@@ -85,7 +90,8 @@ def _simulated(table: ParityTable) -> list[RunParity]:
 
 
 def _ran_on(table: ParityTable) -> str:
-    simulated = "".join(run.run.partition(" (")[0] for run in _simulated(table)[-1:])
+    ours, others = _simulated(table)[:1], _simulated(table)[1:]
+    simulated = ", ".join(run.run.partition(" (")[0] for run in others or ours)
     told = f"simulated: {simulated}; " if simulated else ""
     return f"torch {version('torch')}, ONNX Runtime {version('onnxruntime')}; {told}no chip"
 

@@ -89,6 +89,7 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "export net.nir -i x.npz --to onnx -o net.onnx",
         "export net.nir -i x.npz --to netx -o net.net",
         "export net.nir -i x.npz --to nir -o net2.nir",
+        "export net.nir -i x.npz --to c -o net.c",
         "energy net.nir -i x.npz",
     ],
 )

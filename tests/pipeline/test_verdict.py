@@ -63,3 +63,19 @@ def test_a_simulator_that_ran_on_fewer_samples_has_a_line_of_its_own(small_run: 
     text = " ".join(" ".join(verdict(Path("r"), table, "x", 1.0)).split())
     assert "brian2: all 10 as in the graph" in text
     assert "ONNX Runtime, brian2" not in text
+
+
+def test_simulators_that_say_the_same_share_a_line_and_a_command_is_never_broken(small_run: RunResult) -> None:
+    report = small_run.parity.report
+    node = NodeParity("lif1", 10, 0, 0.0, None)
+    held = tuple(RunParity(f"{name} (against ours)", (node,), (), against="ours") for name in ("Lava", "nengo", "C"))
+    told = tuple(
+        RunParity(name, (node,), (), against=report.reference, required=False, label="simulated") for name in "ab"
+    )
+    table = dataclasses.replace(small_run.parity, report=dataclasses.replace(report, runs=(*report.runs, *told, *held)))
+    folder = Path("with-a-name-that-is-longer-than-any-terminal-is-wide-so-that-it-stands-out-in-its-line")
+    lines = verdict(folder, table, ENERGY, 1.0)
+    text = " ".join(" ".join(lines).split())
+    assert "Lava, nengo, C: all as ours predicts" in text
+    assert "simulated: a, b" in text or ", a, b; no chip" in text
+    assert lines[-1] == f"next      stl-deploy check {folder} --target loihi1"
