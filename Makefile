@@ -104,7 +104,7 @@ oldest: $(VENV)/.dev ## the tests with the oldest release of every dependency th
 	@rm -rf build/oldest && python3.11 -m venv build/oldest
 	build/oldest/bin/python -m pip install --quiet --disable-pip-version-check -r build/oldest.txt
 	build/oldest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
-	OMP_NUM_THREADS=1 build/oldest/bin/python -m pytest -n $${TEST_WORKERS:-2} -W default::DeprecationWarning $(OLDEST)
+	OMP_NUM_THREADS=1 build/oldest/bin/python -m pytest -n $${TEST_WORKERS:-2} -W default::DeprecationWarning -W default::FutureWarning $(OLDEST)
 
 readme: $(VENV)/.installed ## run the demo and refresh its numbers and picture in README.md
 	$(BIN)/python docs/update_readme.py

@@ -31,8 +31,11 @@ def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     for name in arrays:
         if not is_plain_name(name):
             raise InputError(f"{path}: {name[:60]!a} cannot be the name of an array in it; rename the node")
-    with whole_file(path) as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, allow_pickle=False, **arrays)
+    with whole_file(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        # not numpy.savez: it takes some names for options of its own, and refuses objects in later releases alone
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+                npy.write_array(stream, np.asanyarray(array), allow_pickle=False)
 
 
 def is_plain_name(name: str) -> bool:

@@ -6,10 +6,11 @@ import errno
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from stl_deploy._util.files import whole_file, write_text
+from stl_deploy._util.files import read_npz, whole_file, write_npz, write_text
 from stl_deploy._util.tensor_file import read_tensors, write_tensors
 from stl_deploy.errors import InputError
 from stl_deploy.pipeline.configure import configure
@@ -75,3 +76,18 @@ def test_a_checkpoint_cut_short_leaves_the_one_before(tmp_path: Path, monkeypatc
         write_tensors(path, {"w": torch.zeros(3)}, {"epoch": 2})
     assert read_tensors(path)[1] == {"epoch": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_arrays_of_any_name_and_nothing_else(tmp_path: Path) -> None:
+    arrays = {
+        name: np.arange(3, dtype=np.float32) for name in ("x", "file", "args", "allow_pickle", "spikes__lif1.lif")
+    }
+    write_npz(tmp_path / "a.npz", arrays)
+    found = read_npz(tmp_path / "a.npz")
+    assert sorted(found) == sorted(arrays)
+    assert all(np.array_equal(found[name], arrays[name]) for name in arrays)
+    with np.load(tmp_path / "a.npz") as read:
+        assert sorted(read.files) == sorted(arrays)
+    with pytest.raises(ValueError, match="allow_pickle"):
+        write_npz(tmp_path / "b.npz", {"x": np.array([{}], dtype=object)})
+    assert not (tmp_path / "b.npz").exists()

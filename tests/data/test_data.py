@@ -164,6 +164,7 @@ def test_without_torchvision_the_error_says_what_to_install(monkeypatch, tmp_pat
 
 
 def test_cifar10_from_folders_of_images(tmp_path):
+    pytest.importorskip("torchvision")
     image = pytest.importorskip("PIL.Image")
     names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
     for label, name in enumerate(names):

@@ -163,7 +163,12 @@ def _x(*shape, dtype=np.float32):
         ({"x": _x(4, 5), "y": _labels(4)}, {"data_dir": "x"}, "npz takes none: name its place with dataset.path"),
         ({"x": _x(4, 5), "y": _labels(4)}, {"downscale": 2}, "key 'dataset.downscale' is 2; npz has no events"),
         ({"x": _x(4, 5), "y": _labels(4)}, {"binning": "time"}, "key 'dataset.binning' is 'time'; npz has no events"),
-        ({"x": _x(4, 5), "y": _labels(4)}, {"augment": ["flip"]}, r"'dataset.augment' changes images; .* is \[5\]"),
+        pytest.param(
+            {"x": _x(4, 5), "y": _labels(4)},
+            {"augment": ["flip"]},
+            r"'dataset.augment' changes images; .* is \[5\]",
+            marks=TORCHVISION,
+        ),
     ],
 )
 def test_arrays_that_do_not_fit(tmp_path, arrays, settings, sentence):
