@@ -65,7 +65,7 @@ def _spikes(table: ParityTable) -> list[str]:
     for against in dict.fromkeys(run.against for run in held if run.exact):
         names = ", ".join(_name(run) for run in held if run.exact and run.against == against)
         told.append(f"{names}: all as {against} predicts")
-    told += [f"{_name(run)}: {_differing(run)}, as {run.against} predicts" for run in held if not run.exact]
+    told += [f"{_name(run)}: {_differing(run)} from {run.against}" for run in held if not run.exact]
     return [line for i, text in enumerate(told) for line in _entry("" if i else "spikes", text)]
 
 
