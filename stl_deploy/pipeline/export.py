@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,8 @@ def export(
     }
     with whole_artifact(output, target) as path:
         facts = write(program, target, path, settings, **common)
+        if "load" in facts:  # names the file as it will be called
+            facts["load"] = facts["load"].replace('"net.nir"', json.dumps(str(output)))
         if verified:
             say.say(f"reading {path.name} back and running it on {what}")
             facts["verified"] = {"input": what, **_verified(Bench(program, x), path, target, output, say)}

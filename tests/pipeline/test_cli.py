@@ -145,7 +145,7 @@ def test_export_for_a_reader(cli: Any, tmp_path: Path) -> None:
     done = cli(*call, "--dialect", "spec")
     assert done.code == 0
     assert done.json["verified"]["runs"][0]["exact"]
-    assert "norse" in done.json["load"]
+    assert done.json["load"] == f'norse.torch.from_nir(nir.read("{tmp_path / "net.nir"}"), dt=2**-10)'
 
 
 def test_a_reader_that_cannot_hold_a_node_is_refused_by_name(cli: Any, run_dir: Path, tmp_path: Path) -> None:

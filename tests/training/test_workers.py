@@ -189,3 +189,13 @@ def test_alone_nothing_is_asked_for() -> None:
     with distributed.together():
         assert distributed.total(x) is x
         assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_process_under_torchrun_ends_past_threads_that_go_on() -> None:
+    """Threads of torch's process groups outlive the work, and abort a Python that is taken down under them."""
+    script = "import threading, time\nthreading.Thread(target=time.sleep, args=(600,)).start()\n"
+    command = [sys.executable, "-c", script + "from stl_deploy.cli import main\nmain(['--help'])"]
+    workers = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
+    done = subprocess.run(command, env=os.environ | workers, capture_output=True, text=True, timeout=240, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Usage: stl-deploy" in done.stdout
