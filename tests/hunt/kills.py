@@ -94,6 +94,12 @@ def _again(call: Callable[[Path], list[str]], *made: str) -> Kill:
 KILLS: Mapping[str, Kill] = {
     "train": Kill(_train, lambda f: _train(f, *_resume(f)), lambda f: _hashes(f / "run", _SETTLED)),
     "run": Kill(_run, lambda f: _run(f, *_resume(f)), lambda f: _hashes(f / "run", _SETTLED)),
+    "fold": _again(lambda f: _stl("fold", f / "made", "-o", f / "out.nir"), "out.nir"),
+    "join": _again(lambda f: _stl("join", f / "made", f / "made", "-o", f / "joint"), "joint/net.nir"),
+    "verify": _again(
+        lambda f: _stl("verify", f / "made", "--against", f / "made/net.onnx", f / "made/net.net", "--no-lava")
+    ),
+    "export netx": _again(lambda f: _stl("export", f / "made", "--to", "netx", "-o", f / "out.net"), "out.net"),
     "export": _again(lambda f: _stl("export", f / "net.nir", "--to", "onnx", "-o", f / "out.onnx"), "out.onnx"),
     "export c": _again(
         lambda f: _stl("export", f / "made", "--to", "c", "-o", f / "c"), "c/net.c", "c/net.h", "c/main.c"
