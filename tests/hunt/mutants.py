@@ -6,6 +6,7 @@ import argparse
 import faulthandler
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -55,7 +56,7 @@ def try_mutants(name: str, first: int, last: int, seed: int, failures: Path | No
                 shutil.copy(path, kept)
             print(number, end=" ", flush=True)
             started = time.process_time()
-            faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
+            signal.alarm(HANG_SECONDS)  # ends the process; no thread, which a process short of memory cannot start
             try:
                 answer = of.attempt(path)
             except StlDeployError as error:
@@ -64,7 +65,7 @@ def try_mutants(name: str, first: int, last: int, seed: int, failures: Path | No
                 where = traceback.extract_tb(error.__traceback__)[-1]
                 what = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
                 answer = "refused" if machines_refusal(error) else f"wrong: {what} ({where.filename}:{where.lineno})"
-            faulthandler.cancel_dump_traceback_later()
+            signal.alarm(0)
             if time.process_time() - started > SECONDS:
                 answer = f"wrong: took {time.process_time() - started:.0f} s"
             print(answer, flush=True)
@@ -83,7 +84,7 @@ def hunt(name: str, count: int, seed: int, failures: Path) -> Found:
         last = min(first + _CHUNK, count)
         command = [sys.executable, "-m", "tests.hunt.mutants", name, str(first), str(last), str(seed), str(failures)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        how = "hangs" if "Timeout (" in done.stderr else f"ends the process ({done.returncode})"
+        how = "hangs" if done.returncode == -signal.SIGALRM else f"ends the process ({done.returncode})"
         answers = [line.split(" ", 1) for line in done.stdout.splitlines() if line.strip()]
         counts = Counter(answer[1] if len(answer) > 1 else "" for answer in answers)
         found.read += counts["read"]
@@ -110,6 +111,7 @@ def main() -> None:
     parser.add_argument("failures", type=Path, nargs="?")
     options = parser.parse_args()
     FORMATS[options.format].originals()
+    faulthandler.register(signal.SIGALRM, chain=True)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     try_mutants(options.format, options.first, options.last, options.seed, options.failures)
 
