@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, get_args
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.program import Shape
 from stl_deploy.graph.readout import Readout
 from stl_deploy.graph.run import Result
+from stl_deploy.pipeline.arrays import as_array
 from stl_deploy.pipeline.proof import (
     Proof,
     end_to_end,
@@ -71,6 +71,9 @@ def capture(
     try:
         traced = trace(model, few, call)
     except CaptureError as error:
+        if error.__cause__ is not None:  # forward itself failed
+            run_module(model, batch, call)  # on x it says so of x
+            raise _not_samples(batch, few, call) from error
         if "random numbers" not in error.reason:
             require_repeatable(model, few, call)
         raise
@@ -123,8 +126,20 @@ def _name(model: nn.Module) -> str:
     return type(model).__name__.lower()
 
 
+def _not_samples(x: Tensor, few: Tensor, call: Call) -> CaptureError:
+    """Forward takes ``x``, and not another number on the axis where its samples should be."""
+    axis = batch_axis(call)
+    return CaptureError(
+        f"forward takes x, {list(x.shape)}, but fails with {few.shape[axis]} in place of {x.shape[axis]} on axis "
+        f"{axis}, where time={call.time!r} has the samples; give time= as it is, or wrap the model in one whose "
+        "forward takes [T, B, ...] and moves the axes"
+    )
+
+
 def _tensor(x: Any) -> Tensor:
-    tensor = x if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x))
+    tensor = x if isinstance(x, Tensor) else torch.as_tensor(as_array(x))
+    if tensor.is_complex():
+        raise CaptureError("x is complex; expected real numbers")
     return tensor.detach() if tensor.is_floating_point() else tensor.float()
 
 
@@ -136,6 +151,8 @@ def _batch(model: nn.Module, x: Any, call: Call) -> Tensor:
             f"a {type(model).__name__} is no torch.nn.Module; wrap what it does in a module's forward and give that"
         )
     tensor = _tensor(x)
+    if not tensor.numel():
+        raise CaptureError(f"x is {list(tensor.shape)}, in which there is nothing; give at least one sample")
     least = 2 if call.time == "inside" else 3
     if tensor.dim() < (1 if call.time == "inside" else 2):
         raise CaptureError(f"x: expected at least {least} axes with time={call.time!r}; found {list(tensor.shape)}")

@@ -11,7 +11,7 @@ from stl_deploy._util.npz import names_in, read_npz
 from stl_deploy.errors import InputError
 from stl_deploy.graph.io.nir_file import write_nir
 from stl_deploy.pipeline.capture import capture as capture_module
-from stl_deploy.pipeline.user_module import load_module
+from stl_deploy.pipeline.user_module import load_module, name_in_file
 from stl_deploy.tracing import Time
 
 
@@ -36,7 +36,7 @@ def capture(
     arrays = read_npz(input_file, lambda name: name == "x")
     if "x" not in arrays:
         raise InputError(f"{input_file}: expected an array 'x'; found {', '.join(names_in(input_file)) or 'nothing'}")
-    say.say(f"running {module.rpartition(':')[0]}, which is your code")
+    say.say(f"running {name_in_file(module)[0]}, which is your code")
     model = load_module(module, weights)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # those of the proof are said below

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import traceback
+import warnings
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,9 +23,7 @@ def load_module(source: str, weights: Path | None = None) -> nn.Module:
     Runs the user's file. weights: a state dict as ``.safetensors``, or ``.pt`` (read with ``weights_only``).
     Raises InputError for a file that cannot be run, a name that is not in it, and weights that do not fit.
     """
-    file, separator, name = source.rpartition(":")
-    if not separator or not file.endswith(".py") or not name.isidentifier():
-        raise InputError(f"{source!r}: expected FILE.py:NAME, the name of a module, a class or a function in the file")
+    file, name = name_in_file(source)
     made = _named(_run(Path(file)), file, name)
     if not isinstance(made, nn.Module):
         raise InputError(f"{source}: expected a torch.nn.Module, or what returns one; found a {type(made).__name__}")
@@ -33,10 +32,18 @@ def load_module(source: str, weights: Path | None = None) -> nn.Module:
     return made
 
 
+def name_in_file(source: str) -> tuple[str, str]:
+    """The file and the name of ``FILE.py:NAME``; raises InputError for another form, and if there is no such file."""
+    file, separator, name = source.rpartition(":")
+    if not separator or not file.endswith(".py") or not name.isidentifier():
+        raise InputError(f"{source!r}: expected FILE.py:NAME, the name of a module, a class or a function in the file")
+    if not Path(file).is_file():
+        raise InputError(f"{file}: no such file")
+    return file, name
+
+
 def _run(file: Path) -> ModuleType:
     """The user's file as a module; modules beside it can be imported while it runs."""
-    if not file.is_file():
-        raise InputError(f"{file}: no such file")
     name = f"captured_{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
@@ -105,7 +112,9 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 
 def _checkpoint(path: Path) -> dict[str, Tensor]:
     try:
-        found = load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles, which are refused
+            found = load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch has errors of many types for files that are damaged or hold more than tensors
         raise InputError(
             f"{path}: not a file of weights alone ({type(error).__name__}); save model.state_dict()"

@@ -14,6 +14,7 @@ from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.cores import Core, Evaluation, Unknown
 from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.nodes import Node
+from stl_deploy.tracing.remedies import CLIPS
 from stl_deploy.tracing.source_lines import in_module
 from stl_deploy.tracing.steps import Ref, Signal
 from stl_deploy.tracing.thresholds import is_elementwise
@@ -136,11 +137,17 @@ class Reading:
             expected = decay * state + constant + sum((g * v for g, v in zip(gains, e, strict=True)), torch.zeros(()))
             found = self.evaluate(state, spike, e)
             if not torch.allclose(found, expected, rtol=1e-9, atol=1e-9):
-                raise self.refuse(
-                    "its potential is not a weighted sum of what it was and what arrives (an adaptive threshold, a "
-                    "refractory time, a clipped potential?); use a leaky neuron with a fixed threshold"
-                )
+                raise self.refuse(self._not_affine())
         return Affine(decay, gains, constant)
+
+    def _not_affine(self) -> str:
+        clips = [member.node.name for member in self.core.members if member.node.name in CLIPS]
+        if clips:
+            return f"'{clips[0]}' bounds its potential; leave the bound out"
+        return (
+            "its potential is not a weighted sum of what it was and what arrives (an adaptive threshold, a refractory "
+            "time?); use a leaky neuron with a fixed threshold"
+        )
 
     def start(self, off: Affine) -> Tensor | None:
         """The potential before step 0; None for 0."""

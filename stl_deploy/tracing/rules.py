@@ -10,6 +10,7 @@ from stl_deploy.tracing import shape_rules
 from stl_deploy.tracing.elementwise import elementwise, is_elementwise
 from stl_deploy.tracing.layout import BATCH, TIME, Layout, of_shape
 from stl_deploy.tracing.recorder import Op, Value, map_tree
+from stl_deploy.tracing.remedies import no_form
 from stl_deploy.tracing.unroll import Flow, Unroller, refuse
 
 Rule = Callable[[Unroller, Op], list[Flow]]
@@ -77,7 +78,7 @@ def interpret(unroller: Unroller, op: Op) -> list[Flow]:
         return [_matmul(unroller, op)]
     if op.name in ("sum", "mean", "amax", "amin", "max", "min"):
         return [_reduce(unroller, op)]
-    raise refuse(f"'{op.name}' has no form in a spiking graph; see docs/capture.md for what has", op)
+    raise refuse(no_form(op.name), op)
 
 
 def _batched(unroller: Unroller, op: Op) -> list[Flow]:

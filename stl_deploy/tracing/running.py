@@ -15,6 +15,7 @@ from stl_deploy.tracing.model_state import as_found, bring_to_rest, names_of, sh
 from stl_deploy.tracing.nodes import Node
 from stl_deploy.tracing.recorder import Op, Recorder, Value
 from stl_deploy.tracing.rules import read
+from stl_deploy.tracing.source_lines import raised_at
 from stl_deploy.tracing.unroll import Flow, Unroller
 
 Time = Literal["first", "second", "step", "inside"]
@@ -45,8 +46,8 @@ def run(model: nn.Module, x: Tensor, call: Call) -> Tensor:
         model.eval()
         bring_to_rest(model, call.reset)
         if call.time == "step":
-            return torch.stack([pick(model(step), call.output) for step in x.unbind(0)])
-        return pick(model(x), call.output)
+            return torch.stack([pick(_called(model, step, call), call.output) for step in x.unbind(0)])
+        return pick(_called(model, x, call), call.output)
 
 
 def require_repeatable(model: nn.Module, x: Tensor, call: Call) -> None:
@@ -117,8 +118,8 @@ def _called(model: nn.Module, x: Tensor, call: Call) -> Any:
         text = " ".join(str(error).split())[:200]
         raise CaptureError(
             f"the model fails on an input of shape {list(x.shape)}: {type(error).__name__}: {text}; give x as "
-            "forward takes "
-            f"it under time={call.time!r}"
+            f"forward takes it under time={call.time!r}",
+            line=raised_at(error),
         ) from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import sysconfig
+import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
@@ -50,11 +51,20 @@ def place(names: Mapping[int, str]) -> Place:
             continue
         if innermost is None:
             innermost = _shown(frame)
-        if line is None and not file.startswith((*_LIBRARIES, _OURS)) and "site-packages" not in file:
+        if line is None and _is_theirs(file):
             line = _shown(frame)
         if line is not None and module is not None:
             break
     return Place(line, module or "", kind, innermost)
+
+
+def raised_at(error: BaseException) -> str | None:
+    """The innermost line of the user's own code that an error went through; None if there is none."""
+    found = None
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        if _is_theirs(frame.f_code.co_filename):
+            found = f"{Path(frame.f_code.co_filename).name}:{number}"
+    return found
 
 
 def in_module(where: Place) -> str:
@@ -67,6 +77,10 @@ def _frames() -> Iterator[FrameType]:
     while frame is not None:
         yield frame
         frame = frame.f_back
+
+
+def _is_theirs(file: str) -> bool:
+    return not file.startswith((*_LIBRARIES, _OURS)) and "site-packages" not in file
 
 
 def _shown(frame: FrameType) -> str:

@@ -7,6 +7,7 @@ step has a node for each signal, and an edge with lag d where it reads what anot
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -81,6 +82,8 @@ class _Folding:
         for t in range(len(outputs) - 1, 0, -1):
             self._match(outputs[t], outputs[t - 1])
         self.depths: dict[Node, int | None] = {}
+        self.shared = {node for node, times in Counter(self.earlier.values()).items() if times > 1}
+        """What several signals were at first: two decays of a state that is still 0 are one operation."""
         self._check_starts()
 
     def _match(self, later: Node, sooner: Node) -> None:
@@ -163,12 +166,12 @@ class _Folding:
         roots: dict[Node, Node] = {}
 
         def root(node: Node) -> Node:
-            """The first of a node's chain that is no constant."""
+            """The first of a node's chain that is no constant, and of no other chain."""
             path = []
             while node not in roots:
                 path.append(node)
                 back = self.earlier.get(node)
-                if back is None or back.constant:
+                if back is None or back.constant or back in self.shared:
                     roots[node] = node
                     break
                 node = back
@@ -193,6 +196,9 @@ class _Folding:
         depth = self.depth(last)
         lag = 0 if depth is None else len(self.outputs) - 1 - depth
         known = {n: (made[r], self.depths.get(n) or 0) for n, r in roots.items() if r in made}
+        for node, back in self.earlier.items():
+            if back in self.shared and node in known:
+                known.setdefault(back, (known[node][0], self.depths.get(back) or 0))
         return Steps(_in_order(list(made.values())), Ref(made[root(last)], lag), known)
 
     def _argument(self, reader: Node, signal_of: Callable[[Node], Signal], node: Node) -> Node | Ref:

@@ -4,9 +4,9 @@ A move or a merge in the code changes none of them; whoever changes what is writ
 
     python -m tests.pipeline.artifact_digests
 
-Versions are left out, and so are the libraries' own ways of laying bytes out in a file. Thresholds are exponentials, whose
-last bit is the processor's affair, so that net.nir and net.onnx have a digest for each kind of machine that was met; what
-is recorded anew replaces all of them.
+Versions are left out, and so are the libraries' own ways of laying bytes out in a file. Thresholds are exponentials,
+whose last bit is the processor's affair, so that net.nir and net.onnx have a digest for each kind of machine that was
+met; what is recorded anew replaces all of them.
 """
 
 import hashlib

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import stl_deploy as stl
-from stl_deploy.errors import CaptureError
+from stl_deploy.errors import CaptureError, InputError
 from stl_deploy.graph.program import Neuron, Program
 from tests.tracing.stand_ins import Leaky, LIFBox, MemoryNeuron
 
@@ -276,7 +276,13 @@ class Refused(nn.Module):
             mem = mem * 0.5 + current
             if self.kind == "unknown neuron":
                 mem = mem * mem
+            if self.kind == "layer norm":
+                mem = nn.functional.layer_norm(mem, (6,))
+            if self.kind == "clipped":
+                mem = mem.clamp(min=-0.25)
             spikes = (mem > 0.5).float()
+            if self.kind == "refractory":
+                spikes = ((mem > 0.5) & (current > 0)).float()
             mem = mem - spikes * (0.25 if self.kind == "odd reset" else 0.5)
             out.append(torch.sigmoid(mem) if self.kind == "sigmoid" else spikes)
         return torch.stack(out)
@@ -292,6 +298,9 @@ class Refused(nn.Module):
         ("mixes samples", "mixes samples"),
         ("unknown neuron", "not a weighted sum"),
         ("sigmoid", "is read outside of it|has no form"),
+        ("layer norm", "'native_layer_norm' has no form .* use BatchNorm"),
+        ("clipped", "'clamp' bounds its potential; leave the bound out"),
+        ("refractory", "'bitwise_and' has no form .* one comparison with a fixed threshold"),
     ],
 )
 def test_refusals_name_the_line(kind: str, reason: str) -> None:
@@ -383,7 +392,12 @@ def test_a_delay_before_the_output() -> None:
 @pytest.mark.parametrize(
     ("x", "reason"),
     [
-        (torch.rand(6, 3, 5), "the model fails on an input of shape"),
+        (
+            torch.rand(6, 4, 5),
+            r"test_capture\.py:\d+: the model fails on an input of shape \[6, 4, 5\]: .* time='first'",
+        ),
+        (torch.rand(6, 0, 6), r"x is \[6, 0, 6\], in which there is nothing"),
+        (torch.rand(6, 3, 6) * 1j, "x is complex; expected real numbers"),
         (torch.rand(2, 3, 6), "at least 3 are needed"),
         (torch.full((6, 3, 6), float("nan")), "NaN or infinity"),
     ],
@@ -391,6 +405,58 @@ def test_a_delay_before_the_output() -> None:
 def test_input_that_does_not_do(x: Tensor, reason: str) -> None:
     with pytest.raises(CaptureError, match=reason):
         stl.capture(Loop(), x)
+
+
+class TimeLast(nn.Module):
+    """Takes [B, 6, T]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = Loop()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        found: tuple[Tensor, Tensor] = self.loop(x.permute(2, 0, 1))
+        return found
+
+
+def test_time_on_another_axis_is_told() -> None:
+    with pytest.raises(
+        CaptureError, match=r"takes x, \[4, 6, 7\], but fails with 3 in place of 6 on axis 1, where time="
+    ):
+        stl.capture(TimeLast(), torch.rand(4, 6, 7))
+
+
+def test_text_is_no_input() -> None:
+    with pytest.raises(InputError, match="expected an array of numbers; found an array of"):
+        stl.capture(Loop(), np.array(["a", "b"]))
+
+
+class Traces(nn.Module):
+    """Two decays of one input, the same operations until they part: their difference is what charges."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        slow = fast = mem = torch.zeros(x.shape[1], 5)
+        found = []
+        for step in x:
+            current = self.fc(step)
+            slow, fast = 0.9 * slow + current, 0.8 * fast + current
+            mem = 0.5 * mem + (slow - fast)
+            spikes = (mem > 0.1).float()
+            mem = mem * (1 - spikes)
+            found.append(spikes)
+        return torch.stack(found)
+
+
+def test_two_decays_of_one_input_stay_two() -> None:
+    torch.manual_seed(2)
+    net = stl.capture(Traces(), torch.rand(9, 3, 6))
+    require_proved(net)
+    leaks = {float(node.decay) for node in net.program.nodes if isinstance(node, Neuron) and node.decay is not None}
+    assert leaks == {np.float32(0.9), np.float32(0.8), 0.5}
 
 
 def test_not_a_module() -> None:

@@ -14,6 +14,7 @@ from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.nodes import Node
 from stl_deploy.tracing.populations import Fitted, fit_neuron
 from stl_deploy.tracing.readings import read_core
+from stl_deploy.tracing.remedies import no_form
 from stl_deploy.tracing.source_lines import Place, in_module
 from stl_deploy.tracing.steps import Ref, Signal, Steps
 from stl_deploy.tracing.thresholds import find_thresholds
@@ -135,9 +136,7 @@ class Builder(Draft):
     def _layer(self, signal: Signal) -> Terms:
         kind = self.kinds.get(signal.node.name)
         if kind is None:
-            raise refusal(
-                signal, f"'{signal.node.name}' has no form in a spiking graph; docs/capture.md lists what has"
-            )
+            raise refusal(signal, no_form(signal.node.name))
         terms = kind(self, signal)
         for name in self.nodes:
             self.places.setdefault(name, signal.node.place)
