@@ -28,12 +28,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Device:
-    """One device and its published rows; one_architecture: whether these are one network in several sizes."""
+    """One device and its published rows; one_architecture: whether these are one network in several sizes.
+
+    hz: the clock of the published runs; None: not kept.
+    """
 
     name: str
     source: str
     rows: tuple[Row, ...]
     one_architecture: bool = False
+    hz: float | None = None
 
     @property
     def microcontroller(self) -> bool:
@@ -108,7 +112,7 @@ def devices() -> tuple[Device, ...]:
 
 def _device(entry: dict[str, Any]) -> Device:
     rows = tuple(Row(row["net"], row["macs"], row["J"], row["s"]) for row in entry["rows"])
-    return Device(entry["name"], entry["source"], rows, entry.get("one_architecture", False))
+    return Device(entry["name"], entry["source"], rows, entry.get("one_architecture", False), entry.get("hz"))
 
 
 def baselines(macs: float) -> list[dict[str, Any]]:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
+from stl_deploy._util.units import range_with_unit
 from stl_deploy.energy.chips.baselines import Device, devices
+from stl_deploy.energy.chips.c_code import core_of
 from stl_deploy.energy.chips.model import ChipModel, chip_models
 from stl_deploy.energy.chips.time import chips_needed, layer_works, step_time
 from stl_deploy.energy.counts.record import Counts
@@ -164,18 +166,22 @@ def _sigma(chip: ChipModel, latency: Range | None, chips: int, events: float | N
 
 
 def _board(counts: Counts, device: Device, given: float | None) -> ChipLine:
-    """The network in integers on a microcontroller: a synop or an update costs what a MAC of a published net costs."""
-    operations = (counts.totals.synops + counts.totals.neuron_updates) / counts.batch
-    energy, seconds = device.per_mac, device.seconds_per_mac
-    latency = (operations * seconds[0], operations * seconds[1])
+    """The network in integers on a microcontroller: counted instructions, at the power of published inferences."""
+    core, watts = core_of(device), device.watts
+    assert device.hz is not None
+    low, high = core.instructions(counts)
+    latency = (low * core.cycles[0] / device.hz, high * core.cycles[1] / device.hz)
     step = (latency[0] / counts.T, latency[1] / counts.T)
-    source = "predicted: as many operations as synops and neuron updates, each as long as a published MAC"
+    source = (
+        f"predicted: {low:,.0f} to {high:,.0f} instructions, as an emulated {core.name} counts them (simulated), "
+        f"{core.cycles[0]:g} to {core.cycles[1]:g} cycles each (assumed) at {device.hz / 1e6:g} MHz"
+    )
     if given is not None:
         step, source, latency = (given, given), GIVEN, (given * counts.T, given * counts.T)
-    total = (operations * energy[0], operations * energy[1])
-    if given is not None:
-        watts = device.watts
-        total = (watts[0] * latency[0], watts[1] * latency[1])
+    total = (watts[0] * latency[0], watts[1] * latency[1])
+    per_cycle = f"{1e12 * watts[0] / device.hz:.0f} to {1e12 * watts[1] / device.hz:.0f} pJ a cycle"
+    operations = (counts.totals.synops + counts.totals.neuron_updates) / counts.batch
+    macs = range_with_unit((operations * device.per_mac[0], operations * device.per_mac[1]), "J")
     return ChipLine(
         chip=device.name,
         title=f"{device.name}, C target",
@@ -190,6 +196,6 @@ def _board(counts: Counts, device: Device, given: float | None) -> ChipLine:
         sigma=None,
         evidence="measured",
         source=device.source,
-        note="All-in energy and time per MAC of published int8 networks, from the least to the most of them; not "
-        "measured on our C code.",
+        note=f"Power of published int8 inferences, {per_cycle}, everything included; not measured on our C code. If a "
+        f"synop or an update cost what a MAC of those networks costs: {macs}.",
     )

@@ -133,7 +133,8 @@ NENGO_LOIHI = Witness(
     "Apache-2.0; it brings nengo, GPL-2",
 )
 BRIAN2 = Witness("brian2", "Brian2", (3, 12), "brian2", HERE / "brian2.txt", "about 200 MB", "CeCILL-2.1")
-WITNESSES = {witness.name: witness for witness in (NENGO_LOIHI, BRIAN2)}
+SANAFE = Witness("sanafe", "SANA-FE", (3, 11), "sanafe", HERE / "sanafe.txt", "about 100 MB", "GPL-3")
+WITNESSES = {witness.name: witness for witness in (NENGO_LOIHI, BRIAN2, SANAFE)}
 
 
 def find_witness(name: str) -> Witness:

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from stl_deploy.exporters.witnesses.brian2 import Brian2
 from stl_deploy.exporters.witnesses.nengo_loihi import NengoLoihi
+from stl_deploy.exporters.witnesses.sanafe import SanaFe
 
-TARGETS = (Brian2, NengoLoihi)
+TARGETS = (Brian2, NengoLoihi, SanaFe)

@@ -67,14 +67,16 @@ def _show_lava(json: bool) -> bool:
     return bool(found["ready"])
 
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="nengo_loihi, brian2")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="nengo_loihi, brian2, sanafe")]
 
 
 def witness_install(
     name: Name,
     python: Annotated[
         Path | None,
-        typer.Option(help="A Python of the version it needs; default: $STL_DEPLOY_PYTHON38 (or 312), PATH, pyenv, uv."),
+        typer.Option(
+            help="A Python of the version it needs; default: $STL_DEPLOY_PYTHON38 (311, 312), PATH, pyenv, uv."
+        ),
     ] = None,
     json: Json = False,
 ) -> None:

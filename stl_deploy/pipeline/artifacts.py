@@ -146,20 +146,26 @@ class Bench:
     def further(self, path: Path, of: Format, name: str, besides: Collection[str], say: Console, **common: Any) -> None:
         """Run an artifact on every other Runner that reads it and has a model to equal, on `SAMPLES` samples.
 
-        besides: names of Runners to leave out. One that cannot run on this machine is said. common: see `Options`.
+        besides: names of Runners to leave out. One that cannot run on this machine, or cannot hold it, is said.
+        common: see `Options`.
         """
         for kind in registry().runners.values():
             if of.name not in kind.reads or kind.name in besides or kind.agrees_with in (None, REFERENCE):
                 continue
             if not _runs_here(kind, name, say):
                 continue
-            runner = open_runner(kind, path, self.program, **common)
+            runner = open_runner(kind, path, self.program, say=say, **common)
             own = self._model(runner, path)
             assert own is not None
             x = first_samples(self.x, SAMPLES)
             say.say(f"running {leading(x)[1]} samples through {name} on {kind.name}")
+            try:
+                found = runner.run(x, record=True)
+            except InputError as error:
+                say.warn(f"{kind.name} cannot hold {name}, the table is without it: {error}")
+                continue
             about = {"backend": kind.name, "label": kind.label, "artifact": str(path)}
-            self._against(f"{name} on {kind.name}", runner.run(x, record=True), own, x, "", about)
+            self._against(f"{name} on {kind.name}", found, own, x, "", about)
 
     def witnesses(self, say: Console, *, required: bool, **common: Any) -> None:
         """Run the network on every simulator that takes no artifact and must equal the reference, on `SAMPLES` samples.

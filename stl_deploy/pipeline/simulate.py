@@ -41,7 +41,7 @@ def simulate(
     opened = open_source(source, artifacts=True)
     x: NetworkInput
     x, labels = read_inputs(input_file)
-    common = {"deadline": deadline, "progress": now_and_then(say, f"steps on {backend}")}
+    common = {"deadline": deadline, "progress": now_and_then(say, f"steps on {backend}"), "say": say}
     program: Program | None = None
     if opened.is_graph:
         program = open_program(opened, dialect, say=say)

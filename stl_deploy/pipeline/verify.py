@@ -84,7 +84,7 @@ def check_against(
         path = Path(one)
         if path not in names:
             kind = runners[str(one)]
-            bench.hold(kind.name, open_runner(kind, program, program, **common), program)
+            bench.hold(kind.name, open_runner(kind, program, program, say=say, **common), program)
             continue
         bench.hold(names[path], ready(loaded[path], program), path, artifact=str(path))
         if further:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from stl_deploy.energy import measure_energy
 from stl_deploy.energy.chips.baselines import Device, Row, baselines, devices
+from stl_deploy.energy.chips.c_code import core_of, cores
 from stl_deploy.energy.chips.lines import ChipLine
 from stl_deploy.energy.chips.model import chip_model, chip_models, parse_chip
 from stl_deploy.energy.chips.time import Work, fastest, step_time
@@ -84,15 +86,37 @@ def test_what_is_not_published_is_null_and_not_0() -> None:
     assert data["total_J"] == data["events_J"]
 
 
-def test_a_microcontroller_pays_a_mac_for_each_synop_and_update() -> None:
+def test_a_microcontroller_pays_for_the_instructions_of_each_synop_and_update() -> None:
     device = next(d for d in devices() if d.name.startswith("STM32L4R5"))
-    found = line(device.name)
-    operations = 9 + 10
-    assert found.total == approx(tuple(operations * e for e in device.per_mac))
-    assert found.latency == approx(tuple(operations * s for s in device.seconds_per_mac))
+    found, core = line(device.name), core_of(device)
+    assert (core.name, device.hz) == ("Cortex-M4", 120e6)
+    fitted = 9 * core.per_synop + 10 * core.per_update
+    cycles = [fitted * stray * each for stray, each in zip(core.strays, core.cycles, strict=True)]
+    assert found.latency == approx(tuple(each / 120e6 for each in cycles))
+    # 203.4 uJ in 5.25 ms of 120 MHz are 323 pJ a cycle, the least; 43.8 mW of "kws" 352 pJ, the most
+    assert found.total == approx((cycles[0] * 322.8 * PJ, cycles[1] * 351.6 * PJ), rel=1e-3)
+    assert found.step_source is not None
+    assert "(simulated)" in found.step_source
+    assert "(assumed) at 120 MHz" in found.step_source
     given = line(device.name, step=0.5)
     assert given.latency == (1.0, 1.0)
     assert given.total == approx(device.watts)
+
+
+def test_instructions_are_the_fit_to_what_the_emulator_counted() -> None:
+    """The list holds what `benchmarks.mcu.instructions` found, training and held-out networks apart."""
+    recorded = json.loads((Path(__file__).parents[2] / "docs" / "mcu-instructions.json").read_text())
+    for core in cores():
+        rows = [row | row["instructions"] for row in recorded["rows"] if core.name in row["instructions"]]
+        sizes = np.array([[row["synops"], row["updates"]] for row in rows])
+        counted = np.array([row[core.name] for row in rows])
+        training = np.array([row["training"] for row in rows])
+        assert 3 < training.sum() < len(rows)
+        fit = np.linalg.lstsq(sizes[training] / counted[training, None], np.ones(training.sum()), rcond=None)[0]
+        assert fit == approx([core.per_synop, core.per_update], rel=1e-3)
+        strays = counted / (sizes @ fit)
+        assert core.strays[0] <= strays.min() < 1 < strays.max() <= core.strays[1]
+        assert core.strays == approx((strays.min(), strays.max()), abs=0.01)
 
 
 @pytest.mark.parametrize("step", [0.0, -1.0, float("nan"), float("inf")])

@@ -1,0 +1,77 @@
+"""Simulators of Loihi's integers that are not ours: what all of them need to be Runners."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, ClassVar
+
+from numpy.typing import NDArray
+
+from stl_deploy._util.files import write_npz
+from stl_deploy._util.temporary import temporary_folder
+from stl_deploy.errors import InputError, ToolError
+from stl_deploy.exporters.integers.simulate import IntegerRun, whole_numbers
+from stl_deploy.exporters.lava.process import run_worker
+from stl_deploy.exporters.loihi.net import IntegerNet
+from stl_deploy.exporters.loihi.netx import read_netx
+from stl_deploy.exporters.loihi.target import Loihi
+from stl_deploy.exporters.targets import Model
+from stl_deploy.exporters.witnesses.environment import SIDE, Witness
+from stl_deploy.exporters.witnesses.rows import net_arrays, shapes
+
+
+class Emulator(Loihi):
+    """The integers of a Program, or of a netx file, on a witness in its side environment.
+
+    script: of `SIDE`, given the network's rows; it returns each layer's spikes, and may return more.
+    """
+
+    reads: tuple[str, ...] = ("netx",)
+    agrees_with: Model | None = "loihi"
+    witness: ClassVar[Witness]
+    script: ClassVar[str]
+
+    @classmethod
+    def available(cls) -> str | None:
+        """Why its side environment cannot be used, if so."""
+        return cls.witness.reason()
+
+    def integers(self, path: Path, x: NDArray[Any], record: bool) -> IntegerRun:
+        """Run a netx file on whole numbers."""
+        return self.emulate(read_netx(path), x)
+
+    def emulate(self, net: IntegerNet, x: NDArray[Any]) -> IntegerRun:
+        """Run a network on whole numbers, none below 0."""
+        x = whole_numbers(x, net.input_shape)
+        if x.size and x.min() < 0:
+            raise InputError(f"expected counts of spikes, 0 or more; found {x.min()}; use --backend loihi")
+        arrays = net_arrays(net)
+        self.check(arrays)
+        with temporary_folder() as folder:
+            write_npz(folder / "net.npz", arrays)
+            found: dict[str, NDArray[Any]] = dict(
+                run_worker(
+                    self.witness.require(),
+                    folder / "net.npz",
+                    x,
+                    deadline=self._options.deadline,
+                    progress=self._options.progress,
+                    script=SIDE / self.script,
+                    tool=self.witness.title,
+                )
+            )
+        self.tell(found, x.shape[1])
+        expected = shapes(net)
+        if {key: array.shape[2:] for key, array in found.items()} != {
+            key: (math.prod(shape),) for key, shape in expected.items()
+        }:
+            raise ToolError(f"{self.witness.title} returned arrays of other shapes than the network's")
+        spikes = {key: found[key].reshape(*x.shape[:2], *shape) for key, shape in expected.items()}
+        return IntegerRun(spikes[list(expected)[-1]], spikes)
+
+    def check(self, arrays: dict[str, NDArray[Any]]) -> None:
+        """Raise InputError for rows that it cannot hold."""
+
+    def tell(self, found: dict[str, NDArray[Any]], samples: int) -> None:
+        """Take out of what was returned all that is no spikes, and say it."""
