@@ -10,8 +10,9 @@ from stl_deploy._util.console import Console
 from stl_deploy.errors import InputError, ParityError, ToolError
 from stl_deploy.exporters.c.target import CFormat
 from stl_deploy.exporters.nir.target import Reference
-from stl_deploy.exporters.targets import register_target, registry
+from stl_deploy.exporters.targets import Network, Options, find_format, register_target, registry
 from stl_deploy.graph.lower import lower
+from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput, Result
 from stl_deploy.pipeline.artifacts import SAMPLES, Bench, whole_artifact
 from tests.graph.nets import chain, lif
@@ -96,3 +97,31 @@ def test_simulators_of_graphs_are_held_to_the_reference_on_the_first_samples(
             bench.report.require()
     else:
         bench.report.require()
+
+
+class Narrow(Reference):
+    """A simulator of ONNX files, say, that holds none."""
+
+    name, reads, agrees_with = "narrow", ("onnx",), "loihi"
+
+    def __init__(self, network: Network, options: Options) -> None:
+        super().__init__(lower(chain((3,), lif((3,)))), options)
+
+    def model(self, program: Program) -> Reference:
+        return Reference(program, Options())
+
+    def run(self, x: NetworkInput, record: bool = False) -> Result:
+        raise InputError("its delays are too long")
+
+
+def test_a_simulator_that_cannot_hold_an_artifact_is_told_and_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = lower(chain((3,), lif((3,))))
+    bench, said = Bench(program, np.ones((2, 1, 3), np.float32)), StringIO()
+    monkeypatch.setattr(registry(), "runners", {"narrow": Narrow})
+    bench.further(tmp_path / "net.onnx", find_format("onnx"), "net.onnx", set(), Console(stream=said))
+    assert "narrow cannot hold net.onnx, the table is without it: its delays are too long" in " ".join(
+        said.getvalue().split()
+    )
+    assert bench.runs == []
