@@ -14,6 +14,7 @@ import ctypes
 import json
 import math
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -44,12 +45,15 @@ from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Node, Output, Pool, Program, Reshape, Shape, Source
 from stl_deploy.graph.run import run
+from tests.conformance.environments import environment
 
 F = np.float32
 SAMPLES = 32
 """What each contender computes in its turn, one by one."""
 NATIVE, PORTABLE = "C, -O3 -march=native", "C, -O3"
 FLOAT, INTEGER, INT8, EAGER = "ORT, float", "ORT, integer", "ORT, int8", "torch eager"
+SNNTORCH = "snnTorch"
+ROOT = Path(__file__).parents[1]
 BUILDS = {NATIVE: ("-O3", "-march=native"), PORTABLE: ("-O3",)}
 WRAPPER = """
 #include "net.h"
@@ -137,14 +141,18 @@ def trained(folder: Path) -> tuple[Program, NDArray[Any]]:
     return lower(read_nir(folder / "net.nir")), x[:, :SAMPLES].astype(F)
 
 
-def measure(found: Mapping[str, tuple[Program, NDArray[Any]]], rounds: int) -> dict[str, Any]:
-    """Times of every case, JSON-ready."""
+def measure(
+    found: Mapping[str, tuple[Program, NDArray[Any]]], rounds: int, snntorch: Path | None = None
+) -> dict[str, Any]:
+    """Times of every case, JSON-ready. snntorch: a Python that has it."""
     torch.set_num_threads(1)
     before, rows = os.getloadavg()[0], []
     for name, (program, x) in found.items():
         print(f"{name} ...", file=sys.stderr, flush=True)
         with TemporaryDirectory() as folder:
             times = least(contenders(program, x, Path(folder)), rounds)
+            if snntorch is not None:
+                times[SNNTORCH] = in_snntorch(snntorch, program, x, Path(folder), rounds)
         rows.append({"network": name, "steps": len(x), "rates": rates(program, x), "seconds": times})
     return {
         "schema_version": 2,
@@ -249,6 +257,32 @@ def eager(program: Program, x: torch.Tensor) -> torch.Tensor:
     return x
 
 
+def in_snntorch(python: Path, program: Program, x: NDArray[Any], folder: Path, rounds: int) -> list[float]:
+    """Seconds of each sample in snnTorch's own environment, after the others; raises SystemExit if its output differs.
+
+    Its `Leaky` has the same rule (reset to 0 in the step of the spike), so on this grid its votes are the reference's.
+    """
+    arrays: dict[str, NDArray[Any]] = {"x": x.astype(F)}
+    kinds: list[str] = []
+    for node in program.nodes:
+        kind = {Conv: "conv", Linear: "linear", Pool: "pool", Reshape: "reshape", Neuron: "neuron"}.get(type(node))
+        if kind is None or (isinstance(node, Neuron) and node.decay is None):  # the neuron of a max pool
+            continue
+        for name in ("weight", "bias", "decay", "threshold"):
+            if getattr(node, name, None) is not None:
+                arrays[f"{len(kinds)}.{name}"] = np.asarray(getattr(node, name), F)
+        kinds.append(kind)
+    np.savez(folder / "chain.npz", allow_pickle=False, kinds=np.array(kinds), **arrays)
+    call = [str(python), "-m", "benchmarks.peers.snntorch_single", str(folder / "chain.npz"), str(rounds)]
+    settings = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(call, cwd=ROOT, env=settings, stdout=subprocess.PIPE, text=True, check=True)
+    told = json.loads(done.stdout.splitlines()[-1])
+    if not np.allclose(told["y"], run(program, x.astype(F)).y.reshape(-1), atol=1e-5):
+        raise SystemExit("snnTorch does not compute what the reference does")
+    seconds: list[float] = told["seconds"]
+    return seconds
+
+
 def rates(program: Program, x: NDArray[Any]) -> dict[str, float]:
     """Spikes per neuron and step, by spiking node."""
     recorded = run(program, x, record=[node.name for node in program.spiking]).recorded
@@ -269,6 +303,7 @@ def _version() -> str:
 def table(found: Mapping[str, Any]) -> str:
     """Markdown."""
     names = [*BUILDS, FLOAT, INTEGER, INT8, EAGER]
+    names += [SNNTORCH] if any(SNNTORCH in row["seconds"] for row in found["rows"]) else []
     lines = ["# The C target's speed", "", "Made by `python -m benchmarks.c_speed` ([what is compared](c.md)).", ""]
     lines += ["| network | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for row in found["rows"]:
@@ -303,11 +338,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="*", type=Path, help="run folders to time, too")
     parser.add_argument("--rounds", type=int, default=51)
+    parser.add_argument(
+        "--snntorch", nargs="?", type=Path, const=Path(), help="also snnTorch: its Python, else an environment is made"
+    )
     parser.add_argument("-o", "--output", type=Path, help="folder for c-speed.json, .md and .svg")
     arguments = parser.parse_args()
     if find_compiler() is None:
         raise SystemExit("no C compiler found; install one, for example gcc")
-    found = measure({run.name: trained(run) for run in arguments.runs} | cases(), arguments.rounds)
+    python: Path | None = arguments.snntorch
+    if python == Path():
+        python = environment("snntorch", Path.home() / ".cache" / "stl-deploy" / "conformance")
+    found = measure({run.name: trained(run) for run in arguments.runs} | cases(), arguments.rounds, python)
     print(table(found))
     if arguments.output is not None:
         arguments.output.mkdir(parents=True, exist_ok=True)
