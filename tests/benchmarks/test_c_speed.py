@@ -40,5 +40,10 @@ def test_measuring_a_small_one(tmp_path: Path) -> None:
     text = c_speed.table(found | {"load": [0.1, 9.0]})
     assert "| small | 100 µs (1.0x) | 300 µs (3.0x) |" in text
     assert "the machine was not quiet" in text
+    assert "snnTorch" not in text
+    row["seconds"][c_speed.SNNTORCH] = [7e-4, 9e-4]
+    row["ratios"] = c_speed.ratios(row["seconds"])
+    assert "| snnTorch |" in c_speed.table(found | {"load": [0.1, 0.1]})
+    assert "| 800 µs (8.0x) |" in c_speed.table(found | {"load": [0.1, 0.1]})
     c_speed.plot({"rows": [row | {"network": "MNIST size, 20 %"}]}, tmp_path)
     assert "µs a sample" in (tmp_path / "c-speed.svg").read_text()
