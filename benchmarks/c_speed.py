@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from benchmarks.timing import QUIET
-from stl_deploy._util.files import read_input, whole_file, write_text
+from stl_deploy._util.files import read_input, whole_file, write_npz, write_text
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.c.compiler import find_compiler, run_program
 from stl_deploy.exporters.c.folder import read_folder
@@ -272,7 +272,7 @@ def in_snntorch(python: Path, program: Program, x: NDArray[Any], folder: Path, r
             if getattr(node, name, None) is not None:
                 arrays[f"{len(kinds)}.{name}"] = np.asarray(getattr(node, name), F)
         kinds.append(kind)
-    np.savez(folder / "chain.npz", allow_pickle=False, kinds=np.array(kinds), **arrays)
+    write_npz(folder / "chain.npz", arrays | {"kinds": np.array(kinds)})
     call = [str(python), "-m", "benchmarks.peers.snntorch_single", str(folder / "chain.npz"), str(rounds)]
     settings = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(call, cwd=ROOT, env=settings, stdout=subprocess.PIPE, text=True, check=True)
