@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,8 +10,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-Part = Literal["modes", "noise", "thresholds", "granularity", "depth"]
-PARTS: tuple[Part, ...] = ("modes", "noise", "thresholds", "depth", "granularity")
+Part = Literal["modes", "noise", "thresholds", "granularity", "depth", "when", "deep"]
+PARTS: tuple[Part, ...] = ("modes", "noise", "thresholds", "depth", "granularity", "when", "deep")
 Layers = list[dict[str, Any]]
 Labels = dict[str, str | float | int | bool]
 
@@ -55,6 +55,39 @@ class Depth(Runs):
     counted: int
 
 
+class When(Runs):
+    """Where learned thresholds should help.
+
+    initial, steps: thresholds to begin with and time steps, each with each, with and without batch norm. Then one change
+    at a time from threshold 1 and the study's own steps: deep: so many hidden layers; few: epochs; budgets: synops per
+    sample of the deep net that ``train.synop_budget`` draws it to; channels: of a convolutional net that is also held
+    in Loihi's integers, on the first ``integers`` test images.
+    """
+
+    initial: list[float]
+    steps: list[int]
+    deep: int
+    few: list[int]
+    budgets: list[float]
+    channels: list[int]
+    integers: int
+
+
+class Deep(Runs):
+    """STL, SL and ANN on convolutional nets of so many ``layers`` (see `deep`).
+
+    test: images in the test split (None: all). counted: those of them on which synops are counted.
+    """
+
+    T: int
+    layers: list[int]
+    channels: list[int]
+    batch_size: int
+    lr: float
+    test: int | None
+    counted: int
+
+
 class Settings(_Section):
     """A study."""
 
@@ -71,14 +104,17 @@ class Settings(_Section):
     thresholds: Thresholds
     granularity: Granularity
     depth: Depth
+    when: When
+    deep: Deep
 
 
 @dataclass(frozen=True)
 class Task:
-    """One network to train and what is asked of it then: nothing, its accuracy under noise, or its synops.
+    """One network to train and what is asked of it then: nothing, or its accuracy under noise, synops, or integers.
 
-    labels: what tells it from the others of its part. config: of `stl_deploy.config.schema.RunConfig`, without
-    data_dir.
+    labels: what tells it from the others of its part. images, test: in the training and the test split, None: all.
+    config: of `stl_deploy.config.schema.RunConfig`, without data_dir. counted, integers: test images, 0: not asked.
+    twin: name of the task that trains its ANN twin, whose zeros are then measured and all dataflows priced.
     """
 
     part: Part
@@ -89,6 +125,9 @@ class Task:
     config: dict[str, Any]
     levels: tuple[float, ...] = ()
     counted: int = 0
+    test: int | None = None
+    integers: int = 0
+    twin: str | None = None
 
     @property
     def name(self) -> str:
@@ -104,15 +143,25 @@ def read_settings(path: Path) -> Settings:
 
 def tasks(settings: Settings, part: Part) -> list[Task]:
     """The tasks of a part, all variants of a seed before the next seed, so that what is done can be paired."""
-    makers = {"modes": _modes, "noise": _noise, "thresholds": _thresholds, "granularity": _granularity, "depth": _depth}
+    makers: dict[Part, Callable[[Settings], Iterator[Task]]] = {
+        "modes": _modes,
+        "noise": _noise,
+        "thresholds": _thresholds,
+        "granularity": _granularity,
+        "depth": _depth,
+        "when": _when,
+        "deep": _deep,
+    }
     return sorted(makers[part](settings), key=lambda task: task.seed)
 
 
-def dense(hidden: list[int]) -> Layers:
-    """An MLP with 10 output neurons per class that vote, as the paper's readout; no batch norm."""
+def dense(hidden: list[int], norm: bool = False) -> Layers:
+    """An MLP with 10 output neurons per class that vote, as the paper's readout."""
     layers: Layers = [{"kind": "flatten"}]
     for features in (*hidden, 100):
-        layers += [{"kind": "linear", "features": features}, {"kind": "lif"}]
+        layers.append({"kind": "linear", "features": features})
+        layers += [{"kind": "norm"}] if norm else []
+        layers.append({"kind": "lif"})
     return [*layers, {"kind": "vote", "population": 10}]
 
 
@@ -124,6 +173,25 @@ def convolutional(channels: list[int], norm: bool) -> Layers:
         layers += [{"kind": "norm"}] if norm else []
         layers.append({"kind": "lif"})
     return layers + dense([])
+
+
+def deep(layers: int, channels: list[int]) -> Layers:
+    """The family of the preset ``cifar10_small``: the first layer halves the maps; up to two layers, pool, blocks; again.
+
+    layers: convolutions, 2 or a multiple of 4; half of them with ``channels[0]`` channels, half with ``channels[1]``.
+    """
+    found: Layers = []
+    for stage, wide in enumerate(channels):
+        for place in range(min(layers // 2, 2)):
+            found += _conv(wide, halves=stage == place == 0)
+        found.append({"kind": "pool", "op": "max"})
+        found += [{"kind": "residual", "layers": _conv(wide) + _conv(wide)}] * (layers // 4 - 1)
+    return [*found, {"kind": "flatten"}, {"kind": "linear", "features": 10}, {"kind": "li"}]
+
+
+def _conv(channels: int, halves: bool = False) -> Layers:
+    form = {"kernel": 5, "stride": 2, "padding": 2} if halves else {"padding": 1}
+    return [{"kind": "conv", "channels": channels, **form}, {"kind": "norm"}, {"kind": "lif"}]
 
 
 def _modes(settings: Settings) -> Iterator[Task]:
@@ -173,6 +241,66 @@ def _depth(settings: Settings) -> Iterator[Task]:
                 labels: Labels = {"mode": mode, "layers": depth}
                 counted = part.counted if mode != "ann" else 0
                 yield Task("depth", dataset, labels, seed, part.images, config, counted=counted)
+
+
+def _when(settings: Settings) -> Iterator[Task]:
+    """STL and SL in each condition, with and without batch norm; thresholds as users have them: θ₀·exp(ρ)."""
+    part = settings.when
+    shallow, deep = [settings.hidden], [settings.hidden] * part.deep
+    base: Labels = {
+        "factor": "start",
+        "initial": settings.threshold,
+        "T": settings.T,
+        "epochs": part.epochs,
+        "budget": 0,
+    }
+    conditions = [base | {"initial": initial, "T": steps} for initial in part.initial for steps in part.steps]
+    conditions += [base | {"factor": "deep"}]
+    conditions += [base | {"factor": "few", "epochs": epochs} for epochs in part.few]
+    conditions += [base | {"factor": "budget", "budget": budget} for budget in part.budgets]
+    conditions += [base | {"factor": "integers"}]
+    for dataset, seed in _each(part):
+        for condition in conditions:
+            for norm in (False, True):
+                for mode in ("stl", "sl"):
+                    held = condition["factor"] == "integers"
+                    hidden = deep if condition["factor"] in ("deep", "budget") else shallow
+                    layers = convolutional(part.channels, norm) if held else dense(hidden, norm)
+                    neuron = {
+                        "threshold": condition["initial"],
+                        "parametrisation": "positive",
+                        "conv_granularity": "channel",
+                    }
+                    config = _config(settings, part, dataset, layers, mode, seed, **neuron)
+                    config["dataset"]["T"] = condition["T"]
+                    config["train"]["epochs"] = condition["epochs"]
+                    if condition["budget"]:
+                        config["train"]["synop_budget"] = condition["budget"]
+                    labels = {"mode": mode, "norm": norm, **condition}
+                    integers = part.integers if held else 0
+                    yield Task("when", dataset, labels, seed, part.images, config, integers=integers)
+
+
+def _deep(settings: Settings) -> Iterator[Task]:
+    """Trained as the preset ``cifar10_small`` is; the ANN first, whose zeros the others' energy is compared with."""
+    part = settings.deep
+    for dataset, seed in _each(part):
+        for depth in part.layers:
+            twin: str | None = None
+            for mode in ("ann", "stl", "sl"):
+                config = _config(settings, part, dataset, deep(depth, part.channels), mode, seed)
+                config["dataset"]["T"] = part.T
+                config["neuron"] = {"threshold": settings.threshold}
+                config["train"] |= {"batch_size": part.batch_size, "lr": part.lr, "schedule": "one_cycle"}
+                config["train"] |= {"optimiser": "adamw", "weight_decay": 0.05, "loss": "ce", "ce_scale": 1.0}
+                config["train"] |= {"label_smoothing": 0.1, "shift": 3, "flip": True, "lr_decay": 1.0}
+                labels: Labels = {"mode": mode, "layers": depth}
+                counted = 0 if mode == "ann" else part.counted
+                task = Task(
+                    "deep", dataset, labels, seed, part.images, config, counted=counted, test=part.test, twin=twin
+                )
+                twin = twin or task.name
+                yield task
 
 
 def _each(part: Runs) -> Iterator[tuple[str, int]]:

@@ -6,24 +6,35 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from examples.study.noise import under_noise
 from examples.study.plan import Task
 from stl_deploy._util.allocator import keep_large_buffers
-from stl_deploy._util.files import make_folder, read_json, whole_file, write_json
+from stl_deploy._util.files import make_folder, read_json, whole_file, write_json, write_npz
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import load_dataset
-from stl_deploy.data.sources import Raw, fashion_mnist, mnist
-from stl_deploy.energy.measure import measure_energy
+from stl_deploy.data.sources import Raw, cifar10, fashion_mnist, mnist
+from stl_deploy.energy.measure import EnergyReport, measure_energy
+from stl_deploy.energy.models.grid import quoted
+from stl_deploy.energy.prices.price_list import middle
+from stl_deploy.exporters.integers.scales import ThresholdForm
+from stl_deploy.exporters.loihi.threshold_forms import compare_forms, quantise_forms
 from stl_deploy.fold import fold
 from stl_deploy.graph.lower import lower
-from stl_deploy.pipeline.inputs import encode_split, input_spec
+from stl_deploy.pipeline.ann_twin import measure_twin
+from stl_deploy.pipeline.fold import fold_run
+from stl_deploy.pipeline.inputs import encode_split, split_spec
+from stl_deploy.pipeline.quantise import CALIBRATION
 from stl_deploy.training.loop import Record, train
 from stl_deploy.training.model_file import load_network, model_facts
 
 PRICES = "horowitz45_fp32"
-READERS = {"mnist": mnist, "fashion_mnist": fashion_mnist}
+READERS = {"mnist": mnist, "fashion_mnist": fashion_mnist, "cifar10": cifar10}
+FORMS: tuple[ThresholdForm, ...] = ("folded", "per-layer")
+"""Of thresholds in Loihi's integers: taken into each channel's weights, or one for the layer."""
 
 
 def recorded(task: Task, out: Path) -> dict[str, Any] | None:
@@ -64,7 +75,10 @@ def _train(task: Task, out: Path, data_dir: Path | None) -> dict[str, Any]:
         "seconds": facts["seconds"],
     }
     if task.counted:
-        record["counts"] = _counts(folder, task.counted)
+        twin = None if task.twin is None else out / "nets" / task.twin
+        record["counts"] = _counts(folder, task.counted, twin)
+    if task.integers:
+        record["integers"] = _integers(folder, task.integers)
     return record
 
 
@@ -78,18 +92,19 @@ def _noise(task: Task, out: Path, data_dir: Path | None) -> dict[str, Any]:
     return _head(task) | {"clean": clean["test"]["accuracy"], "noise": accuracies}
 
 
-def _counts(folder: Path, images: int) -> dict[str, Any]:
-    """Per inference: synops, the ANN's MACs, and joules modelled from them."""
+def _counts(folder: Path, images: int, twin: Path | None) -> dict[str, Any]:
+    """Per inference: synops, the ANN's MACs, and joules modelled from them; with ``twin`` under every dataflow, too."""
     network, config = load_network(folder)
     test = load_dataset(config.dataset).test
-    spec = input_spec(config, test.levels)
+    spec = split_spec(config, test)
     folded = fold(network, coding=spec.coding, fraction_bits=spec.fraction_bits, bound=spec.bound, exact_grid=False)
-    x = encode_split(config, test, images).x
-    report = measure_energy(lower(folded.graph), x, input_coding=spec.coding, prices=[PRICES])
+    program, x = lower(folded.graph), encode_split(config, test, images).x
+    measured = None if twin is None else measure_twin(program, twin, x)
+    report = measure_energy(program, x, input_coding=spec.coding, prices=[PRICES], twin=measured)
     totals, (priced,) = report.counts.totals, report.energy
     assert priced.snn is not None
     assert priced.ann is not None
-    return {
+    counts = {
         "images": images,
         "synops_AC": totals.synops_AC / images,
         "synops_MAC": totals.synops_MAC / images,
@@ -98,6 +113,33 @@ def _counts(folder: Path, images: int) -> dict[str, Any]:
         "ann_joules": priced.ann.priced[0],
         "prices": PRICES,
     }
+    return counts if measured is None else counts | {"ann_active": measured.fraction, "grid": _grid(report)}
+
+
+def _grid(report: EnergyReport) -> list[dict[str, Any]]:
+    """Both sides' joules in each cell of the comparison grid, the ANN's zeros skipped as measured."""
+    chosen = quoted(report.comparisons)
+    return [
+        {
+            "dataflow": cell.flow.fetch,
+            "sums": cell.flow.sums,
+            "prices": cell.prices.name,
+            "quoted": cell is chosen,
+            "snn_joules": middle(cell.comparison.snn_J),
+            "ann_joules": middle(cell.comparison.ann_J),
+        }
+        for cell in report.comparisons
+        if cell.ann_zeros == "skipped"
+    ]
+
+
+def _integers(folder: Path, images: int) -> dict[str, float]:
+    """Accuracy on the first test images of the graph, and of Loihi's integers in each of `FORMS`."""
+    folded = fold_run(folder, folder / "net.nir")
+    test = encode_split(folded.config, folded.data.test, images)
+    calibration = encode_split(folded.config, folded.data.train, CALIBRATION).x
+    rows = compare_forms(folded.program, quantise_forms(folded.program, calibration, FORMS), test.x, test.labels)
+    return {row.form.replace("as folded", "graph"): row.accuracy for row in rows if row.accuracy is not None}
 
 
 def _head(task: Task) -> dict[str, Any]:
@@ -113,14 +155,44 @@ def _head(task: Task) -> dict[str, Any]:
 
 
 def _asked(task: Task) -> dict[str, Any]:
-    return {"images": task.images, "levels": list(task.levels), "counted": task.counted}
+    asked = {"images": task.images, "levels": list(task.levels), "counted": task.counted}
+    more = {"test": task.test, "integers": task.integers, "twin": task.twin}
+    return asked | {key: value for key, value in more.items() if value}
 
 
 def _configuration(task: Task, out: Path, data_dir: Path | None) -> RunConfig:
     config = RunConfig.model_validate(task.config)
-    folder = data_folder(task.dataset, task.images, out, data_dir)
-    dataset = config.dataset.model_copy(update={"data_dir": None if folder is None else str(folder)})
-    return config.model_copy(update={"dataset": dataset})
+    if task.dataset == "cifar10" and task.images is not None:
+        path = _reduced(task.images, task.test, out, data_dir)
+        changes = {"name": "npz", "path": str(path)}
+    else:
+        folder = data_folder(task.dataset, task.images, out, data_dir)
+        changes = {} if folder is None else {"data_dir": str(folder)}
+    return config.model_copy(update={"dataset": config.dataset.model_copy(update=changes)})
+
+
+def _reduced(images: int, test: int | None, out: Path, data_dir: Path | None) -> Path:
+    """CIFAR-10 with the first ``images`` of its training and ``test`` of its test split, as many of each class."""
+    path = out / "data" / f"cifar10-{images}-{test}.npz"
+    if not path.is_file():
+        raw = cifar10(data_folder("cifar10", None, out, data_dir))
+        assert raw.test is not None
+        assert raw.test_labels is not None
+        train = first_of_each_class(raw.train_labels, images)
+        tested = first_of_each_class(raw.test_labels, len(raw.test) if test is None else test)
+        make_folder(path.parent)
+        arrays = {"x": raw.train[train], "y": raw.train_labels[train]}
+        write_npz(path, arrays | {"x_test": raw.test[tested], "y_test": raw.test_labels[tested]})
+    return path
+
+
+def first_of_each_class(labels: NDArray[np.int64], count: int) -> NDArray[np.intp]:
+    """Places of ``count`` samples, the first of each class in turn."""
+    ranks = np.zeros(len(labels), np.int64)
+    for label in np.unique(labels):
+        there = labels == label
+        ranks[there] = np.arange(int(there.sum()))
+    return np.lexsort((labels, ranks))[:count]
 
 
 def data_folder(dataset: str, images: int | None, out: Path, data_dir: Path | None) -> Path | None:
