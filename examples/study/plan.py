@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,19 +59,22 @@ class Depth(Runs):
 class When(Runs):
     """Where learned thresholds should help.
 
-    initial, steps: thresholds to begin with and time steps, each with each, with and without batch norm. Then one change
-    at a time from threshold 1 and the study's own steps: deep: so many hidden layers; few: epochs; budgets: synops per
-    sample of the deep net that ``train.synop_budget`` draws it to; channels: of a convolutional net that is also held
-    in Loihi's integers, on the first ``integers`` test images.
+    initial, steps: thresholds to begin with and time steps, each with each, with and without batch norm. Then one
+    change at a time from the study's own threshold and steps. deep: so many hidden layers; few: epochs; budgets: for each
+    dataset, synops per sample that ``train.synop_budget`` draws the deep net to; channels: of a convolutional net
+    that is also held in Loihi's integers, on the first ``integers`` test images.
     """
 
     initial: list[float]
     steps: list[int]
     deep: int
     few: list[int]
-    budgets: list[float]
+    budgets: dict[str, float]
     channels: list[int]
     integers: int
+    batch_size: int
+    lr: float
+    lr_decay: float
 
 
 class Deep(Runs):
@@ -176,7 +180,7 @@ def convolutional(channels: list[int], norm: bool) -> Layers:
 
 
 def deep(layers: int, channels: list[int]) -> Layers:
-    """The family of the preset ``cifar10_small``: the first layer halves the maps; up to two layers, pool, blocks; again.
+    """The family of the preset ``cifar10_small``: the first layer halves the maps; one or two, pool, blocks; again.
 
     layers: convolutions, 2 or a multiple of 4; half of them with ``channels[0]`` channels, half with ``channels[1]``.
     """
@@ -246,7 +250,7 @@ def _depth(settings: Settings) -> Iterator[Task]:
 def _when(settings: Settings) -> Iterator[Task]:
     """STL and SL in each condition, with and without batch norm; thresholds as users have them: θ₀·exp(ρ)."""
     part = settings.when
-    shallow, deep = [settings.hidden], [settings.hidden] * part.deep
+    learning = {"batch_size": part.batch_size, "lr": part.lr, "lr_decay": part.lr_decay}
     base: Labels = {
         "factor": "start",
         "initial": settings.threshold,
@@ -254,31 +258,24 @@ def _when(settings: Settings) -> Iterator[Task]:
         "epochs": part.epochs,
         "budget": 0,
     }
-    conditions = [base | {"initial": initial, "T": steps} for initial in part.initial for steps in part.steps]
-    conditions += [base | {"factor": "deep"}]
-    conditions += [base | {"factor": "few", "epochs": epochs} for epochs in part.few]
-    conditions += [base | {"factor": "budget", "budget": budget} for budget in part.budgets]
-    conditions += [base | {"factor": "integers"}]
     for dataset, seed in _each(part):
-        for condition in conditions:
-            for norm in (False, True):
-                for mode in ("stl", "sl"):
-                    held = condition["factor"] == "integers"
-                    hidden = deep if condition["factor"] in ("deep", "budget") else shallow
-                    layers = convolutional(part.channels, norm) if held else dense(hidden, norm)
-                    neuron = {
-                        "threshold": condition["initial"],
-                        "parametrisation": "positive",
-                        "conv_granularity": "channel",
-                    }
-                    config = _config(settings, part, dataset, layers, mode, seed, **neuron)
-                    config["dataset"]["T"] = condition["T"]
-                    config["train"]["epochs"] = condition["epochs"]
-                    if condition["budget"]:
-                        config["train"]["synop_budget"] = condition["budget"]
-                    labels = {"mode": mode, "norm": norm, **condition}
-                    integers = part.integers if held else 0
-                    yield Task("when", dataset, labels, seed, part.images, config, integers=integers)
+        conditions = [base | {"initial": initial, "T": steps} for initial in part.initial for steps in part.steps]
+        conditions.append(base | {"factor": "deep"})
+        conditions += [base | {"factor": "few", "epochs": epochs} for epochs in part.few]
+        conditions.append(base | {"factor": "budget", "budget": part.budgets[dataset]})
+        conditions.append(base | {"factor": "integers"})
+        for condition, norm, mode in product(conditions, (False, True), ("stl", "sl")):
+            held = condition["factor"] == "integers"
+            hidden = [settings.hidden] * (part.deep if condition["factor"] in ("deep", "budget") else 1)
+            layers = convolutional(part.channels, norm) if held else dense(hidden, norm)
+            neuron = {"threshold": condition["initial"], "parametrisation": "positive", "conv_granularity": "channel"}
+            config = _config(settings, part, dataset, layers, mode, seed, **neuron)
+            config["dataset"]["T"] = condition["T"]
+            config["train"] |= learning | {"epochs": condition["epochs"]}
+            if condition["budget"]:
+                config["train"]["synop_budget"] = condition["budget"]
+            labels = {"mode": mode, "norm": norm, **condition}
+            yield Task("when", dataset, labels, seed, part.images, config, integers=part.integers if held else 0)
 
 
 def _deep(settings: Settings) -> Iterator[Task]:

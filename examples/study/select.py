@@ -8,7 +8,7 @@ from typing import Any
 Record = Mapping[str, Any]
 Records = Mapping[str, Sequence[Record]]
 Value = Callable[[Record], float]
-_NAMES = {"digits": "digits", "mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
+_NAMES = {"digits": "digits", "mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
 
 
 def accuracy(record: Record) -> float:
