@@ -4,7 +4,8 @@
 
 What is done is kept in the output folder, one JSON record for each network, and not done again: an interrupted study
 goes on where it was. Then results (one JSON for each part), figures and tables.md are written from all records there;
-``--publish`` puts them into examples/study/results and between the markers of docs/study.md.
+``--publish`` puts them into examples/study/results and between the markers of docs/study.md; parts without a record
+in the output folder stay as they were published.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 
 from examples.study.figures import write_figures
 from examples.study.plan import PARTS, Part, Settings, Task, read_settings, tasks
-from examples.study.publish import publish, rounded, write_results
+from examples.study.publish import publish, published, rounded, write_results
 from examples.study.tables import tables
 from examples.study.work import do, recorded
 from stl_deploy._util.files import make_folder, write_text
@@ -38,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--jobs", type=int, default=1, help="processes, one thread each")
     parser.add_argument("--time-budget", type=float, default=float("inf"), help="seconds; nothing is begun after them")
-    parser.add_argument("--data-dir", type=Path, default=_from_environment(), help="holds mnist/ and fashion_mnist/")
+    parser.add_argument(
+        "--data-dir", type=Path, default=_from_environment(), help="holds mnist/, fashion_mnist/, cifar10/"
+    )
     parser.add_argument("-o", "--output", type=Path, help="default: runs/study-NAME")
     parser.add_argument("--publish", action="store_true", help="into examples/study/results and docs/study.md")
     options = parser.parse_args(arguments)
@@ -59,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = tables(records)
     write_text(out / "tables.md", text)
     if options.publish:
-        publish(records, text, HERE / "results", ROOT / "docs" / "study.md")
+        records = {part: found or published(part, HERE / "results") for part, found in records.items()}
+        publish(records, tables(records), HERE / "results", ROOT / "docs" / "study.md")
     print(text)
     return 0
 

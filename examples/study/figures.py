@@ -10,12 +10,16 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from examples.study.claims import quoted_ann, quoted_snn, synops
+from examples.study.comparisons import Comparison, compare
 from examples.study.noise import KINDS
 from examples.study.select import Record, Records, Value, accuracy, datasets, labels_of, name, values, where
 from examples.study.statistics import mean
+from examples.study.when import WORTH, conditions, levels
 from stl_deploy._util.files import whole_file
 
 _COLOURS = {"stl": "tab:blue", "sl": "tab:orange", "tl": "tab:green", "ann": "tab:grey"}
+_FINDINGS = {"higher": "tab:blue", "lower": "tab:red", "within noise": "tab:grey", "untested": "tab:grey"}
 _STYLE = {"svg.hashsalt": "stl-deploy", "svg.fonttype": "none", "font.size": 8}
 
 
@@ -28,6 +32,8 @@ def write_figures(records: Records, folder: Path) -> None:
         "noise": ("noise", _noise),
         "depth": ("depth", _depth),
         "trajectories": ("modes", _trajectories),
+        "when": ("when", _when),
+        "deep": ("deep", _deep),
     }
     with mpl.rc_context(_STYLE):
         for figure, (part, draw) in drawers.items():
@@ -139,7 +145,7 @@ def _depth(records: Sequence[Record]) -> Figure:
             _line(panels[0], layers, at, accuracy, mode.upper(), _COLOURS[mode])
             if mode != "ann":
                 _line(panels[1], layers, at, _mean_rate, mode.upper(), _COLOURS[mode])
-                _line(panels[2], layers, at, _synops, f"{mode.upper()}: synops", _COLOURS[mode])
+                _line(panels[2], layers, at, synops, f"{mode.upper()}: synops", _COLOURS[mode])
         _line(
             panels[2],
             layers,
@@ -192,8 +198,83 @@ def _trajectories(records: Sequence[Record]) -> Figure:
     return figure
 
 
-def _panels(rows: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(max(5.0, 3.2 * columns), height * rows), layout="constrained")
+def _when(records: Sequence[Record]) -> Figure:
+    """A forest: STL - SL with its interval, levels above, conditions below; a panel for each dataset."""
+    names = datasets(records)
+    most = 0
+    panels = []
+    for dataset in names:
+        found = conditions([record for record in records if record["dataset"] == dataset])
+        panels.append((compare(levels(found)), compare([condition.row for condition in found])))
+        most = max(most, len(panels[-1][0]) + len(panels[-1][1]))
+    figure, axes = _panels(1, len(names), 1.2 + 0.16 * most, width=5.2)
+    for axis, dataset, blocks in zip(axes, names, panels, strict=True):
+        _forest(axis, blocks)
+        axis.set_title(f"{name(dataset)}: what learning thresholds adds")
+    return figure
+
+
+def _forest(axis: Axes, blocks: Sequence[Sequence[Comparison]]) -> None:
+    place, ticks = 0.0, []
+    for block, marker in zip(blocks, ("D", "o"), strict=True):
+        for comparison in block:
+            difference = comparison.pair.difference
+            colour = _FINDINGS[comparison.finding]
+            axis.errorbar(
+                difference.value, place, xerr=difference.half or 0.0, fmt=marker, markersize=4, capsize=2, color=colour
+            )
+            ticks.append((place, comparison.label))
+            place -= 1
+        place -= 1
+    for found, colour in list(_FINDINGS.items())[:3]:
+        axis.plot([], [], "s", color=colour, label=f"{found} (Holm)")
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.axvline(WORTH, color="black", linewidth=0.5, linestyle=":")
+    axis.set_xscale("symlog", linthresh=2.0)
+    at = (-20, -10, -5, -2, -1, 0, 1, 2, 5, 10, 20)
+    axis.set_xticks(at, [f"{x:g}" for x in at])
+    axis.set_yticks([y for y, _ in ticks], [label for _, label in ticks])
+    axis.set_ylim(place + 1, 1)
+    axis.set_xlabel("STL - SL, points of test accuracy, 95 % interval\ndiamonds: levels (means of conditions)")
+    axis.legend(loc="lower right")
+
+
+def _deep(records: Sequence[Record]) -> Figure:
+    """Accuracy, synops and the cost beside the ANN over depth."""
+    names = datasets(records)
+    figure, axes = _panels(len(names), 3, 2.8)
+    for row, dataset in enumerate(names):
+        panels = axes[3 * row : 3 * row + 3]
+        layers = labels_of(records, "layers")
+        for mode in ("stl", "sl", "ann"):
+
+            def at(x: Any, mode: str = mode, dataset: str = dataset) -> Mapping[int, Record]:
+                return where(records, dataset, mode=mode, layers=x)
+
+            _line(panels[0], layers, at, accuracy, mode.upper(), _COLOURS[mode])
+            if mode != "ann":
+                _line(panels[1], layers, at, synops, f"{mode.upper()}: synops", _COLOURS[mode])
+                _line(panels[2], layers, at, _cost, mode.upper(), _COLOURS[mode])
+
+        def of_stl(x: Any, dataset: str = dataset) -> Mapping[int, Record]:
+            return where(records, dataset, mode="stl", layers=x)
+
+        _line(panels[1], layers, of_stl, _macs, "ANN: MACs", "tab:grey")
+        _line(panels[1], layers, of_stl, _active_macs, "ANN: MACs on non-zeros", "black")
+        panels[2].axhline(1, color="black", linewidth=0.8)
+        for axis in panels:
+            axis.set_xticks(layers)
+            axis.set_xlabel("convolutions")
+            axis.set_title(name(dataset))
+            axis.legend()
+        _percent(panels[0])
+        panels[1].set_ylabel("per inference")
+        panels[2].set_ylabel("SNN / ANN energy (modelled, quoted cell)")
+    return figure
+
+
+def _panels(rows: int, columns: int, height: float, width: float = 3.2) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(max(5.0, width * columns), height * rows), layout="constrained")
     return figure, list(figure.subplots(rows, columns, squeeze=False).ravel())
 
 
@@ -226,9 +307,13 @@ def _mean_rate(record: Record) -> float:
     return float(sum(rates) / len(rates))
 
 
-def _synops(record: Record) -> float:
-    return float(record["counts"]["synops_AC"] + record["counts"]["synops_MAC"])
-
-
 def _macs(record: Record) -> float:
     return float(record["counts"]["ann_macs"])
+
+
+def _active_macs(record: Record) -> float:
+    return _macs(record) * float(record["counts"]["ann_active"])
+
+
+def _cost(record: Record) -> float:
+    return quoted_snn(record) / quoted_ann(record)

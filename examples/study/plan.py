@@ -60,9 +60,9 @@ class When(Runs):
     """Where learned thresholds should help.
 
     initial, steps: thresholds to begin with and time steps, each with each, with and without batch norm. Then one
-    change at a time from the study's own threshold and steps. deep: so many hidden layers; few: epochs; budgets: for each
-    dataset, synops per sample that ``train.synop_budget`` draws the deep net to; channels: of a convolutional net
-    that is also held in Loihi's integers, on the first ``integers`` test images.
+    change at a time from the study's own threshold and steps. deep: so many hidden layers; few: epochs; budgets: for
+    each dataset, synops per sample that ``train.synop_budget`` draws the deep net to; channels: of a convolutional
+    net that is also held in Loihi's integers, on the first ``integers`` test images.
     """
 
     initial: list[float]

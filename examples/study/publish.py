@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from examples.study.figures import write_figures
-from stl_deploy._util.files import make_folder, write_text
+from stl_deploy._util.files import make_folder, read_json, write_text
 
 BEGIN, END = "<!-- tables:begin -->", "<!-- tables:end -->"
 _DIGITS = 6
@@ -29,6 +29,12 @@ def publish(records: Mapping[str, Sequence[Mapping[str, Any]]], text: str, folde
     write_figures(records, folder)
     before, rest = page.read_text(encoding="utf-8").split(BEGIN)
     write_text(page, f"{before}{BEGIN}\n{text}{END}{rest.split(END)[1]}")
+
+
+def published(part: str, folder: Path) -> list[dict[str, Any]]:
+    """The records of a part that are published; none if it never was."""
+    path = folder / f"{part}.json"
+    return list(read_json(path)) if path.is_file() else []
 
 
 def rounded(value: Any) -> Any:

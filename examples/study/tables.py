@@ -7,11 +7,12 @@ from itertools import product
 from statistics import fmean
 
 from examples.study import comparisons
-from examples.study.claims import answers
+from examples.study.claims import Answer, answers, deep_answers, quoted_ann, quoted_snn
 from examples.study.comparisons import Comparison, Row, compare
 from examples.study.noise import KINDS
 from examples.study.select import Record, Records, Value, datasets, labels_of, name, values, where
 from examples.study.statistics import Mean, Paired, mean
+from examples.study.when import advice, conditions, levels
 
 _PAIR_HEAD = ("difference (points)", "95 % interval", "pairs", "p (t)", "p (t, Holm)", "p (Wilcoxon)", "d_z", "finding")
 
@@ -26,11 +27,16 @@ def tables(records: Records) -> str:
         "depth": _depth,
     }
     parts = [make(records[part]) for part, make in makers.items() if records.get(part)]
-    trajectories = [_trajectories(records["modes"])] if records.get("modes") else []
-    return "\n\n".join([_claims(records), *parts, *trajectories]) + "\n"
+    later = {"modes": _trajectories, "when": _when, "deep": _deep}
+    parts += [make(records[part]) for part, make in later.items() if records.get(part)]
+    return "\n\n".join([_claims(records), *parts]) + "\n"
 
 
 def _claims(records: Records) -> str:
+    return f"### The paper's claims\n\n{_answered(answers(records))}"
+
+
+def _answered(found: Sequence[Answer]) -> str:
     rows = [
         (
             answer.claim.claim,
@@ -40,10 +46,9 @@ def _claims(records: Records) -> str:
             _p(answer.comparison.adjusted),
             f"**{answer.verdict}**",
         )
-        for answer in answers(records)
+        for answer in found
     ]
-    head = ("claimed of STL", "measured here", "difference", "95 % interval", "p (t, Holm)", "here")
-    return f"### The paper's claims\n\n{_table(head, rows)}"
+    return _table(("claimed of STL", "measured here", "difference", "95 % interval", "p (t, Holm)", "here"), rows)
 
 
 def _modes(records: Sequence[Record]) -> str:
@@ -128,13 +133,87 @@ def _trajectories(records: Sequence[Record]) -> str:
     )
 
 
+def _when(records: Sequence[Record]) -> str:
+    """A dataset's levels, its rule and its conditions, one after the other."""
+    blocks = []
+    for dataset in datasets(records):
+        of = [record for record in records if record["dataset"] == dataset]
+        found = conditions(of)
+        if not found:
+            continue
+        both = [(f"{condition.accuracies[0]:.2f}", f"{condition.accuracies[1]:.2f}") for condition in found]
+        compared = compare([condition.row for condition in found])
+        rows = [(c.label, *cells, *_pair(c)) for c, cells in zip(compared, both, strict=True)]
+        told = f"**{name(dataset)}**, the rule drawn from its levels:\n\n{advice(of)}"
+        blocks += [
+            told,
+            _compared(levels(found), "level"),
+            _table(("condition", "SL (%)", "STL (%)", *_PAIR_HEAD), rows),
+        ]
+    return _part("7. When to learn thresholds: STL - SL", "\n\n".join(blocks), "", "when")
+
+
+def _deep(records: Sequence[Record]) -> str:
+    rows, ratios = [], []
+    for dataset, layers in product(datasets(records), labels_of(records, "layers")):
+        found = {mode: where(records, dataset, mode=mode, layers=layers) for mode in ("stl", "sl", "ann")}
+        for mode, of in found.items():
+            if of:
+                head = (name(dataset), str(layers), mode.upper(), shown(mean(values(of))), str(len(of)))
+                rows.append((*head, _mean_rate(of) if mode != "ann" else "", *_work(of)[:3], *_joules(of)))
+        for mode in ("stl", "sl"):
+            if found[mode]:
+                ratios.append((name(dataset), str(layers), mode.upper(), *_by_dataflow(list(found[mode].values()))))
+    counted = ("synops AC", "synops MAC", "ANN MACs", "SNN (nJ)", "ANN (nJ)", "SNN / ANN")
+    table = _table(("dataset", "convolutions", "mode", "test accuracy (%)", "seeds", "mean rate", *counted), rows)
+    flows = [f"weights {fetch.replace('_', ' ')}, sums in {sums}" for fetch, sums in _FLOWS]
+    dataflows = _table(("dataset", "convolutions", "mode", *flows, "cells where the SNN costs less"), ratios)
+    said = (
+        "The SNN costs so many times its trained ANN, mean over seeds, from the least to the most of four price lists:"
+    )
+    tables = "\n\n".join((table, said, dataflows))
+    return _part('8. The claim "low energy in deep networks"', tables, _answered(deep_answers(records)), "deep")
+
+
+_FLOWS = tuple(product(("per_event", "per_step", "per_inference"), ("memory", "registers")))
+
+
+def _by_dataflow(found: Sequence[Record]) -> list[str]:
+    """Ratios under each dataflow, and in how many cells of the grid their mean is below 1."""
+    cells: dict[tuple[str, str, str], list[float]] = {}
+    for record in found:
+        for cell in record["counts"]["grid"]:
+            key = cell["dataflow"], cell["sums"], cell["prices"]
+            cells.setdefault(key, []).append(cell["snn_joules"] / cell["ann_joules"])
+    means = {key: fmean(of) for key, of in cells.items()}
+    shown = []
+    for flow in _FLOWS:
+        of_flow = [mean for key, mean in means.items() if key[:2] == flow]
+        shown.append(f"{min(of_flow):.2f} to {max(of_flow):.2f}")
+    return [*shown, f"{sum(mean < 1 for mean in means.values())} of {len(means)}"]
+
+
+def _joules(found: Mapping[int, Record]) -> tuple[str, ...]:
+    """Of the quoted cell, in nJ, and their ratio with its interval."""
+    counted = [record for record in found.values() if "counts" in record]
+    if not counted:
+        return "", "", ""
+    both = [[1e9 * of(record) for record in counted] for of in (quoted_snn, quoted_ann)]
+    ratio = mean([snn / ann for snn, ann in zip(*both, strict=True)])
+    return f"{fmean(both[0]):,.0f}", f"{fmean(both[1]):,.0f}", shown(ratio)
+
+
+def _mean_rate(found: Mapping[int, Record]) -> str:
+    return f"{fmean(fmean(record['test']['rates'].values()) for record in found.values()):.3f}"
+
+
 def _part(title: str, table: str, compared: str, figure: str) -> str:
     picture = f"![{title}](../examples/study/results/{figure}.svg)"
     return "\n\n".join(block for block in (f"### {title}", table, compared, picture) if block)
 
 
-def _compared(rows: Sequence[Row]) -> str:
-    return _table(("compared", *_PAIR_HEAD), [(c.label, *_pair(c)) for c in compare(rows)])
+def _compared(rows: Sequence[Row], what: str = "compared") -> str:
+    return _table((what, *_PAIR_HEAD), [(c.label, *_pair(c)) for c in compare(rows)])
 
 
 def _pair(comparison: Comparison) -> tuple[str, ...]:

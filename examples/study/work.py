@@ -61,7 +61,7 @@ def do(task: Task, out: Path, data_dir: Path | None) -> dict[str, Any]:
 def _train(task: Task, out: Path, data_dir: Path | None) -> dict[str, Any]:
     folder = out / "nets" / task.name
     epochs: list[Record] = []
-    result = train(_configuration(task, out, data_dir), folder, progress=epochs.append)
+    result = train(_configuration(task, out, data_dir), folder, progress=epochs.append, curves=False)
     kept = ("epoch", "validation_accuracy", "rates", "thresholds", "silent", "saturated")
     facts = model_facts(folder)
     record = _head(task) | {

@@ -70,11 +70,13 @@ def train(
     progress: Progress | None = None,
     loaded: Callable[[Dataset], None] | None = None,
     batch: Batch | None = None,
+    curves: bool = True,
 ) -> TrainResult:
     """Train ``config`` in ``run_dir``; with ``resume`` go on from its checkpoint (from the start if it has none yet).
 
     loaded: called with the dataset before training begins; progress: with each epoch's record; batch: see
-    `stl_deploy._util.training_progress`.
+    `stl_deploy._util.training_progress`; curves: whether curves.svg is drawn, which may take longer than a small
+    net's training.
     On the CPU a resumed run ends with the same bits as an uninterrupted one. torch's global generator is left as found.
 
     Raises InputError or ConfigError for data, configurations and checkpoints that do not fit, and for a folder that
@@ -88,7 +90,7 @@ def train(
             config = config.model_copy(update={"dataset": config.dataset.model_copy(update={"sha256": data.digest})})
         if loaded is not None:
             loaded(data)
-        return _train(config, run_dir, data, resume, progress or _no_progress, batch or no_batches)
+        return _train(config, run_dir, data, resume, progress or _no_progress, batch or no_batches, curves)
 
 
 def _no_progress(record: Record) -> None:
@@ -100,7 +102,7 @@ def no_batches(epoch: int, epochs: int, done: int, total: int, loss: float) -> N
 
 
 def _train(
-    config: RunConfig, run_dir: Path, data: Dataset, resume: bool, progress: Progress, batch: Batch
+    config: RunConfig, run_dir: Path, data: Dataset, resume: bool, progress: Progress, batch: Batch, curves: bool
 ) -> TrainResult:
     distributed.require_samples_for_all(config, len(data.train))
     if config.train.mode == "ann" and data.train.labels.dim() == 2:
@@ -117,7 +119,7 @@ def _train(
         with alone_in(run_dir) if processes.rank() == 0 else nullcontext():
             _open_run(run_dir, config, state, resume)
             _train_epochs(run_dir, config, state, data, board, progress, batch)
-            return _finish(run_dir, config, state, data)
+            return _finish(run_dir, config, state, data, curves)
 
 
 def _train_epochs(
@@ -313,7 +315,7 @@ def _forward(network: Network, x: Tensor, regulariser: Regulariser) -> Tensor:
     return outputs
 
 
-def _finish(run_dir: Path, config: RunConfig, state: State, data: Dataset) -> TrainResult:
+def _finish(run_dir: Path, config: RunConfig, state: State, data: Dataset, curves: bool) -> TrainResult:
     """Load the picked weights, look at the test split once, write the model."""
     state.network.load_state_dict(state.best)
     test = evaluate(state.network, data.test, config)
@@ -328,7 +330,8 @@ def _finish(run_dir: Path, config: RunConfig, state: State, data: Dataset) -> Tr
     }
     if processes.rank() == 0:
         model_file.save_model(run_dir, state.best, about)
-        write_curves(run_dir / CURVES_FILE, state.records, state.network)
+        if curves:
+            write_curves(run_dir / CURVES_FILE, state.records, state.network)
     distributed.wait()
     return TrainResult(state.network.eval(), state.best_epoch, picked["validation_accuracy"], test)
 

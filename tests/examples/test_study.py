@@ -9,11 +9,12 @@ import torch
 
 from examples.study import __main__ as study
 from examples.study import noise, plan, work
-from examples.study.claims import answers
+from examples.study.claims import answers, deep_answers
 from examples.study.comparisons import Row, compare
-from examples.study.publish import BEGIN, END
+from examples.study.publish import BEGIN, END, published, write_results
 from examples.study.statistics import holm, mean, paired
 from examples.study.tables import tables
+from examples.study.when import advice, conditions, levels
 from stl_deploy.data.idx import read_idx
 from stl_deploy.data.sources import Raw
 
@@ -23,7 +24,11 @@ SETTINGS = """
  noise: {levels: [0.5]},
  thresholds: {datasets: [digits], seeds: 1, epochs: 1, images: null, validation: 0.1, initial: [0.5, 2.0]},
  granularity: {datasets: [digits], seeds: 1, epochs: 1, images: null, validation: 0.1, channels: [2, 3]},
- depth: {datasets: [digits], seeds: 1, epochs: 1, images: null, validation: 0.1, layers: [1, 2], counted: 5}}
+ depth: {datasets: [digits], seeds: 1, epochs: 1, images: null, validation: 0.1, layers: [1, 2], counted: 5},
+ when: {datasets: [digits], seeds: 1, epochs: 1, images: null, validation: 0.1, batch_size: 64, lr: 0.01, lr_decay: 1.0,
+  initial: [1.0, 4.0], steps: [1], deep: 2, few: [2], budgets: {digits: 900.0}, channels: [2, 3], integers: 5},
+ deep: {datasets: [digits], seeds: 1, epochs: 1, images: null, validation: 0.1, T: 2, layers: [2, 4], channels: [2, 3],
+  batch_size: 64, lr: 0.01, test: null, counted: 5}}
 """
 
 
@@ -96,6 +101,112 @@ def test_a_claim_holds_where_its_sign_does():
     assert kept.verdict == "holds"
 
 
+def _when(gains: dict[tuple[float, bool], list[float]]) -> list[dict[str, object]]:
+    """SL is at 80 percent at every start, STL better by so many points for each seed."""
+    network = [{"kind": kind} for kind in ("linear", "lif", "linear", "lif", "linear", "lif")]
+    records = []
+    for (initial, norm), of_seeds in gains.items():
+        for seed, gain in enumerate(of_seeds):
+            for mode, points in (("sl", 80.0), ("stl", 80.0 + gain)):
+                labels = {"mode": mode, "factor": "start", "initial": initial, "T": 1, "epochs": 2, "budget": 0}
+                record = {"dataset": "digits", "seed": seed, "labels": labels | {"norm": norm}}
+                records.append(record | {"config": {"network": network}, "test": {"accuracy": points / 100}})
+    return records
+
+
+def test_a_level_is_the_mean_of_its_conditions_seed_by_seed():
+    records = _when({(1.0, False): [1.0, 2.0, 9.0], (1.0, True): [3.0, 6.0], (4.0, True): [5.0, 5.0]})
+    found = conditions(records)
+    assert [condition.row.label for condition in found] == [
+        "θ₀ = 1, T = 1, no batch norm",
+        "θ₀ = 1, T = 1, batch norm",
+        "θ₀ = 4, T = 1, batch norm",
+    ]
+    assert found[1].accuracies == pytest.approx((80.0, 84.5))
+    means = {
+        row.label: [row.value(row.first[seed]) - row.value(row.second[seed]) for seed in row.first]
+        for row in levels(found)
+    }
+    assert means["θ₀ = 1"] == pytest.approx([2.0, 4.0])
+    assert means["T = 1"] == pytest.approx([3.0, 13 / 3])
+    assert means["no batch norm"] == pytest.approx([1.0, 2.0, 9.0])
+
+
+def test_advice_needs_a_significant_half_point():
+    gains = {
+        (1.0, False): [0.3, 0.31, 0.32, 0.3],
+        (4.0, False): [3.0, 3.1, 3.2, 3.1],
+        (8.0, False): [-2.0, -2.1, -2.2, -2.1],
+        (0.5, False): [2.0, -2.0, 1.0, 0.5],
+    }
+    learn, little, not_to, unshown, single = advice(_when(gains)).splitlines()
+    assert learn == "- **Learn thresholds:** θ₀ = 4 (+3.10 points, +2.97 to +3.23)."
+    assert "θ₀ = 1 (+0.31 points" in little
+    assert "θ₀ = 8 (-2.10 points" in not_to
+    assert "θ₀ = 0.5" in unshown
+    assert "T = 1 (" in unshown
+    assert single.count("higher") == 2
+    assert single.count("lower") == 1
+
+
+def test_advice_says_what_a_bad_start_costs():
+    records = _when({(1.0, True): [0.0, 0.1], (4.0, True): [1.0, 1.1]})
+    for record in records:
+        if record["labels"]["initial"] == 4.0:
+            record["test"] = {"accuracy": record["test"]["accuracy"] - 0.1}
+    other = _when({(1.0, True): [0.0, 0.1]})
+    for record in other:
+        record["labels"]["factor"] = "few"
+    last = advice(records + other).splitlines()[-1]
+    assert "θ₀ = 4 instead of 1 costs SL 10.00 points" in last
+    assert "regains +1.05" in last
+
+
+def _counted(mode: str, layers: int, seed: int, snn: float, ann: float) -> dict[str, object]:
+    cell = {"dataflow": "per_step", "sums": "registers", "prices": "p", "snn_joules": snn, "ann_joules": ann}
+    counts = {"synops_AC": 10.0, "synops_MAC": 0.0, "grid": [cell | {"quoted": False, "snn_joules": 7.0}]}
+    counts["grid"].append(cell | {"quoted": True})
+    labels = {"mode": mode, "layers": layers}
+    accuracy = {"accuracy": 0.5 + 0.001 * seed}
+    return {"dataset": "cifar10", "labels": labels, "seed": seed, "counts": counts, "test": accuracy}
+
+
+def test_energy_over_depth_is_told_from_the_quoted_cell():
+    records = [
+        _counted(mode, layers, seed, (2.0 + 0.01 * seed) * ratio, 2.0)
+        for layers, ratio in ((2, 1.5), (8, 1.2))
+        for seed in range(3)
+        for mode in ("stl", "sl", "ann")
+    ]
+    found = {answer.comparison.label.split(", ", 1)[1]: answer for answer in deep_answers(records)}
+    beside = found["2 convolutions: modelled energy, STL / ANN - 1"]
+    assert beside.comparison.pair.difference.value == pytest.approx(50.75, abs=0.01)
+    assert beside.verdict == "the opposite"
+    growth = found["2 to 8 convolutions: growth of modelled energy, STL / ANN"]
+    assert growth.comparison.pair.difference.value == pytest.approx(-30.15, abs=0.01)
+    assert growth.verdict == "holds"
+    assert found["8 convolutions: modelled energy, STL / SL - 1"].comparison.pair.difference.value == 0
+
+
+@pytest.mark.parametrize("layers", [2, 4, 8, 12])
+def test_deep_nets_have_as_many_convolutions_as_they_say(layers):
+    def convolutions(of):
+        return sum(1 if spec["kind"] == "conv" else convolutions(spec.get("layers", ())) for spec in of)
+
+    assert convolutions(plan.deep(layers, [8, 16])) == layers
+
+
+def test_a_reduced_split_takes_the_first_of_each_class_in_turn():
+    labels = np.array([0, 0, 0, 2, 2, 1, 1, 2])
+    assert work.first_of_each_class(labels, 5).tolist() == [0, 5, 3, 1, 6]
+
+
+def test_what_is_published_is_read_back(tmp_path):
+    write_results({"when": [{"name": "one", "seed": 0}], "deep": []}, tmp_path)
+    assert published("when", tmp_path) == [{"name": "one", "seed": 0}]
+    assert published("deep", tmp_path) == []
+
+
 def test_noise_does_what_its_name_says():
     draws = torch.Generator().manual_seed(0)
     spikes = (torch.rand(4, 5000, generator=draws) < 0.5).float()
@@ -132,6 +243,9 @@ def test_a_study_writes_records_results_figures_and_tables(tiny):
     text = (out / "tables.md").read_text()
     assert "digits: STL - SL" in text
     assert "one per channel" in text
+    assert "the rule drawn from its levels" in text
+    assert "integers, one threshold a layer" in text
+    assert "of 24" in text
     assert (out / "trajectories.svg").is_file()
 
 
