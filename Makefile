@@ -42,10 +42,10 @@ bench-peers: $(VENV)/.dev ## training against snnTorch, SpikingJelly, Norse and 
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.peers
 
-study: $(VENV)/.dev ## do learned thresholds help? MNIST and Fashion-MNIST from $$STL_DEPLOY_DATA, else downloaded (about 25 minutes)
+study: $(VENV)/.dev ## do learned thresholds help? data from $$STL_DEPLOY_DATA, else downloaded (about an hour of one core)
 	OMP_NUM_THREADS=1 $(BIN)/python -m examples.study full --publish
 
-study-small: $(VENV)/.dev ## the study in small, on digits (3 minutes)
+study-small: $(VENV)/.dev ## the study in small, on digits (about 5 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m examples.study small
 
 parity: $(VENV)/.dev ## ONNX against the reference, spike by spike, of those of RUNS that are there (real MNIST from $$STL_DEPLOY_DATA)
