@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import mul
 from statistics import fmean
 
 from examples.study.comparisons import Comparison, Found, Row, compare
@@ -45,7 +46,11 @@ def conditions(records: Sequence[Record]) -> list[Condition]:
 
 def levels(found: Sequence[Condition]) -> list[Row]:
     """Each level's rows as one: by seed, the mean of what they hold (of seeds that all of them have)."""
-    names = dict.fromkeys(name for condition in found for name in condition.levels)
+    starts = [condition.levels for condition in found if len(condition.levels) > 1]
+    others = [condition.levels for condition in found if len(condition.levels) == 1]
+    names = dict.fromkeys(
+        [*(name for level in zip(*starts, strict=True) for name in level), *(one for (one,) in others)]
+    )
     rows = []
     for name in names:
         there = [condition.row for condition in found if name in condition.levels]
@@ -63,7 +68,8 @@ def advice(records: Sequence[Record]) -> str:
         "Learn thresholds": [c for c in of_levels if c.finding == "higher" and _gain(c) >= WORTH],
         f"Higher by less than {WORTH:g} points": [c for c in of_levels if c.finding == "higher" and _gain(c) < WORTH],
         "Do not learn them (lower)": [c for c in of_levels if c.finding == "lower"],
-        "Not shown to pay": [c for c in of_levels if c.finding in ("within noise", "untested")],
+        "Not shown to pay (within noise)": [c for c in of_levels if c.finding == "within noise"],
+        "Too few seeds to tell": [c for c in of_levels if c.finding == "untested"],
     }
     lines = [
         f"- **{said}:** {'; '.join(map(_said, these)) if these else 'at no level'}."
@@ -72,7 +78,24 @@ def advice(records: Sequence[Record]) -> str:
     single = [c for c in compare([condition.row for condition in found]) if c.finding in ("higher", "lower")]
     told = "; ".join(f"{c.label} ({c.finding}, {_gain(c):+.2f})" for c in single)
     lines.append(f"- **Single conditions outside noise:** {told or 'none'}.")
-    return "\n".join([*lines, *_regained(found, records)])
+    return "\n".join([*lines, *_regained(found, records), *_budgets(found)])
+
+
+def hidden_synops(record: Record) -> float:
+    """Synops per sample behind the first layer of a dense net: what its spikes cross, by its rates on the test split."""
+    features = [layer["features"] for layer in record["config"]["network"] if layer["kind"] == "linear"]
+    rates = record["test"]["rates"].values()
+    spikes = [float(rate) * neurons for rate, neurons in zip(rates, features, strict=True)]
+    return int(record["labels"]["T"]) * sum(map(mul, spikes, features[1:]))
+
+
+def _budgets(found: Sequence[Condition]) -> Iterator[str]:
+    """Whether both modes kept to the budget, beside the same nets without one."""
+    for condition in found:
+        labels = next(iter(condition.row.first.values()))["labels"]
+        if labels["factor"] in ("deep", "budget"):
+            sl, stl = (fmean(map(hidden_synops, of.values())) for of in (condition.row.second, condition.row.first))
+            yield f"- {condition.row.label}: SL {sl:,.0f}, STL {stl:,.0f} synops behind the first layer."
 
 
 def _rows(stl: Found, sl: Found) -> Iterator[Condition]:

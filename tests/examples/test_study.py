@@ -14,7 +14,7 @@ from examples.study.comparisons import Row, compare
 from examples.study.publish import BEGIN, END, published, write_results
 from examples.study.statistics import holm, mean, paired
 from examples.study.tables import tables
-from examples.study.when import advice, conditions, levels
+from examples.study.when import advice, conditions, hidden_synops, levels
 from stl_deploy.data.idx import read_idx
 from stl_deploy.data.sources import Raw
 
@@ -26,8 +26,8 @@ SETTINGS = """
  granularity: {datasets: [digits], seeds: 1, epochs: 1, images: null, validation: 0.1, channels: [2, 3]},
  depth: {datasets: [digits], seeds: 1, epochs: 1, images: null, validation: 0.1, layers: [1, 2], counted: 5},
  when: {datasets: [digits], seeds: 1, epochs: 1, images: null, validation: 0.1, batch_size: 64, lr: 0.01, lr_decay: 1.0,
-  initial: [1.0, 4.0], steps: [1], deep: 2, few: [2], budgets: {digits: 900.0}, channels: [2, 3], integers: 5},
- deep: {datasets: [digits], seeds: 1, epochs: 1, images: null, validation: 0.1, T: 2, layers: [2, 4], channels: [2, 3],
+  initial: [1.0], steps: [1], deep: 2, few: [2], budgets: {digits: 900.0}, channels: [2, 3], integers: 5},
+ deep: {datasets: [digits], seeds: 1, epochs: 1, images: null, validation: 0.1, T: 2, layers: [4], channels: [2, 3],
   batch_size: 64, lr: 0.01, test: null, counted: 5}}
 """
 
@@ -160,6 +160,13 @@ def test_advice_says_what_a_bad_start_costs():
     last = advice(records + other).splitlines()[-1]
     assert "θ₀ = 4 instead of 1 costs SL 10.00 points" in last
     assert "regains +1.05" in last
+
+
+def test_hidden_synops_by_hand():
+    network = [{"kind": "flatten"}, *({"kind": "linear", "features": n} for n in (10, 20, 5))]
+    rates = {"lif1": 0.5, "lif2": 0.1, "lif3": 0.9}
+    record = {"config": {"network": network}, "labels": {"T": 4}, "test": {"rates": rates}}
+    assert hidden_synops(record) == pytest.approx(4 * (0.5 * 10 * 20 + 0.1 * 20 * 5))
 
 
 def _counted(mode: str, layers: int, seed: int, snn: float, ann: float) -> dict[str, object]:
