@@ -71,9 +71,11 @@ def advice(records: Sequence[Record]) -> str:
         "Not shown to pay (within noise)": [c for c in of_levels if c.finding == "within noise"],
         "Too few seeds to tell": [c for c in of_levels if c.finding == "untested"],
     }
+    told_anyway = list(by_finding)[:-1]
     lines = [
-        f"- **{said}:** {'; '.join(map(_said, these)) if these else 'at no level'}."
+        f"- **{said}:** {'; '.join(map(_said, these)) or 'at no level'}."
         for said, these in by_finding.items()
+        if these or said in told_anyway
     ]
     single = [c for c in compare([condition.row for condition in found]) if c.finding in ("higher", "lower")]
     told = "; ".join(f"{c.label} ({c.finding}, {_gain(c):+.2f})" for c in single)
@@ -82,7 +84,7 @@ def advice(records: Sequence[Record]) -> str:
 
 
 def hidden_synops(record: Record) -> float:
-    """Synops per sample behind the first layer of a dense net: what its spikes cross, by its rates on the test split."""
+    """Synops per sample behind the first layer of a dense net: what its spikes cross, by the test split's rates."""
     features = [layer["features"] for layer in record["config"]["network"] if layer["kind"] == "linear"]
     rates = record["test"]["rates"].values()
     spikes = [float(rate) * neurons for rate, neurons in zip(rates, features, strict=True)]
