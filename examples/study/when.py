@@ -88,7 +88,7 @@ def hidden_synops(record: Record) -> float:
     features = [layer["features"] for layer in record["config"]["network"] if layer["kind"] == "linear"]
     rates = record["test"]["rates"].values()
     spikes = [float(rate) * neurons for rate, neurons in zip(rates, features, strict=True)]
-    return int(record["labels"]["T"]) * sum(map(mul, spikes, features[1:]))
+    return float(int(record["labels"]["T"]) * sum(map(mul, spikes, features[1:])))
 
 
 def _budgets(found: Sequence[Condition]) -> Iterator[str]:
