@@ -207,7 +207,7 @@ def _when(records: Sequence[Record]) -> Figure:
         found = conditions([record for record in records if record["dataset"] == dataset])
         panels.append((compare(levels(found)), compare([condition.row for condition in found])))
         most = max(most, len(panels[-1][0]) + len(panels[-1][1]))
-    figure, axes = _panels(1, len(names), 1.2 + 0.16 * most, width=5.2)
+    figure, axes = _panels(1, len(names), 1.4 + 0.16 * most, width=7.0)
     for axis, dataset, blocks in zip(axes, names, panels, strict=True):
         _forest(axis, blocks)
         axis.set_title(f"{name(dataset)}: what learning thresholds adds")
@@ -230,13 +230,14 @@ def _forest(axis: Axes, blocks: Sequence[Sequence[Comparison]]) -> None:
         axis.plot([], [], "s", color=colour, label=f"{found} (Holm)")
     axis.axvline(0, color="black", linewidth=0.8)
     axis.axvline(WORTH, color="black", linewidth=0.5, linestyle=":")
-    axis.set_xscale("symlog", linthresh=2.0)
-    at = (-20, -10, -5, -2, -1, 0, 1, 2, 5, 10, 20)
+    axis.set_xscale("symlog", linthresh=2.0, linscale=1.0)
+    at = (-50, -20, -10, -5, -2, -1, 0, 1, 2, 5, 10, 20, 50)
     axis.set_xticks(at, [f"{x:g}" for x in at])
     axis.set_yticks([y for y, _ in ticks], [label for _, label in ticks])
     axis.set_ylim(place + 1, 1)
+    axis.set_xlim(-60, 60)
     axis.set_xlabel("STL - SL, points of test accuracy, 95 % interval\ndiamonds: levels (means of conditions)")
-    axis.legend(loc="lower right")
+    axis.legend(loc="lower left")
 
 
 def _deep(records: Sequence[Record]) -> Figure:

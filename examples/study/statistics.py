@@ -10,6 +10,8 @@ import numpy as np
 from scipy import stats
 
 LEVEL = 0.95
+_ROUNDING = 1e-9
+"""Differences that are farther apart, beside the largest, than float64's rounding puts equal ones, are not all alike."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def paired(first: Sequence[float], second: Sequence[float]) -> Paired:
         return Paired(found, None, None, None)
     wilcoxon = float(stats.wilcoxon(differences).pvalue) if differences.any() else 1.0
     spread = float(differences.std(ddof=1))
-    if spread == 0:
+    if spread <= _ROUNDING * float(np.abs(differences).max()):
         return Paired(found, None, wilcoxon, None)
     p_t = float(stats.ttest_1samp(differences, 0.0).pvalue)
     return Paired(found, p_t, wilcoxon, float(differences.mean()) / spread)

@@ -53,6 +53,7 @@ def test_paired_tests_by_hand():
 def test_pairs_without_spread_or_partner():
     same = paired([1.0, 2.0], [1.0, 2.0])
     assert (same.p_t, same.p_wilcoxon, same.effect) == (None, 1.0, None)
+    assert paired([0.3, 0.6, 0.9], [0.2, 0.5, 0.8]).p_t is None  # alike but for rounding
     assert paired([1.0], [2.0]).p_wilcoxon is None
     with pytest.raises(ValueError, match="argument 2 is shorter"):
         paired([1.0, 2.0], [1.0])
