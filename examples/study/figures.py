@@ -231,13 +231,13 @@ def _forest(axis: Axes, blocks: Sequence[Sequence[Comparison]]) -> None:
     axis.axvline(0, color="black", linewidth=0.8)
     axis.axvline(WORTH, color="black", linewidth=0.5, linestyle=":")
     axis.set_xscale("symlog", linthresh=2.0, linscale=1.0)
-    at = (-50, -20, -10, -5, -2, -1, 0, 1, 2, 5, 10, 20, 50)
+    at = (-50, -20, -5, -2, -1, 0, 1, 2, 5, 20, 50)
     axis.set_xticks(at, [f"{x:g}" for x in at])
     axis.set_yticks([y for y, _ in ticks], [label for _, label in ticks])
     axis.set_ylim(place + 1, 1)
     axis.set_xlim(-60, 60)
     axis.set_xlabel("STL - SL, points of test accuracy, 95 % interval\ndiamonds: levels (means of conditions)")
-    axis.legend(loc="lower left")
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3)
 
 
 def _deep(records: Sequence[Record]) -> Figure:

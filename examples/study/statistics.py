@@ -11,7 +11,7 @@ from scipy import stats
 
 LEVEL = 0.95
 _ROUNDING = 1e-9
-"""Differences that are farther apart, beside the largest, than float64's rounding puts equal ones, are not all alike."""
+"""A spread of differences this small beside the largest is float64's rounding of equal ones."""
 
 
 @dataclass(frozen=True)
