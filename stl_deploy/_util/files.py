@@ -128,6 +128,6 @@ def _labels(path: Path, labels: NDArray[Any] | None, steps: int, samples: int) -
     if labels.shape not in ((samples,), (samples, steps)) or labels.dtype.kind not in "iub":
         raise InputError(
             f"{path}: 'y': expected whole numbers [{samples}], or [{samples}, {steps}] for labels of each step; found "
-            f"{labels.dtype} {list(labels.shape)}"
+            f"{labels.dtype} {list(labels.shape)}; leave 'y' out where there are no labels"
         )
     return labels.astype(np.int64)
