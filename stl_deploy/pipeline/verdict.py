@@ -61,7 +61,7 @@ def _spikes(table: ParityTable) -> list[str]:
         for compared in dict.fromkeys(run.compared for run in equal):
             names = ", ".join(run.run for run in equal if run.compared == compared)
             told.append(f"{names}: all {compared:,} as in the graph{how}")
-    told += [f"{run.run}: {_differing(run)}" for run in other if not any(each.run.startswith(run.run) for each in held)]
+    told += [f"{run.run}: {_differing(run)}" for run in other if run.run not in map(_name, held)]
     for against in dict.fromkeys(run.against for run in held if run.exact):
         names = ", ".join(_name(run) for run in held if run.exact and run.against == against)
         told.append(f"{names}: all as {against} predicts")
@@ -71,6 +71,10 @@ def _spikes(table: ParityTable) -> list[str]:
 
 def _name(run: RunParity) -> str:
     return run.run.partition(" (against")[0]
+
+
+def _short(run: RunParity) -> str:
+    return run.run.partition(" (")[0]
 
 
 def _differing(run: RunParity) -> str:
@@ -91,7 +95,10 @@ def _simulated(table: ParityTable) -> list[RunParity]:
 
 def _ran_on(table: ParityTable) -> str:
     ours, others = _simulated(table)[:1], _simulated(table)[1:]
-    simulated = ", ".join(run.run.partition(" (")[0] for run in others or ours)
+    told_already = {None, *(run.backend for run in others)}
+    held = [run for run in table.report.runs if run.label == "simulated" and run.against != table.report.reference]
+    names = [_short(run) for run in others] + [str(run.backend) for run in held if run.backend not in told_already]
+    simulated = ", ".join(dict.fromkeys(names or map(_short, ours)))
     told = f"simulated: {simulated}; " if simulated else ""
     return f"torch {version('torch')}, ONNX Runtime {version('onnxruntime')}; {told}no chip"
 

@@ -15,7 +15,7 @@ ENERGY = (
     "The SNN costs 0.66 to 2.9 times its ANN twin, memory included, by how often weights are fetched (equal at 1.2 % "
     "spikes per neuron and step, here 16 %); to quote: 2.2 times, weights once per step, sums in registers, int8 at 45 "
     "nm; on Loihi 1 it takes 15 to 40 uJ and 0.1 to 0.5 ms (neurocores only); "
-    "and more, and more, and more, and more, and more, and more, and more, and more, that nobody can read at once"
+    f"{'and more, ' * 24}that nobody can read at once"
 )
 
 
@@ -68,7 +68,11 @@ def test_a_simulator_that_ran_on_fewer_samples_has_a_line_of_its_own(small_run: 
 def test_simulators_that_say_the_same_share_a_line_and_a_command_is_never_broken(small_run: RunResult) -> None:
     report = small_run.parity.report
     node = NodeParity("lif1", 10, 0, 0.0, None)
-    held = tuple(RunParity(f"{name} (against ours)", (node,), (), against="ours") for name in ("Lava", "nengo", "C"))
+    names = ("Lava", "C", "Loihi integers (our model) on nengo_loihi")
+    held = tuple(
+        RunParity(f"{name} (against ours)", (node,), (), against="ours", backend=name.split()[-1], label="simulated")
+        for name in names
+    )
     told = tuple(
         RunParity(name, (node,), (), against=report.reference, required=False, label="simulated") for name in "ab"
     )
@@ -76,6 +80,8 @@ def test_simulators_that_say_the_same_share_a_line_and_a_command_is_never_broken
     folder = Path("with-a-name-that-is-longer-than-any-terminal-is-wide-so-that-it-stands-out-in-its-line")
     lines = verdict(folder, table, ENERGY, 1.0)
     text = " ".join(" ".join(lines).split())
-    assert "Lava, nengo, C: all as ours predicts" in text
-    assert "simulated: a, b" in text or ", a, b; no chip" in text
+    assert "Lava, C, Loihi integers (our model) on nengo_loihi: all as ours predicts" in text
+    assert "a, b, Lava, C, nengo_loihi; no chip" in text
+    (integers,) = (run for run in report.runs if run.run == "Loihi integers (our model)")
+    assert f"{integers.run}: {integers.differing:,} of" in text
     assert lines[-1] == f"next      stl-deploy check {folder} --target loihi1"
