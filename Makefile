@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SOURCES := stl_deploy exporters energy tests examples benchmarks docs
 RUNS ?= runs/digits runs/mnist runs/fashion_mnist
 OLDEST ?= tests
-BENCHMARKS ?= onnx_speed c_speed training loihi reference counting
+BENCHMARKS ?= onnx_speed c_speed training loihi reference counting whole_ways
 
 .PHONY: demo test quick lint types lava check gpu gpu-interpreted readme parity quantisation bench bench-peers study study-small conformance hunt coverage mcu docs tutorials screens dist wheel-demo oldest clean help
 

@@ -57,7 +57,12 @@ from stl_deploy.nn.fused.winograd.convolution import convolve, suits
 from stl_deploy.nn.network import Network
 from stl_deploy.training.matmul_precision import matmul_precision, settle
 
-TIMES = (4, 8, 16, 32, 64, 128, 256)
+SIZES = {
+    "T": (4, 8, 16, 32, 64, 128, 256),
+    "batch": (8, 16, 32, 64, 128, 256, 512),
+    "width": (32, 64, 128, 256, 512, 1024, 2048),
+    "depth": (1, 2, 4, 8, 16, 32),
+}
 DENSITIES = (0.05, 0.2, 0.5, 1.0)
 _AS_MET = ("authors' algorithm", "ours")
 _TURNS = 3
@@ -156,14 +161,14 @@ def _rates(model: nn.Module) -> Callable[[Tensor], Tensor]:
     return model.rates if isinstance(model, Stack) else lambda x: model(x).mean(0)
 
 
-def cost_in_time(times: Sequence[int], rounds: int, *, memory: bool) -> dict[str, Any]:
-    """Median seconds, and peak bytes, of our training step on a small MLP for each T."""
+def cost_over(size: str, values: Sequence[int], rounds: int, *, memory: bool) -> dict[str, Any]:
+    """Median seconds, and peak bytes, of our training step on a small MLP, for each value of one of its sizes."""
     found: dict[str, Any] = {"seconds": {}, "peak_bytes": {}}
-    for T in times:
-        step = CONTESTANTS["ours"].steps(small_mlp(T))["train"]
-        found["seconds"][str(T)] = interleaved({"ours": step}, rounds)["ours"]
+    for value in values:
+        step = CONTESTANTS["ours"].steps(small_mlp(**{size: value}))["train"]
+        found["seconds"][str(value)] = interleaved({"ours": step}, rounds)["ours"]
         if memory:
-            found["peak_bytes"][str(T)] = apart("--peak", f"T{T}", "ours")
+            found["peak_bytes"][str(value)] = apart("--peak", f"{size}={value}", "ours")
     return found
 
 
@@ -215,7 +220,8 @@ def apart(*arguments: str, as_it_comes: bool = False) -> float:
 
 
 def _print_peak(workload: str, contestant: str) -> None:
-    work = WORKLOADS[workload] if workload in WORKLOADS else small_mlp(int(workload.removeprefix("T")))
+    size, _, value = workload.partition("=")
+    work = small_mlp(**{size: int(value)}) if value else WORKLOADS[workload]
     keep_large_buffers()
     step, warm_up = (CONTESTANTS[contestant].steps(each)["train"] for each in (work, TINY))
     print(peak_of(step, warm_up))
@@ -235,7 +241,7 @@ def measure(
     contestants: Sequence[str] = tuple(CONTESTANTS),
     memory: bool = True,
     met: bool = True,
-    times: Sequence[int] = (),
+    sizes: Mapping[str, Sequence[int]] | None = None,
     densities: Sequence[float] = (),
 ) -> dict[str, Any]:
     """Everything, JSON-ready."""
@@ -258,7 +264,7 @@ def measure(
         if met:
             row["as_met"] = as_met(name, rounds)
         found["workloads"][name] = row
-    found["in_T"] = cost_in_time(times, rounds, memory=memory)
+    found["cost"] = {size: cost_over(size, values, rounds, memory=memory) for size, values in (sizes or {}).items()}
     found["by_density"] = by_density("W2", densities, rounds)
     return found
 
@@ -283,7 +289,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         keep_large_buffers()
         found = measure(
-            options.workload, options.rounds, contestants=options.contestant, times=TIMES, densities=DENSITIES
+            options.workload, options.rounds, contestants=options.contestant, sizes=SIZES, densities=DENSITIES
         )
         record(options.output, "ours", json.loads(json.dumps(found)))
         print(table(found))

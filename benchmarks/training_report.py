@@ -30,9 +30,9 @@ def record(folder: Path, key: str, found: Found) -> None:
     whole = {**(read_json(path) if path.is_file() else {}), key: found}
     write_json(path, whole)
     write_text(folder / f"{STEM}.md", page(whole))
-    if whole.get("ours", {}).get("in_T", {}).get("seconds"):
+    if whole.get("ours", {}).get("cost"):
         with mpl.rc_context({"svg.hashsalt": "stl-deploy", "svg.fonttype": "none", "font.size": 8}):
-            figure = _over_time(whole["ours"]["in_T"])
+            figure = _cost_curves(whole["ours"]["cost"])
             with whole_file(folder / f"{STEM}.svg") as temporary:
                 figure.savefig(temporary, format="svg", metadata={"Date": None})
 
@@ -45,7 +45,8 @@ def table(found: Found) -> str:
             cells = [f"{row['ratio'][k][name]:.2f} ({row['seconds'][k][name] * 1e3:.0f} ms)" for k in _KINDS]
             lines.append(f"{workload} {name:<22}{cells[0]:>20}{cells[1]:>20}{_ratio(row, 'peak_ratio', name):>14}")
         lines += [f"{workload} as met: {text}" for text in _met(row)]
-    lines += [f"T = {T:<4} {s * 1e3:8.1f} ms a training step" for T, s in found["in_T"]["seconds"].items()]
+    for size, row in found["cost"].items():
+        lines += [f"{size} = {value:<4} {s * 1e3:8.1f} ms a training step" for value, s in row["seconds"].items()]
     return "\n".join(lines)
 
 
@@ -122,16 +123,25 @@ def _ours(found: Found) -> list[str]:
             "convolution of the input adds up events. Other layers are dense products whatever their activity.",
             _markdown(("share", *_KINDS), shown),
         ]
-    if found["in_T"]["seconds"]:
-        times = found["in_T"]["seconds"]
-        peaks = found["in_T"]["peak_bytes"]
-        shown = [
-            (T, f"{s * 1e3:.1f}", f"{s * 1e3 / int(T):.3f}", f"{peaks[T] / 2**20:.1f}" if T in peaks else "")
-            for T, s in times.items()
-        ]
-        head = ("T", "ms a training step", "ms per T", "peak memory (MiB)")
-        blocks += ["## Cost over T", "MLP 784-128-10, batch 32.", _markdown(head, shown), f"![Cost over T]({STEM}.svg)"]
+    if found["cost"]:
+        blocks += ["## Cost over sizes", "MLP 784-128-10, T = 16, batch 32, but for the size that varies."]
+        blocks += [_costs(size, row) for size, row in found["cost"].items()]
+        blocks += [f"![Cost over sizes]({STEM}.svg)"]
     return blocks
+
+
+def _costs(size: str, row: Found) -> str:
+    peaks = row["peak_bytes"]
+    shown = [
+        (
+            value,
+            f"{s * 1e3:.1f}",
+            f"{s * 1e3 / int(value):.3f}",
+            f"{peaks[value] / 2**20:.1f}" if value in peaks else "",
+        )
+        for value, s in row["seconds"].items()
+    ]
+    return _markdown((size, "ms a training step", f"ms per {size}", "peak memory (MiB)"), shown)
 
 
 def _peers(peers: Found) -> list[str]:
@@ -173,22 +183,26 @@ def _met(row: Found) -> Iterable[str]:
         yield f"{kind}: ours {ours * 1e3:.1f} ms, authors' algorithm {theirs * 1e3:.1f} ms: {theirs / ours:.2f} times"
 
 
-def _over_time(found: Found) -> Figure:
-    figure = Figure(figsize=(6.4, 2.6), layout="constrained")
-    panels = {"ms a training step": (found["seconds"], 1e3), "peak memory (MiB)": (found["peak_bytes"], 2.0**-20)}
-    shown = {title: values for title, values in panels.items() if values[0]}
-    for axis, (title, (values, scale)) in zip(
-        figure.subplots(1, len(shown), squeeze=False).ravel(), shown.items(), strict=True
-    ):
-        steps = [int(T) for T in values]
-        heights = [scale * value for value in values.values()]
-        axis.plot(steps, heights, marker=".", label="measured")
-        axis.plot(steps, [heights[-1] * T / steps[-1] for T in steps], "--", color="grey", label="linear in T")
-        axis.set_xscale("log", base=2)
-        axis.set_yscale("log", base=2)
-        axis.set_xlabel("T")
-        axis.set_title(title)
-        axis.legend()
+def _cost_curves(cost: Mapping[str, Found]) -> Figure:
+    figure = Figure(figsize=(6.4, 2.1 * len(cost)), layout="constrained")
+    axes = figure.subplots(len(cost), 2, squeeze=False)
+    for row, (size, found) in zip(axes, cost.items(), strict=True):
+        panels = {"ms a training step": (found["seconds"], 1e3), "peak memory (MiB)": (found["peak_bytes"], 2.0**-20)}
+        for axis, (title, (values, scale)) in zip(row, panels.items(), strict=True):
+            if not values:
+                axis.set_axis_off()
+                continue
+            sizes = [int(value) for value in values]
+            heights = [scale * value for value in values.values()]
+            axis.plot(sizes, heights, marker=".", label="measured")
+            axis.plot(
+                sizes, [heights[-1] * n / sizes[-1] for n in sizes], "--", color="grey", label=f"linear in {size}"
+            )
+            axis.set_xscale("log", base=2)
+            axis.set_yscale("log", base=2)
+            axis.set_xlabel(size)
+            axis.set_title(title)
+            axis.legend()
     return figure
 
 

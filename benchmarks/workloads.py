@@ -53,9 +53,9 @@ class Workload:
         return x, torch.randint(0, CLASSES, (self.batch,), generator=draws)
 
 
-def small_mlp(steps: int) -> Workload:
-    """The workload of the cost over T."""
-    return Workload([*dense(128, 10), {"kind": "vote", "population": 1}], (784,), steps, 32)
+def small_mlp(T: int = 16, batch: int = 32, width: int = 128, depth: int = 1) -> Workload:
+    """The workload of the cost curves: ``depth`` hidden layers of ``width`` neurons."""
+    return Workload([*dense(*[width] * depth, 10), {"kind": "vote", "population": 1}], (784,), T, batch)
 
 
 WORKLOADS = {

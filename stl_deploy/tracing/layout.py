@@ -44,11 +44,22 @@ def without_time(layout: Layout) -> Layout:
 
 
 def regroup(layout: Layout, shape: Sequence[int], sizes: Sizes) -> Layout | None:
-    """The layout after a reshape to ``shape``; None if it tears time or samples apart."""
+    """The layout after a reshape to ``shape``; None if it tears time or samples apart.
+
+    One sample, or one step, fits anywhere: it takes an axis of size 1 if one stands at its place, else it stays with
+    the time or samples before it, as ``x.flatten(0, 1)`` means it, else it goes into what follows.
+    """
+    shape = tuple(shape)
     factors = [factor for dim in layout for factor in dim]
     found: list[Dim] = []
-    for wanted in shape:
+
+    def alone() -> bool:
+        return bool(factors) and isinstance(factors[0], str) and sizes[factors[0]] == 1
+
+    for place, wanted in enumerate(shape):
         dim: list[Factor] = []
+        if wanted == 1 and alone():
+            dim.append(factors.pop(0))
         while wanted > 1:
             if not factors:
                 return None
@@ -63,6 +74,8 @@ def regroup(layout: Layout, shape: Sequence[int], sizes: Sizes) -> Layout | None
                 wanted = 1
             else:
                 return None
+        while alone() and any(isinstance(factor, str) for factor in dim) and shape[place + 1 : place + 2] != (1,):
+            dim.append(factors.pop(0))
         found.append(_merged(dim))
     return tuple(found) if all(factor == 1 for factor in factors) else None
 

@@ -95,7 +95,7 @@ def found(monkeypatch):
     for name in ("W2", "W3"):
         monkeypatch.setitem(training.WORKLOADS, name, SMALL)
     monkeypatch.setattr(training, "apart", lambda *_, **__: 2e6)
-    return measure(["W3"], 1, times=(2, 4), densities=(0.5, 1.0))
+    return measure(["W3"], 1, sizes={"T": (2, 4), "depth": (1, 2)}, densities=(0.5, 1.0))
 
 
 def test_every_ratio_is_in_the_table(found):
@@ -104,6 +104,7 @@ def test_every_ratio_is_in_the_table(found):
     shown = table(found)
     assert all(name in shown for name in CONTESTANTS)
     assert "T = 4" in shown
+    assert "depth = 2" in shown
     traces = 4 * 5 * 6 * (4 * 8 * 8 + 10)
     assert found["workloads"]["W3"]["peak_ratio_allowed"] == 1 + traces / 2e6
     assert f"one trace of potentials per layer would be W3 {1 + traces / 2e6:.2f}." in page({"ours": found})

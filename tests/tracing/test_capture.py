@@ -462,3 +462,25 @@ def test_two_decays_of_one_input_stay_two() -> None:
 def test_not_a_module() -> None:
     with pytest.raises(CaptureError, match=r"is no torch\.nn\.Module"):
         stl.capture(lambda x: x, torch.rand(5, 2, 6))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_one_sample_is_captured_as_many_are(flat: bool) -> None:
+    """Layers over all steps at once: one sample merges with time, and is no factor of the channels."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.lif, self.fc = nn.Conv2d(2, 3, 3), stl.LIF((3, 4, 4), threshold=0.1), nn.Linear(48, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            steps, samples = x.shape[:2]
+            y = x.flatten(0, 1) if flat else x.reshape(-1, *x.shape[2:])
+            spikes = self.lif(self.conv(y).view(steps, samples, 3, 4, 4))
+            return self.fc(spikes.reshape(steps * samples, 48)).unflatten(0, (steps, samples)).mean(0)
+
+    torch.manual_seed(0)
+    model, x = Net().eval(), torch.rand(4, 3, 2, 6, 6)
+    graphs = [stl.capture(model, x[:, :samples]) for samples in (1, 3)]
+    one, many = (graph.simulate(x.numpy()).y for graph in graphs)
+    np.testing.assert_array_equal(one, many)
