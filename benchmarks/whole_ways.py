@@ -148,12 +148,23 @@ def _alone(way: Way) -> tuple[float, float]:
         process = subprocess.Popen(
             [sys.executable, *way.command], cwd=folder, env=environment, stdout=subprocess.DEVNULL
         )
-        _, status, usage = os.wait4(process.pid, 0)
+        peak = 0.0
+        while process.poll() is None:
+            peak = max(peak, _peak(process.pid))
+            time.sleep(0.02)
         seconds = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             raise SystemExit(f"{way.what}: exit status {process.returncode}")
-        return seconds, usage.ru_maxrss * 1024.0
+        return seconds, peak
+
+
+def _peak(pid: int) -> float:
+    """Bytes that a process held at most so far (Linux); what getrusage says counts this process's own before exec."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    except OSError:
+        return 0.0
+    return next((1024 * float(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), 0.0)
 
 
 def page(found: dict[str, Any]) -> str:
