@@ -7,7 +7,7 @@ from benchmarks.whole_ways import ResNet18, Way, measure, page
 
 
 def test_seconds_and_memory_are_those_of_the_process(monkeypatch):
-    eats = "bytes(300 * 2**20); import time; time.sleep(0.3)"
+    eats = "kept = b'x' * (300 * 2**20); import time; time.sleep(0.4)"
     ways = {"eats": Way("eats", ("-c", eats), 1, 8), "fails": Way("fails", ("-c", "raise SystemExit(3)"), 1)}
     monkeypatch.setattr(whole_ways, "WAYS", ways)
     found = measure(["eats"], 2)
