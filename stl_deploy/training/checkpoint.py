@@ -19,6 +19,7 @@ from stl_deploy.config.load import config_of
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.nn.network import Network
+from stl_deploy.training.model_file import load_weights
 from stl_deploy.training.snapshots import keep
 
 FILE = "checkpoint.safetensors"
@@ -76,8 +77,9 @@ def read_checkpoint(run_dir: Path, state: State, config: RunConfig) -> None:
     model = state.network.state_dict()
     adam = _adam_shapes(state)
     check_fit(path, tensors, {f"{part}/{name}": t for part in ("model", "best") for name, t in model.items()} | adam)
-    state.network.load_state_dict({name: tensors[f"model/{name}"] for name in model})
     state.best = {name: tensors[f"best/{name}"] for name in model}
+    for weights in (state.best, {name: tensors[f"model/{name}"] for name in model}):
+        load_weights(path, state.network, weights)
     _load_adam(state, tensors)
     state.epoch, state.best_epoch, state.records = epoch, best_epoch, records
 

@@ -43,8 +43,16 @@ def load_network(run_dir: Path, snapshot: Path | None = None) -> tuple[Network, 
     with torch.random.fork_rng(devices=[]):
         network = Network(config, sample_shape(config.dataset), classes)
     check_fit(file, tensors, network.state_dict())
-    network.load_state_dict(tensors)
+    load_weights(file, network, tensors)
     return network.eval(), config
+
+
+def load_weights(path: Path, network: Network, weights: Mapping[str, Tensor]) -> None:
+    """Put the weights of a file into a network that they fit; raises InputError for thresholds that overflow."""
+    network.load_state_dict(weights)
+    for name, theta in network.thresholds().items():
+        if not bool(theta.isfinite().all()):
+            raise InputError(f"{path}: layer '{name}' has a threshold of infinity or NaN; the file is damaged")
 
 
 def model_facts(run_dir: Path) -> dict[str, Any]:

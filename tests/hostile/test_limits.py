@@ -87,6 +87,19 @@ def test_records_that_training_never_wrote_are_a_sentence(
         train(config, tmp_path, resume=True)
 
 
+@pytest.mark.parametrize("part", ["model", "best"])
+def test_thresholds_that_overflow_are_a_sentence(
+    trained: tuple[RunConfig, dict[str, torch.Tensor], dict[str, Any]], tmp_path: Path, part: str
+) -> None:
+    config, tensors, about = trained
+    (name,) = [
+        key for key in tensors if key.startswith(part) and "lif1" in key and "threshold" in key and "init" not in key
+    ]
+    write_tensors(tmp_path / FILE, tensors | {name: torch.full_like(tensors[name], 1e38)}, about)
+    with pytest.raises(InputError, match="layer 'lif1' has a threshold of infinity or NaN; the file is damaged"):
+        train(config, tmp_path, resume=True)
+
+
 def test_compiled_code_is_not_taken_from_where_others_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compile_module = pytest.importorskip("stl_deploy.nn.fused.compile", reason="numba is not installed")
     shared = tmp_path / "shared"
