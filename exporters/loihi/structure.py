@@ -77,11 +77,14 @@ def structure(program: Program) -> Structure:
             continue
         _check_kind(node)
         if waiting is not None:
+            merge = "merge the two"
+            if isinstance(waiting, Pool):
+                merge = "put it into the weights behind it (stl-deploy fold --merge-pools)"
             refuse(
                 waiting,
                 "no-neuron",
                 f"its output goes to '{node.name}' without a neuron between",
-                "merge the two, or put a spiking neuron between them",
+                f"{merge}, or put a spiking neuron between them",
             )
         if isinstance(node, Reshape):
             stages.extend(_flatten(node))

@@ -76,6 +76,11 @@ def quantise(
     netx file's integer model differs in one spike from the network that was trained.
     """
     say, options = say or Console(quiet=True), options or QuantiseOptions()
+    if run_dir.is_file():
+        raise InputError(
+            f"{run_dir}: expected a run folder, which says what to train on; found a file; train a captured module in "
+            "Python: net.quantised()"
+        )
     if output.resolve() == run_dir.resolve():
         raise InputError(f"{output}: the run to start from; name another folder")
     if options.epochs < 0:

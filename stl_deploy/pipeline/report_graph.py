@@ -73,8 +73,6 @@ def report_graph(
     write_text(folder / HTML, render_report(data))
     write_json(folder / JSON, twin)
     say.say(reading.reason)
-    if reading.unsaid:
-        say.warn(reading.unsaid)
     say.say(f"written: {folder / HTML} (opens offline) and {folder / JSON}")
     return twin
 

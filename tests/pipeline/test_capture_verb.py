@@ -138,3 +138,11 @@ def test_weights_that_are_none(tmp_path: Path, changed: dict[Any, torch.Tensor],
     torch.save({**state, **changed}, tmp_path / "w.pt")
     with pytest.raises(InputError, match=said):
         load_module(f"{tmp_path / 'net.py'}:net", tmp_path / "w.pt")
+
+
+def test_quantise_is_of_runs_and_says_what_is_for_graphs(tmp_path: Path) -> None:
+    net = tmp_path / "net.nir"
+    net.touch()
+    with pytest.raises(InputError, match=r"net\.nir: expected a run folder, .* Python: net\.quantised\(\)"):
+        verbs.quantise(net, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -18,6 +18,7 @@ from stl_deploy.exporters.loihi.net import ConvLayer, DenseLayer, IntegerNet
 from stl_deploy.exporters.loihi.netx import read_netx
 from stl_deploy.exporters.loihi.quantise import quantise
 from stl_deploy.exporters.loihi.simulate import simulate
+from stl_deploy.exporters.loihi.structure import refusals
 from stl_deploy.graph.program import Delay, Neuron, Program, Scale, Source, Synapse
 from stl_deploy.graph.run import run
 from tests.exporters.loihi.programs import Builder, F, conv_net, events
@@ -236,6 +237,14 @@ REFUSED: dict[str, tuple[Callable[[], Program], str, str]] = {
     "pixels": (lambda: conv_net(np.random.default_rng(0), "pixel"), "lif1", "per-pixel-threshold"),
     "zero": (lambda: Builder((3,)).linear("fc", np.zeros((2, 3))).lif("a", 1.0).program(), "fc", "all-zero-layer"),
 }  # fmt: skip
+
+
+def test_a_pool_before_weights_names_the_command_that_merges_it() -> None:
+    program = (
+        image().lif("a", 1.0).sum_pool("p").reshape("r", (8,)).linear("l", np.ones((2, 8))).lif("b", 1.0).program()
+    )
+    (found,) = [error for error in refusals(program) if error.slug == "no-neuron"]
+    assert (found.node, "fold --merge-pools" in found.remedy) == ("p", True)
 
 
 @pytest.mark.parametrize("name", REFUSED)
