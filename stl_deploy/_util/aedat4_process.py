@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from stl_deploy._util import system
+from stl_deploy._util.untrusted import one_line
 
 _MEMORY_BYTES = 3 * 2**30
 _FILE_SECONDS = 60.0
@@ -33,7 +34,7 @@ def main() -> None:
         except ImportError:
             answer = {"missing": True}
         except BaseException as error:  # a panic of the decoder is no Exception
-            answer = {"error": " ".join(str(error).split())[:160] or type(error).__name__}
+            answer = {"error": one_line(error, 160)}
         sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n" + content)
         sys.stdout.buffer.flush()
 

@@ -39,6 +39,12 @@ __all__ = [
 _MAX_JSON_BYTES = 2**28
 
 
+def require_suffix(path: Path, suffix: str, why: str = "") -> None:
+    """Raise InputError unless the file's name ends in ``suffix``; why: for what it must, as in " for onnx"."""
+    if path.suffix != suffix:
+        raise InputError(f"{path}: expected a name that ends in {suffix}{why}; found '{path.suffix}'")
+
+
 def cache_dir() -> Path:
     """Where downloads go: ``$XDG_CACHE_HOME/stl-deploy``, by default ``~/.cache/stl-deploy``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stl-deploy"

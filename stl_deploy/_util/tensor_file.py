@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from stl_deploy._util.files import MAX_ARRAY_BYTES, plain_file, whole_file
+from stl_deploy._util.untrusted import one_line
 from stl_deploy.errors import InputError
 
 _KEY = "stl_deploy"
@@ -36,7 +37,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         found = None if about is None else json.loads(about)
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: truncated, damaged or not a safetensors file ({_one_line(error)})") from None
+        raise InputError(f"{path}: truncated, damaged or not a safetensors file ({one_line(error)})") from None
     if not isinstance(found, dict):
         raise InputError(f"{path}: a safetensors file that stl-deploy did not write")
     return tensors, found
@@ -57,7 +58,3 @@ def check_fit(path: Path, found: Mapping[str, Tensor], expected: Mapping[str, Te
             )
         if have.is_floating_point() and not bool(have.isfinite().all()):
             raise InputError(f"{path}: tensor '{name}': expected finite numbers; found NaN or infinity")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

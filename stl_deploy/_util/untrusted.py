@@ -31,7 +31,7 @@ def blamed(path: Path | str, what: str, *, ours: bool = False) -> Iterator[None]
             raise
         if isinstance(error, OSError) and error.strerror and error.filename is not None:
             raise InputError(f"{path}: {error.strerror}") from None
-        sentence = f"{path}: damaged, truncated or not {what} ({_one_line(error)})"
+        sentence = f"{path}: damaged, truncated or not {what} ({one_line(error, 160)})"
         raise InputError(sentence) from error  # --debug shows where
 
 
@@ -44,8 +44,9 @@ def _is_defect(error: Exception) -> bool:
     return isinstance(error, _DEFECTS) and raised_in.split(".")[0] == __name__.split(".")[0]
 
 
-def _one_line(error: Exception) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:160]
+def one_line(error: BaseException, most: int | None = None) -> str:
+    """An error's text without line breaks, its type's name if it has none; ``most`` characters of it."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:most]
 
 
 def plain_file(path: Path, what: str, most: int | None = None) -> int:

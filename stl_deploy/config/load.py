@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from stl_deploy._util.files import write_text
 from stl_deploy._util.suggest import did_you_mean
-from stl_deploy._util.untrusted import read_text
+from stl_deploy._util.untrusted import one_line, read_text
 from stl_deploy.config.messages import sentences
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import ConfigError, InputError
@@ -134,8 +134,7 @@ def _yaml(text: str, where: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{where}: not YAML ({reason})") from None
+        raise ConfigError(f"{where}: not YAML ({one_line(error)})") from None
 
 
 def _build(data: dict[str, Any], where: str) -> RunConfig:

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.files import MAX_ARRAY_BYTES, blamed, cache_dir, plain_file, read_npz, write_npz
 from stl_deploy._util.install import missing
+from stl_deploy._util.untrusted import one_line
 from stl_deploy.config.schema import DatasetConfig
 from stl_deploy.data import event_files
 from stl_deploy.data.events import Events, Frames, gather
 from stl_deploy.data.raw import Raw
-from stl_deploy.data.sources import one_line
 from stl_deploy.errors import InputError
 
 Recordings = Iterator[tuple[Events, int]]

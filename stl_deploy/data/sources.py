@@ -10,6 +10,7 @@ import numpy as np
 
 from stl_deploy._util.files import cache_dir
 from stl_deploy._util.install import missing
+from stl_deploy._util.untrusted import one_line
 from stl_deploy.config.schema import DatasetConfig
 from stl_deploy.data.idx import read_idx
 from stl_deploy.data.own.folder import load as load_folder
@@ -120,8 +121,3 @@ def torchvision_datasets() -> ModuleType:
         raise missing("torchvision", "downloads this dataset") from None
     module: ModuleType = datasets
     return module
-
-
-def one_line(error: Exception) -> str:
-    """An error's text without line breaks."""
-    return " ".join(str(error).split())

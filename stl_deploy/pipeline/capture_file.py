@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from stl_deploy._util.console import Console
-from stl_deploy._util.npz import names_in, read_npz
-from stl_deploy.errors import InputError
+from stl_deploy._util.files import require_suffix
 from stl_deploy.graph.io.nir_file import write_nir
 from stl_deploy.pipeline.capture import capture as capture_module
-from stl_deploy.pipeline.user_module import load_module, name_in_file
+from stl_deploy.pipeline.user_module import load_module, module_input, name_in_file
 from stl_deploy.tracing import Time
 
 
@@ -31,16 +30,13 @@ def capture(
     ``time`` and ``output``. Raises InputError for files that do not fit, CaptureError as `capture` does.
     """
     say = say or Console(quiet=True)
-    if output.suffix != ".nir":
-        raise InputError(f"{output}: a captured graph ends in .nir; name it so")
-    arrays = read_npz(input_file, lambda name: name == "x")
-    if "x" not in arrays:
-        raise InputError(f"{input_file}: expected an array 'x'; found {', '.join(names_in(input_file)) or 'nothing'}")
+    require_suffix(output, ".nir", " for a captured graph")
+    x = module_input(input_file)
     say.say(f"running {name_in_file(module)[0]}, which is your code")
     model = load_module(module, weights)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # those of the proof are said below
-        net = capture_module(model, arrays["x"], time=time, output=pick)
+        net = capture_module(model, x, time=time, output=pick)
     write_nir(net.graph, output)
     say.say(str(net.proof))
     for warning in net.proof.warnings:

@@ -11,7 +11,7 @@ import nir
 from numpy.typing import NDArray
 
 from stl_deploy._util.console import Console
-from stl_deploy._util.files import sha256
+from stl_deploy._util.files import require_suffix, sha256
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.targets import Format, find_format, format_of, registry
 from stl_deploy.graph.io.nir_file import read_nir
@@ -57,8 +57,8 @@ def export(
     the artifact does not spike as it must (a float one as the graph does: on the exact grid it can).
     """
     say, target = say or Console(quiet=True), find_format(to)
-    if target.suffix is not None and output.suffix != target.suffix:
-        raise InputError(f"{output}: expected a name that ends in {target.suffix} for {to}; found '{output.suffix}'")
+    if target.suffix is not None:
+        require_suffix(output, target.suffix, f" for {to}")
     opened = open_source(source)
     program = open_program(opened, dialect, say=say)
     x, labels, what = program_input(opened, program, input_file)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stl_deploy._util.console import Console
-from stl_deploy._util.files import write_text
+from stl_deploy._util.files import require_suffix, write_text
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.targets import Tabled, find_format
 from stl_deploy.graph.draw import svg
@@ -20,8 +20,8 @@ def show(
 ) -> list[dict[str, Any]]:
     """The rows of a network's layer table, or of an artifact's (JSON-ready); ``drawing``: also an SVG of the graph."""
     say = say or Console(quiet=True)
-    if drawing is not None and drawing.suffix != ".svg":
-        raise InputError(f"{drawing}: expected a name that ends in .svg; found '{drawing.suffix}'")
+    if drawing is not None:
+        require_suffix(drawing, ".svg")
     opened = open_source(source, artifacts=True)
     if not opened.is_graph:
         if drawing is not None:

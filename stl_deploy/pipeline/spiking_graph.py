@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.console import Console
-from stl_deploy._util.files import write_npz, write_text
+from stl_deploy._util.files import require_suffix, write_npz, write_text
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import InputError
 from stl_deploy.graph.dialect import Dialect
@@ -119,8 +119,7 @@ class SpikingGraph:
     def show(self, path: str | Path | None = None) -> tuple[Row, ...]:
         """The rows of the layer table; with ``path`` (``.svg``) also a drawing of the graph, written there."""
         if path is not None:
-            if Path(path).suffix != ".svg":
-                raise InputError(f"{path}: a drawing ends in .svg; name it so")
+            require_suffix(Path(path), ".svg")
             write_text(Path(path), svg(self.program))
         return self.rows
 

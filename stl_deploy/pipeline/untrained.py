@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import nir
-import numpy as np
 import torch
 
 from stl_deploy._util.console import Console
-from stl_deploy._util.npz import names_in, read_npz
 from stl_deploy.data import check_dataset
 from stl_deploy.data.encoders import input_coding
 from stl_deploy.errors import InputError
@@ -26,7 +24,7 @@ from stl_deploy.pipeline.capture import capture
 from stl_deploy.pipeline.check import declared_grid, seen_coding, show, targets_asked
 from stl_deploy.pipeline.configure import configure
 from stl_deploy.pipeline.inputs import analog_bits
-from stl_deploy.pipeline.user_module import load_module
+from stl_deploy.pipeline.user_module import load_module, module_input
 
 
 def check_untrained(
@@ -62,12 +60,7 @@ def untrained_graph(
     if ".py:" in what:
         if input_file is None:
             raise InputError(f"{what}: expected --input X.npz with x as the module's forward takes it; found none")
-        arrays = read_npz(input_file, lambda name: name == "x")
-        if "x" not in arrays:
-            raise InputError(
-                f"{input_file}: expected an array 'x'; found {', '.join(names_in(input_file)) or 'nothing'}"
-            )
-        net = capture(load_module(what, None), np.asarray(arrays["x"]), verify=False)
+        net = capture(load_module(what, None), module_input(input_file), verify=False)
         own = own_metadata(net.graph) | {"input": declared or seen_coding(net.sample)}
         return with_metadata(net.graph, own), net.dialect
     if input_file is not None:

@@ -10,10 +10,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, load, nn
 
+from stl_deploy._util.files import names_in, read_npz
+from stl_deploy._util.untrusted import one_line
 from stl_deploy.errors import InputError
 
 
@@ -77,16 +80,20 @@ def _told(error: Exception, file: Path) -> str:
     """An error in the user's code, in one line that says where."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
     line = f"line {frames[-1].lineno}: " if frames else ""
-    return f"{line}{type(error).__name__}: {_short(error)}"
+    return f"{line}{type(error).__name__}: {one_line(error, 300)}"
 
 
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+def module_input(path: Path) -> NDArray[Any]:
+    """``x`` of an npz file, as a module's forward takes it; raises InputError where it holds none."""
+    arrays = read_npz(path, lambda name: name == "x")
+    if "x" not in arrays:
+        raise InputError(f"{path}: expected an array 'x'; found {', '.join(names_in(path)) or 'nothing'}")
+    return arrays["x"]
 
 
 def _load_weights(module: nn.Module, path: Path) -> None:
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        raise InputError(f"{path}: expected a file of weights; found no such file")
     state = _safetensors(path) if path.suffix == ".safetensors" else _checkpoint(path)
     for name, value in state.items():
         if not isinstance(name, str) or value.is_complex():
@@ -94,7 +101,7 @@ def _load_weights(module: nn.Module, path: Path) -> None:
     try:
         missing, unexpected = module.load_state_dict(state, strict=False)
     except (RuntimeError, TypeError) as error:
-        raise InputError(f"{path}: {_short(error)}") from None
+        raise InputError(f"{path}: {one_line(error, 300)}") from None
     if missing or unexpected:
         which = f"no tensor '{missing[0]}'" if missing else f"an unknown tensor '{unexpected[0]}'"
         raise InputError(f"{path}: {which}; the file is of another model ({len(state)} tensors)")
@@ -107,7 +114,7 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path}: no safetensors file ({_short(error)})") from None
+        raise InputError(f"{path}: no safetensors file ({one_line(error, 300)})") from None
 
 
 def _checkpoint(path: Path) -> dict[str, Tensor]:

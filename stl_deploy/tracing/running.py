@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from stl_deploy._util.untrusted import one_line
 from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.layout import BATCH, TIME, Layout, axis_of
 from stl_deploy.tracing.model_state import as_found, bring_to_rest, names_of, shake
@@ -115,10 +116,9 @@ def _called(model: nn.Module, x: Tensor, call: Call) -> Any:
     except CaptureError:
         raise
     except Exception as error:
-        text = " ".join(str(error).split())[:200]
         raise CaptureError(
-            f"the model fails on an input of shape {list(x.shape)}: {type(error).__name__}: {text}; give x as "
-            f"forward takes it under time={call.time!r}",
+            f"the model fails on an input of shape {list(x.shape)}: {type(error).__name__}: {one_line(error, 200)}; "
+            f"give x as forward takes it under time={call.time!r}",
             line=raised_at(error),
         ) from error
 

@@ -127,7 +127,7 @@ def test_wrong_data_to_evaluate(data, sentence) -> None:
         (lambda net: net.energy(), r"energy needs input: expected x of shape \[T, B, \*shape\]; found none"),
         (lambda net: net.verify("net.onnx"), "verify needs input"),
         (lambda net: net.export("net.pt"), r"net.pt: expected a name that ends in .nir \(nir\)"),
-        (lambda net: net.show("graph.png"), "graph.png: a drawing ends in .svg"),
+        (lambda net: net.show("graph.png"), "graph.png: expected a name that ends in .svg; found '.png'"),
         (lambda net: net.check("tpu"), "expected a target: .*; found 'tpu'"),
     ],
 )

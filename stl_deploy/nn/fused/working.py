@@ -7,6 +7,8 @@ from functools import cache
 
 import torch
 
+from stl_deploy._util.untrusted import one_line
+
 
 @cache
 def works(dtype: torch.dtype, winograd: bool = False) -> bool:
@@ -19,7 +21,7 @@ def works(dtype: torch.dtype, winograd: bool = False) -> bool:
 
         (warm.warm_winograd if winograd else warm.warm)(dtype)
     except Exception as error:  # a compiler fails in too many ways to name; torch's path needs none of it
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = one_line(error, 200)
         warnings.warn(f"the compiled fast path failed ({reason}); going on in torch, more slowly", stacklevel=3)
         return False
     return True
