@@ -225,7 +225,7 @@ class _Solver:
         def at(end: int) -> Callable[[int], float]:
             return lambda place: cost(place)[end]
 
-        low, high = sorted(_crossing(scales, at(end), ann[end]) for end in (0, 1))
+        low, high = sorted(crossing(scales, at(end), ann[end]) for end in (0, 1))
         if high < 0:
             return account.never("the fixed part alone costs more than the ANN", "above")
         if low > self._highest:
@@ -252,7 +252,7 @@ class _Account:
         return ModelBreakEven(self.name, self.price, text, None, None, None, verdict, self.flow)
 
 
-def _crossing(scales: Sequence[float], cost: Callable[[int], float], ann: float) -> float:
+def crossing(scales: Sequence[float], cost: Callable[[int], float], ann: float) -> float:
     """The scale at which the costs, which never fall, reach ``ann``: -1 if they begin above, infinite if never."""
     places = range(len(scales))
     if cost(0) >= ann:

@@ -116,7 +116,7 @@ class Placing:
         return name
 
     def _spikes_of(self, node: PopulationNode, count: int) -> str:
-        lasts = self._delayed(node.name) or node.neuron.reset.endswith("delayed")
+        lasts = self._delayed(node.name) or node.neuron.resets_late
         return self._buffer(node, "spikes", "uint8_t", count, "1 where a neuron fired", lasts)
 
     def _record(self, node: Node, order: Order) -> int:

@@ -60,8 +60,7 @@ class Populations(Pools):
             return
         self._head(node)
         drive = self._drive(node)
-        late = node.neuron.reset.endswith("delayed")
-        fused = None if late else self._fusable(node)
+        fused = None if node.neuron.resets_late else self._fusable(node)
         values = self._neurons(node, node.neuron, drive, fused[0].kernel[1] if fused else 0)
         record = self._record(node, drive.order)
         if fused is None:
@@ -76,7 +75,7 @@ class Populations(Pools):
     ) -> dict[str, Any]:
         """The row function, its rows, and the states and tables that it works on."""
         spikes = isinstance(node, PopulationNode)
-        if kept(neuron.v_decay) == 0 and not neuron.reset.endswith("delayed"):
+        if kept(neuron.v_decay) == 0 and not neuron.resets_late:
             neuron = replace(neuron, reset="value", drop=None, v_reset=None)  # nothing outlives the step
         count = len(drive.order)
         row = node.shape[0] if len(node.shape) > 1 else count

@@ -9,6 +9,7 @@ import numpy as np
 
 from stl_deploy.exporters.integers.bounds import Interval
 from stl_deploy.exporters.integers.net import DECAY_ONE, STATE_SHIFT, STATE_TOP, IntegerNeuron, Ints
+from stl_deploy.graph.program import LATE_RESETS
 
 NARROW = 2**31 // DECAY_ONE
 """Below it, a state times what it keeps of 4096 fits in 32 bits."""
@@ -72,7 +73,7 @@ class Rule:
     @property
     def late(self) -> bool:
         """Whether a spike acts on the next step."""
-        return self.reset.endswith("delayed")
+        return self.reset in LATE_RESETS
 
 
 def drive_bounds(sums: Interval, bias: Ints | None, i_decay: int | Ints) -> tuple[Interval, bool]:
@@ -92,7 +93,7 @@ def drive_bounds(sums: Interval, bias: Ints | None, i_decay: int | Ints) -> tupl
 def potential_bounds(neuron: IntegerNeuron, drive: Interval) -> Interval | None:
     """Bounds of v before its limit, or None if it has none: for neurons that reset to 0 at once."""
     slowest = int(np.min(neuron.v_decay))
-    if slowest == DECAY_ONE and not neuron.reset.endswith("delayed"):
+    if slowest == DECAY_ONE and not neuron.resets_late:
         return drive
     if neuron.reset != "value" or neuron.v_reset is not None:
         return None

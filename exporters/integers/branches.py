@@ -13,6 +13,7 @@ import numpy as np
 
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.integers.fields import unread
+from stl_deploy.exporters.integers.net import RESETS
 from stl_deploy.exporters.integers.scales import Doubles, refuse, row_gain
 from stl_deploy.graph.program import (
     Conv,
@@ -30,9 +31,6 @@ from stl_deploy.graph.program import (
 
 READ = ("decay", "threshold", "gain", "offset", "compare", "reset", "v_reset", "synapse")
 """Fields of a Program's neuron that integers hold; any other must be as if it were not there."""
-
-RESETS = ("value", "subtract", "subtract_delayed", "value_delayed")
-"""What a spike may do to v."""
 
 Value = float | str
 """A whole value's unit, or ``weighted`` or ``potential``."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.windows import output_size
-from stl_deploy.graph.program import Reset
+from stl_deploy.graph.program import LATE_RESETS, Reset
 
 Ints = NDArray[np.int32]
 Shape = tuple[int, ...]
@@ -27,6 +27,9 @@ STATE_TOP = 2**23
 MAX_THRESHOLD = 2**17 - 1
 MIN_BIAS, MAX_BIAS = -(2**12), 2**12 - 1
 """What a register of Loihi holds: a threshold, a bias."""
+
+RESETS = ("value", "subtract", *LATE_RESETS)
+"""What a spike may do to v."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -45,6 +48,11 @@ class IntegerNeuron:
     reset: Reset = "value"
     drop: Ints | None = None
     v_reset: Ints | None = None
+
+    @property
+    def resets_late(self) -> bool:
+        """Whether a spike acts on the next step's v."""
+        return self.reset in LATE_RESETS
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

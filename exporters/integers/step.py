@@ -77,21 +77,20 @@ def integrate(
     """
     threshold = (neuron.threshold << STATE_SHIFT).astype(drive.dtype)
     put_back = _reset_of(neuron, drive.dtype)
-    late = neuron.reset in ("subtract_delayed", "value_delayed")
     state = state or State()
     v = np.zeros(drive.shape[1:], drive.dtype) if state.v is None else state.v
     last = np.zeros(v.shape, bool) if state.spikes is None else state.spikes
     for now, fired in zip(drive, spikes.view(bool), strict=True):
         v = leak(v, neuron.v_decay)
         v += now
-        if late:
+        if neuron.resets_late:
             v = put_back(v, last)
         if saturates:
             v = saturate(v)
         if observe is not None:
             observe(v)
         fires(v, threshold, fired)
-        if late:
+        if neuron.resets_late:
             last = fired
         else:
             v = put_back(v, fired)

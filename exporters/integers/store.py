@@ -28,7 +28,7 @@ from stl_deploy.exporters.integers.graph import (
     PopulationNode,
     SumPoolNode,
 )
-from stl_deploy.exporters.integers.net import DECAY_ONE, MAX_THRESHOLD, IntegerNeuron
+from stl_deploy.exporters.integers.net import DECAY_ONE, MAX_THRESHOLD, RESETS, IntegerNeuron
 from stl_deploy.graph.program import Node, Reshape, Source
 from stl_deploy.graph.readout import KEY as READOUT
 from stl_deploy.graph.readout import Readout, readout_of
@@ -172,7 +172,7 @@ def _value(name: str, value: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
             raise ValueError(f"{name} is not finite")
         return float(value)
     if name == "reset":
-        if value not in ("value", "subtract", "subtract_delayed", "value_delayed"):
+        if value not in RESETS:
             raise ValueError(f"reset {value!r}")
         return value
     if isinstance(value, list):

@@ -24,7 +24,7 @@ from stl_deploy.graph.program import Conv, Linear, Pool, Program
 Way = Literal["simple", "balanced"]
 RESOURCES = ("neurons", "in_axons", "out_axons", "synapse_bytes")
 """What a core is counted to use."""
-_AT_ONCE = 2**25
+AT_ONCE = 2**25
 """Pairs of a core and an input that are looked at together."""
 
 
@@ -174,7 +174,7 @@ def _groups(node: Conv | Pool) -> int:
 def _reached(node: Conv | Pool, cuts: NDArray[np.int64]) -> Iterator[NDArray[np.bool_]]:
     """Which places of the image the outputs from each cut to the next of a conv or pool read, some cuts at a time."""
     groups = _groups(node)
-    step = max(1, _AT_ONCE // (groups * node.input_shape[1] * node.input_shape[2]))
+    step = max(1, AT_ONCE // (groups * node.input_shape[1] * node.input_shape[2]))
     return (_read(node, groups, cuts[i : i + step + 1]) for i in range(0, len(cuts) - 1, step))
 
 

@@ -47,6 +47,8 @@ Floats = NDArray[np.float32]
 N = TypeVar("N", bound="Node")
 Reset = Literal["value", "subtract", "subtract_delayed", "value_delayed", "none", "snntorch_subtract"]
 """What a spike does to the potential (see the module's equations)."""
+LATE_RESETS = ("subtract_delayed", "value_delayed")
+"""Those that act on the next step's potential, so that the spike must be remembered."""
 
 
 @dataclass(frozen=True)
@@ -174,8 +176,8 @@ class Neuron(Node):
 
     @property
     def resets_late(self) -> bool:
-        """Whether a spike acts on the next step's potential, so that it must be remembered."""
-        return self.spiking and self.reset in ("subtract_delayed", "value_delayed")
+        """Whether a spike acts on the next step's potential."""
+        return self.spiking and self.reset in LATE_RESETS
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, load, nn
 
-from stl_deploy._util.files import names_in, read_npz
+from stl_deploy._util.npz import names_in, read_npz
 from stl_deploy._util.untrusted import one_line
 from stl_deploy.errors import InputError
 

@@ -11,7 +11,7 @@ import pytest
 
 from stl_deploy.energy import EnergyReport, load_prices, measure_energy
 from stl_deploy.energy.counts.neuron_ops import neuron_ops
-from stl_deploy.energy.models.break_even import _crossing
+from stl_deploy.energy.models.break_even import crossing
 from stl_deploy.energy.prices.operations import state_multiply
 from stl_deploy.graph.program import Neuron, Program, Source, Synapse
 from tests.energy.close import approx
@@ -344,7 +344,7 @@ def test_at_the_break_even_activity_both_sides_cost_the_same() -> None:
 )
 def test_the_crossing_lies_between_two_bends(ann: float, expected: float) -> None:
     costs = [1.0, 1.0, 3.0, 3.0, 5.0]  # flat, rising, flat, rising
-    assert _crossing([0.0, 1.0, 2.0, 3.0, 4.0], costs.__getitem__, ann) == approx(expected)
+    assert crossing([0.0, 1.0, 2.0, 3.0, 4.0], costs.__getitem__, ann) == approx(expected)
 
 
 def test_no_rate_beyond_one_spike_per_step_is_told() -> None:

@@ -84,7 +84,7 @@ def test_conv_cores_hold_every_neuron_once_and_count_their_inputs(seed: int, how
         "c", weight, None, ((padding, padding),) * 2, stride=(stride, stride), groups=groups
     )  # fmt: skip
     program = build.lif("a", 1.0).program()
-    with patch("stl_deploy.exporters.loihi.placement._AT_ONCE", int(rng.choice([1, 200, 2**25]))):
+    with patch("stl_deploy.exporters.loihi.placement.AT_ONCE", int(rng.choice([1, 200, 2**25]))):
         placed = place(program, chip(neurons_per_core=int(rng.integers(1, 30))), how)
     covered = [i for core in placed.placement.cores for i in range(core.first, core.last)]
     assert covered == list(range(int(np.prod(program.by_name["a"].shape))))
