@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from stl_deploy.errors import CaptureError
-from stl_deploy.fold.norm import Doubles
+from stl_deploy.fold.norm import Doubles, scaled
 from stl_deploy.graph.program import (
     Conv,
     Floats,
@@ -48,11 +48,8 @@ def fold_norms(layers: Layers) -> Layers:
         if _same_rows(before, layer) and _readers(layers, layer.sources[0].node) == 1:
             assert isinstance(before, Conv | Linear)
             weight, bias = pending.get(before.name) or _doubles(before)
-            scale = np.asarray(layer.scale, np.float64)
-            pending[before.name] = (
-                weight * scale.reshape(-1, *(1,) * (weight.ndim - 1)),
-                scale * bias + np.asarray(layer.shift, np.float64),
-            )
+            scale, shift = np.asarray(layer.scale, np.float64), np.asarray(layer.shift, np.float64)
+            pending[before.name] = scaled(weight, bias, scale, shift)
             renamed[name] = before.name
             del found[name]
         else:

@@ -31,6 +31,9 @@ class Norm:
 
 def fold_norm(weight: Doubles, bias: Doubles, norm: Norm) -> tuple[Doubles, Doubles]:
     """Weight ``[channels, ...]`` and bias ``[channels]`` that do the work of synapse and norm together."""
-    factor = norm.scale / np.sqrt(norm.var + norm.eps)
-    folded = weight * factor.reshape(-1, *(1,) * (weight.ndim - 1))
-    return folded, factor * (bias - norm.mean) + norm.shift
+    return scaled(weight, bias - norm.mean, norm.scale / np.sqrt(norm.var + norm.eps), norm.shift)
+
+
+def scaled(weight: Doubles, bias: Doubles, scale: Doubles, shift: Doubles) -> tuple[Doubles, Doubles]:
+    """Weight and bias of ``scale·(W·x + b) + shift``, each ``[channels]`` but the weight."""
+    return weight * scale.reshape(-1, *(1,) * (weight.ndim - 1)), scale * bias + shift
