@@ -58,7 +58,7 @@ def verify(
     Raises InputError if there is no such reference, or arrays of one node differ in shape.
     """
     if reference not in runs:
-        raise InputError(f"no run '{reference}' to compare with; runs: {', '.join(runs)}")
+        raise InputError(f"expected a run to compare with: {', '.join(runs)}; found '{reference}'")
     base = runs[reference]
     counts = None if near is None else near.counts
     found = tuple(

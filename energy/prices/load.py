@@ -51,8 +51,8 @@ def load_prices(name_or_path: str | Path) -> PriceList:
     if path.suffix != ".toml":
         close = did_you_mean(str(name_or_path), _built_in(), most=3)
         raise InputError(
-            f"no price list '{name_or_path}'{close}; 'stl-deploy prices' lists all {len(_built_in())}; or give the "
-            "path of a .toml file"
+            f"expected one of {len(_built_in())} price lists ('stl-deploy prices') or the path of a .toml file; found "
+            f"'{name_or_path}'{close}"
         )
     text = read_text(path, "a price list's TOML file")
     return _parse(text, path.stem, where=f"price list {path}")

@@ -132,9 +132,9 @@ def to_integers(x: NDArray[Any], input_scale: float) -> NDArray[np.int32]:
                 "BITS, which rounds to multiples of 2^-BITS and declares that"
             )
         raise InputError(
-            f"the input is not on the grid of 1/{input_scale:g} that the network was exported with; round it "
-            "to it, or give --input-grid BITS, which rounds to multiples of 2^-BITS"
+            f"expected input on the grid of 1/{input_scale:g} that the network was exported with; found values beside "
+            "it; round them, or give --input-grid BITS, which rounds to multiples of 2^-BITS"
         )
     if np.abs(whole).max(initial=0) >= 2**31:
-        raise InputError("the input is beyond 32 bits in whole numbers; use a coarser grid")
+        raise InputError("expected input within 32 bits in whole numbers; found larger values; use a coarser grid")
     return whole.astype(np.int32)

@@ -32,7 +32,7 @@ def find_python(version: Version, tool: str, chosen: Path | None = None) -> Path
             seen = python_version(named)
             if seen != version:
                 found = f"Python {seen[0]}.{seen[1]}" if seen else "no Python"
-                raise ToolError(f"{named} ({where}) is {found}; {tool} needs Python {dotted}")
+                raise ToolError(f"{named} ({where}): expected Python {dotted} for {tool}; found {found}")
             return named
     for candidate in _candidates(dotted):
         if python_version(candidate) == version:

@@ -62,8 +62,8 @@ def run_input(layer: InputLayer, x: NDArray[Any]) -> Spikes:
     assert layer.neuron is not None
     if x.dtype != bool and (x.min() < MIN_BIAS or x.max() > MAX_BIAS):
         raise InputError(
-            f"the input runs from {x.min()} to {x.max()}; it is the bias of the input layer's neurons, {MIN_BIAS} to "
-            f"{MAX_BIAS} (lava-dl trains on {layer.scale} times the image plus {layer.offset})"
+            f"expected input from {MIN_BIAS} to {MAX_BIAS}, the bias of the input layer's neurons; found {x.min()} to "
+            f"{x.max()} (lava-dl trains on {layer.scale} times the image plus {layer.offset})"
         )
     spikes = np.empty(x.shape, np.uint8)
     # A bias reaches v as a current does that decays at once.

@@ -66,7 +66,7 @@ def load_config(source: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
     if Path(name).suffix not in (".yaml", ".yml"):
         close = did_you_mean(name, preset_names())
         raise ConfigError(
-            f"no preset '{name}'{close}; presets: {', '.join(preset_names())}, or the path of a .yaml file"
+            f"expected a preset ({', '.join(preset_names())}) or the path of a .yaml file; found '{name}'{close}"
         )
     return _anchored(_build(_override(_parse(_read(Path(name)), name), overrides), name), Path(name).parent)
 
@@ -148,7 +148,7 @@ def _override(data: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     for item in overrides:
         key, equals, text = item.partition("=")
         if not equals or not key.strip():
-            raise ConfigError(f"override '{item}' is not key=value; write for instance train.epochs=3")
+            raise ConfigError(f"override: expected key=value, as train.epochs=3; found '{item}'")
         _assign(data, key.strip(), _yaml(text, f"override '{item}'"))
     return data
 
@@ -166,7 +166,7 @@ def _assign(data: Any, key: str, value: Any) -> None:
 def _entry(data: Any, part: str, key: str) -> list[Any]:
     """``data`` if it is a list that has the entry ``part``."""
     if not isinstance(data, list):
-        raise ConfigError(f"override '{key}': there are no keys below a {type(data).__name__}")
+        raise ConfigError(f"override '{key}': expected keys or a list to go into; found a {type(data).__name__}")
     if not part.isdecimal() or int(part) >= len(data):
-        raise ConfigError(f"override '{key}': '{part}' is no entry of a list of {len(data)}; 0 to {len(data) - 1} are")
+        raise ConfigError(f"override '{key}': expected an entry of the list, 0 to {len(data) - 1}; found '{part}'")
     return data

@@ -46,7 +46,8 @@ def complete(config: DatasetConfig) -> DatasetConfig:
             raise ConfigError(_wrong_encoder(config, "sequences", TIMED_ENCODERS))
         if "T" in config.model_fields_set and found.steps != config.T:
             raise ConfigError(
-                f"key 'dataset.T' is {config.T}; the sequences of {config.path} have {found.steps} steps: leave T out"
+                f"key 'dataset.T': expected the {found.steps} steps of {config.path}'s sequences; found {config.T}; "
+                "leave T out"
             )
         changes["T"] = found.steps
     return config.model_copy(update=changes)
@@ -64,7 +65,8 @@ def sample_shape(config: DatasetConfig) -> Shape:
         return entry.input_shape
     if 0 in (small := shrunk(entry.input_shape, config.downscale)):
         raise ConfigError(
-            f"key 'dataset.downscale' is {config.downscale}; nothing is left of {list(entry.input_shape)}"
+            f"key 'dataset.downscale': expected one that leaves pixels of {list(entry.input_shape)}; found "
+            f"{config.downscale}"
         )
     return small
 
@@ -84,34 +86,38 @@ def check_dataset(config: DatasetConfig) -> tuple[Shape, int]:
 def _check_keys(config: DatasetConfig, entry: Source) -> None:
     if config.data_dir is not None and not entry.takes_data_dir:
         instead = "name its place with dataset.path" if entry.look is not None else "leave it out"
-        raise ConfigError(f"key 'dataset.data_dir' is {config.data_dir!r}; {config.name} takes none: {instead}")
+        raise ConfigError(
+            f"key 'dataset.data_dir': expected none for {config.name}; found {config.data_dir!r}; {instead}"
+        )
     for key, default in {"binning": "count", "downscale": 1}.items():
         if not entry.events and (value := getattr(config, key)) != default:
-            raise ConfigError(f"key 'dataset.{key}' is {value!r}; {config.name} has no events: leave it out")
+            raise ConfigError(
+                f"key 'dataset.{key}': expected none for {config.name}, no events; found {value!r}; leave it out"
+            )
     if config.input_bits is not None and config.encoder not in ("direct", "sequence"):
         raise ConfigError(
-            f"key 'dataset.input_bits' is {config.input_bits}; the encoder {config.encoder!r} shows whole numbers: "
-            "leave it out"
+            f"key 'dataset.input_bits': expected none for the encoder {config.encoder!r}, which shows whole numbers; "
+            f"found {config.input_bits}; leave it out"
         )
     if entry.look is None:
         given = [key for key in _OWN_KEYS if getattr(config, key) is not None and key not in _OF_ALL]
         if given and entry.input_shape is not None:
-            raise ConfigError(f"key 'dataset.{given[0]}' is of own data (folder, npz, python); {config.name} has none")
+            raise ConfigError(f"key 'dataset.{given[0]}': expected own data (folder, npz, python); found {config.name}")
         return
     if config.path is None and (config.input_shape is None or config.classes is None):
-        raise ConfigError(f"key 'dataset.path' is missing; {config.name} needs it: {entry.summary}")
+        raise ConfigError(f"key 'dataset.path': expected {entry.summary} for {config.name}; found none")
     if config.name != "folder":
         given = [key for key in _OF_IMAGES if getattr(config, key) is not None]
         if given:
             raise ConfigError(
-                f"key 'dataset.{given[0]}' is of a folder of images; arrays of {config.name} stay as they are"
+                f"key 'dataset.{given[0]}': expected a folder of images; found {config.name}, whose arrays stay"
             )
 
 
 def _check_augmented(config: DatasetConfig, shape: Shape | None) -> None:
     if config.augment and shape is not None and len(shape) != 3:
         raise ConfigError(
-            f"key 'dataset.augment' changes images; a sample of {config.name} is {list(shape)}: leave it out"
+            f"key 'dataset.augment': expected images; found samples {list(shape)} in {config.name}; leave it out"
         )
 
 

@@ -244,7 +244,7 @@ def preset(name: object) -> Dialect:
     found = PRESETS.get(name.strip().lower()) if isinstance(name, str) else None
     if found is None:
         close = did_you_mean(name.lower(), PRESETS) if isinstance(name, str) else ""
-        raise InputError(f"no dialect preset {name!r}{close}; presets: {', '.join(PRESETS)}")
+        raise InputError(f"expected a dialect preset: {', '.join(PRESETS)}; found {name!r}{close}")
     return found
 
 
@@ -258,7 +258,7 @@ def load_dialect(name_or_path: str) -> Dialect:
         try:
             return preset(name_or_path)
         except InputError as error:
-            raise InputError(f"{error}, or the path of a .json file") from None
+            raise InputError(f"{error}; or give the path of a .json file") from None
     text = read_text(path, "a dialect's JSON file")
     try:
         data = json.loads(text)

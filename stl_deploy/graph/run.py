@@ -68,7 +68,7 @@ def run(
     arrays = match_inputs(program, x)
     unknown = sorted(set(record) - set(program.by_name))
     if unknown:
-        raise InputError(f"cannot record '{unknown[0]}': no such node; nodes: {', '.join(program.by_name)}")
+        raise InputError(f"expected nodes to record: {', '.join(program.by_name)}; found '{unknown[0]}'")
     batch = next(iter(arrays.values())).shape[1]
     size, sums = chunk or batch, np.float64 if double else np.float32
     with np.errstate(over="ignore", invalid="ignore"):
@@ -87,10 +87,10 @@ def match_inputs(program: Program, x: NetworkInput) -> dict[str, Floats]:
     if not isinstance(x, Mapping):
         if len(names) != 1:
             arrays = ", ".join(f"x__{name}" for name in names)
-            raise InputError(f"the network has {len(names)} inputs; give one array for each (in an npz file: {arrays})")
+            raise InputError(f"expected an array for each of {len(names)} inputs (in an npz file: {arrays}); found one")
         x = {names[0]: x}
     if set(x) != set(names):
-        raise InputError(f"inputs given: {', '.join(sorted(x))}; the network has: {', '.join(sorted(names))}")
+        raise InputError(f"expected inputs {', '.join(sorted(names))}; found {', '.join(sorted(x))}")
     leading = {array.shape[:2] for array in x.values()}
     for node in program.inputs:
         found = x[node.name].shape
@@ -100,7 +100,7 @@ def match_inputs(program: Program, x: NetworkInput) -> dict[str, Floats]:
                 f"{list(found)}"
             )
     if len(leading) > 1:
-        raise InputError(f"the inputs differ in T or B: {sorted(leading)}")
+        raise InputError(f"expected one T and B for all inputs; found {sorted(leading)}")
     return {name: _floats(name, x[name]) for name in names}
 
 

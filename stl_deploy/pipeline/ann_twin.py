@@ -37,12 +37,12 @@ def measure_twin(program: Program, run_dir: Path, x: NDArray[Any], labels: NDArr
     """
     network, config = load_network(run_dir)
     if config.train.mode != "ann":
-        raise InputError(f"{run_dir}: trained in mode {config.train.mode}; an ANN twin is trained with --mode ann")
+        raise InputError(f"{run_dir}: expected an ANN, trained with --mode ann; found mode {config.train.mode}")
     nodes = {node.name: node for node in program.nodes if isinstance(node, Linear | Conv)}
     before = _inputs_of(network)
     missing = sorted(set(nodes) - set(before))
     if missing:
-        raise InputError(f"{run_dir}: no layer '{missing[0]}' (it has: {', '.join(before)}); train the same network")
+        raise InputError(f"{run_dir}: expected layer '{missing[0]}'; found {', '.join(before)}; train the same network")
     frames = x[:1] if bool((x == x[:1]).all()) else x
     active = right = 0
     for start in range(0, frames.shape[1], CHUNK):

@@ -85,7 +85,7 @@ def _input(source: Path, given: Path | None) -> tuple[NDArray[Any], NDArray[np.i
         return _test_images(source)
     x, labels = read_input(file)
     if labels is None:
-        raise InputError(f"{file}: no labels 'y'; accuracy against energy needs them")
+        raise InputError(f"{file}: expected labels 'y' for accuracy against energy; found none")
     return x, labels
 
 

@@ -98,7 +98,7 @@ def check_folder(
     chosen = load_dialect(dialect) if dialect is not None else None
     files = nir_files(folder)
     if not files:
-        raise InputError(f"{folder}: no .nir file in it")
+        raise InputError(f"{folder}: expected .nir files in it; found none")
     found = FolderCheck({file.name: check_file(file, chosen, asked, declared_grid(input_grid)) for file in files})
     rows = [
         [name, *report.targets.values(), str(len(_errors(report))), _first(report)]

@@ -41,7 +41,7 @@ def name_in_file(source: str) -> tuple[str, str]:
     if not separator or not file.endswith(".py") or not name.isidentifier():
         raise InputError(f"{source!r}: expected FILE.py:NAME, the name of a module, a class or a function in the file")
     if not Path(file).is_file():
-        raise InputError(f"{file}: no such file")
+        raise InputError(f"{file}: expected a Python file; found no such file")
     return file, name
 
 
@@ -67,7 +67,7 @@ def _named(module: ModuleType, file: str, name: str) -> Any:
     found = getattr(module, name, None)
     if found is None:
         own = [key for key, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
-        raise InputError(f"{file}: no '{name}' in it; it has: {', '.join(own[:20]) or 'nothing to call'}")
+        raise InputError(f"{file}: expected a name in it ({', '.join(own[:20]) or 'nothing to call'}); found '{name}'")
     if isinstance(found, nn.Module) or not callable(found):
         return found
     try:

@@ -294,10 +294,10 @@ def test_present_looks_into_the_cache(nmnist, cache):
             {"name": "digits", "encoder": "counts", "data_dir": None},
             "key 'dataset.encoder': expected direct, bernoulli",
         ),
-        ({"downscale": 40}, "key 'dataset.downscale' is 40; nothing is left of [2, 34, 34]"),
+        ({"downscale": 40}, "key 'dataset.downscale': expected one that leaves pixels of [2, 34, 34]; found 40"),
         (
             {"name": "digits", "encoder": "direct", "downscale": 2, "data_dir": None},
-            "key 'dataset.downscale' is 2; digits has no events: leave it out",
+            "key 'dataset.downscale': expected none for digits, no events; found 2; leave it out",
         ),
     ],
 )

@@ -144,8 +144,16 @@ def _x(*shape, dtype=np.float32):
             {},
             r"'x_val': expected samples of float32 \[5\] as in 'x'; found float32 \[6\]",
         ),
-        ({"x": _x(4, 5), "y": _labels(4), "classes": ["a", "b"]}, {}, "the label 2 has no name; 2 classes are named"),
-        ({"x": _x(4, 5), "y": _labels(4)}, {"classes": ["a"]}, "names 1 classes; .* has the label 2"),
+        (
+            {"x": _x(4, 5), "y": _labels(4), "classes": ["a", "b"]},
+            {},
+            "expected labels below 2, the classes that are named; found 2",
+        ),
+        (
+            {"x": _x(4, 5), "y": _labels(4)},
+            {"classes": ["a"]},
+            "'dataset.classes': expected 3 names or more, as .* has labels; found 1",
+        ),
         ({"x": _x(4, 5, 6), "y": _labels(4)}, {}, r"samples are \[5, 6\]: is the first axis time, or is it an image"),
         (
             {"x": _x(4, 2, 3, 4, 5, 6), "y": _labels(4)},
@@ -157,16 +165,36 @@ def _x(*shape, dtype=np.float32):
             {"encoder": "counts"},
             r"expected samples \[T, features\] or .*; found \[5\]",
         ),
-        ({"x": _x(4, 6, 1, 2, 2), "y": _labels(4)}, {"T": 5}, "key 'dataset.T' is 5; the sequences of .* have 6 steps"),
-        ({"x": _x(4, 5) * 2, "y": _labels(4)}, {"encoder": "latency"}, "takes values from 0 to 1; .* has 2 to 2"),
-        ({"x": _x(4, 5), "y": _labels(4)}, {"size": 8}, "key 'dataset.size' is of a folder of images"),
-        ({"x": _x(4, 5), "y": _labels(4)}, {"data_dir": "x"}, "npz takes none: name its place with dataset.path"),
-        ({"x": _x(4, 5), "y": _labels(4)}, {"downscale": 2}, "key 'dataset.downscale' is 2; npz has no events"),
-        ({"x": _x(4, 5), "y": _labels(4)}, {"binning": "time"}, "key 'dataset.binning' is 'time'; npz has no events"),
+        (
+            {"x": _x(4, 6, 1, 2, 2), "y": _labels(4)},
+            {"T": 5},
+            "key 'dataset.T': expected the 6 steps of .*'s sequences; found 5",
+        ),
+        (
+            {"x": _x(4, 5) * 2, "y": _labels(4)},
+            {"encoder": "latency"},
+            "expected values from 0 to 1 for the encoder 'latency'; found 2 to 2",
+        ),
+        ({"x": _x(4, 5), "y": _labels(4)}, {"size": 8}, "key 'dataset.size': expected a folder of images; found npz"),
+        (
+            {"x": _x(4, 5), "y": _labels(4)},
+            {"data_dir": "x"},
+            "expected none for npz; found 'x'; name its place with dataset.path",
+        ),
+        (
+            {"x": _x(4, 5), "y": _labels(4)},
+            {"downscale": 2},
+            "key 'dataset.downscale': expected none for npz, no events; found 2",
+        ),
+        (
+            {"x": _x(4, 5), "y": _labels(4)},
+            {"binning": "time"},
+            "key 'dataset.binning': expected none for npz, no events; found 'time'",
+        ),
         pytest.param(
             {"x": _x(4, 5), "y": _labels(4)},
             {"augment": ["flip"]},
-            r"'dataset.augment' changes images; .* is \[5\]",
+            r"'dataset.augment': expected images; found samples \[5\] in npz",
             marks=TORCHVISION,
         ),
     ],
@@ -185,14 +213,14 @@ def test_files_that_are_none(tmp_path):
     np.savez(tmp_path / "p.npz", x=np.array([{}], object), y=[0])
     with pytest.raises(InputError, match=r"array 'x': expected numbers; found Python objects"):
         complete(_config("npz", tmp_path / "p.npz"))
-    with pytest.raises(ConfigError, match=r"key 'dataset.path' is missing; npz needs it"):
+    with pytest.raises(ConfigError, match=r"key 'dataset.path': expected .* for npz; found none"):
         complete(DatasetConfig(name="npz"))
 
 
 def test_keys_of_own_data_are_refused_elsewhere():
-    with pytest.raises(ConfigError, match=r"key 'dataset.path' is of own data .*; digits has none"):
+    with pytest.raises(ConfigError, match=r"key 'dataset.path': expected own data .*; found digits"):
         complete(DatasetConfig(name="digits", path="x"))
-    with pytest.raises(ConfigError, match=r"key 'dataset.data_dir' is 'x'; digits takes none: leave it out"):
+    with pytest.raises(ConfigError, match=r"key 'dataset.data_dir': expected none for digits; found 'x'; leave it out"):
         complete(DatasetConfig(name="digits", data_dir="x"))
 
 
@@ -268,7 +296,7 @@ def test_an_unreadable_image_and_other_faults_of_folders(tmp_path):
         load_dataset(config)
     (root / "right" / "z.png").unlink()
     (root / "empty").mkdir()
-    with pytest.raises(InputError, match=r"empty: no images; a class needs some, or remove the folder"):
+    with pytest.raises(InputError, match=r"empty: expected images of a class; found none; remove the folder"):
         complete(config)
     for name in ("left", "right"):
         (tmp_path / "events" / name).mkdir(parents=True)

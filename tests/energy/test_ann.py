@@ -80,7 +80,7 @@ def test_a_repeated_input_is_one_frame_and_a_changing_one_is_not(ann: Path) -> N
 
 def test_another_topology_is_refused(ann: Path) -> None:
     other = program(start((1, 8, 8)), conv("conv9", "in", np.ones((3, 1, 3, 3)), (1, 8, 8)))
-    with pytest.raises(InputError, match="no layer 'conv9'"):
+    with pytest.raises(InputError, match="expected layer 'conv9'"):
         measure_twin(other, ann, image())
     other = program(start((2, 8, 8)), conv("conv1", "in", np.ones((3, 2, 3, 3)), (2, 8, 8)))
     with pytest.raises(InputError, match=r"'conv1' reads \[1, 8, 8\], in the spiking network \[2, 8, 8\]"):
@@ -90,5 +90,5 @@ def test_another_topology_is_refused(ann: Path) -> None:
 @pytest.mark.slow
 def test_a_spiking_run_is_no_ann_twin(tmp_path: Path) -> None:
     train(configure("digits", ("train.epochs=1", NETWORK)), tmp_path / "snn")
-    with pytest.raises(InputError, match="trained in mode stl; an ANN twin is trained with --mode ann"):
+    with pytest.raises(InputError, match="expected an ANN, trained with --mode ann; found mode stl"):
         measure_twin(spiking(), tmp_path / "snn", image())

@@ -141,5 +141,5 @@ def test_a_wrong_name_is_answered_by_the_closest_and_not_by_all() -> None:
         load_prices("loihi1_sanaf")
     assert "(did you mean 'loihi1_sanafe'?)" in str(caught.value)
     assert "odin" not in str(caught.value)
-    with pytest.raises(InputError, match=r"no price list 'zzzz'; 'stl-deploy prices' lists all \d+; or give"):
+    with pytest.raises(InputError, match=r"expected one of \d+ price lists .*; found 'zzzz'$"):
         load_prices("zzzz")

@@ -175,7 +175,7 @@ def test_validate_prints_every_error(capsys: pytest.CaptureFixture[str]) -> None
         (spikes() / 2, ["--input-coding", "spikes"], "the input coding is 'spikes' (caller) but the input holds 0.5"),
         (spikes() / 2, ["--input-coding", "graded"], "graded events carry whole numbers"),
         (spikes(), ["--input-coding", "rate"], "input coding (caller): expected spikes, graded, analog; found 'rate'"),
-        (spikes(), ["--prices", "horowitz"], "no price list 'horowitz' (did you mean 'horowitz45_"),
+        (spikes(), ["--prices", "horowitz"], "found 'horowitz' (did you mean 'horowitz45_"),
         (
             spikes(),
             ["--prices", "bad.toml"],

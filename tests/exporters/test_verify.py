@@ -202,5 +202,5 @@ def test_runs_on_different_inputs(net):
 
 def test_no_such_reference(net):
     program, _, result = net
-    with pytest.raises(InputError, match="no run 'nir' to compare with; runs: onnx"):
+    with pytest.raises(InputError, match="expected a run to compare with: onnx; found 'nir'"):
         verify(program, {"onnx": result})

@@ -12,10 +12,8 @@ from stl_deploy.graph.lower import lower, try_lower
 from stl_deploy.graph.run import run
 from tests.graph.nets import a, bare, chain, graph, iff, lif, steps
 
-AT_0 = (
-    "a neuron needs a threshold above 0 here: v starts at 0, not below it; files in mV start at v_leak or v_reset: say "
-    "so in the dialect, as start"
-)
+ABOVE_0 = "node 'n0': v_threshold: expected thresholds above 0 here; found"
+AT_0 = "v starts at 0, not below it; files in mV start at v_leak or v_reset: say so in the dialect, as start"
 ONES = np.ones((2, 3), np.float32)
 
 
@@ -49,15 +47,15 @@ REFUSED = {
     "missing field": (chain([1], bare(nir.Linear)), "node 'n0': field 'weight': expected numbers; found none"),
     "theta 0": (
         chain([2], lif((2,), theta=a(1, 0))),
-        f"node 'n0': v_threshold is 0 at index [1]; {AT_0}",
+        f"{ABOVE_0} 0 at index [1]: {AT_0}",
     ),
     "theta below 0": (
         chain([2], iff((2,), theta=-1)),
-        f"node 'n0': v_threshold is -1 at every neuron; {AT_0}",
+        f"{ABOVE_0} -1 at every neuron: {AT_0}",
     ),
     "theta vanishes in float32": (
         chain([1], bare(nir.IF, r=a(1), v_threshold=np.array([1e-60]))),
-        f"node 'n0': v_threshold is 0 at every neuron; {AT_0}",
+        f"{ABOVE_0} 0 at every neuron: {AT_0}",
     ),
     "tau 0": (
         chain([2], lif((2,), tau=a(1, 0))),
@@ -87,11 +85,11 @@ REFUSED = {
     ),
     "shapes": (
         chain([4], nir.Linear(ONES)),
-        "node 'n0': weight takes 3 values but its input has shape [4]",
+        "node 'n0': expected 3 values as input, as its weight has it; found shape [4]",
     ),
     "sum of shapes": (
         chain([3], nir.Linear(ONES), extra=[("input", "output")]),
-        "node 'output': adds up inputs of different shapes: n0 [2], input [3]",
+        "node 'output': expected inputs of one shape to add up; found n0 [2], input [3]",
     ),
     "returning shape": (
         chain([3], iff((3,)), nir.Linear(ONES), extra=[("n1", "n0")]),
@@ -99,11 +97,11 @@ REFUSED = {
     ),
     "parameter shape": (
         chain([4], lif((3,), tau=a(1, 2, 3))),
-        "node 'n0': field 'tau' has shape [3], which does not fit the node's shape [4]",
+        "node 'n0': field 'tau': expected a shape that fits the node's, [4]; found [3]",
     ),
     "uniform parameter of a wrong shape": (
         chain([4], lif((3,))),
-        "node 'n0': field 'tau' has shape [3], which does not fit the node's shape [4]",
+        "node 'n0': field 'tau': expected a shape that fits the node's, [4]; found [3]",
     ),
     "bias": (
         chain([3], bare(nir.Affine, weight=ONES, bias=a(1))),
@@ -127,7 +125,7 @@ REFUSED = {
     ),
     "pool": (
         chain([5], bare(nir.SumPool2d, kernel_size=2, stride=2, padding=0)),
-        "node 'n0': pools [C, H, W] but its input has shape [5]",
+        "node 'n0': expected an input [C, H, W]; found shape [5]",
     ),
     "delay": (
         chain([1], nir.Delay(a(2.5e-4))),
@@ -205,7 +203,7 @@ def test_all_errors_are_collected():
             "input 'input': expected finite numbers within float32; found NaN, infinity or larger ones",
         ),
         (np.full((1, 1, 3), "a"), "input 'input': expected numbers; found <U1"),
-        ({"y": np.ones((1, 1, 3))}, "inputs given: y; the network has: input"),
+        ({"y": np.ones((1, 1, 3))}, "expected inputs input; found y"),
     ],
 )
 def test_inputs_that_do_not_fit(x, message):
@@ -215,7 +213,7 @@ def test_inputs_that_do_not_fit(x, message):
 
 
 def test_recording_a_node_that_is_not_there():
-    with pytest.raises(InputError, match="cannot record 'n7': no such node; nodes: input, n0, output"):
+    with pytest.raises(InputError, match="expected nodes to record: input, n0, output; found 'n7'"):
         run(lower(chain([3], nir.Linear(ONES))), np.ones((1, 1, 3)), record=["n7"])
 
 
@@ -247,9 +245,10 @@ DIALECTS = {
     '{"v_min": {"n0": "low"}}': f"dialect key 'v_min': {BOUNDS}; found {{'n0': 'low'}}",
     '{"theta": 1}': "expected dialect keys bounded, compare, dt, emit, gain, integrate, leak, loop, loop_input, nodes, "
     "preset, rate, reset, spikes_per_step, start, synapse, v_min; found 'theta'",
-    '{"preset": "Snntorch0"}': "no dialect preset 'Snntorch0' (did you mean 'snntorch'?); presets: "
-    + ", ".join(PRESETS),
-    '{"preset": 3}': "no dialect preset 3; presets: " + ", ".join(PRESETS),
+    '{"preset": "Snntorch0"}': "expected a dialect preset: "
+    + ", ".join(PRESETS)
+    + "; found 'Snntorch0' (did you mean 'snntorch'?)",
+    '{"preset": 3}': "expected a dialect preset: " + ", ".join(PRESETS) + "; found 3",
     "[]": "expected a JSON object; found a list",
 }
 
@@ -283,12 +282,12 @@ def test_presets_are_found_without_regard_to_case():
 )
 def test_a_threshold_below_0_where_the_dialect_gives_it_no_sense(dialect, reason):
     node = lif((2,), theta=-50, v_leak=-65, v_reset=-70)
-    with pytest.raises(GraphError, match=f"'n0': v_threshold is -50 at every neuron; .* here: {reason}"):
+    with pytest.raises(GraphError, match=f"'n0': v_threshold: expected .* found -50 at every neuron: {reason}"):
         lower(chain([2], node), dialect)
 
 
 def test_a_bound_for_a_node_that_is_not_there():
-    with pytest.raises(InputError, match=r"'v_min' names 'n1', which is no spiking neuron of the graph; it has n0$"):
+    with pytest.raises(InputError, match=r"'v_min': expected spiking neurons of the graph \(n0\); found 'n1'"):
         lower(chain([2], lif((2,))), Dialect(v_min={"n1": -1}))
 
 
@@ -301,7 +300,7 @@ def test_dialect_files_give_what_they_name_and_spec_for_the_rest(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nengo", "no dialect preset 'nengo'; presets: spec, stl, snntorch"),
+        ("nengo", "expected a dialect preset: spec, stl, snntorch"),
         ("missing.json", "missing.json: expected a dialect's JSON file; found no such file"),
     ],
 )

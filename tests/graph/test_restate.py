@@ -306,7 +306,7 @@ def test_what_a_reader_cannot_hold_is_refused_by_node(case):
 
 
 def test_an_unknown_reader():
-    with pytest.raises(InputError, match="no reader 'nengo'; readers: snntorch, norse, spikingjelly, sinabs"):
+    with pytest.raises(InputError, match=r"expected a reader: snntorch, norse, spikingjelly, sinabs.*; found 'nengo'"):
         restate(net(linear()), "nengo")
 
 

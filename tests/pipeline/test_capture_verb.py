@@ -93,7 +93,7 @@ def test_weights_from_both_kinds_of_file(files: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("Nut", "no 'Nut' in it; it has: Net, fails"),
+        ("Nut", r"expected a name in it \(Net, fails"),
         ("number", "expected a torch.nn.Module, or what returns one; found a int"),
         ("fails", "ValueError: no such thing"),
     ],

@@ -76,5 +76,7 @@ def test_hardware_takes_one(source: Path, backend: str) -> None:
 
 def test_one_array_for_two_inputs_is_refused(source: Path) -> None:
     np.savez(given(source), x=A)
-    with pytest.raises(InputError, match=r"2 inputs; give one array for each \(in an npz file: x__\w, x__\w\)"):
+    with pytest.raises(
+        InputError, match=r"expected an array for each of 2 inputs \(in an npz file: x__\w, x__\w\); found one"
+    ):
         verbs.simulate(source, given(source), "reference", source.with_name("y.npz"))

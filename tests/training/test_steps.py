@@ -145,7 +145,7 @@ def test_the_qt_database_is_read_and_damage_is_told(tmp_path):
     savemat(tmp_path / "QTDB_test.mat", {"x": np.zeros((1, 2**25 + 1), np.uint8), "y": one_hot}, do_compression=True)
     with pytest.raises(InputError, match=r"QTDB_test\.mat: .*more than 33,554,432 values"):
         load_dataset(config)
-    with pytest.raises(ConfigError, match=r"'dataset\.path' is missing; qtdb_ecg needs it"):
+    with pytest.raises(ConfigError, match=r"'dataset\.path': expected .* for qtdb_ecg; found none"):
         load_dataset(load_config("qtdb_ecg").dataset)
     (tmp_path / "QTDB_test.mat").unlink()
     with pytest.raises(InputError, match=r"QTDB_test\.mat: no such file"):

@@ -120,7 +120,9 @@ def _check_x(data: ArrayData, name: str, x: NDArray[Any]) -> None:
 def _check_classes(data: ArrayData) -> None:
     most = max(int(y.max(initial=-1)) for name, y in data.arrays.items() if name.startswith("y"))
     if data.classes is not None and most >= len(data.classes):
-        raise InputError(f"{data.where}: the label {most} has no name; {len(data.classes)} classes are named")
+        raise InputError(
+            f"{data.where}: expected labels below {len(data.classes)}, the classes that are named; found {most}"
+        )
 
 
 def class_names(data: ArrayData, config: DatasetConfig) -> tuple[str, ...]:
@@ -128,7 +130,9 @@ def class_names(data: ArrayData, config: DatasetConfig) -> tuple[str, ...]:
     most = max(int(y.max(initial=-1)) for name, y in data.arrays.items() if name.startswith("y"))
     named = config.classes or data.classes or tuple(str(label) for label in range(most + 1))
     if most >= len(named):
-        raise ConfigError(f"key 'dataset.classes' names {len(named)} classes; {data.where} has the label {most}")
+        raise ConfigError(
+            f"key 'dataset.classes': expected {most + 1} names or more, as {data.where} has labels; found {len(named)}"
+        )
     return named
 
 
@@ -190,8 +194,8 @@ def _check_unit(xs: Sequence[NDArray[Any]], levels: int, config: DatasetConfig, 
     low, high = min(float(x.min()) for x in xs) / levels, max(float(x.max()) for x in xs) / levels
     if config.encoder in ("bernoulli", "latency") and not 0 <= low <= high <= 1:
         raise ConfigError(
-            f"key 'dataset.encoder' is {config.encoder!r}, which takes values from 0 to 1; {where} has {low:g} to "
-            f"{high:g}: scale them, or name the value that means 1 with dataset.levels"
+            f"{where}: expected values from 0 to 1 for the encoder {config.encoder!r}; found {low:g} to {high:g}; "
+            "scale them, or name the value that means 1 with dataset.levels"
         )
 
 

@@ -81,14 +81,16 @@ def _listed(config: DatasetConfig) -> tuple[Path, tuple[str, ...], Files]:
             strange = sorted(set(_subfolders(folder)) - set(classes))
             if strange:
                 raise InputError(
-                    f"{folder / strange[0]}: a class that '{parts['train']}' does not have; name both alike"
+                    f"{folder / strange[0]}: expected a class of '{parts['train']}'; found another; name both alike"
                 )
             files[split] = [(p, label) for label, name in enumerate(classes) for p in _images(folder / name)]
             if not files[split]:
                 raise _no_images(folder)
     empty = [n for label, n in enumerate(classes) if all(label != found for _, found in files["train"])]
     if empty:
-        raise InputError(f"{(parts['train'] or root) / empty[0]}: no images; a class needs some, or remove the folder")
+        raise InputError(
+            f"{(parts['train'] or root) / empty[0]}: expected images of a class; found none; remove the folder"
+        )
     return root, classes, files
 
 

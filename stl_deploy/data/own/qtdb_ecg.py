@@ -35,7 +35,7 @@ def look(config: DatasetConfig) -> Look:
 def load(config: DatasetConfig) -> Raw:
     """Both parts; raises InputError for files that are missing, damaged or of another form."""
     if config.path is None:
-        raise ConfigError(f"key 'dataset.path' is missing; {config.name} needs it: {SUMMARY}")
+        raise ConfigError(f"key 'dataset.path': expected {SUMMARY} for {config.name}; found none")
     folder = Path(config.path)
     return arrays.to_raw(_read(folder), config, "+".join(sha256(folder / name)[:32] for name in _PARTS.values()))
 

@@ -46,7 +46,7 @@ def restate(program: Program, reader: str) -> Restated:
     Raises InputError for an unknown reader, UnsupportedError naming the first node it cannot hold.
     """
     if reader not in READERS:
-        raise InputError(f"no reader '{reader}'; readers: {', '.join(READERS)}")
+        raise InputError(f"expected a reader: {', '.join(READERS)}; found '{reader}'")
     graph, refused = _restate(program, READERS[reader])
     if refused:
         raise refused[0]

@@ -106,8 +106,8 @@ def _require_bounded(wiring: Wiring, dialect: Dialect) -> None:
     for name in dialect.v_min:
         if name not in neurons:
             raise InputError(
-                f"dialect key 'v_min' names '{name}', which is no spiking neuron of the graph"
-                f"{did_you_mean(name, neurons)}; it has {', '.join(neurons[:20]) or 'none'}"
+                f"dialect key 'v_min': expected spiking neurons of the graph ({', '.join(neurons[:20]) or 'none'}); "
+                f"found '{name}'{did_you_mean(name, neurons)}"
             )
 
 
@@ -199,7 +199,7 @@ def _arriving_shape(name: str, known: Sequence[tuple[Source, Shape]]) -> Shape:
     shapes = {shape for _, shape in known}
     if len(shapes) > 1:
         raise GraphError(
-            "adds up inputs of different shapes: "
+            "expected inputs of one shape to add up; found "
             + ", ".join(f"{source.node} {list(shape)}" for source, shape in known),
             node=name,
             slug="bad-shape",
@@ -215,7 +215,7 @@ def _declared_shape(name: str, node: nir.Input, reading: Reading) -> Shape:
     """The sample's shape of an Input node."""
     declared = (node.input_type or {}).get("input")
     if declared is None:
-        raise GraphError("declares no shape", node=name, slug="no-shape")
+        raise GraphError("expected a shape; found none", node=name, slug="no-shape")
     array = np.asarray(declared).reshape(-1)
     if array.dtype.kind not in "fiu" or array.size > 8 or not ((array >= 1) & (array < 2**31)).all():
         raise GraphError(
@@ -229,7 +229,7 @@ def _declared_shape(name: str, node: nir.Input, reading: Reading) -> Shape:
             slug="bad-input",
         )
     if reading.leading and len(shape) <= reading.leading:
-        raise GraphError(f"declares shape {list(shape)}, which has no batch axis", node=name, slug="bad-shape")
+        raise GraphError(f"expected a shape with a batch axis; found {list(shape)}", node=name, slug="bad-shape")
     return shape[reading.leading :]
 
 

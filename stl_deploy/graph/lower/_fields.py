@@ -116,7 +116,7 @@ def _arranged(name: str, field: str, array: NDArray[Any], shape: Shape, strict: 
     if not strict and shape and array.shape == shape[:1]:
         return array.reshape(-1, *(1,) * (len(shape) - 1))
     raise GraphError(
-        f"field '{field}' has shape {list(array.shape)}, which does not fit the node's shape {list(shape)}",
+        f"field '{field}': expected a shape that fits the node's, {list(shape)}; found {list(array.shape)}",
         node=name,
         slug="bad-shape",
     )

@@ -30,7 +30,9 @@ def lower_linear(name: str, node: nir.Linear | nir.Affine, shape: Shape, sources
         raise GraphError(f"expected weight [out, in]; found shape {list(weight.shape)}", node=name, slug="bad-shape")
     if not shape or shape[-1] != weight.shape[1] or (reading.strict and len(shape) > 1):
         raise GraphError(
-            f"weight takes {weight.shape[1]} values but its input has shape {list(shape)}", node=name, slug="bad-shape"
+            f"expected {weight.shape[1]} values as input, as its weight has it; found shape {list(shape)}",
+            node=name,
+            slug="bad-shape",
         )
     return Linear(
         name=name,
@@ -81,7 +83,7 @@ def lower_conv(name: str, node: nir.Conv1d | nir.Conv2d, shape: Shape, sources: 
 def lower_pool(name: str, node: nir.SumPool2d | nir.AvgPool2d, shape: Shape, sources: Sources) -> Pool:
     """Sum or average pooling over the last 2 axes of ``[C, H, W]``."""
     if len(shape) != 3:
-        raise GraphError(f"pools [C, H, W] but its input has shape {list(shape)}", node=name, slug="bad-shape")
+        raise GraphError(f"expected an input [C, H, W]; found shape {list(shape)}", node=name, slug="bad-shape")
     kernel = whole(name, node, "kernel_size", 2, 1)
     stride = whole(name, node, "stride", 2, 1)
     pads = tuple((p, p) for p in whole(name, node, "padding", 2, 0))
@@ -104,7 +106,11 @@ def lower_flatten(name: str, node: nir.Flatten, shape: Shape, sources: Sources, 
     if start < 0:
         raise GraphError("flattens the batch axis", node=name, slug="bad-shape")
     if start > end:
-        raise GraphError(f"flattens axes {start} to {end} of {list(shape)}", node=name, slug="bad-shape")
+        raise GraphError(
+            f"expected an axis to flatten to behind axis {start} of {list(shape)}; found {end}",
+            node=name,
+            slug="bad-shape",
+        )
     flat = int(np.prod(shape[start : end + 1]))
     return Reshape(name=name, shape=(*shape[:start], flat, *shape[end + 1 :]), sources=sources, input_shape=shape)
 

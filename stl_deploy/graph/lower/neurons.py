@@ -86,8 +86,8 @@ def require_threshold(name: str, threshold: Floats, reset: Reset, bound: Bound, 
         reason = "v starts at 0, not below it; files in mV start at v_leak or v_reset: say so in the dialect, as start"
     if reason:
         raise GraphError(
-            f"v_threshold is {float(threshold.min()):g} at {_where(threshold, threshold <= 0)}; "
-            f"a neuron needs a threshold above 0 here: {reason}",
+            f"v_threshold: expected thresholds above 0 here; found {float(threshold.min()):g} at "
+            f"{_where(threshold, threshold <= 0)}: {reason}",
             node=name,
             slug="threshold-not-positive",
         )

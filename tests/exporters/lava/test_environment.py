@@ -118,9 +118,9 @@ def test_somebody_elses_folder_is_left_alone(place: Place) -> None:
 
 def test_a_wrong_python_is_refused_by_name(place: Place) -> None:
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    with pytest.raises(ToolError, match=rf"is Python {version}; Lava needs Python 3\.10"):
+    with pytest.raises(ToolError, match=rf"expected Python 3\.10 for Lava; found Python {version}"):
         environment.install(Path(sys.executable))
-    with pytest.raises(ToolError, match=r"is no Python; Lava needs Python 3\.10"):
+    with pytest.raises(ToolError, match=r"expected Python 3\.10 for Lava; found no Python"):
         environment.install(Path("/bin/true"))
 
 

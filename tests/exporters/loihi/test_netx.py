@@ -286,7 +286,7 @@ def test_neurons_of_the_input_layer_take_the_input_for_their_bias(small: Path) -
     bias = np.broadcast_to(np.array([20, 31, 7]), (6, 1, 3))
     found = simulate(net, bias, record=True)
     assert found.spikes["layer0"][:, 0].T.tolist() == [[0, 1, 0, 1, 0, 1], [1] * 6, [0] * 6]
-    with pytest.raises(InputError, match=r"5000; it is the bias .*trains on 40 times the image plus 36"):
+    with pytest.raises(InputError, match=r"the bias .*5000 .*trains on 40 times the image plus 36"):
         simulate(net, bias * 250 * (bias == 20))
 
 

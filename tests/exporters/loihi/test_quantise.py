@@ -151,7 +151,7 @@ def test_asymmetric_kernels_on_wide_images() -> None:
 def test_input_off_the_grid() -> None:
     program = Builder((3,)).linear("fc", np.ones((2, 3))).lif("lif", 1.0).program()
     x = np.full((2, 4, 3), 0.3, F)
-    with pytest.raises(InputError, match="not on the grid of 1/16"):
+    with pytest.raises(InputError, match="expected input on the grid of 1/16"):
         quantise(program, x, input_scale=16)
     with pytest.raises(InputError, match=r"expected folded, per-neuron, per-layer, .* as thresholds; found 'soft'"):
         quantise(program, np.ones_like(x), thresholds="soft")  # type: ignore[arg-type]
