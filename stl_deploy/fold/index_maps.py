@@ -52,6 +52,11 @@ def bijective(gather: Gather) -> bool:
     return bool(np.array_equal(np.sort(gather.indices.reshape(-1)), np.arange(prod(gather.input_shape))))
 
 
+def keeps_order(gather: Gather) -> bool:
+    """Whether every value of the input stands in its order."""
+    return bool(np.array_equal(gather.indices.reshape(-1), np.arange(prod(gather.input_shape))))
+
+
 def inverse(gather: Gather) -> Indices:
     """The index map back."""
     return np.argsort(gather.indices.reshape(-1)).reshape(gather.input_shape)

@@ -25,6 +25,7 @@ from stl_deploy.fold.index_maps import (
     dense,
     flattens,
     inverse,
+    keeps_order,
     repeats,
     selection,
 )
@@ -92,7 +93,7 @@ class _Work:
 
     def _nothing(self, gather: Gather) -> bool:
         """Values that stay in their order: nothing, or a flattening."""
-        if not np.array_equal(gather.indices.reshape(-1), np.arange(prod(gather.input_shape))):
+        if not keeps_order(gather):
             return False
         if gather.shape == gather.input_shape:
             self._bypass(gather.name, gather.sources)
@@ -279,8 +280,7 @@ class _Work:
     def _out_of_output(self, gather: Gather) -> bool:
         """An output whose values keep their order is put out without the axes that NIR cannot make."""
         for reader in self._readers(gather.name):
-            in_order = np.array_equal(gather.indices.reshape(-1), np.arange(prod(gather.input_shape)))
-            if isinstance(reader, Output) and len(reader.sources) == 1 and in_order:
+            if isinstance(reader, Output) and len(reader.sources) == 1 and keeps_order(gather):
                 self.layers[reader.name] = replace(reader, shape=gather.input_shape)
                 self._read(reader, gather.name, gather.sources)
                 return True
@@ -304,9 +304,8 @@ class _Work:
 
     def _matrix(self, gather: Gather) -> bool:
         """A layer that works on axes which its input does not have becomes its matrix."""
-        in_order = np.array_equal(gather.indices.reshape(-1), np.arange(prod(gather.input_shape)))
         for reader in self._readers(gather.name):
-            if not in_order or not isinstance(reader, Conv | Pool | Linear):
+            if not keeps_order(gather) or not isinstance(reader, Conv | Pool | Linear):
                 continue
             if [s.node for s in reader.sources] != [gather.name]:
                 self._split(reader, gather)
