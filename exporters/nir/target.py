@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.targets import Check, Model, Network, Options
-from stl_deploy.graph.exact import input_grid
+from stl_deploy.graph.exact import input_bits
 from stl_deploy.graph.findings import Finding
 from stl_deploy.graph.frameworks.restate import READER_TARGETS, restate
 from stl_deploy.graph.frameworks.writers import reading_of
@@ -47,8 +47,7 @@ class Reference:
     @property
     def input_bits(self) -> int | None:
         """See `stl_deploy.exporters.targets.OnGrid`."""
-        grid = input_grid(self.program.metadata)
-        return (grid.fraction_bits or None) if grid is not None else None
+        return input_bits(self.program.metadata)
 
     def run(self, x: NetworkInput, record: bool = False) -> Result:
         """See `stl_deploy.exporters.targets.Runner`."""

@@ -15,7 +15,7 @@ from stl_deploy.exporters.onnx.interface import Form, Precision
 from stl_deploy.exporters.onnx.model import OnnxModel
 from stl_deploy.exporters.targets import Model, Network, Options
 from stl_deploy.graph.check import check_sums
-from stl_deploy.graph.exact import input_grid
+from stl_deploy.graph.exact import input_bits
 from stl_deploy.graph.findings import Finding
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import CHUNK, NetworkInput, Result
@@ -56,8 +56,7 @@ class OnnxRuntime:
     @property
     def input_bits(self) -> int | None:
         """See `stl_deploy.exporters.targets.OnGrid`."""
-        grid = input_grid(self.file.metadata)
-        return (grid.fraction_bits or None) if grid is not None else None
+        return input_bits(self.file.metadata)
 
     def run(self, x: NetworkInput, record: bool = False) -> Result:
         """See `stl_deploy.exporters.targets.Runner`."""

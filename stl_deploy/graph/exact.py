@@ -78,6 +78,12 @@ def input_grid(metadata: Mapping[str, Any]) -> Grid | None:
     return Grid(bits, float(bound))
 
 
+def input_bits(metadata: Mapping[str, Any]) -> int | None:
+    """Bits after the point of the grid that metadata declare for real input; None where they declare none."""
+    grid = input_grid(metadata)
+    return None if grid is None else grid.fraction_bits or None
+
+
 def input_scale(program: Program) -> float:
     """Real input times this is whole numbers: the input grid that the graph's metadata declares, else 1."""
     grid = input_grid(program.metadata)
