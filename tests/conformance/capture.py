@@ -30,6 +30,7 @@ folded graph on the reference run, each layer given the module's own inputs. *En
 nothing given. Of snnTorch and SpikingJelly the newest version and the oldest that runs with this torch as it is (older
 ones make tensor classes that torch cannot follow, or have other modules); other versions are captured with a warning.
 snnTorch 0.8's Synaptic, given its state by hand, takes its potential for its current, and is refused for that.
+Norse before 1.1 comes as source alone, which is compiled against the torch at hand, and has no rows.
 
 Repeat it with `python -m tests.conformance.capture`. Versions: {versions}.
 
