@@ -120,7 +120,7 @@ def _ours(found: Found) -> list[str]:
         blocks += [
             "## By the input's density",
             f"Our ratio to the floor on {density['workload']} by the share of the input's numbers that are spikes: the "
-            "convolution of the input adds up events. Other layers are dense products whatever their activity.",
+            "convolution of the input adds up events. Hidden layers are dense products whatever their activity.",
             _markdown(("share", *_KINDS), shown),
         ]
     if found["cost"]:

@@ -1,8 +1,8 @@
 """The fast path on the CPU: batch norm, LIF and max pooling in one pass over memory, compiled by numba; in the first
-block also the convolution of the network's input, from its events.
+block also the convolution of the network's input, from its events; a dense layer of the input from its events, too.
 
 `stl_deploy.nn.network.Network` takes it where `ready` says so; elsewhere (CUDA, no numba) layers run one after the
-other in torch. Spikes and gradients are the same but for the rounding of batch norm and of that convolution.
+other in torch. Spikes and gradients are the same but for the rounding of batch norm and of what is summed from events.
 
 `plan` finds the blocks; `block` and, with the input's convolution, `input_convolution` are differentiable functions;
 `passes` runs `kernels` over all samples on the threads of `sample_threads`; `vectors` are what kernels are written in,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from stl_deploy.nn.fused.block import Norm, block
 from stl_deploy.nn.fused.input_convolution.convolution import enters, entry_block
+from stl_deploy.nn.fused.input_dense import dense as input_dense
 from stl_deploy.nn.fused.passes import Form
 from stl_deploy.nn.fused.winograd import convolution as winograd
 from stl_deploy.nn.fused.working import works
@@ -50,7 +51,8 @@ def stages(layers: nn.ModuleDict, sources: Sources, steps: int, *, pools: bool, 
             reuse = pools and _is_private(reads[0], layers, sources)
             order.append(Stage(name, reads, partial(_run_unit, units[name], steps, reuse)))
         elif name not in inside:
-            order.append(Stage(name, sources[name], partial(_run_layer, layer, steps, by_tiles)))
+            by_events = all(_is_input(source, layers, sources) for source in sources[name])
+            order.append(Stage(name, sources[name], partial(_run_layer, layer, steps, by_tiles, by_events)))
     return order
 
 
@@ -90,6 +92,11 @@ def _enters(name: str, layers: nn.ModuleDict, sources: Sources) -> bool:
     return all(source not in layers for source in sources[name]) and enters(layers[name])
 
 
+def _is_input(name: str, layers: nn.ModuleDict, sources: Sources) -> bool:
+    """Whether this is the network's input, or what flattens it."""
+    return name not in layers or (type(layers[name]) is nn.Flatten and sources[name][0] not in layers)
+
+
 def _is_norm(layer: nn.Module) -> bool:
     """Whether a layer is a batch norm that a block can compute; in evaluation it gives no gradients."""
     known = type(layer) in (nn.BatchNorm1d, nn.BatchNorm2d, StepNorm1d, StepNorm2d)
@@ -109,11 +116,11 @@ def _run_unit(unit: _Unit, steps: int, reuse: bool, x: Tensor) -> Tensor:
     if unit.entry is not None:
         if not x.requires_grad:
             return entry_block(x, unit.entry, lif.threshold, lif.decay, unit.norm, form)
-        x = _run_layer(unit.entry, steps, False, x)
+        x = _run_layer(unit.entry, steps, False, False, x)
     return block(x.expand(steps, *x.shape[1:]) if by_step else x, lif.threshold, lif.decay, unit.norm, form)
 
 
-def _run_layer(layer: nn.Module, steps: int, by_tiles: bool, *arrived: Tensor) -> Tensor:
+def _run_layer(layer: nn.Module, steps: int, by_tiles: bool, by_events: bool, *arrived: Tensor) -> Tensor:
     if isinstance(layer, (*_WEIGHTS, nn.Flatten)):
         (x,) = arrived
         folded = x.flatten(0, 1)
@@ -121,6 +128,8 @@ def _run_layer(layer: nn.Module, steps: int, by_tiles: bool, *arrived: Tensor) -
             folded = folded.contiguous(memory_format=torch.channels_last)
             tiled = by_tiles and winograd.suits(layer, folded) and works(folded.dtype, winograd=True)
             y = winograd.convolve(folded, layer) if tiled else layer(folded)
+        elif by_events and len(x) == steps and input_dense.suits(layer, folded):
+            y = input_dense.product(folded, layer)
         else:
             y = layer(folded)
         return y.reshape(*x.shape[:2], *y.shape[1:])

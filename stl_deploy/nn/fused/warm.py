@@ -8,6 +8,7 @@ from torch import nn
 from stl_deploy.nn.fused.block import block
 from stl_deploy.nn.fused.compile import cache_folder
 from stl_deploy.nn.fused.input_convolution.convolution import entry_block
+from stl_deploy.nn.fused.input_dense.dense import product
 from stl_deploy.nn.fused.passes import Form
 from stl_deploy.nn.fused.winograd.convolution import convolve
 
@@ -29,6 +30,8 @@ def warm(dtype: torch.dtype) -> None:
         conv = nn.Conv2d(1, 2, 3, padding=1, dtype=wide)
         image = torch.ones(1, 2, 1, 4, 4, dtype=wide)
         entry_block(image, conv, theta, decay, nn.BatchNorm2d(2, dtype=wide), form).sum().backward()  # type: ignore[no-untyped-call]
+        if dtype == torch.float32:
+            product(torch.eye(2, 4), nn.Linear(4, 2)).sum().backward()  # type: ignore[no-untyped-call]
     folder = cache_folder()
     if folder is not None:
         (folder / _mark(dtype)).touch()
