@@ -66,7 +66,7 @@ def make(arguments: argparse.Namespace) -> dict[str, Any]:
         licence=arguments.licence,
         share_alike=arguments.share_alike,
         command=arguments.command,
-        twin_command=f"{arguments.command} --mode ann",
+        twin_command=arguments.twin_command or f"{arguments.command} --mode ann",
         seed=config.train.seed,
         commit=arguments.commit or head,
         time_steps=config.time_steps,
@@ -89,6 +89,7 @@ def main() -> None:
     parser.add_argument("--licence", required=True, help="of the data")
     parser.add_argument("--share-alike", action="store_true")
     parser.add_argument("--command", required=True, help="that trained the network")
+    parser.add_argument("--twin-command", help="that trained the twin; default: the network's, with --mode ann")
     parser.add_argument("--commit", help="of the code that trained it; default: HEAD")
     torch.manual_seed(0)
     print(json.dumps(make(parser.parse_args()), indent=2))
