@@ -64,6 +64,8 @@ class Program:
         decide.c.
         """
         x = check_input(self.plan.graph.input, x)
+        if "decide.c" not in self.files:
+            raise ToolError("expected outputs that are scores of classes; this network has no decide.c")
         with self._compiled((), deadline) as program:
             command = [str(program), "--decide", str(margin)]
             found = run_program(command, _given(x), what="the compiled network", deadline=deadline)

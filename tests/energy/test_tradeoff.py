@@ -128,7 +128,7 @@ def test_several_networks_on_the_command_line(tmp_path: Path, capsys: pytest.Cap
 
 def test_accuracy_needs_labels(tmp_path: Path) -> None:
     net, x = write(tmp_path, spikes())
-    with pytest.raises(InputError, match="no labels 'y'"):
+    with pytest.raises(InputError, match="expected labels 'y' for accuracy against energy; found none"):
         tradeoff([Path(net)], Path(x), over_steps=True)
 
 

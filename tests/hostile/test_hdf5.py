@@ -89,7 +89,7 @@ def test_times_that_are_no_times_are_refused(tmp_path):
         file["spikes/times"][1] = np.full(50, np.inf, np.float16)
 
     _, recordings = heidelberg(_write(tmp_path / "shd.h5", edit), SHAPE)
-    with pytest.raises(InputError, match="NaN or infinity"):
+    with pytest.raises(InputError, match="found NaN, infinity or values beyond"):
         list(recordings)
 
 

@@ -433,8 +433,8 @@ def _threshold(path: Path, run_dir: Path) -> None:
 BAD_GRAPHS = [
     (_truncated, "not a NIR file"),
     (_wrong_kind, "not a NIR file"),
-    (_nan, "node 'conv2': field 'weight' is nan at index [1, 2, 0, 1]"),
-    (_stride_0, "node 'conv1': field 'stride' is [0.0, 0.0]"),
+    (_nan, "node 'conv2': field 'weight': expected finite numbers; found nan at index [1, 2, 0, 1]"),
+    (_stride_0, "node 'conv1': field 'stride': expected 2 whole numbers of at least 1; found [0.0, 0.0]"),
     (_unknown_node, "Izhikevich"),
     (_empty_loop, "has no neuron in it"),
     (_shapes, "node 'linear1': expected 47 values as input"),

@@ -111,7 +111,10 @@ def test_what_comes_from_python_is_refused_before_anything_is_written(tmp_path):
         ),
         (lambda: stl.train("digits", data=3, output=tmp_path / "run"), "expected a torch Dataset"),
         (lambda: stl.train(_config(name="npz")), "a configuration without a name needs a run folder"),
-        (lambda: stl.train({"dataset": 3}, output=tmp_path / "run"), "configuration: key 'dataset' is 3"),
+        (
+            lambda: stl.train({"dataset": 3}, output=tmp_path / "run"),
+            "configuration: key 'dataset': expected a mapping of keys to values; found 3",
+        ),
         (
             lambda: stl.train("digits", data=stl.data.from_arrays(x[:, 0], y), output=tmp_path / "run"),
             r"network.0 \(conv\)",

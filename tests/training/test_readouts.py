@@ -112,7 +112,7 @@ def test_trained_folded_and_exported(tiny, tmp_path: Path, readout: str, loss: s
 
 def _decided_by_first_spike(config, network, x, outputs, labels):
     """The same weights with that readout: torch and graph take the class that is the first to spike."""
-    first = Network(apply_overrides(config, ["network.9.decision=first"]), (1, 8, 8), 10)
+    first = Network(apply_overrides(config, ["network.8.decision=first"]), (1, 8, 8), 10)
     first.load_state_dict(network.state_dict())
     folded = fold(first.eval(), coding="analog", fraction_bits=4)
     decided = folded.network.decide(torch.from_numpy(outputs)).numpy()

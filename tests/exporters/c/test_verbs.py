@@ -62,7 +62,7 @@ def test_every_spike_of_every_test_image(exported: Path, digits_run: Path, tmp_p
     against = [run for run in manifest["verified"]["runs"] if run["against"] != "reference"]
     assert [run["differing"] for run in against] == [0]
     assert set(manifest["files"]) == {f"digits/{name}" for name in
-        ("Makefile", "integers.npz", "main.c", "net.c", "net.h")}  # fmt: skip
+        ("Makefile", "decide.c", "decide.h", "integers.npz", "main.c", "net.c", "net.h")}  # fmt: skip
 
 
 @needs_compiler
