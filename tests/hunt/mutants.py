@@ -93,7 +93,7 @@ def hunt(name: str, count: int, seed: int, failures: Path) -> Found:
         following = last
         if not answers or int(answers[-1][0]) != last - 1 or len(answers[-1]) < 2 or not answers[-1][1].strip():
             number = int(answers[-1][0]) if answers else first
-            wrong.append((number, f"wrong: {how}: {done.stderr[-600:].strip()}"))
+            wrong.append((number, f"wrong: {how}: {done.stderr[-1500:].strip()}"))
             following = number + 1
         for number, what in wrong:
             found.failures.append(f"mutant {number} of {name}, seed {seed}: {what}")

@@ -55,7 +55,7 @@ def test_a_failure_is_found_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyP
         found = hunt("idx", 6, SEED, tmp_path / "kept")
         assert found.read == 0
         assert found.failures
-        assert all(said in one for one in found.failures)
+        assert all(said in one for one in found.failures), found.failures
         assert found.refused + len(found.failures) == 6
         assert list((tmp_path / "kept").glob("idx-0-*.gz"))
 

@@ -113,5 +113,5 @@ def test_outputs_that_are_no_classes_have_no_decision() -> None:
     assert "decide" not in files["main.c"] + files["Makefile"]
     if find_compiler() is not None:
         program = CProgram(files, plan)
-        with pytest.raises(ToolError, match="this network has no decide.c"):
+        with pytest.raises(ToolError, match=r"this network has no decide\.c"):
             program.decide(ints([[[1]]]), 0)
