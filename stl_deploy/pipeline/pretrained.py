@@ -57,4 +57,6 @@ def run_pretrained(
         forget_results(run_dir)
         about = pretrained.unpack(name, run_dir, None if data_dir is None else str(data_dir))
         say.say(f"trained by '{about.command}'; test accuracy {about.accuracy} on {about.accuracy.samples} samples")
-        return run(load_config(run_dir / CONFIG_FILE), run_dir, resume=True, lava=lava, twin=twin, say=say)
+        return run(
+            load_config(run_dir / CONFIG_FILE), run_dir, resume=True, lava=lava, twin="kept" if twin else False, say=say
+        )

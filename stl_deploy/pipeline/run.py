@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -39,7 +39,7 @@ from stl_deploy.pipeline.train import fit
 from stl_deploy.pipeline.verdict import commands, verdict
 from stl_deploy.training import model_file
 from stl_deploy.training.loop import METRICS_FILE
-from stl_deploy.training.run_folder import MANIFEST, forget_results, refuse_replacing
+from stl_deploy.training.run_folder import MANIFEST, TWIN, forget_results, refuse_replacing
 
 INTEGERS = "Loihi integers (our model)"
 LAVA = "Lava (CPU simulation)"
@@ -68,14 +68,15 @@ def run(
     resume: bool = False,
     overwrite: bool = False,
     lava: bool = True,
-    twin: bool = True,
+    twin: bool | Literal["kept"] = True,
     say: Console | None = None,
 ) -> RunResult:
     """The whole way into ``run_dir``; with ``resume`` a training that has ended is not done again.
 
     A folder that holds a training is refused unless ``resume`` or ``overwrite`` is given.
     lava: simulate on Lava if its side environment is there, else on our integer model. twin: also train the ANN of the
-    same topology, once, into ``run_dir/twin``, to compare at equal accuracy.
+    same topology, once, into ``run_dir/twin``, to compare at equal accuracy; kept: take the one that
+    is there, whatever its recipe.
     Raises ParityError if the torch network, the graph and the ONNX model differ in a spike although the grid is exact,
     or Lava and our integer model do; ToolError if Lava is there and fails - both when the folder is whole, with the
     integer model's results; InputError and ConfigError for what cannot be run.
@@ -89,7 +90,9 @@ def run(
         return _run(config, run_dir, resume, lava, twin, say)
 
 
-def _run(config: RunConfig, run_dir: Path, resume: bool, lava: bool, twin: bool, say: Console) -> RunResult:
+def _run(
+    config: RunConfig, run_dir: Path, resume: bool, lava: bool, twin: bool | Literal["kept"], say: Console
+) -> RunResult:
     start = time.perf_counter()
     if not (resume and _trained(config, run_dir)):
         fit(config, run_dir, resume=resume, overwrite=not resume, say=say)
@@ -118,14 +121,16 @@ def _run(config: RunConfig, run_dir: Path, resume: bool, lava: bool, twin: bool,
     return RunResult(run_dir, table, seconds)
 
 
-def _energy(folded: FoldedRun, test: LabelledInput, run_dir: Path, wanted: bool, say: Console) -> EnergyReport:
+def _energy(
+    folded: FoldedRun, test: LabelledInput, run_dir: Path, wanted: bool | Literal["kept"], say: Console
+) -> EnergyReport:
     """Counts, joules, the twin's zeros, and accuracy against energy over T."""
     program, count = folded.program, test.x.shape[1]
     kept = None
     if wanted and test.labels.ndim == 2:
         say.details.say("no ANN twin: labels are of each step, and an ANN sees one")
     elif wanted:
-        folder = keep_twin(folded.config, run_dir, say)
+        folder = run_dir / TWIN if wanted == "kept" else keep_twin(folded.config, run_dir, say)
         kept = measure_kept(program, folder, folded.data.test, count)
     say.step("Energy: exact counts, modelled joules")
     source = f"{folded.config.dataset.name}, {count} test images"

@@ -1,6 +1,7 @@
 """Ready-made models: their cards tell the truth about the files, and they unpack to a finished run."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from stl_deploy.config.load import load_config
 from stl_deploy.data import load_dataset
 from stl_deploy.errors import InputError
+from stl_deploy.pipeline.pretrained import run_pretrained
 from stl_deploy.training import pretrained
 from stl_deploy.training.evaluate import evaluate
 from stl_deploy.training.model_file import load_network, model_facts
@@ -67,3 +69,21 @@ def test_cards_are_whole():
         for key in ("accuracy", "twin_accuracy"):
             share = card[key]["correct"] / card[key]["samples"]
             assert card[key]["low"] < share < card[key]["high"]
+
+
+def test_a_shipped_twin_of_another_recipe_is_taken_as_it_is(tmp_path, monkeypatch):
+    """A twin may have been trained for fewer epochs, as its card says: the ready-made way trains nothing."""
+    real = pretrained.unpack
+
+    def other(name, run_dir, data_dir):
+        about = real(name, run_dir, data_dir)
+        config = run_dir / "twin" / "config.yaml"
+        config.write_text(re.sub(r"epochs: \d+", "epochs: 3", config.read_text()))
+        return about
+
+    monkeypatch.setattr(pretrained, "unpack", other)
+    before = pretrained.models_folder() / "digits" / "twin.safetensors"
+    run_pretrained("digits", tmp_path / "run", lava=False)
+    assert not (tmp_path / "run" / "twin" / "metrics.jsonl").exists()
+    assert (tmp_path / "run" / "twin" / "model.safetensors").stat().st_size <= 2 * before.stat().st_size
+    assert json.loads((tmp_path / "run" / "energy.json").read_text())["ann_twin"] is not None
