@@ -73,7 +73,7 @@ class DatasetConfig(_Section):
     input_bits: Annotated[int, Field(ge=0, le=16)] | None = None
     classes: Annotated[tuple[str, ...] | None, Field(strict=False, max_length=100_000)] = None
     input_shape: Annotated[tuple[Count, ...] | None, Field(strict=False, max_length=3)] = None
-    sha256: Annotated[str, Field(max_length=64)] | None = None
+    sha256: Annotated[str, Field(max_length=129)] | None = None
 
     @field_validator("size", mode="before")
     @classmethod
