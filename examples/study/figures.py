@@ -136,16 +136,7 @@ def _depth(records: Sequence[Record]) -> Figure:
     figure, axes = _panels(len(names), 3, 2.8)
     for row, dataset in enumerate(names):
         panels = axes[3 * row : 3 * row + 3]
-        layers = labels_of(records, "layers")
-        for mode in ("stl", "sl", "ann"):
-
-            def at(x: Any, mode: str = mode, dataset: str = dataset) -> Mapping[int, Record]:
-                return where(records, dataset, mode=mode, layers=x)
-
-            _line(panels[0], layers, at, accuracy, mode.upper(), _COLOURS[mode])
-            if mode != "ann":
-                _line(panels[1], layers, at, _mean_rate, mode.upper(), _COLOURS[mode])
-                _line(panels[2], layers, at, synops, f"{mode.upper()}: synops", _COLOURS[mode])
+        layers = _modes_over_depth(panels, records, dataset, (_mean_rate, ""), (synops, ": synops"))
         _line(
             panels[2],
             layers,
@@ -154,11 +145,7 @@ def _depth(records: Sequence[Record]) -> Figure:
             "ANN: MACs",
             "tab:grey",
         )
-        for axis in panels:
-            axis.set_xticks(layers)
-            axis.set_xlabel("hidden layers")
-            axis.set_title(name(dataset))
-            axis.legend()
+        _depth_axes(panels, layers, "hidden layers", dataset)
         _percent(panels[0])
         _rates(panels[1])
         panels[2].set_ylabel("per inference")
@@ -246,16 +233,7 @@ def _deep(records: Sequence[Record]) -> Figure:
     figure, axes = _panels(len(names), 3, 2.8)
     for row, dataset in enumerate(names):
         panels = axes[3 * row : 3 * row + 3]
-        layers = labels_of(records, "layers")
-        for mode in ("stl", "sl", "ann"):
-
-            def at(x: Any, mode: str = mode, dataset: str = dataset) -> Mapping[int, Record]:
-                return where(records, dataset, mode=mode, layers=x)
-
-            _line(panels[0], layers, at, accuracy, mode.upper(), _COLOURS[mode])
-            if mode != "ann":
-                _line(panels[1], layers, at, synops, f"{mode.upper()}: synops", _COLOURS[mode])
-                _line(panels[2], layers, at, _cost, mode.upper(), _COLOURS[mode])
+        layers = _modes_over_depth(panels, records, dataset, (synops, ": synops"), (_cost, ""))
 
         def of_stl(x: Any, dataset: str = dataset) -> Mapping[int, Record]:
             return where(records, dataset, mode="stl", layers=x)
@@ -263,15 +241,35 @@ def _deep(records: Sequence[Record]) -> Figure:
         _line(panels[1], layers, of_stl, _macs, "ANN: MACs", "tab:grey")
         _line(panels[1], layers, of_stl, _active_macs, "ANN: MACs on non-zeros", "black")
         panels[2].axhline(1, color="black", linewidth=0.8)
-        for axis in panels:
-            axis.set_xticks(layers)
-            axis.set_xlabel("convolutions")
-            axis.set_title(name(dataset))
-            axis.legend()
+        _depth_axes(panels, layers, "convolutions", dataset)
         _percent(panels[0])
         panels[1].set_ylabel("per inference")
         panels[2].set_ylabel("SNN / ANN energy (modelled, quoted cell)")
     return figure
+
+
+def _modes_over_depth(
+    panels: Sequence[Axes], records: Sequence[Record], dataset: str, *spiking: tuple[Value, str]
+) -> list[Any]:
+    """Accuracy of each mode in the first panel, of the spiking ones a quantity in each other; returns the depths."""
+    layers = labels_of(records, "layers")
+    for mode in ("stl", "sl", "ann"):
+
+        def at(x: Any, mode: str = mode) -> Mapping[int, Record]:
+            return where(records, dataset, mode=mode, layers=x)
+
+        _line(panels[0], layers, at, accuracy, mode.upper(), _COLOURS[mode])
+        for axis, (quantity, what) in zip(panels[1:], spiking if mode != "ann" else (), strict=False):
+            _line(axis, layers, at, quantity, mode.upper() + what, _COLOURS[mode])
+    return layers
+
+
+def _depth_axes(panels: Sequence[Axes], layers: Sequence[Any], what: str, dataset: str) -> None:
+    for axis in panels:
+        axis.set_xticks(layers)
+        axis.set_xlabel(what)
+        axis.set_title(name(dataset))
+        axis.legend()
 
 
 def _panels(rows: int, columns: int, height: float, width: float = 3.2) -> tuple[Figure, list[Axes]]:

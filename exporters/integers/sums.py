@@ -73,7 +73,7 @@ class DenseSums:
     def _sums(self, x: NDArray[Any], delay: int) -> Sums:
         rows = x.reshape(-1, x.shape[-1]).astype(self._kind)
         # Whole numbers within the bound; some BLAS kernels raise flags of lanes that they do not keep.
-        with np.errstate(invalid="ignore", over="ignore"):
+        with np.errstate(invalid="ignore"):
             total = (rows @ self._columns[delay]).reshape(*x.shape[:-1], -1)
         if self.bound << self._enlarged >= 2**31:
             _require_32_bits(total, self._enlarged)
