@@ -131,6 +131,15 @@ class OfProgram(Protocol):
 
 
 @runtime_checkable
+class Within(Protocol):
+    """A Runner that waits for an outside tool, as a compiler."""
+
+    def within(self, seconds: float) -> Runner:
+        """The same, with so many seconds for the tool."""
+        ...
+
+
+@runtime_checkable
 class OfModel(Protocol):
     """A Runner that must equal a model of its own, not the one that ``agrees_with`` names as it stands."""
 

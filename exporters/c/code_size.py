@@ -8,14 +8,14 @@ from pathlib import Path
 
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import ToolError
-from stl_deploy.exporters.c.compiler import run_program
+from stl_deploy.exporters.c.compiler import DEADLINE, run_program
 
 COMPILER, SIZES = "arm-none-eabi-gcc", "arm-none-eabi-size"
 FLAGS = ("-std=c99", "-O3", "-mcpu=cortex-m4", "-mthumb")
 
 
-def code_size(files: Mapping[str, str]) -> int | None:
-    """Of net.c at -O3; None where the compiler is not installed or does not take it."""
+def code_size(files: Mapping[str, str], deadline: float = DEADLINE) -> int | None:
+    """Of net.c at -O3; None where the compiler is not installed, does not take it or hangs for ``deadline`` seconds."""
     if shutil.which(COMPILER) is None or shutil.which(SIZES) is None:
         return None
     with temporary_folder() as folder:
@@ -23,13 +23,14 @@ def code_size(files: Mapping[str, str]) -> int | None:
             (folder / name).write_text(files[name], encoding="ascii")
         compiled = folder / "net.o"
         try:
-            run_program([COMPILER, *FLAGS, "-c", str(folder / "net.c"), "-o", str(compiled)], b"", what=COMPILER)
-            return _text(compiled)
+            command = [COMPILER, *FLAGS, "-c", str(folder / "net.c"), "-o", str(compiled)]
+            run_program(command, b"", what=COMPILER, deadline=deadline)
+            return _text(compiled, deadline)
         except ToolError:
             return None
 
 
-def _text(compiled: Path) -> int:
-    listed = run_program([SIZES, "-A", str(compiled)], b"", what=SIZES).decode("ascii", "replace")
+def _text(compiled: Path, deadline: float) -> int:
+    listed = run_program([SIZES, "-A", str(compiled)], b"", what=SIZES, deadline=deadline).decode("ascii", "replace")
     rows = [line.split() for line in listed.splitlines()]
     return sum(int(row[1]) for row in rows if len(row) == 3 and row[0].split(".")[1:2] == ["text"])

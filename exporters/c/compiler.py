@@ -11,7 +11,7 @@ from pathlib import Path
 
 from stl_deploy.errors import ToolError
 
-DEADLINE = 300.0
+DEADLINE = 600.0
 """Seconds for a compilation or a run."""
 FLAGS = ("-std=c99", "-O2", "-Wall", "-Wextra", "-Werror", "-pedantic")
 
@@ -28,7 +28,7 @@ def find_compiler() -> str | None:
     return None
 
 
-def compile_program(folder: Path, output: Path, *, options: Sequence[str] = (), deadline: float | None = None) -> None:
+def compile_program(folder: Path, output: Path, *, options: Sequence[str] = (), deadline: float = DEADLINE) -> None:
     """Compile the C files of ``folder``; raises ToolError if there is no compiler, or it fails or hangs."""
     compiler = find_compiler()
     if compiler is None:
@@ -38,7 +38,7 @@ def compile_program(folder: Path, output: Path, *, options: Sequence[str] = (), 
     run_program(command, b"", what=f"the compiler {compiler}", deadline=deadline)
 
 
-def run_program(command: Sequence[str], given: bytes, *, what: str, deadline: float | None = None) -> bytes:
+def run_program(command: Sequence[str], given: bytes, *, what: str, deadline: float = DEADLINE) -> bytes:
     """What a program writes to stdout; raises ToolError with the last line of its stderr if it fails or hangs."""
     try:
         process = subprocess.Popen(
@@ -51,11 +51,11 @@ def run_program(command: Sequence[str], given: bytes, *, what: str, deadline: fl
     except OSError as error:
         raise ToolError(f"{what} cannot be run: {error.strerror or error}") from None
     try:
-        found, said = process.communicate(given, timeout=deadline or DEADLINE)
+        found, said = process.communicate(given, timeout=deadline)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        raise ToolError(f"{what} did not end within {deadline or DEADLINE:g} s and was stopped") from None
+        raise ToolError(f"{what} did not end within {deadline:g} s and was stopped") from None
     except BaseException:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()

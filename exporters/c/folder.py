@@ -7,6 +7,7 @@ from pathlib import Path
 from stl_deploy._util.files import write_text
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.c.code_size import code_size
+from stl_deploy.exporters.c.compiler import DEADLINE
 from stl_deploy.exporters.c.layout import make_plan
 from stl_deploy.exporters.c.plan import Plan
 from stl_deploy.exporters.c.program import Program
@@ -21,14 +22,23 @@ CODE, STACK = 8 * KIB, KIB
 MAX_TEXT = 2**28
 
 
-def write_folder(graph: IntegerGraph, about: About, folder: Path, *, flash: int | None, ram: int | None) -> Plan:
+def write_folder(
+    graph: IntegerGraph,
+    about: About,
+    folder: Path,
+    *,
+    flash: int | None,
+    ram: int | None,
+    deadline: float = DEADLINE,
+) -> Plan:
     """Write every file of a C folder; returns how the memory is laid out.
 
-    flash, ram: bytes there are. Raises UnsupportedError where the network takes more, or its sums do not fit.
+    flash, ram: bytes there are. deadline: seconds for the compiler that is asked for the code's size.
+    Raises UnsupportedError where the network takes more, or its sums do not fit.
     """
     plan = make_plan(graph)
     files = render_plan(plan, about)
-    code = None if flash is None else code_size(files)
+    code = None if flash is None else code_size(files, deadline)
     besides = f"{CODE // KIB} KiB of code" if code is None else f"{code:,} of code (Cortex-M4, -O3)"
     _require("flash", plan.flash + (CODE if code is None else code), flash, plan, besides)
     _require("RAM", plan.ram + STACK, ram, plan, f"{STACK // KIB} KiB of stack")

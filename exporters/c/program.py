@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import ToolError
-from stl_deploy.exporters.c.compiler import compile_program, run_program
+from stl_deploy.exporters.c.compiler import DEADLINE, compile_program, run_program
 from stl_deploy.exporters.c.plan import Plan, Recorded
 from stl_deploy.exporters.c.render import len_of
 from stl_deploy.exporters.integers.simulate import IntegerRun, check_input
@@ -35,7 +35,7 @@ class Program:
         *,
         record: bool = False,
         options: Sequence[str] = (),
-        deadline: float | None = None,
+        deadline: float = DEADLINE,
     ) -> IntegerRun:
         """Compile and run whole numbers ``x`` ``[T, B, *shape]``.
 
@@ -56,7 +56,7 @@ class Program:
         return self.unpack(np.concatenate(parts), record=record)
 
     def decide(
-        self, x: NDArray[Any], margin: int, *, deadline: float | None = None
+        self, x: NDArray[Any], margin: int, *, deadline: float = DEADLINE
     ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """The class of each sample, and the steps after which it was sure by ``margin``, both ``[B]``.
 
@@ -73,7 +73,7 @@ class Program:
         return classes, steps
 
     @contextmanager
-    def _compiled(self, flags: Sequence[str], deadline: float | None) -> Iterator[Path]:
+    def _compiled(self, flags: Sequence[str], deadline: float) -> Iterator[Path]:
         with temporary_folder() as folder:
             for file, text in self.files.items():
                 (folder / file).write_text(text, encoding="ascii")
@@ -90,7 +90,7 @@ class Program:
         return IntegerRun(y.reshape(steps, samples, *graph.output.shape), found)
 
     def _batch(
-        self, program: Path, x: NDArray[np.int32], outputs: int, spikes: int, deadline: float | None | None
+        self, program: Path, x: NDArray[np.int32], outputs: int, spikes: int, deadline: float
     ) -> NDArray[np.uint8]:
         """Bytes ``[B, T, 4·outputs + spikes]``."""
         steps, samples = x.shape[:2]

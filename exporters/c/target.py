@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from numpy.typing import NDArray
 
@@ -62,6 +63,12 @@ class C(GraphModel):
         """None if there is a C compiler."""
         return None if find_compiler() else MISSING
 
+    def within(self, seconds: float) -> Self:
+        """The same, with so many seconds for compiler and program each."""
+        same = copy.copy(self)
+        same._options = replace(self._options, deadline=seconds)
+        return same
+
     def model(self, program: Program) -> GraphModel:
         """The integer model of the same integers, which every spike must equal."""
         return GraphModel(program, self._options, graph=self._graph)
@@ -102,7 +109,7 @@ class CFormat:
             measured_synops(chosen.graph, x),
             readout=readout_of(program.metadata),
         )
-        plan = write_folder(chosen.graph, about, path, flash=flash, ram=ram)
+        plan = write_folder(chosen.graph, about, path, flash=flash, ram=ram, deadline=options.deadline)
         tell_wraps(chosen.graph, options)
         options.say.say(f"flash {plan.flash:,} bytes and RAM {plan.ram:,} bytes; code and stack come on top")
         return {

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from stl_deploy.cli.options import (
+    Deadline,
     DialectOption,
     InputGrid,
     InputOption,
@@ -104,6 +105,7 @@ def export(
     calibration: InputOption = None,
     input_grid: InputGrid = None,
     verified: Annotated[bool, typer.Option("--verify/--no-verify", help="Read the artifact back and run it.")] = True,
+    deadline: Deadline = 600.0,
     json: Json = False,
 ) -> None:
     """Write one artifact and its manifest; it is read back and run unless --no-verify."""
@@ -121,6 +123,7 @@ def export(
         input_file=calibration,
         input_grid=input_grid,
         verified=verified,
+        deadline=deadline,
         say=console(),
         thresholds=thresholds,
         form=form,
@@ -231,7 +234,7 @@ def verify(
     dialect: DialectOption = None,
     input_grid: InputGrid = None,
     no_lava: Annotated[bool, typer.Option("--no-lava", help="Leave Lava out even if it is installed.")] = False,
-    deadline: Annotated[float, typer.Option(help="Seconds before an outside tool's run is stopped.")] = 600.0,
+    deadline: Deadline = 600.0,
     json: Json = False,
 ) -> None:
     """Spike agreement by layer, and the first spike that differs (layer, step, neuron).
@@ -270,7 +273,7 @@ def simulate(
     trust: Annotated[
         bool, typer.Option("--trust", help="c: compile and run a folder though its C is not what stl-deploy makes.")
     ] = False,
-    deadline: Annotated[float, typer.Option(help="Seconds before an outside tool's run is stopped.")] = 600.0,
+    deadline: Deadline = 600.0,
     json: Json = False,
 ) -> None:
     """Run a network on an input and write its outputs."""

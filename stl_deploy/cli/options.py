@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
+from stl_deploy.errors import InputError
+
 NetxThresholds = Literal["folded", "per-layer", "per-neuron", "projected", "unrolled"]
 FoldThresholds = Literal["keep", "weights"]
 JointWeights = Literal["equal", "learned"]
@@ -58,6 +60,25 @@ Trust = Annotated[
 InputGrid = Annotated[
     int | None,
     typer.Option("--input-grid", metavar="BITS", help="Round the input to multiples of 2^-BITS and declare it so."),
+]
+LONGEST = 1e6
+"""Seconds that a deadline may be away: waits of the operating system end at 2^31 ms."""
+
+
+def _deadline(value: float) -> float:
+    if not 0 < value <= LONGEST:
+        raise InputError(f"--deadline: expected seconds above 0, at most {LONGEST:,.0f}; found {value:g}")
+    return value
+
+
+Deadline = Annotated[
+    float,
+    typer.Option(
+        "--deadline",
+        metavar="SECONDS",
+        callback=_deadline,
+        help="Seconds before an outside tool (a compiler, a simulator) is stopped.",
+    ),
 ]
 InputOption = Annotated[
     Path | None,

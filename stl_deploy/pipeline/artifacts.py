@@ -19,6 +19,7 @@ from stl_deploy.exporters.targets import (
     OfModel,
     OfProgram,
     Runner,
+    Within,
     find_runner,
     make_options,
     registry,
@@ -62,21 +63,21 @@ def whole_artifact(output: Path, to: Format) -> Iterator[Path]:
             made.replace(place)
 
 
-def load(path: Path, of: Format, program: Program) -> Runner:
-    """Read an artifact back as a run of ``program``; raises ToolError if it cannot run on this machine."""
-    return ready(of.load(path), program)
-
-
 def open_runner(kind: type[Runner], network: Network, program: Program, **common: Any) -> Runner:
-    """A backend's run of a Program, or of an artifact that was made from it; raises ToolError as `load`."""
+    """A backend's run of a Program, or of an artifact that was made from it; raises ToolError as `ready`."""
     return ready(kind(network, make_options(kind, {}, **common)), program)
 
 
-def ready(runner: Runner, program: Program) -> Runner:
-    """A runner as a run of ``program``; raises ToolError if it cannot run on this machine."""
+def ready(runner: Runner, program: Program, deadline: float | None = None) -> Runner:
+    """A runner as a run of ``program``; raises ToolError if it cannot run on this machine.
+
+    deadline: seconds that an outside tool may take; None: the runner's own.
+    """
     reason = runner.available()
     if reason is not None:
         raise ToolError(f"{runner.name} cannot run here: {reason}")
+    if deadline is not None and isinstance(runner, Within):
+        runner = runner.within(deadline)
     return runner.of(program) if isinstance(runner, OfProgram) else runner
 
 
@@ -122,9 +123,11 @@ class Bench:
         )
         self.runs.append(found)
 
-    def artifact(self, path: Path, of: Format, name: str | None = None, **about: Any) -> Runner:
-        """Read an artifact back and `hold` its run; returns the Runner."""
-        runner = load(path, of, self.program)
+    def artifact(
+        self, path: Path, of: Format, name: str | None = None, *, deadline: float | None = None, **about: Any
+    ) -> Runner:
+        """Read an artifact back and `hold` its run; returns the Runner. deadline: see `ready`."""
+        runner = ready(of.load(path), self.program, deadline)
         self.hold(name or path.name, runner, path, **{"artifact": str(path), **about})
         return runner
 

@@ -44,6 +44,7 @@ def export(
     input_file: Path | None = None,
     input_grid: int | None = None,
     verified: bool = True,
+    deadline: float = 600.0,
     say: Console | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
@@ -51,8 +52,9 @@ def export(
 
     input_file: what calibrates integers and what the artifact is verified on; default: the run folder's images, else
     random input on the graph's grid (which is said). input_grid: round the input to multiples of 2^-input_grid, and
-    declare that in the artifact. settings: the target's own options, as ``form`` of onnx,
-    ``thresholds`` of netx. Nothing is left behind if the artifact fails its verification.
+    declare that in the artifact. deadline: seconds that an outside tool, as a compiler, may take. settings: the
+    target's own options, as ``form`` of onnx, ``thresholds`` of netx. Nothing is left behind if the artifact fails its
+    verification.
     Raises InputError for a wrong call, UnsupportedError where the target cannot hold the network, ParityError where
     the artifact does not spike as it must (a float one as the graph does: on the exact grid it can).
     """
@@ -69,6 +71,7 @@ def export(
         "calibration": _calibration(opened, input_file),
         "x": x,
         "labels": labels,
+        "deadline": deadline,
         "say": say,
     }
     with whole_artifact(output, target) as path:
@@ -77,7 +80,7 @@ def export(
             facts["load"] = facts["load"].replace('"net.nir"', json.dumps(str(output)))
         if verified:
             say.say(f"reading {path.name} back and running it on {what}")
-            facts["verified"] = {"input": what, **_verified(Bench(program, x), path, target, output, say)}
+            facts["verified"] = {"input": what, **_verified(Bench(program, x), path, target, output, deadline, say)}
         contents = manifest(program, [path], source=common["origin"], **facts)
     write_manifest(output.with_name(output.name + ".manifest.json"), contents)
     say.say(f"written: {output} and {output.name}.manifest.json")
@@ -86,13 +89,13 @@ def export(
     return contents
 
 
-def _verified(bench: Bench, path: Path, target: Format, output: Path, say: Console) -> dict[str, Any]:
+def _verified(bench: Bench, path: Path, target: Format, output: Path, deadline: float, say: Console) -> dict[str, Any]:
     """What the comparison found, or why the artifact could not be run on this machine."""
     reason = target.load(path).available()
     if reason is not None:
         say.warn(f"{output} was written but not run: {reason}")
         return {"not_run": reason}
-    bench.artifact(path, target, artifact=str(output))
+    bench.artifact(path, target, artifact=str(output), deadline=deadline)
     show(bench.report, say)
     bench.report.require()
     return bench.report.as_dict()

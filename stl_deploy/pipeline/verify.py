@@ -36,8 +36,8 @@ def verify(
     against: an artifact's path, or the name of a backend. The input is the file given, else the run folder's test
     images, else random input on the graph's grid. input_grid: see `check_against`. lava: an artifact also runs on
     further backends that read it and must equal one of our models (a .net file on real Lava), where they are ready, on
-    the first `SAMPLES` samples, within ``deadline`` seconds. ``report.require()`` raises ParityError where spikes
-    differ that must not.
+    the first `SAMPLES` samples. deadline: seconds that each outside tool may take.
+    ``report.require()`` raises ParityError where spikes differ that must not.
     Raises InputError for files that cannot be read or do not belong to the graph, ToolError if a tool fails.
     """
     say = say or Console(quiet=True)
@@ -86,7 +86,7 @@ def check_against(
             kind = runners[str(one)]
             bench.hold(kind.name, open_runner(kind, program, program, say=say, **common), program)
             continue
-        bench.hold(names[path], ready(loaded[path], program), path, artifact=str(path))
+        bench.hold(names[path], ready(loaded[path], program, deadline), path, artifact=str(path))
         if further:
             bench.further(path, formats[path], names[path], {loaded[path].name}, say, **common)
     return bench.report

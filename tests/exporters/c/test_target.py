@@ -232,7 +232,7 @@ def test_a_new_field_of_neurons_is_refused_until_it_is_read() -> None:
 
 @pytest.mark.parametrize("measured", [None, 700])
 def test_limits_of_memory(measured: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stl_deploy.exporters.c.folder.code_size", lambda files: measured)
+    monkeypatch.setattr("stl_deploy.exporters.c.folder.code_size", lambda files, deadline: measured)
     program = small().lif("a", 0.7).program()
     options = COptions(x=data(program))
     facts = CFormat().write(program, tmp_path / "c", options)

@@ -35,6 +35,45 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Any:
     return call
 
 
+@pytest.fixture
+def hanging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compiler that does not end."""
+    compiler = tmp_path / "cc"
+    compiler.write_text("#!/bin/sh\nsleep 60\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CC", str(compiler))
+
+
+@pytest.mark.usefixtures("hanging")
+@pytest.mark.parametrize(
+    "call",
+    [
+        ("export", "RUN", "--to", "c", "-o", "OUT/net"),
+        ("verify", "RUN", "--against", "DIR"),
+        ("verify", "RUN", "--against", "c"),
+        ("simulate", "DIR", "-i", "RUN/test.npz", "--backend", "c", "-o", "OUT/y.npz"),
+    ],
+)
+def test_a_compiler_that_hangs_is_stopped_at_the_deadline(
+    call: tuple[str, ...], exported: Path, digits_run: Path, tmp_path: Path, cli: Any
+) -> None:
+    """Nothing is left behind."""
+    (tmp_path / "out").mkdir()
+    places = {"RUN": str(digits_run), "DIR": str(exported), "OUT": str(tmp_path / "out")}
+    done = cli(*(places.get(word) or "/".join(places.get(w, w) for w in word.split("/")) for word in call),
+        "--deadline", "0.5")  # fmt: skip
+    assert done.exit_code == 1
+    assert "did not end within 0.5 s and was stopped" in done.output
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "1e9"])
+def test_a_deadline_that_is_none(seconds: str, digits_run: Path, tmp_path: Path, cli: Any) -> None:
+    done = cli("export", digits_run, "--to", "c", "-o", tmp_path / "net", "--deadline", seconds)
+    assert done.exit_code == 2
+    assert "--deadline: expected seconds above 0, at most 1,000,000; found" in done.output
+
+
 @pytest.fixture(scope="module")
 def exported(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from stl_deploy.pipeline.export import export
