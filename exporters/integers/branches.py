@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.exporters.integers.fields import unread
+from stl_deploy.exporters.integers.fields import said, unread
 from stl_deploy.exporters.integers.net import RESETS
 from stl_deploy.exporters.integers.scales import Doubles, refuse, row_gain
 from stl_deploy.graph.program import (
@@ -31,6 +31,12 @@ from stl_deploy.graph.program import (
 
 READ = ("decay", "threshold", "gain", "offset", "compare", "reset", "v_reset", "synapse")
 """Fields of a Program's neuron that integers hold; any other must be as if it were not there."""
+
+_REMEDIES = {
+    "many": "use one spike per step",
+    "v_start": "use neurons that start at 0",
+    "v_min": "train without a bound",
+}
 
 Value = float | str
 """A whole value's unit, or ``weighted`` or ``potential``."""
@@ -137,10 +143,10 @@ def _check(node: Node, known: dict[str, Value]) -> None:
 
 def _check_neuron(neuron: Neuron) -> None:
     for name in unread(neuron, READ):
-        refuse(neuron, name.replace("_", "-"), f"its {name} has no form in integers", "use a LIF without it")
+        refuse(neuron, *said(name), _REMEDIES.get(name, "use a neuron without it"))
     if neuron.threshold is not None and neuron.decay is not None and neuron.reset not in RESETS:
         held = ", ".join(RESETS)
-        refuse(neuron, "reset", f"its reset '{neuron.reset}' has no form in integers", f"use one of {held}")
+        refuse(neuron, "reset", f"its reset is '{neuron.reset}', which integers do not hold", f"use one of {held}")
     theta = neuron.threshold
     if theta is not None and (theta <= 0).any():
         refuse(neuron, "threshold-not-positive", "its threshold is not above 0", "train with positive thresholds")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.exporters.integers.fields import unread
+from stl_deploy.exporters.integers.fields import said, unread
 from stl_deploy.exporters.integers.scales import refuse
 from stl_deploy.graph.program import (
     Conv,
@@ -225,12 +225,12 @@ def _check_neuron(neuron: Neuron) -> None:
 
 
 _READ = ("decay", "threshold", "gain", "offset", "compare")
-_REFUSED = {
-    "many": ("several-spikes", "it fires several spikes per step", "use one spike per step"),
-    "v_reset": ("v-reset", "its v_reset is not 0", "Loihi starts and resets at 0"),
-    "v_start": ("v-start", "its v_start is not 0", "Loihi starts and resets at 0"),
-    "v_min": ("v-min", "its potential has a lower bound", "train without v_min"),
-    "synapse": ("synaptic-current", "it filters its input current", "use a LIF without synaptic current"),
+_REMEDIES = {
+    "many": "use one spike per step",
+    "v_reset": "Loihi starts and resets at 0",
+    "v_start": "Loihi starts and resets at 0",
+    "v_min": "train without v_min",
+    "synapse": "use a LIF without synaptic current",
 }
 
 
@@ -241,8 +241,7 @@ def _check_fields(neuron: Neuron, read: Collection[str]) -> None:
             refuse(neuron, "delayed-reset", "it resets one step late", "Loihi resets at once; train with such a reset")
         if name == "reset":
             refuse(neuron, "soft-reset", f"its reset is '{neuron.reset}'", "Loihi resets to 0; train with hard reset")
-        generic = (name.replace("_", "-"), f"its {name} has no place in Loihi's neuron", "use a LIF without it")
-        refuse(neuron, *_REFUSED.get(name, generic))
+        refuse(neuron, *said(name), _REMEDIES.get(name, "use a neuron without it"))
 
 
 def _uniform(values: Floats) -> bool:

@@ -12,7 +12,7 @@ from stl_deploy.errors import InputError
 from stl_deploy.fold.norm import Doubles, Norm, fold_norm
 from stl_deploy.fold.time import nir_decay
 from stl_deploy.graph.program import Floats
-from stl_deploy.nn.network import Network
+from stl_deploy.nn.network import Network, unsound
 from stl_deploy.nn.neuron import LIF, RLIF
 
 
@@ -54,10 +54,12 @@ def take_apart(network: Network) -> Stages:
     """Read the trained numbers, folding each norm into the synapse before it.
 
     Raises InputError for a network in mode ``ann``, a norm without running statistics or without a synapse
-    right before it, a value that is not finite, and thresholds <= 0 (naming the neurons).
+    right before it, a value that is not finite or that no training gives, and thresholds <= 0 (naming the neurons).
     """
     if network.mode == "ann":
         raise InputError("an ANN has no spikes to deploy; train with mode stl, sl or tl")
+    if (damage := unsound(network)) is not None:
+        raise InputError(f"{damage}, which no training gives; train again, or load whole weights")
     stages = Stages({}, {})
     for name, layer in network.layers.items():
         if isinstance(layer, nn.Conv2d | nn.Linear):

@@ -173,6 +173,24 @@ def threshold_parameters(network: Network) -> list[nn.Parameter]:
     return [lif.threshold_parameter for _, lif in network.lifs]
 
 
+@torch.no_grad()
+def unsound(network: Network) -> str | None:
+    """What no training gives, in words: a norm's negative variance, a threshold that is not finite, or one that is not
+    above 0 under parametrisation ``positive``; None if all is well.
+    """
+    for name, layer in network.layers.items():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            if layer.running_var is not None and bool((layer.running_var < 0).any()):
+                return f"layer '{name}' has a negative variance"
+        elif isinstance(layer, LIF):
+            theta = layer.threshold
+            if not bool(theta.isfinite().all()):
+                return f"layer '{name}' has a threshold of infinity or NaN"
+            if layer.parametrisation == "positive" and bool((theta <= 0).any()):
+                return f"layer '{name}' has a threshold of {float(theta.min()):g} under parametrisation 'positive'"
+    return None
+
+
 def _learns(mode: Mode, parameter: str) -> bool:
     is_threshold = parameter.endswith("threshold_parameter")
     return {"sl": not is_threshold, "tl": is_threshold}.get(mode, True)

@@ -14,7 +14,8 @@ from stl_deploy.config.load import load_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import class_count, sample_shape
 from stl_deploy.errors import InputError
-from stl_deploy.nn.network import Network
+from stl_deploy.nn.network import Network, unsound
+from stl_deploy.nn.population import Population
 
 FILE = "model.safetensors"
 CONFIG_FILE = "config.yaml"
@@ -48,11 +49,25 @@ def load_network(run_dir: Path, snapshot: Path | None = None) -> tuple[Network, 
 
 
 def load_weights(path: Path, network: Network, weights: Mapping[str, Tensor]) -> None:
-    """Put the weights of a file into a network that they fit; raises InputError for thresholds that overflow."""
+    """Put the weights of a file into a network that they fit.
+
+    Raises InputError for numbers that no training gives (`unsound`), and decays other than the configuration's.
+    """
+    configured = _fixed_decays(network)
     network.load_state_dict(weights)
-    for name, theta in network.thresholds().items():
-        if not bool(theta.isfinite().all()):
-            raise InputError(f"{path}: layer '{name}' has a threshold of infinity or NaN; the file is damaged")
+    for name, decay in _fixed_decays(network).items():
+        if decay != configured[name]:
+            raise InputError(
+                f"{path}: layer '{name}': expected the configuration's decay of {configured[name]:g}; found {decay:g}; "
+                "the file is damaged or of another configuration"
+            )
+    if (damage := unsound(network)) is not None:
+        raise InputError(f"{path}: {damage}; the file is damaged")
+
+
+def _fixed_decays(network: Network) -> dict[str, float]:
+    populations = {name: layer for name, layer in network.layers.items() if isinstance(layer, Population)}
+    return {name: float(layer.decay) for name, layer in populations.items() if layer.decay_parameter is None}
 
 
 def model_facts(run_dir: Path) -> dict[str, Any]:

@@ -227,6 +227,16 @@ def test_thresholds_not_above_zero_are_refused_by_name() -> None:
         fold(network, coding="analog")
 
 
+def test_a_negative_variance_is_refused_by_name() -> None:
+    network = _network()
+    norm = network.layers["norm1"]
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_var is not None
+    norm.running_var[0] = -1
+    with pytest.raises(InputError, match="layer 'norm1' has a negative variance, which no training gives"):
+        fold(network, coding="analog")
+
+
 def test_an_ann_is_not_folded() -> None:
     with pytest.raises(InputError, match="an ANN has no spikes to deploy; train with mode stl, sl or tl"):
         fold(_network("train.mode=ann"), coding="analog")

@@ -17,6 +17,8 @@ from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import load_dataset
 from stl_deploy.errors import ConfigError, DivergedError, InputError
 from stl_deploy.nn.network import Network
+from stl_deploy.pipeline.fold import fold_run
+from stl_deploy.pipeline.train import evaluate as evaluate_run
 from stl_deploy.training import loop as train_module
 from stl_deploy.training.checkpoint import FILE as CHECKPOINT
 from stl_deploy.training.curves import write_curves
@@ -343,6 +345,25 @@ def test_damaged_files_are_named(tiny, tmp_path, file, damage, message):
         train(tiny, tmp_path, resume=True) if file == CHECKPOINT else load_network(tmp_path)
     assert str(caught.value).startswith(f"{tmp_path / file}: {message}")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "value", "message"),
+    [
+        ("layers.lif1._fixed_decay", 0.75, "layer 'lif1': expected the configuration's decay of 0.5; found 0.75; the "),
+        ("layers.norm1.running_var", -0.5, "layer 'norm1' has a negative variance; the file is damaged"),
+        ("layers.lif1.threshold_init", -0.25, "layer 'lif1' has a threshold of -0.25 under parametrisation 'positive'"),
+    ],
+)
+def test_numbers_that_no_training_gives_are_refused(tiny, tmp_path, tensor, value, message):
+    train(apply_overrides(tiny, ["train.epochs=1"]), tmp_path)
+    tensors, about = read_tensors(tmp_path / "model.safetensors")
+    write_tensors(tmp_path / "model.safetensors", tensors | {tensor: torch.full_like(tensors[tensor], value)}, about)
+    for verb in (evaluate_run, lambda run: fold_run(run, tmp_path / "net.nir")):
+        with pytest.raises(InputError) as caught:
+            verb(tmp_path)
+        assert message in str(caught.value)
+        assert str(caught.value).startswith(str(tmp_path / "model.safetensors"))
 
 
 def test_another_architecture_is_refused(tiny, tmp_path):

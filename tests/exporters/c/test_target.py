@@ -183,7 +183,7 @@ def test_input_outside_the_range_is_refused(tmp_path: Path) -> None:
 
 REFUSED: dict[str, tuple[Callable[[], Program], str, str]] = {
     "two layers of weights": (lambda: small().linear("fc2", np.eye(9)).lif("a", 1.0).program(), "fc2", "no-neuron"),
-    "many": (lambda: small().lif("a", 1.0, many=True).program(), "a", "many"),
+    "many": (lambda: small().lif("a", 1.0, many=True).program(), "a", "several-spikes"),
     "v_min": (lambda: small().lif("a", 1.0, v_min=np.asarray(0, F)).program(), "a", "v-min"),
     "v_start": (lambda: small().lif("a", 1.0, v_start=np.asarray(0.5, F)).program(), "a", "v-start"),
     "theta": (lambda: small().lif("a", -1.0).program(), "a", "threshold-not-positive"),
@@ -208,6 +208,12 @@ def test_what_integers_cannot_hold(name: str, tmp_path: Path) -> None:
         CFormat().write(program, tmp_path / "c", COptions(x=data(program)))
     assert (error.value.node, error.value.slug) == (node, slug)
     assert not (tmp_path / "c").exists()
+
+
+def test_a_field_that_integers_do_not_hold_is_said_in_words(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError) as error:
+        CFormat().write(REFUSED["many"][0](), tmp_path / "c", COptions(x=np.zeros((3, 2, 6), F)))
+    assert str(error.value) == "node 'a': it fires several spikes per step; use one spike per step"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

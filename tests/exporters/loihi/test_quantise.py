@@ -288,6 +288,6 @@ def test_a_new_field_of_neurons_is_refused_until_it_is_read(build: Builder, valu
     program = build.program()
     x = np.ones((2, 4, *program.inputs[0].shape), F)
     quantise(adaptive(program, None), x)
-    with pytest.raises(UnsupportedError, match="its adaptation has no place in Loihi's neuron") as error:
+    with pytest.raises(UnsupportedError, match="it has adaptation, which this target does not compute") as error:
         quantise(adaptive(program, value), x)
     assert error.value.slug == "adaptation"
