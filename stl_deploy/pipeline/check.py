@@ -61,7 +61,10 @@ def check(
     opened = open_source(source, artifacts=True)
     if not opened.is_graph:
         if targets or input_grid is not None:
-            raise InputError(f"{source}: expected a graph to ask targets about; found an artifact of {opened.kind}")
+            raise InputError(
+                f"{source}: expected a graph to ask targets about; found an artifact of {opened.kind}; "
+                "leave --target out, or give the graph it was made from"
+            )
         report = _artifact(opened)
         show(report, say)
         return report
