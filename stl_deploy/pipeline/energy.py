@@ -26,7 +26,7 @@ from stl_deploy.exporters.targets import find_runner
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline.artifacts import open_runner
-from stl_deploy.pipeline.manifest import check_unchanged, record_files
+from stl_deploy.pipeline.manifest import check_network, record_files
 from stl_deploy.pipeline.mapping import on_loihi
 from stl_deploy.pipeline.source import TEST_INPUT, Source, open_reading, open_source
 
@@ -62,7 +62,7 @@ def energy(
         install.require("matplotlib")
     opened = open_source(source)
     if opened.kind == "run":
-        check_unchanged(source, ("net.nir", TEST_INPUT))
+        check_network(source)
     program, reading = open_reading(opened, dialect)
     x, labels = read_inputs(input_of(opened, input_file))
     ann = ann or _kept_twin(opened, input_file, x)

@@ -12,6 +12,7 @@ from stl_deploy._util.install import versions
 from stl_deploy.errors import InputError
 from stl_deploy.graph.lower import metadata_dialect
 from stl_deploy.graph.program import Program
+from stl_deploy.pipeline.source import TEST_INPUT
 
 SCHEMA_VERSION = 1
 FILE = "manifest.json"
@@ -73,6 +74,12 @@ def check_unchanged(run_dir: Path, names: Iterable[str]) -> bool:
                 f"belong together; {_again(run_dir)}"
             )
     return all(name in files or name == FILE or not (run_dir / name).is_file() for name in asked)
+
+
+def check_network(run_dir: Path) -> None:
+    """`check_unchanged` of a run's graph and test input, and of the weights that the graph was made of, if there."""
+    weights = [name for name in ("model.safetensors",) if (run_dir / name).is_file()]
+    check_unchanged(run_dir, ("net.nir", TEST_INPUT, *weights))
 
 
 def record_files(run_dir: Path, names: Iterable[str]) -> None:

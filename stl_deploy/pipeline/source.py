@@ -51,13 +51,19 @@ def open_source(path: Path, *, artifacts: bool = False) -> Source:
         raise InputError(f"{path}: expected {_accepted(artifacts)}; found no such file or folder")
     told = format_of(path)
     if told is None or not (artifacts or told.name == GRAPH):
-        found = f"'{path.suffix}'" if told is None else f"an artifact of {told.name}"
+        found = _named(path) if told is None else f"an artifact of {told.name}"
         if path.is_dir() and told is None:
             found = "a folder without net.nir"
             if (path / "model.safetensors").is_file():
                 found = f"a trained run without its graph; make it with stl-deploy fold {path}"
         raise InputError(f"{path}: expected {_accepted(artifacts)}; found {found}")
     return Source(told.name, path, path)
+
+
+def _named(path: Path) -> str:
+    if not (path.is_file() or path.is_dir()):
+        return "a pipe or device"
+    return f"'{path.suffix}'" if path.suffix else "a name without an ending"
 
 
 def _accepted(artifacts: bool) -> str:

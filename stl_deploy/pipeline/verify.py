@@ -15,9 +15,9 @@ from stl_deploy.graph.exact import Grid, input_scale, on_grid
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline.artifacts import Bench, labels_of, open_runner, ready
-from stl_deploy.pipeline.manifest import check_unchanged
+from stl_deploy.pipeline.manifest import check_network
 from stl_deploy.pipeline.progress import now_and_then
-from stl_deploy.pipeline.source import TEST_INPUT, on_declared_grid, open_program, open_source, program_input
+from stl_deploy.pipeline.source import on_declared_grid, open_program, open_source, program_input
 
 
 def verify(
@@ -43,7 +43,7 @@ def verify(
     say = say or Console(quiet=True)
     opened = open_source(source)
     if opened.kind == "run":
-        check_unchanged(source, ("net.nir", TEST_INPUT))
+        check_network(source)
     program = open_program(opened, dialect, say=say)
     x, _, what = program_input(opened, program, input_file)
     say.say(f"input: {what}")

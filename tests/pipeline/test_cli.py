@@ -467,6 +467,9 @@ def test_wrong_suffixes_and_missing_sources(cli: Any, run_dir: Path, tmp_path: P
     (tmp_path / "model.safetensors").write_bytes(b"")
     assert f"a trained run without its graph; make it with stl-deploy fold {tmp_path}" in cli("check", tmp_path).err
     assert "found an artifact of onnx" in cli("energy", run_dir / "net.onnx").err
+    (tmp_path / "net").write_bytes(b"")
+    assert "found a name without an ending" in cli("check", tmp_path / "net").err
+    assert "found a pipe or device" in cli("check", os.devnull).err
 
 
 def test_debug_shows_the_traceback_anywhere_on_the_line(cli: Any, tmp_path: Path) -> None:

@@ -49,8 +49,8 @@ def test_report_refuses_a_file_of_another_run(copy: Path, name: str) -> None:
     assert sha256(copy / "report.html") == page
 
 
-@pytest.mark.parametrize("name", ["net.nir", "test.npz"])
-def test_verify_and_energy_refuse_a_changed_graph_or_input(copy: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["net.nir", "test.npz", "model.safetensors"])
+def test_verify_and_energy_refuse_a_folder_of_two_runs(copy: Path, name: str) -> None:
     _change(copy / name)
     with pytest.raises(InputError, match=f"{name} has changed"):
         verbs.verify(copy, [copy / "net.onnx"], lava=False)
