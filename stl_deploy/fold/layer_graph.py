@@ -175,7 +175,7 @@ def _options(node: Neuron) -> dict[str, Any]:
         else:
             raise CaptureError(
                 f"layer '{node.name}' starts from {float(node.v_start.flat[0]):g}, which is neither 0 nor its "
-                "reset value",
+                "reset value; start it from one of these",
                 layer=node.name,
             )
     reset_name = _RESETS.get(node.reset, node.reset) if node.spiking and node.decay is not None else "value"

@@ -176,11 +176,12 @@ def _carries_spikes(layers: Layers, name: str) -> bool:
 
 def concatenations(layers: Layers) -> Layers:
     """A concatenation goes into its readers' weights, W·[a; b] = Wa·a + Wb·b; else weights of 0 and 1 do its work."""
-    found = dict(layers)
-    for name, layer in layers.items():
+    found = {name: _flat(layers, layer) if isinstance(layer, Concat) else layer for name, layer in layers.items()}
+    for name in layers:
+        layer = found[name]
         if isinstance(layer, Concat):
             readers = [r for r in found.values() if any(s.node == name for s in r.sources)]
-            if all(_splits(reader) for reader in readers):
+            if all(_splits(found, reader) for reader in readers):
                 for reader in readers:
                     _split(found, layer, reader)
                 del found[name]
@@ -189,10 +190,32 @@ def concatenations(layers: Layers) -> Layers:
     return found
 
 
-def _splits(reader: Node) -> bool:
-    return len(reader.sources) == 1 and (
-        (isinstance(reader, Conv) and reader.groups == 1)
-        or (isinstance(reader, Linear) and len(reader.input_shape) == 1)
+def _flat(layers: Layers, concat: Concat) -> Concat:
+    """A concatenation whose parts are no concatenations."""
+    sources: list[Source] = []
+    sizes: list[int] = []
+    for source, size in zip(concat.sources, concat.sizes, strict=True):
+        inner = layers[source.node]
+        if isinstance(inner, Concat):
+            inner = _flat(layers, inner)
+            sources += (Source(part.node, part.delay + source.delay) for part in inner.sources)
+            sizes += inner.sizes
+        else:
+            sources.append(source)
+            sizes.append(size)
+    return replace(concat, sources=tuple(sources), sizes=tuple(sizes))
+
+
+def _splits(layers: Layers, reader: Node) -> bool:
+    """Whether a concatenation goes into the weights of ``reader``, which then is a sum, that no other can read."""
+    summed = not any(isinstance(r, Concat) and any(s.node == reader.name for s in r.sources) for r in layers.values())
+    return (
+        summed
+        and len(reader.sources) == 1
+        and (
+            (isinstance(reader, Conv) and reader.groups == 1)
+            or (isinstance(reader, Linear) and len(reader.input_shape) == 1)
+        )
     )
 
 

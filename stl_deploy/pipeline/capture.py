@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, get_args
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -106,8 +107,13 @@ class Captured:
         return self.arranged(graph_input(self.traced.call, _tensor(batch), self.traced.length).float().cpu().numpy())
 
     def arranged(self, x: NDArray[Any]) -> NDArray[Any]:
-        """Input ``[T, B, *shape]`` in the module's order of axes, or the graph's, in the graph's."""
+        """Input ``[T, B, *shape]`` in the module's order of axes, or the graph's, in the graph's.
+
+        Of a module that loops over time itself also ``[B, *shape]``, which is shown at every step.
+        """
         given = self.folded.program.inputs[0]
+        if self.time == "inside" and x.shape[1:] == self.takes:
+            x = np.broadcast_to(x, (self.traced.length, *x.shape))
         return arrange(x, self.folded.arranged.get(given.name)) if x.shape[2:] == self.takes else x
 
     def run(self, batch: Any) -> tuple[NDArray[Any], Result]:
@@ -165,6 +171,10 @@ def _batch(model: nn.Module, x: Any, call: Call) -> Tensor:
             raise CaptureError(
                 f"parameter '{name}' has no shape yet; call the module once on x, which gives it one, then capture it"
             )
+        if parameter.is_meta:
+            raise CaptureError(f"parameter '{name}' has no values (it is on the meta device); load its weights first")
+        if parameter.layout != torch.strided:
+            raise CaptureError(f"parameter '{name}' is sparse; a graph holds all weights: make it dense by .to_dense()")
         if parameter.is_complex():
             raise CaptureError(f"parameter '{name}' is complex; a graph holds real weights")
         if parameter.is_floating_point() and not bool(torch.isfinite(parameter).all()):

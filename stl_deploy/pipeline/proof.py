@@ -29,7 +29,8 @@ class LayerProof:
     """A spiking layer of the folded graph on the module's own layer inputs.
 
     compared, differing: its spikes. nearest_ulp: the least distance of any potential from the threshold, in units in
-    the threshold's last place. farthest_ulp: the greatest where a spike differs. rate: spikes per neuron and step.
+    the threshold's last place (in the largest current's where the threshold is 0). farthest_ulp: the greatest where a
+    spike differs. rate: spikes per neuron and step.
     """
 
     layer: str
@@ -197,7 +198,8 @@ def _prove_layer(program: Program, layer: Neuron, given: Mapping[str, Floats]) -
     state = neurons.NeuronState(layer, expected.shape[1])
     out = np.empty(expected.shape[1:], np.float32)
     assert layer.threshold is not None
-    unit = np.spacing(np.abs(layer.threshold))
+    largest = np.abs(arriving).max(initial=np.finfo(np.float32).tiny)
+    unit = np.spacing(np.where(layer.threshold == 0, largest, np.abs(layer.threshold)))
     parted = np.zeros(expected.shape[1:], bool)
     differing, nearest, farthest = 0, np.inf, None
     for t in range(len(expected)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from stl_deploy.tracing.spike_forms import as_comparison
 from stl_deploy.tracing.unroll import Flow, Unroller, refuse
 
 _BOOLEAN = ("gt", "ge", "lt", "le", "eq", "ne", "logical_not", "logical_and", "logical_or")
+_OPPOSITE = {"lt": "ge", "le": "gt"}
 _MORE = ("masked_fill", "copy", "lerp", "index_put", "fill", "zero", "full")
 
 
@@ -58,11 +60,28 @@ def elementwise(unroller: Unroller, op: Op) -> Flow:
         fitted = {value: fit(unroller, flow, layout, t, op) for value, flow in flows.items()}
         a, k = map_tree((args, kwargs), Value, fitted.__getitem__)
         node = Node(name, call, a, k, step, _natural(op, name, dtype), op.place, pointwise=True)
+        if name in _OPPOSITE and op.writes is None and _compares_with_constant(a):
+            made.append(_opposite(unroller, node))
+            continue
         if all(one.constant for one in fitted.values()):
             tensors = map_tree((a, k), Node, lambda one: one.tensor)
             node.tensor = node.run(tensors[0], tensors[1], sizes)
         made.append(cast(unroller, unroller.nodes.make(node), dtype, op))
     return Flow(tuple(made), layout)
+
+
+def _compares_with_constant(args: tuple[Any, ...]) -> bool:
+    left, right = args
+    return isinstance(left, Node) and not left.constant and not (isinstance(right, Node) and not right.constant)
+
+
+def _opposite(unroller: Unroller, node: Node) -> Node:
+    """``v < θ`` as not ``v >= θ``, so that what rests and what spikes are told by one comparison."""
+    name = _OPPOSITE[node.name]
+    call = getattr(getattr(torch.ops.aten, name), "Tensor" if isinstance(node.args[1], Node) else "Scalar")
+    spikes = unroller.nodes.make(replace(node, name=name, call=call))
+    call = torch.ops.aten.logical_not.default
+    return unroller.nodes.make(replace(node, name="logical_not", call=call, args=(spikes,), kwargs={}))
 
 
 def _is_zero(item: Any) -> bool:

@@ -23,8 +23,8 @@ class Node:
 
     name: ATen's, or ``input`` (args: the step), ``constant``, ``time_sum``, ``time_mean``, ``time_max`` (args: a step
     each). layout: of its value, without time. folded: the order of time and samples in the axis on which the model ran
-    this operation for all steps at once; None if it ran step by step. tensor: a constant's value. kept: the recorded
-    value.
+    this operation for all steps at once; None if it ran step by step. axis: that axis, in the values of all steps.
+    tensor: a constant's value. kept: the recorded value.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Node:
     place: Place = NOWHERE
     index: int = 0
     folded: Dim | None = None
+    axis: int = 0
     pointwise: bool = False
     tensor: Tensor | None = None
     kept: Tensor | None = None

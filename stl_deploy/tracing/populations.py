@@ -73,7 +73,7 @@ def _split_gains(gains: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor | None
 
 def compact(values: Tensor, shape: Shape) -> Floats:
     """Values ``[1, *shape]`` as float32 that broadcast to ``shape``: one number, ``[C, 1, 1]``, or all of them."""
-    array: Floats = values.expand((1, *shape)).detach().cpu().numpy()[0].astype(np.float32)
+    array: Floats = values.expand((1, *shape)).detach().cpu().float().numpy()[0]
     if not array.size or (array == array.flat[0]).all():
         return np.asarray(array.flat[0], np.float32)
     if array.ndim > 1:
@@ -105,7 +105,7 @@ def _differing(population: Population, neuron: Neuron) -> int:
             total += more.numpy()
         state.charge(total)
         expected = code.step(given)
-        differing += int((state.v != expected.expand(shape).numpy()).sum())
+        differing += int((state.v != expected.expand(shape).float().numpy()).sum())
         state.release(out)
     return differing
 

@@ -39,11 +39,12 @@ def ending(flow: Flow, nodes: Nodes, steps: int) -> Ending:
     """How a model ends. Raises CaptureError where what it does after the last time step has no form."""
     axis = axis_of(flow.layout, TIME)
     if axis is not None:
-        if flow.layout[axis] != (TIME,) or len(flow.nodes) != steps:
+        if flow.layout[axis] != (TIME,):
             raise CaptureError(
                 f"the output has {len(flow.nodes)} time steps, mixed with other axes; return [T, B, ...] with "
                 f"T = {steps}"
             )
+        _require_all(len(flow.nodes), steps, flow.nodes[0])
         bare = [_then(node) for node in flow.nodes]
         return Ending(tuple(node for node, _ in bare), Readout(then=bare[0][1]), axis)
     node, then = _then(flow.nodes[0])
@@ -59,9 +60,19 @@ def ending(flow: Flow, nodes: Nodes, steps: int) -> Ending:
         tail.append(node)
         node = inner[0]
     rule, each = found
+    _require_all(len(each), steps, node)
     if tail and (rule == "max" or (rule == "sum" and _shifts(tail))):
         raise _no_form(last)
     return Ending(tuple(_at_step(tail, one, nodes) for one in each), Readout(rule, population, then), None)
+
+
+def _require_all(found: int, steps: int, node: Node) -> None:
+    if found != steps:
+        raise CaptureError(
+            f"expected an output made of all {steps} time steps; found one of {found}; return [T, B, ...], one for "
+            "each step, and leave steps out afterwards",
+            line=node.place.line,
+        )
 
 
 def _then(node: Node) -> tuple[Node, Then | None]:

@@ -183,6 +183,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = dict(kwargs or {})
         if func.namespace not in ("aten", "prims", "prim"):
             return self._enter(func, args, kwargs)
+        if torch.is_inference_mode_enabled() and _is_composite(func):
+            with self:
+                return func.decompose(*args, **kwargs)  # which autograd's layer does outside of inference mode
         name = func._schema.name.split("::")[1]
         where = place(self._names)
         if torch.Tag.nondeterministic_seeded in func.tags and not _is_certain(name, args):
@@ -391,6 +394,10 @@ def _shapes(op: Op, parent: Value) -> list[Tensor]:
 
 def _name(func: Any) -> str:
     return str(func._schema.name.split("::")[1])
+
+
+def _is_composite(func: Any) -> bool:
+    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
 
 
 def _share(tensor: Tensor, base: Tensor) -> bool:

@@ -13,6 +13,10 @@ _INSTEAD = {
         ("bitwise_and", "bitwise_or", "bitwise_not", "logical_and", "logical_or", "logical_not"), _CONDITION
     ),
     **dict.fromkeys(
+        ("_softmax", "_log_softmax"),
+        "it divides by a sum over the classes of each step; return what it reads, and apply it to that",
+    ),
+    **dict.fromkeys(
         ("relu", "sigmoid", "tanh", "gelu", "silu", "leaky_relu", "elu", "softplus", "hardtanh"), _ACTIVATION
     ),
 }

@@ -64,17 +64,18 @@ class _Replay:
 
     def _at_once(self, signal: Signal, order: Dim) -> list[Tensor]:
         (read,) = signal.reads()
-        axis = order.index(TIME)
+        axis, start = order.index(TIME), signal.node.axis
+        end = start + len(order)
         sizes = [f if isinstance(f, int) else self.sizes[f] for f in order]
         others = [size for f, size in zip(order, sizes, strict=True) if f != TIME]
         parts = [self._read(read, t, signal) for t in range(len(self.x))]
-        parts = [part.reshape(*others, *part.shape[1:]) for part in parts]
-        joined = torch.stack(parts, axis).flatten(0, len(order) - 1)
+        parts = [_split(part, start, others) if len(others) > 1 else part for part in parts]
+        joined = torch.stack(parts, start + axis).flatten(start, end - 1)
         args, kwargs = map_tree((signal.args, signal.kwargs), Ref, lambda ref: joined)
         args, kwargs = replace_nodes((args, kwargs), _tensor)
         found = signal.node.run(args, kwargs, self.sizes)
-        steps = found.reshape(*sizes, *found.shape[1:]).unbind(axis)
-        return [step.reshape(-1, *found.shape[1:]) for step in steps]
+        steps = _split(found, start, sizes).unbind(start + axis)
+        return [step.flatten(start, end - 2) if len(others) > 1 else step for step in steps]
 
     def _step(self, signal: Signal, t: int) -> None:
         done = self.values.setdefault(signal, [])
@@ -114,6 +115,10 @@ class _Replay:
             return self.x[node.args[0] or 0]
         args, kwargs = replace_nodes((node.args, dict(node.kwargs)), self._first)
         return node.run(args, kwargs, self.sizes)
+
+
+def _split(tensor: Tensor, axis: int, sizes: Sequence[int]) -> Tensor:
+    return tensor.reshape(*tensor.shape[:axis], *sizes, *tensor.shape[axis + 1 :])
 
 
 def _tensor(node: Node) -> Tensor:

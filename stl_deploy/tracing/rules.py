@@ -8,7 +8,7 @@ import torch
 
 from stl_deploy.tracing import shape_rules
 from stl_deploy.tracing.elementwise import elementwise, is_elementwise
-from stl_deploy.tracing.layout import BATCH, TIME, Layout, of_shape
+from stl_deploy.tracing.layout import BATCH, TIME, Layout, axis_of, of_shape
 from stl_deploy.tracing.recorder import Op, Value, map_tree
 from stl_deploy.tracing.remedies import no_form
 from stl_deploy.tracing.unroll import Flow, Unroller, refuse
@@ -91,23 +91,37 @@ def _batched(unroller: Unroller, op: Op) -> list[Flow]:
         raise refuse(
             f"'{op.name}' runs on an axis that holds more than samples and time steps: {_shown(flow.layout)}", op
         )
+    layout = (first, *of_shape(op.outputs[0].shape[1:]))
+    axis = axis_of(flow.layout, TIME)
+    if axis is not None and axis > 1 and _keeps_steps_apart(op, axis):
+        return [_per_step(unroller, op, flow, (*layout[:axis], flow.layout[axis], *layout[axis + 1 :]), axis)]
     if any(isinstance(factor, str) for dim in flow.layout[1:] for factor in dim):
         raise refuse(f"'{op.name}' mixes time steps or samples: {_shown(flow.layout)}", op)
-    layout = (first, *of_shape(op.outputs[0].shape[1:]))
-    return [_per_step(unroller, op, flow, layout, 0)]
+    return [_per_step(unroller, op, flow, layout)]
 
 
-def _per_step(unroller: Unroller, op: Op, flow: Flow, layout: Layout, index: int) -> Flow:
-    step = tuple(tuple(f for f in dim if f != TIME) for dim in layout)
+def _keeps_steps_apart(op: Op, axis: int) -> bool:
+    """Whether an operation treats each entry of an axis behind the channels by itself."""
+    if "batch_norm" in op.name:
+        return op.name != "_native_batch_norm_legit" and not (op.name == "native_batch_norm" and op.args[5])
+    if op.name != "convolution" or op.args[6]:
+        return False
+    at = axis - 2
+    return bool(op.args[1].shape[axis] == 1 and op.args[3][at] == 1 and op.args[4][at] == 0)
+
+
+def _per_step(unroller: Unroller, op: Op, flow: Flow, layout: Layout, axis: int = 0) -> Flow:
+    """The operation on each step. layout: of its output; axis: the one that holds time, where the input carries it."""
     signal = next(value for value in op.inputs() if not value.constant)
-    folded = layout[0] if flow.timed else None
+    folded = layout[axis] if flow.timed else None
+    step = tuple(tuple(f for f in dim if f != TIME) for dim in layout if axis == 0 or dim != (TIME,))
     made = []
     for node in flow.nodes:
         inputs = {value: unroller.flow(value).nodes[0] for value in op.inputs()} | {signal: node}
         args, kwargs = map_tree((op.args, op.kwargs), Value, inputs.__getitem__)
         made.append(
             unroller.untimed(
-                op.name, op.func, args, kwargs, step, op.outputs[index].dtype, op.place, index=index, folded=folded
+                op.name, op.func, args, kwargs, step, op.outputs[0].dtype, op.place, folded=folded, axis=axis
             )
         )
     return Flow(tuple(made), layout)
@@ -121,7 +135,7 @@ def _matmul(unroller: Unroller, op: Op) -> Flow:
     first = rows.layout[0]
     if BATCH not in first or any(isinstance(f, str) for f in rows.layout[1]):
         raise refuse(f"'{op.name}' mixes time steps or samples: {_shown(rows.layout)}", op)
-    return _per_step(unroller, op, rows, (first, *of_shape(weight.tensor.shape[1:])), 0)
+    return _per_step(unroller, op, rows, (first, *of_shape(weight.tensor.shape[1:])))
 
 
 def _one_product(unroller: Unroller, op: Op) -> Flow:
@@ -129,11 +143,11 @@ def _one_product(unroller: Unroller, op: Op) -> Flow:
     flows = [unroller.flow(value) for value in op.inputs()]
     rows = next((flow for flow in flows if not flow.constant), flows[0])
     weight = flows[1]
-    if not weight.constant or rows is weight or len(rows.layout[1]) == 0 or rows.layout[0] != () or rows.timed:
+    if not weight.constant or rows is weight or len(rows.layout[1]) == 0 or rows.layout[0] != ():
         raise refuse("'bmm' multiplies two signals, or mixes time steps; only weights that stay the same are known", op)
-    layout = ((), rows.layout[1], *of_shape(op.outputs[0].shape[2:]))
-    nodes = (rows.nodes[0], weight.nodes[0])
-    return Flow((unroller.untimed("bmm", op.func, nodes, {}, layout, op.outputs[0].dtype, op.place),), layout)
+    if BATCH not in rows.layout[1] or any(isinstance(f, str) for f in rows.layout[2]):
+        raise refuse(f"'bmm' mixes time steps or samples: {_shown(rows.layout)}", op)
+    return _per_step(unroller, op, rows, ((), rows.layout[1], *of_shape(op.outputs[0].shape[2:])), 1)
 
 
 def _over_classes(unroller: Unroller, op: Op) -> Flow:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal
 
 import torch
@@ -44,7 +44,7 @@ class Recorded:
 def run(model: nn.Module, x: Tensor, call: Call) -> Tensor:
     """The model's output from rest: as it is, or for ``time="step"`` stacked over steps."""
     with as_found(model), torch.no_grad():
-        model.eval()
+        _to_eval(model)
         bring_to_rest(model, call.reset)
         if call.time == "step":
             return torch.stack([pick(_called(model, step, call), call.output) for step in x.unbind(0)])
@@ -54,7 +54,7 @@ def run(model: nn.Module, x: Tensor, call: Call) -> Tensor:
 def require_repeatable(model: nn.Module, x: Tensor, call: Call) -> None:
     """Raise CaptureError unless two calls from rest give the same: what draws numbers or keeps state does not."""
     with as_found(model), torch.no_grad():
-        model.eval()
+        _to_eval(model)
         found = []
         for seed in range(2):
             bring_to_rest(model, call.reset)
@@ -78,7 +78,7 @@ def record(model: nn.Module, x: Tensor, call: Call, steps: int, *, keep: bool = 
     batch = x.shape[0] if call.time in ("second", "inside") else x.shape[1]
     unroller = Unroller(steps, batch)
     with as_found(model), torch.no_grad(), torch.compiler.set_stance("force_eager"):
-        model.eval()
+        _to_eval(model)
         bring_to_rest(model, call.reset)
         shake(int(keep))
         parts = list(x.unbind(0)) if call.time == "step" else [x]
@@ -88,7 +88,9 @@ def record(model: nn.Module, x: Tensor, call: Call, steps: int, *, keep: bool = 
             one = call.time == "step"
             unroller.input(given, _layout(part, "inside" if one else call.time), t if one else None)
             with recorder:
-                tensors.append(pick(_called(model, part, call), call.output))
+                found = _called(model, part, call)
+                _require_one_shape(found, steps, call)
+                tensors.append(pick(found, call.output))
                 values.append(recorder.value_of(tensors[-1]))
         read(unroller, recorder.ops)
     flows = [unroller.flow(value) for value in values]
@@ -102,12 +104,22 @@ def recorded_ops(model: nn.Module, x: Tensor, call: Call) -> list[Op]:
     """The operations of one run, without reading what they do to time."""
     recorder = Recorder(names_of(model))
     with as_found(model), torch.no_grad(), torch.compiler.set_stance("force_eager"):
-        model.eval()
+        _to_eval(model)
         bring_to_rest(model, call.reset)
         recorder.input(x)
         with recorder:
             model(x)
     return recorder.ops
+
+
+def _to_eval(model: nn.Module) -> None:
+    try:
+        model.eval()
+    except NotImplementedError as error:
+        raise CaptureError(
+            f"a {type(model).__name__} cannot be put into eval mode ({one_line(error, 100)}); capture the module that "
+            "it was made from"
+        ) from None
 
 
 def _called(model: nn.Module, x: Tensor, call: Call) -> Any:
@@ -123,6 +135,21 @@ def _called(model: nn.Module, x: Tensor, call: Call) -> Any:
         ) from error
 
 
+def _require_one_shape(found: Any, steps: int, call: Call) -> None:
+    """Raise CaptureError for a list of one tensor for each step, whose shapes differ."""
+    if call.time not in ("first", "second") or call.output is not None or not isinstance(found, list):
+        return
+    shapes = [list(item.shape) for item in found if isinstance(item, Tensor)]
+    if len(shapes) != steps or len(found) != steps or any(steps in shape[:2] for shape in shapes):
+        return
+    other = next((shape for shape in shapes if shape != shapes[0]), None)
+    if other is not None:
+        raise CaptureError(
+            f"expected outputs of one shape at every step; found {shapes[0]} and {other} in the list that the model "
+            "returns; a graph's output has one shape: return [T, B, ...], or choose a tensor by output="
+        )
+
+
 def _layout(x: Tensor, time: Time) -> Layout:
     leading = {"first": ((TIME,), (BATCH,)), "second": ((BATCH,), (TIME,))}.get(time, ((BATCH,),))
     sample = tuple(() if size == 1 else (size,) for size in x.shape[len(leading) :])
@@ -136,7 +163,7 @@ def pick(found: Any, output: Pick) -> Tensor:
     """
     if output is not None:
         try:
-            found = found[output]
+            found = _fields(found)[output]
         except (KeyError, IndexError, TypeError):
             raise CaptureError(
                 f"output={output!r}: the model returns {_described(found)}; name one of its outputs"
@@ -156,19 +183,28 @@ def pick(found: Any, output: Pick) -> Tensor:
     return first
 
 
+def _fields(found: Any) -> Any:
+    """A dataclass as a dict of its fields; anything else as it is."""
+    if not is_dataclass(found) or isinstance(found, Mapping):
+        return found
+    return {field.name: getattr(found, field.name) for field in fields(found)}
+
+
 def _first(found: Any) -> Tensor | None:
     if isinstance(found, Tensor):
         return found
+    found = _fields(found)
     items = found.values() if isinstance(found, Mapping) else found if isinstance(found, list | tuple) else ()
     return next((tensor for item in items if (tensor := _first(item)) is not None), None)
 
 
 def _described(found: Any) -> str:
+    found = _fields(found)
     if isinstance(found, Mapping):
         return f"a dict with {', '.join(map(repr, found))}"
     if isinstance(found, list | tuple):
         return f"{len(found)} values"
-    return f"a {type(found).__name__}"
+    return f"an object of class {type(found).__name__}"
 
 
 __all__ = ["Call", "Node", "Recorded", "Value", "axis_of", "pick", "record", "run"]

@@ -1,4 +1,4 @@
-"""Other ways to write a comparison: ``where(c, 1, 0)`` and ``relu(sign(u))`` are spikes."""
+"""Other ways to write a comparison: ``where(c, 1, 0)``, ``relu(sign(u))`` and ``1 - (v < θ)`` are spikes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,17 @@ def as_comparison(unroller: Unroller, op: Op, name: str, args: tuple[Any, ...]) 
         return mask if args[0].dtype == torch.bool and args[0].shape == op.outputs[0].shape else None
     if name == "relu" or (name in ("clamp", "clamp_min") and _bounds(op, args) == (0, None)):
         return _positive(unroller, op, unroller.flow(args[0]))
+    if name in ("logical_not", "bitwise_not") or (name == "rsub" and args[1:] == (1,) and not op.kwargs):
+        return _twice_turned(unroller.flow(args[0]))
     return None
+
+
+def _twice_turned(flow: Flow) -> Flow | None:
+    """c where ``flow`` is not c, as it is or as numbers."""
+    inner = [node.args[0] if node.name == "_to_copy" else node for node in flow.nodes]
+    if any(node.name != "logical_not" for node in inner):
+        return None
+    return Flow(tuple(node.args[0] for node in inner), flow.layout)
 
 
 def _bounds(op: Op, args: tuple[Any, ...]) -> tuple[Any, Any]:

@@ -78,6 +78,8 @@ class Unroller:
         """Remember what was recorded of a value."""
         for node, part in zip(flow.nodes, split_time(kept, flow.layout, self.sizes(flow)), strict=True):
             node.kept = part
+            if node.name == "logical_not":
+                node.args[0].kept = ~part
 
     def untimed(
         self,

@@ -55,6 +55,7 @@ class Builder(Draft):
                 self._core_of[core.threshold.signal] = core
         self._name_of: dict[Core, str] = {}
         self._terms: dict[tuple[Signal, int], Terms] = {}
+        self._path: frozenset[Signal] = frozenset()
         self._shift = 0
 
     def build(self) -> Layers:
@@ -120,7 +121,14 @@ class Builder(Draft):
         if key in self._terms:
             return self._terms[key]
         core = self._core_of.get(signal)
-        outer, self._shift = self._shift, shift
+        if signal in self._path:
+            raise refusal(
+                signal,
+                f"expected every loop to go through a neuron; found '{signal.node.name}' in one that goes through none "
+                "(a recurrent layer without spikes?); put a neuron into it",
+            )
+        outer = self._shift, self._path
+        self._shift, self._path = shift, self._path | {signal} if core is None else frozenset()
         try:
             if core is None:
                 self._terms[key] = self._layer(signal)
@@ -130,7 +138,7 @@ class Builder(Draft):
             if self._name_of[core] not in self.nodes:
                 self._core(core)
         finally:
-            self._shift = outer
+            self._shift, self._path = outer
         return self._terms[key]
 
     def _layer(self, signal: Signal) -> Terms:

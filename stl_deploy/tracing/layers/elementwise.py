@@ -13,14 +13,24 @@ from stl_deploy.tracing.layers.arguments import number
 from stl_deploy.tracing.layers.builder import Builder, refusal
 from stl_deploy.tracing.layers.draft import Terms
 from stl_deploy.tracing.layers.norms import norm
-from stl_deploy.tracing.layers.thresholds import gate
+from stl_deploy.tracing.layers.thresholds import gate, is_binary
 from stl_deploy.tracing.populations import compact
+from stl_deploy.tracing.remedies import no_form
 from stl_deploy.tracing.steps import Ref, Signal
 
 
 def negated(build: Builder, signal: Signal) -> Terms:
     """``-x``."""
     return build.scaled(build.read(signal.args[0]), -1, build.shape(signal))
+
+
+def turned(build: Builder, signal: Signal) -> Terms:
+    """``not s`` of spikes: 1 - s."""
+    (x,) = signal.args
+    if not is_binary(build, build.read(x)):
+        raise refusal(signal, no_form(signal.node.name))
+    ones = np.ones(build.shape(signal)[0])
+    return norm(build, signal, x, -ones, ones)
 
 
 def added(build: Builder, signal: Signal) -> Terms:

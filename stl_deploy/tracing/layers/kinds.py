@@ -37,6 +37,8 @@ KINDS: dict[str, Kind] = {
     "mul": elementwise.multiplied,
     "div": elementwise.multiplied,
     "neg": elementwise.negated,
+    "logical_not": elementwise.turned,
+    "bitwise_not": elementwise.turned,
     "relu": thresholds.rectified,
     "clamp": thresholds.rectified,
     "clamp_min": thresholds.rectified,

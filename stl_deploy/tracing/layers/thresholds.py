@@ -42,7 +42,7 @@ def rectified(build: Builder, signal: Signal) -> Terms:
     low, high = (*bounds, None, None)[:2]
     low, high = signal.kwargs.get("min", low), signal.kwargs.get("max", high)
     terms = build.read(x)
-    if _binary(build, terms) and (low is None or low <= 0) and (high is None or high >= 1):
+    if is_binary(build, terms) and (low is None or low <= 0) and (high is None or high >= 1):
         return terms
     raise refusal(
         signal,
@@ -58,7 +58,7 @@ def gate(build: Builder, signal: Signal, operands: tuple[Ref, Ref]) -> Terms:
     turned = [_turned(ref) for ref in operands]
     for ref, negated in turned:
         found = build.read(ref)
-        if not _binary(build, found):
+        if not is_binary(build, found):
             raise refusal(
                 signal,
                 "expected a product of two spikes, or of a signal and a constant; found two signals that are not both "
@@ -92,11 +92,11 @@ def _turned(ref: Ref) -> tuple[Ref, bool]:
     return ref, False
 
 
-def _binary(build: Builder, terms: Terms) -> bool:
+def is_binary(build: Builder, terms: Terms) -> bool:
     """Whether terms are 0 or 1."""
     if len(terms) != 1:
         return False
     node = build.nodes.get(terms[0].node)
     if isinstance(node, MaxPool | Reshape):
-        return _binary(build, node.sources)
+        return is_binary(build, node.sources)
     return isinstance(node, Neuron) and node.spiking and not node.many

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -19,8 +21,10 @@ from stl_deploy.tracing.steps import Ref, Signal
 
 
 def convolution(build: Builder, signal: Signal) -> Terms:
-    """Over one or two axes."""
+    """Over one or two axes; a third, of time alone, is none of a step."""
     x, weight, bias, stride, padding, dilation, transposed, _, groups = signal.args
+    if signal.node.axis:
+        stride, padding, dilation = (_without(sizes, signal.node.axis - 2) for sizes in (stride, padding, dilation))
     if len(stride) > 2:
         raise refusal(
             signal, f"expected a convolution over 1 or 2 axes; found one over {len(stride)}; NIR has no node for it"
@@ -34,7 +38,7 @@ def convolution(build: Builder, signal: Signal) -> Terms:
             name=build.name("conv", signal.node.place.module),
             shape=build.shape(signal),
             sources=build.read(x),
-            weight=array(weight),
+            weight=array(weight).squeeze(signal.node.axis or ()),
             bias=None if bias is None else array(bias),
             stride=tuple(stride),
             padding=tuple((p, p) for p in padding),
@@ -43,6 +47,10 @@ def convolution(build: Builder, signal: Signal) -> Terms:
             input_shape=build.shape(x.signal),
         )
     )
+
+
+def _without(sizes: Sequence[int], at: int) -> list[int]:
+    return [*sizes[:at], *sizes[at + 1 :]]
 
 
 def linear(build: Builder, signal: Signal) -> Terms:

@@ -1,0 +1,262 @@
+"""Nets as people write them: each is captured and held against the module on input that capture never saw."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import stl_deploy as stl
+from stl_deploy.errors import CaptureError
+
+Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def reset_to_zero(current: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    v = 0.8 * v + current
+    spikes = (v > 0.2).float()
+    return spikes, v * (1 - spikes)
+
+
+class Neurons(nn.Module):
+    """Neurons along the first axis, each step by ``step``."""
+
+    def __init__(self, step: Step = reset_to_zero) -> None:
+        super().__init__()
+        self.step = step
+
+    def forward(self, currents: Tensor) -> Tensor:
+        v, found = torch.zeros_like(currents[0]), []
+        for current in currents:
+            spikes, v = self.step(current, v)
+            found.append(spikes)
+        return torch.stack(found)
+
+
+class Plain(nn.Module):
+    def __init__(self, step: Step = reset_to_zero) -> None:
+        super().__init__()
+        self.enter, self.neurons, self.leave = nn.Linear(10, 12), Neurons(step), nn.Linear(12, 5)
+
+    def spikes(self, x: Tensor) -> Tensor:
+        found: Tensor = self.neurons(self.enter(x))
+        return found
+
+    def forward(self, x: Tensor) -> Any:
+        return self.leave(self.spikes(x))
+
+
+class Dense(nn.Module):
+    """Every layer reads all that was before it: concatenations of concatenations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(n, 8) for n in (10, 18, 26))
+        self.neurons = nn.ModuleList(Neurons() for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer, neurons in zip(self.layers, self.neurons, strict=True):
+            x = torch.cat([x, neurons(layer(x))], -1)
+        return x
+
+
+class DenseCurrents(nn.Module):
+    """A linear layer reads a concatenation and is itself part of another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(10, 6), nn.Linear(16, 8), nn.Linear(18, 4)
+        self.neurons = nn.ModuleList(Neurons() for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.neurons[0](self.a(x))
+        current = self.b(torch.cat([x, first], -1))
+        found: Tensor = self.neurons[1](self.c(torch.cat([current, x], -1)))
+        return found
+
+
+class Einsum(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.neurons = nn.Parameter(torch.randn(12, 10) * 0.5), Neurons()
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.neurons(torch.einsum("tbi,oi->tbo", x, self.weight))
+        return found
+
+
+class BFloat16(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.neurons = nn.Linear(10, 12), Neurons()
+        self.bfloat16()
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.neurons(self.enter(x.bfloat16())).float()
+        return found
+
+
+class Inference(Plain):
+    @torch.inference_mode()
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x)
+
+
+@dataclass
+class Found:
+    logits: Tensor
+    spikes: Tensor
+
+
+class GivesDataclass(Plain):
+    def forward(self, x: Tensor) -> Any:
+        spikes = self.spikes(x)
+        return Found(self.leave(spikes), spikes)
+
+
+class NormOverTime(nn.Module):
+    """``[B, T, C, H, W]`` with one norm over ``[B, C, T, H, W]``, and a convolution over space alone in 3 axes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv3d(2, 4, (1, 3, 3), padding=(0, 1, 1)), nn.BatchNorm3d(4)
+        nn.init.normal_(self.norm.running_mean, 0, 0.1)
+        nn.init.uniform_(self.norm.running_var, 0.3, 2)
+        self.neurons, self.leave = Neurons(), nn.Linear(4 * 36, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        currents = self.norm(self.conv(x.transpose(1, 2))).permute(2, 0, 1, 3, 4)
+        found: Tensor = self.leave(self.neurons(currents).flatten(2)).transpose(0, 1)
+        return found
+
+
+def rests_where_it_does_not_spike(current: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    v = 0.8 * v + current
+    return (v > 0.2).float(), v * (v <= 0.2)
+
+
+def one_minus_below(current: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    v = 0.8 * v + current
+    below = (v < 0.2).float()
+    return 1 - below, v * below
+
+
+def not_below(current: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    v = 0.8 * v + current
+    below = v < torch.linspace(0.1, 0.3, 12)
+    return (~below).float(), torch.where(below, v, torch.zeros_like(v))
+
+
+class Either(Plain):
+    """A sum of spikes above 0, and what does not spike."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.other = nn.Linear(10, 12)
+
+    def forward(self, x: Tensor) -> Any:
+        both = self.spikes(x) + self.neurons(self.other(x))
+        return self.leave((both > 0).float() + (self.spikes(x) < 0.5).float())
+
+
+@pytest.mark.parametrize(
+    ("make", "time", "shape"),
+    [
+        *((make, "first", (6, 3, 10)) for make in (Dense, DenseCurrents, Einsum, BFloat16, Inference, GivesDataclass)),
+        (Either, "first", (6, 3, 10)),
+        (NormOverTime, "second", (3, 6, 2, 6, 6)),
+        (lambda: Plain(rests_where_it_does_not_spike), "first", (6, 3, 10)),
+        (lambda: Plain(one_minus_below), "first", (6, 3, 10)),
+        (lambda: Plain(not_below), "first", (6, 3, 10)),
+    ],
+)
+def test_the_graph_does_what_the_module_does(make: Callable[[], nn.Module], time: Any, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(4)
+    model = make().eval()
+    net = stl.capture(model, torch.rand(shape).round(), time=time)
+    assert net.proof.replay_differing == 0
+    assert all(0 < layer.rate < 1 and layer.differing == 0 for layer in net.proof.layers)
+    unseen = torch.rand(shape).round()
+    own = model(unseen)
+    expected = (own.logits if isinstance(own, Found) else own).detach()
+    if time == "second":
+        unseen, expected = unseen.transpose(0, 1), expected.transpose(0, 1)
+    np.testing.assert_allclose(net.simulate(unseen).y, expected, atol=1e-6)
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = nn.RNN(10, 12, nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Any:
+        return (self.loop(x)[0] > 0.2).float()
+
+
+class LastThree(Plain):
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x)[3:].mean(0)
+
+
+class Fewer(Plain):
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x)[1:]
+
+
+class Ragged(Plain):
+    def forward(self, x: Tensor) -> Any:
+        return [y[:, : 1 + t % 3] for t, y in enumerate(super().forward(x))]
+
+
+class SoftmaxOfEachStep(Plain):
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x).softmax(-1).mean(0)
+
+
+def sparse() -> nn.Module:
+    model = Plain()
+    model.enter.weight = nn.Parameter(model.enter.weight.detach().to_sparse())
+    return model
+
+
+def exported() -> nn.Module:
+    return torch.export.export(nn.Linear(10, 2), (torch.zeros(6, 3, 10),)).module()
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (Recurrent, "expected every loop to go through a neuron; found 'relu'"),
+        (LastThree, "expected an output made of all 6 time steps; found one of 3"),
+        (Fewer, "expected an output made of all 6 time steps; found one of 5"),
+        (Ragged, r"expected outputs of one shape at every step; found \[3, 1\] and \[3, 2\]"),
+        (SoftmaxOfEachStep, "'_softmax' has no form .* return what it reads, and apply it to that"),
+        (sparse, r"parameter 'enter.weight' is sparse.*to_dense"),
+        (lambda: Plain().to("meta"), r"parameter 'enter.weight' has no values .* load its weights first"),
+        (exported, "cannot be put into eval mode .* capture the module that it was made from"),
+    ],
+)
+def test_refusals_say_what_to_do(make: Callable[[], nn.Module], reason: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.export's own
+        model = make()
+    with pytest.raises(CaptureError, match=reason):
+        stl.capture(model, torch.rand(6, 3, 10))
+
+
+class Inside(Plain):
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x.expand(5, *x.shape)).mean(0)
+
+
+def test_a_module_that_loops_itself_is_simulated_on_what_it_takes() -> None:
+    torch.manual_seed(0)
+    model, x = Inside(), torch.rand(3, 10)
+    net = stl.capture(model, x, time="inside")
+    np.testing.assert_allclose(net.simulate(x).readout, model(x).detach(), atol=1e-6)
