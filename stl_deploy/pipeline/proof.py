@@ -93,7 +93,7 @@ def prove_replay(model: nn.Module, traced: Traced, x: Tensor, what: str) -> int:
         if mine in values:
             name = names.get(mine) or mine.node.place.module or mine.node.name
             compared += _compare(values[mine][step].bool(), node.kept, name, step, what)
-    outputs = [_output_at(traced.steps.output, values, step) for step in range(length)]
+    outputs = _outputs(traced.steps.output, values, length)
     if end.axis is None or end.readout.then is not None:
         _require_readout(traced, outputs, recorded.tensor, end.axis, what)
         return compared
@@ -113,6 +113,11 @@ def _require_readout(traced: Traced, outputs: list[Tensor], own: Tensor, axis: i
             f"it returns on {what}; return every step, [T, B, ...], and apply the readout to that",
             layer="output",
         )
+
+
+def _outputs(output: Ref, values: Mapping[Signal, list[Tensor]], steps: int) -> list[Tensor]:
+    """The output at every step."""
+    return list(torch.broadcast_tensors(*(_output_at(output, values, step) for step in range(steps))))  # type: ignore[no-untyped-call]
 
 
 def _output_at(output: Ref, values: Mapping[Signal, list[Tensor]], step: int) -> Tensor:
@@ -169,12 +174,7 @@ def module_spikes(traced: Traced, x: list[Tensor], arranged: Arranged) -> tuple[
     """The module's spikes of every spiking layer, ``arranged`` as the graph's, and its output, ``[T, B, *shape]``."""
     values = replay(traced.steps, x, list(traced.signals.values()))
     spikes = {name: arrange(_stacked(values[s]), arranged.get(name)) for name, s in traced.signals.items()}
-    output = traced.steps.output
-    return spikes, _stacked(_late(values[output.signal], output.lag))
-
-
-def _late(values: list[Tensor], lag: int) -> list[Tensor]:
-    return [torch.zeros_like(values[0])] * lag + values[: len(values) - lag] if lag else values
+    return spikes, _stacked(_outputs(traced.steps.output, values, len(x)))
 
 
 def _stacked(values: list[Tensor]) -> Floats:

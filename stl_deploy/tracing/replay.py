@@ -68,7 +68,7 @@ class _Replay:
         end = start + len(order)
         sizes = [f if isinstance(f, int) else self.sizes[f] for f in order]
         others = [size for f, size in zip(order, sizes, strict=True) if f != TIME]
-        parts = [self._read(read, t, signal) for t in range(len(self.x))]
+        parts = torch.broadcast_tensors(*(self._read(read, t, signal) for t in range(len(self.x))))  # type: ignore[no-untyped-call]
         parts = [_split(part, start, others) if len(others) > 1 else part for part in parts]
         joined = torch.stack(parts, start + axis).flatten(start, end - 1)
         args, kwargs = map_tree((signal.args, signal.kwargs), Ref, lambda ref: joined)

@@ -8,7 +8,7 @@ import torch
 
 from stl_deploy.tracing import shape_rules
 from stl_deploy.tracing.elementwise import elementwise, is_elementwise
-from stl_deploy.tracing.layout import BATCH, TIME, Layout, axis_of, of_shape
+from stl_deploy.tracing.layout import BATCH, TIME, Layout, axis_of, of_shape, without_time
 from stl_deploy.tracing.recorder import Op, Value, map_tree
 from stl_deploy.tracing.remedies import no_form
 from stl_deploy.tracing.unroll import Flow, Unroller, refuse
@@ -33,7 +33,6 @@ _BATCHED = (
     "native_layer_norm",
     "upsample_nearest1d",
     "upsample_nearest2d",
-    "constant_pad_nd",
     "reflection_pad1d",
     "reflection_pad2d",
     "replication_pad1d",
@@ -70,6 +69,8 @@ def interpret(unroller: Unroller, op: Op) -> list[Flow]:
         return [elementwise(unroller, op)]
     if op.name in _BATCHED:
         return _batched(unroller, op)
+    if op.name == "constant_pad_nd":
+        return [_padded(unroller, op)]
     if op.name in ("_softmax", "_log_softmax"):
         return [_over_classes(unroller, op)]
     if op.name == "bmm" and op.outputs[0].shape[0] == 1:
@@ -98,6 +99,28 @@ def _batched(unroller: Unroller, op: Op) -> list[Flow]:
     if any(isinstance(factor, str) for dim in flow.layout[1:] for factor in dim):
         raise refuse(f"'{op.name}' mixes time steps or samples: {_shown(flow.layout)}", op)
     return [_per_step(unroller, op, flow, layout)]
+
+
+def _padded(unroller: Unroller, op: Op) -> Flow:
+    """Padding of axes that hold neither samples nor time steps; those before it stay as they are."""
+    flow = unroller.flow(op.args[0])
+    ends = len(op.args[1]) // 2
+    padded = [i for i in range(-ends, 0) if op.args[1][2 * (-i - 1)] or op.args[1][2 * (-i - 1) + 1]]
+    if any(isinstance(factor, str) for i in padded for factor in flow.layout[i]):
+        raise refuse(f"'{op.name}' mixes time steps or samples: {_shown(flow.layout)}", op)
+    sizes = of_shape(op.outputs[0].shape)
+    layout = tuple(sizes[i] if i - len(sizes) in padded else dim for i, dim in enumerate(flow.layout))
+    behind = sum(dim == (TIME,) for dim in flow.layout[len(flow.layout) - ends :])
+    if behind:
+        raise refuse(f"'{op.name}' has the time axis between those it pads: {_shown(flow.layout)}", op)
+    step = without_time(layout)
+    return Flow(
+        tuple(
+            unroller.untimed(op.name, op.func, (node, *op.args[1:]), {}, step, op.outputs[0].dtype, op.place)
+            for node in flow.nodes
+        ),
+        layout,
+    )
 
 
 def _keeps_steps_apart(op: Op, axis: int) -> bool:
@@ -130,6 +153,12 @@ def _per_step(unroller: Unroller, op: Op, flow: Flow, layout: Layout, axis: int 
 def _matmul(unroller: Unroller, op: Op) -> Flow:
     flows = [unroller.flow(value) for value in op.inputs()]
     rows, weight = flows[-2], flows[-1]
+    if rows.constant and not weight.constant:
+        raise refuse(
+            f"expected a signal times weights; found weights times a signal in '{op.name}', which mixes time steps or "
+            "samples; use a linear layer",
+            op,
+        )
     if rows.constant or not all(flow.constant for flow in flows if flow is not rows):
         raise refuse(f"'{op.name}' multiplies two signals; only weights that stay the same are known", op)
     first = rows.layout[0]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from stl_deploy.tracing.elementwise import fit
 from stl_deploy.tracing.layout import BATCH, TIME, Dim, Layout, axis_of, regroup, shape_of, without_time
 from stl_deploy.tracing.recorder import Op, Value
 from stl_deploy.tracing.unroll import Flow, Unroller, refuse
@@ -245,13 +247,13 @@ def _cat(unroller: Unroller, op: Op) -> list[Flow]:
     axis = dim - sum(d == (TIME,) for d in layout[:dim])
     step = without_time(layout)
     count = len(model.nodes) if timed else 1
-    if any(flow.constant or (flow.timed != model.timed) for flow in flows):
-        raise refuse("a constant, or a value without time, is concatenated with a signal", op)
+    if any(flow.timed != model.timed for flow in flows if not flow.constant):
+        raise refuse("a value without time is concatenated with one that has it; give both a time axis", op)
     nodes = tuple(
         unroller.untimed(
             "cat",
-            torch.ops.aten.cat,
-            (tuple(flow.nodes[t] for flow in flows), axis),
+            _joined,
+            (tuple(fit(unroller, f, layout, t, op) if f.constant else f.nodes[t] for f in flows), axis),
             {},
             step,
             op.outputs[0].dtype,
@@ -260,6 +262,13 @@ def _cat(unroller: Unroller, op: Op) -> list[Flow]:
         for t in range(count)
     )
     return [Flow(nodes, layout)]
+
+
+def _joined(parts: Sequence[Tensor], axis: int) -> Tensor:
+    """Parts, one behind another; constants have one sample."""
+    sizes = [max(part.shape[i] for part in parts) for i in range(parts[0].dim())]
+    wide = [part.expand([part.shape[i] if i == axis else size for i, size in enumerate(sizes)]) for part in parts]
+    return torch.cat(wide, axis)
 
 
 def _joined_in_time(unroller: Unroller, op: Op, flows: list[Flow], dim: int) -> Flow:

@@ -78,7 +78,8 @@ class _Folding:
         self.outputs = outputs
         self.earlier: dict[Node, Node] = {}
         self.start: dict[Node, Node] = {}
-        self.pairs: list[tuple[Node, Node]] = []
+        self.steady: set[Node] = set()
+        """Constants that the step before had, too."""
         for t in range(len(outputs) - 1, 0, -1):
             self._match(outputs[t], outputs[t - 1])
         self.depths: dict[Node, int | None] = {}
@@ -90,9 +91,10 @@ class _Folding:
         work = [(later, sooner, later)]
         while work:
             a, b, reader = work.pop()
-            if a is b or self.earlier.get(a) is b or self.start.get(a) is b:
+            if a.constant and b.constant and (a is b or _equal(a, b)):
+                self.steady.add(a)
                 continue
-            if a.constant and (b.constant and _equal(a, b)):
+            if a is b or self.earlier.get(a) is b or self.start.get(a) is b:
                 continue
             if a in self.earlier or a in self.start:
                 known = self.earlier.get(a) or self.start[a]
@@ -190,16 +192,20 @@ class _Folding:
                 (signal.node.args, dict(signal.node.kwargs)),
                 partial(self._argument, signal.node, lambda n: made[root(n)]),
             )
-        for key, signal in made.items():
-            self._add_start(signal, key)
         last = self.outputs[-1]
         depth = self.depth(last)
         lag = 0 if depth is None else len(self.outputs) - 1 - depth
+        output = Ref(made[root(last)], lag)
+        latest: dict[Signal, int] = {}
+        for ref in (output, *(ref for signal in made.values() for ref in signal.reads())):
+            latest[ref.signal] = max(ref.lag, latest.get(ref.signal, 0))
+        for key, signal in made.items():
+            self._add_start(signal, key, latest.get(signal, 0))
         known = {n: (made[r], self.depths.get(n) or 0) for n, r in roots.items() if r in made}
         for node, back in self.earlier.items():
             if back in self.shared and node in known:
                 known.setdefault(back, (known[node][0], self.depths.get(back) or 0))
-        return Steps(_in_order(list(made.values())), Ref(made[root(last)], lag), known)
+        return Steps(_in_order(list(made.values())), output, known)
 
     def _argument(self, reader: Node, signal_of: Callable[[Node], Signal], node: Node) -> Node | Ref:
         return node if node.constant else self._ref(signal_of(node), reader, node)
@@ -208,8 +214,9 @@ class _Folding:
         at, then = self.depth(reader), self.depth(node)
         return Ref(read, 0 if then is None or at is None else at - then)
 
-    def _add_start(self, signal: Signal, chain_root: Node) -> None:
-        before = []
+    def _add_start(self, signal: Signal, chain_root: Node, lag: int) -> None:
+        """How a signal starts, which is read up to ``lag`` steps late."""
+        before: list[Node] = []
         node = chain_root
         found = self.earlier.get(node) or self.start.get(node)
         if found is not None and not found.constant:
@@ -218,6 +225,8 @@ class _Folding:
         while found is not None and found.constant:
             before.append(found)
             found = self.earlier.get(found) or self.start.get(found)
+        if before and before[-1] in self.steady:
+            before += before[-1:] * (lag - len(before))
         signal.before = tuple(before)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.layout import BATCH, TIME, Layout, Sizes, axis_of, shape_of, without_time
-from stl_deploy.tracing.nodes import Node, Nodes
+from stl_deploy.tracing.nodes import Node, Nodes, replace_nodes
 from stl_deploy.tracing.recorder import Op, Value
 from stl_deploy.tracing.source_lines import Place, in_module
 
@@ -92,8 +93,13 @@ class Unroller:
         place: Place,
         **more: Any,
     ) -> Node:
-        """A node of one step."""
-        return self.nodes.make(Node(name, call, args, kwargs, layout, dtype, place, **more))
+        """A node of one step; of constants a constant."""
+        node = Node(name, call, args, kwargs, layout, dtype, place, **more)
+        inputs = node.inputs()
+        if call is None or not inputs or not all(one.constant for one in inputs):
+            return self.nodes.make(node)
+        values, options = replace_nodes((args, kwargs), lambda one: one.tensor)
+        return self.nodes.constant(node.run(values, options, {**self.sizes(), BATCH: 1}))
 
     def reshaped(self, node: Node, layout: Layout, place: Place) -> Node:
         """``node`` with other dimensions of the same factors; undone if they were its own before."""
@@ -101,7 +107,10 @@ class Unroller:
         if base.layout == layout:
             return base
         if node.tensor is not None:
-            return self.nodes.constant(node.tensor.reshape(shape_of(layout, self.sizes())))
+            shape = shape_of(layout, self.sizes())
+            if prod(shape) != node.tensor.numel():  # the same for every sample, it is held once
+                shape = shape_of(layout, {**self.sizes(), BATCH: 1})
+            return self.nodes.constant(node.tensor.reshape(shape))
         return self.untimed("reshape", None, (base,), {}, layout, node.dtype, place)
 
 

@@ -136,6 +136,78 @@ class NormOverTime(nn.Module):
         return found
 
 
+class CatLoop(nn.Module):
+    """Recurrence by concatenation, from zeros at first, and spikes of three steps ago."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.leave = nn.Linear(22, 12), nn.Linear(24, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        v = torch.zeros(x.shape[1], 12)
+        past, found = [v, v, v], []
+        for step in x:
+            spikes, v = reset_to_zero(self.enter(torch.cat([step, past[-1]], 1)), v)
+            past.append(spikes)
+            found.append(self.leave(torch.cat([past[-4], spikes], 1)))
+        return torch.stack(found)
+
+
+class OnlyLate(nn.Module):
+    """The output is that of two steps ago; before, it is what zeros give."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.leave = nn.Linear(10, 12), nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        v = torch.zeros(x.shape[1], 12)
+        past, found = [v, v], []
+        for step in x:
+            spikes, v = reset_to_zero(self.enter(step), v)
+            past.append(spikes)
+            found.append(self.leave(past[-3]))
+        return torch.stack(found)
+
+
+class Shortcut(nn.Module):
+    """A shortcut without weights: every second pixel, and zeros for the channels that it has not, in both spellings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 8, 3, stride=2, padding=1)
+        self.neurons, self.leave = Neurons(), nn.Linear(8 * 9, 5)
+
+    def forward(self, x: Tensor) -> Any:
+        spikes = self.neurons(self.first(x.flatten(0, 1)).unflatten(0, x.shape[:2]))
+        small = spikes[..., ::2, ::2]
+        wide = torch.cat([small, torch.zeros_like(small)], 2)
+        padded = nn.functional.pad(small, (0, 0, 0, 0, 2, 2))
+        current = self.second(spikes.flatten(0, 1)).unflatten(0, x.shape[:2])
+        return self.leave(self.neurons(current + wide + padded).flatten(2))
+
+
+class SpyTorch(nn.Module):
+    """As in SpyTorch's tutorial: einsum, a current and a potential that act a step late, the largest potential."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Parameter(torch.randn(n) * 0.4) for n in ((10, 20), (20, 4)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        currents = torch.einsum("abc,cd->abd", x, self.first)
+        syn, mem, spikes = torch.zeros(len(x), 20), torch.zeros(len(x), 20), []
+        for t in range(x.shape[1]):
+            spikes.append((mem - 0.3 > 0).float())
+            syn, mem = 0.8 * syn + currents[:, t], (0.9 * mem + syn) * (1 - spikes[-1])
+        currents = torch.einsum("abc,cd->abd", torch.stack(spikes, 1), self.second)
+        flt, out, found = torch.zeros(len(x), 4), torch.zeros(len(x), 4), []
+        for t in range(x.shape[1]):
+            flt, out = 0.8 * flt + currents[:, t], 0.9 * out + flt
+            found.append(out)
+        return torch.stack(found, 1)
+
+
 def rests_where_it_does_not_spike(current: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     v = 0.8 * v + current
     return (v > 0.2).float(), v * (v <= 0.2)
@@ -169,7 +241,9 @@ class Either(Plain):
     ("make", "time", "shape"),
     [
         *((make, "first", (6, 3, 10)) for make in (Dense, DenseCurrents, Einsum, BFloat16, Inference, GivesDataclass)),
-        (Either, "first", (6, 3, 10)),
+        *((make, "first", (6, 3, 10)) for make in (Either, CatLoop, OnlyLate)),
+        (Shortcut, "first", (5, 2, 2, 6, 6)),
+        (SpyTorch, "second", (3, 8, 10)),
         (NormOverTime, "second", (3, 6, 2, 6, 6)),
         (lambda: Plain(rests_where_it_does_not_spike), "first", (6, 3, 10)),
         (lambda: Plain(one_minus_below), "first", (6, 3, 10)),
@@ -219,6 +293,23 @@ class SoftmaxOfEachStep(Plain):
         return super().forward(x).softmax(-1).mean(0)
 
 
+class WeightsOfSteps(Plain):
+    """A matrix from time steps to time steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times = nn.Parameter(torch.rand(6, 6))
+
+    def forward(self, x: Tensor) -> Any:
+        spikes = self.spikes(x)
+        return (self.times @ spikes.flatten(1)).reshape(spikes.shape)
+
+
+class Ones(Plain):
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(torch.cat([x[..., :9], torch.ones(*x.shape[:2], 1)], -1))
+
+
 def sparse() -> nn.Module:
     model = Plain()
     model.enter.weight = nn.Parameter(model.enter.weight.detach().to_sparse())
@@ -237,6 +328,8 @@ def exported() -> nn.Module:
         (Fewer, "expected an output made of all 6 time steps; found one of 5"),
         (Ragged, r"expected outputs of one shape at every step; found \[3, 1\] and \[3, 2\]"),
         (SoftmaxOfEachStep, "'_softmax' has no form .* return what it reads, and apply it to that"),
+        (WeightsOfSteps, "found weights times a signal in 'mm', which mixes time steps or samples"),
+        (Ones, "expected signals or zeros to be concatenated; found other constants; add them as a bias"),
         (sparse, r"parameter 'enter.weight' is sparse.*to_dense"),
         (lambda: Plain().to("meta"), r"parameter 'enter.weight' has no values .* load its weights first"),
         (exported, "cannot be put into eval mode .* capture the module that it was made from"),

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from stl_deploy.graph.program import Reshape, Shape
 from stl_deploy.nn.layer_graph import Concat, Gather
+from stl_deploy.tracing.layers.arguments import number
 from stl_deploy.tracing.layers.builder import Builder, refusal
 from stl_deploy.tracing.layers.draft import Terms
 from stl_deploy.tracing.layout import BATCH, shape_of
+from stl_deploy.tracing.nodes import Node
 from stl_deploy.tracing.recorder import map_tree
 from stl_deploy.tracing.steps import Ref, Signal
 
@@ -93,21 +95,35 @@ def _gather(build: Builder, signal: Signal, terms: Terms, before: Shape, indices
 
 
 def concatenated(build: Builder, signal: Signal) -> Terms:
-    """Channels of several signals, one after another."""
+    """Channels of several signals, one after another; zeros among them."""
     parts, axis = signal.args
-    sources: list[Terms] = [_one_source(build, part) for part in parts]
-    shapes = [build.shape(part.signal) for part in parts]
-    if axis == 1 and len(signal.node.layout[0]) == 1:
+    if any(isinstance(part, Node) and bool(number(part).any()) for part in parts):
+        raise refusal(signal, "expected signals or zeros to be concatenated; found other constants; add them as a bias")
+    refs = [part for part in parts if isinstance(part, Ref)]
+    sources: list[Terms] = [_one_source(build, ref) for ref in refs]
+    shapes = [build.shape(ref.signal) for ref in refs]
+    if axis == 1 and len(signal.node.layout[0]) == 1 and len(refs) == len(parts):
         return _concat(build, signal, sources, [shape[0] for shape in shapes], build.shape(signal))
     sizes = [prod(shape) for shape in shapes]
     flat = [_reshape_node(build, signal, t, s, (n,)) for t, s, n in zip(sources, shapes, sizes, strict=True)]
-    starts = np.cumsum([0, *sizes])
-    numbers = [
-        torch.arange(start, start + size).reshape(shape_of(part.signal.node.layout, {BATCH: 1}))
-        for part, start, size in zip(parts, starts, sizes, strict=False)
-    ]
     whole = _concat(build, signal, flat, sizes, (sum(sizes),))
-    return _gather(build, signal, whole, (sum(sizes),), torch.cat(numbers, axis).numpy())
+    return _gather(build, signal, whole, (sum(sizes),), torch.cat(_places(signal), axis).numpy())
+
+
+def _places(signal: Signal) -> list[Tensor]:
+    """The flat place of each value of each part among all signals' values, in the part's shape; -1 for zeros."""
+    parts, axis = signal.args
+    found, start = [], 0
+    whole = shape_of(signal.node.layout, {BATCH: 1})
+    for part in parts:
+        if isinstance(part, Ref):
+            shape = shape_of(part.signal.node.layout, {BATCH: 1})
+            found.append(torch.arange(start, start + prod(shape)).reshape(shape))
+            start += prod(shape)
+        else:
+            count = number(part).shape[axis]
+            found.append(torch.full((*whole[:axis], count, *whole[axis + 1 :]), -1))
+    return found
 
 
 def _concat(build: Builder, signal: Signal, sources: list[Terms], sizes: list[int], shape: Shape) -> Terms:
