@@ -24,11 +24,12 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 
 from benchmarks.nets import folded_program
 from benchmarks.reference import liven
 from benchmarks.timing import QUIET, interleave
-from stl_deploy.config.load import load_config, parse_config
+from stl_deploy.config.load import config_of, load_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.energy.counts.stream import Part, count_stream
 from stl_deploy.fold import fold
@@ -105,7 +106,7 @@ def _peak(program: Program, steps: int, samples: int) -> int:
 
 def verbs(samples: int, rounds: int) -> dict[str, list[float]]:
     """CPU seconds of the commands ``simulate`` and ``energy`` on one drawn network and input, interleaved."""
-    config = parse_config(_FIVE)
+    config = config_of(yaml.safe_load(_FIVE))
     network = Network(config, (1, 16, 16), 10).eval()
     x = (np.random.default_rng(2).random((config.time_steps, samples, 1, 16, 16)) < 0.2).astype(np.float32)
     liven(network, torch.from_numpy(x[:, :_PART]))

@@ -22,11 +22,12 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+import yaml
 
 from benchmarks.nets import folded_program
 from benchmarks.timing import QUIET, interleave
 from benchmarks.unrolled import unrolled
-from stl_deploy.config.load import load_config, parse_config
+from stl_deploy.config.load import config_of, load_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.exporters.onnx import OnnxModel, OnnxStream, export_onnx
 from stl_deploy.exporters.onnx.runtime import onnxruntime
@@ -62,7 +63,7 @@ _MIB = 2**20
 def networks() -> dict[str, tuple[Network, RunConfig]]:
     """The two, with drawn weights: what they spike does not change how long they take."""
     torch.manual_seed(0)
-    configs = {"paper's MNIST net": load_config("mnist"), "W2": parse_config(W2)}
+    configs = {"paper's MNIST net": load_config("mnist"), "W2": config_of(yaml.safe_load(W2))}
     return {name: (Network(config, (1, 28, 28), 10).eval(), config) for name, config in configs.items()}
 
 

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from stl_deploy.pipeline.fold import fold
     from stl_deploy.pipeline.fold_file import fold_file
     from stl_deploy.pipeline.join import join
-    from stl_deploy.pipeline.listings import datasets, lava_status, prices, targets
-    from stl_deploy.pipeline.pretrained import models, run_pretrained
+    from stl_deploy.pipeline.listings import datasets, lava_status, models, prices, targets
+    from stl_deploy.pipeline.pretrained import run_pretrained
     from stl_deploy.pipeline.quantise import quantise
     from stl_deploy.pipeline.report import report
     from stl_deploy.pipeline.report_graph import report_graph
@@ -58,7 +58,7 @@ _HOME = {
     "lava_remove": "exporters.lava.environment",
     "lava_status": "pipeline.listings",
     "measure": "pipeline.check",
-    "models": "pipeline.pretrained",
+    "models": "pipeline.listings",
     "near_threshold": "pipeline.check",
     "prices": "pipeline.listings",
     "quantise": "pipeline.quantise",

@@ -133,7 +133,9 @@ def report(
     json: Json = False,
 ) -> None:
     """One self-contained HTML file and its JSON twin, from what a run folder holds, or of a .nir file on an input."""
-    if source.suffix == ".nir":
+    from stl_deploy.pipeline.source import is_nir
+
+    if is_nir(source):
         from stl_deploy.pipeline.report_graph import report_graph
 
         data = report_graph(source, input_file, dialect=dialect, output=output, say=console())

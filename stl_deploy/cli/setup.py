@@ -152,7 +152,7 @@ def datasets(json: Json = False) -> None:
 
 def models(json: Json = False) -> None:
     """The ready-made models: accuracy, data and licence; for ``run NAME --pretrained``."""
-    from stl_deploy.pipeline.pretrained import models as list_them
+    from stl_deploy.pipeline.listings import models as list_them
 
     found = list_them(say=console())
     emit_json(found, json)

@@ -195,7 +195,9 @@ def fold(
     json: Json = False,
 ) -> None:
     """Fold BatchNorm, pooling, voting and thresholds into a NIR graph, and prove that it spikes the same."""
-    if source.suffix == ".nir":
+    from stl_deploy.pipeline.source import is_nir
+
+    if is_nir(source):
         from stl_deploy.pipeline.fold_file import fold_file
 
         if output is None or output.resolve() == source.resolve():

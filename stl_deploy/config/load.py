@@ -71,11 +71,6 @@ def load_config(source: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
     return _anchored(_build(_override(_parse(_read(Path(name)), name), overrides), name), Path(name).parent)
 
 
-def parse_config(text: str, where: str = "configuration") -> RunConfig:
-    """A configuration from YAML text; raises ConfigError with one sentence per problem."""
-    return _build(_parse(text, where), where)
-
-
 def config_of(data: Mapping[str, Any]) -> RunConfig:
     """A configuration from a mapping of its keys; raises ConfigError with one sentence per problem."""
     return _anchored(_build(dict(data), "configuration"), Path())

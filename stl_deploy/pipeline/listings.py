@@ -1,4 +1,4 @@
-"""The verbs that look around: targets, datasets, prices, lava status."""
+"""The verbs that look around: targets, datasets, models, prices, lava status."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from stl_deploy.energy.prices.load import list_prices
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.targets import registry
 from stl_deploy.graph.dialect import PRESETS
+from stl_deploy.training import pretrained
 
 
 def lava_status() -> dict[str, Any]:
@@ -93,6 +94,26 @@ def datasets(*, say: Console | None = None) -> list[dict[str, Any]]:
 
 def _yes(there: bool) -> str:
     return "yes" if there else "no"
+
+
+def models(*, say: Console | None = None) -> list[dict[str, Any]]:
+    """The ready-made models and what their cards say (JSON-ready)."""
+    say = say or Console(quiet=True)
+    cards = [pretrained.card(name) for name in pretrained.names()]
+    say.table(
+        ["model", "T", "parameters", "test accuracy (95 %)", "ANN twin", "data", "licence of the data"],
+        [
+            [c.name, str(c.time_steps), f"{c.parameters:,}", str(c.accuracy), str(c.twin_accuracy), c.data, c.licence]
+            for c in cards
+        ],
+    )
+    for about in cards:
+        if about.share_alike:
+            say.say(
+                f"{about.name}: the licence of its data asks for derived works to be shared alike ({about.licence})"
+            )
+    say.say("use one:  stl-deploy run NAME --pretrained")
+    return [about.as_dict() for about in cards]
 
 
 def prices(*, say: Console | None = None) -> list[dict[str, Any]]:

@@ -40,6 +40,12 @@ class Source:
         return self.kind in (RUN, GRAPH)
 
 
+def is_nir(path: Path) -> bool:
+    """Whether this is, by its name, a .nir file: what verbs of run folders take instead of one."""
+    told = format_of(path)
+    return told is not None and told.name == GRAPH
+
+
 def open_source(path: Path, *, artifacts: bool = False) -> Source:
     """Tell what ``path`` is; artifacts: the verb takes every format's, not only graphs.
 

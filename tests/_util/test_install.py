@@ -99,6 +99,13 @@ def test_a_nir_file_needs_neither_torch_nor_scikit_learn_nor_matplotlib(line: st
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("line", ["models --json", "targets", "prices", "--version", "--help", "report --help"])
+def test_looking_around_needs_no_torch(line: str) -> None:
+    done = _without_torch(*line.split())
+    assert done.returncode == 0, done.stderr
+    assert done.stdout or done.stderr
+
+
 def test_the_rest_says_what_is_missing(foreign: Path) -> None:
     energy = ["energy", str(foreign / "net.nir"), "-i", str(foreign / "x.npz"), "--dialect", "norse"]
     for words, package in (

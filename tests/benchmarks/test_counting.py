@@ -1,14 +1,16 @@
 """The table of what counting costs: what it measures, and what it says of its circumstances."""
 
+import yaml
+
 from benchmarks import counting
-from stl_deploy.config.load import parse_config
+from stl_deploy.config.load import config_of
 from stl_deploy.energy import count_stream
 from stl_deploy.nn.network import Network
 from tests.benchmarks.test_onnx_speed import SMALL
 
 
 def test_times_peaks_and_the_table():
-    config = parse_config(SMALL)
+    config = config_of(yaml.safe_load(SMALL))
     program = counting.make(Network(config, (1, 28, 28), 10).eval(), config)
     found = counting.measure(program, 4, 130, rounds=2)
     assert all(len(times) == 2 and min(times) > 0 for times in found["seconds"].values())
@@ -23,7 +25,7 @@ def test_times_peaks_and_the_table():
 
 
 def test_every_layer_is_busy_and_all_images_are_seen():
-    config = parse_config(SMALL)
+    config = config_of(yaml.safe_load(SMALL))
     program = counting.make(Network(config, (1, 28, 28), 10).eval(), config)
     counts = count_stream(program, counting.parts(program, 4, 70), "spikes").counts()
     assert counts.batch == 70

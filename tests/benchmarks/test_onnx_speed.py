@@ -5,11 +5,12 @@ import dataclasses
 import numpy as np
 import onnx
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 
 from benchmarks import onnx_speed
 from benchmarks.unrolled import unrolled
-from stl_deploy.config.load import parse_config
+from stl_deploy.config.load import config_of
 from stl_deploy.exporters.onnx import OnnxModel, export_onnx
 from stl_deploy.exporters.onnx.runtime import onnxruntime
 from stl_deploy.nn.network import Network
@@ -40,7 +41,7 @@ def test_the_unrolled_form_computes_what_the_scan_form_does(case, tmp_path_facto
 
 
 def test_measured_times_and_the_table():
-    config = parse_config(SMALL)
+    config = config_of(yaml.safe_load(SMALL))
     network = Network(config, (1, 28, 28), 10).eval()
     found = onnx_speed.measure({"small": (network, config)}, threads=1, rounds=2, batches=(1,))
     (row,) = found["rows"]
@@ -58,7 +59,7 @@ def test_measured_times_and_the_table():
 
 
 def test_a_contender_that_computes_something_else_is_not_timed(monkeypatch):
-    config = parse_config(SMALL)
+    config = config_of(yaml.safe_load(SMALL))
     network = Network(config, (1, 28, 28), 10).eval()
     honest = OnnxModel.run
 

@@ -1,15 +1,16 @@
 """The reference run's speed table: that both sides compute the same, and what it says of its circumstances."""
 
 import pytest
+import yaml
 
 from benchmarks import reference
-from stl_deploy.config.load import parse_config
+from stl_deploy.config.load import config_of
 from stl_deploy.nn.network import Network
 from tests.benchmarks.test_onnx_speed import SMALL
 
 
 def test_measured_times_and_the_table():
-    config = parse_config(SMALL)
+    config = config_of(yaml.safe_load(SMALL))
     network = Network(config, (1, 28, 28), 10).eval()
     made = {"small": reference.folded(network, config, 4), "loop": reference.recurrent(50, 20)}
     found = reference.measure(made, rounds=2)

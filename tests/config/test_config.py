@@ -1,6 +1,7 @@
 import pytest
+import yaml
 
-from stl_deploy.config.load import apply_overrides, dump_config, load_config, parse_config, preset_names, save_config
+from stl_deploy.config.load import apply_overrides, config_of, dump_config, load_config, preset_names, save_config
 from stl_deploy.data import class_count, sample_shape
 from stl_deploy.errors import ConfigError
 from stl_deploy.nn.network import Network
@@ -10,7 +11,7 @@ from stl_deploy.nn.network import Network
 def test_presets_read_back_and_build(name, tmp_path):
     config = load_config(name)
     assert name in preset_names()
-    assert parse_config(dump_config(config)) == config
+    assert config_of(yaml.safe_load(dump_config(config))) == config
     save_config(config, tmp_path / "c.yaml")
     assert load_config(tmp_path / "c.yaml") == config
     classes = class_count(config.dataset)

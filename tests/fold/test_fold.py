@@ -9,9 +9,10 @@ import nir
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import nn
 
-from stl_deploy.config.load import apply_overrides, parse_config
+from stl_deploy.config.load import apply_overrides, config_of
 from stl_deploy.errors import InputError, ParityError
 from stl_deploy.fold import Folded, fold
 from stl_deploy.fold.norm import Norm, fold_norm
@@ -43,7 +44,7 @@ network:
 
 def _network(*overrides: str, seed: int = 0) -> Network:
     """A network whose norms have statistics, and whose thresholds and decays are as if trained."""
-    config = apply_overrides(parse_config(CONV_NET, where="test"), list(overrides))
+    config = apply_overrides(config_of(yaml.safe_load(CONV_NET)), list(overrides))
     torch.manual_seed(seed)
     network = Network(config, (1, 8, 8), 10)
     network.train()

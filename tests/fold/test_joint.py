@@ -8,8 +8,9 @@ import nir
 import numpy as np
 import pytest
 import torch
+import yaml
 
-from stl_deploy.config.load import parse_config
+from stl_deploy.config.load import config_of
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.loihi.structure import structure
 from stl_deploy.exporters.onnx.export import export_onnx
@@ -36,7 +37,7 @@ neuron: {threshold: 0.2}
 
 def _folded(text: str, seed: int, fraction_bits: int = 4, shape: tuple[int, ...] = (1, 8, 8)) -> Folded:
     torch.manual_seed(seed)
-    network = Network(parse_config(text), shape, 10).eval()
+    network = Network(config_of(yaml.safe_load(text)), shape, 10).eval()
     return fold(network, coding="analog", fraction_bits=fraction_bits)
 
 

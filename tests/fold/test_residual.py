@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import nn
 
-from stl_deploy.config.load import apply_overrides, parse_config
+from stl_deploy.config.load import apply_overrides, config_of
 from stl_deploy.errors import ConfigError, UnsupportedError
 from stl_deploy.exporters.loihi.structure import structure
 from stl_deploy.exporters.onnx.export import export_onnx
@@ -58,7 +59,7 @@ network:
 
 def _network(*overrides: str, seed: int = 0) -> Network:
     torch.manual_seed(seed)
-    network = Network(apply_overrides(parse_config(SEW), overrides), (1, 8, 8), 10)
+    network = Network(apply_overrides(config_of(yaml.safe_load(SEW)), overrides), (1, 8, 8), 10)
     with torch.no_grad():
         for layer in network.layers.values():
             if isinstance(layer, nn.modules.batchnorm._BatchNorm):

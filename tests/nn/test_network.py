@@ -1,9 +1,10 @@
 import pytest
 import torch
+import yaml
 from torch import nn
 from torch.nn import functional
 
-from stl_deploy.config.load import apply_overrides, parse_config
+from stl_deploy.config.load import apply_overrides, config_of
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.nn.layers import StepNorm2d
@@ -166,7 +167,7 @@ network:
   - {kind: lif}
   - {kind: vote, population: 2}
 """
-    config = parse_config(text)
+    config = config_of(yaml.safe_load(text))
     network = Network(config, (3, 32, 32), 10)
     kinds = [name.rstrip("0123456789") for name in network.layers]
     one = ["conv", "norm", "lif"]

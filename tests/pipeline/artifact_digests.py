@@ -24,7 +24,7 @@ from stl_deploy.exporters.targets import find_format
 from stl_deploy.pipeline.artifacts import write
 from stl_deploy.pipeline.fold import fold_run
 from stl_deploy.pipeline.inputs import encode_split
-from stl_deploy.training import pretrained
+from stl_deploy.training.pretrained.unpacking import unpack
 
 RECORDED = Path(__file__).with_name("artifact_digests.json")
 _SAMPLES = 100
@@ -45,7 +45,7 @@ _TOTALS = (
 
 def digests(folder: Path) -> dict[str, Any]:
     """Of net.nir, net.onnx, net.net and the counts on the first test images, written into ``folder``."""
-    pretrained.unpack("digits", folder)
+    unpack("digits", folder)
     folded = fold_run(folder, folder / "net.nir")
     test = encode_split(folded.config, folded.data.test, _SAMPLES)
     calibration = encode_split(folded.config, folded.data.train, _SAMPLES).x

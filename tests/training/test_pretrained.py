@@ -14,12 +14,13 @@ from stl_deploy.pipeline.pretrained import run_pretrained
 from stl_deploy.training import pretrained
 from stl_deploy.training.evaluate import evaluate
 from stl_deploy.training.model_file import load_network, model_facts
+from stl_deploy.training.pretrained.unpacking import unpack
 from stl_deploy.training.run_folder import TWIN
 
 
 @pytest.mark.parametrize("name", pretrained.names())
 def test_every_model_unpacks_to_a_run_and_its_twin(name, tmp_path):
-    about = pretrained.unpack(name, tmp_path / "run")
+    about = unpack(name, tmp_path / "run")
     network, config = load_network(tmp_path / "run")
     twin, of_twin = load_network(tmp_path / "run" / TWIN)
     assert (config.train.mode, of_twin.train.mode) == ("stl", "ann")
@@ -32,7 +33,7 @@ def test_every_model_unpacks_to_a_run_and_its_twin(name, tmp_path):
 
 
 def test_the_digits_card_holds_on_the_real_test_split(tmp_path):
-    about = pretrained.unpack("digits", tmp_path)
+    about = unpack("digits", tmp_path)
     network, config = load_network(tmp_path)
     test = evaluate(network, load_dataset(config.dataset).test, config)
     assert round(test.accuracy * test.samples) == about.accuracy.correct
@@ -40,7 +41,7 @@ def test_the_digits_card_holds_on_the_real_test_split(tmp_path):
 
 
 def test_data_dir_goes_into_both_configurations(tmp_path):
-    pretrained.unpack("n_mnist_small", tmp_path, "/data/n_mnist")
+    unpack("n_mnist_small", tmp_path, "/data/n_mnist")
     for folder in (tmp_path, tmp_path / TWIN):
         assert load_config(folder / "config.yaml").dataset.data_dir == "/data/n_mnist"
 
@@ -57,7 +58,7 @@ def test_damaged_weights_are_refused_before_anything_is_written(tmp_path, monkey
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
     monkeypatch.setattr(pretrained, "models_folder", lambda: folder)
     with pytest.raises(InputError, match=r"expected SHA-256 .*; found .*; install stl-deploy again"):
-        pretrained.unpack("digits", tmp_path / "run")
+        unpack("digits", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -73,15 +74,14 @@ def test_cards_are_whole():
 
 def test_a_shipped_twin_of_another_recipe_is_taken_as_it_is(tmp_path, monkeypatch):
     """A twin may have been trained for fewer epochs, as its card says: the ready-made way trains nothing."""
-    real = pretrained.unpack
 
     def other(name, run_dir, data_dir):
-        about = real(name, run_dir, data_dir)
+        about = unpack(name, run_dir, data_dir)
         config = run_dir / "twin" / "config.yaml"
         config.write_text(re.sub(r"epochs: \d+", "epochs: 3", config.read_text()))
         return about
 
-    monkeypatch.setattr(pretrained, "unpack", other)
+    monkeypatch.setattr("stl_deploy.pipeline.pretrained.unpack", other)
     before = pretrained.models_folder() / "digits" / "twin.safetensors"
     run_pretrained("digits", tmp_path / "run", lava=False)
     assert not (tmp_path / "run" / "twin" / "metrics.jsonl").exists()

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
+import yaml
 
-from stl_deploy.config.load import apply_overrides, parse_config
+from stl_deploy.config.load import apply_overrides, config_of
 from stl_deploy.config.schema import RunConfig, TrainConfig
 from stl_deploy.data import load_dataset
 from stl_deploy.energy import ActivityCounter
@@ -31,7 +32,7 @@ def _counted(network, x, coding):
 @pytest.mark.parametrize("shape", ["plain", "strided", "residual", "li"])
 def test_synops_are_those_of_the_energy_report(tiny: RunConfig, shape, coding):
     overrides = {"strided": ["network.0.stride=2", "network.0.kernel=5", "network.3.op=sum"]}.get(shape, [])
-    config = parse_config(SEW) if shape == "residual" else apply_overrides(tiny, overrides)
+    config = config_of(yaml.safe_load(SEW)) if shape == "residual" else apply_overrides(tiny, overrides)
     if shape == "li":
         data = config.model_dump(mode="json")
         data["network"][-1:] = [{"kind": "linear", "features": 10}, {"kind": "li"}]

@@ -1,12 +1,11 @@
 """Ready-made models: trained weights that ship with the package, each with a card and its ANN twin.
 
-    card("digits").accuracy          # on the test split, with its 95 % interval
-    unpack("digits", Path("runs/digits"))  # a run folder as if it had been trained here
+    card("digits").accuracy  # on the test split, with its 95 % interval
 
 A model is a folder ``<name>/`` of ``card.json``, ``config.yaml``, ``metrics.jsonl``, ``model.safetensors`` and, for the
 twin (the same network with ReLU, trained by the same recipe), ``twin.yaml`` and ``twin.safetensors``. Weights were
 rounded to float16 after training, and everything on the card was measured on the rounded ones
-(``python -m benchmarks.ready_made`` made them).
+(``python -m benchmarks.ready_made`` made them). Cards are read without torch; `unpack` writes a run folder.
 """
 
 from __future__ import annotations
@@ -14,23 +13,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from stl_deploy._util.files import make_folder, sha256, write_text
 from stl_deploy._util.suggest import did_you_mean
-from stl_deploy._util.tensor_file import read_tensors
-from stl_deploy.config.load import dump_config, load_config
 from stl_deploy.errors import InputError
-from stl_deploy.training.loop import METRICS_FILE
-from stl_deploy.training.model_file import CONFIG_FILE, save_model
-from stl_deploy.training.run_folder import TWIN
-
-_PARTS = (("config.yaml", "model.safetensors", "."), ("twin.yaml", "twin.safetensors", TWIN))
-"""Configuration, weights, and the folder below the run folder that they are unpacked into."""
 
 
 @dataclass(frozen=True)
@@ -91,34 +77,6 @@ def card(name: str) -> Card:
     for key in ("accuracy", "twin_accuracy"):
         data[key] = Accuracy(**data[key])
     return Card(**data)
-
-
-def unpack(name: str, run_dir: Path, data_dir: str | None = None) -> Card:
-    """Write a model as the run folder of a finished training, and its twin as ``run_dir/twin``.
-
-    data_dir: where the dataset's files are, kept in the configurations as by ``train --data-dir``.
-    Raises InputError if there is no such model, a file cannot be written, or the weights are not those of the card.
-    """
-    about = card(name)
-    with resources.as_file(models_folder() / name) as folder:
-        configs = [load_config(folder / config_file) for config_file, _, _ in _PARTS]
-        weights = [_weights(folder / file, about.sha256[file]) for _, file, _ in _PARTS]
-        metrics = (folder / METRICS_FILE).read_text(encoding="utf-8")
-    for config, (tensors, facts), (_, _, below) in zip(configs, weights, _PARTS, strict=True):
-        dataset = config.dataset.model_copy(update={"data_dir": data_dir})
-        make_folder(run_dir / below)
-        write_text(run_dir / below / CONFIG_FILE, dump_config(config.model_copy(update={"dataset": dataset})))
-        save_model(run_dir / below, tensors, facts)
-    write_text(run_dir / METRICS_FILE, metrics)
-    return about
-
-
-def _weights(path: Path, expected: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    if (found := sha256(path)) != expected:
-        raise InputError(f"{path}: expected SHA-256 {expected}; found {found}; install stl-deploy again")
-    tensors, facts = read_tensors(path)
-    wide = {name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in tensors.items()}
-    return wide, facts
 
 
 def models_folder() -> Any:

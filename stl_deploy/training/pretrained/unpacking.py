@@ -1,0 +1,50 @@
+"""A ready-made model becomes a run folder, as if it had been trained here."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stl_deploy._util.files import make_folder, sha256, write_text
+from stl_deploy._util.tensor_file import read_tensors
+from stl_deploy.config.load import dump_config, load_config
+from stl_deploy.errors import InputError
+from stl_deploy.training import pretrained
+from stl_deploy.training.loop import METRICS_FILE
+from stl_deploy.training.model_file import CONFIG_FILE, save_model
+from stl_deploy.training.run_folder import TWIN
+
+_PARTS = (("config.yaml", "model.safetensors", "."), ("twin.yaml", "twin.safetensors", TWIN))
+"""Configuration, weights, and the folder below the run folder that they are unpacked into."""
+
+
+def unpack(name: str, run_dir: Path, data_dir: str | None = None) -> pretrained.Card:
+    """Write a model as the run folder of a finished training, and its twin as ``run_dir/twin``.
+
+    data_dir: where the dataset's files are, kept in the configurations as by ``train --data-dir``.
+    Raises InputError if there is no such model, a file cannot be written, or the weights are not those of the card.
+    """
+    about = pretrained.card(name)
+    with resources.as_file(pretrained.models_folder() / name) as folder:
+        configs = [load_config(folder / config_file) for config_file, _, _ in _PARTS]
+        weights = [_weights(folder / file, about.sha256[file]) for _, file, _ in _PARTS]
+        metrics = (folder / METRICS_FILE).read_text(encoding="utf-8")
+    for config, (tensors, facts), (_, _, below) in zip(configs, weights, _PARTS, strict=True):
+        dataset = config.dataset.model_copy(update={"data_dir": data_dir})
+        make_folder(run_dir / below)
+        write_text(run_dir / below / CONFIG_FILE, dump_config(config.model_copy(update={"dataset": dataset})))
+        save_model(run_dir / below, tensors, facts)
+    write_text(run_dir / METRICS_FILE, metrics)
+    return about
+
+
+def _weights(path: Path, expected: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    if (found := sha256(path)) != expected:
+        raise InputError(f"{path}: expected SHA-256 {expected}; found {found}; install stl-deploy again")
+    tensors, facts = read_tensors(path)
+    wide = {name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in tensors.items()}
+    return wide, facts
