@@ -395,7 +395,7 @@ def test_where_compilation_fails_training_goes_on_in_torch_with_one_warning(monk
 
     again = Network(config, (1, 8, 8), 10)
     again.load_state_dict(network.state_dict())
-    monkeypatch.setattr(warm, "warm", fail)
+    monkeypatch.setattr(warm, "blocks", fail)
     works.cache_clear()
     try:
         with pytest.warns(UserWarning, match=r"failed \(LLVM ERROR: no such instruction\); going on in torch") as said:
@@ -406,6 +406,20 @@ def test_where_compilation_fails_training_goes_on_in_torch_with_one_warning(monk
         works.cache_clear()
     assert again.layers["conv1"].weight.grad is not None
     assert expected.shape == votes.shape
+
+
+def test_the_backward_pass_compiled_elsewhere_is_the_one_that_is_needed():
+    assert works(torch.float32)
+    before = kernels.backward.signatures
+    warm.backward(torch.float32)
+    assert kernels.backward.signatures == before
+
+
+@pytest.mark.parametrize("python", ["/nonexistent", "/bin/false"])
+def test_where_no_other_process_compiles_this_one_does(python, monkeypatch):
+    monkeypatch.setattr(warm, "is_kept", lambda dtype: False)
+    monkeypatch.setattr(warm.sys, "executable", python)
+    warm.blocks(torch.float32)
 
 
 def test_compiled_code_is_kept_under_a_key_of_all_sources(tmp_path, monkeypatch):

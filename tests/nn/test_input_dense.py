@@ -135,7 +135,7 @@ def config(tiny):
 @pytest.fixture
 def taken(monkeypatch):
     """Ways that dense layers take: looked at for events, torch's."""
-    works(torch.float32)
+    works(torch.float32, "input_dense")
     seen = []
     ours, theirs = dense.product, nn.Linear.forward
 

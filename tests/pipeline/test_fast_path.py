@@ -15,7 +15,7 @@ from stl_deploy.pipeline import fast_path
 @pytest.mark.parametrize(
     ("warm", "device", "switch", "told"),
     [
-        (False, "cpu", "1", "compiling the fast path (once, about 12 s)\n"),
+        (False, "cpu", "1", "compiling the fast path (once, about 10 s)\n"),
         (True, "cpu", "1", ""),
         (False, "cuda", "1", ""),
         (False, "cpu", "0", ""),
@@ -35,9 +35,9 @@ def test_announced(warm: bool, device: str, switch: str, told: str, monkeypatch:
 def test_built_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(fused, "is_warm", lambda: bool(asked))
-    monkeypatch.setattr(fused, "works", lambda dtype, winograd=False: asked.append(winograd) or True)
+    monkeypatch.setattr(fused, "works", lambda dtype, kernels: asked.append(kernels) or True)
     assert fast_path.warm()["seconds"] >= 0
-    assert asked == [False, True]
-    monkeypatch.setattr(fused, "works", lambda dtype, winograd=False: False)
+    assert asked == ["blocks", "input_dense", "winograd"]
+    monkeypatch.setattr(fused, "works", lambda dtype, kernels: False)
     with pytest.raises(ToolError, match="does not compile here"):
         fast_path.warm()

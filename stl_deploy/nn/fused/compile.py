@@ -18,6 +18,7 @@ from typing import Any
 import numba
 
 SOURCES = Path(__file__).parent
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 
 
 @cache
@@ -65,20 +66,25 @@ def private_folder(base: Path) -> Path:
 
 
 def _compile(function: Callable[..., Any], **options: Any) -> Any:
+    return numba.njit(**_OPTIONS, **options)(function)
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """A kernel, called from Python. It is kept on disk together with its parts."""
     folder = cache_folder()
     before = numba.config.CACHE_DIR  # type: ignore[attr-defined]
     try:
         numba.config.CACHE_DIR = str(folder or "")  # type: ignore[attr-defined]
-        return numba.njit(nogil=True, cache=folder is not None, error_model="numpy", **options)(function)
+        return _compile(function, cache=folder is not None)
     finally:
         numba.config.CACHE_DIR = before  # type: ignore[attr-defined]
 
 
-def compiled(function: Callable[..., Any]) -> Any:
-    """A kernel."""
-    return _compile(function)
+def part(function: Callable[..., Any]) -> Any:
+    """A part of kernels; Python cannot call it."""
+    return _compile(function, no_cpython_wrapper=True)
 
 
 def inlined(function: Callable[..., Any]) -> Any:
     """A part of kernels that takes or gives vectors: they stay in registers."""
-    return _compile(function, forceinline=True)
+    return _compile(function, no_cpython_wrapper=True, forceinline=True)

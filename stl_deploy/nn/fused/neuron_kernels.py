@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stl_deploy.nn.fused.compile import compiled, inlined
+from stl_deploy.nn.fused.compile import inlined, part
 from stl_deploy.nn.fused.rows import Array
 from stl_deploy.nn.fused.vectors import LANES, at_least, choose, either, exp, fill, load, store
 
@@ -51,7 +51,7 @@ def _corner(window: int, layout: Layout) -> int:
     return (window // across * layout.row + window % across * layout.channels) * layout.pool
 
 
-@compiled
+@part
 def fire(
     currents: Any,
     u: Any,
@@ -102,7 +102,7 @@ def _advance(
     return fired
 
 
-@compiled
+@part
 def descend(
     grad: Any,
     size: int,

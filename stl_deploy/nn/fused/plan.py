@@ -126,9 +126,9 @@ def _run_layer(layer: nn.Module, steps: int, by_tiles: bool, by_events: bool, *a
         folded = x.flatten(0, 1)
         if isinstance(layer, nn.Conv2d):  # blocks take feature maps as they are if they are channels-last
             folded = folded.contiguous(memory_format=torch.channels_last)
-            tiled = by_tiles and winograd.suits(layer, folded) and works(folded.dtype, winograd=True)
+            tiled = by_tiles and winograd.suits(layer, folded) and works(folded.dtype, "winograd")
             y = winograd.convolve(folded, layer) if tiled else layer(folded)
-        elif by_events and len(x) == steps and input_dense.suits(layer, folded):
+        elif by_events and len(x) == steps and input_dense.suits(layer, folded) and works(x.dtype, "input_dense"):
             y = input_dense.product(folded, layer)
         else:
             y = layer(folded)

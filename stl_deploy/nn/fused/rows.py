@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.nn.fused.compile import compiled
+from stl_deploy.nn.fused.compile import part
 from stl_deploy.nn.fused.vectors import LANES, is_aligned, load, row_at, store, stream
 
 Array = NDArray[Any]
 
 
-@compiled
+@part
 def widen(row: Array, out: Array) -> None:
     """Read a row of currents or gradients."""
     if row.itemsize == 2:
@@ -25,14 +25,14 @@ def widen(row: Array, out: Array) -> None:
             out[i] = row[i]
 
 
-@compiled
+@part
 def copy(row: Array, out: Array) -> None:
     """Copy a run of numbers."""
     for i in range(row.size):
         out[i] = row[i]
 
 
-@compiled
+@part
 def narrow(row: Array, out: Array) -> None:
     """Write a row of gradients: to the nearest, ties to even; NaN stays NaN."""
     if out.itemsize == 2:
@@ -46,14 +46,14 @@ def narrow(row: Array, out: Array) -> None:
             out[i] = row[i]
 
 
-@compiled
+@part
 def multiply(row: Array, factor: Any) -> None:
     """Scale a row."""
     for i in range(row.size):
         row[i] *= factor
 
 
-@compiled
+@part
 def tiled(by_channel: Array, size: int, like: Array) -> Array:
     """``[S, C]`` as ``[S, size]``."""
     out = np.empty((by_channel.shape[0], size), like.dtype)
@@ -63,7 +63,7 @@ def tiled(by_channel: Array, size: int, like: Array) -> Array:
     return out
 
 
-@compiled
+@part
 def add_by_channel(rows: Array, total: Array) -> None:
     """Add ``[S, size]`` to ``[S, C]``."""
     for s in range(total.shape[0]):
@@ -71,14 +71,14 @@ def add_by_channel(rows: Array, total: Array) -> None:
             add(rows[s, i : i + total.shape[1]], total[s])
 
 
-@compiled
+@part
 def add(row: Array, total: Array) -> None:
     """Add a row to a total."""
     for i in range(row.size):
         total[i] += row[i]
 
 
-@compiled
+@part
 def add_both(gradient: Array, x: Array, mean: Array, total: Array, of_x: Array) -> None:
     """Add a gradient, and the gradient times how far x is from its mean."""
     for i in range(x.size):
@@ -86,7 +86,7 @@ def add_both(gradient: Array, x: Array, mean: Array, total: Array, of_x: Array) 
         of_x[i] += gradient[i] * (x[i] - mean[i])
 
 
-@compiled
+@part
 def put_by(z: Array, size: int, out: Any, far: bool) -> None:
     """``z[:size]`` to ``out``; far: by the time it is read no cache would hold it."""
     source, whole = row_at(z, 0), size // LANES * LANES if far and is_aligned(out) else 0

@@ -1,25 +1,26 @@
-"""Whether the compiled kernels work on this machine: asked once per process, before the first step."""
+"""Whether the compiled kernels work on this machine: asked once per process, before the first step with them."""
 
 from __future__ import annotations
 
 import warnings
 from functools import cache
+from typing import Literal
 
 import torch
 
 from stl_deploy._util.untrusted import one_line
 
+Kernels = Literal["blocks", "input_dense", "winograd"]
+"""Those of norm, LIF, pooling and the input's convolution; of a dense layer of the input; of convolutions by tiles."""
+
 
 @cache
-def works(dtype: torch.dtype, winograd: bool = False) -> bool:
-    """Whether all kernels compile and run for currents of this type; warns if not.
-
-    winograd: those of the convolutions of fewer multiplications.
-    """
+def works(dtype: torch.dtype, kernels: Kernels = "blocks") -> bool:
+    """Whether these kernels compile and run for numbers of this type; warns if not."""
     try:
         from stl_deploy.nn.fused import warm
 
-        (warm.warm_winograd if winograd else warm.warm)(dtype)
+        getattr(warm, kernels)(dtype)
     except Exception as error:  # a compiler fails in too many ways to name; torch's path needs none of it
         reason = one_line(error, 200)
         warnings.warn(f"the compiled fast path failed ({reason}); going on in torch, more slowly", stacklevel=3)

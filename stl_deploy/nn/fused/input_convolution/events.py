@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stl_deploy.nn.fused.compile import compiled, inlined
+from stl_deploy.nn.fused.compile import compiled, inlined, part
 from stl_deploy.nn.fused.rows import Array, add, copy
 from stl_deploy.nn.fused.vectors import LANES, fill, load, row_at, store
 
@@ -45,7 +45,7 @@ class Events(NamedTuple):
     number: Array
 
 
-@compiled
+@part
 def event_scratch(image: Array, kernel: Kernel, rows: int, channels: int, like: Array) -> tuple[Events, Array]:
     """Scratch for the events that ``rows`` output rows see, and for one output row with what falls beside it."""
     inputs, width = image.shape[2], image.shape[4]
@@ -55,7 +55,7 @@ def event_scratch(image: Array, kernel: Kernel, rows: int, channels: int, like: 
     return Events(columns, values, np.empty((inputs, seen), np.int64)), line
 
 
-@compiled
+@part
 def find_events(image: Array, top: int, events: Events) -> None:
     """The events of the rows from ``top`` on of ``image[C_in, H, W]``; rows outside have none."""
     number = events.number
@@ -71,7 +71,7 @@ def find_events(image: Array, top: int, events: Events) -> None:
             number[c, r] = found
 
 
-@compiled
+@part
 def convolve_events(
     events: Events, taps: Array, kernel: Kernel, channels: int, bias: Array, line: Array, out: Array
 ) -> None:
@@ -87,7 +87,7 @@ def convolve_events(
         copy(line[before : before + bias.size], out[r * bias.size : (r + 1) * bias.size])
 
 
-@compiled
+@part
 def to_taps(
     events: Events, grad: Array, kernel: Kernel, channels: int, line: Array, of_taps: Array, of_bias: Array
 ) -> None:

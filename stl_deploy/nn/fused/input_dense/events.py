@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stl_deploy.nn.fused.compile import compiled, inlined
+from stl_deploy.nn.fused.compile import compiled, inlined, part
 from stl_deploy.nn.fused.rows import Array, copy
 from stl_deploy.nn.fused.vectors import LANES, beyond, fill, is_aligned, load, row_at, store
 
@@ -117,7 +117,7 @@ def multiply(events: Events, dense: Array, bias: Array, first: int, last: int, o
             copy(sums[(r - top) * WIDTH : (r - top) * WIDTH + width], out[r, left:right])
 
 
-@compiled
+@part
 def _aligned(size: int, like: Array) -> Array:
     """Zeros from where a vector does not cross a line of the cache."""
     numbers, first = np.zeros(size + LANES, like.dtype), 0
