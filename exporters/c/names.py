@@ -6,11 +6,13 @@ import re
 from collections.abc import Iterable
 
 LONGEST = 40
+OURS = ("list", "net", "row")
+"""With a suffix of a buffer's they would be names of the templates: list_spikes, net_spikes, row_spikes."""
 
 
 def identifiers(names: Iterable[str]) -> dict[str, str]:
     """For each name a C identifier of its own; every use adds a suffix to it, so keywords need no care."""
-    taken: set[str] = set()
+    taken: set[str] = set(OURS)
     found: dict[str, str] = {}
     for name in names:
         base = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_")[:LONGEST].lower() or "node"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -21,6 +21,8 @@ from stl_deploy.graph.readout import Readout
 FILES = ("net.c", "net.h", "main.c", "Makefile")
 DECISION_FILES = ("decide.c", "decide.h")
 """Where the outputs are scores of classes."""
+WIDTH = 120
+"""Columns of a line of C."""
 
 
 def render(graph: IntegerGraph, about: About) -> dict[str, str]:
@@ -33,7 +35,20 @@ def render_plan(plan: Plan, about: About) -> dict[str, str]:
     decision = _decision(plan, about.readout)
     context = _context(plan, about) | {"decision": decision} | (decision or {})
     names = FILES + (DECISION_FILES if decision else ())
-    return {name: _templates().get_template(f"{name}.j2").render(context) for name in names}
+    return {name: _wrapped(_templates().get_template(f"{name}.j2").render(context)) for name in names}
+
+
+def _wrapped(text: str) -> str:
+    """Long lines of C broken at the last comma that fits, what follows standing below the first argument."""
+    return "\n".join(part for line in text.split("\n") for part in _broken(line))
+
+
+def _broken(line: str) -> Iterator[str]:
+    indent = line.find("(") + 1
+    while len(line) > WIDTH and 0 < indent < (at := line.rfind(", ", 0, WIDTH)):
+        yield line[: at + 1]
+        line = " " * indent + line[at + 2 :]
+    yield line
 
 
 def _decision(plan: Plan, readout: Readout) -> dict[str, Any] | None:

@@ -149,7 +149,7 @@ class Weights(Placing):
 
     def _scratch(self, ctype: str, count: int) -> str:
         self.made.sums[ctype] = max(self.made.sums.get(ctype, 0), count)
-        return "sums.s16" if ctype == "int16_t" else "sums.s32"
+        return "scratch.s16" if ctype == "int16_t" else "scratch.s32"
 
     def _own_sums(self, node: Weighted) -> None:
         """A layer of weights whose sums somebody else than a population reads: in a buffer of its own."""

@@ -100,7 +100,9 @@ def _ran_on(table: ParityTable) -> str:
     names = [_short(run) for run in others] + [str(run.backend) for run in held if run.backend not in told_already]
     simulated = ", ".join(dict.fromkeys(names or map(_short, ours)))
     told = f"simulated: {simulated}; " if simulated else ""
-    return f"torch {version('torch')}, ONNX Runtime {version('onnxruntime')}; {told}no chip"
+    further = {run.backend for run in table.report.runs if run.label == "measured"} - {None, "onnx"}
+    measured = [f"torch {version('torch')}", f"ONNX Runtime {version('onnxruntime')}", *sorted(map(str, further))]
+    return f"{', '.join(measured)}; {told}no chip"
 
 
 def commands(run_dir: Path) -> list[str]:

@@ -58,11 +58,12 @@ def test_lava_is_held_against_our_model(differing: int, told: str, small_run: Ru
 
 def test_a_simulator_that_ran_on_fewer_samples_has_a_line_of_its_own(small_run: RunResult) -> None:
     report = small_run.parity.report
-    few = RunParity("brian2", (NodeParity("lif1", 10, 0, 0.0, None),), (), against=report.reference)
+    few = RunParity("brian2", (NodeParity("lif1", 10, 0, 0.0, None),), (), against=report.reference, backend="brian2")
     table = dataclasses.replace(small_run.parity, report=dataclasses.replace(report, runs=(*report.runs, few)))
     text = " ".join(" ".join(verdict(Path("r"), table, "x", 1.0)).split())
     assert "brian2: all 10 as in the graph" in text
     assert "ONNX Runtime, brian2" not in text
+    assert ", brian2; simulated: " in text
 
 
 def test_simulators_that_say_the_same_share_a_line_and_a_command_is_never_broken(small_run: RunResult) -> None:

@@ -29,7 +29,8 @@ from stl_deploy.graph.program import Source
 from tests.exporters.c.graphs import Grower
 
 pytestmark = pytest.mark.skipif(find_compiler() is None, reason=MISSING)
-SANITIZED = ("-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+STRICT = ("-Wconversion", "-Wsign-conversion", "-Wshadow", "-Wcast-qual", "-Wundef", "-Wmissing-prototypes")
+SANITIZED = ("-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", *STRICT)
 
 NARROW = ("-DNET_NARROW",)
 """The functions of machines with 32-bit registers."""

@@ -164,6 +164,21 @@ def test_thresholds_and_resets_far_above_the_weights_stay_in_their_width(neuron:
     assert np.mean(runner.run(x).y != run(program, x).y) < 0.05
 
 
+@needs_compiler
+@pytest.mark.parametrize("names", [("net", "row", "list"), ("layer", "spike", "sums"), ("list", "net", "row")])
+def test_names_that_the_templates_use(names: tuple[str, str, str]) -> None:
+    build = (
+        Builder((8, 6, 6)).conv("c", RNG(3).normal(0, 0.5, (16, 8, 3, 3)), None, ((1, 1), (1, 1))).lif(names[0], 0.8)
+    )
+    build.max_pool(names[1]).flatten("flat").linear("fc", RNG(4).normal(0, 0.3, (16, 144))).lif(names[2], 0.5)
+    program = build.program()
+    x = events(RNG(0), 4, 6, 8, 6, 6)
+    runner = C(program, COptions(x=x))
+    found, expected = runner.run(x, record=True), runner.model(program).run(x, record=True)
+    for name in names:
+        np.testing.assert_array_equal(found.recorded[name], expected.recorded[name])
+
+
 def test_a_chain_has_the_integers_of_netx() -> None:
     program = conv_net(RNG(3))
     x = data(program)

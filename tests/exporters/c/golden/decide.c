@@ -19,6 +19,7 @@ void net_decide(const int32_t *y)
 {
     for (int32_t i = 0; i < NET_CLASSES; i++) {
         const int64_t vote = y[i];
+
         scores[i] += vote;
     }
     steps_seen++;

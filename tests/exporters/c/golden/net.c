@@ -30,7 +30,22 @@ static const int8_t fc_weight[24] = { /* 3 x 8, by input */
 };
 
 struct layer_shape {
-    int32_t channels, height, width, out_channels, pairs, out_height, out_width, kernel_height, kernel_width, top, left, stride_rows, stride_columns, dilation_rows, dilation_columns, groups;
+    int32_t channels;
+    int32_t height;
+    int32_t width;
+    int32_t out_channels;
+    int32_t pairs;
+    int32_t out_height;
+    int32_t out_width;
+    int32_t kernel_height;
+    int32_t kernel_width;
+    int32_t top;
+    int32_t left;
+    int32_t stride_rows;
+    int32_t stride_columns;
+    int32_t dilation_rows;
+    int32_t dilation_columns;
+    int32_t groups;
 };
 
 static const struct layer_shape conv1_shape = {
@@ -65,7 +80,7 @@ static uint8_t lif2_spikes[3]; /* 1 where a neuron fired */
 /* Sums of the layer at work. */
 static union {
     int16_t s16[32];
-} sums;
+} scratch;
 
 /* Spikes of the row of neurons at work. */
 static uint8_t row_spikes[8];
@@ -93,7 +108,8 @@ static void fill_s16(int16_t *restrict sums, const int16_t *restrict bias, int32
 }
 
 /* Every input that is not 0 adds its row of weights, as often as it says. */
-static void dense_u8_s16(const uint8_t *restrict in, int32_t ins, const int8_t *restrict weight, int16_t *restrict sums, int32_t outs)
+static void dense_u8_s16(const uint8_t *restrict in, int32_t ins, const int8_t *restrict weight,
+                         int16_t *restrict sums, int32_t outs)
 {
     for (int32_t i = 0; i < ins; i++)
         if (in[i] != 0)
@@ -102,7 +118,8 @@ static void dense_u8_s16(const uint8_t *restrict in, int32_t ins, const int8_t *
 
 /* Every input that is not 0 adds its kernel around where it is. Neighbouring columns of the output lie side by side, as
  * do the kernel's columns (stored last to first), so that a row is added at once. */
-static void conv_u8_s16(const struct layer_shape *layer, const uint8_t *restrict in, const int8_t *restrict weight, int16_t *restrict sums)
+static void conv_u8_s16(const struct layer_shape *layer, const uint8_t *restrict in, const int8_t *restrict weight,
+                        int16_t *restrict sums)
 {
     const int32_t pixel = layer->out_channels;
     const int32_t line = layer->out_width * pixel;
@@ -134,7 +151,8 @@ static void conv_u8_s16(const struct layer_shape *layer, const uint8_t *restrict
 /* Rows of 2 neurons, one step. v keeps 2048 of 4096, rounded toward 0 and gains
  * 64 times what arrives; above 64 times its threshold a neuron fires, and v is 0.
  * Of 2 neighbours, pooled is 1 where one fires. */
-static void neurons_1(int32_t *restrict v, const int16_t *restrict sums, const int8_t *restrict threshold, uint8_t *restrict spikes, uint8_t *restrict pooled, int32_t rows)
+static void neurons_1(int32_t *restrict v, const int16_t *restrict sums, const int8_t *restrict threshold,
+                      uint8_t *restrict spikes, uint8_t *restrict pooled, int32_t rows)
 {
     for (int32_t row = 0; row < rows; row++) {
         uint8_t *restrict pool = &pooled[row / 2 * 2];
@@ -142,6 +160,7 @@ static void neurons_1(int32_t *restrict v, const int16_t *restrict sums, const i
         for (int32_t i = 0; i < 2; i++) {
             const int32_t current = 64 * (int32_t)sums[i];
             const int32_t now = v[i] / 2 + current;
+
             spikes[i] = now > 64 * (int32_t)threshold[i];
             pool[i] |= spikes[i];
             v[i] = spikes[i] ? 0 : now;
@@ -154,11 +173,13 @@ static void neurons_1(int32_t *restrict v, const int16_t *restrict sums, const i
 
 /* A row of 3 neurons, one step. v keeps 3096 of 4096, rounded toward 0 and gains
  * 64 times what arrives; above 64 times its threshold a neuron fires, and v is 0. */
-static void neurons_2(int32_t *restrict v, const int16_t *restrict sums, const int8_t *restrict threshold, uint8_t *restrict spikes)
+static void neurons_2(int32_t *restrict v, const int16_t *restrict sums, const int8_t *restrict threshold,
+                      uint8_t *restrict spikes)
 {
     for (int32_t i = 0; i < 3; i++) {
         const int32_t current = 64 * (int32_t)sums[i];
         const int32_t now = v[i] * 3096 / 4096 + current;
+
         spikes[i] = now > 64 * (int32_t)threshold[i];
         v[i] = spikes[i] ? 0 : now;
     }
@@ -184,14 +205,14 @@ int net_step(const int32_t *x, int32_t *y)
         in_values[i] = (uint8_t)x[i];
 
     /* lif1: neurons, 2 x 4 x 4 */
-    fill_s16(sums.s16, lif1_bias, 2, 16);
-    conv_u8_s16(&conv1_shape, in_values, conv1_weight, sums.s16);
+    fill_s16(scratch.s16, lif1_bias, 2, 16);
+    conv_u8_s16(&conv1_shape, in_values, conv1_weight, scratch.s16);
     /* pool1: the largest of 2 x 2 */
     memset(pool1_spikes, 0, sizeof pool1_spikes);
     for (int32_t row = 0; row < 4; row++) {
         const int32_t at = row * 8;
 
-        neurons_1(&lif1_v[at], &sums.s16[at], lif1_threshold, row_spikes, &pool1_spikes[row / 2 * 4], 4);
+        neurons_1(&lif1_v[at], &scratch.s16[at], lif1_threshold, row_spikes, &pool1_spikes[row / 2 * 4], 4);
 #ifdef NET_RECORD
         memcpy(&net_spikes[0 + row * 8], row_spikes, 8);
 #endif
@@ -201,9 +222,9 @@ int net_step(const int32_t *x, int32_t *y)
 #endif
 
     /* lif2: neurons, 3 */
-    clear_s16(sums.s16, 3);
-    dense_u8_s16(pool1_spikes, 8, fc_weight, sums.s16, 3);
-    neurons_2(lif2_v, sums.s16, lif2_threshold, lif2_spikes);
+    clear_s16(scratch.s16, 3);
+    dense_u8_s16(pool1_spikes, 8, fc_weight, scratch.s16, 3);
+    neurons_2(lif2_v, scratch.s16, lif2_threshold, lif2_spikes);
 #ifdef NET_RECORD
     memcpy(&net_spikes[40], lif2_spikes, 3);
 #endif
