@@ -100,6 +100,12 @@ def captured() -> Iterator[Row]:
             yield compare(path.stem, program, np.asarray(x), None)
 
 
+def beside(recorded: list[dict[str, Any]], rows: list[Row]) -> list[Row]:
+    """These rows in the place of recorded ones of the same networks; trained networks first."""
+    found = {row["network"]: Row(**row) for row in recorded} | {row.network: row for row in rows}
+    return sorted(found.values(), key=lambda row: row.accuracy is None)
+
+
 def table(rows: list[Row]) -> str:
     """Markdown."""
     lines = ["# The C target's spikes", "", "Made by `python -m benchmarks.c_agreement RUN...` ([what it is](c.md))."]
@@ -123,13 +129,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="*", type=Path, help="run folders")
     parser.add_argument("--samples", type=int, help="of each run, the first; default: all test samples")
-    parser.add_argument("-o", "--output", type=Path, help="folder for c-agreement.json and c-agreement.md")
+    parser.add_argument(
+        "-o", "--output", type=Path, help="folder of c-agreement.json and c-agreement.md; other rows stay"
+    )
     arguments = parser.parse_args()
     rows = [*(trained(run, arguments.samples) for run in arguments.runs), *captured()]
-    print(table(rows))
     if arguments.output is not None:
+        place = arguments.output / "c-agreement.json"
+        rows = beside(json.loads(place.read_text()) if place.exists() else [], rows)
         write_text(arguments.output / "c-agreement.md", table(rows))
-        write_text(arguments.output / "c-agreement.json", json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+        write_text(place, json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    print(table(rows))
     return int(any(sum((row.differing or {}).values()) for row in rows))
 
 

@@ -20,3 +20,11 @@ def test_captured_networks() -> None:
     text = c_agreement.table(rows)
     assert "| snntorch-leaky | 3 | 1,200 | 0 | 0 |  |" in text
     assert "refused: node" in text
+
+
+def test_rows_of_other_networks_stay() -> None:
+    """The large runs take hours: each is added on its own."""
+    recorded = [{"network": "a", "samples": 2, "accuracy": 0.5}, {"network": "c", "samples": 3}]
+    rows = [c_agreement.Row("b", 5, accuracy=0.9), c_agreement.Row("c", 4)]
+    found = c_agreement.beside(recorded, rows)
+    assert [(row.network, row.samples) for row in found] == [("a", 2), ("b", 5), ("c", 4)]

@@ -1,7 +1,8 @@
 """In SANA-FE's environment (Python 3.11): run layers of integers on its model of Loihi 1, with its energy terms.
 
 The layers run one after the other, each on a chip of its own, given what the one before fired. Spikes are binary there,
-so an input of x is x entering neurons that spike at once. A step's spikes arrive in the next one: biases wait for them.
+so an input of x is one entering neuron for each of its bits, whose weights count 1, 2, 4, ... times. A step's spikes
+arrive in the next one: biases wait for them.
 """
 
 from __future__ import annotations
@@ -47,8 +48,9 @@ def run_layer(layer: dict[str, Any], x: Any, report: Any) -> tuple[Any, Any]:
     import sanafe
 
     steps, samples, ins = x.shape
-    source = np.repeat(np.arange(ins), x.max(axis=(0, 1), initial=0))
-    copy = np.concatenate([np.arange(count) for count in x.max(axis=(0, 1), initial=0)]) if len(source) else source
+    bits = [int(most).bit_length() for most in x.max(axis=(0, 1), initial=0)]
+    source = np.repeat(np.arange(ins), bits)
+    bit = np.concatenate([np.arange(count) for count in bits]) if len(source) else source
     entering = max(len(source), 1)
     neurons = len(layer["threshold"])
     arch = sanafe.load_loihi()
@@ -81,7 +83,11 @@ def run_layer(layer: dict[str, Any], x: Any, report: Any) -> tuple[Any, Any]:
         neuron.map_to_core(cores[after + place // NEURONS])
     parts = [slice(*layer["starts"][i : i + 2]) for i in source]
     pairs = [(i, int(target)) for i, part in enumerate(parts) for target in layer["targets"][part]]
-    weights = [float(weight) for part in parts for weight in layer["weights"][part]]
+    weights = [
+        float(weight << b)
+        for part, b in zip(parts, bit.tolist(), strict=True)
+        for weight in layer["weights"][part].tolist()
+    ]
     if pairs:
         entry.connect_neurons_sparse(group, {"weight": weights}, pairs)
     chip = sanafe.SpikingChip(arch)
@@ -91,8 +97,8 @@ def run_layer(layer: dict[str, Any], x: Any, report: Any) -> tuple[Any, Any]:
     spikes, energy = np.zeros((steps, samples, neurons), np.uint8), np.zeros(len(TERMS))
     for sample in range(samples):
         chip.reset()
-        for place, (i, at) in enumerate(zip(source, copy, strict=True)):
-            train = [bool(value) for value in x[:, sample, i] > at]
+        for place, (i, b) in enumerate(zip(source, bit, strict=True)):
+            train = [bool(value) for value in x[:, sample, i] >> b & 1]
             inputs[place].set_attributes(model_attributes={"spikes": [*train, False]})
         for waits, count in ((True, 1), (False, steps)):
             for place in biased:

@@ -43,6 +43,17 @@ def test_the_tool_itself_spikes_as_our_model() -> None:
     assert 0.05 < fired / compared < 0.8
 
 
+@pytest.mark.skipif(SANAFE.reason() is not None, reason=str(SANAFE.reason()))
+def test_input_of_many_levels_takes_few_cores() -> None:
+    """One entering neuron for each level would be more than the chip's 131,072."""
+    rng = np.random.default_rng(0)
+    net = chain((700,), dense(rng.integers(-10, 11, (3, 700)), neuron=neuron(2048, 10000)))
+    x = rng.integers(0, 256, (4, 2, 700)).astype(np.int32)
+    expected = simulate(net, x, record=True).spikes["layer1"]
+    assert 0 < expected.mean() < 1
+    np.testing.assert_array_equal(sanafe().emulate(net, x).spikes["layer1"], expected)
+
+
 def test_what_it_keeps_in_floating_point_is_refused() -> None:
     net = chain((1,), dense([[1]], neuron=neuron(1000, 1)))
     arrays = net_arrays(net)
