@@ -61,12 +61,6 @@ class Device:
         return min(each), max(each)
 
     @property
-    def seconds_per_mac(self) -> Range:
-        """Seconds per dense MAC, likewise."""
-        each = [row.seconds / row.macs for row in self.training]
-        return min(each), max(each)
-
-    @property
     def watts(self) -> Range:
         """Mean power of an inference, likewise."""
         each = [row.joules / row.seconds for row in self.training]
