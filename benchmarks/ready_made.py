@@ -20,8 +20,8 @@ from stl_deploy.config.load import dump_config, load_config
 from stl_deploy.data import load_dataset
 from stl_deploy.training import pretrained
 from stl_deploy.training.evaluate import evaluate
-from stl_deploy.training.loop import METRICS_FILE
 from stl_deploy.training.model_file import FILE, load_network
+from stl_deploy.training.run_files import METRICS
 
 FOLDER = Path(pretrained.__file__).parent
 _Z = 1.959964
@@ -56,7 +56,7 @@ def make(arguments: argparse.Namespace) -> dict[str, Any]:
     target.mkdir(exist_ok=True)
     accuracy, parameters = _rounded(arguments.run, target, "config.yaml", "model.safetensors")
     twin_accuracy, _ = _rounded(arguments.twin, target, "twin.yaml", "twin.safetensors")
-    write_text(target / METRICS_FILE, (arguments.run / METRICS_FILE).read_text(encoding="utf-8"))
+    write_text(target / METRICS, (arguments.run / METRICS).read_text(encoding="utf-8"))
     config = load_config(target / "config.yaml")
     head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     card = pretrained.Card(

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from stl_deploy._util.untrusted import read_text
 from stl_deploy.errors import InputError
-
-CHECKPOINT, MODEL, METRICS, MANIFEST = (
-    "checkpoint.safetensors",
-    "model.safetensors",
-    "metrics.jsonl",
-    "manifest.json",
-)
-"""As `stl_deploy.training` names them; named here again, for an interrupt may come before torch is loaded."""
+from stl_deploy.training.run_files import CHECKPOINT, METRICS, MODEL, is_finished
 
 
 def kept(run_dir: Path, arguments: Sequence[str]) -> str:
     """What is there now, and the command that goes on from it. arguments: of the interrupted call."""
     same = [each for each in arguments if each not in ("--overwrite", "--resume")]
     again = shlex.join(["stl-deploy", *same, "--resume"])
-    if _finished(run_dir):
+    if is_finished(run_dir):
         return f"{run_dir} holds a finished run, as before"
     if (run_dir / MODEL).is_file():
         return f"the trained model is kept in {run_dir}, the rest is not whole; go on with: {again}"
@@ -32,14 +24,6 @@ def kept(run_dir: Path, arguments: Sequence[str]) -> str:
         what = "the checkpoint is" if epochs is None else f"{epochs} epoch{'s are' if epochs != 1 else ' is'}"
         return f"{what} kept in {run_dir}; go on with: {again}"
     return "no epoch was finished, so nothing is kept"
-
-
-def _finished(run_dir: Path) -> bool:
-    try:
-        manifest = json.loads(read_text(run_dir / MANIFEST, "a manifest"))
-    except (InputError, ValueError, RecursionError):
-        return False
-    return isinstance(manifest, dict) and "state" not in manifest
 
 
 def _epochs(run_dir: Path) -> int | None:

@@ -23,8 +23,8 @@ from stl_deploy.graph.run import CHUNK
 from stl_deploy.nn.network import INPUT, Network
 from stl_deploy.pipeline.inputs import encode_split
 from stl_deploy.pipeline.train import fit
-from stl_deploy.training import model_file
 from stl_deploy.training.model_file import load_network
+from stl_deploy.training.run_files import CONFIG, MODEL
 from stl_deploy.training.run_folder import TWIN
 
 
@@ -61,15 +61,15 @@ def keep_twin(config: RunConfig, run_dir: Path, say: Console) -> Path:
     """The twin's folder below ``run_dir``, trained if it is not there or of another configuration."""
     twin = config.model_copy(update={"train": config.train.model_copy(update={"mode": "ann"})})
     folder = run_dir / TWIN
-    kept = folder / model_file.CONFIG_FILE
-    if not (kept.is_file() and (folder / model_file.FILE).is_file() and load_config(kept) == twin):
+    kept = folder / CONFIG
+    if not (kept.is_file() and (folder / MODEL).is_file() and load_config(kept) == twin):
         fit(twin, folder, resume=False, overwrite=True, say=say)
     return folder
 
 
 def measure_kept(program: Program, folder: Path, test: Split, count: int) -> AnnTwin:
     """The twin's zeros and accuracy on the first ``count`` test samples, encoded as the twin takes them."""
-    own = encode_split(load_config(folder / model_file.CONFIG_FILE), test, count)
+    own = encode_split(load_config(folder / CONFIG), test, count)
     return measure_twin(program, folder, own.x, own.labels)
 
 

@@ -13,10 +13,9 @@ from stl_deploy.data import check_dataset, complete
 from stl_deploy.data.own import trust
 from stl_deploy.data.own.python_file import split_path
 from stl_deploy.nn.network import Network
-from stl_deploy.pipeline import manifest
-from stl_deploy.training import checkpoint, model_file
+from stl_deploy.training.run_files import CHECKPOINT, CONFIG, MANIFEST, MODEL
 
-_OF_A_RUN = (manifest.FILE, checkpoint.FILE, model_file.FILE)
+_OF_A_RUN = (MANIFEST, CHECKPOINT, MODEL)
 
 
 def configure(preset_or_file: str, changes: Sequence[str] = ()) -> RunConfig:
@@ -32,7 +31,7 @@ def is_own(config: object) -> bool:
 
     That one is named in what we advise, so a user may well take it without a look.
     """
-    if not isinstance(config, str | Path) or Path(config).name != model_file.CONFIG_FILE:
+    if not isinstance(config, str | Path) or Path(config).name != CONFIG:
         return True
     return not any((Path(config).parent / name).exists() for name in _OF_A_RUN)
 

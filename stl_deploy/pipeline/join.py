@@ -26,7 +26,7 @@ from stl_deploy.pipeline.fold import FoldedRun, fold_run
 from stl_deploy.pipeline.inputs import LabelledInput, encode_split
 from stl_deploy.pipeline.manifest import manifest, write_manifest
 from stl_deploy.pipeline.source import TEST_INPUT
-from stl_deploy.training import model_file
+from stl_deploy.training.run_files import MODEL
 from stl_deploy.training.run_folder import forget_results
 
 Weights = Literal["equal", "learned"]
@@ -76,7 +76,7 @@ def join(runs: Sequence[Path], output: Path, *, weights: Weights = "equal", say:
         raise InputError(f"expected weights {' or '.join(get_args(Weights))}; found '{weights}'")
     if len(runs) < 2:
         raise InputError(f"expected two runs or more to join; found {len(runs)}")
-    if (output / model_file.FILE).exists():
+    if (output / MODEL).exists():
         raise InputError(f"{output}: holds a trained run; name another folder for the joint one")
     with temporary_folder() as folder:
         members = [fold_run(path, folder / f"{number}.nir") for number, path in enumerate(runs)]
@@ -106,7 +106,7 @@ def join(runs: Sequence[Path], output: Path, *, weights: Weights = "equal", say:
         all(proof.exact for proof in prove_exact(program)),
     )
     write_json(output / FILE, joint.as_dict())
-    sources = {str(path): sha256(path / model_file.FILE) for path in runs}
+    sources = {str(path): sha256(path / MODEL) for path in runs}
     contents = manifest(program, [output / "net.nir", output / TEST_INPUT], joint=joint.as_dict(), sources=sources)
     write_manifest(output / "manifest.json", contents)
     _show(joint, say)

@@ -13,10 +13,9 @@ from stl_deploy.errors import InputError
 from stl_deploy.graph.lower import metadata_dialect
 from stl_deploy.graph.program import Program
 from stl_deploy.pipeline.source import TEST_INPUT
+from stl_deploy.training.run_files import MANIFEST, UNDER_WAY
 
 SCHEMA_VERSION = 1
-FILE = "manifest.json"
-_UNDER_WAY = "under way"
 
 
 def manifest(program: Program, files: Iterable[Path], **facts: Any) -> dict[str, Any]:
@@ -55,7 +54,7 @@ def write_manifest(path: Path, contents: Mapping[str, Any]) -> None:
 
 def mark_under_way(run_dir: Path) -> None:
     """Say that a run into the folder has begun: until it has ended, its files may be of two trainings."""
-    write_json(run_dir / FILE, {"schema_version": SCHEMA_VERSION, "state": _UNDER_WAY})
+    write_json(run_dir / MANIFEST, {"schema_version": SCHEMA_VERSION, "state": UNDER_WAY})
 
 
 def check_unchanged(run_dir: Path, names: Iterable[str]) -> bool:
@@ -73,7 +72,7 @@ def check_unchanged(run_dir: Path, names: Iterable[str]) -> bool:
                 f"{run_dir}: {name} has changed since manifest.json was written, so what the folder holds does not "
                 f"belong together; {_again(run_dir)}"
             )
-    return all(name in files or name == FILE or not (run_dir / name).is_file() for name in asked)
+    return all(name in files or name == MANIFEST or not (run_dir / name).is_file() for name in asked)
 
 
 def check_network(run_dir: Path) -> None:
@@ -84,7 +83,7 @@ def check_network(run_dir: Path) -> None:
 
 def record_files(run_dir: Path, names: Iterable[str]) -> None:
     """Take files that a verb has written into a run folder on purpose into its manifest, if it has one."""
-    path = run_dir / FILE
+    path = run_dir / MANIFEST
     if not path.is_file() or not _files(run_dir):
         return
     contents = read_json(path)
@@ -94,11 +93,11 @@ def record_files(run_dir: Path, names: Iterable[str]) -> None:
 
 def _files(run_dir: Path) -> dict[str, str]:
     """The hash of each file that the manifest knows; raises InputError if the run has not ended, or it is damaged."""
-    path = run_dir / FILE
+    path = run_dir / MANIFEST
     if not path.exists():
         return {}
     contents = read_json(path)
-    if isinstance(contents, dict) and contents.get("state") == _UNDER_WAY:
+    if isinstance(contents, dict) and contents.get("state") == UNDER_WAY:
         raise InputError(f"{run_dir}: a run into it is under way or was cut off; {_again(run_dir)}")
     try:
         return {name: str(facts["sha256"]) for name, facts in contents["files"].items()}

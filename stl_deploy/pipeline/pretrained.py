@@ -8,9 +8,9 @@ from stl_deploy._util.console import Console
 from stl_deploy._util.lock import alone_in
 from stl_deploy.config.load import load_config
 from stl_deploy.pipeline.run import RunResult, run
-from stl_deploy.training.model_file import CONFIG_FILE
 from stl_deploy.training.pretrained import card
 from stl_deploy.training.pretrained.unpacking import unpack
+from stl_deploy.training.run_files import CONFIG
 from stl_deploy.training.run_folder import forget_results, refuse_replacing
 
 
@@ -38,5 +38,5 @@ def run_pretrained(
         about = unpack(name, run_dir, None if data_dir is None else str(data_dir))
         say.say(f"trained by '{about.command}'; test accuracy {about.accuracy} on {about.accuracy.samples} samples")
         return run(
-            load_config(run_dir / CONFIG_FILE), run_dir, resume=True, lava=lava, twin="kept" if twin else False, say=say
+            load_config(run_dir / CONFIG), run_dir, resume=True, lava=lava, twin="kept" if twin else False, say=say
         )

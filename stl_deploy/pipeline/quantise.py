@@ -36,6 +36,7 @@ from stl_deploy.pipeline.source import TEST_INPUT
 from stl_deploy.training import model_file
 from stl_deploy.training.evaluate import evaluate
 from stl_deploy.training.fine_tune import fine_tune
+from stl_deploy.training.run_files import CONFIG
 from stl_deploy.training.run_folder import forget_results
 
 FILE = "quantised.json"
@@ -165,7 +166,7 @@ def _write(
     plain = whole_config(config, network)
     state = whole_state(network)
     model_file.save_model(output, state, {"mode": config.train.mode, "quantised": "loihi"})
-    save_config(plain, output / model_file.CONFIG_FILE)
+    save_config(plain, output / CONFIG)
     program = fold_run(output, output / "net.nir").program
     write_npz(output / TEST_INPUT, {"x": test.x, "y": test.labels})
     model = export_netx(program, output / "net.net", calibration=calibration, input_scale=input_scale(program))

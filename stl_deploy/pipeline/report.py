@@ -27,12 +27,12 @@ from stl_deploy.pipeline.manifest import check_unchanged
 from stl_deploy.pipeline.tradeoff import JSON as TRADEOFF
 from stl_deploy.pipeline.tradeoff import read_tradeoff
 from stl_deploy.report import Accuracy, ParityRow, Raster, ReportData, Thresholds, render_report, report_json
-from stl_deploy.training.loop import METRICS_FILE
 from stl_deploy.training.model_file import load_network, model_facts
+from stl_deploy.training.run_files import METRICS
 
 HTML, JSON, CSV = "report.html", "report.json", "layers.csv"
 _MOST_NAMES = 20
-_NEEDED = ("net.nir", "manifest.json", "verify.json", "energy.json", METRICS_FILE)
+_NEEDED = ("net.nir", "manifest.json", "verify.json", "energy.json", METRICS)
 _LOADED = ("config.yaml", "model.safetensors")
 
 
@@ -76,7 +76,7 @@ def _gather(run_dir: Path) -> ReportData:
         title=_title(config.dataset.name, run_dir.resolve().name),
         summary=_summary(config, facts, network),
         accuracy=accuracies,
-        curves=list(_records(run_dir / METRICS_FILE)),
+        curves=list(_records(run_dir / METRICS)),
         thresholds=list(_thresholds(network)),
         rasters=list(rasters(lower(read_nir(run_dir / "net.nir")), first.x)),
         raster_sample="the first test image",

@@ -37,9 +37,8 @@ from stl_deploy.pipeline.source import TEST_INPUT
 from stl_deploy.pipeline.tradeoff import JSON as TRADEOFF
 from stl_deploy.pipeline.train import fit
 from stl_deploy.pipeline.verdict import commands, verdict
-from stl_deploy.training import model_file
-from stl_deploy.training.loop import METRICS_FILE
-from stl_deploy.training.run_folder import MANIFEST, TWIN, forget_results, refuse_replacing
+from stl_deploy.training.run_files import CONFIG, MANIFEST, METRICS, MODEL
+from stl_deploy.training.run_folder import TWIN, forget_results, refuse_replacing
 
 INTEGERS = "Loihi integers (our model)"
 LAVA = "Lava (CPU simulation)"
@@ -144,8 +143,8 @@ def _energy(
 
 def _trained(config: RunConfig, run_dir: Path) -> bool:
     """Whether the folder holds the finished training of this very configuration."""
-    kept = run_dir / model_file.CONFIG_FILE
-    return kept.is_file() and (run_dir / model_file.FILE).is_file() and _same(load_config(kept), config)
+    kept = run_dir / CONFIG
+    return kept.is_file() and (run_dir / MODEL).is_file() and _same(load_config(kept), config)
 
 
 def _same(kept: RunConfig, config: RunConfig) -> bool:
@@ -235,7 +234,7 @@ def _run_torch(network: Network, x: Floats) -> Result:
 
 def _write_manifest(folded: FoldedRun, netx: dict[str, Any], run_dir: Path) -> None:
     names = ["config.yaml", "model.safetensors", "net.nir", "net.onnx", "net.net", TEST_INPUT]
-    names += [METRICS_FILE, parity.FILE, costing.FILE, TRADEOFF]
+    names += [METRICS, parity.FILE, costing.FILE, TRADEOFF]
     contents = manifest(
         folded.program,
         [run_dir / name for name in names if (run_dir / name).is_file()],

@@ -20,9 +20,9 @@ from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.nn.network import Network
 from stl_deploy.training.model_file import load_weights
+from stl_deploy.training.run_files import CHECKPOINT
 from stl_deploy.training.snapshots import keep
 
-FILE = "checkpoint.safetensors"
 _FREE_TO_CHANGE = (
     {"fold"},
     {
@@ -61,7 +61,7 @@ def write_checkpoint(run_dir: Path, state: State, config: RunConfig) -> None:
         "records": state.records,
         "config": config.model_dump(mode="json"),
     }
-    write_tensors(run_dir / FILE, tensors, about)
+    write_tensors(run_dir / CHECKPOINT, tensors, about)
 
 
 def read_checkpoint(run_dir: Path, state: State, config: RunConfig) -> None:
@@ -70,7 +70,7 @@ def read_checkpoint(run_dir: Path, state: State, config: RunConfig) -> None:
     Raises InputError for a damaged file or one of another architecture, ConfigError naming the key where the
     run was made with another configuration (``fold``, epochs, device, keep_every and data_dir may change).
     """
-    path = run_dir / FILE
+    path = run_dir / CHECKPOINT
     tensors, about = read_tensors(path)
     epoch, best_epoch, records = _progress(path, about)
     check_same_run(path, _completed(about.get("config")), config)

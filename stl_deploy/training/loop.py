@@ -38,12 +38,12 @@ from stl_deploy.training.divergence import check_finite, diverged
 from stl_deploy.training.evaluate import Evaluation, classification_loss, evaluate, right
 from stl_deploy.training.learning_rate import learning_rate
 from stl_deploy.training.matmul_precision import matmul_precision, settle
+from stl_deploy.training.run_files import CHECKPOINT, CONFIG, METRICS, MODEL
 from stl_deploy.training.run_folder import forget_results, forget_twin
 from stl_deploy.training.seeds import derived_seed, generator
 from stl_deploy.training.sync_batchnorm import share_norms
 from stl_deploy.training.tensorboard import Board
 
-METRICS_FILE = "metrics.jsonl"
 Record = dict[str, Any]
 """One epoch: epoch (from 1), epochs, loss, train_accuracy, validation_loss, validation_accuracy, lr, matmul (torch's
 setting for float32 products), rates {layer: spikes per neuron per step}, thresholds {layer: {min, mean, max}}, silent
@@ -180,8 +180,8 @@ def make_optimiser(network: Network, config: RunConfig) -> torch.optim.Optimizer
 
 def _open_run(run_dir: Path, config: RunConfig, state: State, resume: bool) -> None:
     """Make the folder a run of ``config``: continue its checkpoint, or begin with nothing of an older run left."""
-    kept = run_dir / model_file.CONFIG_FILE
-    if resume and (run_dir / checkpoint.FILE).is_file():
+    kept = run_dir / CONFIG
+    if resume and (run_dir / CHECKPOINT).is_file():
         checkpoint.read_checkpoint(run_dir, state, config)
         if state.epoch > config.train.epochs:
             raise ConfigError(
@@ -197,7 +197,7 @@ def _open_run(run_dir: Path, config: RunConfig, state: State, resume: bool) -> N
     forget_results(run_dir)
     if not resume:
         forget_twin(run_dir)
-    for stale in (model_file.FILE, CURVES_FILE, *(() if resume else (checkpoint.FILE, METRICS_FILE))):
+    for stale in (MODEL, CURVES_FILE, *(() if resume else (CHECKPOINT, METRICS))):
         (run_dir / stale).unlink(missing_ok=True)
     save_config(config, kept)
 
@@ -338,4 +338,4 @@ def _finish(run_dir: Path, config: RunConfig, state: State, data: Dataset, curve
 
 def _write_metrics(run_dir: Path, records: list[Record]) -> None:
     lines = (json.dumps(record, allow_nan=False) for record in records)
-    write_text(run_dir / METRICS_FILE, "".join(f"{line}\n" for line in lines))
+    write_text(run_dir / METRICS, "".join(f"{line}\n" for line in lines))

@@ -16,14 +16,12 @@ from stl_deploy.data import class_count, sample_shape
 from stl_deploy.errors import InputError
 from stl_deploy.nn.network import Network, unsound
 from stl_deploy.nn.population import Population
-
-FILE = "model.safetensors"
-CONFIG_FILE = "config.yaml"
+from stl_deploy.training.run_files import CONFIG, MODEL
 
 
 def save_model(run_dir: Path, weights: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
     """Write a network's state and the JSON object ``about``, whole or not at all."""
-    write_tensors(run_dir / FILE, weights, about)
+    write_tensors(run_dir / MODEL, weights, about)
 
 
 def load_network(run_dir: Path, snapshot: Path | None = None) -> tuple[Network, RunConfig]:
@@ -33,12 +31,12 @@ def load_network(run_dir: Path, snapshot: Path | None = None) -> tuple[Network, 
 
     Raises InputError if the folder is no finished run, or its files are damaged or do not belong together.
     """
-    if not (run_dir / CONFIG_FILE).is_file():
-        raise InputError(f"{run_dir}: expected a run folder written by 'stl-deploy train'; found no {CONFIG_FILE}")
-    config = load_config(run_dir / CONFIG_FILE)
-    file = snapshot or run_dir / FILE
+    if not (run_dir / CONFIG).is_file():
+        raise InputError(f"{run_dir}: expected a run folder written by 'stl-deploy train'; found no {CONFIG}")
+    config = load_config(run_dir / CONFIG)
+    file = snapshot or run_dir / MODEL
     if snapshot is None and not file.is_file():
-        raise InputError(f"{run_dir}: no {FILE}, the training has not ended; go on with it: train --resume")
+        raise InputError(f"{run_dir}: no {MODEL}, the training has not ended; go on with it: train --resume")
     tensors, _ = read_tensors(file)
     classes = class_count(config.dataset)
     with torch.random.fork_rng(devices=[]):
@@ -72,4 +70,4 @@ def _fixed_decays(network: Network) -> dict[str, float]:
 
 def model_facts(run_dir: Path) -> dict[str, Any]:
     """What `train` wrote beside the weights: the picked epoch, validation and test results (see `TrainResult`)."""
-    return read_tensors(run_dir / FILE)[1]
+    return read_tensors(run_dir / MODEL)[1]

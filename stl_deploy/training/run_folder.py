@@ -6,9 +6,8 @@ import glob
 from pathlib import Path
 
 from stl_deploy.errors import InputError
-from stl_deploy.training import checkpoint, model_file
+from stl_deploy.training.run_files import CHECKPOINT, CONFIG, MANIFEST, METRICS, MODEL, is_finished
 
-MANIFEST = "manifest.json"
 TWIN = "twin"
 """The run folder of the ANN twin, inside that of its network."""
 _RESULTS = (
@@ -28,7 +27,7 @@ _RESULTS = (
 )
 
 
-_TRAINED = (model_file.FILE, model_file.CONFIG_FILE, checkpoint.FILE, "metrics.jsonl", "curves.svg")
+_TRAINED = (MODEL, CONFIG, CHECKPOINT, METRICS, "curves.svg")
 
 
 def forget_results(run_dir: Path) -> None:
@@ -54,9 +53,12 @@ def refuse_replacing(run_dir: Path, *, resume: bool, overwrite: bool) -> None:
         raise InputError("--resume and --overwrite exclude each other; give one")
     if resume or overwrite:
         return
-    kept = [name for name in (MANIFEST, model_file.FILE, checkpoint.FILE) if (run_dir / name).is_file()]
+    kept = [name for name in (MANIFEST, MODEL, CHECKPOINT) if (run_dir / name).is_file()]
     if kept:
-        what = "a training that has not ended" if kept == [checkpoint.FILE] else "a finished run"
+        if MANIFEST in kept:
+            what = "a finished run" if is_finished(run_dir) else "a run that has not ended"
+        else:
+            what = "a finished training" if MODEL in kept else "a training that has not ended"
         raise InputError(
             f"{run_dir}: holds {what}; --resume goes on from it, --overwrite replaces it, -o names another folder"
         )

@@ -82,11 +82,3 @@ def test_what_is_kept(tmp_path: Path) -> None:
     assert "the trained model is kept" in kept(tmp_path, call)
     (tmp_path / "manifest.json").write_text(json.dumps({"files": {}}))
     assert kept(tmp_path, call) == f"{tmp_path} holds a finished run, as before"
-
-
-def test_the_names_of_its_files_are_those_that_are_written() -> None:
-    from stl_deploy.cli import interrupted
-    from stl_deploy.training import checkpoint, loop, model_file, run_folder
-
-    written = (checkpoint.FILE, model_file.FILE, loop.METRICS_FILE, run_folder.MANIFEST)
-    assert written == (interrupted.CHECKPOINT, interrupted.MODEL, interrupted.METRICS, interrupted.MANIFEST)

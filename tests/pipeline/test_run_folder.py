@@ -20,7 +20,7 @@ from stl_deploy._util.lock import NAME, alone_in
 from stl_deploy.errors import InputError
 from stl_deploy.pipeline import run as run_module
 from stl_deploy.pipeline.configure import configure
-from stl_deploy.training.run_folder import MANIFEST
+from stl_deploy.training.run_files import MANIFEST
 from tests.pipeline.conftest import SMALL
 
 BRIEF = (*SMALL, "train.epochs=1", "dataset.T=2")
@@ -76,6 +76,8 @@ def test_a_finished_run_is_not_replaced_unasked(copy: Path) -> None:
 
 def test_a_training_that_takes_the_folder_over_takes_the_results_away(copy: Path) -> None:
     verbs.train(configure("digits", BRIEF), copy, overwrite=True)
+    with pytest.raises(InputError, match="holds a finished training"):
+        verbs.train(configure("digits", BRIEF), copy)
     assert {path.name for path in copy.iterdir()} == {
         "config.yaml",
         "metrics.jsonl",
@@ -104,6 +106,8 @@ def test_a_run_cut_off_is_under_way_for_every_reader(
         verbs.run(configure("digits", SMALL), copy, resume=True, lava=False)
     monkeypatch.undo()
     assert not (copy / "verify.json").exists()
+    with pytest.raises(InputError, match="holds a run that has not ended; --resume goes on"):
+        verbs.run(configure("digits", SMALL), copy)
     for call in (lambda: verbs.energy(copy, None), lambda: verbs.verify(copy, [run_dir / "net.onnx"], lava=False)):
         with pytest.raises(InputError, match="under way or was cut off"):
             call()
@@ -156,6 +160,7 @@ _WRITE = """
 import os, signal, sys
 from pathlib import Path
 from stl_deploy._util.files import whole_file
+from stl_deploy.training.run_files import MANIFEST
 with whole_file(Path(sys.argv[1])) as temporary:
     temporary.write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)

@@ -14,8 +14,8 @@ from stl_deploy._util.tensor_file import read_tensors
 from stl_deploy.config.load import dump_config, load_config
 from stl_deploy.errors import InputError
 from stl_deploy.training import pretrained
-from stl_deploy.training.loop import METRICS_FILE
-from stl_deploy.training.model_file import CONFIG_FILE, save_model
+from stl_deploy.training.model_file import save_model
+from stl_deploy.training.run_files import CONFIG, METRICS
 from stl_deploy.training.run_folder import TWIN
 
 _PARTS = (("config.yaml", "model.safetensors", "."), ("twin.yaml", "twin.safetensors", TWIN))
@@ -32,13 +32,13 @@ def unpack(name: str, run_dir: Path, data_dir: str | None = None) -> pretrained.
     with resources.as_file(pretrained.models_folder() / name) as folder:
         configs = [load_config(folder / config_file) for config_file, _, _ in _PARTS]
         weights = [_weights(folder / file, about.sha256[file]) for _, file, _ in _PARTS]
-        metrics = (folder / METRICS_FILE).read_text(encoding="utf-8")
+        metrics = (folder / METRICS).read_text(encoding="utf-8")
     for config, (tensors, facts), (_, _, below) in zip(configs, weights, _PARTS, strict=True):
         dataset = config.dataset.model_copy(update={"data_dir": data_dir})
         make_folder(run_dir / below)
-        write_text(run_dir / below / CONFIG_FILE, dump_config(config.model_copy(update={"dataset": dataset})))
+        write_text(run_dir / below / CONFIG, dump_config(config.model_copy(update={"dataset": dataset})))
         save_model(run_dir / below, tensors, facts)
-    write_text(run_dir / METRICS_FILE, metrics)
+    write_text(run_dir / METRICS, metrics)
     return about
 
 
