@@ -40,7 +40,7 @@ DialectOption = Annotated[
     typer.Option(
         "--dialect",
         metavar="NAME|FILE.json",
-        help="How the .nir file is meant; default: its own metadata, else spec. See: stl-deploy targets.",
+        help="How the .nir file is meant; default: as its metadata or its form say. See: stl-deploy targets.",
     ),
 ]
 
