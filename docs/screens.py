@@ -17,7 +17,7 @@ from tests import chromium  # noqa: E402
 SITE = ROOT / "build" / "site"
 SCREENS = {
     "first": (SITE / "index.html", "screen", 1280, 900, "light"),
-    "narrow": (SITE / "tutorials" / "own-model" / "index.html", "screen", 480, 900, "light"),
+    "narrow": (SITE / "tutorials" / "own-model" / "index.html", "screen", 390, 844, "light"),
     "dark": (SITE / "tutorials" / "energy-report" / "index.html", "screen", 1280, 900, "dark"),
     "printed": (SITE / "limits" / "index.html", "print", 720, 900, "light"),
 }
