@@ -79,7 +79,7 @@ def read_folder(folder: Path, *, trust: bool = False) -> tuple[IntegerGraph, Pro
         if found[name] != files[name] and not trust:
             raise InputError(
                 f"{folder / name}: expected what stl-deploy makes of {NAME}; found other text, which would be compiled "
-                "and run; export it again, or give --trust if you know it"
+                "and run; export it again, or, if you know it, take simulate --trust"
             )
     return graph, Program(found, plan)
 

@@ -128,8 +128,8 @@ class CFormat:
         }
 
     def rows(self, path: Path) -> list[Row]:
-        """Its layers, and the memory that each takes."""
-        graph, program = read_folder(path)
+        """Its layers, and the memory that each takes, by its integers: nothing is compiled or run."""
+        graph, program = read_folder(path, trust=True)
         return [_row(node, program.plan) for node in graph.nodes]
 
     def load(self, path: Path) -> C:

@@ -294,6 +294,7 @@ def test_changed_text_is_not_run_unless_trusted(folder: Path, name: str) -> None
     file.write_text(file.read_text() + "\n")
     with pytest.raises(InputError, match=rf"{name}: expected what stl-deploy makes of integers.npz; found other text"):
         CFormat().load(folder)
+    assert CFormat().rows(folder)  # showing it runs nothing
     x = data(small().program())
     trusted = C(folder, COptions(trust=True)).run(x)
     assert trusted.y.shape == (12, 80, 9)
