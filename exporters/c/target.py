@@ -91,8 +91,8 @@ class CFormat:
     options = COptions
 
     def check(self, program: Program) -> Iterable[Finding]:
-        """Everything that keeps integers from holding the network, node by node, else what they round."""
-        return [from_error(error) for error in refusals(program)] or list(rounded(program))
+        """Everything that keeps integers from holding the network, node by node, and what they round."""
+        return [*(from_error(error) for error in refusals(program)), *rounded(program)]
 
     def write(self, program: Program, path: Path, options: COptions) -> Mapping[str, Any]:
         """Choose integers by spike agreement on the calibration input (default: the first of x), write the folder.

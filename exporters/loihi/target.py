@@ -126,10 +126,11 @@ class Netx:
     options = NetxOptions
 
     def check(self, program: Program) -> Iterable[Finding]:
-        """Everything that keeps Loihi's integers from holding the network, node by node, else what is rounded."""
+        """Everything that keeps Loihi's integers from holding the network, node by node, and what they round."""
         refused = [from_error(error) for error in refusals(program)]
         if refused:
-            return refused
+            last = max((i for i, node in enumerate(program.nodes) if node in program.spiking), default=0)
+            return [*refused, *rounded(program, {node.name for node in program.nodes[last + 1 :]})]
         host = [node.name for node in structure(program).host]
         return [*rounded(program, host), *wide_findings(program)]
 

@@ -284,6 +284,24 @@ def test_netx_is_approximate_where_integers_are_rounded(analog: tuple[Path, Path
     assert held == {"input": "faithful", "fc": "approximate", "lif": "approximate", "output": "faithful"}
 
 
+@pytest.mark.parametrize("target", ["netx", "c"])
+def test_layers_beside_one_that_is_refused_are_not_called_faithful(target: str, cli: Any, tmp_path: Path) -> None:
+    ones = np.ones(4, np.float32)
+    neurons = nir.LIF(tau=2e-4 * ones, r=ones, v_leak=0 * ones, v_threshold=ones, v_reset=0 * ones)
+    nodes = {
+        "input": nir.Input({"input": np.array([4])}),
+        "fc": nir.Linear(np.eye(4, dtype=np.float32) * 0.3),
+        "lif": neurons,
+        "leaky": nir.LIF(tau=2e-4 * ones, r=ones, v_leak=0.2 * ones, v_threshold=ones, v_reset=0 * ones),
+        "output": nir.Output({"output": np.array([4])}),
+    }
+    path = tmp_path / "net.nir"
+    nir.write(path, nir.NIRGraph(nodes, list(zip(nodes, list(nodes)[1:], strict=False))))
+    held = cli("check", path, "--dialect", "norse", "--target", target, "--json").json["nodes"]
+    held = {node["node"]: node["targets"][target] for node in held}
+    assert (held["fc"], held["lif"], held["leaky"]) == ("approximate", "approximate", "unsupported")
+
+
 @pytest.mark.parametrize(("target", "suffix"), [("onnx", ".onnx"), ("netx", ".net")])
 def test_artifacts_are_checked_and_shown(
     analog: tuple[Path, Path], cli: Any, tmp_path: Path, target: str, suffix: str
