@@ -12,11 +12,12 @@ _WRAPPINGS = (
     (r"Value error, ", ""),
     (r"^No such option '(-[\w-]+)'", r"No such option: \1"),
     (r"Input should be (.*?)(, unable to parse .*)?$", r"expected \1"),
+    (r"\.? \(?(?:Possible options:|Did you mean) (.*?)\??\)?$", r" (did you mean \1?)"),
     (r"\.$", ""),
 )
 """What pydantic puts around the reason that a value is refused, and how older releases of typer word it."""
 
-_POSSIBILITIES = r"\.? \(?(Possible options|Did you mean).*"
+_POSSIBILITIES = r" \(did you mean .*"
 
 
 def usage_sentence(error: Exception, arguments: Sequence[str] = ()) -> str | None:

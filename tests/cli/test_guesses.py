@@ -44,6 +44,8 @@ def _error(line: str, capsys: pytest.CaptureFixture[str]) -> str:
             "run digits --workers 4",
             "no such option: --workers; say OMP_NUM_THREADS=N in front of the call for N threads",
         ),
+        ("rnu digits", "no such command 'rnu' (did you mean 'run'?); see stl-deploy --help"),
+        ("run digits --seeds 3", "no such option: --seeds (did you mean --seed, --set?); see stl-deploy run --help"),
         ("models list", "got unexpected extra argument(s) (list); say stl-deploy models alone"),
         ("convert net.nir", "no such command 'convert'; it is called: stl-deploy export"),
         ("quantize runs/digits", "no such command 'quantize'; it is called: stl-deploy quantise"),
