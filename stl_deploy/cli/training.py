@@ -151,19 +151,17 @@ def train(
     json: Json = False,
 ) -> None:
     """Train one model, with thresholds learned together with the weights."""
-    name = str(config_file) if config_file is not None else which
-    run_dir = output or Path("runs") / Path(name).stem
-    if not print_config:
-        console().step(f"{name}: training into {run_dir}")  # torch takes its time to load
-        tell_if_interrupted(run_dir)
     from stl_deploy.pipeline.configure import configure, dump_config
     from stl_deploy.pipeline.train import train as train_one
 
+    name = str(config_file) if config_file is not None else which
     more = ["train.tensorboard=true"] if tensorboard else []
     config = configure(name, _overrides(changes, mode, seed, device, data_dir, input_grid) + more)
     if print_config:
         typer.echo(dump_config(config), nl=False)
         return
+    run_dir = output or Path("runs") / Path(name).stem
+    tell_if_interrupted(run_dir)
     result = train_one(config, run_dir, resume=resume, overwrite=overwrite, say=console())
     emit_json(result, json)
 
