@@ -91,6 +91,10 @@ def module_input(path: Path) -> NDArray[Any]:
     return arrays["x"]
 
 
+_WRAPPERS = ("module.", "_orig_mod.")
+"""What DataParallel and torch.compile put before the names of a model's weights."""
+
+
 def _load_weights(module: nn.Module, path: Path) -> None:
     if not path.is_file():
         raise InputError(f"{path}: expected a file of weights; found no such file")
@@ -98,6 +102,9 @@ def _load_weights(module: nn.Module, path: Path) -> None:
     for name, value in state.items():
         if not isinstance(name, str) or value.is_complex():
             raise InputError(f"{path}: expected tensors of real numbers by name; found {str(name)!a} of {value.dtype}")
+    for prefix in _WRAPPERS:
+        if all(name.startswith(prefix) for name in state) and not hasattr(module, prefix[:-1]):
+            state = {name.removeprefix(prefix): value for name, value in state.items()}
     try:
         missing, unexpected = module.load_state_dict(state, strict=False)
     except (RuntimeError, TypeError) as error:

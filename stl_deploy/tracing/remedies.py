@@ -12,6 +12,7 @@ _INSTEAD = {
     **dict.fromkeys(
         ("bitwise_and", "bitwise_or", "bitwise_not", "logical_and", "logical_or", "logical_not"), _CONDITION
     ),
+    "sign": "spikes are 0 or 1; compare a potential with a threshold in its place",
     **dict.fromkeys(
         ("_softmax", "_log_softmax"),
         "it divides by a sum over the classes of each step; return what it reads, and apply it to that",

@@ -54,7 +54,7 @@ def main() -> int:
     path = ROOT / "docs" / "capture-conformance.json"
     old = json.loads(path.read_text())["rows"] if path.is_file() else []
     found = {(row["framework"], row["net"]): row for row in [*old, *rows]}
-    _write(sorted(found.values(), key=lambda row: FRAMEWORKS.index(row["framework"])), path)
+    write(sorted(found.values(), key=lambda row: FRAMEWORKS.index(row["framework"])), path)
     return int(any(_fails(row) for row in rows))
 
 
@@ -81,7 +81,8 @@ def _work(python: Path, framework: str, nets: list[str], golden: Path | None) ->
         return [row | {"framework": framework} for row in json.loads(told.read_text())]
 
 
-def _write(rows: list[dict[str, Any]], path: Path) -> None:
+def write(rows: list[dict[str, Any]], path: Path) -> None:
+    """Write the rows and the page that shows them."""
     versions = {
         name: dict(line.split("==") for line in (REQUIREMENTS / f"{name}.txt").read_text().split())
         for name in FRAMEWORKS
