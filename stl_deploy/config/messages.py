@@ -53,7 +53,7 @@ def _sentence(problem: ErrorDetails) -> str:
     if kind == "union_tag_invalid":
         return f"key '{key}.kind': expected {_kinds(loc)}; found {context['tag']!r}"
     if kind == "value_error":
-        return f"key '{key}': {context['error']}"
+        return f"key '{key}': {context['error']}" if key else str(context["error"])
     return f"key '{key}': expected {_accepted(kind, context, problem['msg'])}; found {_short(problem['input'])}"
 
 

@@ -272,6 +272,9 @@ class TrainConfig(_Section):
     threshold_lr_multiplier: of thresholds against weights.
     optimiser: ``adam``, where ``weight_decay`` is added to every gradient (the paper's code), or ``adamw``, where it
     shrinks weights alone, not thresholds, biases or norms (Loshchilov and Hutter, ICLR 2019).
+    one_step_epochs: the first so many epochs show one step of every sample, the others all T: what is learned in a step
+    is inherited by more of them at a T-th of the cost (time inheritance, Deng et al., ICLR 2022).
+    Encoder ``direct`` only, whose steps are alike.
     label_smoothing: share of a label that is spread over all classes.
     loss: of what is put out over time, ``mse`` between the scores (mean votes) and one-hot labels (the paper),
     ``ce`` cross-entropy of the scores times ``ce_scale``, or ``tet`` the mean over the steps of the cross-entropy of
@@ -310,6 +313,7 @@ class TrainConfig(_Section):
     label_smoothing: Fraction = 0.0
     accumulate: Count = 1
     keep_every: Count | None = None
+    one_step_epochs: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     matmul: MatmulChoice = "auto"
     winograd: bool = True
     precision: Precision = "float32"
@@ -344,6 +348,15 @@ class RunConfig(_Section):
     neuron: NeuronConfig = NeuronConfig()
     train: TrainConfig = TrainConfig()
     fold: FoldConfig = FoldConfig()
+
+    @model_validator(mode="after")
+    def _one_step_shows_all(self) -> RunConfig:
+        if self.train.one_step_epochs and self.dataset.encoder != "direct":
+            raise ValueError(
+                f"key 'train.one_step_epochs': expected 0 for encoder {self.dataset.encoder!r}, whose steps are not "
+                f"alike; found {self.train.one_step_epochs}"
+            )
+        return self
 
     @property
     def layers(self) -> tuple[tuple[str, LayerSpec], ...]:

@@ -266,7 +266,7 @@ def one_pass(
     tell: called after each batch with samples done, samples in all, and the mean loss so far.
     """
     settings, epoch, network = config.train, state.epoch, state.network
-    seed = settings.seed
+    seed, steps = settings.seed, 1 if epoch < settings.one_step_epochs else config.time_steps
     draws, moves = generator(seed, "encoder", epoch), generator(seed, "augment", epoch)
     torch.manual_seed(derived_seed(seed, "dropout", epoch) + processes.rank())
     order = torch.randperm(len(split), generator=generator(seed, "order", epoch))
@@ -282,7 +282,7 @@ def one_pass(
             mine = distributed.mine(len(part))
             images = transformed(split.images(part), config.dataset.augment or (), moves)
             images = augment(images, moves, shift=settings.shift, flip=settings.flip, cutout=settings.cutout)
-            x = encode(images, config.time_steps, config.encoder, draws)[:, mine].to(device)
+            x = encode(images, steps, config.encoder, draws)[:, mine].to(device)
             labels = split.labels[part[mine]].to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bfloat16"):
                 outputs = _forward(network, x, regulariser)

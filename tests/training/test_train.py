@@ -139,6 +139,21 @@ def test_one_cycle_rises_and_falls_batch_by_batch(tiny, tmp_path):
     assert _same(_last(tmp_path / "cut"), _last(tmp_path / "whole"))
 
 
+def test_the_first_epochs_may_show_one_step(tiny, tmp_path):
+    config = apply_overrides(tiny, ["dataset.encoder=direct", "dataset.T=3", "train.one_step_epochs=1"])
+    for name, changes in {"mixed": [], "one": ["dataset.T=1"], "all": ["train.one_step_epochs=0"]}.items():
+        train(apply_overrides(config, ["train.epochs=2", *changes]), tmp_path / name)
+    learned = {name: [r["loss"] for r in _metrics(tmp_path / name)] for name in ("mixed", "one", "all")}
+    assert learned["mixed"][0] == learned["one"][0] != learned["all"][0]
+    assert learned["mixed"][1] not in (learned["one"][1], learned["all"][1])
+
+    train(apply_overrides(config, ["train.epochs=1"]), tmp_path / "cut")
+    train(apply_overrides(config, ["train.epochs=2"]), tmp_path / "cut", resume=True)
+    assert _same(_last(tmp_path / "cut"), _last(tmp_path / "mixed"))
+    with pytest.raises(ConfigError, match=r"^--set: key 'train.one_step_epochs': expected 0 for encoder 'bernoulli'"):
+        apply_overrides(config, ["dataset.encoder=bernoulli"])
+
+
 def test_adamw_shrinks_weights_alone(tiny):
     config = apply_overrides(tiny, ["train.optimiser=adamw", "train.weight_decay=0.5", "train.lr=0.1"])
     network = Network(config, (1, 8, 8), 10)
