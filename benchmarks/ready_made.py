@@ -1,6 +1,6 @@
 """Make a ready-made model from a trained run and its ANN twin: ``python -m benchmarks.ready_made NAME RUN TWIN …``.
 
-Weights are rounded to float16, both networks are tested again with the rounded ones, and the card says what came out.
+Weights are rounded to 8 bits with a scale for each output, both networks are tested again with the rounded ones, and the card says what came out.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from stl_deploy.data import load_dataset
 from stl_deploy.training import pretrained
 from stl_deploy.training.evaluate import evaluate
 from stl_deploy.training.model_file import FILE, load_network
+from stl_deploy.training.pretrained.packing import packed, unpacked
 from stl_deploy.training.run_files import METRICS
 
 FOLDER = Path(pretrained.__file__).parent
@@ -37,15 +38,15 @@ def wilson(correct: int, samples: int) -> pretrained.Accuracy:
 
 
 def _rounded(run: Path, target: Path, config_file: str, weights: str) -> tuple[pretrained.Accuracy, int]:
-    """Write the run's weights in float16 and what they reach on the test split."""
+    """Write the run's weights in 8 bits and what they reach on the test split."""
     network, config = load_network(run)
     tensors, facts = read_tensors(run / FILE)
-    halves = {name: tensor.half() if tensor.dim() > 1 else tensor for name, tensor in tensors.items()}
-    network.load_state_dict({name: tensor.to(tensors[name].dtype) for name, tensor in halves.items()})
+    small = packed(tensors)
+    network.load_state_dict(unpacked(small))
     test = evaluate(network, load_dataset(config.dataset).test, config)
     portable = config.model_copy(update={"dataset": config.dataset.model_copy(update={"data_dir": None})})
     write_text(target / config_file, dump_config(portable))
-    write_tensors(target / weights, halves, {**facts, "test": test.as_dict(), "rounded": "float16"})
+    write_tensors(target / weights, small, {**facts, "test": test.as_dict(), "rounded": "8 bits"})
     parameters = sum(parameter.numel() for parameter in network.parameters())
     return wilson(round(test.accuracy * test.samples), test.samples), parameters
 

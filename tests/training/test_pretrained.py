@@ -14,6 +14,7 @@ from stl_deploy.pipeline.pretrained import run_pretrained
 from stl_deploy.training import pretrained
 from stl_deploy.training.evaluate import evaluate
 from stl_deploy.training.model_file import load_network, model_facts
+from stl_deploy.training.pretrained.packing import packed, unpacked
 from stl_deploy.training.pretrained.unpacking import unpack
 from stl_deploy.training.run_folder import TWIN
 
@@ -30,6 +31,19 @@ def test_every_model_unpacks_to_a_run_and_its_twin(name, tmp_path):
     assert {p.dtype for p in (*network.parameters(), *twin.parameters())} == {torch.float32}
     facts = model_facts(tmp_path / "run")
     assert round(facts["test"]["accuracy"] * facts["test"]["samples"]) == about.accuracy.correct
+
+
+def test_synapses_are_packed_into_8_bits_and_nothing_else_changes():
+    weight = torch.tensor([[[1.0, -0.25]], [[0.0, 0.0]], [[3e-5, 127e-5]]])
+    tensors = {"conv.weight": weight, "norm.weight": torch.tensor([0.1, 0.2]), "lif.raw": torch.tensor([[0.3], [0.7]])}
+    small = packed(tensors)
+    assert small["conv.weight"].tolist() == [[[127, -32]], [[0, 0]], [[3, 127]]]
+    assert small["conv.weight"].dtype == torch.int8
+    back = unpacked(small)
+    assert back.keys() == tensors.keys()
+    assert all(torch.equal(back[name], tensors[name]) for name in ("norm.weight", "lif.raw"))
+    assert (back["conv.weight"] - weight).abs().amax((1, 2)).le(weight.abs().amax((1, 2)) / 254).all()
+    assert torch.equal(unpacked({"a": weight.half()})["a"], weight.half().float())
 
 
 def test_the_digits_card_holds_on_the_real_test_split(tmp_path):

@@ -4,8 +4,9 @@
 
 A model is a folder ``<name>/`` of ``card.json``, ``config.yaml``, ``metrics.jsonl``, ``model.safetensors`` and, for the
 twin (the same network with ReLU, trained by the same recipe), ``twin.yaml`` and ``twin.safetensors``. Weights were
-rounded to float16 after training, and everything on the card was measured on the rounded ones
-(``python -m benchmarks.ready_made`` made them). Cards are read without torch; `unpack` writes a run folder.
+rounded after training, to float16 or to 8 bits with a scale for each output (see `packing`), and everything on the card
+was measured on the rounded ones (``python -m benchmarks.ready_made`` made them). Cards are read without torch;
+`unpacking.unpack` writes a run folder.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from stl_deploy._util.files import make_folder, sha256, write_text
@@ -15,6 +14,7 @@ from stl_deploy.config.load import dump_config, load_config
 from stl_deploy.errors import InputError
 from stl_deploy.training import pretrained
 from stl_deploy.training.model_file import save_model
+from stl_deploy.training.pretrained.packing import unpacked
 from stl_deploy.training.run_files import CONFIG, METRICS
 from stl_deploy.training.run_folder import TWIN
 
@@ -46,5 +46,4 @@ def _weights(path: Path, expected: str) -> tuple[dict[str, Tensor], dict[str, An
     if (found := sha256(path)) != expected:
         raise InputError(f"{path}: expected SHA-256 {expected}; found {found}; install stl-deploy again")
     tensors, facts = read_tensors(path)
-    wide = {name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in tensors.items()}
-    return wide, facts
+    return unpacked(tensors), facts
