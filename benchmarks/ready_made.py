@@ -1,6 +1,7 @@
 """Make a ready-made model from a trained run and its ANN twin: ``python -m benchmarks.ready_made NAME RUN TWIN …``.
 
-Weights are rounded to 8 bits with a scale for each output, both networks are tested again with the rounded ones, and the card says what came out.
+Weights are rounded to 8 bits with a scale for each output, both networks are tested again with the rounded ones, and
+the card says what came out.
 """
 
 from __future__ import annotations
