@@ -13,7 +13,7 @@ _MOST = 127
 
 
 def packed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of synapses ``[outputs, ...]`` as int8 and scales ``[outputs]``, kept as ``NAME.scale``; others as given."""
+    """Synaptic weights ``[outputs, ...]`` as int8 and scales ``[outputs]``, kept as ``NAME.scale``; others as given."""
     small: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if name.endswith(".weight") and tensor.dim() > 1:
