@@ -22,11 +22,12 @@ NOT_COMPARED = "not compared"
 
 @dataclass(frozen=True)
 class Report:
-    """All runs, most of them against one reference (each says against what)."""
+    """All runs, most of them against one reference (each says which). warnings: where agreement proves nothing."""
 
     reference: str
     accuracy: float | None
     runs: tuple[RunParity, ...]
+    warnings: tuple[str, ...] = ()
 
     def require(self) -> None:
         """Raise ParityError naming the first run that must agree on every spike and does not."""
@@ -37,7 +38,13 @@ class Report:
     def as_dict(self) -> dict[str, Any]:
         """JSON twin, for verify.json."""
         runs = [run.as_dict() for run in self.runs]
-        return {"schema_version": 1, "reference": self.reference, "accuracy": self.accuracy, "runs": runs}
+        return {
+            "schema_version": 1,
+            "reference": self.reference,
+            "accuracy": self.accuracy,
+            "runs": runs,
+            "warnings": list(self.warnings),
+        }
 
 
 def verify(

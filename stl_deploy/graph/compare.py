@@ -262,3 +262,14 @@ def _with_margin(node: NodeParity, program: Program, x: NetworkInput) -> NodePar
         return node
     margin = margin_at(program, x, first.node, first.step, first.sample, first.neuron)
     return replace(node, first=replace(first, margin=margin))
+
+
+def rate_warnings(rates: Mapping[str, float]) -> tuple[str, ...]:
+    """Layers whose spikes prove nothing, by their spikes per neuron and step: silent or saturated ones."""
+    silent, full = ([name for name, rate in rates.items() if rate == bound] for bound in (0, 1))
+    found = []
+    if silent:
+        found.append(f"no spike in {', '.join(silent)} on x: a silent layer proves nothing; give input that drives it")
+    if full:
+        found.append(f"every neuron of {', '.join(full)} spikes at every step on x: a saturated layer proves nothing")
+    return tuple(found)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.console import Console
@@ -26,7 +27,7 @@ from stl_deploy.exporters.targets import (
 )
 from stl_deploy.exporters.verify import Report
 from stl_deploy.graph.accuracy import accuracy
-from stl_deploy.graph.compare import RunParity, compare
+from stl_deploy.graph.compare import RunParity, compare, rate_warnings
 from stl_deploy.graph.margins import NearThreshold
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import CHUNK, NetworkInput, Result, run
@@ -109,11 +110,14 @@ class Bench:
         self._near = NearThreshold()
         names = [node.name for node in program.spiking]
         self.expected = run(program, x, record=names, observe=self._near, chunk=CHUNK)
+        rates = {name: np.count_nonzero(spikes) / spikes.size for name, spikes in self.expected.recorded.items()}
+        self._warnings = rate_warnings(rates)
 
     @property
     def report(self) -> Report:
         """Every run so far."""
-        return Report(self.name, accuracy(self.program, self.expected, self.labels), tuple(self.runs))
+        right = accuracy(self.program, self.expected, self.labels)
+        return Report(self.name, right, tuple(self.runs), self._warnings)
 
     def add(self, name: str, result: Result, **about: Any) -> None:
         """Compare a run on ``x`` with the reference; about: fields of `RunParity`."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from stl_deploy.errors import CaptureError, InputError
 from stl_deploy.fold.index_maps import arrange
 from stl_deploy.fold.layer_graph import FoldedLayers, fold_layers
+from stl_deploy.graph.compare import rate_warnings
 from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.program import Shape
 from stl_deploy.graph.readout import Readout
@@ -25,7 +26,6 @@ from stl_deploy.pipeline.proof import (
     module_spikes,
     prove_layers,
     prove_replay,
-    rate_warnings,
 )
 from stl_deploy.tracing import Call, Time, Traced, trace
 from stl_deploy.tracing.running import require_repeatable
@@ -225,7 +225,11 @@ def _prove(model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor) ->
     array = arrange(torch.stack(given_steps).float().cpu().numpy(), folded.arranged.get(folded.program.inputs[0].name))
     layers = prove_layers(folded.program, spikes, array)
     whole = end_to_end(folded.program, spikes, array)
-    warned = (*rate_warnings(layers), *_order_warnings(folded, x), *version_warnings(model))
+    warned = (
+        *rate_warnings({layer.layer: layer.rate for layer in layers}),
+        *_order_warnings(folded, x),
+        *version_warnings(model),
+    )
     return Proof(compared, 0, tuple(done), layers, whole, warned)
 
 

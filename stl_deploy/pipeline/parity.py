@@ -75,6 +75,8 @@ def show(table: ParityTable, say: Console) -> None:
     """The table for people, and where each run first parts from what it is compared with."""
     labels = ["measured", *(run.label for run in table.report.runs)]
     say.table([*RUN_HEADER, "how"], [[*row, how] for row, how in zip(run_rows(table.report), labels, strict=True)])
+    for warning in table.report.warnings:
+        say.warn(warning)
     for run in table.report.runs:
         if run.note:
             say.say(f"{run.run}: {run.note}")

@@ -257,15 +257,3 @@ def end_to_end(program: Program, spikes: Mapping[str, Floats], x: Floats) -> dic
     tally = Tally()
     tally.add(spikes, run(program, x, record=list(spikes)).recorded)
     return {"compared": tally.compared, "differing": tally.differing}
-
-
-def rate_warnings(layers: tuple[LayerProof, ...]) -> tuple[str, ...]:
-    """Layers whose spikes prove nothing: silent or saturated ones."""
-    silent = [layer.layer for layer in layers if layer.rate == 0]
-    full = [layer.layer for layer in layers if layer.rate == 1]
-    found = []
-    if silent:
-        found.append(f"no spike in {', '.join(silent)} on x: a silent layer proves nothing; give input that drives it")
-    if full:
-        found.append(f"every neuron of {', '.join(full)} spikes at every step on x: a saturated layer proves nothing")
-    return tuple(found)

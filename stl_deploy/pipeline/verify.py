@@ -122,4 +122,6 @@ def _format(path: Path) -> Format:
 
 def show(report: Report, say: Console) -> None:
     """Agreement by layer."""
+    for warning in report.warnings:
+        say.warn(warning)
     say.table(list(LAYER_HEADER), [list(row) for row in layer_rows(report)])

@@ -53,6 +53,21 @@ def test_names_that_differ_are_told_by_name_and_a_path_given_twice_counts_once(r
     assert [run.artifact for run in report.runs] == [str(run_dir / "net.onnx"), str(run_dir / "net.nir")]
 
 
+def test_layers_without_a_spike_are_named(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    verify(run_dir, [run_dir / "net.onnx"], say=Console())
+    assert "warning" not in capsys.readouterr().err
+    graph = read_nir(run_dir / "net.nir")
+    graph.nodes["lif2"].v_threshold *= np.float32(1000)
+    write_nir(graph, tmp_path / "high.nir")
+    export_onnx(lower(graph), tmp_path / "high.onnx")
+    high = {"input_file": run_dir / "test.npz", "say": Console()}
+    report = verify(tmp_path / "high.nir", [tmp_path / "high.onnx"], **high)
+    (warning,) = report.as_dict()["warnings"]
+    assert warning.startswith("no spike in lif2, pool2")
+    assert warning.endswith(" on x: a silent layer proves nothing; give input that drives it")
+    assert f"warning: {warning}" in " ".join(capsys.readouterr().err.split())
+
+
 def test_what_must_agree_is_not_read_off_a_name(run_dir: Path, tmp_path: Path) -> None:
     """A float file must agree whatever it is called; integers need not."""
     graph = read_nir(run_dir / "net.nir")
