@@ -21,8 +21,8 @@ from stl_deploy.graph.check import check_file
 from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.graph.lower import lower
 from stl_deploy.pipeline.inputs import encode_split
-from stl_deploy.training.checkpoint import FILE
 from stl_deploy.training.loop import train
+from stl_deploy.training.run_files import CHECKPOINT
 from tests.hunt.run_formats import TINY
 
 
@@ -59,7 +59,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, dict[s
     folder = tmp_path_factory.mktemp("trained")
     config = RunConfig.model_validate(TINY)
     train(config, folder)
-    return config, *read_tensors(folder / FILE)
+    return config, *read_tensors(folder / CHECKPOINT)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_records_that_training_never_wrote_are_a_sentence(
     config, tensors, about = trained
     changed = copy.deepcopy(about)
     changed["records"][0][key] = value
-    write_tensors(tmp_path / FILE, tensors, changed)
+    write_tensors(tmp_path / CHECKPOINT, tensors, changed)
     with pytest.raises(InputError, match="the record of epoch 1 is not as training writes it"):
         train(config, tmp_path, resume=True)
 
@@ -95,7 +95,7 @@ def test_thresholds_that_overflow_are_a_sentence(
     (name,) = [
         key for key in tensors if key.startswith(part) and "lif1" in key and "threshold" in key and "init" not in key
     ]
-    write_tensors(tmp_path / FILE, tensors | {name: torch.full_like(tensors[name], 1e38)}, about)
+    write_tensors(tmp_path / CHECKPOINT, tensors | {name: torch.full_like(tensors[name], 1e38)}, about)
     with pytest.raises(InputError, match="layer 'lif1' has a threshold of infinity or NaN; the file is damaged"):
         train(config, tmp_path, resume=True)
 

@@ -18,9 +18,9 @@ from stl_deploy.pipeline.export import export
 from stl_deploy.pipeline.quantise import QuantiseOptions
 from stl_deploy.pipeline.quantise import quantise as quantise_run
 from stl_deploy.pipeline.simulate import simulate
-from stl_deploy.training.checkpoint import FILE as CHECKPOINT
 from stl_deploy.training.fine_tune import fine_tune
 from stl_deploy.training.model_file import load_network
+from stl_deploy.training.run_files import CHECKPOINT
 
 
 @pytest.fixture(scope="module")

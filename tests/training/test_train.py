@@ -20,12 +20,12 @@ from stl_deploy.nn.network import Network
 from stl_deploy.pipeline.fold import fold_run
 from stl_deploy.pipeline.train import evaluate as evaluate_run
 from stl_deploy.training import loop as train_module
-from stl_deploy.training.checkpoint import FILE as CHECKPOINT
 from stl_deploy.training.curves import write_curves
 from stl_deploy.training.evaluate import Rates, evaluate
 from stl_deploy.training.learning_rate import learning_rate
 from stl_deploy.training.loop import make_optimiser, pick_device, train
 from stl_deploy.training.model_file import load_network, model_facts
+from stl_deploy.training.run_files import CHECKPOINT
 
 
 def _weights(run: Path) -> dict[str, torch.Tensor]:

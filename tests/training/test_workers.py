@@ -22,8 +22,8 @@ from stl_deploy.config.load import apply_overrides, dump_config, load_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.training import distributed
-from stl_deploy.training.checkpoint import FILE as CHECKPOINT
 from stl_deploy.training.loop import train
+from stl_deploy.training.run_files import CHECKPOINT
 from tests.conftest import TINY
 
 HERE = Path(__file__).parent
