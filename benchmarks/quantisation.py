@@ -32,7 +32,7 @@ from stl_deploy.pipeline.inputs import encode_split
 from stl_deploy.pipeline.progress import now_and_then
 from stl_deploy.pipeline.quantise import CALIBRATION, TRAINED, QuantiseOptions, before_training, quantise
 from stl_deploy.pipeline.source import open_program, open_source
-from stl_deploy.training.model_file import FILE as MODEL
+from stl_deploy.training.run_files import MODEL
 
 NAME = "quantisation"
 

@@ -21,9 +21,9 @@ from stl_deploy.config.load import dump_config, load_config
 from stl_deploy.data import load_dataset
 from stl_deploy.training import pretrained
 from stl_deploy.training.evaluate import evaluate
-from stl_deploy.training.model_file import FILE, load_network
+from stl_deploy.training.model_file import load_network
 from stl_deploy.training.pretrained.packing import packed, unpacked
-from stl_deploy.training.run_files import METRICS
+from stl_deploy.training.run_files import METRICS, MODEL
 
 FOLDER = Path(pretrained.__file__).parent
 _Z = 1.959964
@@ -41,7 +41,7 @@ def wilson(correct: int, samples: int) -> pretrained.Accuracy:
 def _rounded(run: Path, target: Path, config_file: str, weights: str) -> tuple[pretrained.Accuracy, int]:
     """Write the run's weights in 8 bits and what they reach on the test split."""
     network, config = load_network(run)
-    tensors, facts = read_tensors(run / FILE)
+    tensors, facts = read_tensors(run / MODEL)
     small = packed(tensors)
     network.load_state_dict(unpacked(small))
     test = evaluate(network, load_dataset(config.dataset).test, config)

@@ -160,7 +160,6 @@ _WRITE = """
 import os, signal, sys
 from pathlib import Path
 from stl_deploy._util.files import whole_file
-from stl_deploy.training.run_files import MANIFEST
 with whole_file(Path(sys.argv[1])) as temporary:
     temporary.write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
