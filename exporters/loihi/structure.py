@@ -26,6 +26,8 @@ from stl_deploy.graph.program import (
     is_max_pool,
 )
 
+_MERGE_POOLS = "stl-deploy fold NET.nir --merge-pools -o MERGED.nir; in Python net.fold(merge_pools=True)"
+
 
 @dataclass(frozen=True, eq=False)
 class SynapseStage:
@@ -79,7 +81,7 @@ def structure(program: Program) -> Structure:
         if waiting is not None:
             merge = "merge the two"
             if isinstance(waiting, Pool):
-                merge = "put it into the weights behind it (stl-deploy fold --merge-pools)"
+                merge = f"put it into the weights behind it ({_MERGE_POOLS})"
             refuse(
                 waiting,
                 "no-neuron",
@@ -206,7 +208,7 @@ def _check_pool(program: Program, before: Pool, neuron: Neuron) -> None:
             "graded-pool",
             "its sums are not binary spikes",
             "use max pooling of spikes (sum pool and a threshold below 1) or a strided convolution, or merge average "
-            "pools into the weights behind them: stl-deploy fold NET.nir --merge-pools -o MERGED.nir",
+            "pools into the weights behind them: " + _MERGE_POOLS,
         )
     _check_fields(neuron, (*_READ, "reset", "v_reset", "v_start"))
     if any(low != high for low, high in before.padding):

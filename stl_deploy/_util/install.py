@@ -67,11 +67,14 @@ def is_there(package: str) -> bool:
         return False
 
 
-def require(*packages: str) -> None:
-    """Raise ToolError, with the command that helps, unless all of these (keys of `PACKAGES`) are installed."""
+def require(*packages: str, purpose: str | None = None) -> None:
+    """Raise ToolError, with the command that helps, unless all of these (keys of `PACKAGES`) are installed.
+
+    purpose: what they are needed for, where `PACKAGES` says it too broadly.
+    """
     for package in packages:
         if not is_there(package):
-            raise missing(package)
+            raise missing(package, purpose)
 
 
 def missing(package: str, purpose: str | None = None) -> ToolError:

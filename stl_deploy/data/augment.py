@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-from torch.nn import functional
-
-from stl_deploy._util.install import is_there, missing
 from stl_deploy.config.schema import Augmentation
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 def augment(
@@ -21,6 +20,9 @@ def augment(
     What moves in is 0, as is a square of ``cutout`` pixels a side, its middle anywhere in the image. All frames or
     channels of a sample change alike.
     """
+    import torch
+    from torch.nn import functional
+
     batch, (height, width) = len(images), images.shape[-2:]
     if shift:
         padded = functional.pad(images, (shift, shift, shift, shift)).flatten(1, -3)
@@ -40,12 +42,6 @@ def augment(
     return images
 
 
-def require_torchvision(purpose: str) -> None:
-    """Raise ToolError in one sentence where torchvision is missing, before any data are touched."""
-    if not is_there("torchvision"):
-        raise missing("torchvision", purpose)
-
-
 def transformed(images: Tensor, names: Sequence[Augmentation], generator: torch.Generator) -> Tensor:
     """Images ``[B, ..., C, H, W]``, each changed by torchvision's transforms of these names; same shape.
 
@@ -54,6 +50,8 @@ def transformed(images: Tensor, names: Sequence[Augmentation], generator: torch.
     blotted out half of the time. All frames of a sample change alike. The draws follow from ``generator``; torch's
     global one is left as found.
     """
+    import torch
+
     if not names:
         return images
     transforms = [_transform(name, images.shape[-2:]) for name in names]

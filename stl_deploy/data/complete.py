@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
+from stl_deploy._util.install import require
 from stl_deploy.config.schema import DatasetConfig, Encoder
-from stl_deploy.data.augment import require_torchvision
 from stl_deploy.data.encoders import EVENT_ENCODERS, TIMED_ENCODERS
 from stl_deploy.data.events import shrunk
 from stl_deploy.data.raw import Shape
@@ -26,7 +26,7 @@ def complete(config: DatasetConfig) -> DatasetConfig:
     entry = source(config.name)
     _check_keys(config, entry)
     if config.augment:
-        require_torchvision("changes images for dataset.augment")
+        require("torchvision", purpose="changes images for dataset.augment")
     if entry.look is None:
         _check_encoder(config, entry.events)
         _check_augmented(config, entry.input_shape)

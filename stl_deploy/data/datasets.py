@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from stl_deploy.config.schema import DatasetConfig
 from stl_deploy.data.complete import class_count, complete, sample_shape
@@ -16,6 +14,9 @@ from stl_deploy.data.raw import Raw, Shape
 from stl_deploy.data.registry import source, sources
 from stl_deploy.errors import InputError
 from stl_deploy.graph.exact import Grid
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +39,7 @@ class Split:
 
     def images(self, index: Tensor | slice = slice(None)) -> Tensor:
         """The images at ``index`` (all by default) in [0, 1], or the frames' counts, float32 ``[B, ...]``."""
-        return self.pixels[index].to(torch.float32) / self.levels
+        return self.pixels[index].float() / self.levels
 
     def first(self, count: int) -> Split:
         """The first ``count`` images alone (all, if there are fewer)."""
@@ -149,5 +150,7 @@ def _stratified(
 
 
 def _split(raw: Raw, samples: NDArray[Any], labels: NDArray[np.int64]) -> Split:
+    import torch
+
     held = samples if samples.flags.writeable else samples.copy()  # torch takes no others
     return Split(torch.from_numpy(held), torch.from_numpy(labels), raw.levels, raw.grid)

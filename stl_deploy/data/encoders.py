@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from stl_deploy.config.schema import Encoder
 from stl_deploy.graph.program import InputCoding
+
+if TYPE_CHECKING:  # the names of datasets and encoders are told where torch is absent
+    import torch
+    from torch import Tensor
 
 EVENT_ENCODERS: tuple[Encoder, ...] = ("spikes", "counts")
 """The encoders of frames of events."""
@@ -24,6 +27,8 @@ def encode(images: Tensor, T: int, encoder: Encoder, generator: torch.Generator 
     ``counts`` shows how many events a pixel had, ``spikes`` whether it had any, and ``sequence`` whatever values they
     hold; frames are added up where T is 1.
     """
+    import torch
+
     if encoder in TIMED_ENCODERS:
         frames = images.sum(1, keepdim=True) if T == 1 else images
         return ((frames > 0).to(images.dtype) if encoder == "spikes" else frames).transpose(0, 1).contiguous()

@@ -136,20 +136,26 @@ class SpikingGraph:
             return check(source.file, targets=list(targets) or None, input_grid=input_grid, x=self.sample)
 
     def fold(
-        self, *, thresholds: Thresholds = "keep", exact_grid: bool = True, input_grid: int | None = None
+        self,
+        *,
+        thresholds: Thresholds = "keep",
+        merge_pools: bool = False,
+        exact_grid: bool = True,
+        input_grid: int | None = None,
     ) -> SpikingGraph:
         """A new graph with weights on power-of-two grids, where every backend computes the same bits.
 
         thresholds: ``weights`` divides each neuron's weights by its threshold, so that every threshold is 1.
+        merge_pools: average pools go into the weights behind them, as Loihi needs it.
         input_grid: the input will be multiples of 2^-input_grid with magnitudes up to 1; default: as the graph's
         metadata declare, else as ``sample`` shows. Layers that no grid reaches are left as they are.
-        Raises UnsupportedError, naming the node and the remedy, where thresholds cannot go into weights.
+        Raises UnsupportedError, naming the node and the remedy, where a pool or threshold cannot go into weights.
         """
         from stl_deploy.fold.graph import fold_graph
+        from stl_deploy.fold.merge_pools import merge_pools as without_pools
 
-        folded = fold_graph(
-            self.graph, self.dialect, thresholds=thresholds, exact_grid=exact_grid, input_grid=input_grid
-        )
+        graph = without_pools(self.graph, self.dialect)[0] if merge_pools else self.graph
+        folded = fold_graph(graph, self.dialect, thresholds=thresholds, exact_grid=exact_grid, input_grid=input_grid)
         return SpikingGraph(
             folded, self.dialect, proof=self.proof, original=self.original, sample=self.sample, name=self.name
         )

@@ -115,7 +115,11 @@ def _taken(unroller: Unroller, op: Op, flow: Flow, dim: int, index: int) -> Flow
     if found == ():
         return _moved(unroller, op, flow, layout)
     if any(isinstance(factor, str) for factor in found):
-        raise refuse("one sample is taken out of the batch; a model must treat all samples alike", op)
+        raise refuse(
+            "one sample is taken out of the batch; a model must treat all samples alike, and where forward takes "
+            "[B, T, ...], say so by time='second' (--time second)",
+            op,
+        )
     axis = dim - sum(d == (TIME,) for d in flow.layout[:dim])
     step = without_time(layout)
     nodes = tuple(

@@ -99,7 +99,9 @@ def test_a_nir_file_needs_neither_torch_nor_scikit_learn_nor_matplotlib(line: st
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("line", ["models --json", "targets", "prices", "--version", "--help", "report --help"])
+@pytest.mark.parametrize(
+    "line", ["models --json", "datasets", "targets", "prices", "--version", "--help", "report --help"]
+)
 def test_looking_around_needs_no_torch(line: str) -> None:
     done = _without_torch(*line.split())
     assert done.returncode == 0, done.stderr
@@ -110,7 +112,6 @@ def test_the_rest_says_what_is_missing(foreign: Path) -> None:
     energy = ["energy", str(foreign / "net.nir"), "-i", str(foreign / "x.npz"), "--dialect", "norse"]
     for words, package in (
         (["run", "digits", "-o", str(foreign / "run")], "torch"),
-        (["datasets"], "torch"),
         ([*energy, "-o", str(foreign / "e")], "matplotlib"),
     ):
         done = _without_torch(*words)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
+from stl_deploy._util import install
 from stl_deploy.config.schema import DatasetConfig
 from stl_deploy.data import Source, complete, from_arrays, from_datasets, load_dataset, registry, transformed
 from stl_deploy.data.own import trust
@@ -321,7 +322,7 @@ def test_more_than_8_bits_a_channel_are_refused(tmp_path):
 
 
 def test_a_missing_extra_is_told_before_data_are_touched(tmp_path, monkeypatch):
-    monkeypatch.setattr(importlib.import_module("stl_deploy.data.augment"), "is_there", lambda name: False)
+    monkeypatch.setattr(install, "is_there", lambda name: False)
     with pytest.raises(ToolError, match=r"torchvision is not installed; it reads a folder of images: .* pip install"):
         complete(_config("folder", tmp_path / "absent"))
     with pytest.raises(ToolError, match=r"it changes images for dataset.augment: .* pip install"):

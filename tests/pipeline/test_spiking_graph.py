@@ -62,6 +62,22 @@ def _file(folder: Path) -> Path:
     return folder / "their.nir"
 
 
+def test_average_pools_go_into_weights_for_loihi(tmp_path: Path) -> None:
+    pool = nir.AvgPool2d(np.array([2, 2]), np.array([2, 2]), np.array([0, 0]))
+    weights = nir.Linear((np.arange(32).reshape(4, 8) % 5 - 1).astype(np.float32) / 2)
+    enter = nir.Conv2d((4, 4), np.ones((2, 2, 1, 1), np.float32), 1, 0, 1, 1, np.zeros(2, np.float32))
+    nodes = enter, iff((2, 4, 4)), pool, nir.Flatten({"input": np.array([2, 2, 2])}, 0), weights, iff((4,))
+    net = stl.SpikingGraph(chain([2, 4, 4], *nodes))
+    with pytest.raises(stl.UnsupportedError, match=r"fold\(merge_pools=True\)"):
+        net.export(tmp_path / "net.net")
+    x = np.random.default_rng(0).integers(0, 2, (6, 3, 2, 4, 4)).astype(np.float32)
+    merged = net.fold(merge_pools=True)
+    np.testing.assert_array_equal(merged.simulate(x).y, net.simulate(x).y)
+    assert 0 < net.simulate(x).y.mean() < 1
+    merged.fold(thresholds="weights").export(tmp_path / "net.net", x=x)
+    assert (tmp_path / "net.net").exists()
+
+
 def test_a_stream_puts_out_what_simulate_does() -> None:
     net = _net()
     stream = net.stream()

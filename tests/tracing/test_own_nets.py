@@ -278,6 +278,13 @@ class LastThree(Plain):
         return super().forward(x)[3:].mean(0)
 
 
+class BatchFirst(Plain):
+    """It takes [B, T, 10] and loops over T."""
+
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(torch.stack([x[:, t] for t in range(x.shape[1])])).transpose(0, 1)
+
+
 class Fewer(Plain):
     def forward(self, x: Tensor) -> Any:
         return super().forward(x)[1:]
@@ -324,6 +331,7 @@ def exported() -> nn.Module:
     ("make", "reason"),
     [
         (Recurrent, "expected every loop to go through a neuron; found 'relu'"),
+        (BatchFirst, r"one sample is taken out of the batch; .* \[B, T, \.\.\.\], say so by time='second'"),
         (LastThree, "expected an output made of all 6 time steps; found one of 3"),
         (Fewer, "expected an output made of all 6 time steps; found one of 5"),
         (Ragged, r"expected outputs of one shape at every step; found \[3, 1\] and \[3, 2\]"),

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.files import MAX_ARRAY_BYTES, plain_file, sha256
+from stl_deploy._util.install import require
 from stl_deploy.config.schema import DatasetConfig
-from stl_deploy.data.augment import require_torchvision
 from stl_deploy.data.raw import Look, Raw
 from stl_deploy.errors import InputError
 
@@ -31,7 +31,7 @@ Files = dict[str, list[tuple[Path, int]]]
 
 def look(config: DatasetConfig) -> Look:
     """Classes, and the shape that images are read in, from their names and the first image."""
-    require_torchvision("reads a folder of images")
+    require("torchvision", purpose="reads a folder of images")
     _, classes, files = _listed(config)
     first = files["train"][0][0]
     with _opened(first) as image:

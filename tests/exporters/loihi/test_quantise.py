@@ -244,7 +244,7 @@ def test_a_pool_before_weights_names_the_command_that_merges_it() -> None:
         image().lif("a", 1.0).sum_pool("p").reshape("r", (8,)).linear("l", np.ones((2, 8))).lif("b", 1.0).program()
     )
     (found,) = [error for error in refusals(program) if error.slug == "no-neuron"]
-    assert (found.node, "fold --merge-pools" in found.remedy) == ("p", True)
+    assert (found.node, "fold(merge_pools=True)" in found.remedy) == ("p", True)
 
 
 @pytest.mark.parametrize("name", REFUSED)
