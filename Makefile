@@ -32,7 +32,7 @@ types: $(VENV)/.dev ## type annotations, strictly
 
 check: lint types test ## everything that must hold before a change is taken
 
-lava: $(VENV)/.dev ## Lava's side environment, if a Python 3.10 is on the machine (once; 5.6 GB)
+lava: $(VENV)/.dev ## Lava's side environment, if a Python 3.10 is on the machine (once; 5.8 GB)
 	@$(BIN)/python -m tests.lava_if_possible
 
 bench: $(VENV)/.dev ## speed, as ratios measured side by side in one run: BENCHMARKS="onnx_speed ..." for some

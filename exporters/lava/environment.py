@@ -79,7 +79,7 @@ def require() -> Path:
 
 
 def install(python: Path | None = None, progress: Report | None = None) -> LavaStatus:
-    """Build the side environment (about 5.6 GB, some minutes) unless it is ready.
+    """Build the side environment (about 5.8 GB, some minutes) unless it is ready.
 
     python: a Python 3.10 to use; None: see `find_python310`. An environment that is there without
     a stamp is completed. Raises ToolError if there is no Python 3.10 or a step fails.
@@ -129,7 +129,7 @@ def _build(place: Path, python: Path | None, say: Report) -> None:
         step([base, "-m", "venv", place], "creating the environment")
     (place / STAMP).unlink(missing_ok=True)
     unfinished.touch()
-    say("installing lava-dl 0.6.0 and what it needs (about 5.6 GB)")
+    say("installing lava-dl 0.6.0 and what it needs (about 5.8 GB)")
     step(
         [inside, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", REQUIREMENTS],
         "installing Lava",

@@ -6,9 +6,11 @@ import typer
 
 from stl_deploy._util import processes
 from stl_deploy.cli import artifacts, costs, setup, training
+from stl_deploy.cli.options import Verbs
 from stl_deploy.errors import InputError
 
 app = typer.Typer(
+    cls=Verbs,
     name="stl-deploy",
     help=(
         "Take a spiking network from training to neuromorphic hardware, and tell the truth about it on the way.\n\n"

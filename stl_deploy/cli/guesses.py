@@ -53,6 +53,9 @@ _OPTIONS = {
     "backend": "--against",
     "artifact": "--against",
     "chip": "--target",
+    "to": "--target",
+    "b": "--backend",
+    "against": "--backend",
     "svg": "-o FILE.svg",
     "html": "-o DIR",
     "run": "the run folder in the first place, without an option",
@@ -62,6 +65,8 @@ _OPTIONS = {
 """By the option that was guessed, what to say instead; it is told only where the verb knows it."""
 
 _OTHERWISE = {
+    "target": "--against",
+    "to": "--against",
     **dict.fromkeys(_HURRY, "--set train.epochs=1"),
     **dict.fromkeys(_AT_ONCE, "OMP_NUM_THREADS=N in front of the call for N threads"),
 }

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from stl_deploy.errors import InputError
 
@@ -17,6 +17,16 @@ OnnxForm = Literal["sequence", "step"]
 Precision = Literal["float32", "exact", "int8", "integer"]
 Reader = Literal["snntorch", "norse", "spikingjelly", "sinabs"]
 LearningMode = Literal["stl", "sl", "tl", "ann"]
+
+
+class Verbs(TyperGroup):
+    """Verbs whose descriptions are wrapped in the help, where they would be cut."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Name and first sentence of each."""
+        rows = [(name, self.commands[name].get_short_help_str(10_000)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
 
 class ListsTargets(TyperCommand):

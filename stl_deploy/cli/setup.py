@@ -7,19 +7,21 @@ from typing import Annotated, Any
 
 import typer
 
-from stl_deploy.cli.options import Json
+from stl_deploy.cli.options import Json, Verbs
 from stl_deploy.cli.output import console, emit_json
 from stl_deploy.errors import CheckFailed
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
-    lava = typer.Typer(help="Lava's side environment (Python 3.10): install, status, remove.", no_args_is_help=True)
+    lava = typer.Typer(
+        cls=Verbs, help="Lava's side environment (Python 3.10): install, status, remove.", no_args_is_help=True
+    )
     lava.command("install")(lava_install)
     lava.command("status")(lava_status)
     lava.command("remove")(lava_remove)
     app.add_typer(lava, name="lava", rich_help_panel=None)
-    witness = typer.Typer(help="Other simulators, each in an environment of its own.", no_args_is_help=True)
+    witness = typer.Typer(cls=Verbs, help="Other simulators, each in an environment of its own.", no_args_is_help=True)
     witness.command("install")(witness_install)
     witness.command("status")(witness_status)
     witness.command("remove")(witness_remove)
@@ -37,7 +39,7 @@ def lava_install(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Build Lava's side environment (1-2 minutes, 5.6 GB) and check it; does nothing if it is there."""
+    """Build Lava's side environment (5.8 GB, some minutes) and check it; does nothing if it is there."""
     from stl_deploy.exporters.lava.environment import install
 
     install(python=python, progress=console().say)
@@ -51,7 +53,7 @@ def lava_status(json: Json = False) -> None:
 
 
 def lava_remove(json: Json = False) -> None:
-    """Remove Lava's side environment (5.6 GB); what else there is of Lava on this machine stays."""
+    """Remove Lava's side environment (5.8 GB); what else there is of Lava on this machine stays."""
     from stl_deploy.exporters.lava.environment import remove
 
     _show_removed(*remove(), json)
@@ -151,7 +153,7 @@ def datasets(json: Json = False) -> None:
 
 
 def models(json: Json = False) -> None:
-    """The ready-made models: accuracy, data and licence; for ``run NAME --pretrained``."""
+    """The ready-made models: accuracy, data and licence; for run NAME --pretrained."""
     from stl_deploy.pipeline.listings import models as list_them
 
     found = list_them(say=console())

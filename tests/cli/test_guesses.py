@@ -31,6 +31,10 @@ def _error(line: str, capsys: pytest.CaptureFixture[str]) -> str:
         ("simulate net.nir --framework norse", "no such option: --framework; say --dialect"),
         ("verify net.nir --with onnx", "no such option: --with; say --against"),
         ("check net.nir --chip loihi1", "no such option: --chip; say --target"),
+        ("check net.nir --to netx", "no such option: --to; say --target"),
+        ("verify net.nir --to onnx", "no such option: --to; say --against"),
+        ("verify net.nir --target onnx", "no such option: --target; say --against"),
+        ("simulate net.nir -b onnx", "no such option: -b; say --backend"),
         ("show net.nir --svg net.svg", "no such option: --svg; say -o FILE.svg"),
         ("run digits -e 3", "no such option: -e; say --set train.epochs=3"),
         ("eval --run runs/digits", "no such option: --run; say the run folder in the first place, without an option"),
@@ -55,6 +59,20 @@ def _error(line: str, capsys: pytest.CaptureFixture[str]) -> str:
 )
 def test_guesses(line: str, answer: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert _error(line, capsys) == f"stl-deploy: error: {answer}"
+
+
+@pytest.mark.parametrize("line", ["--help", "lava --help", "witness --help"])
+@pytest.mark.parametrize("columns", [80, 60])
+def test_the_list_of_verbs_is_wrapped_and_not_cut(
+    line: str, columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with pytest.raises(SystemExit):
+        main(line.split())
+    listed = capsys.readouterr().out.partition("Commands:")[2].splitlines()
+    assert max(map(len, listed)) <= columns
+    assert [told for told in listed if told.endswith("...")] == []
+    assert sum(told.endswith(".") for told in listed) >= 3
 
 
 def test_the_shell_completes_presets(capsys: pytest.CaptureFixture[str]) -> None:
