@@ -12,7 +12,7 @@ def columns(rows: Sequence[Sequence[str]], width: int | None = None) -> list[str
     """Rows of equal length as lines, columns parted by two blanks; the first row is the header.
 
     width: columns that a terminal has; None: as wide as needed. Cells are wrapped between words; where even the longest
-    words do not fit side by side, each row becomes a block of its own, a line for each cell.
+    words do not fit side by side, each row becomes a block of its own, a line for each cell, below the first header.
     """
     natural = [max(map(len, column)) for column in zip(*rows, strict=True)]
     if width is None or sum(natural) + _GAP * (len(natural) - 1) <= width:
@@ -51,7 +51,7 @@ def wrap(text: str, width: int) -> list[str]:
 
 def _blocks(rows: Sequence[Sequence[str]], width: int) -> list[str]:
     headers, *body = rows
-    lines = []
+    lines = wrap(f"{headers[0]}:", width) if headers[0] else []
     for row in body:
         lines += wrap(row[0], width)
         for header, cell in zip(headers[1:], row[1:], strict=True):

@@ -205,15 +205,15 @@ def show(report: EnergyReport, say: Console) -> None:
         [p.prices.name, p.prices.scope, p.prices.evidence, _side(p.snn), _side(p.ann), _ratio(p)] for p in report.energy
     ]
     say.table(["modelled, per inference", "scope", "evidence", "SNN", "ANN twin", "the SNN costs"], rows)
-    say.table(["memory included: the SNN costs", *_widths(report)], _grid(report))
+    if any(p.snn is not None and p.snn.unpriced for p in report.energy):
+        say.say("bracket: from nothing to the bounds of terms that have no price")
+    lists = {cell.prices.name: f"{cell.prices.width}, {cell.prices.node}" for cell in report.comparisons}
+    heads = [text if [*lists.values()].count(text) == 1 else name for name, text in lists.items()]
+    say.table(["memory included: the SNN costs", *heads], _grid(report, [*lists]))
     say.table(["on a chip, modelled", "energy", "floor", "events", "latency", "a step"], _chips(report))
     for line in summary(report):
         say.say(line)
     say.say(report.verdict)
-
-
-def _widths(report: EnergyReport) -> list[str]:
-    return list(dict.fromkeys(cell.prices.name for cell in report.comparisons))
 
 
 def _chips(report: EnergyReport) -> list[list[str]]:
@@ -224,18 +224,18 @@ def _chips(report: EnergyReport) -> list[list[str]]:
             "-" if line.floor is None else joules(line.floor),
             joules(line.events),
             "-" if line.latency is None else range_with_unit(line.latency, "s"),
-            line.step_source or "not known",
+            "not known" if line.step_source is None else line.step_source.partition(", ")[0],
         ]
         for line in report.chips
     ]
 
 
-def _grid(report: EnergyReport) -> list[list[str]]:
+def _grid(report: EnergyReport, lists: Sequence[str]) -> list[list[str]]:
     rows: dict[str, dict[str, str]] = {}
     for cell in report.comparisons:
         zeros = ", ANN skips zeros" if cell.ann_zeros == "skipped" else ""
         rows.setdefault(f"{cell.flow.text}{zeros}", {})[cell.prices.name] = f"{cell.ratio:.2f} times"
-    return [[name, *(row[entry] for entry in _widths(report))] for name, row in rows.items()]
+    return [[name, *(row[entry] for entry in lists)] for name, row in rows.items()]
 
 
 def summary(report: EnergyReport) -> list[str]:
@@ -284,7 +284,7 @@ def joules(value: Range) -> str:
 def _side(bill: Bill | None) -> str:
     if bill is None:
         return "not priced"
-    return joules(bill.total) + (" (bracket: some terms have no price)" if bill.unpriced else "")
+    return joules(bill.total) + (" (bracket)" if bill.unpriced else "")
 
 
 def _ratio(priced: Priced) -> str:

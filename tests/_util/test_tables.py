@@ -33,7 +33,8 @@ def test_cells_wrap_between_words() -> None:
 
 
 def test_a_narrow_terminal_gets_a_block_for_each_row() -> None:
-    assert columns(ROWS, 30)[:5] == [
+    assert columns(ROWS, 30)[:6] == [
+        "node:",
         "conv1",
         "  what is wrong with it: a",
         "  threshold that differs",

@@ -62,6 +62,7 @@ def test_one_command_gives_counts_models_and_files(tmp_path: Path, capsys: pytes
     assert set(data["per_class"]) == {"0", "1"}
     for text in (
         "memory included: the SNN costs",
+        "fp32, 45 nm",
         "what dominates",
         "unmeasured",
         "spikes per synapse",
