@@ -17,7 +17,7 @@ from stl_deploy.errors import StlDeployError
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.findings import Fidelity, Finding, NodeReport, Report, fidelities, from_error, worst
-from stl_deploy.graph.frameworks.writers import Writer, candidates, recognise, unsaid
+from stl_deploy.graph.frameworks.writers import Writer, candidates, overlooked, recognise, unsaid
 from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.lower import METADATA_KEY, Lowering, all_errors, own_metadata, try_lower
 from stl_deploy.graph.program import Delay, Neuron, Node, Output, Program
@@ -191,6 +191,8 @@ def _told(writer: Writer) -> list[Finding]:
 def _unsaid(graph: nir.NIRGraph, dialect: Dialect) -> Iterator[Finding]:
     if said := unsaid(graph, dialect):
         yield Finding("dialect-ambiguous", "warning", None, said, "ask who trained it, or measure with --input")
+    if said := overlooked(graph, dialect):
+        yield Finding("field-overlooked", "warning", None, said, "name the dialect of the framework that wrote it")
 
 
 def _unstated(graph: nir.NIRGraph, lowering: Lowering) -> Iterator[Finding]:

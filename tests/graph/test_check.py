@@ -147,6 +147,14 @@ def test_what_sinabs_leaves_open_is_a_finding():
     assert not any(f.slug == "dialect-ambiguous" for f in check(net).findings)
 
 
+def test_a_field_that_the_dialect_does_not_look_at_is_a_finding():
+    net = chain([1], lif((1,), tau=20, r=5))
+    (found,) = (f for f in check(net, PRESETS["sinabs_norm"]).findings if f.slug == "field-overlooked")
+    assert found.severity == "warning"
+    assert "r, which is not 1 at 'n0'" in found.reason
+    assert not any(f.slug == "field-overlooked" for f in check(net, PRESETS["spec"]).findings)
+
+
 def test_a_batch_size_in_the_shapes_is_told():
     (found,) = (
         f for f in check(chain([8, 2], nir.Linear(np.ones((1, 2), np.float32)))).findings if f.slug == "shapes-assumed"

@@ -1,12 +1,14 @@
 """Files that do not say how they are meant: their writer is told by form, or the candidates are."""
 
+from dataclasses import replace
+
 import nir
 import numpy as np
 import pytest
 
 from stl_deploy.errors import InputError
 from stl_deploy.graph.dialect import PRESETS, Dialect
-from stl_deploy.graph.frameworks.writers import candidates, reading_of, recognise, unsaid
+from stl_deploy.graph.frameworks.writers import candidates, overlooked, reading_of, recognise, unsaid
 from stl_deploy.graph.io.nir_file import read_nir
 from tests.conformance.golden import GOLDEN
 from tests.graph.nets import a, bare, chain, graph, iff, lif
@@ -25,7 +27,9 @@ def golden(path, folder):
 @pytest.mark.parametrize("path", READ, ids=lambda path: path.stem)
 def test_a_writer_is_never_mistaken(path, tmp_path):
     framework, net = path.stem.split("-")[0], path.stem
-    found = recognise(golden(path, tmp_path))
+    graph = golden(path, tmp_path)
+    found = recognise(graph)
+    assert not any(overlooked(graph, d) for preset, d in PRESETS.items() if preset.split("_")[0] == framework)
     told = (framework in ALONE and not ("-if" in net and framework in ("norse", "spyx"))) or (
         framework == "snntorch" and "recurrent" in net
     )
@@ -90,3 +94,20 @@ def test_what_sinabs_leaves_unsaid_is_told():
     assert not unsaid(chain([1], lif((1,), v_reset=-0.5)), PRESETS["norse"])
     assert "the neurons' bias; read as 0" in unsaid(chain([1], lif((1,))), PRESETS["rockpool"])
     assert "the reset; read as snntorch_zero; others: snntorch," in unsaid(chain([1], lif()), PRESETS["snntorch_zero"])
+
+
+def test_fields_that_a_named_dialect_does_not_look_at_are_told():
+    scaled, lifted = chain([1], lif((1,), tau=20, r=5)), chain([1], lif((1,), v_reset=-0.5))
+    assert reading_of(scaled, "sinabs_norm", "net.nir").unsaid == (
+        "this dialect does not look at r, which is not 1 at 'n0'; if it scales input, name another"
+    )
+    assert "r, which is not 1" in overlooked(scaled, PRESETS["rockpool"])
+    assert "r, which is not 1" in overlooked(scaled, PRESETS["spyx"])
+    assert not overlooked(scaled, PRESETS["spec"])
+    assert reading_of(lifted, "snntorch", "net.nir").unsaid.endswith(
+        "; the reset of this dialect, subtract_delayed, does not look at v_reset, which is not 0 at 'n0'"
+    )
+    assert not overlooked(lifted, PRESETS["snntorch_zero"])
+    own = replace(PRESETS["spec"], nodes={"n0": {"reset": "none"}})
+    assert "reset of this dialect, none" in overlooked(lifted, own)
+    assert not overlooked(chain([1], bare(nir.LIF)), PRESETS["sinabs"])

@@ -23,6 +23,7 @@ _CURRENT = (nir.CubaLI, nir.CubaLIF)
 _LEAKY = (nir.LI, nir.LIF, *_CURRENT)
 _NEURONS = (nir.I, nir.IF, nir.Threshold, *_LEAKY)
 _RESETTING = nir.IF | nir.LIF | nir.CubaLIF
+_TO_A_VALUE = ("value", "value_delayed", "snntorch_zero", "snntorch_zero_now")
 _ROUNDING = 1e-5
 """What r and τ have lost to float32."""
 _SNNTORCH_DT = 1e-4
@@ -59,7 +60,8 @@ def reading_of(graph: nir.NIRGraph, asked: str | Dialect | None, where: object, 
     if asked is not None:
         dialect = load_dialect(asked) if isinstance(asked, str) else asked
         named = asked if isinstance(asked, str) else "the one given"
-        return Reading(dialect, "user", f"Dialect: {named} (as asked).", unsaid(graph, dialect))
+        said = "; ".join(text for text in (unsaid(graph, dialect), overlooked(graph, dialect)) if text)
+        return Reading(dialect, "user", f"Dialect: {named} (as asked).", said)
     own = own_metadata(graph)
     if "dialect" in own:
         return Reading(metadata_dialect(own), "metadata", "Dialect: as the graph's metadata declare.")
@@ -124,6 +126,36 @@ def unsaid(graph: nir.NIRGraph, dialect: Dialect) -> str:
     if dialect == PRESETS["rockpool"] and any(isinstance(node, _NEURONS) for node in nodes):
         return "Rockpool's files do not say the neurons' bias; read as 0, its default"
     return ""
+
+
+def overlooked(graph: nir.NIRGraph, dialect: Dialect) -> str:
+    """The first field that the dialect does not look at though it says something; nothing if there is none.
+
+    r says nothing where it is 1, or what a framework that scales no input makes of τ and dt.
+    """
+    for name, node in _flat(graph):
+        own = dialect.of_node(name)
+        resets = isinstance(node, _RESETTING) and own.reset not in _TO_A_VALUE
+        try:
+            if resets and np.any(node.v_reset):
+                return f"the reset of this dialect, {own.reset}, does not look at v_reset, which is not 0 at '{name}'"
+            if isinstance(node, _LEAKY) and _scales_nothing(own, node) and not _says_nothing(own, node):
+                return f"this dialect does not look at r, which is not 1 at '{name}'; if it scales input, name another"
+        except (AttributeError, TypeError, ValueError):  # a field is missing or no number: lowering says which
+            continue
+    return ""
+
+
+def _scales_nothing(dialect: Dialect, node: nir.NIRNode) -> bool:
+    exponential = dialect.leak == "exp" or (isinstance(node, _CURRENT) and dialect.synapse == "exp_add")
+    return exponential or dialect.gain != "r"
+
+
+def _says_nothing(dialect: Dialect, node: nir.NIRNode) -> bool:
+    r, tau = _r(node), _tau(node)
+    with np.errstate(all="ignore"):
+        of_rockpool = np.allclose(_rockpool_dt(tau, r), dialect.dt, rtol=1e-3)
+    return of_rockpool or any(_close(r, made) for made in (1.0, 1 / tau, tau / dialect.dt))
 
 
 def _flat(graph: nir.NIRGraph, prefix: str = "") -> Iterator[tuple[str, nir.NIRNode]]:
