@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, TensorProto
 
 from stl_deploy._util.untrusted import blamed, plain_file
@@ -69,7 +71,9 @@ def _read(model: ModelProto, path: Path) -> tuple[Interface, dict[str, Shape], i
     shapes = _input_shapes(model.graph, interface, path)
     for state in interface.states:
         _check_rest(state, shapes[state.tensor], path)
-    return interface, shapes, elements_per_step(model, path)
+    elements = elements_per_step(model, path)
+    _check_finite(model, path)
+    return interface, shapes, elements
 
 
 def _check_operators(model: ModelProto, path: Path) -> None:
@@ -107,6 +111,31 @@ def _check_external(tensor: TensorProto, path: Path) -> None:
     numbers = [entries.get("offset", "0"), entries.get("length", "0")]
     if not all(number.isdecimal() for number in numbers) or sum(map(int, numbers)) > size:
         raise InputError(f"{data}: ends before the weights '{tensor.name}'; it is truncated, copy it again")
+
+
+def _check_finite(model: ModelProto, path: Path) -> None:
+    """What `stl_deploy.graph.lower` refuses in a NIR file: NaN and infinity never spike."""
+    for graph in graphs(model.graph):
+        for tensor in _tensors(graph):
+            values = _floats(tensor, path)
+            # Minimum and maximum carry NaN along and need no temporary of the array's size.
+            if values.size and not np.isfinite([values.min(), values.max()]).all():
+                where = f"weights '{tensor.name}'" if tensor.name else "a constant"
+                raise InputError(f"{path}: {where}: expected finite numbers; found NaN or infinity; export it again")
+
+
+def _floats(tensor: TensorProto, path: Path) -> NDArray[Any]:
+    """The real numbers that a tensor holds, those of a file beside the model mapped; none of whole numbers."""
+    kind = {TensorProto.FLOAT: np.dtype("<f4"), TensorProto.DOUBLE: np.dtype("<f8")}.get(tensor.data_type)
+    if kind is None:
+        return np.zeros(0)
+    if tensor.data_location == TensorProto.EXTERNAL:
+        entries = {str(entry.key): str(entry.value) for entry in tensor.external_data}
+        count, offset = (int(entries.get(key, "0")) for key in ("length", "offset"))
+        return np.memmap(path.parent / entries["location"], kind, "r", offset, (count // kind.itemsize,))
+    if tensor.raw_data:
+        return np.frombuffer(tensor.raw_data[: len(tensor.raw_data) // kind.itemsize * kind.itemsize], kind)
+    return np.array(tensor.float_data or tensor.double_data)
 
 
 def _check_ports(graph: GraphProto, interface: Interface, path: Path) -> None:

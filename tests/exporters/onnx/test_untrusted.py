@@ -124,6 +124,24 @@ def test_an_operator_that_we_do_not_write_even_inside_a_scan(tmp_path):
         OnnxModel.load(path)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("kept", ["raw", "listed", "double"])
+def test_weights_that_are_no_numbers(value, kept, path):
+    def edit(model):
+        tensor = next(t for t in model.graph.initializer if t.data_type == TensorProto.FLOAT)
+        values = onnx.numpy_helper.to_array(tensor).copy()
+        values.flat[-1] = value
+        if kept == "listed":
+            tensor.CopyFrom(helper.make_tensor(tensor.name, tensor.data_type, tensor.dims, values.ravel()))
+        else:
+            values = values.astype(float) if kept == "double" else values
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+
+    change(path, edit)
+    with pytest.raises(InputError, match=r"weights '.*': expected finite numbers; found NaN or infinity"):
+        OnnxModel.load(path)
+
+
 def test_a_size_over_the_limit(path, monkeypatch):
     monkeypatch.setattr(reader, "MAX_MODEL_BYTES", -(2**20))
     with pytest.raises(InputError, match="expected an ONNX file of at most 2 GiB"):
@@ -179,4 +197,10 @@ class TestWeightsBeside:
         path, _ = files
         self.point(path, key, value)
         with pytest.raises(InputError, match="ends before the weights"):
+            OnnxModel.load(path)
+
+    def test_no_numbers(self, files):
+        path, data = files
+        data.write_bytes(b"\xff" * len(data.read_bytes()))
+        with pytest.raises(InputError, match=r"weights 'fc\.weight': expected finite numbers; found NaN or infinity"):
             OnnxModel.load(path)
