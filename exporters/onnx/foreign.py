@@ -126,7 +126,8 @@ def _check_finite(model: ModelProto, path: Path) -> None:
 
 def _floats(tensor: TensorProto, path: Path) -> NDArray[Any]:
     """The real numbers that a tensor holds, those of a file beside the model mapped; none of whole numbers."""
-    kind = {TensorProto.FLOAT: np.dtype("<f4"), TensorProto.DOUBLE: np.dtype("<f8")}.get(tensor.data_type)
+    kinds: dict[int, np.dtype[Any]] = {TensorProto.FLOAT: np.dtype("<f4"), TensorProto.DOUBLE: np.dtype("<f8")}
+    kind = kinds.get(tensor.data_type)
     if kind is None:
         return np.zeros(0)
     if tensor.data_location == TensorProto.EXTERNAL:
