@@ -48,7 +48,8 @@ class Options:
     graph: as it was read, the dialect it is meant in among its metadata.
     calibration: loads real input ``[T, B, *shape]`` to choose integers by; None: there is none but x.
     x, labels: input ``[T, B, *shape]`` that the artifact will be verified on, and ``[B]``.
-    progress: told (done, total) steps by what takes long; deadline: seconds that an outside tool may take.
+    progress: told (done, total) steps by what takes long; deadline: seconds that an outside tool may take
+    without showing progress.
     say: takes what a person should read.
     """
 

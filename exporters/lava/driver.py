@@ -20,7 +20,7 @@ def run_lava(
 ) -> IntegerRun:
     """Run a ``.net`` file on Lava's CPU simulation for whole numbers ``x`` ``[T, B, *input shape]``.
 
-    deadline: seconds after which the run is ended. The result has every layer's spikes, as
+    deadline: seconds without progress after which the run is ended. The result has every layer's spikes, as
     `stl_deploy.exporters.loihi.simulate.simulate` gives them with ``record=True``.
     Raises InputError for a bad file or input, ToolError if Lava is missing, fails or takes too long.
     """

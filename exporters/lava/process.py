@@ -47,8 +47,8 @@ def run_worker(
 ) -> dict[str, NDArray[np.uint8]]:
     """Each layer's spikes from one worker process; whatever happens, none of its processes is left.
 
-    script: the worker, by default the one for netx files; net_path: what it takes as its network;
-    tool: what it is called in messages.
+    deadline: seconds without progress after which the run is ended; script: the worker, by default the one for netx
+    files; net_path: what it takes as its network; tool: what it is called in messages.
     """
     with temporary_folder() as folder:
         write_npz(folder / "input.npz", {"x": x})
@@ -87,25 +87,27 @@ def start_worker(python: Path, script: Path, folder: Path, errors: int, tool: st
 
 
 def _wait(worker: subprocess.Popen[bytes], folder: Path, deadline: float, progress: Progress | None, tool: str) -> None:
-    end = time.monotonic() + deadline
-    shown = -1
-    while worker.poll() is None:
-        if time.monotonic() > end:
-            raise ToolError(f"{tool} was ended after the deadline of {deadline:g} s{_reason(folder)}")
-        if progress is not None:
-            shown = _show(folder, shown, progress)
-        time.sleep(_POLL_SECONDS)
-    if progress is not None:
-        _show(folder, shown, progress)
+    shown, since = None, time.monotonic()
+    running = True
+    while running:
+        running = worker.poll() is None
+        now = _steps(folder)
+        if now != shown:
+            shown, since = now, time.monotonic()
+            if progress is not None and now is not None:
+                progress(*now)
+        if running and time.monotonic() - since > deadline:
+            raise ToolError(f"{tool} was ended after {deadline:g} s without progress{_reason(folder)}")
+        if running:
+            time.sleep(_POLL_SECONDS)
 
 
-def _show(folder: Path, shown: int, progress: Progress) -> int:
+def _steps(folder: Path) -> tuple[int, int] | None:
+    """How many are done, and of how many; None before the worker has told of any."""
     if not (folder / "progress.json").is_file():
-        return shown
-    now = read_json(folder / "progress.json")
-    if now["done"] != shown:
-        progress(now["done"], now["total"])
-    return int(now["done"])
+        return None
+    told = read_json(folder / "progress.json")
+    return int(told["done"]), int(told["total"])
 
 
 def _reason(folder: Path) -> str:

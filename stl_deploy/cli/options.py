@@ -87,7 +87,7 @@ Deadline = Annotated[
         "--deadline",
         metavar="SECONDS",
         callback=_deadline,
-        help="Seconds before an outside tool (a compiler, a simulator) is stopped.",
+        help="Seconds without progress before an outside tool (a compiler, a simulator) is stopped.",
     ),
 ]
 InputOption = Annotated[

@@ -36,7 +36,7 @@ def verify(
     against: an artifact's path, or the name of a backend. The input is the file given, else the run folder's test
     images, else random input on the graph's grid. input_grid: see `check_against`. lava: an artifact also runs on
     further backends that read it and must equal one of our models (a .net file on real Lava), where they are ready, on
-    the first `SAMPLES` samples. deadline: seconds that each outside tool may take.
+    the first `SAMPLES` samples. deadline: seconds that each outside tool may take without showing progress.
     ``report.require()`` raises ParityError where spikes differ that must not.
     Raises InputError for files that cannot be read or do not belong to the graph, ToolError if a tool fails.
     """

@@ -74,14 +74,14 @@ def test_children_left_by_a_good_run_are_ended(runner: Runner) -> None:
 
 
 FAILURES = {
-    "hang": ("child()\ntime.sleep(600)", 1.0, r"after the deadline of 1 s$"),
+    "hang": ("child()\ntime.sleep(600)", 1.0, r"after 1 s without progress$"),
     "killed": ("child()\nos.kill(os.getpid(), 9)", 60.0, r"worker was killed by signal 9 before it finished$"),
     "last words": ("sys.stderr.write('no space left\\n'); sys.exit(3)", 60.0, "ended with code 3 .*no space left"),
     "told": ("put('failure.json', {'reason': 'ValueError: bad net'}); sys.exit(1)", 60.0, "could not run.*bad net"),
     "full disk": ("sys.exit(28)", 60.0, "no space left for Lava's files in .*; free some, or name a larger folder"),
     "no result": ("put('done.json', {})", 60.0, "result cannot be read"),
     "garbage": ("put('spikes.npz', 1); put('done.json', {})", 60.0, "result cannot be read"),
-    "deaf": ("import signal; signal.signal(15, signal.SIG_IGN); time.sleep(600)", 1.0, "after the deadline"),
+    "deaf": ("import signal; signal.signal(15, signal.SIG_IGN); time.sleep(600)", 1.0, "after 1 s without progress"),
 }
 
 
@@ -93,6 +93,11 @@ def test_failures_leave_no_process(name: str, runner: Runner, monkeypatch: pytes
         runner(body, deadline)
     assert "\n" not in str(error.value)
     assert alive(runner.group) == []
+
+
+def test_a_slow_run_that_goes_on_is_not_ended_at_the_deadline(runner: Runner) -> None:
+    slow = "import time\nfor k in range(6): put('progress.json', {'done': k, 'total': 6}); time.sleep(1)\n"
+    assert runner(slow + GOOD, 3.0)["layer1"].tolist() == [[[1]], [[1]]]
 
 
 def test_an_interrupted_driver_ends_the_worker(runner: Runner) -> None:
