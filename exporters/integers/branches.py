@@ -67,6 +67,9 @@ def values(program: Program, input_scale: float) -> dict[str, Value]:
     if len(program.inputs) != 1 or len(program.outputs) != 1:
         extra = (*program.inputs, *program.outputs)[-1]
         refuse(extra, "several-ends", "the graph has several inputs or outputs", "export one input and one output")
+    if not program.spiking:
+        reason = "there is no spiking neuron behind it"
+        refuse(program.inputs[0], "no-neurons", reason, "put a spiking neuron into the graph")
     known: dict[str, Value] = {node.name: 1.0 for node in program.spiking}
     known |= {node.name: "potential" for node in program.of(Neuron) if not node.spiking}
     known[program.inputs[0].name] = 1 / input_scale

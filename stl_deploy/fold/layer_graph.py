@@ -28,6 +28,7 @@ from stl_deploy.graph.lower.loops import ordered
 from stl_deploy.graph.program import (
     Conv,
     Delay,
+    Floats,
     Input,
     Linear,
     Neuron,
@@ -101,12 +102,12 @@ def explicit_delays(nodes: dict[str, Node]) -> dict[str, Node]:
             closing = int(bool(source.delay) and _reaches(nodes, name, source.node))
             more = source.delay - closing
             if more:
-                late = f"{source.node}_late{more}"
+                # In a loop the reader's own, as one with other readers is not moved past when the loop is read back.
+                late = f"{source.node}_late{more}" + f"_to_{name}" * closing
+                delayed = (Source(source.node, closing),)
                 shape = nodes[source.node].shape
-                found[late] = Delay(
-                    name=late, shape=shape, sources=(Source(source.node),), steps=np.asarray(more, np.int64)
-                )
-                sources.append(Source(late, closing))
+                found[late] = Delay(name=late, shape=shape, sources=delayed, steps=np.asarray(more, np.int64))
+                sources.append(Source(late))
             else:
                 sources.append(source)
         found[name] = replace(found[name], sources=tuple(sources))
@@ -174,12 +175,17 @@ def _options(node: Neuron) -> dict[str, Any]:
             start = "v_reset"
         else:
             raise CaptureError(
-                f"layer '{node.name}' starts from {float(node.v_start.flat[0]):g}, which is neither 0 nor its "
-                "reset value; start it from one of these",
+                f"layer '{node.name}' starts from {_range(node.v_start)}, which is neither 0 nor its reset value; "
+                "start it from one of these",
                 layer=node.name,
             )
     reset_name = _RESETS.get(node.reset, node.reset) if node.spiking and node.decay is not None else "value"
     return {"compare": node.compare, "reset": reset_name, "start": start}
+
+
+def _range(values: Floats) -> str:
+    low, high = float(values.min()), float(values.max())
+    return f"{low:g}" if low == high else f"values from {low:g} to {high:g}"
 
 
 def _from_leak(node: Neuron) -> Neuron:
@@ -340,6 +346,12 @@ def require_same(meant: tuple[Node, ...], program: Program) -> None:
             raise CaptureError(f"layer '{node.name}' is read back from NIR as another one", layer=node.name)
         for name in (f.name for f in fields(node)):
             if not _same(node, getattr(node, name), getattr(found, name)):
+                if name == "sources":
+                    raise CaptureError(
+                        f"layer '{node.name}' reads spikes of several steps in a loop, which NIR's edges do not hold; "
+                        "let weights of their own read those of each step",
+                        layer=node.name,
+                    )
                 raise CaptureError(
                     f"layer '{node.name}': its {name} is read back from NIR as "
                     f"{_shown(getattr(found, name))}, meant is "

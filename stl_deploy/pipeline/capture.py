@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from stl_deploy.errors import CaptureError, InputError
+from stl_deploy.errors import CaptureError, GraphError, InputError
 from stl_deploy.fold.index_maps import arrange
 from stl_deploy.fold.layer_graph import FoldedLayers, fold_layers
 from stl_deploy.graph.compare import rate_warnings
@@ -28,6 +28,7 @@ from stl_deploy.pipeline.proof import (
     prove_replay,
 )
 from stl_deploy.tracing import Call, Time, Traced, trace
+from stl_deploy.tracing.nodes import NOWHERE
 from stl_deploy.tracing.running import require_repeatable
 from stl_deploy.tracing.running import run as run_module
 from stl_deploy.tracing.source_lines import in_module
@@ -201,11 +202,14 @@ def _fold(traced: Traced) -> FoldedLayers:
     """Fold the layers; a refusal says where the layer stands in the user's code."""
     try:
         return fold_layers(traced.graph)
-    except CaptureError as error:
-        where = traced.places.get(error.layer or "")
-        if where is None or error.line is not None:
+    except (CaptureError, GraphError) as error:
+        layer = error.node if isinstance(error, GraphError) else error.layer
+        where = traced.places.get(layer or "")
+        if isinstance(error, CaptureError) and (where is None or error.line is not None):
             raise
-        raise CaptureError(error.reason + in_module(where), line=where.line, layer=error.layer) from None
+        reason = str(error) if isinstance(error, GraphError) else error.reason
+        line = None if where is None else where.line
+        raise CaptureError(reason + in_module(where or NOWHERE), line=line, layer=layer) from None
 
 
 def _prove(model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor) -> Proof:
@@ -228,6 +232,7 @@ def _prove(model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor) ->
     warned = (
         *rate_warnings({layer.layer: layer.rate for layer in layers}),
         *_order_warnings(folded, x),
+        *_precision_warnings(traced),
         *version_warnings(model),
     )
     return Proof(compared, 0, tuple(done), layers, whole, warned)
@@ -240,6 +245,15 @@ def _order_warnings(folded: FoldedLayers, x: Tensor) -> tuple[str, ...]:
     return (
         f"the model rearranges its input, {list(x.shape)}, before anything else; the graph takes it as "
         f"[T, B, {', '.join(map(str, given.shape))}] (simulate, verify and energy of this graph take either)",
+    )
+
+
+def _precision_warnings(traced: Traced) -> tuple[str, ...]:
+    coarse = {signal.node.dtype for signal in traced.steps.signals} & {torch.float16, torch.bfloat16}
+    return tuple(
+        f"the model computes in {str(dtype).removeprefix('torch.')} and the graph in float32: where the model rounds, "
+        "spikes and outputs differ on other input than x; capture model.float() for the float32 model's own spikes"
+        for dtype in coarse
     )
 
 

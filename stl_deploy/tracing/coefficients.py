@@ -14,7 +14,7 @@ from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.cores import Core, Evaluation, Unknown
 from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.nodes import Node
-from stl_deploy.tracing.remedies import CLIPS
+from stl_deploy.tracing.remedies import CLIPS, COUNTS
 from stl_deploy.tracing.source_lines import in_module
 from stl_deploy.tracing.steps import Ref, Signal
 from stl_deploy.tracing.thresholds import is_elementwise
@@ -110,6 +110,8 @@ class Reading:
         try:
             return self.full(Evaluation(given)(self.state, 0))
         except Unknown as unknown:
+            if counted := self._called(COUNTS):
+                raise self.refuse(self._several(counted)) from None
             raise self.refuse(
                 f"it carries more than one state ('{unknown.signal.node.name}' of {unknown.lag} steps ago is read); "
                 "use a leaky neuron with a fixed threshold"
@@ -140,10 +142,24 @@ class Reading:
                 raise self.refuse(self._not_affine())
         return Affine(decay, gains, constant)
 
+    def _called(self, names: Sequence[str]) -> list[Signal]:
+        return [member for member in self.core.members if member.node.name in names]
+
+    @staticmethod
+    def _several(counted: Sequence[Signal]) -> str:
+        name = counted[0].node.name
+        return f"'{name}' makes several spikes of one potential in a step; compare it with one threshold (s = v > θ)"
+
     def _not_affine(self) -> str:
-        clips = [member.node.name for member in self.core.members if member.node.name in CLIPS]
-        if clips:
-            return f"'{clips[0]}' bounds its potential; leave the bound out"
+        if counted := self._called(COUNTS):
+            return self._several(counted)
+        for clip in self._called(CLIPS):
+            if sum(isinstance(arg, Ref) for arg in clip.args) == 2 and self.core.threshold is None:
+                return (
+                    f"'{clip.node.name}' keeps the extreme of a signal over time; return every step, or "
+                    "torch.stack(steps).amax(0)"
+                )
+            return f"'{clip.node.name}' bounds its potential; leave the bound out"
         return (
             "its potential is not a weighted sum of what it was and what arrives (an adaptive threshold, a refractory "
             "time?); use a leaky neuron with a fixed threshold"

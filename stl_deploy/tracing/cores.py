@@ -16,6 +16,8 @@ from stl_deploy.errors import CaptureError
 from stl_deploy.graph.segments import strongly_connected
 from stl_deploy.tracing.nodes import replace_nodes
 from stl_deploy.tracing.recorder import COMPARES, map_tree
+from stl_deploy.tracing.remedies import CONDITIONS, no_form
+from stl_deploy.tracing.source_lines import in_module
 from stl_deploy.tracing.steps import Ref, Signal, Steps
 from stl_deploy.tracing.thresholds import Threshold, find_thresholds, is_elementwise, of_state
 
@@ -117,9 +119,13 @@ class Evaluation:
         args, kwargs = map_tree((signal.args, signal.kwargs), Ref, lambda ref: self(ref.signal, lag + ref.lag))
         args, kwargs = replace_nodes((args, kwargs), lambda node: self._number(node.tensor))
         if name == "_to_copy" and not self.exact:
-            return args[0].double()  # type: ignore[no-any-return]
+            to_bool = signal.node.dtype == torch.bool
+            return args[0] != 0 if to_bool else args[0].double()  # type: ignore[no-any-return]
         if name == "where" and args[0].dtype != torch.bool:
             args = (args[0] != 0, *args[1:])
+        if name in CONDITIONS and any(arg.dtype != torch.bool for arg in args):
+            where = signal.node.place
+            raise CaptureError(no_form(name) + in_module(where), line=where.line)
         found = signal.node.run(args, kwargs, {})
         return found if self.exact or found.dtype == torch.bool else found.double()
 

@@ -168,14 +168,19 @@ def _fit_constant(flow: Flow, node: Node, layout: Layout, offset: int, t: int, u
                 if wanted[at] == TIME:
                     spread = spread.select(axis + at, t)
                 elif wanted[at] == BATCH:
-                    one = spread.narrow(axis + at, 0, 1)
-                    if not torch.equal(one.expand_as(spread).nan_to_num(), spread.nan_to_num()):
-                        raise refuse("a constant differs from sample to sample", op)
-                    spread = one
+                    spread = one_sample(spread, axis + at, op)
             rest = [f for f in wanted if isinstance(f, int)]
             tensor = spread.reshape(*tensor.shape[:axis], rest[0] if rest else 1, *tensor.shape[axis + 1 :])
         axis += 1
     return tensor
+
+
+def one_sample(tensor: Tensor, axis: int, op: Op) -> Tensor:
+    """A constant's first sample; raises CaptureError where another differs from it."""
+    one = tensor.narrow(axis, 0, 1)
+    if not torch.equal(one.expand_as(tensor).nan_to_num(), tensor.nan_to_num()):
+        raise refuse("a constant differs from sample to sample; start every sample from the same values", op)
+    return one
 
 
 def _others(dim: tuple[Any, ...], sizes: dict[str, int]) -> int:

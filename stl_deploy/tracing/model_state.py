@@ -11,6 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stl_deploy._util.untrusted import one_line
+from stl_deploy.errors import CaptureError
+from stl_deploy.tracing.source_lines import raised_at
+
 _TABLES = ("_parameters", "_buffers", "_modules")
 
 
@@ -79,7 +83,7 @@ def bring_to_rest(model: nn.Module, reset: Callable[[], Any] | None) -> None:
     Modules without either are taken to be at rest as they are.
     """
     if reset is not None:
-        reset()
+        _call(reset, "reset=")
         return
     for module in model.modules():
         if module is model and not _own_reset(module):
@@ -87,8 +91,19 @@ def bring_to_rest(model: nn.Module, reset: Callable[[], Any] | None) -> None:
         for name in ("reset_mem", "reset_state", "reset"):
             method = getattr(module, name, None)
             if callable(method):
-                method()
+                _call(method, f"{type(module).__name__}.{name}()")
                 break
+
+
+def _call(reset: Callable[[], Any], name: str) -> None:
+    try:
+        reset()
+    except Exception as error:
+        raise CaptureError(
+            f"{name}, which should bring the model to rest, fails: {type(error).__name__}: {one_line(error, 200)}; "
+            "give reset= a callable without arguments that does it",
+            line=raised_at(error),
+        ) from error
 
 
 def _own_reset(module: nn.Module) -> bool:

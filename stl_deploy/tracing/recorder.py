@@ -190,8 +190,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         where = place(self._names)
         if torch.Tag.nondeterministic_seeded in func.tags and not _is_certain(name, args):
             raise CaptureError(
-                f"'{name}' draws random numbers, so that no two runs agree; in eval mode a model must not, "
-                "encode the input before it is given to capture",
+                f"'{name}' draws random numbers, so that no two runs agree; in eval mode a model must not: give "
+                "dropout training=self.training, and encode the input before it is given to capture",
                 line=where.line,
             )
         if name in ("_local_scalar_dense", *_DIVIDES) or torch.Tag.dynamic_output_shape in func.tags:

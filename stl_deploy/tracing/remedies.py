@@ -7,11 +7,13 @@ _CONDITION = (
     "a spike is decided by one comparison with a fixed threshold; leave out what else decides (a refractory time?)"
 )
 _ACTIVATION = "an activation of real numbers is none of a spiking neuron; put a neuron in its place"
+CONDITIONS = ("bitwise_and", "bitwise_or", "logical_and", "logical_or")
+NORMS = ("native_layer_norm", "native_group_norm", "_fused_rms_norm", "rms_norm")
 _INSTEAD = {
-    **dict.fromkeys(("native_layer_norm", "native_group_norm", "_fused_rms_norm", "rms_norm"), _NORM),
-    **dict.fromkeys(
-        ("bitwise_and", "bitwise_or", "bitwise_not", "logical_and", "logical_or", "logical_not"), _CONDITION
-    ),
+    **dict.fromkeys(NORMS, _NORM),
+    **dict.fromkeys((*CONDITIONS, "bitwise_not", "logical_not", "logical_xor"), _CONDITION),
+    "bmm": "it multiplies two signals (attention?), and a graph's weights stay the same",
+    "argmax": "a spike is decided by its own potential; leave out what compares neurons",
     "sign": "spikes are 0 or 1; compare a potential with a threshold in its place",
     **dict.fromkeys(
         ("_softmax", "_log_softmax"),
@@ -23,6 +25,8 @@ _INSTEAD = {
 }
 CLIPS = ("clamp", "clamp_min", "clamp_max", "maximum", "minimum", "relu", "hardtanh")
 """Operations that bound a potential."""
+COUNTS = ("floor", "round", "trunc", "ceil", "floor_divide")
+"""Operations that make several spikes of one potential."""
 
 
 def no_form(name: str) -> str:

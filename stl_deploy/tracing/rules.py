@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from stl_deploy.errors import CaptureError
 from stl_deploy.tracing import shape_rules
 from stl_deploy.tracing.elementwise import elementwise, is_elementwise
-from stl_deploy.tracing.layout import BATCH, TIME, Layout, axis_of, of_shape, without_time
+from stl_deploy.tracing.layout import BATCH, TIME, Layout, axis_of, of_shape, shape_of, without_time
 from stl_deploy.tracing.recorder import Op, Value, map_tree
-from stl_deploy.tracing.remedies import no_form
+from stl_deploy.tracing.remedies import NORMS, no_form
 from stl_deploy.tracing.unroll import Flow, Unroller, refuse
 
 Rule = Callable[[Unroller, Op], list[Flow]]
@@ -88,17 +89,29 @@ def _batched(unroller: Unroller, op: Op) -> list[Flow]:
         raise refuse(f"'{op.name}' works on two signals at once; only weights that stay the same are known", op)
     first = flow.layout[0]
     torn = any(isinstance(f, int) for f in first) and not ("batch_norm" in op.name and len(flow.layout) == 2)
-    if flow.constant or BATCH not in first or torn:
+    if BATCH not in first or torn:
+        if op.name in NORMS:
+            raise refuse(no_form(op.name), op)
         raise refuse(
-            f"'{op.name}' runs on an axis that holds more than samples and time steps: {_shown(flow.layout)}", op
+            f"expected '{op.name}' on an axis of samples, or of samples and time steps; found {_shown(flow.layout)}; "
+            "bring x to that by x.flatten(0, 1)",
+            op,
         )
     layout = (first, *of_shape(op.outputs[0].shape[1:]))
     axis = axis_of(flow.layout, TIME)
     if axis is not None and axis > 1 and _keeps_steps_apart(op, axis):
         return [_per_step(unroller, op, flow, (*layout[:axis], flow.layout[axis], *layout[axis + 1 :]), axis)]
     if any(isinstance(factor, str) for dim in flow.layout[1:] for factor in dim):
-        raise refuse(f"'{op.name}' mixes time steps or samples: {_shown(flow.layout)}", op)
+        raise _mixes(op, flow)
     return [_per_step(unroller, op, flow, layout)]
+
+
+def _mixes(op: Op, flow: Flow) -> CaptureError:
+    return refuse(
+        f"'{op.name}' mixes time steps or samples: {_shown(flow.layout)}; a graph computes each step and sample by "
+        "itself, and what passes from step to step are neurons' states: write it as a loop over time",
+        op,
+    )
 
 
 def _padded(unroller: Unroller, op: Op) -> Flow:
@@ -106,8 +119,10 @@ def _padded(unroller: Unroller, op: Op) -> Flow:
     flow = unroller.flow(op.args[0])
     ends = len(op.args[1]) // 2
     padded = [i for i in range(-ends, 0) if op.args[1][2 * (-i - 1)] or op.args[1][2 * (-i - 1) + 1]]
+    if flow.timed and not any(op.args[2:]) and [flow.layout[i] for i in padded] == [(TIME,)]:
+        return _delayed(unroller, op, flow, -padded[0] - 1)
     if any(isinstance(factor, str) for i in padded for factor in flow.layout[i]):
-        raise refuse(f"'{op.name}' mixes time steps or samples: {_shown(flow.layout)}", op)
+        raise _mixes(op, flow)
     sizes = of_shape(op.outputs[0].shape)
     layout = tuple(sizes[i] if i - len(sizes) in padded else dim for i, dim in enumerate(flow.layout))
     behind = sum(dim == (TIME,) for dim in flow.layout[len(flow.layout) - ends :])
@@ -121,6 +136,16 @@ def _padded(unroller: Unroller, op: Op) -> Flow:
         ),
         layout,
     )
+
+
+def _delayed(unroller: Unroller, op: Op, flow: Flow, axis: int) -> Flow:
+    """Zeros before the first step and behind the last one; axis: counted from the last."""
+    shape = shape_of(flow.nodes[0].layout, {BATCH: 1})
+    zero = unroller.nodes.constant(torch.zeros(shape, dtype=op.outputs[0].dtype))
+    before, behind = op.args[1][2 * axis : 2 * axis + 2]
+    if min(before, behind) < 0:
+        raise _mixes(op, flow)
+    return Flow((*(zero,) * before, *flow.nodes, *(zero,) * behind), flow.layout)
 
 
 def _keeps_steps_apart(op: Op, axis: int) -> bool:
@@ -159,11 +184,11 @@ def _matmul(unroller: Unroller, op: Op) -> Flow:
             "samples; use a linear layer",
             op,
         )
-    if rows.constant or not all(flow.constant for flow in flows if flow is not rows):
+    if not all(flow.constant for flow in flows if flow is not rows):
         raise refuse(f"'{op.name}' multiplies two signals; only weights that stay the same are known", op)
     first = rows.layout[0]
     if BATCH not in first or any(isinstance(f, str) for f in rows.layout[1]):
-        raise refuse(f"'{op.name}' mixes time steps or samples: {_shown(rows.layout)}", op)
+        raise _mixes(op, rows)
     return _per_step(unroller, op, rows, (first, *of_shape(weight.tensor.shape[1:])))
 
 
@@ -175,7 +200,7 @@ def _one_product(unroller: Unroller, op: Op) -> Flow:
     if not weight.constant or rows is weight or len(rows.layout[1]) == 0 or rows.layout[0] != ():
         raise refuse("'bmm' multiplies two signals, or mixes time steps; only weights that stay the same are known", op)
     if BATCH not in rows.layout[1] or any(isinstance(f, str) for f in rows.layout[2]):
-        raise refuse(f"'bmm' mixes time steps or samples: {_shown(rows.layout)}", op)
+        raise _mixes(op, rows)
     return _per_step(unroller, op, rows, ((), rows.layout[1], *of_shape(op.outputs[0].shape[2:])), 1)
 
 

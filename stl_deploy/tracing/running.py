@@ -184,10 +184,19 @@ def pick(found: Any, output: Pick) -> Tensor:
 
 
 def _fields(found: Any) -> Any:
-    """A dataclass as a dict of its fields; anything else as it is."""
+    """A dataclass, or a named tuple, as a dict of its fields; anything else as it is."""
+    if isinstance(found, tuple) and hasattr(found, "_asdict"):
+        return _Named(found._asdict())
     if not is_dataclass(found) or isinstance(found, Mapping):
         return found
     return {field.name: getattr(found, field.name) for field in fields(found)}
+
+
+class _Named(dict[str, Any]):
+    """Fields that also have a place."""
+
+    def __missing__(self, place: int) -> Any:
+        return list(self.values())[place]
 
 
 def _first(found: Any) -> Tensor | None:

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stl_deploy.tracing.elementwise import fit
+from stl_deploy.errors import CaptureError
+from stl_deploy.tracing.elementwise import fit, one_sample
 from stl_deploy.tracing.layout import BATCH, TIME, Dim, Layout, axis_of, regroup, shape_of, without_time
 from stl_deploy.tracing.recorder import Op, Value
 from stl_deploy.tracing.unroll import Flow, Unroller, refuse
@@ -220,17 +221,17 @@ def _stacked(unroller: Unroller, op: Op, flows: list[Flow], dim: int) -> Flow:
         if flow.layout != layout:
             if not flow.constant:
                 raise refuse("values of different layouts are stacked over time", op)
-            node = _with_layout(unroller, flow, layout)
+            node = _with_layout(unroller, flow, layout, op)
         nodes.append(node)
     return Flow(tuple(nodes), (*layout[:dim], (TIME,), *layout[dim:]))
 
 
-def _with_layout(unroller: Unroller, flow: Flow, layout: Layout) -> Any:
-    """A constant of the shape that ``layout`` stands for, narrowed to one sample if all are alike."""
+def _with_layout(unroller: Unroller, flow: Flow, layout: Layout, op: Op) -> Any:
+    """A constant of the shape that ``layout`` stands for, narrowed to one sample: all are alike."""
     tensor = flow.tensor
     for axis, dim in enumerate(layout):
-        if BATCH in dim and dim == (BATCH,):
-            tensor = tensor.narrow(axis, 0, 1)
+        if dim == (BATCH,):
+            tensor = one_sample(tensor, axis, op)
     return unroller.nodes.constant(tensor)
 
 
@@ -284,7 +285,7 @@ def _joined_in_time(unroller: Unroller, op: Op, flows: list[Flow], dim: int) -> 
         elif flow.constant:
             step = without_time(model.layout)
             for part in flow.tensor.unbind(dim):
-                nodes.append(_with_layout(unroller, unroller.constant(part), step))
+                nodes.append(_with_layout(unroller, unroller.constant(part), step, op))
         else:
             nodes.append(unroller.reshaped(flow.nodes[0], without_time(model.layout), op.place))
     return Flow(tuple(nodes), model.layout)
@@ -311,11 +312,27 @@ def scatter(unroller: Unroller, op: Op) -> Flow:
         dim, start, end, stride = _slice_arguments(op.args[2:], op.kwargs, rank)
         if range(shape[dim])[slice(start, end, stride)] == range(shape[dim]):
             return part
-        if axis_of(part.layout, TIME) == dim and whole.timed:
-            nodes = list(whole.nodes)
+        if axis_of(part.layout, TIME) == dim and part.layout[dim] == (TIME,):
+            nodes = list(_over_time(unroller, op, whole, without_time(part.layout), dim).nodes)
             nodes[slice(start, end, stride)] = part.nodes
-            return Flow(tuple(nodes), whole.layout)
-    raise refuse("a part of a tensor is overwritten; build it with torch.cat or torch.where", op)
+            return Flow(tuple(nodes), part.layout)
+    raise _overwritten(op)
+
+
+def _overwritten(op: Op) -> CaptureError:
+    return refuse("a part of a tensor is overwritten; build it with torch.cat or torch.where", op)
+
+
+def _over_time(unroller: Unroller, op: Op, whole: Flow, step: Layout, dim: int) -> Flow:
+    """A tensor of a value for each time step, and for what was before them, along ``dim``."""
+    if whole.timed:
+        if whole.layout[dim] != (TIME,):
+            raise _overwritten(op)
+        return whole
+    if not whole.constant or whole.tensor.shape[dim] < unroller.steps:
+        raise _overwritten(op)
+    nodes = [_with_layout(unroller, unroller.constant(t), step, op) for t in whole.tensor.unbind(dim)]
+    return Flow(tuple(nodes), (*step[:dim], (TIME,), *step[dim:]))
 
 
 def _constant_like(unroller: Unroller, part: Flow, shape: tuple[int, ...]) -> Flow:
@@ -329,16 +346,11 @@ def _put(unroller: Unroller, op: Op, whole: Flow, part: Flow, dim: int, index: i
         return unroller.constant(tensor)
     if shape[dim] == 1 and not part.constant:
         return _moved(unroller, op, part, (*part.layout[:dim], (), *part.layout[dim:]))
-    if whole.constant and not whole.timed:
-        if shape[dim] != unroller.steps or part.timed:
-            raise refuse("a part of a tensor is overwritten; build it with torch.cat or torch.where", op)
-        layout = (*part.layout[:dim], (TIME,), *part.layout[dim:])
-        nodes = [_with_layout(unroller, unroller.constant(t), part.layout) for t in whole.tensor.unbind(dim)]
-        whole = Flow(tuple(nodes), layout)
-    if whole.layout[dim] != (TIME,):
-        raise refuse("a part of a tensor is overwritten; build it with torch.cat or torch.where", op)
+    if part.timed:
+        raise _overwritten(op)
+    whole = _over_time(unroller, op, whole, part.layout, dim)
     nodes = list(whole.nodes)
-    nodes[index] = part.nodes[0] if not part.constant else _with_layout(unroller, part, without_time(whole.layout))
+    nodes[index] = part.nodes[0] if not part.constant else _with_layout(unroller, part, without_time(whole.layout), op)
     return Flow(tuple(nodes), whole.layout)
 
 

@@ -113,9 +113,8 @@ class _Folding:
 
     def _unequal(self, a: Node, b: Node, reader: Node) -> CaptureError:
         return CaptureError(
-            f"'{_called(a)}' does not do the same at every step (a weight or a branch chosen by the step?); a "
-            "graph has one "
-            "step that repeats",
+            f"'{_called(reader if a.constant else a)}' does not do the same at every step (a weight, a norm or a "
+            "branch chosen by the step?); a graph has one step that repeats: use the same at every step",
             line=a.place.line or reader.place.line or b.place.line,
         )
 

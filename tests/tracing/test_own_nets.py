@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -208,6 +208,46 @@ class SpyTorch(nn.Module):
         return torch.stack(found, 1)
 
 
+class WrittenInPlace(nn.Module):
+    """States in tensors made beforehand, ``[T + 2, B, N]``, with recurrence two steps late; a delay by padding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.loop, self.leave = nn.Linear(10, 12), nn.Linear(12, 12), nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Any:
+        v, z = (torch.zeros(len(x) + 2, x.shape[1], 12) for _ in range(2))
+        late = torch.zeros_like(z[2:])
+        for t in range(2, len(x) + 2):
+            v[t] = 0.7 * v[t - 1] + self.enter(x[t - 2]) + self.loop(z[t - 2])
+            z[t] = v[t] > 0.3
+            v[t].masked_fill_(z[t].bool(), 0)
+        late[1:] = z[2:-1]
+        padded = nn.functional.pad(z[2:], (0, 0, 0, 0, 2, 0))[:-2]
+        return self.leave(z[2:] + late + padded)
+
+
+class Gates(Plain):
+    """Or and and of spikes, however they are written."""
+
+    def forward(self, x: Tensor) -> Any:
+        a = self.spikes(x)
+        b = torch.cat([torch.zeros_like(a[:1]), a[:-1]])
+        either = torch.maximum(a, b) + torch.clamp(a + b, max=1) + (a.bool() | b.bool()).float()
+        return self.leave(either + torch.minimum(a, b) + torch.logical_and(a, b).float() + torch.maximum(a, a))
+
+
+class Named(NamedTuple):
+    logits: Tensor
+    spikes: Tensor
+
+
+class GivesNamed(Plain):
+    def forward(self, x: Tensor) -> Any:
+        spikes = self.spikes(x)
+        return Named(self.leave(spikes), spikes)
+
+
 def rests_where_it_does_not_spike(current: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     v = 0.8 * v + current
     return (v > 0.2).float(), v * (v <= 0.2)
@@ -240,8 +280,8 @@ class Either(Plain):
 @pytest.mark.parametrize(
     ("make", "time", "shape"),
     [
-        *((make, "first", (6, 3, 10)) for make in (Dense, DenseCurrents, Einsum, BFloat16, Inference, GivesDataclass)),
-        *((make, "first", (6, 3, 10)) for make in (Either, CatLoop, OnlyLate)),
+        *((make, "first", (6, 3, 10)) for make in (Dense, DenseCurrents, Einsum, Inference, GivesDataclass)),
+        *((make, "first", (6, 3, 10)) for make in (Either, CatLoop, OnlyLate, WrittenInPlace, Gates)),
         (Shortcut, "first", (5, 2, 2, 6, 6)),
         (SpyTorch, "second", (3, 8, 10)),
         (NormOverTime, "second", (3, 6, 2, 6, 6)),
@@ -264,6 +304,20 @@ def test_the_graph_does_what_the_module_does(make: Callable[[], nn.Module], time
     np.testing.assert_allclose(net.simulate(unseen).y, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("output", ["spikes", 1])
+def test_a_named_tuples_outputs_have_names_and_places(output: int | str) -> None:
+    torch.manual_seed(4)
+    model, x = GivesNamed(), torch.rand(6, 3, 10)
+    assert np.array_equal(stl.capture(model, x, output=output).simulate(x).y, model.spikes(x))
+
+
+def test_a_model_of_coarser_numbers_than_the_graphs_is_warned_of() -> None:
+    torch.manual_seed(4)
+    with pytest.warns(UserWarning, match=r"computes in bfloat16 and the graph in float32.*model.float\(\)"):
+        net = stl.capture(BFloat16(), torch.rand(6, 3, 10))
+    assert net.proof.replay_differing == 0
+
+
 class Recurrent(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -271,6 +325,60 @@ class Recurrent(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         return (self.loop(x)[0] > 0.2).float()
+
+
+class LayerNorm(Plain):
+    def forward(self, x: Tensor) -> Any:
+        return self.leave(self.neurons(nn.functional.layer_norm(self.enter(x), (12,))))
+
+
+class NormOfEachStep(Plain):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.BatchNorm1d(12) for _ in range(6))
+        for norm in self.norms:
+            nn.init.uniform_(norm.running_var, 0.5, 2)
+
+    def forward(self, x: Tensor) -> Any:
+        currents = [norm(self.enter(step)) for norm, step in zip(self.norms, x, strict=True)]
+        return self.leave(self.neurons(torch.stack(currents)))
+
+
+def several_spikes(current: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    v = 0.8 * v + current
+    spikes = torch.floor(torch.relu(v) / 0.2)
+    return spikes, v - 0.2 * spikes
+
+
+class LargestSoFar(Plain):
+    def forward(self, x: Tensor) -> Any:
+        found = v = torch.full((x.shape[1], 5), -1e9)
+        v = 0.0 * v
+        for step in super().forward(x):
+            v = 0.9 * v + step
+            found = torch.maximum(found, v)
+        return found
+
+
+class NegativeThreshold(Plain):
+    def __init__(self) -> None:
+        super().__init__(lambda current, v: ((v + current > -0.1).float(), v + current + 0.1 * (v + current > -0.1)))
+
+
+class SpikesOfBothStepsInALoop(CatLoop):
+    def forward(self, x: Tensor) -> Tensor:
+        v = torch.zeros(x.shape[1], 12)
+        past, found = [v, v], []
+        for step in x:
+            spikes, v = reset_to_zero(self.enter(torch.cat([step, past[-1] + past[-2]], 1)), v)
+            past.append(spikes)
+            found.append(spikes)
+        return torch.stack(found)
+
+
+class ResetsTo(Plain):
+    def reset(self, samples: int) -> None:
+        raise NotImplementedError
 
 
 class LastThree(Plain):
@@ -334,6 +442,13 @@ def exported() -> nn.Module:
         (BatchFirst, r"one sample is taken out of the batch; .* \[B, T, \.\.\.\], say so by time='second'"),
         (LastThree, "expected an output made of all 6 time steps; found one of 3"),
         (Fewer, "expected an output made of all 6 time steps; found one of 5"),
+        (LayerNorm, "test_own_nets.py:[0-9]+: .*native_layer_norm.* use BatchNorm, which goes into the weights"),
+        (NormOfEachStep, "'native_batch_norm' in 'norms.5' does not do the same .* use the same at every step"),
+        (lambda: Plain(several_spikes), "'floor' makes several spikes .* compare it with one threshold"),
+        (LargestSoFar, r"'maximum' keeps the extreme of a signal over time; return every step"),
+        (NegativeThreshold, r"test_own_nets.py:[0-9]+: node 'neurons': v_threshold: expected thresholds above 0"),
+        (SpikesOfBothStepsInALoop, "reads spikes of several steps in a loop"),
+        (ResetsTo, r"ResetsTo.reset\(\), which should bring the model to rest, fails: TypeError: .* give reset="),
         (Ragged, r"expected outputs of one shape at every step; found \[3, 1\] and \[3, 2\]"),
         (SoftmaxOfEachStep, "'_softmax' has no form .* return what it reads, and apply it to that"),
         (WeightsOfSteps, "found weights times a signal in 'mm', which mixes time steps or samples"),

@@ -99,7 +99,7 @@ def average(build: Builder, signal: Signal) -> Terms:
             signal,
             f"expected average pooling with ceil_mode=False, count_include_pad=True and a divisor of 1 or {area}; "
             f"found ceil_mode={bool(ceil)}, count_include_pad={bool(counts)}, divisor_override={divisor}; "
-            "NIR has no node for it",
+            "NIR has no node for it; pool with these",
         )
     return _pooled(build, signal, x, _Windows(size, pair(stride or kernel), 1 if divisor == 1 else area, pads))
 

@@ -41,9 +41,13 @@ def rectified(build: Builder, signal: Signal) -> Terms:
     x, *bounds = signal.args
     low, high = (*bounds, None, None)[:2]
     low, high = signal.kwargs.get("min", low), signal.kwargs.get("max", high)
+    if signal.node.name == "clamp_max":
+        low, high = None, low
     terms = build.read(x)
     if is_binary(build, terms) and (low is None or low <= 0) and (high is None or high >= 1):
         return terms
+    if (low is None or low <= 0) and high == 1 and all(is_binary(build, (term,)) for term in terms):
+        return _added_and_compared(build, signal, terms, 0.5)
     raise refusal(
         signal,
         f"expected spikes, or a neuron's own arithmetic; found '{signal.node.name}' of a current, which no spiking "
@@ -56,6 +60,8 @@ def gate(build: Builder, signal: Signal, operands: tuple[Ref, Ref]) -> Terms:
     shape = build.shape(signal)
     terms: Terms = ()
     turned = [_turned(ref) for ref in operands]
+    if turned[0] == turned[1] and is_binary(build, build.read(operands[0])):
+        return build.read(operands[0])
     for ref, negated in turned:
         found = build.read(ref)
         if not is_binary(build, found):
@@ -70,12 +76,44 @@ def gate(build: Builder, signal: Signal, operands: tuple[Ref, Ref]) -> Terms:
             signal,
             "expected at most one negated spike in a product; found two; a neuron cannot fire where nothing arrives",
         )
+    return _added_and_compared(build, signal, terms, 0.5 if any(negated for _, negated in turned) else 1.5)
+
+
+def both(build: Builder, signal: Signal) -> Terms:
+    """The smaller of two spikes, and both of them (AND)."""
+    return gate(build, signal, _two(signal))
+
+
+def either(build: Builder, signal: Signal) -> Terms:
+    """The larger of two spikes, and one or both of them (OR)."""
+    shape = build.shape(signal)
+    operands = _two(signal)
+    terms: Terms = ()
+    for ref in dict.fromkeys(operands):
+        found = build.read(ref)
+        if not is_binary(build, found):
+            raise refusal(signal, _OF_SPIKES.format(signal.node.name))
+        terms += build.scaled(found, 1, shape)
+    return _added_and_compared(build, signal, terms, 0.5) if len(set(operands)) > 1 else terms
+
+
+_OF_SPIKES = "expected '{}' of two spikes; found it of something else, which no spiking graph holds; add them up"
+
+
+def _two(signal: Signal) -> tuple[Ref, Ref]:
+    left, right = signal.args[:2]
+    if not isinstance(left, Ref) or not isinstance(right, Ref):
+        raise refusal(signal, _OF_SPIKES.format(signal.node.name))
+    return left, right
+
+
+def _added_and_compared(build: Builder, signal: Signal, terms: Terms, threshold: float) -> Terms:
     node = Neuron(
         name=build.name("gate", ""),
-        shape=shape,
+        shape=build.shape(signal),
         sources=terms,
         decay=None,
-        threshold=np.asarray(0.5 if any(negated for _, negated in turned) else 1.5, np.float32),
+        threshold=np.asarray(threshold, np.float32),
     )
     build.signals[node.name] = signal
     return build.add(node)
