@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +22,7 @@ from torch import Tensor
 from stl_deploy._util import processes
 from stl_deploy._util.files import write_text
 from stl_deploy._util.lock import alone_in
+from stl_deploy._util.tensor_file import read_tensors
 from stl_deploy._util.training_progress import Batch
 from stl_deploy.config.load import load_config, save_config
 from stl_deploy.config.schema import RunConfig, TrainConfig
@@ -194,12 +195,25 @@ def _open_run(run_dir: Path, config: RunConfig, state: State, resume: bool) -> N
     distributed.require_same_epoch(state.epoch)
     if processes.rank() > 0:
         return
+    if state.epoch == config.train.epochs and _is_whole(run_dir, config, state.best):
+        return  # nothing is left to train: what was made of these weights stays
     forget_results(run_dir)
     if not resume:
         forget_twin(run_dir)
     for stale in (MODEL, CURVES_FILE, *(() if resume else (CHECKPOINT, METRICS))):
         (run_dir / stale).unlink(missing_ok=True)
     save_config(config, kept)
+
+
+def _is_whole(run_dir: Path, config: RunConfig, weights: Mapping[str, Tensor]) -> bool:
+    """Whether the folder holds this configuration and a model of these weights."""
+    if not (run_dir / CONFIG).is_file() or load_config(run_dir / CONFIG) != config:
+        return False
+    try:
+        kept, _ = read_tensors(run_dir / MODEL)
+    except InputError:
+        return False
+    return kept.keys() == weights.keys() and all(torch.equal(kept[name], weights[name].cpu()) for name in kept)
 
 
 def train_epoch(
@@ -316,7 +330,7 @@ def _forward(network: Network, x: Tensor, regulariser: Regulariser) -> Tensor:
 
 
 def _finish(run_dir: Path, config: RunConfig, state: State, data: Dataset, curves: bool) -> TrainResult:
-    """Load the picked weights, look at the test split once, write the model."""
+    """Load the picked weights, look at the test split once, write the model if it is not there."""
     state.network.load_state_dict(state.best)
     test = evaluate(state.network, data.test, config)
     picked = state.records[state.best_epoch - 1]
@@ -328,7 +342,7 @@ def _finish(run_dir: Path, config: RunConfig, state: State, data: Dataset, curve
         "test": test.as_dict(),
         "seconds": sum(record["seconds"] for record in state.records),
     }
-    if processes.rank() == 0:
+    if processes.rank() == 0 and not (run_dir / MODEL).is_file():
         model_file.save_model(run_dir, state.best, about)
         if curves:
             write_curves(run_dir / CURVES_FILE, state.records, state.network)

@@ -417,6 +417,21 @@ def test_a_checkpoint_of_an_older_version_is_resumed(tiny, tmp_path):
     assert len(_metrics(tmp_path)) == 2
 
 
+def test_resuming_a_training_that_has_ended_leaves_what_was_made_of_it(tiny, tmp_path):
+    train(tiny, tmp_path)
+    made = ("manifest.json", "verify.json", "net.nir", "model.safetensors")
+    for name in made[:-1]:
+        (tmp_path / name).write_text("{}")
+    model = (tmp_path / "model.safetensors").read_bytes()
+    assert train(tiny, tmp_path, resume=True).epoch == model_facts(tmp_path)["epoch"]
+    assert all((tmp_path / name).is_file() for name in made)
+    assert (tmp_path / "model.safetensors").read_bytes() == model
+    (tmp_path / "model.safetensors").write_bytes(model[:-1])
+    train(tiny, tmp_path, resume=True)
+    assert (tmp_path / "model.safetensors").read_bytes() == model
+    assert not (tmp_path / "manifest.json").exists()
+
+
 def test_resume_needs_a_run(tiny, tmp_path):
     with pytest.raises(InputError, match="found nothing to resume"):
         train(tiny, tmp_path / "new", resume=True)
