@@ -17,7 +17,7 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -180,6 +180,9 @@ class Check:
 Target = Format | type[Runner] | Check
 T = TypeVar("T")
 
+_FORMAT: dict[str, Any] = {"suffix": None, "folder": None, "options": Options}
+_RUNNER: dict[str, Any] = {"label": "simulated", "reads": (), "options": Options, "agrees_with": None}
+"""What a target is taken for where it does not say: it needs neither options nor files, and promises nothing."""
 _OURS = ("nir", "onnx", "loihi", "lava", "witnesses", "c", "chips")
 """Folders beside this file; the ``TARGETS`` of each one's ``target`` are loaded when targets are asked for."""
 
@@ -198,12 +201,34 @@ class Registry:
         """Raises InputError for a name that is taken, or something that is no target."""
         if isinstance(target, Check):
             _put(self.checks, target.name, target)
-        elif isinstance(target, type) and all(hasattr(target, name) for name in ("name", "run", "available")):
+        elif isinstance(target, type) and hasattr(target, "run"):
+            complete_runner(target)
             _put(self.runners, target.name, target)
-        elif not isinstance(target, type) and all(hasattr(target, name) for name in ("name", "write", "load")):
+        elif not isinstance(target, type) and hasattr(target, "write"):
+            _complete(target, type(target), ("name", "description", "check", "load"), _FORMAT)
+            if (target.suffix is None) == (target.folder is None):
+                raise InputError(f"{target!r}: expected a suffix, or a folder; found both or neither; give one")
             _put(self.formats, target.name, target)
         else:
             raise InputError(f"expected a Format (an object) or a Runner (a class); found {target!r}")
+
+
+def complete_runner(kind: type[Any]) -> None:
+    """Give a Runner's class what it leaves out; raises InputError for what is wrong or only it can say."""
+    _complete(kind, kind, ("name", "description", "run", "available"), _RUNNER)
+    if kind.agrees_with not in (None, *get_args(Model)):
+        models = ", ".join(f'"{model}"' for model in get_args(Model))
+        raise InputError(f"{kind!r}: expected agrees_with {models} or None; found {kind.agrees_with!r}")
+
+
+def _complete(target: Any, kind: type, required: Sequence[str], rest: Mapping[str, Any]) -> None:
+    """Give a target's class what it leaves out; raise InputError for what only it can say."""
+    missing = [name for name in required if not hasattr(target, name)]
+    if missing:
+        raise InputError(f"{target!r}: expected {', '.join(required)}; found no {', '.join(missing)}; add them")
+    for name, value in rest.items():
+        if not hasattr(target, name):
+            setattr(kind, name, value)
 
 
 def _put(known: dict[str, T], name: str, target: T) -> None:
@@ -284,7 +309,11 @@ def make_options(target: Format | type[Runner], given: Mapping[str, Any], **comm
         if name not in settings(target.options):
             known: tuple[Format | type[Runner], ...] = (*registry().formats.values(), *registry().runners.values())
             able = dict.fromkeys(one.name for one in known if name in settings(one.options))
-            raise InputError(
-                f"expected {' or '.join(able) or 'no target'} for option '{name}'; found {target.name}; leave it out"
-            )
+            if not able:
+                own = settings(target.options)
+                raise InputError(
+                    f"expected options of {target.name}: {', '.join(own) or 'none'}; found '{name}'"
+                    f"{did_you_mean(name, own)}"
+                )
+            raise InputError(f"expected {' or '.join(able)} for option '{name}'; found {target.name}; leave it out")
     return target.options(**wanted, **common)

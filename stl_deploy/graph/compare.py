@@ -150,6 +150,7 @@ class RunParity:
             "run": self.run,
             "artifact": self.artifact,
             "backend": self.backend,
+            "label": self.label,
             "against": self.against,
             "required": self.required,
             "exact": self.exact,

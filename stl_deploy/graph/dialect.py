@@ -248,15 +248,17 @@ def preset(name: object) -> Dialect:
     return found
 
 
-def load_dialect(name_or_path: str) -> Dialect:
-    """A preset by name (see `preset`), or a JSON file (`.json`) with the keys of `Dialect`.
+def load_dialect(asked: object) -> Dialect:
+    """A preset by name (see `preset`), a JSON file (`.json`) with the keys of `Dialect`, or a mapping of these.
 
-    Raises InputError if there is no such preset, or the file cannot be read as a dialect.
+    Raises InputError if there is no such preset, or the file or the mapping cannot be read as a dialect.
     """
-    path = Path(name_or_path)
-    if path.suffix.lower() != ".json":
+    if isinstance(asked, Mapping):
+        return Dialect.from_mapping(asked, where="the dialect given")
+    path = Path(asked) if isinstance(asked, str | Path) else None
+    if path is None or path.suffix.lower() != ".json":
         try:
-            return preset(name_or_path)
+            return preset(asked)
         except InputError as error:
             raise InputError(f"{error}; or give the path of a .json file") from None
     text = read_text(path, "a dialect's JSON file")

@@ -21,6 +21,7 @@ from stl_deploy.exporters.targets import (
     OfProgram,
     Runner,
     Within,
+    complete_runner,
     find_runner,
     make_options,
     registry,
@@ -39,7 +40,7 @@ SAMPLES = 100
 
 def write(program: Program, to: Format, path: Path, given: Mapping[str, Any] | None = None, **common: Any) -> Any:
     """Write an artifact; returns what its manifest keeps of how. given: the user's options; common: see `Options`."""
-    return dict(to.write(program, path, make_options(to, given or {}, **common)))
+    return dict(to.write(program, path, make_options(to, given or {}, **common)) or {})
 
 
 @contextmanager
@@ -74,6 +75,7 @@ def ready(runner: Runner, program: Program, deadline: float | None = None) -> Ru
 
     deadline: seconds that an outside tool may take; None: the runner's own.
     """
+    complete_runner(type(runner))
     reason = runner.available()
     if reason is not None:
         raise ToolError(f"{runner.name} cannot run here: {reason}")

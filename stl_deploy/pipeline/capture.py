@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from stl_deploy._util.arrays import as_array
 from stl_deploy.errors import CaptureError, GraphError, InputError
 from stl_deploy.fold.index_maps import arrange
 from stl_deploy.fold.layer_graph import FoldedLayers, fold_layers
@@ -19,7 +20,6 @@ from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.program import Shape
 from stl_deploy.graph.readout import Readout
 from stl_deploy.graph.run import Result
-from stl_deploy.pipeline.arrays import as_array
 from stl_deploy.pipeline.proof import (
     Proof,
     end_to_end,

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.arrays import as_array
 from stl_deploy.errors import InputError
 from stl_deploy.graph.compare import Tally
-from stl_deploy.pipeline.arrays import as_array
 from stl_deploy.pipeline.results import GraphEvaluation
 
 if TYPE_CHECKING:

@@ -84,6 +84,10 @@ def quantise(
         )
     if output.resolve() == run_dir.resolve():
         raise InputError(f"{output}: the run to start from; name another folder")
+    if (output / model_file.MODEL).exists() and not (output / FILE).exists():
+        raise InputError(f"{output}: holds a trained run; name another folder for the one in whole numbers")
+    if options.lr is not None and not options.lr > 0:
+        raise InputError(f"expected a learning rate above 0; found {options.lr:g}")
     if options.epochs < 0:
         raise InputError(f"expected 0 epochs (rounding only) or more; found {options.epochs}")
     with alone_in(output), temporary_folder(output) as made:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from stl_deploy._util.files import read_inputs
 from stl_deploy.graph.dialect import Dialect
@@ -13,11 +15,11 @@ from stl_deploy.pipeline.source import TEST_INPUT, open_source
 from stl_deploy.pipeline.spiking_graph import SpikingGraph
 
 
-def read(path: str | Path, dialect: str | Dialect | None = None) -> SpikingGraph:
+def read(path: str | Path, dialect: str | Path | Mapping[str, Any] | Dialect | None = None) -> SpikingGraph:
     """Read a .nir file or a run folder.
 
-    dialect: how the file is meant: a preset's name, a .json file, or a `Dialect`; default: as the file's own metadata
-    say, else as the framework means it that the file's form gives away, with a warning that says which.
+    dialect: how the file is meant: a preset's name, a .json file, its keys, or a `Dialect`; default: as the file's own
+    metadata say, else as the framework means it that the file's form gives away, with a warning that says which.
     Of a run folder the test images become the graph's ``sample``.
     Raises InputError for a file that cannot be read, or of which nothing says how it is meant; GraphError naming the
     node where the graph is no network.

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.files import write_text
+from stl_deploy._util.tables import columns
 from stl_deploy.energy.measure import EnergyReport
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.verify import Report
+from stl_deploy.exporters.verify import LAYER_HEADER, Report, layer_rows
 from stl_deploy.graph.compare import RunParity
 from stl_deploy.graph.readout import Readout
 from stl_deploy.graph.run import Result
@@ -55,6 +56,10 @@ class Verification:
 
     report: Report
 
+    def __repr__(self) -> str:
+        """As ``stl-deploy verify`` shows it."""
+        return "\n".join(columns([LAYER_HEADER, *layer_rows(self.report)]))
+
     @property
     def runs(self) -> tuple[RunParity, ...]:
         """One for each artifact's run: ``run``, ``compared``, ``differing``, ``agreement``, ``first``."""
@@ -75,6 +80,10 @@ class Bill:
     """Counts and modelled joules of a network on one input."""
 
     report: EnergyReport
+
+    def __repr__(self) -> str:
+        """The verdict."""
+        return self.report.verdict
 
     @property
     def totals(self) -> dict[str, Any]:

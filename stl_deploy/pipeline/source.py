@@ -57,7 +57,7 @@ def open_source(path: Path, *, artifacts: bool = False) -> Source:
         raise InputError(f"{path}: expected {_accepted(artifacts)}; found no such file or folder")
     told = format_of(path)
     if told is None or not (artifacts or told.name == GRAPH):
-        found = _named(path) if told is None else f"an artifact of {told.name}"
+        found = named(path) if told is None else f"an artifact of {told.name}"
         if path.is_dir() and told is None:
             found = "a folder without net.nir"
             if (path / "model.safetensors").is_file():
@@ -66,8 +66,11 @@ def open_source(path: Path, *, artifacts: bool = False) -> Source:
     return Source(told.name, path, path)
 
 
-def _named(path: Path) -> str:
-    if not (path.is_file() or path.is_dir()):
+def named(path: Path) -> str:
+    """What stands at a path that is of no kind we know, for messages."""
+    if path.is_dir():
+        return "another folder"
+    if not path.is_file():
         return "a pipe or device"
     return f"'{path.suffix}'" if path.suffix else "a name without an ending"
 

@@ -11,6 +11,7 @@ import nir
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.arrays import as_array
 from stl_deploy._util.console import Console
 from stl_deploy._util.files import require_suffix, write_npz, write_text
 from stl_deploy._util.temporary import temporary_folder
@@ -25,7 +26,6 @@ from stl_deploy.graph.readout import KEY, Readout, readout_of
 from stl_deploy.graph.run import CHUNK, NetworkInput, Result, run
 from stl_deploy.graph.show import Row, table
 from stl_deploy.graph.stream import Stream
-from stl_deploy.pipeline.arrays import as_array, as_input
 from stl_deploy.pipeline.results import Bill, GraphEvaluation, Simulation, Verification
 from stl_deploy.pipeline.source import Source, on_declared_grid
 
@@ -268,7 +268,7 @@ class SpikingGraph:
 
     def _given(self, x: Any) -> NetworkInput:
         """Input as numpy, in the graph's order of axes where it comes in that of a captured module."""
-        arrays = as_input(x)
+        arrays = {str(name): as_array(one) for name, one in x.items()} if isinstance(x, Mapping) else as_array(x)
         return arrays if self.original is None or isinstance(arrays, Mapping) else self.original.arranged(arrays)
 
     def _input(self, x: Any, verb: str) -> NetworkInput:

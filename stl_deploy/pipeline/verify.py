@@ -17,7 +17,7 @@ from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline.artifacts import Bench, labels_of, open_runner, ready
 from stl_deploy.pipeline.manifest import check_network
 from stl_deploy.pipeline.progress import now_and_then
-from stl_deploy.pipeline.source import on_declared_grid, open_program, open_source, program_input
+from stl_deploy.pipeline.source import named, on_declared_grid, open_program, open_source, program_input
 
 
 def verify(
@@ -71,7 +71,7 @@ def check_against(
     say = say or Console(quiet=True)
     runners = registry().runners
     common = {"deadline": deadline, "progress": now_and_then(say, "steps")}
-    names = labels_of(Path(one) for one in against if str(one) not in runners or Path(one).exists())
+    names = labels_of(Path(one) for one in against if str(one) not in runners or format_of(Path(one)))
     formats = {path: _format(path) for path in names}
     loaded = {path: of.load(path) for path, of in formats.items()}
     bits = {names[path]: one.input_bits for path, one in loaded.items() if isinstance(one, OnGrid)}
@@ -115,7 +115,7 @@ def _format(path: Path) -> Format:
     of = format_of(path)
     if of is not None and path.exists():
         return of
-    found = f"'{path.suffix}'" if path.exists() else "no such file or folder"
+    found = named(path) if path.exists() else "no such file or folder"
     formats = ", ".join(one.suffix or f"a folder with {one.folder}" for one in registry().formats.values())
     raise InputError(f"{path}: expected {formats} or a backend ({', '.join(registry().runners)}); found {found}")
 

@@ -428,7 +428,10 @@ def test_datasets_become_arrays():
             r"sample 1: expected float32 \[2\] as the first; found float32 \[3\]",
         ),
         ([[(torch.ones(2), 0.5)]], "expected a whole number as label; found 0.5"),
-        ([[("picture", 0)]], "expected a tensor or an array as x; found a str; add a transform"),
+        (
+            [[("picture", 0)]],
+            "x: expected an array of numbers; found a str; .*; add a transform",
+        ),
         ([[torch.ones(2)]], r"sample 0: expected \(x, label\); found a Tensor"),
     ],
 )
@@ -446,6 +449,8 @@ def test_from_arrays_writes_what_npz_reads(tmp_path):
     assert sum(map(len, (found.train, found.validation, found.test))) == 30
     with pytest.raises(InputError, match=r"from_arrays: expected x and y in the test split; found no 'y_test'"):
         from_arrays(x, y, x_test=x)
+    with pytest.raises(InputError, match=r"from_arrays: 'x': expected an array of numbers; found a list"):
+        from_arrays([[1, 2], [3]], [0, 1])
 
 
 # --- those of other packages

@@ -6,11 +6,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import nir
+import numpy as np
 import pytest
 
 from stl_deploy.errors import InputError
 from stl_deploy.exporters import targets
 from stl_deploy.exporters.targets import Options, find_format, find_runner, format_of, make_options, register_target
+from stl_deploy.graph.dialect import Dialect
+from stl_deploy.graph.program import Program
+from stl_deploy.graph.run import run
+from stl_deploy.pipeline.spiking_graph import SpikingGraph
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,6 +76,57 @@ def test_a_name_is_taken_once_in_its_kind() -> None:
         register_target(3)
 
 
+class Brief:
+    name, description, suffix = "brief", "no more than a Format must say", ".brief"
+
+    def check(self, program: Any) -> tuple[()]:
+        return ()
+
+    def write(self, program: Any, path: Path, options: Any) -> None:
+        path.write_text(program.nodes[0].name)
+
+    def load(self, path: Path) -> Any:
+        return Shorthand(path, None)
+
+
+class Shorthand:
+    name, description = "shorthand", "no more than a Runner must say"
+    program: Any = None
+
+    def __init__(self, network: Any, options: Any) -> None:
+        """Runs the last Program it was given."""
+        Shorthand.program = network if isinstance(network, Program) else self.program
+
+    @classmethod
+    def available(cls) -> None: ...
+
+    def run(self, x: Any, record: bool = False) -> Any:
+        return run(self.program, x, record=[node.name for node in self.program.spiking] if record else ())
+
+
+def test_a_target_may_leave_out_what_it_does_not_use(tmp_path: Path) -> None:
+    register_target(Brief())
+    register_target(Shorthand)
+    one = np.ones(2, np.float32)
+    neurons = nir.IF(r=one, v_threshold=one / 2, v_reset=one * 0)
+    net = SpikingGraph(nir.NIRGraph.from_list(nir.Linear(np.eye(2, dtype=np.float32)), neurons), Dialect(dt=1.0))
+    x = np.ones((3, 2, 2), np.float32)
+    assert net.simulate(x, backend="shorthand").y.all()
+    net.export(tmp_path / "net.brief", x=x)
+    found = net.verify(tmp_path / "net.brief", x).report.as_dict()["runs"][0]
+    assert (found["required"], found["label"], found["differing"]) == (False, "simulated", 0)
+    net.export(tmp_path / "net.onnx", x=x)
+
+
+def test_a_target_that_lacks_or_misspells_what_it_must_say_is_refused() -> None:
+    with pytest.raises(InputError, match="expected name, description, run, available; found no available; add them"):
+        register_target(type("Mute", (), {"name": "mute", "description": "", "run": None}))
+    with pytest.raises(InputError, match='expected agrees_with "reference", "loihi" or None; found \'lohi\''):
+        register_target(type("Off", (Talker,), {"agrees_with": "lohi"}))
+    with pytest.raises(InputError, match="expected a suffix, or a folder; found both or neither; give one"):
+        register_target(type("Placeless", (Text,), {"suffix": None})())
+
+
 def test_an_unknown_name_is_told_what_there_is() -> None:
     register_target(Text())
     with pytest.raises(InputError, match=r"expected a format: .*text; found 'txet' \(did you mean 'text'\?\)"):
@@ -110,5 +167,5 @@ def test_options_are_those_of_the_target_and_no_others() -> None:
     register_target(Text())
     with pytest.raises(InputError, match="expected text for option 'row_bits'; found talker; leave it out"):
         make_options(Talker, {"row_bits": 2})
-    with pytest.raises(InputError, match="expected no target for option 'say'; found text; leave it out"):
+    with pytest.raises(InputError, match="expected options of text: flash, row_bits; found 'say'"):
         make_options(Text(), {"say": 2})

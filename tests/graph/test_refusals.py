@@ -291,6 +291,11 @@ def test_a_bound_for_a_node_that_is_not_there():
         lower(chain([2], lif((2,))), Dialect(v_min={"n1": -1}))
 
 
+def test_options_for_a_node_that_is_not_there():
+    with pytest.raises(InputError, match=r"'nodes': expected nodes of the graph \(.*n0.*\); found 'n1'"):
+        lower(chain([2], lif((2,))), Dialect(nodes={"n1": {"leak": "exp"}}))
+
+
 def test_dialect_files_give_what_they_name_and_spec_for_the_rest(tmp_path):
     path = tmp_path / "d.json"
     path.write_text('{"dt": 1, "reset": "subtract"}')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,11 @@ def test_wrong_calls(run_dir: Path, tmp_path: Path) -> None:
         quantise_run(run_dir, run_dir)
     with pytest.raises(InputError, match=r"expected 0 epochs .* or more; found -1"):
         quantise_run(run_dir, tmp_path / "q", QuantiseOptions(epochs=-1))
+    with pytest.raises(InputError, match=r"expected a learning rate above 0; found 0"):
+        quantise_run(run_dir, tmp_path / "q", QuantiseOptions(lr=0))
+    other = shutil.copytree(run_dir, tmp_path / "other")
+    with pytest.raises(InputError, match="other: holds a trained run; name another folder"):
+        quantise_run(run_dir, other)
 
 
 def test_exporting_shows_what_each_form_costs_and_keeps_the_ranges(

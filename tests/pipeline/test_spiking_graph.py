@@ -1,6 +1,7 @@
 """The verbs as methods, on a network small enough to follow by hand and on a whole run folder."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nir
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 import stl_deploy as stl
+from stl_deploy.graph.dialect import PRESETS
 from stl_deploy.graph.io.nir_file import write_nir
 from stl_deploy.graph.readout import Readout
 from tests.graph.nets import a, chain, iff, steps
@@ -55,6 +57,10 @@ def test_ten_lines(tmp_path: Path) -> None:
     assert len(net.show(tmp_path / "graph.svg")) == 4
     assert (tmp_path / "graph.svg").read_text().startswith("<svg")
     assert repr(net) == "<SpikingGraph 'their': 4 nodes, 1 spiking neurons>"
+    assert repr(bill) == bill.as_dict()["verdict"]
+    header, row = repr(net.verify(tmp_path / "net.onnx", X)).splitlines()
+    assert header.startswith("run ")
+    assert row.split()[:4] == ["net.onnx", "n1", "4", "0"]
 
 
 def _file(folder: Path) -> Path:
@@ -157,3 +163,15 @@ def test_wrong_calls(call, sentence, tmp_path, monkeypatch) -> None:
 def test_a_file_that_does_not_say_how_it_is_meant(tmp_path: Path) -> None:
     with pytest.raises(stl.InputError, match=r"does not say how it is meant, .*name the framework"):
         stl.read(_file(tmp_path))
+
+
+def test_a_dialect_is_a_name_a_file_its_keys_or_itself(tmp_path: Path) -> None:
+    file, path = _file(tmp_path), tmp_path / "d.json"
+    path.write_text('{"preset": "stl", "dt": 0.5}')
+    wanted = replace(PRESETS["stl"], dt=0.5)
+    for given in (path, str(path), {"preset": "stl", "dt": 0.5}, wanted):
+        assert stl.read(file, dialect=given).dialect == wanted
+    with pytest.raises(stl.InputError, match=r"the dialect given: dialect key 'dt': .*; found 0"):
+        stl.read(file, dialect={"dt": 0})
+    with pytest.raises(stl.InputError, match=r"expected a dialect preset: .*; found 5"):
+        stl.read(file, dialect=5)  # type: ignore[arg-type]

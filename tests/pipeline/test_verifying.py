@@ -90,6 +90,17 @@ def test_backends_are_verified_by_name(run_dir: Path) -> None:
     assert report.runs[1].differing > 0
 
 
+def test_a_folder_that_is_no_artifact_does_not_hide_the_backend_of_its_name(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("loihi").mkdir()
+    assert [run.run for run in verify(run_dir.resolve(), ["loihi"]).runs] == ["loihi"]
+    Path("notes").mkdir()
+    with pytest.raises(InputError, match=r"notes: expected \.nir, .*; found another folder"):
+        verify(run_dir.resolve(), ["notes"])
+
+
 def test_what_is_neither_artifact_nor_backend_is_told_what_there_is(run_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"gone\.onnx: expected \.nir, \.onnx, .* found no such file or folder"):
         verify(run_dir, [tmp_path / "gone.onnx"])

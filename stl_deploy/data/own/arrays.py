@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.arrays import as_array
 from stl_deploy._util.files import MAX_ARRAY_BYTES, write_npz
 from stl_deploy.config.schema import DatasetConfig
 from stl_deploy.data.encoders import TIMED_ENCODERS
@@ -71,7 +72,10 @@ def from_arrays(
 
 
 def _numpy(name: str, value: Any) -> NDArray[Any]:
-    array = value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
+    try:
+        array = as_array(value)
+    except InputError as error:
+        raise InputError(f"from_arrays: '{name}': {error}") from None
     return array.astype(np.float32) if array.dtype == np.float64 and name.startswith("x") else array
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.arrays import as_array
 from stl_deploy.config.schema import DatasetConfig
 from stl_deploy.data.own import arrays, trust
 from stl_deploy.data.own.arrays import ArrayData
@@ -142,13 +143,15 @@ def _stacked(dataset: Any, where: str) -> tuple[NDArray[Any], NDArray[np.int64]]
 
 def _sample(sample: Any, where: str) -> tuple[NDArray[Any], int]:
     if not isinstance(sample, Sequence) or len(sample) != 2:
-        raise InputError(f"{where}: expected (x, label); found a {type(sample).__name__}")
-    x, y = sample
-    array = x.detach().cpu().numpy() if hasattr(x, "detach") else np.asarray(x)
-    if array.dtype.kind not in "fiub":
         raise InputError(
-            f"{where}: expected a tensor or an array as x; found a {type(x).__name__}; add a transform to tensor"
+            f"{where}: expected (x, label); found a {type(sample).__name__}; arrays go through "
+            "stl_deploy.data.from_arrays(x, y)"
         )
+    x, y = sample
+    try:
+        array = as_array(x)
+    except InputError as error:
+        raise InputError(f"{where}, x: {error}; add a transform to tensor") from None
     label = np.asarray(y.detach().cpu() if hasattr(y, "detach") else y)
     if label.size != 1 or label.dtype.kind not in "iu":
         raise InputError(f"{where}: expected a whole number as label; found {y!r}")

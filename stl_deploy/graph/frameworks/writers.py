@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import nir
@@ -50,16 +51,16 @@ class Reading:
     unsaid: str = ""
 
 
-def reading_of(graph: nir.NIRGraph, asked: str | Dialect | None, where: object, *, or_spec: bool = False) -> Reading:
+def reading_of(graph: nir.NIRGraph, asked: object, where: object, *, or_spec: bool = False) -> Reading:
     """How a graph is meant: as ``asked``, as its own metadata say, as the writer does that its form gives away.
 
-    asked: a dialect, a preset's name or the path of a .json file. where: what the graph is called in messages.
+    asked: a dialect, or what `load_dialect` takes. where: what the graph is called in messages.
     or_spec: where nothing tells, go on under ``spec``. Raises InputError, with the candidates, where nothing tells and
     it matters, unless ``or_spec``.
     """
     if asked is not None:
-        dialect = load_dialect(asked) if isinstance(asked, str) else asked
-        named = asked if isinstance(asked, str) else "the one given"
+        dialect = asked if isinstance(asked, Dialect) else load_dialect(asked)
+        named = asked if isinstance(asked, str | Path) else "the one given"
         said = "; ".join(text for text in (unsaid(graph, dialect), overlooked(graph, dialect)) if text)
         return Reading(dialect, "user", f"Dialect: {named} (as asked).", said)
     own = own_metadata(graph)

@@ -76,7 +76,7 @@ def try_lower(graph: nir.NIRGraph, dialect: Dialect | None = None) -> Lowering:
     metadata = own_metadata(graph)
     dialect = dialect or metadata_dialect(metadata)
     wiring = wire(graph, into_neurons=dialect.loop_input == "neuron")
-    _require_bounded(wiring, dialect)
+    _require_named(wiring, dialect)
     best = _lower_as(wiring, READINGS[0], dialect, metadata)
     for reading in READINGS[1:]:
         if not any(error.slug == "bad-shape" for error in best.errors):
@@ -98,17 +98,20 @@ def all_errors(lowering: Lowering) -> list[GraphError]:
     return list(found.values())
 
 
-def _require_bounded(wiring: Wiring, dialect: Dialect) -> None:
-    """Raise InputError if the dialect bounds the potential of a node that has none."""
-    if not isinstance(dialect.v_min, Mapping):
-        return
-    neurons = [name for name, node in wiring.nodes.items() if isinstance(node, nir.IF | nir.LIF | nir.CubaLIF)]
-    for name in dialect.v_min:
-        if name not in neurons:
-            raise InputError(
-                f"dialect key 'v_min': expected spiking neurons of the graph ({', '.join(neurons[:20]) or 'none'}); "
-                f"found '{name}'{did_you_mean(name, neurons)}"
-            )
+def _require_named(wiring: Wiring, dialect: Dialect) -> None:
+    """Raise InputError if the dialect says something of a node that is not there or, in v_min, has no potential."""
+    spiking = [name for name, node in wiring.nodes.items() if isinstance(node, nir.IF | nir.LIF | nir.CubaLIF)]
+    bounded = dialect.v_min if isinstance(dialect.v_min, Mapping) else {}
+    for key, what, named, known in (
+        ("v_min", "spiking neurons", bounded, spiking),
+        ("nodes", "nodes", dialect.nodes, list(wiring.nodes)),
+    ):
+        for name in named:
+            if name not in known:
+                raise InputError(
+                    f"dialect key '{key}': expected {what} of the graph ({', '.join(known[:20]) or 'none'}); "
+                    f"found '{name}'{did_you_mean(name, known)}"
+                )
 
 
 def _lower_as(wiring: Wiring, reading: Reading, dialect: Dialect, metadata: Mapping[str, Any]) -> Lowering:

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
-from stl_deploy.graph.run import NetworkInput
-
-
-def as_input(x: Any) -> NetworkInput:
-    """``x``, or one for each of several inputs by name, as numpy; raises InputError for what is no array of numbers."""
-    return {str(name): as_array(one) for name, one in x.items()} if isinstance(x, Mapping) else as_array(x)
 
 
 def as_array(x: Any) -> NDArray[Any]:
-    """An array of a numpy array, a torch tensor on any device, or nested lists of numbers."""
+    """An array of a numpy array, a torch tensor on any device, or nested lists of numbers; raises InputError."""
     if hasattr(x, "detach"):
         tensor = x.detach().cpu()
         return np.asarray((tensor.float() if tensor.is_floating_point() else tensor).numpy())
