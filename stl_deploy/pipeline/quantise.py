@@ -36,7 +36,7 @@ from stl_deploy.pipeline.source import TEST_INPUT
 from stl_deploy.training import model_file
 from stl_deploy.training.evaluate import evaluate
 from stl_deploy.training.fine_tune import fine_tune
-from stl_deploy.training.run_files import CONFIG
+from stl_deploy.training.run_files import CONFIG, MODEL
 from stl_deploy.training.run_folder import forget_results
 
 FILE = "quantised.json"
@@ -84,7 +84,7 @@ def quantise(
         )
     if output.resolve() == run_dir.resolve():
         raise InputError(f"{output}: the run to start from; name another folder")
-    if (output / model_file.MODEL).exists() and not (output / FILE).exists():
+    if (output / MODEL).exists() and not (output / FILE).exists():
         raise InputError(f"{output}: holds a trained run; name another folder for the one in whole numbers")
     if options.lr is not None and not options.lr > 0:
         raise InputError(f"expected a learning rate above 0; found {options.lr:g}")
