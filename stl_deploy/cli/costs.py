@@ -21,6 +21,13 @@ def register(app: typer.Typer) -> None:
     app.command("prices")(prices)
 
 
+def _folder(path: Path | None) -> Path | None:
+    """Raise InputError for the name of a page where the folder that it goes into is asked for."""
+    if path is not None and path.suffix in (".html", ".json") and not path.is_dir():
+        raise InputError(f"-o: expected a folder to write into; found '{path}'; give a folder")
+    return path
+
+
 def energy(
     sources: Annotated[
         list[Path],
@@ -59,7 +66,11 @@ def energy(
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", metavar="DIR", help="Write energy.html, .json and layers.csv (or tradeoff.*) there."
+            "-o",
+            "--output",
+            metavar="DIR",
+            callback=_folder,
+            help="Write energy.html, .json and layers.csv (or tradeoff.*) there.",
         ),
     ] = None,
     _trust: Trust = False,
@@ -127,7 +138,8 @@ def report(
     input_file: InputOption = None,
     dialect: DialectOption = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="DIR", help="Of a .nir file: where the report goes.")
+        Path | None,
+        typer.Option("-o", "--output", metavar="DIR", callback=_folder, help="Of a .nir file: where the report goes."),
     ] = None,
     _trust: Trust = False,
     json: Json = False,

@@ -35,6 +35,8 @@ def _error(line: str, capsys: pytest.CaptureFixture[str]) -> str:
         ("verify net.nir --to onnx", "no such option: --to; say --against"),
         ("verify net.nir --target onnx", "no such option: --target; say --against"),
         ("simulate net.nir -b onnx", "no such option: -b; say --backend"),
+        ("energy net.nir -o energy.html", "-o: expected a folder to write into; found 'energy.html'; give a folder"),
+        ("report net.nir -o r.html", "-o: expected a folder to write into; found 'r.html'; give a folder"),
         ("show net.nir --svg net.svg", "no such option: --svg; say -o FILE.svg"),
         ("run digits -e 3", "no such option: -e; say --set train.epochs=3"),
         ("eval --run runs/digits", "no such option: --run; say the run folder in the first place, without an option"),
