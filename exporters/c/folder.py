@@ -95,10 +95,11 @@ def _text(path: Path) -> str:
         raise InputError(f"{path}: not ASCII text; export it again") from None
 
 
-def bytes_of(text: str | None, option: str) -> int | None:
+def bytes_of(size: str | int | None, option: str) -> int | None:
     """``256K``, ``1M`` or plain bytes; raises InputError for anything else."""
-    if text is None:
+    if size is None:
         return None
+    text = str(size)
     units = {"K": KIB, "M": KIB**2}
     digits, unit = (text[:-1], units[text[-1].upper()]) if text[-1:].upper() in units else (text, 1)
     if not digits.isdecimal() or not int(digits):

@@ -37,8 +37,8 @@ from stl_deploy.graph.show import Row
 class COptions(Options):
     """flash, ram: what the chip has, as ``256K``. trust: run a folder whose C is not what its integers make."""
 
-    flash: str | None = None
-    ram: str | None = None
+    flash: str | int | None = None
+    ram: str | int | None = None
     trust: bool = False
 
 

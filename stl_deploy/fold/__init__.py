@@ -27,7 +27,7 @@ from stl_deploy.fold.check import check_fold
 from stl_deploy.fold.grid import LayerGrid
 from stl_deploy.fold.rounding import round_stages
 from stl_deploy.fold.stages import take_apart
-from stl_deploy.fold.thresholds import Thresholds, absorb_thresholds
+from stl_deploy.fold.thresholds import Thresholds, absorb_thresholds, are_absorbed
 from stl_deploy.fold.time import DT
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.exact import Grid
@@ -62,7 +62,7 @@ def fold(
     that differs, where its ``forward`` is not what its layers say.
     """
     stages = take_apart(network)
-    if thresholds == "weights":
+    if are_absorbed(thresholds):
         absorb_thresholds(stages)
     grids = round_stages(network, stages, Grid(fraction_bits, bound)) if exact_grid else ()
     folded = folded_network(network, stages)

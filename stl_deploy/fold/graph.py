@@ -15,7 +15,7 @@ from stl_deploy.fold.graph_grids import round_graph
 from stl_deploy.fold.graph_nodes import with_metadata
 from stl_deploy.fold.graph_thresholds import absorb
 from stl_deploy.fold.merge_scales import merge_scales
-from stl_deploy.fold.thresholds import Thresholds
+from stl_deploy.fold.thresholds import Thresholds, are_absorbed
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.exact import input_grid as declared_grid
 from stl_deploy.graph.lower import lower, own_metadata
@@ -44,7 +44,7 @@ def fold_graph(
         declared_grid(metadata)
         graph = with_metadata(graph, metadata)
     given = graph
-    if thresholds == "weights":
+    if are_absorbed(thresholds):
         graph = absorb(merge_scales(graph, dialect), dialect)
         check_graph(lower(given, dialect), lower(graph, dialect))
         metadata["thresholds"] = "weights"

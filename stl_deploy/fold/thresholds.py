@@ -7,7 +7,7 @@ powers of two; otherwise a tie can move.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -16,6 +16,13 @@ from stl_deploy.fold.stages import Population, Stages
 
 Thresholds = Literal["keep", "weights"]
 """One per neuron in the graph, or absorbed into weights, so that each is 1."""
+
+
+def are_absorbed(thresholds: object) -> bool:
+    """Whether thresholds go into weights; raises InputError for what is none of `Thresholds`."""
+    if thresholds not in get_args(Thresholds):
+        raise InputError(f"expected thresholds {' or '.join(get_args(Thresholds))}; found {thresholds!r}")
+    return thresholds == "weights"
 
 
 def absorb_thresholds(stages: Stages) -> None:

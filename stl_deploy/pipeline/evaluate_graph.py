@@ -82,6 +82,10 @@ def _loader(data: Any, batch_size: int) -> Iterable[Any]:
 
 
 def _batches(data: Iterable[Any]) -> Iterator[tuple[Any, NDArray[np.int64]]]:
+    if not isinstance(data, Iterable):
+        raise InputError(
+            f"expected a labelled Dataset, a DataLoader or batches (x, labels); found {type(data).__name__}"
+        )
     for batch in data:
         if not isinstance(batch, list | tuple) or len(batch) != 2:
             raise InputError(f"expected batches (x, labels); found a {type(batch).__name__}; give a labelled loader")

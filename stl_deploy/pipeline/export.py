@@ -42,6 +42,7 @@ def export(
     *,
     dialect: str | None = None,
     input_file: Path | None = None,
+    input_name: str | None = None,
     input_grid: int | None = None,
     verified: bool = True,
     deadline: float = 600.0,
@@ -51,10 +52,10 @@ def export(
     """Write one artifact and ``<output>.manifest.json``; returns the manifest (JSON-ready).
 
     input_file: what calibrates integers and what the artifact is verified on; default: the run folder's images, else
-    random input on the graph's grid (which is said). input_grid: round the input to multiples of 2^-input_grid, and
-    declare that in the artifact. deadline: seconds that an outside tool, as a compiler, may take. settings: the
-    target's own options, as ``form`` of onnx, ``thresholds`` of netx. Nothing is left behind if the artifact fails its
-    verification.
+    random input on the graph's grid (which is said). input_name: of that file in the manifest; default: its path.
+    input_grid: round the input to multiples of 2^-input_grid, and declare that in the artifact. deadline: seconds that
+    an outside tool, as a compiler, may take. settings: the target's own options, as ``form`` of onnx, ``thresholds`` of
+    netx. Nothing is left behind if the artifact fails its verification.
     Raises InputError for a wrong call, UnsupportedError where the target cannot hold the network, ParityError where
     the artifact does not spike as it must (a float one as the graph does: on the exact grid it can).
     """
@@ -63,7 +64,7 @@ def export(
         require_suffix(output, target.suffix, f" for {to}")
     opened = open_source(source)
     program = open_program(opened, dialect, say=say)
-    x, labels, what = program_input(opened, program, input_file)
+    x, labels, what = program_input(opened, program, input_file, input_name)
     program, x = on_declared_grid(program, x, input_grid, say)
     common = {
         "origin": {"source": opened.file.name, "sha256": sha256(opened.file)},

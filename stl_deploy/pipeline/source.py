@@ -109,18 +109,18 @@ def open_reading(source: Source, dialect: str | None = None, *, or_spec: bool = 
 
 
 def program_input(
-    source: Source, program: Program, file: Path | None
+    source: Source, program: Program, file: Path | None, name: str | None = None
 ) -> tuple[NetworkInput, NDArray[np.int64] | None, str]:
     """What to run a network on, its labels if there are any, and what that is in words.
 
     The npz file given; else a run folder's test images; else random values from a fixed seed on the grid that the
-    graph's metadata declares (0 or 1 if it declares none).
+    graph's metadata declares (0 or 1 if it declares none). name: what to call the file; default: its path.
     """
     if file is None and source.kind == RUN and (source.path / TEST_INPUT).is_file():
         file = source.path / TEST_INPUT
     if file is not None:
         x, labels = read_inputs(file)
-        return x, labels, f"{leading(x)[1]} samples of {file}"
+        return x, labels, f"{leading(x)[1]} samples of {name or file}"
     rng = np.random.default_rng(0)
     drawn = {
         node.name: random_input(rng, program.metadata, (_RANDOM_STEPS, _RANDOM_SAMPLES, *node.shape))

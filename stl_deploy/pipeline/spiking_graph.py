@@ -173,7 +173,7 @@ class SpikingGraph:
         output = Path(path)
         with self._saved() as source, self._input_file(x) as file:
             name = to or exporting.target_of(output)
-            return exporting.export(source.file, name, output, input_file=file, **settings)
+            return exporting.export(source.file, name, output, input_file=file, input_name="x", **settings)
 
     def simulate(self, x: Any, *, backend: str = "reference", input_grid: int | None = None) -> Simulation:
         """Run the network: ``.y`` ``[T, B, *shape]``, ``.spikes`` of every spiking layer, ``.readout`` applied.

@@ -47,6 +47,7 @@ def test_ten_lines(tmp_path: Path) -> None:
     assert net.program.by_name["n1"].threshold in (1, np.nextafter(np.float32(1), np.float32(0)))
     manifest = net.export(tmp_path / "net.onnx", x=X)
     assert manifest["verified"]["runs"][0]["differing"] == 0
+    assert manifest["verified"]["input"] == "1 samples of x"
     assert net.verify(tmp_path / "net.onnx", X).require().runs[0].compared == 4
     bill = net.energy(X)
     assert bill.totals["spikes"] == 2
@@ -125,6 +126,7 @@ def test_static_samples_are_shown_for_some_steps() -> None:
     ("data", "sentence"),
     [
         ([], "expected a labelled data set; found no batch in it"),
+        (5, r"expected a labelled Dataset, a DataLoader or batches \(x, labels\); found int"),
         ([X], r"expected batches \(x, labels\); found a ndarray; give a labelled loader"),
         ([(X, [0.5])], r"expected labels in whole numbers \[B\]; found float64 \[1\]"),
         ([(X, [1])], "expected labels from 0 to 0; found 1"),
@@ -151,6 +153,8 @@ def test_wrong_data_to_evaluate(data, sentence) -> None:
         (lambda net: net.export("net.pt"), r"net.pt: expected a name that ends in .nir \(nir\)"),
         (lambda net: net.show("graph.png"), "graph.png: expected a name that ends in .svg; found '.png'"),
         (lambda net: net.check("tpu"), "expected a target: .*; found 'tpu'"),
+        (lambda net: net.fold(thresholds="weigths"), "expected thresholds keep or weights; found 'weigths'"),
+        (lambda net: net.export("net.onnx", shape="step"), "expected options of onnx: form, .*; found 'shape'"),
     ],
 )
 def test_wrong_calls(call, sentence, tmp_path, monkeypatch) -> None:

@@ -258,7 +258,7 @@ def test_limits_of_memory(measured: int | None, tmp_path: Path, monkeypatch: pyt
     options = COptions(x=data(program))
     facts = CFormat().write(program, tmp_path / "c", options)
     flash, ram = facts["flash_bytes"] + (measured or CODE), facts["ram_bytes"] + STACK
-    CFormat().write(program, tmp_path / "fits", replace(options, flash=str(flash), ram=str(ram)))
+    CFormat().write(program, tmp_path / "fits", replace(options, flash=flash, ram=str(ram)))
     for what in ({"flash": str(flash - 1)}, {"ram": str(ram - 1)}):
         with pytest.raises(UnsupportedError, match="expected at most"):
             CFormat().write(program, tmp_path / "tight", replace(options, **what))
