@@ -16,6 +16,7 @@ The proof is made on the Program itself, so it holds for what is in the file, wh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -73,7 +74,8 @@ def input_grid(metadata: Mapping[str, Any]) -> Grid | None:
     if not isinstance(declared, Mapping) or "fraction_bits" not in declared:
         return None
     bits, bound = declared["fraction_bits"], declared.get("max", 1.0)
-    if not isinstance(bits, int) or not isinstance(bound, int | float) or not 0 <= bits <= MANTISSA_BITS or bound <= 0:
+    numbers = isinstance(bits, int) and isinstance(bound, int | float) and bool not in (type(bits), type(bound))
+    if not numbers or not 0 <= bits <= MANTISSA_BITS or not 0 < bound < math.inf:
         raise InputError(f"graph metadata: input grid {dict(declared)} is not fraction_bits 0…24 and max > 0")
     return Grid(bits, float(bound))
 

@@ -96,3 +96,17 @@ def test_input_off_the_declared_grid_is_refused(x):
     require_on_grid(program, np.array([[[0.25, 0.75]]], F))
     with pytest.raises(InputError, match=r"not on the grid .*, multiples of 2\^-2 up to 1.*--input-grid"):
         require_on_grid(program, np.array([[x]], F))
+
+
+@pytest.mark.parametrize("bound", [np.nan, np.inf, 0, -1, True, "1"])
+@pytest.mark.parametrize("bits", [0, 3])
+def test_a_bound_that_is_none_proves_nothing(bound, bits):
+    """Nothing is greater than NaN, so a stranger's NaN would have proved every sum."""
+    with pytest.raises(InputError, match=r"input grid .* is not fraction_bits 0…24 and max > 0"):
+        prove_exact(_dense([[1, 2]], bits, bound))
+
+
+@pytest.mark.parametrize("bits", [-1, 25, True, 1.5, None])
+def test_bits_that_are_none_prove_nothing(bits):
+    with pytest.raises(InputError, match=r"input grid .* is not fraction_bits 0…24 and max > 0"):
+        prove_exact(_dense([[1, 2]], bits))

@@ -111,6 +111,22 @@ REFUSED = {
         chain([2, 5, 5], conv()),
         "node 'n0': weight [2, 1, 3, 3] with groups 1 does not fit an input of shape [2, 5, 5]",
     ),
+    "kernel": (
+        chain([1, 5, 5], conv(weight=ONES)),
+        "node 'n0': expected weight [C_out, C_in/groups, kh, kw]; found shape [2, 3]",
+    ),
+    "flattened axes": (
+        chain([2, 3], nir.Flatten({"input": None}, 1, 0)),
+        "node 'n0': expected an axis to flatten to behind axis 1 of [2, 3]; found 0",
+    ),
+    "behind the output": (
+        chain([1], x=nir.Scale(a(1)), extra=[("output", "x")]),
+        "node 'output': an Output of the network leads to 'x'",
+    ),
+    "fields of several lengths": (
+        chain([1], bare(nir.Linear, weight=[[1, 2], [3]])),
+        "node 'n0': field 'weight': expected numbers; found list",
+    ),
     "window": (
         chain([1, 2, 5], conv()),
         "node 'n0': a window of [3, 3] does not fit an input of [2, 5] with padding [(0, 0), (0, 0)]",
