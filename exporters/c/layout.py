@@ -9,6 +9,7 @@ import numpy as np
 from stl_deploy.exporters.c.memory import narrowest
 from stl_deploy.exporters.c.plan import Plan, Value, channels_last
 from stl_deploy.exporters.c.populations import Populations
+from stl_deploy.exporters.c.weights import scratch
 from stl_deploy.exporters.integers.graph import (
     ConvNode,
     DelayNode,
@@ -88,7 +89,7 @@ class _Layout(Populations):
         self._head(node)
         made = self._own(node)
         name = self._buffer(node, "values", made.ctype, len(made.order), "sums", self._delayed(node.name))
-        self._do("clear", to=name, count=len(made.order), ctype=made.ctype, form=(made.ctype,))
+        self._do("clear", to=name, count=len(made.order), lines=1, ctype=made.ctype, form=(made.ctype,))
         self._accumulate(node, name, made.ctype, made.order, node)
         self.values[node.name] = made
 
@@ -126,7 +127,8 @@ class _Layout(Populations):
             order = channels_last(node.shape)
             inner = self.known[node.name].sums
             ctype = narrowest(inner, "int16_t", "int32_t")
-            sums = self._scratch(ctype, len(order))
+            sums = scratch(ctype)
+            self._set_aside(ctype, len(order))
             self._start(node, sums, ctype, order, None)
             self._accumulate(node, sums, ctype, order, node)
             value = Value(sums, ctype, False, order)

@@ -49,6 +49,23 @@ class Step:
 
 
 @dataclass(frozen=True)
+class ByRows:
+    """A convolution whose neurons are at work row by row, ``lag`` rows after the input; slots: rows of sums kept."""
+
+    start: Step
+    conv: Step
+    height: int
+    width: int
+    slots: int
+    lag: int
+
+    @property
+    def parts(self) -> tuple[Step, Step]:
+        """What begins the sums, and what adds to them."""
+        return self.start, self.conv
+
+
+@dataclass(frozen=True)
 class Recorded:
     """Where a population's spikes stand in a recording build's ``net_spikes``, and in which order."""
 
@@ -75,10 +92,16 @@ class Plan:
     padding: int = 0
     """The most places that the last row of such weights has beyond its sums: it adds 0 there."""
     listed: int = 0
-    """The most places in lists of spikes, and where lines begin in them (starts)."""
+    """The most places in lists of spikes, and where columns begin in them (starts)."""
     starts: int = 0
     rows: int = 0
     """The longest row of spikes that is pooled at once."""
+
+    @property
+    def statements(self) -> list[Step]:
+        """All steps, those within others too."""
+        found = [*self.steps, *self.last]
+        return found + [step for one in found if one.fields.get("by_rows") for step in one.by_rows.parts]
 
     @property
     def tables(self) -> list[Table]:

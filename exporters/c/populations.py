@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from stl_deploy.exporters.c.memory import Table, narrowest
-from stl_deploy.exporters.c.plan import Order, Value, channels_last
+from stl_deploy.exporters.c.plan import ByRows, Order, Value, channels_last
 from stl_deploy.exporters.c.pools import Pools, is_or
 from stl_deploy.exporters.c.rule import drive_bounds, kept, kept_table, make_rule, potential_bounds
-from stl_deploy.exporters.integers.graph import IntegratorNode, PopulationNode, SumPoolNode
+from stl_deploy.exporters.c.weights import scratch
+from stl_deploy.exporters.integers.graph import ConvNode, IntegratorNode, PopulationNode, SumPoolNode
 from stl_deploy.exporters.integers.net import IntegerNeuron, Ints
 from stl_deploy.graph.program import Node
 
@@ -22,13 +23,17 @@ _ARGUMENTS = ("keeps", "filter", "threshold", "bias_v", "drop", "value")
 
 @dataclass(frozen=True, eq=False)
 class Drive:
-    """Where sums stand and in which C type and order, the bias still to be added to v, and whether u can wrap."""
+    """Where sums stand and in which C type and order, the bias still to be added to v, and whether u can wrap.
+
+    rows: what makes the sums row by row; None: they are all there.
+    """
 
     sums: str
     ctype: str
     order: Order
     bias: Ints | None
     wraps: bool
+    rows: ByRows | None = None
 
 
 class Populations(Pools):
@@ -48,10 +53,31 @@ class Populations(Pools):
         if early is not None:
             low, high = low + min(0, int(early.min())), high + max(0, int(early.max()))
         ctype = narrowest((low, high), "int16_t", "int32_t")
-        sums = self._scratch(ctype, len(order))
+        sums, begun = scratch(ctype), len(self.made.steps)
         self._start(node, sums, ctype, order, early)
         self._accumulate(node, sums, ctype, order, node)
-        return Drive(sums, ctype, order, None if early is not None else node.bias, wraps)
+        rows = self._by_rows(node, begun)
+        self._set_aside(ctype, len(order) if rows is None else rows.slots * rows.conv.line)
+        return Drive(sums, ctype, order, None if early is not None else node.bias, wraps, rows)
+
+    def _by_rows(self, node: PopulationNode | IntegratorNode, begun: int) -> ByRows | None:
+        """Take the convolution laid out since step ``begun`` into the step of its neurons, if it alone reaches them.
+
+        Not where it reads the step before, for that may be these neurons' own spikes.
+        """
+        inner = self.graph.by_name[node.sources[0].node]
+        start, conv = self.made.steps[begun], self.made.steps[-1]
+        if len(node.sources) > 1 or len(node.shape) < 3 or not isinstance(inner, ConvNode) or inner.sources[0].delay:
+            return None
+        _, height, width = node.shape
+        kernel_height, lag = inner.weight.shape[2], inner.weight.shape[2] - 1 - inner.padding[0][0]
+        if start.kind == "fill" and start.row != node.shape[0]:  # a bias of each neuron's own
+            return None
+        if conv.kind == "conv_any" or (conv.kind == "conv" and (lag < 0 or kernel_height >= height)):
+            return None
+        self.made.steps = [step for step in self.made.steps if step not in (start, conv)]
+        slots, lag = (kernel_height, lag) if conv.kind == "conv" else (1, 0)
+        return ByRows(start, conv, height, width, slots, lag)
 
     def _population(self, node: PopulationNode) -> None:
         pool = self.graph.by_name[node.sources[0].node]
@@ -108,6 +134,7 @@ class Populations(Pools):
             "tables": [(tables[what][0].name, tables[what][1]) for what in _ARGUMENTS if what in tables],
             "rows": count // row,
             "count": count,
+            "by_rows": drive.rows,
         }
 
     def _row_table(

@@ -92,9 +92,9 @@ def _templates() -> Environment:
 
 def _context(plan: Plan, about: About) -> dict[str, Any]:
     graph = plan.graph
-    steps = [*plan.steps, *plan.last]
+    steps = plan.statements
     forms = {(step.kind, tuple(step.fields["form"])) for step in steps if "form" in step.fields}
-    weighted = {(kind, form) for kind, form in forms if kind in ("dense", "conv", "conv_any", "conv_spikes")}
+    weighted = {(kind, form) for kind, form in forms if kind in ("dense", "conv", "conv_any", "conv_window")}
     functions = {(kind, form) for kind, form in forms if kind not in ("reorder", "delay")}
     functions |= {("add", form) for kind, form in forms if kind == "sum_pool"}
     kinds = {step.kind for step in steps}
@@ -118,7 +118,7 @@ def _context(plan: Plan, about: About) -> dict[str, Any]:
         "unit": f"{graph.output.unit:.9g}",
         "memory_map": memory_map(plan, shares),
         "shares": shares,
-        "steps": steps,
+        "steps": [*plan.steps, *plan.last],
         "shapes": shapes,
         "shape_fields": _shape_fields(shapes),
         "sums": {ctype: count + plan.padding for ctype, count in plan.sums.items()},
@@ -128,7 +128,8 @@ def _context(plan: Plan, about: About) -> dict[str, Any]:
         "wraps": any(rule.wraps for rule in plan.rules),
         "clips": any(rule.clips for rule in plan.rules),
         "blocks": [block for block in BLOCKS if any(_tiles(block, pairs) for pairs in plan.pairs)],
-        "pair_takers": sorted({form[1] for _, form in weighted if form[0] == "spikes"}),
+        "pair_takers": sorted({form[1] for kind, form in weighted if kind != "conv" and form[0] == "spikes"}),
+        "row_adders": sorted({form[1] for kind, form in weighted if kind == "conv" and form[0] == "spikes"}),
         "ones": [_ones(number) for number in range(256)],
         "listed": plan.listed,
         "starts": plan.starts,
@@ -139,7 +140,7 @@ def _context(plan: Plan, about: About) -> dict[str, Any]:
     }
 
 
-_ORDER = ("clear", "fill", "add", "gain", "dense", "conv_spikes", "conv", "conv_any", "sum_pool", "or_row", "or_pool")
+_ORDER = ("clear", "fill", "add", "gain", "dense", "conv_window", "conv", "conv_any", "sum_pool", "or_row", "or_pool")
 
 BLOCKS = (32, 16, 8)
 """Pairs that a row function adds at once: what vector registers hold over all spikes of a window."""

@@ -72,11 +72,11 @@ class Weights(Placing):
         else:
             self._conv(node, value, sums, ctype, order)
 
-    def _pairs(self, outs: int, listed: int, starts: int = 0) -> int:
-        """Words in a row of pairs; the places that lists of spikes take are set aside."""
+    def _pairs(self, outs: int, listed: int) -> int:
+        """Words in a row of pairs; the places that a list of spikes takes are set aside."""
         self.made.pairs.add(pairs_of(outs))
         self.made.padding = max(self.made.padding, 2 * pairs_of(outs) - outs)
-        self.made.listed, self.made.starts = max(self.made.listed, listed), max(self.made.starts, starts)
+        self.made.listed = max(self.made.listed, listed)
         return pairs_of(outs)
 
     def _conv(self, node: ConvNode, value: Value, sums: str, ctype: str, order: Order) -> None:
@@ -88,13 +88,17 @@ class Weights(Placing):
         by_input = grouped.transpose(0, 2, 3, 4, 1)
         shape, pairs, given = " x ".join(str(n) for n in node.weight.shape), 0, value.ctype
         if value.binary and in_pairs(outs) and _gathers(node):
-            kind, given = "conv_spikes", "spikes"
-            pairs = self._pairs(outs, height * in_width * ins + SLACK, in_width + 1)
+            kind, given = "conv_window", "spikes"
+            pairs = self._pairs(outs, height * in_width * ins + SLACK)
+            self.made.starts = max(self.made.starts, in_width + 1)
             rows = paired(by_input[0].transpose(2, 1, 0, 3))
             table = self._table(node, "weight", rows, f"{shape}, by tap and input channel, in pairs", "uint16_t")
         elif node.stride == node.dilation == (1, 1) and node.groups == 1:
             kind, comment = "conv", f"{shape}, by input channel, columns last to first"
             table = self._table(node, "weight", by_input[:, :, :, ::-1], comment, "int8_t")
+            if value.binary and in_width * ins < 2**16 - 1:
+                given = "spikes"
+                self.made.listed = max(self.made.listed, in_width * ins + SLACK)
         else:
             kind = "conv_any"
             table = self._table(node, "weight", by_input, f"{shape}, by input channel", "int8_t")
@@ -103,6 +107,7 @@ class Weights(Placing):
         _, out_height, out_width = _image(node.shape)
         self._do(
             kind,
+            line=out_width * outs,
             sums=sums,
             from_=value.at,
             weight=table.name,
@@ -136,20 +141,21 @@ class Weights(Placing):
             if isinstance(inner, DenseNode | ConvNode) and self._waits(inner) and inner.bias is not None:
                 own = inner.bias.reshape(-1, *(1,) * (len(node.shape) - 1))
                 total = (np.zeros(node.shape, np.int64) if total is None else total) + own
-        count = len(order)
+        count, lines = len(order), _image(node.shape)[1] if len(node.shape) > 1 else 1
         if total is None or not total.any():
-            self._do("clear", to=sums, count=count, ctype=ctype, form=(ctype,))
+            self._do("clear", to=sums, count=count, lines=lines, ctype=ctype, form=(ctype,))
             return
         flat = total.reshape(-1)[order]
         row = node.shape[0] if len(node.shape) > 1 else count
         if (flat.reshape(-1, row) == flat[:row]).all():
             flat = flat[:row]
         table = self._table(node, "bias", flat, "added in every step", ctype)
-        self._do("fill", to=sums, bias=table.name, row=len(flat), rows=count // len(flat), form=(ctype,), ctype=ctype)
+        rows = count // len(flat)
+        self._do("fill", to=sums, bias=table.name, row=len(flat), rows=rows, lines=lines, form=(ctype,), ctype=ctype)
 
-    def _scratch(self, ctype: str, count: int) -> str:
+    def _set_aside(self, ctype: str, count: int) -> None:
+        """Sums of the layer at work."""
         self.made.sums[ctype] = max(self.made.sums.get(ctype, 0), count)
-        return "scratch.s16" if ctype == "int16_t" else "scratch.s32"
 
     def _own_sums(self, node: Weighted) -> None:
         """A layer of weights whose sums somebody else than a population reads: in a buffer of its own."""
@@ -216,3 +222,8 @@ def paired(weight: Ints) -> NDArray[np.uint16]:
     rows[..., : weight.shape[-1]] = weight
     words: NDArray[np.int64] = rows[..., :pairs] + 128 + 256 * (rows[..., pairs:] + 128)
     return words.astype(np.uint16)
+
+
+def scratch(ctype: str) -> str:
+    """Where the sums of the layer at work stand."""
+    return "scratch.s16" if ctype == "int16_t" else "scratch.s32"

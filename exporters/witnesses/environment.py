@@ -138,10 +138,11 @@ WITNESSES = {witness.name: witness for witness in (NENGO_LOIHI, BRIAN2, SANAFE)}
 
 
 def find_witness(name: str) -> Witness:
-    """Raises InputError naming those there are."""
-    if name not in WITNESSES:
-        raise InputError(f"expected a witness: {', '.join(WITNESSES)}; found '{name}'{did_you_mean(name, WITNESSES)}")
-    return WITNESSES[name]
+    """By its backend's name or its own (``nengo-loihi``, ``SANA-FE``); raises InputError naming those there are."""
+    for witness in WITNESSES.values():
+        if name.lower() in (witness.name, witness.title.lower()):
+            return witness
+    raise InputError(f"expected a witness: {', '.join(WITNESSES)}; found '{name}'{did_you_mean(name, WITNESSES)}")
 
 
 def witness_install(

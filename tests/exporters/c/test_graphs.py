@@ -79,14 +79,18 @@ def test_the_random_graphs_are_worth_comparing() -> None:
         kinds |= {type(node).__name__ for node in graph.nodes}
         plan = make_plan(graph)
         clipped += any(rule.clips or rule.wraps for rule in plan.rules)
-        forms |= {(step.kind, *step.form) for step in plan.steps if step.kind in ("dense", "conv_spikes")}
+        forms |= {(step.kind, *step.form) for step in plan.statements if step.kind in ("dense", "conv_window")}
+        row_by_row = [step.by_rows for step in plan.steps if step.fields.get("by_rows")]
+        forms |= {(rows.conv.kind, rows.conv.form[0] == "spikes", rows.start.kind, rows.lag) for rows in row_by_row}
     assert np.mean([0.02 < rate < 0.98 for rate in rates]) > 0.6
     assert len(kinds) == 10
     assert clipped > 20
     assert forms >= {
-        ("conv_spikes", "spikes", "int16_t"),
+        ("conv_window", "spikes", "int16_t"),
         ("dense", "spikes", "int16_t"),
         ("dense", "spikes", "int32_t"),
+        *(("conv", spikes, start, lag) for spikes in (True, False) for start in ("clear", "fill") for lag in (0, 2)),
+        ("conv_window", True, "fill", 0),
     }
     nodes = [node for seed in range(200) for node in Grower(seed).grow()[0].nodes]
     assert {node.neuron.reset for node in nodes if isinstance(node, PopulationNode)} == {
@@ -120,8 +124,8 @@ def test_more_weights_than_16_bits_hold_the_sum_of(options: tuple[str, ...]) -> 
         (entry, conv, spikes, IntegerOutput(name="o", shape=(20, 5, 4), sources=(Source("a"),), unit=1.0))
     )
     x = (rng.random((6, 3, 40, 8, 5)) < np.array([0, 0.02, 0.4, 0.8, 0.97, 1]).reshape(6, 1, 1, 1, 1)).astype(np.int32)
-    assert {("conv_spikes", "spikes", "int32_t")} <= {
-        (step.kind, *step.fields.get("form", ())) for step in make_plan(graph).steps
+    assert {("conv_window", "spikes", "int32_t")} <= {
+        (step.kind, *step.fields.get("form", ())) for step in make_plan(graph).statements
     }
     assert 0.1 < simulate(graph, x).y.mean() < 0.9
     assert differing(graph, x, (*SANITIZED, *options)) == 0

@@ -393,8 +393,16 @@ def test_the_folder_can_be_built_by_make(folder: Path, tmp_path: Path) -> None:
     given = np.array([5, 12], "<i4").tobytes() + x.swapaxes(0, 1).astype("<i4").tobytes()
     y = np.frombuffer(compiler.run_program([str(folder / "net")], given, what="net"), "<i4").reshape(5, 12, 9)
     np.testing.assert_array_equal(y.swapaxes(0, 1), CFormat().load(folder).run(x).y)
-    with pytest.raises(ToolError, match="the input ends early"):
-        compiler.run_program([str(folder / "net")], given[:-1], what="net")
+    expected = r"code 2: net: expected int32 B and T, then x \[B, T, 12\]; found "
+    for text in (b"", given[:5], given[:-1], np.array([2**31 - 1], "<i4").tobytes() + given[4:]):
+        with pytest.raises(ToolError, match=f"{expected}an input that ends early$"):
+            compiler.run_program([str(folder / "net")], text, what="net")
+    with pytest.raises(ToolError, match=f"{expected}bytes after them$"):
+        compiler.run_program([str(folder / "net")], given + b"\0", what="net")
+    for samples, steps in ((-1, 12), (5, -1), (5, 0)):
+        text = np.array([samples, steps], "<i4").tobytes() + given[8:]
+        with pytest.raises(ToolError, match=f"code 2: net: .* from 1; found B = {samples} and T = {steps}$"):
+            compiler.run_program([str(folder / "net")], text, what="net")
     with pytest.raises(ToolError, match="sample 0, step 0: the input holds a value outside 0 to 1"):
         compiler.run_program([str(folder / "net")], given[:8] + b"\x07" * (len(given) - 8), what="net")
 

@@ -103,6 +103,8 @@ def test_environments_say_what_is_wrong_with_them(tmp_path: Path, monkeypatch: p
     assert not place.exists()
     with pytest.raises(InputError, match="expected a witness: nengo_loihi, brian2, sanafe; found 'nengoloihi'"):
         find_witness("nengoloihi")
+    assert find_witness("nengo-loihi") is find_witness("nengo_loihi") is NENGO_LOIHI
+    assert find_witness("sana-fe").name == "sanafe"
 
 
 def test_an_install_that_fails_leaves_no_stamp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,15 +9,19 @@
 #include "decide.h"
 #include "net.h"
 
+static void refuse(const char *found)
+{
+    fprintf(stderr, "net: expected int32 B and T, then x [B, T, %d]; found %s\n", NET_INPUTS, found);
+    exit(2);
+}
+
 static int32_t read_number(void)
 {
     unsigned char bytes[4];
     uint32_t number;
 
-    if (fread(bytes, 1, sizeof bytes, stdin) != sizeof bytes) {
-        fputs("net: the input ends early; expected int32 B, T, then x [B, T, inputs]\n", stderr);
-        exit(2);
-    }
+    if (fread(bytes, 1, sizeof bytes, stdin) != sizeof bytes)
+        refuse("an input that ends early");
     number = bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24;
     return number <= INT32_MAX ? (int32_t)number : (int32_t)(number - UINT32_MAX - 1);
 }
@@ -56,6 +60,10 @@ int main(int argc, char **argv)
     const int32_t samples = read_number();
     const int32_t steps = read_number();
 
+    if (samples < 1 || steps < 1) {
+        fprintf(stderr, "net: expected B and T from 1; found B = %ld and T = %ld\n", (long)samples, (long)steps);
+        return 2;
+    }
     for (int32_t sample = 0; sample < samples; sample++) {
         int32_t taken = 0;
 
@@ -86,5 +94,11 @@ int main(int argc, char **argv)
             write_number(taken);
         }
     }
-    return fflush(stdout) == 0 && !ferror(stdout) ? 0 : 1;
+    if (getchar() != EOF)
+        refuse("bytes after them");
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        fputs("net: the output cannot be written\n", stderr);
+        return 1;
+    }
+    return 0;
 }

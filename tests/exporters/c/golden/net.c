@@ -79,7 +79,7 @@ static uint8_t lif2_spikes[3]; /* 1 where a neuron fired */
 
 /* Sums of the layer at work. */
 static union {
-    int16_t s16[32];
+    int16_t s16[24];
 } scratch;
 
 /* Spikes of the row of neurons at work. */
@@ -116,35 +116,39 @@ static void dense_u8_s16(const uint8_t *restrict in, int32_t ins, const int8_t *
             add_times_s16(sums, &weight[i * outs], in[i], outs);
 }
 
-/* Every input that is not 0 adds its kernel around where it is. Neighbouring columns of the output lie side by side, as
- * do the kernel's columns (stored last to first), so that a row is added at once. */
-static void conv_u8_s16(const struct layer_shape *layer, const uint8_t *restrict in, const int8_t *restrict weight,
-                        int16_t *restrict sums)
+/* One row of inputs: each that is not 0 adds its kernel around where it is. Neighbouring columns of the output lie side
+ * by side, as do the kernel's columns (stored last to first), so that a row is added at once. Row i of outputs stands
+ * in slot i modulo slots. */
+static void conv_u8_s16(const struct layer_shape *layer, int32_t row, const uint8_t *restrict in,
+                        const int8_t *restrict weight, int16_t *restrict sums, int32_t slots)
 {
     const int32_t pixel = layer->out_channels;
     const int32_t line = layer->out_width * pixel;
     const int32_t columns = layer->kernel_width;
     const int32_t kernel_line = columns * pixel;
     const int32_t kernel = layer->kernel_height * kernel_line;
+    const int32_t bottom = row + layer->top;
+    const int32_t first = bottom < layer->out_height ? 0 : bottom - layer->out_height + 1;
+    const int32_t last = bottom < layer->kernel_height ? bottom : layer->kernel_height - 1;
+    const int32_t count = layer->width * layer->channels;
 
-    for (int32_t row = 0; row < layer->height; row++) {
-        const int32_t bottom = row + layer->top;
-        const int32_t first = bottom < layer->out_height ? 0 : bottom - layer->out_height + 1;
-        const int32_t last = bottom < layer->kernel_height ? bottom : layer->kernel_height - 1;
+    for (int32_t place = 0; place < count; place++) {
+        const int32_t x = in[row * count + place];
 
-        for (int32_t column = 0; column < layer->width; column++)
-            for (int32_t channel = 0; channel < layer->channels; channel++) {
-                const int32_t x = *in++;
-                const int32_t left = column + layer->left - columns + 1;
-                const int32_t skipped = left < 0 ? -left : 0;
-                const int32_t end = left + columns > layer->out_width ? layer->out_width - left : columns;
-                const int32_t start = bottom * line + (left + skipped) * pixel;
-                const int8_t *inside = &weight[channel * kernel + skipped * pixel];
+        if (x == 0)
+            continue;
 
-                if (x != 0)
-                    for (int32_t k = first; k <= last; k++)
-                        add_times_s16(&sums[start - k * line], &inside[k * kernel_line], x, (end - skipped) * pixel);
-            }
+        const int32_t column = place / layer->channels;
+        const int32_t left = column + layer->left - columns + 1;
+        const int32_t skipped = left < 0 ? -left : 0;
+        const int32_t end = left + columns > layer->out_width ? layer->out_width - left : columns;
+        const int8_t *inside = &weight[place % layer->channels * kernel + skipped * pixel];
+        int16_t *around = &sums[(left + skipped) * pixel];
+
+        for (int32_t k = first, slot = (bottom - first) % slots; k <= last; k++) {
+            add_times_s16(&around[slot * line], &inside[k * kernel_line], x, (end - skipped) * pixel);
+            slot = slot > 0 ? slot - 1 : slots - 1;
+        }
     }
 }
 
@@ -205,17 +209,25 @@ int net_step(const int32_t *x, int32_t *y)
         in_values[i] = (uint8_t)x[i];
 
     /* lif1: neurons, 2 x 4 x 4 */
-    fill_s16(scratch.s16, lif1_bias, 2, 16);
-    conv_u8_s16(&conv1_shape, in_values, conv1_weight, scratch.s16);
     /* pool1: the largest of 2 x 2 */
     memset(pool1_spikes, 0, sizeof pool1_spikes);
-    for (int32_t row = 0; row < 4; row++) {
+    fill_s16(scratch.s16, lif1_bias, 2, 12);
+    for (int32_t arriving = 0; arriving < 5; arriving++) {
+        const int32_t row = arriving - 1;
         const int32_t at = row * 8;
 
-        neurons_1(&lif1_v[at], &scratch.s16[at], lif1_threshold, row_spikes, &pool1_spikes[row / 2 * 4], 4);
+        if (arriving < 4)
+            conv_u8_s16(&conv1_shape, arriving, in_values, conv1_weight, scratch.s16, 3);
+        if (row < 0)
+            continue;
+
+        int16_t *sums = &scratch.s16[row % 3 * 8];
+
+        neurons_1(&lif1_v[at], sums, lif1_threshold, row_spikes, &pool1_spikes[row / 2 * 4], 4);
 #ifdef NET_RECORD
         memcpy(&net_spikes[0 + row * 8], row_spikes, 8);
 #endif
+        fill_s16(sums, lif1_bias, 2, 4);
     }
 #ifdef NET_RECORD
     memcpy(&net_spikes[32], pool1_spikes, 8);
