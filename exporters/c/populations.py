@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +18,8 @@ from stl_deploy.exporters.integers.graph import ConvNode, IntegratorNode, Popula
 from stl_deploy.exporters.integers.net import IntegerNeuron, Ints
 from stl_deploy.graph.program import Node
 
+FEW_NEURONS = 4096
+"""Sums of so many stay in the first cache anyway; a microcontroller then takes fewer instructions for all at once."""
 _ARGUMENTS = ("keeps", "filter", "threshold", "bias_v", "drop", "value")
 """In the order of a row function's arguments."""
 
@@ -63,11 +66,13 @@ class Populations(Pools):
     def _by_rows(self, node: PopulationNode | IntegratorNode, begun: int) -> ByRows | None:
         """Take the convolution laid out since step ``begun`` into the step of its neurons, if it alone reaches them.
 
-        Not where it reads the step before, for that may be these neurons' own spikes.
+        Not where it reads what is yet to be written, by these neurons perhaps: the spikes of the step before.
         """
         inner = self.graph.by_name[node.sources[0].node]
         start, conv = self.made.steps[begun], self.made.steps[-1]
-        if len(node.sources) > 1 or len(node.shape) < 3 or not isinstance(inner, ConvNode) or inner.sources[0].delay:
+        if math.prod(node.shape) <= FEW_NEURONS or len(node.shape) < 3 or len(node.sources) > 1:
+            return None
+        if not isinstance(inner, ConvNode) or conv.from_ not in {buffer.name for buffer in self.made.buffers}:
             return None
         _, height, width = node.shape
         kernel_height, lag = inner.weight.shape[2], inner.weight.shape[2] - 1 - inner.padding[0][0]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from stl_deploy.errors import UnsupportedError
+from stl_deploy.exporters.c import populations
 from stl_deploy.exporters.c.compiler import MISSING, find_compiler
 from stl_deploy.exporters.c.layout import make_plan
 from stl_deploy.exporters.c.names import identifiers, in_comment
@@ -26,7 +27,7 @@ from stl_deploy.exporters.integers.graph import (
 from stl_deploy.exporters.integers.net import IntegerNeuron
 from stl_deploy.exporters.integers.simulate import simulate
 from stl_deploy.exporters.integers.store import About
-from stl_deploy.graph.program import Reshape, Source
+from stl_deploy.graph.program import Node, Reshape, Source
 from tests.exporters.c.test_graphs import program
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -150,6 +151,37 @@ def test_the_recorded_network_runs() -> None:
         np.testing.assert_array_equal(ours.spikes[name], spikes)
 
 
+def test_rows_of_sums_are_kept_instead_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(populations, "FEW_NEURONS", 0)
+    assert make_plan(digits_like()).shared_ram == 3 * 8 * 2 + 4 * 2  # of a kernel of three rows, and a row of spikes
+
+
+@needs_compiler
+@pytest.mark.parametrize("through", ["", "flat"])
+def test_a_convolution_of_its_own_spikes_reads_those_of_the_step_before(
+    through: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(populations, "FEW_NEURONS", 0)
+    rng = np.random.default_rng(3)
+    shape = (16, 5, 4)
+    window: dict[str, Any] = {"stride": (1, 1), "padding": ((1, 1), (1, 1)), "dilation": (1, 1), "groups": 1}
+    nodes: list[Node] = [entry(shape)]
+    if through:
+        nodes.append(Reshape(name="flat", shape=shape, sources=(Source("a", 1),), input_shape=shape))
+    weight = ints(rng.integers(-20, 21, (16, 16, 3, 3)))
+    source = Source("flat") if through else Source("a", 1)
+    nodes.append(
+        ConvNode(name="conv", shape=shape, sources=(source,), weight=weight, bias=None, input_shape=shape, **window)
+    )
+    neuron = IntegerNeuron(v_decay=2048, threshold=ints(rng.integers(-9, 9, (16, 1, 1))))
+    nodes.append(PopulationNode(name="a", shape=shape, sources=(Source("conv"),), neuron=neuron, bias=None))
+    graph = IntegerGraph((*nodes, out("a", shape)))
+    x = np.zeros((8, 2, *shape), np.int32)
+    ours, model = program(graph).run(x, record=True), simulate(graph, x, record=True)
+    assert 0.1 < model.y[1:].mean() < 0.9
+    np.testing.assert_array_equal(ours.y, model.y)
+
+
 def test_memory_by_hand() -> None:
     plan = make_plan(digits_like())
     flash = {name: share.flash for name, share in plan.shares.items() if share.flash}
@@ -157,7 +189,7 @@ def test_memory_by_hand() -> None:
     assert flash == {"conv1": 18, "lif1": 2 * 2 + 2, "fc": 24, "lif2": 3}
     ram = {name: share.ram for name, share in plan.shares.items() if share.ram}
     assert ram == {"in": 16, "lif1": 32 * 4, "pool1": 8, "lif2": 3 * 4 + 3}
-    assert plan.shared_ram == 3 * 8 * 2 + 4 * 2  # three rows of sums, a row of spikes
+    assert plan.shared_ram == 32 * 2 + 4 * 2
     # Taps inside of a 3 x 3 kernel on 4 x 4: 4·4 + 8·6 + 4·9 = 100, for 2 channels.
     assert plan.shares["conv1"].synops == 200
     assert plan.shares["fc"].synops == 24

@@ -79,7 +79,7 @@ static uint8_t lif2_spikes[3]; /* 1 where a neuron fired */
 
 /* Sums of the layer at work. */
 static union {
-    int16_t s16[24];
+    int16_t s16[32];
 } scratch;
 
 /* Spikes of the row of neurons at work. */
@@ -130,24 +130,24 @@ static void conv_u8_s16(const struct layer_shape *layer, int32_t row, const uint
     const int32_t bottom = row + layer->top;
     const int32_t first = bottom < layer->out_height ? 0 : bottom - layer->out_height + 1;
     const int32_t last = bottom < layer->kernel_height ? bottom : layer->kernel_height - 1;
-    const int32_t count = layer->width * layer->channels;
+    const int32_t newest = (bottom - first) % slots * line;
 
-    for (int32_t place = 0; place < count; place++) {
-        const int32_t x = in[row * count + place];
-
-        if (x == 0)
-            continue;
-
-        const int32_t column = place / layer->channels;
+    in += row * layer->width * layer->channels;
+    for (int32_t i = 0; i < layer->width * layer->channels; i++) {
+        const int32_t column = i / layer->channels;
+        const int32_t channel = i % layer->channels;
+        const int32_t x = *in++;
         const int32_t left = column + layer->left - columns + 1;
         const int32_t skipped = left < 0 ? -left : 0;
         const int32_t end = left + columns > layer->out_width ? layer->out_width - left : columns;
-        const int8_t *inside = &weight[place % layer->channels * kernel + skipped * pixel];
-        int16_t *around = &sums[(left + skipped) * pixel];
+        const int8_t *inside = &weight[channel * kernel + skipped * pixel];
+        int32_t at = newest + (left + skipped) * pixel;
 
-        for (int32_t k = first, slot = (bottom - first) % slots; k <= last; k++) {
-            add_times_s16(&around[slot * line], &inside[k * kernel_line], x, (end - skipped) * pixel);
-            slot = slot > 0 ? slot - 1 : slots - 1;
+        if (x == 0)
+            continue;
+        for (int32_t k = first; k <= last; k++) {
+            add_times_s16(&sums[at], &inside[k * kernel_line], x, (end - skipped) * pixel);
+            at = at < line ? at + (slots - 1) * line : at - line;
         }
     }
 }
@@ -209,25 +209,18 @@ int net_step(const int32_t *x, int32_t *y)
         in_values[i] = (uint8_t)x[i];
 
     /* lif1: neurons, 2 x 4 x 4 */
+    fill_s16(scratch.s16, lif1_bias, 2, 16);
+    for (int32_t row = 0; row < 4; row++)
+        conv_u8_s16(&conv1_shape, row, in_values, conv1_weight, scratch.s16, 4);
     /* pool1: the largest of 2 x 2 */
     memset(pool1_spikes, 0, sizeof pool1_spikes);
-    fill_s16(scratch.s16, lif1_bias, 2, 12);
-    for (int32_t arriving = 0; arriving < 5; arriving++) {
-        const int32_t row = arriving - 1;
+    for (int32_t row = 0; row < 4; row++) {
         const int32_t at = row * 8;
 
-        if (arriving < 4)
-            conv_u8_s16(&conv1_shape, arriving, in_values, conv1_weight, scratch.s16, 3);
-        if (row < 0)
-            continue;
-
-        int16_t *sums = &scratch.s16[row % 3 * 8];
-
-        neurons_1(&lif1_v[at], sums, lif1_threshold, row_spikes, &pool1_spikes[row / 2 * 4], 4);
+        neurons_1(&lif1_v[at], &scratch.s16[at], lif1_threshold, row_spikes, &pool1_spikes[row / 2 * 4], 4);
 #ifdef NET_RECORD
         memcpy(&net_spikes[0 + row * 8], row_spikes, 8);
 #endif
-        fill_s16(sums, lif1_bias, 2, 4);
     }
 #ifdef NET_RECORD
     memcpy(&net_spikes[32], pool1_spikes, 8);

@@ -15,8 +15,8 @@
  *   lif2                            3       15                               neurons, 3
  *   fc                             24        0               24           4  dense, 3
  *   out                             0        0                               output, 3
- *   shared                          0       56
- *   total                          51      223              256          16
+ *   shared                          0       72
+ *   total                          51      239              256          16
  */
 #ifndef NET_H
 #define NET_H
