@@ -133,8 +133,15 @@ def _checkpoint(path: Path) -> dict[str, Tensor]:
         raise InputError(
             f"{path}: not a file of weights alone ({type(error).__name__}); save model.state_dict()"
         ) from None
-    if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
-        found = found["state_dict"]
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise InputError(f"{path}: expected a state dict of tensors; found a {type(found).__name__}")
-    return found
+    if isinstance(found, dict) and not _is_state(found):
+        states = [value for value in found.values() if _is_state(value)]  # a training's checkpoint: one is the model's
+        found = states[0] if len(states) == 1 else found
+    if not _is_state(found):
+        raise InputError(
+            f"{path}: expected a state dict of tensors; found a {type(found).__name__}; save model.state_dict()"
+        )
+    return found  # type: ignore[no-any-return]
+
+
+def _is_state(found: Any) -> bool:
+    return isinstance(found, dict) and bool(found) and all(isinstance(value, Tensor) for value in found.values())

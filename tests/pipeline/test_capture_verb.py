@@ -84,9 +84,11 @@ def test_weights_from_both_kinds_of_file(files: Path) -> None:
     save_file(state, files / "w.safetensors")
     torch.save(state, files / "w.pt")
     torch.save({"epoch": 3, "state_dict": {f"module.{name}": w for name, w in state.items()}}, files / "parallel.pt")
+    optimiser = {"state": {0: {"step": torch.ones(())}}, "param_groups": [{"lr": 0.1}]}
+    torch.save({"epoch": 3, "model_state_dict": state, "optimizer_state_dict": optimiser}, files / "training.pt")
     torch.save({f"_orig_mod.{name}": weight for name, weight in state.items()}, files / "compiled.pt")
     graphs = []
-    for name in ("w.safetensors", "w.pt", "parallel.pt", "compiled.pt"):
+    for name in ("w.safetensors", "w.pt", "parallel.pt", "training.pt", "compiled.pt"):
         verbs.capture(f"{files / 'net.py'}:Net", files / "x.npz", files / "out.nir", weights=files / name)
         graphs.append((files / "out.nir").read_bytes())
     assert len(set(graphs)) == 1

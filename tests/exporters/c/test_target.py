@@ -203,6 +203,7 @@ REFUSED: dict[str, tuple[Callable[[], Program], str, str]] = {
     "v_start": (lambda: small().lif("a", 1.0, v_start=np.asarray(0.5, F)).program(), "a", "v-start"),
     "theta": (lambda: small().lif("a", -1.0).program(), "a", "threshold-not-positive"),
     "potentials read": (lambda: potentials_read(), "fc3", "potential"),
+    "no neurons": (lambda: small().program(), "in", "no-neurons"),
 }
 
 
