@@ -45,6 +45,13 @@ def require_suffix(path: Path, suffix: str, why: str = "") -> None:
         raise InputError(f"{path}: expected a name that ends in {suffix}{why}; found '{path.suffix}'")
 
 
+def require_other(path: Path, *read: Path) -> None:
+    """Raise InputError if the file to be written is one of those that are read."""
+    for one in read:
+        if path.exists() and one.exists() and path.samefile(one):
+            raise InputError(f"{path}: expected a file to write; found {one}, which is read; name another")
+
+
 def cache_dir() -> Path:
     """Where downloads go: ``$XDG_CACHE_HOME/stl-deploy``, by default ``~/.cache/stl-deploy``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stl-deploy"

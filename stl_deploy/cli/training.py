@@ -200,7 +200,7 @@ def fold(
     if is_nir(source):
         from stl_deploy.pipeline.fold_file import fold_file
 
-        if output is None or output.resolve() == source.resolve():
+        if output is None:
             raise InputError(f"{source}: expected -o NET.nir, the file to write")
         result = fold_file(
             source,

@@ -11,7 +11,7 @@ import nir
 from numpy.typing import NDArray
 
 from stl_deploy._util.console import Console
-from stl_deploy._util.files import require_suffix, sha256
+from stl_deploy._util.files import require_other, require_suffix, sha256
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.targets import Format, find_format, format_of, registry
 from stl_deploy.graph.io.nir_file import read_nir
@@ -62,6 +62,7 @@ def export(
     say, target = say or Console(quiet=True), find_format(to)
     if target.suffix is not None:
         require_suffix(output, target.suffix, f" for {to}")
+    require_other(output, source)
     opened = open_source(source)
     program = open_program(opened, dialect, say=say)
     x, labels, what = program_input(opened, program, input_file, input_name)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stl_deploy._util.console import Console
+from stl_deploy._util.files import require_suffix
 from stl_deploy.config.load import apply_overrides
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import Dataset, load_dataset
@@ -81,6 +82,7 @@ def fold(
 ) -> dict[str, Any]:
     """`fold_run`, said and returned as data: the grids chosen and the proof for every sum (JSON-ready)."""
     say = say or Console(quiet=True)
+    require_suffix(output, ".nir", " for a graph")
     done = fold_run(run_dir, output, exact_grid=exact_grid, thresholds=thresholds, input_grid=input_grid)
     show(done, say)
     say.say(f"written: {output}")

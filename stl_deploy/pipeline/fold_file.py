@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stl_deploy._util.console import Console
+from stl_deploy._util.files import require_other, require_suffix
 from stl_deploy.errors import InputError
 from stl_deploy.fold.graph import fold_graph
 from stl_deploy.fold.merge_pools import merge_pools as without_pools
@@ -39,6 +40,8 @@ def fold_file(
     say, opened = say or Console(quiet=True), open_source(source)
     if opened.kind != GRAPH:
         raise InputError(f"{source}: expected a .nir file; a run folder is folded as its configuration says")
+    require_suffix(output, ".nir", " for a graph")
+    require_other(output, opened.file)
     before = open_program(opened, dialect, say=say)
     _, reading = open_reading(opened, dialect)
     graph, merged = read_nir(opened.file), tuple[str, ...]()

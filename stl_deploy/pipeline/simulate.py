@@ -7,7 +7,7 @@ from typing import Any
 
 from stl_deploy._util import allocator as _allocator
 from stl_deploy._util.console import Console
-from stl_deploy._util.files import leading, read_inputs, write_npz
+from stl_deploy._util.files import leading, read_inputs, require_other, require_suffix, write_npz
 from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.targets import Runner, find_runner, make_options, registry
 from stl_deploy.graph.accuracy import accuracy, share_right
@@ -37,6 +37,8 @@ def simulate(
     Raises InputError for a bad source or input, UnsupportedError where the target cannot hold the network.
     """
     say = say or Console(quiet=True)
+    require_suffix(output, ".npz", " for outputs")
+    require_other(output, source, input_file)
     _allocator.keep_large_buffers()
     opened = open_source(source, artifacts=True)
     x: NetworkInput

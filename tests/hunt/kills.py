@@ -116,6 +116,10 @@ KILLS: Mapping[str, Kill] = {
         lambda f: _stl("energy", f / "net.nir", "-i", f / "x.npz", "-o", f / "energy"),
         "energy/energy.json", "energy/layers.csv", "energy/energy.html",
     ),
+    "tradeoff": _again(
+        lambda f: _stl("energy", f / "made", "--over-steps", "-o", f / "energy"),
+        "energy/tradeoff.json", "energy/tradeoff.html",
+    ),
     "report": _again(lambda f: _stl("report", f / "made"), "made/report.json", "made/report.html", "made/layers.csv"),
     "quantise": Kill(
         lambda f: _stl("quantise", f / "made", "-o", f / "run", "--epochs", 2),

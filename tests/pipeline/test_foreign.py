@@ -16,6 +16,7 @@ from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.pipeline.read import read
 from tests.conformance.golden import GOLDEN
 from tests.graph import nets
+from tests.hostile.nets import small_graph
 
 WRITTEN = {
     "snntorch": "snntorch-read-snntorch-recurrent",
@@ -333,3 +334,32 @@ def test_average_pools_are_merged_by_a_command(cli: Any, tmp_path: Path) -> None
     found = cli("check", merged, "--target", "netx", "--json")
     assert {f["slug"] for f in found.json["findings"] if f["severity"] == "error"} <= {"v-start", "reset"}
     assert cli("fold", source, "--merge-pools").code == 2
+
+
+def test_what_is_read_is_not_written_over(cli: Any, tmp_path: Path) -> None:
+    net, x = tmp_path / "net.nir", tmp_path / "x.npz"
+    write_nir(small_graph(), net)
+    np.savez(x, x=np.ones((3, 2, 4), np.float32))
+    before = net.read_bytes(), x.read_bytes()
+    simulate = ("simulate", net, "-i", x, "--backend", "reference", "-o")
+    (tmp_path / "link.npz").symlink_to(x)
+    for call, said in (
+        ((*simulate, x), "x.npz, which is read; name another"),
+        ((*simulate, tmp_path / "link.npz"), "x.npz, which is read; name another"),
+        ((*simulate, net), "expected a name that ends in .npz for outputs; found '.nir'"),
+        (("export", net, "--to", "nir", "-o", net), "net.nir, which is read; name another"),
+        (("fold", net, "--exact-grid", "-o", net), "net.nir, which is read; name another"),
+        (("fold", net, "--exact-grid", "-o", x), "expected a name that ends in .nir for a graph; found '.npz'"),
+    ):
+        done = cli(*call)
+        assert done.code == 2
+        assert said in done.err
+    assert (net.read_bytes(), x.read_bytes()) == before
+
+
+def test_a_graph_is_not_written_over_the_weights_it_is_folded_from(cli: Any, run_dir: Path) -> None:
+    before = (run_dir / "model.safetensors").read_bytes()
+    done = cli("fold", run_dir, "-o", run_dir / "model.safetensors")
+    assert done.code == 2
+    assert "expected a name that ends in .nir for a graph; found '.safetensors'" in done.err
+    assert (run_dir / "model.safetensors").read_bytes() == before
