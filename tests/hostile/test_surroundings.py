@@ -147,7 +147,7 @@ def test_ended_from_outside_is_one_sentence_and_nothing_temporary(tmp_path: Path
     surroundings = os.environ | {"TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, cwd=ROOT, env=surroundings, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 120
-    while not (run / "checkpoint.safetensors").exists() and time.monotonic() < until:
+    while not (run / "metrics.jsonl").exists() and time.monotonic() < until:  # written last, when an epoch ends
         time.sleep(0.05)
     process.send_signal(signal_)
     _, errors = process.communicate(timeout=60)
