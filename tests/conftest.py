@@ -22,10 +22,15 @@ QUICK_FILES = (
 )
 SLOW_FILES = (
     "_util/test_install.py",
+    "_util/test_system.py",
+    "_util/test_threads.py",
     "energy/test_chromium.py",
     "energy/test_report.py",
     "energy/test_sanafe.py",
+    "exporters/onnx/test_exact.py",
+    "exporters/onnx/test_int8.py",
     "exporters/onnx/test_parity.py",
+    "exporters/onnx/test_telemetry.py",
 )
 SLOW_FIXTURES = {"ann", "digits_run", "run_dir", "small_run", "study", "tiny"}
 """They train."""
