@@ -128,9 +128,15 @@ def _called(model: nn.Module, x: Tensor, call: Call) -> Any:
     except CaptureError:
         raise
     except Exception as error:
+        whole = next((name for name, each in model.named_parameters() if not each.is_floating_point()), None)
+        instead = (
+            f"give x as forward takes it under time={call.time!r}"
+            if whole is None
+            else f"parameter '{whole}' holds integers: make them floats by .float()"
+        )
         raise CaptureError(
             f"the model fails on an input of shape {list(x.shape)}: {type(error).__name__}: {one_line(error, 200)}; "
-            f"give x as forward takes it under time={call.time!r}",
+            f"{instead}",
             line=raised_at(error),
         ) from error
 

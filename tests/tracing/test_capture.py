@@ -407,6 +407,20 @@ def test_input_that_does_not_do(x: Tensor, reason: str) -> None:
         stl.capture(Loop(), x)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "reason"),
+    [
+        (torch.int64, r"fails on an input .*; parameter '0\.weight' holds integers: make them floats by \.float\(\)$"),
+        (torch.complex64, r"parameter '0\.weight' is complex; a graph holds real weights$"),
+    ],
+)
+def test_weights_that_are_no_real_numbers(dtype: torch.dtype, reason: str) -> None:
+    model = nn.Sequential(nn.Linear(6, 4))
+    model[0].weight = nn.Parameter(model[0].weight.detach().to(dtype), requires_grad=False)
+    with pytest.raises(CaptureError, match=reason):
+        stl.capture(model, torch.rand(6, 3, 6))
+
+
 class TimeLast(nn.Module):
     """Takes [B, 6, T]."""
 
