@@ -15,8 +15,8 @@ from torch import nn
 from stl_deploy.config.load import apply_overrides, load_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import load_dataset
-from stl_deploy.fold import fold
 from stl_deploy.fold.grid import choose
+from stl_deploy.fold.network import fold
 from stl_deploy.graph.exact import Grid
 from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.graph.lower import lower

@@ -31,7 +31,7 @@ from stl_deploy.config.load import config_of, load_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.exporters.onnx import OnnxModel, OnnxStream, export_onnx
 from stl_deploy.exporters.onnx.runtime import onnxruntime
-from stl_deploy.fold import fold
+from stl_deploy.fold.network import fold
 from stl_deploy.graph.program import Conv, Linear, Program
 from stl_deploy.nn.fused import SWITCH
 from stl_deploy.nn.network import Network

@@ -7,12 +7,14 @@ powers of two; otherwise a tie can move.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
 from stl_deploy.errors import InputError
-from stl_deploy.fold.stages import Population, Stages
+
+if TYPE_CHECKING:  # torch, which a graph is folded without
+    from stl_deploy.fold.stages import Population, Stages
 
 Thresholds = Literal["keep", "weights"]
 """One per neuron in the graph, or absorbed into weights, so that each is 1."""

@@ -11,8 +11,9 @@ from stl_deploy._util.files import require_suffix
 from stl_deploy.config.load import apply_overrides
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import Dataset, load_dataset
-from stl_deploy.fold import Folded, Thresholds
-from stl_deploy.fold import fold as fold_network
+from stl_deploy.fold.network import Folded
+from stl_deploy.fold.network import fold as fold_network
+from stl_deploy.fold.thresholds import Thresholds
 from stl_deploy.graph.exact import NodeProof, prove_exact
 from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.graph.lower import lower

@@ -13,7 +13,7 @@ from stl_deploy.config.schema import DatasetConfig, LinearSpec, LiSpec, RunConfi
 from stl_deploy.data import ArrayData, from_datasets
 from stl_deploy.data.own.arrays import look
 from stl_deploy.errors import InputError
-from stl_deploy.fold import Thresholds
+from stl_deploy.fold.thresholds import Thresholds
 from stl_deploy.pipeline.configure import checked, is_own
 from stl_deploy.pipeline.fold import fold_run
 from stl_deploy.pipeline.inputs import encode_split

@@ -13,8 +13,8 @@ from stl_deploy._util.console import Console
 from stl_deploy.data import check_dataset
 from stl_deploy.data.encoders import input_coding
 from stl_deploy.errors import InputError
-from stl_deploy.fold import fold
 from stl_deploy.fold.graph_nodes import with_metadata
+from stl_deploy.fold.network import fold
 from stl_deploy.graph.check import check
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.findings import Report

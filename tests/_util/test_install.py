@@ -91,6 +91,7 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "export net.nir -i x.npz --to nir -o net2.nir",
         "export net.nir -i x.npz --to c -o net.c",
         "energy net.nir -i x.npz",
+        "fold net.nir --thresholds weights -o net3.nir",
     ],
 )
 def test_a_nir_file_needs_neither_torch_nor_scikit_learn_nor_matplotlib(line: str, foreign: Path) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 
 from stl_deploy.config.load import apply_overrides, config_of
 from stl_deploy.errors import InputError, ParityError
-from stl_deploy.fold import Folded, fold
+from stl_deploy.fold.network import Folded, fold
 from stl_deploy.fold.norm import Norm, fold_norm
 from stl_deploy.graph.exact import prove_exact, round_to_grid
 from stl_deploy.graph.io.nir_file import read_nir, write_nir

@@ -15,7 +15,7 @@ from stl_deploy.errors import ConfigError, UnsupportedError
 from stl_deploy.exporters.loihi.structure import structure
 from stl_deploy.exporters.onnx.export import export_onnx
 from stl_deploy.exporters.onnx.model import OnnxModel
-from stl_deploy.fold import fold
+from stl_deploy.fold.network import fold
 from stl_deploy.graph.exact import grids, prove_exact, round_to_grid
 from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.graph.lower import lower
