@@ -86,6 +86,11 @@ class Score:
         return asdict(self)
 
 
+_LABELS: Mapping[str, Split] = {"training": "training", "held_out": "held out", "shortcut": "shortcut"}
+_IDENTITY = ("source", "kind", "unit", "measured", "series_x", "series_y")
+"""What makes two entries the same measurement, whatever they are called."""
+
+
 def validate() -> tuple[Check, ...]:
     """Every measurement under every model that it is training or held-out data of; raises ConfigError for a leak."""
     data = tomllib.loads((files(__package__) / "measured.toml").read_text(encoding="utf-8"))
@@ -94,17 +99,21 @@ def validate() -> tuple[Check, ...]:
 
 def checks_of(data: Mapping[str, Any]) -> tuple[Check, ...]:
     """The checks of a measurement file; raises ConfigError where a split leaks or names what is not there."""
-    known = {entry["id"]: entry for entry in data["measurement"]}
-    found = []
+    known: dict[str, Mapping[str, Any]] = {}
+    for entry in data["measurement"]:
+        if entry["id"] in known:
+            raise ConfigError(f"[[measurement]]: expected each id once; found '{entry['id']}' twice")
+        known[entry["id"]] = entry
+    found, seen = list[Check](), dict[tuple[str, str], tuple[str, str]]()
     for split in data["split"]:
-        model, sides = split["model"], {side: split.get(side, []) for side in ("training", "held_out", "shortcut")}
-        _no_leak(model, sides["training"], sides["held_out"])
-        for side, names in sides.items():
-            for name in names:
+        model = split["model"]
+        for side in ("training", "held_out", "shortcut"):
+            for name in split.get(side, []):
                 if name not in known:
                     raise ConfigError(f"split of '{model}': expected an id of [[measurement]]; found '{name}'")
-                label: Split = "held out" if side == "held_out" else "training" if side == "training" else "shortcut"
-                found.append(_check(known[name], model, label))
+                if side != "shortcut":
+                    _no_leak(model, side, known[name], seen)
+                found.append(_check(known[name], model, _LABELS[side]))
     return tuple(found)
 
 
@@ -130,11 +139,16 @@ def _score(model: str, quantity: Quantity, checks: Sequence[Check]) -> Score:
     )
 
 
-def _no_leak(model: str, training: Sequence[str], held_out: Sequence[str]) -> None:
-    both = sorted(set(training) & set(held_out))
-    if both:
+def _no_leak(
+    model: str, side: str, entry: Mapping[str, Any], seen: dict[tuple[str, str], tuple[str, str]]
+) -> None:
+    """Raise ConfigError if ``model`` has this measurement, under whatever id, on its other side."""
+    what = repr([entry.get(key) for key in _IDENTITY])
+    name, other = seen.setdefault((model, what), (entry["id"], side))
+    if other != side:
+        same = "" if name == entry["id"] else f", there as '{name}'"
         raise ConfigError(
-            f"split of '{model}': expected each measurement in training or held out; found '{both[0]}' in both"
+            f"split of '{model}': expected each measurement in training or held out; found '{entry['id']}' in both{same}"
         )
 
 

@@ -128,6 +128,23 @@ def test_a_split_that_leaks_is_an_error() -> None:
         checks_of(data(held_out=["n"]))
 
 
+def test_a_leak_in_disguise_is_an_error() -> None:
+    """In two splits of a model, and under another name."""
+    apart = data(training=["m"])
+    apart["split"].append({"model": "loihi1_sanafe", "held_out": ["m"]})
+    with pytest.raises(ConfigError, match="found 'm' in both"):
+        checks_of(apart)
+    apart["split"][1]["model"] = "loihi1_davies2018"
+    assert [c.split for c in checks_of(apart)] == ["training", "held out"]
+    renamed = data(training=["m"], held_out=["n"])
+    renamed["measurement"].append({**renamed["measurement"][0], "id": "n", "case": "other words"})
+    with pytest.raises(ConfigError, match="found 'n' in both, there as 'm'"):
+        checks_of(renamed)
+    renamed["measurement"][1]["id"] = "m"
+    with pytest.raises(ConfigError, match="expected each id once; found 'm' twice"):
+        checks_of(renamed)
+
+
 def test_no_shipped_measurement_is_both_training_and_held_out() -> None:
     seen: dict[tuple[str, str], str] = {}
     for c in validate():
