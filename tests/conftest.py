@@ -27,6 +27,7 @@ SLOW_FILES = (
     "energy/test_chromium.py",
     "energy/test_report.py",
     "energy/test_sanafe.py",
+    "energy/test_verbs.py",
     "exporters/onnx/test_exact.py",
     "exporters/onnx/test_int8.py",
     "exporters/onnx/test_parity.py",
