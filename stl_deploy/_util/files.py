@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -80,9 +81,9 @@ _NAMED = "x__"
 def read_input(path: Path) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
     """The input npz of INTERFACES: ``x`` ``[T, B, *shape]``, optional labels ``y`` ``[B]``.
 
-    ``x`` keeps its type: float32 (other floats are cast), any integer type, or bool.
-    Raises InputError if ``x`` is missing, empty, not numeric, has fewer than 2 axes,
-    holds NaN or infinity, or if ``y`` is not one whole number per sample.
+    ``x`` keeps its type: float32 (other floats are cast, with a warning where a value moves), any integer type, or bool.
+    Raises InputError if ``x`` is missing, empty, not numeric, has fewer than 2 axes, holds NaN, infinity or a whole
+    number beyond 2^24, or if ``y`` is not one whole number per sample.
     """
     x, labels = read_inputs(path)
     if isinstance(x, dict):
@@ -127,12 +128,27 @@ def _values(path: Path, name: str, x: NDArray[Any]) -> NDArray[Any]:
         raise InputError(f"{path}: '{name}': expected float32, integers or bool; found {x.dtype}")
     if x.ndim < 2 or x.size == 0:
         raise InputError(f"{path}: '{name}': expected [T, B, *input shape] with T, B >= 1; found {list(x.shape)}")
-    if x.dtype.kind == "f":
-        with np.errstate(over="ignore"):  # infinite then, which is refused
-            x = x.astype(np.float32, copy=False)
-        if not np.isfinite(x).all():
-            raise InputError(f"{path}: '{name}': expected finite numbers; found NaN or infinity")
-    return x
+    if x.dtype.kind != "f":
+        require_held_by_float32(x, f"{path}: '{name}'")
+        return x
+    with np.errstate(over="ignore"):  # infinite then, which is refused
+        rounded = x.astype(np.float32, copy=False)
+    if not np.isfinite(rounded).all():
+        raise InputError(f"{path}: '{name}': expected finite numbers; found NaN or infinity")
+    if rounded.dtype != x.dtype and (moved := rounded != x).any():
+        warnings.warn(
+            f"{path}: '{name}': {x.dtype} rounded to float32, in which networks run: {np.count_nonzero(moved):,} of "
+            f"{x.size:,} values move, by at most {np.abs(rounded[moved] - x[moved]).max():.2g}",
+            stacklevel=4,
+        )
+    return rounded
+
+
+def require_held_by_float32(x: NDArray[Any], where: str) -> None:
+    """Raise InputError for whole numbers beyond 2^24, between which float32 has gaps."""
+    for bound in (int(x.min()), int(x.max())):
+        if abs(bound) > 2**24:
+            raise InputError(f"{where}: expected whole numbers up to 2^24, as float32 holds them all; found {bound}")
 
 
 def _labels(path: Path, labels: NDArray[Any] | None, steps: int, samples: int) -> NDArray[np.int64] | None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.files import require_held_by_float32
 from stl_deploy.errors import GraphError, InputError
 from stl_deploy.graph import neurons
 from stl_deploy.graph.kernels import Sums, apply
@@ -107,6 +108,8 @@ def match_inputs(program: Program, x: NetworkInput) -> dict[str, Floats]:
 def _floats(name: str, x: NDArray[Any]) -> Floats:
     if x.dtype.kind not in "fiub":
         raise InputError(f"input '{name}': expected numbers; found {x.dtype}")
+    if x.dtype.kind in "iu":
+        require_held_by_float32(x, f"input '{name}'")
     with np.errstate(over="ignore"):
         array = np.asarray(x, np.float32)
     if not (np.isfinite(array.min()) and np.isfinite(array.max())):

@@ -219,6 +219,10 @@ def test_all_errors_are_collected():
             "input 'input': expected finite numbers within float32; found NaN, infinity or larger ones",
         ),
         (np.full((1, 1, 3), "a"), "input 'input': expected numbers; found <U1"),
+        (
+            np.full((1, 1, 3), -(2**24) - 1),
+            "input 'input': expected whole numbers up to 2^24, as float32 holds them all; found -16777217",
+        ),
         ({"y": np.ones((1, 1, 3))}, "expected inputs input; found y"),
     ],
 )
