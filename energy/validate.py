@@ -146,10 +146,8 @@ def _no_leak(
     what = repr([entry.get(key) for key in _IDENTITY])
     name, other = seen.setdefault((model, what), (entry["id"], side))
     if other != side:
-        same = "" if name == entry["id"] else f", there as '{name}'"
-        raise ConfigError(
-            f"split of '{model}': expected each measurement in training or held out; found '{entry['id']}' in both{same}"
-        )
+        both = f"'{entry['id']}' in both" + ("" if name == entry["id"] else f", there as '{name}'")
+        raise ConfigError(f"split of '{model}': expected each measurement in training or held out; found {both}")
 
 
 def _check(case: Mapping[str, Any], model: str, split: Split) -> Check:

@@ -81,7 +81,7 @@ _NAMED = "x__"
 def read_input(path: Path) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
     """The input npz of INTERFACES: ``x`` ``[T, B, *shape]``, optional labels ``y`` ``[B]``.
 
-    ``x`` keeps its type: float32 (other floats are cast, with a warning where a value moves), any integer type, or bool.
+    ``x`` keeps its type: float32 (other floats are cast, with a warning where a value moves), integers or bool.
     Raises InputError if ``x`` is missing, empty, not numeric, has fewer than 2 axes, holds NaN, infinity or a whole
     number beyond 2^24, or if ``y`` is not one whole number per sample.
     """

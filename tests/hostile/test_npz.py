@@ -124,7 +124,8 @@ def test_values_beyond_float32_are_refused_without_a_warning(tmp_path):
 def test_numbers_that_float32_does_not_hold_are_told(tmp_path):
     x = np.array([0.1, 0.5, 1 / 3]).reshape(1, 1, 3)
     np.savez(tmp_path / "x.npz", x=x)
-    with pytest.warns(UserWarning, match=r"'x': float64 rounded to float32, .*: 2 of 3 values move, by at most 9.9e-09"):
+    told = r"'x': float64 rounded to float32, .*: 2 of 3 values move, by at most 9.9e-09"
+    with pytest.warns(UserWarning, match=told):
         found, _ = read_inputs(tmp_path / "x.npz")
     assert np.array_equal(found, x.astype(np.float32))
     np.savez(tmp_path / "x.npz", x=np.array([0.25, 1e-3], np.float16).astype(np.float64).reshape(1, 1, 2))
