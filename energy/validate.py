@@ -139,9 +139,7 @@ def _score(model: str, quantity: Quantity, checks: Sequence[Check]) -> Score:
     )
 
 
-def _no_leak(
-    model: str, side: str, entry: Mapping[str, Any], seen: dict[tuple[str, str], tuple[str, str]]
-) -> None:
+def _no_leak(model: str, side: str, entry: Mapping[str, Any], seen: dict[tuple[str, str], tuple[str, str]]) -> None:
     """Raise ConfigError if ``model`` has this measurement, under whatever id, on its other side."""
     what = repr([entry.get(key) for key in _IDENTITY])
     name, other = seen.setdefault((model, what), (entry["id"], side))
