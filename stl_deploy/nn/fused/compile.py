@@ -10,6 +10,7 @@ import hashlib
 import os
 import stat
 import tempfile
+import warnings
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -34,20 +35,32 @@ def content_key() -> str:
 def cache_folder() -> Path | None:
     """Where compiled code is kept: below ``NUMBA_CACHE_DIR``, else the user's cache, else a temporary folder.
 
-    None where none of them can be written: then each process compiles anew.
+    None where none of them can be written: then each process compiles anew. Warns where it is not the first of them.
     """
     asked, home = os.environ.get("NUMBA_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME")
     tried = [Path(asked)] if asked else []
     tried += [Path(home) if home else Path("~/.cache").expanduser(), Path(tempfile.gettempdir())]
     for base in tried:
-        try:
-            folder = private_folder(base) / "stl-deploy" / "numba" / content_key()
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                return folder
-        except (OSError, RuntimeError):
-            continue
-    return None
+        folder = _kernels_below(base)
+        if folder is not None:
+            break
+    if folder is None or base != tried[0]:
+        kept = "is compiled by each process" if folder is None else f"is kept in {folder}"
+        warnings.warn(
+            f"the compiled fast path {kept}: {tried[0]} cannot be written (NUMBA_CACHE_DIR names another place)",
+            stacklevel=2,
+        )
+    return folder
+
+
+def _kernels_below(base: Path) -> Path | None:
+    try:
+        folder = private_folder(base) / "stl-deploy" / "numba" / content_key()
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except (OSError, RuntimeError):
+        return None
 
 
 def private_folder(base: Path) -> Path:
