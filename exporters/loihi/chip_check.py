@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from stl_deploy.exporters.loihi.chips import Chip
 from stl_deploy.exporters.loihi.placement import Placed, place
 from stl_deploy.exporters.loihi.structure import refusals
+from stl_deploy.exporters.loihi.wide_sums import wide_findings
 from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Program
 
@@ -31,6 +32,7 @@ def check_chip(program: Program, chip: Chip) -> Iterator[Finding]:
         folded = excess.kind == "thresholds"
         remedy = "export with folded thresholds: one per population" if folded else "use fewer neurons or inputs there"
         yield Finding("does-not-fit", "warning" if folded else "error", where, str(excess), remedy)
+    yield from wide_findings(program)
 
 
 def _taken(placed: Placed, node: str) -> str:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from numpy.typing import NDArray
+
+from stl_deploy.exporters.integers.simulate import IntegerRun
+from stl_deploy.exporters.loihi.net import IntegerNet
 from stl_deploy.exporters.witnesses.emulator import Emulator
 from stl_deploy.exporters.witnesses.environment import NENGO_LOIHI
-from stl_deploy.exporters.witnesses.wrapped import Wrapped
+from stl_deploy.exporters.witnesses.wrapped import Wrapped, parting
 from stl_deploy.graph.program import Program
 
 
@@ -22,3 +28,11 @@ class NengoLoihi(Emulator):
     def model(self, program: Program) -> Wrapped:
         """Our model with its registers."""
         return Wrapped(program if self._path is None else self._path, self._options).of(program)
+
+    def emulate(self, net: IntegerNet, x: NDArray[Any]) -> IntegerRun:
+        """Run a network on whole numbers, none below 0; tells where its registers make it differ from Lava."""
+        found = super().emulate(net, x)
+        why = parting(net, x)
+        if why is not None:
+            self._options.say.say(why)
+        return found

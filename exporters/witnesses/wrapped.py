@@ -16,9 +16,10 @@ from stl_deploy.exporters.integers.simulate import IntegerRun, whole_numbers
 from stl_deploy.exporters.integers.sums import adder, blocks
 from stl_deploy.exporters.loihi.net import IntegerNet, SpikingLayer
 from stl_deploy.exporters.loihi.netx import read_netx
-from stl_deploy.exporters.loihi.simulate import Spikes, bias_of, through
+from stl_deploy.exporters.loihi.simulate import Spikes, bias_of, simulate, through
 from stl_deploy.exporters.loihi.target import Loihi
 from stl_deploy.exporters.loihi.weights import lava_synapse
+from stl_deploy.exporters.loihi.wide_sums import WIDE
 
 ARRIVING, U = 21, 23
 """Bits of the registers, without their signs (nengo-loihi 1.1.0: ``Q_BITS``, ``U_BITS``)."""
@@ -43,6 +44,39 @@ def simulate_wrapped(net: IntegerNet, x: NDArray[Any]) -> IntegerRun:
         return spikes[key]
 
     return IntegerRun(through(net, whole_numbers(x, net.input_shape), run), spikes)
+
+
+def parting(net: IntegerNet, x: NDArray[Any]) -> str | None:
+    """How many spikes these registers change, the first of them, and what passed which register; None if none."""
+    theirs, ours = simulate_wrapped(net, x).spikes, simulate(net, x, record=True).spikes
+    differ = {key: spikes != ours[key] for key, spikes in theirs.items()}
+    first = next((key for key, where in differ.items() if where.any()), None)
+    if first is None:
+        return None
+    arriving: dict[str, NDArray[Any]] = {}
+
+    def run(key: str, layer: SpikingLayer, x: NDArray[Any]) -> Spikes:
+        arriving[key] = x
+        return theirs[key]
+
+    through(net, whole_numbers(x, net.input_shape), run)
+    step, sample, *neuron = np.argwhere(differ[first])[0].tolist()
+    layer = dict(net.spiking)[first]
+    until = arriving[first][: step + 1, sample : sample + 1]
+    sums = adder(lava_synapse(layer), until)(until)[(slice(None), 0, *neuron)].astype(np.int64)
+    past = np.flatnonzero(wrap(sums << STATE_SHIFT, ARRIVING) != sums << STATE_SHIFT)
+    why = f"its u and bias come to more than 2^{U}, where both wrap, and Lava u alone"
+    if len(past):
+        at = int(past[0])
+        why = (
+            f"its weighted sum of {sums[at]:,} in step {at} is past 2^{ARRIVING}/{2**STATE_SHIFT} = {WIDE:,}, where "
+            "nengo-loihi's accumulator wraps and Lava's does not"
+        )
+    count, of = sum(int(where.sum()) for where in differ.values()), sum(where.size for where in differ.values())
+    return (
+        f"nengo-loihi's registers change {count:,} of {of:,} spikes; the first: '{layer.node or first}', step {step}, "
+        f"sample {sample}, neuron {neuron}: {why}"
+    )
 
 
 def _run_layer(layer: SpikingLayer, x: NDArray[Any]) -> Spikes:

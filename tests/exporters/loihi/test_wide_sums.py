@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stl_deploy._util.console import Console
-from stl_deploy.exporters.loihi.target import Netx, NetxOptions
+from stl_deploy.exporters.loihi.target import CHIPS, Netx, NetxOptions
 from stl_deploy.graph.program import Program
 from tests.exporters.loihi.programs import Builder, F
 
@@ -21,9 +21,10 @@ def all_ones(inputs: int) -> Program:
 # 258 weights of 127 come to 32,766, one more to 32,893.
 @pytest.mark.parametrize(("inputs", "told"), [(258, False), (259, True)])
 def test_two_to_the_fifteenth_is_where_it_begins(inputs: int, told: bool, tmp_path: Path) -> None:
-    findings = [finding for finding in Netx().check(all_ones(inputs)) if finding.slug == "wide-sums"]
-    assert [(finding.node, finding.severity) for finding in findings] == ([("a", "warning")] if told else [])
-    assert all("nengo-loihi wraps the accumulator at 2^21/64 = 32,768, Lava does not" in f.reason for f in findings)
+    for check in (Netx().check, *(chip.check for chip in CHIPS)):
+        findings = [finding for finding in check(all_ones(inputs)) if finding.slug == "wide-sums"]
+        assert [(finding.node, finding.severity) for finding in findings] == ([("a", "warning")] if told else [])
+        assert all("nengo-loihi wraps the accumulator at 2^21/64 = 32,768, Lava does not" in f.reason for f in findings)
 
 
 class Listener(Console):

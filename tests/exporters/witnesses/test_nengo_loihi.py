@@ -15,7 +15,7 @@ from stl_deploy.exporters.loihi.target import NetxOptions
 from stl_deploy.exporters.witnesses.environment import NENGO_LOIHI, STAMP, Witness, find_witness
 from stl_deploy.exporters.witnesses.nengo_loihi import NengoLoihi
 from stl_deploy.exporters.witnesses.rows import conv_rows, net_arrays
-from stl_deploy.exporters.witnesses.wrapped import simulate_wrapped, wrap
+from stl_deploy.exporters.witnesses.wrapped import parting, simulate_wrapped, wrap
 from tests.exporters.loihi.nets import chain, dense, neuron, random_case
 from tests.exporters.witnesses.cases import cases, wide
 from tests.exporters.witnesses.record_golden import GOLDEN
@@ -44,6 +44,18 @@ def test_past_21_bits_the_accumulator_wraps_there_and_not_here() -> None:
     assert theirs == simulate_wrapped(net, x).y.reshape(-1).tolist() == [1, 0]
     # 64 * 32,800 = 2,099,200 is 2,048 past 2^21 and comes out at -2,095,104.
     assert wrap(64 * 200 * x.reshape(-1).astype(np.int64), 21).tolist() == [2_086_400, -2_095_104]
+
+
+def test_the_first_spike_that_a_register_changes_is_told_with_what_passed_it() -> None:
+    net, x = wide()
+    assert parting(net, x) == (
+        "nengo-loihi's registers change 1 of 2 spikes; the first: 'layer1', step 1, sample 0, neuron [0]: its weighted "
+        "sum of 32,800 in step 1 is past 2^21/64 = 32,768, where nengo-loihi's accumulator wraps and Lava's does not"
+    )
+    assert parting(net, x[:1]) is None
+    # u keeps 32,000 of every step: after four, 64 * (128,000 + 4,000) is past 2^23, and no sum is past 2^15.
+    kept = chain((1,), dense([[200]], neuron=neuron(4096, 1000, i_decay=0), bias=[4000]))
+    assert "neuron [0]: its u and bias come to more than 2^23" in str(parting(kept, np.full((4, 1, 1), 160)))
 
 
 def test_registers_decide_wherever_sums_are_wide() -> None:
