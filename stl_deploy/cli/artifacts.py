@@ -19,6 +19,10 @@ from stl_deploy.cli.options import (
     Precision,
     Reader,
     SourceArg,
+    backends,
+    checks,
+    completed,
+    formats,
 )
 from stl_deploy.cli.output import console, emit_json
 from stl_deploy.errors import CheckFailed, InputError
@@ -73,7 +77,12 @@ def capture(
 
 def export(
     source: SourceArg,
-    to: Annotated[str, typer.Option("--to", metavar="TARGET", help="See below, or 'stl-deploy targets'.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to", metavar="TARGET", autocompletion=completed(formats), help="See below, or 'stl-deploy targets'."
+        ),
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="PATH", help="The file (c: the folder) to write.")],
     dialect: DialectOption = None,
     thresholds: Annotated[
@@ -164,6 +173,7 @@ def check(
         typer.Option(
             "--target",
             metavar="TARGET",
+            autocompletion=completed(checks),
             help="May be repeated; default: every target that can be exported. A chip: is there room?",
         ),
     ] = None,
@@ -227,7 +237,12 @@ def verify(
     source: SourceArg,
     against: Annotated[
         list[str],
-        typer.Option("--against", metavar="ARTIFACT|BACKEND", help="A file or folder of a target, or a backend."),
+        typer.Option(
+            "--against",
+            metavar="ARTIFACT|BACKEND",
+            autocompletion=completed(backends),
+            help="A file or folder of a target, or a backend.",
+        ),
     ],
     more: Annotated[list[str] | None, typer.Argument(metavar="ARTIFACT", help="Further ones after the first.")] = None,
     input_file: InputOption = None,
@@ -260,7 +275,10 @@ def verify(
 def simulate(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A run folder, a .nir file, or what export wrote.")],
     input_file: Annotated[Path, typer.Option("--input", "-i", metavar="X.npz", help="x [T, B, *shape].")],
-    backend: Annotated[str, typer.Option(metavar="BACKEND", help="See below, or 'stl-deploy targets'.")],
+    backend: Annotated[
+        str,
+        typer.Option(metavar="BACKEND", autocompletion=completed(backends), help="See below, or 'stl-deploy targets'."),
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="Y.npz", help="Where the outputs go.")],
     record: Annotated[bool, typer.Option("--record", help="Also every spiking node's spikes.")] = False,
     dialect: DialectOption = None,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
-from stl_deploy.cli.options import DialectOption, InputOption, Json, Trust
+from stl_deploy.cli.options import DialectOption, InputOption, Json, Trust, completed
 from stl_deploy.cli.output import console, emit_json
 from stl_deploy.errors import InputError
 
@@ -28,6 +29,18 @@ def _folder(path: Path | None) -> Path | None:
     return path
 
 
+def _price_lists() -> Iterable[str]:
+    from stl_deploy.energy.prices.load import list_prices
+
+    return [one.name for one in list_prices()]
+
+
+def _codings() -> Iterable[str]:
+    from stl_deploy.graph.program import InputCoding
+
+    return get_args(InputCoding)
+
+
 def energy(
     sources: Annotated[
         list[Path],
@@ -38,9 +51,17 @@ def energy(
     ],
     input_file: InputOption = None,
     price: Annotated[
-        list[str] | None, typer.Option("--prices", metavar="NAME|FILE.toml", help="A price list; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--prices",
+            metavar="NAME|FILE.toml",
+            autocompletion=completed(_price_lists),
+            help="A price list; may be repeated.",
+        ),
     ] = None,
-    input_coding: Annotated[str | None, typer.Option(help="spikes, graded or analog.")] = None,
+    input_coding: Annotated[
+        str | None, typer.Option(autocompletion=completed(_codings), help="spikes, graded or analog.")
+    ] = None,
     dialect: DialectOption = None,
     ann: Annotated[
         Path | None, typer.Option(metavar="RUN", help="A run of the same network trained with --mode ann: the twin.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -42,6 +43,42 @@ class ListsTargets(TyperCommand):
         super().format_epilog(ctx, formatter)
 
 
+def completed(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """For the shell: those of ``names``, which are looked up only then, that begin as what is typed."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in names() if name.startswith(incomplete)]
+
+    return complete
+
+
+def _dialects() -> Iterable[str]:
+    from stl_deploy.graph.dialect import PRESETS
+
+    return PRESETS
+
+
+def formats() -> Iterable[str]:
+    """What can be exported."""
+    from stl_deploy.exporters.targets import registry
+
+    return registry().formats
+
+
+def backends() -> Iterable[str]:
+    """What runs networks."""
+    from stl_deploy.exporters.targets import registry
+
+    return registry().runners
+
+
+def checks() -> Iterable[str]:
+    """What a network can be checked for."""
+    from stl_deploy.exporters.targets import registry
+
+    return [*registry().formats, *registry().checks]
+
+
 SourceArg = Annotated[Path, typer.Argument(metavar="SOURCE", help="A run folder or a .nir file.")]
 RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Data on stdout, for scripts.")]
@@ -50,6 +87,7 @@ DialectOption = Annotated[
     typer.Option(
         "--dialect",
         metavar="NAME|FILE.json",
+        autocompletion=completed(_dialects),
         help="How the .nir file is meant; default: as its metadata or its form say. See: stl-deploy targets.",
     ),
 ]

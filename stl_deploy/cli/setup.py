@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from stl_deploy.cli.options import Json, Verbs
+from stl_deploy.cli.options import Json, Verbs, completed
 from stl_deploy.cli.output import console, emit_json
 from stl_deploy.errors import CheckFailed
 
@@ -69,7 +70,16 @@ def _show_lava(json: bool) -> bool:
     return bool(found["ready"])
 
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="nengo_loihi, brian2, sanafe")]
+def _witnesses() -> Iterable[str]:
+    from stl_deploy.exporters.witnesses.environment import WITNESSES
+
+    return WITNESSES
+
+
+Name = Annotated[
+    str,
+    typer.Argument(metavar="NAME", autocompletion=completed(_witnesses), help="nengo_loihi, brian2, sanafe"),
+]
 
 
 def witness_install(

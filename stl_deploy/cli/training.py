@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from json import dumps
 from pathlib import Path
 from typing import Annotated
@@ -17,16 +18,16 @@ from stl_deploy.cli.options import (
     LearningMode,
     RunArg,
     Trust,
+    completed,
 )
 from stl_deploy.cli.output import console, emit_json, tell_if_interrupted
 from stl_deploy.errors import InputError
 
 
-def _presets(incomplete: str) -> list[str]:
-    """For the shell's completion: presets that begin like this."""
+def _presets() -> Iterable[str]:
     from stl_deploy.config.load import preset_names
 
-    return [name for name in preset_names() if name.startswith(incomplete)]
+    return preset_names()
 
 
 Which = Annotated[
@@ -34,7 +35,7 @@ Which = Annotated[
     typer.Argument(
         metavar="PRESET|CONFIG.yaml",
         help="A preset's name or a configuration file.",
-        autocompletion=_presets,
+        autocompletion=completed(_presets),
     ),
 ]
 Set = Annotated[
@@ -47,7 +48,9 @@ Mode = Annotated[
     LearningMode | None, typer.Option(help="stl: weights and thresholds; sl: weights; tl: thresholds; ann: ReLU.")
 ]
 Seed = Annotated[int | None, typer.Option(help="Seed of weights, order, encoding and dropout.")]
-Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
+Device = Annotated[
+    str | None, typer.Option(autocompletion=completed(lambda: ("auto", "cpu", "cuda")), help="auto, cpu or cuda.")
+]
 DataDir = Annotated[
     Path | None,
     typer.Option("--data-dir", metavar="DIR", help="Where the dataset's files are already; default: downloaded."),

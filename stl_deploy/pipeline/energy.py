@@ -66,7 +66,7 @@ def energy(
     program, reading = open_reading(opened, dialect)
     x, labels = read_inputs(input_of(opened, input_file))
     ann = ann or _kept_twin(opened, input_file, x)
-    twin = None if ann is None else _twin(program, ann, x, labels)
+    twin = None if ann is None else _twin(program, ann, x, labels, say)
     report = measure_energy(
         program,
         x,
@@ -100,11 +100,14 @@ def _on_this_machine(program: Program, x: NetworkInput) -> MachineEnergy:
     return measure_machine(lambda: runner.run(x), leading(x)[1])
 
 
-def _twin(program: Program, ann: Path, x: NetworkInput, labels: NDArray[np.int64] | None) -> AnnTwin:
+def _twin(program: Program, ann: Path, x: NetworkInput, labels: NDArray[np.int64] | None, say: Console) -> AnnTwin:
     from stl_deploy.pipeline.ann_twin import measure_twin  # torch
+    from stl_deploy.pipeline.fast_path import announce
 
     if isinstance(x, Mapping):
         raise InputError(f"an ANN of the same topology has one input, not {', '.join(x)}; leave --ann out")
+    announce("cpu", say)
+    say.say(f"counting what the ANN twin in {ann} does on the same input")
     return measure_twin(program, ann, x, labels)
 
 

@@ -76,6 +76,7 @@ def export(
         "deadline": deadline,
         "say": say,
     }
+    say.say(f"exporting {opened.file.name} to {to}")
     with whole_artifact(output, target) as path:
         facts = write(program, target, path, settings, **common)
         if "load" in facts:  # names the file as it will be called

@@ -19,6 +19,7 @@ from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Program
 from stl_deploy.nn.network import Network
+from stl_deploy.pipeline.fast_path import announce
 from stl_deploy.pipeline.inputs import split_spec
 from stl_deploy.training.model_file import load_network
 
@@ -48,6 +49,7 @@ def fold_run(
     thresholds: Thresholds = "keep",
     input_grid: int | None = None,
     snapshot: Path | None = None,
+    say: Console | None = None,
 ) -> FoldedRun:
     """Fold the trained network of a run folder and write the graph to ``output``, then read it back.
 
@@ -55,6 +57,9 @@ def fold_run(
     Raises InputError where the run or the network does not allow it.
     """
     trained, config = load_network(run_dir, snapshot)
+    if say is not None:
+        say.say(f"folding {run_dir}")
+        announce("cpu", say)
     if input_grid is not None:
         config = apply_overrides(config, [f"dataset.input_bits={input_grid}"])
     data = load_dataset(config.dataset)
@@ -84,7 +89,7 @@ def fold(
     """`fold_run`, said and returned as data: the grids chosen and the proof for every sum (JSON-ready)."""
     say = say or Console(quiet=True)
     require_suffix(output, ".nir", " for a graph")
-    done = fold_run(run_dir, output, exact_grid=exact_grid, thresholds=thresholds, input_grid=input_grid)
+    done = fold_run(run_dir, output, exact_grid=exact_grid, thresholds=thresholds, input_grid=input_grid, say=say)
     show(done, say)
     say.say(f"written: {output}")
     return {

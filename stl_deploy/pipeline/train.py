@@ -68,6 +68,7 @@ def evaluate(run_dir: Path, *, say: Console | None = None) -> dict[str, Any]:
     """Accuracy, spike rates and thresholds of a run's picked weights on its test split (JSON-ready)."""
     say = say or Console(quiet=True)
     network, config = load_network(run_dir)
+    announce("cpu", say)
     result = evaluate_network(network, load_dataset(config.dataset).test, config)
     _show(result, say)
     return {"run": str(run_dir), "test": result.as_dict()}
