@@ -20,7 +20,7 @@ from stl_deploy.graph.program import Node
 
 FEW_NEURONS = 4096
 """Sums of so many stay in the first cache anyway; a microcontroller then takes fewer instructions for all at once."""
-_ARGUMENTS = ("keeps", "filter", "threshold", "bias_v", "drop", "value")
+_ARGUMENTS = ("keeps", "filter", "threshold", "offset", "drop", "value")
 """In the order of a row function's arguments."""
 
 
@@ -164,7 +164,7 @@ def _row_values(neuron: IntegerNeuron, bias: Ints | None, spikes: bool) -> Itera
     """The constants of a row of neurons that stand in tables: name, values, comment."""
     named: tuple[tuple[str, Ints | None, str], ...] = (
         ("threshold", neuron.threshold if spikes else None, "a neuron fires above it"),
-        ("bias_v", bias, "added to v in every step"),
+        ("offset", bias, "added to v in every step"),
         ("drop", neuron.drop, "what a spike takes off v"),
         ("value", neuron.v_reset, "where a spike puts v"),
         ("keeps", kept_table(neuron.v_decay), "of 4096, what v keeps"),

@@ -140,11 +140,11 @@ def make_rule(
         spikes=spikes,
         reset=neuron.reset if spikes else "value",
         threshold=types.get("threshold"),
-        bias=types.get("bias_v"),
+        bias=types.get("offset"),
         drop=types.get("drop"),
         value=types.get("value"),
         row=row,
         rows=rows,
-        by_neuron=tuple("bias" if name == "bias_v" else name for name in by_neuron),
+        by_neuron=tuple("bias" if name == "offset" else name for name in by_neuron),
         pooled=pooled,
     )

@@ -250,6 +250,7 @@ HOSTILE = {
         r"expected edges as pairs of node names \[n, 2\]; found float64 \[2, 3\]",
     ),
     "control characters": (lambda f: f["node/nodes"].create_group("a\x1b[2Jb"), "characters that cannot be printed"),
+    "long name": (lambda f: f["node/nodes"].create_group("a" * 256), "is longer than 255 characters"),
     "undecodable name": (lambda f: f["node/nodes"].create_group(b"\xff\xfe"), "is no UTF-8 text"),
 }
 

@@ -86,7 +86,9 @@ class _Reader:
 
     def _node(self, members: Group, name: str, where: str, depth: int) -> nir.NIRNode:
         full = where + name
-        if not name.isprintable() or len(name) > 255:
+        if len(name) > 255:
+            raise GraphError(f"node name {name[:60]!a}... is longer than 255 characters", slug="odd-name")
+        if not name.isprintable():
             raise GraphError(f"node name {name[:60]!a} has characters that cannot be printed", slug="odd-name")
         group = members.group(name)
         if group is None:

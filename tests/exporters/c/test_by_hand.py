@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +152,38 @@ def test_the_recorded_network_runs() -> None:
     assert 0.1 < model.y.mean() < 0.9
     for name, spikes in model.spikes.items():
         np.testing.assert_array_equal(ours.spikes[name], spikes)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
+def test_a_program_in_cpp_links_with_the_network(tmp_path: Path) -> None:
+    (tmp_path / "sketch.cpp").write_text(
+        '#include "decide.h"\n#include "net.h"\n'
+        "int main() { int32_t x[NET_INPUTS] = {0}, y[NET_OUTPUTS]; net_reset(); net_decide_reset(); net_decide(y); "
+        "return net_step(x, y) + net_class(); }\n"
+    )
+    for name in ("net.c", "decide.c"):
+        source = str(GOLDEN / name)
+        subprocess.run(["g++", "-x", "c", "-std=c99", "-c", source, "-o", f"{name}.o"], cwd=tmp_path, check=True)
+    command = ["g++", "-I", str(GOLDEN), "sketch.cpp", "net.c.o", "decide.c.o", "-o", "sketch"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+
+
+@needs_compiler
+def test_names_that_end_as_those_of_buffers_do() -> None:
+    """The bias of "a" that goes to v, and the potentials of "a_bias"."""
+    first = replace(lif("a", "fc", (2,), [2, 3], i_decay=1000), bias=ints([1, 2]))
+    graph = IntegerGraph(
+        (
+            entry((2,)),
+            dense("fc", "in", [[3, 1], [2, 4]]),
+            first,
+            dense("fc2", "a", [[3, 1], [2, 4]]),
+            lif("a_bias", "fc2", (2,), [3, 4]),
+            out("a_bias", (2,)),
+        )
+    )
+    x = np.ones((5, 1, 2), np.int32)
+    np.testing.assert_array_equal(program(graph).run(x, record=True).y, simulate(graph, x).y)
 
 
 def test_rows_of_sums_are_kept_instead_of_all(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,10 @@
 
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 enum { NET_CLASSES = 3 };
 
 /* Before the first step of each sample. */
@@ -27,5 +31,9 @@ int net_class(void);
 
 /* Whether a step was taken and the leader is ahead of the next by `margin` or more in the mean over the steps taken. */
 int net_sure(int32_t margin);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

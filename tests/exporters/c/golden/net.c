@@ -189,7 +189,6 @@ static void neurons_2(int32_t *restrict v, const int16_t *restrict sums, const i
     }
 }
 
-
 void net_reset(void)
 {
     memset(lif1_v, 0, sizeof lif1_v);
@@ -219,7 +218,7 @@ int net_step(const int32_t *x, int32_t *y)
 
         neurons_1(&lif1_v[at], &scratch.s16[at], lif1_threshold, row_spikes, &pool1_spikes[row / 2 * 4], 4);
 #ifdef NET_RECORD
-        memcpy(&net_spikes[0 + row * 8], row_spikes, 8);
+        memcpy(&net_spikes[row * 8], row_spikes, 8);
 #endif
     }
 #ifdef NET_RECORD

@@ -23,6 +23,10 @@
 
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 enum {
     NET_INPUTS = 16,
     NET_OUTPUTS = 3,
@@ -41,6 +45,10 @@ int net_step(const int32_t *x, int32_t *y);
 /* For verification: every neuron's spike of the last step, layer by layer. */
 enum { NET_SPIKES = 43 };
 extern uint8_t net_spikes[NET_SPIKES];
+#endif
+
+#ifdef __cplusplus
+}
 #endif
 
 #endif
