@@ -1,6 +1,7 @@
 """The input's convolution, norm, LIF and pool as one block, against the layers one after the other in autograd."""
 
 import itertools
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -415,9 +416,32 @@ def test_the_backward_pass_compiled_elsewhere_is_the_one_that_is_needed():
     assert kernels.backward.signatures == before
 
 
+@pytest.mark.parametrize(
+    ("kept", "other"),
+    [((), ("backward", "input_dense", "winograd_3")), (("blocks",), ("input_dense", "winograd_3")), (None, ())],
+)
+def test_another_process_compiles_what_is_not_kept_and_this_one_all_that_is_left(kept, other, monkeypatch, tmp_path):
+    asked, here = [], []
+
+    @contextmanager
+    def elsewhere(dtype, kernels):
+        asked.append(kernels)
+        yield
+
+    monkeypatch.setattr(warm, "is_kept", lambda dtype, kernels="blocks": kept is None or kernels in kept)
+    monkeypatch.setattr(warm, "_elsewhere", elsewhere)
+    monkeypatch.setattr(warm, "cache_folder", lambda: tmp_path)
+    for name in ("_run_blocks", "input_dense", "winograd_3", "winograd_5"):
+        monkeypatch.setattr(warm, name, lambda dtype, name=name, **_: here.append(name))
+    warm.everything(torch.float32)
+    assert asked == [other]
+    assert sorted(here) == ["_run_blocks", "_run_blocks", "input_dense", "winograd_3", "winograd_5"]
+    assert {mark.name for mark in tmp_path.iterdir()} == {"warm-blocks-float32", "warm-everything-float32"}
+
+
 @pytest.mark.parametrize("python", ["/nonexistent", "/bin/false"])
 def test_where_no_other_process_compiles_this_one_does(python, monkeypatch):
-    monkeypatch.setattr(warm, "is_kept", lambda dtype: False)
+    monkeypatch.setattr(warm, "is_kept", lambda dtype, kernels="blocks": False)
     monkeypatch.setattr(warm.sys, "executable", python)
     warm.blocks(torch.float32)
 

@@ -37,7 +37,7 @@ def test_built_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused, "is_warm", lambda: bool(asked))
     monkeypatch.setattr(fused, "works", lambda dtype, kernels: asked.append(kernels) or True)
     assert fast_path.warm()["seconds"] >= 0
-    assert asked == ["blocks", "input_dense", "winograd"]
+    assert asked == ["everything"]
     monkeypatch.setattr(fused, "works", lambda dtype, kernels: False)
     with pytest.raises(ToolError, match="does not compile here"):
         fast_path.warm()

@@ -49,9 +49,9 @@ def block(x: Tensor, theta: Tensor, decay: Tensor, norm: Norm | None, form: Form
 
 def evaluation_affine(norm: Norm) -> tuple[Array, Array]:
     """Scale and shift of a norm in evaluation mode, ``[1, C]``, float64."""
-    mean, variance = (_double(one) for one in running(norm))
-    scale = _double(norm.weight) / np.sqrt(variance + norm.eps)
-    return scale[None], (_double(norm.bias) - mean * scale)[None]
+    mean, variance = (double(one) for one in running(norm))
+    scale = double(norm.weight) / np.sqrt(variance + norm.eps)
+    return scale[None], (double(norm.bias) - mean * scale)[None]
 
 
 def follow(norm: Norm, count: Array, mean: Array, squares: Array) -> None:
@@ -90,7 +90,8 @@ class _Normed(NamedTuple):
 _NO_NORM = _Normed(np.empty(0), *(np.empty((0, 1)) for _ in range(4)))
 
 
-def _double(tensor: Tensor) -> Array:
+def double(tensor: Tensor) -> Array:
+    """Its numbers as float64."""
     return array(tensor).astype(np.float64)
 
 
@@ -114,8 +115,8 @@ class _Block(torch.autograd.Function):
             assert bias is not None
             count, mean, squares = _moments(rows, form, layout)
             deviation = np.sqrt(squares / count[:, None] + norm.eps)
-            scale = _double(gain) / deviation
-            ctx.norm = _Normed(count, mean, deviation, scale, _double(bias) - mean * scale)
+            scale = double(gain) / deviation
+            ctx.norm = _Normed(count, mean, deviation, scale, double(bias) - mean * scale)
             follow(norm, count, mean, squares)
         affine, keep_trace = (ctx.norm.scale, ctx.norm.shift), any(ctx.needs_input_grad)
         spikes, trace, level = _spikes(x, rows, affine, theta, decay, form, layout, keep_trace=keep_trace)

@@ -24,7 +24,7 @@ import numpy as np
 from stl_deploy.nn.fused.compile import compiled
 from stl_deploy.nn.fused.input_convolution.events import Entry, convolve_events, event_scratch, find_events, to_taps
 from stl_deploy.nn.fused.neuron_kernels import Layout, Neurons, descend, fire, pooled
-from stl_deploy.nn.fused.rows import Array, add, add_both, add_by_channel, copy, narrow, put_by, tiled, widen
+from stl_deploy.nn.fused.rows import Array, add, add_both, add_by_channel, convert, copy, put_by, tiled
 from stl_deploy.nn.fused.vectors import LANES, row_at
 
 
@@ -90,7 +90,7 @@ def forward(
                     fire(currents, u, n, normed, factor, offset, level, beta, layout, row_at(rest, 0), spikes)
                     continue
                 if not entering:
-                    widen(x[t if x.shape[0] > 1 else 0, b, start : start + n], z[:n])
+                    convert(x[t if x.shape[0] > 1 else 0, b, start : start + n], z[:n])
                 elif changing or t == 0:
                     if moving or t == 0:
                         find_events(image[t if moving else 0, b], start // layout.row - kernel.high, events)
@@ -164,7 +164,7 @@ def backward(
                 )  # fmt: skip
                 if mean.shape[0]:
                     s = t if mean.shape[0] > 1 else 0
-                    widen(x[t if x.shape[0] > 1 else 0, b, start : start + n], z[:n])
+                    convert(x[t if x.shape[0] > 1 else 0, b, start : start + n], z[:n])
                     add_both(here[:n], z[:n], means[s, :n], of_one[s, :n], of_x[s, :n])
                 if summing:
                     add(here[:n], total[:n])
@@ -174,12 +174,12 @@ def backward(
                     s = t if taps.shape[0] > 1 else 0
                     to_taps(events, here[:n], kernel, channels, line, of_taps[s], of_bias[s])
                 else:
-                    narrow(here[:n], grad_z[t, b, start : start + n])
+                    convert(here[:n], grad_z[t, b, start : start + n])
             if summing and entering:
                 find_events(image[0, b], start // layout.row - kernel.high, events)
                 to_taps(events, total[:n], kernel, channels, line, of_taps[0], of_bias[0])
             elif summing:
-                narrow(total[:n], grad_z[0, b, start : start + n])
+                convert(total[:n], grad_z[0, b, start : start + n])
         add_by_channel(of_one, sums.norm[0])
         add_by_channel(of_x, sums.norm[1])
         for s in range(taps.shape[0]):  # not as whole arrays: numba would compile the message of shapes that differ
@@ -188,4 +188,6 @@ def backward(
                     add(of_taps[s, i, j], sums.taps[s, i, j])
         add_by_channel(of_bias, sums.bias)
         if sums.decay.size:
-            sums.decay[0] += of_decay.sum()
+            for i in range(1, LANES):  # numba would compile far more for its own sum
+                of_decay[0] += of_decay[i]
+            sums.decay[0] += of_decay[0]

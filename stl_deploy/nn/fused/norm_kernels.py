@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from stl_deploy.nn.fused.compile import compiled
-from stl_deploy.nn.fused.rows import Array, add_by_channel, multiply, narrow, tiled, widen
+from stl_deploy.nn.fused.rows import Array, add_by_channel, convert, multiply, tiled
 
 
 @compiled
@@ -26,12 +26,12 @@ def moments(x: Array, first: int, last: int, count: Array, mean: Array, spread: 
             center[:] = 0
             total[:] = 0
             for r in range(rows):
-                widen(x[t, b, r], row)
+                convert(x[t, b, r], row)
                 for i in range(size):
                     center[i] += row[i]
             multiply(center, wide.dtype.type(1.0 / rows))
             for r in range(rows):
-                widen(x[t, b, r], row)
+                convert(x[t, b, r], row)
                 for i in range(size):
                     away = row[i] - center[i]
                     total[i] += away * away
@@ -70,10 +70,10 @@ def norm_backward(
             s = t if mean.shape[0] > 1 else 0
             center, a, k, d = centers[s], scales[s], slopes[s], rests[s]
             for r in range(x.shape[2]):
-                widen(x[t, b, r], z)
+                convert(x[t, b, r], z)
                 gradient = grad_z[t, b, r]
                 for i in range(z.size):
                     row[i] = k[i] * (z[i] - center[i]) + d[i]
                 for i in range(z.size):
                     row[i] += a[i] * gradient[i]
-                narrow(row, grad_x[t, b, r])
+                convert(row, grad_x[t, b, r])

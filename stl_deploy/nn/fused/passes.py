@@ -41,8 +41,7 @@ class Form(NamedTuple):
 @cache
 def no_entry(dtype: np.dtype) -> Entry:
     """The currents are there."""
-    image, taps, bias = (np.empty((0,) * sides, dtype) for sides in (5, 4, 2))
-    return Entry(image, taps, bias, Kernel(0, 0, 0, 0))
+    return Entry(np.empty((0,) * 5, dtype), np.empty((0,) * 4, dtype), np.empty((0, 0)), Kernel(0, 0, 0, 0))
 
 
 class Gradients(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -126,7 +126,8 @@ def _run_layer(layer: nn.Module, steps: int, by_tiles: bool, by_events: bool, *a
         folded = x.flatten(0, 1)
         if isinstance(layer, nn.Conv2d):  # blocks take feature maps as they are if they are channels-last
             folded = folded.contiguous(memory_format=torch.channels_last)
-            tiled = by_tiles and winograd.suits(layer, folded) and works(folded.dtype, "winograd")
+            by_side: Literal["winograd_3", "winograd_5"] = "winograd_3" if layer.kernel_size[0] == 3 else "winograd_5"
+            tiled = by_tiles and winograd.suits(layer, folded) and works(folded.dtype, by_side)
             y = winograd.convolve(folded, layer) if tiled else layer(folded)
         elif by_events and len(x) == steps and input_dense.suits(layer, folded) and works(x.dtype, "input_dense"):
             y = input_dense.product(folded, layer)

@@ -1,4 +1,4 @@
-"""Rows of numbers in memory: copied, widened from bfloat16 and back, scaled, added up; compiled by numba."""
+"""Rows of numbers in memory: copied, converted from bfloat16 and back, scaled, added up; compiled by numba."""
 
 from __future__ import annotations
 
@@ -14,15 +14,12 @@ Array = NDArray[Any]
 
 
 @part
-def widen(row: Array, out: Array) -> None:
-    """Read a row of currents or gradients."""
-    if row.itemsize == 2:
-        bits = out.view(np.uint32)
-        for i in range(row.size):
-            bits[i] = np.uint32(row[i]) << np.uint32(16)
-    else:
-        for i in range(row.size):
-            out[i] = row[i]
+def convert(row: Array, out: Array) -> None:
+    """Copy a row of numbers into one of another type: bfloat16 to float32, or back as `vectors.store` rounds."""
+    source, target, whole = row_at(row, 0), row_at(out, 0), row.size // LANES * LANES
+    for i in range(0, whole, LANES):
+        store(target, i, LANES, load(source, i, LANES))
+    store(target, whole, row.size - whole, load(source, whole, row.size - whole))
 
 
 @part
@@ -30,20 +27,6 @@ def copy(row: Array, out: Array) -> None:
     """Copy a run of numbers."""
     for i in range(row.size):
         out[i] = row[i]
-
-
-@part
-def narrow(row: Array, out: Array) -> None:
-    """Write a row of gradients: to the nearest, ties to even; NaN stays NaN."""
-    if out.itemsize == 2:
-        bits = row.view(np.uint32)
-        for i in range(row.size):
-            word = bits[i]
-            rounded = (word + np.uint32(0x7FFF) + ((word >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-            out[i] = np.uint16(rounded) if row[i] == row[i] else np.uint16(0x7FC0)
-    else:
-        for i in range(row.size):
-            out[i] = row[i]
 
 
 @part

@@ -14,7 +14,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, models, overload, register_model
+from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
 LANES = 16
 """Numbers in a vector."""
@@ -264,19 +264,15 @@ def exp(_: Any, x: Any) -> Any:
 
 
 def _arithmetic(name: str, symbol: Any) -> None:
-    @operation
-    def apply(_: Any, a: Any, b: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return getattr(builder, name)(*arguments)
+    """Both sides are `Lanes`. Not by ``overload``: what it inlines is typed anew in every place."""
 
-        return a(a, b), generate
+    @type_callable(symbol)  # type: ignore[untyped-decorator]
+    def typed(_: Any) -> Callable[[Any, Any], Any]:
+        return lambda a, b: a if isinstance(a, Lanes) and a == b else None
 
-    @overload(symbol, inline="always")
-    def typed(a: Any, b: Any) -> Callable[[Any, Any], Any] | None:
-        def compute(a: Any, b: Any) -> Any:
-            return apply(a, b)
-
-        return compute if isinstance(a, Lanes) and a == b else None
+    @lower_builtin(symbol, Lanes, Lanes)  # type: ignore[untyped-decorator]
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return getattr(builder, name)(*arguments)
 
 
 for _name, _symbol in (

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,31 +22,46 @@ from stl_deploy.nn.fused.sample_threads import array, wide
 from stl_deploy.nn.fused.winograd.convolution import convolve
 
 _FORM = Form(2, 2, 2, False, "arctan", False)
-_PATIENCE = 60.0
+_PATIENCE = 300.0
 """Seconds to wait for the other process at most."""
 
 
 def blocks(dtype: torch.dtype) -> None:
     """Run forward and backward passes on currents of ``dtype``; raises whatever numba, LLVM or the disk do."""
+    with _elsewhere(dtype, () if is_kept(dtype) else ("backward",)):
+        _run_blocks(dtype, learning=False)
+    _run_blocks(dtype, learning=True)
+    _mark(dtype, "blocks")
+
+
+def everything(dtype: torch.dtype) -> None:
+    """All that this module compiles, in two processes of about the same work."""
+    there = () if is_kept(dtype, "everything") else ("input_dense", "winograd_3")
+    with _elsewhere(dtype, there if is_kept(dtype) or not there else ("backward", *there)):
+        _run_blocks(dtype, learning=False)
+        winograd_5(dtype)
+    _run_blocks(dtype, learning=True)
+    input_dense(dtype)
+    winograd_3(dtype)
+    _mark(dtype, "blocks")
+    _mark(dtype, "everything")
+
+
+def _run_blocks(dtype: torch.dtype, *, learning: bool) -> None:
     theta, decay = torch.ones(2, 1, 1, dtype=wide(dtype)), torch.tensor(0.5, dtype=wide(dtype), requires_grad=True)
     with (
         torch.random.fork_rng(devices=[]),
         torch.inference_mode(False),
         torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16),
+        torch.set_grad_enabled(learning),
     ):
         norm, conv = nn.BatchNorm2d(2, dtype=wide(dtype)), nn.Conv2d(1, 2, 3, padding=1, dtype=wide(dtype))
         x = torch.zeros(2, 2, 2, 4, 4, dtype=dtype, requires_grad=True)
         image = torch.ones(1, 2, 1, 4, 4, dtype=wide(dtype))
-        with _backward_elsewhere(dtype), torch.no_grad():
-            block(x, theta, decay, norm, _FORM)
-            entry_block(image, conv, theta, decay, norm, _FORM)
-        with torch.enable_grad():
-            for one in (None, norm):
-                block(x, theta, decay, one, _FORM).sum().backward()  # type: ignore[no-untyped-call]
-            entry_block(image, conv, theta, decay, norm, _FORM).sum().backward()  # type: ignore[no-untyped-call]
-    folder = cache_folder()
-    if folder is not None:
-        (folder / _mark(dtype)).touch()
+        found = [block(x, theta, decay, one, _FORM) for one in (None, norm)]
+        for spikes in (*found, entry_block(image, conv, theta, decay, norm, _FORM)):
+            if learning:
+                spikes.sum().backward()  # type: ignore[no-untyped-call]
 
 
 def backward(dtype: torch.dtype) -> None:
@@ -58,15 +74,16 @@ def backward(dtype: torch.dtype) -> None:
 
 
 @contextmanager
-def _backward_elsewhere(dtype: torch.dtype) -> Iterator[None]:
-    """Meanwhile another process compiles the backward pass, where nothing is kept and there are two processors.
+def _elsewhere(dtype: torch.dtype, kernels: Sequence[str]) -> Iterator[None]:
+    """Meanwhile another process compiles these, where code can be kept and there are two processors.
 
     What goes wrong there is left to this process, which compiles what it does not find.
     """
-    if cache_folder() is None or is_kept(dtype) or _processors() < 2:
+    if not kernels or cache_folder() is None or _processors() < 2:
         yield
         return
-    code = f"import sys; sys.path[:] = {sys.path}; from stl_deploy.nn.fused import warm; warm.backward(warm.{dtype})"
+    calls = "; ".join(f"warm.{name}(warm.{dtype})" for name in kernels)
+    code = f"import sys; sys.path[:] = {sys.path}; from stl_deploy.nn.fused import warm; {calls}"
     try:
         other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     except OSError:
@@ -92,20 +109,35 @@ def input_dense(dtype: torch.dtype) -> None:
         product(torch.eye(2, 4, dtype=dtype), nn.Linear(4, 2, dtype=dtype)).sum().backward()  # type: ignore[no-untyped-call]
 
 
-def winograd(dtype: torch.dtype) -> None:
-    """As `blocks`, for the convolutions of fewer multiplications."""
+def winograd_3(dtype: torch.dtype) -> None:
+    """As `blocks`, for convolutions of fewer multiplications with kernels of 3 by 3."""
+    _winograd(dtype, 3)
+
+
+def winograd_5(dtype: torch.dtype) -> None:
+    """As `winograd_3`, for kernels of 5 by 5."""
+    _winograd(dtype, 5)
+
+
+def _winograd(dtype: torch.dtype, side: int) -> None:
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
-        for side in (3, 5):
-            maps = torch.zeros(1, 64, 8, 8, dtype=dtype, requires_grad=True)
-            conv = nn.Conv2d(64, 64, side, padding=side // 2, dtype=dtype)
-            convolve(maps, conv).sum().backward()  # type: ignore[no-untyped-call]
+        maps = torch.zeros(1, 64, 8, 8, dtype=dtype, requires_grad=True)
+        conv = nn.Conv2d(64, 64, side, padding=side // 2, dtype=dtype)
+        convolve(maps, conv).sum().backward()  # type: ignore[no-untyped-call]
 
 
-def is_kept(dtype: torch.dtype) -> bool:
-    """Whether `blocks` has kept its code for ``dtype`` on disk."""
+def is_kept(dtype: torch.dtype, kernels: str = "blocks") -> bool:
+    """Whether `blocks` (or `everything`) has kept its code for ``dtype`` on disk."""
+    mark = _mark_of(dtype, kernels)
+    return mark is not None and mark.exists()
+
+
+def _mark(dtype: torch.dtype, kernels: str) -> None:
+    mark = _mark_of(dtype, kernels)
+    if mark is not None:
+        mark.touch()
+
+
+def _mark_of(dtype: torch.dtype, kernels: str) -> Path | None:
     folder = cache_folder()
-    return folder is not None and (folder / _mark(dtype)).exists()
-
-
-def _mark(dtype: torch.dtype) -> str:
-    return f"warm-{str(dtype).removeprefix('torch.')}"
+    return None if folder is None else folder / f"warm-{kernels}-{str(dtype).removeprefix('torch.')}"

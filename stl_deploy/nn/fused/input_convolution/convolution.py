@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from stl_deploy.nn.fused.block import Norm, follow, running
+from stl_deploy.nn.fused.block import Norm, double, follow, running
 from stl_deploy.nn.fused.input_convolution import events
 from stl_deploy.nn.fused.input_convolution.events import Entry, Kernel
 from stl_deploy.nn.fused.passes import (
@@ -79,7 +79,7 @@ class _Entry(torch.autograd.Function):
         out = torch.empty((form.steps, batch, pooled_size(size, layout)), dtype=dtype)
         trace = torch.empty((form.steps if any(ctx.needs_input_grad) else 0, batch, size), dtype=image.dtype)
         ctx.shape = (form.channels, height, width)
-        level, entry = spread(theta, ctx.shape, layout), Entry(array(image), array(taps), array(bias), kernel)
+        level, entry = spread(theta, ctx.shape, layout), Entry(array(image), array(taps), double(bias), kernel)
         forward_pass(image.new_empty((0, 0, 0)), entry, (_NOTHING, _NOTHING), level, decay, layout, trace, out)
         ctx.save_for_backward(image, taps, bias, theta, level, decay, trace)
         ctx.kernel, ctx.form, ctx.layout = kernel, form, layout
@@ -89,7 +89,7 @@ class _Entry(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         image, taps, bias, theta, level, decay, trace = ctx.saved_tensors
-        none, entry = trace.new_empty((0, 0, 0)), Entry(array(image), array(taps), array(bias), ctx.kernel)
+        none, entry = trace.new_empty((0, 0, 0)), Entry(array(image), array(taps), double(bias), ctx.kernel)
         grads, wanted = as_rows(grad, ctx.layout), ctx.needs_input_grad[4]
         of = backward_pass(
             grads, trace, none, entry, _NOTHING, level, decay, ctx.form, ctx.layout, none, of_decay=wanted

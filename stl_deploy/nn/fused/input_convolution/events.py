@@ -25,7 +25,7 @@ class Entry(NamedTuple):
 
     image: ``[T or 1, B, C_in, H, W]``. taps: ``[S, C_in, kernel height, L]``, S = T or 1; a row of them is the weights
     ``[kernel width, C]``, the last column first, and zeros up to a whole number of `LANES`: what an event adds to
-    neighbouring columns of an output row. bias: ``[S, C]``.
+    neighbouring columns of an output row. bias: ``[S, C]``, float64 as all that is tiled: one type, compiled once.
     """
 
     image: Array

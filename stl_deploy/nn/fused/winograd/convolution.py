@@ -27,7 +27,6 @@ from stl_deploy.nn.fused.winograd import tile_kernels as tiles
 from stl_deploy.nn.fused.winograd.tile_kernels import Grid
 
 _WINDOW = 6
-_KERNELS = (3, 5)
 _TWO = 2 * LANES
 """Channels are multiplied two vectors at a time."""
 _FEWEST = 64
@@ -47,7 +46,7 @@ def suits(conv: nn.Conv2d, x: Tensor) -> bool:
         tiles.FAST
         and is_plain(conv)
         and height == width
-        and height in _KERNELS
+        and height in tiles.BY_SIDE
         and min(out, into) >= _FEWEST
         and out % _TWO == into % _TWO == 0
         and x.dtype == conv.weight.dtype
@@ -95,7 +94,7 @@ class _Convolution(torch.autograd.Function):
         ctx.grid = Grid(_WINDOW - side + 1, down, across, *padding)
         ctx.save_for_backward(maps, weight)
         out = maps.new_empty((len(maps), *sides, len(weight)))
-        _through(tiles.convolve, maps, _transformed(weight), ctx.grid, out)
+        _through(tiles.BY_SIDE[side].convolve, maps, _transformed(weight), ctx.grid, out)
         return out
 
     @staticmethod
@@ -105,14 +104,16 @@ class _Convolution(torch.autograd.Function):
         grad, of_maps, of_weight = grad.contiguous(), None, None
         if ctx.needs_input_grad[0]:
             of_maps = torch.empty_like(maps)
-            _through(tiles.of_maps, grad, _transformed(weight.transpose(0, 1)), ctx.grid, of_maps)
+            _through(
+                tiles.BY_SIDE[weight.shape[2]].of_maps, grad, _transformed(weight.transpose(0, 1)), ctx.grid, of_maps
+            )
         if ctx.needs_input_grad[1]:
-            of_weight = _of_weight(_of_kernel(maps, grad, ctx.grid), weight)
+            of_weight = _of_weight(_of_kernel(maps, grad, ctx.grid, weight.shape[2]), weight)
         return of_maps, of_weight, None
 
 
 def _through(kernel: Any, maps: Tensor, factors: Tensor, grid: Grid, out: Tensor) -> None:
-    """`tiles.convolve` or `tiles.of_maps` of all maps."""
+    """A kernel, ``convolve`` or ``of_maps``, of all maps."""
     source, by, target, f = array(maps), array(factors), array(out), _factors(maps.dtype)
     rows = _rows(maps.shape[3])
 
@@ -122,17 +123,17 @@ def _through(kernel: Any, maps: Tensor, factors: Tensor, grid: Grid, out: Tensor
     run(part, split(len(maps)), out.numel())
 
 
-def _of_kernel(maps: Tensor, grad: Tensor, grid: Grid) -> Tensor:
+def _of_kernel(maps: Tensor, grad: Tensor, grid: Grid, side: int) -> Tensor:
     """The gradient of the transformed kernel, ``[36, K / LANES, C, LANES]``."""
     channels, outputs = maps.shape[3], grad.shape[3]
     shape = (_WINDOW**2, outputs // LANES, channels, LANES)
     parts = split(len(maps), min(max(_SUMS // math.prod(shape), 2), MOST_PARTS))
     sums = maps.new_empty((len(parts), *shape))
     x, g, totals, f = array(maps), array(grad), array(sums), _factors(maps.dtype)
-    rows = _rows(max(channels, outputs))
+    rows, kernel = _rows(max(channels, outputs)), tiles.BY_SIDE[side].of_kernel
 
     def part(index: int, first: int, last: int) -> None:
-        tiles.of_kernel(x, g, first, last, grid, rows, f, totals[index])
+        kernel(x, g, first, last, grid, rows, f, totals[index])
 
     run(part, parts, maps.numel())
     return sums.sum(0)

@@ -213,32 +213,12 @@ def _through(
             _join(from_six, outer, above, before, panel, tile, count, grid, f, half, sums, group * LANES, out)
 
 
-@compiled
-def convolve(maps: Array, kernel: Array, first: int, last: int, grid: Grid, rows: int, f: Array, out: Array) -> None:
-    """Outputs ``out[N, H', W', K]`` of the maps first <= n < last of ``maps[N, H, W, C]``.
-
-    kernel: ``[36, K / LANES, C, LANES]``, transformed. rows: tiles at a time, a multiple of `ROWS`. C and K are
-    multiples of two `LANES`.
-    """
-    if grid.side == 2:
-        _through(_input, _two, 6, 2, maps, kernel, first, last, grid, rows, f, out)
-    else:
-        _through(_input, _four, 6, 4, maps, kernel, first, last, grid, rows, f, out)
-
-
-@compiled
-def of_maps(grad: Array, kernel: Array, first: int, last: int, grid: Grid, rows: int, f: Array, out: Array) -> None:
-    """The gradient ``out[N, H, W, C]`` of the maps from that of the outputs; kernel: ``[36, C / LANES, K, LANES]``."""
-    if grid.side == 2:
-        _through(_of_two, _of_input, 2, 6, grad, kernel, first, last, grid, rows, f, out)
-    else:
-        _through(_of_four, _of_input, 4, 6, grad, kernel, first, last, grid, rows, f, out)
-
-
-@compiled
-def of_kernel(maps: Array, grad: Array, first: int, last: int, grid: Grid, rows: int, f: Array, out: Array) -> None:
-    """The gradient of the transformed kernel, of these maps, into ``out[36, K / LANES, C, LANES]``."""
-    channels, outputs, side = maps.shape[3], grad.shape[3], grid.side
+@inlined
+def _products(
+    of_outputs: Any, side: int, maps: Array, grad: Array, first: int, last: int, grid: Grid, rows: int, f: Array,
+    out: Array,
+) -> None:  # fmt: skip
+    channels, outputs = maps.shape[3], grad.shape[3]
     groups = channels // LANES
     windows = np.empty((36, groups, rows, LANES), f.dtype)
     products = np.empty((36, outputs // LANES, rows, LANES), f.dtype)
@@ -248,10 +228,7 @@ def of_kernel(maps: Array, grad: Array, first: int, last: int, grid: Grid, rows:
     for tile in range(start, end, rows):
         count = min(rows, end - tile)
         _cut(_input, 6, grid.high, grid.wide, maps, tile, count, grid, f, edge, half, windows)
-        if side == 2:
-            _cut(_of_two, 2, 0, 0, grad, tile, count, grid, f, edge, half, products)
-        else:
-            _cut(_of_four, 4, 0, 0, grad, tile, count, grid, f, edge, half, products)
+        _cut(of_outputs, side, 0, 0, grad, tile, count, grid, f, edge, half, products)
         for plane in range(36):
             for group in range(0, outputs // LANES, 2):
                 factors = plane * (outputs // LANES) + group
@@ -262,3 +239,55 @@ def of_kernel(maps: Array, grad: Array, first: int, last: int, grid: Grid, rows:
                         row_at(a, number), 0, row_at(b, factors * size), size, row_at(c, total), channels * LANES,
                         1, count, tile > start,
                     )  # fmt: skip
+
+
+@compiled
+def convolve_3(maps: Array, kernel: Array, first: int, last: int, grid: Grid, rows: int, f: Array, out: Array) -> None:
+    """Outputs ``out[N, H', W', K]`` of the maps first <= n < last of ``maps[N, H, W, C]``, for a kernel of 3 by 3.
+
+    kernel: ``[36, K / LANES, C, LANES]``, transformed. rows: tiles at a time, a multiple of `ROWS`. C and K are
+    multiples of two `LANES`.
+    """
+    _through(_input, _four, 6, 4, maps, kernel, first, last, grid, rows, f, out)
+
+
+@compiled
+def convolve_5(maps: Array, kernel: Array, first: int, last: int, grid: Grid, rows: int, f: Array, out: Array) -> None:
+    """As `convolve_3`, for a kernel of 5 by 5."""
+    _through(_input, _two, 6, 2, maps, kernel, first, last, grid, rows, f, out)
+
+
+@compiled
+def of_maps_3(grad: Array, kernel: Array, first: int, last: int, grid: Grid, rows: int, f: Array, out: Array) -> None:
+    """The gradient ``out[N, H, W, C]`` of the maps from that of the outputs; kernel: ``[36, C / LANES, K, LANES]``."""
+    _through(_of_four, _of_input, 4, 6, grad, kernel, first, last, grid, rows, f, out)
+
+
+@compiled
+def of_maps_5(grad: Array, kernel: Array, first: int, last: int, grid: Grid, rows: int, f: Array, out: Array) -> None:
+    """As `of_maps_3`, for a kernel of 5 by 5."""
+    _through(_of_two, _of_input, 2, 6, grad, kernel, first, last, grid, rows, f, out)
+
+
+@compiled
+def of_kernel_3(maps: Array, grad: Array, first: int, last: int, grid: Grid, rows: int, f: Array, out: Array) -> None:
+    """The gradient of the transformed kernel, of these maps, into ``out[36, K / LANES, C, LANES]``."""
+    _products(_of_four, 4, maps, grad, first, last, grid, rows, f, out)
+
+
+@compiled
+def of_kernel_5(maps: Array, grad: Array, first: int, last: int, grid: Grid, rows: int, f: Array, out: Array) -> None:
+    """As `of_kernel_3`, for a kernel of 5 by 5."""
+    _products(_of_two, 2, maps, grad, first, last, grid, rows, f, out)
+
+
+class Kernels(NamedTuple):
+    """Of a convolution: the outputs, and both gradients."""
+
+    convolve: Any
+    of_maps: Any
+    of_kernel: Any
+
+
+BY_SIDE = {3: Kernels(convolve_3, of_maps_3, of_kernel_3), 5: Kernels(convolve_5, of_maps_5, of_kernel_5)}
+"""By the side of the convolution's kernel; apart, since most networks have only one of them to compile."""
