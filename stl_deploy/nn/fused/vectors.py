@@ -266,7 +266,7 @@ def exp(_: Any, x: Any) -> Any:
 def _arithmetic(name: str, symbol: Any) -> None:
     """Both sides are `Lanes`. Not by ``overload``: what it inlines is typed anew in every place."""
 
-    @type_callable(symbol)  # type: ignore[untyped-decorator]
+    @type_callable(symbol)
     def typed(_: Any) -> Callable[[Any, Any], Any]:
         return lambda a, b: a if isinstance(a, Lanes) and a == b else None
 
