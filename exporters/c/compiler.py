@@ -14,25 +14,26 @@ from stl_deploy.errors import ToolError
 DEADLINE = 600.0
 """Seconds for a compilation or a run."""
 FLAGS = ("-std=c99", "-O2", "-Wall", "-Wextra", "-Werror", "-pedantic")
-
-
-MISSING = "no C compiler found (tried $CC, cc, gcc, clang); install one, for example gcc"
+MISSING = "no C compiler found (tried cc, gcc, clang); install one, for example gcc"
 
 
 def find_compiler() -> str | None:
-    """The compiler that $CC names, else cc, gcc or clang; None if there is none."""
-    for name in filter(None, (os.environ.get("CC"), "cc", "gcc", "clang")):
-        found = shutil.which(name)
-        if found is not None:
-            return found
-    return None
+    """The compiler that $CC names; if that is not set, cc, gcc or clang; None if it is not there (see `why_none`)."""
+    named = os.environ.get("CC")
+    return next(filter(None, map(shutil.which, (named,) if named else ("cc", "gcc", "clang"))), None)
+
+
+def why_none() -> str:
+    """Why `find_compiler` found none, and what to do."""
+    named = os.environ.get("CC")
+    return f"$CC: expected a C compiler, without options; found no program '{named}'; unset CC" if named else MISSING
 
 
 def compile_program(folder: Path, output: Path, *, options: Sequence[str] = (), deadline: float = DEADLINE) -> None:
     """Compile the C files of ``folder``; raises ToolError if there is no compiler, or it fails or hangs."""
     compiler = find_compiler()
     if compiler is None:
-        raise ToolError(MISSING)
+        raise ToolError(why_none())
     sources = sorted(str(path) for path in folder.glob("*.c"))
     command = [compiler, *FLAGS, *options, "-o", str(output), *sources]
     run_program(command, b"", what=f"the compiler {compiler}", deadline=deadline)

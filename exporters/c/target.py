@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.c.compiler import MISSING, find_compiler
+from stl_deploy.exporters.c.compiler import find_compiler, why_none
 from stl_deploy.exporters.c.folder import bytes_of, read_folder, write_folder
 from stl_deploy.exporters.c.layout import make_plan
 from stl_deploy.exporters.c.plan import Plan
@@ -61,7 +61,7 @@ class C(GraphModel):
     @classmethod
     def available(cls) -> str | None:
         """None if there is a C compiler."""
-        return None if find_compiler() else MISSING
+        return None if find_compiler() else why_none()
 
     def within(self, seconds: float) -> Self:
         """The same, with so many seconds for compiler and program each."""

@@ -370,6 +370,18 @@ def test_no_compiler(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         CFormat().load(folder).run(data(small().program()))
 
 
+@pytest.mark.parametrize("named", ["/no/such/cc", "cc -m32"])
+def test_no_other_compiler_is_taken_than_the_one_named(
+    named: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool(tmp_path / "cc", "exit 0")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CC", named)
+    assert C.available() == f"$CC: expected a C compiler, without options; found no program '{named}'; unset CC"
+    with pytest.raises(ToolError, match=f"found no program '{named}'"):
+        CFormat().load(folder).run(data(small().program()))
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
