@@ -158,7 +158,7 @@ def closest(
         if len(left) > kept:
             left = sorted(left, key=lambda candidate: differing(candidate, part))[:kept]
     if not left:
-        refuse(node, "all-zero-layer", "every weight rounds to 0", "netx cannot load such a layer; leave it out")
+        refuse(node, "all-zero-layer", "every weight rounds to 0", "it passes nothing on; leave it out")
     return left[0]
 
 
