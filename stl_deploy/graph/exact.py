@@ -76,7 +76,7 @@ def input_grid(metadata: Mapping[str, Any]) -> Grid | None:
     bits, bound = declared["fraction_bits"], declared.get("max", 1.0)
     numbers = isinstance(bits, int) and isinstance(bound, int | float) and bool not in (type(bits), type(bound))
     if not numbers or not 0 <= bits <= MANTISSA_BITS or not 0 < bound < math.inf:
-        raise InputError(f"graph metadata: input grid {dict(declared)} is not fraction_bits 0…24 and max > 0")
+        raise InputError(f"graph metadata 'input': expected fraction_bits 0…24 and max > 0; found {dict(declared)}")
     return Grid(bits, float(bound))
 
 

@@ -102,11 +102,11 @@ def test_input_off_the_declared_grid_is_refused(x):
 @pytest.mark.parametrize("bits", [0, 3])
 def test_a_bound_that_is_none_proves_nothing(bound, bits):
     """Nothing is greater than NaN, so a stranger's NaN would have proved every sum."""
-    with pytest.raises(InputError, match=r"input grid .* is not fraction_bits 0…24 and max > 0"):
+    with pytest.raises(InputError, match=r"metadata 'input': expected fraction_bits 0…24 and max > 0; found"):
         prove_exact(_dense([[1, 2]], bits, bound))
 
 
 @pytest.mark.parametrize("bits", [-1, 25, True, 1.5, None])
 def test_bits_that_are_none_prove_nothing(bits):
-    with pytest.raises(InputError, match=r"input grid .* is not fraction_bits 0…24 and max > 0"):
+    with pytest.raises(InputError, match=r"metadata 'input': expected fraction_bits 0…24 and max > 0; found"):
         prove_exact(_dense([[1, 2]], bits))
