@@ -29,7 +29,8 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError(f"expected every value written out; found the alias *{self.peek_event().anchor}")
+            alias = self.peek_event().anchor  # type: ignore[no-untyped-call]
+            raise yaml.YAMLError(f"expected every value written out; found the alias *{alias}")
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
