@@ -1,7 +1,9 @@
 """The input's convolution, norm, LIF and pool as one block, against the layers one after the other in autograd."""
 
 import itertools
-from contextlib import contextmanager
+import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -418,24 +420,30 @@ def test_the_backward_pass_compiled_elsewhere_is_the_one_that_is_needed():
 
 @pytest.mark.parametrize(
     ("kept", "other"),
-    [((), ("backward", "input_dense", "winograd_3")), (("blocks",), ("input_dense", "winograd_3")), (None, ())],
+    [
+        ((), ("backward", "input_dense", "winograd_3")),
+        (("blocks",), ("input_dense", "winograd_3")),
+        (("blocks", "everything"), ()),
+    ],
 )
 def test_another_process_compiles_what_is_not_kept_and_this_one_all_that_is_left(kept, other, monkeypatch, tmp_path):
-    asked, here = [], []
+    started, here = [], []
 
-    @contextmanager
-    def elsewhere(dtype, kernels):
-        asked.append(kernels)
-        yield
+    class Process(subprocess.Popen):
+        def __init__(self, command, **streams):
+            started.append(tuple(re.findall(r"warm\.(\w+)\(", command[-1])))
+            super().__init__([sys.executable, "-c", ""], **streams)
 
-    monkeypatch.setattr(warm, "is_kept", lambda dtype, kernels="blocks": kept is None or kernels in kept)
-    monkeypatch.setattr(warm, "_elsewhere", elsewhere)
+    for name in kept:
+        (tmp_path / f"warm-{name}-float32").touch()
     monkeypatch.setattr(warm, "cache_folder", lambda: tmp_path)
-    for name in ("_run_blocks", "input_dense", "winograd_3", "winograd_5"):
-        monkeypatch.setattr(warm, name, lambda dtype, name=name, **_: here.append(name))
+    monkeypatch.setattr(warm.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    monkeypatch.setattr(warm.subprocess, "Popen", Process)
+    for name in ("input_dense", "winograd_3", "winograd_5"):
+        monkeypatch.setattr(warm, name, lambda dtype, name=name: here.append(name))
     warm.everything(torch.float32)
-    assert asked == [other]
-    assert sorted(here) == ["_run_blocks", "_run_blocks", "input_dense", "winograd_3", "winograd_5"]
+    assert started == ([other] if other else [])
+    assert sorted(here) == ["input_dense", "winograd_3", "winograd_5"]
     assert {mark.name for mark in tmp_path.iterdir()} == {"warm-blocks-float32", "warm-everything-float32"}
 
 
