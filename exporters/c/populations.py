@@ -72,6 +72,8 @@ class Populations(Pools):
         start, conv = self.made.steps[begun], self.made.steps[-1]
         if math.prod(node.shape) <= FEW_NEURONS or len(node.shape) < 3 or len(node.sources) > 1:
             return None
+        if math.prod(node.shape[1:]) == 1:  # no rows to take turns
+            return None
         if not isinstance(inner, ConvNode) or conv.from_ not in {buffer.name for buffer in self.made.buffers}:
             return None
         _, height, width = node.shape

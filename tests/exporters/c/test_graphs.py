@@ -76,6 +76,13 @@ def test_every_spike_is_the_integer_models_under_sanitizers(block: int) -> None:
     check()
 
 
+def test_a_convolution_to_maps_of_one_pixel() -> None:
+    """Its neurons are one row: their function takes no number of rows."""
+    graph, x = Grower(3887633).grow()
+    assert any(isinstance(node, ConvNode) and node.shape[1:] == (1, 1) for node in graph.nodes)
+    assert differing(graph, x, SANITIZED) == 0
+
+
 def test_the_random_graphs_are_worth_comparing() -> None:
     rates, kinds, clipped, forms = [], set(), 0, set()
     for seed in range(200):
