@@ -24,14 +24,18 @@ SLOW_FILES = (
     "_util/test_install.py",
     "_util/test_system.py",
     "_util/test_threads.py",
+    "data/test_events.py",
     "energy/test_chromium.py",
     "energy/test_report.py",
     "energy/test_sanafe.py",
+    "energy/test_traffic.py",
     "energy/test_verbs.py",
+    "exporters/loihi/test_golden.py",
     "exporters/onnx/test_exact.py",
     "exporters/onnx/test_int8.py",
     "exporters/onnx/test_parity.py",
     "exporters/onnx/test_telemetry.py",
+    "graph/test_golden.py",
 )
 SLOW_FIXTURES = {"ann", "digits_run", "run_dir", "small_run", "study", "tiny"}
 """They train."""

@@ -224,6 +224,7 @@ def test_every_node_that_a_reader_cannot_hold_is_named():
     assert {n.node for n in report.nodes if n.targets["sinabs"] == "unsupported"} == {"n1", "n2", "n3", "n4"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("node", [nir.Scale(a(1)), nir.Flatten({"input": None}, 0, -1), linear(), iff((2,))])
 def test_readers_are_asked_about_thousands_of_nodes(node):
     report = check(net(linear(), iff((2,)), *[node] * 2000, linear(), iff((2,))), targets=READER_TARGETS)
