@@ -107,13 +107,13 @@ def checks_of(data: Mapping[str, Any]) -> tuple[Check, ...]:
     found, seen = list[Check](), dict[tuple[str, str], tuple[str, str]]()
     for split in data["split"]:
         model = split["model"]
-        for side in ("training", "held_out", "shortcut"):
+        for side, label in _LABELS.items():
             for name in split.get(side, []):
                 if name not in known:
                     raise ConfigError(f"split of '{model}': expected an id of [[measurement]]; found '{name}'")
                 if side != "shortcut":
                     _no_leak(model, side, known[name], seen)
-                found.append(_check(known[name], model, _LABELS[side]))
+                found.append(_check(known[name], model, label))
     return tuple(found)
 
 

@@ -20,7 +20,8 @@ MISSING = "no C compiler found (tried cc, gcc, clang); install one, for example 
 def find_compiler() -> str | None:
     """The compiler that $CC names; if that is not set, cc, gcc or clang; None if it is not there (see `why_none`)."""
     named = os.environ.get("CC")
-    return next(filter(None, map(shutil.which, (named,) if named else ("cc", "gcc", "clang"))), None)
+    found = (shutil.which(name) for name in ([named] if named else ["cc", "gcc", "clang"]))
+    return next((path for path in found if path is not None), None)
 
 
 def why_none() -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.arrays import require_held_by_float32
 from stl_deploy._util.atomic import make_folder, make_place, whole_file, write_json, write_text
 from stl_deploy._util.npz import MAX_ARRAY_BYTES, names_in, read_npz, write_npz
 from stl_deploy._util.untrusted import blamed, plain_file
@@ -142,13 +143,6 @@ def _values(path: Path, name: str, x: NDArray[Any]) -> NDArray[Any]:
             stacklevel=4,
         )
     return rounded
-
-
-def require_held_by_float32(x: NDArray[Any], where: str) -> None:
-    """Raise InputError for whole numbers beyond 2^24, between which float32 has gaps."""
-    for bound in (int(x.min()), int(x.max())):
-        if abs(bound) > 2**24:
-            raise InputError(f"{where}: expected whole numbers up to 2^24, as float32 holds them all; found {bound}")
 
 
 def _labels(path: Path, labels: NDArray[Any] | None, steps: int, samples: int) -> NDArray[np.int64] | None:

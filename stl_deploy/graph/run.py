@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy._util.files import require_held_by_float32
+from stl_deploy._util.arrays import require_held_by_float32
 from stl_deploy.errors import GraphError, InputError
 from stl_deploy.graph import neurons
 from stl_deploy.graph.kernels import Sums, apply

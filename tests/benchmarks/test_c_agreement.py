@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import c_agreement
-from stl_deploy.exporters.c.compiler import MISSING, find_compiler
+from stl_deploy.exporters.c.compiler import find_compiler, why_none
 
 
-@pytest.mark.skipif(find_compiler() is None, reason=MISSING)
+@pytest.mark.skipif(find_compiler() is None, reason=why_none())
 def test_captured_networks() -> None:
     rows = list(c_agreement.captured())
     held = [row for row in rows if row.refused is None]

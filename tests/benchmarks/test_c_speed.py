@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import c_speed
-from stl_deploy.exporters.c.compiler import MISSING, find_compiler
+from stl_deploy.exporters.c.compiler import find_compiler, why_none
 from stl_deploy.graph.run import run
 
 F = np.float32
@@ -28,7 +28,7 @@ def test_plain_torch_is_the_network() -> None:
     np.testing.assert_allclose(c_speed.eager(program, torch.from_numpy(x)).numpy(), run(program, x).y, atol=1e-5)
 
 
-@pytest.mark.skipif(find_compiler() is None, reason=MISSING)
+@pytest.mark.skipif(find_compiler() is None, reason=why_none())
 def test_measuring_a_small_one(tmp_path: Path) -> None:
     program = c_speed.network((1, 12, 12), (8, 32), 20, 2, 0.2)
     found = c_speed.measure({"small": (program, c_speed.spikes((1, 12, 12), 0.2, 2))}, rounds=2)

@@ -13,7 +13,7 @@ import pytest
 
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.c import populations
-from stl_deploy.exporters.c.compiler import MISSING, find_compiler
+from stl_deploy.exporters.c.compiler import find_compiler, why_none
 from stl_deploy.exporters.c.layout import make_plan
 from stl_deploy.exporters.c.names import identifiers, in_comment
 from stl_deploy.exporters.c.render import render
@@ -34,7 +34,7 @@ from stl_deploy.graph.program import Node, Reshape, Source
 from tests.exporters.c.test_graphs import program
 
 GOLDEN = Path(__file__).parent / "golden"
-needs_compiler = pytest.mark.skipif(find_compiler() is None, reason=MISSING)
+needs_compiler = pytest.mark.skipif(find_compiler() is None, reason=why_none())
 
 
 def ints(values: Any) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from stl_deploy.errors import ToolError
-from stl_deploy.exporters.c.compiler import FLAGS, MISSING, find_compiler
+from stl_deploy.exporters.c.compiler import FLAGS, find_compiler, why_none
 from stl_deploy.exporters.c.folder import read_folder, write_folder
 from stl_deploy.exporters.c.layout import make_plan
 from stl_deploy.exporters.c.program import Program as CProgram
@@ -25,7 +25,7 @@ from stl_deploy.graph.readout import Readout
 from tests.exporters.c.test_by_hand import dense, entry, ints, out
 from tests.exporters.c.test_target import data, small
 
-needs_compiler = pytest.mark.skipif(find_compiler() is None, reason=MISSING)
+needs_compiler = pytest.mark.skipif(find_compiler() is None, reason=why_none())
 OUTPUTS = 6
 
 

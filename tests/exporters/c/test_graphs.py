@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.c import populations
-from stl_deploy.exporters.c.compiler import MISSING, find_compiler
+from stl_deploy.exporters.c.compiler import find_compiler, why_none
 from stl_deploy.exporters.c.layout import make_plan
 from stl_deploy.exporters.c.program import Program
 from stl_deploy.exporters.c.render import render_plan
@@ -29,7 +29,7 @@ from stl_deploy.exporters.integers.store import About
 from stl_deploy.graph.program import Source
 from tests.exporters.c.graphs import Grower
 
-pytestmark = pytest.mark.skipif(find_compiler() is None, reason=MISSING)
+pytestmark = pytest.mark.skipif(find_compiler() is None, reason=why_none())
 STRICT = ("-Wconversion", "-Wsign-conversion", "-Wshadow", "-Wcast-qual", "-Wundef", "-Wmissing-prototypes")
 SANITIZED = ("-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", *STRICT)
 

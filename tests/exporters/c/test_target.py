@@ -17,7 +17,7 @@ from stl_deploy._util.files import read_npz, write_npz
 from stl_deploy.errors import InputError, ToolError, UnsupportedError
 from stl_deploy.exporters.c import compiler
 from stl_deploy.exporters.c.code_size import COMPILER, code_size
-from stl_deploy.exporters.c.compiler import MISSING, find_compiler
+from stl_deploy.exporters.c.compiler import MISSING, find_compiler, why_none
 from stl_deploy.exporters.c.folder import CODE, STACK, read_folder
 from stl_deploy.exporters.c.render import FILES
 from stl_deploy.exporters.c.target import C, CFormat, COptions
@@ -29,7 +29,7 @@ from stl_deploy.graph.program import Delay, Neuron, Program, Source, Synapse
 from stl_deploy.graph.run import run
 from tests.exporters.loihi.programs import Builder, F, conv_net, events
 
-needs_compiler = pytest.mark.skipif(find_compiler() is None, reason=MISSING)
+needs_compiler = pytest.mark.skipif(find_compiler() is None, reason=why_none())
 RNG = np.random.default_rng
 
 

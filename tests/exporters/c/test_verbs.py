@@ -11,9 +11,9 @@ import pytest
 
 from stl_deploy._util.files import read_npz
 from stl_deploy.cli import main
-from stl_deploy.exporters.c.compiler import MISSING, find_compiler
+from stl_deploy.exporters.c.compiler import MISSING, find_compiler, why_none
 
-needs_compiler = pytest.mark.skipif(find_compiler() is None, reason=MISSING)
+needs_compiler = pytest.mark.skipif(find_compiler() is None, reason=why_none())
 
 
 class Call:
