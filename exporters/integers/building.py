@@ -32,6 +32,8 @@ from stl_deploy.exporters.integers.real_weights import (
 )
 from stl_deploy.exporters.integers.scales import (
     Candidate,
+    Doubles,
+    ThresholdForm,
     candidates,
     closest,
     real_population,
@@ -59,8 +61,11 @@ class Fit:
 class Build:
     """The integer nodes so far, and their values on calibration data."""
 
-    def __init__(self, program: Program, known: Mapping[str, Value], reference: Mapping[str, Spikes]) -> None:
-        self.program, self.known, self.reference = program, dict(known), reference
+    def __init__(
+        self, program: Program, known: Mapping[str, Value], reference: Mapping[str, Spikes], form: ThresholdForm
+    ) -> None:
+        self.program, self.known, self.reference, self._form = program, dict(known), reference, form
+        self.scales: dict[str, Doubles] = {}
         self.nodes: list[Node] = []
         self.fits: list[Fit] = []
         self._values: dict[str, NDArray[Any]] = {}
@@ -133,8 +138,9 @@ class Build:
         def differing(chosen: Candidate, part: slice) -> int:
             return int(np.count_nonzero(self._run(built(chosen), part)[node.name] != wanted[:, part]))
 
-        best = closest(candidates(real, "per-neuron"), wanted.shape[1], differing, node)
+        best = closest(candidates(real, self._form), wanted.shape[1], differing, node)
         self._take(*built(best))
+        self.scales[node.name] = best.scale
         self._fit(node, max(int(np.abs(weight).max()) for weight in best.weights), best.neuron)
 
     def _max_pool(self, node: Neuron) -> None:

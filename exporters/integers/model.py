@@ -14,6 +14,7 @@ from stl_deploy.errors import InputError
 from stl_deploy.exporters.integers.graph import IntegerGraph
 from stl_deploy.exporters.integers.quantise import Quantised, quantise
 from stl_deploy.exporters.integers.real_weights import bits_of, to_integers
+from stl_deploy.exporters.integers.scales import ThresholdForm
 from stl_deploy.exporters.integers.simulate import IntegerRun, simulate
 from stl_deploy.exporters.integers.store import NAME, read_integers
 from stl_deploy.exporters.targets import Model, Network, Options
@@ -80,12 +81,13 @@ class GraphModel:
         return simulate(graph, x, record=record)
 
 
-def choose(program: Program, x: NDArray[Any]) -> Quantised:
+def choose(program: Program, x: NDArray[Any], thresholds: ThresholdForm = "per-neuron") -> Quantised:
     """Integers for a Program by calibration input ``x`` ``[T, B, *shape]``, on the grid that its metadata declare."""
     grid = input_grid(program.metadata)
     if grid is None:
-        return quantise(program, x)
-    return quantise(program, x, input_scale=2.0**grid.fraction_bits, largest=grid.bound)
+        return quantise(program, x, thresholds=thresholds)
+    scale = 2.0**grid.fraction_bits
+    return quantise(program, x, input_scale=scale, largest=grid.bound, thresholds=thresholds)
 
 
 def calibration(program: Program, options: Options, x: NetworkInput | None) -> NDArray[Any]:

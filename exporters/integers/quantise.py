@@ -6,7 +6,7 @@ reference's spikes while integers are chosen. Rows are as large as 8 bits hold, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from stl_deploy.exporters.integers.branches import values
 from stl_deploy.exporters.integers.building import Build, Fit
 from stl_deploy.exporters.integers.graph import IntegerGraph, IntegerOutput
-from stl_deploy.exporters.integers.real_weights import (
-    to_integers,
-)
+from stl_deploy.exporters.integers.real_weights import to_integers
+from stl_deploy.exporters.integers.scales import Doubles, ThresholdForm
 from stl_deploy.graph.program import Input, Node, Program
 from stl_deploy.graph.run import run
 
@@ -27,30 +26,40 @@ Spikes = NDArray[np.uint8]
 
 @dataclass(frozen=True, eq=False)
 class Quantised:
-    """The integers, and how each population came out."""
+    """The integers, and how each population came out.
+
+    scales: by population, what each row's weights, bias and threshold were multiplied by before rounding.
+    """
 
     graph: IntegerGraph
     fits: tuple[Fit, ...]
+    scales: Mapping[str, Doubles]
 
 
 def quantise(
-    program: Program, calibration: NDArray[Any], *, input_scale: float = 1.0, largest: float | None = None
+    program: Program,
+    calibration: NDArray[Any],
+    *,
+    input_scale: float = 1.0,
+    largest: float | None = None,
+    thresholds: ThresholdForm = "per-neuron",
 ) -> Quantised:
     """Choose integers. calibration: real input ``[T, B, *shape]`` on the grid of 1/input_scale; some hundred samples.
 
     largest: magnitude that the input never exceeds (None: what calibration shows, at least 1/input_scale).
+    thresholds: ``per-neuron``, or ``folded``: one for each population.
     Raises UnsupportedError for what integers cannot hold, InputError for input off the grid.
     """
     known = values(program, input_scale)
     x = to_integers(calibration, input_scale)
     recorded = run(program, calibration, record=[node.name for node in program.spiking]).recorded
     reference = {name: spikes.astype(np.uint8) for name, spikes in recorded.items()}
-    build = Build(program, known, reference)
+    build = Build(program, known, reference, thresholds)
     build.input(x, input_scale, largest)
     for node in program.nodes:
         if not isinstance(node, Input):
             build.add(node)
-    return Quantised(IntegerGraph(_in_order(build.nodes)), tuple(build.fits))
+    return Quantised(IntegerGraph(_in_order(build.nodes)), tuple(build.fits), build.scales)
 
 
 def _in_order(nodes: Iterable[Node]) -> tuple[Node, ...]:

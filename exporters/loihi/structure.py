@@ -77,7 +77,7 @@ def structure(program: Program) -> Structure:
             stages.append(_with_neuron(program, waiting, node))
             waiting = None
             continue
-        _check_kind(node)
+        check_kind(node)
         if waiting is not None:
             merge = "merge the two"
             if isinstance(waiting, Pool):
@@ -129,9 +129,9 @@ def _check_alone(program: Program, node: Node) -> None:
         if isinstance(behind, Pool):
             _check_pool(program, behind, node)
         else:
-            _check_neuron(node)
+            check_neuron(node)
     else:
-        _check_kind(node)
+        check_kind(node)
 
 
 def _chain(program: Program) -> list[Node]:
@@ -164,7 +164,8 @@ def _check_links(program: Program, node: Node) -> None:
         refuse(node, "skip-connection", f"it is read by {readers}", "netx holds plain chains; give it one reader")
 
 
-def _check_kind(node: Node) -> None:
+def check_kind(node: Node) -> None:
+    """Raise UnsupportedError for a node that no layer of netx is."""
     if isinstance(node, Scale):
         refuse(node, "scale", "Loihi's layers have no scale of their own", "fold it into the weights before it")
     if isinstance(node, Delay):
@@ -197,7 +198,7 @@ def _with_neuron(program: Program, before: Node | None, neuron: Neuron) -> Stage
         return PoolStage(before, neuron)
     if not isinstance(before, Linear | Conv):
         refuse(neuron, "no-synapse", "no Linear or Conv feeds it", "put a synapse with identity weights before it")
-    _check_neuron(neuron)
+    check_neuron(neuron)
     return SynapseStage(before, neuron)
 
 
@@ -215,7 +216,8 @@ def _check_pool(program: Program, before: Pool, neuron: Neuron) -> None:
         refuse(before, "asymmetric-padding", f"padding {before.padding}", "netx pads both sides alike")
 
 
-def _check_neuron(neuron: Neuron) -> None:
+def check_neuron(neuron: Neuron) -> None:
+    """Raise UnsupportedError for neurons that netx's are not."""
     theta = neuron.threshold
     if theta is None:
         refuse(neuron, "no-threshold", "it puts out its potential", "Loihi passes spikes on; give it a threshold")

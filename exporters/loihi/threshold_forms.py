@@ -11,10 +11,15 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.console import Console
 from stl_deploy.errors import UnsupportedError
+from stl_deploy.exporters.integers.model import choose
+from stl_deploy.exporters.integers.quantise import Quantised
+from stl_deploy.exporters.integers.real_weights import to_integers
 from stl_deploy.exporters.integers.scales import ThresholdForm
-from stl_deploy.exporters.loihi.export import simulate_loihi
+from stl_deploy.exporters.integers.simulate import simulate
+from stl_deploy.exporters.loihi.export import LoihiRun, simulate_loihi
 from stl_deploy.exporters.loihi.pixels import per_pixel
 from stl_deploy.exporters.loihi.quantise import LoihiModel, quantise
+from stl_deploy.exporters.loihi.structure import refusals
 from stl_deploy.graph.accuracy import accuracy
 from stl_deploy.graph.compare import Tally
 from stl_deploy.graph.exact import input_scale
@@ -28,6 +33,7 @@ HOLDS = {
     "projected": "netx's documented contract: one threshold per population",
     "unrolled": "netx's documented contract, convolutions as dense layers",
 }
+IN_C = "C: netx cannot hold the network"
 
 
 _AT_ONCE = 256
@@ -50,13 +56,18 @@ class FormRow:
     refused: str | None = None
 
 
-Models = Mapping[ThresholdForm, LoihiModel | UnsupportedError]
+Models = Mapping[ThresholdForm, LoihiModel | Quantised | UnsupportedError]
 
 
 def quantise_forms(
     program: Program, calibration: NDArray[Any], forms: Sequence[ThresholdForm] = get_args(ThresholdForm)
 ) -> Models:
-    """Post-training quantisation in each form that makes a difference, or why the network cannot be held so."""
+    """Post-training quantisation in each form that makes a difference, or why the network cannot be held so.
+
+    Where netx cannot hold it, as C does it: with each neuron's own threshold.
+    """
+    if refusals(program):
+        return {"per-neuron": choose(program, calibration)}
     pixels = per_pixel(program)
     wanted = [form for form in forms if pixels or form not in ("projected", "unrolled")]
     return {form: _model(program, form, calibration) for form in wanted}
@@ -78,7 +89,7 @@ def compare_forms(
 ) -> list[FormRow]:
     """The graph, then each model, on ``x`` ``[T, B, *shape]``, some samples at a time (told to ``progress``)."""
     names = [node.name for node in program.spiking]
-    held = {form: model for form, model in models.items() if isinstance(model, LoihiModel)}
+    held = {form: model for form, model in models.items() if not isinstance(model, UnsupportedError)}
     outputs: dict[str, list[NDArray[Any]]] = {name: [] for name in ("graph", *held)}
     tallies = {form: Tally() for form in held}
     for start in range(0, x.shape[1], _AT_ONCE):
@@ -87,7 +98,7 @@ def compare_forms(
         if len(program.outputs) == 1:
             outputs["graph"].append(reference.y)
         for form, model in held.items():
-            found = simulate_loihi(model, part, record=True)
+            found = run_integers(model, part)
             outputs[form].append(found.y)
             tallies[form].add(reference.recorded, found.spikes)
         if progress is not None:
@@ -103,8 +114,18 @@ def compare_forms(
             rows.append(FormRow("post-training", form, holds=HOLDS[form], refused=reason))
         else:
             counts = tallies[form].differing, tallies[form].compared
-            rows.append(FormRow("post-training", form, right[form], *counts, holds=HOLDS[form]))
+            holds = HOLDS[form] if isinstance(found_or_error, LoihiModel) else IN_C
+            rows.append(FormRow("post-training", form, right[form], *counts, holds=holds))
     return rows
+
+
+def run_integers(model: LoihiModel | Quantised, x: NDArray[Any]) -> LoihiRun:
+    """The integers on real input, every spike recorded."""
+    if isinstance(model, LoihiModel):
+        return simulate_loihi(model, x, record=True)
+    graph = model.graph
+    found = simulate(graph, to_integers(x, graph.input.scale), record=True)
+    return LoihiRun((found.y * graph.output.unit).astype(np.float32), found.spikes)
 
 
 def show_forms(rows: Sequence[FormRow], say: Console, samples: int, of: int) -> None:

@@ -258,7 +258,7 @@ def quantise(
     _trust: Trust = False,
     json: Json = False,
 ) -> None:
-    """Train a run's weights and thresholds as Loihi's integers, into a new run folder.
+    """Train a run's weights and thresholds as Loihi's and C's integers, into a new run folder.
 
     8-bit weights, 12-bit decays, one whole threshold per population (thresholds per pixel are projected to channels
     first). Prints accuracy float -> post-training (by threshold form) -> quantisation-aware. Norms are folded and

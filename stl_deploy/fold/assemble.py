@@ -43,7 +43,8 @@ def folded_network(network: Network, stages: Stages) -> Network:
 def _lif(layer: LIF, stages: Stages, name: str) -> LIF:
     population = stages.populations[name]
     kind = RLIF if isinstance(layer, RLIF) else LIF
-    lif = kind(layer.shape, granularity="layer", parametrisation="raw", decay=population.decay)
+    rule: dict[str, Any] = {"surrogate": layer.surrogate, "detach_reset": layer.detach_reset}
+    lif = kind(layer.shape, granularity="layer", parametrisation="raw", decay=population.decay, **rule)
     if isinstance(lif, RLIF):
         lif.recurrent.weight = nn.Parameter(_tensor(stages.synapses[recurrence(name)].weight))
     lif.threshold_parameter = nn.Parameter(torch.from_numpy(population.threshold.copy()))

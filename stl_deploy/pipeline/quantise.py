@@ -1,4 +1,4 @@
-"""The verb quantise: a trained run becomes a run of whole numbers for Loihi, trained through the rounding."""
+"""The verb quantise: a trained run becomes a run of whole numbers for Loihi or C, trained through the rounding."""
 
 from __future__ import annotations
 
@@ -18,12 +18,23 @@ from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.config.load import save_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import InputError, ParityError
-from stl_deploy.exporters.loihi.export import export_netx, simulate_loihi
+from stl_deploy.exporters.integers.model import choose
+from stl_deploy.exporters.integers.quantise import Quantised
+from stl_deploy.exporters.loihi.export import export_netx
 from stl_deploy.exporters.loihi.pixels import per_pixel, project_thresholds
 from stl_deploy.exporters.loihi.qat.network import quantised_network, whole_config, whole_state
 from stl_deploy.exporters.loihi.quantise import LoihiModel
-from stl_deploy.exporters.loihi.quantise import quantise as round_off
-from stl_deploy.exporters.loihi.threshold_forms import HOLDS, FormRow, Models, compare_forms, quantise_forms, show_forms
+from stl_deploy.exporters.loihi.structure import refusals
+from stl_deploy.exporters.loihi.threshold_forms import (
+    HOLDS,
+    IN_C,
+    FormRow,
+    Models,
+    compare_forms,
+    quantise_forms,
+    run_integers,
+    show_forms,
+)
 from stl_deploy.graph.accuracy import accuracy
 from stl_deploy.graph.compare import Tally
 from stl_deploy.graph.exact import input_scale
@@ -70,11 +81,12 @@ def quantise(
 ) -> dict[str, Any]:
     """Train weights and thresholds of ``run_dir`` as Loihi's integers into the new run folder ``output``.
 
-    ``output`` has config.yaml, model.safetensors, net.nir, net.net, test.npz and quantised.json (the table float ->
-    post-training -> quantisation-aware); every verb takes it. Returns the table (JSON-ready).
+    ``output`` has config.yaml, model.safetensors, net.nir, net.net (where netx can hold the network), test.npz and
+    quantised.json (the table float -> post-training -> quantisation-aware); every verb takes it. Returns the table
+    (JSON-ready).
     known: the rows of the table up to post-training, where `before_training` has made them already.
-    Raises InputError for a run that cannot be read, UnsupportedError for what Loihi cannot hold, ParityError if the
-    netx file's integer model differs in one spike from the network that was trained.
+    Raises InputError for a run that cannot be read, UnsupportedError for what integers cannot hold, ParityError if the
+    integer model of what was written differs in one spike from the network that was trained.
     """
     say, options = say or Console(quiet=True), options or QuantiseOptions()
     if run_dir.is_file():
@@ -95,7 +107,10 @@ def quantise(
         forget_results(output)
         for file in made.iterdir():
             file.replace(output / file.name)
-    say.say(f"next:  stl-deploy verify {output} --against {output / 'net.net'}   stl-deploy simulate {output} ...")
+    if (output / "net.net").exists():
+        say.say(f"next:  stl-deploy verify {output} --against {output / 'net.net'}   stl-deploy simulate {output} ...")
+    else:
+        say.say(f"next:  stl-deploy export {output} --to c -o DIR   (netx cannot hold the network)")
     return table
 
 
@@ -113,16 +128,18 @@ def _quantise(
         )
     rows = [*known]
     network = _train(folded, calibration, options, say)
-    model, differing, compared = _write(folded.config, network, made, test, calibration)
+    model = _write(folded.config, network, made, test, calibration)
+    differing, compared, y = compare_spikes(network, model, test.x)
     if differing:
         raise ParityError(
             f"{output}: the integer model differs from the trained network in {differing} of {compared} spikes"
         )
-    trained = accuracy(folded.program, Result({"output": simulate_loihi(model, test.x).y}, {}), test.labels)
+    trained = accuracy(folded.program, Result({"output": y}, {}), test.labels)
     form = "projected" if per_pixel(folded.program) else "folded"
-    rows.append(FormRow(TRAINED, form, trained, holds=HOLDS[form]))
+    rows.append(FormRow(TRAINED, form, trained, holds=HOLDS[form] if isinstance(model, LoihiModel) else IN_C))
     show_forms(rows, say, test.x.shape[1], test.x.shape[1])
-    say.say(f"the netx file spikes exactly as the trained network: 0 of {compared:,} spikes differ")
+    what = "netx file" if isinstance(model, LoihiModel) else "integer model"
+    say.say(f"the {what} spikes exactly as the trained network: 0 of {compared:,} spikes differ")
     facts = {
         "source": run_dir.name,
         "samples": len(test.labels),
@@ -146,7 +163,7 @@ def before_training(
 
 def _train(folded: FoldedRun, calibration: NDArray[Any], options: QuantiseOptions, say: Console) -> Network:
     program = project_thresholds(folded.program)
-    start = round_off(program, calibration, input_scale=input_scale(program))
+    start = choose(program, calibration, "folded")
     network = quantised_network(folded.folded.network, program, start).requires_grad_(True)
     config = folded.config
     lr = options.lr if options.lr is not None else config.train.lr * LEARNING_RATE
@@ -165,26 +182,32 @@ def _train(folded: FoldedRun, calibration: NDArray[Any], options: QuantiseOption
 @torch.no_grad()
 def _write(
     config: RunConfig, network: Network, output: Path, test: LabelledInput, calibration: NDArray[Any]
-) -> tuple[LoihiModel, int, int]:
-    """The run folder of whole numbers, and how many spikes of its netx file differ from the trained network's."""
+) -> LoihiModel | Quantised:
+    """The run folder of whole numbers: its graph, and the integers of its netx file, or of C where netx has none."""
     plain = whole_config(config, network)
     state = whole_state(network)
     model_file.save_model(output, state, {"mode": config.train.mode, "quantised": "loihi"})
     save_config(plain, output / CONFIG)
     program = fold_run(output, output / "net.nir").program
     write_npz(output / TEST_INPUT, {"x": test.x, "y": test.labels})
-    model = export_netx(program, output / "net.net", calibration=calibration, input_scale=input_scale(program))
-    differing, compared = compare_spikes(network, model, test.x)
-    return model, differing, compared
+    if refusals(program):
+        return choose(program, calibration)
+    scale = input_scale(program)
+    return export_netx(program, output / "net.net", calibration=calibration, input_scale=scale)
 
 
 @torch.no_grad()
-def compare_spikes(network: Network, model: LoihiModel, x: NDArray[np.float32]) -> tuple[int, int]:
-    """(differing, compared) spikes of the fake-quantised network and the integer model on ``x`` ``[T, B, *shape]``."""
-    tally = Tally()
+def compare_spikes(
+    network: Network, model: LoihiModel | Quantised, x: NDArray[np.float32]
+) -> tuple[int, int, NDArray[np.float32]]:
+    """(differing, compared) spikes of the fake-quantised network and the integer model on ``x`` ``[T, B, *shape]``, and
+    what the model puts out, ``[T, B, *shape]``.
+    """
+    tally, outputs = Tally(), []
     for start in range(0, x.shape[1], 256):
         part = x[:, start : start + 256]
         _, recorded = network.record(torch.from_numpy(part))
-        integers = simulate_loihi(model, part, record=True).spikes
-        tally.add({name: recorded[name].numpy() for name in integers}, integers)
-    return tally.differing, tally.compared
+        integers = run_integers(model, part)
+        tally.add({name: recorded[name].numpy() for name in integers.spikes}, integers.spikes)
+        outputs.append(integers.y)
+    return tally.differing, tally.compared, np.concatenate(outputs, axis=1)

@@ -1,4 +1,4 @@
-"""Quantisation-aware training of any graph that Loihi can hold, captured ones above all."""
+"""Quantisation-aware training of any feed-forward graph that integers hold, captured ones above all."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.loihi.qat.graph import QuantisedChain
+from stl_deploy.exporters.loihi.qat.graph import QuantisedGraph
 from stl_deploy.fold.layer_graph import fold_layers
 from stl_deploy.graph.exact import input_grid, round_to_grid
 from stl_deploy.graph.lower import own_metadata
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from stl_deploy.pipeline.spiking_graph import SpikingGraph
 
 
-class QuantisedModule(QuantisedChain):
+class QuantisedModule(QuantisedGraph):
     """A graph as a torch module of whole numbers: ``module(x)``, ``[T, B, *shape]`` to ``[T, B, *shape]``.
 
     It trains as any module does, its weights and thresholds through the rounding, and in eval mode spikes as the
-    integers do. `graph` hands the integers out. net: what Loihi can hold, with its thresholds in weights or not; x:
+    integers do. `graph` hands the integers out. net: what netx or C can hold, with its thresholds in weights or not; x:
     input that the first integers are chosen on, rounded to the grid that the graph declares.
     """
 

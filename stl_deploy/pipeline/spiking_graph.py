@@ -233,8 +233,8 @@ class SpikingGraph:
     def quantised(self, x: Any = None) -> QuantisedModule:
         """A torch module of this graph in Loihi's whole numbers, to be trained on as any other; see `QuantisedModule`.
 
-        x: input that the first integers are chosen on (default: ``sample``). Raises UnsupportedError where Loihi cannot
-        hold the graph.
+        x: input that the first integers are chosen on (default: ``sample``). Raises UnsupportedError where integers
+        cannot hold the graph, or where it has loops.
 
             module = net.fold(thresholds="weights").quantised()
             ...  # train it: spikes = module(x), x [T, B, *shape]
@@ -244,7 +244,7 @@ class SpikingGraph:
 
         given = self._input(x, "quantised")
         if isinstance(given, Mapping):
-            raise InputError("expected a network of one input; found several; Loihi's chains have one")
+            raise InputError("expected a network of one input; found several; integers have one")
         return QuantisedModule(self, given)
 
     def stream(self) -> Stream:

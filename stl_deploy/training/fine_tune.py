@@ -30,8 +30,9 @@ def fine_tune(
 
     progress: called with each epoch's record; batch: see `stl_deploy._util.training_progress`.
     The weights of the epoch of lowest validation loss are kept, the start (epoch 0) among them; returns that epoch.
-    Raises DivergedError if the loss or a weight becomes NaN or infinite.
+    Every epoch shows all steps. Raises DivergedError if the loss or a weight becomes NaN or infinite.
     """
+    config = config.model_copy(update={"train": config.train.model_copy(update={"one_step_epochs": 0})})
     optimiser = torch.optim.Adam([{"params": list(network.parameters()), "multiplier": 1.0}], lr=lr)
     start = evaluate(network, data.validation, config).loss
     state = State(network, optimiser, 0, [], weights_of(network), 0)

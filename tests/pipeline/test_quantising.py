@@ -8,18 +8,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from stl_deploy._util.console import Console
 from stl_deploy.errors import InputError, ParityError
+from stl_deploy.exporters.integers.graph import ConvNode
+from stl_deploy.exporters.integers.store import NAME, read_integers
 from stl_deploy.exporters.lava.target import Lava, LavaOptions
 from stl_deploy.exporters.loihi.net import same_net
 from stl_deploy.exporters.loihi.netx import read_netx
+from stl_deploy.exporters.loihi.qat.fake_quant import LoihiLIF
 from stl_deploy.pipeline import quantise as quantising
+from stl_deploy.pipeline.configure import configure
 from stl_deploy.pipeline.export import export
 from stl_deploy.pipeline.quantise import QuantiseOptions
 from stl_deploy.pipeline.quantise import quantise as quantise_run
 from stl_deploy.pipeline.simulate import simulate
 from stl_deploy.training.fine_tune import fine_tune
+from stl_deploy.training.loop import train
 from stl_deploy.training.model_file import load_network
 from stl_deploy.training.run_files import CHECKPOINT
 
@@ -80,10 +86,59 @@ def test_exporting_the_run_again_gives_the_trained_integers(quantised: Path, tmp
 
 
 def test_a_difference_of_one_spike_is_a_failure(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quantising, "compare_spikes", lambda *args: (1, 100))
+    monkeypatch.setattr(quantising, "compare_spikes", lambda *args: (1, 100, None))
     with pytest.raises(ParityError, match="differs from the trained network in 1 of 100 spikes"):
         quantise_run(run_dir, tmp_path / "q", QuantiseOptions(epochs=0, samples=20))
     assert not (tmp_path / "q").exists()  # nothing half-written
+
+
+RESIDUAL = (
+    '{"kind": "conv", "channels": 6, "kernel": 3, "padding": 1}, {"kind": "norm"}, {"kind": "lif"}',
+    '{"kind": "pool", "op": "sum"}',
+    '{"kind": "residual", "layers": [{"kind": "conv", "channels": 8, "kernel": 3, "padding": 1, "stride": 2}, '
+    '{"kind": "norm"}, {"kind": "lif"}, {"kind": "dropout"}, {"kind": "conv", "channels": 8, "kernel": 3, '
+    '"padding": 1}, {"kind": "norm"}, {"kind": "lif", "beta": 0.3}], "shortcut": [{"kind": "conv", "channels": 8, '
+    '"kernel": 1, "stride": 2}, {"kind": "norm"}, {"kind": "lif"}]}',
+    '{"kind": "residual", "layers": [{"kind": "conv", "channels": 8, "kernel": 3, "padding": 1}, {"kind": "norm"}, '
+    '{"kind": "lif"}]}',
+    '{"kind": "flatten"}, {"kind": "linear", "features": 10}, {"kind": "li"}',
+)
+
+
+def test_a_run_with_skips_becomes_whole_numbers_for_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A strided projection, sums of spikes, a leaky readout; every epoch at all steps, with the run's surrogate."""
+    changes = (
+        f"network=[{', '.join(RESIDUAL)}]", "train.epochs=3", "train.one_step_epochs=2", "train.lr=0.01",
+        "neuron.surrogate=triangular", "neuron.learn_beta=true", "train.rate_target=null",
+    )  # fmt: skip
+    config = configure("digits", changes)
+    train(config, tmp_path / "run", curves=False)
+    seen = []
+    forward = LoihiLIF.forward
+
+    def watched(lif: LoihiLIF, x: torch.Tensor) -> torch.Tensor:
+        seen.append((len(x), lif.surrogate))
+        return forward(lif, x)
+
+    monkeypatch.setattr(LoihiLIF, "forward", watched)
+    monkeypatch.setenv("STL_DEPLOY_FUSED", "0")
+    table = quantise_run(tmp_path / "run", tmp_path / "q", QuantiseOptions(epochs=2, samples=200, input_grid=4))
+    assert set(seen) == {(config.dataset.T, "triangular")}
+    assert table["spikes_differing"] == 0
+    assert table["spikes_compared"] == 200 * config.dataset.T * (6 * 64 + 4 * 8 * 4)
+    stages = [(row["stage"], row["form"]) for row in table["rows"]]
+    assert stages[2:] == [("post-training", "per-neuron"), ("quantisation-aware", "folded")]
+    assert "C" in table["rows"][-1]["holds"]
+    assert not (tmp_path / "q" / "net.net").exists()
+    network, _ = load_network(tmp_path / "q")
+    export(tmp_path / "q", "c", tmp_path / "c", verified=False)
+    graph, _ = read_integers(tmp_path / "c" / NAME)
+    for name, layer in network.layers.items():
+        if isinstance(layer, torch.nn.Conv2d):
+            node = graph.by_name[name]
+            assert isinstance(node, ConvNode)
+            factor = 16 if name == "conv1" else 1
+            np.testing.assert_array_equal(layer.weight.detach().numpy(), node.weight * factor)
 
 
 def test_wrong_calls(run_dir: Path, tmp_path: Path) -> None:

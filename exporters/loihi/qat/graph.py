@@ -1,9 +1,10 @@
-"""Quantisation-aware training of any chain that Loihi can hold: a graph becomes a torch module of whole numbers."""
+"""Quantisation-aware training of any feed-forward graph that integers hold, as a torch module of whole numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,89 +14,99 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stl_deploy.errors import InputError
+from stl_deploy.exporters.integers.model import choose
 from stl_deploy.exporters.loihi.pixels import project_thresholds
 from stl_deploy.exporters.loihi.qat.fake_quant import LoihiLIF, WholeSynapse
-from stl_deploy.exporters.loihi.qat.network import quantise_layers
-from stl_deploy.exporters.loihi.quantise import quantise
-from stl_deploy.exporters.loihi.structure import FlattenStage, PoolStage, Stage, SynapseStage, structure
-from stl_deploy.graph.exact import input_scale
-from stl_deploy.graph.program import Conv, Linear, Node, Program
+from stl_deploy.exporters.loihi.qat.network import plain_numbers, quantise_layers
+from stl_deploy.exporters.loihi.structure import check_kind
+from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Node, Output, Pool, Program, is_max_pool
 from stl_deploy.nn.layer_graph import LayerGraph
-from stl_deploy.nn.neuron import LIF
+from stl_deploy.nn.neuron import LI, LIF
 
 
-class QuantisedChain(nn.Module):
-    """A chain of layers in Loihi's whole numbers, ``[T, B, *shape]`` to the output of every step ``[T, B, *shape]``.
+class QuantisedGraph(nn.Module):
+    """A network in Loihi's whole numbers, ``[T, B, *shape]`` to the output of every step ``[T, B, *shape]``.
 
-    program: what Loihi can hold; calibration: input ``[T, B, *shape]`` that the first integers are chosen on. In
-    training mode gradients reach every weight and threshold (see `fake_quant`); in eval mode spikes are those of the
-    integers. Raises UnsupportedError where Loihi cannot hold the program, InputError for input off its grid.
+    program: what integers and `stl_deploy.exporters.loihi.qat.network` can hold; calibration: input
+    ``[T, B, *shape]`` that the first integers are chosen on. In training mode gradients reach every weight and
+    threshold (see `fake_quant`); in eval mode spikes are those of the integers. Raises UnsupportedError where integers
+    or these layers cannot hold the program, InputError for input off its grid.
     """
 
     def __init__(self, program: Program, calibration: NDArray[Any]) -> None:
         super().__init__()
         self._program = project_thresholds(program)
-        start = quantise(self._program, calibration, input_scale=input_scale(program))
-        chain = structure(self._program)
-        self._stages = chain.stages
-        synapses = [stage for stage in chain.stages if isinstance(stage, SynapseStage)]
         self._layers: dict[str, nn.Module] = {}
-        for stage in synapses:
-            self._layers |= {stage.synapse.name: _like(stage.synapse), stage.neuron.name: LIF(stage.neuron.shape)}
-        quantise_layers(self._layers, self._program, start)
-        self._host = [(node, _like(node) if isinstance(node, Linear) else nn.Flatten(2)) for node in chain.host]
-        self.layers = nn.ModuleList([*self._layers.values(), *(module for _, module in self._host)])
+        for node in self._program.nodes:
+            if isinstance(node, Neuron):
+                if not is_max_pool(self._program, node):
+                    self._layers[node.name] = LIF(node.shape) if node.spiking else LI(node.shape)
+            elif not isinstance(node, Input | Output):
+                check_kind(node)
+                if isinstance(node, Linear | Conv):
+                    self._layers[node.name] = _like(node)
+        quantise_layers(self._layers, self._program, choose(self._program, calibration, "folded"))
+        self.layers = nn.ModuleList(self._layers.values())
 
     def forward(self, x: Tensor) -> Tensor:
-        """The chain's output at every step."""
-        shape = self._program.inputs[0].shape
-        if x.dim() != len(shape) + 2 or tuple(x.shape[2:]) != shape:
-            raise InputError(f"expected input [T, B, {', '.join(map(str, shape))}]; found {list(x.shape)}")
-        for stage in self._stages:
-            x = self._run(stage, x)
-        for _, module in self._host:
-            x = module(x)
-        return x
+        """The output at every step."""
+        (entry,) = self._program.inputs
+        if x.dim() != len(entry.shape) + 2 or tuple(x.shape[2:]) != entry.shape:
+            raise InputError(f"expected input [T, B, {', '.join(map(str, entry.shape))}]; found {list(x.shape)}")
+        values = {entry.name: x}
+        for node in self._program.nodes:
+            if node is not entry:
+                values[node.name] = self._run(node, values)
+        return values[self._program.outputs[0].name]
 
-    def _run(self, stage: Stage, x: Tensor) -> Tensor:
-        if isinstance(stage, FlattenStage):
-            return x.flatten(2)
-        apart = x.flatten(0, 1)
-        if isinstance(stage, PoolStage):
-            padding = tuple(before for before, _ in stage.pool.padding)
-            pooled = functional.max_pool2d(apart, stage.pool.kernel, stage.pool.stride, padding)
-            return pooled.reshape(*x.shape[:2], *pooled.shape[1:])
-        sums: Tensor = self._layers[stage.synapse.name](apart)
-        spikes: Tensor = self._layers[stage.neuron.name](sums.reshape(*x.shape[:2], *sums.shape[1:]))
-        return spikes
+    def _run(self, node: Node, values: Mapping[str, Tensor]) -> Tensor:
+        """What a node puts out; of a layer that reaches neurons, what arrives at it: they add up all their layers'."""
+        layer, sources = self._layers.get(node.name), [self._program.by_name[source.node] for source in node.sources]
+        x, *others = (values[source.name] for source in sources)
+        if isinstance(layer, LoihiLIF):
+            first, *beside = (self._layers[source.name] for source in sources)
+            apart = [(synapse, other.flatten(0, 1)) for synapse, other in zip(beside, others, strict=True)]
+            sums: Tensor = first(x.flatten(0, 1), *apart)
+            spikes: Tensor = layer(sums.reshape(*x.shape[:2], *node.shape))
+            return spikes
+        if isinstance(node, Neuron) and layer is None:
+            (pool,) = sources
+            assert isinstance(pool, Pool)
+            return _pooled(pool, values[pool.sources[0].node], functional.max_pool2d)
+        x, frames = sum(others, start=x), x.shape[:2]
+        if isinstance(layer, WholeSynapse):
+            return x
+        if isinstance(layer, LI):
+            x = layer(x)
+        elif isinstance(node, Pool):
+            x = _pooled(node, x, partial(functional.avg_pool2d, divisor_override=node.divisor))
+        elif layer is not None:
+            x = layer(x.flatten(0, 1))
+        return x.reshape(*frames, *node.shape)
 
     @torch.no_grad()
     def whole(self, metadata: Mapping[str, Any]) -> LayerGraph:
         """The layers with the whole numbers that were trained; ``metadata``: of the graph."""
-        changed: dict[str, Node] = {}
-        for stage in self._stages:
-            if isinstance(stage, SynapseStage):
-                changed |= self._whole_stage(stage)
-        for node, module in self._host:
-            if isinstance(node, Linear) and isinstance(module, nn.Linear):
-                changed[node.name] = replace(node, weight=_array(module.weight), bias=_array(module.bias))
-        return LayerGraph(tuple(changed.get(node.name, node) for node in self._program.nodes), dict(metadata))
+        nodes = (self._whole(node, self._layers.get(node.name)) for node in self._program.nodes)
+        return LayerGraph(tuple(nodes), dict(metadata))
 
-    def _whole_stage(self, stage: SynapseStage) -> dict[str, Node]:
-        synapse, lif = self._layers[stage.synapse.name], self._layers[stage.neuron.name]
-        assert isinstance(synapse, WholeSynapse)
-        assert isinstance(lif, LoihiLIF)
-        weight, bias = synapse.numbers()
-        neuron = replace(
-            stage.neuron,
-            decay=np.asarray(lif.decay.detach().cpu(), np.float32),
-            threshold=np.asarray(lif.whole_threshold.detach().cpu(), np.float32),
-            gain=None,
-            offset=None,
-            compare="gt",
-        )
-        numbers = {"weight": _array(weight * (synapse.input_scale or 1)), "bias": _array(bias)}
-        return {neuron.name: neuron, stage.synapse.name: replace(stage.synapse, **numbers)}  # type: ignore[arg-type]
+    def _whole(self, node: Node, layer: nn.Module | None) -> Node:
+        if isinstance(node, Neuron) and isinstance(layer, LIF | LI):
+            decay = _array(layer.decay)
+            if not isinstance(layer, LoihiLIF):
+                return replace(node, decay=decay)
+            threshold = _array(layer.whole_threshold)
+            return replace(node, decay=decay, threshold=threshold, gain=None, offset=None, compare="gt")
+        if isinstance(node, Linear | Conv) and layer is not None:
+            weight, bias = plain_numbers(layer)
+            return replace(node, weight=_array(weight), bias=None if bias is None else _array(bias))
+        return node
+
+
+def _pooled(pool: Pool, x: Tensor, how: Callable[..., Tensor]) -> Tensor:
+    (top, bottom), (left, right) = pool.padding
+    maps = how(functional.pad(x.flatten(0, 1), (left, right, top, bottom)), pool.kernel, pool.stride)
+    return maps.reshape(*x.shape[:2], *maps.shape[1:])
 
 
 def _array(tensor: Tensor) -> NDArray[np.float32]:
@@ -119,4 +130,4 @@ def _like(node: Linear | Conv) -> nn.Linear | nn.Conv2d:
     return made
 
 
-__all__ = ["QuantisedChain"]
+__all__ = ["QuantisedGraph"]
