@@ -24,8 +24,7 @@ from benchmarks import nets
 from stl_deploy.errors import InputError, StlDeployError
 from stl_deploy.exporters.onnx import Form, OnnxModel, Precision, export_onnx, to_int8
 from stl_deploy.exporters.onnx.runtime import onnxruntime
-from stl_deploy.exporters.verify import verify
-from stl_deploy.graph.compare import NodeParity, Tally
+from stl_deploy.graph.compare import NodeParity, Tally, compare
 from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.margins import Margin, NearThreshold
 from stl_deploy.graph.program import Floats, Program
@@ -81,8 +80,8 @@ class _File:
         if self.precision not in _AS_IT_IS:
             reference = run(self.program, x, record=names, observe=self.near, double=self.precision == "exact")
         found = self.model.run(x, record=names)
-        (own,) = verify(self.program, {_REFERENCE: reference, "": found}, reference=_REFERENCE, x=x).runs
-        (changed,) = verify(self.program, {_REFERENCE: plain, "": found}, reference=_REFERENCE).runs
+        own = compare(self.program, reference, found, "", x=x, against=_REFERENCE)
+        changed = compare(self.program, plain, found, "", against=_REFERENCE)
         self.own.add_nodes(own.nodes, x.shape[1])
         self.changed.add_nodes(changed.nodes, x.shape[1])
         self.votes.append(found.y.sum(axis=0))

@@ -10,10 +10,12 @@ import argparse
 import json
 import math
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from stl_deploy._util.files import sha256, write_json, write_text
 from stl_deploy._util.tensor_file import read_tensors, write_tensors
@@ -22,12 +24,14 @@ from stl_deploy.data import load_dataset
 from stl_deploy.training import pretrained
 from stl_deploy.training.evaluate import evaluate
 from stl_deploy.training.model_file import load_network
-from stl_deploy.training.pretrained.packing import packed, unpacked
+from stl_deploy.training.pretrained.unpacking import SCALE, by_output, unpacked
 from stl_deploy.training.run_files import METRICS, MODEL
 
 FOLDER = Path(pretrained.__file__).parent
 _Z = 1.959964
 """Of a 95 % interval."""
+_TINY = torch.finfo(torch.float32).tiny
+_MOST = 127
 
 
 def wilson(correct: int, samples: int) -> pretrained.Accuracy:
@@ -36,6 +40,19 @@ def wilson(correct: int, samples: int) -> pretrained.Accuracy:
     middle = (share + spread / 2) / (1 + spread)
     half = _Z / (1 + spread) * math.sqrt(share * (1 - share) / samples + spread / (4 * samples))
     return pretrained.Accuracy(correct, samples, round(middle - half, 4), round(middle + half, 4))
+
+
+def packed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Synaptic weights ``[outputs, ...]`` as int8 and scales ``[outputs]``, kept as ``NAME.scale``; others as given."""
+    small: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if name.endswith(".weight") and tensor.dim() > 1:
+            scale = tensor.flatten(1).abs().amax(1).clamp(min=_TINY) / _MOST
+            small[name] = (tensor / by_output(scale, tensor)).round().to(torch.int8)
+            small[name + SCALE] = scale
+        else:
+            small[name] = tensor
+    return small
 
 
 def _rounded(run: Path, target: Path, config_file: str, weights: str) -> tuple[pretrained.Accuracy, int]:

@@ -1,19 +1,11 @@
-"""Verify: runs of a network and of its artifacts, held to the reference or to the model that they must equal."""
+"""What runs of a network and of its artifacts gave, held to the reference or to the model that they must equal."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from numpy.typing import NDArray
-
-from stl_deploy.errors import InputError
-from stl_deploy.graph.accuracy import accuracy
-from stl_deploy.graph.compare import RunParity, compare
-from stl_deploy.graph.margins import NearThreshold
-from stl_deploy.graph.program import Program
-from stl_deploy.graph.run import NetworkInput, Result
+from stl_deploy.graph.compare import RunParity
 
 LAYER_HEADER = ("run", "layer", "spikes compared", "differ", "agreement", "near threshold", "first difference")
 RUN_HEADER = ("run", "spikes compared", "differ", "agreement", "accuracy")
@@ -37,52 +29,13 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON twin, for verify.json."""
-        runs = [run.as_dict() for run in self.runs]
         return {
             "schema_version": 1,
             "reference": self.reference,
             "accuracy": self.accuracy,
-            "runs": runs,
+            "runs": [run.as_dict() for run in self.runs],
             "warnings": list(self.warnings),
         }
-
-
-def verify(
-    program: Program,
-    runs: Mapping[str, Result],
-    *,
-    reference: str = "nir",
-    labels: NDArray[Any] | None = None,
-    near: NearThreshold | None = None,
-    x: NetworkInput | None = None,
-) -> Report:
-    """Compare each run with the one named ``reference``, spike by spike.
-
-    runs: what each backend put out and recorded on the same input; nodes that one lacks are not compared.
-    labels: ``[B]``, for the accuracy of each run (class whose only output's mean over time is
-    greatest, or its maximum where the graph's metadata say ``decision: max``).
-    near: the observer that watched the reference. x: the input, to measure the margin where runs part.
-    Raises InputError if there is no such reference, or arrays of one node differ in shape.
-    """
-    if reference not in runs:
-        raise InputError(f"expected a run to compare with: {', '.join(runs)}; found '{reference}'")
-    base = runs[reference]
-    counts = None if near is None else near.counts
-    found = tuple(
-        compare(
-            program,
-            base,
-            result,
-            name,
-            x=x,
-            near=counts,
-            against=reference,
-            accuracy=accuracy(program, result, labels),
-        )
-        for name, result in runs.items()
-        if name != reference
-    )
-    return Report(reference, accuracy(program, base, labels), found)
 
 
 def layer_rows(report: Report) -> list[tuple[str, ...]]:

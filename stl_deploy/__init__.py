@@ -16,20 +16,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
+from stl_deploy.errors import (
+    CaptureError,
+    CheckFailed,
+    ConfigError,
+    DivergedError,
+    GraphError,
+    InputError,
+    ParityError,
+    StlDeployError,
+    ToolError,
+    UnsupportedError,
+)
+
 if _TYPE_CHECKING:
     from stl_deploy import data
-    from stl_deploy.errors import (
-        CaptureError,
-        CheckFailed,
-        ConfigError,
-        DivergedError,
-        GraphError,
-        InputError,
-        ParityError,
-        StlDeployError,
-        ToolError,
-        UnsupportedError,
-    )
     from stl_deploy.exporters.targets import register_target
     from stl_deploy.nn.learn_thresholds import learn_thresholds
     from stl_deploy.nn.neuron import LI, LIF
@@ -50,21 +51,6 @@ _HOME = {
     "register_target": "exporters.targets",
     "train": "pipeline.trained_run",
     "data": "",
-    **dict.fromkeys(
-        (
-            "CaptureError",
-            "CheckFailed",
-            "ConfigError",
-            "DivergedError",
-            "GraphError",
-            "InputError",
-            "ParityError",
-            "StlDeployError",
-            "ToolError",
-            "UnsupportedError",
-        ),
-        "errors",
-    ),
 }
 """Where each name lives; data is a package itself."""
 

@@ -16,29 +16,37 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stl_deploy.exporters.lava.environment import install as lava_install
-    from stl_deploy.exporters.lava.environment import remove as lava_remove
-    from stl_deploy.exporters.witnesses.environment import witness_install, witness_remove, witness_status
-    from stl_deploy.pipeline.capture_file import capture
-    from stl_deploy.pipeline.check import check, check_folder, measure, near_threshold
-    from stl_deploy.pipeline.configure import configure
-    from stl_deploy.pipeline.doctor import doctor
-    from stl_deploy.pipeline.energy import energy
-    from stl_deploy.pipeline.export import export
-    from stl_deploy.pipeline.fold import fold
-    from stl_deploy.pipeline.fold_file import fold_file
-    from stl_deploy.pipeline.join import join
-    from stl_deploy.pipeline.listings import datasets, lava_status, models, prices, targets
-    from stl_deploy.pipeline.pretrained import run_pretrained
-    from stl_deploy.pipeline.quantise import quantise
-    from stl_deploy.pipeline.report import report
-    from stl_deploy.pipeline.report_graph import report_graph
-    from stl_deploy.pipeline.run import run
-    from stl_deploy.pipeline.show import show
-    from stl_deploy.pipeline.simulate import simulate
-    from stl_deploy.pipeline.train import evaluate, train
-    from stl_deploy.pipeline.untrained import check_untrained
-    from stl_deploy.pipeline.verify import verify
+    from stl_deploy.exporters.witnesses.environment import witness_install as witness_install
+    from stl_deploy.exporters.witnesses.environment import witness_remove as witness_remove
+    from stl_deploy.exporters.witnesses.environment import witness_status as witness_status
+    from stl_deploy.pipeline.capture_file import capture as capture
+    from stl_deploy.pipeline.check import check as check
+    from stl_deploy.pipeline.check import check_folder as check_folder
+    from stl_deploy.pipeline.check import measure as measure
+    from stl_deploy.pipeline.check import near_threshold as near_threshold
+    from stl_deploy.pipeline.configure import configure as configure
+    from stl_deploy.pipeline.doctor import doctor as doctor
+    from stl_deploy.pipeline.energy import energy as energy
+    from stl_deploy.pipeline.export import export as export
+    from stl_deploy.pipeline.fold import fold as fold
+    from stl_deploy.pipeline.fold_file import fold_file as fold_file
+    from stl_deploy.pipeline.join import join as join
+    from stl_deploy.pipeline.listings import datasets as datasets
+    from stl_deploy.pipeline.listings import lava_status as lava_status
+    from stl_deploy.pipeline.listings import models as models
+    from stl_deploy.pipeline.listings import prices as prices
+    from stl_deploy.pipeline.listings import targets as targets
+    from stl_deploy.pipeline.pretrained import run_pretrained as run_pretrained
+    from stl_deploy.pipeline.quantise import quantise as quantise
+    from stl_deploy.pipeline.report import report as report
+    from stl_deploy.pipeline.report_graph import report_graph as report_graph
+    from stl_deploy.pipeline.run import run as run
+    from stl_deploy.pipeline.show import show as show
+    from stl_deploy.pipeline.simulate import simulate as simulate
+    from stl_deploy.pipeline.train import evaluate as evaluate
+    from stl_deploy.pipeline.train import train as train
+    from stl_deploy.pipeline.untrained import check_untrained as check_untrained
+    from stl_deploy.pipeline.verify import verify as verify
 
 _HOME = {
     "capture": "pipeline.capture_file",
@@ -75,12 +83,13 @@ _HOME = {
     "witness_remove": "exporters.witnesses.environment",
     "witness_status": "exporters.witnesses.environment",
 }
+__all__ = list(_HOME)
 _ELSEWHERE = {"lava_install": "install", "lava_remove": "remove"}
 """Those that have another name where they live."""
 
 
 def __dir__() -> list[str]:
-    return list(__all__)
+    return __all__
 
 
 def __getattr__(name: str) -> Any:
@@ -89,40 +98,3 @@ def __getattr__(name: str) -> Any:
     found = getattr(import_module(f"stl_deploy.{_HOME[name]}"), _ELSEWHERE.get(name, name))
     globals()[name] = found
     return found
-
-
-__all__ = [
-    "capture",
-    "check",
-    "check_folder",
-    "check_untrained",
-    "configure",
-    "datasets",
-    "doctor",
-    "energy",
-    "evaluate",
-    "export",
-    "fold",
-    "fold_file",
-    "join",
-    "lava_install",
-    "lava_remove",
-    "lava_status",
-    "measure",
-    "models",
-    "near_threshold",
-    "prices",
-    "quantise",
-    "report",
-    "report_graph",
-    "run",
-    "run_pretrained",
-    "show",
-    "simulate",
-    "targets",
-    "train",
-    "verify",
-    "witness_install",
-    "witness_remove",
-    "witness_status",
-]

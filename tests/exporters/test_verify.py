@@ -9,7 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stl_deploy.errors import InputError, ParityError
-from stl_deploy.exporters.verify import LAYER_HEADER, RUN_HEADER, layer_rows, run_rows, verify
+from stl_deploy.exporters.verify import LAYER_HEADER, RUN_HEADER, Report, layer_rows, run_rows
+from stl_deploy.graph.accuracy import accuracy
+from stl_deploy.graph.compare import compare
 from stl_deploy.graph.margins import Margin, NearThreshold
 from stl_deploy.graph.run import Result, run
 from tests.exporters.onnx.nets import chain, digits, neuron, spikes
@@ -21,6 +23,17 @@ NODES = ["lif1", "max", "lif2"]
 def net():
     program, x = digits(), spikes(6, 5, 1, 6, 6)
     return program, x, run(program, x, record=NODES)
+
+
+def verify(program, runs, labels=None, near=None, x=None):
+    """Every run against the one called nir."""
+    near = None if near is None else near.counts
+    found = tuple(
+        compare(program, runs["nir"], run, name, x=x, near=near, against="nir", accuracy=accuracy(program, run, labels))
+        for name, run in runs.items()
+        if name != "nir"
+    )
+    return Report("nir", accuracy(program, runs["nir"], labels), found)
 
 
 def flipped(result, node, *places):
@@ -198,9 +211,3 @@ def test_runs_on_different_inputs(net):
         InputError, match=r"run 'onnx' has shape \[6, 2, 4, 6, 6\] for node 'lif1', the reference \[6, 5,"
     ):
         verify(program, {"nir": result, "onnx": other})
-
-
-def test_no_such_reference(net):
-    program, _, result = net
-    with pytest.raises(InputError, match="expected a run to compare with: onnx; found 'nir'"):
-        verify(program, {"onnx": result})

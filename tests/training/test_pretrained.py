@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 
+from benchmarks.ready_made import packed
 from stl_deploy.config.load import load_config
 from stl_deploy.data import load_dataset
 from stl_deploy.errors import InputError
@@ -14,8 +15,7 @@ from stl_deploy.pipeline.pretrained import run_pretrained
 from stl_deploy.training import pretrained
 from stl_deploy.training.evaluate import evaluate
 from stl_deploy.training.model_file import load_network, model_facts
-from stl_deploy.training.pretrained.packing import packed, unpacked
-from stl_deploy.training.pretrained.unpacking import unpack
+from stl_deploy.training.pretrained.unpacking import unpack, unpacked
 from stl_deploy.training.run_folder import TWIN
 
 

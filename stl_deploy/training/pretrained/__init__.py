@@ -4,7 +4,7 @@
 
 A model is a folder ``<name>/`` of ``card.json``, ``config.yaml``, ``metrics.jsonl``, ``model.safetensors`` and, for the
 twin (the same network with ReLU, trained by the same recipe), ``twin.yaml`` and ``twin.safetensors``. Weights were
-rounded after training, to float16 or to 8 bits with a scale for each output (see `packing`), and everything on the card
+rounded after training, to float16 or to 8 bits with a scale for each output, and everything on the card
 was measured on the rounded ones (``python -m benchmarks.ready_made`` made them). Cards are read without torch;
 `unpacking.unpack` writes a run folder.
 """

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from stl_deploy._util.files import make_folder, sha256, write_text
@@ -14,12 +16,13 @@ from stl_deploy.config.load import dump_config, load_config
 from stl_deploy.errors import InputError
 from stl_deploy.training import pretrained
 from stl_deploy.training.model_file import save_model
-from stl_deploy.training.pretrained.packing import unpacked
 from stl_deploy.training.run_files import CONFIG, METRICS
 from stl_deploy.training.run_folder import TWIN
 
 _PARTS = (("config.yaml", "model.safetensors", "."), ("twin.yaml", "twin.safetensors", TWIN))
 """Configuration, weights, and the folder below the run folder that they are unpacked into."""
+SCALE = ".scale"
+"""What follows a weight's name in the name of its scales."""
 
 
 def unpack(name: str, run_dir: Path, data_dir: str | None = None) -> pretrained.Card:
@@ -47,3 +50,19 @@ def _weights(path: Path, expected: str) -> tuple[dict[str, Tensor], dict[str, An
         raise InputError(f"{path}: expected SHA-256 {expected}; found {found}; install stl-deploy again")
     tensors, facts = read_tensors(path)
     return unpacked(tensors), facts
+
+
+def unpacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """As float32 weights of int8 ``[outputs, ...]``, times their scales ``[outputs]``, and float16; others as given."""
+    wide: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if tensor.dtype == torch.int8:
+            wide[name] = tensor.float() * by_output(tensors[name + SCALE], tensor)
+        elif not name.endswith(SCALE):
+            wide[name] = tensor.float() if tensor.dtype == torch.float16 else tensor
+    return wide
+
+
+def by_output(scale: Tensor, weights: Tensor) -> Tensor:
+    """A number for each output ``[outputs]`` in the shape that broadcasts over ``weights`` ``[outputs, ...]``."""
+    return scale.reshape(-1, *(1,) * (weights.dim() - 1))
