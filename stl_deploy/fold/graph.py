@@ -55,6 +55,3 @@ def fold_graph(
             check_graph(lower(given, dialect), lower(graph, dialect), grids)
             metadata["grid"] = {grid.node: grid.fraction_bits for grid in grids}
     return with_metadata(graph, metadata)
-
-
-__all__ = ["Thresholds", "fold_graph"]

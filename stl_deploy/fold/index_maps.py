@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from stl_deploy.errors import CaptureError
 from stl_deploy.graph.program import Conv, Input, Linear, Node, Output, Pool, Program, Reshape, Shape, Source
 from stl_deploy.graph.run import run
-from stl_deploy.nn.layer_graph import MAX_DENSE, Gather
+from stl_deploy.nn.layer_graph import MAX_DENSE, Gather, pointwise
 
 Indices = NDArray[np.int64]
 
@@ -38,13 +38,13 @@ def gather_of(node: Reshape, indices: Indices) -> Gather:
     )
 
 
-def flattens(before: Shape, after: Shape) -> bool:
-    """Whether a reshape only merges neighbouring axes, once, as NIR's Flatten does."""
-    return any(
-        after == (*before[:start], prod(before[start : end + 1]), *before[end + 1 :])
-        for start in range(len(before))
-        for end in range(start + 1, len(before))
-    )
+def flattens(before: Shape, after: Shape) -> tuple[int, int] | None:
+    """The first and last of the neighbouring axes that a reshape merges, as NIR's Flatten does; None for another."""
+    for start in range(len(before)):
+        for end in range(start + 1, len(before)):
+            if after == (*before[:start], prod(before[start : end + 1]), *before[end + 1 :]):
+                return start, end
+    return None
 
 
 def bijective(gather: Gather) -> bool:
@@ -101,19 +101,7 @@ def selection(gather: Gather) -> Node:
         return Linear(
             name=gather.name, shape=(count,), sources=gather.sources, weight=weight, bias=None, input_shape=(size,)
         )
-    rank = len(gather.shape) - 1
-    return Conv(
-        name=gather.name,
-        shape=gather.shape,
-        sources=gather.sources,
-        weight=weight.reshape(count, size, *(1,) * rank),
-        bias=None,
-        stride=(1,) * rank,
-        padding=((0, 0),) * rank,
-        dilation=(1,) * rank,
-        groups=1,
-        input_shape=gather.input_shape,
-    )
+    return pointwise(gather.name, gather.sources, gather.input_shape, weight)
 
 
 def dense(node: Conv | Linear | Pool) -> Linear:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from stl_deploy import __version__
 from stl_deploy.errors import CaptureError
-from stl_deploy.fold.index_maps import Arranged
+from stl_deploy.fold.index_maps import Arranged, flattens
 from stl_deploy.fold.layer_passes import PASSES, join_linears
 from stl_deploy.fold.rearrange import rearrange
 from stl_deploy.fold.time import DT
@@ -140,7 +140,7 @@ def join_currents(nodes: dict[str, Node]) -> dict[str, Node]:
             continue
         plain = current.offset is None and current.v_start is None and current.synapse is None
         readers = sum(s.node == current.name for other in nodes.values() for s in other.sources)
-        if plain and readers == 1 and not isinstance(nodes.get("output"), type(None)):
+        if plain and readers == 1 and "output" in nodes:
             synapse = Synapse("euler", current.decay, current.gain)
             found[name] = replace(node, sources=current.sources, synapse=synapse)
             del found[current.name]
@@ -154,8 +154,7 @@ def _dialect(nodes: tuple[Node, ...]) -> Dialect:
     if not wanted:
         return base
     kinds = [tuple(sorted(options.items())) for options in wanted.values()]
-    often = Counter(kinds).most_common(1)[0][0]
-    common = dict(often)
+    common = dict(Counter(kinds).most_common(1)[0][0])
     base = replace(base, **common)
     apart = {
         name: {key: value for key, value in options.items() if value != common[key]} for name, options in wanted.items()
@@ -212,8 +211,7 @@ def _v_leak(node: Neuron) -> Doubles:
 def to_nir(nodes: tuple[Node, ...], dialect: Dialect, metadata: Mapping[str, Any]) -> nir.NIRGraph:
     """The graph of nodes, under ``dialect``."""
     edges = [(source.node, node.name) for node in nodes for source in node.sources]
-    written = dialect.written()
-    own = {"version": __version__, "dialect": written, **metadata}
+    own = {"version": __version__, "dialect": dialect.written(), **metadata}
     return nir.NIRGraph(
         {node.name: _node(node) for node in nodes}, edges, metadata={METADATA_KEY: own}, type_check=False
     )
@@ -271,12 +269,9 @@ def _conv(node: Conv) -> nir.NIRNode:
 
 def _flatten(node: Reshape) -> nir.NIRNode:
     before, after = node.input_shape, node.shape
-    for start in range(len(before)):
-        for end in range(start + 1, len(before)):
-            size = int(np.prod(before[start : end + 1]))
-            if after == (*before[:start], size, *before[end + 1 :]):
-                rank = len(before)
-                return nir.Flatten({"input": np.array(before)}, start - rank, end - rank)
+    if (merged := flattens(before, after)) is not None:
+        start, end = merged
+        return nir.Flatten({"input": np.array(before)}, start - len(before), end - len(before))
     raise CaptureError(
         f"layer '{node.name}' reshapes {list(before)} to {list(after)}; NIR can only flatten axes", layer=node.name
     )
@@ -352,10 +347,9 @@ def require_same(meant: tuple[Node, ...], program: Program) -> None:
                         "let weights of their own read those of each step",
                         layer=node.name,
                     )
+                is_read, is_meant = _shown(getattr(found, name)), _shown(getattr(node, name))
                 raise CaptureError(
-                    f"layer '{node.name}': its {name} is read back from NIR as "
-                    f"{_shown(getattr(found, name))}, meant is "
-                    f"{_shown(getattr(node, name))}",
+                    f"layer '{node.name}': its {name} is read back from NIR as {is_read}, meant is {is_meant}",
                     layer=node.name,
                 )
 

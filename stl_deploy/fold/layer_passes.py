@@ -6,7 +6,7 @@ otherwise (folded norms, split sums) its caller measures it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -26,7 +26,7 @@ from stl_deploy.graph.program import (
     Source,
     is_binary,
 )
-from stl_deploy.nn.layer_graph import Concat, Gather, MaxPool, Norm, line_sum
+from stl_deploy.nn.layer_graph import Concat, Gather, MaxPool, Norm, line_sum, pointwise
 
 Layers = dict[str, Node]
 
@@ -97,19 +97,7 @@ def _own_weights(norm: Norm) -> Node:
             bias=shift,
             input_shape=norm.shape,
         )
-    rank = len(norm.shape) - 1
-    return Conv(
-        name=norm.name,
-        shape=norm.shape,
-        sources=norm.sources,
-        weight=scale.reshape(-1, 1, *(1,) * rank),
-        bias=shift,
-        stride=(1,) * rank,
-        padding=((0, 0),) * rank,
-        dilation=(1,) * rank,
-        groups=norm.shape[0],
-        input_shape=norm.shape,
-    )
+    return pointwise(norm.name, norm.sources, norm.shape, scale[:, None], bias=shift, groups=norm.shape[0])
 
 
 def _renamed(layers: Layers, names: Mapping[str, str]) -> Layers:
@@ -236,10 +224,7 @@ def _split(layers: Layers, concat: Concat, reader: Node) -> None:
         layers[name] = part
         parts.append(name)
         start += size
-    for name, layer in list(layers.items()):
-        if any(s.node == reader.name for s in layer.sources):
-            wide = [Source(p, s.delay) for s in layer.sources for p in (parts if s.node == reader.name else [s.node])]
-            layers[name] = replace(layer, sources=tuple(wide))
+    _read_all(layers, reader.name, parts)
 
 
 def _embed(layers: Layers, concat: Concat) -> None:
@@ -256,26 +241,19 @@ def _embed(layers: Layers, concat: Concat) -> None:
                 name=name, shape=concat.shape, sources=(source,), weight=weight, bias=None, input_shape=shape
             )
         else:
-            rank = len(shape) - 1
-            layers[name] = Conv(
-                name=name,
-                shape=concat.shape,
-                sources=(source,),
-                weight=weight.reshape(*weight.shape, *(1,) * rank),
-                bias=None,
-                stride=(1,) * rank,
-                padding=((0, 0),) * rank,
-                dilation=(1,) * rank,
-                groups=1,
-                input_shape=shape,
-            )
+            layers[name] = pointwise(name, (source,), shape, weight)
         ends.append(name)
         start += size
     del layers[concat.name]
-    for name, layer in list(layers.items()):
-        if any(s.node == concat.name for s in layer.sources):
-            wide = [Source(e, s.delay) for s in layer.sources for e in (ends if s.node == concat.name else [s.node])]
-            layers[name] = replace(layer, sources=tuple(wide))
+    _read_all(layers, concat.name, ends)
+
+
+def _read_all(layers: Layers, name: str, parts: Sequence[str]) -> None:
+    """What read ``name`` reads the sum of ``parts``."""
+    for reader, layer in list(layers.items()):
+        if any(s.node == name for s in layer.sources):
+            wide = [Source(p, s.delay) for s in layer.sources for p in (parts if s.node == name else [s.node])]
+            layers[reader] = replace(layer, sources=tuple(wide))
 
 
 def join_linears(layers: Layers) -> Layers:

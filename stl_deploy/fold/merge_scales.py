@@ -26,13 +26,8 @@ def merge_scales(graph: nir.NIRGraph, dialect: Dialect) -> nir.NIRGraph:
             continue
         before = scale.sources[0].node
         held = find(graph, before)
-        changes = {
-            field: (np.asarray(value, np.float64) * factors.reshape(-1, *(1,) * (np.ndim(value) - 1))).astype(
-                np.float32
-            )
-            for field in ("weight", "bias")
-            if (value := getattr(held, field, None)) is not None
-        }
+        fields = {field: getattr(held, field, None) for field in ("weight", "bias")}
+        changes = {field: _times(factors, value) for field, value in fields.items() if value is not None}
         nodes[before] = with_fields(graph, {before: changes}).nodes[before]
         del nodes[scale.name]
         edges = [(before if start == scale.name else start, end) for start, end in edges if end != scale.name]

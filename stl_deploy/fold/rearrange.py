@@ -30,7 +30,7 @@ from stl_deploy.fold.index_maps import (
     selection,
 )
 from stl_deploy.graph.program import Conv, Delay, Input, Linear, Neuron, Node, Output, Pool, Reshape, Scale, Source
-from stl_deploy.nn.layer_graph import Gather
+from stl_deploy.nn.layer_graph import Gather, pointwise
 
 Layers = dict[str, Node]
 _ROUNDS = 64
@@ -82,7 +82,7 @@ class _Work:
     def _read(self, reader: Node, name: str, sources: tuple[Source, ...]) -> None:
         found: list[Source] = []
         for s in self.layers[reader.name].sources:
-            found += [Source(o.node, o.delay + s.delay) for o in sources] if s.node == name else [s]
+            found += _later(sources, s.delay) if s.node == name else [s]
         self.layers[reader.name] = replace(self.layers[reader.name], sources=tuple(found))
 
     def _unread(self, gather: Gather) -> bool:
@@ -120,7 +120,7 @@ class _Work:
         at = gather.indices
         self.layers[gather.name] = replace(
             gather,
-            sources=tuple(Source(s.node, s.delay + source.delay) for s in before.sources),
+            sources=_later(before.sources, source.delay),
             indices=np.where(at < 0, -1, first[at]),
             input_shape=before.input_shape,
         )
@@ -152,7 +152,7 @@ class _Work:
                 gather,
                 name=reader.name,
                 shape=reader.shape,
-                sources=tuple(Source(s.node, s.delay + reader.sources[0].delay) for s in gather.sources),
+                sources=_later(gather.sources, reader.sources[0].delay),
                 indices=gather.indices.reshape(reader.shape),
             )
         return bool(readers)
@@ -212,21 +212,10 @@ class _Work:
                 or reader.input_shape[-1] != before[0]
             ):
                 continue
-            ones = (1,) * (len(before) - 1)
             made = (len(reader.weight), *before[1:])
             self._reader_axes(reader, made, _last(made))
-            self.layers[reader.name] = Conv(
-                name=reader.name,
-                shape=made,
-                sources=tuple(Source(s.node, s.delay + reader.sources[0].delay) for s in gather.sources),
-                weight=reader.weight.reshape(*reader.weight.shape, *ones),
-                bias=reader.bias,
-                stride=ones,
-                padding=((0, 0),) * len(ones),
-                dilation=ones,
-                groups=1,
-                input_shape=before,
-            )
+            sources = _later(gather.sources, reader.sources[0].delay)
+            self.layers[reader.name] = pointwise(reader.name, sources, before, reader.weight, bias=reader.bias)
             return True
         return False
 
@@ -255,17 +244,22 @@ class _Work:
         for reader in self._readers(name):
             self._read(reader, name, (Source(late),))
         node = self.layers[name]
-        sources: list[Source] = []
-        for s in node.sources:
-            if s.node == gather.name:
-                sources += [Source(o.node, o.delay + s.delay) for o in gather.sources]
-            else:
-                sources.append(Source(self._order(s.node, gather, back, late, name), s.delay))
+        sources = self._sources_in(node, gather, back, late, name)
         full = {f.name: _ordered(getattr(node, f.name), node.shape, back) for f in fields(node) if f.name in _ARRAYS}
-        self.layers[name] = replace(node, shape=gather.input_shape, sources=tuple(sources), **full)
+        self.layers[name] = replace(node, shape=gather.input_shape, sources=sources, **full)
         self.layers[late] = replace(gather, name=late, sources=(Source(name),))
         self._reorder(name, back)
         return True
+
+    def _sources_in(self, node: Node, gather: Gather, back: Indices, late: str, name: str) -> tuple[Source, ...]:
+        """What a reader of ``gather`` reads, in the order of what that reads."""
+        found: list[Source] = []
+        for s in node.sources:
+            if s.node == gather.name:
+                found += _later(gather.sources, s.delay)
+            else:
+                found.append(Source(self._order(s.node, gather, back, late, name), s.delay))
+        return tuple(found)
 
     def _order(self, source: str, gather: Gather, back: Indices, late: str, node: str) -> str:
         """A source of the neuron in the order that the neuron gets."""
@@ -318,14 +312,9 @@ class _Work:
 
     def _split(self, reader: Conv | Pool | Linear, gather: Gather) -> None:
         """A layer that reads a sum reads one sum in the order of the rearrangement's input."""
-        back, sources = inverse(gather), []
-        for s in reader.sources:
-            if s.node == gather.name:
-                sources += [Source(o.node, o.delay + s.delay) for o in gather.sources]
-            else:
-                sources.append(Source(self._order(s.node, gather, back, "", ""), s.delay))
+        sources = self._sources_in(reader, gather, inverse(gather), "", "")
         name = self._free(f"{reader.name}_sum")
-        self.layers[name] = replace(gather, name=name, sources=tuple(sources))
+        self.layers[name] = replace(gather, name=name, sources=sources)
         self.layers[reader.name] = replace(reader, sources=(Source(name),))
 
     def select(self, gather: Gather) -> None:
@@ -347,6 +336,10 @@ class _Work:
 
 
 _ARRAYS = ("decay", "threshold", "gain", "offset", "v_reset", "v_min", "v_start", "synapse", "scale", "steps")
+
+
+def _later(sources: tuple[Source, ...], delay: int) -> tuple[Source, ...]:
+    return tuple(Source(source.node, source.delay + delay) for source in sources)
 
 
 def _last(shape: tuple[int, ...]) -> Indices:

@@ -15,7 +15,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from stl_deploy._util.suggest import did_you_mean
 from stl_deploy._util.untrusted import read_text
@@ -46,23 +46,6 @@ Loop = Literal["closing_edge", "neuron_output"]
 LoopInput = Literal["as_written", "neuron"]
 Bound = float | Literal["-threshold"] | None
 """A lower bound of the potential: a number, minus the threshold, or none."""
-
-CHOICES: dict[str, tuple[str, ...]] = {
-    "leak": get_args(Leak),
-    "compare": get_args(Compare),
-    "reset": get_args(Reset),
-    "spikes_per_step": get_args(SpikesPerStep),
-    "start": get_args(Start),
-    "synapse": get_args(SynapseRule),
-    "gain": get_args(Gain),
-    "rate": get_args(Rate),
-    "bounded": get_args(Bounded),
-    "integrate": get_args(Integrate),
-    "emit": get_args(Emit),
-    "loop": get_args(Loop),
-    "loop_input": get_args(LoopInput),
-}
-"""What each option that is a choice may be."""
 
 
 _LATER = frozenset({"rate", "bounded"})
@@ -196,6 +179,10 @@ class Dialect:
             raise InputError(f"{where}: {error}") from None
 
 
+CHOICES: dict[str, tuple[str, ...]] = {
+    name: get_args(kind) for name, kind in get_type_hints(Dialect).items() if get_origin(kind) is Literal
+}
+"""What each option that is a choice may be."""
 PRESETS: dict[str, Dialect] = {
     "spec": Dialect(),
     "stl": Dialect(compare="ge"),

@@ -62,6 +62,25 @@ def line_sum(name: str, sources: Sources, before: Shape, kernel: int, stride: in
     )
 
 
+def pointwise(
+    name: str, sources: Sources, before: Shape, weight: Floats, *, bias: Floats | None = None, groups: int = 1
+) -> Conv:
+    """Weights ``[C_out, C_in/groups]`` at each place of 1 or 2 spatial axes, as a convolution of size 1."""
+    ones = (1,) * (len(before) - 1)
+    return Conv(
+        name=name,
+        shape=(len(weight), *before[1:]),
+        sources=sources,
+        weight=weight.reshape(*weight.shape, *ones),
+        bias=bias,
+        stride=ones,
+        padding=((0, 0),) * len(ones),
+        dilation=ones,
+        groups=groups,
+        input_shape=before,
+    )
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Concat(Node):
     """The values of its sources behind each other on the first axis."""
@@ -95,6 +114,3 @@ class LayerGraph:
     def readers(self, name: str) -> tuple[Node, ...]:
         """The layers that read ``name``."""
         return tuple(layer for layer in self.layers if any(source.node == name for source in layer.sources))
-
-
-__all__ = ["MAX_DENSE", "Concat", "Floats", "Gather", "LayerGraph", "MaxPool", "Norm", "line_sum"]

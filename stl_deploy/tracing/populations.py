@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from stl_deploy.graph import neurons
-from stl_deploy.graph.program import Floats, Neuron, Shape, Source
+from stl_deploy.graph.program import Floats, Neuron, Shape
 from stl_deploy.tracing.cores import Evaluation
 from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.readings import Population
@@ -158,6 +157,3 @@ def _before(signal: Signal) -> Tensor:
         assert tensor is not None
         return tensor
     return torch.zeros((), dtype=signal.node.dtype)
-
-
-__all__ = ["Any", "Fitted", "Source", "compact", "fit_neuron"]

@@ -190,6 +190,3 @@ def _no_form(node: Node) -> CaptureError:
         "[T, B, ...], and apply it to that",
         line=node.place.line,
     )
-
-
-__all__ = ["Ending", "ending"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -148,6 +147,3 @@ def _first_reads(signal: Signal, steps: Steps, number: Mapping[Signal, str]) -> 
         elif not node.constant:
             waiting += node.inputs()
     return found
-
-
-__all__ = ["Any", "Values", "replay", "segments"]

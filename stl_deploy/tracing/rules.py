@@ -9,7 +9,7 @@ import torch
 from stl_deploy.errors import CaptureError
 from stl_deploy.tracing import shape_rules
 from stl_deploy.tracing.elementwise import elementwise, is_elementwise
-from stl_deploy.tracing.layout import BATCH, TIME, Layout, axis_of, of_shape, shape_of, without_time
+from stl_deploy.tracing.layout import BATCH, TIME, Layout, axis_of, of_shape, shape_of
 from stl_deploy.tracing.recorder import Op, Value, map_tree
 from stl_deploy.tracing.remedies import NORMS, no_form
 from stl_deploy.tracing.unroll import Flow, Unroller, refuse
@@ -128,14 +128,7 @@ def _padded(unroller: Unroller, op: Op) -> Flow:
     behind = sum(dim == (TIME,) for dim in flow.layout[len(flow.layout) - ends :])
     if behind:
         raise refuse(f"'{op.name}' has the time axis between those it pads: {_shown(flow.layout)}", op)
-    step = without_time(layout)
-    return Flow(
-        tuple(
-            unroller.untimed(op.name, op.func, (node, *op.args[1:]), {}, step, op.outputs[0].dtype, op.place)
-            for node in flow.nodes
-        ),
-        layout,
-    )
+    return unroller.each(op, op.name, flow, layout, *op.args[1:], dtype=op.outputs[0].dtype)
 
 
 def _delayed(unroller: Unroller, op: Op, flow: Flow, axis: int) -> Flow:
@@ -208,11 +201,7 @@ def _over_classes(unroller: Unroller, op: Op) -> Flow:
     flow = unroller.flow(op.args[0])
     if op.args[1] % len(flow.layout) != len(flow.layout) - 1 or any(isinstance(f, str) for f in flow.layout[-1]):
         raise refuse(f"expected '{op.name.strip('_')}' over the last axis, the classes; found it over another", op)
-    nodes = [
-        unroller.untimed(op.name, op.func, (node, -1, False), {}, node.layout, op.outputs[0].dtype, op.place)
-        for node in flow.nodes
-    ]
-    return Flow(tuple(nodes), flow.layout)
+    return unroller.each(op, op.name, flow, flow.layout, -1, False, dtype=op.outputs[0].dtype)
 
 
 def _reduce(unroller: Unroller, op: Op) -> Flow:
@@ -228,24 +217,12 @@ def _reduce(unroller: Unroller, op: Op) -> Flow:
     if timed and layout[timed[0]] != (TIME,):
         raise refuse(f"'{op.name}' over time and something else at once: {_shown(layout)}", op)
     if rest:
-        before = [dim for dim in rest]
         lost = [dim for dim, factors in enumerate(layout) if factors == (TIME,)]
-        moved = [dim - sum(one < dim for one in lost) for dim in before]
+        moved = [dim - sum(one < dim for one in lost) for dim in rest]
         step_layout = [d for i, d in enumerate(nodes[0].layout) if i not in moved or keep]
         step_layout = [() if keep and i in moved else d for i, d in enumerate(step_layout)]
-        call = getattr(torch.ops.aten, "amax" if op.name == "max" else op.name)
-        nodes = tuple(
-            unroller.untimed(
-                "amax" if op.name == "max" else op.name,
-                call,
-                (node, moved, keep),
-                {},
-                tuple(step_layout),
-                dtype,
-                op.place,
-            )
-            for node in nodes
-        )
+        name = "amax" if op.name == "max" else op.name
+        nodes = unroller.each(op, name, flow, tuple(step_layout), moved, keep, dtype=dtype).nodes
     if timed:
         over = {"sum": "time_sum", "mean": "time_mean", "amax": "time_max", "max": "time_max"}.get(op.name)
         if over is None:
@@ -273,6 +250,3 @@ def _reduced(op: Op, rank: int) -> tuple[list[int], bool]:
 
 def _shown(layout: Layout) -> str:
     return "[" + ", ".join("·".join(str(f) for f in dim) if dim else "1" for dim in layout) + "]"
-
-
-__all__ = ["interpret", "read"]

@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from stl_deploy._util.untrusted import one_line
 from stl_deploy.errors import CaptureError
-from stl_deploy.tracing.layout import BATCH, TIME, Layout, axis_of
+from stl_deploy.tracing.layout import BATCH, TIME, Layout
 from stl_deploy.tracing.model_state import as_found, bring_to_rest, names_of, shake
-from stl_deploy.tracing.nodes import Node
-from stl_deploy.tracing.recorder import Op, Recorder, Value
+from stl_deploy.tracing.recorder import Op, Recorder
 from stl_deploy.tracing.rules import read
 from stl_deploy.tracing.source_lines import raised_at
 from stl_deploy.tracing.unroll import Flow, Unroller
@@ -220,6 +219,3 @@ def _described(found: Any) -> str:
     if isinstance(found, list | tuple):
         return f"{len(found)} values"
     return f"an object of class {type(found).__name__}"
-
-
-__all__ = ["Call", "Node", "Recorded", "Value", "axis_of", "pick", "record", "run"]

@@ -11,7 +11,7 @@ from torch import Tensor
 from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.elementwise import fit, one_sample
 from stl_deploy.tracing.layout import BATCH, TIME, Dim, Layout, axis_of, regroup, shape_of, without_time
-from stl_deploy.tracing.recorder import Op, Value
+from stl_deploy.tracing.recorder import Op
 from stl_deploy.tracing.unroll import Flow, Unroller, refuse
 
 
@@ -38,14 +38,17 @@ def _to_shape(unroller: Unroller, op: Op, flow: Flow, shape: tuple[int, ...]) ->
 
 def _permute(unroller: Unroller, op: Op) -> list[Flow]:
     flow = unroller.flow(op.args[0])
-    rank = len(flow.layout)
-    if op.name == "permute":
-        order = [dim % rank for dim in op.args[1]]
-    else:
-        order = list(range(rank))
-        a, b = (0, rank - 1) if op.name == "t" else (op.args[1] % rank, op.args[2] % rank)
-        order[a], order[b] = order[b], order[a]
-    return [_in_order(unroller, op, flow, order)]
+    return [_in_order(unroller, op, flow, _order(op.name, op.args[1:], len(flow.layout)))]
+
+
+def _order(name: str, args: Sequence[Any], rank: int) -> list[int]:
+    """Where each axis of a permutation comes from."""
+    if name == "permute":
+        return [dim % rank for dim in args[0]]
+    order = list(range(rank))
+    a, b = (0, rank - 1) if name == "t" else (args[0] % rank, args[1] % rank)
+    order[a], order[b] = order[b], order[a]
+    return order
 
 
 def _in_order(unroller: Unroller, op: Op, flow: Flow, order: list[int]) -> Flow:
@@ -57,12 +60,7 @@ def _in_order(unroller: Unroller, op: Op, flow: Flow, order: list[int]) -> Flow:
     large = [dim for dim in step_order if flow.nodes[0].layout[dim] != ()]
     if large == sorted(large):
         return _moved(unroller, op, flow, layout)
-    step = without_time(layout)
-    nodes = tuple(
-        unroller.untimed("permute", torch.ops.aten.permute, (node, step_order), {}, step, node.dtype, op.place)
-        for node in flow.nodes
-    )
-    return Flow(nodes, layout)
+    return unroller.each(op, "permute", flow, layout, step_order)
 
 
 def _unsqueeze(unroller: Unroller, op: Op) -> list[Flow]:
@@ -76,7 +74,6 @@ def _expand(unroller: Unroller, op: Op) -> list[Flow]:
     shape = op.outputs[0].shape
     layout: list[Dim] = [()] * (len(shape) - len(flow.layout)) + list(flow.layout)
     flow = _moved(unroller, op, flow, tuple(layout))
-    sizes = unroller.sizes(flow)
     if op.name == "repeat":
         grown = [i for i, count in enumerate(op.args[1]) if count > 1]
     else:
@@ -91,21 +88,15 @@ def _expand(unroller: Unroller, op: Op) -> list[Flow]:
         raise refuse("a signal is repeated along an axis that it has already", op)
     for i in grown:
         layout[i] = (shape[i],)
+    assert shape_of(tuple(layout), unroller.sizes(flow)) == tuple(shape)
     step = without_time(tuple(layout))
-    assert shape_of(tuple(layout), sizes) == tuple(shape)
-    return [
-        Flow(
-            tuple(unroller.untimed("expand", None, (n,), {}, step, n.dtype, op.place) for n in flow.nodes),
-            tuple(layout),
-        )
-    ]
+    nodes = tuple(unroller.untimed("expand", None, (n,), {}, step, n.dtype, op.place) for n in flow.nodes)
+    return [Flow(nodes, tuple(layout))]
 
 
 def _select(unroller: Unroller, op: Op) -> list[Flow]:
     flow = unroller.flow(op.args[0])
-    dim = op.args[1] % len(flow.layout)
-    index = op.args[2]
-    return [_taken(unroller, op, flow, dim, index)]
+    return [_taken(unroller, op, flow, op.args[1] % len(flow.layout), op.args[2])]
 
 
 def _taken(unroller: Unroller, op: Op, flow: Flow, dim: int, index: int) -> Flow:
@@ -122,12 +113,7 @@ def _taken(unroller: Unroller, op: Op, flow: Flow, dim: int, index: int) -> Flow
             op,
         )
     axis = dim - sum(d == (TIME,) for d in flow.layout[:dim])
-    step = without_time(layout)
-    nodes = tuple(
-        unroller.untimed("select", torch.ops.aten.select, (n, axis, index), {}, step, n.dtype, op.place)
-        for n in flow.nodes
-    )
-    return Flow(nodes, layout)
+    return unroller.each(op, "select", flow, layout, axis, index)
 
 
 def _slice(unroller: Unroller, op: Op) -> list[Flow]:
@@ -141,14 +127,14 @@ def _slice(unroller: Unroller, op: Op) -> list[Flow]:
         return [flow]
     if any(isinstance(factor, str) for factor in found):
         raise refuse("part of the batch is taken; a model must treat all samples alike", op)
+    return [_sliced(unroller, op, flow, dim, op.outputs[0].shape[dim], start, end, stride)]
+
+
+def _sliced(unroller: Unroller, op: Op, flow: Flow, dim: int, size: int, *places: int | None) -> Flow:
+    """Part of an axis of each step, which has ``size`` entries. places: start, end, stride."""
     axis = dim - sum(d == (TIME,) for d in flow.layout[:dim])
-    layout = tuple((op.outputs[0].shape[dim],) if i == dim else d for i, d in enumerate(flow.layout))
-    step = without_time(layout)
-    nodes = tuple(
-        unroller.untimed("slice", torch.ops.aten.slice, (n, axis, start, end, stride), {}, step, n.dtype, op.place)
-        for n in flow.nodes
-    )
-    return [Flow(nodes, layout)]
+    layout = tuple((size,) if i == dim else d for i, d in enumerate(flow.layout))
+    return unroller.each(op, "slice", flow, layout, axis, *places)
 
 
 def _slice_arguments(args: Any, kwargs: Any, rank: int) -> tuple[int, int | None, int | None, int]:
@@ -177,21 +163,7 @@ def _split(unroller: Unroller, op: Op) -> list[Flow]:
         elif any(isinstance(factor, str) for factor in flow.layout[dim]):
             raise refuse("the batch is split; a model must treat all samples alike", op)
         else:
-            axis = dim - sum(d == (TIME,) for d in flow.layout[:dim])
-            layout = tuple((size,) if i == dim else d for i, d in enumerate(flow.layout))
-            nodes = tuple(
-                unroller.untimed(
-                    "slice",
-                    torch.ops.aten.slice,
-                    (n, axis, start, start + size, 1),
-                    {},
-                    without_time(layout),
-                    n.dtype,
-                    op.place,
-                )
-                for n in flow.nodes
-            )
-            made.append(Flow(nodes, layout))
+            made.append(_sliced(unroller, op, flow, dim, size, start, start + size, 1))
         start += size
     return made
 
@@ -296,13 +268,11 @@ def scatter(unroller: Unroller, op: Op) -> Flow:
     whole, part = (unroller.flow(value) for value in op.args[:2])
     shape = op.outputs[0].shape
     if op.name in ("detach", "alias", "view", "_unsafe_view", "unsqueeze", "squeeze", "lift_fresh"):
-        return _to_shape(unroller, op, part, shape) if not part.constant else _constant_like(unroller, part, shape)
+        constant = part.constant
+        return unroller.constant(part.tensor.reshape(shape)) if constant else _to_shape(unroller, op, part, shape)
     rank = len(shape)
     if op.name in ("t", "transpose", "permute"):
-        order = [d % rank for d in op.args[2]] if op.name == "permute" else list(range(rank))
-        if op.name != "permute":
-            a, b = (0, rank - 1) if op.name == "t" else (op.args[2] % rank, op.args[3] % rank)
-            order[a], order[b] = order[b], order[a]
+        order = _order(op.name, op.args[2:], rank)
         inverse = [order.index(i) for i in range(rank)]
         return _in_order(unroller, op, part, inverse)
     if op.name == "select":
@@ -335,10 +305,6 @@ def _over_time(unroller: Unroller, op: Op, whole: Flow, step: Layout, dim: int) 
     return Flow(tuple(nodes), (*step[:dim], (TIME,), *step[dim:]))
 
 
-def _constant_like(unroller: Unroller, part: Flow, shape: tuple[int, ...]) -> Flow:
-    return unroller.constant(part.tensor.reshape(shape))
-
-
 def _put(unroller: Unroller, op: Op, whole: Flow, part: Flow, dim: int, index: int, shape: tuple[int, ...]) -> Flow:
     if whole.constant and not whole.timed and part.constant:
         tensor = whole.tensor.clone()
@@ -367,4 +333,3 @@ RULES: dict[str, Callable[[Unroller, Op], list[Flow]]] = {
     "stack": _stack,
     "cat": _cat,
 }
-__all__ = ["RULES", "Value", "scatter"]

@@ -59,6 +59,3 @@ def _positive(unroller: Unroller, op: Op, flow: Flow) -> Flow | None:
         for node in flow.nodes
     ]
     return Flow(tuple(unroller.nodes.make(node) for node in made), flow.layout)
-
-
-__all__ = ["as_comparison"]

@@ -139,6 +139,3 @@ def _key_of(number: float) -> int:
 def _float_of(keys: Tensor) -> Tensor:
     """The float32 at a place among all of them; 0 is at 0."""
     return torch.copysign(keys.abs().to(torch.int32).view(torch.float32), keys)
-
-
-__all__ = ["Threshold", "find_thresholds", "is_elementwise", "of_state"]

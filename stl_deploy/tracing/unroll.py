@@ -101,6 +101,12 @@ class Unroller:
         values, options = replace_nodes((args, kwargs), lambda one: one.tensor)
         return self.nodes.constant(node.run(values, options, {**self.sizes(), BATCH: 1}))
 
+    def each(self, op: Op, name: str, flow: Flow, layout: Layout, *more: Any, dtype: torch.dtype | None = None) -> Flow:
+        """An ATen operation on each step's value: ``name(value, *more)``. layout: of the result; dtype: likewise."""
+        call, step = getattr(torch.ops.aten, name), without_time(layout)
+        made = (self.untimed(name, call, (node, *more), {}, step, dtype or node.dtype, op.place) for node in flow.nodes)
+        return Flow(tuple(made), layout)
+
     def reshaped(self, node: Node, layout: Layout, place: Place) -> Node:
         """``node`` with other dimensions of the same factors; undone if they were its own before."""
         base = node.args[0] if node.name == "reshape" else node

@@ -247,6 +247,3 @@ def _returning_edges(nodes: Mapping[str, Node]) -> Iterator[GraphError]:
                     node=node.name,
                     slug="bad-shape",
                 )
-
-
-__all__ = ["METADATA_KEY", "Lowering", "all_errors", "lower", "metadata_dialect", "own_metadata", "try_lower"]
