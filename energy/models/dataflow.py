@@ -67,7 +67,7 @@ def snn(program: Program, counts: Counts, prices: PriceList, flow: Dataflow) -> 
         value = 0 if pool.op == "AC" else prices.weight_bits
         bits = address_bits(input_words(program, name)) + value
         moved = accesses[name] * pool.in_nonzero
-        ledger.words(name, "queue writes and reads", moved, bits, _bytes(program, name, bits))
+        ledger.words(name, "queue writes and reads", moved, bits, size_bytes(input_words(program, name), bits))
     for node in program.of(Neuron):
         _updates(node, counts, prices, flow, ledger)
     return ledger.items()
@@ -189,7 +189,3 @@ def charge_relus(nodes: Iterable[Neuron], counts: Counts, prices: PriceList, led
         ledger.ops(node.name, "ReLU compares", "add", neurons)
         if requantises(prices):
             ledger.ops(node.name, "requantisation", requantisation(prices), neurons)
-
-
-def _bytes(program: Program, name: str, bits: int) -> int:
-    return size_bytes(input_words(program, name), bits)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stl_deploy.energy.counts.fold_pool import fold_pools
-from stl_deploy.energy.counts.record import Counts, TapCounts
+from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.counts.traffic import Traffic
 from stl_deploy.energy.prices import bounds
 from stl_deploy.energy.prices.bill import Bill, Biller
@@ -197,13 +197,9 @@ def _folded(program: Program, counts: Counts) -> set[str]:
         node = program.by_name[name]
         if counted.op == "MAC" and isinstance(node, Linear | Conv | Scale):
             fold = fold_pools(program, node)
-            if fold is not None and not fold.max_pool and _binary(counts.pools[fold.pool]):
+            if fold is not None and not fold.max_pool and counts.pools[fold.pool].op == "AC":
                 found.add(name)
     return found
-
-
-def _binary(counted: TapCounts) -> bool:
-    return counted.op == "AC"
 
 
 def _all_readers_in(program: Program, name: str, folded: set[str]) -> bool:

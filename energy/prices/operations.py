@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stl_deploy.energy.prices.price_list import Price, PriceList, Range
+from stl_deploy.energy.prices.price_list import Price, PriceList
 
 
 def state_multiply(prices: PriceList) -> Price:
@@ -36,14 +36,3 @@ def requantisation(prices: PriceList) -> Price:
     parts = state_multiply(prices), shift(prices), prices.terms["add"]
     low, high = sum(part.low for part in parts), sum(part.high for part in parts)
     return Price(low, high, parts[0].unit, "multiply, shift and clip")
-
-
-def scaled(price: Price, factor: float) -> Price:
-    """The price of ``factor`` such operations."""
-    spread = None if price.sigma is None else price.sigma * factor
-    return Price(price.low * factor, price.high * factor, price.unit, price.note, spread)
-
-
-def ends(price: Price) -> Range:
-    """Low and high."""
-    return price.low, price.high

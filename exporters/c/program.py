@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,6 @@ from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import ToolError
 from stl_deploy.exporters.c.compiler import DEADLINE, compile_program, run_program
 from stl_deploy.exporters.c.plan import Plan, Recorded
-from stl_deploy.exporters.c.render import len_of
 from stl_deploy.exporters.integers.simulate import IntegerRun, check_input
 
 AT_ONCE = 2**26
@@ -44,10 +44,10 @@ class Program:
         """
         graph = self.plan.graph
         x = check_input(graph.input, x)
-        spikes = sum(len_of(one.shape) for one in self.plan.recorded) if record else 0
-        outputs = len_of(graph.output.shape)
+        spikes = sum(math.prod(one.shape) for one in self.plan.recorded) if record else 0
+        outputs = math.prod(graph.output.shape)
         steps, samples = x.shape[:2]
-        at_once = max(1, AT_ONCE // (4 * steps * len_of(graph.input.shape)))
+        at_once = max(1, AT_ONCE // (4 * steps * math.prod(graph.input.shape)))
         with self._compiled([*options, *(["-DNET_RECORD"] if record else [])], deadline) as program:
             parts = [
                 self._batch(program, x[:, start : start + at_once], outputs, spikes, deadline)
@@ -83,7 +83,7 @@ class Program:
     def unpack(self, written: NDArray[np.uint8], *, record: bool = False) -> IntegerRun:
         """A run from what the program wrote: bytes ``[B, T, 4·outputs + spikes]``, spikes if it was built to record."""
         graph, rows = self.plan.graph, written.swapaxes(0, 1)
-        outputs, (steps, samples) = len_of(graph.output.shape), rows.shape[:2]
+        outputs, (steps, samples) = math.prod(graph.output.shape), rows.shape[:2]
         recorded = self.plan.recorded if record else []
         y = np.ascontiguousarray(rows[..., : 4 * outputs]).view("<i4").astype(np.int32)
         found = {one.node: _spikes(rows[..., 4 * outputs :], one) for one in recorded}

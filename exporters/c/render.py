@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -108,8 +109,8 @@ def _context(plan: Plan, about: About) -> dict[str, Any]:
         "title": in_comment(about.title),
         "source": in_comment(about.source),
         "version": in_comment(about.made_by),
-        "inputs": len_of(graph.input.shape),
-        "outputs": len_of(graph.output.shape),
+        "inputs": math.prod(graph.input.shape),
+        "outputs": math.prod(graph.output.shape),
         "low": graph.input.low,
         "high": graph.input.high,
         "input_shape": _shape(graph.input.shape),
@@ -123,7 +124,7 @@ def _context(plan: Plan, about: About) -> dict[str, Any]:
         "shape_fields": _shape_fields(shapes),
         "sums": {ctype: count + plan.padding for ctype, count in plan.sums.items()},
         "rows": plan.rows,
-        "recorded": sum(len_of(one.shape) for one in plan.recorded),
+        "recorded": sum(math.prod(one.shape) for one in plan.recorded),
         "rules": plan.rules,
         "wraps": any(rule.wraps for rule in plan.rules),
         "clips": any(rule.clips for rule in plan.rules),
@@ -178,14 +179,6 @@ def memory_map(plan: Plan, shares: list[Share]) -> str:
     measured = f"{sum(counted):,.0f}" if counted else ""
     lines.append(f" *   {'total':<24}{plan.flash:>9,}{plan.ram:>9,}{total:>17,}{measured:>12}")
     return "\n".join(line.rstrip() for line in lines)
-
-
-def len_of(shape: tuple[int, ...]) -> int:
-    """Values in a shape."""
-    count = 1
-    for size in shape:
-        count *= size
-    return count
 
 
 def _shape(shape: tuple[int, ...]) -> str:

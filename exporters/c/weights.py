@@ -166,12 +166,9 @@ class Weights(Placing):
         bias = None if isinstance(node, GainNode) or node.bias is None else node.bias
         if bias is not None:
             bias = bias.reshape(-1, *(1,) * (len(node.shape) - 1))
-        self._start_own(node, name, value.ctype, order, bias)
+        self._start(replace(node, sources=()), name, value.ctype, order, bias)
         self._weights(node, name, value.ctype, order)
         self.values[node.name] = replace(value, order=order)
-
-    def _start_own(self, node: Node, name: str, ctype: str, order: Order, bias: Ints | None) -> None:
-        self._start(replace(node, sources=()), name, ctype, order, bias)
 
 
 def _image(shape: Shape) -> tuple[int, int, int]:

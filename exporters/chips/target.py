@@ -19,14 +19,13 @@ from stl_deploy.graph.program import Neuron, Program
 
 @dataclass(frozen=True)
 class Rule:
-    """What a chip lacks. refuses: a population. reason, remedy: sentences; source, grade: how it is known."""
+    """What a chip lacks. refuses: a population. reason, remedy: sentences; source: how it is known, and its grade."""
 
     slug: str
     refuses: Callable[[Neuron], bool]
     reason: str
     remedy: str
     source: str
-    grade: str
 
 
 @dataclass(frozen=True)
@@ -47,8 +46,7 @@ class Other:
 
 
 def _finding(rule: Rule, node: str | None) -> Finding:
-    reason = f"{rule.reason} ({rule.source}; evidence {rule.grade})"
-    return Finding(rule.slug, "error", node, reason, rule.remedy)
+    return Finding(rule.slug, "error", node, f"{rule.reason} ({rule.source})", rule.remedy)
 
 
 def remembers(node: Neuron) -> bool:
@@ -67,9 +65,9 @@ def several_thresholds(node: Neuron) -> bool:
     return node.threshold is not None and bool(np.ptp(node.threshold) > 0)
 
 
-_XYLO = "the bit-exact simulator xylosim 0.1.3, run here: 0 of 846,600 counts differ in its own dialect"
-_SPECK = "sinabs and its chip description; its driver was not run"
-_AKIDA = "akida 2.19, software backend"
+_XYLO = "the bit-exact simulator xylosim 0.1.3, run here: 0 of 846,600 counts differ in its own dialect; evidence B"
+_SPECK = "sinabs and its chip description; its driver was not run; evidence C"
+_AKIDA = "akida 2.19, software backend; evidence B"
 
 OTHERS = (
     Other(
@@ -82,7 +80,6 @@ OTHERS = (
                 "Xylo's neurons lose their threshold when they fire; none goes back to a value",
                 "train it with reset 'subtract', as snnTorch's and Rockpool's neurons have it",
                 _XYLO,
-                "B",
             ),
             Rule(
                 "input-always-filtered",
@@ -90,7 +87,6 @@ OTHERS = (
                 "on Xylo input always passes a synapse that decays over steps; here it acts in one step",
                 "train neurons with a synaptic current (NIR CubaLIF)",
                 _XYLO,
-                "B",
             ),
             Rule(
                 "no-memoryless-neurons",
@@ -98,7 +94,6 @@ OTHERS = (
                 "every neuron of Xylo keeps a potential; these forget it in each step, as those of max pooling do",
                 "train without max pooling: strides instead, dense layers only",
                 _XYLO,
-                "B",
             ),
         ),
     ),
@@ -112,7 +107,6 @@ OTHERS = (
                 "Speck's neurons do not leak",
                 "train IF neurons (NIR IF: the potential keeps all of itself)",
                 _SPECK,
-                "C",
             ),
             Rule(
                 "one-threshold-a-core",
@@ -120,7 +114,6 @@ OTHERS = (
                 "Speck has one threshold for each core; these differ",
                 "fold them into the weights first: stl-deploy fold SOURCE --thresholds weights",
                 _SPECK,
-                "C",
             ),
         ),
     ),
@@ -134,7 +127,6 @@ OTHERS = (
                 "Akida's layers remember nothing from step to step; its licence forbids publishing benchmarks",
                 "train the ANN twin (train --mode ann) and quantise that with its own tools",
                 _AKIDA,
-                "B",
             ),
         ),
     ),
@@ -148,8 +140,7 @@ OTHERS = (
             "its neurons could hold this (a threshold each, hard or soft reset), but its tool py-spinnaker2 is not on "
             "the package registry: nothing was run, so nothing is written",
             "export --to nir and give that to its tool",
-            "the registry, looked up",
-            "D",
+            "the registry, looked up; evidence D",
         ),
     ),
     Other(
@@ -162,8 +153,7 @@ OTHERS = (
             "spiking layers are on its main branch since June 2026 and in no release; they have a threshold for each "
             "layer or neuron, and their reset to zero is this neuron's; not tried",
             "export --to c for a microcontroller now, and watch for its release",
-            "hls4ml's main branch, read",
-            "B",
+            "hls4ml's main branch, read; evidence B",
         ),
     ),
 )

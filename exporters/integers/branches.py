@@ -196,13 +196,11 @@ def branches(program: Program, consumer: Node, known: dict[str, Value]) -> Branc
     between = tuple(
         node
         for node in program.nodes
-        if node.name in factors and isinstance(node, Pool | Delay | Reshape | Scale) and not _is_leaf(node, leaves)
+        if node.name in factors
+        and isinstance(node, Pool | Delay | Reshape | Scale)
+        and all(leaf.node is not node for leaf in leaves)
     )
     return Branches(tuple(leaves), between)
-
-
-def _is_leaf(node: Node, leaves: list[Leaf]) -> bool:
-    return any(leaf.node is node for leaf in leaves)
 
 
 def _by_row(node: Scale, rows: int) -> Doubles:

@@ -21,8 +21,6 @@ from stl_deploy.exporters.integers.scales import Doubles, ThresholdForm
 from stl_deploy.graph.program import Input, Node, Program
 from stl_deploy.graph.run import run
 
-Spikes = NDArray[np.uint8]
-
 
 @dataclass(frozen=True, eq=False)
 class Quantised:

@@ -11,10 +11,7 @@ from stl_deploy.errors import InputError
 from stl_deploy.exporters.integers.branches import Branches, Leaf
 from stl_deploy.exporters.integers.graph import ConvNode, DenseNode, GainNode
 from stl_deploy.exporters.integers.net import Ints
-from stl_deploy.exporters.integers.scales import (
-    WEIGHT_TOP,
-    Doubles,
-)
+from stl_deploy.exporters.integers.scales import WEIGHT_TOP, Doubles
 from stl_deploy.graph.program import Conv, Linear, Neuron, Node, Scale
 
 

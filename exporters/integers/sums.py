@@ -77,12 +77,8 @@ class DenseSums:
             total = (rows @ self._columns[delay]).reshape(*x.shape[:-1], -1)
         if self.bound << self._enlarged >= 2**31:
             _require_32_bits(total, self._enlarged)
-        return total if self._exact else shift_right(total.astype(np.int32), self._bits)
-
-    @property
-    def _exact(self) -> bool:
-        """Whether sums are final as they come out of the product."""
-        return self._kind is np.float32 and self._bits == 0
+        final = self._kind is np.float32 and self._bits == 0
+        return total if final else shift_right(total.astype(np.int32), self._bits)
 
 
 def _require_32_bits(total: NDArray[Any], bits: int) -> None:

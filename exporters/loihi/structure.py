@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-import numpy as np
-
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.integers.fields import said, unread
 from stl_deploy.exporters.integers.scales import refuse
 from stl_deploy.graph.program import (
     Conv,
     Delay,
-    Floats,
     Input,
     Linear,
     Neuron,
@@ -224,7 +221,8 @@ def check_neuron(neuron: Neuron) -> None:
     if (theta <= 0).any():
         refuse(neuron, "threshold-not-positive", "its threshold is not above 0", "train with positive thresholds")
     _check_fields(neuron, _READ)
-    if neuron.decay is not None and (not _uniform(neuron.decay) or not 0 <= float(neuron.decay.flat[0]) <= 1):
+    decay = neuron.decay
+    if decay is not None and ((decay != decay.flat[0]).any() or not 0 <= float(decay.flat[0]) <= 1):
         refuse(neuron, "decay", "its decay differs between neurons or is outside 0 to 1", "use one decay per layer")
 
 
@@ -246,7 +244,3 @@ def _check_fields(neuron: Neuron, read: Collection[str]) -> None:
         if name == "reset":
             refuse(neuron, "soft-reset", f"its reset is '{neuron.reset}'", "Loihi resets to 0; train with hard reset")
         refuse(neuron, *said(name), _REMEDIES.get(name, "use a neuron without it"))
-
-
-def _uniform(values: Floats) -> bool:
-    return bool(np.all(values == values.flat[0]))

@@ -65,7 +65,8 @@ class _Sequence:
             if node.name in self._names or any(reader.name not in inside for reader in program.readers[node.name])
         ]
         arriving = [(outside[source], given[source], program.by_name[source.node].shape) for source in outside]
-        self._scan(body, _loop_label(nodes), states, arriving, [(node, stepped[node.name]) for node in wanted])
+        label = f"loop of {', '.join(node.name for node in nodes)}"[:100]
+        self._scan(body, label, states, arriving, [(node, stepped[node.name]) for node in wanted])
 
     def _arrive(self, node: Node, source: Source) -> str:
         label = f"{node.name}/{source.node}_delayed"
@@ -131,7 +132,3 @@ def _as_outputs(body: Scope, leaving: Sequence[tuple[Node, str]]) -> list[tuple[
 
 def _body_states(body: Scope) -> States:
     return States(body, lambda node, kind: f"{node}/{kind}", lambda node, kind: f"{node}/{kind}_after")
-
-
-def _loop_label(nodes: Sequence[Node]) -> str:
-    return f"loop of {', '.join(node.name for node in nodes)}"[:100]

@@ -20,12 +20,9 @@ def as_array(x: Any) -> NDArray[Any]:
     except (ValueError, TypeError) as error:
         raise InputError(f"expected an array of numbers; found a {type(x).__name__} ({error})") from None
     if array.dtype.hasobject or array.dtype.kind in "USmM":
-        raise InputError(f"expected an array of numbers; found {_what(x, array)}; give a numpy array or a torch tensor")
+        found = f"an array of {array.dtype}" if isinstance(x, np.ndarray) else f"a {type(x).__name__}"
+        raise InputError(f"expected an array of numbers; found {found}; give a numpy array or a torch tensor")
     return array
-
-
-def _what(x: Any, array: NDArray[Any]) -> str:
-    return f"an array of {array.dtype}" if isinstance(x, np.ndarray) else f"a {type(x).__name__}"
 
 
 def require_held_by_float32(x: NDArray[Any], where: str) -> None:

@@ -58,14 +58,15 @@ def to_nir(folded: Network, metadata: Mapping[str, Any]) -> nir.NIRGraph:
     max pooling as a SumPool2d ``<name>_sum`` and a Threshold ``<name>`` of 1/2; the vote as a Linear. A `Sum` is no
     node: an edge leads from each of its terms to each of its readers.
     """
+    shapes = {INPUT: folded.input_shape, **folded.shapes}
     nodes: dict[str, nir.NIRNode] = {INPUT: nir.Input({"input": np.array(folded.input_shape)})}
     edges: list[tuple[str, str]] = []
     name, shape = INPUT, folded.input_shape
     for name, layer in folded.layers.items():
-        shape = folded.shapes[name]
+        shape = shapes[name]
         if isinstance(layer, Sum):
             continue
-        made = _nodes(name, layer, _shape_before(folded, name), shape)
+        made = _nodes(name, layer, shapes[folded.sources[name][0]], shape)
         edges += [(term, next(iter(made))) for term in _terms(folded, folded.sources[name])]
         edges += pairwise(made)
         if isinstance(layer, RLIF):
@@ -74,10 +75,6 @@ def to_nir(folded: Network, metadata: Mapping[str, Any]) -> nir.NIRGraph:
     nodes["output"] = nir.Output({"output": np.array(shape)})
     edges.append((name, "output"))
     return nir.NIRGraph(nodes, edges, metadata={METADATA_KEY: dict(metadata)}, type_check=False)
-
-
-def _shape_before(folded: Network, name: str) -> Shape:
-    return {INPUT: folded.input_shape, **folded.shapes}[folded.sources[name][0]]
 
 
 def _terms(folded: Network, sources: Sequence[str]) -> list[str]:

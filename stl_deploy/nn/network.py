@@ -108,7 +108,7 @@ class Network(nn.Module):
         all.
         """
         if x.shape[2:] != self.input_shape or x.dim() < 3:
-            raise InputError(f"expected input [T, B, {_axes(self.input_shape)}]; found {list(x.shape)}")
+            raise InputError(f"expected input [T, B, {', '.join(map(str, self.input_shape))}]; found {list(x.shape)}")
         steps = len(x)
         stages = layerwise(self.layers, self.sources)
         if not every_layer and not self._hooked and fused.ready(x):
@@ -201,7 +201,3 @@ def _name(spec: LayerSpec, counts: dict[str, int]) -> str:
         return spec.kind
     counts[spec.kind] = counts.get(spec.kind, 0) + 1
     return f"{spec.kind}{counts[spec.kind]}"
-
-
-def _axes(shape: Shape) -> str:
-    return ", ".join(map(str, shape))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from stl_deploy.energy.counts.taps import dense_macs, fan_out, input_shape
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Conv, Linear, Program
 from stl_deploy.graph.run import CHUNK
-from stl_deploy.nn.network import INPUT, Network
+from stl_deploy.nn.network import INPUT
 from stl_deploy.pipeline.inputs import encode_split
 from stl_deploy.pipeline.train import fit
 from stl_deploy.training.model_file import load_network
@@ -39,7 +38,7 @@ def measure_twin(program: Program, run_dir: Path, x: NDArray[Any], labels: NDArr
     if config.train.mode != "ann":
         raise InputError(f"{run_dir}: expected an ANN, trained with --mode ann; found mode {config.train.mode}")
     nodes = {node.name: node for node in program.nodes if isinstance(node, Linear | Conv)}
-    before = _inputs_of(network)
+    before = {name: sources[0] for name, sources in network.sources.items()}  # of a sum, which is a layer, its first
     missing = sorted(set(nodes) - set(before))
     if missing:
         raise InputError(f"{run_dir}: expected layer '{missing[0]}'; found {', '.join(before)}; train the same network")
@@ -71,11 +70,6 @@ def measure_kept(program: Program, folder: Path, test: Split, count: int) -> Ann
     """The twin's zeros and accuracy on the first ``count`` test samples, encoded as the twin takes them."""
     own = encode_split(load_config(folder / CONFIG), test, count)
     return measure_twin(program, folder, own.x, own.labels)
-
-
-def _inputs_of(network: Network) -> Mapping[str, str]:
-    """For each layer the one whose output it reads (a sum is a layer, too)."""
-    return {name: sources[0] for name, sources in network.sources.items()}
 
 
 def _active(run_dir: Path, node: Linear | Conv, x: Tensor) -> int:

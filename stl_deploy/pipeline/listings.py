@@ -83,17 +83,13 @@ def datasets(*, say: Console | None = None) -> list[dict[str, Any]]:
                 "x".join(map(str, r["input_shape"])) if r["input_shape"] else "yours",
                 str(r["classes"]) if r["classes"] else "yours",
                 f"{r['samples']:,}" if r["samples"] else "-",
-                _yes(r["present"]),
+                "yes" if r["present"] else "no",
                 r["about"],
             ]
             for r in rows
         ],
     )
     return rows
-
-
-def _yes(there: bool) -> str:
-    return "yes" if there else "no"
 
 
 def models(*, say: Console | None = None) -> list[dict[str, Any]]:

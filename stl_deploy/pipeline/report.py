@@ -72,8 +72,9 @@ def _gather(run_dir: Path) -> ReportData:
         raise InputError(
             f"{run_dir}: verify.json or manifest.json is not as 'stl-deploy run' writes it ({error})"
         ) from None
+    dataset, folder = config.dataset.name, run_dir.resolve().name
     return ReportData(
-        title=_title(config.dataset.name, run_dir.resolve().name),
+        title=dataset if dataset == folder else f"{dataset}: {folder}",
         summary=_summary(config, facts, network),
         accuracy=accuracies,
         curves=list(_records(run_dir / METRICS)),
@@ -100,10 +101,6 @@ def _energy(run_dir: Path) -> dict[str, Any]:
             f"{run_dir}: energy.json has no '{missing[0]}'; an earlier version wrote it, make it again: {again}"
         )
     return energy
-
-
-def _title(dataset: str, folder: str) -> str:
-    return dataset if dataset == folder else f"{dataset}: {folder}"
 
 
 def _summary(config: RunConfig, facts: Mapping[str, Any], network: Network) -> dict[str, str]:

@@ -41,11 +41,14 @@ def by_layer(layers: Sequence[Mapping[str, Any]]) -> str:
     return inline(figure, "by-layer", "Energy of one inference by layer, of the SNN and of its ANN twin")
 
 
-def region(models: Sequence[Mapping[str, Any]], price: str, rate: float | None) -> str | None:
-    """For each dataflow the spike rates at which the SNN costs less, and where this network lies; None without any."""
-    rows = [
-        m for m in models if m["price"] == price and m["name"].startswith("weights") and m["verdict"] != "not defined"
-    ]
+def region(break_even: Mapping[str, Any], price: str) -> str | None:
+    """For each dataflow the spike rates at which the SNN costs less, and where this network lies; None without any.
+
+    break_even: as the energy JSON has it; price: the list to show.
+    """
+    models, rate = break_even["models"], break_even["spike_rate"]
+    rows = [m for m in models if m["price"] == price and m["name"].startswith("weights")]
+    rows = [m for m in rows if m["verdict"] != "not defined"]
     if not rows or not rate:
         return None
     figure, (ax,) = panels(1, _WIDTH, 0.9 + 0.3 * len(rows))

@@ -40,12 +40,8 @@ def plots(report: Mapping[str, Any]) -> dict[str, str | None]:
             "tradeoff": draw(report["tradeoff"]["points"]) if report["tradeoff"] else None,
             "dominating": dominating(energy["models"][0]["snn"]) if energy else None,
             "by_layer": by_layer(energy["by_layer"]) if energy and energy["quoted"] else None,
-            "region": _region(energy) if energy and energy["quoted"] else None,
+            "region": region(energy["break_even"], energy["quoted"]["prices"]) if energy and energy["quoted"] else None,
         }
-
-
-def _region(energy: Mapping[str, Any]) -> str | None:
-    return region(energy["break_even"]["models"], energy["quoted"]["prices"], energy["break_even"]["spike_rate"])
 
 
 def _curves(curves: Sequence[Mapping[str, Any]]) -> str:

@@ -31,7 +31,7 @@ def elementwise(unroller: Unroller, op: Op) -> Flow:
     """The operation on each step's values, broadcast as torch does."""
     name, args, kwargs = _functional(op)
     dtype = op.outputs[0].dtype
-    values = [item for item in _values((args, kwargs))]
+    values = list(dict.fromkeys(item for item in leaves((args, kwargs)) if isinstance(item, Value)))
     flows = {value: unroller.flow(value) for value in values}
     if name in ("fill", "zero") and len(values) == 1:
         fill = args[1] if name == "fill" else 0
@@ -55,11 +55,12 @@ def elementwise(unroller: Unroller, op: Op) -> Flow:
     call = op.func if op.writes is None and name == op.name else getattr(torch.ops.aten, name)
     if name == "_to_copy":
         kwargs = {"dtype": dtype}
+    natural = torch.bool if op.writes is not None and name in _BOOLEAN else dtype  # before it is written elsewhere
     made = []
     for t in range(sizes[TIME] if any(TIME in dim for dim in layout) else 1):
         fitted = {value: fit(unroller, flow, layout, t, op) for value, flow in flows.items()}
         a, k = map_tree((args, kwargs), Value, fitted.__getitem__)
-        node = Node(name, call, a, k, step, _natural(op, name, dtype), op.place, pointwise=True)
+        node = Node(name, call, a, k, step, natural, op.place, pointwise=True)
         if name in _OPPOSITE and op.writes is None and _compares_with_constant(a):
             made.append(_opposite(unroller, node))
             continue
@@ -89,20 +90,11 @@ def _is_zero(item: Any) -> bool:
     return isinstance(item, int | float) and item == 0
 
 
-def _values(tree: Any) -> list[Value]:
-    return list(dict.fromkeys(item for item in leaves(tree) if isinstance(item, Value)))
-
-
 def _functional(op: Op) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
     """The operation without the argument that it writes into."""
     if isinstance(op.writes, str):
         return op.name, op.args, {key: item for key, item in op.kwargs.items() if key != op.writes}
     return op.name, op.args, dict(op.kwargs)
-
-
-def _natural(op: Op, name: str, dtype: torch.dtype) -> torch.dtype:
-    """The type of the result before it is written into a tensor of another type."""
-    return torch.bool if op.writes is not None and name in _BOOLEAN else dtype
 
 
 def cast(unroller: Unroller, node: Node, dtype: torch.dtype, op: Op) -> Node:

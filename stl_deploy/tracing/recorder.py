@@ -57,13 +57,8 @@ class Value:
         if self._evaluated is None:
             assert self.op is not None
             assert self.constant
-            self._evaluated = self.op.outputs_on(constant_tensor)[self.index]
+            self._evaluated = self.op.outputs_on(Value.tensor)[self.index]
         return self._evaluated
-
-
-def constant_tensor(value: Value) -> Tensor:
-    """A constant value's tensor."""
-    return value.tensor()
 
 
 @dataclass(eq=False)
@@ -89,7 +84,7 @@ class Op:
 
     def outputs_on(self, tensor: Callable[[Value], Tensor]) -> list[Tensor]:
         """Its outputs, computed by torch on the tensors that ``tensor`` gives for its inputs."""
-        args, kwargs = _map_values((self.args, self.kwargs), tensor)
+        args, kwargs = map_tree((self.args, self.kwargs), Value, tensor)
         if self.scatter:
             whole = args[0].clone()
             self.func(whole, *args[2:], **kwargs).copy_(args[1])
@@ -119,17 +114,13 @@ def leaves(tree: Any) -> Iterator[Any]:
         yield tree
 
 
-def _map_values(tree: Any, change: Callable[[Any], Any], kind: type = Value) -> Any:
-    if isinstance(tree, tuple | list):
-        return type(tree)(_map_values(item, change, kind) for item in tree)
-    if isinstance(tree, dict):
-        return {key: _map_values(item, change, kind) for key, item in tree.items()}
-    return change(tree) if isinstance(tree, kind) else tree
-
-
 def map_tree(tree: Any, kind: type, change: Callable[[Any], Any]) -> Any:
     """``tree`` with every instance of ``kind`` in it changed."""
-    return _map_values(tree, change, kind)
+    if isinstance(tree, tuple | list):
+        return type(tree)(map_tree(item, kind, change) for item in tree)
+    if isinstance(tree, dict):
+        return {key: map_tree(item, kind, change) for key, item in tree.items()}
+    return change(tree) if isinstance(tree, kind) else tree
 
 
 @dataclass
@@ -240,9 +231,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._write(name.removesuffix("_"), func, written[0], before, where)
             return
         is_view = any(r.alias_info is not None and not r.alias_info.is_write for r in returns)
-        is_view = is_view or (
-            isinstance(out, list | tuple) and name in ("unbind", "split", "split_with_sizes", "chunk")
-        )
+        is_view = is_view or (isinstance(out, list | tuple) and name in _PARTS)
         values = self._emit(name, func, before, outputs, where)
         base = next((item for item in leaves(args) if isinstance(item, Tensor)), None)
         for index, (tensor, value) in enumerate(zip(outputs, values, strict=True)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -13,8 +13,6 @@ from stl_deploy.tracing.layout import BATCH, TIME, Layout, axis_of, of_shape, sh
 from stl_deploy.tracing.recorder import Op, Value, map_tree
 from stl_deploy.tracing.remedies import NORMS, no_form
 from stl_deploy.tracing.unroll import Flow, Unroller, refuse
-
-Rule = Callable[[Unroller, Op], list[Flow]]
 
 _BATCHED = (
     "convolution",

@@ -45,11 +45,7 @@ class Signal:
 
     def reads(self) -> list[Ref]:
         """The signals it reads, in order."""
-        return [item for item in _refs((self.args, self.kwargs))]
-
-
-def _refs(tree: Any) -> list[Ref]:
-    return [item for item in leaves(tree) if isinstance(item, Ref)]
+        return [item for item in leaves((self.args, self.kwargs)) if isinstance(item, Ref)]
 
 
 @dataclass

@@ -116,7 +116,8 @@ def _level(potential: Signal, chain: list[Signal], threshold: Threshold) -> Tens
         return values > threshold.theta if threshold.compare == "gt" else values >= threshold.theta
 
     shape = (1, *shape_of(potential.node.layout, {BATCH: 1})[1:])
-    high = torch.full(shape, _key_of(torch.finfo(torch.float32).max), dtype=torch.int64)
+    top = torch.tensor(torch.finfo(torch.float32).max).view(torch.int32)  # its place among the floats from 0 up
+    high = torch.full(shape, int(top), dtype=torch.int64)
     low = -high
     if bool(fires(low).any()) or not bool(fires(high).all()):
         return None
@@ -129,11 +130,6 @@ def _level(potential: Signal, chain: list[Signal], threshold: Threshold) -> Tens
 
 def _given(values: Tensor, _: Ref) -> Tensor:
     return values
-
-
-def _key_of(number: float) -> int:
-    """The place of a positive float32 among the non-negative ones."""
-    return int(torch.tensor(number, dtype=torch.float32).view(torch.int32))
 
 
 def _float_of(keys: Tensor) -> Tensor:

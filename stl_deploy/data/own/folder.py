@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -147,29 +149,23 @@ def _mode(image: Image, config: DatasetConfig, path: Path) -> str:
     return "L" if image.mode in _GREY else "RGB"
 
 
-class _opened:
+@contextmanager
+def _opened(path: Path) -> Iterator[Image]:
     """An image of a stranger's, decoded: damaged ones and decompression bombs are refused in one sentence."""
+    from PIL import Image
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> Image:
-        from PIL import Image
-
-        plain_file(self._path, "an image", _MOST_BYTES)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", Image.DecompressionBombWarning)
-                warnings.simplefilter("ignore", UserWarning)
-                self._image = Image.open(self._path)
-                self._image.load()
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-            raise InputError(f"{self._path}: more pixels than are safe to decode; make it smaller") from None
-        except MemoryError:
-            raise
-        except Exception as error:  # PIL's readers raise whatever damage leads them to
-            raise InputError(f"{self._path}: cannot be read as an image ({error}); replace or remove it") from None
-        return self._image
-
-    def __exit__(self, *_: object) -> None:
-        self._image.close()
+    plain_file(path, "an image", _MOST_BYTES)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore", UserWarning)
+            image = Image.open(path)
+            image.load()
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise InputError(f"{path}: more pixels than are safe to decode; make it smaller") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # PIL's readers raise whatever damage leads them to
+        raise InputError(f"{path}: cannot be read as an image ({error}); replace or remove it") from None
+    with closing(image):
+        yield image

@@ -69,7 +69,7 @@ class Reader(ABC):
         if node.threshold is None:
             refuse(node, "no-such-layer", self, "is given spiking neurons only", "end with spikes")
         self._require_reset(node)
-        if node.v_min is not None and not self._holds_v_min(node):
+        if node.v_min is not None:
             refuse(node, "v-min", self, "has no lower bound of the potential", "drop v_min from the dialect")
         if self.uniform:
             self._require_uniform(node)
@@ -88,9 +88,6 @@ class Reader(ABC):
     def _require_start(self, node: Neuron) -> None:
         if node.v_start is not None:
             refuse(node, "start", self, "starts at 0", "train with potentials that start at 0")
-
-    def _holds_v_min(self, node: Neuron) -> bool:
-        return False
 
     def _require_uniform(self, node: Neuron) -> None:
         current = None if node.synapse is None else node.synapse.decay

@@ -175,10 +175,6 @@ def _inner(nodes: dict[str, nir.NIRNode]) -> list[str]:
     return [name for name, node in nodes.items() if not isinstance(node, nir.Input | nir.Output)]
 
 
-def _all_leaky(nodes: dict[str, nir.NIRNode]) -> bool:
-    return all(isinstance(node, _LEAKY) for node in _neurons(nodes))
-
-
 def _tau(node: nir.NIRNode) -> NDArray[np.float64]:
     return np.asarray(node.tau_mem if isinstance(node, _CURRENT) else node.tau, np.float64)
 
@@ -195,7 +191,7 @@ def _snntorch(nodes: dict[str, nir.NIRNode]) -> Writer | None:
     """Recurrent layers as ``x.lif`` and ``x.w_rec``, and r = τ/1e-4 everywhere."""
     recurrent = [name for name in nodes if name.endswith(".w_rec")]
     paired = all(name.removesuffix("w_rec") + "lif" in nodes for name in recurrent)
-    if not recurrent or not paired or not _all_leaky(nodes):
+    if not recurrent or not paired or not all(isinstance(node, _LEAKY) for node in _neurons(nodes)):
         return None
     with np.errstate(invalid="ignore"):
         if not all(_close(_r(node), _tau(node) / _SNNTORCH_DT) for node in _neurons(nodes)):

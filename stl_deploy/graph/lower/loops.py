@@ -52,7 +52,8 @@ def _redelay(nodes: dict[str, Node], reader: str, edge: Source, by: int) -> Sour
 
 def _emit_late(nodes: dict[str, Node]) -> dict[str, Node]:
     """A Delay of one step after each spiking neuron with memory, except on edges that are late already."""
-    late = {node.name: _unused(nodes, node.name) for node in nodes.values() if _emits(node)}
+    spiking = [node for node in nodes.values() if isinstance(node, Neuron) and node.spiking and node.decay is not None]
+    late = {node.name: _unused(nodes, node.name) for node in spiking}
     found: dict[str, Node] = {}
     for node in nodes.values():
         sources = tuple(
@@ -63,10 +64,6 @@ def _emit_late(nodes: dict[str, Node]) -> dict[str, Node]:
             name = late[node.name]
             found[name] = Delay(name=name, shape=node.shape, sources=(Source(node.name),), steps=np.ones((), np.int64))
     return found
-
-
-def _emits(node: Node) -> bool:
-    return isinstance(node, Neuron) and node.spiking and node.decay is not None
 
 
 def _unused(nodes: Mapping[str, Node], name: str) -> str:

@@ -41,7 +41,8 @@ def stages(layers: nn.ModuleDict, sources: Sources, steps: int, *, pools: bool, 
 
     Tensors are ``[T, B, *shape]``. Synapses compute an input that is the same at every step once, ``[1, B, *shape]``.
     """
-    found = [_unit(name, layers, sources, pools) for name, layer in layers.items() if _is_plain(layer)]
+    plain = [name for name, layer in layers.items() if isinstance(layer, LIF) and layer.plain]
+    found = [_unit(name, layers, sources, pools) for name in plain]
     units = {unit.names[-1]: unit for unit in found}
     inside = {name for unit in found for name in unit.names[:-1]}
     order = []
@@ -54,10 +55,6 @@ def stages(layers: nn.ModuleDict, sources: Sources, steps: int, *, pools: bool, 
             by_events = all(_is_input(source, layers, sources) for source in sources[name])
             order.append(Stage(name, sources[name], partial(_run_layer, layer, steps, by_tiles, by_events)))
     return order
-
-
-def _is_plain(layer: nn.Module) -> bool:
-    return isinstance(layer, LIF) and layer.plain
 
 
 def _is_private(name: str, layers: nn.ModuleDict, sources: Sources) -> bool:

@@ -11,7 +11,6 @@ from stl_deploy.nn.layer_graph import LayerGraph
 from stl_deploy.tracing.cores import Core, find_cores
 from stl_deploy.tracing.layers.draft import Draft, Terms
 from stl_deploy.tracing.layout import BATCH, shape_of
-from stl_deploy.tracing.nodes import Node
 from stl_deploy.tracing.populations import Fitted, fit_neuron
 from stl_deploy.tracing.readings import read_core
 from stl_deploy.tracing.remedies import no_form
@@ -110,7 +109,8 @@ class Builder(Draft):
         signal = ref.signal
         if signal in self._core_of or signal.node.name == "input" or not lag or signal.still:
             return tuple(Source(s.node, s.delay + (0 if signal.still else lag)) for s in self._signal(signal, 0))
-        zero = len(signal.before) >= lag and not any(_is_not_zero(node) for node in signal.before[:lag])
+        before = [node.tensor for node in signal.before[:lag]]
+        zero = len(before) == lag and all(tensor is not None and not tensor.any() for tensor in before)
         if zero and signal.node.name not in _HOMOGENEOUS:
             return tuple(Source(s.node, s.delay + lag) for s in self._signal(signal, 0))
         return self._signal(signal, lag)
@@ -193,7 +193,3 @@ class Builder(Draft):
 
 Kind = Callable[[Builder, Signal], Terms]
 """What makes the layer of a signal."""
-
-
-def _is_not_zero(node: Node) -> bool:
-    return node.tensor is None or bool(node.tensor.any())

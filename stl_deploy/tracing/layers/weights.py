@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 
@@ -24,7 +22,8 @@ def convolution(build: Builder, signal: Signal) -> Terms:
     """Over one or two axes; a third, of time alone, is none of a step."""
     x, weight, bias, stride, padding, dilation, transposed, _, groups = signal.args
     if signal.node.axis:
-        stride, padding, dilation = (_without(sizes, signal.node.axis - 2) for sizes in (stride, padding, dilation))
+        at = signal.node.axis - 2
+        stride, padding, dilation = ([*sizes[:at], *sizes[at + 1 :]] for sizes in (stride, padding, dilation))
     if len(stride) > 2:
         raise refusal(
             signal, f"expected a convolution over 1 or 2 axes; found one over {len(stride)}; NIR has no node for it"
@@ -47,10 +46,6 @@ def convolution(build: Builder, signal: Signal) -> Terms:
             input_shape=build.shape(x.signal),
         )
     )
-
-
-def _without(sizes: Sequence[int], at: int) -> list[int]:
-    return [*sizes[:at], *sizes[at + 1 :]]
 
 
 def linear(build: Builder, signal: Signal) -> Terms:
