@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from stl_deploy._util.json_twin import JsonTwin
 from stl_deploy.energy.chips.baselines import Device, Row, devices
 from stl_deploy.energy.chips.model import ChipModel, chip_model, chip_models
 from stl_deploy.energy.chips.time import Work, step_time
@@ -67,7 +68,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Score:
+class Score(JsonTwin):
     """How one model did on what it was fitted to and on what it was not: mean and worst absolute error, and how many
     measurements its ranges hold. None without any.
     """
@@ -80,10 +81,6 @@ class Score:
     held_out_error: float | None
     held_out_worst: float | None
     held_out_inside: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return asdict(self)
 
 
 _LABELS: Mapping[str, Split] = {"training": "training", "held_out": "held out", "shortcut": "shortcut"}

@@ -73,10 +73,10 @@ class Runner(Protocol):
 
     name: str
     description: str
-    label: Literal["measured", "simulated"]
-    reads: tuple[str, ...]
-    options: type[Options]
-    agrees_with: Model | None
+    label: Literal["measured", "simulated"] = "simulated"
+    reads: tuple[str, ...] = ()
+    options: type[Options] = Options
+    agrees_with: Model | None = None
 
     def __init__(self, network: Network, options: Any) -> None:
         """Raises InputError or UnsupportedError for a network that cannot be run so."""
@@ -84,6 +84,7 @@ class Runner(Protocol):
     @classmethod
     def available(cls) -> str | None:
         """None if it can run on this machine, else the reason and what to do, in one sentence."""
+        return None
 
     def run(self, x: NetworkInput, record: bool = False) -> Result:
         """Run on ``x`` ``[T, B, *shape]`` from rest; every array of the Result has the T steps of x.
@@ -102,9 +103,9 @@ class Format(Protocol):
 
     name: str
     description: str
-    suffix: str | None
-    folder: str | None
-    options: type[Options]
+    suffix: str | None = None
+    folder: str | None = None
+    options: type[Options] = Options
 
     def check(self, program: Program) -> Iterable[Finding]:
         """What it cannot hold, or holds only roughly, node by node; may raise an UnsupportedError for the first."""
@@ -180,9 +181,6 @@ class Check:
 Target = Format | type[Runner] | Check
 T = TypeVar("T")
 
-_FORMAT: dict[str, Any] = {"suffix": None, "folder": None, "options": Options}
-_RUNNER: dict[str, Any] = {"label": "simulated", "reads": (), "options": Options, "agrees_with": None}
-"""What a target is taken for where it does not say: it needs neither options nor files, and promises nothing."""
 _OURS = ("nir", "onnx", "loihi", "lava", "witnesses", "c", "chips")
 """Folders beside this file; the ``TARGETS`` of each one's ``target`` are loaded when targets are asked for."""
 
@@ -205,7 +203,7 @@ class Registry:
             complete_runner(target)
             _put(self.runners, target.name, target)
         elif not isinstance(target, type) and hasattr(target, "write"):
-            _complete(target, type(target), ("name", "description", "check", "load"), _FORMAT)
+            _complete(target, type(target), ("name", "description", "check", "load"), Format)
             if (target.suffix is None) == (target.folder is None):
                 raise InputError(f"{target!r}: expected a suffix, or a folder; found both or neither; give one")
             _put(self.formats, target.name, target)
@@ -215,20 +213,20 @@ class Registry:
 
 def complete_runner(kind: type[Any]) -> None:
     """Give a Runner's class what it leaves out; raises InputError for what is wrong or only it can say."""
-    _complete(kind, kind, ("name", "description", "run", "available"), _RUNNER)
+    _complete(kind, kind, ("name", "description", "run", "available"), Runner)
     if kind.agrees_with not in (None, *get_args(Model)):
         models = ", ".join(f'"{model}"' for model in get_args(Model))
         raise InputError(f"{kind!r}: expected agrees_with {models} or None; found {kind.agrees_with!r}")
 
 
-def _complete(target: Any, kind: type, required: Sequence[str], rest: Mapping[str, Any]) -> None:
-    """Give a target's class what it leaves out; raise InputError for what only it can say."""
+def _complete(target: Any, kind: type, required: Sequence[str], protocol: type) -> None:
+    """Give a target's class what it leaves out, as the protocol has it; raise InputError for what only it can say."""
     missing = [name for name in required if not hasattr(target, name)]
     if missing:
         raise InputError(f"{target!r}: expected {', '.join(required)}; found no {', '.join(missing)}; add them")
-    for name, value in rest.items():
+    for name in protocol.__annotations__:
         if not hasattr(target, name):
-            setattr(kind, name, value)
+            setattr(kind, name, getattr(protocol, name))
 
 
 def _put(known: dict[str, T], name: str, target: T) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from stl_deploy._util.json_twin import JsonTwin
 from stl_deploy.energy.counts.coding import Op
 from stl_deploy.energy.counts.taps import Ints
 
@@ -67,7 +68,7 @@ class NeuronCounts:
 
 
 @dataclass(frozen=True)
-class Totals:
+class Totals(JsonTwin):
     """Sums over the layers. Weighted nodes make synops and MACs; pools make pool_events only.
 
     ann_macs_*: the dense MACs of one pass of the same topology for each sample.
@@ -85,10 +86,6 @@ class Totals:
     neuron_updates_touched: int
     spikes: int
     pool_events: int
-
-    def as_dict(self) -> dict[str, int]:
-        """The keys of the energy JSON."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

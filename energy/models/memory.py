@@ -8,10 +8,10 @@ writes the neuron's whole state. (Lemaire et al. 2022, eqs. 5-15; Dampfhoffer et
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import ceil, prod
-from typing import Any
 
+from stl_deploy._util.json_twin import JsonTwin
 from stl_deploy.energy.counts.record import Counts, NeuronCounts, TapCounts
 from stl_deploy.energy.counts.taps import bias_of, input_shape
 from stl_deploy.graph.program import Conv, Linear, Neuron, Node, Pool, Program, Scale
@@ -21,7 +21,7 @@ PROGRAM_BITS = 32
 
 
 @dataclass(frozen=True)
-class TapMemory:
+class TapMemory(JsonTwin):
     """A weighted or pooling node: words stored, and words moved over T steps and B samples.
 
     weight_words, bias_words: stored numbers; weight_bytes: both, as float32. queue_bits: an event's address,
@@ -39,13 +39,9 @@ class TapMemory:
     queue_reads: int
     queue_bits: int
 
-    def as_dict(self) -> dict[str, Any]:
-        """Extra keys of the energy JSON's layer."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
-class NeuronMemory:
+class NeuronMemory(JsonTwin):
     """A neuron node: words of state per neuron, and words moved over T steps and B samples.
 
     state_bytes: all neurons, as float32. queue_writes: events sent (several spikes in one step are one event).
@@ -58,10 +54,6 @@ class NeuronMemory:
     state_writes: int
     queue_writes: int
     queue_bits: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """Extra keys of the energy JSON's layer."""
-        return asdict(self)
 
 
 def memory_of(program: Program, counts: Counts) -> dict[str, TapMemory | NeuronMemory]:

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from numpy.typing import NDArray
 
@@ -26,7 +26,7 @@ from stl_deploy.exporters.integers.real_weights import to_integers
 from stl_deploy.exporters.integers.rounding import rounded
 from stl_deploy.exporters.integers.simulate import IntegerRun
 from stl_deploy.exporters.integers.store import NAME, About
-from stl_deploy.exporters.targets import Model, Network, Options
+from stl_deploy.exporters.targets import Format, Network, Options
 from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Node, Program
 from stl_deploy.graph.readout import readout_of
@@ -47,9 +47,9 @@ class C(GraphModel):
 
     name = "c"
     description = "the C program, compiled for this machine"
-    label: Literal["measured", "simulated"] = "measured"
-    options: type[Options] = COptions
-    agrees_with: Model | None = "loihi"
+    label = "measured"
+    options = COptions
+    agrees_with = "loihi"
 
     def __init__(self, network: Network, options: COptions) -> None:
         graph: IntegerGraph | None = None
@@ -81,13 +81,12 @@ class C(GraphModel):
         return self._files.run(x, record=record, deadline=self._options.deadline)
 
 
-class CFormat:
+class CFormat(Format):
     """A folder of C99 without floating point or allocation, for microcontrollers."""
 
     name = "c"
     description = "C99 for microcontrollers: integers only, no allocation, event-driven"
-    suffix: str | None = None
-    folder: str | None = NAME
+    folder = NAME
     options = COptions
 
     def check(self, program: Program) -> Iterable[Finding]:

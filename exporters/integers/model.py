@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from stl_deploy.exporters.integers.real_weights import bits_of, to_integers
 from stl_deploy.exporters.integers.scales import ThresholdForm
 from stl_deploy.exporters.integers.simulate import IntegerRun, simulate
 from stl_deploy.exporters.integers.store import NAME, read_integers
-from stl_deploy.exporters.targets import Model, Network, Options
+from stl_deploy.exporters.targets import Network, Options, Runner
 from stl_deploy.graph.exact import input_grid, round_to_grid
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput, Result
@@ -26,15 +26,12 @@ CALIBRATION = 256
 """Samples of the input that integers are chosen by, where no others are given."""
 
 
-class GraphModel:
+class GraphModel(Runner):
     """Takes real input on its grid and names spikes by NIR node."""
 
     name = "loihi"
     description = "our integer model of the same integers (simulated)"
-    label: Literal["measured", "simulated"] = "simulated"
-    reads: tuple[str, ...] = ("c",)
-    options: type[Options] = Options
-    agrees_with: Model | None = None
+    reads = ("c",)
 
     def __init__(self, network: Network, options: Options, *, graph: IntegerGraph | None = None) -> None:
         self._options = options
@@ -42,11 +39,6 @@ class GraphModel:
         self._graph = graph
         if graph is None and isinstance(network, Path):
             self._graph, _ = read_integers(network / NAME)
-
-    @classmethod
-    def available(cls) -> str | None:
-        """Always."""
-        return None
 
     def of(self, program: Program) -> Self:
         """The same; raises InputError if its integers were not made from a network of these nodes."""

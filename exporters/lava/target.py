@@ -31,7 +31,7 @@ class Lava(Loihi):
 
     name = "lava"
     description = "Lava's CPU simulation in its side environment (simulated; not the chip)"
-    reads: tuple[str, ...] = ("netx",)
+    reads = ("netx",)
     options = LavaOptions
     agrees_with: Model | None = "loihi"
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,7 @@ from stl_deploy.exporters.loihi.simulate import simulate
 from stl_deploy.exporters.loihi.structure import refusals, structure
 from stl_deploy.exporters.loihi.threshold_forms import tell_forms
 from stl_deploy.exporters.loihi.wide_sums import told_of_ranges, wide_findings
-from stl_deploy.exporters.targets import Check, Model, Network, Options
+from stl_deploy.exporters.targets import Check, Format, Network, Options, Runner
 from stl_deploy.graph.exact import input_scale
 from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Program
@@ -45,7 +45,7 @@ class NetxOptions(Options):
     thresholds: ThresholdForm = "folded"
 
 
-class Loihi:
+class Loihi(Runner):
     """The integers of a Program, of a netx file or of a C folder, as our model of Lava's fixed point runs them.
 
     A netx file alone takes whole numbers and names spikes by layer; `of` its Program it takes real input on the graph's
@@ -55,10 +55,8 @@ class Loihi:
 
     name = "loihi"
     description = "our integer model of Lava's fixed point (simulated; not Lava itself, not the chip)"
-    label: Literal["measured", "simulated"] = "simulated"
     reads: tuple[str, ...] = ("netx", "c")
-    options: type[Options] = NetxOptions
-    agrees_with: Model | None = None
+    options = NetxOptions
 
     def __init__(self, network: Network, options: NetxOptions) -> None:
         self._options = options
@@ -74,11 +72,6 @@ class Loihi:
         if self._path is not None:
             net = read_netx(self._path)
             self.notes, self.input_bits = net.notes, net.fraction_bits
-
-    @classmethod
-    def available(cls) -> str | None:
-        """Always."""
-        return None
 
     def of(self, program: Program) -> Self:
         """The same file as what ``program`` became; raises InputError on the run if it is not made from it."""
@@ -116,13 +109,12 @@ class Loihi:
             yield path, _export(program, path, calibration(program, self._options, x), self._options)
 
 
-class Netx:
+class Netx(Format):
     """8-bit weights and thresholds in integers, as lava-dl's netx loads them."""
 
     name = "netx"
     description = "Loihi's integers for lava-dl: 8-bit weights, one threshold per population"
-    suffix: str | None = ".net"
-    folder: str | None = None
+    suffix = ".net"
     options = NetxOptions
 
     def check(self, program: Program) -> Iterable[Finding]:

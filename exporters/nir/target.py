@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.targets import Check, Model, Network, Options
+from stl_deploy.exporters.targets import Check, Format, Network, Options, Runner
 from stl_deploy.graph.exact import input_bits
 from stl_deploy.graph.findings import Finding
 from stl_deploy.graph.frameworks.restate import READER_TARGETS, restate
@@ -26,23 +26,18 @@ class NirOptions(Options):
     reader: str | None = None
 
 
-class Reference:
+class Reference(Runner):
     """The Program in numpy, which every float target must equal. double: synaptic sums in float64, rounded once."""
 
     name = "reference"
     description = "the reference run (numpy, float32)"
-    label: Literal["measured", "simulated"] = "measured"
-    reads: tuple[str, ...] = ("nir",)
-    options = Options
-    agrees_with: Model | None = "reference"
+    label = "measured"
+    reads = ("nir",)
+    agrees_with = "reference"
 
     def __init__(self, network: Network, options: Options, *, double: bool = False, name: str = name) -> None:
         self.program = network if isinstance(network, Program) else _as_meant(network)
         self.name, self._double = name, double
-
-    @classmethod
-    def available(cls) -> None:
-        """Always."""
 
     @property
     def input_bits(self) -> int | None:
@@ -61,13 +56,12 @@ def _as_meant(path: Path) -> Program:
     return lower(graph, reading_of(graph, None, path).dialect)
 
 
-class Nir:
+class Nir(Format):
     """The graph with the dialect it is meant in written beside it, or restated for a framework's reader."""
 
     name = "nir"
     description = "the graph itself, canonical: thresholds per neuron, float32, dialect in its metadata"
-    suffix: str | None = ".nir"
-    folder: str | None = None
+    suffix = ".nir"
     options = NirOptions
 
     def check(self, program: Program) -> Iterable[Finding]:

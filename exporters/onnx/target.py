@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.exporters.nir.target import Reference
@@ -13,7 +13,7 @@ from stl_deploy.exporters.onnx.export import export_onnx
 from stl_deploy.exporters.onnx.int8 import to_int8
 from stl_deploy.exporters.onnx.interface import Form, Precision
 from stl_deploy.exporters.onnx.model import OnnxModel
-from stl_deploy.exporters.targets import Model, Network, Options
+from stl_deploy.exporters.targets import Format, Network, Options, Runner
 from stl_deploy.graph.check import check_sums
 from stl_deploy.graph.exact import input_bits
 from stl_deploy.graph.findings import Finding
@@ -30,15 +30,14 @@ class OnnxOptions(Options):
     precision: Precision = "float32"
 
 
-class OnnxRuntime:
+class OnnxRuntime(Runner):
     """A file of ours in ONNX Runtime; a Program is exported for it."""
 
     name = "onnx"
     description = "ONNX Runtime"
-    label: Literal["measured", "simulated"] = "measured"
-    reads: tuple[str, ...] = ("onnx",)
-    options = Options
-    agrees_with: Model | None = "reference"
+    label = "measured"
+    reads = ("onnx",)
+    agrees_with = "reference"
 
     def __init__(self, network: Network, options: Options) -> None:
         if isinstance(network, Path):
@@ -48,10 +47,6 @@ class OnnxRuntime:
             path = folder / "net.onnx"
             export_onnx(network, path)
             self.file = OnnxModel.load(path)
-
-    @classmethod
-    def available(cls) -> None:
-        """Always: ONNX Runtime is installed with stl-deploy."""
 
     @property
     def input_bits(self) -> int | None:
@@ -72,13 +67,12 @@ class OnnxRuntime:
         return None
 
 
-class Onnx:
+class Onnx(Format):
     """Standard operators only; the whole sequence in one call, or one step with explicit states."""
 
     name = "onnx"
     description = "the whole sequence in one call, or one step with explicit states; standard operators only"
-    suffix: str | None = ".onnx"
-    folder: str | None = None
+    suffix = ".onnx"
     options = OnnxOptions
 
     def check(self, program: Program) -> Iterable[Finding]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,14 +11,14 @@ from stl_deploy._util.files import write_npz
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.lava.process import run_worker
-from stl_deploy.exporters.targets import Model, Network, Options
+from stl_deploy.exporters.targets import Network, Options, Runner
 from stl_deploy.exporters.witnesses.environment import BRIAN2, SIDE
 from stl_deploy.exporters.witnesses.equations import Arrays, equations
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput, Result, match_inputs
 
 
-class Brian2:
+class Brian2(Runner):
     """A Program in Brian2, in float32, in its side environment.
 
     On the exact grid every spike is the reference's; off it, sums are added up in another order.
@@ -27,10 +26,8 @@ class Brian2:
 
     name = "brian2"
     description = "Brian2 in its side environment"
-    label: Literal["measured", "simulated"] = "measured"
-    reads: tuple[str, ...] = ()
-    options = Options
-    agrees_with: Model | None = "reference"
+    label = "measured"
+    agrees_with = "reference"
 
     def __init__(self, network: Network, options: Options) -> None:
         if not isinstance(network, Program):

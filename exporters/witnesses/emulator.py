@@ -16,7 +16,6 @@ from stl_deploy.exporters.lava.process import run_worker
 from stl_deploy.exporters.loihi.net import IntegerNet
 from stl_deploy.exporters.loihi.netx import read_netx
 from stl_deploy.exporters.loihi.target import Loihi
-from stl_deploy.exporters.targets import Model
 from stl_deploy.exporters.witnesses.environment import SIDE, Witness
 from stl_deploy.exporters.witnesses.rows import net_arrays, shapes
 
@@ -27,8 +26,8 @@ class Emulator(Loihi):
     script: of `SIDE`, given the network's rows; it returns each layer's spikes, and may return more.
     """
 
-    reads: tuple[str, ...] = ("netx",)
-    agrees_with: Model | None = "loihi"
+    reads = ("netx",)
+    agrees_with = "loihi"
     witness: ClassVar[Witness]
     script: ClassVar[str]
 

@@ -10,11 +10,11 @@ their biases of 1.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
+from stl_deploy._util.json_twin import JsonTwin
 from stl_deploy.errors import InputError
 from stl_deploy.fold.norm import Doubles
 from stl_deploy.graph.exact import MANTISSA_BITS, Grid, fraction_bits, round_to_grid, synaptic
@@ -25,7 +25,7 @@ _FINEST = 100
 
 
 @dataclass(frozen=True)
-class LayerGrid:
+class LayerGrid(JsonTwin):
     """The grid of one layer, and what rounding to it did.
 
     fraction_bits: weights and bias are multiples of 2^-fraction_bits. bits: what the largest partial sum needs, of 24.
@@ -36,10 +36,6 @@ class LayerGrid:
     fraction_bits: int
     bits: float
     largest_change: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON twin, as in the manifest."""
-        return asdict(self)
 
 
 def choose(node: str, weight: Doubles, bias: Doubles, arriving: Grid) -> tuple[Floats, Floats, LayerGrid]:

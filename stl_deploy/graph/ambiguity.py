@@ -7,13 +7,14 @@ leak, potentials off the threshold know no ``>=``); the ones that do are what it
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import nir
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.json_twin import JsonTwin
 from stl_deploy.errors import StlDeployError
 from stl_deploy.graph.compare import Tally
 from stl_deploy.graph.dialect import CHOICES, Dialect
@@ -23,7 +24,7 @@ from stl_deploy.graph.run import run
 
 
 @dataclass(frozen=True)
-class Effect:
+class Effect(JsonTwin):
     """What another choice for one option does.
 
     differ: of ``compared`` outputs of spiking neurons (of Output nodes, if nothing spikes), how many change; None if
@@ -36,10 +37,6 @@ class Effect:
     differ: int | None
     compared: int
     reason: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON twin."""
-        return asdict(self)
 
 
 def effects(

@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.json_twin import JsonTwin
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Conv, Delay, Floats, Input, Linear, Neuron, Node, Output, Pool, Program, Reshape
 
@@ -49,17 +50,13 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class NodeProof:
+class NodeProof(JsonTwin):
     """Whether one node's sums are exact, with the bits needed, or the reason why that is not known."""
 
     node: str
     exact: bool
     bits: float | None
     reason: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON twin."""
-        return asdict(self)
 
 
 SPIKES = Grid(0, 1.0)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import numpy as np
 
+from stl_deploy._util.json_twin import JsonTwin
 from stl_deploy.graph.program import Conv, Delay, Floats, Linear, Neuron, Node, Pool, Program, Reshape, Scale, Shape
 
 
 @dataclass(frozen=True)
-class Row:
+class Row(JsonTwin):
     """One node. shape: of its output; parameters: stored weights and biases; synapses: connections of one sample and
     step, those into padding left out (None: not known of an artifact); constants: of neurons and pools, in words.
     """
@@ -25,10 +25,6 @@ class Row:
     parameters: int | None
     synapses: int | None
     constants: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON twin."""
-        return asdict(self)
 
 
 def table(program: Program) -> tuple[Row, ...]:

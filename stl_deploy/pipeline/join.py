@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.console import Console
 from stl_deploy._util.files import make_folder, sha256, write_json, write_npz
+from stl_deploy._util.json_twin import JsonTwin
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import InputError
 from stl_deploy.fold.joint import learn_weights, merge
@@ -47,7 +48,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Joint:
+class Joint(JsonTwin):
     """The members, the joint decision's accuracies, and how many samples they are of (all measured on the graphs)."""
 
     output: str
@@ -58,10 +59,6 @@ class Joint:
     validation_samples: int
     test_samples: int
     exact: bool
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON twin."""
-        return asdict(self)
 
 
 def join(runs: Sequence[Path], output: Path, *, weights: Weights = "equal", say: Console | None = None) -> Joint:

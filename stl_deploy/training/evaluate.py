@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from stl_deploy._util import processes
+from stl_deploy._util.json_twin import JsonTwin
 from stl_deploy.config.schema import RunConfig, TrainConfig
 from stl_deploy.data import Split, encode
 from stl_deploy.nn.network import Network
@@ -28,7 +28,7 @@ class ThresholdRange:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(JsonTwin):
     """Accuracy in [0, 1], mean loss, spikes per neuron per step by layer, and thresholds by layer.
 
     silent, saturated: share of a layer's neurons that never, and that always fired, over all samples and steps.
@@ -42,10 +42,6 @@ class Evaluation:
     thresholds: dict[str, ThresholdRange]
     silent: dict[str, float]
     saturated: dict[str, float]
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON twin."""
-        return asdict(self)
 
 
 _STEPS_AT_ONCE = 64

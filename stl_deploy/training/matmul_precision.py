@@ -10,12 +10,13 @@ import statistics
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 
+from stl_deploy._util.json_twin import JsonTwin
 from stl_deploy.config.schema import MatmulChoice, MatmulPrecision
 
 _SIZE = 768
@@ -29,7 +30,7 @@ twice the speed, others up to 1.2 times: between the two, chance would decide ho
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measured(JsonTwin):
     """One setting: least seconds of a product, and its largest error as a share of the largest result."""
 
     precision: MatmulPrecision
@@ -39,10 +40,6 @@ class Measured:
     def as_accurate_as(self, base: Measured) -> bool:
         """Whether the error is rounding of the same kind as that of ``base``, not of shortened operands."""
         return self.error <= _SAME_KIND * base.error
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON twin."""
-        return asdict(self)
 
 
 @contextmanager

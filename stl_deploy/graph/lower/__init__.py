@@ -14,6 +14,7 @@ from stl_deploy._util.suggest import did_you_mean
 from stl_deploy.errors import GraphError, InputError
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.io.nir_file import ForeignNode
+from stl_deploy.graph.lower._fields import bad_shape
 from stl_deploy.graph.lower.faults import faults, shape_despite
 from stl_deploy.graph.lower.layers import (
     lower_conv,
@@ -201,11 +202,10 @@ def _arriving_shape(name: str, known: Sequence[tuple[Source, Shape]]) -> Shape:
     """The shape that arrives at a node: that of its sources already lowered, which must agree."""
     shapes = {shape for _, shape in known}
     if len(shapes) > 1:
-        raise GraphError(
+        raise bad_shape(
+            name,
             "expected inputs of one shape to add up; found "
             + ", ".join(f"{source.node} {list(shape)}" for source, shape in known),
-            node=name,
-            slug="bad-shape",
         )
     if not shapes:
         raise GraphError(
@@ -232,7 +232,7 @@ def _declared_shape(name: str, node: nir.Input, reading: Reading) -> Shape:
             slug="bad-input",
         )
     if reading.leading and len(shape) <= reading.leading:
-        raise GraphError(f"expected a shape with a batch axis; found {list(shape)}", node=name, slug="bad-shape")
+        raise bad_shape(name, f"expected a shape with a batch axis; found {list(shape)}")
     return shape[reading.leading :]
 
 

@@ -14,6 +14,11 @@ MAY_BE_INFINITE = frozenset({"tau", "tau_mem", "tau_syn", "r", "w_in"})
 """Where a neuron without leak (β = 1) has infinity: τ = dt/(1 − β), r = τ/dt, w_in = τ_syn/dt."""
 
 
+def bad_shape(name: str, message: str) -> GraphError:
+    """Sizes that do not fit together, at a node."""
+    return GraphError(message, node=name, slug="bad-shape")
+
+
 def numbers(name: str, node: Any, field: str) -> NDArray[Any]:
     """A field as a finite float32 or float64 array, in the file's precision (integers become float64).
 
@@ -71,11 +76,7 @@ def optional_bias(name: str, node: Any, channels: int) -> Floats | None:
         return None
     bias = weights(name, node, "bias").reshape(-1)
     if bias.size != channels:
-        raise GraphError(
-            f"field 'bias': expected a value for each of {channels} outputs; found {bias.size}",
-            node=name,
-            slug="bad-shape",
-        )
+        raise bad_shape(name, f"field 'bias': expected a value for each of {channels} outputs; found {bias.size}")
     return bias if bias.any() else None
 
 
@@ -115,8 +116,6 @@ def _arranged(name: str, field: str, array: NDArray[Any], shape: Shape, strict: 
         return array.reshape(shape)
     if not strict and shape and array.shape == shape[:1]:
         return array.reshape(-1, *(1,) * (len(shape) - 1))
-    raise GraphError(
-        f"field '{field}': expected a shape that fits the node's, {list(shape)}; found {list(array.shape)}",
-        node=name,
-        slug="bad-shape",
+    raise bad_shape(
+        name, f"field '{field}': expected a shape that fits the node's, {list(shape)}; found {list(array.shape)}"
     )

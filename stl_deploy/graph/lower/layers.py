@@ -10,7 +10,7 @@ import numpy as np
 
 from stl_deploy._util.windows import output_size
 from stl_deploy.errors import GraphError
-from stl_deploy.graph.lower._fields import fit, float32, numbers, optional_bias, weights, whole
+from stl_deploy.graph.lower._fields import bad_shape, fit, float32, numbers, optional_bias, weights, whole
 from stl_deploy.graph.lower.readings import Reading
 from stl_deploy.graph.program import Conv, Delay, Linear, Pool, Reshape, Scale, Shape, Source
 
@@ -27,12 +27,10 @@ def lower_linear(name: str, node: nir.Linear | nir.Affine, shape: Shape, sources
     """
     weight = weights(name, node)
     if weight.ndim != 2 or 0 in weight.shape:
-        raise GraphError(f"expected weight [out, in]; found shape {list(weight.shape)}", node=name, slug="bad-shape")
+        raise bad_shape(name, f"expected weight [out, in]; found shape {list(weight.shape)}")
     if not shape or shape[-1] != weight.shape[1] or (reading.strict and len(shape) > 1):
-        raise GraphError(
-            f"expected {weight.shape[1]} values as input, as its weight has it; found shape {list(shape)}",
-            node=name,
-            slug="bad-shape",
+        raise bad_shape(
+            name, f"expected {weight.shape[1]} values as input, as its weight has it; found shape {list(shape)}"
         )
     return Linear(
         name=name,
@@ -49,17 +47,14 @@ def lower_conv(name: str, node: nir.Conv1d | nir.Conv2d, shape: Shape, sources: 
     rank = 1 if isinstance(node, nir.Conv1d) else 2
     weight = weights(name, node)
     if weight.ndim != rank + 2 or 0 in weight.shape:
-        raise GraphError(
+        raise bad_shape(
+            name,
             f"expected weight [C_out, C_in/groups, {'k' if rank == 1 else 'kh, kw'}]; found shape {list(weight.shape)}",
-            node=name,
-            slug="bad-shape",
         )
     (groups,) = whole(name, node, "groups", 1, 1)
     if len(shape) != rank + 1 or shape[0] != weight.shape[1] * groups or weight.shape[0] % groups:
-        raise GraphError(
-            f"weight {list(weight.shape)} with groups {groups} does not fit an input of shape {list(shape)}",
-            node=name,
-            slug="bad-shape",
+        raise bad_shape(
+            name, f"weight {list(weight.shape)} with groups {groups} does not fit an input of shape {list(shape)}"
         )
     stride = whole(name, node, "stride", rank, 1)
     dilation = whole(name, node, "dilation", rank, 1)
@@ -83,7 +78,7 @@ def lower_conv(name: str, node: nir.Conv1d | nir.Conv2d, shape: Shape, sources: 
 def lower_pool(name: str, node: nir.SumPool2d | nir.AvgPool2d, shape: Shape, sources: Sources) -> Pool:
     """Sum or average pooling over the last 2 axes of ``[C, H, W]``."""
     if len(shape) != 3:
-        raise GraphError(f"expected an input [C, H, W]; found shape {list(shape)}", node=name, slug="bad-shape")
+        raise bad_shape(name, f"expected an input [C, H, W]; found shape {list(shape)}")
     kernel = whole(name, node, "kernel_size", 2, 1)
     stride = whole(name, node, "stride", 2, 1)
     pads = tuple((p, p) for p in whole(name, node, "padding", 2, 0))
@@ -104,13 +99,9 @@ def lower_flatten(name: str, node: nir.Flatten, shape: Shape, sources: Sources, 
     batch = int(reading.flatten_batch)
     start, end = (_axis(name, node, field, len(shape) + batch) - batch for field in ("start_dim", "end_dim"))
     if start < 0:
-        raise GraphError("flattens the batch axis", node=name, slug="bad-shape")
+        raise bad_shape(name, "flattens the batch axis")
     if start > end:
-        raise GraphError(
-            f"expected an axis to flatten to behind axis {start} of {list(shape)}; found {end}",
-            node=name,
-            slug="bad-shape",
-        )
+        raise bad_shape(name, f"expected an axis to flatten to behind axis {start} of {list(shape)}; found {end}")
     flat = int(np.prod(shape[start : end + 1]))
     return Reshape(name=name, shape=(*shape[:start], flat, *shape[end + 1 :]), sources=sources, input_shape=shape)
 
@@ -141,11 +132,7 @@ def lower_delay(name: str, node: nir.Delay, shape: Shape, sources: Sources, read
 def _axis(name: str, node: Any, field: str, rank: int) -> int:
     array = numbers(name, node, field).reshape(-1)
     if array.size != 1 or array[0] not in range(-rank, rank):
-        raise GraphError(
-            f"{field}: expected one axis of an input with {rank}; found {array[:8].tolist()}",
-            node=name,
-            slug="bad-shape",
-        )
+        raise bad_shape(name, f"{field}: expected one axis of an input with {rank}; found {array[:8].tolist()}")
     return int(array[0]) % rank
 
 
@@ -187,9 +174,7 @@ def _slide(
         )
     sizes = tuple(output_size(n, r, s, lo + hi) for n, r, s, (lo, hi) in zip(spatial, reach, stride, pads, strict=True))
     if any(size < 1 for size in sizes):
-        raise GraphError(
-            f"a window of {list(reach)} does not fit an input of {list(spatial)} with padding {list(pads)}",
-            node=name,
-            slug="bad-shape",
+        raise bad_shape(
+            name, f"a window of {list(reach)} does not fit an input of {list(spatial)} with padding {list(pads)}"
         )
     return sizes
