@@ -6,7 +6,6 @@ It lives in ``$STL_DEPLOY_LAVA``, else under the user's cache folder. A stamp wr
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -16,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stl_deploy._util import system
-from stl_deploy._util.files import read_json, write_json
+from stl_deploy._util.files import read_json, sha256, write_json
 from stl_deploy._util.sizes import folder_bytes
 from stl_deploy.errors import InputError, ToolError
-from stl_deploy.exporters.lava.pythons import find_python310, python_version
+from stl_deploy.exporters.lava.pythons import find_python, python_version
 from stl_deploy.exporters.lava.smoke import check_three_neurons
 
 REQUIREMENTS = Path(__file__).parent / "requirements.txt"
@@ -59,7 +58,7 @@ def status() -> LavaStatus:
         return LavaStatus(False, place, python, None, f"no Lava environment at {place}; run: stl-deploy lava install")
     try:
         stamp = read_json(place / STAMP)
-        good = stamp["requirements"] == _fingerprint()
+        good = stamp["requirements"] == sha256(REQUIREMENTS)
         version = str(stamp["lava-dl"])
     except (InputError, KeyError, TypeError):
         reason = f"the Lava environment at {place} was not finished or checked; run: stl-deploy lava install"
@@ -81,7 +80,7 @@ def require() -> Path:
 def install(python: Path | None = None, progress: Report | None = None) -> LavaStatus:
     """Build the side environment (about 5.8 GB, some minutes) unless it is ready.
 
-    python: a Python 3.10 to use; None: see `find_python310`. An environment that is there without
+    python: a Python 3.10 to use; None: see `find_python`. An environment that is there without
     a stamp is completed. Raises ToolError if there is no Python 3.10 or a step fails.
     """
     say = progress or (lambda line: None)
@@ -103,45 +102,58 @@ def remove() -> tuple[Path, int]:
     install is under way.
     """
     place = location()
-    size = folder_bytes(place)
-    if size is None:
-        raise ToolError(f"no Lava environment at {place}; nothing to remove")
-    chosen = bool(os.environ.get("STL_DEPLOY_LAVA"))
     marked = (place / STAMP).is_file() or (place / UNFINISHED).is_file()
-    if not (place / "pyvenv.cfg").is_file() or (chosen and not marked):
-        raise ToolError(f"{place} is not an environment that 'stl-deploy lava install' made; remove it by hand")
-    with lock(place, "Lava"):
-        try:
-            shutil.rmtree(place)
-        except OSError as error:
-            raise ToolError(f"cannot remove all of {place}: {error.strerror or error}") from None
-    return place, size
+    return place, discard(place, "Lava", "lava install", ours=marked or not os.environ.get("STL_DEPLOY_LAVA"))
 
 
 def _build(place: Path, python: Path | None, say: Report) -> None:
     inside, unfinished = place / "bin" / "python", place / UNFINISHED
     if unfinished.exists() or python_version(inside) != (3, 10):
-        base = find_python310(python)
-        if place.exists() and not (place / "pyvenv.cfg").exists() and any(place.iterdir()):
-            raise ToolError(f"{place} is there and is not a virtual environment; choose another STL_DEPLOY_LAVA")
-        say(f"creating {place} with {base}")
-        shutil.rmtree(place, ignore_errors=True)
-        step([base, "-m", "venv", place], "creating the environment")
+        create(place, find_python((3, 10), "Lava", python), "STL_DEPLOY_LAVA", say)
     (place / STAMP).unlink(missing_ok=True)
     unfinished.touch()
     say("installing lava-dl 0.6.0 and what it needs (about 5.8 GB)")
-    step(
-        [inside, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", REQUIREMENTS],
-        "installing Lava",
-    )
+    fill(inside, REQUIREMENTS, "Lava")
     unfinished.unlink()
     say("checking it with a network of three neurons")
     check_three_neurons(inside)
-    write_json(place / STAMP, {"lava-dl": "0.6.0", "requirements": _fingerprint()})
+    write_json(place / STAMP, {"lava-dl": "0.6.0", "requirements": sha256(REQUIREMENTS)})
 
 
-def _fingerprint() -> str:
-    return hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
+def create(place: Path, base: Path, variable: str, say: Report) -> None:
+    """A fresh virtual environment of the Python ``base``, in the place of an older one or of an empty folder.
+
+    variable: which names another place. Raises ToolError where something else is there.
+    """
+    if place.exists() and not (place / "pyvenv.cfg").is_file() and any(place.iterdir()):
+        raise ToolError(f"{place} is there and is not a virtual environment; choose another {variable}")
+    say(f"creating {place} with {base}")
+    shutil.rmtree(place, ignore_errors=True)
+    step([base, "-m", "venv", place], "creating the environment")
+
+
+def fill(python: Path, requirements: Path, tool: str) -> None:
+    """Install the packages of a tool; raises ToolError where pip fails."""
+    pip: list[Path | str] = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    step([*pip, "-r", requirements], f"installing {tool}")
+
+
+def discard(place: Path, tool: str, verb: str, *, ours: bool = True) -> int:
+    """Remove an environment that ``verb`` made; how many bytes that gave back.
+
+    Raises ToolError if there is none, if it is not ours, or if an install is under way.
+    """
+    size = folder_bytes(place)
+    if size is None:
+        raise ToolError(f"no environment of {tool} at {place}; nothing to remove")
+    if not ours or not (place / "pyvenv.cfg").is_file():
+        raise ToolError(f"{place} is not an environment that 'stl-deploy {verb}' made; remove it by hand")
+    with lock(place, tool):
+        try:
+            shutil.rmtree(place)
+        except OSError as error:
+            raise ToolError(f"cannot remove all of {place}: {error.strerror or error}") from None
+    return size
 
 
 @contextmanager

@@ -13,11 +13,6 @@ from stl_deploy.errors import ToolError
 Version = tuple[int, int]
 
 
-def find_python310(chosen: Path | None = None) -> Path:
-    """Lava's: see `find_python`."""
-    return find_python((3, 10), "Lava", chosen)
-
-
 def find_python(version: Version, tool: str, chosen: Path | None = None) -> Path:
     """The first Python of that version among: ``chosen``, $STL_DEPLOY_PYTHON<version>, PATH, pyenv's versions, uv's.
 

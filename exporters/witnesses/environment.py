@@ -6,19 +6,16 @@ package could be imported, is what makes it count: an interrupted install is not
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stl_deploy._util.files import read_json, write_json
-from stl_deploy._util.sizes import folder_bytes
+from stl_deploy._util.files import read_json, sha256, write_json
 from stl_deploy._util.suggest import did_you_mean
 from stl_deploy.errors import InputError, ToolError
-from stl_deploy.exporters.lava.environment import lock, step
+from stl_deploy.exporters.lava.environment import create, discard, fill, lock, step
 from stl_deploy.exporters.lava.pythons import Version, find_python
 
 STAMP = "stl-deploy-witness.json"
@@ -57,7 +54,7 @@ class Witness:
         if not self.python.exists():
             return f"no environment of {self.title} at {self.location}; {remedy}"
         try:
-            good = read_json(self.location / STAMP)["requirements"] == self._fingerprint()
+            good = read_json(self.location / STAMP)["requirements"] == sha256(self.requirements)
         except (InputError, KeyError, TypeError):
             return f"the environment of {self.title} at {self.location} was not finished; {remedy}"
         return None if good else f"the environment of {self.title} at {self.location} has other packages; {remedy}"
@@ -87,40 +84,15 @@ class Witness:
         with lock(place, self.title):
             if self.reason() is None:
                 return
-            base = find_python(self.version, self.title, python)
-            if place.exists() and not (place / "pyvenv.cfg").is_file():
-                raise ToolError(
-                    f"{place} is there and is not a virtual environment; choose another STL_DEPLOY_WITNESSES"
-                )
-            say(f"creating {place} with {base}")
-            shutil.rmtree(place, ignore_errors=True)
-            step([base, "-m", "venv", place], "creating the environment")
+            create(place, find_python(self.version, self.title, python), "STL_DEPLOY_WITNESSES", say)
             say(f"installing {self.title} ({self.size}; {self.licence})")
-            pip: list[Path | str] = [self.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-            step([*pip, "-r", self.requirements], f"installing {self.title}")
+            fill(self.python, self.requirements, self.title)
             step([self.python, "-I", "-c", f"import {self.module}"], f"importing {self.title}")
-            write_json(place / STAMP, {"requirements": self._fingerprint()})
+            write_json(place / STAMP, {"requirements": sha256(self.requirements)})
 
     def remove(self) -> int:
-        """Remove the environment; returns how many bytes that gave back.
-
-        Raises ToolError if there is none, or the folder is not one that `install` made.
-        """
-        place = self.location
-        size = folder_bytes(place)
-        if size is None:
-            raise ToolError(f"no environment of {self.title} at {place}; nothing to remove")
-        if not (place / "pyvenv.cfg").is_file():
-            raise ToolError(f"{place} is not an environment that 'stl-deploy witness install' made; remove it by hand")
-        with lock(place, self.title):
-            try:
-                shutil.rmtree(place)
-            except OSError as error:
-                raise ToolError(f"cannot remove all of {place}: {error.strerror or error}") from None
-        return size
-
-    def _fingerprint(self) -> str:
-        return hashlib.sha256(self.requirements.read_bytes()).hexdigest()
+        """Remove the environment; returns how many bytes that gave back. Raises as `discard` does."""
+        return discard(self.location, self.title, "witness install")
 
 
 NENGO_LOIHI = Witness(

@@ -155,7 +155,7 @@ def test_ways_to_find_a_python(
     if way is not _on_path:
         monkeypatch.setattr("shutil.which", lambda name: None)
     way(place, monkeypatch)
-    assert pythons.find_python310() == place.python
+    assert pythons.find_python((3, 10), "Lava") == place.python
 
 
 def test_no_python_anywhere(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
