@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_args, run
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy._util.console import Console
+from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.suggest import did_you_mean
 from stl_deploy.errors import InputError
 from stl_deploy.graph.findings import Finding
@@ -60,7 +60,7 @@ class Options:
     labels: NDArray[np.int64] | None = None
     progress: Callable[[int, int], None] | None = None
     deadline: float = 600.0
-    say: Console = field(default_factory=lambda: Console(quiet=True))
+    say: Console = QUIET
 
 
 class Runner(Protocol):

@@ -16,19 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import prod
 from typing import Literal, get_args
 
 from stl_deploy.energy.counts.neuron_ops import leaks, neuron_ops
 from stl_deploy.energy.counts.record import Counts
-from stl_deploy.energy.models.layout import (
-    Synapses,
-    input_words,
-    meeting_places,
-    output_words,
-    queue_accesses,
-    relus,
-    synapses,
-)
+from stl_deploy.energy.models.layout import Synapses, input_words, meeting_places, queue_accesses, relus, synapses
 from stl_deploy.energy.models.ledger import Item, Ledger
 from stl_deploy.energy.models.memory import address_bits, size_bytes, state_words
 from stl_deploy.energy.prices.operations import requantisation, requantises, shift, state_multiply
@@ -140,11 +133,9 @@ def ann(
         _dense_layer(layer, prices, flow, ledger, active, act, places[layer.name], per_mac=input_reads == "per_mac")
     for name, pool in counts.pools.items():
         ledger.ops(name, "pool adds", "add", pool.synapses)
-        for term, words in (
-            ("input reads", input_words(program, name)),
-            ("output writes", output_words(program, name)),
-        ):
-            ledger.words(name, term, words, act, size_bytes(words, act))
+        read, written = input_words(program, name), prod(program.by_name[name].shape)
+        ledger.words(name, "input reads", read, act, size_bytes(read, act))
+        ledger.words(name, "output writes", written, act, size_bytes(written, act))
     charge_relus(relus(program), counts, prices, ledger)
     return ledger.items()
 

@@ -10,7 +10,7 @@ from stl_deploy._util.remembered import remembered
 from stl_deploy.energy.counts.arrivals import feeders
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.counts.taps import Weighted, bias_of, input_shape
-from stl_deploy.energy.models.memory import address_bits, size_bytes, weight_words
+from stl_deploy.energy.models.memory import size_bytes, weight_words
 from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Pool, Program, Scale, is_max_pool
 
 
@@ -41,10 +41,6 @@ class Synapses:
     def potentials(self, bits: int) -> int:
         """Bytes of one sum for each output."""
         return size_bytes(self.outputs, bits)
-
-    def queue_memory(self, value_bits: int = 0) -> int:
-        """Bytes of an event queue that holds one event of each input, with a value of ``value_bits`` in each."""
-        return size_bytes(self.inputs, address_bits(self.inputs) + value_bits)
 
 
 def synapses(program: Program, counts: Counts) -> tuple[Synapses, ...]:
@@ -102,11 +98,6 @@ def queue_accesses(program: Program) -> Mapping[str, int]:
             found[node.name] = 1 if given or senders in written else 2
             written.add(senders)
     return found
-
-
-def output_words(program: Program, pool: str) -> int:
-    """Positions that a pool writes."""
-    return prod(program.by_name[pool].shape)
 
 
 def activation_bits(steps: int) -> int:

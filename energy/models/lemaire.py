@@ -33,8 +33,8 @@ def snn(program: Program, counts: Counts, prices: PriceList) -> tuple[Item, ...]
         ledger.words(layer.name, "bias reads", counted.bias_adds, state, layer.bias_memory(state))
         ledger.words(layer.name, "potential reads", counted.synops + steps, state, potentials)
         ledger.words(layer.name, "potential writes", counted.synops + steps, state, potentials)
-        value = 0 if counted.op == "AC" else weight
-        bits, queue = address_bits(layer.inputs) + value, layer.queue_memory(value)
+        bits = address_bits(layer.inputs) + (0 if counted.op == "AC" else weight)
+        queue = size_bytes(layer.inputs, bits)
         ledger.words(layer.name, "queue writes and reads", accesses[layer.name] * counted.in_nonzero, bits, queue)
         ledger.ops(layer.name, "addressing", "add", counted.synops)
         if layer.conv:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from stl_deploy._util.units import prefix_of
 from stl_deploy.energy.chips.lines import GIVEN, ChipLine
-from stl_deploy.energy.models.break_even import BreakEven, ModelBreakEven
+from stl_deploy.energy.models.break_even import BreakEven
 from stl_deploy.energy.models.grid import QUOTED, QUOTED_PRICE, Cell, quoted
 from stl_deploy.energy.prices.price_list import Range
 
@@ -60,7 +60,7 @@ def number(ratio: float) -> str:
 
 def equal_at(break_even: BreakEven) -> str:
     """Where the quoted comparison would be 1."""
-    found = quoted_break_even(break_even)
+    found = next((m for m in break_even.models if (m.flow, m.price) == (QUOTED, QUOTED_PRICE)), None)
     if found is None or found.scale is None or break_even.spike_rate is None or found.spike_rate is None:
         return {
             "above": "more at every spike rate",
@@ -73,8 +73,3 @@ def equal_at(break_even: BreakEven) -> str:
 def percent(rate: float) -> str:
     """Two digits."""
     return f"{100 * rate:.2g} %"
-
-
-def quoted_break_even(break_even: BreakEven) -> ModelBreakEven | None:
-    """The break-even of the dataflow and price list that are quoted."""
-    return next((m for m in break_even.models if (m.flow, m.price) == (QUOTED, QUOTED_PRICE)), None)

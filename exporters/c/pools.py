@@ -8,7 +8,7 @@ from typing import Any
 from stl_deploy.exporters.c.plan import Value, channels_last
 from stl_deploy.exporters.c.weights import Weights
 from stl_deploy.exporters.integers.graph import PopulationNode, SumPoolNode
-from stl_deploy.exporters.integers.net import DECAY_ONE, IntegerNeuron
+from stl_deploy.exporters.integers.net import DECAY_ONE
 from stl_deploy.graph.program import Node
 
 
@@ -117,15 +117,11 @@ def is_or(node: Node) -> bool:
         and len(node.sources) == 1
         and isinstance(node.neuron.v_decay, int)
         and node.neuron.v_decay == DECAY_ONE
-        and unfiltered(node.neuron)
+        and isinstance(node.neuron.i_decay, int)
+        and node.neuron.i_decay == DECAY_ONE
         and node.neuron.reset == "value"
         and not node.neuron.threshold.any()
     )
-
-
-def unfiltered(neuron: IntegerNeuron) -> bool:
-    """Whether what arrives acts in its own step alone: u keeps nothing."""
-    return isinstance(neuron.i_decay, int) and neuron.i_decay == DECAY_ONE
 
 
 def _pool_numbers(node: SumPoolNode) -> dict[str, int]:

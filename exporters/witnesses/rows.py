@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.integers.net import Conv, Dense, Ints, Shape
+from stl_deploy.exporters.integers.net import Conv, Ints, Shape
 from stl_deploy.exporters.loihi.net import ConvLayer, InputLayer, IntegerNet
 from stl_deploy.exporters.loihi.weights import lava_synapse
 from stl_deploy.exporters.witnesses.connections import Connections, conv_connections, dense_connections
@@ -35,7 +35,10 @@ def net_arrays(net: IntegerNet) -> dict[str, NDArray[Any]]:
             raise InputError(
                 f"'{key}': expected no delays, no shift and a reset to 0; use our integer model (--backend loihi)"
             )
-        starts, targets, weights = conv_rows(synapse) if isinstance(synapse, Conv) else dense_rows(synapse)
+        if isinstance(synapse, Conv):
+            starts, targets, weights = conv_rows(synapse)
+        else:
+            starts, targets, weights = _by_input(dense_connections(synapse.weight), synapse.weight.shape[1])
         bias = np.zeros((), np.int32) if layer.bias is None else layer.bias
         if isinstance(layer, ConvLayer) and bias.ndim == 1:
             bias = bias.reshape(-1, 1, 1)
@@ -58,11 +61,6 @@ def shapes(net: IntegerNet) -> dict[str, Shape]:
 
 
 Rows = tuple[Ints, Ints, Ints]
-
-
-def dense_rows(layer: Dense) -> Rows:
-    """Every input reaches every output."""
-    return _by_input(dense_connections(layer.weight), layer.weight.shape[1])
 
 
 def conv_rows(layer: Conv) -> Rows:

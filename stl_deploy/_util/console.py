@@ -81,6 +81,21 @@ class Console:
                 print(printable(text), file=self._stream, flush=True)
 
 
+class _Quiet(Console):
+    """Warnings alone, on what is standard error when they are said."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True, stream=StringIO())
+
+    def warn(self, text: str) -> None:
+        """A warning."""
+        Console(quiet=True).warn(text)
+
+
+QUIET = _Quiet()
+"""For who is given no other."""
+
+
 @contextmanager
 def _lost() -> Iterator[None]:
     """What cannot be written for people (a full disk, a terminal that is gone) is lost; work goes on without."""

@@ -154,7 +154,8 @@ def train(
     json: Json = False,
 ) -> None:
     """Train one model, with thresholds learned together with the weights."""
-    from stl_deploy.pipeline.configure import configure, dump_config
+    from stl_deploy.config.load import dump_config
+    from stl_deploy.pipeline.configure import configure
     from stl_deploy.pipeline.train import train as train_one
 
     name = str(config_file) if config_file is not None else which

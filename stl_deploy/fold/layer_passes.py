@@ -122,8 +122,7 @@ def max_pools(layers: Layers) -> Layers:
         if len(layer.sources) != 1 or not _carries_spikes(layers, layer.sources[0].node):
             raise CaptureError(
                 f"layer '{name}' takes the maximum of currents, which no event-driven graph computes; pool "
-                "the spikes (move "
-                "the pool behind the neuron) or use average pooling",
+                "the spikes (move the pool behind the neuron) or use average pooling",
                 layer=name,
             )
         found[f"{name}_sum"] = _sum_pool(f"{name}_sum", layer)

@@ -16,23 +16,15 @@ from stl_deploy.errors import CaptureError, GraphError, InputError
 from stl_deploy.fold.index_maps import arrange
 from stl_deploy.fold.layer_graph import FoldedLayers, fold_layers
 from stl_deploy.graph.compare import rate_warnings
-from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.program import Shape
-from stl_deploy.graph.readout import Readout
 from stl_deploy.graph.run import Result
-from stl_deploy.pipeline.proof import (
-    Proof,
-    end_to_end,
-    module_spikes,
-    prove_layers,
-    prove_replay,
-)
+from stl_deploy.pipeline.proof import Proof, end_to_end, module_spikes, prove_layers, prove_replay
 from stl_deploy.tracing import Call, Time, Traced, trace
 from stl_deploy.tracing.nodes import NOWHERE
 from stl_deploy.tracing.running import require_repeatable
 from stl_deploy.tracing.running import run as run_module
 from stl_deploy.tracing.source_lines import in_module
-from stl_deploy.tracing.trace import batch_axis, graph_input, steps_of
+from stl_deploy.tracing.trace import batch_axis, steps_of
 from stl_deploy.tracing.versions import version_warnings
 
 if TYPE_CHECKING:
@@ -84,11 +76,16 @@ def capture(
     original = Captured(model, traced, folded, tuple(batch.shape[1 if time == "inside" else 2 :]))
     sample = original.as_graph_input(batch)
     proof = _prove(model, traced, folded, batch) if verify else None
-    readout = traced.readout
     for warning in proof.warnings if proof is not None else ():
         warnings.warn(warning, stacklevel=2)
     return SpikingGraph(
-        folded.graph, folded.dialect, proof=proof, readout=readout, original=original, sample=sample, name=_name(model)
+        folded.graph,
+        folded.dialect,
+        proof=proof,
+        readout=traced.readout,
+        original=original,
+        sample=sample,
+        name=type(model).__name__.lower(),
     )
 
 
@@ -105,7 +102,8 @@ class Captured:
 
     def as_graph_input(self, batch: Any) -> NDArray[Any]:
         """A batch as the module's forward takes it, as the graph's input ``[T, B, *shape]``."""
-        return self.arranged(graph_input(self.traced.call, _tensor(batch), self.traced.length).float().cpu().numpy())
+        steps = steps_of(self.traced.call, _tensor(batch), self.traced.length)
+        return self.arranged(torch.stack(steps).float().cpu().numpy())
 
     def arranged(self, x: NDArray[Any]) -> NDArray[Any]:
         """Input ``[T, B, *shape]`` in the module's order of axes, or the graph's, in the graph's.
@@ -127,10 +125,6 @@ class Captured:
             own = own.sum(traced.axis)
         shape = self.folded.program.outputs[0].shape
         return own.float().cpu().numpy(), Result({"output": y.reshape(*y.shape[:2], *shape)}, spikes)
-
-
-def _name(model: nn.Module) -> str:
-    return type(model).__name__.lower()
 
 
 def _not_samples(x: Tensor, few: Tensor, call: Call) -> CaptureError:
@@ -269,6 +263,3 @@ def _varied(x: Tensor, call: Call) -> list[tuple[str, Tensor]]:
         longer = fresh(x.index_select(1 - axis, index.to(x.device)), 2)
         found.append((f"another number of steps ({steps + 2})", longer))
     return found
-
-
-__all__ = ["Captured", "Readout", "capture", "prove_exact"]

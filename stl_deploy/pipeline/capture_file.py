@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from stl_deploy._util.console import Console
+from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import require_suffix
 from stl_deploy.graph.io.nir_file import write_nir
 from stl_deploy.pipeline.capture import capture as capture_module
@@ -22,14 +22,13 @@ def capture(
     weights: Path | None = None,
     time: Time = "first",
     pick: int | str | None = None,
-    say: Console | None = None,
+    say: Console = QUIET,
 ) -> dict[str, Any]:
     """Capture ``FILE.py:NAME`` on the ``x`` of an npz file and write the NIR graph; returns the proof, JSON-ready.
 
     Runs the user's file, and says so. weights: a state dict (``.safetensors`` or ``.pt``). time, pick: as `capture`'s
     ``time`` and ``output``. Raises InputError for files that do not fit, CaptureError as `capture` does.
     """
-    say = say or Console(quiet=True)
     require_suffix(output, ".nir", " for a captured graph")
     x = module_input(input_file)
     say.say(f"running {name_in_file(module)[0]}, which is your code")

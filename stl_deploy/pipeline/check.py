@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from stl_deploy._util.console import Console
+from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import leading, read_inputs
 from stl_deploy._util.suggest import did_you_mean
 from stl_deploy.errors import InputError
@@ -50,14 +50,14 @@ def check(
     dialect: str | None = None,
     input_grid: int | None = None,
     x: NetworkInput | None = None,
-    say: Console | None = None,
+    say: Console = QUIET,
 ) -> Report:
     """Check a run folder's graph or a .nir file against targets (default: every format's), or an artifact of ours.
 
     input_grid: the input will be multiples of 2^-input_grid up to 1. x: input like what will enter, for targets that
     take whole numbers alone. Raises InputError for a bad call.
     """
-    say, asked = say or Console(quiet=True), targets_asked(targets)
+    asked = targets_asked(targets)
     opened = open_source(source, artifacts=True)
     if not opened.is_graph:
         if targets or input_grid is not None:
@@ -93,20 +93,18 @@ def check_folder(
     targets: Sequence[str] | None = None,
     dialect: str | None = None,
     input_grid: int | None = None,
-    say: Console | None = None,
+    say: Console = QUIET,
 ) -> FolderCheck:
     """Check every .nir file of a folder; one table for all; input_grid: as in `check`. Raises InputError for a bad call
     or if there is none."""
-    say, asked = say or Console(quiet=True), targets_asked(targets)
+    asked = targets_asked(targets)
     chosen = load_dialect(dialect) if dialect is not None else None
     files = nir_files(folder)
     if not files:
         raise InputError(f"{folder}: expected .nir files in it; found none")
     found = FolderCheck({file.name: check_file(file, chosen, asked, declared_grid(input_grid)) for file in files})
-    rows = [
-        [name, *report.targets.values(), str(len(_errors(report))), _first(report)]
-        for name, report in found.reports.items()
-    ]
+    errors = {name: sum(one.severity == "error" for one in r.findings) for name, r in found.reports.items()}
+    rows = [[name, *r.targets.values(), str(errors[name]), _first(r)] for name, r in found.reports.items()]
     say.table(["file", *asked, "errors", "first finding"], rows)
     return found
 
@@ -118,14 +116,11 @@ def nir_files(source: Path) -> list[Path]:
     return sorted(file for file in source.glob("*.nir") if file.is_file())
 
 
-def measure(
-    source: Path, input_file: Path, *, dialect: str | None = None, say: Console | None = None
-) -> tuple[Effect, ...]:
+def measure(source: Path, input_file: Path, *, dialect: str | None = None, say: Console = QUIET) -> tuple[Effect, ...]:
     """Run the network under every other choice of its dialect's options and count the outputs that change.
 
     Raises InputError or GraphError if it cannot be run as it is assumed to be meant.
     """
-    say = say or Console(quiet=True)
     x, _ = read_inputs(input_file)
     graph = read_nir(open_source(source).file)
     found = effects(graph, x, reading_of(graph, dialect, source, or_spec=True).dialect)
@@ -146,13 +141,12 @@ def measure(
 
 
 def near_threshold(
-    source: Path, input_file: Path, *, dialect: str | None = None, say: Console | None = None
+    source: Path, input_file: Path, *, dialect: str | None = None, say: Console = QUIET
 ) -> dict[str, int]:
     """How often each spiking node's potential came within a few units in the last place of its threshold.
 
     There another order of summation can move a spike. Raises as `measure` does.
     """
-    say = say or Console(quiet=True)
     x, _ = read_inputs(input_file)
     near = NearThreshold()
     run(open_program(open_source(source), dialect, or_spec=True), x, observe=near, chunk=CHUNK)
@@ -187,10 +181,6 @@ def targets_asked(targets: Sequence[str] | None) -> dict[str, TargetCheck]:
             close = did_you_mean(name, known)
             raise InputError(f"expected a target: {', '.join(known)}; found '{name}'{close}")
     return {name: ask for name, ask in known.items() if name in (targets or formats)}
-
-
-def _errors(report: Report) -> list[Finding]:
-    return [finding for finding in report.findings if finding.severity == "error"]
 
 
 def _first(report: Report) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from stl_deploy.config.load import apply_overrides, dump_config, load_config
+from stl_deploy.config.load import apply_overrides, load_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import check_dataset, complete
 from stl_deploy.data.own import trust
@@ -49,6 +49,3 @@ def checked(config: RunConfig, *, own: bool = True) -> RunConfig:
     with torch.random.fork_rng(devices=[]):
         Network(config, shape, classes)
     return config
-
-
-__all__ = ["configure", "dump_config"]

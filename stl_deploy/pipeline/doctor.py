@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stl_deploy._util import install
-from stl_deploy._util.console import Console
+from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import cache_dir
 from stl_deploy._util.sizes import folder_bytes, in_words
 from stl_deploy.exporters.lava import environment
@@ -18,9 +18,8 @@ from stl_deploy.exporters.targets import registry
 from stl_deploy.pipeline.listings import lava_sentence, lava_status
 
 
-def doctor(*, say: Console | None = None) -> dict[str, Any]:
+def doctor(*, say: Console = QUIET) -> dict[str, Any]:
     """Versions, sizes, devices and Lava (JSON-ready); what only torch can tell is None where torch is missing."""
-    say = say or Console(quiet=True)
     facts, sentences = _of_torch() if install.is_there("torch") else _without_torch()
     found: dict[str, Any] = {
         "versions": install.versions(),

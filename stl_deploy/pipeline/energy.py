@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util import install
-from stl_deploy._util.console import Console
+from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import leading, read_inputs, write_json, write_text
 from stl_deploy._util.units import range_with_unit, with_unit
 from stl_deploy.energy.ann_twin import AnnTwin
@@ -45,7 +45,7 @@ def energy(
     step_time: float | None = None,
     processes: int = 1,
     output: Path | None = None,
-    say: Console | None = None,
+    say: Console = QUIET,
 ) -> EnergyReport:
     """Count a network's activity on an input npz and price it; with ``output`` write energy.html, energy.json and
     layers.csv in that folder.
@@ -57,7 +57,6 @@ def energy(
 
     Raises InputError or ConfigError for a bad source, input, coding or price list.
     """
-    say = say or Console(quiet=True)
     if output is not None:
         install.require("matplotlib")
     opened = open_source(source)
@@ -149,9 +148,8 @@ def input_of(source: Source, given: Path | None) -> Path:
     return kept
 
 
-def validate(*, say: Console | None = None) -> tuple[Check, ...]:
+def validate(*, say: Console = QUIET) -> tuple[Check, ...]:
     """The models against published measurements: scores of each on training and held-out data, then each check."""
-    say = say or Console(quiet=True)
     checks = check_all()
     rows = [
         [

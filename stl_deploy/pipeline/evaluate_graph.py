@@ -30,7 +30,7 @@ def evaluate_graph(
     """
     right = module_right = samples = 0
     tally = Tally()
-    if _is_dataset(data):
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, list | tuple):
         data, time = _loader(data, batch_size), "second"  # as a loader stacks samples
     for given, labels in _batches(data):
         batch, x = _arranged(net, given, len(labels), steps, time)
@@ -69,10 +69,6 @@ def _arranged(
         return batch, net.original.as_graph_input(batch)
     x = _sequence(net, as_array(batch), count, steps, time)
     return (x.swapaxes(0, 1) if net.original is not None and net.original.time == "second" else x), x
-
-
-def _is_dataset(data: Iterable[Any]) -> bool:
-    return hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, list | tuple)
 
 
 def _loader(data: Any, batch_size: int) -> Iterable[Any]:

@@ -10,15 +10,15 @@ from typing import Any
 import nir
 from numpy.typing import NDArray
 
-from stl_deploy._util.console import Console
-from stl_deploy._util.files import require_other, require_suffix, sha256
+from stl_deploy._util.console import QUIET, Console
+from stl_deploy._util.files import require_other, require_suffix, sha256, write_json
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.targets import Format, find_format, format_of, registry
 from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.lower import METADATA_KEY, own_metadata
 from stl_deploy.graph.program import Program
 from stl_deploy.pipeline.artifacts import Bench, whole_artifact, write
-from stl_deploy.pipeline.manifest import manifest, write_manifest
+from stl_deploy.pipeline.manifest import manifest
 from stl_deploy.pipeline.source import RUN, Source, on_declared_grid, open_program, open_source, program_input
 from stl_deploy.pipeline.verify import show
 
@@ -46,7 +46,7 @@ def export(
     input_grid: int | None = None,
     verified: bool = True,
     deadline: float = 600.0,
-    say: Console | None = None,
+    say: Console = QUIET,
     **settings: Any,
 ) -> dict[str, Any]:
     """Write one artifact and ``<output>.manifest.json``; returns the manifest (JSON-ready).
@@ -59,7 +59,7 @@ def export(
     Raises InputError for a wrong call, UnsupportedError where the target cannot hold the network, ParityError where
     the artifact does not spike as it must (a float one as the graph does: on the exact grid it can).
     """
-    say, target = say or Console(quiet=True), find_format(to)
+    target = find_format(to)
     if target.suffix is not None:
         require_suffix(output, target.suffix, f" for {to}")
     require_other(output, source)
@@ -85,7 +85,7 @@ def export(
             say.say(f"reading {path.name} back and running it on {what}")
             facts["verified"] = {"input": what, **_verified(Bench(program, x), path, target, output, deadline, say)}
         contents = manifest(program, [path], source=common["origin"], **facts)
-    write_manifest(output.with_name(output.name + ".manifest.json"), contents)
+    write_json(output.with_name(output.name + ".manifest.json"), contents)
     say.say(f"written: {output} and {output.name}.manifest.json")
     if "load" in facts:
         say.say(f"load it there with:  {facts['load']}")

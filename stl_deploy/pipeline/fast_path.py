@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from stl_deploy._util import install
-from stl_deploy._util.console import Console
+from stl_deploy._util.console import QUIET, Console
 from stl_deploy.errors import ToolError
 
 
@@ -23,7 +23,7 @@ def announce(device: str, say: Console) -> None:
         fused.works(torch.float32)
 
 
-def warm(*, say: Console | None = None) -> dict[str, Any]:
+def warm(*, say: Console = QUIET) -> dict[str, Any]:
     """Compile all of the fast path for float32 and keep it for later processes; returns what it took (JSON-ready).
 
     Raises ToolError if numba is missing, or its code cannot be kept on this disk.
@@ -33,7 +33,6 @@ def warm(*, say: Console | None = None) -> dict[str, Any]:
 
     from stl_deploy.nn import fused
 
-    say = say or Console(quiet=True)
     say.say("loading the fast path" if fused.is_warm() else "compiling the fast path (about 18 s)")
     start = time.perf_counter()
     compiles = fused.works(torch.float32, "everything")

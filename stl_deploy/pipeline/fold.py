@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stl_deploy._util.console import Console
+from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import require_suffix
 from stl_deploy.config.load import apply_overrides
 from stl_deploy.config.schema import RunConfig
@@ -84,10 +84,9 @@ def fold(
     exact_grid: bool | None = None,
     thresholds: Thresholds = "keep",
     input_grid: int | None = None,
-    say: Console | None = None,
+    say: Console = QUIET,
 ) -> dict[str, Any]:
     """`fold_run`, said and returned as data: the grids chosen and the proof for every sum (JSON-ready)."""
-    say = say or Console(quiet=True)
     require_suffix(output, ".nir", " for a graph")
     done = fold_run(run_dir, output, exact_grid=exact_grid, thresholds=thresholds, input_grid=input_grid, say=say)
     show(done, say)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from stl_deploy._util.console import Console
+from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import require_other, require_suffix
 from stl_deploy.errors import InputError
 from stl_deploy.fold.graph import fold_graph
@@ -29,7 +29,7 @@ def fold_file(
     dialect: str | None = None,
     input_file: Path | None = None,
     input_grid: int | None = None,
-    say: Console | None = None,
+    say: Console = QUIET,
 ) -> dict[str, Any]:
     """Fold a .nir file into another, and tell on ``input_file`` (or random input) how many spikes differ from it.
 
@@ -37,7 +37,7 @@ def fold_file(
     exact. input_grid: the input is multiples of 2^-input_grid. Raises InputError for a bad source, UnsupportedError
     where a pool or threshold cannot go into weights.
     """
-    say, opened = say or Console(quiet=True), open_source(source)
+    opened = open_source(source)
     if opened.kind != GRAPH:
         raise InputError(f"{source}: expected a .nir file; a run folder is folded as its configuration says")
     require_suffix(output, ".nir", " for a graph")

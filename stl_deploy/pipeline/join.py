@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stl_deploy._util.console import Console
+from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import make_folder, sha256, write_json, write_npz
 from stl_deploy._util.json_twin import JsonTwin
 from stl_deploy._util.temporary import temporary_folder
@@ -25,7 +25,7 @@ from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import CHUNK, run
 from stl_deploy.pipeline.fold import FoldedRun, fold_run
 from stl_deploy.pipeline.inputs import LabelledInput, encode_split
-from stl_deploy.pipeline.manifest import manifest, write_manifest
+from stl_deploy.pipeline.manifest import manifest
 from stl_deploy.pipeline.source import TEST_INPUT
 from stl_deploy.training.run_files import MODEL
 from stl_deploy.training.run_folder import forget_results
@@ -61,14 +61,13 @@ class Joint(JsonTwin):
     exact: bool
 
 
-def join(runs: Sequence[Path], output: Path, *, weights: Weights = "equal", say: Console | None = None) -> Joint:
+def join(runs: Sequence[Path], output: Path, *, weights: Weights = "equal", say: Console = QUIET) -> Joint:
     """Fold trained runs, merge their graphs, and write net.nir, test.npz, joint.json and manifest.json to ``output``.
 
     The folder is a source for export, verify, simulate and energy. weights: of the members' votes, ``equal`` or
     ``learned`` on the validation split (which also picked each member's epoch), never on the test split.
     Raises InputError for fewer than two runs, and for runs of other data, time steps, readouts or input grids.
     """
-    say = say or Console(quiet=True)
     if weights not in get_args(Weights):
         raise InputError(f"expected weights {' or '.join(get_args(Weights))}; found '{weights}'")
     if len(runs) < 2:
@@ -105,7 +104,7 @@ def join(runs: Sequence[Path], output: Path, *, weights: Weights = "equal", say:
     write_json(output / FILE, joint.as_dict())
     sources = {str(path): sha256(path / MODEL) for path in runs}
     contents = manifest(program, [output / "net.nir", output / TEST_INPUT], joint=joint.as_dict(), sources=sources)
-    write_manifest(output / "manifest.json", contents)
+    write_json(output / "manifest.json", contents)
     _show(joint, say)
     return joint
 

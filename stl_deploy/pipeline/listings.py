@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stl_deploy._util.console import Console
+from stl_deploy._util.console import QUIET, Console
 from stl_deploy.energy.prices.load import list_prices
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.targets import registry
@@ -31,9 +31,9 @@ def lava_sentence(status: dict[str, Any]) -> str:
     return f"Lava is not ready: {status['reason']}"
 
 
-def targets(*, say: Console | None = None) -> dict[str, Any]:
+def targets(*, say: Console = QUIET) -> dict[str, Any]:
     """What can be exported, run and checked, and the dialects (JSON-ready)."""
-    say, known = say or Console(quiet=True), registry()
+    known = registry()
     formats = [(one.name, one.suffix or f"folder with {one.folder}", one.description) for one in known.formats.values()]
     backends = [(one.name, one.agrees_with or "", one.description) for one in known.runners.values()]
     checks = [(one.name, one.description) for one in known.checks.values()]
@@ -57,11 +57,10 @@ def targets(*, say: Console | None = None) -> dict[str, Any]:
     }
 
 
-def datasets(*, say: Console | None = None) -> list[dict[str, Any]]:
+def datasets(*, say: Console = QUIET) -> list[dict[str, Any]]:
     """The datasets that a configuration can name (JSON-ready)."""
     from stl_deploy.data import dataset_names, describe, present, whole_size
 
-    say = say or Console(quiet=True)
     rows: list[dict[str, Any]] = []
     for name in dataset_names():
         summary, shape, classes = describe(name)
@@ -92,9 +91,8 @@ def datasets(*, say: Console | None = None) -> list[dict[str, Any]]:
     return rows
 
 
-def models(*, say: Console | None = None) -> list[dict[str, Any]]:
+def models(*, say: Console = QUIET) -> list[dict[str, Any]]:
     """The ready-made models and what their cards say (JSON-ready)."""
-    say = say or Console(quiet=True)
     cards = [pretrained.card(name) for name in pretrained.names()]
     say.table(
         ["model", "T", "parameters", "test accuracy (95 %)", "ANN twin", "data", "licence of the data"],
@@ -112,9 +110,8 @@ def models(*, say: Console | None = None) -> list[dict[str, Any]]:
     return [about.as_dict() for about in cards]
 
 
-def prices(*, say: Console | None = None) -> list[dict[str, Any]]:
+def prices(*, say: Console = QUIET) -> list[dict[str, Any]]:
     """The price lists there are (JSON-ready)."""
-    say = say or Console(quiet=True)
     lists = list_prices()
     say.table(
         ["price list", "scope", "evidence", "year", "source"],

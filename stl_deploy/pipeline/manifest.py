@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +47,6 @@ def _entry(path: Path) -> dict[str, Any]:
     return {"sha256": sha256(path), "bytes": path.stat().st_size}
 
 
-def write_manifest(path: Path, contents: Mapping[str, Any]) -> None:
-    """Write a manifest whole or not at all."""
-    write_json(path, contents)
-
-
 def mark_under_way(run_dir: Path) -> None:
     """Say that a run into the folder has begun: until it has ended, its files may be of two trainings."""
     write_json(run_dir / MANIFEST, {"schema_version": SCHEMA_VERSION, "state": UNDER_WAY})
@@ -88,7 +83,7 @@ def record_files(run_dir: Path, names: Iterable[str]) -> None:
         return
     contents = read_json(path)
     contents["files"] |= {name: _entry(run_dir / name) for name in names}
-    write_manifest(path, contents)
+    write_json(path, contents)
 
 
 def _files(run_dir: Path) -> dict[str, str]:

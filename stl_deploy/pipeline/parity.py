@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from stl_deploy._util.console import Console
-from stl_deploy._util.files import write_json
 from stl_deploy.exporters.verify import RUN_HEADER, Report, run_rows
 from stl_deploy.graph.exact import NodeProof
 from stl_deploy.report import Accuracy
@@ -64,11 +62,6 @@ def proof_sentence(proofs: Sequence[NodeProof]) -> str:
         "24 bits, so the order of summation cannot matter (Winograd and FFT convolutions and reduced precision "
         "excepted)."
     )
-
-
-def write(path: Path, table: ParityTable) -> None:
-    """Write verify.json whole or not at all."""
-    write_json(path, table.as_dict())
 
 
 def show(table: ParityTable, say: Console) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stl_deploy._util.console import Console
+from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.lock import alone_in
 from stl_deploy.config.load import load_config
 from stl_deploy.pipeline.run import RunResult, run
@@ -22,14 +22,13 @@ def run_pretrained(
     overwrite: bool = False,
     lava: bool = True,
     twin: bool = True,
-    say: Console | None = None,
+    say: Console = QUIET,
 ) -> RunResult:
     """The whole way but training: the model ``name`` is unpacked into ``run_dir``, then `run` goes on from there.
 
     data_dir: where the dataset's files are; None: downloaded. overwrite: a training that the folder holds may go.
     Raises InputError if there is no such model, and as `run`.
     """
-    say = say or Console(quiet=True)
     card(name)
     refuse_replacing(run_dir, resume=False, overwrite=overwrite)
     with alone_in(run_dir):

@@ -66,10 +66,9 @@ class Proof:
         differing = sum(layer.differing for layer in self.layers)
         compared = sum(layer.compared for layer in self.layers)
         return (
-            f"replayed: {self.replay_differing:,} of {self.replay_compared:,} values differ ({len(self.runs)} "
-            "runs); folded, "
-            f"layer by layer: {differing:,} of {compared:,} spikes; end to end: {self.end_to_end['differing']:,} of "
-            f"{self.end_to_end['compared']:,}"
+            f"replayed: {self.replay_differing:,} of {self.replay_compared:,} values differ ({len(self.runs)} runs); "
+            f"folded, layer by layer: {differing:,} of {compared:,} spikes; "
+            f"end to end: {self.end_to_end['differing']:,} of {self.end_to_end['compared']:,}"
         )
 
 
@@ -158,11 +157,9 @@ def _compare(found: Tensor, expected: Tensor, layer: str, step: int, what: str) 
     if bool(unequal.any()):
         index = tuple(int(i) for i in unequal.nonzero()[0])
         raise CaptureError(
-            f"the captured step does not compute what the model does: layer '{layer}', step {step}, sample "
-            f"{index[0]}, neuron "
-            f"{list(index[1:])} on {what} ({int(unequal.sum())} of {unequal.numel()} values differ); "
-            "constants from numpy, or "
-            "state that capture did not see?",
+            f"the captured step does not compute what the model does: layer '{layer}', step {step}, sample {index[0]}, "
+            f"neuron {list(index[1:])} on {what} ({int(unequal.sum())} of {unequal.numel()} values differ); "
+            "constants from numpy, or state that capture did not see?",
             layer=layer,
             step=step,
             neuron=index[1:],
@@ -221,11 +218,9 @@ def _prove_layer(program: Program, layer: Neuron, given: Mapping[str, Floats]) -
 
 def _apart(layer: Neuron, step: int, at: tuple[int, ...], ulp: float) -> CaptureError:
     return CaptureError(
-        f"layer '{layer.name}' of the folded graph does not spike as the module's on the same inputs: step "
-        f"{step}, sample "
-        f"{at[0]}, neuron {list(at[1:])}, {ulp:.0f} units in the last place from the threshold (more than "
-        f"{MAX_ULP} are no "
-        "rounding)",
+        f"layer '{layer.name}' of the folded graph does not spike as the module's on the same inputs: step {step}, "
+        f"sample {at[0]}, neuron {list(at[1:])}, {ulp:.0f} units in the last place from the threshold (more than "
+        f"{MAX_ULP} are no rounding)",
         layer=layer.name,
         step=step,
         neuron=at[1:],

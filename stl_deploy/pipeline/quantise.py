@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stl_deploy._util.console import Console
+from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import write_json, write_npz
 from stl_deploy._util.lock import alone_in
 from stl_deploy._util.temporary import temporary_folder
@@ -77,7 +77,7 @@ def quantise(
     options: QuantiseOptions | None = None,
     *,
     known: Sequence[FormRow] | None = None,
-    say: Console | None = None,
+    say: Console = QUIET,
 ) -> dict[str, Any]:
     """Train weights and thresholds of ``run_dir`` as Loihi's integers into the new run folder ``output``.
 
@@ -88,7 +88,7 @@ def quantise(
     Raises InputError for a run that cannot be read, UnsupportedError for what integers cannot hold, ParityError if the
     integer model of what was written differs in one spike from the network that was trained.
     """
-    say, options = say or Console(quiet=True), options or QuantiseOptions()
+    options = options or QuantiseOptions()
     if run_dir.is_file():
         raise InputError(
             f"{run_dir}: expected a run folder, which says what to train on; found a file; train a captured module in "

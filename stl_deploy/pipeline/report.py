@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from stl_deploy._util.console import Console
+from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import read_json, write_json, write_text
 from stl_deploy._util.untrusted import blamed, read_text
 from stl_deploy.config.schema import DatasetConfig, RunConfig
@@ -36,12 +36,11 @@ _NEEDED = ("net.nir", "manifest.json", "verify.json", "energy.json", METRICS)
 _LOADED = ("config.yaml", "model.safetensors")
 
 
-def report(run_dir: Path, *, say: Console | None = None) -> dict[str, Any]:
+def report(run_dir: Path, *, say: Console = QUIET) -> dict[str, Any]:
     """Write report.html and report.json into a finished run folder; returns the JSON.
 
     Raises InputError if a file that the report is made of is missing or damaged.
     """
-    say = say or Console(quiet=True)
     for name in _NEEDED:
         if not (run_dir / name).is_file():
             raise InputError(f"{run_dir}: expected a folder that 'stl-deploy run' has finished; found no {name}")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy._util.console import Console
+from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import first_samples, leading, write_json, write_text
 from stl_deploy._util.install import versions
 from stl_deploy.errors import InputError, StlDeployError
@@ -34,14 +34,14 @@ def report_graph(
     *,
     dialect: str | None = None,
     output: Path | None = None,
-    say: Console | None = None,
+    say: Console = QUIET,
 ) -> dict[str, Any]:
     """Write report.html and report.json of a .nir file, run on ``input_file``; returns the JSON.
 
     output: the folder; default: the file's own. Raises InputError for a file that is no .nir file, without input, or
     that cannot be read.
     """
-    say, opened = say or Console(quiet=True), open_source(source)
+    opened = open_source(source)
     if opened.kind != GRAPH:
         raise InputError(f"{source}: expected a .nir file; a run folder is reported without --input")
     if input_file is None:

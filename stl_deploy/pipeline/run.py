@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from stl_deploy._util import install
-from stl_deploy._util.console import Console
+from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import leading, sha256, write_json, write_npz
 from stl_deploy._util.lock import alone_in
 from stl_deploy.config.load import load_config
@@ -30,7 +30,7 @@ from stl_deploy.pipeline.artifacts import Bench, open_runner, write
 from stl_deploy.pipeline.equal_accuracy import weigh
 from stl_deploy.pipeline.fold import FoldedRun, fold_run
 from stl_deploy.pipeline.inputs import LabelledInput, encode_split
-from stl_deploy.pipeline.manifest import manifest, mark_under_way, write_manifest
+from stl_deploy.pipeline.manifest import manifest, mark_under_way
 from stl_deploy.pipeline.mapping import on_loihi
 from stl_deploy.pipeline.progress import now_and_then
 from stl_deploy.pipeline.source import TEST_INPUT
@@ -68,7 +68,7 @@ def run(
     overwrite: bool = False,
     lava: bool = True,
     twin: bool | Literal["kept"] = True,
-    say: Console | None = None,
+    say: Console = QUIET,
 ) -> RunResult:
     """The whole way into ``run_dir``; with ``resume`` a training that has ended is not done again.
 
@@ -80,7 +80,6 @@ def run(
     or Lava and our integer model do; ToolError if Lava is there and fails - both when the folder is whole, with the
     integer model's results; InputError and ConfigError for what cannot be run.
     """
-    say = say or Console(quiet=True)
     if config.train.mode == "ann":
         raise InputError("an ANN has no spikes to deploy; 'run' takes mode stl, sl or tl, 'train' takes ann too")
     refuse_replacing(run_dir, resume=resume, overwrite=overwrite)
@@ -101,10 +100,10 @@ def _run(
     test = _test_input(folded, run_dir)
     bench, netx, lava_problem = _run_all(folded, test, run_dir, lava, say)
     table = parity.ParityTable(bench.report, folded.proofs, test.x.shape[1])
-    parity.write(run_dir / parity.FILE, table)
+    write_json(run_dir / parity.FILE, table.as_dict())
     parity.show(table, say.details)
     energy = _energy(folded, test, run_dir, twin, say)
-    _write_manifest(folded, netx, run_dir)
+    _write_json(folded, netx, run_dir)
     say.step("Report")
     reporting.report(run_dir, say=say.details)
     table.report.require()
@@ -232,7 +231,7 @@ def _run_torch(network: Network, x: Floats) -> Result:
     return Result({"output": votes.numpy()}, {name: spikes.numpy() for name, spikes in recorded.items()})
 
 
-def _write_manifest(folded: FoldedRun, netx: dict[str, Any], run_dir: Path) -> None:
+def _write_json(folded: FoldedRun, netx: dict[str, Any], run_dir: Path) -> None:
     names = ["config.yaml", "model.safetensors", "net.nir", "net.onnx", "net.net", TEST_INPUT]
     names += [METRICS, parity.FILE, costing.FILE, TRADEOFF]
     contents = manifest(
@@ -243,4 +242,4 @@ def _write_manifest(folded: FoldedRun, netx: dict[str, Any], run_dir: Path) -> N
         proofs=[proof.as_dict() for proof in folded.proofs],
         netx=netx,
     )
-    write_manifest(run_dir / MANIFEST, contents)
+    write_json(run_dir / MANIFEST, contents)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stl_deploy._util.console import Console
+from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import require_suffix, write_text
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.targets import Tabled, find_format
@@ -16,10 +16,9 @@ from stl_deploy.pipeline.source import Source, open_program, open_source
 
 
 def show(
-    source: Path, *, dialect: str | None = None, drawing: Path | None = None, say: Console | None = None
+    source: Path, *, dialect: str | None = None, drawing: Path | None = None, say: Console = QUIET
 ) -> list[dict[str, Any]]:
     """The rows of a network's layer table, or of an artifact's (JSON-ready); ``drawing``: also an SVG of the graph."""
-    say = say or Console(quiet=True)
     if drawing is not None:
         require_suffix(drawing, ".svg")
     opened = open_source(source, artifacts=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stl_deploy._util import allocator as _allocator
-from stl_deploy._util.console import Console
+from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import leading, read_inputs, require_other, require_suffix, write_npz
 from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.targets import Runner, find_runner, make_options, registry
@@ -27,7 +27,7 @@ def simulate(
     dialect: str | None = None,
     input_grid: int | None = None,
     deadline: float = 600.0,
-    say: Console | None = None,
+    say: Console = QUIET,
     **settings: Any,
 ) -> dict[str, Any]:
     """Run a network on an input npz and write ``y`` (and spikes) as npz; returns what was done (JSON-ready).
@@ -36,7 +36,6 @@ def simulate(
     settings: the backend's own options, as ``thresholds`` of loihi and lava, ``numeric`` of lava.
     Raises InputError for a bad source or input, UnsupportedError where the target cannot hold the network.
     """
-    say = say or Console(quiet=True)
     require_suffix(output, ".npz", " for outputs")
     require_other(output, source, input_file)
     _allocator.keep_large_buffers()

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.arrays import as_array
-from stl_deploy._util.console import Console
+from stl_deploy._util.console import QUIET
 from stl_deploy._util.files import require_suffix, write_npz, write_text
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import InputError
@@ -184,7 +184,7 @@ class SpikingGraph:
         """
         program, arrays = self.program, self._given(x)
         if input_grid is not None:
-            program, arrays = on_declared_grid(program, arrays, input_grid, Console(quiet=True))
+            program, arrays = on_declared_grid(program, arrays, input_grid, QUIET)
         if backend == "reference":
             return Simulation.of(backend, self._run(arrays), self.readout)
         from stl_deploy.exporters.targets import find_runner

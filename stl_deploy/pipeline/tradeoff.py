@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from stl_deploy._util.console import Console
+from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import read_json, write_json, write_text
 from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.counts.coding import resolve_coding
@@ -56,7 +56,7 @@ def tradeoff(
     dialect: str | None = None,
     ann: Path | None = None,
     output: Path | None = None,
-    say: Console | None = None,
+    say: Console = QUIET,
 ) -> Tradeoff:
     """Measure accuracy and model the energy of each run folder or .nir file.
 
@@ -68,7 +68,6 @@ def tradeoff(
     With ``output`` tradeoff.html and tradeoff.json go there.
     Raises InputError without labels, without a spiking network, or where no epochs were kept.
     """
-    say = say or Console(quiet=True)
     modes = [mode_of(source) for source in sources]
     twins = [source for source, mode in zip(sources, modes, strict=True) if mode == "ann"]
     twins += [] if ann is None else [ann]

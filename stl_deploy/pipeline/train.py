@@ -8,7 +8,7 @@ from typing import Any
 
 from stl_deploy._util import allocator as _allocator
 from stl_deploy._util import install
-from stl_deploy._util.console import Console
+from stl_deploy._util.console import QUIET, Console
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import Dataset, load_dataset, whole_size
 from stl_deploy.pipeline.fast_path import announce
@@ -20,14 +20,13 @@ from stl_deploy.training.run_folder import refuse_replacing
 
 
 def train(
-    config: RunConfig, run_dir: Path, *, resume: bool = False, overwrite: bool = False, say: Console | None = None
+    config: RunConfig, run_dir: Path, *, resume: bool = False, overwrite: bool = False, say: Console = QUIET
 ) -> dict[str, Any]:
     """Train one model into ``run_dir``; returns the picked epoch and its results (JSON-ready).
 
     Raises ToolError if a package is missing, InputError if the folder holds a training and neither resume (go on with
     it) nor overwrite is said.
     """
-    say = say or Console(quiet=True)
     done = fit(config, run_dir, resume=resume, overwrite=overwrite, say=say)
     quoted = shlex.quote(str(run_dir))
     say.say(f"next:  stl-deploy eval {quoted}   stl-deploy fold {quoted}")
@@ -64,9 +63,8 @@ def fit(config: RunConfig, run_dir: Path, *, resume: bool, overwrite: bool, say:
     }
 
 
-def evaluate(run_dir: Path, *, say: Console | None = None) -> dict[str, Any]:
+def evaluate(run_dir: Path, *, say: Console = QUIET) -> dict[str, Any]:
     """Accuracy, spike rates and thresholds of a run's picked weights on its test split (JSON-ready)."""
-    say = say or Console(quiet=True)
     network, config = load_network(run_dir)
     announce("cpu", say)
     result = evaluate_network(network, load_dataset(config.dataset).test, config)

@@ -9,7 +9,7 @@ from typing import Any
 import nir
 import torch
 
-from stl_deploy._util.console import Console
+from stl_deploy._util.console import QUIET, Console
 from stl_deploy.data import check_dataset
 from stl_deploy.data.encoders import input_coding
 from stl_deploy.errors import InputError
@@ -33,14 +33,14 @@ def check_untrained(
     input_file: Path | None = None,
     targets: Sequence[str] | None = None,
     input_grid: int | None = None,
-    say: Console | None = None,
+    say: Console = QUIET,
 ) -> Report:
     """Check a network before its training: a preset's name, a configuration's file, or a torch module FILE.py:NAME.
 
     input_file: x for a module. input_grid: the input will be multiples of 2^-input_grid up to 1. Raises InputError for
     a bad call, CaptureError for a module without a form as a graph.
     """
-    say, asked = say or Console(quiet=True), targets_asked(targets)
+    asked = targets_asked(targets)
     graph, dialect = untrained_graph(what, input_file, declared_grid(input_grid))
     say.say(f"{what}: as it is before training, with weights as they are drawn")
     report = check(graph, dialect, asked)

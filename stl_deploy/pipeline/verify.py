@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stl_deploy._util.console import Console
+from stl_deploy._util.console import QUIET, Console
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.targets import Format, OnGrid, format_of, registry
 from stl_deploy.exporters.verify import LAYER_HEADER, Report, layer_rows
@@ -29,7 +29,7 @@ def verify(
     input_grid: int | None = None,
     lava: bool = True,
     deadline: float = 600.0,
-    say: Console | None = None,
+    say: Console = QUIET,
 ) -> Report:
     """Compare artifacts, or the network on backends, with a run folder's or .nir file's graph on one input.
 
@@ -40,7 +40,6 @@ def verify(
     ``report.require()`` raises ParityError where spikes differ that must not.
     Raises InputError for files that cannot be read or do not belong to the graph, ToolError if a tool fails.
     """
-    say = say or Console(quiet=True)
     opened = open_source(source)
     if opened.kind == "run":
         check_network(source)
@@ -60,7 +59,7 @@ def check_against(
     input_grid: int | None = None,
     further: bool = False,
     deadline: float = 600.0,
-    say: Console | None = None,
+    say: Console = QUIET,
 ) -> Report:
     """Run the program and each artifact (or the program on each backend) on ``x`` ``[T, B, *shape]`` and compare.
 
@@ -68,7 +67,6 @@ def check_against(
     that is another than the program's. A file that computes something else on purpose, as an ONNX file with int8
     weights, must equal the reference of that, and its difference from the program is told.
     """
-    say = say or Console(quiet=True)
     runners = registry().runners
     common = {"deadline": deadline, "progress": now_and_then(say, "steps")}
     names = labels_of(Path(one) for one in against if str(one) not in runners or format_of(Path(one)))

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from stl_deploy.errors import CaptureError
@@ -97,8 +96,3 @@ def steps_of(call: Call, x: Tensor, length: int) -> list[Tensor]:
         case "second":
             return list(x.unbind(1))
     return [x] * length
-
-
-def graph_input(call: Call, x: Tensor, length: int) -> Tensor:
-    """The module's input as the graph's, ``[T, B, *shape]``."""
-    return torch.stack(steps_of(call, x, length))

@@ -128,6 +128,3 @@ def _like(node: Linear | Conv) -> nn.Linear | nn.Conv2d:
         assert made.bias is not None
         made.bias.copy_(torch.zeros(len(node.weight)) if node.bias is None else torch.from_numpy(node.bias))
     return made
-
-
-__all__ = ["QuantisedGraph"]
