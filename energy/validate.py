@@ -158,29 +158,25 @@ def _check(case: Mapping[str, Any], model: str, split: Split) -> Check:
     measured = _measured(case)
     bounded = "high" in case and shown[1] > shown[0]
     return _judged(
-        Check(
-            case=case["case"],
-            model=model,
-            quantity="time" if case["kind"] == "step" else "power" if case["unit"] == "mW" else "energy",
-            split=split,
-            predicted=shown,
-            measured=measured,
-            error=0.0,
-            inside=False,
-            verdict="bad",
-            sigma=case.get("sigma"),
-            met_at=(middle(measured) - shown[0]) / (shown[1] - shown[0]) if bounded else None,
-            **{key: case[key] for key in ("unit", "per", "how", "source", "note")},
-        )
+        case=case["case"],
+        model=model,
+        quantity="time" if case["kind"] == "step" else "power" if case["unit"] == "mW" else "energy",
+        split=split,
+        predicted=shown,
+        measured=measured,
+        sigma=case.get("sigma"),
+        met_at=(middle(measured) - shown[0]) / (shown[1] - shown[0]) if bounded else None,
+        **{key: case[key] for key in ("unit", "per", "how", "source", "note")},
     )
 
 
-def _judged(check: Check) -> Check:
-    """With its error and verdict."""
-    (low, high), actual = check.predicted, middle(check.measured)
-    error = middle(check.predicted) / actual - 1
+def _judged(*, predicted: Range, measured: Range, **rest: Any) -> Check:
+    """The check with its error and verdict."""
+    (low, high), actual = predicted, middle(measured)
+    error = middle(predicted) / actual - 1
     inside = low <= actual <= high
-    return Check(**{**vars(check), "error": error, "inside": inside, "verdict": _verdict(low, high, error, inside)})
+    verdict = _verdict(low, high, error, inside)
+    return Check(predicted=predicted, measured=measured, error=error, inside=inside, verdict=verdict, **rest)
 
 
 def _verdict(low: float, high: float, error: float, inside: bool) -> Verdict:
@@ -264,17 +260,7 @@ def _device(device: Device) -> list[Check]:
 def _row(device: Device, row: Row, split: Split) -> list[Check]:
     joules, seconds = device.predict(row.macs)
     return [
-        _ann(device, row, split, "energy", joules, row.joules, "uJ"),
-        _ann(device, row, split, "time", seconds, row.seconds, "us"),
-    ]
-
-
-def _ann(
-    device: Device, row: Row, split: Split, quantity: Quantity, predicted: Range, measured: float, unit: str
-) -> Check:
-    low, high = predicted
-    return _judged(
-        Check(
+        _judged(
             case=f"ANN '{row.net}', {row.macs:,} MACs, batch 1, {quantity}",
             model=device.name,
             quantity=quantity,
@@ -284,12 +270,13 @@ def _ann(
             unit=unit,
             per="inference",
             how="measured",
-            error=0.0,
-            inside=False,
-            verdict="bad",
             sigma=None,
             met_at=None,
             source=device.source,
             note="",
         )
-    )
+        for quantity, (low, high), measured, unit in (
+            ("energy", joules, row.joules, "uJ"),
+            ("time", seconds, row.seconds, "us"),
+        )
+    ]

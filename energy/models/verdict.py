@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stl_deploy._util.units import prefix_of
+from stl_deploy._util.units import between, prefix_of
 from stl_deploy.energy.chips.lines import GIVEN, ChipLine
 from stl_deploy.energy.models.break_even import BreakEven
 from stl_deploy.energy.models.grid import QUOTED, QUOTED_PRICE, Cell, quoted
@@ -44,13 +44,12 @@ def si(values: Range, unit: str) -> str:
     """A range with one prefix, two digits at each end."""
     factor, prefix = prefix_of(values[1])
     low, high = (f"{float(f'{value / factor:.2g}'):g}" for value in values)
-    return f"{low} {prefix}{unit}" if low == high else f"{low} to {high} {prefix}{unit}"
+    return f"{between(low, high)} {prefix}{unit}"
 
 
 def ratio_range(low: float, high: float) -> str:
     """A range of ratios."""
-    ends = dict.fromkeys((number(low), number(high)))
-    return f"{' to '.join(ends)} times"
+    return f"{between(number(low), number(high))} times"
 
 
 def number(ratio: float) -> str:

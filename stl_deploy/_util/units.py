@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 _PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"), (1e-15, "f"))
 
 
@@ -18,7 +20,16 @@ def with_unit(value: float, unit: str) -> str:
     return f"{shown} {prefix}{unit}"
 
 
-def range_with_unit(ends: tuple[float, float], unit: str) -> str:
+def between(low: str, high: str) -> str:
     """``1.25 µJ to 3 mJ``, or one value where both are shown alike."""
-    low, high = (with_unit(end, unit) for end in ends)
     return low if low == high else f"{low} to {high}"
+
+
+def plain(ends: Sequence[float]) -> str:
+    """A [low, high] range of bare numbers."""
+    return between(*(f"{end:.4g}" for end in ends))
+
+
+def range_with_unit(ends: tuple[float, float], unit: str) -> str:
+    """A range whose ends each have the prefix that fits."""
+    return between(*(with_unit(end, unit) for end in ends))

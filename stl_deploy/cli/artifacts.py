@@ -71,8 +71,7 @@ def capture(
     from stl_deploy.pipeline.capture_file import capture as capture_file
 
     chosen = int(pick) if pick is not None and pick.lstrip("-").isdigit() else pick
-    result = capture_file(module, input_file, output, weights=weights, time=time, pick=chosen, say=console())
-    emit_json(result, json)
+    emit_json(capture_file(module, input_file, output, weights=weights, time=time, pick=chosen, say=console()), json)
 
 
 def export(
@@ -155,8 +154,7 @@ def show(
     """The layers as a table: shapes, parameters, synapses, neuron constants, threshold ranges; and a drawing."""
     from stl_deploy.pipeline.show import show as show_source
 
-    rows = show_source(source, dialect=dialect, drawing=drawing, say=console())
-    emit_json(rows, json)
+    emit_json(show_source(source, dialect=dialect, drawing=drawing, say=console()), json)
 
 
 def check(

@@ -185,5 +185,4 @@ def prices(json: Json = False) -> None:
     """The price lists there are, with scope, source and grade of evidence."""
     from stl_deploy.pipeline.listings import prices as list_them
 
-    rows = list_them(say=console())
-    emit_json(rows, json)
+    emit_json(list_them(say=console()), json)

@@ -137,34 +137,29 @@ def doctor(
     if warm:
         from stl_deploy.pipeline.fast_path import warm as compile_all
 
-        done = compile_all(say=console())
-        emit_json(done, json)
+        emit_json(compile_all(say=console()), json)
         return
     from stl_deploy.pipeline.doctor import doctor as examine
 
-    found = examine(say=console())
-    emit_json(found, json)
+    emit_json(examine(say=console()), json)
 
 
 def targets(json: Json = False) -> None:
     """What can be exported and simulated, and the dialects of NIR that are known."""
     from stl_deploy.pipeline.listings import targets as list_them
 
-    found = list_them(say=console())
-    emit_json(found, json)
+    emit_json(list_them(say=console()), json)
 
 
 def datasets(json: Json = False) -> None:
     """The datasets that presets and configurations can name."""
     from stl_deploy.pipeline.listings import datasets as list_them
 
-    found = list_them(say=console())
-    emit_json(found, json)
+    emit_json(list_them(say=console()), json)
 
 
 def models(json: Json = False) -> None:
     """The ready-made models: accuracy, data and licence; for run NAME --pretrained."""
     from stl_deploy.pipeline.listings import models as list_them
 
-    found = list_them(say=console())
-    emit_json(found, json)
+    emit_json(list_them(say=console()), json)

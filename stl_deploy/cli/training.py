@@ -166,16 +166,14 @@ def train(
         return
     run_dir = output or Path("runs") / Path(name).stem
     tell_if_interrupted(run_dir)
-    result = train_one(config, run_dir, resume=resume, overwrite=overwrite, say=console())
-    emit_json(result, json)
+    emit_json(train_one(config, run_dir, resume=resume, overwrite=overwrite, say=console()), json)
 
 
 def evaluate(run_dir: RunArg, _trust: Trust = False, json: Json = False) -> None:
     """Accuracy, spike rates and thresholds of a trained model on its test split."""
     from stl_deploy.pipeline.train import evaluate as evaluate_run
 
-    result = evaluate_run(run_dir, say=console())
-    emit_json(result, json)
+    emit_json(evaluate_run(run_dir, say=console()), json)
 
 
 def fold(
@@ -244,8 +242,7 @@ def join(
     """Several trained runs decide together: one merged graph that exports and verifies like any other (our reading)."""
     from stl_deploy.pipeline.join import join as join_runs
 
-    result = join_runs(runs, output, weights=weights, say=console())
-    emit_json(result.as_dict(), json)
+    emit_json(join_runs(runs, output, weights=weights, say=console()).as_dict(), json)
 
 
 def quantise(
@@ -268,5 +265,6 @@ def quantise(
     from stl_deploy.pipeline.quantise import QuantiseOptions
     from stl_deploy.pipeline.quantise import quantise as quantise_run
 
-    result = quantise_run(run_dir, output, QuantiseOptions(epochs, lr, samples, device, input_grid), say=console())
-    emit_json(result, json)
+    emit_json(
+        quantise_run(run_dir, output, QuantiseOptions(epochs, lr, samples, device, input_grid), say=console()), json
+    )

@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 from stl_deploy._util import install
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import leading, read_inputs, write_json, write_text
-from stl_deploy._util.units import range_with_unit, with_unit
+from stl_deploy._util.units import plain, range_with_unit, with_unit
 from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.layers_csv import layers_csv
 from stl_deploy.energy.measure import DEFAULT_PRICES, EnergyReport, measure_energy
 from stl_deploy.energy.prices.bill import Bill, Priced
 from stl_deploy.energy.prices.machine import MachineEnergy, measure_machine
-from stl_deploy.energy.prices.price_list import Range
 from stl_deploy.energy.validate import Check, scores
 from stl_deploy.energy.validate import validate as check_all
 from stl_deploy.errors import InputError
@@ -168,8 +167,8 @@ def validate(*, say: Console = QUIET) -> tuple[Check, ...]:
         [
             c.case,
             c.model,
-            _range(c.predicted),
-            f"{_range(c.measured)} {c.unit}",
+            plain(c.predicted),
+            f"{plain(c.measured)} {c.unit}",
             c.how,
             f"{c.error:+.0%}",
             c.verdict,
@@ -188,11 +187,6 @@ def validate(*, say: Console = QUIET) -> tuple[Check, ...]:
 
 def _scored(count: int, error: float | None) -> list[str]:
     return [str(count), "-" if error is None else f"{error:.1%}"]
-
-
-def _range(value: Range) -> str:
-    low, high = (f"{end:.4g}" for end in value)
-    return low if low == high else f"{low} to {high}"
 
 
 def show(report: EnergyReport, say: Console) -> None:
@@ -221,9 +215,9 @@ def _chips(report: EnergyReport) -> list[list[str]]:
     return [
         [
             line.title,
-            joules(line.total),
-            "-" if line.floor is None else joules(line.floor),
-            joules(line.events),
+            range_with_unit(line.total, "J"),
+            "-" if line.floor is None else range_with_unit(line.floor, "J"),
+            range_with_unit(line.events, "J"),
             "-" if line.latency is None else range_with_unit(line.latency, "s"),
             "not known" if line.step_source is None else line.step_source.partition(", ")[0],
         ]
@@ -277,15 +271,10 @@ def _placed(placement: dict[str, Any]) -> list[str]:
     return [f"on {placement['chip']}, {'; '.join(parts)} ({notes})"]
 
 
-def joules(value: Range) -> str:
-    """A range of joules for people."""
-    return range_with_unit(value, "J")
-
-
 def _side(bill: Bill | None) -> str:
     if bill is None:
         return "not priced"
-    return joules(bill.total) + (" (bracket)" if bill.unpriced else "")
+    return range_with_unit(bill.total, "J") + (" (bracket)" if bill.unpriced else "")
 
 
 def _ratio(priced: Priced) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import read_json, write_json, write_text
+from stl_deploy._util.units import range_with_unit, with_unit
 from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.counts.coding import resolve_coding
 from stl_deploy.energy.counts.count import ActivityCounter
@@ -24,7 +25,6 @@ from stl_deploy.graph.early_exit import exit_steps, sureness
 from stl_deploy.graph.run import CHUNK, match_inputs, run
 from stl_deploy.pipeline.artifacts import labels_of
 from stl_deploy.pipeline.candidates import Candidate, candidates, mode_of
-from stl_deploy.pipeline.energy import joules
 from stl_deploy.pipeline.manifest import record_files
 from stl_deploy.report.pareto import Point, pareto_front, render_pareto
 
@@ -206,7 +206,7 @@ def _show(result: Tradeoff, say: Console) -> None:
     front = pareto_front(result.points)
     rows = []
     for p in result.points:
-        energy = [joules((p.joules, p.joules)), joules(p.range_J)]
+        energy = [with_unit(p.joules, "J"), range_with_unit(p.range_J, "J")]
         sure = "" if p.margin is None else f", until sure by {p.margin:.3g}"
         what = [p.name, p.mode or p.kind, f"{p.steps}{sure}", "" if p.epoch is None else str(p.epoch)]
         rows.append([*what, f"{p.accuracy:.2%}", *energy, "yes" if p in front else ""])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stl_deploy._util.units import with_unit
+from stl_deploy._util.units import between, with_unit
 
 _WHOLE = 1000
 """Means from here up are shown without decimals."""
@@ -17,21 +17,12 @@ def joules(value: float | None) -> str:
 
 def ends(values: Sequence[float], unit: str) -> str:
     """A [low, high] range with a unit as one text."""
-    low, high = (with_unit(value, unit).replace(" ", "\u00a0") for value in values)
-    return low if low == high else f"{low} to {high}"
-
-
-def plain(values: Sequence[float]) -> str:
-    """A [low, high] range of bare numbers."""
-    low, high = (f"{value:.4g}" for value in values)
-    return low if low == high else f"{low} to {high}"
+    return between(*(with_unit(value, unit).replace(" ", "\u00a0") for value in values))
 
 
 def span(values: Sequence[float] | None) -> str:
     """A [low, high] range of joules as one text; a dash for None."""
-    if values is None:
-        return "–"
-    return ends(values, "J")
+    return "–" if values is None else ends(values, "J")
 
 
 def count(value: float | None) -> str:
@@ -44,8 +35,7 @@ def count(value: float | None) -> str:
 
 def counts(values: Sequence[float]) -> str:
     """A [low, high] range of numbers, three digits each."""
-    low, high = (count(float(f"{value:.3g}")) for value in values)
-    return low if low == high else f"{low} to {high}"
+    return between(*(count(float(f"{value:.3g}")) for value in values))
 
 
 def percent(value: float | None) -> str:
@@ -55,8 +45,7 @@ def percent(value: float | None) -> str:
 
 def percents(values: Sequence[float]) -> str:
     """A [low, high] range of fractions as percentages."""
-    low, high = (percent(value) for value in values)
-    return low if low == high else f"{low} to {high}"
+    return between(*(percent(value) for value in values))
 
 
 def ratio(value: float | None) -> str:
@@ -68,7 +57,4 @@ def ratio(value: float | None) -> str:
 
 def ratios(values: Sequence[float] | None) -> str:
     """A [low, high] range of ratios as one text; a dash for None."""
-    if values is None:
-        return "–"
-    low, high = (ratio(value) for value in values)
-    return low if low == high else f"{low} to {high}"
+    return "–" if values is None else between(*(ratio(value) for value in values))
