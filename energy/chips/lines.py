@@ -24,7 +24,7 @@ PREDICTED = "predicted: neurocores only, input and output excluded"
 GIVEN = "given"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ChipLine:
     """One inference on one chip, all [low, high].
 
@@ -35,14 +35,14 @@ class ChipLine:
     chip: str
     title: str
     total: Range
-    floor: Range | None
-    stepping: Range | None
+    floor: Range | None = None
+    stepping: Range | None = None
     events: Range
     latency: Range | None
     step: Range | None
     step_source: str | None
-    chips: int
-    sigma: float | None
+    chips: int = 1
+    sigma: float | None = None
     evidence: str
     source: str
     note: str
@@ -186,14 +186,10 @@ def _board(counts: Counts, device: Device, given: float | None) -> ChipLine:
         chip=device.name,
         title=f"{device.name}, C target",
         total=total,
-        floor=None,
-        stepping=None,
         events=total,
         latency=latency,
         step=step,
         step_source=source,
-        chips=1,
-        sigma=None,
         evidence="measured",
         source=device.source,
         note=f"Power of published int8 inferences, {per_cycle}, everything included; not measured on our C code. If a "

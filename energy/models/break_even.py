@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from math import inf
 from typing import Any, Literal
@@ -72,16 +72,16 @@ class ModelBreakEven:
     """The activity at which both sides cost the same under one price list, at the prices' ends; None: at no activity.
 
     name: the account. scale: by how much the spikes inside the network may grow (below 1: must shrink). flow: of
-    an account of the grid.
+    an account of the grid. Defaults: of an account that is not solved yet.
     """
 
     name: str
     price: str
     text: str
-    scale: Range | None
-    spikes_per_synapse: Range | None
-    spike_rate: Range | None
-    verdict: Verdict
+    scale: Range | None = None
+    spikes_per_synapse: Range | None = None
+    spike_rate: Range | None = None
+    verdict: Verdict = "not defined"
     flow: Dataflow | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -191,28 +191,27 @@ class _Solver:
 
         ann = price(self._program, self._counts, prices).ann
         text = "first layer, biases and neuron updates as they are; synops behind them grow with the spikes"
-        return self._solved(
-            _Account("arithmetic alone", prices.name, text), spiking, None if ann is None else ann.total
-        )
+        account = ModelBreakEven("arithmetic alone", prices.name, text)
+        return self._solved(account, spiking, None if ann is None else ann.total)
 
     def dataflow(self, flow: Dataflow, prices: PriceList) -> ModelBreakEven:
         def spiking(counts: Counts) -> Range:
             return total(dataflow.snn(self._program, counts, prices, flow))
 
         dense = total(dataflow.ann(self._program, self._counts, prices, flow, active=self._active))
-        return self._solved(_Account(flow.text, prices.name, _MOVES, flow), spiking, dense)
+        return self._solved(ModelBreakEven(flow.text, prices.name, _MOVES, flow=flow), spiking, dense)
 
     def published(self, model: Model) -> ModelBreakEven:
         def spiking(counts: Counts) -> Range:
             return total(model.spiking(self._program, counts, model.prices))
 
-        return self._solved(_Account(model.name, model.prices.name, _MOVES), spiking, total(model.ann))
+        return self._solved(ModelBreakEven(model.name, model.prices.name, _MOVES), spiking, total(model.ann))
 
-    def _solved(self, account: _Account, spiking: Spiking, ann: Range | None) -> ModelBreakEven:
+    def _solved(self, account: ModelBreakEven, spiking: Spiking, ann: Range | None) -> ModelBreakEven:
         if not self._driven:
-            return account.never("no synops are driven by spikes", "not defined")
+            return replace(account, text="no synops are driven by spikes")
         if ann is None or spiking(self._counts_at(self._highest)) is None:
-            return account.never("the list lacks a price that this network needs", "not defined")
+            return replace(account, text="the list lacks a price that this network needs")
         bends = self._bends[None if account.flow is None else account.flow.fetch]
         scales = sorted({0.0, self._highest, *(bend for bend in bends if bend < self._highest)})
 
@@ -227,29 +226,17 @@ class _Solver:
 
         low, high = sorted(crossing(scales, at(end), ann[end]) for end in (0, 1))
         if high < 0:
-            return account.never("the fixed part alone costs more than the ANN", "above")
+            return replace(account, text="the fixed part alone costs more than the ANN", verdict="above")
         if low > self._highest:
-            return account.never("the SNN costs less at every rate that its neurons can fire at", "below")
+            return replace(
+                account, text="the SNN costs less at every rate that its neurons can fire at", verdict="below"
+            )
         low, high = max(low, 0.0), min(high, self._highest)
         verdict: Verdict = "below" if low > 1 else "above" if high < 1 else "within"
         share = self._driven / self._counts.totals.ann_macs_exact
         crossed = (self._per_synapse + (low - 1) * share, self._per_synapse + (high - 1) * share)
         rates = None if self._rate is None else (self._rate * low, self._rate * high)
-        return ModelBreakEven(
-            account.name, account.price, account.text, (low, high), crossed, rates, verdict, account.flow
-        )
-
-
-@dataclass(frozen=True)
-class _Account:
-    name: str
-    price: str
-    text: str
-    flow: Dataflow | None = None
-
-    def never(self, text: str, verdict: Verdict) -> ModelBreakEven:
-        """No break-even, and why."""
-        return ModelBreakEven(self.name, self.price, text, None, None, None, verdict, self.flow)
+        return replace(account, scale=(low, high), spikes_per_synapse=crossed, spike_rate=rates, verdict=verdict)
 
 
 def crossing(scales: Sequence[float], cost: Callable[[int], float], ann: float) -> float:

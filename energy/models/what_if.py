@@ -6,7 +6,7 @@ changes, and accuracy is not looked at. Counts of another run are exact; these a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -69,19 +69,10 @@ def what_if(
 
 def what_if_table(program: Program, counts: Counts) -> tuple[WhatIf, ...]:
     """A few knobs, each turned alone."""
-    return tuple(what_if(program, counts, **knob) for knob in _knobs(counts.T))
-
-
-def _knobs(steps: int) -> Iterator[Mapping[str, Any]]:
-    yield {}
-    yield {"rate": 0.5}
-    yield {"rate": 0.25}
-    if steps > 1:
-        yield {"steps": steps // 2}
-    yield {"steps": 2 * steps}
-    yield {"weight_bits": 4}
-    yield {"weight_bits": 16}
-    yield {"rate": 0.5, "weight_bits": 4}
+    halved = [{"steps": counts.T // 2}] if counts.T > 1 else []
+    knobs: list[dict[str, Any]] = [{}, {"rate": 0.5}, {"rate": 0.25}, *halved, {"steps": 2 * counts.T}]
+    knobs += [{"weight_bits": 4}, {"weight_bits": 16}, {"rate": 0.5, "weight_bits": 4}]
+    return tuple(what_if(program, counts, **knob) for knob in knobs)
 
 
 def with_bits(prices: PriceList, bits: int) -> PriceList:

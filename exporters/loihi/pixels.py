@@ -6,6 +6,7 @@ per channel (an approximation), or the convolution unrolled into a dense layer, 
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -78,7 +79,7 @@ def _unroll_from(program: Program, entry: str) -> Program:
             assert isinstance(node, Conv | Pool)
             flattened = Reshape(
                 name=f"{entry}.flat",
-                shape=(_size(node.input_shape),),
+                shape=(math.prod(node.input_shape),),
                 sources=node.sources,
                 input_shape=node.input_shape,
             )
@@ -89,7 +90,7 @@ def _unroll_from(program: Program, entry: str) -> Program:
 
 
 def _flat(node: Node) -> Node:
-    shape = (_size(node.shape),)
+    shape = (math.prod(node.shape),)
     if isinstance(node, Conv | Pool):
         return _dense(node)
     if isinstance(node, Neuron):
@@ -110,7 +111,7 @@ def _flat_values(values: Floats | None, shape: tuple[int, ...]) -> Floats | None
 
 def _dense(node: Conv | Pool) -> Linear:
     """The matrix of a convolution or pool, column by column: what it makes of each input alone."""
-    inputs, outputs = _size(node.input_shape), _size(node.shape)
+    inputs, outputs = math.prod(node.input_shape), math.prod(node.shape)
     if inputs * outputs > MAX_SYNAPSES:
         raise UnsupportedError(
             f"unrolled it has {inputs} x {outputs} synapses, more than {MAX_SYNAPSES}",
@@ -128,7 +129,3 @@ def _dense(node: Conv | Pool) -> Linear:
     return Linear(
         name=node.name, shape=(outputs,), sources=node.sources, weight=weight, bias=bias, input_shape=(inputs,)
     )
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    return int(np.prod(shape))

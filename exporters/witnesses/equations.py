@@ -74,22 +74,17 @@ def equations(program: Program) -> tuple[list[dict[str, Any]], Arrays]:
         own = _fill(node, group)
         count += len(own.get("weight", ()))
         if count > SYNAPSES:
-            raise UnsupportedError(
-                f"the network has more than {SYNAPSES:,} synapses up to here, which Brian2 keeps one by one",
-                node=node.name,
-                slug="too-many-synapses",
-                remedy="use the reference (--backend reference)",
-            )
+            reason = f"the network has more than {SYNAPSES:,} synapses up to here, which Brian2 keeps one by one"
+            raise _not_here(node, "too-many-synapses", reason)
         if max((ago for _, ago in group.reads), default=0) > LONGEST:
-            raise UnsupportedError(
-                f"it waits for more than {LONGEST} steps",
-                node=node.name,
-                slug="delay-too-long",
-                remedy="use the reference (--backend reference)",
-            )
+            raise _not_here(node, "delay-too-long", f"it waits for more than {LONGEST} steps")
         arrays |= {f"{place}.{name}": array for name, array in own.items()}
         groups.append(asdict(group))
     return groups, arrays
+
+
+def _not_here(node: Node, slug: str, reason: str) -> UnsupportedError:
+    return UnsupportedError(reason, node=node.name, slug=slug, remedy="use the reference (--backend reference)")
 
 
 def _with_sums(program: Program) -> Iterator[Node]:
@@ -120,12 +115,7 @@ def _fill(node: Node, group: Group) -> Arrays:
         case Neuron():
             constants = _neuron(node, group, x)
         case _:
-            raise UnsupportedError(
-                f"a {type(node).__name__} has no equation here",
-                node=node.name,
-                slug="no-equation",
-                remedy="use the reference (--backend reference)",
-            )
+            raise _not_here(node, "no-equation", f"a {type(node).__name__} has no equation here")
     group.constants = list(constants)
     return {name: _each(array, node) for name, array in constants.items()}
 
@@ -179,21 +169,11 @@ def _delay(node: Delay, group: Group) -> dict[str, NDArray[Any]]:
 
 
 def _neuron(node: Neuron, group: Group, x: str) -> dict[str, NDArray[Any]]:
-    constants = {
-        name: array
-        for name, array in (
-            ("decay", node.decay),
-            ("theta", node.threshold),
-            ("gain", node.gain),
-            ("offset", node.offset),
-            ("v_reset", node.v_reset),
-            ("v_min", node.v_min),
-            ("v_start", node.v_start),
-            ("syn_decay", None if node.synapse is None else node.synapse.decay),
-            ("syn_gain", None if node.synapse is None else node.synapse.gain),
-        )
-        if array is not None
-    }
+    given = {name: getattr(node, name) for name in ("decay", "gain", "offset", "v_reset", "v_min", "v_start")}
+    given["theta"] = node.threshold
+    if node.synapse is not None:
+        given |= {"syn_decay": node.synapse.decay, "syn_gain": node.synapse.gain}
+    constants = {name: array for name, array in given.items() if array is not None}
     group.state = ["v"]
     group.keep = node.spiking
     group.binary = node.spiking and not node.many

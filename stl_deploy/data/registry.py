@@ -43,12 +43,19 @@ class Source:
     present: Callable[[], bool] = lambda: True
 
 
-def _images(read: Callable[[Path | None], Raw]) -> Callable[[DatasetConfig], Raw]:
-    return lambda config: read(Path(config.data_dir) if config.data_dir is not None else None)
-
-
-def _cached(name: str) -> Callable[[], bool]:
-    return lambda: (cache_dir() / name).is_dir()
+def _images(
+    read: Callable[[Path | None], Raw], summary: str, shape: Shape, samples: int, kept: str | None, classes: int = 10
+) -> Source:
+    """Pictures. kept: where in the cache a download lies; None: they come with a package."""
+    return Source(
+        lambda config: read(Path(config.data_dir) if config.data_dir is not None else None),
+        summary,
+        shape,
+        classes,
+        samples,
+        takes_data_dir=kept is not None,
+        present=lambda: kept is None or (cache_dir() / kept).is_dir(),
+    )
 
 
 def _events(name: str, classes: int, samples: int | None, summary: str) -> Source:
@@ -69,38 +76,14 @@ def _own(load: Callable[[DatasetConfig], Raw], look: Callable[[DatasetConfig], L
 
 
 _SHIPPED: Mapping[str, Source] = {
-    "digits": Source(
-        _images(digits),
-        "handwritten digits, 8x8; ships with scikit-learn",
-        (1, 8, 8),
-        10,
-        1_797,
-        takes_data_dir=False,
+    "digits": _images(digits, "handwritten digits, 8x8; ships with scikit-learn", (1, 8, 8), 1_797, None),
+    "mnist": _images(mnist, "handwritten digits, 28x28", (1, 28, 28), 70_000, "MNIST/raw"),
+    "fashion_mnist": _images(fashion_mnist, "pictures of clothes, 28x28", (1, 28, 28), 70_000, "FashionMNIST/raw"),
+    "cifar10": _images(
+        cifar10, "colour pictures of ten kinds of things, 32x32", (3, 32, 32), 60_000, "cifar-10-batches-py"
     ),
-    "mnist": Source(_images(mnist), "handwritten digits, 28x28", (1, 28, 28), 10, 70_000, present=_cached("MNIST/raw")),
-    "fashion_mnist": Source(
-        _images(fashion_mnist),
-        "pictures of clothes, 28x28",
-        (1, 28, 28),
-        10,
-        70_000,
-        present=_cached("FashionMNIST/raw"),
-    ),
-    "cifar10": Source(
-        _images(cifar10),
-        "colour pictures of ten kinds of things, 32x32",
-        (3, 32, 32),
-        10,
-        60_000,
-        present=_cached("cifar-10-batches-py"),
-    ),
-    "cifar100": Source(
-        _images(cifar100),
-        "colour pictures of a hundred kinds, 32x32",
-        (3, 32, 32),
-        100,
-        60_000,
-        present=_cached("cifar-100-python"),
+    "cifar100": _images(
+        cifar100, "colour pictures of a hundred kinds, 32x32", (3, 32, 32), 60_000, "cifar-100-python", classes=100
     ),
     "n_mnist": _events("n_mnist", 10, 70_000, "MNIST seen by a moving event camera, 34x34, 2 polarities"),
     "dvs128_gesture": _events("dvs128_gesture", 11, None, "hand gestures seen by an event camera, 128x128"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,18 +162,11 @@ def _fold(run_dir: Path, say: Console) -> FoldedRun:
 
 def _test_input(folded: FoldedRun, run_dir: Path) -> LabelledInput:
     """The test images, as many as fit, kept in the run folder for the commands that follow."""
-    per_sample = folded.config.time_steps * sum(_size(node.shape) for node in folded.program.spiking)
+    per_sample = folded.config.time_steps * sum(math.prod(node.shape) for node in folded.program.spiking)
     count = min(len(folded.data.test), max(1, _RECORDED_VALUES // per_sample))
     test = encode_split(folded.config, folded.data.test, count)
     write_npz(run_dir / TEST_INPUT, {"x": test.x, "y": test.labels})
     return test
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for axis in shape:
-        size *= axis
-    return size
 
 
 def _run_all(
