@@ -11,7 +11,7 @@ from stl_deploy._util.units import range_with_unit
 from stl_deploy.energy.chips.baselines import Device, devices
 from stl_deploy.energy.chips.c_code import core_of
 from stl_deploy.energy.chips.model import ChipModel, chip_models
-from stl_deploy.energy.chips.time import chips_needed, layer_works, step_time
+from stl_deploy.energy.chips.time import chips_needed, layer_work, step_time
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.counts.traffic import Traffic
 from stl_deploy.energy.prices.chip import OnChip
@@ -104,7 +104,8 @@ def _line(
 ) -> ChipLine:
     events, sigma = _events(program, counts, chip, on_chip, traffic)
     simple = on_chip.placements[0] if on_chip.placements and chip.name == "loihi1" else None
-    works = layer_works(program, counts, chip, simple) if chip.latencies is not None else []
+    named = [] if chip.latencies is None else [name for name in counts.order if name in counts.neurons]
+    works = [layer_work(program, counts, name, chip, simple) for name in named]
     chips = chips_needed(sum(work.cores for work in works), chip)
     step, source = None, None
     if given is not None:

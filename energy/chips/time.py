@@ -49,12 +49,8 @@ class Work:
         return total + self.synops_conv * each["latency_synop_conv"].low
 
 
-def layer_works(program: Program, counts: Counts, chip: ChipModel, placement: Placement | None) -> list[Work]:
-    """The work of every neuron node in a mean step."""
-    return [_work(program, counts, node.name, chip, placement) for node in program.nodes if node.name in counts.neurons]
-
-
-def _work(program: Program, counts: Counts, name: str, chip: ChipModel, placement: Placement | None) -> Work:
+def layer_work(program: Program, counts: Counts, name: str, chip: ChipModel, placement: Placement | None) -> Work:
+    """The work of a neuron node in a mean step."""
     steps, counted = counts.T * counts.batch, counts.neurons[name]
     weighted = [feeder for feeder in feeders(program, program.by_name[name]) if feeder in counts.weighted]
     conv = [feeder for feeder in weighted if isinstance(program.by_name[feeder], Conv)]

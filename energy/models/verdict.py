@@ -23,9 +23,10 @@ def verdict(cells: Sequence[Cell], break_even: BreakEven, chips: Sequence[ChipLi
     if cell is None:
         return "The SNN has no weights, so there is no ANN twin to compare it with."
     ratios = [c.ratio for c in cells if c.ann_zeros == cell.ann_zeros]
+    spread = between(number(min(ratios)), number(max(ratios)))
     zeros = ", the ANN's zeros skipped as measured" if cell.ann_zeros == "skipped" else ""
     return (
-        f"The SNN costs {ratio_range(min(ratios), max(ratios))} its ANN twin, memory included, by dataflow and prices; "
+        f"The SNN costs {spread} times its ANN twin, memory included, by dataflow and prices; "
         f"to quote: {number(cell.ratio)} times ({cell.flow.text}, int8 at 45 nm{zeros}; "
         f"{equal_at(break_even)}){on_chip(chips)}."
     )
@@ -45,11 +46,6 @@ def si(values: Range, unit: str) -> str:
     factor, prefix = prefix_of(values[1])
     low, high = (f"{float(f'{value / factor:.2g}'):g}" for value in values)
     return f"{between(low, high)} {prefix}{unit}"
-
-
-def ratio_range(low: float, high: float) -> str:
-    """A range of ratios."""
-    return f"{between(number(low), number(high))} times"
 
 
 def number(ratio: float) -> str:

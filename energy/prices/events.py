@@ -104,11 +104,6 @@ def event_bill(
     return biller.bill()
 
 
-def has_zero_weights(counts: Counts) -> bool:
-    """Whether an event crossed a synapse of weight zero."""
-    return any(c.synops_nonzero_w < c.synops for c in counts.weighted.values())
-
-
 def price_events(events: Events, prices: PriceList, biller: Biller, form: Form = "dense") -> None:
     """Put every event on the bill by the rules of the list; what it cannot price is named there, within bounds."""
     for kind, instead in _INSTEAD.items():

@@ -11,7 +11,7 @@ from stl_deploy.energy.counts.traffic import Traffic
 from stl_deploy.energy.prices import bounds
 from stl_deploy.energy.prices.bill import Bill, Biller, Priced
 from stl_deploy.energy.prices.chip import OnChip
-from stl_deploy.energy.prices.events import Form, event_bill, has_zero_weights, placed
+from stl_deploy.energy.prices.events import Form, event_bill, placed
 from stl_deploy.energy.prices.operations import requantisation, requantises, shift, state_multiply
 from stl_deploy.energy.prices.price_list import PriceList
 from stl_deploy.graph.program import Neuron, Program, is_max_pool
@@ -64,7 +64,7 @@ def _forms(
     program: Program, counts: Counts, prices: PriceList, traffic: Traffic | None, unplaced: str
 ) -> dict[str, Bill]:
     """The bill with zero weights left out, stored either way; none where every weight that was used is not zero."""
-    if not has_zero_weights(counts):
+    if not any(c.synops_nonzero_w < c.synops for c in counts.weighted.values()):
         return {}
     kinds: tuple[Form, ...] = ("sparse", "compressed")
     return {form: event_bill(program, counts, prices, traffic, unplaced, form) for form in kinds}

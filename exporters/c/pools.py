@@ -6,9 +6,9 @@ import math
 from typing import Any
 
 from stl_deploy.exporters.c.plan import Value, channels_last
+from stl_deploy.exporters.c.rule import kept
 from stl_deploy.exporters.c.weights import Weights
 from stl_deploy.exporters.integers.graph import PopulationNode, SumPoolNode
-from stl_deploy.exporters.integers.net import DECAY_ONE
 from stl_deploy.graph.program import Node
 
 
@@ -88,9 +88,7 @@ class Pools(Weights):
         share = self._share(reader)
         share.what += f", largest of {pool.kernel[0]} x {pool.kernel[1]}"
         share.synops = len(order) * math.prod(pool.kernel)
-        name = self._buffer(
-            reader, "spikes", "uint8_t", len(order), "1 where a neuron fired", self._delayed(reader.name)
-        )
+        name = self._spikes_of(reader, len(order))
         self.made.rows = max(self.made.rows, width * channels)
         self._do(
             "neurons_pooled",
@@ -115,10 +113,8 @@ def is_or(node: Node) -> bool:
         isinstance(node, PopulationNode)
         and node.bias is None
         and len(node.sources) == 1
-        and isinstance(node.neuron.v_decay, int)
-        and node.neuron.v_decay == DECAY_ONE
-        and isinstance(node.neuron.i_decay, int)
-        and node.neuron.i_decay == DECAY_ONE
+        and kept(node.neuron.v_decay) == 0
+        and kept(node.neuron.i_decay) == 0
         and node.neuron.reset == "value"
         and not node.neuron.threshold.any()
     )

@@ -168,11 +168,6 @@ class Network(nn.Module):
         return {name: lif.threshold.detach().cpu().clone() for name, lif in self.lifs}
 
 
-def threshold_parameters(network: Network) -> list[nn.Parameter]:
-    """The parameters behind the thresholds."""
-    return [lif.threshold_parameter for _, lif in network.lifs]
-
-
 @torch.no_grad()
 def unsound(network: Network) -> str | None:
     """What no training gives, in words: a norm's negative variance, a threshold that is not finite, or one that is not

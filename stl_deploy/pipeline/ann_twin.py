@@ -49,7 +49,8 @@ def measure_twin(program: Program, run_dir: Path, x: NDArray[Any], labels: NDArr
         outputs: dict[str, Tensor] = {INPUT: part}
         votes = network(part, lambda name, y, kept=outputs: kept.__setitem__(name, y))
         active += sum(_active(run_dir, node, outputs[before[name]]) for name, node in nodes.items())
-        right += 0 if labels is None else _right(network.decide(votes), labels[start : start + CHUNK])
+        if labels is not None:
+            right += int((network.decide(votes).numpy() == labels[start : start + CHUNK]).sum())
     passes = frames.shape[0] * frames.shape[1]
     accuracy = None if labels is None else right / frames.shape[1]
     macs = sum(dense_macs(node) for node in nodes.values()) * passes
@@ -78,7 +79,3 @@ def _active(run_dir: Path, node: Linear | Conv, x: Tensor) -> int:
         raise InputError(f"{run_dir}: '{node.name}' reads {list(x.shape[2:])}, in the spiking network {list(shape)}")
     events = (x != 0).sum(dim=(0, 1)).numpy()
     return int((events * fan_out(node)).sum())
-
-
-def _right(decided: Tensor, labels: NDArray[np.int64]) -> int:
-    return int((decided.numpy() == labels).sum())

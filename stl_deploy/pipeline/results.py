@@ -17,7 +17,6 @@ from stl_deploy.errors import InputError
 from stl_deploy.exporters.verify import LAYER_HEADER, Report, layer_rows
 from stl_deploy.graph.compare import RunParity
 from stl_deploy.graph.readout import Readout
-from stl_deploy.graph.run import Result
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,11 +30,6 @@ class Simulation:
     outputs: Mapping[str, NDArray[np.float32]]
     spikes: Mapping[str, NDArray[np.float32]]
     rule: Readout
-
-    @classmethod
-    def of(cls, backend: str, result: Result, rule: Readout) -> Simulation:
-        """From a backend's `Result`."""
-        return cls(backend, result.outputs, result.recorded, rule)
 
     @property
     def y(self) -> NDArray[np.float32]:
@@ -88,8 +82,7 @@ class Bill:
     @property
     def totals(self) -> dict[str, Any]:
         """Exact counts summed over layers, steps and samples: ``synops``, ``spikes``, ``neuron_updates``, ..."""
-        totals: dict[str, Any] = self.report.as_dict()["totals"]
-        return totals
+        return self.report.counts.totals.as_dict()
 
     def as_dict(self) -> dict[str, Any]:
         """The energy JSON, as ``stl-deploy energy --json``."""

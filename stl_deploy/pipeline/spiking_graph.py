@@ -186,12 +186,13 @@ class SpikingGraph:
         if input_grid is not None:
             program, arrays = on_declared_grid(program, arrays, input_grid, QUIET)
         if backend == "reference":
-            return Simulation.of(backend, self._run(arrays), self.readout)
-        from stl_deploy.exporters.targets import find_runner
-        from stl_deploy.pipeline.artifacts import open_runner
+            result = self._run(arrays)
+        else:
+            from stl_deploy.exporters.targets import find_runner
+            from stl_deploy.pipeline.artifacts import open_runner
 
-        runner = open_runner(find_runner(backend), program, program)
-        return Simulation.of(backend, runner.run(arrays, record=True), self.readout)
+            result = open_runner(find_runner(backend), program, program).run(arrays, record=True)
+        return Simulation(backend, result.outputs, result.recorded, self.readout)
 
     def verify(
         self, artifact: str | Path | Sequence[str | Path], x: Any = None, *, input_grid: int | None = None

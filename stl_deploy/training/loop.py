@@ -29,7 +29,7 @@ from stl_deploy.config.schema import RunConfig, TrainConfig
 from stl_deploy.data import Dataset, Split, augment, complete, encode, load_dataset, transformed
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.nn.fused import winograd_allowed
-from stl_deploy.nn.network import INPUT, Network, threshold_parameters
+from stl_deploy.nn.network import INPUT, Network
 from stl_deploy.training import checkpoint, distributed, model_file
 from stl_deploy.training.activity_penalty import Regulariser
 from stl_deploy.training.checkpoint import State
@@ -161,7 +161,7 @@ def pick_device(name: str) -> torch.device:
 def make_optimiser(network: Network, config: RunConfig) -> torch.optim.Optimizer:
     """Adam over everything that learns, thresholds in a group of their own with their learning rate's multiplier."""
     settings = config.train
-    thresholds = threshold_parameters(network)
+    thresholds = [lif.threshold_parameter for _, lif in network.lifs]
     theirs = {id(parameter) for parameter in thresholds}
     rest = [p for p in network.parameters() if id(p) not in theirs]
     kinds = [(rest, 1.0, settings.weight_decay), (thresholds, settings.threshold_lr_multiplier, settings.weight_decay)]
