@@ -91,11 +91,7 @@ def train(
             config = config.model_copy(update={"dataset": config.dataset.model_copy(update={"sha256": data.digest})})
         if loaded is not None:
             loaded(data)
-        return _train(config, run_dir, data, resume, progress or _no_progress, batch or no_batches, curves)
-
-
-def _no_progress(record: Record) -> None:
-    pass
+        return _train(config, run_dir, data, resume, progress or (lambda record: None), batch or no_batches, curves)
 
 
 def no_batches(epoch: int, epochs: int, done: int, total: int, loss: float) -> None:
