@@ -131,6 +131,7 @@ class Netx(Format):
 
         calibration: default: the first of x. Raises as `export_netx` does.
         """
+        structure(program)  # refuses before a table of what cannot be written
         x = None if options.x is None else one_input(options.x, self.name)
         given = calibration(program, options, x)
         forms: dict[str, Any] = {}

@@ -253,6 +253,7 @@ def quantise(
     samples: Annotated[int | None, typer.Option(help="Test images to compare on; default: all.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda, for the training.")] = "cpu",
     input_grid: InputGrid = None,
+    resume: Resume = False,
     _trust: Trust = False,
     json: Json = False,
 ) -> None:
@@ -262,9 +263,9 @@ def quantise(
     first). Prints accuracy float -> post-training (by threshold form) -> quantisation-aware. Norms are folded and
     dropout is off; the epoch of lowest validation loss is kept, the start among them.
     """
-    from stl_deploy.pipeline.quantise import QuantiseOptions
+    from stl_deploy.pipeline.quantise import UNFINISHED, QuantiseOptions
     from stl_deploy.pipeline.quantise import quantise as quantise_run
 
-    emit_json(
-        quantise_run(run_dir, output, QuantiseOptions(epochs, lr, samples, device, input_grid), say=console()), json
-    )
+    tell_if_interrupted(output / UNFINISHED)
+    options = QuantiseOptions(epochs, lr, samples, device, input_grid, resume)
+    emit_json(quantise_run(run_dir, output, options, say=console()), json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -47,10 +48,12 @@ from stl_deploy.pipeline.source import TEST_INPUT
 from stl_deploy.training import model_file
 from stl_deploy.training.evaluate import evaluate
 from stl_deploy.training.fine_tune import fine_tune
-from stl_deploy.training.run_files import CONFIG, MODEL
+from stl_deploy.training.run_files import CHECKPOINT, CONFIG, MODEL
 from stl_deploy.training.run_folder import forget_results
 
 FILE = "quantised.json"
+UNFINISHED = "unfinished"
+"""The folder in the new run's that keeps the training until it ends."""
 CALIBRATION = 512
 TRAINED = "quantisation-aware"
 LEARNING_RATE = 0.3
@@ -61,7 +64,8 @@ LEARNING_RATE = 0.3
 class QuantiseOptions:
     """epochs: of fine-tuning. lr: None: `LEARNING_RATE` of the run's. samples: test images compared, None: all.
 
-    input_grid: the input is rounded to multiples of 2^-input_grid; None: as the run's.
+    input_grid: the input is rounded to multiples of 2^-input_grid; None: as the run's. resume: go on with what a call
+    that did not end has trained.
     """
 
     epochs: int = 10
@@ -69,6 +73,7 @@ class QuantiseOptions:
     samples: int | None = None
     device: str = "cpu"
     input_grid: int | None = None
+    resume: bool = False
 
 
 def quantise(
@@ -98,6 +103,9 @@ def quantise(
         raise InputError(f"{output}: the run to start from; name another folder")
     if (output / MODEL).exists() and not (output / FILE).exists():
         raise InputError(f"{output}: holds a trained run; name another folder for the one in whole numbers")
+    checkpoints = output / UNFINISHED
+    if options.resume and not (checkpoints / CHECKPOINT).is_file():
+        raise InputError(f"{output}: expected a folder in which 'quantise' trained an epoch; found nothing to resume")
     if options.lr is not None and not options.lr > 0:
         raise InputError(f"expected a learning rate above 0; found {options.lr:g}")
     if options.epochs < 0:
@@ -105,6 +113,7 @@ def quantise(
     with alone_in(output), temporary_folder(output) as made:
         table = _quantise(run_dir, made, options, known, say, output)
         forget_results(output)
+        shutil.rmtree(checkpoints, ignore_errors=True)
         for file in made.iterdir():
             file.replace(output / file.name)
     if (output / "net.net").exists():
@@ -127,7 +136,7 @@ def _quantise(
             folded, quantise_forms(folded.program, calibration), test, now_and_then(say, "test images")
         )
     rows = [*known]
-    network = _train(folded, calibration, options, say)
+    network = _train(folded, calibration, options, say, output / UNFINISHED)
     model = _write(folded.config, network, made, test, calibration)
     differing, compared, y = compare_spikes(network, model, test.x)
     if differing:
@@ -161,7 +170,9 @@ def before_training(
     return [FormRow("float", "as trained", floats, holds="float32"), *rows]
 
 
-def _train(folded: FoldedRun, calibration: NDArray[Any], options: QuantiseOptions, say: Console) -> Network:
+def _train(
+    folded: FoldedRun, calibration: NDArray[Any], options: QuantiseOptions, say: Console, checkpoints: Path
+) -> Network:
     program = project_thresholds(folded.program)
     start = choose(program, calibration, "folded")
     network = quantised_network(folded.folded.network, program, start).requires_grad_(True)
@@ -171,9 +182,11 @@ def _train(folded: FoldedRun, calibration: NDArray[Any], options: QuantiseOption
     if options.epochs:
         torch.manual_seed(config.train.seed)
         network.to(options.device)
+        checkpoints.mkdir(exist_ok=True)
+        kept: dict[str, Any] = {"checkpoints": checkpoints, "resume": options.resume}
         with say.training() as batch:
             picked = fine_tune(
-                network, config, folded.data, epochs=options.epochs, lr=lr, progress=say.epoch, batch=batch
+                network, config, folded.data, epochs=options.epochs, lr=lr, progress=say.epoch, batch=batch, **kept
             )
         say.say(f"epoch {picked} was best on validation" + (" (the start)" if picked == 0 else ""))
     return network.cpu().eval()

@@ -64,15 +64,15 @@ def write_checkpoint(run_dir: Path, state: State, config: RunConfig) -> None:
     write_tensors(run_dir / CHECKPOINT, tensors, about)
 
 
-def read_checkpoint(run_dir: Path, state: State, config: RunConfig) -> None:
-    """Put the run's checkpoint into ``state``, which was made for ``config``.
+def read_checkpoint(run_dir: Path, state: State, config: RunConfig, *, start_counts: bool = False) -> None:
+    """Put the run's checkpoint into ``state``, which was made for ``config``; start_counts: epoch 0 may be the best.
 
     Raises InputError for a damaged file or one of another architecture, ConfigError naming the key where the
     run was made with another configuration (``fold``, epochs, device, keep_every and data_dir may change).
     """
     path = run_dir / CHECKPOINT
     tensors, about = read_tensors(path)
-    epoch, best_epoch, records = _progress(path, about)
+    epoch, best_epoch, records = _progress(path, about, 0 if start_counts else 1)
     check_same_run(path, _completed(about.get("config")), config)
     model = state.network.state_dict()
     adam = _adam_shapes(state)
@@ -84,14 +84,14 @@ def read_checkpoint(run_dir: Path, state: State, config: RunConfig) -> None:
     state.epoch, state.best_epoch, state.records = epoch, best_epoch, records
 
 
-def _progress(path: Path, about: Mapping[str, Any]) -> tuple[int, int, list[dict[str, Any]]]:
+def _progress(path: Path, about: Mapping[str, Any], first: int) -> tuple[int, int, list[dict[str, Any]]]:
     epoch, best_epoch, records = about.get("epoch"), about.get("best_epoch"), about.get("records")
     if not (isinstance(epoch, int) and isinstance(best_epoch, int) and isinstance(records, list)):
         raise InputError(f"{path}: not a checkpoint of a training run")
     for number, record in enumerate(records, 1):
         if not _is_record(record, number, records[0]):
             raise InputError(f"{path}: the record of epoch {number} is not as training writes it; it is damaged")
-    if len(records) != epoch or not 1 <= best_epoch <= epoch:
+    if len(records) != epoch or not first <= best_epoch <= epoch:
         raise InputError(f"{path}: {len(records)} records of {epoch} epochs, the best {best_epoch}; it is damaged")
     return epoch, best_epoch, records
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from stl_deploy._util.console import Console
-from stl_deploy.errors import InputError, ParityError
+from stl_deploy.errors import ConfigError, InputError, ParityError, UnsupportedError
 from stl_deploy.exporters.integers.graph import ConvNode
 from stl_deploy.exporters.integers.store import NAME, read_integers
 from stl_deploy.exporters.lava.target import Lava, LavaOptions
@@ -24,10 +25,11 @@ from stl_deploy.pipeline.export import export
 from stl_deploy.pipeline.quantise import QuantiseOptions
 from stl_deploy.pipeline.quantise import quantise as quantise_run
 from stl_deploy.pipeline.simulate import simulate
+from stl_deploy.training import fine_tune as fine_tuning
 from stl_deploy.training.fine_tune import fine_tune
-from stl_deploy.training.loop import train
+from stl_deploy.training.loop import train, train_epoch
 from stl_deploy.training.model_file import load_network
-from stl_deploy.training.run_files import CHECKPOINT
+from stl_deploy.training.run_files import CHECKPOINT, MODEL
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +107,9 @@ RESIDUAL = (
 )
 
 
-def test_a_run_with_skips_becomes_whole_numbers_for_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_with_skips_becomes_whole_numbers_for_c(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A strided projection, sums of spikes, a leaky readout; every epoch at all steps, with the run's surrogate."""
     changes = (
         f"network=[{', '.join(RESIDUAL)}]", "train.epochs=3", "train.one_step_epochs=2", "train.lr=0.01",
@@ -130,6 +134,10 @@ def test_a_run_with_skips_becomes_whole_numbers_for_c(tmp_path: Path, monkeypatc
     assert stages[2:] == [("post-training", "per-neuron"), ("quantisation-aware", "folded")]
     assert "C" in table["rows"][-1]["holds"]
     assert not (tmp_path / "q" / "net.net").exists()
+    capsys.readouterr()
+    with pytest.raises(UnsupportedError, match="netx holds plain chains"):
+        export(tmp_path / "q", "netx", tmp_path / "a.net", say=Console())
+    assert "threshold forms" not in capsys.readouterr().err
     network, _ = load_network(tmp_path / "q")
     export(tmp_path / "q", "c", tmp_path / "c", verified=False)
     graph, _ = read_integers(tmp_path / "c" / NAME)
@@ -139,6 +147,36 @@ def test_a_run_with_skips_becomes_whole_numbers_for_c(tmp_path: Path, monkeypatc
             assert isinstance(node, ConvNode)
             factor = 16 if name == "conv1" else 1
             np.testing.assert_array_equal(layer.weight.detach().numpy(), node.weight * factor)
+
+
+def test_resuming_ends_with_the_bits_of_an_uninterrupted_training(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = QuantiseOptions(epochs=3, lr=0.01, samples=20)
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    quantise_run(run_dir, whole, options)
+    with pytest.raises(InputError, match=r"stopped: expected .*; found nothing to resume"):
+        quantise_run(run_dir, stopped, replace(options, resume=True))
+
+    def epoch(state, *args, **kwargs):  # type: ignore[no-untyped-def]
+        if state.epoch == 2:
+            raise KeyboardInterrupt
+        return train_epoch(state, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fine_tuning, "train_epoch", epoch)
+        with pytest.raises(KeyboardInterrupt):
+            quantise_run(run_dir, stopped, options)
+    assert [file.name for file in stopped.iterdir()] == [quantising.UNFINISHED]
+    with pytest.raises(ConfigError, match=r"train\.lr"):
+        quantise_run(run_dir, stopped, replace(options, lr=0.02, resume=True))
+    epochs: list[int] = []
+    say = Console(quiet=True)
+    monkeypatch.setattr(say, "epoch", lambda record: epochs.append(record["epoch"]))
+    quantise_run(run_dir, stopped, replace(options, resume=True), say=say)
+    assert epochs == [3]
+    assert (stopped / MODEL).read_bytes() == (whole / MODEL).read_bytes()
+    assert not (stopped / quantising.UNFINISHED).exists()
 
 
 def test_wrong_calls(run_dir: Path, tmp_path: Path) -> None:
