@@ -47,6 +47,7 @@ DEFAULT_PRICES = (
     "loihi1_davies2018",
     "loihi1_sanafe",
 )
+_DESCRIBED = ("name", "title", "evidence", "source", "caveat")
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class EnergyReport:
             "model_range": range_of(self.models),
             "by_layer": [{"layer": n, "snn_J": s, "ann_J": a, "label": "modelled"} for n, s, a in self.by_layer],
             "edges": {name: list(sources) for name, sources in self.edges.items()},
-            "price_lists": [_described(entry) for entry in self._lists()],
+            "price_lists": [{key: getattr(prices, key) for key in _DESCRIBED} for prices in self._lists()],
             "chips": [line.as_dict() for line in self.chips],
             "ann_baselines": baselines(self.counts.totals.ann_macs_exact / self.counts.batch),
             "ann_twin": dict(self.ann_twin),
@@ -237,10 +238,6 @@ def energy_schema() -> dict[str, Any]:
 
 def _load(prices: Sequence[str | Path | PriceList]) -> list[PriceList]:
     return [entry if isinstance(entry, PriceList) else load_prices(entry) for entry in prices]
-
-
-def _described(prices: PriceList) -> dict[str, Any]:
-    return {key: getattr(prices, key) for key in ("name", "title", "evidence", "source", "caveat")}
 
 
 def _sources(program: Program, name: str) -> tuple[str, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from pathlib import Path
 
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import ToolError
@@ -25,12 +24,8 @@ def code_size(files: Mapping[str, str], deadline: float = DEADLINE) -> int | Non
         try:
             command = [COMPILER, *FLAGS, "-c", str(folder / "net.c"), "-o", str(compiled)]
             run_program(command, b"", what=COMPILER, deadline=deadline)
-            return _text(compiled, deadline)
+            listed = run_program([SIZES, "-A", str(compiled)], b"", what=SIZES, deadline=deadline)
         except ToolError:
             return None
-
-
-def _text(compiled: Path, deadline: float) -> int:
-    listed = run_program([SIZES, "-A", str(compiled)], b"", what=SIZES, deadline=deadline).decode("ascii", "replace")
-    rows = [line.split() for line in listed.splitlines()]
+    rows = [line.split() for line in listed.decode("ascii", "replace").splitlines()]
     return sum(int(row[1]) for row in rows if len(row) == 3 and row[0].split(".")[1:2] == ["text"])

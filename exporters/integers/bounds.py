@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,7 +51,7 @@ def bounds_of(node: Node, known: Mapping[str, Bounds], by_name: Mapping[str, Nod
         known[source.node].values if source.node in known else _whatever(by_name.get(source.node))
         for source in node.sources
     ]
-    sums = _total(arriving)
+    sums = sum(low for low, _ in arriving), sum(high for _, high in arriving)
     return Bounds(sums, _values(node, sums))
 
 
@@ -62,10 +62,6 @@ def _whatever(node: Node | None) -> Interval:
     if isinstance(node, DenseNode | ConvNode):
         return weighted(node.weight.reshape(len(node.weight), -1), node.bias, (0, 1))
     return (1 - STATE_TOP, STATE_TOP - 1)
-
-
-def _total(parts: Sequence[Interval]) -> Interval:
-    return sum(low for low, _ in parts), sum(high for _, high in parts)
 
 
 def _values(node: Node, sums: Interval) -> Interval:

@@ -138,7 +138,7 @@ def currents(
         u = leak(u, neuron.i_decay)
         u += now
         if wraps:
-            u = wrap(_in_32_bits(u))
+            u = wrap(u.astype(np.int64).astype(np.int32).astype(u.dtype))  # Lava adds the input to u in 32 bits
         now[...] = u
     state.u = u
     return arriving
@@ -166,11 +166,6 @@ def leak(state: Floats, decay: int | Ints) -> Floats:
 def toward_zero(product: Floats) -> Floats:
     """Rounded toward zero."""
     return np.trunc(product, out=product)
-
-
-def _in_32_bits(u: Floats) -> Floats:
-    """Lava adds the input to u in 32 bits."""
-    return u.astype(np.int64).astype(np.int32).astype(u.dtype)
 
 
 def wrap(u: Floats) -> Floats:

@@ -111,7 +111,7 @@ def read_integers(path: Path) -> tuple[IntegerGraph, About]:
         about = About(
             str(structure["title"]),
             str(structure["source"]),
-            _measured(structure["measured"]),
+            {str(name): float(value) for name, value in structure["measured"].items()},
             str(structure["made_by"])[:40],
             readout_of({READOUT: structure["readout"]}),
         )
@@ -132,10 +132,6 @@ def read_integers(path: Path) -> tuple[IntegerGraph, About]:
         raise InputError(f"{path}: its nodes do not fit together ({error}); export it again") from None
     except UnsupportedError as error:
         raise InputError(f"{path}: {error}") from None
-
-
-def _measured(values: Any) -> dict[str, float]:
-    return {str(name): float(value) for name, value in values.items()}
 
 
 def _node(entry: Any, arrays: Mapping[str, NDArray[Any]]) -> Node:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, get_args
+from collections.abc import Iterator, Sequence
+from typing import get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -54,17 +54,14 @@ def _sentence(problem: ErrorDetails) -> str:
         return f"key '{key}.kind': expected {_kinds(loc)}; found {context['tag']!r}"
     if kind == "value_error":
         return f"key '{key}': {context['error']}" if key else str(context["error"])
-    return f"key '{key}': expected {_accepted(kind, context, problem['msg'])}; found {_short(problem['input'])}"
+    accepted = _ACCEPTED[kind].format(**context) if kind in _ACCEPTED else problem["msg"]
+    return f"key '{key}': expected {accepted}; found {_short(problem['input'])}"
 
 
 def _kinds(loc: Sequence[int | str]) -> str:
     """The kinds of layer accepted at ``loc``: of the network, or inside a block."""
     specs = get_args(get_args(LayerSpec if len(loc) <= 2 else InnerSpec)[0])
     return ", ".join(kind for kind, spec in _LAYERS.items() if spec in specs)
-
-
-def _accepted(kind: str, context: Mapping[str, Any], message: str) -> str:
-    return _ACCEPTED[kind].format(**context) if kind in _ACCEPTED else message
 
 
 def _key(loc: Sequence[int | str]) -> str:

@@ -109,7 +109,8 @@ def _nodes(name: str, layer: nn.Module, before: Shape, after: Shape) -> dict[str
         case nn.Flatten():
             return {name: nir.Flatten({"input": np.array(before)}, -len(before), -1)}
         case Vote():
-            return {name: nir.Linear(_votes(layer.population, after[0]))}
+            votes = np.repeat(np.eye(after[0], dtype=np.float32), layer.population, axis=1)
+            return {name: nir.Linear(votes * vote_weight(layer.population))}
     raise InputError(f"layer '{name}': a {type(layer).__name__} has no form in NIR")
 
 
@@ -143,10 +144,6 @@ def _integrator(layer: LI, shape: Shape) -> nir.NIRNode:
         return nir.I(r=ones * np.float32(1 / DT))
     constants = time_constants(beta)
     return nir.LI(tau=ones * constants.tau, r=ones * constants.r, v_leak=np.zeros(shape, np.float32))
-
-
-def _votes(population: int, classes: int) -> Floats:
-    return np.repeat(np.eye(classes, dtype=np.float32), population, axis=1) * vote_weight(population)
 
 
 def _tensor(array: np.ndarray[Any, np.dtype[np.float64]]) -> Tensor:

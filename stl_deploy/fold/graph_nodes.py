@@ -37,9 +37,6 @@ def find(graph: nir.NIRGraph, name: str) -> nir.NIRNode:
     """The node of that name, ``inner.node`` inside graphs."""
     if name in graph.nodes:
         return graph.nodes[name]
-    outer = next(key for key, node in graph.nodes.items() if isinstance(node, nir.NIRGraph) and _inside(key, name))
+    parts = (key for key, node in graph.nodes.items() if isinstance(node, nir.NIRGraph))
+    outer = next(key for key in parts if name.startswith(f"{key}."))
     return find(graph.nodes[outer], name.removeprefix(f"{outer}."))
-
-
-def _inside(outer: str, name: str) -> bool:
-    return name.startswith(f"{outer}.")

@@ -109,11 +109,8 @@ class _Scan(torch.autograd.Function):
             torch.mul(grad_rest, spike, out=grad_u)
             torch.sub(grad_rest, grad_u, out=grad_u).add_(grad_spike)
             if need_decay and t:
-                grad_decay.add_(_after_reset(trace[t - 1], theta, out=spike).mul_(grad_u).sum())
+                kept = torch.lt(trace[t - 1], theta, out=spike).mul_(trace[t - 1])
+                grad_decay.add_(kept.mul_(grad_u).sum())
             torch.mul(grad_u, decay, out=grad_rest)
         grads = (grad_x, grad_theta, grad_decay)
         return *(grad if need else None for grad, need in zip(grads, ctx.needs_input_grad, strict=False)), None, None
-
-
-def _after_reset(u: Tensor, theta: Tensor, *, out: Tensor) -> Tensor:
-    return torch.lt(u, theta, out=out).mul_(u)

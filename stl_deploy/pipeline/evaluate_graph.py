@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,11 +31,15 @@ def evaluate_graph(
     right = module_right = samples = 0
     tally = Tally()
     if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, list | tuple):
-        data, time = _loader(data, batch_size), "second"  # as a loader stacks samples
+        from torch.utils.data import DataLoader
+
+        data, time = DataLoader(cast(Any, data), batch_size=batch_size), "second"  # as a loader stacks samples
     for given, labels in _batches(data):
         batch, x = _arranged(net, given, len(labels), steps, time)
         found = net.simulate(x)
-        decided = _scores(found.y, found.readout)
+        decided = found.readout
+        if decided.ndim == found.y.ndim:  # without a rule over time the steps are added up
+            decided = found.y.sum(axis=0, dtype=np.float64)
         if decided.ndim != 2:
             raise InputError(
                 f"expected one score for each class, [B, classes]; found outputs of {list(decided.shape)}; evaluate a "
@@ -54,11 +58,6 @@ def evaluate_graph(
     return GraphEvaluation(samples, right / samples, module_right / samples if net.original else None, layers)
 
 
-def _scores(y: NDArray[Any], read: NDArray[Any]) -> NDArray[Any]:
-    """Scores ``[B, classes]``; without a rule over time the steps are added up."""
-    return y.sum(axis=0, dtype=np.float64) if read.ndim == y.ndim else read
-
-
 def _arranged(
     net: SpikingGraph, batch: Any, count: int, steps: int | None, time: str | None
 ) -> tuple[Any, NDArray[Any]]:
@@ -69,12 +68,6 @@ def _arranged(
         return batch, net.original.as_graph_input(batch)
     x = _sequence(net, as_array(batch), count, steps, time)
     return (x.swapaxes(0, 1) if net.original is not None and net.original.time == "second" else x), x
-
-
-def _loader(data: Any, batch_size: int) -> Iterable[Any]:
-    from torch.utils.data import DataLoader
-
-    return DataLoader(data, batch_size=batch_size)
 
 
 def _batches(data: Iterable[Any]) -> Iterator[tuple[Any, NDArray[np.int64]]]:

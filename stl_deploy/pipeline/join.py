@@ -86,7 +86,9 @@ def join(runs: Sequence[Path], output: Path, *, weights: Weights = "equal", say:
     if weights == "learned":
         shares = learn_weights(torch.from_numpy(np.stack(alone["v"])), torch.from_numpy(validation.labels))
     forget_results(output)
-    program = _write_graph(merge([member.folded.graph for member in members], shares), output)
+    make_folder(output)
+    write_nir(merge([member.folded.graph for member in members], shares), output / "net.nir")
+    program = lower(read_nir(output / "net.nir"))
     write_npz(output / TEST_INPUT, {"x": test.x, "y": test.labels})
     joint = Joint(
         str(output),
@@ -120,12 +122,6 @@ def _check_same_data(runs: Sequence[Path], members: Sequence[FoldedRun]) -> None
                 f"{path}: expected dataset.{differ[0]} {wanted[differ[0]]!r}, as {runs[0]} has it; found "
                 f"{found[differ[0]]!r}; join runs of the same data, split and encoding"
             )
-
-
-def _write_graph(graph: Any, output: Path) -> Program:
-    make_folder(output)
-    write_nir(graph, output / "net.nir")
-    return lower(read_nir(output / "net.nir"))
 
 
 def _scores(program: Program, data: LabelledInput) -> Scores:

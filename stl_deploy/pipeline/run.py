@@ -97,7 +97,9 @@ def _run(
         fit(config, run_dir, resume=resume, overwrite=not resume, say=say)
     forget_results(run_dir)
     mark_under_way(run_dir)
-    folded = _fold(run_dir, say)
+    say.step("Folding BatchNorm, pooling and voting into net.nir")
+    folded = fold_run(run_dir, run_dir / "net.nir")
+    folding.show(folded, say.details)
     test = _test_input(folded, run_dir)
     bench, netx, lava_problem = _run_all(folded, test, run_dir, lava, say)
     table = parity.ParityTable(bench.report, folded.proofs, test.x.shape[1])
@@ -151,13 +153,6 @@ def _same(kept: RunConfig, config: RunConfig) -> bool:
     """Whether a run folder's configuration is this one; it knows its own data's hash, too."""
     dataset = config.dataset.model_copy(update={"sha256": kept.dataset.sha256, "path": kept.dataset.path})
     return kept == config.model_copy(update={"dataset": dataset})
-
-
-def _fold(run_dir: Path, say: Console) -> FoldedRun:
-    say.step("Folding BatchNorm, pooling and voting into net.nir")
-    folded = fold_run(run_dir, run_dir / "net.nir")
-    folding.show(folded, say.details)
-    return folded
 
 
 def _test_input(folded: FoldedRun, run_dir: Path) -> LabelledInput:

@@ -66,16 +66,13 @@ def _thresholds_of(
         return (found[0] if found else None), None
     if len(found) == 2:
         for first, again in (found, found[::-1]):
-            if _same_threshold(first, again) and _follows(again.potential, first.signal):
+            same = first.compare == again.compare and bool((first.theta == again.theta).all())
+            if same and _follows(again.potential, first.signal):
                 return first, again
     raise CaptureError(
         "a potential is compared with thresholds in two places of one step; a neuron has one comparison",
         line=found[1].signal.node.place.line,
     )
-
-
-def _same_threshold(one: Threshold, other: Threshold) -> bool:
-    return one.compare == other.compare and bool((one.theta == other.theta).all())
 
 
 def _follows(signal: Signal, earlier: Signal) -> bool:

@@ -45,7 +45,8 @@ def elementwise(unroller: Unroller, op: Op) -> Flow:
     spikes = as_comparison(unroller, op, name, args)
     if spikes is not None:
         return Flow(tuple(cast(unroller, node, dtype, op) for node in spikes.nodes), spikes.layout)
-    if name == "mul" and any(_is_zero(item) for item in args):
+    # Some code switches terms off by a factor of 0.
+    if name == "mul" and any(isinstance(item, int | float) and item == 0 for item in args):
         return unroller.constant(torch.zeros((1,) * len(op.outputs[0].shape), dtype=dtype))
     sizes = unroller.sizes(*flows.values())
     layout = broadcast([flow.layout for flow in flows.values()], sizes)
@@ -83,11 +84,6 @@ def _opposite(unroller: Unroller, node: Node) -> Node:
     spikes = unroller.nodes.make(replace(node, name=name, call=call))
     call = torch.ops.aten.logical_not.default
     return unroller.nodes.make(replace(node, name="logical_not", call=call, args=(spikes,), kwargs={}))
-
-
-def _is_zero(item: Any) -> bool:
-    """Whether a factor is 0: some code switches terms off by it."""
-    return isinstance(item, int | float) and item == 0
 
 
 def _functional(op: Op) -> tuple[str, tuple[Any, ...], dict[str, Any]]:

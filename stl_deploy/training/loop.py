@@ -128,7 +128,8 @@ def _train_epochs(
         record = train_epoch(state, config, data, rates, settings.epochs, batch=batch)
         if processes.rank() == 0:
             checkpoint.write_checkpoint(run_dir, state, config)
-            _write_metrics(run_dir, state.records)
+            lines = (f"{json.dumps(record, allow_nan=False)}\n" for record in state.records)
+            write_text(run_dir / METRICS, "".join(lines))
         board.add(record, state.network)
         progress(record)
     board.close()
@@ -344,8 +345,3 @@ def _finish(run_dir: Path, config: RunConfig, state: State, data: Dataset, curve
             write_curves(run_dir / CURVES_FILE, state.records, state.network)
     distributed.wait()
     return TrainResult(state.network.eval(), state.best_epoch, picked["validation_accuracy"], test)
-
-
-def _write_metrics(run_dir: Path, records: list[Record]) -> None:
-    lines = (json.dumps(record, allow_nan=False) for record in records)
-    write_text(run_dir / METRICS, "".join(f"{line}\n" for line in lines))

@@ -70,7 +70,7 @@ def quantise_layers(layers: Layers, program: Program, start: Quantised) -> None:
             if isinstance(like, nn.Linear | nn.Conv2d):
                 layers[node.name] = WholeReadout(like)
         elif isinstance(node, Neuron) and not node.spiking:
-            layers[node.name] = LI(node.shape, decay=_held(_integrator_decay(node)))
+            layers[node.name] = LI(node.shape, decay=(DECAY_ONE - _integrator_decay(node)) / DECAY_ONE)
 
 
 def _quantise_population(
@@ -142,10 +142,6 @@ def _integrator_decay(node: Neuron) -> int:
     if node.synapse is not None:
         refuse(node, "synapse", "it has a synaptic current", "use neurons without synaptic current")
     return lost
-
-
-def _held(lost: int) -> float:
-    return (DECAY_ONE - lost) / DECAY_ONE
 
 
 def _tensor(numbers: Doubles) -> Tensor:

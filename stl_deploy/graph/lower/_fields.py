@@ -83,17 +83,14 @@ def optional_bias(name: str, node: Any, channels: int) -> Floats | None:
 def whole(name: str, node: Any, field: str, count: int, least: int) -> Shape:
     """A field as ``count`` whole numbers from ``least`` to 2^31 (one number is used for all). Raises GraphError."""
     array = numbers(name, node, field).reshape(-1)
-    if array.size not in (1, count) or (array != np.round(array)).any() or not _within(array, least):
+    held = (array == np.round(array)) & (array >= least) & (array < 2**31)
+    if array.size not in (1, count) or not held.all():
         raise GraphError(
             f"field '{field}': expected {count} whole numbers of at least {least}; found {array[:8].tolist()}",
             node=name,
             slug="bad-field",
         )
     return tuple(int(v) for v in np.broadcast_to(array, (count,)))
-
-
-def _within(array: NDArray[Any], least: int) -> bool:
-    return bool((array >= least).all() and (array < 2**31).all())
 
 
 def fit(name: str, field: str, array: NDArray[Any], shape: Shape, strict: bool) -> NDArray[Any]:

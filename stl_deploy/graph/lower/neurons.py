@@ -53,7 +53,7 @@ def lower_neuron(
     common: dict[str, Any] = dict(
         name=name, shape=shape, sources=sources, decay=decay, gain=gain, offset=offset, synapse=synapse
     )
-    common["v_start"] = _start(read, dialect)
+    common["v_start"] = None if dialect.start == "zero" else read.optional(dialect.start)
     if not isinstance(node, nir.IF | nir.LIF | nir.CubaLIF):
         return Neuron(threshold=None, **common)
     threshold = read("v_threshold")
@@ -66,7 +66,7 @@ def lower_neuron(
         reset=reset,
         many=dialect.spikes_per_step == "many",
         v_reset=read.optional("v_reset") if reset in ("value", "value_delayed") else None,
-        v_min=_v_min(bound, threshold),
+        v_min=None if bound is None else np.asarray(-threshold if bound == "-threshold" else bound, np.float32),
         **common,
     )
 
@@ -91,11 +91,6 @@ def require_threshold(name: str, threshold: Floats, reset: Reset, bound: Bound, 
             node=name,
             slug="threshold-not-positive",
         )
-
-
-def _start(read: _Reader, dialect: Dialect) -> Floats | None:
-    """Where v begins; None for 0."""
-    return None if dialect.start == "zero" else read.optional(dialect.start)
 
 
 def require_tau(name: str, field: str, tau: NDArray[Any]) -> None:
@@ -203,12 +198,6 @@ def reset_of(dialect: Dialect, cuba: bool, looped: bool) -> Reset:
         case "spyx":
             return "subtract" if cuba else "subtract_delayed"
     return dialect.reset
-
-
-def _v_min(bound: Bound, threshold: Floats) -> Floats | None:
-    if bound is None:
-        return None
-    return np.asarray(-threshold if bound == "-threshold" else np.float32(bound))
 
 
 def _where(array: NDArray[Any], mask: NDArray[np.bool_]) -> str:

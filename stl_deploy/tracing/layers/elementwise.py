@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.graph.program import Shape
 from stl_deploy.tracing.layers.arguments import number
 from stl_deploy.tracing.layers.builder import Builder, refusal
 from stl_deploy.tracing.layers.draft import Terms
@@ -51,13 +50,9 @@ def added(build: Builder, signal: Signal) -> Terms:
 def _sum(build: Builder, signal: Signal, left: Ref, right: Ref, scale: float) -> Terms:
     shape = build.shape(signal)
     first, second = (build.widened(build.read(ref), build.shape(ref.signal), shape) for ref in (left, right))
-    return _distinct(build, (*first, *build.scaled(second, scale, shape)), shape)
-
-
-def _distinct(build: Builder, terms: Terms, shape: Shape) -> Terms:
-    """A source that is added twice is scaled by 2, as an edge is in a graph only once."""
-    scaled = [build.scaled((source,), count, shape) for source, count in Counter(terms).items()]
-    return tuple(source for sources in scaled for source in sources)
+    # A source that is added twice is scaled by 2, as an edge is in a graph only once.
+    counted = Counter((*first, *build.scaled(second, scale, shape)))
+    return tuple(source for term, count in counted.items() for source in build.scaled((term,), count, shape))
 
 
 def _by_channel(build: Builder, signal: Signal, constant: Any) -> tuple[NDArray[np.float64], int]:
