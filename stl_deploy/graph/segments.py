@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 
 from stl_deploy.graph.program import Node, Program
 
@@ -28,40 +29,50 @@ def is_loop(segment: Sequence[Node]) -> bool:
     return len(segment) > 1 or any(source.node == segment[0].name for source in segment[0].sources)
 
 
-def strongly_connected(names: Sequence[str], successors: Mapping[str, Sequence[str]]) -> list[list[str]]:
-    """Strongly connected components, each after those it can reach (Tarjan 1972, without recursion)."""
-    index: dict[str, int] = {}
-    low: dict[str, int] = {}
-    stack: list[str] = []
-    on_stack: set[str] = set()
+def strongly_connected(names: Iterable[str], successors: Mapping[str, Sequence[str]]) -> list[list[str]]:
+    """Strongly connected components, each after those it can reach, its nodes last met first (Kosaraju and Sharir)."""
+    _, met, finished = walk(names, successors)
+    place = {name: i for i, name in enumerate(met)}
+    before: dict[str, list[str]] = defaultdict(list)
+    for name in met:
+        for successor in successors.get(name, ()):
+            before[successor].append(name)
     components: list[list[str]] = []
-    for root in names:
-        if root in index:
-            continue
-        work = [(root, iter(successors[root]))]
-        index[root] = low[root] = len(index)
-        stack.append(root)
-        on_stack.add(root)
+    taken: set[str] = set()
+    for root in reversed(finished):
+        component, waiting = list[str](), [root]
+        while waiting:
+            if (name := waiting.pop()) not in taken:
+                taken.add(name)
+                component.append(name)
+                waiting += before[name]
+        if component:
+            components.append(sorted(component, key=place.__getitem__, reverse=True))
+    return components[::-1]
+
+
+def walk(
+    roots: Iterable[str], successors: Mapping[str, Sequence[str]]
+) -> tuple[set[tuple[str, str]], list[str], list[str]]:
+    """Depth-first, without recursion: the edges that lead back to the path, and the nodes as met and as finished."""
+    back: set[tuple[str, str]] = set()
+    met: dict[str, None] = {}
+    finished: list[str] = []
+    on_path: set[str] = set()
+    for root in roots:
+        work = [] if root in met else [(root, iter(successors.get(root, ())))]
         while work:
             name, rest = work[-1]
-            for successor in rest:
-                if successor not in index:
-                    index[successor] = low[successor] = len(index)
-                    stack.append(successor)
-                    on_stack.add(successor)
-                    work.append((successor, iter(successors[successor])))
+            met[name] = None
+            on_path.add(name)
+            for target in rest:
+                if target in on_path:
+                    back.add((name, target))
+                elif target not in met:
+                    work.append((target, iter(successors.get(target, ()))))
                     break
-                if successor in on_stack:
-                    low[name] = min(low[name], index[successor])
             else:
                 work.pop()
-                if work:
-                    parent = work[-1][0]
-                    low[parent] = min(low[parent], low[name])
-                if low[name] == index[name]:
-                    component: list[str] = []
-                    while not component or component[-1] != name:
-                        component.append(stack.pop())
-                        on_stack.discard(component[-1])
-                    components.append(component)
-    return components
+                on_path.discard(name)
+                finished.append(name)
+    return back, list(met), finished

@@ -61,7 +61,7 @@ def queued(names: Sequence[str], edges: Sequence[Edge], start: str) -> tuple[set
 def loops(names: Sequence[str], edges: Sequence[Edge]) -> Mapping[str, int]:
     """For each node in a loop, a number that the nodes of that loop share."""
     after = grouped(edges)
-    groups = strongly_connected(names, {name: after.get(name, []) for name in names})
+    groups = strongly_connected(names, after)
     return {
         name: number
         for number, group in enumerate(groups)

@@ -10,7 +10,7 @@ import nir
 
 from stl_deploy.errors import GraphError
 from stl_deploy.graph.program import Source
-from stl_deploy.graph.segments import strongly_connected
+from stl_deploy.graph.segments import strongly_connected, walk
 
 _MAX_DEPTH = 32
 _NEURONS = (nir.I, nir.IF, nir.LI, nir.LIF, nir.CubaLI, nir.CubaLIF, nir.Threshold)
@@ -50,7 +50,7 @@ def wire(graph: nir.NIRGraph, *, into_neurons: bool = False) -> Wiring:
     loops = _loops(nodes, outgoing)
     errors = [*opened.errors, *_unfed(nodes, ports, incoming, outgoing), *_empty_loops(nodes, loops)]
     roots = [name for name, node in nodes.items() if isinstance(node, nir.Input) and name not in ports]
-    back, finished = _walk([*roots, *nodes], outgoing)
+    back, _, finished = walk([*roots, *nodes], outgoing)
     order = finished[::-1]
     return Wiring(
         {name: nodes[name] for name in order},
@@ -178,7 +178,7 @@ def _unfed(
 
 def _loops(nodes: Mapping[str, nir.NIRNode], outgoing: Mapping[str, list[str]]) -> list[list[str]]:
     """The groups of nodes that lead back to themselves."""
-    components = strongly_connected(list(nodes), {name: outgoing.get(name, []) for name in nodes})
+    components = strongly_connected(nodes, outgoing)
     return [group for group in components if len(group) > 1 or group[0] in outgoing.get(group[0], [])]
 
 
@@ -191,32 +191,3 @@ def _empty_loops(nodes: Mapping[str, nir.NIRNode], loops: list[list[str]]) -> It
                 node=component[-1],
                 slug="loop-without-neuron",
             )
-
-
-def _walk(roots: list[str], outgoing: Mapping[str, list[str]]) -> tuple[set[Edge], list[str]]:
-    """Depth-first: the edges that lead back to the path, and the nodes in the order they are finished."""
-    back: set[Edge] = set()
-    finished: list[str] = []
-    on_path: set[str] = set()
-    seen: set[str] = set()
-    for root in roots:
-        if root in seen:
-            continue
-        seen.add(root)
-        on_path.add(root)
-        work = [(root, iter(outgoing.get(root, ())))]
-        while work:
-            name, rest = work[-1]
-            for target in rest:
-                if target in on_path:
-                    back.add((name, target))
-                elif target not in seen:
-                    seen.add(target)
-                    on_path.add(target)
-                    work.append((target, iter(outgoing.get(target, ()))))
-                    break
-            else:
-                work.pop()
-                on_path.discard(name)
-                finished.append(name)
-    return back, finished
