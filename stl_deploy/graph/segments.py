@@ -76,3 +76,11 @@ def walk(
                 on_path.discard(name)
                 finished.append(name)
     return back, list(met), finished
+
+
+def grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """The second of each pair under the first, in order."""
+    found: dict[str, list[str]] = {}
+    for key, value in pairs:
+        found.setdefault(key, []).append(value)
+    return found

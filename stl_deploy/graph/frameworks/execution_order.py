@@ -8,9 +8,9 @@ the network's output (None: that of its Output, as it should be).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from stl_deploy.graph.segments import strongly_connected
+from stl_deploy.graph.segments import grouped, strongly_connected
 
 Edge = tuple[str, str]
 
@@ -68,11 +68,3 @@ def loops(names: Sequence[str], edges: Sequence[Edge]) -> Mapping[str, int]:
         if len(group) > 1 or (group[0], group[0]) in edges
         for name in group
     }
-
-
-def grouped(pairs: Iterable[Edge]) -> dict[str, list[str]]:
-    """The second of each pair under the first, in order."""
-    found: dict[str, list[str]] = {}
-    for key, value in pairs:
-        found.setdefault(key, []).append(value)
-    return found

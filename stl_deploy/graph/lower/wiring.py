@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ import nir
 
 from stl_deploy.errors import GraphError
 from stl_deploy.graph.program import Source
-from stl_deploy.graph.segments import strongly_connected, walk
+from stl_deploy.graph.segments import grouped, strongly_connected, walk
 
 _MAX_DEPTH = 32
 _NEURONS = (nir.I, nir.IF, nir.LI, nir.LIF, nir.CubaLI, nir.CubaLIF, nir.Threshold)
@@ -42,11 +41,8 @@ def wire(graph: nir.NIRGraph, *, into_neurons: bool = False) -> Wiring:
     """
     opened = _Opened(graph, into_neurons)
     nodes, ports = opened.nodes, frozenset(opened.ports)
-    outgoing: dict[str, list[str]] = defaultdict(list)
-    incoming: dict[str, list[str]] = defaultdict(list)
-    for source, target in opened.joined():
-        outgoing[source].append(target)
-        incoming[target].append(source)
+    edges = opened.joined()
+    outgoing, incoming = grouped(edges), grouped((target, source) for source, target in edges)
     loops = _loops(nodes, outgoing)
     errors = [*opened.errors, *_unfed(nodes, ports, incoming, outgoing), *_empty_loops(nodes, loops)]
     roots = [name for name, node in nodes.items() if isinstance(node, nir.Input) and name not in ports]
@@ -54,7 +50,7 @@ def wire(graph: nir.NIRGraph, *, into_neurons: bool = False) -> Wiring:
     order = finished[::-1]
     return Wiring(
         {name: nodes[name] for name in order},
-        {name: tuple(Source(s, int((s, name) in back)) for s in incoming[name]) for name in order},
+        {name: tuple(Source(s, int((s, name) in back)) for s in incoming.get(name, ())) for name in order},
         ports,
         frozenset(name for loop in loops for name in loop),
         tuple(errors),
@@ -144,15 +140,15 @@ def _graphs(
 
 def _past_weights(part: nir.NIRGraph) -> Iterator[Edge]:
     """The edges; those from an Input into weights between a neuron and itself lead to the neuron."""
-    edges, reads = set(part.edges), defaultdict(list)
-    for source, target in part.edges:
-        reads[source].append(target)
+    edges, reads = set(part.edges), grouped(part.edges)
     inputs = {name for name, node in part.nodes.items() if isinstance(node, nir.Input)}
     neurons = {name for name, node in part.nodes.items() if isinstance(node, _NEURONS)}
     for source, target in part.edges:
         past = []
         if source in inputs and target not in neurons:
-            past = [n for n in reads[target] if n in neurons and (n, target) in edges and (source, n) not in edges]
+            past = [
+                n for n in reads.get(target, ()) if n in neurons and (n, target) in edges and (source, n) not in edges
+            ]
         yield from ((source, neuron) for neuron in past or [target])
 
 
