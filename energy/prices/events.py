@@ -87,6 +87,8 @@ def event_bill(
     """
     biller = Biller(prices, counts.batch)
     totals = counts.totals
+    if traffic is not None:  # hops have no price although there is a placement
+        why = f"{len(traffic.placement.cores)} cores, one chip has {CORES}, and hops between chips have no price"
     synops = _synops(program, counts, prices, biller, () if traffic is None else traffic.host, form)
     events = Events(
         synop_dense=synops["synop_dense"],
@@ -97,7 +99,7 @@ def event_bill(
         spikes=totals.spikes,
         messages=None if traffic is None else traffic.messages,
         hops=None if traffic is None else traffic.hops,
-        unplaced=why if traffic is None else _beyond(traffic),
+        unplaced=why,
         messages_most=sum(min(c.synops, c.in_nonzero * CORES) for c in counts.weighted.values()),
     )
     price_events(events, prices, biller, form)
@@ -140,11 +142,6 @@ def _mapped(events: Events, prices: PriceList, biller: Biller) -> None:
         else:
             biller.add("hop_ew", "hops east or west", events.hops[0])
             biller.add("hop_ns", "hops north or south", events.hops[1])
-
-
-def _beyond(traffic: Traffic) -> str:
-    """Why hops have no price although there is a placement."""
-    return f"{len(traffic.placement.cores)} cores, one chip has {CORES}, and hops between chips have no price"
 
 
 def _updates(events: Events, prices: PriceList, biller: Biller) -> None:

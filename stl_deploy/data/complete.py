@@ -28,7 +28,9 @@ def complete(config: DatasetConfig) -> DatasetConfig:
     if config.augment:
         require("torchvision", purpose="changes images for dataset.augment")
     if entry.look is None:
-        _check_encoder(config, entry.events)
+        if entry.events != (config.encoder in EVENT_ENCODERS):
+            accepted = EVENT_ENCODERS if entry.events else _static_encoders()
+            raise ConfigError(_wrong_encoder(config, "events" if entry.events else "images", accepted))
         _check_augmented(config, entry.input_shape)
         return config
     if config.input_shape is not None and config.classes is not None:
@@ -119,12 +121,6 @@ def _check_augmented(config: DatasetConfig, shape: Shape | None) -> None:
         raise ConfigError(
             f"key 'dataset.augment': expected images; found samples {list(shape)} in {config.name}; leave it out"
         )
-
-
-def _check_encoder(config: DatasetConfig, events: bool) -> None:
-    if events != (config.encoder in EVENT_ENCODERS):
-        accepted = EVENT_ENCODERS if events else _static_encoders()
-        raise ConfigError(_wrong_encoder(config, "events" if events else "images", accepted))
 
 
 def _static_encoders() -> tuple[Encoder, ...]:

@@ -166,7 +166,7 @@ def _options(node: Neuron) -> dict[str, Any]:
     start = "zero"
     if node.v_start is not None:
         reset = np.zeros((), np.float32) if node.v_reset is None else node.v_reset
-        if _equal(node, node.v_start, reset):
+        if np.array_equal(_full(node, node.v_start), _full(node, reset)):
             start = "v_reset"
         elif node.offset is not None and np.allclose(_full(node, node.v_start), _v_leak(node), rtol=1e-5):
             start = "v_leak"
@@ -195,10 +195,6 @@ def _from_leak(node: Neuron) -> Neuron:
     if not np.allclose(start, _v_leak(node), rtol=1e-5):
         return node
     return replace(node, offset=((1 - _full(node, node.decay)) * start).astype(np.float32))
-
-
-def _equal(node: Neuron, a: Any, b: Any) -> bool:
-    return bool(np.array_equal(np.broadcast_to(a, node.shape), np.broadcast_to(b, node.shape)))
 
 
 def _v_leak(node: Neuron) -> Doubles:
@@ -284,7 +280,8 @@ def _neuron(node: Neuron) -> nir.NIRNode:
         return nir.Threshold(threshold)
     decay, gain = _full(node, node.decay), _full(node, 1 if node.gain is None else node.gain)
     offset = _full(node, 0 if node.offset is None else node.offset)
-    v_reset = _v_reset(node)
+    ends_at = node.v_reset if node.v_reset is not None else node.v_start
+    v_reset = _full(node, 0 if ends_at is None else ends_at).astype(np.float32)
     if (decay == 1).all() and node.synapse is None:
         return _integrator(node, gain, offset, threshold, v_reset)
     rate = 1 - decay
@@ -321,11 +318,6 @@ def _integrator(node: Neuron, gain: Doubles, offset: Doubles, threshold: Any, v_
     if threshold is None:
         return nir.I(r=gain / DT)
     return nir.IF(r=gain / DT, v_threshold=threshold, v_reset=v_reset)
-
-
-def _v_reset(node: Neuron) -> Any:
-    value = node.v_reset if node.v_reset is not None else node.v_start
-    return _full(node, 0 if value is None else value).astype(np.float32)
 
 
 def _full(node: Node, array: Any) -> Doubles:

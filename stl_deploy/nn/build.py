@@ -96,24 +96,18 @@ def build_layer(build: Build, place: str, spec: LayerSpec) -> nn.Module:
             module = Sum()
         case VggSpec():
             raise AssertionError("RunConfig.layers writes vgg blocks out")
-    build.counted = _counts(build, spec)
-    build.spikes = _gives_spikes(build, spec)
+    _note_values(build, spec)
     build.previous = spec
     return module
 
 
-def _gives_spikes(build: Build, spec: LayerSpec) -> bool:
-    """Whether the layer's output is 0 or 1 in evaluation (dropout scales it only in training)."""
-    if isinstance(spec, LifSpec | RlifSpec):
-        return True
-    kept = isinstance(spec, FlattenSpec | DropoutSpec) or (isinstance(spec, PoolSpec) and spec.op == "max")
-    return kept and build.spikes
-
-
-def _counts(build: Build, spec: LayerSpec) -> bool:
-    """Whether the layer's output is spikes or sums of spikes in evaluation."""
-    kept = isinstance(spec, FlattenSpec | DropoutSpec) or (isinstance(spec, PoolSpec) and spec.op != "avg")
-    return isinstance(spec, LifSpec | RlifSpec | ResidualSpec) or (kept and build.counted)
+def _note_values(build: Build, spec: LayerSpec) -> None:
+    """Whether the layer puts out 0 or 1, or sums of these, in evaluation (dropout scales them only in training)."""
+    fires = isinstance(spec, LifSpec | RlifSpec)
+    kept = isinstance(spec, FlattenSpec | DropoutSpec)
+    op = spec.op if isinstance(spec, PoolSpec) else None
+    build.spikes = fires or (build.spikes and (kept or op == "max"))
+    build.counted = fires or isinstance(spec, ResidualSpec) or (build.counted and (kept or op in ("max", "sum")))
 
 
 class Branches:

@@ -109,10 +109,9 @@ def _replace_norse(module: nn.Module, parameter: nn.Parameter) -> None:
     cast(Any, module).p = held._replace(v_th=parameter)
 
 
-def _norse_leading(module: nn.Module) -> int:
-    """A cell takes ``[B, ...]``, a module ``[T, B, ...]``."""
-    return 1 if type(module).__name__.endswith("Cell") else 2
-
-
 _SNNTORCH = _Kind(lambda m: cast(Tensor, m.threshold), _replace_snntorch, lambda _: 1)
-_NORSE = _Kind(lambda m: cast(Tensor, cast(Any, m).p.v_th), _replace_norse, _norse_leading)
+_NORSE = _Kind(
+    lambda m: cast(Tensor, cast(Any, m).p.v_th),
+    _replace_norse,
+    lambda m: 1 if type(m).__name__.endswith("Cell") else 2,  # a cell takes [B, ...], a module [T, B, ...]
+)

@@ -86,8 +86,6 @@ def bring_to_rest(model: nn.Module, reset: Callable[[], Any] | None) -> None:
         _call(reset, "reset=")
         return
     for module in model.modules():
-        if module is model and not _own_reset(module):
-            continue
         for name in ("reset_mem", "reset_state", "reset"):
             method = getattr(module, name, None)
             if callable(method):
@@ -104,10 +102,6 @@ def _call(reset: Callable[[], Any], name: str) -> None:
             "give reset= a callable without arguments that does it",
             line=raised_at(error),
         ) from error
-
-
-def _own_reset(module: nn.Module) -> bool:
-    return any(callable(getattr(module, name, None)) for name in ("reset_mem", "reset_state", "reset"))
 
 
 def shake(seed: int) -> None:
