@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stl_deploy._util import system
-from stl_deploy._util.files import read_json, sha256, write_json
+from stl_deploy._util.files import cache_dir, read_json, sha256, write_json
 from stl_deploy._util.sizes import folder_bytes
 from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.lava.pythons import find_python, python_version
@@ -44,10 +44,7 @@ class LavaStatus:
 def location() -> Path:
     """Where the side environment is, or would be built."""
     chosen = os.environ.get("STL_DEPLOY_LAVA")
-    if chosen:
-        return Path(chosen).expanduser().absolute()
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser().absolute() / "stl-deploy" / "lava-0.6.0"
+    return (Path(chosen) if chosen else cache_dir() / "lava-0.6.0").expanduser().absolute()
 
 
 def status() -> LavaStatus:
