@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stl_deploy._util.files import read_json, sha256, write_json
+from stl_deploy._util.files import cache_dir, read_json, sha256, write_json
 from stl_deploy._util.suggest import did_you_mean
 from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.lava.environment import create, discard, fill, lock, step
@@ -39,8 +39,8 @@ class Witness:
     @property
     def location(self) -> Path:
         """Where its environment is, or would be built."""
-        chosen, cache = os.environ.get("STL_DEPLOY_WITNESSES"), os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-        base = Path(chosen) if chosen else Path(cache) / "stl-deploy" / "witnesses"
+        chosen = os.environ.get("STL_DEPLOY_WITNESSES")
+        base = Path(chosen) if chosen else cache_dir() / "witnesses"
         return base.expanduser().absolute() / self.name
 
     @property
