@@ -249,7 +249,9 @@ def quantise(
     run_dir: RunArg,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="The new run folder.")],
     epochs: Annotated[int, typer.Option(help="Epochs of fine-tuning; 0 rounds only.")] = 10,
-    lr: Annotated[float | None, typer.Option(help="Learning rate to begin with; default: 0.3 of the run's.")] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="Learning rate to begin with; default: 0.3 of the run's (one_cycle: 0.03).")
+    ] = None,
     samples: Annotated[int | None, typer.Option(help="Test images to compare on; default: all.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda, for the training.")] = "cpu",
     input_grid: InputGrid = None,

@@ -56,8 +56,8 @@ UNFINISHED = "unfinished"
 """The folder in the new run's that keeps the training until it ends."""
 CALIBRATION = 512
 TRAINED = "quantisation-aware"
-LEARNING_RATE = 0.3
-"""Of the run's own, to begin with."""
+LEARNING_RATE = {"decay": 0.3, "one_cycle": 0.03}
+"""Of the run's own, to begin with, by its schedule: a one-cycle's is its peak, past which it ended near 0."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def _train(
     start = choose(program, calibration, "folded")
     network = quantised_network(folded.folded.network, program, start).requires_grad_(True)
     config = folded.config
-    lr = options.lr if options.lr is not None else config.train.lr * LEARNING_RATE
+    lr = options.lr if options.lr is not None else config.train.lr * LEARNING_RATE[config.train.schedule]
     say.step(f"Quantisation-aware training, {options.epochs} epochs, learning rate {lr:g}")
     if options.epochs:
         torch.manual_seed(config.train.seed)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from stl_deploy._util.console import Console
+from stl_deploy.config.load import load_config, save_config
 from stl_deploy.errors import ConfigError, InputError, ParityError, UnsupportedError
 from stl_deploy.exporters.integers.graph import ConvNode
 from stl_deploy.exporters.integers.store import NAME, read_integers
@@ -177,6 +178,26 @@ def test_resuming_ends_with_the_bits_of_an_uninterrupted_training(
     assert epochs == [3]
     assert (stopped / MODEL).read_bytes() == (whole / MODEL).read_bytes()
     assert not (stopped / quantising.UNFINISHED).exists()
+
+
+@pytest.mark.parametrize(("schedule", "share"), [("decay", 0.3), ("one_cycle", 0.03)])
+def test_the_learning_rate_begins_far_below_a_one_cycle_s_peak(
+    schedule: str, share: float, run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Seen(Exception):
+        pass
+
+    def tune(*_args: object, lr: float, **_options: object) -> int:
+        assert lr == pytest.approx(share * 0.01)
+        raise Seen
+
+    run = shutil.copytree(run_dir, tmp_path / "run")
+    config = load_config(run / "config.yaml")
+    settings = config.train.model_copy(update={"schedule": schedule})
+    save_config(config.model_copy(update={"train": settings}), run / "config.yaml")
+    monkeypatch.setattr(quantising, "fine_tune", tune)
+    with pytest.raises(Seen):
+        quantise_run(run, tmp_path / "q", QuantiseOptions(samples=20))
 
 
 def test_wrong_calls(run_dir: Path, tmp_path: Path) -> None:

@@ -148,14 +148,11 @@ class WholeSynapse(_Weights):
             return self._products(x, weight, bias)
         total, top = self._products(x, weight), _SUM_TOP / self.unit
         for synapse, arriving in others:
-            total = total + self._products_of(synapse, arriving)
+            total = total + synapse._products(synapse._whole(arriving), synapse.numbers()[0] / synapse.unit)
         least, greatest = torch.aminmax(total.detach())
         if least <= -top or greatest > top:
             total = wrap(total, top)
         return total if bias is None else total + bias.reshape(-1, *(1,) * (total.dim() - 2)).to(total.dtype)
-
-    def _products_of(self, synapse: WholeSynapse, x: Tensor) -> Tensor:
-        return synapse._products(synapse._whole(x), synapse.numbers()[0] / synapse.unit)
 
     def _whole(self, x: Tensor) -> Tensor:
         return x if self.input_scale is None else _through(x * self.input_scale, torch.round(x * self.input_scale))
