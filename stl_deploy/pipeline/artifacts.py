@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +36,8 @@ from stl_deploy.graph.run import CHUNK, NetworkInput, Result, run
 
 REFERENCE = "reference"
 SAMPLES = 100
-"""Of those that a file's further runners get: real Lava takes seconds for each."""
+FEW, MORE = 1_000_000, 6_000_000
+"""How many spikes and silences a simulator of another project, and Lava in a run, are held to: about ten seconds."""
 
 
 def write(program: Program, to: Format, path: Path, given: Mapping[str, Any] | None = None, **common: Any) -> Any:
@@ -91,6 +93,10 @@ def labels_of(paths: Iterable[Path]) -> dict[Path, str]:
     return {path: name if given.count(name) == 1 else str(path) for path, name in names.items()}
 
 
+def _first(result: Result, samples: int) -> Result:
+    return Result(*({name: array[:, :samples] for name, array in part.items()} for part in vars(result).values()))
+
+
 def _runs_here(kind: type[Runner], what: str, say: Console) -> bool:
     reason = kind.available()
     if reason is not None:
@@ -121,11 +127,24 @@ class Bench:
         right = accuracy(self.program, self.expected, self.labels)
         return Report(self.name, right, tuple(self.runs), self._warnings)
 
-    def add(self, name: str, result: Result, **about: Any) -> None:
-        """Compare a run on ``x`` with the reference; about: fields of `RunParity`."""
-        near, right = self._near.counts, accuracy(self.program, result, self.labels)
+    def within(self, values: int, most: int | None = None) -> int:
+        """How many samples keep the spikes and silences of all layers within ``values``: one to ``most``, or all."""
+        steps, samples = leading(self.x)
+        each = steps * sum(math.prod(node.shape) for node in self.program.spiking)
+        return max(1, min(samples, most or samples, values // max(each, 1)))
+
+    def add(self, name: str, result: Result, *, samples: int | None = None, **about: Any) -> None:
+        """Compare a run on ``x``, or on its first ``samples``, with the reference; about: fields of `RunParity`.
+
+        Fewer samples give no accuracy: it could not be set beside the others'.
+        """
+        x, expected, labels = self.x, self.expected, self.labels
+        near: dict[str, int] | None = self._near.counts
+        if samples is not None and samples < leading(x)[1]:
+            x, expected, labels, near = first_samples(x, samples), _first(expected, samples), None, None
+        right = accuracy(self.program, result, labels)
         found = compare(
-            self.program, self.expected, result, name, x=self.x, near=near, against=self.name, accuracy=right, **about
+            self.program, expected, result, name, x=x, near=near, against=self.name, accuracy=right, **about
         )
         self.runs.append(found)
 
@@ -138,22 +157,32 @@ class Bench:
         return runner
 
     def hold(
-        self, name: str, runner: Runner, network: Network, *, required: bool = True, model: str = "", **about: Any
+        self,
+        name: str,
+        runner: Runner,
+        network: Network,
+        *,
+        required: bool = True,
+        model: str = "",
+        samples: int | None = None,
+        **about: Any,
     ) -> None:
         """Run and compare with the reference, and with the runner's model where that is another.
 
         required: false where the sums are not proved exact, so that differences are told. model: of a model in tables.
+        samples: how many of the first to take.
         """
-        result = runner.run(self.x, record=True)
+        x = self.x if samples is None else first_samples(self.x, samples)
+        result = runner.run(x, record=True)
         own = self._model(runner, network)
         same = runner.agrees_with == REFERENCE and own is None
         about = {"backend": runner.name, "label": runner.label, **about}
-        self.add(name, result, required=required and same, **about)
+        self.add(name, result, samples=samples, required=required and same, **about)
         if own is not None:
-            self._against(name, result, own, self.x, model, about)
+            self._against(name, result, own, x, model, about)
 
     def further(self, path: Path, of: Format, name: str, besides: Collection[str], say: Console, **common: Any) -> None:
-        """Run an artifact on every other Runner that reads it and has a model to equal, on `SAMPLES` samples.
+        """Run an artifact on every other Runner that reads it and has a model to equal, on a `FEW` spikes.
 
         besides: names of Runners to leave out. One that cannot run on this machine, or cannot hold it, is said.
         common: see `Options`.
@@ -166,8 +195,9 @@ class Bench:
             runner = open_runner(kind, path, self.program, say=say, **common)
             own = self._model(runner, path)
             assert own is not None
-            x = first_samples(self.x, SAMPLES)
-            say.say(f"running {leading(x)[1]} samples through {name} on {kind.name}")
+            samples = self.within(FEW, SAMPLES)
+            x = first_samples(self.x, samples)
+            say.say(f"running {samples} of {leading(self.x)[1]:,} samples through {name} on {kind.name}")
             try:
                 found = runner.run(x, record=True)
             except InputError as error:
@@ -177,34 +207,20 @@ class Bench:
             self._against(f"{name} on {kind.name}", found, own, x, "", about)
 
     def witnesses(self, say: Console, *, required: bool, **common: Any) -> None:
-        """Run the network on every simulator that takes no artifact and must equal the reference, on `SAMPLES` samples.
+        """Run the network on every simulator that takes no artifact and must equal the reference, on a `FEW` spikes.
 
         required: as for `hold`. One that cannot run the network is said. common: see `Options`.
         """
-        x = first_samples(self.x, SAMPLES)
-        count = leading(x)[1]
-        expected = Result(*({k: a[:, :count] for k, a in part.items()} for part in vars(self.expected).values()))
+        samples = self.within(FEW, SAMPLES)
         for kind in registry().runners.values():
             if kind.reads or kind.agrees_with != REFERENCE or not _runs_here(kind, "the network", say):
                 continue
-            say.say(f"running {count} samples on {kind.name}")
+            say.say(f"running {samples} of {leading(self.x)[1]:,} samples on {kind.name}")
             try:
-                found = open_runner(kind, self.program, self.program, **common).run(x, record=True)
+                runner = open_runner(kind, self.program, self.program, **common)
+                self.hold(kind.name, runner, self.program, required=required, samples=samples)
             except (UnsupportedError, ToolError) as error:
                 say.warn(f"{kind.name} did not run, the table is without it: {error}")
-                continue
-            parity = compare(
-                self.program,
-                expected,
-                found,
-                kind.name,
-                x=x,
-                against=self.name,
-                backend=kind.name,
-                label=kind.label,
-                required=required,
-            )
-            self.runs.append(parity)
 
     def _model(self, runner: Runner, network: Network) -> Runner | None:
         """What the runner must equal, where that is not the reference as it stands."""

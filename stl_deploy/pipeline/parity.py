@@ -35,7 +35,7 @@ class ParityTable:
             },
             "assumptions": (
                 f"Spikes and silences of every spiking node were compared on {self.samples} test samples, at every "
-                "step.",
+                "step; in simulators of other projects on as many of the first as their counts tell.",
                 proof_sentence(self.proofs),
                 "Loihi's integers: 8-bit weights chosen after training by spike agreement on training images; "
                 "simulated, not run on the chip.",

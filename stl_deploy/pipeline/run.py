@@ -27,7 +27,7 @@ from stl_deploy.pipeline import fold as folding
 from stl_deploy.pipeline import parity
 from stl_deploy.pipeline import report as reporting
 from stl_deploy.pipeline.ann_twin import keep_twin, measure_kept
-from stl_deploy.pipeline.artifacts import Bench, open_runner, write
+from stl_deploy.pipeline.artifacts import MORE, Bench, open_runner, write
 from stl_deploy.pipeline.equal_accuracy import weigh
 from stl_deploy.pipeline.fold import FoldedRun, fold_run
 from stl_deploy.pipeline.inputs import LabelledInput, encode_split
@@ -204,10 +204,11 @@ def _run_lava(bench: Bench, path: Path, wanted: bool, say: Console) -> ToolError
     if reason is not None:
         say.details.say(f"simulated on our integer model of Lava, not on Lava itself ({reason})")
         return None
-    say.say(f"simulating {leading(bench.x)[1]} images on {kind.description}")
+    samples = bench.within(MORE)
+    say.say(f"simulating {samples} of {leading(bench.x)[1]:,} images on {kind.description}")
     try:
         runner = open_runner(kind, path, bench.program, progress=now_and_then(say, "steps on Lava"))
-        bench.hold(LAVA, runner, path, model=INTEGERS, note="lava.lib.dl.netx")
+        bench.hold(LAVA, runner, path, model=INTEGERS, samples=samples, note="lava.lib.dl.netx")
     except ToolError as error:
         say.warn(f"Lava failed, the report has our integer model alone: {error}")
         return error

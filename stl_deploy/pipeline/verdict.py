@@ -8,6 +8,7 @@ from pathlib import Path
 
 from stl_deploy._util.tables import wrap
 from stl_deploy.graph.compare import RunParity
+from stl_deploy.pipeline.parity import FILE as VERIFIED
 from stl_deploy.pipeline.parity import ParityTable
 from stl_deploy.pipeline.source import TEST_INPUT
 
@@ -24,18 +25,30 @@ def verdict(run_dir: Path, table: ParityTable, energy: str, seconds: float) -> l
     before = [
         *_entry("done", f"in {seconds:.0f} s; look at {run_dir / 'report.html'} (more: -v)"),
         *_accuracy(table),
-        *_spikes(table),
     ]
     after = [
         *_entry("ran on", _ran_on(table)),
         f"{'next':<{_LABEL}}stl-deploy check {shlex.quote(str(run_dir))} --target loihi1",
     ]
-    return [*before, *_energy(energy, LINES - len(before) - len(after)), *after]
+    room = LINES - len(before) - len(after)
+    spikes = _within(_spikes(table), room - len(_energy(energy, 1)))
+    return [*before, *spikes, *_energy(energy, room - len(spikes)), *after]
 
 
 def _entry(label: str, text: str) -> list[str]:
     first, *rest = wrap(text, COLUMNS - _LABEL)
     return [f"{label:<{_LABEL}}{first}", *(f"{'':{_LABEL}}{line}" for line in rest)]
+
+
+def _within(texts: list[str], room: int) -> list[str]:
+    """The lines of as many texts as there is room for, and how many are left out."""
+    lines: list[str] = []
+    for left_out in range(len(texts)):
+        told = [*texts[: len(texts) - left_out], *([f"and {left_out} more, in {VERIFIED}"] if left_out else [])]
+        lines = [line for i, text in enumerate(told) for line in _entry("" if i else "spikes", text)]
+        if len(lines) <= room:
+            break
+    return lines
 
 
 def _accuracy(table: ParityTable) -> list[str]:
@@ -62,15 +75,22 @@ def _spikes(table: ParityTable) -> list[str]:
             names = ", ".join(run.run for run in equal if run.compared == compared)
             told.append(f"{names}: all {compared:,} as in the graph{how}")
     told += [f"{run.run}: {_differing(run)}" for run in other if run.run not in map(_name, held)]
-    for against in dict.fromkeys(run.against for run in held if run.exact):
-        names = ", ".join(_name(run) for run in held if run.exact and run.against == against)
-        told.append(f"{names}: all as {against} predicts")
-    told += [f"{_name(run)}: {_differing(run)} from {run.against}" for run in held if not run.exact]
-    return [line for i, text in enumerate(told) for line in _entry("" if i else "spikes", text)]
+    told += [f"{_simulator(run)}: {_differing(run)} from {run.against}" for run in held if not run.exact]
+    if as_predicted := [run for run in held if run.exact]:
+        models = dict.fromkeys(run.against for run in as_predicted)
+        how = f"{next(iter(models))} predicts" if len(models) == 1 else "our models of them predict"
+        told.append(f"{', '.join(_simulator(run) for run in as_predicted)}: all as {how}")
+    return told
 
 
 def _name(run: RunParity) -> str:
     return run.run.partition(" (against")[0]
+
+
+def _simulator(run: RunParity) -> str:
+    """Of a run that is an artifact's on a simulator, the simulator alone."""
+    name = _name(run)
+    return str(run.backend) if name.endswith(f" on {run.backend}") else name
 
 
 def _short(run: RunParity) -> str:

@@ -69,7 +69,7 @@ class Witness(Reference):
 
 @pytest.mark.parametrize(
     ("flips", "fails", "told"),
-    [(0, None, "running 100 samples on witness"), (2, None, ""), (0, "no room", "witness did not run")],
+    [(0, None, "running 100 of 105 samples on witness"), (2, None, ""), (0, "no room", "witness did not run")],
 )
 def test_simulators_of_graphs_are_held_to_the_reference_on_the_first_samples(
     flips: int, fails: str | None, told: str, monkeypatch: pytest.MonkeyPatch
@@ -125,3 +125,14 @@ def test_a_simulator_that_cannot_hold_an_artifact_is_told_and_left_out(
         said.getvalue().split()
     )
     assert bench.runs == []
+
+
+def test_simulators_get_as_many_samples_as_keep_their_spikes_within_a_bound() -> None:
+    bench = Bench(lower(chain((3,), lif((3,)))), np.ones((2, 50, 3), np.float32), np.zeros(50, np.int64))
+    assert [bench.within(10**9), bench.within(10**9, 7), bench.within(65), bench.within(1)] == [50, 7, 10, 1]
+    bench.hold("some", Reference(bench.program, Options()), bench.program, samples=10)
+    bench.hold("all", Reference(bench.program, Options()), bench.program)
+    some, whole = bench.runs
+    assert (some.compared, whole.compared, some.differing) == (2 * 10 * 3, 2 * 50 * 3, 0)
+    assert some.accuracy is None
+    assert some.nodes[0].near_threshold is None

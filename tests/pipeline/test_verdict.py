@@ -74,15 +74,37 @@ def test_simulators_that_say_the_same_share_a_line_and_a_command_is_never_broken
         RunParity(f"{name} (against ours)", (node,), (), against="ours", backend=name.split()[-1], label="simulated")
         for name in names
     )
-    told = tuple(
-        RunParity(name, (node,), (), against=report.reference, required=False, label="simulated") for name in "ab"
-    )
-    table = dataclasses.replace(small_run.parity, report=dataclasses.replace(report, runs=(*report.runs, *told, *held)))
-    folder = Path("with-a-name-that-is-longer-than-any-terminal-is-wide-so-that-it-stands-out-in-its-line")
-    lines = verdict(folder, table, ENERGY, 1.0)
-    text = " ".join(" ".join(lines).split())
-    assert "Lava, C, Loihi integers (our model) on nengo_loihi: all as ours predicts" in text
-    assert "a, b, Lava, C, nengo_loihi; no chip" in text
+    told = RunParity("a", (node,), (), against=report.reference, required=False, label="simulated")
+    table = dataclasses.replace(small_run.parity, report=dataclasses.replace(report, runs=(*report.runs, told, *held)))
+    text = " ".join(" ".join(verdict(Path("r"), table, ENERGY, 1.0)).split())
+    assert "Lava, C, nengo_loihi: all as ours predicts" in text
+    assert "a, Lava, C, nengo_loihi; no chip" in text
     (integers,) = (run for run in report.runs if run.run == "Loihi integers (our model)")
     assert f"{integers.run}: {integers.differing:,} of" in text
-    assert lines[-1] == f"next      stl-deploy check {folder} --target loihi1"
+    folder = Path("with-a-name-that-is-longer-than-any-terminal-is-wide-so-that-it-stands-out-in-its-line")
+    assert verdict(folder, table, ENERGY, 1.0)[-1] == f"next      stl-deploy check {folder} --target loihi1"
+
+
+def test_twelve_lines_however_many_simulators_ran(small_run: RunResult) -> None:
+    report = small_run.parity.report
+    differing, same = (NodeParity("lif1", 10, count, 0.0, None) for count in (3, 0))
+    many = tuple(
+        RunParity(
+            f"Loihi integers (our model) on chip{i} (against model {i})",
+            (node,),
+            (),
+            against=f"model {i}",
+            backend=f"chip{i}",
+            label="simulated",
+        )
+        for i, node in enumerate([same] * 3 + [differing] * 9)
+    )
+    for runs in (many[:3], many):
+        table = dataclasses.replace(small_run.parity, report=dataclasses.replace(report, runs=(*report.runs, *runs)))
+        lines = verdict(Path("r"), table, ENERGY, 1.0)
+        assert len(lines) <= LINES
+        assert max(map(len, lines)) <= COLUMNS
+        text = " ".join(" ".join(lines).split())
+        assert "The SNN costs 0.66 to 2.9 times" in text
+        assert ("all as our models of them predict" in text) == (len(runs) == 3)
+        assert (" more, in verify.json" in text) == (len(runs) > 3)
