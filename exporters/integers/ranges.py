@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,10 @@ class LayerRange:
     u_seen: Bounds
     v_seen: Bounds
 
+    def joined(self, other: LayerRange) -> LayerRange:
+        """Of the samples of both."""
+        return replace(self, u_seen=_hull(self.u_seen, other.u_seen), v_seen=_hull(self.v_seen, other.v_seen))
+
     @property
     def holds(self) -> bool:
         """Whether no input at all can overflow."""
@@ -49,6 +53,10 @@ def require_seen(ranges: Iterable[LayerRange]) -> None:
                     slug=f"{what}-overflow",
                     remedy="use fewer input levels (a coarser input grid), smaller weights, or a faster decay",
                 )
+
+
+def _hull(one: Bounds, other: Bounds) -> Bounds:
+    return min(one[0], other[0]), max(one[1], other[1])
 
 
 def _within(bounds: Bounds) -> bool:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NoReturn
 
 import numpy as np
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.integers.net import DECAY_ONE, MAX_BIAS, MAX_THRESHOLD, IntegerNeuron, Ints
 from stl_deploy.graph.program import Floats, Neuron, Node
+from stl_deploy.graph.threads import map_parts
 
 ThresholdForm = Literal["folded", "per-neuron", "per-layer", "projected", "unrolled"]
 """The last two are folded, after `stl_deploy.exporters.loihi.pixels` has made the thresholds foldable."""
@@ -156,10 +158,15 @@ def closest(
     some = slice(None, None, max(1, samples // FEW))
     for part, kept in ((some, SHORTLIST), (slice(None), 1)):
         if len(left) > kept:
-            left = sorted(left, key=lambda candidate: differing(candidate, part))[:kept]
+            counted = map_parts(partial(_counted, differing, part), left)
+            left = [left[i] for i in np.argsort(counted, kind="stable")[:kept]]
     if not left:
         refuse(node, "all-zero-layer", "every weight rounds to 0", "it passes nothing on; leave it out")
     return left[0]
+
+
+def _counted(differing: Callable[[Candidate, slice], int], part: slice, candidate: Candidate) -> int:
+    return differing(candidate, part)
 
 
 def is_whole(real: RealPopulation) -> bool:

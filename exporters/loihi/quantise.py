@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
@@ -33,10 +34,11 @@ from stl_deploy.exporters.loihi.net import (
     layer_key,
 )
 from stl_deploy.exporters.loihi.pixels import project_thresholds, unroll
-from stl_deploy.exporters.loihi.simulate import Spikes, run_layer
+from stl_deploy.exporters.loihi.simulate import VALUES_AT_ONCE, Spikes, run_layer
 from stl_deploy.exporters.loihi.structure import FlattenStage, PoolStage, SynapseStage, structure
 from stl_deploy.graph.program import Floats, Linear, Node, Program, Shape
 from stl_deploy.graph.run import run
+from stl_deploy.graph.threads import map_samples
 
 _FOLDABLE: Mapping[str, Callable[[Program], Program]] = {"projected": project_thresholds, "unrolled": unroll}
 
@@ -111,7 +113,7 @@ def quantise(
         else:
             best = _best(stage, scale, thresholds, x, wanted)
             layer, scales[stage.neuron.name] = _layer(stage, best), best.scale
-        spikes = run_layer(layer, x)
+        spikes = _run(layer, x)
         fits.append(_fit(stage, layer, layer_key(len(layers)), spikes, wanted))
         x = spikes
         layers.append(layer)
@@ -166,6 +168,14 @@ def _best(stage: SynapseStage, input_scale: float, form: ThresholdForm, x: NDArr
         return _differing(run_layer(_layer(stage, chosen), np.ascontiguousarray(x[:, part])), wanted[:, part])
 
     return closest(candidates(real_layer(stage, input_scale), form), x.shape[1], differing, stage.synapse)
+
+
+def _run(layer: SpikingLayer, x: NDArray[Any]) -> Spikes:
+    steps, samples = x.shape[:2]
+    values = steps * math.prod(layer.shape)
+    return np.concatenate(
+        map_samples(lambda part: run_layer(layer, x[:, part]), samples, values, VALUES_AT_ONCE), axis=1
+    )
 
 
 def _differing(spikes: Spikes, wanted: Floats) -> int:

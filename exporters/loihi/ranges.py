@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any
 
 from numpy.typing import NDArray
@@ -9,21 +10,26 @@ from numpy.typing import NDArray
 from stl_deploy.exporters.integers.ranges import Bounds, LayerRange, population_range, worst_sums
 from stl_deploy.exporters.integers.sums import adder, blocks
 from stl_deploy.exporters.loihi.net import IntegerNet, SpikingLayer
-from stl_deploy.exporters.loihi.simulate import Spikes, bias_of, run_layer, through
+from stl_deploy.exporters.loihi.simulate import Spikes, bias_of, on_samples, run_layer, through
 from stl_deploy.exporters.loihi.weights import lava_synapse
 
 
 def measure_ranges(net: IntegerNet, x: NDArray[Any]) -> tuple[LayerRange, ...]:
     """Ranges of every layer for whole-number calibration input ``x`` ``[T, B, *shape]``; its extremes bound inputs."""
-    found: list[LayerRange] = []
     entering = (min(0, int(x.min())), max(0, int(x.max())))
 
-    def run(key: str, layer: SpikingLayer, x: NDArray[Any]) -> Spikes:
-        found.append(_range(key, layer, x, (0, 1) if found else entering))
-        return run_layer(layer, x)
+    def ranges(part: slice) -> list[LayerRange]:
+        found: list[LayerRange] = []
 
-    through(net, x, run)
-    return tuple(found)
+        def run(key: str, layer: SpikingLayer, x: NDArray[Any]) -> Spikes:
+            found.append(_range(key, layer, x, (0, 1) if found else entering))
+            return run_layer(layer, x)
+
+        through(net, x[:, part], run)
+        return found
+
+    parts = on_samples(net, x, ranges)
+    return tuple(reduce(LayerRange.joined, layers) for layers in zip(*parts, strict=True))
 
 
 def _range(key: str, layer: SpikingLayer, x: NDArray[Any], bounds: Bounds) -> LayerRange:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from stl_deploy.exporters.loihi.weights import lava_synapse
 from stl_deploy.graph.threads import map_samples
 
 Spikes = NDArray[np.uint8]
+T = TypeVar("T")
 
 VALUES_AT_ONCE = 2**25
 """Samples are run in groups whose widest layers have about this many values over all of time, all threads together."""
@@ -36,11 +37,16 @@ def simulate(net: IntegerNet, x: NDArray[Any], *, record: bool = False) -> Integ
     holds fractions.
     """
     x = whole_numbers(x, net.input_shape)
-    steps, samples = x.shape[:2]
-    widest = max(math.prod(layer.shape) for _, layer in net.spiking)
-    parts = map_samples(lambda part: _run(net, x[:, part], record), samples, widest * steps, VALUES_AT_ONCE)
+    parts = on_samples(net, x, lambda part: _run(net, x[:, part], record))
     spikes = {key: np.concatenate([part.spikes[key] for part in parts], axis=1) for key in parts[0].spikes}
     return IntegerRun(np.concatenate([part.y for part in parts], axis=1), spikes)
+
+
+def on_samples(net: IntegerNet, x: NDArray[Any], work: Callable[[slice], T]) -> list[T]:
+    """``work`` of groups of the samples of ``x`` ``[T, B, ...]``, on threads."""
+    steps, samples = x.shape[:2]
+    widest = max(math.prod(layer.shape) for _, layer in net.spiking)
+    return map_samples(work, samples, widest * steps, VALUES_AT_ONCE)
 
 
 def run_layer(layer: SpikingLayer, x: NDArray[Any]) -> Spikes:

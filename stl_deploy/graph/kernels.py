@@ -14,7 +14,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from stl_deploy.graph.program import Conv, Floats, Input, Linear, Node, Output, Pool, Reshape, Scale
-from stl_deploy.graph.threads import map_parts, threads
+from stl_deploy.graph.threads import map_parts
 
 Sums = type[np.float32] | type[np.float64]
 """The type in which terms are added up."""
@@ -88,7 +88,7 @@ def _conv(node: Conv, x: Floats, sums: Sums = np.float32) -> Floats:
     if len(parts) == 1:
         convolve(parts[0])
     else:
-        map_parts(convolve, parts, threads())
+        map_parts(convolve, parts)
     return y
 
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 from threadpoolctl import ThreadpoolController
 
 T = TypeVar("T")
+Part = TypeVar("Part")
 
 
 @cache
@@ -26,15 +27,16 @@ def map_samples(work: Callable[[slice], T], samples: int, values: int, at_once: 
     """`map_parts` over groups of samples of ``values`` values each, of which all threads together hold ``at_once``."""
     workers = threads()
     size = max(1, min(at_once // (values * workers), -(-samples // workers)))
-    return map_parts(work, [slice(start, start + size) for start in range(0, samples, size)], workers)
+    return map_parts(work, [slice(start, start + size) for start in range(0, samples, size)])
 
 
-def map_parts(work: Callable[[slice], T], parts: Sequence[slice], workers: int) -> list[T]:
+def map_parts(work: Callable[[Part], T], parts: Sequence[Part]) -> list[T]:
     """``work`` of each part, in order, on threads, while BLAS uses one itself.
 
     BLAS's own threads help less with products this small, and wait for each other at full speed, which takes the cores
     from whatever else runs.
     """
+    workers = threads()
     with _blas().limit(limits=1):
         if workers == 1 or len(parts) == 1:
             return [work(part) for part in parts]

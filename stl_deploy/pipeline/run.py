@@ -16,10 +16,11 @@ from stl_deploy._util.files import leading, sha256, write_json, write_npz
 from stl_deploy._util.lock import alone_in
 from stl_deploy.config.load import load_config
 from stl_deploy.config.schema import RunConfig
+from stl_deploy.energy.counts.taps import Tapped, dense_macs
 from stl_deploy.energy.measure import EnergyReport, measure_energy
 from stl_deploy.errors import InputError, StlDeployError, ToolError, UnsupportedError
 from stl_deploy.exporters.targets import find_format, find_runner
-from stl_deploy.graph.program import Floats
+from stl_deploy.graph.program import Floats, Program
 from stl_deploy.graph.run import Result
 from stl_deploy.nn.network import Network
 from stl_deploy.pipeline import energy as costing
@@ -46,6 +47,7 @@ LAVA = "Lava (CPU simulation)"
 _CALIBRATION = 512
 _RECORDED_VALUES = 100_000_000
 """How many spikes of all layers are kept at once for the comparison; it bounds the samples verified."""
+_CONNECTIONS = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,8 @@ def _run_all(
     onnx, path = find_format("onnx"), run_dir / "net.onnx"
     write(folded.program, onnx, path, origin={"source": "net.nir", "sha256": sha256(run_dir / "net.nir")})
     bench.artifact(path, onnx, "ONNX Runtime", required=folded.exact)
-    if lava:
+    others = lava and _others_run(folded.program, say)
+    if others:
         bench.witnesses(say.details, required=folded.exact)
     trained = _run_torch(folded.trained, test.x)
     bench.add("torch, as trained", trained, required=False, note="before folding and rounding")
@@ -189,12 +192,23 @@ def _run_all(
         return bench, facts, None
     bench.artifact(path, netx, INTEGERS, note="8-bit weights, post-training")
     problem = _run_lava(bench, path, lava, say)
-    if lava:
+    if others:
         try:
             bench.further(path, netx, INTEGERS, {"loihi", "lava"}, say.details)
         except ToolError as error:
             say.warn(f"another simulator of Loihi failed, the report is without it: {error}")
     return bench, facts, problem
+
+
+def _others_run(program: Program, say: Console) -> bool:
+    """Whether simulators that set up every connection by itself do so within seconds."""
+    connections = sum(dense_macs(node) for node in program.nodes if isinstance(node, Tapped))
+    if connections > _CONNECTIONS:
+        say.details.say(
+            f"simulators besides Lava are left to 'stl-deploy verify RUN --against NAME': they set up each of "
+            f"{connections:,} connections; a run takes at most {_CONNECTIONS:,}"
+        )
+    return connections <= _CONNECTIONS
 
 
 def _run_lava(bench: Bench, path: Path, wanted: bool, say: Console) -> ToolError | None:
