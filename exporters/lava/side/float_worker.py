@@ -69,10 +69,11 @@ def run_job(job: dict[str, Any], folder: str) -> dict[str, Any]:
             done += now
             progress = {"done": int(steps * samples * done / total), "total": steps * samples}
             write_json(os.path.join(folder, "progress.json"), progress)
-    finally:
-        source.stop()
+        # See `worker`: it must not wait for the processes that stop waits for.
         over.set()
         watch.join()
+    finally:
+        source.stop()
     return {f"layer{index}": collect(sink, index + 1, steps, samples) for index, sink in enumerate(sinks)}
 
 

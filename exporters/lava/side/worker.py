@@ -182,10 +182,11 @@ def run_concatenated(
                 variable, bias = held[done]
                 variable.set(bias)
             report(done / total)
-    finally:
-        net.stop()
+        # It waits for the same processes as stop does, and what one of two has waited for the other cannot close.
         over.set()
         watch.join()
+    finally:
+        net.stop()
     places = spiking_places(net_path)
     return {
         f"layer{place}": collect(sink.path, sink.shape, latency, steps, samples)
