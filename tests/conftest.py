@@ -4,8 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from stl_deploy.config.schema import RunConfig
+
+# How long an example takes is the machine's affair.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 QUICK_ROOMS = ("_util", "config", "data", "energy", "exporters/loihi", "exporters/onnx", "fold", "graph")
 """Rooms whose tests are quick, but for those that `SLOW_FILES` and `SLOW_FIXTURES` name."""

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 from benchmarks import onnx_speed
 from benchmarks.unrolled import unrolled
@@ -24,7 +24,7 @@ train: {epochs: 1}
 """
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, suppress_health_check=list(HealthCheck))
 @given(case=programs_and_inputs())
 def test_the_unrolled_form_computes_what_the_scan_form_does(case, tmp_path_factory):
     program, x = case

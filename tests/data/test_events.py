@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stl_deploy.config.load import apply_overrides
@@ -86,7 +86,6 @@ def test_frames_by_hand():
     assert gather(at_once, 3, (2,), "time").sum() == 2
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 31), st.integers(0, 10**6)), max_size=60),
     st.integers(1, 7),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stl_deploy.energy.counts.count import ActivityCounter, nonzero_by_sample
@@ -25,7 +25,7 @@ def count(net: Program, x: np.ndarray, coding: str = "spikes", chunk: int | None
 
 
 @given(st.data())
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=250)
 def test_counts_equal_a_walk_over_explicit_synapses(data: st.DataObject) -> None:
     net = data.draw(programs())
     x = data.draw(inputs(net))
@@ -165,7 +165,7 @@ def test_pools_are_counted_apart_from_synapses() -> None:
 
 
 @given(st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_op_depends_on_structure_and_coding_never_on_the_batch(data: st.DataObject) -> None:
     net = data.draw(programs())
     coding = data.draw(st.sampled_from(["spikes", "graded", "analog"]))

@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stl_deploy.energy import AnnTwin, energy_schema, list_prices, measure_energy
@@ -24,7 +24,7 @@ def check(data: dict[str, Any]) -> None:
 
 
 @given(st.data())
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15)
 def test_any_networks_json_fits_the_schema(data: st.DataObject) -> None:
     net = data.draw(programs())
     check(json.loads(json.dumps(measure_energy(net, data.draw(inputs(net))).as_dict(), allow_nan=False)))

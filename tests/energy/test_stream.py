@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stl_deploy.energy import ActivityCounter, count_stream
@@ -18,7 +18,7 @@ from tests.energy.peers.nets import arrays, net
 
 
 @given(st.data())
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 def test_parts_count_as_one_run_does(data: st.DataObject) -> None:
     program = data.draw(programs())
     x = data.draw(inputs(program))

@@ -99,7 +99,7 @@ def _cores_of(placement: Placement, node: Node) -> list[int]:
     return [i for number in range(prod(node.shape)) for i, core in held if core.first <= number < core.last]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data())
 def test_equals_a_list_of_every_message(data: st.DataObject) -> None:
     net = data.draw(chains())

@@ -55,7 +55,7 @@ def test_equal_runs(net):
     report.require()
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_one_flipped_spike_is_found_where_it_is(data, net):
     program, _, result = net

@@ -3,7 +3,7 @@
 import nir
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stl_deploy.errors import InputError
@@ -12,7 +12,6 @@ from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Neuron
 
 
-@settings(deadline=None)
 @given(st.floats(0, 0.9999))
 def test_round_trip_through_nir(beta: float) -> None:
     constants = time_constants(beta)

@@ -206,7 +206,7 @@ def test_it_never_raises(junk):
     assert not check(junk).ok
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(net=nets(), data=st.data())
 def test_random_damage_is_always_anchored_and_never_unexpected(net, data):
     name = data.draw(st.sampled_from(sorted(net.nodes)))

@@ -32,7 +32,7 @@ def _wide(linear):
     return double
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     rows=st.sampled_from([1, 127, 128, 129, 600]),  # less and more than a tile, and than the rows of a piece
     inputs=st.sampled_from([1, 128, 130, 300]),

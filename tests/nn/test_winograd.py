@@ -32,7 +32,7 @@ def both(conv, x):
     return zip(*found, strict=True)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     side=st.sampled_from([3, 5]),
     sides=st.tuples(st.integers(5, 11), st.integers(5, 11)),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from stl_deploy.errors import UnsupportedError
@@ -66,7 +66,7 @@ def differing(graph: IntegerGraph, x: Any, options: tuple[str, ...] = ()) -> int
 
 @pytest.mark.parametrize("block", range(8))
 def test_every_spike_is_the_integer_models_under_sanitizers(block: int) -> None:
-    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=25, suppress_health_check=list(HealthCheck))
     @given(st.integers(block * 10**6, (block + 1) * 10**6 - 1))
     def check(seed: int) -> None:
         graph, x = Grower(seed).grow()

@@ -74,7 +74,7 @@ def test_many_thresholds_fit_once_they_are_folded() -> None:
     assert "folded" in warning.remedy
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 1000), st.sampled_from(["simple", "balanced"]))
 def test_conv_cores_hold_every_neuron_once_and_count_their_inputs(seed: int, how: Any) -> None:
     rng = np.random.default_rng(seed)
@@ -102,7 +102,7 @@ def test_output_axons_go_to_the_cores_that_read_a_neuron() -> None:
     assert [core.used["out_axons"] for core in placed.placement.cores if core.node == "b"] == [2, 2, 2, 2]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 1000))
 def test_input_axons_limit_a_core_to_the_size_that_fits(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -30,7 +30,7 @@ def test_by_hand() -> None:
     assert found.holds
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000))
 def test_nothing_seen_passes_the_worst_case(seed: int) -> None:
     net, x = random_case(seed)

@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from stl_deploy.exporters.onnx import OnnxModel, export_onnx
@@ -18,7 +18,7 @@ BIG = 2.0**24
 
 
 @pytest.mark.parametrize("form", FORMS)
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, suppress_health_check=list(HealthCheck))
 @given(case=programs_and_inputs(), seed=st.integers(0, 2**32 - 1))
 def test_weights_on_no_grid_give_the_same_bits(form, case, seed, tmp_path_factory):
     assume(shallow(case[0]))

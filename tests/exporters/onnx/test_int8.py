@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import onnx
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -43,7 +43,7 @@ def test_the_scale_is_the_least_power_of_two_and_nothing_is_off_by_more_than_hal
 
 
 @pytest.mark.parametrize("form", FORMS)
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, suppress_health_check=list(HealthCheck))
 @given(case=programs_and_inputs(), seed=st.integers(0, 2**32 - 1))
 def test_the_file_computes_the_rounded_network_bit_for_bit(form, case, seed, tmp_path_factory):
     assume(shallow(case[0]))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 
 from stl_deploy.exporters.onnx import OnnxModel, export_onnx
 from stl_deploy.graph.run import run
@@ -11,7 +11,7 @@ from tests.strategies import programs_and_inputs
 
 
 @pytest.mark.parametrize("form", ["sequence", "step"])
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, suppress_health_check=list(HealthCheck))
 @given(case=programs_and_inputs())
 def test_random_programs_spike_alike_in_oracle_reference_and_onnx_runtime(form, case, tmp_path_factory):
     program, x = case

@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -102,7 +102,7 @@ def test_a_wrong_plane_is_noticed(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("form", ["sequence", "step"])
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(case=programs_and_inputs())
 def test_graphs_of_all_kinds(form, case, tmp_path_factory):
     program, x = case

@@ -64,7 +64,7 @@ def test_foreign_model(tmp_path):
         OnnxModel.load(tmp_path / "net.onnx")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 0.999))
 def test_truncated_anywhere(share, path):
     whole = path.read_bytes()
@@ -74,7 +74,7 @@ def test_truncated_anywhere(share, path):
         OnnxModel.load(short)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(where=st.floats(0, 1, exclude_max=True), value=st.integers(0, 255))
 def test_a_changed_byte_is_refused_or_still_runs(where, value, path):
     content = bytearray(path.read_bytes())

@@ -57,7 +57,7 @@ def read(program: Program, x: Any) -> dict[str, Any]:
     return {group["name"]: out for group, out in zip(groups, outs, strict=True)}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data(), net=nets(), dialect=dialects, steps=st.integers(1, 6))
 def test_equations_are_the_reference_bit_for_bit(data: Any, net: Any, dialect: Any, steps: int) -> None:
     x = np.array([[data.draw(dyadic) for _ in range(net.size["input"])] for _ in range(steps)], F)
@@ -69,7 +69,7 @@ def test_equations_are_the_reference_bit_for_bit(data: Any, net: Any, dialect: A
         np.testing.assert_array_equal(found[name], array[:, 0].reshape(steps, -1), err_msg=name)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     axes=st.integers(1, 2),
     groups=st.integers(1, 2),
