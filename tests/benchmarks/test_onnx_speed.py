@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 
 from benchmarks import onnx_speed
 from benchmarks.unrolled import unrolled

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 
 from stl_deploy.exporters.onnx import OnnxModel, export_onnx
 from stl_deploy.graph.run import run
