@@ -21,6 +21,8 @@ from tests.exporters.loihi.nets import special_cases
 pytestmark = pytest.mark.lava
 DRIVER = """
 import sys
+import time
+import types
 from pathlib import Path
 import numpy as np
 from stl_deploy.cli.streams_and_signals import ended_like_interrupted
@@ -35,11 +37,19 @@ def show(*arguments):
     print(worker.pid, flush=True)
     return worker
 process.start_worker = show
+start_of_work, speed = [], float(sys.argv[2])
+def clock():
+    # After the first progress, time passes so many times as fast for what waits.
+    now = time.monotonic()
+    return start_of_work[0] + speed * (now - start_of_work[0]) if start_of_work else now
+def at_work(done, total):
+    start_of_work.append(time.monotonic())
+    print("at work", flush=True)
+process.time = types.SimpleNamespace(sleep=time.sleep, monotonic=clock)
 x = np.tile(special_cases()["round_v"][1], (60, 20, 1))
 with ended_like_interrupted():
     try:
-        said = lambda done, total: print("at work", flush=True)
-        run_lava(Path(sys.argv[1]), x, deadline=float(sys.argv[2]), progress=said)
+        run_lava(Path(sys.argv[1]), x, deadline=600, progress=at_work)
     except StlDeployError as error:
         sys.exit(str(error))
 """
@@ -59,12 +69,12 @@ def _wait_until_unshared(group: int) -> list[str]:
 class Run:
     """Lava at work in a process of its own."""
 
-    def __init__(self, folder: Path, deadline: float = 600) -> None:
+    def __init__(self, folder: Path, speed: int = 1) -> None:
         write_netx(special_cases()["round_v"][0], folder / "net.net")
         self.temporary = Path(tempfile.mkdtemp(prefix="t"))  # short, as names of sockets must be
         weakref.finalize(self, shutil.rmtree, self.temporary, ignore_errors=True)
         self.driver = subprocess.Popen(
-            [sys.executable, "-c", DRIVER, str(folder / "net.net"), str(deadline)],
+            [sys.executable, "-c", DRIVER, str(folder / "net.net"), str(speed)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -113,10 +123,10 @@ def test_an_interrupted_driver_leaves_nothing(tmp_path: Path, signal_: signal.Si
 
 @pytest.mark.usefixtures("lava_python")
 def test_a_worker_that_is_stopped_is_ended_at_the_deadline(tmp_path: Path) -> None:
-    run = Run(tmp_path, deadline=50).at_work()
+    run = Run(tmp_path, speed=60).at_work()
     os.kill(run.group, signal.SIGSTOP)
     code, errors = run.ended(120)
-    assert (code, "after 50 s without progress" in errors) == (1, True)
+    assert (code, "after 600 s without progress" in errors) == (1, True)
     assert alive(run.group) == []
     assert _shared(run.group) == []
 
