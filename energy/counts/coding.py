@@ -6,7 +6,7 @@ what the whole input is coded as when neither the caller nor the graph says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -44,35 +44,31 @@ def resolve_coding(program: Program, arrays: Iterable[NDArray[Any]], declared: s
     Raises InputError for an unknown coding and for data that contradict the declared one.
     """
     arrays = list(arrays)
-    binary = all(bool(np.all((x == 0) | (x == 1))) for x in arrays)
+    odd = _first(arrays, lambda x: (x != 0) & (x != 1))
     noted = program.metadata.get("input_coding")
     named: Any = declared if declared is not None else noted
     origin: Literal["caller", "metadata"] = "caller" if declared is not None else "metadata"
     if named is None:
-        return Coding("spikes" if binary else "analog", "data")
+        return Coding("spikes" if odd is None else "analog", "data")
     coding = next((known for known in _CODINGS if known == named), None) if isinstance(named, str) else None
     if coding is None:
         raise InputError(f"input coding ({origin}): expected {', '.join(_CODINGS)}; found {named!r}")
-    if coding == "spikes" and not binary:
+    if coding == "spikes" and odd is not None:
         raise InputError(
-            f"the input coding is 'spikes' ({origin}) but the input holds {_other(arrays, binary=True):g}; "
+            f"the input coding is 'spikes' ({origin}) but the input holds {odd:g}; "
             "spikes are 0 or 1: declare 'graded' or 'analog', or give spikes"
         )
-    if coding == "graded" and not all(bool(np.all(x == np.trunc(x))) for x in arrays):
+    if coding == "graded" and (part := _first(arrays, lambda x: x != np.trunc(x))) is not None:
         raise InputError(
-            f"the input coding is 'graded' ({origin}) but the input holds {_other(arrays, binary=False):g}; "
+            f"the input coding is 'graded' ({origin}) but the input holds {part:g}; "
             "graded events carry whole numbers: declare 'analog', or give whole numbers"
         )
     return Coding(coding, origin)
 
 
-def _other(arrays: Iterable[NDArray[Any]], *, binary: bool) -> float:
-    """The first value that is not 0 or 1 (or not whole)."""
-    for x in arrays:
-        wrong = (x != 0) & (x != 1) if binary else x != np.trunc(x)
-        if wrong.any():
-            return float(x[wrong][0])
-    raise AssertionError("no such value")
+def _first(arrays: Iterable[NDArray[Any]], where: Callable[[NDArray[Any]], NDArray[np.bool_]]) -> float | None:
+    """The first value for which ``where`` holds."""
+    return next((float(x[wrong][0]) for x in arrays if (wrong := where(x)).any()), None)
 
 
 def origin_of(program: Program, node: Node, through: tuple[type[Node], ...] = (Reshape, Delay, Output)) -> Node | None:

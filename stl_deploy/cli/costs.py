@@ -110,14 +110,12 @@ def energy(
     if over_steps or over_checkpoints or early_exit or len(sources) > 1:
         from stl_deploy.pipeline.tradeoff import tradeoff
 
-        _refuse(
-            {
-                "--prices": bool(price),
-                "--measure": measure,
-                "--processes": processes != 1,
-                "--step-time": step_time is not None,
-            }
-        )
+        given = {"--prices": bool(price), "--measure": measure, "--processes": processes != 1}
+        given["--step-time"] = step_time is not None
+        if wrong := [option for option, is_given in given.items() if is_given]:
+            raise InputError(
+                f"{wrong[0]} belongs to the energy of one network; leave it out of accuracy against energy"
+            )
         found = tradeoff(
             sources,
             input_file,
@@ -146,12 +144,6 @@ def energy(
         say=console(),
     )
     emit_json(result.as_dict(), json)
-
-
-def _refuse(given: dict[str, bool]) -> None:
-    wrong = [option for option, is_given in given.items() if is_given]
-    if wrong:
-        raise InputError(f"{wrong[0]} belongs to the energy of one network; leave it out of accuracy against energy")
 
 
 def report(

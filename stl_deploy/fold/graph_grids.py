@@ -38,7 +38,12 @@ def round_graph(graph: nir.NIRGraph, dialect: Dialect) -> tuple[nir.NIRGraph, tu
         if isinstance(node, Linear | Conv) and arriving is not None:
             node, grid = _rounded(node, arriving)
             chosen.append(grid)
-            changes[node.name] = _fields(node, find(graph, node.name))
+            held, numbers = find(graph, node.name), {"weight": node.weight, "bias": node.bias}
+            changes[node.name] = {  # in the shapes that the graph holds them in
+                field: array.reshape(np.shape(getattr(held, field)))
+                for field, array in numbers.items()
+                if array is not None
+            }
         known[node.name] = output_grid(node, arriving, program.metadata)
     return with_fields(graph, changes), tuple(chosen)
 
@@ -47,11 +52,3 @@ def _rounded(node: Linear | Conv, arriving: Grid) -> tuple[Linear | Conv, LayerG
     bias = np.zeros(len(node.weight)) if node.bias is None else node.bias.astype(np.float64)
     weight, rounded, grid = choose(node.name, node.weight.astype(np.float64), bias, arriving)
     return replace(node, weight=weight, bias=None if node.bias is None else rounded), grid
-
-
-def _fields(node: Linear | Conv, held: nir.NIRNode) -> dict[str, Any]:
-    """The node's numbers in the shapes that the graph holds them in."""
-    changes: dict[str, Any] = {"weight": node.weight.reshape(np.shape(held.weight))}
-    if node.bias is not None:
-        changes["bias"] = node.bias.reshape(np.shape(held.bias))
-    return changes

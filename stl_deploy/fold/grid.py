@@ -55,14 +55,10 @@ def choose(node: str, weight: Doubles, bias: Doubles, arriving: Grid) -> tuple[F
     finest = MANTISSA_BITS - arriving.fraction_bits - int(np.ceil(np.log2(max(magnitude, 2.0**-60))))
     for k in range(min(finest, _FINEST), _COARSEST, -1):
         w, b = round_to_grid(weight, k), round_to_grid(bias, k)
-        grid = _sum_grid(w, b, k, arriving)
+        sums = np.abs(w.astype(np.float64)).reshape(len(w), -1).sum(axis=1) * arriving.bound
+        sums += np.abs(b.astype(np.float64))
+        grid = Grid(k + arriving.fraction_bits, float(sums.max(initial=0)))
         if grid.bits <= MANTISSA_BITS:
             change = max(float(np.abs(w - weight).max(initial=0)), float(np.abs(b - bias).max(initial=0)))
             return w, b, LayerGrid(node, k, grid.bits, change)
     raise InputError(f"layer '{node}': sums of {magnitude:g} fit on no grid")
-
-
-def _sum_grid(weight: Floats, bias: Floats, k: int, arriving: Grid) -> Grid:
-    rows = np.abs(weight.astype(np.float64)).reshape(len(weight), -1).sum(axis=1)
-    bound = rows * arriving.bound + np.abs(bias.astype(np.float64))
-    return Grid(k + arriving.fraction_bits, float(bound.max(initial=0)))

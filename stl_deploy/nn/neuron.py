@@ -150,7 +150,8 @@ class LIF(Population):
         """Begin with these thresholds; None: with those of the constructor, as many as the first input has neurons."""
         if initial is None:
             self.register_buffer("threshold_init", UninitializedBuffer())
-            self.register_parameter("threshold_parameter", _unsized())
+            # It gets its size with the first input, in place, so that an optimiser may hold it already.
+            self.register_parameter("threshold_parameter", cast(nn.Parameter, UninitializedParameter()))
         else:
             self.register_buffer("threshold_init", initial)
             learned = initial.clone() if self.parametrisation == "raw" else torch.zeros_like(initial)
@@ -245,11 +246,6 @@ class RLIF(LIF):
     def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Refused: the state would have to hold spikes, too."""
         raise InputError("a recurrent population takes whole sequences [T, B, features]; call the layer itself")
-
-
-def _unsized() -> nn.Parameter:
-    """A parameter that gets its size with the first input, in place, so that an optimiser may hold it already."""
-    return cast(nn.Parameter, UninitializedParameter())
 
 
 def expand_threshold(before: Tensor, size: Sequence[int]) -> Tensor:
