@@ -60,8 +60,7 @@ def queued(names: Sequence[str], edges: Sequence[Edge], start: str) -> tuple[set
 
 def loops(names: Sequence[str], edges: Sequence[Edge]) -> Mapping[str, int]:
     """For each node in a loop, a number that the nodes of that loop share."""
-    after = grouped(edges)
-    groups = strongly_connected(names, after)
+    groups = strongly_connected(names, grouped(edges))
     return {
         name: number
         for number, group in enumerate(groups)
