@@ -29,7 +29,7 @@ from stl_deploy.exporters.loihi.quantise import LoihiModel
 from stl_deploy.exporters.loihi.simulate import simulate
 from stl_deploy.exporters.loihi.structure import refusals, structure
 from stl_deploy.exporters.loihi.threshold_forms import tell_forms
-from stl_deploy.exporters.loihi.wide_sums import told_of_ranges, wide_findings
+from stl_deploy.exporters.loihi.wide_sums import told_of_ranges, wide_findings, wide_layers
 from stl_deploy.exporters.targets import Check, Format, Network, Options, Runner
 from stl_deploy.graph.exact import input_scale
 from stl_deploy.graph.findings import Finding, from_error
@@ -49,8 +49,8 @@ class Loihi(Runner):
     """The integers of a Program, of a netx file or of a C folder, as our model of Lava's fixed point runs them.
 
     A netx file alone takes whole numbers and names spikes by layer; `of` its Program it takes real input on the graph's
-    grid and names nodes. notes: what a file holds beside its layers, in sentences. input_bits: see
-    `stl_deploy.exporters.targets.OnGrid`.
+    grid and names nodes. notes: what a file holds beside its layers, in sentences; warnings: what is not the same
+    everywhere. input_bits: see `stl_deploy.exporters.targets.OnGrid`.
     """
 
     name = "loihi"
@@ -62,6 +62,7 @@ class Loihi(Runner):
         self._options = options
         self._graph: GraphModel | None = None
         self.notes: tuple[str, ...] = ()
+        self.warnings: tuple[Finding, ...] = ()
         self.input_bits: int | None = None
         if isinstance(network, Path) and network.is_dir():
             self._graph = GraphModel(network, options)
@@ -72,6 +73,7 @@ class Loihi(Runner):
         if self._path is not None:
             net = read_netx(self._path)
             self.notes, self.input_bits = net.notes, net.fraction_bits
+            self.warnings = tuple(wide_layers(net))
 
     def of(self, program: Program) -> Self:
         """The same file as what ``program`` became; raises InputError on the run if it is not made from it."""

@@ -11,9 +11,11 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from stl_deploy.exporters.integers.net import STATE_SHIFT
-from stl_deploy.exporters.integers.ranges import LayerRange
+from stl_deploy.exporters.integers.ranges import LayerRange, worst_sums
 from stl_deploy.exporters.integers.scales import WEIGHT_TOP
+from stl_deploy.exporters.loihi.net import IntegerNet
 from stl_deploy.exporters.loihi.structure import SynapseStage, structure
+from stl_deploy.exporters.loihi.weights import lava_synapse
 from stl_deploy.graph.exact import input_grid
 from stl_deploy.graph.findings import Finding
 from stl_deploy.graph.program import Program
@@ -33,6 +35,17 @@ def told_of_ranges(ranges: Iterable[LayerRange]) -> Iterator[str]:
         reach = max(-found.u_worst[0], found.u_worst[1]) >> STATE_SHIFT
         if reach >= WIDE:
             yield f"'{found.node}': some input brings a weighted sum to {reach:,}; {_WHY}; {_REMEDY}"
+
+
+def wide_layers(net: IntegerNet) -> Iterator[Finding]:
+    """The same of a file's integers, for every input up to the scale it was exported for (1 where it says none)."""
+    bounds = (0, 2 ** (net.fraction_bits or 0))
+    for key, layer in net.spiking:
+        low, high = worst_sums(lava_synapse(layer), bounds)
+        bounds = (0, 1)
+        if (reach := max(-low, high)) >= WIDE:
+            reason = f"some input brings a weighted sum to {reach:,}; {_WHY}"
+            yield Finding(SLUG, "warning", layer.node or key, reason, _REMEDY)
 
 
 def wide_findings(program: Program) -> Iterator[Finding]:

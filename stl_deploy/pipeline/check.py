@@ -84,7 +84,7 @@ def _artifact(source: Source) -> Report:
         return Report((), (from_error(error, of.name),), {of.name: "unsupported"}, None)
     nodes = tuple(NodeReport(row.node, row.kind, row.shape, {of.name: "faithful"}) for row in rows)
     notes = tuple(Finding("left-out", "info", None, note) for note in getattr(runner, "notes", ()))
-    return Report(nodes, notes, {of.name: "faithful"}, None)
+    return Report(nodes, (*getattr(runner, "warnings", ()), *notes), {of.name: "faithful"}, None)
 
 
 def check_folder(

@@ -10,7 +10,7 @@ import torch
 from benchmarks.ready_made import packed
 from stl_deploy.config.load import load_config
 from stl_deploy.data import load_dataset
-from stl_deploy.errors import InputError
+from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.pipeline.pretrained import run_pretrained
 from stl_deploy.training import pretrained
 from stl_deploy.training.evaluate import evaluate
@@ -101,3 +101,9 @@ def test_a_shipped_twin_of_another_recipe_is_taken_as_it_is(tmp_path, monkeypatc
     assert not (tmp_path / "run" / "twin" / "metrics.jsonl").exists()
     assert (tmp_path / "run" / "twin" / "model.safetensors").stat().st_size <= 2 * before.stat().st_size
     assert json.loads((tmp_path / "run" / "energy.json").read_text())["ann_twin"] is not None
+
+
+def test_a_data_dir_that_the_dataset_does_not_take_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ConfigError, match=r"'dataset\.data_dir': expected none for digits"):
+        unpack("digits", tmp_path / "run", "somewhere")
+    assert not (tmp_path / "run").exists()

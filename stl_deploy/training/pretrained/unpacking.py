@@ -13,6 +13,7 @@ from torch import Tensor
 from stl_deploy._util.files import make_folder, sha256, write_text
 from stl_deploy._util.tensor_file import read_tensors
 from stl_deploy.config.load import dump_config, load_config
+from stl_deploy.data.complete import check_dataset
 from stl_deploy.errors import InputError
 from stl_deploy.training import pretrained
 from stl_deploy.training.model_file import save_model
@@ -29,15 +30,18 @@ def unpack(name: str, run_dir: Path, data_dir: str | None = None) -> pretrained.
     """Write a model as the run folder of a finished training, and its twin as ``run_dir/twin``.
 
     data_dir: where the dataset's files are, kept in the configurations as by ``train --data-dir``.
-    Raises InputError if there is no such model, a file cannot be written, or the weights are not those of the card.
+    Raises InputError if there is no such model, a file cannot be written, or the weights are not those of the card;
+    ConfigError for a data_dir where the dataset takes none.
     """
     about = pretrained.card(name)
     with resources.as_file(pretrained.models_folder() / name) as folder:
         configs = [load_config(folder / config_file) for config_file, _, _ in _PARTS]
         weights = [_weights(folder / file, about.sha256[file]) for _, file, _ in _PARTS]
         metrics = (folder / METRICS).read_text(encoding="utf-8")
-    for config, (tensors, facts), (_, _, below) in zip(configs, weights, _PARTS, strict=True):
-        dataset = config.dataset.model_copy(update={"data_dir": data_dir})
+    datasets = [config.dataset.model_copy(update={"data_dir": data_dir}) for config in configs]
+    for dataset in datasets:
+        check_dataset(dataset)
+    for config, dataset, (tensors, facts), (_, _, below) in zip(configs, datasets, weights, _PARTS, strict=True):
         make_folder(run_dir / below)
         write_text(run_dir / below / CONFIG, dump_config(config.model_copy(update={"dataset": dataset})))
         save_model(run_dir / below, tensors, facts)

@@ -11,6 +11,7 @@ import pytest
 from stl_deploy._util.console import Console
 from stl_deploy.exporters.loihi.target import CHIPS, Netx, NetxOptions
 from stl_deploy.graph.program import Program
+from stl_deploy.pipeline.check import check
 from tests.exporters.loihi.programs import Builder, F
 
 
@@ -21,8 +22,8 @@ def all_ones(inputs: int) -> Program:
 # 258 weights of 127 come to 32,766, one more to 32,893.
 @pytest.mark.parametrize(("inputs", "told"), [(258, False), (259, True)])
 def test_two_to_the_fifteenth_is_where_it_begins(inputs: int, told: bool, tmp_path: Path) -> None:
-    for check in (Netx().check, *(chip.check for chip in CHIPS)):
-        findings = [finding for finding in check(all_ones(inputs)) if finding.slug == "wide-sums"]
+    for ask in (Netx().check, *(chip.check for chip in CHIPS)):
+        findings = [finding for finding in ask(all_ones(inputs)) if finding.slug == "wide-sums"]
         assert [(finding.node, finding.severity) for finding in findings] == ([("a", "warning")] if told else [])
         assert all("nengo-loihi wraps the accumulator at 2^21/64 = 32,768, Lava does not" in f.reason for f in findings)
 
@@ -42,3 +43,5 @@ def test_the_export_says_it_of_the_integers(inputs: int, told: bool, tmp_path: P
     x: Any = (np.random.default_rng(0).random((6, 20, inputs)) < 0.1).astype(F)
     Netx().write(all_ones(inputs), tmp_path / "a.net", NetxOptions(calibration=lambda: x, say=say))
     assert any(text.startswith("'a': some input brings a weighted sum to ") for text in say.heard) is told
+    found = check(tmp_path / "a.net").findings
+    assert [(one.slug, one.severity, one.node) for one in found] == ([("wide-sums", "warning", "a")] if told else [])
