@@ -181,11 +181,21 @@ class Bench:
         if own is not None:
             self._against(name, result, own, x, model, about)
 
-    def further(self, path: Path, of: Format, name: str, besides: Collection[str], say: Console, **common: Any) -> None:
-        """Run an artifact on every other Runner that reads it and has a model to equal, on a `FEW` spikes.
+    def further(
+        self,
+        path: Path,
+        of: Format,
+        name: str,
+        besides: Collection[str],
+        say: Console,
+        *,
+        values: int = MORE,
+        **common: Any,
+    ) -> None:
+        """Run an artifact on every other Runner that reads it and has a model to equal.
 
         besides: names of Runners to leave out. One that cannot run on this machine, or cannot hold it, is said.
-        common: see `Options`.
+        values: see `within`; `SAMPLES` at most. common: see `Options`.
         """
         for kind in registry().runners.values():
             if of.name not in kind.reads or kind.name in besides or kind.agrees_with in (None, REFERENCE):
@@ -195,7 +205,7 @@ class Bench:
             runner = open_runner(kind, path, self.program, say=say, **common)
             own = self._model(runner, path)
             assert own is not None
-            samples = self.within(FEW, SAMPLES)
+            samples = self.within(values, SAMPLES)
             x = first_samples(self.x, samples)
             say.say(f"running {samples} of {leading(self.x)[1]:,} samples through {name} on {kind.name}")
             try:
@@ -207,7 +217,7 @@ class Bench:
             self._against(f"{name} on {kind.name}", found, own, x, "", about)
 
     def witnesses(self, say: Console, *, required: bool, **common: Any) -> None:
-        """Run the network on every simulator that takes no artifact and must equal the reference, on a `FEW` spikes.
+        """Run the network on every simulator that takes no artifact and must equal the reference, on `FEW` spikes.
 
         required: as for `hold`. One that cannot run the network is said. common: see `Options`.
         """

@@ -28,7 +28,7 @@ from stl_deploy.pipeline import fold as folding
 from stl_deploy.pipeline import parity
 from stl_deploy.pipeline import report as reporting
 from stl_deploy.pipeline.ann_twin import keep_twin, measure_kept
-from stl_deploy.pipeline.artifacts import MORE, Bench, open_runner, write
+from stl_deploy.pipeline.artifacts import FEW, MORE, Bench, open_runner, write
 from stl_deploy.pipeline.equal_accuracy import weigh
 from stl_deploy.pipeline.fold import FoldedRun, fold_run
 from stl_deploy.pipeline.inputs import LabelledInput, encode_split
@@ -194,7 +194,7 @@ def _run_all(
     problem = _run_lava(bench, path, lava, say)
     if others:
         try:
-            bench.further(path, netx, INTEGERS, {"loihi", "lava"}, say.details)
+            bench.further(path, netx, INTEGERS, {"loihi", "lava"}, say.details, values=FEW)
         except ToolError as error:
             say.warn(f"another simulator of Loihi failed, the report is without it: {error}")
     return bench, facts, problem
