@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -68,7 +69,7 @@ def check_against(
     weights, must equal the reference of that, and its difference from the program is told.
     """
     runners = registry().runners
-    common = {"deadline": deadline, "progress": now_and_then(say, "steps")}
+    common: dict[str, Any] = {"deadline": deadline, "progress": now_and_then(say, "steps")}
     names = labels_of(Path(one) for one in against if str(one) not in runners or format_of(Path(one)))
     formats = {path: _format(path) for path in names}
     loaded = {path: of.load(path) for path, of in formats.items()}
