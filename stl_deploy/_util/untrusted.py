@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +43,13 @@ def _is_defect(error: Exception) -> bool:
         trace = trace.tb_next
     raised_in = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__"))
     return isinstance(error, _DEFECTS) and raised_in.split(".")[0] == __name__.split(".")[0]
+
+
+def told_where(error: Exception, file: Path) -> str:
+    """An error that a user's own code in ``file`` raised, in one line that says where."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
+    line = f"line {frames[-1].lineno}: " if frames else ""
+    return f"{line}{type(error).__name__}: {one_line(error, 300)}"
 
 
 def one_line(error: BaseException, most: int | None = None) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-import traceback
 import warnings
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, load, nn
 
 from stl_deploy._util.npz import names_in, read_npz
-from stl_deploy._util.untrusted import one_line
+from stl_deploy._util.untrusted import one_line, told_where
 from stl_deploy.errors import InputError
 
 
@@ -57,7 +56,7 @@ def _run(file: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise InputError(f"{file}: {_told(error, file)}") from error
+        raise InputError(f"{file}: {told_where(error, file)}") from error
     finally:
         sys.path.pop(0)
     return module
@@ -73,14 +72,7 @@ def _named(module: ModuleType, file: str, name: str) -> Any:
     try:
         return found()
     except Exception as error:
-        raise InputError(f"{file}:{name}: {_told(error, Path(file))}; it is called without arguments") from error
-
-
-def _told(error: Exception, file: Path) -> str:
-    """An error in the user's code, in one line that says where."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
-    line = f"line {frames[-1].lineno}: " if frames else ""
-    return f"{line}{type(error).__name__}: {one_line(error, 300)}"
+        raise InputError(f"{file}:{name}: {told_where(error, Path(file))}; it is called without arguments") from error
 
 
 def module_input(path: Path) -> NDArray[Any]:

@@ -81,6 +81,8 @@ def inline(figure: Figure, name: str, label: str) -> str:
     with warnings.catch_warnings():
         # Text stays text, so the reader's fonts draw it; matplotlib's own only measures it.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        # Where a legend fits best takes a while to find on a busy machine; it is found all the same.
+        warnings.filterwarnings("ignore", 'Creating legend with loc="best" can be slow')
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     text = buffer.getvalue()
     text = text[text.index("<svg") :]

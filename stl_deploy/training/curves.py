@@ -68,4 +68,4 @@ def _finish(axes: Axes, title: str, below: str) -> None:
     axes.set_title(title)
     axes.set_xlabel(below)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=6)
+        axes.legend(fontsize=6, loc="upper right")

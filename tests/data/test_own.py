@@ -385,7 +385,7 @@ def test_a_python_file_runs_if_the_user_named_it(tmp_path):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("broken", r"mine.py, line 10: ValueError: no disk"),
+        ("broken", r"mine.py: line 10: ValueError: no disk"),
         ("absent", "mine.py: expected a function 'absent' that returns torch Datasets; found none"),
         ("number", "mine.py: expected a function 'number' that returns torch Datasets; found none"),
     ],

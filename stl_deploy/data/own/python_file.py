@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.arrays import as_array
+from stl_deploy._util.untrusted import told_where
 from stl_deploy.config.schema import DatasetConfig
 from stl_deploy.data.own import arrays, trust
 from stl_deploy.data.own.arrays import ArrayData
@@ -77,10 +77,7 @@ def _run(file: Path, name: str) -> Any:
     except InputError:
         raise
     except Exception as error:  # a user's own code may raise anything
-        line = next(
-            (f.lineno for f in reversed(traceback.extract_tb(error.__traceback__)) if f.filename == str(file)), 0
-        )
-        raise InputError(f"{file}, line {line}: {type(error).__name__}: {error}") from error
+        raise InputError(f"{file}: {told_where(error, file)}") from error
     finally:
         sys.path.remove(str(file.resolve().parent))
 
