@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from stl_deploy._util.console import Console
 from stl_deploy._util.files import first_samples, leading, make_folder, make_place
 from stl_deploy._util.temporary import temporary_folder
+from stl_deploy.energy.counts.taps import Tapped, dense_macs
 from stl_deploy.errors import InputError, ToolError, UnsupportedError
 from stl_deploy.exporters.targets import (
     Format,
@@ -126,6 +127,11 @@ class Bench:
         """Every run so far."""
         right = accuracy(self.program, self.expected, self.labels)
         return Report(self.name, right, tuple(self.runs), self._warnings)
+
+    @property
+    def connections(self) -> int:
+        """Of the network, counted one by one."""
+        return sum(dense_macs(node) for node in self.program.nodes if isinstance(node, Tapped))
 
     def within(self, values: int, most: int | None = None) -> int:
         """How many samples keep the spikes and silences of all layers within ``values``: one to ``most``, or all."""

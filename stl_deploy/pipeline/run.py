@@ -16,11 +16,10 @@ from stl_deploy._util.files import leading, sha256, write_json, write_npz
 from stl_deploy._util.lock import alone_in
 from stl_deploy.config.load import load_config
 from stl_deploy.config.schema import RunConfig
-from stl_deploy.energy.counts.taps import Tapped, dense_macs
 from stl_deploy.energy.measure import EnergyReport, measure_energy
 from stl_deploy.errors import InputError, StlDeployError, ToolError, UnsupportedError
 from stl_deploy.exporters.targets import find_format, find_runner
-from stl_deploy.graph.program import Floats, Program
+from stl_deploy.graph.program import Floats
 from stl_deploy.graph.run import Result
 from stl_deploy.nn.network import Network
 from stl_deploy.pipeline import energy as costing
@@ -176,7 +175,7 @@ def _run_all(
     onnx, path = find_format("onnx"), run_dir / "net.onnx"
     write(folded.program, onnx, path, origin={"source": "net.nir", "sha256": sha256(run_dir / "net.nir")})
     bench.artifact(path, onnx, "ONNX Runtime", required=folded.exact)
-    others = lava and _others_run(folded.program, say)
+    others = lava and _others_run(bench, say)
     if others:
         bench.witnesses(say.details, required=folded.exact)
     trained = _run_torch(folded.trained, test.x)
@@ -200,15 +199,14 @@ def _run_all(
     return bench, facts, problem
 
 
-def _others_run(program: Program, say: Console) -> bool:
+def _others_run(bench: Bench, say: Console) -> bool:
     """Whether simulators that set up every connection by itself do so within seconds."""
-    connections = sum(dense_macs(node) for node in program.nodes if isinstance(node, Tapped))
-    if connections > _CONNECTIONS:
+    if bench.connections > _CONNECTIONS:
         say.details.say(
             f"simulators besides Lava are left to 'stl-deploy verify RUN --against NAME': they set up each of "
-            f"{connections:,} connections; a run takes at most {_CONNECTIONS:,}"
+            f"{bench.connections:,} connections; a run takes at most {_CONNECTIONS:,}"
         )
-    return connections <= _CONNECTIONS
+    return bench.connections <= _CONNECTIONS
 
 
 def _run_lava(bench: Bench, path: Path, wanted: bool, say: Console) -> ToolError | None:

@@ -3,6 +3,7 @@
 from io import StringIO
 from pathlib import Path
 
+import nir
 import numpy as np
 import pytest
 
@@ -125,6 +126,13 @@ def test_a_simulator_that_cannot_hold_an_artifact_is_told_and_left_out(
         said.getvalue().split()
     )
     assert bench.runs == []
+
+
+def test_connections_are_counted_one_by_one() -> None:
+    weight = np.ones((2, 3, 3, 3), np.float32)
+    conv = nir.Conv2d((5, 5), weight, stride=1, padding=0, dilation=1, groups=1, bias=np.zeros(2, np.float32))
+    bench = Bench(lower(chain((3, 5, 5), conv, lif((2, 3, 3)))), np.ones((1, 1, 3, 5, 5), np.float32))
+    assert bench.connections == 9 * 2 * 27
 
 
 def test_simulators_get_as_many_samples_as_keep_their_spikes_within_a_bound() -> None:
