@@ -12,7 +12,17 @@ from stl_deploy.config.schema import RunConfig
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
-QUICK_ROOMS = ("_util", "config", "data", "energy", "exporters/loihi", "exporters/onnx", "fold", "graph")
+QUICK_ROOMS = (
+    "_util",
+    "config",
+    "data",
+    "energy",
+    "exporters/integers",
+    "exporters/loihi",
+    "exporters/onnx",
+    "fold",
+    "graph",
+)
 """Rooms whose tests are quick, but for those that `SLOW_FILES` and `SLOW_FIXTURES` name."""
 QUICK_FILES = (
     "exporters/test_verify.py",

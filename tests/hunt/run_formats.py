@@ -159,7 +159,7 @@ def _draw_less() -> None:
     for module in (bars, cores, energy_plots, pareto, plots):
         if hasattr(module, "inline"):
             module.inline = inline
-    for name in ("_curves", "_thresholds", "_raster", "_conventions", "_layers", "_region",
+    for name in ("_curves", "_thresholds", "_raster", "_conventions", "_layers", "region",
                  "heat_map", "draw", "dominating", "by_layer"):  # fmt: skip
         setattr(plots, name, remembered(getattr(plots, name)))
     for name in ("load_network", "model_facts", "load_dataset", "encode_split", "read_nir"):

@@ -1,0 +1,67 @@
+"""Pools as torch has them: what a graph can hold is captured, spike for spike, and the rest refused by its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import stl_deploy as stl
+from stl_deploy.errors import CaptureError
+
+
+class Pooled(nn.Module):
+    """A convolution's spikes through a pool into a layer of neurons."""
+
+    def __init__(self, pool: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.pool = pool
+        self.conv, self.lif = nn.Conv2d(1, 3, 3, padding=1), stl.LIF((3, 8, 8), threshold=0.3)
+        features = pool(torch.zeros(1, 3, 8, 8)).flatten(1).shape[1]
+        self.fc, self.out = nn.Linear(features, 4), stl.LIF((4,), threshold=0.2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps, batch = x.shape[:2]
+        spikes = self.lif(self.conv(x.flatten(0, 1)).unflatten(0, (steps, batch)))
+        pooled = self.pool(spikes.flatten(0, 1)).flatten(1).unflatten(0, (steps, batch))
+        return self.out(self.fc(pooled))
+
+
+X = torch.rand(5, 3, 1, 8, 8) * 2
+HELD: dict[str, Callable[[Tensor], Tensor]] = {
+    "adaptive of the same size": lambda h: functional.adaptive_avg_pool2d(h, (8, 8)),
+    "adaptive": lambda h: functional.adaptive_avg_pool2d(h, (2, 4)),
+    "adaptive, windows of several sizes": lambda h: functional.adaptive_avg_pool2d(h, (3, 3)),
+    "adaptive maximum": lambda h: functional.adaptive_max_pool2d(h, (4, 4)),
+    "mean over both axes": lambda h: h.mean((2, 3)),
+    "mean over one axis": lambda h: h.mean(2),
+    "maximum over both axes": lambda h: h.amax((2, 3)),
+    "sum": lambda h: functional.avg_pool2d(h, 2, divisor_override=1),
+}
+REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "average up": (
+        lambda h: functional.avg_pool2d(h, 3, ceil_mode=True),
+        "expected average pooling with ceil_mode",
+    ),
+    "maximum up": (lambda h: functional.max_pool2d(h, 3, ceil_mode=True), "ceil_mode"),
+    "adaptive maximum": (lambda h: functional.adaptive_max_pool2d(h, (3, 3)), "expected windows of one size"),
+    "maximum over one axis": (lambda h: h.amax(2), "expected a maximum over both axes of an image"),
+}
+
+
+@pytest.mark.parametrize("pool", HELD.values(), ids=HELD)
+def test_a_pool_is_captured_spike_for_spike(pool: Callable[[Tensor], Tensor]) -> None:
+    net = stl.capture(Pooled(pool), X)
+    assert net.proof is not None
+    assert net.proof.end_to_end["differing"] == 0
+    assert net.proof.replay_differing == 0
+
+
+@pytest.mark.parametrize(("pool", "reason"), REFUSED.values(), ids=REFUSED)
+def test_a_pool_that_no_graph_holds_is_refused(pool: Callable[[Tensor], Tensor], reason: str) -> None:
+    with pytest.raises(CaptureError, match=reason):
+        stl.capture(Pooled(pool), X)
