@@ -22,6 +22,7 @@ from stl_deploy.pipeline.fold import fold_run
 from stl_deploy.pipeline.train import evaluate as evaluate_run
 from stl_deploy.training import loop as train_module
 from stl_deploy.training.curves import write_curves
+from stl_deploy.training.divergence import diverged
 from stl_deploy.training.evaluate import Rates, evaluate
 from stl_deploy.training.learning_rate import learning_rate
 from stl_deploy.training.loop import make_optimiser, pick_device, train
@@ -324,6 +325,16 @@ def test_nan_stops_and_keeps_the_last_checkpoint(tiny, tmp_path, broken, monkeyp
     train(tiny, tmp_path, resume=True)
     train(tiny, tmp_path / "whole")
     assert _same(_last(tmp_path), _last(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize(("huge", "named"), [(None, "vote"), ("linear1", "linear1")])
+def test_weights_that_are_finite_and_overflow_name_the_first_layer_that_shows_it(tiny, huge, named):
+    network = Network(apply_overrides(tiny, ["train.mode=ann"]), (1, 8, 8), 10).eval()
+    if huge is not None:
+        with torch.no_grad():
+            network.get_parameter(f"layers.{huge}.weight").fill_(3e38)
+    told = str(diverged(network, 4, torch.ones(1, 2, 1, 8, 8)))
+    assert told.startswith(f"training diverged in epoch 5: layer '{named}' holds NaN or infinite values; ")
 
 
 def test_a_nan_loss_names_the_layer(tiny, tmp_path):
