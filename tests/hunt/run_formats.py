@@ -141,14 +141,14 @@ def _draw_less() -> None:
     def inline(figure: Any, name: str, label: str) -> str:
         return real(figure, name, label) if turn[0] % 8 == 0 else "<svg></svg>"
 
-    def remembered(drawing: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def remembered(drawing: Callable[..., Any]) -> Callable[..., Any]:
         known: dict[str, Any] = {}
 
-        def draw(numbers: Any) -> Any:
+        def draw(*numbers: Any) -> Any:
             key = json.dumps(numbers, default=repr)
             turn[0] = zlib.crc32(key.encode())
             if key not in known:
-                drawn = drawing(numbers)
+                drawn = drawing(*numbers)
                 if len(known) >= 100:
                     return drawn
                 known[key] = drawn
