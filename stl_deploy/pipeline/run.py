@@ -107,7 +107,7 @@ def _run(
     write_json(run_dir / parity.FILE, table.as_dict())
     parity.show(table, say.details)
     energy = _energy(folded, test, run_dir, twin, say)
-    _write_json(folded, netx, run_dir)
+    _write_manifest(folded, netx, run_dir)
     say.step("Report")
     reporting.report(run_dir, say=say.details)
     table.report.require()
@@ -233,7 +233,7 @@ def _run_torch(network: Network, x: Floats) -> Result:
     return Result({"output": votes.numpy()}, {name: spikes.numpy() for name, spikes in recorded.items()})
 
 
-def _write_json(folded: FoldedRun, netx: dict[str, Any], run_dir: Path) -> None:
+def _write_manifest(folded: FoldedRun, netx: dict[str, Any], run_dir: Path) -> None:
     names = ["config.yaml", "model.safetensors", "net.nir", "net.onnx", "net.net", TEST_INPUT]
     names += [METRICS, parity.FILE, costing.FILE, TRADEOFF]
     contents = manifest(
