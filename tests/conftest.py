@@ -8,9 +8,11 @@ from hypothesis import HealthCheck, settings
 
 from stl_deploy.config.schema import RunConfig
 
-# How long an example takes is the machine's affair.
-settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("untimed")
+# How long an example takes is the machine's affair. A push is judged by the same examples everywhere; other ones are
+# drawn by `make explore`.
+settings.register_profile("same", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+settings.register_profile("explore", settings.get_profile("same"), derandomize=False, print_blob=True)
+settings.load_profile("same")
 
 QUICK_ROOMS = (
     "_util",

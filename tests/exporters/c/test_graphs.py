@@ -64,6 +64,7 @@ def differing(graph: IntegerGraph, x: Any, options: tuple[str, ...] = ()) -> int
     return spikes + int((ours.y != model.y).sum())
 
 
+@pytest.mark.hypothesis
 @pytest.mark.parametrize("block", range(8))
 def test_every_spike_is_the_integer_models_under_sanitizers(block: int) -> None:
     @settings(max_examples=25, suppress_health_check=list(HealthCheck))
@@ -80,6 +81,12 @@ def test_a_convolution_to_maps_of_one_pixel() -> None:
     """Its neurons are one row: their function takes no number of rows."""
     graph, x = Grower(3887633).grow()
     assert any(isinstance(node, ConvNode) and node.shape[1:] == (1, 1) for node in graph.nodes)
+    assert differing(graph, x, SANITIZED) == 0
+
+
+def test_a_row_of_neurons_that_no_table_or_state_is_read_for() -> None:
+    """They begin at 0 in every step, share their threshold, and are pooled as they come: nothing needs their place."""
+    graph, x = Grower(6506986).grow()
     assert differing(graph, x, SANITIZED) == 0
 
 
