@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from stl_deploy._util.console import QUIET, Console
-from stl_deploy._util.files import read_json, write_json, write_text
+from stl_deploy._util.files import read_input, read_json, write_json, write_text
 from stl_deploy._util.untrusted import blamed, read_text
 from stl_deploy.config.schema import DatasetConfig, RunConfig
-from stl_deploy.data import load_dataset
 from stl_deploy.energy.layers_csv import layers_csv
 from stl_deploy.errors import InputError
 from stl_deploy.graph.io.nir_file import read_nir
@@ -22,8 +21,8 @@ from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput, run
 from stl_deploy.nn.network import Network
-from stl_deploy.pipeline.inputs import encode_split
 from stl_deploy.pipeline.manifest import check_unchanged
+from stl_deploy.pipeline.source import TEST_INPUT
 from stl_deploy.pipeline.tradeoff import JSON as TRADEOFF
 from stl_deploy.pipeline.tradeoff import read_tradeoff
 from stl_deploy.report import Accuracy, ParityRow, Raster, ReportData, Thresholds, render_report, report_json
@@ -32,7 +31,7 @@ from stl_deploy.training.run_files import METRICS
 
 HTML, JSON, CSV = "report.html", "report.json", "layers.csv"
 _MOST_NAMES = 20
-_NEEDED = ("net.nir", "manifest.json", "verify.json", "energy.json", METRICS)
+_NEEDED = ("net.nir", TEST_INPUT, "manifest.json", "verify.json", "energy.json", METRICS)
 _LOADED = ("config.yaml", "model.safetensors")
 
 
@@ -60,7 +59,7 @@ def _gather(run_dir: Path) -> ReportData:
     network, config = load_network(run_dir)
     facts, manifest = model_facts(run_dir), read_json(run_dir / "manifest.json")
     verified = read_json(run_dir / "verify.json")
-    first = encode_split(config, load_dataset(config.dataset).test, 1)
+    x, _ = read_input(run_dir / TEST_INPUT)
     try:
         accuracies = [Accuracy(**row) for row in verified["rows"]["accuracy"]]
         parity = [ParityRow(**row) for row in verified["rows"]["parity"]]
@@ -78,7 +77,7 @@ def _gather(run_dir: Path) -> ReportData:
         accuracy=accuracies,
         curves=list(_records(run_dir / METRICS)),
         thresholds=list(_thresholds(network)),
-        rasters=list(rasters(lower(read_nir(run_dir / "net.nir")), first.x)),
+        rasters=list(rasters(lower(read_nir(run_dir / "net.nir")), x[:, :1])),
         raster_sample="the first test image",
         parity=parity,
         energy=_energy(run_dir),

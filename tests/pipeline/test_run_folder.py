@@ -39,7 +39,7 @@ def _change(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["config.yaml", "model.safetensors", "net.nir", "verify.json", "energy.json", "metrics.jsonl"]
+    "name", ["config.yaml", "model.safetensors", "net.nir", "test.npz", "verify.json", "energy.json", "metrics.jsonl"]
 )
 def test_report_refuses_a_file_of_another_run(copy: Path, name: str) -> None:
     page = sha256(copy / "report.html")
