@@ -127,7 +127,7 @@ def _once(read: Callable[..., Any]) -> Callable[..., Any]:
 
 @cache
 def _draw_less() -> None:
-    """A report takes as long as its drawings, and reading what no mutant changes: network and data are read once, known
+    """A report takes as long as its drawings, and reading what no mutant changes: network and input are read once, known
     numbers are not drawn again; of others every figure is made, one in eight is rendered.
     """
     import matplotlib.figure
@@ -162,7 +162,7 @@ def _draw_less() -> None:
     for name in ("_curves", "_thresholds", "_raster", "_conventions", "_layers", "region",
                  "heat_map", "draw", "dominating", "by_layer"):  # fmt: skip
         setattr(plots, name, remembered(getattr(plots, name)))
-    for name in ("load_network", "model_facts", "load_dataset", "encode_split", "read_nir"):
+    for name in ("load_network", "model_facts", "read_input", "read_nir"):
         setattr(verb, name, _once(getattr(verb, name)))
     last: list[Any] = [None, None]
 
