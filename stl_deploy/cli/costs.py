@@ -165,10 +165,11 @@ def report(
 
         data = report_graph(source, input_file, dialect=dialect, output=output, say=console())
     else:
-        from stl_deploy.pipeline.report import report as report_run
-
         if input_file is not None or dialect is not None or output is not None:
             raise InputError("--input, --dialect and -o are of a .nir file's report; a run folder has its own")
+        console().step(f"{source}: making its report")  # torch takes its time to load
+        from stl_deploy.pipeline.report import report as report_run
+
         data = report_run(source, say=console())
     emit_json(data, json)
 

@@ -171,6 +171,7 @@ def train(
 
 def evaluate(run_dir: RunArg, _trust: Trust = False, json: Json = False) -> None:
     """Accuracy, spike rates and thresholds of a trained model on its test split."""
+    console().step(f"{run_dir}: running its test split")  # torch takes its time to load
     from stl_deploy.pipeline.train import evaluate as evaluate_run
 
     emit_json(evaluate_run(run_dir, say=console()), json)

@@ -483,7 +483,7 @@ def test_an_interrupt_is_said_in_a_sentence(cli: Any, run_dir: Path, monkeypatch
     monkeypatch.setattr("stl_deploy.pipeline.train.evaluate", interrupt)
     found = cli("eval", run_dir)
     assert found.code == 130
-    assert found.err.strip() == "stl-deploy: interrupted; nothing half-written is left"
+    assert found.err.splitlines()[-1] == "stl-deploy: interrupted; nothing half-written is left"
 
 
 def test_a_file_named_energy_py_changes_nothing(run_dir: Path, tmp_path: Path) -> None:
