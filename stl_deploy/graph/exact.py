@@ -32,6 +32,13 @@ MANTISSA_BITS = 24
 """Integers up to 2^24 are exact in float32."""
 DOUBLE_BITS = 53
 """Integers up to 2^53 are exact in float64."""
+_MANTISSAS: dict[np.dtype[Any], tuple[type[Any], int]] = {
+    np.dtype(np.float32): (np.uint32, 2**23 - 1),
+    np.dtype(np.float64): (np.uint64, 2**52 - 1),
+}
+"""The words that floats are, and the part that is the mantissa, by type."""
+_AT_ONCE = 2**16
+"""Values that a processor's cache holds."""
 _RANGES = {MANTISSA_BITS: ("float32", 149, 2.0**128), DOUBLE_BITS: ("float64", 1074, float("inf"))}
 """Name, fraction bits of the least number, and what magnitudes must stay below, by bits of the mantissa."""
 
@@ -161,13 +168,20 @@ def random_input(rng: np.random.Generator, metadata: Mapping[str, Any], size: Se
 
 def fraction_bits(values: NDArray[Any]) -> int:
     """The least f so that all values are multiples of 2^-f (negative for multiples of larger powers of two)."""
-    nonzero = np.asarray(values, np.float64)[np.asarray(values) != 0]
-    if not nonzero.size:
-        return 0
-    mantissa, exponent = np.frexp(nonzero)
-    integers = np.abs(mantissa * 2.0**53).astype(np.int64)
-    lowest = np.log2((integers & -integers).astype(np.float64)).astype(np.int64)
-    return int((53 - exponent - lowest).max())
+    flat = np.asarray(values).reshape(-1)
+    if flat.dtype not in _MANTISSAS:
+        flat = flat.astype(np.float64)
+    finest = min((_finest(flat[i : i + _AT_ONCE]) for i in range(0, flat.size, _AT_ONCE)), default=math.inf)
+    return 0 if finest == math.inf else 1 - math.frexp(finest)[1]
+
+
+def _finest(values: NDArray[Any]) -> float:
+    """The smallest of the powers of two that the values' lowest bits stand for; infinity if all are 0."""
+    whole, mantissa = _MANTISSAS[values.dtype]
+    word = values.view(whole)
+    rest = (word & (word - whole(1))).view(values.dtype)  # without the lowest bit
+    power = (word & whole(mantissa)) == 0
+    return float(np.where(power, np.where(values == 0, np.inf, np.abs(values)), np.abs(values - rest)).min())
 
 
 def _judge(node: Node, grid: Grid | None, limit: int) -> NodeProof:
@@ -177,7 +191,7 @@ def _judge(node: Node, grid: Grid | None, limit: int) -> NodeProof:
     if grid.fraction_bits > finest:
         reason = f"terms are multiples of 2^-{grid.fraction_bits}, and {kind} has none below 2^-{finest}"
         return NodeProof(node.name, False, grid.bits, reason)
-    if grid.bound >= top:
+    if not grid.bound < top:
         return NodeProof(node.name, False, grid.bits, f"sums may reach {grid.bound:.3g}, beyond {kind}")
     if grid.bits > limit:
         return NodeProof(node.name, False, grid.bits, f"sums need {grid.bits:.1f} bits, {kind} holds {limit}")

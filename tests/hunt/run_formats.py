@@ -127,8 +127,8 @@ def _once(read: Callable[..., Any]) -> Callable[..., Any]:
 
 @cache
 def _draw_less() -> None:
-    """A report takes as long as its drawings, and reading what no mutant changes: network and input are read once, known
-    numbers are not drawn again; of others every figure is made, one in eight is rendered.
+    """A report takes as long as its drawings, and reading what no mutant changes: network and input are read once,
+    known numbers are not drawn again; of others every figure is made, one in eight is rendered.
     """
     import matplotlib.figure
 
