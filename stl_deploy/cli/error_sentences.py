@@ -12,10 +12,14 @@ _WRAPPINGS = (
     (r"Value error, ", ""),
     (r"^No such option '(-[\w-]+)'", r"No such option: \1"),
     (r"Input should be (.*?)(, unable to parse .*)?$", r"expected \1"),
+    (r"extra arguments? \(", r"extra argument(s) ("),
+    (r"( Did you mean [^?]*\?)\1$", r"\1"),
+    (r"Did you mean one of: ", "Did you mean "),
+    (r"'(--[\w-]+)'(?=[,?])", r"\1"),
     (r"\.? \(?(?:Possible options:|Did you mean) (.*?)\??\)?$", r" (did you mean \1?)"),
     (r"\.$", ""),
 )
-"""What pydantic puts around the reason that a value is refused, and how older releases of typer word it."""
+"""What pydantic puts around the reason that a value is refused, and how other releases of typer word it."""
 
 _POSSIBILITIES = r" \(did you mean .*"
 
