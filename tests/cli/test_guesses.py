@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from stl_deploy.cli import main
+from stl_deploy.cli.error_sentences import usage_sentence
 from stl_deploy.cli.interrupted import kept
 
 
@@ -61,6 +62,34 @@ def _error(line: str, capsys: pytest.CaptureFixture[str]) -> str:
 )
 def test_guesses(line: str, answer: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert _error(line, capsys) == f"stl-deploy: error: {answer}"
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        (
+            "No such command 'rnu'. Did you mean 'run'? Did you mean 'run'?",
+            "no such command 'rnu' (did you mean 'run'?)",
+        ),
+        ("No such command 'rnu'. Did you mean 'run'?", "no such command 'rnu' (did you mean 'run'?)"),
+        (
+            "No such option '--seeds'. (Did you mean one of: '--seed', '--set'?)",
+            "no such option: --seeds (did you mean --seed, --set?)",
+        ),
+        (
+            "No such option: --seeds (Possible options: --seed, --set)",
+            "no such option: --seeds (did you mean --seed, --set?)",
+        ),
+        ("Got unexpected extra argument (x)", "got unexpected extra argument(s) (x)"),
+        ("Got unexpected extra arguments (x y)", "got unexpected extra argument(s) (x y)"),
+    ],
+)
+def test_every_release_of_typer_is_worded_alike(theirs: str, ours: str) -> None:
+    class Worded(Exception):
+        def format_message(self) -> str:
+            return theirs
+
+    assert usage_sentence(Worded()) == f"{ours}; see stl-deploy --help"
 
 
 @pytest.mark.parametrize("line", ["--help", "lava --help", "witness --help"])
