@@ -31,7 +31,7 @@ from stl_deploy.training.run_files import METRICS
 
 HTML, JSON, CSV = "report.html", "report.json", "layers.csv"
 _MOST_NAMES = 20
-_NEEDED = ("net.nir", TEST_INPUT, "manifest.json", "verify.json", "energy.json", METRICS)
+_NEEDED = ("net.nir", "manifest.json", "verify.json", "energy.json", METRICS, TEST_INPUT)
 _LOADED = ("config.yaml", "model.safetensors")
 
 

@@ -163,9 +163,9 @@ class Scripted(nn.Module):
         return torch.stack(out)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # newer torch would rather not
 def test_a_scripted_module_is_captured_and_stays_in_its_mode() -> None:
-    with pytest.warns(DeprecationWarning, match="torch.jit.script"):
-        model = torch.jit.script(Scripted())
+    model = torch.jit.script(Scripted())
     net = stl.capture(model, torch.rand(8, 3, 6) * 3)
     assert net.proof.layers[0].rate > 0
     assert model.training
