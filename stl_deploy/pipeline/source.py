@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.console import Console
-from stl_deploy._util.files import leading, read_inputs
+from stl_deploy._util.files import first_samples, leading, read_inputs
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.targets import format_of, registry
 from stl_deploy.graph.exact import MANTISSA_BITS, random_input, require_on_grid, round_to_grid
@@ -24,6 +25,8 @@ RUN, GRAPH = "run", "nir"
 TEST_INPUT = "test.npz"
 """The file of a run folder that keeps the test images, encoded."""
 _RANDOM_STEPS, _RANDOM_SAMPLES = 16, 8
+MOST_COMPARED = 500_000_000
+"""Spikes and silences of all layers that runs keep to be compared: about 4 GB with three runs."""
 
 
 @dataclass(frozen=True)
@@ -115,12 +118,18 @@ def program_input(
 
     The npz file given; else a run folder's test images; else random values from a fixed seed on the grid that the
     graph's metadata declares (0 or 1 if it declares none). name: what to call the file; default: its path.
+    Of a file as many samples as `MOST_COMPARED` allows, and one at least; the words say so.
     """
     if file is None and source.kind == RUN and (source.path / TEST_INPUT).is_file():
         file = source.path / TEST_INPUT
     if file is not None:
         x, labels = read_inputs(file)
-        return x, labels, f"{leading(x)[1]} samples of {name or file}"
+        steps, samples = leading(x)
+        count = max(1, MOST_COMPARED // max(1, steps * sum(math.prod(node.shape) for node in program.spiking)))
+        if count >= samples:
+            return x, labels, f"{samples} samples of {name or file}"
+        what = f"the first {count:,} of {samples:,} samples of {name or file} (no more spikes are compared at once)"
+        return first_samples(x, count), None if labels is None else labels[:count], what
     rng = np.random.default_rng(0)
     drawn = {
         node.name: random_input(rng, program.metadata, (_RANDOM_STEPS, _RANDOM_SAMPLES, *node.shape))

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from stl_deploy import verbs
+from stl_deploy._util.console import Console
 from stl_deploy.graph.io.nir_file import write_nir
+from stl_deploy.pipeline import source
 from tests.graph.nets import chain, iff
 from tests.pipeline.test_cli import VERBS
 
@@ -56,3 +58,20 @@ def test_check_in_python_on_a_folder_and_on_an_input(tmp_path: Path) -> None:
     assert effects["compare", "ge"] == 1
     assert effects["leak", "exp"] == 0
     assert verbs.near_threshold(source, tmp_path / "x.npz") == {"n0": 2}
+
+
+def test_no_more_samples_are_compared_than_memory_allows(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with np.load(run_dir / "test.npz") as kept:
+        samples = kept["x"].shape[1]
+    spikes = verbs.verify(run_dir, [run_dir / "net.onnx"], lava=False).runs[0].compared
+    assert spikes % samples == 0
+    monkeypatch.setattr(source, "MOST_COMPARED", 5 * spikes // samples + 1)
+    report = verbs.verify(run_dir, [run_dir / "net.onnx"], lava=False, say=Console())
+    assert report.runs[0].compared == 5 * spikes // samples
+    assert f"input: the first 5 of {samples} samples of {run_dir / 'test.npz'} (no more" in capsys.readouterr().err
+    facts = verbs.export(run_dir, "onnx", tmp_path / "net.onnx")
+    assert facts["verified"]["input"].startswith(f"the first 5 of {samples} samples")
+    monkeypatch.setattr(source, "MOST_COMPARED", 1)
+    assert verbs.verify(run_dir, [run_dir / "net.onnx"], lava=False).runs[0].compared == spikes // samples
