@@ -25,7 +25,7 @@ RUN, GRAPH = "run", "nir"
 TEST_INPUT = "test.npz"
 """The file of a run folder that keeps the test images, encoded."""
 _RANDOM_STEPS, _RANDOM_SAMPLES = 16, 8
-MOST_COMPARED = 500_000_000
+MOST_COMPARED = 250_000_000
 """Spikes and silences of all layers that runs keep to be compared: about 4 GB with three runs."""
 
 
