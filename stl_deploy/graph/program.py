@@ -32,6 +32,7 @@ where v passes 2·θ while more than θ is left of it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -210,6 +211,10 @@ class Program:
     def spiking(self) -> tuple[Neuron, ...]:
         """The nodes that put out spikes, in order."""
         return tuple(node for node in self.of(Neuron) if node.spiking)
+
+    def samples_within(self, values: int, steps: int) -> int:
+        """How many samples of so many steps have at most ``values`` spikes and silences in all layers; at least one."""
+        return max(1, values // max(1, steps * sum(math.prod(node.shape) for node in self.spiking)))
 
     @cached_property
     def readers(self) -> dict[str, tuple[Node, ...]]:

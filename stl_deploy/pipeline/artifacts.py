@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -136,8 +135,7 @@ class Bench:
     def within(self, values: int, most: int | None = None) -> int:
         """How many samples keep the spikes and silences of all layers within ``values``: one to ``most``, or all."""
         steps, samples = leading(self.x)
-        each = steps * sum(math.prod(node.shape) for node in self.program.spiking)
-        return max(1, min(samples, most or samples, values // max(each, 1)))
+        return min(samples, most or samples, self.program.samples_within(values, steps))
 
     def add(self, name: str, result: Result, *, samples: int | None = None, **about: Any) -> None:
         """Compare a run on ``x``, or on its first ``samples``, with the reference; about: fields of `RunParity`.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,8 +157,7 @@ def _same(kept: RunConfig, config: RunConfig) -> bool:
 
 def _test_input(folded: FoldedRun, run_dir: Path) -> LabelledInput:
     """The test images, as many as fit, kept in the run folder for the commands that follow."""
-    per_sample = folded.config.time_steps * sum(math.prod(node.shape) for node in folded.program.spiking)
-    count = min(len(folded.data.test), max(1, _RECORDED_VALUES // per_sample))
+    count = min(len(folded.data.test), folded.program.samples_within(_RECORDED_VALUES, folded.config.time_steps))
     test = encode_split(folded.config, folded.data.test, count)
     write_npz(run_dir / TEST_INPUT, {"x": test.x, "y": test.labels})
     return test

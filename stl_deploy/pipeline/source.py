@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -125,7 +124,7 @@ def program_input(
     if file is not None:
         x, labels = read_inputs(file)
         steps, samples = leading(x)
-        count = max(1, MOST_COMPARED // max(1, steps * sum(math.prod(node.shape) for node in program.spiking)))
+        count = program.samples_within(MOST_COMPARED, steps)
         if count >= samples:
             return x, labels, f"{samples} samples of {name or file}"
         what = f"the first {count:,} of {samples:,} samples of {name or file} (no more spikes are compared at once)"

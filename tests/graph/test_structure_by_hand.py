@@ -193,3 +193,11 @@ def test_input_may_pass_by_the_weights_of_a_loop(loop_input, expected):
     assert series(lower(net, Dialect(dt=1.0, loop_input=loop_input)), 1, 0, 0) == expected
     net = chain([1], weights, bare(nir.I, r=a(1)), extra=[("n1", "n0"), ("input", "n1")])
     assert series(lower(net, Dialect(dt=1.0, loop_input=loop_input)), 1) == [4]
+
+
+def test_samples_within_a_number_of_spikes():
+    program = lower(chain([2], iff((2,)), nir.Linear(np.ones((3, 2), np.float32)), iff((3,))))
+    assert program.samples_within(75, 5) == 3
+    assert program.samples_within(74, 5) == 2
+    assert program.samples_within(24, 5) == 1
+    assert lower(chain([2], nir.Linear(np.eye(2, dtype=np.float32)))).samples_within(7, 5) == 7
