@@ -147,12 +147,12 @@ def _integrator(layer: LI, shape: Shape) -> nir.NIRNode:
 
 
 def _tensor(array: np.ndarray[Any, np.dtype[np.float64]]) -> Tensor:
-    return torch.from_numpy(array.astype(np.float32))
+    return torch.from_numpy(array).to(torch.float32)
 
 
 def _array(tensor: Tensor | None) -> Floats:
     assert tensor is not None
-    return tensor.detach().cpu().numpy().astype(np.float32)
+    return tensor.detach().cpu().to(torch.float32, copy=True).numpy()
 
 
 def _ints(value: Any) -> tuple[int, int]:

@@ -17,7 +17,14 @@ import numpy as np
 from stl_deploy._util.json_twin import JsonTwin
 from stl_deploy.errors import InputError
 from stl_deploy.fold.norm import Doubles
-from stl_deploy.graph.exact import MANTISSA_BITS, Grid, fraction_bits, round_to_grid, synaptic
+from stl_deploy.graph.exact import (
+    MANTISSA_BITS,
+    Grid,
+    fraction_bits,
+    largest_difference,
+    largest_sum,
+    round_to_grid,
+)
 from stl_deploy.graph.program import Floats
 
 _COARSEST = -24
@@ -44,21 +51,18 @@ def choose(node: str, weight: Doubles, bias: Doubles, arriving: Grid) -> tuple[F
     Returns the rounded float32 weight and bias, and the grid. Raises InputError if the weights are so uneven
     that no grid keeps them (the sum of magnitudes is not finite or zero grids are left).
     """
-    rows = weight.reshape(len(weight), -1)
-    magnitude = float((np.abs(rows).sum(axis=1) * arriving.bound + np.abs(bias)).max(initial=0))
+    magnitude = largest_sum(weight, bias, arriving)
     if not np.isfinite(magnitude):
         raise InputError(f"layer '{node}': weights add up to {magnitude}; no grid holds them")
-    given = synaptic(weight, bias, arriving)
+    given = Grid(max(fraction_bits(weight) + arriving.fraction_bits, fraction_bits(bias)), magnitude)
     if given.bits <= MANTISSA_BITS:
         own = max(fraction_bits(weight), fraction_bits(bias))
         return weight.astype(np.float32), bias.astype(np.float32), LayerGrid(node, own, given.bits, 0.0)
     finest = MANTISSA_BITS - arriving.fraction_bits - int(np.ceil(np.log2(max(magnitude, 2.0**-60))))
     for k in range(min(finest, _FINEST), _COARSEST, -1):
         w, b = round_to_grid(weight, k), round_to_grid(bias, k)
-        sums = np.abs(w.astype(np.float64)).reshape(len(w), -1).sum(axis=1) * arriving.bound
-        sums += np.abs(b.astype(np.float64))
-        grid = Grid(k + arriving.fraction_bits, float(sums.max(initial=0)))
+        grid = Grid(k + arriving.fraction_bits, largest_sum(w, b, arriving))
         if grid.bits <= MANTISSA_BITS:
-            change = max(float(np.abs(w - weight).max(initial=0)), float(np.abs(b - bias).max(initial=0)))
+            change = max(largest_difference(w, weight), largest_difference(b, bias))
             return w, b, LayerGrid(node, k, grid.bits, change)
     raise InputError(f"layer '{node}': sums of {magnitude:g} fit on no grid")

@@ -40,13 +40,13 @@ def _round(name: str, stages: Stages, arriving: Grid) -> LayerGrid:
     back = next((p.recurrent for p in stages.populations.values() if p.synapse == name and p.recurrent), None)
     if back is None:
         weight, bias, grid = choose(name, synapse.weight, synapse.bias, arriving)
-        synapse.weight, synapse.bias = weight.astype(np.float64), bias.astype(np.float64)
+        synapse.weight[...], synapse.bias[...] = weight, bias
         return grid
     inputs, together = synapse.weight.shape[1], np.concatenate([synapse.weight, stages.synapses[back].weight], axis=1)
     bound = Grid(arriving.fraction_bits, max(arriving.bound, SPIKES.bound))
     weight, bias, grid = choose(name, together, synapse.bias, bound)
-    synapse.weight, synapse.bias = weight[:, :inputs].astype(np.float64), bias.astype(np.float64)
-    stages.synapses[back].weight = weight[:, inputs:].astype(np.float64)
+    synapse.weight[...], synapse.bias[...] = weight[:, :inputs], bias
+    stages.synapses[back].weight[...] = weight[:, inputs:]
     return grid
 
 

@@ -126,4 +126,4 @@ def _population(name: str, layer: LIF, synapse: str | None) -> Population:
 
 
 def _doubles(tensor: Tensor) -> Doubles:
-    return tensor.detach().cpu().numpy().astype(np.float64)
+    return tensor.detach().cpu().to(torch.float64, copy=True).numpy()

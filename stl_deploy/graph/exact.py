@@ -17,7 +17,7 @@ The proof is made on the Program itself, so it holds for what is in the file, wh
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,7 +155,16 @@ def require_on_grid(program: Program, x: NDArray[Any] | Mapping[str, NDArray[Any
 
 def round_to_grid(x: NDArray[Any], fraction_bits: int) -> Floats:
     """Nearest multiples of 2^-fraction_bits, as float32 (halves to even)."""
-    return np.asarray(np.round(np.asarray(x, np.float64) * 2.0**fraction_bits) / 2.0**fraction_bits, np.float32)
+    given = np.asarray(x)
+    rounded = np.empty(given.shape, np.float32)
+    for part, to in zip(_parts(given), _parts(rounded), strict=True):
+        to[:] = np.round(part.astype(np.float64) * 2.0**fraction_bits) / 2.0**fraction_bits
+    return rounded
+
+
+def largest_difference(x: NDArray[Any], y: NDArray[Any]) -> float:
+    """The largest magnitude of the differences of two arrays of one shape."""
+    return max((float(np.abs(a - b).max()) for a, b in zip(_parts(x), _parts(y), strict=True)), default=0.0)
 
 
 def random_input(rng: np.random.Generator, metadata: Mapping[str, Any], size: Sequence[int]) -> Floats:
@@ -168,11 +177,17 @@ def random_input(rng: np.random.Generator, metadata: Mapping[str, Any], size: Se
 
 def fraction_bits(values: NDArray[Any]) -> int:
     """The least f so that all values are multiples of 2^-f (negative for multiples of larger powers of two)."""
-    flat = np.asarray(values).reshape(-1)
-    if flat.dtype not in _MANTISSAS:
-        flat = flat.astype(np.float64)
-    finest = min((_finest(flat[i : i + _AT_ONCE]) for i in range(0, flat.size, _AT_ONCE)), default=math.inf)
+    given = np.asarray(values)
+    if given.dtype not in _MANTISSAS:
+        given = given.astype(np.float64)
+    finest = min(map(_finest, _parts(given)), default=math.inf)
     return 0 if finest == math.inf else 1 - math.frexp(finest)[1]
+
+
+def _parts(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """The array's values in parts that a processor's cache holds; parts of the array itself where it is contiguous."""
+    flat = array.reshape(-1)
+    return (flat[i : i + _AT_ONCE] for i in range(0, flat.size, _AT_ONCE))
 
 
 def _finest(values: NDArray[Any]) -> float:
@@ -216,11 +231,20 @@ def output_grid(node: Node, arriving: Grid | None, metadata: Mapping[str, Any]) 
 def synaptic(weight: NDArray[Any], bias: NDArray[Any] | None, arriving: Grid) -> Grid:
     """The grid of a layer's partial sums; weight ``[outputs, ...]``, bias ``[outputs]``."""
     bits = fraction_bits(weight) + arriving.fraction_bits
-    bound = np.abs(weight.astype(np.float64)).reshape(len(weight), -1).sum(axis=1) * arriving.bound
     if bias is not None:
         bits = max(bits, fraction_bits(bias))
-        bound = bound + np.abs(bias.astype(np.float64))
-    return Grid(bits, float(bound.max(initial=0)))
+    return Grid(bits, largest_sum(weight, bias, arriving))
+
+
+def largest_sum(weight: NDArray[Any], bias: NDArray[Any] | None, arriving: Grid) -> float:
+    """What no partial sum of a layer exceeds: the largest, over its outputs, of Σ|w|·bound + |b|."""
+    rows = weight.reshape(len(weight), -1)
+    at_once = max(_AT_ONCE // max(rows.shape[1], 1), 1)
+    parts = (rows[i : i + at_once].astype(np.float64) for i in range(0, len(rows), at_once))
+    sums = np.concatenate([np.abs(part).sum(axis=1) for part in parts]) * arriving.bound
+    if bias is not None:
+        sums += np.abs(bias.astype(np.float64))
+    return float(sums.max(initial=0))
 
 
 def sum_grids(grids: Sequence[Grid | None]) -> Grid | None:

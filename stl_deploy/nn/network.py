@@ -141,8 +141,11 @@ class Network(nn.Module):
             return self.scores(outputs).argmax(1)
         return torch.from_numpy(Readout("first").decide(outputs.detach().cpu().float().numpy())).to(outputs.device)
 
-    def record(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Votes, and the output of every LIF (in mode ``ann`` every ReLU) and pool by name, ``[T, B, *shape]``."""
+    def record(self, x: Tensor, *, every_layer: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
+        """Votes, and the output of every LIF (in mode ``ann`` every ReLU) and pool by name, ``[T, B, *shape]``.
+
+        every_layer: as for `forward`.
+        """
         recorded: dict[str, Tensor] = {}
         kept = {*self.activations, *(name for name, layer in self.layers.items() if isinstance(layer, _POOLS))}
 
@@ -150,7 +153,7 @@ class Network(nn.Module):
             if name in kept:
                 recorded[name] = output
 
-        return self(x, keep), recorded
+        return self(x, keep, every_layer=every_layer), recorded
 
     @property
     def lifs(self) -> Iterator[tuple[str, LIF]]:

@@ -92,6 +92,24 @@ def test_a_forward_that_is_not_what_the_layers_say_is_refused(exact_grid: bool) 
     fold(network, coding="analog", fraction_bits=4, exact_grid=exact_grid)
 
 
+def test_folding_waits_for_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = _network()
+    monkeypatch.setattr("stl_deploy.nn.fused.works", lambda *_: pytest.fail("the compiled path was asked for"))
+    fold(network, coding="analog", fraction_bits=4)
+
+
+def test_folding_leaves_the_network_as_it_was() -> None:
+    """Its numbers are rounded in place, in copies: also those of a layer without a norm, and of doubles."""
+    config = yaml.safe_load(CONV_NET)
+    del config["network"][-3]
+    network = Network(config_of(config), (1, 8, 8), 10).eval()
+    before = {name: value.clone() for name, value in network.double().state_dict().items()}
+    folded = fold(network, coding="analog", fraction_bits=4)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    weight = folded.graph.nodes["conv1"].weight
+    assert not np.shares_memory(weight, folded.network.layers["conv1"].weight.numpy())
+
+
 def test_a_forward_that_changes_the_scores_is_refused() -> None:
     network = _network()
     network.__class__ = Scoring

