@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.arrays import require_held_by_float32
-from stl_deploy._util.atomic import make_folder, make_place, whole_file, write_json, write_text
+from stl_deploy._util.atomic import make_folder, make_place, require_folder, whole_file, write_json, write_text
 from stl_deploy._util.npz import MAX_ARRAY_BYTES, names_in, read_npz, write_npz
 from stl_deploy._util.untrusted import blamed, plain_file
 from stl_deploy.errors import InputError
@@ -23,6 +23,7 @@ __all__ = [
     "MAX_ARRAY_BYTES",
     "Inputs",
     "blamed",
+    "checked_labels",
     "leading",
     "make_folder",
     "make_place",
@@ -31,6 +32,7 @@ __all__ = [
     "read_inputs",
     "read_json",
     "read_npz",
+    "require_folder",
     "sha256",
     "whole_file",
     "write_json",
@@ -110,7 +112,8 @@ def read_inputs(path: Path) -> tuple[Inputs, NDArray[np.int64] | None]:
         x = {name.removeprefix(_NAMED): _values(path, name, values) for name, values in named.items()}
     else:
         x = _values(path, "x", arrays["x"])
-    return x, _labels(path, arrays.get("y"), *leading(x))
+    labels = arrays.get("y")
+    return x, None if labels is None else checked_labels(labels, *leading(x), f"{path}: 'y'")
 
 
 def leading(x: NDArray[Any] | Mapping[str, NDArray[Any]]) -> tuple[int, int]:
@@ -145,12 +148,13 @@ def _values(path: Path, name: str, x: NDArray[Any]) -> NDArray[Any]:
     return rounded
 
 
-def _labels(path: Path, labels: NDArray[Any] | None, steps: int, samples: int) -> NDArray[np.int64] | None:
-    if labels is None:
-        return None
+def checked_labels(labels: NDArray[Any], steps: int, samples: int, where: str) -> NDArray[np.int64]:
+    """Labels ``[B]``, or ``[B, T]``; raises InputError for others, as of ``where``."""
     if labels.shape not in ((samples,), (samples, steps)) or labels.dtype.kind not in "iub":
+        swapped = labels.shape in ((steps,), (steps, samples))
+        remedy = "if it is [B, T, ...], swap its first two axes" if swapped else "leave labels out if there are none"
         raise InputError(
-            f"{path}: 'y': expected whole numbers [{samples}], or [{samples}, {steps}] for labels of each step; found "
-            f"{labels.dtype} {list(labels.shape)}; leave 'y' out where there are no labels"
+            f"{where}: expected whole numbers [{samples}], or [{samples}, {steps}] for labels of each step (x is read "
+            f"as [T, B, ...], {steps} steps of {samples} samples); found {labels.dtype} {list(labels.shape)}; {remedy}"
         )
     return labels.astype(np.int64)

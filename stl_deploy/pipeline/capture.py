@@ -16,9 +16,11 @@ from stl_deploy.errors import CaptureError, GraphError, InputError
 from stl_deploy.fold.index_maps import arrange
 from stl_deploy.fold.layer_graph import FoldedLayers, fold_layers
 from stl_deploy.graph.compare import rate_warnings
+from stl_deploy.graph.lower import METADATA_KEY
 from stl_deploy.graph.program import Shape
 from stl_deploy.graph.run import Result
 from stl_deploy.pipeline.proof import Proof, end_to_end, module_spikes, prove_layers, prove_replay
+from stl_deploy.pipeline.source import CAPTURED, swapped
 from stl_deploy.tracing import Call, Time, Traced, trace
 from stl_deploy.tracing.nodes import NOWHERE
 from stl_deploy.tracing.running import require_repeatable
@@ -75,6 +77,7 @@ def capture(
     folded = _fold(traced)
     original = Captured(model, traced, folded, tuple(batch.shape[1 if time == "inside" else 2 :]))
     sample = original.as_graph_input(batch)
+    folded.graph.metadata[METADATA_KEY][CAPTURED] = {"time": time, "steps": traced.length}
     proof = _prove(model, traced, folded, batch) if verify else None
     for warning in proof.warnings if proof is not None else ():
         warnings.warn(warning, stacklevel=2)
@@ -104,6 +107,22 @@ class Captured:
         """A batch as the module's forward takes it, as the graph's input ``[T, B, *shape]``."""
         steps = steps_of(self.traced.call, _tensor(batch), self.traced.length)
         return self.arranged(torch.stack(steps).float().cpu().numpy())
+
+    def given(self, x: NDArray[Any]) -> NDArray[Any]:
+        """Input as the module takes it, or its steps in the graph's order of axes, as the graph's ``[T, B, *shape]``.
+
+        Where the module has time second, warns of steps that seem to stand where samples do.
+        """
+        if self.time == "second" and x.ndim >= 2:
+            samples, steps = x.shape[:2]
+            if swapped(steps, samples, self.traced.length):
+                warnings.warn(
+                    f"x is read as this graph's module takes it (time='second'), [B, T, ...]: {samples} samples of "
+                    f"{steps} steps; it was captured on {samples} steps: if x is [T, B, ...], give x.swapaxes(0, 1)",
+                    stacklevel=4,
+                )
+            x = x.swapaxes(0, 1)
+        return self.arranged(x)
 
     def arranged(self, x: NDArray[Any]) -> NDArray[Any]:
         """Input ``[T, B, *shape]`` in the module's order of axes, or the graph's, in the graph's.
@@ -147,6 +166,8 @@ def _tensor(x: Any) -> Tensor:
 def _batch(model: nn.Module, x: Any, call: Call) -> Tensor:
     if call.time not in get_args(Time):
         raise InputError(f"time: expected {', '.join(map(repr, get_args(Time)))}; found {call.time!r}")
+    if isinstance(model, type) and issubclass(model, nn.Module):
+        raise CaptureError(f"expected a module; found the class {model.__name__}; give one: {model.__name__}(...)")
     if not isinstance(model, nn.Module):
         raise CaptureError(
             f"a {type(model).__name__} is no torch.nn.Module; wrap what it does in a module's forward and give that"

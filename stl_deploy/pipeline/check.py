@@ -24,7 +24,7 @@ from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.margins import NearThreshold
 from stl_deploy.graph.run import CHUNK, NetworkInput, run
 from stl_deploy.pipeline.show import artifact_rows
-from stl_deploy.pipeline.source import Source, check_bits, open_program, open_source
+from stl_deploy.pipeline.source import Source, check_bits, open_program, open_source, read_for
 
 
 @dataclass(frozen=True)
@@ -147,9 +147,9 @@ def near_threshold(
 
     There another order of summation can move a spike. Raises as `measure` does.
     """
-    x, _ = read_inputs(input_file)
-    near = NearThreshold()
-    run(open_program(open_source(source), dialect, or_spec=True), x, observe=near, chunk=CHUNK)
+    program, near = open_program(open_source(source), dialect, or_spec=True), NearThreshold()
+    x, _ = read_for(program, input_file)
+    run(program, x, observe=near, chunk=CHUNK)
     close = {name: count for name, count in near.counts.items() if count}
     where = ", ".join(f"{name} {count:,}" for name, count in close.items()) or "nowhere"
     say.say(f"potentials within {near.ulps:g} units in the last place of the threshold: {where}")

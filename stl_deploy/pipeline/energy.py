@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from stl_deploy._util import install
 from stl_deploy._util.console import QUIET, Console
-from stl_deploy._util.files import leading, read_inputs, write_json, write_text
+from stl_deploy._util.files import leading, require_folder, write_json, write_text
 from stl_deploy._util.units import plain, range_with_unit, with_unit
 from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.layers_csv import layers_csv
@@ -27,7 +27,7 @@ from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline.artifacts import open_runner
 from stl_deploy.pipeline.manifest import check_network, record_files
 from stl_deploy.pipeline.mapping import on_loihi
-from stl_deploy.pipeline.source import TEST_INPUT, Source, open_reading, open_source
+from stl_deploy.pipeline.source import TEST_INPUT, Source, open_reading, open_source, read_for
 
 FILE, CSV, HTML = "energy.json", "layers.csv", "energy.html"
 
@@ -58,11 +58,12 @@ def energy(
     """
     if output is not None:
         install.require("matplotlib")
+        require_folder(output)
     opened = open_source(source)
     if opened.kind == "run":
         check_network(source)
     program, reading = open_reading(opened, dialect)
-    x, labels = read_inputs(input_of(opened, input_file))
+    x, labels = read_for(program, input_of(opened, input_file))
     ann = ann or _kept_twin(opened, input_file, x)
     twin = None if ann is None else _twin(program, ann, x, labels, say)
     report = measure_energy(

@@ -14,7 +14,7 @@ from stl_deploy.graph.accuracy import accuracy, share_right
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline.progress import now_and_then
-from stl_deploy.pipeline.source import Source, on_declared_grid, open_program, open_source
+from stl_deploy.pipeline.source import Source, on_declared_grid, open_program, open_source, read_for
 
 
 def simulate(
@@ -40,16 +40,18 @@ def simulate(
     require_other(output, source, input_file)
     _allocator.keep_large_buffers()
     opened = open_source(source, artifacts=True)
-    x: NetworkInput
-    x, labels = read_inputs(input_file)
     common = {"deadline": deadline, "progress": now_and_then(say, f"steps on {backend}"), "say": say}
     program: Program | None = None
+    x: NetworkInput
     if opened.is_graph:
         program = open_program(opened, dialect, say=say)
+        x, labels = read_for(program, input_file)
         if input_grid is not None:
             program, x = on_declared_grid(program, x, input_grid, say)
-    elif input_grid is not None:
-        raise InputError(f"{source}: --input-grid is of graphs; an artifact of {opened.kind} has its own grid")
+    else:
+        if input_grid is not None:
+            raise InputError(f"{source}: --input-grid is of graphs; an artifact of {opened.kind} has its own grid")
+        x, labels = read_inputs(input_file)
     runner = open_backend(opened, program, backend, settings, **common)
     for note in getattr(runner, "notes", ()):
         say.warn(note)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,8 @@ RUN, GRAPH = "run", "nir"
 TEST_INPUT = "test.npz"
 """The file of a run folder that keeps the test images, encoded."""
 _RANDOM_STEPS, _RANDOM_SAMPLES = 16, 8
+CAPTURED = "captured"
+"""The key of a graph's metadata that says where the module it was captured from has time, and of how many steps."""
 MOST_COMPARED = 250_000_000
 """Spikes and silences of all layers that runs keep to be compared: about 4 GB with three runs."""
 
@@ -110,6 +114,30 @@ def open_reading(source: Source, dialect: str | None = None, *, or_spec: bool = 
     return replace(program, metadata={**program.metadata, "dialect": reading.dialect.as_dict()}), reading
 
 
+def read_for(program: Program, file: Path) -> tuple[NetworkInput, NDArray[np.int64] | None]:
+    """Input and labels of an npz file (see `read_inputs`); warns where its steps seem to stand where its samples do.
+
+    Files hold ``[T, B, *shape]``, and a graph may come from a module that takes ``[B, T, *shape]``.
+    """
+    x, labels = read_inputs(file)
+    captured = program.metadata.get(CAPTURED)
+    if isinstance(captured, Mapping) and captured.get("time") == "second":
+        steps, samples = leading(x)
+        if swapped(steps, samples, captured.get("steps")):
+            warnings.warn(
+                f"{file}: x is read as [T, B, ...], {steps} steps of {samples} samples; the module that this graph was "
+                f"captured from takes [B, T, ...] and was run for {samples} steps: if that is how x lies, swap its "
+                "first two axes",
+                stacklevel=2,
+            )
+    return x, labels
+
+
+def swapped(steps: int, samples: int, usual: Any) -> bool:
+    """Whether so many steps of so many samples look like axes that have changed places; usual: steps of the capture."""
+    return bool(steps != usual and samples == usual)
+
+
 def program_input(
     source: Source, program: Program, file: Path | None, name: str | None = None
 ) -> tuple[NetworkInput, NDArray[np.int64] | None, str]:
@@ -122,7 +150,7 @@ def program_input(
     if file is None and source.kind == RUN and (source.path / TEST_INPUT).is_file():
         file = source.path / TEST_INPUT
     if file is not None:
-        x, labels = read_inputs(file)
+        x, labels = read_for(program, file)
         steps, samples = leading(x)
         count = program.samples_within(MOST_COMPARED, steps)
         if count >= samples:

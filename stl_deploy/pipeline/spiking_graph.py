@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.arrays import as_array
 from stl_deploy._util.console import QUIET
-from stl_deploy._util.files import require_suffix, write_npz, write_text
+from stl_deploy._util.files import checked_labels, leading, require_suffix, write_npz, write_text
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import InputError
 from stl_deploy.graph.dialect import Dialect
@@ -47,8 +47,8 @@ class Original(Protocol):
         """The shape of one step of one sample as the module takes it."""
         ...
 
-    def arranged(self, x: NDArray[Any]) -> NDArray[Any]:
-        """Input ``[T, B, *shape]`` in the module's order of axes, or the graph's, in the graph's."""
+    def given(self, x: NDArray[Any]) -> NDArray[Any]:
+        """Input as the module takes it, or its steps in the graph's order of axes, as the graph's own."""
         ...
 
     def as_graph_input(self, batch: Any) -> NDArray[Any]:
@@ -69,7 +69,8 @@ class SpikingGraph:
     given. name: of the network, in reports.
 
     Every method that takes ``x`` takes ``[T, B, *shape]``, as a numpy array or a torch tensor, or for several inputs
-    one by name. A graph never changes: `fold` gives a new one.
+    one by name; of a captured module, as the module takes it: ``[B, T, *shape]`` under ``time="second"``.
+    A graph never changes: `fold` gives a new one.
 
     Raises GraphError where the graph cannot be read as a network.
 
@@ -216,17 +217,19 @@ class SpikingGraph:
         """Exact counts of the network's activity on ``x`` (default: ``sample``) and modelled joules.
 
         labels: ``[B]``, for the spread by class. prices, input_coding: as ``stl-deploy energy`` takes them.
+        Raises InputError for input or labels that do not fit.
         """
         from stl_deploy.energy.measure import DEFAULT_PRICES, measure_energy
         from stl_deploy.pipeline.mapping import on_loihi
 
+        given = self._input(x, "energy")
         report = measure_energy(
             self.program,
-            self._input(x, "energy"),
+            given,
             input_coding=input_coding,
             prices=prices or DEFAULT_PRICES,
             source=self.name,
-            labels=None if labels is None else as_array(labels),
+            labels=None if labels is None else checked_labels(as_array(labels), *leading(given), "labels"),
             chip=on_loihi(self.program),
         )
         return Bill(report)
@@ -268,9 +271,9 @@ class SpikingGraph:
         return run(self.program, x, record=[node.name for node in self.program.spiking], chunk=CHUNK)
 
     def _given(self, x: Any) -> NetworkInput:
-        """Input as numpy, in the graph's order of axes where it comes in that of a captured module."""
+        """Input as numpy, in the graph's order of axes, of a captured module from that of the module."""
         arrays = {str(name): as_array(one) for name, one in x.items()} if isinstance(x, Mapping) else as_array(x)
-        return arrays if self.original is None or isinstance(arrays, Mapping) else self.original.arranged(arrays)
+        return arrays if self.original is None or isinstance(arrays, Mapping) else self.original.given(arrays)
 
     def _input(self, x: Any, verb: str) -> NetworkInput:
         if x is not None:

@@ -7,11 +7,13 @@ _CONDITION = (
     "a spike is decided by one comparison with a fixed threshold; leave out what else decides (a refractory time?)"
 )
 _ACTIVATION = "an activation of real numbers is none of a spiking neuron; put a neuron in its place"
+_GATES = "an LSTM or GRU multiplies signals by gates, which no spiking graph holds; use spiking neurons with recurrence"
 CONDITIONS = ("bitwise_and", "bitwise_or", "logical_and", "logical_or")
 NORMS = ("native_layer_norm", "native_group_norm", "_fused_rms_norm", "rms_norm")
 _INSTEAD = {
     **dict.fromkeys(NORMS, _NORM),
     **dict.fromkeys((*CONDITIONS, "bitwise_not", "logical_not", "logical_xor"), _CONDITION),
+    **dict.fromkeys(("mkldnn_rnn_layer", "unsafe_split", "unsafe_chunk", "_thnn_fused_lstm_cell"), _GATES),
     "bmm": "it multiplies two signals (attention?), and a graph's weights stay the same",
     "argmax": "a spike is decided by its own potential; leave out what compares neurons",
     "sign": "spikes are 0 or 1; compare a potential with a threshold in its place",

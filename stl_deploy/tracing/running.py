@@ -127,12 +127,15 @@ def _called(model: nn.Module, x: Tensor, call: Call) -> Any:
     except CaptureError:
         raise
     except Exception as error:
-        whole = next((name for name, each in model.named_parameters() if not each.is_floating_point()), None)
-        instead = (
-            f"give x as forward takes it under time={call.time!r}"
-            if whole is None
-            else f"parameter '{whole}' holds integers: make them floats by .float()"
-        )
+        instead = f"give x as forward takes it under time={call.time!r}"
+        for name, each in model.named_parameters():
+            if not each.is_floating_point():
+                instead = f"parameter '{name}' holds integers: make them floats by .float()"
+                break
+            if each.dtype != x.dtype:
+                held, given = (str(dtype).removeprefix("torch.") for dtype in (each.dtype, x.dtype))
+                instead = f"parameter '{name}' is {held} and x {given}: give model.float(), for graphs are float32"
+                break
         raise CaptureError(
             f"the model fails on an input of shape {list(x.shape)}: {type(error).__name__}: {one_line(error, 200)}; "
             f"{instead}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import stl_deploy as stl
+from stl_deploy._util.npz import write_npz
 from stl_deploy.errors import CaptureError, InputError
 from stl_deploy.graph.program import Neuron, Program
+from stl_deploy.pipeline.energy import energy
 from tests.tracing.stand_ins import Leaky, LIFBox, MemoryNeuron
 
 
@@ -131,6 +134,32 @@ def test_state_in_the_module(options: dict[str, Any], reset: str, exact: bool, t
     assert [module.v for module in model if isinstance(module, MemoryNeuron)] == [
         options.get("v_reset", 0.0) or 0.0
     ] * 2
+
+
+def test_a_graph_takes_input_as_its_module_does(tmp_path: Path) -> None:
+    """Of ``[B, T, ...]``: the same counts and outputs from x given again as from the batch of the capture."""
+    torch.manual_seed(2)
+    x = (torch.rand(5, 7, 6) < 0.7).float()  # 5 samples of 7 steps
+    net = stl.capture(Swapped(stack("m", v_threshold=0.1, tau=None)), x, time="second").fold(input_grid=0)
+    steps_first = np.asarray(x.transpose(0, 1))
+    assert net.simulate(x).y.shape[:2] == (7, 5)
+    assert net.energy(x).totals == net.energy().totals
+    manifest = net.export(tmp_path / "net.onnx", x=x)
+    assert manifest["verified"]["input"] == "5 samples of x"
+    net.verify(tmp_path / "net.onnx", x).require()
+    with pytest.warns(UserWarning, match=r"7 samples of 5 steps; it was captured on 7 steps: .*swapaxes"):
+        net.simulate(steps_first)
+    net.export(tmp_path / "net.nir")
+    read = stl.read(tmp_path / "net.nir")  # a file's input has its steps first
+    np.testing.assert_array_equal(read.simulate(steps_first).y, net.simulate(x).y)
+    write_npz(tmp_path / "x.npz", {"x": steps_first})
+    energy(tmp_path / "net.nir", tmp_path / "x.npz")
+    write_npz(tmp_path / "x.npz", {"x": x.numpy()})
+    with pytest.warns(UserWarning, match=r"x is read as \[T, B, ...\], 5 steps of 7 samples; .* was run for 7 steps"):
+        energy(tmp_path / "net.nir", tmp_path / "x.npz")
+    write_npz(tmp_path / "x.npz", {"x": x.numpy(), "y": np.zeros(5, int)})
+    with pytest.raises(InputError, match=r"'y': expected whole numbers \[7\], .* if it is \[B, T, ...\], swap"):
+        energy(tmp_path / "net.nir", tmp_path / "x.npz")
 
 
 class Swapped(nn.Module):
