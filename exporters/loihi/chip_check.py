@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from stl_deploy.exporters.integers.rounding import rounded
 from stl_deploy.exporters.loihi.chips import Chip
 from stl_deploy.exporters.loihi.placement import Placed, place
-from stl_deploy.exporters.loihi.structure import refusals
+from stl_deploy.exporters.loihi.structure import refusals, structure
 from stl_deploy.exporters.loihi.wide_sums import wide_findings
 from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Program
 
 
 def check_chip(program: Program, chip: Chip) -> Iterator[Finding]:
-    """Whether a chip has room: what netx refuses, else what each layer takes and what does not fit by how much."""
+    """Whether a chip has room: what netx refuses, else what each layer takes, what does not fit by how much, and what
+    its integers round.
+    """
     refused = refusals(program)
     yield from (from_error(error) for error in refused)
     if refused:
@@ -32,6 +35,7 @@ def check_chip(program: Program, chip: Chip) -> Iterator[Finding]:
         folded = excess.kind == "thresholds"
         remedy = "export with folded thresholds: one per population" if folded else "use fewer neurons or inputs there"
         yield Finding("does-not-fit", "warning" if folded else "error", where, str(excess), remedy)
+    yield from rounded(program, [node.name for node in structure(program).host])
     yield from wide_findings(program)
 
 

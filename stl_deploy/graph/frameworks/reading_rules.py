@@ -206,7 +206,9 @@ class Norse(Reader):
     def _cuba(self, node: Neuron, theta: Floats, rate: Doubles) -> tuple[nir.NIRNode, Doubles]:
         """It reads r and w_in here, and takes v_leak for the current's rest too."""
         assert node.synapse is not None
-        super()._require_start(node)
+        if node.v_start is not None:
+            reason = "takes v_leak, at which it starts, for the rest of the current, too"
+            refuse(node, "start", self, reason, "train current-based neurons that start and leak to 0")
         _refuse_leak(node, self)
         if (rate <= 0).any():
             refuse(node, "no-leak", self, "needs a leak in current-based neurons", "use IF or LIF")
