@@ -11,6 +11,7 @@ An entry point names a Format (an object), a Runner (a class), or an iterable of
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -276,8 +277,16 @@ def _find(known: Mapping[str, T], name: str, what: str) -> T:
     if name not in known:
         if name in registry().broken:
             raise InputError(f"the target '{name}' is installed, but {registry().broken[name]}; mend or remove it")
-        raise InputError(f"expected a {what}: {', '.join(known)}; found '{name}'{did_you_mean(name, known)}")
+        hint = did_you_mean(name, known) or _described_by(known, name)
+        raise InputError(f"expected a {what}: {', '.join(known)}; found '{name}'{hint}")
     return known[name]
+
+
+def _described_by(known: Mapping[str, Any], word: str) -> str:
+    """The first target whose description has this word, for a message."""
+    pattern = re.compile(rf"\b{re.escape(word)}\b", re.I)
+    found = next((one for one in known.values() if pattern.search(one.description)), None)
+    return "" if found is None else f" ({found.name} is {found.description})"
 
 
 def format_of(path: Path) -> Format | None:

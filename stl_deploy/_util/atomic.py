@@ -39,8 +39,18 @@ def make_place(path: Path) -> None:
     make_folder(path.parent)
 
 
+def require_folder(path: Path) -> None:
+    """Raise InputError where something that is no folder stands in a folder's place."""
+    with _said(path):
+        there = path.exists() and not path.is_dir()
+    if there:
+        found = "a file" if path.is_file() else "a pipe or device"
+        raise InputError(f"{path}: expected a folder to write into; found {found}; name another")
+
+
 def make_folder(path: Path) -> None:
     """Make a folder and those above it, if they are not there; raises InputError where none can be."""
+    require_folder(path)
     with _said(path):
         path.mkdir(parents=True, exist_ok=True)
 

@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     output.settings.verbose = _take(arguments, "-v", "--verbose")
     output.settings.kept = None
     output.settings.arguments = arguments
-    with ended_like_interrupted():
+    with ended_like_interrupted(), output.warnings_as_lines():
         code = _run(arguments)
     unwritten = flush_streams()
     if unwritten is not None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from io import StringIO
@@ -43,6 +45,25 @@ def console() -> Console:
     if processes.rank() > 0:
         return Console(quiet=True, stream=StringIO())
     return Console(quiet=settings.quiet, verbose=settings.verbose)
+
+
+@contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Inside, what Python warns its users of is a line like our own warnings: once, and without a place in the code."""
+    before, said = warnings.showwarning, set[str]()
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if not issubclass(category, UserWarning) or settings.debug:
+            before(message, category, *where, **more)
+        elif str(message) not in said:
+            said.add(str(message))
+            console().warn(str(message))
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
 
 
 def emit_json(data: Any, wanted: bool) -> None:

@@ -133,7 +133,15 @@ def run(
 
 
 def train(
-    which: Which = "digits",
+    which: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="PRESET|CONFIG.yaml",
+            help="A preset's name or a configuration file; default: digits, with --resume that of the folder.",
+            show_default=False,
+            autocompletion=completed(_presets),
+        ),
+    ] = None,
     output: Output = None,
     mode: Mode = None,
     seed: Seed = None,
@@ -157,8 +165,12 @@ def train(
     from stl_deploy.config.load import dump_config
     from stl_deploy.pipeline.configure import configure
     from stl_deploy.pipeline.train import train as train_one
+    from stl_deploy.training.run_files import CONFIG
 
     name = str(config_file) if config_file is not None else which
+    if name is None and resume and output is not None and (output / CONFIG).is_file():
+        name = str(output / CONFIG)
+    name = name or "digits"
     more = ["train.tensorboard=true"] if tensorboard else []
     config = configure(name, _overrides(changes, mode, seed, device, data_dir, input_grid) + more)
     if print_config:

@@ -144,8 +144,8 @@ def _override(data: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     for item in overrides:
         key, equals, text = item.partition("=")
         if not equals or not key.strip():
-            raise ConfigError(f"override: expected key=value, as train.epochs=3; found '{item}'")
-        _assign(data, key.strip(), _yaml(text, f"override '{item}'"))
+            raise ConfigError(f"--set: expected key=value, as train.epochs=3; found '{item}'")
+        _assign(data, key.strip(), _yaml(text, f"--set '{item}'"))
     return data
 
 
@@ -162,7 +162,7 @@ def _assign(data: Any, key: str, value: Any) -> None:
 def _entry(data: Any, part: str, key: str) -> list[Any]:
     """``data`` if it is a list that has the entry ``part``."""
     if not isinstance(data, list):
-        raise ConfigError(f"override '{key}': expected keys or a list to go into; found a {type(data).__name__}")
+        raise ConfigError(f"--set '{key}': expected keys or a list to go into; found a {type(data).__name__}")
     if not part.isdecimal() or int(part) >= len(data):
-        raise ConfigError(f"override '{key}': expected an entry of the list, 0 to {len(data) - 1}; found '{part}'")
+        raise ConfigError(f"--set '{key}': expected an entry of the list, 0 to {len(data) - 1}; found '{part}'")
     return data

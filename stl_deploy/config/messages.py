@@ -45,7 +45,8 @@ def _sentence(problem: ErrorDetails) -> str:
     key = _key(loc)
     if kind == "extra_forbidden":
         fields = _fields(loc[:-1])
-        return f"key '{key}': expected {', '.join(fields)}; found '{loc[-1]}'{did_you_mean(str(loc[-1]), fields)}"
+        hint = did_you_mean(str(loc[-1]), fields) or (_in_a_section(str(loc[-1])) if len(loc) == 1 else "")
+        return f"key '{key}': expected {', '.join(fields)}; found '{loc[-1]}'{hint}"
     if kind == "missing":
         return f"key '{key}' is missing; it has no default"
     if kind == "union_tag_not_found":
@@ -85,6 +86,14 @@ def _fields(loc: Sequence[int | str]) -> list[str]:
         assert isinstance(inner, type)
         section = inner
     return list(section.model_fields)
+
+
+def _in_a_section(key: str) -> str:
+    """Where a key belongs that stands at the top, for a message."""
+    for section, field in RunConfig.model_fields.items():
+        if key in getattr(field.annotation, "model_fields", {}):
+            return f" (it belongs to {section}: {section}.{key})"
+    return ""
 
 
 def _short(value: object) -> str:

@@ -20,6 +20,8 @@ Sums = type[np.float32] | type[np.float64]
 """The type in which terms are added up."""
 _PATCH_BYTES = 8 * 2**20
 """Convolution unfolds as many samples at a time, on each thread, as fit here: memory is bounded."""
+_MOST_PATCH_BYTES = 256 * 2**20
+"""Of a single sample it unfolds as many rows of the output at a time as fit here."""
 
 
 @singledispatch
@@ -72,17 +74,22 @@ def _conv(node: Conv, x: Floats, sums: Sums = np.float32) -> Floats:
     weight: NDArray[Any] = node.weight.reshape(groups, node.weight.shape[0] // groups, -1).astype(sums, copy=False)
     bias = None if node.bias is None else node.bias.reshape(-1, *(1,) * len(kernel))
     y = np.empty((x.shape[0], *node.shape), np.float32)
-    per_sample = weight.itemsize * weight.shape[2] * groups * int(np.prod(node.shape[1:]))
-    at_once = max(1, _PATCH_BYTES // per_sample)
+    per_row = weight.itemsize * weight.shape[2] * groups * int(np.prod(node.shape[2:]))
+    at_once = max(1, _PATCH_BYTES // (per_row * node.shape[1]))
+    rows = max(1, _MOST_PATCH_BYTES // per_row)
 
     def convolve(samples: slice) -> None:
         part = pad(x[samples], node.padding)
-        columns = unfold(part, kernel, node.stride, node.dilation)
-        patches: NDArray[Any] = columns.reshape(part.shape[0], groups, weight.shape[2], -1).astype(sums, copy=False)
-        total = (weight @ patches).reshape(-1, *node.shape)
-        if bias is not None:
-            total += bias
-        y[samples] = total
+        every = unfold(part, kernel, node.stride, node.dilation)
+        first = 2 + len(kernel)
+        for row in range(0, node.shape[1], rows):
+            columns = every[(*(slice(None),) * first, slice(row, row + rows))]
+            shape = (part.shape[0], node.shape[0], *columns.shape[first:])
+            patches = columns.reshape(part.shape[0], groups, weight.shape[2], -1).astype(sums, copy=False)
+            total = (weight @ patches).reshape(shape)
+            if bias is not None:
+                total += bias
+            y[samples, :, row : row + rows] = total
 
     parts = [slice(start, start + at_once) for start in range(0, x.shape[0], at_once)]
     if len(parts) == 1:

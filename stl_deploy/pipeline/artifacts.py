@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.console import Console
-from stl_deploy._util.files import first_samples, leading, make_folder, make_place
+from stl_deploy._util.files import first_samples, leading, make_folder, make_place, require_folder
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.energy.counts.taps import Tapped, dense_macs
 from stl_deploy.errors import InputError, ToolError, UnsupportedError
@@ -55,9 +55,10 @@ def whole_artifact(output: Path, to: Format) -> Iterator[Path]:
     """
     if to.folder is None:
         make_place(output)
-    elif output.exists() and not (output / to.folder).is_file():
-        raise InputError(f"{output}: expected no folder, or one of {to.name}; found another; name a new one")
     else:
+        require_folder(output)
+        if output.exists() and not (output / to.folder).is_file():
+            raise InputError(f"{output}: expected no folder, or one of {to.name}; found another; name a new one")
         make_folder(output.parent)
     with temporary_folder(output.parent) as folder:
         yield folder / output.name

@@ -17,7 +17,7 @@ from stl_deploy.energy.models.verdict import number
 from stl_deploy.graph.program import Program
 from stl_deploy.pipeline.candidates import Candidate
 from stl_deploy.pipeline.inputs import LabelledInput
-from stl_deploy.pipeline.tradeoff import JSON, Tradeoff, over_time
+from stl_deploy.pipeline.tradeoff import JSON, over_time
 from stl_deploy.report.pareto import Point
 
 _Z = 1.96
@@ -72,12 +72,19 @@ def _as_good(snn: float, ann: float, samples: int) -> bool:
 
 def weigh(
     config: RunConfig, program: Program, test: LabelledInput, twin: AnnTwin | None, run_dir: Path, say: Console
-) -> Tradeoff:
-    """Accuracy against energy over T, with the twin's point, written into the run folder."""
+) -> IsoAccuracy | None:
+    """Accuracy against energy over T, with the twin's point, into the run folder; returns where they are equal."""
     candidate = Candidate(run_dir.resolve().name, config.train.mode, program, test.x, test.labels)
     found = over_time(candidate, twin)
     iso = iso_accuracy(found.points, len(test.labels))
     write_json(run_dir / JSON, found.as_dict() | ({} if iso is None else {"iso_accuracy": iso.as_dict()}))
     if iso is not None:
         say.details.say(iso.text)
-    return found
+    return iso
+
+
+def at_its_accuracy(verdict: str, iso: IsoAccuracy | None) -> str:
+    """The energy's one sentence, with a warning in front where the SNN is less accurate than its twin."""
+    if iso is None or iso.reached:
+        return verdict
+    return f"Not at equal accuracy ({iso.snn:.2%}, the ANN twin {iso.ann:.2%}). {verdict}"

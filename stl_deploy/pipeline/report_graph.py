@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.console import QUIET, Console
-from stl_deploy._util.files import first_samples, leading, write_json, write_text
+from stl_deploy._util.files import first_samples, leading, require_folder, write_json, write_text
 from stl_deploy._util.install import versions
 from stl_deploy.errors import InputError, StlDeployError
 from stl_deploy.exporters.targets import find_runner
@@ -47,6 +47,7 @@ def report_graph(
     if input_file is None:
         raise InputError(f"{source}: expected input to run the network on; give --input X.npz")
     folder = output or source.parent
+    require_folder(folder)
     program, reading = open_reading(opened, dialect)
     x, labels, what = program_input(opened, program, input_file)
     require_on_grid(program, x)

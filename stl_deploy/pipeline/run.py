@@ -27,7 +27,7 @@ from stl_deploy.pipeline import parity
 from stl_deploy.pipeline import report as reporting
 from stl_deploy.pipeline.ann_twin import keep_twin, measure_kept
 from stl_deploy.pipeline.artifacts import FEW, MORE, Bench, open_runner, write
-from stl_deploy.pipeline.equal_accuracy import weigh
+from stl_deploy.pipeline.equal_accuracy import IsoAccuracy, at_its_accuracy, weigh
 from stl_deploy.pipeline.fold import FoldedRun, fold_run
 from stl_deploy.pipeline.inputs import LabelledInput, encode_split
 from stl_deploy.pipeline.manifest import manifest, mark_under_way
@@ -105,7 +105,7 @@ def _run(
     table = parity.ParityTable(bench.report, folded.proofs, test.x.shape[1])
     write_json(run_dir / parity.FILE, table.as_dict())
     parity.show(table, say.details)
-    energy = _energy(folded, test, run_dir, twin, say)
+    energy, iso = _energy(folded, test, run_dir, twin, say)
     _write_manifest(folded, netx, run_dir)
     say.step("Report")
     reporting.report(run_dir, say=say.details)
@@ -117,15 +117,15 @@ def _run(
     for command in commands(run_dir):
         say.details.say(f"  {command}")
     say.say()
-    for line in verdict(run_dir, table, energy.verdict, seconds):
+    for line in verdict(run_dir, table, at_its_accuracy(energy.verdict, iso), seconds):
         say.say(line)
     return RunResult(run_dir, table, seconds)
 
 
 def _energy(
     folded: FoldedRun, test: LabelledInput, run_dir: Path, wanted: bool | Literal["kept"], say: Console
-) -> EnergyReport:
-    """Counts, joules, the twin's zeros, and accuracy against energy over T."""
+) -> tuple[EnergyReport, IsoAccuracy | None]:
+    """Counts, joules, the twin's zeros, and accuracy against energy over T: where the SNN is as accurate as it."""
     program, count = folded.program, test.x.shape[1]
     kept = None
     if wanted and test.labels.ndim == 2:
@@ -139,8 +139,7 @@ def _energy(
     energy = measure_energy(program, test.x, source=source, labels=test.labels, chip=chip, twin=kept)
     write_json(run_dir / costing.FILE, energy.as_dict())
     costing.show(energy, say.details)
-    weigh(folded.config, program, test, kept, run_dir, say)
-    return energy
+    return energy, weigh(folded.config, program, test, kept, run_dir, say)
 
 
 def _trained(config: RunConfig, run_dir: Path) -> bool:

@@ -12,10 +12,12 @@ from stl_deploy._util.console import QUIET, Console
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import Dataset, load_dataset, whole_size
 from stl_deploy.pipeline.fast_path import announce
+from stl_deploy.pipeline.manifest import check_unchanged
 from stl_deploy.training.evaluate import Evaluation
 from stl_deploy.training.evaluate import evaluate as evaluate_network
 from stl_deploy.training.loop import train as train_network
 from stl_deploy.training.model_file import load_network
+from stl_deploy.training.run_files import MODEL
 from stl_deploy.training.run_folder import refuse_replacing
 
 
@@ -66,6 +68,7 @@ def fit(config: RunConfig, run_dir: Path, *, resume: bool, overwrite: bool, say:
 def evaluate(run_dir: Path, *, say: Console = QUIET) -> dict[str, Any]:
     """Accuracy, spike rates and thresholds of a run's picked weights on its test split (JSON-ready)."""
     network, config = load_network(run_dir)
+    check_unchanged(run_dir, (MODEL,))
     announce("cpu", say)
     result = evaluate_network(network, load_dataset(config.dataset).test, config)
     _show(result, say)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,10 @@ def load_network(run_dir: Path, snapshot: Path | None = None) -> tuple[Network, 
     config = load_config(run_dir / CONFIG)
     file = snapshot or run_dir / MODEL
     if snapshot is None and not file.is_file():
-        raise InputError(f"{run_dir}: no {MODEL}, the training has not ended; go on with it: train --resume")
+        raise InputError(
+            f"{run_dir}: no {MODEL}, the training has not ended; go on with it: stl-deploy train --resume -o "
+            f"{shlex.quote(str(run_dir))}"
+        )
     tensors, _ = read_tensors(file)
     classes = class_count(config.dataset)
     with torch.random.fork_rng(devices=[]):

@@ -44,7 +44,7 @@ def test_folders_and_devices_are_not_replaced(tmp_path: Path) -> None:
 
 def test_a_file_where_a_folder_should_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(InputError, match=r"cannot write .*file"):
+    with pytest.raises(InputError, match=r"file: expected a folder to write into; found a file; name another"):
         write_text(tmp_path / "file" / "inner.txt", "text")
 
 
@@ -58,7 +58,7 @@ def test_training_into_a_file_is_refused_before_it_begins(tmp_path: Path) -> Non
     config = configure("digits", ("train.epochs=1",))
     path = tmp_path / "file"
     path.write_text("mine")
-    with pytest.raises(InputError, match=r"cannot write .*file"):
+    with pytest.raises(InputError, match=r"file: expected a folder to write into; found a file; name another"):
         train(config, path)
     assert path.read_text() == "mine"
 

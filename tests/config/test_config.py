@@ -82,15 +82,20 @@ def test_overrides_reach_sections_and_layers():
         ("network=[{features: 3}]", "--set: key 'network.0.kind': expected conv, linear"),
         ("network=[{kind: conv}]", "--set: key 'network.0.channels' is missing; it has no default"),
         ("network=[]", "--set: key 'network': expected a list of at least 1 layer; found []"),
-        ("network.99.p=1", "override 'network.99.p': expected an entry of the list, 0 to 11; found '99'"),
-        ("train.lr.x=1", "override 'train.lr.x': expected keys or a list to go into; found a float"),
+        ("network.99.p=1", "--set 'network.99.p': expected an entry of the list, 0 to 11; found '99'"),
+        ("train.lr.x=1", "--set 'train.lr.x': expected keys or a list to go into; found a float"),
         ("train=3", "--set: key 'train': expected a mapping of keys to values; found 3"),
         (
             "dataset.test_fraction=0.95",
             "--set: key 'dataset': expected validation_fraction and test_fraction that leave samples to train on",
         ),
-        ("epochs", "override: expected key=value, as train.epochs=3; found 'epochs'"),
-        ("train.lr=[1", "override 'train.lr=[1': not YAML"),
+        (
+            "epochs=3",
+            "--set: key 'epochs': expected dataset, network, neuron, train, fold; found 'epochs' (it belongs to train: "
+            "train.epochs)",
+        ),
+        ("epochs", "--set: expected key=value, as train.epochs=3; found 'epochs'"),
+        ("train.lr=[1", "--set 'train.lr=[1': not YAML"),
     ],
 )
 def test_wrong_keys_and_values_are_named(override, message):

@@ -116,6 +116,12 @@ def test_which_axis_is_time(tmp_path, axes, settings, shape, steps):
     assert (config.T if steps else None) == steps
 
 
+def test_a_label_that_no_sample_has_is_told(tmp_path):
+    path = _npz(tmp_path / "a.npz", x=_x(60, 5), y=1 + _labels(60))
+    with pytest.warns(UserWarning, match="no sample has the label 0; labels count from 0, so there are 4 classes"):
+        load_dataset(_config("npz", path))
+
+
 def _x(*shape, dtype=np.float32):
     return np.ones(shape, dtype)
 

@@ -102,3 +102,15 @@ def test_flatten_is_torchs_on_the_sample(start, end):
     expected = torch.flatten(torch.from_numpy(x[0, 0]), start, end)
     found = through(nir.Flatten({"input": None}, start, end), x)
     np.testing.assert_array_equal(found[0], expected.numpy())
+
+
+@pytest.mark.parametrize("size", [(9,), (9, 7)])
+def test_a_convolution_too_large_for_memory_is_made_row_by_row(monkeypatch, size):
+    rng = np.random.default_rng(0)
+    weight, x = whole(rng, (4, 1, *(3,) * len(size))), whole(rng, (2, 3, 2, *size))
+    kind = nir.Conv1d if len(size) == 1 else nir.Conv2d
+    sides = {name: np.array([1] * len(size)) for name in ("padding", "dilation")}
+    node = bare(kind, weight=weight, stride=np.array([2] * len(size)), groups=2, bias=whole(rng, 4), **sides)
+    at_once = through(node, x)
+    monkeypatch.setattr("stl_deploy.graph.kernels._MOST_PATCH_BYTES", 1)
+    np.testing.assert_array_equal(through(node, x), at_once)

@@ -182,6 +182,13 @@ def test_check(cli: Any, run_dir: Path) -> None:
     assert {f["slug"] for f in found.json["findings"]} == {"quantisation"}
 
 
+def test_chips_take_what_their_integers_round(cli: Any, run_dir: Path) -> None:
+    found = cli("check", run_dir, "--target", "loihi1", "--target", "loihi2", "--json")
+    assert found.code == 0
+    assert found.json["targets"] == {"loihi1": "approximate", "loihi2": "approximate"}
+    assert {f["node"] for f in found.json["findings"] if f["slug"] == "quantisation"} >= {"conv1", "lif1"}
+
+
 def test_check_of_a_bad_graph_exits_1_and_names_the_node(cli: Any, run_dir: Path, tmp_path: Path) -> None:
     graph = read_nir(run_dir / "net.nir")
     graph.nodes["lif2"].v_threshold[3, 1, 1] = -1
@@ -319,6 +326,12 @@ def test_train_prints_its_configuration(cli: Any) -> None:
     assert "epochs: 7" in shown.out
     assert "mode: sl" in shown.out
     assert "tensorboard: true" in shown.out
+
+
+def test_a_resumed_training_takes_the_folder_s_own_configuration(cli: Any, run_dir: Path, tmp_path: Path) -> None:
+    own = cli("train", "--resume", "-o", run_dir, "--print-config").out
+    assert own == (run_dir / "config.yaml").read_text()
+    assert own != cli("train", "--resume", "-o", tmp_path, "--print-config").out  # nothing there: digits
 
 
 BAD_INPUTS = {
@@ -470,6 +483,35 @@ def test_wrong_suffixes_and_missing_sources(cli: Any, run_dir: Path, tmp_path: P
     (tmp_path / "net").write_bytes(b"")
     assert "found a name without an ending" in cli("check", tmp_path / "net").err
     assert "found a pipe or device" in cli("check", os.devnull).err
+
+
+@pytest.mark.parametrize("verb", ["energy", "report"])
+def test_a_file_in_the_place_of_a_folder(cli: Any, run_dir: Path, tmp_path: Path, verb: str) -> None:
+    (tmp_path / "taken").write_bytes(b"mine")
+    source = ("net.nir", "-i", run_dir / "test.npz")
+    for place, found in ((tmp_path / "taken", "a file"), (Path(os.devnull), "a pipe or device")):
+        shown = cli(verb, run_dir / source[0], *source[1:], "-o", place)
+        assert shown.code == 2
+        assert f"{place}: expected a folder to write into; found {found}; name another" in shown.err
+    assert (tmp_path / "taken").read_bytes() == b"mine"
+    shown = cli("export", run_dir, "--to", "c", "-o", os.devnull)
+    assert "expected a folder to write into; found a pipe or device" in shown.err
+
+
+def test_a_chip_s_name_leads_to_its_format(cli: Any, run_dir: Path, tmp_path: Path) -> None:
+    shown = cli("export", run_dir, "--to", "loihi", "-o", tmp_path / "a.net")
+    assert "expected a format: nir, onnx, netx, c; found 'loihi' (netx is Loihi's integers" in shown.err
+
+
+def test_warnings_are_lines_without_a_place_in_the_code(run_dir: Path, tmp_path: Path) -> None:
+    with np.load(run_dir / "test.npz") as kept:
+        np.savez(tmp_path / "x.npz", x=kept["x"][:, :1].astype(np.float64) + 1e-12)
+    command = [sys.executable, "-m", "stl_deploy", "check", run_dir, "-i", tmp_path / "x.npz", "--target", "nir"]
+    shown = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert shown.returncode == 0
+    (line,) = [line for line in shown.stderr.splitlines() if "float64 rounded to float32" in line]
+    assert line.startswith("warning: ")
+    assert "UserWarning" not in shown.stderr
 
 
 def test_debug_shows_the_traceback_anywhere_on_the_line(cli: Any, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from stl_deploy._util.console import Console
 from stl_deploy.pipeline.ann_twin import keep_twin
 from stl_deploy.pipeline.energy import energy
-from stl_deploy.pipeline.equal_accuracy import iso_accuracy
+from stl_deploy.pipeline.equal_accuracy import at_its_accuracy, iso_accuracy
 from stl_deploy.pipeline.run import RunResult, run
 from stl_deploy.pipeline.tradeoff import MOST_STEPS, numbers_of_steps, read_tradeoff
 from stl_deploy.report.pareto import Point
@@ -47,6 +47,9 @@ def test_an_snn_that_never_gets_there_is_said_not_to() -> None:
     assert not found.reached
     assert found.text.startswith("The SNN does not reach its ANN twin's accuracy (60.00% against 98.00%")
     assert iso_accuracy([snn(1, 0.5, 1.0)], 1000) is None
+    assert at_its_accuracy("It costs.", found) == "Not at equal accuracy (60.00%, the ANN twin 98.00%). It costs."
+    equal = iso_accuracy([snn(1, 0.99, 1.0), ANN], 1000)
+    assert at_its_accuracy("It costs.", equal) == at_its_accuracy("It costs.", None) == "It costs."
 
 
 @pytest.mark.parametrize("most", [1, 4, 8, 9, 100, 500])

@@ -58,6 +58,13 @@ def test_verify_and_energy_refuse_a_folder_of_two_runs(copy: Path, name: str) ->
         verbs.energy(copy, None)
 
 
+def test_eval_refuses_weights_of_another_training(copy: Path) -> None:
+    verbs.evaluate(copy)
+    _change(copy / "model.safetensors")
+    with pytest.raises(InputError, match=r"model.safetensors"):
+        verbs.evaluate(copy)
+
+
 def test_energy_into_the_folder_is_no_foreign_change(copy: Path) -> None:
     verbs.energy(copy, None, prices=["horowitz45_fp32"], output=copy)
     data = verbs.report(copy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,11 +122,22 @@ def _check_x(data: ArrayData, name: str, x: NDArray[Any]) -> None:
         raise InputError(f"{data.where}: '{name}': expected finite numbers; found NaN, or values beyond float32")
 
 
+_MOST_LABELS = 10_000
+
+
 def _check_classes(data: ArrayData) -> None:
     most = max(int(y.max(initial=-1)) for name, y in data.arrays.items() if name.startswith("y"))
     if data.classes is not None and most >= len(data.classes):
         raise InputError(
             f"{data.where}: expected labels below {len(data.classes)}, the classes that are named; found {most}"
+        )
+    there = np.unique(np.concatenate([y.reshape(-1) for name, y in data.arrays.items() if name.startswith("y")]))
+    without = sorted(set(range(most + 1)) - set(there.tolist())) if data.classes is None and most < _MOST_LABELS else []
+    if without:
+        shown = ", ".join(map(str, without[:5])) + ", ..." * (len(without) > 5)
+        warnings.warn(
+            f"{data.where}: no sample has the label {shown}; labels count from 0, so there are {most + 1} classes",
+            stacklevel=2,
         )
 
 
