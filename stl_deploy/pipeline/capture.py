@@ -250,7 +250,7 @@ def _prove(model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor) ->
         *_precision_warnings(traced),
         *version_warnings(model),
     )
-    return Proof(compared, 0, tuple(done), layers, whole, warned)
+    return Proof(compared, 0, tuple(done), layers, whole, array.shape[0], array.shape[1], warned)
 
 
 def _order_warnings(folded: FoldedLayers, x: Tensor) -> tuple[str, ...]:

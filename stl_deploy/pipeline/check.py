@@ -17,7 +17,7 @@ from stl_deploy.exporters.targets import Tabled, find_format, registry
 from stl_deploy.graph.ambiguity import Effect, effects
 from stl_deploy.graph.check import TargetCheck, check_file
 from stl_deploy.graph.dialect import load_dialect
-from stl_deploy.graph.exact import Grid, on_grid
+from stl_deploy.graph.exact import Grid, on_grid, require_on_grid
 from stl_deploy.graph.findings import Finding, NodeReport, Report, from_error
 from stl_deploy.graph.frameworks.writers import reading_of
 from stl_deploy.graph.io.nir_file import read_nir
@@ -149,6 +149,10 @@ def near_threshold(
     """
     program, near = open_program(open_source(source), dialect, or_spec=True), NearThreshold()
     x, _ = read_for(program, input_file)
+    try:
+        require_on_grid(program, x)
+    except InputError as error:
+        say.warn(str(error))
     run(program, x, observe=near, chunk=CHUNK)
     close = {name: count for name, count in near.counts.items() if count}
     where = ", ".join(f"{name} {count:,}" for name, count in close.items()) or "nowhere"

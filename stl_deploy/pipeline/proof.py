@@ -47,7 +47,7 @@ class Proof:
 
     replay_compared, replay_differing: values of the module and of the captured step in torch's own kernels, fresh
     inputs included. runs: what was run, in words. layers: see `LayerProof`. end_to_end: the folded graph's spikes on
-    the reference run against the module's.
+    the reference run against the module's. steps, samples: as which x was read.
     """
 
     replay_compared: int
@@ -55,6 +55,8 @@ class Proof:
     runs: tuple[str, ...]
     layers: tuple[LayerProof, ...]
     end_to_end: Mapping[str, int]
+    steps: int
+    samples: int
     warnings: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
@@ -68,7 +70,8 @@ class Proof:
         return (
             f"replayed: {self.replay_differing:,} of {self.replay_compared:,} values differ ({len(self.runs)} runs); "
             f"folded, layer by layer: {differing:,} of {compared:,} spikes; "
-            f"end to end: {self.end_to_end['differing']:,} of {self.end_to_end['compared']:,}"
+            f"end to end: {self.end_to_end['differing']:,} of {self.end_to_end['compared']:,}; "
+            f"x: {self.steps} steps of {self.samples} samples"
         )
 
 
