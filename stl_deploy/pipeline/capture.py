@@ -111,17 +111,20 @@ class Captured:
     def given(self, x: NDArray[Any]) -> NDArray[Any]:
         """Input as the module takes it, or its steps in the graph's order of axes, as the graph's ``[T, B, *shape]``.
 
-        Where the module has time second, warns of steps that seem to stand where samples do.
+        Warns of steps that seem to stand where samples do, unless the module has time inside.
         """
-        if self.time == "second" and x.ndim >= 2:
-            samples, steps = x.shape[:2]
-            if swapped(steps, samples, self.traced.length):
-                warnings.warn(
-                    f"x is read as this graph's module takes it (time='second'), [B, T, ...]: {samples} samples of "
-                    f"{steps} steps; it was captured on {samples} steps: if x is [T, B, ...], give x.swapaxes(0, 1)",
-                    stacklevel=4,
-                )
-            x = x.swapaxes(0, 1)
+        if self.time == "inside" or x.ndim < 2:
+            return self.arranged(x)
+        order, other = "[T, B, ...]", "[B, T, ...]"
+        if self.time == "second":
+            x, order, other = x.swapaxes(0, 1), other, order
+        steps, samples = x.shape[:2]
+        if swapped(steps, samples, self.traced.length):
+            warnings.warn(
+                f"x is read as this graph's module takes it (time={self.time!r}), {order}: {steps} steps of {samples} "
+                f"samples; it was captured on {samples} steps: if x is {other}, give x.swapaxes(0, 1)",
+                stacklevel=4,
+            )
         return self.arranged(x)
 
     def arranged(self, x: NDArray[Any]) -> NDArray[Any]:

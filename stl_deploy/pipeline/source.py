@@ -117,19 +117,17 @@ def open_reading(source: Source, dialect: str | None = None, *, or_spec: bool = 
 def read_for(program: Program, file: Path) -> tuple[NetworkInput, NDArray[np.int64] | None]:
     """Input and labels of an npz file (see `read_inputs`); warns where its steps seem to stand where its samples do.
 
-    Files hold ``[T, B, *shape]``, and a graph may come from a module that takes ``[B, T, *shape]``.
+    Files hold ``[T, B, *shape]``, and a graph may come from a module, or an x from data, that have ``[B, T, *shape]``.
     """
     x, labels = read_inputs(file)
     captured = program.metadata.get(CAPTURED)
-    if isinstance(captured, Mapping) and captured.get("time") == "second":
-        steps, samples = leading(x)
-        if swapped(steps, samples, captured.get("steps")):
-            warnings.warn(
-                f"{file}: x is read as [T, B, ...], {steps} steps of {samples} samples; the module that this graph was "
-                f"captured from takes [B, T, ...] and was run for {samples} steps: if that is how x lies, swap its "
-                "first two axes",
-                stacklevel=2,
-            )
+    steps, samples = leading(x)
+    if isinstance(captured, Mapping) and swapped(steps, samples, captured.get("steps")):
+        warnings.warn(
+            f"{file}: x is read as [T, B, ...], {steps} steps of {samples} samples; this graph was captured from a "
+            f"module on {samples} steps: if x is [B, T, ...], swap its first two axes",
+            stacklevel=2,
+        )
     return x, labels
 
 
