@@ -168,8 +168,9 @@ def train(
     from stl_deploy.training.run_files import CONFIG
 
     name = str(config_file) if config_file is not None else which
-    if name is None and resume and output is not None and (output / CONFIG).is_file():
-        name = str(output / CONFIG)
+    if resume and (name is None or Path(name).is_dir()):  # the folder of a run: its own configuration
+        output = output if name is None else output or Path(name)
+        name = str(output / CONFIG) if output is not None and (output / CONFIG).is_file() else name
     name = name or "digits"
     more = ["train.tensorboard=true"] if tensorboard else []
     config = configure(name, _overrides(changes, mode, seed, device, data_dir, input_grid) + more)

@@ -339,6 +339,7 @@ def test_train_prints_its_configuration(cli: Any) -> None:
 def test_a_resumed_training_takes_the_folder_s_own_configuration(cli: Any, run_dir: Path, tmp_path: Path) -> None:
     own = cli("train", "--resume", "-o", run_dir, "--print-config").out
     assert own == (run_dir / "config.yaml").read_text()
+    assert own == cli("train", run_dir, "--resume", "--print-config").out
     assert own != cli("train", "--resume", "-o", tmp_path, "--print-config").out  # nothing there: digits
 
 
