@@ -43,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if unwritten is not None:
         say(f"stl-deploy: error: cannot write to standard output: {unwritten}")
         code = code or _WRONG_CALL
-    if processes.world_size() > 1:
+    # python -m ends by SIGINT if an interrupt ever came while it ran code from a string, as importing dataclasses does.
+    if processes.world_size() > 1 or (argv is None and code == _INTERRUPTED):
         end_at_once(code)
     sys.exit(code)
 

@@ -537,6 +537,17 @@ def test_an_interrupt_is_said_in_a_sentence(cli: Any, run_dir: Path, monkeypatch
     assert found.err.splitlines()[-1] == "stl-deploy: interrupted; nothing half-written is left"
 
 
+def test_an_interrupt_in_code_from_a_string_ends_with_130_too(tmp_path: Path) -> None:
+    """Under ``python -m``, which else ends by SIGINT though the interrupt was handled."""
+    (tmp_path / "interrupted.py").write_text(
+        "import sys\nimport stl_deploy.cli.app as app\nfrom stl_deploy.cli import main\n"
+        "app.app = lambda **_: exec('raise KeyboardInterrupt')\nsys.argv = ['stl-deploy', 'doctor']\nmain()\n"
+    )
+    done = subprocess.run([sys.executable, "-m", "interrupted"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 130
+    assert done.stderr == "stl-deploy: interrupted; nothing half-written is left\n"
+
+
 def test_a_file_named_energy_py_changes_nothing(run_dir: Path, tmp_path: Path) -> None:
     for name in ("energy.py", "exporters.py"):
         (tmp_path / name).write_text("raise RuntimeError('a user file was imported')\n")
