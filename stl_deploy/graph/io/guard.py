@@ -53,7 +53,7 @@ class Process:
         self._stdin.write(json.dumps([str(path.absolute()), kind, lists]).encode() + b"\n")
         self._stdin.flush()
 
-    def part(self, seconds: float = _STALL_SECONDS) -> bytes:
+    def part(self, seconds: float) -> bytes:
         """What has come next; raises TimeoutError if nothing does, EOFError if nothing will."""
         try:
             part = self._parts.get(timeout=seconds)
@@ -121,11 +121,11 @@ def _damaged(path: Path, kind: str, reason: str) -> InputError:
 def _answer(process: Process) -> tuple[dict[str, Any], bytearray]:
     received = bytearray()
     while b"\n" not in (line := received.lstrip(b".\n")):
-        received = line + process.part()
+        received = line + process.part(_STALL_SECONDS)
     head, content = line.split(b"\n", 1)
     answer: dict[str, Any] = json.loads(head)
     while len(content) < answer.get("size", 0):
-        content += process.part()
+        content += process.part(_STALL_SECONDS)
     return answer, content
 
 
