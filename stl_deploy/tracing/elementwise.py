@@ -16,7 +16,8 @@ from stl_deploy.tracing.unroll import Flow, Unroller, refuse
 
 _BOOLEAN = ("gt", "ge", "lt", "le", "eq", "ne", "logical_not", "logical_and", "logical_or")
 _OPPOSITE = {"lt": "ge", "le": "gt"}
-_MORE = ("masked_fill", "copy", "lerp", "index_put", "fill", "zero", "full")
+_MIRRORED = {"gt": "lt", "ge": "le", "lt": "gt", "le": "ge"}
+_MORE = ("masked_fill", "copy", "lerp", "index_put", "fill", "zero", "full", "rsub")
 
 
 def is_elementwise(op: Op) -> bool:
@@ -42,12 +43,14 @@ def elementwise(unroller: Unroller, op: Op) -> Flow:
         return next(iter(flows.values()))
     if name == "index_put":
         name, args = "where", _masked(op, flows, args)
+    if name in _MIRRORED and flows.get(args[1]) and flows[args[0]].constant and not flows[args[1]].constant:
+        name, args = _MIRRORED[name], args[::-1]  # the signal first, as in ``v < θ`` for ``θ > v``
     spikes = as_comparison(unroller, op, name, args)
     if spikes is not None:
         return Flow(tuple(cast(unroller, node, dtype, op) for node in spikes.nodes), spikes.layout)
     # Some code switches terms off by a factor of 0.
     if name == "mul" and any(isinstance(item, int | float) and item == 0 for item in args):
-        return unroller.constant(torch.zeros((1,) * len(op.outputs[0].shape), dtype=dtype))
+        return unroller.constant(torch.zeros(op.outputs[0].shape, dtype=dtype))
     sizes = unroller.sizes(*flows.values())
     layout = broadcast([flow.layout for flow in flows.values()], sizes)
     if layout is None:
@@ -136,6 +139,10 @@ def _fit_constant(flow: Flow, node: Node, layout: Layout, offset: int, t: int, u
     tensor = node.tensor
     assert tensor is not None
     if flow.timed:
+        dims = without_time(layout)
+        for at in range(-tensor.dim(), 0):
+            if dims[at] == (BATCH,):
+                tensor = one_sample(tensor, at, op)
         return tensor
     axis = 0
     for i in range(tensor.dim()):

@@ -223,12 +223,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _record(self, name: str, func: Any, args: Any, written: Any, before: Any, out: Any, where: Place) -> None:
         returns = func._schema.returns
         outputs = list(out) if isinstance(out, list | tuple) else [out]
-        if not any(isinstance(item, Tensor) for item in outputs):
-            return
         if written:
-            if len(written) > 1:
+            if len(written) > 1 or name.startswith("_foreach"):
                 raise CaptureError(f"'{name}' writes into several tensors at once, which is not known", line=where.line)
             self._write(name.removesuffix("_"), func, written[0], before, where)
+            return
+        if not any(isinstance(item, Tensor) for item in outputs):
             return
         is_view = any(r.alias_info is not None and not r.alias_info.is_write for r in returns)
         is_view = is_view or (isinstance(out, list | tuple) and name in _PARTS)

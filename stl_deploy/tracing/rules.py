@@ -123,10 +123,9 @@ def _padded(unroller: Unroller, op: Op) -> Flow:
         raise _mixes(op, flow)
     sizes = of_shape(op.outputs[0].shape)
     layout = tuple(sizes[i] if i - len(sizes) in padded else dim for i, dim in enumerate(flow.layout))
-    behind = sum(dim == (TIME,) for dim in flow.layout[len(flow.layout) - ends :])
-    if behind:
-        raise refuse(f"'{op.name}' has the time axis between those it pads: {_shown(flow.layout)}", op)
-    return unroller.each(op, op.name, flow, layout, *op.args[1:], dtype=op.outputs[0].dtype)
+    kept = [i for i in range(-1, -ends - 1, -1) if flow.layout[i] != (TIME,)]  # a step has no axis of time
+    pads = [pad for i in kept for pad in op.args[1][2 * (-i - 1) : 2 * -i]]
+    return unroller.each(op, op.name, flow, layout, pads, *op.args[2:], dtype=op.outputs[0].dtype)
 
 
 def _delayed(unroller: Unroller, op: Op, flow: Flow, axis: int) -> Flow:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.elementwise import fit, one_sample
-from stl_deploy.tracing.layout import BATCH, TIME, Dim, Layout, axis_of, regroup, shape_of, without_time
+from stl_deploy.tracing.layout import BATCH, TIME, Dim, Layout, axis_of, of_shape, regroup, shape_of, without_time
 from stl_deploy.tracing.recorder import Op
 from stl_deploy.tracing.unroll import Flow, Unroller, refuse
 
@@ -133,7 +133,7 @@ def _slice(unroller: Unroller, op: Op) -> list[Flow]:
 def _sliced(unroller: Unroller, op: Op, flow: Flow, dim: int, size: int, *places: int | None) -> Flow:
     """Part of an axis of each step, which has ``size`` entries. places: start, end, stride."""
     axis = dim - sum(d == (TIME,) for d in flow.layout[:dim])
-    layout = tuple((size,) if i == dim else d for i, d in enumerate(flow.layout))
+    layout = tuple(of_shape([size])[0] if i == dim else d for i, d in enumerate(flow.layout))
     return unroller.each(op, "slice", flow, layout, axis, *places)
 
 
@@ -186,7 +186,7 @@ def _stacked(unroller: Unroller, op: Op, flows: list[Flow], dim: int) -> Flow:
             "use torch.cat on the channels",
             op,
         )
-    layout = signals[0].layout
+    layout = (signals or flows)[0].layout
     nodes = []
     for flow in flows:
         node = flow.nodes[0]
@@ -219,7 +219,7 @@ def _cat(unroller: Unroller, op: Op) -> list[Flow]:
     timed = [flow for flow in flows if flow.timed]
     if any(isinstance(f, str) for d in dims for f in d):
         raise refuse("samples or time steps are concatenated with something else", op)
-    model = (timed or [flow for flow in flows if not flow.constant])[0]
+    model = (timed or [flow for flow in flows if not flow.constant] or flows)[0]
     layout = tuple((op.outputs[0].shape[dim],) if i == dim else d for i, d in enumerate(model.layout))
     axis = dim - sum(d == (TIME,) for d in layout[:dim])
     step = without_time(layout)
@@ -325,6 +325,7 @@ RULES: dict[str, Callable[[Unroller, Op], list[Flow]]] = {
     **dict.fromkeys(("view", "_unsafe_view", "reshape", "squeeze", "_reshape_alias", "flatten"), _reshape),
     **dict.fromkeys(("permute", "t", "transpose"), _permute),
     **dict.fromkeys(("expand", "repeat"), _expand),
+    "native_dropout": _same,  # one that is off; the recorder refuses others
     "unsqueeze": _unsqueeze,
     "select": _select,
     "slice": _slice,

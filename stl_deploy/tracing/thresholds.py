@@ -47,11 +47,6 @@ def find_thresholds(steps: Steps) -> dict[Signal, Threshold]:
 
 def _threshold(signal: Signal) -> Threshold | None:
     name, args = signal.node.name, signal.args
-    if name == "heaviside":
-        at_zero = args[1].tensor if isinstance(args[1], Node) else None
-        if at_zero is None or not isinstance(args[0], Ref) or float(at_zero.reshape(-1)[0]) not in (0.0, 1.0):
-            return None
-        return _of_difference(signal, args[0], torch.zeros(()), "ge" if float(at_zero.reshape(-1)[0]) else "gt")
     if name not in ("gt", "ge", "lt", "le"):
         return None
     left, right = args[0], args[1]

@@ -96,7 +96,7 @@ class Unroller:
         """A node of one step; of constants a constant."""
         node = Node(name, call, args, kwargs, layout, dtype, place, **more)
         inputs = node.inputs()
-        if call is None or not inputs or not all(one.constant for one in inputs):
+        if (call is None and name != "expand") or not inputs or not all(one.constant for one in inputs):
             return self.nodes.make(node)
         values, options = replace_nodes((args, kwargs), lambda one: one.tensor)
         return self.nodes.constant(node.run(values, options, {**self.sizes(), BATCH: 1}))

@@ -37,6 +37,22 @@ def normalised(v: Tensor) -> Tensor:
     return (v / THETA - 1 >= 0).float()
 
 
+def heaviside(v: Tensor) -> Tensor:
+    return torch.heaviside(v - 0.6, torch.zeros(()))
+
+
+def heaviside_from_zero(v: Tensor) -> Tensor:
+    return torch.heaviside(v - THETA, torch.ones(8))
+
+
+def below(v: Tensor) -> Tensor:
+    return 1 - torch.ge(THETA, v).float()
+
+
+def threshold_first(v: Tensor) -> Tensor:
+    return torch.lt(THETA, v).float()
+
+
 def mask(v: Tensor) -> Tensor:
     z = torch.zeros_like(v)
     z[v > 0.6] = 1
@@ -60,13 +76,33 @@ class Net(nn.Module):
         return self.end(torch.stack(out))
 
 
-@pytest.mark.parametrize("spike", [where, where_numbers, sign, relative, normalised, mask])
+@pytest.mark.parametrize(
+    "spike",
+    [
+        *[where, where_numbers, sign, relative, normalised, mask],
+        *[heaviside, heaviside_from_zero, below, threshold_first],
+    ],
+)
 def test_spikes_in_other_words(spike: Callable[[Tensor], Tensor]) -> None:
     torch.manual_seed(0)
     net = stl.capture(Net(spike), torch.rand(12, 4, 6) * 2)
     (layer,) = net.proof.layers
     assert (layer.differing, net.proof.replay_differing, net.proof.end_to_end["differing"]) == (0, 0, 0)
     assert 0 < layer.rate < 1
+
+
+@pytest.mark.parametrize(
+    ("spike", "reason"),
+    [
+        (lambda v: torch.heaviside(v - 0.6, torch.full((), 0.5)), "found 'heaviside' of two signals"),
+        (lambda v: torch.sign(v - 0.6), "'sign' has no form in a spiking graph; spikes are 0 or 1"),
+        (lambda v: ((0.6 - v) / 2 < 0).float(), "its potential is not a weighted sum"),
+        (lambda v: ((v - float("inf")) / 2 > 0).float(), "weights are not finite once the norm is folded into them"),
+    ],
+)
+def test_what_is_no_spike_is_refused(spike: Callable[[Tensor], Tensor], reason: str) -> None:
+    with pytest.raises(CaptureError, match=reason):
+        stl.capture(Net(spike), torch.rand(12, 4, 6) * 2)
 
 
 def test_the_threshold_of_a_quotient_is_the_float_at_which_it_fires() -> None:

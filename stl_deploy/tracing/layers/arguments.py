@@ -11,6 +11,7 @@ from torch import Tensor
 
 from stl_deploy.graph.program import Floats
 from stl_deploy.tracing.nodes import Node
+from stl_deploy.tracing.steps import Signal
 
 
 def number(constant: Any) -> Tensor:
@@ -42,3 +43,9 @@ def pair(value: Any) -> tuple[int, int]:
 def with_defaults(args: Any, defaults: tuple[Any, ...]) -> tuple[Any, ...]:
     """Positional arguments, with those that were left out at the end."""
     return (*args, *defaults[len(args) :])
+
+
+def alpha(signal: Signal) -> float:
+    """The factor of the second operand of a sum or difference."""
+    given: float = signal.args[2] if len(signal.args) > 2 else (signal.kwargs or {}).get("alpha", 1)
+    return given

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.tracing.layers.arguments import number
+from stl_deploy.tracing.layers.arguments import alpha, number
 from stl_deploy.tracing.layers.builder import Builder, refusal
 from stl_deploy.tracing.layers.draft import Terms
 from stl_deploy.tracing.layers.norms import norm
@@ -37,14 +37,14 @@ def added(build: Builder, signal: Signal) -> Terms:
     left, right = signal.args[:2]
     if signal.node.name == "rsub":
         left, right = right, left
-    scale = signal.kwargs.get("alpha", 1) * (-1 if signal.node.name in ("sub", "rsub") else 1)
+    scale = alpha(signal) * (-1 if signal.node.name in ("sub", "rsub") else 1)
     if isinstance(left, Ref) and isinstance(right, Ref):
         return _sum(build, signal, left, right, scale)
     x, constant = (left, right) if isinstance(left, Ref) else (right, left)
     shift, axis = _by_channel(build, signal, constant)
-    if scale != 1 and x is right:
-        return norm(build, signal, x, -np.ones(len(shift)), shift, axis=axis)
-    return norm(build, signal, x, np.ones(len(shift)), shift * (scale if x is left else 1), axis=axis)
+    if x is right:
+        return norm(build, signal, x, np.full(len(shift), float(scale)), shift, axis=axis)
+    return norm(build, signal, x, np.ones(len(shift)), shift * scale, axis=axis)
 
 
 def _sum(build: Builder, signal: Signal, left: Ref, right: Ref, scale: float) -> Terms:

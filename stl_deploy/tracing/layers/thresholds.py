@@ -6,7 +6,7 @@ import numpy as np
 
 from stl_deploy.graph.program import Neuron, Reshape
 from stl_deploy.nn.layer_graph import MaxPool
-from stl_deploy.tracing.layers.arguments import number
+from stl_deploy.tracing.layers.arguments import alpha, number
 from stl_deploy.tracing.layers.builder import Builder, refusal
 from stl_deploy.tracing.layers.draft import Terms
 from stl_deploy.tracing.nodes import Node
@@ -122,6 +122,8 @@ def _added_and_compared(build: Builder, signal: Signal, terms: Terms, threshold:
 def _turned(ref: Ref) -> tuple[Ref, bool]:
     """``1 - s`` as s, and whether it was."""
     node, args = ref.signal.node, ref.signal.args
+    if alpha(ref.signal) != 1:
+        return ref, False
     if node.name == "rsub" and isinstance(args[0], Ref) and args[1] == 1:
         return Ref(args[0].signal, args[0].lag + ref.lag), True
     from_one = node.name == "sub" and isinstance(args[0], Node) and bool((number(args[0]) == 1).all())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
 from stl_deploy.errors import CaptureError
-from stl_deploy.graph.program import Conv, Linear
+from stl_deploy.graph.program import Conv, Floats, Linear
 from stl_deploy.nn.layer_graph import MAX_DENSE
 from stl_deploy.tracing.layers.arguments import array
 from stl_deploy.tracing.layers.builder import Builder, refusal
@@ -32,6 +34,8 @@ def convolution(build: Builder, signal: Signal) -> Terms:
         raise _computed_weights(signal)
     if transposed:
         return dense(build, signal, x)
+    if not stride:
+        return _of_size_one(build, signal, x, array(weight)[..., 0], bias, groups)
     return build.add(
         Conv(
             name=build.name("conv", signal.node.place.module),
@@ -43,6 +47,22 @@ def convolution(build: Builder, signal: Signal) -> Terms:
             padding=tuple((p, p) for p in padding),
             dilation=tuple(dilation),
             groups=groups,
+            input_shape=build.shape(x.signal),
+        )
+    )
+
+
+def _of_size_one(build: Builder, signal: Signal, x: Ref, weight: Floats, bias: Any, groups: int) -> Terms:
+    """A convolution over time alone, of kernel 1: a linear layer, of blocks where it has groups."""
+    parts = np.split(weight, groups)
+    blocks = [[part if i == j else np.zeros_like(part) for j in range(groups)] for i, part in enumerate(parts)]
+    return build.add(
+        Linear(
+            name=build.name("linear", signal.node.place.module),
+            shape=build.shape(signal),
+            sources=build.read(x),
+            weight=np.block(blocks),
+            bias=None if bias is None else array(bias),
             input_shape=build.shape(x.signal),
         )
     )
