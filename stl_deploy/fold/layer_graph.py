@@ -235,9 +235,8 @@ def _node(node: Node) -> nir.NIRNode:
             return nir.Delay(np.broadcast_to(node.steps, node.shape) * DT)
         case Reshape():
             return _flatten(node)
-        case Neuron():
-            return _neuron(node)
-    raise CaptureError(f"layer '{node.name}': a {type(node).__name__} has no form in NIR", layer=node.name)
+    assert isinstance(node, Neuron)
+    return _neuron(node)
 
 
 def _conv(node: Conv) -> nir.NIRNode:

@@ -13,7 +13,7 @@ from stl_deploy.fold.layer_graph import fold_layers
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.graph.lower import lower
-from stl_deploy.graph.program import Input, Linear, Neuron, Node, Output, Program, Source
+from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Node, Output, Pool, Program, Reshape, Scale, Source
 from stl_deploy.graph.run import run
 from stl_deploy.nn.layer_graph import Concat, LayerGraph, MaxPool, Norm
 
@@ -144,3 +144,81 @@ def test_a_max_pool_of_currents_is_refused() -> None:
 def test_options_of_nodes_are_checked(nodes: Any, reason: str) -> None:
     with pytest.raises(InputError, match=reason):
         Dialect.from_mapping({"nodes": nodes}, where="here")
+
+
+IMAGE = Input(name="input", shape=(1, 4, 4), sources=())
+
+
+def window(kind: type[Any], shape: tuple[int, ...], **options: Any) -> Any:
+    return kind(
+        name="a",
+        shape=shape,
+        sources=(Source("input"),),
+        stride=(1, 1),
+        padding=((1, 0), (1, 0)),
+        input_shape=IMAGE.shape,
+        **options,
+    )
+
+
+@pytest.mark.parametrize(
+    ("layers", "reason"),
+    [
+        (
+            (X, neuron("a", "input", v_min=f32(-1, -2))),
+            r"its v_min is read back from NIR as None, meant is \[-1.0, -2.0\]",
+        ),
+        ((IMAGE, window(Pool, (1, 4, 4), kernel=(2, 2), divisor=4)), "pads its sides unequally, for which NIR has no"),
+        (
+            (
+                IMAGE,
+                window(Conv, (1, 4, 4), weight=np.ones((1, 1, 2, 2), np.float32), bias=None, dilation=(1, 1), groups=1),
+            ),
+            "pads its sides unequally, which NIR has no word for",
+        ),
+    ],
+)
+def test_what_nir_has_no_word_for_is_refused(layers: tuple[Node, ...], reason: str) -> None:
+    with pytest.raises(CaptureError, match=rf"layer 'a'.* {reason}"):
+        fold_layers(graph(*layers))
+
+
+@pytest.mark.parametrize(("axis", "scale"), [(0, [2.0]), (-1, [1.0, 2.0, 3.0, 4.0])])
+def test_a_norm_without_a_shift_and_weights_before_it_is_a_scale(axis: int, scale: list[float]) -> None:
+    norm = Norm(
+        name="norm",
+        shape=(1, 4, 4),
+        sources=(Source("input"),),
+        scale=np.array(scale),
+        shift=np.zeros(len(scale)),
+        axis=axis,
+    )
+    program = program_of(graph(IMAGE, norm))
+    assert isinstance(program.by_name["norm"], Scale)
+    found = run(program, np.ones((1, 1, 1, 4, 4), np.float32)).y[0, 0, 0]
+    assert found.tolist() == np.broadcast_to(np.array(scale), (4, 4)).tolist()
+
+
+def test_a_norm_of_images_without_weights_before_it_is_a_depthwise_convolution() -> None:
+    image = Input(name="input", shape=(2, 3, 3), sources=())
+    norm = Norm(
+        name="norm", shape=(2, 3, 3), sources=(Source("input"),), scale=np.array([2, 3]), shift=np.array([1, 0])
+    )
+    program = program_of(graph(image, norm))
+    assert isinstance(program.by_name["norm"], Conv)
+    found = run(program, np.ones((1, 1, 2, 3, 3), np.float32)).y[0, 0]
+    assert found[:, 0, 0].tolist() == [3, 3]
+    assert (found == 3).all()
+
+
+def test_weights_that_overflow_with_their_norm_are_refused() -> None:
+    norm = Norm(name="norm", shape=(2,), sources=(Source("fc"),), scale=np.array([1e39, 1]), shift=np.zeros(2))
+    with pytest.raises(CaptureError, match="layer 'fc': weights are not finite once the norm is folded into them"):
+        fold_layers(graph(X, linear("fc", [[1, 2], [3, 4]], "input"), norm))
+
+
+def test_an_axis_that_nir_cannot_make_is_left_out_of_the_output() -> None:
+    line = Reshape(name="a", shape=(2, 1), sources=(Source("lif"),), input_shape=(2,))
+    program = program_of(graph(X, neuron("lif", "input"), line))
+    assert [node.name for node in program.nodes] == ["input", "lif", "output"]
+    assert program.outputs[0].shape == (2,)

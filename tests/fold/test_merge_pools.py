@@ -87,3 +87,47 @@ def test_what_cannot_be_merged_is_refused_by_name():
     spikes = iff((2, 9, 9), theta=0.5)
     with pytest.raises(UnsupportedError, match=r"'n1': the pool cannot be merged .*pads what its windows do not end"):
         merge_pools(chain([2, 9, 9], spikes, pool(2), conv(rng, 3, 2, padding=1), iff((3, 4, 4))), SPEC)
+
+
+def _two_ways(rng):
+    """A convolution that adds up a pool and the input itself."""
+    nodes = {
+        "input": nir.Input({"input": np.array([2, 4, 4])}),
+        "spikes": iff((2, 4, 4), theta=0.5),
+        "pool": pool(1),
+        "conv": conv(rng, 3, 2),
+        "output": nir.Output({"output": np.array([3, 2, 2])}),
+    }
+    edges = [("input", "spikes"), ("spikes", "pool"), ("pool", "conv"), ("input", "conv"), ("conv", "output")]
+    return nir.NIRGraph(nodes, edges, type_check=False)
+
+
+def _chain(*behind):
+    return chain([2, 8, 8], iff((2, 8, 8), theta=0.5), pool(2), *behind)
+
+
+@pytest.mark.parametrize(
+    ("graph", "reason"),
+    [
+        (_two_ways, "'conv' adds up other values, too, or takes them a step late"),
+        (
+            lambda rng: _chain(
+                nir.Flatten({"input": None}, 1, -1), nir.Flatten({"input": None}, 0, -1), dense(rng, 5, 2 * 4 * 4)
+            ),
+            "it is not flattened once to one axis before 'n4'",
+        ),
+        (
+            lambda rng: _chain(conv(rng, 3, 2, kernel=(2, 2), padding="same")),
+            "its padding, or the convolution's, differs",
+        ),
+    ],
+)
+def test_a_pool_that_its_weights_cannot_take_in_is_refused(graph, reason):
+    with pytest.raises(UnsupportedError, match=rf"the pool cannot be merged into the weights behind it: {reason}"):
+        merge_pools(graph(np.random.default_rng(5)), SPEC)
+
+
+def test_a_pool_before_neurons_stays():
+    graph = _chain(iff((2, 4, 4), theta=0.5))
+    found, names = merge_pools(graph, SPEC)
+    assert (names, set(found.nodes)) == ((), set(graph.nodes))

@@ -41,6 +41,26 @@ def test_rows_say_what_a_node_is():
     assert rows["output"].as_dict()["shape"] == (2,)
 
 
+@pytest.mark.parametrize(
+    ("node", "options", "parameters", "constants"),
+    [
+        (nir.Scale(a(0.5, 2)), {}, 2, "scale 0.5…2"),
+        (nir.Delay(a(1, 3)), {}, 0, "1…3 steps"),
+        (bare(nir.LI, tau=a(2, 2), r=a(2, 2), v_leak=a(0, 0)), {}, 0, "decay 0.5, puts out v"),
+        (iff((2,), r=1), {"reset": "none"}, 0, "decay 1, θ 1, v > θ, no reset"),
+        (
+            iff((2,), r=1),
+            {"reset": "snntorch_subtract_now"},
+            0,
+            "decay 1, θ 1, v > θ, reset by subtraction as snnTorch's reset_delay=False",
+        ),
+    ],
+)
+def test_rows_of_one_node_each(node, options, parameters, constants):
+    row = table(lower(chain([2], node), Dialect(dt=1.0, **options)))[1]
+    assert (row.parameters, row.constants) == (parameters, constants)
+
+
 @pytest.mark.parametrize("options", [{}, {"stride": 1, "padding": 0}, {"padding": (0, 2)}])
 def test_synapses_of_a_convolution_are_those_that_an_all_ones_pass_adds_up(options):
     program = lower(chain([2, 7, 6], conv(**options)))

@@ -108,6 +108,32 @@ def test_names_that_make_no_module(files: Path, name: str, reason: str) -> None:
     assert not (files / "net.nir").exists()
 
 
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("net.py", "expected FILE.py:NAME, the name of a module"),
+        ("net.txt:Net", "expected FILE.py:NAME, the name of a module"),
+        ("none.py:Net", r"none\.py: expected a Python file; found no such file"),
+        ("broken.py:Net", r"broken\.py: line 2: ZeroDivisionError: division by zero"),
+    ],
+)
+def test_files_that_make_no_module(files: Path, source: str, reason: str) -> None:
+    (files / "broken.py").write_text("one = 1\none / 0\n")
+    with pytest.raises(InputError, match=reason):
+        load_module(str(files / source))
+
+
+def test_files_without_input_or_weights(files: Path) -> None:
+    np.savez(files / "y.npz", y=np.zeros(3))
+    with pytest.raises(InputError, match=r"y\.npz: expected an array 'x'; found y"):
+        verbs.capture(f"{files / 'net.py'}:Net", files / "y.npz", files / "net.nir")
+    with pytest.raises(InputError, match=r"w\.pt: expected a file of weights; found no such file"):
+        load_module(f"{files / 'net.py'}:Net", files / "w.pt")
+    torch.save([torch.ones(2)], files / "w.pt")
+    with pytest.raises(InputError, match=r"w\.pt: expected a state dict of tensors; found a list"):
+        load_module(f"{files / 'net.py'}:Net", files / "w.pt")
+
+
 def test_weights_of_another_model(files: Path) -> None:
     save_file({"fc9.weight": torch.ones(2)}, files / "w.safetensors")
     with pytest.raises(InputError, match=r"no tensor 'fc1.weight'"):

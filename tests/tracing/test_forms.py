@@ -208,6 +208,170 @@ def test_a_scripted_module_is_captured_and_stays_in_its_mode() -> None:
     assert model.fc.training
 
 
+class OwnNeuron(nn.Module):
+    """One layer of neurons: ``step`` takes the potential and the current, and gives the next one and the output."""
+
+    def __init__(self, step: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], start: Tensor) -> None:
+        super().__init__()
+        self.fc, self.step, self.start = nn.Linear(6, 8), step, start
+
+    def forward(self, x: Tensor) -> Tensor:
+        v, out = self.start.expand(x.shape[1], 8), []
+        for current in self.fc(x):
+            v, z = self.step(v, current)
+            out.append(z)
+        return torch.stack(out)
+
+
+def to_value(decay: float | Tensor, offset: float = 0.0, value: float = 0.0) -> Callable[..., tuple[Tensor, Tensor]]:
+    """A leaky neuron that resets to ``value``."""
+
+    def step(v: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
+        v = decay * v + current + offset
+        z = (v > 0.4).float()
+        return v * (1 - z) + value * z, z
+
+    return step
+
+
+def never_reset(v: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
+    v = 0.9 * v + current
+    return v, (v > 0.4).float()
+
+
+def halved(v: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
+    v = 0.9 * v + current
+    z = (v > 0.4).float()
+    return v * (1 - 0.5 * z), z
+
+
+def both_read(v: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
+    v = 0.9 * v + current
+    return 0.5 * v, torch.cat([v, 0.5 * v], -1)
+
+
+@pytest.mark.parametrize(
+    ("step", "start"),
+    [
+        (never_reset, 0.0),
+        (to_value(0.9, 0.05, -0.25), -0.25),
+        (to_value(1.0), 0.0),
+        (lambda v, current: (v + current, v + current), 0.0),
+    ],
+)
+def test_a_neuron_of_ones_own(step: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], start: float) -> None:
+    torch.manual_seed(0)
+    model, x = OwnNeuron(step, torch.tensor(start)).eval(), torch.rand(12, 4, 6)
+    net = stl.capture(model, x)
+    assert all(layer.differing == 0 and 0 < layer.rate < 1 for layer in net.proof.layers)
+    np.testing.assert_allclose(net.simulate(x.numpy()).y, model(x).detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("step", "start", "reason"),
+    [
+        (to_value(0.9), torch.tensor(0.3), "starts from 0.3, which is neither 0 nor its reset value"),
+        (to_value(torch.linspace(0.5, 1, 8)), torch.zeros(()), "has a decay of 1 beside others"),
+        (to_value(1.0, 0.05), torch.zeros(()), "adds a constant to a potential that does not leak"),
+        (halved, torch.zeros(()), "a spike neither subtracts the threshold from its potential nor sets it to a value"),
+        (both_read, torch.zeros(()), "two different values of one potential are read outside of the neuron"),
+    ],
+)
+def test_a_neuron_of_ones_own_that_no_graph_holds(
+    step: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], start: Tensor, reason: str
+) -> None:
+    with pytest.raises(CaptureError, match=rf"test_forms\.py:\d+: .*{reason}"):
+        stl.capture(OwnNeuron(step, start), torch.rand(12, 4, 6))
+
+
+class LateWeights(nn.Module):
+    """What comes back has gone through the weights a step ago already: one edge closes the loop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.back = nn.Linear(6, 8), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        v = back = torch.zeros(x.shape[1], 8)
+        out = []
+        for current in self.fc(x):
+            v = 0.9 * v + current + back
+            z = (v > 0.4).float()
+            v = v * (1 - z)
+            back = self.back(z)
+            out.append(z)
+        return torch.stack(out)
+
+
+def test_weights_that_are_read_a_step_late_close_their_loop() -> None:
+    torch.manual_seed(0)
+    net = stl.capture(LateWeights(), torch.rand(12, 4, 6))
+    assert net.proof.end_to_end["differing"] == 0
+    assert {(s.node, s.delay) for s in net.program.spiking[0].sources} == {("fc", 0), ("back", 1)}
+
+
+class CalledAsTheGraphIs(nn.Module):
+    """Its modules have the names of the graph's own input and output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.output, self.input = nn.Linear(6, 8), stl.LIF((8,), threshold=0.3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        spikes: Tensor = self.input(self.output(x))
+        return spikes
+
+
+def test_modules_that_are_called_input_and_output() -> None:
+    torch.manual_seed(0)
+    net = stl.capture(CalledAsTheGraphIs(), torch.rand(12, 4, 6) * 2)
+    assert [node.name for node in net.program.nodes] == ["input", "linear1", "lif1", "output"]
+
+
+class NeverLeaking(nn.Module):
+    """A synapse that adds up what arrives for ever."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        v = current = torch.zeros_like(x[0])
+        out = []
+        for step in x:
+            current = current + step
+            v = 0.5 * v + current
+            z = (v > 0.4).float()
+            v = v * (1 - z)
+            out.append(z)
+        return torch.stack(out)
+
+
+def test_a_synapse_that_never_decays_is_refused() -> None:
+    with pytest.raises(CaptureError, match="has a synapse that never decays"):
+        stl.capture(nn.Sequential(nn.Linear(6, 8), NeverLeaking()), torch.rand(12, 4, 6))
+
+
+@pytest.mark.parametrize(
+    ("x", "options", "kind", "reason"),
+    [
+        (
+            torch.rand(12, 4, 6),
+            {"time": "third"},
+            stl.InputError,
+            "time: expected 'first', 'second', .*; found 'third'",
+        ),
+        (torch.rand(6), {}, CaptureError, r"x: expected at least 3 axes with time='first'; found \[6\]"),
+    ],
+)
+def test_input_without_time(x: Tensor, options: dict[str, str], kind: type[Exception], reason: str) -> None:
+    with pytest.raises(kind, match=reason):
+        stl.capture(Scripted(), x, **options)  # type: ignore[arg-type]
+
+
+def test_input_in_float64_is_taken_as_the_model_computes() -> None:
+    torch.manual_seed(0)
+    net = stl.capture(Scripted(), np.random.default_rng(0).random((8, 3, 6)))
+    assert net.sample is not None
+    assert net.sample.dtype == np.float32
+
+
 class Fancy(nn.Module):
     """A neuron whose potential feeds on its own square."""
 
