@@ -264,12 +264,10 @@ def _conv(node: Conv) -> nir.NIRNode:
 
 def _flatten(node: Reshape) -> nir.NIRNode:
     before, after = node.input_shape, node.shape
-    if (merged := flattens(before, after)) is not None:
-        start, end = merged
-        return nir.Flatten({"input": np.array(before)}, start - len(before), end - len(before))
-    raise CaptureError(
-        f"layer '{node.name}' reshapes {list(before)} to {list(after)}; NIR can only flatten axes", layer=node.name
-    )
+    merged = flattens(before, after)
+    assert merged is not None, "rearrange leaves no other reshape"
+    start, end = merged
+    return nir.Flatten({"input": np.array(before)}, start - len(before), end - len(before))
 
 
 def _neuron(node: Neuron) -> nir.NIRNode:

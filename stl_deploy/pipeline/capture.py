@@ -19,7 +19,7 @@ from stl_deploy.graph.compare import rate_warnings
 from stl_deploy.graph.lower import METADATA_KEY
 from stl_deploy.graph.program import Shape
 from stl_deploy.graph.run import Result
-from stl_deploy.pipeline.proof import Proof, end_to_end, module_spikes, prove_layers, prove_replay
+from stl_deploy.pipeline.proof import Proof, end_to_end, module_spikes, prove_layers, prove_output, prove_replay
 from stl_deploy.pipeline.source import CAPTURED, swapped
 from stl_deploy.tracing import Call, Time, Traced, trace
 from stl_deploy.tracing.nodes import NOWHERE
@@ -243,9 +243,10 @@ def _prove(model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor) ->
             continue
         done.append(what)
     given_steps = steps_of(call, x, traced.length)
-    spikes, _ = module_spikes(traced, given_steps, folded.arranged)
+    spikes, y = module_spikes(traced, given_steps, folded.arranged)
     array = arrange(torch.stack(given_steps).float().cpu().numpy(), folded.arranged.get(folded.program.inputs[0].name))
     layers = prove_layers(folded.program, spikes, array)
+    prove_output(folded.program, spikes, array, y)
     whole = end_to_end(folded.program, spikes, array)
     warned = (
         *rate_warnings({layer.layer: layer.rate for layer in layers}),

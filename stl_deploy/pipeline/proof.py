@@ -24,6 +24,10 @@ MAX_ULP = 64
 """How far from the threshold, in units in its last place, a folded layer's potential may be where its spike differs."""
 
 
+MAX_ROUNDING = 0.02
+"""How far a folded output may be from the module's, in parts of the largest; a module may compute in bfloat16."""
+
+
 @dataclass(frozen=True)
 class LayerProof:
     """A spiking layer of the folded graph on the module's own layer inputs.
@@ -230,7 +234,29 @@ def _apart(layer: Neuron, step: int, at: tuple[int, ...], ulp: float) -> Capture
     )
 
 
-def _arriving(program: Program, layer: Neuron, given: Mapping[str, Floats]) -> Floats:
+def prove_output(program: Program, spikes: Mapping[str, Floats], x: Floats, y: Floats) -> None:
+    """The folded graph's output, where its spiking layers spike as the module's, is the module's but for rounding.
+
+    Raises CaptureError where it differs by more than `MAX_ROUNDING` of the largest output, as in a first step that is
+    made otherwise than the steps after it.
+    """
+    output = program.outputs[0]
+    found = _arriving(program, output, {**spikes, **{node.name: x for node in program.inputs}})
+    expected = y.reshape(found.shape)
+    unequal = np.abs(found - expected) > MAX_ROUNDING * np.abs(expected).max(initial=np.finfo(np.float32).tiny)
+    if unequal.any():
+        step, sample, *at = (int(i) for i in np.argwhere(unequal)[0])
+        raise CaptureError(
+            f"the graph's output is not the model's: step {step}, sample {sample}, neuron {at} is "
+            f"{float(found[step, sample, *at]):g}, expected {float(expected[step, sample, *at]):g}; do the same at "
+            "every step, the first one, too",
+            layer=output.name,
+            step=step,
+            neuron=tuple(at),
+        )
+
+
+def _arriving(program: Program, layer: Node, given: Mapping[str, Floats]) -> Floats:
     """What arrives at a layer when every spiking layer before it spikes as ``given``."""
     needed: dict[str, Node] = {}
     waiting = [source.node for source in layer.sources]

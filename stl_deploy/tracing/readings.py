@@ -49,11 +49,6 @@ class Population:
     readings: tuple[Population, ...] = ()
     silent: tuple[Ref, ...] = ()
 
-    @property
-    def line(self) -> str | None:
-        """Where it stands in the user's code."""
-        return self.state.node.place.line
-
 
 def read_core(core: Core, outside: Callable[[Signal], bool], foreign: Set[Signal]) -> Population:
     """The neuron that a core is.

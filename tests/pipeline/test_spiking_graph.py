@@ -139,6 +139,47 @@ def test_wrong_data_to_evaluate(data, sentence) -> None:
         _net().evaluate(data)
 
 
+def test_nets_that_cannot_be_evaluated() -> None:
+    image = stl.SpikingGraph(chain([2, 3], iff((2, 3))))
+    with pytest.raises(stl.InputError, match=r"expected one score for each class, \[B, classes\]; found outputs of"):
+        image.evaluate([(np.zeros((4, 1, 2, 3)), [0])])
+    nodes = {name: nir.Input({"input": np.array([2])}) for name in "ab"}
+    nodes |= {"lif": iff((2,)), "out": nir.Output({"output": np.array([2])})}
+    several = stl.SpikingGraph(nir.NIRGraph(nodes, [("a", "lif"), ("b", "lif"), ("lif", "out")], type_check=False))
+    with pytest.raises(stl.InputError, match="expected a network of one input; found 2; simulate it with one array"):
+        several.evaluate([(X, [0])])
+
+
+@pytest.mark.parametrize("time", ["inside", "step"])
+def test_a_captured_module_is_evaluated_as_it_is_called(time) -> None:
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.v = torch.nn.Linear(6, 3), 0.0
+
+        def reset(self) -> None:
+            self.v = 0.0
+
+        def step(self, x):
+            self.v = 0.5 * self.v + self.fc(x)
+            z = (self.v > 0.2).float()
+            self.v = self.v * (1 - z)
+            return z
+
+        def forward(self, x):
+            return torch.stack([self.step(x) for _ in range(5)]) if time == "inside" else self.step(x)
+
+    torch.manual_seed(0)
+    model, x = Net(), torch.rand(4, 6) if time == "inside" else torch.rand(5, 4, 6)
+    net = stl.capture(model, x, time=time)
+    found = net.evaluate([(x, [0, 1, 2, 0]), (x, [0, 1, 2, 1])])
+    assert (found.samples, found.differing) == (8, 0)
+    assert found.accuracy == found.module_accuracy
+    if time == "inside":
+        with pytest.raises(stl.InputError, match=r"expected batches \[B, ...\] with B labels; found \[4, 6\] with 3"):
+            net.evaluate([(x, [0, 1, 2])])
+
+
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [

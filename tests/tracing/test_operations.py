@@ -288,6 +288,32 @@ def test_a_buffer_that_is_written_into_is_read_as_it_was() -> None:
             lambda net, x: torch.stack([s @ NARROW @ WIDE[:4] if t else s @ WIDE @ WIDE[1:] for t, s in enumerate(x)]),
             "'mm' does not do the same at every step",
         ),
+        (
+            lambda net, x: torch.stack(
+                [(s.view(-1, 2, 4) if t else s.view(-1, 4, 2)).mT.flatten(1) for t, s in enumerate(net.spikes(x))]
+            ),
+            "the graph's output is not the model's: step 0",
+        ),
+        (
+            lambda net, x: torch.stack([(y := net.fc(s)) + (y if t == T - 1 else net.fc2(s)) for t, s in enumerate(x)]),
+            "'addmm' in 'fc' does not do the same at every step",
+        ),
+        (
+            lambda net, x: torch.stack([s * 2 if t else s for t, s in enumerate(net.spikes(x))]),
+            "the graph's output is not the model's: step 0, .* is 2, expected 1; do the same at every step",
+        ),
+        (
+            lambda net, x: net.spikes(x + torch.from_numpy(x.numpy()[0, 0, :1].copy())),
+            "the captured step does not compute what the model does: layer 'lif', .* on fresh input",
+        ),
+        (
+            lambda net, x: functional.batch_norm(net.spikes(x).flatten(0, 1), None, None, training=True).view(T, -1, 8),
+            "takes them from the batch; train it with track_running_stats=True",
+        ),
+        (
+            lambda net, x: functional.pad(net.spikes(x), (1, 1), value=1.0),
+            "expected zeros where 'constant_pad_nd' puts",
+        ),
         (lambda net, x: torch.logical_not(net.fc(x)).float(), "a spike is decided by one comparison"),
         (
             lambda net, x: (net.spikes(x).view(*x.shape[:2], 2, 2, 2) + UP.view(2, 2, 2)).flatten(2),
@@ -313,6 +339,10 @@ def test_what_is_no_sum_is_refused(body: Callable[..., Any], reason: str) -> Non
 )
 def test_what_spikes_are_clipped_to_or_joined_by(gate: Callable[[Tensor, Tensor], Tensor]) -> None:
     require_same(lambda net, x: net.head(gate(net.spikes(x), net.others(x))))
+
+
+def test_comparisons_of_steps_and_samples_on_one_axis() -> None:
+    require_same(lambda net, x: net.head((net.spikes(x).flatten(0, 1) > 0.5).unflatten(0, x.shape[:2]).float()))
 
 
 def test_pooled_spikes_are_joined() -> None:
@@ -406,3 +436,28 @@ def test_an_output_out_of_several(returned: Callable[[Tensor], Any], output: Any
     model, x = Net(lambda net, x: returned(net.spikes(x))).eval(), torch.rand(T, B, 6) * 2
     net = stl.capture(model, x, output=output)
     np.testing.assert_array_equal(net.simulate(x.numpy()).y, model.spikes(x).detach().numpy())
+
+
+def test_more_weights_than_an_operation_may_be_are_refused() -> None:
+    def body(net: Net, x: Tensor) -> Tensor:
+        return functional.conv_transpose1d(x.flatten(0, 1)[:, None], torch.ones(1, 1, 2)).unflatten(0, x.shape[:2])
+
+    refused(body, r"from \[1, 6000\] to \[1, 6001\] has no node in NIR: .*found 36,006,000", torch.ones(T, 1, 6000))
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (lambda net, x: net.head(x @ torch.ones(6, 8)), "no loop over time is found in the model; with time='first' x"),
+        (
+            lambda net, x: torch.stack([net.fc(x) * (t + 1) for t in range(T)]),
+            "'mul' does not do the same at every step",
+        ),
+    ],
+)
+def test_a_loop_inside_that_is_none(body: Callable[..., Any], reason: str) -> None:
+    refused(body, reason, torch.rand(B, 6), time="inside")
+
+
+def test_an_input_that_is_repeated_over_time_inside() -> None:
+    require_same(lambda net, x: net.spikes(x.repeat(T, 1, 1)), torch.rand(B, 6) * 2, time="inside")

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from stl_deploy.errors import CaptureError
 from stl_deploy.graph.program import Conv, Floats, Linear
 from stl_deploy.nn.layer_graph import MAX_DENSE
 from stl_deploy.tracing.layers.arguments import array
@@ -30,8 +29,6 @@ def convolution(build: Builder, signal: Signal) -> Terms:
         raise refusal(
             signal, f"expected a convolution over 1 or 2 axes; found one over {len(stride)}; NIR has no node for it"
         )
-    if isinstance(weight, Ref) or isinstance(bias, Ref):
-        raise _computed_weights(signal)
     if transposed:
         return dense(build, signal, x)
     if not stride:
@@ -75,8 +72,6 @@ def linear(build: Builder, signal: Signal) -> Terms:
         raise refusal(
             signal, "expected a plain matrix product; found one with alpha or beta; scale its weights instead"
         )
-    if isinstance(weight, Ref) or isinstance(bias, Ref):
-        raise _computed_weights(signal)
     shape = build.shape(signal)
     return build.add(
         Linear(
@@ -117,7 +112,3 @@ def dense(build: Builder, signal: Signal, x: Ref) -> Terms:
         )
     )
     return reshaped(build, signal, terms, (made,))
-
-
-def _computed_weights(signal: Signal) -> CaptureError:
-    return refusal(signal, "expected fixed weights; found the product of two signals; only a signal times weights fits")
