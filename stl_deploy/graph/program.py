@@ -225,11 +225,6 @@ class Program:
                 found[name].append(node)
         return {name: tuple(nodes) for name, nodes in found.items()}
 
-    @property
-    def recurrent(self) -> bool:
-        """Whether any edge carries an earlier step's value."""
-        return any(source.delay for node in self.nodes for source in node.sources)
-
     def of(self, kind: type[N]) -> Iterator[N]:
         """The nodes of one kind, in order."""
         return (node for node in self.nodes if isinstance(node, kind))

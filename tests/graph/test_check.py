@@ -162,6 +162,13 @@ def test_a_batch_size_in_the_shapes_is_told():
     assert found.reason == "the first axis of the Input shape is taken for a batch size"
 
 
+def test_a_threshold_that_fires_without_input_is_told():
+    report = check(chain([1], nir.Threshold(a(-0.5))), Dialect())
+    (found,) = (f for f in report.findings if f.slug == "always-on")
+    assert str(found) in str(report).splitlines()
+    assert str(report).splitlines()[-1] == "onnx: faithful"
+
+
 def test_what_nothing_reads_is_told():
     net = chain([1], iff((1,)), dead=nir.Scale(a(1)), extra=[("n0", "dead")])
     assert ("unread", "dead") in slugs(check(net), "warning")

@@ -45,6 +45,7 @@ def test_who_never_spikes_is_not_first() -> None:
     ("wrong", "sentence"),
     [
         ({"over_time": "median"}, "expected over time mean, sum, max, last, first, or None"),
+        ({"then": "tanh"}, "readout: expected then softmax, log_softmax, or None; found 'tanh'"),
         ({"population": 0}, "expected a population from 1 in whole numbers; found 0"),
         ({"votes": 3}, "expected readout keys over_time, population, then; found 'votes'"),
     ],

@@ -1,5 +1,6 @@
 """A stream is the reference run, step by step: the same bits, for every node, delay and loop."""
 
+import nir
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,7 +9,7 @@ from stl_deploy.errors import GraphError, InputError
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.run import run
 from stl_deploy.graph.stream import Stream
-from tests.graph.nets import chain, iff, lif, steps
+from tests.graph.nets import chain, graph, iff, lif, steps
 from tests.strategies import programs_and_inputs
 
 
@@ -46,3 +47,26 @@ def test_what_does_not_fit_is_refused() -> None:
         stream.step(np.zeros((1, 2)))
     stream.reset()
     assert stream.step(steps([5, 0])[0]).tolist() == [[1, 0]]
+
+
+def _beside_each_other():
+    """Two inputs, each with neurons and an output of its own."""
+    nodes = {}
+    for name in "ab":
+        nodes |= {name: nir.Input(np.array([1])), f"{name}_lif": iff((1,)), f"{name}_out": nir.Output(np.array([1]))}
+    edges = [edge for name in "ab" for edge in ((name, f"{name}_lif"), (f"{name}_lif", f"{name}_out"))]
+    return lower(graph(nodes, edges))
+
+
+def test_a_step_of_several_outputs_is_named() -> None:
+    stream = Stream(_beside_each_other())
+    x = {"a": np.full((1, 1), 2.0), "b": np.zeros((1, 1))}
+    with pytest.raises(InputError, match=r"the network has 2 outputs: ._out, ._out; use step_all"):
+        stream.step(x)
+    stream.reset()
+    assert {name: out.tolist() for name, out in stream.step_all(x).items()} == {"a_out": [[1]], "b_out": [[0]]}
+
+
+def test_inputs_of_unequal_length_are_refused() -> None:
+    with pytest.raises(InputError, match=r"expected one T and B for all inputs; found \[\(2, 1\), \(3, 1\)\]"):
+        run(_beside_each_other(), {"a": np.zeros((2, 1, 1)), "b": np.zeros((3, 1, 1))})

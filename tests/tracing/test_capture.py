@@ -451,6 +451,14 @@ def test_weights_that_are_no_real_numbers(dtype: torch.dtype, reason: str) -> No
         stl.capture(model, torch.rand(6, 3, 6))
 
 
+def test_weights_that_are_not_finite_are_named() -> None:
+    model = nn.Sequential(nn.Linear(6, 4))
+    with torch.no_grad():
+        model[0].bias[1] = float("nan")
+    with pytest.raises(CaptureError, match=r"parameter '0\.bias' holds NaN or infinity"):
+        stl.capture(model, torch.rand(6, 3, 6))
+
+
 class TimeLast(nn.Module):
     """Takes [B, 6, T]."""
 

@@ -245,6 +245,12 @@ def halved(v: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
     return v * (1 - 0.5 * z), z
 
 
+def reshaped(v: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
+    v = 0.9 * v.view(-1, 2, 4).view(-1, 8) + current
+    z = (v > 0.4).float()
+    return (v.view(-1, 2, 4) * (1 - z.view(-1, 2, 4))).flatten(1), z
+
+
 def both_read(v: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
     v = 0.9 * v + current
     return 0.5 * v, torch.cat([v, 0.5 * v], -1)
@@ -274,6 +280,7 @@ def test_a_neuron_of_ones_own(step: Callable[[Tensor, Tensor], tuple[Tensor, Ten
         (to_value(torch.linspace(0.5, 1, 8)), torch.zeros(()), "has a decay of 1 beside others"),
         (to_value(1.0, 0.05), torch.zeros(()), "adds a constant to a potential that does not leak"),
         (halved, torch.zeros(()), "a spike neither subtracts the threshold from its potential nor sets it to a value"),
+        (reshaped, torch.zeros(()), r"it carries more than one state \('reshape' of 1 steps ago is read\)"),
         (both_read, torch.zeros(()), "two different values of one potential are read outside of the neuron"),
     ],
 )
