@@ -17,6 +17,7 @@ import pytest
 from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.run import run
+from tests.exporters.witnesses import stand_in
 
 VERBS = [
     "run",
@@ -92,6 +93,45 @@ def test_a_call_without_arguments_is_answered_with_the_help(cli: Any) -> None:
     assert not found.err.startswith("stl-deploy: error")
 
 
+def test_a_witness_is_installed_once_looked_at_and_removed(
+    cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STL_DEPLOY_WITNESSES", str(tmp_path / "environments"))
+    place, python = tmp_path / "environments" / "brian2", stand_in.python(tmp_path, (3, 12))
+    missing = cli("witness", "status", "brian2", "--json")
+    assert (missing.code, missing.json["ready"]) == (1, False)
+    assert missing.json["reason"] == f"no environment of Brian2 at {place}; run: stl-deploy witness install brian2"
+    assert "error: brian2 is not ready; 'stl-deploy witness install brian2' sets it up" in missing.err
+    installed = cli("witness", "install", "Brian2", "--python", python, "--json")
+    assert "installing Brian2 (about 200 MB; CeCILL-2.1)" in installed.err
+    assert installed.json | {"ready": True, "reason": None, "python": str(place / "bin" / "python")} == installed.json
+    again = cli("witness", "install", "brian2")
+    assert again.err.splitlines() == [f"brian2 is ready at {place}"]
+    assert cli("witness", "status", "brian2").code == 0
+    removed = cli("witness", "remove", "brian2", "--json")
+    assert removed.json["bytes"] > 0
+    assert not place.exists()
+    assert f"removed {place}: " in removed.err
+    assert " bytes free again" in removed.err
+    assert "found 'brain2' (did you mean 'brian2'?)" in cli("witness", "remove", "brain2").err
+
+
+def test_lava_is_looked_at_installed_and_removed(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STL_DEPLOY_LAVA", str(tmp_path / "lava"))
+    monkeypatch.setattr("stl_deploy.exporters.lava.environment.check_three_neurons", lambda python: None)
+    missing = cli("lava", "status", "--json")
+    assert (missing.code, missing.json["ready"]) == (1, False)
+    assert f"Lava is not ready: no Lava environment at {tmp_path / 'lava'}" in missing.err
+    assert "error: Lava is not ready; 'stl-deploy lava install' sets it up" in missing.err
+    installed = cli("lava", "install", "--python", stand_in.python(tmp_path, (3, 10)), "--json")
+    assert installed.code == 0
+    assert installed.json["ready"]
+    assert installed.err.splitlines()[-1] == f"Lava is ready: lava-dl 0.6.0 at {tmp_path / 'lava'}"
+    assert cli("lava", "status").code == 0
+    assert cli("lava", "remove", "--json").json["location"] == str(tmp_path / "lava")
+    assert "nothing to remove" in cli("lava", "remove").err
+
+
 def test_help_does_not_wait_for_torch() -> None:
     code = "import sys; import stl_deploy.cli.app; assert not {'torch', 'onnx', 'nir'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -121,6 +161,16 @@ def test_looking_around_gives_json_on_stdout_and_text_on_stderr(cli: Any, verb: 
     assert found.code == 0
     assert found.json
     assert found.err
+
+
+def test_the_fast_path_is_compiled_when_asked(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stl_deploy.nn import fused
+
+    monkeypatch.setattr(fused, "works", lambda *_: True)
+    monkeypatch.setattr(fused, "is_warm", lambda: True)
+    found = cli("doctor", "--warm", "--json")
+    assert found.json["seconds"] >= 0
+    assert "the fast path is compiled and kept" in found.err
 
 
 def test_quiet_says_nothing(cli: Any) -> None:

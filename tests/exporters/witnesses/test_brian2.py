@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stl_deploy.errors import InputError, UnsupportedError
+from stl_deploy.errors import InputError, ToolError, UnsupportedError
 from stl_deploy.exporters.targets import Options
 from stl_deploy.exporters.witnesses import equations as eq
 from stl_deploy.exporters.witnesses.brian2 import Brian2
@@ -20,6 +21,7 @@ from stl_deploy.graph.kernels import apply
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Conv, Delay, Input, Linear, Neuron, Output, Pool, Program, Source
 from stl_deploy.graph.run import run
+from tests.exporters.witnesses import stand_in
 from tests.graph.oracle import dialects, nets
 
 F = np.float32
@@ -45,7 +47,7 @@ def read(program: Program, x: Any) -> dict[str, Any]:
                 value = outs[source][t - ago] if t >= ago else np.zeros(groups[source]["size"], F)
                 if group["synapses"]:  # in the reference's order: off the grid another one rounds otherwise
                     node = program.by_name[group["name"]]
-                    node = node if isinstance(node, Pool) else replace(node, bias=None)
+                    node = replace(node, divisor=1) if isinstance(node, Pool) else replace(node, bias=None)
                     value = apply(node, value.reshape(1, *node.input_shape)).reshape(-1)
                 own[f"x{k}"] = value
             fixed = {name: arrays[f"{place}.{name}"] for name in group["constants"]}
@@ -159,6 +161,48 @@ def small() -> Program:
     )
 
 
+def test_equations_of_weights_over_several_axes_are_the_reference_bit_for_bit() -> None:
+    program = small()
+    x = np.random.default_rng(4).integers(0, 3, (7, 1, 2, 6, 6)).astype(F)
+    expected = run(program, x, record=[node.name for node in program.nodes]).recorded
+    found = read(program, x.reshape(7, -1))
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array.reshape(7, -1), err_msg=name)
+
+
+@pytest.mark.parametrize("compare", ["gt", "ge"])
+@pytest.mark.parametrize("reset", ["value", "value_delayed", "subtract", "subtract_delayed", "snntorch_subtract"])
+def test_every_reset_is_the_reference_bit_for_bit(reset: Any, compare: Any) -> None:
+    entry = Input(name="in", shape=(4,), sources=())
+    lif = Neuron(
+        name="lif",
+        shape=(4,),
+        sources=(Source("in"),),
+        decay=np.asarray(0.5, F),
+        threshold=np.arange(1, 5).astype(F),
+        reset=reset,
+        compare=compare,
+    )
+    program = Program((entry, lif, Output(name="out", shape=(4,), sources=(Source("lif"),))), 1e-4)
+    x = np.random.default_rng(2).integers(0, 4, (40, 4)).astype(F)
+    expected = run(program, x[:, None]).y[:, 0]
+    assert 0.2 < expected.mean() < 0.9
+    np.testing.assert_array_equal(read(program, x)["out"], expected)
+
+
+@pytest.mark.parametrize("name", ["conv", "pool", "fc"])
+def test_synapses_are_the_sums_of_their_node(name: str) -> None:
+    program = small()
+    groups, arrays = eq.equations(program)
+    (place,) = [place for place, group in enumerate(groups) if group["name"] == name]
+    node: Any = program.by_name[name]
+    source, target, weight = (arrays[f"{place}.{key}"] for key in ("source", "target", "weight"))
+    x = np.random.default_rng(1).integers(-4, 5, node.input_shape).astype(F)
+    plain = replace(node, divisor=1) if name == "pool" else replace(node, bias=None)
+    sums = np.bincount(target, weight * x.reshape(-1)[source], minlength=int(np.prod(node.shape)))
+    np.testing.assert_array_equal(sums.reshape(node.shape), apply(plain, x[None])[0])
+
+
 @needs_brian2
 def test_brian2_itself_agrees_on_every_spike() -> None:
     program = small()
@@ -183,10 +227,33 @@ def test_a_network_off_the_grid_still_runs_with_thresholds_as_they_are() -> None
     np.testing.assert_array_equal(Brian2(program, Options()).run(x).y, run(program, x).y)
 
 
-def test_what_is_too_much_is_refused_by_name(tmp_path: Any) -> None:
+def test_what_it_returns_is_told_apart_by_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = small()
+    x = np.random.default_rng(4).integers(0, 3, (7, 3, 2, 6, 6)).astype(F)
+    expected = run(program, x, record=[node.name for node in program.spiking])
+    arrays = {**expected.recorded, **expected.outputs}
+    kept = [(place, group) for place, group in enumerate(eq.equations(program)[0]) if group["keep"]]
+    answer = {f"out{place}": arrays[group["name"]].reshape(7, 3, -1) for place, group in kept}
+    stand_in.ready(BRIAN2, tmp_path, monkeypatch, answer)
+    found = Brian2(program, Options()).run(x, record=True)
+    with np.load(tmp_path / "asked.npz") as asked:
+        np.testing.assert_array_equal(asked["x"], x.reshape(7, 3, -1))
+    np.testing.assert_array_equal(found.y, expected.y)
+    assert found.recorded.keys() == expected.recorded.keys()
+    for name, spikes in found.recorded.items():
+        np.testing.assert_array_equal(spikes, expected.recorded[name], err_msg=name)
+    assert Brian2(program, Options()).run(x).recorded == {}
+    with pytest.raises(ToolError, match="Brian2 returned no array of the shape of 'lif'"):
+        Brian2(program, Options()).run(x[:2])
+
+
+def test_what_is_too_much_is_refused_by_name(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     entry, out = Input(name="in", shape=(1,), sources=()), Output(name="out", shape=(1,), sources=(Source("late"),))
     late = Delay(name="late", shape=(1,), sources=(Source("in"),), steps=np.array(eq.LONGEST + 1))
     with pytest.raises(UnsupportedError, match=r"node 'late': it waits for more than 256 steps; use the reference"):
         Brian2(Program((entry, late, out), 1e-4), Options())
+    with pytest.raises(UnsupportedError, match="node 'conv': the network has more than 9 synapses up to here"):
+        monkeypatch.setattr(eq, "SYNAPSES", 9)
+        Brian2(small(), Options())
     with pytest.raises(InputError, match=r"expected a run folder or a \.nir file for brian2; found an artifact"):
         Brian2(tmp_path / "net.net", Options())

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from stl_deploy._util.console import Console
 from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.integers.net import Conv
+from stl_deploy.exporters.loihi.net import InputLayer, IntegerNet
+from stl_deploy.exporters.loihi.netx import write_netx
 from stl_deploy.exporters.loihi.simulate import simulate
-from stl_deploy.exporters.loihi.target import NetxOptions
+from stl_deploy.exporters.loihi.target import Loihi, NetxOptions
 from stl_deploy.exporters.witnesses.environment import NENGO_LOIHI, STAMP, Witness, find_witness
 from stl_deploy.exporters.witnesses.nengo_loihi import NengoLoihi
 from stl_deploy.exporters.witnesses.rows import conv_rows, net_arrays
 from stl_deploy.exporters.witnesses.wrapped import parting, simulate_wrapped, wrap
 from tests.exporters.loihi.nets import chain, dense, neuron, random_case
+from tests.exporters.loihi.programs import conv_net, events
+from tests.exporters.witnesses import stand_in
 from tests.exporters.witnesses.cases import cases, wide
 from tests.exporters.witnesses.record_golden import GOLDEN
 
@@ -93,6 +100,54 @@ def test_what_single_connections_cannot_be_is_refused() -> None:
         net_arrays(chain((1,), late))
     with pytest.raises(InputError, match="expected counts of spikes, 0 or more; found -1"):
         NengoLoihi(None, NetxOptions()).emulate(wide()[0], np.full((1, 1, 1), -1))  # type: ignore[arg-type]
+
+
+def test_neurons_of_the_input_layer_are_refused() -> None:
+    net = IntegerNet((InputLayer(shape=(1,), neuron=neuron(0, 1)), dense([[1]], neuron=neuron(0, 1))))
+    with pytest.raises(InputError, match="its input layer has neurons, whose bias is the input; use our integer model"):
+        net_arrays(net)
+
+
+def test_what_it_returns_is_told_apart_by_layer_with_what_its_registers_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, x = wide()
+    stand_in.ready(NENGO_LOIHI, tmp_path, monkeypatch, {"layer1": np.array([1, 0], np.uint8).reshape(2, 1, 1)})
+    write_netx(net, tmp_path / "wide.net")
+    said = StringIO()
+    runner = NengoLoihi(tmp_path / "wide.net", NetxOptions(say=Console(stream=said)))
+    assert runner.run(x).y.reshape(-1).tolist() == [1, 0]
+    with np.load(tmp_path / "asked.npz") as asked:
+        np.testing.assert_array_equal(asked["x"], x)
+    assert "nengo-loihi's registers change 1 of 2 spikes" in said.getvalue()
+
+
+def test_what_it_must_equal_is_our_model_where_no_register_wraps() -> None:
+    rng = np.random.default_rng(0)
+    program = conv_net(rng)
+    x = events(rng, 6, 2, *program.inputs[0].shape)
+    found = NengoLoihi(program, NetxOptions()).model(program).run(x, record=True)
+    expected = Loihi(program, NetxOptions()).run(x, record=True)
+    assert found.recorded.keys() == expected.recorded.keys()
+    assert any(spikes.any() for spikes in found.recorded.values())
+    for name, spikes in found.recorded.items():
+        np.testing.assert_array_equal(spikes, expected.recorded[name])
+
+
+@pytest.mark.parametrize("answer", [{}, {"layer1": np.zeros((2, 1, 2))}, {"layer2": np.zeros((2, 1, 1))}])
+def test_arrays_of_other_shapes_are_refused(
+    answer: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, x = wide()
+    stand_in.ready(NENGO_LOIHI, tmp_path, monkeypatch, answer)
+    with pytest.raises(ToolError, match="nengo-loihi returned arrays of other shapes than the network's"):
+        NengoLoihi(None, NetxOptions()).emulate(net, x)  # type: ignore[arg-type]
+
+
+def test_a_witness_that_is_not_there_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STL_DEPLOY_WITNESSES", str(tmp_path))
+    with pytest.raises(ToolError, match="no environment of nengo-loihi at .*; run: stl-deploy witness install"):
+        NengoLoihi(None, NetxOptions()).emulate(*wide())  # type: ignore[arg-type]
 
 
 def test_environments_say_what_is_wrong_with_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
