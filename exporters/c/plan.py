@@ -102,11 +102,6 @@ class Plan:
         return found + [step for one in found if one.fields.get("by_rows") for step in one.by_rows.parts]
 
     @property
-    def tables(self) -> list[Table]:
-        """All of flash, in order."""
-        return [table for share in self.shares.values() for table in share.tables]
-
-    @property
     def buffers(self) -> list[Buffer]:
         """All of RAM but what layers share, in order."""
         return [buffer for share in self.shares.values() for buffer in share.buffers]

@@ -79,9 +79,8 @@ def _values(node: Node, sums: Interval) -> Interval:
             return sums
         case PopulationNode():
             return 0, 1
-        case IntegratorNode():
-            return 1 - STATE_TOP, STATE_TOP - 1
-    raise TypeError(type(node).__name__)
+    assert isinstance(node, IntegratorNode)
+    return 1 - STATE_TOP, STATE_TOP - 1
 
 
 def weighted(rows: Ints, bias: Ints | None, within: Interval) -> Interval:

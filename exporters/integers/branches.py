@@ -136,8 +136,6 @@ def _check(node: Node, known: dict[str, Value]) -> None:
             refuse(node, "long-edge", f"it reads '{source.node}' {source.delay} steps late", "use a delay node")
     if isinstance(node, Linear) and len(node.input_shape) != 1:
         refuse(node, "linear-over-axes", f"its input is {list(node.input_shape)}", "flatten before a Linear")
-    if isinstance(node, Pool) and len(node.shape) != 3:
-        refuse(node, "pool-axes", f"its output is {list(node.shape)}", "pool images (C, H, W)")
     if isinstance(node, Reshape) and known[node.name] == "weighted" and node.shape[0] != node.input_shape[0]:
         refuse(node, "reshape-before-neuron", "it mixes rows of weighted sums", "put the neuron before it")
     if isinstance(node, Neuron):

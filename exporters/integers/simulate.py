@@ -157,9 +157,8 @@ def evaluate(node: Node, arriving: Sequence[Values], known: Mapping[str, Bounds]
             return spikes
         case IntegratorNode():
             return _integrate(node, x, state)
-        case IntegerOutput():
-            return x
-    raise TypeError(type(node).__name__)
+    assert isinstance(node, IntegerOutput)
+    return x
 
 
 def _with_bias(total: Values, bias: Ints | None, axes: int) -> Values:

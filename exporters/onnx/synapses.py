@@ -44,9 +44,8 @@ def memoryless(scope: Scope, node: Node, x: str, lead: str | None, output: str |
         case Reshape():
             kept = (0,) if lead is None else (0, 0)
             return scope.op("Reshape", [x, scope.integers(*kept, *node.shape)], node.name, output=output)
-        case Output():
-            return scope.op("Identity", [x], node.name, output=output)
-    raise TypeError(f"{type(node).__name__} is not memoryless")
+    assert isinstance(node, Output)
+    return scope.op("Identity", [x], node.name, output=output)
 
 
 def _linear(scope: Scope, node: Linear, x: str, lead: str | None, output: str | None) -> str:

@@ -112,10 +112,9 @@ def _fill(node: Node, group: Group) -> Arrays:
             group.code, constants = [f"out = ({x})*scale"], {"scale": node.scale}
         case Delay():
             constants = _delay(node, group)
-        case Neuron():
-            constants = _neuron(node, group, x)
         case _:
-            raise _not_here(node, "no-equation", f"a {type(node).__name__} has no equation here")
+            assert isinstance(node, Neuron)
+            constants = _neuron(node, group, x)
     group.constants = list(constants)
     return {name: _each(array, node) for name, array in constants.items()}
 

@@ -346,6 +346,12 @@ DAMAGE: dict[str, Callable[[Any, dict[str, Any]], None]] = {
     "a threshold": lambda s, a: a.update({"2.neuron.threshold": np.full(9, -1, np.int32)}),
     "a version": lambda s, a: s.update(version=99),
     "measured": lambda s, a: s.update(measured=[1]),
+    "a long name": lambda s, a: s["nodes"][0].update(name="x" * 1001),
+    "no name": lambda s, a: s["nodes"][0].update(name=""),
+    "an infinite scale": lambda s, a: s["nodes"][0].update(scale=float("inf")),
+    "two inputs": lambda s, a: s["nodes"].insert(1, s["nodes"][0] | {"name": "in2"}),
+    "no source": lambda s, a: s["nodes"][-1].update(sources=[]),
+    "sources that differ": lambda s, a: s["nodes"][2].update(sources=[["fc", 0], ["in", 0]]),
 }
 
 
@@ -353,6 +359,20 @@ DAMAGE: dict[str, Callable[[Any, dict[str, Any]], None]] = {
 def test_damaged_integers_are_refused_in_one_sentence(folder: Path, what: str) -> None:
     damage(folder, DAMAGE[what])
     with pytest.raises(InputError, match=r"integers.npz: .*export it again"):
+        read_folder(folder)
+
+
+def test_integers_whose_sums_fit_no_register_are_refused(folder: Path) -> None:
+    damage(folder, lambda s, a: s["nodes"][0].update(high=2**31 - 1))
+    with pytest.raises(
+        InputError, match=r"integers.npz: node 'in': its sums may reach 2,147,483,647, beyond the 16,777,216"
+    ):
+        read_folder(folder)
+
+
+def test_a_text_that_is_too_long_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stl_deploy.exporters.c.folder.MAX_TEXT", 100)
+    with pytest.raises(InputError, match=r"net\.c: larger than 100 bytes; export it again"):
         read_folder(folder)
 
 

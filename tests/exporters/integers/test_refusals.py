@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import nir
 import numpy as np
 import pytest
 
 from stl_deploy.exporters.integers.branches import refusals
+from stl_deploy.exporters.integers.model import GraphModel
+from stl_deploy.exporters.targets import Options
 from stl_deploy.fold.merge_scales import merge_scales
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.lower import lower
+from stl_deploy.graph.program import Source
 from stl_deploy.graph.run import run
+from tests.exporters.loihi.programs import Builder
 from tests.graph.nets import bare, chain, full, graph, lif
 
 
@@ -25,6 +31,10 @@ def scale(values: object) -> nir.Scale:
 def conv(bias: float = 0.0) -> nir.Conv2d:
     weight = np.ones((2, 2, 1, 1), np.float32)
     return nir.Conv2d((4, 4), weight, stride=1, padding=0, dilation=1, groups=1, bias=full((2,), bias))
+
+
+def flatten(shape: tuple[int, ...], start: int = 0) -> nir.Flatten:
+    return nir.Flatten({"input": np.array(shape)}, start, -1)
 
 
 def integrator() -> nir.LI:
@@ -54,13 +64,55 @@ REFUSED = {
         "n2",
     ),
     "scale-per-pixel": (chain((2, 4, 4), conv(), lif((2, 4, 4)), conv(), scale(PIXELS), lif((2, 4, 4))), "n3"),
+    "mixed-scales, no weights": (
+        chain((3,), linear(), lif((3,)), scale(0.5), scale(0.5), linear(), lif((3,)), extra=[("n1", "n3")]),
+        "n3",
+    ),
+    "linear-over-axes": (chain((2, 3), linear(), lif((2, 3))), "n0"),
+    "reshape-before-neuron": (chain((2, 4, 4), conv(), flatten((2, 4, 4)), lif((32,))), "n1"),
+    "gain-per-pixel": (chain((2, 4, 4), conv(), lif((2, 4, 4), r=PIXELS.astype(np.float32))), "n1"),
 }
 
 
 @pytest.mark.parametrize("slug", REFUSED)
 def test_what_integers_cannot_hold_is_refused_by_its_node(slug: str) -> None:
     network, node = REFUSED[slug]
-    assert [(found.node, found.slug) for found in refusals(lower(network))] == [(node, slug)]
+    assert [(found.node, found.slug) for found in refusals(lower(network))] == [(node, slug.split(",")[0])]
+
+
+@pytest.mark.parametrize(("source", "slug"), [(Source("fc2"), "loop"), (Source("lif", 2), "long-edge")])
+def test_edges_that_no_lowering_makes_are_refused(source: Source, slug: str) -> None:
+    """A loop without neurons, which would never be ordered, and two steps on an edge, which would count as one."""
+    build = Builder((3,)).linear("fc", np.eye(3)).lif("lif", 1.0).reshape("fc2", (3,)).linear("fc3", np.eye(3))
+    nodes = build.lif("end", 1.0).program().nodes
+    changed = tuple(replace(node, sources=(source,)) if node.name == "fc2" else node for node in nodes)
+    assert [(found.node, found.slug) for found in refusals(replace(lower(two_outputs()), nodes=changed))] == [
+        ("fc2", slug)
+    ]
+
+
+def test_a_layer_that_arrives_twice_alike_is_weighted_once() -> None:
+    """Pooled once, flattened twice: its sums arrive twice, as in the reference."""
+    members = {"input": nir.Input(np.array([2, 4, 4])), "c": conv(), "a": lif((2, 4, 4)), "w": conv()}
+    members["p"] = nir.SumPool2d(np.array([2, 2]), np.array([2, 2]), np.array([0, 0]))
+    members |= {"f1": flatten((2, 2, 2), 1), "f2": flatten((2, 2, 2), 1), "b": lif((2, 4), theta=3.0)}
+    members["output"] = nir.Output(np.array([2, 4]))
+    edges = ["input c", "c a", "a w", "w p", "p f1", "p f2", "f1 b", "f2 b", "b output"]
+    agrees(graph(members, [tuple(edge.split()) for edge in edges]))
+
+
+def test_potentials_are_read_out_through_a_reshape() -> None:
+    potentials = bare(nir.LI, **{name: full((2, 4, 4), 1e-4 if name == "tau" else 1.0) for name in ("tau", "r")})
+    potentials.v_leak = full((2, 4, 4), 0.0)
+    agrees(chain((2, 4, 4), conv(), lif((2, 4, 4), tau=2e-4), conv(), potentials, flatten((2, 4, 4))))
+
+
+def agrees(network: nir.NIRGraph) -> None:
+    program = lower(network)
+    x = np.random.default_rng(0).integers(0, 2, (5, 3, *program.inputs[0].shape)).astype(np.float32)
+    expected = run(program, x).y
+    assert len(np.unique(expected)) > 1
+    np.testing.assert_array_equal(GraphModel(program, Options()).run(x).y, expected)
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from stl_deploy.errors import InputError, UnsupportedError
+from stl_deploy.exporters.integers.net import IntegerNeuron
 from stl_deploy.exporters.loihi.net import ConvLayer, FlattenLayer, InputLayer, IntegerNet
 from stl_deploy.exporters.loihi.weights import stored_weights
 from tests.exporters.loihi.nets import chain, dense, neuron
 
 ONE = neuron(2048, 5)
+
+
+def convolved(
+    arriving: tuple[int, ...] = (1, 2, 2), weight: tuple[int, ...] = (1, 1, 1, 1), **fields: Any
+) -> IntegerNet:
+    found = ConvLayer(weight=np.ones(weight, np.int32), input_shape=(1, 2, 2), neuron=ONE)
+    return chain(arriving, replace(found, **fields))
+
 
 WIDTHS: dict[str, Callable[[], IntegerNet]] = {
     "weight runs from -257": lambda: chain((2,), dense([[-257, 1]], neuron=ONE)),
@@ -48,6 +59,16 @@ SHAPES: dict[str, Callable[[], IntegerNet]] = {
     ),
     "does not fit 3 input channels": lambda: chain(
         (3, 2, 2), ConvLayer(weight=np.ones((2, 1, 1, 1), np.int32), input_shape=(3, 2, 2), groups=2, neuron=ONE)
+    ),
+    r"a conv layer needs an input \(C, H, W\); \[4\] arrives": lambda: convolved((4,)),
+    r"expected conv weight \[C_out, C_in/groups, kh, kw\]; found \[1, 0, 1, 1\]": lambda: convolved(
+        weight=(1, 0, 1, 1)
+    ),
+    "stride, dilation and groups of 1 or more and padding of 0": lambda: convolved(padding=(-1, 0)),
+    "up to 32767; found more": lambda: convolved(stride=(2**15, 1)),
+    "found a reset of another kind": lambda: convolved(neuron=replace(ONE, reset="subtract")),
+    "one decay per layer; found arrays": lambda: convolved(
+        neuron=IntegerNeuron(v_decay=np.array([1, 2], np.int32), threshold=ONE.threshold)
     ),
     "in whole numbers; found float64": lambda: chain(
         (1, 2, 2),

@@ -121,6 +121,15 @@ def _external_data(file: Any, folder: Path) -> None:
     file.create_dataset("layer/1/weight", (4, 3), "i4", external=[(str(folder / "secret.bin"), 0, 48)])
 
 
+def _group(file: Any, folder: Path) -> None:
+    del file["layer/1/weight"]
+    file.create_group("layer/1/weight")
+
+
+def _named(file: Any, folder: Path) -> None:
+    file["layer/1"].attrs["node"] = "../a"
+
+
 HOSTILE: dict[str, tuple[Callable[[Any, Path], None], str]] = {
     "float": (_set("layer/1/weight", np.full((4, 3), 0.5)), "layer/1/weight: holds fractions"),
     "nan": (_set("layer/1/weight", np.full((4, 3), np.nan)), "layer/1/weight: holds fractions"),
@@ -149,6 +158,11 @@ HOSTILE: dict[str, tuple[Callable[[Any, Path], None], str]] = {
     "big_value": (_set("layer/1/bias", [2**40, 0, 0, 0]), "beyond 32 bits"),
     "bias_shape": (_set("layer/1/bias", [1, 2]), r"expected bias of shape \[4\]; found \[2\]"),
     "no_layers": (_set("layer", None), "no group 'layer'"),
+    "delay_shape": (_set("layer/1/delay", np.ones((2, 3))), r"delay: shape \[2, 3\] does not fit weights \[4, 3\]"),
+    "decays": (_set("layer/1/neuron/vDecay", [1, 2]), r"vDecay: expected one number; found shape \[2\]"),
+    "group": (_group, "layer/1/weight: is not an array of numbers or a text"),
+    "name": (_named, "expected a printable name of up to 255 characters, no path; found '../a'"),
+    "conv": (_set("layer/1/type", b"conv"), r"expected \[C_out, C_in/groups, kh, kw\]; found \[4, 3\] behind \[3\]"),
 }
 
 
@@ -163,6 +177,16 @@ def test_hostile_files_are_refused_by_layer_and_key(name: str, tmp_path: Path) -
         read_netx(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_delays_of_a_convolution_are_refused_as_netx_ignores_them(tmp_path: Path) -> None:
+    path = tmp_path / "a.net"
+    layer = ConvLayer(weight=np.ones((1, 1, 1, 1), np.int32), input_shape=(1, 2, 2), neuron=neuron(1, 2))
+    write_netx(chain((1, 2, 2), layer), path)
+    with h5py.File(path, "r+") as file:
+        file["layer/1/delay"] = [1]
+    with pytest.raises(InputError, match="layer/1/delay: netx ignores delays of conv layers; remove it"):
+        read_netx(path)
 
 
 @pytest.mark.parametrize("value", [-1, 25, 2.0, "8", [8, 8]])

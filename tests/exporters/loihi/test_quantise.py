@@ -232,6 +232,14 @@ REFUSED: dict[str, tuple[Callable[[], Program], str, str]] = {
     ),
     "reshape": (lambda: image().lif("a", 1.0).reshape("r", (4, 8)).linear("l", np.ones((2, 8))).lif("b", 1.0).program(),
                 "r", "reshape"),
+    "uneven padding of a pool": (
+        lambda: image().lif("a", 1.0).sum_pool("p", padding=((0, 2), (0, 0))).lif("b", 1.0, None).program(),
+        "p", "asymmetric-padding",
+    ),
+    "one axis": (
+        lambda: Builder((2, 5)).conv("c", np.ones((1, 2, 3)), None, ((0, 0),), stride=(1,), dilation=(1,))
+        .lif("a", 1.0).program(), "c", "conv1d",
+    ),
     "axes": (lambda: Builder((4, 8)).linear("l", np.ones((2, 8))).lif("b", 1.0).program(), "l", "linear-over-axes"),
     "readout": (lambda: image().lif("a", 1.0).sum_pool("p").program(), "p", "host-readout"),
     "pixels": (lambda: conv_net(np.random.default_rng(0), "pixel"), "lif1", "per-pixel-threshold"),
@@ -245,6 +253,12 @@ def test_a_pool_before_weights_names_the_command_that_merges_it() -> None:
     )
     (found,) = [error for error in refusals(program) if error.slug == "no-neuron"]
     assert (found.node, "fold(merge_pools=True)" in found.remedy) == ("p", True)
+
+
+def test_one_input_and_one_output_are_expected() -> None:
+    program = small().lif("a", 1.0).program()
+    several = replace(program, nodes=(replace(program.inputs[0], name="in2"), *program.nodes))
+    assert [(found.node, found.slug) for found in refusals(several)] == [("out", "several-ends")]
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -252,8 +252,8 @@ def test_what_is_too_much_is_refused_by_name(tmp_path: Any, monkeypatch: pytest.
     late = Delay(name="late", shape=(1,), sources=(Source("in"),), steps=np.array(eq.LONGEST + 1))
     with pytest.raises(UnsupportedError, match=r"node 'late': it waits for more than 256 steps; use the reference"):
         Brian2(Program((entry, late, out), 1e-4), Options())
+    monkeypatch.setattr(eq, "SYNAPSES", 9)
     with pytest.raises(UnsupportedError, match="node 'conv': the network has more than 9 synapses up to here"):
-        monkeypatch.setattr(eq, "SYNAPSES", 9)
         Brian2(small(), Options())
     with pytest.raises(InputError, match=r"expected a run folder or a \.nir file for brian2; found an artifact"):
         Brian2(tmp_path / "net.net", Options())

@@ -146,7 +146,7 @@ def test_arrays_of_other_shapes_are_refused(
 
 def test_a_witness_that_is_not_there_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STL_DEPLOY_WITNESSES", str(tmp_path))
-    with pytest.raises(ToolError, match="no environment of nengo-loihi at .*; run: stl-deploy witness install"):
+    with pytest.raises(ToolError, match=r"no environment of nengo-loihi at .*; run: stl-deploy witness install"):
         NengoLoihi(None, NetxOptions()).emulate(*wide())  # type: ignore[arg-type]
 
 

@@ -1,0 +1,119 @@
+"""Whole numbers that enter, and sums of them: what is refused, in one sentence, before it would wrap or be rounded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import nir
+import numpy as np
+import pytest
+
+from stl_deploy.errors import InputError, UnsupportedError
+from stl_deploy.exporters.integers.branches import refusals
+from stl_deploy.exporters.integers.graph import ConvNode, GainNode
+from stl_deploy.exporters.integers.model import GraphModel, calibration, choose
+from stl_deploy.exporters.integers.real_weights import to_integers
+from stl_deploy.exporters.integers.simulate import simulate, whole_numbers
+from stl_deploy.exporters.integers.sums import adder
+from stl_deploy.exporters.loihi.ranges import measure_ranges
+from stl_deploy.exporters.loihi.weights import lava_synapse
+from stl_deploy.exporters.targets import Options
+from stl_deploy.graph.lower import lower
+from stl_deploy.graph.run import run
+from tests.exporters.loihi.nets import chain as net
+from tests.exporters.loihi.nets import dense, neuron
+from tests.exporters.loihi.programs import Builder, F
+from tests.graph.nets import chain, full, lif
+
+
+@pytest.mark.parametrize(
+    ("x", "sentence"),
+    [
+        (np.zeros((2, 1, 4)), r"expected input \[T, B, 3\]; found \[2, 1, 4\]"),
+        (np.zeros(3), r"expected input \[T, B, 3\]; found \[3\]"),
+        (np.zeros((0, 1, 3)), r"expected input \[T, B, 3\]; found \[0, 1, 3\]"),
+        (np.zeros((2, 1, 3), complex), "expected input in whole numbers or bool; found complex128"),
+        (np.full((2, 1, 3), 0.5), "found fractions or NaN; multiply by the input scale"),
+        (np.full((2, 1, 3), np.nan), "found fractions or NaN"),
+        (np.full((2, 1, 3), -(2.0**31)), "expected input within 32 bits; found larger values; use a coarser grid"),
+    ],
+)
+def test_other_input_than_whole_numbers_is_refused(x: Any, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        whole_numbers(x, (3,))
+
+
+def test_real_input_beyond_32_bits_is_refused() -> None:
+    assert to_integers(np.array([2.0**30]), 1.0).tolist() == [2**30]
+    with pytest.raises(InputError, match="expected input within 32 bits in whole numbers; found larger values"):
+        to_integers(np.array([2.0**30]), 2.0)
+
+
+def test_sums_that_leave_the_bits_they_are_kept_in_are_refused() -> None:
+    """Lava enlarges the weights 2 and -2 by 2^6; with x = 2^24 a sum is 2^32, and 2^23 - 2^23 is none."""
+    layer = dense([[2, -2]], neuron=neuron(0, 1))
+    synapse = lava_synapse(layer)
+    assert adder(synapse, np.full((1, 1, 2), 2**24))(np.full((1, 1, 2), 2**24)).tolist() == [[[0]]]
+    x = np.array([[[2**24, 0]]])
+    with pytest.raises(InputError, match="a synaptic sum reaches 2147483648, beyond Lava's 32 bits; use smaller input"):
+        adder(synapse, x)(x)
+    huge = np.full((1, 1, 2**16), 2**31 - 1)
+    wide = lava_synapse(dense(np.full((1, 2**16), 254), neuron=neuron(0, 1)))
+    with pytest.raises(InputError, match=r"synaptic sums may reach \d+, beyond 2\^53; use smaller input values"):
+        adder(wide, huge)
+
+
+def test_ranges_of_many_samples_are_those_of_all_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = net((1,), dense([[3], [-2]], neuron=neuron(0, 100)))
+    x = np.array([1, 5, 2, 4]).reshape(1, 4, 1)
+    (whole,) = measure_ranges(layer, x)
+    monkeypatch.setattr("stl_deploy.exporters.loihi.simulate.VALUES_AT_ONCE", 1)
+    assert measure_ranges(layer, x) == (whole,)
+    assert whole.u_seen == (-10 * 64, 15 * 64)
+
+
+def test_integers_are_chosen_by_input_and_for_one_network() -> None:
+    program = Builder((2,)).linear("fc", np.eye(2)).lif("a", 1.0).program()
+    with pytest.raises(InputError, match="expected input to choose integers by; found none; give --input"):
+        calibration(program, Options(), None)
+    graph = choose(program, np.ones((1, 1, 2), F)).graph
+    other = Builder((2,)).linear("fc", np.eye(2)).lif("b", 1.0).program()
+    with pytest.raises(InputError, match="expected integers that spike in b; found a; name the graph"):
+        GraphModel(program, Options(), graph=graph).of(other)
+
+
+def _agrees(program: Any, x: Any) -> Any:
+    graph = choose(program, x).graph
+    found = simulate(graph, to_integers(x, graph.input.scale), record=True)
+    np.testing.assert_array_equal(found.y * graph.output.unit, run(program, x).y)
+    return graph
+
+
+def test_a_convolution_over_one_axis_gets_a_height_of_one() -> None:
+    build = Builder((2, 6)).conv("c", np.ones((3, 2, 2)), np.ones(3), ((1, 0),), stride=(2,), dilation=(1,))
+    x = np.random.default_rng(0).integers(0, 2, (4, 3, 2, 6)).astype(F)
+    graph = _agrees(build.lif("a", 3.0).program(), x)
+    (conv,) = [node for node in graph.nodes if isinstance(node, ConvNode)]
+    assert (conv.weight.shape, conv.stride, conv.padding) == ((3, 2, 1, 2), (1, 2), ((0, 0), (1, 0)))
+
+
+def test_a_scale_of_each_channel_is_a_layer_of_weights() -> None:
+    scale = nir.Scale(np.array([2, 3, 4], np.float32))
+    x = np.random.default_rng(0).integers(0, 2, (4, 3, 3)).astype(F)
+    graph = _agrees(lower(chain((3,), scale, lif((3,), theta=3.0))), x)
+    assert len([node for node in graph.nodes if isinstance(node, GainNode)]) == 1
+
+
+def test_a_readout_of_nothing_but_zeros_keeps_its_biases() -> None:
+    build = Builder((2,)).linear("fc", np.eye(2)).lif("a", 1.0).linear("end", np.zeros((2, 2)), [1, -3])
+    _agrees(build.program(), np.ones((2, 1, 2), F))
+
+
+def test_an_offset_of_each_pixel_is_refused() -> None:
+    leak = np.arange(4, dtype=np.float32).reshape(1, 2, 2)
+    network = chain(
+        (1, 2, 2), nir.Conv2d((2, 2), full((1, 1, 1, 1), 1), 1, 0, 1, 1, full((1,), 0)), lif((1, 2, 2), v_leak=leak)
+    )
+    with pytest.raises(UnsupportedError, match="node 'n1': its drive offset differs between pixels; use one value"):
+        choose(lower(network), np.ones((1, 1, 1, 2, 2), F))
+    assert not refusals(lower(chain((3,), nir.Linear(np.eye(3, dtype=np.float32)), lif((3,), v_leak=[1.0, 2.0, 3.0]))))
