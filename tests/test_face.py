@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +35,19 @@ def test_every_name_is_there_and_every_error() -> None:
         assert getattr(stl, name) is not None
     assert set(stl.__all__) >= EXCEPTIONS
     assert stl.__version__
+
+
+def test_the_datasets_come_with_their_name() -> None:
+    assert _run("import stl_deploy as stl; print(stl.data.__name__)") == "stl_deploy.data\n"
+
+
+def test_a_tree_that_was_never_installed_has_a_version(tmp_path: Path) -> None:
+    (tmp_path / "stl_deploy").symlink_to(Path(stl.__file__).parent)
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import stl_deploy; print(stl_deploy.__version__)"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code, tmp_path], check=True, capture_output=True, text=True
+    )
+    assert done.stdout == "0+unknown\n"
 
 
 def test_a_name_that_is_not_there() -> None:

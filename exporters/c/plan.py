@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.c.memory import Buffer, Share, Table
+from stl_deploy.exporters.c.memory import Buffer, Share
 from stl_deploy.exporters.c.rule import Rule
 from stl_deploy.exporters.integers.graph import IntegerGraph
 from stl_deploy.graph.program import Shape

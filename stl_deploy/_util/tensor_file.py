@@ -24,8 +24,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
     with whole_file(path) as temporary:
         try:
             save_file(plain, temporary, metadata={_KEY: json.dumps(about, allow_nan=False)})
-        except OSError as error:
-            raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+        except SafetensorError as error:  # whatever the disk refuses, too
+            raise InputError(f"cannot write {path}: {one_line(error)}") from None
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

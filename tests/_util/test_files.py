@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from stl_deploy._util.files import read_npz, whole_file, write_npz, write_text
+from stl_deploy._util import temporary
+from stl_deploy._util.files import read_input, read_npz, whole_file, write_npz, write_text
+from stl_deploy._util.sizes import folder_bytes, in_words
 from stl_deploy._util.tensor_file import read_tensors, write_tensors
 from stl_deploy.errors import InputError
 from stl_deploy.pipeline.configure import configure
@@ -52,6 +56,67 @@ def test_a_full_disk_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot write .*x: No space left"), whole_file(tmp_path / "x"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert not list(tmp_path.iterdir())
+
+
+def test_tensors_that_the_disk_refuses_are_a_sentence_and_leave_nothing(tmp_path: Path) -> None:
+    code = (
+        "import resource, sys, torch\nfrom pathlib import Path\nfrom stl_deploy._util.tensor_file import write_tensors\n"
+        "from stl_deploy.errors import InputError\nresource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"
+        "try:\n    write_tensors(Path(sys.argv[1]), {'w': torch.zeros(10_000)}, {})\n"
+        "except InputError as error:\n    print(error)"
+    )
+    path = tmp_path / "w.safetensors"
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"cannot write {path}: ")
+    assert "File too large" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_array_is_expected_where_several_are_found(tmp_path: Path) -> None:
+    write_npz(tmp_path / "x.npz", {"x__a": np.ones((2, 1, 3)), "x__b": np.ones((2, 1, 3))})
+    with pytest.raises(InputError, match=r"x\.npz: expected one array 'x'; found x__a, x__b"):
+        read_input(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize(
+    ("size", "words"), [(0, "0 bytes"), (999, "999 bytes"), (1000, "1 kB"), (2_500_000, "2.5 MB"), (10**12, "1e+03 GB")]
+)
+def test_sizes_in_words(size: int, words: str) -> None:
+    assert in_words(size) == words
+
+
+def test_a_file_that_goes_while_a_folder_is_measured_counts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "there").write_bytes(bytes(10))
+    monkeypatch.setattr("os.walk", lambda folder: [(str(folder), [], ["gone", "there"])])
+    assert folder_bytes(tmp_path) == 10
+
+
+def test_what_others_left_is_not_swept_and_folders_go_with_what_they_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Process 9,999,999,999 is one that cannot be: its number is beyond what systems count to."""
+    left = tmp_path / temporary._prefix().replace(f"-{os.getpid()}-", "-9999999999-")
+    left.mkdir()
+    (left / "half.txt").touch()
+    monkeypatch.setattr("os.geteuid", lambda user=os.geteuid(): user + 1)
+    temporary.sweep(tmp_path)
+    assert left.exists()
+    monkeypatch.undo()
+    temporary._swept.clear()
+    temporary.sweep(tmp_path)
+    assert not left.exists()
+
+
+def test_a_process_of_another_user_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(process: int, number: int) -> None:
+        raise PermissionError
+
+    assert temporary.is_alive(os.getpid())
+    assert not temporary.is_alive(9_999_999_999)
+    monkeypatch.setattr("os.kill", refuse)
+    assert temporary.is_alive(1)
 
 
 def test_training_into_a_file_is_refused_before_it_begins(tmp_path: Path) -> None:

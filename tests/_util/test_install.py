@@ -44,6 +44,28 @@ def test_a_missing_package_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> Non
         install.require("json", "nothing_of_this_name")
 
 
+def test_a_package_that_no_installer_brought_has_no_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(install, "LISTED", ("numpy", "mine"))
+    found = install.versions()
+    assert found["mine"] is None
+    assert found["numpy"]
+
+
+@pytest.mark.parametrize(("text", "found"), [(None, {}), ("{", {}), ("[]", {}), ('{"url": "x"}', {"url": "x"})])
+def test_a_tree_that_tells_nothing_is_from_an_index(
+    text: str | None, found: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about = tmp_path / "stl_deploy-9.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: stl-deploy\nVersion: 9\n")
+    if text is not None:
+        (about / "direct_url.json").write_text(text)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert install.installed_from() == found
+
+
 def test_every_extra_named_is_there() -> None:
     import tomllib
 
@@ -122,6 +144,15 @@ def test_the_rest_says_what_is_missing(foreign: Path) -> None:
         assert "warning" not in done.stderr
     assert not (foreign / "run").exists()
     assert not (foreign / "e").exists()
+
+
+def test_a_package_that_always_comes_along_is_a_defect(foreign: Path) -> None:
+    code = BLOCKED.replace('"torch", ', '"h5py", ')
+    done = subprocess.run([sys.executable, "-c", code, "show", foreign / "net.nir"], capture_output=True, text=True)
+    assert done.returncode == 70
+    assert done.stderr == (
+        "stl-deploy: internal error: ModuleNotFoundError: No module named 'h5py' (this is a bug; --debug shows where)\n"
+    )
 
 
 def test_doctor_tells_it() -> None:

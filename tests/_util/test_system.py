@@ -62,6 +62,19 @@ def test_lavas_status_needs_no_file_locks() -> None:
     assert _python(code).stdout == "True\n"
 
 
+def test_folders_are_written_into_and_processes_ended_without_them(tmp_path: Path) -> None:
+    code = (
+        f"{WITHOUT}\nfrom pathlib import Path\nfrom stl_deploy._util.lock import alone_in\n"
+        "from stl_deploy._util import system\n"
+        "with alone_in(Path(sys.argv[1])) as _:\n    print((Path(sys.argv[1]) / '.lock').exists())\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "system.signal_group(child, 0)\nprint(child.poll())\nsystem.signal_group(child, signal.SIGTERM)\n"
+        "print(child.wait())\n"
+        "try:\n    system.signal_group(child, 0)\nexcept ProcessLookupError:\n    print('gone')"
+    )
+    assert _python(code, str(tmp_path / "run")).stdout.split() == ["True", "None", "-15", "gone"]
+
+
 def test_a_lock_is_held_until_the_file_is_closed(tmp_path: Path) -> None:
     place = tmp_path / "lock"
     with place.open("w") as first:

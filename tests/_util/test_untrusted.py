@@ -22,6 +22,11 @@ def test_what_a_parser_raises_is_the_file_s():
         json.loads("{}")["not there"]  # in a line that is none of ours
 
 
+def test_a_file_that_memory_does_not_hold_is_not_called_damaged():
+    with pytest.raises(InputError, match=r"^a: not enough memory to read it$"), blamed("a", "b"):
+        raise MemoryError
+
+
 @pytest.mark.parametrize("source", ["{}['a']", "[][0]", "None.shape", "len(3)", "absent", "assert False"])
 def test_a_mistake_of_ours_is_not(source):
     with pytest.raises((LookupError, AttributeError, TypeError, NameError, AssertionError)), blamed("a", "b"):

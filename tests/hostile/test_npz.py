@@ -62,6 +62,17 @@ def test_more_than_a_file_of_its_size_can_hold_is_refused_unread(tmp_path):
         read_inputs(path)
 
 
+def test_what_no_array_of_ours_is_is_refused_unread(tmp_path, monkeypatch):
+    path = tmp_path / "x.npz"
+    _zip(path, {"x.npy": _header((2**40, 3))})
+    with pytest.raises(InputError, match=r"x\.npz: array 'x' declares shape \(1099511627776, 3\), over 8 GiB"):
+        read_inputs(path)
+    monkeypatch.setattr("stl_deploy._util.npz._MAX_MEMBERS", 2)
+    _zip(path, {f"x{i}.npy": b"" for i in range(3)})
+    with pytest.raises(InputError, match=r"x\.npz: expected up to 2 arrays; found 3"):
+        read_npz(path)
+
+
 def test_damaged_compression_of_every_kind_is_a_sentence(tmp_path):
     path = tmp_path / "x.npz"
     noise = np.random.default_rng(0).random((4, 5, 6)).astype(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from stl_deploy import verbs
-from stl_deploy._util import temporary
+from stl_deploy._util import system, temporary
 from stl_deploy._util.files import sha256, write_text
 from stl_deploy._util.lock import NAME, alone_in
 from stl_deploy.errors import InputError
@@ -161,6 +162,34 @@ def test_the_lock_of_a_folder_is_taken_once_by_a_thread_and_leaves_nothing(tmp_p
     with alone_in(tmp_path / "new"), alone_in(tmp_path / "new"):
         assert json.loads((tmp_path / "new" / NAME).read_text())["process"] == os.getpid()
     assert not (tmp_path / "new").exists()
+
+
+def test_a_lock_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / NAME).mkdir()
+    with pytest.raises(InputError, match=r"cannot write .*/\.lock: Is a directory"), alone_in(tmp_path):
+        pass
+
+
+def test_a_lock_of_somebody_who_says_nothing_holds(tmp_path: Path) -> None:
+    with (tmp_path / NAME).open("w") as other:
+        system.lock(other.fileno())
+        with pytest.raises(InputError, match="another process writes into it; wait until"), alone_in(tmp_path):
+            pass
+
+
+def test_a_lock_that_its_holder_takes_away_is_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def lock(descriptor: int) -> None:
+        asked.append(descriptor)
+        if len(asked) == 1:
+            (tmp_path / NAME).unlink()
+        raise OSError(errno.ENOLCK, "no locks here")  # a file system without: it is used all the same
+
+    monkeypatch.setattr(system, "lock", lock)
+    with alone_in(tmp_path):
+        assert json.loads((tmp_path / NAME).read_text())["process"] == os.getpid()
+    assert len(asked) == 2
 
 
 _WRITE = """
