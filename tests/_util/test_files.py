@@ -60,7 +60,8 @@ def test_a_full_disk_is_a_sentence(tmp_path: Path) -> None:
 
 def test_tensors_that_the_disk_refuses_are_a_sentence_and_leave_nothing(tmp_path: Path) -> None:
     code = (
-        "import resource, sys, torch\nfrom pathlib import Path\nfrom stl_deploy._util.tensor_file import write_tensors\n"
+        "import resource, sys, torch\nfrom pathlib import Path\n"
+        "from stl_deploy._util.tensor_file import write_tensors\n"
         "from stl_deploy.errors import InputError\nresource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"
         "try:\n    write_tensors(Path(sys.argv[1]), {'w': torch.zeros(10_000)}, {})\n"
         "except InputError as error:\n    print(error)"
@@ -100,7 +101,8 @@ def test_what_others_left_is_not_swept_and_folders_go_with_what_they_hold(
     left = tmp_path / temporary._prefix().replace(f"-{os.getpid()}-", "-9999999999-")
     left.mkdir()
     (left / "half.txt").touch()
-    monkeypatch.setattr("os.geteuid", lambda user=os.geteuid(): user + 1)
+    user = os.geteuid()
+    monkeypatch.setattr("os.geteuid", lambda: user + 1)
     temporary.sweep(tmp_path)
     assert left.exists()
     monkeypatch.undo()

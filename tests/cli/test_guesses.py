@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stl_deploy.cli import main
-from stl_deploy.cli.error_sentences import usage_sentence
+from stl_deploy.cli.error_sentences import machines_refusal, usage_sentence
 from stl_deploy.cli.interrupted import kept
 
 
@@ -17,6 +17,30 @@ def _error(line: str, capsys: pytest.CaptureFixture[str]) -> str:
         main(line.split())
     assert stopped.value.code == 2
     return capsys.readouterr().err.strip()
+
+
+MEMORY = "not enough memory for this; give it more, or fewer samples or steps"
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (MemoryError(), MEMORY),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), MEMORY),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), MEMORY),
+        (ImportError("failed to map segment from shared object"), MEMORY),
+        (
+            RuntimeError("can't start new thread"),
+            "this machine lets no further thread start; raise the limit (ulimit -u)",
+        ),
+        (PermissionError(13, "Permission denied", b"/a/b"), "/a/b: Permission denied"),
+        (OSError("odd"), "odd"),
+        (RuntimeError("shapes do not match"), None),
+        (ValueError("out of memory"), None),
+    ],
+)
+def test_what_the_machine_refuses_is_told_from_a_defect(error: Exception, sentence: str | None) -> None:
+    assert machines_refusal(error) == sentence
 
 
 @pytest.mark.parametrize(

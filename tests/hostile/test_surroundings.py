@@ -53,6 +53,29 @@ def test_closed_and_full_streams(place: Path, redirections: str, code: int, said
     assert said in errors
 
 
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_reader_that_is_gone_ends_a_call_in_silence(place: Path, stream: str) -> None:
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    command = [sys.executable, "-m", "stl_deploy", "show", "net.nir", "--json"]
+    process = subprocess.Popen(command, cwd=place, env=os.environ | {"PYTHONPATH": str(ROOT)}, **streams)
+    gone = getattr(process, stream)
+    gone.close()
+    setattr(process, stream, None)
+    said = process.communicate(timeout=120)[stream == "stdout"]
+    assert process.returncode == 1
+    assert b"Error" not in said
+
+
+def test_an_interrupt_while_the_command_line_loads_is_said() -> None:
+    code = (
+        "import sys\nclass Early:\n    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'stl_deploy.cli.app':\n            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Early())\nfrom stl_deploy.cli import main\nmain(['doctor'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "stl-deploy: interrupted; nothing half-written is left\n")
+
+
 @pytest.mark.parametrize("redirections", [">&-", "> /dev/full", "2>&-", "2> /dev/full", "<&- >&- 2>&-"])
 def test_a_file_of_ours_never_takes_the_number_of_a_closed_stream(place: Path, redirections: str) -> None:
     command = f"{STL} simulate net.nir --input x.npz --backend onnx -o y.npz {redirections}"

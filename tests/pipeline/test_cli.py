@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -604,3 +605,51 @@ def test_a_file_named_energy_py_changes_nothing(run_dir: Path, tmp_path: Path) -
     command = [sys.executable, "-m", "stl_deploy", "energy", run_dir, "--input", run_dir / "test.npz", "-q"]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     subprocess.run(command, cwd=tmp_path, env=environment, check=True)
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (
+            "report {run} --input {run}/test.npz",
+            "--input, --dialect and -o are of a .nir file's report; a run folder has",
+        ),
+        (
+            "fold {run} -o {out}/a.nir --dialect norse",
+            "--merge-pools and --dialect are of a .nir file; fold the run first",
+        ),
+        ("run digits --pretrained --seed 1 -o {out}/run", "--pretrained takes the model as it is: leave out --mode"),
+        (
+            "simulate {run}/net.onnx -i {run}/test.npz --backend onnx -o {out}/y.npz --input-grid 3",
+            "--input-grid is of graphs; an artifact of onnx has",
+        ),
+        (
+            "simulate {run}/net.onnx -i {run}/test.npz --backend reference -o {out}/y.npz",
+            "expected a backend that reads onnx (onnx); found",
+        ),
+        ("energy {run}/net.nir", "energy depends on activity; give the input with --input X.npz"),
+        ("report {run}/net.nir", "expected input to run the network on; give --input X.npz"),
+    ],
+)
+def test_what_does_not_go_together_is_a_sentence(
+    cli: Any, run_dir: Path, tmp_path: Path, call: str, sentence: str
+) -> None:
+    found = cli(*call.format(run=run_dir, out=tmp_path).split())
+    assert found.code == 2, found.err
+    assert sentence in found.err
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_folder_of_sound_files_is_checked(cli: Any, run_dir: Path, tmp_path: Path) -> None:
+    for name in ("a.nir", "b.nir"):
+        shutil.copy(run_dir / "net.nir", tmp_path / name)
+    found = cli("check", tmp_path, "--json")
+    assert found.code == 0
+    assert [report["ok"] for report in found.json["files"].values()] == [True, True]
+
+
+def test_a_ready_made_model_goes_the_whole_way(cli: Any, tmp_path: Path) -> None:
+    found = cli("run", "digits", "--pretrained", "--no-lava", "--no-twin", "-o", tmp_path / "run", "--json")
+    assert found.code == 0
+    assert "trained by 'stl-deploy" in found.err
+    assert (tmp_path / "run" / "report.html").is_file()
