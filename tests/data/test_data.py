@@ -140,6 +140,35 @@ def test_damaged_files_are_named(idx_folder, damage, message):
     assert message in str(caught.value)
 
 
+def test_a_file_that_cannot_be_opened_is_told(idx_folder, monkeypatch):
+    def refuse(self, *_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(InputError, match=r"t10k-images-idx3-ubyte: Permission denied"):
+        load_dataset(DatasetConfig(name="fashion_mnist", data_dir=str(idx_folder)))
+
+
+def test_downloads_are_torchvision_s_and_what_fails_is_a_sentence(idx_folder, monkeypatch):
+    torchvision = pytest.importorskip("torchvision")
+    asked = []
+
+    def fetch(root, *, train, download):
+        asked.append((root, train, download))
+
+    monkeypatch.setattr("stl_deploy.data.sources.cache_dir", lambda: idx_folder.parents[1])
+    monkeypatch.setattr(torchvision.datasets, "FashionMNIST", fetch)
+    assert len(load_dataset(DatasetConfig(name="fashion_mnist", validation_fraction=0.2)).test) == 20
+    assert asked == [(idx_folder.parents[1], True, True)]
+
+    def fail(root, *, train, download):
+        raise RuntimeError("Error downloading\n  no route")
+
+    monkeypatch.setattr(torchvision.datasets, "MNIST", fail)
+    with pytest.raises(InputError, match=r"MNIST cannot be downloaded to .* \(Error downloading .*\); put the files"):
+        load_dataset(DatasetConfig(name="mnist"))
+
+
 def test_absent_files_unknown_dataset_and_empty_split(tmp_path, idx_folder):
     with pytest.raises(InputError, match=r"expected train-images-idx3-ubyte.*; found no MNIST files"):
         load_dataset(DatasetConfig(name="mnist", data_dir=str(tmp_path)))

@@ -200,6 +200,12 @@ def test_spoken_digits(tmp_path):
     _shd(tmp_path / "shd_test.h5", [25])
     with pytest.raises(InputError, match="expected labels from 0 to 19; found 25 to 25"):
         load_dataset(config)
+    with h5py.File(tmp_path / "shd_test.h5", "r+") as file:
+        file["spikes/units"][0] = [1, 2]
+    with pytest.raises(
+        InputError, match=r"expected times in floats, one for each unit in whole numbers; found 3 \(.*\) for 2"
+    ):
+        load_dataset(config)
     (tmp_path / "shd_test.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(50))
     with pytest.raises(InputError, match=r"shd_test\.h5: damaged, truncated or not an SHD file"):
         load_dataset(config)
@@ -275,6 +281,30 @@ def test_absent_files_and_downloads(tmp_path, cache, monkeypatch):
     with pytest.raises(InputError, match=r"NMNIST cannot be downloaded to .* \(no route\); put the files there"):
         load_dataset(_config(tmp_path, data_dir=None))
     assert asked == [(str(cache), True), (str(cache), False)]
+
+
+def test_a_download_is_read(nmnist, cache, monkeypatch):
+    tonic = ModuleType("tonic")
+
+    def fetch(root, *, train):
+        if train:
+            shutil.copytree(nmnist, root)
+
+    tonic.datasets = SimpleNamespace(NMNIST=fetch)
+    monkeypatch.setitem(sys.modules, "tonic", tonic)
+    assert len(load_dataset(_config(nmnist, data_dir=None)).test) == 40
+
+
+def test_what_is_too_much_or_nothing_is_refused(nmnist, tmp_path, monkeypatch):
+    monkeypatch.setattr("stl_deploy.data.event_sources.MAX_ARRAY_BYTES", 1)
+    with pytest.raises(
+        InputError, match=r"over 0 GiB of frames at dataset\.T = \d+; take fewer steps or a dataset\.down"
+    ):
+        load_dataset(_config(nmnist))
+    _shd(tmp_path / "shd_train.h5", [])
+    _shd(tmp_path / "shd_test.h5", [0])
+    with pytest.raises(InputError, match=r"shd_train\.h5: expected .*; found no recordings"):
+        load_dataset(DatasetConfig(name="shd", encoder="spikes", data_dir=str(tmp_path)))
 
 
 def test_present_looks_into_the_cache(nmnist, cache):

@@ -1,6 +1,7 @@
 """Own data: npz files, folders of images, Python files, arrays; what each is read as, and what is refused in words."""
 
 import importlib.util
+import shutil
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -315,6 +316,35 @@ def test_an_unreadable_image_and_other_faults_of_folders(tmp_path):
     (tmp_path / "one" / "only").mkdir(parents=True)
     with pytest.raises(InputError, match=r"expected a sub-folder for each class, two classes or more; found 1"):
         complete(_config("folder", tmp_path / "one"))
+
+
+@TORCHVISION
+def test_classes_of_every_split_are_those_of_the_training(tmp_path, monkeypatch):
+    for split in ("train", "test"):
+        _images(tmp_path / split)
+    _image(tmp_path / "test" / "other" / "1.png", np.zeros((4, 5)))
+    with pytest.raises(InputError, match=r"test/other: expected a class of '.*train'; found another; name both alike"):
+        complete(_config("folder", tmp_path))
+    shutil.rmtree(tmp_path / "test" / "other")
+    shutil.rmtree(tmp_path / "test" / "left")  # a class that no image tests
+    assert len(load_dataset(_config("folder", tmp_path)).test) > 0
+    monkeypatch.setattr("stl_deploy.data.own.folder.MAX_ARRAY_BYTES", 20)
+    with pytest.raises(InputError, match=r"images of \[1, 4, 5\] take more than 0 GiB; choose a smaller dataset\.size"):
+        load_dataset(_config("folder", tmp_path))
+
+
+@TORCHVISION
+def test_encoders_of_other_data_are_refused(tmp_path):
+    _images(tmp_path / "still")
+    with pytest.raises(
+        ConfigError, match=r"key 'dataset\.encoder': expected direct, .* static samples; found 'sequence'"
+    ):
+        complete(_config("folder", tmp_path / "still", encoder="sequence"))
+
+
+def test_a_file_of_python_that_cannot_be_read_is_not_trusted(tmp_path):
+    with pytest.raises(InputError, match=r"absent\.py: No such file or directory \(key 'dataset\.path'\)"):
+        trust.allow(tmp_path / "absent.py")
 
 
 @TORCHVISION

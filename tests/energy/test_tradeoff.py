@@ -132,6 +132,22 @@ def test_accuracy_needs_labels(tmp_path: Path) -> None:
         tradeoff([Path(net)], Path(x), over_steps=True)
 
 
+def test_early_exit_and_accuracy_need_labels_of_samples_and_classes_to_choose(tmp_path: Path) -> None:
+    steps = np.zeros((5, 4), np.int64)
+    net, x = write(tmp_path, spikes(), y=steps)
+    with pytest.raises(InputError, match="early exit needs one output and one label for each sample"):
+        tradeoff([Path(net)], Path(x), early_exit=True)
+    with pytest.raises(InputError, match="energy depends on activity; give the input"):
+        tradeoff([Path(net)], None, over_steps=True)
+
+
+def test_a_network_without_weights_has_nothing_to_weigh(tmp_path: Path) -> None:
+    nir.write(tmp_path / "if.nir", nir.NIRGraph.from_list(nir.IF(r=np.full(2, 1e4), v_threshold=np.ones(2))))
+    np.savez(tmp_path / "x.npz", x=np.ones((3, 5, 2), np.float32), y=np.zeros(5, np.int64))
+    with pytest.raises(InputError, match="the network has no weights; there is nothing to weigh"):
+        tradeoff([tmp_path / "if.nir"], tmp_path / "x.npz", over_steps=True, dialect="spec")
+
+
 def test_names_on_the_page_are_escaped() -> None:
     page = render_pareto([point(0.5, 1e-9, EVIL), point(0.6, 0.0, "_free")])
     assert page.count("<script") == 1  # its own, which sorts

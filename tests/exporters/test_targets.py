@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,12 +11,15 @@ import nir
 import numpy as np
 import pytest
 
+from stl_deploy._util.console import Console
 from stl_deploy.errors import InputError
 from stl_deploy.exporters import targets
 from stl_deploy.exporters.targets import Options, find_format, find_runner, format_of, make_options, register_target
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import run
+from stl_deploy.pipeline import listings
+from stl_deploy.pipeline.show import show
 from stl_deploy.pipeline.spiking_graph import SpikingGraph
 
 
@@ -118,6 +122,15 @@ def test_a_target_may_leave_out_what_it_does_not_use(tmp_path: Path) -> None:
     net.export(tmp_path / "net.onnx", x=x)
 
 
+def test_layers_that_a_target_cannot_tell_are_not_shown(tmp_path: Path) -> None:
+    register_target(Brief())
+    (tmp_path / "net.brief").write_text("x")
+    with pytest.raises(
+        InputError, match=r"net\.brief: expected a target whose layers can be shown; found brief; use verify"
+    ):
+        show(tmp_path / "net.brief")
+
+
 def test_a_target_that_lacks_or_misspells_what_it_must_say_is_refused() -> None:
     with pytest.raises(InputError, match="expected name, description, run, available; found no available; add them"):
         register_target(type("Mute", (), {"name": "mute", "description": "", "run": None}))
@@ -147,6 +160,9 @@ def test_a_package_that_cannot_be_loaded_hides_no_other_target(monkeypatch: pyte
     assert find_runner("talker") is Talker
     with pytest.raises(InputError, match=r"'bad' is installed, but bad:Bad cannot be loaded \(ImportError: no words\)"):
         find_format("bad")
+    said = StringIO()
+    listings.targets(say=Console(stream=said))
+    assert "warning: target 'bad': " in " ".join(said.getvalue().split())
 
 
 def test_an_artifact_is_told_by_its_suffix_or_by_the_file_in_a_folder(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from stl_deploy._util.lock import NAME, alone_in
 from stl_deploy.errors import InputError
 from stl_deploy.pipeline import run as run_module
 from stl_deploy.pipeline.configure import configure
+from stl_deploy.pipeline.manifest import check_unchanged
 from stl_deploy.training.run_files import MANIFEST
 from tests.pipeline.conftest import SMALL
 
@@ -123,6 +124,17 @@ def test_a_run_cut_off_is_under_way_for_every_reader(
         verbs.report(copy)
     verbs.run(configure("digits", SMALL), copy, resume=True, lava=False)
     verbs.report(copy)
+
+
+def test_a_file_that_is_gone_is_told_with_what_makes_it_again(copy: Path) -> None:
+    (copy / "net.nir").unlink()
+    with pytest.raises(
+        InputError, match=r"net\.nir is gone; make it whole with: stl-deploy run .*config\.yaml .* --resume"
+    ):
+        check_unchanged(copy, ["net.nir"])
+    (copy / "config.yaml").unlink()
+    with pytest.raises(InputError, match=r"net\.nir is gone; make it again$"):
+        check_unchanged(copy, ["net.nir"])
 
 
 @pytest.mark.parametrize("content", ["[]", '{"files": 3}', '{"files": {"net.nir": 1}}', "nothing", '{"state": null}'])

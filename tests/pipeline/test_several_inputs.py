@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import nir
 import numpy as np
 import pytest
 
+import stl_deploy as stl
 from stl_deploy import verbs
 from stl_deploy.errors import InputError
 from stl_deploy.graph.io.nir_file import write_nir
@@ -72,6 +74,38 @@ def test_they_are_exported_measured_and_costed(source: Path) -> None:
 def test_hardware_takes_one(source: Path, backend: str) -> None:
     with pytest.raises(InputError, match=f"expected one input for {backend}; found a, b; use another backend or"):
         verbs.simulate(source, given(source), backend, source.with_name("y.npz"))
+
+
+def test_in_python_each_input_is_given_by_its_name(source: Path, tmp_path: Path) -> None:
+    net = stl.read(source)
+    named = {"a": A, "b": B}
+    found = net.simulate(named)
+    assert {name: y.shape for name, y in found.outputs.items()} == {"both": (3, 1, 1), "pair": (3, 1, 2)}
+    with pytest.raises(InputError, match=r"the network has 2 outputs: both, pair; use \.outputs"):
+        found.y  # noqa: B018
+    net.export(tmp_path / "net.onnx", x=named)
+    parity = net.verify(tmp_path / "net.onnx", named)
+    assert parity.as_dict()["runs"][0]["compared"] == 3
+    with pytest.raises(InputError, match="expected a network of one input; found several; integers have one"):
+        net.quantised(named)
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (
+            lambda net, x: verbs.simulate(net, x, "reference", net.with_name("y.npz"), input_grid=3),
+            "--input-grid is of networks with one input; the graph has a, b",
+        ),
+        (
+            lambda net, x: verbs.energy(net, x, ann=net.parent),
+            "an ANN of the same topology has one input, not a, b; leave --ann out",
+        ),
+    ],
+)
+def test_what_is_of_one_input_is_refused(source: Path, call: Any, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        call(source, given(source))
 
 
 def test_one_array_for_two_inputs_is_refused(source: Path) -> None:

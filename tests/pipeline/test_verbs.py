@@ -9,6 +9,7 @@ import pytest
 
 from stl_deploy import verbs
 from stl_deploy._util.console import Console
+from stl_deploy.errors import InputError
 from stl_deploy.graph.io.nir_file import write_nir
 from stl_deploy.pipeline import source
 from tests.graph.nets import chain, iff
@@ -58,6 +59,26 @@ def test_check_in_python_on_a_folder_and_on_an_input(tmp_path: Path) -> None:
     assert effects["compare", "ge"] == 1
     assert effects["leak", "exp"] == 0
     assert verbs.near_threshold(source, tmp_path / "x.npz") == {"n0": 2}
+
+
+def test_verbs_of_a_nir_file_take_no_other(run_dir: Path, tmp_path: Path) -> None:
+    """The command line asks before; from Python it is the verb that says so."""
+    with pytest.raises(InputError, match=r"expected \.nir files in it; found none"):
+        verbs.check_folder(tmp_path)
+    with pytest.raises(InputError, match=r"small: expected a \.nir file; a run folder is reported without --input"):
+        verbs.report_graph(run_dir, run_dir / "test.npz")
+    with pytest.raises(InputError, match=r"small: expected a \.nir file; a run folder is folded as its config"):
+        verbs.fold_file(run_dir, tmp_path / "a.nir")
+    assert not list(tmp_path.iterdir())
+
+
+def test_input_that_rounds_to_nothing_is_refused(tmp_path: Path) -> None:
+    write_nir(chain([2], iff((2,))), tmp_path / "net.nir")
+    np.savez(tmp_path / "x.npz", x=np.full((2, 1, 2), 0.1, np.float32))
+    with pytest.raises(InputError, match="--input-grid 2: every value of the input rounds to 0; use more bits"):
+        verbs.simulate(
+            tmp_path / "net.nir", tmp_path / "x.npz", "reference", tmp_path / "y.npz", input_grid=2, dialect="spec"
+        )
 
 
 def test_no_more_samples_are_compared_than_memory_allows(

@@ -145,6 +145,11 @@ def test_the_qt_database_is_read_and_damage_is_told(tmp_path):
     (tmp_path / "QTDB_test.mat").write_bytes(b"MATLAB 5.0 MAT-file" + bytes(200))
     with pytest.raises(InputError, match=r"QTDB_test\.mat"):
         load_dataset(config.model_copy(update={"path": str(tmp_path / "."), "seed": 1}))
+    savemat(tmp_path / "QTDB_test.mat", {"x": np.zeros((3, 9, 4)), "y": one_hot})
+    with pytest.raises(
+        InputError, match=r"QTDB_test\.mat: x is float64 \[3, 9, 4\], y uint8 \[3, 9, 6\]; get it again"
+    ):
+        load_dataset(config)
     savemat(tmp_path / "QTDB_test.mat", {"x": np.zeros((1, 2**25 + 1), np.uint8), "y": one_hot}, do_compression=True)
     with pytest.raises(InputError, match=r"QTDB_test\.mat: .*more than 33,554,432 values"):
         load_dataset(config)

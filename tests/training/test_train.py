@@ -375,6 +375,25 @@ def test_damaged_files_are_named(tiny, tmp_path, file, damage, message):
 
 
 @pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: record.update(rates={"other": 0.5}),
+        lambda record: record.update(thresholds=[]),
+        lambda record: record.update(seconds="long"),
+        lambda record: record.update(epoch=7),
+    ],
+)
+def test_a_record_that_training_does_not_write_is_told_by_its_epoch(tiny, tmp_path, change):
+    train(apply_overrides(tiny, ["train.epochs=2"]), tmp_path)
+    tensors, about = read_tensors(tmp_path / CHECKPOINT)
+    (records,) = [value for value in about.values() if isinstance(value, list) and len(value) == 2]
+    change(records[1])
+    write_tensors(tmp_path / CHECKPOINT, tensors, about)
+    with pytest.raises(InputError, match="the record of epoch 2 is not as training writes it; it is damaged"):
+        train(apply_overrides(tiny, ["train.epochs=3"]), tmp_path, resume=True)
+
+
+@pytest.mark.parametrize(
     ("tensor", "value", "message"),
     [
         (

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 
 from stl_deploy._util.files import read_npz, write_npz
+from stl_deploy._util.temporary import is_alive
 from stl_deploy.errors import InputError, ToolError, UnsupportedError
 from stl_deploy.exporters.c import compiler
 from stl_deploy.exporters.c.code_size import COMPILER, code_size
@@ -416,6 +419,29 @@ def test_a_compiler_that_fails_or_hangs(
     monkeypatch.setenv("CC", tool(tmp_path / "cc", text))
     with pytest.raises(ToolError, match=said):
         C(folder, COptions(deadline=0.5 if "sleep" in text else 60.0)).run(data(small().program()))
+
+
+def test_an_interrupt_leaves_no_program_behind(tmp_path: Path) -> None:
+    code = (
+        "import signal, sys\nfrom stl_deploy.exporters.c.compiler import run_program\n"
+        "signal.signal(signal.SIGALRM, signal.default_int_handler)\nsignal.setitimer(signal.ITIMER_REAL, 1)\n"
+        "run_program([sys.argv[1]], b'', what='it')"
+    )
+    kept = tmp_path / "pid"
+    program = tool(tmp_path / "hangs", f'echo $$ > "{kept}"; exec sleep 600')
+    done = subprocess.run([sys.executable, "-c", code, program], capture_output=True, text=True, check=False)
+    assert "KeyboardInterrupt" in done.stderr
+    assert not is_alive(int(kept.read_text()))
+
+
+def test_a_program_that_says_too_little_is_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = "#!/bin/sh\\ncat > /dev/null\\n"
+    script = f'while [ "$1" != -o ]; do shift; done; printf \'{made}\' > "$2"; chmod +x "$2"'
+    monkeypatch.setenv("CC", tool(tmp_path / "cc", script))
+    with pytest.raises(ToolError, match=r"the compiled network: expected [\d,]+ bytes of output; found 0"):
+        CFormat().load(folder).run(data(small().program()))
 
 
 def test_the_folder_can_be_built_by_make(folder: Path, tmp_path: Path) -> None:

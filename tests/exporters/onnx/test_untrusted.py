@@ -142,6 +142,53 @@ def test_weights_that_are_no_numbers(value, kept, path):
         OnnxModel.load(path)
 
 
+def _functions(model):
+    model.functions.append(helper.make_function("", "mine", ["x"], ["y"], [], [helper.make_opsetid("", 17)]))
+
+
+def _sparse(model):
+    values = helper.make_tensor("sparse", TensorProto.FLOAT, [1], [1.0])
+    model.graph.sparse_initializer.append(
+        helper.make_sparse_tensor(values, helper.make_tensor("at", TensorProto.INT64, [1], [0]), [4])
+    )
+
+
+def _shapeless(model):
+    model.graph.input[0].type.tensor_type.shape.dim[-1].dim_value = 0
+
+
+def _written(model):
+    model.graph.node[0].attribute.append(helper.make_attribute("odd", onnx.numpy_helper.from_array(np.ones(2**17))))
+
+
+def _proto(model):
+    model.metadata_props.add(key="stl_deploy.graph.readout", value="{")
+
+
+@pytest.mark.parametrize(
+    ("edit", "sentence"),
+    [
+        (_functions, "holds functions or sparse weights, which stl-deploy does not write; export it again"),
+        (_sparse, "holds functions or sparse weights, which stl-deploy does not write; export it again"),
+        (_shapeless, r"input '.*' declares sizes \[.*0\]; export it again"),
+        (_written, "node '.*' holds a large constant, which stl-deploy never writes"),
+        (_proto, r"its metadata is damaged \(Expecting .*\); export it again"),
+    ],
+)
+def test_what_we_never_write_is_not_read(edit, sentence, path):
+    change(path, edit)
+    with pytest.raises(InputError, match=sentence):
+        OnnxModel.load(path)
+
+
+def test_more_steps_than_memory_holds_are_refused(tmp_path, monkeypatch):
+    export_onnx(digits(), tmp_path / "net.onnx")
+    model = OnnxModel.load(tmp_path / "net.onnx")
+    monkeypatch.setattr("stl_deploy.exporters.onnx.model._MOST_BYTES", 1)
+    with pytest.raises(InputError, match="expected fewer steps; found 2, of which one sample takes 0 GiB"):
+        model.run(spikes(2, 1, 1, 6, 6))
+
+
 def test_a_size_over_the_limit(path, monkeypatch):
     monkeypatch.setattr(reader, "MAX_MODEL_BYTES", -(2**20))
     with pytest.raises(InputError, match="expected an ONNX file of at most 2 GiB"):
@@ -153,6 +200,11 @@ class TestWeightsBeside:
     def files(self, tmp_path):
         program = chain((40,), linear(np.ones((40, 40))))
         return export_onnx(program, tmp_path / "folder" / "net.onnx", external_above=0)
+
+    def test_more_than_the_format_holds(self, files, monkeypatch):
+        monkeypatch.setattr(reader, "MAX_DATA_BYTES", 100)
+        with pytest.raises(InputError, match="expected at most 0 GiB of weights; found 0 GiB"):
+            OnnxModel.load(next(file for file in files if file.suffix == ".onnx"))
 
     @staticmethod
     def point(path, key, value):
