@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -106,6 +108,47 @@ def test_two_installs_at_once(place: Place) -> None:
         with pytest.raises(ToolError, match="another install of Lava is under way"):
             environment.install(place.python)
     assert environment.install(place.python).ready
+
+
+def test_a_place_that_cannot_be_is_a_sentence(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.log.touch()
+    monkeypatch.setenv("STL_DEPLOY_LAVA", str(place.log / "below" / "lava"))
+    with pytest.raises(ToolError, match=r"cannot write .*/log/below: Not a directory"):
+        environment.install(place.python)
+
+
+def test_an_install_that_another_finished_meanwhile_is_taken(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = environment.lock
+
+    def late(where: Path, tool: str) -> AbstractContextManager[None]:
+        monkeypatch.setattr(environment, "lock", lock)
+        environment.install(place.python)
+        return lock(where, tool)
+
+    monkeypatch.setattr(environment, "lock", late)
+    assert environment.install(place.python).ready
+    assert place.calls("-m venv") == 1
+
+
+def test_what_cannot_be_removed_or_started_is_a_sentence(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment.install(place.python)
+
+    def refuse(folder: Path) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    monkeypatch.setattr("shutil.rmtree", refuse)
+    with pytest.raises(ToolError, match=rf"cannot remove all of {place.venv}: Device or resource busy"):
+        environment.remove()
+    with pytest.raises(ToolError, match="creating failed: No such file or directory"):
+        environment.step([place.venv / "absent"], "creating")
+
+
+def test_an_uv_that_cannot_be_run_is_none(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYENV_ROOT", "/nowhere")
+    _from_uv(place, monkeypatch)
+    (place.python.parent / "uv").write_bytes(b"no program")
+    with pytest.raises(ToolError, match=r"no Python 3\.10 found"):
+        pythons.find_python((3, 10), "Lava")
 
 
 def test_somebody_elses_folder_is_left_alone(place: Place) -> None:
