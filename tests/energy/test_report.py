@@ -30,6 +30,7 @@ from stl_deploy.report import (
     render_report,
     report_json,
 )
+from stl_deploy.report.energy_plots import by_layer
 from stl_deploy.report.format import count, joules, ratios, span
 from stl_deploy.report.network import boxes
 from stl_deploy.report.pareto import Point
@@ -257,6 +258,15 @@ def test_the_boxes_of_the_net_are_the_json_s_layers() -> None:
     assert [box.joules for box in drawn] == [entry["snn_J"] for entry in energy["by_layer"]]
     assert sum(box.share for box in drawn) == approx(1.0)
     assert sum(box.joules for box in drawn) == approx(energy["quoted"]["snn_J"])
+
+
+def test_the_cheapest_of_many_layers_are_one_bar() -> None:
+    layers = [{"layer": f"l{i:02}", "snn_J": float(i), "ann_J": 0.0} for i in range(30)]
+    drawn = by_layer(layers)
+    kept = [i for i in range(30) if f"<!-- l{i:02} -->" in drawn]
+    assert kept == list(range(15, 30))
+    assert "<!-- 14 others -->" in drawn  # l00 takes nothing
+    assert f"<!-- {sum(range(15))}\u00a0J -->" in drawn
 
 
 def test_edges_that_do_not_come_from_the_box_before_are_named() -> None:

@@ -71,6 +71,17 @@ def test_a_stateful_layer_goes_on_until_reset() -> None:
     assert torch.equal(torch.stack([li(current) for current in x]), LI((5,))(x))
 
 
+def test_a_layer_shows_what_it_is() -> None:
+    assert "θ per neuron (" in repr(LIF((5,), granularity="neuron"))
+    assert "(5,), β 0.5" in repr(LI((5,), decay=0.5))
+    assert "β 0.5 learned" in repr(LI((5,), decay=0.5, learn_decay=True))
+
+
+def test_a_shape_that_is_not_known_yet_is_refused() -> None:
+    with pytest.raises(InputError, match="the shape of this LIF is not known before its first input; give it"):
+        LIF().shape  # noqa: B018
+
+
 def test_copies_of_a_stateful_layer_begin_at_rest_even_within_a_graph() -> None:
     layer = LIF((5,), threshold=0.7, stateful=True)
     first = layer(_currents(2, 5, dtype=torch.float32))

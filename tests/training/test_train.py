@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
+import stl_deploy as stl
 from stl_deploy._util.tensor_file import read_tensors, write_tensors
 from stl_deploy.config.load import apply_overrides, dump_config, load_config
 from stl_deploy.config.schema import RunConfig
@@ -65,6 +67,21 @@ def test_a_run_learns_and_leaves_its_files(tiny, tmp_path):
     best = min(records, key=lambda record: record["validation_loss"])
     assert result.epoch == best["epoch"] == model_facts(tmp_path)["epoch"]
     assert result.validation_accuracy == best["validation_accuracy"]
+
+
+def test_a_configuration_is_trained_as_it_is_or_by_the_name_of_its_file(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(tiny.model_dump(mode="json", exclude_unset=True)))
+    by_name = stl.train("mine.yaml", changes=["train.epochs=1"])
+    as_it_is = stl.train(apply_overrides(tiny, ["train.epochs=1"]), output="runs/other")
+    assert by_name.folder == Path("runs/mine")
+    assert by_name.accuracy == as_it_is.accuracy
+
+
+def test_a_network_with_nothing_to_learn_is_refused(tiny, tmp_path):
+    changes = ["train.mode=tl", 'network=[{"kind": "flatten"}, {"kind": "linear", "features": 10}, {"kind": "li"}]']
+    with pytest.raises(ConfigError, match="in mode 'tl' this network has nothing to learn: it has no lif layer"):
+        train(apply_overrides(tiny, changes), tmp_path)
 
 
 def test_the_picked_weights_come_back_and_give_the_same_test_result(tiny, tmp_path):

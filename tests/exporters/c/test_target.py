@@ -28,6 +28,7 @@ from stl_deploy.exporters.integers.model import GraphModel
 from stl_deploy.exporters.integers.store import NAME
 from stl_deploy.exporters.loihi.export import simulate_loihi
 from stl_deploy.exporters.loihi.quantise import quantise as quantise_chain
+from stl_deploy.exporters.loihi.target import Loihi, NetxOptions
 from stl_deploy.graph.program import Delay, Neuron, Program, Source, Synapse
 from stl_deploy.graph.run import run
 from tests.exporters.loihi.programs import Builder, F, conv_net, events
@@ -302,6 +303,17 @@ def test_changed_text_is_not_run_unless_trusted(folder: Path, name: str) -> None
     x = data(small().program())
     trusted = C(folder, COptions(trust=True)).run(x)
     assert trusted.y.shape == (12, 80, 9)
+
+
+def test_the_loihi_model_runs_a_folder_as_the_network_that_it_is_of(folder: Path) -> None:
+    program = small().lif("2 */ a", 0.7).program()
+    x = data(program)
+    found = Loihi(folder, NetxOptions()).of(program).run(x, record=True)
+    expected = GraphModel(folder, COptions()).run(x, record=True)
+    np.testing.assert_array_equal(found.y, expected.y)
+    assert found.recorded.keys() == {"2 */ a"}
+    with pytest.raises(InputError, match=r"expected integers that spike in b; found 2 \*/ a; name the graph"):
+        Loihi(folder, NetxOptions()).of(small().lif("b", 0.7).program())
 
 
 def test_missing_and_foreign_files(folder: Path) -> None:

@@ -9,11 +9,20 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
+import h5py
+import numpy as np
 import pytest
 
-from stl_deploy.errors import ToolError
+from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.lava import environment, pythons, smoke
+from stl_deploy.exporters.lava.driver import run_lava
+from stl_deploy.exporters.lava.target import Lava, LavaOptions
+from stl_deploy.exporters.loihi.netx import write_netx
+from tests.exporters.loihi.nets import chain, dense, neuron
+from tests.exporters.loihi.programs import Builder
+from tests.exporters.witnesses import stand_in
 
 FAKE = """#!/bin/bash
 echo "$@" >> "{log}"
@@ -232,6 +241,42 @@ def test_the_check_network_by_the_integer_model(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(smoke, "EXPECTED", 1 - smoke.EXPECTED)
     with pytest.raises(ToolError, match="other spikes than expected"):
         smoke.check_three_neurons(Path("python"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "y"),
+    [({"layer1": [[[1]], [[0]]]}, [1, 0]), ({"layer1": [[1]]}, None), ({"layer2": [[[1]], [[0]]]}, None)],
+)
+def test_lavas_spikes_are_those_of_the_net_s_layers(
+    answer: dict[str, Any], y: list[int] | None, place: Place, tmp_path: Path
+) -> None:
+    environment.install(place.python)
+    stand_in.python(tmp_path, (3, 10)).rename(place.venv / "bin" / "python")
+    np.savez(tmp_path / "answer.npz", allow_pickle=False, **{key: np.array(spikes) for key, spikes in answer.items()})
+    net, x = chain((1,), dense([[2]], neuron=neuron(0, 1))), np.ones((2, 1, 1), np.int32)
+    write_netx(net, tmp_path / "a.net")
+    if y is None:
+        with pytest.raises(ToolError, match=r"expected arrays \{'layer1': \(2, 1, 1\)\} from Lava; found"):
+            run_lava(tmp_path / "a.net", x)
+    else:
+        assert run_lava(tmp_path / "a.net", x).y.reshape(-1).tolist() == y
+    with h5py.File(tmp_path / "a.net", "r+") as file:
+        file["layer/0/weight"], file["layer/0/bias"] = 1.0, [0.0]
+        for key, value in (("type", b"LOIHI"), ("iDecay", 4096), ("vDecay", 1024), ("vThMant", 30)):
+            file[f"layer/0/neuron/{key}"] = value
+    with pytest.raises(InputError, match="x is the bias of its input layer's neurons, which is not set on real Lava"):
+        run_lava(tmp_path / "a.net", x)
+
+
+def test_in_floating_point_spikes_are_named_by_node(place: Place, tmp_path: Path) -> None:
+    environment.install(place.python)
+    stand_in.python(tmp_path, (3, 10)).rename(place.venv / "bin" / "python")
+    np.savez(tmp_path / "answer.npz", allow_pickle=False, layer0=np.array([1, 0]).reshape(2, 1, 1))
+    program = Builder((1,)).linear("fc", [[2]]).lif("a", 1.0).program()
+    runner = Lava(program, LavaOptions(numeric="float"))
+    found = runner.run(np.ones((2, 1, 1), np.float32), record=True)
+    assert (found.y.tolist(), found.recorded["a"].tolist()) == ([[[1]], [[0]]], [[[1]], [[0]]])
+    assert runner.run(np.ones((2, 1, 1), np.float32)).recorded == {}
 
 
 def test_removed_with_what_it_took(place: Place) -> None:

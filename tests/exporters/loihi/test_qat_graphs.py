@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from stl_deploy.errors import UnsupportedError
+from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.integers.model import choose
 from stl_deploy.exporters.integers.net import IntegerNeuron
 from stl_deploy.exporters.integers.step import step_through
 from stl_deploy.exporters.loihi.qat.fake_quant import LoihiLIF, WholeSynapse
 from stl_deploy.exporters.loihi.qat.graph import QuantisedGraph
 from stl_deploy.exporters.loihi.threshold_forms import run_integers
-from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Node, Output, Pool, Program, Reshape, Source
+from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Node, Output, Pool, Program, Reshape, Source, Synapse
 from stl_deploy.nn.neuron import LIF
 
 RNG = np.random.default_rng(5)
@@ -223,6 +223,18 @@ def with_one_layer_for_two() -> list[Node]:
     return [*nodes[:5], lif("n2b", maps, "c2"), pool("p", maps, "n1", "n2", "n2b"), *nodes[6:]]
 
 
+def with_a_readout(**fields: Any) -> list[Node]:
+    nodes = spike_sums()
+    return [replace(node, **fields) if isinstance(node, Neuron) and not node.spiking else node for node in nodes]
+
+
+def test_input_of_another_shape_is_refused() -> None:
+    net = program(spike_sums())
+    x = torch.from_numpy(events(net))
+    with pytest.raises(InputError, match=r"expected input \[T, B, \d+, 8, 8\]; found \[5, 6, \d+, 8, 7\]"):
+        QuantisedGraph(net, events(net))(x[..., :7])
+
+
 @pytest.mark.parametrize(
     ("nodes", "node", "said"),
     [
@@ -231,6 +243,8 @@ def with_one_layer_for_two() -> list[Node]:
         (with_a_loop, "c2", "it reads the step before"),
         (with_one_layer_for_two, "c2", "several populations read it"),
         (lambda: averages(3), "c2", "multiples of 0.1111, not of a power of two"),
+        (lambda: with_a_readout(gain=array(2)), "li", "it is no plain leaky integrator"),
+        (lambda: with_a_readout(synapse=Synapse("euler", array(0.5), None)), "li", "it has a synaptic current"),
     ],
 )
 def test_what_does_not_train_is_refused_by_name(nodes: Callable[[], list[Node]], node: str, said: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stl_deploy.errors import UnsupportedError
+from stl_deploy._util.console import Console
+from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.loihi.export import export_netx
 from stl_deploy.exporters.loihi.ranges import measure_ranges
+from stl_deploy.exporters.loihi.target import Loihi, Netx, NetxOptions
 from tests.exporters.loihi.nets import chain, dense, neuron, random_case
 from tests.exporters.loihi.programs import Builder, F
 
@@ -37,6 +40,19 @@ def test_nothing_seen_passes_the_worst_case(seed: int) -> None:
     for found in measure_ranges(net, x):
         assert found.u_worst[0] <= found.u_seen[0] <= found.u_seen[1] <= found.u_worst[1]
         assert found.v_worst[0] <= found.v_seen[0] <= found.v_seen[1] <= found.v_worst[1]
+
+
+def test_what_only_other_input_could_overflow_is_said_and_written(tmp_path: Path) -> None:
+    """2,000 weights of 127 and inputs up to 1: 64 * 254,000 is past 2^23, and 64 * 127 * 20 is not."""
+    program = Builder((2000,)).linear("fc", np.ones((1, 2000))).lif("a", 5.0).program()
+    x = np.zeros((3, 2, 2000), F)
+    x[:, :, :20] = 1
+    said = StringIO()
+    Netx().write(program, tmp_path / "a.net", NetxOptions(calibration=lambda: x, say=Console(stream=said)))
+    assert "'a': no overflow on calibration data (u (0, " in " ".join(said.getvalue().split())
+    other = Builder((2000,)).linear("fc", np.ones((1, 2000))).lif("b", 5.0).program()
+    with pytest.raises(InputError, match=r"a\.net: expected layers b; found a; name the graph that it was made from"):
+        Loihi(tmp_path / "a.net", NetxOptions()).of(other).run(x)
 
 
 def test_an_overflow_is_refused_by_node(tmp_path: Path) -> None:

@@ -172,13 +172,18 @@ def _proto(model):
         (_sparse, "holds functions or sparse weights, which stl-deploy does not write; export it again"),
         (_shapeless, r"input '.*' declares sizes \[.*0\]; export it again"),
         (_written, "node '.*' holds a large constant, which stl-deploy never writes"),
-        (_proto, r"its metadata is damaged \(Expecting .*\); export it again"),
     ],
 )
 def test_what_we_never_write_is_not_read(edit, sentence, path):
     change(path, edit)
     with pytest.raises(InputError, match=sentence):
         OnnxModel.load(path)
+
+
+def test_what_the_author_wrote_beside_it_is_damaged(path):
+    change(path, _proto)
+    with pytest.raises(InputError, match=r"net\.onnx: its metadata is damaged \(Expecting .*\); export it again"):
+        OnnxModel.load(path).metadata  # noqa: B018
 
 
 def test_more_steps_than_memory_holds_are_refused(tmp_path, monkeypatch):
