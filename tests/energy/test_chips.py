@@ -14,6 +14,7 @@ from stl_deploy.energy.chips.c_code import core_of, cores
 from stl_deploy.energy.chips.lines import ChipLine
 from stl_deploy.energy.chips.model import chip_model, chip_models, parse_chip
 from stl_deploy.energy.chips.time import Work, fastest, step_time
+from stl_deploy.energy.models.verdict import on_chip
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.graph.program import Program
 from tests.energy.close import approx
@@ -144,6 +145,10 @@ def test_a_network_of_more_cores_needs_more_chips_and_floors() -> None:
     assert found.chips == 2
     assert found.floor == approx((2 * 29.54e-6, 2 * 96.2e-6))
     assert step_time([], chip_model("loihi1"))[0] == approx(600e-9)
+
+
+def test_without_a_chip_the_verdict_says_nothing_of_one() -> None:
+    assert on_chip(()) == ""
 
 
 def test_the_verdict_names_loihi() -> None:

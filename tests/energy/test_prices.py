@@ -62,6 +62,7 @@ def test_a_users_list_is_read_in_si_units(tmp_path: Path) -> None:
             "sigma = -0.5",
             r"'mac': expected as sigma a number from 0 up, in pJ, or \"not published\"; found -0.5",
         ),
+        ("sigma = 0.5 }", "sigma = 0.5, note = 3 }", r"'mac': expected a text as note; found 3"),
         ('"bench"', '" "', r"'source': expected where each price was published; found an empty text"),
         (
             "year = 2020",

@@ -34,6 +34,7 @@ from stl_deploy.report.energy_plots import by_layer
 from stl_deploy.report.format import count, joules, ratios, span
 from stl_deploy.report.network import boxes
 from stl_deploy.report.pareto import Point
+from stl_deploy.report.svg import panels
 from tests.energy.close import approx
 from tests.energy.nets import conv, lif, linear, program, start
 
@@ -267,6 +268,12 @@ def test_the_cheapest_of_many_layers_are_one_bar() -> None:
     assert kept == list(range(15, 30))
     assert "<!-- 14 others -->" in drawn  # l00 takes nothing
     assert f"<!-- {sum(range(15))}\u00a0J -->" in drawn
+
+
+def test_places_that_no_panel_takes_are_not_drawn() -> None:
+    figure, axes = panels(3, 4.0, 1.0, columns=2)
+    assert [one.get_visible() for one in figure.axes] == [True, True, True, False]
+    assert list(figure.axes[:3]) == axes
 
 
 def test_edges_that_do_not_come_from_the_box_before_are_named() -> None:

@@ -16,7 +16,7 @@ from stl_deploy.errors import InputError
 from stl_deploy.exporters import targets
 from stl_deploy.exporters.targets import Options, find_format, find_runner, format_of, make_options, register_target
 from stl_deploy.graph.dialect import Dialect
-from stl_deploy.graph.program import Program
+from stl_deploy.graph.program import Input, Program
 from stl_deploy.graph.run import run
 from stl_deploy.pipeline import listings
 from stl_deploy.pipeline.show import show
@@ -185,3 +185,9 @@ def test_options_are_those_of_the_target_and_no_others() -> None:
         make_options(Talker, {"row_bits": 2})
     with pytest.raises(InputError, match="expected options of text: flash, row_bits; found 'say'"):
         make_options(Text(), {"say": 2})
+
+
+def test_nir_is_written_from_the_graph_that_a_program_was() -> None:
+    program = Program((Input(name="in", shape=(1,), sources=()),), 1e-4)
+    with pytest.raises(InputError, match="expected the NIR graph beside its Program; found none; pass options with"):
+        find_format("nir").write(program, Path("net.nir"), make_options(find_format("nir"), {}))

@@ -23,7 +23,7 @@ from stl_deploy.graph.run import run
 from tests.exporters.loihi.nets import chain as net
 from tests.exporters.loihi.nets import dense, neuron
 from tests.exporters.loihi.programs import Builder, F
-from tests.graph.nets import chain, full, lif
+from tests.graph.nets import bare, chain, full, lif
 
 
 @pytest.mark.parametrize(
@@ -117,3 +117,11 @@ def test_an_offset_of_each_pixel_is_refused() -> None:
     with pytest.raises(UnsupportedError, match="node 'n1': its drive offset differs between pixels; use one value"):
         choose(lower(network), np.ones((1, 1, 1, 2, 2), F))
     assert not refusals(lower(chain((3,), nir.Linear(np.eye(3, dtype=np.float32)), lif((3,), v_leak=[1.0, 2.0, 3.0]))))
+
+
+def test_what_a_readout_gains_at_every_step_is_a_bias() -> None:
+    """v = v / 2 + x + 2, from an offset of 4 that a time constant of two steps halves."""
+    ones = np.ones(3, np.float32)
+    readout = bare(nir.LI, tau=2e-4 * ones, r=2 * ones, v_leak=4 * ones)
+    eye = nir.Linear(np.eye(3, dtype=np.float32))
+    _agrees(lower(chain((3,), eye, lif((3,)), eye, readout)), np.zeros((1, 2, 3), F))

@@ -148,3 +148,8 @@ def test_every_refusal_is_told() -> None:
     }
     assert len(found) == len(set(found))
     assert refusals(mlp()) == []
+
+
+def test_room_is_asked_for_what_netx_holds_alone() -> None:
+    program = Builder((3,)).linear("fc", np.eye(3)).lif("a", 1.0, reset="subtract").program()
+    assert [(found.node, found.slug) for found in check_chip(program, chip())] == [("a", "soft-reset")]
