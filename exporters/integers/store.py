@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.files import read_npz, write_npz
 from stl_deploy._util.windows import output_size
-from stl_deploy.errors import InputError, UnsupportedError
+from stl_deploy.errors import InputError
 from stl_deploy.exporters.integers.graph import (
     ConvNode,
     DelayNode,
@@ -130,8 +130,6 @@ def read_integers(path: Path) -> tuple[IntegerGraph, About]:
         return _checked(made), about
     except (ValueError, StopIteration, KeyError, IndexError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: its nodes do not fit together ({error}); export it again") from None
-    except UnsupportedError as error:
-        raise InputError(f"{path}: {error}") from None
 
 
 def _node(entry: Any, arrays: Mapping[str, NDArray[Any]]) -> Node:

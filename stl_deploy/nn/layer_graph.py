@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -105,12 +104,3 @@ class LayerGraph:
 
     layers: tuple[Node, ...]
     metadata: Mapping[str, Any] = field(default_factory=dict)
-
-    @cached_property
-    def by_name(self) -> dict[str, Node]:
-        """Each layer under its name."""
-        return {layer.name: layer for layer in self.layers}
-
-    def readers(self, name: str) -> tuple[Node, ...]:
-        """The layers that read ``name``."""
-        return tuple(layer for layer in self.layers if any(source.node == name for source in layer.sources))
