@@ -19,7 +19,16 @@ from stl_deploy.graph.compare import rate_warnings
 from stl_deploy.graph.lower import METADATA_KEY
 from stl_deploy.graph.program import Shape
 from stl_deploy.graph.run import Result
-from stl_deploy.pipeline.proof import Proof, end_to_end, module_spikes, prove_layers, prove_output, prove_replay
+from stl_deploy.pipeline.proof import (
+    MAX_COARSE_ROUNDING,
+    MAX_ROUNDING,
+    Proof,
+    end_to_end,
+    module_spikes,
+    prove_layers,
+    prove_output,
+    prove_replay,
+)
 from stl_deploy.pipeline.source import CAPTURED, swapped
 from stl_deploy.tracing import Call, Time, Traced, trace
 from stl_deploy.tracing.nodes import NOWHERE
@@ -246,7 +255,7 @@ def _prove(model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor) ->
     spikes, y = module_spikes(traced, given_steps, folded.arranged)
     array = arrange(torch.stack(given_steps).float().cpu().numpy(), folded.arranged.get(folded.program.inputs[0].name))
     layers = prove_layers(folded.program, spikes, array)
-    prove_output(folded.program, spikes, array, y)
+    prove_output(folded.program, spikes, array, y, MAX_COARSE_ROUNDING if _coarse(traced) else MAX_ROUNDING)
     whole = end_to_end(folded.program, spikes, array)
     warned = (
         *rate_warnings({layer.layer: layer.rate for layer in layers}),
@@ -267,12 +276,16 @@ def _order_warnings(folded: FoldedLayers, x: Tensor) -> tuple[str, ...]:
     )
 
 
+def _coarse(traced: Traced) -> set[torch.dtype]:
+    """The types of half precision that the module computes in."""
+    return {signal.node.dtype for signal in traced.steps.signals} & {torch.float16, torch.bfloat16}
+
+
 def _precision_warnings(traced: Traced) -> tuple[str, ...]:
-    coarse = {signal.node.dtype for signal in traced.steps.signals} & {torch.float16, torch.bfloat16}
     return tuple(
         f"the model computes in {str(dtype).removeprefix('torch.')} and the graph in float32: where the model rounds, "
         "spikes and outputs differ on other input than x; capture model.float() for the float32 model's own spikes"
-        for dtype in coarse
+        for dtype in _coarse(traced)
     )
 
 

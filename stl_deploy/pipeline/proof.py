@@ -24,8 +24,8 @@ MAX_ULP = 64
 """How far from the threshold, in units in its last place, a folded layer's potential may be where its spike differs."""
 
 
-MAX_ROUNDING = 0.02
-"""How far a folded output may be from the module's, in parts of the largest; a module may compute in bfloat16."""
+MAX_ROUNDING, MAX_COARSE_ROUNDING = 1e-3, 0.02
+"""How far a folded output may be from the module's, in parts of the largest; and of one of half precision."""
 
 
 @dataclass(frozen=True)
@@ -234,16 +234,18 @@ def _apart(layer: Neuron, step: int, at: tuple[int, ...], ulp: float) -> Capture
     )
 
 
-def prove_output(program: Program, spikes: Mapping[str, Floats], x: Floats, y: Floats) -> None:
+def prove_output(
+    program: Program, spikes: Mapping[str, Floats], x: Floats, y: Floats, most: float = MAX_ROUNDING
+) -> None:
     """The folded graph's output, where its spiking layers spike as the module's, is the module's but for rounding.
 
-    Raises CaptureError where it differs by more than `MAX_ROUNDING` of the largest output, as in a first step that is
-    made otherwise than the steps after it.
+    Raises CaptureError where it differs by more than ``most`` of the largest output, as in a first step that is made
+    otherwise than the steps after it.
     """
     output = program.outputs[0]
     found = _arriving(program, output, {**spikes, **{node.name: x for node in program.inputs}})
     expected = y.reshape(found.shape)
-    unequal = np.abs(found - expected) > MAX_ROUNDING * np.abs(expected).max(initial=np.finfo(np.float32).tiny)
+    unequal = np.abs(found - expected) > most * np.abs(expected).max(initial=np.finfo(np.float32).tiny)
     if unequal.any():
         step, sample, *at = (int(i) for i in np.argwhere(unequal)[0])
         raise CaptureError(
