@@ -155,7 +155,7 @@ def _run_part(
                 waiting[name] -= 1
         for name in [name for name in values if not waiting[name]]:
             del values[name]
-    return Result({k: results[k] for k in outputs}, {k: results[k] for k in results if k in record})
+    return Result({node.name: results[node.name] for node in program.outputs}, {k: results[k] for k in results if k in record})
 
 
 def _gather(sources: Sequence[Source], values: Mapping[str, Floats]) -> Floats:

@@ -81,7 +81,7 @@ def test_in_python_each_input_is_given_by_its_name(source: Path, tmp_path: Path)
     named = {"a": A, "b": B}
     found = net.simulate(named)
     assert {name: y.shape for name, y in found.outputs.items()} == {"both": (3, 1, 1), "pair": (3, 1, 2)}
-    with pytest.raises(InputError, match=r"the network has 2 outputs: both, pair; use \.outputs"):
+    with pytest.raises(InputError, match=r"the network has 2 outputs: pair, both; use \.outputs"):
         found.y  # noqa: B018
     net.export(tmp_path / "net.onnx", x=named)
     parity = net.verify(tmp_path / "net.onnx", named)
