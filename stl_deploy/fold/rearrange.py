@@ -233,10 +233,12 @@ class _Work:
         )
 
     def _behind_a_neuron(self, gather: Gather) -> bool:
-        """n(P·x) = P·n'(x) for what works on each value alone."""
+        """n(P·x) = P·n'(x) for what works on each value alone; in a loop of the two, P would only go round."""
         if not bijective(gather):
             return False
-        readers = [r for r in self._readers(gather.name) if isinstance(r, Neuron | Scale | Delay)]
+        before = {source.node for source in gather.sources}
+        kinds = Neuron | Scale | Delay
+        readers = [r for r in self._readers(gather.name) if isinstance(r, kinds) and r.name not in before]
         if not readers:
             return False
         name, back = readers[0].name, inverse(gather)

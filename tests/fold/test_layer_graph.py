@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,14 @@ import numpy as np
 import pytest
 
 from stl_deploy.errors import CaptureError, InputError
+from stl_deploy.fold.index_maps import arrange
 from stl_deploy.fold.layer_graph import fold_layers
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Node, Output, Pool, Program, Reshape, Scale, Source
 from stl_deploy.graph.run import run
-from stl_deploy.nn.layer_graph import Concat, LayerGraph, MaxPool, Norm
+from stl_deploy.nn.layer_graph import Concat, Gather, LayerGraph, MaxPool, Norm
 
 
 def f32(*values: float) -> Any:
@@ -222,3 +224,134 @@ def test_an_axis_that_nir_cannot_make_is_left_out_of_the_output() -> None:
     program = program_of(graph(X, neuron("lif", "input"), line))
     assert [node.name for node in program.nodes] == ["input", "lif", "output"]
     assert program.outputs[0].shape == (2,)
+
+
+X4 = Input(name="input", shape=(4,), sources=())
+CUBE = Input(name="input", shape=(2, 2, 2), sources=())
+EIGHT = np.arange(8, dtype=np.float32)[None]
+
+
+def gather(name: str, indices: Any, *sources: str | Source, before: tuple[int, ...] | None = None) -> Gather:
+    places = np.array(indices)
+    read = tuple(source if isinstance(source, Source) else Source(source) for source in sources)
+    return Gather(name=name, shape=places.shape, sources=read, indices=places, input_shape=before or places.shape)
+
+
+def reshape(name: str, source: str, before: tuple[int, ...], after: tuple[int, ...]) -> Reshape:
+    return Reshape(name=name, shape=after, sources=(Source(source),), input_shape=before)
+
+
+def reads(node: Any, *sources: Source) -> Any:
+    return replace(node, sources=sources)
+
+
+def one_by_two(*sources: str) -> Conv:
+    return Conv(
+        name="conv",
+        shape=(1, 3),
+        sources=tuple(Source(source) for source in sources),
+        weight=f32([[1, 2]]),
+        bias=None,
+        stride=(1,),
+        padding=((0, 0),),
+        dilation=(1,),
+        groups=1,
+        input_shape=(1, 4),
+    )
+
+
+REARRANGED: dict[str, tuple[tuple[Node, ...], Any]] = {
+    "a sum": (
+        (
+            X4,
+            neuron("lif", "input", (4,)),
+            linear("fc", np.eye(4), "input"),
+            gather("axes", [3, 2, 1, 0], "lif", "fc"),
+            linear("out", [[1, 2, 3, 4]], "axes"),
+        ),
+        lambda x: ((x > 0) + x) @ f32(4, 3, 2, 1)[:, None],
+    ),
+    "behind a flattening": (
+        (
+            CUBE,
+            neuron("lif", "input", (2, 2, 2)),
+            reshape("flat", "lif", (2, 2, 2), (8,)),
+            gather("axes", [7, 6, 5, 4, 3, 2, 1, 0], "flat"),
+            linear("out", EIGHT, "axes"),
+        ),
+        lambda x: (x > 0) @ EIGHT[:, ::-1].T,
+    ),
+    "where its name is taken": (
+        (
+            CUBE,
+            neuron("flat_flat", "input", (2, 2, 2)),
+            gather("axes", np.arange(8)[::-1].reshape(2, 2, 2), "flat_flat"),
+            reshape("flat", "axes", (2, 2, 2), (8,)),
+            linear("out", EIGHT, "flat"),
+        ),
+        lambda x: (x > 0) @ EIGHT[:, ::-1].T,
+    ),
+    "two axes that a convolution's sum makes": (
+        (
+            X4,
+            neuron("a", "input", (4,)),
+            neuron("b", "a", (4,), threshold=f32(0.5)[0]),
+            reshape("a_line", "a", (4,), (1, 4)),
+            reshape("b_line", "b", (4,), (1, 4)),
+            one_by_two("a_line", "b_line"),
+        ),
+        lambda x: 2 * (x > 0)[..., None, :-1] + 4 * (x > 0)[..., None, 1:],
+    ),
+    "before a neuron that reads itself": (
+        (
+            X4,
+            linear("fc", np.eye(4), "input"),
+            gather("axes", [1, 2, 3, 0], "a"),
+            neuron("a", "fc", (4,)),
+            reads(neuron("b", "axes", (4,), threshold=f32(0.5)[0]), Source("axes"), Source("b", 1)),
+        ),
+        lambda x: np.maximum.accumulate(x > 0)[..., [1, 2, 3, 0]],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REARRANGED)
+def test_a_rearrangement_leaves_and_the_values_stay(name: str) -> None:
+    layers, expected = REARRANGED[name]
+    _, _, program, arranged = fold_layers(graph(*layers))
+    x = 2 * (np.random.default_rng(0).random((5, 6, 8 if layers[0] is CUBE else 4)) < 0.4).astype(np.float32)
+    given = x.reshape(*x.shape[:2], *layers[0].shape)
+    found = run(program, arrange(given, arranged.get("input"))).y
+    assert found.any()
+    np.testing.assert_array_equal(found.reshape(expected(x).shape), expected(x))
+
+
+def test_spikes_that_come_back_in_another_order() -> None:
+    """One spike goes round, one neuron a step."""
+    round_ = gather("round", [2, 0, 1], Source("lif", 1))
+    ring = reads(neuron("lif", "fc", (3,), threshold=f32(0.5)[0]), Source("fc"), Source("round"))
+    start = Input(name="input", shape=(3,), sources=())
+    x = np.zeros((5, 1, 3), np.float32)
+    x[0, 0, 0] = 1
+    program = program_of(graph(start, linear("fc", np.eye(3), "input"), round_, ring))
+    assert run(program, x).y[:, 0].argmax(-1).tolist() == [0, 1, 2, 0, 1]
+
+
+def test_axes_that_change_at_every_step_of_a_loop_are_refused() -> None:
+    round_ = gather("round", [2, 0, 1], Source("b", 1))
+    first = reads(neuron("a", "fc", (3,)), Source("fc"), Source("round"))
+    start = Input(name="input", shape=(3,), sources=())
+    with pytest.raises(CaptureError, match="the axes of a layer in a loop change at every step; keep one order"):
+        fold_layers(graph(start, linear("fc", np.eye(3), "input"), round_, first, neuron("b", "a", (3,))))
+
+
+def test_a_maximum_of_spikes_behind_a_concatenation() -> None:
+    image = Input(name="input", shape=(1, 2, 2), sources=())
+    kernel = dict(kernel=(2, 2), stride=(2, 2), padding=((0, 0), (0, 0)), input_shape=(2, 2, 2))
+    late = reads(neuron("b", "a", (1, 2, 2)), Source("a", 1))
+    concat = Concat(name="cat", shape=(2, 2, 2), sources=(Source("a"), Source("b")), sizes=(1, 1))
+    pool = MaxPool(name="pool", shape=(2, 1, 1), sources=(Source("cat"),), **kernel)
+    x = np.zeros((3, 1, 1, 2, 2), np.float32)
+    x[0, 0, 0, 1, 0] = 2
+    program = program_of(graph(image, neuron("a", "input", (1, 2, 2)), late, concat, pool))
+    assert run(program, x).y[:, 0, :, 0, 0].tolist() == [[1, 0], [0, 0], [0, 0]]
