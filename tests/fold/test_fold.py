@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +255,49 @@ def test_a_negative_variance_is_refused_by_name() -> None:
     norm.running_var[0] = -1
     with pytest.raises(InputError, match="layer 'norm1' has a negative variance, which no training gives"):
         fold(network, coding="analog")
+
+
+def _without_statistics(network: Network) -> None:
+    norm = network.layers["norm1"]
+    assert isinstance(norm, nn.BatchNorm2d)
+    norm.running_mean = norm.running_var = None
+
+
+def _with_tanh(network: Network) -> None:
+    network.layers["pool1"] = nn.Tanh()
+
+
+def _with_a_norm_behind_spikes(network: Network) -> None:
+    network.layers["pool1"] = nn.BatchNorm2d(6)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (_without_statistics, "layer 'norm1': a norm without running statistics cannot be folded; train with them"),
+        (_with_tanh, "layer 'pool1': a Tanh has no form in NIR"),
+        (_with_a_norm_behind_spikes, "layer 'pool1': a norm folds into the conv or linear right before it; there is"),
+    ],
+)
+def test_layers_put_in_by_hand_that_cannot_be_folded_are_refused(
+    change: Callable[[Network], None], reason: str
+) -> None:
+    network = _network()
+    change(network)
+    with pytest.raises(InputError, match=reason):
+        fold(network, coding="analog", fraction_bits=4)
+
+
+@pytest.mark.parametrize("first", [["conv", "pool", "lif"], ["lif"]])
+def test_thresholds_without_weights_right_before_them_have_nowhere_to_go(first: list[str]) -> None:
+    config = yaml.safe_load(CONV_NET)
+    made = {"conv": config["network"][0], "pool": {"kind": "pool", "op": "avg"}, "lif": {"kind": "lif"}}
+    config["network"][:3] = [made[kind] for kind in first]
+    del config["network"][len(first)]
+    network = Network(config_of(config), (1, 8, 8), 10).eval()
+    fold(network, coding="analog", fraction_bits=4)
+    with pytest.raises(InputError, match="layer 'lif1': no conv or linear right before it to take its thresholds"):
+        fold(network, coding="analog", fraction_bits=4, thresholds="weights")
 
 
 def test_an_ann_is_not_folded() -> None:

@@ -6,13 +6,15 @@ import pytest
 
 import stl_deploy.fold.graph as fold_module
 from stl_deploy.errors import ParityError, UnsupportedError
+from stl_deploy.fold.check_graph import check_graph
 from stl_deploy.fold.graph import fold_graph
 from stl_deploy.fold.graph_nodes import with_fields
+from stl_deploy.fold.grid import LayerGrid
 from stl_deploy.graph.dialect import PRESETS, Dialect
 from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.lower import METADATA_KEY, lower, own_metadata
 from stl_deploy.graph.run import run
-from tests.graph.nets import a, chain, full, graph, iff, lif
+from tests.graph.nets import a, bare, chain, full, graph, iff, lif
 
 RNG = np.random.default_rng(5)
 
@@ -137,6 +139,41 @@ def test_the_rest_of_the_metadata_stays() -> None:
     assert own_metadata(folded)["decision"] == "max"
 
 
+def test_maxima_of_spikes_keep_their_threshold() -> None:
+    pool = nir.SumPool2d(np.array([2, 2]), np.array([2, 2]), np.array([0, 0]))
+    conv = nir.Conv2d((2, 2), full((1, 1, 1, 1), 1), 1, 0, 1, 1, a(0))
+    net = chain([1, 2, 2], conv, iff((1, 2, 2), theta=0.5), pool, nir.Threshold(full((1, 1, 1), 0.5)))
+    folded = fold_graph(net, PRESETS["stl"], thresholds="weights")
+    assert folded.nodes["n3"].threshold.tolist() == [[[0.5]]]
+    assert folded.nodes["n0"].weight.tolist() == [[[[2]]]]
+    before, after = (_spikes(found, PRESETS["stl"], _events(1, 2, 2))["n3"] for found in (net, folded))
+    assert before.any()
+    np.testing.assert_array_equal(before, after)
+
+
+def _summed_scale():
+    same = np.eye(2, dtype=np.float32)
+    net = chain([2], nir.Linear(same), nir.Scale(a(2, 4)), iff((2,)), other=nir.Linear(same))
+    net.edges += [("input", "other"), ("other", "n1")]
+    return net
+
+
+def _late_scale():
+    """A scale in a loop: its neuron takes it a step later."""
+    same = np.eye(2, dtype=np.float32)
+    loop = {"loop": nir.Linear(same), "scale": nir.Scale(a(0.5, 0.25))}
+    back = [("n1", "loop"), ("loop", "scale"), ("scale", "n1")]
+    return chain([2], nir.Linear(same), iff((2,), theta=0.5), extra=back, **loop)
+
+
+@pytest.mark.parametrize(("net", "scale"), [(_summed_scale(), "n1"), (_late_scale(), "scale")])
+def test_a_scale_that_weights_cannot_take_in_stays(net, scale) -> None:
+    """Of a sum, or taken a step late."""
+    merged = fold_module.merge_scales(net, PRESETS["stl"])
+    assert (set(merged.nodes), set(merged.edges)) == (set(net.nodes), set(net.edges))
+    np.testing.assert_array_equal(merged.nodes[scale].scale, net.nodes[scale].scale)
+
+
 def _per_pixel():
     neuron = lif((1, 3, 3))
     neuron.v_threshold = np.arange(1, 10, dtype=np.float32).reshape(1, 3, 3)
@@ -156,8 +193,14 @@ def _shared():
         (_shared(), Dialect(), "n1", "its weights 'n0' are read by 'other' too"),
         (chain([2], iff((2,), theta=2.0)), Dialect(), "n0", r"'input' \(Input\) brings it values that no weights"),
         (chain([1], nir.Linear(a([1])), iff((1,), theta=2.0)), Dialect(v_min=-1.0), "n1", "bounded below by -1"),
+        (
+            chain([3, 2], nir.Linear(np.eye(2, dtype=np.float32)), iff((3, 2), theta=2.0)),
+            Dialect(),
+            "n1",
+            r"its shape is \[3, 2\] behind the linear 'n0'",
+        ),
     ],
-    ids=["per pixel", "shared weights", "no weights", "bounded"],
+    ids=["per pixel", "shared weights", "no weights", "bounded", "rows"],
 )
 def test_refusals(net, dialect, node, reason) -> None:
     with pytest.raises(UnsupportedError, match=reason) as caught:
@@ -195,3 +238,27 @@ def test_what_fold_returns_is_run_against_what_it_was_given(passed, monkeypatch)
     net = chain([8], _affine(6, 8), lif((6,), theta=0.7))
     with pytest.raises(ParityError, match=r"the folded graph: .*first in"):
         fold_graph(net, Dialect(), thresholds="weights", input_grid=0)
+
+
+def _slow_synapse(weight):
+    fields = dict(tau_syn=0.01, tau_mem=2e-4, r=1, w_in=100, v_leak=0, v_threshold=3.95, v_reset=0)
+    return chain([1], nir.Linear(a([weight])), bare(nir.CubaLIF, **{name: full(1, v) for name, v in fields.items()}))
+
+
+def _pool(weight):
+    conv = nir.Conv2d((4, 4), full((1, 1, 1, 1), weight), 1, 0, 1, 1, a(0))
+    pool = nir.SumPool2d(np.array([4, 4]), np.array([4, 4]), np.array([0, 0]))
+    return chain([1, 4, 4], conv, pool, iff((1, 1, 1), theta=26.6))
+
+
+def _scale(weight):
+    return chain([1], nir.Linear(a([weight])), nir.Scale(a(32)), iff((1,), theta=63.6))
+
+
+@pytest.mark.parametrize("net", [_slow_synapse, _pool, _scale])
+def test_what_rounded_weights_move_is_followed_to_the_neuron(net) -> None:
+    """A spike that 2^-6 less of a weight of 1 costs, which what is between the two makes more of, is no fault."""
+    given, rounded = lower(net(1.0), Dialect()), lower(net(1 - 2.0**-6), Dialect())
+    check_graph(given, rounded, [LayerGrid("n0", 6, 7, 2.0**-6)])
+    with pytest.raises(ParityError, match="expected 1, found 0"):
+        check_graph(given, rounded, [LayerGrid("n0", 6, 7, 2.0**-12)])

@@ -103,9 +103,13 @@ def test_fraction_bits_by_hand() -> None:
     assert fraction_bits(np.float32([0.1])) == 27
 
 
-def test_infinite_weights_have_no_grid() -> None:
-    with pytest.raises(InputError, match=r"layer 'fc': weights add up to inf; no grid holds them"):
-        choose("fc", np.array([[np.inf]]), np.zeros(1), Grid(0, 1.0))
+@pytest.mark.parametrize(
+    ("weights", "reason"),
+    [([np.inf], "weights add up to inf; no grid holds them"), ([1e30, 1 / 3], r"sums of 1e\+30 fit on no grid")],
+)
+def test_weights_too_large_for_any_grid_are_refused(weights: list[float], reason: str) -> None:
+    with pytest.raises(InputError, match=rf"layer 'fc': {reason}"):
+        choose("fc", np.array([weights]), np.zeros(1), Grid(0, 1.0))
 
 
 def test_numbers_whose_sums_are_exact_stay_as_they_are() -> None:

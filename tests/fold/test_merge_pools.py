@@ -26,6 +26,10 @@ def conv(rng, outputs, inputs, kernel=(3, 3), **changes):
     return bare(nir.Conv2d, weight=weight, **{**fields, **changes})
 
 
+def line_conv(rng):
+    return nir.Conv1d(16, rng.integers(-8, 9, (3, 2, 3)).astype(np.float32) / 8, 1, 0, 1, 1, np.zeros(3, np.float32))
+
+
 def dense(rng, outputs, inputs):
     return nir.Linear(rng.integers(-8, 9, (outputs, inputs)).astype(np.float32) / 8)
 
@@ -115,6 +119,10 @@ def _chain(*behind):
                 nir.Flatten({"input": None}, 1, -1), nir.Flatten({"input": None}, 0, -1), dense(rng, 5, 2 * 4 * 4)
             ),
             "it is not flattened once to one axis before 'n4'",
+        ),
+        (
+            lambda rng: _chain(nir.Flatten({"input": None}, 1, -1), line_conv(rng)),
+            "it is reshaped before 'n3'",
         ),
         (
             lambda rng: _chain(conv(rng, 3, 2, kernel=(2, 2), padding="same")),
