@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stl_deploy.errors import UnsupportedError
+from stl_deploy.errors import ToolError, UnsupportedError
 from stl_deploy.graph.check import check, check_file
 from stl_deploy.graph.dialect import PRESETS, Dialect
 from stl_deploy.graph.findings import Finding
@@ -191,6 +191,20 @@ def test_targets_answer_with_findings_or_refusals():
         (found,) = (f for f in report.findings if f.target == "chip")
         assert (found.slug, found.node, found.reason, found.remedy) == ("no-leak", "n0", "has no leak", "drop it")
         assert not report.ok
+
+
+def test_a_target_whose_tool_fails_is_told_with_it():
+    def fails(program):
+        raise ToolError("the compiler of the chip ended with status 3")
+
+    report = check(chain([1], lif((1,))), targets={"chip": fails})
+    (found,) = (f for f in report.findings if f.target == "chip")
+    assert (found.slug, found.severity, found.reason) == (
+        "failed",
+        "error",
+        "the compiler of the chip ended with status 3",
+    )
+    assert report.targets == {"chip": "unsupported"}
 
 
 def test_files_that_cannot_be_read_give_a_report(tmp_path):

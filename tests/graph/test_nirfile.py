@@ -194,12 +194,15 @@ def cycle(file):
     nested["nodes"] = file["node/nodes"]
 
 
-def deep(file):
-    group = file["node/nodes"]
-    for _ in range(200):
-        group = group.create_group("g")
-        group.create_dataset("type", data="NIRGraph")
-        group = group.create_group("nodes")
+def deep(levels):
+    def change(file):
+        group = file["node/nodes"]
+        for _ in range(levels):
+            group = group.create_group("g")
+            group.create_dataset("type", data="NIRGraph")
+            group = group.create_group("nodes")
+
+    return change
 
 
 def many(file):
@@ -222,7 +225,8 @@ HOSTILE = {
     "external link": (links(h5py.ExternalLink, "other.h5", "/x"), "found a link to elsewhere"),
     "same object": (same_object, "expected each object in one place"),
     "cycle": (cycle, "expected each object in one place"),
-    "depth": (deep, "graphs are nested more than 32 deep|levels deep"),
+    "graphs in graphs": (deep(33), "node '(g/|g.)*g': graphs are nested more than 32 deep"),
+    "depth": (deep(200), "is over 100 levels deep"),
     "many nodes": (many, "'/node/nodes': expected up to 10000 members; found 10003"),
     "many nodes in parts": (many_in_parts, "the graph has more than 10000 nodes"),
     "huge array": (

@@ -152,6 +152,14 @@ REFUSED = {
         chain([0]),
         "node 'input': expected a shape of up to 8 sizes of 1 or more; found [0]",
     ),
+    "input size that is not whole": (
+        chain([2.5]),
+        "node 'input': expected a shape of whole sizes with a product below 2^31; found [2.5]",
+    ),
+    "input of too many": (
+        chain([2**16, 2**15]),
+        "node 'input': expected a shape of whole sizes with a product below 2^31; found [65536, 32768]",
+    ),
     "no input": (
         graph({"output": nir.Output(np.array([1])), "s": nir.Scale(a(1))}, [("s", "output")]),
         "the graph has no Input node",
@@ -341,6 +349,12 @@ def test_dialect_files_that_are_no_json(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"not (JSON|a dialect's JSON file)"):
         load_dialect(str(path))
+
+
+def test_text_in_metadata_may_be_bytes():
+    net = chain([1], lif((1,), r=2))
+    net.metadata = {"stl_deploy": {"dialect": {"compare": b"ge"}}}
+    assert run(lower(net), steps([1])).y.item() == 1
 
 
 def test_dialect_in_metadata_is_used_and_checked():

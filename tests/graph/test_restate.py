@@ -198,6 +198,13 @@ def test_weights_that_two_layers_read_stay_as_they_are():
     assert nodes["n0_to_n1"].weight.tolist() == [[2, 0], [0, 2]]
 
 
+def test_weights_of_a_layer_of_its_own_take_a_name_that_is_free():
+    taken = dict(n0_to_n1=linear(), extra=[("n0", "n2"), ("n0", "n0_to_n1"), ("n0_to_n1", "n2")])
+    nodes = restate(net(linear(), lif((2,), r=4), iff((2,)), **taken), "snntorch").graph.nodes
+    assert nodes["n0_to_n1"].weight.tolist() == [[0.5, 0.5]] * 2
+    assert nodes["n0_to_n1_"].weight.tolist() == [[2, 0], [0, 2]]
+
+
 @pytest.mark.parametrize("reader", ["snntorch", "norse", "spikingjelly"])
 def test_a_loop_that_is_late_where_spikes_leave_is_written_late_where_it_closes(reader):
     program = looped(nir.Linear(a(1, -1, 0.5, 0).reshape(2, 2)), dialect=Dialect(compare="ge", loop="neuron_output"))
@@ -214,6 +221,21 @@ def test_snntorch_does_not_see_a_loop_of_one_dense_layer():
     assert ("n1", "back") not in written.edges
     assert isinstance(written.nodes["n1_to_back"], nir.Flatten)
     assert ("n1", "back") in restate(looped(linear(), dialect=STL), "spikingjelly").graph.edges
+
+
+@pytest.mark.parametrize(
+    ("reader", "reason"),
+    [
+        ("snntorch", "and stl-deploy would not agree on when it takes what comes from 'n3'"),
+        ("norse", "would take what comes from 'n3' in the same step, not a later one"),
+    ],
+)
+def test_an_edge_that_two_would_time_differently_is_refused(reader, reason):
+    """Spikes come back to a layer that reads the input, too, and leads to them on two ways."""
+    extra = [("n0", "n3"), ("n3", "n0")]
+    program = net(nir.Scale(a(0.5)), linear(), linear(), iff((2,)), extra=extra, dialect=Dialect())
+    with pytest.raises(UnsupportedError, match=f"node 'n1': {reader} {reason}; export to ONNX, or use a chain"):
+        restate(program, reader)
 
 
 def test_every_node_that_a_reader_cannot_hold_is_named():
@@ -276,6 +298,16 @@ REFUSED = {
     "thresholds": ("snntorch", net(linear(), lif((2,), r=2, theta=a(1, 2))), "n1", "threshold-nonuniform"),
     "decays": ("spikingjelly", net(linear(), lif((2,), tau=a(2e-4, 4e-4), r=a(2, 4))), "n1", "decay-nonuniform"),
     "no decay": ("spikingjelly", net(linear(), lif((2,), tau=1e-4)), "n1", "no-memory"),
+    "start": ("snntorch", net(linear(), lif((2,), r=2, v_leak=0.5), dialect=Dialect(start="v_leak")), "n1", "start"),
+    "hard reset": ("spikingjelly", net(linear(), iff((2,)), dialect=SOFT), "n1", "reset"),
+    "leak of some": ("norse", net(linear(), lif((2,), tau=a(2e-4, 1e9), r=a(2, 1e13))), "n1", "some-leak"),
+    "memory of some": ("sinabs", net(linear(), lif((2,), tau=a(2e-4, 1e-4), r=a(2, 1))), "n1", "decay"),
+    "one spatial axis": (
+        "norse",
+        net(nir.Conv1d(4, np.ones((2, 2, 2), np.float32), 1, 0, 1, 1, a(0, 0)), iff((2, 3)), shape=(2, 4)),
+        "n0",
+        "no-such-layer",
+    ),
     "leak": ("sinabs", net(linear(), lif((2,), v_leak=1)), "n1", "v-leak"),
     "current": ("sinabs", net(linear(), cuba()), "n1", "synapse"),
     "current by another rule": ("norse", net(linear(), cuba(), dialect=Dialect(synapse="exp_add")), "n1", "synapse"),

@@ -1,5 +1,6 @@
 """Files that do not say how they are meant: their writer is told by form, or the candidates are."""
 
+import itertools
 from dataclasses import replace
 
 import nir
@@ -53,6 +54,35 @@ def test_a_graph_that_anyone_could_have_written_is_not_told(net):
     assert recognise(net) is None
     with pytest.raises(InputError, match=r"net\.nir: the file does not say how it is meant.*dialect=\): spec, "):
         reading_of(net, None, "net.nir")
+
+
+def _line(first, **nodes):
+    names = [first, *nodes, "output"]
+    ends = {first: nir.Input(np.array([2])), "output": nir.Output(np.array([2]))}
+    return nir.NIRGraph({**ends, **nodes}, list(itertools.pairwise(names)), type_check=False)
+
+
+def _doubles(tau, r):
+    return nir.LIF(**{name: np.full(2, v) for name, v in dict(tau=tau, r=r, v_leak=0.0, v_threshold=1.0).items()})
+
+
+@pytest.mark.parametrize(
+    ("alike", "another", "writer"),
+    [
+        (_line("input_1", _0=_doubles(4e-3, 4.0), _1=_doubles(2e-3, 2.0)), _doubles(2e-3, 4.0), "spikingjelly"),
+        (
+            _line("input", **{"0_LIFTorch": lif((2,), 1e-2, 9.048374), "1_LIFTorch": lif((2,), 1e-2, 9.048374)}),
+            lif((2,), 1e-2, 5),
+            "rockpool",
+        ),
+        (_line("input", layer_0=lif((2,), 2, 0.5), layer_1=lif((2,), 4, 0.25)), lif((2,), 4, 0.5), "spyx"),
+    ],
+)
+def test_time_constants_that_no_dt_explains_are_not_their_writers(alike, another, writer):
+    """Names alone tell nothing: one neuron layer of another dt, or of another r, and it was somebody else."""
+    assert recognise(alike).preset == writer
+    last = list(alike.nodes)[-1]
+    assert recognise(nir.NIRGraph({**alike.nodes, last: another}, alike.edges, type_check=False)) is None
 
 
 def test_the_dt_of_rockpool_and_spikingjelly_is_in_their_files():

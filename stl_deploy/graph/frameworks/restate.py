@@ -78,7 +78,7 @@ def _restate(program: Program, reader: Reader) -> tuple[nir.NIRGraph, Sequence[U
     )
     made = Restating(nodes, reader)
     graph = nir.NIRGraph(made.nodes, _arranged(made), type_check=False)
-    return graph, made.refused or list(_mistimed(graph, made, nodes))
+    return graph, made.refused or list(_mistimed(graph, made))
 
 
 def _remembering(node: Node) -> Node:
@@ -119,7 +119,7 @@ def _arranged(made: Restating) -> list[Edge]:
     return sorted(made.edges, key=key)
 
 
-def _mistimed(graph: nir.NIRGraph, made: Restating, nodes: Mapping[str, Node]) -> Iterator[UnsupportedError]:
+def _mistimed(graph: nir.NIRGraph, made: Restating) -> Iterator[UnsupportedError]:
     """Edges that the reader, or stl-deploy itself as it reads the file, takes a step later or earlier than meant."""
     (start,) = (name for name, node in graph.nodes.items() if isinstance(node, nir.Input))
     (end,) = (name for name, node in graph.nodes.items() if isinstance(node, nir.Output))
@@ -129,14 +129,12 @@ def _mistimed(graph: nir.NIRGraph, made: Restating, nodes: Mapping[str, Node]) -
         if delay == (edge in late) == (edge in here):
             continue
         source, target = edge
-        remedy = "export to ONNX, or use a chain of layers"
         if delay == (edge in late):
             reason = f"and stl-deploy would not agree on when it takes what comes from '{source}'"
-        elif delay and isinstance(nodes.get(target), Linear | Conv):
-            reason, remedy = "adds the bias in a loop from the second step on, not the first", "use no bias in the loop"
         else:
             when = "in the same step, not a later one" if delay else "one step late"
             reason = f"would take what comes from '{source}' {when}"
+        remedy = "export to ONNX, or use a chain of layers"
         yield refusal(made.stands_for.get(target, target), "edge-timing", made.reader, reason, remedy)
     if last not in (None, end):
         name = made.stands_for.get(last, last)
