@@ -48,8 +48,8 @@ def _run(file: Path) -> ModuleType:
     """The user's file as a module; modules beside it can be imported while it runs."""
     name = f"captured_{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
-        raise InputError(f"{file}: not a Python file")
+    assert spec is not None, "its name ends in .py"
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(file.resolve().parent))
     sys.modules[name] = module  # dataclasses and pickling look their module up by name
