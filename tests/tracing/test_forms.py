@@ -256,10 +256,23 @@ def both_read(v: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
     return 0.5 * v, torch.cat([v, 0.5 * v], -1)
 
 
+def kept_where_silent(v: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
+    v = 0.9 * v + current
+    z = v > 0.4
+    return torch.where(~z, v, 0.0), z.float()
+
+
+def doubles(v: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
+    v = 0.5 * v + current.double()
+    z = v / 0.3 > 1
+    return v * ~z, z.float()
+
+
 @pytest.mark.parametrize(
     ("step", "start"),
     [
         (never_reset, 0.0),
+        (kept_where_silent, 0.0),
         (to_value(0.9, 0.05, -0.25), -0.25),
         (to_value(1.0), 0.0),
         (lambda v, current: (v + current, v + current), 0.0),
@@ -279,6 +292,17 @@ def test_a_neuron_of_ones_own(step: Callable[[Tensor, Tensor], tuple[Tensor, Ten
         (to_value(0.9), torch.tensor(0.3), "starts from 0.3, which is neither 0 nor its reset value"),
         (to_value(torch.linspace(0.5, 1, 8)), torch.zeros(()), "has a decay of 1 beside others"),
         (to_value(1.0, 0.05), torch.zeros(()), "adds a constant to a potential that does not leak"),
+        (
+            to_value(torch.tensor([0.0, 0.5]).repeat(4)),
+            torch.tensor(0.1),
+            "what it starts from is lost in the first step",
+        ),
+        (
+            lambda v, current: (0.5 * v + current, ((0.5 * v + current) > 0.4) * v),
+            torch.zeros(()),
+            "the potential of the spiking neuron 'lif1' is read outside of it; a graph's neuron puts out its spikes",
+        ),
+        (doubles, torch.zeros((), dtype=torch.float64), "its potential is not a weighted sum of what it was"),
         (halved, torch.zeros(()), "a spike neither subtracts the threshold from its potential nor sets it to a value"),
         (reshaped, torch.zeros(()), r"it carries more than one state \('reshape' of 1 steps ago is read\)"),
         (both_read, torch.zeros(()), "two different values of one potential are read outside of the neuron"),
@@ -333,6 +357,23 @@ def test_modules_that_are_called_input_and_output() -> None:
     torch.manual_seed(0)
     net = stl.capture(CalledAsTheGraphIs(), torch.rand(12, 4, 6) * 2)
     assert [node.name for node in net.program.nodes] == ["input", "linear1", "lif1", "output"]
+
+
+class CalledAsTheProofIs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.arriving, self.arriving_ = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.arriving_((self.arriving(x) > 0.3).float())  # type: ignore[no-any-return]
+
+
+def test_modules_that_are_called_as_the_proof_calls_what_arrives() -> None:
+    torch.manual_seed(0)
+    net = stl.capture(CalledAsTheProofIs(), torch.rand(12, 4, 6) * 2)
+    assert {"arriving", "arriving_"} < {node.name for node in net.program.nodes}
+    assert net.proof.end_to_end["differing"] == 0
+    assert 0 < net.proof.layers[0].rate < 1
 
 
 class NeverLeaking(nn.Module):

@@ -314,6 +314,14 @@ def test_a_buffer_that_is_written_into_is_read_as_it_was() -> None:
             lambda net, x: functional.pad(net.spikes(x), (1, 1), value=1.0),
             "expected zeros where 'constant_pad_nd' puts",
         ),
+        (
+            lambda net, x: torch.stack([(y := net.fc(s)) * 2 + (net.fc2(s) if t % 2 else y) for t, s in enumerate(x)]),
+            "'addmm' in 'fc' does not do the same at every step",
+        ),
+        (
+            of_spikes(lambda net, s: torch.stack([s[t] + s[max(t - 1, 0)] for t in range(len(s))])),
+            "reads '_to_copy' of step -1, for which there is no value; let states start from tensors",
+        ),
         (lambda net, x: torch.logical_not(net.fc(x)).float(), "a spike is decided by one comparison"),
         (
             lambda net, x: (net.spikes(x).view(*x.shape[:2], 2, 2, 2) + UP.view(2, 2, 2)).flatten(2),
@@ -324,6 +332,72 @@ def test_a_buffer_that_is_written_into_is_read_as_it_was() -> None:
 )
 def test_what_is_no_sum_is_refused(body: Callable[..., Any], reason: str) -> None:
     refused(body, reason)
+
+
+def test_a_state_that_is_read_at_two_lags_is_refused() -> None:
+    def body(net: Net, x: Tensor) -> Tensor:
+        v = w = torch.zeros(B, 8)
+        found = []
+        for t, step in enumerate(x):
+            h = 0.5 * v + net.fc(step)
+            z = (h > 0.3).float()
+            found.append(net.head(z + (v if t == 2 else w)))
+            w, v = v, h * (1 - z)
+        return torch.stack(found)
+
+    refused(body, "does not do the same at every step")
+
+
+def test_a_state_may_start_from_nothing_of_the_input() -> None:
+    def body(net: Net, x: Tensor) -> Tensor:
+        v, found = net.fc(x[0]) * 0, []
+        for step in x:
+            h = 0.5 * v + net.fc(step)
+            z = (h > 0.3).float()
+            v = h * (1 - z)
+            found.append(net.head(z))
+        return torch.stack(found)
+
+    net = require_same(body)
+    assert [type(node).__name__ for node in net.program.nodes] == ["Input", "Linear", "Neuron", "Linear", "Output"]
+
+
+def test_a_state_that_starts_from_the_input_is_found_by_the_proof() -> None:
+    def body(net: Net, x: Tensor) -> Tensor:
+        v, found = x[0, :, :1].expand(-1, 8), []
+        for step in x:
+            h = 0.5 * v + net.fc(step)
+            z = (h > 0.3).float()
+            v = h * (1 - z)
+            found.append(z)
+        return torch.stack(found)
+
+    refused(body, "layer 'lif1' of the folded graph does not spike as the module's on the same inputs: step 0")
+
+
+GIVEN = torch.rand(T, B, 6, generator=torch.Generator().manual_seed(2)) * 2
+
+
+def is_given(x: Tensor) -> bool:
+    """Numpy tells it without a trace."""
+    return bool(np.array_equal(x.numpy(), GIVEN.numpy()))
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (
+            lambda net, x: net.head(net.spikes(x) if is_given(x) else net.spikes(x) + net.others(x)),
+            "the model computes something else on fresh input than on x; does a branch depend on its input",
+        ),
+        (
+            lambda net, x: net.head(net.spikes(x)).mean(0) if is_given(x) else net.head(net.spikes(x)).sum(0),
+            "what the model makes of its outputs over time was read as 'mean over time', which does not give",
+        ),
+    ],
+)
+def test_what_depends_on_the_input_unseen_is_found_on_fresh_input(body: Callable[..., Any], reason: str) -> None:
+    refused(body, reason, GIVEN)
 
 
 @pytest.mark.parametrize(
