@@ -213,6 +213,10 @@ def _is_whole(run_dir: Path, config: RunConfig, weights: Mapping[str, Tensor]) -
     return kept.keys() == weights.keys() and all(torch.equal(kept[name], weights[name].cpu()) for name in kept)
 
 
+_LOOKED_AT = 256
+"""Images of the validation split in which the layer is looked for that made its loss infinite."""
+
+
 def train_epoch(
     state: State,
     config: RunConfig,
@@ -236,6 +240,10 @@ def train_epoch(
         loss, accuracy = one_pass(state, config, data.train, rate, tell)
     check_finite(state.network, state.epoch)
     validation = evaluate(state.network, data.validation, config)
+    if not math.isfinite(validation.loss):
+        draws, device = generator(settings.seed, "evaluation"), next(state.network.parameters()).device
+        x = encode(data.validation.images(slice(_LOOKED_AT)), config.time_steps, config.encoder, draws)
+        raise diverged(state.network.eval(), state.epoch, x.to(device))
     lowest = state.records[state.best_epoch - 1]["validation_loss"] if state.best_epoch else start
     if not state.best or validation.loss < lowest:
         state.best, state.best_epoch = weights_of(state.network), state.epoch + 1

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 import os
 import re
 import signal
@@ -354,10 +355,18 @@ def test_weights_that_are_finite_and_overflow_name_the_first_layer_that_shows_it
     assert told.startswith(f"training diverged in epoch 5: layer '{named}' holds NaN or infinite values; ")
 
 
-def test_a_nan_loss_names_the_layer(tiny, tmp_path):
-    config = apply_overrides(tiny, ["train.mode=ann", "train.lr=1e30"])
+@pytest.mark.parametrize("batch", [1000, 32])
+def test_a_nan_loss_names_the_layer(tiny, tmp_path, batch):
+    config = apply_overrides(tiny, ["train.mode=ann", "train.lr=1e30", f"train.batch_size={batch}"])
     with pytest.raises(DivergedError, match=r"diverged in epoch 1: layer '\w+' holds .* there is no checkpoint yet"):
         train(config, tmp_path)
+    assert not (tmp_path / CHECKPOINT).exists()
+
+
+def test_an_infinite_loss_of_finite_weights_ends_the_training(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_module, "classification_loss", lambda *_: torch.tensor(math.inf, requires_grad=True))
+    with pytest.raises(DivergedError, match="diverged in epoch 1: layer 'vote' holds NaN or infinite values"):
+        train(tiny, tmp_path)
     assert not (tmp_path / CHECKPOINT).exists()
 
 
