@@ -250,6 +250,10 @@ def test_pictures_before_a_camera_through_aedat(tmp_path, monkeypatch):
     (tmp_path / "packages" / "aedat.py").write_text("raise ImportError")
     with pytest.raises(ToolError, match=r"aedat is not installed; .*pip install .*\[data\]"):
         load_dataset(config)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", str(tmp_path / "no-python"))
+        with pytest.raises(ToolError, match=r"cannot start a process to decode AEDAT 4 files with: .*no-python"):
+            load_dataset(config)
     (tmp_path / "packages" / "aedat.py").write_text(STAND_IN)
     data = load_dataset(config)
     assert (len(data.train), len(data.validation), len(data.test)) == (14, 2, 4)

@@ -14,7 +14,7 @@ from stl_deploy._util import install
 from stl_deploy.config.schema import DatasetConfig
 from stl_deploy.data import Source, complete, from_arrays, from_datasets, load_dataset, registry, transformed
 from stl_deploy.data.own import trust
-from stl_deploy.data.raw import Raw
+from stl_deploy.data.raw import Look, Raw
 from stl_deploy.errors import ConfigError, InputError, ToolError
 
 RNG = np.random.default_rng(0)
@@ -212,6 +212,13 @@ def test_arrays_that_do_not_fit(tmp_path, arrays, settings, sentence):
         load_dataset(_config("npz", _npz(tmp_path / "a.npz", **arrays), **settings))
 
 
+def test_more_than_fits_into_memory_is_refused(monkeypatch):
+    monkeypatch.setattr("stl_deploy.data.own.arrays.MAX_ARRAY_BYTES", 79)
+    assert from_arrays(_x(3, 6), _labels(3)).arrays["x"].nbytes == 72
+    with pytest.raises(InputError, match="from_arrays: 'x': expected at most 79 bytes; found 80"):
+        from_arrays(_x(4, 5), _labels(4))
+
+
 def test_files_that_are_none(tmp_path):
     with pytest.raises(InputError, match=r"expected an .npz with x and y .*; found no such file"):
         complete(_config("npz", tmp_path / "a.npz"))
@@ -316,6 +323,17 @@ def test_an_unreadable_image_and_other_faults_of_folders(tmp_path):
     (tmp_path / "one" / "only").mkdir(parents=True)
     with pytest.raises(InputError, match=r"expected a sub-folder for each class, two classes or more; found 1"):
         complete(_config("folder", tmp_path / "one"))
+
+
+@TORCHVISION
+def test_a_full_memory_is_no_fault_of_an_image(tmp_path, monkeypatch):
+    def full(*_arguments):
+        raise MemoryError
+
+    _images(tmp_path / "d")
+    monkeypatch.setattr("PIL.Image.open", full)
+    with pytest.raises(MemoryError):
+        complete(_config("folder", tmp_path / "d"))
 
 
 @TORCHVISION
@@ -510,6 +528,21 @@ def test_another_package_s_dataset(monkeypatch):
         data = load_dataset(DatasetConfig(name="ones"))
         assert (data.input_shape, data.classes, len(data.test)) == ((3,), 2, 8)
         assert list(registry.sources())[-1] == "ones"
+    finally:
+        registry.sources.cache_clear()
+
+
+SEQUENCES = Source(_raw, "sequences of three ones", look=lambda config: Look((3,), ("a", "b"), 5))
+
+
+def test_another_package_s_sequences_need_an_encoder_of_sequences(monkeypatch):
+    monkeypatch.setattr(registry, "entry_points", lambda group: [_point("waves", f"{__name__}:SEQUENCES")])
+    registry.sources.cache_clear()
+    try:
+        found = complete(_config("waves", "here"))
+        assert (found.encoder, found.T, found.input_shape) == ("sequence", 5, (3,))
+        with pytest.raises(ConfigError, match=r"key 'dataset\.encoder': expected .* sequences; found 'latency'"):
+            complete(_config("waves", "here", encoder="latency"))
     finally:
         registry.sources.cache_clear()
 

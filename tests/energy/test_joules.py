@@ -12,8 +12,9 @@ import pytest
 from stl_deploy.energy import EnergyReport, load_prices, measure_energy
 from stl_deploy.energy.counts.neuron_ops import neuron_ops
 from stl_deploy.energy.models.break_even import crossing
+from stl_deploy.energy.prices.events import event_bill
 from stl_deploy.energy.prices.operations import state_multiply
-from stl_deploy.graph.program import Neuron, Program, Source, Synapse
+from stl_deploy.graph.program import Neuron, Program, Scale, Source, Synapse
 from tests.energy.close import approx
 from tests.energy.nets import conv, f32, lif, linear, pool, program, start
 
@@ -128,6 +129,23 @@ def test_a_sum_pool_of_spikes_is_priced_as_folded_on_event_chips() -> None:
     events = next(line for line in snn.lines if line.term == "synop")
     assert events.count == 9  # 3 events, 3 synapses each; the pool itself costs nothing
     assert [u.what for u in snn.unpriced] == ["hops between cores: no placement is known"]
+
+
+def test_a_pool_that_nothing_reads_is_paid_for_on_event_chips() -> None:
+    net = program(start((1, 2, 2)), lif("n", "in", (1, 2, 2)), pool("p", "n", (1, 2, 2)), lif("m", "n", (1, 2, 2)))
+    counts = measure_energy(net, np.ones((1, 1, 1, 2, 2), np.float32)).counts
+    bill = event_bill(net, counts, load_prices("loihi1_davies2018"))
+    assert [line.count for line in bill.lines if line.term == "synop"] == [4]
+
+
+@pytest.mark.parametrize(("prices", "terms"), [("loihi1_davies2018", ["synop"]), ("loihi1_sanafe", ["synop_sparse"])])
+def test_a_scale_of_spikes_is_one_synapse_each(prices: str, terms: list[str]) -> None:
+    scale = Scale(name="s", shape=(3,), sources=(Source("n"),), scale=f32([2, 3, 4]))
+    net = program(start((3,)), lif("n", "in", (3,)), scale, lif("m", "s", (3,)))
+    snn = report(prices, net, f32([[[1, 0, 1]]])).energy[0].snn
+    assert snn is not None
+    events = [line for line in snn.lines if line.what == "synaptic events, one to one"]
+    assert [(line.term, line.count) for line in events] == [(term, 2) for term in terms]
 
 
 def test_a_max_pool_does_not_fold_into_the_addressing_of_event_chips() -> None:

@@ -141,6 +141,15 @@ def test_early_exit_and_accuracy_need_labels_of_samples_and_classes_to_choose(tm
         tradeoff([Path(net)], None, over_steps=True)
 
 
+def test_an_image_of_outputs_has_no_accuracy(tmp_path: Path) -> None:
+    conv = nir.Conv2d((2, 2), np.ones((1, 1, 1, 1), np.float32), 1, 0, 1, 1, np.zeros(1, np.float32))
+    neurons = nir.IF(r=np.full((1, 2, 2), 1e4), v_threshold=np.ones((1, 2, 2)))
+    nir.write(tmp_path / "image.nir", nir.NIRGraph.from_list(conv, neurons))
+    np.savez(tmp_path / "x.npz", x=np.ones((3, 5, 1, 2, 2), np.float32), y=np.zeros(5, np.int64))
+    with pytest.raises(InputError, match=r"accuracy needs a network with one output, of shape \[classes\]"):
+        tradeoff([tmp_path / "image.nir"], tmp_path / "x.npz", over_steps=True, dialect="spec")
+
+
 def test_a_network_without_weights_has_nothing_to_weigh(tmp_path: Path) -> None:
     nir.write(tmp_path / "if.nir", nir.NIRGraph.from_list(nir.IF(r=np.full(2, 1e4), v_threshold=np.ones(2))))
     np.savez(tmp_path / "x.npz", x=np.ones((3, 5, 2), np.float32), y=np.zeros(5, np.int64))

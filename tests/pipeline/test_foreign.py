@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from stl_deploy import verbs
-from stl_deploy.errors import InputError
+from stl_deploy.errors import InputError, ToolError
 from stl_deploy.graph.io.nir_file import read_nir, write_nir
+from stl_deploy.pipeline import report_graph
 from stl_deploy.pipeline.read import read
 from tests.conformance.golden import GOLDEN
 from tests.graph import nets
@@ -252,6 +253,18 @@ def test_a_declared_grid_is_held_to(analog: tuple[Path, Path], cli: Any, tmp_pat
     with np.load(analog[1]) as kept, pytest.raises(InputError, match="not on the grid that the graph declares"):
         read(declared).verify(declared, kept["x"])
     assert not (tmp_path / "net.onnx").exists()
+
+
+def test_a_report_says_why_onnx_runtime_was_not_compared(
+    analog: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_arguments: Any) -> Any:
+        raise ToolError("onnxruntime is not installed")
+
+    monkeypatch.setattr(report_graph, "open_runner", missing)
+    twin = verbs.report_graph(analog[0], analog[1], output=tmp_path / "out")
+    assert twin["parity"] == []
+    assert "ONNX Runtime was not compared: onnxruntime is not installed" in twin["assumptions"]
 
 
 def test_a_foreign_file_is_reported(analog: tuple[Path, Path], cli: Any, tmp_path: Path) -> None:

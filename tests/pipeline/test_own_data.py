@@ -69,6 +69,16 @@ def test_an_npz_goes_the_whole_way_by_the_command_line(tmp_path, monkeypatch, ca
     assert "the data are others than those trained on" in capsys.readouterr().err
 
 
+def test_labels_of_each_step_have_no_twin_and_that_is_said(tmp_path, capsys):
+    x, y = _events()
+    np.savez(tmp_path / "mine.npz", x=x, y=np.repeat(y[:, None], 5, axis=1))
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(_config(name="npz", path="mine.npz", encoder="sequence")))
+    out = tmp_path / "run"
+    assert cli(["run", str(tmp_path / "mine.yaml"), "-o", str(out), "--no-lava", "-v"]) == 0
+    assert "no ANN twin: labels are of each step, and an ANN sees one" in capsys.readouterr().err
+    assert not (out / "twin").exists()
+
+
 def test_datasets_in_python_and_a_folder_that_is_moved(tmp_path):
     x, y = map(torch.from_numpy, _events())
     data = TensorDataset(x[:60], y[:60]), TensorDataset(x[60:70], y[60:70]), TensorDataset(x[70:], y[70:])

@@ -257,6 +257,42 @@ def test_a_lava_that_spikes_otherwise_ends_the_run_as_failed(
     assert rows[f"{run_module.LAVA} (against {run_module.INTEGERS})"]["differing"] == 1
 
 
+@pytest.mark.parametrize(
+    ("most", "said"),
+    [
+        (2_000_000, "another simulator of Loihi failed, the report is without it: it ended without a word"),
+        (0, "simulators besides Lava are left to 'stl-deploy verify RUN --against NAME': they set up each of"),
+    ],
+)
+def test_simulators_beside_lava_never_end_a_run(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, said: str
+) -> None:
+    copy, stream = tmp_path / "copy", io.StringIO()
+    shutil.copytree(run_dir, copy)
+    (copy / "report.html").unlink()
+
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise ToolError("it ended without a word")
+
+    _with_lava(monkeypatch, lambda found: found)
+    monkeypatch.setattr(Bench, "witnesses", lambda *_arguments, **_options: None)
+    monkeypatch.setattr(Bench, "further", fail)
+    monkeypatch.setattr(run_module, "_CONNECTIONS", most)
+    done = run(configure("digits", SMALL), copy, resume=True, say=Console(verbose=True, stream=stream))
+    assert said in " ".join(stream.getvalue().split())
+    assert {entry.run for entry in done.parity.report.runs} >= {run_module.INTEGERS}
+    assert (copy / "report.html").is_file()
+
+
+def test_a_damaged_line_of_the_metrics_is_named_when_the_run_goes_on(run_dir: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run_dir, copy)
+    metrics = copy / "metrics.jsonl"
+    metrics.write_text(metrics.read_text(encoding="utf-8") + '{"epoch": \n', encoding="utf-8")
+    with pytest.raises(InputError, match=r"metrics\.jsonl: line 5 is not JSON; train again or remove the line"):
+        run(configure("digits", SMALL), copy, resume=True, lava=False)
+
+
 def test_a_network_that_loihi_cannot_hold_goes_the_rest_of_the_way(tmp_path: Path) -> None:
     network = (
         'network=[{"kind": "conv", "channels": 4, "kernel": 3, "padding": 1}, {"kind": "lif"}, {"kind": "flatten"}, '

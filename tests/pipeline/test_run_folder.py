@@ -84,6 +84,7 @@ def test_a_finished_run_is_not_replaced_unasked(copy: Path) -> None:
 
 
 def test_a_training_that_takes_the_folder_over_takes_the_results_away(copy: Path) -> None:
+    (copy / "net.onnx.0123456789abcdef.data").write_bytes(b"weights beside the file")
     verbs.train(configure("digits", BRIEF), copy, overwrite=True)
     with pytest.raises(InputError, match="holds a finished training"):
         verbs.train(configure("digits", BRIEF), copy)

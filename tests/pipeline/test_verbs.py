@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nir
 import numpy as np
 import pytest
 
@@ -59,6 +60,24 @@ def test_check_in_python_on_a_folder_and_on_an_input(tmp_path: Path) -> None:
     assert effects["compare", "ge"] == 1
     assert effects["leak", "exp"] == 0
     assert verbs.near_threshold(source, tmp_path / "x.npz") == {"n0": 2}
+
+
+def test_a_choice_that_cannot_be_run_says_why_in_its_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_nir(chain([1], nir.Delay(np.array([3e-4], np.float32)), iff((1,))), tmp_path / "net.nir")
+    np.savez(tmp_path / "x.npz", x=np.ones((2, 1, 1), np.float32))
+    verbs.measure(tmp_path / "net.nir", tmp_path / "x.npz", say=Console())
+    assert "cannot be run: node 'n0'" in " ".join(capsys.readouterr().err.split())
+
+
+def test_sums_that_are_not_proved_exact_are_counted(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = verbs.fold(run_dir, tmp_path / "net.nir", exact_grid=False, say=Console())
+    unproved = [proof["node"] for proof in done["proofs"] if not proof["exact"]]
+    assert unproved
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"{len(unproved)} sums are not proved exact (first: {unproved[0]}: " in said
+    assert "all backends must agree" not in said
 
 
 def test_verbs_of_a_nir_file_take_no_other(run_dir: Path, tmp_path: Path) -> None:

@@ -128,6 +128,13 @@ def test_what_is_on_the_grid_of_8_bits_is_kept(tmp_path):
     np.testing.assert_array_equal(write(program, tmp_path, precision="int8").run(x).y, run(program, x).y)
 
 
+def test_a_layer_of_nothing_but_zeros_is_one(tmp_path):
+    program = chain((2,), linear(np.zeros((3, 2)), bias=np.zeros(3)), neuron("lif", threshold=0.0, compare="ge"))
+    rounded, _ = to_int8(program)
+    assert rounded.by_name["fc"].bias.tolist() == [0, 0, 0]
+    assert write(program, tmp_path, precision="int8").run(np.ones((2, 1, 2), F)).y.all()
+
+
 def test_unknown_precision(tmp_path):
     with pytest.raises(InputError, match=r"expected an ONNX precision: float32, exact, int8, integer; found 'fp16'"):
         export_onnx(digits(), tmp_path / "net.onnx", precision="fp16")

@@ -120,6 +120,18 @@ def test_graphs_of_all_kinds(form, case, tmp_path_factory):
         np.testing.assert_array_equal(found.recorded[name], expected.recorded[name], name)
 
 
+@pytest.mark.parametrize("why", ["a scale that float32 has no room beside", "too many inputs for int32"])
+def test_a_layer_whose_sums_int32_or_the_scale_cannot_hold_stays_float(why, monkeypatch):
+    rng = np.random.default_rng(0)
+    weight, wide = rng.integers(-3, 4, (3, 4)).astype(F), rng.integers(-3, 4, (5, 3)).astype(F)
+    if why.startswith("a scale"):
+        weight *= F(2.0**-101)
+    else:
+        monkeypatch.setattr(planes_module, "_MOST_TAPS", 3)
+    program = chain((4,), neuron("in"), linear(weight, name="fc"), neuron("lif"), linear(wide, name="end"))
+    assert set(to_planes(program)) == {"end"}
+
+
 def test_a_net_off_the_grid_is_refused_in_one_sentence(tmp_path):
     program = chain((4,), neuron("in"), linear(np.full((3, 4), 0.1, F), name="fc"), neuron("lif"))
     rough = with_weights(program, 0)

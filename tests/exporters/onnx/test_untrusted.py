@@ -1,8 +1,10 @@
 """Files that a stranger may have written, cut or changed: one sentence each, and nothing is run."""
 
 import contextlib
+import dataclasses
 import json
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -161,6 +163,13 @@ def _written(model):
     model.graph.node[0].attribute.append(helper.make_attribute("odd", onnx.numpy_helper.from_array(np.ones(2**17))))
 
 
+def _nested(model):
+    """In a body of several, where an operator takes a list of them."""
+    body = helper.make_graph([helper.make_node("Constant", [], ["c"], "inner")], "body", [], [])
+    body.node[0].attribute.append(helper.make_attribute("value", onnx.numpy_helper.from_array(np.ones(2**17))))
+    model.graph.node[0].attribute.append(helper.make_attribute("bodies", [body]))
+
+
 def _proto(model):
     model.metadata_props.add(key="stl_deploy.graph.readout", value="{")
 
@@ -172,6 +181,7 @@ def _proto(model):
         (_sparse, "holds functions or sparse weights, which stl-deploy does not write; export it again"),
         (_shapeless, r"input '.*' declares sizes \[.*0\]; export it again"),
         (_written, "node '.*' holds a large constant, which stl-deploy never writes"),
+        (_nested, "node 'inner' (holds a large constant|is a Constant), which stl-deploy never writes"),
     ],
 )
 def test_what_we_never_write_is_not_read(edit, sentence, path):
@@ -191,6 +201,15 @@ def test_more_steps_than_memory_holds_are_refused(tmp_path, monkeypatch):
     model = OnnxModel.load(tmp_path / "net.onnx")
     monkeypatch.setattr("stl_deploy.exporters.onnx.model._MOST_BYTES", 1)
     with pytest.raises(InputError, match="expected fewer steps; found 2, of which one sample takes 0 GiB"):
+        model.run(spikes(2, 1, 1, 6, 6))
+
+
+def test_what_onnx_runtime_says_of_a_failure_is_one_line(path):
+    def fails(*_arguments):
+        raise RuntimeError("[ONNXRuntimeError] : 6 : out of memory\nat node 'lif1'\n")
+
+    model = dataclasses.replace(OnnxModel.load(path), session=SimpleNamespace(run=fails))
+    with pytest.raises(InputError, match=r"net\.onnx: ONNX Runtime failed \(.*6 : out of memory\)$"):
         model.run(spikes(2, 1, 1, 6, 6))
 
 
