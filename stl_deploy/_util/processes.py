@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from stl_deploy.errors import StlDeployError, ToolError
+from stl_deploy.errors import ToolError
 
 
 def world_size() -> int:
@@ -29,8 +29,6 @@ def others_here(what: str) -> Iterator[None]:
     """Around what all processes do together: raises ToolError where it fails, for then one of them is gone."""
     try:
         yield
-    except StlDeployError:
-        raise
     except RuntimeError as error:
         raise lost(f"they cannot {what}") from error
 
