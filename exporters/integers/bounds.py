@@ -24,6 +24,9 @@ from stl_deploy.exporters.integers.net import STATE_TOP, Ints
 from stl_deploy.graph.program import Node, Reshape
 
 Interval = tuple[int, int]
+_ANYTHING: Interval = (1 - STATE_TOP, STATE_TOP - 1)
+_MOST_LATER = 100
+"""So many nodes that are yet to come are followed: files of strangers can hold any number."""
 
 
 @dataclass(frozen=True)
@@ -45,23 +48,32 @@ def bounds(graph: IntegerGraph) -> dict[str, Bounds]:
     return known
 
 
-def bounds_of(node: Node, known: Mapping[str, Bounds], by_name: Mapping[str, Node]) -> Bounds:
-    """Bounds of a node, given those of the nodes before it; a node after it (read a step late) may hold anything."""
-    arriving = [
-        known[source.node].values if source.node in known else _whatever(by_name.get(source.node))
-        for source in node.sources
-    ]
+def bounds_of(
+    node: Node, known: Mapping[str, Bounds], by_name: Mapping[str, Node], later: dict[str, Interval] | None = None
+) -> Bounds:
+    """Bounds of a node, given those of the nodes before it. by_name: nodes that it may read a step late; those that are
+    not in it are populations. later: what is known of their values.
+    """
+    later = {} if later is None else later
+    arriving = [_arriving(source.node, known, by_name, later) for source in node.sources]
     sums = sum(low for low, _ in arriving), sum(high for _, high in arriving)
     return Bounds(sums, _values(node, sums))
 
 
-def _whatever(node: Node | None) -> Interval:
-    """Values of a node that is yet to come: a loop has a population in it, behind which all is bounded by weights."""
+def _arriving(
+    name: str, known: Mapping[str, Bounds], by_name: Mapping[str, Node], later: dict[str, Interval]
+) -> Interval:
+    """Values of a node, be it yet to come: a loop has a population in it, behind which weights bound everything."""
+    if name in known:
+        return known[name].values
+    node = by_name.get(name)
     if node is None or isinstance(node, PopulationNode):
         return 0, 1
-    if isinstance(node, DenseNode | ConvNode):
-        return weighted(node.weight.reshape(len(node.weight), -1), node.bias, (0, 1))
-    return (1 - STATE_TOP, STATE_TOP - 1)
+    if name not in later:
+        later[name] = _ANYTHING  # in a loop without populations, or at the end of a long way back
+        if len(later) <= _MOST_LATER:
+            later[name] = bounds_of(node, known, by_name, later).values
+    return later[name]
 
 
 def _values(node: Node, sums: Interval) -> Interval:

@@ -24,6 +24,7 @@ from stl_deploy.exporters.integers.net import DECAY_ONE, STATE_SHIFT, IntegerNeu
 from stl_deploy.exporters.integers.real_weights import (
     late,
     one_scale,
+    real_bias,
     real_weights,
     rounded_bias,
     split_biases,
@@ -69,6 +70,12 @@ class Build:
         self.nodes: list[Node] = []
         self.fits: list[Fit] = []
         self._values: dict[str, NDArray[Any]] = {}
+        self._plain_nodes = {
+            node.name: self._plain(node, node.name, node.sources)
+            for node in program.nodes
+            if isinstance(node, Pool | Delay | Reshape | Scale) and isinstance(known[node.name], float)
+        }
+        """Those without weights, which a loop may read before they are there."""
         self._bounds: dict[str, Bounds] = {}
 
     def input(self, x: Ints, scale: float, largest: float | None) -> None:
@@ -97,7 +104,7 @@ class Build:
     def _take(self, *nodes: Node) -> None:
         for node in nodes:
             self._values[node.name] = self._run([node], slice(None))[node.name]
-            self._bounds[node.name] = bounds_of(node, self._bounds, {})
+            self._bounds[node.name] = bounds_of(node, self._bounds, self._plain_nodes)
             self.nodes.append(node)
 
     def _plain(self, node: Node, name: str, sources: tuple[Source, ...]) -> Node:
@@ -167,7 +174,7 @@ class Build:
         found: dict[str, NDArray[Any]] = {}
         known = dict(self._bounds)
         for node in nodes:
-            known[node.name] = bounds_of(node, known, {})
+            known[node.name] = bounds_of(node, known, self._plain_nodes)
             arriving = [self._arriving(source, found, part) for source in node.sources]
             found[node.name] = evaluate(node, arriving, known)
         return found
@@ -177,8 +184,11 @@ class Build:
             value = found[source.node]
         elif source.node in self._values:
             value = self._values[source.node][:, part]
-        else:
+        elif source.node in self.reference:
             value = self.reference[source.node][:, part]
+        else:
+            node = self._plain_nodes[source.node]
+            value = evaluate(node, [self._arriving(inner, found, part) for inner in node.sources], self._bounds)
         return late(value) if source.delay else value
 
     def _weighted(
@@ -216,15 +226,16 @@ class Build:
         found = branches(self.program, node, self.known)
         gain = row_gain(node)
         weights = [weight * gain.reshape(-1, *[1] * (weight.ndim - 1)) for weight in real_weights(found, node)]
-        scale = one_scale(weights)
+        offset = None if node.offset is None else node.offset.astype(np.float64)
+        scale = one_scale(weights, [offset, *(real_bias(leaf, gain * leaf.factor) for leaf in found.leaves)])
         biases = [
             None if leaf.node is None else rounded_bias(leaf, scale * gain * leaf.factor) for leaf in found.leaves
         ]
         nodes, sources = self._weighted(found, node, [whole_weight(weight, scale) for weight in weights], biases)
         self._take(*nodes)
         bias = None
-        if node.offset is not None and node.offset.any():
-            bias = np.round(node.offset.astype(np.float64) * scale).astype(np.int32)
+        if offset is not None and offset.any():
+            bias = np.round(offset * scale).astype(np.int32)
         filtered = DECAY_ONE if node.synapse is None else twelve_bits(node.synapse.decay)
         decay = v_decay(node)
         self._take(
@@ -245,7 +256,7 @@ class Build:
             return
         found = branches(self.program, node, self.known)
         weights = real_weights(found, node)
-        scale = one_scale(weights)
+        scale = one_scale(weights, (real_bias(leaf, leaf.factor) for leaf in found.leaves))
         biases = [None if leaf.node is None else rounded_bias(leaf, scale * leaf.factor) for leaf in found.leaves]
         nodes, sources = self._weighted(found, node, [whole_weight(weight, scale) for weight in weights], biases)
         self._take(*nodes, IntegerOutput(name=node.name, shape=node.shape, sources=sources, unit=1 / scale))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -57,14 +58,24 @@ def split_biases(found: Branches, neuron: Neuron) -> tuple[Doubles | None, list[
     return direct, apart
 
 
-def rounded_bias(leaf: Leaf, scale: Doubles) -> Ints | None:
-    """A layer's biases times ``scale``, whole; None where there is none."""
+def real_bias(leaf: Leaf, scale: Doubles) -> Doubles | None:
+    """A layer's biases times ``scale``; None where there is none."""
     bias = None if leaf.node is None or isinstance(leaf.node, Scale) else leaf.node.bias
-    return None if bias is None or not bias.any() else np.round(bias * scale).astype(np.int32)
+    return None if bias is None or not bias.any() else np.asarray(bias * scale, np.float64)
 
 
-def one_scale(weights: list[Doubles]) -> float:
-    """One scale for all rows, so that outputs can be compared: whole multiples of the least weight stay exact."""
+def rounded_bias(leaf: Leaf, scale: Doubles) -> Ints | None:
+    """As `real_bias`, whole."""
+    bias = real_bias(leaf, scale)
+    return None if bias is None else np.round(bias).astype(np.int32)
+
+
+def one_scale(weights: list[Doubles], biases: Iterable[Doubles | None] = ()) -> float:
+    """One scale for all rows, so that outputs can be compared: whole multiples of the least weight stay exact.
+
+    biases: what is added to the sums. Where they are no such multiples, the least scale that makes them whole, too, or
+    the greatest that 8 bits hold.
+    """
     together = np.concatenate([weight.reshape(-1) for weight in weights])
     largest = float(np.abs(together).max())
     if not largest:
@@ -72,8 +83,15 @@ def one_scale(weights: list[Doubles]) -> float:
     least = float(np.abs(together[together != 0]).min())
     multiples = together / least
     if largest / least <= WEIGHT_TOP and np.allclose(multiples, np.round(multiples), rtol=0, atol=1e-6):
-        return 1 / least
+        most = max(1, WEIGHT_TOP // round(largest / least))
+        added = [bias / least for bias in biases if bias is not None]
+        return next((times for times in range(1, most) if _whole(added, times)), most) / least
     return WEIGHT_TOP / largest
+
+
+def _whole(biases: Iterable[Doubles], times: int) -> bool:
+    """Whether all are whole numbers when multiplied, but for what float32 cannot hold."""
+    return all(np.allclose(times * bias, np.round(times * bias), rtol=1e-6, atol=1e-6) for bias in biases)
 
 
 def whole_weight(weight: Doubles, scale: float) -> Ints:

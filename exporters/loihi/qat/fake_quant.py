@@ -30,7 +30,7 @@ from torch.nn import functional
 
 from stl_deploy.exporters.integers.net import DECAY_ONE, MAX_BIAS, MAX_THRESHOLD, STATE_SHIFT, STATE_TOP, IntegerNeuron
 from stl_deploy.exporters.integers.real_weights import one_scale
-from stl_deploy.exporters.integers.scales import WEIGHT_TOP
+from stl_deploy.exporters.integers.scales import WEIGHT_TOP, Doubles
 from stl_deploy.exporters.integers.step import exact_type, integrate
 from stl_deploy.nn.layers import Synapse, wide
 from stl_deploy.nn.neuron import LIF
@@ -63,6 +63,11 @@ def _through(real: Tensor, quantised: Tensor) -> Tensor:
     return result
 
 
+def _array(values: Tensor) -> Doubles:
+    array: Doubles = values.detach().cpu().double().numpy()
+    return array
+
+
 class _Weights(Synapse):
     """The products of a linear or conv layer ``like``: its stride, padding, dilation and groups."""
 
@@ -88,7 +93,7 @@ class WholeReadout(_Weights):
 
     def numbers(self) -> tuple[Tensor, Tensor | None]:
         """Weights and biases on their grid, with gradients."""
-        scale = one_scale([self.weight.detach().cpu().double().numpy()])
+        scale = one_scale([_array(self.weight)], [None if self.bias is None else _array(self.bias)])
         weight, bias = _through(self.weight, torch.round(self.weight * scale) / scale), self.bias
         return weight, None if bias is None else _through(bias, torch.round(bias * scale) / scale)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stl_deploy._util.console import Console
 from stl_deploy._util.files import read_npz, write_npz
 from stl_deploy._util.temporary import is_alive
 from stl_deploy.errors import InputError, ToolError, UnsupportedError
@@ -29,7 +31,7 @@ from stl_deploy.exporters.integers.store import NAME
 from stl_deploy.exporters.loihi.export import simulate_loihi
 from stl_deploy.exporters.loihi.quantise import quantise as quantise_chain
 from stl_deploy.exporters.loihi.target import Loihi, NetxOptions
-from stl_deploy.graph.program import Delay, Neuron, Program, Source, Synapse
+from stl_deploy.graph.program import Delay, Linear, Neuron, Program, Source, Synapse
 from stl_deploy.graph.run import run
 from tests.exporters.loihi.programs import Builder, F, conv_net, events
 
@@ -60,6 +62,33 @@ def recurrent() -> Program:
     """A population that reads its own spikes through weights that stand behind it."""
     build = small().lif("a", 0.7).linear("back", RNG(2).normal(0, 0.3, (9, 9))).lif("b", 0.3)
     return with_sources(build.program(), "a", Source("back", 1))
+
+
+def back(*ways: str) -> Program:
+    """A population that reads its own spikes of the step before by way of nodes that stand behind it."""
+    build = Builder((12,)).linear("fc", RNG(0).normal(0, 0.5, (16, 12)), RNG(1).normal(0, 0.1, 16)).lif("a", 0.7)
+    for way in ways:
+        if way == "pool":
+            build.sum_pool("pool")
+        elif way == "delay":
+            steps = np.arange(16) % 3
+            build.nodes.append(Delay(name="late", shape=(16,), sources=(Source(build.nodes[-1].name),), steps=steps))
+        elif way == "weights":
+            build.linear("back", RNG(2).normal(0, 0.3, (16, build.shape[0])))
+        else:
+            build.reshape(way, (4, 2, 2) if way == "map" else (int(np.prod(build.shape)),))
+    last = build.nodes[-1].name
+    build.nodes.append(
+        Linear(
+            name="end",
+            shape=(7,),
+            sources=(Source("a"),),
+            weight=RNG(3).normal(0, 0.5, (7, 16)).astype(F),
+            bias=None,
+            input_shape=(16,),
+        )
+    )
+    return with_sources(build.lif("b", 0.7).program(), "a", Source(last, 1))
 
 
 def potentials() -> Program:
@@ -109,6 +138,10 @@ NETS: dict[str, Callable[[], Program]] = {
     "skip": skip,
     "loop": loop,
     "recurrent weights": recurrent,
+    "spikes come back": lambda: back("map", "flat"),
+    "spikes come back later": lambda: back("map", "flat", "delay"),
+    "weighted spikes come back": lambda: back("map", "flat", "weights"),
+    "pooled spikes come back": lambda: back("map", "pool", "flat", "weights"),
     "potentials": potentials,
     "average pool": averaged,
     "pooled currents": pooled_currents,
@@ -166,6 +199,16 @@ def test_thresholds_and_resets_far_above_the_weights_stay_in_their_width(neuron:
     runner = CFormat().load(tmp_path / "c").of(program)
     np.testing.assert_array_equal(runner.run(x).y, runner.model(program).run(x).y)
     assert np.mean(runner.run(x).y != run(program, x).y) < 0.05
+
+
+@pytest.mark.parametrize(("inputs", "warned"), [(1000, False), (1200, True)])
+def test_sums_past_24_bits_of_u_are_warned_of(inputs: int, warned: bool, tmp_path: Path) -> None:
+    """127 times 1200 inputs is 152,400, and 2^23 / 2^6 is 131,072."""
+    program = Builder((inputs,)).linear("fc", np.ones((1, inputs))).lif("a", 1.0).program()
+    said = io.StringIO()
+    CFormat().write(program, tmp_path / "c", COptions(x=np.zeros((1, 1, inputs), F), say=Console(stream=said)))
+    told = "'a': sums could reach 152,400 for some input, past which they wrap as Loihi's do (131,072); the calibration"
+    assert (told in " ".join(said.getvalue().split())) == warned
 
 
 @needs_compiler

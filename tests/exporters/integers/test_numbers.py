@@ -9,9 +9,19 @@ import numpy as np
 import pytest
 
 from stl_deploy.errors import InputError, UnsupportedError
+from stl_deploy.exporters.integers.bounds import bounds
 from stl_deploy.exporters.integers.branches import refusals
-from stl_deploy.exporters.integers.graph import ConvNode, GainNode
+from stl_deploy.exporters.integers.graph import (
+    ConvNode,
+    GainNode,
+    IntegerGraph,
+    IntegerInput,
+    IntegerOutput,
+    PopulationNode,
+    SumPoolNode,
+)
 from stl_deploy.exporters.integers.model import GraphModel, calibration, choose
+from stl_deploy.exporters.integers.net import STATE_TOP, IntegerNeuron
 from stl_deploy.exporters.integers.real_weights import to_integers
 from stl_deploy.exporters.integers.simulate import simulate, whole_numbers
 from stl_deploy.exporters.integers.sums import adder
@@ -19,6 +29,7 @@ from stl_deploy.exporters.loihi.ranges import measure_ranges
 from stl_deploy.exporters.loihi.weights import lava_synapse
 from stl_deploy.exporters.targets import Options
 from stl_deploy.graph.lower import lower
+from stl_deploy.graph.program import Node, Reshape, Source
 from stl_deploy.graph.run import run
 from tests.exporters.loihi.nets import chain as net
 from tests.exporters.loihi.nets import dense, neuron
@@ -72,6 +83,45 @@ def test_ranges_of_many_samples_are_those_of_all_together(monkeypatch: pytest.Mo
     assert whole.u_seen == (-10 * 64, 15 * 64)
 
 
+def _later(*ways: Node, last: str) -> dict[str, Any]:
+    """Bounds where the population "a" reads ``last`` of the step before; ways: what stands behind it."""
+    neuron = IntegerNeuron(v_decay=2048, threshold=np.array(9, np.int32))
+    entry = IntegerInput(name="in", shape=(1, 2, 2), sources=(), low=0, high=1, scale=1.0)
+    sources = (Source("in"), Source(last, 1))
+    spiking = PopulationNode(name="a", shape=(1, 2, 2), sources=sources, neuron=neuron, bias=None)
+    end = IntegerOutput(name="out", shape=(1, 2, 2), sources=(Source("a"),), unit=1.0)
+    return bounds(IntegerGraph((entry, spiking, *ways, end)))
+
+
+def _same(name: str, *sources: Source) -> Reshape:
+    return Reshape(name=name, shape=(1, 2, 2), sources=sources, input_shape=(1, 2, 2))
+
+
+def test_what_comes_back_is_bounded_by_what_it_is_made_of() -> None:
+    """A spike and a window of four, twice as heavy, with a bias of -1 are 1 + 0…8 - 1."""
+    window: dict[str, Any] = {"stride": (1, 1), "dilation": (1, 1), "groups": 1, "input_shape": (1, 2, 2)}
+    pool = SumPoolNode(
+        name="pool", shape=(1, 2, 2), sources=(Source("a"),), kernel=(2, 2), stride=(1, 1), padding=((1, 0), (1, 0)),
+        input_shape=(1, 2, 2),
+    )  # fmt: skip
+    conv = ConvNode(
+        name="conv", shape=(1, 2, 2), sources=(Source("pool"),), weight=np.full((1, 1, 1, 1), 2, np.int32),
+        bias=np.array([-1], np.int32), padding=((0, 0), (0, 0)), **window,
+    )  # fmt: skip
+    assert _later(_same("b", Source("a")), last="b")["a"].sums == (0, 2)
+    assert _later(_same("b", Source("a"), Source("a")), last="b")["a"].sums == (0, 3)
+    assert _later(pool, last="pool")["a"].sums == (0, 5)
+    assert _later(pool, conv, last="conv")["a"].sums == (-1, 9)
+
+
+def test_what_nothing_bounds_may_be_anything() -> None:
+    """A stranger's loop without neurons, and one that is longer than is followed."""
+    anything = STATE_TOP - 1
+    assert _later(_same("b", Source("b", 1)), last="b")["a"].sums == (-anything, 1 + anything)
+    chain = [_same(f"b{i}", Source(f"b{i - 1}" if i else "a")) for i in range(2000)]
+    assert _later(*chain, last="b1999")["a"].sums == (-anything, 1 + anything)
+
+
 def test_integers_are_chosen_by_input_and_for_one_network() -> None:
     program = Builder((2,)).linear("fc", np.eye(2)).lif("a", 1.0).program()
     with pytest.raises(InputError, match="expected input to choose integers by; found none; give --input"):
@@ -107,6 +157,30 @@ def test_a_scale_of_each_channel_is_a_layer_of_weights() -> None:
 def test_a_readout_of_nothing_but_zeros_keeps_its_biases() -> None:
     build = Builder((2,)).linear("fc", np.eye(2)).lif("a", 1.0).linear("end", np.zeros((2, 2)), [1, -3])
     _agrees(build.program(), np.ones((2, 1, 2), F))
+
+
+@pytest.mark.parametrize(
+    ("bias", "unit", "kept"),
+    [
+        ([2, -3], 1, [2, -3]),
+        ([0.25, -1.5], 1 / 4, [0.25, -1.5]),
+        # 63 is the most that 8 bits hold of weights up to 2; a third of it and a hundredth, rounded
+        ([1 / 3, 0.01], 1 / 63, [21 / 63, 1 / 63]),
+    ],
+)
+def test_biases_of_a_readout_are_as_fine_as_8_bits_allow(bias: Any, unit: float, kept: Any) -> None:
+    """Weights of 1 and -2 alone would be whole at a scale of 1, and a bias of a quarter 0."""
+    program = Builder((2,)).linear("fc", np.eye(2)).lif("a", 1.0).linear("end", [[1, -2], [2, 1]], bias).program()
+    graph = choose(program, np.ones((2, 1, 2), F)).graph
+    y = simulate(graph, np.zeros((1, 1, 2), np.int32)).y
+    assert graph.output.unit == unit
+    np.testing.assert_allclose(y[0, 0] * graph.output.unit, kept, rtol=1e-12)
+
+
+def test_a_bias_that_an_offset_takes_back_is_none() -> None:
+    build = Builder((2,)).linear("fc", np.eye(2), [0.5, -0.25]).lif("a", 1.0, offset=np.array([-0.5, 0.25], F))
+    graph = _agrees(build.program(), np.ones((3, 1, 2), F))
+    assert graph.populations[0].bias is None
 
 
 def test_an_offset_of_each_pixel_is_refused() -> None:
