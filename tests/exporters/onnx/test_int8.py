@@ -129,7 +129,8 @@ def test_what_is_on_the_grid_of_8_bits_is_kept(tmp_path):
 
 
 def test_a_layer_of_nothing_but_zeros_is_one(tmp_path):
-    program = chain((2,), linear(np.zeros((3, 2)), bias=np.zeros(3)), neuron("lif", threshold=0.0, compare="ge"))
+    silent, always = linear(np.zeros((3, 2)), bias=np.zeros(3)), neuron("lif", threshold=0.0, compare="ge")
+    program = chain((2,), silent, always, metadata={"input": {"fraction_bits": 0, "max": 1}})
     rounded, _ = to_int8(program)
     assert rounded.by_name["fc"].bias.tolist() == [0, 0, 0]
     assert write(program, tmp_path, precision="int8").run(np.ones((2, 1, 2), F)).y.all()
