@@ -155,7 +155,8 @@ def _run_part(
                 waiting[name] -= 1
         for name in [name for name in values if not waiting[name]]:
             del values[name]
-    return Result({node.name: results[node.name] for node in program.outputs}, {k: results[k] for k in results if k in record})
+    found = {node.name: results[node.name] for node in program.outputs}
+    return Result(found, {k: results[k] for k in results if k in record})
 
 
 def _gather(sources: Sequence[Source], values: Mapping[str, Floats]) -> Floats:
