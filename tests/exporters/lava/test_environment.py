@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 import pytest
 
+from stl_deploy._util.npz import write_npz
 from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.lava import environment, pythons, smoke
 from stl_deploy.exporters.lava.driver import run_lava
@@ -252,7 +253,7 @@ def test_lavas_spikes_are_those_of_the_net_s_layers(
 ) -> None:
     environment.install(place.python)
     stand_in.python(tmp_path, (3, 10)).rename(place.venv / "bin" / "python")
-    np.savez(tmp_path / "answer.npz", allow_pickle=False, **{key: np.array(spikes) for key, spikes in answer.items()})
+    write_npz(tmp_path / "answer.npz", {key: np.array(spikes) for key, spikes in answer.items()})
     net, x = chain((1,), dense([[2]], neuron=neuron(0, 1))), np.ones((2, 1, 1), np.int32)
     write_netx(net, tmp_path / "a.net")
     if y is None:
@@ -271,7 +272,7 @@ def test_lavas_spikes_are_those_of_the_net_s_layers(
 def test_in_floating_point_spikes_are_named_by_node(place: Place, tmp_path: Path) -> None:
     environment.install(place.python)
     stand_in.python(tmp_path, (3, 10)).rename(place.venv / "bin" / "python")
-    np.savez(tmp_path / "answer.npz", allow_pickle=False, layer0=np.array([1, 0]).reshape(2, 1, 1))
+    write_npz(tmp_path / "answer.npz", {"layer0": np.array([1, 0]).reshape(2, 1, 1)})
     program = Builder((1,)).linear("fc", [[2]]).lif("a", 1.0).program()
     runner = Lava(program, LavaOptions(numeric="float"))
     found = runner.run(np.ones((2, 1, 1), np.float32), record=True)

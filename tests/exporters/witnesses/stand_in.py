@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from stl_deploy._util.files import sha256, write_json
+from stl_deploy._util.npz import write_npz
 from stl_deploy.exporters.witnesses.environment import STAMP, Witness
 
 PYTHON = """#!/bin/sh
@@ -35,7 +35,7 @@ def python(folder: Path, version: tuple[int, int]) -> Path:
 def ready(witness: Witness, folder: Path, monkeypatch: pytest.MonkeyPatch, answer: dict[str, NDArray[Any]]) -> None:
     """Make the witness usable; ``asked.npz`` in the folder will hold the last input that it was given."""
     monkeypatch.setenv("STL_DEPLOY_WITNESSES", str(folder / "environments"))
-    np.savez(folder / "answer.npz", allow_pickle=False, **answer)
+    write_npz(folder / "answer.npz", answer)
     witness.python.parent.mkdir(parents=True, exist_ok=True)
     python(folder, witness.version).rename(witness.python)
     write_json(witness.location / STAMP, {"requirements": sha256(witness.requirements)})
