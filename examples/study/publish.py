@@ -12,14 +12,18 @@ from stl_deploy._util.files import make_folder, read_json, write_text
 
 BEGIN, END = "<!-- tables:begin -->", "<!-- tables:end -->"
 _DIGITS = 6
+_OF_EPOCHS = "modes"
+"""The part whose epochs are drawn; of the others they stay in the study's own folder."""
 
 
 def write_results(records: Mapping[str, Sequence[Mapping[str, Any]]], folder: Path) -> None:
-    """``PART.json`` for each part that has records: a list, one record a line."""
+    """``PART.json`` for each part that has records: a list, one record a line; epochs of `_OF_EPOCHS` alone."""
     make_folder(folder)
     for part, found in records.items():
         if found:
-            lines = ",\n".join(json.dumps(record, allow_nan=False) for record in found)
+            left_out = set() if part == _OF_EPOCHS else {"epochs"}
+            kept = [{key: value for key, value in record.items() if key not in left_out} for record in found]
+            lines = ",\n".join(json.dumps(record, allow_nan=False) for record in kept)
             write_text(folder / f"{part}.json", f"[\n{lines}\n]\n")
 
 

@@ -210,7 +210,7 @@ def test_a_reduced_split_takes_the_first_of_each_class_in_turn():
 
 
 def test_what_is_published_is_read_back(tmp_path):
-    write_results({"when": [{"name": "one", "seed": 0}], "deep": []}, tmp_path)
+    write_results({"when": [{"name": "one", "seed": 0, "epochs": [1]}], "deep": []}, tmp_path)
     assert published("when", tmp_path) == [{"name": "one", "seed": 0}]
     assert published("deep", tmp_path) == []
 
