@@ -419,14 +419,14 @@ def test_the_backward_pass_compiled_elsewhere_is_the_one_that_is_needed():
 
 
 @pytest.mark.parametrize(
-    ("kept", "other"),
+    ("kept", "others"),
     [
-        ((), ("backward", "input_dense", "winograd_3")),
-        (("blocks",), ("input_dense", "winograd_3")),
-        (("blocks", "everything"), ()),
+        ((), [("backward",), ("winograd_3",)]),
+        (("blocks",), [("winograd_3",)]),
+        (("blocks", "everything"), []),
     ],
 )
-def test_another_process_compiles_what_is_not_kept_and_this_one_all_that_is_left(kept, other, monkeypatch, tmp_path):
+def test_another_process_compiles_what_is_not_kept_and_this_one_all_that_is_left(kept, others, monkeypatch, tmp_path):
     started, here = [], []
 
     class Process(subprocess.Popen):
@@ -442,7 +442,7 @@ def test_another_process_compiles_what_is_not_kept_and_this_one_all_that_is_left
     for name in ("input_dense", "winograd_3", "winograd_5"):
         monkeypatch.setattr(warm, name, lambda dtype, name=name: here.append(name))
     warm.everything(torch.float32)
-    assert started == ([other] if other else [])
+    assert started == others
     assert sorted(here) == ["input_dense", "winograd_3", "winograd_5"]
     assert {mark.name for mark in tmp_path.iterdir()} == {"warm-blocks-float32", "warm-everything-float32"}
 

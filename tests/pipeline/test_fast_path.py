@@ -34,10 +34,22 @@ def test_announced(warm: bool, device: str, switch: str, told: str, monkeypatch:
 
 def test_built_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
+    stream = io.StringIO()
     monkeypatch.setattr(fused, "is_warm", lambda: bool(asked))
-    monkeypatch.setattr(fused, "works", lambda dtype, kernels: asked.append(kernels) or True)
-    assert fast_path.warm()["seconds"] >= 0
-    assert asked == ["everything"]
-    monkeypatch.setattr(fused, "works", lambda dtype, kernels: False)
+    monkeypatch.setattr(fused, "works", lambda dtype, kernels="blocks": asked.append(kernels) or True)
+    took = fast_path.warm(say=Console(stream=stream))
+    assert took["seconds"] >= took["first_seconds"] >= 0
+    assert asked == ["blocks", "everything"]
+    assert [line.split(" (")[0] for line in stream.getvalue().splitlines()] == [
+        "compiling what every training needs",
+        "compiled",
+        "the fast path is compiled and kept",
+    ]
+
+
+@pytest.mark.parametrize("fails", ["blocks", "everything"])
+def test_what_does_not_compile_is_not_said_to_be_kept(fails: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "is_warm", lambda: True)
+    monkeypatch.setattr(fused, "works", lambda dtype, kernels="blocks": kernels != fails)
     with pytest.raises(ToolError, match="does not compile here"):
         fast_path.warm()

@@ -35,15 +35,12 @@ def blocks(dtype: torch.dtype) -> None:
 
 
 def everything(dtype: torch.dtype) -> None:
-    """All that this module compiles, in two processes of about the same work."""
-    there = () if is_kept(dtype, "everything") else ("input_dense", "winograd_3")
-    with _elsewhere(dtype, there if is_kept(dtype) or not there else ("backward", *there)):
-        _run_blocks(dtype, learning=False)
+    """All that this module compiles: `blocks`, then the kernels that only some networks have."""
+    blocks(dtype)
+    with _elsewhere(dtype, () if is_kept(dtype, "everything") else ("winograd_3",)):
         winograd_5(dtype)
-    _run_blocks(dtype, learning=True)
-    input_dense(dtype)
+        input_dense(dtype)
     winograd_3(dtype)
-    _mark(dtype, "blocks")
     _mark(dtype, "everything")
 
 
