@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from stl_deploy.graph.ambiguity import Effect, effects
 from stl_deploy.graph.check import TargetCheck, check_file
 from stl_deploy.graph.dialect import load_dialect
 from stl_deploy.graph.exact import Grid, on_grid, require_on_grid
-from stl_deploy.graph.findings import Finding, NodeReport, Report, from_error
+from stl_deploy.graph.findings import Finding, NodeReport, Report, fidelities, from_error, worst
 from stl_deploy.graph.frameworks.writers import reading_of
 from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.margins import NearThreshold
@@ -82,9 +82,11 @@ def _artifact(source: Source) -> Report:
         rows = artifact_rows(source) if isinstance(of, Tabled) else ()
     except Exception as error:
         return Report((), (from_error(error, of.name),), {of.name: "unsupported"}, None)
-    nodes = tuple(NodeReport(row.node, row.kind, row.shape, {of.name: "faithful"}) for row in rows)
+    warned = tuple(replace(found, target=of.name) for found in getattr(runner, "warnings", ()))
     notes = tuple(Finding("left-out", "info", None, note) for note in getattr(runner, "notes", ()))
-    return Report(nodes, (*getattr(runner, "warnings", ()), *notes), {of.name: "faithful"}, None)
+    held = fidelities([row.node for row in rows], warned, [of.name])
+    nodes = tuple(NodeReport(row.node, row.kind, row.shape, held[row.node]) for row in rows)
+    return Report(nodes, (*warned, *notes), {of.name: worst(*(by[of.name] for by in held.values()))}, None)
 
 
 def check_folder(

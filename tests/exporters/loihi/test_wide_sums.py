@@ -43,5 +43,8 @@ def test_the_export_says_it_of_the_integers(inputs: int, told: bool, tmp_path: P
     x: Any = (np.random.default_rng(0).random((6, 20, inputs)) < 0.1).astype(F)
     Netx().write(all_ones(inputs), tmp_path / "a.net", NetxOptions(calibration=lambda: x, say=say))
     assert any(text.startswith("'a': some input brings a weighted sum to ") for text in say.heard) is told
-    found = check(tmp_path / "a.net").findings
-    assert [(one.slug, one.severity, one.node) for one in found] == ([("wide-sums", "warning", "a")] if told else [])
+    report = check(tmp_path / "a.net")
+    found = [(one.slug, one.severity, one.node) for one in report.findings]
+    assert found == ([("wide-sums", "warning", "a")] if told else [])
+    assert report.targets == {"netx": "approximate" if told else "faithful"}
+    assert {row.node: row.targets["netx"] for row in report.nodes}["a"] == report.targets["netx"]
