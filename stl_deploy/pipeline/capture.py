@@ -263,7 +263,8 @@ def _prove(model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor) ->
         *_precision_warnings(traced),
         *version_warnings(model),
     )
-    return Proof(compared, 0, tuple(done), layers, whole, array.shape[0], array.shape[1], warned)
+    steps, samples = array.shape[:2]
+    return Proof(compared, 0, tuple(done), layers, whole, steps, samples, traced.left_aside, warned)
 
 
 def _order_warnings(folded: FoldedLayers, x: Tensor) -> tuple[str, ...]:

@@ -51,7 +51,8 @@ class Proof:
 
     replay_compared, replay_differing: values of the module and of the captured step in torch's own kernels, fresh
     inputs included. runs: what was run, in words. layers: see `LayerProof`. end_to_end: the folded graph's spikes on
-    the reference run against the module's. steps, samples: as which x was read.
+    the reference run against the module's. steps, samples: as which x was read. left_aside: tensors that the module
+    returns besides the graph's output, the first of them, because ``output`` named none.
     """
 
     replay_compared: int
@@ -61,6 +62,7 @@ class Proof:
     end_to_end: Mapping[str, int]
     steps: int
     samples: int
+    left_aside: int = 0
     warnings: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
@@ -71,11 +73,13 @@ class Proof:
     def __str__(self) -> str:
         differing = sum(layer.differing for layer in self.layers)
         compared = sum(layer.compared for layer in self.layers)
+        first = f"; output: the first of {self.left_aside + 1} tensors (output= names another)"
+        output = first if self.left_aside else ""
         return (
             f"replayed: {self.replay_differing:,} of {self.replay_compared:,} values differ ({len(self.runs)} runs); "
             f"folded, layer by layer: {differing:,} of {compared:,} spikes; "
             f"end to end: {self.end_to_end['differing']:,} of {self.end_to_end['compared']:,}; "
-            f"x: {self.steps} steps of {self.samples} samples"
+            f"x: {self.steps} steps of {self.samples} samples" + output
         )
 
 

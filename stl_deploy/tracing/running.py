@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal
 
@@ -33,11 +33,15 @@ class Call:
 
 @dataclass(eq=False)
 class Recorded:
-    """What a run computed: its output's nodes (one for each step, or one without time) and the layout of that."""
+    """What a run computed: its output's nodes (one for each step, or one without time) and the layout of that.
+
+    left_aside: tensors that the model returns besides.
+    """
 
     output: Flow
     unroller: Unroller
     tensor: Tensor
+    left_aside: int
 
 
 def run(model: nn.Module, x: Tensor, call: Call) -> Tensor:
@@ -92,11 +96,11 @@ def record(model: nn.Module, x: Tensor, call: Call, steps: int, *, keep: bool = 
                 tensors.append(pick(found, call.output))
                 values.append(recorder.value_of(tensors[-1]))
         read(unroller, recorder.ops)
-    flows = [unroller.flow(value) for value in values]
+    flows, besides = [unroller.flow(value) for value in values], left_aside(found, call.output)
     if call.time != "step":
-        return Recorded(flows[0], unroller, tensors[0].detach().clone())
-    layout = (*((TIME,),), *flows[0].layout)
-    return Recorded(Flow(tuple(flow.nodes[0] for flow in flows), layout), unroller, torch.stack(tensors).detach())
+        return Recorded(flows[0], unroller, tensors[0].detach().clone(), besides)
+    output = Flow(tuple(flow.nodes[0] for flow in flows), ((TIME,), *flows[0].layout))
+    return Recorded(output, unroller, torch.stack(tensors).detach(), besides)
 
 
 def recorded_ops(model: nn.Module, x: Tensor, call: Call) -> list[Op]:
@@ -180,15 +184,24 @@ def pick(found: Any, output: Pick) -> Tensor:
             return torch.stack(list(found))
         if isinstance(found, Tensor):
             return found
-    alike = isinstance(found, list) and len({getattr(item, "shape", None) for item in found}) == 1
-    if alike and len(found) > 2 and isinstance(found[0], Tensor):
-        return torch.stack(found)  # one for each step
-    first = _first(found)
+    if _one_for_each_step(found):
+        return torch.stack(found)
+    first = next(_tensors(found), None)
     if first is None:
         raise CaptureError(
             f"the model returns {_described(found)}, in which there is no tensor; return one from forward"
         )
     return first
+
+
+def left_aside(found: Any, output: Pick) -> int:
+    """How many tensors the model returns besides the one that `pick` takes because none is named."""
+    return 0 if output is not None or _one_for_each_step(found) else len(list(_tensors(found))) - 1
+
+
+def _one_for_each_step(found: Any) -> bool:
+    alike = isinstance(found, list) and len({getattr(item, "shape", None) for item in found}) == 1
+    return alike and len(found) > 2 and isinstance(found[0], Tensor)
 
 
 def _fields(found: Any) -> Any:
@@ -207,12 +220,14 @@ class _Named(dict[str, Any]):
         return list(self.values())[place]
 
 
-def _first(found: Any) -> Tensor | None:
+def _tensors(found: Any) -> Iterator[Tensor]:
     if isinstance(found, Tensor):
-        return found
+        yield found
+        return
     found = _fields(found)
     items = found.values() if isinstance(found, Mapping) else found if isinstance(found, list | tuple) else ()
-    return next((tensor for item in items if (tensor := _first(item)) is not None), None)
+    for item in items:
+        yield from _tensors(item)
 
 
 def _described(found: Any) -> str:

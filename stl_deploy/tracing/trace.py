@@ -22,7 +22,7 @@ from stl_deploy.tracing.steps import Signal, Steps, fold_steps
 class Traced:
     """A module as one step. signals: for each spiking layer of the LayerGraph the signal that it stands for.
 
-    places: where layers stand in the user's code.
+    places: where layers stand in the user's code. left_aside: tensors that the module returns besides its output.
     """
 
     call: Call
@@ -33,6 +33,7 @@ class Traced:
     length: int
     signals: dict[str, Signal]
     places: dict[str, Place]
+    left_aside: int
 
 
 def trace(model: nn.Module, x: Tensor, call: Call) -> Traced:
@@ -40,10 +41,11 @@ def trace(model: nn.Module, x: Tensor, call: Call) -> Traced:
 
     Raises CaptureError, with the line in the user's file, for what has no form in a graph.
     """
-    _, end, length = record_steps(model, x, call)
+    recorded, end, length = record_steps(model, x, call)
     steps = fold_steps(end.nodes)
     layers = to_layers(steps)
-    return Traced(call, steps, layers.graph, end.readout, end.axis, length, layers.signals, layers.places)
+    readout, axis, besides = end.readout, end.axis, recorded.left_aside
+    return Traced(call, steps, layers.graph, readout, axis, length, layers.signals, layers.places, besides)
 
 
 def record_steps(

@@ -502,14 +502,22 @@ def test_an_output_that_is_not_there(returned: Callable[[Tensor], Any], output: 
 
 
 @pytest.mark.parametrize(
-    ("returned", "output"),
-    [(lambda y: {"a": list(y), "b": 1}, "a"), (lambda y: [y, y[0]], None)],
+    ("returned", "output", "told"),
+    [
+        (lambda y: {"a": list(y), "b": 1}, "a", None),
+        (lambda y: [y, y[0]], None, "the first of 2 tensors"),
+        (lambda y: (y, {"u": [y[0], y[1]]}), None, "the first of 3 tensors"),
+        (lambda y: (y, y[0]), 0, None),
+        (list, None, None),
+        (lambda y: y, None, None),
+    ],
 )
-def test_an_output_out_of_several(returned: Callable[[Tensor], Any], output: Any) -> None:
+def test_an_output_out_of_several(returned: Callable[[Tensor], Any], output: Any, told: str | None) -> None:
     torch.manual_seed(0)
     model, x = Net(lambda net, x: returned(net.spikes(x))).eval(), torch.rand(T, B, 6) * 2
     net = stl.capture(model, x, output=output)
     np.testing.assert_array_equal(net.simulate(x.numpy()).y, model.spikes(x).detach().numpy())
+    assert str(net.proof).partition("; output: ")[2] == (f"{told} (output= names another)" if told else "")
 
 
 def test_more_weights_than_an_operation_may_be_are_refused() -> None:
