@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,8 +75,9 @@ def check_against(
     formats = {path: _format(path) for path in names}
     loaded = {path: of.load(path) for path, of in formats.items()}
     bits = {names[path]: one.input_bits for path, one in loaded.items() if isinstance(one, OnGrid)}
-    if input_grid is None and not isinstance(x, Mapping):
-        input_grid = _their_grid(program, bits, say)
+    if not isinstance(x, Mapping):
+        theirs = _their_grid(math.log2(input_scale(program)) if input_grid is None else input_grid, bits, say)
+        input_grid = theirs if input_grid is None else input_grid
     program, x = on_declared_grid(program, x, input_grid, say)
     _require_whole(x, [name for name, found in bits.items() if found == 0])
     bench = Bench(program, x)
@@ -91,10 +93,10 @@ def check_against(
     return bench.report
 
 
-def _their_grid(program: Program, bits: Mapping[str, int | None], say: Console) -> int | None:
-    """The coarsest input grid that artifacts were exported for, in bits; None if the program's own is as coarse."""
+def _their_grid(own: float, bits: Mapping[str, int | None], say: Console) -> int | None:
+    """The coarsest input grid that artifacts were exported for, in bits; None if it is ``own``."""
     told = {name: found for name, found in bits.items() if found}
-    if not told or 2.0 ** min(told.values()) == input_scale(program):
+    if not told or min(told.values()) == own:
         return None
     name, coarsest = min(told.items(), key=lambda one: one[1])
     say.say(f"{name} was exported for input in multiples of 2^-{coarsest}")

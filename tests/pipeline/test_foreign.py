@@ -198,7 +198,10 @@ def test_verify_takes_the_grid_that_an_artifact_was_exported_for(
     assert found.json["runs"][0] == exported
     with np.load(given) as kept:
         assert read(net).verify(tmp_path / name, kept["x"]).report.runs[0].differing == exported["differing"]
-    assert cli(*verify, "--input-grid", "3").code == 0
+    coarser = cli(*verify, "--input-grid", "3")
+    assert coarser.code == 0
+    assert f"{name} was exported for input in multiples of 2^-6" in coarser.err
+    assert "was exported for" not in cli(*verify, "--input-grid", "6").err
     finer = cli(*verify, "--input-grid", "9")
     assert finer.code == (2 if target in ("netx", "c") else 0)
     assert ("on the grid of 1/64 that the network was exported with" in finer.err) is (finer.code == 2)
