@@ -33,7 +33,7 @@ def fit_neuron(population: Population) -> Fitted:
     found = [_fitted(reading) for reading in population.readings or (population,)]
     if len(found) == 1:
         return found[0]
-    counts = [_differing(population, fitted.neuron) for fitted in found]
+    counts = [_differing(population, fitted) for fitted in found]
     return found[counts.index(min(counts))]
 
 
@@ -86,8 +86,9 @@ def _unless(array: Floats, neutral: float) -> Floats | None:
     return None if (array == neutral).all() else array
 
 
-def _differing(population: Population, neuron: Neuron) -> int:
+def _differing(population: Population, fitted: Fitted) -> int:
     """Potentials that differ between the code's own float32 arithmetic and a neuron's, under random currents."""
+    neuron = fitted.neuron
     generator = torch.Generator().manual_seed(0)
     shape = (_SAMPLES, *neuron.shape)
     scale = float(np.abs(neuron.threshold).max()) if neuron.threshold is not None else 1.0
@@ -99,9 +100,9 @@ def _differing(population: Population, neuron: Neuron) -> int:
     out = np.empty(shape, np.float32)
     differing = 0
     for given in currents:
-        total = given[0].numpy().copy() if given else np.zeros(shape, np.float32)
-        for more in given[1:]:
-            total += more.numpy()
+        total = np.zeros(shape, np.float32)
+        for current, gain in zip(given, fitted.gains, strict=True):
+            total += current.numpy() if gain is None else current.numpy() * gain
         state.charge(total)
         expected = code.step(given)
         differing += int((state.v != expected.expand(shape).float().numpy()).sum())
@@ -114,46 +115,21 @@ class _Stepper:
 
     def __init__(self, population: Population) -> None:
         self.population = population
-        self.past: dict[Signal, Tensor] = {}
+        threshold, start = population.core.threshold, population.start
+        assert threshold is not None  # without one there is a single reading
+        self.past: dict[Signal, Tensor] = {
+            population.state: (torch.zeros(()) if start is None else start).to(population.state.node.dtype),
+            threshold.signal: torch.zeros((), dtype=torch.bool),
+        }
 
     def step(self, currents: list[Tensor]) -> Tensor:
         arriving = dict(zip(self.population.currents, currents, strict=True))
+        arriving.update(dict.fromkeys(self.population.silent, torch.zeros(())))
 
         def given(signal: Signal, lag: int) -> Tensor | None:
-            if Ref(signal, lag) in arriving:
-                return arriving[Ref(signal, lag)]
-            if Ref(signal, lag) in self.population.silent:
-                return torch.zeros(())
-            if lag:
-                return self.past.get(signal) if self.past else _before(signal)
-            return None
+            past = self.past.get(signal) if lag == 1 else None
+            return arriving.get(Ref(signal, lag), past)
 
         evaluation = Evaluation(given, exact=True)
-        signals = self._signals()
-        self.past = {signal: evaluation(signal, 0) for signal in signals}
+        self.past = {signal: evaluation(signal, 0) for signal in self.past}
         return self.past[self.population.state]
-
-    def _signals(self) -> list[Signal]:
-        """What is remembered: everything inside the neuron that a later step reads."""
-        found = [self.population.state]
-        threshold = self.population.core.threshold
-        if threshold is not None:
-            found.append(threshold.signal)
-        seen = set(found)
-        outer = {ref.signal for ref in (*self.population.currents, *self.population.silent)}
-        waiting = list(found)
-        while waiting:
-            for ref in waiting.pop().reads():
-                if ref.signal not in seen and ref.signal not in outer:
-                    seen.add(ref.signal)
-                    found.append(ref.signal)
-                    waiting.append(ref.signal)
-        return found
-
-
-def _before(signal: Signal) -> Tensor:
-    if signal.before:
-        tensor = signal.before[0].tensor
-        assert tensor is not None
-        return tensor
-    return torch.zeros((), dtype=signal.node.dtype)

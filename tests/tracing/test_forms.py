@@ -341,6 +341,102 @@ def test_weights_that_are_read_a_step_late_close_their_loop() -> None:
     assert {(s.node, s.delay) for s in net.program.spiking[0].sources} == {("fc", 0), ("back", 1)}
 
 
+class NeverLeaks(nn.Module):
+    """Neurons that add up what arrives and lose their threshold with a spike, at once or a step late.
+
+    The two resets compute the same, but for rounding. ``more`` makes what else arrives, of the net's second layer and
+    of its own spikes a step ago; ``then``, of its own spikes, what is added behind the reset.
+    """
+
+    def __init__(
+        self, more: Callable[..., Tensor], late: bool = False, then: Callable[..., Tensor] | None = None
+    ) -> None:
+        super().__init__()
+        self.fc, self.fc2, self.back = nn.Linear(6, 8), nn.Linear(6, 8), nn.Linear(8, 8, bias=False)
+        self.other, self.off = stl.LIF((8,), threshold=0.5), nn.Parameter(torch.zeros(()))
+        self.more, self.late, self.then = more, late, then
+
+    def forward(self, x: Tensor) -> Tensor:
+        v = z = torch.zeros(x.shape[1], 8)
+        out = []
+        for current, second in zip(self.fc(x), self.fc2(x), strict=True):
+            v = v + current + self.more(self, second, z)
+            if self.late:
+                v = v - 0.7 * z
+            z = (v >= 0.7).float()
+            if not self.late:
+                v = v - 0.7 * z
+            if self.then is not None:
+                v = v + self.then(self, z)
+            out.append(z)
+        return torch.stack(out)
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize(
+    ("more", "then"),
+    [
+        (lambda net, second, z: net.off * second, None),
+        (lambda net, second, z: net.off * net.back(z), None),
+        (lambda net, second, z: 0.3 * net.back(z), None),
+        (lambda net, second, z: 0.3 * second, None),
+        (lambda net, second, z: 0.0, lambda net, z: 0.3 * net.back(z)),
+    ],
+    ids=["switched off", "own spikes switched off", "own spikes scaled", "scaled", "own spikes behind the reset"],
+)
+def test_a_neuron_that_never_leaks_is_read_in_its_own_order(
+    more: Callable[..., Tensor], then: Callable[..., Tensor] | None, late: bool
+) -> None:
+    torch.manual_seed(0)
+    model, x = NeverLeaks(more, late, then).eval(), torch.rand(40, 4, 6) * 2
+    net = stl.capture(model, x)
+    (neuron,) = net.program.spiking
+    assert neuron.reset == ("subtract_delayed" if late else "subtract")
+    assert 0 < net.proof.layers[0].rate < 1
+    np.testing.assert_array_equal(net.simulate(x.numpy()).y, model(x).numpy())
+
+
+def test_neurons_whose_spikes_count_for_nothing_are_left_out() -> None:
+    torch.manual_seed(0)
+    model, x = NeverLeaks(lambda net, second, z: net.off * net.other(second[None])[0]).eval(), torch.rand(12, 4, 6) * 2
+    net = stl.capture(model, x)
+    assert [node.name for node in net.program.nodes] == ["input", "fc", "lif1", "output"]
+    np.testing.assert_array_equal(net.simulate(x.numpy()).y, model(x).numpy())
+
+
+class StartsTwice(nn.Module):
+    """Two functions of a potential, each of which takes zeros where there is none yet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(6, 8)
+
+    def leak(self, v: Tensor | None, like: Tensor) -> Tensor:
+        return 0.5 * (torch.zeros_like(like) if v is None else v)
+
+    def lift(self, v: Tensor | None, like: Tensor) -> Tensor:
+        return 0.25 * (torch.zeros_like(like) if v is None else v)
+
+    def forward(self, x: Tensor) -> Tensor:
+        v, out = None, []
+        for current in self.fc(x):
+            v = current + self.leak(v, current) + self.lift(v, current)
+            z = (v > 0.4).float()
+            v = v * (1 - z)
+            out.append(z)
+        return torch.stack(out)
+
+
+def test_a_potential_that_starts_as_two_equal_zeros() -> None:
+    torch.manual_seed(0)
+    model, x = StartsTwice().eval(), torch.rand(12, 4, 6)
+    net = stl.capture(model, x)
+    (neuron,) = net.program.spiking
+    assert neuron.decay == 0.75
+    assert 0 < net.proof.layers[0].rate < 1
+    np.testing.assert_array_equal(net.simulate(x.numpy()).y, model(x).numpy())
+
+
 class CalledAsTheGraphIs(nn.Module):
     """Its modules have the names of the graph's own input and output."""
 

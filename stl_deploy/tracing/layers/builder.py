@@ -66,9 +66,6 @@ class Builder(Draft):
                 self._terms[signal, 0] = self.add(node)
         output = self.steps.output
         terms = self.read(output)
-        for core in self.cores:
-            if self._name_of[core] not in self.nodes and self._awaited(core):
-                self._core(core)
         self.add(Output(name="output", shape=self.shape_of(terms) or self.shape(output.signal), sources=terms))
         layers = self.needed_for("output")
         kept = {layer.name for layer in layers}
@@ -80,10 +77,6 @@ class Builder(Draft):
         for core in sorted(self.cores, key=lambda core: core.threshold is None):
             spikes = core.threshold.signal if core.threshold is not None else next(iter(core.members))
             self._name_of[core] = self.name("lif" if core.threshold is not None else "li", spikes.node.place.module)
-
-    def _awaited(self, core: Core) -> bool:
-        name = self._name_of[core]
-        return any(source.node == name for node in self.nodes.values() for source in node.sources)
 
     def shape(self, signal: Signal) -> Shape:
         """The shape of one sample."""
