@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -40,6 +42,11 @@ HELD: dict[str, Callable[[Tensor], Tensor]] = {
     "mean over both axes": lambda h: h.mean((2, 3)),
     "mean over one axis": lambda h: h.mean(2),
     "maximum over both axes": lambda h: h.amax((2, 3)),
+    "image without channels": lambda h: functional.avg_pool2d(h.flatten(1, 2), (3, 2), padding=(1, 0)),
+    "image without channels, each row": lambda h: functional.avg_pool2d(h.flatten(1, 2), (1, 2)),
+    "image without channels, adaptive": lambda h: functional.adaptive_avg_pool2d(h.flatten(1, 2), (6, 2)),
+    "image without channels, maximum": lambda h: functional.max_pool2d(h.flatten(1, 2), 2),
+    "image without channels, adaptive maximum": lambda h: functional.adaptive_max_pool2d(h.flatten(1, 2), (6, 2)),
     "sum": lambda h: functional.avg_pool2d(h, 2, divisor_override=1),
 }
 REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
@@ -59,6 +66,28 @@ def test_a_pool_is_captured_spike_for_spike(pool: Callable[[Tensor], Tensor]) ->
     assert net.proof is not None
     assert net.proof.end_to_end["differing"] == 0
     assert net.proof.replay_differing == 0
+
+
+class Lines(nn.Module):
+    """The spikes of a convolution over one axis through a pool over two."""
+
+    def __init__(self, pool: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.conv, self.lif, self.pool = nn.Conv1d(2, 3, 3, padding=1), stl.LIF((3, 8), threshold=0.3), pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        spikes = self.lif(self.conv(x.flatten(0, 1)).unflatten(0, x.shape[:2])).flatten(0, 1)
+        return self.pool(spikes.unsqueeze(2)).flatten(1).unflatten(0, x.shape[:2])
+
+
+@pytest.mark.parametrize("pool", [functional.avg_pool2d, functional.max_pool2d])
+@pytest.mark.parametrize(("kernel", "padding"), [((2, 2), (1, 0)), ((3, 2), (1, 0)), ((1, 2), 0)])
+def test_a_line_that_is_pooled_as_an_image(pool: Callable[..., Tensor], kernel: tuple[int, int], padding: Any) -> None:
+    torch.manual_seed(0)
+    model = Lines(lambda h: pool(h, kernel, stride=(1, 2), padding=padding)).eval()
+    x = torch.rand(5, 3, 2, 8) * 2
+    net = stl.capture(model, x)
+    np.testing.assert_array_equal(net.simulate(x.numpy()).y, model(x).detach().numpy())
 
 
 @pytest.mark.parametrize(("pool", "reason"), REFUSED.values(), ids=REFUSED)

@@ -11,7 +11,7 @@ from stl_deploy.nn.layer_graph import MaxPool, line_sum
 from stl_deploy.tracing.layers.arguments import pair, with_defaults
 from stl_deploy.tracing.layers.builder import Builder, refusal
 from stl_deploy.tracing.layers.draft import Terms
-from stl_deploy.tracing.layers.shapes import reshaped
+from stl_deploy.tracing.layers.shapes import reshape_node, reshaped
 from stl_deploy.tracing.layers.weights import dense
 from stl_deploy.tracing.steps import Ref, Signal
 
@@ -39,7 +39,7 @@ def maximum(build: Builder, signal: Signal) -> Terms:
 
 
 def _largest(build: Builder, signal: Signal, x: Ref, windows: _Windows) -> Terms:
-    terms, before = _on_a_line(build, x)
+    terms, before = _pooled_shape(build, signal, x, windows)
     axes = slice(3 - len(before), None)
     node = MaxPool(
         name=build.name("pool", signal.node.place.module),
@@ -53,14 +53,23 @@ def _largest(build: Builder, signal: Signal, x: Ref, windows: _Windows) -> Terms
     return reshaped(build, signal, build.add(node), node.shape)
 
 
-def _on_a_line(build: Builder, x: Ref) -> tuple[Terms, Shape]:
-    """What a pool reads; ``[C, L]`` where torch pools that as ``[C, 1, L]``."""
+def _pooled_shape(build: Builder, signal: Signal, x: Ref, windows: _Windows) -> tuple[Terms, Shape]:
+    """What a pool reads: ``[C, H, W]``, or ``[C, L]`` where torch pools that as ``[C, 1, L]``.
+
+    An image without channels, ``[B, H, W]``, whose samples torch takes for channels, is one of one channel; where each
+    row is pooled alone, the rows are the channels of a line.
+    """
     if x.signal.node.name == "reshape":
         inner = x.signal.args[0]
         shape = build.shape(inner.signal)
-        if len(shape) == 2 and build.shape(x.signal) == (shape[0], 1, shape[1]):
+        high = output_size(1, windows.size[0], windows.stride[0], 2 * windows.pads[0])
+        if len(shape) == 2 and build.shape(x.signal) == (shape[0], 1, shape[1]) and high == 1:
             return build.read(Ref(inner.signal, inner.lag + x.lag)), shape
-    return build.read(x), build.shape(x.signal)
+    terms, before = build.read(x), build.shape(x.signal)
+    if len(before) == 3 or (windows.size[0], windows.stride[0], windows.pads[0]) == (1, 1, 0):
+        return terms, before
+    image = (1, *before)
+    return reshape_node(build, signal, terms, build.shape_of(terms) or before, image), image
 
 
 def _made(before: Shape, windows: _Windows) -> Shape:
@@ -73,9 +82,9 @@ def adaptive_maximum(build: Builder, signal: Signal) -> Terms:
     """A max pool whose windows make a given size."""
     x, size = signal.args[:2]
     before = build.shape(x.signal)
-    if any(n % k for n, k in zip(before[1:], size, strict=True)):
-        raise refusal(signal, f"expected windows of one size; found {list(before[1:])} pooled to {list(size)}")
-    window = tuple(n // k for n, k in zip(before[1:], size, strict=True))
+    if any(n % k for n, k in zip(before[-2:], size, strict=True)):
+        raise refusal(signal, f"expected windows of one size; found {list(before[-2:])} pooled to {list(size)}")
+    window = tuple(n // k for n, k in zip(before[-2:], size, strict=True))
     return _largest(build, signal, x, _Windows(window, window, 1))
 
 
@@ -108,11 +117,11 @@ def adaptive(build: Builder, signal: Signal) -> Terms:
     """An average pool whose windows make a given size."""
     x, size = signal.args[:2]
     before = build.shape(x.signal)
-    if before[1:] == tuple(size):
+    if before[-2:] == tuple(size):
         return build.read(x)
-    if any(n % k for n, k in zip(before[1:], size, strict=True)):
+    if any(n % k for n, k in zip(before[-2:], size, strict=True)):
         return dense(build, signal, x)  # windows of several sizes
-    window = tuple(n // k for n, k in zip(before[1:], size, strict=True))
+    window = tuple(n // k for n, k in zip(before[-2:], size, strict=True))
     return _pooled(build, signal, x, _Windows(window, window, window[0] * window[1]))
 
 
@@ -127,11 +136,9 @@ def over_axes(build: Builder, signal: Signal) -> Terms:
 
 
 def _pooled(build: Builder, signal: Signal, x: Ref, windows: _Windows) -> Terms:
-    terms, before = _on_a_line(build, x)
+    terms, before = _pooled_shape(build, signal, x, windows)
     if len(before) == 2:
         return _along_a_line(build, signal, terms, before, windows)
-    if len(before) != 3:
-        return dense(build, signal, x)
     node = Pool(
         name=build.name("pool", signal.node.place.module),
         shape=_made(before, windows),

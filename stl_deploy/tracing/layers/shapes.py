@@ -43,7 +43,7 @@ def reshaped(build: Builder, signal: Signal, terms: Terms, before: Shape) -> Ter
             return inner.sources
         if prod(shape) == shape[0]:
             terms, known = inner.sources, inner.input_shape
-    return _reshape_node(build, signal, terms, known, shape)
+    return reshape_node(build, signal, terms, known, shape)
 
 
 def flat(build: Builder, signal: Signal, x: Ref) -> Terms:
@@ -55,10 +55,11 @@ def flat(build: Builder, signal: Signal, x: Ref) -> Terms:
     known = build.shape_of(terms) or build.shape(x.signal)
     if len(known) == 1:
         return terms
-    return _reshape_node(build, signal, terms, known, (prod(known),))
+    return reshape_node(build, signal, terms, known, (prod(known),))
 
 
-def _reshape_node(build: Builder, signal: Signal, terms: Terms, before: Shape, shape: Shape) -> Terms:
+def reshape_node(build: Builder, signal: Signal, terms: Terms, before: Shape, shape: Shape) -> Terms:
+    """Terms of one shape in another, named after the module that made a signal."""
     name = build.name("flatten", signal.node.place.module)
     return build.add(Reshape(name=name, shape=shape, sources=terms, input_shape=before))
 
@@ -105,7 +106,7 @@ def concatenated(build: Builder, signal: Signal) -> Terms:
     if axis == 1 and len(signal.node.layout[0]) == 1 and len(refs) == len(parts):
         return _concat(build, signal, sources, [shape[0] for shape in shapes], build.shape(signal))
     sizes = [prod(shape) for shape in shapes]
-    flat = [_reshape_node(build, signal, t, s, (n,)) for t, s, n in zip(sources, shapes, sizes, strict=True)]
+    flat = [reshape_node(build, signal, t, s, (n,)) for t, s, n in zip(sources, shapes, sizes, strict=True)]
     whole = _concat(build, signal, flat, sizes, (sum(sizes),))
     return _gather(build, signal, whole, (sum(sizes),), torch.cat(_places(signal), axis).numpy())
 
