@@ -44,7 +44,7 @@ def without_time(layout: Layout) -> Layout:
 
 
 def regroup(layout: Layout, shape: Sequence[int], sizes: Sizes) -> Layout | None:
-    """The layout after a reshape to ``shape``; None if it tears time or samples apart.
+    """The layout after a reshape to ``shape``, of as many values; None if it tears time or samples apart.
 
     One sample, or one step, fits anywhere: it takes an axis of size 1 if one stands at its place, else it stays with
     the time or samples before it, as ``x.flatten(0, 1)`` means it, else it goes into what follows.
@@ -61,8 +61,6 @@ def regroup(layout: Layout, shape: Sequence[int], sizes: Sizes) -> Layout | None
         if wanted == 1 and alone():
             dim.append(factors.pop(0))
         while wanted > 1:
-            if not factors:
-                return None
             factor = factors.pop(0)
             size = factor if isinstance(factor, int) else sizes[factor]
             if wanted % size == 0:

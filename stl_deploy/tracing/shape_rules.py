@@ -30,6 +30,8 @@ def _reshape(unroller: Unroller, op: Op) -> list[Flow]:
 
 
 def _to_shape(unroller: Unroller, op: Op, flow: Flow, shape: tuple[int, ...]) -> Flow:
+    if 0 in shape:
+        raise refuse(f"a reshape to {list(shape)} is of no values at all; leave it out", op)
     layout = regroup(flow.layout, shape, unroller.sizes(flow))
     if layout is None:
         raise refuse(f"a reshape to {list(shape)} tears time steps or samples apart", op)

@@ -273,6 +273,10 @@ def test_a_buffer_that_is_written_into_is_read_as_it_was() -> None:
     [
         (lambda net, x: torch.ones(*x.shape[:2], 3), "the output does not depend on the input"),
         (lambda net, x: torch.stack([step * 0 for step in x]), "the output does not depend on the input"),
+        (
+            of_spikes(lambda net, s: torch.cat([s[..., :0].reshape(T, B, 4, 0).flatten(2), s], -1)),
+            r"a reshape to \[5, 3, 4, 0\] is of no values at all; leave it out",
+        ),
         (lambda net, x: net.spikes(x) + torch.zeros(3).resize_(8).zero_(), "'resize_' changes a tensor's memory"),
         (
             steps(lambda net, x: torch.max(x, 1, out=(torch.empty(len(x)), torch.empty(len(x)).long()))[0]),
