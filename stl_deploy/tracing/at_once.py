@@ -89,4 +89,7 @@ def _left_of(reading: Reading, h: float, s: int, r: int) -> Tensor:
     try:
         return reading.full(Evaluation(given)(reading.carried, 0))
     except Unknown as unknown:
-        raise reading.refuse(f"its reset reads '{unknown.signal.node.name}' of {unknown.lag} steps ago") from None
+        raise reading.refuse(
+            f"what a spike leaves of its potential depends on '{unknown.signal.node.name}', too; let it depend on the "
+            "potential and the spike alone"
+        ) from None

@@ -114,6 +114,8 @@ class Own(nn.Module):
             h = 0.5 * v + self.fc(step) - late * (0.25 if self.kind == "half, late" else 0.5)
             out = (h >= 0.5 if self.kind == "at least" else h > 0.5).float()
             fallen = {"half": 0.25, "to a value that fires": h - 0.75, "squared": h * h}.get(self.kind, 0.5)
+            if self.kind == "as much as arrives":
+                fallen = self.fc(step)
             v = h - (out - late) * fallen
             found.append(out)
         return torch.stack(found)
@@ -127,6 +129,7 @@ class Own(nn.Module):
         ("at least", "found another reset"),
         ("to a value that fires", "found another reset"),
         ("squared", "not a weighted sum"),
+        ("as much as arrives", "what a spike leaves of its potential depends on 'addmm', too"),
         ("another threshold", "thresholds in two places"),
     ],
 )
@@ -136,6 +139,30 @@ def test_resets_that_no_neuron_has(kind: str, reason: str) -> None:
         stl.capture(Own(kind), torch.rand(8, 3, 6) * 4)
     assert caught.value.line is not None
     assert caught.value.line.startswith("test_reset_at_once.py:")
+
+
+class ChargedTwice(nn.Module):
+    """Compares its potential behind each of two charges of a step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.fc2 = nn.Linear(6, 8), nn.Linear(6, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        v, found = torch.zeros(x.shape[1], 8), []
+        for step in x:
+            v = 0.5 * v + self.fc(step)
+            early = (v > 0.5).float()
+            v = v + self.fc2(step)
+            out = (v > 0.5).float()
+            v = v - 0.5 * out
+            found.append(early + out)
+        return torch.stack(found)
+
+
+def test_two_comparisons_of_which_neither_follows_the_other() -> None:
+    with pytest.raises(CaptureError, match=r"test_reset_at_once\.py:\d+: .* thresholds in two places of one step"):
+        stl.capture(ChargedTwice(), torch.rand(8, 3, 6) * 4)
 
 
 def test_a_start_above_the_threshold_is_found_by_the_proof() -> None:
