@@ -81,6 +81,7 @@ def ordered(nodes: Mapping[str, Node]) -> tuple[Node, ...]:
         while path:
             missing = _missing(nodes[path[-1]].sources, done)
             if missing is not None:
+                assert missing not in path, f"{missing} waits for itself within one step"
                 path.append(missing)
             else:
                 name = path.pop()

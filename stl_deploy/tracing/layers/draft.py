@@ -7,10 +7,8 @@ from math import prod
 
 import numpy as np
 
-from stl_deploy.errors import CaptureError
 from stl_deploy.graph.lower.loops import ordered
 from stl_deploy.graph.program import Floats, Input, Node, Scale, Shape, Source
-from stl_deploy.graph.segments import strongly_connected
 from stl_deploy.nn.layer_graph import Gather
 
 Terms = tuple[Source, ...]
@@ -72,14 +70,4 @@ class Draft:
                 if source.node not in needed:
                     needed.add(source.node)
                     waiting.append(source.node)
-        return _in_order(
-            {key: node for key, node in self.nodes.items() if key in needed or isinstance(node, Input)},
-        )
-
-
-def _in_order(nodes: dict[str, Node]) -> tuple[Node, ...]:
-    lagless = {key: [source.node for source in node.sources if not source.delay] for key, node in nodes.items()}
-    for group in strongly_connected(list(nodes), lagless):
-        if len(group) > 1 or group[0] in lagless[group[0]]:
-            raise CaptureError(f"layers {', '.join(group)} depend on one another within one step", layer=group[0])
-    return ordered(nodes)
+        return ordered({key: node for key, node in self.nodes.items() if key in needed or isinstance(node, Input)})
