@@ -245,7 +245,7 @@ class VggSpec(_Section):
         return one * self.convs + pool
 
 
-LayerSpec = Annotated[
+BuiltSpec = (
     ConvSpec
     | LinearSpec
     | NormSpec
@@ -257,9 +257,10 @@ LayerSpec = Annotated[
     | VoteSpec
     | LiSpec
     | ResidualSpec
-    | VggSpec,
-    Field(discriminator="kind"),
-]
+)
+"""What is one layer when it is built: all but a vgg block, which is written out."""
+
+LayerSpec = Annotated[BuiltSpec | VggSpec, Field(discriminator="kind")]
 
 
 class TrainConfig(_Section):
@@ -359,7 +360,7 @@ class RunConfig(_Section):
         return self
 
     @property
-    def layers(self) -> tuple[tuple[str, LayerSpec], ...]:
+    def layers(self) -> tuple[tuple[str, BuiltSpec], ...]:
         """The network's layers in order, vgg blocks written out, each with its place, such as ``network.3``."""
         return tuple(
             (f"network.{index}", layer)

@@ -10,11 +10,11 @@ from torch import nn
 
 from stl_deploy._util.windows import output_size
 from stl_deploy.config.schema import (
+    BuiltSpec,
     ConvSpec,
     DropoutSpec,
     FlattenSpec,
     InnerSpec,
-    LayerSpec,
     LifSpec,
     LinearSpec,
     LiSpec,
@@ -24,7 +24,6 @@ from stl_deploy.config.schema import (
     PoolSpec,
     ResidualSpec,
     RlifSpec,
-    VggSpec,
     VoteSpec,
 )
 from stl_deploy.errors import ConfigError, InputError
@@ -47,7 +46,7 @@ class Build:
     classes: int
     count: int
     shape: tuple[int, ...]
-    previous: LayerSpec | None = None
+    previous: BuiltSpec | None = None
     spikes: bool = False
     counted: bool = False
     where: str = field(default="", init=False)
@@ -65,7 +64,7 @@ class Build:
             )
 
 
-def build_layer(build: Build, place: str, spec: LayerSpec) -> nn.Module:
+def build_layer(build: Build, place: str, spec: BuiltSpec) -> nn.Module:
     """The module of one layer; moves ``build`` past it. Raises ConfigError naming the layer and the shapes.
 
     place: of the layer, as in ``network.3``. A residual block gives the sum of its branches (see `Branches`).
@@ -94,14 +93,12 @@ def build_layer(build: Build, place: str, spec: LayerSpec) -> nn.Module:
             module = _li(build, spec)
         case ResidualSpec():
             module = Sum()
-        case VggSpec():
-            raise AssertionError("RunConfig.layers writes vgg blocks out")
     _note_values(build, spec)
     build.previous = spec
     return module
 
 
-def _note_values(build: Build, spec: LayerSpec) -> None:
+def _note_values(build: Build, spec: BuiltSpec) -> None:
     """Whether the layer puts out 0 or 1, or sums of these, in evaluation (dropout scales them only in training)."""
     fires = isinstance(spec, LifSpec | RlifSpec)
     kept = isinstance(spec, FlattenSpec | DropoutSpec)

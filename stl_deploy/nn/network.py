@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from stl_deploy.config.schema import Decision, LayerSpec, LiSpec, Mode, ResidualSpec, RunConfig, VoteSpec
+from stl_deploy.config.schema import BuiltSpec, Decision, LiSpec, Mode, ResidualSpec, RunConfig, VoteSpec
 from stl_deploy.errors import InputError
 from stl_deploy.graph.readout import Readout
 from stl_deploy.nn import fused
@@ -71,7 +71,7 @@ class Network(nn.Module):
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(_learns(self.mode, name))
 
-    def _add(self, build: Build, place: str, spec: LayerSpec, source: str, counts: dict[str, int]) -> str:
+    def _add(self, build: Build, place: str, spec: BuiltSpec, source: str, counts: dict[str, int]) -> str:
         """Build one layer, or a block's branches and their sum, behind ``source``; returns its name."""
         sources: tuple[str, ...] = (source,)
         if isinstance(spec, ResidualSpec):
@@ -194,7 +194,7 @@ def _learns(mode: Mode, parameter: str) -> bool:
     return {"sl": not is_threshold, "tl": is_threshold}.get(mode, True)
 
 
-def _name(spec: LayerSpec, counts: dict[str, int]) -> str:
+def _name(spec: BuiltSpec, counts: dict[str, int]) -> str:
     if spec.kind in ("vote", "li"):
         return spec.kind
     counts[spec.kind] = counts.get(spec.kind, 0) + 1
