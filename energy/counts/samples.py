@@ -27,9 +27,7 @@ class Spread:
     most: int = 0
 
     def add(self, values: Ints) -> Spread:
-        """These and ``values`` together."""
-        if not len(values):
-            return self
+        """These and ``values``, one at least, together."""
         whole = [int(value) for value in values]
         return self.join(Spread(len(whole), sum(whole), sum(v * v for v in whole), min(whole), max(whole)))
 
