@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from benchmarks.unseen import lava_dl_rows
+from stl_deploy import verbs
+from stl_deploy._util.console import Console
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.loihi.net import ConvLayer, DenseLayer, FlattenLayer, InputLayer, IntegerNet, same_net
@@ -281,12 +283,18 @@ def test_averages_at_the_end_are_left_out_and_said(small: Path) -> None:
     np.testing.assert_array_equal(simulate(net, X).y, before)
 
 
-def test_a_dense_layer_without_neurons_never_fires(small: Path) -> None:
+def test_a_dense_layer_without_neurons_never_fires(
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with h5py.File(small, "r+") as file:
         del file["layer/1/neuron"]
     net = read_netx(small)
-    assert net.notes == ("layer1 has no neurons; netx gives it such as never fire, so its spikes are all 0",)
+    note = "layer1 has no neurons; netx gives it such as never fire, so its spikes are all 0"
+    assert net.notes == (note,)
     assert not simulate(net, X).y.any()
+    np.savez(tmp_path / "x.npz", x=X)
+    verbs.simulate(small, tmp_path / "x.npz", "loihi", tmp_path / "y.npz", say=Console())
+    assert note in " ".join(capsys.readouterr().err.split())
 
 
 def test_mixed_weights_are_clipped_and_delays_clamped_as_netx_does(small: Path) -> None:
