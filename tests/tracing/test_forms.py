@@ -405,22 +405,19 @@ def test_neurons_whose_spikes_count_for_nothing_are_left_out() -> None:
 
 
 class StartsTwice(nn.Module):
-    """Two functions of a potential, each of which takes zeros where there is none yet."""
+    """A function of a potential that makes zeros where there is none yet, called twice in a step."""
 
     def __init__(self) -> None:
         super().__init__()
         self.fc = nn.Linear(6, 8)
 
-    def leak(self, v: Tensor | None, like: Tensor) -> Tensor:
-        return 0.5 * (torch.zeros_like(like) if v is None else v)
-
-    def lift(self, v: Tensor | None, like: Tensor) -> Tensor:
-        return 0.25 * (torch.zeros_like(like) if v is None else v)
+    def charged(self, v: Tensor | None, current: Tensor) -> Tensor:
+        return current + (torch.zeros_like(current) if v is None else v)
 
     def forward(self, x: Tensor) -> Tensor:
         v, out = None, []
         for current in self.fc(x):
-            v = current + self.leak(v, current) + self.lift(v, current)
+            v = 0.5 * self.charged(v, current) + 0.25 * self.charged(v, 2 * current)
             z = (v > 0.4).float()
             v = v * (1 - z)
             out.append(z)
