@@ -77,14 +77,15 @@ def ordered(nodes: Mapping[str, Node]) -> tuple[Node, ...]:
     """Every undelayed source before its reader; otherwise the order given."""
     done: dict[str, Node] = {}
     for root in nodes:
-        path: list[str] = [root]
+        path = {root: None}
         while path:
-            missing = _missing(nodes[path[-1]].sources, done)
+            name = next(reversed(path))
+            missing = _missing(nodes[name].sources, done)
             if missing is not None:
                 assert missing not in path, f"{missing} waits for itself within one step"
-                path.append(missing)
+                path[missing] = None
             else:
-                name = path.pop()
+                del path[name]
                 done[name] = nodes[name]
     return tuple(done.values())
 
