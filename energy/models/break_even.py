@@ -212,6 +212,8 @@ class _Solver:
             return replace(account, text="no synops are driven by spikes")
         if ann is None or spiking(self._counts_at(self._highest)) is None:
             return replace(account, text="the list lacks a price that this network needs")
+        if not ann[1]:
+            return replace(account, text="the ANN costs nothing at these prices")
         bends = self._bends[None if account.flow is None else account.flow.fetch]
         scales = sorted({0.0, self._highest, *(bend for bend in bends if bend < self._highest)})
 

@@ -39,7 +39,7 @@ class Cell:
 
     @property
     def ratio(self) -> float:
-        """SNN over ANN; an ANN always costs something."""
+        """SNN over ANN."""
         assert self.comparison.snn_over_ann is not None
         return self.comparison.snn_over_ann
 
@@ -66,7 +66,8 @@ def grid(
 ) -> tuple[Cell, ...]:
     """Every dataflow under every list with memory rows; with a measured ``twin`` also with the ANN's zeros skipped.
 
-    Empty for a network without weights, which has no ANN to compare with.
+    Empty for a network without weights, which has no ANN to compare with. A list at which the ANN costs nothing has no
+    ratio and is left out.
     """
     if not counts.totals.ann_macs_exact:
         return ()
@@ -81,7 +82,7 @@ def grid(
                 Cell(flow, entry, zeros, Comparison(spiking, total(ann(program, counts, entry, flow, active=active))))
                 for zeros, active in skipping
             ]
-    return tuple(cells)
+    return tuple(cell for cell in cells if cell.comparison.snn_over_ann is not None)
 
 
 def by_layer(program: Program, counts: Counts, twin: AnnTwin | None = None) -> tuple[tuple[str, float, float], ...]:

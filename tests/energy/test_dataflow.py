@@ -10,7 +10,7 @@ import pytest
 from stl_deploy.energy import AnnTwin, EnergyReport, load_prices, measure_energy
 from stl_deploy.energy.models import dataflow
 from stl_deploy.energy.models.dataflow import DATAFLOWS, Dataflow, Fetch, Sums
-from stl_deploy.energy.models.grid import Cell, quoted
+from stl_deploy.energy.models.grid import GRID_PRICES, Cell, quoted
 from stl_deploy.energy.models.layout import meeting_places
 from stl_deploy.energy.models.ledger import Item
 from stl_deploy.energy.models.lemaire import ann as lemaire_ann
@@ -187,6 +187,17 @@ def test_the_verdict_s_range_is_of_the_rows_that_the_page_shows() -> None:
 
 def test_ratios_have_two_digits() -> None:
     assert [number(r) for r in (0.996, 1.0, 0.66, 17.4, 260.4, 0.004)] == ["1.0", "1.0", "0.66", "17", "260", "0.0040"]
+
+
+def test_prices_of_nothing_have_no_ratio_and_stand_in_no_grid() -> None:
+    free = replace(FP32, name="free", terms={term: replace(p, low=0.0, high=0.0) for term, p in FP32.terms.items()})
+    report = measure_energy(two_layers(), X, prices=[free])
+    assert {c.prices.name for c in report.comparisons} == set(GRID_PRICES)
+    data = report.as_dict()
+    assert data["energy"][0]["snn_over_ann"] is None
+    solved = [m for m in data["break_even"]["models"] if m["price"] == "free"]
+    assert {(m["verdict"], m["text"]) for m in solved} == {("not defined", "the ANN costs nothing at these prices")}
+    assert data["verdict"] == measure_energy(two_layers(), X).verdict
 
 
 def test_a_net_without_weights_has_no_twin() -> None:
