@@ -13,7 +13,7 @@ from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import read_json, write_json, write_text
 from stl_deploy._util.units import range_with_unit, with_unit
 from stl_deploy.energy.ann_twin import AnnTwin
-from stl_deploy.energy.counts.coding import resolve_coding
+from stl_deploy.energy.counts.coding import Coding, resolve_coding
 from stl_deploy.energy.counts.count import ActivityCounter
 from stl_deploy.energy.measure import EnergyReport, energy_report
 from stl_deploy.energy.models.grid import quoted
@@ -141,6 +141,7 @@ def _exits(candidate: Candidate, coding: str | None) -> Iterator[Point]:
     outputs = run(candidate.program, candidate.x).outputs
     if len(outputs) != 1 or candidate.labels.ndim != 1:
         raise InputError(f"{candidate.name}: early exit needs one output and one label for each sample")
+    coding = _coding(candidate, coding).value
     sure = sureness(candidate.program, next(iter(outputs.values())))
     for margin in sorted(set(np.quantile(sure[-1], _EXITS)) - {0.0}):
         after, found = exit_steps(sure, margin), []
@@ -160,6 +161,11 @@ def _exits(candidate: Candidate, coding: str | None) -> Iterator[Point]:
         )
 
 
+def _coding(candidate: Candidate, declared: str | None) -> Coding:
+    """What all of the input is coded as; some of its steps may hold only 0 and 1 by chance."""
+    return resolve_coding(candidate.program, match_inputs(candidate.program, candidate.x).values(), declared)
+
+
 def _snn_point(candidate: Candidate, steps: int, share: float, report: EnergyReport) -> Point:
     chosen = quoted(report.comparisons)
     if chosen is None:
@@ -174,7 +180,7 @@ def _measured(
 ) -> tuple[float, EnergyReport]:
     """Accuracy and energy of the first ``steps`` steps, from one run."""
     program, x = candidate.program, candidate.x[:steps]
-    coding = resolve_coding(program, match_inputs(program, x).values(), declared)
+    coding = _coding(candidate, declared)
     counter = ActivityCounter(program, coding.value)
     share = accuracy(program, run(program, x, observe=counter, chunk=CHUNK), candidate.labels)
     if share is None:

@@ -67,6 +67,20 @@ def test_every_number_of_steps_is_a_run_of_its_own(tmp_path: Path) -> None:
         assert p.accuracy == 1.0  # both outputs spike alike; the first wins
 
 
+def test_what_the_input_is_coded_as_is_asked_of_all_its_steps_and_samples(tmp_path: Path) -> None:
+    x = spikes()
+    x[2:, 3:] /= 2  # the first steps, and the samples that stop there, hold only 0 and 1
+    net, file = write(tmp_path, x, y=np.zeros(5, np.int64))
+    graph = read_nir(Path(net))
+    graph.nodes["fc"] = nir.Linear(np.array([[2, 0, 1], [0, 2, -1]], np.float32))
+    graph.nodes["if"] = nir.IF(r=np.full(2, 1e4), v_threshold=np.ones(2))
+    nir.write(net, graph)
+    inferred = tradeoff([Path(net)], Path(file), over_steps=True, early_exit=True)
+    declared = tradeoff([Path(net)], Path(file), over_steps=True, early_exit=True, input_coding="analog")
+    assert any(p.margin for p in inferred.points)
+    assert inferred == declared
+
+
 def test_sureness_and_exit_steps_by_hand() -> None:
     program = Program((), 1.0)
     outputs = np.array([[[1, 0, 0], [0, 1, 1]], [[0, 0, 0], [0, 2, 0]], [[0, 4, 0], [0, 0, 0]]], np.float32)
