@@ -19,7 +19,7 @@ from stl_deploy.energy.counts.arrivals import feeders
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.prices.price_list import PriceList, Range
 from stl_deploy.graph.placement import Placement
-from stl_deploy.graph.program import Conv, Program
+from stl_deploy.graph.program import Conv, Pool, Program
 
 _SYNC = {1: "step_sync_1_tiles", 2: "step_sync_2_tiles", 4: "step_sync_4_tiles", 29: "step_sync_29_tiles"}
 
@@ -52,9 +52,10 @@ class Work:
 def layer_work(program: Program, counts: Counts, name: str, chip: ChipModel, placement: Placement | None) -> Work:
     """The work of a neuron node in a mean step."""
     steps, counted = counts.T * counts.batch, counts.neurons[name]
-    weighted = [feeder for feeder in feeders(program, program.by_name[name]) if feeder in counts.weighted]
-    conv = [feeder for feeder in weighted if isinstance(program.by_name[feeder], Conv)]
-    synops = {feeder: counts.weighted[feeder].synops / steps for feeder in weighted}
+    taps = {**counts.weighted, **counts.pools}
+    tapped = [feeder for feeder in feeders(program, program.by_name[name]) if feeder in taps]
+    conv = [feeder for feeder in tapped if isinstance(program.by_name[feeder], Conv | Pool)]
+    synops = {feeder: taps[feeder].synops / steps for feeder in tapped}
     cores, share = ceil(counted.neurons / chip.neurons_per_core), 1 / ceil(counted.neurons / chip.neurons_per_core)
     if placement is not None and (held := [c.last - c.first for c in placement.cores if c.node == name]):
         cores, share = len(held), max(held) / counted.neurons
@@ -64,7 +65,7 @@ def layer_work(program: Program, counts: Counts, name: str, chip: ChipModel, pla
         spikes=counted.spikes / steps,
         synops_dense=sum(n for feeder, n in synops.items() if feeder not in conv),
         synops_conv=sum(n for feeder, n in synops.items() if feeder in conv),
-        received=sum(counts.weighted[feeder].in_nonzero for feeder in weighted) / steps,
+        received=sum(taps[feeder].in_nonzero for feeder in tapped) / steps,
         cores=cores,
         share=share,
     )

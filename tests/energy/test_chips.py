@@ -18,7 +18,7 @@ from stl_deploy.energy.models.verdict import on_chip
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.graph.program import Program
 from tests.energy.close import approx
-from tests.energy.nets import f32, lif, linear, program, start
+from tests.energy.nets import f32, lif, linear, pool, program, start
 
 PJ, NS = 1e-12, 1e-9
 X = f32([[[1, 0]], [[0, 0]]])  # one sample, two steps, one event
@@ -50,6 +50,14 @@ def test_the_step_of_loihi_by_hand() -> None:
     assert found.step[1] == approx((hidden + out + (0.5 + 1.5) * 16 + 600) * NS)
     assert found.latency == approx((2 * found.step[0], 2 * found.step[1]))
     assert found.step_source == "predicted: neurocores only, input and output excluded"
+
+
+def test_the_events_of_a_pool_take_time_as_they_take_energy() -> None:
+    net = program(start((1, 2, 2)), pool("sum", "in", (1, 2, 2)), lif("max", "sum", (1, 1, 1), 0.5, None))
+    x = f32(np.ones((2, 1, 1, 2, 2)))
+    found = next(c for c in measure_energy(net, x).chips if c.chip == "loihi1")
+    one = 6.0 + 3.7 + 30 + 4 * 3.1  # four events of the window at a convolution's latency
+    assert found.step == approx(((one + 600) * NS, (one + 4 * 16 + 600) * NS))
 
 
 def test_power_flows_for_the_whole_latency() -> None:
