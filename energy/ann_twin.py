@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from stl_deploy.energy.counts.record import Counts
@@ -14,6 +15,7 @@ class AnnTwin:
     """MACs of a trained ANN whose input was not zero (``macs_nonzero``), of all its MACs, summed over ``samples``.
 
     macs: dense MACs of the same passes. source: which network. accuracy: of it on these samples, or None.
+    by_layer: share of each layer's MACs whose input was not zero; empty where only the sum is known.
     """
 
     macs_nonzero: int
@@ -21,11 +23,17 @@ class AnnTwin:
     samples: int
     source: str
     accuracy: float | None = None
+    by_layer: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def fraction(self) -> float:
         """Share of the MACs that zero-skipping hardware would do."""
         return self.macs_nonzero / self.macs if self.macs else 0.0
+
+    @property
+    def active(self) -> float | Mapping[str, float]:
+        """The share by layer, or over all layers where no more is known."""
+        return self.by_layer or self.fraction
 
     def check(self, counts: Counts) -> None:
         """Raise InputError unless one pass of the twin has as many MACs as one pass of the network counted."""
@@ -56,6 +64,7 @@ def twin_json(twin: AnnTwin | None, counts: Counts, first_layer_synops: int) -> 
         "label": "measured",
         "macs_zero_skipping": [twin.macs_nonzero / twin.samples] * 2,
         "active_fraction": twin.fraction,
+        "active_by_layer": dict(twin.by_layer),
         "samples": twin.samples,
         "source": twin.source,
         "accuracy": twin.accuracy,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from math import inf
@@ -135,7 +135,7 @@ def break_even(
     rate = sum(c.spikes for c in firing) / updates if updates else None
     values: dict[Measure, float | None] = {"spikes per synapse per inference": per_synapse, "spike rate": rate}
     published = tuple((limit, values[limit.measure], _verdict(values[limit.measure], limit)) for limit in PUBLISHED)
-    solve = _Solver(program, counts, per_synapse, rate, 1.0 if twin is None else twin.fraction)
+    solve = _Solver(program, counts, per_synapse, rate, 1.0 if twin is None else twin.active)
     found = [solve.arithmetic(entry) for entry in prices if entry.scope == "arithmetic"]
     found += [solve.dataflow(flow, entry) for entry in memory_lists(prices) for flow in DATAFLOWS]
     found += [solve.published(model) for model in memory_models]
@@ -160,7 +160,14 @@ class _Solver:
     So it is worked out at its bends, and the break-even is found between two of them.
     """
 
-    def __init__(self, program: Program, counts: Counts, per_synapse: float, rate: float | None, active: float) -> None:
+    def __init__(
+        self,
+        program: Program,
+        counts: Counts,
+        per_synapse: float,
+        rate: float | None,
+        active: float | Mapping[str, float],
+    ) -> None:
         self._program, self._counts, self._active = program, counts, active
         self._per_synapse, self._rate = per_synapse, rate
         first = set(first_layer(program, counts))

@@ -14,7 +14,7 @@ accumulator.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Literal, get_args
@@ -116,21 +116,22 @@ def ann(
     prices: PriceList,
     flow: Dataflow,
     *,
-    active: float = 1.0,
+    active: float | Mapping[str, float] = 1.0,
     bits: int | None = None,
     input_reads: Literal["once", "per_mac"] = "once",
 ) -> tuple[Item, ...]:
     """One dense pass of the twin.
 
-    active: share of the MACs on non-zero inputs; the others are skipped: neither multiplied, nor their weights and sums
-    fetched. bits: of activations (None: as wide as weights); on integers the multiply is priced in proportion to
-    them. input_reads: ``per_mac`` where nothing is reused at all.
+    active: share of the MACs on non-zero inputs, over all layers or of each; the others are skipped: neither
+    multiplied, nor their weights and sums fetched. bits: of activations (None: as wide as weights); on integers the
+    multiply is priced in proportion to them. input_reads: ``per_mac`` where nothing is reused at all.
     """
     ledger = Ledger(prices)
     act = prices.weight_bits if bits is None else bits
     places = meeting_places(program, counts)
     for layer in synapses(program, counts):
-        _dense_layer(layer, prices, flow, ledger, active, act, places[layer.name], per_mac=input_reads == "per_mac")
+        share = active if isinstance(active, float) else active.get(layer.name, 0.0)
+        _dense_layer(layer, prices, flow, ledger, share, act, places[layer.name], per_mac=input_reads == "per_mac")
     for name, pool in counts.pools.items():
         ledger.ops(name, "pool adds", "add", pool.synapses)
         read, written = input_words(program, name), prod(program.by_name[name].shape)

@@ -7,7 +7,7 @@ sums at 45 nm prices, and the twin's zeros skipped where they were measured in a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -71,9 +71,9 @@ def grid(
     """
     if not counts.totals.ann_macs_exact:
         return ()
-    skipping: list[tuple[Zeros, float]] = [("computed", 1.0)]
+    skipping: list[tuple[Zeros, float | Mapping[str, float]]] = [("computed", 1.0)]
     if twin is not None:
-        skipping.append(("skipped", twin.fraction))
+        skipping.append(("skipped", twin.active))
     cells = []
     for entry in memory_lists(prices):
         for flow in DATAFLOWS:
@@ -87,7 +87,7 @@ def grid(
 
 def by_layer(program: Program, counts: Counts, twin: AnnTwin | None = None) -> tuple[tuple[str, float, float], ...]:
     """Layer, and joules of the SNN and of the ANN in it, under the quoted dataflow and prices; in the graph's order."""
-    prices, active = load_prices(QUOTED_PRICE), 1.0 if twin is None else twin.fraction
+    prices, active = load_prices(QUOTED_PRICE), 1.0 if twin is None else twin.active
     sides = snn(program, counts, prices, QUOTED), ann(program, counts, prices, QUOTED, active=active)
     sums = [{name: middle(total([i for i in side if i.layer == name])) for name in counts.order} for side in sides]
     return tuple((name, sums[0][name], sums[1][name]) for name in counts.order)

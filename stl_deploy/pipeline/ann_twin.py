@@ -43,18 +43,21 @@ def measure_twin(program: Program, run_dir: Path, x: NDArray[Any], labels: NDArr
     if missing:
         raise InputError(f"{run_dir}: expected layer '{missing[0]}'; found {', '.join(before)}; train the same network")
     frames = x[:1] if bool((x == x[:1]).all()) else x
-    active = right = 0
+    active, right = dict.fromkeys(nodes, 0), 0
     for start in range(0, frames.shape[1], CHUNK):
         part = torch.from_numpy(np.ascontiguousarray(frames[:, start : start + CHUNK], np.float32))
         outputs: dict[str, Tensor] = {INPUT: part}
         votes = network(part, lambda name, y, kept=outputs: kept.__setitem__(name, y))
-        active += sum(_active(run_dir, node, outputs[before[name]]) for name, node in nodes.items())
+        for name, node in nodes.items():
+            active[name] += _active(run_dir, node, outputs[before[name]])
         if labels is not None:
             right += int((network.decide(votes).numpy() == labels[start : start + CHUNK]).sum())
     passes = frames.shape[0] * frames.shape[1]
     accuracy = None if labels is None else right / frames.shape[1]
-    macs = sum(dense_macs(node) for node in nodes.values()) * passes
-    return AnnTwin(active, macs, passes, f"{run_dir.name}, trained in mode ann", accuracy)
+    macs = {name: dense_macs(node) * passes for name, node in nodes.items()}
+    shares = {name: active[name] / each for name, each in macs.items() if each}
+    source = f"{run_dir.name}, trained in mode ann"
+    return AnnTwin(sum(active.values()), sum(macs.values()), passes, source, accuracy, shares)
 
 
 def keep_twin(config: RunConfig, run_dir: Path, say: Console) -> Path:

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from stl_deploy.energy import measure_energy
+from stl_deploy.energy.counts.taps import dense_macs
 from stl_deploy.errors import InputError
-from stl_deploy.graph.program import Program, Reshape, Source
+from stl_deploy.graph.program import Conv, Linear, Program, Reshape, Source
 from stl_deploy.pipeline.ann_twin import measure_twin
 from stl_deploy.pipeline.configure import configure
 from stl_deploy.pipeline.train import train
@@ -54,10 +55,13 @@ def dense(folder: Path, x: np.ndarray) -> int:
     network, _ = load_network(folder)
     outputs: dict[str, torch.Tensor] = {}
     network(torch.from_numpy(x), outputs.__setitem__)
-    first = torch.from_numpy((x != 0).astype(np.float32))[0]
-    total = torch.nn.functional.conv2d(first, torch.ones(3, 1, 3, 3), padding=1).sum().item()
-    total += 20 * (outputs["flatten1"] != 0).sum().item() + 10 * (outputs["lif2"] != 0).sum().item()
+    total = _first_layer(x) + 20 * (outputs["flatten1"] != 0).sum().item() + 10 * (outputs["lif2"] != 0).sum().item()
     return round(total)
+
+
+def _first_layer(x: np.ndarray) -> float:
+    events = torch.from_numpy((x != 0).astype(np.float32))[0]
+    return torch.nn.functional.conv2d(events, torch.ones(3, 1, 3, 3), padding=1).sum().item()
 
 
 def test_zeros_are_counted_in_the_trained_twin(ann: Path) -> None:
@@ -66,6 +70,11 @@ def test_zeros_are_counted_in_the_trained_twin(ann: Path) -> None:
     assert twin.macs_nonzero == dense(ann, x)
     assert 0.05 < twin.fraction < 1
     assert twin.samples == 70
+    layers = {name: node for name, node in spiking().by_name.items() if isinstance(node, Conv | Linear)}
+    assert set(twin.by_layer) == set(layers)
+    each = [share * dense_macs(layers[name]) for name, share in twin.by_layer.items()]
+    assert sum(each) == pytest.approx(twin.macs_nonzero / 70)
+    assert twin.by_layer["conv1"] == pytest.approx(_first_layer(x) / dense_macs(layers["conv1"]) / 70)
     assert twin.accuracy is not None
     report = measure_energy(spiking(), image(4), twin=twin).as_dict()
     assert report["ann_twin"]["label"] == "measured"

@@ -17,6 +17,7 @@ from stl_deploy.energy.models.lemaire import ann as lemaire_ann
 from stl_deploy.energy.models.lemaire import snn as lemaire_snn
 from stl_deploy.energy.models.verdict import number
 from stl_deploy.energy.prices.comparison import Comparison
+from stl_deploy.energy.prices.price_list import middle
 from stl_deploy.energy.prices.sram import access, word_access
 from stl_deploy.graph.program import Neuron, Program, Source
 from tests.energy.close import approx
@@ -152,6 +153,21 @@ def test_a_twin_that_skips_zeros_fetches_no_weights_and_sums_for_them() -> None:
         assert counts(items, "weight reads") == {"c": 9}
         assert counts(items, "partial sum reads and writes") == {"c": 18}
     assert cell(report, "per_event", "memory", zeros="skipped").ratio > cell(report, "per_event", "memory").ratio
+
+
+def test_each_layer_skips_the_zeros_that_were_measured_in_it() -> None:
+    twin = AnnTwin(macs_nonzero=9, macs=12, samples=1, source="twin", by_layer={"a": 1.0, "b": 0.5})
+    report = measure_energy(two_layers(), X, twin=twin)
+    items = dataflow.ann(two_layers(), report.counts, INT8, Dataflow("per_step", "registers"), active=twin.active)
+    assert counts(items, "MACs: multiply") == {"a": 6, "b": 3}
+    assert counts(items, "weight reads") == {"a": 6, "b": 3}
+    dense = measure_energy(two_layers(), X).by_layer
+    skipped = {name: ann for name, _, ann in report.by_layer}
+    assert {name for name, _, ann in dense if skipped[name] < ann} == {"b"}
+    chosen = quoted(report.comparisons)
+    assert chosen is not None
+    assert sum(skipped.values()) == approx(middle(chosen.comparison.ann_J))
+    assert report.as_dict()["ann_twin"]["active_by_layer"] == {"a": 1.0, "b": 0.5}
 
 
 def test_the_quoted_cell_follows_the_rule() -> None:
