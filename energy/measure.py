@@ -11,6 +11,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from stl_deploy._util.units import with_unit
 from stl_deploy.energy.ann_twin import AnnTwin, twin_json
 from stl_deploy.energy.chips.baselines import baselines
 from stl_deploy.energy.chips.lines import ChipLine, check_step_time, chip_lines
@@ -213,7 +214,7 @@ def energy_report(
         tuple(price(program, counts, entry, messages, chip.reason) for entry in lists),
         conventions(program, counts),
         break_even(program, counts, lists, found, twin),
-        (*notes, *_assumptions(program, counts, coding)),
+        (*notes, *_assumptions(program, counts, coding), *_given(step_time)),
         memory_of(program, counts),
         {node.name: layer_ops(node, counts.neurons[node.name]) for node in program.of(Neuron)},
         grid(program, counts, lists, twin),
@@ -244,6 +245,13 @@ def _sources(program: Program, name: str) -> tuple[str, ...]:
     """What feeds a layer, in the graph's order; one that stands at or behind it closes a loop."""
     found = feeders(program, program.by_name[name])
     return tuple(node.name for node in program.nodes if node.name in found)
+
+
+def _given(step_time: float | None) -> tuple[str, ...]:
+    if step_time is None:
+        return ()
+    step = with_unit(step_time, "s")
+    return (f"A step of {step} is taken as given on every chip but those in real time; it is true of one that has it.",)
 
 
 def _assumptions(program: Program, counts: Counts, coding: Coding) -> tuple[str, ...]:

@@ -29,7 +29,8 @@ class ChipLine:
     """One inference on one chip, all [low, high].
 
     floor: floor power x time; None where no floor is published. latency None: no time can be told. chips: how many
-    the network needs. sigma: of the total from the published deviations of its prices; None without any.
+    the network needs. sigma: of the total from the published deviations of its prices; None without any. evidence: of
+    its power; events_evidence: of its events' prices, or of its instructions.
     """
 
     chip: str
@@ -44,6 +45,7 @@ class ChipLine:
     chips: int = 1
     sigma: float | None = None
     evidence: str
+    events_evidence: tuple[str, ...]
     source: str
     note: str
 
@@ -65,6 +67,7 @@ class ChipLine:
             "step_time_source": self.step_source,
             "chips": self.chips,
             "evidence": self.evidence,
+            "events_evidence": list(self.events_evidence),
             "source": self.source,
             "note": self.note,
         }
@@ -86,7 +89,7 @@ def chip_lines(
     """Every chip, then the microcontrollers that the C target runs on.
 
     on_chip: the network's placements on Loihi 1, if any, and ``traffic`` over them. step: seconds of a measured step,
-    instead of the predicted one; raises InputError unless it is positive.
+    instead of the predicted one, but not of one in real time; raises InputError unless it is positive.
     """
     check_step_time(step)
     lines = [_line(program, counts, chip, on_chip, traffic, step) for chip in chip_models()]
@@ -108,10 +111,10 @@ def _line(
     works = [layer_work(program, counts, name, chip, simple) for name in named]
     chips = chips_needed(sum(work.cores for work in works), chip)
     step, source = None, None
-    if given is not None:
-        step, source = (given, given), GIVEN
-    elif chip.real_time_step is not None:
+    if chip.real_time_step is not None:
         step, source = (chip.real_time_step.low, chip.real_time_step.high), "real time, by definition"
+    elif given is not None:
+        step, source = (given, given), GIVEN
     elif chip.latencies is not None:
         step, source = step_time(works, chip), PREDICTED
     latency = None if step is None else (step[0] * counts.T, step[1] * counts.T)
@@ -133,6 +136,7 @@ def _line(
         chips=chips,
         sigma=_sigma(chip, latency, chips, sigma),
         evidence=chip.evidence,
+        events_evidence=tuple(dict.fromkeys(prices.evidence for prices in chip.events)),
         source=chip.source,
         note=note,
     )
@@ -174,8 +178,8 @@ def _board(counts: Counts, device: Device, given: float | None) -> ChipLine:
     latency = (low * core.cycles[0] / device.hz, high * core.cycles[1] / device.hz)
     step = (latency[0] / counts.T, latency[1] / counts.T)
     source = (
-        f"predicted: {low:,.0f} to {high:,.0f} instructions, as an emulated {core.name} counts them (simulated), "
-        f"{core.cycles[0]:g} to {core.cycles[1]:g} cycles each (assumed) at {device.hz / 1e6:g} MHz"
+        f"predicted: {low:,.0f} to {high:,.0f} instructions an inference, as an emulated {core.name} counts them "
+        f"(simulated), {core.cycles[0]:g} to {core.cycles[1]:g} cycles each (assumed) at {device.hz / 1e6:g} MHz"
     )
     if given is not None:
         step, source, latency = (given, given), GIVEN, (given * counts.T, given * counts.T)
@@ -192,6 +196,7 @@ def _board(counts: Counts, device: Device, given: float | None) -> ChipLine:
         step=step,
         step_source=source,
         evidence="measured",
+        events_evidence=("simulated",),
         source=device.source,
         note=f"Power of published int8 inferences, {per_cycle}, everything included; not measured on our C code. If a "
         f"synop or an update cost what a MAC of those networks costs: {macs}.",

@@ -89,6 +89,21 @@ def test_spinnaker_steps_last_a_millisecond() -> None:
     assert found.sigma == approx(np.hypot(np.hypot(9 * 1290, 10 * 4100), 5 * 11300) * PJ)
 
 
+def test_a_given_step_leaves_a_board_in_real_time_its_millisecond() -> None:
+    found = line("spinnaker1", step=1e-6)
+    assert (found.latency, found.step_source) == ((2e-3, 2e-3), "real time, by definition")
+    told = [text for text in measure_energy(two_layers(), X, step_time=1e-6).assumptions if "step" in text]
+    assert told[-1].startswith("A step of 1 µs is taken as given on every chip but those in real time")
+    assert not any("as given" in text for text in measure_energy(two_layers(), X).assumptions)
+
+
+def test_power_and_events_say_each_how_they_are_known() -> None:
+    known = {c.chip: (c.evidence, c.events_evidence) for c in measure_energy(two_layers(), X).chips}
+    assert known["loihi1"] == ("measured", ("simulated", "calibrated"))
+    assert known["spinnaker1"] == ("measured", ("measured",))
+    assert {known[d.name] for d in devices() if d.microcontroller} == {("measured", ("simulated",))}
+
+
 def test_what_is_not_published_is_null_and_not_0() -> None:
     data = line("spinnaker2").as_dict()
     assert [data[key] for key in ("floor_J", "latency_s", "edp_Js", "step_time_s", "step_time_source")] == [None] * 5
