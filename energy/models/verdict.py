@@ -54,9 +54,11 @@ def number(ratio: float) -> str:
 
 
 def equal_at(break_even: BreakEven) -> str:
-    """Where the quoted comparison would be 1."""
+    """Where the quoted comparison would be 1, or that there are no spikes."""
+    if not break_even.spike_rate:
+        return "no neuron of it spikes" if break_even.spike_rate is None else "no neuron fires on this input"
     found = next((m for m in break_even.models if (m.flow, m.price) == (QUOTED, QUOTED_PRICE)), None)
-    if found is None or found.scale is None or break_even.spike_rate is None or found.spike_rate is None:
+    if found is None or found.scale is None or found.spike_rate is None:
         return {
             "above": "more at every spike rate",
             "below": "less at every spike rate",

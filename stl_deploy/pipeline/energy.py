@@ -241,7 +241,8 @@ def summary(report: EnergyReport) -> list[str]:
     items = data["models"][0]["snn"][:3]
     everything = data["models"][0]["snn_range_J"][1]
     shares = ", ".join(f"{i['layer']}: {i['term']} {i['joules'][1] / everything:.0%}" for i in items)
-    lines += [f"what dominates ({data['models'][0]['name']}): {shares}"] if items else []
+    account = f"{data['models'][0]['name']}, {data['models'][0]['price']}"
+    lines += [f"what dominates ({account}): {shares}"] if items else []
     least, most = twin["macs_zero_skipping"]
     skipped = f"{least:,.0f}" if least == most else f"{least:,.0f} to {most:,.0f}"
     lines += [f"ANN twin, zeros skipped: {skipped} of {twin['macs_dense']:,.0f} MACs ({twin['label']})"]
@@ -254,9 +255,25 @@ def summary(report: EnergyReport) -> list[str]:
             else f"{with_unit(found, 'J')} per sample (measured)"
         )
         lines += [f"this machine's CPU, ONNX Runtime: {shown}"]
-    per_synapse = data["break_even"]["spikes_per_synapse_per_inference"]
-    verdicts = {f"{p['verdict']} the limit of {p['study'].split(',')[0]}" for p in data["break_even"]["published"]}
-    return [*lines, f"{per_synapse:.3g} spikes per synapse and inference: {'; '.join(sorted(verdicts))}"]
+    return [*lines, *_limits(data["break_even"])]
+
+
+_MEASURES = {
+    "spikes per synapse per inference": "{:.3g} spikes per synapse and inference",
+    "spike rate": "{:.3g} % spikes per neuron and step",
+}
+_WHERE = {"below": "below the limit of", "within": "between the limits of", "above": "above the limit of"}
+
+
+def _limits(break_even: dict[str, Any]) -> list[str]:
+    """Where the network stands to published limits, one line for each measure that they are of."""
+    told: dict[str, list[str]] = {}
+    for limit in break_even["published"]:
+        value = limit["this_network"]
+        if value is not None:
+            shown = _MEASURES[limit["measure"]].format(100 * value if limit["measure"] == "spike rate" else value)
+            told.setdefault(shown, []).append(f"{_WHERE[limit['verdict']]} {limit['study'].split(',')[0]}")
+    return [f"{shown}: {'; '.join(limits)}" for shown, limits in told.items()]
 
 
 def _placed(placement: dict[str, Any]) -> list[str]:

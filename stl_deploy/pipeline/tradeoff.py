@@ -216,5 +216,5 @@ def _show(result: Tradeoff, say: Console) -> None:
         sure = "" if p.margin is None else f", until sure by {p.margin:.3g}"
         what = [p.name, p.mode or p.kind, f"{p.steps}{sure}", "" if p.epoch is None else str(p.epoch)]
         rows.append([*what, f"{p.accuracy:.2%}", *energy, "yes" if p in front else ""])
-    headers = ["network", "mode", "T", "epoch", "accuracy (measured)", f"energy ({DEFAULT_PRICE})", "over all models"]
+    headers = ["network", "mode", "T", "epoch", "accuracy (measured)", f"energy ({DEFAULT_PRICE})", "over the grid"]
     say.table([*headers, "Pareto"], rows)

@@ -22,7 +22,7 @@ _NAMED = 12
 class Point:
     """One network at one number of steps, or stopping at each sample once sure by ``margin``: steps is then a mean.
 
-    joules: of one inference under one model; range_J: over all models.
+    joules: of one inference under one model; range_J: over the grid.
     mode: how it was trained (stl, sl, tl, ann; "" where that is not known). epoch: of a kept epoch of a training.
     """
 

@@ -201,6 +201,12 @@ def test_the_verdict_s_range_is_of_the_rows_that_the_page_shows() -> None:
     assert report.verdict.startswith(f"The SNN costs {number(min(skipped))} to {number(max(skipped))} times")
 
 
+def test_the_verdict_says_that_no_neuron_fires() -> None:
+    assert "no neuron fires on this input)" in measure_energy(two_layers(), 0 * X).verdict
+    still = program(start((2,)), linear("a", "in", np.ones((3, 2))))
+    assert "no neuron of it spikes)" in measure_energy(still, X).verdict
+
+
 def test_ratios_have_two_digits() -> None:
     assert [number(r) for r in (0.996, 1.0, 0.66, 17.4, 260.4, 0.004)] == ["1.0", "1.0", "0.66", "17", "260", "0.0040"]
 

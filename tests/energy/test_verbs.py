@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nir
@@ -14,7 +15,7 @@ from stl_deploy.graph.dialect import load_dialect
 from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Neuron
-from stl_deploy.pipeline.energy import energy
+from stl_deploy.pipeline.energy import energy, summary
 from tests.conformance.golden import GOLDEN
 from tests.energy.brute import Walk
 from tests.energy.test_report import Page
@@ -115,6 +116,25 @@ def test_how_the_file_was_read_is_said(
     assert sentence in shown.err
 
 
+def test_each_published_limit_is_told_of_the_measure_that_it_is_of(tmp_path: Path) -> None:
+    net, x = write(tmp_path, spikes())
+    report = energy(Path(net), Path(x))
+    lines = summary(report)
+    crossed = next(line for line in lines if "spikes per synapse and inference" in line)
+    assert "Davidson" in crossed
+    assert "Dampfhoffer" in crossed
+    assert "Yan" not in crossed
+    assert report.break_even.spike_rate == 0
+    assert "0 % spikes per neuron and step: below the limit of Yan et al." in lines
+    inside = replace(report.break_even, published=tuple((p, v, "within") for p, v, _ in report.break_even.published))
+    assert "between the limits of Dampfhoffer et al." in summary(replace(report, break_even=inside))[-2]
+    steady = replace(report.break_even, published=tuple((p, None, "not defined") for p, *_ in inside.published))
+    assert not any("limit" in line for line in summary(replace(report, break_even=steady)))
+    assert any(
+        line.startswith("what dominates (operations, memory and addressing, horowitz45_fp32): ") for line in lines
+    )
+
+
 def test_a_file_that_does_not_say_its_dialect_is_not_costed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     net, x = write(tmp_path, spikes(), stated=False)
     assert main(["energy", net, "-i", x, "-o", str(tmp_path / "out")]) == 2
@@ -154,7 +174,7 @@ def test_the_step_time_of_a_chip_is_checked(tmp_path: Path, capsys: pytest.Captu
     assert "step time: expected the seconds of one measured time step, more than 0; found 0" in capsys.readouterr().err
     assert main(["energy", net, "-i", x, "--step-time", "1e-3", "--json"]) == 0
     chips = json.loads(capsys.readouterr().out)["chips"]
-    assert {c["step_time_source"] for c in chips if c["latency_s"]} == {"given"}
+    assert {c["step_time_source"] for c in chips if c["latency_s"]} == {"given", "real time, by definition"}
 
 
 def test_validate_prints_every_error(capsys: pytest.CaptureFixture[str]) -> None:
