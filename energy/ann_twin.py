@@ -16,6 +16,7 @@ class AnnTwin:
 
     macs: dense MACs of the same passes. source: which network. accuracy: of it on these samples, or None.
     by_layer: share of each layer's MACs whose input was not zero; empty where only the sum is known.
+    frames: passes for each of these samples, whose mean the accuracy is of.
     """
 
     macs_nonzero: int
@@ -24,6 +25,7 @@ class AnnTwin:
     source: str
     accuracy: float | None = None
     by_layer: Mapping[str, float] = field(default_factory=dict)
+    frames: int = 1
 
     @property
     def fraction(self) -> float:
@@ -60,6 +62,7 @@ def twin_json(twin: AnnTwin | None, counts: Counts, first_layer_synops: int) -> 
             "macs_zero_skipping": [least, dense],
             "text": "the twin's own zero activations were not measured: between these bounds (train one: --mode ann)",
         }
+    frames = f": of each of the {twin.frames} frames that its accuracy is of" if twin.frames > 1 else ""
     return data | {
         "label": "measured",
         "macs_zero_skipping": [twin.macs_nonzero / twin.samples] * 2,
@@ -68,5 +71,5 @@ def twin_json(twin: AnnTwin | None, counts: Counts, first_layer_synops: int) -> 
         "samples": twin.samples,
         "source": twin.source,
         "accuracy": twin.accuracy,
-        "text": "MACs on non-zero inputs, counted in the trained twin",
+        "text": "MACs on non-zero inputs, counted in the trained twin" + frames,
     }

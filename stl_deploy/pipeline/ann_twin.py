@@ -57,7 +57,7 @@ def measure_twin(program: Program, run_dir: Path, x: NDArray[Any], labels: NDArr
     macs = {name: dense_macs(node) * passes for name, node in nodes.items()}
     shares = {name: active[name] / each for name, each in macs.items() if each}
     source = f"{run_dir.name}, trained in mode ann"
-    return AnnTwin(sum(active.values()), sum(macs.values()), passes, source, accuracy, shares)
+    return AnnTwin(sum(active.values()), sum(macs.values()), passes, source, accuracy, shares, frames.shape[0])
 
 
 def keep_twin(config: RunConfig, run_dir: Path, say: Console) -> Path:

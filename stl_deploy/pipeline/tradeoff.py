@@ -204,8 +204,9 @@ def _ann_point(name: str, twin: AnnTwin, report: EnergyReport) -> Point:
     chosen = quoted(report.comparisons)
     assert twin.accuracy is not None
     assert chosen is not None
-    spread = _limits([cell.comparison.ann_J for cell in report.comparisons])
-    return Point(name, "ANN", "ann", 1, None, twin.accuracy, middle(chosen.comparison.ann_J), spread)
+    low, high = _limits([cell.comparison.ann_J for cell in report.comparisons])
+    spread, energy = (twin.frames * low, twin.frames * high), twin.frames * middle(chosen.comparison.ann_J)
+    return Point(name, "ANN", "ann", twin.frames, None, twin.accuracy, energy, spread)
 
 
 def _show(result: Tradeoff, say: Console) -> None:

@@ -84,7 +84,8 @@ def test_zeros_are_counted_in_the_trained_twin(ann: Path) -> None:
 def test_a_repeated_input_is_one_frame_and_a_changing_one_is_not(ann: Path) -> None:
     assert measure_twin(spiking(), ann, image(3)) == measure_twin(spiking(), ann, image())
     changing = np.concatenate([image(), image() * 0])
-    assert measure_twin(spiking(), ann, changing).samples == 140
+    twin = measure_twin(spiking(), ann, changing)
+    assert (twin.samples, twin.frames) == (140, 2)
 
 
 def test_another_topology_is_refused(ann: Path) -> None:

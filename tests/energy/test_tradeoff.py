@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from stl_deploy.config.load import load_config
 from stl_deploy.data import load_dataset
-from stl_deploy.energy import measure_energy
+from stl_deploy.energy import AnnTwin, measure_energy
 from stl_deploy.energy.models.grid import quoted
 from stl_deploy.energy.prices.price_list import middle
 from stl_deploy.errors import InputError
@@ -22,13 +22,15 @@ from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import run
+from stl_deploy.pipeline.candidates import Candidate
 from stl_deploy.pipeline.configure import configure
-from stl_deploy.pipeline.tradeoff import read_tradeoff, tradeoff
+from stl_deploy.pipeline.tradeoff import over_time, read_tradeoff, tradeoff
 from stl_deploy.pipeline.train import train
 from stl_deploy.report.pareto import Point, pareto_front, render_pareto
 from stl_deploy.training.evaluate import evaluate
 from stl_deploy.training.model_file import load_network, model_facts
 from stl_deploy.training.snapshots import snapshots
+from tests.energy.nets import lif, linear, program, start
 from tests.energy.test_ann import NETWORK
 from tests.energy.test_report import EVIL, Page
 from tests.energy.test_verbs import main, spikes, write
@@ -79,6 +81,20 @@ def test_what_the_input_is_coded_as_is_asked_of_all_its_steps_and_samples(tmp_pa
     declared = tradeoff([Path(net)], Path(file), over_steps=True, early_exit=True, input_coding="analog")
     assert any(p.margin for p in inferred.points)
     assert inferred == declared
+
+
+def test_a_twin_that_saw_every_frame_pays_for_every_frame() -> None:
+    net = program(start((3,)), linear("a", "in", np.ones((2, 3))), lif("out_", "a", (2,)))
+    candidate = Candidate("net", "", net, spikes(), np.zeros(5, np.int64))
+    once, each = (AnnTwin(9 * n, 30 * n, 5 * n, "twin", 0.6, frames=n) for n in (1, 4))
+    one, four = (over_time(candidate, twin).points[-1] for twin in (once, each))
+    assert (one.steps, four.steps) == (1, 4)
+    assert four.joules == pytest.approx(4 * one.joules)
+    assert four.range_J == pytest.approx([4 * end for end in one.range_J])
+    told = measure_energy(net, spikes(), twin=each).as_dict()["ann_twin"]["text"]
+    assert (
+        told == "MACs on non-zero inputs, counted in the trained twin: of each of the 4 frames that its accuracy is of"
+    )
 
 
 def test_sureness_and_exit_steps_by_hand() -> None:
