@@ -36,7 +36,7 @@ from stl_deploy.energy.prices.joules import price
 from stl_deploy.energy.prices.load import load_prices
 from stl_deploy.energy.prices.machine import MachineEnergy
 from stl_deploy.energy.prices.price_list import PriceList
-from stl_deploy.graph.program import Neuron, Program, is_max_pool
+from stl_deploy.graph.program import Input, Neuron, Program, is_max_pool
 from stl_deploy.graph.run import CHUNK, match_inputs
 from stl_deploy.graph.segments import is_loop, segments
 
@@ -247,6 +247,16 @@ def _sources(program: Program, name: str) -> tuple[str, ...]:
     return tuple(node.name for node in program.nodes if node.name in found)
 
 
+def _bare_edges(program: Program) -> list[str]:
+    """Spikes or potentials that reach a neuron node with no weight or pool between, as an identity's skip does."""
+    return [
+        f"{name} to {node.name}"
+        for node in program.of(Neuron)
+        for name in sorted(feeders(program, node))
+        if isinstance(program.by_name[name], Neuron | Input)
+    ]
+
+
 def _given(step_time: float | None) -> tuple[str, ...]:
     if step_time is None:
         return ()
@@ -278,6 +288,11 @@ def _assumptions(program: Program, counts: Counts, coding: Coding) -> tuple[str,
         lines.append(
             f"Max pooling is a sum pool and a threshold, counted as a neuron node ({', '.join(maxima)}). "
             "synops_pool_folded behind a max pool is the cost of its events, not a chip's equivalent of it."
+        )
+    if bare := _bare_edges(program):
+        lines.append(
+            f"Edges without weights ({', '.join(bare)}) cost nothing here: no synops and no chip's events on the one "
+            "side, no additions on the other."
         )
     if any(is_loop(segment) for segment in segments(program)):
         lines.append("The network has loops; the ANN twin takes each of their weights once per inference.")

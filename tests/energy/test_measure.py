@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import nir
 import numpy as np
@@ -207,6 +208,15 @@ def test_a_nir_graph_is_counted_node_by_node_under_its_own_names() -> None:
         }.items()
     )
     assert data["totals"]["synops"] == 14
+
+
+def test_edges_without_weights_are_said_to_cost_nothing() -> None:
+    first, second = lif("n", "in", (2,)), replace(lif("m", "a", (2,)), sources=(Source("a"), Source("n")))
+    skip = program(start((2,)), first, linear("a", "n", np.ones((2, 2))), second)
+    lines = measure_energy(skip, f32(np.ones((2, 1, 2)))).assumptions
+    assert [line for line in lines if line.startswith("Edges without weights (in to n, n to m) cost nothing here")]
+    plain = program(start((2,)), linear("a", "in", np.ones((2, 2))), lif("n", "a", (2,)))
+    assert not any("without weights" in line for line in measure_energy(plain, f32(np.ones((2, 1, 2)))).assumptions)
 
 
 @pytest.mark.parametrize(("back", "loops"), [("n", True), ("in", False)])
