@@ -82,7 +82,8 @@ class EnergyReport:
     @property
     def verdict(self) -> str:
         """One sentence for people: the ratio over the grid, the number to quote, the break-even."""
-        return verdict(self.comparisons, self.break_even, self.chips)
+        refused = self.placement["chip"] is not None and self.placement["reason"] is not None
+        return verdict(self.comparisons, self.break_even, self.chips, placed=not refused)
 
     @property
     def unpriced(self) -> list[dict[str, Any]]:

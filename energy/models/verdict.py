@@ -14,10 +14,13 @@ CHIP = "loihi1"
 """The chip that the sentence names: the one whose floor, events and time are all published."""
 
 
-def verdict(cells: Sequence[Cell], break_even: BreakEven, chips: Sequence[ChipLine] = ()) -> str:
+def verdict(
+    cells: Sequence[Cell], break_even: BreakEven, chips: Sequence[ChipLine] = (), *, placed: bool = True
+) -> str:
     """One sentence: the ratio over the grid, the number to quote, where both sides would cost the same, and one chip.
 
-    The twin's zeros count the same way throughout: skipped where they were measured.
+    The twin's zeros count the same way throughout: skipped where they were measured. placed: false where the network was
+    found not to fit the chip as it is.
     """
     cell = quoted(cells)
     if cell is None:
@@ -28,17 +31,18 @@ def verdict(cells: Sequence[Cell], break_even: BreakEven, chips: Sequence[ChipLi
     return (
         f"The SNN costs {spread} times its ANN twin, memory included, by dataflow and prices; "
         f"to quote: {number(cell.ratio)} times ({cell.flow.text}, int8 at 45 nm{zeros}; "
-        f"{equal_at(break_even)}){on_chip(chips)}."
+        f"{equal_at(break_even)}){on_chip(chips, placed=placed)}."
     )
 
 
-def on_chip(chips: Sequence[ChipLine]) -> str:
+def on_chip(chips: Sequence[ChipLine], *, placed: bool = True) -> str:
     """Energy and time of an inference on Loihi 1, if they can be told."""
     line = next((line for line in chips if line.chip == CHIP and line.latency is not None), None)
     if line is None or line.latency is None:
         return ""
     scope = "" if line.step_source == GIVEN else " (neurocores only)"
-    return f"; on {line.title} it takes {si(line.total, 'J')} and {si(line.latency, 's')}{scope}"
+    takes = "it takes" if placed else "where it could not be placed, it would take"
+    return f"; on {line.title}{'' if placed else ','} {takes} {si(line.total, 'J')} and {si(line.latency, 's')}{scope}"
 
 
 def si(values: Range, unit: str) -> str:

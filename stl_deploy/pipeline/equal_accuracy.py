@@ -42,7 +42,7 @@ class IsoAccuracy:
     def text(self) -> str:
         """One sentence."""
         both = f"{self.snn:.2%} against {self.ann:.2%} on {self.samples:,} samples, measured"
-        costs = f"costs {number(self.ratio)} times as much"
+        costs = f"costs {number(self.ratio)} times as much (modelled)"
         if self.reached:
             return (
                 f"At T = {self.steps} the SNN is within sampling error of its ANN twin's accuracy ({both}) and {costs}."

@@ -15,6 +15,7 @@ from stl_deploy.energy.chips.lines import ChipLine
 from stl_deploy.energy.chips.model import chip_model, chip_models, parse_chip
 from stl_deploy.energy.chips.time import Work, fastest, step_time
 from stl_deploy.energy.models.verdict import on_chip
+from stl_deploy.energy.prices.chip import OnChip
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.graph.program import Program
 from tests.energy.close import approx
@@ -168,6 +169,13 @@ def test_a_network_of_more_cores_needs_more_chips_and_floors() -> None:
     assert found.chips == 2
     assert found.floor == approx((2 * 29.54e-6, 2 * 96.2e-6))
     assert step_time([], chip_model("loihi1"))[0] == approx(600e-9)
+
+
+def test_the_verdict_says_so_where_the_network_could_not_be_placed() -> None:
+    refused = OnChip("Loihi 1", reason="'p' cannot be placed on Loihi 1")
+    report = measure_energy(two_layers(), X, chip=refused)
+    assert "; on Loihi 1, where it could not be placed, it would take " in report.verdict
+    assert "; on Loihi 1 it takes " in measure_energy(two_layers(), X).verdict  # nobody tried
 
 
 def test_without_a_chip_the_verdict_says_nothing_of_one() -> None:

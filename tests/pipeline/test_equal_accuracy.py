@@ -34,7 +34,7 @@ def test_the_fewest_steps_that_are_as_accurate_are_compared() -> None:
     assert found.text == (
         "At T = 2 the SNN is within sampling error of its ANN twin's accuracy (97.00% against 98.00% on 359 samples, "
         "measured) and costs "
-        "1.5 times as much."
+        "1.5 times as much (modelled)."
     )
     sharper = iso_accuracy([snn(1, 0.80, 1.0), snn(2, 0.97, 3.0), snn(4, 0.99, 6.0), ANN], 10000)
     assert sharper is not None
