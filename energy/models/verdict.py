@@ -19,8 +19,8 @@ def verdict(
 ) -> str:
     """One sentence: the ratio over the grid, the number to quote, where both sides would cost the same, and one chip.
 
-    The twin's zeros count the same way throughout: skipped where they were measured. placed: false where the network was
-    found not to fit the chip as it is.
+    The twin's zeros count the same way throughout: skipped where they were measured. placed: false where the
+    network was found not to fit the chip as it is.
     """
     cell = quoted(cells)
     if cell is None:
