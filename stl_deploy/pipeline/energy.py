@@ -16,6 +16,7 @@ from stl_deploy._util.units import plain, range_with_unit, with_unit
 from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.layers_csv import layers_csv
 from stl_deploy.energy.measure import DEFAULT_PRICES, EnergyReport, measure_energy
+from stl_deploy.energy.models.verdict import number
 from stl_deploy.energy.prices.bill import Bill, Priced
 from stl_deploy.energy.prices.machine import MachineEnergy, measure_machine
 from stl_deploy.energy.validate import Check, scores
@@ -230,7 +231,7 @@ def _grid(report: EnergyReport, lists: Sequence[str]) -> list[list[str]]:
     rows: dict[str, dict[str, str]] = {}
     for cell in report.comparisons:
         zeros = ", ANN skips zeros" if cell.ann_zeros == "skipped" else ""
-        rows.setdefault(f"{cell.flow.text}{zeros}", {})[cell.prices.name] = f"{cell.ratio:.2f} times"
+        rows.setdefault(f"{cell.flow.text}{zeros}", {})[cell.prices.name] = _times(cell.ratio)
     return [[name, *(row[entry] for entry in lists)] for name, row in rows.items()]
 
 
@@ -299,4 +300,8 @@ def _ratio(priced: Priced) -> str:
     compared = priced.comparison
     if compared is None or compared.snn_over_ann is None:
         return "-"
-    return f"{compared.snn_over_ann:.2f} times"
+    return _times(compared.snn_over_ann)
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.2f} times" if ratio >= 0.1 else f"{number(ratio)} times"

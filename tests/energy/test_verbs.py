@@ -135,6 +135,19 @@ def test_each_published_limit_is_told_of_the_measure_that_it_is_of(tmp_path: Pat
     )
 
 
+def test_a_small_ratio_is_not_shown_as_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net, x = write(tmp_path, 0 * spikes(1))
+    graph = read_nir(Path(net))
+    graph.nodes["fc"] = nir.Linear(np.ones((2, 3000), np.float32))
+    graph.nodes["input"] = nir.Input(np.array([3000]))
+    nir.write(net, graph)
+    np.savez(x, x=np.zeros((1, 1, 3000), np.float32))
+    assert main(["energy", net, "-i", x, "--json"]) == 0
+    shown = capsys.readouterr()
+    assert min(cell["snn_over_ann"] for cell in json.loads(shown.out)["comparisons"]) < 0.005
+    assert "0.00 times" not in shown.err
+
+
 def test_a_file_that_does_not_say_its_dialect_is_not_costed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     net, x = write(tmp_path, spikes(), stated=False)
     assert main(["energy", net, "-i", x, "-o", str(tmp_path / "out")]) == 2
