@@ -130,7 +130,7 @@ def ann(
     act = prices.weight_bits if bits is None else bits
     places = meeting_places(program, counts)
     for layer in synapses(program, counts):
-        share = active if isinstance(active, float) else active.get(layer.name, 0.0)
+        share = active if isinstance(active, float) else active[layer.name]
         _dense_layer(layer, prices, flow, ledger, share, act, places[layer.name], per_mac=input_reads == "per_mac")
     for name, pool in counts.pools.items():
         ledger.ops(name, "pool adds", "add", pool.synapses)

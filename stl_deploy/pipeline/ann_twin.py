@@ -55,7 +55,7 @@ def measure_twin(program: Program, run_dir: Path, x: NDArray[Any], labels: NDArr
     passes = frames.shape[0] * frames.shape[1]
     accuracy = None if labels is None else right / frames.shape[1]
     macs = {name: dense_macs(node) * passes for name, node in nodes.items()}
-    shares = {name: active[name] / each for name, each in macs.items() if each}
+    shares = {name: active[name] / each if each else 1.0 for name, each in macs.items()}
     source = f"{run_dir.name}, trained in mode ann"
     return AnnTwin(sum(active.values()), sum(macs.values()), passes, source, accuracy, shares, frames.shape[0])
 
