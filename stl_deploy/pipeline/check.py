@@ -149,8 +149,9 @@ def near_threshold(
 
     There another order of summation can move a spike. Raises as `measure` does.
     """
-    program, near = open_program(open_source(source), dialect, or_spec=True), NearThreshold()
-    x, _ = read_for(program, input_file)
+    opened = open_source(source)
+    program, near = open_program(opened, dialect, or_spec=True), NearThreshold()
+    x, _ = read_for(opened, program, input_file)
     try:
         require_on_grid(program, x)
     except InputError as error:

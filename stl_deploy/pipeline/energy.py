@@ -64,7 +64,7 @@ def energy(
     if opened.kind == "run":
         check_network(source)
     program, reading = open_reading(opened, dialect)
-    x, labels = read_for(program, input_of(opened, input_file))
+    x, labels = read_for(opened, program, input_of(opened, input_file))
     ann = ann or _kept_twin(opened, input_file, x)
     twin = None if ann is None else _twin(program, ann, x, labels, say)
     report = measure_energy(

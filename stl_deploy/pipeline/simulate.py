@@ -45,7 +45,7 @@ def simulate(
     x: NetworkInput
     if opened.is_graph:
         program = open_program(opened, dialect, say=say)
-        x, labels = read_for(program, input_file)
+        x, labels = read_for(opened, program, input_file)
         if input_grid is not None:
             program, x = on_declared_grid(program, x, input_grid, say)
     else:

@@ -114,21 +114,34 @@ def open_reading(source: Source, dialect: str | None = None, *, or_spec: bool = 
     return replace(program, metadata={**program.metadata, "dialect": reading.dialect.as_dict()}), reading
 
 
-def read_for(program: Program, file: Path) -> tuple[NetworkInput, NDArray[np.int64] | None]:
+def read_for(source: Source, program: Program, file: Path) -> tuple[NetworkInput, NDArray[np.int64] | None]:
     """Input and labels of an npz file (see `read_inputs`); warns where its steps seem to stand where its samples do.
 
     Files hold ``[T, B, *shape]``, and a graph may come from a module, or an x from data, that have ``[B, T, *shape]``.
     """
     x, labels = read_inputs(file)
-    captured = program.metadata.get(CAPTURED)
+    usual, learnt = _usual_steps(source, program)
     steps, samples = leading(x)
-    if isinstance(captured, Mapping) and swapped(steps, samples, captured.get("steps")):
+    if swapped(steps, samples, usual):
         warnings.warn(
-            f"{file}: x is read as [T, B, ...], {steps} steps of {samples} samples; this graph was captured from a "
-            f"module on {samples} steps: if x is [B, T, ...], swap its first two axes",
+            f"{file}: x is read as [T, B, ...], {steps} steps of {samples} samples; {learnt} on {samples} steps: if x "
+            "is [B, T, ...], swap its first two axes",
             stacklevel=2,
         )
     return x, labels
+
+
+def _usual_steps(source: Source, program: Program) -> tuple[int | None, str]:
+    """On how many steps the network was captured or trained, where that is known, and which of them, in words."""
+    captured = program.metadata.get(CAPTURED)
+    if isinstance(captured, Mapping):
+        return captured.get("steps"), "this graph was captured from a module"
+    config = source.path / "config.yaml"
+    if source.kind != RUN or not config.is_file():
+        return None, ""
+    from stl_deploy.config.load import load_config
+
+    return load_config(config).dataset.T, "this network was trained"
 
 
 def swapped(steps: int, samples: int, usual: Any) -> bool:
@@ -148,7 +161,7 @@ def program_input(
     if file is None and source.kind == RUN and (source.path / TEST_INPUT).is_file():
         file = source.path / TEST_INPUT
     if file is not None:
-        x, labels = read_for(program, file)
+        x, labels = read_for(source, program, file)
         steps, samples = leading(x)
         count = program.samples_within(MOST_COMPARED, steps)
         if count >= samples:

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from stl_deploy import verbs
@@ -226,3 +227,22 @@ def test_what_a_killed_process_left_is_swept_by_the_next(tmp_path: Path) -> None
     other.write_text("of somebody else")
     write_text(path, "whole")
     assert {entry.name for entry in tmp_path.iterdir()} == {"file.txt", ours.name, other.name}
+
+
+@pytest.mark.filterwarnings("always")
+@pytest.mark.parametrize("verb", ["simulate", "verify", "energy", "check"])
+def test_steps_in_the_place_of_samples_are_warned_of(verb: str, run_dir: Path, cli: Any, tmp_path: Path) -> None:
+    given = tmp_path / "x.npz"
+    options: dict[str, list[Any]] = {
+        "simulate": ["--backend", "reference", "-o", tmp_path / "y.npz"],
+        "verify": ["--against", "reference"],
+    }
+    with np.load(run_dir / "test.npz") as kept:
+        x = kept["x"][:, :6]
+    for array, told in ((x, False), (x.swapaxes(0, 1), True)):
+        np.savez(given, x=array)
+        found = cli(verb, run_dir, "--input", given, *options.get(verb, []))
+        assert found.code == 0
+        assert (
+            "6 steps of 4 samples; this network was trained on 4 steps: if x is [B, T, ...], swap" in found.err
+        ) is told
