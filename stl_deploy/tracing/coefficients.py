@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from stl_deploy.tracing.thresholds import is_elementwise
 _DEEPEST = 2
 """How many steps back a neuron's arithmetic may reach."""
 _PROBES = ((0.75, (1.25,)), (-1.5, (0.5, -0.25)), (2.25, (-1.0, 3.0, 0.125)))
+_SCALES = (1.0, 2.0**-10, 2.0**10, -(2.0**10), 2.0**20, -(2.0**20))
+"""By how much each probe is also taken, so that bounds far from 0 and bends near it are met."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,8 +137,9 @@ class Reading:
         constant = self.evaluate(0.0, spike, zero)
         decay = self.evaluate(1.0, spike, zero) - constant
         gains = tuple(self.evaluate(0.0, spike, [float(i == j) for i in range(count)]) - constant for j in range(count))
-        for state, values in _PROBES:
-            e = [values[i % len(values)] for i in range(count)]
+        for (state, values), scale in product(_PROBES, _SCALES):
+            state *= scale
+            e = [values[i % len(values)] * scale for i in range(count)]
             expected = decay * state + constant + sum((g * v for g, v in zip(gains, e, strict=True)), torch.zeros(()))
             found = self.evaluate(state, spike, e)
             if not torch.allclose(found, expected, rtol=1e-9, atol=1e-9):
@@ -178,8 +182,8 @@ class Reading:
         except Unknown:
             return None  # the first step is made otherwise: the folded graph is held against it
         difference = found - off.constant
-        if not bool(difference.any()):
-            return None
+        if torch.allclose(found, off.constant.expand_as(found), rtol=1e-6, atol=0):
+            return None  # 0, but for what float32 rounded of it while the model ran
         if not bool(off.decay.all()):
             raise self.refuse("what it starts from is lost in the first step")
         return difference / off.decay
