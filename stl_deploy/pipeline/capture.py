@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -17,11 +17,13 @@ from stl_deploy.fold.index_maps import arrange
 from stl_deploy.fold.layer_graph import FoldedLayers, fold_layers
 from stl_deploy.graph.compare import rate_warnings
 from stl_deploy.graph.lower import METADATA_KEY
-from stl_deploy.graph.program import Shape
+from stl_deploy.graph.program import Floats, Shape
 from stl_deploy.graph.run import Result
 from stl_deploy.pipeline.proof import (
     MAX_COARSE_ROUNDING,
     MAX_ROUNDING,
+    ComputesOtherwiseError,
+    LayerProof,
     Proof,
     end_to_end,
     module_spikes,
@@ -35,6 +37,7 @@ from stl_deploy.tracing.nodes import NOWHERE
 from stl_deploy.tracing.running import require_repeatable
 from stl_deploy.tracing.running import run as run_module
 from stl_deploy.tracing.source_lines import in_module
+from stl_deploy.tracing.steps import Signal
 from stl_deploy.tracing.trace import batch_axis, steps_of
 from stl_deploy.tracing.versions import version_warnings
 
@@ -83,6 +86,7 @@ def capture(
             require_repeatable(model, few, call)
         raise
     require_repeatable(model, few, call)
+    _require_whole(traced, batch)
     folded = _fold(traced)
     original = Captured(model, traced, folded, tuple(batch.shape[1 if time == "inside" else 2 :]))
     sample = original.as_graph_input(batch)
@@ -219,10 +223,39 @@ def _several(x: Tensor, call: Call) -> Tensor:
     return x.index_select(axis, index.to(x.device))
 
 
+def _at_least_two(x: Tensor, call: Call) -> Tensor:
+    """One sample twice: an axis of one sample beside one of one channel is told from it by nothing."""
+    axis = batch_axis(call)
+    return x if x.shape[axis] > 1 else torch.cat([x, x], axis)
+
+
 def fresh(x: Tensor, seed: int) -> Tensor:
     """The values of ``x`` in other places."""
     order = torch.randperm(x.numel(), generator=torch.Generator().manual_seed(seed))
     return x.reshape(-1)[order.to(x.device)].reshape(x.shape)
+
+
+def _require_whole(traced: Traced, x: Tensor) -> None:
+    """Raise CaptureError where the model makes whole numbers or bools of an input that is none; a graph does not."""
+    for signal in traced.steps.signals:
+        dtype = signal.node.dtype
+        if signal.node.name != "_to_copy" or dtype.is_floating_point or not _is_input(signal):
+            continue
+        kept = x.to(dtype).to(x.dtype) == x
+        if not bool(kept.all()):
+            kind = str(dtype).removeprefix("torch.")
+            raise CaptureError(
+                f"the model makes its input {kind}, which changes x; a graph takes numbers as they are: give x as what "
+                "it is made, or compare it with a number, (x > 0.5).float()",
+                line=signal.node.place.line,
+            )
+
+
+def _is_input(signal: Signal) -> bool:
+    """Whether a signal holds the input's own values, in whatever type and order."""
+    while signal.node.name in ("_to_copy", "reshape", "permute", "slice", "select", "expand", "flip", "roll", "clone"):
+        signal = signal.reads()[0].signal
+    return signal.node.name == "input"
 
 
 def _fold(traced: Traced) -> FoldedLayers:
@@ -241,30 +274,50 @@ def _fold(traced: Traced) -> FoldedLayers:
 
 def _prove(model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor) -> Proof:
     call = traced.call
-    runs = [("x", x), ("fresh input", fresh(x, 0)), *_varied(x, call)]
+    several = _at_least_two(x, call)
+    runs = [("x", several), ("fresh input", fresh(several, 0)), *_varied(x, call)]
     compared, done = 0, []
     for what, given in runs:
         try:
             compared += prove_replay(model, traced, given, what)
         except (CaptureError, RuntimeError, ValueError, AssertionError, IndexError) as error:
-            if not what.startswith("another") or (isinstance(error, CaptureError) and error.layer is not None):
+            found = isinstance(error, ComputesOtherwiseError) or getattr(error, "layer", None) is not None
+            if not what.startswith("another") or found:
                 raise
             continue
         done.append(what)
     given_steps = steps_of(call, x, traced.length)
     spikes, y = module_spikes(traced, given_steps, folded.arranged)
     array = arrange(torch.stack(given_steps).float().cpu().numpy(), folded.arranged.get(folded.program.inputs[0].name))
-    layers = prove_layers(folded.program, spikes, array)
+    layers = _proved_layers(traced, folded, spikes, array)
     prove_output(folded.program, spikes, array, y, MAX_COARSE_ROUNDING if _coarse(traced) else MAX_ROUNDING)
     whole = end_to_end(folded.program, spikes, array)
     warned = (
         *rate_warnings({layer.layer: layer.rate for layer in layers}),
         *_order_warnings(folded, x),
         *_precision_warnings(traced),
+        *_whole_warnings(traced),
         *version_warnings(model),
     )
     steps, samples = array.shape[:2]
     return Proof(compared, 0, tuple(done), layers, whole, steps, samples, traced.left_aside, warned)
+
+
+def _proved_layers(
+    traced: Traced, folded: FoldedLayers, spikes: Mapping[str, Floats], x: Floats
+) -> tuple[LayerProof, ...]:
+    try:
+        return prove_layers(folded.program, spikes, x)
+    except CaptureError as error:
+        for dtype in _coarse(traced):
+            raise CaptureError(
+                f"{error.reason}; but the model computes in {str(dtype).removeprefix('torch.')}, whose rounding no "
+                "float32 graph has: capture model.float(), without autocast",
+                layer=error.layer,
+                step=error.step,
+                neuron=error.neuron,
+            ) from None
+        raise
 
 
 def _order_warnings(folded: FoldedLayers, x: Tensor) -> tuple[str, ...]:
@@ -287,6 +340,16 @@ def _precision_warnings(traced: Traced) -> tuple[str, ...]:
         f"the model computes in {str(dtype).removeprefix('torch.')} and the graph in float32: where the model rounds, "
         "spikes and outputs differ on other input than x; capture model.float() for the float32 model's own spikes"
         for dtype in _coarse(traced)
+    )
+
+
+def _whole_warnings(traced: Traced) -> tuple[str, ...]:
+    casts = [signal for signal in traced.steps.signals if signal.node.name == "_to_copy" and _is_input(signal)]
+    return tuple(
+        f"the model makes its input {str(dtype).removeprefix('torch.')}, which leaves x as it is; the graph takes "
+        "numbers as they are: give it no others"
+        for dtype in {signal.node.dtype for signal in casts}
+        if not dtype.is_floating_point
     )
 
 

@@ -28,6 +28,10 @@ MAX_ROUNDING, MAX_COARSE_ROUNDING = 1e-3, 0.02
 """How far a folded output may be from the module's, in parts of the largest; and of one of half precision."""
 
 
+class ComputesOtherwiseError(CaptureError):
+    """The model runs, and its step is another one than that captured."""
+
+
 @dataclass(frozen=True)
 class LayerProof:
     """A spiking layer of the folded graph on the module's own layer inputs.
@@ -92,7 +96,11 @@ def prove_replay(model: nn.Module, traced: Traced, x: Tensor, what: str) -> int:
     own = fold_steps(end.nodes)
     spikes = _spikes(traced.steps)
     if not _alike(traced.steps, own):
-        raise CaptureError(f"the model computes something else on {what} than on x; does a branch depend on its input?")
+        traced_on = "a few of its samples" if what == "x" else "x"
+        raise ComputesOtherwiseError(
+            f"the model computes something else on {what} than on {traced_on}; does a branch depend on its input, or "
+            "on the input's shape?"
+        )
     values = replay(traced.steps, steps_of(traced.call, x, length), spikes)
     names = {signal: name for name, signal in traced.signals.items()}
     compared = 0

@@ -61,6 +61,8 @@ def regroup(layout: Layout, shape: Sequence[int], sizes: Sizes) -> Layout | None
         if wanted == 1 and alone():
             dim.append(factors.pop(0))
         while wanted > 1:
+            if not factors:
+                return None
             factor = factors.pop(0)
             size = factor if isinstance(factor, int) else sizes[factor]
             if wanted % size == 0:

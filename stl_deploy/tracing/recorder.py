@@ -186,7 +186,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 line=where.line,
             )
         if name in ("_local_scalar_dense", *_DIVIDES) or torch.Tag.dynamic_output_shape in func.tags:
-            self._require_constant(name, args, where)
+            self._require_constant(args[1:] if name == "index" else args, where)
         if name in ("set_", "resize_", "as_strided_"):
             raise CaptureError(f"'{name}' changes a tensor's memory, which no graph can follow", line=where.line)
         written = _written(func, args, kwargs)
@@ -204,7 +204,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         with self:
             return func.redispatch(torch._C.DispatchKeySet(key), *args, **kwargs)
 
-    def _require_constant(self, name: str, args: Any, where: Place) -> None:
+    def _require_constant(self, args: Any, where: Place) -> None:
         for tensor in leaves(args):
             if isinstance(tensor, Tensor) and not self.value_of(tensor).constant:
                 raise CaptureError(

@@ -50,8 +50,8 @@ def run(model: nn.Module, x: Tensor, call: Call) -> Tensor:
         _to_eval(model)
         bring_to_rest(model, call.reset)
         if call.time == "step":
-            return torch.stack([pick(_called(model, step, call), call.output) for step in x.unbind(0)])
-        return pick(_called(model, x, call), call.output)
+            return torch.stack([pick(_called(model, step.clone(), call), call.output) for step in x.unbind(0)])
+        return pick(_called(model, x.clone(), call), call.output)
 
 
 def require_repeatable(model: nn.Module, x: Tensor, call: Call) -> None:
@@ -63,7 +63,7 @@ def require_repeatable(model: nn.Module, x: Tensor, call: Call) -> None:
             bring_to_rest(model, call.reset)
             shake(seed)
             steps = list(x.unbind(0)) if call.time == "step" else [x]
-            found.append([pick(_called(model, step, call), call.output) for step in steps])
+            found.append([pick(_called(model, step.clone(), call), call.output) for step in steps])
     same = all(a.shape == b.shape and bool(((a == b) | (a != a)).all()) for a, b in zip(*found, strict=True))
     if not same:
         raise CaptureError(
@@ -86,7 +86,7 @@ def record(model: nn.Module, x: Tensor, call: Call, steps: int, *, keep: bool = 
         shake(int(keep))
         parts = list(x.unbind(0)) if call.time == "step" else [x]
         values, tensors = [], []
-        for t, part in enumerate(parts):
+        for t, part in enumerate(part.clone() for part in parts):  # forward may write into it
             given = recorder.input(part)
             one = call.time == "step"
             unroller.input(given, _layout(part, "inside" if one else call.time), t if one else None)
@@ -109,9 +109,10 @@ def recorded_ops(model: nn.Module, x: Tensor, call: Call) -> list[Op]:
     with as_found(model), torch.no_grad(), torch.compiler.set_stance("force_eager"):
         _to_eval(model)
         bring_to_rest(model, call.reset)
-        recorder.input(x)
+        given = x.clone()
+        recorder.input(given)
         with recorder:
-            model(x)
+            model(given)
     return recorder.ops
 
 

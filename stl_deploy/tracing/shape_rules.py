@@ -81,6 +81,12 @@ def _expand(unroller: Unroller, op: Op) -> list[Flow]:
     else:
         grown = [i for i, size in enumerate(shape) if layout[i] == () and size > 1]
     if not grown:
+        if shape_of(flow.layout, unroller.sizes(flow)) != tuple(shape):
+            raise refuse(
+                "one time step is repeated over the others; give forward one input, [B, ...], that loops over it, and "
+                "say so by time='inside'",
+                op,
+            )
         return [flow]
     if len(grown) == 1 and layout[grown[0]] == () and shape[grown[0]] == unroller.steps and not flow.timed:
         layout[grown[0]] = (TIME,)
@@ -144,6 +150,42 @@ def _slice_arguments(args: Any, kwargs: Any, rank: int) -> tuple[int, int | None
     dim, start, end, stride = given
     end = None if end is not None and end > 2**60 else end
     return dim % rank, start, end, stride
+
+
+def _turned(unroller: Unroller, op: Op) -> list[Flow]:
+    """``flip`` and ``roll`` of other axes than those of time and samples."""
+    flow = unroller.flow(op.args[0])
+    *shifts, dims = op.args[1:] if op.name == "flip" or len(op.args) > 2 else (op.args[1], [])
+    if not dims:
+        raise refuse("'roll' without axes mixes time steps and samples; name its axes", op)
+    return [unroller.each(op, op.name, flow, flow.layout, *shifts, [_own_axis(op, flow, dim) for dim in dims])]
+
+
+def _own_axis(op: Op, flow: Flow, dim: int) -> int:
+    """The axis of one step that ``dim`` is; raises CaptureError if it has time or samples in it."""
+    dim %= len(flow.layout)
+    if any(isinstance(factor, str) for factor in flow.layout[dim]):
+        raise refuse(f"'{op.name}' moves time steps or samples; a graph computes each by itself", op)
+    return dim - sum(d == (TIME,) for d in flow.layout[:dim])
+
+
+def _indexed(unroller: Unroller, op: Op) -> list[Flow]:
+    """``x[:, [0, 2]]`` and ``index_select``: entries of one axis, at places that are always the same."""
+    flow = unroller.flow(op.args[0])
+    if op.name == "index_select":
+        dim, index = op.args[1] % len(flow.layout), op.args[2]
+    else:
+        given = [(dim, index) for dim, index in enumerate(op.args[1]) if index is not None]
+        if len(given) != 1:
+            raise refuse("'index' takes values at places of several axes; take those of one after another", op)
+        ((dim, index),) = given
+    places = unroller.flow(index)
+    if flow.constant or not places.constant or places.timed or len(index.shape) != 1:
+        raise refuse(f"'{op.name}' takes values at places that are none of one axis; use a list of numbers", op)
+    axis = _own_axis(op, flow, dim)
+    chosen = places.tensor.nonzero()[:, 0] if index.dtype == torch.bool else places.tensor % op.args[0].shape[dim]
+    layout = tuple(of_shape([len(chosen)])[0] if i == dim else d for i, d in enumerate(flow.layout))
+    return [unroller.each(op, "index_select", flow, layout, axis, unroller.nodes.constant(chosen))]
 
 
 def _unbind(unroller: Unroller, op: Op) -> list[Flow]:
@@ -331,6 +373,8 @@ RULES: dict[str, Callable[[Unroller, Op], list[Flow]]] = {
     "unsqueeze": _unsqueeze,
     "select": _select,
     "slice": _slice,
+    **dict.fromkeys(("flip", "roll"), _turned),
+    **dict.fromkeys(("index", "index_select"), _indexed),
     "unbind": _unbind,
     **dict.fromkeys(("split", "split_with_sizes", "chunk"), _split),
     "stack": _stack,

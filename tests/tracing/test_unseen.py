@@ -80,3 +80,125 @@ def test_a_bend_near_0_is_refused() -> None:
 def test_a_potential_that_starts_at_0_and_leaks_elsewhere_starts_at_0() -> None:
     torch.manual_seed(0)
     require_same(Net(lambda current, v: v + (current - (v + 0.2)) / 2, -0.2), torch.rand(6, 4, 6), torch.rand(9, 2, 6))
+
+
+def x_of(*shape: int, seed: int = 1) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 2
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda net, x: 2 * Net.forward(net, x) if x.shape[0] > 6 else Net.forward(net, x),
+        lambda net, x: 2 * Net.forward(net, x) if x.shape[1] > 3 else Net.forward(net, x),
+        lambda net, x: 2 * Net.forward(net, x) if x.shape[1] > 4 else Net.forward(net, x),
+    ],
+    ids=["steps", "samples of x", "samples"],
+)
+def test_a_branch_on_a_shape_is_refused(forward: Callable[[Net, Tensor], Tensor]) -> None:
+    with pytest.raises(
+        CaptureError, match=r"computes something else on .*; does a branch depend on .*the input's shape"
+    ):
+        stl.capture(Other(forward), x_of(6, 4, 6))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda net, s: s.flip(2),
+        lambda net, s: s.roll(3, 2),
+        lambda net, s: s.roll((1, -2), (-1, 2)),
+        lambda net, s: s[:, :, [7, 6, 2, 2, 0, 1, -1, 3]],
+        lambda net, s: s[..., torch.tensor([0, 0, 1, 1, 2, 2, 3, 4])],
+        lambda net, s: s.index_select(2, torch.arange(7, -1, -1)),
+        lambda net, s: torch.stack([step[:, [1, 0, 2, 3, 4, 5, 7, 6]] for step in s]),
+        lambda net, s: nn.functional.pad(s[..., torch.arange(8) > 3], (0, 4)),
+        lambda net, s: s.unflatten(2, (2, 4)).flip((2, 3)).flatten(2),
+    ],
+)
+def test_channels_at_places_that_stay_the_same_are_captured(body: Any) -> None:
+    torch.manual_seed(0)
+    require_same(Net(body=body), x_of(6, 4, 6), x_of(9, 2, 6, seed=2))
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (lambda net, s: s.flip(0), "'flip' moves time steps or samples"),
+        (lambda net, s: s.roll(1, (0)), "'roll' moves time steps or samples"),
+        (lambda net, s: s.roll(1), "'roll' without axes"),
+        (lambda net, s: s[:, [1, 0, 2]], "'index' moves time steps or samples"),
+        (lambda net, s: s[:, :, torch.arange(64).reshape(8, 8) % 8].sum(-1), "places that are none of one axis"),
+        (lambda net, s: s.masked_fill(torch.arange(8) > 4, 0), "multiply by a mask of 0 and 1"),
+        (lambda net, s: s[:1].expand_as(s), "one time step is repeated over the others"),
+    ],
+)
+def test_what_moves_steps_or_samples_is_refused(body: Any, reason: str) -> None:
+    with pytest.raises(CaptureError, match=reason):
+        stl.capture(Net(body=body), x_of(6, 3, 6))
+
+
+@pytest.mark.parametrize("time", ["first", "step"])
+def test_a_module_that_writes_into_its_input_is_captured_and_x_stays(time: Any) -> None:
+    torch.manual_seed(0)
+    model = Other(lambda net, x: Net.forward(net, x.mul_(0.5))) if time == "first" else Halves()
+    x = x_of(6, 4, 6)
+    given = x.clone()
+    net = stl.capture(model, given, time=time)
+    assert torch.equal(given, x)
+    expected = model(x.clone()) if time == "first" else torch.stack([model(step) for step in x.clone()])
+    np.testing.assert_allclose(net.simulate(given.numpy()).y, expected.detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+class Halves(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(6, 4)
+
+    def forward(self, step: Tensor) -> Tensor:
+        found: Tensor = self.fc(step.mul_(0.5))
+        return found
+
+
+@pytest.mark.parametrize("sizes", [(5, 1, 1), (5, 3, 1), (5, 1, 6)])
+def test_one_sample_of_one_channel_is_captured(sizes: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    model = Net()
+    model.enter = nn.Linear(sizes[-1], 8)
+    require_same(model, x_of(*sizes), x_of(7, 4, sizes[-1], seed=2))
+
+
+def test_one_image_of_one_channel_is_captured() -> None:
+    class Images(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.neurons = nn.Conv2d(1, 3, 3), Net()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.neurons.spikes(self.conv(x.flatten(0, 1)).unflatten(0, x.shape[:2]))
+
+    torch.manual_seed(0)
+    require_same(Images(), x_of(4, 1, 1, 5, 5), x_of(6, 2, 1, 5, 5, seed=2))
+
+
+@pytest.mark.parametrize("kind", [torch.bool, torch.int32, torch.uint8])
+def test_an_input_that_the_model_makes_whole_numbers_has_to_be_whole(kind: torch.dtype) -> None:
+    torch.manual_seed(0)
+    model = Other(lambda net, x: Net.forward(net, x.to(kind).float()))
+    name = str(kind).removeprefix("torch.")
+    with pytest.raises(CaptureError, match=rf"test_unseen\.py:\d+: the model makes its input {name}, which changes x"):
+        stl.capture(model, x_of(6, 4, 6))
+    whole = (x_of(6, 4, 6) > 1).float()
+    with pytest.warns(UserWarning, match=f"the model makes its input {name}, which leaves x as it is"):
+        net = stl.capture(model, whole)
+    np.testing.assert_allclose(net.simulate(whole.numpy()).y, model(whole).detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_model_under_autocast_is_refused_by_what_it_computes_in() -> None:
+    def forward(net: Net, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return Net.forward(net, x).float()
+
+    torch.manual_seed(0)
+    with pytest.raises(CaptureError, match="the model computes in bfloat16, whose rounding no float32 graph has"):
+        stl.capture(Other(forward), x_of(6, 40, 6))

@@ -23,7 +23,7 @@ KINDS: dict[str, Kind] = {
     "mean": pools.over_axes,
     "sum": pools.over_axes,
     "reshape": shapes.reshape,
-    **dict.fromkeys(("permute", "slice", "select", "expand", "flip", "roll"), shapes.rearranged),
+    **dict.fromkeys(("permute", "slice", "select", "expand", "flip", "roll", "index_select"), shapes.rearranged),
     **dict.fromkeys(("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "im2col"), shapes.rearranged),
     **dict.fromkeys(("upsample_nearest1d", "upsample_nearest2d", "constant_pad_nd"), shapes.rearranged),
     **dict.fromkeys(("reflection_pad1d", "reflection_pad2d", "replication_pad1d"), shapes.rearranged),

@@ -15,7 +15,7 @@ from stl_deploy.tracing.layers.arguments import number
 from stl_deploy.tracing.layers.builder import Builder, refusal
 from stl_deploy.tracing.layers.draft import Terms
 from stl_deploy.tracing.layout import BATCH, shape_of
-from stl_deploy.tracing.nodes import Node
+from stl_deploy.tracing.nodes import Node, replace_nodes
 from stl_deploy.tracing.recorder import map_tree
 from stl_deploy.tracing.steps import Ref, Signal
 
@@ -79,6 +79,7 @@ def _moved(signal: Signal, values: Tensor) -> Tensor:
     layout = signal.args[0].signal.node.layout
     shaped = values.reshape(shape_of(layout, {BATCH: 1}))
     args, kwargs = map_tree((signal.args, signal.kwargs), Ref, lambda ref: shaped)
+    args, kwargs = replace_nodes((args, kwargs), lambda node: node.tensor)
     return signal.node.run(args, kwargs, {BATCH: 1})
 
 
