@@ -79,9 +79,9 @@ class Nodes:
             self._add(key, node)
         return node
 
-    def make(self, node: Node) -> Node:
-        """``node``, or the equal one that is there already."""
-        key = (node.name, _frozen(node.args), _frozen(node.kwargs), node.index, node.dtype, node.layout)
+    def make(self, node: Node, step: int | None = None) -> Node:
+        """``node``, or the equal one that is there already; ``step`` keeps those of several steps apart."""
+        key = (node.name, _frozen(node.args), _frozen(node.kwargs), node.index, node.dtype, node.layout, step)
         found = self._known.get(key)
         if found is None:
             self._add(key, node)

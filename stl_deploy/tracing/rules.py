@@ -10,6 +10,7 @@ from stl_deploy.errors import CaptureError
 from stl_deploy.tracing import shape_rules
 from stl_deploy.tracing.elementwise import elementwise, is_elementwise
 from stl_deploy.tracing.layout import BATCH, TIME, Layout, axis_of, of_shape, shape_of
+from stl_deploy.tracing.nodes import Node
 from stl_deploy.tracing.recorder import Op, Value, map_tree
 from stl_deploy.tracing.remedies import NORMS, no_form
 from stl_deploy.tracing.unroll import Flow, Unroller, refuse
@@ -154,14 +155,12 @@ def _per_step(unroller: Unroller, op: Op, flow: Flow, layout: Layout, axis: int 
     folded = layout[axis] if flow.timed else None
     step = tuple(tuple(f for f in dim if f != TIME) for dim in layout if axis == 0 or dim != (TIME,))
     made = []
-    for node in flow.nodes:
+    for t, node in enumerate(flow.nodes):
         inputs = {value: unroller.flow(value).nodes[0] for value in op.inputs()} | {signal: node}
         args, kwargs = map_tree((op.args, op.kwargs), Value, inputs.__getitem__)
-        made.append(
-            unroller.untimed(
-                op.name, op.func, args, kwargs, step, op.outputs[0].dtype, op.place, folded=folded, axis=axis
-            )
-        )
+        each = Node(op.name, op.func, args, kwargs, step, op.outputs[0].dtype, op.place, folded=folded, axis=axis)
+        # Behind a delay a layer makes its bias of nothing in the first steps, each of which does as the others do.
+        made.append(unroller.nodes.make(each, t if node.constant else None))
     return Flow(tuple(made), layout)
 
 

@@ -202,3 +202,49 @@ def test_a_model_under_autocast_is_refused_by_what_it_computes_in() -> None:
     torch.manual_seed(0)
     with pytest.raises(CaptureError, match="the model computes in bfloat16, whose rounding no float32 graph has"):
         stl.capture(Other(forward), x_of(6, 40, 6))
+
+
+def late(values: Tensor, steps: int = 1) -> Tensor:
+    """Each step's values ``steps`` later."""
+    return torch.cat([torch.zeros_like(values[:steps]), values[:-steps]])
+
+
+def listed(values: Tensor) -> Tensor:
+    """The same two steps late, through a list."""
+    waiting, found = [torch.zeros_like(values[0])] * 2, []
+    for value in values:
+        waiting.append(value)
+        found.append(waiting.pop(0))
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda net, x: net.spikes(net.enter(late(x))),
+        lambda net, x: net.spikes(net.enter(late(x, 2))),
+        lambda net, x: net.spikes(net.leave(late(net.spikes(net.enter(x))))),
+        lambda net, x: net.spikes(net.leave(listed(net.spikes(net.enter(x))))),
+        lambda net, x: net.spikes(net.leave(net.spikes(net.enter(x)) + late(net.spikes(net.enter(x))))),
+    ],
+)
+def test_a_layer_with_a_bias_behind_a_delay_gives_its_bias_from_the_first_step_on(
+    forward: Callable[[Net, Tensor], Tensor],
+) -> None:
+    torch.manual_seed(0)
+    require_same(Other(forward), x_of(6, 4, 6), x_of(9, 2, 6, seed=2))
+
+
+def test_a_convolution_and_a_norm_behind_a_delay() -> None:
+    class Images(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm, self.neurons = nn.Conv2d(2, 3, 3, stride=2), nn.BatchNorm2d(3), Net()
+            nn.init.uniform_(self.norm.bias)
+
+        def forward(self, x: Tensor) -> Tensor:
+            currents = self.norm(self.conv(late(x).flatten(0, 1))).unflatten(0, x.shape[:2])
+            return self.neurons.spikes(currents)
+
+    torch.manual_seed(0)
+    require_same(Images(), x_of(5, 2, 2, 5, 5), x_of(6, 3, 2, 5, 5, seed=2))
