@@ -283,9 +283,9 @@ def _neuron(node: Neuron) -> nir.NIRNode:
         return _integrator(node, gain, offset, threshold, v_reset)
     rate = 1 - decay
     if (rate <= 0).any():
+        beside = " beside others" if np.ptp(decay) else ""
         raise CaptureError(
-            f"layer '{node.name}' has a decay of {float(decay.max()):g} beside others; NIR's leaky neurons "
-            "need one below 1",
+            f"layer '{node.name}' has a decay of {float(decay.max()):g}{beside}; NIR's leaky neurons need one below 1",
             layer=node.name,
         )
     starts = (

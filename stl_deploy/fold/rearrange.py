@@ -49,7 +49,10 @@ def rearrange(layers: Layers) -> tuple[Layers, dict[str, Indices]]:
             return work.layers, work.arranged
         if not any(move(gather) for gather in gathers for move in work.moves):
             work.select(gathers[-1])
-    raise CaptureError("the axes of a layer in a loop change at every step; keep one order of axes")
+    raise CaptureError(
+        "the axes of a layer in a loop change at every step, or it reads the same spikes in two orders; keep "
+        "one order of axes"
+    )
 
 
 class _Work:

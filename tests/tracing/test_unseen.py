@@ -248,3 +248,33 @@ def test_a_convolution_and_a_norm_behind_a_delay() -> None:
 
     torch.manual_seed(0)
     require_same(Images(), x_of(5, 2, 2, 5, 5), x_of(6, 3, 2, 5, 5, seed=2))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda net, s: nn.functional.pad(torch.maximum(s[..., :4], s[..., 4:]), (0, 4)),
+        lambda net, s: torch.maximum(s, s[..., :1].expand_as(s)),
+        lambda net, s: s * (1 - s[..., 3:4].expand_as(s)),
+    ],
+)
+def test_parts_of_spikes_are_spikes_that_are_joined(body: Any) -> None:
+    torch.manual_seed(0)
+    require_same(Net(body=body), x_of(6, 4, 6), x_of(9, 2, 6, seed=2))
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (lambda net, s: s * s[..., :1], r"'mul' joins spikes of \[8\] and \[1\]; expand the fewer"),
+        (lambda net, s: torch.maximum(s, s.roll(1, 2)), "reads the same spikes in two orders; keep one order of axes"),
+    ],
+)
+def test_spikes_that_are_not_joined_one_by_one_are_refused(body: Any, reason: str) -> None:
+    with pytest.raises(CaptureError, match=reason):
+        stl.capture(Net(body=body), x_of(6, 3, 6))
+
+
+def test_a_decay_above_1_is_refused_as_what_it_is() -> None:
+    with pytest.raises(CaptureError, match=r"has a decay of 1\.2; NIR's leaky neurons need one below 1"):
+        stl.capture(Net(lambda current, v: 1.2 * v + current), x_of(6, 3, 6))

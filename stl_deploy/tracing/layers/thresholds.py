@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from stl_deploy.graph.program import Neuron, Reshape
-from stl_deploy.nn.layer_graph import MaxPool
+from stl_deploy.nn.layer_graph import Gather, MaxPool
 from stl_deploy.tracing.layers.arguments import alpha, number
 from stl_deploy.tracing.layers.builder import Builder, refusal
 from stl_deploy.tracing.layers.draft import Terms
@@ -60,6 +62,7 @@ def gate(build: Builder, signal: Signal, operands: tuple[Ref, Ref]) -> Terms:
     shape = build.shape(signal)
     terms: Terms = ()
     turned = [_turned(ref) for ref in operands]
+    _require_one_shape(build, signal, operands)
     if turned[0] == turned[1] and is_binary(build, build.read(operands[0])):
         return build.read(operands[0])
     for ref, negated in turned:
@@ -79,6 +82,16 @@ def gate(build: Builder, signal: Signal, operands: tuple[Ref, Ref]) -> Terms:
     return _added_and_compared(build, signal, terms, 0.5 if any(negated for _, negated in turned) else 1.5)
 
 
+def _require_one_shape(build: Builder, signal: Signal, operands: tuple[Ref, Ref]) -> None:
+    left, right = (build.shape(ref.signal) for ref in operands)
+    if prod(left) != prod(right):
+        raise refusal(
+            signal,
+            f"'{signal.node.name}' joins spikes of {list(left)} and {list(right)}; expand the fewer to the shape "
+            "of the others before",
+        )
+
+
 def both(build: Builder, signal: Signal) -> Terms:
     """The smaller of two spikes, and both of them (AND)."""
     return gate(build, signal, _two(signal))
@@ -88,6 +101,7 @@ def either(build: Builder, signal: Signal) -> Terms:
     """The larger of two spikes, and one or both of them (OR)."""
     shape = build.shape(signal)
     operands = _two(signal)
+    _require_one_shape(build, signal, operands)
     terms: Terms = ()
     for ref in dict.fromkeys(operands):
         found = build.read(ref)
@@ -137,6 +151,6 @@ def is_binary(build: Builder, terms: Terms) -> bool:
     if len(terms) != 1:
         return False
     node = build.nodes.get(terms[0].node)
-    if isinstance(node, MaxPool | Reshape):
+    if isinstance(node, MaxPool | Reshape | Gather):
         return is_binary(build, node.sources)
     return isinstance(node, Neuron) and node.spiking and not node.many
