@@ -17,7 +17,7 @@ from stl_deploy.errors import StlDeployError
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.findings import Fidelity, Finding, NodeReport, Report, fidelities, from_error, worst
-from stl_deploy.graph.frameworks.writers import Writer, candidates, overlooked, recognise, unsaid
+from stl_deploy.graph.frameworks.writers import Writer, asked_dialect, candidates, overlooked, recognise, unsaid
 from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.lower import METADATA_KEY, Lowering, all_errors, own_metadata, try_lower
 from stl_deploy.graph.program import Delay, Neuron, Node, Output, Program
@@ -45,23 +45,25 @@ TARGETS: Mapping[str, TargetCheck] = {"nir": lambda program: (), "onnx": check_s
 
 def check_file(
     path: Path,
-    dialect: Dialect | None = None,
+    dialect: object = None,
     targets: Mapping[str, TargetCheck] = TARGETS,
     declared: Mapping[str, Any] | None = None,
     seen: Mapping[str, Any] | None = None,
 ) -> Report:
     """Check a NIR file; see `check`. A file that cannot be read gives a report with that one finding.
 
-    declared: what its metadata would say of the input, in place of what they say. seen: where they say nothing.
+    dialect: a Dialect, or what `load_dialect` takes. declared: what its metadata would say of the input, in place of
+    what they say. seen: where they say nothing.
     """
     try:
         graph = read_nir(path)
         if declared is not None or seen is not None:
             said = {"input": dict(seen or {}), **own_metadata(graph)} | ({"input": dict(declared)} if declared else {})
             graph.metadata = {**graph.metadata, METADATA_KEY: said}
+        chosen = None if dialect is None else asked_dialect(graph, dialect)
     except Exception as error:
         return _report({}, [from_error(error)], targets, None)
-    return check(graph, dialect, targets)
+    return check(graph, chosen, targets)
 
 
 def check(

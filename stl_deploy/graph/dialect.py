@@ -11,7 +11,7 @@ snnTorch 1.0, Norse 1.1, Sinabs 3.1, SpikingJelly 2.0, Rockpool 3.1 and Spyx 1.0
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -53,8 +53,9 @@ OF_NODES = frozenset({"leak", "compare", "reset", "spikes_per_step", "start", "s
 """The options that single nodes may have of their own."""
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _is_finite(value: object) -> bool:
+    """Whether it is a number, of which a float can hold the value."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 @dataclass(frozen=True)
@@ -111,10 +112,10 @@ class Dialect:
             if getattr(self, key) not in choices:
                 accepted = ", ".join(f'"{c}"' for c in choices)
                 raise InputError(f"dialect key '{key}': expected {accepted}; found {getattr(self, key)!r}")
-        if not _is_number(self.dt) or not math.isfinite(self.dt) or self.dt <= 0:
+        if not _is_finite(self.dt) or self.dt <= 0:
             raise InputError(f"dialect key 'dt': expected a positive finite number; found {self.dt!r}")
         for bound in self.v_min.values() if isinstance(self.v_min, Mapping) else [self.v_min]:
-            if not (bound is None or bound == "-threshold" or (_is_number(bound) and math.isfinite(bound))):
+            if not (bound is None or bound == "-threshold" or _is_finite(bound)):
                 accepted = 'null, a finite number, "-threshold", or an object with one of these for each node'
                 raise InputError(f"dialect key 'v_min': expected {accepted}; found {self.v_min!r}")
         self._check_nodes()
@@ -235,13 +236,14 @@ def preset(name: object) -> Dialect:
     return found
 
 
-def load_dialect(asked: object) -> Dialect:
+def load_dialect(asked: object, base: Dialect | None = None) -> Dialect:
     """A preset by name (see `preset`), a JSON file (`.json`) with the keys of `Dialect`, or a mapping of these.
 
+    base: where a file or mapping takes the keys that it leaves out (see `Dialect.from_mapping`).
     Raises InputError if there is no such preset, or the file or the mapping cannot be read as a dialect.
     """
     if isinstance(asked, Mapping):
-        return Dialect.from_mapping(asked, where="the dialect given")
+        return Dialect.from_mapping(asked, where="the dialect given", base=base)
     path = Path(asked) if isinstance(asked, str | Path) else None
     if path is None or path.suffix.lower() != ".json":
         try:
@@ -255,4 +257,4 @@ def load_dialect(asked: object) -> Dialect:
         raise InputError(f"dialect file {path}: not JSON ({error})") from None
     if not isinstance(data, dict):
         raise InputError(f"dialect file {path}: expected a JSON object; found a {type(data).__name__}")
-    return Dialect.from_mapping(data, where=f"dialect file {path}")
+    return Dialect.from_mapping(data, where=f"dialect file {path}", base=base)

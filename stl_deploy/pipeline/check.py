@@ -68,8 +68,9 @@ def check(
         report = _artifact(opened)
         show(report, say)
         return report
-    chosen = load_dialect(dialect) if dialect is not None else None
-    report = check_file(opened.file, chosen, asked, declared_grid(input_grid), seen_coding(x))
+    if dialect is not None:
+        load_dialect(dialect)  # a bad one ends the call; in check_file it would be a finding of the file's
+    report = check_file(opened.file, dialect, asked, declared_grid(input_grid), seen_coding(x))
     show(report, say)
     return report
 
@@ -100,11 +101,12 @@ def check_folder(
     """Check every .nir file of a folder; one table for all; input_grid: as in `check`. Raises InputError for a bad call
     or if there is none."""
     asked = targets_asked(targets)
-    chosen = load_dialect(dialect) if dialect is not None else None
+    if dialect is not None:
+        load_dialect(dialect)  # a bad one ends the call; in check_file it would be a finding of the file's
     files = nir_files(folder)
     if not files:
         raise InputError(f"{folder}: expected .nir files in it; found none")
-    found = FolderCheck({file.name: check_file(file, chosen, asked, declared_grid(input_grid)) for file in files})
+    found = FolderCheck({file.name: check_file(file, dialect, asked, declared_grid(input_grid)) for file in files})
     errors = {name: sum(one.severity == "error" for one in r.findings) for name, r in found.reports.items()}
     rows = [[name, *r.targets.values(), str(errors[name]), _first(r)] for name, r in found.reports.items()]
     say.table(["file", *asked, "errors", "first finding"], rows)

@@ -8,6 +8,7 @@ import pytest
 
 from stl_deploy.errors import GraphError, InputError
 from stl_deploy.graph.dialect import PRESETS, Dialect, load_dialect
+from stl_deploy.graph.frameworks.writers import reading_of
 from stl_deploy.graph.lower import lower, try_lower
 from stl_deploy.graph.run import run
 from tests.graph.nets import a, bare, chain, graph, iff, lif, steps
@@ -281,6 +282,16 @@ DIALECTS = {
 }
 
 
+@pytest.mark.parametrize(
+    ("text", "key"), [('{"dt": %s}', "dt"), ('{"v_min": %s}', "v_min"), ('{"v_min": {"n0": %s}}', "v_min")]
+)
+def test_a_whole_number_too_large_for_a_float_is_no_finite_number_of_a_dialect(tmp_path, text, key):
+    path = tmp_path / "d.json"
+    path.write_text(text % ("1" + "0" * 400))
+    with pytest.raises(InputError, match=f"d.json: dialect key '{key}': expected .*finite number"):
+        load_dialect(str(path))
+
+
 @pytest.mark.parametrize("text", DIALECTS)
 def test_dialect_files_are_refused_in_one_sentence(tmp_path, text):
     path = tmp_path / "d.json"
@@ -328,6 +339,30 @@ def test_dialect_files_give_what_they_name_and_spec_for_the_rest(tmp_path):
     path = tmp_path / "d.json"
     path.write_text('{"dt": 1, "reset": "subtract"}')
     assert load_dialect(str(path)) == Dialect(dt=1, reset="subtract")
+
+
+@pytest.mark.parametrize(
+    ("asked", "dt"),
+    [
+        ({"compare": "ge"}, 0.002),
+        ({"compare": "ge", "dt": 1}, 1),
+        ({"preset": "spec", "compare": "ge"}, 1e-4),
+        ("snntorch", 1e-4),
+        (Dialect(compare="ge"), 1e-4),
+    ],
+)
+@pytest.mark.parametrize("metadata", [{"stl_deploy": {"dialect": {"dt": 0.002}}}, {"dt": 0.002}])
+def test_a_time_step_that_neither_the_dialect_nor_its_preset_names_is_that_of_the_file(metadata, asked, dt):
+    net = chain([2], lif((2,)))
+    net.metadata = metadata
+    assert reading_of(net, asked, "net.nir").dialect.dt == dt
+
+
+@pytest.mark.parametrize("dt", [0, -1, "x", float("nan"), None, [1], True])
+def test_a_file_whose_time_step_is_none_is_read_with_that_of_spec(dt):
+    net = chain([2], lif((2,)))
+    net.metadata = {"dt": dt}
+    assert reading_of(net, {"compare": "ge"}, "net.nir").dialect == Dialect(compare="ge")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ only where the traces are its own; every other file needs its dialect from whoev
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -59,7 +59,7 @@ def reading_of(graph: nir.NIRGraph, asked: object, where: object, *, or_spec: bo
     it matters, unless ``or_spec``.
     """
     if asked is not None:
-        dialect = asked if isinstance(asked, Dialect) else load_dialect(asked)
+        dialect = asked_dialect(graph, asked)
         named = asked if isinstance(asked, str | Path) else "the one given"
         said = "; ".join(text for text in (unsaid(graph, dialect), overlooked(graph, dialect)) if text)
         return Reading(dialect, "user", f"Dialect: {named} (as asked).", said)
@@ -80,6 +80,20 @@ def reading_of(graph: nir.NIRGraph, asked: object, where: object, *, or_spec: bo
             return Reading(PRESETS["spec"], "nothing", "Dialect: spec.", f"dialect-unstated: {unstated}")
         raise InputError(unstated)
     return Reading(PRESETS["spec"], "nothing", "Dialect: none needed, as nothing in the graph depends on it.")
+
+
+def asked_dialect(graph: nir.NIRGraph, asked: object) -> Dialect:
+    """A dialect, or what `load_dialect` takes; a time step that it leaves open is that of the graph's metadata."""
+    if isinstance(asked, Dialect):
+        return asked
+    written = own_metadata(graph).get("dialect")
+    told = written if isinstance(written, Mapping) else graph.metadata
+    dt = told.get("dt") if isinstance(told, Mapping) else None
+    try:
+        base = Dialect(dt=dt.tolist() if isinstance(dt, np.ndarray | np.generic) else dt)
+    except InputError:
+        base = Dialect()
+    return load_dialect(asked, base)
 
 
 def depends(graph: nir.NIRGraph) -> bool:
