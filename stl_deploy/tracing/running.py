@@ -176,7 +176,7 @@ def pick(found: Any, output: Pick) -> Tensor:
     """
     if output is not None:
         try:
-            found = _fields(found)[output]
+            found = [found][output] if isinstance(found, Tensor) else _fields(found)[output]  # type: ignore[index]
         except (KeyError, IndexError, TypeError):
             raise CaptureError(
                 f"output={output!r}: the model returns {_described(found)}; name one of its outputs"
