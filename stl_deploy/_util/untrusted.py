@@ -45,7 +45,7 @@ def _is_defect(error: Exception) -> bool:
     return isinstance(error, _DEFECTS) and raised_in.split(".")[0] == __name__.split(".")[0]
 
 
-def told_where(error: Exception, file: Path) -> str:
+def told_where(error: BaseException, file: Path) -> str:
     """An error that a user's own code in ``file`` raised, in one line that says where."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
     line = f"line {frames[-1].lineno}: " if frames else ""

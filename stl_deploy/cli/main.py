@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     output.settings.verbose = _take(arguments, "-v", "--verbose")
     output.settings.kept = None
     output.settings.arguments = arguments
-    with ended_like_interrupted(), output.warnings_as_lines():
+    with ended_like_interrupted(), output.warnings_as_lines(), output.prints_beside_data():
         code = _run(arguments)
     unwritten = flush_streams()
     if unwritten is not None:

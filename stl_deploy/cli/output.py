@@ -6,12 +6,12 @@ import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from stl_deploy._util import processes
 from stl_deploy._util.console import Console
@@ -30,6 +30,8 @@ class Settings:
     """What to say after Ctrl-C of what is kept; None: nothing is known of it."""
     arguments: Sequence[str] = ()
     """Of the call, without the options above."""
+    data: TextIO | None = None
+    """Where data go if prints go elsewhere; None: to standard output."""
 
 
 settings = Settings()
@@ -66,16 +68,31 @@ def warnings_as_lines() -> Iterator[None]:
         warnings.showwarning = before
 
 
+@contextmanager
+def prints_beside_data() -> Iterator[None]:
+    """Inside, what a user's own code prints goes to stderr if --json asks for data on stdout."""
+    if sys.stdout is None or "--json" not in settings.arguments or {"--help", "-h"} & set(settings.arguments):
+        yield
+        return
+    settings.data = sys.stdout
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        settings.data = None
+
+
 def emit_json(data: Any, wanted: bool) -> None:
     """Data for scripts, on stdout, if it is wanted."""
     if not wanted or processes.rank() > 0:
         return
-    if sys.stdout is None:
+    stdout = settings.data or sys.stdout
+    if stdout is None:
         raise InputError("standard output is closed; --json writes to it")
     text = json.dumps(data, indent=2, allow_nan=False)
     try:
-        sys.stdout.write(f"{text}\n")
-        sys.stdout.flush()
+        stdout.write(f"{text}\n")
+        stdout.flush()
     except BrokenPipeError:
         raise
     except OSError as error:

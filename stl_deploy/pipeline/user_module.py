@@ -55,7 +55,7 @@ def _run(file: Path) -> ModuleType:
     sys.modules[name] = module  # dataclasses and pickling look their module up by name
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"{file}: {told_where(error, file)}") from error
     finally:
         sys.path.pop(0)
@@ -71,7 +71,7 @@ def _named(module: ModuleType, file: str, name: str) -> Any:
         return found
     try:
         return found()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"{file}:{name}: {told_where(error, Path(file))}; it is called without arguments") from error
 
 

@@ -54,6 +54,30 @@ def files(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize("verb", ["capture", "check"])
+def test_what_a_user_s_file_prints_does_not_stand_among_the_data(files: Path, capsys: Any, verb: str) -> None:
+    text = NET.replace("        u = v = 0.0", "        print('in forward', x.shape)\n        u = v = 0.0")
+    (files / "net.py").write_text(f"print('while imported')\n{text}")
+    more = ["-o", str(files / "net.nir")] if verb == "capture" else []
+    with pytest.raises(SystemExit):
+        main([verb, f"{files / 'net.py'}:Net", "--input", str(files / "x.npz"), "--json", *more])
+    said = capsys.readouterr()
+    assert json.loads(said.out)
+    assert "while imported" in said.err
+    assert "in forward" in said.err
+
+
+@pytest.mark.parametrize("text", [f"{NET}\nimport sys\nsys.exit(0)\n", "def Net():\n    raise SystemExit\n"])
+def test_a_user_s_file_that_ends_the_program_is_an_input_that_is_wrong(files: Path, capsys: Any, text: str) -> None:
+    (files / "net.py").write_text(text)
+    arguments = [f"{files / 'net.py'}:Net", "--input", str(files / "x.npz"), "-o", str(files / "net.nir")]
+    with pytest.raises(SystemExit) as done:
+        main(["capture", *arguments])
+    assert done.value.code == 2
+    assert "SystemExit" in capsys.readouterr().err
+    assert not (files / "net.nir").exists()
+
+
 def test_a_captured_file_goes_through_the_verbs(files: Path, capsys: Any) -> None:
     net, x = files / "net.nir", files / "x.npz"
     arguments = [f"{files / 'net.py'}:Net", "--input", str(x), "-o", str(net), "--json"]

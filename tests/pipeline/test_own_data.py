@@ -147,6 +147,13 @@ def load():
 """
 
 
+def test_a_python_file_that_ends_the_program_is_an_input_that_is_wrong(tmp_path):
+    (tmp_path / "own.py").write_text("def load():\n    raise SystemExit(0)\n")
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(_config(name="python", path="own.py:load")))
+    with pytest.raises(stl.InputError, match=r"own\.py: line 2: SystemExit: 0"):
+        stl.train(tmp_path / "own.yaml", output=tmp_path / "run")
+
+
 def test_a_python_file_of_someone_else_s_run_folder_does_not_run(tmp_path, monkeypatch, capsys):
     (tmp_path / "mine.py").write_text(CODE)
     config = tmp_path / "mine.yaml"

@@ -76,7 +76,7 @@ def _run(file: Path, name: str) -> Any:
         return function()
     except InputError:
         raise
-    except Exception as error:  # a user's own code may raise anything
+    except (Exception, SystemExit) as error:  # a user's own code may raise anything
         raise InputError(f"{file}: {told_where(error, file)}") from error
     finally:
         sys.path.remove(str(file.resolve().parent))
