@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy.errors import InputError
@@ -46,9 +47,9 @@ def verify(
     if opened.kind == "run":
         check_network(source)
     program = open_program(opened, dialect, say=say)
-    x, _, what = program_input(opened, program, input_file)
+    x, labels, what = program_input(opened, program, input_file)
     say.say(f"input: {what}")
-    report = check_against(program, against, x, input_grid=input_grid, further=lava, deadline=deadline, say=say)
+    report = check_against(program, against, x, labels, input_grid=input_grid, further=lava, deadline=deadline, say=say)
     show(report, say)
     return report
 
@@ -57,6 +58,7 @@ def check_against(
     program: Program,
     against: Sequence[Path | str],
     x: NetworkInput,
+    labels: NDArray[Any] | None = None,
     *,
     input_grid: int | None = None,
     further: bool = False,
@@ -65,9 +67,9 @@ def check_against(
 ) -> Report:
     """Run the program and each artifact (or the program on each backend) on ``x`` ``[T, B, *shape]`` and compare.
 
-    input_grid: x is rounded to multiples of 2^-input_grid; None: to the grid that an artifact was exported for, where
-    that is another than the program's. A file that computes something else on purpose, as an ONNX file with int8
-    weights, must equal the reference of that, and its difference from the program is told.
+    labels: ``[B]``, for accuracies. input_grid: x is rounded to multiples of 2^-input_grid; None: to the grid that an
+    artifact was exported for, where that is another than the program's. A file that computes something else on purpose,
+    as an ONNX file with int8 weights, must equal the reference of that, and its difference from the program is told.
     """
     runners = registry().runners
     common: dict[str, Any] = {"deadline": deadline, "progress": now_and_then(say, "steps")}
@@ -80,7 +82,7 @@ def check_against(
         input_grid = theirs if input_grid is None else input_grid
     program, x = on_declared_grid(program, x, input_grid, say)
     _require_whole(x, [name for name, found in bits.items() if found == 0])
-    bench = Bench(program, x)
+    bench = Bench(program, x, labels)
     for one in dict.fromkeys(against):
         path = Path(one)
         if path not in names:

@@ -53,6 +53,15 @@ def test_names_that_differ_are_told_by_name_and_a_path_given_twice_counts_once(r
     assert [run.artifact for run in report.runs] == [str(run_dir / "net.onnx"), str(run_dir / "net.nir")]
 
 
+def test_labels_of_the_input_give_every_run_its_accuracy(run_dir: Path, tmp_path: Path) -> None:
+    own = verify(run_dir, ["onnx", run_dir / "net.nir"])
+    assert own.accuracy is not None
+    assert [run.accuracy for run in own.runs] == [own.accuracy] * 2
+    with np.load(run_dir / "test.npz") as test:
+        np.savez(tmp_path / "x.npz", x=test["x"])
+    assert verify(run_dir, ["onnx"], input_file=tmp_path / "x.npz").accuracy is None
+
+
 def test_layers_without_a_spike_are_named(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     verify(run_dir, [run_dir / "net.onnx"], say=Console())
     assert "warning" not in capsys.readouterr().err
