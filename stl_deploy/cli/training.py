@@ -156,7 +156,7 @@ def train(
         Path | None, typer.Option("--config", metavar="CONFIG.yaml", help="The same as naming the file.")
     ] = None,
     print_config: Annotated[
-        bool, typer.Option("--print-config", help="Print the configuration as YAML and stop.")
+        bool, typer.Option("--print-config", help="Print the configuration as YAML (--json: as JSON) and stop.")
     ] = False,
     _trust: Trust = False,
     json: Json = False,
@@ -175,7 +175,10 @@ def train(
     more = ["train.tensorboard=true"] if tensorboard else []
     config = configure(name, _overrides(changes, mode, seed, device, data_dir, input_grid) + more)
     if print_config:
-        typer.echo(dump_config(config), nl=False)
+        if json:
+            emit_json(config.model_dump(mode="json"), json)
+        else:
+            typer.echo(dump_config(config), nl=False)
         return
     run_dir = output or Path("runs") / Path(name).stem
     tell_if_interrupted(run_dir)

@@ -61,7 +61,8 @@ def simulate(
         arrays = {f"y__{name}": array for name, array in result.outputs.items()}
     else:
         arrays = {"y": result.y}
-    write_npz(output, arrays | {f"spikes__{name}": array for name, array in result.recorded.items()})
+    arrays |= {f"spikes__{name}": array for name, array in result.recorded.items()}
+    write_npz(output, arrays)
     done: dict[str, Any] = {
         "source": str(source),
         "backend": backend,

@@ -47,9 +47,11 @@ class Source:
 
 
 def is_nir(path: Path) -> bool:
-    """Whether this is, by its name, a .nir file: what verbs of run folders take instead of one."""
-    told = format_of(path)
-    return told is not None and told.name == GRAPH
+    """Whether this is, by its name, a .nir file: what verbs of run folders take instead of one.
+
+    Raises InputError for an artifact of another format.
+    """
+    return format_of(path) is not None and open_source(path).kind == GRAPH
 
 
 def open_source(path: Path, *, artifacts: bool = False) -> Source:

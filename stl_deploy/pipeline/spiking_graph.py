@@ -125,7 +125,7 @@ class SpikingGraph:
         return self.rows
 
     def check(self, *targets: str, input_grid: int | None = None) -> Report:
-        """Per node and target (default: nir, onnx, netx): faithful, approximate or unsupported, why, and the remedy.
+        """Per node and target (default: every format's): faithful, approximate or unsupported, why, and the remedy.
 
         input_grid: the input will be multiples of 2^-input_grid up to 1.
         ``check("netx").raise_if_unsupported()`` raises UnsupportedError where the target cannot hold the network.

@@ -14,6 +14,7 @@ import h5py
 import nir
 import numpy as np
 import pytest
+import yaml
 
 from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.lower import lower
@@ -385,6 +386,32 @@ def test_train_prints_its_configuration(cli: Any) -> None:
     assert "epochs: 7" in shown.out
     assert "mode: sl" in shown.out
     assert "tensorboard: true" in shown.out
+
+
+def test_train_prints_its_configuration_as_json_where_data_are_asked_for(cli: Any) -> None:
+    shown = cli("train", "digits", "--print-config", "--set", "train.epochs=7", "--json")
+    assert shown.code == 0
+    assert shown.json == yaml.safe_load(cli("train", "digits", "--print-config", "--set", "train.epochs=7").out)
+
+
+def test_simulate_lists_every_array_that_it_wrote(cli: Any, run_dir: Path, tmp_path: Path) -> None:
+    call = ("simulate", run_dir, "-i", run_dir / "test.npz", "--backend", "reference", "-o", tmp_path / "y.npz")
+    told = cli(*call, "--record", "--json").json["arrays"]
+    with np.load(tmp_path / "y.npz") as written:
+        assert told == {name: list(array.shape) for name, array in written.items()}
+    assert "spikes__lif1" in told
+    assert list(cli(*call, "--json").json["arrays"]) == ["y"]
+
+
+@pytest.mark.parametrize("verb", ["fold", "report"])
+def test_an_artifact_that_is_no_graph_is_told_what_is_expected(
+    cli: Any, run_dir: Path, tmp_path: Path, verb: str
+) -> None:
+    more = {"fold": ("-o", tmp_path / "f.nir"), "report": ("-i", run_dir / "test.npz", "-o", tmp_path)}[verb]
+    for name, kind in (("net.onnx", "onnx"), ("net.net", "netx")):
+        shown = cli(verb, run_dir / name, *more)
+        assert shown.code == 2
+        assert f"{name}: expected a run folder or a .nir file; found an artifact of {kind}" in shown.err
 
 
 def test_a_resumed_training_takes_the_folder_s_own_configuration(cli: Any, run_dir: Path, tmp_path: Path) -> None:
