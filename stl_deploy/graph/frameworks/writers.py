@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import nir
 import numpy as np
@@ -88,7 +88,7 @@ def asked_dialect(graph: nir.NIRGraph, asked: object) -> Dialect:
         return asked
     written = own_metadata(graph).get("dialect")
     told = written if isinstance(written, Mapping) else graph.metadata
-    dt = told.get("dt") if isinstance(told, Mapping) else None
+    dt: Any = told.get("dt") if isinstance(told, Mapping) else None
     try:
         base = Dialect(dt=dt.tolist() if isinstance(dt, np.ndarray | np.generic) else dt)
     except InputError:
