@@ -169,7 +169,7 @@ def test_the_fast_path_is_compiled_when_asked(cli: Any, monkeypatch: pytest.Monk
     from stl_deploy.nn import fused
 
     monkeypatch.setattr(fused, "works", lambda *_: True)
-    monkeypatch.setattr(fused, "is_warm", lambda: True)
+    monkeypatch.setattr(fused, "is_warm", lambda *_: True)
     found = cli("doctor", "--warm", "--json")
     assert found.json["seconds"] >= 0
     assert "the fast path is compiled and kept" in found.err

@@ -32,24 +32,29 @@ def test_announced(warm: bool, device: str, switch: str, told: str, monkeypatch:
     assert len(compiled) == bool(told)
 
 
-def test_built_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+@pytest.mark.parametrize(
+    ("kept", "told"),
+    [
+        ((), ["compiling what every training needs", "compiled"]),
+        (("blocks",), ["loading the fast path", "loaded"]),
+        (("blocks", "everything"), ["loading the fast path"]),
+    ],
+)
+def test_built_ahead(kept: tuple[str, ...], told: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = list[str]()
     stream = io.StringIO()
-    monkeypatch.setattr(fused, "is_warm", lambda: bool(asked))
+    monkeypatch.setattr(fused, "is_warm", lambda kernels="blocks": kernels in (*kept, *asked))
     monkeypatch.setattr(fused, "works", lambda dtype, kernels="blocks": asked.append(kernels) or True)
     took = fast_path.warm(say=Console(stream=stream))
     assert took["seconds"] >= took["first_seconds"] >= 0
     assert asked == ["blocks", "everything"]
-    assert [line.split(" (")[0] for line in stream.getvalue().splitlines()] == [
-        "compiling what every training needs",
-        "compiled",
-        "the fast path is compiled and kept",
-    ]
+    heard = [line.split(" (")[0] for line in stream.getvalue().splitlines()]
+    assert heard == [*told, "the fast path is compiled and kept"]
 
 
 @pytest.mark.parametrize("fails", ["blocks", "everything"])
 def test_what_does_not_compile_is_not_said_to_be_kept(fails: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "is_warm", lambda: True)
+    monkeypatch.setattr(fused, "is_warm", lambda kernels="blocks": True)
     monkeypatch.setattr(fused, "works", lambda dtype, kernels="blocks": kernels != fails)
     with pytest.raises(ToolError, match="does not compile here"):
         fast_path.warm()

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from stl_deploy._util import install
-from stl_deploy.nn.fused.working import works
+from stl_deploy.nn.fused.working import Kernels, works
 from stl_deploy.nn.schedule import Sources, Stage
 
 __all__ = ["SWITCH", "installed", "is_warm", "path", "ready", "stages", "winograd_allowed", "works"]
@@ -52,11 +52,11 @@ def ready(x: Tensor) -> bool:
     return works(torch.get_autocast_dtype("cpu") if autocast else x.dtype)
 
 
-def is_warm() -> bool:
-    """Whether compiled code for float32 is kept on disk: the first step then waits for no compiler."""
+def is_warm(kernels: Kernels = "blocks") -> bool:
+    """Whether compiled code for float32 is kept on disk: the first step that takes it then waits for no compiler."""
     from stl_deploy.nn.fused.warm import is_kept
 
-    return is_kept(torch.float32)
+    return is_kept(torch.float32, kernels)
 
 
 def path() -> str:
