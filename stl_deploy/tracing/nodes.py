@@ -17,7 +17,7 @@ from stl_deploy.tracing.source_lines import Place
 NOWHERE = Place(None, "")
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)  # a repr would write out all that it reads, again and again
 class Node:
     """One operation of one time step.
 

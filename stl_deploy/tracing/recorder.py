@@ -37,7 +37,7 @@ _PARTS = ("unbind", "split", "split_with_sizes", "chunk")
 _DIVIDES = ("equal", "nonzero", "masked_select", "unique", "_unique2", "unique_consecutive", "nonzero_numpy")
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)  # a repr would write out all that it reads, again and again
 class Value:
     """One tensor value: what ``op`` put out as ``index``, or a leaf: a tensor that was there before the run."""
 
@@ -61,7 +61,7 @@ class Value:
         return self._evaluated
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)  # a repr would write out all that it reads, again and again
 class Op:
     """One operation. ``name`` is ATen's without overload; ``args`` and ``kwargs`` hold Values in the place of tensors.
 

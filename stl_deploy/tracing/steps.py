@@ -26,7 +26,7 @@ class Ref:
     lag: int
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)  # a repr would write out all that it reads, again and again
 class Signal:
     """What one operation puts out at every step.
 

@@ -347,6 +347,7 @@ def test_nan_stops_and_keeps_the_last_checkpoint(tiny, tmp_path, broken, monkeyp
 
 @pytest.mark.parametrize(("huge", "named"), [(None, "vote"), ("linear1", "linear1")])
 def test_weights_that_are_finite_and_overflow_name_the_first_layer_that_shows_it(tiny, huge, named):
+    torch.manual_seed(0)
     network = Network(apply_overrides(tiny, ["train.mode=ann"]), (1, 8, 8), 10).eval()
     if huge is not None:
         with torch.no_grad():
