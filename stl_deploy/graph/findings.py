@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from stl_deploy.errors import GraphError, InputError, StlDeployError, UnsupportedError
@@ -32,10 +32,7 @@ class Finding:
     target: str | None = None
 
     def __str__(self) -> str:
-        where = f" at '{self.node}'" if self.node is not None else ""
-        target = f" for {self.target}" if self.target is not None else ""
-        remedy = f" -> {self.remedy}" if self.remedy else ""
-        return f"{self.severity}: {self.slug}{where}{target}: {self.reason}{remedy}"
+        return told([self])[0]
 
 
 @dataclass(frozen=True)
@@ -76,9 +73,9 @@ class Report:
                 raise UnsupportedError(where, node=finding.node or "graph", slug=finding.slug, remedy=remedy)
 
     def __str__(self) -> str:
-        """One line for each finding, and the verdict for each target."""
-        lines = [str(finding) for finding in self.findings]
-        return "\n".join([*lines, *(f"{target}: {fidelity}" for target, fidelity in self.targets.items())])
+        """What was found, and the verdict for each target."""
+        verdicts = (f"{target}: {fidelity}" for target, fidelity in self.targets.items())
+        return "\n".join([*told(self.findings), *verdicts])
 
     def as_dict(self) -> dict[str, Any]:
         """JSON twin."""
@@ -89,6 +86,37 @@ class Report:
             "nodes": [asdict(node) for node in self.nodes],
             "findings": [asdict(finding) for finding in self.findings],
         }
+
+
+def told(findings: Iterable[Finding]) -> list[str]:
+    """Lines for people: what holds for several nodes or targets is said once, where it is first found."""
+    targets: dict[Finding, list[str]] = {}
+    for found in findings:
+        names = targets.setdefault(replace(found, target=None), [])
+        if found.target is not None:
+            names.append(found.target)
+    alike: dict[tuple[str, str, str], dict[str, list[str]]] = {}
+    for found, names in targets.items():
+        subject = (f"{found.severity}: {found.slug}", f" for {_listed(names)}" if names else "", found.remedy)
+        nodes = alike.setdefault(subject, {}).setdefault(found.reason, [])
+        if found.node is not None:
+            nodes.append(f"'{found.node}'")
+    return [line for subject, reasons in alike.items() for line in _paragraph(*subject, reasons)]
+
+
+def _paragraph(what: str, target: str, remedy: str, reasons: Mapping[str, Sequence[str]]) -> list[str]:
+    """One line for one reason; several have a line each between what they share."""
+    arrow = [f" -> {remedy}"] if remedy else []
+    if len(reasons) == 1:
+        ((reason, nodes),) = reasons.items()
+        where = f" at {_listed(nodes)}" if nodes else ""
+        return ["".join([what, where, target, ": ", reason, *arrow])]
+    each = [f"  {_listed(nodes)}: {reason}" if nodes else f"  {reason}" for reason, nodes in reasons.items()]
+    return [f"{what}{target}:", *each, *(f" {line}" for line in arrow)]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
 
 
 def from_error(error: Exception, target: str | None = None) -> Finding:

@@ -18,7 +18,7 @@ from stl_deploy.graph.ambiguity import Effect, effects
 from stl_deploy.graph.check import TargetCheck, check_file
 from stl_deploy.graph.dialect import load_dialect
 from stl_deploy.graph.exact import Grid, on_grid, require_on_grid
-from stl_deploy.graph.findings import Finding, NodeReport, Report, fidelities, from_error, worst
+from stl_deploy.graph.findings import Finding, NodeReport, Report, fidelities, from_error, told, worst
 from stl_deploy.graph.frameworks.writers import reading_of
 from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.margins import NearThreshold
@@ -216,6 +216,6 @@ def show(report: Report, say: Console) -> None:
         for n in report.nodes
     ]
     say.table(headers, rows)
-    for found in report.findings:
-        say.say(str(found))
+    for line in told(report.findings):
+        say.say(line)
     say.say("as a whole: " + ", ".join(f"{target} {fidelity}" for target, fidelity in report.targets.items()))

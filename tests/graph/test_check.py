@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from stl_deploy.errors import ToolError, UnsupportedError
 from stl_deploy.graph.check import check, check_file
 from stl_deploy.graph.dialect import PRESETS, Dialect
-from stl_deploy.graph.findings import Finding
+from stl_deploy.graph.findings import Finding, told
 from stl_deploy.graph.io.nir_file import ForeignNode, write_nir
 from stl_deploy.graph.lower import lower
 from tests.graph.nets import a, bare, chain, iff, lif
@@ -247,3 +247,32 @@ def test_random_damage_is_always_anchored_and_never_unexpected(net, data):
         assert {n.node for n in report.nodes} == set(net.nodes)
         assert "unexpected" not in {f.slug for f in report.findings}
         assert {f.node for f in report.findings if f.severity == "error"} <= {name}
+
+
+def test_what_holds_for_several_nodes_and_targets_is_told_once():
+    def rounds(node, bits, target):
+        return Finding("rounds", "warning", node, f"{bits} bits become 8", "accept it", target)
+
+    found = [
+        Finding("bare", "error", None, "nothing there"),
+        rounds("n0", 13, "netx"),
+        rounds("n2", 13, "netx"),
+        rounds("n4", 16, "netx"),
+        rounds("n0", 13, "c"),
+        rounds("n2", 13, "c"),
+        rounds("n4", 16, "c"),
+        rounds("n6", 16, "c"),
+        Finding("slow", "info", "{n}", "is slow there"),
+        Finding("slow", "info", "n2", "is slow there"),
+        Finding("slow", "info", "n3", "is slow there"),
+    ]
+    assert told(found) == [
+        "error: bare: nothing there",
+        "warning: rounds for netx and c:",
+        "  'n0' and 'n2': 13 bits become 8",
+        "  'n4': 16 bits become 8",
+        "  -> accept it",
+        "warning: rounds at 'n6' for c: 16 bits become 8 -> accept it",
+        "info: slow at '{n}', 'n2' and 'n3': is slow there",
+    ]
+    assert str(found[1]) == "warning: rounds at 'n0' for netx: 13 bits become 8 -> accept it"
