@@ -9,7 +9,7 @@ import pytest
 from stl_deploy.errors import GraphError, InputError
 from stl_deploy.graph.dialect import PRESETS, Dialect, load_dialect
 from stl_deploy.graph.frameworks.writers import reading_of
-from stl_deploy.graph.lower import lower, try_lower
+from stl_deploy.graph.lower import all_errors, lower, try_lower
 from stl_deploy.graph.run import run
 from tests.graph.nets import a, bare, chain, graph, iff, lif, steps
 
@@ -215,6 +215,12 @@ def test_all_errors_are_collected():
         ("lonely", "unknown-type"),
     }
     assert lowering.unreached == ()
+
+
+def test_an_error_of_all_neurons_is_collected_once():
+    lowering = try_lower(chain([2], lif((2,), theta=-1)))
+    (error,) = all_errors(lowering)
+    assert str(error) == f"{ABOVE_0} -1 at every neuron: {AT_0}"
 
 
 @pytest.mark.parametrize(

@@ -201,4 +201,4 @@ def reset_of(dialect: Dialect, cuba: bool, looped: bool) -> Reset:
 
 
 def _where(array: NDArray[Any], mask: NDArray[np.bool_]) -> str:
-    return f"index {np.argwhere(mask)[0].tolist()}" if array.ndim else "every neuron"
+    return "every neuron" if mask.all() else f"index {np.argwhere(mask)[0].tolist()}"
