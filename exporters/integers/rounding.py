@@ -48,7 +48,10 @@ def _input(program: Program) -> Iterator[Finding]:
 
 def _weights(weight: Floats) -> str:
     bits = fraction_bits(weight) + float(np.log2(max(np.abs(weight).max(initial=0), 2.0**-149)))
-    return f"weights of about {max(bits, 0) + 1:.0f} bits with sign are rounded to 8"
+    signed = round(max(bits, 0) + 1)
+    if signed <= 8:
+        return f"weights of about {signed} bits with sign fit into 8, but the input given to export chooses their scale"
+    return f"weights of about {signed} bits with sign are rounded to 8"
 
 
 def _neuron(neuron: Neuron, threshold: Floats) -> str:
