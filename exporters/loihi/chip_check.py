@@ -28,7 +28,7 @@ def check_chip(program: Program, chip: Chip) -> Iterator[Finding]:
         "placement",
         "info",
         None,
-        f"{len(simple.placement.cores)} cores in all; synapse memory counts weights alone, a lower bound; limits: "
+        f"cores in all: {len(simple.placement.cores)}; synapse memory counts weights alone, a lower bound; limits: "
         + ", ".join(f"{name} {limit}" for name, limit in chip.limits.items()),
     )
     for where, excess in simple.excess:
@@ -47,8 +47,8 @@ def _taken(placed: Placed, node: str) -> str:
         return max(core.used[resource] for core in cores)
 
     return (
-        f"{placed.placement.name}: {len(cores)} cores of at most {most.neurons} neurons, "
-        f"{most_of('in_axons'):,} input and {most_of('out_axons'):,} output axons, "
-        f"{most_of('synapse_bytes'):,} bytes of synapses, "
-        f"{max(core.thresholds for core in cores)} thresholds (folded: 1)"
+        f"{placed.placement.name} placement: cores {len(cores)}; at most, in a core: neurons {most.neurons:,}, "
+        f"input axons {most_of('in_axons'):,}, output axons {most_of('out_axons'):,}, "
+        f"bytes of synapses {most_of('synapse_bytes'):,}, "
+        f"thresholds {max(core.thresholds for core in cores)} (folded: 1)"
     )
