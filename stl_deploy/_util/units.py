@@ -20,6 +20,11 @@ def with_unit(value: float, unit: str) -> str:
     return f"{shown} {prefix}{unit}"
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 sample``, ``1,200 samples``."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def between(low: str, high: str) -> str:
     """``1.25 µJ to 3 mJ``, or one value where both are shown alike."""
     return low if low == high else f"{low} to {high}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from stl_deploy._util.units import counted
 from stl_deploy.cli.options import (
     Deadline,
     DialectOption,
@@ -228,7 +229,7 @@ def _untrained(source: str) -> bool:
 def _require_sound(source: Path, report: Report) -> None:
     if not report.ok:
         errors = sum(finding.severity == "error" for finding in report.findings)
-        raise CheckFailed(f"{source}: {errors} error{'s' * (errors != 1)} found")
+        raise CheckFailed(f"{source}: {counted(errors, 'error')} found")
 
 
 def verify(

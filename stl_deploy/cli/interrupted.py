@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from stl_deploy._util.units import counted
 from stl_deploy._util.untrusted import read_text
 from stl_deploy.errors import InputError
 from stl_deploy.training.run_files import CHECKPOINT, METRICS, MODEL, is_finished
@@ -21,7 +22,7 @@ def kept(run_dir: Path, arguments: Sequence[str]) -> str:
         return f"the trained model is kept in {run_dir}, the rest is not whole; go on with: {again}"
     if (run_dir / CHECKPOINT).is_file():
         epochs = _epochs(run_dir)
-        what = "the checkpoint is" if epochs is None else f"{epochs} epoch{'s are' if epochs != 1 else ' is'}"
+        what = "the checkpoint is" if epochs is None else f"{counted(epochs, 'epoch')} {'is' if epochs == 1 else 'are'}"
         return f"{what} kept in {run_dir}; go on with: {again}"
     return "no epoch was finished, so nothing is kept"
 

@@ -60,7 +60,7 @@ class Build:
         if not isinstance(self.previous, VoteSpec | LiSpec):
             raise ConfigError(
                 f"network.{self.count - 1}: the last layer is not a readout; "
-                "a network ends with lif, vote or linear, li"
+                "end with a lif and a vote, or with a linear and an li"
             )
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from stl_deploy._util.console import Console
 from stl_deploy._util.files import first_samples, leading, make_folder, make_place, require_folder
 from stl_deploy._util.temporary import temporary_folder
+from stl_deploy._util.units import counted
 from stl_deploy.energy.counts.taps import Tapped, dense_macs
 from stl_deploy.errors import InputError, ToolError, UnsupportedError
 from stl_deploy.exporters.targets import (
@@ -230,7 +231,7 @@ class Bench:
         for kind in registry().runners.values():
             if kind.reads or kind.agrees_with != REFERENCE or not _runs_here(kind, "the network", say):
                 continue
-            say.say(f"running {samples} of {leading(self.x)[1]:,} samples on {kind.name}")
+            say.say(f"running {samples} of {counted(leading(self.x)[1], 'sample')} on {kind.name}")
             try:
                 runner = open_runner(kind, self.program, self.program, **common)
                 self.hold(kind.name, runner, self.program, required=required, samples=samples)

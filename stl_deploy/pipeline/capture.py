@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from stl_deploy._util.arrays import as_array
+from stl_deploy._util.units import counted
 from stl_deploy.errors import CaptureError, GraphError, InputError
 from stl_deploy.fold.index_maps import arrange
 from stl_deploy.fold.layer_graph import FoldedLayers, fold_layers
@@ -134,8 +135,9 @@ class Captured:
         steps, samples = x.shape[:2]
         if swapped(steps, samples, self.traced.length):
             warnings.warn(
-                f"x is read as this graph's module takes it (time={self.time!r}), {order}: {steps} steps of {samples} "
-                f"samples; it was captured on {samples} steps: if x is {other}, give x.swapaxes(0, 1)",
+                f"x is read as this graph's module takes it (time={self.time!r}), {order}: {counted(steps, 'step')} "
+                f"of {counted(samples, 'sample')}; it was captured on {counted(samples, 'step')}: "
+                f"if x is {other}, give x.swapaxes(0, 1)",
                 stacklevel=4,
             )
         return self.arranged(x)

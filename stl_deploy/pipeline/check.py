@@ -12,6 +12,7 @@ import numpy as np
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import leading, read_inputs
 from stl_deploy._util.suggest import did_you_mean
+from stl_deploy._util.units import counted
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.targets import Tabled, find_format, registry
 from stl_deploy.graph.ambiguity import Effect, effects
@@ -133,7 +134,7 @@ def measure(source: Path, input_file: Path, *, dialect: str | None = None, say: 
         for effect in found
         if effect.differ != 0
     ]
-    say.say(f"what other choices in the dialect would change, on {leading(x)[1]} samples of {input_file}:")
+    say.say(f"what other choices in the dialect would change, on {counted(leading(x)[1], 'sample')} of {input_file}:")
     if rows:
         say.table(["option", "assumed", "instead", "outputs that change"], rows)
     unchanged = dict.fromkeys(effect.option for effect in found if effect.differ == 0)

@@ -8,6 +8,7 @@ from typing import Any
 
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import require_suffix
+from stl_deploy._util.units import counted
 from stl_deploy.config.load import apply_overrides
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import Dataset, load_dataset
@@ -109,6 +110,6 @@ def show(done: FoldedRun, say: Console) -> None:
         )
     unproved = [proof for proof in done.proofs if not proof.exact]
     if unproved:
-        say.warn(f"{len(unproved)} sums are not proved exact (first: {unproved[0].node}: {unproved[0].reason})")
+        say.warn(f"not proved exact: {counted(len(unproved), 'sum')} (first: {unproved[0].node}: {unproved[0].reason})")
     else:
         say.say("every float32 sum is proved exact: all backends must agree bit for bit")

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stl_deploy._util.units import counted
 from stl_deploy.errors import CaptureError
 from stl_deploy.fold.index_maps import Arranged, arrange
 from stl_deploy.graph import neurons
@@ -83,7 +84,7 @@ class Proof:
             f"replayed: {self.replay_differing:,} of {self.replay_compared:,} values differ ({len(self.runs)} runs); "
             f"folded, layer by layer: {differing:,} of {compared:,} spikes; "
             f"end to end: {self.end_to_end['differing']:,} of {self.end_to_end['compared']:,}; "
-            f"x: {self.steps} steps of {self.samples} samples" + output
+            f"x: {counted(self.steps, 'step')} of {counted(self.samples, 'sample')}" + output
         )
 
 

@@ -16,6 +16,7 @@ from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import write_json, write_npz
 from stl_deploy._util.lock import alone_in
 from stl_deploy._util.temporary import temporary_folder
+from stl_deploy._util.units import counted
 from stl_deploy.config.load import save_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import InputError, ParityError
@@ -178,7 +179,7 @@ def _train(
     network = quantised_network(folded.folded.network, program, start).requires_grad_(True)
     config = folded.config
     lr = options.lr if options.lr is not None else config.train.lr * LEARNING_RATE[config.train.schedule]
-    say.step(f"Quantisation-aware training, {options.epochs} epochs, learning rate {lr:g}")
+    say.step(f"Quantisation-aware training, {counted(options.epochs, 'epoch')}, learning rate {lr:g}")
     if options.epochs:
         torch.manual_seed(config.train.seed)
         network.to(options.device)

@@ -8,6 +8,7 @@ from typing import Any
 from stl_deploy._util import allocator as _allocator
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import leading, read_inputs, require_other, require_suffix, write_npz
+from stl_deploy._util.units import counted
 from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.targets import Runner, find_runner, make_options, registry
 from stl_deploy.graph.accuracy import accuracy, share_right
@@ -72,7 +73,7 @@ def simulate(
         "accuracy": decided,
     }
     steps, samples = leading(x)
-    say.say(f"ran {samples} samples of {steps} steps on {runner.description}")
+    say.say(f"ran {counted(samples, 'sample')} of {counted(steps, 'step')} on {runner.description}")
     if decided is not None:
         say.say(f"accuracy {decided:.2%}")
     say.say(f"written: {output}")

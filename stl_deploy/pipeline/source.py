@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.console import Console
 from stl_deploy._util.files import first_samples, leading, read_inputs
+from stl_deploy._util.units import counted
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.targets import format_of, registry
 from stl_deploy.graph.exact import MANTISSA_BITS, random_input, require_on_grid, round_to_grid
@@ -126,7 +127,8 @@ def read_for(source: Source, program: Program, file: Path) -> tuple[NetworkInput
     steps, samples = leading(x)
     if swapped(steps, samples, usual):
         warnings.warn(
-            f"{file}: x is read as [T, B, ...], {steps} steps of {samples} samples; {learnt} on {samples} steps: if x "
+            f"{file}: x is read as [T, B, ...], {counted(steps, 'step')} of {counted(samples, 'sample')}; "
+            f"{learnt} on {counted(samples, 'step')}: if x "
             "is [B, T, ...], swap its first two axes",
             stacklevel=2,
         )
@@ -167,8 +169,9 @@ def program_input(
         steps, samples = leading(x)
         count = program.samples_within(MOST_COMPARED, steps)
         if count >= samples:
-            return x, labels, f"{samples} samples of {name or file}"
-        what = f"the first {count:,} of {samples:,} samples of {name or file} (no more spikes are compared at once)"
+            return x, labels, f"{counted(samples, 'sample')} of {name or file}"
+        these = f"the first {count:,} of {counted(samples, 'sample')} of {name or file}"
+        what = f"{these} (no more spikes are compared at once)"
         return first_samples(x, count), None if labels is None else labels[:count], what
     rng = np.random.default_rng(0)
     drawn = {

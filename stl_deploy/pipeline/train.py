@@ -9,6 +9,7 @@ from typing import Any
 from stl_deploy._util import allocator as _allocator
 from stl_deploy._util import install
 from stl_deploy._util.console import QUIET, Console
+from stl_deploy._util.units import counted
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import Dataset, load_dataset, whole_size
 from stl_deploy.pipeline.fast_path import announce
@@ -40,7 +41,7 @@ def fit(config: RunConfig, run_dir: Path, *, resume: bool, overwrite: bool, say:
     refuse_replacing(run_dir, resume=resume, overwrite=overwrite)
     install.require("matplotlib", *(["tensorboard"] if config.train.tensorboard else []))
     _allocator.keep_large_buffers()
-    say.step(f"Training ({config.train.mode}) on {config.dataset.name}, {config.train.epochs} epochs")
+    say.step(f"Training ({config.train.mode}) on {config.dataset.name}, {counted(config.train.epochs, 'epoch')}")
     sizes: dict[str, int | None] = {}
 
     def loaded(data: Dataset) -> None:

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from stl_deploy._util.tables import wrap
+from stl_deploy._util.units import counted
 from stl_deploy.graph.compare import RunParity
 from stl_deploy.pipeline.parity import FILE as VERIFIED
 from stl_deploy.pipeline.parity import ParityTable
@@ -60,7 +61,7 @@ def _accuracy(table: ParityTable) -> list[str]:
         *((accuracy, "in integers") for accuracy in simulated[:1]),
     ]
     parts = [f"{100 * accuracy:.2f} % {name}" for accuracy, name in told if accuracy is not None]
-    return _entry("accuracy", f"{', '.join(parts)} ({table.samples:,} samples)") if parts else []
+    return _entry("accuracy", f"{', '.join(parts)} ({counted(table.samples, 'sample')})") if parts else []
 
 
 def _spikes(table: ParityTable) -> list[str]:

@@ -135,7 +135,7 @@ def test_other_pools(tiny, op):
         ("network.7={kind: dropout}", "network.8 (vote): votes are counted from spikes; put the vote right after"),
         (
             "network.8={kind: dropout}",
-            "network.8: the last layer is not a readout; a network ends with lif,",
+            "network.8: the last layer is not a readout; end with a lif and a vote,",
         ),
         ("network.5={kind: vote}", "network.5 (vote): votes are counted from spikes"),
         (

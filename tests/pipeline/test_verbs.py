@@ -10,6 +10,7 @@ import pytest
 
 from stl_deploy import verbs
 from stl_deploy._util.console import Console
+from stl_deploy._util.units import counted
 from stl_deploy.errors import InputError
 from stl_deploy.graph.io.nir_file import write_nir
 from stl_deploy.pipeline import source
@@ -76,7 +77,7 @@ def test_sums_that_are_not_proved_exact_are_counted(
     unproved = [proof["node"] for proof in done["proofs"] if not proof["exact"]]
     assert unproved
     said = " ".join(capsys.readouterr().err.split())
-    assert f"{len(unproved)} sums are not proved exact (first: {unproved[0]}: " in said
+    assert f"not proved exact: {counted(len(unproved), 'sum')} (first: {unproved[0]}: " in said
     assert "all backends must agree" not in said
 
 

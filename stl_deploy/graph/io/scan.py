@@ -205,4 +205,5 @@ def _read(data: h5d.DatasetID, dtype: np.dtype[Any], shape: tuple[int, ...]) -> 
 
 
 def _size(count: int) -> str:
-    return f"{count / 2**30:.3g} GiB" if count >= 2**30 else f"{count / 2**20:.3g} MiB"
+    number, unit = (count / 2**30, "GiB") if count >= 2**30 else (count / 2**20, "MiB")
+    return f"{number:.3g} {unit}" if number < 999.5 else f"{number:,.0f} {unit}"
