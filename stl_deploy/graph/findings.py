@@ -109,10 +109,14 @@ def _paragraph(what: str, target: str, remedy: str, reasons: Mapping[str, Sequen
     arrow = [f" -> {remedy}"] if remedy else []
     if len(reasons) == 1:
         ((reason, nodes),) = reasons.items()
-        where = f" at {_listed(nodes)}" if nodes else ""
+        where = f" at {_each(nodes)}" if nodes else ""
         return ["".join([what, where, target, ": ", reason, *arrow])]
-    each = [f"  {_listed(nodes)}: {reason}" if nodes else f"  {reason}" for reason, nodes in reasons.items()]
+    each = [f"  {_each(nodes)}: {reason}" if nodes else f"  {reason}" for reason, nodes in reasons.items()]
     return [f"{what}{target}:", *each, *(f" {line}" for line in arrow)]
+
+
+def _each(nodes: Sequence[str]) -> str:
+    return nodes[0] if len(nodes) == 1 else f"each of {_listed(nodes)}"
 
 
 def _listed(names: Sequence[str]) -> str:

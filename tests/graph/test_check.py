@@ -269,10 +269,10 @@ def test_what_holds_for_several_nodes_and_targets_is_told_once():
     assert told(found) == [
         "error: bare: nothing there",
         "warning: rounds for netx and c:",
-        "  'n0' and 'n2': 13 bits become 8",
+        "  each of 'n0' and 'n2': 13 bits become 8",
         "  'n4': 16 bits become 8",
         "  -> accept it",
         "warning: rounds at 'n6' for c: 16 bits become 8 -> accept it",
-        "info: slow at '{n}', 'n2' and 'n3': is slow there",
+        "info: slow at each of '{n}', 'n2' and 'n3': is slow there",
     ]
     assert str(found[1]) == "warning: rounds at 'n0' for netx: 13 bits become 8 -> accept it"
