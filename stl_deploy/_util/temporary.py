@@ -24,10 +24,17 @@ _swept: set[tuple[int, str]] = set()
 
 @contextmanager
 def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
-    """A folder, by default in ``$TMPDIR``, that goes at the end of the block; raises OSError where none can be made."""
+    """A folder, by default in ``$TMPDIR``, that goes at the end of the block.
+
+    Raises OSError, of ``parent``, where none can be made.
+    """
     place = parent if parent is not None else Path(tempfile.gettempdir())
     sweep(place)
-    with tempfile.TemporaryDirectory(dir=place, prefix=_prefix(), ignore_cleanup_errors=True) as name:
+    try:
+        made = tempfile.TemporaryDirectory(dir=place, prefix=_prefix(), ignore_cleanup_errors=True)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write there: {error.strerror}", str(place)) from None
+    with made as name:
         yield Path(name)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stl_deploy._util import install
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import leading, require_folder, write_json, write_text
-from stl_deploy._util.units import plain, range_with_unit, with_unit
+from stl_deploy._util.units import counted, plain, range_with_unit, with_unit
 from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.layers_csv import layers_csv
 from stl_deploy.energy.measure import DEFAULT_PRICES, EnergyReport, measure_energy
@@ -285,7 +285,9 @@ def _placed(placement: dict[str, Any]) -> list[str]:
         crossed = "hops unknown"
         if one["hops_ew"] is not None:
             crossed = f"{one['hops_ew'] + one['hops_ns']:,.0f} hops"
-        parts.append(f"{one['placement']}: {len(one['cores'])} cores, {one['messages']:,.0f} messages, {crossed}")
+        parts.append(
+            f"{one['placement']}: {counted(len(one['cores']), 'core')}, {one['messages']:,.0f} messages, {crossed}"
+        )
     notes = "; ".join(["per inference", *placement["notes"]])
     return [f"on {placement['chip']}, {'; '.join(parts)} ({notes})"]
 

@@ -111,6 +111,13 @@ def test_what_others_left_is_not_swept_and_folders_go_with_what_they_hold(
     assert not left.exists()
 
 
+def test_where_no_temporary_folder_can_be_made_the_place_is_named(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    with pytest.raises(OSError, match="cannot write there: No such file") as caught, temporary.temporary_folder(gone):
+        pass
+    assert caught.value.filename == str(gone)
+
+
 def test_a_process_of_another_user_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(process: int, number: int) -> None:
         raise PermissionError
