@@ -110,9 +110,13 @@ def _steps(folder: Path) -> tuple[int, int] | None:
     return int(told["done"]), int(told["total"])
 
 
+_AT_EVERY_START = "No CUDA runtime is found"
+"""torch says so when it is loaded."""
+
+
 def _reason(folder: Path) -> str:
     text = (folder / "errors.txt").read_bytes()[-20_000:].decode("utf-8", "replace")
-    lines = text.rstrip().splitlines()
+    lines = [line for line in text.rstrip().splitlines() if not line.startswith(_AT_EVERY_START)]
     return f" (its last words: {lines[-1][:200]})" if lines else ""
 
 

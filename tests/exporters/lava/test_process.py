@@ -75,6 +75,11 @@ def test_children_left_by_a_good_run_are_ended(runner: Runner) -> None:
 
 FAILURES = {
     "hang": ("child()\ntime.sleep(600)", 1.0, r"after 1 s without progress$"),
+    "torch's words": (
+        "print('No CUDA runtime is found, using CUDA_HOME', file=sys.stderr); time.sleep(600)",
+        2.0,
+        r"after 2 s without progress$",
+    ),
     "killed": ("child()\nos.kill(os.getpid(), 9)", 60.0, r"worker was killed by signal 9 before it finished$"),
     "last words": ("sys.stderr.write('no space left\\n'); sys.exit(3)", 60.0, "ended with code 3 .*no space left"),
     "told": ("put('failure.json', {'reason': 'ValueError: bad net'}); sys.exit(1)", 60.0, "could not run.*bad net"),
