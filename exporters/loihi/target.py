@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -91,11 +92,24 @@ class Loihi(Runner):
         x = one_input(x, self.name)
         if self._program is None:
             assert self._path is not None
+            self._require_multiplied(self._path, x)
             found = self.integers(self._path, x, record)
             return _result(found, record)
         with self._file(self._program, x) as (path, model):
             named = by_node(model, self.integers(path, to_integers(x, model.input_scale), record))
         return _result(named, record)
+
+    def _require_multiplied(self, path: Path, x: NDArray[Any]) -> None:
+        """Raise InputError for fractions in what a file alone takes as it is; warn of what looks like real input."""
+        factor = 2 ** (self.input_bits or 0)
+        if x.dtype.kind == "f" and not np.array_equal(x, np.trunc(x)):
+            how = "give whole numbers" if factor == 1 else f"this one says: real input times {factor}, rounded"
+            raise InputError(f"{path}: expected whole numbers, as a .net file takes them; found others; {how}")
+        if factor > 1 and x.size and np.abs(x).max() <= 1:
+            warnings.warn(
+                f"{path} takes real input times {factor}; x, no larger than 1, is taken as multiplied already",
+                stacklevel=3,
+            )
 
     def integers(self, path: Path, x: NDArray[Any], record: bool) -> IntegerRun:
         """Run a netx file on whole numbers."""

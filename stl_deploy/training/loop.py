@@ -40,7 +40,7 @@ from stl_deploy.training.evaluate import Evaluation, classification_loss, evalua
 from stl_deploy.training.learning_rate import learning_rate
 from stl_deploy.training.matmul_precision import matmul_precision, settle
 from stl_deploy.training.run_files import CHECKPOINT, CONFIG, METRICS, MODEL
-from stl_deploy.training.run_folder import forget_results, forget_twin
+from stl_deploy.training.run_folder import forget_results, forget_twin, require_begun
 from stl_deploy.training.seeds import derived_seed, generator
 from stl_deploy.training.sync_batchnorm import share_norms
 from stl_deploy.training.tensorboard import Board
@@ -186,8 +186,7 @@ def _open_run(run_dir: Path, config: RunConfig, state: State, resume: bool) -> N
                 f"{run_dir}: expected train.epochs above the {state.epoch} that are done; found {config.train.epochs}"
             )
     elif resume:
-        if not kept.is_file():
-            raise InputError(f"{run_dir}: expected a folder in which 'train' began; found nothing to resume")
+        require_begun(run_dir)
         checkpoint.check_same_run(kept, load_config(kept).model_dump(mode="json"), config)
     distributed.require_same_epoch(state.epoch)
     if processes.rank() > 0:

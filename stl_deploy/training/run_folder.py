@@ -47,10 +47,18 @@ def forget_twin(run_dir: Path) -> None:
         folder.rmdir()
 
 
+def require_begun(run_dir: Path) -> None:
+    """Raise InputError where there is nothing to resume."""
+    if not any((run_dir / name).is_file() for name in (CONFIG, CHECKPOINT)):
+        raise InputError(f"{run_dir}: expected a folder in which 'train' began; found nothing to resume")
+
+
 def refuse_replacing(run_dir: Path, *, resume: bool, overwrite: bool) -> None:
-    """Raise InputError where a training would be lost that nobody said may be."""
+    """Raise InputError where a training would be lost that nobody said may be, or none is there to resume."""
     if resume and overwrite:
         raise InputError("--resume and --overwrite exclude each other; give one")
+    if resume:
+        require_begun(run_dir)
     if resume or overwrite:
         return
     kept = [name for name in (MANIFEST, MODEL, CHECKPOINT) if (run_dir / name).is_file()]

@@ -220,6 +220,30 @@ def test_an_artifact_of_whole_numbers_takes_no_fractions(analog: tuple[Path, Pat
         assert "a.net was exported for whole numbers as input; found fractions; export it again" in refused.err
 
 
+@pytest.mark.filterwarnings("always")
+def test_a_net_file_alone_takes_whole_numbers_and_says_by_what_real_input_is_multiplied(
+    analog: tuple[Path, Path], cli: Any, tmp_path: Path
+) -> None:
+    net, given = analog
+    made = tmp_path / "a.net"
+    assert cli("export", net, "--to", "netx", "-o", made, "--input", given, "--input-grid", "6").code == 0
+    with np.load(given) as kept:
+        whole = np.round(kept["x"] * 64)
+    np.savez(tmp_path / "whole.npz", x=whole)
+    np.savez(tmp_path / "spikes.npz", x=whole > 0)
+    simulate = ["simulate", made, "--backend", "loihi", "-o", tmp_path / "y.npz", "--input"]
+    refused = cli(*simulate, given)
+    assert refused.code == 2
+    assert "a.net: expected whole numbers, as a .net file takes them; found others; this one says: real" in refused.err
+    taken = cli(*simulate, tmp_path / "whole.npz")
+    assert (taken.code, "warning" in taken.err) == (0, False)
+    with np.load(tmp_path / "y.npz") as found:
+        np.testing.assert_array_equal(found["y"], read(net).simulate(whole / 64, backend="loihi", input_grid=6).y)
+    told = cli(*simulate, tmp_path / "spikes.npz")
+    assert told.code == 0
+    assert "a.net takes real input times 64; x, no larger than 1, is taken as multiplied already" in told.err
+
+
 @pytest.mark.parametrize("target", ["netx", "c"])
 def test_check_says_what_export_will_say_of_real_input(
     analog: tuple[Path, Path], cli: Any, tmp_path: Path, target: str

@@ -106,6 +106,15 @@ def test_a_wrong_call_leaves_a_finished_run_whole(copy: Path) -> None:
     verbs.report(copy)
 
 
+@pytest.mark.parametrize("verb", ["train", "run"])
+def test_nothing_to_resume_is_told_before_data_are_read(verb: str, cli: Any, tmp_path: Path) -> None:
+    found = cli(verb, "digits", "--resume", "-o", tmp_path / "none")
+    assert found.code == 2
+    assert found.err.endswith("none: expected a folder in which 'train' began; found nothing to resume\n")
+    assert "samples" not in found.err
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_run_cut_off_is_under_way_for_every_reader(
     copy: Path, monkeypatch: pytest.MonkeyPatch, run_dir: Path
 ) -> None:
