@@ -33,7 +33,7 @@ _HEAD = """# Files that nobody here wrote
 
 Public NIR files and lava-dl's own netx files, read and run, and compared with what their authors' framework put out.
 *Compared* counts outputs at all steps; a row without a comparison is a file without a recording, and says what becomes
-of it. Dialects are named by hand where the file does not give its writer away.
+of it. Dialects are named by hand where the file does not give its writer away; *sound* are files that need one named.
 
 Repeat it with `python -m benchmarks.unseen --public DIR --lava-dl DIR` (`python -m benchmarks.unseen --help`).
 

@@ -1,6 +1,6 @@
 """Stream a spiking network one time step at a time: python examples/streaming.py runs/digits
 
-The step form of an ONNX export is a pure function: (input, states) -> (spikes, scores, next states). Whoever calls it
+The step form of an ONNX export is a pure function: (input, states) -> (scores, spikes, next states). Whoever calls it
 keeps the states, so one session serves any number of streams, and a stream can be stored, moved or rewound. Only
 numpy and onnxruntime touch the network here; the tensors' names come from the file's own metadata. With --margin a
 sample stops at the first step at which its leading class is ahead of the next by so much (early exit).

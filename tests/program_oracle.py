@@ -130,7 +130,7 @@ def _neuron(node, x, state):
     if node.offset is not None:
         v = v + node.offset
     over = F(0) * state["v"]
-    if node.threshold is not None and node.decay is not None and node.reset == "snntorch_subtract":
+    if node.threshold is not None and node.decay is not None and node.reset == "snntorch_subtract_now":
         over = (before > node.threshold).astype(F)
         v = v - node.threshold * over
     if node.threshold is not None and node.reset == "subtract_delayed":
@@ -149,7 +149,7 @@ def _neuron(node, x, state):
     state["s"] = s
     if node.reset == "value":
         state["v"] = np.where(s > 0, F(0) if node.v_reset is None else node.v_reset, v)
-    if node.reset == "snntorch_subtract" and node.decay is not None:
+    if node.reset == "snntorch_subtract_now" and node.decay is not None:
         state["v"] = v - node.threshold * (s - over)
     if node.reset == "subtract":
         state["v"] = v - node.threshold * s

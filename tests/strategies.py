@@ -218,7 +218,7 @@ class _Made:
             v_start=maybe(-1, 1),
             synapse=synapse,
             compare=self.pick("gt", "ge"),
-            reset=self.pick("value", "subtract", "subtract_delayed", "value_delayed", "none", "snntorch_subtract"),
+            reset=self.pick("value", "subtract", "subtract_delayed", "value_delayed", "none", "snntorch_subtract_now"),
             many=self.pick(True, False, False),
         )
 

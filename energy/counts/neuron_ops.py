@@ -21,7 +21,7 @@ from stl_deploy.graph.program import Floats, Neuron
 
 Numbers = Literal["integer", "float"]
 Factor = Literal["none", "shift", "shift and subtract", "multiply"]
-_SUBTRACTING = ("subtract", "subtract_delayed", "snntorch_subtract")
+_SUBTRACTING = ("subtract", "subtract_delayed", "snntorch_subtract_now")
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def neuron_ops(node: Neuron) -> NeuronOps:
         other_shifts=len(gains) - gains.count("none") - gains.count("multiply"),
         shift_adds=(decays + gains).count("shift and subtract"),
         adds=stateful + _term(node.offset) + (synapse is not None),
-        compares=(node.v_min is not None) + node.spiking + (stateful and node.reset == "snntorch_subtract"),
+        compares=(node.v_min is not None) + node.spiking + (stateful and node.reset == "snntorch_subtract_now"),
         adds_per_spike=int(node.spiking and stateful and node.reset in _SUBTRACTING),
     )
 

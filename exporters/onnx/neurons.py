@@ -32,7 +32,9 @@ def neuron_step(scope: Scope, node: Neuron, x: str, states: States, output: str 
     theta = scope.weight(f"{name}.threshold", node.threshold)
     if node.resets_late:
         v = _reset_late(scope, node, v, theta, states.open(name, "s", node.shape))
-    over = _over(scope, name, before, theta) if node.decay is not None and node.reset == "snntorch_subtract" else None
+    over = (
+        _over(scope, name, before, theta) if node.decay is not None and node.reset == "snntorch_subtract_now" else None
+    )
     if over is not None:
         v = _subtract(scope, name, v, theta, over)
     v = _bounded(scope, node, v)

@@ -176,7 +176,7 @@ def _neuron(node: Neuron, group: Group, x: str) -> dict[str, NDArray[Any]]:
     group.state = ["v"]
     group.keep = node.spiking
     group.binary = node.spiking and not node.many
-    over = node.reset == "snntorch_subtract" and node.spiking and node.decay is not None
+    over = node.reset == "snntorch_subtract_now" and node.spiking and node.decay is not None
     if over:
         group.state.append("over")
         group.code.append("over = int(v > theta)")
@@ -192,7 +192,7 @@ def _neuron(node: Neuron, group: Group, x: str) -> dict[str, NDArray[Any]]:
         resets = {
             "value": _to_value(node),
             "subtract": "v = v - theta*out",
-            "snntorch_subtract": "v = v - theta*(out - over)",
+            "snntorch_subtract_now": "v = v - theta*(out - over)",
         }
         group.code += [resets[node.reset]] if node.reset in resets else []
     return constants

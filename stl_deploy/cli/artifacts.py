@@ -145,7 +145,9 @@ def export(
 
 
 def show(
-    source: SourceArg,
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="A run folder, a .nir file, or what export wrote (.onnx, .net, C).")
+    ],
     dialect: DialectOption = None,
     drawing: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="GRAPH.svg", help="Also draw the graph.")

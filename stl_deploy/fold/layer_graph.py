@@ -44,8 +44,6 @@ from stl_deploy.graph.program import (
 from stl_deploy.nn.layer_graph import LayerGraph
 
 Doubles = NDArray[np.float64]
-_RESETS = {"snntorch_subtract": "snntorch_subtract_now"}
-"""What the dialect calls resets that it has other names for."""
 
 
 class FoldedLayers(NamedTuple):
@@ -178,7 +176,7 @@ def _options(node: Neuron) -> dict[str, Any]:
                 "start it from one of these",
                 layer=node.name,
             )
-    reset_name = _RESETS.get(node.reset, node.reset) if node.spiking and node.decay is not None else "value"
+    reset_name = node.reset if node.spiking and node.decay is not None else "value"
     return {"compare": node.compare, "reset": reset_name, "start": start}
 
 

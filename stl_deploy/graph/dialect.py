@@ -68,8 +68,9 @@ class Dialect:
     reset: ``value`` to v_reset; ``subtract`` θ; ``subtract_delayed`` θ at the next step; ``value_delayed`` to v_reset
         at the next step, whatever arrives then; ``none``: a spike leaves v alone; ``snntorch_zero``: ``value_delayed``
         for CubaLIF and for neurons in a loop, ``value`` for others; ``snntorch_zero_now`` and
-        ``snntorch_subtract_now``: snnTorch's ``reset_delay=False``, which its RSynaptic ignores (`Program` has the
-        equations); ``spyx``: ``subtract`` for CubaLIF, ``subtract_delayed`` for others.
+        ``snntorch_subtract_now``: snnTorch's ``reset_delay=False`` (`Program` has the equations); its RSynaptic, which
+        fails with that in snnTorch 1.0, is read as with the delay; ``spyx``: ``subtract`` for CubaLIF,
+        ``subtract_delayed`` for others.
     spikes_per_step: ``one``, or ``many``: trunc(v/θ) spikes in one step.
     v_min: lower bound of v: a number, ``"-threshold"``, or None; or one of these for each node named, and none for
         the others.

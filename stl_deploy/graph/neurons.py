@@ -22,7 +22,7 @@ class NeuronState:
             self.v += node.v_start
         self.i = np.zeros(shape, np.float32) if node.synapse is not None else None
         self.spikes = np.zeros(shape, np.float32) if node.resets_late else None
-        over = node.reset == "snntorch_subtract" and node.decay is not None
+        over = node.reset == "snntorch_subtract_now" and node.decay is not None
         self._over = np.zeros(shape, np.float32) if over else None
 
     def step(self, x: Floats, out: Floats) -> None:

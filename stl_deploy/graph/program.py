@@ -17,16 +17,16 @@ where the field is None (this order is the contract that every backend keeps)::
     v  = decay·v + d                       (v = d if decay is None: memoryless)
     v  = v + offset
     v  = v − θ·s[t−1]                      reset "subtract_delayed"
-    v  = v − θ·r, r = v[t−1] > θ           reset "snntorch_subtract"
+    v  = v − θ·r, r = v[t−1] > θ           reset "snntorch_subtract_now"
     v  = v_reset where s[t−1] > 0          reset "value_delayed": what arrives in that step is lost
     v  = max(v, v_min)
     s  = v > θ, v >= θ, or max(trunc(v/θ), 0)
     v  = v_reset where s > 0 / v − θ·s     reset "value" / "subtract"
-    v  = v − θ·(s − r)                     reset "snntorch_subtract"
+    v  = v − θ·(s − r)                     reset "snntorch_subtract_now"
 
 The output is ``s``; a neuron without a threshold puts out ``v``. States start at
 ``v_start`` (0 if None), i = 0, s = 0, for every sample. With reset "none" a spike changes
-nothing. "snntorch_subtract" is snnTorch with ``reset_delay=False``, which fires again only
+nothing. "snntorch_subtract_now" is snnTorch with ``reset_delay=False``, which fires again only
 where v passes 2·θ while more than θ is left of it.
 """
 
@@ -46,7 +46,7 @@ from stl_deploy.graph.dialect import Compare, SynapseRule
 Shape = tuple[int, ...]
 Floats = NDArray[np.float32]
 N = TypeVar("N", bound="Node")
-Reset = Literal["value", "subtract", "subtract_delayed", "value_delayed", "none", "snntorch_subtract"]
+Reset = Literal["value", "subtract", "subtract_delayed", "value_delayed", "none", "snntorch_subtract_now"]
 """What a spike does to the potential (see the module's equations)."""
 LATE_RESETS = ("subtract_delayed", "value_delayed")
 """Those that act on the next step's potential, so that the spike must be remembered."""

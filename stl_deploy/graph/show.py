@@ -120,7 +120,7 @@ def _reset(node: Neuron) -> str:
             return "no reset"
         case "value" | "value_delayed":
             return f"reset to {'0' if node.v_reset is None else _span(node.v_reset)}"
-        case "snntorch_subtract":
+        case "snntorch_subtract_now":
             return "reset by subtraction as snnTorch's reset_delay=False"
     return "reset by subtraction"
 

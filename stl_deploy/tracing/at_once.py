@@ -5,8 +5,8 @@ With P what the reset leaves, r = [P > θ] one step ago and s = [h > θ], snnTor
     h = β·P + x - θ·r       P = h - (s - r)·θ       reset "subtract"
     h = β·(1 - r)·P + x     P = h - (s - r)·h       reset "zero"
 
-The first is the Program's reset ``snntorch_subtract``. In the second r never is 1, for P is h where h does not fire and
-0 where it does; so it is the reset ``value``, and what the code would do with r = 1 is of no consequence.
+The first is the Program's reset ``snntorch_subtract_now``. In the second r never is 1, for P is h where h does not
+fire and 0 where it does; so it is the reset ``value``, and what the code would do with r = 1 is of no consequence.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def reset_at_once(reading: Reading, off: Affine, on: Affine, start: Tensor | Non
             and close(on.constant - off.constant, -theta)
         )
         if threshold.compare == "gt" and late_subtracts and _subtracts(reading, theta):
-            return "snntorch_subtract", None
+            return "snntorch_subtract_now", None
     raise reading.refuse(
         "expected a potential that is compared once in a step, or before and after the reset as snnTorch's "
         "reset_delay=False does (subtract or zero); found another reset"

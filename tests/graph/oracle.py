@@ -48,7 +48,7 @@ def reached(net, name):
 
 
 def as_written(node, looped, dialect):
-    """snnTorch's RSynaptic ignores ``reset_delay=False``."""
+    """snnTorch's RSynaptic fails with ``reset_delay=False``, and is read as with the delay."""
     if dialect.reset == "snntorch_subtract_now" and isinstance(node, nir.CubaLIF) and looped:
         return replace(dialect, reset="subtract_delayed")
     return dialect

@@ -26,7 +26,7 @@ def two_layers(reset: str) -> Loop:
     return Loop(Leaky(0.9, 0.3, reset, delay=False), Leaky(betas, thresholds, reset, delay=False))
 
 
-@pytest.mark.parametrize(("reset", "found"), [("subtract", "snntorch_subtract"), ("zero", "value")])
+@pytest.mark.parametrize(("reset", "found"), [("subtract", "snntorch_subtract_now"), ("zero", "value")])
 def test_a_loop_with_state_by_hand(reset: str, found: str) -> None:
     torch.manual_seed(1)
     x = torch.rand(12, 3, 6) * 6
@@ -56,7 +56,7 @@ class One(nn.Module):
     ("reset", "spikes"),
     [
         # h = 4, 1, 0, 0.5, 3.25 leaves P = 3, 2, 1, 0.5, 2.25; θ is taken off h where P was above it.
-        ("snntorch_subtract", [1, 0, 0, 0, 1]),
+        ("snntorch_subtract_now", [1, 0, 0, 0, 1]),
         ("subtract", [1, 1, 0, 0, 1]),
         ("subtract_delayed", [1, 1, 0, 0, 1]),
     ],
@@ -64,7 +64,7 @@ class One(nn.Module):
 def test_it_is_no_other_reset(reset: Reset, spikes: list[int]) -> None:
     x = torch.tensor([4, 0.5, 0, 0, 3]).reshape(5, 1, 1)
     program = stl.capture(One(), x).program
-    assert neuron(program, "lif").reset == "snntorch_subtract"
+    assert neuron(program, "lif").reset == "snntorch_subtract_now"
     assert run(with_reset(program, reset), x.numpy()).y.ravel().tolist() == spikes
 
 
@@ -88,7 +88,7 @@ class Synaptic(nn.Module):
         return torch.stack(found)
 
 
-@pytest.mark.parametrize(("reset", "found"), [("subtract", "snntorch_subtract"), ("zero", "value")])
+@pytest.mark.parametrize(("reset", "found"), [("subtract", "snntorch_subtract_now"), ("zero", "value")])
 @pytest.mark.parametrize("recurrent", [False, True])
 def test_a_synapse_and_a_loop(reset: str, found: str, recurrent: bool) -> None:
     torch.manual_seed(5)
@@ -175,4 +175,4 @@ def test_the_same_code_with_the_threshold_subtracted() -> None:
     torch.manual_seed(3)
     net = stl.capture(Own("subtract"), torch.rand(8, 3, 6) * 4)
     require_proved(net)
-    assert [n.reset for n in net.program.spiking] == ["snntorch_subtract"]
+    assert [n.reset for n in net.program.spiking] == ["snntorch_subtract_now"]

@@ -194,7 +194,7 @@ def reset_of(dialect: Dialect, cuba: bool, looped: bool) -> Reset:
         case "snntorch_zero_now":
             return "value_delayed" if cuba and looped else "value"
         case "snntorch_subtract_now":
-            return "subtract_delayed" if cuba and looped else "snntorch_subtract"
+            return "subtract_delayed" if cuba and looped else "snntorch_subtract_now"
         case "spyx":
             return "subtract" if cuba else "subtract_delayed"
     return dialect.reset

@@ -521,7 +521,7 @@ def test_the_folder_can_be_built_by_make(folder: Path, tmp_path: Path) -> None:
         compiler.run_program([str(folder / "net")], given[:8] + b"\x07" * (len(given) - 8), what="net")
 
 
-@pytest.mark.parametrize("reset", ["none", "snntorch_subtract"])
+@pytest.mark.parametrize("reset", ["none", "snntorch_subtract_now"])
 def test_a_reset_that_integers_do_not_know_is_refused(reset: Any) -> None:
     program = small().lif("a", 0.7).program()
     nodes = tuple(replace(node, reset=reset) if isinstance(node, Neuron) else node for node in program.nodes)

@@ -27,7 +27,7 @@ CASES = {
     "no reset": (neuron(reset="none"), [2, 0, 1], [1, 0, 1]),
     # v: 3.5 -> 2.5 | 1.25+.5-1 = .75 -> 1.75 | .875+1.25-1 fires, kept | .5625+.25-1 -> .8125 | .40625+.75 fires
     "soft reset of snnTorch at once": (
-        neuron(reset="snntorch_subtract"),
+        neuron(reset="snntorch_subtract_now"),
         [3.5, 0.5, 1.25, 0.25, 0.75],
         [1, 0, 1, 0, 1],
     ),

@@ -171,7 +171,7 @@ def test_equations_of_weights_over_several_axes_are_the_reference_bit_for_bit() 
 
 
 @pytest.mark.parametrize("compare", ["gt", "ge"])
-@pytest.mark.parametrize("reset", ["value", "value_delayed", "subtract", "subtract_delayed", "snntorch_subtract"])
+@pytest.mark.parametrize("reset", ["value", "value_delayed", "subtract", "subtract_delayed", "snntorch_subtract_now"])
 def test_every_reset_is_the_reference_bit_for_bit(reset: Any, compare: Any) -> None:
     entry = Input(name="in", shape=(4,), sources=())
     lif = Neuron(
