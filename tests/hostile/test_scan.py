@@ -73,7 +73,7 @@ LISTS = h5py.vlen_dtype(np.float32)
         (_data((4,), np.int32, scaleoffset=0), r"'/a/b': expected compression by gzip or lzf; found filter 6$"),
         (
             _data((2**40,), np.int8, chunks=(1024,)),
-            r"'/a/b' declares \[1099511627776\] int8: 1.02e\+03 GiB, with all the others over the 256 MiB that ",
+            r"'/a/b' declares \[1099511627776\] int8: 1,024 GiB, with all the others over the 256 MiB that ",
         ),
     ],
 )
