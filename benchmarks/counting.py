@@ -143,6 +143,7 @@ def table(found: Mapping[str, Any]) -> str:
     ]
     simulate, energy = (statistics.median(found["verbs"][name]) for name in ("simulate", "energy"))
     peaks = "; ".join(f"{int(n):,} images: {peak / 1e6:.0f} MB" for n, peak in found["peak_bytes"].items())
+    rounds = len(found["verbs"]["energy"])
     load = max(found["load"])
     quiet = "" if load < QUIET else " - the machine was not quiet, so these are no results"
     lines += [
@@ -151,7 +152,8 @@ def table(found: Mapping[str, Any]) -> str:
         f"{found['ratio']:.2f} (at most {LIMIT} is wanted). Peak memory while counting, {peaks}.",
         f"CPU time of the command `energy` over that of `simulate`, five convolutions of 16 channels, as many images: "
         f"{energy / simulate:.2f} (at most {VERB_LIMIT} is wanted).",
-        f"{found['threads']} thread(s), medians of {found['rounds']} interleaved rounds, load {load:.1f}{quiet}.",
+        f"{found['threads']} thread(s), medians of {found['rounds']} interleaved rounds (of the commands: {rounds}), "
+        f"load {load:.1f}{quiet}.",
     ]
     return "\n".join(lines) + "\n"
 
