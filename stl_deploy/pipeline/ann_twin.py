@@ -17,6 +17,7 @@ from stl_deploy.data import Split
 from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.counts.taps import dense_macs, fan_out, input_shape
 from stl_deploy.errors import InputError
+from stl_deploy.fold.stages import recurrence
 from stl_deploy.graph.program import Conv, Linear, Program
 from stl_deploy.graph.run import CHUNK
 from stl_deploy.nn.network import INPUT
@@ -31,15 +32,17 @@ from stl_deploy.training.run_folder import TWIN
 def measure_twin(program: Program, run_dir: Path, x: NDArray[Any], labels: NDArray[np.int64] | None = None) -> AnnTwin:
     """MACs on non-zero inputs of the ANN trained in ``run_dir``, over the samples of ``x`` ``[T, B, *shape]``.
 
-    An input that repeats itself is one frame; else the ANN sees all T. Layers are matched to the
-    program's weighted nodes by name. Raises InputError if the run is no ANN or of another topology.
+    An input that repeats itself is one frame; else the ANN sees all T. Layers are matched to the program's weighted
+    nodes by name; weights that bring a layer's own spikes back meet nothing in the ANN, as no step comes before its
+    only one. Raises InputError if the run is no ANN or of another topology.
     """
     network, config = load_network(run_dir)
     if config.train.mode != "ann":
         raise InputError(f"{run_dir}: expected an ANN, trained with --mode ann; found mode {config.train.mode}")
     nodes = {node.name: node for node in program.nodes if isinstance(node, Linear | Conv)}
     before = {name: sources[0] for name, sources in network.sources.items()}  # of a sum, which is a layer, its first
-    missing = sorted(set(nodes) - set(before))
+    back = {recurrence(name) for name in before}
+    missing = sorted(set(nodes) - set(before) - back)
     if missing:
         raise InputError(f"{run_dir}: expected layer '{missing[0]}'; found {', '.join(before)}; train the same network")
     frames = x[:1] if bool((x == x[:1]).all()) else x
@@ -49,7 +52,8 @@ def measure_twin(program: Program, run_dir: Path, x: NDArray[Any], labels: NDArr
         outputs: dict[str, Tensor] = {INPUT: part}
         votes = network(part, lambda name, y, kept=outputs: kept.__setitem__(name, y))
         for name, node in nodes.items():
-            active[name] += _active(run_dir, node, outputs[before[name]])
+            if name not in back:
+                active[name] += _active(run_dir, node, outputs[before[name]])
         if labels is not None:
             right += int((network.decide(votes).numpy() == labels[start : start + CHUNK]).sum())
     passes = frames.shape[0] * frames.shape[1]

@@ -11,7 +11,10 @@ import torch
 from stl_deploy.energy import measure_energy
 from stl_deploy.energy.counts.taps import dense_macs
 from stl_deploy.errors import InputError
+from stl_deploy.fold.network import fold
+from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Conv, Linear, Program, Reshape, Source
+from stl_deploy.nn.network import Network
 from stl_deploy.pipeline.ann_twin import measure_twin
 from stl_deploy.pipeline.configure import configure
 from stl_deploy.pipeline.train import train
@@ -95,6 +98,20 @@ def test_another_topology_is_refused(ann: Path) -> None:
     other = program(start((2, 8, 8)), conv("conv1", "in", np.ones((3, 2, 3, 3)), (2, 8, 8)))
     with pytest.raises(InputError, match=r"'conv1' reads \[1, 8, 8\], in the spiking network \[2, 8, 8\]"):
         measure_twin(other, ann, image())
+
+
+def test_spikes_that_would_come_back_meet_nothing_in_the_twin(tmp_path: Path) -> None:
+    layers = (
+        'network=[{"kind": "flatten"}, {"kind": "linear", "features": 12}, {"kind": "rlif"}, '
+        '{"kind": "linear", "features": 20}, {"kind": "lif"}, {"kind": "vote", "population": 2}]'
+    )
+    config = configure("digits", ("train.epochs=1", layers))
+    recurrent = lower(fold(Network(config, (1, 8, 8), 10).eval(), coding="analog", fraction_bits=4).graph)
+    train(configure("digits", ("train.mode=ann", "train.epochs=1", layers)), tmp_path / "ann")
+    twin = measure_twin(recurrent, tmp_path / "ann", image())
+    assert twin.by_layer["rlif1_recurrent"] == 0
+    assert twin.by_layer["linear1"] == pytest.approx((image() != 0).mean())
+    assert 0 < twin.by_layer["linear2"] < 1
 
 
 @pytest.mark.slow
