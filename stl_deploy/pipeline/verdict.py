@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,7 +23,7 @@ _LABEL = 10
 def verdict(run_dir: Path, table: ParityTable, energy: str, seconds: float) -> list[str]:
     """Accuracy, spikes, energy, what ran on what, and where to look next.
 
-    energy: the report's one sentence. Its last clauses go where there is no room for them.
+    energy: the report's one sentence, shortened where there is no room for all of it.
     """
     before = [
         *_entry("done", f"in {seconds:.0f} s; look at {run_dir / 'report.html'} (more: -v)"),
@@ -32,7 +34,7 @@ def verdict(run_dir: Path, table: ParityTable, energy: str, seconds: float) -> l
         f"{'next':<{_LABEL}}stl-deploy check {shlex.quote(str(run_dir))} --target loihi1",
     ]
     room = LINES - len(before) - len(after)
-    spikes = _within(_spikes(table), room - len(_energy(energy, 1)))
+    spikes = _within(_spikes(table), room - len(_energy(energy, 0)))
     return [*before, *spikes, *_energy(energy, room - len(spikes)), *after]
 
 
@@ -104,10 +106,18 @@ def _differing(run: RunParity) -> str:
 
 
 def _energy(sentence: str, room: int) -> list[str]:
-    text = sentence
-    while len(_entry("energy", text)) > max(room, 1) and "; " in text:
-        text = text.rsplit("; ", 1)[0] + "."
-    return _entry("energy", text)
+    """The sentence in as many lines; without room its last clauses go, then what stands in parentheses."""
+    texts = list(_shorter(sentence))
+    return next((lines for text in texts if len(lines := _entry("energy", text)) <= room), _entry("energy", texts[-1]))
+
+
+def _shorter(sentence: str) -> Iterator[str]:
+    """The sentence, and what is left of it step by step; the number to quote, its second clause, stays."""
+    yield sentence
+    clauses = re.split(r"; (?![^(]*\))", sentence)
+    for count in range(len(clauses) - 1, 1, -1):
+        yield f"{'; '.join(clauses[:count])}; more in the report."
+    yield f"{re.sub(r' [(][^)]*[)]', '', '; '.join(clauses[:2])).rstrip('.')}; more in the report."
 
 
 def _simulated(table: ParityTable) -> list[RunParity]:

@@ -35,6 +35,25 @@ def test_twelve_lines_of_eighty_columns(small_run: RunResult) -> None:
     assert "no chip" in text
 
 
+SENTENCE = (
+    "Not at equal accuracy (50.83%, the ANN twin 100.00%). The SNN costs 1.1 to 3.0 times its ANN twin, memory "
+    "included, by dataflow and prices; to quote: 2.2 times (weights once per step, sums in registers, int8 at 45 nm, "
+    "the ANN's zeros skipped as measured; equal at 0.39 % spikes per neuron and step, here 16 %); on Loihi 1 it takes "
+    "11 to 120 µJ and 19 to 900 µs (neurocores only)."
+)
+
+
+@pytest.mark.parametrize("length", [1, 60, 130, 200])
+def test_the_number_to_quote_stays_however_long_the_folders_name_is(length: int, small_run: RunResult) -> None:
+    lines = verdict(Path("a" * length), small_run.parity, SENTENCE, 1.0)
+    text = " ".join(" ".join(lines).split())
+    assert len(lines) <= LINES
+    assert "to quote: 2.2 times" in text
+    told = text[text.index("energy ") : text.index("ran on")]
+    assert told.count("(") == told.count(")")
+    assert ("on Loihi 1 it takes" in told) is not ("more in the report." in told)
+
+
 def test_differing_spikes_are_told(small_run: RunResult) -> None:
     (integers,) = (r for r in small_run.parity.report.runs if r.run == "Loihi integers (our model)")
     text = " ".join(" ".join(verdict(Path("r"), small_run.parity, "x", 1.0)).split())
