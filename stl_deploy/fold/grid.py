@@ -45,24 +45,26 @@ class LayerGrid(JsonTwin):
     largest_change: float
 
 
-def choose(node: str, weight: Doubles, bias: Doubles, arriving: Grid) -> tuple[Floats, Floats, LayerGrid]:
+def choose(
+    node: str, weight: Doubles, bias: Doubles, arriving: Grid, mantissa: int = MANTISSA_BITS
+) -> tuple[Floats, Floats, LayerGrid]:
     """Round a layer's weight and bias to the finest grid on which its sums are exact, if they are not as they are.
 
-    Returns the rounded float32 weight and bias, and the grid. Raises InputError if the weights are so uneven
-    that no grid keeps them (the sum of magnitudes is not finite or zero grids are left).
+    mantissa: bits that sums may take. Returns the rounded float32 weight and bias, and the grid. Raises InputError if
+    the weights are so uneven that no grid keeps them (the sum of magnitudes is not finite or zero grids are left).
     """
     magnitude = largest_sum(weight, bias, arriving)
     if not np.isfinite(magnitude):
         raise InputError(f"layer '{node}': weights add up to {magnitude}; no grid holds them")
     given = Grid(max(fraction_bits(weight) + arriving.fraction_bits, fraction_bits(bias)), magnitude)
-    if given.bits <= MANTISSA_BITS:
+    if given.bits <= mantissa:
         own = max(fraction_bits(weight), fraction_bits(bias))
         return weight.astype(np.float32), bias.astype(np.float32), LayerGrid(node, own, given.bits, 0.0)
-    finest = MANTISSA_BITS - arriving.fraction_bits - int(np.ceil(np.log2(max(magnitude, 2.0**-60))))
+    finest = mantissa - arriving.fraction_bits - int(np.ceil(np.log2(max(magnitude, 2.0**-60))))
     for k in range(min(finest, _FINEST), _COARSEST, -1):
         w, b = round_to_grid(weight, k), round_to_grid(bias, k)
         grid = Grid(k + arriving.fraction_bits, largest_sum(w, b, arriving))
-        if grid.bits <= MANTISSA_BITS:
+        if grid.bits <= mantissa:
             change = max(largest_difference(w, weight), largest_difference(b, bias))
             return w, b, LayerGrid(node, k, grid.bits, change)
     raise InputError(f"layer '{node}': sums of {magnitude:g} fit on no grid")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from torch import nn
 
 from stl_deploy.fold.grid import LayerGrid, choose
 from stl_deploy.fold.stages import Stages
-from stl_deploy.graph.exact import SPIKES, Grid, sum_grids
+from stl_deploy.graph.exact import MANTISSA_BITS, SPIKES, Grid, largest_sum, sum_grids
 from stl_deploy.nn.layers import SumPool2d
 from stl_deploy.nn.network import INPUT, Network
 from stl_deploy.nn.neuron import LI, LIF
@@ -44,10 +46,16 @@ def _round(name: str, stages: Stages, arriving: Grid) -> LayerGrid:
         return grid
     inputs, together = synapse.weight.shape[1], np.concatenate([synapse.weight, stages.synapses[back].weight], axis=1)
     bound = Grid(arriving.fraction_bits, max(arriving.bound, SPIKES.bound))
-    weight, bias, grid = choose(name, together, synapse.bias, bound)
+    for mantissa in (MANTISSA_BITS, MANTISSA_BITS - 1):
+        weight, bias, grid = choose(name, together, synapse.bias, bound, mantissa)
+        # The proof adds the largest sum of either, maybe of two neurons: at most twice the largest of both, one bit.
+        largest = largest_sum(weight[:, :inputs], bias, arriving) + largest_sum(weight[:, inputs:], 0 * bias, SPIKES)
+        proved = Grid(grid.fraction_bits + arriving.fraction_bits, largest).bits
+        if proved <= MANTISSA_BITS:
+            break
     synapse.weight[...], synapse.bias[...] = weight[:, :inputs], bias
     stages.synapses[back].weight[...] = weight[:, inputs:]
-    return grid
+    return replace(grid, bits=proved)
 
 
 def _pooled(layer: nn.AvgPool2d | SumPool2d, grid: Grid) -> Grid | None:

@@ -209,7 +209,8 @@ def _judge(node: Node, grid: Grid | None, limit: int) -> NodeProof:
     if not grid.bound < top:
         return NodeProof(node.name, False, grid.bits, f"sums may reach {grid.bound:.3g}, beyond {kind}")
     if grid.bits > limit:
-        return NodeProof(node.name, False, grid.bits, f"sums need {grid.bits:.1f} bits, {kind} holds {limit}")
+        needed = math.ceil(10 * grid.bits) / 10
+        return NodeProof(node.name, False, grid.bits, f"sums need {needed} bits, {kind} holds {limit}")
     return NodeProof(node.name, True, grid.bits, f"every partial sum fits in {grid.bits:.1f} bits")
 
 

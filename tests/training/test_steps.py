@@ -68,6 +68,20 @@ def test_a_recurrent_population_by_hand():
         population.step(currents[0])
 
 
+def test_sums_of_real_input_and_of_spikes_that_come_back_are_exact_where_they_are_largest_in_two_neurons(stepwise):
+    torch.manual_seed(0)
+    network = Network(stepwise, (6,), 2).eval()
+    layers = dict(network.named_modules())
+    with torch.no_grad():
+        for name, row, value in (("linear1", 0, 0.99), ("rlif1.recurrent", 1, 0.98)):
+            layers[f"layers.{name}"].weight.zero_()
+            layers[f"layers.{name}"].weight[row, 0] = value
+        layers["layers.linear1"].bias.zero_()
+    folded = fold(network, coding="analog", fraction_bits=8)
+    assert all(proof.exact for proof in prove_exact(lower(folded.graph)))
+    assert folded.grids[0].bits > 22
+
+
 def test_loss_and_accuracy_of_each_step():
     outputs = torch.tensor([[[2.0, 0.0]], [[0.0, 1.0]], [[0.0, 3.0]]])
     labels = torch.tensor([[0, 1, 0]])
