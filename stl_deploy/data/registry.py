@@ -54,7 +54,7 @@ def _images(
         classes,
         samples,
         takes_data_dir=kept is not None,
-        present=lambda: kept is None or (cache_dir() / kept).is_dir(),
+        present=lambda: kept is None or any(path.is_file() for path in (cache_dir() / kept).rglob("*")),
     )
 
 

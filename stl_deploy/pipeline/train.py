@@ -32,7 +32,8 @@ def train(
     """
     done = fit(config, run_dir, resume=resume, overwrite=overwrite, say=say)
     quoted = shlex.quote(str(run_dir))
-    say.say(f"next:  stl-deploy eval {quoted}   stl-deploy fold {quoted}")
+    further = f"stl-deploy energy RUN --ann {quoted}" if config.train.mode == "ann" else f"stl-deploy fold {quoted}"
+    say.say(f"next:  stl-deploy eval {quoted}   {further}")
     return done
 
 
@@ -56,6 +57,8 @@ def fit(config: RunConfig, run_dir: Path, *, resume: bool, overwrite: bool, say:
         f"epoch {result.epoch} had the lowest validation loss (accuracy {result.validation_accuracy:.2%}); "
         f"test accuracy {result.test.accuracy:.2%} on {result.test.samples} samples"
     )
+    if dead := [name for name, share in result.test.silent.items() if share == 1]:
+        say.warn(f"no spike in {', '.join(dead)} on any test sample; lower neuron.threshold, or scale the input up")
     return {
         "run": str(run_dir),
         "dataset": config.dataset.name,

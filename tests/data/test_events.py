@@ -319,6 +319,14 @@ def test_present_looks_into_the_cache(nmnist, cache):
     assert len(load_dataset(_config(nmnist, data_dir=None)).test) == 40
 
 
+def test_folders_that_a_failed_download_leaves_are_no_data(tmp_path, monkeypatch):
+    monkeypatch.setattr("stl_deploy.data.registry.cache_dir", lambda: tmp_path)
+    (tmp_path / "MNIST" / "raw").mkdir(parents=True)
+    assert not present("mnist")
+    (tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte").write_bytes(b"")
+    assert present("mnist")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -680,3 +680,16 @@ def test_a_ready_made_model_goes_the_whole_way(cli: Any, tmp_path: Path) -> None
     assert found.code == 0
     assert "trained by 'stl-deploy" in found.err
     assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_an_ann_is_not_told_to_be_folded(cli: Any, tmp_path: Path) -> None:
+    found = cli("train", "digits", "--mode", "ann", "--set", "train.epochs=1", "-o", tmp_path / "ann")
+    assert found.code == 0
+    assert f"next:  stl-deploy eval {tmp_path / 'ann'}   stl-deploy energy RUN --ann {tmp_path / 'ann'}" in found.err
+
+
+def test_a_dead_network_is_told_after_training(cli: Any, tmp_path: Path) -> None:
+    dead = ("--mode", "sl", "--set", "neuron.threshold=60", "--set", "train.epochs=1")
+    found = cli("train", "digits", *dead, "-o", tmp_path / "dead")
+    assert found.code == 0
+    assert "warning: no spike in lif1, lif2, lif3 on any test sample; lower neuron.threshold" in found.err
