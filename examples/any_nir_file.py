@@ -48,6 +48,8 @@ def main() -> None:
     parser.add_argument("--input", type=Path, default=None)
     parser.add_argument("-o", "--output", type=Path, default=None)
     arguments = parser.parse_args()
+    if arguments.network is not None and arguments.input is None:
+        parser.error("give --input X.npz, x [T, B, *shape], with a network of your own")
     say = Console()
     with tempfile.TemporaryDirectory() as folder:
         output = arguments.output or Path(folder)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 
+from stl_deploy._util.units import counted
 from stl_deploy.graph.exact import fraction_bits, input_grid
 from stl_deploy.graph.findings import Finding
 from stl_deploy.graph.program import Conv, Floats, Linear, Neuron, Program, is_max_pool
@@ -49,9 +50,8 @@ def _input(program: Program) -> Iterator[Finding]:
 def _weights(weight: Floats) -> str:
     bits = fraction_bits(weight) + float(np.log2(max(np.abs(weight).max(initial=0), 2.0**-149)))
     signed = round(max(bits, 0) + 1)
-    if signed <= 8:
-        return f"weights of about {signed} bits with sign fit into 8, but the input given to export chooses their scale"
-    return f"weights of about {signed} bits with sign are rounded to 8"
+    size = f"weights of about {counted(signed, 'bit')} with sign"
+    return f"{size} are rounded to 8" if signed > 8 else f"{size} fit into 8, at a scale that export's input chooses"
 
 
 def _neuron(neuron: Neuron, threshold: Floats) -> str:

@@ -77,13 +77,13 @@ def capture(
 
 def export(
     source: SourceArg,
-    to: Annotated[
-        str,
-        typer.Option(
-            "--to", metavar="TARGET", autocompletion=completed(formats), help="See below, or 'stl-deploy targets'."
-        ),
-    ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="PATH", help="The file (c: the folder) to write.")],
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--to", metavar="TARGET", autocompletion=completed(formats), help="See below; default: as PATH ends."
+        ),
+    ] = None,
     dialect: DialectOption = None,
     thresholds: Annotated[
         NetxThresholds | None,
@@ -119,6 +119,7 @@ def export(
 ) -> None:
     """Write one artifact and its manifest; it is read back and run unless --no-verify."""
     from stl_deploy.pipeline.export import export as export_one
+    from stl_deploy.pipeline.export import target_of
 
     wanted: dict[Precision, bool] = {"exact": exact, "int8": int8, "integer": integer}
     given = [name for name, on in wanted.items() if on]
@@ -126,7 +127,7 @@ def export(
         raise InputError("--exact, --int8 and --integer exclude each other; give one")
     result = export_one(
         source,
-        to,
+        to if to is not None else target_of(output),
         output,
         dialect=dialect,
         input_file=calibration,
@@ -230,8 +231,9 @@ def _untrained(source: str) -> bool:
 
 def _require_sound(source: Path, report: Report) -> None:
     if not report.ok:
-        errors = sum(finding.severity == "error" for finding in report.findings)
-        raise CheckFailed(f"{source}: {counted(errors, 'error')} found")
+        errors = [finding.target for finding in report.findings if finding.severity == "error"]
+        where = "" if None in errors else f" for {', '.join(dict.fromkeys(map(str, errors)))}; --target names others"
+        raise CheckFailed(f"{source}: {counted(len(errors), 'error')} found{where}")
 
 
 def verify(

@@ -35,7 +35,8 @@ def check_sums(program: Program) -> Iterator[Finding]:
                 "warning",
                 proof.node,
                 f"float32 sums can depend on their order here ({proof.reason})",
-                "round weights, biases and inputs to an exact grid, or measure the agreement with verify",
+                "put it on an exact grid (stl-deploy fold FILE --exact-grid, --input-grid BITS for real input), or "
+                "measure the agreement with verify",
             )
 
 

@@ -148,8 +148,9 @@ def require_on_grid(program: Program, x: NDArray[Any] | Mapping[str, NDArray[Any
         if array.dtype.kind in "fiub" and not on_grid(array, grid):
             raise InputError(
                 f"the input is not on the grid that the graph declares, multiples of 2^-{grid.fraction_bits} up to "
-                f"{grid.bound:g}, and what is proved of the graph's sums holds there only; round it, or declare "
-                "another grid (--input-grid BITS of export, verify, simulate and fold)"
+                f"{grid.bound:g}, and what is proved of the graph's sums holds there only; --input-grid "
+                f"{grid.fraction_bits} (in Python input_grid={grid.fraction_bits}) rounds it to that grid, another "
+                "number of bits declares another"
             )
 
 

@@ -31,7 +31,9 @@ def target_of(output: Path) -> str:
     told = format_of(output)
     if told is None:
         known = ", ".join(f"{one.suffix} ({one.name})" for one in registry().formats.values() if one.suffix)
-        raise InputError(f"{output}: expected a name that ends in {known}; found '{output.suffix}'; or name the target")
+        raise InputError(
+            f"{output}: expected a name that ends in {known}; found '{output.suffix}'; or name the target (--to)"
+        )
     return told.name
 
 

@@ -1,7 +1,9 @@
 """The input's convolution, norm, LIF and pool as one block, against the layers one after the other in autograd."""
 
 import itertools
+import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -460,10 +462,17 @@ def test_compiled_code_is_kept_under_a_key_of_all_sources(tmp_path, monkeypatch)
     keys = set()
     for text in ("LANES = 16\n", "LANES = 8\n"):
         (tmp_path / "vectors.py").write_text(text)
-        compile_module.content_key.cache_clear()
-        keys.add(compile_module.content_key())
-    compile_module.content_key.cache_clear()
-    assert len(keys) == 2
+        compile_module.sources_key.cache_clear()
+        keys.add(compile_module.sources_key())
+    os.utime(tmp_path / "vectors.py", (1, 1))
+    compile_module.sources_key.cache_clear()
+    keys.add(compile_module.sources_key())
+    shutil.copytree(tmp_path, tmp_path / "clone", copy_function=shutil.copy2)
+    monkeypatch.setattr(compile_module, "SOURCES", tmp_path / "clone")
+    compile_module.sources_key.cache_clear()
+    keys.add(compile_module.sources_key())
+    compile_module.sources_key.cache_clear()
+    assert len(keys) == 4
 
 
 def test_without_a_place_to_write_the_temporary_folder_serves_and_then_nothing(tmp_path, monkeypatch):

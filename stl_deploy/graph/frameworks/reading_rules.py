@@ -82,7 +82,13 @@ class Reader(ABC):
 
     def _require_reset(self, node: Neuron) -> None:
         if node.reset != "value" or node.many or node.v_reset is not None:
-            refuse(node, "reset", self, "resets to 0 and fires once in a step", "train with a hard reset to 0")
+            refuse(
+                node,
+                "reset",
+                self,
+                "resets what it reads to 0, and has it fire once in a step",
+                "train with a hard reset to 0",
+            )
         self._require_start(node)
 
     def _require_start(self, node: Neuron) -> None:

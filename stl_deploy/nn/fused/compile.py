@@ -1,7 +1,8 @@
 """How kernels are compiled: without Python's lock, and kept on disk under a key of all their sources.
 
 Numba renews a kept function when its own file changes, not when a file changes that it calls into. The key makes any
-change to this package a new place, so nothing stale is ever loaded.
+change to this package a new place, so nothing stale is ever loaded. Another clone, another numba or another processor
+compile anew for numba; the key has them, too, so that what is marked as compiled there is.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -16,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import llvmlite.binding
 import numba
 
 SOURCES = Path(__file__).parent
@@ -23,10 +26,12 @@ _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wra
 
 
 @cache
-def content_key() -> str:
-    """A key of every source file of this package."""
-    digest = hashlib.sha256()
+def sources_key() -> str:
+    """A key of every source file of this package, its place and time, and of what compiles it."""
+    compiler = (numba.__version__, sys.version, llvmlite.binding.get_host_cpu_name())
+    digest = hashlib.sha256(repr(compiler).encode())
     for path in sorted(SOURCES.rglob("*.py")):
+        digest.update(f"{path} {path.stat().st_mtime_ns} ".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -55,7 +60,7 @@ def cache_folder() -> Path | None:
 
 def _kernels_below(base: Path) -> Path | None:
     try:
-        folder = private_folder(base) / "stl-deploy" / "numba" / content_key()
+        folder = private_folder(base) / "stl-deploy" / "numba" / sources_key()
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             return folder
