@@ -41,7 +41,7 @@ class IsoAccuracy:
     @property
     def text(self) -> str:
         """One sentence."""
-        both = f"{self.snn:.2%} against {self.ann:.2%} on {self.samples:,} samples, measured"
+        both = f"{100 * self.snn:.2f} % against {100 * self.ann:.2f} % on {self.samples:,} samples, measured"
         costs = f"costs {number(self.ratio)} times as much (modelled)"
         if self.reached:
             return (
@@ -87,4 +87,4 @@ def at_its_accuracy(verdict: str, iso: IsoAccuracy | None) -> str:
     """The energy's one sentence, with a warning in front where the SNN is less accurate than its twin."""
     if iso is None or iso.reached:
         return verdict
-    return f"Not at equal accuracy ({iso.snn:.2%}, the ANN twin {iso.ann:.2%}). {verdict}"
+    return f"Not at equal accuracy ({100 * iso.snn:.2f} %, the ANN twin {100 * iso.ann:.2f} %). {verdict}"

@@ -32,7 +32,7 @@ def test_the_fewest_steps_that_are_as_accurate_are_compared() -> None:
     # 97 against 98 % of 359: the standard error of the difference is 1.2 %
     assert (found.reached, found.steps, found.ratio) == (True, 2, 1.5)
     assert found.text == (
-        "At T = 2 the SNN is within sampling error of its ANN twin's accuracy (97.00% against 98.00% on 359 samples, "
+        "At T = 2 the SNN is within sampling error of its ANN twin's accuracy (97.00 % against 98.00 % on 359 samples, "
         "measured) and costs "
         "1.5 times as much (modelled)."
     )
@@ -47,7 +47,7 @@ def test_an_snn_that_never_gets_there_is_said_not_to() -> None:
     assert not found.reached
     assert found.text.startswith("The SNN does not reach its ANN twin's accuracy (60.00% against 98.00%")
     assert iso_accuracy([snn(1, 0.5, 1.0)], 1000) is None
-    assert at_its_accuracy("It costs.", found) == "Not at equal accuracy (60.00%, the ANN twin 98.00%). It costs."
+    assert at_its_accuracy("It costs.", found) == "Not at equal accuracy (60.00 %, the ANN twin 98.00 %). It costs."
     equal = iso_accuracy([snn(1, 0.99, 1.0), ANN], 1000)
     assert at_its_accuracy("It costs.", equal) == at_its_accuracy("It costs.", None) == "It costs."
 

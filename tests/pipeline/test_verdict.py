@@ -36,7 +36,7 @@ def test_twelve_lines_of_eighty_columns(small_run: RunResult) -> None:
 
 
 SENTENCE = (
-    "Not at equal accuracy (50.83%, the ANN twin 100.00%). The SNN costs 1.1 to 3.0 times its ANN twin, memory "
+    "Not at equal accuracy (50.83 %, the ANN twin 100.00 %). The SNN costs 1.1 to 3.0 times its ANN twin, memory "
     "included, by dataflow and prices; to quote: 2.2 times (weights once per step, sums in registers, int8 at 45 nm, "
     "the ANN's zeros skipped as measured; equal at 0.39 % spikes per neuron and step, here 16 %); on Loihi 1 it takes "
     "11 to 120 µJ and 19 to 900 µs (neurocores only)."
