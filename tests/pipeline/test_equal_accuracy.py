@@ -45,7 +45,7 @@ def test_an_snn_that_never_gets_there_is_said_not_to() -> None:
     found = iso_accuracy([snn(1, 0.5, 1.0), snn(2, 0.6, 3.0), ANN], 1000)
     assert found is not None
     assert not found.reached
-    assert found.text.startswith("The SNN does not reach its ANN twin's accuracy (60.00% against 98.00%")
+    assert found.text.startswith("The SNN does not reach its ANN twin's accuracy (60.00 % against 98.00 %")
     assert iso_accuracy([snn(1, 0.5, 1.0)], 1000) is None
     assert at_its_accuracy("It costs.", found) == "Not at equal accuracy (60.00 %, the ANN twin 98.00 %). It costs."
     equal = iso_accuracy([snn(1, 0.99, 1.0), ANN], 1000)
