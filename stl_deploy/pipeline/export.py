@@ -90,7 +90,7 @@ def export(
     write_json(output.with_name(output.name + ".manifest.json"), contents)
     say.say(f"written: {output} and {output.name}.manifest.json")
     if "load" in facts:
-        say.say(f"load it there with:  {facts['load']}")
+        say.say(f"load it there with:\n{facts['load']}")
     return contents
 
 

@@ -197,7 +197,9 @@ def test_export_for_a_reader(cli: Any, tmp_path: Path) -> None:
     done = cli(*call, "--dialect", "spec")
     assert done.code == 0
     assert done.json["verified"]["runs"][0]["exact"]
-    assert done.json["load"] == f'norse.torch.from_nir(nir.read("{tmp_path / "net.nir"}"), dt=2**-10)'
+    load, step = done.json["load"].splitlines()
+    assert load == f'net = norse.torch.from_nir(nir.read("{tmp_path / "net.nir"}"), dt=2**-10)'
+    assert step.startswith("out, state = net(x[t], state)")
 
 
 def test_a_reader_that_cannot_hold_a_node_is_refused_by_name(cli: Any, run_dir: Path, tmp_path: Path) -> None:

@@ -37,9 +37,12 @@ def refuse(node: Node, slug: str, reader: Reader, reason: str, remedy: str) -> N
     raise refusal(node.name, slug, reader, reason, remedy)
 
 
+_STEP = "\nout, state = net(x[t], state)  # in each step; state is None in the first"
+
+
 class Reader(ABC):
-    """One framework as a reader. dialect: how it steps what it reads; load: how to load a file there, ``{graph}`` for
-    the graph that nir has read.
+    """One framework as a reader. dialect: how it steps what it reads; load: how to load and run a file there,
+    ``{graph}`` for the graph that nir has read.
 
     walks: runs the nodes as it meets them; mistakes_loops: rewires loops of neurons and one dense layer, wrongly.
     """
@@ -155,7 +158,7 @@ class SnnTorch(Reader):
 
     name = "snntorch"
     dialect = Dialect(dt=1e-4)
-    load = "snntorch.import_nir.import_from_nir({graph})"
+    load = f"net = snntorch.import_nir.import_from_nir({{graph}}){_STEP}"
     negative_axes = True
     mistakes_loops = True
 
@@ -181,7 +184,7 @@ class Norse(Reader):
 
     name = "norse"
     dialect = Dialect(dt=2.0**-10, integrate="r", start="v_leak")
-    load = "norse.torch.from_nir({graph}, dt=2**-10)"
+    load = f"net = norse.torch.from_nir({{graph}}, dt=2**-10){_STEP}"
     average_pool = False
     negative_axes = True
     walks = True
@@ -236,7 +239,7 @@ class SpikingJelly(Reader):
 
     name = "spikingjelly"
     dialect = Dialect(dt=1e-4, compare="ge", start="v_reset")
-    load = "spikingjelly.activation_based.nir_exchange.import_from_nir({graph}, dt=1e-4)"
+    load = f"net = spikingjelly.activation_based.nir_exchange.import_from_nir({{graph}}, dt=1e-4){_STEP}"
     uniform = True
 
     def _require_reset(self, node: Neuron) -> None:
