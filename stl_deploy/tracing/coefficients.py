@@ -99,6 +99,12 @@ class Reading:
         seen.add(signal)
         return any(self._of_own(ref.signal, seen) for ref in signal.reads())
 
+    def _made_of_current(self, signal: Signal, lag: int) -> bool:
+        """Whether what a signal was before step 0 is made of what a current was then (a bias times a gain)."""
+        if self._of_own(signal, set()) or not _is_scalar_arithmetic(signal):
+            return False
+        return all(len(ref.signal.before) >= lag + ref.lag for ref in signal.reads())
+
     def evaluate(self, state: Any, spike: Any, currents: Sequence[Any]) -> Tensor:
         """The potential for given H, S and e."""
         full = {ref: self.full(value) for ref, value in zip(self.currents, currents, strict=True)}
@@ -175,7 +181,9 @@ class Reading:
         def given(signal: Signal, lag: int) -> Tensor | None:
             if Ref(signal, lag) in (*self.currents, *self.silent):
                 return self.full(0.0)
-            return _double(signal.before[lag - 1].tensor) if lag and len(signal.before) >= lag else None
+            if not lag or len(signal.before) < lag or self._made_of_current(signal, lag):
+                return None
+            return _double(signal.before[lag - 1].tensor)
 
         try:
             found = self.full(Evaluation(given)(self.state, 0))

@@ -15,6 +15,7 @@ from stl_deploy.tracing.layers import to_layers
 from stl_deploy.tracing.readouts import Ending, ending
 from stl_deploy.tracing.running import Call, Recorded, record, recorded_ops
 from stl_deploy.tracing.source_lines import Place
+from stl_deploy.tracing.starts import start_layers
 from stl_deploy.tracing.steps import Signal, Steps, fold_steps
 
 
@@ -43,6 +44,7 @@ def trace(model: nn.Module, x: Tensor, call: Call) -> Traced:
     """
     recorded, end, length = record_steps(model, x, call)
     steps = fold_steps(end.nodes)
+    start_layers(steps)
     layers = to_layers(steps)
     readout, axis, besides = end.readout, end.axis, recorded.left_aside
     return Traced(call, steps, layers.graph, readout, axis, length, layers.signals, layers.places, besides)

@@ -46,8 +46,10 @@ class Draft:
         """Terms times a gain; themselves where it is 1 or None."""
         if gain is None or bool(np.all(gain == 1)):
             return terms
-        name = self.name("scale", module)
-        return self.add(Scale(name=name, shape=shape, sources=terms, scale=np.asarray(gain, np.float32)))
+        name, late = self.name("scale", module), min((source.delay for source in terms), default=0)
+        sources = tuple(Source(source.node, source.delay - late) for source in terms)
+        self.add(Scale(name=name, shape=shape, sources=sources, scale=np.asarray(gain, np.float32)))
+        return (Source(name, late),)  # late behind it, where the edge that closes a loop is
 
     def widened(self, terms: Terms, before: Shape, shape: Shape) -> Terms:
         """Terms repeated along the axes that torch would repeat them along."""

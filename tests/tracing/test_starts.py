@@ -1,0 +1,100 @@
+"""How states and recurrences start: from Python numbers, from tensors, from what a layer makes of zeros."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import stl_deploy as stl
+
+
+class Net(nn.Module):
+    """16 inputs, 24 neurons; ``own`` is its forward."""
+
+    def __init__(self, own: Callable[[Net, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.own = own
+        self.a, self.b = nn.Linear(16, 24), nn.Linear(24, 24)
+        self.r, self.r2 = nn.Linear(24, 24), nn.Linear(24, 24)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.own(self, x)
+
+
+def zeros(x: Tensor) -> Tensor:
+    return torch.zeros(x.shape[1], 24)
+
+
+def require_same_spikes(own: Callable[[Net, Tensor], Tensor]) -> None:
+    """Capture, and hold the graph against the module on other input, another number of steps and of samples."""
+    torch.manual_seed(0)
+    model, x, unseen = Net(own), torch.rand(10, 4, 16) * 3, torch.rand(13, 3, 16) * 3
+    net = stl.capture(model, x)
+    expected = model(unseen).detach().numpy()
+    assert 0 < expected[0].sum() < expected[0].size, "step 0 must tell something"
+    np.testing.assert_array_equal(net.simulate(unseen.numpy()).y, expected)
+
+
+def scaled(net: Net, x: Tensor) -> Tensor:
+    v = k = zeros(x)
+    found = []
+    for t in x:
+        v = 0.8 * v * (1 - k) + net.a(t) + 0.3 * net.r(k)
+        k = (v - 0.4 > 0).float()
+        found.append(k)
+    return torch.stack(found)
+
+
+def scaled_and_shifted(net: Net, x: Tensor) -> Tensor:
+    v = k = zeros(x)
+    found = []
+    for t in x:
+        v = 0.8 * v + net.a(t) + (net.r(k) * 0.3 + 0.1) / 2 - k * 0.4
+        k = (v - 0.4 > 0).float()
+        found.append(k)
+    return torch.stack(found)
+
+
+def scaled_from_zeros(net: Net, x: Tensor) -> Tensor:
+    v = k = recurrent = zeros(x)
+    found = []
+    for t in x:
+        v = 0.8 * v * (1 - k) + net.a(t) + 0.3 * recurrent
+        k = (v - 0.4 > 0).float()
+        recurrent = net.r(k)
+        found.append(k)
+    return torch.stack(found)
+
+
+def scaled_into_a_current(net: Net, x: Tensor) -> Tensor:
+    i = v = k = zeros(x)
+    found = []
+    for t in x:
+        i = 0.6 * i + net.a(t) + 0.3 * net.r(k)
+        v = 0.8 * v * (1 - k) + i
+        k = (v - 0.4 > 0).float()
+        found.append(k)
+    return torch.stack(found)
+
+
+def scaled_between_two(net: Net, x: Tensor) -> Tensor:
+    v = k = v2 = k2 = zeros(x)
+    found = []
+    for t in x:
+        v = 0.8 * v * (1 - k) + net.a(t) + 0.3 * net.r(k2)
+        k = (v - 0.4 > 0).float()
+        v2 = 0.8 * v2 * (1 - k2) + net.b(k) + 0.7 * net.r2(net.b(k2))
+        k2 = (v2 - 0.1 > 0).float()
+        found.append(k2)
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize(
+    "own", [scaled, scaled_and_shifted, scaled_from_zeros, scaled_into_a_current, scaled_between_two]
+)
+def test_a_recurrence_with_a_bias_that_is_scaled(own: Callable[[Net, Tensor], Tensor]) -> None:
+    require_same_spikes(own)
