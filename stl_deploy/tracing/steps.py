@@ -108,9 +108,10 @@ class _Folding:
                 work += [(x, y, a) for x, y in inner]
 
     def _unequal(self, a: Node, b: Node, reader: Node) -> CaptureError:
+        from_numbers = ", and let states start from tensors (torch.zeros_like)" if self.start else ""
         return CaptureError(
             f"'{_called(reader if a.constant else a)}' does not do the same at every step (a weight, a norm or a "
-            "branch chosen by the step?); a graph has one step that repeats: use the same at every step",
+            f"branch chosen by the step?); a graph has one step that repeats: use the same at every step{from_numbers}",
             line=a.place.line or reader.place.line or b.place.line,
         )
 
@@ -243,12 +244,45 @@ def _arguments(a: Node, b: Node) -> list[tuple[Node, Node]] | None:
 
 def _alike_inputs(later: Node, sooner: Node) -> list[tuple[Node, Node]]:
     """What both read, where the first step does otherwise (``v + x`` and ``x``): the same line's same operation."""
-    found = []
-    for y in [sooner, *sooner.inputs()]:
-        alike = [x for x in later.inputs() if (x.name, x.place, x.layout) == (y.name, y.place, y.layout)]
-        if len(alike) == 1 and not y.constant and not alike[0].constant:
-            found.append((alike[0], y))
-    return found
+    found = [(x, y) for y in [sooner, *sooner.inputs()] for x in later.inputs() if _are_alike(x, y)]
+    if len(_pairs(found)) < len(found):  # one line, or one function, makes both a current and a potential
+        found = [(x, y) for x, y in found if _shifts(x, y, {})]
+    return _pairs(found)
+
+
+def _are_alike(x: Node, y: Node) -> bool:
+    same = (x.name, x.place, x.layout) == (y.name, y.place, y.layout)
+    return same and not x.constant and not y.constant
+
+
+def _pairs(found: Sequence[tuple[Node, Node]]) -> list[tuple[Node, Node]]:
+    """Those of which neither is in another pair, too."""
+    later, sooner = Counter(x for x, _ in found), Counter(y for _, y in found)
+    return [(x, y) for x, y in found if later[x] == sooner[y] == 1]
+
+
+def _shifts(x: Node, y: Node, known: dict[tuple[Node, Node], bool], levels: int = 8) -> bool:
+    """Whether ``x`` is what ``y`` is, one step later, as far as so many operations before them tell."""
+    if x.constant or y.constant:
+        return y.constant
+    if (x, y) not in known:
+        known[x, y] = _shift_inputs(x, y, known, levels)
+    return known[x, y]
+
+
+def _shift_inputs(x: Node, y: Node, known: dict[tuple[Node, Node], bool], levels: int) -> bool:
+    if x.name == "input" or y.name == "input":
+        return _arguments(x, y) is not None
+    if not _are_alike(x, y):
+        return False
+    if not levels:
+        return True
+    shifts = partial(_shifts, known=known, levels=levels - 1)
+    inner = _arguments(x, y)
+    if inner is not None:
+        return all(shifts(*pair) for pair in inner)
+    read = [one for one in y.inputs() if not one.constant]
+    return any(shifts(one, y) for one in x.inputs()) or all(any(shifts(o, one) for o in x.inputs()) for one in read)
 
 
 def _equal(a: Node, b: Node) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import stl_deploy as stl
+from stl_deploy.errors import CaptureError
 
 
 class Net(nn.Module):
@@ -98,3 +100,62 @@ def scaled_between_two(net: Net, x: Tensor) -> Tensor:
 )
 def test_a_recurrence_with_a_bias_that_is_scaled(own: Callable[[Net, Tensor], Tensor]) -> None:
     require_same_spikes(own)
+
+
+def leak(state: Any, arriving: Tensor, decay: float) -> Tensor:
+    """One line that makes both a current and a potential."""
+    found: Tensor = decay * state + arriving
+    return found
+
+
+@pytest.mark.parametrize("resets", [lambda v, k: v * (1 - k), lambda v, k: v - k], ids=["to 0", "subtracts"])
+@pytest.mark.parametrize("starts", [(0, None), (0, 0), (0.0, 0.0), (None, 0.0)], ids=str)
+def test_a_neuron_with_a_current_that_starts_from_numbers(
+    starts: tuple[float | None, float | None], resets: Callable[[Tensor, Tensor], Tensor]
+) -> None:
+    def own(net: Net, x: Tensor) -> Tensor:
+        v, i = (zeros(x) if start is None else start for start in starts)
+        found = []
+        for t in x:
+            i = leak(i, net.a(t), 0.7)
+            v = leak(v, i, 0.9)
+            k = (v - 1.0 > 0).float()
+            v = resets(v, k)
+            found.append(k)
+        return torch.stack(found)
+
+    require_same_spikes(own)
+
+
+def test_two_layers_and_a_recurrence_whose_currents_start_from_numbers() -> None:
+    def own(net: Net, x: Tensor) -> Tensor:
+        i: Any = 0
+        v = i2 = v2 = i
+        k2 = zeros(x)
+        found = []
+        for t in x:
+            i = leak(i, net.a(t) + net.r(k2), 0.7)
+            v = leak(v, i, 0.9)
+            k = (v - 1.0 > 0).float()
+            v = v * (1 - k)
+            i2 = leak(i2, net.b(k), 0.7)
+            v2 = leak(v2, leak(i2, i, 0.1), 0.9)
+            k2 = (v2 - 0.2 > 0).float()
+            v2 = v2 - 0.2 * k2
+            found.append(k2)
+        return torch.stack(found)
+
+    require_same_spikes(own)
+
+
+def test_a_step_that_does_otherwise_is_told_to_start_from_tensors() -> None:
+    def own(net: Net, x: Tensor) -> Tensor:
+        i: Any = 0.0
+        found = []
+        for n, t in enumerate(x):
+            i = leak(i, net.a(t) if n < 2 else 2 * net.a(t), 0.7)
+            found.append((i - 1.0 > 0).float())
+        return torch.stack(found)
+
+    with pytest.raises(CaptureError, match=r"the same at every step, and let states start from tensors \(torch.zeros"):
+        stl.capture(Net(own), torch.rand(6, 4, 16))
