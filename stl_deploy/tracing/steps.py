@@ -13,9 +13,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from stl_deploy._util.units import counted
 from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.nodes import Node, replace_nodes
 from stl_deploy.tracing.recorder import leaves
+
+FEWEST = 3
+"""Time steps that tell what repeats from how it starts."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,10 @@ def fold_steps(outputs: Sequence[Node]) -> Steps:
 
     Raises CaptureError where a step does something else than the one before it.
     """
-    if len(outputs) < 3:
-        raise CaptureError(f"the output has {len(outputs)} time steps; at least 3 are needed to tell what repeats")
+    if len(outputs) < FEWEST:
+        raise CaptureError(
+            f"the output has {counted(len(outputs), 'time step')}; at least {FEWEST} are needed to tell what repeats"
+        )
     if all(node.constant for node in outputs):
         raise CaptureError("the output does not depend on the input (is it computed outside of torch, by numpy?)")
     return _Folding(outputs).steps()

@@ -16,7 +16,7 @@ from stl_deploy.tracing.readouts import Ending, ending
 from stl_deploy.tracing.running import Call, Recorded, record, recorded_ops
 from stl_deploy.tracing.source_lines import Place
 from stl_deploy.tracing.starts import start_layers
-from stl_deploy.tracing.steps import Signal, Steps, fold_steps
+from stl_deploy.tracing.steps import FEWEST, Signal, Steps, fold_steps
 
 
 @dataclass(eq=False)
@@ -56,6 +56,11 @@ def record_steps(
     """A recorded run, how it ends, and how many steps it has; length: the number, if it is known."""
     if call.time != "inside":
         steps = x.shape[1 if call.time == "second" else 0]
+        if steps < FEWEST:
+            raise CaptureError(
+                f"x: expected at least {FEWEST} time steps, to tell what repeats; found {steps} in {list(x.shape)} "
+                f"with time={call.time!r}; give more steps, or the time= that x has"
+            )
         recorded = record(model, x, call, steps, keep=keep)
         return recorded, ending(recorded.output, recorded.unroller.nodes, steps), steps
     refused: CaptureError | None = None
@@ -84,7 +89,7 @@ def _lengths(model: nn.Module, x: Tensor, call: Call) -> Iterator[int]:
         lines[op.name, op.place] += 1
     for count in lines.values():
         counts[count] += 1
-    yield from (size for size, _ in counts.most_common(12) if size >= 3)
+    yield from (size for size, _ in counts.most_common(12) if size >= FEWEST)
 
 
 def batch_axis(call: Call) -> int:

@@ -428,13 +428,24 @@ def test_a_delay_before_the_output() -> None:
         ),
         (torch.rand(6, 0, 6), r"x is \[6, 0, 6\], in which there is nothing"),
         (torch.rand(6, 3, 6) * 1j, "x is complex; expected real numbers"),
-        (torch.rand(2, 3, 6), "at least 3 are needed"),
+        (torch.rand(2, 3, 6), r"at least 3 time steps, to tell what repeats; found 2 in \[2, 3, 6\] with time='first'"),
         (torch.full((6, 3, 6), float("nan")), "NaN or infinity"),
     ],
 )
 def test_input_that_does_not_do(x: Tensor, reason: str) -> None:
     with pytest.raises(CaptureError, match=reason):
         stl.capture(Loop(), x)
+
+
+@pytest.mark.parametrize(("time", "shape"), [("first", (1, 2, 1, 8, 8)), ("second", (2, 1, 1, 8, 8))])
+def test_one_step_of_a_convolution_is_too_few(time: Any, shape: tuple[int, ...]) -> None:
+    class Convolution(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            found: Tensor = super().forward(x.flatten(0, 1))
+            return (found > 0.1).float().unflatten(0, x.shape[:2])
+
+    with pytest.raises(CaptureError, match=rf"x: expected at least 3 time steps, .* found 1 .* time='{time}'"):
+        stl.capture(Convolution(nn.Conv2d(1, 2, 3)), torch.rand(shape), time=time)
 
 
 @pytest.mark.parametrize(
