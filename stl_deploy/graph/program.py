@@ -48,6 +48,8 @@ Floats = NDArray[np.float32]
 N = TypeVar("N", bound="Node")
 Reset = Literal["value", "subtract", "subtract_delayed", "value_delayed", "none", "snntorch_subtract_now"]
 """What a spike does to the potential (see the module's equations)."""
+CAPTURED = "captured"
+"""The key of a graph's metadata that says where the module it was captured from has time, and of how many steps."""
 LATE_RESETS = ("subtract_delayed", "value_delayed")
 """Those that act on the next step's potential, so that the spike must be remembered."""
 

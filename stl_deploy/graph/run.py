@@ -17,7 +17,7 @@ from stl_deploy._util.arrays import require_held_by_float32
 from stl_deploy.errors import GraphError, InputError
 from stl_deploy.graph import neurons
 from stl_deploy.graph.kernels import Sums, apply
-from stl_deploy.graph.program import Delay, Floats, Input, Neuron, Node, Program, Source
+from stl_deploy.graph.program import CAPTURED, Delay, Floats, Input, Neuron, Node, Program, Shape, Source
 from stl_deploy.graph.segments import is_loop, segments
 
 NetworkInput = NDArray[Any] | Mapping[str, NDArray[Any]]
@@ -98,11 +98,22 @@ def match_inputs(program: Program, x: NetworkInput) -> dict[str, Floats]:
         if found[2:] != node.shape or len(found) < 2 or 0 in found[:2]:
             raise InputError(
                 f"input '{node.name}': expected shape [T, B, {', '.join(map(str, node.shape))}] with T, B >= 1; found "
-                f"{list(found)}"
+                f"{list(found)}{_steps_inside(program, found, node.shape)}"
             )
     if len(leading) > 1:
         raise InputError(f"expected one T and B for all inputs; found {sorted(leading)}")
     return {name: _floats(name, x[name]) for name in names}
+
+
+def _steps_inside(program: Program, found: Shape, shape: Shape) -> str:
+    """What to do with an input without steps of a graph whose module makes its steps itself."""
+    captured = program.metadata.get(CAPTURED)
+    if found[1:] != shape or not isinstance(captured, Mapping) or captured.get("time") != "inside":
+        return ""
+    return (
+        "; this graph was captured from a module that makes its time steps itself (time='inside'), and the graph takes "
+        f"them written out: repeat x, np.repeat(x[None], {captured.get('steps')}, axis=0)"
+    )
 
 
 def _floats(name: str, x: NDArray[Any]) -> Floats:

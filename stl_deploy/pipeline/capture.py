@@ -18,7 +18,7 @@ from stl_deploy.fold.index_maps import arrange
 from stl_deploy.fold.layer_graph import FoldedLayers, fold_layers
 from stl_deploy.graph.compare import rate_warnings
 from stl_deploy.graph.lower import METADATA_KEY
-from stl_deploy.graph.program import Floats, Shape
+from stl_deploy.graph.program import CAPTURED, Floats, Shape
 from stl_deploy.graph.run import Result
 from stl_deploy.pipeline.proof import (
     MAX_COARSE_ROUNDING,
@@ -32,7 +32,7 @@ from stl_deploy.pipeline.proof import (
     prove_output,
     prove_replay,
 )
-from stl_deploy.pipeline.source import CAPTURED, swapped
+from stl_deploy.pipeline.source import swapped
 from stl_deploy.tracing import Call, Time, Traced, trace
 from stl_deploy.tracing.nodes import NOWHERE
 from stl_deploy.tracing.running import require_repeatable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,12 @@ def capture(
         warnings.simplefilter("ignore", UserWarning)  # those of the proof are said below
         net = capture_module(model, x, time=time, output=pick)
     write_nir(net.graph, output)
-    say.say(str(net.proof))
+    say.say(str(replace(net.proof, left_aside=0)))
+    if net.proof.left_aside:
+        count = net.proof.left_aside + 1
+        say.say(
+            f"the module returns {count} tensors; the graph's output is the first (--pick INDEX|NAME names another)"
+        )
     for warning in net.proof.warnings:
         say.warn(warning)
     say.say(f"readout: {net.readout}; written: {output}")

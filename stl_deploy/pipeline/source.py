@@ -20,15 +20,13 @@ from stl_deploy.graph.exact import MANTISSA_BITS, random_input, require_on_grid,
 from stl_deploy.graph.frameworks.writers import Reading, reading_of
 from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.lower import lower
-from stl_deploy.graph.program import Program
+from stl_deploy.graph.program import CAPTURED, Program
 from stl_deploy.graph.run import NetworkInput
 
 RUN, GRAPH = "run", "nir"
 TEST_INPUT = "test.npz"
 """The file of a run folder that keeps the test images, encoded."""
 _RANDOM_STEPS, _RANDOM_SAMPLES = 16, 8
-CAPTURED = "captured"
-"""The key of a graph's metadata that says where the module it was captured from has time, and of how many steps."""
 MOST_COMPARED = 250_000_000
 """Spikes and silences of all layers that runs keep to be compared: about 4 GB with three runs."""
 

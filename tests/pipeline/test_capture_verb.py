@@ -98,6 +98,37 @@ def test_a_captured_file_goes_through_the_verbs(files: Path, capsys: Any) -> Non
     assert {row["node"] for row in verbs.show(net)} >= {"fc1", "fc2"}
 
 
+@pytest.mark.parametrize("pick", [[], ["--pick", "0"]])
+def test_tensors_that_are_left_aside_are_told(files: Path, capsys: Any, pick: list[str]) -> None:
+    (files / "net.py").write_text(NET.replace("return torch.stack(out).mean(0)", "return torch.stack(out), v"))
+    arguments = [f"{files / 'net.py'}:Net", "--input", str(files / "x.npz"), "-o", str(files / "net.nir")]
+    with pytest.raises(SystemExit) as done:
+        main(["capture", *arguments, *pick])
+    assert not done.value.code
+    said = "the module returns 2 tensors; the graph's output is the first (--pick INDEX|NAME names another)"
+    told = " ".join(capsys.readouterr().err.split())
+    assert (said in told) == (not pick)
+    assert "output= names another" not in told
+
+
+def test_a_graph_captured_with_time_inside_says_what_to_do_with_x(files: Path, capsys: Any) -> None:
+    (files / "net.py").write_text(NET.replace("for step in x:", "for step in x.expand(5, *x.shape):"))
+    np.savez(files / "x.npz", x=np.random.default_rng(0).random((4, 6), np.float32) * 2)
+    net, x = files / "net.nir", files / "x.npz"
+    with pytest.raises(SystemExit) as done:
+        main(["capture", f"{files / 'net.py'}:Net", "--input", str(x), "-o", str(net), "--time", "inside"])
+    assert not done.value.code
+    for verb in (["export", str(net), "--to", "onnx", "-o", str(files / "net.onnx")], ["energy", str(net)]):
+        with pytest.raises(SystemExit) as done:
+            main([*verb, "--input", str(x)])
+        assert done.value.code == 2
+        told = " ".join(capsys.readouterr().err.split())
+        assert "(time='inside'), and the graph takes them written out: repeat x, np.repeat(x[None], 5, axis=0)" in told
+    with np.load(x) as given:
+        np.savez(x, x=np.repeat(given["x"][None], 5, axis=0))
+    assert verbs.energy(net, x).as_dict()["totals"]["spikes"] > 0
+
+
 def test_weights_from_both_kinds_of_file(files: Path) -> None:
     state = {
         "fc1.weight": torch.ones(16, 6),
