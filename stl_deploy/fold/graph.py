@@ -1,7 +1,8 @@
 """Folding any NIR graph: thresholds into weights, and weights onto grids where float32 sums are exact.
 
-The twin of `stl_deploy.fold.fold` for graphs that come without a torch network. The passes: `merge_scales` and
-`graph_thresholds`, then `graph_grids`. Each returns a new graph, and what it returns is run against what it was given.
+The twin of `stl_deploy.fold.fold` for graphs that come without a torch network. The passes: `merge_affine`,
+`merge_scales` and `graph_thresholds`, then `graph_grids`. Each returns a new graph, and what it returns is run against
+what it was given.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from stl_deploy.fold.check_graph import check_graph
 from stl_deploy.fold.graph_grids import round_graph
 from stl_deploy.fold.graph_nodes import with_metadata
 from stl_deploy.fold.graph_thresholds import absorb
+from stl_deploy.fold.merge_affine import merge_affine
 from stl_deploy.fold.merge_scales import merge_scales
 from stl_deploy.fold.thresholds import Thresholds, are_absorbed
 from stl_deploy.graph.dialect import Dialect
@@ -43,8 +45,12 @@ def fold_graph(
         metadata["input"] = {"coding": coding} | metadata.get("input", {}) | {"fraction_bits": input_grid, "max": 1.0}
         declared_grid(metadata)
         graph = with_metadata(graph, metadata)
-    given = graph
-    if are_absorbed(thresholds):
+    absorbed, given = are_absorbed(thresholds), graph
+    graph = merge_affine(given, dialect)
+    if graph is not given:
+        check_graph(lower(given, dialect), lower(graph, dialect))
+        given = graph
+    if absorbed:
         graph = absorb(merge_scales(graph, dialect), dialect)
         check_graph(lower(given, dialect), lower(graph, dialect))
         metadata["thresholds"] = "weights"
