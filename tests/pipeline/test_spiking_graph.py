@@ -47,7 +47,7 @@ def test_ten_lines(tmp_path: Path) -> None:
     assert net.program.by_name["n1"].threshold in (1, np.nextafter(np.float32(1), np.float32(0)))
     manifest = net.export(tmp_path / "net.onnx", x=X)
     assert manifest["verified"]["runs"][0]["differing"] == 0
-    assert manifest["verified"]["input"] == "1 samples of x"
+    assert manifest["verified"]["input"] == "1 sample of x"
     assert net.verify(tmp_path / "net.onnx", X).require().runs[0].compared == 4
     bill = net.energy(X)
     assert bill.totals["spikes"] == 2
