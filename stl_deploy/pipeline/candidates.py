@@ -46,17 +46,21 @@ def candidates(
 ) -> Iterator[Candidate]:
     """The network of a source, and with ``over_checkpoints`` those of the epochs that its training kept.
 
-    The input is the file given, else a run folder's own test images. A run folder that was only trained is folded.
+    The input is the file given, else a run folder's own test samples. A run folder that was only trained is folded.
+    The network comes last, as the epoch whose weights it has, which is not told twice.
     Raises InputError without labels, or if no epochs were kept.
     """
     mode = mode_of(source)
     trained = bool(mode) and not (source / "net.nir").is_file()
     program = _folded(source) if trained else open_program(open_source(source), dialect)
     x, labels = _input(source, input_file)
+    picked: int | None = None
     if over_checkpoints:
-        for epoch, path in _kept(source).items():
-            yield Candidate(name, mode, _folded(source, path), x, labels, epoch)
-    yield Candidate(name, mode, program, x, labels)
+        kept, picked = _kept(source), _picked(source)
+        for epoch, path in kept.items():
+            if epoch != picked:
+                yield Candidate(name, mode, _folded(source, path), x, labels, epoch)
+    yield Candidate(name, mode, program, x, labels, picked)
 
 
 def _kept(source: Path) -> dict[int, Path]:
@@ -68,6 +72,13 @@ def _kept(source: Path) -> dict[int, Path]:
             f"{source}: expected a run folder with kept epochs; found none; train with --set train.keep_every=5"
         )
     return kept
+
+
+def _picked(source: Path) -> int:
+    """The epoch whose weights the run's network has."""
+    from stl_deploy.training.model_file import model_facts  # torch
+
+    return int(model_facts(source)["epoch"])
 
 
 def _folded(run_dir: Path, snapshot: Path | None = None) -> Program:

@@ -26,9 +26,10 @@ from stl_deploy.exporters.targets import find_runner
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline.artifacts import open_runner
+from stl_deploy.pipeline.kept_twin import kept_twin
 from stl_deploy.pipeline.manifest import check_network, record_files
 from stl_deploy.pipeline.mapping import on_loihi
-from stl_deploy.pipeline.source import TEST_INPUT, Source, open_reading, open_source, read_for
+from stl_deploy.pipeline.source import RUN, TEST_INPUT, Source, open_reading, open_source, read_for
 
 FILE, CSV, HTML = "energy.json", "layers.csv", "energy.html"
 
@@ -51,7 +52,8 @@ def energy(
     layers.csv in that folder.
 
     input_file: None takes a run folder's own test images. ann: the run folder of an ANN of the same topology; default:
-    the one that a run kept, where its input is the same image at every step.
+    the one that a run kept, on one frame of each sample, as it was trained; where that cannot be told from the input,
+    a note says so.
     step_time: seconds of one measured time step on the chip, instead of the predicted ones.
     measure: also read this machine's energy counters while ONNX Runtime runs the network. processes: to count in.
 
@@ -65,8 +67,11 @@ def energy(
         check_network(source)
     program, reading = open_reading(opened, dialect)
     x, labels = read_for(opened, program, input_of(opened, input_file))
-    ann = ann or _kept_twin(opened, input_file, x)
-    twin = None if ann is None else _twin(program, ann, x, labels, say)
+    twin, unasked = None, ""
+    if ann is not None:
+        twin = _twin(program, ann, x, labels, say)
+    elif opened.kind == RUN:
+        twin, unasked = kept_twin(program, source, input_file, x, labels, say)
     report = measure_energy(
         program,
         x,
@@ -79,11 +84,12 @@ def energy(
         machine=_on_this_machine(program, x) if measure else None,
         chip=on_loihi(program),
         step_time=step_time,
-        notes=[reading.reason, *[reading.unsaid] * bool(reading.unsaid)],
+        notes=[text for text in (reading.reason, reading.unsaid, unasked) if text],
     )
     say.say(reading.reason)
-    if reading.unsaid:
-        say.warn(reading.unsaid)
+    for warning in (reading.unsaid, unasked):
+        if warning:
+            say.warn(warning)
     show(report, say)
     if output is not None:
         write_json(output / FILE, report.as_dict())
@@ -129,14 +135,6 @@ def summary_of(report: EnergyReport) -> dict[str, str]:
         "time steps": str(counts.T),
         "input": report.coding.sentence(),
     }
-
-
-def _kept_twin(source: Source, given: Path | None, x: NetworkInput) -> Path | None:
-    """The twin in a run folder, if the run's own test images are what it was trained to take."""
-    folder = source.path / "twin"
-    if source.kind != "run" or given is not None or isinstance(x, Mapping) or not (folder / "config.yaml").is_file():
-        return None
-    return folder if bool((x == x[:1]).all()) else None
 
 
 def input_of(source: Source, given: Path | None) -> Path:
@@ -196,12 +194,12 @@ def show(report: EnergyReport, say: Console) -> None:
     totals = report.counts.totals
     say.say(
         f"{report.counts.batch} samples, T = {report.counts.T}: {totals.synops_AC:,} synops AC + "
-        f"{totals.synops_MAC:,} MAC; {totals.spikes:,} spikes; ANN twin {totals.ann_macs_exact:,} MACs"
+        f"{totals.synops_MAC:,} MAC; {totals.spikes:,} spikes; ANN twin {totals.ann_macs_exact:,} MACs, dense"
     )
     rows = [
         [p.prices.name, p.prices.scope, p.prices.evidence, _side(p.snn), _side(p.ann), _ratio(p)] for p in report.energy
     ]
-    say.table(["modelled, per inference", "scope", "evidence", "SNN", "ANN twin", "the SNN costs"], rows)
+    say.table(["modelled, per inference", "scope", "evidence", "SNN", "dense ANN twin", "the SNN costs"], rows)
     if any(p.snn is not None and p.snn.unpriced for p in report.energy):
         say.say("bracket: from nothing to the bounds of terms that have no price")
     lists = {cell.prices.name: f"{cell.prices.width}, {cell.prices.node}" for cell in report.comparisons}

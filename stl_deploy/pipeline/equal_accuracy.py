@@ -4,20 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stl_deploy._util.console import Console
-from stl_deploy._util.files import write_json
-from stl_deploy.config.schema import RunConfig
-from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.models.verdict import number
-from stl_deploy.graph.program import Program
-from stl_deploy.pipeline.candidates import Candidate
-from stl_deploy.pipeline.inputs import LabelledInput
-from stl_deploy.pipeline.tradeoff import JSON, over_time
 from stl_deploy.report.pareto import Point
 
 _Z = 1.96
@@ -68,19 +59,6 @@ def iso_accuracy(points: Sequence[Point], samples: int) -> IsoAccuracy | None:
 def _as_good(snn: float, ann: float, samples: int) -> bool:
     error = np.sqrt((snn * (1 - snn) + ann * (1 - ann)) / samples)
     return bool(ann - snn <= _Z * error)
-
-
-def weigh(
-    config: RunConfig, program: Program, test: LabelledInput, twin: AnnTwin | None, run_dir: Path, say: Console
-) -> IsoAccuracy | None:
-    """Accuracy against energy over T, with the twin's point, into the run folder; returns where they are equal."""
-    candidate = Candidate(run_dir.resolve().name, config.train.mode, program, test.x, test.labels)
-    found = over_time(candidate, twin)
-    iso = iso_accuracy(found.points, len(test.labels))
-    write_json(run_dir / JSON, found.as_dict() | ({} if iso is None else {"iso_accuracy": iso.as_dict()}))
-    if iso is not None:
-        say.details.say(iso.text)
-    return iso
 
 
 def at_its_accuracy(verdict: str, iso: IsoAccuracy | None) -> str:

@@ -27,7 +27,8 @@ from stl_deploy.pipeline import parity
 from stl_deploy.pipeline import report as reporting
 from stl_deploy.pipeline.ann_twin import keep_twin, measure_kept
 from stl_deploy.pipeline.artifacts import FEW, MORE, Bench, open_runner, write
-from stl_deploy.pipeline.equal_accuracy import IsoAccuracy, at_its_accuracy, weigh
+from stl_deploy.pipeline.candidates import Candidate
+from stl_deploy.pipeline.equal_accuracy import IsoAccuracy, at_its_accuracy
 from stl_deploy.pipeline.fold import FoldedRun, fold_run
 from stl_deploy.pipeline.inputs import LabelledInput, encode_split
 from stl_deploy.pipeline.manifest import manifest, mark_under_way
@@ -35,6 +36,7 @@ from stl_deploy.pipeline.mapping import on_loihi
 from stl_deploy.pipeline.progress import now_and_then
 from stl_deploy.pipeline.source import TEST_INPUT
 from stl_deploy.pipeline.tradeoff import JSON as TRADEOFF
+from stl_deploy.pipeline.tradeoff import over_time
 from stl_deploy.pipeline.train import fit
 from stl_deploy.pipeline.verdict import commands, verdict
 from stl_deploy.training.run_files import CONFIG, MANIFEST, METRICS, MODEL
@@ -139,7 +141,12 @@ def _energy(
     energy = measure_energy(program, test.x, source=source, labels=test.labels, chip=chip, twin=kept)
     write_json(run_dir / costing.FILE, energy.as_dict())
     costing.show(energy, say.details)
-    return energy, weigh(folded.config, program, test, kept, run_dir, say)
+    candidate = Candidate(run_dir.resolve().name, folded.config.train.mode, program, test.x, test.labels)
+    weighed = over_time(candidate, kept)
+    write_json(run_dir / TRADEOFF, weighed.as_dict())
+    if weighed.iso is not None:
+        say.details.say(weighed.iso.text)
+    return energy, weighed.iso
 
 
 def _trained(config: RunConfig, run_dir: Path) -> bool:

@@ -25,24 +25,30 @@ from stl_deploy.graph.early_exit import exit_steps, sureness
 from stl_deploy.graph.run import CHUNK, match_inputs, run
 from stl_deploy.pipeline.artifacts import labels_of
 from stl_deploy.pipeline.candidates import Candidate, candidates, mode_of
+from stl_deploy.pipeline.equal_accuracy import IsoAccuracy, iso_accuracy
+from stl_deploy.pipeline.kept_twin import kept_twin
 from stl_deploy.pipeline.manifest import record_files
 from stl_deploy.report.pareto import Point, pareto_front, render_pareto
 
 HTML, JSON = "tradeoff.html", "tradeoff.json"
+KEPT = "ANN twin"
+"""The name of the point of the twin that a run keeps."""
 _EXITS = (0.25, 0.5, 0.75)
 
 
 @dataclass(frozen=True)
 class Tradeoff:
-    """Every point, each with whether no other is at least as good in both accuracy and energy."""
+    """Every point, each with whether another beats it; iso: one network against one twin, at equal accuracy."""
 
     points: tuple[Point, ...]
+    iso: IsoAccuracy | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         front = pareto_front(self.points)
         rows = [asdict(p) | {"range_J": list(p.range_J), "pareto": p in front} for p in self.points]
-        return {"price": DEFAULT_PRICE, "label": "modelled", "points": rows}
+        iso = {} if self.iso is None else {"iso_accuracy": self.iso.as_dict()}
+        return {"price": DEFAULT_PRICE, "label": "modelled", "points": rows} | iso
 
 
 def tradeoff(
@@ -63,8 +69,9 @@ def tradeoff(
     over_steps: at 1, 2, … T steps. over_checkpoints: also of each epoch that the run's training kept
     (``train.keep_every``). early_exit: also stopped, sample by sample, once the decision is sure by a margin: those
     margins that a quarter, half and three quarters of the samples stay below at the end. Accuracy needs labels ``y`` in
-    the input (default: each run's own test images). Runs of mode ``ann``, and ``ann``, are twins: they are weighed on
-    the first spiking network's input.
+    the input (default: each run's own test samples). Runs of mode ``ann``, and ``ann``, are twins: they are weighed on
+    the first spiking network's input. Without them a run alone is weighed against the twin that it keeps. One network
+    and one twin are also compared at equal accuracy, at the steps looked at.
     With ``output`` tradeoff.html and tradeoff.json go there.
     Raises InputError without labels, without a spiking network, or where no epochs were kept.
     """
@@ -78,15 +85,23 @@ def tradeoff(
         if mode == "ann":
             continue
         found = candidates(source, names[source], input_file, dialect=dialect, over_checkpoints=over_checkpoints)
-        for candidate in found:
-            first = first or candidate
-            points += _points(candidate, over_steps, input_coding)
+        for last in found:
+            first = first or last
+            own = list(_points(last, over_steps, input_coding))
+            points += own
             if early_exit:
-                points += _exits(candidate, input_coding)
+                points += _exits(last, input_coding)
     if first is None:
         raise InputError(f"{sources[0]}: an ANN alone; give the spiking network that it is weighed against, too")
-    points += [_twin(first, twin, names[twin], input_coding) for twin in twins]
-    result = Tradeoff(tuple(points))
+    others = [_twin(first, twin, names[twin], input_coding) for twin in twins]
+    if len(sources) == 1 and not twins:
+        kept, unasked = kept_twin(last.program, sources[0], input_file, last.x, last.labels, say)
+        others = [] if kept is None else [_weighed(last, kept, KEPT, input_coding)]
+        if unasked:
+            say.warn(unasked)
+    alone = len(others) == 1 and modes.count("ann") == len(sources) - 1
+    iso = iso_accuracy([*own, *others], len(last.labels)) if alone else None
+    result = Tradeoff((*points, *others), iso)
     _show(result, say)
     if output is not None:
         write_json(output / JSON, result.as_dict())
@@ -108,8 +123,8 @@ def over_time(candidate: Candidate, twin: AnnTwin | None, coding: str | None = N
         share, report = _measured(candidate, steps, coding, twin)
         points.append(_snn_point(candidate, steps, share, report))
     if twin is not None and twin.accuracy is not None and report is not None:
-        points.append(_ann_point("ANN twin", twin, report))
-    return Tradeoff(tuple(points))
+        points.append(_ann_point(KEPT, twin, report))
+    return Tradeoff(tuple(points), iso_accuracy(points, len(candidate.labels)))
 
 
 def numbers_of_steps(most: int) -> list[int]:
@@ -195,7 +210,10 @@ def _limits(ends: Sequence[Range]) -> Range:
 def _twin(candidate: Candidate, ann: Path, name: str, coding: str | None) -> Point:
     from stl_deploy.pipeline.ann_twin import measure_twin  # torch
 
-    twin = measure_twin(candidate.program, ann, candidate.x, candidate.labels)
+    return _weighed(candidate, measure_twin(candidate.program, ann, candidate.x, candidate.labels), name, coding)
+
+
+def _weighed(candidate: Candidate, twin: AnnTwin, name: str, coding: str | None) -> Point:
     _, report = _measured(candidate, len(candidate.x), coding, twin)
     return _ann_point(name, twin, report)
 
@@ -219,3 +237,5 @@ def _show(result: Tradeoff, say: Console) -> None:
         rows.append([*what, f"{p.accuracy:.2%}", *energy, "yes" if p in front else ""])
     headers = ["network", "mode", "T", "epoch", "accuracy (measured)", f"energy ({DEFAULT_PRICE})", "over the grid"]
     say.table([*headers, "Pareto"], rows)
+    if result.iso is not None:
+        say.say(result.iso.text)

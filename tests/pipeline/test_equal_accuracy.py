@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +16,7 @@ from stl_deploy.pipeline.ann_twin import keep_twin
 from stl_deploy.pipeline.energy import energy
 from stl_deploy.pipeline.equal_accuracy import at_its_accuracy, iso_accuracy
 from stl_deploy.pipeline.run import RunResult, run
-from stl_deploy.pipeline.tradeoff import MOST_STEPS, numbers_of_steps, read_tradeoff
+from stl_deploy.pipeline.tradeoff import MOST_STEPS, numbers_of_steps, read_tradeoff, tradeoff
 from stl_deploy.report.pareto import Point
 from stl_deploy.training.model_file import load_network
 from stl_deploy.training.run_folder import TWIN
@@ -87,6 +90,25 @@ def test_a_kept_twin_is_not_trained_again(small_run: RunResult) -> None:
 def test_energy_of_a_run_finds_the_kept_twin(small_run: RunResult) -> None:
     again = energy(small_run.run_dir, None)
     assert again.ann_twin["label"] == "measured"
+
+
+def test_accuracy_against_energy_of_a_run_keeps_its_twin(
+    small_run: RunResult, tmp_path: Path, cli: Callable[..., Any]
+) -> None:
+    folder = tmp_path / small_run.run_dir.name
+    shutil.copytree(small_run.run_dir, folder)
+    before = read_tradeoff(folder / "tradeoff.json")
+    done = cli("energy", folder, "--over-steps", "-o", folder)
+    assert done.code == 0
+    assert before["iso_accuracy"]["text"] in done.err
+    assert read_tradeoff(folder / "tradeoff.json") == before
+    assert cli("report", folder).code == 0
+    assert before["iso_accuracy"]["text"] in unescape((folder / "report.html").read_text())
+    other = tmp_path / "other"
+    shutil.copytree(folder / TWIN, other)
+    named = tradeoff([folder], over_steps=True, ann=other).as_dict()
+    assert [p["name"] for p in named["points"] if p["kind"] == "ANN"] == ["other"]
+    assert named["iso_accuracy"] == before["iso_accuracy"]
 
 
 def test_the_hurried_leave_the_twin_out(small_run: RunResult, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from torch.utils.data import TensorDataset
 import stl_deploy as stl
 from stl_deploy.data.own import trust
 from stl_deploy.graph.exact import prove_exact
+from stl_deploy.pipeline.energy import energy
 from tests.energy.test_verbs import main as cli
 
 NETWORK = [{"kind": "linear", "features": 12}, {"kind": "lif"}, {"kind": "linear", "features": 4}, {"kind": "lif"}]
@@ -77,6 +78,52 @@ def test_labels_of_each_step_have_no_twin_and_that_is_said(tmp_path, capsys):
     assert cli(["run", str(tmp_path / "mine.yaml"), "-o", str(out), "--no-lava", "-v"]) == 0
     assert "no ANN twin: labels are of each step, and an ANN sees one" in capsys.readouterr().err
     assert not (out / "twin").exists()
+
+
+RECURRENT = [{"kind": "linear", "features": 12}, {"kind": "rlif"}, *NETWORK[2:]]
+
+
+@pytest.mark.parametrize(
+    ("encoder", "values", "network", "needs_data"),
+    [
+        ("sequence", "events", NETWORK, False),
+        ("sequence", "events", RECURRENT, False),
+        ("sequence", "real", NETWORK, True),
+        ("spikes", "counts", NETWORK, True),
+    ],
+)
+def test_energy_of_a_run_on_sequences_measures_the_kept_twin_as_run_does(
+    encoder, values, network, needs_data, tmp_path, capsys
+):
+    x, y = _events()
+    x *= {"events": 1, "real": 0.3, "counts": 3}[values]
+    np.savez(tmp_path / "mine.npz", x=x, y=y)
+    config = _config(name="npz", path="mine.npz", encoder=encoder)
+    config["network"][:-1] = network
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config))
+    out = tmp_path / "run"
+    assert cli(["run", str(tmp_path / "mine.yaml"), "-o", str(out), "--no-lava"]) == 0
+    capsys.readouterr()
+    kept = json.loads((out / "energy.json").read_text())
+    assert kept["ann_twin"]["label"] == "measured"
+    again = energy(out, None).as_dict()
+    for key in ("ann_twin", "verdict", "comparisons"):
+        assert again[key] == kept[key]
+    assert energy(out, out / "test.npz").as_dict()["ann_twin"] == kept["ann_twin"]
+    assert cli(["energy", str(out), "--over-steps", "-o", str(out)]) == 0
+    assert json.loads((out / "tradeoff.json").read_text())["points"][-1]["kind"] == "ANN"
+    (tmp_path / "mine.npz").unlink()
+    capsys.readouterr()
+    assert cli(["energy", str(out), "--json"]) == 0
+    shown = capsys.readouterr()
+    without = json.loads(shown.out)
+    sentence = "The zeros of the kept ANN twin were not measured: of each sample it takes one frame"
+    assert (without["ann_twin"]["label"] == "unmeasured") == needs_data
+    assert (sentence in " ".join(shown.err.split())) == needs_data
+    assert any(line.startswith(sentence) for line in without["assumptions"]) == needs_data
+    if encoder == "spikes":
+        np.savez(tmp_path / "x.npz", x=np.zeros((5, 3, 6), np.float32))
+        assert "cannot be told from this input (encoder spikes)" in energy(out, tmp_path / "x.npz").assumptions[1]
 
 
 def test_datasets_in_python_and_a_folder_that_is_moved(tmp_path):
