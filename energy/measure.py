@@ -103,7 +103,11 @@ class EnergyReport:
         return list({prices.name: prices for prices in used}.values())
 
     def as_dict(self) -> dict[str, Any]:
-        """The energy JSON of INTERFACES; counts are exact integers summed over the T steps and B samples."""
+        """The energy JSON of INTERFACES; counts are exact integers summed over the T steps and B samples.
+
+        ann_zeros: whether the ANN twin of an entry computes its zeros or skips them, as measured in a trained twin.
+        """
+        zeros = "skipped" if self.ann_twin["label"] == "measured" else "computed"
         return {
             "schema_version": SCHEMA_VERSION,
             "source": self.source,
@@ -121,7 +125,10 @@ class EnergyReport:
             "conventions": [row.as_dict() for row in self.conventions],
             "models": [model.as_dict() for model in self.models],
             "model_range": range_of(self.models),
-            "by_layer": [{"layer": n, "snn_J": s, "ann_J": a, "label": "modelled"} for n, s, a in self.by_layer],
+            "by_layer": [
+                {"layer": n, "snn_J": s, "ann_J": a, "ann_zeros": zeros, "label": "modelled"}
+                for n, s, a in self.by_layer
+            ],
             "edges": {name: list(sources) for name, sources in self.edges.items()},
             "price_lists": [{key: getattr(prices, key) for key in _DESCRIBED} for prices in self._lists()],
             "chips": [line.as_dict() for line in self.chips],
@@ -215,7 +222,7 @@ def energy_report(
         tuple(price(program, counts, entry, messages, chip.reason) for entry in lists),
         conventions(program, counts),
         break_even(program, counts, lists, found, twin),
-        (*notes, *_assumptions(program, counts, coding), *_given(step_time)),
+        (*notes, *_assumptions(program, counts, coding, twin), *_given(step_time)),
         memory_of(program, counts),
         {node.name: layer_ops(node, counts.neurons[node.name]) for node in program.of(Neuron)},
         grid(program, counts, lists, twin),
@@ -265,7 +272,19 @@ def _given(step_time: float | None) -> tuple[str, ...]:
     return (f"A step of {step} is taken as given on every chip but those in real time; it is true of one that has it.",)
 
 
-def _assumptions(program: Program, counts: Counts, coding: Coding) -> tuple[str, ...]:
+_DENSE = (
+    "The ANN twin is one dense pass of the same topology, everywhere: an upper bound for hardware that skips zeros. "
+    "Its own zeros were not measured."
+)
+_SKIPPED = (
+    "The ANN twin is one pass of the same topology. Its zeros, as measured in the trained twin, are skipped in the "
+    "number to quote and its range, the energy by layer, accuracy against energy, and in those rows of the comparison "
+    "grid, the published models and the break-even that say so (ann_zeros: skipped); everywhere else the pass is "
+    "dense, an upper bound for hardware that skips zeros."
+)
+
+
+def _assumptions(program: Program, counts: Counts, coding: Coding, twin: AnnTwin | None) -> tuple[str, ...]:
     lines = [
         coding.sentence(),
         f"Counts are exact sums over {counts.T} time steps and {counts.batch} samples; "
@@ -273,7 +292,7 @@ def _assumptions(program: Program, counts: Counts, coding: Coding) -> tuple[str,
         "A synop is a structural synapse inside the borders crossed by a non-zero input, zero weights included. "
         "A node is AC where only 0 and 1 can arrive by structure and input coding, else MAC.",
         "Pools are counted as pool_events, apart from synops and MACs.",
-        "The ANN twin is one dense pass of the same topology: an upper bound for hardware that skips zeros.",
+        _DENSE if twin is None else _SKIPPED,
         "Memory: each layer has memories of its own; a word costs its share of a 64-bit access to an SRAM of "
         "that size, linear between the list's sizes, and above the list's on_chip_bytes (1 MiB) to DRAM. Nothing is "
         "cached; leakage of memories is left out.",
@@ -297,4 +316,8 @@ def _assumptions(program: Program, counts: Counts, coding: Coding) -> tuple[str,
         )
     if any(is_loop(segment) for segment in segments(program)):
         lines.append("The network has loops; the ANN twin takes each of their weights once per inference.")
+        if twin is not None:
+            lines.append(
+                "A trained twin without recurrent weights does none of their MACs where its zeros are skipped."
+            )
     return tuple(lines)

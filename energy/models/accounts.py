@@ -15,7 +15,7 @@ from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.models import dataflow, lemaire
 from stl_deploy.energy.models.dataflow import Dataflow
-from stl_deploy.energy.models.grid import memory_lists
+from stl_deploy.energy.models.grid import Zeros, memory_lists
 from stl_deploy.energy.models.layout import activation_bits
 from stl_deploy.energy.models.ledger import Item, dominating, total
 from stl_deploy.energy.prices.comparison import Comparison
@@ -30,7 +30,7 @@ NO_REUSE, IDEAL_REUSE = Dataflow("per_event", "memory"), Dataflow("per_inference
 class Model:
     """Both sides of one inference under one model and one price list, by layer and term.
 
-    spiking: the rule of the SNN's side, to price other counts by.
+    spiking: the rule of the SNN's side, to price other counts by. ann_zeros: what the ANN does with its zeros.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Model:
     snn: tuple[Item, ...]
     ann: tuple[Item, ...]
     spiking: Side
+    ann_zeros: Zeros
 
     @property
     def comparison(self) -> Comparison:
@@ -53,6 +54,7 @@ class Model:
             "text": self.text,
             "source": self.source,
             "price": self.prices.name,
+            "ann_zeros": self.ann_zeros,
             **self.comparison.as_dict(),
             "snn": [item.as_dict() for item in dominating(self.snn)],
             "ann": [item.as_dict() for item in dominating(self.ann)],
@@ -78,15 +80,16 @@ def _under(program: Program, counts: Counts, prices: PriceList, twin: AnnTwin | 
             lemaire.snn(program, counts, prices),
             lemaire.ann(program, counts, prices),
             lemaire.snn,
+            "computed",
         )
     ]
     spiking = event_driven(program, counts, prices)
     text = "each synop reads a weight and a potential, adds, writes the potential; network on chip left out"
     for name, source, options in _twins(dampfhoffer, counts.T, prices, twin):
         other = dataflow.ann(program, counts, prices, **options)
-        found.append(
-            Model(f"operations and memory, against the {name}", text, source, prices, spiking, other, event_driven)
-        )
+        zeros: Zeros = "skipped" if "active" in options else "computed"
+        told = f"operations and memory, against the {name}"
+        found.append(Model(told, text, source, prices, spiking, other, event_driven, zeros))
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from math import inf
@@ -15,7 +15,7 @@ from stl_deploy.energy.models import dataflow
 from stl_deploy.energy.models.accounts import Model
 from stl_deploy.energy.models.conventions import first_layer
 from stl_deploy.energy.models.dataflow import DATAFLOWS, Dataflow, Fetch
-from stl_deploy.energy.models.grid import memory_lists
+from stl_deploy.energy.models.grid import Zeros, memory_lists
 from stl_deploy.energy.models.layout import synapses
 from stl_deploy.energy.models.ledger import total
 from stl_deploy.energy.models.what_if import highest_rate, scaled
@@ -72,7 +72,7 @@ class ModelBreakEven:
     """The activity at which both sides cost the same under one price list, at the prices' ends; None: at no activity.
 
     name: the account. scale: by how much the spikes inside the network may grow (below 1: must shrink). flow: of
-    an account of the grid. Defaults: of an account that is not solved yet.
+    an account of the grid. ann_zeros: what the ANN does with its zeros. Defaults: of an account that is not solved yet.
     """
 
     name: str
@@ -83,6 +83,7 @@ class ModelBreakEven:
     spike_rate: Range | None = None
     verdict: Verdict = "not defined"
     flow: Dataflow | None = None
+    ann_zeros: Zeros = "computed"
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -135,7 +136,7 @@ def break_even(
     rate = sum(c.spikes for c in firing) / updates if updates else None
     values: dict[Measure, float | None] = {"spikes per synapse per inference": per_synapse, "spike rate": rate}
     published = tuple((limit, values[limit.measure], _verdict(values[limit.measure], limit)) for limit in PUBLISHED)
-    solve = _Solver(program, counts, per_synapse, rate, 1.0 if twin is None else twin.active)
+    solve = _Solver(program, counts, per_synapse, rate, twin)
     found = [solve.arithmetic(entry) for entry in prices if entry.scope == "arithmetic"]
     found += [solve.dataflow(flow, entry) for entry in memory_lists(prices) for flow in DATAFLOWS]
     found += [solve.published(model) for model in memory_models]
@@ -166,9 +167,11 @@ class _Solver:
         counts: Counts,
         per_synapse: float,
         rate: float | None,
-        active: float | Mapping[str, float],
+        twin: AnnTwin | None,
     ) -> None:
-        self._program, self._counts, self._active = program, counts, active
+        self._program, self._counts = program, counts
+        self._active = 1.0 if twin is None else twin.active
+        self._zeros: Zeros = "computed" if twin is None else "skipped"
         self._per_synapse, self._rate = per_synapse, rate
         first = set(first_layer(program, counts))
         later = [layer for layer in synapses(program, counts) if layer.name not in first]
@@ -205,14 +208,16 @@ class _Solver:
         def spiking(counts: Counts) -> Range:
             return total(dataflow.snn(self._program, counts, prices, flow))
 
-        dense = total(dataflow.ann(self._program, self._counts, prices, flow, active=self._active))
-        return self._solved(ModelBreakEven(flow.text, prices.name, _MOVES, flow=flow), spiking, dense)
+        ann = total(dataflow.ann(self._program, self._counts, prices, flow, active=self._active))
+        account = ModelBreakEven(flow.text, prices.name, _MOVES, flow=flow, ann_zeros=self._zeros)
+        return self._solved(account, spiking, ann)
 
     def published(self, model: Model) -> ModelBreakEven:
         def spiking(counts: Counts) -> Range:
             return total(model.spiking(self._program, counts, model.prices))
 
-        return self._solved(ModelBreakEven(model.name, model.prices.name, _MOVES), spiking, total(model.ann))
+        account = ModelBreakEven(model.name, model.prices.name, _MOVES, ann_zeros=model.ann_zeros)
+        return self._solved(account, spiking, total(model.ann))
 
     def _solved(self, account: ModelBreakEven, spiking: Spiking, ann: Range | None) -> ModelBreakEven:
         if not self._driven:

@@ -47,6 +47,7 @@ class Convention:
             "text": self.text,
             "kind": self.kind,
             "price": self.price,
+            "ann_zeros": None if self.comparison is None else "computed",
             **compared,
             "label": "modelled",
         }

@@ -37,7 +37,7 @@ class WhatIf:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {"knob": self.knob, "price": self.price, **self.comparison.as_dict()}
+        return {"knob": self.knob, "price": self.price, "ann_zeros": "computed", **self.comparison.as_dict()}
 
 
 def what_if(

@@ -133,6 +133,7 @@ class Priced:
             "caveat": p.caveat,
             "snn": None if self.snn is None else self.snn.as_dict(),
             "ann": None if self.ann is None else self.ann.as_dict(),
+            "ann_zeros": None if self.ann is None else "computed",
             "snn_over_ann": None if compared is None else compared.snn_over_ann,
             "snn_over_ann_range": None if compared is None or compared.ends is None else list(compared.ends),
             "forms": {name: bill.as_dict() for name, bill in self.forms.items()},

@@ -6,6 +6,8 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from html import escape
 from html.parser import HTMLParser
@@ -370,6 +372,56 @@ def test_an_empty_report_says_what_it_lacks() -> None:
 def test_a_silent_network_has_a_page() -> None:
     quiet = program(start((2,)), linear("l", "in", [[1, 1]]))
     Page(render_report(ReportData("quiet", energy=measure_energy(quiet, np.zeros((1, 1, 2))).as_dict())))
+
+
+def _part(page: str, start: str, end: str) -> str:
+    """The page's text between two marks, without tags."""
+    return re.sub("<[^>]*>", " ", page.partition(start)[2].partition(end)[0])
+
+
+def _dense_only(energy: Mapping[str, Any]) -> None:
+    rows = [*energy["what_if"], *(row for row in energy["conventions"] if row["snn_J"] is not None)]
+    rows += [row for row in energy["energy"] if row["ann"] is not None]
+    assert {row["ann_zeros"] for row in rows} == {"computed"}
+
+
+def test_every_table_says_what_the_ann_does_with_its_zeros() -> None:
+    x = np.random.default_rng(0).integers(0, 2, (3, 5, 1, 3, 3)).astype(np.float32)
+    skipped, dense = "the ANN skips its zeros, as measured", "the ANN is dense, its zeros not skipped"
+    twin = AnnTwin(40 * 5, 98 * 5, 5, "twin", 0.9, {"c": 40 / 98})
+    pages = {}
+    for told, each in (("skipped", twin), ("computed", None)):
+        energy = measure_energy(net(), x, twin=each).as_dict()
+        page = pages[told] = render_report(ReportData("x", energy=energy))
+        _dense_only(energy)
+        assert {row["ann_zeros"] for row in energy["by_layer"]} == {told} == {energy["quoted"]["ann_zeros"]}
+        for identity in ("price-table", "what-if-table", "convention-table", "model-table"):
+            assert dense in _part(page, f'id="{identity}"', "</caption>")
+        assert f"Same counts throughout; {dense}" in page
+        for mark in ('id="by-layer"', 'id="comparison"'):
+            end = "</figcaption>" if "by" in mark else "</caption>"
+            assert (skipped if each else dense) in _part(page, mark, end)
+        cells = _part(page, 'id="break-even-table"', "</table>")
+        for name, how in (("arithmetic alone", {"computed"}), ("weights", {told}), ("operations", {"computed", told})):
+            rows = [row for row in energy["break_even"]["models"] if row["name"].startswith(name)]
+            assert {row["ann_zeros"] for row in rows} == how
+        counted = [row["ann_zeros"] for row in energy["break_even"]["models"]]
+        assert cells.count("skipped, as measured") == counted.count("skipped")
+        assert cells.count("not skipped") == counted.count("computed")
+        for row in energy["models"]:
+            assert (row["ann_zeros"] == "skipped") == row["name"].endswith("zeros skipped")
+        assert any("Its zeros, as measured in the trained twin" in line for line in energy["assumptions"]) == bool(each)
+        assert any("Its own zeros were not measured" in line for line in energy["assumptions"]) != bool(each)
+    assert skipped not in pages["computed"]
+
+
+def test_the_page_compares_with_the_graph() -> None:
+    page = shown()
+    assert "1 234 478 of 1 234 567 spikes and silences as in the graph" in page
+    assert "against the graph’s, or those of the run that its name says" in page
+    assert "trained model" not in page
+    equal = replace(full(), parity=[ParityRow("torch", 1234, 0)])
+    assert "torch: all 1 234 spikes and silences as in the graph" in render_report(equal)
 
 
 def test_what_has_no_price_is_told_with_its_bounds() -> None:
