@@ -8,7 +8,7 @@ from typing import Annotated, get_args
 
 import typer
 
-from stl_deploy.cli.options import DialectOption, InputOption, Json, Trust, completed
+from stl_deploy.cli.options import DialectOption, InputGrid, InputOption, Json, Trust, completed
 from stl_deploy.cli.output import console, emit_json
 from stl_deploy.errors import InputError
 
@@ -63,6 +63,7 @@ def energy(
         str | None, typer.Option(autocompletion=completed(_codings), help="spikes, graded or analog.")
     ] = None,
     dialect: DialectOption = None,
+    input_grid: InputGrid = None,
     ann: Annotated[
         Path | None, typer.Option(metavar="RUN", help="A run of the same network trained with --mode ann: the twin.")
     ] = None,
@@ -124,6 +125,7 @@ def energy(
             early_exit=early_exit,
             input_coding=input_coding,
             dialect=dialect,
+            input_grid=input_grid,
             ann=ann,
             output=output,
             say=console(),
@@ -136,6 +138,7 @@ def energy(
         prices=price,
         input_coding=input_coding,
         dialect=dialect,
+        input_grid=input_grid,
         ann=ann,
         measure=measure,
         step_time=step_time,
@@ -150,6 +153,7 @@ def report(
     source: Annotated[Path, typer.Argument(metavar="RUN|FILE.nir", help="A finished run, or a .nir file and --input.")],
     input_file: InputOption = None,
     dialect: DialectOption = None,
+    input_grid: InputGrid = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="DIR", callback=_folder, help="Of a .nir file: where the report goes."),
@@ -163,10 +167,12 @@ def report(
     if is_nir(source):
         from stl_deploy.pipeline.report_graph import report_graph
 
-        data = report_graph(source, input_file, dialect=dialect, output=output, say=console())
+        data = report_graph(source, input_file, dialect=dialect, input_grid=input_grid, output=output, say=console())
     else:
-        if input_file is not None or dialect is not None or output is not None:
-            raise InputError("--input, --dialect and -o are of a .nir file's report; a run folder has its own")
+        if any(given is not None for given in (input_file, dialect, input_grid, output)):
+            raise InputError(
+                "--input, --dialect, --input-grid and -o are of a .nir file's report; a run folder has its own"
+            )
         console().step(f"{source}: making its report")  # torch takes its time to load
         from stl_deploy.pipeline.report import report as report_run
 

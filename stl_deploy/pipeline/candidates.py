@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import read_input
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.config.load import load_config
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Program
-from stl_deploy.pipeline.source import TEST_INPUT, open_program, open_source
+from stl_deploy.pipeline.source import TEST_INPUT, on_declared_grid, open_program, open_source
 
 _CONFIG = "config.yaml"
 
@@ -42,25 +43,40 @@ def mode_of(source: Path) -> str:
 
 
 def candidates(
-    source: Path, name: str, input_file: Path | None, *, dialect: str | None = None, over_checkpoints: bool = False
+    source: Path,
+    name: str,
+    input_file: Path | None,
+    *,
+    dialect: str | None = None,
+    input_grid: int | None = None,
+    over_checkpoints: bool = False,
+    say: Console = QUIET,
 ) -> Iterator[Candidate]:
     """The network of a source, and with ``over_checkpoints`` those of the epochs that its training kept.
 
     The input is the file given, else a run folder's own test samples. A run folder that was only trained is folded.
     The network comes last, as the epoch whose weights it has, which is not told twice.
-    Raises InputError without labels, or if no epochs were kept.
+    input_grid: it is rounded to multiples of 2^-input_grid, and that is declared.
+    Raises InputError without labels, for input off the grid that the graph declares, or if no epochs were kept.
     """
     mode = mode_of(source)
     trained = bool(mode) and not (source / "net.nir").is_file()
     program = _folded(source) if trained else open_program(open_source(source), dialect)
-    x, labels = _input(source, input_file)
+    given, labels = _input(source, input_file)
+    program, x = _on_grid(program, given, input_grid, say)
     picked: int | None = None
     if over_checkpoints:
         kept, picked = _kept(source), _picked(source)
         for epoch, path in kept.items():
             if epoch != picked:
-                yield Candidate(name, mode, _folded(source, path), x, labels, epoch)
+                yield Candidate(name, mode, *_on_grid(_folded(source, path), given, input_grid, QUIET), labels, epoch)
     yield Candidate(name, mode, program, x, labels, picked)
+
+
+def _on_grid(program: Program, x: NDArray[Any], input_grid: int | None, say: Console) -> tuple[Program, NDArray[Any]]:
+    declared, rounded = on_declared_grid(program, x, input_grid, say)
+    assert isinstance(rounded, np.ndarray)
+    return declared, rounded
 
 
 def _kept(source: Path) -> dict[int, Path]:

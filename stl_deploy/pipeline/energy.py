@@ -29,7 +29,7 @@ from stl_deploy.pipeline.artifacts import open_runner
 from stl_deploy.pipeline.kept_twin import kept_twin
 from stl_deploy.pipeline.manifest import check_network, record_files
 from stl_deploy.pipeline.mapping import on_loihi
-from stl_deploy.pipeline.source import RUN, TEST_INPUT, Source, open_reading, open_source, read_for
+from stl_deploy.pipeline.source import RUN, TEST_INPUT, Source, on_declared_grid, open_reading, open_source, read_for
 
 FILE, CSV, HTML = "energy.json", "layers.csv", "energy.html"
 
@@ -41,6 +41,7 @@ def energy(
     prices: Sequence[str] | None = None,
     input_coding: str | None = None,
     dialect: str | None = None,
+    input_grid: int | None = None,
     ann: Path | None = None,
     measure: bool = False,
     step_time: float | None = None,
@@ -54,10 +55,12 @@ def energy(
     input_file: None takes a run folder's own test images. ann: the run folder of an ANN of the same topology; default:
     the one that a run kept, on one frame of each sample, as it was trained; where that cannot be told from the input,
     a note says so.
+    input_grid: the input is rounded to multiples of 2^-input_grid, and that is declared.
     step_time: seconds of one measured time step on the chip, instead of the predicted ones.
     measure: also read this machine's energy counters while ONNX Runtime runs the network. processes: to count in.
 
-    Raises InputError or ConfigError for a bad source, input, coding or price list.
+    Raises InputError or ConfigError for a bad source, input, coding or price list, and for input off the grid that the
+    graph declares.
     """
     if output is not None:
         install.require("matplotlib")
@@ -67,11 +70,13 @@ def energy(
         check_network(source)
     program, reading = open_reading(opened, dialect)
     x, labels = read_for(opened, program, input_of(opened, input_file))
+    program, x = on_declared_grid(program, x, input_grid, say)
+    rounded = "" if input_grid is None else f"The input was rounded to multiples of 2^-{input_grid}, as asked."
     twin, unasked = None, ""
     if ann is not None:
         twin = _twin(program, ann, x, labels, say)
     elif opened.kind == RUN:
-        twin, unasked = kept_twin(program, source, input_file, x, labels, say)
+        twin, unasked = kept_twin(program, source, input_file, x, labels, say, input_grid=input_grid)
     report = measure_energy(
         program,
         x,
@@ -84,7 +89,7 @@ def energy(
         machine=_on_this_machine(program, x) if measure else None,
         chip=on_loihi(program),
         step_time=step_time,
-        notes=[text for text in (reading.reason, reading.unsaid, unasked) if text],
+        notes=[text for text in (reading.reason, reading.unsaid, unasked, rounded) if text],
     )
     say.say(reading.reason)
     for warning in (reading.unsaid, unasked):

@@ -13,7 +13,7 @@ from stl_deploy.config.load import load_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.errors import StlDeployError
-from stl_deploy.graph.exact import input_grid
+from stl_deploy.graph.exact import input_bits
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline.source import TEST_INPUT
@@ -28,12 +28,15 @@ def kept_twin(
     x: NetworkInput,
     labels: NDArray[np.int64] | None,
     say: Console,
+    *,
+    input_grid: int | None = None,
 ) -> tuple[AnnTwin | None, str]:
     """The kept twin's zeros and accuracy; else None, and why in one sentence ("" where no twin is kept).
 
-    x: ``[T, B, *shape]``, of ``input_file`` (None: the run's own test samples). The twin takes what ``x`` was made of:
-    the image that is shown at every step, or the sum of the frames. Where ``x`` does not tell it (drawn or timed
-    spikes, frames that say only whether there were events, rounded numbers), that is encoded anew from the run's data.
+    x: ``[T, B, *shape]``, of ``input_file`` (None: the run's own test samples), rounded if ``input_grid`` is given. The
+    twin takes what ``x`` was made of: the image that is shown at every step, or the sum of the frames. Where the run's
+    own ``x`` does not tell it (drawn or timed spikes, frames that say only whether there were events, rounded numbers),
+    it is encoded anew from the run's data.
     Raises InputError for a twin of another topology.
     """
     folder = run_dir / TWIN
@@ -43,7 +46,7 @@ def kept_twin(
     from stl_deploy.pipeline.ann_twin import measure_kept, measure_twin
     from stl_deploy.pipeline.fast_path import announce
 
-    config, own = load_config(run_dir / CONFIG), _is_own(run_dir, input_file)
+    config, own = load_config(run_dir / CONFIG), input_grid is None and _is_own(run_dir, input_file)
     announce("cpu", say)
     say.say(f"counting what the ANN twin in {folder} does on the same samples")
     frame = _frame(config, program, x, own=own)
@@ -76,8 +79,7 @@ def _frame(config: RunConfig, program: Program, x: NDArray[Any], *, own: bool) -
     """
     if config.encoder == "direct":
         return x[:1] if bool((x == x[:1]).all()) else None
-    grid = input_grid(program.metadata)
-    if config.encoder in ("counts", "sequence") and (not own or (grid is not None and grid.fraction_bits == 0)):
+    if config.encoder in ("counts", "sequence") and (not own or input_bits(program.metadata) is None):
         summed: NDArray[Any] = np.asarray(x, np.float32).sum(axis=0, keepdims=True)
         return summed
     return None

@@ -15,7 +15,7 @@ from stl_deploy._util.files import first_samples, leading, require_folder, write
 from stl_deploy._util.install import versions
 from stl_deploy.errors import InputError, StlDeployError
 from stl_deploy.exporters.targets import find_runner
-from stl_deploy.graph.exact import prove_exact, require_on_grid
+from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline.artifacts import Bench, open_runner
@@ -23,7 +23,7 @@ from stl_deploy.pipeline.candidates import Candidate
 from stl_deploy.pipeline.energy import energy, summary_of
 from stl_deploy.pipeline.parity import accuracies, proof_sentence
 from stl_deploy.pipeline.report import HTML, JSON, rasters
-from stl_deploy.pipeline.source import GRAPH, open_reading, open_source, program_input
+from stl_deploy.pipeline.source import GRAPH, on_declared_grid, open_reading, open_source, program_input
 from stl_deploy.pipeline.tradeoff import over_time
 from stl_deploy.report import ParityRow, ReportData, render_report, report_json
 
@@ -33,11 +33,13 @@ def report_graph(
     input_file: Path | None,
     *,
     dialect: str | None = None,
+    input_grid: int | None = None,
     output: Path | None = None,
     say: Console = QUIET,
 ) -> dict[str, Any]:
     """Write report.html and report.json of a .nir file, run on ``input_file``; returns the JSON.
 
+    input_grid: the input is rounded to multiples of 2^-input_grid, and that is declared.
     output: the folder; default: the file's own. Raises InputError for a file that is no .nir file, without input, or
     that cannot be read.
     """
@@ -50,12 +52,12 @@ def report_graph(
     require_folder(folder)
     program, reading = open_reading(opened, dialect)
     x, labels, what = program_input(opened, program, input_file)
-    require_on_grid(program, x)
+    program, x = on_declared_grid(program, x, input_grid, say)
     bench = Bench(program, x, labels)
     unheld = _hold_onnx(bench, program)
     samples = leading(x)[1]
     proved = proof_sentence(prove_exact(program))
-    bill = energy(source, input_file, dialect=dialect)
+    bill = energy(source, input_file, dialect=dialect, input_grid=input_grid)
     twin = report_json(
         data := ReportData(
             title=source.stem,

@@ -212,19 +212,26 @@ class SpikingGraph:
         return Verification(check_against(self.program, [Path(p) for p in paths], given, input_grid=input_grid))
 
     def energy(
-        self, x: Any = None, labels: Any = None, *, prices: Sequence[str] | None = None, input_coding: str | None = None
+        self,
+        x: Any = None,
+        labels: Any = None,
+        *,
+        prices: Sequence[str] | None = None,
+        input_coding: str | None = None,
+        input_grid: int | None = None,
     ) -> Bill:
         """Exact counts of the network's activity on ``x`` (default: ``sample``) and modelled joules.
 
         labels: ``[B]``, for the spread by class. prices, input_coding: as ``stl-deploy energy`` takes them.
-        Raises InputError for input or labels that do not fit.
+        input_grid: ``x`` is rounded to multiples of 2^-input_grid.
+        Raises InputError for input or labels that do not fit, and for input off the grid that the graph declares.
         """
         from stl_deploy.energy.measure import DEFAULT_PRICES, measure_energy
         from stl_deploy.pipeline.mapping import on_loihi
 
-        given = self._input(x, "energy")
+        program, given = on_declared_grid(self.program, self._input(x, "energy"), input_grid, QUIET)
         report = measure_energy(
-            self.program,
+            program,
             given,
             input_coding=input_coding,
             prices=prices or DEFAULT_PRICES,

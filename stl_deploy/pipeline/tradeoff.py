@@ -60,6 +60,7 @@ def tradeoff(
     early_exit: bool = False,
     input_coding: str | None = None,
     dialect: str | None = None,
+    input_grid: int | None = None,
     ann: Path | None = None,
     output: Path | None = None,
     say: Console = QUIET,
@@ -72,8 +73,10 @@ def tradeoff(
     the input (default: each run's own test samples). Runs of mode ``ann``, and ``ann``, are twins: they are weighed on
     the first spiking network's input. Without them a run alone is weighed against the twin that it keeps. One network
     and one twin are also compared at equal accuracy, at the steps looked at.
+    input_grid: the input is rounded to multiples of 2^-input_grid, and that is declared.
     With ``output`` tradeoff.html and tradeoff.json go there.
-    Raises InputError without labels, without a spiking network, or where no epochs were kept.
+    Raises InputError without labels, without a spiking network, for input off the grid that a graph declares, or where
+    no epochs were kept.
     """
     modes = [mode_of(source) for source in sources]
     twins = [source for source, mode in zip(sources, modes, strict=True) if mode == "ann"]
@@ -84,8 +87,15 @@ def tradeoff(
     for source, mode in zip(sources, modes, strict=True):
         if mode == "ann":
             continue
-        found = candidates(source, names[source], input_file, dialect=dialect, over_checkpoints=over_checkpoints)
-        for last in found:
+        for last in candidates(
+            source,
+            names[source],
+            input_file,
+            dialect=dialect,
+            input_grid=input_grid,
+            over_checkpoints=over_checkpoints,
+            say=say,
+        ):
             first = first or last
             own = list(_points(last, over_steps, input_coding))
             points += own
@@ -95,7 +105,7 @@ def tradeoff(
         raise InputError(f"{sources[0]}: an ANN alone; give the spiking network that it is weighed against, too")
     others = [_twin(first, twin, names[twin], input_coding) for twin in twins]
     if len(sources) == 1 and not twins:
-        kept, unasked = kept_twin(last.program, sources[0], input_file, last.x, last.labels, say)
+        kept, unasked = kept_twin(last.program, sources[0], input_file, last.x, last.labels, say, input_grid=input_grid)
         others = [] if kept is None else [_weighed(last, kept, KEPT, input_coding)]
         if unasked:
             say.warn(unasked)

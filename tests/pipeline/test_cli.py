@@ -641,7 +641,7 @@ def test_a_file_named_energy_py_changes_nothing(run_dir: Path, tmp_path: Path) -
     [
         (
             "report {run} --input {run}/test.npz",
-            "--input, --dialect and -o are of a .nir file's report; a run folder has",
+            "--input, --dialect, --input-grid and -o are of a .nir file's report",
         ),
         (
             "fold {run} -o {out}/a.nir --dialect norse",

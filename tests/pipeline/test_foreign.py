@@ -12,6 +12,7 @@ import pytest
 
 from stl_deploy import verbs
 from stl_deploy.errors import InputError, ToolError
+from stl_deploy.graph.exact import round_to_grid
 from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.pipeline import report_graph
 from stl_deploy.pipeline.read import read
@@ -270,16 +271,48 @@ def test_a_declared_grid_is_held_to(analog: tuple[Path, Path], cli: Any, tmp_pat
     done = cli("export", analog[0], "--to", "nir", "-o", declared, "--input", analog[1], "--input-grid", "4")
     assert done.code == 0
     assert read_nir(declared).metadata["stl_deploy"]["input"]["fraction_bits"] == 4
+    labelled = tmp_path / "labelled.npz"
+    with np.load(analog[1]) as kept:
+        np.savez(labelled, x=kept["x"], y=np.zeros(4, np.int64))
     for call in (
         ["verify", declared, "--against", declared, "--input", analog[1]],
         ["export", declared, "--to", "onnx", "-o", tmp_path / "net.onnx", "--input", analog[1]],
+        ["report", declared, "--input", analog[1], "-o", tmp_path / "out"],
+        ["energy", declared, "--input", analog[1]],
+        ["energy", declared, "--input", labelled, "--over-steps"],
     ):
         refused = cli(*call)
         assert refused.code == 2
         assert "not on the grid that the graph declares, multiples of 2^-4 up to 1" in refused.err
     with np.load(analog[1]) as kept, pytest.raises(InputError, match="not on the grid that the graph declares"):
         read(declared).verify(declared, kept["x"])
+    with np.load(analog[1]) as kept, pytest.raises(InputError, match="not on the grid that the graph declares"):
+        read(declared).energy(kept["x"])
     assert not (tmp_path / "net.onnx").exists()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("verb", ["energy", "report"])
+def test_energy_and_report_round_their_input_as_asked(
+    verb: str, analog: tuple[Path, Path], cli: Any, tmp_path: Path
+) -> None:
+    with np.load(analog[1]) as kept:
+        x = kept["x"]
+    rounded = tmp_path / "rounded.npz"
+    np.savez(rounded, x=round_to_grid(x, 1), y=np.zeros(x.shape[1], np.int64))
+    np.savez(tmp_path / "x.npz", x=x, y=np.zeros(x.shape[1], np.int64))
+    outputs = ["-o", tmp_path / "out"] if verb == "report" else []
+    given = cli(verb, analog[0], "--input", tmp_path / "x.npz", "--input-grid", "1", *outputs, "--json")
+    assert "input rounded to multiples of 2^-1" in given.err
+    by_hand = cli(verb, analog[0], "--input", rounded, *outputs, "--json").json
+    raw = cli(verb, analog[0], "--input", tmp_path / "x.npz", *outputs, "--json").json
+    energies = [one["energy"] if verb == "report" else one for one in (given.json, by_hand, raw)]
+    assert energies[0]["totals"] == energies[1]["totals"] != energies[2]["totals"]
+    assert "The input was rounded to multiples of 2^-1, as asked." in energies[0]["assumptions"]
+    if verb == "energy":
+        assert read(analog[0]).energy(x, input_grid=1).totals == read(analog[0]).energy(round_to_grid(x, 1)).totals
+        over = cli("energy", analog[0], "--input", tmp_path / "x.npz", "--input-grid", "1", "--over-steps", "--json")
+        assert over.json == cli("energy", analog[0], "--input", rounded, "--over-steps", "--json").json
 
 
 def test_a_report_says_why_onnx_runtime_was_not_compared(
