@@ -37,7 +37,7 @@ class ParityTable:
                 f"Spikes and silences of every spiking node were compared on {self.samples} test samples, at every "
                 "step; in simulators of other projects on as many of the first as their counts tell.",
                 proof_sentence(self.proofs),
-                "Loihi's integers: 8-bit weights chosen after training by spike agreement on training images; "
+                "Loihi's integers: 8-bit weights chosen after training by spike agreement on training samples; "
                 "simulated, not run on the chip.",
             ),
         }

@@ -134,7 +134,7 @@ def _quantise(
     if known is None:
         say.step("Post-training quantisation in each threshold form")
         known = before_training(
-            folded, quantise_forms(folded.program, calibration), test, now_and_then(say, "test images")
+            folded, quantise_forms(folded.program, calibration), test, now_and_then(say, "test samples")
         )
     rows = [*known]
     network = _train(folded, calibration, options, say, output / UNFINISHED)

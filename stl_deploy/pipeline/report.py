@@ -78,7 +78,7 @@ def _gather(run_dir: Path) -> ReportData:
         curves=list(_records(run_dir / METRICS)),
         thresholds=list(_thresholds(network)),
         rasters=list(rasters(lower(read_nir(run_dir / "net.nir")), x[:, :1])),
-        raster_sample="the first test image",
+        raster_sample="the first test sample",
         parity=parity,
         energy=_energy(run_dir),
         tradeoff=read_tradeoff(run_dir / TRADEOFF) if (run_dir / TRADEOFF).is_file() else None,

@@ -13,6 +13,7 @@ from stl_deploy._util import install
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import leading, sha256, write_json, write_npz
 from stl_deploy._util.lock import alone_in
+from stl_deploy._util.units import counted
 from stl_deploy.config.load import load_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.energy.measure import EnergyReport, measure_energy
@@ -136,7 +137,7 @@ def _energy(
         folder = run_dir / TWIN if wanted == "kept" else keep_twin(folded.config, run_dir, say)
         kept = measure_kept(program, folder, folded.data.test, count)
     say.step("Energy: exact counts, modelled joules")
-    source = f"{folded.config.dataset.name}, {count} test images"
+    source = f"{folded.config.dataset.name}, {counted(count, 'test sample')}"
     chip = on_loihi(program)
     energy = measure_energy(program, test.x, source=source, labels=test.labels, chip=chip, twin=kept)
     write_json(run_dir / costing.FILE, energy.as_dict())
@@ -162,7 +163,7 @@ def _same(kept: RunConfig, config: RunConfig) -> bool:
 
 
 def _test_input(folded: FoldedRun, run_dir: Path) -> LabelledInput:
-    """The test images, as many as fit, kept in the run folder for the commands that follow."""
+    """The test samples, as many as fit, kept in the run folder for the commands that follow."""
     count = min(len(folded.data.test), folded.program.samples_within(_RECORDED_VALUES, folded.config.time_steps))
     test = encode_split(folded.config, folded.data.test, count)
     write_npz(run_dir / TEST_INPUT, {"x": test.x, "y": test.labels})
@@ -173,7 +174,7 @@ def _run_all(
     folded: FoldedRun, test: LabelledInput, run_dir: Path, lava: bool, say: Console
 ) -> tuple[Bench, dict[str, Any], StlDeployError | None]:
     """Every run of the network and its artifacts; what the manifest keeps of net.net, and what went wrong on Lava."""
-    say.step(f"Exporting, reading back, and running {test.x.shape[1]} test images")
+    say.step(f"Exporting, reading back, and running {counted(test.x.shape[1], 'test sample')}")
     bench = Bench(folded.program, test.x, test.labels, name=parity.REFERENCE)
     bench.add("torch, folded", _run_torch(folded.folded.network, test.x), required=folded.exact)
     onnx, path = find_format("onnx"), run_dir / "net.onnx"
@@ -221,7 +222,7 @@ def _run_lava(bench: Bench, path: Path, wanted: bool, say: Console) -> ToolError
         say.details.say(f"simulated on our integer model of Lava, not on Lava itself ({reason})")
         return None
     samples = bench.within(MORE)
-    say.say(f"simulating {samples} of {leading(bench.x)[1]:,} images on {kind.description}")
+    say.say(f"simulating {samples} of {counted(leading(bench.x)[1], 'sample')} on {kind.description}")
     try:
         runner = open_runner(kind, path, bench.program, progress=now_and_then(say, "steps on Lava"))
         bench.hold(LAVA, runner, path, model=INTEGERS, samples=samples, note="lava.lib.dl.netx")

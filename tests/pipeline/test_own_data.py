@@ -52,6 +52,9 @@ def test_an_npz_goes_the_whole_way_by_the_command_line(tmp_path, monkeypatch, ca
     monkeypatch.chdir("/")
     out = tmp_path / "run"
     assert cli(["run", str(config), "-o", str(out), "--no-lava"]) == 0
+    assert "running 16 test samples" in capsys.readouterr().err
+    assert json.loads((out / "energy.json").read_text())["source"] == "npz, 16 test samples"
+    assert "test image" not in (out / "report.html").read_text()
     kept = yaml.safe_load((out / "config.yaml").read_text())["dataset"]
     assert (kept["path"], kept["T"], kept["input_shape"]) == (str(tmp_path / "mine.npz"), 5, [6])
     assert (kept["classes"], len(kept["sha256"])) == (["left", "right"], 64)
