@@ -24,7 +24,7 @@ from stl_deploy.energy.validate import validate as check_all
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.targets import find_runner
 from stl_deploy.graph.program import Program
-from stl_deploy.graph.run import NetworkInput
+from stl_deploy.graph.run import NetworkInput, match_inputs
 from stl_deploy.pipeline.artifacts import open_runner
 from stl_deploy.pipeline.kept_twin import kept_twin
 from stl_deploy.pipeline.manifest import check_network, record_files
@@ -70,6 +70,7 @@ def energy(
         check_network(source)
     program, reading = open_reading(opened, dialect)
     x, labels = read_for(opened, program, input_of(opened, input_file))
+    match_inputs(program, x)
     program, x = on_declared_grid(program, x, input_grid, say)
     rounded = "" if input_grid is None else f"The input was rounded to multiples of 2^-{input_grid}, as asked."
     twin, unasked = None, ""

@@ -163,11 +163,14 @@ def test_it_says_what_simulated_and_ends_with_commands_to_paste(
         with pytest.raises(SystemExit) as stop:
             main(words)
         assert not stop.value.code, capsys.readouterr().err
-    points = _json(copy / "report.json")["tradeoff"]["points"]
-    assert [p["steps"] for p in points] == list(range(1, points[-1]["steps"] + 1))
+    weighed = _json(copy / "report.json")["tradeoff"]
+    *spiking, twin = weighed["points"]
+    assert [p["steps"] for p in spiking] == list(range(1, spiking[-1]["steps"] + 1))
+    assert twin["kind"] == "ANN"
+    assert weighed["iso_accuracy"]["ann"] == twin["accuracy"]
     assert 'id="tradeoff"' in (copy / "report.html").read_text()
     run(configure("digits", SMALL), copy, resume=True, lava=False)
-    assert "iso_accuracy" in _json(copy / "report.json")["tradeoff"]  # its own again
+    assert _json(copy / "report.json")["tradeoff"] == weighed
 
 
 def test_a_changed_weight_breaks_the_parity(run_dir: Path, tmp_path: Path) -> None:
