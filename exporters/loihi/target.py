@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from stl_deploy.exporters.integers.simulate import IntegerRun
 from stl_deploy.exporters.loihi.chip_check import check_chip
 from stl_deploy.exporters.loihi.chips import load_chips
 from stl_deploy.exporters.loihi.export import LoihiRun, by_node, export_netx
-from stl_deploy.exporters.loihi.net import DenseLayer, FlattenLayer, InputLayer, Layer
+from stl_deploy.exporters.loihi.net import ConvLayer, FlattenLayer, InputLayer, Layer
 from stl_deploy.exporters.loihi.netx import read_netx
 from stl_deploy.exporters.loihi.quantise import LoihiModel
 from stl_deploy.exporters.loihi.simulate import simulate
@@ -36,7 +37,7 @@ from stl_deploy.graph.exact import input_scale
 from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput, Result
-from stl_deploy.graph.show import Row
+from stl_deploy.graph.show import Row, taps
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -169,7 +170,7 @@ class Netx(Format):
         return {"target": self.name, **netx_facts(model), **forms}
 
     def rows(self, path: Path) -> list[Row]:
-        """Its layers; synapses of a convolution count taps into padding."""
+        """Its layers, as `stl_deploy.graph.show` counts those of a graph."""
         return [_row(f"layer{index}", layer) for index, layer in enumerate(read_netx(path).layers)]
 
     def load(self, path: Path) -> Loihi:
@@ -184,8 +185,12 @@ def _row(name: str, layer: Layer) -> Row:
     low, high = int(layer.neuron.threshold.min()), int(layer.neuron.threshold.max())
     neuron = f"threshold {low} to {high}, u decay {layer.neuron.i_decay}, v decay {layer.neuron.v_decay} of 4096"
     parameters = layer.weight.size + (0 if layer.bias is None else layer.bias.size)
-    places = 1 if isinstance(layer, DenseLayer) else layer.shape[1] * layer.shape[2]
-    return Row(layer.node or name, kind, layer.shape, (), parameters, layer.weight.size * places, neuron)
+    synapses = layer.weight.size
+    if isinstance(layer, ConvLayer):
+        padding = tuple((pad, pad) for pad in layer.padding)
+        size = layer.input_shape[1:], layer.shape[1:], layer.weight.shape[2:]
+        synapses = math.prod(layer.weight.shape[:2]) * taps(*size, layer.stride, padding, layer.dilation)
+    return Row(layer.node or name, kind, layer.shape, (), parameters, synapses, neuron)
 
 
 def netx_facts(model: LoihiModel) -> dict[str, Any]:

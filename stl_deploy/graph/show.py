@@ -57,19 +57,19 @@ def _synapses(node: Node) -> int:
         case Linear():
             return int(node.weight.size) * prod(node.shape[:-1])
         case Conv():
-            taps = _taps(
+            connected = taps(
                 node.input_shape[1:], node.shape[1:], node.weight.shape[2:], node.stride, node.padding, node.dilation
             )
-            return int(node.weight.shape[0]) * int(node.weight.shape[1]) * taps
+            return int(node.weight.shape[0]) * int(node.weight.shape[1]) * connected
         case Pool():
             one = (1,) * len(node.kernel)
-            return node.shape[0] * _taps(
+            return node.shape[0] * taps(
                 node.input_shape[1:], node.shape[1:], node.kernel, node.stride, node.padding, one
             )
     return 0
 
 
-def _taps(
+def taps(
     inputs: Shape, outputs: Shape, kernel: Shape, stride: Shape, padding: Sequence[tuple[int, int]], dilation: Shape
 ) -> int:
     """Pairs of output and kernel position whose input lies inside; the axes are independent, so they multiply."""

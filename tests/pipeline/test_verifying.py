@@ -164,5 +164,5 @@ def test_artifacts_are_shown_and_checked(
 
 def test_the_synapses_of_integer_layers_are_counted(run_dir: Path) -> None:
     rows = {row["node"]: row for row in verbs.show(run_dir / "net.net")}
-    assert (rows["lif1"]["parameters"], rows["lif1"]["synapses"]) == (8 * 9 + 8, 8 * 9 * 64)
+    assert (rows["lif1"]["parameters"], rows["lif1"]["synapses"]) == (8 * 9 + 8, 8 * 22**2)
     assert (rows["lif3"]["parameters"], rows["lif3"]["synapses"]) == (48 * 40, 48 * 40)
