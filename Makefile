@@ -42,7 +42,7 @@ bench-peers: $(VENV)/.dev ## training against snnTorch, SpikingJelly, Norse and 
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.peers
 
-study: $(VENV)/.dev ## do learned thresholds help? data from $$STL_DEPLOY_DATA, else downloaded (two to three hours of one core)
+study: $(VENV)/.dev ## do learned thresholds help? data from $$STL_DEPLOY_DATA, else downloaded (one to two hours of one core)
 	OMP_NUM_THREADS=1 $(BIN)/python -m examples.study full --publish
 
 study-small: $(VENV)/.dev ## the study in small, on digits (about 5 minutes)
