@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -55,16 +56,20 @@ def run_program(command: Sequence[str], given: bytes, *, what: str, deadline: fl
     try:
         found, said = process.communicate(given, timeout=deadline)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        _end(process)
         raise ToolError(f"{what} did not end within {deadline:g} s and was stopped") from None
     except BaseException:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        _end(process)
         raise
     if process.returncode != 0:
         raise ToolError(f"{what} failed with exit code {process.returncode}: {_last_line(said)}")
     return found
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it ended just now
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
 
 
 def _last_line(said: bytes) -> str:

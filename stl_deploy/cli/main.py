@@ -12,6 +12,7 @@ from stl_deploy._util.threads import sleep_when_idle
 from stl_deploy.cli import output
 from stl_deploy.cli.error_sentences import is_help, machines_refusal, usage_sentence
 from stl_deploy.cli.streams_and_signals import (
+    deaf_to_signals,
     end_at_once,
     ended_like_interrupted,
     flush_streams,
@@ -39,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     output.settings.arguments = arguments
     with ended_like_interrupted(), output.warnings_as_lines(), output.prints_beside_data():
         code = _run(arguments)
+    if argv is None:
+        deaf_to_signals()
     unwritten = flush_streams()
     if unwritten is not None:
         say(f"stl-deploy: error: cannot write to standard output: {unwritten}")

@@ -45,6 +45,14 @@ def ended_like_interrupted() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def deaf_to_signals() -> None:
+    """From here on a signal changes nothing: the work is done and its exit code known, and Python only cleans up."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        with contextlib.suppress(ValueError):  # not the main thread
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
 def end_at_once(code: int) -> NoReturn:
     """End the process without taking Python down, after what is registered for its end.
 

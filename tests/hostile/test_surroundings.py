@@ -162,6 +162,18 @@ def test_folders_without_permission(place: Path) -> None:
         assert code == 2, errors
 
 
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_when_the_work_is_done_changes_nothing(name: str) -> None:
+    code = (
+        "import atexit, os, signal, sys; from stl_deploy.cli.main import main; sys.argv = ['stl-deploy', 'models']; "
+        f"atexit.register(os.kill, os.getpid(), signal.{name}); main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    assert "cifar10_small" in done.stderr
+
+
 @pytest.mark.parametrize("signal_", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_ended_from_outside_is_one_sentence_and_nothing_temporary(tmp_path: Path, signal_: signal.Signals) -> None:
     run, temporary = tmp_path / "run", tmp_path / "temporary"

@@ -489,6 +489,20 @@ def test_an_interrupt_leaves_no_program_behind(tmp_path: Path) -> None:
     assert not is_alive(int(kept.read_text()))
 
 
+def test_an_interrupt_after_a_program_has_ended_is_the_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    communicate = compiler.subprocess.Popen.communicate
+
+    def interrupted(process: Any, *given: Any, **options: Any) -> Any:
+        found = communicate(process, *given, **options)
+        if given:
+            raise KeyboardInterrupt
+        return found
+
+    monkeypatch.setattr(compiler.subprocess.Popen, "communicate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        compiler.run_program(["true"], b"", what="it")
+
+
 def test_a_program_that_says_too_little_is_refused(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
