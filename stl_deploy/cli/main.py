@@ -12,6 +12,7 @@ from stl_deploy._util.threads import sleep_when_idle
 from stl_deploy.cli import output
 from stl_deploy.cli.error_sentences import is_help, machines_refusal, usage_sentence
 from stl_deploy.cli.streams_and_signals import (
+    Endings,
     deaf_to_signals,
     end_at_once,
     ended_like_interrupted,
@@ -38,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     output.settings.verbose = _take(arguments, "-v", "--verbose")
     output.settings.kept = None
     output.settings.arguments = arguments
-    with ended_like_interrupted(), output.warnings_as_lines(), output.prints_beside_data():
-        code = _run(arguments)
+    with ended_like_interrupted() as endings, output.warnings_as_lines(), output.prints_beside_data():
+        code = _run(arguments, endings)
     if argv is None:
         deaf_to_signals()
     unwritten = flush_streams()
@@ -59,7 +60,7 @@ def _take(arguments: list[str], *flags: str) -> bool:
     return found
 
 
-def _run(arguments: list[str]) -> int:
+def _run(arguments: list[str], endings: Endings) -> int:
     try:
         from stl_deploy.cli.app import app
 
@@ -67,25 +68,30 @@ def _run(arguments: list[str]) -> int:
         return _interrupted() if code == _INTERRUPTED else int(code or 0)  # 130 is typer's word for Ctrl-C
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except StlDeployError as error:
-        _show(f"error: {error}")
-        return error.exit_code
     except KeyboardInterrupt:
         return _interrupted()
-    except BrokenPipeError:
-        return 1
-    except ModuleNotFoundError as error:
-        return _not_installed(error)
     except Exception as error:
-        sentence = usage_sentence(error, arguments) or machines_refusal(error)
-        if is_help(error):
-            say(str(error))
-            return _WRONG_CALL
-        if sentence is not None:
-            _show(f"error: {sentence}")
-            return _WRONG_CALL
-        _show(_INTERNAL_SENTENCE.format(type=type(error).__name__, error=error))
-        return _INTERNAL
+        return _interrupted() if endings.came else _failed(error, arguments)
+
+
+def _failed(error: Exception, arguments: list[str]) -> int:
+    """Say what went wrong; the exit code."""
+    if isinstance(error, StlDeployError):
+        _show(f"error: {error}")
+        return error.exit_code
+    if isinstance(error, BrokenPipeError):
+        return 1
+    if isinstance(error, ModuleNotFoundError):
+        return _not_installed(error)
+    if is_help(error):
+        say(str(error))
+        return _WRONG_CALL
+    sentence = usage_sentence(error, arguments) or machines_refusal(error)
+    if sentence is not None:
+        _show(f"error: {sentence}")
+        return _WRONG_CALL
+    _show(_INTERNAL_SENTENCE.format(type=type(error).__name__, error=error))
+    return _INTERNAL
 
 
 def _not_installed(error: ModuleNotFoundError) -> int:

@@ -25,21 +25,34 @@ def open_closed_streams() -> None:
     os.close(descriptor)
 
 
+class Endings:
+    """Whether a signal came that ends the process."""
+
+    came = False
+
+
 @contextmanager
-def ended_like_interrupted() -> Iterator[None]:
-    """SIGTERM, and SIGHUP where it is not ignored, as Ctrl-C: an exception, so that temporary files go."""
+def ended_like_interrupted() -> Iterator[Endings]:
+    """SIGTERM, and SIGHUP where it is not ignored, as Ctrl-C: an exception, so that temporary files go.
+
+    The exception may come out as another one, for it can be raised anywhere: an extension module in whose first lines
+    it is raised makes an ImportError of it. Whether a signal came is therefore kept.
+    """
+    endings = Endings()
 
     def stop(number: int, _: Any) -> None:
-        signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
+        endings.came = True
+        if number != signal.SIGINT:
+            signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
         raise KeyboardInterrupt
 
     before = {}
-    for number in (getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)):
+    for number in (getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)):
         with contextlib.suppress(ValueError):  # not the main thread
-            if signal.getsignal(number) is signal.SIG_DFL:
+            if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
                 before[number] = signal.signal(number, stop)
     try:
-        yield
+        yield endings
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -174,6 +174,19 @@ def test_a_signal_when_the_work_is_done_changes_nothing(name: str) -> None:
     assert "cifar10_small" in done.stderr
 
 
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_that_an_import_makes_another_error_of_is_an_interrupt(tmp_path: Path, name: str) -> None:
+    """As extension modules do in whose first lines it comes."""
+    (tmp_path / "torch.py").write_text(
+        "import os, signal, time\n"
+        f"try:\n    os.kill(os.getpid(), signal.{name})\n    time.sleep(10)\n"
+        "except KeyboardInterrupt as error:\n    raise ImportError('initialization failed') from error\n"
+    )
+    code, errors = _shell(f"{STL} train digits -o run", tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
+    assert (code, errors) == (130, "stl-deploy: interrupted; nothing half-written is left\n")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("signal_", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_ended_from_outside_is_one_sentence_and_nothing_temporary(tmp_path: Path, signal_: signal.Signals) -> None:
     run, temporary = tmp_path / "run", tmp_path / "temporary"

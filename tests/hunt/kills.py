@@ -159,6 +159,10 @@ _ENDS = {signal.SIGKILL: {-signal.SIGKILL}, signal.SIGTERM: {130}, signal.SIGINT
 """How a verb may end by each signal; in its first moments, while Python starts, also by the signal itself."""
 
 
+_LOADING = 3.0
+"""Seconds in which a verb loads its modules; half of the signals come then, for much of it is not our code."""
+
+
 def _do(command: list[str], folder: Path, by: signal.Signals = signal.SIGKILL, after: float = 1200) -> tuple[int, str]:
     """Exit code and what was said; ``by`` is sent ``after`` so many seconds, kills to all processes of the verb."""
     surroundings = os.environ | {"TMPDIR": str(folder / "temporary"), "OMP_NUM_THREADS": "1"}
@@ -204,7 +208,7 @@ def hunt_kills(verb: str, count: int, seed: int) -> tuple[int, str, list[str]]:
         expected = dict(kill.made(whole))
         for number in range(count):
             folder = _place(Path(name) / f"{number}")
-            moment = float(rng.uniform(0.1, 0.95)) * seconds
+            moment = float(rng.uniform(0.1, 0.95)) * (seconds if number % 2 else min(seconds, _LOADING))
             by = list(_ENDS)[int(rng.integers(len(_ENDS)))]
             ended, said = _do(kill.call(folder), folder, by, moment)
             killed += ended != 0
