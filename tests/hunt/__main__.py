@@ -1,4 +1,6 @@
-"""The hunt as a whole: ``python -m tests.hunt [--mutants 10000] [--seed S] [--formats nir npz ...] [--kills 60] [--jobs 2]``.
+"""The hunt as a whole: ``python -m tests.hunt [--mutants 10000] [--seed S] [--formats nir npz ...]``.
+
+``--kills 60`` of each verb, ``--jobs 2`` at a time.
 
 Mutants of every format, processes killed at random moments, bad surroundings. At the end a table of what was tried and
 what failed; what failed is kept in ``build/hunt``. Exit status 1 if anything did.
