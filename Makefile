@@ -72,7 +72,7 @@ mcu: $(VENV)/.dev ## the digits network in C on emulated Cortex-M4 and M7 (apt: 
 explore: $(VENV)/.dev ## the property tests with examples that nobody has seen (make test draws the same ones every time)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $${TEST_WORKERS:-2} -m hypothesis --hypothesis-profile=explore
 
-hunt: $(VENV)/.dev ## damage of every input format (MUTANTS=10000 each), kill -9 of every verb, bad surroundings
+hunt: $(VENV)/.dev ## damage of every input format (MUTANTS=10000 each), ends of every verb, bad surroundings
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.hunt --mutants $(or $(MUTANTS),10000) $(HUNT)
 
 coverage: $(VENV)/.dev ## which lines and branches of the product the tests run

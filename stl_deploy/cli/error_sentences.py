@@ -24,7 +24,7 @@ _WRAPPINGS = (
 _POSSIBILITIES = r" \(did you mean .*"
 
 
-def usage_sentence(error: Exception, arguments: Sequence[str] = ()) -> str | None:
+def usage_sentence(error: BaseException, arguments: Sequence[str] = ()) -> str | None:
     """What typer found wrong with the call, and where to read on; None if ``error`` is no such finding.
 
     arguments: of the call, to answer a guess with.
@@ -47,7 +47,7 @@ def usage_sentence(error: Exception, arguments: Sequence[str] = ()) -> str | Non
     return f"{text}; see {verb} --help"
 
 
-def is_help(error: Exception) -> bool:
+def is_help(error: BaseException) -> bool:
     """Whether ``error`` is the help itself, asked for by a call without arguments."""
     return type(error).__name__ == "NoArgsIsHelpError"
 
@@ -58,7 +58,7 @@ _ALLOCATIONS = re.compile(
 )
 
 
-def machines_refusal(error: Exception) -> str | None:
+def machines_refusal(error: BaseException) -> str | None:
     """The sentence for what the machine refuses (a file, memory, a thread); None for any other error."""
     if isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError | ImportError | OSError) and _ALLOCATIONS.search(str(error))

@@ -13,7 +13,6 @@ from stl_deploy.cli import output
 from stl_deploy.cli.error_sentences import is_help, machines_refusal, usage_sentence
 from stl_deploy.cli.streams_and_signals import (
     Endings,
-    deaf_to_signals,
     end_at_once,
     ended_like_interrupted,
     flush_streams,
@@ -39,16 +38,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     output.settings.verbose = _take(arguments, "-v", "--verbose")
     output.settings.kept = None
     output.settings.arguments = arguments
-    with ended_like_interrupted() as endings, output.warnings_as_lines(), output.prints_beside_data():
+    with (
+        output.warnings_as_lines(),
+        output.prints_beside_data(),
+        ended_like_interrupted(last=argv is None) as endings,
+    ):
         code = _run(arguments, endings)
-    if argv is None:
-        deaf_to_signals()
     unwritten = flush_streams()
     if unwritten is not None:
         say(f"stl-deploy: error: cannot write to standard output: {unwritten}")
         code = code or _WRONG_CALL
-    # python -m ends by SIGINT if an interrupt ever came while it ran code from a string, as importing dataclasses does.
-    if processes.world_size() > 1 or (argv is None and code == _INTERRUPTED):
+    if argv is None or processes.world_size() > 1:
         end_at_once(code)
     sys.exit(code)
 
@@ -62,20 +62,28 @@ def _take(arguments: list[str], *flags: str) -> bool:
 
 def _run(arguments: list[str], endings: Endings) -> int:
     try:
-        from stl_deploy.cli.app import app
-
-        code = app(args=arguments, prog_name="stl-deploy", standalone_mode=False)
-        return _interrupted() if code == _INTERRUPTED else int(code or 0)  # 130 is typer's word for Ctrl-C
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except KeyboardInterrupt:
-        return _interrupted()
-    except Exception as error:
-        return _interrupted() if endings.came else _failed(error, arguments)
+        code = _done(arguments)
+        endings.settle(code)
+        return code
+    except BaseException as error:
+        endings.settle(_INTERRUPTED)
+        interrupted = endings.came or isinstance(error, KeyboardInterrupt)
+        return _interrupted() if interrupted else _failed(error, arguments)
 
 
-def _failed(error: Exception, arguments: list[str]) -> int:
+def _done(arguments: list[str]) -> int:
+    from stl_deploy.cli.app import app
+
+    code = app(args=arguments, prog_name="stl-deploy", standalone_mode=False)
+    if code == _INTERRUPTED:  # typer's word for Ctrl-C
+        raise KeyboardInterrupt
+    return int(code or 0)
+
+
+def _failed(error: BaseException, arguments: list[str]) -> int:
     """Say what went wrong; the exit code."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
     if isinstance(error, StlDeployError):
         _show(f"error: {error}")
         return error.exit_code

@@ -26,51 +26,64 @@ def open_closed_streams() -> None:
 
 
 class Endings:
-    """Whether a signal came that ends the process."""
+    """Signals that end the process: an interrupt while a verb works; nothing new once its exit code is settled."""
 
-    came = False
+    def __init__(self) -> None:
+        self.came = False
+        self._code: int | None = None
+        self._before = dict[int, Any]()
 
+    def watch(self) -> None:
+        """Answer SIGINT, SIGTERM and SIGHUP, but for those that are ignored or answered by others."""
+        for number in (getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)):
+            with contextlib.suppress(ValueError):  # not the main thread
+                if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+                    self._before[number] = signal.signal(number, self._answer)
 
-@contextmanager
-def ended_like_interrupted() -> Iterator[Endings]:
-    """SIGTERM, and SIGHUP where it is not ignored, as Ctrl-C: an exception, so that temporary files go.
+    def settle(self, code: int) -> None:
+        """From here on a signal ends the process at once, with ``code``: nothing is left but to say and to clean up."""
+        self._code = code
+        for number in self._before:
+            signal.signal(number, self._answer)
 
-    The exception may come out as another one, for it can be raised anywhere: an extension module in whose first lines
-    it is raised makes an ImportError of it. Whether a signal came is therefore kept.
-    """
-    endings = Endings()
+    def restore(self) -> None:
+        """Answer signals as before."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
-    def stop(number: int, _: Any) -> None:
-        endings.came = True
+    def _answer(self, number: int, _: object) -> None:
+        if self._code is not None:
+            os._exit(self._code)
+        self.came = True
         if number != signal.SIGINT:
             signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
         raise KeyboardInterrupt
 
-    before = {}
-    for number in (getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)):
-        with contextlib.suppress(ValueError):  # not the main thread
-            if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
-                before[number] = signal.signal(number, stop)
+
+@contextmanager
+def ended_like_interrupted(*, last: bool = False) -> Iterator[Endings]:
+    """SIGTERM, and SIGHUP where it is not ignored, as Ctrl-C: an exception, so that temporary files go.
+
+    The exception may come out as another one, for it can be raised anywhere: an extension module in whose first lines
+    it is raised makes an ImportError of it. Whether a signal came is therefore kept.
+    last: the process ends after this, so signals stay answered.
+    """
+    endings = Endings()
+    endings.watch()
     try:
         yield endings
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def deaf_to_signals() -> None:
-    """From here on a signal changes nothing: the work is done and its exit code known, and Python only cleans up."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        with contextlib.suppress(ValueError):  # not the main thread
-            if hasattr(signal, name):
-                signal.signal(getattr(signal, name), signal.SIG_IGN)
+        if not last:
+            endings.restore()
 
 
 def end_at_once(code: int) -> NoReturn:
     """End the process without taking Python down, after what is registered for its end.
 
-    Threads of torch's process groups that still hold a tensor then ask for an interpreter that is gone, and abort the
-    process though its work is done (pytorch pull request 179291).
+    Taking it down waits for threads of a user's own code, without end if need be, and is deaf or deadly to a signal.
+    Threads of torch's process groups that still hold a tensor ask for an interpreter that is gone, and abort the
+    process though its work is done (pytorch pull request 179291). And ``python -m`` ends by SIGINT if an interrupt ever
+    came while it ran code from a string, as importing dataclasses does.
     """
     atexit._run_exitfuncs()
     flush_streams()

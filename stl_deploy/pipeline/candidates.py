@@ -16,9 +16,9 @@ from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.config.load import load_config
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Program
+from stl_deploy.pipeline.manifest import check_network
 from stl_deploy.pipeline.source import TEST_INPUT, on_declared_grid, open_program, open_source
-
-_CONFIG = "config.yaml"
+from stl_deploy.training.run_files import CONFIG, MODEL
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class Candidate:
 
 def mode_of(source: Path) -> str:
     """The learning mode of a run folder, "" for anything else."""
-    file = source / _CONFIG
+    file = source / CONFIG
     return load_config(file).train.mode if file.is_file() else ""
 
 
@@ -57,8 +57,11 @@ def candidates(
     The input is the file given, else a run folder's own test samples. A run folder that was only trained is folded.
     The network comes last, as the epoch whose weights it has, which is not told twice.
     input_grid: it is rounded to multiples of 2^-input_grid, and that is declared.
-    Raises InputError without labels, for input off the grid that the graph declares, or if no epochs were kept.
+    Raises InputError without labels, for input off the grid that the graph declares, if no epochs were kept, or for a
+    run folder whose network, weights or test samples have changed since its manifest was written.
     """
+    if source.is_dir():
+        check_network(source)
     mode = mode_of(source)
     trained = bool(mode) and not (source / "net.nir").is_file()
     program = _folded(source) if trained else open_program(open_source(source), dialect)
@@ -94,7 +97,10 @@ def _picked(source: Path) -> int:
     """The epoch whose weights the run's network has."""
     from stl_deploy.training.model_file import model_facts  # torch
 
-    return int(model_facts(source)["epoch"])
+    epoch = model_facts(source).get("epoch")
+    if type(epoch) is not int:
+        raise InputError(f"{source / MODEL}: expected the epoch of these weights; found {epoch!r}; train it again")
+    return epoch
 
 
 def _folded(run_dir: Path, snapshot: Path | None = None) -> Program:
@@ -120,6 +126,6 @@ def _test_images(run_dir: Path) -> tuple[NDArray[Any], NDArray[np.int64]]:
     from stl_deploy.data import load_dataset  # torch
     from stl_deploy.pipeline.inputs import encode_split
 
-    config = load_config(run_dir / _CONFIG)
+    config = load_config(run_dir / CONFIG)
     test = encode_split(config, load_dataset(config.dataset).test)
     return test.x, test.labels

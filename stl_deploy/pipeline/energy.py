@@ -73,11 +73,11 @@ def energy(
     match_inputs(program, x)
     program, x = on_declared_grid(program, x, input_grid, say)
     rounded = "" if input_grid is None else f"The input was rounded to multiples of 2^-{input_grid}, as asked."
-    twin, unasked = None, ""
+    twin, unmeasured = None, ""
     if ann is not None:
         twin = _twin(program, ann, x, labels, say)
     elif opened.kind == RUN:
-        twin, unasked = kept_twin(program, source, input_file, x, labels, say, input_grid=input_grid)
+        twin, unmeasured = kept_twin(program, source, input_file, x, labels, say, input_grid=input_grid)
     report = measure_energy(
         program,
         x,
@@ -90,10 +90,10 @@ def energy(
         machine=_on_this_machine(program, x) if measure else None,
         chip=on_loihi(program),
         step_time=step_time,
-        notes=[text for text in (reading.reason, reading.unsaid, unasked, rounded) if text],
+        notes=[text for text in (reading.reason, reading.unsaid, unmeasured, rounded) if text],
     )
     say.say(reading.reason)
-    for warning in (reading.unsaid, unasked):
+    for warning in (reading.unsaid, unmeasured):
         if warning:
             say.warn(warning)
     show(report, say)

@@ -17,7 +17,7 @@ from stl_deploy.graph.exact import input_bits
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline.source import TEST_INPUT
-from stl_deploy.training.run_files import CONFIG
+from stl_deploy.training.run_files import CONFIG, MODEL
 from stl_deploy.training.run_folder import TWIN
 
 
@@ -42,15 +42,15 @@ def kept_twin(
     folder = run_dir / TWIN
     if not isinstance(x, np.ndarray) or not all((each / CONFIG).is_file() for each in (run_dir, folder)):
         return None, ""
+    if not (folder / MODEL).is_file():
+        return None, f"The zeros of the kept ANN twin were not measured: its training has not ended ({folder})."
     from stl_deploy.data import load_dataset  # torch
     from stl_deploy.pipeline.ann_twin import measure_kept, measure_twin
-    from stl_deploy.pipeline.fast_path import announce
 
     config, own = load_config(run_dir / CONFIG), input_grid is None and _is_own(run_dir, input_file)
-    announce("cpu", say)
-    say.say(f"counting what the ANN twin in {folder} does on the same samples")
     frame = _frame(config, program, x, own=own)
     if frame is not None:
+        _tell(folder, say)
         return measure_twin(program, folder, frame, labels), ""
     if not own:
         return None, (
@@ -64,7 +64,15 @@ def kept_twin(
             "The zeros of the kept ANN twin were not measured: of each sample it takes one frame, which "
             f"{TEST_INPUT} does not hold, and the data cannot be read ({error})."
         )
+    _tell(folder, say)
     return measure_kept(program, folder, data.test, x.shape[1]), ""
+
+
+def _tell(folder: Path, say: Console) -> None:
+    from stl_deploy.pipeline.fast_path import announce  # torch
+
+    announce("cpu", say)
+    say.say(f"counting what the ANN twin in {folder} does on the same samples")
 
 
 def _is_own(run_dir: Path, given: Path | None) -> bool:

@@ -105,10 +105,12 @@ def tradeoff(
         raise InputError(f"{sources[0]}: an ANN alone; give the spiking network that it is weighed against, too")
     others = [_twin(first, twin, names[twin], input_coding) for twin in twins]
     if len(sources) == 1 and not twins:
-        kept, unasked = kept_twin(last.program, sources[0], input_file, last.x, last.labels, say, input_grid=input_grid)
+        kept, unmeasured = kept_twin(
+            last.program, sources[0], input_file, last.x, last.labels, say, input_grid=input_grid
+        )
         others = [] if kept is None else [_weighed(last, kept, KEPT, input_coding)]
-        if unasked:
-            say.warn(unasked)
+        if unmeasured:
+            say.warn(unmeasured)
     alone = len(others) == 1 and modes.count("ann") == len(sources) - 1
     iso = iso_accuracy([*own, *others], len(last.labels)) if alone else None
     result = Tradeoff((*points, *others), iso)

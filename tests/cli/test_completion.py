@@ -12,7 +12,7 @@ from stl_deploy.energy.prices.load import list_prices
 from stl_deploy.exporters.targets import registry
 from stl_deploy.graph.dialect import PRESETS
 
-ASK = "import sys\nfrom stl_deploy.cli import main\ntry:\n    main()\nfinally:\n    assert 'torch' not in sys.modules"
+ASK = "import sys\nfrom stl_deploy.cli import main\ntry:\n    main([])\nfinally:\n    assert 'torch' not in sys.modules"
 
 
 def _told(line: str) -> list[str]:

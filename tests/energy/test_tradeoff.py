@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import nir
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stl_deploy._util.tensor_file import read_tensors, write_tensors
 from stl_deploy.config.load import load_config
 from stl_deploy.data import load_dataset
 from stl_deploy.energy import AnnTwin, measure_energy
@@ -224,6 +227,16 @@ def test_epochs_and_modes_of_a_study(
         assert abs(point["accuracy"] - evaluate(network, images, config).accuracy) <= 2 / len(images)  # weights rounded
     assert twin["accuracy"] == model_facts(ann)["test"]["accuracy"]
     assert read_tradeoff(tmp_path / "tradeoff.json") == data
+
+
+@pytest.mark.parametrize("epoch", [None, "three", True])
+def test_weights_that_do_not_say_their_epoch_are_refused(study: tuple[Path, Path], tmp_path: Path, epoch: Any) -> None:
+    shutil.copytree(study[0], tmp_path / "run")
+    model = tmp_path / "run" / "model.safetensors"
+    tensors, about = read_tensors(model)
+    write_tensors(model, tensors, about | {"epoch": epoch})
+    with pytest.raises(InputError, match=rf"model\.safetensors: expected the epoch of these weights; found {epoch!r};"):
+        tradeoff([tmp_path / "run"], over_checkpoints=True)
 
 
 def test_what_a_trade_off_cannot_be_made_of(study: tuple[Path, Path], tmp_path: Path) -> None:

@@ -175,6 +175,28 @@ def test_a_signal_when_the_work_is_done_changes_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_second_signal_while_the_first_is_told_ends_at_once(tmp_path: Path, name: str) -> None:
+    (tmp_path / "twice.py").write_text(
+        "import os, signal, sys\nimport stl_deploy.cli.app as app\nfrom stl_deploy.cli import main, output\n"
+        f"def again(*_, **__):\n    os.kill(os.getpid(), signal.{name})\n    return 'never said'\n"
+        "def verb(**_):\n    output.settings.kept = again\n    again()\n"
+        "app.app = verb\nsys.argv = ['stl-deploy', 'doctor']\nmain()\n"
+    )
+    assert _shell(f"{sys.executable} twice.py", tmp_path) == (130, "")
+
+
+def test_a_users_thread_that_does_not_end_does_not_keep_the_command_from_ending(place: Path) -> None:
+    (place / "own.py").write_text(
+        "import threading, time, stl_deploy, torch\nthreading.Thread(target=time.sleep, args=(1000,)).start()\n"
+        "net = torch.nn.Sequential(torch.nn.Linear(4, 2), stl_deploy.LIF((2,)))\n"
+    )
+    np.savez(place / "steps.npz", x=np.ones((5, 2, 4), np.float32))
+    code, errors = _shell(f"{STL} capture own.py:net -i steps.npz -o own.nir", place)
+    assert code == 0, errors
+    assert (place / "own.nir").is_file()
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_a_signal_that_an_import_makes_another_error_of_is_an_interrupt(tmp_path: Path, name: str) -> None:
     """As extension modules do in whose first lines it comes."""
     (tmp_path / "torch.py").write_text(

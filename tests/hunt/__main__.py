@@ -1,8 +1,6 @@
-"""The hunt as a whole: ``python -m tests.hunt [--mutants 10000] [--seed S] [--formats nir npz ...]``.
+"""The hunt as a whole: ``python -m tests.hunt [--mutants 10000] [--kills 60] [--formats nir npz ...] [--seed S]``.
 
-``--kills 60`` of each verb, ``--jobs 2`` at a time.
-
-Mutants of every format, processes killed at random moments, bad surroundings. At the end a table of what was tried and
+Mutants of every format, processes ended at random moments, bad surroundings. At the end a table of what was tried and
 what failed; what failed is kept in ``build/hunt``. Exit status 1 if anything did.
 """
 
@@ -13,7 +11,9 @@ import os
 import secrets
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from stl_deploy._util.console import Console
@@ -35,45 +35,52 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=secrets.randbelow(2**31))
     parser.add_argument("--formats", nargs="*", choices=FORMATS, default=list(FORMATS))
     parser.add_argument("--no-surroundings", action="store_true")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="at a time; the same is tried whatever it is")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="how many formats and verbs at once")
     options = parser.parse_args()
+    if options.jobs < 1:
+        parser.error("--jobs: expected 1 or more")
     say, failures = Console(), list[str]()
-    rows: dict[str, list[str]] = {}
 
-    def tell(what: str, tried: int, note: str, wrong: list[str], seconds: float) -> None:
-        rows[what] = [what, f"{tried:,}", note, str(len(wrong)), f"{seconds:.0f} s"]
+    def kills(verb: str) -> tuple[int, str, list[str]]:
+        return hunt_kills(verb, options.kills, options.seed)
+
+    def mutants(name: str) -> tuple[int, str, list[str]]:
+        if not is_there(FORMATS[name].needs):
+            return 0, f"{FORMATS[name].needs} is not installed", []
+        found = hunt(name, options.mutants, options.seed, FAILURES)
+        return options.mutants, f"{found.read:,} read, {found.refused:,} refused", found.failures
+
+    def surroundings() -> tuple[int, str, list[str]]:
+        tried, wrong = hunt_surroundings()
+        return tried, "exit codes 0, 1 and 2", wrong
+
+    def row(what: str, trial: Callable[[], tuple[int, str, list[str]]]) -> list[str]:
+        started = time.monotonic()
+        try:
+            tried, note, wrong = trial()
+        except Exception as error:
+            tried, note, wrong = 0, "the hunt itself failed", [f"{what}: {type(error).__name__}: {error}"]
+        seconds = time.monotonic() - started
         say.say(f"{what}: {tried:,} tried ({note}), {len(wrong)} failed, {seconds:.0f} s")
         for one in wrong:
             say.warn(one)
         failures.extend(wrong)
-
-    def kills(verb: str) -> None:
-        started = time.monotonic()
-        tried, note, wrong = hunt_kills(verb, options.kills, options.seed)
-        tell(f"kills of {verb}", tried, note, wrong, time.monotonic() - started)
-
-    def mutants(name: str) -> None:
-        if not is_there(FORMATS[name].needs):
-            tell(f"mutants of {name}", 0, f"{FORMATS[name].needs} is not installed", [], 0)
-            return
-        started = time.monotonic()
-        found = hunt(name, options.mutants, options.seed, FAILURES)
-        note = f"{found.read:,} read, {found.refused:,} refused"
-        tell(f"mutants of {name}", options.mutants, note, found.failures, time.monotonic() - started)
+        return [what, f"{tried:,}", note, str(len(wrong)), f"{seconds:.0f} s"]
 
     say.say(f"seed {options.seed}")
-    run_formats.keep_run()  # once, and not by two at a time
-    with ThreadPoolExecutor(options.jobs) as pool:  # of processes' answers
-        tasks = [pool.submit(kills, verb) for verb in KILLS if options.kills]
-        tasks += [pool.submit(mutants, name) for name in options.formats]
-        for task in tasks:
-            task.result()
+    trials = {f"ends of {verb}": partial(kills, verb) for verb in KILLS if options.kills}
+    trials |= {f"mutants of {name}": partial(mutants, name) for name in options.formats}
+    if any(name in run_formats.FORMATS for name in options.formats) or options.kills:
+        run_formats.keep_run()  # once, and not by two at a time
+    pool = ThreadPoolExecutor(options.jobs)  # its threads wait for processes
+    try:
+        rows = [task.result() for task in [pool.submit(row, *trial) for trial in trials.items()]]
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
     if not options.no_surroundings:
-        started = time.monotonic()
-        tried, wrong = hunt_surroundings()
-        tell("bad surroundings", tried, "exit codes 0, 1 and 2", wrong, time.monotonic() - started)
+        rows.append(row("bad surroundings", surroundings))
     say.say()
-    say.table(["what", "tried", "of them", "failed", "took"], list(rows.values()))
+    say.table(["what", "tried", "of them", "failed", "took"], rows)
     say.say(f"seed {options.seed}; {len(failures)} failures" + (f", kept in {FAILURES}" if failures else ""))
     return int(bool(failures))
 

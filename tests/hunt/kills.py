@@ -156,11 +156,11 @@ def _place(folder: Path) -> Path:
 
 
 _ENDS = {signal.SIGKILL: {-signal.SIGKILL}, signal.SIGTERM: {130}, signal.SIGINT: {130}}
-"""How a verb may end by each signal; in its first moments, while Python starts, also by the signal itself."""
+"""How a verb may end by each signal; also by the signal itself, for nobody sees whether Python has begun."""
 
 
 _LOADING = 3.0
-"""Seconds in which a verb loads its modules; half of the signals come then, for much of it is not our code."""
+"""Seconds in which a verb loads its modules on a quiet machine; half of the signals come then: it is not our code."""
 
 
 def _do(command: list[str], folder: Path, by: signal.Signals = signal.SIGKILL, after: float = 1200) -> tuple[int, str]:

@@ -111,6 +111,19 @@ def test_accuracy_against_energy_of_a_run_keeps_its_twin(
     assert named["iso_accuracy"] == before["iso_accuracy"]
 
 
+def test_a_twin_whose_training_has_not_ended_is_not_measured_and_that_is_said(
+    small_run: RunResult, tmp_path: Path, cli: Callable[..., Any]
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(small_run.run_dir, folder)
+    (folder / TWIN / "model.safetensors").unlink()
+    for more in ((), ("--over-steps",)):
+        done = cli("energy", folder, *more, "-o", tmp_path / "energy")
+        assert done.code == 0, done.err
+        assert f"zeros of the kept ANN twin were not measured: its training has not ended ({folder / TWIN})" in done.err
+        assert "counting what the ANN twin" not in done.err
+
+
 def test_the_hurried_leave_the_twin_out(small_run: RunResult, tmp_path: Path) -> None:
     _, config = load_network(small_run.run_dir)
     run(config, tmp_path / "run", lava=False, twin=False)

@@ -23,6 +23,7 @@ from stl_deploy.errors import InputError
 from stl_deploy.pipeline import run as run_module
 from stl_deploy.pipeline.configure import configure
 from stl_deploy.pipeline.manifest import check_unchanged
+from stl_deploy.pipeline.tradeoff import tradeoff
 from stl_deploy.training.run_files import MANIFEST
 from tests.pipeline.conftest import SMALL
 
@@ -59,6 +60,8 @@ def test_verify_and_energy_refuse_a_folder_of_two_runs(copy: Path, name: str) ->
         verbs.verify(copy, [copy / "net.onnx"], lava=False)
     with pytest.raises(InputError, match=f"{name} has changed"):
         verbs.energy(copy, None)
+    with pytest.raises(InputError, match=f"{name} has changed"):
+        tradeoff([copy], over_steps=True)
 
 
 def test_eval_refuses_weights_of_another_training(copy: Path) -> None:
