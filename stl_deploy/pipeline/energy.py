@@ -52,7 +52,7 @@ def energy(
     """Count a network's activity on an input npz and price it; with ``output`` write energy.html, energy.json and
     layers.csv in that folder.
 
-    input_file: None takes a run folder's own test images. ann: the run folder of an ANN of the same topology; default:
+    input_file: None takes a run folder's own test samples. ann: the run folder of an ANN of the same topology; default:
     the one that a run kept, on one frame of each sample, as it was trained; where that cannot be told from the input,
     a note says so.
     input_grid: the input is rounded to multiples of 2^-input_grid, and that is declared.
@@ -144,7 +144,7 @@ def summary_of(report: EnergyReport) -> dict[str, str]:
 
 
 def input_of(source: Source, given: Path | None) -> Path:
-    """The input file given, else a run folder's own test images; raises InputError if there are none."""
+    """The input file given, else a run folder's own test samples; raises InputError if there are none."""
     if given is not None:
         return given
     kept = source.path / TEST_INPUT

@@ -1,4 +1,4 @@
-"""The test images of a run as network input: encoded, and on the grid that the fold was told of."""
+"""The test samples of a run as network input: encoded, and on the grid that the fold was told of."""
 
 from __future__ import annotations
 
@@ -88,6 +88,6 @@ def encode_split(config: RunConfig, split: Split, count: int | None = None) -> L
 
 
 def training_input(run_dir: Path, count: int) -> Floats:
-    """The first ``count`` training images of a run folder, encoded: what quantisation is calibrated on."""
+    """The first ``count`` training samples of a run folder, encoded: what quantisation is calibrated on."""
     config = load_config(run_dir / "config.yaml")
     return encode_split(config, load_dataset(config.dataset).train, count).x

@@ -63,7 +63,7 @@ LEARNING_RATE = {"decay": 0.3, "one_cycle": 0.03}
 
 @dataclass(frozen=True)
 class QuantiseOptions:
-    """epochs: of fine-tuning. lr: None: `LEARNING_RATE` of the run's. samples: test images compared, None: all.
+    """epochs: of fine-tuning. lr: None: `LEARNING_RATE` of the run's. samples: test samples compared, None: all.
 
     input_grid: the input is rounded to multiples of 2^-input_grid; None: as the run's. resume: go on with what a call
     that did not end has trained.
@@ -165,7 +165,7 @@ def _quantise(
 def before_training(
     folded: FoldedRun, models: Models, test: LabelledInput, progress: Callable[[int, int], None] | None = None
 ) -> list[FormRow]:
-    """Rows of the trained network, its graph, and its integers in each threshold form, on the test images."""
+    """Rows of the trained network, its graph, and its integers in each threshold form, on the test samples."""
     floats = evaluate(folded.trained, folded.data.test.first(len(test.labels)), folded.config).accuracy
     rows = compare_forms(folded.program, models, test.x, test.labels, progress)
     return [FormRow("float", "as trained", floats, holds="float32"), *rows]

@@ -20,7 +20,7 @@ def read(path: str | Path, dialect: str | Path | Mapping[str, Any] | Dialect | N
 
     dialect: how the file is meant: a preset's name, a .json file, its keys, or a `Dialect`; default: as the file's own
     metadata say, else as the framework means it that the file's form gives away, with a warning that says which.
-    Of a run folder the test images become the graph's ``sample``.
+    Of a run folder the test samples become the graph's ``sample``.
     Raises InputError for a file that cannot be read, or of which nothing says how it is meant; GraphError naming the
     node where the graph is no network.
 

@@ -25,7 +25,7 @@ from stl_deploy.graph.run import NetworkInput
 
 RUN, GRAPH = "run", "nir"
 TEST_INPUT = "test.npz"
-"""The file of a run folder that keeps the test images, encoded."""
+"""The file of a run folder that keeps the test samples, encoded."""
 _RANDOM_STEPS, _RANDOM_SAMPLES = 16, 8
 MOST_COMPARED = 250_000_000
 """Spikes and silences of all layers that runs keep to be compared: about 4 GB with three runs."""
@@ -156,7 +156,7 @@ def program_input(
 ) -> tuple[NetworkInput, NDArray[np.int64] | None, str]:
     """What to run a network on, its labels if there are any, and what that is in words.
 
-    The npz file given; else a run folder's test images; else random values from a fixed seed on the grid that the
+    The npz file given; else a run folder's test samples; else random values from a fixed seed on the grid that the
     graph's metadata declares (0 or 1 if it declares none). name: what to call the file; default: its path.
     Of a file as many samples as `MOST_COMPARED` allows, and one at least; the words say so.
     """

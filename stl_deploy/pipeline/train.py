@@ -58,7 +58,11 @@ def fit(config: RunConfig, run_dir: Path, *, resume: bool, overwrite: bool, say:
         f"test accuracy {result.test.accuracy:.2%} on {result.test.samples} samples"
     )
     if dead := [name for name, share in result.test.silent.items() if share == 1]:
-        say.warn(f"no spike in {', '.join(dead)} on any test sample; lower neuron.threshold, or scale the input up")
+        layers = f"{', '.join(dead)} on any test sample"
+        if config.train.mode == "ann":
+            say.warn(f"no output above 0 in {layers}; scale the input up")
+        else:
+            say.warn(f"no spike in {layers}; lower neuron.threshold, or scale the input up")
     return {
         "run": str(run_dir),
         "dataset": config.dataset.name,
