@@ -32,8 +32,8 @@ def target_of(output: Path) -> str:
     if told is None:
         known = ", ".join(f"{one.suffix} ({one.name})" for one in registry().formats.values() if one.suffix)
         raise InputError(
-            f"{output}: expected a name that ends in {known}; or name the target, as --to c (in Python to='c') for a folder "
-            "of C"
+            f"{output}: expected a name that ends in {known}; or name the target, as --to c (in Python to='c') for a "
+            "folder of C"
         )
     return told.name
 
