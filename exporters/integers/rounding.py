@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 import numpy as np
 
 from stl_deploy._util.units import counted
+from stl_deploy.exporters.integers.scales import WEIGHT_TOP
 from stl_deploy.graph.exact import fraction_bits, input_grid
 from stl_deploy.graph.findings import Finding
 from stl_deploy.graph.program import Conv, Floats, Linear, Neuron, Program, is_max_pool
@@ -48,10 +49,12 @@ def _input(program: Program) -> Iterator[Finding]:
 
 
 def _weights(weight: Floats) -> str:
-    bits = fraction_bits(weight) + float(np.log2(max(np.abs(weight).max(initial=0), 2.0**-149)))
-    signed = round(max(bits, 0) + 1)
-    size = f"weights of about {counted(signed, 'bit')} with sign"
-    return f"{size} are rounded to 8" if signed > 8 else f"{size} fit into 8, at a scale that export's input chooses"
+    largest = float(np.abs(weight).max(initial=0)) * 2.0 ** fraction_bits(weight)  # as a whole number
+    signed = int(largest).bit_length() + 1
+    size = f"weights of {counted(signed, 'bit')} with sign"
+    if largest > WEIGHT_TOP:
+        return f"{size} are rounded to 8"
+    return f"{size} fit into 8, at a scale that export's input chooses"
 
 
 def _neuron(neuron: Neuron, threshold: Floats) -> str:

@@ -106,7 +106,7 @@ class Loihi(Runner):
         if x.dtype.kind == "f" and not np.array_equal(x, np.trunc(x)):
             how = "give whole numbers" if factor == 1 else f"this one says: real input times {factor}, rounded"
             raise InputError(f"{path}: expected whole numbers, as a .net file takes them; found others; {how}")
-        if factor > 1 and x.size and np.abs(x).max() <= 1:
+        if factor > 1 and x.any() and x.min() >= -1 and x.max() <= 1:
             warnings.warn(
                 f"{path} takes real input times {factor}; x, no larger than 1, is taken as multiplied already",
                 stacklevel=3,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import nir
@@ -31,6 +31,20 @@ def with_fields(graph: nir.NIRGraph, changes: Mapping[str, Mapping[str, Any]]) -
         else:
             nodes[name] = node
     return nir.NIRGraph(nodes, graph.edges, metadata=dict(graph.metadata), type_check=False)
+
+
+def without_nodes(graph: nir.NIRGraph, names: Collection[str]) -> nir.NIRGraph:
+    """The graph in which what read one of these nodes, each of one source, reads what that read."""
+    before = {end: start for start, end in graph.edges if end in names}
+
+    def source(name: str) -> str:
+        while name in before:
+            name = before[name]
+        return name
+
+    nodes = {name: node for name, node in graph.nodes.items() if name not in names}
+    edges = [(source(start), end) for start, end in graph.edges if end not in names]
+    return nir.NIRGraph(nodes, edges, metadata=graph.metadata, type_check=False)
 
 
 def find(graph: nir.NIRGraph, name: str) -> nir.NIRNode:

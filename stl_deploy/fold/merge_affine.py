@@ -1,24 +1,26 @@
 """A scale and an offset of each value, into the weights right behind them: W·(s·x + t) + b = (W·s)·x + (b + W·t).
 
-So goes an input's normalisation, ``(x - mean) / std``, into the first layer. It holds in real arithmetic. A convolution
-that pads its input with zeros does not take an offset in, for what it pads with has none.
+So goes an input's normalisation, ``(x - mean) / std``, into the first layer. It holds in real arithmetic. In float32
+W·t brings back the cancellation that a subtracted mean avoids, so an offset goes in only where the grid of what arrives
+is known, and with it how large that is. A convolution that pads its input with zeros does not take an offset in, for
+what it pads with has none.
 """
 
 from __future__ import annotations
 
+from collections.abc import Container, Mapping
 from typing import Any, NamedTuple
 
 import nir
 import numpy as np
-from numpy.typing import NDArray
 
-from stl_deploy.fold.graph_nodes import with_fields
+from stl_deploy.fold.graph_nodes import with_fields, without_nodes
+from stl_deploy.fold.norm import Doubles
 from stl_deploy.graph.dialect import Dialect
+from stl_deploy.graph.exact import grids
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Conv, Floats, Linear, Node, Program, Reshape, Scale
 from stl_deploy.graph.segments import is_loop, segments
-
-Doubles = NDArray[np.float64]
 
 
 class _Affine(NamedTuple):
@@ -28,22 +30,34 @@ class _Affine(NamedTuple):
     offset: Doubles
 
 
+class _Weights(NamedTuple):
+    weight: Doubles
+    bias: Doubles
+
+
 def merge_affine(graph: nir.NIRGraph, dialect: Dialect) -> nir.NIRGraph:
     """The graph without scales and offsets that only weights read; the same graph if there are none."""
     program = lower(graph, dialect)
     looped = {node.name for part in segments(program) if is_loop(part) for node in part}  # whose edges' delays stay
+    known, merged, gone = grids(program), dict[str, _Weights](), set[str]()
     for node in reversed(program.nodes):
-        affine = _affine(node) if node.name in graph.nodes.keys() - looped and _reads_one(node) else None
-        readers = None if affine is None else _weights_behind(program, node)
-        if affine is None or readers is None:
+        if node.name not in graph.nodes or node.name in looped or not _reads_one(node):
             continue
-        changed = [_merged(reader, affine) for reader in readers]
-        made = [each for each in changed if each is not None and np.isfinite(each[0]).all()]
-        if len(made) == len(readers) and all(reader.name in graph.nodes for reader in readers):
-            for reader, (weight, bias) in zip(readers, made, strict=True):
-                graph = _with_weights(graph, reader.name, weight, bias)
-            return merge_affine(_without(graph, node), dialect)
-    return graph
+        affine = _affine(node)
+        if affine is None or (affine.offset.any() and known.get(node.sources[0].node) is None):
+            continue
+        readers = _weights_behind(program, node, gone)
+        if readers is None or not all(reader.name in graph.nodes for reader in readers):
+            continue
+        made = {reader.name: _merged(reader, affine, merged) for reader in readers}
+        if all(each is not None for each in made.values()):
+            merged |= {name: each for name, each in made.items() if each is not None}
+            gone.add(node.name)
+    if not gone:
+        return graph
+    for name in merged.keys() - gone:
+        graph = _with_weights(graph, name, merged[name])
+    return without_nodes(graph, gone)
 
 
 def _reads_one(node: Node) -> bool:
@@ -76,60 +90,65 @@ def _pads(node: Conv) -> bool:
     return any(before or after for before, after in node.padding)
 
 
-def _weights_behind(program: Program, node: Node) -> list[Linear | Conv] | None:
-    """All that read a node, in other shapes too; None where one is no weights, or reads something else besides."""
+def _weights_behind(program: Program, node: Node, gone: Container[str]) -> list[Linear | Conv] | None:
+    """All that read a node, in other shapes too; None where one is no weights, or reads something else besides.
+
+    gone: nodes that what is behind them has taken in.
+    """
     found: list[Linear | Conv] = []
     waiting = [node]
     while waiting:
         readers = program.readers[waiting.pop().name]
         for reader in readers:
-            if not _reads_one(reader) or not isinstance(reader, Linear | Conv | Reshape):
+            if not _reads_one(reader) or not (isinstance(reader, Linear | Conv | Reshape) or reader.name in gone):
                 return None
-            if isinstance(reader, Reshape):
+            if isinstance(reader, Reshape) or reader.name in gone:
                 waiting.append(reader)
-            else:
+            elif isinstance(reader, Linear | Conv):
                 found.append(reader)
         if not readers:
             return None
     return found
 
 
-def _merged(reader: Linear | Conv, affine: _Affine) -> tuple[Doubles, Doubles] | None:
-    """The weight and bias of a reader that takes in what is before it; None where its weights are shared by values."""
+def _merged(reader: Linear | Conv, affine: _Affine, merged: Mapping[str, _Weights]) -> _Weights | None:
+    """A reader's weights with what is before it; None where they are shared by values, or float32 cannot hold them.
+
+    merged: the weights of readers that took something in already.
+    """
     scale, offset = (values.reshape(reader.input_shape) for values in affine)
-    weight = reader.weight.astype(np.float64)
-    bias = np.zeros(len(weight)) if reader.bias is None else reader.bias.astype(np.float64)
+    bias = np.zeros(len(reader.weight)) if reader.bias is None else reader.bias.astype(np.float64)
+    weight, bias = merged.get(reader.name, _Weights(reader.weight.astype(np.float64), bias))
     axis = -1 if isinstance(reader, Linear) else 0
     scale, offset = (np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1) for values in (scale, offset))
     if (scale != scale[:, :1]).any() or (offset != offset[:, :1]).any():
         return None
     scale, offset = scale[:, 0], offset[:, 0]
     if isinstance(reader, Linear):
-        return weight * scale, bias + weight @ offset
+        return _held(weight * scale, bias + weight @ offset)
     if offset.any() and _pads(reader):
         return None
     groups = np.repeat(np.arange(reader.groups), len(weight) // reader.groups)
     scale, offset = (values.reshape(reader.groups, -1)[groups] for values in (scale, offset))
     kernel = (..., *(None,) * (weight.ndim - 2))
     shift = (weight * offset[kernel]).reshape(len(weight), -1).sum(axis=1)
-    return weight * scale[kernel], bias + shift
+    return _held(weight * scale[kernel], bias + shift)
 
 
-def _with_weights(graph: nir.NIRGraph, name: str, weight: Doubles, bias: Doubles) -> nir.NIRGraph:
+def _held(weight: Doubles, bias: Doubles) -> _Weights | None:
+    with np.errstate(over="ignore"):
+        finite = all(np.isfinite(values.astype(np.float32)).all() for values in (weight, bias))
+    return _Weights(weight, bias) if finite else None
+
+
+def _with_weights(graph: nir.NIRGraph, name: str, made: _Weights) -> nir.NIRGraph:
     held: Any = graph.nodes[name]
-    weight = weight.reshape(held.weight.shape).astype(np.float32)
-    if hasattr(held, "bias"):
-        changes = {"weight": weight, "bias": bias.reshape(held.bias.shape).astype(np.float32)}
-        return with_fields(graph, {name: changes})
+    weight, bias = made.weight.reshape(held.weight.shape).astype(np.float32), made.bias.astype(np.float32)
+    if not isinstance(held, nir.Linear):
+        given = getattr(held, "bias", None)
+        bias = bias if given is None else bias.reshape(given.shape)
+        return with_fields(graph, {name: {"weight": weight, "bias": bias}})
     if not bias.any():
         return with_fields(graph, {name: {"weight": weight}})
-    nodes = {**graph.nodes, name: nir.Affine(weight, bias.astype(np.float32))}
+    nodes = {**graph.nodes, name: nir.Affine(weight, bias)}
     return nir.NIRGraph(nodes, graph.edges, metadata=graph.metadata, type_check=False)
-
-
-def _without(graph: nir.NIRGraph, node: Node) -> nir.NIRGraph:
-    """The graph in which what read a node reads what that read."""
-    nodes = {name: held for name, held in graph.nodes.items() if name != node.name}
-    (before,) = (start for start, end in graph.edges if end == node.name)
-    edges = [(before if start == node.name else start, end) for start, end in graph.edges if end != node.name]
-    return nir.NIRGraph(nodes, edges, metadata=graph.metadata, type_check=False)

@@ -6,32 +6,28 @@ from typing import Any
 
 import nir
 import numpy as np
-from numpy.typing import NDArray
 
-from stl_deploy.fold.graph_nodes import find, with_fields
+from stl_deploy.fold.graph_nodes import find, with_fields, without_nodes
+from stl_deploy.fold.norm import Doubles
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Conv, Linear, Program, Scale
-
-Doubles = NDArray[np.float64]
 
 
 def merge_scales(graph: nir.NIRGraph, dialect: Dialect) -> nir.NIRGraph:
     """The graph without the scales that stand alone behind weights of their own; others stay."""
     program = lower(graph, dialect)
-    nodes, edges = dict(graph.nodes), [tuple(edge) for edge in graph.edges]
+    changes, gone = dict[str, dict[str, Any]](), set[str]()
     for scale in program.of(Scale):
         factors = _rows(program, scale)
-        if factors is None or scale.name not in nodes:
+        if factors is None or scale.name not in graph.nodes:
             continue
         before = scale.sources[0].node
         held = find(graph, before)
         fields = {field: getattr(held, field, None) for field in ("weight", "bias")}
-        changes = {field: _times(factors, value) for field, value in fields.items() if value is not None}
-        nodes[before] = with_fields(graph, {before: changes}).nodes[before]
-        del nodes[scale.name]
-        edges = [(before if start == scale.name else start, end) for start, end in edges if end != scale.name]
-    return nir.NIRGraph(nodes, edges, metadata=graph.metadata, type_check=False)
+        changes[before] = {field: _times(factors, value) for field, value in fields.items() if value is not None}
+        gone.add(scale.name)
+    return without_nodes(with_fields(graph, changes), gone)
 
 
 def _times(factors: Doubles, value: Any) -> Any:

@@ -9,7 +9,7 @@ from torch import nn
 
 from stl_deploy.fold.grid import LayerGrid, choose
 from stl_deploy.fold.stages import Stages
-from stl_deploy.graph.exact import MANTISSA_BITS, SPIKES, Grid, largest_sum, sum_grids
+from stl_deploy.graph.exact import MANTISSA_BITS, SPIKES, Grid, sum_grids, synaptic
 from stl_deploy.nn.layers import SumPool2d
 from stl_deploy.nn.network import INPUT, Network
 from stl_deploy.nn.neuron import LI, LIF
@@ -49,8 +49,9 @@ def _round(name: str, stages: Stages, arriving: Grid) -> LayerGrid:
     for mantissa in (MANTISSA_BITS, MANTISSA_BITS - 1):
         weight, bias, grid = choose(name, together, synapse.bias, bound, mantissa)
         # The proof adds the largest sum of either, maybe of two neurons: at most twice the largest of both, one bit.
-        largest = largest_sum(weight[:, :inputs], bias, arriving) + largest_sum(weight[:, inputs:], 0 * bias, SPIKES)
-        proved = Grid(grid.fraction_bits + arriving.fraction_bits, largest).bits
+        sums = sum_grids([synaptic(weight[:, :inputs], bias, arriving), synaptic(weight[:, inputs:], None, SPIKES)])
+        assert sums is not None
+        proved = sums.bits
         if proved <= MANTISSA_BITS:
             break
     synapse.weight[...], synapse.bias[...] = weight[:, :inputs], bias

@@ -110,9 +110,11 @@ def _steps_inside(program: Program, found: Shape, shape: Shape) -> str:
     captured = program.metadata.get(CAPTURED)
     if found[1:] != shape or not isinstance(captured, Mapping) or captured.get("time") != "inside":
         return ""
+    steps = captured.get("steps")
+    written_out = f": repeat x, np.repeat(x[None], {steps}, axis=0)" if isinstance(steps, int) else ""
     return (
         "; this graph was captured from a module that makes its time steps itself (time='inside'), and the graph takes "
-        f"them written out: repeat x, np.repeat(x[None], {captured.get('steps')}, axis=0)"
+        f"them written out{written_out}"
     )
 
 

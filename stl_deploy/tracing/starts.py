@@ -2,7 +2,7 @@
 
 With ``v = 0.8 * v + x + 0.3 * r(k)``, read a step late, the run of step 0 has no layer ``r``, for spikes that are still
 zeros are the same whatever the input; it has the number that ``0.3 * r(k)`` is then: of zeros (a bias times 0.3), or
-zeros where the code let the recurrence start from them. Which of the two is told by computing both.
+zeros where the code let the recurrence start from them. To tell which, both are computed.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ def _start_layer(steps: Steps, signal: Signal) -> None:
 def _are_close(found: Tensor, recorded: Tensor | None) -> bool:
     """Whether values are the same but for how kernels round for another number of samples."""
     assert recorded is not None
+    found, recorded = found.double(), recorded.double()  # gates may be bool
     return bool(((found - recorded).abs() <= 1e-5 * recorded.abs().max()).all())
 
 

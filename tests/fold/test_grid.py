@@ -7,7 +7,10 @@ from hypothesis import strategies as st
 
 from stl_deploy.errors import InputError
 from stl_deploy.fold.grid import choose
+from stl_deploy.fold.rounding import _round
+from stl_deploy.fold.stages import Population, Stages, Synapse
 from stl_deploy.graph.exact import (
+    SPIKES,
     Grid,
     fraction_bits,
     largest_difference,
@@ -15,6 +18,8 @@ from stl_deploy.graph.exact import (
     on_grid,
     prove_exact,
     round_to_grid,
+    sum_grids,
+    synaptic,
 )
 from stl_deploy.graph.program import Floats, Input, Linear, Node, Output, Program, Source
 
@@ -121,3 +126,17 @@ def test_numbers_whose_sums_are_exact_stay_as_they_are() -> None:
     assert prove_exact(_program(w, b, Grid(8, 1.0)))[0].exact
     w, b, grid = choose("conv", weight + 1, bias, Grid(8, 1.0))
     assert grid.largest_change > 0
+
+
+@pytest.mark.parametrize("back", [[[1.0, 0.0], [0.0, 1.0]], [[4.0, 4.0], [0.0, 1.0]], [[1.0, 1.0], [0.0, 0.0]]])
+def test_a_recurrent_population_whose_sums_are_exact_stays_as_it_is(back: list[list[float]]) -> None:
+    """Whole weights, a bias finer than they: the bias alone sets the grid of the sum."""
+    weight, bias, arriving = np.array([[3.0, 4.0], [1.0, 1.0]]), np.array([2.0**-20 + 0.5, 0.25]), Grid(8, 1.0)
+    synapses = {"fc": Synapse(weight.copy(), bias.copy()), "back": Synapse(np.array(back), np.zeros(2))}
+    stages = Stages(synapses, {"lif": Population(np.float32(1), 0.5, "fc", "back")})
+    found = _round("fc", stages, arriving)
+    sums = sum_grids([synaptic(weight, bias, arriving), synaptic(np.array(back), None, SPIKES)])
+    assert sums is not None
+    assert sums.bits <= 24
+    assert (found.bits, found.largest_change) == (sums.bits, 0)
+    np.testing.assert_array_equal(synapses["fc"].bias, bias)

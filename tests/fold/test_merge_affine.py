@@ -15,6 +15,7 @@ import stl_deploy as stl
 import stl_deploy.fold.graph as fold_module
 from stl_deploy.errors import ParityError
 from stl_deploy.fold.graph import fold_graph
+from stl_deploy.fold.graph_nodes import with_metadata
 from stl_deploy.fold.merge_affine import merge_affine
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.lower import lower
@@ -32,6 +33,11 @@ def _conv(weight: Any, bias: Any, padding: int = 0, groups: int = 1) -> nir.Conv
     return nir.Conv2d((2, 2), np.asarray(weight, np.float32), (1, 1), (padding, padding), (1, 1), groups, a(*bias))
 
 
+def _whole(net: nir.NIRGraph) -> nir.NIRGraph:
+    """The graph with whole numbers up to 4 as its input."""
+    return with_metadata(net, {"input": {"coding": "analog", "fraction_bits": 0, "max": 4.0}})
+
+
 def _same(net: nir.NIRGraph, made: nir.NIRGraph) -> None:
     program = lower(net)
     x = np.random.default_rng(0).integers(-3, 4, (5, 2, *program.inputs[0].shape)).astype(np.float32)
@@ -39,7 +45,7 @@ def _same(net: nir.NIRGraph, made: nir.NIRGraph) -> None:
 
 
 def test_an_offset_and_a_scale_go_into_a_linear_layer_by_hand() -> None:
-    net = chain([2], nir.Affine(np.diag(a(2, 4)), a(1, -1)), nir.Scale(a(0.5, 3)), nir.Linear(a([1, 2])))
+    net = _whole(chain([2], nir.Affine(np.diag(a(2, 4)), a(1, -1)), nir.Scale(a(0.5, 3)), nir.Linear(a([1, 2]))))
     made = merge_affine(net, Dialect())
     (weights,) = (node for node in made.nodes.values() if isinstance(node, nir.Linear | nir.Affine))
     assert isinstance(weights, nir.Affine)
@@ -60,7 +66,7 @@ def test_a_scale_alone_gives_no_bias_and_goes_through_flattening() -> None:
 
 def test_each_group_of_a_convolution_takes_in_its_own_channels() -> None:
     weight = np.arange(1, 17).reshape(4, 1, 2, 2)
-    net = chain([2, 2, 2], _depthwise((2, 3), (1, -2)), _conv(weight, (0, 1, 2, 3), groups=2))
+    net = _whole(chain([2, 2, 2], _depthwise((2, 3), (1, -2)), _conv(weight, (0, 1, 2, 3), groups=2)))
     made = merge_affine(net, Dialect())
     (conv,) = (node for node in made.nodes.values() if isinstance(node, nir.Conv2d))
     np.testing.assert_array_equal(conv.weight, weight * np.reshape([2, 2, 3, 3], (4, 1, 1, 1)))
@@ -83,7 +89,7 @@ def test_all_that_read_a_scale_take_it_in() -> None:
 @pytest.mark.parametrize(
     "net",
     [
-        chain([2, 2, 2], _depthwise((2, 3), (1, 0)), _conv(np.ones((1, 2, 3, 3)), (0,), padding=1)),
+        _whole(chain([2, 2, 2], _depthwise((2, 3), (1, 0)), _conv(np.ones((1, 2, 3, 3)), (0,), padding=1))),
         chain(
             [1, 2, 2], nir.Scale(np.arange(4, dtype=np.float32).reshape(1, 2, 2)), _conv(np.ones((1, 1, 2, 2)), (0,))
         ),
@@ -94,22 +100,62 @@ def test_all_that_read_a_scale_take_it_in() -> None:
             _conv(np.ones((2, 1, 1, 1)), (0, 0), padding=1, groups=2),
             nir.Conv2d((4, 4), np.ones((1, 2, 2, 2), np.float32), 1, 0, 1, 1, a(0)),
         ),
+        chain([2], nir.Affine(np.diag(a(2, 4)), a(1, -1)), nir.Linear(a([1, 2]))),
+        chain([1], nir.Scale(a(1e20)), nir.Linear(a([1e20]))),
+        _whole(chain([1], nir.Affine(a([1]), a(1e20)), nir.Linear(a([1e20])))),
     ],
-    ids=["offset before padding", "scale per pixel", "neuron", "mixed values", "padded itself"],
+    ids=[
+        "offset before padding",
+        "scale per pixel",
+        "neuron",
+        "mixed values",
+        "padded itself",
+        "offset of what has no known grid",
+        "weights beyond float32",
+        "bias beyond float32",
+    ],
 )
 def test_what_weights_cannot_take_in_stays(net: nir.NIRGraph) -> None:
     assert merge_affine(net, Dialect()) is net
 
 
+def test_a_convolution_without_bias_gets_one() -> None:
+    conv = _conv(np.ones((1, 2, 2, 2)), (0,))
+    conv.bias = None
+    net = _whole(chain([2, 2, 2], _depthwise((2, 3), (1, -2)), conv))
+    made = merge_affine(net, Dialect())
+    (found,) = (node for node in made.nodes.values() if isinstance(node, nir.Conv2d))
+    np.testing.assert_array_equal(found.bias, [4 * 1 - 4 * 2])
+    _same(net, made)
+
+
+def test_many_in_a_row_go_into_one() -> None:
+    scales = [nir.Scale(a(2, 1)) if i % 2 else nir.Scale(a(0.5, 1)) for i in range(1200)]
+    made = merge_affine(chain([2], *scales, nir.Linear(a([1, 2]))), Dialect())
+    (linear,) = (node for node in made.nodes.values() if isinstance(node, nir.Linear))
+    np.testing.assert_array_equal(linear.weight, [[1, 2]])
+    assert len(made.nodes) == 3
+
+
+def test_an_input_far_from_zero_is_normalised_where_it_was() -> None:
+    """W·mean/std would be large, and float32 rounds the sum of both."""
+    rng = np.random.default_rng(0)
+    torch.manual_seed(0)
+    model = Normalised(nn.Linear(32, 200), flat=True, mean=1e6, std=1.0)
+    x = torch.from_numpy(rng.normal(1e6, 1.0, (6, 20, 2, 4, 4)).astype(np.float32))
+    net = stl.capture(model, x)
+    np.testing.assert_array_equal(net.fold().simulate(x.numpy()).y, model(x).detach().numpy())
+
+
 class Normalised(nn.Module):
-    def __init__(self, layer: nn.Module, flat: bool) -> None:
+    def __init__(self, layer: nn.Module, flat: bool, mean: float = 0.5, std: float = 0.25) -> None:
         super().__init__()
-        self.layer, self.flat = layer, flat
+        self.layer, self.flat, self.mean, self.std = layer, flat, mean, std
 
     def forward(self, x: Tensor) -> Tensor:
         v: Any = 0.0
         found = []
-        for t in (x - 0.5) / 0.25:
+        for t in (x - self.mean) / self.std:
             v = 0.75 * v + self.layer(t.flatten(1) if self.flat else t)
             k = (v - 0.5 > 0).float()
             v = v * (1 - k)

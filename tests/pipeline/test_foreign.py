@@ -351,7 +351,7 @@ def test_netx_is_approximate_where_integers_are_rounded(analog: tuple[Path, Path
         finding["node"]: finding["reason"] for finding in found.json["findings"] if finding["slug"] == "quantisation"
     }
     assert told == {
-        "fc": "weights of about 4 bits with sign fit into 8, at a scale that export's input chooses",
+        "fc": "weights of 5 bits with sign fit into 8, at a scale that export's input chooses",
         "lif": "its threshold is a whole number, and what leaks is rounded toward zero in each step",
     }
     held = {node["node"]: node["targets"]["netx"] for node in found.json["nodes"]}

@@ -159,3 +159,29 @@ def test_a_step_that_does_otherwise_is_told_to_start_from_tensors() -> None:
 
     with pytest.raises(CaptureError, match=r"the same at every step, and let states start from tensors \(torch.zeros"):
         stl.capture(Net(own), torch.rand(6, 4, 16))
+
+
+def test_what_a_recurrence_is_compared_to_is_no_start_and_no_error() -> None:
+    """Gates are bool, and bool tensors have no difference."""
+
+    def equal(net: Net, x: Tensor) -> Tensor:
+        v = k = zeros(x)
+        found = []
+        for t in x:
+            v = torch.where(net.r(k).bool(), 0.8 * v * (1 - k) + net.a(t), 0.8 * v * (1 - k) + net.a(t))
+            k = (v - 0.4 > 0).float()
+            found.append(k)
+        return torch.stack(found)
+
+    def gated(net: Net, x: Tensor) -> Tensor:
+        v = k = zeros(x)
+        found = []
+        for t in x:
+            v = 0.8 * v * (1 - k) + net.a(t) * net.r(k).bool()
+            k = (v - 0.4 > 0).float()
+            found.append(k)
+        return torch.stack(found)
+
+    require_same_spikes(equal)
+    with pytest.raises(CaptureError):
+        require_same_spikes(gated)

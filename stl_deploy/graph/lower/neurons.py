@@ -87,7 +87,7 @@ def require_threshold(name: str, threshold: Floats, reset: Reset, bound: Bound, 
     if reason:
         raise GraphError(
             f"v_threshold: expected thresholds above 0 here; found {float(threshold.min()):g} at "
-            f"{_where(threshold, threshold <= 0)}: {reason}",
+            f"{_where(threshold <= 0)}: {reason}",
             node=name,
             slug="threshold-not-positive",
         )
@@ -97,7 +97,7 @@ def require_tau(name: str, field: str, tau: NDArray[Any]) -> None:
     """Raise GraphError unless τ > 0."""
     if (tau <= 0).any():
         raise GraphError(
-            f"{field}: expected a time constant above 0; found {float(tau.min()):g} at {_where(tau, tau <= 0)}",
+            f"{field}: expected a time constant above 0; found {float(tau.min()):g} at {_where(tau <= 0)}",
             node=name,
             slug="tau-not-positive",
         )
@@ -200,5 +200,5 @@ def reset_of(dialect: Dialect, cuba: bool, looped: bool) -> Reset:
     return dialect.reset
 
 
-def _where(array: NDArray[Any], mask: NDArray[np.bool_]) -> str:
+def _where(mask: NDArray[np.bool_]) -> str:
     return "every neuron" if mask.all() else f"index {np.argwhere(mask)[0].tolist()}"
