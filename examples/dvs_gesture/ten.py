@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from stl_deploy.data.event_files import aer40
+from stl_deploy.errors import StlDeployError
 
 _SHAPE = (2, 128, 128)
 _MICROSECONDS = 500_000
@@ -27,14 +28,22 @@ def main() -> None:
     parser.add_argument("recordings", type=Path)
     parser.add_argument("folder", type=Path)
     options = parser.parse_args()
-    with zipfile.ZipFile(options.recordings) as archive:
+    try:
+        lay_out(options.recordings, options.folder)
+    except (OSError, KeyError, zipfile.BadZipFile, StlDeployError) as error:
+        parser.error(f"{options.recordings}: expected a zip file of 1.bs2 to 10.bs2; {error}")
+
+
+def lay_out(recordings: Path, folder: Path) -> None:
+    """Write the parts of each recording into ``folder``; raises what zipfile does, InputError for damaged events."""
+    with zipfile.ZipFile(recordings) as archive:
         for number in range(1, 11):
             name = f"{number}.bs2"
-            events = aer40(archive.read(name), _SHAPE, f"{options.recordings}: {name}")
+            events = aer40(archive.read(name), _SHAPE, f"{recordings}: {name}")
             p, y, x = np.unravel_index(events.where, _SHAPE)
             table = np.stack([x, y, p, events.when / 1000], 1)
             for index, part in enumerate(("ibmGestureTrain", "ibmGestureTrain", "ibmGestureTest")):
-                place = options.folder / part / f"user{number:02}_{index}"
+                place = folder / part / f"user{number:02}_{index}"
                 place.mkdir(parents=True, exist_ok=True)
                 mine = np.minimum(events.when // _MICROSECONDS, 2) == index
                 np.save(place / f"{number - 1}.npy", table[mine])  # the name is the class, from 0

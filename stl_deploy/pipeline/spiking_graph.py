@@ -149,7 +149,8 @@ class SpikingGraph:
         thresholds: ``weights`` divides each neuron's weights by its threshold, so that every threshold is 1.
         merge_pools: average pools go into the weights behind them, as Loihi needs it.
         input_grid: the input will be multiples of 2^-input_grid with magnitudes up to 1; default: as the graph's
-        metadata declare, else as ``sample`` shows. Layers that no grid reaches are left as they are.
+        metadata declare, else as ``sample`` shows. Layers that no grid reaches are left as they are, but for scales
+        that go into the weights behind them.
         Raises UnsupportedError, naming the node and the remedy, where a pool or threshold cannot go into weights.
         """
         from stl_deploy.fold.graph import fold_graph
