@@ -90,18 +90,19 @@ class Report:
 
 def told(findings: Iterable[Finding]) -> list[str]:
     """Lines for people: what holds for several nodes or targets is said once, where it is first found."""
-    targets: dict[Finding, list[str]] = {}
+    targets: dict[tuple[Finding, bool], list[str]] = {}
     for found in findings:
-        names = targets.setdefault(replace(found, target=None), [])
-        if found.target is not None:
+        names = targets.setdefault((replace(found, target=None), found.target is None), [])
+        if found.target is not None and found.target not in names:
             names.append(found.target)
-    alike: dict[tuple[str, str, str], dict[str, list[str]]] = {}
-    for found, names in targets.items():
-        subject = (f"{found.severity}: {found.slug}", f" for {_listed(names)}" if names else "", found.remedy)
-        nodes = alike.setdefault(subject, {}).setdefault(found.reason, [])
+    alike: dict[tuple[str, str, str, bool], dict[str, list[str]]] = {}
+    for (found, _), names in targets.items():
+        what, where = f"{found.severity}: {found.slug}", f" for {_listed(names)}" if names else ""
+        nodes = alike.setdefault((what, where, found.remedy, found.node is None), {}).setdefault(found.reason, [])
         if found.node is not None:
             nodes.append(f"'{found.node}'")
-    return [line for subject, reasons in alike.items() for line in _paragraph(*subject, reasons)]
+    paragraphs = (_paragraph(*subject[:3], reasons) for subject, reasons in alike.items())
+    return [line for paragraph in paragraphs for line in paragraph]
 
 
 def _paragraph(what: str, target: str, remedy: str, reasons: Mapping[str, Sequence[str]]) -> list[str]:

@@ -276,3 +276,12 @@ def test_what_holds_for_several_nodes_and_targets_is_told_once():
         "info: slow at each of '{n}', 'n2' and 'n3': is slow there",
     ]
     assert str(found[1]) == "warning: rounds at 'n0' for netx: 13 bits become 8 -> accept it"
+
+
+def test_what_holds_for_the_whole_graph_or_every_target_stays_so() -> None:
+    of = [("n0", "netx"), (None, "netx"), ("n0", None), ("n0", "netx")]
+    assert told([Finding("slow", "info", node, "is slow", target=target) for node, target in of]) == [
+        "info: slow at 'n0' for netx: is slow",
+        "info: slow for netx: is slow",
+        "info: slow at 'n0': is slow",
+    ]

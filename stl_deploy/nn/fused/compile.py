@@ -1,8 +1,8 @@
 """How kernels are compiled: without Python's lock, and kept on disk under a key of all their sources.
 
 Numba renews a kept function when its own file changes, not when a file changes that it calls into. The key makes any
-change to this package a new place, so nothing stale is ever loaded. Another clone, another numba or another processor
-compile anew for numba; the key has them, too, so that what is marked as compiled there is.
+change to this package a new place, so nothing stale is ever loaded. Numba compiles anew for another clone, another
+release of its own or another processor; the key covers these, too, so that a mark of what is compiled is never stale.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wra
 
 @cache
 def sources_key() -> str:
-    """A key of every source file of this package, its place and time, and of what compiles it."""
+    """A key of every source file of this package, by path and time of change, and of what compiles it."""
     compiler = (numba.__version__, sys.version, llvmlite.binding.get_host_cpu_name())
     digest = hashlib.sha256(repr(compiler).encode())
     for path in sorted(SOURCES.rglob("*.py")):
