@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import contextlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn, TextIO
@@ -32,6 +34,7 @@ class Endings:
         self.came = False
         self._code: int | None = None
         self._before = dict[int, Any]()
+        self._unraisable = sys.unraisablehook
 
     def watch(self) -> None:
         """Answer SIGINT, SIGTERM and SIGHUP, but for those that are ignored or answered by others."""
@@ -39,6 +42,7 @@ class Endings:
             with contextlib.suppress(ValueError):  # not the main thread
                 if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
                     self._before[number] = signal.signal(number, self._answer)
+        sys.unraisablehook = self._again
 
     def settle(self, code: int) -> None:
         """From here on a signal ends the process at once, with ``code``: nothing is left but to say and to clean up."""
@@ -48,6 +52,7 @@ class Endings:
 
     def restore(self) -> None:
         """Answer signals as before."""
+        sys.unraisablehook = self._unraisable
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -58,6 +63,25 @@ class Endings:
         if number != signal.SIGINT:
             signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
         raise KeyboardInterrupt
+
+    def _again(self, ignored: sys.UnraisableHookArgs) -> None:
+        """An interrupt where Python can only ignore it, as in a weak reference's callback, comes once more, outside."""
+        if not (self.came and issubclass(ignored.exc_type, KeyboardInterrupt)):
+            self._unraisable(ignored)
+            return
+        for number in self._before:
+            signal.signal(number, self._answer)
+        timer = threading.Timer(0.01, _signal_main_thread, [next(iter(self._before))])
+        timer.daemon = True
+        timer.start()
+
+
+def _signal_main_thread(number: int) -> None:
+    main = threading.main_thread().ident
+    if hasattr(signal, "pthread_kill") and main is not None:
+        signal.pthread_kill(main, number)  # wakes it where it waits, which interrupt_main does not
+    else:
+        _thread.interrupt_main(signal.Signals(number))
 
 
 @contextmanager

@@ -185,6 +185,20 @@ def test_a_second_signal_while_the_first_is_told_ends_at_once(tmp_path: Path, na
     assert _shell(f"{sys.executable} twice.py", tmp_path) == (130, "")
 
 
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_where_python_ignores_errors_is_an_interrupt_too(tmp_path: Path, name: str) -> None:
+    (tmp_path / "ignored.py").write_text(
+        "import os, signal, sys, time, weakref\nimport stl_deploy.cli.app as app\nfrom stl_deploy.cli import main\n"
+        "class Thing:\n    pass\n"
+        "def verb(**_):\n    thing = Thing()\n"
+        f"    weak = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.{name}))\n"
+        "    del thing\n    time.sleep(300)\n"
+        "app.app = verb\nsys.argv = ['stl-deploy', 'doctor']\nmain()\n"
+    )
+    found = _shell(f"{sys.executable} ignored.py", tmp_path)
+    assert found == (130, "stl-deploy: interrupted; nothing half-written is left\n")
+
+
 def test_a_users_thread_that_does_not_end_does_not_keep_the_command_from_ending(place: Path) -> None:
     (place / "own.py").write_text(
         "import threading, time, stl_deploy, torch\nthreading.Thread(target=time.sleep, args=(1000,)).start()\n"
