@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _imp
 import _thread
 import atexit
 import contextlib
@@ -11,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, NoReturn, TextIO
 
 from stl_deploy._util.printable import printable
@@ -56,9 +58,11 @@ class Endings:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _answer(self, number: int, _: object) -> None:
+    def _answer(self, number: int, frame: FrameType | None) -> None:
         if self._code is not None:
             os._exit(self._code)
+        if _loads_extension(frame) and _comes_again(number):
+            return
         self.came = True
         if number != signal.SIGINT:
             signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
@@ -71,9 +75,28 @@ class Endings:
             return
         for number in self._before:
             signal.signal(number, self._answer)
-        timer = threading.Timer(0.01, _signal_main_thread, [next(iter(self._before))])
-        timer.daemon = True
+        _comes_again(next(iter(self._before)))
+
+
+def _loads_extension(frame: FrameType | None) -> bool:
+    """Whether an extension module is being loaded: in C++ an exception there ends in abort, or in an ImportError."""
+    while frame is not None:
+        by_importlib = frame.f_code.co_name == "_call_with_frames_removed"
+        if by_importlib and frame.f_locals.get("f") in (_imp.create_dynamic, _imp.exec_dynamic):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _comes_again(number: int) -> bool:
+    """Send a signal to the main thread once more, a moment later; whether it will come."""
+    timer = threading.Timer(0.02, _signal_main_thread, [number])
+    timer.daemon = True
+    try:
         timer.start()
+    except RuntimeError:  # no further thread may start
+        return False
+    return True
 
 
 def _signal_main_thread(number: int) -> None:
@@ -88,8 +111,8 @@ def _signal_main_thread(number: int) -> None:
 def ended_like_interrupted(*, last: bool = False) -> Iterator[Endings]:
     """SIGTERM, and SIGHUP where it is not ignored, as Ctrl-C: an exception, so that temporary files go.
 
-    The exception may come out as another one, for it can be raised anywhere: an extension module in whose first lines
-    it is raised makes an ImportError of it. Whether a signal came is therefore kept.
+    Not while an extension module is loaded. The exception may come out as another one all the same, for others catch
+    what they like. Whether a signal came is therefore kept.
     last: the process ends after this, so signals stay answered.
     """
     endings = Endings()

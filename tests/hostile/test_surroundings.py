@@ -199,6 +199,27 @@ def test_a_signal_where_python_ignores_errors_is_an_interrupt_too(tmp_path: Path
     assert found == (130, "stl-deploy: interrupted; nothing half-written is left\n")
 
 
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_waits_until_an_extension_module_is_loaded(tmp_path: Path, name: str) -> None:
+    """Those in C++ abort, or make an ImportError of it."""
+    (tmp_path / "loading.py").write_text(
+        "import _imp, importlib._bootstrap, os, signal, sys, time\n"
+        "import stl_deploy.cli.app as app\nfrom stl_deploy.cli import main\n"
+        "class Spec:\n    name = 'own'\n    @property\n    def origin(self):\n"
+        f"        os.kill(os.getpid(), signal.{name})\n        time.sleep(0.2)\n"
+        "        print('loaded', file=sys.stderr, flush=True)\n        return '/nowhere.so'\n"
+        "def verb(**_):\n"
+        "    try:\n        importlib._bootstrap._call_with_frames_removed(_imp.create_dynamic, Spec())\n"
+        "    except ImportError:\n        print('went on', file=sys.stderr, flush=True)\n"
+        "    time.sleep(300)\n"
+        "app.app = verb\nsys.argv = ['stl-deploy', 'doctor']\nmain()\n"
+    )
+    found = _shell(f"{sys.executable} loading.py", tmp_path)
+    assert found[0] == 130
+    assert found[1].splitlines()[0] == "loaded"
+    assert found[1].splitlines()[-1] == "stl-deploy: interrupted; nothing half-written is left"
+
+
 def test_a_users_thread_that_does_not_end_does_not_keep_the_command_from_ending(place: Path) -> None:
     (place / "own.py").write_text(
         "import threading, time, stl_deploy, torch\nthreading.Thread(target=time.sleep, args=(1000,)).start()\n"
