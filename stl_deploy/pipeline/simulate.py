@@ -35,7 +35,8 @@ def simulate(
 
     input_grid: of a graph, ``x`` is rounded to multiples of 2^-input_grid, and that is declared.
     settings: the backend's own options, as ``thresholds`` of loihi and lava, ``numeric`` of lava.
-    Raises InputError for a bad source or input, UnsupportedError where the target cannot hold the network.
+    Raises InputError for a bad source or input, and for input off the grid that the graph declares, UnsupportedError
+    where the target cannot hold the network.
     """
     require_suffix(output, ".npz", " for outputs")
     require_other(output, source, input_file)
@@ -47,8 +48,7 @@ def simulate(
     if opened.is_graph:
         program = open_program(opened, dialect, say=say)
         x, labels = read_for(opened, program, input_file)
-        if input_grid is not None:
-            program, x = on_declared_grid(program, x, input_grid, say)
+        program, x = on_declared_grid(program, x, input_grid, say)
     else:
         if input_grid is not None:
             raise InputError(f"{source}: --input-grid is of graphs; an artifact of {opened.kind} has its own grid")

@@ -181,12 +181,10 @@ class SpikingGraph:
         """Run the network: ``.y`` ``[T, B, *shape]``, ``.spikes`` of every spiking layer, ``.readout`` applied.
 
         backend: as ``stl-deploy simulate --backend``. input_grid: ``x`` is rounded to multiples of 2^-input_grid.
-        Raises InputError for input that does not fit or an unknown
+        Raises InputError for input that does not fit or is off the grid that the graph declares, and for an unknown
         backend, UnsupportedError where its target cannot hold the network, ToolError where a tool is missing.
         """
-        program, arrays = self.program, self._given(x)
-        if input_grid is not None:
-            program, arrays = on_declared_grid(program, arrays, input_grid, QUIET)
+        program, arrays = on_declared_grid(self.program, self._given(x), input_grid, QUIET)
         if backend == "reference":
             result = self._run(arrays)
         else:

@@ -280,6 +280,8 @@ def test_a_declared_grid_is_held_to(analog: tuple[Path, Path], cli: Any, tmp_pat
         ["report", declared, "--input", analog[1], "-o", tmp_path / "out"],
         ["energy", declared, "--input", analog[1]],
         ["energy", declared, "--input", labelled, "--over-steps"],
+        ["simulate", declared, "--input", analog[1], "-o", tmp_path / "y.npz", "--backend", "reference"],
+        ["simulate", declared, "--input", analog[1], "-o", tmp_path / "y.npz", "--backend", "loihi"],
     ):
         refused = cli(*call)
         assert refused.code == 2
@@ -288,7 +290,10 @@ def test_a_declared_grid_is_held_to(analog: tuple[Path, Path], cli: Any, tmp_pat
         read(declared).verify(declared, kept["x"])
     with np.load(analog[1]) as kept, pytest.raises(InputError, match="not on the grid that the graph declares"):
         read(declared).energy(kept["x"])
+    with np.load(analog[1]) as kept, pytest.raises(InputError, match="not on the grid that the graph declares"):
+        read(declared).simulate(kept["x"])
     assert not (tmp_path / "net.onnx").exists()
+    assert not (tmp_path / "y.npz").exists()
     assert not (tmp_path / "out").exists()
 
 
