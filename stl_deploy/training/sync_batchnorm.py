@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from stl_deploy._util import processes
-from stl_deploy.nn.layers import StepNorm1d, StepNorm2d
+from stl_deploy.nn.layers import StepNorm1d, StepNorm2d, wide
 from stl_deploy.training import distributed
 
 if TYPE_CHECKING:
@@ -33,13 +33,14 @@ class SharedNorm(StepNorm2d):
         self._by_step = isinstance(norm, StepNorm1d | StepNorm2d)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised, same shape."""
+        """Normalised, same shape; in training of bfloat16 in float32."""
         if not self.training:
             flat = x.flatten(0, 1)
             normed = functional.batch_norm(
                 flat, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
             )
             return normed.view_as(x)
+        x = wide(x)
         axes = [axis for axis in range(x.dim()) if axis != 2 and not (axis == 0 and self._by_step)]
         here = math.prod(x.shape[axis] for axis in axes)
         count = distributed.total(torch.tensor(float(here), dtype=torch.float64))

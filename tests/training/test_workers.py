@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
@@ -21,9 +22,11 @@ from stl_deploy._util import processes
 from stl_deploy.config.load import apply_overrides, dump_config, load_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import ConfigError, InputError
+from stl_deploy.nn.layers import StepNorm2d
 from stl_deploy.training import distributed
 from stl_deploy.training.loop import train
 from stl_deploy.training.run_files import CHECKPOINT
+from stl_deploy.training.sync_batchnorm import SharedNorm
 from tests.conftest import TINY
 
 HERE = Path(__file__).parent
@@ -133,6 +136,36 @@ def test_one_that_is_killed_ends_all_and_resume_gives_the_same_bits(
     killed, whole = (load_file(folder / CHECKPOINT) for folder in (tmp_path / "killed", two[0]))
     assert killed.keys() == whole.keys()
     assert all(torch.equal(killed[name], whole[name]) for name in whole)
+
+
+def test_norms_of_two_take_bfloat16(config_file: Path, tmp_path: Path) -> None:
+    narrow = ["--set", "train.precision=bfloat16"]
+    _torchrun("-m", "stl_deploy", "train", config_file, "-o", tmp_path / "two", *narrow)
+    losses = [epoch["loss"] for epoch in _metrics(tmp_path / "two")]
+    assert len(losses) == 2
+    assert losses[1] < losses[0]
+
+
+@pytest.mark.parametrize("by_step", [False, True])
+def test_a_shared_norm_sums_bfloat16_in_float32(by_step: bool) -> None:
+    norm = StepNorm2d(3) if by_step else torch.nn.BatchNorm2d(3)
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([0.5, 2.0, 1.0]))
+        norm.bias.copy_(torch.tensor([0.0, 1.0, -3.0]))
+    exact, shared = copy.deepcopy(norm).double(), SharedNorm(norm)
+    x = (torch.randn(2, 64, 3, 5, 5, generator=torch.Generator().manual_seed(0)) + 5).bfloat16()
+    ours, theirs = x.clone().requires_grad_(), x.double().requires_grad_()
+    found, expected = shared(ours), exact(theirs) if by_step else exact(theirs.flatten(0, 1)).view(x.shape)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5)
+    for value in ("running_mean", "running_var"):
+        torch.testing.assert_close(getattr(shared, value).double(), getattr(exact, value), rtol=1e-6, atol=0)
+    cost = torch.linspace(-1, 1, found.numel()).view(found.shape)
+    (found * cost).sum().backward()
+    (expected * cost).sum().backward()
+    assert ours.grad is not None
+    assert theirs.grad is not None
+    torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=2**-8, atol=1e-5)
 
 
 def test_the_one_that_failed_says_why_and_nobody_else_speaks(config_file: Path, tmp_path: Path) -> None:
