@@ -8,7 +8,7 @@ Time constants are written in float64, in which every float32 decay and gain has
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from stl_deploy.fold.index_maps import Arranged, flattens
 from stl_deploy.fold.layer_passes import PASSES, join_linears
 from stl_deploy.fold.rearrange import rearrange
 from stl_deploy.fold.time import DT
-from stl_deploy.graph.dialect import Dialect
+from stl_deploy.graph.dialect import Dialect, Loop
 from stl_deploy.graph.lower import METADATA_KEY, lower
 from stl_deploy.graph.lower.loops import ordered
 from stl_deploy.graph.program import (
@@ -72,18 +72,19 @@ def fold_layers(layers: LayerGraph) -> FoldedLayers:
     nodes = {name: _from_leak(node) if isinstance(node, Neuron) else node for name, node in nodes.items()}
     meant = ordered(join_currents(explicit_delays(nodes)))
     dialect = _dialect(meant)
-    late = any(source.delay for node in meant for source in node.sources)
-    *others, last = [
-        replace(dialect, loop=loop) for loop in (("closing_edge", "neuron_output") if late else ("closing_edge",))
-    ]
-    for one in others:
-        graph, program = _read_back(meant, one, layers)
-        if all(_same(node, node.sources, program.by_name[node.name].sources) for node in meant):
-            require_same(meant, program)
-            return FoldedLayers(graph, one, program, arranged)
-    graph, program = _read_back(meant, last, layers)
-    require_same(meant, program)
-    return FoldedLayers(graph, last, program, arranged)
+    attempts: list[tuple[tuple[Node, ...], Loop]] = [(meant, "closing_edge")]
+    if any(source.delay for node in meant for source in node.sources):
+        attempts += [(ordered(late_behind(meant)), "closing_edge"), (meant, "neuron_output")]
+    *others, last = attempts
+    for form, loop in others:
+        graph, program = _read_back(form, replace(dialect, loop=loop), layers)
+        if all(_same(node, node.sources, program.by_name[node.name].sources) for node in form):
+            require_same(form, program)
+            return FoldedLayers(graph, replace(dialect, loop=loop), program, arranged)
+    form, loop = last
+    graph, program = _read_back(form, replace(dialect, loop=loop), layers)
+    require_same(form, program)
+    return FoldedLayers(graph, replace(dialect, loop=loop), program, arranged)
 
 
 def _read_back(nodes: tuple[Node, ...], dialect: Dialect, layers: LayerGraph) -> tuple[nir.NIRGraph, Program]:
@@ -110,6 +111,33 @@ def explicit_delays(nodes: dict[str, Node]) -> dict[str, Node]:
                 sources.append(source)
         found[name] = replace(found[name], sources=tuple(sources))
     return found
+
+
+def late_behind(nodes: Iterable[Node]) -> dict[str, Node]:
+    """The same network with its late edges as far on as can be: behind layers that make zeros of zeros.
+
+    A layer that reads all its sources a step late does what one does that reads them at once and is read a step late,
+    but for the first step, where the one makes something of zeros and the other is not there yet.
+    """
+    found = {node.name: node for node in nodes}
+    while True:
+        moved = next((n for n in found.values() if _of_zeros(n) and min(s.delay for s in n.sources)), None)
+        if moved is None:
+            return found
+        late = min(source.delay for source in moved.sources)
+        for name, node in found.items():
+            sources = (
+                replace(s, delay=s.delay + (late if s.node == moved.name else 0) - (late if node is moved else 0))
+                for s in node.sources
+            )
+            found[name] = replace(node, sources=tuple(sources))
+
+
+def _of_zeros(node: Node) -> bool:
+    """Whether a layer without memory makes zeros of zeros."""
+    if isinstance(node, Linear | Conv):
+        return node.bias is None or not node.bias.any()
+    return isinstance(node, Scale | Pool | Reshape)
 
 
 def _reaches(nodes: Mapping[str, Node], start: str, end: str) -> bool:

@@ -11,7 +11,7 @@ import pytest
 
 from stl_deploy.errors import CaptureError, InputError
 from stl_deploy.fold.index_maps import arrange
-from stl_deploy.fold.layer_graph import fold_layers
+from stl_deploy.fold.layer_graph import fold_layers, late_behind
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.graph.lower import lower
@@ -355,3 +355,17 @@ def test_a_maximum_of_spikes_behind_a_concatenation() -> None:
     x[0, 0, 0, 1, 0] = 2
     program = program_of(graph(image, neuron("a", "input", (1, 2, 2)), late, concat, pool))
     assert run(program, x).y[:, 0, :, 0, 0].tolist() == [[1, 0], [0, 0], [0, 0]]
+
+
+def test_a_late_edge_moves_behind_what_makes_zeros_of_zeros_only() -> None:
+    late = (Source("lif", 1),)
+    free = replace(linear("free", np.eye(2), "lif"), sources=late)
+    biased = replace(linear("biased", np.eye(2), "lif", f32(1, 0)), sources=late)
+    scale = Scale(name="scale", shape=(2,), sources=(Source("free"),), scale=f32(0.5, 0.5))
+    moved = late_behind(
+        [free, biased, scale, replace(neuron("lif", "scale"), sources=(Source("scale"), Source("biased")))]
+    )
+    assert moved["free"].sources == (Source("lif"),)
+    assert moved["scale"].sources == (Source("free"),)
+    assert moved["biased"].sources == late
+    assert set(moved["lif"].sources) == {Source("scale", 1), Source("biased")}

@@ -102,6 +102,28 @@ def test_a_recurrence_with_a_bias_that_is_scaled(own: Callable[[Net, Tensor], Te
     require_same_spikes(own)
 
 
+@pytest.mark.parametrize(
+    "together",
+    [
+        lambda r, r2: 0.3 * (r + r2),
+        lambda r, r2: (r - r2) / 2,
+        lambda r, r2: 0.5 * (0.3 * r + r2) - 0.4 * r2,
+    ],
+    ids=["sum", "difference", "one of them twice"],
+)
+def test_recurrences_without_bias_that_are_scaled_together(together: Callable[[Tensor, Tensor], Tensor]) -> None:
+    def own(net: Net, x: Tensor) -> Tensor:
+        v = k = zeros(x)
+        found = []
+        for t in x:
+            v = 0.8 * v * (1 - k) + net.a(t) + together(k @ net.r.weight.T, k @ net.r2.weight.T)
+            k = (v - 0.4 > 0).float()
+            found.append(k)
+        return torch.stack(found)
+
+    require_same_spikes(own)
+
+
 def leak(state: Any, arriving: Tensor, decay: float) -> Tensor:
     """One line that makes both a current and a potential."""
     found: Tensor = decay * state + arriving
