@@ -14,10 +14,11 @@ import numpy as np
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.integers.fields import said, unread
 from stl_deploy.exporters.integers.net import RESETS
-from stl_deploy.exporters.integers.scales import Doubles, refuse, row_gain
+from stl_deploy.exporters.integers.scales import refuse, row_gain
 from stl_deploy.graph.program import (
     Conv,
     Delay,
+    Doubles,
     Linear,
     Neuron,
     Node,

@@ -33,7 +33,6 @@ from stl_deploy.exporters.integers.real_weights import (
 )
 from stl_deploy.exporters.integers.scales import (
     Candidate,
-    Doubles,
     ThresholdForm,
     candidates,
     closest,
@@ -43,7 +42,19 @@ from stl_deploy.exporters.integers.scales import (
     v_decay,
 )
 from stl_deploy.exporters.integers.simulate import evaluate
-from stl_deploy.graph.program import Delay, Neuron, Node, Output, Pool, Program, Reshape, Scale, Source, is_max_pool
+from stl_deploy.graph.program import (
+    Delay,
+    Doubles,
+    Neuron,
+    Node,
+    Output,
+    Pool,
+    Program,
+    Reshape,
+    Scale,
+    Source,
+    is_max_pool,
+)
 
 Spikes = NDArray[np.uint8]
 

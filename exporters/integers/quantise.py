@@ -17,8 +17,8 @@ from stl_deploy.exporters.integers.branches import values
 from stl_deploy.exporters.integers.building import Build, Fit
 from stl_deploy.exporters.integers.graph import IntegerGraph, IntegerOutput
 from stl_deploy.exporters.integers.real_weights import to_integers
-from stl_deploy.exporters.integers.scales import Doubles, ThresholdForm
-from stl_deploy.graph.program import Input, Node, Program
+from stl_deploy.exporters.integers.scales import ThresholdForm
+from stl_deploy.graph.program import Doubles, Input, Node, Program
 from stl_deploy.graph.run import run
 
 

@@ -12,8 +12,8 @@ from stl_deploy.errors import InputError
 from stl_deploy.exporters.integers.branches import Branches, Leaf
 from stl_deploy.exporters.integers.graph import ConvNode, DenseNode, GainNode
 from stl_deploy.exporters.integers.net import Ints
-from stl_deploy.exporters.integers.scales import WEIGHT_TOP, Doubles
-from stl_deploy.graph.program import Conv, Linear, Neuron, Node, Scale
+from stl_deploy.exporters.integers.scales import WEIGHT_TOP
+from stl_deploy.graph.program import Conv, Doubles, Linear, Neuron, Node, Scale
 
 
 def late(values: NDArray[Any]) -> NDArray[Any]:

@@ -24,13 +24,11 @@ from numpy.typing import NDArray
 
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.integers.net import DECAY_ONE, MAX_BIAS, MAX_THRESHOLD, IntegerNeuron, Ints
-from stl_deploy.graph.program import Floats, Neuron, Node
+from stl_deploy.graph.program import Doubles, Floats, Neuron, Node
 from stl_deploy.graph.threads import map_parts
 
 ThresholdForm = Literal["folded", "per-neuron", "per-layer", "projected", "unrolled"]
 """The last two are folded, after `stl_deploy.exporters.loihi.pixels` has made the thresholds foldable."""
-
-Doubles = NDArray[np.float64]
 
 WEIGHT_TOP = 127
 """8-bit weights with sign: netx doubles them at exponent -1 and loses nothing."""

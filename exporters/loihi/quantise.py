@@ -16,7 +16,6 @@ from stl_deploy.exporters.integers.ranges import LayerRange
 from stl_deploy.exporters.integers.real_weights import bits_of, to_integers
 from stl_deploy.exporters.integers.scales import (
     Candidate,
-    Doubles,
     RealPopulation,
     ThresholdForm,
     candidates,
@@ -36,7 +35,7 @@ from stl_deploy.exporters.loihi.net import (
 from stl_deploy.exporters.loihi.pixels import project_thresholds, unroll
 from stl_deploy.exporters.loihi.simulate import VALUES_AT_ONCE, Spikes, run_layer
 from stl_deploy.exporters.loihi.structure import FlattenStage, PoolStage, SynapseStage, structure
-from stl_deploy.graph.program import Floats, Linear, Node, Program, Shape
+from stl_deploy.graph.program import Doubles, Floats, Linear, Node, Program, Shape
 from stl_deploy.graph.run import run
 from stl_deploy.graph.threads import map_samples
 

@@ -20,9 +20,8 @@ from stl_deploy.errors import UnsupportedError
 from stl_deploy.fold.graph_nodes import find, with_fields
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.lower import lower
-from stl_deploy.graph.program import Conv, Linear, Neuron, Program, is_max_pool
+from stl_deploy.graph.program import Conv, Doubles, Linear, Neuron, Program, is_max_pool
 
-Doubles = NDArray[np.float64]
 _SCALED = ("v_leak", "v_reset")
 _SLUG = "threshold-not-absorbable"
 

@@ -16,7 +16,6 @@ import numpy as np
 
 from stl_deploy._util.json_twin import JsonTwin
 from stl_deploy.errors import InputError
-from stl_deploy.fold.norm import Doubles
 from stl_deploy.graph.exact import (
     MANTISSA_BITS,
     Grid,
@@ -25,7 +24,7 @@ from stl_deploy.graph.exact import (
     largest_sum,
     round_to_grid,
 )
-from stl_deploy.graph.program import Floats
+from stl_deploy.graph.program import Doubles, Floats
 
 _COARSEST = -24
 _FINEST = 100

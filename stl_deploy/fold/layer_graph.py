@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import nir
 import numpy as np
-from numpy.typing import NDArray
 
 from stl_deploy import __version__
 from stl_deploy.errors import CaptureError
@@ -28,6 +27,7 @@ from stl_deploy.graph.lower.loops import ordered
 from stl_deploy.graph.program import (
     Conv,
     Delay,
+    Doubles,
     Floats,
     Input,
     Linear,
@@ -42,8 +42,6 @@ from stl_deploy.graph.program import (
     Synapse,
 )
 from stl_deploy.nn.layer_graph import LayerGraph
-
-Doubles = NDArray[np.float64]
 
 
 class FoldedLayers(NamedTuple):

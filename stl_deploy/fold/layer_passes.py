@@ -12,9 +12,10 @@ from dataclasses import replace
 import numpy as np
 
 from stl_deploy.errors import CaptureError
-from stl_deploy.fold.norm import Doubles, scaled
+from stl_deploy.fold.norm import scaled
 from stl_deploy.graph.program import (
     Conv,
+    Doubles,
     Floats,
     Linear,
     Neuron,

@@ -15,11 +15,10 @@ import nir
 import numpy as np
 
 from stl_deploy.fold.graph_nodes import with_fields, without_nodes
-from stl_deploy.fold.norm import Doubles
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.exact import grids
 from stl_deploy.graph.lower import lower
-from stl_deploy.graph.program import Conv, Floats, Linear, Node, Program, Reshape, Scale
+from stl_deploy.graph.program import Conv, Doubles, Floats, Linear, Node, Program, Reshape, Scale
 from stl_deploy.graph.segments import is_loop, segments
 
 

@@ -8,10 +8,9 @@ import nir
 import numpy as np
 
 from stl_deploy.fold.graph_nodes import find, with_fields, without_nodes
-from stl_deploy.fold.norm import Doubles
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.lower import lower
-from stl_deploy.graph.program import Conv, Linear, Program, Scale
+from stl_deploy.graph.program import Conv, Doubles, Linear, Program, Scale
 
 
 def merge_scales(graph: nir.NIRGraph, dialect: Dialect) -> nir.NIRGraph:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from stl_deploy.errors import InputError
-from stl_deploy.fold.norm import Doubles, Norm, fold_norm
+from stl_deploy.fold.norm import Norm, fold_norm
 from stl_deploy.fold.time import nir_decay
-from stl_deploy.graph.program import Floats
+from stl_deploy.graph.program import Doubles, Floats
 from stl_deploy.nn.network import Network, unsound
 from stl_deploy.nn.neuron import LIF, RLIF
 

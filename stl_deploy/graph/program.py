@@ -45,6 +45,7 @@ from stl_deploy.graph.dialect import Compare, SynapseRule
 
 Shape = tuple[int, ...]
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 N = TypeVar("N", bound="Node")
 Reset = Literal["value", "subtract", "subtract_delayed", "value_delayed", "none", "snntorch_subtract_now"]
 """What a spike does to the potential (see the module's equations)."""

@@ -30,8 +30,9 @@ from torch.nn import functional
 
 from stl_deploy.exporters.integers.net import DECAY_ONE, MAX_BIAS, MAX_THRESHOLD, STATE_SHIFT, STATE_TOP, IntegerNeuron
 from stl_deploy.exporters.integers.real_weights import one_scale
-from stl_deploy.exporters.integers.scales import WEIGHT_TOP, Doubles
+from stl_deploy.exporters.integers.scales import WEIGHT_TOP
 from stl_deploy.exporters.integers.step import exact_type, integrate
+from stl_deploy.graph.program import Doubles
 from stl_deploy.nn.layers import Synapse, wide
 from stl_deploy.nn.neuron import LIF
 

@@ -30,10 +30,10 @@ from stl_deploy.exporters.integers.graph import PopulationNode
 from stl_deploy.exporters.integers.net import DECAY_ONE
 from stl_deploy.exporters.integers.quantise import Quantised
 from stl_deploy.exporters.integers.real_weights import real_weights, split_biases
-from stl_deploy.exporters.integers.scales import Doubles, real_population, refuse, v_decay
+from stl_deploy.exporters.integers.scales import real_population, refuse, v_decay
 from stl_deploy.exporters.loihi.qat.fake_quant import LoihiLIF, WholeReadout, WholeSynapse
 from stl_deploy.exporters.loihi.structure import check_neuron, refusals
-from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Node, Program, is_max_pool
+from stl_deploy.graph.program import Conv, Doubles, Input, Linear, Neuron, Node, Program, is_max_pool
 from stl_deploy.nn.network import Network
 from stl_deploy.nn.neuron import LI, LIF
 from stl_deploy.nn.population import Population

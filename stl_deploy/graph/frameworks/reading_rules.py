@@ -18,9 +18,7 @@ from numpy.typing import NDArray
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.frameworks.execution_order import Edge, queued, traced
-from stl_deploy.graph.program import Floats, Neuron, Node
-
-Doubles = NDArray[np.float64]
+from stl_deploy.graph.program import Doubles, Floats, Neuron, Node
 
 _RATE_ROUNDED = 2.0**-23
 """What 1 - dt/τ, and so dt/τ, may have lost to float32."""

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from stl_deploy.graph.program import Doubles
 from stl_deploy.nn.layer_graph import Norm
 from stl_deploy.tracing.layers.arguments import doubles
 from stl_deploy.tracing.layers.builder import Builder, refusal
 from stl_deploy.tracing.layers.draft import Terms
 from stl_deploy.tracing.nodes import Node
 from stl_deploy.tracing.steps import Ref, Signal
-
-Doubles = NDArray[np.float64]
 
 
 def batch_norm(build: Builder, signal: Signal) -> Terms:
