@@ -211,10 +211,10 @@ def authors(workload: Workload) -> Stack:
 
 
 def training_step(
-    workload: Workload, model: nn.Module, rates: Callable[[Tensor], Tensor], *, fused_adam: bool
+    workload: Workload, model: nn.Module, rates: Callable[[Tensor], Tensor], *, fused_adam: bool, device: str = "cpu"
 ) -> Callable[[], None]:
     """One forward, backward and Adam step; ``rates`` maps input ``[T, B, ...]`` to mean votes ``[B, classes]``."""
-    x, labels = workload.data()
+    x, labels = (one.to(device) for one in workload.data())
     targets = functional.one_hot(labels, CLASSES).to(x.dtype)
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.Adam(learned, fused=fused_adam)

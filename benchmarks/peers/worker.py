@@ -2,6 +2,7 @@
 
 python -m benchmarks.peers.worker PEER WORKLOAD ROUNDS THREADS      seconds of its forms and of the floor, in turn
 python -m benchmarks.peers.worker PEER WORKLOAD --peak FORM         bytes that two training steps need on top
+python -m benchmarks.peers.worker PEER WORKLOAD --card DEVICE STEPS ROUNDS     seconds and bytes on a card, over STEPS
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import importlib
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks import on_card
 from benchmarks.workloads import (
     TINY,
     WORKLOADS,
@@ -58,6 +61,17 @@ def measure(peer: str, workload: Workload, rounds: int) -> dict[str, Any]:
     }
 
 
+def measure_on_card(peer: str, workload: Workload, device: str, rounds: int) -> dict[str, Any]:
+    """Rows of `benchmarks.on_card` of the floor and each form."""
+    forms, module = forms_of(peer)
+    rows = on_card.measure(workload, {name: _entry(make, workload) for name, make in forms.items()}, device, rounds)
+    return {"version": module.VERSION, "torch": torch.__version__, "notes": module.NOTES, "rows": rows}
+
+
+def _entry(make: Callable[[Workload], Stack], workload: Workload) -> on_card.Contestant:
+    return lambda: make(workload), on_card.rates_of
+
+
 @torch.no_grad()
 def agreement_of(make: Callable[[Workload], Stack], workload: Workload) -> float:
     """Share of all spikes of the authors' algorithm, from the same weights in evaluation mode, that are found as well.
@@ -91,6 +105,10 @@ def main(arguments: Sequence[str]) -> None:
         forms, _ = forms_of(peer)
         step, warm_up = (training(work, forms[arguments[3]](work)) for work in (workload, TINY))
         print(json.dumps(peak_of(step, warm_up)))
+        return
+    if arguments[2] == "--card":
+        device, steps, rounds = arguments[3], int(arguments[4]), int(arguments[5])
+        print(json.dumps(measure_on_card(peer, replace(workload, steps=steps), device, rounds)))
         return
     torch.set_num_threads(int(arguments[3]))
     print(json.dumps(measure(peer, workload, int(arguments[2]))))

@@ -24,6 +24,11 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0")) if world_size() > 1 else 0
 
 
+def on_this_machine() -> int:
+    """How many of them are on the same machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if world_size() > 1 else 1
+
+
 @contextmanager
 def others_here(what: str) -> Iterator[None]:
     """Around what all processes do together: raises ToolError where it fails, for then one of them is gone."""

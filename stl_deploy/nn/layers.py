@@ -72,6 +72,36 @@ class StepNorm2d(nn.BatchNorm2d):
         return _norm_by_step(self, super().forward, x)
 
 
+Norm = nn.BatchNorm1d | nn.BatchNorm2d
+
+
+def is_by_step(norm: nn.Module | None) -> bool:
+    """Whether a norm's statistics are those of each time step."""
+    return isinstance(norm, StepNorm1d | StepNorm2d)
+
+
+@torch.no_grad()
+def follow(norm: Norm, mean: Tensor, variance: Tensor) -> None:
+    """Move the running statistics, once for each row; by a mean over all so far where momentum is None, as torch.
+
+    Mean and unbiased variance by channel, ``[S, C]``.
+    """
+    center, spread = running(norm)
+    assert norm.num_batches_tracked is not None
+    for now in zip(mean, variance, strict=True):
+        norm.num_batches_tracked.add_(1)
+        share = 1 / int(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
+        for statistic, value in zip((center, spread), now, strict=True):
+            statistic.lerp_(value.to(statistic.dtype), share)
+
+
+def running(norm: Norm) -> tuple[Tensor, Tensor]:
+    """A norm's running mean and variance."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    return norm.running_mean, norm.running_var
+
+
 def _norm_by_step(norm: nn.Module, forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     if norm.training:
         return torch.stack([forward(step) for step in x.unbind(0)])

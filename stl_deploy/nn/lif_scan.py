@@ -34,7 +34,7 @@ def lif_scan(x: Tensor, theta: Tensor, decay: Tensor, derivative: Derivative, *,
     Differentiable in x, theta and decay; without gradients the trace is not kept. Of the currents' type, but float32
     for bfloat16 currents in torch's operations (on CUDA `stl_deploy.nn.cuda` takes over where it can).
     """
-    if cuda.ready(x, derivative):
+    if cuda.ready(x) and cuda.knows(derivative):
         return cuda.scan(x, theta, decay, derivative, detach_reset=detach_reset)
     x = wide(x)
     if torch.is_grad_enabled() and (x.requires_grad or theta.requires_grad or decay.requires_grad):

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from stl_deploy.config.schema import BuiltSpec, Decision, LiSpec, Mode, ResidualSpec, RunConfig, VoteSpec
 from stl_deploy.errors import InputError
 from stl_deploy.graph.readout import Readout
-from stl_deploy.nn import fused
+from stl_deploy.nn import cuda, fused
 from stl_deploy.nn.build import Branches, Build, build_layer
 from stl_deploy.nn.layers import SumPool2d
 from stl_deploy.nn.neuron import LIF
@@ -104,8 +104,8 @@ class Network(nn.Module):
         """Votes ``[T, B, classes]`` of a sequence ``[T, B, *input_shape]``.
 
         observe: sees the output of every layer, but of norms, and of convolutions of the input, that run as one with
-        their LIF (see `stl_deploy.nn.fused`); with ``every_layer``, or where a layer has forward hooks of torch's, of
-        all.
+        their LIF (see `stl_deploy.nn.fused` and `stl_deploy.nn.cuda`); with ``every_layer``, or where a layer has
+        forward hooks of torch's, of all.
         """
         if x.shape[2:] != self.input_shape or x.dim() < 3:
             raise InputError(f"expected input [T, B, {', '.join(map(str, self.input_shape))}]; found {list(x.shape)}")
@@ -114,6 +114,10 @@ class Network(nn.Module):
         if not every_layer and not self._hooked and fused.ready(x):
             stages = fused.stages(self.layers, self.sources, steps, pools=observe is None)
             x = x[:1] if x.stride(0) == 0 else x
+        elif not every_layer and not self._hooked and cuda.ready(x):
+            from stl_deploy.nn.cuda import plan  # loads Triton
+
+            stages = plan.stages(self.layers, self.sources)
         last_reader = {source: stage.name for stage in stages for source in stage.reads}
         values = {INPUT: x}
         for stage in stages:

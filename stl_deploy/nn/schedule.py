@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from stl_deploy.nn.layers import StepNorm1d, StepNorm2d, Sum
@@ -27,6 +28,24 @@ class Stage(NamedTuple):
 def layerwise(layers: nn.ModuleDict, sources: Sources) -> list[Stage]:
     """Each layer by itself."""
     return [Stage(name, sources[name], partial(over_time, layer)) for name, layer in layers.items()]
+
+
+def readers(name: str, sources: Sources) -> list[str]:
+    """The layers that read one, as often as they do."""
+    return [reader for reader, names in sources.items() for one in names if one == name]
+
+
+def norm_before(name: str, layers: nn.ModuleDict, sources: Sources) -> str | None:
+    """The batch norm in front of a layer that nothing else reads and that can run as one with it, if there is one.
+
+    None where it is in evaluation mode and gradients are wanted: they would not pass.
+    """
+    (before,) = sources[name]
+    if before not in layers or readers(before, sources) != [name]:
+        return None
+    norm = layers[before]
+    known = type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d, StepNorm1d, StepNorm2d)
+    return before if known and (norm.training or not torch.is_grad_enabled()) else None
 
 
 def over_time(layer: nn.Module, *arrived: Tensor) -> Tensor:

@@ -47,8 +47,7 @@ def together() -> Iterator[None]:
 
     with processes.others_here("meet"):
         store, rank, count = _met()
-        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        distributed.init_process_group(backend, store=store, rank=rank, world_size=count)
+        distributed.init_process_group(_backend(torch.cuda.device_count()), store=store, rank=rank, world_size=count)
     try:
         with _ended_by_others():
             yield
@@ -57,6 +56,13 @@ def together() -> Iterator[None]:
         raise
     finally:
         distributed.destroy_process_group()
+
+
+def _backend(cards: int) -> str:
+    """gloo, and NCCL for cards, which takes one process for each: processes that share one add up by gloo, too."""
+    if not cards:
+        return "gloo"
+    return "cpu:gloo,cuda:nccl" if processes.on_this_machine() <= cards else "cpu:gloo,cuda:gloo"
 
 
 @cache

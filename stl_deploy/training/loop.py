@@ -142,13 +142,13 @@ def _rate_in(settings: TrainConfig, epoch: int, part: float) -> float:
 def pick_device(name: str) -> torch.device:
     """``auto``: CUDA where there is one, else the CPU. Raises ConfigError for a device that is not there.
 
-    Of several processes on one machine each takes a CUDA device of its own.
+    Of several processes on one machine each takes a CUDA device of its own, as far as there are enough.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
     if device == torch.device("cuda") and processes.world_size() > 1:
-        device = torch.device("cuda", processes.local_rank())
+        device = torch.device("cuda", processes.local_rank() % max(torch.cuda.device_count(), 1))
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         raise ConfigError(f"key 'train.device': expected cpu; found {name!r} and {count} CUDA devices")

@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from stl_deploy._util import processes
-from stl_deploy.nn.layers import StepNorm1d, StepNorm2d, wide
+from stl_deploy.nn.layers import StepNorm2d, follow, is_by_step, wide
 from stl_deploy.training import distributed
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class SharedNorm(StepNorm2d):
         self.weight, self.bias = norm.weight, norm.bias
         self.running_mean, self.running_var = norm.running_mean, norm.running_var
         self.num_batches_tracked = norm.num_batches_tracked
-        self._by_step = isinstance(norm, StepNorm1d | StepNorm2d)
+        self._by_step = is_by_step(norm)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised, same shape; in training of bfloat16 in float32."""
@@ -48,20 +48,10 @@ class SharedNorm(StepNorm2d):
         mean = distributed.total(x.sum(axes, keepdim=True)) / n
         centred = x - mean
         variance = distributed.total(centred.square().sum(axes, keepdim=True)) / n
-        self._follow(mean.detach(), variance.detach() * (n / (n - 1)))
+        rows = (mean.detach().flatten(1), variance.detach().flatten(1) * (n / (n - 1)))
+        follow(self, *rows)
         channels = [1, 1, -1, *(1,) * (x.dim() - 3)]
         return centred * torch.rsqrt(variance + self.eps) * self.weight.view(channels) + self.bias.view(channels)
-
-    def _follow(self, mean: Tensor, variance: Tensor) -> None:
-        """Move the running statistics, once for each row ``[1 or T, 1, C, ...]``."""
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        assert self.momentum is not None
-        for center, spread in zip(mean, variance, strict=True):
-            self.running_mean.lerp_(center.flatten(), self.momentum)
-            self.running_var.lerp_(spread.flatten(), self.momentum)
-            self.num_batches_tracked.add_(1)
 
 
 def share_norms(network: Network) -> None:

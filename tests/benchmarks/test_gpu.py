@@ -5,15 +5,22 @@ import sys
 
 import torch
 
+from benchmarks import gpu
 from benchmarks.gpu import measure
 from benchmarks.workloads import TINY
 
 
 def test_on_the_cpu_it_measures_what_is_there():
     rows = measure(TINY, "cpu", 1)
-    assert set(rows) == {"floor", "torch scan"}
-    assert rows["floor"]["time_over_floor"] == 1
-    assert rows["torch scan"]["seconds"] > 0
+    assert set(rows) == {"floor", "ours, torch's scan"}
+    assert rows["floor"]["seconds_over_floor"] == 1
+    assert rows["ours, torch's scan"]["seconds"] > 0
+
+
+def test_a_peer_that_is_not_there_is_told(monkeypatch, tmp_path):
+    monkeypatch.setattr(gpu, "environment", lambda name, cache: sys.executable)
+    found = gpu.peer("snntorch", tmp_path, "W2", "cpu", 4, 1)
+    assert found == {"torch": {"failed": "ModuleNotFoundError: No module named 'snntorch'"}}
 
 
 def test_without_a_card_it_is_one_sentence(tmp_path):

@@ -3,18 +3,25 @@
 ``make gpu-interpreted`` installs Triton and runs this; without Triton it is skipped.
 """
 
+import copy
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
+from torch import nn
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is imported
 pytest.importorskip("triton", reason="Triton is not installed: make gpu-interpreted")
 
-from stl_deploy.nn import cuda
+from stl_deploy.config.schema import RunConfig
+from stl_deploy.nn import cuda, fused
 from stl_deploy.nn.cuda.scan import lif_scan as by_kernels
+from stl_deploy.nn.layers import StepNorm2d
 from stl_deploy.nn.lif_scan import lif_scan
+from stl_deploy.nn.network import Network
 from stl_deploy.nn.surrogate import SURROGATES
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -75,6 +82,134 @@ def test_a_potential_on_the_threshold_fires_so_nothing_is_contracted():
     assert bool((spikes[1] == 1).all())
 
 
+READOUT = [{"kind": "linear", "features": 10}, {"kind": "li"}]
+NORMS = {"batch": nn.BatchNorm2d, "step": StepNorm2d}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("norm", list(NORMS))
+@pytest.mark.parametrize("samples", [2, 37])
+def test_a_norm_is_taken_in(norm, dtype, samples):
+    """Against torch's batch norm and scan in float64; no potential is so near its threshold that rounding tells."""
+    torch.manual_seed(0)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    x = (
+        torch.randn(5, samples, *SHAPE, device=DEVICE) * torch.tensor([3.0, 1.0, 0.1], device=DEVICE)[:, None, None] + 2
+    ).to(dtype)
+    theta, decay = torch.rand(SHAPE) + 0.3, torch.tensor(0.6)
+    weights = torch.randn(x.shape, dtype=torch.float64, device=DEVICE)
+    ours = NORMS[norm](3, momentum=0.3)
+    with torch.no_grad():
+        ours.weight.copy_(torch.tensor([1.0, -0.7, 1.5]))
+        ours.bias.copy_(torch.tensor([0.2, 0.0, -0.1]))
+    theirs = copy.deepcopy(ours).double().to(DEVICE)
+    ours = ours.to(wide).to(DEVICE)
+    grads = []
+    for layer, kind in ((theirs, torch.float64), (ours, wide)):
+        leaves = [
+            one.detach().clone().requires_grad_()
+            for one in (x.double() if layer is theirs else x, theta.to(DEVICE, kind), decay.to(DEVICE, kind))
+        ]
+        given = dict(derivative=SURROGATES["triangular"], detach_reset=False)
+        if layer is theirs:
+            currents = layer(leaves[0]) if norm == "step" else layer(leaves[0].flatten(0, 1)).view(x.shape)
+            spikes = lif_scan(currents, *leaves[1:], **given)
+        else:
+            spikes = by_kernels(*leaves, **given, norm=layer)
+            assert spikes.dtype == dtype
+        (spikes.double() * weights).sum().backward()
+        grads.append([spikes.double(), *(one.grad.double() for one in (*leaves, layer.weight, layer.bias))])
+    (expected, *exact), (found, *others) = grads
+    assert 0.05 < expected.mean() < 0.95
+    assert torch.equal(expected, found)
+    for gradient, other in zip(exact, others, strict=True):
+        assert (gradient - other).abs().max() / gradient.abs().max() < CLOSE[dtype]
+    for name in ("running_mean", "running_var", "num_batches_tracked"):
+        torch.testing.assert_close(getattr(ours, name).double(), getattr(theirs, name).double(), rtol=1e-5, atol=1e-6)
+    ours.eval(), theirs.eval()
+    with torch.no_grad():
+        currents = theirs(x.double()) if norm == "step" else theirs(x.double().flatten(0, 1)).view(x.shape)
+        given = (theta.to(DEVICE), decay.to(DEVICE), SURROGATES["triangular"])
+        expected = lif_scan(currents, *given, detach_reset=False)
+        assert torch.equal(by_kernels(x, *given, detach_reset=False, norm=ours).double(), expected)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_network_runs_its_norms_in_the_kernels(monkeypatch, training):
+    """The whole forward and backward pass of a network with a skip, by the kernels and layer by layer."""
+    conv = [{"kind": "conv", "channels": 5, "padding": 1}, {"kind": "norm"}, {"kind": "lif"}]
+    layers = [*conv, {"kind": "pool", "op": "sum"}, {"kind": "residual", "layers": conv}, {"kind": "flatten"}]
+    ends = [{"kind": "linear", "features": 12}, {"kind": "norm", "per_step": True}, {"kind": "lif"}, *READOUT]
+    config = RunConfig.model_validate({"dataset": {"name": "digits", "T": 3}, "network": layers + ends})
+    torch.manual_seed(0)
+    network = Network(config, (3, 8, 8), 10).to(DEVICE).double().train(training)
+    x, found = torch.randn(3, 4, 3, 8, 8, device=DEVICE).double() * 3, []
+    monkeypatch.setenv(fused.SWITCH, "0")
+    for ready in (True, False):
+        monkeypatch.setattr(cuda, "ready", lambda _, ready=ready: ready)
+        one = copy.deepcopy(network)
+        with torch.set_grad_enabled(training):
+            y, spikes = one.record(x)
+        if training:
+            y.square().sum().backward()
+        found.append((spikes, {name: p.grad for name, p in one.named_parameters()}, dict(one.named_buffers())))
+    (spikes, grads, buffers), (spikes2, grads2, buffers2) = found
+    assert len(spikes) == 4
+    for name, one in spikes.items():
+        assert one.any()
+        assert torch.equal(one, spikes2[name]), name
+    for ours, theirs in ((grads, grads2), (buffers, buffers2)):
+        for name, one in ours.items():
+            assert (one is None) == (theirs[name] is None)
+            if one is not None:
+                torch.testing.assert_close(one, theirs[name], rtol=1e-7, atol=1e-9)
+
+
+_COMPILED = """
+import itertools
+import triton
+from triton import language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from stl_deploy.nn.cuda import kernels
+
+NUMBERS = ("steps", "step", "batch", "size", "positions", "own", "samples", "rows", "each")
+of_backward = ("normed", "surrogate", "detach", "learns_decay")
+CHOICES = [
+    *(("forward", ("x", "spikes"), dict(normed=normed)) for normed in (False, True)),
+    *(
+        ("backward", ("x", "grad"), dict(zip(of_backward, chosen)))
+        for chosen in ((False, 0, False, True), (True, 1, True, False), (True, 2, False, True), (False, 3, True, False))
+    ),
+    *(("sums", ("x",), dict(squares=squares)) for squares in (False, True)),
+    ("norm_backward", ("x", "grad_x"), {}),
+]
+TYPES = ("fp32", "bf16", "fp64")
+for card, narrow, ones, (name, given, constants) in itertools.product((75, 80, 90), TYPES, (False, True), CHOICES):
+    kernel, wide = getattr(kernels, name), "fp64" if narrow == "fp64" else "fp32"
+    constants = constants | dict(wide=tl.float64 if wide == "fp64" else tl.float32, block=256)
+    constants |= {one: 1 for one in NUMBERS if ones and one in kernel.arg_names}  # a number that is 1 is compiled in
+    types = {one: "*" + (narrow if one in given else wide) for one in kernel.arg_names}
+    types |= {one: "i32" for one in NUMBERS if one in types} | {one: "constexpr" for one in constants}
+    source = ASTSource(kernel, types, constexprs=constants)
+    made = triton.compile(source, target=GPUTarget("cuda", card, 32), options={"enable_fp_fusion": False})
+    assert made.asm["cubin"]
+    assert "fma" not in made.asm["ptx"] or name != "forward", (card, narrow, name, constants)
+    print(card, narrow, name)
+"""
+
+
+def test_every_kernel_compiles_for_cards_that_are_not_here():
+    """To machine code of three generations of cards, by Triton and the assembler that it brings; no card is needed."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-c", _COMPILED], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(done.stdout.splitlines()) == 162
+
+
 def test_the_cpu_and_unknown_surrogates_stay_with_torch():
-    assert not cuda.ready(torch.zeros(1, 1, 1), SURROGATES["arctan"])
-    assert not cuda.ready(torch.zeros(1, 1, 1), lambda x, *, out=None: x)
+    assert not cuda.ready(torch.zeros(1, 1, 1))
+    assert cuda.knows(SURROGATES["arctan"])
+    assert not cuda.knows(lambda x, *, out=None: x)

@@ -1,11 +1,15 @@
 """What only a CUDA card can show, run by ``make gpu``: the same spikes and training there as on the CPU."""
 
+import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from stl_deploy.config.load import apply_overrides, load_config
+from stl_deploy.config.load import apply_overrides, dump_config, load_config
 from stl_deploy.data import load_dataset
 from stl_deploy.nn import cuda
 from stl_deploy.nn.network import Network
@@ -43,6 +47,32 @@ def test_training_resumes_to_the_same_bits(digits, tmp_path):
         torch.use_deterministic_algorithms(False)
     for (name, a), (_, b) in zip(whole.network.state_dict().items(), part.network.state_dict().items(), strict=True):
         assert torch.equal(a, b), name
+
+
+def test_two_processes_share_one_card(digits, tmp_path):
+    """As the batch of one, by gloo where there are fewer cards than processes."""
+    (tmp_path / "digits.yaml").write_text(dump_config(digits))
+    call = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "stl_deploy"]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "0"}
+    subprocess.run([*call, "train", tmp_path / "digits.yaml", "-o", tmp_path / "two"], env=environment, check=True)
+    train(digits, tmp_path / "one")
+    two, one = (
+        [json.loads(line)["loss"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("two", "one")
+    )
+    assert two == pytest.approx(one, rel=0.05)
+
+
+@pytest.mark.skipif("STL_DEPLOY_DATA" not in os.environ, reason="STL_DEPLOY_DATA names no folder of datasets")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_an_epoch_of_cifar10(precision, tmp_path):
+    """Of the deep net, on the images unpacked into STL_DEPLOY_DATA/cifar10/train and test."""
+    data = Path(os.environ["STL_DEPLOY_DATA"]) / "cifar10"
+    if not (data / "train").is_dir():
+        pytest.skip(f"{data} has no folder train of unpacked images")
+    changes = [f"dataset.data_dir={data}", "train.epochs=1", "train.one_step_epochs=0", "train.device=cuda"]
+    config = apply_overrides(load_config("cifar10_small"), [*changes, f"train.precision={precision}"])
+    assert train(config, tmp_path).test.accuracy > 0.4
 
 
 def test_digits_are_learned_as_on_the_cpu(tmp_path):

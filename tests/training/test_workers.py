@@ -24,7 +24,7 @@ from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.nn.layers import StepNorm2d
 from stl_deploy.training import distributed
-from stl_deploy.training.loop import train
+from stl_deploy.training.loop import pick_device, train
 from stl_deploy.training.run_files import CHECKPOINT
 from stl_deploy.training.sync_batchnorm import SharedNorm
 from tests.conftest import TINY
@@ -213,6 +213,15 @@ def test_processes_that_find_other_checkpoints_do_not_go_on(monkeypatch: pytest.
     monkeypatch.setattr(distributed, "total", lambda x: x)  # the other one is at 0
     with pytest.raises(InputError, match="expected one checkpoint in every process; found different ones"):
         distributed.require_same_epoch(3)
+
+
+def test_processes_that_share_a_card_add_up_by_gloo(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "1", "WORLD_SIZE": "6", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "3"}.items():
+        monkeypatch.setenv(name, value)
+    found = [distributed._backend(cards) for cards in (0, 1, 2, 3, 4)]
+    assert found == ["gloo", *["cpu:gloo,cuda:gloo"] * 2, *["cpu:gloo,cuda:nccl"] * 2]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert pick_device("cuda") == torch.device("cuda", 0)
 
 
 def test_alone_nothing_is_asked_for() -> None:

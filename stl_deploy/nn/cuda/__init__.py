@@ -1,7 +1,8 @@
-"""The LIF scan on CUDA: one Triton kernel forward, one backward; the CUDA twin of `stl_deploy.nn.fused`.
+"""Batch norm and the LIF scan on CUDA: one Triton kernel forward, one backward; the CUDA twin of `stl_deploy.nn.fused`.
 
-`stl_deploy.nn.lif_scan` takes it where `ready` says so. Spikes are those of the torch scan bit for bit; sums of
-gradients over samples are taken in another order. Not yet run on a GPU: the tests run it in Triton's interpreter.
+`stl_deploy.nn.lif_scan`, and `stl_deploy.nn.network.Network` with the norm before each LIF, take it where `ready` says
+so. Spikes of given currents are those of the torch scan bit for bit; a norm, and sums of gradients over samples, round
+otherwise. Not yet run on a GPU: the tests run it in Triton's interpreter, and compile it for several.
 """
 
 from __future__ import annotations
@@ -18,9 +19,14 @@ SWITCH = "STL_DEPLOY_TRITON"
 """Environment variable; ``0`` leaves CUDA to torch's operations."""
 
 
-def ready(x: Tensor, derivative: Derivative) -> bool:
-    """Whether currents on this device, with this surrogate, can take the kernels."""
-    return x.is_cuda and os.environ.get(SWITCH) != "0" and derivative in SURROGATES.values() and installed()
+def ready(x: Tensor) -> bool:
+    """Whether what is on this tensor's device can take the kernels."""
+    return x.is_cuda and os.environ.get(SWITCH) != "0" and installed()
+
+
+def knows(derivative: Derivative) -> bool:
+    """Whether the kernels have this surrogate."""
+    return derivative in SURROGATES.values()
 
 
 @cache

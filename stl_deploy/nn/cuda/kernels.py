@@ -1,13 +1,14 @@
-"""The LIF scan's equations (`stl_deploy.nn.lif_scan`) as Triton kernels: each program takes a block of neurons.
+"""Batch norm and the LIF scan (`stl_deploy.nn.lif_scan`) as Triton kernels: a program takes a block of neurons.
 
-Arrays are contiguous ``[T, B, M]``, one step ``step`` = B·M numbers from the next; thresholds ``[M]``. Potentials have
-the type ``wide``, float32 or float64. ``u = r·β + x`` must not be contracted to one operation, so kernels are launched
-with ``enable_fp_fusion=False``.
+Arrays are contiguous ``[T, B, M]``, one step ``step`` = B·M numbers from the next; thresholds ``[M]``; a norm's numbers
+``[S, C]``, S = T where each step has its own, else 1, for M = C·``positions`` neurons. What is computed has the type
+``wide``, float32 or float64. ``u = r·β + x`` must not be contracted to one operation, so kernels are launched with
+``enable_fp_fusion=False``.
+
+Parameters are not annotated, but for constants: Triton reads annotations as code of the kernel.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import triton
 from triton import language as tl
@@ -15,71 +16,142 @@ from triton import language as tl
 
 @triton.jit
 def forward(
-    x: Any, theta: Any, decay: Any, spikes: Any, trace: Any, steps: Any, step: Any, size: Any,
-    keep: tl.constexpr, wide: tl.constexpr, block: tl.constexpr,
-) -> None:  # fmt: skip
-    """Spikes, and potentials before the reset where ``keep``; one program per block and sample."""
-    neurons = tl.program_id(0) * block + tl.arange(0, block)
+    x, scale, shift, theta, decay, spikes, steps, step, size, positions, own,
+    normed: tl.constexpr, wide: tl.constexpr, block: tl.constexpr,
+):  # fmt: skip
+    """Spikes; one program per sample and block. own: C where each step has its own norm, else 0."""
+    neurons = tl.program_id(1) * block + tl.arange(0, block)
     inside = neurons < size
+    channels = neurons // positions
     level = tl.load(theta + neurons, mask=inside, other=0.0)
     beta = tl.load(decay)
     rest = tl.zeros((block,), dtype=wide)
-    place = tl.program_id(1).to(tl.int64) * size + neurons
+    place = tl.program_id(0).to(tl.int64) * size + neurons
     for _ in range(steps):
-        u = rest * beta + tl.load(x + place, mask=inside, other=0.0).to(wide)
+        u = rest * beta + current(x + place, scale + channels, shift + channels, inside, normed, wide)
         fired = u >= level
         tl.store(spikes + place, tl.where(fired, 1.0, 0.0).to(spikes.dtype.element_ty), mask=inside)
-        if keep:
-            tl.store(trace + place, u, mask=inside)
         rest = tl.where(fired, 0.0, u)
         place += step
+        channels += own
 
 
 @triton.jit
 def backward(
-    grad: Any, trace: Any, theta: Any, decay: Any, grad_x: Any, of_theta: Any, of_decay: Any,
-    steps: Any, step: Any, batch: Any, size: Any, samples: Any,
-    surrogate: tl.constexpr, detach: tl.constexpr, learns_decay: tl.constexpr, wide: tl.constexpr, block: tl.constexpr,
-) -> None:  # fmt: skip
-    """∂x of every step; sums of ∂θ and ∂β over the program's ``samples`` samples, ``[parts, M]``."""
-    neurons = tl.program_id(0) * block + tl.arange(0, block)
+    grad, x, scale, shift, theta, decay, grad_z, of_theta, of_decay,
+    steps, step, batch, size, positions, own, samples,
+    normed: tl.constexpr, surrogate: tl.constexpr, detach: tl.constexpr, learns_decay: tl.constexpr,
+    wide: tl.constexpr, block: tl.constexpr,
+):  # fmt: skip
+    """∂ of every current behind the norm; sums of ∂θ and ∂β over the program's ``samples`` samples, ``[parts, M]``.
+
+    Potentials are computed anew, into the memory of their gradients.
+    """
+    neurons = tl.program_id(1) * block + tl.arange(0, block)
     inside = neurons < size
     level = tl.load(theta + neurons, mask=inside, other=0.0)
     beta = tl.load(decay)
     sum_theta = tl.zeros((block,), dtype=wide)
     sum_decay = tl.zeros((block,), dtype=wide)
-    first = tl.program_id(1).to(tl.int64) * samples
+    first = tl.program_id(0).to(tl.int64) * samples
     begin = first * size + neurons
-    for _ in range(1, steps):
-        begin += step  # to the last step; a product could overflow 32 bits
-    for _ in range(first, min(first + samples, batch)):
+    for _ in range(first, tl.minimum(first + samples, batch)):
         place = begin
         begin += size
+        channels = neurons // positions
+        rest = tl.zeros((block,), dtype=wide)
+        for _ in range(steps):
+            u = rest * beta + current(x + place, scale + channels, shift + channels, inside, normed, wide)
+            tl.store(grad_z + place, u, mask=inside)
+            rest = tl.where(u >= level, 0.0, u)
+            place += step
+            channels += own
+        tl.debug_barrier()  # what one thread stored another may load
         of_rest = tl.zeros((block,), dtype=wide)
-        u = tl.load(trace + place, mask=inside, other=0.0)
+        place -= step
+        u = tl.load(grad_z + place, mask=inside, other=0.0)
         for t in range(steps):
-            fired = u >= level
             of_spike = tl.load(grad + place, mask=inside, other=0.0).to(wide)
             if not detach:
                 of_spike -= u * of_rest
             of_spike *= slope(u - level, surrogate)
             sum_theta -= of_spike
-            of_u = tl.where(fired, 0.0, of_rest) + of_spike
-            tl.store(grad_x + place, of_u.to(grad_x.dtype.element_ty), mask=inside)
+            of_u = tl.where(u >= level, 0.0, of_rest) + of_spike
+            tl.store(grad_z + place, of_u, mask=inside)
             place -= step
             if t < steps - 1:
-                u = tl.load(trace + place, mask=inside, other=0.0)
+                u = tl.load(grad_z + place, mask=inside, other=0.0)
                 if learns_decay:
                     sum_decay += of_u * tl.where(u >= level, 0.0, u)
             of_rest = of_u * beta
-    part = tl.program_id(1).to(tl.int64) * size + neurons
+    part = tl.program_id(0).to(tl.int64) * size + neurons
     tl.store(of_theta + part, sum_theta, mask=inside)
     if learns_decay:
         tl.store(of_decay + part, sum_decay, mask=inside)
 
 
 @triton.jit
-def slope(away: Any, surrogate: tl.constexpr) -> Any:
+def sums(
+    grad, x, center, of_one, of_x, rows, size, positions, each,
+    squares: tl.constexpr, wide: tl.constexpr, block: tl.constexpr,
+):  # fmt: skip
+    """Σ g and Σ g·(x - center) over rows ``[S, rows, M]`` in parts of ``each``, ``[S, parts, M]``.
+
+    squares: g is x - center itself.
+    """
+    neurons = tl.program_id(1) * block + tl.arange(0, block)
+    inside = neurons < size
+    own, part = tl.program_id(2), tl.program_id(0)
+    middle = tl.load(center + own * (size // positions) + neurons // positions, mask=inside, other=0.0)
+    sum_one = tl.zeros((block,), dtype=wide)
+    sum_x = tl.zeros((block,), dtype=wide)
+    first = part * each
+    place = (own.to(tl.int64) * rows + first) * size + neurons
+    for _ in range(first, tl.minimum(first + each, rows)):
+        away = tl.load(x + place, mask=inside, other=0.0).to(wide) - middle
+        g = away if squares else tl.load(grad + place, mask=inside, other=0.0)
+        sum_one += g
+        sum_x += g * away
+        place += size
+    place = (own.to(tl.int64) * tl.num_programs(0) + part) * size + neurons
+    tl.store(of_one + place, sum_one, mask=inside)
+    tl.store(of_x + place, sum_x, mask=inside)
+
+
+@triton.jit
+def norm_backward(
+    grad, x, center, of_grad, of_x, rest, grad_x, rows, size, positions, each,
+    wide: tl.constexpr, block: tl.constexpr,
+):  # fmt: skip
+    """∂x = of_grad·g + of_x·(x - center) + rest, over the rows of `sums`; ``grad_x`` may be ``grad``."""
+    neurons = tl.program_id(1) * block + tl.arange(0, block)
+    inside = neurons < size
+    own = tl.program_id(2)
+    channels = own * (size // positions) + neurons // positions
+    middle = tl.load(center + channels, mask=inside, other=0.0)
+    times_grad = tl.load(of_grad + channels, mask=inside, other=0.0)
+    times_x = tl.load(of_x + channels, mask=inside, other=0.0)
+    more = tl.load(rest + channels, mask=inside, other=0.0)
+    first = tl.program_id(0) * each
+    place = (own.to(tl.int64) * rows + first) * size + neurons
+    for _ in range(first, tl.minimum(first + each, rows)):
+        away = tl.load(x + place, mask=inside, other=0.0).to(wide) - middle
+        g = tl.load(grad + place, mask=inside, other=0.0)
+        tl.store(grad_x + place, (times_grad * g + times_x * away + more).to(grad_x.dtype.element_ty), mask=inside)
+        place += size
+
+
+@triton.jit
+def current(x, scale, shift, inside, normed: tl.constexpr, wide: tl.constexpr):
+    """What arrives at neurons in a step: ``x``, behind a norm x·scale + shift."""
+    arrived = tl.load(x, mask=inside, other=0.0).to(wide)
+    if normed:
+        arrived = arrived * tl.load(scale, mask=inside, other=0.0) + tl.load(shift, mask=inside, other=0.0)
+    return arrived
+
+
+@triton.jit
+def slope(away, surrogate: tl.constexpr):
     """The surrogate derivative at u − θ (`stl_deploy.nn.surrogate`, by position in ``SURROGATES``)."""
     distance = tl.abs(away)
     if surrogate == 0:  # arctan

@@ -1,8 +1,8 @@
-"""The LIF scan as one differentiable function over the Triton kernels."""
+"""Batch norm and the LIF scan as one differentiable function over the Triton kernels."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -11,69 +11,180 @@ from torch.autograd.function import once_differentiable
 from triton import language as tl
 
 from stl_deploy.nn.cuda import kernels
+from stl_deploy.nn.layers import Norm, follow, is_by_step, running
 from stl_deploy.nn.surrogate import SURROGATES, Derivative
 
 _BLOCK = 256
 """Neurons of a program."""
 _PARTS = 32
-"""Into how many sums, at most, the samples' gradients of a threshold go before they are added up: a fixed order."""
+"""Into how many sums, at most, what is summed over samples or rows goes before it is added up: a fixed order."""
 
 
-def lif_scan(x: Tensor, theta: Tensor, decay: Tensor, derivative: Derivative, *, detach_reset: bool) -> Tensor:
-    """Spikes ``[T, B, *shape]``, of the type of ``x``, of a LIF population at rest before step 0.
+def lif_scan(
+    x: Tensor, theta: Tensor, decay: Tensor, derivative: Derivative, *, detach_reset: bool, norm: Norm | None = None
+) -> Tensor:
+    """Spikes ``[T, B, *shape]``, of the type of ``x``, of a LIF population at rest before step 0, behind a norm.
 
-    x: currents ``[T, B, *shape]``, float32, bfloat16 or float64; theta broadcasts to shape; decay is 0-dimensional.
-    Differentiable in all three; the potentials are kept, once, only for gradients.
+    x: currents ``[T, B, *shape]``, float32, bfloat16 or float64, all that is kept for gradients; theta broadcasts to
+    shape; decay is 0-dimensional. Differentiable in all three and the norm's weight and bias. A norm in training mode
+    moves its running statistics as torch's does; in evaluation mode the result has no gradient.
     """
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
     level = theta.to(wide).expand(x.shape[2:]).reshape(-1).contiguous()
     surrogate = list(SURROGATES.values()).index(derivative)
-    spikes: Tensor = _Scan.apply(x.contiguous(), level, decay.to(wide), surrogate, detach_reset)  # type: ignore[no-untyped-call]
+    given = (x.contiguous(), level, decay.to(wide))
+    if norm is None:
+        spikes: Tensor = _Scan.apply(*given, None, None, None, surrogate, detach_reset)  # type: ignore[no-untyped-call]
+    elif norm.training:
+        spikes = _Scan.apply(*given, norm.weight, norm.bias, norm, surrogate, detach_reset)  # type: ignore[no-untyped-call]
+    else:
+        with torch.no_grad():
+            spikes = _spikes(*given, _evaluated(norm))
     return spikes
+
+
+class _Normed(NamedTuple):
+    """What a norm does to currents: of how many rows each, mean, deviation and its affine, ``[S, C]`` each.
+
+    S = T where each step has its own, else 1.
+    """
+
+    rows: int
+    mean: Tensor
+    deviation: Tensor
+    scale: Tensor
+    shift: Tensor
 
 
 class _Scan(torch.autograd.Function):
     """``[T, B, *shape]`` currents, ``[M]`` thresholds and β to spikes; torch expands and sums the threshold."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, level: Tensor, decay: Tensor, surrogate: int, detach: bool) -> Tensor:
-        steps, batch, size = _sizes(x)
-        keep = any(ctx.needs_input_grad)
-        spikes = torch.empty_like(x)
-        trace = x.new_empty(x.shape if keep else (0,), dtype=level.dtype)
-        if spikes.numel():
-            kernels.forward[(triton.cdiv(size, _BLOCK), batch)](
-                x, level, decay, spikes, trace, steps, batch * size, size,
-                keep=keep, wide=_wide(level), block=_BLOCK, enable_fp_fusion=False,
-            )  # fmt: skip
-        ctx.save_for_backward(trace, level, decay)
-        ctx.surrogate, ctx.detach, ctx.dtype = surrogate, detach, x.dtype
-        return spikes
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        level: Tensor,
+        decay: Tensor,
+        gain: Tensor | None,
+        bias: Tensor | None,
+        norm: Norm | None,
+        surrogate: int,
+        detach: bool,
+    ) -> Tensor:
+        normed = None if norm is None else _normed(x, norm)
+        ctx.save_for_backward(x, level, decay, *(normed or ())[1:])
+        ctx.rows, ctx.surrogate, ctx.detach = None if normed is None else normed.rows, surrogate, detach
+        return _spikes(x, level, decay, normed)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        trace, level, decay = ctx.saved_tensors
-        steps, batch, size = _sizes(trace)
+        x, level, decay, *kept = ctx.saved_tensors
+        normed = _Normed(ctx.rows, *kept) if kept else None
+        steps, batch, size, channels = _sizes(x)
         samples = max(triton.cdiv(batch, _PARTS), 1)
         parts = triton.cdiv(batch, samples)
         learns = ctx.needs_input_grad[2]
-        grad_x = torch.empty_like(trace, dtype=ctx.dtype)
+        grad_z = torch.empty_like(x, dtype=level.dtype)
         of_level = level.new_zeros((parts, size))
         of_decay = level.new_zeros((parts, size) if learns else (0,))
-        if trace.numel():
-            kernels.backward[(triton.cdiv(size, _BLOCK), parts)](
-                grad.contiguous(), trace, level, decay, grad_x, of_level, of_decay,
-                steps, batch * size, batch, size, samples,
-                surrogate=ctx.surrogate, detach=ctx.detach, learns_decay=learns, wide=_wide(level), block=_BLOCK,
-                enable_fp_fusion=False,
+        if x.numel():
+            kernels.backward[(parts, triton.cdiv(size, _BLOCK))](
+                grad.contiguous(), x, *_affine(normed, level), level, decay, grad_z, of_level, of_decay,
+                steps, batch * size, batch, size, size // channels, _own(normed, channels), samples,
+                normed=normed is not None, surrogate=ctx.surrogate, detach=ctx.detach, learns_decay=learns,
+                wide=_wide(level.dtype), block=_BLOCK, enable_fp_fusion=False,
             )  # fmt: skip
-        return grad_x, of_level.sum(0), of_decay.sum() if learns else None, None, None
+        rest = (of_level.sum(0), of_decay.sum() if learns else None)
+        if normed is None:
+            return grad_z.to(x.dtype), *rest, *(None,) * 5
+        of_one, of_x = _sums(grad_z, x, normed.mean, normed.rows)
+        of_gain, of_bias = ((one.sum(0)).to(level.dtype) for one in (of_x / normed.deviation, of_one))
+        share = normed.scale / (normed.rows * (size // channels))
+        coefficients = (normed.scale, -share * of_x / normed.deviation**2, -share * of_one)
+        return _norm_backward(grad_z, x, normed, coefficients), *rest, of_gain, of_bias, None, None, None
 
 
-def _sizes(x: Tensor) -> tuple[int, int, int]:
-    return x.shape[0], x.shape[1], x.shape[2:].numel()
+def _spikes(x: Tensor, level: Tensor, decay: Tensor, normed: _Normed | None) -> Tensor:
+    steps, batch, size, channels = _sizes(x)
+    spikes = torch.empty_like(x)
+    if x.numel():
+        kernels.forward[(batch, triton.cdiv(size, _BLOCK))](
+            x, *_affine(normed, level), level, decay, spikes,
+            steps, batch * size, size, size // channels, _own(normed, channels),
+            normed=normed is not None, wide=_wide(level.dtype), block=_BLOCK, enable_fp_fusion=False,
+        )  # fmt: skip
+    return spikes
 
 
-def _wide(level: Tensor) -> Any:
-    return tl.float64 if level.dtype == torch.float64 else tl.float32
+def _normed(x: Tensor, norm: Norm) -> _Normed:
+    """The norm of a batch, whose running statistics move."""
+    steps, batch, size, channels = _sizes(x)
+    own = steps if is_by_step(norm) else 1
+    rows = steps * batch // own
+    number = rows * (size // channels)
+    first = x.view(own, rows, channels, -1)[:, 0, :, 0].double().contiguous()  # near the mean: little cancels
+    of_one, of_x = _sums(None, x, first, rows)
+    mean = first + of_one / number
+    variance = ((of_x - of_one**2 / number) / number).clamp_min(0)
+    follow(norm, mean, variance * (number / (number - 1)))
+    return _Normed(rows, mean, *_coefficients(norm, mean, variance))
+
+
+def _evaluated(norm: Norm) -> _Normed:
+    mean, variance = (one.double()[None] for one in running(norm))
+    return _Normed(0, mean, *_coefficients(norm, mean, variance))
+
+
+def _coefficients(norm: Norm, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Deviation, scale and shift, float64."""
+    deviation = torch.sqrt(variance + norm.eps)
+    scale = norm.weight.detach().double() / deviation
+    return deviation, scale, norm.bias.detach().double() - mean * scale
+
+
+def _sums(grad: Tensor | None, x: Tensor, center: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """Σ g and Σ g·(x - center) of each channel, ``[S, C]``, float64; g is x - center where grad is None."""
+    _, _, size, channels = _sizes(x)
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    each = triton.cdiv(rows, _PARTS)
+    parts, own = triton.cdiv(rows, each), len(center)
+    found = x.new_empty((2, own, parts, size), dtype=wide)
+    kernels.sums[(parts, triton.cdiv(size, _BLOCK), own)](
+        x if grad is None else grad, x, center.to(wide), *found, rows, size, size // channels, each,
+        squares=grad is None, wide=_wide(wide), block=_BLOCK,
+    )  # fmt: skip
+    of_one, of_x = found.view(2, own, parts, channels, -1).double().sum((2, 4))
+    return of_one, of_x
+
+
+def _norm_backward(grad: Tensor, x: Tensor, normed: _Normed, coefficients: tuple[Tensor, ...]) -> Tensor:
+    """∂x of ∂ behind the norm, whose memory is used again where types allow."""
+    _, _, size, channels = _sizes(x)
+    each = triton.cdiv(normed.rows, _PARTS)
+    grad_x = grad if grad.dtype == x.dtype else torch.empty_like(x)
+    numbers = (one.to(grad.dtype) for one in (normed.mean, *coefficients))
+    kernels.norm_backward[(triton.cdiv(normed.rows, each), triton.cdiv(size, _BLOCK), len(normed.mean))](
+        grad, x, *numbers, grad_x, normed.rows, size, size // channels, each,
+        wide=_wide(grad.dtype), block=_BLOCK,
+    )  # fmt: skip
+    return grad_x
+
+
+def _affine(normed: _Normed | None, level: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale and shift as the kernels take them; without a norm anything, which they do not read."""
+    return (level, level) if normed is None else (normed.scale.to(level.dtype), normed.shift.to(level.dtype))
+
+
+def _own(normed: _Normed | None, channels: int) -> int:
+    """How far one step's norm lies from the next's."""
+    return channels if normed is not None and len(normed.mean) > 1 else 0
+
+
+def _sizes(x: Tensor) -> tuple[int, int, int, int]:
+    """T, B, neurons and, of these, channels."""
+    return x.shape[0], x.shape[1], x.shape[2:].numel(), x.shape[2] if x.dim() > 2 else 1
+
+
+def _wide(dtype: torch.dtype) -> Any:
+    return tl.float64 if dtype == torch.float64 else tl.float32

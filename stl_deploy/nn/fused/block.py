@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from stl_deploy.nn.fused import norm_kernels
@@ -26,8 +26,7 @@ from stl_deploy.nn.fused.passes import (
 )
 from stl_deploy.nn.fused.rows import Array
 from stl_deploy.nn.fused.sample_threads import array, run, split, wide
-
-Norm = nn.BatchNorm1d | nn.BatchNorm2d
+from stl_deploy.nn.layers import Norm, follow, running
 
 
 def block(x: Tensor, theta: Tensor, decay: Tensor, norm: Norm | None, form: Form) -> Tensor:
@@ -52,26 +51,6 @@ def evaluation_affine(norm: Norm) -> tuple[Array, Array]:
     mean, variance = (double(one) for one in running(norm))
     scale = double(norm.weight) / np.sqrt(variance + norm.eps)
     return scale[None], (double(norm.bias) - mean * scale)[None]
-
-
-def follow(norm: Norm, count: Array, mean: Array, squares: Array) -> None:
-    """Move the running statistics, once for each row; by a mean over all so far where momentum is None, as torch.
-
-    Number ``[S]``, mean and sum of squared deviations by channel, ``[S, C]``, float64.
-    """
-    assert norm.num_batches_tracked is not None
-    for n, center, square in zip(count, mean, squares, strict=True):
-        norm.num_batches_tracked.add_(1)
-        share = 1 / int(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
-        for statistic, value in zip(running(norm), (center, square / (n - 1)), strict=True):
-            statistic.lerp_(torch.from_numpy(value).to(statistic.dtype), share)
-
-
-def running(norm: Norm) -> tuple[Tensor, Tensor]:
-    """A norm's running mean and variance."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    return norm.running_mean, norm.running_var
 
 
 class _Normed(NamedTuple):
@@ -117,7 +96,7 @@ class _Block(torch.autograd.Function):
             deviation = np.sqrt(squares / count[:, None] + norm.eps)
             scale = double(gain) / deviation
             ctx.norm = _Normed(count, mean, deviation, scale, double(bias) - mean * scale)
-            follow(norm, count, mean, squares)
+            follow(norm, torch.from_numpy(mean), torch.from_numpy(squares / (count[:, None] - 1)))
         affine, keep_trace = (ctx.norm.scale, ctx.norm.shift), any(ctx.needs_input_grad)
         spikes, trace, level = _spikes(x, rows, affine, theta, decay, form, layout, keep_trace=keep_trace)
         ctx.save_for_backward(rows if norm is not None else rows[:0], trace, theta, level, decay)

@@ -8,15 +8,15 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stl_deploy.nn.fused.block import Norm, block
+from stl_deploy.nn.fused.block import block
 from stl_deploy.nn.fused.input_convolution.convolution import enters, entry_block
 from stl_deploy.nn.fused.input_dense import dense as input_dense
 from stl_deploy.nn.fused.passes import Form
 from stl_deploy.nn.fused.winograd import convolution as winograd
 from stl_deploy.nn.fused.working import works
-from stl_deploy.nn.layers import StepNorm1d, StepNorm2d, Synapse
+from stl_deploy.nn.layers import Norm, Synapse, is_by_step
 from stl_deploy.nn.neuron import LIF
-from stl_deploy.nn.schedule import Sources, Stage, over_time
+from stl_deploy.nn.schedule import Sources, Stage, norm_before, over_time, readers
 
 _WEIGHTS = (nn.Conv2d, nn.Linear, Synapse)
 
@@ -59,29 +59,25 @@ def stages(layers: nn.ModuleDict, sources: Sources, steps: int, *, pools: bool, 
 
 def _is_private(name: str, layers: nn.ModuleDict, sources: Sources) -> bool:
     """Whether a layer's output is memory of its own that one layer reads."""
-    return name in layers and isinstance(layers[name], _WEIGHTS) and len(_readers(name, sources)) == 1
+    return name in layers and isinstance(layers[name], _WEIGHTS) and len(readers(name, sources)) == 1
 
 
 def _unit(name: str, layers: nn.ModuleDict, sources: Sources, pools: bool) -> _Unit:
     lif, names, norm, entry, pool = layers[name], [name], None, None, 1
     assert isinstance(lif, LIF)
-    (before,) = sources[name]
-    if before in layers and _readers(before, sources) == [name] and _is_norm(layers[before]):
+    before = norm_before(name, layers, sources)
+    if before is not None:
         norm = layers[before]
         names.insert(0, before)
     (before,) = sources[names[0]]
-    if before in layers and _readers(before, sources) == [names[0]] and _enters(before, layers, sources):
+    if before in layers and readers(before, sources) == [names[0]] and _enters(before, layers, sources):
         entry = layers[before]
         names.insert(0, before)
-    readers = _readers(name, sources)
-    if pools and len(readers) == 1 and (side := _side(layers[readers[0]])):
+    behind = readers(name, sources)
+    if pools and len(behind) == 1 and (side := _side(layers[behind[0]])):
         pool = side
-        names.append(readers[0])
+        names.append(behind[0])
     return _Unit(tuple(names), entry, norm, lif, pool)  # type: ignore[arg-type]
-
-
-def _readers(name: str, sources: Sources) -> list[str]:
-    return [reader for reader, names in sources.items() for one in names if one == name]
 
 
 def _enters(name: str, layers: nn.ModuleDict, sources: Sources) -> bool:
@@ -94,12 +90,6 @@ def _is_input(name: str, layers: nn.ModuleDict, sources: Sources) -> bool:
     return name not in layers or (type(layers[name]) is nn.Flatten and sources[name][0] not in layers)
 
 
-def _is_norm(layer: nn.Module) -> bool:
-    """Whether a layer is a batch norm that a block can compute; in evaluation it gives no gradients."""
-    known = type(layer) in (nn.BatchNorm1d, nn.BatchNorm2d, StepNorm1d, StepNorm2d)
-    return known and (layer.training or not torch.is_grad_enabled())
-
-
 def _side(layer: nn.Module) -> int:
     """The side of a max pooling's windows if they tile the map, else 0."""
     if type(layer) is not nn.MaxPool2d or layer.kernel_size != layer.stride or not isinstance(layer.stride, int):
@@ -108,7 +98,7 @@ def _side(layer: nn.Module) -> int:
 
 
 def _run_unit(unit: _Unit, steps: int, reuse: bool, x: Tensor) -> Tensor:
-    lif, by_step = unit.lif, isinstance(unit.norm, StepNorm1d | StepNorm2d)
+    lif, by_step = unit.lif, is_by_step(unit.norm)
     form = Form(steps, lif.shape[0], unit.pool, by_step, lif.surrogate_name, lif.detach_reset, reuse)
     if unit.entry is not None:
         if not x.requires_grad:

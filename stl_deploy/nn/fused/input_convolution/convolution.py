@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from stl_deploy.nn.fused.block import Norm, double, follow, running
+from stl_deploy.nn.fused.block import double
 from stl_deploy.nn.fused.input_convolution import events
 from stl_deploy.nn.fused.input_convolution.events import Entry, Kernel
 from stl_deploy.nn.fused.passes import (
@@ -32,6 +32,7 @@ from stl_deploy.nn.fused.passes import (
 from stl_deploy.nn.fused.rows import Array
 from stl_deploy.nn.fused.sample_threads import array, is_plain, run, split, wide
 from stl_deploy.nn.fused.vectors import LANES
+from stl_deploy.nn.layers import Norm, follow, running
 
 _NOTHING = np.empty((0, 1))
 _FEW_TAPS = 32
@@ -110,7 +111,8 @@ def _folded(image: Tensor, conv: nn.Conv2d, norm: Norm | None, form: Form) -> tu
         center = window @ weight.T + bias
         variance = ((weight @ covariance) * weight).sum(2)
         shown = 1 if form.by_step else form.steps // len(image)
-        follow(norm, count * shown, array(center), array(variance) * count[:, None] * shown)
+        number = torch.from_numpy(count * shown)[:, None]
+        follow(norm, center.detach(), variance.detach() * (number / (number - 1)))
     else:
         center, variance = (one[None].double() for one in running(norm))
     scale = norm.weight / torch.sqrt(variance + norm.eps)
