@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from stl_deploy.errors import InputError
+
 
 def wide(x: Tensor) -> Tensor:
     """bfloat16 as float32, anything else as it is: for sums that eight bits would lose."""
@@ -73,6 +75,7 @@ class StepNorm2d(nn.BatchNorm2d):
 
 
 Norm = nn.BatchNorm1d | nn.BatchNorm2d
+_LEAST_VALUES = 2
 
 
 def is_by_step(norm: nn.Module | None) -> bool:
@@ -81,17 +84,22 @@ def is_by_step(norm: nn.Module | None) -> bool:
 
 
 @torch.no_grad()
-def follow(norm: Norm, mean: Tensor, variance: Tensor) -> None:
+def follow(norm: Norm, mean: Tensor, variance: Tensor, number: Tensor | float) -> None:
     """Move the running statistics, once for each row; by a mean over all so far where momentum is None, as torch.
 
-    Mean and unbiased variance by channel, ``[S, C]``.
+    Mean and variance by channel, ``[S, C]``, of so many values each, ``[S, 1]`` or one for all. Raises InputError
+    where that is one.
     """
-    center, spread = running(norm)
+    if float(torch.as_tensor(number).min()) < _LEAST_VALUES:
+        raise InputError(
+            "expected at least two values of each channel for batch norm to learn from; found one (a batch of one "
+            "sample at one step?); use larger batches, or no norm"
+        )
     assert norm.num_batches_tracked is not None
-    for now in zip(mean, variance, strict=True):
+    for now in zip(mean, variance * (number / (number - 1)), strict=True):
         norm.num_batches_tracked.add_(1)
         share = 1 / int(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
-        for statistic, value in zip((center, spread), now, strict=True):
+        for statistic, value in zip(running(norm), now, strict=True):
             statistic.lerp_(value.to(statistic.dtype), share)
 
 

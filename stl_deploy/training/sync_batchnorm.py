@@ -48,8 +48,7 @@ class SharedNorm(StepNorm2d):
         mean = distributed.total(x.sum(axes, keepdim=True)) / n
         centred = x - mean
         variance = distributed.total(centred.square().sum(axes, keepdim=True)) / n
-        rows = (mean.detach().flatten(1), variance.detach().flatten(1) * (n / (n - 1)))
-        follow(self, *rows)
+        follow(self, mean.detach().flatten(1), variance.detach().flatten(1), n)
         channels = [1, 1, -1, *(1,) * (x.dim() - 3)]
         return centred * torch.rsqrt(variance + self.eps) * self.weight.view(channels) + self.bias.view(channels)
 

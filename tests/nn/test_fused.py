@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from stl_deploy.config.load import apply_overrides, load_config
+from stl_deploy.errors import InputError
 from stl_deploy.nn import fused
 from stl_deploy.nn.fused import compile as compile_module
 from stl_deploy.nn.fused import kernels, warm
@@ -134,6 +135,13 @@ def test_running_statistics_are_a_mean_over_batches_without_a_momentum(kind):
             norm.momentum = None
             function(x, theta, decay, norm, form)
     torch.testing.assert_close(norms[0].state_dict(), norms[1].state_dict())
+
+
+def test_a_norm_of_one_value_is_refused_and_its_statistics_stay():
+    norm, form = nn.BatchNorm1d(3), Form(1, 3, 1, False, "arctan", False)
+    with pytest.raises(InputError, match=r"at least two values of each channel .* found one"):
+        block(torch.rand(1, 1, 3), torch.ones(3), torch.tensor(0.5), norm, form)
+    torch.testing.assert_close(norm.state_dict(), nn.BatchNorm1d(3).state_dict())
 
 
 @pytest.mark.parametrize("detach", [False, True])

@@ -127,7 +127,7 @@ def _normed(x: Tensor, norm: Norm) -> _Normed:
     of_one, of_x = _sums(None, x, first, rows)
     mean = first + of_one / number
     variance = ((of_x - of_one**2 / number) / number).clamp_min(0)
-    follow(norm, mean, variance * (number / (number - 1)))
+    follow(norm, mean, variance, number)
     return _Normed(rows, mean, *_coefficients(norm, mean, variance))
 
 

@@ -93,10 +93,11 @@ class _Block(torch.autograd.Function):
             assert gain is not None
             assert bias is not None
             count, mean, squares = _moments(rows, form, layout)
-            deviation = np.sqrt(squares / count[:, None] + norm.eps)
+            variance = squares / count[:, None]
+            follow(norm, *(torch.from_numpy(one) for one in (mean, variance, count[:, None])))
+            deviation = np.sqrt(variance + norm.eps)
             scale = double(gain) / deviation
             ctx.norm = _Normed(count, mean, deviation, scale, double(bias) - mean * scale)
-            follow(norm, torch.from_numpy(mean), torch.from_numpy(squares / (count[:, None] - 1)))
         affine, keep_trace = (ctx.norm.scale, ctx.norm.shift), any(ctx.needs_input_grad)
         spikes, trace, level = _spikes(x, rows, affine, theta, decay, form, layout, keep_trace=keep_trace)
         ctx.save_for_backward(rows if norm is not None else rows[:0], trace, theta, level, decay)

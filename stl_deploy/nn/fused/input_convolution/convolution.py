@@ -111,8 +111,7 @@ def _folded(image: Tensor, conv: nn.Conv2d, norm: Norm | None, form: Form) -> tu
         center = window @ weight.T + bias
         variance = ((weight @ covariance) * weight).sum(2)
         shown = 1 if form.by_step else form.steps // len(image)
-        number = torch.from_numpy(count * shown)[:, None]
-        follow(norm, center.detach(), variance.detach() * (number / (number - 1)))
+        follow(norm, center.detach(), variance.detach(), torch.from_numpy(count * shown)[:, None])
     else:
         center, variance = (one[None].double() for one in running(norm))
     scale = norm.weight / torch.sqrt(variance + norm.eps)
