@@ -84,11 +84,11 @@ def is_by_step(norm: nn.Module | None) -> bool:
 
 
 @torch.no_grad()
-def follow(norm: Norm, mean: Tensor, variance: Tensor, number: Tensor | float) -> None:
+def follow(norm: Norm, mean: Tensor, squares: Tensor, number: Tensor | float) -> None:
     """Move the running statistics, once for each row; by a mean over all so far where momentum is None, as torch.
 
-    Mean and variance by channel, ``[S, C]``, of so many values each, ``[S, 1]`` or one for all. Raises InputError
-    where that is one.
+    Mean and sum of squared deviations by channel, ``[S, C]``, of so many values each, ``[S, 1]`` or one for all.
+    Raises InputError where that is one.
     """
     if float(torch.as_tensor(number).min()) < _LEAST_VALUES:
         raise InputError(
@@ -96,7 +96,7 @@ def follow(norm: Norm, mean: Tensor, variance: Tensor, number: Tensor | float) -
             "sample at one step?); use larger batches, or no norm"
         )
     assert norm.num_batches_tracked is not None
-    for now in zip(mean, variance * (number / (number - 1)), strict=True):
+    for now in zip(mean, squares / (number - 1), strict=True):
         norm.num_batches_tracked.add_(1)
         share = 1 / int(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
         for statistic, value in zip(running(norm), now, strict=True):

@@ -47,10 +47,10 @@ class SharedNorm(StepNorm2d):
         n = float(count)
         mean = distributed.total(x.sum(axes, keepdim=True)) / n
         centred = x - mean
-        variance = distributed.total(centred.square().sum(axes, keepdim=True)) / n
-        follow(self, mean.detach().flatten(1), variance.detach().flatten(1), n)
+        squares = distributed.total(centred.square().sum(axes, keepdim=True))
+        follow(self, mean.detach().flatten(1), squares.detach().flatten(1), n)
         channels = [1, 1, -1, *(1,) * (x.dim() - 3)]
-        return centred * torch.rsqrt(variance + self.eps) * self.weight.view(channels) + self.bias.view(channels)
+        return centred * torch.rsqrt(squares / n + self.eps) * self.weight.view(channels) + self.bias.view(channels)
 
 
 def share_norms(network: Network) -> None:

@@ -126,9 +126,9 @@ def _normed(x: Tensor, norm: Norm) -> _Normed:
     first = x.view(own, rows, channels, -1)[:, 0, :, 0].double().contiguous()  # near the mean: little cancels
     of_one, of_x = _sums(None, x, first, rows)
     mean = first + of_one / number
-    variance = ((of_x - of_one**2 / number) / number).clamp_min(0)
-    follow(norm, mean, variance, number)
-    return _Normed(rows, mean, *_coefficients(norm, mean, variance))
+    squares = (of_x - of_one**2 / number).clamp_min(0)
+    follow(norm, mean, squares, number)
+    return _Normed(rows, mean, *_coefficients(norm, mean, squares / number))
 
 
 def _evaluated(norm: Norm) -> _Normed:

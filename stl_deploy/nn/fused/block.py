@@ -93,9 +93,8 @@ class _Block(torch.autograd.Function):
             assert gain is not None
             assert bias is not None
             count, mean, squares = _moments(rows, form, layout)
-            variance = squares / count[:, None]
-            follow(norm, *(torch.from_numpy(one) for one in (mean, variance, count[:, None])))
-            deviation = np.sqrt(variance + norm.eps)
+            follow(norm, *(torch.from_numpy(one) for one in (mean, squares, count[:, None])))
+            deviation = np.sqrt(squares / count[:, None] + norm.eps)
             scale = double(gain) / deviation
             ctx.norm = _Normed(count, mean, deviation, scale, double(bias) - mean * scale)
         affine, keep_trace = (ctx.norm.scale, ctx.norm.shift), any(ctx.needs_input_grad)

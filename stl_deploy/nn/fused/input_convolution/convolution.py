@@ -111,7 +111,8 @@ def _folded(image: Tensor, conv: nn.Conv2d, norm: Norm | None, form: Form) -> tu
         center = window @ weight.T + bias
         variance = ((weight @ covariance) * weight).sum(2)
         shown = 1 if form.by_step else form.steps // len(image)
-        follow(norm, center.detach(), variance.detach(), torch.from_numpy(count * shown)[:, None])
+        number = torch.from_numpy(count * shown)[:, None]
+        follow(norm, center.detach(), variance.detach() * number, number)
     else:
         center, variance = (one[None].double() for one in running(norm))
     scale = norm.weight / torch.sqrt(variance + norm.eps)
