@@ -53,8 +53,13 @@ def _switched(*, kernels: bool) -> Callable[[nn.Module], on_card.Rates]:
         assert isinstance(model, Network)
 
         def rates(x: Tensor) -> Tensor:
+            before = os.environ.get(cuda.SWITCH)
             os.environ[cuda.SWITCH] = str(int(kernels))
-            return model.scores(model(x))
+            try:
+                return model.scores(model(x))
+            finally:
+                del os.environ[cuda.SWITCH]
+                os.environ.update({} if before is None else {cuda.SWITCH: before})
 
         return rates
 
@@ -88,7 +93,7 @@ def main() -> None:
     if carded and not torch.cuda.is_available():
         raise SystemExit("no CUDA device found: this bench needs one (--device cpu tests the bench itself)")
     found: dict[str, Any] = {
-        "device": torch.cuda.get_device_name(0) if carded else "cpu",
+        "device": torch.cuda.get_device_name(torch.device(arguments.device)) if carded else "cpu",
         "torch": torch.__version__,
         "evidence": "measured",
         "workloads": {},

@@ -61,13 +61,13 @@ def _seconds(step: Callable[[], None], device: str) -> float:
 def _bytes(step: Callable[[], None], device: str) -> float:
     gc.collect()
     _finish(device)
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
     step()
     _finish(device)
-    return float(torch.cuda.max_memory_allocated() - before)
+    return float(torch.cuda.max_memory_allocated(device) - before)
 
 
 def _finish(device: str) -> None:
     if device.startswith("cuda"):
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)

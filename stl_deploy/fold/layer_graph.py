@@ -114,6 +114,7 @@ def explicit_delays(nodes: dict[str, Node]) -> dict[str, Node]:
 def late_behind(nodes: Iterable[Node]) -> dict[str, Node]:
     """The same network with its late edges as far on as can be: behind layers that make zeros of zeros.
 
+    Every loop must go through another kind of layer, or an edge would go round it for ever.
     A layer that reads all its sources a step late does what one does that reads them at once and is read a step late,
     but for the first step, where the one makes something of zeros and the other is not there yet.
     """

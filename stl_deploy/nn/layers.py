@@ -83,6 +83,15 @@ def is_by_step(norm: nn.Module | None) -> bool:
     return isinstance(norm, StepNorm1d | StepNorm2d)
 
 
+def require_values(number: float) -> None:
+    """Raise InputError unless batch norm has several values of each channel to learn from."""
+    if number < _LEAST_VALUES:
+        raise InputError(
+            f"expected at least two values of each channel for batch norm to learn from; found {number:g} (a batch of "
+            "one sample at one step?); use larger batches, or no norm"
+        )
+
+
 @torch.no_grad()
 def follow(norm: Norm, mean: Tensor, squares: Tensor, number: Tensor | float) -> None:
     """Move the running statistics, once for each row; by a mean over all so far where momentum is None, as torch.
@@ -90,11 +99,7 @@ def follow(norm: Norm, mean: Tensor, squares: Tensor, number: Tensor | float) ->
     Mean and sum of squared deviations by channel, ``[S, C]``, of so many values each, ``[S, 1]`` or one for all.
     Raises InputError where that is one.
     """
-    if float(torch.as_tensor(number).min()) < _LEAST_VALUES:
-        raise InputError(
-            "expected at least two values of each channel for batch norm to learn from; found one (a batch of one "
-            "sample at one step?); use larger batches, or no norm"
-        )
+    require_values(float(torch.as_tensor(number).min()))
     assert norm.num_batches_tracked is not None
     for now in zip(mean, squares / (number - 1), strict=True):
         norm.num_batches_tracked.add_(1)

@@ -35,7 +35,7 @@ def lif_scan(x: Tensor, theta: Tensor, decay: Tensor, derivative: Derivative, *,
     for bfloat16 currents in torch's operations (on CUDA `stl_deploy.nn.cuda` takes over where it can).
     """
     if cuda.ready(x) and cuda.knows(derivative):
-        return cuda.scan(x, theta, decay, derivative, detach_reset=detach_reset)
+        return cuda.lif_scan(x, theta, decay, derivative, detach_reset=detach_reset)
     x = wide(x)
     if torch.is_grad_enabled() and (x.requires_grad or theta.requires_grad or decay.requires_grad):
         spikes: Tensor = _Scan.apply(x, theta, decay, derivative, detach_reset)  # type: ignore[no-untyped-call]

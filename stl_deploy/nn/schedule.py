@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stl_deploy.nn.layers import StepNorm1d, StepNorm2d, Sum
+from stl_deploy.nn.layers import StepNorm1d, StepNorm2d, Sum, is_by_step, require_values
 from stl_deploy.nn.neuron import LI, LIF
 
 Sources = Mapping[str, tuple[str, ...]]
@@ -44,13 +44,15 @@ def norm_before(name: str, layers: nn.ModuleDict, sources: Sources) -> str | Non
     if before not in layers or readers(before, sources) != [name]:
         return None
     norm = layers[before]
-    known = type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d, StepNorm1d, StepNorm2d)
+    known = type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d, StepNorm1d, StepNorm2d) and norm.weight is not None
     return before if known and (norm.training or not torch.is_grad_enabled()) else None
 
 
 def over_time(layer: nn.Module, *arrived: Tensor) -> Tensor:
     """A layer's output ``[T, B, *shape]``; what has no memory sees time folded into the batch."""
     x, *_ = arrived
+    if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) and layer.training:
+        require_values(x[:, :, 0].numel() / (len(x) if is_by_step(layer) else 1))
     if isinstance(layer, _OVER_TIME):
         y: Tensor = layer(*arrived)
         return y

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from stl_deploy._util.arrays import as_array
 from stl_deploy.errors import InputError
 from stl_deploy.graph.compare import Tally
+from stl_deploy.graph.exact import round_to_grid
 from stl_deploy.pipeline.results import GraphEvaluation
 
 if TYPE_CHECKING:
@@ -18,7 +19,13 @@ if TYPE_CHECKING:
 
 
 def evaluate_graph(
-    net: SpikingGraph, data: Iterable[Any], *, steps: int | None = None, batch_size: int = 64, time: str | None = None
+    net: SpikingGraph,
+    data: Iterable[Any],
+    *,
+    steps: int | None = None,
+    batch_size: int = 64,
+    time: str | None = None,
+    input_grid: int | None = None,
 ) -> GraphEvaluation:
     """Run all of ``data`` and tell accuracy and differing spikes.
 
@@ -26,7 +33,8 @@ def evaluate_graph(
     which is batched. A batch is read as ``[T, B, *shape]`` or ``[B, T, *shape]``, whichever agrees with the number of
     labels (``time`` decides where both do), or as static samples ``[B, *shape]``, shown ``steps`` times; a captured
     module is given it in the layout that it takes. One that loops over time itself is given ``[B, *shape]``.
-    Raises InputError for data without labels, an empty set, and batches that do not fit the network.
+    input_grid: graph and module are given multiples of 2^-input_grid. Raises InputError for data without labels, an
+    empty set, and batches that do not fit the network or are off the grid that the graph declares.
     """
     right = module_right = samples = 0
     tally = Tally()
@@ -35,8 +43,9 @@ def evaluate_graph(
 
         data, time = DataLoader(cast(Any, data), batch_size=batch_size), "second"  # as a loader stacks samples
     for given, labels in _batches(data):
-        batch, x = _arranged(net, given, len(labels), steps, time)
-        found = net.simulate(x)
+        rounded = given if input_grid is None else round_to_grid(as_array(given), input_grid)
+        batch, x = _arranged(net, rounded, len(labels), steps, time)
+        found = net.simulate(x, input_grid=input_grid)
         decided = found.readout
         if decided.ndim == found.y.ndim:  # without a rule over time the steps are added up
             decided = found.y.sum(axis=0, dtype=np.float64)

@@ -262,16 +262,23 @@ class SpikingGraph:
         return Stream(self.program)
 
     def evaluate(
-        self, data: Iterable[Any], *, steps: int | None = None, batch_size: int = 64, time: str | None = None
+        self,
+        data: Iterable[Any],
+        *,
+        steps: int | None = None,
+        batch_size: int = 64,
+        time: str | None = None,
+        input_grid: int | None = None,
     ) -> GraphEvaluation:
         """A whole labelled torch Dataset or DataLoader (or batches ``(x, labels)``) through graph and module.
 
         steps: of static samples, shown so often. time: ``first`` or ``second`` where batches of a loader could be read
-        as ``[T, B, ...]`` and as ``[B, T, ...]``. See `stl_deploy.pipeline.evaluate_graph`.
+        as ``[T, B, ...]`` and as ``[B, T, ...]``. input_grid: graph and module are given multiples of 2^-input_grid.
+        See `stl_deploy.pipeline.evaluate_graph`.
         """
         from stl_deploy.pipeline.evaluate_graph import evaluate_graph
 
-        return evaluate_graph(self, data, steps=steps, batch_size=batch_size, time=time)
+        return evaluate_graph(self, data, steps=steps, batch_size=batch_size, time=time, input_grid=input_grid)
 
     def _run(self, x: NetworkInput) -> Result:
         return run(self.program, x, record=[node.name for node in self.program.spiking], chunk=CHUNK)

@@ -47,7 +47,8 @@ def together() -> Iterator[None]:
 
     with processes.others_here("meet"):
         store, rank, count = _met()
-        distributed.init_process_group(_backend(torch.cuda.device_count()), store=store, rank=rank, world_size=count)
+        backend = _backend(store, rank, count, torch.cuda.device_count())
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=count)
     try:
         with _ended_by_others():
             yield
@@ -58,11 +59,11 @@ def together() -> Iterator[None]:
         distributed.destroy_process_group()
 
 
-def _backend(cards: int) -> str:
-    """gloo, and NCCL for cards, which takes one process for each: processes that share one add up by gloo, too."""
-    if not cards:
-        return "gloo"
-    return "cpu:gloo,cuda:nccl" if processes.on_this_machine() <= cards else "cpu:gloo,cuda:gloo"
+def _backend(store: Any, rank: int, count: int, cards: int) -> str:
+    """gloo, and NCCL for cards where every process of every machine has one of its own, which NCCL asks for."""
+    store.set(f"stl-deploy/card/{rank}", str(int(processes.on_this_machine() <= cards)))
+    own = all(store.get(f"stl-deploy/card/{one}") == b"1" for one in range(count))
+    return "cpu:gloo,cuda:nccl" if own else "gloo"
 
 
 @cache

@@ -107,7 +107,8 @@ def _train(
             "key 'train.mode': expected stl, sl or tl for labels of each step; found 'ann', which sees one step"
         )
     device = pick_device(config.train.device)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    on_card = device.type == "cuda"
+    with torch.cuda.device(device) if on_card else nullcontext(), torch.random.fork_rng([device] if on_card else []):
         torch.manual_seed(derived_seed(config.train.seed, "weights"))
         network = Network(config, data.input_shape, data.classes).to(device)
         share_norms(network)

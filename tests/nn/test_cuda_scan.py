@@ -22,6 +22,7 @@ from stl_deploy.nn.cuda.scan import lif_scan as by_kernels
 from stl_deploy.nn.layers import StepNorm2d
 from stl_deploy.nn.lif_scan import lif_scan
 from stl_deploy.nn.network import Network
+from stl_deploy.nn.neuron import LIF
 from stl_deploy.nn.surrogate import SURROGATES
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -147,9 +148,12 @@ def test_a_network_runs_its_norms_in_the_kernels(monkeypatch, training):
     monkeypatch.setenv(fused.SWITCH, "0")
     for ready in (True, False):
         monkeypatch.setattr(cuda, "ready", lambda _, ready=ready: ready)
-        one = copy.deepcopy(network)
+        one, seen = copy.deepcopy(network), []
         with torch.set_grad_enabled(training):
+            one(x, lambda name, _, seen=seen: seen.append(name))
+            one.load_state_dict(network.state_dict())  # running statistics moved
             y, spikes = one.record(x)
+        assert ("norm1" in seen, "norm3" in seen) == (not ready, not ready)
         if training:
             y.square().sum().backward()
         found.append((spikes, {name: p.grad for name, p in one.named_parameters()}, dict(one.named_buffers())))
@@ -163,6 +167,25 @@ def test_a_network_runs_its_norms_in_the_kernels(monkeypatch, training):
             assert (one is None) == (theirs[name] is None)
             if one is not None:
                 torch.testing.assert_close(one, theirs[name], rtol=1e-7, atol=1e-9)
+
+
+def test_a_layer_by_itself_takes_the_kernels_whatever_was_called_before(monkeypatch):
+    """Also behind hooks, which leave norms to torch, and where every layer is looked at."""
+    monkeypatch.setenv(fused.SWITCH, "0")
+    monkeypatch.setattr(cuda, "ready", lambda _: True)
+    torch.manual_seed(0)
+    lif, x = LIF((7,)).to(DEVICE), torch.rand(3, 2, 7, device=DEVICE) * 2
+    first = lif(x)
+    assert first.any()
+    assert torch.equal(lif(x), first)
+    dense = [{"kind": "flatten"}, {"kind": "linear", "features": 12}, {"kind": "norm"}, {"kind": "lif"}, *READOUT]
+    config = RunConfig.model_validate({"dataset": {"name": "digits", "T": 3}, "network": dense})
+    network, x = Network(config, (1, 8, 8), 10).to(DEVICE), torch.rand(3, 4, 1, 8, 8, device=DEVICE)
+    expected = network(x)
+    assert expected.any()
+    torch.testing.assert_close(network(x, every_layer=True), expected)
+    network.layers["norm1"].register_forward_hook(lambda *_: None)
+    torch.testing.assert_close(network(x), expected)
 
 
 _COMPILED = """
@@ -185,16 +208,21 @@ CHOICES = [
     ("norm_backward", ("x", "grad_x"), {}),
 ]
 TYPES = ("fp32", "bf16", "fp64")
-for card, narrow, ones, (name, given, constants) in itertools.product((75, 80, 90), TYPES, (False, True), CHOICES):
+FORMS = ("unaligned", "aligned", "ones")
+for card, narrow, form, (name, given, constants) in itertools.product((75, 80, 90), TYPES, FORMS, CHOICES):
     kernel, wide = getattr(kernels, name), "fp64" if narrow == "fp64" else "fp32"
     constants = constants | dict(wide=tl.float64 if wide == "fp64" else tl.float32, block=256)
-    constants |= {one: 1 for one in NUMBERS if ones and one in kernel.arg_names}  # a number that is 1 is compiled in
+    ones = NUMBERS if form == "ones" else ()
+    constants |= {one: 1 for one in ones if one in kernel.arg_names}  # a number that is 1 is compiled in
     types = {one: "*" + (narrow if one in given else wide) for one in kernel.arg_names}
     types |= {one: "i32" for one in NUMBERS if one in types} | {one: "constexpr" for one in constants}
-    source = ASTSource(kernel, types, constexprs=constants)
+    places = [place for place, one in enumerate(kernel.arg_names) if types[one].startswith("*")]
+    aligned = {(place,): [["tt.divisibility", 16]] for place in places} if form == "aligned" else {}
+    source = ASTSource(kernel, types, constexprs=constants, attrs=aligned)
     made = triton.compile(source, target=GPUTarget("cuda", card, 32), options={"enable_fp_fusion": False})
     assert made.asm["cubin"]
     assert "fma" not in made.asm["ptx"] or name != "forward", (card, narrow, name, constants)
+    assert "bar.sync" in made.asm["ptx"] or name != "backward"  # before potentials are loaded that others stored
     print(card, narrow, name)
 """
 
@@ -206,7 +234,20 @@ def test_every_kernel_compiles_for_cards_that_are_not_here():
         [sys.executable, "-c", _COMPILED], env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert len(done.stdout.splitlines()) == 162
+    assert len(done.stdout.splitlines()) == 243
+
+
+def test_where_triton_does_not_work_torch_takes_over_with_a_warning(monkeypatch):
+    device = torch.device(DEVICE)
+    with torch.no_grad():
+        assert cuda.works.__wrapped__(device)
+
+    def broken(*_, **__):
+        raise RuntimeError("Failed to find C compiler.")
+
+    monkeypatch.setattr(cuda, "lif_scan", broken)
+    with pytest.warns(UserWarning, match=r"kernels do not run on \w+ \(Failed to find C compiler.\): .* through torch"):
+        assert not cuda.works.__wrapped__(device)
 
 
 def test_the_cpu_and_unknown_surrogates_stay_with_torch():

@@ -25,6 +25,7 @@ from stl_deploy.nn.fused.plan import stages
 from stl_deploy.nn.fused.working import works
 from stl_deploy.nn.layers import StepNorm1d, StepNorm2d
 from stl_deploy.nn.network import Network
+from stl_deploy.nn.schedule import over_time
 from stl_deploy.nn.surrogate import SURROGATES, surrogate
 
 T, B = 4, 19  # more samples than parts, so that sums over parts of different lengths count
@@ -139,9 +140,13 @@ def test_running_statistics_are_a_mean_over_batches_without_a_momentum(kind):
 
 def test_a_norm_of_one_value_is_refused_and_its_statistics_stay():
     norm, form = nn.BatchNorm1d(3), Form(1, 3, 1, False, "arctan", False)
-    with pytest.raises(InputError, match=r"at least two values of each channel .* found one"):
+    with pytest.raises(InputError, match=r"at least two values of each channel .* found 1 "):
         block(torch.rand(1, 1, 3), torch.ones(3), torch.tensor(0.5), norm, form)
     torch.testing.assert_close(norm.state_dict(), nn.BatchNorm1d(3).state_dict())
+    for layer, steps in ((norm, 1), (StepNorm1d(3), 2)):
+        with pytest.raises(InputError, match=r"at least two values of each channel .* found 1 "):
+            over_time(layer, torch.rand(steps, 1, 3))
+    over_time(norm, torch.rand(2, 1, 3))
 
 
 @pytest.mark.parametrize("detach", [False, True])

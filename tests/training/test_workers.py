@@ -218,8 +218,10 @@ def test_processes_that_find_other_checkpoints_do_not_go_on(monkeypatch: pytest.
 def test_processes_that_share_a_card_add_up_by_gloo(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"RANK": "1", "WORLD_SIZE": "6", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "3"}.items():
         monkeypatch.setenv(name, value)
-    found = [distributed._backend(cards) for cards in (0, 1, 2, 3, 4)]
-    assert found == ["gloo", *["cpu:gloo,cuda:gloo"] * 2, *["cpu:gloo,cuda:nccl"] * 2]
+    for cards, other, expected in ((0, 0, "gloo"), (2, 1, "gloo"), (3, 0, "gloo"), (3, 1, "cpu:gloo,cuda:nccl")):
+        store = torch.distributed.HashStore()
+        store.set("stl-deploy/card/0", str(other))  # what the other process has found
+        assert distributed._backend(store, 1, 2, cards) == expected
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert pick_device("cuda") == torch.device("cuda", 0)
 

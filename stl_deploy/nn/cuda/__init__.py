@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import warnings
 from functools import cache
 
+import torch
 from torch import Tensor
 
+from stl_deploy._util.untrusted import one_line
 from stl_deploy.nn.surrogate import SURROGATES, Derivative
 
 SWITCH = "STL_DEPLOY_TRITON"
@@ -21,7 +24,25 @@ SWITCH = "STL_DEPLOY_TRITON"
 
 def ready(x: Tensor) -> bool:
     """Whether what is on this tensor's device can take the kernels."""
-    return x.is_cuda and os.environ.get(SWITCH) != "0" and installed()
+    return x.is_cuda and os.environ.get(SWITCH) != "0" and installed() and works(x.device)
+
+
+@cache
+def works(device: torch.device) -> bool:
+    """Whether Triton compiles for this card and starts kernels there; warns if not, the first time."""
+    x, one = torch.ones(1, 1, 1, device=device, requires_grad=True), torch.ones((), device=device)
+    try:
+        with torch.enable_grad():
+            spikes = lif_scan(x, one, one, SURROGATES["arctan"], detach_reset=False)
+            spikes.sum().backward()  # type: ignore[no-untyped-call]
+    except Exception as error:  # whatever its compiler, its launcher or the driver raise
+        warnings.warn(
+            f"Triton's kernels do not run on {device} ({one_line(error)}): training and inference take the slower path "
+            "through torch",
+            stacklevel=2,
+        )
+        return False
+    return True
 
 
 def knows(derivative: Derivative) -> bool:
@@ -35,8 +56,8 @@ def installed() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
-def scan(x: Tensor, theta: Tensor, decay: Tensor, derivative: Derivative, *, detach_reset: bool) -> Tensor:
+def lif_scan(x: Tensor, theta: Tensor, decay: Tensor, derivative: Derivative, *, detach_reset: bool) -> Tensor:
     """Spikes ``[T, B, *shape]`` as `stl_deploy.nn.lif_scan.lif_scan`, of the currents' type; loads Triton."""
-    from stl_deploy.nn.cuda.scan import lif_scan
+    from stl_deploy.nn.cuda import scan
 
-    return lif_scan(x, theta, decay, derivative, detach_reset=detach_reset)
+    return scan.lif_scan(x, theta, decay, derivative, detach_reset=detach_reset)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -11,13 +12,15 @@ from torch.autograd.function import once_differentiable
 from triton import language as tl
 
 from stl_deploy.nn.cuda import kernels
-from stl_deploy.nn.layers import Norm, follow, is_by_step, running
+from stl_deploy.nn.layers import Norm, follow, is_by_step, require_values, running
 from stl_deploy.nn.surrogate import SURROGATES, Derivative
 
 _BLOCK = 256
 """Neurons of a program."""
 _PARTS = 32
 """Into how many sums, at most, what is summed over samples or rows goes before it is added up: a fixed order."""
+_EACH = 8
+"""How many rows go into such a sum at least, for sums to be small beside what they are of."""
 
 
 def lif_scan(
@@ -33,14 +36,14 @@ def lif_scan(
     level = theta.to(wide).expand(x.shape[2:]).reshape(-1).contiguous()
     surrogate = list(SURROGATES.values()).index(derivative)
     given = (x.contiguous(), level, decay.to(wide))
-    if norm is None:
-        spikes: Tensor = _Scan.apply(*given, None, None, None, surrogate, detach_reset)  # type: ignore[no-untyped-call]
-    elif norm.training:
-        spikes = _Scan.apply(*given, norm.weight, norm.bias, norm, surrogate, detach_reset)  # type: ignore[no-untyped-call]
-    else:
-        with torch.no_grad():
-            spikes = _spikes(*given, _evaluated(norm))
-    return spikes
+    # Triton starts kernels on the current card; torch's own threads of the backward pass set it.
+    with torch.cuda.device(x.device) if x.is_cuda else nullcontext():
+        if norm is not None and not norm.training:
+            with torch.no_grad():
+                return _spikes(*given, _evaluated(norm))
+        gain, bias = (None, None) if norm is None else (norm.weight, norm.bias)
+        spikes: Tensor = _Scan.apply(*given, gain, bias, norm, surrogate, detach_reset)  # type: ignore[no-untyped-call]
+        return spikes
 
 
 class _Normed(NamedTuple):
@@ -123,6 +126,7 @@ def _normed(x: Tensor, norm: Norm) -> _Normed:
     own = steps if is_by_step(norm) else 1
     rows = steps * batch // own
     number = rows * (size // channels)
+    require_values(number)
     first = x.view(own, rows, channels, -1)[:, 0, :, 0].double().contiguous()  # near the mean: little cancels
     of_one, of_x = _sums(None, x, first, rows)
     mean = first + of_one / number
@@ -147,14 +151,14 @@ def _sums(grad: Tensor | None, x: Tensor, center: Tensor, rows: int) -> tuple[Te
     """Σ g and Σ g·(x - center) of each channel, ``[S, C]``, float64; g is x - center where grad is None."""
     _, _, size, channels = _sizes(x)
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-    each = triton.cdiv(rows, _PARTS)
+    each = max(triton.cdiv(rows, _PARTS), _EACH)
     parts, own = triton.cdiv(rows, each), len(center)
     found = x.new_empty((2, own, parts, size), dtype=wide)
     kernels.sums[(parts, triton.cdiv(size, _BLOCK), own)](
         x if grad is None else grad, x, center.to(wide), *found, rows, size, size // channels, each,
         squares=grad is None, wide=_wide(wide), block=_BLOCK,
     )  # fmt: skip
-    of_one, of_x = found.view(2, own, parts, channels, -1).double().sum((2, 4))
+    of_one, of_x = found.view(2, own, parts, channels, -1).sum((2, 4), dtype=torch.float64)
     return of_one, of_x
 
 
