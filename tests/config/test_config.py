@@ -35,6 +35,7 @@ def test_mnist_preset_is_the_net_of_the_released_code():
     [
         ("cifar10", 8, (256, 8, 8)),
         ("cifar10_small", 7, None),
+        ("cifar10_wide", 9, None),
         ("cifar100", 7, (512, 4, 4)),
         ("n_mnist", 4, (128, 8, 8)),
         ("dvs128_gesture", 7, (128, 4, 4)),
