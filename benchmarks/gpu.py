@@ -14,6 +14,7 @@ import os
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import on_card
-from benchmarks.training import network
+from benchmarks.training import Contestant, network
 from benchmarks.workloads import TINY, WORKLOADS, Workload, floor
 from stl_deploy._util.files import write_json
 from stl_deploy.nn import cuda
@@ -49,21 +50,14 @@ def measure(workload: Workload, device: str, rounds: int) -> dict[str, on_card.R
 
 
 def _switched(*, kernels: bool) -> Callable[[nn.Module], on_card.Rates]:
-    def rates_of(model: nn.Module) -> on_card.Rates:
+    settings = Contestant(network, environment={cuda.SWITCH: str(int(kernels))}).settings
+
+    def rates(model: nn.Module, x: Tensor) -> Tensor:
         assert isinstance(model, Network)
+        with settings():
+            return model.scores(model(x))
 
-        def rates(x: Tensor) -> Tensor:
-            before = os.environ.get(cuda.SWITCH)
-            os.environ[cuda.SWITCH] = str(int(kernels))
-            try:
-                return model.scores(model(x))
-            finally:
-                del os.environ[cuda.SWITCH]
-                os.environ.update({} if before is None else {cuda.SWITCH: before})
-
-        return rates
-
-    return rates_of
+    return lambda model: partial(rates, model)
 
 
 def peer(name: str, cache: Path, workload: str, device: str, steps: int, rounds: int) -> dict[str, Any]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import gc
-import statistics
-import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.workloads import Stack, Workload, training_step
+from benchmarks.workloads import Stack, Workload, against_floor, interleaved, training_step
 
 Row = dict[str, float]
 Rates = Callable[[Tensor], Tensor]
@@ -34,40 +33,26 @@ def measure(workload: Workload, contestants: Mapping[str, Contestant], device: s
     steps = {}
     for name, (build, rates) in contestants.items():
         model = build().to(device)
-        steps[name] = training_step(workload, model, rates(model), fused_adam=True, device=device)
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(rounds + 1):
-        for name, step in steps.items():
-            taken = _seconds(step, device)
-            if turn:
-                seconds[name].append(taken)
-    rows = {name: {"seconds": statistics.median(times)} for name, times in seconds.items()}
+        step = training_step(workload, model, rates(model), fused_adam=True, device=device)
+        steps[name] = partial(_to_the_end, step, device)
+    seconds = interleaved(steps, rounds)
+    found = {"seconds": seconds}
     if device.startswith("cuda"):
-        for name, row in rows.items():
-            row["bytes"] = _bytes(steps[name], device)
-    for row in rows.values():
-        row |= {f"{key}_over_floor": value / rows["floor"][key] for key, value in row.items()}
-    return rows
+        found["bytes"] = {name: _bytes(step, device) for name, step in steps.items()}
+    found |= {f"{key}_over_floor": against_floor(values) for key, values in found.items()}
+    return {name: {key: values[name] for key, values in found.items()} for name in steps}
 
 
-def _seconds(step: Callable[[], None], device: str) -> float:
-    _finish(device)
-    start = time.perf_counter()
+def _to_the_end(step: Callable[[], None], device: str) -> None:
+    """A step, and until the card is done with it."""
     step()
-    _finish(device)
-    return time.perf_counter() - start
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
 
 
 def _bytes(step: Callable[[], None], device: str) -> float:
     gc.collect()
-    _finish(device)
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
     step()
-    _finish(device)
     return float(torch.cuda.max_memory_allocated(device) - before)
-
-
-def _finish(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)

@@ -32,7 +32,7 @@ def lif_scan(
     shape; decay is 0-dimensional. Differentiable in all three and the norm's weight and bias. A norm in training mode
     moves its running statistics as torch's does; in evaluation mode the result has no gradient.
     """
-    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    wide = _computed(x)
     level = theta.to(wide).expand(x.shape[2:]).reshape(-1).contiguous()
     surrogate = list(SURROGATES.values()).index(derivative)
     given = (x.contiguous(), level, decay.to(wide))
@@ -150,7 +150,7 @@ def _coefficients(norm: Norm, mean: Tensor, variance: Tensor) -> tuple[Tensor, T
 def _sums(grad: Tensor | None, x: Tensor, center: Tensor, rows: int) -> tuple[Tensor, Tensor]:
     """Σ g and Σ g·(x - center) of each channel, ``[S, C]``, float64; g is x - center where grad is None."""
     _, _, size, channels = _sizes(x)
-    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    wide = _computed(x)
     each = max(triton.cdiv(rows, _PARTS), _EACH)
     parts, own = triton.cdiv(rows, each), len(center)
     found = x.new_empty((2, own, parts, size), dtype=wide)
@@ -188,6 +188,11 @@ def _own(normed: _Normed | None, channels: int) -> int:
 def _sizes(x: Tensor) -> tuple[int, int, int, int]:
     """T, B, neurons and, of these, channels."""
     return x.shape[0], x.shape[1], x.shape[2:].numel(), x.shape[2] if x.dim() > 2 else 1
+
+
+def _computed(x: Tensor) -> torch.dtype:
+    """The type in which potentials and sums of such currents are computed."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def _wide(dtype: torch.dtype) -> Any:
