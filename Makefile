@@ -59,7 +59,7 @@ gpu: $(VENV)/.dev ## on a machine with a CUDA card: kernels, spikes, resume and 
 	$(BIN)/python -m benchmarks.gpu
 
 gpu-interpreted: $(VENV)/.dev ## the CUDA kernels in Triton's interpreter, on the CPU (installs Triton: 0.7 GB)
-	@$(BIN)/python -c 'import triton' 2>/dev/null || $(BIN)/python -m pip install --quiet 'triton>=3.2'
+	@$(BIN)/python -c 'import triton' 2>/dev/null || $(BIN)/python -m pip install --quiet 'triton>=3.3'
 	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/nn/test_cuda_scan.py
 
 conformance: $(VENV)/.dev ## what other frameworks mean by a NIR file; each gets an environment of its own

@@ -27,9 +27,11 @@ def measure(workload: Workload, contestants: Mapping[str, Contestant], device: s
     """Of each contestant: median seconds of a training step, the most bytes that a step needs on top, and their ratios
     to those of ``floor``, which must be one.
 
-    Contestants take turns, so that what else the card does hits all alike. On the CPU, which only tests this, there are
-    no bytes.
+    Contestants take turns, so that what else the card does hits all alike, and all multiply float32 as float32, which
+    torch's convolutions do not unless told. On the CPU, which only tests this, there are no bytes.
     """
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
     steps = {}
     for name, (build, rates) in contestants.items():
         model = build().to(device)

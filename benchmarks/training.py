@@ -115,15 +115,15 @@ class Contestant:
     bfloat16: bool = False
 
     @contextmanager
-    def settings(self) -> Iterator[None]:
-        """Its settings, inside."""
+    def settings(self, device: str = "cpu") -> Iterator[None]:
+        """Its settings, inside, on a device of this type."""
         before = {key: os.environ.get(key) for key in self.environment}
         os.environ.update(self.environment)
         try:
             with (
-                matmul_precision(settle(self.matmul)),
+                matmul_precision(settle(self.matmul, device=device)),
                 winograd_allowed(self.winograd),
-                torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16),
+                torch.autocast(device, torch.bfloat16, enabled=self.bfloat16),
             ):
                 yield
         finally:

@@ -108,7 +108,7 @@ def _ours(found: Found) -> list[str]:
         "gives the floor both, *highest* gives ours neither, *bfloat16* is asked for.",
         f"{machine['processor']}, {machine['threads']} thread(s), torch {found['torch']}, medians of {found['rounds']} "
         "rounds.",
-        _markdown(("workload", "contestant", *_COLUMNS), rows),
+        markdown(("workload", "contestant", *_COLUMNS), rows),
         *found.get("since", ()),
     ]
     if allowed:
@@ -122,7 +122,7 @@ def _ours(found: Found) -> list[str]:
             "## By the input's density",
             f"Our ratio to the floor on {density['workload']} by the share of the input's numbers that are spikes: the "
             "convolution of the input adds up events. Hidden layers are dense products whatever their activity.",
-            _markdown(("share", *_KINDS), shown),
+            markdown(("share", *_KINDS), shown),
         ]
     if found["cost"]:
         blocks += ["## Cost over sizes", "MLP 784-128-10, T = 16, batch 32, but for the size that varies."]
@@ -142,7 +142,7 @@ def _costs(size: str, row: Found) -> str:
         )
         for value, s in row["seconds"].items()
     ]
-    return _markdown((size, "ms a training step", f"ms per {size}", "peak memory (MiB)"), shown)
+    return markdown((size, "ms a training step", f"ms per {size}", "peak memory (MiB)"), shown)
 
 
 def _peers(peers: Found) -> list[str]:
@@ -161,7 +161,7 @@ def _peers(peers: Found) -> list[str]:
         "## Other frameworks",
         "Each in an environment of its own, where it takes turns with the floor; a ratio holds between environments, "
         "milliseconds do not. Synapses, norms and pooling are torch's own in all of them, Adam is torch's fused one.",
-        _markdown(head, sorted(rows)),
+        markdown(head, sorted(rows)),
         _lines(notes),
     ]
 
@@ -211,6 +211,7 @@ def _lines(texts: Iterable[str]) -> str:
     return "\n".join(f"- {text}" for text in texts)
 
 
-def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

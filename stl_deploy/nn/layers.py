@@ -12,8 +12,8 @@ from stl_deploy.errors import InputError
 
 
 def wide(x: Tensor) -> Tensor:
-    """bfloat16 as float32, anything else as it is: for sums that eight bits would lose."""
-    return x.float() if x.dtype == torch.bfloat16 else x
+    """bfloat16 and float16 as float32, anything else as it is: for sums that so few bits would lose."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 class Synapse(nn.Module):

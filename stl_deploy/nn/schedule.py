@@ -15,6 +15,8 @@ from stl_deploy.nn.neuron import LI, LIF
 Sources = Mapping[str, tuple[str, ...]]
 """The layers that each layer reads."""
 _OVER_TIME = (Sum, LIF, LI, StepNorm1d, StepNorm2d)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, StepNorm1d, StepNorm2d)
+"""By exact type: a subclass may have statistics of more than what arrives, as several processes' do."""
 
 
 class Stage(NamedTuple):
@@ -44,14 +46,14 @@ def norm_before(name: str, layers: nn.ModuleDict, sources: Sources) -> str | Non
     if before not in layers or readers(before, sources) != [name]:
         return None
     norm = layers[before]
-    known = type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d, StepNorm1d, StepNorm2d) and norm.weight is not None
+    known = type(norm) in _NORMS and norm.weight is not None
     return before if known and (norm.training or not torch.is_grad_enabled()) else None
 
 
 def over_time(layer: nn.Module, *arrived: Tensor) -> Tensor:
     """A layer's output ``[T, B, *shape]``; what has no memory sees time folded into the batch."""
     x, *_ = arrived
-    if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) and layer.training:
+    if type(layer) in _NORMS and layer.training:
         require_values(x[:, :, 0].numel() / (len(x) if is_by_step(layer) else 1))
     if isinstance(layer, _OVER_TIME):
         y: Tensor = layer(*arrived)

@@ -15,6 +15,7 @@ from stl_deploy.config.schema import RunConfig, TrainConfig
 from stl_deploy.data import Split, encode
 from stl_deploy.nn.network import Network
 from stl_deploy.training import distributed
+from stl_deploy.training.matmul_precision import matmul_precision
 from stl_deploy.training.seeds import generator
 
 
@@ -49,6 +50,7 @@ _STEPS_AT_ONCE = 64
 
 
 @torch.no_grad()
+@matmul_precision("highest")
 def evaluate(network: Network, split: Split, config: RunConfig, *, batch_size: int = 256) -> Evaluation:
     """Run ``network`` in evaluation mode over a split; its training mode is left as it was.
 

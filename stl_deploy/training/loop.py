@@ -234,14 +234,16 @@ def train_epoch(
     times each group's multiplier.
     """
     begin, settings = time.perf_counter(), config.train
-    matmul = settle(settings.matmul, state.records[-1].get("matmul") if state.records else None)
+    device = next(state.network.parameters()).device
+    before = state.records[-1].get("matmul") if state.records else None
+    matmul = settle(settings.matmul, before, device=device.type)
     with matmul_precision(matmul), winograd_allowed(settings.winograd):
         tell = partial(batch, state.epoch + 1, epochs)
         loss, accuracy = one_pass(state, config, data.train, rate, tell)
     check_finite(state.network, state.epoch)
     validation = evaluate(state.network, data.validation, config)
     if not math.isfinite(validation.loss):
-        draws, device = generator(settings.seed, "evaluation"), next(state.network.parameters()).device
+        draws = generator(settings.seed, "evaluation")
         x = encode(data.validation.images(slice(_LOOKED_AT)), config.time_steps, config.encoder, draws)
         raise diverged(state.network.eval(), state.epoch, x.to(device))
     lowest = state.records[state.best_epoch - 1]["validation_loss"] if state.best_epoch else start

@@ -44,13 +44,18 @@ class Measured(JsonTwin):
 
 @contextmanager
 def matmul_precision(precision: MatmulPrecision) -> Iterator[None]:
-    """torch's float32 products at ``precision`` inside, as before outside."""
-    before = torch.get_float32_matmul_precision()
+    """torch's float32 products at ``precision`` inside, as before outside.
+
+    ``highest`` holds for a CUDA card's convolutions, too, which torch computes in TF32 unless told otherwise.
+    """
+    before, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision(precision)
+    torch.backends.cudnn.allow_tf32 = precision != "highest"
     try:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+        torch.backends.cudnn.allow_tf32 = convolutions
 
 
 @contextmanager
@@ -107,13 +112,16 @@ def fastest(found: Iterable[Measured]) -> Measured:
     return best if base.seconds >= _WORTH * best.seconds else base
 
 
-def settle(asked: MatmulChoice, before: MatmulPrecision | None = None) -> MatmulPrecision:
+def settle(asked: MatmulChoice, before: MatmulPrecision | None = None, *, device: str = "cpu") -> MatmulPrecision:
     """What ``train.matmul`` means on this machine: of ``auto``, the setting ``before`` if it is accurate here, too.
 
-    The machine is measured once in a process, and not at all unless ``auto`` is asked for.
+    The machine is measured once in a process, and not at all unless ``auto`` is asked for. On a CUDA card ``auto`` is
+    ``highest``: the other settings are TF32 there.
     """
     if asked != "auto":
         return asked
+    if device == "cuda":
+        return "highest"
     found = {one.precision: one for one in measured_once()}
     if before is not None and found[before].as_accurate_as(found["highest"]):
         return before

@@ -7,6 +7,7 @@ import copy
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -94,9 +95,7 @@ def test_a_norm_is_taken_in(norm, dtype, samples):
     """Against torch's batch norm and scan in float64; no potential is so near its threshold that rounding tells."""
     torch.manual_seed(0)
     wide = torch.float64 if dtype == torch.float64 else torch.float32
-    x = (
-        torch.randn(5, samples, *SHAPE, device=DEVICE) * torch.tensor([3.0, 1.0, 0.1], device=DEVICE)[:, None, None] + 2
-    ).to(dtype)
+    x = (torch.randn(5, samples, *SHAPE) * torch.tensor([3.0, 1.0, 0.1])[:, None, None] + 2).to(DEVICE, dtype)
     theta, decay = torch.rand(SHAPE) + 0.3, torch.tensor(0.6)
     weights = torch.randn(x.shape, dtype=torch.float64, device=DEVICE)
     ours = NORMS[norm](3, momentum=0.3)
@@ -227,6 +226,9 @@ for card, narrow, form, (name, given, constants) in itertools.product((75, 80, 9
 """
 
 
+@pytest.mark.skipif(
+    tuple(map(int, version("triton").split(".")[:2])) < (3, 3), reason="Triton before 3.3 compiles by another interface"
+)
 def test_every_kernel_compiles_for_cards_that_are_not_here():
     """To machine code of three generations of cards, by Triton and the assembler that it brings; no card is needed."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
@@ -235,6 +237,20 @@ def test_every_kernel_compiles_for_cards_that_are_not_here():
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert len(done.stdout.splitlines()) == 243
+
+
+def test_whether_triton_works_is_asked_outside_of_inference_mode():
+    with torch.inference_mode():
+        assert cuda.works.__wrapped__(torch.device(DEVICE))
+
+
+def test_a_full_card_is_not_taken_for_a_triton_that_does_not_work(monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(cuda, "lif_scan", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        cuda.works.__wrapped__(torch.device(DEVICE))
 
 
 def test_where_triton_does_not_work_torch_takes_over_with_a_warning(monkeypatch):

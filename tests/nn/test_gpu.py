@@ -1,4 +1,4 @@
-"""What only a CUDA card can show, run by ``make gpu``: the same spikes and training there as on the CPU."""
+"""What only a CUDA card can show, run by ``make gpu``: spikes, training, resuming and processes there."""
 
 import json
 import os
@@ -10,11 +10,16 @@ import pytest
 import torch
 
 from stl_deploy.config.load import apply_overrides, dump_config, load_config
-from stl_deploy.data import load_dataset
+from stl_deploy.data import encode, load_dataset
+from stl_deploy.fold.network import fold
 from stl_deploy.nn import cuda
 from stl_deploy.nn.network import Network
 from stl_deploy.training.loop import train
+from stl_deploy.training.matmul_precision import matmul_precision
+from stl_deploy.training.model_file import load_network
+from stl_deploy.training.pretrained.unpacking import unpack
 
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # here: the first product of the process settles it
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine: make gpu")
 
 
@@ -41,9 +46,23 @@ def test_the_network_takes_the_kernels_and_spikes_as_with_torchs_operations(digi
         assert (spikes != by_kernels[name]).float().mean() < 1e-4, name
 
 
+def test_a_folded_network_spikes_as_on_the_cpu(tmp_path):
+    """To the bit: on the exact grid no order of summation changes a sum."""
+    unpack("digits", tmp_path)
+    network, config = load_network(tmp_path)
+    folded = fold(network, coding="analog", fraction_bits=4).network
+    images = load_dataset(config.dataset).test.images(slice(100))
+    x = encode(images, config.time_steps, config.encoder, torch.Generator())
+    _, here = folded.record(x)
+    with matmul_precision("highest"):
+        _, there = folded.cuda().record(x.cuda())
+    for name, spikes in here.items():
+        assert spikes.any(), name
+        assert torch.equal(spikes, there[name].cpu()), name
+
+
 def test_training_resumes_to_the_same_bits(digits, tmp_path):
     torch.use_deterministic_algorithms(True)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     try:
         whole = train(digits, tmp_path / "whole")
         train(apply_overrides(digits, ["train.epochs=1"]), tmp_path / "part")

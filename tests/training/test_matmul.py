@@ -6,9 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from stl_deploy.config.load import apply_overrides
+from stl_deploy.config.load import apply_overrides, load_config
+from stl_deploy.data import load_dataset
+from stl_deploy.nn.network import Network
 from stl_deploy.training import loop as train_module
 from stl_deploy.training import matmul_precision as matmul
+from stl_deploy.training.evaluate import evaluate
 from stl_deploy.training.loop import train
 from stl_deploy.training.matmul_precision import Measured, advice, matmul_precision, measure, settle
 
@@ -52,6 +55,32 @@ def test_a_run_goes_on_with_its_setting_where_that_is_accurate(monkeypatch):
     assert settle("auto", "highest") == "highest"
     monkeypatch.setattr(matmul, "measured_once", lambda: settings(1.0, 1e-3))
     assert settle("auto", "medium") == "highest"
+
+
+def test_on_a_card_auto_is_highest(monkeypatch):
+    """Other settings are TF32 there, whatever they are on this CPU, which is not measured."""
+    monkeypatch.setattr(matmul, "measured_once", lambda: pytest.fail("measured"))
+    assert settle("auto", "medium", device="cuda") == "highest"
+    assert settle("medium", device="cuda") == "medium"
+
+
+def test_highest_is_true_of_a_cards_convolutions_too():
+    default = torch.backends.cudnn.allow_tf32
+    with matmul_precision("highest"):
+        assert not torch.backends.cudnn.allow_tf32
+        with matmul_precision("medium"):
+            assert torch.backends.cudnn.allow_tf32
+    assert torch.backends.cudnn.allow_tf32 is default
+
+
+def test_evaluation_takes_highest_whatever_is_set(monkeypatch):
+    config = load_config("digits")
+    network, seen = Network(config, (1, 8, 8), 10), set()
+    monkeypatch.setattr(network, "scores", lambda x: seen.add(torch.get_float32_matmul_precision()) or x.mean(0))
+    with matmul_precision("medium"):
+        evaluate(network, load_dataset(config.dataset).validation, config)
+        assert torch.get_float32_matmul_precision() == "medium"
+    assert seen == {"highest"}
 
 
 def test_shortened_operands_are_told_from_rounding():

@@ -23,6 +23,7 @@ from stl_deploy.config.load import apply_overrides, dump_config, load_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.nn.layers import StepNorm2d
+from stl_deploy.nn.schedule import over_time
 from stl_deploy.training import distributed
 from stl_deploy.training.loop import pick_device, train
 from stl_deploy.training.run_files import CHECKPOINT
@@ -166,6 +167,15 @@ def test_a_shared_norm_sums_bfloat16_in_float32(by_step: bool) -> None:
     assert ours.grad is not None
     assert theirs.grad is not None
     torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=2**-8, atol=1e-5)
+
+
+def test_a_shared_norm_learns_where_all_processes_have_two_values_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    norm, x = SharedNorm(torch.nn.BatchNorm1d(3)), torch.tensor([[[1.0, 2.0, 3.0]]])
+    with pytest.raises(InputError, match=r"at least two values of each channel .* found 1 "):
+        over_time(norm, x)
+    monkeypatch.setattr(distributed, "total", lambda here: 2 * here)  # another process has the same sample
+    assert not over_time(norm, x).any()
+    torch.testing.assert_close(norm.running_mean, 0.1 * x.flatten())
 
 
 def test_the_one_that_failed_says_why_and_nobody_else_speaks(config_file: Path, tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Batch norm and the LIF scan on CUDA: one Triton kernel forward, one backward; the CUDA twin of `stl_deploy.nn.fused`.
+"""Batch norm and the LIF scan on CUDA, by Triton kernels: the CUDA twin of `stl_deploy.nn.fused`.
+
+The scan is one kernel forward and one backward; a norm that learns adds one for its sums forward, and two backward.
 
 `stl_deploy.nn.lif_scan`, and `stl_deploy.nn.network.Network` with the norm before each LIF, take it where `ready` says
 so. Spikes of given currents are those of the torch scan bit for bit; a norm, and sums of gradients over samples, round
@@ -29,12 +31,17 @@ def ready(x: Tensor) -> bool:
 
 @cache
 def works(device: torch.device) -> bool:
-    """Whether Triton compiles for this card and starts kernels there; warns if not, the first time."""
-    x, one = torch.ones(1, 1, 1, device=device, requires_grad=True), torch.ones((), device=device)
+    """Whether Triton compiles for this card and starts kernels there; warns if not, the first time.
+
+    Raises torch.OutOfMemoryError where the card is full, which says nothing of Triton.
+    """
     try:
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
+            x, one = torch.ones(1, 1, 1, device=device, requires_grad=True), torch.ones((), device=device)
             spikes = lif_scan(x, one, one, SURROGATES["arctan"], detach_reset=False)
             spikes.sum().backward()  # type: ignore[no-untyped-call]
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # whatever its compiler, its launcher or the driver raise
         warnings.warn(
             f"Triton's kernels do not run on {device} ({one_line(error)}): training and inference take the slower path "
