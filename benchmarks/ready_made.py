@@ -1,7 +1,10 @@
 """Make a ready-made model from a trained run and its ANN twin: ``python -m benchmarks.ready_made NAME RUN TWIN …``.
 
 Weights are rounded to 8 bits with a scale for each output, both networks are tested again with the rounded ones, and
-the card says what came out.
+the card says what came out: accuracy, and what the verb energy says of one against the other.
+Without RUN and TWIN (``python -m benchmarks.ready_made NAME [--data-dir DIR] [--command …]``) nothing is trained or
+rounded: a model that is there keeps its weights and accuracy, and its card gets its energy, and the texts given, anew.
+Either way the table of all cards in docs/training.md is written again.
 """
 
 from __future__ import annotations
@@ -10,28 +13,41 @@ import argparse
 import json
 import math
 import subprocess
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from stl_deploy._util.files import sha256, write_json, write_text
+from stl_deploy._util.files import read_json, sha256, write_json, write_text
 from stl_deploy._util.tensor_file import read_tensors, write_tensors
+from stl_deploy._util.units import counted
 from stl_deploy.config.load import dump_config, load_config
 from stl_deploy.data import load_dataset
+from stl_deploy.energy.measure import EnergyReport
+from stl_deploy.energy.models.grid import beside, quoted
+from stl_deploy.energy.models.verdict import equal_at, percent
+from stl_deploy.pipeline.energy import energy as bill
+from stl_deploy.pipeline.fold import fold_run
+from stl_deploy.pipeline.listings import costs
+from stl_deploy.pipeline.run import keep_test_input
 from stl_deploy.training import pretrained
 from stl_deploy.training.evaluate import evaluate
 from stl_deploy.training.model_file import load_network
-from stl_deploy.training.pretrained.unpacking import SCALE, by_output, unpacked
-from stl_deploy.training.run_files import METRICS, MODEL
+from stl_deploy.training.pretrained.unpacking import SCALE, by_output, unpack_folder, unpacked
+from stl_deploy.training.run_files import CONFIG, METRICS, MODEL
 
 FOLDER = Path(pretrained.__file__).parent
+PAGE = Path(__file__).parents[1] / "docs" / "training.md"
+BEGIN, END = "<!-- ready-made:begin -->", "<!-- ready-made:end -->"
 _Z = 1.959964
 """Of a 95 % interval."""
 _TINY = torch.finfo(torch.float32).tiny
 _MOST = 127
+_WEIGHTS = ("model.safetensors", "twin.safetensors")
+_TEXTS = ("data", "licence", "command", "twin_command", "commit")
 
 
 def wilson(correct: int, samples: int) -> pretrained.Accuracy:
@@ -69,16 +85,62 @@ def _rounded(run: Path, target: Path, config_file: str, weights: str) -> tuple[p
     return wilson(round(test.accuracy * test.samples), test.samples), parameters
 
 
-def make(arguments: argparse.Namespace) -> dict[str, Any]:
+def weights_of(file: Path) -> str:
+    """How the synaptic weights of a file were rounded, in words."""
+    kinds = {tensor.dtype for tensor in read_tensors(file)[0].values()}
+    return "8 bits, one scale per output" if torch.int8 in kinds else "float16"
+
+
+def energy_of(report: EnergyReport) -> pretrained.Energy:
+    """What a card keeps of the verb energy's report on a network and its measured twin."""
+    cell, totals = quoted(report.comparisons), report.counts.totals
+    assert cell is not None
+    cells, rate = beside(report.comparisons, cell), report.break_even.spike_rate
+    assert rate is not None
+    told = cell.as_dict()
+    return pretrained.Energy(
+        samples=report.counts.batch,
+        synops_AC=totals.synops_AC,
+        synops_MAC=totals.synops_MAC,
+        spikes=totals.spikes,
+        spike_rate=_short(rate),
+        ann_macs_exact=totals.ann_macs_exact,
+        active_fraction=_short(report.ann_twin["active_fraction"]),
+        label=told["label"],
+        snn_over_ann=(_short(min(each.ratio for each in cells)), _short(max(each.ratio for each in cells))),
+        quoted=pretrained.Quoted(
+            **{key: told[key] for key in ("dataflow", "sums", "width", "prices", "ann_zeros")},
+            snn_over_ann=_short(cell.ratio),
+        ),
+        break_even=equal_at(report.break_even),
+        prices={each.prices.name: each.prices.source for each in cells},
+    )
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def energy_with(folder: Path, hashes: Mapping[str, str], data_dir: str | None) -> pretrained.Energy:
+    """The verb energy on a model's folder, with the test samples that ``run NAME --pretrained`` takes."""
+    with tempfile.TemporaryDirectory() as place:
+        run = Path(place)
+        unpack_folder(folder, hashes, run, data_dir)
+        keep_test_input(fold_run(run, run / "net.nir"), run)
+        return energy_of(bill(run, None))
+
+
+def make(arguments: argparse.Namespace) -> pretrained.Card:
     """Write the model's folder; returns its card."""
     target = FOLDER / arguments.name
     target.mkdir(exist_ok=True)
     accuracy, parameters = _rounded(arguments.run, target, "config.yaml", "model.safetensors")
     twin_accuracy, _ = _rounded(arguments.twin, target, "twin.yaml", "twin.safetensors")
     write_text(target / METRICS, (arguments.run / METRICS).read_text(encoding="utf-8"))
-    config = load_config(target / "config.yaml")
+    config, data_dir = load_config(target / "config.yaml"), load_config(arguments.run / CONFIG).dataset.data_dir
     head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-    card = pretrained.Card(
+    hashes = {name: sha256(target / name) for name in _WEIGHTS}
+    return pretrained.Card(
         name=arguments.name,
         dataset=config.dataset.name,
         data=arguments.data,
@@ -90,28 +152,75 @@ def make(arguments: argparse.Namespace) -> dict[str, Any]:
         commit=arguments.commit or head,
         time_steps=config.time_steps,
         parameters=parameters,
+        weights=weights_of(target / "model.safetensors"),
         accuracy=accuracy,
         twin_accuracy=twin_accuracy,
-        sha256={name: sha256(target / name) for name in ("model.safetensors", "twin.safetensors")},
+        energy=energy_with(target, hashes, data_dir),
+        sha256=hashes,
     )
-    write_json(target / "card.json", card.as_dict())
-    return card.as_dict()
 
 
-def main() -> None:
+def refreshed(arguments: argparse.Namespace) -> pretrained.Card:
+    """The card of a model that is there, with its energy counted again and the texts that were given."""
+    target = FOLDER / arguments.name
+    kept = read_json(target / "card.json")
+    given = {key: text for key in _TEXTS if (text := getattr(arguments, key)) is not None}
+    weights = weights_of(target / "model.safetensors")
+    energy = asdict(energy_with(target, kept["sha256"], arguments.data_dir))
+    return pretrained.read_card({**kept, **given, "weights": weights, "energy": energy}, str(target / "card.json"))
+
+
+def table() -> str:
+    """What every card says of accuracy and energy, in Markdown; counts are of one sample, the mean."""
+    lines = [
+        "| model | accuracy | its ANN twin | synops, AC + MAC | the twin's dense MACs | spikes per neuron and step | "
+        "counted on | the SNN costs, modelled |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for card in map(pretrained.card, pretrained.names()):
+        energy, shares = card.energy, (card.accuracy, card.twin_accuracy)
+        each = [round(count / energy.samples) for count in (energy.synops_AC, energy.synops_MAC, energy.ann_macs_exact)]
+        cells = [
+            f"`{card.name}`",
+            *(f"{share.correct / share.samples:.2%}".replace("%", " %") for share in shares),
+            f"{each[0]:,} + {each[1]:,}",
+            f"{each[2]:,}",
+            percent(energy.spike_rate),
+            counted(energy.samples, "sample"),
+            costs(energy),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def write_table() -> None:
+    """Put `table` where the page shows it."""
+    text = PAGE.read_text(encoding="utf-8")
+    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    write_text(PAGE, f"{before}{BEGIN}\n{table()}\n{END}{after}")
+
+
+def main(words: Sequence[str] | None = None) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name")
-    parser.add_argument("run", type=Path)
-    parser.add_argument("twin", type=Path)
-    parser.add_argument("--data", required=True, help="what the data are and where they come from")
-    parser.add_argument("--licence", required=True, help="of the data")
+    parser.add_argument("run", type=Path, nargs="?", help="left out with TWIN: the card alone is made anew")
+    parser.add_argument("twin", type=Path, nargs="?")
+    parser.add_argument("--data", help="what the data are and where they come from")
+    parser.add_argument("--licence", help="of the data")
     parser.add_argument("--share-alike", action="store_true")
-    parser.add_argument("--command", required=True, help="that trained the network")
+    parser.add_argument("--command", help="that trained the network")
     parser.add_argument("--twin-command", help="that trained the twin; default: the network's, with --mode ann")
     parser.add_argument("--commit", help="of the code that trained it; default: HEAD")
+    parser.add_argument("--data-dir", help="where the data are, for a card alone; a RUN knows")
+    arguments = parser.parse_args(words)
+    if arguments.run is not None and None in (arguments.twin, arguments.data, arguments.licence, arguments.command):
+        parser.error("a model of RUN needs TWIN, --data, --licence and --command")
     torch.manual_seed(0)
-    print(json.dumps(make(parser.parse_args()), indent=2))
+    card = (refreshed if arguments.run is None else make)(arguments)
+    write_json(FOLDER / arguments.name / "card.json", card.as_dict())
+    write_table()
+    print(json.dumps(card.as_dict(), indent=2))
 
 
 if __name__ == "__main__":

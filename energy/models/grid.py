@@ -97,3 +97,8 @@ def quoted(cells: Sequence[Cell]) -> Cell | None:
     """The cell that the rule above picks; None without any."""
     kept = [cell for cell in cells if cell.flow == QUOTED and cell.prices.name == QUOTED_PRICE]
     return next((cell for cell in kept if cell.ann_zeros == "skipped"), kept[0] if kept else None)
+
+
+def beside(cells: Sequence[Cell], cell: Cell) -> tuple[Cell, ...]:
+    """The cells that count the twin's zeros as ``cell`` does: what the verdict's range is over."""
+    return tuple(each for each in cells if each.ann_zeros == cell.ann_zeros)

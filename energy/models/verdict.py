@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from stl_deploy._util.units import between, prefix_of
 from stl_deploy.energy.chips.lines import GIVEN, ChipLine
 from stl_deploy.energy.models.break_even import BreakEven
-from stl_deploy.energy.models.grid import QUOTED, QUOTED_PRICE, Cell, quoted
+from stl_deploy.energy.models.grid import QUOTED, QUOTED_PRICE, Cell, beside, quoted
 from stl_deploy.energy.prices.price_list import Range
 
 CHIP = "loihi1"
@@ -25,7 +25,7 @@ def verdict(
     cell = quoted(cells)
     if cell is None:
         return "The SNN has no weights, so there is no ANN twin to compare it with."
-    ratios = [c.ratio for c in cells if c.ann_zeros == cell.ann_zeros]
+    ratios = [each.ratio for each in beside(cells, cell)]
     spread = between(number(min(ratios)), number(max(ratios)))
     zeros = ", the ANN's zeros skipped as measured" if cell.ann_zeros == "skipped" else ""
     return (

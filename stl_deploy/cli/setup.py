@@ -159,7 +159,7 @@ def datasets(json: Json = False) -> None:
 
 
 def models(json: Json = False) -> None:
-    """The ready-made models: accuracy, data and licence; for run NAME --pretrained."""
+    """The ready-made models: accuracy, energy, data and licence; for run NAME --pretrained."""
     from stl_deploy.pipeline.listings import models as list_them
 
     emit_json(list_them(say=console()), json)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from stl_deploy._util.console import QUIET, Console
+from stl_deploy._util.units import between
+from stl_deploy.energy.models.verdict import number
 from stl_deploy.energy.prices.load import list_prices
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.targets import registry
@@ -94,12 +96,27 @@ def datasets(*, say: Console = QUIET) -> list[dict[str, Any]]:
 def models(*, say: Console = QUIET) -> list[dict[str, Any]]:
     """The ready-made models and what their cards say (JSON-ready)."""
     cards = [pretrained.card(name) for name in pretrained.names()]
+    heads = ["model", "T", "parameters", "weights", "test accuracy (95 %)", "ANN twin", "the SNN costs, modelled"]
     say.table(
-        ["model", "T", "parameters", "test accuracy (95 %)", "ANN twin", "data", "licence of the data"],
+        [*heads, "data", "licence of the data"],
         [
-            [c.name, str(c.time_steps), f"{c.parameters:,}", str(c.accuracy), str(c.twin_accuracy), c.data, c.licence]
+            [
+                c.name,
+                str(c.time_steps),
+                f"{c.parameters:,}",
+                c.weights.partition(",")[0],
+                str(c.accuracy),
+                str(c.twin_accuracy),
+                costs(c.energy),
+                c.data.partition(":")[0],
+                c.licence,
+            ]
             for c in cards
         ],
+    )
+    say.say(
+        "accuracy and energy are of the weights as they ship; the SNN costs so many times its ANN twin, by dataflow "
+        "and prices, as 'energy' says of the test samples that 'run NAME --pretrained' takes; all of a card: --json"
     )
     for about in cards:
         if about.share_alike:
@@ -108,6 +125,12 @@ def models(*, say: Console = QUIET) -> list[dict[str, Any]]:
             )
     say.say("use one:  stl-deploy run NAME --pretrained")
     return [about.as_dict() for about in cards]
+
+
+def costs(energy: pretrained.Energy) -> str:
+    """How many times its twin a ready-made model costs, over the grid and to quote."""
+    low, high = map(number, energy.snn_over_ann)
+    return f"{between(low, high)} times; to quote: {number(energy.quoted.snn_over_ann)}"
 
 
 def prices(*, say: Console = QUIET) -> list[dict[str, Any]]:

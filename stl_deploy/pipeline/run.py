@@ -103,7 +103,7 @@ def _run(
     say.step("Folding BatchNorm, pooling and voting into net.nir")
     folded = fold_run(run_dir, run_dir / "net.nir")
     folding.show(folded, say.details)
-    test = _test_input(folded, run_dir)
+    test = keep_test_input(folded, run_dir)
     bench, netx, lava_problem = _run_all(folded, test, run_dir, lava, say)
     table = parity.ParityTable(bench.report, folded.proofs, test.x.shape[1])
     write_json(run_dir / parity.FILE, table.as_dict())
@@ -162,7 +162,7 @@ def _same(kept: RunConfig, config: RunConfig) -> bool:
     return kept == config.model_copy(update={"dataset": dataset})
 
 
-def _test_input(folded: FoldedRun, run_dir: Path) -> LabelledInput:
+def keep_test_input(folded: FoldedRun, run_dir: Path) -> LabelledInput:
     """The test samples, as many as fit, kept in the run folder for the commands that follow."""
     count = min(len(folded.data.test), folded.program.samples_within(_RECORDED_VALUES, folded.config.time_steps))
     test = encode_split(folded.config, folded.data.test, count)

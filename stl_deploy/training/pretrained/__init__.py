@@ -1,18 +1,19 @@
 """Ready-made models: trained weights that ship with the package, each with a card and its ANN twin.
 
     card("digits").accuracy  # on the test split, with its 95 % interval
+    card("digits").energy.quoted.snn_over_ann  # how many times its ANN twin it costs, modelled
 
 A model is a folder ``<name>/`` of ``card.json``, ``config.yaml``, ``metrics.jsonl``, ``model.safetensors`` and, for the
 twin (the same network with ReLU, trained by the same recipe), ``twin.yaml`` and ``twin.safetensors``. Weights were
-rounded after training, to float16 or to 8 bits with a scale for each output, and everything on the card
-was measured on the rounded ones (``python -m benchmarks.ready_made`` made them). Cards are read without torch;
-`unpacking.unpack` writes a run folder.
+rounded after training, to 8 bits with a scale for each output or, the older ones, to float16; everything on the card is
+of the rounded ones (``python -m benchmarks.ready_made`` made them). Cards are read without torch; `unpacking.unpack`
+writes a run folder.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib import resources
 from typing import Any
 
@@ -34,11 +35,51 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
+class Quoted:
+    """The comparison that the verb energy says to quote, under the names of its JSON's ``quoted``."""
+
+    dataflow: str
+    sums: str
+    width: str
+    prices: str
+    ann_zeros: str
+    snn_over_ann: float
+
+
+@dataclass(frozen=True)
+class Energy:
+    """What ``stl-deploy energy`` says of weights and twin, on the test samples that ``run NAME --pretrained`` takes.
+
+    Counted, exact, under the names of the energy JSON's ``totals``: synops_AC, synops_MAC and spikes, summed over all
+    steps of ``samples`` samples; ann_macs_exact: the twin's dense MACs for the same. active_fraction: the share of them
+    whose input is not zero; spike_rate: spikes per neuron and step.
+    Modelled (label), to four digits: snn_over_ann, how many times its twin the network costs, least and most over the
+    grid of dataflows and price lists, the twin's zeros counted as in ``quoted``; break_even: at which spikes ``quoted``
+    would be 1, in words. prices: the lists of that grid, each with its source.
+    """
+
+    samples: int
+    synops_AC: int
+    synops_MAC: int
+    spikes: int
+    spike_rate: float
+    ann_macs_exact: int
+    active_fraction: float
+    label: str
+    snn_over_ann: tuple[float, float]
+    quoted: Quoted
+    break_even: str
+    prices: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Card:
     """What is known of a ready-made model; every number was measured on the weights that ship.
 
-    accuracy, twin_accuracy: correct test samples, of how many, and the 95 % interval (Wilson). licence: of the data;
-    share_alike: whether it asks for models and derived works to carry the same. commit: of the code that trained it.
+    data: what they are, and behind a colon where those of this training came from. licence: of the data; share_alike:
+    whether it asks for models and derived works to carry the same. command, twin_command: what trained both, DIR being
+    the folder of the data; commit: of the code that did. weights: how they were rounded after training. accuracy,
+    twin_accuracy: correct test samples, of how many, and the 95 % interval (Wilson).
     """
 
     name: str
@@ -52,13 +93,15 @@ class Card:
     commit: str
     time_steps: int
     parameters: int
+    weights: str
     accuracy: Accuracy
     twin_accuracy: Accuracy
+    energy: Energy
     sha256: dict[str, str]
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form."""
-        return {**vars(self), "accuracy": vars(self.accuracy), "twin_accuracy": vars(self.twin_accuracy)}
+        return asdict(self)
 
 
 def names() -> tuple[str, ...]:
@@ -67,17 +110,43 @@ def names() -> tuple[str, ...]:
 
 
 def card(name: str) -> Card:
-    """The card of a model; raises InputError if there is none of that name."""
+    """The card of a model; raises InputError if there is none of that name, or it is not as it ships."""
     known = names()
     if name not in known:
         raise InputError(
             f"expected the name of a ready-made model; found '{name}'{did_you_mean(name, known)}; "
             f"there are: {', '.join(known)}"
         )
-    data = json.loads((models_folder() / name / "card.json").read_text(encoding="utf-8"))
-    for key in ("accuracy", "twin_accuracy"):
-        data[key] = Accuracy(**data[key])
-    return Card(**data)
+    file = models_folder() / name / "card.json"
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{file}: expected a card in JSON; found {error}; install stl-deploy again") from None
+    return read_card(data, str(file))
+
+
+def read_card(data: Any, where: str) -> Card:
+    """A card from its JSON form; raises InputError where a key is missing or is none of a card's."""
+    keys = _keys(Card, data, where)
+    for name in ("accuracy", "twin_accuracy"):
+        keys[name] = Accuracy(**_keys(Accuracy, keys[name], f"{where}: {name}"))
+    energy = _keys(Energy, keys["energy"], f"{where}: energy")
+    energy["quoted"] = Quoted(**_keys(Quoted, energy["quoted"], f"{where}: energy.quoted"))
+    energy["snn_over_ann"] = tuple(energy["snn_over_ann"])
+    return Card(**{**keys, "energy": Energy(**energy)})
+
+
+def _keys(kind: Any, data: Any, where: str) -> dict[str, Any]:
+    """The keys of ``data``, which are ``kind``'s fields and no others."""
+    wanted = [field.name for field in fields(kind)]
+    if not isinstance(data, dict):
+        raise InputError(f"{where}: expected the keys {', '.join(wanted)}; found {data!r}; install stl-deploy again")
+    missing, others = [key for key in wanted if key not in data], [key for key in data if key not in wanted]
+    if missing or others:
+        expected = f"the key '{missing[0]}'" if missing else f"no keys but {', '.join(wanted)}"
+        found = f"'{others[0]}'" if others else "none"
+        raise InputError(f"{where}: expected {expected}; found {found}; install stl-deploy again")
+    return dict(data)
 
 
 def models_folder() -> Any:

@@ -35,9 +35,15 @@ def unpack(name: str, run_dir: Path, data_dir: str | None = None) -> pretrained.
     """
     about = pretrained.card(name)
     with resources.as_file(pretrained.models_folder() / name) as folder:
-        configs = [load_config(folder / config_file) for config_file, _, _ in _PARTS]
-        weights = [_weights(folder / file, about.sha256[file]) for _, file, _ in _PARTS]
-        metrics = (folder / METRICS).read_text(encoding="utf-8")
+        unpack_folder(folder, about.sha256, run_dir, data_dir)
+    return about
+
+
+def unpack_folder(folder: Path, hashes: Mapping[str, str], run_dir: Path, data_dir: str | None = None) -> None:
+    """`unpack` of a model's folder whose weights have these SHA-256, by file name."""
+    configs = [load_config(folder / config_file) for config_file, _, _ in _PARTS]
+    weights = [_weights(folder / file, hashes.get(file, "on its card, which has none")) for _, file, _ in _PARTS]
+    metrics = (folder / METRICS).read_text(encoding="utf-8")
     datasets = [config.dataset.model_copy(update={"data_dir": data_dir}) for config in configs]
     for dataset in datasets:
         check_dataset(dataset)
@@ -46,7 +52,6 @@ def unpack(name: str, run_dir: Path, data_dir: str | None = None) -> pretrained.
         write_text(run_dir / below / CONFIG, dump_config(config.model_copy(update={"dataset": dataset})))
         save_model(run_dir / below, tensors, facts)
     write_text(run_dir / METRICS, metrics)
-    return about
 
 
 def _weights(path: Path, expected: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
