@@ -61,8 +61,8 @@ def dialect_of(network: Network) -> Dialect:
     by_reset = {layer.soft_reset: name for name, layer in network.lifs}
     if len(by_reset) > 1:
         raise InputError(
-            f"layer '{by_reset[True]}' resets by subtraction and layer '{by_reset[False]}' to 0, which our graphs do not "
-            "hold side by side; give all neurons the same reset"
+            f"layer '{by_reset[True]}' resets by subtraction and layer '{by_reset[False]}' to 0, which our graphs do "
+            "not hold side by side; give all neurons the same reset"
         )
     return Dialect(dt=DT, compare="ge", reset="subtract") if True in by_reset else Dialect(dt=DT)
 

@@ -3,8 +3,8 @@
     v[t] = β·v[t−1] + x[t];  a spike where v >= θ;  v is then reset to 0
 
 as in the authors' code (Sun et al. 2022, arXiv 2206.06129): the input is not scaled, and the
-gradient flows through the reset. If asked, θ is subtracted from v in place of that. Whole sequences start from rest, so samples never touch; for one step at a time see
-`stl_deploy.nn.population`.
+gradient flows through the reset. If asked, θ is subtracted from v in place of that. Whole sequences start from rest, so
+samples never touch; for one step at a time see `stl_deploy.nn.population`.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class LIF(Population):
 
     @property
     def plain(self) -> bool:
-        """Whether threshold, decay, surrogate and reset say all: a fast block (`stl_deploy.nn.fused`) may then take it."""
+        """Whether threshold, decay, surrogate and reset say all, so that it may run as one with a norm before it."""
         return self.surrogate in SURROGATES and not self.stateful and self.shape_known
 
     def learn_thresholds(self, granularity: Granularity) -> None:

@@ -206,7 +206,7 @@ def test_under_a_soft_reset_the_graph_holds_the_thresholds_themselves_and_says_s
     x = torch.from_numpy(_input())
     spikes = folded.network.record(x)[1]["lif1"]
     network.layers["lif1"] = LIF((6, 8, 8), threshold=network.thresholds()["lif1"], granularity="channel")
-    with pytest.raises(InputError, match="layer 'lif3' resets by subtraction and layer 'lif1' to 0, .* the same reset"):
+    with pytest.raises(InputError, match=r"'lif3' resets by subtraction and layer 'lif1' to 0, .* the same reset"):
         fold(network, coding="analog", fraction_bits=4)
     for _, lif in network.lifs:
         lif.soft_reset = False

@@ -159,11 +159,7 @@ def current(x, scale, shift, inside, normed: tl.constexpr, wide: tl.constexpr):
 @triton.jit
 def left(u, level, soft: tl.constexpr):
     """What the reset leaves of potentials."""
-    if soft:
-        result = tl.where(u >= level, u - level, u)
-    else:
-        result = tl.where(u >= level, 0.0, u)
-    return result
+    return tl.where(u >= level, u - level if soft else 0.0, u)
 
 
 @triton.jit
