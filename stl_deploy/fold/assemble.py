@@ -56,7 +56,7 @@ def _lif(layer: LIF, stages: Stages, name: str) -> LIF:
 def dialect_of(network: Network) -> Dialect:
     """The dialect of the graph that `to_nir` makes; raises InputError where neurons reset in two ways.
 
-    A soft reset takes off the very number that a node stores, so that must be θ itself, and the comparison ``>=``.
+    A soft reset subtracts the very number that a node stores, so that must be θ itself and the comparison ``>=``.
     """
     by_reset = {layer.soft_reset: name for name, layer in network.lifs}
     if len(by_reset) > 1:
@@ -70,10 +70,10 @@ def dialect_of(network: Network) -> Dialect:
 def to_nir(folded: Network, metadata: Mapping[str, Any]) -> nir.NIRGraph:
     """The canonical graph of a folded network, from ``input`` to ``output``, nodes named as the layers.
 
-    float32; θ per neuron, stored as the float just below it, so that NIR's ``v > θ`` is our ``v >= θ``, or under a
-    soft reset as it is (`dialect_of`, which belongs into ``metadata``, then says ``>=``); spiking max pooling as a
-    SumPool2d ``<name>_sum`` and a Threshold ``<name>`` of 1/2; the vote as a Linear. A `Sum` is no node: an edge leads
-    from each of its terms to each of its readers.
+    metadata: with the dialect that `dialect_of` gives. float32; θ per neuron, stored as the float just below it, so
+    that NIR's ``v > θ`` is our ``v >= θ``, but as it is under a soft reset; spiking max pooling as a SumPool2d
+    ``<name>_sum`` and a Threshold ``<name>`` of 1/2; the vote as a Linear. A `Sum` is no node: an edge leads from each
+    of its terms to each of its readers.
     """
     shapes = {INPUT: folded.input_shape, **folded.shapes}
     nodes: dict[str, nir.NIRNode] = {INPUT: nir.Input({"input": np.array(folded.input_shape)})}

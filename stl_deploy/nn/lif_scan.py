@@ -13,8 +13,8 @@ derivative at u − θ and ∂ for the gradient of the loss::
     hard:   ∂s[t] += −u[t]·∂r[t];   ∂u[t] = (1 − s[t])·∂r[t] + g·∂s[t];   ∂θ = −Σ g·∂s
     soft:   ∂s[t] += −θ·∂r[t];      ∂u[t] = ∂r[t] + g·∂s[t];              ∂θ = −Σ g·∂s − Σ s·∂r
 
-Where the reset is detached, the spike in it is a constant and ∂s gets nothing from it. The θ that a soft reset takes
-off is no constant, so −Σ s·∂r stays, as it does in snnTorch and SpikingJelly.
+Where the reset is detached, the spike in it counts as a constant and adds nothing to ∂s. The θ that a soft reset
+subtracts is no constant, so −Σ s·∂r stays, as it does in snnTorch and SpikingJelly.
 
 One trace of u is kept per layer; spikes, r and g are recomputed from it.
 """

@@ -3,8 +3,8 @@
     v[t] = β·v[t−1] + x[t];  a spike where v >= θ;  v is then reset to 0
 
 as in the authors' code (Sun et al. 2022, arXiv 2206.06129): the input is not scaled, and the
-gradient flows through the reset. If asked, θ is subtracted from v in place of that. Whole sequences start from rest, so
-samples never touch; for one step at a time see `stl_deploy.nn.population`.
+gradient flows through the reset. On request θ is subtracted from v instead. Whole sequences start from rest, so samples
+never touch; for one step at a time see `stl_deploy.nn.population`.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class LIF(Population):
     decay: β in [0, 1]; with learn_decay it is σ(a), one a per layer, and must start inside (0, 1).
     surrogate: a surrogate gradient's name, or a callable: the derivative of the spike at v − θ, or a function that
         makes spikes of v − θ and has such a gradient, as other frameworks have them; default: surrogate_name.
-    reset: what a spike does to v: ``zero`` sets it to 0 (hard reset), ``subtract`` takes θ off it (soft reset).
+    reset: what a spike does to v: ``zero`` sets it to 0 (hard reset), ``subtract`` subtracts θ from it (soft reset).
     detach_reset: no gradient through the spike in the reset. stateful: see `Population`.
 
     Raises InputError for a θ₀ <= 0 under ``positive``, a β out of range, or an unknown granularity, reset or surrogate.
