@@ -15,6 +15,7 @@ Precision = Literal["float32", "bfloat16"]
 Mode = Literal["stl", "sl", "tl", "ann"]
 Granularity = Literal["neuron", "channel", "layer"]
 Parametrisation = Literal["positive", "raw"]
+Reset = Literal["zero", "subtract"]
 Decision = Literal["mean", "max", "first"]
 Encoder = Literal["direct", "bernoulli", "latency", "spikes", "counts", "sequence"]
 Augmentation = Literal["crop", "flip", "flip_vertical", "rotate", "colour", "erase"]
@@ -94,6 +95,7 @@ class NeuronConfig(_Section):
     """How every LIF layer is made unless its own entry says otherwise (see `stl_deploy.nn.neuron.LIF`)."""
 
     surrogate: SurrogateName = "arctan"
+    reset: Reset = "zero"
     detach_reset: bool = False
     beta: UnitInterval = 0.5
     learn_beta: bool = False

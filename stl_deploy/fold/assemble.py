@@ -16,6 +16,7 @@ from stl_deploy.errors import InputError
 from stl_deploy.fold.rounding import vote_weight
 from stl_deploy.fold.stages import Stages, recurrence
 from stl_deploy.fold.time import DT, nir_decay, time_constants
+from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.lower import METADATA_KEY
 from stl_deploy.graph.program import Floats, Shape
 from stl_deploy.nn.layers import Sum, SumPool2d, Vote
@@ -44,6 +45,7 @@ def _lif(layer: LIF, stages: Stages, name: str) -> LIF:
     population = stages.populations[name]
     kind = RLIF if isinstance(layer, RLIF) else LIF
     rule: dict[str, Any] = {"surrogate": layer.surrogate, "detach_reset": layer.detach_reset}
+    rule["reset"] = "subtract" if layer.soft_reset else "zero"
     lif = kind(layer.shape, granularity="layer", parametrisation="raw", decay=population.decay, **rule)
     if isinstance(lif, RLIF):
         lif.recurrent.weight = nn.Parameter(_tensor(stages.synapses[recurrence(name)].weight))
@@ -51,12 +53,27 @@ def _lif(layer: LIF, stages: Stages, name: str) -> LIF:
     return lif.eval()
 
 
+def dialect_of(network: Network) -> Dialect:
+    """The dialect of the graph that `to_nir` makes; raises InputError where neurons reset in two ways.
+
+    A soft reset subtracts the very number that a node stores, so that must be θ itself and the comparison ``>=``.
+    """
+    by_reset = {layer.soft_reset: name for name, layer in network.lifs}
+    if len(by_reset) > 1:
+        raise InputError(
+            f"layer '{by_reset[True]}' resets by subtraction and layer '{by_reset[False]}' to 0, which our graphs do "
+            "not hold side by side; give all neurons the same reset"
+        )
+    return Dialect(dt=DT, compare="ge", reset="subtract") if True in by_reset else Dialect(dt=DT)
+
+
 def to_nir(folded: Network, metadata: Mapping[str, Any]) -> nir.NIRGraph:
     """The canonical graph of a folded network, from ``input`` to ``output``, nodes named as the layers.
 
-    float32; θ per neuron, stored as the float just below it, so that NIR's ``v > θ`` is our ``v >= θ``; spiking
-    max pooling as a SumPool2d ``<name>_sum`` and a Threshold ``<name>`` of 1/2; the vote as a Linear. A `Sum` is no
-    node: an edge leads from each of its terms to each of its readers.
+    metadata: with the dialect that `dialect_of` gives. float32; θ per neuron, stored as the float just below it, so
+    that NIR's ``v > θ`` is our ``v >= θ``, but as it is under a soft reset; spiking max pooling as a SumPool2d
+    ``<name>_sum`` and a Threshold ``<name>`` of 1/2; the vote as a Linear. A `Sum` is no node: an edge leads from each
+    of its terms to each of its readers.
     """
     shapes = {INPUT: folded.input_shape, **folded.shapes}
     nodes: dict[str, nir.NIRNode] = {INPUT: nir.Input({"input": np.array(folded.input_shape)})}
@@ -127,7 +144,9 @@ def _conv(layer: nn.Conv2d, before: Shape) -> nir.Conv2d:
 
 
 def _neuron(layer: LIF, shape: Shape) -> nir.NIRNode:
-    threshold = np.nextafter(np.broadcast_to(_array(layer.threshold), shape), np.float32(-np.inf))
+    threshold = np.broadcast_to(_array(layer.threshold), shape)
+    if not layer.soft_reset:
+        threshold = np.nextafter(threshold, np.float32(-np.inf))
     zeros, ones = np.zeros(shape, np.float32), np.ones(shape, np.float32)
     beta = float(layer.decay)
     if beta == 1:

@@ -8,14 +8,12 @@ from typing import Any
 import nir
 
 from stl_deploy import __version__
-from stl_deploy.fold.assemble import folded_network, to_nir
+from stl_deploy.fold.assemble import dialect_of, folded_network, to_nir
 from stl_deploy.fold.check import check_fold
 from stl_deploy.fold.grid import LayerGrid
 from stl_deploy.fold.rounding import round_stages
 from stl_deploy.fold.stages import take_apart
 from stl_deploy.fold.thresholds import Thresholds, absorb_thresholds, are_absorbed
-from stl_deploy.fold.time import DT
-from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.exact import Grid
 from stl_deploy.graph.program import InputCoding
 from stl_deploy.nn.network import Network
@@ -52,7 +50,7 @@ def fold(
         absorb_thresholds(stages)
     grids = round_stages(network, stages, Grid(fraction_bits, bound)) if exact_grid else ()
     folded = folded_network(network, stages)
-    dialect = Dialect(dt=DT).written()
+    dialect = dialect_of(folded).written()
     metadata: dict[str, Any] = {
         "version": __version__,
         "dialect": dialect,

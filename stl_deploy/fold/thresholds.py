@@ -1,8 +1,8 @@
 """Thresholds into the weights before them, so that every threshold is 1.
 
-For a neuron with v ← β·v + W·s + b, a spike where v >= θ and reset to 0, dividing by θ > 0 gives v' = v/θ with
-v' ← β·v' + (W/θ)·s + b/θ and a spike where v' >= 1: the same spikes in real arithmetic. In floats it is exact for
-powers of two; otherwise a tie can move.
+For a neuron with v ← β·v + W·s + b, a spike where v >= θ and a reset to 0 or by θ, dividing by θ > 0 gives v' = v/θ
+with v' ← β·v' + (W/θ)·s + b/θ, a spike where v' >= 1 and a reset to 0 or by 1: the same spikes in real arithmetic. In
+floats it is exact for powers of two; otherwise a tie can move.
 """
 
 from __future__ import annotations

@@ -184,6 +184,7 @@ def _lif(build: Build, spec: LifSpec | RlifSpec) -> nn.Module:
             decay=neuron.beta if spec.beta is None else spec.beta,
             learn_decay=neuron.learn_beta,
             surrogate_name=neuron.surrogate,
+            reset=neuron.reset,
             detach_reset=neuron.detach_reset,
         )
     except InputError as error:

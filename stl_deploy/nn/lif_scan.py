@@ -2,14 +2,19 @@
 
 Forward, with u the membrane before and r after the reset, per step t::
 
-    u[t] = β·r[t−1] + x[t];   s[t] = 1 where u[t] >= θ else 0;   r[t] = (1 − s[t])·u[t]
+    u[t] = β·r[t−1] + x[t];   s[t] = 1 where u[t] >= θ else 0
+    r[t] = (1 − s[t])·u[t], the hard reset;   or u[t] − θ·s[t], the soft one
 
 Each multiply, add and comparison is an operation of its own, so that no compiler contracts
 β·r + x and every backend gets the same bits. Backward through time, with g the surrogate
 derivative at u − θ and ∂ for the gradient of the loss::
 
-    ∂r[t] = β·∂u[t+1];   ∂s[t] += −u[t]·∂r[t] (unless the reset is detached)
-    ∂u[t] = (1 − s[t])·∂r[t] + g·∂s[t];   ∂x = ∂u;   ∂θ = −Σ g·∂s;   ∂β = Σ ∂u[t]·r[t−1]
+    ∂r[t] = β·∂u[t+1];   ∂x = ∂u;   ∂β = Σ ∂u[t]·r[t−1]
+    hard:   ∂s[t] += −u[t]·∂r[t];   ∂u[t] = (1 − s[t])·∂r[t] + g·∂s[t];   ∂θ = −Σ g·∂s
+    soft:   ∂s[t] += −θ·∂r[t];      ∂u[t] = ∂r[t] + g·∂s[t];              ∂θ = −Σ g·∂s − Σ s·∂r
+
+Where the reset is detached, the spike in it counts as a constant and adds nothing to ∂s. The θ that a soft reset
+subtracts is no constant, so −Σ s·∂r stays, as it does in snnTorch and SpikingJelly.
 
 One trace of u is kept per layer; spikes, r and g are recomputed from it.
 """
@@ -27,7 +32,9 @@ from stl_deploy.nn.layers import wide
 from stl_deploy.nn.surrogate import Derivative
 
 
-def lif_scan(x: Tensor, theta: Tensor, decay: Tensor, derivative: Derivative, *, detach_reset: bool) -> Tensor:
+def lif_scan(
+    x: Tensor, theta: Tensor, decay: Tensor, derivative: Derivative, *, soft_reset: bool, detach_reset: bool
+) -> Tensor:
     """Spikes ``[T, B, *shape]`` of a LIF population at rest before step 0.
 
     x: input current ``[T, B, *shape]``; theta: threshold, broadcastable to shape; decay: β, 0-dimensional.
@@ -35,12 +42,13 @@ def lif_scan(x: Tensor, theta: Tensor, decay: Tensor, derivative: Derivative, *,
     for bfloat16 currents in torch's operations (on CUDA `stl_deploy.nn.cuda` takes over where it can).
     """
     if cuda.ready(x) and cuda.knows(derivative):
-        return cuda.lif_scan(x, theta, decay, derivative, detach_reset=detach_reset)
+        return cuda.lif_scan(x, theta, decay, derivative, soft_reset=soft_reset, detach_reset=detach_reset)
     x = wide(x)
     if torch.is_grad_enabled() and (x.requires_grad or theta.requires_grad or decay.requires_grad):
-        spikes: Tensor = _Scan.apply(x, theta, decay, derivative, detach_reset)  # type: ignore[no-untyped-call]
+        given = (x, theta, decay, derivative, soft_reset, detach_reset)
+        spikes: Tensor = _Scan.apply(*given)  # type: ignore[no-untyped-call]
         return spikes
-    return _forward(x, theta, decay, keep_trace=False)[0]
+    return _forward(x, theta, decay, soft_reset, keep_trace=False)[0]
 
 
 def spike(u: Tensor, theta: Tensor, derivative: Derivative) -> Tensor:
@@ -64,7 +72,7 @@ class _Spike(torch.autograd.Function):
         return grad_u, -grad_u.sum_to_size(theta.shape), None
 
 
-def _forward(x: Tensor, theta: Tensor, decay: Tensor, *, keep_trace: bool) -> tuple[Tensor, Tensor]:
+def _forward(x: Tensor, theta: Tensor, decay: Tensor, soft: bool, *, keep_trace: bool) -> tuple[Tensor, Tensor]:
     spikes = torch.empty_like(x, memory_format=torch.contiguous_format)
     trace = torch.empty_like(spikes if keep_trace else spikes[:1])
     rest = torch.zeros_like(spikes[0])
@@ -72,24 +80,26 @@ def _forward(x: Tensor, theta: Tensor, decay: Tensor, *, keep_trace: bool) -> tu
         u = trace[step if keep_trace else 0]
         torch.mul(rest, decay, out=u).add_(current)
         torch.ge(u, theta, out=spike)
-        torch.mul(u, spike, out=rest)
+        torch.mul(theta if soft else u, spike, out=rest)
         torch.sub(u, rest, out=rest)
     return spikes, trace
 
 
 class _Scan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, theta: Tensor, decay: Tensor, derivative: Derivative, detach: bool) -> Tensor:
-        spikes, trace = _forward(x, theta, decay, keep_trace=True)
+    def forward(
+        ctx: Any, x: Tensor, theta: Tensor, decay: Tensor, derivative: Derivative, soft: bool, detach: bool
+    ) -> Tensor:
+        spikes, trace = _forward(x, theta, decay, soft, keep_trace=True)
         ctx.save_for_backward(trace, theta, decay)
-        ctx.derivative, ctx.detach = derivative, detach
+        ctx.derivative, ctx.soft, ctx.detach = derivative, soft, detach
         return spikes
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_spikes: Tensor) -> tuple[Tensor | None, ...]:
         trace, theta, decay = ctx.saved_tensors
-        _, need_theta, need_decay, _, _ = ctx.needs_input_grad
+        _, need_theta, need_decay, *_ = ctx.needs_input_grad
         grad_x = torch.empty_like(trace)
         grad_theta = torch.zeros_like(theta)
         grad_decay = torch.zeros_like(decay)
@@ -102,15 +112,24 @@ class _Scan(torch.autograd.Function):
             if ctx.detach:
                 torch.mul(slope, grad_spikes[t], out=grad_spike)
             else:
-                torch.mul(u, grad_rest, out=grad_spike)
+                torch.mul(theta if ctx.soft else u, grad_rest, out=grad_spike)
                 torch.sub(grad_spikes[t], grad_spike, out=grad_spike).mul_(slope)
             if need_theta:
                 grad_theta.sub_(grad_spike.sum(0).sum_to_size(theta.shape))
             torch.mul(grad_rest, spike, out=grad_u)
-            torch.sub(grad_rest, grad_u, out=grad_u).add_(grad_spike)
+            if ctx.soft:
+                if need_theta:
+                    grad_theta.sub_(grad_u.sum(0).sum_to_size(theta.shape))
+                torch.add(grad_rest, grad_spike, out=grad_u)
+            else:
+                torch.sub(grad_rest, grad_u, out=grad_u).add_(grad_spike)
             if need_decay and t:
-                kept = torch.lt(trace[t - 1], theta, out=spike).mul_(trace[t - 1])
+                before = trace[t - 1]
+                if ctx.soft:
+                    kept = torch.sub(before, torch.ge(before, theta, out=spike).mul_(theta), out=spike)
+                else:
+                    kept = torch.lt(before, theta, out=spike).mul_(before)
                 grad_decay.add_(kept.mul_(grad_u).sum())
             torch.mul(grad_u, decay, out=grad_rest)
         grads = (grad_x, grad_theta, grad_decay)
-        return *(grad if need else None for grad, need in zip(grads, ctx.needs_input_grad, strict=False)), None, None
+        return *(grad if need else None for grad, need in zip(grads, ctx.needs_input_grad, strict=False)), *[None] * 3

@@ -3,8 +3,8 @@
     v[t] = β·v[t−1] + x[t];  a spike where v >= θ;  v is then reset to 0
 
 as in the authors' code (Sun et al. 2022, arXiv 2206.06129): the input is not scaled, and the
-gradient flows through the reset. Whole sequences start from rest, so samples never touch; for one step at a time see
-`stl_deploy.nn.population`.
+gradient flows through the reset. On request θ is subtracted from v instead. Whole sequences start from rest, so samples
+never touch; for one step at a time see `stl_deploy.nn.population`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from stl_deploy.config.schema import Granularity, Parametrisation
+from stl_deploy.config.schema import Granularity, Parametrisation, Reset
 from stl_deploy.errors import InputError
 from stl_deploy.nn.layers import wide
 from stl_deploy.nn.lif_scan import lif_scan, spike
@@ -73,9 +73,10 @@ class LIF(Population):
     decay: β in [0, 1]; with learn_decay it is σ(a), one a per layer, and must start inside (0, 1).
     surrogate: a surrogate gradient's name, or a callable: the derivative of the spike at v − θ, or a function that
         makes spikes of v − θ and has such a gradient, as other frameworks have them; default: surrogate_name.
-    detach_reset: no gradient through the reset. stateful: see `Population`.
+    reset: what a spike does to v: ``zero`` sets it to 0 (hard reset), ``subtract`` subtracts θ from it (soft reset).
+    detach_reset: no gradient through the spike in the reset. stateful: see `Population`.
 
-    Raises InputError for a θ₀ <= 0 under ``positive``, a β out of range, or an unknown granularity or surrogate.
+    Raises InputError for a θ₀ <= 0 under ``positive``, a β out of range, or an unknown granularity, reset or surrogate.
     """
 
     threshold_init: Tensor
@@ -94,6 +95,7 @@ class LIF(Population):
         learn_decay: bool = False,
         surrogate_name: str = "arctan",
         surrogate: str | Surrogate | None = None,
+        reset: Reset = "zero",
         detach_reset: bool = False,
         stateful: bool = False,
     ) -> None:
@@ -101,12 +103,14 @@ class LIF(Population):
         for key, value, accepted in (
             ("granularity", granularity, get_args(Granularity)),
             ("parametrisation", parametrisation, get_args(Parametrisation)),
+            ("reset", reset, get_args(Reset)),
         ):
             if value not in accepted:
                 raise InputError(f"expected {', '.join(accepted)} as {key}; found {value!r}")
         self.parametrisation = parametrisation
         self.granularity = granularity
         self.surrogate = surrogate_name if surrogate is None else surrogate
+        self.soft_reset = reset == "subtract"  # `reset` is the method that goes back to rest
         self.detach_reset = detach_reset
         self._derivative = surrogate_of(self.surrogate)
         self._first = (threshold, jitter)
@@ -128,7 +132,7 @@ class LIF(Population):
 
     @property
     def plain(self) -> bool:
-        """Whether threshold, decay and surrogate say all: it may then run in a fast block (`stl_deploy.nn.fused`)."""
+        """Whether threshold, decay, surrogate and reset say all, so that it may run as one with a norm before it."""
         return self.surrogate in SURROGATES and not self.stateful and self.shape_known
 
     def learn_thresholds(self, granularity: Granularity) -> None:
@@ -158,12 +162,13 @@ class LIF(Population):
             self.register_parameter("threshold_parameter", nn.Parameter(learned))
 
     def _sequence(self, x: Tensor) -> Tensor:
-        return lif_scan(x, self.threshold, self.decay, self._derivative, detach_reset=self.detach_reset)
+        resets = dict(soft_reset=self.soft_reset, detach_reset=self.detach_reset)
+        return lif_scan(x, self.threshold, self.decay, self._derivative, **resets)
 
     def _one_step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        u = state * self.decay + x
-        spikes = spike(u, self.threshold, self._derivative)
-        return spikes, u - u * (spikes.detach() if self.detach_reset else spikes)
+        u, theta = state * self.decay + x, self.threshold
+        spikes = spike(u, theta, self._derivative)
+        return spikes, u - (theta if self.soft_reset else u) * (spikes.detach() if self.detach_reset else spikes)
 
     def _initial(self, size: Shape) -> Tensor:
         """The first thresholds; raises InputError where one is not allowed."""
@@ -215,8 +220,9 @@ class LIF(Population):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def extra_repr(self) -> str:
-        """Shape, granularity, parametrisation and surrogate, for ``print(network)``."""
-        return f"{self._shape}, θ per {self.granularity} ({self.parametrisation}), {self.surrogate_name}"
+        """Shape, granularity, parametrisation, surrogate and a soft reset, for ``print(network)``."""
+        shown = f"{self._shape}, θ per {self.granularity} ({self.parametrisation}), {self.surrogate_name}"
+        return shown + ", soft reset" * self.soft_reset
 
 
 class RLIF(LIF):

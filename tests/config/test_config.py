@@ -19,6 +19,17 @@ def test_presets_read_back_and_build(name, tmp_path):
     assert list(network.shapes.values())[-1] == (classes,)
 
 
+def test_a_configuration_that_was_written_before_there_were_soft_resets_stays_what_it_was():
+    config = load_config("digits")
+    written = yaml.safe_load(dump_config(config))
+    assert written["neuron"].pop("reset") == "zero"
+    assert config_of(written) == config
+    soft = apply_overrides(config, ["neuron.reset=subtract"])
+    assert "reset: subtract" in dump_config(soft)
+    assert all(lif.soft_reset for _, lif in Network(soft, (1, 8, 8), 10).lifs)
+    assert not any(lif.soft_reset for _, lif in Network(config, (1, 8, 8), 10).lifs)
+
+
 def test_mnist_preset_is_the_net_of_the_released_code():
     config = load_config("mnist")
     network = Network(config, (1, 28, 28), 10)
@@ -71,6 +82,7 @@ def test_overrides_reach_sections_and_layers():
         ("train.epochs=2.5", "--set: key 'train.epochs': expected a whole number; found 2.5"),
         ("train.epochs=true", "--set: key 'train.epochs': expected a whole number; found True"),
         ("train.lr=.nan", "--set: key 'train.lr': expected a finite number; found nan"),
+        ("neuron.reset=value", "--set: key 'neuron.reset': expected 'zero' or 'subtract'; found 'value'"),
         ("train.mode=xx", "--set: key 'train.mode': expected 'stl', 'sl', 'tl' or 'ann'; found 'xx'"),
         ("train.device=gpu", "--set: key 'train.device': expected auto, cpu, cuda, or cuda: and a number; found 'gpu'"),
         ("fold.grid=1", "--set: key 'fold.grid': expected exact_grid, weight_bits"),

@@ -19,10 +19,11 @@ from stl_deploy.fold.network import Folded, fold
 from stl_deploy.fold.norm import Norm, fold_norm
 from stl_deploy.graph.exact import prove_exact, round_to_grid
 from stl_deploy.graph.io.nir_file import read_nir, write_nir
-from stl_deploy.graph.lower import lower
-from stl_deploy.graph.program import Conv, Linear, Neuron, Program
+from stl_deploy.graph.lower import METADATA_KEY, lower
+from stl_deploy.graph.program import Conv, Linear, Neuron, Program, is_max_pool
 from stl_deploy.graph.run import run
 from stl_deploy.nn.network import Network
+from stl_deploy.nn.neuron import LIF
 
 CONV_NET = """
 dataset: {name: digits, T: 5}
@@ -120,7 +121,14 @@ def test_a_forward_that_changes_the_scores_is_refused() -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(
-    "overrides", [(), ("neuron.learn_beta=true", "neuron.beta=0.7"), ("neuron.conv_granularity=neuron",)]
+    "overrides",
+    [
+        (),
+        ("neuron.learn_beta=true", "neuron.beta=0.7"),
+        ("neuron.conv_granularity=neuron",),
+        ("neuron.reset=subtract", "neuron.learn_beta=true", "neuron.beta=0.7", "neuron.conv_granularity=neuron"),
+        ("neuron.reset=subtract", "neuron.beta=1.0"),
+    ],
 )
 def test_torch_and_graph_agree_on_every_spike(tmp_path: Path, seed: int, overrides: tuple[str, ...]) -> None:
     folded = fold(_network(*overrides, seed=seed), coding="analog", fraction_bits=4)
@@ -181,6 +189,50 @@ def test_every_threshold_stays_in_the_graph_one_float_below(tmp_path: Path) -> N
     np.testing.assert_array_equal(np.nextafter(lif3.threshold, np.float32(np.inf)), trained)
 
 
+def test_under_a_soft_reset_the_graph_holds_the_thresholds_themselves_and_says_so(tmp_path: Path) -> None:
+    """What is subtracted is what is stored; the float just below θ would leave a bit of it."""
+    network = _network("neuron.reset=subtract")
+    folded = fold(network, coding="analog", fraction_bits=4)
+    dialect = folded.graph.metadata[METADATA_KEY]["dialect"]
+    assert (dialect["reset"], dialect["compare"]) == ("subtract", "ge")
+    program = _program(folded, tmp_path / "net.nir")
+    assert all(is_max_pool(program, node) == (node.name == "pool1") for node in program.spiking)
+    for name, theta in network.thresholds().items():
+        node = program.by_name[name]
+        assert isinstance(node, Neuron)
+        assert node.threshold is not None
+        assert (node.reset, node.compare) == ("subtract", "ge")
+        np.testing.assert_array_equal(np.broadcast_to(node.threshold, node.shape), theta.expand(node.shape).numpy())
+    x = torch.from_numpy(_input())
+    spikes = folded.network.record(x)[1]["lif1"]
+    network.layers["lif1"] = LIF((6, 8, 8), threshold=network.thresholds()["lif1"], granularity="channel")
+    with pytest.raises(InputError, match=r"'lif3' resets by subtraction and layer 'lif1' to 0, .* the same reset"):
+        fold(network, coding="analog", fraction_bits=4)
+    for _, lif in network.lifs:
+        lif.soft_reset = False
+    assert not torch.equal(fold(network, coding="analog", fraction_bits=4).network.record(x)[1]["lif1"], spikes)
+
+
+@pytest.mark.parametrize("thresholds", ["keep", "weights"])
+def test_a_recurrent_population_with_a_soft_reset(thresholds: Any, tmp_path: Path) -> None:
+    config = yaml.safe_load(CONV_NET)
+    dense = [{"kind": "flatten"}, {"kind": "linear", "features": 24}, {"kind": "norm"}, {"kind": "rlif"}]
+    config["network"] = dense + config["network"][-4:]
+    config["neuron"] = {"reset": "subtract", "beta": 0.75, "threshold": 0.5}
+    torch.manual_seed(0)
+    network = Network(config_of(config), (1, 8, 8), 10).eval()
+    folded = fold(network, coding="analog", fraction_bits=4, thresholds=thresholds)
+    program = _program(folded, tmp_path / "net.nir")
+    assert all(proof.exact for proof in prove_exact(program))
+    x = _input()
+    outputs, spikes = folded.network.record(torch.from_numpy(x))
+    result = run(program, x, record=["rlif1", "lif1"])
+    for name in ("rlif1", "lif1"):
+        assert 0.01 < spikes[name].mean() < 0.9
+        np.testing.assert_array_equal(result.recorded[name], spikes[name].numpy(), err_msg=name)
+    np.testing.assert_array_equal(result.y, outputs.numpy())
+
+
 def test_thresholds_into_the_weights(tmp_path: Path) -> None:
     network = _network()
     kept = _program(fold(network, coding="analog", fraction_bits=4, exact_grid=False), tmp_path / "kept.nir")
@@ -208,8 +260,9 @@ def test_thresholds_into_the_weights(tmp_path: Path) -> None:
         assert (one.recorded[name] != other.recorded[name]).mean() < 2e-3, name
 
 
-def test_powers_of_two_thresholds_are_absorbed_without_moving_a_spike(tmp_path: Path) -> None:
-    network = _network()
+@pytest.mark.parametrize("reset", ["zero", "subtract"])
+def test_powers_of_two_thresholds_are_absorbed_without_moving_a_spike(tmp_path: Path, reset: str) -> None:
+    network = _network(f"neuron.reset={reset}")
     with torch.no_grad():
         for _, lif in network.lifs:
             steps = torch.randint(-2, 3, lif.threshold_parameter.shape)

@@ -32,7 +32,7 @@ CLOSE = {torch.float64: 1e-12, torch.float32: 1e-4, torch.bfloat16: 2e-2}
 THETAS = {"neuron": SHAPE, "channel": (3, 1, 1), "layer": ()}
 
 
-def _both(dtype, theta_shape, surrogate, detach, *, samples=37):
+def _both(dtype, theta_shape, surrogate, *, samples=37, **resets):
     """Spikes and gradients by torch's operations on the CPU, and by the kernels."""
     torch.manual_seed(0)
     wide = torch.float64 if dtype == torch.float64 else torch.float32
@@ -42,18 +42,21 @@ def _both(dtype, theta_shape, surrogate, detach, *, samples=37):
     results = []
     for scan, device in ((lif_scan, "cpu"), (by_kernels, DEVICE)):
         leaves = [one.to(device).requires_grad_() for one in (x.clone(), theta.clone(), decay.clone())]
-        spikes = scan(*leaves, SURROGATES[surrogate], detach_reset=detach)
+        spikes = scan(*leaves, SURROGATES[surrogate], **resets)
         (spikes.to(wide) * weights.to(device)).sum().backward()
         results.append([spikes.detach().to(wide).cpu(), *(leaf.grad.cpu() for leaf in leaves)])
     return results
 
 
+@pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("detach", [False, True])
 @pytest.mark.parametrize("surrogate", list(SURROGATES))
 @pytest.mark.parametrize("granularity", list(THETAS))
-def test_spikes_are_torchs_to_the_bit_and_gradients_to_rounding(granularity, surrogate, detach):
+def test_spikes_are_torchs_to_the_bit_and_gradients_to_rounding(granularity, surrogate, detach, soft):
     for dtype in (torch.float64, torch.bfloat16) if surrogate == "arctan" else (torch.float32,):
-        (spikes, *expected), (others, *found) = _both(dtype, THETAS[granularity], surrogate, detach)
+        (spikes, *expected), (others, *found) = _both(
+            dtype, THETAS[granularity], surrogate, soft_reset=soft, detach_reset=detach
+        )
         assert 0.05 < spikes.mean() < 0.95
         assert torch.equal(spikes, others)
         for gradient, other in zip(expected, found, strict=True):
@@ -61,9 +64,11 @@ def test_spikes_are_torchs_to_the_bit_and_gradients_to_rounding(granularity, sur
             assert error < CLOSE[dtype]
 
 
+@pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("samples", [0, 1, 33])
-def test_any_number_of_samples(samples):
-    (spikes, *_, of_decay), (others, *_, of_other) = _both(torch.float64, SHAPE, "sigmoid", False, samples=samples)
+def test_any_number_of_samples(samples, soft):
+    resets = dict(soft_reset=soft, detach_reset=False)
+    (spikes, *_, of_decay), (others, *_, of_other) = _both(torch.float64, SHAPE, "sigmoid", samples=samples, **resets)
     assert torch.equal(spikes, others)
     torch.testing.assert_close(of_decay, of_other)
 
@@ -77,9 +82,8 @@ def test_a_potential_on_the_threshold_fires_so_nothing_is_contracted():
     chosen = (fused < theta) & (first < theta)
     assert chosen.sum() > 100
     x = torch.stack([first[chosen], second[chosen]])[:, None]
-    spikes = by_kernels(
-        x.to(DEVICE), theta[chosen].to(DEVICE), decay.to(DEVICE), SURROGATES["arctan"], detach_reset=True
-    )
+    given = (x.to(DEVICE), theta[chosen].to(DEVICE), decay.to(DEVICE), SURROGATES["arctan"])
+    spikes = by_kernels(*given, soft_reset=False, detach_reset=True)
     assert spikes[0].sum() == 0
     assert bool((spikes[1] == 1).all())
 
@@ -90,8 +94,8 @@ NORMS = {"batch": nn.BatchNorm2d, "step": StepNorm2d}
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("norm", list(NORMS))
-@pytest.mark.parametrize("samples", [2, 37])
-def test_a_norm_is_taken_in(norm, dtype, samples):
+@pytest.mark.parametrize(("samples", "soft"), [(2, False), (37, False), (37, True)])
+def test_a_norm_is_taken_in(norm, dtype, samples, soft):
     """Against torch's batch norm and scan in float64; no potential is so near its threshold that rounding tells."""
     torch.manual_seed(0)
     wide = torch.float64 if dtype == torch.float64 else torch.float32
@@ -110,7 +114,7 @@ def test_a_norm_is_taken_in(norm, dtype, samples):
             one.detach().clone().requires_grad_()
             for one in (x.double() if layer is theirs else x, theta.to(DEVICE, kind), decay.to(DEVICE, kind))
         ]
-        given = dict(derivative=SURROGATES["triangular"], detach_reset=False)
+        given = dict(derivative=SURROGATES["triangular"], soft_reset=soft, detach_reset=False)
         if layer is theirs:
             currents = layer(leaves[0]) if norm == "step" else layer(leaves[0].flatten(0, 1)).view(x.shape)
             spikes = lif_scan(currents, *leaves[1:], **given)
@@ -129,18 +133,22 @@ def test_a_norm_is_taken_in(norm, dtype, samples):
     ours.eval(), theirs.eval()
     with torch.no_grad():
         currents = theirs(x.double()) if norm == "step" else theirs(x.double().flatten(0, 1)).view(x.shape)
-        given = (theta.to(DEVICE), decay.to(DEVICE), SURROGATES["triangular"])
-        expected = lif_scan(currents, *given, detach_reset=False)
-        assert torch.equal(by_kernels(x, *given, detach_reset=False, norm=ours).double(), expected)
+        given = dict(derivative=SURROGATES["triangular"], soft_reset=soft, detach_reset=False)
+        expected = lif_scan(currents, theta.to(DEVICE), decay.to(DEVICE), **given)
+        found = by_kernels(x, theta.to(DEVICE), decay.to(DEVICE), **given, norm=ours)
+        assert torch.equal(found.double(), expected)
 
 
+@pytest.mark.parametrize("reset", ["zero", "subtract"])
 @pytest.mark.parametrize("training", [True, False])
-def test_a_network_runs_its_norms_in_the_kernels(monkeypatch, training):
+def test_a_network_runs_its_norms_in_the_kernels(monkeypatch, training, reset):
     """The whole forward and backward pass of a network with a skip, by the kernels and layer by layer."""
     conv = [{"kind": "conv", "channels": 5, "padding": 1}, {"kind": "norm"}, {"kind": "lif"}]
     layers = [*conv, {"kind": "pool", "op": "sum"}, {"kind": "residual", "layers": conv}, {"kind": "flatten"}]
     ends = [{"kind": "linear", "features": 12}, {"kind": "norm", "per_step": True}, {"kind": "lif"}, *READOUT]
-    config = RunConfig.model_validate({"dataset": {"name": "digits", "T": 3}, "network": layers + ends})
+    config = RunConfig.model_validate(
+        {"dataset": {"name": "digits", "T": 3}, "network": layers + ends, "neuron": {"reset": reset}}
+    )
     torch.manual_seed(0)
     network = Network(config, (3, 8, 8), 10).to(DEVICE).double().train(training)
     x, found = torch.randn(3, 4, 3, 8, 8, device=DEVICE).double() * 3, []
@@ -196,12 +204,18 @@ from triton.compiler import ASTSource
 from stl_deploy.nn.cuda import kernels
 
 NUMBERS = ("steps", "step", "batch", "size", "positions", "own", "samples", "rows", "each")
-of_backward = ("normed", "surrogate", "detach", "learns_decay")
+of_backward = ("normed", "surrogate", "soft", "detach", "learns_decay")
+BOTH = (False, True)
 CHOICES = [
-    *(("forward", ("x", "spikes"), dict(normed=normed)) for normed in (False, True)),
+    *(("forward", ("x", "spikes"), dict(normed=normed, soft=soft)) for normed in BOTH for soft in BOTH),
     *(
         ("backward", ("x", "grad"), dict(zip(of_backward, chosen)))
-        for chosen in ((False, 0, False, True), (True, 1, True, False), (True, 2, False, True), (False, 3, True, False))
+        for chosen in (
+            (False, 0, False, False, True),
+            (True, 1, True, True, False),
+            (True, 2, True, False, True),
+            (False, 3, False, True, False),
+        )
     ),
     *(("sums", ("x",), dict(squares=squares)) for squares in (False, True)),
     ("norm_backward", ("x", "grad_x"), {}),
@@ -236,7 +250,7 @@ def test_every_kernel_compiles_for_cards_that_are_not_here():
         [sys.executable, "-c", _COMPILED], env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert len(done.stdout.splitlines()) == 243
+    assert len(done.stdout.splitlines()) == 297
 
 
 def test_whether_triton_works_is_asked_outside_of_inference_mode():

@@ -371,6 +371,22 @@ def test_blocks_hold_the_inputs_convolution_norm_lif_and_pool(tiny):
     assert "lif1" in [stage.name for stage in stages(network.layers, network.sources, 3, pools=False, by_tiles=False)]
 
 
+def test_neurons_with_a_soft_reset_are_left_to_torch(tiny):
+    torch.manual_seed(0)
+    network = Network(apply_overrides(tiny, ["neuron.reset=subtract"]), (1, 8, 8), 10).eval()
+    x = torch.rand(3, 6, 1, 8, 8) * 3
+    order = stages(network.layers, network.sources, 3, pools=True, by_tiles=False)
+    assert [stage.name for stage in order] == list(network.layers)
+    values = {"input": x}
+    with torch.no_grad():
+        for stage in order:
+            values[stage.name] = stage.run(*(values[name] for name in stage.reads))
+        assert torch.equal(values["vote"], network(x, every_layer=True))
+    by_zero = Network(tiny, (1, 8, 8), 10).eval()
+    by_zero.load_state_dict(network.state_dict())
+    assert not torch.equal(by_zero.record(x, every_layer=True)[1]["lif1"], values["lif1"])
+
+
 def test_forward_hooks_of_torch_see_their_layer(tiny):
     network, x, seen = Network(tiny, (1, 8, 8), 10).eval(), torch.rand(3, 2, 1, 8, 8), []
     plain = network(x)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from stl_deploy.errors import InputError
-from stl_deploy.nn.neuron import LIF
+from stl_deploy.nn.neuron import LIF, RLIF
 from stl_deploy.nn.surrogate import SURROGATES, Derivative, surrogate
 
 SHAPE = (3, 4, 5)
@@ -34,7 +34,8 @@ def _slow(layer: LIF, x: Tensor) -> Tensor:
     for current in x.unbind(0):
         v = layer.decay * v + current
         s = _SlowSpike.apply(v - layer.threshold, surrogate(layer.surrogate_name))
-        v = v * (1 - (s.detach() if layer.detach_reset else s))
+        reset = s.detach() if layer.detach_reset else s
+        v = v - layer.threshold * reset if layer.soft_reset else v * (1 - reset)
         spikes.append(s)
     return torch.stack(spikes)
 
@@ -50,9 +51,10 @@ def _gradients(layer: LIF, x: Tensor, spikes: Tensor, weight: Tensor) -> dict[st
 
 @pytest.mark.parametrize("granularity", ["neuron", "channel", "layer"])
 @pytest.mark.parametrize("parametrisation", ["positive", "raw"])
+@pytest.mark.parametrize("reset", ["zero", "subtract"])
 @pytest.mark.parametrize("detach", [False, True])
 @pytest.mark.parametrize("name", SURROGATES)
-def test_gradients_equal_plain_autograd(granularity, parametrisation, detach, name):
+def test_gradients_equal_plain_autograd(granularity, parametrisation, reset, detach, name):
     torch.manual_seed(0)
     layer = LIF(
         SHAPE,
@@ -63,6 +65,7 @@ def test_gradients_equal_plain_autograd(granularity, parametrisation, detach, na
         decay=0.7,
         learn_decay=True,
         surrogate_name=name,
+        reset=reset,
         detach_reset=detach,
     ).double()
     x = torch.randn(7, 2, *SHAPE, dtype=torch.float64, requires_grad=True)
@@ -77,10 +80,11 @@ def test_gradients_equal_plain_autograd(granularity, parametrisation, detach, na
     assert set(expected) == {"x", "threshold_parameter", "decay_parameter"}
 
 
+@pytest.mark.parametrize("reset", ["zero", "subtract"])
 @pytest.mark.parametrize("frozen", ["threshold_parameter", "decay_parameter"])
-def test_a_frozen_parameter_leaves_the_other_gradients_alone(frozen):
+def test_a_frozen_parameter_leaves_the_other_gradients_alone(frozen, reset):
     torch.manual_seed(1)
-    layer = LIF(SHAPE, decay=0.6, learn_decay=True).double()
+    layer = LIF(SHAPE, decay=0.6, learn_decay=True, reset=reset).double()
     layer.get_parameter(frozen).requires_grad_(False)
     x = torch.randn(5, 2, *SHAPE, dtype=torch.float64, requires_grad=True)
     weight = torch.randn_like(x)
@@ -94,17 +98,18 @@ def test_a_frozen_parameter_leaves_the_other_gradients_alone(frozen):
 
 @pytest.mark.parametrize("beta", [0.5, 0.3, 0.937, 1.0, 0.0])
 @pytest.mark.parametrize("training", [True, False])
-def test_spikes_equal_numpy_float32_bit_for_bit(beta, training):
+@pytest.mark.parametrize("reset", ["zero", "subtract"])
+def test_spikes_equal_numpy_float32_bit_for_bit(beta, training, reset):
     rng = np.random.default_rng(3)
     x = rng.normal(size=(40, 4, 33)).astype(np.float32)
-    layer = LIF((33,), threshold=0.9, decay=beta)
+    layer = LIF((33,), threshold=0.9, decay=beta, reset=reset)
     tensor = torch.from_numpy(x).requires_grad_(training)
     v = np.zeros(x.shape[1:], np.float32)
     expected = np.empty_like(x)
     for t, current in enumerate(x):
         v = np.float32(beta) * v + current
         expected[t] = v >= np.float32(0.9)
-        v = np.where(expected[t] > 0, np.float32(0), v)
+        v = np.where(expected[t] > 0, v - np.float32(0.9) if reset == "subtract" else np.float32(0), v)
     with torch.set_grad_enabled(training):
         assert np.array_equal(layer(tensor).detach().numpy(), expected)
 
@@ -129,6 +134,31 @@ def test_the_membrane_is_rounded_after_the_product_and_after_the_sum(beta):
         first = spikes[:-1].sum(0) == 0
         assert first.sum() > 1000
         assert bool((spikes[-1, first] == float(fires)).all())
+
+
+def test_a_soft_reset_leaves_what_is_above_the_threshold():
+    x = torch.tensor([3.5, 0.0, 0.875, 0.0]).reshape(4, 1, 1)
+    layer = LIF((1,), threshold=1.0, decay=0.5, reset="subtract")
+    assert layer(x).flatten().tolist() == [1, 1, 1, 0]  # 3.5, 2.5/2, 0.25/2 + 0.875 = 1, and nothing is left
+    assert LIF((1,), threshold=1.0, decay=0.5)(x).flatten().tolist() == [1, 0, 0, 0]
+    assert repr(layer) == "LIF((1,), θ per neuron (positive), arctan, soft reset)"
+
+
+def test_the_threshold_that_a_soft_reset_takes_off_has_a_gradient_also_where_the_reset_is_detached():
+    """The first u is 2, where the surrogate's slope is 0, the second (2 − θ)/2 + 1 = 1.5, where it is 1/2."""
+    options = dict(threshold=1.0, parametrisation="raw", decay=0.5, surrogate_name="triangular", reset="subtract")
+    for detach in (False, True):
+        layer = LIF((1,), **options, detach_reset=detach)
+        layer(torch.tensor([2.0, 1.0]).reshape(2, 1, 1))[1].sum().backward()
+        assert layer.threshold_parameter.grad.tolist() == [0.5 * (-0.5 - 1)]
+
+
+def test_a_recurrent_population_with_a_soft_reset_by_hand():
+    currents = torch.tensor([[[2.5, 0.0]], [[0.0, 2.0]], [[-0.25, 0.0]]])
+    for reset, last in (("subtract", [1, 0]), ("zero", [0, 0])):  # 1.5/4 - 0.25 + 1, or -0.25 + 1
+        population = RLIF((2,), threshold=1.0, decay=0.5, reset=reset)
+        population.recurrent.weight = torch.nn.Parameter(torch.tensor([[0.0, 1.0], [-1.0, 0.0]]))
+        assert population(currents).tolist() == [[[1, 0]], [[0, 1]], [last]]
 
 
 def test_a_tie_fires():
@@ -180,6 +210,7 @@ def test_samples_are_stateless():
         ({"threshold": 0.0}, "initial threshold 0 with jitter 0 gives a threshold <= 0"),
         ({"decay": 1.5}, "expected a number from 0 to 1 as decay; found 1.5"),
         ({"decay": 1.0, "learn_decay": True}, "expected a number between 0 and 1, ends excluded as decay; found 1.0"),
+        ({"reset": "soft"}, "expected zero, subtract as reset; found 'soft'"),
         ({"surrogate_name": "step"}, "expected a surrogate gradient: arctan, sigmoid"),
     ],
 )

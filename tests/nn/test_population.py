@@ -26,14 +26,16 @@ def _stepwise(layer, x):
 
 @pytest.mark.parametrize("granularity", ["neuron", "channel", "layer"])
 @pytest.mark.parametrize("parametrisation", ["positive", "raw"])
+@pytest.mark.parametrize("reset", ["zero", "subtract"])
 @pytest.mark.parametrize("detach", [False, True])
-def test_steps_are_the_sequence_and_so_are_their_gradients(granularity, parametrisation, detach) -> None:
+def test_steps_are_the_sequence_and_so_are_their_gradients(granularity, parametrisation, reset, detach) -> None:
     layer = LIF(
         (3, 4),
         threshold=0.8,
         granularity=granularity,
         parametrisation=parametrisation,
         learn_decay=True,
+        reset=reset,
         detach_reset=detach,
     ).double()
     x = _currents(6, 2, 3, 4).requires_grad_()
@@ -54,8 +56,9 @@ def test_steps_are_the_sequence_and_so_are_their_gradients(granularity, parametr
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
 
 
-def test_float32_steps_have_the_sequence_s_bits() -> None:
-    layer, x = LIF((5,), threshold=0.7, decay=0.9), _currents(20, 8, 5, dtype=torch.float32)
+@pytest.mark.parametrize("reset", ["zero", "subtract"])
+def test_float32_steps_have_the_sequence_s_bits(reset) -> None:
+    layer, x = LIF((5,), threshold=0.7, decay=0.9, reset=reset), _currents(20, 8, 5, dtype=torch.float32)
     assert torch.equal(layer(x), _stepwise(layer, x))
     li = LI((5,), decay=0.9)
     assert torch.equal(li(x), _stepwise(li, x))

@@ -38,7 +38,7 @@ def works(device: torch.device) -> bool:
     try:
         with torch.inference_mode(False), torch.enable_grad():
             x, one = torch.ones(1, 1, 1, device=device, requires_grad=True), torch.ones((), device=device)
-            spikes = lif_scan(x, one, one, SURROGATES["arctan"], detach_reset=False)
+            spikes = lif_scan(x, one, one, SURROGATES["arctan"], soft_reset=False, detach_reset=False)
             spikes.sum().backward()  # type: ignore[no-untyped-call]
     except torch.OutOfMemoryError:
         raise
@@ -63,8 +63,10 @@ def installed() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
-def lif_scan(x: Tensor, theta: Tensor, decay: Tensor, derivative: Derivative, *, detach_reset: bool) -> Tensor:
+def lif_scan(
+    x: Tensor, theta: Tensor, decay: Tensor, derivative: Derivative, *, soft_reset: bool, detach_reset: bool
+) -> Tensor:
     """Spikes ``[T, B, *shape]`` as `stl_deploy.nn.lif_scan.lif_scan`, of the currents' type; loads Triton."""
     from stl_deploy.nn.cuda import scan
 
-    return scan.lif_scan(x, theta, decay, derivative, detach_reset=detach_reset)
+    return scan.lif_scan(x, theta, decay, derivative, soft_reset=soft_reset, detach_reset=detach_reset)

@@ -17,7 +17,7 @@ from triton import language as tl
 @triton.jit
 def forward(
     x, scale, shift, theta, decay, spikes, steps, step, size, positions, own,
-    normed: tl.constexpr, wide: tl.constexpr, block: tl.constexpr,
+    normed: tl.constexpr, soft: tl.constexpr, wide: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     """Spikes; one program per sample and block. own: C where each step has its own norm, else 0."""
     neurons = tl.program_id(1) * block + tl.arange(0, block)
@@ -29,9 +29,8 @@ def forward(
     place = tl.program_id(0).to(tl.int64) * size + neurons
     for _ in range(steps):
         u = rest * beta + current(x + place, scale + channels, shift + channels, inside, normed, wide)
-        fired = u >= level
-        tl.store(spikes + place, tl.where(fired, 1.0, 0.0).to(spikes.dtype.element_ty), mask=inside)
-        rest = tl.where(fired, 0.0, u)
+        tl.store(spikes + place, tl.where(u >= level, 1.0, 0.0).to(spikes.dtype.element_ty), mask=inside)
+        rest = left(u, level, soft)
         place += step
         channels += own
 
@@ -40,8 +39,8 @@ def forward(
 def backward(
     grad, x, scale, shift, theta, decay, grad_z, of_theta, of_decay,
     steps, step, batch, size, positions, own, samples,
-    normed: tl.constexpr, surrogate: tl.constexpr, detach: tl.constexpr, learns_decay: tl.constexpr,
-    wide: tl.constexpr, block: tl.constexpr,
+    normed: tl.constexpr, surrogate: tl.constexpr, soft: tl.constexpr, detach: tl.constexpr,
+    learns_decay: tl.constexpr, wide: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     """∂ of every current behind the norm; sums of ∂θ and ∂β over the program's ``samples`` samples, ``[parts, M]``.
 
@@ -63,7 +62,7 @@ def backward(
         for _ in range(steps):
             u = rest * beta + current(x + place, scale + channels, shift + channels, inside, normed, wide)
             tl.store(grad_z + place, u, mask=inside)
-            rest = tl.where(u >= level, 0.0, u)
+            rest = left(u, level, soft)
             place += step
             channels += own
         tl.debug_barrier()  # what one thread stored another may load
@@ -73,16 +72,23 @@ def backward(
         for t in range(steps):
             of_spike = tl.load(grad + place, mask=inside, other=0.0).to(wide)
             if not detach:
-                of_spike -= u * of_rest
+                if soft:
+                    of_spike -= level * of_rest
+                else:
+                    of_spike -= u * of_rest
             of_spike *= slope(u - level, surrogate)
             sum_theta -= of_spike
-            of_u = tl.where(u >= level, 0.0, of_rest) + of_spike
+            if soft:
+                sum_theta -= tl.where(u >= level, of_rest, 0.0)
+                of_u = of_rest + of_spike
+            else:
+                of_u = tl.where(u >= level, 0.0, of_rest) + of_spike
             tl.store(grad_z + place, of_u, mask=inside)
             place -= step
             if t < steps - 1:
                 u = tl.load(grad_z + place, mask=inside, other=0.0)
                 if learns_decay:
-                    sum_decay += of_u * tl.where(u >= level, 0.0, u)
+                    sum_decay += of_u * left(u, level, soft)
             of_rest = of_u * beta
     part = tl.program_id(0).to(tl.int64) * size + neurons
     tl.store(of_theta + part, sum_theta, mask=inside)
@@ -148,6 +154,12 @@ def current(x, scale, shift, inside, normed: tl.constexpr, wide: tl.constexpr):
     if normed:
         arrived = arrived * tl.load(scale, mask=inside, other=0.0) + tl.load(shift, mask=inside, other=0.0)
     return arrived
+
+
+@triton.jit
+def left(u, level, soft: tl.constexpr):
+    """What the reset leaves of potentials."""
+    return tl.where(u >= level, u - level if soft else 0.0, u)
 
 
 @triton.jit

@@ -30,4 +30,5 @@ def stages(layers: nn.ModuleDict, sources: Sources) -> list[Stage]:
 def _run(lif: LIF, norm: nn.Module | None, x: Tensor) -> Tensor:
     assert norm is None or isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
     derivative = SURROGATES[lif.surrogate_name]
-    return lif_scan(x, lif.threshold, lif.decay, derivative, detach_reset=lif.detach_reset, norm=norm)
+    resets = dict(soft_reset=lif.soft_reset, detach_reset=lif.detach_reset)
+    return lif_scan(x, lif.threshold, lif.decay, derivative, **resets, norm=norm)

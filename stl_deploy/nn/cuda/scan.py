@@ -24,7 +24,14 @@ _EACH = 8
 
 
 def lif_scan(
-    x: Tensor, theta: Tensor, decay: Tensor, derivative: Derivative, *, detach_reset: bool, norm: Norm | None = None
+    x: Tensor,
+    theta: Tensor,
+    decay: Tensor,
+    derivative: Derivative,
+    *,
+    soft_reset: bool,
+    detach_reset: bool,
+    norm: Norm | None = None,
 ) -> Tensor:
     """Spikes ``[T, B, *shape]``, of the type of ``x``, of a LIF population at rest before step 0, behind a norm.
 
@@ -40,9 +47,10 @@ def lif_scan(
     with torch.cuda.device(x.device) if x.is_cuda else nullcontext():
         if norm is not None and not norm.training:
             with torch.no_grad():
-                return _spikes(*given, _evaluated(norm))
+                return _spikes(*given, _evaluated(norm), soft_reset)
         gain, bias = (None, None) if norm is None else (norm.weight, norm.bias)
-        spikes: Tensor = _Scan.apply(*given, gain, bias, norm, surrogate, detach_reset)  # type: ignore[no-untyped-call]
+        how = (surrogate, soft_reset, detach_reset)
+        spikes: Tensor = _Scan.apply(*given, gain, bias, norm, *how)  # type: ignore[no-untyped-call]
         return spikes
 
 
@@ -72,12 +80,14 @@ class _Scan(torch.autograd.Function):
         bias: Tensor | None,
         norm: Norm | None,
         surrogate: int,
+        soft: bool,
         detach: bool,
     ) -> Tensor:
         normed = None if norm is None else _normed(x, norm)
         ctx.save_for_backward(x, level, decay, *(normed or ())[1:])
-        ctx.rows, ctx.surrogate, ctx.detach = None if normed is None else normed.rows, surrogate, detach
-        return _spikes(x, level, decay, normed)
+        ctx.rows = None if normed is None else normed.rows
+        ctx.surrogate, ctx.soft, ctx.detach = surrogate, soft, detach
+        return _spikes(x, level, decay, normed, soft)
 
     @staticmethod
     @once_differentiable
@@ -95,27 +105,27 @@ class _Scan(torch.autograd.Function):
             kernels.backward[(parts, triton.cdiv(size, _BLOCK))](
                 grad.contiguous(), x, *_affine(normed, level), level, decay, grad_z, of_level, of_decay,
                 steps, batch * size, batch, size, size // channels, _own(normed, channels), samples,
-                normed=normed is not None, surrogate=ctx.surrogate, detach=ctx.detach, learns_decay=learns,
-                wide=_wide(level.dtype), block=_BLOCK, enable_fp_fusion=False,
+                normed=normed is not None, surrogate=ctx.surrogate, soft=ctx.soft, detach=ctx.detach,
+                learns_decay=learns, wide=_wide(level.dtype), block=_BLOCK, enable_fp_fusion=False,
             )  # fmt: skip
         rest = (of_level.sum(0), of_decay.sum() if learns else None)
         if normed is None:
-            return grad_z.to(x.dtype), *rest, *(None,) * 5
+            return grad_z.to(x.dtype), *rest, *(None,) * 6
         of_one, of_x = _sums(grad_z, x, normed.mean, normed.rows)
         of_gain, of_bias = ((one.sum(0)).to(level.dtype) for one in (of_x / normed.deviation, of_one))
         share = normed.scale / (normed.rows * (size // channels))
         coefficients = (normed.scale, -share * of_x / normed.deviation**2, -share * of_one)
-        return _norm_backward(grad_z, x, normed, coefficients), *rest, of_gain, of_bias, None, None, None
+        return _norm_backward(grad_z, x, normed, coefficients), *rest, of_gain, of_bias, *(None,) * 4
 
 
-def _spikes(x: Tensor, level: Tensor, decay: Tensor, normed: _Normed | None) -> Tensor:
+def _spikes(x: Tensor, level: Tensor, decay: Tensor, normed: _Normed | None, soft: bool) -> Tensor:
     steps, batch, size, channels = _sizes(x)
     spikes = torch.empty_like(x)
     if x.numel():
         kernels.forward[(batch, triton.cdiv(size, _BLOCK))](
             x, *_affine(normed, level), level, decay, spikes,
             steps, batch * size, size, size // channels, _own(normed, channels),
-            normed=normed is not None, wide=_wide(level.dtype), block=_BLOCK, enable_fp_fusion=False,
+            normed=normed is not None, soft=soft, wide=_wide(level.dtype), block=_BLOCK, enable_fp_fusion=False,
         )  # fmt: skip
     return spikes
 

@@ -2,7 +2,8 @@
 block also the convolution of the network's input, from its events; a dense layer of the input from its events, too.
 
 `stl_deploy.nn.network.Network` takes it where `ready` says so; elsewhere (CUDA, no numba) layers run one after the
-other in torch. Spikes and gradients are the same but for the rounding of batch norm and of what is summed from events.
+other in torch, and so do neurons with a soft reset, which the blocks do not have. Spikes and gradients are the same but
+for the rounding of batch norm and of what is summed from events.
 
 `plan` finds the blocks; `block` and, with the input's convolution, `input_convolution` are differentiable functions;
 `passes` runs `kernels` over all samples on the threads of `sample_threads`; `vectors` are what kernels are written in,

@@ -41,7 +41,7 @@ def stages(layers: nn.ModuleDict, sources: Sources, steps: int, *, pools: bool, 
 
     Tensors are ``[T, B, *shape]``. Synapses compute an input that is the same at every step once, ``[1, B, *shape]``.
     """
-    plain = [name for name, layer in layers.items() if isinstance(layer, LIF) and layer.plain]
+    plain = [name for name, lif in layers.items() if isinstance(lif, LIF) and lif.plain and not lif.soft_reset]
     found = [_unit(name, layers, sources, pools) for name in plain]
     units = {unit.names[-1]: unit for unit in found}
     inside = {name for unit in found for name in unit.names[:-1]}
