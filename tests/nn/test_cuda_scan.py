@@ -19,6 +19,7 @@ pytest.importorskip("triton", reason="Triton is not installed: make gpu-interpre
 
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.nn import cuda, fused
+from stl_deploy.nn.cuda import scan
 from stl_deploy.nn.cuda.scan import lif_scan as by_kernels
 from stl_deploy.nn.layers import StepNorm2d
 from stl_deploy.nn.lif_scan import lif_scan
@@ -40,9 +41,9 @@ def _both(dtype, theta_shape, surrogate, *, samples=37, **resets):
     theta, decay = torch.rand(theta_shape, dtype=wide) + 0.3, torch.tensor(0.6, dtype=wide)
     weights = torch.randn(x.shape, dtype=wide)
     results = []
-    for scan, device in ((lif_scan, "cpu"), (by_kernels, DEVICE)):
+    for by, device in ((lif_scan, "cpu"), (by_kernels, DEVICE)):
         leaves = [one.to(device).requires_grad_() for one in (x.clone(), theta.clone(), decay.clone())]
-        spikes = scan(*leaves, SURROGATES[surrogate], **resets)
+        spikes = by(*leaves, SURROGATES[surrogate], **resets)
         (spikes.to(wide) * weights.to(device)).sum().backward()
         results.append([spikes.detach().to(wide).cpu(), *(leaf.grad.cpu() for leaf in leaves)])
     return results
@@ -137,6 +138,14 @@ def test_a_norm_is_taken_in(norm, dtype, samples, soft):
         expected = lif_scan(currents, theta.to(DEVICE), decay.to(DEVICE), **given)
         found = by_kernels(x, theta.to(DEVICE), decay.to(DEVICE), **given, norm=ours)
         assert torch.equal(found.double(), expected)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_blocks_of_neurons_of_which_the_last_is_not_full(monkeypatch, soft):
+    monkeypatch.setattr(scan, "_BLOCK", 64)
+    test_any_number_of_samples(33, soft)
+    for norm in NORMS:
+        test_a_norm_is_taken_in(norm, torch.float64, 5, soft)
 
 
 @pytest.mark.parametrize("reset", ["zero", "subtract"])

@@ -20,13 +20,14 @@ def forward(
     normed: tl.constexpr, soft: tl.constexpr, wide: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     """Spikes; one program per sample and block. own: C where each step has its own norm, else 0."""
-    neurons = tl.program_id(1) * block + tl.arange(0, block)
+    program, blocks = tl.program_id(0), tl.cdiv(size, block)
+    neurons = program % blocks * block + tl.arange(0, block)
     inside = neurons < size
     channels = neurons // positions
     level = tl.load(theta + neurons, mask=inside, other=0.0)
     beta = tl.load(decay)
     rest = tl.zeros((block,), dtype=wide)
-    place = tl.program_id(0).to(tl.int64) * size + neurons
+    place = (program // blocks).to(tl.int64) * size + neurons
     for _ in range(steps):
         u = rest * beta + current(x + place, scale + channels, shift + channels, inside, normed, wide)
         tl.store(spikes + place, tl.where(u >= level, 1.0, 0.0).to(spikes.dtype.element_ty), mask=inside)
@@ -46,13 +47,13 @@ def backward(
 
     Potentials are computed anew, into the memory of their gradients.
     """
-    neurons = tl.program_id(1) * block + tl.arange(0, block)
+    neurons = tl.program_id(0) * block + tl.arange(0, block)
     inside = neurons < size
     level = tl.load(theta + neurons, mask=inside, other=0.0)
     beta = tl.load(decay)
     sum_theta = tl.zeros((block,), dtype=wide)
     sum_decay = tl.zeros((block,), dtype=wide)
-    first = tl.program_id(0).to(tl.int64) * samples
+    first = tl.program_id(1).to(tl.int64) * samples
     begin = first * size + neurons
     for _ in range(first, tl.minimum(first + samples, batch)):
         place = begin
@@ -90,7 +91,7 @@ def backward(
                 if learns_decay:
                     sum_decay += of_u * left(u, level, soft)
             of_rest = of_u * beta
-    part = tl.program_id(0).to(tl.int64) * size + neurons
+    part = tl.program_id(1).to(tl.int64) * size + neurons
     tl.store(of_theta + part, sum_theta, mask=inside)
     if learns_decay:
         tl.store(of_decay + part, sum_decay, mask=inside)
@@ -105,9 +106,9 @@ def sums(
 
     squares: g is x - center itself.
     """
-    neurons = tl.program_id(1) * block + tl.arange(0, block)
+    neurons = tl.program_id(0) * block + tl.arange(0, block)
     inside = neurons < size
-    own, part = tl.program_id(2), tl.program_id(0)
+    own, part = tl.program_id(2), tl.program_id(1)
     middle = tl.load(center + own * (size // positions) + neurons // positions, mask=inside, other=0.0)
     sum_one = tl.zeros((block,), dtype=wide)
     sum_x = tl.zeros((block,), dtype=wide)
@@ -119,7 +120,7 @@ def sums(
         sum_one += g
         sum_x += g * away
         place += size
-    place = (own.to(tl.int64) * tl.num_programs(0) + part) * size + neurons
+    place = (own.to(tl.int64) * tl.num_programs(1) + part) * size + neurons
     tl.store(of_one + place, sum_one, mask=inside)
     tl.store(of_x + place, sum_x, mask=inside)
 
@@ -130,7 +131,7 @@ def norm_backward(
     wide: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     """∂x = of_grad·g + of_x·(x - center) + rest, over the rows of `sums`; ``grad_x`` may be ``grad``."""
-    neurons = tl.program_id(1) * block + tl.arange(0, block)
+    neurons = tl.program_id(0) * block + tl.arange(0, block)
     inside = neurons < size
     own = tl.program_id(2)
     channels = own * (size // positions) + neurons // positions
@@ -138,7 +139,7 @@ def norm_backward(
     times_grad = tl.load(of_grad + channels, mask=inside, other=0.0)
     times_x = tl.load(of_x + channels, mask=inside, other=0.0)
     more = tl.load(rest + channels, mask=inside, other=0.0)
-    first = tl.program_id(0) * each
+    first = tl.program_id(1) * each
     place = (own.to(tl.int64) * rows + first) * size + neurons
     for _ in range(first, tl.minimum(first + each, rows)):
         away = tl.load(x + place, mask=inside, other=0.0).to(wide) - middle

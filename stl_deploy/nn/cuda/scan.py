@@ -18,7 +18,10 @@ from stl_deploy.nn.surrogate import SURROGATES, Derivative
 _BLOCK = 256
 """Neurons of a program."""
 _PARTS = 32
-"""Into how many sums, at most, what is summed over samples or rows goes before it is added up: a fixed order."""
+"""Into how many sums, at most, what is summed over samples or rows goes before it is added up: a fixed order.
+
+Blocks and samples, which may be many, are on a grid's first axis; CUDA allows 65,535 on each of the others.
+"""
 _EACH = 8
 """How many rows go into such a sum at least, for sums to be small beside what they are of."""
 
@@ -102,7 +105,7 @@ class _Scan(torch.autograd.Function):
         of_level = level.new_zeros((parts, size))
         of_decay = level.new_zeros((parts, size) if learns else (0,))
         if x.numel():
-            kernels.backward[(parts, triton.cdiv(size, _BLOCK))](
+            kernels.backward[(triton.cdiv(size, _BLOCK), parts)](
                 grad.contiguous(), x, *_affine(normed, level), level, decay, grad_z, of_level, of_decay,
                 steps, batch * size, batch, size, size // channels, _own(normed, channels), samples,
                 normed=normed is not None, surrogate=ctx.surrogate, soft=ctx.soft, detach=ctx.detach,
@@ -122,7 +125,7 @@ def _spikes(x: Tensor, level: Tensor, decay: Tensor, normed: _Normed | None, sof
     steps, batch, size, channels = _sizes(x)
     spikes = torch.empty_like(x)
     if x.numel():
-        kernels.forward[(batch, triton.cdiv(size, _BLOCK))](
+        kernels.forward[(batch * triton.cdiv(size, _BLOCK),)](
             x, *_affine(normed, level), level, decay, spikes,
             steps, batch * size, size, size // channels, _own(normed, channels),
             normed=normed is not None, soft=soft, wide=_wide(level.dtype), block=_BLOCK, enable_fp_fusion=False,
@@ -164,7 +167,7 @@ def _sums(grad: Tensor | None, x: Tensor, center: Tensor, rows: int) -> tuple[Te
     each = max(triton.cdiv(rows, _PARTS), _EACH)
     parts, own = triton.cdiv(rows, each), len(center)
     found = x.new_empty((2, own, parts, size), dtype=wide)
-    kernels.sums[(parts, triton.cdiv(size, _BLOCK), own)](
+    kernels.sums[(triton.cdiv(size, _BLOCK), parts, own)](
         x if grad is None else grad, x, center.to(wide), *found, rows, size, size // channels, each,
         squares=grad is None, wide=_wide(wide), block=_BLOCK,
     )  # fmt: skip
@@ -178,7 +181,7 @@ def _norm_backward(grad: Tensor, x: Tensor, normed: _Normed, coefficients: tuple
     each = triton.cdiv(normed.rows, _PARTS)
     grad_x = grad if grad.dtype == x.dtype else torch.empty_like(x)
     numbers = (one.to(grad.dtype) for one in (normed.mean, *coefficients))
-    kernels.norm_backward[(triton.cdiv(normed.rows, each), triton.cdiv(size, _BLOCK), len(normed.mean))](
+    kernels.norm_backward[(triton.cdiv(size, _BLOCK), triton.cdiv(normed.rows, each), len(normed.mean))](
         grad, x, *numbers, grad_x, normed.rows, size, size // channels, each,
         wide=_wide(grad.dtype), block=_BLOCK,
     )  # fmt: skip
