@@ -50,7 +50,7 @@ def fold(
         absorb_thresholds(stages)
     grids = round_stages(network, stages, Grid(fraction_bits, bound)) if exact_grid else ()
     folded = folded_network(network, stages)
-    dialect = dialect_of(folded).written()
+    dialect = dialect_of(network).written()
     metadata: dict[str, Any] = {
         "version": __version__,
         "dialect": dialect,
