@@ -131,13 +131,14 @@ def _quantise(
     folded = fold_run(run_dir, made / "net.nir", input_grid=options.input_grid)
     test = encode_split(folded.config, folded.data.test, options.samples)
     calibration = encode_split(folded.config, folded.data.train, CALIBRATION).x
+    network = _begin(folded, calibration)
     if known is None:
         say.step("Post-training quantisation in each threshold form")
         known = before_training(
             folded, quantise_forms(folded.program, calibration), test, now_and_then(say, "test samples")
         )
     rows = [*known]
-    network = _train(folded, calibration, options, say, output / UNFINISHED)
+    network = _train(network, folded, options, say, output / UNFINISHED)
     model = _write(folded.config, network, made, test, calibration)
     differing, compared, y = compare_spikes(network, model, test.x)
     if differing:
@@ -171,12 +172,14 @@ def before_training(
     return [FormRow("float", "as trained", floats, holds="float32"), *rows]
 
 
-def _train(
-    folded: FoldedRun, calibration: NDArray[Any], options: QuantiseOptions, say: Console, checkpoints: Path
-) -> Network:
+def _begin(folded: FoldedRun, calibration: NDArray[Any]) -> Network:
+    """The folded network with layers that round, which take its place; before all long work, for it may be refused."""
     program = project_thresholds(folded.program)
     start = choose(program, calibration, "folded")
-    network = quantised_network(folded.folded.network, program, start).requires_grad_(True)
+    return quantised_network(folded.folded.network, program, start).requires_grad_(True)
+
+
+def _train(network: Network, folded: FoldedRun, options: QuantiseOptions, say: Console, checkpoints: Path) -> Network:
     config = folded.config
     lr = options.lr if options.lr is not None else config.train.lr * LEARNING_RATE[config.train.schedule]
     say.step(f"Quantisation-aware training, {counted(options.epochs, 'epoch')}, learning rate {lr:g}")

@@ -95,6 +95,19 @@ def test_a_difference_of_one_spike_is_a_failure(run_dir: Path, tmp_path: Path, m
     assert not (tmp_path / "q").exists()  # nothing half-written
 
 
+def test_what_cannot_be_trained_is_refused_before_the_long_work(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise InputError("not in whole numbers")
+
+    monkeypatch.setattr(quantising, "quantised_network", refused)
+    monkeypatch.setattr(quantising, "before_training", lambda *_: pytest.fail("the table came first"))
+    with pytest.raises(InputError, match="not in whole numbers"):
+        quantise_run(run_dir, tmp_path / "q", QuantiseOptions(epochs=0, samples=20))
+    assert not (tmp_path / "q").exists()
+
+
 RESIDUAL = (
     '{"kind": "conv", "channels": 6, "kernel": 3, "padding": 1}, {"kind": "norm"}, {"kind": "lif"}',
     '{"kind": "pool", "op": "sum"}',
