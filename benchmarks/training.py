@@ -1,6 +1,7 @@
 """Training and inference against the floor, the same layers as an ANN with time folded into the batch.
 
     python -m benchmarks.training [--rounds 7] [--threads N] [--workload W1 ...] [--contestant NAME ...] [-o docs]
+    python -m benchmarks.training --part sizes          # alone, on the same machine: the rest of the page stays
 
 Every contestant takes one step per round, in turn, so that what else the machine does hits all alike; the ratio is
 of medians. A training step is forward, backward and Adam. The authors' algorithm (github sunhongze/STL-SNN) is
@@ -35,7 +36,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import AS_IT_COMES
-from benchmarks.training_report import record, table
+from benchmarks.training_report import STEM, record, table
 from benchmarks.workloads import (
     TINY,
     WORKLOADS,
@@ -51,6 +52,7 @@ from benchmarks.workloads import (
     training_step,
 )
 from stl_deploy._util.allocator import keep_large_buffers
+from stl_deploy._util.files import read_json
 from stl_deploy.config.schema import MatmulChoice, RunConfig
 from stl_deploy.nn.fused import winograd_allowed
 from stl_deploy.nn.fused.winograd.convolution import convolve, suits
@@ -64,6 +66,7 @@ SIZES = {
     "depth": (1, 2, 4, 8, 16, 32),
 }
 DENSITIES = (0.05, 0.2, 0.5, 1.0)
+PARTS = ("workloads", "sizes", "density")
 _AS_MET = ("authors' algorithm", "ours")
 _TURNS = 3
 
@@ -269,6 +272,19 @@ def measure(
     return found
 
 
+def joined(kept: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """What was measured anew in the place of what it was before; raises SystemExit where a machine or torch differs."""
+    for key in ("machine", "torch"):
+        if kept[key] != found[key]:
+            raise SystemExit(f"the page is of {key} {kept[key]}, this is {found[key]}: measure all parts")
+    parts = {
+        "workloads": {**kept["workloads"], **found["workloads"]},
+        "cost": found["cost"] or kept["cost"],
+        "by_density": found["by_density"] if found["by_density"]["ratio"] else kept["by_density"],
+    }
+    return {**kept, **found, **parts}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print the table, write the files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -276,6 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--workload", nargs="+", choices=list(WORKLOADS), default=list(WORKLOADS))
     parser.add_argument("--contestant", nargs="+", choices=list(CONTESTANTS), default=list(CONTESTANTS))
+    parser.add_argument("--part", nargs="+", choices=PARTS, help="measure these alone; default: all, anew")
     parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--alone", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("-o", "--output", type=Path, default=Path("docs"))
@@ -288,9 +305,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _print_alone(*options.alone, options.rounds)
     else:
         keep_large_buffers()
+        parts = options.part or PARTS
         found = measure(
-            options.workload, options.rounds, contestants=options.contestant, sizes=SIZES, densities=DENSITIES
+            options.workload if "workloads" in parts else (),
+            options.rounds,
+            contestants=options.contestant,
+            sizes=SIZES if "sizes" in parts else None,
+            densities=DENSITIES if "density" in parts else (),
         )
+        if options.part:
+            found = joined(read_json(options.output / f"{STEM}.json")["ours"], json.loads(json.dumps(found)))
         record(options.output, "ours", json.loads(json.dumps(found)))
         print(table(found))
 

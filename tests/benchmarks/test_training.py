@@ -42,6 +42,17 @@ def test_the_authors_algorithm_computes_what_ours_does():
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-5)
 
 
+def test_a_part_that_is_measured_anew_leaves_the_others():
+    same = {"machine": {"processor": "z", "threads": 2}, "torch": "2"}
+    kept = {**same, "rounds": 7, "workloads": {"W1": 1, "W3": 1}, "cost": {"T": 1}, "by_density": {"ratio": {"0.5": 1}}}
+    found = {**same, "rounds": 9, "workloads": {"W3": 2}, "cost": {}, "by_density": {"workload": "W2", "ratio": {}}}
+    assert training.joined(kept, found) == {**kept, "rounds": 9, "workloads": {"W1": 1, "W3": 2}}
+    found = {**found, "workloads": {}, "cost": {"batch": 2}}
+    assert training.joined(kept, found) == {**kept, "rounds": 9, "cost": {"batch": 2}}
+    with pytest.raises(SystemExit, match="the page is of torch 2, this is 3: measure all parts"):
+        training.joined(kept, {**found, "torch": "3"})
+
+
 def test_the_floor_is_our_network_in_mode_ann():
     ann, stack = network(SMALL, mode="ann"), floor(SMALL)
     with torch.no_grad():
