@@ -36,7 +36,7 @@ def test_the_deep_net_at_equal_accuracy() -> None:
     assert card.accuracy.low < card.twin_accuracy.correct / card.twin_accuracy.samples < card.accuracy.high
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/limits.md", "docs/energy.md"])
+@pytest.mark.parametrize("name", ["docs/limits.md", "docs/energy.md"])
 def test_the_range_of_the_ready_made_digits(name: str) -> None:
     low, high = map(number, pretrained.card("digits").energy.snn_over_ann)
     assert f"{low} to {high} times" in _page(name)
