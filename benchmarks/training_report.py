@@ -125,7 +125,11 @@ def _ours(found: Found) -> list[str]:
             markdown(("share", *_KINDS), shown),
         ]
     if found["cost"]:
-        blocks += ["## Cost over sizes", "MLP 784-128-10, T = 16, batch 32, but for the size that varies."]
+        blocks += [
+            "## Cost over sizes",
+            "MLP 784-128-10, T = 16, batch 32, but for the size that varies. A step of a small network is mostly fixed "
+            "cost, so time and memory per unit fall until the size dominates.",
+        ]
         blocks += [_costs(size, row) for size, row in found["cost"].items()]
         blocks += [f"![Cost over sizes]({STEM}.svg)"]
     return blocks
