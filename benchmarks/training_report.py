@@ -109,7 +109,6 @@ def _ours(found: Found) -> list[str]:
         f"{machine['processor']}, {machine['threads']} thread(s), torch {found['torch']}, medians of {found['rounds']} "
         "rounds.",
         markdown(("workload", "contestant", *_COLUMNS), rows),
-        *found.get("since", ()),
     ]
     if allowed:
         blocks.append(f"The floor's memory and one trace of potentials per layer would be {', '.join(allowed)}.")
