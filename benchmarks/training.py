@@ -306,16 +306,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         keep_large_buffers()
         parts = options.part or PARTS
-        found = measure(
+        measured = measure(
             options.workload if "workloads" in parts else (),
             options.rounds,
             contestants=options.contestant,
             sizes=SIZES if "sizes" in parts else None,
             densities=DENSITIES if "density" in parts else (),
         )
+        found = json.loads(json.dumps(measured))  # keys as the file has them
         if options.part:
-            found = joined(read_json(options.output / f"{STEM}.json")["ours"], json.loads(json.dumps(found)))
-        record(options.output, "ours", json.loads(json.dumps(found)))
+            found = joined(read_json(options.output / f"{STEM}.json")["ours"], found)
+        record(options.output, "ours", found)
         print(table(found))
 
 

@@ -42,7 +42,7 @@ def unpack(name: str, run_dir: Path, data_dir: str | None = None) -> pretrained.
 def unpack_folder(folder: Path, hashes: Mapping[str, str], run_dir: Path, data_dir: str | None = None) -> None:
     """`unpack` of a model's folder whose weights have these SHA-256, by file name."""
     configs = [load_config(folder / config_file) for config_file, _, _ in _PARTS]
-    weights = [_weights(folder / file, hashes.get(file, "on its card, which has none")) for _, file, _ in _PARTS]
+    weights = [_weights(folder / file, hashes.get(file)) for _, file, _ in _PARTS]
     metrics = (folder / METRICS).read_text(encoding="utf-8")
     datasets = [config.dataset.model_copy(update={"data_dir": data_dir}) for config in configs]
     for dataset in datasets:
@@ -54,9 +54,10 @@ def unpack_folder(folder: Path, hashes: Mapping[str, str], run_dir: Path, data_d
     write_text(run_dir / METRICS, metrics)
 
 
-def _weights(path: Path, expected: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _weights(path: Path, expected: str | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if (found := sha256(path)) != expected:
-        raise InputError(f"{path}: expected SHA-256 {expected}; found {found}; install stl-deploy again")
+        wanted = expected or "on its card, which has none"
+        raise InputError(f"{path}: expected SHA-256 {wanted}; found {found}; install stl-deploy again")
     tensors, facts = read_tensors(path)
     return unpacked(tensors), facts
 
