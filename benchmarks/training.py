@@ -237,6 +237,19 @@ def _print_alone(workload: str, contestant: str, kind: str, rounds: int) -> None
     print(interleaved({contestant: step}, rounds)[contestant])
 
 
+def setting() -> dict[str, Any]:
+    """What seconds can be compared within."""
+    processor = llvmlite.binding.get_host_cpu_name()
+    return {"machine": {"processor": processor, "threads": torch.get_num_threads()}, "torch": torch.__version__}
+
+
+def refuse_another_setting(kept: Mapping[str, Any]) -> None:
+    """Raises SystemExit where the page is of another machine or torch."""
+    for key, value in setting().items():
+        if kept[key] != value:
+            raise SystemExit(f"the page is of {key} {kept[key]}, this is {value}: measure all parts")
+
+
 def measure(
     names: Sequence[str],
     rounds: int,
@@ -249,8 +262,7 @@ def measure(
 ) -> dict[str, Any]:
     """Everything, JSON-ready."""
     found: dict[str, Any] = {
-        "machine": {"processor": llvmlite.binding.get_host_cpu_name(), "threads": torch.get_num_threads()},
-        "torch": torch.__version__,
+        **setting(),
         "float32_products": settle("auto"),
         "rounds": rounds,
         "workloads": {},
@@ -273,10 +285,7 @@ def measure(
 
 
 def joined(kept: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
-    """What was measured anew in the place of what it was before; raises SystemExit where a machine or torch differs."""
-    for key in ("machine", "torch"):
-        if kept[key] != found[key]:
-            raise SystemExit(f"the page is of {key} {kept[key]}, this is {found[key]}: measure all parts")
+    """What was measured anew in the place of what it was before."""
     parts = {
         "workloads": {**kept["workloads"], **found["workloads"]},
         "cost": found["cost"] or kept["cost"],
@@ -306,6 +315,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         keep_large_buffers()
         parts = options.part or PARTS
+        kept = read_json(options.output / f"{STEM}.json")["ours"] if options.part else None
+        if kept:
+            refuse_another_setting(kept)
         measured = measure(
             options.workload if "workloads" in parts else (),
             options.rounds,
@@ -314,8 +326,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             densities=DENSITIES if "density" in parts else (),
         )
         found = json.loads(json.dumps(measured))  # keys as the file has them
-        if options.part:
-            found = joined(read_json(options.output / f"{STEM}.json")["ours"], found)
+        if kept:
+            found = joined(kept, found)
         record(options.output, "ours", found)
         print(table(found))
 

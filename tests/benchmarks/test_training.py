@@ -1,5 +1,6 @@
 """The bench compares like with like: the same function and gradients, and every number lands in the table."""
 
+import json
 import os
 import subprocess
 import sys
@@ -49,8 +50,15 @@ def test_a_part_that_is_measured_anew_leaves_the_others():
     assert training.joined(kept, found) == {**kept, "rounds": 9, "workloads": {"W1": 1, "W3": 2}}
     found = {**found, "workloads": {}, "cost": {"batch": 2}}
     assert training.joined(kept, found) == {**kept, "rounds": 9, "cost": {"batch": 2}}
+
+
+def test_a_part_on_another_machine_is_refused_before_it_is_measured(monkeypatch, tmp_path):
+    monkeypatch.setattr(training, "measure", lambda *_, **__: pytest.fail("measured"))
+    monkeypatch.setattr(training, "setting", lambda: {"machine": {"processor": "z", "threads": 2}, "torch": "3"})
+    kept = {**training.setting(), "torch": "2"}
+    (tmp_path / f"{training.STEM}.json").write_text(json.dumps({"ours": kept}))
     with pytest.raises(SystemExit, match="the page is of torch 2, this is 3: measure all parts"):
-        training.joined(kept, {**found, "torch": "3"})
+        training.main(["--part", "density", "-o", str(tmp_path)])
 
 
 def test_the_floor_is_our_network_in_mode_ann():
