@@ -120,15 +120,17 @@ def run(
                 "--pretrained takes the model as it is: leave out --mode, --seed, --device, --input-grid, --set, "
                 "--resume"
             )
-        parts = {"lava": not no_lava, "twin": not no_twin}
-        result = run_pretrained(which, target, data_dir=data_dir, overwrite=overwrite, say=console(), **parts)
+        result = run_pretrained(
+            which, target, data_dir=data_dir, overwrite=overwrite, lava=not no_lava, twin=not no_twin, say=console()
+        )
     else:
         from stl_deploy.pipeline.configure import configure
         from stl_deploy.pipeline.run import run as run_all
 
         config = configure(which, _overrides(changes, mode, seed, device, data_dir, input_grid))
-        parts = {"lava": not no_lava, "twin": not no_twin}
-        result = run_all(config, target, resume=resume, overwrite=overwrite, say=console(), **parts)
+        result = run_all(
+            config, target, resume=resume, overwrite=overwrite, lava=not no_lava, twin=not no_twin, say=console()
+        )
     emit_json(result.as_dict(), json)
 
 

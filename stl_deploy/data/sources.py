@@ -64,8 +64,9 @@ def _cifar(name: str, folder: str, data_dir: Path | None) -> Raw:
         kind = getattr(datasets, name)
         train, test = (kind(root, train=part, download=data_dir is None) for part in (True, False))
     except (RuntimeError, OSError) as error:
+        images = ", or train/airplane and so on with its images" if name == "CIFAR10" else ""
         raise InputError(
-            f"{name} in {root}: expected the folder {folder}; found none that can be read ({one_line(error)})"
+            f"{name} in {root}: expected the folder {folder}{images}; found none that can be read ({one_line(error)})"
         ) from None
     arrays = [np.ascontiguousarray(part.data.transpose(0, 3, 1, 2)) for part in (train, test)]
     labels = [np.asarray(part.targets, np.int64) for part in (train, test)]

@@ -50,11 +50,13 @@ def fold_run(
     thresholds: Thresholds = "keep",
     input_grid: int | None = None,
     snapshot: Path | None = None,
+    data: Dataset | None = None,
     say: Console | None = None,
 ) -> FoldedRun:
     """Fold the trained network of a run folder and write the graph to ``output``, then read it back.
 
     exact_grid, input_grid (bits): None as the run's configuration says. snapshot: other weights of the same training.
+    data: the configuration's dataset, where it is loaded already.
     Raises InputError where the run or the network does not allow it.
     """
     trained, config = load_network(run_dir, snapshot)
@@ -63,7 +65,7 @@ def fold_run(
         announce("cpu", say)
     if input_grid is not None:
         config = apply_overrides(config, [f"dataset.input_bits={input_grid}"])
-    data = load_dataset(config.dataset)
+    data = data or load_dataset(config.dataset)
     spec = split_spec(config, data.test)
     folded = fold_network(
         trained,

@@ -6,11 +6,9 @@ from pathlib import Path
 
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.lock import alone_in
-from stl_deploy.config.load import load_config
+from stl_deploy.data import load_dataset
 from stl_deploy.pipeline.run import RunResult, run
-from stl_deploy.training.pretrained import card
-from stl_deploy.training.pretrained.unpacking import unpack
-from stl_deploy.training.run_files import CONFIG
+from stl_deploy.training.pretrained.unpacking import configuration, unpack
 from stl_deploy.training.run_folder import forget_results, refuse_replacing
 
 
@@ -29,13 +27,13 @@ def run_pretrained(
     data_dir: where the dataset's files are; None: downloaded. overwrite: a training that the folder holds may go.
     Raises InputError if there is no such model, and as `run`.
     """
-    card(name)
+    where = None if data_dir is None else str(data_dir)
+    config = configuration(name, where)
     refuse_replacing(run_dir, resume=False, overwrite=overwrite)
     with alone_in(run_dir):
         say.step(f"Unpacking the ready-made model {name}")
+        data = load_dataset(config.dataset)
         forget_results(run_dir)
-        about = unpack(name, run_dir, None if data_dir is None else str(data_dir))
+        about = unpack(name, run_dir, where)
         say.say(f"trained by '{about.command}'; test accuracy {about.accuracy} on {about.accuracy.samples} samples")
-        return run(
-            load_config(run_dir / CONFIG), run_dir, resume=True, lava=lava, twin="kept" if twin else False, say=say
-        )
+        return run(config, run_dir, resume=True, lava=lava, twin="kept" if twin else False, data=data, say=say)

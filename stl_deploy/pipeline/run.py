@@ -16,6 +16,7 @@ from stl_deploy._util.lock import alone_in
 from stl_deploy._util.units import counted
 from stl_deploy.config.load import load_config
 from stl_deploy.config.schema import RunConfig
+from stl_deploy.data import Dataset
 from stl_deploy.energy.measure import EnergyReport, measure_energy
 from stl_deploy.errors import InputError, StlDeployError, ToolError, UnsupportedError
 from stl_deploy.exporters.targets import find_format, find_runner
@@ -72,6 +73,7 @@ def run(
     overwrite: bool = False,
     lava: bool = True,
     twin: bool | Literal["kept"] = True,
+    data: Dataset | None = None,
     say: Console = QUIET,
 ) -> RunResult:
     """The whole way into ``run_dir``; with ``resume`` a training that has ended is not done again.
@@ -79,7 +81,7 @@ def run(
     A folder that holds a training is refused unless ``resume`` or ``overwrite`` is given.
     lava: simulate on Lava if its side environment is there, else on our integer model. twin: also train the ANN of the
     same topology, once, into ``run_dir/twin``, to compare at equal accuracy; kept: take the one that
-    is there, whatever its recipe.
+    is there, whatever its recipe. data: the dataset of a training that has ended, where it is loaded already.
     Raises ParityError if the torch network, the graph and the ONNX model differ in a spike although the grid is exact,
     or Lava and our integer model do; ToolError if Lava is there and fails - both when the folder is whole, with the
     integer model's results; InputError and ConfigError for what cannot be run.
@@ -89,11 +91,17 @@ def run(
     refuse_replacing(run_dir, resume=resume, overwrite=overwrite)
     install.require("matplotlib")
     with alone_in(run_dir):
-        return _run(config, run_dir, resume, lava, twin, say)
+        return _run(config, run_dir, resume, lava, twin, data, say)
 
 
 def _run(
-    config: RunConfig, run_dir: Path, resume: bool, lava: bool, twin: bool | Literal["kept"], say: Console
+    config: RunConfig,
+    run_dir: Path,
+    resume: bool,
+    lava: bool,
+    twin: bool | Literal["kept"],
+    data: Dataset | None,
+    say: Console,
 ) -> RunResult:
     start = time.perf_counter()
     if not (resume and _trained(config, run_dir)):
@@ -101,7 +109,7 @@ def _run(
     forget_results(run_dir)
     mark_under_way(run_dir)
     say.step("Folding BatchNorm, pooling and voting into net.nir")
-    folded = fold_run(run_dir, run_dir / "net.nir")
+    folded = fold_run(run_dir, run_dir / "net.nir", data=data)
     folding.show(folded, say.details)
     test = keep_test_input(folded, run_dir)
     bench, netx, lava_problem = _run_all(folded, test, run_dir, lava, say)

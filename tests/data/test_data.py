@@ -241,7 +241,10 @@ def test_colour_pictures_through_torchvision(monkeypatch, tmp_path, name, classe
     (tmp_path / "broken").touch()
     with pytest.raises(InputError) as caught:
         load_dataset(config)
-    folder = {"CIFAR10": "cifar-10-batches-py", "CIFAR100": "cifar-100-python"}[name]
+    folder = {
+        "CIFAR10": "cifar-10-batches-py, or train/airplane and so on with its images",
+        "CIFAR100": "cifar-100-python",
+    }[name]
     assert str(caught.value) == (
         f"{name} in {tmp_path}: expected the folder {folder}; found none that can be read (Dataset not found or "
         "corrupted.)"

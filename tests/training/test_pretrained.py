@@ -231,3 +231,14 @@ def test_a_data_dir_that_the_dataset_does_not_take_is_refused_before_anything_is
     with pytest.raises(ConfigError, match=r"'dataset\.data_dir': expected none for digits"):
         unpack("digits", tmp_path / "run", "somewhere")
     assert not (tmp_path / "run").exists()
+
+
+def test_absent_data_leave_the_folder_as_it_was(tmp_path):
+    with pytest.raises(InputError, match="found no MNIST files"):
+        run_pretrained("mnist_small", tmp_path / "run", data_dir=tmp_path)
+    assert not (tmp_path / "run").exists()
+    unpack("digits", tmp_path / "run")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match="found no MNIST files"):
+        run_pretrained("mnist_small", tmp_path / "run", data_dir=tmp_path, overwrite=True)
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before

@@ -13,6 +13,7 @@ from torch import Tensor
 from stl_deploy._util.files import make_folder, sha256, write_text
 from stl_deploy._util.tensor_file import read_tensors
 from stl_deploy.config.load import dump_config, load_config
+from stl_deploy.config.schema import RunConfig
 from stl_deploy.data.complete import check_dataset
 from stl_deploy.errors import InputError
 from stl_deploy.training import pretrained
@@ -24,6 +25,20 @@ _PARTS = (("config.yaml", "model.safetensors", "."), ("twin.yaml", "twin.safeten
 """Configuration, weights, and the folder below the run folder that they are unpacked into."""
 SCALE = ".scale"
 """What follows a weight's name in the name of its scales."""
+
+
+def configuration(name: str, data_dir: str | None = None) -> RunConfig:
+    """What a model was trained by, with the folder that holds the dataset's files; raises as `unpack`."""
+    pretrained.card(name)
+    with resources.as_file(pretrained.models_folder() / name) as folder:
+        return _configuration(folder / _PARTS[0][0], data_dir)
+
+
+def _configuration(file: Path, data_dir: str | None) -> RunConfig:
+    config = load_config(file)
+    dataset = config.dataset.model_copy(update={"data_dir": data_dir})
+    check_dataset(dataset)
+    return config.model_copy(update={"dataset": dataset})
 
 
 def unpack(name: str, run_dir: Path, data_dir: str | None = None) -> pretrained.Card:
@@ -41,15 +56,12 @@ def unpack(name: str, run_dir: Path, data_dir: str | None = None) -> pretrained.
 
 def unpack_folder(folder: Path, hashes: Mapping[str, str], run_dir: Path, data_dir: str | None = None) -> None:
     """`unpack` of a model's folder whose weights have these SHA-256, by file name."""
-    configs = [load_config(folder / config_file) for config_file, _, _ in _PARTS]
+    configs = [_configuration(folder / config_file, data_dir) for config_file, _, _ in _PARTS]
     weights = [_weights(folder / file, hashes.get(file)) for _, file, _ in _PARTS]
     metrics = (folder / METRICS).read_text(encoding="utf-8")
-    datasets = [config.dataset.model_copy(update={"data_dir": data_dir}) for config in configs]
-    for dataset in datasets:
-        check_dataset(dataset)
-    for config, dataset, (tensors, facts), (_, _, below) in zip(configs, datasets, weights, _PARTS, strict=True):
+    for config, (tensors, facts), (_, _, below) in zip(configs, weights, _PARTS, strict=True):
         make_folder(run_dir / below)
-        write_text(run_dir / below / CONFIG, dump_config(config.model_copy(update={"dataset": dataset})))
+        write_text(run_dir / below / CONFIG, dump_config(config))
         save_model(run_dir / below, tensors, facts)
     write_text(run_dir / METRICS, metrics)
 
