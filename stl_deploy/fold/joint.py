@@ -74,8 +74,11 @@ def _shares(members: int, weights: Sequence[float] | None) -> list[float]:
 
 def _check_member(number: int, graph: nir.NIRGraph, first: nir.NIRGraph) -> None:
     for key in ("input", "dialect", "decision"):
-        if _about(graph).get(key) != _about(first).get(key):
-            found, wanted = _about(graph).get(key), _about(first).get(key)
+        found, wanted = _about(graph).get(key), _about(first).get(key)
+        if found != wanted:
+            if isinstance(found, Mapping) and isinstance(wanted, Mapping):
+                differ = [name for name in {**wanted, **found} if found.get(name) != wanted.get(name)]
+                found, wanted = ({name: side.get(name) for name in differ} for side in (found, wanted))
             raise InputError(f"member {number}: expected {key} {wanted} as the first member has; found {found}")
     if not isinstance(graph.nodes.get("vote"), nir.Linear):
         raise InputError(f"member {number}: expected a network that ends in a vote; found none")
