@@ -50,11 +50,11 @@ def merge(graphs: Sequence[nir.NIRGraph], weights: Sequence[float] | None = None
     read another input, mean another dialect, or do not end in a vote over the same classes.
     """
     shares = _shares(len(graphs), weights)
+    check_members(graphs)
     first = _about(graphs[0])
     nodes: dict[str, nir.NIRNode] = {}
     edges: list[tuple[str, str]] = []
     for number, (graph, share) in enumerate(zip(graphs, shares, strict=True), start=1):
-        _check_member(number, graph, graphs[0])
         names = {name: name if name in ("input", "output") else f"m{number}_{name}" for name in graph.nodes}
         nodes |= {names[name]: node for name, node in graph.nodes.items() if name != "output"}
         vote = graph.nodes["vote"]
@@ -70,6 +70,12 @@ def _shares(members: int, weights: Sequence[float] | None) -> list[float]:
     if not members or len(given) != members or not all(np.isfinite(w) and w > 0 for w in given):
         raise InputError(f"expected one finite weight above 0 for each of {members} members; found {given}")
     return [weight / sum(given) for weight in given]
+
+
+def check_members(graphs: Sequence[nir.NIRGraph]) -> None:
+    """Raises InputError as `merge` does, without merging."""
+    for number, graph in enumerate(graphs, start=1):
+        _check_member(number, graph, graphs[0])
 
 
 def _check_member(number: int, graph: nir.NIRGraph, first: nir.NIRGraph) -> None:

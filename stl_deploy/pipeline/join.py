@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -17,12 +17,13 @@ from stl_deploy._util.files import make_folder, sha256, write_json, write_npz
 from stl_deploy._util.json_twin import JsonTwin
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import InputError
-from stl_deploy.fold.joint import learn_weights, merge
+from stl_deploy.fold.joint import check_members, learn_weights, merge
+from stl_deploy.graph.accuracy import accuracy
 from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Program
-from stl_deploy.graph.run import CHUNK, run
+from stl_deploy.graph.run import CHUNK, Result, run
 from stl_deploy.pipeline.fold import FoldedRun, fold_run
 from stl_deploy.pipeline.inputs import LabelledInput, encode_split
 from stl_deploy.pipeline.manifest import manifest
@@ -32,7 +33,6 @@ from stl_deploy.training.run_folder import forget_results
 
 Weights = Literal["equal", "learned"]
 FILE = "joint.json"
-Scores = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,9 @@ def join(runs: Sequence[Path], output: Path, *, weights: Weights = "equal", say:
     """Fold trained runs, merge their graphs, and write net.nir, test.npz, joint.json and manifest.json to ``output``.
 
     The folder is a source for export, verify, simulate and energy. weights: of the members' votes, ``equal`` or
-    ``learned`` on the validation split (which also picked each member's epoch), never on the test split.
-    Raises InputError for fewer than two runs, and for runs of other data, time steps, readouts or input grids.
+    ``learned`` on the validation split (which also picked each member's epoch), never on the test split: from the mean
+    of the votes over time, or from each step's where labels are of each step.
+    Raises InputError for fewer than two runs, and for runs of other data, time steps, resets, readouts or input grids.
     """
     if weights not in get_args(Weights):
         raise InputError(f"expected weights {' or '.join(get_args(Weights))}; found '{weights}'")
@@ -77,32 +78,47 @@ def join(runs: Sequence[Path], output: Path, *, weights: Weights = "equal", say:
     with temporary_folder() as folder:
         members = [fold_run(path, folder / f"{number}.nir") for number, path in enumerate(runs)]
     _check_same_data(runs, members)
+    graphs = [member.folded.graph for member in members]
+    check_members(graphs)
     first = members[0]
     validation, test = (encode_split(first.config, split) for split in (first.data.validation, first.data.test))
     counts = f"{len(validation.labels)} validation and {len(test.labels)} test samples"
     say.step(f"Running {len(members)} members on {counts}")
-    alone = {name: [_scores(m.program, data) for m in members] for name, data in (("v", validation), ("t", test))}
+    programs = [member.program for member in members]
+    validated, tested = ([run(p, data.x, chunk=CHUNK) for p in programs] for data in (validation, test))
     shares = [1 / len(members)] * len(members)
     if weights == "learned":
-        shares = learn_weights(torch.from_numpy(np.stack(alone["v"])), torch.from_numpy(validation.labels))
-    forget_results(output)
-    make_folder(output)
-    write_nir(merge([member.folded.graph for member in members], shares), output / "net.nir")
-    program = lower(read_nir(output / "net.nir"))
-    write_npz(output / TEST_INPUT, {"x": test.x, "y": test.labels})
+        shares = _learned(validated, validation.labels)
+    merged = merge(graphs, shares)
+    with temporary_folder() as folder:
+        write_nir(merged, folder / "net.nir")
+        program = lower(read_nir(folder / "net.nir"))
     joint = Joint(
         str(output),
         weights,
         tuple(
-            Member(str(path), m.config.train.mode, m.config.train.seed, share, _right(v, validation), _right(t, test))
-            for path, m, share, v, t in zip(runs, members, shares, alone["v"], alone["t"], strict=True)
+            Member(
+                str(path),
+                member.config.train.mode,
+                member.config.train.seed,
+                share,
+                _right(member.program, on_validation, validation),
+                _right(member.program, on_test, test),
+            )
+            for path, member, share, on_validation, on_test in zip(
+                runs, members, shares, validated, tested, strict=True
+            )
         ),
-        _right(_scores(program, validation), validation),
-        _right(_scores(program, test), test),
+        _right(program, run(program, validation.x, chunk=CHUNK), validation),
+        _right(program, run(program, test.x, chunk=CHUNK), test),
         len(validation.labels),
         len(test.labels),
         all(proof.exact for proof in prove_exact(program)),
     )
+    forget_results(output)
+    make_folder(output)
+    write_nir(merged, output / "net.nir")
+    write_npz(output / TEST_INPUT, {"x": test.x, "y": test.labels})
     write_json(output / FILE, joint.as_dict())
     sources = {str(path): sha256(path / MODEL) for path in runs}
     contents = manifest(program, [output / "net.nir", output / TEST_INPUT], joint=joint.as_dict(), sources=sources)
@@ -112,10 +128,12 @@ def join(runs: Sequence[Path], output: Path, *, weights: Weights = "equal", say:
 
 
 def _check_same_data(runs: Sequence[Path], members: Sequence[FoldedRun]) -> None:
-    """Another split would let one member's training samples judge another."""
-    wanted = members[0].config.dataset.model_dump(exclude={"data_dir"})
+    """Another split would let one member's training samples judge another; where data have a hash, it tells them."""
+    hashed = members[0].config.dataset.sha256 is not None
+    elsewhere = {"data_dir", "path"} if hashed else {"data_dir"}
+    wanted = members[0].config.dataset.model_dump(exclude=elsewhere)
     for path, member in zip(runs, members, strict=True):
-        found = member.config.dataset.model_dump(exclude={"data_dir"})
+        found = member.config.dataset.model_dump(exclude=elsewhere)
         differ = [key for key, value in wanted.items() if found[key] != value]
         if differ:
             raise InputError(
@@ -124,14 +142,20 @@ def _check_same_data(runs: Sequence[Path], members: Sequence[FoldedRun]) -> None
             )
 
 
-def _scores(program: Program, data: LabelledInput) -> Scores:
-    """The mean over time of the votes, ``[B, classes]``."""
-    found: Scores = run(program, data.x, chunk=CHUNK).y.mean(0, dtype=np.float64)
-    return found
+def _learned(results: Sequence[Result], labels: NDArray[np.int64]) -> list[float]:
+    """Weights from the votes ``[T, B, classes]`` of members."""
+    if labels.ndim == 2:  # of each step
+        votes = [result.y.swapaxes(0, 1).reshape(labels.size, -1) for result in results]
+    else:
+        votes = [result.y.mean(0, dtype=np.float64) for result in results]
+    return learn_weights(torch.from_numpy(np.stack(votes)), torch.from_numpy(labels.ravel()))
 
 
-def _right(found: Scores, data: LabelledInput) -> float:
-    return float((found.argmax(1) == data.labels).mean())
+def _right(program: Program, result: Result, data: LabelledInput) -> float:
+    share = accuracy(program, result, data.labels)
+    if share is None:
+        raise InputError("expected a network of one output [T, B, classes] to join; found another")
+    return share
 
 
 def _show(joint: Joint, say: Console) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import stl_deploy as stl
 from stl_deploy.cli import main
 from stl_deploy.errors import InputError
 from stl_deploy.graph.io.nir_file import read_nir
@@ -18,6 +19,7 @@ from stl_deploy.pipeline.configure import configure
 from stl_deploy.pipeline.fold import fold_run
 from stl_deploy.pipeline.inputs import encode_split
 from stl_deploy.pipeline.join import Joint, join
+from stl_deploy.pipeline.simulate import simulate
 from stl_deploy.pipeline.train import train
 
 NET = (
@@ -93,6 +95,51 @@ def test_every_other_verb_takes_it(joint: Joint, tmp_path: Path, capsys: pytest.
     assert done["accuracy"] == pytest.approx(joint.test_accuracy)
     counted = call("energy", source)
     assert {"m1_linear1", "m2_linear1", "m3_linear1"} <= set(counted["layers"])
+
+
+def _joined_and_simulated(runs: list[Path], output: Path, weights: Any = "equal") -> tuple[Joint, float]:
+    """The joint decision, and the accuracy that ``simulate`` finds of its test samples."""
+    joint = join(runs, output, weights=weights)
+    done = simulate(output, output / "test.npz", "reference", output.parent / "y.npz")
+    return joint, done["accuracy"]
+
+
+def test_the_first_spike_decides_for_members_as_for_their_graph(tmp_path: Path) -> None:
+    for seed in ("1", "2"):
+        changes = [*COMMON, "train.epochs=1", f"train.seed={seed}"]
+        changes[0] = NET.replace('"population": 3', '"population": 3, "decision": "first"')
+        train(configure("digits", changes), tmp_path / seed)
+    joint, simulated = _joined_and_simulated([tmp_path / "1", tmp_path / "2"], tmp_path / "joint")
+    assert joint.test_accuracy == pytest.approx(simulated)
+    for member in joint.members:
+        fold_run(Path(member.run), tmp_path / "m.nir")
+        done = simulate(tmp_path / "m.nir", tmp_path / "joint" / "test.npz", "reference", tmp_path / "y.npz")
+        assert member.test_accuracy == pytest.approx(done["accuracy"])
+
+
+@pytest.mark.parametrize("weights", ["equal", "learned"])
+def test_members_that_decide_at_each_step(weights: str, tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    x = draw.integers(0, 2, (60, 4, 6)).astype(np.float32)
+    np.savez(tmp_path / "own.npz", x=x, y=x[..., :3].argmax(-1))
+    network = [{"kind": "linear", "features": 30}, {"kind": "lif"}, {"kind": "vote", "population": 10}]
+    for seed in (1, 2):
+        (tmp_path / f"{seed}.npz").write_bytes((tmp_path / "own.npz").read_bytes())
+        dataset = {"name": "npz", "path": str(tmp_path / f"{seed}.npz"), "encoder": "sequence"}
+        config = {"dataset": dataset, "network": network, "train": {"epochs": 1, "seed": seed, "device": "cpu"}}
+        stl.train(config, output=tmp_path / str(seed))
+    joint, simulated = _joined_and_simulated([tmp_path / "1", tmp_path / "2"], tmp_path / "joint", weights)
+    assert joint.test_accuracy == pytest.approx(simulated)
+
+
+def test_a_join_that_is_refused_leaves_the_earlier_one(members: list[Path], tmp_path: Path) -> None:
+    folder = tmp_path / "joint"
+    join(members[:2], folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    train(configure("digits", [*COMMON, "train.epochs=1", "neuron.reset=subtract"]), tmp_path / "soft")
+    with pytest.raises(InputError, match="member 2: expected dialect"):
+        join([members[0], tmp_path / "soft"], folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_what_cannot_be_joined_is_one_sentence(
