@@ -28,6 +28,7 @@ from stl_deploy._util.suggest import did_you_mean
 from stl_deploy.errors import InputError
 from stl_deploy.graph.findings import Finding
 from stl_deploy.graph.program import Program
+from stl_deploy.graph.readout import Readout
 from stl_deploy.graph.run import NetworkInput, Result
 from stl_deploy.graph.show import Row
 
@@ -158,6 +159,16 @@ class OnGrid(Protocol):
     @property
     def input_bits(self) -> int | None:
         """Input is multiples of 2^-input_bits; 0: it takes whole numbers alone; None: nothing is said."""
+        ...
+
+
+@runtime_checkable
+class Decides(Protocol):
+    """A Runner whose artifact says what decides on its outputs."""
+
+    @property
+    def readout(self) -> Readout | None:
+        """What its file says; None where it was made of a Program, or its file says nothing."""
         ...
 
 

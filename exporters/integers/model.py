@@ -20,6 +20,7 @@ from stl_deploy.exporters.integers.store import NAME, read_integers
 from stl_deploy.exporters.targets import Network, Options, Runner
 from stl_deploy.graph.exact import input_grid, round_to_grid
 from stl_deploy.graph.program import Program
+from stl_deploy.graph.readout import Readout
 from stl_deploy.graph.run import NetworkInput, Result
 
 CALIBRATION = 256
@@ -27,7 +28,10 @@ CALIBRATION = 256
 
 
 class GraphModel(Runner):
-    """Takes real input on its grid and names spikes by NIR node."""
+    """Takes real input on its grid and names spikes by NIR node.
+
+    readout: see `stl_deploy.exporters.targets.Decides`.
+    """
 
     name = "loihi"
     description = "our integer model of the same integers (simulated)"
@@ -37,8 +41,10 @@ class GraphModel(Runner):
         self._options = options
         self._program = network if isinstance(network, Program) else None
         self._graph = graph
-        if graph is None and isinstance(network, Path):
-            self._graph, _ = read_integers(network / NAME)
+        self.readout: Readout | None = None
+        if isinstance(network, Path):
+            own, about = read_integers(network / NAME)
+            self._graph, self.readout = graph or own, about.readout
 
     def of(self, program: Program) -> Self:
         """The same; raises InputError if its integers were not made from a network of these nodes."""

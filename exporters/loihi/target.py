@@ -36,6 +36,7 @@ from stl_deploy.exporters.targets import Check, Format, Network, Options, Runner
 from stl_deploy.graph.exact import input_scale
 from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Program
+from stl_deploy.graph.readout import Readout
 from stl_deploy.graph.run import NetworkInput, Result
 from stl_deploy.graph.show import Row, taps
 
@@ -52,7 +53,7 @@ class Loihi(Runner):
 
     A netx file alone takes whole numbers and names spikes by layer; `of` its Program it takes real input on the graph's
     grid and names nodes. notes: what a file holds beside its layers, in sentences; warnings: what is not the same
-    everywhere. input_bits: see `stl_deploy.exporters.targets.OnGrid`.
+    everywhere. input_bits: see `stl_deploy.exporters.targets.OnGrid`; readout: `Decides`, a netx file says nothing.
     """
 
     name = "loihi"
@@ -66,9 +67,10 @@ class Loihi(Runner):
         self.notes: tuple[str, ...] = ()
         self.warnings: tuple[Finding, ...] = ()
         self.input_bits: int | None = None
+        self.readout: Readout | None = None
         if isinstance(network, Path) and network.is_dir():
             self._graph = GraphModel(network, options)
-            self.input_bits = self._graph.input_bits
+            self.input_bits, self.readout = self._graph.input_bits, self._graph.readout
             return
         self._path = network if isinstance(network, Path) else None
         self._program = network if isinstance(network, Program) else None

@@ -18,6 +18,7 @@ from stl_deploy.graph.check import check_sums
 from stl_deploy.graph.exact import input_bits
 from stl_deploy.graph.findings import Finding
 from stl_deploy.graph.program import Program
+from stl_deploy.graph.readout import Readout, readout_of
 from stl_deploy.graph.run import CHUNK, NetworkInput, Result
 from stl_deploy.graph.show import Row
 
@@ -52,6 +53,11 @@ class OnnxRuntime(Runner):
     def input_bits(self) -> int | None:
         """See `stl_deploy.exporters.targets.OnGrid`."""
         return input_bits(self.file.metadata)
+
+    @property
+    def readout(self) -> Readout | None:
+        """See `stl_deploy.exporters.targets.Decides`."""
+        return readout_of(self.file.metadata)
 
     def run(self, x: NetworkInput, record: bool = False) -> Result:
         """See `stl_deploy.exporters.targets.Runner`."""

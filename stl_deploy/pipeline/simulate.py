@@ -5,15 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from stl_deploy._util import allocator as _allocator
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import leading, read_inputs, require_other, require_suffix, write_npz
 from stl_deploy._util.units import counted
 from stl_deploy.errors import InputError, ToolError
-from stl_deploy.exporters.targets import Runner, find_runner, make_options, registry
+from stl_deploy.exporters.targets import Decides, Runner, find_runner, make_options, registry
 from stl_deploy.graph.accuracy import accuracy, share_right
 from stl_deploy.graph.program import Program
-from stl_deploy.graph.run import NetworkInput
+from stl_deploy.graph.run import NetworkInput, Result
 from stl_deploy.pipeline.progress import now_and_then
 from stl_deploy.pipeline.source import Source, on_declared_grid, open_program, open_source, read_for
 
@@ -57,7 +59,9 @@ def simulate(
     for note in getattr(runner, "notes", ()):
         say.warn(note)
     result = runner.run(x, record)
-    decided = share_right(result, labels) if program is None else accuracy(program, result, labels)
+    decided = accuracy(program, result, labels) if program is not None else _by_artifact(runner, result, labels)
+    if decided is None and labels is not None and program is None:
+        say.warn(f"no accuracy: {source} does not say what decides on its outputs; simulate the graph it was made from")
     if len(result.outputs) > 1:
         arrays = {f"y__{name}": array for name, array in result.outputs.items()}
     else:
@@ -78,6 +82,11 @@ def simulate(
         say.say(f"accuracy {decided:.2%}")
     say.say(f"written: {output}")
     return done
+
+
+def _by_artifact(runner: Runner, result: Result, labels: NDArray[Any] | None) -> float | None:
+    readout = runner.readout if isinstance(runner, Decides) else None
+    return None if readout is None else share_right(result, labels, readout)
 
 
 def open_backend(

@@ -484,6 +484,21 @@ def test_simulate_decides_as_the_graph_says(cli: Any, run_dir: Path, tmp_path: P
     assert cli("simulate", tmp_path / "max.nir", *call).json["accuracy"] == 1
     assert cli("simulate", run_dir, *call).json["accuracy"] == pytest.approx((summed == largest).mean())
 
+    def of_artifact(target: str, name: str, backend: str) -> Any:
+        artifact, given = tmp_path / name, ("--to", target, "-o", tmp_path / name, "--no-verify")
+        assert cli("export", tmp_path / "max.nir", *given, "--input", tmp_path / "x.npz").code == 0
+        x = tmp_path / ("whole.npz" if target == "netx" else "x.npz")
+        return cli("simulate", artifact, "--input", x, "--backend", backend, "-o", tmp_path / "y.npz", "--json")
+
+    assert of_artifact("onnx", "max.onnx", "onnx").json["accuracy"] == 1
+    found = of_artifact("c", "max_c", "loihi").json["accuracy"]
+    decided = np.load(tmp_path / "y.npz")["y"].max(axis=0).argmax(axis=1)
+    assert found == pytest.approx((decided == largest).mean())
+    np.savez(tmp_path / "whole.npz", x=np.round(x * 16), y=largest)
+    of_layers = of_artifact("netx", "max.net", "loihi")
+    assert of_layers.json["accuracy"] is None
+    assert "max.net does not say what decides on its outputs" in of_layers.err
+
 
 def _truncated(path: Path, run_dir: Path) -> None:
     path.write_bytes((run_dir / "net.nir").read_bytes()[:4000])
