@@ -93,13 +93,12 @@ def update_ops(nodes: Iterable[Neuron], counts: Mapping[str, NeuronCounts], numb
 def leaks(node: Neuron) -> bool:
     """Whether the state moves in a step without input, so that every update reads and writes it.
 
-    A decay, a drive offset, a synaptic current, or a reset that waits for the next step; an integrator without input
-    stays as it is.
+    A decay, a drive offset, a synaptic current, a reset that waits for the next step, or one that can leave the
+    potential above the threshold, so that the next step spikes again; another integrator without input stays as it is.
     """
     synapse = node.synapse is not None
-    return node.decay is not None and (
-        _factor(node.decay) != "none" or bool(_term(node.offset)) or synapse or node.resets_late
-    )
+    moves = node.resets_late or (node.spiking and not node.many and node.reset in _SUBTRACTING)
+    return node.decay is not None and (_factor(node.decay) != "none" or bool(_term(node.offset)) or synapse or moves)
 
 
 def layer_ops(node: Neuron, counted: NeuronCounts) -> dict[str, int]:

@@ -22,6 +22,7 @@ from stl_deploy.energy.models.what_if import highest_rate, scaled
 from stl_deploy.energy.prices.joules import price
 from stl_deploy.energy.prices.price_list import PriceList, Range
 from stl_deploy.graph.program import Program, is_max_pool
+from stl_deploy.graph.segments import looped
 
 Measure = Literal["spikes per synapse per inference", "spike rate"]
 Verdict = Literal["below", "within", "above", "not defined"]
@@ -180,10 +181,11 @@ class _Solver:
         firing = [c for c in counts.neurons.values() if c.neuron_updates_touched]
         touched = [c.neuron_updates / c.neuron_updates_touched for c in firing]
         self._bends: dict[Fetch | None, list[float]] = {None: [], "per_event": touched}
+        in_loops = looped(program)
         fetched: tuple[tuple[Fetch, int], ...] = (("per_step", counts.T), ("per_inference", 1))
         for fetch, often in fetched:
             self._bends[fetch] = touched + [
-                layer.weights * counts.batch * often / synops
+                layer.weights * counts.batch * (counts.T if layer.name in in_loops else often) / synops
                 for layer in later
                 if (synops := counts.weighted[layer.name].synops)
             ]

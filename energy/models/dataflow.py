@@ -2,7 +2,8 @@
 
 ``per_event``: a weight is fetched for every event that uses it (for an ANN every MAC). ``per_step``: once per time
 step, or per event where those are fewer; an ANN's step is its inference. ``per_inference``: once, all time steps
-of a layer being worked through before the next layer. Sums in ``memory``: every addition reads and writes its
+of a layer being worked through before the next layer; a layer in a loop, whose every step needs the one before, is
+fetched once per step all the same. Sums in ``memory``: every addition reads and writes its
 potential (an ANN: its partial sum). In ``registers``: the sum of one step stays beside the adder, and a state is read
 and written once per step; with ``per_inference`` it stays there through all steps.
 
@@ -27,6 +28,7 @@ from stl_deploy.energy.models.memory import address_bits, size_bytes, state_word
 from stl_deploy.energy.prices.operations import requantisation, requantises, shift, state_multiply
 from stl_deploy.energy.prices.price_list import Price, PriceList
 from stl_deploy.graph.program import Neuron, Program
+from stl_deploy.graph.segments import looped
 
 Fetch = Literal["per_event", "per_step", "per_inference"]
 Sums = Literal["memory", "registers"]
@@ -52,9 +54,11 @@ DATAFLOWS = tuple(Dataflow(fetch, sums) for fetch in get_args(Fetch) for sums in
 def snn(program: Program, counts: Counts, prices: PriceList, flow: Dataflow) -> tuple[Item, ...]:
     """One inference of the spiking network."""
     ledger = Ledger(prices, counts.batch)
-    accesses = queue_accesses(program)
+    accesses, in_loops = queue_accesses(program), looped(program)
+    stepped = Dataflow("per_step", flow.sums) if flow.fetch == "per_inference" else flow
     for layer in synapses(program, counts):
-        _spiking_layer(layer, counts, prices, flow, ledger, accesses[layer.name])
+        own = stepped if layer.name in in_loops else flow
+        _spiking_layer(layer, counts, prices, own, ledger, accesses[layer.name])
     for name, pool in counts.pools.items():
         ledger.ops(name, "pool adds", "add", pool.synops)
         value = 0 if pool.op == "AC" else prices.weight_bits
@@ -62,7 +66,7 @@ def snn(program: Program, counts: Counts, prices: PriceList, flow: Dataflow) -> 
         moved = accesses[name] * pool.in_nonzero
         ledger.words(name, "queue writes and reads", moved, bits, size_bytes(input_words(program, name), bits))
     for node in program.of(Neuron):
-        _updates(node, counts, prices, flow, ledger)
+        _updates(node, counts, prices, stepped if node.name in in_loops else flow, ledger)
     return ledger.items()
 
 

@@ -50,7 +50,7 @@ def _updates(node: Neuron, counts: Counts, prices: PriceList, ledger: Ledger) ->
     counted = counts.neurons[node.name]
     subtracted = counted.spikes * neuron_ops(node).adds_per_spike
     charge_updates(node, counts, prices, ledger)
-    resets = counted.spikes if node.decay is not None else 0
+    resets = counted.spikes if node.decay is not None and node.reset != "none" else 0
     ledger.ops(node.name, "resets", "add", resets - subtracted)
 
 

@@ -19,7 +19,7 @@ from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.exact import grids
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Conv, Doubles, Floats, Linear, Node, Program, Reshape, Scale
-from stl_deploy.graph.segments import is_loop, segments
+from stl_deploy.graph.segments import looped
 
 
 class _Affine(NamedTuple):
@@ -37,10 +37,10 @@ class _Weights(NamedTuple):
 def merge_affine(graph: nir.NIRGraph, dialect: Dialect) -> nir.NIRGraph:
     """The graph without scales and offsets that only weights read; the same graph if there are none."""
     program = lower(graph, dialect)
-    looped = {node.name for part in segments(program) if is_loop(part) for node in part}  # whose edges' delays stay
+    in_loops = looped(program)  # whose edges' delays stay
     known, merged, gone = grids(program), dict[str, _Weights](), set[str]()
     for node in reversed(program.nodes):
-        if node.name not in graph.nodes or node.name in looped or not _reads_one(node):
+        if node.name not in graph.nodes or node.name in in_loops or not _reads_one(node):
             continue
         affine = _affine(node)
         if affine is None or (affine.offset.any() and known.get(node.sources[0].node) is None):

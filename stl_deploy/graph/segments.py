@@ -29,6 +29,11 @@ def is_loop(segment: Sequence[Node]) -> bool:
     return len(segment) > 1 or any(source.node == segment[0].name for source in segment[0].sources)
 
 
+def looped(program: Program) -> frozenset[str]:
+    """The names of the nodes in loops, each of whose time steps needs the one before."""
+    return frozenset(node.name for segment in segments(program) if is_loop(segment) for node in segment)
+
+
 def strongly_connected(names: Iterable[str], successors: Mapping[str, Sequence[str]]) -> list[list[str]]:
     """Strongly connected components, each after those it can reach, its nodes last met first (Kosaraju and Sharir)."""
     _, met, finished = walk(names, successors)

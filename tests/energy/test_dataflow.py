@@ -65,6 +65,33 @@ def test_how_often_a_weight_is_fetched(fetch: Fetch, spiking: dict[str, int], de
     assert counts(dataflow.ann(two_layers(), report.counts, FP32, flow), "weight reads") == dense
 
 
+def test_a_loop_cannot_be_batched_over_time() -> None:
+    recurrent = replace(lif("hidden", "a", (3,)), sources=(Source("a"), Source("back")))
+    net = program(
+        start((2,)),
+        linear("a", "in", np.ones((3, 2))),
+        recurrent,
+        linear("back", "hidden", np.ones((3, 3)), delay=1),
+        linear("b", "hidden", np.ones((2, 3))),
+        lif("out_", "b", (2,)),
+    )
+    counted = measure_energy(net, np.ones((4, 1, 2), np.float32)).counts
+    assert counted.neurons["hidden"].spikes == 12
+    items = dataflow.snn(net, counted, FP32, Dataflow("per_inference", "registers"))
+    assert counts(items, "weight reads") == {"a": 6, "back": 27, "b": 6}  # 3 x 3 x 3 events come back within 4 steps
+    assert counts(items, "state reads and writes") == {"hidden": 2 * 4 * 3}
+
+
+def test_an_integrator_that_a_reset_leaves_above_its_threshold_moves_without_input() -> None:
+    x = f32([[[1, 0]], [[0, 0]]])
+    for reset, expected in (("value", {"hidden": 6, "out_": 4}), ("subtract", {"hidden": 12, "out_": 8})):
+        net = two_layers(1.0)
+        nodes = tuple(replace(node, reset=reset) if isinstance(node, Neuron) else node for node in net.nodes)
+        net = replace(net, nodes=nodes)
+        items = dataflow.snn(net, measure_energy(net, x).counts, FP32, Dataflow("per_step", "registers"))
+        assert counts(items, "state reads and writes") == expected
+
+
 def shared() -> tuple[Program, np.ndarray]:
     """A convolution that uses each of its 9 weights 4 times in a dense pass; all 16 inputs active in two steps."""
     net = program(start((1, 4, 4)), conv("c", "in", np.ones((1, 1, 3, 3)), (1, 4, 4)), lif("n", "c", (1, 2, 2)))
