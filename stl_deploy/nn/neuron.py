@@ -42,9 +42,10 @@ class LI(Population):
         super().__init__(shape, decay, learn_decay, stateful)
 
     def _sequence(self, x: Tensor) -> Tensor:
-        decay, potentials = self.decay, list(x.unbind(0))
-        for step in range(1, len(potentials)):
-            potentials[step] = potentials[step - 1] * decay + potentials[step]
+        decay, v, potentials = self.decay, torch.zeros_like(x[0]), []
+        for current in x.unbind(0):
+            v = v * decay + current
+            potentials.append(v)
         return torch.stack(potentials)
 
     def _one_step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:

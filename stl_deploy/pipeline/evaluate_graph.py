@@ -48,7 +48,7 @@ def evaluate_graph(
         found = net.simulate(x, input_grid=input_grid)
         decided = found.readout
         if decided.ndim == found.y.ndim:  # without a rule over time the steps are added up
-            decided = found.y.sum(axis=0, dtype=np.float64)
+            decided = decided.sum(axis=0, dtype=np.float64)
         if decided.ndim != 2:
             raise InputError(
                 f"expected one score for each class, [B, classes]; found outputs of {list(decided.shape)}; evaluate a "

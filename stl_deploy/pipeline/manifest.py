@@ -12,6 +12,7 @@ from stl_deploy._util.install import versions
 from stl_deploy.errors import InputError
 from stl_deploy.graph.lower import metadata_dialect
 from stl_deploy.graph.program import Program
+from stl_deploy.graph.readout import readout_of
 from stl_deploy.pipeline.source import TEST_INPUT
 from stl_deploy.training.run_files import MANIFEST, UNDER_WAY
 
@@ -29,6 +30,7 @@ def manifest(program: Program, files: Iterable[Path], **facts: Any) -> dict[str,
         "dialect": metadata_dialect(program.metadata).as_dict() | {"dt": program.dt},
         "input": program.metadata.get("input"),
         "grid": program.metadata.get("grid"),
+        "readout": readout_of(program.metadata).as_dict(),
         **facts,
         "files": {name: _entry(path) for given in files for name, path in _within(given)},
     }

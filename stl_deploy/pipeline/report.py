@@ -110,6 +110,8 @@ def _summary(config: RunConfig, facts: Mapping[str, Any], network: Network) -> d
         "learning mode": config.train.mode,
         "time steps": str(config.time_steps),
         "input": config.encoder,
+        "reset": "to 0" if config.neuron.reset == "zero" else "by the threshold",
+        "decision": {"mean": "mean over time", "max": "maximum over time", "first": "first spike"}[network.decision],
         "learned numbers": f"{weights:,} weights and {thetas:,} thresholds",
         "epochs": f"{facts['epochs']}, the weights of epoch {facts['epoch']} kept (lowest validation loss)",
         "seed": str(config.train.seed),

@@ -11,6 +11,7 @@ from stl_deploy._util.files import require_suffix, write_text
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.targets import Tabled, find_format
 from stl_deploy.graph.draw import svg
+from stl_deploy.graph.readout import readout_of
 from stl_deploy.graph.show import Row, table
 from stl_deploy.pipeline.source import Source, open_program, open_source
 
@@ -33,6 +34,7 @@ def show(
     _tell(rows, say)
     total = sum(row.parameters or 0 for row in rows), sum(row.synapses or 0 for row in rows)
     say.say(f"{total[0]:,} weights and biases, {total[1]:,} synapses of one sample and step; dt {program.dt:g}")
+    say.say(f"outputs are read as: {readout_of(program.metadata)}")
     if drawing is not None:
         write_text(drawing, svg(program))
         say.say(f"written: {drawing}")

@@ -165,7 +165,7 @@ def _points(candidate: Candidate, over_steps: bool, coding: str | None) -> Itera
 
 def _exits(candidate: Candidate, coding: str | None) -> Iterator[Point]:
     """Counts are exact: the samples that stop after a step are run for so many."""
-    outputs = run(candidate.program, candidate.x).outputs
+    outputs = run(candidate.program, candidate.x, chunk=CHUNK).outputs
     if len(outputs) != 1 or candidate.labels.ndim != 1:
         raise InputError(f"{candidate.name}: early exit needs one output and one label for each sample")
     coding = _coding(candidate, coding).value

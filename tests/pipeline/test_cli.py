@@ -498,6 +498,8 @@ def test_simulate_decides_as_the_graph_says(cli: Any, run_dir: Path, tmp_path: P
     of_layers = of_artifact("netx", "max.net", "loihi")
     assert of_layers.json["accuracy"] is None
     assert "max.net does not say what decides on its outputs" in of_layers.err
+    assert json.loads((tmp_path / "max.net.manifest.json").read_text())["readout"]["over_time"] == "max"
+    assert "outputs are read as: max over time" in cli("show", tmp_path / "max.nir").err
 
 
 def _truncated(path: Path, run_dir: Path) -> None:

@@ -40,6 +40,14 @@ def test_the_readout_is_applied_and_kept_in_the_file(tmp_path: Path) -> None:
     assert stl.read(tmp_path / "net.nir").readout == Readout("sum")
 
 
+def test_without_a_rule_over_time_the_scores_of_steps_are_added_up() -> None:
+    weights = np.eye(4, dtype=np.float32)[[0, 0, 1, 1]] * 3  # features 0 and 1 vote for class 0, 2 and 3 for class 1
+    net = stl.SpikingGraph(chain([4], nir.Linear(weights), iff((4,), theta=2.0)), readout=Readout(None, population=2))
+    x = np.zeros((3, 2, 4), np.float32)
+    x[:2, 0, 1] = x[2, 1, 0] = 1
+    assert net.evaluate([(x, np.array([1, 0]))]).accuracy == 1
+
+
 def test_ten_lines(tmp_path: Path) -> None:
     net = stl.read(_file(tmp_path), dialect="spec")
     net.check("onnx").raise_if_unsupported()

@@ -141,6 +141,23 @@ def test_what_is_done_after_the_last_step(end: Callable[[nn.Module, Tensor], Ten
     np.testing.assert_allclose(net.simulate(x.numpy()).readout, model(x).detach().numpy(), rtol=1e-5, atol=1e-6)
 
 
+def test_the_last_potential_of_our_own_integrator_is_read() -> None:
+    model = net_with(lambda head, y: head(y))
+    with_integrator = nn.Sequential(model, stl.LI(3, decay=0.75))
+
+    class Last(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            potentials: Tensor = with_integrator(x)
+            return potentials[-1]
+
+    last = Last()
+    last.inner = with_integrator
+    x = torch.rand(12, 4, 6) * 2
+    net = stl.capture(last, x)
+    assert str(net.readout) == "last over time"
+    np.testing.assert_allclose(net.simulate(x.numpy()).readout, last(x).detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "end",
     [
