@@ -91,7 +91,8 @@ def load_dataset(config: DatasetConfig) -> Dataset:
     """Load and split. Datasets with splits of their own keep them; those drawn are stratified by class.
 
     Raises ConfigError for an unknown name, InputError for absent or damaged files, own data that have changed since
-    the training that ``config`` is of, labels out of range or an empty split, ToolError where a package is missing.
+    the training that ``config`` is of, labels or values out of range or an empty split, ToolError where a package is
+    missing.
     """
     config = complete(config)
     shape, classes = sample_shape(config), class_count(config)
@@ -102,6 +103,7 @@ def load_dataset(config: DatasetConfig) -> Dataset:
             f"{config.sha256}); restore them, or train anew"
         )
     _check_labels(config, raw, classes)
+    _check_levels(config, raw)
     splits = {name: _split(raw, *part) for name, part in _parts(config, raw).items()}
     for name, split in splits.items():
         if not len(split):
@@ -135,6 +137,23 @@ def _check_labels(config: DatasetConfig, raw: Raw, classes: int) -> None:
         if labels is not None and len(labels) and not 0 <= labels.min() <= labels.max() < classes:
             found = f"{labels.min()} to {labels.max()}"
             raise InputError(f"dataset {config.name}: expected labels from 0 to {classes - 1}; found {found}")
+
+
+def _check_levels(config: DatasetConfig, raw: Raw) -> None:
+    """Raise InputError where the input's grid follows from ``levels``, but samples are no whole numbers up to it."""
+    if config.levels is None or raw.grid is not None:
+        return
+    for x in (raw.train, raw.validation, raw.test):
+        if x is None or not x.size:
+            continue
+        largest = max(-float(x.min()), float(x.max()))
+        whole = x.dtype.kind in "ub" or bool((x == np.round(x)).all())
+        if largest > raw.levels or not whole:
+            found = f"values up to {largest:g}" if largest > raw.levels else "others"
+            raise InputError(
+                f"{config.path}: expected whole numbers up to {raw.levels} (key 'dataset.levels', the value that means "
+                f"1); found {found}; name the largest value that may occur, or leave levels out"
+            )
 
 
 def _stratified(

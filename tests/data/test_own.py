@@ -90,6 +90,39 @@ def test_the_grid_of_the_input_is_what_the_values_need(tmp_path, x, settings, gr
     assert (found.fraction_bits, found.bound) == grid
 
 
+@pytest.mark.parametrize("encoder", ["direct", "bernoulli", "latency"])
+@pytest.mark.parametrize(
+    ("x", "levels", "found"),
+    [
+        (np.array([[0, 255]], np.uint8), 10, "values up to 255|found 0 to 25.5"),
+        (np.array([[0.3, 1.7]], np.float32), 2, "others"),
+        (np.array([[0.3, -3.0]], np.float32), 2, "values up to 3|found -1.5 to 0.15"),
+    ],
+)
+def test_values_that_levels_do_not_reach_are_refused(tmp_path, encoder, x, levels, found):
+    path = _npz(tmp_path / "a.npz", x=np.repeat(x, 30, 0), y=_labels(30))
+    with pytest.raises(InputError, match=rf"expected .*{found}.*levels"):
+        load_dataset(_config("npz", path, levels=levels, encoder=encoder))
+    if encoder == "direct":
+        declared = load_dataset(_config("npz", path, levels=levels, input_bits=6)).train
+        assert declared.images().abs().max() == pytest.approx(np.abs(x).max() / levels)
+        assert declared.grid.bound == round(np.abs(x).max() / levels * 64) / 64
+
+
+@pytest.mark.parametrize("x", [np.array([[0, 10]], np.uint8), np.array([[-10.0, 4.0]])])
+def test_whole_numbers_up_to_levels_are_shown_as_parts_of_it(tmp_path, x):
+    path = _npz(tmp_path / "a.npz", x=np.repeat(x, 30, 0), y=_labels(30))
+    data = load_dataset(_config("npz", path, levels=10))
+    assert data.test.grid is None
+    np.testing.assert_allclose(data.test.images()[0], x[0] / 10)
+
+
+def test_8_bit_numbers_are_taken_as_they_are_at_one_level(tmp_path):
+    path = _npz(tmp_path / "a.npz", x=np.repeat(np.array([[0, 40]], np.uint8), 30, 0), y=_labels(30))
+    grid = load_dataset(_config("npz", path, levels=1)).train.grid
+    assert (grid.fraction_bits, grid.bound) == (0, 40)
+
+
 def test_sequences_bring_their_steps_and_are_shown_as_they_are(tmp_path):
     x = RNG.random((30, 6, 2, 3, 4)).astype(np.float32)
     config = complete(_config("npz", _npz(tmp_path / "a.npz", x=x, y=_labels(30))))
@@ -277,6 +310,16 @@ def test_a_folder_of_grey_images(tmp_path):
     for split in (data.train, data.validation, data.test):
         assert torch.equal(split.labels, (split.pixels[:, 0, 0, 0] >= 100).long())
     assert data.digest is not None
+
+
+@TORCHVISION
+@pytest.mark.parametrize("encoder", ["direct", "bernoulli", "latency"])
+def test_images_brighter_than_levels_are_refused(tmp_path, encoder):
+    _images(tmp_path)
+    assert load_dataset(_config("folder", tmp_path, levels=105, encoder=encoder)).train.images().max() <= 1
+    for levels in (1, 104):
+        with pytest.raises(InputError, match=rf"whole numbers up to {levels} \(key 'dataset.levels'.* up to 105;"):
+            load_dataset(_config("folder", tmp_path, levels=levels, encoder=encoder))
 
 
 @TORCHVISION
