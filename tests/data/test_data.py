@@ -208,6 +208,24 @@ def test_cifar10_from_folders_of_images(tmp_path):
     for split, blue in ((data.train, 7), (data.validation, 7), (data.test, 9)):
         assert torch.equal(split.pixels[:, 0, 5, 5].long(), split.labels)
         assert (split.pixels[:, 2] == blue).all()
+    (tmp_path / "test" / "cat").rename(tmp_path / "test" / "cats")
+    with pytest.raises(InputError, match=r"test: expected CIFAR-10's ten folders of images, .*; found no cat$"):
+        load_dataset(DatasetConfig(name="cifar10", data_dir=str(tmp_path)))
+    (tmp_path / "test" / "cats").rename(tmp_path / "test" / "cat")
+    (tmp_path / "train" / "zebra").mkdir()
+    with pytest.raises(InputError, match=r"train: expected CIFAR-10's ten folders of images, .*; found zebra$"):
+        load_dataset(DatasetConfig(name="cifar10", data_dir=str(tmp_path)))
+    (tmp_path / "train" / "zebra").rmdir()
+    for name in ("automobile", "airplane"):
+        (tmp_path / "train" / name).rename(tmp_path / name)
+    with pytest.raises(InputError, match=r"train: .* truck; found no airplane, automobile$"):
+        load_dataset(DatasetConfig(name="cifar10", data_dir=str(tmp_path)))
+    for name in ("automobile", "airplane"):
+        (tmp_path / name).rename(tmp_path / "train" / name)
+    (tmp_path / "test").rename(tmp_path / "val")
+    with pytest.raises(InputError, match=r"test: .*; found no airplane, .*, truck$"):
+        load_dataset(DatasetConfig(name="cifar10", data_dir=str(tmp_path)))
+    (tmp_path / "val").rename(tmp_path / "test")
     image.new("RGB", (31, 32)).save(tmp_path / "test" / "cat" / "0000.png")
     with pytest.raises(InputError, match="31"):
         load_dataset(DatasetConfig(name="cifar10", data_dir=str(tmp_path)))

@@ -72,7 +72,7 @@ def _listed(config: DatasetConfig) -> tuple[Path, tuple[str, ...], Files]:
     parts = {split: next((root / n for n in names if (root / n).is_dir()), None) for split, names in _SPLITS.items()}
     if parts["train"] is None or (parts["validation"] is None and parts["test"] is None):
         parts = {"train": root, "validation": None, "test": None}
-    classes = _subfolders(parts["train"] or root)
+    classes = subfolders(parts["train"] or root)
     if len(classes) < 2:
         raise InputError(
             f"{parts['train']}: expected a sub-folder for each class, two classes or more; found {len(classes)}"
@@ -80,7 +80,7 @@ def _listed(config: DatasetConfig) -> tuple[Path, tuple[str, ...], Files]:
     files: Files = {}
     for split, folder in parts.items():
         if folder is not None:
-            strange = sorted(set(_subfolders(folder)) - set(classes))
+            strange = sorted(set(subfolders(folder)) - set(classes))
             if strange:
                 raise InputError(
                     f"{folder / strange[0]}: expected a class of '{parts['train']}'; found another; name both alike"
@@ -107,7 +107,8 @@ def _no_images(folder: Path) -> InputError:
     )
 
 
-def _subfolders(folder: Path) -> tuple[str, ...]:
+def subfolders(folder: Path) -> tuple[str, ...]:
+    """The names of those that are not hidden, sorted."""
     return tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")))
 
 
