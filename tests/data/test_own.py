@@ -335,6 +335,40 @@ def test_folders_with_splits_sizes_and_colours(tmp_path):
 
 
 @TORCHVISION
+@pytest.mark.parametrize("names", [("Train", "Test"), ("training", "testing"), ("TRAIN", "Validation")])
+def test_folders_of_splits_have_names_of_either_case(tmp_path, names):
+    for name, count in zip(names, (6, 2), strict=True):
+        _images(tmp_path / name, count=count)
+    data = load_dataset(_config("folder", tmp_path, validation_fraction=0.5, test_fraction=0.25))
+    assert data.class_names == ("left", "right")
+    assert len(data.validation if "Validation" in names else data.test) == 4
+
+
+@TORCHVISION
+def test_layouts_that_say_nothing_of_classes_or_two_things_of_splits_are_refused(tmp_path):
+    _images(tmp_path / "train")
+    config = _config("folder", tmp_path)
+    with pytest.raises(InputError, match=r"two or more; found 1, 'train', without test or val beside it$"):
+        complete(config)
+    _images(tmp_path / "held out")
+    with pytest.raises(InputError, match=r"held out: expected images of one class; found them .* alone \(left\)"):
+        complete(config)
+    shutil.rmtree(tmp_path / "held out")
+    for name in ("test", "Testing"):
+        _images(tmp_path / name)
+    with pytest.raises(InputError, match=r"expected one folder of the test split; found Testing, test; remove"):
+        complete(config)
+
+
+@TORCHVISION
+def test_images_below_a_class_s_own_are_its_own(tmp_path):
+    _images(tmp_path, count=30)
+    _image(tmp_path / "left" / "more" / "1.png", np.full((4, 5), 50))
+    data = load_dataset(_config("folder", tmp_path))
+    assert sum(len(split) for split in (data.train, data.validation, data.test)) == 61
+
+
+@TORCHVISION
 def test_an_unreadable_image_and_other_faults_of_folders(tmp_path):
     root = tmp_path / "d"
     _images(root)
@@ -364,7 +398,7 @@ def test_an_unreadable_image_and_other_faults_of_folders(tmp_path):
     ):
         complete(_config("folder", tmp_path / "events"))
     (tmp_path / "one" / "only").mkdir(parents=True)
-    with pytest.raises(InputError, match=r"expected a sub-folder for each class, two classes or more; found 1"):
+    with pytest.raises(InputError, match=r"expected a sub-folder for each class, two or more; found 1"):
         complete(_config("folder", tmp_path / "one"))
 
 
