@@ -44,6 +44,7 @@ def complete(config: DatasetConfig) -> DatasetConfig:
         _check_augmented(config, entry.input_shape)
         return config
     if config.input_shape is not None and config.classes is not None:
+        _check_augmented(config, config.input_shape)
         return config
     found = entry.look(config)
     _check_augmented(config, found.shape)
@@ -129,6 +130,11 @@ def _check_keys(config: DatasetConfig, entry: Source) -> None:
 def _check_augmented(config: DatasetConfig, shape: Shape | None) -> None:
     if config.augment and shape is not None and len(shape) != 3:
         raise ConfigError(_no_images("dataset.augment", config, shape))
+    if "colour" in (config.augment or ()) and shape is not None and shape[0] not in (1, 3):
+        raise ConfigError(
+            f"key 'dataset.augment': expected images of 1 or 3 channels for colour; found {shape[0]} channels in "
+            f"{config.name}; leave colour out"
+        )
 
 
 def _no_images(key: str, config: DatasetConfig, shape: Shape) -> str:

@@ -108,6 +108,7 @@ def load_dataset(config: DatasetConfig) -> Dataset:
     for name, split in splits.items():
         if not len(split):
             raise InputError(f"dataset {config.name}: the {name} split is empty; use another {name}_fraction")
+    _check_colours(config, splits["train"])
     return Dataset(config.name, shape, classes, **splits, class_names=config.classes, digest=raw.digest)
 
 
@@ -154,6 +155,18 @@ def _check_levels(config: DatasetConfig, raw: Raw) -> None:
                 f"{config.path}: expected whole numbers up to {raw.levels} (key 'dataset.levels', the value that means "
                 f"1); found {found}; name the largest value that may occur, or leave levels out"
             )
+
+
+def _check_colours(config: DatasetConfig, split: Split) -> None:
+    """Raise InputError where values would be lost, as what changes colours clips at 0 and 1."""
+    if "colour" not in (config.augment or ()):
+        return
+    low, high = float(split.pixels.min()) / split.levels, float(split.pixels.max()) / split.levels
+    if not 0 <= low <= high <= 1:
+        raise InputError(
+            f"{config.path or config.name}: expected values from 0 to 1 for dataset.augment colour; found {low:g} to "
+            f"{high:g}; scale them, or leave colour out"
+        )
 
 
 def _stratified(

@@ -461,6 +461,23 @@ def test_a_missing_extra_is_told_before_data_are_touched(tmp_path, monkeypatch):
 
 
 @TORCHVISION
+def test_colours_are_changed_of_images_of_1_or_3_channels_from_0_to_1_alone(tmp_path):
+    sentence = "key 'dataset.augment': expected images of 1 or 3 channels for colour; found 2 channels in "
+    path = _npz(tmp_path / "two.npz", x=_x(30, 2, 4, 5), y=_labels(30))
+    complete(_config("npz", path, augment=["flip", "erase"]))
+    own = _config("npz", path, augment=["flip", "colour"])
+    known = own.model_copy(update={"input_shape": (2, 4, 5), "classes": ("a", "b", "c")})
+    for config in (own, known, DatasetConfig(name="n_mnist", encoder="counts", augment=("colour",))):
+        with pytest.raises(ConfigError, match=sentence + config.name):
+            complete(config)
+    load_dataset(_config("npz", _npz(tmp_path / "a.npz", x=_x(30, 1, 4, 5), y=_labels(30)), augment=["colour"]))
+    for values, found in ((_x(30, 1, 4, 5) * 5, "5 to 5"), (-_x(30, 3, 4, 5), "-1 to -1")):
+        path = _npz(tmp_path / "a.npz", x=values, y=_labels(30))
+        with pytest.raises(InputError, match=f"a.npz: expected values from 0 to 1 for .* colour; found {found}; scale"):
+            load_dataset(_config("npz", path, augment=["colour"]))
+
+
+@TORCHVISION
 def test_augmentation_follows_from_the_generator_and_leaves_torch_s_own():
     images = torch.rand(4, 2, 3, 8, 8)  # [B, T, C, H, W]
     before = torch.get_rng_state()
