@@ -103,6 +103,23 @@ def _truncate_gz(folder):
     path.write_bytes(path.read_bytes()[:-100])
 
 
+def _damage_gz(folder):
+    path = folder / "train-images-idx3-ubyte.gz"
+    stored = bytearray(gzip.compress(gzip.decompress(path.read_bytes()), 0))
+    stored[2000] ^= 255
+    path.write_bytes(stored)
+
+
+def _lengthen(folder):
+    with (folder / "t10k-images-idx3-ubyte").open("ab") as stream:
+        stream.write(b"x")
+
+
+def _lengthen_gz(folder):
+    path = folder / "train-images-idx3-ubyte.gz"
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + b"x"))
+
+
 def _declare_more(folder):
     data = struct.pack(">BBBB3I", 0, 0, 8, 3, 2**31, 28, 28)
     (folder / "t10k-images-idx3-ubyte").write_bytes(data)
@@ -127,6 +144,9 @@ def _remove(folder):
         (_break_count, "t10k-labels-idx1-ubyte: expected sizes [20]; found [19]"),
         (_truncate, "t10k-images-idx3-ubyte: truncated, 15679 of 15680 bytes"),
         (_truncate_gz, "train-images-idx3-ubyte.gz: truncated or damaged"),
+        (_damage_gz, "train-images-idx3-ubyte.gz: truncated or damaged (CRC check failed"),
+        (_lengthen, "t10k-images-idx3-ubyte: expected 15680 bytes of sizes [20, 28, 28]; found more; fetch it again"),
+        (_lengthen_gz, "train-images-idx3-ubyte.gz: expected 39200 bytes of sizes [50, 28, 28]; found more"),
         (_declare_more, "expected sizes ['any', 28, 28]; found [2147483648, 28, 28]"),
         (_other_kind, "expected an IDX file as MNIST has them, of bytes with 3 axes; found another"),
         (_not_gzip, "train-images-idx3-ubyte.gz: truncated or damaged"),
