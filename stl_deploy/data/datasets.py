@@ -107,7 +107,8 @@ def load_dataset(config: DatasetConfig) -> Dataset:
     splits = {name: _split(raw, *part) for name, part in _parts(config, raw).items()}
     for name, split in splits.items():
         if not len(split):
-            raise InputError(f"dataset {config.name}: the {name} split is empty; use another {name}_fraction")
+            remedy = "smaller test_fraction or validation_fraction" if name == "train" else f"larger {name}_fraction"
+            raise InputError(f"dataset {config.name}: the {name} split is empty; use a {remedy}")
     _check_colours(config, splits["train"])
     return Dataset(config.name, shape, classes, **splits, class_names=config.classes, digest=raw.digest)
 

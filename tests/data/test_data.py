@@ -194,7 +194,7 @@ def test_absent_files_unknown_dataset_and_empty_split(tmp_path, idx_folder):
         load_dataset(DatasetConfig(name="mnist", data_dir=str(tmp_path)))
     with pytest.raises(ConfigError, match=r"key 'dataset\.name': expected digits, mnist.*; found 'imagenet'"):
         load_dataset(DatasetConfig(name="imagenet"))
-    with pytest.raises(InputError, match="the validation split is empty; use another validation_fraction"):
+    with pytest.raises(InputError, match="the validation split is empty; use a larger validation_fraction"):
         load_dataset(DatasetConfig(name="fashion_mnist", data_dir=str(idx_folder), validation_fraction=0.01))
     assert [describe(name)[2] for name in dataset_names()] == [*[10] * 4, 100, 10, 11, 10, 20, *[None] * 4]
 

@@ -252,6 +252,12 @@ def test_more_than_fits_into_memory_is_refused(monkeypatch):
         from_arrays(_x(4, 5), _labels(4))
 
 
+def test_nothing_left_to_train_on_is_told(tmp_path):
+    config = _config("npz", _npz(tmp_path / "a.npz", x=_x(4, 5), y=_labels(4, 4)), test_fraction=0.8)
+    with pytest.raises(InputError, match=r"the train split is empty; use a smaller test_fraction or validation_frac"):
+        load_dataset(config)
+
+
 def test_files_that_are_none(tmp_path):
     with pytest.raises(InputError, match=r"expected an .npz with x and y .*; found no such file"):
         complete(_config("npz", tmp_path / "a.npz"))
