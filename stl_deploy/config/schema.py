@@ -50,7 +50,7 @@ class DatasetConfig(_Section):
     the configuration's folder. encoder ``sequence`` shows sequences ``[N, T, *shape]`` as they are.
     size: [height, width] that images are resized to, or one side. colour: null: as the first image.
     augment: training images are changed at random by torchvision, anew each epoch.
-    levels: the value that means 1, of whole numbers; null: 255 of 8-bit images, 1 of others.
+    levels: the value that means 1, of whole numbers up to it; null: 255 of 8-bit images, 1 of others.
     input_bits: values are multiples of 2^-input_bits in the graph (built-in images', too); null: whole numbers 0,
         others 8.
     classes: names, in order of the labels. input_shape, sha256: of one sample, and of all data; written when training

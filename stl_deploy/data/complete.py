@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, get_args
 
 from stl_deploy._util.install import require
-from stl_deploy.config.schema import DatasetConfig, Encoder
+from stl_deploy.config.schema import DatasetConfig, Encoder, RunConfig
 from stl_deploy.data.encoders import EVENT_ENCODERS, TIMED_ENCODERS
 from stl_deploy.data.events import shrunk
 from stl_deploy.data.raw import Shape
@@ -15,6 +15,16 @@ from stl_deploy.errors import ConfigError
 _OWN_KEYS = ("path", "size", "colour", "augment", "levels", "input_bits", "classes", "input_shape", "sha256")
 _OF_IMAGES = ("size", "colour")
 _OF_ALL = ("augment", "input_bits")
+_MOVES = ("shift", "flip", "cutout")
+
+
+def complete_run(config: RunConfig) -> RunConfig:
+    """The run's configuration with its dataset's `complete`; ConfigError also where ``train`` changes no images."""
+    dataset = complete(config.dataset)
+    for key in _MOVES:
+        if getattr(config.train, key) and len(shape := sample_shape(dataset)) != 3:
+            raise ConfigError(_no_images(f"train.{key}", dataset, shape))
+    return config.model_copy(update={"dataset": dataset})
 
 
 def complete(config: DatasetConfig) -> DatasetConfig:
@@ -34,6 +44,7 @@ def complete(config: DatasetConfig) -> DatasetConfig:
         _check_augmented(config, entry.input_shape)
         return config
     if config.input_shape is not None and config.classes is not None:
+        _check_augmented(config, config.input_shape)
         return config
     found = entry.look(config)
     _check_augmented(config, found.shape)
@@ -118,9 +129,16 @@ def _check_keys(config: DatasetConfig, entry: Source) -> None:
 
 def _check_augmented(config: DatasetConfig, shape: Shape | None) -> None:
     if config.augment and shape is not None and len(shape) != 3:
+        raise ConfigError(_no_images("dataset.augment", config, shape))
+    if "colour" in (config.augment or ()) and shape is not None and shape[0] not in (1, 3):
         raise ConfigError(
-            f"key 'dataset.augment': expected images; found samples {list(shape)} in {config.name}; leave it out"
+            f"key 'dataset.augment': expected images of 1 or 3 channels for colour; found {shape[0]} channels in "
+            f"{config.name}; leave colour out"
         )
+
+
+def _no_images(key: str, config: DatasetConfig, shape: Shape) -> str:
+    return f"key '{key}': expected images; found samples {list(shape)} in {config.name}; leave it out"
 
 
 def _static_encoders() -> tuple[Encoder, ...]:

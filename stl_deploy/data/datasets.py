@@ -91,7 +91,8 @@ def load_dataset(config: DatasetConfig) -> Dataset:
     """Load and split. Datasets with splits of their own keep them; those drawn are stratified by class.
 
     Raises ConfigError for an unknown name, InputError for absent or damaged files, own data that have changed since
-    the training that ``config`` is of, labels out of range or an empty split, ToolError where a package is missing.
+    the training that ``config`` is of, labels or values out of range or an empty split, ToolError where a package is
+    missing.
     """
     config = complete(config)
     shape, classes = sample_shape(config), class_count(config)
@@ -102,10 +103,13 @@ def load_dataset(config: DatasetConfig) -> Dataset:
             f"{config.sha256}); restore them, or train anew"
         )
     _check_labels(config, raw, classes)
+    _check_levels(config, raw)
     splits = {name: _split(raw, *part) for name, part in _parts(config, raw).items()}
     for name, split in splits.items():
         if not len(split):
-            raise InputError(f"dataset {config.name}: the {name} split is empty; use another {name}_fraction")
+            remedy = "smaller test_fraction or validation_fraction" if name == "train" else f"larger {name}_fraction"
+            raise InputError(f"dataset {config.name}: the {name} split is empty; use a {remedy}")
+    _check_colours(config, splits["train"])
     return Dataset(config.name, shape, classes, **splits, class_names=config.classes, digest=raw.digest)
 
 
@@ -135,6 +139,35 @@ def _check_labels(config: DatasetConfig, raw: Raw, classes: int) -> None:
         if labels is not None and len(labels) and not 0 <= labels.min() <= labels.max() < classes:
             found = f"{labels.min()} to {labels.max()}"
             raise InputError(f"dataset {config.name}: expected labels from 0 to {classes - 1}; found {found}")
+
+
+def _check_levels(config: DatasetConfig, raw: Raw) -> None:
+    """Raise InputError where the input's grid follows from ``levels``, but samples are no whole numbers up to it."""
+    if config.levels is None or raw.grid is not None:
+        return
+    for x in (raw.train, raw.validation, raw.test):
+        if x is None or not x.size:
+            continue
+        largest = max(-float(x.min()), float(x.max()))
+        whole = x.dtype.kind in "ub" or bool((x == np.round(x)).all())
+        if largest > raw.levels or not whole:
+            found = f"values up to {largest:g}" if largest > raw.levels else "others"
+            raise InputError(
+                f"{config.path}: expected whole numbers up to {raw.levels} (key 'dataset.levels', the value that means "
+                f"1); found {found}; name the largest value that may occur, or leave levels out"
+            )
+
+
+def _check_colours(config: DatasetConfig, split: Split) -> None:
+    """Raise InputError where values would be lost, as what changes colours clips at 0 and 1."""
+    if "colour" not in (config.augment or ()):
+        return
+    low, high = float(split.pixels.min()) / split.levels, float(split.pixels.max()) / split.levels
+    if not 0 <= low <= high <= 1:
+        raise InputError(
+            f"{config.path or config.name}: expected values from 0 to 1 for dataset.augment colour; found {low:g} to "
+            f"{high:g}; scale them, or leave colour out"
+        )
 
 
 def _stratified(

@@ -19,13 +19,13 @@ from stl_deploy.config.schema import DatasetConfig
 from stl_deploy.data import event_files
 from stl_deploy.data.events import Events, Frames, gather
 from stl_deploy.data.raw import Raw
+from stl_deploy.data.sources import CIFAR10_CLASSES
 from stl_deploy.errors import InputError
 
 Recordings = Iterator[tuple[Events, int]]
 _LAYOUT_VERSION = 2
 _MOST_BYTES = 2**28
 _DIGITS = tuple("0123456789")
-_CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
 @dataclass(frozen=True)
@@ -149,13 +149,13 @@ def _gesture(files: list[Path], shape: tuple[int, ...]) -> Recordings:
 
 
 def _cifar_part(folder: Path) -> list[Path]:
-    return [path for name in _CIFAR_CLASSES for path in sorted((folder / name).glob("*.aedat4"))]
+    return [path for name in CIFAR10_CLASSES for path in sorted((folder / name).glob("*.aedat4"))]
 
 
 def _cifar(files: list[Path], shape: tuple[int, ...]) -> Recordings:
     with event_files.aedat4(shape) as read:
         for path in files:
-            yield read(path), _CIFAR_CLASSES.index(path.parent.name)
+            yield read(path), CIFAR10_CLASSES.index(path.parent.name)
 
 
 def _heidelberg_part(name: str) -> Callable[[Path], list[Path]]:

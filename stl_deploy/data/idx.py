@@ -21,7 +21,7 @@ _MAX_ITEMS = 10_000_000
 def read_idx(path: Path, *, shape: tuple[int | None, ...]) -> NDArray[np.uint8]:
     """An IDX file of unsigned bytes (gzipped if it ends in ``.gz``) whose sizes are ``shape`` (None: any).
 
-    Raises InputError if it is missing, truncated, damaged, of another kind or of another shape.
+    Raises InputError if it is missing, truncated, too long, damaged, of another kind or of another shape.
     """
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
@@ -45,4 +45,8 @@ def _read(stream: gzip.GzipFile | IO[bytes], path: Path, shape: tuple[int | None
     data = stream.read(math.prod(sizes))
     if len(data) < math.prod(sizes):
         raise InputError(f"{path}: truncated, {len(data)} of {math.prod(sizes)} bytes; fetch it again")
+    if stream.read(1):  # of a gzipped file this also checks the sum behind the data
+        raise InputError(
+            f"{path}: expected {math.prod(sizes)} bytes of sizes {list(sizes)}; found more; fetch it again"
+        )
     return np.frombuffer(data, np.uint8).reshape(sizes)

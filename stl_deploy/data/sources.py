@@ -14,8 +14,11 @@ from stl_deploy._util.untrusted import one_line
 from stl_deploy.config.schema import DatasetConfig
 from stl_deploy.data.idx import read_idx
 from stl_deploy.data.own.folder import load as load_folder
+from stl_deploy.data.own.folder import subfolders
 from stl_deploy.data.raw import Raw
 from stl_deploy.errors import InputError
+
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
 def digits(_data_dir: Path | None) -> Raw:
@@ -42,7 +45,9 @@ def cifar10(data_dir: Path | None) -> Raw:
 
     Or from folders of images, ``train`` and ``test`` with one of each class in them, as copies on the web have it.
     """
-    if data_dir is not None and (data_dir / "train" / "airplane").is_dir():
+    if data_dir is not None and any((data_dir / "train" / name).is_dir() for name in CIFAR10_CLASSES):
+        for part in ("train", "test"):
+            _check_classes(data_dir / part)
         images = load_folder(DatasetConfig(name="folder", path=str(data_dir), colour="rgb"))
         if images.train.shape[1:] != (3, 32, 32):
             raise InputError(
@@ -50,6 +55,17 @@ def cifar10(data_dir: Path | None) -> Raw:
             )
         return replace(images, digest=None)
     return _cifar("CIFAR10", "cifar-10-batches-py", data_dir)
+
+
+def _check_classes(folder: Path) -> None:
+    """Raise InputError unless it holds the folders of CIFAR-10's classes, whose order is that of the labels."""
+    found = set(subfolders(folder)) if folder.is_dir() else set()
+    absent, strange = [name for name in CIFAR10_CLASSES if name not in found], sorted(found.difference(CIFAR10_CLASSES))
+    if absent or strange:
+        instead = f"no {', '.join(absent)}" if absent else strange[0]
+        raise InputError(
+            f"{folder}: expected CIFAR-10's ten folders of images, {', '.join(CIFAR10_CLASSES)}; found {instead}"
+        )
 
 
 def cifar100(data_dir: Path | None) -> Raw:

@@ -9,7 +9,7 @@ import torch
 
 from stl_deploy.config.load import apply_overrides, load_config
 from stl_deploy.config.schema import RunConfig
-from stl_deploy.data import check_dataset, complete
+from stl_deploy.data.complete import check_dataset, complete_run
 from stl_deploy.data.own import trust
 from stl_deploy.data.own.python_file import split_path
 from stl_deploy.nn.network import Network
@@ -44,7 +44,7 @@ def checked(config: RunConfig, *, own: bool = True) -> RunConfig:
     """
     if own and config.dataset.name == "python":
         trust.allow(split_path(config.dataset.path)[0])
-    config = config.model_copy(update={"dataset": complete(config.dataset)})
+    config = complete_run(config)
     shape, classes = check_dataset(config.dataset)
     with torch.random.fork_rng(devices=[]):
         Network(config, shape, classes)

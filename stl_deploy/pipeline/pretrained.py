@@ -8,6 +8,7 @@ from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.lock import alone_in
 from stl_deploy.data import load_dataset
 from stl_deploy.pipeline.run import RunResult, run
+from stl_deploy.pipeline.train import size_sentence
 from stl_deploy.training.pretrained.unpacking import configuration, unpack
 from stl_deploy.training.run_folder import forget_results, refuse_replacing
 
@@ -33,6 +34,7 @@ def run_pretrained(
     with alone_in(run_dir):
         say.step(f"Unpacking the ready-made model {name}")
         data = load_dataset(config.dataset)
+        say.say(size_sentence(data))
         forget_results(run_dir)
         about = unpack(name, run_dir, where)
         say.say(f"trained by '{about.command}'; test accuracy {about.accuracy} on {about.accuracy.samples} samples")

@@ -47,7 +47,7 @@ def fit(config: RunConfig, run_dir: Path, *, resume: bool, overwrite: bool, say:
 
     def loaded(data: Dataset) -> None:
         sizes.update(train=len(data.train), validation=len(data.validation), test=len(data.test))
-        say.say(_size_sentence(data))
+        say.say(size_sentence(data))
         sizes["whole"] = whole_size(data.name)
         announce(config.train.device, say)
 
@@ -83,7 +83,8 @@ def evaluate(run_dir: Path, *, say: Console = QUIET) -> dict[str, Any]:
     return {"run": str(run_dir), "test": result.as_dict()}
 
 
-def _size_sentence(data: Dataset) -> str:
+def size_sentence(data: Dataset) -> str:
+    """How many samples each split has, and whether that is only a part of the dataset."""
     sizes = [len(split) for split in (data.train, data.validation, data.test)]
     whole = whole_size(data.name)
     subset = "" if whole is None or sum(sizes) >= whole else f"; a subset of {data.name}, which has {whole:,}"

@@ -26,7 +26,8 @@ from stl_deploy._util.tensor_file import read_tensors
 from stl_deploy._util.training_progress import Batch
 from stl_deploy.config.load import load_config, save_config
 from stl_deploy.config.schema import RunConfig, TrainConfig
-from stl_deploy.data import Dataset, Split, augment, complete, encode, load_dataset, transformed
+from stl_deploy.data import Dataset, Split, augment, encode, load_dataset, transformed
+from stl_deploy.data.complete import complete_run
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.nn.fused import winograd_allowed
 from stl_deploy.nn.network import INPUT, Network
@@ -84,7 +85,7 @@ def train(
     another process writes into; DivergedError (the last checkpoint is kept) if the loss or a weight becomes NaN or
     infinite.
     """
-    config = config.model_copy(update={"dataset": complete(config.dataset)})
+    config = complete_run(config)
     with distributed.together():
         data = distributed.in_turn(lambda: load_dataset(config.dataset))
         if data.digest is not None:

@@ -103,6 +103,23 @@ def _truncate_gz(folder):
     path.write_bytes(path.read_bytes()[:-100])
 
 
+def _damage_gz(folder):
+    path = folder / "train-images-idx3-ubyte.gz"
+    stored = bytearray(gzip.compress(gzip.decompress(path.read_bytes()), 0))
+    stored[2000] ^= 255
+    path.write_bytes(stored)
+
+
+def _lengthen(folder):
+    with (folder / "t10k-images-idx3-ubyte").open("ab") as stream:
+        stream.write(b"x")
+
+
+def _lengthen_gz(folder):
+    path = folder / "train-images-idx3-ubyte.gz"
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + b"x"))
+
+
 def _declare_more(folder):
     data = struct.pack(">BBBB3I", 0, 0, 8, 3, 2**31, 28, 28)
     (folder / "t10k-images-idx3-ubyte").write_bytes(data)
@@ -127,6 +144,9 @@ def _remove(folder):
         (_break_count, "t10k-labels-idx1-ubyte: expected sizes [20]; found [19]"),
         (_truncate, "t10k-images-idx3-ubyte: truncated, 15679 of 15680 bytes"),
         (_truncate_gz, "train-images-idx3-ubyte.gz: truncated or damaged"),
+        (_damage_gz, "train-images-idx3-ubyte.gz: truncated or damaged (CRC check failed"),
+        (_lengthen, "t10k-images-idx3-ubyte: expected 15680 bytes of sizes [20, 28, 28]; found more; fetch it again"),
+        (_lengthen_gz, "train-images-idx3-ubyte.gz: expected 39200 bytes of sizes [50, 28, 28]; found more"),
         (_declare_more, "expected sizes ['any', 28, 28]; found [2147483648, 28, 28]"),
         (_other_kind, "expected an IDX file as MNIST has them, of bytes with 3 axes; found another"),
         (_not_gzip, "train-images-idx3-ubyte.gz: truncated or damaged"),
@@ -174,7 +194,7 @@ def test_absent_files_unknown_dataset_and_empty_split(tmp_path, idx_folder):
         load_dataset(DatasetConfig(name="mnist", data_dir=str(tmp_path)))
     with pytest.raises(ConfigError, match=r"key 'dataset\.name': expected digits, mnist.*; found 'imagenet'"):
         load_dataset(DatasetConfig(name="imagenet"))
-    with pytest.raises(InputError, match="the validation split is empty; use another validation_fraction"):
+    with pytest.raises(InputError, match="the validation split is empty; use a larger validation_fraction"):
         load_dataset(DatasetConfig(name="fashion_mnist", data_dir=str(idx_folder), validation_fraction=0.01))
     assert [describe(name)[2] for name in dataset_names()] == [*[10] * 4, 100, 10, 11, 10, 20, *[None] * 4]
 
@@ -208,6 +228,24 @@ def test_cifar10_from_folders_of_images(tmp_path):
     for split, blue in ((data.train, 7), (data.validation, 7), (data.test, 9)):
         assert torch.equal(split.pixels[:, 0, 5, 5].long(), split.labels)
         assert (split.pixels[:, 2] == blue).all()
+    (tmp_path / "test" / "cat").rename(tmp_path / "test" / "cats")
+    with pytest.raises(InputError, match=r"test: expected CIFAR-10's ten folders of images, .*; found no cat$"):
+        load_dataset(DatasetConfig(name="cifar10", data_dir=str(tmp_path)))
+    (tmp_path / "test" / "cats").rename(tmp_path / "test" / "cat")
+    (tmp_path / "train" / "zebra").mkdir()
+    with pytest.raises(InputError, match=r"train: expected CIFAR-10's ten folders of images, .*; found zebra$"):
+        load_dataset(DatasetConfig(name="cifar10", data_dir=str(tmp_path)))
+    (tmp_path / "train" / "zebra").rmdir()
+    for name in ("automobile", "airplane"):
+        (tmp_path / "train" / name).rename(tmp_path / name)
+    with pytest.raises(InputError, match=r"train: .* truck; found no airplane, automobile$"):
+        load_dataset(DatasetConfig(name="cifar10", data_dir=str(tmp_path)))
+    for name in ("automobile", "airplane"):
+        (tmp_path / name).rename(tmp_path / "train" / name)
+    (tmp_path / "test").rename(tmp_path / "val")
+    with pytest.raises(InputError, match=r"test: .*; found no airplane, .*, truck$"):
+        load_dataset(DatasetConfig(name="cifar10", data_dir=str(tmp_path)))
+    (tmp_path / "val").rename(tmp_path / "test")
     image.new("RGB", (31, 32)).save(tmp_path / "test" / "cat" / "0000.png")
     with pytest.raises(InputError, match="31"):
         load_dataset(DatasetConfig(name="cifar10", data_dir=str(tmp_path)))

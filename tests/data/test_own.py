@@ -90,6 +90,39 @@ def test_the_grid_of_the_input_is_what_the_values_need(tmp_path, x, settings, gr
     assert (found.fraction_bits, found.bound) == grid
 
 
+@pytest.mark.parametrize("encoder", ["direct", "bernoulli", "latency"])
+@pytest.mark.parametrize(
+    ("x", "levels", "found"),
+    [
+        (np.array([[0, 255]], np.uint8), 10, "values up to 255|found 0 to 25.5"),
+        (np.array([[0.3, 1.7]], np.float32), 2, "others"),
+        (np.array([[0.3, -3.0]], np.float32), 2, "values up to 3|found -1.5 to 0.15"),
+    ],
+)
+def test_values_that_levels_do_not_reach_are_refused(tmp_path, encoder, x, levels, found):
+    path = _npz(tmp_path / "a.npz", x=np.repeat(x, 30, 0), y=_labels(30))
+    with pytest.raises(InputError, match=rf"expected .*{found}.*levels"):
+        load_dataset(_config("npz", path, levels=levels, encoder=encoder))
+    if encoder == "direct":
+        declared = load_dataset(_config("npz", path, levels=levels, input_bits=6)).train
+        assert declared.images().abs().max() == pytest.approx(np.abs(x).max() / levels)
+        assert declared.grid.bound == round(np.abs(x).max() / levels * 64) / 64
+
+
+@pytest.mark.parametrize("x", [np.array([[0, 10]], np.uint8), np.array([[-10.0, 4.0]])])
+def test_whole_numbers_up_to_levels_are_shown_as_parts_of_it(tmp_path, x):
+    path = _npz(tmp_path / "a.npz", x=np.repeat(x, 30, 0), y=_labels(30))
+    data = load_dataset(_config("npz", path, levels=10))
+    assert data.test.grid is None
+    np.testing.assert_allclose(data.test.images()[0], x[0] / 10)
+
+
+def test_8_bit_numbers_are_taken_as_they_are_at_one_level(tmp_path):
+    path = _npz(tmp_path / "a.npz", x=np.repeat(np.array([[0, 40]], np.uint8), 30, 0), y=_labels(30))
+    grid = load_dataset(_config("npz", path, levels=1)).train.grid
+    assert (grid.fraction_bits, grid.bound) == (0, 40)
+
+
 def test_sequences_bring_their_steps_and_are_shown_as_they_are(tmp_path):
     x = RNG.random((30, 6, 2, 3, 4)).astype(np.float32)
     config = complete(_config("npz", _npz(tmp_path / "a.npz", x=x, y=_labels(30))))
@@ -219,6 +252,12 @@ def test_more_than_fits_into_memory_is_refused(monkeypatch):
         from_arrays(_x(4, 5), _labels(4))
 
 
+def test_nothing_left_to_train_on_is_told(tmp_path):
+    config = _config("npz", _npz(tmp_path / "a.npz", x=_x(4, 5), y=_labels(4, 4)), test_fraction=0.8)
+    with pytest.raises(InputError, match=r"the train split is empty; use a smaller test_fraction or validation_frac"):
+        load_dataset(config)
+
+
 def test_files_that_are_none(tmp_path):
     with pytest.raises(InputError, match=r"expected an .npz with x and y .*; found no such file"):
         complete(_config("npz", tmp_path / "a.npz"))
@@ -280,6 +319,16 @@ def test_a_folder_of_grey_images(tmp_path):
 
 
 @TORCHVISION
+@pytest.mark.parametrize("encoder", ["direct", "bernoulli", "latency"])
+def test_images_brighter_than_levels_are_refused(tmp_path, encoder):
+    _images(tmp_path)
+    assert load_dataset(_config("folder", tmp_path, levels=105, encoder=encoder)).train.images().max() <= 1
+    for levels in (1, 104):
+        with pytest.raises(InputError, match=rf"whole numbers up to {levels} \(key 'dataset.levels'.* up to 105;"):
+            load_dataset(_config("folder", tmp_path, levels=levels, encoder=encoder))
+
+
+@TORCHVISION
 def test_folders_with_splits_sizes_and_colours(tmp_path):
     for split in ("train", "val", "test"):
         _images(tmp_path / split, sizes=((4, 5), (9, 7)), count={"train": 6, "val": 2, "test": 3}[split], colour=True)
@@ -289,6 +338,40 @@ def test_folders_with_splits_sizes_and_colours(tmp_path):
     assert data.test.pixels[:3].unique().tolist() == [0, 1, 2]
     grey = load_dataset(_config("folder", tmp_path, size=[6, 8], colour="grey"))
     assert grey.input_shape == (1, 6, 8)
+
+
+@TORCHVISION
+@pytest.mark.parametrize("names", [("Train", "Test"), ("training", "testing"), ("TRAIN", "Validation")])
+def test_folders_of_splits_have_names_of_either_case(tmp_path, names):
+    for name, count in zip(names, (6, 2), strict=True):
+        _images(tmp_path / name, count=count)
+    data = load_dataset(_config("folder", tmp_path, validation_fraction=0.5, test_fraction=0.25))
+    assert data.class_names == ("left", "right")
+    assert len(data.validation if "Validation" in names else data.test) == 4
+
+
+@TORCHVISION
+def test_layouts_that_say_nothing_of_classes_or_two_things_of_splits_are_refused(tmp_path):
+    _images(tmp_path / "train")
+    config = _config("folder", tmp_path)
+    with pytest.raises(InputError, match=r"two or more; found 1, 'train', without test or val beside it$"):
+        complete(config)
+    _images(tmp_path / "held out")
+    with pytest.raises(InputError, match=r"held out: expected images of one class; found them .* alone \(left\)"):
+        complete(config)
+    shutil.rmtree(tmp_path / "held out")
+    for name in ("test", "Testing"):
+        _images(tmp_path / name)
+    with pytest.raises(InputError, match=r"expected one folder of the test split; found Testing, test; remove"):
+        complete(config)
+
+
+@TORCHVISION
+def test_images_below_a_class_s_own_are_its_own(tmp_path):
+    _images(tmp_path, count=30)
+    _image(tmp_path / "left" / "more" / "1.png", np.full((4, 5), 50))
+    data = load_dataset(_config("folder", tmp_path))
+    assert sum(len(split) for split in (data.train, data.validation, data.test)) == 61
 
 
 @TORCHVISION
@@ -321,7 +404,7 @@ def test_an_unreadable_image_and_other_faults_of_folders(tmp_path):
     ):
         complete(_config("folder", tmp_path / "events"))
     (tmp_path / "one" / "only").mkdir(parents=True)
-    with pytest.raises(InputError, match=r"expected a sub-folder for each class, two classes or more; found 1"):
+    with pytest.raises(InputError, match=r"expected a sub-folder for each class, two or more; found 1"):
         complete(_config("folder", tmp_path / "one"))
 
 
@@ -381,6 +464,23 @@ def test_a_missing_extra_is_told_before_data_are_touched(tmp_path, monkeypatch):
         complete(_config("folder", tmp_path / "absent"))
     with pytest.raises(ToolError, match=r"it changes images for dataset.augment: .* pip install"):
         complete(DatasetConfig(name="digits", augment=("flip",)))
+
+
+@TORCHVISION
+def test_colours_are_changed_of_images_of_1_or_3_channels_from_0_to_1_alone(tmp_path):
+    sentence = "key 'dataset.augment': expected images of 1 or 3 channels for colour; found 2 channels in "
+    path = _npz(tmp_path / "two.npz", x=_x(30, 2, 4, 5), y=_labels(30))
+    complete(_config("npz", path, augment=["flip", "erase"]))
+    own = _config("npz", path, augment=["flip", "colour"])
+    known = own.model_copy(update={"input_shape": (2, 4, 5), "classes": ("a", "b", "c")})
+    for config in (own, known, DatasetConfig(name="n_mnist", encoder="counts", augment=("colour",))):
+        with pytest.raises(ConfigError, match=sentence + config.name):
+            complete(config)
+    load_dataset(_config("npz", _npz(tmp_path / "a.npz", x=_x(30, 1, 4, 5), y=_labels(30)), augment=["colour"]))
+    for values, found in ((_x(30, 1, 4, 5) * 5, "5 to 5"), (-_x(30, 3, 4, 5), "-1 to -1")):
+        path = _npz(tmp_path / "a.npz", x=values, y=_labels(30))
+        with pytest.raises(InputError, match=f"a.npz: expected values from 0 to 1 for .* colour; found {found}; scale"):
+            load_dataset(_config("npz", path, augment=["colour"]))
 
 
 @TORCHVISION

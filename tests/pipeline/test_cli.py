@@ -698,6 +698,7 @@ def test_a_ready_made_model_goes_the_whole_way(cli: Any, tmp_path: Path) -> None
     found = cli("run", "digits", "--pretrained", "--no-lava", "--no-twin", "-o", tmp_path / "run", "--json")
     assert found.code == 0
     assert "trained by 'stl-deploy" in found.err
+    assert "1,259 training, 179 validation and 359 test samples" in found.err
     assert (tmp_path / "run" / "report.html").is_file()
 
 

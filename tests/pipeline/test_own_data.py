@@ -10,9 +10,12 @@ import yaml
 from torch.utils.data import TensorDataset
 
 import stl_deploy as stl
+from stl_deploy.config.load import load_config
 from stl_deploy.data.own import trust
+from stl_deploy.errors import ConfigError
 from stl_deploy.graph.exact import prove_exact
 from stl_deploy.pipeline.energy import energy
+from stl_deploy.training.loop import train
 from tests.energy.test_verbs import main as cli
 
 NETWORK = [{"kind": "linear", "features": 12}, {"kind": "lif"}, {"kind": "linear", "features": 4}, {"kind": "lif"}]
@@ -45,6 +48,18 @@ def _npz_config(folder: Path) -> Path:
     path = folder / "mine.yaml"
     path.write_text(yaml.safe_dump(_config(name="npz", path="mine.npz", encoder="sequence")))
     return path
+
+
+@pytest.mark.parametrize("change", ["shift=1", "flip=true", "cutout=2"])
+def test_samples_that_are_no_images_are_not_moved(tmp_path, capsys, change):
+    config, out = _npz_config(tmp_path), tmp_path / "run"
+    sentence = f"key 'train.{change.split('=')[0]}': expected images; found samples [6] in npz; leave it out"
+    assert cli(["train", str(config), "-o", str(out), "--set", f"train.{change}"]) == 2
+    assert capsys.readouterr().err == f"stl-deploy: error: {sentence}\n"
+    with pytest.raises(ConfigError) as caught:
+        train(load_config(config, [f"train.{change}"]), out)
+    assert str(caught.value) == sentence
+    assert not out.exists()
 
 
 def test_an_npz_goes_the_whole_way_by_the_command_line(tmp_path, monkeypatch, capsys):

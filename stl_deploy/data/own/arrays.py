@@ -211,7 +211,7 @@ def _check_unit(xs: Sequence[NDArray[Any]], levels: int, config: DatasetConfig, 
     if config.encoder in ("bernoulli", "latency") and not 0 <= low <= high <= 1:
         raise ConfigError(
             f"{where}: expected values from 0 to 1 for the encoder {config.encoder!r}; found {low:g} to {high:g}; "
-            "scale them, or name the value that means 1 with dataset.levels"
+            "scale them, or name the value that means 1, of whole numbers, with dataset.levels"
         )
 
 

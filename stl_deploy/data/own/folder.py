@@ -1,6 +1,7 @@
 """``dataset: {name: folder, path: DIR}``: one sub-folder of images for each class.
 
-With ``train/`` and ``val/`` or ``test/`` above them those are the splits, else they are drawn from the seed.
+With ``train/`` and ``val/`` or ``test/`` above them those are the splits, else they are drawn from the seed. Images may
+also lie in folders below a class's own images.
 """
 
 from __future__ import annotations
@@ -25,7 +26,12 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".gif"})
-_SPLITS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
+_SPLITS = {
+    "train": ("train", "training"),
+    "validation": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+"""Names of their folders, in whatever case."""
 _GREY, _COLOUR = ("1", "L", "LA"), ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr")
 _MOST_BYTES = 2**28
 Files = dict[str, list[tuple[Path, int]]]
@@ -69,31 +75,43 @@ def _listed(config: DatasetConfig) -> tuple[Path, tuple[str, ...], Files]:
     root = Path(config.path or "")
     if not root.is_dir():
         raise InputError(f"{root}: expected a folder with a sub-folder of images for each class; found no such folder")
-    parts = {split: next((root / n for n in names if (root / n).is_dir()), None) for split, names in _SPLITS.items()}
-    if parts["train"] is None or (parts["validation"] is None and parts["test"] is None):
-        parts = {"train": root, "validation": None, "test": None}
-    classes = _subfolders(parts["train"] or root)
+    parts = _parts(root)
+    classes = subfolders(parts["train"])
     if len(classes) < 2:
+        alone = len(classes) == 1 and classes[0].casefold() in _SPLITS["train"]
+        instead = f", '{classes[0]}', without test or val beside it" if alone else ""
         raise InputError(
-            f"{parts['train']}: expected a sub-folder for each class, two classes or more; found {len(classes)}"
+            f"{parts['train']}: expected a sub-folder for each class, two or more; found {len(classes)}{instead}"
         )
     files: Files = {}
     for split, folder in parts.items():
-        if folder is not None:
-            strange = sorted(set(_subfolders(folder)) - set(classes))
-            if strange:
-                raise InputError(
-                    f"{folder / strange[0]}: expected a class of '{parts['train']}'; found another; name both alike"
-                )
-            files[split] = [(p, label) for label, name in enumerate(classes) for p in _images(folder / name)]
-            if not files[split]:
-                raise _no_images(folder)
+        strange = sorted(set(subfolders(folder)) - set(classes))
+        if strange:
+            raise InputError(
+                f"{folder / strange[0]}: expected a class of '{parts['train']}'; found another; name both alike"
+            )
+        files[split] = [(p, label) for label, name in enumerate(classes) for p in _images(folder / name)]
+        if not files[split]:
+            raise _no_images(folder)
     empty = [n for label, n in enumerate(classes) if all(label != found for _, found in files["train"])]
     if empty:
-        raise InputError(
-            f"{(parts['train'] or root) / empty[0]}: expected images of a class; found none; remove the folder"
-        )
+        raise InputError(f"{parts['train'] / empty[0]}: expected images of a class; found none; remove the folder")
     return root, classes, files
+
+
+def _parts(root: Path) -> dict[str, Path]:
+    """The splits' folders; ``root`` alone, to be split by the seed, unless one for training is beside others."""
+    found = {
+        split: [root / name for name in subfolders(root) if name.casefold() in names]
+        for split, names in _SPLITS.items()
+    }
+    if not found["train"] or not (found["validation"] or found["test"]):
+        return {"train": root}
+    for split, folders in found.items():
+        if len(folders) > 1:
+            names = ", ".join(folder.name for folder in folders)
+            raise InputError(f"{root}: expected one folder of the {split} split; found {names}; remove or rename one")
+    return {split: folders[0] for split, folders in found.items() if folders}
 
 
 def _no_images(folder: Path) -> InputError:
@@ -107,14 +125,23 @@ def _no_images(folder: Path) -> InputError:
     )
 
 
-def _subfolders(folder: Path) -> tuple[str, ...]:
+def subfolders(folder: Path) -> tuple[str, ...]:
+    """The names of those that are not hidden, sorted."""
     return tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")))
 
 
 def _images(folder: Path) -> list[Path]:
+    """A class's images, those of folders below it among them; raises InputError where there are no others."""
     if not folder.is_dir():
         return []
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
+    if found and all(path.parent != folder for path in found):
+        below = found[0].relative_to(folder).parts[0]
+        raise InputError(
+            f"{folder}: expected images of one class; found them in folders below it alone ({below}); move them up, or "
+            "name the folder above the classes with dataset.path"
+        )
+    return found
 
 
 def _pixels(path: Path, shape: tuple[int, ...], config: DatasetConfig) -> NDArray[np.uint8]:
