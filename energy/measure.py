@@ -55,7 +55,8 @@ _DESCRIBED = ("name", "title", "evidence", "source", "caveat")
 class EnergyReport:
     """Counts, joules, conventions and break-even of one network on one input.
 
-    source: what was counted (a file's name, say). coding: the input coding and who declared it.
+    source: what was counted (a file's name, say). coding: the input coding and who declared it. each_step: labels are
+    of each step, which the ANN twin of one pass does not decide.
     """
 
     source: str
@@ -78,12 +79,13 @@ class EnergyReport:
     neurobench: Mapping[str, Any]
     machine: MachineEnergy | None
     placement: Mapping[str, Any]
+    each_step: bool = False
 
     @property
     def verdict(self) -> str:
         """One sentence for people: the ratio over the grid, the number to quote, the break-even."""
         refused = self.placement["chip"] is not None and self.placement["reason"] is not None
-        return verdict(self.comparisons, self.break_even, self.chips, placed=not refused)
+        return verdict(self.comparisons, self.break_even, self.chips, placed=not refused, each_step=self.each_step)
 
     @property
     def unpriced(self) -> list[dict[str, Any]]:
@@ -167,7 +169,8 @@ def measure_energy(
     prices: names of built-in lists, paths of ``.toml`` files, or lists. chunk: samples run at a time,
     in ``processes`` processes.
     twin: activity of a trained ANN of the same topology; without it, it is bounded. labels: ``[B]``; with them
-    the spread over samples is also given for each class. machine: what this machine used, to be reported beside.
+    the spread over samples is also given for each class; of each step, ``[B, T]``: no ratio is told.
+    machine: what this machine used, to be reported beside.
     chip: where the network's neurons stand, for lists that price messages and hops between cores. step_time: seconds
     of one measured step, instead of the predicted ones. notes: further assumptions, one sentence each.
     Raises InputError if x does not fit the network or contradicts the coding, or the twin is of another
@@ -189,6 +192,7 @@ def measure_energy(
         machine=machine,
         chip=chip,
         step_time=step_time,
+        each_step=labels is not None and labels.ndim == 2,
         notes=notes,
     )
 
@@ -205,6 +209,7 @@ def energy_report(
     machine: MachineEnergy | None = None,
     chip: OnChip | None = None,
     step_time: float | None = None,
+    each_step: bool = False,
     notes: Sequence[str] = (),
 ) -> EnergyReport:
     """Price counts that an `ActivityCounter` made during a run of ``program``."""
@@ -222,7 +227,7 @@ def energy_report(
         tuple(price(program, counts, entry, messages, chip.reason) for entry in lists),
         conventions(program, counts),
         break_even(program, counts, lists, found, twin),
-        (*notes, *_assumptions(program, counts, coding, twin), *_given(step_time)),
+        (*notes, *_assumptions(program, counts, coding, twin), *([_EACH_STEP] * each_step), *_given(step_time)),
         memory_of(program, counts),
         {node.name: layer_ops(node, counts.neurons[node.name]) for node in program.of(Neuron)},
         grid(program, counts, lists, twin),
@@ -236,6 +241,7 @@ def energy_report(
         neurobench_fields(program, counts),
         machine,
         placement_json(chip, messages, counts.batch),
+        each_step,
     )
 
 
@@ -272,6 +278,10 @@ def _given(step_time: float | None) -> tuple[str, ...]:
     return (f"A step of {step} is taken as given on every chip but those in real time; it is true of one that has it.",)
 
 
+_EACH_STEP = (
+    "Labels are of each step. The ANN twin is one pass for all of them, so that its ratios are of counts alone: no ANN "
+    "of one pass decides so."
+)
 _DENSE = (
     "The ANN twin is one dense pass of the same topology, everywhere: an upper bound for hardware that skips zeros. "
     "Its own zeros were not measured."

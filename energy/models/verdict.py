@@ -15,16 +15,27 @@ CHIP = "loihi1"
 
 
 def verdict(
-    cells: Sequence[Cell], break_even: BreakEven, chips: Sequence[ChipLine] = (), *, placed: bool = True
+    cells: Sequence[Cell],
+    break_even: BreakEven,
+    chips: Sequence[ChipLine] = (),
+    *,
+    placed: bool = True,
+    each_step: bool = False,
 ) -> str:
     """One sentence: the ratio over the grid, the number to quote, where both sides would cost the same, and one chip.
 
     The twin's zeros count the same way throughout: skipped where they were measured. placed: false where the
-    network was found not to fit the chip as it is.
+    network was found not to fit the chip as it is. each_step: labels are of each step, which the twin does not decide.
     """
     cell = quoted(cells)
     if cell is None:
         return "The SNN has no weights, so there is no ANN twin to compare it with."
+    if each_step:
+        return (
+            "No ratio to an ANN is told, for labels are of each step and an ANN twin of one pass decides once; all "
+            f"steps of an inference take {si(cell.comparison.snn_J, 'J')}, memory included ({cell.flow.text}, int8 at 45 nm)"
+            f"{on_chip(chips, placed=placed)}."
+        )
     ratios = [each.ratio for each in beside(cells, cell)]
     spread = between(number(min(ratios)), number(max(ratios)))
     zeros = ", the ANN's zeros skipped as measured" if cell.ann_zeros == "skipped" else ""

@@ -65,6 +65,15 @@ def test_how_often_a_weight_is_fetched(fetch: Fetch, spiking: dict[str, int], de
     assert counts(dataflow.ann(two_layers(), report.counts, FP32, flow), "weight reads") == dense
 
 
+def test_labels_of_each_step_have_no_ratio_to_a_twin_of_one_pass() -> None:
+    once, each = (measure_energy(two_layers(), X, labels=np.array(labels)) for labels in ([1], [[0, 1]]))
+    assert once.verdict.startswith("The SNN costs 0.17 to 1.3 times its ANN twin")
+    assert each.verdict.startswith("No ratio to an ANN is told, for labels are of each step")
+    assert "all steps of an inference take 4.9 to 5.9 pJ, memory included (weights once per step" in each.verdict
+    (line,) = set(each.assumptions) - set(once.assumptions)
+    assert line.startswith("Labels are of each step.")
+
+
 def test_a_loop_cannot_be_batched_over_time() -> None:
     recurrent = replace(lif("hidden", "a", (3,)), sources=(Source("a"), Source("back")))
     net = program(
