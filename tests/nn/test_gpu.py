@@ -13,7 +13,6 @@ from stl_deploy.config.load import apply_overrides, dump_config, load_config
 from stl_deploy.data import encode, load_dataset
 from stl_deploy.fold.network import fold
 from stl_deploy.nn import cuda
-from stl_deploy.nn.network import Network
 from stl_deploy.training.loop import train
 from stl_deploy.training.matmul_precision import matmul_precision
 from stl_deploy.training.model_file import load_network
@@ -28,12 +27,13 @@ def digits():
     return apply_overrides(load_config("digits"), ["train.epochs=2", "train.device=cuda"])
 
 
-def test_the_network_takes_the_kernels_and_spikes_as_with_torchs_operations(digits, monkeypatch):
+def test_the_network_takes_the_kernels_and_spikes_as_with_torchs_operations(tmp_path, monkeypatch):
     """But where a norm's rounding brings a potential to the other side of its threshold."""
     monkeypatch.delenv(cuda.SWITCH, raising=False)
+    unpack("digits", tmp_path)
+    network, seen = load_network(tmp_path)[0].cuda(), []  # trained: all layers spike
     torch.manual_seed(0)
-    network, seen = Network(digits, (1, 8, 8), 10).cuda().eval(), []
-    x = torch.rand(4, 32, 1, 8, 8, device="cuda")
+    x = torch.rand(4, 32, 1, 8, 8).cuda()
     assert cuda.ready(x)
     with torch.no_grad():
         network(x, lambda name, _: seen.append(name))
