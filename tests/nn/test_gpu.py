@@ -54,7 +54,8 @@ def test_a_folded_network_spikes_as_on_the_cpu(tmp_path):
     images = load_dataset(config.dataset).test.images(slice(100))
     x = encode(images, config.time_steps, config.encoder, torch.Generator())
     _, here = folded.record(x)
-    with matmul_precision("highest"):
+    # cuDNN may take Winograd for convolutions of 3 by 3, whose factors are off the grid.
+    with matmul_precision("highest"), torch.backends.cudnn.flags(enabled=False):
         _, there = folded.cuda().record(x.cuda())
     for name, spikes in here.items():
         assert spikes.any(), name
