@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -140,19 +141,28 @@ def _rate_in(settings: TrainConfig, epoch: int, part: float) -> float:
     return learning_rate(settings, epoch + part)
 
 
-def pick_device(name: str) -> torch.device:
-    """``auto``: CUDA where there is one, else the CPU. Raises ConfigError for a device that is not there.
+def pick_device(name: str, asked_by: str = "key 'train.device'") -> torch.device:
+    """``auto``: CUDA where there is one, else the CPU.
 
     Of several processes on one machine each takes a CUDA device of its own, as far as there are enough.
+    Raises ConfigError, which begins with ``asked_by``, for a device that is not there, and for one card that all of
+    several processes are to take.
     """
+    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", name) is None:
+        raise ConfigError(f"{asked_by}: expected auto, cpu, cuda or cuda:N; found {name!r}")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
+    if device.index is not None and processes.on_this_machine() > 1:
+        raise ConfigError(
+            f"{asked_by}: expected cuda, by which each of {processes.on_this_machine()} processes takes a card of its "
+            f"own; found {name!r}"
+        )
     if device == torch.device("cuda") and processes.world_size() > 1:
         device = torch.device("cuda", processes.local_rank() % max(torch.cuda.device_count(), 1))
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
-        raise ConfigError(f"key 'train.device': expected cpu; found {name!r} and {count} CUDA devices")
+        raise ConfigError(f"{asked_by}: expected cpu; found {name!r} and {count} CUDA devices")
     return device
 
 
