@@ -110,7 +110,7 @@ def _train(
     device = pick_device(config.train.device)
     on_card = device.type == "cuda"
     with torch.cuda.device(device) if on_card else nullcontext(), torch.random.fork_rng([device] if on_card else []):
-        torch.manual_seed(derived_seed(config.train.seed, "weights"))
+        torch.default_generator.manual_seed(derived_seed(config.train.seed, "weights"))  # drawn on the CPU
         network = Network(config, data.input_shape, data.classes).to(device)
         share_norms(network)
         state = State(network, make_optimiser(network, config), 0, [], {}, 0)
@@ -164,6 +164,14 @@ def pick_device(name: str, asked_by: str = "key 'train.device'") -> torch.device
         count = torch.cuda.device_count()
         raise ConfigError(f"{asked_by}: expected cpu; found {name!r} and {count} CUDA devices")
     return device
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    """Seed torch's global generators of the CPU and of this device; torch.manual_seed takes those of all cards."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
 
 
 def make_optimiser(network: Network, config: RunConfig) -> torch.optim.Optimizer:
@@ -299,9 +307,9 @@ def one_pass(
     settings, epoch, network = config.train, state.epoch, state.network
     seed, steps = settings.seed, 1 if epoch < settings.one_step_epochs else config.time_steps
     draws, moves = generator(seed, "encoder", epoch), generator(seed, "augment", epoch)
-    torch.manual_seed(derived_seed(seed, "dropout", epoch) + processes.rank())
-    order = torch.randperm(len(split), generator=generator(seed, "order", epoch))
     device = next(network.parameters()).device
+    _seed(derived_seed(seed, "dropout", epoch) + processes.rank(), device)
+    order = torch.randperm(len(split), generator=generator(seed, "order", epoch))
     network.train()
     regulariser = Regulariser(network, config.train)
     total, correct, done = 0.0, 0.0, 0

@@ -384,7 +384,9 @@ def test_a_missing_extra_is_told_before_data_are_touched(tmp_path, monkeypatch):
 
 
 @TORCHVISION
-def test_augmentation_follows_from_the_generator_and_leaves_torch_s_own():
+def test_augmentation_follows_from_the_generator_and_leaves_torch_s_own(monkeypatch):
+    """Those of cards, too, which draw dropout by masks of each process's own."""
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("the cards were seeded"))
     images = torch.rand(4, 2, 3, 8, 8)  # [B, T, C, H, W]
     before = torch.get_rng_state()
     names = ("crop", "flip", "flip_vertical", "rotate", "colour", "erase")
