@@ -32,6 +32,7 @@ from stl_deploy.pipeline.inputs import encode_split
 from stl_deploy.pipeline.progress import now_and_then
 from stl_deploy.pipeline.quantise import CALIBRATION, TRAINED, QuantiseOptions, before_training, quantise
 from stl_deploy.pipeline.source import open_program, open_source
+from stl_deploy.training.loop import pick_device
 from stl_deploy.training.run_files import MODEL
 
 NAME = "quantisation"
@@ -155,6 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-lava", action="store_true", help="leave real Lava out")
     options = parser.parse_args(arguments)
     try:
+        pick_device(options.device, "--device")  # before the long work
         tables = [Table(run, options, Console()).make() for run in options.runs]
     except StlDeployError as error:
         print(f"error: {error}", file=sys.stderr)

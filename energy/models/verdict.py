@@ -32,9 +32,9 @@ def verdict(
         return "The SNN has no weights, so there is no ANN twin to compare it with."
     if each_step:
         return (
-            "No ratio to an ANN is told, for labels are of each step and an ANN twin of one pass decides once; all "
-            f"steps of an inference take {si(cell.comparison.snn_J, 'J')}, memory included ({cell.flow.text}, int8 at 45 nm)"
-            f"{on_chip(chips, placed=placed)}."
+            "No ratio to an ANN is told, for labels are of each step and an ANN twin of one pass decides once; "
+            f"all steps of an inference take {si(cell.comparison.snn_J, 'J')}, memory included "
+            f"({cell.flow.text}, int8 at 45 nm){on_chip(chips, placed=placed)}."
         )
     ratios = [each.ratio for each in beside(cells, cell)]
     spread = between(number(min(ratios)), number(max(ratios)))

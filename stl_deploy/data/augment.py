@@ -56,7 +56,8 @@ def transformed(images: Tensor, names: Sequence[Augmentation], generator: torch.
         return images
     transforms = [_transform(name, images.shape[-2:]) for name in names]
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        # Not torch.manual_seed: it seeds cards, too, whose generators draw the dropout.
+        torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
         found = []
         for image in images:
             for transform in transforms:

@@ -154,9 +154,11 @@ class LIF(Population):
     def _hold(self, initial: Tensor | None) -> None:
         """Begin with these thresholds; None: with those of the constructor, as many as the first input has neurons."""
         if initial is None:
-            self.register_buffer("threshold_init", UninitializedBuffer())
+            before = getattr(self, "threshold_init", None)
+            like = {} if before is None else {"device": before.device, "dtype": before.dtype}
+            self.register_buffer("threshold_init", UninitializedBuffer(**like))
             # It gets its size with the first input, in place, so that an optimiser may hold it already.
-            self.register_parameter("threshold_parameter", cast(nn.Parameter, UninitializedParameter()))
+            self.register_parameter("threshold_parameter", cast(nn.Parameter, UninitializedParameter(**like)))
         else:
             self.register_buffer("threshold_init", initial)
             learned = initial.clone() if self.parametrisation == "raw" else torch.zeros_like(initial)
@@ -181,7 +183,8 @@ class LIF(Population):
                 f"expected as threshold a number, or a tensor that broadcasts to {list(size)}, the thresholds of "
                 f"granularity '{self.granularity}'; found a tensor {list(torch.as_tensor(threshold).shape)}"
             ) from None
-        initial = given.clone() + jitter * torch.randn(size)
+        noise = jitter * torch.randn(size)
+        initial = given.to(noise.device) + noise
         if not bool(torch.isfinite(initial).all()):
             raise InputError(f"expected finite numbers as threshold; found {threshold!r}")
         if self.parametrisation == "positive" and not bool((initial > 0).all()):

@@ -59,11 +59,12 @@ def capture(
 ) -> SpikingGraph:
     """One graph of one time step of ``model``, proved on ``x``.
 
-    model: any torch module; run in eval mode and left as it was found. x: a real batch, as ``forward`` takes it:
-    ``[T, B, *shape]`` (``time="first"``), ``[B, T, *shape]`` (``"second"``), ``[T, B, *shape]`` of which forward takes
-    one step ``[B, *shape]`` at a time and keeps its state (``"step"``), or ``[B, *shape]`` for a forward that loops
-    over time itself (``"inside"``). reset: brings the model to rest, where it has no method of that name. output:
-    which of several outputs is meant (index or name; default: the first tensor). verify: False leaves the proof out.
+    model: any torch module on the CPU; run in eval mode and left as it was found. x: a real batch, as ``forward``
+    takes it: ``[T, B, *shape]`` (``time="first"``), ``[B, T, *shape]`` (``"second"``), ``[T, B, *shape]`` of which
+    forward takes one step ``[B, *shape]`` at a time and keeps its state (``"step"``), or ``[B, *shape]`` for a forward
+    that loops over time itself (``"inside"``). reset: brings the model to rest, where it has no method of that name.
+    output: which of several outputs is meant (index or name; default: the first tensor). verify: False leaves the
+    proof out.
 
     Raises CaptureError, with the line of the user's file, where the module has no form as a graph, and with layer, step
     and neuron where the graph does not spike as the module does.
@@ -120,7 +121,7 @@ class Captured:
     def as_graph_input(self, batch: Any) -> NDArray[Any]:
         """A batch as the module's forward takes it, as the graph's input ``[T, B, *shape]``."""
         steps = steps_of(self.traced.call, _tensor(batch), self.traced.length)
-        return self.arranged(torch.stack(steps).float().cpu().numpy())
+        return self.arranged(torch.stack(steps).float().numpy())
 
     def given(self, x: NDArray[Any]) -> NDArray[Any]:
         """Input as the module takes it, or its steps in the graph's order of axes, as the graph's ``[T, B, *shape]``.
@@ -154,6 +155,7 @@ class Captured:
 
     def run(self, batch: Any) -> tuple[NDArray[Any], Result]:
         """The module's own scores ``[B, classes]`` of a batch, and its outputs and spikes under the graph's names."""
+        _require_on_cpu(self.model)
         traced = self.traced
         x = _tensor(batch)
         spikes, y = module_spikes(traced, steps_of(traced.call, x, traced.length), self.folded.arranged)
@@ -161,7 +163,7 @@ class Captured:
         if traced.axis is not None:
             own = own.sum(traced.axis)
         shape = self.folded.program.outputs[0].shape
-        return own.float().cpu().numpy(), Result({"output": y.reshape(*y.shape[:2], *shape)}, spikes)
+        return own.float().numpy(), Result({"output": y.reshape(*y.shape[:2], *shape)}, spikes)
 
 
 def _not_samples(x: Tensor, few: Tensor, call: Call) -> CaptureError:
@@ -178,7 +180,7 @@ def _tensor(x: Any) -> Tensor:
     tensor = x if isinstance(x, Tensor) else torch.as_tensor(as_array(x))
     if tensor.is_complex():
         raise CaptureError("x is complex; expected real numbers")
-    return tensor.detach() if tensor.is_floating_point() else tensor.float()
+    return tensor.detach().cpu() if tensor.is_floating_point() else tensor.cpu().float()
 
 
 def _batch(model: nn.Module, x: Any, call: Call) -> Tensor:
@@ -200,6 +202,7 @@ def _batch(model: nn.Module, x: Any, call: Call) -> Tensor:
         tensor = tensor.float()
     if not bool(torch.isfinite(tensor).all()):
         raise CaptureError("x: expected finite numbers; found NaN or infinity")
+    _require_on_cpu(model)
     for name, parameter in (*model.named_parameters(), *model.named_buffers()):
         if isinstance(parameter, nn.UninitializedParameter | nn.UninitializedBuffer):
             raise CaptureError(
@@ -213,8 +216,16 @@ def _batch(model: nn.Module, x: Any, call: Call) -> Tensor:
             raise CaptureError(f"parameter '{name}' is complex; a graph holds real weights")
         if parameter.is_floating_point() and not bool(torch.isfinite(parameter).all()):
             raise CaptureError(f"parameter '{name}' holds NaN or infinity")
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    return tensor.to(device).contiguous()
+    return tensor.contiguous()
+
+
+def _require_on_cpu(model: nn.Module) -> None:
+    """Raise CaptureError for weights on a card: a kernel of one's own, as Triton's, is not seen there."""
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.device.type not in ("cpu", "meta"):
+            raise CaptureError(
+                f"parameter '{name}' is on {tensor.device}; capture runs a model on the CPU: give model.cpu()"
+            )
 
 
 def _several(x: Tensor, call: Call) -> Tensor:
@@ -222,7 +233,7 @@ def _several(x: Tensor, call: Call) -> Tensor:
     axis = batch_axis(call)
     wanted = 2 if call.time != "inside" and x.shape[1 - axis] == _TRACED_SAMPLES else _TRACED_SAMPLES
     index = torch.arange(wanted) % x.shape[axis]
-    return x.index_select(axis, index.to(x.device))
+    return x.index_select(axis, index)
 
 
 def _at_least_two(x: Tensor, call: Call) -> Tensor:
@@ -234,7 +245,7 @@ def _at_least_two(x: Tensor, call: Call) -> Tensor:
 def fresh(x: Tensor, seed: int) -> Tensor:
     """The values of ``x`` in other places."""
     order = torch.randperm(x.numel(), generator=torch.Generator().manual_seed(seed))
-    return x.reshape(-1)[order.to(x.device)].reshape(x.shape)
+    return x.reshape(-1)[order].reshape(x.shape)
 
 
 def _require_whole(traced: Traced, x: Tensor) -> None:
@@ -290,7 +301,7 @@ def _prove(model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor) ->
         done.append(what)
     given_steps = steps_of(call, x, traced.length)
     spikes, y = module_spikes(traced, given_steps, folded.arranged)
-    array = arrange(torch.stack(given_steps).float().cpu().numpy(), folded.arranged.get(folded.program.inputs[0].name))
+    array = arrange(torch.stack(given_steps).float().numpy(), folded.arranged.get(folded.program.inputs[0].name))
     layers = _proved_layers(traced, folded, spikes, array)
     prove_output(folded.program, spikes, array, y, MAX_COARSE_ROUNDING if _coarse(traced) else MAX_ROUNDING)
     whole = end_to_end(folded.program, spikes, array)
@@ -360,10 +371,10 @@ def _varied(x: Tensor, call: Call) -> list[tuple[str, Tensor]]:
     axis = batch_axis(call)
     size = x.shape[axis]
     index = torch.arange(size + 1) % size
-    found = [(f"another batch size ({size + 1})", fresh(x.index_select(axis, index.to(x.device)), 1))]
+    found = [(f"another batch size ({size + 1})", fresh(x.index_select(axis, index), 1))]
     if call.time != "inside":
         steps = x.shape[1 - axis]
         index = torch.arange(steps + 2) % steps
-        longer = fresh(x.index_select(1 - axis, index.to(x.device)), 2)
+        longer = fresh(x.index_select(1 - axis, index), 2)
         found.append((f"another number of steps ({steps + 2})", longer))
     return found

@@ -123,8 +123,8 @@ def prove_replay(model: nn.Module, traced: Traced, x: Tensor, what: str) -> int:
 
 def _require_readout(traced: Traced, outputs: list[Tensor], own: Tensor, axis: int | None, what: str) -> None:
     """The readout of the outputs is what the module returns, but for the order in which sums are added up."""
-    found = traced.readout(torch.stack(outputs).cpu().double().numpy())
-    expected = (own if axis is None else own.movedim(axis, 0)).cpu().double().numpy()
+    found = traced.readout(torch.stack(outputs).double().numpy())
+    expected = (own if axis is None else own.movedim(axis, 0)).double().numpy()
     atol = 1e-5 * float(np.abs(expected).max(initial=1.0))
     if found.size != expected.size or not np.allclose(found.reshape(expected.shape), expected, rtol=1e-4, atol=atol):
         raise CaptureError(
@@ -196,7 +196,7 @@ def module_spikes(traced: Traced, x: list[Tensor], arranged: Arranged) -> tuple[
 
 def _stacked(values: list[Tensor]) -> Floats:
     full = np.broadcast_shapes(*(tuple(v.shape) for v in values))
-    found: Floats = torch.stack([v.expand(full) for v in values]).float().cpu().numpy()
+    found: Floats = torch.stack([v.expand(full) for v in values]).float().numpy()
     return found
 
 

@@ -49,6 +49,7 @@ from stl_deploy.pipeline.source import TEST_INPUT
 from stl_deploy.training import model_file
 from stl_deploy.training.evaluate import evaluate
 from stl_deploy.training.fine_tune import fine_tune
+from stl_deploy.training.loop import pick_device
 from stl_deploy.training.run_files import CHECKPOINT, CONFIG, MODEL
 from stl_deploy.training.run_folder import forget_results
 
@@ -91,8 +92,9 @@ def quantise(
     quantised.json (the table float -> post-training -> quantisation-aware); every verb takes it. Returns the table
     (JSON-ready).
     known: the rows of the table up to post-training, where `before_training` has made them already.
-    Raises InputError for a run that cannot be read, UnsupportedError for what integers cannot hold, ParityError if the
-    integer model of what was written differs in one spike from the network that was trained.
+    Raises InputError for a run that cannot be read, ConfigError for a device that is not there, UnsupportedError for
+    what integers cannot hold, ParityError if the integer model of what was written differs in one spike from the
+    network that was trained.
     """
     options = options or QuantiseOptions()
     if run_dir.is_file():
@@ -111,6 +113,7 @@ def quantise(
         raise InputError(f"expected a learning rate above 0; found {options.lr:g}")
     if options.epochs < 0:
         raise InputError(f"expected 0 epochs (rounding only) or more; found {options.epochs}")
+    pick_device(options.device, "--device")
     with alone_in(output), temporary_folder(output) as made:
         table = _quantise(run_dir, made, options, known, say, output)
         forget_results(output)
@@ -185,7 +188,7 @@ def _train(network: Network, folded: FoldedRun, options: QuantiseOptions, say: C
     say.step(f"Quantisation-aware training, {counted(options.epochs, 'epoch')}, learning rate {lr:g}")
     if options.epochs:
         torch.manual_seed(config.train.seed)
-        network.to(options.device)
+        network.to(pick_device(options.device, "--device"))
         checkpoints.mkdir(exist_ok=True)
         kept: dict[str, Any] = {"checkpoints": checkpoints, "resume": options.resume}
         with say.training() as batch:

@@ -67,7 +67,7 @@ def untrained_graph(
         raise InputError(f"{what}: --input is of a module's check (FILE.py:NAME); a configuration tells its input")
     config = configure(what, [] if declared is None else [f"dataset.input_bits={declared['fraction_bits']}"])
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.train.seed)
+        torch.default_generator.manual_seed(config.train.seed)
         network = Network(config, *check_dataset(config.dataset)).eval()
     coding = input_coding(config.encoder)
     bits = analog_bits(config.dataset) if coding == "analog" else 0

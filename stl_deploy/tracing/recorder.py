@@ -199,10 +199,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _enter(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run an operator's own kernel with recording on, so that what it calls is recorded."""
-        device = next((t.device.type for t in leaves((args, kwargs)) if isinstance(t, Tensor)), "cpu")
-        key = getattr(torch._C.DispatchKey, {"cpu": "CPU", "cuda": "CUDA"}.get(device, "CPU"))
         with self:
-            return func.redispatch(torch._C.DispatchKeySet(key), *args, **kwargs)
+            return func.redispatch(torch._C.DispatchKeySet(torch._C.DispatchKey.CPU), *args, **kwargs)
 
     def _require_constant(self, args: Any, where: Place) -> None:
         for tensor in leaves(args):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -110,7 +111,7 @@ def _train(
     device = pick_device(config.train.device)
     on_card = device.type == "cuda"
     with torch.cuda.device(device) if on_card else nullcontext(), torch.random.fork_rng([device] if on_card else []):
-        torch.manual_seed(derived_seed(config.train.seed, "weights"))
+        torch.default_generator.manual_seed(derived_seed(config.train.seed, "weights"))  # drawn on the CPU
         network = Network(config, data.input_shape, data.classes).to(device)
         share_norms(network)
         state = State(network, make_optimiser(network, config), 0, [], {}, 0)
@@ -141,20 +142,37 @@ def _rate_in(settings: TrainConfig, epoch: int, part: float) -> float:
     return learning_rate(settings, epoch + part)
 
 
-def pick_device(name: str) -> torch.device:
-    """``auto``: CUDA where there is one, else the CPU. Raises ConfigError for a device that is not there.
+def pick_device(name: str, asked_by: str = "key 'train.device'") -> torch.device:
+    """``auto``: CUDA where there is one, else the CPU.
 
     Of several processes on one machine each takes a CUDA device of its own, as far as there are enough.
+    Raises ConfigError, which begins with ``asked_by``, for a device that is not there, and for one card that all of
+    several processes are to take.
     """
+    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", name) is None:
+        raise ConfigError(f"{asked_by}: expected auto, cpu, cuda or cuda:N; found {name!r}")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
+    if device.index is not None and processes.on_this_machine() > 1:
+        raise ConfigError(
+            f"{asked_by}: expected cuda, by which each of {processes.on_this_machine()} processes takes a card of its "
+            f"own; found {name!r}"
+        )
     if device == torch.device("cuda") and processes.world_size() > 1:
         device = torch.device("cuda", processes.local_rank() % max(torch.cuda.device_count(), 1))
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
-        raise ConfigError(f"key 'train.device': expected cpu; found {name!r} and {count} CUDA devices")
+        raise ConfigError(f"{asked_by}: expected cpu; found {name!r} and {count} CUDA devices")
     return device
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    """Seed torch's global generators of the CPU and of this device; torch.manual_seed takes those of all cards."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
 
 
 def make_optimiser(network: Network, config: RunConfig) -> torch.optim.Optimizer:
@@ -290,9 +308,9 @@ def one_pass(
     settings, epoch, network = config.train, state.epoch, state.network
     seed, steps = settings.seed, 1 if epoch < settings.one_step_epochs else config.time_steps
     draws, moves = generator(seed, "encoder", epoch), generator(seed, "augment", epoch)
-    torch.manual_seed(derived_seed(seed, "dropout", epoch) + processes.rank())
-    order = torch.randperm(len(split), generator=generator(seed, "order", epoch))
     device = next(network.parameters()).device
+    _seed(derived_seed(seed, "dropout", epoch) + processes.rank(), device)
+    order = torch.randperm(len(split), generator=generator(seed, "order", epoch))
     network.train()
     regulariser = Regulariser(network, config.train)
     total, correct, done = 0.0, 0.0, 0

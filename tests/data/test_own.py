@@ -484,7 +484,9 @@ def test_colours_are_changed_of_images_of_1_or_3_channels_from_0_to_1_alone(tmp_
 
 
 @TORCHVISION
-def test_augmentation_follows_from_the_generator_and_leaves_torch_s_own():
+def test_augmentation_follows_from_the_generator_and_leaves_torch_s_own(monkeypatch):
+    """Those of cards, too, which draw dropout by masks of each process's own."""
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("the cards were seeded"))
     images = torch.rand(4, 2, 3, 8, 8)  # [B, T, C, H, W]
     before = torch.get_rng_state()
     names = ("crop", "flip", "flip_vertical", "rotate", "colour", "erase")

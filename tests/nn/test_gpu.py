@@ -13,7 +13,6 @@ from stl_deploy.config.load import apply_overrides, dump_config, load_config
 from stl_deploy.data import encode, load_dataset
 from stl_deploy.fold.network import fold
 from stl_deploy.nn import cuda
-from stl_deploy.nn.network import Network
 from stl_deploy.training.loop import train
 from stl_deploy.training.matmul_precision import matmul_precision
 from stl_deploy.training.model_file import load_network
@@ -28,12 +27,13 @@ def digits():
     return apply_overrides(load_config("digits"), ["train.epochs=2", "train.device=cuda"])
 
 
-def test_the_network_takes_the_kernels_and_spikes_as_with_torchs_operations(digits, monkeypatch):
+def test_the_network_takes_the_kernels_and_spikes_as_with_torchs_operations(tmp_path, monkeypatch):
     """But where a norm's rounding brings a potential to the other side of its threshold."""
     monkeypatch.delenv(cuda.SWITCH, raising=False)
+    unpack("digits", tmp_path)
+    network, seen = load_network(tmp_path)[0].cuda(), []  # trained: all layers spike
     torch.manual_seed(0)
-    network, seen = Network(digits, (1, 8, 8), 10).cuda().eval(), []
-    x = torch.rand(4, 32, 1, 8, 8, device="cuda")
+    x = torch.rand(4, 32, 1, 8, 8).cuda()
     assert cuda.ready(x)
     with torch.no_grad():
         network(x, lambda name, _: seen.append(name))
@@ -54,7 +54,8 @@ def test_a_folded_network_spikes_as_on_the_cpu(tmp_path):
     images = load_dataset(config.dataset).test.images(slice(100))
     x = encode(images, config.time_steps, config.encoder, torch.Generator())
     _, here = folded.record(x)
-    with matmul_precision("highest"):
+    # cuDNN may take Winograd for convolutions of 3 by 3, whose factors are off the grid.
+    with matmul_precision("highest"), torch.backends.cudnn.flags(enabled=False):
         _, there = folded.cuda().record(x.cuda())
     for name, spikes in here.items():
         assert spikes.any(), name
@@ -74,7 +75,8 @@ def test_training_resumes_to_the_same_bits(digits, tmp_path):
 
 
 def test_two_processes_share_one_card(digits, tmp_path):
-    """As the batch of one, by gloo where there are fewer cards than processes."""
+    """As the batch of one, by gloo where there are fewer cards than processes; dropout would differ."""
+    digits = apply_overrides(digits, ["network.8.p=0"])
     (tmp_path / "digits.yaml").write_text(dump_config(digits))
     call = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "stl_deploy"]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "0"}

@@ -264,3 +264,12 @@ def test_in_a_module_of_one_s_own_it_trains() -> None:
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.5 * losses[0]
     assert net["lif"].threshold.std() > 0.01
+
+
+@pytest.mark.parametrize(("before", "after"), [("layer", "neuron"), ("neuron", "channel")])
+def test_thresholds_of_unknown_number_stay_where_the_module_is(before, after):
+    """And of its type; the meta device stands for a card."""
+    lif = LIF(granularity=before, parametrisation="raw").to("meta", torch.float64)
+    lif.learn_thresholds(after)
+    for held in (lif.threshold_init, lif.threshold_parameter):
+        assert (held.device.type, held.dtype) == ("meta", torch.float64)

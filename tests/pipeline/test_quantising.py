@@ -225,6 +225,21 @@ def test_wrong_calls(run_dir: Path, tmp_path: Path) -> None:
         quantise_run(run_dir, other)
 
 
+@pytest.mark.parametrize(
+    ("device", "sentence"),
+    [
+        (f"cuda:{torch.cuda.device_count()}", r"expected cpu; found 'cuda:\d+' and \d+ CUDA devices"),
+        ("gpu", "expected auto, cpu, cuda or cuda:N; found 'gpu'"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused_before_anything_is_done(
+    device: str, sentence: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=f"^--device: {sentence}$"):
+        quantise_run(tmp_path / "run", tmp_path / "q", QuantiseOptions(device=device))
+    assert not list(tmp_path.iterdir())
+
+
 def test_exporting_shows_what_each_form_costs_and_keeps_the_ranges(
     run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import stl_deploy as stl
 from stl_deploy.errors import CaptureError
@@ -442,6 +443,14 @@ class HalfDouble(Plain):
         return super().forward(x.float())
 
 
+def on_a_card() -> nn.Module:
+    """As far as a machine without one can tell."""
+    model = Plain()
+    with FakeTensorMode():
+        model.register_buffer("scale", torch.empty(3, device="cuda"))
+    return model
+
+
 def exported() -> nn.Module:
     return torch.export.export(nn.Linear(10, 2), (torch.zeros(6, 3, 10),)).module()
 
@@ -466,6 +475,7 @@ def exported() -> nn.Module:
         (Ones, "expected signals or zeros to be concatenated; found other constants; add them as a bias"),
         (sparse, r"parameter 'enter.weight' is sparse.*to_dense"),
         (lambda: Plain().to("meta"), r"parameter 'enter.weight' has no values .* load its weights first"),
+        (on_a_card, r"parameter 'scale' is on cuda:0; capture runs a model on the CPU: give model.cpu\(\)"),
         (lambda: nn.LSTM(10, 2), "'mkldnn_rnn_layer' .* an LSTM or GRU multiplies signals by gates"),
         (lambda: nn.GRU(10, 2), "'unsafe_split' .* an LSTM or GRU multiplies signals by gates"),
         (lambda: nn.Linear, r"expected a module; found the class Linear; give one: Linear\(...\)"),
@@ -491,3 +501,14 @@ def test_a_module_that_loops_itself_is_simulated_on_what_it_takes() -> None:
     model, x = Inside(), torch.rand(3, 10)
     net = stl.capture(model, x, time="inside")
     np.testing.assert_allclose(net.simulate(x).readout, model(x).detach(), atol=1e-6)
+
+
+def test_a_module_that_went_to_a_card_after_capture_is_refused() -> None:
+    torch.manual_seed(0)
+    model, x = Plain(), torch.rand(6, 3, 10)
+    net = stl.capture(model, x)
+    net.evaluate([(x, [0, 1, 1])])
+    with FakeTensorMode():
+        model.register_buffer("scale", torch.empty(3, device="cuda"))
+    with pytest.raises(CaptureError, match="parameter 'scale' is on cuda:0"):
+        net.evaluate([(x, [0, 1, 1])])

@@ -236,6 +236,19 @@ def test_processes_that_share_a_card_add_up_by_gloo(monkeypatch: pytest.MonkeyPa
     assert pick_device("cuda") == torch.device("cuda", 0)
 
 
+def test_processes_of_one_machine_do_not_all_take_the_card_of_an_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert pick_device("cuda:1") == torch.device("cuda", 1)
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert pick_device("cuda") == torch.device("cuda", 1)
+    expected = r"'train\.device': expected cuda, by which each of 2 processes takes a card of its own; found 'cuda:0'"
+    with pytest.raises(ConfigError, match=expected):
+        pick_device("cuda:0")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")  # each on a machine of its own
+    assert pick_device("cuda:0") == torch.device("cuda", 0)
+
+
 def test_alone_nothing_is_asked_for() -> None:
     assert (processes.world_size(), processes.rank(), distributed.speaks()) == (1, 0, True)
     before = signal.getsignal(signal.SIGTERM)

@@ -43,9 +43,9 @@ def lif_scan(
     moves its running statistics as torch's does; in evaluation mode the result has no gradient.
     """
     wide = _computed(x)
-    level = theta.to(wide).expand(x.shape[2:]).reshape(-1).contiguous()
+    level = theta.to(x.device, wide).expand(x.shape[2:]).reshape(-1).contiguous()
     surrogate = list(SURROGATES.values()).index(derivative)
-    given = (x.contiguous(), level, decay.to(wide))
+    given = (x.contiguous(), level, decay.to(x.device, wide))
     # Triton starts kernels on the current card; torch's own threads of the backward pass set it.
     with torch.cuda.device(x.device) if x.is_cuda else nullcontext():
         if norm is not None and not norm.training:
