@@ -112,6 +112,11 @@ def _check_keys(config: DatasetConfig, entry: Source) -> None:
             f"key 'dataset.input_bits': expected none for the encoder {config.encoder!r}, which shows whole numbers; "
             f"found {config.input_bits}; leave it out"
         )
+    if config.levels not in (None, 1) and config.encoder == "counts":
+        raise ConfigError(
+            f"key 'dataset.levels': expected none for the encoder 'counts', which shows whole numbers; found "
+            f"{config.levels}; leave it out"
+        )
     if entry.look is None:
         given = [key for key in _OWN_KEYS if getattr(config, key) is not None and key not in _OF_ALL]
         if given and entry.input_shape is not None:

@@ -466,6 +466,12 @@ def test_a_missing_extra_is_told_before_data_are_touched(tmp_path, monkeypatch):
         complete(DatasetConfig(name="digits", augment=("flip",)))
 
 
+def test_counts_are_not_divided_by_levels(tmp_path):
+    path = _npz(tmp_path / "a.npz", x=np.full((30, 3, 2), 4, np.float32), y=_labels(30))
+    with pytest.raises(ConfigError, match=r"'dataset\.levels': expected none for the encoder 'counts'.*found 4"):
+        load_dataset(_config("npz", path, encoder="counts", levels=4))
+
+
 @TORCHVISION
 def test_colours_are_changed_of_images_of_1_or_3_channels_from_0_to_1_alone(tmp_path):
     sentence = "key 'dataset.augment': expected images of 1 or 3 channels for colour; found 2 channels in "
