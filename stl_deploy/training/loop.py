@@ -68,16 +68,19 @@ def train(
     run_dir: Path,
     *,
     resume: bool = False,
+    data: Dataset | None = None,
     progress: Progress | None = None,
     loaded: Callable[[Dataset], None] | None = None,
+    opened: Callable[[], None] | None = None,
     batch: Batch | None = None,
     curves: bool = True,
 ) -> TrainResult:
     """Train ``config`` in ``run_dir``; with ``resume`` go on from its checkpoint (from the start if it has none yet).
 
-    loaded: called with the dataset before training begins; progress: with each epoch's record; batch: see
-    `stl_deploy._util.training_progress`; curves: whether curves.svg is drawn, which may take longer than a small
-    net's training.
+    data: what the configuration names, where it is loaded already. loaded: called with the dataset before training
+    begins; opened: when nothing can refuse the run any more and what an older one left is gone, in the first process
+    alone; progress: with each epoch's record; batch: see `stl_deploy._util.training_progress`; curves: whether
+    curves.svg is drawn, which may take longer than a small net's training.
     On the CPU a resumed run ends with the same bits as an uninterrupted one. torch's global generator is left as found.
 
     Raises InputError or ConfigError for data, configurations and checkpoints that do not fit, and for a folder that
@@ -86,12 +89,13 @@ def train(
     """
     config = config.model_copy(update={"dataset": complete(config.dataset)})
     with distributed.together():
-        data = distributed.in_turn(lambda: load_dataset(config.dataset))
+        data = data or distributed.in_turn(lambda: load_dataset(config.dataset))
         if data.digest is not None:
             config = config.model_copy(update={"dataset": config.dataset.model_copy(update={"sha256": data.digest})})
         if loaded is not None:
             loaded(data)
-        return _train(config, run_dir, data, resume, progress or (lambda record: None), batch or no_batches, curves)
+        told = progress or (lambda record: None), batch or no_batches
+        return _train(config, run_dir, data, resume, opened or (lambda: None), *told, curves)
 
 
 def no_batches(epoch: int, epochs: int, done: int, total: int, loss: float) -> None:
@@ -99,7 +103,14 @@ def no_batches(epoch: int, epochs: int, done: int, total: int, loss: float) -> N
 
 
 def _train(
-    config: RunConfig, run_dir: Path, data: Dataset, resume: bool, progress: Progress, batch: Batch, curves: bool
+    config: RunConfig,
+    run_dir: Path,
+    data: Dataset,
+    resume: bool,
+    opened: Callable[[], None],
+    progress: Progress,
+    batch: Batch,
+    curves: bool,
 ) -> TrainResult:
     distributed.require_samples_for_all(config, len(data.train))
     if config.train.mode == "ann" and data.train.labels.dim() == 2:
@@ -115,7 +126,7 @@ def _train(
         state = State(network, make_optimiser(network, config), 0, [], {}, 0)
         board = Board(config, run_dir)  # what it needs is missed before anything of an older run is gone
         with alone_in(run_dir) if processes.rank() == 0 else nullcontext():
-            _open_run(run_dir, config, state, resume)
+            _open_run(run_dir, config, state, resume, opened)
             _train_epochs(run_dir, config, state, data, board, progress, batch)
             return _finish(run_dir, config, state, data, curves)
 
@@ -177,7 +188,7 @@ def make_optimiser(network: Network, config: RunConfig) -> torch.optim.Optimizer
     return kind(groups, lr=settings.lr, fused=True)
 
 
-def _open_run(run_dir: Path, config: RunConfig, state: State, resume: bool) -> None:
+def _open_run(run_dir: Path, config: RunConfig, state: State, resume: bool, opened: Callable[[], None]) -> None:
     """Make the folder a run of ``config``: continue its checkpoint, or begin with nothing of an older run left."""
     kept = run_dir / CONFIG
     if resume and (run_dir / CHECKPOINT).is_file():
@@ -193,12 +204,14 @@ def _open_run(run_dir: Path, config: RunConfig, state: State, resume: bool) -> N
     if processes.rank() > 0:
         return
     if state.epoch == config.train.epochs and _is_whole(run_dir, config, state.best):
+        opened()
         return  # nothing is left to train: what was made of these weights stays
     forget_results(run_dir)
     if not resume:
         forget_twin(run_dir)
     for stale in (MODEL, CURVES_FILE, *(() if resume else (CHECKPOINT, METRICS))):
         (run_dir / stale).unlink(missing_ok=True)
+    opened()
     save_config(config, kept)
 
 
