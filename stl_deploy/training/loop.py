@@ -40,7 +40,7 @@ from stl_deploy.training.evaluate import Evaluation, classification_loss, evalua
 from stl_deploy.training.learning_rate import learning_rate
 from stl_deploy.training.matmul_precision import matmul_precision, settle
 from stl_deploy.training.run_files import CHECKPOINT, CONFIG, METRICS, MODEL
-from stl_deploy.training.run_folder import forget_results, forget_twin, require_begun
+from stl_deploy.training.run_folder import forget_results, forget_twin, require_resumable
 from stl_deploy.training.seeds import derived_seed, generator
 from stl_deploy.training.sync_batchnorm import share_norms
 from stl_deploy.training.tensorboard import Board
@@ -83,9 +83,9 @@ def train(
     curves.svg is drawn, which may take longer than a small net's training.
     On the CPU a resumed run ends with the same bits as an uninterrupted one. torch's global generator is left as found.
 
-    Raises InputError or ConfigError for data, configurations and checkpoints that do not fit, and for a folder that
-    another process writes into; DivergedError (the last checkpoint is kept) if the loss or a weight becomes NaN or
-    infinite.
+    Raises InputError or ConfigError for data, configurations and checkpoints that do not fit, for a folder that another
+    process writes into, and with ``resume`` for a model without its checkpoint; DivergedError (the last checkpoint is
+    kept) if the loss or a weight becomes NaN or infinite.
     """
     config = config.model_copy(update={"dataset": complete(config.dataset)})
     with distributed.together():
@@ -198,7 +198,7 @@ def _open_run(run_dir: Path, config: RunConfig, state: State, resume: bool, open
                 f"{run_dir}: expected train.epochs above the {state.epoch} that are done; found {config.train.epochs}"
             )
     elif resume:
-        require_begun(run_dir)
+        require_resumable(run_dir)
         checkpoint.check_same_run(kept, load_config(kept).model_dump(mode="json"), config)
     distributed.require_same_epoch(state.epoch)
     if processes.rank() > 0:

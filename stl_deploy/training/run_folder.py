@@ -53,6 +53,16 @@ def require_begun(run_dir: Path) -> None:
         raise InputError(f"{run_dir}: expected a folder in which 'train' began; found nothing to resume")
 
 
+def require_resumable(run_dir: Path) -> None:
+    """`require_begun`; raises InputError also for a model without its checkpoint, as a ready-made one is."""
+    require_begun(run_dir)
+    if (run_dir / MODEL).is_file() and not (run_dir / CHECKPOINT).is_file():
+        raise InputError(
+            f"{run_dir}: expected a checkpoint to go on from; found a model without it; --overwrite trains anew, "
+            "-o names another folder"
+        )
+
+
 def refuse_replacing(run_dir: Path, *, resume: bool, overwrite: bool) -> None:
     """Raise InputError where a training would be lost that nobody said may be, or none is there to resume."""
     if resume and overwrite:
@@ -67,6 +77,5 @@ def refuse_replacing(run_dir: Path, *, resume: bool, overwrite: bool) -> None:
             what = "a finished run" if is_finished(run_dir) else "a run that has not ended"
         else:
             what = "a finished training" if MODEL in kept else "a training that has not ended"
-        raise InputError(
-            f"{run_dir}: holds {what}; --resume goes on from it, --overwrite replaces it, -o names another folder"
-        )
+        resumed = "--resume goes on from it, " if CHECKPOINT in kept else ""
+        raise InputError(f"{run_dir}: holds {what}; {resumed}--overwrite replaces it, -o names another folder")
