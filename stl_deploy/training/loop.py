@@ -140,11 +140,15 @@ def _train_epochs(
         record = train_epoch(state, config, data, rates, settings.epochs, batch=batch)
         if processes.rank() == 0:
             checkpoint.write_checkpoint(run_dir, state, config)
-            lines = (f"{json.dumps(record, allow_nan=False)}\n" for record in state.records)
-            write_text(run_dir / METRICS, "".join(lines))
+            _write_metrics(run_dir, state)
         board.add(record, state.network)
         progress(record)
     board.close()
+
+
+def _write_metrics(run_dir: Path, state: State) -> None:
+    lines = (f"{json.dumps(record, allow_nan=False)}\n" for record in state.records)
+    write_text(run_dir / METRICS, "".join(lines))
 
 
 def _rate_in(settings: TrainConfig, epoch: int, part: float) -> float:
@@ -350,7 +354,7 @@ def _forward(network: Network, x: Tensor, regulariser: Regulariser) -> Tensor:
 
 
 def _finish(run_dir: Path, config: RunConfig, state: State, data: Dataset, curves: bool) -> TrainResult:
-    """Load the picked weights, look at the test split once, write the model if it is not there."""
+    """Load the picked weights, look at the test split once, write the metrics, and model and curves if absent."""
     state.network.load_state_dict(state.best)
     test = evaluate(state.network, data.test, config)
     picked = state.records[state.best_epoch - 1]
@@ -362,9 +366,11 @@ def _finish(run_dir: Path, config: RunConfig, state: State, data: Dataset, curve
         "test": test.as_dict(),
         "seconds": sum(record["seconds"] for record in state.records),
     }
-    if processes.rank() == 0 and not (run_dir / MODEL).is_file():
-        model_file.save_model(run_dir, state.best, about)
-        if curves:
+    if processes.rank() == 0:
+        _write_metrics(run_dir, state)
+        if not (run_dir / MODEL).is_file():
+            model_file.save_model(run_dir, state.best, about)
+        if curves and not (run_dir / CURVES_FILE).is_file():
             write_curves(run_dir / CURVES_FILE, state.records, state.network)
     distributed.wait()
     return TrainResult(state.network.eval(), state.best_epoch, picked["validation_accuracy"], test)

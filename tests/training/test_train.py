@@ -490,6 +490,15 @@ def test_resuming_a_training_that_has_ended_leaves_what_was_made_of_it(tiny, tmp
     assert not (tmp_path / "manifest.json").exists()
 
 
+def test_resuming_a_training_that_has_ended_restores_metrics_and_curves(tiny, tmp_path):
+    train(tiny, tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for name in ("metrics.jsonl", "curves.svg"):
+        (tmp_path / name).unlink()
+    train(tiny, tmp_path, resume=True)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_resume_needs_a_run(tiny, tmp_path):
     with pytest.raises(InputError, match="found nothing to resume"):
         train(tiny, tmp_path / "new", resume=True)
