@@ -15,7 +15,7 @@ from stl_deploy.training.run_files import CHECKPOINT, METRICS, MODEL, is_finishe
 def kept(run_dir: Path, arguments: Sequence[str]) -> str:
     """What is there now, and the command that goes on from it. arguments: of the interrupted call."""
     same = [each for each in arguments if each not in ("--overwrite", "--resume")]
-    again = shlex.join(["stl-deploy", *same, "--resume"])
+    again = shlex.join(["stl-deploy", *same, "--overwrite" if "--pretrained" in same else "--resume"])
     if is_finished(run_dir):
         return f"{run_dir} holds a finished run, as before"
     if (run_dir / MODEL).is_file():

@@ -87,16 +87,18 @@ def describe(name: str) -> tuple[str, Shape | None, int | None]:
     return entry.summary, entry.input_shape, entry.classes
 
 
-def load_dataset(config: DatasetConfig) -> Dataset:
+def load_dataset(config: DatasetConfig, raw: Raw | None = None) -> Dataset:
     """Load and split. Datasets with splits of their own keep them; those drawn are stratified by class.
 
+    raw: what the configuration names, where it is in memory already.
     Raises ConfigError for an unknown name, InputError for absent or damaged files, own data that have changed since
     the training that ``config`` is of, labels or values out of range or an empty split, ToolError where a package is
     missing.
     """
     config = complete(config)
     shape, classes = sample_shape(config), class_count(config)
-    raw = source(config.name).load(config)
+    if raw is None:
+        raw = source(config.name).load(config)
     if config.sha256 is not None and raw.digest != config.sha256:
         raise InputError(
             f"{config.path}: the data are others than those trained on (sha256 {raw.digest or 'none'}, then "

@@ -24,7 +24,7 @@ from stl_deploy.nn.network import INPUT
 from stl_deploy.pipeline.inputs import encode_split
 from stl_deploy.pipeline.train import fit
 from stl_deploy.training.model_file import load_network
-from stl_deploy.training.run_files import CONFIG, MODEL
+from stl_deploy.training.run_files import CHECKPOINT, CONFIG, MODEL
 from stl_deploy.training.run_folder import TWIN
 
 
@@ -65,12 +65,24 @@ def measure_twin(program: Program, run_dir: Path, x: NDArray[Any], labels: NDArr
 
 
 def keep_twin(config: RunConfig, run_dir: Path, say: Console) -> Path:
-    """The twin's folder below ``run_dir``, trained if it is not there or of another configuration."""
+    """The twin's folder below ``run_dir``, trained if it is not there or of another configuration.
+
+    A training of it that was cut off goes on. A model without a checkpoint came ready-made and is taken whatever its
+    recipe; raises InputError if it is of another network or of other data.
+    """
     twin = config.model_copy(update={"train": config.train.model_copy(update={"mode": "ann"})})
     folder = run_dir / TWIN
-    kept = folder / CONFIG
-    if not (kept.is_file() and (folder / MODEL).is_file() and load_config(kept) == twin):
-        fit(twin, folder, resume=False, overwrite=True, say=say)
+    found = load_config(folder / CONFIG) if (folder / CONFIG).is_file() else None
+    trained, begun = ((folder / name).is_file() for name in (MODEL, CHECKPOINT))
+    if found is not None and trained and not begun:
+        if (found.network, found.dataset) != (twin.network, twin.dataset):
+            raise InputError(
+                f"{folder}: expected the ANN twin of this network, on its data; found another, without a checkpoint; "
+                "move it elsewhere, and one is trained, or say --no-twin"
+            )
+    elif not (trained and found == twin):
+        resume = begun and found == twin
+        fit(twin, folder, resume=resume, overwrite=not resume, say=say)
     return folder
 
 

@@ -10,7 +10,7 @@ from stl_deploy.data import load_dataset
 from stl_deploy.pipeline.run import RunResult, run
 from stl_deploy.pipeline.train import size_sentence
 from stl_deploy.training.pretrained.unpacking import configuration, unpack
-from stl_deploy.training.run_folder import forget_results, refuse_replacing
+from stl_deploy.training.run_folder import refuse_replacing
 
 
 def run_pretrained(
@@ -35,7 +35,6 @@ def run_pretrained(
         say.step(f"Unpacking the ready-made model {name}")
         data = load_dataset(config.dataset)
         say.say(size_sentence(data))
-        forget_results(run_dir)
         about = unpack(name, run_dir, where)
         say.say(f"trained by '{about.command}'; test accuracy {about.accuracy} on {about.accuracy.samples} samples")
         return run(config, run_dir, resume=True, lava=lava, twin="kept" if twin else False, data=data, say=say)

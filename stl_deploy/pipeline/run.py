@@ -41,7 +41,7 @@ from stl_deploy.pipeline.tradeoff import JSON as TRADEOFF
 from stl_deploy.pipeline.tradeoff import over_time
 from stl_deploy.pipeline.train import fit
 from stl_deploy.pipeline.verdict import commands, verdict
-from stl_deploy.training.run_files import CONFIG, MANIFEST, METRICS, MODEL
+from stl_deploy.training.run_files import CHECKPOINT, CONFIG, MANIFEST, METRICS, MODEL
 from stl_deploy.training.run_folder import TWIN, forget_results, refuse_replacing
 
 INTEGERS = "Loihi integers (our model)"
@@ -159,9 +159,9 @@ def _energy(
 
 
 def _trained(config: RunConfig, run_dir: Path) -> bool:
-    """Whether the folder holds the finished training of this very configuration."""
-    kept = run_dir / CONFIG
-    return kept.is_file() and (run_dir / MODEL).is_file() and _same(load_config(kept), config)
+    """Whether the folder holds the finished training of this very configuration, whole as far as it can be made so."""
+    kept, model, checkpoint, metrics = ((run_dir / name).is_file() for name in (CONFIG, MODEL, CHECKPOINT, METRICS))
+    return kept and model and (metrics or not checkpoint) and _same(load_config(run_dir / CONFIG), config)
 
 
 def _same(kept: RunConfig, config: RunConfig) -> bool:

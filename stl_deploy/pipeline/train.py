@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +24,38 @@ from stl_deploy.training.run_folder import refuse_replacing
 
 
 def train(
-    config: RunConfig, run_dir: Path, *, resume: bool = False, overwrite: bool = False, say: Console = QUIET
+    config: RunConfig,
+    run_dir: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    data: Dataset | None = None,
+    opened: Callable[[], None] | None = None,
+    say: Console = QUIET,
 ) -> dict[str, Any]:
     """Train one model into ``run_dir``; returns the picked epoch and its results (JSON-ready).
 
+    data, opened: as of `stl_deploy.training.loop.train`.
     Raises ToolError if a package is missing, InputError if the folder holds a training and neither resume (go on with
     it) nor overwrite is said.
     """
-    done = fit(config, run_dir, resume=resume, overwrite=overwrite, say=say)
+    done = fit(config, run_dir, resume=resume, overwrite=overwrite, data=data, opened=opened, say=say)
     quoted = shlex.quote(str(run_dir))
     further = f"stl-deploy energy RUN --ann {quoted}" if config.train.mode == "ann" else f"stl-deploy fold {quoted}"
     say.say(f"next:  stl-deploy eval {quoted}   {further}")
     return done
 
 
-def fit(config: RunConfig, run_dir: Path, *, resume: bool, overwrite: bool, say: Console) -> dict[str, Any]:
+def fit(
+    config: RunConfig,
+    run_dir: Path,
+    *,
+    resume: bool,
+    overwrite: bool,
+    say: Console,
+    data: Dataset | None = None,
+    opened: Callable[[], None] | None = None,
+) -> dict[str, Any]:
     """`train`, without a word on what comes next."""
     refuse_replacing(run_dir, resume=resume, overwrite=overwrite)
     install.require("matplotlib", *(["tensorboard"] if config.train.tensorboard else []))
@@ -52,7 +70,9 @@ def fit(config: RunConfig, run_dir: Path, *, resume: bool, overwrite: bool, say:
         announce(config.train.device, say)
 
     with say.training() as batch:
-        result = train_network(config, run_dir, resume=resume, progress=say.epoch, loaded=loaded, batch=batch)
+        result = train_network(
+            config, run_dir, resume=resume, data=data, progress=say.epoch, loaded=loaded, opened=opened, batch=batch
+        )
     say.say(
         f"epoch {result.epoch} had the lowest validation loss (accuracy {result.validation_accuracy:.2%}); "
         f"test accuracy {result.test.accuracy:.2%} on {result.test.samples} samples"

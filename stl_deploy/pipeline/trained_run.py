@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stl_deploy._util import processes
 from stl_deploy._util.console import Console
+from stl_deploy._util.files import make_place, sha256
+from stl_deploy._util.lock import alone_in
+from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.config.load import apply_overrides, config_of, load_config, preset_names
 from stl_deploy.config.schema import DatasetConfig, LinearSpec, LiSpec, RunConfig, VoteSpec
-from stl_deploy.data import ArrayData, from_datasets
-from stl_deploy.data.own.arrays import look
+from stl_deploy.data import ArrayData, from_datasets, load_dataset
+from stl_deploy.data.own.arrays import check_arrays, look, to_raw
 from stl_deploy.errors import InputError
 from stl_deploy.fold.thresholds import Thresholds
 from stl_deploy.pipeline.configure import checked, is_own
@@ -83,8 +90,10 @@ def train(
     folder = Path(output) if output is not None else Path("runs") / _name(config)
     chosen = apply_overrides(_loaded(config), changes)
     refuse_replacing(folder, resume=resume, overwrite=overwrite)
+    say = Console(quiet=quiet)
     if data is None:
         chosen = checked(chosen, own=is_own(config))
+        results = train_into(chosen, folder, resume=resume, overwrite=overwrite, say=say)
     else:
         arrays = data if isinstance(data, ArrayData) else from_datasets(data)
         path = (folder / DATA_FILE).resolve()
@@ -92,9 +101,23 @@ def train(
         own_encoder = not preset or any(change.startswith("dataset.encoder") for change in changes)
         chosen = _with_data(chosen, arrays, path, own_encoder=own_encoder)
         chosen = checked(_for_classes(chosen) if preset else chosen)
-        arrays.write(path)
-    results = train_into(chosen, folder, resume=resume, overwrite=overwrite, say=Console(quiet=quiet))
+        results = _train_on(arrays, chosen, folder, resume=resume, overwrite=overwrite, say=say)
     return TrainedRun(folder, results)
+
+
+def _train_on(
+    arrays: ArrayData, config: RunConfig, folder: Path, *, resume: bool, overwrite: bool, say: Console
+) -> dict[str, Any]:
+    """Train on ``arrays``, which become the folder's data.npz when the training opens, not where it is refused."""
+    check_arrays(arrays)
+    kept, first = folder / DATA_FILE, processes.rank() == 0
+    with alone_in(folder) if first else nullcontext(), temporary_folder(folder if first else None) as place:
+        make_place(kept)
+        written = place / DATA_FILE
+        arrays.write(written)
+        data = load_dataset(config.dataset, to_raw(arrays, config.dataset, sha256(written)))
+        take = partial(os.replace, written, kept)
+        return train_into(config, folder, resume=resume, overwrite=overwrite, data=data, opened=take, say=say)
 
 
 def _loaded(config: str | Path | Mapping[str, Any] | RunConfig) -> RunConfig:

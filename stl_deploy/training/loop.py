@@ -42,7 +42,7 @@ from stl_deploy.training.evaluate import Evaluation, classification_loss, evalua
 from stl_deploy.training.learning_rate import learning_rate
 from stl_deploy.training.matmul_precision import matmul_precision, settle
 from stl_deploy.training.run_files import CHECKPOINT, CONFIG, METRICS, MODEL
-from stl_deploy.training.run_folder import forget_results, forget_twin, require_begun
+from stl_deploy.training.run_folder import forget_results, forget_twin, require_resumable
 from stl_deploy.training.seeds import derived_seed, generator
 from stl_deploy.training.sync_batchnorm import share_norms
 from stl_deploy.training.tensorboard import Board
@@ -70,30 +70,34 @@ def train(
     run_dir: Path,
     *,
     resume: bool = False,
+    data: Dataset | None = None,
     progress: Progress | None = None,
     loaded: Callable[[Dataset], None] | None = None,
+    opened: Callable[[], None] | None = None,
     batch: Batch | None = None,
     curves: bool = True,
 ) -> TrainResult:
     """Train ``config`` in ``run_dir``; with ``resume`` go on from its checkpoint (from the start if it has none yet).
 
-    loaded: called with the dataset before training begins; progress: with each epoch's record; batch: see
-    `stl_deploy._util.training_progress`; curves: whether curves.svg is drawn, which may take longer than a small
-    net's training.
+    data: what the configuration names, where it is loaded already. loaded: called with the dataset before training
+    begins; opened: when nothing can refuse the run any more and what an older one left is gone, in the first process
+    alone; progress: with each epoch's record; batch: see `stl_deploy._util.training_progress`; curves: whether
+    curves.svg is drawn, which may take longer than a small net's training.
     On the CPU a resumed run ends with the same bits as an uninterrupted one. torch's global generator is left as found.
 
-    Raises InputError or ConfigError for data, configurations and checkpoints that do not fit, and for a folder that
-    another process writes into; DivergedError (the last checkpoint is kept) if the loss or a weight becomes NaN or
-    infinite.
+    Raises InputError or ConfigError for data, configurations and checkpoints that do not fit, for a folder that another
+    process writes into, and with ``resume`` for a model without its checkpoint; DivergedError (the last checkpoint is
+    kept) if the loss or a weight becomes NaN or infinite.
     """
     config = complete_run(config)
     with distributed.together():
-        data = distributed.in_turn(lambda: load_dataset(config.dataset))
+        data = data or distributed.in_turn(lambda: load_dataset(config.dataset))
         if data.digest is not None:
             config = config.model_copy(update={"dataset": config.dataset.model_copy(update={"sha256": data.digest})})
         if loaded is not None:
             loaded(data)
-        return _train(config, run_dir, data, resume, progress or (lambda record: None), batch or no_batches, curves)
+        told = progress or (lambda record: None), batch or no_batches
+        return _train(config, run_dir, data, resume, opened or (lambda: None), *told, curves)
 
 
 def no_batches(epoch: int, epochs: int, done: int, total: int, loss: float) -> None:
@@ -101,7 +105,14 @@ def no_batches(epoch: int, epochs: int, done: int, total: int, loss: float) -> N
 
 
 def _train(
-    config: RunConfig, run_dir: Path, data: Dataset, resume: bool, progress: Progress, batch: Batch, curves: bool
+    config: RunConfig,
+    run_dir: Path,
+    data: Dataset,
+    resume: bool,
+    opened: Callable[[], None],
+    progress: Progress,
+    batch: Batch,
+    curves: bool,
 ) -> TrainResult:
     distributed.require_samples_for_all(config, len(data.train))
     if config.train.mode == "ann" and data.train.labels.dim() == 2:
@@ -117,7 +128,7 @@ def _train(
         state = State(network, make_optimiser(network, config), 0, [], {}, 0)
         board = Board(config, run_dir)  # what it needs is missed before anything of an older run is gone
         with alone_in(run_dir) if processes.rank() == 0 else nullcontext():
-            _open_run(run_dir, config, state, resume)
+            _open_run(run_dir, config, state, resume, opened)
             _train_epochs(run_dir, config, state, data, board, progress, batch)
             return _finish(run_dir, config, state, data, curves)
 
@@ -131,11 +142,15 @@ def _train_epochs(
         record = train_epoch(state, config, data, rates, settings.epochs, batch=batch)
         if processes.rank() == 0:
             checkpoint.write_checkpoint(run_dir, state, config)
-            lines = (f"{json.dumps(record, allow_nan=False)}\n" for record in state.records)
-            write_text(run_dir / METRICS, "".join(lines))
+            _write_metrics(run_dir, state)
         board.add(record, state.network)
         progress(record)
     board.close()
+
+
+def _write_metrics(run_dir: Path, state: State) -> None:
+    lines = (f"{json.dumps(record, allow_nan=False)}\n" for record in state.records)
+    write_text(run_dir / METRICS, "".join(lines))
 
 
 def _rate_in(settings: TrainConfig, epoch: int, part: float) -> float:
@@ -196,7 +211,7 @@ def make_optimiser(network: Network, config: RunConfig) -> torch.optim.Optimizer
     return kind(groups, lr=settings.lr, fused=True)
 
 
-def _open_run(run_dir: Path, config: RunConfig, state: State, resume: bool) -> None:
+def _open_run(run_dir: Path, config: RunConfig, state: State, resume: bool, opened: Callable[[], None]) -> None:
     """Make the folder a run of ``config``: continue its checkpoint, or begin with nothing of an older run left."""
     kept = run_dir / CONFIG
     if resume and (run_dir / CHECKPOINT).is_file():
@@ -206,18 +221,20 @@ def _open_run(run_dir: Path, config: RunConfig, state: State, resume: bool) -> N
                 f"{run_dir}: expected train.epochs above the {state.epoch} that are done; found {config.train.epochs}"
             )
     elif resume:
-        require_begun(run_dir)
+        require_resumable(run_dir)
         checkpoint.check_same_run(kept, load_config(kept).model_dump(mode="json"), config)
     distributed.require_same_epoch(state.epoch)
     if processes.rank() > 0:
         return
     if state.epoch == config.train.epochs and _is_whole(run_dir, config, state.best):
+        opened()
         return  # nothing is left to train: what was made of these weights stays
     forget_results(run_dir)
     if not resume:
         forget_twin(run_dir)
     for stale in (MODEL, CURVES_FILE, *(() if resume else (CHECKPOINT, METRICS))):
         (run_dir / stale).unlink(missing_ok=True)
+    opened()
     save_config(config, kept)
 
 
@@ -356,7 +373,7 @@ def _forward(network: Network, x: Tensor, regulariser: Regulariser) -> Tensor:
 
 
 def _finish(run_dir: Path, config: RunConfig, state: State, data: Dataset, curves: bool) -> TrainResult:
-    """Load the picked weights, look at the test split once, write the model if it is not there."""
+    """Load the picked weights, look at the test split once, write the metrics, and model and curves if absent."""
     state.network.load_state_dict(state.best)
     test = evaluate(state.network, data.test, config)
     picked = state.records[state.best_epoch - 1]
@@ -368,9 +385,11 @@ def _finish(run_dir: Path, config: RunConfig, state: State, data: Dataset, curve
         "test": test.as_dict(),
         "seconds": sum(record["seconds"] for record in state.records),
     }
-    if processes.rank() == 0 and not (run_dir / MODEL).is_file():
-        model_file.save_model(run_dir, state.best, about)
-        if curves:
+    if processes.rank() == 0:
+        _write_metrics(run_dir, state)
+        if not (run_dir / MODEL).is_file():
+            model_file.save_model(run_dir, state.best, about)
+        if curves and not (run_dir / CURVES_FILE).is_file():
             write_curves(run_dir / CURVES_FILE, state.records, state.network)
     distributed.wait()
     return TrainResult(state.network.eval(), state.best_epoch, picked["validation_accuracy"], test)

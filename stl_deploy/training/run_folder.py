@@ -7,6 +7,8 @@ from pathlib import Path
 
 from stl_deploy.errors import InputError
 from stl_deploy.training.run_files import CHECKPOINT, CONFIG, MANIFEST, METRICS, MODEL, is_finished
+from stl_deploy.training.snapshots import FOLDER as SNAPSHOTS
+from stl_deploy.training.snapshots import snapshots
 
 TWIN = "twin"
 """The run folder of the ANN twin, inside that of its network."""
@@ -38,12 +40,27 @@ def forget_results(run_dir: Path) -> None:
         data.unlink(missing_ok=True)
 
 
+def forget_training(run_dir: Path) -> None:
+    """Remove a training, what was made of it, and its ANN twin; other files stay."""
+    _forget(run_dir)
+    forget_twin(run_dir)
+
+
 def forget_twin(run_dir: Path) -> None:
     """Remove the ANN twin of an earlier training: it belongs to that one's configuration."""
-    folder = run_dir / TWIN
-    for name in (*_TRAINED, *_RESULTS):
-        (folder / name).unlink(missing_ok=True)
-    if folder.is_dir() and not any(folder.iterdir()):
+    _forget(run_dir / TWIN)
+    _remove_empty(run_dir / TWIN)
+
+
+def _forget(folder: Path) -> None:
+    forget_results(folder)
+    for path in (*(folder / name for name in _TRAINED), *snapshots(folder).values()):
+        path.unlink(missing_ok=True)
+    _remove_empty(folder / SNAPSHOTS)
+
+
+def _remove_empty(folder: Path) -> None:
+    if folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):
         folder.rmdir()
 
 
@@ -51,6 +68,16 @@ def require_begun(run_dir: Path) -> None:
     """Raise InputError where there is nothing to resume."""
     if not any((run_dir / name).is_file() for name in (CONFIG, CHECKPOINT)):
         raise InputError(f"{run_dir}: expected a folder in which 'train' began; found nothing to resume")
+
+
+def require_resumable(run_dir: Path) -> None:
+    """`require_begun`; raises InputError also for a model without its checkpoint, as a ready-made one is."""
+    require_begun(run_dir)
+    if (run_dir / MODEL).is_file() and not (run_dir / CHECKPOINT).is_file():
+        raise InputError(
+            f"{run_dir}: expected a checkpoint to go on from; found a model without it; --overwrite trains anew, "
+            "-o names another folder"
+        )
 
 
 def refuse_replacing(run_dir: Path, *, resume: bool, overwrite: bool) -> None:
@@ -67,6 +94,5 @@ def refuse_replacing(run_dir: Path, *, resume: bool, overwrite: bool) -> None:
             what = "a finished run" if is_finished(run_dir) else "a run that has not ended"
         else:
             what = "a finished training" if MODEL in kept else "a training that has not ended"
-        raise InputError(
-            f"{run_dir}: holds {what}; --resume goes on from it, --overwrite replaces it, -o names another folder"
-        )
+        resumed = "--resume goes on from it, " if CHECKPOINT in kept else ""
+        raise InputError(f"{run_dir}: holds {what}; {resumed}--overwrite replaces it, -o names another folder")

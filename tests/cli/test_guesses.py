@@ -157,3 +157,9 @@ def test_what_is_kept(tmp_path: Path) -> None:
     assert "the trained model is kept" in kept(tmp_path, call)
     (tmp_path / "manifest.json").write_text(json.dumps({"files": {}}))
     assert kept(tmp_path, call) == f"{tmp_path} holds a finished run, as before"
+
+
+def test_after_an_interrupt_a_ready_made_model_is_unpacked_anew(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").touch()
+    told = kept(tmp_path, ["run", "digits", "--pretrained", "-o", "a"])
+    assert told.endswith("the rest is not whole; go on with: stl-deploy run digits --pretrained -o a --overwrite")

@@ -12,13 +12,18 @@ from typing import Any
 import pytest
 
 from stl_deploy._util.console import Console
+from stl_deploy.config.load import apply_overrides, load_config
+from stl_deploy.config.schema import RunConfig
+from stl_deploy.errors import InputError
 from stl_deploy.pipeline.ann_twin import keep_twin
 from stl_deploy.pipeline.energy import energy
 from stl_deploy.pipeline.equal_accuracy import at_its_accuracy, iso_accuracy
 from stl_deploy.pipeline.run import RunResult, run
 from stl_deploy.pipeline.tradeoff import MOST_STEPS, numbers_of_steps, read_tradeoff, tradeoff
 from stl_deploy.report.pareto import Point
+from stl_deploy.training.loop import train
 from stl_deploy.training.model_file import load_network
+from stl_deploy.training.pretrained.unpacking import unpack
 from stl_deploy.training.run_folder import TWIN
 
 
@@ -85,6 +90,25 @@ def test_a_kept_twin_is_not_trained_again(small_run: RunResult) -> None:
     before = (small_run.run_dir / TWIN / "model.safetensors").stat().st_mtime_ns
     assert keep_twin(config, small_run.run_dir, Console(quiet=True)) == small_run.run_dir / TWIN
     assert (small_run.run_dir / TWIN / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_ready_made_twin_is_kept_though_its_recipe_is_another(tmp_path: Path) -> None:
+    unpack("fashion_mnist", tmp_path)
+    config, twin = load_config(tmp_path / "config.yaml"), tmp_path / TWIN
+    before = {path: path.read_bytes() for path in twin.iterdir()}
+    assert keep_twin(config, tmp_path, Console(quiet=True)) == twin
+    with pytest.raises(InputError, match=r"expected the ANN twin of this network, on its data; found another, without"):
+        keep_twin(apply_overrides(config, ["dataset.seed=5"]), tmp_path, Console(quiet=True))
+    assert {path: path.read_bytes() for path in twin.iterdir()} == before
+
+
+def test_a_twin_s_training_that_was_cut_off_goes_on(tiny: RunConfig, tmp_path: Path) -> None:
+    twin = tmp_path / TWIN
+    train(apply_overrides(tiny, ["train.mode=ann"]), twin)
+    before = {path: path.read_bytes() for path in twin.iterdir()}
+    (twin / "model.safetensors").unlink()
+    keep_twin(load_config(twin / "config.yaml"), tmp_path, Console(quiet=True))
+    assert {path: path.read_bytes() for path in twin.iterdir()} == before  # its epochs' seconds among it
 
 
 def test_energy_of_a_run_finds_the_kept_twin(small_run: RunResult) -> None:

@@ -1,6 +1,7 @@
 """Own data the whole way: trained, resumed, evaluated, folded, exported and reported, as built-in data are."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import yaml
 from torch.utils.data import TensorDataset
 
 import stl_deploy as stl
+from stl_deploy._util.lock import alone_in
 from stl_deploy.config.load import load_config
 from stl_deploy.data.own import trust
 from stl_deploy.errors import ConfigError
@@ -198,6 +200,30 @@ def test_what_comes_from_python_is_refused_before_anything_is_written(tmp_path):
         with pytest.raises(stl.InputError, match=sentence):
             call()
     assert not (tmp_path / "run").exists()
+
+
+def test_data_of_a_refused_training_do_not_take_the_place_of_those_trained_on(tmp_path):
+    x, y = _events()
+    config, out = _config(name="npz", encoder="sequence"), tmp_path / "run"
+    stl.train(config, data=stl.data.from_arrays(x, y), output=out, changes=["train.epochs=1"])
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    other = stl.data.from_arrays(1 - x, y)
+    with pytest.raises(stl.ConfigError, match=r"made with dataset\.sha256"):
+        stl.train(config, data=other, output=out, resume=True)
+    with pytest.raises(stl.ConfigError, match=r"found 'cuda:99' and \d+ CUDA devices"):
+        stl.train(config, data=other, output=out, overwrite=True, changes=["train.device=cuda:99"])
+    with alone_in(out), ThreadPoolExecutor(1) as other_thread:
+        refused = other_thread.submit(stl.train, config, data=other, output=out, overwrite=True)
+        with pytest.raises(stl.InputError, match="writes into it"):
+            refused.result()
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+    stl.train(config, data=other, output=out, overwrite=True, changes=["train.epochs=1"])
+    assert np.array_equal(np.load(out / "data.npz")["x"], 1 - x)
+    assert {path.name for path in out.iterdir()} == {path.name for path in before}
+    assert cli(["eval", str(out)]) == 0
+    (out / "data.npz").unlink()
+    stl.train(config, data=other, output=out, resume=True, changes=["train.epochs=1"])
+    assert cli(["eval", str(out)]) == 0
 
 
 CODE = """

@@ -19,6 +19,7 @@ import yaml
 from stl_deploy._util.console import Console
 from stl_deploy._util.files import read_input, sha256
 from stl_deploy.cli import main
+from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import InputError, ParityError, ToolError
 from stl_deploy.exporters.integers.simulate import IntegerRun
 from stl_deploy.exporters.lava import environment
@@ -36,6 +37,7 @@ from stl_deploy.pipeline.configure import configure
 from stl_deploy.pipeline.report import report
 from stl_deploy.pipeline.run import RunResult, run
 from stl_deploy.pipeline.verdict import LINES
+from stl_deploy.training.loop import train
 from tests.pipeline.conftest import SMALL
 
 FILES = [
@@ -143,6 +145,22 @@ def test_resume_does_not_train_again(run_dir: Path, tmp_path: Path, monkeypatch:
     again = run(configure("digits", SMALL), copy, resume=True, lava=False)
     assert sha256(copy / "net.nir") == sha256(run_dir / "net.nir")
     assert again.parity.as_dict()["rows"] == _json(run_dir / "verify.json")["rows"]
+
+
+def test_resume_restores_the_metrics_that_the_report_needs(
+    tiny: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tiny, tmp_path)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    (tmp_path / "metrics.jsonl").unlink()
+
+    def cut_off(*_args: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_module, "fold_run", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny, tmp_path, resume=True)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
 
 
 def test_it_says_what_simulated_and_ends_with_commands_to_paste(

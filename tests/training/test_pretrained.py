@@ -20,6 +20,7 @@ from stl_deploy.pipeline.pretrained import run_pretrained
 from stl_deploy.training import pretrained
 from stl_deploy.training.evaluate import evaluate
 from stl_deploy.training.model_file import load_network, model_facts
+from stl_deploy.training.pretrained import unpacking
 from stl_deploy.training.pretrained.unpacking import unpack, unpacked
 from stl_deploy.training.run_folder import TWIN
 
@@ -242,3 +243,27 @@ def test_absent_data_leave_the_folder_as_it_was(tmp_path):
     with pytest.raises(InputError, match="found no MNIST files"):
         run_pretrained("mnist_small", tmp_path / "run", data_dir=tmp_path, overwrite=True)
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
+def test_a_model_takes_the_place_of_all_that_an_older_training_left(tmp_path, monkeypatch):
+    left = ("checkpoint.safetensors", "curves.svg", "net.nir", "snapshots/epoch-00001.safetensors", "metrics.jsonl")
+    for name in (*left, *(f"{TWIN}/{name}" for name in left), "notes.txt", "config.yaml"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("of an older training")
+    write = unpacking.write_text
+
+    def cut_off(path, text):
+        if path.name == "config.yaml":
+            raise KeyboardInterrupt
+        write(path, text)
+
+    monkeypatch.setattr(unpacking, "write_text", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        unpack("digits", tmp_path)
+    assert not (tmp_path / "config.yaml").exists()
+    monkeypatch.undo()
+    unpack("digits", tmp_path)
+    found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    own = {"config.yaml", "model.safetensors"}
+    assert found == {*own, "metrics.jsonl", "notes.txt", *(f"{TWIN}/{name}" for name in own)}
+    assert not (tmp_path / "snapshots").exists()

@@ -31,6 +31,7 @@ from stl_deploy.training.learning_rate import learning_rate
 from stl_deploy.training.loop import make_optimiser, pick_device, train
 from stl_deploy.training.model_file import load_network, model_facts
 from stl_deploy.training.run_files import CHECKPOINT
+from stl_deploy.training.run_folder import refuse_replacing
 
 
 def _weights(run: Path) -> dict[str, torch.Tensor]:
@@ -489,12 +490,36 @@ def test_resuming_a_training_that_has_ended_leaves_what_was_made_of_it(tiny, tmp
     assert not (tmp_path / "manifest.json").exists()
 
 
+def test_resuming_a_training_that_has_ended_restores_metrics_and_curves(tiny, tmp_path):
+    train(tiny, tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for name in ("metrics.jsonl", "curves.svg"):
+        (tmp_path / name).unlink()
+    train(tiny, tmp_path, resume=True)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_resume_needs_a_run(tiny, tmp_path):
     with pytest.raises(InputError, match="found nothing to resume"):
         train(tiny, tmp_path / "new", resume=True)
     train(tiny, tmp_path)
     with pytest.raises(ConfigError, match=r"expected train\.epochs above the 3 that are done; found 2"):
         train(apply_overrides(tiny, ["train.epochs=2"]), tmp_path, resume=True)
+
+
+def test_a_model_without_its_checkpoint_is_not_trained_over_by_resume(tiny, tmp_path):
+    train(tiny, tmp_path)
+    (tmp_path / CHECKPOINT).unlink()
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for config in (tiny, apply_overrides(tiny, ["train.epochs=4"])):
+        with pytest.raises(InputError, match=r"expected a checkpoint to go on from; .* --overwrite trains anew, -o"):
+            train(config, tmp_path, resume=True)
+    with pytest.raises(InputError, match="holds a finished training; --overwrite replaces it, -o names another"):
+        refuse_replacing(tmp_path, resume=False, overwrite=False)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    (tmp_path / "model.safetensors").unlink()
+    train(tiny, tmp_path, resume=True)
+    assert (tmp_path / "model.safetensors").is_file()
 
 
 def test_a_fresh_start_leaves_nothing_of_the_older_run(tiny, tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ from stl_deploy.errors import InputError
 from stl_deploy.training import pretrained
 from stl_deploy.training.model_file import save_model
 from stl_deploy.training.run_files import CONFIG, METRICS
-from stl_deploy.training.run_folder import TWIN
+from stl_deploy.training.run_folder import TWIN, forget_training
 
 _PARTS = (("config.yaml", "model.safetensors", "."), ("twin.yaml", "twin.safetensors", TWIN))
 """Configuration, weights, and the folder below the run folder that they are unpacked into."""
@@ -55,15 +55,18 @@ def unpack(name: str, run_dir: Path, data_dir: str | None = None) -> pretrained.
 
 
 def unpack_folder(folder: Path, hashes: Mapping[str, str], run_dir: Path, data_dir: str | None = None) -> None:
-    """`unpack` of a model's folder whose weights have these SHA-256, by file name."""
+    """`unpack` of a model's folder whose weights have these SHA-256, by file name; an older training goes."""
     configs = [_configuration(folder / config_file, data_dir) for config_file, _, _ in _PARTS]
     weights = [_weights(folder / file, hashes.get(file)) for _, file, _ in _PARTS]
     metrics = (folder / METRICS).read_text(encoding="utf-8")
-    for config, (tensors, facts), (_, _, below) in zip(configs, weights, _PARTS, strict=True):
-        make_folder(run_dir / below)
-        write_text(run_dir / below / CONFIG, dump_config(config))
-        save_model(run_dir / below, tensors, facts)
+    forget_training(run_dir)
+    folders = [run_dir / below for _, _, below in _PARTS]
+    for place, (tensors, facts) in zip(folders, weights, strict=True):
+        make_folder(place)
+        save_model(place, tensors, facts)
     write_text(run_dir / METRICS, metrics)
+    for place, config in reversed(list(zip(folders, configs, strict=True))):  # the network's last: now it is whole
+        write_text(place / CONFIG, dump_config(config))
 
 
 def _weights(path: Path, expected: str | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
