@@ -96,8 +96,9 @@ NORMS = {"batch": nn.BatchNorm2d, "step": StepNorm2d}
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("norm", list(NORMS))
 @pytest.mark.parametrize(("samples", "soft"), [(2, False), (37, False), (37, True)])
-def test_a_norm_is_taken_in(norm, dtype, samples, soft):
+def test_a_norm_is_taken_in(monkeypatch, norm, dtype, samples, soft):
     """Against torch's batch norm and scan in float64; no potential is so near its threshold that rounding tells."""
+    monkeypatch.setenv(cuda.SWITCH, "0")  # of `lif_scan`, which would take the kernels on a card
     torch.manual_seed(0)
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     x = (torch.randn(5, samples, *SHAPE) * torch.tensor([3.0, 1.0, 0.1])[:, None, None] + 2).to(DEVICE, dtype)
@@ -145,7 +146,7 @@ def test_blocks_of_neurons_of_which_the_last_is_not_full(monkeypatch, soft):
     monkeypatch.setattr(scan, "_BLOCK", 64)
     test_any_number_of_samples(33, soft)
     for norm in NORMS:
-        test_a_norm_is_taken_in(norm, torch.float64, 5, soft)
+        test_a_norm_is_taken_in(monkeypatch, norm, torch.float64, 5, soft)
 
 
 @pytest.mark.parametrize("reset", ["zero", "subtract"])
