@@ -216,6 +216,8 @@ def main(words: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(words)
     if arguments.run is not None and None in (arguments.twin, arguments.data, arguments.licence, arguments.command):
         parser.error("a model of RUN needs TWIN, --data, --licence and --command")
+    if arguments.run is None and arguments.share_alike:
+        parser.error("--share-alike is of a model that is made of RUN and TWIN; give both, or change the card by hand")
     torch.manual_seed(0)
     card = (refreshed if arguments.run is None else make)(arguments)
     write_json(FOLDER / arguments.name / "card.json", card.as_dict())

@@ -7,8 +7,6 @@ from pathlib import Path
 
 from stl_deploy.errors import InputError
 from stl_deploy.training.run_files import CHECKPOINT, CONFIG, MANIFEST, METRICS, MODEL, is_finished
-from stl_deploy.training.snapshots import FOLDER as SNAPSHOTS
-from stl_deploy.training.snapshots import snapshots
 
 TWIN = "twin"
 """The run folder of the ANN twin, inside that of its network."""
@@ -53,10 +51,12 @@ def forget_twin(run_dir: Path) -> None:
 
 
 def _forget(folder: Path) -> None:
+    from stl_deploy.training.snapshots import FOLDER, snapshots  # torch
+
     forget_results(folder)
     for path in (*(folder / name for name in _TRAINED), *snapshots(folder).values()):
         path.unlink(missing_ok=True)
-    _remove_empty(folder / SNAPSHOTS)
+    _remove_empty(folder / FOLDER)
 
 
 def _remove_empty(folder: Path) -> None:

@@ -67,3 +67,11 @@ def test_a_run_without_its_twin_is_refused(folder, capsys):
     with pytest.raises(SystemExit):
         ready_made.main(["again", "run"])
     assert "a model of RUN needs TWIN, --data, --licence and --command" in capsys.readouterr().err
+
+
+def test_share_alike_of_a_card_alone_is_refused(folder, capsys):
+    before = (folder / "digits" / "card.json").read_text()
+    with pytest.raises(SystemExit):
+        ready_made.main(["digits", "--share-alike"])
+    assert "--share-alike is of a model that is made of RUN and TWIN" in capsys.readouterr().err
+    assert (folder / "digits" / "card.json").read_text() == before
