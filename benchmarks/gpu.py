@@ -55,7 +55,7 @@ class CompiledScan(nn.Module):
     def __init__(self, shape: Shape, **options: Any) -> None:
         super().__init__()
         self.neuron = AuthorsNeuron(shape)
-        self.compile(fullgraph=True, **options)
+        self.compile(fullgraph=True, dynamic=False, **options)
 
     def forward(self, x: Tensor) -> Tensor:
         """Spikes from rest."""
@@ -79,6 +79,7 @@ def compiled(workload: Workload, device: str, rounds: int) -> Found:
     """`COMPILED` beside a floor: ``rows``, or why there are none, ``failed``."""
     builds = {"floor": partial(floor, workload), COMPILED: lambda: Stack(workload, CompiledScan, "folded")}
     entries = {name: (build, on_card.rates_of) for name, build in builds.items()}
+    torch._dynamo.reset()  # else earlier workloads count: one function is compiled for eight shapes at most
     try:
         return {"rows": on_card.measure(workload, entries, device, rounds)}
     except Exception as error:  # whatever a compiler raises

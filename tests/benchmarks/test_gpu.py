@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -26,6 +28,15 @@ def test_the_compiled_scan_is_one_graph_with_the_authors_spikes():
     made = gpu.CompiledScan((4,), backend="aot_eager")(x)
     assert torch.equal(made, torch.stack([plain(step) for step in x]))
     assert made.any()
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's own, of its tracer; as errors they would be told as a failure
+def test_the_compiled_scan_has_rows_at_every_workload(monkeypatch):
+    """torch compiles the code of a line for eight shapes at most; these are ten."""
+    monkeypatch.setattr(gpu, "CompiledScan", partial(gpu.CompiledScan, backend="eager"))
+    for steps in range(2, 7):
+        found = gpu.compiled(replace(TINY, steps=steps), "cpu", 1)
+        assert set(found.get("rows", found)) == {"floor", gpu.COMPILED}, found
 
 
 def test_what_torch_compile_cannot_do_is_told(monkeypatch):
