@@ -20,6 +20,7 @@ from typing import Any
 import llvmlite.binding
 import numba
 
+from stl_deploy._util.files import user_cache
 from stl_deploy._util.private import private_folder
 
 SOURCES = Path(__file__).parent
@@ -44,9 +45,8 @@ def cache_folder() -> Path | None:
     None if none of them can be written by this user alone: then each process compiles anew. Warns if it is not the
     first of them.
     """
-    asked, home = os.environ.get("NUMBA_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME")
-    tried = [Path(asked)] if asked else []
-    tried += [Path(home) if home else Path("~/.cache").expanduser(), Path(tempfile.gettempdir())]
+    asked = os.environ.get("NUMBA_CACHE_DIR")
+    tried = [*([Path(asked)] if asked else []), user_cache(), Path(tempfile.gettempdir())]
     for base in tried:
         folder = _kernels_below(base)
         if folder is not None:
