@@ -11,10 +11,10 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from stl_deploy._util.install import missing
-from stl_deploy._util.isolated import Answer, isolated
+from stl_deploy._util.isolated import isolated
 from stl_deploy._util.npz import read_npy_header
-from stl_deploy._util.untrusted import blamed, one_line, plain_file
+from stl_deploy._util.readers import read_aedat4
+from stl_deploy._util.untrusted import blamed, plain_file
 from stl_deploy.data.events import Events, place
 from stl_deploy.errors import InputError
 from stl_deploy.graph.io.hdf5 import Group, open_hdf5
@@ -71,26 +71,6 @@ def aedat4(path: Path, shape: Shape) -> Events:
         read_aedat4, path, what="an AEDAT 4 file", memory=min(memory, _AEDAT_MOST_MEMORY), seconds=_AEDAT_SECONDS
     )
     return _named(str(path), shape, on, y, x, when=when)
-
-
-def read_aedat4(path: Path) -> Answer:
-    """Events of a file's first stream of events, int64 ``[4, n]`` of polarity, y, x, time in µs: for `isolated`."""
-    try:
-        import aedat
-    except ImportError:
-        raise missing("aedat") from None
-    try:
-        decoder = aedat.Decoder(str(path))
-        streams = [key for key, stream in decoder.id_to_stream().items() if stream["type"] == "events"]
-        parts = [packet["events"] for packet in decoder if packet["stream_id"] in streams[:1]]
-        if not parts:
-            raise ValueError("no events")
-        names = ("on", "y", "x", "t")
-        return None, [np.stack([np.concatenate([part[name] for part in parts]).astype(np.int64) for name in names])]
-    except MemoryError:
-        raise
-    except BaseException as error:  # a panic of the decoder is no Exception
-        raise InputError(f"{path}: damaged, truncated or not an AEDAT 4 file ({one_line(error, 160)})") from None
 
 
 def heidelberg(path: Path, shape: Shape) -> tuple[NDArray[np.int64], Iterator[Events]]:

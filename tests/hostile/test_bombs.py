@@ -53,17 +53,17 @@ def test_weights_come_back_to_the_bit(net: Path, tmp_path: Path, name: str, kind
 
 
 def _deflated(path: Path) -> None:
-    """A file of torch.save whose 1 GiB of zeros is compressed, as torch.save never does."""
+    """A file of torch.save whose half GiB of zeros is compressed, as torch.save never does."""
     torch.save({"weight": torch.zeros(2**20), "bias": torch.zeros(3)}, path)
     with zipfile.ZipFile(path) as whole:
         members = {name: whole.read(name) for name in whole.namelist()}
     (name,) = [name for name, content in members.items() if len(content) == 2**22]
-    members = {key: value.replace(b"J\x00\x00\x10\x00", b"J\x00\x00\x00\x10") for key, value in members.items()}
+    members = {key: value.replace(b"J\x00\x00\x10\x00", b"J\x00\x00\x00\x08") for key, value in members.items()}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bomb:
         for key, value in members.items():
             if key == name:
                 with bomb.open(key, "w", force_zip64=True) as stream:
-                    for _ in range(2**30 // 2**24):
+                    for _ in range(2**29 // 2**24):
                         stream.write(bytes(2**24))
             else:
                 bomb.writestr(key, value)
@@ -81,7 +81,7 @@ def test_a_checkpoint_that_unpacks_to_gigabytes(net: Path, tmp_path: Path, make:
     isolated._stop()
     with pytest.raises(InputError, match=r"bomb\.pt: (takes more memory|not a file of weights alone)"):
         load_module(f"{net}:net", tmp_path / "bomb.pt")
-    assert _of_worker() < 9 * 2**27
+    assert _of_worker() < 2**29 + 2**28
 
 
 def _element(kind: int, content: bytes) -> bytes:
@@ -113,12 +113,11 @@ def _packed(content: bytes) -> bytes:
 def test_a_matlab_file_that_crashes_or_swells(tmp_path: Path, what: str) -> None:
     contents = {
         "nested cells": _mat(_packed(_cells(20_000))),
-        "a matrix of zeros": _mat(_packed(_matrix(b"x", 9, (2**25, 1), _element(2, bytes(2**28))))),
-        "no matrix": _mat(_packed(bytes(2**28))),
+        "a matrix of zeros": _mat(_packed(_matrix(b"x", 9, (2**25, 1), _element(2, bytes(2**27))))),
+        "no matrix": _mat(_packed(bytes(2**27))),
     }
     for name in ("QTDB_train.mat", "QTDB_test.mat"):
         (tmp_path / name).write_bytes(contents[what])
-    isolated._stop()
     with pytest.raises(InputError, match=r"QTDB_train\.mat: "):
         load_dataset(DatasetConfig(name="qtdb_ecg", path=str(tmp_path), encoder="sequence"))
 
@@ -128,9 +127,7 @@ def test_an_idx_file_of_gigabytes(tmp_path: Path) -> None:
         stream.write(struct.pack(">4B3I", 0, 0, 8, 3, 2_900_000, 28, 28))
         for _ in range(20):
             stream.write(bytes(2**20))
-    with pytest.raises(
-        InputError, match=r"bomb\.gz: expected at most 134,217,728 bytes; found"
-    ):
+    with pytest.raises(InputError, match=r"bomb\.gz: expected at most 134,217,728 bytes; found"):
         read_idx(tmp_path / "bomb.gz", shape=(None, 28, 28))
 
 
@@ -152,13 +149,13 @@ def test_json_of_sixty_megabytes(tmp_path: Path) -> None:
 
 
 def test_of_many_problems_five_are_told(tmp_path: Path) -> None:
-    (tmp_path / "many.yaml").write_text("".join(f"k{i}: 1\n" for i in range(20_000)))
+    (tmp_path / "many.yaml").write_text("".join(f"k{i}: 1\n" for i in range(3000)))
     with pytest.raises(ConfigError) as found:
         load_config(tmp_path / "many.yaml")
     lines = str(found.value).splitlines()
     assert len(lines) == 6
     assert lines[-1].endswith("problems")
-    assert "and 19," in lines[-1]
+    assert "and 2,99" in lines[-1]
     (tmp_path / "long.yaml").write_text("- 1\n" * 2**17)
     with pytest.raises(ConfigError, match="of at most 262144 bytes"):
         load_config(tmp_path / "long.yaml")
@@ -193,6 +190,6 @@ def test_pixels_without_end_are_refused(tmp_path: Path) -> None:
         (tmp_path / label).mkdir()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            Image.new("1", (30_000, 30_000)).save(tmp_path / label / "x.png")
+            Image.new("1", (10_000, 10_000)).save(tmp_path / label / "x.png")
     with pytest.raises(InputError, match=r"x\.png: more pixels than are safe to decode"):
         load_dataset(DatasetConfig(name="folder", path=str(tmp_path), T=2))

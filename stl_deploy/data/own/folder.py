@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from stl_deploy._util.files import MAX_ARRAY_BYTES, plain_file, sha256
 from stl_deploy._util.install import require
 from stl_deploy._util.isolated import isolated
+from stl_deploy._util.readers import read_image
 from stl_deploy.config.schema import DatasetConfig
 from stl_deploy.data.raw import Look, Raw
 from stl_deploy.errors import InputError
@@ -167,9 +168,6 @@ def _resized(array: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint
 
 def _opened(path: Path, config: DatasetConfig) -> NDArray[np.uint8]:
     """An untrusted image, decoded in a worker process: uint8 ``[channels, height, width]``."""
-    from stl_deploy.data.own.image_file import read_image
-
     plain_file(path, "an image", _MOST_BYTES)
-    options = {"what": "an image", "memory": _MEMORY, "seconds": _SECONDS}
-    _, (array,) = isolated(read_image, path, config.colour, **options)
+    _, (array,) = isolated(read_image, path, config.colour, what="an image", memory=_MEMORY, seconds=_SECONDS)
     return array

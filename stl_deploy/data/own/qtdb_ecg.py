@@ -7,13 +7,11 @@ repository Efficient-spiking-networks: two leads, each with spikes where it rise
 from __future__ import annotations
 
 from functools import lru_cache
-from math import prod
 from pathlib import Path
 
-import numpy as np
-
 from stl_deploy._util.files import sha256
-from stl_deploy._util.isolated import Answer, isolated
+from stl_deploy._util.isolated import isolated
+from stl_deploy._util.readers import read_mat
 from stl_deploy.config.schema import DatasetConfig
 from stl_deploy.data.own import arrays
 from stl_deploy.data.own.arrays import ArrayData
@@ -26,8 +24,6 @@ _CLASSES = 6
 _MOST_BYTES = 2**22
 _MEMORY = 2**29 + 2**28
 _SECONDS = 60.0
-_MOST_VALUES = 2**25
-"""Of an array; the largest of the database has 4.8 million. Files are compressed, so their size alone bounds little."""
 
 
 def look(config: DatasetConfig) -> Look:
@@ -59,29 +55,11 @@ def _cached(folder: Path, _states: tuple[tuple[int, int], ...]) -> ArrayData:
     found = {}
     for ending, name in _PARTS.items():
         path = folder / name
-        options = {"what": "a file of the QT database", "memory": _MEMORY, "seconds": _SECONDS}
-        _, (x, y) = isolated(read_mat, path, **options)
+        what = "a file of the QT database"
+        _, (x, y) = isolated(read_mat, path, what=what, memory=_MEMORY, seconds=_SECONDS)
         if x.dtype.kind not in "iu" or y.dtype.kind not in "iu" or x.ndim != 3 or y.shape != (*x.shape[:2], _CLASSES):
             raise InputError(f"{path}: x is {x.dtype} {list(x.shape)}, y {y.dtype} {list(y.shape)}; get it again")
         found[f"x{ending}"], found[f"y{ending}"] = x, y.argmax(axis=2)
     data = ArrayData(found, str(folder))
     arrays.check_arrays(data)
     return data
-
-
-def read_mat(path: Path) -> Answer:
-    """The arrays x and y of a MATLAB file: a reader for `isolated`, since scipy's can crash on nested cells."""
-    from scipy.io import loadmat, whosmat
-
-    try:
-        if any(prod(shape) > _MOST_VALUES for _, shape, _ in whosmat(path)):
-            raise ValueError(f"it declares an array of more than {_MOST_VALUES:,} values")
-        parts = loadmat(path, variable_names=("x", "y"))
-        x, y = np.asarray(parts["x"]), np.asarray(parts["y"])
-        if x.dtype.hasobject or y.dtype.hasobject:
-            raise ValueError("x or y is a cell or a structure")
-    except MemoryError:
-        raise
-    except Exception as error:  # scipy's reader raises anything on damaged files
-        raise InputError(f"{path}: cannot be read ({type(error).__name__}: {error}); get it again") from None
-    return None, [x, y]

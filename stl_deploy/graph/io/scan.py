@@ -133,7 +133,7 @@ class Scan:
             return ["text", shape, self._read_text(data, where, dtype, shape)]
         if size * dtype.itemsize > _READ_BYTES:
             if chunks:
-                data.chunk_iter(lambda chunk: progress() and None)
+                data.chunk_iter(lambda chunk: progress())
             return [dtype.str, shape, None]
         array = _read(data, dtype, shape)
         if array.nbytes > _HANDED_BYTES or len(self.content) + array.nbytes > _ALL_HANDED_BYTES:
