@@ -357,3 +357,24 @@ def test_what_torchrun_left_in_the_shell(place: Path, settings: dict[str, str], 
     assert "Traceback" not in errors
     assert said in errors
     assert len(errors.splitlines()) <= 1 or code == 0
+
+
+def test_an_ignored_interrupt_stays_ignored_and_the_others_end_at_once(tmp_path: Path) -> None:
+    """As in a background job of a script, under nohup, and on some machines for CI."""
+    (tmp_path / "ignored.py").write_text(
+        "import os, signal, sys, time\nimport stl_deploy.cli.app as app\nfrom stl_deploy.cli import main\n"
+        "def verb(**_):\n    os.kill(os.getpid(), signal.SIGINT)\n    os.kill(os.getpid(), signal.SIGHUP)\n"
+        "    print('goes on', file=sys.stderr, flush=True)\n    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(300)\n"
+        "app.app = verb\nsys.argv = ['stl-deploy', 'doctor']\nmain()\n"
+    )
+    found = _shell(f"trap '' INT HUP; {sys.executable} ignored.py", tmp_path)
+    assert found == (130, "goes on\nstl-deploy: interrupted; nothing half-written is left\n")
+
+
+def test_tests_under_a_parent_that_ignores_signals_answer_them_all_the_same() -> None:
+    code = "import signal; from tests import conftest; print(signal.getsignal(2) == signal.SIG_IGN)"
+    done = subprocess.run(
+        ["bash", "-c", f"trap '' INT HUP; {sys.executable} -c '{code}'"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stdout == "False\n", done.stderr
