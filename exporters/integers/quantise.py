@@ -49,7 +49,7 @@ def quantise(
     Raises UnsupportedError for what integers cannot hold, InputError for input off the grid.
     """
     known = values(program, input_scale)
-    x = to_integers(calibration, input_scale)
+    x = np.asarray(to_integers(calibration, input_scale), np.int32)
     recorded = run(program, calibration, record=[node.name for node in program.spiking]).recorded
     reference = {name: spikes.astype(np.uint8) for name, spikes in recorded.items()}
     build = Build(program, known, reference, thresholds)

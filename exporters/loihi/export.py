@@ -46,7 +46,7 @@ def export_netx(
     ParityError if the file does not hold what was written.
     """
     model = quantise(program, calibration, input_scale=input_scale, thresholds=thresholds)
-    ranges = measure_ranges(model.net, to_integers(calibration, input_scale))
+    ranges = measure_ranges(model.net, np.asarray(to_integers(calibration, input_scale), np.int32))
     require_seen(ranges)
     model = replace(model, ranges=ranges)
     write_netx(model.net, path)
