@@ -22,7 +22,8 @@ from stl_deploy.tracing.thresholds import is_elementwise
 
 _DEEPEST = 2
 """How many steps back a neuron's arithmetic may reach."""
-_PROBES = ((0.75, (1.25,)), (-1.5, (0.5, -0.25)), (2.25, (-1.0, 3.0, 0.125)))
+_PROBES = ((0.7312, (1.2457,)), (-1.5193, (0.5071, -0.2633)), (2.2749, (-1.0137, 3.0411, 0.1259)))
+"""No multiples of a power of 2, which rounding to a grid would leave as they are."""
 _SCALES = (1.0, 2.0**-10, 2.0**10, -(2.0**10), 2.0**20, -(2.0**20))
 """By how much each probe is also taken, so that bounds far from 0 and bends near it are met."""
 

@@ -44,6 +44,25 @@ _BATCHED = (
 )
 """Operations that treat each entry of their first axis by itself."""
 
+_OPTIONS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("add", "sub", "rsub"), ("alpha",)),
+    "addmm": ("alpha", "beta"),
+    **dict.fromkeys(("addcmul", "addcdiv"), ("value",)),
+    **dict.fromkeys(("clamp", "clamp_"), ("min", "max")),
+    **dict.fromkeys(("sum", "mean", "amax", "amin"), ("dim", "keepdim")),
+    **dict.fromkeys(("stack", "cat", "unbind", "split", "split_with_sizes", "chunk"), ("dim",)),
+    "slice": ("dim", "start", "end", "step"),
+    "expand": ("implicit",),
+    "index_put": ("accumulate",),
+    "_to_copy": ("dtype",),
+}
+"""The keyword options that the rules read, or that torch's own kernel applies where a neuron's arithmetic is evaluated.
+
+Any other one is refused: an option that nobody reads would be captured as if it were not there.
+"""
+_HARMLESS = ("layout", "device", "pin_memory", "non_blocking", "memory_format")
+_SHAPE_ONLY = ("zeros_like", "ones_like", "full_like", "empty_like")
+
 
 def read(unroller: Unroller, ops: Sequence[Op]) -> None:
     """Read the operations of a run in order."""
@@ -61,6 +80,7 @@ def interpret(unroller: Unroller, op: Op) -> list[Flow]:
     pointwise = is_elementwise(op)
     if all(value.constant for value in op.inputs()) and not pointwise and not op.scatter:
         return [unroller.constant(value.tensor()) for value in op.outputs]
+    _require_known_options(op)
     if op.scatter:
         return [shape_rules.scatter(unroller, op)]
     if op.name in shape_rules.RULES:
@@ -80,6 +100,24 @@ def interpret(unroller: Unroller, op: Op) -> list[Flow]:
     if op.name in ("sum", "mean", "amax", "amin", "max", "min"):
         return [_reduce(unroller, op)]
     raise refuse(no_form(op.name), op)
+
+
+def _require_known_options(op: Op) -> None:
+    """Raise CaptureError for an option that changes what an operation computes and that no rule reads."""
+    known = {*_OPTIONS.get(op.name, ()), *_HARMLESS, op.writes}
+    for name, option in op.kwargs.items():
+        if name == "dtype" and op.name in ("sum", "mean") and option in (None, torch.float32, torch.float64):
+            continue
+        if name not in known and option is not None and op.name not in _SHAPE_ONLY:
+            raise refuse(
+                f"'{op.name}' with {name}={_option(option)} has no form in a spiking graph; leave {name} out, or "
+                "compute it by arithmetic that has one",
+                op,
+            )
+
+
+def _option(option: object) -> str:
+    return repr(option) if not isinstance(option, Value) else "a tensor"
 
 
 def _batched(unroller: Unroller, op: Op) -> list[Flow]:
