@@ -291,7 +291,7 @@ def _prove(model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor) ->
             continue
         done.append(what)
     layers, spikes, array = _prove_folded(traced, folded, x)
-    for given in () if _casts_of_input(traced) else unseen.values():
+    for given in () if _casts_of_input(traced) or _coarse(traced) else unseen.values():
         _prove_folded(traced, folded, given)
     whole = end_to_end(folded.program, spikes, array)
     warned = (

@@ -45,13 +45,16 @@ class Reading:
     """What a core's potential depends on.
 
     state: the potential, as it is compared. It is read as a function of H, what ``core.carried`` (or the potential
-    itself) was one step ago, of the spike of H, and of what arrives.
+    itself) was one step ago, of the spike of H, and of what arrives. unbounded: the potential before a lower bound,
+    v_min, is applied to it; the potential itself where there is none.
     """
 
     def __init__(self, core: Core, state: Signal, foreign: Set[Signal]) -> None:
         self.core, self.state, self.foreign = core, state, foreign
         again = core.again
         self.carried = state if again is None else again.potential
+        bound = _lower_bound(state) if core.threshold is not None and again is None else None
+        self.unbounded, self.v_min = (state, None) if bound is None else bound
         self.shape = (1, *shape_of(state.node.layout, {BATCH: 1})[1:])
         comparison = core.threshold if again is None else again
         self.spike = None if comparison is None else comparison.signal
@@ -118,7 +121,7 @@ class Reading:
             return full.get(Ref(signal, lag))
 
         try:
-            return self.full(Evaluation(given)(self.state, 0))
+            return self.full(Evaluation(given)(self.unbounded, 0))
         except Unknown as unknown:
             if counted := self._called(COUNTS):
                 raise self.refuse(self._several(counted)) from None
@@ -170,7 +173,10 @@ class Reading:
                     f"'{clip.node.name}' keeps the extreme of a signal over time; return every step, or "
                     "torch.stack(steps).amax(0)"
                 )
-            return f"'{clip.node.name}' bounds its potential; leave the bound out"
+            return (
+                f"'{clip.node.name}' bounds its potential; leave the bound out, or bound it below before the "
+                "comparison: v = (beta * v + x).clamp(min=...)"
+            )
         return (
             "its potential is not a weighted sum of what it was and what arrives (an adaptive threshold, a refractory "
             "time?); use a leaky neuron with a fixed threshold"
@@ -187,7 +193,7 @@ class Reading:
             return _double(signal.before[lag - 1].tensor)
 
         try:
-            found = self.full(Evaluation(given)(self.state, 0))
+            found = self.full(Evaluation(given)(self.unbounded, 0))
         except Unknown:
             return None  # the first step is made otherwise: the folded graph is held against it
         difference = found - off.constant
@@ -196,6 +202,25 @@ class Reading:
         if not bool(off.decay.all()):
             raise self.refuse("what it starts from is lost in the first step")
         return difference / off.decay
+
+
+def _lower_bound(state: Signal) -> tuple[Signal, Tensor] | None:
+    """The potential that a lower bound is applied to, and the bound; None where the potential is no such bound."""
+    name, args = state.node.name, state.args
+    low, high = (*args[1:], None, None)[:2]
+    options = state.kwargs or {}
+    low, high = options.get("min", low), options.get("max", high)
+    if name == "maximum" and isinstance(args[1], Ref):
+        args, low = args[::-1], args[0]
+    if name == "relu":
+        low = 0.0
+    if name not in ("relu", "clamp", "clamp_min", "maximum") or high is not None:
+        return None
+    if not isinstance(args[0], Ref) or args[0].lag or low is None or isinstance(low, Ref):
+        return None
+    bound = low.tensor if isinstance(low, Node) else torch.tensor(float(low))
+    assert bound is not None
+    return args[0].signal, bound
 
 
 def _is_scalar_arithmetic(signal: Signal) -> bool:

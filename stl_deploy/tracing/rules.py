@@ -13,6 +13,7 @@ from stl_deploy.tracing.layout import BATCH, TIME, Layout, axis_of, of_shape, sh
 from stl_deploy.tracing.nodes import Node
 from stl_deploy.tracing.recorder import Op, Value, map_tree
 from stl_deploy.tracing.remedies import NORMS, no_form
+from stl_deploy.tracing.time_convolution import over_time
 from stl_deploy.tracing.unroll import Flow, Unroller, refuse
 
 _BATCHED = (
@@ -33,6 +34,10 @@ _BATCHED = (
     "native_layer_norm",
     "upsample_nearest1d",
     "upsample_nearest2d",
+    "upsample_linear1d",
+    "upsample_bilinear2d",
+    "upsample_bicubic2d",
+    "_upsample_bilinear2d_aa",
     "reflection_pad1d",
     "reflection_pad2d",
     "replication_pad1d",
@@ -64,15 +69,37 @@ _HARMLESS = ("layout", "device", "pin_memory", "non_blocking", "memory_format")
 _SHAPE_ONLY = ("zeros_like", "ones_like", "full_like", "empty_like")
 
 
-def read(unroller: Unroller, ops: Sequence[Op]) -> None:
-    """Read the operations of a run in order."""
+def read(unroller: Unroller, ops: Sequence[Op], outputs: Sequence[Value]) -> None:
+    """Read the operations of a run in order.
+
+    An operation without a rule is refused only where ``outputs`` depend on it: a firing rate that the model keeps
+    beside them is left aside.
+    """
+    needed = _needed(ops, outputs)
     for op in ops:
         if any(not value.constant and value not in unroller.flows for value in op.inputs()):
             continue  # made of indices that no rule reads; who needs it is refused
-        for value, flow in zip(op.outputs, interpret(unroller, op), strict=False):
+        try:
+            flows = interpret(unroller, op)
+        except CaptureError:
+            if op in needed:
+                raise
+            continue
+        for value, flow in zip(op.outputs, flows, strict=False):
             unroller.flows[value] = flow
             if value.kept is not None:
                 unroller.keep(flow, value.kept)
+
+
+def _needed(ops: Sequence[Op], outputs: Sequence[Value]) -> set[Op]:
+    """The operations that outputs depend on."""
+    values = set(outputs)
+    found = set()
+    for op in reversed(ops):
+        if not values.isdisjoint(op.outputs):
+            found.add(op)
+            values.update(op.inputs())
+    return found
 
 
 def interpret(unroller: Unroller, op: Op) -> list[Flow]:
@@ -138,6 +165,8 @@ def _batched(unroller: Unroller, op: Op) -> list[Flow]:
     axis = axis_of(flow.layout, TIME)
     if axis is not None and axis > 1 and _keeps_steps_apart(op, axis):
         return [_per_step(unroller, op, flow, (*layout[:axis], flow.layout[axis], *layout[axis + 1 :]), axis)]
+    if op.name == "convolution" and axis is not None and axis > 1 and flow.layout[axis] == (TIME,):
+        return [over_time(unroller, op, flow, (*layout[:axis], (TIME,), *layout[axis + 1 :]), axis)]
     if any(isinstance(factor, str) for dim in flow.layout[1:] for factor in dim):
         raise _mixes(op, flow)
     return [_per_step(unroller, op, flow, layout)]

@@ -98,7 +98,7 @@ def record(model: nn.Module, x: Tensor, call: Call, steps: int, *, keep: bool = 
                 _require_one_shape(found, steps, call)
                 tensors.append(pick(found, call.output))
                 values.append(recorder.value_of(tensors[-1]))
-        read(unroller, recorder.ops)
+        read(unroller, recorder.ops, values)
     flows, besides = [unroller.flow(value) for value in values], left_aside(found, call.output)
     if call.time != "step":
         return Recorded(flows[0], unroller, tensors[0].detach().clone(), besides)

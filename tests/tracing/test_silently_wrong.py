@@ -265,9 +265,7 @@ def test_what_leaves_torch_unseen_is_found_by_input_of_other_values(
 ) -> None:
     monkeypatch.setattr("stl_deploy.tracing.recorder._LEAVES", ())
     model = Net(before=lambda x: x * torch.as_tensor(statistic(x.numpy())))
-    with pytest.raises(
-        CaptureError, match=r"does not compute what the model does"
-    ):
+    with pytest.raises(CaptureError, match=r"does not compute what the model does"):
         stl.capture(model, x())
 
 
