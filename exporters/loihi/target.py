@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.integers.model import CALIBRATION, GraphModel, calibration, on_grid, one_input
+from stl_deploy.exporters.integer_runner import CALIBRATION, IntegerRunner, calibration, on_grid, one_input
 from stl_deploy.exporters.integers.real_weights import to_integers
 from stl_deploy.exporters.integers.rounding import rounded
 from stl_deploy.exporters.integers.scales import ThresholdForm
@@ -63,13 +63,13 @@ class Loihi(Runner):
 
     def __init__(self, network: Network, options: NetxOptions) -> None:
         self._options = options
-        self._graph: GraphModel | None = None
+        self._graph: IntegerRunner | None = None
         self.notes: tuple[str, ...] = ()
         self.warnings: tuple[Finding, ...] = ()
         self.input_bits: int | None = None
         self.readout: Readout | None = None
         if isinstance(network, Path) and network.is_dir():
-            self._graph = GraphModel(network, options)
+            self._graph = IntegerRunner(network, options)
             self.input_bits, self.readout = self._graph.input_bits, self._graph.readout
             return
         self._path = network if isinstance(network, Path) else None

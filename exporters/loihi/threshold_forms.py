@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.console import Console
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.exporters.integers.model import choose
-from stl_deploy.exporters.integers.quantise import Quantised
+from stl_deploy.exporters.integers.quantise import Quantised, choose
 from stl_deploy.exporters.integers.real_weights import to_integers
 from stl_deploy.exporters.integers.scales import ThresholdForm
 from stl_deploy.exporters.integers.simulate import simulate

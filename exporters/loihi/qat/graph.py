@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.integers.model import choose
+from stl_deploy.exporters.integers.quantise import choose
 from stl_deploy.exporters.loihi.pixels import project_thresholds
 from stl_deploy.exporters.loihi.qat.fake_quant import LoihiLIF, WholeSynapse
 from stl_deploy.exporters.loihi.qat.network import plain_numbers, quantise_layers

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from stl_deploy.errors import InputError, UnsupportedError
+from stl_deploy.exporters.integer_runner import IntegerRunner, calibration
 from stl_deploy.exporters.integers.bounds import bounds
 from stl_deploy.exporters.integers.branches import refusals
 from stl_deploy.exporters.integers.graph import (
@@ -20,8 +21,8 @@ from stl_deploy.exporters.integers.graph import (
     PopulationNode,
     SumPoolNode,
 )
-from stl_deploy.exporters.integers.model import GraphModel, calibration, choose
 from stl_deploy.exporters.integers.net import STATE_TOP, IntegerNeuron
+from stl_deploy.exporters.integers.quantise import choose
 from stl_deploy.exporters.integers.real_weights import to_integers
 from stl_deploy.exporters.integers.simulate import simulate, whole_numbers
 from stl_deploy.exporters.integers.sums import adder
@@ -129,7 +130,7 @@ def test_integers_are_chosen_by_input_and_for_one_network() -> None:
     graph = choose(program, np.ones((1, 1, 2), F)).graph
     other = Builder((2,)).linear("fc", np.eye(2)).lif("b", 1.0).program()
     with pytest.raises(InputError, match="expected integers that spike in b; found a; name the graph"):
-        GraphModel(program, Options(), graph=graph).of(other)
+        IntegerRunner(program, Options(), graph=graph).of(other)
 
 
 def _agrees(program: Any, x: Any) -> Any:

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from stl_deploy.errors import InputError, UnsupportedError
-from stl_deploy.exporters.integers.model import choose
 from stl_deploy.exporters.integers.net import IntegerNeuron
+from stl_deploy.exporters.integers.quantise import choose
 from stl_deploy.exporters.integers.step import step_through
 from stl_deploy.exporters.loihi.qat.fake_quant import LoihiLIF, WholeSynapse
 from stl_deploy.exporters.loihi.qat.graph import QuantisedGraph
