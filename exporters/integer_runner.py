@@ -11,16 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.integers.graph import IntegerGraph
-from stl_deploy.exporters.integers.quantise import choose
-from stl_deploy.exporters.integers.real_weights import bits_of, to_integers
-from stl_deploy.exporters.integers.simulate import IntegerRun, simulate
-from stl_deploy.exporters.integers.store import NAME, read_integers
 from stl_deploy.exporters.targets import Network, Options, Runner
 from stl_deploy.graph.exact import input_grid, round_to_grid
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import Readout
 from stl_deploy.graph.run import NetworkInput, Result
+from stl_deploy.integers.graph import IntegerGraph
+from stl_deploy.integers.quantise import choose
+from stl_deploy.integers.real_weights import bits_of, to_integers
+from stl_deploy.integers.simulate import IntegerRun, simulate
+from stl_deploy.integers.store import NAME, read_integers
 
 CALIBRATION = 256
 """Samples of the input that integers are chosen by, where no others are given."""

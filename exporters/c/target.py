@@ -18,20 +18,20 @@ from stl_deploy.exporters.c.program import Program as CProgram
 from stl_deploy.exporters.c.render import render_plan
 from stl_deploy.exporters.c.synops import measured_synops
 from stl_deploy.exporters.integer_runner import IntegerRunner, calibration
-from stl_deploy.exporters.integers.bounds import bounds
-from stl_deploy.exporters.integers.branches import refusals
-from stl_deploy.exporters.integers.graph import IntegerGraph
-from stl_deploy.exporters.integers.net import STATE_SHIFT, STATE_TOP
-from stl_deploy.exporters.integers.quantise import choose
-from stl_deploy.exporters.integers.real_weights import to_integers
-from stl_deploy.exporters.integers.rounding import rounded
-from stl_deploy.exporters.integers.simulate import IntegerRun
-from stl_deploy.exporters.integers.store import NAME, About
 from stl_deploy.exporters.targets import Format, Network, Options
 from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Node, Program
 from stl_deploy.graph.readout import readout_of
 from stl_deploy.graph.show import Row
+from stl_deploy.integers.bounds import bounds
+from stl_deploy.integers.branches import refusals
+from stl_deploy.integers.graph import IntegerGraph
+from stl_deploy.integers.net import STATE_SHIFT, STATE_TOP
+from stl_deploy.integers.quantise import choose
+from stl_deploy.integers.real_weights import to_integers
+from stl_deploy.integers.rounding import rounded
+from stl_deploy.integers.simulate import IntegerRun
+from stl_deploy.integers.store import NAME, About
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -18,10 +18,6 @@ from numpy.typing import NDArray
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.integer_runner import CALIBRATION, IntegerRunner, calibration, on_grid, one_input
-from stl_deploy.exporters.integers.real_weights import to_integers
-from stl_deploy.exporters.integers.rounding import rounded
-from stl_deploy.exporters.integers.scales import ThresholdForm
-from stl_deploy.exporters.integers.simulate import IntegerRun
 from stl_deploy.exporters.loihi.chip_check import check_chip
 from stl_deploy.exporters.loihi.chips import load_chips
 from stl_deploy.exporters.loihi.export import LoihiRun, by_node, export_netx
@@ -39,6 +35,10 @@ from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import Readout
 from stl_deploy.graph.run import NetworkInput, Result
 from stl_deploy.graph.show import Row, taps
+from stl_deploy.integers.real_weights import to_integers
+from stl_deploy.integers.rounding import rounded
+from stl_deploy.integers.scales import ThresholdForm
+from stl_deploy.integers.simulate import IntegerRun
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

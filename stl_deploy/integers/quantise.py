@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.integers.branches import values
-from stl_deploy.exporters.integers.building import Build, Fit
-from stl_deploy.exporters.integers.graph import IntegerGraph, IntegerOutput
-from stl_deploy.exporters.integers.real_weights import to_integers
-from stl_deploy.exporters.integers.scales import ThresholdForm
 from stl_deploy.graph.exact import input_grid
 from stl_deploy.graph.program import Doubles, Input, Node, Program
 from stl_deploy.graph.run import run
+from stl_deploy.integers.branches import values
+from stl_deploy.integers.building import Build, Fit
+from stl_deploy.integers.graph import IntegerGraph, IntegerOutput
+from stl_deploy.integers.real_weights import to_integers
+from stl_deploy.integers.scales import ThresholdForm
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from stl_deploy.exporters.integer_runner import IntegerRunner
-from stl_deploy.exporters.integers.branches import refusals
 from stl_deploy.exporters.targets import Options
 from stl_deploy.fold.merge_scales import merge_scales
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Source
 from stl_deploy.graph.run import run
+from stl_deploy.integers.branches import refusals
 from tests.exporters.loihi.programs import Builder
 from tests.graph.nets import bare, chain, full, graph, lif
 

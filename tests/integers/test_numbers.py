@@ -10,9 +10,15 @@ import pytest
 
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.integer_runner import IntegerRunner, calibration
-from stl_deploy.exporters.integers.bounds import bounds
-from stl_deploy.exporters.integers.branches import refusals
-from stl_deploy.exporters.integers.graph import (
+from stl_deploy.exporters.loihi.ranges import measure_ranges
+from stl_deploy.exporters.loihi.weights import lava_synapse
+from stl_deploy.exporters.targets import Options
+from stl_deploy.graph.lower import lower
+from stl_deploy.graph.program import Node, Reshape, Source
+from stl_deploy.graph.run import run
+from stl_deploy.integers.bounds import bounds
+from stl_deploy.integers.branches import refusals
+from stl_deploy.integers.graph import (
     ConvNode,
     GainNode,
     IntegerGraph,
@@ -21,17 +27,11 @@ from stl_deploy.exporters.integers.graph import (
     PopulationNode,
     SumPoolNode,
 )
-from stl_deploy.exporters.integers.net import STATE_TOP, IntegerNeuron
-from stl_deploy.exporters.integers.quantise import choose
-from stl_deploy.exporters.integers.real_weights import to_integers
-from stl_deploy.exporters.integers.simulate import simulate, whole_numbers
-from stl_deploy.exporters.integers.sums import adder
-from stl_deploy.exporters.loihi.ranges import measure_ranges
-from stl_deploy.exporters.loihi.weights import lava_synapse
-from stl_deploy.exporters.targets import Options
-from stl_deploy.graph.lower import lower
-from stl_deploy.graph.program import Node, Reshape, Source
-from stl_deploy.graph.run import run
+from stl_deploy.integers.net import STATE_TOP, IntegerNeuron
+from stl_deploy.integers.quantise import choose
+from stl_deploy.integers.real_weights import to_integers
+from stl_deploy.integers.simulate import simulate, whole_numbers
+from stl_deploy.integers.sums import adder
 from tests.exporters.loihi.nets import chain as net
 from tests.exporters.loihi.nets import dense, neuron
 from tests.exporters.loihi.programs import Builder, F
