@@ -12,9 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stl_deploy.errors import InputError
-
-DT = 1e-4
-"""The time step written in our graphs: what snnTorch assumes, and close to every reader's default."""
+from stl_deploy.graph.program import DT
 
 _NEIGHBOURS = 64
 
