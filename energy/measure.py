@@ -40,6 +40,7 @@ from stl_deploy.energy.prices.price_list import PriceList
 from stl_deploy.graph.program import Input, Neuron, Program, is_max_pool
 from stl_deploy.graph.run import CHUNK, match_inputs
 from stl_deploy.graph.segments import is_loop, segments
+from stl_deploy.graph.takes import NIR_NODES, require_taken
 
 SCHEMA_VERSION = 2
 DEFAULT_PRICES = (
@@ -175,9 +176,10 @@ def measure_energy(
     chip: where the network's neurons stand, for lists that price messages and hops between cores. step_time: chip to
     the seconds of one measured step, instead of the predicted one. notes: further assumptions, one sentence each.
     Raises InputError if x does not fit the network or contradicts the coding, or the twin is of another
-    topology; ConfigError for a bad price list.
+    topology; ConfigError for a bad price list; UnsupportedError for a node of a kind that is not counted.
     """
     check_step_times(step_time)
+    require_taken(program, NIR_NODES, "energy")
     lists = _load(prices)
     arrays = match_inputs(program, x)
     coding = resolve_coding(program, arrays.values(), input_coding)
