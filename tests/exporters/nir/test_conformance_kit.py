@@ -113,7 +113,9 @@ def test_the_verb_writes_both_tables_and_fails_for_a_reader_that_differs(
 ) -> None:
     command = " ".join(script(tmp_path, "np.savez(output, y=np.zeros((16, 3, 6), np.float32))"))
     arguments = ["nir-conformance", "--reader", command, "--level", "time", "-o", str(tmp_path / "out"), "--json"]
-    assert main(arguments) == 1
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 1
     told = json.loads(capsys.readouterr().out)
     assert told == json.loads((tmp_path / "out" / "nir-conformance.json").read_text())
     assert not told["conforms"]
