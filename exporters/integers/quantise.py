@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy.exporters.integers.bounds import require_sums
 from stl_deploy.exporters.integers.branches import values
 from stl_deploy.exporters.integers.building import Build, Fit
 from stl_deploy.exporters.integers.graph import IntegerGraph, IntegerOutput
+from stl_deploy.exporters.integers.net import WIDE
 from stl_deploy.exporters.integers.real_weights import to_integers
 from stl_deploy.exporters.integers.scales import ThresholdForm
 from stl_deploy.graph.program import Doubles, Input, Node, Program
@@ -46,6 +48,7 @@ def quantise(
 
     largest: magnitude that the input never exceeds (None: what calibration shows, at least 1/input_scale).
     thresholds: ``per-neuron``, or ``folded``: one for each population.
+    Sums are wide: nothing wraps (`stl_deploy.exporters.integers.net.WIDE`).
     Raises UnsupportedError for what integers cannot hold, InputError for input off the grid.
     """
     known = values(program, input_scale)
@@ -57,7 +60,9 @@ def quantise(
     for node in program.nodes:
         if not isinstance(node, Input):
             build.add(node)
-    return Quantised(IntegerGraph(_in_order(build.nodes)), tuple(build.fits), build.scales)
+    graph = IntegerGraph(_in_order(build.nodes), WIDE)
+    require_sums(graph)
+    return Quantised(graph, tuple(build.fits), build.scales)
 
 
 def _in_order(nodes: Iterable[Node]) -> tuple[Node, ...]:
