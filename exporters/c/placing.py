@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from stl_deploy.exporters.c.memory import Buffer, Share, Table, narrowest, table_type
 from stl_deploy.exporters.c.names import identifiers, in_comment
 from stl_deploy.exporters.c.plan import Order, Plan, Recorded, Step, Value, channels_last
-from stl_deploy.exporters.integers.bounds import bounds, require_sums
-from stl_deploy.exporters.integers.graph import (
+from stl_deploy.graph.program import Node, Reshape, Source
+from stl_deploy.integers.bounds import bounds, require_sums
+from stl_deploy.integers.graph import (
     ConvNode,
     DelayNode,
     DenseNode,
@@ -26,7 +27,6 @@ from stl_deploy.exporters.integers.graph import (
     SumPoolNode,
     Weighted,
 )
-from stl_deploy.graph.program import Node, Reshape, Source
 
 _KINDS: dict[type[Node], str] = {
     IntegerInput: "input",

@@ -11,7 +11,7 @@ where u keeps nothing and v keeps a power of two or nothing. There 64·a, its wr
 so exact, or it is rounded to a number past v's limit, and v is put at its limit as it would be for the exact one.
 
 That is Loihi's accumulator. With the wide one, u stops at its limits instead of wrapping, both limits lie higher (see
-`stl_deploy.exporters.integers.net.Accumulator`), and float32 is used only where bounds keep v below 2^24.
+`stl_deploy.integers.net.Accumulator`), and float32 is used only where bounds keep v below 2^24.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.integers.net import DECAY_ONE, LOIHI, STATE_SHIFT, STATE_TOP, Accumulator, IntegerNeuron, Ints
+from stl_deploy.integers.net import DECAY_ONE, LOIHI, STATE_SHIFT, STATE_TOP, Accumulator, IntegerNeuron, Ints
 
 Floats = NDArray[Any]
 """Whole numbers in float32 or float64."""
@@ -52,7 +52,7 @@ def step_through(
 ) -> None:
     """Write spikes ``[T, B, *shape]`` for synaptic sums of the same shape, from rest or ``state``; bias broadcasts.
 
-    sums: as `stl_deploy.exporters.integers.sums` gives them; they are overwritten. bound: what they do not exceed.
+    sums: as `stl_deploy.integers.sums` gives them; they are overwritten. bound: what they do not exceed.
     """
     reach, offset = bound << STATE_SHIFT, 0 if bias is None else int(np.abs(bias).max(initial=0)) << STATE_SHIFT
     least = int(np.min(neuron.i_decay))

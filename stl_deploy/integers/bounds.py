@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.exporters.integers.graph import (
+from stl_deploy.graph.program import Node, Reshape
+from stl_deploy.integers.graph import (
     ConvNode,
     DelayNode,
     DenseNode,
@@ -21,8 +22,7 @@ from stl_deploy.exporters.integers.graph import (
     PopulationNode,
     SumPoolNode,
 )
-from stl_deploy.exporters.integers.net import WIDE, Ints
-from stl_deploy.graph.program import Node, Reshape
+from stl_deploy.integers.net import WIDE, Ints
 
 Interval = tuple[int, int]
 _ANYTHING: Interval = (1 - WIDE.v_top, WIDE.v_top - 1)

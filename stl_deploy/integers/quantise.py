@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.integers.bounds import require_sums
-from stl_deploy.exporters.integers.branches import values
-from stl_deploy.exporters.integers.building import Build, Fit
-from stl_deploy.exporters.integers.graph import IntegerGraph, IntegerOutput
-from stl_deploy.exporters.integers.net import WIDE
-from stl_deploy.exporters.integers.real_weights import to_integers
-from stl_deploy.exporters.integers.scales import ThresholdForm
+from stl_deploy.graph.exact import input_grid
 from stl_deploy.graph.program import Doubles, Input, Node, Program
 from stl_deploy.graph.run import run
+from stl_deploy.integers.bounds import require_sums
+from stl_deploy.integers.branches import values
+from stl_deploy.integers.building import Build, Fit
+from stl_deploy.integers.graph import IntegerGraph, IntegerOutput
+from stl_deploy.integers.net import WIDE
+from stl_deploy.integers.real_weights import to_integers
+from stl_deploy.integers.scales import ThresholdForm
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +49,7 @@ def quantise(
 
     largest: magnitude that the input never exceeds (None: what calibration shows, at least 1/input_scale).
     thresholds: ``per-neuron``, or ``folded``: one for each population.
-    Sums are wide: nothing wraps (`stl_deploy.exporters.integers.net.WIDE`).
+    Sums are wide: nothing wraps (`stl_deploy.integers.net.WIDE`).
     Raises UnsupportedError for what integers cannot hold, InputError for input off the grid.
     """
     known = values(program, input_scale)
@@ -63,6 +64,15 @@ def quantise(
     graph = IntegerGraph(_in_order(build.nodes), WIDE)
     require_sums(graph)
     return Quantised(graph, tuple(build.fits), build.scales)
+
+
+def choose(program: Program, x: NDArray[Any], thresholds: ThresholdForm = "per-neuron") -> Quantised:
+    """Integers for a Program by calibration input ``x`` ``[T, B, *shape]``, on the grid that its metadata declare."""
+    grid = input_grid(program.metadata)
+    if grid is None:
+        return quantise(program, x, thresholds=thresholds)
+    scale = 2.0**grid.fraction_bits
+    return quantise(program, x, input_scale=scale, largest=grid.bound, thresholds=thresholds)
 
 
 def _in_order(nodes: Iterable[Node]) -> tuple[Node, ...]:
