@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Node, Reshape, Shape
 from stl_deploy.graph.threads import map_samples
-from stl_deploy.integers.bounds import Bounds, bounds
+from stl_deploy.integers.bounds import Bounds, bounds, require_sums
 from stl_deploy.integers.graph import (
     ConvNode,
     DelayNode,
@@ -29,7 +29,7 @@ from stl_deploy.integers.graph import (
     PopulationNode,
     SumPoolNode,
 )
-from stl_deploy.integers.net import STATE_SHIFT, Conv, Dense, IntegerNeuron, Ints
+from stl_deploy.integers.net import STATE_SHIFT, Accumulator, Conv, Dense, IntegerNeuron, Ints
 from stl_deploy.integers.step import State, currents, potentials, step_through
 from stl_deploy.integers.sums import adder
 
@@ -51,7 +51,8 @@ class IntegerRun:
 def simulate(graph: IntegerGraph, x: Values, *, record: bool = False) -> IntegerRun:
     """Run whole numbers ``x`` ``[T, B, *input shape]``.
 
-    Raises InputError if x does not fit the graph, holds fractions, or leaves the range the graph is made for.
+    Raises InputError if x does not fit the graph, holds fractions, or leaves the range the graph is made for;
+    UnsupportedError if sums could leave 32 bits.
     """
     names = [node.name for node in graph.populations] if record else []
     found = values_of(graph, x, [*names, graph.output.name])
@@ -61,6 +62,7 @@ def simulate(graph: IntegerGraph, x: Values, *, record: bool = False) -> Integer
 def values_of(graph: IntegerGraph, x: Values, keep: Collection[str]) -> dict[str, Values]:
     """What some nodes put out, ``[T, B, *shape]``; raises as `simulate`."""
     x = check_input(graph.input, x)
+    require_sums(graph)
     widest = max(math.prod(node.shape) for node in graph.nodes)
     run = _stepped if graph.delayed else _at_once
     steps, samples = x.shape[:2]
@@ -102,7 +104,9 @@ def _at_once(graph: IntegerGraph, x: Ints, keep: Collection[str]) -> dict[str, V
             left[source.node] += 1
     for node in graph.nodes:
         if not isinstance(node, IntegerInput):
-            values[node.name] = evaluate(node, [values[source.node] for source in node.sources], known)
+            values[node.name] = evaluate(
+                node, [values[source.node] for source in node.sources], known, graph.accumulator
+            )
         for source in node.sources:
             left[source.node] -= 1
             if not left[source.node] and source.node not in keep:
@@ -124,14 +128,20 @@ def _stepped(graph: IntegerGraph, x: Ints, keep: Collection[str]) -> dict[str, V
                     else values[source.node]
                     for source in node.sources
                 ]
-                values[node.name] = evaluate(node, arriving, known, states[node.name])
+                values[node.name] = evaluate(node, arriving, known, graph.accumulator, states[node.name])
         before = values
         for name in keep:
             kept[name].append(values[name])
     return {name: np.concatenate(parts) for name, parts in kept.items()}
 
 
-def evaluate(node: Node, arriving: Sequence[Values], known: Mapping[str, Bounds], state: State | None = None) -> Values:
+def evaluate(
+    node: Node,
+    arriving: Sequence[Values],
+    known: Mapping[str, Bounds],
+    accumulator: Accumulator,
+    state: State | None = None,
+) -> Values:
     """A node's values from its sources' ``[T, B, ...]``; state: what it keeps from the steps before (None: rest)."""
     x = arriving[0]
     for other in arriving[1:]:
@@ -140,7 +150,7 @@ def evaluate(node: Node, arriving: Sequence[Values], known: Mapping[str, Bounds]
         case DenseNode():
             return _with_bias(adder(Dense(weight=node.weight), x)(x), node.bias, 1)
         case ConvNode():
-            return _conv(node, x)
+            return _conv(node, x, accumulator)
         case GainNode():
             return x.astype(np.int32) * node.weight
         case SumPoolNode():
@@ -153,10 +163,11 @@ def evaluate(node: Node, arriving: Sequence[Values], known: Mapping[str, Bounds]
             x = x.astype(np.int32) if x.dtype.kind != "f" or state is not None else x
             spikes = np.empty(x.shape, np.uint8)
             low, high = known[node.name].sums
-            step_through(node.neuron, x, node.bias, spikes, bound=max(-low, high), state=state)
+            bound = max(-low, high)
+            step_through(node.neuron, x, node.bias, spikes, bound=bound, state=state, accumulator=accumulator)
             return spikes
         case IntegratorNode():
-            return _integrate(node, x, state)
+            return _integrate(node, x, accumulator, state)
     assert isinstance(node, IntegerOutput)
     return x
 
@@ -167,7 +178,7 @@ def _with_bias(total: Values, bias: Ints | None, axes: int) -> Values:
     return total.astype(np.int32) + bias.reshape(-1, *(1,) * (axes - 1))
 
 
-def _conv(node: ConvNode, x: Values) -> Values:
+def _conv(node: ConvNode, x: Values, accumulator: Accumulator) -> Values:
     frames = x.reshape(*x.shape[:2], *node.input_shape)
     if any(before or after for before, after in node.padding):
         frames = np.pad(frames, [(0, 0)] * 3 + list(node.padding))
@@ -178,7 +189,7 @@ def _conv(node: ConvNode, x: Values) -> Values:
         dilation=node.dilation,
         groups=node.groups,
     )
-    total = _with_bias(adder(layer, frames)(frames), node.bias, 3)
+    total = _with_bias(adder(layer, frames, wraps=accumulator.wraps)(frames), node.bias, 3)
     return total.reshape(*x.shape[:2], *node.shape)
 
 
@@ -206,9 +217,9 @@ def _delay(node: DelayNode, x: Values, state: State | None) -> Values:
     return delayed
 
 
-def _integrate(node: IntegratorNode, x: Values, state: State | None) -> Values:
+def _integrate(node: IntegratorNode, x: Values, accumulator: Accumulator, state: State | None) -> Values:
     filtered = IntegerNeuron(v_decay=node.v_decay, threshold=np.zeros((), np.int32), i_decay=node.i_decay)
-    drive = currents(filtered, x.astype(np.int32), np.float64, wraps=True, state=state)
+    drive = currents(filtered, x.astype(np.int32), np.float64, accumulator, state=state)
     if node.bias is not None:
         drive = drive + (node.bias << STATE_SHIFT)
-    return potentials(node.v_decay, drive, state=state).astype(np.int32)
+    return potentials(node.v_decay, drive, state=state, limit=accumulator.v_top).astype(np.int32)
