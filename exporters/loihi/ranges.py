@@ -35,6 +35,6 @@ def measure_ranges(net: IntegerNet, x: NDArray[Any]) -> tuple[LayerRange, ...]:
 def _range(key: str, layer: SpikingLayer, x: NDArray[Any], bounds: Bounds) -> LayerRange:
     synapse = lava_synapse(layer)
     add_up = adder(synapse, x)
-    sums = (add_up(x[:, part]) for part in blocks(synapse, x))
+    sums = (add_up(x[:, part]) for part in blocks(synapse.shape, x))
     worst = worst_sums(synapse, bounds)
     return population_range(layer.node or key, key, layer.neuron, bias_of(layer), worst, x.shape[0], sums)

@@ -55,7 +55,7 @@ def run_layer(layer: SpikingLayer, x: NDArray[Any]) -> Spikes:
     synapse = lava_synapse(layer)
     add_up = adder(synapse, x)
     spikes = np.empty((*x.shape[:2], *layer.shape), np.uint8)
-    for part in blocks(synapse, x):
+    for part in blocks(synapse.shape, x):
         step_through(layer.neuron, add_up(x[:, part]), bias, spikes[:, part], bound=add_up.bound)
     return spikes
 

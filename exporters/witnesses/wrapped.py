@@ -86,7 +86,7 @@ def _run_layer(layer: SpikingLayer, x: NDArray[Any]) -> Spikes:
     added = 0 if bias is None else bias.astype(np.int64) << STATE_SHIFT
     threshold = neuron.threshold.astype(np.int64) << STATE_SHIFT
     spikes = np.empty((*x.shape[:2], *layer.shape), np.uint8)
-    for part in blocks(synapse, x):
+    for part in blocks(synapse.shape, x):
         sums = add_up(x[:, part]).astype(np.int64) << STATE_SHIFT
         u, v = np.zeros(sums.shape[1:], np.int64), np.zeros(sums.shape[1:], np.int64)
         for now, fired in zip(sums, spikes[:, part], strict=True):
