@@ -28,7 +28,7 @@ from stl_deploy.graph.threads import map_parts
 from stl_deploy.integers.net import DECAY_ONE, MAX_BIAS, MAX_THRESHOLD, IntegerNeuron, Ints
 
 ThresholdForm = Literal["folded", "per-neuron", "per-layer", "projected", "unrolled"]
-"""The last two are folded, after `stl_deploy.exporters.loihi.pixels` has made the thresholds foldable."""
+"""The last two are folded, after `stl_deploy.exporters.netx.pixels` has made the thresholds foldable."""
 
 WEIGHT_TOP = 127
 """8-bit weights with sign: netx doubles them at exponent -1 and loses nothing."""
@@ -168,7 +168,7 @@ def _counted(differing: Callable[[Candidate, slice], int], part: slice, candidat
 
 
 def is_whole(real: RealPopulation) -> bool:
-    """Whether the layer needs no rounding at all: `stl_deploy.exporters.loihi.qat.fake_quant` trains such layers."""
+    """Whether the layer needs no rounding at all: `stl_deploy.exporters.netx.qat.fake_quant` trains such layers."""
     neuron, theta = real.neuron, real.theta.flat[0]
     parts = [*real.weights, *real.also_whole, real.theta] + ([] if real.bias is None else [real.bias])
     return (

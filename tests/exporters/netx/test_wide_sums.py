@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from stl_deploy._util.console import Console
-from stl_deploy.exporters.loihi.target import CHIPS, Netx, NetxOptions
+from stl_deploy.exporters.netx.target import CHIPS, Netx, NetxOptions
 from stl_deploy.graph.program import Program
 from stl_deploy.pipeline.check import check
-from tests.exporters.loihi.programs import Builder, F
+from tests.exporters.netx.programs import Builder, F
 
 
 def all_ones(inputs: int) -> Program:

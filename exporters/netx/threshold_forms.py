@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.console import Console
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.exporters.loihi.export import LoihiRun, simulate_loihi
-from stl_deploy.exporters.loihi.pixels import per_pixel
-from stl_deploy.exporters.loihi.quantise import LoihiModel, quantise
-from stl_deploy.exporters.loihi.structure import refusals
+from stl_deploy.exporters.netx.export import LoihiRun, simulate_loihi
+from stl_deploy.exporters.netx.pixels import per_pixel
+from stl_deploy.exporters.netx.quantise import LoihiModel, quantise
+from stl_deploy.exporters.netx.structure import refusals
 from stl_deploy.graph.accuracy import accuracy
 from stl_deploy.graph.compare import Tally
 from stl_deploy.graph.exact import input_scale

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from stl_deploy.errors import InputError, UnsupportedError
-from stl_deploy.exporters.loihi.net import ConvLayer, FlattenLayer, InputLayer, IntegerNet
-from stl_deploy.exporters.loihi.weights import stored_weights
+from stl_deploy.exporters.netx.net import ConvLayer, FlattenLayer, InputLayer, IntegerNet
+from stl_deploy.exporters.netx.weights import stored_weights
 from stl_deploy.integers.net import IntegerNeuron
-from tests.exporters.loihi.nets import chain, dense, neuron
+from tests.exporters.netx.nets import chain, dense, neuron
 
 ONE = neuron(2048, 5)
 

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from stl_deploy.exporters.loihi.net import IntegerNet
-from stl_deploy.exporters.loihi.structure import SynapseStage, structure
-from stl_deploy.exporters.loihi.weights import lava_synapse
+from stl_deploy.exporters.netx.net import IntegerNet
+from stl_deploy.exporters.netx.structure import SynapseStage, structure
+from stl_deploy.exporters.netx.weights import lava_synapse
 from stl_deploy.graph.exact import input_grid
 from stl_deploy.graph.findings import Finding
 from stl_deploy.graph.program import Program

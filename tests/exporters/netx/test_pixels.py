@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.exporters.loihi import pixels
-from stl_deploy.exporters.loihi.export import export_netx, simulate_loihi
-from stl_deploy.exporters.loihi.net import DenseLayer
-from stl_deploy.exporters.loihi.pixels import per_pixel, project_thresholds, unroll
-from stl_deploy.exporters.loihi.quantise import quantise
-from stl_deploy.exporters.loihi.target import model_of_file
-from stl_deploy.exporters.loihi.threshold_forms import compare_forms, quantise_forms
+from stl_deploy.exporters.netx import pixels
+from stl_deploy.exporters.netx.export import export_netx, simulate_loihi
+from stl_deploy.exporters.netx.net import DenseLayer
+from stl_deploy.exporters.netx.pixels import per_pixel, project_thresholds, unroll
+from stl_deploy.exporters.netx.quantise import quantise
+from stl_deploy.exporters.netx.target import model_of_file
+from stl_deploy.exporters.netx.threshold_forms import compare_forms, quantise_forms
 from stl_deploy.graph.program import Neuron
 from stl_deploy.graph.run import run
-from tests.exporters.loihi.programs import Builder, conv_net, events
+from tests.exporters.netx.programs import Builder, conv_net, events
 
 
 def test_unrolling_changes_no_spike_of_the_graph() -> None:

@@ -25,8 +25,8 @@ from stl_deploy.config.schema import (
     ResidualSpec,
     RunConfig,
 )
-from stl_deploy.exporters.loihi.qat.fake_quant import LoihiLIF, WholeReadout, WholeSynapse
-from stl_deploy.exporters.loihi.structure import check_neuron, refusals
+from stl_deploy.exporters.netx.qat.fake_quant import LoihiLIF, WholeReadout, WholeSynapse
+from stl_deploy.exporters.netx.structure import check_neuron, refusals
 from stl_deploy.graph.program import Conv, Doubles, Input, Linear, Neuron, Node, Program, is_max_pool
 from stl_deploy.integers.branches import Branches, Leaf, Value, branches, values
 from stl_deploy.integers.graph import PopulationNode

@@ -7,9 +7,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.loihi.net import IntegerNet, SpikingLayer
-from stl_deploy.exporters.loihi.simulate import Spikes, bias_of, on_samples, run_layer, through
-from stl_deploy.exporters.loihi.weights import lava_synapse
+from stl_deploy.exporters.netx.net import IntegerNet, SpikingLayer
+from stl_deploy.exporters.netx.simulate import Spikes, bias_of, on_samples, run_layer, through
+from stl_deploy.exporters.netx.weights import lava_synapse
 from stl_deploy.integers.ranges import Bounds, LayerRange, population_range, worst_sums
 from stl_deploy.integers.sums import adder, blocks
 

@@ -1,7 +1,7 @@
 """Lava-dl's network exchange files (``.net``, HDF5), written and read through h5py alone.
 
 Inside the file: weights in torch order, per-neuron conv thresholds and biases in Lava's
-``(W, H, C)`` order, everything else as `stl_deploy.exporters.loihi.net` has it. The NIR name of
+``(W, H, C)`` order, everything else as `stl_deploy.exporters.netx.net` has it. The NIR name of
 a layer is kept as the HDF5 attribute ``node`` and the grid of real input as ``fraction_bits``, which netx does not
 look at.
 """
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError, UnsupportedError
-from stl_deploy.exporters.loihi.net import (
+from stl_deploy.exporters.netx.net import (
     MAX_DELAY,
     MAX_MIXED_WEIGHT,
     MIN_WEIGHT,
@@ -29,7 +29,7 @@ from stl_deploy.exporters.loihi.net import (
     layer_key,
     shape_behind,
 )
-from stl_deploy.exporters.loihi.records import Record, open_layers
+from stl_deploy.exporters.netx.records import Record, open_layers
 from stl_deploy.graph.exact import MANTISSA_BITS
 from stl_deploy.graph.io.hdf5 import whole_hdf5
 from stl_deploy.integers.net import IntegerNeuron, Ints, Pair, Shape

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from stl_deploy._util.console import Console
 from stl_deploy.errors import InputError, UnsupportedError
-from stl_deploy.exporters.loihi.export import export_netx
-from stl_deploy.exporters.loihi.ranges import measure_ranges
-from stl_deploy.exporters.loihi.target import Loihi, Netx, NetxOptions
-from tests.exporters.loihi.nets import chain, dense, neuron, random_case
-from tests.exporters.loihi.programs import Builder, F
+from stl_deploy.exporters.netx.export import export_netx
+from stl_deploy.exporters.netx.ranges import measure_ranges
+from stl_deploy.exporters.netx.target import Loihi, Netx, NetxOptions
+from tests.exporters.netx.nets import chain, dense, neuron, random_case
+from tests.exporters.netx.programs import Builder, F
 
 
 def test_by_hand() -> None:

@@ -1,6 +1,6 @@
 """Record what real Lava does with the networks of `nets.py` into golden/.
 
-python -m tests.exporters.loihi.record_golden      (Lava's side environment must be there; some ten minutes)
+python -m tests.exporters.netx.record_golden      (Lava's side environment must be there; some ten minutes)
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.lava.process import WORKER
-from stl_deploy.exporters.loihi.netx import write_netx
-from tests.exporters.loihi.golden import FOLDER, pack
-from tests.exporters.loihi.nets import Case, random_case, special_cases
+from stl_deploy.exporters.netx.netx import write_netx
+from tests.exporters.netx.golden import FOLDER, pack
+from tests.exporters.netx.nets import Case, random_case, special_cases
 
 RANDOM_CASES = 40
 LONG_CASES = range(40, 200)

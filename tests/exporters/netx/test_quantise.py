@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 
 from stl_deploy.errors import InputError, ParityError, UnsupportedError
-from stl_deploy.exporters.loihi import export
-from stl_deploy.exporters.loihi.export import export_netx, simulate_loihi
-from stl_deploy.exporters.loihi.net import ConvLayer, DenseLayer, IntegerNet
-from stl_deploy.exporters.loihi.netx import read_netx
-from stl_deploy.exporters.loihi.quantise import quantise
-from stl_deploy.exporters.loihi.simulate import simulate
-from stl_deploy.exporters.loihi.structure import refusals
+from stl_deploy.exporters.netx import export
+from stl_deploy.exporters.netx.export import export_netx, simulate_loihi
+from stl_deploy.exporters.netx.net import ConvLayer, DenseLayer, IntegerNet
+from stl_deploy.exporters.netx.netx import read_netx
+from stl_deploy.exporters.netx.quantise import quantise
+from stl_deploy.exporters.netx.simulate import simulate
+from stl_deploy.exporters.netx.structure import refusals
 from stl_deploy.graph.program import Delay, Neuron, Program, Scale, Source, Synapse
 from stl_deploy.graph.run import run
 from stl_deploy.integers import scales
-from tests.exporters.loihi.programs import Builder, F, conv_net, events
+from tests.exporters.netx.programs import Builder, F, conv_net, events
 
 FORMS: tuple[scales.ThresholdForm, ...] = ("folded", "per-neuron", "per-layer")
 

@@ -16,8 +16,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.loihi.chips import Chip
-from stl_deploy.exporters.loihi.structure import FlattenStage, PoolStage, SynapseStage, structure
+from stl_deploy.exporters.netx.chips import Chip
+from stl_deploy.exporters.netx.structure import FlattenStage, PoolStage, SynapseStage, structure
 from stl_deploy.graph.placement import PlacedCore, Placement
 from stl_deploy.graph.program import Conv, Linear, Pool, Program
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.loihi.net import IntegerNet
-from stl_deploy.exporters.loihi.netx import read_netx
+from stl_deploy.exporters.netx.net import IntegerNet
+from stl_deploy.exporters.netx.netx import read_netx
 
 FOLDER = Path(__file__).parent / "golden"
 

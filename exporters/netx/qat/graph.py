@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.loihi.pixels import project_thresholds
-from stl_deploy.exporters.loihi.qat.fake_quant import LoihiLIF, WholeSynapse
-from stl_deploy.exporters.loihi.qat.network import plain_numbers, quantise_layers
-from stl_deploy.exporters.loihi.structure import check_kind
+from stl_deploy.exporters.netx.pixels import project_thresholds
+from stl_deploy.exporters.netx.qat.fake_quant import LoihiLIF, WholeSynapse
+from stl_deploy.exporters.netx.qat.network import plain_numbers, quantise_layers
+from stl_deploy.exporters.netx.structure import check_kind
 from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Node, Output, Pool, Program, is_max_pool
 from stl_deploy.integers.quantise import choose
 from stl_deploy.nn.layer_graph import LayerGraph
@@ -27,7 +27,7 @@ from stl_deploy.nn.neuron import LI, LIF
 class QuantisedGraph(nn.Module):
     """A network in Loihi's whole numbers, ``[T, B, *shape]`` to the output of every step ``[T, B, *shape]``.
 
-    program: what integers and `stl_deploy.exporters.loihi.qat.network` can hold; calibration: input
+    program: what integers and `stl_deploy.exporters.netx.qat.network` can hold; calibration: input
     ``[T, B, *shape]`` that the first integers are chosen on. In training mode gradients reach every weight and
     threshold (see `fake_quant`); in eval mode spikes are those of the integers. Raises UnsupportedError where integers
     or these layers cannot hold the program, InputError for input off its grid.

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.loihi.net import ConvLayer, FlattenLayer, InputLayer, IntegerNet, SpikingLayer, layer_key
-from stl_deploy.exporters.loihi.weights import lava_synapse
+from stl_deploy.exporters.netx.net import ConvLayer, FlattenLayer, InputLayer, IntegerNet, SpikingLayer, layer_key
+from stl_deploy.exporters.netx.weights import lava_synapse
 from stl_deploy.graph.threads import map_samples
 from stl_deploy.integers.net import DECAY_ONE, MAX_BIAS, MIN_BIAS, Ints
 from stl_deploy.integers.simulate import IntegerRun, whole_numbers

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.loihi.net import (
+from stl_deploy.exporters.netx.net import (
     ConvLayer,
     DenseLayer,
     FlattenLayer,
@@ -21,9 +21,9 @@ from stl_deploy.exporters.loihi.net import (
     SpikingLayer,
     layer_key,
 )
-from stl_deploy.exporters.loihi.pixels import project_thresholds, unroll
-from stl_deploy.exporters.loihi.simulate import VALUES_AT_ONCE, Spikes, run_layer
-from stl_deploy.exporters.loihi.structure import FlattenStage, PoolStage, SynapseStage, structure
+from stl_deploy.exporters.netx.pixels import project_thresholds, unroll
+from stl_deploy.exporters.netx.simulate import VALUES_AT_ONCE, Spikes, run_layer
+from stl_deploy.exporters.netx.structure import FlattenStage, PoolStage, SynapseStage, structure
 from stl_deploy.graph.program import Doubles, Floats, Linear, Node, Program, Shape
 from stl_deploy.graph.run import run
 from stl_deploy.graph.threads import map_samples

@@ -2,7 +2,7 @@
 
 Everything is in torch's order: shapes ``(C, H, W)``, dense weights ``[out, in]``, kernels
 ``[C_out, C_in/groups, kh, kw]``. Lava's own ``(W, H, C)`` order exists only inside the file
-(`stl_deploy.exporters.loihi.netx`). A network that can be constructed is one that netx runs:
+(`stl_deploy.exporters.netx.netx`). A network that can be constructed is one that netx runs:
 `IntegerNet` checks shapes (InputError) and widths (UnsupportedError) of every layer.
 
 Widths (Lava 0.10, ``lava.proc.lif`` and ``lava.utils.weightutils``): weight 8 bits and sign, bias 13 bits,

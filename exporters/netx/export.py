@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import ParityError
-from stl_deploy.exporters.loihi.net import same_net
-from stl_deploy.exporters.loihi.netx import read_netx, write_netx
-from stl_deploy.exporters.loihi.quantise import LoihiModel, quantise
-from stl_deploy.exporters.loihi.ranges import measure_ranges
-from stl_deploy.exporters.loihi.simulate import Spikes, simulate
+from stl_deploy.exporters.netx.net import same_net
+from stl_deploy.exporters.netx.netx import read_netx, write_netx
+from stl_deploy.exporters.netx.quantise import LoihiModel, quantise
+from stl_deploy.exporters.netx.ranges import measure_ranges
+from stl_deploy.exporters.netx.simulate import Spikes, simulate
 from stl_deploy.graph.kernels import apply
 from stl_deploy.graph.program import Floats, Program
 from stl_deploy.integers.ranges import require_seen

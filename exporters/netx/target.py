@@ -18,16 +18,16 @@ from numpy.typing import NDArray
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.integer_runner import CALIBRATION, IntegerRunner, calibration, on_grid, one_input
-from stl_deploy.exporters.loihi.chip_check import check_chip
-from stl_deploy.exporters.loihi.chips import load_chips
-from stl_deploy.exporters.loihi.export import LoihiRun, by_node, export_netx
-from stl_deploy.exporters.loihi.net import ConvLayer, FlattenLayer, InputLayer, Layer
-from stl_deploy.exporters.loihi.netx import read_netx
-from stl_deploy.exporters.loihi.quantise import LoihiModel
-from stl_deploy.exporters.loihi.simulate import simulate
-from stl_deploy.exporters.loihi.structure import refusals, structure
-from stl_deploy.exporters.loihi.threshold_forms import tell_forms
-from stl_deploy.exporters.loihi.wide_sums import told_of_ranges, wide_findings, wide_layers
+from stl_deploy.exporters.netx.chip_check import check_chip
+from stl_deploy.exporters.netx.chips import load_chips
+from stl_deploy.exporters.netx.export import LoihiRun, by_node, export_netx
+from stl_deploy.exporters.netx.net import ConvLayer, FlattenLayer, InputLayer, Layer
+from stl_deploy.exporters.netx.netx import read_netx
+from stl_deploy.exporters.netx.quantise import LoihiModel
+from stl_deploy.exporters.netx.simulate import simulate
+from stl_deploy.exporters.netx.structure import refusals, structure
+from stl_deploy.exporters.netx.threshold_forms import tell_forms
+from stl_deploy.exporters.netx.wide_sums import told_of_ranges, wide_findings, wide_layers
 from stl_deploy.exporters.targets import Check, Format, Network, Options, Runner
 from stl_deploy.graph.exact import input_scale
 from stl_deploy.graph.findings import Finding, from_error

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stl_deploy.exporters.loihi.chip_check import check_chip
-from stl_deploy.exporters.loihi.chips import Chip, Limit, load_chips
-from stl_deploy.exporters.loihi.placement import place
-from stl_deploy.exporters.loihi.structure import refusals
-from stl_deploy.exporters.loihi.target import Netx
+from stl_deploy.exporters.netx.chip_check import check_chip
+from stl_deploy.exporters.netx.chips import Chip, Limit, load_chips
+from stl_deploy.exporters.netx.placement import place
+from stl_deploy.exporters.netx.structure import refusals
+from stl_deploy.exporters.netx.target import Netx
 from stl_deploy.graph.program import Program
-from tests.exporters.loihi.programs import Builder, conv_net
+from tests.exporters.netx.programs import Builder, conv_net
 
 
 def chip(**limits: int) -> Chip:
@@ -84,7 +84,7 @@ def test_conv_cores_hold_every_neuron_once_and_count_their_inputs(seed: int, how
         "c", weight, None, ((padding, padding),) * 2, stride=(stride, stride), groups=groups
     )  # fmt: skip
     program = build.lif("a", 1.0).program()
-    with patch("stl_deploy.exporters.loihi.placement.AT_ONCE", int(rng.choice([1, 200, 2**25]))):
+    with patch("stl_deploy.exporters.netx.placement.AT_ONCE", int(rng.choice([1, 200, 2**25]))):
         placed = place(program, chip(neurons_per_core=int(rng.integers(1, 30))), how)
     covered = [i for core in placed.placement.cores for i in range(core.first, core.last)]
     assert covered == list(range(int(np.prod(program.by_name["a"].shape))))

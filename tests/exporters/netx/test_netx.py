@@ -15,10 +15,10 @@ from stl_deploy import verbs
 from stl_deploy._util.console import Console
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.lava import environment
-from stl_deploy.exporters.loihi.net import ConvLayer, DenseLayer, FlattenLayer, InputLayer, IntegerNet, same_net
-from stl_deploy.exporters.loihi.netx import read_netx, write_netx
-from stl_deploy.exporters.loihi.simulate import simulate
-from tests.exporters.loihi.nets import chain, dense, neuron, random_case, special_cases
+from stl_deploy.exporters.netx.net import ConvLayer, DenseLayer, FlattenLayer, InputLayer, IntegerNet, same_net
+from stl_deploy.exporters.netx.netx import read_netx, write_netx
+from stl_deploy.exporters.netx.simulate import simulate
+from tests.exporters.netx.nets import chain, dense, neuron, random_case, special_cases
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stl_deploy.exporters.loihi import simulate, weights
+from stl_deploy.exporters.netx import simulate, weights
 from stl_deploy.integers import step, sums
-from tests.exporters.loihi.golden import Golden, goldens
+from tests.exporters.netx.golden import Golden, goldens
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 
