@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from stl_deploy.graph.program import Node, Shape
-from stl_deploy.integers.net import DECAY_ONE, IntegerNeuron, Ints, Pair
+from stl_deploy.integers.net import DECAY_ONE, WIDE, Accumulator, IntegerNeuron, Ints, Pair
 
 Padding = tuple[Pair, Pair]
 """(before, after) for height and width."""
@@ -110,9 +110,13 @@ Weighted = DenseNode | ConvNode | GainNode
 
 @dataclass(frozen=True, eq=False)
 class IntegerGraph:
-    """Nodes in an order in which every undelayed source comes before its reader; one input, one output."""
+    """Nodes in an order in which every undelayed source comes before its reader; one input, one output.
+
+    accumulator: the widths of u and v that the integers were chosen for.
+    """
 
     nodes: tuple[Node, ...]
+    accumulator: Accumulator = WIDE
     by_name: dict[str, Node] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

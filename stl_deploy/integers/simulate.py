@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Node, Reshape, Shape
 from stl_deploy.graph.threads import map_samples
-from stl_deploy.integers.bounds import Bounds, bounds
+from stl_deploy.integers.bounds import Bounds, bounds, require_sums
 from stl_deploy.integers.graph import (
     ConvNode,
     DelayNode,
@@ -29,7 +29,7 @@ from stl_deploy.integers.graph import (
     PopulationNode,
     SumPoolNode,
 )
-from stl_deploy.integers.net import STATE_SHIFT, Conv, Dense, IntegerNeuron, Ints
+from stl_deploy.integers.net import STATE_SHIFT, Accumulator, Conv, Dense, IntegerNeuron, Ints
 from stl_deploy.integers.step import State, currents, potentials, step_through
 from stl_deploy.integers.sums import adder, blocks
 
@@ -51,7 +51,8 @@ class IntegerRun:
 def simulate(graph: IntegerGraph, x: Values, *, record: bool = False) -> IntegerRun:
     """Run whole numbers ``x`` ``[T, B, *input shape]``.
 
-    Raises InputError if x does not fit the graph, holds fractions, or leaves the range the graph is made for.
+    Raises InputError if x does not fit the graph, holds fractions, or leaves the range the graph is made for;
+    UnsupportedError if sums could leave 32 bits.
     """
     names = [node.name for node in graph.populations] if record else []
     found = values_of(graph, x, [*names, graph.output.name])
@@ -61,6 +62,8 @@ def simulate(graph: IntegerGraph, x: Values, *, record: bool = False) -> Integer
 def values_of(graph: IntegerGraph, x: Values, keep: Collection[str]) -> dict[str, Values]:
     """What some nodes put out, ``[T, B, *shape]``; raises as `simulate`."""
     x = check_input(graph.input, x)
+    if not graph.accumulator.wraps:
+        require_sums(graph)
     known = bounds(entered_by(graph, x))
     widest = max(math.prod(node.shape) for node in graph.nodes)
     run = _stepped if graph.delayed else _at_once
@@ -105,13 +108,14 @@ def _at_once(graph: IntegerGraph, x: Ints, keep: Collection[str], known: Mapping
     left = dict(graph.readers)
     ahead = {node.sources[0].node: node for node in graph.populations if _stands_alone(graph, node, keep)}
     for node in graph.nodes:
-        reader = ahead.get(node.name)
-        if reader is not None:
-            values[reader.name] = _sum_and_step(
-                node, reader, _together([values[source.node] for source in node.sources]), known
-            )
-        elif node.name not in values:
-            values[node.name] = evaluate(node, [values[source.node] for source in node.sources], known)
+        if node.name in values:
+            continue
+        arriving = [values[source.node] for source in node.sources]
+        if node.name in ahead:
+            reader = ahead[node.name]
+            values[reader.name] = sum_and_step(node, reader, arriving, known, graph.accumulator)
+        else:
+            values[node.name] = evaluate(node, arriving, known, graph.accumulator)
         for source in node.sources:
             left[source.node] -= 1
             if not left[source.node] and source.node not in keep:
@@ -130,12 +134,22 @@ def _stands_alone(graph: IntegerGraph, node: PopulationNode, keep: Collection[st
     )
 
 
-def _sum_and_step(layer: Node, node: PopulationNode, x: Values, known: Mapping[str, Bounds]) -> Values:
-    """Spikes of a population behind a layer of weights, some samples at a time, so that sums stay in the cache."""
+def sum_and_step(
+    layer: Node,
+    node: PopulationNode,
+    arriving: Sequence[Values],
+    known: Mapping[str, Bounds],
+    accumulator: Accumulator,
+) -> Values:
+    """Spikes of a population for what arrives at the layer of weights before it, its only source.
+
+    Sums are formed for some samples at a time, so that they stay in the cache.
+    """
     assert isinstance(layer, DenseNode | ConvNode)
-    add_up, spikes = _summing(layer, x), np.empty((*x.shape[:2], *node.shape), np.uint8)
+    x = _together(arriving)
+    add_up, spikes = _summing(layer, x, accumulator), np.empty((*x.shape[:2], *node.shape), np.uint8)
     for part in blocks(node.shape, x):
-        _fire(node, add_up(x[:, part]), known, spikes[:, part])
+        _fire(node, add_up(x[:, part]), known, accumulator, spikes[:, part])
     return spikes
 
 
@@ -153,22 +167,28 @@ def _stepped(graph: IntegerGraph, x: Ints, keep: Collection[str], known: Mapping
                     else values[source.node]
                     for source in node.sources
                 ]
-                values[node.name] = evaluate(node, arriving, known, states[node.name])
+                values[node.name] = evaluate(node, arriving, known, graph.accumulator, states[node.name])
         before = values
         for name in keep:
             kept[name].append(values[name])
     return {name: np.concatenate(parts) for name, parts in kept.items()}
 
 
-def evaluate(node: Node, arriving: Sequence[Values], known: Mapping[str, Bounds], state: State | None = None) -> Values:
+def evaluate(
+    node: Node,
+    arriving: Sequence[Values],
+    known: Mapping[str, Bounds],
+    accumulator: Accumulator,
+    state: State | None = None,
+) -> Values:
     """A node's values from its sources' ``[T, B, ...]``; state: what it keeps from the steps before (None: rest)."""
     x = _together(arriving)
     match node:
         case DenseNode() if state is not None and node.delay is not None:
             line = _remembered(x, int(node.delay.max()), state)
-            return _summing(node, line)(line)[len(line) - len(x) :]
+            return _summing(node, line, accumulator)(line)[len(line) - len(x) :]
         case DenseNode() | ConvNode():
-            return _summing(node, x)(x)
+            return _summing(node, x, accumulator)(x)
         case GainNode():
             return x.astype(np.int32) * node.weight
         case SumPoolNode():
@@ -179,10 +199,11 @@ def evaluate(node: Node, arriving: Sequence[Values], known: Mapping[str, Bounds]
             return _delay(node, x, state)
         case PopulationNode():
             spikes = np.empty(x.shape, np.uint8)
-            _fire(node, x.copy() if x.dtype.kind == "f" and state is None else x.astype(np.int32), known, spikes, state)
+            sums = x.copy() if x.dtype.kind == "f" and state is None else x.astype(np.int32)
+            _fire(node, sums, known, accumulator, spikes, state)
             return spikes
         case IntegratorNode():
-            return _integrate(node, x, state)
+            return _integrate(node, x, accumulator, state)
     assert isinstance(node, IntegerOutput)
     return x
 
@@ -198,15 +219,17 @@ def _fire(
     node: PopulationNode,
     sums: Values,
     known: Mapping[str, Bounds],
+    accumulator: Accumulator,
     spikes: NDArray[np.uint8],
     state: State | None = None,
 ) -> None:
     """Write the spikes that ``sums``, which are overwritten, make."""
     low, high = known[node.name].sums
-    step_through(node.neuron, sums, node.bias, spikes, bound=max(-low, high), state=state)
+    bound = max(-low, high)
+    step_through(node.neuron, sums, node.bias, spikes, bound=bound, state=state, accumulator=accumulator)
 
 
-def _summing(node: DenseNode | ConvNode, x: Values) -> Callable[[Values], Values]:
+def _summing(node: DenseNode | ConvNode, x: Values, accumulator: Accumulator) -> Callable[[Values], Values]:
     """What gives a layer's sums ``[T, b, *shape]`` for some of the samples of ``x`` ``[T, B, ...]``."""
     if isinstance(node, DenseNode):
         dense = Dense(weight=node.weight, delay=node.delay, shift=node.shift, enlarged=node.enlarged)
@@ -223,7 +246,7 @@ def _summing(node: DenseNode | ConvNode, x: Values) -> Callable[[Values], Values
         dilation=node.dilation,
         groups=node.groups,
     )
-    convolve = adder(layer, x)
+    convolve = adder(layer, x, wraps=accumulator.wraps)
 
     def of(part: Values) -> Values:
         frames = part.reshape(*part.shape[:2], *node.input_shape)
@@ -269,9 +292,9 @@ def _remembered(x: Values, steps: int, state: State) -> Values:
     return line
 
 
-def _integrate(node: IntegratorNode, x: Values, state: State | None) -> Values:
+def _integrate(node: IntegratorNode, x: Values, accumulator: Accumulator, state: State | None) -> Values:
     filtered = IntegerNeuron(v_decay=node.v_decay, threshold=np.zeros((), np.int32), i_decay=node.i_decay)
-    drive = currents(filtered, x.astype(np.int32), np.float64, wraps=True, state=state)
+    drive = currents(filtered, x.astype(np.int32), np.float64, accumulator, state=state)
     if node.bias is not None:
         drive = drive + (node.bias << STATE_SHIFT)
-    return potentials(node.v_decay, drive, state=state).astype(np.int32)
+    return potentials(node.v_decay, drive, state=state, limit=accumulator.v_top).astype(np.int32)

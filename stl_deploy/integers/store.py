@@ -31,7 +31,15 @@ from stl_deploy.integers.graph import (
     PopulationNode,
     SumPoolNode,
 )
-from stl_deploy.integers.net import DECAY_ONE, MAX_THRESHOLD, RESETS, IntegerNeuron
+from stl_deploy.integers.net import (
+    ACCUMULATORS,
+    DECAY_ONE,
+    LOIHI,
+    MAX_THRESHOLD,
+    RESETS,
+    Accumulator,
+    IntegerNeuron,
+)
 
 NAME = "integers.npz"
 VERSION = 1
@@ -90,6 +98,7 @@ def write_integers(graph: IntegerGraph, about: About, path: Path) -> None:
         "measured": dict(about.measured),
         "made_by": about.made_by,
         "readout": about.readout.as_dict(),
+        "accumulator": graph.accumulator.name,
         "nodes": nodes,
     }
     text = np.frombuffer(json.dumps(structure, allow_nan=False).encode(), np.uint8)
@@ -127,6 +136,7 @@ def read_integers(path: Path) -> tuple[IntegerGraph, About]:
             str(structure["made_by"])[:40],
             readout_of({READOUT: structure["readout"]}),
         )
+        accumulator = ACCUMULATORS[structure.get("accumulator", LOIHI.name)]  # files without it wrap as Loihi does
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, InputError):
         raise InputError(f"{path}: not the integers of a C folder; export it again") from None
     if structure.get("version") != VERSION or not isinstance(nodes, list) or not 1 <= len(nodes) <= MAX_NODES:
@@ -139,7 +149,7 @@ def read_integers(path: Path) -> tuple[IntegerGraph, About]:
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError, RecursionError) as error:
             raise InputError(f"{path}: node {str(name)[:40]!r} cannot be read ({error}); export it again") from None
     try:
-        return _checked(made), about
+        return _checked(made, accumulator), about
     except (ValueError, StopIteration, KeyError, IndexError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: its nodes do not fit together ({error}); export it again") from None
 
@@ -196,7 +206,7 @@ def _whole(value: Any) -> int:
     return value
 
 
-def _checked(nodes: list[Node]) -> IntegerGraph:
+def _checked(nodes: list[Node], accumulator: Accumulator) -> IntegerGraph:
     """Raises ValueError where shapes, orders or ranges do not fit."""
     known: dict[str, Node] = {}
     names = {node.name for node in nodes}
@@ -224,7 +234,7 @@ def _checked(nodes: list[Node]) -> IntegerGraph:
             raise ValueError(f"the sources of '{node.name}' differ in shape")
         _check_node(node, next(iter(arriving), ()))
         known[node.name] = node
-    return IntegerGraph(tuple(nodes))
+    return IntegerGraph(tuple(nodes), accumulator)
 
 
 def _check_node(node: Node, arriving: tuple[int, ...]) -> None:

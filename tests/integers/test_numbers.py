@@ -26,7 +26,7 @@ from stl_deploy.integers.graph import (
     PopulationNode,
     SumPoolNode,
 )
-from stl_deploy.integers.net import STATE_TOP, IntegerNeuron
+from stl_deploy.integers.net import WIDE, IntegerNeuron
 from stl_deploy.integers.quantise import choose
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.simulate import simulate, whole_numbers
@@ -116,7 +116,7 @@ def test_what_comes_back_is_bounded_by_what_it_is_made_of() -> None:
 
 def test_what_nothing_bounds_may_be_anything() -> None:
     """A stranger's loop without neurons, and one that is longer than is followed."""
-    anything = STATE_TOP - 1
+    anything = WIDE.v_top - 1
     assert _later(_same("b", Source("b", 1)), last="b")["a"].sums == (-anything, 1 + anything)
     chain = [_same(f"b{i}", Source(f"b{i - 1}" if i else "a")) for i in range(2000)]
     assert _later(*chain, last="b1999")["a"].sums == (-anything, 1 + anything)
