@@ -109,7 +109,11 @@ def _values(node: Node, sums: Interval) -> Interval:
     match node:
         case IntegerInput():
             return min(0, node.low), max(0, node.high)
-        case DenseNode() | ConvNode():
+        case DenseNode():
+            low, high = weighted(node.weight, node.bias, sums)
+            # Each delay's sum is rounded down by itself, so that together they may come to less than one sum does.
+            return (low if node.delay is not None else low >> node.shift), high >> node.shift
+        case ConvNode():
             return weighted(node.weight.reshape(len(node.weight), -1), node.bias, sums)
         case GainNode():
             return weighted(node.weight.reshape(-1, 1), None, sums)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.files import read_npz, write_npz
 from stl_deploy._util.windows import output_size
-from stl_deploy.errors import InputError
+from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.graph.program import Node, Reshape, Source
 from stl_deploy.graph.readout import KEY as READOUT
 from stl_deploy.graph.readout import Readout, readout_of
@@ -73,10 +73,20 @@ _KINDS: dict[str, type[Node]] = {
     "output": IntegerOutput,
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
+_OF_NETX = ("delay", "shift", "enlarged")
+"""Fields of a dense layer that only netx files set; what reads ``integers.npz`` does not compute them."""
 
 
 def write_integers(graph: IntegerGraph, about: About, path: Path) -> None:
-    """Write the file, whole or not at all."""
+    """Write the file, whole or not at all; raises UnsupportedError for dense layers as a netx file holds them."""
+    for node in graph.nodes:
+        if isinstance(node, DenseNode) and (node.delay is not None or node.shift or node.enlarged):
+            raise UnsupportedError(
+                "its synapses have delays or shifted sums, which only netx files hold",
+                node=node.name,
+                slug="netx-synapses",
+                remedy="export the graph that the netx file was made from",
+            )
     arrays: dict[str, NDArray[Any]] = {}
     nodes = []
     for index, node in enumerate(graph.nodes):
@@ -99,6 +109,8 @@ def _plain(value: Any, key: str, arrays: dict[str, NDArray[Any]]) -> dict[str, A
     """A dataclass's fields as JSON; arrays go into ``arrays`` under the key that stands in their place."""
     found: dict[str, Any] = {}
     for each in fields(value):
+        if each.name in _OF_NETX:
+            continue
         item = getattr(value, each.name)
         if isinstance(item, np.ndarray):
             arrays[f"{key}.{each.name}"] = item.astype(np.int32)
@@ -152,7 +164,7 @@ def _node(entry: Any, arrays: Mapping[str, NDArray[Any]]) -> Node:
 
 
 def _fields(kind: type[Any], values: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-    known = {each.name: each for each in fields(kind)}
+    known = {each.name: each for each in fields(kind) if each.name not in _OF_NETX}
     if set(values) - set(known):
         raise ValueError(f"unknown field {sorted(set(values) - set(known))[0]!r}")
     missing = [name for name, each in known.items() if name not in values and each.default is MISSING]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from stl_deploy.errors import InputError
 from stl_deploy.integers.bounds import weighted
 from stl_deploy.integers.convolve import Convolution
-from stl_deploy.integers.net import Conv, Dense, Ints, Synapse
+from stl_deploy.integers.net import Conv, Dense, Ints, Shape, Synapse
 
 Sums = NDArray[np.float32] | Ints
 
@@ -30,10 +30,10 @@ def shift_right(total: Ints, bits: int) -> Ints:
     return total >> bits if bits else total
 
 
-def blocks(layer: Synapse, x: NDArray[Any]) -> Iterator[slice]:
-    """Samples of ``x`` ``[T, B, ...]`` to sum at a time."""
+def blocks(shape: Shape, x: NDArray[Any]) -> Iterator[slice]:
+    """Samples of ``x`` ``[T, B, ...]`` to sum at a time; shape: of the sums, without time."""
     steps = x.shape[0]
-    at_once = max(1, min(_BLOCK_IN // (steps * math.prod(x.shape[2:])), _BLOCK_OUT // (steps * math.prod(layer.shape))))
+    at_once = max(1, min(_BLOCK_IN // (steps * math.prod(x.shape[2:])), _BLOCK_OUT // (steps * math.prod(shape))))
     return (slice(start, start + at_once) for start in range(0, x.shape[1], at_once))
 
 

@@ -23,8 +23,8 @@ from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import InputError, ParityError, ToolError
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.lava import target as lava_target
-from stl_deploy.exporters.loihi.netx import read_netx
-from stl_deploy.exporters.loihi.simulate import simulate
+from stl_deploy.exporters.netx.netx import read_netx
+from stl_deploy.exporters.netx.simulate import simulate
 from stl_deploy.exporters.onnx.model import OnnxModel
 from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.graph.lower import lower

@@ -27,9 +27,9 @@ from stl_deploy.exporters.c.program import Program as CProgram
 from stl_deploy.exporters.c.render import FILES, render_plan
 from stl_deploy.exporters.c.target import C, CFormat, COptions
 from stl_deploy.exporters.integer_runner import IntegerRunner
-from stl_deploy.exporters.loihi.export import simulate_loihi
-from stl_deploy.exporters.loihi.quantise import quantise as quantise_chain
-from stl_deploy.exporters.loihi.target import Loihi, NetxOptions
+from stl_deploy.exporters.netx.export import simulate_loihi
+from stl_deploy.exporters.netx.quantise import quantise as quantise_chain
+from stl_deploy.exporters.netx.target import Loihi, NetxOptions
 from stl_deploy.graph.program import Delay, Linear, Neuron, Program, Source, Synapse
 from stl_deploy.graph.run import run
 from stl_deploy.integers.graph import (
@@ -43,7 +43,7 @@ from stl_deploy.integers.graph import (
 from stl_deploy.integers.net import LOIHI, WIDE, IntegerNeuron
 from stl_deploy.integers.simulate import simulate
 from stl_deploy.integers.store import NAME, About, read_integers, write_integers
-from tests.exporters.loihi.programs import Builder, F, conv_net, events
+from tests.exporters.netx.programs import Builder, F, conv_net, events
 
 needs_compiler = pytest.mark.skipif(find_compiler() is None, reason=why_none())
 RNG = np.random.default_rng
