@@ -30,7 +30,8 @@ class ChipLine:
 
     floor: floor power x time; None where no floor is published. latency None: no time can be told. chips: how many
     the network needs. sigma: of the total from the published deviations of its prices; None without any. evidence: of
-    its power; events_evidence: of its events' prices, or of its instructions.
+    its power; events_evidence: of its events' prices, or of its instructions. ann: of the dense ANN twin on the same
+    device, from published inferences there; None where none are.
     """
 
     chip: str
@@ -48,6 +49,7 @@ class ChipLine:
     events_evidence: tuple[str, ...]
     source: str
     note: str
+    ann: Range | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """One entry of the energy JSON's ``chips``."""
@@ -60,6 +62,8 @@ class ChipLine:
             "stepping_J": _ends(self.stepping),
             "events_J": list(self.events),
             "sigma_J": self.sigma,
+            "ann_J": _ends(self.ann),
+            "snn_over_ann": _over(self.total, self.ann),
             "latency_s": _ends(self.latency),
             "edp_Js": None if self.latency is None else [t * s for t, s in zip(self.total, self.latency, strict=True)],
             "inferences_per_J": [1 / self.total[1], 1 / self.total[0]] if self.total[0] else None,
@@ -71,6 +75,11 @@ class ChipLine:
             "source": self.source,
             "note": self.note,
         }
+
+
+def _over(snn: Range, ann: Range | None) -> list[float] | None:
+    """The least and the most times; None without an ANN, or where it costs nothing."""
+    return None if ann is None or not ann[0] else [snn[0] / ann[1], snn[1] / ann[0]]
 
 
 def _ends(values: Range | None) -> list[float] | None:
@@ -210,6 +219,7 @@ def _board(counts: Counts, device: Device, given: float | None) -> ChipLine:
         evidence="measured" if given is None else "unverified",
         events_evidence=("simulated",),
         source=device.source,
+        ann=device.predict(counts.totals.ann_macs_exact / counts.batch)[0],
         note=f"Power of published int8 inferences, {per_cycle}, everything included; not measured on our C code. If a "
         f"synop or an update cost what a MAC of those networks costs: {macs}.",
     )
