@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from stl_deploy._util.units import range_with_unit, with_unit
 from stl_deploy.energy.chips.baselines import Device, devices
@@ -15,7 +15,7 @@ from stl_deploy.energy.chips.time import chips_needed, layer_work, step_time
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.counts.traffic import Traffic
 from stl_deploy.energy.prices.chip import OnChip
-from stl_deploy.energy.prices.events import event_bill, placed
+from stl_deploy.energy.prices.events import Form, event_bill, placed
 from stl_deploy.energy.prices.price_list import Price, Range
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Program
@@ -161,11 +161,15 @@ def _line(
 def _events(
     program: Program, counts: Counts, chip: ChipModel, on_chip: OnChip, traffic: Sequence[Traffic]
 ) -> tuple[Range, float | None]:
-    """The bracket over the chip's lists and the network's placements, and the greatest deviation of a total."""
+    """The bracket over the chip's lists, the network's placements and, of pruned weights, the forms of storage.
+
+    Also the greatest deviation of a total.
+    """
     bills = []
     for prices in chip.events:
         where: list[Traffic | None] = list(traffic) if placed(prices) and traffic else [None]
-        bills += [event_bill(program, counts, prices, each, on_chip.reason) for each in where]
+        forms = get_args(Form) if counts.has_zero_weights else ("dense",)
+        bills += [event_bill(program, counts, prices, each, on_chip.reason, form) for each in where for form in forms]
     sigmas = [bill.sigma for bill in bills if bill.sigma is not None]
     totals = [bill.total for bill in bills]
     return (min(low for low, _ in totals), max(high for _, high in totals)), max(sigmas) if sigmas else None
