@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.c.compiler import find_compiler, why_none
 from stl_deploy.exporters.c.target import C, CFormat, COptions
-from stl_deploy.exporters.integers.model import choose
-from stl_deploy.exporters.integers.net import same
-from stl_deploy.exporters.integers.real_weights import to_integers
-from stl_deploy.exporters.integers.simulate import simulate
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Neuron, Program, Synapse
 from stl_deploy.graph.run import run
+from stl_deploy.integers.net import same
+from stl_deploy.integers.quantise import choose
+from stl_deploy.integers.real_weights import to_integers
+from stl_deploy.integers.simulate import simulate
 from tests.exporters.loihi.programs import Builder, F
 from tests.graph.nets import bare, chain, full, lif
 
