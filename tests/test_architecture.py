@@ -15,14 +15,16 @@ LAYERS = [
     {"errors"},
     {"_util"},
     {"graph", "config"},
-    {"nn", "data", "energy"},
+    {"passes", "nn", "data", "energy"},
     {"fold", "tracing", "training", "exporters"},
     {"pipeline", "report"},
     {"cli", "verbs", "__main__"},
 ]
 """Each room may import those of the rows above it and of its own row; ``stl_deploy`` itself is the lazy face."""
 FORBIDDEN = {
-    (room, other) for room in ("graph", "nn", "training", "tracing", "fold") for other in ("exporters", "energy")
+    (room, other)
+    for room in ("graph", "passes", "nn", "training", "tracing", "fold")
+    for other in ("exporters", "energy")
 } | {
     ("exporters", "energy"),
     ("exporters", "training"),
@@ -32,6 +34,10 @@ FORBIDDEN = {
     ("energy", "nn"),
     ("data", "nn"),
     ("config", "graph"),
+    ("passes", "nn"),
+    ("passes", "data"),
+    ("data", "passes"),
+    ("energy", "passes"),
 }
 """Beyond the rows. ``exporters/loihi/qat`` alone may import nn and training."""
 LOOSE = {"__init__", "__main__", "errors", "verbs"}
