@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     import nir
 
 GROUP = "stl_deploy.targets"
-Model = Literal["reference", "loihi"]
-"""Our models that an artifact can be held to: the Program in float32, and Loihi's integers."""
+Model = Literal["reference", "loihi", "xylo"]
+"""Our models that an artifact can be held to: the Program in float32, Loihi's integers, and Xylo's."""
 Network = Program | Path
 """What a Runner runs: a Program, or the artifact of a Format in its ``reads``."""
 
@@ -100,13 +100,16 @@ class Format(Protocol):
     """An artifact: how it is written, and how it is read back.
 
     suffix: what the names of its files end in; None for a folder. folder: the file by which a folder is known as one
-    of these; None for files. options: a subclass of `Options`.
+    of these; None for files. bare: whether that file is one of these without its folder, too. by_default: whether
+    ``check`` asks it without being told to. options: a subclass of `Options`.
     """
 
     name: str
     description: str
     suffix: str | None = None
     folder: str | None = None
+    bare: bool = False
+    by_default: bool = True
     options: type[Options] = Options
 
     def check(self, program: Program) -> Iterable[Finding]:
@@ -193,7 +196,7 @@ class Check:
 Target = Format | type[Runner] | Check
 T = TypeVar("T")
 
-_OURS = ("nir", "onnx", "loihi", "lava", "witnesses", "c", "chips")
+_OURS = ("nir", "onnx", "loihi", "lava", "witnesses", "c", "xylo", "chips")
 """Folders beside this file; the ``TARGETS`` of each one's ``target`` are loaded when targets are asked for."""
 
 
@@ -307,7 +310,7 @@ def format_of(path: Path) -> Format | None:
 
 def _belongs(path: Path, to: Format) -> bool:
     if to.folder is not None:
-        return (path / to.folder).is_file()
+        return (path / to.folder).is_file() or (to.bare and path.name == to.folder and path.is_file())
     return path.suffix == to.suffix and not path.is_dir()
 
 

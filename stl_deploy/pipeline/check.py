@@ -183,14 +183,15 @@ def seen_coding(x: NetworkInput | None) -> dict[str, Any] | None:
 
 
 def targets_asked(targets: Sequence[str] | None) -> dict[str, TargetCheck]:
-    """What each target is asked; without names, of every format."""
+    """What each target is asked; without names, of every format but those that are asked by name alone."""
     formats = {name: one.check for name, one in registry().formats.items()}
     known: dict[str, TargetCheck] = {**formats, **{name: one.check for name, one in registry().checks.items()}}
     for name in targets or ():
         if name not in known:
             close = did_you_mean(name, known)
             raise InputError(f"expected a target: {', '.join(known)}; found '{name}'{close}")
-    return {name: ask for name, ask in known.items() if name in (targets or formats)}
+    default = [name for name, one in registry().formats.items() if one.by_default]
+    return {name: ask for name, ask in known.items() if name in (targets or default)}
 
 
 def _first(report: Report) -> str:
