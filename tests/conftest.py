@@ -19,7 +19,7 @@ QUICK_ROOMS = (
     "config",
     "data",
     "energy",
-    "exporters/integers",
+    "integers",
     "exporters/loihi",
     "exporters/onnx",
     "fold",

@@ -16,24 +16,30 @@ LAYERS = [
     {"_util"},
     {"graph", "config"},
     {"nn", "data", "energy"},
-    {"fold", "tracing", "training", "exporters"},
+    {"fold", "tracing", "integers", "training", "exporters"},
     {"pipeline", "report"},
     {"cli", "verbs", "__main__"},
 ]
 """Each room may import those of the rows above it and of its own row; ``stl_deploy`` itself is the lazy face."""
 FORBIDDEN = {
-    (room, other) for room in ("graph", "nn", "training", "tracing", "fold") for other in ("exporters", "energy")
+    (room, other)
+    for room in ("graph", "nn", "training", "tracing", "integers", "fold")
+    for other in ("exporters", "energy")
 } | {
     ("exporters", "energy"),
     ("exporters", "training"),
     ("exporters", "fold"),
     ("exporters", "nn"),
+    ("integers", "training"),
+    ("integers", "fold"),
+    ("integers", "tracing"),
+    ("integers", "nn"),
     ("energy", "data"),
     ("energy", "nn"),
     ("data", "nn"),
     ("config", "graph"),
 }
-"""Beyond the rows. ``exporters/loihi/qat`` alone may import nn and training."""
+"""Beyond the rows. ``exporters/loihi/qat`` alone may import nn and training; exporters may import integers."""
 LOOSE = {"__init__", "__main__", "errors", "verbs"}
 
 

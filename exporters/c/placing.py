@@ -13,8 +13,9 @@ from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.c.memory import Buffer, Share, Table, narrowest, table_type
 from stl_deploy.exporters.c.names import identifiers, in_comment
 from stl_deploy.exporters.c.plan import Order, Plan, Recorded, Step, Value, channels_last
-from stl_deploy.exporters.integers.bounds import bounds
-from stl_deploy.exporters.integers.graph import (
+from stl_deploy.graph.program import Node, Reshape, Source
+from stl_deploy.integers.bounds import bounds
+from stl_deploy.integers.graph import (
     ConvNode,
     DelayNode,
     DenseNode,
@@ -27,7 +28,6 @@ from stl_deploy.exporters.integers.graph import (
     SumPoolNode,
     Weighted,
 )
-from stl_deploy.graph.program import Node, Reshape, Source
 
 SUM_LIMIT = 2**24
 """64 times a sum, and what v and a bias add, then fit in 32 bits."""

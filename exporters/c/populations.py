@@ -14,9 +14,9 @@ from stl_deploy.exporters.c.plan import ByRows, Order, Value, channels_last
 from stl_deploy.exporters.c.pools import Pools, is_or
 from stl_deploy.exporters.c.rule import drive_bounds, kept, kept_table, make_rule, potential_bounds
 from stl_deploy.exporters.c.weights import scratch
-from stl_deploy.exporters.integers.graph import ConvNode, IntegratorNode, PopulationNode, SumPoolNode
-from stl_deploy.exporters.integers.net import IntegerNeuron, Ints
 from stl_deploy.graph.program import Node
+from stl_deploy.integers.graph import ConvNode, IntegratorNode, PopulationNode, SumPoolNode
+from stl_deploy.integers.net import IntegerNeuron, Ints
 
 FEW_NEURONS = 4096
 """Sums of so many stay in the first cache anyway; a microcontroller then takes fewer instructions for all at once."""

@@ -15,9 +15,9 @@ from stl_deploy.exporters.c.layout import make_plan
 from stl_deploy.exporters.c.memory import Share
 from stl_deploy.exporters.c.names import in_comment
 from stl_deploy.exporters.c.plan import Plan
-from stl_deploy.exporters.integers.graph import IntegerGraph
-from stl_deploy.exporters.integers.store import About
 from stl_deploy.graph.readout import Readout
+from stl_deploy.integers.graph import IntegerGraph
+from stl_deploy.integers.store import About
 
 FILES = ("net.c", "net.h", "main.c", "Makefile")
 DECISION_FILES = ("decide.c", "decide.h")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stl_deploy.exporters.integers.bounds import Interval
-from stl_deploy.exporters.integers.net import DECAY_ONE, STATE_SHIFT, STATE_TOP, IntegerNeuron, Ints
 from stl_deploy.graph.program import LATE_RESETS
+from stl_deploy.integers.bounds import Interval
+from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, STATE_TOP, IntegerNeuron, Ints
 
 NARROW = 2**31 // DECAY_ONE
 """Below it, a state times what it keeps of 4096 fits in 32 bits."""

@@ -17,20 +17,21 @@ from stl_deploy.exporters.c.plan import Plan
 from stl_deploy.exporters.c.program import Program as CProgram
 from stl_deploy.exporters.c.render import render_plan
 from stl_deploy.exporters.c.synops import measured_synops
-from stl_deploy.exporters.integers.bounds import bounds
-from stl_deploy.exporters.integers.branches import refusals
-from stl_deploy.exporters.integers.graph import IntegerGraph
-from stl_deploy.exporters.integers.model import GraphModel, calibration, choose
-from stl_deploy.exporters.integers.net import STATE_SHIFT, STATE_TOP
-from stl_deploy.exporters.integers.real_weights import to_integers
-from stl_deploy.exporters.integers.rounding import rounded
-from stl_deploy.exporters.integers.simulate import IntegerRun
-from stl_deploy.exporters.integers.store import NAME, About
+from stl_deploy.exporters.integer_runner import IntegerRunner, calibration
 from stl_deploy.exporters.targets import Format, Network, Options
 from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Node, Program
 from stl_deploy.graph.readout import readout_of
 from stl_deploy.graph.show import Row
+from stl_deploy.integers.bounds import bounds
+from stl_deploy.integers.branches import refusals
+from stl_deploy.integers.graph import IntegerGraph
+from stl_deploy.integers.net import STATE_SHIFT, STATE_TOP
+from stl_deploy.integers.quantise import choose
+from stl_deploy.integers.real_weights import to_integers
+from stl_deploy.integers.rounding import rounded
+from stl_deploy.integers.simulate import IntegerRun
+from stl_deploy.integers.store import NAME, About
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,7 +43,7 @@ class COptions(Options):
     trust: bool = False
 
 
-class C(GraphModel):
+class C(IntegerRunner):
     """The C program of a folder, or of a Program, compiled for this machine and run."""
 
     name = "c"
@@ -69,9 +70,9 @@ class C(GraphModel):
         same._options = replace(self._options, deadline=seconds)
         return same
 
-    def model(self, program: Program) -> GraphModel:
+    def model(self, program: Program) -> IntegerRunner:
         """The integer model of the same integers, which every spike must equal."""
-        return GraphModel(program, self._options, graph=self._graph)
+        return IntegerRunner(program, self._options, graph=self._graph)
 
     def integers(self, graph: IntegerGraph, x: NDArray[Any], record: bool) -> IntegerRun:
         """Compile and run."""

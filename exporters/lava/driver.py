@@ -8,11 +8,11 @@ from typing import Any
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError, ToolError
-from stl_deploy.exporters.integers.simulate import IntegerRun, whole_numbers
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.lava.process import Progress, run_worker
 from stl_deploy.exporters.loihi.net import InputLayer
 from stl_deploy.exporters.loihi.netx import read_netx
+from stl_deploy.integers.simulate import IntegerRun, whole_numbers
 
 
 def run_lava(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stl_deploy.exporters.integers.rounding import rounded
 from stl_deploy.exporters.loihi.chips import Chip
 from stl_deploy.exporters.loihi.placement import Placed, place
 from stl_deploy.exporters.loihi.structure import refusals, structure
 from stl_deploy.exporters.loihi.wide_sums import wide_findings
 from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Program
+from stl_deploy.integers.rounding import rounded
 
 
 def check_chip(program: Program, chip: Chip) -> Iterator[Finding]:

@@ -11,10 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import ParityError
-from stl_deploy.exporters.integers.ranges import require_seen
-from stl_deploy.exporters.integers.real_weights import to_integers
-from stl_deploy.exporters.integers.scales import ThresholdForm
-from stl_deploy.exporters.integers.simulate import IntegerRun
 from stl_deploy.exporters.loihi.net import same_net
 from stl_deploy.exporters.loihi.netx import read_netx, write_netx
 from stl_deploy.exporters.loihi.quantise import LoihiModel, quantise
@@ -22,6 +18,10 @@ from stl_deploy.exporters.loihi.ranges import measure_ranges
 from stl_deploy.exporters.loihi.simulate import Spikes, simulate
 from stl_deploy.graph.kernels import apply
 from stl_deploy.graph.program import Floats, Program
+from stl_deploy.integers.ranges import require_seen
+from stl_deploy.integers.real_weights import to_integers
+from stl_deploy.integers.scales import ThresholdForm
+from stl_deploy.integers.simulate import IntegerRun
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError, UnsupportedError
-from stl_deploy.exporters.integers.net import (
+from stl_deploy.integers.net import (
     DECAY_ONE,
     MAX_BIAS,
     MAX_THRESHOLD,

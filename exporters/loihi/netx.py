@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError, UnsupportedError
-from stl_deploy.exporters.integers.net import IntegerNeuron, Ints, Pair, Shape
 from stl_deploy.exporters.loihi.net import (
     MAX_DELAY,
     MAX_MIXED_WEIGHT,
@@ -33,6 +32,7 @@ from stl_deploy.exporters.loihi.net import (
 from stl_deploy.exporters.loihi.records import Record, open_layers
 from stl_deploy.graph.exact import MANTISSA_BITS
 from stl_deploy.graph.io.hdf5 import whole_hdf5
+from stl_deploy.integers.net import IntegerNeuron, Ints, Pair, Shape
 
 _FRACTION_BITS = "fraction_bits"
 NETX_CANNOT = ("pool", "average", "convT", "unpool", "concat")

@@ -11,17 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.integers.net import DECAY_ONE, IntegerNeuron
-from stl_deploy.exporters.integers.ranges import LayerRange
-from stl_deploy.exporters.integers.real_weights import bits_of, to_integers
-from stl_deploy.exporters.integers.scales import (
-    Candidate,
-    RealPopulation,
-    ThresholdForm,
-    candidates,
-    closest,
-    real_population,
-)
 from stl_deploy.exporters.loihi.net import (
     ConvLayer,
     DenseLayer,
@@ -38,6 +27,17 @@ from stl_deploy.exporters.loihi.structure import FlattenStage, PoolStage, Synaps
 from stl_deploy.graph.program import Doubles, Floats, Linear, Node, Program, Shape
 from stl_deploy.graph.run import run
 from stl_deploy.graph.threads import map_samples
+from stl_deploy.integers.net import DECAY_ONE, IntegerNeuron
+from stl_deploy.integers.ranges import LayerRange
+from stl_deploy.integers.real_weights import bits_of, to_integers
+from stl_deploy.integers.scales import (
+    Candidate,
+    RealPopulation,
+    ThresholdForm,
+    candidates,
+    closest,
+    real_population,
+)
 
 _FOLDABLE: Mapping[str, Callable[[Program], Program]] = {"projected": project_thresholds, "unrolled": unroll}
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.integers.ranges import Bounds, LayerRange, population_range, worst_sums
-from stl_deploy.exporters.integers.sums import adder, blocks
 from stl_deploy.exporters.loihi.net import IntegerNet, SpikingLayer
 from stl_deploy.exporters.loihi.simulate import Spikes, bias_of, on_samples, run_layer, through
 from stl_deploy.exporters.loihi.weights import lava_synapse
+from stl_deploy.integers.ranges import Bounds, LayerRange, population_range, worst_sums
+from stl_deploy.integers.sums import adder, blocks
 
 
 def measure_ranges(net: IntegerNet, x: NDArray[Any]) -> tuple[LayerRange, ...]:

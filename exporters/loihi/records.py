@@ -12,8 +12,8 @@ import numpy as np
 
 from stl_deploy._util.npz import is_plain_name
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.integers.net import Ints
 from stl_deploy.graph.io.hdf5 import open_hdf5
+from stl_deploy.integers.net import Ints
 
 MAX_LAYERS = 1000
 

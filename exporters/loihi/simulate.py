@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.integers.net import DECAY_ONE, MAX_BIAS, MIN_BIAS, Ints
-from stl_deploy.exporters.integers.simulate import IntegerRun, whole_numbers
-from stl_deploy.exporters.integers.step import step_through
-from stl_deploy.exporters.integers.sums import adder, blocks
 from stl_deploy.exporters.loihi.net import ConvLayer, FlattenLayer, InputLayer, IntegerNet, SpikingLayer, layer_key
 from stl_deploy.exporters.loihi.weights import lava_synapse
 from stl_deploy.graph.threads import map_samples
+from stl_deploy.integers.net import DECAY_ONE, MAX_BIAS, MIN_BIAS, Ints
+from stl_deploy.integers.simulate import IntegerRun, whole_numbers
+from stl_deploy.integers.step import step_through
+from stl_deploy.integers.sums import adder, blocks
 
 Spikes = NDArray[np.uint8]
 T = TypeVar("T")

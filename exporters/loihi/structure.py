@@ -6,8 +6,6 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.exporters.integers.fields import said, unread
-from stl_deploy.exporters.integers.scales import refuse
 from stl_deploy.graph.program import (
     Conv,
     Delay,
@@ -22,6 +20,8 @@ from stl_deploy.graph.program import (
     Scale,
     is_max_pool,
 )
+from stl_deploy.integers.fields import said, unread
+from stl_deploy.integers.scales import refuse
 
 _MERGE_POOLS = "stl-deploy fold NET.nir --merge-pools -o MERGED.nir; in Python net.fold(merge_pools=True)"
 

@@ -17,11 +17,7 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.integers.model import CALIBRATION, GraphModel, calibration, on_grid, one_input
-from stl_deploy.exporters.integers.real_weights import to_integers
-from stl_deploy.exporters.integers.rounding import rounded
-from stl_deploy.exporters.integers.scales import ThresholdForm
-from stl_deploy.exporters.integers.simulate import IntegerRun
+from stl_deploy.exporters.integer_runner import CALIBRATION, IntegerRunner, calibration, on_grid, one_input
 from stl_deploy.exporters.loihi.chip_check import check_chip
 from stl_deploy.exporters.loihi.chips import load_chips
 from stl_deploy.exporters.loihi.export import LoihiRun, by_node, export_netx
@@ -39,6 +35,10 @@ from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import Readout
 from stl_deploy.graph.run import NetworkInput, Result
 from stl_deploy.graph.show import Row, taps
+from stl_deploy.integers.real_weights import to_integers
+from stl_deploy.integers.rounding import rounded
+from stl_deploy.integers.scales import ThresholdForm
+from stl_deploy.integers.simulate import IntegerRun
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,13 +63,13 @@ class Loihi(Runner):
 
     def __init__(self, network: Network, options: NetxOptions) -> None:
         self._options = options
-        self._graph: GraphModel | None = None
+        self._graph: IntegerRunner | None = None
         self.notes: tuple[str, ...] = ()
         self.warnings: tuple[Finding, ...] = ()
         self.input_bits: int | None = None
         self.readout: Readout | None = None
         if isinstance(network, Path) and network.is_dir():
-            self._graph = GraphModel(network, options)
+            self._graph = IntegerRunner(network, options)
             self.input_bits, self.readout = self._graph.input_bits, self._graph.readout
             return
         self._path = network if isinstance(network, Path) else None

@@ -11,11 +11,6 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.console import Console
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.exporters.integers.model import choose
-from stl_deploy.exporters.integers.quantise import Quantised
-from stl_deploy.exporters.integers.real_weights import to_integers
-from stl_deploy.exporters.integers.scales import ThresholdForm
-from stl_deploy.exporters.integers.simulate import simulate
 from stl_deploy.exporters.loihi.export import LoihiRun, simulate_loihi
 from stl_deploy.exporters.loihi.pixels import per_pixel
 from stl_deploy.exporters.loihi.quantise import LoihiModel, quantise
@@ -25,6 +20,10 @@ from stl_deploy.graph.compare import Tally
 from stl_deploy.graph.exact import input_scale
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import CHUNK, Result, run
+from stl_deploy.integers.quantise import Quantised, choose
+from stl_deploy.integers.real_weights import to_integers
+from stl_deploy.integers.scales import ThresholdForm
+from stl_deploy.integers.simulate import simulate
 
 HOLDS = {
     "folded": "netx's documented contract: one threshold per population",

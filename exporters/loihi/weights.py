@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from stl_deploy.exporters.integers.net import Dense, Ints, Synapse
 from stl_deploy.exporters.loihi.net import DenseLayer, SpikingLayer
+from stl_deploy.integers.net import Dense, Ints, Synapse
 
 
 def lava_synapse(layer: SpikingLayer) -> Synapse:

@@ -10,15 +10,15 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from stl_deploy.exporters.integers.net import STATE_SHIFT
-from stl_deploy.exporters.integers.ranges import LayerRange, worst_sums
-from stl_deploy.exporters.integers.scales import WEIGHT_TOP
 from stl_deploy.exporters.loihi.net import IntegerNet
 from stl_deploy.exporters.loihi.structure import SynapseStage, structure
 from stl_deploy.exporters.loihi.weights import lava_synapse
 from stl_deploy.graph.exact import input_grid
 from stl_deploy.graph.findings import Finding
 from stl_deploy.graph.program import Program
+from stl_deploy.integers.net import STATE_SHIFT
+from stl_deploy.integers.ranges import LayerRange, worst_sums
+from stl_deploy.integers.scales import WEIGHT_TOP
 
 WIDE = 2**21 >> STATE_SHIFT
 SLUG = "wide-sums"

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.integers.net import DECAY_ONE, STATE_SHIFT, STATE_TOP, Ints
-from stl_deploy.exporters.integers.simulate import IntegerRun, whole_numbers
-from stl_deploy.exporters.integers.sums import adder, blocks
 from stl_deploy.exporters.loihi.net import IntegerNet, SpikingLayer
 from stl_deploy.exporters.loihi.netx import read_netx
 from stl_deploy.exporters.loihi.simulate import Spikes, bias_of, simulate, through
 from stl_deploy.exporters.loihi.target import Loihi
 from stl_deploy.exporters.loihi.weights import lava_synapse
 from stl_deploy.exporters.loihi.wide_sums import WIDE
+from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, STATE_TOP, Ints
+from stl_deploy.integers.simulate import IntegerRun, whole_numbers
+from stl_deploy.integers.sums import adder, blocks
 
 ARRIVING, U = 21, 23
 """Bits of the registers, without their signs (nengo-loihi 1.1.0: ``Q_BITS``, ``U_BITS``)."""

@@ -119,7 +119,7 @@ def _try_npz(path: Path) -> str:
 @cache
 def _c_folder() -> Mapping[str, bytes]:
     from stl_deploy.exporters.c.folder import write_folder
-    from stl_deploy.exporters.integers.store import About
+    from stl_deploy.integers.store import About
     from tests.exporters.c.test_by_hand import digits_like
 
     with tempfile.TemporaryDirectory() as folder:
@@ -131,7 +131,7 @@ def _try_c(path: Path) -> str:
     """Integers that can be read are simulated whether or not the C beside them is theirs."""
     from stl_deploy.errors import InputError
     from stl_deploy.exporters.c.folder import read_folder
-    from stl_deploy.exporters.integers.simulate import simulate
+    from stl_deploy.integers.simulate import simulate
 
     for name, content in _c_folder().items():
         if name != path.name:

@@ -21,7 +21,6 @@ from stl_deploy._util.files import read_input, sha256
 from stl_deploy.cli import main
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import InputError, ParityError, ToolError
-from stl_deploy.exporters.integers.simulate import IntegerRun
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.lava import target as lava_target
 from stl_deploy.exporters.loihi.netx import read_netx
@@ -31,6 +30,7 @@ from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.run import Result
 from stl_deploy.graph.run import run as run_reference
+from stl_deploy.integers.simulate import IntegerRun
 from stl_deploy.pipeline import run as run_module
 from stl_deploy.pipeline.artifacts import Bench
 from stl_deploy.pipeline.configure import configure

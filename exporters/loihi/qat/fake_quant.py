@@ -1,7 +1,7 @@
 """Fake-quantised layers: Loihi's integers in torch, with straight-through gradients.
 
 A network of these computes what Lava's CPU simulation computes for the netx file made of it, and where skips or graded
-values keep it off netx, what its C computes (rules: `stl_deploy.exporters.integers.step`), and trains in real numbers.
+values keep it off netx, what its C computes (rules: `stl_deploy.integers.step`), and trains in real numbers.
 Synapses put out whole numbers divided by a power of two, the layer's unit, which loses nothing and keeps thresholds
 near 1, where the surrogate is wide enough. For a layer at scale s, with trained weight W, bias b, one log-threshold ρ
 per row and one threshold τ for the population::
@@ -28,11 +28,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stl_deploy.exporters.integers.net import DECAY_ONE, MAX_BIAS, MAX_THRESHOLD, STATE_SHIFT, STATE_TOP, IntegerNeuron
-from stl_deploy.exporters.integers.real_weights import one_scale
-from stl_deploy.exporters.integers.scales import WEIGHT_TOP
-from stl_deploy.exporters.integers.step import exact_type, integrate
 from stl_deploy.graph.program import Doubles
+from stl_deploy.integers.net import DECAY_ONE, MAX_BIAS, MAX_THRESHOLD, STATE_SHIFT, STATE_TOP, IntegerNeuron
+from stl_deploy.integers.real_weights import one_scale
+from stl_deploy.integers.scales import WEIGHT_TOP
+from stl_deploy.integers.step import exact_type, integrate
 from stl_deploy.nn.layers import Synapse, wide
 from stl_deploy.nn.neuron import LIF
 
@@ -85,7 +85,7 @@ class _Weights(Synapse):
 
 class WholeReadout(_Weights):
     """A layer that no threshold follows, ``[N, *shape]`` to ``[N, *shape]``: 8 bits and one scale for all its rows, as
-    `stl_deploy.exporters.integers.real_weights.one_scale` has it.
+    `stl_deploy.integers.real_weights.one_scale` has it.
     """
 
     def __init__(self, like: nn.Linear | nn.Conv2d) -> None:

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.integers.model import choose
 from stl_deploy.exporters.loihi.pixels import project_thresholds
 from stl_deploy.exporters.loihi.qat.fake_quant import LoihiLIF, WholeSynapse
 from stl_deploy.exporters.loihi.qat.network import plain_numbers, quantise_layers
 from stl_deploy.exporters.loihi.structure import check_kind
 from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Node, Output, Pool, Program, is_max_pool
+from stl_deploy.integers.quantise import choose
 from stl_deploy.nn.layer_graph import LayerGraph
 from stl_deploy.nn.neuron import LI, LIF
 

@@ -2,7 +2,7 @@
 
 The plain network needs nothing of quantisation: its weights are whole, and its threshold is the float just above K,
 so that folding it gives a graph that fires above K. Post-training quantisation takes such a layer as it is
-(`stl_deploy.exporters.integers.scales.is_whole`), and the netx file or C program holds exactly the trained integers.
+(`stl_deploy.integers.scales.is_whole`), and the netx file or C program holds exactly the trained integers.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from stl_deploy.config.schema import (
     ResidualSpec,
     RunConfig,
 )
-from stl_deploy.exporters.integers.branches import Branches, Leaf, Value, branches, values
-from stl_deploy.exporters.integers.graph import PopulationNode
-from stl_deploy.exporters.integers.net import DECAY_ONE
-from stl_deploy.exporters.integers.quantise import Quantised
-from stl_deploy.exporters.integers.real_weights import real_weights, split_biases
-from stl_deploy.exporters.integers.scales import real_population, refuse, v_decay
 from stl_deploy.exporters.loihi.qat.fake_quant import LoihiLIF, WholeReadout, WholeSynapse
 from stl_deploy.exporters.loihi.structure import check_neuron, refusals
 from stl_deploy.graph.program import Conv, Doubles, Input, Linear, Neuron, Node, Program, is_max_pool
+from stl_deploy.integers.branches import Branches, Leaf, Value, branches, values
+from stl_deploy.integers.graph import PopulationNode
+from stl_deploy.integers.net import DECAY_ONE
+from stl_deploy.integers.quantise import Quantised
+from stl_deploy.integers.real_weights import real_weights, split_biases
+from stl_deploy.integers.scales import real_population, refuse, v_decay
 from stl_deploy.nn.network import Network
 from stl_deploy.nn.neuron import LI, LIF
 from stl_deploy.nn.population import Population

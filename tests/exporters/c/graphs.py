@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from stl_deploy.exporters.integers.graph import (
+from stl_deploy.graph.program import Node, Reshape, Source
+from stl_deploy.integers.graph import (
     ConvNode,
     DelayNode,
     DenseNode,
@@ -18,8 +19,7 @@ from stl_deploy.exporters.integers.graph import (
     PopulationNode,
     SumPoolNode,
 )
-from stl_deploy.exporters.integers.net import IntegerNeuron
-from stl_deploy.graph.program import Node, Reshape, Source
+from stl_deploy.integers.net import IntegerNeuron
 
 Case = tuple[IntegerGraph, Any]
 

@@ -16,17 +16,17 @@ from stl_deploy.exporters.c.compiler import find_compiler, why_none
 from stl_deploy.exporters.c.layout import make_plan
 from stl_deploy.exporters.c.program import Program
 from stl_deploy.exporters.c.render import render_plan
-from stl_deploy.exporters.integers.graph import (
+from stl_deploy.graph.program import Source
+from stl_deploy.integers.graph import (
     ConvNode,
     IntegerGraph,
     IntegerInput,
     IntegerOutput,
     PopulationNode,
 )
-from stl_deploy.exporters.integers.net import IntegerNeuron
-from stl_deploy.exporters.integers.simulate import simulate
-from stl_deploy.exporters.integers.store import About
-from stl_deploy.graph.program import Source
+from stl_deploy.integers.net import IntegerNeuron
+from stl_deploy.integers.simulate import simulate
+from stl_deploy.integers.store import About
 from tests.exporters.c.graphs import Grower
 
 pytestmark = pytest.mark.skipif(find_compiler() is None, reason=why_none())

@@ -26,13 +26,13 @@ from stl_deploy.exporters.c.compiler import MISSING, find_compiler, why_none
 from stl_deploy.exporters.c.folder import CODE, STACK, read_folder
 from stl_deploy.exporters.c.render import FILES
 from stl_deploy.exporters.c.target import C, CFormat, COptions
-from stl_deploy.exporters.integers.model import GraphModel
-from stl_deploy.exporters.integers.store import NAME
+from stl_deploy.exporters.integer_runner import IntegerRunner
 from stl_deploy.exporters.loihi.export import simulate_loihi
 from stl_deploy.exporters.loihi.quantise import quantise as quantise_chain
 from stl_deploy.exporters.loihi.target import Loihi, NetxOptions
 from stl_deploy.graph.program import Delay, Linear, Neuron, Program, Source, Synapse
 from stl_deploy.graph.run import run
+from stl_deploy.integers.store import NAME
 from tests.exporters.loihi.programs import Builder, F, conv_net, events
 
 needs_compiler = pytest.mark.skipif(find_compiler() is None, reason=why_none())
@@ -229,7 +229,7 @@ def test_names_that_the_templates_use(names: tuple[str, str, str]) -> None:
 def test_a_chain_has_the_integers_of_netx() -> None:
     program = conv_net(RNG(3))
     x = data(program)
-    ours = GraphModel(program, COptions()).run(x, record=True)
+    ours = IntegerRunner(program, COptions()).run(x, record=True)
     netx = simulate_loihi(quantise_chain(program, x, thresholds="per-neuron"), x, record=True)
     for node, spikes in netx.spikes.items():
         np.testing.assert_array_equal(ours.recorded[node], spikes)
@@ -352,7 +352,7 @@ def test_the_loihi_model_runs_a_folder_as_the_network_that_it_is_of(folder: Path
     program = small().lif("2 */ a", 0.7).program()
     x = data(program)
     found = Loihi(folder, NetxOptions()).of(program).run(x, record=True)
-    expected = GraphModel(folder, COptions()).run(x, record=True)
+    expected = IntegerRunner(folder, COptions()).run(x, record=True)
     np.testing.assert_array_equal(found.y, expected.y)
     assert found.recorded.keys() == {"2 */ a"}
     with pytest.raises(InputError, match=r"expected integers that spike in b; found 2 \*/ a; name the graph"):

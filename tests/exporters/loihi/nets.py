@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.integers.net import IntegerNeuron, Ints, Shape
 from stl_deploy.exporters.loihi.net import ConvLayer, DenseLayer, FlattenLayer, InputLayer, IntegerNet, Layer
+from stl_deploy.integers.net import IntegerNeuron, Ints, Shape
 
 Case = tuple[IntegerNet, NDArray[Any]]
 

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.integers.net import IntegerNeuron
-from stl_deploy.exporters.integers.step import exact_type, leak, step_through
-from stl_deploy.exporters.integers.sums import adder
 from stl_deploy.exporters.loihi import simulate as simulating
 from stl_deploy.exporters.loihi.net import ConvLayer
 from stl_deploy.exporters.loihi.simulate import simulate
+from stl_deploy.integers.net import IntegerNeuron
+from stl_deploy.integers.step import exact_type, leak, step_through
+from stl_deploy.integers.sums import adder
 from tests.exporters.loihi.nets import neuron, random_case
 
 TOP = 2**23

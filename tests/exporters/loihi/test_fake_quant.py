@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from stl_deploy.exporters.integers import step
-from stl_deploy.exporters.integers.net import IntegerNeuron
 from stl_deploy.exporters.loihi.net import ConvLayer
 from stl_deploy.exporters.loihi.qat import fake_quant
 from stl_deploy.exporters.loihi.qat.fake_quant import LoihiLIF, WholeSynapse, whole
 from stl_deploy.exporters.loihi.simulate import run_layer
+from stl_deploy.integers import step
+from stl_deploy.integers.net import IntegerNeuron
 from stl_deploy.nn import fused
 from stl_deploy.nn.neuron import LIF
 from stl_deploy.nn.schedule import layerwise

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stl_deploy.exporters.integers import step, sums
 from stl_deploy.exporters.loihi import simulate, weights
+from stl_deploy.integers import step, sums
 from tests.exporters.loihi.golden import Golden, goldens
 
 Patch = Callable[[pytest.MonkeyPatch], None]

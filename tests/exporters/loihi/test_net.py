@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from stl_deploy.errors import InputError, UnsupportedError
-from stl_deploy.exporters.integers.net import IntegerNeuron
 from stl_deploy.exporters.loihi.net import ConvLayer, FlattenLayer, InputLayer, IntegerNet
 from stl_deploy.exporters.loihi.weights import stored_weights
+from stl_deploy.integers.net import IntegerNeuron
 from tests.exporters.loihi.nets import chain, dense, neuron
 
 ONE = neuron(2048, 5)

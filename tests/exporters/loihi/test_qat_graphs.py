@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 from stl_deploy.errors import InputError, UnsupportedError
-from stl_deploy.exporters.integers.model import choose
-from stl_deploy.exporters.integers.net import IntegerNeuron
-from stl_deploy.exporters.integers.step import step_through
 from stl_deploy.exporters.loihi.qat.fake_quant import LoihiLIF, WholeSynapse
 from stl_deploy.exporters.loihi.qat.graph import QuantisedGraph
 from stl_deploy.exporters.loihi.threshold_forms import run_integers
 from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Node, Output, Pool, Program, Reshape, Source, Synapse
+from stl_deploy.integers.net import IntegerNeuron
+from stl_deploy.integers.quantise import choose
+from stl_deploy.integers.step import step_through
 from stl_deploy.nn.neuron import LIF
 
 RNG = np.random.default_rng(5)

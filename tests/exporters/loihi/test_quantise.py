@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from stl_deploy.errors import InputError, ParityError, UnsupportedError
-from stl_deploy.exporters.integers import scales
 from stl_deploy.exporters.loihi import export
 from stl_deploy.exporters.loihi.export import export_netx, simulate_loihi
 from stl_deploy.exporters.loihi.net import ConvLayer, DenseLayer, IntegerNet
@@ -21,6 +20,7 @@ from stl_deploy.exporters.loihi.simulate import simulate
 from stl_deploy.exporters.loihi.structure import refusals
 from stl_deploy.graph.program import Delay, Neuron, Program, Scale, Source, Synapse
 from stl_deploy.graph.run import run
+from stl_deploy.integers import scales
 from tests.exporters.loihi.programs import Builder, F, conv_net, events
 
 FORMS: tuple[scales.ThresholdForm, ...] = ("folded", "per-neuron", "per-layer")

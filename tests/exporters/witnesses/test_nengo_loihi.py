@@ -12,7 +12,6 @@ import pytest
 
 from stl_deploy._util.console import Console
 from stl_deploy.errors import InputError, ToolError
-from stl_deploy.exporters.integers.net import Conv
 from stl_deploy.exporters.loihi.net import InputLayer, IntegerNet
 from stl_deploy.exporters.loihi.netx import write_netx
 from stl_deploy.exporters.loihi.simulate import simulate
@@ -21,6 +20,7 @@ from stl_deploy.exporters.witnesses.environment import NENGO_LOIHI, STAMP, Witne
 from stl_deploy.exporters.witnesses.nengo_loihi import NengoLoihi
 from stl_deploy.exporters.witnesses.rows import conv_rows, net_arrays
 from stl_deploy.exporters.witnesses.wrapped import parting, simulate_wrapped, wrap
+from stl_deploy.integers.net import Conv
 from tests.exporters.loihi.nets import chain, dense, neuron, random_case
 from tests.exporters.loihi.programs import conv_net, events
 from tests.exporters.witnesses import stand_in

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.integers.net import DECAY_ONE, STATE_SHIFT, STATE_TOP, IntegerNeuron, Ints
+from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, STATE_TOP, IntegerNeuron, Ints
 
 Floats = NDArray[Any]
 """Whole numbers in float32 or float64."""
@@ -48,7 +48,7 @@ def step_through(
 ) -> None:
     """Write spikes ``[T, B, *shape]`` for synaptic sums of the same shape, from rest or ``state``; bias broadcasts.
 
-    sums: as `stl_deploy.exporters.integers.sums` gives them; they are overwritten. bound: what they do not exceed.
+    sums: as `stl_deploy.integers.sums` gives them; they are overwritten. bound: what they do not exceed.
     """
     reach = bound << STATE_SHIFT
     least = int(np.min(neuron.i_decay))

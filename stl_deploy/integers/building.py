@@ -9,39 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.integers.bounds import Bounds, bounds_of
-from stl_deploy.exporters.integers.branches import Branches, Value, branches
-from stl_deploy.exporters.integers.graph import (
-    DelayNode,
-    GainNode,
-    IntegerInput,
-    IntegerOutput,
-    IntegratorNode,
-    PopulationNode,
-    SumPoolNode,
-)
-from stl_deploy.exporters.integers.net import DECAY_ONE, STATE_SHIFT, IntegerNeuron, Ints
-from stl_deploy.exporters.integers.real_weights import (
-    late,
-    one_scale,
-    real_bias,
-    real_weights,
-    rounded_bias,
-    split_biases,
-    weighted_node,
-    whole_weight,
-)
-from stl_deploy.exporters.integers.scales import (
-    Candidate,
-    ThresholdForm,
-    candidates,
-    closest,
-    real_population,
-    row_gain,
-    twelve_bits,
-    v_decay,
-)
-from stl_deploy.exporters.integers.simulate import evaluate
 from stl_deploy.graph.program import (
     Delay,
     Doubles,
@@ -55,6 +22,39 @@ from stl_deploy.graph.program import (
     Source,
     is_max_pool,
 )
+from stl_deploy.integers.bounds import Bounds, bounds_of
+from stl_deploy.integers.branches import Branches, Value, branches
+from stl_deploy.integers.graph import (
+    DelayNode,
+    GainNode,
+    IntegerInput,
+    IntegerOutput,
+    IntegratorNode,
+    PopulationNode,
+    SumPoolNode,
+)
+from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, IntegerNeuron, Ints
+from stl_deploy.integers.real_weights import (
+    late,
+    one_scale,
+    real_bias,
+    real_weights,
+    rounded_bias,
+    split_biases,
+    weighted_node,
+    whole_weight,
+)
+from stl_deploy.integers.scales import (
+    Candidate,
+    ThresholdForm,
+    candidates,
+    closest,
+    real_population,
+    row_gain,
+    twelve_bits,
+    v_decay,
+)
+from stl_deploy.integers.simulate import evaluate
 
 Spikes = NDArray[np.uint8]
 

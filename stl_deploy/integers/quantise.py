@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.integers.branches import values
-from stl_deploy.exporters.integers.building import Build, Fit
-from stl_deploy.exporters.integers.graph import IntegerGraph, IntegerOutput
-from stl_deploy.exporters.integers.real_weights import to_integers
-from stl_deploy.exporters.integers.scales import ThresholdForm
+from stl_deploy.graph.exact import input_grid
 from stl_deploy.graph.program import Doubles, Input, Node, Program
 from stl_deploy.graph.run import run
+from stl_deploy.integers.branches import values
+from stl_deploy.integers.building import Build, Fit
+from stl_deploy.integers.graph import IntegerGraph, IntegerOutput
+from stl_deploy.integers.real_weights import to_integers
+from stl_deploy.integers.scales import ThresholdForm
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +59,15 @@ def quantise(
         if not isinstance(node, Input):
             build.add(node)
     return Quantised(IntegerGraph(_in_order(build.nodes)), tuple(build.fits), build.scales)
+
+
+def choose(program: Program, x: NDArray[Any], thresholds: ThresholdForm = "per-neuron") -> Quantised:
+    """Integers for a Program by calibration input ``x`` ``[T, B, *shape]``, on the grid that its metadata declare."""
+    grid = input_grid(program.metadata)
+    if grid is None:
+        return quantise(program, x, thresholds=thresholds)
+    scale = 2.0**grid.fraction_bits
+    return quantise(program, x, input_scale=scale, largest=grid.bound, thresholds=thresholds)
 
 
 def _in_order(nodes: Iterable[Node]) -> tuple[Node, ...]:

@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.exporters.integers.net import DECAY_ONE, MAX_BIAS, MAX_THRESHOLD, IntegerNeuron, Ints
 from stl_deploy.graph.program import Doubles, Floats, Neuron, Node
 from stl_deploy.graph.threads import map_parts
+from stl_deploy.integers.net import DECAY_ONE, MAX_BIAS, MAX_THRESHOLD, IntegerNeuron, Ints
 
 ThresholdForm = Literal["folded", "per-neuron", "per-layer", "projected", "unrolled"]
 """The last two are folded, after `stl_deploy.exporters.loihi.pixels` has made the thresholds foldable."""

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.integers.bounds import weighted
-from stl_deploy.exporters.integers.convolve import Convolution
-from stl_deploy.exporters.integers.net import Conv, Dense, Ints, Synapse
+from stl_deploy.integers.bounds import weighted
+from stl_deploy.integers.convolve import Convolution
+from stl_deploy.integers.net import Conv, Dense, Ints, Synapse
 
 Sums = NDArray[np.float32] | Ints
 

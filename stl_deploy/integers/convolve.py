@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.integers.net import Conv
+from stl_deploy.integers.net import Conv
 
 _PATCH_BYTES = 2**20
 """Frames are unfolded as many at a time as fit here."""

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.integers.branches import Branches, Leaf
-from stl_deploy.exporters.integers.graph import ConvNode, DenseNode, GainNode
-from stl_deploy.exporters.integers.net import Ints
-from stl_deploy.exporters.integers.scales import WEIGHT_TOP
 from stl_deploy.graph.program import Conv, Doubles, Linear, Neuron, Node, Scale
+from stl_deploy.integers.branches import Branches, Leaf
+from stl_deploy.integers.graph import ConvNode, DenseNode, GainNode
+from stl_deploy.integers.net import Ints
+from stl_deploy.integers.scales import WEIGHT_TOP
 
 
 def late(values: NDArray[Any]) -> NDArray[Any]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from stl_deploy.exporters.integers.net import DECAY_ONE, IntegerNeuron, Ints, Pair
 from stl_deploy.graph.program import Node, Shape
+from stl_deploy.integers.net import DECAY_ONE, IntegerNeuron, Ints, Pair
 
 Padding = tuple[Pair, Pair]
 """(before, after) for height and width."""

@@ -8,14 +8,14 @@ import nir
 import numpy as np
 import pytest
 
-from stl_deploy.exporters.integers.branches import refusals
-from stl_deploy.exporters.integers.model import GraphModel
+from stl_deploy.exporters.integer_runner import IntegerRunner
 from stl_deploy.exporters.targets import Options
 from stl_deploy.fold.merge_scales import merge_scales
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Source
 from stl_deploy.graph.run import run
+from stl_deploy.integers.branches import refusals
 from tests.exporters.loihi.programs import Builder
 from tests.graph.nets import bare, chain, full, graph, lif
 
@@ -112,7 +112,7 @@ def agrees(network: nir.NIRGraph) -> None:
     x = np.random.default_rng(0).integers(0, 2, (5, 3, *program.inputs[0].shape)).astype(np.float32)
     expected = run(program, x).y
     assert len(np.unique(expected)) > 1
-    np.testing.assert_array_equal(GraphModel(program, Options()).run(x).y, expected)
+    np.testing.assert_array_equal(IntegerRunner(program, Options()).run(x).y, expected)
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,6 @@ from typing import Any
 import numpy as np
 
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.exporters.integers.fields import said, unread
-from stl_deploy.exporters.integers.net import RESETS
-from stl_deploy.exporters.integers.scales import refuse, row_gain
 from stl_deploy.graph.program import (
     Conv,
     Delay,
@@ -29,6 +26,9 @@ from stl_deploy.graph.program import (
     Scale,
     Source,
 )
+from stl_deploy.integers.fields import said, unread
+from stl_deploy.integers.net import RESETS
+from stl_deploy.integers.scales import refuse, row_gain
 
 READ = ("decay", "threshold", "gain", "offset", "compare", "reset", "v_reset", "synapse")
 """Fields of a Program's neuron that integers hold; any other must be as if it were not there."""

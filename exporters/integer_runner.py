@@ -11,23 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.integers.graph import IntegerGraph
-from stl_deploy.exporters.integers.quantise import Quantised, quantise
-from stl_deploy.exporters.integers.real_weights import bits_of, to_integers
-from stl_deploy.exporters.integers.scales import ThresholdForm
-from stl_deploy.exporters.integers.simulate import IntegerRun, simulate
-from stl_deploy.exporters.integers.store import NAME, read_integers
 from stl_deploy.exporters.targets import Network, Options, Runner
 from stl_deploy.graph.exact import input_grid, round_to_grid
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import Readout
 from stl_deploy.graph.run import NetworkInput, Result
+from stl_deploy.integers.graph import IntegerGraph
+from stl_deploy.integers.quantise import choose
+from stl_deploy.integers.real_weights import bits_of, to_integers
+from stl_deploy.integers.simulate import IntegerRun, simulate
+from stl_deploy.integers.store import NAME, read_integers
 
 CALIBRATION = 256
 """Samples of the input that integers are chosen by, where no others are given."""
 
 
-class GraphModel(Runner):
+class IntegerRunner(Runner):
     """Takes real input on its grid and names spikes by NIR node.
 
     readout: see `stl_deploy.exporters.targets.Decides`.
@@ -77,15 +76,6 @@ class GraphModel(Runner):
     def integers(self, graph: IntegerGraph, x: NDArray[Any], record: bool) -> IntegerRun:
         """Run whole numbers."""
         return simulate(graph, x, record=record)
-
-
-def choose(program: Program, x: NDArray[Any], thresholds: ThresholdForm = "per-neuron") -> Quantised:
-    """Integers for a Program by calibration input ``x`` ``[T, B, *shape]``, on the grid that its metadata declare."""
-    grid = input_grid(program.metadata)
-    if grid is None:
-        return quantise(program, x, thresholds=thresholds)
-    scale = 2.0**grid.fraction_bits
-    return quantise(program, x, input_scale=scale, largest=grid.bound, thresholds=thresholds)
 
 
 def calibration(program: Program, options: Options, x: NetworkInput | None) -> NDArray[Any]:

@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterator, Mapping
 import numpy as np
 
 from stl_deploy._util.units import counted
-from stl_deploy.exporters.integers.scales import WEIGHT_TOP
 from stl_deploy.graph.exact import fraction_bits, input_grid
 from stl_deploy.graph.findings import Finding
 from stl_deploy.graph.program import Conv, Floats, Linear, Neuron, Program, is_max_pool
+from stl_deploy.integers.scales import WEIGHT_TOP
 
 _REMEDY = (
     "export tells how many spikes differ; training with the rounding takes them away: stl-deploy quantise RUN for a "

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.integers.graph import (
+from stl_deploy.graph.program import Node, Reshape
+from stl_deploy.integers.graph import (
     ConvNode,
     DelayNode,
     DenseNode,
@@ -20,8 +21,7 @@ from stl_deploy.exporters.integers.graph import (
     PopulationNode,
     SumPoolNode,
 )
-from stl_deploy.exporters.integers.net import STATE_TOP, Ints
-from stl_deploy.graph.program import Node, Reshape
+from stl_deploy.integers.net import STATE_TOP, Ints
 
 Interval = tuple[int, int]
 _ANYTHING: Interval = (1 - STATE_TOP, STATE_TOP - 1)

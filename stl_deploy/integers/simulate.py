@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.integers.bounds import Bounds, bounds
-from stl_deploy.exporters.integers.graph import (
+from stl_deploy.graph.program import Node, Reshape, Shape
+from stl_deploy.graph.threads import map_samples
+from stl_deploy.integers.bounds import Bounds, bounds
+from stl_deploy.integers.graph import (
     ConvNode,
     DelayNode,
     DenseNode,
@@ -27,11 +29,9 @@ from stl_deploy.exporters.integers.graph import (
     PopulationNode,
     SumPoolNode,
 )
-from stl_deploy.exporters.integers.net import STATE_SHIFT, Conv, Dense, IntegerNeuron, Ints
-from stl_deploy.exporters.integers.step import State, currents, potentials, step_through
-from stl_deploy.exporters.integers.sums import adder
-from stl_deploy.graph.program import Node, Reshape, Shape
-from stl_deploy.graph.threads import map_samples
+from stl_deploy.integers.net import STATE_SHIFT, Conv, Dense, IntegerNeuron, Ints
+from stl_deploy.integers.step import State, currents, potentials, step_through
+from stl_deploy.integers.sums import adder
 
 Values = NDArray[Any]
 """Whole numbers ``[T, B, *shape]``, in uint8 (spikes), int32, or floats that hold them exactly."""

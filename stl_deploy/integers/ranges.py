@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.exporters.integers.bounds import weighted
-from stl_deploy.exporters.integers.net import DECAY_ONE, STATE_SHIFT, STATE_TOP, IntegerNeuron, Ints, Synapse
-from stl_deploy.exporters.integers.step import currents, integrate
-from stl_deploy.exporters.integers.sums import Sums
+from stl_deploy.integers.bounds import weighted
+from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, STATE_TOP, IntegerNeuron, Ints, Synapse
+from stl_deploy.integers.step import currents, integrate
+from stl_deploy.integers.sums import Sums
 
 Bounds = tuple[int, int]
 

@@ -9,9 +9,16 @@ import numpy as np
 import pytest
 
 from stl_deploy.errors import InputError, UnsupportedError
-from stl_deploy.exporters.integers.bounds import bounds
-from stl_deploy.exporters.integers.branches import refusals
-from stl_deploy.exporters.integers.graph import (
+from stl_deploy.exporters.integer_runner import IntegerRunner, calibration
+from stl_deploy.exporters.loihi.ranges import measure_ranges
+from stl_deploy.exporters.loihi.weights import lava_synapse
+from stl_deploy.exporters.targets import Options
+from stl_deploy.graph.lower import lower
+from stl_deploy.graph.program import Node, Reshape, Source
+from stl_deploy.graph.run import run
+from stl_deploy.integers.bounds import bounds
+from stl_deploy.integers.branches import refusals
+from stl_deploy.integers.graph import (
     ConvNode,
     GainNode,
     IntegerGraph,
@@ -20,17 +27,11 @@ from stl_deploy.exporters.integers.graph import (
     PopulationNode,
     SumPoolNode,
 )
-from stl_deploy.exporters.integers.model import GraphModel, calibration, choose
-from stl_deploy.exporters.integers.net import STATE_TOP, IntegerNeuron
-from stl_deploy.exporters.integers.real_weights import to_integers
-from stl_deploy.exporters.integers.simulate import simulate, whole_numbers
-from stl_deploy.exporters.integers.sums import adder
-from stl_deploy.exporters.loihi.ranges import measure_ranges
-from stl_deploy.exporters.loihi.weights import lava_synapse
-from stl_deploy.exporters.targets import Options
-from stl_deploy.graph.lower import lower
-from stl_deploy.graph.program import Node, Reshape, Source
-from stl_deploy.graph.run import run
+from stl_deploy.integers.net import STATE_TOP, IntegerNeuron
+from stl_deploy.integers.quantise import choose
+from stl_deploy.integers.real_weights import to_integers
+from stl_deploy.integers.simulate import simulate, whole_numbers
+from stl_deploy.integers.sums import adder
 from tests.exporters.loihi.nets import chain as net
 from tests.exporters.loihi.nets import dense, neuron
 from tests.exporters.loihi.programs import Builder, F
@@ -129,7 +130,7 @@ def test_integers_are_chosen_by_input_and_for_one_network() -> None:
     graph = choose(program, np.ones((1, 1, 2), F)).graph
     other = Builder((2,)).linear("fc", np.eye(2)).lif("b", 1.0).program()
     with pytest.raises(InputError, match="expected integers that spike in b; found a; name the graph"):
-        GraphModel(program, Options(), graph=graph).of(other)
+        IntegerRunner(program, Options(), graph=graph).of(other)
 
 
 def _agrees(program: Any, x: Any) -> Any:

@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 from stl_deploy._util.files import read_npz, write_npz
 from stl_deploy._util.windows import output_size
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.integers.graph import (
+from stl_deploy.graph.program import Node, Reshape, Source
+from stl_deploy.graph.readout import KEY as READOUT
+from stl_deploy.graph.readout import Readout, readout_of
+from stl_deploy.integers.graph import (
     ConvNode,
     DelayNode,
     DenseNode,
@@ -28,10 +31,7 @@ from stl_deploy.exporters.integers.graph import (
     PopulationNode,
     SumPoolNode,
 )
-from stl_deploy.exporters.integers.net import DECAY_ONE, MAX_THRESHOLD, RESETS, IntegerNeuron
-from stl_deploy.graph.program import Node, Reshape, Source
-from stl_deploy.graph.readout import KEY as READOUT
-from stl_deploy.graph.readout import Readout, readout_of
+from stl_deploy.integers.net import DECAY_ONE, MAX_THRESHOLD, RESETS, IntegerNeuron
 
 NAME = "integers.npz"
 VERSION = 1
