@@ -176,6 +176,17 @@ class Decides(Protocol):
 
 
 @runtime_checkable
+class ChecksFor(Protocol):
+    """A Format whose check depends on the user's options, as the chip that is meant."""
+
+    options: type[Options]
+
+    def check_for(self, program: Program, options: Any) -> Iterable[Finding]:
+        """As `Format.check`, with options of the Format's class."""
+        ...
+
+
+@runtime_checkable
 class Tabled(Protocol):
     """A Format whose artifacts can be shown layer by layer."""
 

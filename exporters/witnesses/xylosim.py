@@ -62,5 +62,5 @@ class XyloSim(Xylo):
         }
         if {name: array.shape for name, array in found.items()} != expected:
             raise ToolError("xylosim returned arrays of other shapes than the network's")
-        none = {"saturated": np.zeros(spec.hidden, np.int64), "saturated_out": np.zeros(spec.outputs, np.int64)}
-        return ChipRun(**found, **none)
+        saturated, saturated_out = np.zeros(spec.hidden, np.int64), np.zeros(spec.outputs, np.int64)
+        return ChipRun(**found, saturated=saturated, saturated_out=saturated_out)

@@ -42,8 +42,8 @@ class ChipRun:
     """One run, as the chip has it, skew included. T steps, B samples.
 
     spikes, outputs: ``[T, B, N]`` and ``[T, B, outputs]``. v, v_out: the same, after the step; i, i_out:
-    ``[T, B, N, S]`` and ``[T, B, outputs]``; all four None if not recorded. saturated, saturated_out: ``[N]`` and ``[outputs]``, in how
-    many steps of all samples a current or a potential left 16 bits and was cut.
+    ``[T, B, N, S]`` and ``[T, B, outputs]``; all four None if not recorded. saturated, saturated_out: ``[N]`` and
+    ``[outputs]``, in how many steps of all samples a current or a potential left 16 bits and was cut.
     """
 
     spikes: NDArray[np.uint8]
@@ -71,7 +71,8 @@ def simulate(
     for t in range(steps):
         fired = hidden.step(np.concatenate([entering[t], before], axis=1))
         run.outputs[t] = outputs.step(before[:, spec.hidden - spec.heard :])
-        run.spikes[t] = before = fired
+        run.spikes[t] = fired
+        before = fired.astype(np.float64)
         if run.v is not None and run.i is not None and run.v_out is not None and run.i_out is not None:
             run.v[t], run.i[t], run.v_out[t], run.i_out[t] = hidden.v, hidden.i, outputs.v, outputs.i[..., 0]
         if progress is not None:

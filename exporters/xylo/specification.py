@@ -38,8 +38,9 @@ class Specification:
 
     weights_in: ``[channels, hear, S]``. weights_rec: ``[N, N, S]``, from row to column, one step late.
     weights_out: ``[heard, outputs]``, one step late. dash_mem, dash_syn, dash_syn_2: ``[N]``, decays of
-    ``1 - 2^-dash``; dash_syn_2 None where S is 1. threshold, bias_hidden: ``[N]``. weight_shift_in, _rec, _out: bits to the left.
-    aliases: ``[N]``, the neuron that also gets this one's spikes, -1 for none. Those ending in ``_out``: ``[outputs]``.
+    ``1 - 2^-dash``; dash_syn_2 None where S is 1. threshold, bias_hidden: ``[N]``. weight_shift_in, weight_shift_rec,
+    weight_shift_out: bits to the left. aliases: ``[N]``, the neuron that also gets this one's spikes, -1 for none.
+    Those ending in ``_out``: ``[outputs]``.
     """
 
     weights_in: Ints
@@ -72,17 +73,17 @@ class Specification:
     @property
     def outputs(self) -> int:
         """Output neurons."""
-        return self.weights_out.shape[1]
+        return int(self.weights_out.shape[1])
 
     @property
     def synapses(self) -> int:
         """Synaptic currents of a hidden neuron."""
-        return self.weights_in.shape[2]
+        return int(self.weights_in.shape[2])
 
     @property
     def hear(self) -> int:
         """How many hidden neurons, from the first, may read the input."""
-        return self.weights_in.shape[1]
+        return int(self.weights_in.shape[1])
 
     @property
     def heard(self) -> int:
@@ -138,6 +139,7 @@ def checked(arrays: dict[str, NDArray[Any]], where: str) -> Specification:
     found |= {f"{name}_out": read.row(f"{name}_out", outputs, 0, top) for name, top in of_hidden.items()}
     if synapses == MAX_SYNAPSES:
         found["dash_syn_2"] = read.row("dash_syn_2", hidden, 0, DASH_TOP)
+    found |= {name: int(read(name, 0, SHIFT_TOP, dimensions=0, default=0)) for name in _SHIFTS}
     return Specification(
         weights_in=weights_in,
         weights_rec=weights_rec,
@@ -145,7 +147,6 @@ def checked(arrays: dict[str, NDArray[Any]], where: str) -> Specification:
         bias_hidden=read.row("bias_hidden", hidden, STATE_LOW, STATE_TOP, default=0),
         bias_out=read.row("bias_out", outputs, STATE_LOW, STATE_TOP, default=0),
         aliases=read.aliases(hidden),
-        **{name: int(read(name, 0, SHIFT_TOP, dimensions=0, default=0)) for name in _SHIFTS},
         **found,
     )
 

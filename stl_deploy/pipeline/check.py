@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from stl_deploy._util.files import leading, read_inputs
 from stl_deploy._util.suggest import did_you_mean
 from stl_deploy._util.units import counted
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.targets import Tabled, find_format, registry
+from stl_deploy.exporters.targets import ChecksFor, Tabled, find_format, make_options, registry
+from stl_deploy.exporters.targets import settings as option_names
 from stl_deploy.graph.ambiguity import Effect, effects
 from stl_deploy.graph.check import TargetCheck, check_file
 from stl_deploy.graph.dialect import load_dialect
@@ -23,6 +25,7 @@ from stl_deploy.graph.findings import Finding, NodeReport, Report, fidelities, f
 from stl_deploy.graph.frameworks.writers import reading_of
 from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.margins import NearThreshold
+from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import CHUNK, NetworkInput, run
 from stl_deploy.pipeline.show import artifact_rows
 from stl_deploy.pipeline.source import Source, check_bits, open_program, open_source, read_for
@@ -52,13 +55,15 @@ def check(
     input_grid: int | None = None,
     x: NetworkInput | None = None,
     say: Console = QUIET,
+    **settings: Any,
 ) -> Report:
     """Check a run folder's graph or a .nir file against targets (default: every format's), or an artifact of ours.
 
     input_grid: the input will be multiples of 2^-input_grid up to 1. x: input like what will enter, for targets that
-    take whole numbers alone. Raises InputError for a bad call.
+    take whole numbers alone. settings: the targets' own options, as ``device`` of xylo. Raises InputError for a bad
+    call.
     """
-    asked = targets_asked(targets)
+    asked = targets_asked(targets, settings)
     opened = open_source(source, artifacts=True)
     if not opened.is_graph:
         if targets or input_grid is not None:
@@ -98,10 +103,13 @@ def check_folder(
     dialect: str | None = None,
     input_grid: int | None = None,
     say: Console = QUIET,
+    **settings: Any,
 ) -> FolderCheck:
-    """Check every .nir file of a folder; one table for all; input_grid: as in `check`. Raises InputError for a bad call
-    or if there is none."""
-    asked = targets_asked(targets)
+    """Check every .nir file of a folder; one table for all; input_grid, settings: as in `check`.
+
+    Raises InputError for a bad call or if there is none.
+    """
+    asked = targets_asked(targets, settings)
     if dialect is not None:
         load_dialect(dialect)  # a bad one ends the call; in check_file it would be a finding of the file's
     files = nir_files(folder)
@@ -182,8 +190,11 @@ def seen_coding(x: NetworkInput | None) -> dict[str, Any] | None:
     return {"coding": "graded" if all(on_grid(array, Grid(0, np.inf)) for array in arrays) else "analog"}
 
 
-def targets_asked(targets: Sequence[str] | None) -> dict[str, TargetCheck]:
-    """What each target is asked; without names, of every format but those that are asked by name alone."""
+def targets_asked(targets: Sequence[str] | None, settings: Mapping[str, Any] | None = None) -> dict[str, TargetCheck]:
+    """What each target is asked; without names, of every format but those that are asked by name alone.
+
+    settings: options of the targets that are named. Raises InputError for a name or an option that is none of theirs.
+    """
     formats = {name: one.check for name, one in registry().formats.items()}
     known: dict[str, TargetCheck] = {**formats, **{name: one.check for name, one in registry().checks.items()}}
     for name in targets or ():
@@ -191,7 +202,36 @@ def targets_asked(targets: Sequence[str] | None) -> dict[str, TargetCheck]:
             close = did_you_mean(name, known)
             raise InputError(f"expected a target: {', '.join(known)}; found '{name}'{close}")
     default = [name for name, one in registry().formats.items() if one.by_default]
-    return {name: ask for name, ask in known.items() if name in (targets or default)}
+    asked = {name: ask for name, ask in known.items() if name in (targets or default)}
+    given = {name: value for name, value in (settings or {}).items() if value is not None}
+    return asked | (_with_options(list(asked), given) if given else {})
+
+
+def _with_options(asked: Sequence[str], given: Mapping[str, Any]) -> dict[str, TargetCheck]:
+    """The checks that these options change; raises InputError for an option that none of those asked has."""
+    able = {name: one for name, one in registry().formats.items() if name in asked and isinstance(one, ChecksFor)}
+    known = {option for one in able.values() for option in option_names(one.options)}
+    for option in given:
+        if option not in known:
+            takers = [
+                name
+                for name, one in registry().formats.items()
+                if isinstance(one, ChecksFor) and option in option_names(one.options)
+            ]
+            raise InputError(
+                f"expected --target {' or '.join(takers)} for option '{option}'; found {', '.join(asked)}; name it"
+                if takers
+                else f"expected options of check; found '{option}'"
+            )
+    made: dict[str, TargetCheck] = {}
+    for name, one in able.items():
+        own = {option: value for option, value in given.items() if option in option_names(one.options)}
+        made[name] = partial(_ask, one, make_options(registry().formats[name], own))
+    return made
+
+
+def _ask(one: ChecksFor, options: Any, program: Program) -> Iterable[Finding]:
+    return one.check_for(program, options)
 
 
 def _first(report: Report) -> str:
