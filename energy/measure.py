@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from stl_deploy._util.units import with_unit
 from stl_deploy.energy.ann_twin import AnnTwin, twin_json
 from stl_deploy.energy.chips.baselines import baselines
-from stl_deploy.energy.chips.lines import ChipLine, check_step_time, chip_lines
+from stl_deploy.energy.chips.lines import ChipLine, chip_lines
+from stl_deploy.energy.chips.step_times import StepTimes, check_step_times
 from stl_deploy.energy.counts.arrivals import feeders
 from stl_deploy.energy.counts.coding import Coding, resolve_coding
 from stl_deploy.energy.counts.neurobench import neurobench_fields
@@ -39,6 +40,7 @@ from stl_deploy.energy.prices.price_list import PriceList
 from stl_deploy.graph.program import Input, Neuron, Program, is_max_pool
 from stl_deploy.graph.run import CHUNK, match_inputs
 from stl_deploy.graph.segments import is_loop, segments
+from stl_deploy.graph.takes import NIR_NODES, require_taken
 
 SCHEMA_VERSION = 2
 DEFAULT_PRICES = (
@@ -160,7 +162,7 @@ def measure_energy(
     labels: NDArray[Any] | None = None,
     machine: MachineEnergy | None = None,
     chip: OnChip | None = None,
-    step_time: float | None = None,
+    step_time: StepTimes | None = None,
     notes: Sequence[str] = (),
 ) -> EnergyReport:
     """Run ``program`` on ``x`` ``[T, B, *input shape]``, count its activity exactly, and price the counts.
@@ -171,12 +173,13 @@ def measure_energy(
     twin: activity of a trained ANN of the same topology; without it, it is bounded. labels: ``[B]``; with them
     the spread over samples is also given for each class; of each step, ``[B, T]``: no ratio is told.
     machine: what this machine used, to be reported beside.
-    chip: where the network's neurons stand, for lists that price messages and hops between cores. step_time: seconds
-    of one measured step, instead of the predicted ones. notes: further assumptions, one sentence each.
+    chip: where the network's neurons stand, for lists that price messages and hops between cores. step_time: chip to
+    the seconds of one measured step, instead of the predicted one. notes: further assumptions, one sentence each.
     Raises InputError if x does not fit the network or contradicts the coding, or the twin is of another
-    topology; ConfigError for a bad price list.
+    topology; ConfigError for a bad price list; UnsupportedError for a node of a kind that is not counted.
     """
-    check_step_time(step_time)
+    check_step_times(step_time)
+    require_taken(program, NIR_NODES, "energy")
     lists = _load(prices)
     arrays = match_inputs(program, x)
     coding = resolve_coding(program, arrays.values(), input_coding)
@@ -208,7 +211,7 @@ def energy_report(
     samples: Samples | None = None,
     machine: MachineEnergy | None = None,
     chip: OnChip | None = None,
-    step_time: float | None = None,
+    step_time: StepTimes | None = None,
     each_step: bool = False,
     notes: Sequence[str] = (),
 ) -> EnergyReport:
@@ -271,11 +274,11 @@ def _bare_edges(program: Program) -> list[str]:
     ]
 
 
-def _given(step_time: float | None) -> tuple[str, ...]:
-    if step_time is None:
+def _given(step_times: StepTimes | None) -> tuple[str, ...]:
+    if not step_times:
         return ()
-    step = with_unit(step_time, "s")
-    return (f"A step of {step} is taken as given on every chip but those in real time; it is true of one that has it.",)
+    told = ", ".join(f"{chip} {with_unit(seconds, 's')}" for chip, seconds in step_times.items())
+    return (f"The time of a step is taken as given for {told}; the other chips' steps are predicted.",)
 
 
 _EACH_STEP = (

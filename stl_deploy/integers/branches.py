@@ -28,7 +28,7 @@ from stl_deploy.graph.program import (
 )
 from stl_deploy.integers.fields import said, unread
 from stl_deploy.integers.net import RESETS
-from stl_deploy.integers.scales import refuse, row_gain
+from stl_deploy.integers.scales import refuse, require_gain, total_gain
 
 READ = ("decay", "threshold", "gain", "offset", "compare", "reset", "v_reset", "synapse")
 """Fields of a Program's neuron that integers hold; any other must be as if it were not there."""
@@ -93,7 +93,7 @@ def refusals(program: Program) -> list[UnsupportedError]:
     for neuron in program.of(Neuron):
         try:
             _check_neuron(neuron)
-            row_gain(neuron)
+            require_gain(neuron, total_gain(neuron), pixels=neuron.spiking)
         except UnsupportedError as error:
             found.append(error)
     try:
@@ -140,7 +140,20 @@ def _check(node: Node, known: dict[str, Value]) -> None:
     if isinstance(node, Reshape) and known[node.name] == "weighted" and node.shape[0] != node.input_shape[0]:
         refuse(node, "reshape-before-neuron", "it mixes rows of weighted sums", "put the neuron before it")
     if isinstance(node, Neuron):
+        _check_potentials(node, known)
         _check_neuron(node)
+
+
+def _check_potentials(neuron: Neuron, known: dict[str, Value]) -> None:
+    """Refuse a neuron that reads a potential, which has no scale of its own."""
+    for source in neuron.sources:
+        if known[source.node] == "potential":
+            refuse(
+                neuron,
+                "potential",
+                f"it reads the potential of '{source.node}'",
+                "make that filter the neuron's synapse (NIR's CubaLIF), or give it a threshold",
+            )
 
 
 def _check_neuron(neuron: Neuron) -> None:

@@ -131,7 +131,7 @@ class Build:
                 **common,
             )
         if isinstance(node, Delay):
-            return DelayNode(steps=node.steps.astype(np.int32), **common)
+            return DelayNode(steps=np.asarray(node.steps, np.int32), **common)
         assert isinstance(node, Reshape | Scale)
         return Reshape(input_shape=node.shape if isinstance(node, Scale) else node.input_shape, **common)
 
@@ -142,14 +142,16 @@ class Build:
         found = branches(self.program, node, self.known)
         direct, apart = split_biases(found, node)
         weights = real_weights(found, node)
-        real = real_population(node, weights, direct, [bias for bias in apart if bias is not None])
+        real = real_population(node, weights, direct, [bias for bias in apart if bias is not None], pixels=True)
         wanted = self.reference[node.name]
 
         def built(chosen: Candidate) -> list[Node]:
             biases = [None if b is None else np.round(chosen.scale * real.gain * b).astype(np.int32) for b in apart]
             nodes, sources = self._weighted(found, node, chosen.weights, biases)
             shape = node.shape
-            bias = None if chosen.bias is None else chosen.bias.reshape(-1, *(1,) * (len(shape) - 1))
+            bias = chosen.bias
+            if bias is not None and bias.ndim == 1:
+                bias = bias.reshape(-1, *(1,) * (len(shape) - 1))
             population = PopulationNode(name=node.name, shape=shape, sources=sources, neuron=chosen.neuron, bias=bias)
             return [*nodes, population]
 
@@ -246,7 +248,7 @@ class Build:
         self._take(*nodes)
         bias = None
         if offset is not None and offset.any():
-            bias = np.round(offset * scale).astype(np.int32)
+            bias = np.asarray(np.round(offset * scale), np.int32)
         filtered = DECAY_ONE if node.synapse is None else twelve_bits(node.synapse.decay)
         decay = v_decay(node)
         self._take(

@@ -17,10 +17,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NoReturn
+from typing import Literal, NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph.program import Doubles, Floats, Neuron, Node
@@ -48,9 +47,16 @@ def refuse(node: Node, slug: str, reason: str, remedy: str) -> NoReturn:
 
 @dataclass(frozen=True, eq=False)
 class RealPopulation:
-    """A population before rounding: the weights that reach it, one array ``[rows, ...]`` for each layer of synapses,
-    bias ``[rows]`` added to v, theta broadcast to the population's shape; gain: what each row's weights were multiplied
-    by. also_whole: what else must be whole numbers for `is_whole`.
+    """A population before rounding.
+
+    Attributes:
+        weights: One array ``[rows, ...]`` for each layer of synapses that reaches it.
+        bias: Added to v in each step; ``[rows]``, or the population's shape where pixels differ.
+        theta: Thresholds, broadcast to the population's shape.
+        theta_rows: Thresholds by row, or None if they differ between the pixels of a channel.
+        v_reset: Where a spike puts v, broadcast to the population's shape; None: 0.
+        gain: What each row's weights were multiplied by.
+        also_whole: What else must be whole numbers for nothing to be rounded, ``[rows]`` each.
     """
 
     neuron: Neuron
@@ -58,39 +64,93 @@ class RealPopulation:
     bias: Doubles | None
     theta: Doubles
     theta_rows: Doubles | None
-    """theta by row, or None if it differs between the pixels of a channel."""
+    v_reset: Doubles | None
     gain: Doubles
     also_whole: tuple[Doubles, ...] = ()
 
 
 def real_population(
-    neuron: Neuron, weights: Sequence[Doubles], bias: Doubles | None, also_whole: Sequence[Doubles] = ()
+    neuron: Neuron,
+    weights: Sequence[Doubles],
+    bias: Doubles | None,
+    also_whole: Sequence[Doubles] = (),
+    *,
+    pixels: bool = False,
 ) -> RealPopulation:
-    """A population with its neurons' gain and drive offset absorbed; weights are for whole-number input."""
-    gain = row_gain(neuron)
-    weights = tuple(weight * _by_row(gain, weight.ndim) for weight in weights)
+    """Absorb the gain and the drive offset of a population's neurons; weights are for whole-number input.
+
+    A gain that differs between the pixels of a channel cannot go into shared weights. v/gain takes its place, with
+    threshold, reset value and offset divided by the gain: equal in real numbers, for the leak is linear.
+
+    Args:
+        pixels: Whether the target holds a threshold and a bias of each pixel's own; else such gains are refused.
+    """
+    total = total_gain(neuron)
+    gain, divisor = _rows(total), np.ones(neuron.shape)
+    if gain is None:
+        require_gain(neuron, total, pixels)
+        gain, divisor = np.ones(neuron.shape[0]), total
     bias = None if bias is None else bias * gain
     if neuron.offset is not None:
-        offset = _rows_or_refuse(neuron, neuron.offset, "drive offset")
-        bias = offset if bias is None else bias + offset
+        offset = np.broadcast_to(neuron.offset, neuron.shape) / divisor
+        by_row = _rows(offset)
+        if by_row is None and not pixels:
+            _refuse_pixels(neuron, "drive offset")
+        bias = _added(bias, offset if by_row is None else by_row)
     if bias is not None and not bias.any():
         bias = None
     assert neuron.threshold is not None
-    theta = np.broadcast_to(neuron.threshold, neuron.shape).astype(np.float64)
-    return RealPopulation(neuron, weights, bias, theta, _rows(theta), gain, tuple(also_whole))
+    theta = np.broadcast_to(neuron.threshold, neuron.shape) / divisor
+    v_reset = None
+    if neuron.v_reset is not None and neuron.v_reset.any():
+        v_reset = np.broadcast_to(neuron.v_reset, neuron.shape) / divisor
+    return RealPopulation(
+        neuron=neuron,
+        weights=tuple(weight * _by_row(gain, weight.ndim) for weight in weights),
+        bias=bias,
+        theta=theta,
+        theta_rows=_rows(theta),
+        v_reset=v_reset,
+        gain=gain,
+        also_whole=tuple(values * gain for values in also_whole),
+    )
+
+
+def _added(bias: Doubles | None, offset: Doubles) -> Doubles:
+    """``[rows]``, or the population's shape where the offset has it."""
+    return offset if bias is None else _by_row(bias, offset.ndim) + offset
+
+
+def total_gain(neuron: Neuron) -> Doubles:
+    """What multiplies the input of each neuron: its gain and its synapse's."""
+    gain = np.ones(neuron.shape)
+    if neuron.gain is not None:
+        gain = gain * neuron.gain
+    if neuron.synapse is not None:
+        if neuron.synapse.gain is not None:
+            gain = gain * neuron.synapse.gain
+        if neuron.synapse.rule == "exp_add":
+            gain = gain * neuron.synapse.decay
+    return gain
 
 
 def row_gain(neuron: Neuron) -> Doubles:
-    """What multiplies the input of each row: the neuron's gain and its synapse's."""
-    gain = np.ones(neuron.shape[0])
-    if neuron.gain is not None:
-        gain = _rows_or_refuse(neuron, neuron.gain, "gain")
-    if neuron.synapse is not None:
-        if neuron.synapse.gain is not None:
-            gain = gain * _rows_or_refuse(neuron, neuron.synapse.gain, "synaptic gain")
-        if neuron.synapse.rule == "exp_add":
-            gain = gain * _rows_or_refuse(neuron, neuron.synapse.decay, "synaptic decay")
+    """What multiplies the input of each row; refuses gains that differ between the pixels of a channel."""
+    gain = _rows(total_gain(neuron))
+    if gain is None:
+        _refuse_pixels(neuron, "gain")
     return gain
+
+
+def require_gain(neuron: Neuron, gain: Doubles, pixels: bool) -> None:
+    """Refuse gains that differ between the pixels of a channel, unless thresholds can be divided by them."""
+    if _rows(gain) is not None:
+        return
+    if not pixels:
+        _refuse_pixels(neuron, "gain")
+    if not (gain > 0).all():
+        reason = "its gain differs between pixels and is not above 0 everywhere"
+        refuse(neuron, "gain-per-pixel", reason, "use gains above 0, or one value per channel")
 
 
 def _rows(values: Doubles) -> Doubles | None:
@@ -98,16 +158,9 @@ def _rows(values: Doubles) -> Doubles | None:
     return flat[:, 0] if (flat == flat[:, :1]).all() else None
 
 
-def _rows_or_refuse(neuron: Neuron, values: NDArray[Any], what: str) -> Doubles:
-    rows = _rows(np.broadcast_to(values, neuron.shape).astype(np.float64))
-    if rows is None:
-        refuse(
-            neuron,
-            f"{what.replace(' ', '-')}-per-pixel",
-            f"its {what} differs between pixels",
-            "use one value per channel",
-        )
-    return rows
+def _refuse_pixels(neuron: Neuron, what: str) -> NoReturn:
+    slug = f"{what.replace(' ', '-')}-per-pixel"
+    refuse(neuron, slug, f"its {what} differs between pixels", "use one value per channel")
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,10 +176,11 @@ class Candidate:
 def candidates(real: RealPopulation, form: ThresholdForm) -> Iterator[Candidate]:
     """The layer in integers at many scales, the largest first; every one is within netx's widths.
 
-    A layer that is whole numbers already, with one threshold and "fires above it", is the only candidate itself.
+    A layer that needs no rounding is the only candidate itself.
     """
-    if is_whole(real):
-        yield from _candidate(real, np.ones(len(real.theta)), np.array(real.theta.flat[0]))
+    unrounded = list(_unrounded(real, form))
+    yield from unrounded
+    if unrounded and (not _leaks(real.neuron) or _is_trained(real)):
         return
     if form == "per-neuron":
         limits = _row_limits(real)
@@ -142,6 +196,69 @@ def candidates(real: RealPopulation, form: ThresholdForm) -> Iterator[Candidate]
         for aim in (whole + 1, whole + _JUST_ABOVE):
             if whole or aim >= 1:
                 yield from _candidate(real, aim / theta, np.array(float(whole)))
+
+
+def _unrounded(real: RealPopulation, form: ThresholdForm) -> Iterator[Candidate]:
+    """The layer at scales at which weights, biases and resets are whole numbers.
+
+    Without a leak v is whole, so ``v > ceil(s·θ) - 1`` is ``v >= θ``, and ``v > floor(s·θ)`` is ``v > θ``: exact for
+    any θ. A leaking v has fractions: "above" is exact for a whole s·θ, and for "at or above" either s·θ - 1 or s·θ is
+    closer, the less wrong the larger the scale.
+    """
+    scale = _whole_scale(real)
+    if scale is None:
+        return
+    target = real.theta * _by_row(scale, real.theta.ndim)
+    at_or_above = real.neuron.compare == "ge"
+    if not _leaks(real.neuron):
+        yield from _held(real, form, scale, np.ceil(target) - 1 if at_or_above else np.floor(target))
+    elif _is_trained(real):
+        yield from _held(real, form, scale, target)
+    elif np.array_equal(target, np.trunc(target)):
+        for times in (64, 32, 16, 8, 4, 2, 1):
+            for threshold in (times * target - 1, times * target) if at_or_above else (times * target,):
+                yield from _held(real, form, times * scale, threshold)
+
+
+def _is_trained(real: RealPopulation) -> bool:
+    """Whether `stl_deploy.exporters.loihi.qat.fake_quant` may have trained the layer, whose leak is the integers'."""
+    theta = real.theta.flat[0]
+    whole = _whole_scale(real)
+    return real.neuron.compare == "gt" and whole is not None and bool((real.theta == theta).all() and theta % 1 == 0)
+
+
+def _held(real: RealPopulation, form: ThresholdForm, scale: Doubles, threshold: Doubles) -> Iterator[Candidate]:
+    """A candidate whose scale leaves nothing to round, if it is within the widths and its form holds the thresholds."""
+    same = (threshold == threshold.flat[0]).all()
+    if (scale > _row_limits(real)).any() or threshold.min() < 0 or not (form == "per-neuron" or same):
+        return
+    yield from _candidate(real, scale, np.array(threshold.flat[0]) if same else threshold)
+
+
+def _leaks(neuron: Neuron) -> bool:
+    """Whether v or u can have fractions although whole numbers arrive."""
+    decays = [neuron.decay, None if neuron.synapse is None else neuron.synapse.decay]
+    return any(decay is not None and not np.isin(decay, (0, 1)).all() for decay in decays)
+
+
+def _whole_scale(real: RealPopulation) -> Doubles | None:
+    """For each row the least power of two, from 1, that makes all of it whole; None if 8 bits hold none.
+
+    With a leak it is 1 or none: v is rounded in units that depend on the scale.
+    """
+    rows = len(real.theta)
+    parts = [*real.weights, *real.also_whole, *(part for part in (real.bias, real.v_reset) if part is not None)]
+    if real.neuron.reset in ("subtract", "subtract_delayed"):
+        parts.append(real.theta)
+    values = np.concatenate([part.reshape(rows, -1) for part in parts], axis=1)
+    scale = np.ones(rows)
+    for _ in range(1 if _leaks(real.neuron) else 16):
+        scaled = values * scale[:, None]
+        fractions = (scaled != np.trunc(scaled)).any(axis=1)
+        if not fractions.any():
+            return scale
+        scale = np.where(fractions, 2 * scale, scale)
+    return None
 
 
 def closest(
@@ -167,19 +284,6 @@ def _counted(differing: Callable[[Candidate, slice], int], part: slice, candidat
     return differing(candidate, part)
 
 
-def is_whole(real: RealPopulation) -> bool:
-    """Whether the layer needs no rounding at all: `stl_deploy.exporters.loihi.qat.fake_quant` trains such layers."""
-    neuron, theta = real.neuron, real.theta.flat[0]
-    parts = [*real.weights, *real.also_whole, real.theta] + ([] if real.bias is None else [real.bias])
-    return (
-        neuron.compare == "gt"
-        and all(np.array_equal(part, np.trunc(part)) for part in parts)
-        and bool((real.theta == theta).all() and theta <= MAX_THRESHOLD)
-        and max(float(np.abs(weight).max()) for weight in real.weights) <= WEIGHT_TOP
-        and (real.bias is None or float(np.abs(real.bias).max()) <= MAX_BIAS)
-    )
-
-
 def _one_threshold(real: RealPopulation, form: ThresholdForm) -> Doubles:
     """The row thresholds that rows are divided by."""
     if form == "per-layer":
@@ -202,11 +306,10 @@ def _row_limits(real: RealPopulation, theta_rows: Doubles | None = None) -> Doub
     largest = np.maximum.reduce([np.abs(weight).reshape(rows, -1).max(axis=1) for weight in real.weights])
     with np.errstate(divide="ignore"):
         limit: Doubles = np.minimum(WEIGHT_TOP / largest, MAX_THRESHOLD / theta)
-        if real.neuron.v_reset is not None:
-            resets = np.broadcast_to(real.neuron.v_reset, real.theta.shape).reshape(rows, -1)
-            limit = np.minimum(limit, MAX_THRESHOLD / np.abs(resets).max(axis=1))
+        if real.v_reset is not None:
+            limit = np.minimum(limit, MAX_THRESHOLD / np.abs(real.v_reset.reshape(rows, -1)).max(axis=1))
         if real.bias is not None:
-            limit = np.minimum(limit, MAX_BIAS / np.abs(real.bias))
+            limit = np.minimum(limit, MAX_BIAS / np.abs(real.bias.reshape(rows, -1)).max(axis=1))
     return limit
 
 
@@ -224,7 +327,8 @@ def _candidate(real: RealPopulation, scale: Doubles, threshold: Doubles) -> Iter
         return
     bias: Ints | None = None
     if real.bias is not None:
-        bias = np.clip(np.round(real.bias * scale), -MAX_BIAS - 1, MAX_BIAS).astype(np.int32)
+        scaled = np.round(real.bias * _by_row(scale, real.bias.ndim))
+        bias = np.clip(scaled, -MAX_BIAS - 1, MAX_BIAS).astype(np.int32)
     yield Candidate(weights, bias, neuron, scale)
 
 
@@ -233,8 +337,8 @@ def _neuron(real: RealPopulation, scale: Doubles, threshold: Doubles) -> Integer
     drop = v_reset = None
     if neuron.reset in ("subtract", "subtract_delayed"):
         drop = _compact(np.round(real.theta * by_row))
-    elif neuron.v_reset is not None and neuron.v_reset.any():
-        v_reset = _compact(np.round(np.broadcast_to(neuron.v_reset, neuron.shape) * by_row))
+    elif real.v_reset is not None:
+        v_reset = _compact(np.round(real.v_reset * by_row))
     return IntegerNeuron(
         v_decay=v_decay(neuron),
         threshold=np.asarray(threshold, np.int32),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from stl_deploy._util.files import leading, read_inputs
 from stl_deploy._util.suggest import did_you_mean
 from stl_deploy._util.units import counted
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.targets import ChecksFor, Tabled, find_format, make_options, registry
+from stl_deploy.exporters.targets import ChecksFor, Tabled, find_format, findings, make_options, registry
 from stl_deploy.exporters.targets import settings as option_names
 from stl_deploy.graph.ambiguity import Effect, effects
 from stl_deploy.graph.check import TargetCheck, check_file
@@ -25,7 +25,6 @@ from stl_deploy.graph.findings import Finding, NodeReport, Report, fidelities, f
 from stl_deploy.graph.frameworks.writers import reading_of
 from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.margins import NearThreshold
-from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import CHUNK, NetworkInput, run
 from stl_deploy.pipeline.show import artifact_rows
 from stl_deploy.pipeline.source import Source, check_bits, open_program, open_source, read_for
@@ -195,8 +194,8 @@ def targets_asked(targets: Sequence[str] | None, settings: Mapping[str, Any] | N
 
     settings: options of the targets that are named. Raises InputError for a name or an option that is none of theirs.
     """
-    formats = {name: one.check for name, one in registry().formats.items()}
-    known: dict[str, TargetCheck] = {**formats, **{name: one.check for name, one in registry().checks.items()}}
+    formats: dict[str, TargetCheck] = {n: partial(findings, one) for n, one in registry().formats.items()}
+    known: dict[str, TargetCheck] = {**formats, **{n: partial(findings, one) for n, one in registry().checks.items()}}
     for name in targets or ():
         if name not in known:
             close = did_you_mean(name, known)
@@ -209,29 +208,25 @@ def targets_asked(targets: Sequence[str] | None, settings: Mapping[str, Any] | N
 
 def _with_options(asked: Sequence[str], given: Mapping[str, Any]) -> dict[str, TargetCheck]:
     """The checks that these options change; raises InputError for an option that none of those asked has."""
-    able = {name: one for name, one in registry().formats.items() if name in asked and isinstance(one, ChecksFor)}
-    known = {option for one in able.values() for option in option_names(one.options)}
+    able = {name for name in asked if isinstance(registry().formats.get(name), ChecksFor)}
     for option in given:
-        if option not in known:
-            takers = [
-                name
-                for name, one in registry().formats.items()
-                if isinstance(one, ChecksFor) and option in option_names(one.options)
-            ]
+        takers = [
+            name
+            for name, one in registry().formats.items()
+            if isinstance(one, ChecksFor) and option in option_names(one.options)
+        ]
+        if not able & {*takers}:
             raise InputError(
                 f"expected --target {' or '.join(takers)} for option '{option}'; found {', '.join(asked)}; name it"
                 if takers
                 else f"expected options of check; found '{option}'"
             )
     made: dict[str, TargetCheck] = {}
-    for name, one in able.items():
+    for name in able:
+        one = registry().formats[name]
         own = {option: value for option, value in given.items() if option in option_names(one.options)}
-        made[name] = partial(_ask, one, make_options(registry().formats[name], own))
+        made[name] = partial(findings, one, options=make_options(one, own))
     return made
-
-
-def _ask(one: ChecksFor, options: Any, program: Program) -> Iterable[Finding]:
-    return one.check_for(program, options)
 
 
 def _first(report: Report) -> str:

@@ -14,6 +14,7 @@ from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import leading, require_folder, write_json, write_text
 from stl_deploy._util.units import counted, plain, range_with_unit, with_unit
 from stl_deploy.energy.ann_twin import AnnTwin
+from stl_deploy.energy.chips.step_times import StepTimes
 from stl_deploy.energy.layers_csv import layers_csv
 from stl_deploy.energy.measure import DEFAULT_PRICES, EnergyReport, measure_energy
 from stl_deploy.energy.models.verdict import number
@@ -44,7 +45,7 @@ def energy(
     input_grid: int | None = None,
     ann: Path | None = None,
     measure: bool = False,
-    step_time: float | None = None,
+    step_time: StepTimes | None = None,
     processes: int = 1,
     output: Path | None = None,
     say: Console = QUIET,
@@ -56,7 +57,7 @@ def energy(
     the one that a run kept, on one frame of each sample, as it was trained; where that cannot be told from the input,
     a note says so.
     input_grid: the input is rounded to multiples of 2^-input_grid, and that is declared.
-    step_time: seconds of one measured time step on the chip, instead of the predicted ones.
+    step_time: chip (as ``loihi1``) to the seconds of one measured time step, instead of the predicted one.
     measure: also read this machine's energy counters while ONNX Runtime runs the network. processes: to count in.
 
     Raises InputError or ConfigError for a bad source, input, coding or price list, and for input off the grid that the

@@ -8,7 +8,7 @@ import nir
 import numpy as np
 import pytest
 
-from stl_deploy.errors import InputError, UnsupportedError
+from stl_deploy.errors import InputError
 from stl_deploy.exporters.integer_runner import IntegerRunner, calibration
 from stl_deploy.exporters.loihi.ranges import measure_ranges
 from stl_deploy.exporters.loihi.weights import lava_synapse
@@ -17,7 +17,6 @@ from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Node, Reshape, Source
 from stl_deploy.graph.run import run
 from stl_deploy.integers.bounds import bounds
-from stl_deploy.integers.branches import refusals
 from stl_deploy.integers.graph import (
     ConvNode,
     GainNode,
@@ -35,7 +34,7 @@ from stl_deploy.integers.sums import adder
 from tests.exporters.loihi.nets import chain as net
 from tests.exporters.loihi.nets import dense, neuron
 from tests.exporters.loihi.programs import Builder, F
-from tests.graph.nets import bare, chain, full, lif
+from tests.graph.nets import bare, chain, lif
 
 
 @pytest.mark.parametrize(
@@ -182,16 +181,6 @@ def test_a_bias_that_an_offset_takes_back_is_none() -> None:
     build = Builder((2,)).linear("fc", np.eye(2), [0.5, -0.25]).lif("a", 1.0, offset=np.array([-0.5, 0.25], F))
     graph = _agrees(build.program(), np.ones((3, 1, 2), F))
     assert graph.populations[0].bias is None
-
-
-def test_an_offset_of_each_pixel_is_refused() -> None:
-    leak = np.arange(4, dtype=np.float32).reshape(1, 2, 2)
-    network = chain(
-        (1, 2, 2), nir.Conv2d((2, 2), full((1, 1, 1, 1), 1), 1, 0, 1, 1, full((1,), 0)), lif((1, 2, 2), v_leak=leak)
-    )
-    with pytest.raises(UnsupportedError, match="node 'n1': its drive offset differs between pixels; use one value"):
-        choose(lower(network), np.ones((1, 1, 1, 2, 2), F))
-    assert not refusals(lower(chain((3,), nir.Linear(np.eye(3, dtype=np.float32)), lif((3,), v_leak=[1.0, 2.0, 3.0]))))
 
 
 def test_what_a_readout_gains_at_every_step_is_a_bias() -> None:

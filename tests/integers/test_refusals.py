@@ -70,7 +70,6 @@ REFUSED = {
     ),
     "linear-over-axes": (chain((2, 3), linear(), lif((2, 3))), "n0"),
     "reshape-before-neuron": (chain((2, 4, 4), conv(), flatten((2, 4, 4)), lif((32,))), "n1"),
-    "gain-per-pixel": (chain((2, 4, 4), conv(), lif((2, 4, 4), r=PIXELS.astype(np.float32))), "n1"),
 }
 
 

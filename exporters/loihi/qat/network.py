@@ -2,7 +2,7 @@
 
 The plain network needs nothing of quantisation: its weights are whole, and its threshold is the float just above K,
 so that folding it gives a graph that fires above K. Post-training quantisation takes such a layer as it is
-(`stl_deploy.integers.scales.is_whole`), and the netx file or C program holds exactly the trained integers.
+(`stl_deploy.integers.scales.candidates`), and the netx file or C program holds exactly the trained integers.
 """
 
 from __future__ import annotations

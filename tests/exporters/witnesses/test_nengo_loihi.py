@@ -161,7 +161,7 @@ def test_environments_say_what_is_wrong_with_them(tmp_path: Path, monkeypatch: p
     assert "was not finished" in str(NENGO_LOIHI.reason())
     with pytest.raises(ToolError, match="remove it by hand"):
         NENGO_LOIHI.remove()
-    with pytest.raises(ToolError, match="is there and is not a virtual environment"):
+    with pytest.raises(ToolError, match="holds something that stl-deploy did not make"):
         NENGO_LOIHI.install(python=_python38(tmp_path))
     (place / STAMP).write_text('{"requirements": "others"}')
     assert "has other packages" in str(NENGO_LOIHI.reason())
