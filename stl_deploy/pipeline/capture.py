@@ -192,7 +192,7 @@ def _require_one_input(x: Any) -> None:
     if isinstance(x, Mapping) or len(tensors) == 2 or len({tuple(part.shape) for part in tensors}) > 1:
         raise CaptureError(
             f"expected one tensor as x; found {len(parts)} inputs; join them on an axis of channels, "
-            "x = torch.cat([a, b], -1), and wrap the model in one whose forward splits them: a, b = x[..., :n], x[..., n:]"
+            "x = torch.cat([a, b], -1), and wrap the model in one whose forward splits them, x[..., :n] and x[..., n:]"
         )
 
 

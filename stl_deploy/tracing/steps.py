@@ -117,8 +117,8 @@ class _Folding:
         if a.name == b.name == "input":
             line = reader.place.line or next((n.place.line for n in self.earlier if a in n.inputs()), None)
             return CaptureError(
-                "the model reads x at another rate, or in another order, than step by step; a graph reads step t of x in "
-                "step t: give capture an x of one entry for each step, or delay it by F.pad over time",
+                "the model reads x at another rate, or in another order, than step by step; a graph reads step t of x "
+                "in step t: give capture an x of one entry for each step, or delay it by F.pad over time",
                 line=line,
             )
         from_numbers = ", and let states start from tensors (torch.zeros_like)" if self.start else ""

@@ -82,8 +82,8 @@ def multiplied(build: Builder, signal: Signal) -> Terms:
         if divided:
             raise refusal(
                 signal,
-                "expected division by a constant; found one signal divided by another (a normalisation of each sample?), "
-                "which no spiking graph holds; normalise x before it is given to capture",
+                "expected division by a constant; found one signal divided by another (a norm of each sample?), which "
+                "no spiking graph holds; normalise x before it is given to capture",
             )
         return gate(build, signal, (left, right))
     if divided and not isinstance(left, Ref):
