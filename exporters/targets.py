@@ -193,7 +193,7 @@ class Check:
 Target = Format | type[Runner] | Check
 T = TypeVar("T")
 
-_OURS = ("nir", "onnx", "loihi", "lava", "witnesses", "c", "chips")
+_OURS = ("nir", "onnx", "loihi", "lava", "witnesses", "verilog", "c", "chips")
 """Folders beside this file; the ``TARGETS`` of each one's ``target`` are loaded when targets are asked for."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +64,9 @@ class Way:
 def make_plan(graph: IntegerGraph, lanes: int | None = None) -> Plan:
     """Lower a graph; raises UnsupportedError by node for what the engine cannot hold, InputError for wrong lanes."""
     if graph.accumulator is not WIDE:
-        raise InputError("expected integers with the wide accumulator; found Loihi's, which wrap; export the network again")
+        raise InputError(
+            "expected integers with the wide accumulator; found Loihi's, which wrap; export the network again"
+        )
     return _Lowering(graph, check_lanes(graph, lanes)).plan()
 
 
@@ -97,7 +100,7 @@ class _Lowering:
         return out
 
     def _layers(self) -> list[Node]:
-        layers = [node for node in self.graph.nodes if isinstance(node, PopulationNode | IntegratorNode)]
+        layers: list[Node] = [node for node in self.graph.nodes if isinstance(node, PopulationNode | IntegratorNode)]
         return layers if isinstance(self.output, IntegratorNode) else [*layers, self.output]
 
     def _layout(self, node: Node) -> Layout:
@@ -110,8 +113,12 @@ class _Lowering:
             nonlocal followed
             followed += 1
             if followed > MOST_WAYS or delay > MOST_DELAY:
-                many = f"more than {MOST_WAYS} ways lead to it" if delay <= MOST_DELAY else f"it reads {delay} steps late"
-                raise UnsupportedError(many, node=layer.name, slug="ways", remedy="put neurons between, or shorten delays")
+                many = (
+                    f"more than {MOST_WAYS} ways lead to it" if delay <= MOST_DELAY else f"it reads {delay} steps late"
+                )
+                raise UnsupportedError(
+                    many, node=layer.name, slug="ways", remedy="put neurons between, or shorten delays"
+                )
             if isinstance(node, PopulationNode | IntegerInput):
                 yield Way(node, after, delay)
                 return
@@ -175,13 +182,15 @@ class _Lowering:
     def _scans(self, layer: Node) -> list[Scan]:
         to = self.layouts[layer.name]
         found: list[Scan] = []
-        biases: dict[int, NDArray[np.int64]] = {}
+        biases: dict[int, Any] = {}
         for way in self.ways[layer.name]:
             if way.origin is None:
                 assert way.values is not None
                 for late, values in enumerate(self._response(way.nodes, way.values[None], layer)):
                     place = way.delay + late
-                    biases[place] = biases.get(place, np.zeros(to.channels * to.height * to.width, np.int64)) + values[0]
+                    biases[place] = (
+                        biases.get(place, np.zeros(to.channels * to.height * to.width, np.int64)) + values[0]
+                    )
                 continue
             found += [Scan(way.origin.name, delay, layer.name, made) for delay, made in self._maps(way, layer)]
         own = getattr(layer, "bias", None)
@@ -191,7 +200,7 @@ class _Lowering:
             if filtered:
                 found += [Scan(None, 0, layer.name, made, True) for made in constant(values, to, self.weight_bits)]
             else:
-                biases[0] = biases.get(0, np.zeros(len(values), np.int64)) + values
+                biases[0] = biases.get(0, 0) + values
         for delay, values in biases.items():
             found += [Scan(None, delay, layer.name, made) for made in constant(values, to, self.weight_bits)]
         return [scan for scan in found if any(scan.map.rows) and any(scan.map.columns)]
@@ -233,14 +242,20 @@ class _Lowering:
     def _widths(self, scans: Sequence[Scan], reaches: dict[str, Reach]) -> Widths:
         populations = self.graph.populations
         threshold = bits(max((int(node.neuron.threshold.max()) for node in populations), default=1))
-        values = [v for node in populations for v in (node.neuron.drop, node.neuron.v_reset) if v is not None and v.any()]
+        values = [
+            v for node in populations for v in (node.neuron.drop, node.neuron.v_reset) if v is not None and v.any()
+        ]
         value = max((signed_bits(v.astype(np.int64)) for v in values), default=0)
         keeps = any(not isinstance(one, int) for node in self._layers() for one in _decays(node))
         source = self.graph.input
         magnitude = max(-source.low, source.high)
-        shift = STATE_SHIFT + max(
-            bits(magnitude) - 1 if scan.source == source.name else 0 for scan in scans
-        ) + max((scan.map.shift for scan in scans), default=0) if scans else STATE_SHIFT
+        shift = (
+            STATE_SHIFT
+            + max(bits(magnitude) - 1 if scan.source == source.name else 0 for scan in scans)
+            + max((scan.map.shift for scan in scans), default=0)
+            if scans
+            else STATE_SHIFT
+        )
         clip = any(one.clips for one in reaches.values())
         farthest = max(one.farthest for one in reaches.values())
         state = 32 if clip else 1 + bits(farthest)
@@ -341,4 +356,3 @@ def _input_shape(node: Node) -> tuple[int, ...]:
         return (node.input_shape[0], node.input_shape[2]) if len(node.shape) == 2 else node.input_shape
     shape: tuple[int, ...] = getattr(node, "input_shape", node.shape)
     return shape
-

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.verilog.plan import Lanes, Layout, Map, Taps, groups_of
+from stl_deploy.exporters.verilog.plan import Lanes, Layout, Map, Taps
 from stl_deploy.graph.program import Node, Reshape
 from stl_deploy.integers.graph import ConvNode, DenseNode, GainNode, SumPoolNode
 
@@ -25,9 +25,10 @@ Reaches = list[list[tuple[int, int]]]
 def separable(ways: Sequence[Node], source: Layout, to: Layout, *, spikes: bool) -> Map | None:
     """The map of layers ``ways`` between two layouts, or None if it has not this form. spikes: not the input."""
     nodes = [node for node in ways if not (isinstance(node, Reshape) and node.shape == node.input_shape)]
-    pools = []
+    pools: list[SumPoolNode] = []
     while nodes and isinstance(nodes[0], SumPoolNode):
-        pools.append(nodes.pop(0))
+        pools.append(nodes[0])
+        del nodes[0]
     if nodes and isinstance(nodes[-1], DenseNode) and to.height == to.width == 1:
         if len(nodes) == 2 and isinstance(nodes[0], Reshape) and len(nodes[0].shape) == 1:
             del nodes[0]
@@ -97,7 +98,7 @@ def _reaches(pooled: list[list[int]], kernel: int, axis: _Axis) -> Reaches:
 
 def _dense(node: DenseNode, pools: Sequence[SumPoolNode], source: Layout, to: Layout, *, spikes: bool) -> Map:
     """A dense layer: a convolution whose kernel is as large as its image."""
-    height, width = (pools[-1].shape[1:] if pools else (source.height, source.width))
+    height, width = pools[-1].shape[1:] if pools else (source.height, source.width)
     kernel = node.weight.astype(np.int64).reshape(to.channels, source.channels, height, width)
     rows = [[(place, 0) for place in places] for places in _pooled(source.height, pools, 0)]
     columns = [[(place, 0) for place in places] for places in _pooled(source.width, pools, 1)]
@@ -159,7 +160,9 @@ def _grouped(
         full[to_channels, group * ins : (group + 1) * ins] = kernel[to_channels]
     blocks = full.reshape(to.groups, lanes, words, lanes, height, width).transpose(4, 5, 2, 0, 3, 1)
     pairs = [(z, g) for z in range(words) for g in range(to.groups) if blocks[:, :, z, g].any()]
-    chosen = np.stack([blocks[:, :, z, g] for z, g in pairs], 2) if pairs else np.zeros((height, width, 0, lanes, lanes))
+    chosen = (
+        np.stack([blocks[:, :, z, g] for z, g in pairs], 2) if pairs else np.zeros((height, width, 0, lanes, lanes))
+    )
     at = {pair: index for index, pair in enumerate(pairs)}
     tap = len(pairs) * lanes
     return Map(
@@ -243,11 +246,6 @@ def chunks(values: NDArray[np.int64], width: int) -> Iterator[tuple[int, NDArray
 
 
 def words_of(numbers: Lanes, width: int, count: int) -> Lanes:
-    """Numbers ``[N, lanes]`` as ``count`` words each of ``width`` bits with sign, the lowest first: ``[N·count, lanes]``."""
+    """Numbers ``[N, lanes]`` as ``count`` words each of ``width`` bits, the lowest first: ``[N·count, lanes]``."""
     parts = [(numbers >> (width * i)) & ((1 << width) - 1) for i in range(count)]
     return np.stack(parts, 1).reshape(-1, numbers.shape[1])
-
-
-def fits_groups(layout: Layout) -> int:
-    """Words at a place."""
-    return groups_of(layout.channels, layout.lanes)

@@ -84,10 +84,12 @@ def _top(plan: Plan, sizes: Mapping[str, int], about: About) -> str:
     wires = "".join(f"    wire {_range(width, sizes)}{name};\n" for name, width in _FIELDS)
     joined = ",\n        ".join(f".{name}({name})" for name, _ in _FIELDS)
     locals_ = "".join(f"    localparam {name} = {value};\n" for name, value in sizes.items())
-    return f"""// {_plain(about.title)}: a spiking network, made by stl-deploy {_plain(about.made_by)} from {_plain(about.source)}.
+    return f"""// {_plain(about.title)}: a spiking network.
+// Made by stl-deploy {_plain(about.made_by)} from {_plain(about.source)}.
 //
-// in:  T steps of {sizes["INPUTS"]} values, {_shape(source.shape)} in torch's order, one a transfer; each is the network's
-//      input times {source.scale:g}, from {source.low} to {source.high}. in_first comes with a sample's first value.
+// in:  T steps of {sizes["INPUTS"]} values, {_shape(source.shape)} in torch's order, one a transfer;
+//      each is the network's input times {source.scale:g}, from {source.low} to {source.high}.
+//      in_first comes with a sample's first value, which brings all neurons to rest.
 // out: {_shape(output.shape)} values after each step; each times {output.unit:.9g} is the network's output.
 // rec: a word of spikes of a layer (see snn_tables.v); leave it unconnected outside of simulations.
 
@@ -160,9 +162,14 @@ def _tables(plan: Plan, made: Memories, sizes: Mapping[str, int], about: About) 
     for index, (entry, fields) in enumerate(zip(plan.entries, made.entries, strict=True)):
         lines = [f"{name} = {_number(value, known[name], sizes)};" for name, value in fields.items()]
         text = "\n".join(f"                {line}" for line in lines)
-        what = f"pass: {_plain(entry.name)}" if isinstance(entry, Pass) else _scan_said(entry.source, entry.to, entry.delay)
+        what = (
+            f"pass: {_plain(entry.name)}"
+            if isinstance(entry, Pass)
+            else _scan_said(entry.source, entry.to, entry.delay)
+        )
         cases.append(f"            {sizes['ENTRY_BITS']}'d{index}: begin  // {what}\n{text}\n            end\n")
-    return f"""// The program of {_plain(about.title)}: what snn_engine.v does in each step, entry by entry. Made by stl-deploy.
+    return f"""// The program of {_plain(about.title)}: what snn_engine.v does in each step, entry by entry.
+// Made by stl-deploy.
 
 `default_nettype none
 

@@ -129,7 +129,9 @@ class Simulation:
             fan_columns = sum(len(taps) for taps in scan.map.columns)
             lanes = plan.widths.input if scan.source == plan.graph.input.name else plan.lanes
             events = scan.map.outers * scan.map.words * lanes
-            total += events * (4 * fan_rows * fan_columns * scan.map.groups + len(scan.map.rows) * len(scan.map.columns))
+            total += events * (
+                4 * fan_rows * fan_columns * scan.map.groups + len(scan.map.rows) * len(scan.map.columns)
+            )
         for one in plan.passes:
             total += one.layout.words * (40 + plan.widths.loads + plan.lanes)
         return total
@@ -151,7 +153,9 @@ class Simulation:
         lines = text.split("\n")[:-1]
         words = [one.layout.words for one in plan.passes if one.spiking]
         if len(lines) != sum(words) * steps * samples:
-            raise ToolError(f"the simulation: expected {sum(words) * steps * samples:,} words of spikes; found {len(lines):,}")
+            raise ToolError(
+                f"the simulation: expected {sum(words) * steps * samples:,} words of spikes; found {len(lines):,}"
+            )
         bits = np.frombuffer("".join(line.rsplit(" ", 1)[1] for line in lines).encode(), np.uint8) - ord("0")
         frames = bits.reshape(samples, steps, sum(words), plan.lanes)[..., ::-1]  # the text begins with the last lane
         found, at = {}, 0

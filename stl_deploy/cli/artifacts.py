@@ -77,7 +77,9 @@ def capture(
 
 def export(
     source: SourceArg,
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="PATH", help="The file (c: the folder) to write.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="PATH", help="The file (c, verilog: the folder) to write.")
+    ],
     to: Annotated[
         str | None,
         typer.Option(
@@ -111,6 +113,14 @@ def export(
         str | None, typer.Option(metavar="BYTES", help="c: flash that must hold it, as 256K (exit 1 if it does not).")
     ] = None,
     ram: Annotated[str | None, typer.Option(metavar="BYTES", help="c: RAM that must hold it, as 64K.")] = None,
+    lanes: Annotated[
+        int | None,
+        typer.Option(help="verilog: neurons at work at a time, a power of two (default: up to 8, as the layers fill)."),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="verilog: up5k, hx8k, ecp5-25f, ecp5-85f, gw1nr-9 or generic (exit 1 if it is too small)."),
+    ] = None,
     calibration: InputOption = None,
     input_grid: InputGrid = None,
     verified: Annotated[bool, typer.Option("--verify/--no-verify", help="Read the artifact back and run it.")] = True,
@@ -141,13 +151,18 @@ def export(
         reader=reader,
         flash=flash,
         ram=ram,
+        lanes=lanes,
+        device=device,
     )
     emit_json(result, json)
 
 
 def show(
     source: Annotated[
-        Path, typer.Argument(metavar="SOURCE", help="A run folder, a .nir file, or what export wrote (.onnx, .net, C).")
+        Path,
+        typer.Argument(
+            metavar="SOURCE", help="A run folder, a .nir file, or what export wrote (.onnx, .net, C, Verilog)."
+        ),
     ],
     dialect: DialectOption = None,
     drawing: Annotated[
