@@ -26,11 +26,12 @@ from numpy.typing import NDArray
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.suggest import did_you_mean
 from stl_deploy.errors import InputError
-from stl_deploy.graph.findings import Finding
+from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import Readout
 from stl_deploy.graph.run import NetworkInput, Result
 from stl_deploy.graph.show import Row
+from stl_deploy.graph.takes import ALL_NODES, NIR_NODES, Kinds, refused
 
 if TYPE_CHECKING:
     import nir
@@ -70,7 +71,7 @@ class Runner(Protocol):
 
     name: as ``--backend`` takes it. label: how its numbers come about. reads: names of the formats whose artifacts
     it runs as they are. options: a subclass of `Options`. agrees_with: our model that it must equal on every spike,
-    given the same network; None: agreement is told, not required.
+    given the same network; None: agreement is told, not required. takes: the kinds of nodes of a Program that it runs.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Runner(Protocol):
     reads: tuple[str, ...] = ()
     options: type[Options] = Options
     agrees_with: Model | None = None
+    takes: Kinds = NIR_NODES
 
     def __init__(self, network: Network, options: Any) -> None:
         """Raises InputError or UnsupportedError for a network that cannot be run so."""
@@ -100,7 +102,8 @@ class Format(Protocol):
     """An artifact: how it is written, and how it is read back.
 
     suffix: what the names of its files end in; None for a folder. folder: the file by which a folder is known as one
-    of these; None for files. options: a subclass of `Options`.
+    of these; None for files. options: a subclass of `Options`. takes: the kinds of nodes that it holds; a Program with
+    another is refused before the Format sees it.
     """
 
     name: str
@@ -108,6 +111,7 @@ class Format(Protocol):
     suffix: str | None = None
     folder: str | None = None
     options: type[Options] = Options
+    takes: Kinds = NIR_NODES
 
     def check(self, program: Program) -> Iterable[Finding]:
         """What it cannot hold, or holds only roughly, node by node; may raise an UnsupportedError for the first."""
@@ -193,7 +197,7 @@ class Check:
 Target = Format | type[Runner] | Check
 T = TypeVar("T")
 
-_OURS = ("nir", "onnx", "loihi", "lava", "witnesses", "c", "chips")
+_OURS = ("nir", "onnx", "netx", "lava", "witnesses", "c", "chips")
 """Folders beside this file; the ``TARGETS`` of each one's ``target`` are loaded when targets are asked for."""
 
 
@@ -309,6 +313,13 @@ def _belongs(path: Path, to: Format) -> bool:
     if to.folder is not None:
         return (path / to.folder).is_file()
     return path.suffix == to.suffix and not path.is_dir()
+
+
+def findings(target: Format | Check, program: Program) -> Iterable[Finding]:
+    """What a target says of a Program; of one with nodes that it does not take, those nodes alone."""
+    takes = ALL_NODES if isinstance(target, Check) else target.takes
+    untaken = [from_error(error) for error in refused(program, takes, target.name)]
+    return untaken or target.check(program)
 
 
 def settings(kind: type[Options]) -> list[str]:

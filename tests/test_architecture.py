@@ -39,7 +39,7 @@ FORBIDDEN = {
     ("data", "nn"),
     ("config", "graph"),
 }
-"""Beyond the rows. ``exporters/loihi/qat`` alone may import nn and training; exporters may import integers."""
+"""Beyond the rows. ``exporters/netx/qat`` alone may import nn and training; exporters may import integers."""
 LOOSE = {"__init__", "__main__", "errors", "verbs"}
 
 
@@ -101,7 +101,7 @@ def _wrong(module: str, target: str) -> bool:
     here, there = _room(module), _room(target)
     if here == there or not here or not there:
         return False
-    if module.startswith("stl_deploy.exporters.loihi.qat") and there in ("nn", "training"):
+    if module.startswith("stl_deploy.exporters.netx.qat") and there in ("nn", "training"):
         return False
     return _row(there) > _row(here) or (here, there) in FORBIDDEN
 

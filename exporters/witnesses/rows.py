@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.loihi.net import ConvLayer, InputLayer, IntegerNet
-from stl_deploy.exporters.loihi.weights import lava_synapse
+from stl_deploy.exporters.netx.net import ConvLayer, InputLayer, IntegerNet
+from stl_deploy.exporters.netx.weights import lava_synapse
 from stl_deploy.exporters.witnesses.connections import Connections, conv_connections, dense_connections
 from stl_deploy.integers.net import Conv, Ints, Shape
 

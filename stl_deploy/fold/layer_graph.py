@@ -1,4 +1,4 @@
-"""A LayerGraph becomes a NIR graph and the dialect it is meant in; what is read back from them is the one meant.
+"""A Program becomes a NIR graph and the dialect it is meant in; what is read back from them is the one meant.
 
     graph, dialect, program, arranged = fold_layers(layer_graph)
 
@@ -20,11 +20,11 @@ from stl_deploy.errors import CaptureError
 from stl_deploy.fold.index_maps import Arranged, flattens
 from stl_deploy.fold.layer_passes import PASSES, join_linears
 from stl_deploy.fold.rearrange import rearrange
-from stl_deploy.fold.time import DT
 from stl_deploy.graph.dialect import Dialect, Loop
 from stl_deploy.graph.lower import METADATA_KEY, lower
 from stl_deploy.graph.lower.loops import ordered
 from stl_deploy.graph.program import (
+    DT,
     Conv,
     Delay,
     Doubles,
@@ -41,7 +41,6 @@ from stl_deploy.graph.program import (
     Source,
     Synapse,
 )
-from stl_deploy.nn.layer_graph import LayerGraph
 
 
 class FoldedLayers(NamedTuple):
@@ -57,12 +56,12 @@ class FoldedLayers(NamedTuple):
     arranged: Arranged
 
 
-def fold_layers(layers: LayerGraph) -> FoldedLayers:
+def fold_layers(layers: Program) -> FoldedLayers:
     """The NIR graph of layers, and what it is read back as.
 
     Raises CaptureError for a layer that NIR has no node for.
     """
-    nodes = {layer.name: layer for layer in layers.layers}
+    nodes = {layer.name: layer for layer in layers.nodes}
     for one_pass in PASSES:
         nodes = one_pass(nodes)
     nodes, arranged = rearrange(nodes)
@@ -85,7 +84,7 @@ def fold_layers(layers: LayerGraph) -> FoldedLayers:
     return FoldedLayers(graph, replace(dialect, loop=loop), program, arranged)
 
 
-def _read_back(nodes: tuple[Node, ...], dialect: Dialect, layers: LayerGraph) -> tuple[nir.NIRGraph, Program]:
+def _read_back(nodes: tuple[Node, ...], dialect: Dialect, layers: Program) -> tuple[nir.NIRGraph, Program]:
     graph = to_nir(nodes, dialect, layers.metadata)
     return graph, lower(graph, dialect)
 

@@ -1,4 +1,4 @@
-"""Rearrangements leave a LayerGraph: permuted axes, slices, repeats, and reshapes that NIR cannot say.
+"""Rearrangements leave a Program: permuted axes, slices, repeats, and reshapes that NIR cannot say.
 
 NIR can flatten, nothing else. A rearrangement P moves towards what reads it: a neuron in other order is the same neuron
 with its parameters in that order, n(P·x) = P·n'(x); weights take it in, W·(P·x) = (W·P)·x; two that follow one another
@@ -29,8 +29,21 @@ from stl_deploy.fold.index_maps import (
     repeats,
     selection,
 )
-from stl_deploy.graph.program import Conv, Delay, Input, Linear, Neuron, Node, Output, Pool, Reshape, Scale, Source
-from stl_deploy.nn.layer_graph import Gather, pointwise
+from stl_deploy.graph.convolutions import pointwise
+from stl_deploy.graph.program import (
+    Conv,
+    Delay,
+    Gather,
+    Input,
+    Linear,
+    Neuron,
+    Node,
+    Output,
+    Pool,
+    Reshape,
+    Scale,
+    Source,
+)
 
 Layers = dict[str, Node]
 _ROUNDS = 64

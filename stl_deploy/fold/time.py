@@ -1,53 +1,71 @@
-"""Decay factors as NIR time constants, so that reading the graph back gives the very same float32 decay.
+"""Decay factors as NIR time constants, so that a graph is read back with the very decay that the network has.
 
-NIR's LIF in one Euler step is v ← (1−k)·v + k·r·x with k = dt/τ. For v ← β·v + x we need 1−k = β and
-k·r = 1, both in float32. Not every β survives the round trip; `time_constants` therefore returns the nearest one
-that does, and the folded network uses it.
+NIR's LIF in one Euler step is v ← (1−k)·v + k·r·x with k = dt/τ. For v ← β·v + x we need 1−k = β and k·r = 1, both in
+float32. Not every β has such τ and r, so `representable_decay` gives the one that is used in its place; with float64
+τ and r every float32 decay has them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from stl_deploy.errors import InputError
-
-DT = 1e-4
-"""The time step written in our graphs: what snnTorch assumes, and close to every reader's default."""
+from stl_deploy.graph.program import DT
 
 _NEIGHBOURS = 64
 
 
-@dataclass(frozen=True)
-class TimeConstants:
-    """τ and r (float32) for a decay β that survives the round trip through NIR."""
+class TimeConstants(NamedTuple):
+    """τ and r of a node: float32, or float64 where no float32 ones give the decay back."""
 
-    tau: np.float32
-    r: np.float32
-    decay: np.float32
+    tau: np.floating[Any]
+    r: np.floating[Any]
 
 
-def time_constants(beta: float) -> TimeConstants:
-    """τ, r and the decay that they stand for, nearest to ``beta`` in [0, 1).
+def representable_decay(beta: float) -> float:
+    """The decay nearest to ``beta`` in [0, 1] that float32 time constants hold; 1 (no leak) stays 1.
 
-    Raises InputError for a beta outside [0, 1): no leak (1) is an IF neuron, which has no τ.
+    Raises InputError for a beta outside [0, 1].
     """
-    if not 0 <= beta < 1:
-        raise InputError(f"expected a decay from 0 to below 1, which a time constant can express; found {beta:g}")
+    if not 0 <= beta <= 1:
+        raise InputError(f"expected a decay from 0 to 1; found {beta:g}")
+    if beta == 1:
+        return 1.0
+    once = _nearest(beta)
+    return once if once == 1 else _nearest(once)  # a search from the decay found, as graphs have always held it
+
+
+def time_constants(decay: float) -> TimeConstants:
+    """τ and r that `lower` reads back as ``decay``, a float32 in [0, 1), and a gain of 1.
+
+    Raises InputError for a decay outside [0, 1): no leak (1) is an IF neuron, which has no τ.
+    """
+    if not 0 <= decay < 1:
+        raise InputError(f"expected a decay from 0 to below 1, which a time constant can express; found {decay:g}")
     dt = np.float32(DT)
-    nearest = np.float32(DT / (1 - float(beta)))
-    for tau in _around(nearest):
+    for tau in _around(np.float32(DT / (1 - float(decay)))):
         k = dt / tau
-        for r in _around(np.float32(1) / k, 4):
-            if r * k == 1:
-                return TimeConstants(tau, r, np.float32(1) - k)
+        if np.float32(1) - k == np.float32(decay) and (r := _reciprocal(k)) is not None:
+            return TimeConstants(tau, r)
+    rate = 1 - np.float64(decay)
+    return TimeConstants(DT / rate, 1 / rate)
+
+
+def _nearest(beta: float) -> float:
+    """The decay of the τ nearest to that of ``beta`` for which some r keeps a gain of 1."""
+    nearest = np.float32(DT / (1 - beta))
+    for tau in _around(nearest):
+        k = np.float32(DT) / tau
+        if _reciprocal(k) is not None:
+            return float(np.float32(1) - k)
     raise AssertionError(f"no float32 time constant near {nearest} keeps a gain of 1")
 
 
-def nir_decay(beta: float) -> float:
-    """The decay that a NIR node made for ``beta`` in [0, 1] is read back with; 1 (no leak) stays 1."""
-    return 1.0 if beta == 1 else float(time_constants(beta).decay)
+def _reciprocal(k: np.float32) -> np.float32 | None:
+    """The r for which r·k is 1; None if there is none."""
+    return next((r for r in _around(np.float32(1) / k, 4) if r * k == 1), None)
 
 
 def _around(x: np.float32, count: int = _NEIGHBOURS) -> list[np.float32]:

@@ -33,7 +33,7 @@ from stl_deploy.integers.graph import (
     PopulationNode,
     SumPoolNode,
 )
-from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, IntegerNeuron, Ints
+from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, WIDE, IntegerNeuron, Ints
 from stl_deploy.integers.real_weights import (
     late,
     one_scale,
@@ -189,7 +189,7 @@ class Build:
         for node in nodes:
             known[node.name] = bounds_of(node, known, self._plain_nodes)
             arriving = [self._arriving(source, found, part) for source in node.sources]
-            found[node.name] = evaluate(node, arriving, known)
+            found[node.name] = evaluate(node, arriving, known, WIDE)
         return found
 
     def _arriving(self, source: Source, found: Mapping[str, NDArray[Any]], part: slice) -> NDArray[Any]:
@@ -201,7 +201,7 @@ class Build:
             value = self.reference[source.node][:, part]
         else:
             node = self._plain_nodes[source.node]
-            value = evaluate(node, [self._arriving(inner, found, part) for inner in node.sources], self._bounds)
+            value = evaluate(node, [self._arriving(inner, found, part) for inner in node.sources], self._bounds, WIDE)
         return late(value) if source.delay else value
 
     def _weighted(

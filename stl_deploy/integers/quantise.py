@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from stl_deploy.graph.exact import input_grid
 from stl_deploy.graph.program import Doubles, Input, Node, Program
 from stl_deploy.graph.run import run
+from stl_deploy.integers.bounds import require_sums
 from stl_deploy.integers.branches import values
 from stl_deploy.integers.building import Build, Fit
 from stl_deploy.integers.graph import IntegerGraph, IntegerOutput
+from stl_deploy.integers.net import WIDE
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.scales import ThresholdForm
 
@@ -47,6 +49,7 @@ def quantise(
 
     largest: magnitude that the input never exceeds (None: what calibration shows, at least 1/input_scale).
     thresholds: ``per-neuron``, or ``folded``: one for each population.
+    Sums are wide: nothing wraps (`stl_deploy.integers.net.WIDE`).
     Raises UnsupportedError for what integers cannot hold, InputError for input off the grid.
     """
     known = values(program, input_scale)
@@ -58,7 +61,9 @@ def quantise(
     for node in program.nodes:
         if not isinstance(node, Input):
             build.add(node)
-    return Quantised(IntegerGraph(_in_order(build.nodes)), tuple(build.fits), build.scales)
+    graph = IntegerGraph(_in_order(build.nodes), WIDE)
+    require_sums(graph)
+    return Quantised(graph, tuple(build.fits), build.scales)
 
 
 def choose(program: Program, x: NDArray[Any], thresholds: ThresholdForm = "per-neuron") -> Quantised:

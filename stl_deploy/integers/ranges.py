@@ -110,9 +110,9 @@ def _seen(neuron: IntegerNeuron, bias: NDArray[np.int64], sums: Iterable[Sums]) 
         extremes[at + 1] = max(extremes[at + 1], values.max())
 
     for part in sums:
-        u = currents(neuron, part.astype(np.float64), np.float64, wraps=False)
+        u = currents(neuron, part.astype(np.float64), np.float64, None)
         seen(u, 0)
         u += bias << STATE_SHIFT
-        integrate(neuron, u, np.empty(u.shape, np.uint8), saturates=False, observe=lambda v: seen(v, 2))
+        integrate(neuron, u, np.empty(u.shape, np.uint8), limit=None, observe=lambda v: seen(v, 2))
     u_low, u_high, v_low, v_high = (int(extreme) for extreme in extremes)
     return (u_low, u_high), (v_low, v_high)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from stl_deploy._util.files import leading, read_inputs
 from stl_deploy._util.suggest import did_you_mean
 from stl_deploy._util.units import counted
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.targets import Tabled, find_format, registry
+from stl_deploy.exporters.targets import Tabled, find_format, findings, registry
 from stl_deploy.graph.ambiguity import Effect, effects
 from stl_deploy.graph.check import TargetCheck, check_file
 from stl_deploy.graph.dialect import load_dialect
@@ -184,8 +185,8 @@ def seen_coding(x: NetworkInput | None) -> dict[str, Any] | None:
 
 def targets_asked(targets: Sequence[str] | None) -> dict[str, TargetCheck]:
     """What each target is asked; without names, of every format."""
-    formats = {name: one.check for name, one in registry().formats.items()}
-    known: dict[str, TargetCheck] = {**formats, **{name: one.check for name, one in registry().checks.items()}}
+    formats: dict[str, TargetCheck] = {n: partial(findings, one) for n, one in registry().formats.items()}
+    known: dict[str, TargetCheck] = {**formats, **{n: partial(findings, one) for n, one in registry().checks.items()}}
     for name in targets or ():
         if name not in known:
             close = did_you_mean(name, known)

@@ -20,12 +20,12 @@ from stl_deploy._util.units import counted
 from stl_deploy.config.load import save_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import InputError, ParityError
-from stl_deploy.exporters.loihi.export import export_netx
-from stl_deploy.exporters.loihi.pixels import per_pixel, project_thresholds
-from stl_deploy.exporters.loihi.qat.network import quantised_network, whole_config, whole_state
-from stl_deploy.exporters.loihi.quantise import LoihiModel
-from stl_deploy.exporters.loihi.structure import refusals
-from stl_deploy.exporters.loihi.threshold_forms import (
+from stl_deploy.exporters.netx.export import export_netx
+from stl_deploy.exporters.netx.pixels import per_pixel, project_thresholds
+from stl_deploy.exporters.netx.qat.network import quantised_network, whole_config, whole_state
+from stl_deploy.exporters.netx.quantise import LoihiModel
+from stl_deploy.exporters.netx.structure import refusals
+from stl_deploy.exporters.netx.threshold_forms import (
     HOLDS,
     IN_C,
     FormRow,

@@ -73,8 +73,8 @@ def _try_onnx(path: Path) -> str:
 
 @cache
 def _net() -> list[bytes]:
-    from stl_deploy.exporters.loihi.netx import write_netx
-    from tests.exporters.loihi.nets import special_cases
+    from stl_deploy.exporters.netx.netx import write_netx
+    from tests.exporters.netx.nets import special_cases
 
     found = []
     with tempfile.TemporaryDirectory() as folder:
@@ -86,8 +86,8 @@ def _net() -> list[bytes]:
 
 
 def _try_net(path: Path) -> str:
-    from stl_deploy.exporters.loihi.netx import read_netx
-    from stl_deploy.exporters.loihi.simulate import simulate
+    from stl_deploy.exporters.netx.netx import read_netx
+    from stl_deploy.exporters.netx.simulate import simulate
 
     net = read_netx(path)
     if np.prod(net.input_shape) < 2**16:

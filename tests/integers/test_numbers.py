@@ -10,8 +10,8 @@ import pytest
 
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.integer_runner import IntegerRunner, calibration
-from stl_deploy.exporters.loihi.ranges import measure_ranges
-from stl_deploy.exporters.loihi.weights import lava_synapse
+from stl_deploy.exporters.netx.ranges import measure_ranges
+from stl_deploy.exporters.netx.weights import lava_synapse
 from stl_deploy.exporters.targets import Options
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Node, Reshape, Source
@@ -26,14 +26,14 @@ from stl_deploy.integers.graph import (
     PopulationNode,
     SumPoolNode,
 )
-from stl_deploy.integers.net import STATE_TOP, IntegerNeuron
+from stl_deploy.integers.net import WIDE, IntegerNeuron
 from stl_deploy.integers.quantise import choose
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.simulate import simulate, whole_numbers
 from stl_deploy.integers.sums import adder
-from tests.exporters.loihi.nets import chain as net
-from tests.exporters.loihi.nets import dense, neuron
-from tests.exporters.loihi.programs import Builder, F
+from tests.exporters.netx.nets import chain as net
+from tests.exporters.netx.nets import dense, neuron
+from tests.exporters.netx.programs import Builder, F
 from tests.graph.nets import bare, chain, lif
 
 
@@ -78,7 +78,7 @@ def test_ranges_of_many_samples_are_those_of_all_together(monkeypatch: pytest.Mo
     layer = net((1,), dense([[3], [-2]], neuron=neuron(0, 100)))
     x = np.array([1, 5, 2, 4]).reshape(1, 4, 1)
     (whole,) = measure_ranges(layer, x)
-    monkeypatch.setattr("stl_deploy.exporters.loihi.simulate.VALUES_AT_ONCE", 1)
+    monkeypatch.setattr("stl_deploy.exporters.netx.simulate.VALUES_AT_ONCE", 1)
     assert measure_ranges(layer, x) == (whole,)
     assert whole.u_seen == (-10 * 64, 15 * 64)
 
@@ -116,7 +116,7 @@ def test_what_comes_back_is_bounded_by_what_it_is_made_of() -> None:
 
 def test_what_nothing_bounds_may_be_anything() -> None:
     """A stranger's loop without neurons, and one that is longer than is followed."""
-    anything = STATE_TOP - 1
+    anything = WIDE.v_top - 1
     assert _later(_same("b", Source("b", 1)), last="b")["a"].sums == (-anything, 1 + anything)
     chain = [_same(f"b{i}", Source(f"b{i - 1}" if i else "a")) for i in range(2000)]
     assert _later(*chain, last="b1999")["a"].sums == (-anything, 1 + anything)
