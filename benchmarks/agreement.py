@@ -10,15 +10,15 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.integers.real_weights import to_integers
 from stl_deploy.exporters.lava.driver import run_lava
-from stl_deploy.exporters.loihi.export import by_node
-from stl_deploy.exporters.loihi.netx import read_netx
-from stl_deploy.exporters.loihi.quantise import LoihiModel
-from stl_deploy.exporters.loihi.simulate import simulate
+from stl_deploy.exporters.netx.export import by_node
+from stl_deploy.exporters.netx.netx import read_netx
+from stl_deploy.exporters.netx.quantise import LoihiModel
+from stl_deploy.exporters.netx.simulate import simulate
 from stl_deploy.graph.accuracy import share_right
 from stl_deploy.graph.compare import Tally
 from stl_deploy.graph.run import Result
+from stl_deploy.integers.real_weights import to_integers
 
 
 @dataclass(frozen=True)

@@ -24,14 +24,14 @@ from numpy.typing import NDArray
 from benchmarks import loihi_mnist
 from benchmarks.timing import QUIET
 from stl_deploy._util.allocator import keep_large_buffers
-from stl_deploy.exporters.integers.net import IntegerNeuron, Shape
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.lava.driver import run_lava
-from stl_deploy.exporters.loihi.net import ConvLayer, DenseLayer, FlattenLayer, InputLayer, IntegerNet
-from stl_deploy.exporters.loihi.netx import write_netx
-from stl_deploy.exporters.loihi.simulate import simulate
+from stl_deploy.exporters.netx.net import ConvLayer, DenseLayer, FlattenLayer, InputLayer, IntegerNet
+from stl_deploy.exporters.netx.netx import write_netx
+from stl_deploy.exporters.netx.simulate import simulate
 from stl_deploy.graph.compare import Tally
 from stl_deploy.graph.threads import threads
+from stl_deploy.integers.net import IntegerNeuron, Shape
 
 STEPS = 16
 RATE = 0.15

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import StlDeployError
-from stl_deploy.exporters.loihi.netx import read_netx
-from stl_deploy.exporters.loihi.simulate import simulate
+from stl_deploy.exporters.netx.netx import read_netx
+from stl_deploy.exporters.netx.simulate import simulate
 from stl_deploy.graph.dialect import PRESETS
 from stl_deploy.graph.frameworks.writers import candidates, recognise
 from stl_deploy.graph.io.nir_file import read_nir

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.errors import InputError
 
@@ -16,7 +19,8 @@ class AnnTwin:
 
     macs: dense MACs of the same passes. source: which network. accuracy: of it on these samples, or None.
     by_layer: share of each layer's MACs whose input was not zero; empty where only the sum is known.
-    frames: passes for each of these samples, whose mean the accuracy is of.
+    frames: passes for each of these samples, whose mean the accuracy is of. right: ``[B]``, whether it decides each
+    sample right, for a paired comparison.
     """
 
     macs_nonzero: int
@@ -26,6 +30,7 @@ class AnnTwin:
     accuracy: float | None = None
     by_layer: Mapping[str, float] = field(default_factory=dict)
     frames: int = 1
+    right: NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
 
     @property
     def fraction(self) -> float:

@@ -197,7 +197,7 @@ class Check:
 Target = Format | type[Runner] | Check
 T = TypeVar("T")
 
-_OURS = ("nir", "onnx", "loihi", "lava", "witnesses", "c", "chips")
+_OURS = ("nir", "onnx", "netx", "lava", "witnesses", "c", "chips")
 """Folders beside this file; the ``TARGETS`` of each one's ``target`` are loaded when targets are asked for."""
 
 

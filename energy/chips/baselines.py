@@ -40,6 +40,11 @@ class Device:
     hz: float | None = None
 
     @property
+    def key(self) -> str:
+        """Short name, as ``stm32l4r5``."""
+        return self.name.split()[0].lower()
+
+    @property
     def microcontroller(self) -> bool:
         """Whether the C target's code runs on it."""
         return "Cortex" in self.name

@@ -12,10 +12,10 @@ from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.lava.process import FLOAT_WORKER, Progress, run_worker
-from stl_deploy.exporters.loihi.export import LoihiRun
-from stl_deploy.exporters.loihi.pixels import unroll_all
-from stl_deploy.exporters.loihi.quantise import real_layer
-from stl_deploy.exporters.loihi.structure import Structure, SynapseStage, structure
+from stl_deploy.exporters.netx.export import LoihiRun
+from stl_deploy.exporters.netx.pixels import unroll_all
+from stl_deploy.exporters.netx.quantise import real_layer
+from stl_deploy.exporters.netx.structure import Structure, SynapseStage, structure
 from stl_deploy.graph.kernels import apply
 from stl_deploy.graph.program import Floats, Program
 

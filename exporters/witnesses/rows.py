@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.integers.net import Conv, Ints, Shape
-from stl_deploy.exporters.loihi.net import ConvLayer, InputLayer, IntegerNet
-from stl_deploy.exporters.loihi.weights import lava_synapse
+from stl_deploy.exporters.netx.net import ConvLayer, InputLayer, IntegerNet
+from stl_deploy.exporters.netx.weights import lava_synapse
 from stl_deploy.exporters.witnesses.connections import Connections, conv_connections, dense_connections
+from stl_deploy.integers.net import Conv, Ints, Shape
 
 
 def net_arrays(net: IntegerNet) -> dict[str, NDArray[Any]]:

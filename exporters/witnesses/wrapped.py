@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.integers.net import DECAY_ONE, STATE_SHIFT, STATE_TOP, Ints
-from stl_deploy.exporters.integers.simulate import IntegerRun, whole_numbers
-from stl_deploy.exporters.integers.sums import adder, blocks
-from stl_deploy.exporters.loihi.net import IntegerNet, SpikingLayer
-from stl_deploy.exporters.loihi.netx import read_netx
-from stl_deploy.exporters.loihi.simulate import Spikes, bias_of, simulate, through
-from stl_deploy.exporters.loihi.target import Loihi
-from stl_deploy.exporters.loihi.weights import lava_synapse
-from stl_deploy.exporters.loihi.wide_sums import WIDE
+from stl_deploy.exporters.netx.net import IntegerNet, SpikingLayer
+from stl_deploy.exporters.netx.netx import read_netx
+from stl_deploy.exporters.netx.simulate import Spikes, bias_of, simulate, through
+from stl_deploy.exporters.netx.target import Loihi
+from stl_deploy.exporters.netx.weights import lava_synapse
+from stl_deploy.exporters.netx.wide_sums import WIDE
+from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, STATE_TOP, Ints
+from stl_deploy.integers.simulate import IntegerRun, whole_numbers
+from stl_deploy.integers.sums import adder, blocks
 
 ARRIVING, U = 21, 23
 """Bits of the registers, without their signs (nengo-loihi 1.1.0: ``Q_BITS``, ``U_BITS``)."""
@@ -36,7 +36,7 @@ class Wrapped(Loihi):
 
 
 def simulate_wrapped(net: IntegerNet, x: NDArray[Any]) -> IntegerRun:
-    """As `stl_deploy.exporters.loihi.simulate.simulate`, with these registers; every layer is recorded."""
+    """As `stl_deploy.exporters.netx.simulate.simulate`, with these registers; every layer is recorded."""
     spikes: dict[str, Spikes] = {}
 
     def run(key: str, layer: SpikingLayer, x: NDArray[Any]) -> Spikes:
@@ -86,7 +86,7 @@ def _run_layer(layer: SpikingLayer, x: NDArray[Any]) -> Spikes:
     added = 0 if bias is None else bias.astype(np.int64) << STATE_SHIFT
     threshold = neuron.threshold.astype(np.int64) << STATE_SHIFT
     spikes = np.empty((*x.shape[:2], *layer.shape), np.uint8)
-    for part in blocks(synapse, x):
+    for part in blocks(synapse.shape, x):
         sums = add_up(x[:, part]).astype(np.int64) << STATE_SHIFT
         u, v = np.zeros(sums.shape[1:], np.int64), np.zeros(sums.shape[1:], np.int64)
         for now, fired in zip(sums, spikes[:, part], strict=True):

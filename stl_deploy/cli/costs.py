@@ -41,6 +41,14 @@ def _codings() -> Iterable[str]:
     return get_args(InputCoding)
 
 
+def _chips() -> Iterable[str]:
+    from stl_deploy.energy.chips.baselines import devices
+    from stl_deploy.energy.chips.model import chip_models
+
+    names = [chip.name for chip in chip_models() if chip.real_time_step is None]
+    return [f"{name}=" for name in (*names, *(device.key for device in devices() if device.microcontroller))]
+
+
 def energy(
     sources: Annotated[
         list[Path],
@@ -71,8 +79,16 @@ def energy(
         bool, typer.Option("--measure", help="Also read this machine's energy counters under ONNX Runtime.")
     ] = False,
     step_time: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CHIP=S",
+            autocompletion=completed(_chips),
+            help="Seconds of one time step as measured on a chip, as in loihi1=66e-6; may be repeated.",
+        ),
+    ] = None,
+    margin: Annotated[
         float | None,
-        typer.Option(metavar="S", help="Seconds of one time step as measured on the chip; without it, predicted."),
+        typer.Option(metavar="POINTS", help="Percentage points behind the ANN that count as equal accuracy (0.5)."),
     ] = None,
     processes: Annotated[int, typer.Option(metavar="N", help="Count in N processes.")] = 1,
     over_steps: Annotated[
@@ -102,6 +118,8 @@ def energy(
 
     'stl-deploy energy validate' recomputes published measurements and prints each error, good or bad.
     """
+    from stl_deploy.energy.chips.step_times import parse_step_times
+    from stl_deploy.energy.paired import MARGIN
     from stl_deploy.pipeline import energy as costing
 
     if sources == [_VALIDATE]:
@@ -112,7 +130,7 @@ def energy(
         from stl_deploy.pipeline.tradeoff import tradeoff
 
         given = {"--prices": bool(price), "--measure": measure, "--processes": processes != 1}
-        given["--step-time"] = step_time is not None
+        given["--step-time"] = bool(step_time)
         if wrong := [option for option, is_given in given.items() if is_given]:
             raise InputError(
                 f"{wrong[0]} belongs to the energy of one network; leave it out of accuracy against energy"
@@ -127,6 +145,7 @@ def energy(
             dialect=dialect,
             input_grid=input_grid,
             ann=ann,
+            margin=MARGIN if margin is None else margin,
             output=output,
             say=console(),
         )
@@ -141,7 +160,8 @@ def energy(
         input_grid=input_grid,
         ann=ann,
         measure=measure,
-        step_time=step_time,
+        step_time=parse_step_times(step_time or ()),
+        margin=margin,
         processes=processes,
         output=output,
         say=console(),

@@ -46,7 +46,7 @@ def measure_twin(program: Program, run_dir: Path, x: NDArray[Any], labels: NDArr
     if missing:
         raise InputError(f"{run_dir}: expected layer '{missing[0]}'; found {', '.join(before)}; train the same network")
     frames = x[:1] if bool((x == x[:1]).all()) else x
-    active, right = dict.fromkeys(nodes, 0), 0
+    active, right = dict.fromkeys(nodes, 0), list[NDArray[np.bool_]]()
     for start in range(0, frames.shape[1], CHUNK):
         part = torch.from_numpy(np.ascontiguousarray(frames[:, start : start + CHUNK], np.float32))
         outputs: dict[str, Tensor] = {INPUT: part}
@@ -55,13 +55,14 @@ def measure_twin(program: Program, run_dir: Path, x: NDArray[Any], labels: NDArr
             if name not in back:
                 active[name] += _active(run_dir, node, outputs[before[name]])
         if labels is not None:
-            right += int((network.decide(votes).numpy() == labels[start : start + CHUNK]).sum())
+            right.append(network.decide(votes).numpy() == labels[start : start + CHUNK])
     passes = frames.shape[0] * frames.shape[1]
-    accuracy = None if labels is None else right / frames.shape[1]
+    decided = np.concatenate(right) if right else None
+    accuracy = None if decided is None else float(decided.mean())
     macs = {name: dense_macs(node) * passes for name, node in nodes.items()}
     shares = {name: active[name] / each if each else 1.0 for name, each in macs.items()}
     source = f"{run_dir.name}, trained in mode ann"
-    return AnnTwin(sum(active.values()), sum(macs.values()), passes, source, accuracy, shares, frames.shape[0])
+    return AnnTwin(sum(active.values()), sum(macs.values()), passes, source, accuracy, shares, frames.shape[0], decided)
 
 
 def keep_twin(config: RunConfig, run_dir: Path, say: Console) -> Path:

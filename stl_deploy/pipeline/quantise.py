@@ -20,14 +20,12 @@ from stl_deploy._util.units import counted
 from stl_deploy.config.load import save_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import InputError, ParityError
-from stl_deploy.exporters.integers.model import choose
-from stl_deploy.exporters.integers.quantise import Quantised
-from stl_deploy.exporters.loihi.export import export_netx
-from stl_deploy.exporters.loihi.pixels import per_pixel, project_thresholds
-from stl_deploy.exporters.loihi.qat.network import quantised_network, whole_config, whole_state
-from stl_deploy.exporters.loihi.quantise import LoihiModel
-from stl_deploy.exporters.loihi.structure import refusals
-from stl_deploy.exporters.loihi.threshold_forms import (
+from stl_deploy.exporters.netx.export import export_netx
+from stl_deploy.exporters.netx.pixels import per_pixel, project_thresholds
+from stl_deploy.exporters.netx.qat.network import quantised_network, whole_config, whole_state
+from stl_deploy.exporters.netx.quantise import LoihiModel
+from stl_deploy.exporters.netx.structure import refusals
+from stl_deploy.exporters.netx.threshold_forms import (
     HOLDS,
     IN_C,
     FormRow,
@@ -41,6 +39,7 @@ from stl_deploy.graph.accuracy import accuracy
 from stl_deploy.graph.compare import Tally
 from stl_deploy.graph.exact import input_scale
 from stl_deploy.graph.run import Result
+from stl_deploy.integers.quantise import Quantised, choose
 from stl_deploy.nn.network import Network
 from stl_deploy.pipeline.fold import FoldedRun, fold_run
 from stl_deploy.pipeline.inputs import LabelledInput, encode_split

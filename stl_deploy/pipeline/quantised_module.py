@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.loihi.qat.graph import QuantisedGraph
+from stl_deploy.exporters.netx.qat.graph import QuantisedGraph
 from stl_deploy.graph.exact import input_grid, round_to_grid
 from stl_deploy.graph.lower import own_metadata
 from stl_deploy.pipeline.fold_captured import fold_layers

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import loihi, loihi_mnist
-from stl_deploy.exporters.loihi.simulate import simulate
+from stl_deploy.exporters.netx.simulate import simulate
 
 
 def test_it_runs_without_lava(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,1 +1,1 @@
-"""What was replaced, kept for one release as it was, for property tests of the new against the old."""
+"""Code that the product replaced, kept for one release to compare the new with the old."""

@@ -14,9 +14,9 @@ from stl_deploy._util.files import read_input, write_npz
 from stl_deploy.errors import ParityError
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.lava import target as lava_target
-from stl_deploy.exporters.loihi.export import export_netx
-from stl_deploy.exporters.loihi.netx import read_netx
-from stl_deploy.exporters.loihi.simulate import simulate
+from stl_deploy.exporters.netx.export import export_netx
+from stl_deploy.exporters.netx.netx import read_netx
+from stl_deploy.exporters.netx.simulate import simulate
 from stl_deploy.pipeline.artifacts import SAMPLES
 from stl_deploy.pipeline.source import open_program, open_source
 from stl_deploy.pipeline.verify import verify

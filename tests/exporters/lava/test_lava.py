@@ -16,10 +16,10 @@ import pytest
 from stl_deploy.errors import ToolError
 from stl_deploy.exporters.lava import process
 from stl_deploy.exporters.lava.driver import run_lava
-from stl_deploy.exporters.loihi.netx import write_netx
-from stl_deploy.exporters.loihi.simulate import simulate
+from stl_deploy.exporters.netx.netx import write_netx
+from stl_deploy.exporters.netx.simulate import simulate
 from tests.exporters.lava.groups import alive
-from tests.exporters.loihi.nets import chain, dense, neuron, random_case, special_cases
+from tests.exporters.netx.nets import chain, dense, neuron, random_case, special_cases
 
 pytestmark = [pytest.mark.lava, pytest.mark.usefixtures("lava_python")]
 

@@ -12,17 +12,17 @@ import pytest
 
 from stl_deploy._util.console import Console
 from stl_deploy.errors import InputError, ToolError
-from stl_deploy.exporters.integers.net import Conv
-from stl_deploy.exporters.loihi.net import InputLayer, IntegerNet
-from stl_deploy.exporters.loihi.netx import write_netx
-from stl_deploy.exporters.loihi.simulate import simulate
-from stl_deploy.exporters.loihi.target import Loihi, NetxOptions
+from stl_deploy.exporters.netx.net import InputLayer, IntegerNet
+from stl_deploy.exporters.netx.netx import write_netx
+from stl_deploy.exporters.netx.simulate import simulate
+from stl_deploy.exporters.netx.target import Loihi, NetxOptions
 from stl_deploy.exporters.witnesses.environment import NENGO_LOIHI, STAMP, Witness, find_witness
 from stl_deploy.exporters.witnesses.nengo_loihi import NengoLoihi
 from stl_deploy.exporters.witnesses.rows import conv_rows, net_arrays
 from stl_deploy.exporters.witnesses.wrapped import parting, simulate_wrapped, wrap
-from tests.exporters.loihi.nets import chain, dense, neuron, random_case
-from tests.exporters.loihi.programs import conv_net, events
+from stl_deploy.integers.net import Conv
+from tests.exporters.netx.nets import chain, dense, neuron, random_case
+from tests.exporters.netx.programs import conv_net, events
 from tests.exporters.witnesses import stand_in
 from tests.exporters.witnesses.cases import cases, wide
 from tests.exporters.witnesses.record_golden import GOLDEN
@@ -161,7 +161,7 @@ def test_environments_say_what_is_wrong_with_them(tmp_path: Path, monkeypatch: p
     assert "was not finished" in str(NENGO_LOIHI.reason())
     with pytest.raises(ToolError, match="remove it by hand"):
         NENGO_LOIHI.remove()
-    with pytest.raises(ToolError, match="is there and is not a virtual environment"):
+    with pytest.raises(ToolError, match="holds something that stl-deploy did not make"):
         NENGO_LOIHI.install(python=_python38(tmp_path))
     (place / STAMP).write_text('{"requirements": "others"}')
     assert "has other packages" in str(NENGO_LOIHI.reason())

@@ -9,12 +9,12 @@ import pytest
 
 from stl_deploy._util.console import Console
 from stl_deploy.errors import InputError, ToolError
-from stl_deploy.exporters.loihi.simulate import simulate
-from stl_deploy.exporters.loihi.target import NetxOptions
+from stl_deploy.exporters.netx.simulate import simulate
+from stl_deploy.exporters.netx.target import NetxOptions
 from stl_deploy.exporters.witnesses.environment import SANAFE
 from stl_deploy.exporters.witnesses.rows import net_arrays
 from stl_deploy.exporters.witnesses.sanafe import SanaFe
-from tests.exporters.loihi.nets import chain, dense, neuron
+from tests.exporters.netx.nets import chain, dense, neuron
 from tests.exporters.witnesses.cases import cases
 
 
