@@ -177,6 +177,18 @@ class Decides(Protocol):
 
 
 @runtime_checkable
+class Sized(Protocol):
+    """A Format whose artifacts must fit into the flash and the RAM of a chip."""
+
+    def room(self, program: Program, flash: str | int | None, ram: str | int | None) -> Iterable[Finding]:
+        """What does not fit, by an estimate that takes seconds. flash, ram: bytes, as ``256K``; None: no limit.
+
+        Raises InputError for sizes that are none, UnsupportedError for a Program that it cannot hold.
+        """
+        ...
+
+
+@runtime_checkable
 class Tabled(Protocol):
     """A Format whose artifacts can be shown layer by layer."""
 

@@ -111,6 +111,10 @@ def export(
         str | None, typer.Option(metavar="BYTES", help="c: flash that must hold it, as 256K (exit 1 if it does not).")
     ] = None,
     ram: Annotated[str | None, typer.Option(metavar="BYTES", help="c: RAM that must hold it, as 64K.")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="PREFIX", help="c: what all names and files begin with; default: net.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a folder whose files were edited.")] = False,
     calibration: InputOption = None,
     input_grid: InputGrid = None,
     verified: Annotated[bool, typer.Option("--verify/--no-verify", help="Read the artifact back and run it.")] = True,
@@ -141,6 +145,8 @@ def export(
         reader=reader,
         flash=flash,
         ram=ram,
+        name=name,
+        overwrite=overwrite,
     )
     emit_json(result, json)
 
@@ -185,12 +191,20 @@ def check(
     ] = None,
     dialect: DialectOption = None,
     input_grid: InputGrid = None,
+    flash: Annotated[
+        str | None, typer.Option(metavar="BYTES", help="c: flash that must hold it, as 256K (estimated).")
+    ] = None,
+    ram: Annotated[
+        str | None, typer.Option(metavar="BYTES", help="c: RAM that must hold it, as 64K (estimated).")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Per node: faithful, approximate or unsupported, with the reason and the remedy."""
     from stl_deploy._util.files import read_inputs
     from stl_deploy.pipeline import check as checking
 
+    if (flash is not None or ram is not None) and (_untrained(str(source)) or checking.nir_files(source)):
+        raise InputError("--flash and --ram are of one network: give a run folder or one .nir file")
     if _untrained(str(source)):
         from stl_deploy.pipeline.untrained import check_untrained
 
@@ -210,7 +224,9 @@ def check(
             raise CheckFailed(f"{source}: {bad} of {len(folder.reports)} files have errors")
         return
     x = None if input_file is None else read_inputs(input_file)[0]
-    report = checking.check(source, targets=target, dialect=dialect, input_grid=input_grid, x=x, say=console())
+    report = checking.check(
+        source, targets=target, dialect=dialect, input_grid=input_grid, x=x, flash=flash, ram=ram, say=console()
+    )
     found = report.as_dict()
     if input_file is not None and report.runs:
         effects = checking.measure(source, input_file, dialect=dialect, say=console())
