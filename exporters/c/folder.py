@@ -10,7 +10,6 @@ from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.c.code_size import code_size
 from stl_deploy.exporters.c.compiler import DEADLINE
 from stl_deploy.exporters.c.layout import make_plan
-from stl_deploy.exporters.c.memory import KIB
 from stl_deploy.exporters.c.names import require_prefix
 from stl_deploy.exporters.c.plan import Plan
 from stl_deploy.exporters.c.program import Program
@@ -79,15 +78,3 @@ def _text(path: Path, names: Iterable[str]) -> str:
         raise InputError(f"{path}: {error.strerror or error}; a C folder holds {', '.join(names)}") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: not ASCII text; export it again") from None
-
-
-def bytes_of(size: str | int | None, option: str) -> int | None:
-    """``256K``, ``1M`` or plain bytes; raises InputError for anything else."""
-    if size is None:
-        return None
-    text = str(size)
-    units = {"K": KIB, "M": KIB**2}
-    digits, unit = (text[:-1], units[text[-1].upper()]) if text[-1:].upper() in units else (text, 1)
-    if not digits.isdecimal() or not int(digits):
-        raise InputError(f"--{option}: expected bytes, as 262144, 256K or 1M; found '{text}'")
-    return int(digits) * unit

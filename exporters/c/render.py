@@ -37,7 +37,7 @@ def render_plan(plan: Plan, about: About) -> dict[str, str]:
     context = _context(plan, about) | {"decision": decision} | (decision or {})
     names = _FILES | (_DECISION_FILES if decision else {})
     return {
-        name.format(about.prefix): _wrapped(_templates().get_template(template).render(context))
+        name.format(about.prefix): _wrapped(templates().get_template(template).render(context))
         for template, name in names.items()
     }
 
@@ -88,7 +88,8 @@ def _decision(plan: Plan, about: About) -> dict[str, Any] | None:
 
 
 @cache
-def _templates() -> Environment:
+def templates() -> Environment:
+    """Where the templates are."""
     return Environment(
         loader=PackageLoader("stl_deploy.exporters.c", "templates"),
         undefined=StrictUndefined,
@@ -155,7 +156,7 @@ def _context(plan: Plan, about: About) -> dict[str, Any]:
         "starts": plan.starts,
         "time_adders": sorted({form[1] for _, form in weighted if form[0] != "spikes"}),
         "functions": sorted(functions, key=lambda one: (_ORDER.index(one[0]), one[1])),
-        "numbers": _numbers,
+        "numbers": literals,
     }
 
 
@@ -212,6 +213,7 @@ def _shape(shape: tuple[int, ...]) -> str:
     return f"[{', '.join(str(size) for size in shape)}]"
 
 
-def _numbers(values: NDArray[Any]) -> str:
+def literals(values: NDArray[Any]) -> str:
+    """Lines of numbers with commas between them, as an array's initialiser has them."""
     text = ", ".join(str(int(value)) for value in values)
     return textwrap.fill(text, 110, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)

@@ -10,11 +10,14 @@ from typing import Any, Self
 
 from numpy.typing import NDArray
 
+from stl_deploy._util.files import make_folder, write_text
+from stl_deploy._util.units import bytes_of
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.c.compiler import find_compiler, why_none
-from stl_deploy.exporters.c.folder import bytes_of, read_folder, write_folder
+from stl_deploy.exporters.c.folder import read_folder, write_folder
 from stl_deploy.exporters.c.layout import make_plan
 from stl_deploy.exporters.c.names import PREFIX, require_prefix
+from stl_deploy.exporters.c.packages import Package, package_files, require_package
 from stl_deploy.exporters.c.plan import Plan
 from stl_deploy.exporters.c.program import Program as CProgram
 from stl_deploy.exporters.c.render import render_plan
@@ -37,13 +40,15 @@ from stl_deploy.integers.store import NAME, About
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class COptions(Options):
-    """flash, ram: what the chip has, as ``256K``. name: what all names begin with, a C identifier.
+    """flash, ram: what the chip has, as ``256K``. name: what all names begin with, a C identifier. package: also write
+    a package for this build system or registry, into the folder ``NAME_PACKAGE``.
     trust: run a folder whose C is not what its integers make.
     """
 
     flash: str | int | None = None
     ram: str | int | None = None
     name: str | None = None
+    package: Package | None = None
     trust: bool = False
 
 
@@ -104,6 +109,8 @@ class CFormat(Format):
         Raises UnsupportedError for what integers or the given flash and RAM cannot hold.
         """
         flash, ram = bytes_of(options.flash, "flash"), bytes_of(options.ram, "ram")
+        if options.package is not None:
+            require_package(options.package)
         prefix = require_prefix(PREFIX if options.name is None else options.name)
         if flash is not None or ram is not None:
             require_room(estimate(program), flash, ram, sure=SURE)
@@ -121,6 +128,12 @@ class CFormat(Format):
             dt=program.dt,
         )
         plan = write_folder(chosen.graph, about, path, flash=flash, ram=ram, deadline=options.deadline)
+        if options.package is not None:
+            files = package_files(options.package, plan, about, render_plan(plan, about), x)
+            for name, text in files.items():
+                place = path / f"{prefix}_{options.package}" / name
+                make_folder(place.parent)
+                write_text(place, text)
         options.say.say(
             f"flash {plan.flash:,} bytes and RAM {plan.ram:,} bytes ({prefix}_state); code, stack and the caller's "
             "arrays come on top"

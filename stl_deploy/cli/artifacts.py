@@ -114,6 +114,12 @@ def export(
     name: Annotated[
         str | None, typer.Option(metavar="PREFIX", help="c: what all names and files begin with; default: net.")
     ] = None,
+    package: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND", help="c: also a package: cmake, arduino, platformio, zephyr, esp-idf or cmsis-pack."
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a folder whose files were edited.")] = False,
     calibration: InputOption = None,
     input_grid: InputGrid = None,
@@ -146,6 +152,7 @@ def export(
         flash=flash,
         ram=ram,
         name=name,
+        package=package,
         overwrite=overwrite,
     )
     emit_json(result, json)

@@ -13,7 +13,7 @@ import numpy as np
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import leading, read_inputs
 from stl_deploy._util.suggest import did_you_mean
-from stl_deploy._util.units import counted
+from stl_deploy._util.units import bytes_of, counted
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.targets import Sized, Tabled, find_format, findings, registry
 from stl_deploy.graph.ambiguity import Effect, effects
@@ -214,6 +214,8 @@ def _limited(
 
         return ask
 
+    for size, option in ((flash, "flash"), (ram, "ram")):
+        bytes_of(size, option)
     if not sized.keys() & asked.keys():
         raise InputError(f"--flash, --ram: expected a target that has them: {', '.join(sized)}; add --target c")
     return {name: within(name) for name in asked if name in sized}

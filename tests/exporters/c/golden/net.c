@@ -14,6 +14,9 @@
 #endif
 #endif
 
+/* Products and sums of the functions below need an int of 32 bits: this array has a size below 0 without. */
+typedef char net_int_has_32_bits[sizeof(int) >= 4 ? 1 : -1];
+
 #ifndef NET_RECORD
 /* The state is as large as net.h says: this array has a size below 0 if it is not. */
 typedef char net_state_size_as_told[sizeof(net_state) == NET_STATE_BYTES ? 1 : -1];
