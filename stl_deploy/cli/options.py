@@ -109,6 +109,10 @@ InputGrid = Annotated[
     int | None,
     typer.Option("--input-grid", metavar="BITS", help="Round the input to multiples of 2^-BITS and declare it so."),
 ]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option("--device", metavar="DEVICE", help="xylo: audio2, audio3 or imu (default: the first that fits)."),
+]
 LONGEST = 1e6
 """Seconds that a deadline may be away: waits of the operating system end at 2^31 ms."""
 

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from stl_deploy._util.arrays import as_array
 from stl_deploy._util.units import counted
 from stl_deploy.errors import CaptureError, GraphError, InputError
-from stl_deploy.fold.index_maps import arrange
-from stl_deploy.fold.layer_graph import FoldedLayers, fold_layers
 from stl_deploy.graph.compare import rate_warnings
 from stl_deploy.graph.lower import METADATA_KEY
 from stl_deploy.graph.program import CAPTURED, Floats, Shape
 from stl_deploy.graph.run import Result
+from stl_deploy.passes.permutations import arrange
+from stl_deploy.pipeline.fold_captured import FoldedLayers, fold_layers
 from stl_deploy.pipeline.proof import (
     MAX_COARSE_ROUNDING,
     MAX_ROUNDING,

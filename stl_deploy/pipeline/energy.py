@@ -17,7 +17,8 @@ from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.chips.step_times import StepTimes
 from stl_deploy.energy.layers_csv import layers_csv
 from stl_deploy.energy.measure import DEFAULT_PRICES, EnergyReport, measure_energy
-from stl_deploy.energy.models.verdict import number
+from stl_deploy.energy.models.wording import number
+from stl_deploy.energy.paired import MARGIN, check_margin
 from stl_deploy.energy.prices.bill import Bill, Priced
 from stl_deploy.energy.prices.machine import MachineEnergy, measure_machine
 from stl_deploy.energy.validate import Check, scores
@@ -46,6 +47,7 @@ def energy(
     ann: Path | None = None,
     measure: bool = False,
     step_time: StepTimes | None = None,
+    margin: float | None = None,
     processes: int = 1,
     output: Path | None = None,
     say: Console = QUIET,
@@ -58,11 +60,14 @@ def energy(
     a note says so.
     input_grid: the input is rounded to multiples of 2^-input_grid, and that is declared.
     step_time: chip (as ``loihi1``) to the seconds of one measured time step, instead of the predicted one.
+    margin: percentage points that the SNN may be behind its twin and still count as equally accurate (default 0.5).
     measure: also read this machine's energy counters while ONNX Runtime runs the network. processes: to count in.
 
-    Raises InputError or ConfigError for a bad source, input, coding or price list, and for input off the grid that the
-    graph declares.
+    Raises InputError or ConfigError for a bad source, input, coding, price list or margin, for a margin without labels,
+    and for input off the grid that the graph declares.
     """
+    if margin is not None:
+        check_margin(margin)
     if output is not None:
         install.require("matplotlib")
         require_folder(output)
@@ -71,6 +76,8 @@ def energy(
         check_network(source)
     program, reading = open_reading(opened, dialect)
     x, labels = read_for(opened, program, input_of(opened, input_file))
+    if margin is not None and labels is None:
+        raise InputError("--margin: expected labels 'y' in the input, for accuracy; found none; leave --margin out")
     match_inputs(program, x)
     program, x = on_declared_grid(program, x, input_grid, say)
     rounded = "" if input_grid is None else f"The input was rounded to multiples of 2^-{input_grid}, as asked."
@@ -91,6 +98,7 @@ def energy(
         machine=_on_this_machine(program, x) if measure else None,
         chip=on_loihi(program),
         step_time=step_time,
+        margin=MARGIN if margin is None else margin,
         notes=[text for text in (reading.reason, reading.unsaid, unmeasured, rounded) if text],
     )
     say.say(reading.reason)
@@ -212,7 +220,9 @@ def show(report: EnergyReport, say: Console) -> None:
     lists = {cell.prices.name: f"{cell.prices.width}, {cell.prices.node}" for cell in report.comparisons}
     heads = [text if [*lists.values()].count(text) == 1 else name for name, text in lists.items()]
     say.table(["memory included: the SNN costs", *heads], _grid(report, [*lists]))
-    say.table(["on a chip, modelled", "energy", "floor", "events", "latency", "a step"], _chips(report))
+    say.table(
+        ["on a chip, modelled", "energy", "ANN twin on it", "floor", "events", "latency", "a step"], _chips(report)
+    )
     for line in summary(report):
         say.say(line)
     say.say(report.verdict)
@@ -223,6 +233,7 @@ def _chips(report: EnergyReport) -> list[list[str]]:
         [
             line.title,
             range_with_unit(line.total, "J"),
+            "-" if line.ann is None else range_with_unit(line.ann, "J"),
             "-" if line.floor is None else range_with_unit(line.floor, "J"),
             range_with_unit(line.events, "J"),
             "-" if line.latency is None else range_with_unit(line.latency, "s"),
@@ -252,6 +263,7 @@ def summary(report: EnergyReport) -> list[str]:
     least, most = twin["macs_zero_skipping"]
     skipped = f"{least:,.0f}" if least == most else f"{least:,.0f} to {most:,.0f}"
     lines += [f"ANN twin, zeros skipped: {skipped} of {twin['macs_dense']:,.0f} MACs ({twin['label']})"]
+    lines += [report.spread] if report.spread else []
     lines += _placed(data["placement"])
     if report.machine is not None:
         found = report.machine.joules_per_sample

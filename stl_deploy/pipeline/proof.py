@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from stl_deploy._util.units import counted
 from stl_deploy.errors import CaptureError
-from stl_deploy.fold.index_maps import Arranged, arrange
 from stl_deploy.graph import neurons
 from stl_deploy.graph.compare import Tally
 from stl_deploy.graph.program import Floats, Input, Neuron, Node, Output, Program
 from stl_deploy.graph.run import run
+from stl_deploy.passes.permutations import Permutations, arrange
 from stl_deploy.tracing.replay import replay
 from stl_deploy.tracing.steps import Ref, Signal, Steps, fold_steps
 from stl_deploy.tracing.trace import Traced, record_steps, steps_of
@@ -187,7 +187,7 @@ def _compare(found: Tensor, expected: Tensor, layer: str, step: int, what: str) 
     return expected.numel()
 
 
-def module_spikes(traced: Traced, x: list[Tensor], arranged: Arranged) -> tuple[dict[str, Floats], Floats]:
+def module_spikes(traced: Traced, x: list[Tensor], arranged: Permutations) -> tuple[dict[str, Floats], Floats]:
     """The module's spikes of every spiking layer, ``arranged`` as the graph's, and its output, ``[T, B, *shape]``."""
     values = replay(traced.steps, x, list(traced.signals.values()))
     spikes = {name: arrange(_stacked(values[s]), arranged.get(name)) for name, s in traced.signals.items()}

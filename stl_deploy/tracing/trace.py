@@ -1,4 +1,4 @@
-"""Tracing: a torch module and a real batch become the graph of one step and its LayerGraph."""
+"""Tracing: a torch module and a real batch become the graph of one step and its Program."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from stl_deploy.errors import CaptureError
+from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import Readout
-from stl_deploy.nn.layer_graph import LayerGraph
 from stl_deploy.tracing.layers import to_layers
 from stl_deploy.tracing.readouts import Ending, ending
 from stl_deploy.tracing.running import Call, Recorded, record, recorded_ops
@@ -21,14 +21,14 @@ from stl_deploy.tracing.steps import FEWEST, Signal, Steps, fold_steps
 
 @dataclass(eq=False)
 class Traced:
-    """A module as one step. signals: for each spiking layer of the LayerGraph the signal that it stands for.
+    """A module as one step. signals: for each spiking layer of the Program the signal that it stands for.
 
     places: where layers stand in the user's code. left_aside: tensors that the module returns besides its output.
     """
 
     call: Call
     steps: Steps
-    graph: LayerGraph
+    graph: Program
     readout: Readout
     axis: int | None
     length: int

@@ -16,7 +16,6 @@ from stl_deploy.energy.chips.lines import ChipLine
 from stl_deploy.energy.chips.model import chip_model, chip_models, parse_chip
 from stl_deploy.energy.chips.step_times import parse_step_times
 from stl_deploy.energy.chips.time import Work, fastest, step_time
-from stl_deploy.energy.models.verdict import on_chip
 from stl_deploy.energy.prices.chip import OnChip
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.graph.program import Program
@@ -211,19 +210,15 @@ def test_a_network_of_more_cores_needs_more_chips_and_floors() -> None:
 def test_the_verdict_says_so_where_the_network_could_not_be_placed() -> None:
     refused = OnChip("Loihi 1", reason="'p' cannot be placed on Loihi 1")
     report = measure_energy(two_layers(), X, chip=refused)
-    assert "; on Loihi 1, where it could not be placed, it would take " in report.verdict
-    assert "; on Loihi 1 it takes " in measure_energy(two_layers(), X).verdict  # nobody tried
-
-
-def test_without_a_chip_the_verdict_says_nothing_of_one() -> None:
-    assert on_chip(()) == ""
+    assert "It could not be placed on Loihi 1, where an inference would take " in report.verdict
+    assert "On Loihi 1 an inference takes " in measure_energy(two_layers(), X).verdict  # nobody tried
 
 
 def test_the_verdict_names_loihi() -> None:
     report = measure_energy(two_layers(), X, step_time={"loihi1": 1e-3})
     found = next(c for c in report.chips if c.chip == "loihi1")
     low, high = (float(f"{1e6 * end:.2g}") for end in found.total)
-    assert f"on Loihi 1 it takes {low:g} to {high:g} µJ" in report.verdict
+    assert f"On Loihi 1 an inference takes {low:g} to {high:g} µJ" in report.verdict
     assert "and 2 ms" in report.verdict
     assert "neurocores" not in report.verdict
     assert "(neurocores only)" in measure_energy(two_layers(), X).verdict

@@ -17,10 +17,9 @@ from stl_deploy.errors import InputError
 from stl_deploy.exporters.netx.qat.fake_quant import LoihiLIF, WholeSynapse
 from stl_deploy.exporters.netx.qat.network import plain_numbers, quantise_layers
 from stl_deploy.exporters.netx.structure import check_kind
-from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Node, Output, Pool, Program, is_max_pool
+from stl_deploy.graph.program import DT, Conv, Input, Linear, Neuron, Node, Output, Pool, Program, is_max_pool
 from stl_deploy.integers.per_pixel import project_thresholds
 from stl_deploy.integers.quantise import choose
-from stl_deploy.nn.layer_graph import LayerGraph
 from stl_deploy.nn.neuron import LI, LIF
 
 
@@ -85,10 +84,10 @@ class QuantisedGraph(nn.Module):
         return x.reshape(*frames, *node.shape)
 
     @torch.no_grad()
-    def whole(self, metadata: Mapping[str, Any]) -> LayerGraph:
+    def whole(self, metadata: Mapping[str, Any]) -> Program:
         """The layers with the whole numbers that were trained; ``metadata``: of the graph."""
         nodes = (self._whole(node, self._layers.get(node.name)) for node in self._program.nodes)
-        return LayerGraph(tuple(nodes), dict(metadata))
+        return Program(tuple(nodes), DT, dict(metadata))
 
     def _whole(self, node: Node, layer: nn.Module | None) -> Node:
         if isinstance(node, Neuron) and isinstance(layer, LIF | LI):

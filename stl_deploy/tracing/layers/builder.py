@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from stl_deploy.errors import CaptureError
-from stl_deploy.graph.program import Input, Output, Shape, Source
-from stl_deploy.nn.layer_graph import LayerGraph
+from stl_deploy.graph.program import DT, Input, Output, Program, Shape, Source
 from stl_deploy.tracing.cores import Core, find_cores
 from stl_deploy.tracing.layers.draft import Draft, Terms
 from stl_deploy.tracing.layout import BATCH, shape_of
@@ -21,9 +20,9 @@ from stl_deploy.tracing.thresholds import find_thresholds
 
 @dataclass(eq=False)
 class Layers:
-    """A LayerGraph. signals: for each spiking layer the one it stands for; places: where layers stand in the code."""
+    """A Program. signals: for each spiking layer the one it stands for; places: where layers stand in the code."""
 
-    graph: LayerGraph
+    graph: Program
     signals: dict[str, Signal]
     places: dict[str, Place]
 
@@ -70,7 +69,7 @@ class Builder(Draft):
         layers = self.needed_for("output")
         kept = {layer.name for layer in layers}
         signals = {name: s for name, s in self.signals.items() if name in kept}
-        return Layers(LayerGraph(layers), signals, self.places)
+        return Layers(Program(layers, DT), signals, self.places)
 
     def _name_cores(self) -> None:
         """Those that spike first, so that they get the modules' names."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stl_deploy.graph.program import Doubles
-from stl_deploy.nn.layer_graph import Norm
+from stl_deploy.graph.program import Doubles, Norm
 from stl_deploy.tracing.layers.arguments import doubles
 from stl_deploy.tracing.layers.builder import Builder, refusal
 from stl_deploy.tracing.layers.draft import Terms

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from stl_deploy._util.windows import output_size
-from stl_deploy.graph.program import Pool, Shape
-from stl_deploy.nn.layer_graph import MaxPool, line_sum
+from stl_deploy.graph.convolutions import line_sum
+from stl_deploy.graph.program import MaxPool, Pool, Shape
 from stl_deploy.tracing.layers.arguments import pair, with_defaults
 from stl_deploy.tracing.layers.builder import Builder, refusal
 from stl_deploy.tracing.layers.draft import Terms

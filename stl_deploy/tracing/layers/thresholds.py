@@ -6,8 +6,7 @@ from math import prod
 
 import numpy as np
 
-from stl_deploy.graph.program import Neuron, Reshape
-from stl_deploy.nn.layer_graph import Gather, MaxPool
+from stl_deploy.graph.program import Gather, MaxPool, Neuron, Reshape
 from stl_deploy.tracing.layers.arguments import alpha, number
 from stl_deploy.tracing.layers.builder import Builder, refusal
 from stl_deploy.tracing.layers.draft import Terms

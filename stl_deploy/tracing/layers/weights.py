@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from stl_deploy.graph.convolutions import MAX_DENSE
 from stl_deploy.graph.program import Conv, Floats, Linear
-from stl_deploy.nn.layer_graph import MAX_DENSE
 from stl_deploy.tracing.layers.arguments import array
 from stl_deploy.tracing.layers.builder import Builder, refusal
 from stl_deploy.tracing.layers.draft import Terms

@@ -157,7 +157,7 @@ def test_trained_spikes_are_the_integer_model_s(name: str, bits: int) -> None:
     module = QuantisedGraph(net, x)
     before, after = train(module, x)
     assert after < before
-    plain = replace(net, nodes=module.whole({}).layers)
+    plain = replace(net, nodes=module.whole({}).nodes)
     other = events(net, bits, samples=40)
     y, recorded = spikes_of(module, other)
     model = choose(plain, other)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -289,8 +289,8 @@ class Adaptive(Neuron):
 
 def adaptive(program: Program, value: Any) -> Program:
     def grown(node: Any) -> Any:
-        fields = {field: getattr(node, field) for field in node.__dataclass_fields__}
-        return Adaptive(**fields, adaptation=value) if isinstance(node, Neuron) else node
+        values = {field.name: getattr(node, field.name) for field in fields(node)}
+        return Adaptive(**values, adaptation=value) if isinstance(node, Neuron) else node
 
     return replace(program, nodes=tuple(grown(node) for node in program.nodes))
 

@@ -1,4 +1,4 @@
-"""Rearrangements leave a LayerGraph: permuted axes, slices, repeats, and reshapes that NIR cannot say.
+"""Eliminate permutations, slices, repeats, and reshapes that NIR cannot express.
 
 NIR can flatten, nothing else. A rearrangement P moves towards what reads it: a neuron in other order is the same neuron
 with its parameters in that order, n(P·x) = P·n'(x); weights take it in, W·(P·x) = (W·P)·x; two that follow one another
@@ -16,7 +16,24 @@ from typing import Any
 import numpy as np
 
 from stl_deploy.errors import CaptureError
-from stl_deploy.fold.index_maps import (
+from stl_deploy.graph.convolutions import pointwise
+from stl_deploy.graph.program import (
+    Conv,
+    Delay,
+    Gather,
+    Input,
+    Linear,
+    Neuron,
+    Node,
+    Output,
+    Pool,
+    Program,
+    Reshape,
+    Scale,
+    Source,
+)
+from stl_deploy.passes.base import Nodes, Pass, Rewritten, with_nodes
+from stl_deploy.passes.permutations import (
     Indices,
     as_gather,
     bijective,
@@ -29,15 +46,12 @@ from stl_deploy.fold.index_maps import (
     repeats,
     selection,
 )
-from stl_deploy.graph.program import Conv, Delay, Input, Linear, Neuron, Node, Output, Pool, Reshape, Scale, Source
-from stl_deploy.nn.layer_graph import Gather, pointwise
 
-Layers = dict[str, Node]
 _ROUNDS = 64
 """How often each layer may be passed by a rearrangement, before it is taken to go round in a circle."""
 
 
-def rearrange(layers: Layers) -> tuple[Layers, dict[str, Indices]]:
+def rearrange(layers: Nodes) -> tuple[Nodes, dict[str, Indices]]:
     """The layers without rearrangements; for each neuron and input in another order, where its values were before.
 
     Raises CaptureError, naming the layer, where weights in a rearrangement's place would be too many.
@@ -56,7 +70,7 @@ def rearrange(layers: Layers) -> tuple[Layers, dict[str, Indices]]:
 
 
 class _Work:
-    def __init__(self, layers: Layers) -> None:
+    def __init__(self, layers: Nodes) -> None:
         self.layers = layers
         self.arranged: dict[str, Indices] = {}
         self.moves: tuple[Callable[[Gather], bool], ...] = (
@@ -357,3 +371,11 @@ def _ordered(values: Any, shape: tuple[int, ...], back: Indices) -> Any:
     if values is None or not isinstance(values, np.ndarray | np.generic) or np.ndim(values) == 0:
         return values
     return np.broadcast_to(values, shape).reshape(-1)[back]
+
+
+def _absorb(program: Program) -> Rewritten:
+    nodes, places = rearrange(dict(program.by_name))
+    return Rewritten(with_nodes(program, nodes), places)
+
+
+PASS = Pass("absorb_permutations", _absorb, "real", removes=(Gather,))

@@ -1,6 +1,4 @@
-"""A LayerGraph becomes a NIR graph and the dialect it is meant in; what is read back from them is the one meant.
-
-    graph, dialect, program, arranged = fold_layers(layer_graph)
+"""Write a Program as a NIR graph and the dialect it is meant in, so that it is read back as the very same nodes.
 
 Time constants are written in float64, in which every float32 decay and gain has ones that give it back.
 """
@@ -17,14 +15,10 @@ import numpy as np
 
 from stl_deploy import __version__
 from stl_deploy.errors import CaptureError
-from stl_deploy.fold.index_maps import Arranged, flattens
-from stl_deploy.fold.layer_passes import PASSES, join_linears
-from stl_deploy.fold.rearrange import rearrange
-from stl_deploy.fold.time import DT
 from stl_deploy.graph.dialect import Dialect, Loop
 from stl_deploy.graph.lower import METADATA_KEY, lower
-from stl_deploy.graph.lower.loops import ordered
 from stl_deploy.graph.program import (
+    DT,
     Conv,
     Delay,
     Doubles,
@@ -41,74 +35,44 @@ from stl_deploy.graph.program import (
     Source,
     Synapse,
 )
-from stl_deploy.nn.layer_graph import LayerGraph
+from stl_deploy.graph.segments import ordered
+from stl_deploy.passes.parameters import full, leak_end
+from stl_deploy.passes.permutations import flattens
 
 
-class FoldedLayers(NamedTuple):
-    """A NIR graph, its dialect, and the Program that they are read back as.
-
-    arranged: for each neuron and input whose values stand in another order than the layer's, the layer's flat place of
-    each value.
-    """
+class Written(NamedTuple):
+    """A NIR graph, its dialect, and the Program that they are read back as."""
 
     graph: nir.NIRGraph
     dialect: Dialect
     program: Program
-    arranged: Arranged
 
 
-def fold_layers(layers: LayerGraph) -> FoldedLayers:
-    """The NIR graph of layers, and what it is read back as.
+def to_graph(program: Program) -> Written:
+    """The NIR graph of a Program, and what it is read back as: the same nodes, in the file's order.
 
-    Raises CaptureError for a layer that NIR has no node for.
+    Raises CaptureError for a node, a number or an edge that NIR cannot hold.
     """
-    nodes = {layer.name: layer for layer in layers.layers}
-    for one_pass in PASSES:
-        nodes = one_pass(nodes)
-    nodes, arranged = rearrange(nodes)
-    nodes = join_linears(nodes)
-    nodes = {name: _from_leak(node) if isinstance(node, Neuron) else node for name, node in nodes.items()}
-    meant = ordered(join_currents(explicit_delays(nodes)))
+    meant = program.nodes
     dialect = _dialect(meant)
     attempts: list[tuple[tuple[Node, ...], Loop]] = [(meant, "closing_edge")]
     if any(source.delay for node in meant for source in node.sources):
         attempts += [(ordered(late_behind(meant)), "closing_edge"), (meant, "neuron_output")]
     *others, last = attempts
     for form, loop in others:
-        graph, program = _read_back(form, replace(dialect, loop=loop), layers)
-        if all(_same(node, node.sources, program.by_name[node.name].sources) for node in form):
-            require_same(form, program)
-            return FoldedLayers(graph, replace(dialect, loop=loop), program, arranged)
+        written = _read_back(form, replace(dialect, loop=loop), program.metadata)
+        if all(_same(node, node.sources, written.program.by_name[node.name].sources) for node in form):
+            require_same(form, written.program)
+            return written
     form, loop = last
-    graph, program = _read_back(form, replace(dialect, loop=loop), layers)
-    require_same(form, program)
-    return FoldedLayers(graph, replace(dialect, loop=loop), program, arranged)
+    written = _read_back(form, replace(dialect, loop=loop), program.metadata)
+    require_same(form, written.program)
+    return written
 
 
-def _read_back(nodes: tuple[Node, ...], dialect: Dialect, layers: LayerGraph) -> tuple[nir.NIRGraph, Program]:
-    graph = to_nir(nodes, dialect, layers.metadata)
-    return graph, lower(graph, dialect)
-
-
-def explicit_delays(nodes: dict[str, Node]) -> dict[str, Node]:
-    """Delays that no loop makes become Delay nodes; one step of each loop is made by the edge that closes it."""
-    found = dict(nodes)
-    for name, node in nodes.items():
-        sources = []
-        for source in node.sources:
-            closing = int(bool(source.delay) and _reaches(nodes, name, source.node))
-            more = source.delay - closing
-            if more:
-                # In a loop the reader's own, as one with other readers is not moved past when the loop is read back.
-                late = f"{source.node}_late{more}" + f"_to_{name}" * closing
-                delayed = (Source(source.node, closing),)
-                shape = nodes[source.node].shape
-                found[late] = Delay(name=late, shape=shape, sources=delayed, steps=np.asarray(more, np.int64))
-                sources.append(Source(late))
-            else:
-                sources.append(source)
-        found[name] = replace(found[name], sources=tuple(sources))
-    return found
+def _read_back(nodes: tuple[Node, ...], dialect: Dialect, metadata: Mapping[str, Any]) -> Written:
+    graph = to_nir(nodes, dialect, metadata)
+    return Written(graph, dialect, lower(graph, dialect))
 
 
 def late_behind(nodes: Iterable[Node]) -> dict[str, Node]:
@@ -139,39 +103,6 @@ def _of_zeros(node: Node) -> bool:
     return isinstance(node, Scale | Pool | Reshape)
 
 
-def _reaches(nodes: Mapping[str, Node], start: str, end: str) -> bool:
-    """Whether ``end`` depends on ``start`` (or is it)."""
-    waiting, seen = [end], {end}
-    while waiting:
-        name = waiting.pop()
-        if name == start:
-            return True
-        for source in nodes[name].sources:
-            if source.node not in seen:
-                seen.add(source.node)
-                waiting.append(source.node)
-    return False
-
-
-def join_currents(nodes: dict[str, Node]) -> dict[str, Node]:
-    """A leaky current that feeds one neuron only is that neuron's synapse (CubaLIF)."""
-    found = dict(nodes)
-    for name, node in nodes.items():
-        if not isinstance(node, Neuron) or node.decay is None or node.synapse is not None or len(node.sources) != 1:
-            continue
-        (source,) = node.sources
-        current = found.get(source.node)
-        if not isinstance(current, Neuron) or current.spiking or source.delay or current.decay is None:
-            continue
-        plain = current.offset is None and current.v_start is None and current.synapse is None
-        readers = sum(s.node == current.name for other in nodes.values() for s in other.sources)
-        if plain and readers == 1 and "output" in nodes:
-            synapse = Synapse("euler", current.decay, current.gain)
-            found[name] = replace(node, sources=current.sources, synapse=synapse)
-            del found[current.name]
-    return found
-
-
 def _dialect(nodes: tuple[Node, ...]) -> Dialect:
     """One dialect for the graph: what most neurons need; each that needs another has its own options."""
     wanted = {node.name: _options(node) for node in nodes if isinstance(node, Neuron)}
@@ -191,9 +122,9 @@ def _options(node: Neuron) -> dict[str, Any]:
     start = "zero"
     if node.v_start is not None:
         reset = np.zeros((), np.float32) if node.v_reset is None else node.v_reset
-        if np.array_equal(_full(node, node.v_start), _full(node, reset)):
+        if np.array_equal(full(node, node.v_start), full(node, reset)):
             start = "v_reset"
-        elif node.offset is not None and np.allclose(_full(node, node.v_start), _v_leak(node), rtol=1e-5):
+        elif node.offset is not None and np.allclose(full(node, node.v_start), leak_end(node), rtol=1e-5):
             start = "v_leak"
         elif node.spiking and node.v_reset is None and node.reset not in ("value", "value_delayed"):
             start = "v_reset"
@@ -210,23 +141,6 @@ def _options(node: Neuron) -> dict[str, Any]:
 def _range(values: Floats) -> str:
     low, high = float(values.min()), float(values.max())
     return f"{low:g}" if low == high else f"values from {low:g} to {high:g}"
-
-
-def _from_leak(node: Neuron) -> Neuron:
-    """A potential that starts where it leaks to, but for rounding, does so to the bit: its offset comes from there."""
-    if node.v_start is None or node.offset is None or node.decay is None:
-        return node
-    start = _full(node, node.v_start)
-    if not np.allclose(start, _v_leak(node), rtol=1e-5):
-        return node
-    return replace(node, offset=((1 - _full(node, node.decay)) * start).astype(np.float32))
-
-
-def _v_leak(node: Neuron) -> Doubles:
-    """The potential that leaks end at: offset/(1 - decay)."""
-    assert node.decay is not None
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(_full(node, 0 if node.offset is None else node.offset) / (1 - _full(node, node.decay)))
 
 
 def to_nir(nodes: tuple[Node, ...], dialect: Dialect, metadata: Mapping[str, Any]) -> nir.NIRGraph:
@@ -290,20 +204,20 @@ def _conv(node: Conv) -> nir.NIRNode:
 def _flatten(node: Reshape) -> nir.NIRNode:
     before, after = node.input_shape, node.shape
     merged = flattens(before, after)
-    assert merged is not None, "rearrange leaves no other reshape"
+    assert merged is not None, "absorb_permutations leaves no other reshape"
     start, end = merged
     return nir.Flatten({"input": np.array(before)}, start - len(before), end - len(before))
 
 
 def _neuron(node: Neuron) -> nir.NIRNode:
-    threshold = None if node.threshold is None else _full(node, node.threshold).astype(np.float32)
+    threshold = None if node.threshold is None else full(node, node.threshold).astype(np.float32)
     if node.decay is None:
         assert threshold is not None
         return nir.Threshold(threshold)
-    decay, gain = _full(node, node.decay), _full(node, 1 if node.gain is None else node.gain)
-    offset = _full(node, 0 if node.offset is None else node.offset)
+    decay, gain = full(node, node.decay), full(node, 1 if node.gain is None else node.gain)
+    offset = full(node, 0 if node.offset is None else node.offset)
     ends_at = node.v_reset if node.v_reset is not None else node.v_start
-    v_reset = _full(node, 0 if ends_at is None else ends_at).astype(np.float32)
+    v_reset = full(node, 0 if ends_at is None else ends_at).astype(np.float32)
     if (decay == 1).all() and node.synapse is None:
         return _integrator(node, gain, offset, threshold, v_reset)
     rate = 1 - decay
@@ -314,12 +228,12 @@ def _neuron(node: Neuron) -> nir.NIRNode:
             layer=node.name,
         )
     starts = (
-        node.v_start is not None and offset.any() and np.allclose(_full(node, node.v_start), offset / rate, rtol=1e-5)
+        node.v_start is not None and offset.any() and np.allclose(full(node, node.v_start), offset / rate, rtol=1e-5)
     )
-    common = dict(r=gain / rate, v_leak=_full(node, node.v_start) if starts else offset / rate)
+    common = dict(r=gain / rate, v_leak=full(node, node.v_start) if starts else offset / rate)
     if node.synapse is not None:
-        s_rate = 1 - _full(node, node.synapse.decay)
-        s_gain = _full(node, 1 if node.synapse.gain is None else node.synapse.gain)
+        s_rate = 1 - full(node, node.synapse.decay)
+        s_gain = full(node, 1 if node.synapse.gain is None else node.synapse.gain)
         if (s_rate <= 0).any():
             raise CaptureError(f"layer '{node.name}' has a synapse that never decays", layer=node.name)
         times = dict(tau_mem=DT / rate, tau_syn=DT / s_rate, w_in=s_gain / s_rate)
@@ -340,10 +254,6 @@ def _integrator(node: Neuron, gain: Doubles, offset: Doubles, threshold: Any, v_
     if threshold is None:
         return nir.I(r=gain / DT)
     return nir.IF(r=gain / DT, v_threshold=threshold, v_reset=v_reset)
-
-
-def _full(node: Node, array: Any) -> Doubles:
-    return np.broadcast_to(np.asarray(array, np.float64), node.shape).copy()
 
 
 def require_same(meant: tuple[Node, ...], program: Program) -> None:

@@ -1,4 +1,4 @@
-"""Passes over a LayerGraph that leave only nodes of the Program: norms, max pools and concatenations become those.
+"""Passes over a Program that leave only nodes of the Program: norms, max pools and concatenations become those.
 
 Each pass takes the layers by name and gives them back; each equality holds in real arithmetic, and where floats round
 otherwise (folded norms, split sums) its caller measures it.
@@ -12,22 +12,25 @@ from dataclasses import replace
 import numpy as np
 
 from stl_deploy.errors import CaptureError
-from stl_deploy.fold.norm import scaled
+from stl_deploy.graph.convolutions import line_sum, pointwise
 from stl_deploy.graph.program import (
+    DT,
+    Concat,
     Conv,
     Doubles,
     Floats,
     Linear,
+    MaxPool,
     Neuron,
     Node,
+    Norm,
     Pool,
     Program,
-    Reshape,
     Scale,
     Source,
     is_binary,
 )
-from stl_deploy.nn.layer_graph import Concat, Gather, MaxPool, Norm, line_sum, pointwise
+from tests.oracles.fold.norm import scaled
 
 Layers = dict[str, Node]
 
@@ -120,7 +123,7 @@ def max_pools(layers: Layers) -> Layers:
         if not isinstance(layer, MaxPool):
             found[name] = layer
             continue
-        if len(layer.sources) != 1 or not _carries_spikes(layers, layer.sources[0].node):
+        if len(layer.sources) != 1 or not is_binary(Program(tuple(layers.values()), DT), layer.sources[0].node):
             raise CaptureError(
                 f"layer '{name}' takes the maximum of currents, which no event-driven graph computes; pool "
                 "the spikes (move the pool behind the neuron) or use average pooling",
@@ -151,15 +154,6 @@ def _sum_pool(name: str, pool: MaxPool) -> Node:
         divisor=1,
         input_shape=pool.input_shape,
     )
-
-
-def _carries_spikes(layers: Layers, name: str) -> bool:
-    layer = layers[name]
-    if isinstance(layer, Concat):
-        return all(_carries_spikes(layers, source.node) for source in layer.sources)
-    if isinstance(layer, MaxPool | Reshape | Gather):
-        return len(layer.sources) == 1 and _carries_spikes(layers, layer.sources[0].node)
-    return is_binary(Program(tuple(layers.values()), 1.0), name)
 
 
 def concatenations(layers: Layers) -> Layers:

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import CaptureError
-from stl_deploy.graph.program import Conv, Input, Linear, Node, Output, Pool, Program, Reshape, Shape, Source
+from stl_deploy.graph.convolutions import MAX_DENSE, pointwise
+from stl_deploy.graph.program import Conv, Gather, Input, Linear, Node, Output, Pool, Program, Reshape, Shape, Source
 from stl_deploy.graph.run import run
-from stl_deploy.nn.layer_graph import MAX_DENSE, Gather, pointwise
 
 Indices = NDArray[np.int64]
 
