@@ -12,22 +12,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError, ParityError
+from stl_deploy.exporters.netx.chain import read_chain
 from stl_deploy.exporters.netx.convert import as_stored, run_file, to_file, to_graph
-from stl_deploy.exporters.netx.net import IntegerNet, same_net
-from stl_deploy.exporters.netx.netx import read_netx, write_netx
-from stl_deploy.exporters.netx.structure import structure
+from stl_deploy.exporters.netx.file import read_netx, write_netx
+from stl_deploy.exporters.netx.layers import NetxFile, same_file
 from stl_deploy.graph.kernels import apply
 from stl_deploy.graph.program import Floats, Neuron, Node, Program, Shape
 from stl_deploy.integers import quantise as integers
-from stl_deploy.integers.building import Fit, Hardware
+from stl_deploy.integers.building import Hardware, LayerFidelity
 from stl_deploy.integers.net import DECAY_ONE, LOIHI
-from stl_deploy.integers.per_pixel import project_thresholds, unroll
+from stl_deploy.integers.per_pixel import average_thresholds, unroll_convolutions
 from stl_deploy.integers.ranges import LayerRange, ranges, require_seen
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.scales import ThresholdForm
 from stl_deploy.integers.simulate import IntegerRun
 
-_PREPARED: Mapping[str, Callable[[Program], Program]] = {"projected": project_thresholds, "unrolled": unroll}
+_PREPARED: Mapping[str, Callable[[Program], Program]] = {
+    "projected": average_thresholds,
+    "unrolled": unroll_convolutions,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,12 +48,12 @@ class NetxModel:
         ranges: Of u and v on calibration data, if measured.
     """
 
-    file: IntegerNet
+    file: NetxFile
     host: tuple[Node, ...]
     input_scale: float
     thresholds: ThresholdForm
     shapes: Mapping[str, Shape]
-    fits: tuple[Fit, ...] = ()
+    fits: tuple[LayerFidelity, ...] = ()
     row_scales: Mapping[str, NDArray[np.float64]] | None = None
     ranges: tuple[LayerRange, ...] = ()
 
@@ -78,7 +81,7 @@ def quantise(
     if thresholds not in get_args(ThresholdForm):
         raise InputError(f"expected {', '.join(get_args(ThresholdForm))} as thresholds; found '{thresholds}'")
     prepared = _PREPARED[thresholds](program) if thresholds in _PREPARED else program
-    structure(prepared)
+    read_chain(prepared)
     hardware = Hardware(thresholds, pixels=False, accumulator=LOIHI, as_run=as_stored)
     found = integers.quantise(
         prepared, calibration, input_scale=input_scale, hardware=hardware, host=True, reference=program
@@ -107,7 +110,7 @@ def export_netx(
     measured = tuple(replace(found, node=names[found.node]) for found in measured)
     require_seen(measured)
     write_netx(model.file, path)
-    if not same_net(read_netx(path), model.file):
+    if not same_file(read_netx(path), model.file):
         raise ParityError(f"{path}: the file read back differs from the network that was written")
     return replace(model, ranges=measured)
 

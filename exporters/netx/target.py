@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.integer_runner import CALIBRATION, IntegerRunner, calibration, on_grid, one_input
+from stl_deploy.exporters.netx.accumulator import told_of_ranges, wide_findings, wide_layers
+from stl_deploy.exporters.netx.chain import read_chain, refusals
 from stl_deploy.exporters.netx.chip_check import check_chip
 from stl_deploy.exporters.netx.chips import load_chips
 from stl_deploy.exporters.netx.convert import run_file
+from stl_deploy.exporters.netx.file import read_netx
+from stl_deploy.exporters.netx.forms import tell_forms
+from stl_deploy.exporters.netx.layers import ConvLayer, FlattenLayer, InputLayer, Layer
 from stl_deploy.exporters.netx.model import NetxModel, NetxRun, by_node, export_netx, layer_facts
-from stl_deploy.exporters.netx.net import ConvLayer, FlattenLayer, InputLayer, Layer
-from stl_deploy.exporters.netx.netx import read_netx
-from stl_deploy.exporters.netx.structure import refusals, structure
-from stl_deploy.exporters.netx.threshold_forms import tell_forms
-from stl_deploy.exporters.netx.wide_sums import told_of_ranges, wide_findings, wide_layers
 from stl_deploy.exporters.targets import Check, Format, Network, Options, Runner
 from stl_deploy.graph.exact import input_scale
 from stl_deploy.graph.findings import Finding, from_error
@@ -141,7 +141,7 @@ class Netx(Format):
         if refused:
             last = max((i for i, node in enumerate(program.nodes) if node in program.spiking), default=0)
             return [*refused, *rounded(program, {node.name for node in program.nodes[last + 1 :]})]
-        host = [node.name for node in structure(program).host]
+        host = [node.name for node in read_chain(program).readout]
         return [*rounded(program, host), *wide_findings(program)]
 
     def write(self, program: Program, path: Path, options: NetxOptions) -> Mapping[str, Any]:
@@ -149,7 +149,7 @@ class Netx(Format):
 
         calibration: default: the first of x. Raises as `export_netx` does.
         """
-        structure(program)  # refuses before a table of what cannot be written
+        read_chain(program)  # refuses before a table of what cannot be written
         x = None if options.x is None else one_input(options.x, self.name)
         given = calibration(program, options, x)
         forms: dict[str, Any] = {}
@@ -216,7 +216,7 @@ def model_of_file(path: Path, program: Program) -> NetxModel:
     file = read_netx(path)
     scale = input_scale(program) if file.fraction_bits is None else 2.0**file.fraction_bits
     shapes = {node.name: node.shape for node in program.spiking}
-    model = NetxModel(file, structure(program).host, scale, "folded", shapes)
+    model = NetxModel(file, read_chain(program).readout, scale, "folded", shapes)
     if tuple(model.keys) != tuple(shapes):
         found = ", ".join(model.keys) or "none with names"
         raise InputError(

@@ -12,8 +12,8 @@ from stl_deploy._util.files import write_npz
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.lava.process import run_worker
-from stl_deploy.exporters.netx.net import IntegerNet
-from stl_deploy.exporters.netx.netx import read_netx
+from stl_deploy.exporters.netx.file import read_netx
+from stl_deploy.exporters.netx.layers import NetxFile
 from stl_deploy.exporters.netx.target import Loihi
 from stl_deploy.exporters.witnesses.environment import SIDE, Witness
 from stl_deploy.exporters.witnesses.rows import net_arrays, shapes
@@ -40,7 +40,7 @@ class Emulator(Loihi):
         """Run a netx file on whole numbers."""
         return self.emulate(read_netx(path), x)
 
-    def emulate(self, net: IntegerNet, x: NDArray[Any]) -> IntegerRun:
+    def emulate(self, net: NetxFile, x: NDArray[Any]) -> IntegerRun:
         """Run a network on whole numbers, none below 0."""
         x = whole_numbers(x, net.input_shape)
         if x.size and x.min() < 0:

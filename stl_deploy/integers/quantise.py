@@ -17,8 +17,8 @@ from stl_deploy.graph.exact import input_grid
 from stl_deploy.graph.program import Doubles, Input, Neuron, Node, Output, Program, Source
 from stl_deploy.graph.run import run
 from stl_deploy.integers.bounds import require_sums
-from stl_deploy.integers.branches import values
-from stl_deploy.integers.building import Build, Fit, Hardware
+from stl_deploy.integers.building import Hardware, LayerFidelity, LayerwiseQuantiser
+from stl_deploy.integers.fan_in import values
 from stl_deploy.integers.graph import IntegerGraph, IntegerOutput
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.scales import ThresholdForm
@@ -36,7 +36,7 @@ class IntegerModel:
     """
 
     graph: IntegerGraph
-    fits: tuple[Fit, ...]
+    fits: tuple[LayerFidelity, ...]
     row_scales: Mapping[str, Doubles]
     host: tuple[Node, ...] = ()
 
@@ -72,7 +72,7 @@ def quantise(
     x = to_integers(calibration, input_scale)
     recorded = run(reference, calibration, record=[node.name for node in program.spiking]).recorded
     aim = {n.name: recorded[n.name].astype(np.uint8).reshape(*x.shape[:2], *n.shape) for n in program.spiking}
-    build = Build(program, known, aim, hardware)
+    build = LayerwiseQuantiser(program, known, aim, hardware)
     build.input(x, input_scale, largest)
     for node in program.nodes:
         if not isinstance(node, Input):

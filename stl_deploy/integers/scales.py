@@ -261,7 +261,7 @@ def _whole_scale(real: RealPopulation) -> Doubles | None:
     return None
 
 
-def closest(
+def best_candidate(
     tried: Iterable[Candidate], samples: int, differing: Callable[[Candidate, slice], int], node: Node
 ) -> Candidate:
     """The candidate with the fewest differing spikes (of equals the first, which has the largest scale).

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stl_deploy.errors import InputError
+from stl_deploy.exporters.netx.chain import check_kind
 from stl_deploy.exporters.netx.qat.fake_quant import LoihiLIF, WholeSynapse
 from stl_deploy.exporters.netx.qat.network import plain_numbers, quantise_layers
-from stl_deploy.exporters.netx.structure import check_kind
 from stl_deploy.graph.program import DT, Conv, Input, Linear, Neuron, Node, Output, Pool, Program, is_max_pool
-from stl_deploy.integers.per_pixel import project_thresholds
+from stl_deploy.integers.per_pixel import average_thresholds
 from stl_deploy.integers.quantise import choose
 from stl_deploy.nn.neuron import LI, LIF
 
@@ -34,7 +34,7 @@ class QuantisedGraph(nn.Module):
 
     def __init__(self, program: Program, calibration: NDArray[Any]) -> None:
         super().__init__()
-        self._program = project_thresholds(program)
+        self._program = average_thresholds(program)
         self._layers: dict[str, nn.Module] = {}
         for node in self._program.nodes:
             if isinstance(node, Neuron):

@@ -25,10 +25,10 @@ from stl_deploy.config.schema import (
     ResidualSpec,
     RunConfig,
 )
+from stl_deploy.exporters.netx.chain import check_neuron, refusals
 from stl_deploy.exporters.netx.qat.fake_quant import LoihiLIF, WholeReadout, WholeSynapse
-from stl_deploy.exporters.netx.structure import check_neuron, refusals
 from stl_deploy.graph.program import Conv, Doubles, Input, Linear, Neuron, Node, Program, is_max_pool
-from stl_deploy.integers.branches import Branches, Leaf, Value, branches, values
+from stl_deploy.integers.fan_in import FanIn, Value, WeightedPath, fan_in, values
 from stl_deploy.integers.graph import PopulationNode
 from stl_deploy.integers.net import DECAY_ONE
 from stl_deploy.integers.quantise import IntegerModel
@@ -77,7 +77,7 @@ def _quantise_population(
     layers: Layers, program: Program, neuron: Neuron, known: dict[str, Value], start: IntegerModel
 ) -> None:
     check_neuron(neuron)
-    found = branches(program, neuron, known)
+    found = fan_in(program, neuron, known)
     synapses = _synapses(program, neuron, found)
     real = real_population(neuron, real_weights(found, neuron), split_biases(found, neuron)[0])
     population, rows = start.graph.by_name[neuron.name], start.row_scales[neuron.name]
@@ -109,7 +109,7 @@ def _quantise_population(
     layers[neuron.name] = LoihiLIF(lif, threshold, unit, int(v_decay(neuron)))
 
 
-def _synapses(program: Program, neuron: Neuron, found: Branches) -> list[Linear | Conv]:
+def _synapses(program: Program, neuron: Neuron, found: FanIn) -> list[Linear | Conv]:
     """The layers of weights that reach a population; raises UnsupportedError for other ways to reach it."""
     if found.between:
         between = found.between[0]
@@ -117,7 +117,7 @@ def _synapses(program: Program, neuron: Neuron, found: Branches) -> list[Linear 
     return [_synapse(program, neuron, leaf) for leaf in found.leaves]
 
 
-def _synapse(program: Program, neuron: Neuron, leaf: Leaf) -> Linear | Conv:
+def _synapse(program: Program, neuron: Neuron, leaf: WeightedPath) -> Linear | Conv:
     node = leaf.node
     if not isinstance(node, Linear | Conv):
         remedy = "give that way a convolution of kernel 1, or add the spikes behind the neurons"

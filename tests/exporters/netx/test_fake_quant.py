@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from stl_deploy.exporters.netx.convert import run_file
-from stl_deploy.exporters.netx.net import ConvLayer, DenseLayer
+from stl_deploy.exporters.netx.layers import ConvLayer, DenseLayer
 from stl_deploy.exporters.netx.qat import fake_quant
 from stl_deploy.exporters.netx.qat.fake_quant import LoihiLIF, WholeSynapse, whole
 from stl_deploy.integers import step

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from stl_deploy.errors import InputError, UnsupportedError
+from stl_deploy.exporters.netx.forms import run_integers
 from stl_deploy.exporters.netx.qat.fake_quant import LoihiLIF, WholeSynapse
 from stl_deploy.exporters.netx.qat.graph import QuantisedGraph
-from stl_deploy.exporters.netx.threshold_forms import run_integers
 from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Node, Output, Pool, Program, Reshape, Source, Synapse
 from stl_deploy.integers.net import IntegerNeuron
 from stl_deploy.integers.quantise import choose

@@ -13,8 +13,8 @@ import pytest
 from stl_deploy._util.console import Console
 from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.netx.convert import run_file
-from stl_deploy.exporters.netx.net import InputLayer, IntegerNet
-from stl_deploy.exporters.netx.netx import write_netx
+from stl_deploy.exporters.netx.file import write_netx
+from stl_deploy.exporters.netx.layers import InputLayer, NetxFile
 from stl_deploy.exporters.netx.target import Loihi, NetxOptions
 from stl_deploy.exporters.witnesses.environment import NENGO_LOIHI, STAMP, Witness, find_witness
 from stl_deploy.exporters.witnesses.nengo_loihi import NengoLoihi
@@ -114,7 +114,7 @@ def test_what_single_connections_cannot_be_is_refused() -> None:
 
 
 def test_neurons_of_the_input_layer_are_refused() -> None:
-    net = IntegerNet((InputLayer(shape=(1,), neuron=neuron(0, 1)), dense([[1]], neuron=neuron(0, 1))))
+    net = NetxFile((InputLayer(shape=(1,), neuron=neuron(0, 1)), dense([[1]], neuron=neuron(0, 1))))
     with pytest.raises(InputError, match="its input layer has neurons, whose bias is the input; use our integer model"):
         net_arrays(net)
 

@@ -53,25 +53,25 @@ Stage = SynapseStage | PoolStage | FlattenStage
 
 
 @dataclass(frozen=True, eq=False)
-class Structure:
-    """stages: what runs on Loihi; host: the memoryless nodes after the last spikes (voting), run in float32."""
+class Chain:
+    """layers: what runs on Loihi; readout: the memoryless nodes after the last spikes (voting), run in float32."""
 
     input: Input
-    stages: tuple[Stage, ...]
-    host: tuple[Node, ...]
+    layers: tuple[Stage, ...]
+    readout: tuple[Node, ...]
 
 
-def structure(program: Program) -> Structure:
+def read_chain(program: Program) -> Chain:
     """Read a Program as a chain; raises UnsupportedError (node, slug, reason, remedy) for what netx cannot hold."""
     nodes = _chain(program)
     last = max((i for i, node in enumerate(nodes) if isinstance(node, Neuron)), default=0)
     if last == 0:
         refuse(nodes[0], "no-neurons", "there is no spiking neuron behind it", "Loihi runs spiking networks only")
-    stages: list[Stage] = []
+    layers: list[Stage] = []
     waiting: Node | None = None
     for node in nodes[1 : last + 1]:
         if isinstance(node, Neuron):
-            stages.append(_with_neuron(program, waiting, node))
+            layers.append(_with_neuron(program, waiting, node))
             waiting = None
             continue
         check_kind(node)
@@ -86,22 +86,22 @@ def structure(program: Program) -> Structure:
                 f"{merge}, or put a spiking neuron between them",
             )
         if isinstance(node, Reshape):
-            stages.extend(_flatten(node))
+            layers.extend(_flatten(node))
         else:
             waiting = node
-    host = tuple(nodes[last + 1 : -1])
-    for node in host:
+    readout = tuple(nodes[last + 1 : -1])
+    for node in readout:
         if not isinstance(node, Linear | Reshape):
             refuse(
                 node, "host-readout", f"a {type(node).__name__} follows the last spikes", "end in one Linear readout"
             )
     entry = nodes[0]
     assert isinstance(entry, Input)
-    return Structure(entry, tuple(stages), host)
+    return Chain(entry, tuple(layers), readout)
 
 
 def refusals(program: Program) -> list[UnsupportedError]:
-    """Everything that keeps a Program off netx, node by node; empty if `structure` reads it."""
+    """Everything that keeps a Program off netx, node by node; empty if `read_chain` reads it."""
     found: list[UnsupportedError] = []
     for node in program.nodes:
         for check in (_check_links, _check_alone):
@@ -110,7 +110,7 @@ def refusals(program: Program) -> list[UnsupportedError]:
             except UnsupportedError as error:
                 found.append(error)
     try:
-        structure(program)
+        read_chain(program)
     except UnsupportedError as error:
         if (error.node, error.slug) not in {(known.node, known.slug) for known in found}:
             found.append(error)
