@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph.program import (
     Conv,
-    Delay,
     Input,
     Linear,
     Neuron,
@@ -17,10 +15,9 @@ from stl_deploy.graph.program import (
     Pool,
     Program,
     Reshape,
-    Scale,
     is_max_pool,
 )
-from stl_deploy.integers.fields import said, unread
+from stl_deploy.integers.lava_layers import READ, check_fields, check_kind, check_neuron
 from stl_deploy.integers.scales import refuse
 
 _MERGE_POOLS = "stl-deploy fold NET.nir --merge-pools -o MERGED.nir; in Python net.fold(merge_pools=True)"
@@ -159,23 +156,6 @@ def _check_links(program: Program, node: Node) -> None:
         refuse(node, "skip-connection", f"it is read by {readers}", "netx holds plain chains; give it one reader")
 
 
-def check_kind(node: Node) -> None:
-    """Raise UnsupportedError for a node that no layer of netx is."""
-    if isinstance(node, Scale):
-        refuse(node, "scale", "Loihi's layers have no scale of their own", "fold it into the weights before it")
-    if isinstance(node, Delay):
-        refuse(
-            node, "delay", "a delay node has no layer in netx", "remove it, or fold it into the dense layer after it"
-        )
-    if isinstance(node, Conv):
-        if len(node.input_shape) != 3:
-            refuse(node, "conv1d", "netx's convolution is over two axes", "give the input a height of 1")
-        if any(before != after for before, after in node.padding):
-            refuse(node, "asymmetric-padding", f"padding {node.padding}", "netx pads both sides alike; pad the input")
-    elif isinstance(node, Linear) and len(node.input_shape) != 1:
-        refuse(node, "linear-over-axes", f"its input is {list(node.input_shape)}", "flatten before a Linear")
-
-
 def _flatten(node: Reshape) -> list[Stage]:
     if node.shape == node.input_shape:
         return []
@@ -203,39 +183,6 @@ def _check_pool(program: Program, before: Pool, neuron: Neuron) -> None:
             "use max pooling of spikes (sum pool and a threshold below 1) or a strided convolution, or merge average "
             "pools into the weights behind them: " + _MERGE_POOLS,
         )
-    _check_fields(neuron, (*_READ, "reset", "v_reset", "v_start"))
+    check_fields(neuron, (*READ, "reset", "v_reset", "v_start"))
     if any(low != high for low, high in before.padding):
         refuse(before, "asymmetric-padding", f"padding {before.padding}", "netx pads both sides alike")
-
-
-def check_neuron(neuron: Neuron) -> None:
-    """Raise UnsupportedError for neurons that netx's are not."""
-    theta = neuron.threshold
-    if theta is None:
-        refuse(neuron, "no-threshold", "it puts out its potential", "Loihi passes spikes on; give it a threshold")
-    if (theta <= 0).any():
-        refuse(neuron, "threshold-not-positive", "its threshold is not above 0", "train with positive thresholds")
-    _check_fields(neuron, _READ)
-    decay = neuron.decay
-    if decay is not None and ((decay != decay.flat[0]).any() or not 0 <= float(decay.flat[0]) <= 1):
-        refuse(neuron, "decay", "its decay differs between neurons or is outside 0 to 1", "use one decay per layer")
-
-
-_READ = ("decay", "threshold", "gain", "offset", "compare")
-_REMEDIES = {
-    "many": "use one spike per step",
-    "v_reset": "Loihi starts and resets at 0",
-    "v_start": "Loihi starts and resets at 0",
-    "v_min": "train without v_min",
-    "synapse": "use a LIF without synaptic current",
-}
-
-
-def _check_fields(neuron: Neuron, read: Collection[str]) -> None:
-    """Refuse a neuron that has anything that netx's neurons have not."""
-    for name in unread(neuron, read):
-        if name == "reset" and neuron.reset == "value_delayed":
-            refuse(neuron, "delayed-reset", "it resets one step late", "Loihi resets at once; train with such a reset")
-        if name == "reset":
-            refuse(neuron, "soft-reset", f"its reset is '{neuron.reset}'", "Loihi resets to 0; train with hard reset")
-        refuse(neuron, *said(name), _REMEDIES.get(name, "use a neuron without it"))

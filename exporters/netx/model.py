@@ -18,10 +18,11 @@ from stl_deploy.exporters.netx.file import read_netx, write_netx
 from stl_deploy.exporters.netx.layers import NetxFile, same_file
 from stl_deploy.graph.kernels import apply
 from stl_deploy.graph.program import Floats, Neuron, Node, Program, Shape
-from stl_deploy.integers import quantise as integers
-from stl_deploy.integers.building import Hardware, LayerFidelity
+from stl_deploy.integers.building import Hardware
 from stl_deploy.integers.net import DECAY_ONE, LOIHI
 from stl_deploy.integers.per_pixel import average_thresholds, unroll_convolutions
+from stl_deploy.integers.quantise import IntegerModel
+from stl_deploy.integers.quantise import quantise as choose_integers
 from stl_deploy.integers.ranges import LayerRange, ranges, require_seen
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.scales import ThresholdForm
@@ -43,8 +44,7 @@ class NetxModel:
         input_scale: Real input times this is integers.
         thresholds: The form in which thresholds are held.
         shapes: Of the Program's populations; the file's layers may be flat.
-        fits: How each population came out; empty for a file that was read.
-        row_scales: By population, what each row was multiplied by before rounding.
+        integers: What the file was made of; None for one that was read.
         ranges: Of u and v on calibration data, if measured.
     """
 
@@ -53,8 +53,7 @@ class NetxModel:
     input_scale: float
     thresholds: ThresholdForm
     shapes: Mapping[str, Shape]
-    fits: tuple[LayerFidelity, ...] = ()
-    row_scales: Mapping[str, NDArray[np.float64]] | None = None
+    integers: IntegerModel | None = None
     ranges: tuple[LayerRange, ...] = ()
 
     @cached_property
@@ -83,12 +82,12 @@ def quantise(
     prepared = _PREPARED[thresholds](program) if thresholds in _PREPARED else program
     read_chain(prepared)
     hardware = Hardware(thresholds, pixels=False, accumulator=LOIHI, as_run=as_stored)
-    found = integers.quantise(
+    found = choose_integers(
         prepared, calibration, input_scale=input_scale, hardware=hardware, host=True, reference=program
     )
     shapes = {node.name: node.shape for node in program.spiking}
     file = to_file(found.graph)
-    return NetxModel(file, found.host, input_scale, thresholds, shapes, found.fits, found.row_scales)
+    return NetxModel(file, found.host, input_scale, thresholds, shapes, found)
 
 
 def export_netx(
@@ -137,7 +136,7 @@ def by_node(model: NetxModel, run: IntegerRun) -> NetxRun:
 def layer_facts(model: NetxModel, program: Program) -> list[dict[str, Any]]:
     """How each layer came out, JSON-ready; ``beta`` is the decay asked for, ``beta_held`` the one that 12 bits hold."""
     layers, found = dict(model.file.spiking), []
-    for fit in model.fits:
+    for fit in () if model.integers is None else model.integers.fits:
         key, neuron = model.keys[fit.node], program.by_name[fit.node]
         assert isinstance(neuron, Neuron)
         held = layers[key].neuron

@@ -20,6 +20,7 @@ from stl_deploy.integers.bounds import require_sums
 from stl_deploy.integers.building import Hardware, LayerFidelity, LayerwiseQuantiser
 from stl_deploy.integers.fan_in import values
 from stl_deploy.integers.graph import IntegerGraph, IntegerOutput
+from stl_deploy.integers.net import WIDE, Accumulator
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.scales import ThresholdForm
 
@@ -94,9 +95,11 @@ def split_host(program: Program) -> tuple[Program, tuple[Node, ...]]:
     return kept, tuple(node for node in after if not isinstance(node, Output))
 
 
-def choose(program: Program, x: NDArray[Any], thresholds: ThresholdForm = "per-neuron") -> IntegerModel:
+def choose(
+    program: Program, x: NDArray[Any], thresholds: ThresholdForm = "per-neuron", accumulator: Accumulator = WIDE
+) -> IntegerModel:
     """Integers for a Program by calibration input ``x`` ``[T, B, *shape]``, on the grid that its metadata declare."""
-    grid, hardware = input_grid(program.metadata), Hardware(thresholds)
+    grid, hardware = input_grid(program.metadata), Hardware(thresholds, accumulator=accumulator)
     if grid is None:
         return quantise(program, x, hardware=hardware)
     return quantise(program, x, input_scale=2.0**grid.fraction_bits, largest=grid.bound, hardware=hardware)

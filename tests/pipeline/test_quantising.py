@@ -17,8 +17,8 @@ from stl_deploy.errors import ConfigError, InputError, ParityError, UnsupportedE
 from stl_deploy.exporters.lava.target import Lava, LavaOptions
 from stl_deploy.exporters.netx.file import read_netx
 from stl_deploy.exporters.netx.layers import same_file
-from stl_deploy.exporters.netx.qat.fake_quant import LoihiLIF
 from stl_deploy.integers.graph import ConvNode
+from stl_deploy.integers.qat.fake_quant import LoihiLIF
 from stl_deploy.integers.store import NAME, read_integers
 from stl_deploy.pipeline import quantise as quantising
 from stl_deploy.pipeline.configure import configure

@@ -81,11 +81,11 @@ def test_integers_ranges_and_runs_of_programs_are_those_of_the_old_model(form: A
         new = quantise(program, x, input_scale=scale, thresholds=form)
         assert same_file(new.file, old.net)
         assert (new.keys, same(new.host, old.host)) == (old.keys, True)
-        assert new.row_scales is not None
-        assert {name: rows.tolist() for name, rows in new.row_scales.items()} == {
+        assert new.integers is not None
+        assert {name: rows.tolist() for name, rows in new.integers.row_scales.items()} == {
             name: rows.tolist() for name, rows in old.scales.items()
         }
-        assert [(fit.node, fit.spikes_differing, fit.spikes_compared) for fit in new.fits] == [
+        assert [(fit.node, fit.spikes_differing, fit.spikes_compared) for fit in new.integers.fits] == [
             (fit.node, fit.spikes_differing, fit.spikes_compared) for fit in old.fits
         ]
         whole = to_integers(x, scale)
