@@ -103,14 +103,22 @@ def export_netx(
     Raises UnsupportedError (also where u or v overflows on calibration data: by node, with the remedy), InputError, or
     ParityError if the file does not hold what was written.
     """
+    model = checked_model(program, calibration, input_scale=input_scale, thresholds=thresholds)
+    write_netx(model.file, path)
+    if not same_file(read_netx(path), model.file):
+        raise ParityError(f"{path}: the file read back differs from the network that was written")
+    return model
+
+
+def checked_model(
+    program: Program, calibration: NDArray[Any], *, input_scale: float = 1.0, thresholds: ThresholdForm = "folded"
+) -> NetxModel:
+    """Quantise ``program`` and measure u and v; raises as `export_netx`, and writes nothing."""
     model = quantise(program, calibration, input_scale=input_scale, thresholds=thresholds)
     names = {key: node for node, key in model.keys.items()}
     measured = ranges(to_graph(model.file), to_integers(calibration, input_scale))
     measured = tuple(replace(found, node=names[found.node]) for found in measured)
     require_seen(measured)
-    write_netx(model.file, path)
-    if not same_file(read_netx(path), model.file):
-        raise ParityError(f"{path}: the file read back differs from the network that was written")
     return replace(model, ranges=measured)
 
 

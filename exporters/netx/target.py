@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.integer_runner import CALIBRATION, IntegerRunner, calibration, on_grid, one_input
 from stl_deploy.exporters.netx.accumulator import told_of_ranges, wide_findings, wide_layers
@@ -25,8 +23,8 @@ from stl_deploy.exporters.netx.chips import load_chips
 from stl_deploy.exporters.netx.convert import run_file
 from stl_deploy.exporters.netx.file import read_netx
 from stl_deploy.exporters.netx.forms import tell_forms
-from stl_deploy.exporters.netx.layers import ConvLayer, FlattenLayer, InputLayer, Layer
-from stl_deploy.exporters.netx.model import NetxModel, NetxRun, by_node, export_netx, layer_facts
+from stl_deploy.exporters.netx.layers import ConvLayer, FlattenLayer, InputLayer, Layer, NetxFile
+from stl_deploy.exporters.netx.model import NetxModel, NetxRun, by_node, checked_model, export_netx, layer_facts
 from stl_deploy.exporters.targets import Check, Format, Network, Options, Runner
 from stl_deploy.graph.exact import input_scale
 from stl_deploy.graph.findings import Finding, from_error
@@ -95,11 +93,10 @@ class Loihi(Runner):
         if self._program is None:
             assert self._path is not None
             self._require_multiplied(self._path, x)
-            found = self.integers(self._path, x, record)
-            return _result(found, record)
-        with self._file(self._program, x) as (path, model):
-            named = by_node(model, self.integers(path, to_integers(x, model.input_scale), record))
-        return _result(named, record)
+            return _result(self.integers(read_netx(self._path), x, record), record)
+        model = self._model(self._program, x)
+        found = self.integers(model.file, to_integers(x, model.input_scale), record)
+        return _result(by_node(model, found), record)
 
     def _require_multiplied(self, path: Path, x: NDArray[Any]) -> None:
         """Raise InputError for fractions in what a file alone takes as it is; warn of what looks like real input."""
@@ -113,18 +110,15 @@ class Loihi(Runner):
                 stacklevel=3,
             )
 
-    def integers(self, path: Path, x: NDArray[Any], record: bool) -> IntegerRun:
-        """Run a netx file on whole numbers."""
-        return run_file(read_netx(path), x, record=record)
+    def integers(self, file: NetxFile, x: NDArray[Any], record: bool) -> IntegerRun:
+        """Run the layers of a netx file on integers ``x``."""
+        return run_file(file, x, record=record)
 
-    @contextmanager
-    def _file(self, program: Program, x: NDArray[Any]) -> Iterator[tuple[Path, NetxModel]]:
+    def _model(self, program: Program, x: NDArray[Any]) -> NetxModel:
         if self._path is not None:
-            yield self._path, model_of_file(self._path, program)
-            return
-        with temporary_folder() as folder:
-            path = folder / "net.net"
-            yield path, _export(program, path, calibration(program, self._options, x), self._options)
+            return model_of_file(self._path, program)
+        samples, form = calibration(program, self._options, x), self._options.thresholds
+        return checked_model(program, samples, input_scale=input_scale(program), thresholds=form)
 
 
 class Netx(Format):
@@ -158,7 +152,8 @@ class Netx(Format):
             labels = None if options.labels is None else options.labels[:CALIBRATION]
             forms = {"forms": tell_forms(program, given, first, labels, options.say, of=x.shape[1])}
             forms["forms_samples"] = first.shape[1]
-        model = _export(program, path, given, options)
+        scale, form = input_scale(program), options.thresholds
+        model = export_netx(program, path, calibration=given, input_scale=scale, thresholds=form)
         options.say.say(f"chosen: {options.thresholds}")
         for sentence in told_of_ranges(model.ranges):
             options.say.warn(sentence)
@@ -223,11 +218,6 @@ def model_of_file(path: Path, program: Program) -> NetxModel:
             f"{path}: expected layers {', '.join(shapes)}; found {found}; name the graph that it was made from"
         )
     return model
-
-
-def _export(program: Program, path: Path, calibration: NDArray[Any], options: NetxOptions) -> NetxModel:
-    scale = input_scale(program)
-    return export_netx(program, path, calibration=calibration, input_scale=scale, thresholds=options.thresholds)
 
 
 def _result(found: IntegerRun | NetxRun, record: bool) -> Result:

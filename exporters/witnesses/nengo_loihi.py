@@ -29,10 +29,10 @@ class NengoLoihi(Emulator):
         """Our model with its registers."""
         return Wrapped(program if self._path is None else self._path, self._options).of(program)
 
-    def emulate(self, net: NetxFile, x: NDArray[Any]) -> IntegerRun:
-        """Run a network on whole numbers, none below 0; tells where its registers make it differ from Lava."""
-        found = super().emulate(net, x)
-        why = parting(net, x)
+    def integers(self, file: NetxFile, x: NDArray[Any], record: bool) -> IntegerRun:
+        """As `Emulator.integers`; prints where its registers make it differ from Lava."""
+        found = super().integers(file, x, record)
+        why = parting(file, x)
         if why is not None:
             self._options.say.say(why)
         return found

@@ -5,7 +5,6 @@ Lava and our model wrap u alone, at 24 bits. Where no register is passed, both a
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ from numpy.typing import NDArray
 
 from stl_deploy.exporters.netx.accumulator import WIDE
 from stl_deploy.exporters.netx.convert import run_file, to_graph
-from stl_deploy.exporters.netx.file import read_netx
 from stl_deploy.exporters.netx.layers import NetxFile
 from stl_deploy.exporters.netx.target import Loihi
 from stl_deploy.integers.graph import IntegerGraph, IntegerInput, PopulationNode
@@ -29,9 +27,9 @@ class Wrapped(Loihi):
 
     name = "loihi with registers of 21 bits"
 
-    def integers(self, path: Path, x: NDArray[Any], record: bool) -> IntegerRun:
-        """Run a netx file on whole numbers."""
-        return simulate_wrapped(read_netx(path), x)
+    def integers(self, file: NetxFile, x: NDArray[Any], record: bool) -> IntegerRun:
+        """Run the layers of a netx file on integers ``x``."""
+        return simulate_wrapped(file, x)
 
 
 def simulate_wrapped(net: NetxFile, x: NDArray[Any]) -> IntegerRun:
