@@ -29,15 +29,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stl_deploy.graph.program import Doubles
-from stl_deploy.integers.net import DECAY_ONE, MAX_BIAS, MAX_THRESHOLD, STATE_SHIFT, STATE_TOP, IntegerNeuron
+from stl_deploy.integers.net import (
+    DECAY_ONE,
+    LOIHI,
+    MAX_BIAS,
+    MAX_THRESHOLD,
+    STATE_SHIFT,
+    Accumulator,
+    IntegerNeuron,
+)
 from stl_deploy.integers.real_weights import one_scale
 from stl_deploy.integers.scales import WEIGHT_TOP
 from stl_deploy.integers.step import exact_type, integrate
 from stl_deploy.nn.layers import Synapse, wide
 from stl_deploy.nn.neuron import LIF
 
-_SUM_TOP = STATE_TOP >> STATE_SHIFT
-"""64 times a sum beyond this comes out at the other end of u's 24 bits."""
 _JUST_ABOVE = 2 ** -(STATE_SHIFT + 1)
 
 
@@ -108,7 +114,8 @@ class WholeSynapse(_Weights):
 
     weight, bias: real, before scaling. scale: a row's weights are multiplied by it before they are rounded.
     unit: a power of two. like: the layer that it replaces. bias: None where `beside` another layer, which has it.
-    input_scale: input times this is rounded to whole numbers first; None behind spikes and their sums.
+    input_scale: input times this is rounded to whole numbers first; None behind spikes and their sums. accumulator: of
+    the integers; where it does not wrap, no sum reaches its limits.
     """
 
     scale: Tensor
@@ -123,8 +130,10 @@ class WholeSynapse(_Weights):
         bias_scale: float,
         unit: float,
         input_scale: float | None = None,
+        accumulator: Accumulator = LOIHI,
     ) -> None:
         super().__init__(like)
+        self._sum_top = accumulator.u_top >> STATE_SHIFT if accumulator.wraps else None
         self.input_scale, self.unit = input_scale, unit
         self.weight, self.bias = nn.Parameter(weight), None if bias is None else nn.Parameter(bias)
         self.log_threshold = nn.Parameter(torch.zeros(len(weight)))
@@ -150,14 +159,17 @@ class WholeSynapse(_Weights):
         x = self._whole(x)
         largest = float(x.detach().abs().max()) * float(weight.detach().abs().flatten(1).sum(1).max())
         weight, bias = weight / self.unit, None if bias is None else bias / self.unit
-        if largest < _SUM_TOP and not others:
+        sum_top = self._sum_top
+        if not others and (sum_top is None or largest < sum_top):
             return self._products(x, weight, bias)
-        total, top = self._products(x, weight), _SUM_TOP / self.unit
+        total = self._products(x, weight)
         for synapse, arriving in others:
             total = total + synapse._products(synapse._whole(arriving), synapse.numbers()[0] / synapse.unit)
-        least, greatest = torch.aminmax(total.detach())
-        if least <= -top or greatest > top:
-            total = wrap(total, top)
+        if sum_top is not None:
+            least, greatest = torch.aminmax(total.detach())
+            top = sum_top / self.unit
+            if least <= -top or greatest > top:
+                total = wrap(total, top)
         return total if bias is None else total + bias.reshape(-1, *(1,) * (total.dim() - 2)).to(total.dtype)
 
     def _whole(self, x: Tensor) -> Tensor:
@@ -173,10 +185,10 @@ def wrap(total: Tensor, top: float) -> Tensor:
 class LoihiLIF(LIF):
     """Lava's neuron, on sums over ``unit``; one threshold for the population.
 
-    threshold: K to begin with. v_decay: of 4096, what is lost.
+    threshold: K to begin with. v_decay: of 4096, what is lost. accumulator: of the integers.
     """
 
-    def __init__(self, like: LIF, threshold: int, unit: float, v_decay: int) -> None:
+    def __init__(self, like: LIF, threshold: int, unit: float, v_decay: int, accumulator: Accumulator = LOIHI) -> None:
         super().__init__(
             like.shape,
             threshold=threshold / unit,
@@ -186,8 +198,8 @@ class LoihiLIF(LIF):
             surrogate=like.surrogate,
             detach_reset=like.detach_reset,
         )
-        self.unit = unit
-        self._v_decay = v_decay
+        self.unit, self.v_decay = unit, v_decay
+        self._accumulator = accumulator
 
     @property
     def whole_threshold(self) -> Tensor:
@@ -211,8 +223,10 @@ class LoihiLIF(LIF):
 
     @torch.no_grad()
     def _on_loihi(self, x: Tensor) -> Tensor:
-        neuron = IntegerNeuron(v_decay=self._v_decay, threshold=self.whole_threshold.cpu().numpy().astype(np.int32))
-        drive = (x * (self.unit * 2**STATE_SHIFT)).cpu().numpy().astype(exact_type(neuron), copy=False)
+        neuron = IntegerNeuron(v_decay=self.v_decay, threshold=self.whole_threshold.cpu().numpy().astype(np.int32))
+        accumulator = self._accumulator
+        kind = exact_type(neuron, 0 if accumulator.wraps else np.inf)
+        drive = (x * (self.unit * 2**STATE_SHIFT)).cpu().numpy().astype(kind, copy=False)
         spikes = np.empty(drive.shape, np.uint8)
-        integrate(neuron, drive, spikes)
+        integrate(neuron, drive, spikes, limit=accumulator.v_top)
         return torch.from_numpy(spikes).to(x)

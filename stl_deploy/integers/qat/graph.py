@@ -14,27 +14,35 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.netx.qat.fake_quant import LoihiLIF, WholeSynapse
-from stl_deploy.exporters.netx.qat.network import plain_numbers, quantise_layers
-from stl_deploy.exporters.netx.structure import check_kind
 from stl_deploy.graph.program import DT, Conv, Input, Linear, Neuron, Node, Output, Pool, Program, is_max_pool
-from stl_deploy.integers.per_pixel import project_thresholds
+from stl_deploy.integers.lava_layers import check_kind
+from stl_deploy.integers.net import LOIHI, WIDE
+from stl_deploy.integers.per_pixel import average_thresholds
+from stl_deploy.integers.qat.fake_quant import LoihiLIF, WholeSynapse
+from stl_deploy.integers.qat.network import plain_numbers, quantise_layers
 from stl_deploy.integers.quantise import choose
 from stl_deploy.nn.neuron import LI, LIF
 
 
 class QuantisedGraph(nn.Module):
-    """A network in Loihi's whole numbers, ``[T, B, *shape]`` to the output of every step ``[T, B, *shape]``.
+    """A network in integers, ``[T, B, *shape]`` to the output of every step ``[T, B, *shape]``.
 
-    program: what integers and `stl_deploy.exporters.netx.qat.network` can hold; calibration: input
-    ``[T, B, *shape]`` that the first integers are chosen on. In training mode gradients reach every weight and
-    threshold (see `fake_quant`); in eval mode spikes are those of the integers. Raises UnsupportedError where integers
-    or these layers cannot hold the program, InputError for input off its grid.
+    In training mode gradients reach every weight and threshold (see `fake_quant`); in eval mode spikes are those of the
+    integers.
+
+    Args:
+        program: What integers and `stl_deploy.integers.qat.network` can hold.
+        calibration: Input ``[T, B, *shape]`` that the first integers are chosen on.
+        host: Whether netx holds the program, so that the host computes its readout.
+
+    Raises:
+        UnsupportedError: If integers or these layers cannot hold the program, by node.
+        InputError: For input off the program's grid.
     """
 
-    def __init__(self, program: Program, calibration: NDArray[Any]) -> None:
+    def __init__(self, program: Program, calibration: NDArray[Any], *, host: bool = False) -> None:
         super().__init__()
-        self._program = project_thresholds(program)
+        self._program = average_thresholds(program)
         self._layers: dict[str, nn.Module] = {}
         for node in self._program.nodes:
             if isinstance(node, Neuron):
@@ -44,7 +52,8 @@ class QuantisedGraph(nn.Module):
                 check_kind(node)
                 if isinstance(node, Linear | Conv):
                     self._layers[node.name] = _like(node)
-        quantise_layers(self._layers, self._program, choose(self._program, calibration, "folded"))
+        start = choose(self._program, calibration, "folded", LOIHI if host else WIDE)
+        quantise_layers(self._layers, self._program, start, host=host)
         self.layers = nn.ModuleList(self._layers.values())
 
     def forward(self, x: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ Value = float | str
 
 
 @dataclass(frozen=True, eq=False)
-class Leaf:
+class WeightedPath:
     """A layer of weights that reaches a population: the node (None: spikes themselves), the edge of the population
     that it enters by if nothing lies between, and what its values are multiplied by on the way.
     """
@@ -56,10 +56,10 @@ class Leaf:
 
 
 @dataclass(frozen=True, eq=False)
-class Branches:
+class FanIn:
     """What reaches a consumer: the leaves, and the memoryless nodes between (in order)."""
 
-    leaves: tuple[Leaf, ...]
+    leaves: tuple[WeightedPath, ...]
     between: tuple[Pool | Delay | Reshape | Scale, ...]
 
 
@@ -100,7 +100,7 @@ def refusals(program: Program) -> list[UnsupportedError]:
         known = values(program, 1.0)
         for node in program.nodes:
             if isinstance(node, Neuron) or (isinstance(node, Output) and known[node.name] == "weighted"):
-                branches(program, node, known)
+                fan_in(program, node, known)
     except UnsupportedError as error:
         if (error.node, error.slug) not in {(one.node, one.slug) for one in found}:
             found.append(error)
@@ -173,17 +173,17 @@ def _check_neuron(neuron: Neuron) -> None:
             refuse(neuron, "decay", f"its {what} is outside 0 to 1", "use decays from 0 to 1")
 
 
-def branches(program: Program, consumer: Node, known: dict[str, Value]) -> Branches:
+def fan_in(program: Program, consumer: Node, known: dict[str, Value]) -> FanIn:
     """What reaches ``consumer``; raises UnsupportedError where two ways from one layer differ in scale."""
     rows = consumer.shape[0]
     factors: dict[str, Doubles] = {}
-    leaves: list[Leaf] = []
+    leaves: list[WeightedPath] = []
 
     def follow(reader: Node, source: Source, factor: Doubles) -> None:
         node = program.by_name[source.node]
         value = known[node.name]
         if isinstance(value, float):
-            leaves.append(Leaf(None, source, factor, value))
+            leaves.append(WeightedPath(None, source, factor, value))
             return
         direct = source if reader is consumer else None
         if node.name in factors:
@@ -194,7 +194,7 @@ def branches(program: Program, consumer: Node, known: dict[str, Value]) -> Branc
         unit = known[node.sources[0].node]
         if isinstance(node, Linear | Conv) or (isinstance(node, Scale) and isinstance(unit, float)):
             assert isinstance(unit, float)
-            leaves.append(Leaf(node, direct, factor, unit))
+            leaves.append(WeightedPath(node, direct, factor, unit))
             return
         if isinstance(node, Pool):
             factor = factor / node.divisor
@@ -212,7 +212,7 @@ def branches(program: Program, consumer: Node, known: dict[str, Value]) -> Branc
         and isinstance(node, Pool | Delay | Reshape | Scale)
         and all(leaf.node is not node for leaf in leaves)
     )
-    return Branches(tuple(leaves), between)
+    return FanIn(tuple(leaves), between)
 
 
 def _by_row(node: Scale, rows: int) -> Doubles:

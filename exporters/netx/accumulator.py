@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from stl_deploy.exporters.netx.chain import SynapseStage, read_chain
 from stl_deploy.exporters.netx.convert import to_graph
-from stl_deploy.exporters.netx.net import IntegerNet
-from stl_deploy.exporters.netx.structure import SynapseStage, structure
+from stl_deploy.exporters.netx.layers import NetxFile
 from stl_deploy.graph.exact import input_grid
 from stl_deploy.graph.findings import Finding
 from stl_deploy.graph.program import Program
@@ -39,7 +39,7 @@ def told_of_ranges(ranges: Iterable[LayerRange]) -> Iterator[str]:
             yield f"'{found.node}': some input brings a weighted sum to {reach:,}; {_WHY}; {_REMEDY}"
 
 
-def wide_layers(net: IntegerNet) -> Iterator[Finding]:
+def wide_layers(net: NetxFile) -> Iterator[Finding]:
     """The same of a file's integers, for every input up to the scale it was exported for (1 where it says none)."""
     graph = to_graph(net)
     known = bounds(entered_by(graph, np.array([0, 2 ** (net.fraction_bits or 0)])))
@@ -54,7 +54,7 @@ def wide_findings(program: Program) -> Iterator[Finding]:
     """The same before integers are chosen: with every row's largest weight at 127. structure must read the Program."""
     grid = input_grid(program.metadata)
     bound = 1.0 if grid is None else grid.bound * 2.0**grid.fraction_bits
-    for stage in structure(program).stages:
+    for stage in read_chain(program).layers:
         if not isinstance(stage, SynapseStage):
             continue
         rows = np.abs(stage.synapse.weight.reshape(len(stage.synapse.weight), -1).astype(np.float64))

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.console import Console
 from stl_deploy.errors import UnsupportedError
+from stl_deploy.exporters.netx.chain import refusals
 from stl_deploy.exporters.netx.model import NetxModel, NetxRun, quantise, run_model
-from stl_deploy.exporters.netx.structure import refusals
 from stl_deploy.graph.accuracy import accuracy
 from stl_deploy.graph.compare import Tally
 from stl_deploy.graph.exact import input_scale

@@ -8,10 +8,12 @@ so that folding it gives a graph that fires above K. Post-training quantisation 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, Iterator, MutableMapping
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from stl_deploy.config.schema import (
@@ -25,12 +27,13 @@ from stl_deploy.config.schema import (
     ResidualSpec,
     RunConfig,
 )
-from stl_deploy.exporters.netx.qat.fake_quant import LoihiLIF, WholeReadout, WholeSynapse
-from stl_deploy.exporters.netx.structure import check_neuron, refusals
+from stl_deploy.errors import ParityError
 from stl_deploy.graph.program import Conv, Doubles, Input, Linear, Neuron, Node, Program, is_max_pool
-from stl_deploy.integers.branches import Branches, Leaf, Value, branches, values
-from stl_deploy.integers.graph import PopulationNode
+from stl_deploy.integers.fan_in import FanIn, Value, WeightedPath, fan_in, values
+from stl_deploy.integers.graph import ConvNode, DenseNode, IntegerGraph, PopulationNode
+from stl_deploy.integers.lava_layers import check_neuron
 from stl_deploy.integers.net import DECAY_ONE
+from stl_deploy.integers.qat.fake_quant import LoihiLIF, WholeReadout, WholeSynapse
 from stl_deploy.integers.quantise import IntegerModel
 from stl_deploy.integers.real_weights import real_weights, split_biases
 from stl_deploy.integers.scales import real_population, refuse, v_decay
@@ -41,18 +44,18 @@ from stl_deploy.nn.population import Population
 Layers = MutableMapping[str, nn.Module] | nn.ModuleDict
 
 
-def quantised_network(folded: Network, program: Program, start: IntegerModel) -> Network:
+def quantised_network(folded: Network, program: Program, start: IntegerModel, *, host: bool) -> Network:
     """``folded``, its layers replaced in place as `quantise_layers` does; program: the graph of ``folded``."""
-    quantise_layers(folded.layers, program, start)
+    quantise_layers(folded.layers, program, start, host=host)
     return folded
 
 
-def quantise_layers(layers: Layers, program: Program, start: IntegerModel) -> None:
+def quantise_layers(layers: Layers, program: Program, start: IntegerModel, *, host: bool) -> None:
     """Replace layers by fake-quantised ones that begin at the integers of ``start``.
 
     layers: by the program's names, linear and conv layers, a LIF for each population, a LI for neurons without
     threshold; start: the program in integers, one threshold per population. The input stays real; the first synapse
-    rounds it to the grid. Readouts stay real where a netx file holds the rest, for the host computes them.
+    rounds it to the grid. host: readouts stay real, for the host computes them.
     Raises UnsupportedError for what integers may hold, but not these layers.
     """
     known = values(program, start.graph.input.scale)
@@ -62,7 +65,7 @@ def quantise_layers(layers: Layers, program: Program, start: IntegerModel) -> No
     for neuron in program.spiking:
         if not is_max_pool(program, neuron):
             _quantise_population(layers, program, neuron, known, start)
-    if not refusals(program):
+    if host:
         return
     for node in program.nodes:
         if isinstance(node, Linear | Conv):
@@ -73,11 +76,49 @@ def quantise_layers(layers: Layers, program: Program, start: IntegerModel) -> No
             layers[node.name] = LI(node.shape, decay=(DECAY_ONE - _integrator_decay(node)) / DECAY_ONE)
 
 
+def require_same_integers(layers: Layers, graph: IntegerGraph) -> None:
+    """Raise ParityError for a population of ``graph`` whose integers are not those that ``layers`` trained.
+
+    layers: by the names of the graph's nodes, as `quantise_layers` leaves them.
+    """
+    modules = dict(layers.items())
+    for node in graph.populations:
+        lif = modules.get(node.name)
+        if isinstance(lif, LoihiLIF):
+            differing = [what for what, fits in _compared(modules, graph, node, lif) if not fits]
+            if differing:
+                raise ParityError(
+                    f"'{node.name}': {differing[0]} of the exported integers differs from the one that was trained"
+                )
+
+
+def _compared(layers: Layers, graph: IntegerGraph, node: PopulationNode, lif: LoihiLIF) -> Iterator[tuple[str, bool]]:
+    """What a population has, and whether it is what was trained."""
+    synapses = [layers[source.node] for source in node.sources]
+    bias: NDArray[Any] | None = None
+    for source, synapse in zip(node.sources, synapses, strict=True):
+        weights = graph.by_name[source.node]
+        assert isinstance(synapse, WholeSynapse)
+        assert isinstance(weights, DenseNode | ConvNode)
+        trained, own = synapse.numbers()
+        bias = bias if own is None else _whole(own)
+        yield f"the weight of '{source.node}'", np.array_equal(weights.weight, _whole(trained))
+    held = np.zeros(()) if node.bias is None else node.bias.reshape(-1)
+    yield "the bias", bool((held == (0 if bias is None else bias)).all())
+    yield "the threshold", bool((node.neuron.threshold == _whole(lif.whole_threshold)).all())
+    yield "the decay", bool(np.all(node.neuron.v_decay == lif.v_decay))
+
+
+def _whole(numbers: Tensor) -> NDArray[np.int64]:
+    found: NDArray[np.int64] = numbers.detach().cpu().numpy().astype(np.int64)
+    return found
+
+
 def _quantise_population(
     layers: Layers, program: Program, neuron: Neuron, known: dict[str, Value], start: IntegerModel
 ) -> None:
     check_neuron(neuron)
-    found = branches(program, neuron, known)
+    found = fan_in(program, neuron, known)
     synapses = _synapses(program, neuron, found)
     real = real_population(neuron, real_weights(found, neuron), split_biases(found, neuron)[0])
     population, rows = start.graph.by_name[neuron.name], start.row_scales[neuron.name]
@@ -98,6 +139,7 @@ def _quantise_population(
             float(threshold),
             unit,
             entering,
+            start.graph.accumulator,
         )
         if first is None:
             first = synapse
@@ -106,10 +148,10 @@ def _quantise_population(
         layers[node.name] = synapse
     lif = layers[neuron.name]
     assert isinstance(lif, LIF)
-    layers[neuron.name] = LoihiLIF(lif, threshold, unit, int(v_decay(neuron)))
+    layers[neuron.name] = LoihiLIF(lif, threshold, unit, int(v_decay(neuron)), start.graph.accumulator)
 
 
-def _synapses(program: Program, neuron: Neuron, found: Branches) -> list[Linear | Conv]:
+def _synapses(program: Program, neuron: Neuron, found: FanIn) -> list[Linear | Conv]:
     """The layers of weights that reach a population; raises UnsupportedError for other ways to reach it."""
     if found.between:
         between = found.between[0]
@@ -117,7 +159,7 @@ def _synapses(program: Program, neuron: Neuron, found: Branches) -> list[Linear 
     return [_synapse(program, neuron, leaf) for leaf in found.leaves]
 
 
-def _synapse(program: Program, neuron: Neuron, leaf: Leaf) -> Linear | Conv:
+def _synapse(program: Program, neuron: Neuron, leaf: WeightedPath) -> Linear | Conv:
     node = leaf.node
     if not isinstance(node, Linear | Conv):
         remedy = "give that way a convolution of kernel 1, or add the spikes behind the neurons"

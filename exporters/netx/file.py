@@ -1,7 +1,7 @@
 """Lava-dl's network exchange files (``.net``, HDF5), written and read through h5py alone.
 
 Inside the file: weights in torch order, per-neuron conv thresholds and biases in Lava's
-``(W, H, C)`` order, everything else as `stl_deploy.exporters.netx.net` has it. The NIR name of
+``(W, H, C)`` order, everything else as `stl_deploy.exporters.netx.layers` has it. The NIR name of
 a layer is kept as the HDF5 attribute ``node`` and the grid of real input as ``fraction_bits``, which netx does not
 look at.
 """
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError, UnsupportedError
-from stl_deploy.exporters.netx.net import (
+from stl_deploy.exporters.netx.layers import (
     MAX_DELAY,
     MAX_MIXED_WEIGHT,
     MIN_WEIGHT,
@@ -24,8 +24,8 @@ from stl_deploy.exporters.netx.net import (
     DenseLayer,
     FlattenLayer,
     InputLayer,
-    IntegerNet,
     Layer,
+    NetxFile,
     layer_key,
     shape_behind,
 )
@@ -46,7 +46,7 @@ NOT_HERE = {
 """Layer types that netx runs and we do not."""
 
 
-def write_netx(net: IntegerNet, path: Path) -> None:
+def write_netx(net: NetxFile, path: Path) -> None:
     """Write ``net`` for ``lava.lib.dl.netx``, whole or not at all."""
     with whole_hdf5(path) as file:
         for index, layer in enumerate(net.layers):
@@ -87,7 +87,7 @@ def to_lava(values: NDArray[Any]) -> NDArray[Any]:
     return values.transpose(2, 1, 0) if values.ndim == 3 else values
 
 
-def read_netx(path: Path) -> IntegerNet:
+def read_netx(path: Path) -> NetxFile:
     """Read a netx file; nothing in it is trusted.
 
     Raises InputError naming the layer and key for what is missing, not whole numbers, too large,
@@ -110,7 +110,7 @@ def read_netx(path: Path) -> IntegerNet:
         if isinstance(layer, DenseLayer) and layer.neuron is NO_NEURON
     ]
     try:
-        return IntegerNet(tuple(layers), tuple(notes))
+        return NetxFile(tuple(layers), tuple(notes))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except UnsupportedError as error:

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from stl_deploy.errors import UnsupportedError
+from stl_deploy.exporters.netx.forms import compare_forms, quantise_forms
+from stl_deploy.exporters.netx.layers import DenseLayer
 from stl_deploy.exporters.netx.model import export_netx, quantise, run_model
-from stl_deploy.exporters.netx.net import DenseLayer
 from stl_deploy.exporters.netx.target import model_of_file
-from stl_deploy.exporters.netx.threshold_forms import compare_forms, quantise_forms
 from stl_deploy.graph.program import Neuron
 from stl_deploy.graph.run import run
 from stl_deploy.integers import per_pixel as pixels
-from stl_deploy.integers.per_pixel import per_pixel, project_thresholds, unroll
+from stl_deploy.integers.per_pixel import average_thresholds, per_pixel, unroll_convolutions
 from tests.exporters.netx.programs import Builder, conv_net, events
 
 
@@ -26,7 +26,7 @@ def test_unrolling_changes_no_spike_of_the_graph() -> None:
     )  # fmt: skip
     build.lif("a", rng.integers(1, 5, build.shape)).max_pool("p").flatten("f")
     program = build.linear("l", rng.integers(-3, 4, (3, build.shape[0]))).lif("b", 2.0).program()
-    flat = unroll(program)
+    flat = unroll_convolutions(program)
     x = events(rng, 12, 20, 2, 5, 7)
     names = [node.name for node in program.spiking]
     wanted, found = run(program, x, record=names).recorded, run(flat, x, record=names).recorded
@@ -38,7 +38,7 @@ def test_unrolling_changes_no_spike_of_the_graph() -> None:
 def test_projection_takes_the_mean_of_a_channel_and_leaves_the_rest() -> None:
     program = conv_net(np.random.default_rng(1), "pixel")
     assert per_pixel(program) == ("lif1",)
-    projected = project_thresholds(program)
+    projected = average_thresholds(program)
     before, after = program.by_name["lif1"], projected.by_name["lif1"]
     assert isinstance(before, Neuron)
     assert isinstance(after, Neuron)
@@ -47,8 +47,8 @@ def test_projection_takes_the_mean_of_a_channel_and_leaves_the_rest() -> None:
     assert after.threshold.shape == (4, 1, 1)
     np.testing.assert_allclose(after.threshold[2], before.threshold[2].mean(), rtol=1e-6)
     assert per_pixel(projected) == ()
-    assert project_thresholds(projected).by_name["lif2"] is program.by_name["lif2"]
-    assert unroll(projected) is projected
+    assert average_thresholds(projected).by_name["lif2"] is program.by_name["lif2"]
+    assert unroll_convolutions(projected) is projected
 
 
 def test_three_ways_compared() -> None:

@@ -16,8 +16,8 @@ from stl_deploy._util.console import Console
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.netx.convert import run_file
-from stl_deploy.exporters.netx.net import ConvLayer, DenseLayer, FlattenLayer, InputLayer, IntegerNet, same_net
-from stl_deploy.exporters.netx.netx import read_netx, write_netx
+from stl_deploy.exporters.netx.file import read_netx, write_netx
+from stl_deploy.exporters.netx.layers import ConvLayer, DenseLayer, FlattenLayer, InputLayer, NetxFile, same_file
 from tests.exporters.netx.nets import chain, dense, neuron, random_case, special_cases
 
 
@@ -25,20 +25,20 @@ from tests.exporters.netx.nets import chain, dense, neuron, random_case, special
 def test_random_nets_come_back_equal(seed: int, tmp_path: Path) -> None:
     net, _ = random_case(seed)
     write_netx(net, tmp_path / "a.net")
-    assert same_net(read_netx(tmp_path / "a.net"), net)
+    assert same_file(read_netx(tmp_path / "a.net"), net)
 
 
 def test_special_nets_come_back_equal(tmp_path: Path) -> None:
     for net, _ in special_cases().values():
         write_netx(net, tmp_path / "a.net")
-        assert same_net(read_netx(tmp_path / "a.net"), net)
+        assert same_file(read_netx(tmp_path / "a.net"), net)
 
 
 def test_another_weight_is_another_net() -> None:
     a = chain((2,), dense([[1, 2]], neuron=neuron(0, 1), node="fc"))
-    assert not same_net(a, chain((2,), dense([[1, 3]], neuron=neuron(0, 1), node="fc")))
-    assert not same_net(a, chain((2,), dense([[1, 2]], neuron=neuron(0, 1))))
-    assert not same_net(a, chain((2,), dense([[1, 2]], neuron=neuron(0, 2), node="fc")))
+    assert not same_file(a, chain((2,), dense([[1, 3]], neuron=neuron(0, 1), node="fc")))
+    assert not same_file(a, chain((2,), dense([[1, 2]], neuron=neuron(0, 1))))
+    assert not same_file(a, chain((2,), dense([[1, 2]], neuron=neuron(0, 2), node="fc")))
 
 
 def test_layout_is_what_netx_reads(tmp_path: Path) -> None:
@@ -195,10 +195,10 @@ def test_delays_of_a_convolution_are_refused_as_netx_ignores_them(tmp_path: Path
 def test_the_input_s_grid_is_a_number_of_bits(value: Any, tmp_path: Path) -> None:
     path = tmp_path / "a.net"
     net = chain((3,), dense(np.arange(12).reshape(4, 3), neuron=neuron(1, 2)))
-    gridded = IntegerNet((InputLayer(shape=(3,), fraction_bits=8), *net.layers[1:]))
+    gridded = NetxFile((InputLayer(shape=(3,), fraction_bits=8), *net.layers[1:]))
     write_netx(gridded, path)
     assert read_netx(path).fraction_bits == 8
-    assert not same_net(net, gridded)
+    assert not same_file(net, gridded)
     with h5py.File(path, "r+") as file:
         file["layer/0"].attrs["fraction_bits"] = value
     with pytest.raises(InputError, match=r"a\.net: layer/0/fraction_bits: expected a whole number from 0 to 24; found"):

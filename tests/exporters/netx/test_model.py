@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 
 from stl_deploy.errors import InputError, StlDeployError, UnsupportedError
 from stl_deploy.exporters.netx.convert import run_file, to_file, to_graph
-from stl_deploy.exporters.netx.model import quantise, run_model
-from stl_deploy.exporters.netx.net import (
+from stl_deploy.exporters.netx.layers import (
     NO_NEURON,
     ConvLayer,
     DenseLayer,
     FlattenLayer,
     InputLayer,
-    IntegerNet,
     Layer,
-    same_net,
+    NetxFile,
+    same_file,
 )
+from stl_deploy.exporters.netx.model import quantise, run_model
 from stl_deploy.graph.program import Neuron, Program, Source
 from stl_deploy.integers.graph import IntegerGraph
 from stl_deploy.integers.net import IntegerNeuron, Ints, same
@@ -79,13 +79,13 @@ def test_integers_ranges_and_runs_of_programs_are_those_of_the_old_model(form: A
         x = np.asarray(x if scale > 1 else x < 0.4, F)
         old = old_quantise.quantise(program, x, input_scale=scale, thresholds=form)
         new = quantise(program, x, input_scale=scale, thresholds=form)
-        assert same_net(new.file, old.net)
+        assert same_file(new.file, old.net)
         assert (new.keys, same(new.host, old.host)) == (old.keys, True)
-        assert new.row_scales is not None
-        assert {name: rows.tolist() for name, rows in new.row_scales.items()} == {
+        assert new.integers is not None
+        assert {name: rows.tolist() for name, rows in new.integers.row_scales.items()} == {
             name: rows.tolist() for name, rows in old.scales.items()
         }
-        assert [(fit.node, fit.spikes_differing, fit.spikes_compared) for fit in new.fits] == [
+        assert [(fit.node, fit.spikes_differing, fit.spikes_compared) for fit in new.integers.fits] == [
             (fit.node, fit.spikes_differing, fit.spikes_compared) for fit in old.fits
         ]
         whole = to_integers(x, scale)
@@ -102,7 +102,7 @@ def _per_pixel(rng: Rng, program: Program) -> Program:
     return replace(program, nodes=tuple(grown if node is first else node for node in program.nodes))
 
 
-def _assert_same_run(net: IntegerNet, x: Any) -> int:
+def _assert_same_run(net: NetxFile, x: Any) -> int:
     old, new = old_simulate.simulate(net, x, record=True), run_file(net, x, record=True)
     assert old.spikes.keys() == new.spikes.keys()
     for key, spikes in old.spikes.items():
@@ -111,7 +111,7 @@ def _assert_same_run(net: IntegerNet, x: Any) -> int:
     return sum(int(spikes.sum()) for spikes in new.spikes.values())
 
 
-def _assert_same_ranges(net: IntegerNet, x: Any) -> None:
+def _assert_same_ranges(net: NetxFile, x: Any) -> None:
     old, new = old_ranges.measure_ranges(net, x), ranges(to_graph(net), x)
     assert [(r.key, r.u_worst, r.v_worst, r.u_seen, r.v_seen) for r in old] == [
         (r.node, r.u_worst, r.v_worst, r.u_seen, r.v_seen) for r in new
@@ -134,7 +134,7 @@ def _of_lava_dl(seed: int) -> Case | None:
         layers.append(_any_dense(rng, inputs, bare=place == 1 and rng.integers(3) == 0))
         inputs = 9
     try:
-        net = IntegerNet(tuple(layers))
+        net = NetxFile(tuple(layers))
     except StlDeployError:
         return None
     return net, rng.integers(0, 200 if own else rng.choice([2, 6]), (12, 7, *net.input_shape)).astype(np.int32)
@@ -223,6 +223,6 @@ def test_a_graph_that_is_no_chain_has_no_file() -> None:
 
 def test_input_wider_than_the_bias_of_input_neurons_is_refused() -> None:
     entry = InputLayer(shape=(2,), neuron=IntegerNeuron(v_decay=0, threshold=_int32(5)), scale=64)
-    net = IntegerNet((entry, DenseLayer(weight=_int32([[1, 2]]), neuron=_any_neuron(np.random.default_rng(0), ()))))
+    net = NetxFile((entry, DenseLayer(weight=_int32([[1, 2]]), neuron=_any_neuron(np.random.default_rng(0), ()))))
     with pytest.raises(InputError, match="expected input from -4096 to 4095, the bias of the input layer's neurons"):
         run_file(net, np.full((1, 1, 2), 5000))

@@ -2,8 +2,8 @@
 
 Everything is in torch's order: shapes ``(C, H, W)``, dense weights ``[out, in]``, kernels
 ``[C_out, C_in/groups, kh, kw]``. Lava's own ``(W, H, C)`` order exists only inside the file
-(`stl_deploy.exporters.netx.netx`). A network that can be constructed is one that netx runs:
-`IntegerNet` checks shapes (InputError) and widths (UnsupportedError) of every layer.
+(`stl_deploy.exporters.netx.file`). A network that can be constructed is one that netx runs:
+`NetxFile` checks shapes (InputError) and widths (UnsupportedError) of every layer.
 
 Widths (Lava 0.10, ``lava.proc.lif`` and ``lava.utils.weightutils``): weight 8 bits and sign, bias 13 bits,
 threshold 17 bits, decay 12 bits, delay 6 bits of which netx uses 0 to 62.
@@ -98,7 +98,7 @@ Layer = InputLayer | FlattenLayer | SpikingLayer
 
 
 @dataclass(frozen=True, eq=False)
-class IntegerNet:
+class NetxFile:
     """A chain of layers, the first an input or dense. Raises InputError or UnsupportedError if netx would not run it.
 
     notes: what a file holds beside them, in sentences.
@@ -140,7 +140,7 @@ def shape_behind(layer: Layer, arriving: Shape) -> Shape:
     return (int(np.prod(arriving)),) if isinstance(layer, FlattenLayer) else layer.shape
 
 
-def same_net(a: IntegerNet, b: IntegerNet) -> bool:
+def same_file(a: NetxFile, b: NetxFile) -> bool:
     """Whether two networks are equal in every number and name."""
     return same(a.layers, b.layers)
 

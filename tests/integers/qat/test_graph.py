@@ -11,12 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from stl_deploy.errors import InputError, UnsupportedError
-from stl_deploy.exporters.netx.qat.fake_quant import LoihiLIF, WholeSynapse
-from stl_deploy.exporters.netx.qat.graph import QuantisedGraph
-from stl_deploy.exporters.netx.threshold_forms import run_integers
+from stl_deploy.errors import InputError, ParityError, UnsupportedError
+from stl_deploy.exporters.netx.forms import run_integers
 from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Node, Output, Pool, Program, Reshape, Source, Synapse
-from stl_deploy.integers.net import IntegerNeuron
+from stl_deploy.integers.graph import IntegerGraph
+from stl_deploy.integers.net import WIDE, IntegerNeuron
+from stl_deploy.integers.qat.fake_quant import LoihiLIF, WholeSynapse
+from stl_deploy.integers.qat.graph import QuantisedGraph
+from stl_deploy.integers.qat.network import require_same_integers
 from stl_deploy.integers.quantise import choose
 from stl_deploy.integers.step import step_through
 from stl_deploy.nn.neuron import LIF
@@ -161,6 +163,7 @@ def test_trained_spikes_are_the_integer_model_s(name: str, bits: int) -> None:
     other = events(net, bits, samples=40)
     y, recorded = spikes_of(module, other)
     model = choose(plain, other)
+    require_same_integers(module._layers, model.graph)
     found = run_integers(model, other)
     assert found.spikes
     for node, spikes in found.spikes.items():
@@ -169,6 +172,29 @@ def test_trained_spikes_are_the_integer_model_s(name: str, bits: int) -> None:
     np.testing.assert_allclose(found.y, y, atol=0.02 * np.abs(y).max())  # v of the readout is whole 64ths there
     for population in model.graph.populations:
         assert population.neuron.threshold.shape == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda node: replace(node, neuron=replace(node.neuron, threshold=node.neuron.threshold + 1)), "threshold"),
+        (lambda node: replace(node, neuron=replace(node.neuron, v_decay=node.neuron.v_decay + 1)), "decay"),
+        (lambda node: replace(node, bias=np.ones((4, 1, 1), np.int32)), "bias"),
+        (lambda node: replace(node, weight=node.weight + 1), "weight of 'c1'"),
+    ],
+)
+def test_integers_other_than_the_trained_ones_are_refused(change: Callable[[Any], Node], what: str) -> None:
+    net = program(spike_sums())
+    x = events(net)
+    module = QuantisedGraph(net, x)
+    with torch.no_grad():
+        module._layers["c1"].bias.zero_()  # type: ignore[operator, union-attr]
+    graph = choose(replace(net, nodes=module.whole({}).nodes), x).graph
+    require_same_integers(module._layers, graph)
+    changed = "c1" if "weight" in what else "n1"
+    nodes = tuple(change(node) if node.name == changed else node for node in graph.nodes)
+    with pytest.raises(ParityError, match=f"'n1': the {what} of the exported integers differs"):
+        require_same_integers(module._layers, IntegerGraph(nodes))
 
 
 def test_layers_of_one_population_share_a_row_s_scale_and_threshold() -> None:
@@ -180,6 +206,20 @@ def test_layers_of_one_population_share_a_row_s_scale_and_threshold() -> None:
     largest = [int(synapse.numbers()[0].abs().max()) for synapse in (way, skip)]  # type: ignore[operator, union-attr]
     assert largest[1] == pytest.approx(127, abs=60)
     assert largest[0] < largest[1] / 10
+
+
+@pytest.mark.parametrize("ways", [1, 2])
+def test_wide_sums_do_not_wrap(ways: int) -> None:
+    """2,000 · 127 is past Loihi's 2^17 = 131,072; the wide accumulator, which C has, adds it up and fires."""
+    like = nn.Linear(2, 1, bias=False)
+    first, *others = (
+        WholeSynapse(like, torch.tensor([[127.0, 0]]), None, 1.0, 1.0, 64.0, accumulator=WIDE) for _ in range(ways)
+    )
+    lif = LoihiLIF(LIF((1,)), 500, 64.0, 2048, WIDE).eval()
+    x = torch.tensor([[2000.0, 0], [0, 0]])
+    with torch.no_grad():
+        spikes = lif(first(x, *((other, x) for other in others))[:, None])
+    assert spikes.reshape(-1).tolist() == [1, 0]
 
 
 def test_sums_of_several_layers_wrap_together() -> None:

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from stl_deploy.exporters.netx.convert import run_file
-from stl_deploy.exporters.netx.net import ConvLayer, DenseLayer
-from stl_deploy.exporters.netx.qat import fake_quant
-from stl_deploy.exporters.netx.qat.fake_quant import LoihiLIF, WholeSynapse, whole
+from stl_deploy.exporters.netx.layers import ConvLayer, DenseLayer
 from stl_deploy.integers import step
 from stl_deploy.integers.net import IntegerNeuron
+from stl_deploy.integers.qat import fake_quant
+from stl_deploy.integers.qat.fake_quant import LoihiLIF, WholeSynapse, whole
 from stl_deploy.nn import fused
 from stl_deploy.nn.neuron import LIF
 from stl_deploy.nn.schedule import layerwise

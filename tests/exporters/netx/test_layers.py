@@ -11,21 +11,19 @@ import pytest
 
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.netx.convert import stored_weights
-from stl_deploy.exporters.netx.net import ConvLayer, FlattenLayer, InputLayer, IntegerNet
+from stl_deploy.exporters.netx.layers import ConvLayer, FlattenLayer, InputLayer, NetxFile
 from stl_deploy.integers.net import IntegerNeuron
 from tests.exporters.netx.nets import chain, dense, neuron
 
 ONE = neuron(2048, 5)
 
 
-def convolved(
-    arriving: tuple[int, ...] = (1, 2, 2), weight: tuple[int, ...] = (1, 1, 1, 1), **fields: Any
-) -> IntegerNet:
+def convolved(arriving: tuple[int, ...] = (1, 2, 2), weight: tuple[int, ...] = (1, 1, 1, 1), **fields: Any) -> NetxFile:
     found = ConvLayer(weight=np.ones(weight, np.int32), input_shape=(1, 2, 2), neuron=ONE)
     return chain(arriving, replace(found, **fields))
 
 
-WIDTHS: dict[str, Callable[[], IntegerNet]] = {
+WIDTHS: dict[str, Callable[[], NetxFile]] = {
     "weight runs from -257": lambda: chain((2,), dense([[-257, 1]], neuron=ONE)),
     "weight runs from -1 to 255, netx holds -256 to 254": lambda: chain((2,), dense([[-1, 255]], neuron=ONE)),
     "weight runs from 0 to 256": lambda: chain((2,), dense([[0, 256]], neuron=ONE)),
@@ -46,9 +44,9 @@ def test_widths(message: str) -> None:
     assert error.value.remedy
 
 
-SHAPES: dict[str, Callable[[], IntegerNet]] = {
-    "begins with an input layer": lambda: IntegerNet((FlattenLayer(),)),
-    "at least one dense or conv layer": lambda: IntegerNet((InputLayer(shape=(3,)),)),
+SHAPES: dict[str, Callable[[], NetxFile]] = {
+    "begins with an input layer": lambda: NetxFile((FlattenLayer(),)),
+    "at least one dense or conv layer": lambda: NetxFile((InputLayer(shape=(3,)),)),
     r"expected dense weight \[out, in\] for the values that arrive, \[3\]; found \[1, 2\]": lambda: chain(
         (3,), dense([[1, 2]], neuron=ONE)
     ),
