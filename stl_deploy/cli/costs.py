@@ -91,6 +91,9 @@ def energy(
         typer.Option(metavar="POINTS", help="Percentage points behind the ANN that count as equal accuracy (0.5)."),
     ] = None,
     processes: Annotated[int, typer.Option(metavar="N", help="Count in N processes.")] = 1,
+    frontier: Annotated[
+        bool, typer.Option("--frontier", help="Train the narrower ANNs that a run does not have yet, and keep them.")
+    ] = False,
     over_steps: Annotated[
         bool, typer.Option("--over-steps", help="Accuracy against energy at 1, 2, ... T time steps.")
     ] = False,
@@ -130,7 +133,7 @@ def energy(
         from stl_deploy.pipeline.tradeoff import tradeoff
 
         given = {"--prices": bool(price), "--measure": measure, "--processes": processes != 1}
-        given["--step-time"] = bool(step_time)
+        given["--step-time"], given["--frontier"] = bool(step_time), frontier
         if wrong := [option for option, is_given in given.items() if is_given]:
             raise InputError(
                 f"{wrong[0]} belongs to the energy of one network; leave it out of accuracy against energy"
@@ -162,6 +165,7 @@ def energy(
         measure=measure,
         step_time=parse_step_times(step_time or ()),
         margin=margin,
+        frontier=frontier,
         processes=processes,
         output=output,
         say=console(),
