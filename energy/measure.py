@@ -46,6 +46,7 @@ from stl_deploy.energy.prices.price_list import PriceList
 from stl_deploy.graph.program import Input, Neuron, Program, is_max_pool
 from stl_deploy.graph.run import CHUNK, match_inputs
 from stl_deploy.graph.segments import is_loop, segments
+from stl_deploy.graph.takes import NIR_NODES, require_taken
 
 SCHEMA_VERSION = 2
 DEFAULT_PRICES = (
@@ -224,9 +225,10 @@ def measure_energy(
     the seconds of one measured step, instead of the predicted one. notes: further assumptions, one sentence each.
     margin: percentage points that the SNN may be behind its twin and still count as equally accurate.
     Raises InputError if x does not fit the network or contradicts the coding, or the twin is of another
-    topology; ConfigError for a bad price list.
+    topology; ConfigError for a bad price list; UnsupportedError for a node of a kind that is not counted.
     """
     check_step_times(step_time)
+    require_taken(program, NIR_NODES, "energy")
     share = check_margin(margin)
     lists = _load(prices)
     arrays = match_inputs(program, x)

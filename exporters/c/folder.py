@@ -12,8 +12,8 @@ from stl_deploy.exporters.c.layout import make_plan
 from stl_deploy.exporters.c.plan import Plan
 from stl_deploy.exporters.c.program import Program
 from stl_deploy.exporters.c.render import FILES, render_plan
-from stl_deploy.exporters.integers.graph import IntegerGraph
-from stl_deploy.exporters.integers.store import NAME, About, read_integers, write_integers
+from stl_deploy.integers.graph import IntegerGraph
+from stl_deploy.integers.store import NAME, About, read_integers, write_integers
 
 KIB = 1024
 CODE, STACK = 8 * KIB, KIB

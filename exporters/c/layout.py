@@ -10,7 +10,8 @@ from stl_deploy.exporters.c.memory import narrowest
 from stl_deploy.exporters.c.plan import Plan, Value, channels_last
 from stl_deploy.exporters.c.populations import Populations
 from stl_deploy.exporters.c.weights import scratch
-from stl_deploy.exporters.integers.graph import (
+from stl_deploy.graph.program import Node, Reshape, Source
+from stl_deploy.integers.graph import (
     ConvNode,
     DelayNode,
     DenseNode,
@@ -22,7 +23,6 @@ from stl_deploy.exporters.integers.graph import (
     PopulationNode,
     SumPoolNode,
 )
-from stl_deploy.graph.program import Node, Reshape, Source
 
 
 def make_plan(graph: IntegerGraph) -> Plan:
@@ -40,7 +40,7 @@ def _with_sums(graph: IntegerGraph) -> IntegerGraph:
             nodes.append(total)
             node = replace(node, sources=(Source(total.name),))
         nodes.append(node)
-    return IntegerGraph(tuple(nodes))
+    return IntegerGraph(tuple(nodes), graph.accumulator)
 
 
 class _Layout(Populations):

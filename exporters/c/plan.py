@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from stl_deploy.exporters.c.memory import Buffer, Share
 from stl_deploy.exporters.c.rule import Rule
-from stl_deploy.exporters.integers.graph import IntegerGraph
 from stl_deploy.graph.program import Shape
+from stl_deploy.integers.graph import IntegerGraph
 
 Order = NDArray[np.int64]
 

@@ -8,8 +8,8 @@ from typing import Any
 from stl_deploy.exporters.c.plan import Value, channels_last
 from stl_deploy.exporters.c.rule import kept
 from stl_deploy.exporters.c.weights import Weights
-from stl_deploy.exporters.integers.graph import PopulationNode, SumPoolNode
 from stl_deploy.graph.program import Node
+from stl_deploy.integers.graph import PopulationNode, SumPoolNode
 
 
 class Pools(Weights):

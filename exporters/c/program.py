@@ -16,7 +16,7 @@ from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import ToolError
 from stl_deploy.exporters.c.compiler import DEADLINE, compile_program, run_program
 from stl_deploy.exporters.c.plan import Plan, Recorded
-from stl_deploy.exporters.integers.simulate import IntegerRun, check_input
+from stl_deploy.integers.simulate import IntegerRun, check_input
 
 AT_ONCE = 2**26
 """About how many bytes the program is given at a time."""

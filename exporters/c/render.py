@@ -15,9 +15,9 @@ from stl_deploy.exporters.c.layout import make_plan
 from stl_deploy.exporters.c.memory import Share
 from stl_deploy.exporters.c.names import in_comment
 from stl_deploy.exporters.c.plan import Plan
-from stl_deploy.exporters.integers.graph import IntegerGraph
-from stl_deploy.exporters.integers.store import About
 from stl_deploy.graph.readout import Readout
+from stl_deploy.integers.graph import IntegerGraph
+from stl_deploy.integers.store import About
 
 FILES = ("net.c", "net.h", "main.c", "Makefile")
 DECISION_FILES = ("decide.c", "decide.h")
@@ -126,7 +126,9 @@ def _context(plan: Plan, about: About) -> dict[str, Any]:
         "rows": plan.rows,
         "recorded": sum(math.prod(one.shape) for one in plan.recorded),
         "rules": plan.rules,
-        "wraps": any(rule.wraps for rule in plan.rules),
+        "passes": {rule.passes for rule in plan.rules},
+        "u_top": graph.accumulator.u_top,
+        "v_top": graph.accumulator.v_top,
         "clips": any(rule.clips for rule in plan.rules),
         "blocks": [block for block in BLOCKS if any(_tiles(block, pairs) for pairs in plan.pairs)],
         "pair_takers": sorted({form[1] for kind, form in weighted if kind != "conv" and form[0] == "spikes"}),

@@ -17,20 +17,19 @@ from stl_deploy.exporters.c.plan import Plan
 from stl_deploy.exporters.c.program import Program as CProgram
 from stl_deploy.exporters.c.render import render_plan
 from stl_deploy.exporters.c.synops import measured_synops
-from stl_deploy.exporters.integers.bounds import bounds
-from stl_deploy.exporters.integers.branches import refusals
-from stl_deploy.exporters.integers.graph import IntegerGraph
-from stl_deploy.exporters.integers.model import GraphModel, calibration, choose
-from stl_deploy.exporters.integers.net import STATE_SHIFT, STATE_TOP
-from stl_deploy.exporters.integers.real_weights import to_integers
-from stl_deploy.exporters.integers.rounding import rounded
-from stl_deploy.exporters.integers.simulate import IntegerRun
-from stl_deploy.exporters.integers.store import NAME, About
+from stl_deploy.exporters.integer_runner import IntegerRunner, calibration
 from stl_deploy.exporters.targets import Format, Network, Options
 from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Node, Program
 from stl_deploy.graph.readout import readout_of
 from stl_deploy.graph.show import Row
+from stl_deploy.integers.branches import refusals
+from stl_deploy.integers.graph import IntegerGraph
+from stl_deploy.integers.quantise import choose
+from stl_deploy.integers.real_weights import to_integers
+from stl_deploy.integers.rounding import rounded
+from stl_deploy.integers.simulate import IntegerRun
+from stl_deploy.integers.store import NAME, About
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,7 +41,7 @@ class COptions(Options):
     trust: bool = False
 
 
-class C(GraphModel):
+class C(IntegerRunner):
     """The C program of a folder, or of a Program, compiled for this machine and run."""
 
     name = "c"
@@ -69,9 +68,9 @@ class C(GraphModel):
         same._options = replace(self._options, deadline=seconds)
         return same
 
-    def model(self, program: Program) -> GraphModel:
+    def model(self, program: Program) -> IntegerRunner:
         """The integer model of the same integers, which every spike must equal."""
-        return GraphModel(program, self._options, graph=self._graph)
+        return IntegerRunner(program, self._options, graph=self._graph)
 
     def integers(self, graph: IntegerGraph, x: NDArray[Any], record: bool) -> IntegerRun:
         """Compile and run."""
@@ -109,10 +108,10 @@ class CFormat(Format):
             readout=readout_of(program.metadata),
         )
         plan = write_folder(chosen.graph, about, path, flash=flash, ram=ram, deadline=options.deadline)
-        tell_wraps(chosen.graph, options)
         options.say.say(f"flash {plan.flash:,} bytes and RAM {plan.ram:,} bytes; code and stack come on top")
         return {
             "target": self.name,
+            "accumulator": chosen.graph.accumulator.name,
             "input_scale": chosen.graph.input.scale,
             "output_unit": chosen.graph.output.unit,
             "flash_bytes": plan.flash,
@@ -149,19 +148,6 @@ def _row(node: Node, plan: Plan) -> Row:
         0 if share is None else share.synops,
         about,
     )
-
-
-def tell_wraps(graph: IntegerGraph, options: Options) -> None:
-    """Warn of populations whose u could leave 24 bits for some input."""
-    known = bounds(graph)
-    for node in graph.populations:
-        low, high = known[node.name].sums
-        reach = max(-low, high)
-        if reach << STATE_SHIFT >= STATE_TOP:
-            options.say.warn(
-                f"'{node.name}': sums could reach {reach:,} for some input, past which they wrap as Loihi's do "
-                f"({STATE_TOP >> STATE_SHIFT:,}); the calibration input decides whether they do"
-            )
 
 
 TARGETS = (CFormat(), C)

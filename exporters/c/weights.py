@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from stl_deploy.exporters.c.placing import Placing
 from stl_deploy.exporters.c.plan import Order, Value, channels_last
-from stl_deploy.exporters.integers.graph import ConvNode, DenseNode, GainNode, Weighted
-from stl_deploy.exporters.integers.net import Ints
 from stl_deploy.graph.program import Node, Shape
+from stl_deploy.integers.graph import ConvNode, DenseNode, GainNode, Weighted
+from stl_deploy.integers.net import Ints
 
 LISTED = 256
 """Spikes of a dense layer that are listed at once; the sums of as many weights fit in 16 bits."""

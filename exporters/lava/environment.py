@@ -1,12 +1,15 @@
 """Lava's side environment: a Python 3.10 with lava-dl 0.6.0, found or built once.
 
-It lives in ``$STL_DEPLOY_LAVA``, else under the user's cache folder. A stamp written last, after a
-3-neuron network has run, is what makes it count: an interrupted install is not taken for a good one.
+It lives in ``$STL_DEPLOY_LAVA``, else under the user's cache folder. A marker written first says that the folder is
+ours, to be built anew or removed. A stamp written last, after a network of three neurons has run, says that it is
+ready.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -15,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stl_deploy._util import system
-from stl_deploy._util.files import cache_dir, read_json, sha256, write_json
+from stl_deploy._util.files import cache_dir, read_json, write_json
 from stl_deploy._util.sizes import folder_bytes
 from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.lava.pythons import find_python, python_version
@@ -23,8 +26,13 @@ from stl_deploy.exporters.lava.smoke import check_three_neurons
 
 REQUIREMENTS = Path(__file__).parent / "requirements.txt"
 STAMP = "stl-deploy-lava.json"
+MARKER = "stl-deploy-environment"
+"""A file in every environment that we make, written before anything else. Without it a folder is never touched."""
 UNFINISHED = "stl-deploy-unfinished"
 """Left behind by an install that was cut off between pip's start and end; such a folder is built anew."""
+_OLDER_MARKERS = (STAMP, UNFINISHED, "stl-deploy-witness.json")
+"""Files that releases before the marker left in environments of theirs, beside ``pyvenv.cfg``."""
+_HASH = re.compile(r" \\\n +--hash=\S+")
 
 Report = Callable[[str], None]
 """Called with one line about what is going on."""
@@ -43,8 +51,13 @@ class LavaStatus:
 
 def location() -> Path:
     """Where the side environment is, or would be built."""
-    chosen = os.environ.get("STL_DEPLOY_LAVA")
-    return (Path(chosen) if chosen else cache_dir() / "lava-0.6.0").expanduser().absolute()
+    return folder_from("STL_DEPLOY_LAVA") or (cache_dir() / "lava-0.6.0").absolute()
+
+
+def folder_from(variable: str) -> Path | None:
+    """The folder that an environment variable names, or None; ``~nobody`` stays as it is, as in a shell."""
+    chosen = os.environ.get(variable)
+    return Path(os.path.expanduser(chosen)).absolute() if chosen else None
 
 
 def status() -> LavaStatus:
@@ -55,7 +68,7 @@ def status() -> LavaStatus:
         return LavaStatus(False, place, python, None, f"no Lava environment at {place}; run: stl-deploy lava install")
     try:
         stamp = read_json(place / STAMP)
-        good = stamp["requirements"] == sha256(REQUIREMENTS)
+        good = stamp["requirements"] == pins_hash(REQUIREMENTS)
         version = str(stamp["lava-dl"])
     except (InputError, KeyError, TypeError):
         reason = f"the Lava environment at {place} was not finished or checked; run: stl-deploy lava install"
@@ -77,8 +90,8 @@ def require() -> Path:
 def install(python: Path | None = None, progress: Report | None = None) -> LavaStatus:
     """Build the side environment (about 5.8 GB, some minutes) unless it is ready.
 
-    python: a Python 3.10 to use; None: see `find_python`. An environment that is there without
-    a stamp is completed. Raises ToolError if there is no Python 3.10 or a step fails.
+    python: a Python 3.10 to use; None: see `find_python`. An environment of ours that is not ready is completed, or
+    built anew. Raises ToolError if there is no Python 3.10, if something else lies in the folder, or if a step fails.
     """
     say = progress or (lambda line: None)
     if status().ready:
@@ -95,16 +108,15 @@ def install(python: Path | None = None, progress: Report | None = None) -> LavaS
 def remove() -> tuple[Path, int]:
     """Remove the side environment; where it was, and how many bytes that gave back.
 
-    Raises ToolError if there is none, if the folder holds anything that `install` did not put there, or if another
-    install is under way.
+    Raises ToolError if there is none, if `install` did not make it, or if another install is under way.
     """
     place = location()
-    marked = (place / STAMP).is_file() or (place / UNFINISHED).is_file()
-    return place, discard(place, "Lava", "lava install", ours=marked or not os.environ.get("STL_DEPLOY_LAVA"))
+    return place, discard(place, "Lava", "lava install")
 
 
 def _build(place: Path, python: Path | None, say: Report) -> None:
     inside, unfinished = place / "bin" / "python", place / UNFINISHED
+    require_ours(place, "STL_DEPLOY_LAVA")
     if unfinished.exists() or python_version(inside) != (3, 10):
         create(place, find_python((3, 10), "Lava", python), "STL_DEPLOY_LAVA", say)
     (place / STAMP).unlink(missing_ok=True)
@@ -114,43 +126,90 @@ def _build(place: Path, python: Path | None, say: Report) -> None:
     unfinished.unlink()
     say("checking it with a network of three neurons")
     check_three_neurons(inside)
-    write_json(place / STAMP, {"lava-dl": "0.6.0", "requirements": sha256(REQUIREMENTS)})
+    write_json(place / STAMP, {"lava-dl": "0.6.0", "requirements": pins_hash(REQUIREMENTS)})
+
+
+def is_ours(place: Path) -> bool:
+    """Whether `create` made this folder: by its marker, or by what older releases left in a virtual environment."""
+    older = place.is_relative_to(cache_dir().absolute()) or any((place / name).is_file() for name in _OLDER_MARKERS)
+    return (place / MARKER).is_file() or (older and (place / "pyvenv.cfg").is_file())
+
+
+def require_ours(place: Path, variable: str) -> None:
+    """Raise ToolError if anything lies at ``place`` that `create` did not make; an empty folder is free.
+
+    variable: names another place.
+    """
+    try:
+        free = not place.exists() or (place.is_dir() and not any(place.iterdir()))
+        if free or is_ours(place):
+            return
+    except OSError as error:
+        raise ToolError(f"{place}: {error.strerror or error}") from None
+    raise ToolError(f"{place} holds something that stl-deploy did not make; name another folder with {variable}")
 
 
 def create(place: Path, base: Path, variable: str, say: Report) -> None:
-    """A fresh virtual environment of the Python ``base``, in the place of an older one or of an empty folder.
+    """Make a virtual environment of the Python ``base``, in place of an older one of ours or of an empty folder.
 
-    variable: which names another place. Raises ToolError where something else is there.
+    Raises ToolError as `require_ours` does, and if it cannot be made.
     """
-    if place.exists() and not (place / "pyvenv.cfg").is_file() and any(place.iterdir()):
-        raise ToolError(f"{place} is there and is not a virtual environment; choose another {variable}")
+    require_ours(place, variable)
     say(f"creating {place} with {base}")
-    shutil.rmtree(place, ignore_errors=True)
-    step([base, "-m", "venv", place], "creating the environment")
+    _delete(place)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        (place / MARKER).write_text("Made by stl-deploy, which may delete this folder and make it anew.\n")
+    except OSError as error:
+        raise ToolError(f"cannot write {place}: {error.strerror or error}") from None
+    step([base, "-I", "-m", "venv", place], "creating the environment")
 
 
 def fill(python: Path, requirements: Path, tool: str) -> None:
-    """Install the packages of a tool; raises ToolError where pip fails."""
-    pip: list[Path | str] = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    step([*pip, "-r", requirements], f"installing {tool}")
+    """Install the packages of a tool, each checked against its hash; raises ToolError where pip fails."""
+    pip: list[Path | str] = [python, "-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    step([*pip, "--require-hashes", "-r", requirements], f"installing {tool}")
 
 
-def discard(place: Path, tool: str, verb: str, *, ours: bool = True) -> int:
-    """Remove an environment that ``verb`` made; how many bytes that gave back.
+def pins(requirements: Path) -> str:
+    """The text of a requirements file without its hashes."""
+    return _HASH.sub("", requirements.read_text(encoding="utf-8"))
+
+
+def pins_hash(requirements: Path) -> str:
+    """SHA-256 of `pins`: an environment of these versions stays ready when hashes of further files are added."""
+    return hashlib.sha256(pins(requirements).encode()).hexdigest()
+
+
+def discard(place: Path, tool: str, verb: str) -> int:
+    """Remove an environment that ``verb`` made, whole or half-made; return how many bytes that freed.
 
     Raises ToolError if there is none, if it is not ours, or if an install is under way.
     """
     size = folder_bytes(place)
     if size is None:
         raise ToolError(f"no environment of {tool} at {place}; nothing to remove")
-    if not ours or not (place / "pyvenv.cfg").is_file():
+    if not is_ours(place):
         raise ToolError(f"{place} is not an environment that 'stl-deploy {verb}' made; remove it by hand")
     with lock(place, tool):
-        try:
-            shutil.rmtree(place)
-        except OSError as error:
-            raise ToolError(f"cannot remove all of {place}: {error.strerror or error}") from None
+        _delete(place)
     return size
+
+
+def _delete(place: Path) -> None:
+    """Delete a folder of ours; the marker goes last, so that a half-deleted one can be deleted again."""
+    if not place.is_dir():
+        return
+    try:
+        for entry in sorted(place.iterdir(), key=lambda entry: entry.name == MARKER):
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+        if not place.is_symlink():
+            place.rmdir()
+    except OSError as error:
+        raise ToolError(f"cannot remove all of {place}: {error.strerror or error}") from None
 
 
 @contextmanager

@@ -21,7 +21,7 @@ def find_python(version: Version, tool: str, chosen: Path | None = None) -> Path
     dotted = f"{version[0]}.{version[1]}"
     variable = f"STL_DEPLOY_PYTHON{version[0]}{version[1]}"
     named_there = os.environ.get(variable)
-    there = Path(named_there).expanduser() if named_there else None
+    there = Path(os.path.expanduser(named_there)) if named_there else None
     for named, where in ((chosen, "--python"), (there, variable)):
         if named is not None:
             seen = python_version(named)
@@ -58,7 +58,7 @@ def _candidates(dotted: str) -> Iterator[Path]:
         found = shutil.which(name)
         if found:
             yield Path(found)
-    pyenv = Path(os.environ.get("PYENV_ROOT") or "~/.pyenv").expanduser()
+    pyenv = Path(os.path.expanduser(os.environ.get("PYENV_ROOT") or "~/.pyenv"))
     yield from sorted(pyenv.glob(f"versions/{dotted}.*/bin/python"), reverse=True)
     uv = shutil.which("uv")
     if uv:

@@ -6,16 +6,15 @@ package could be imported, is what makes it count: an interrupted install is not
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stl_deploy._util.files import cache_dir, read_json, sha256, write_json
+from stl_deploy._util.files import cache_dir, read_json, write_json
 from stl_deploy._util.suggest import did_you_mean
 from stl_deploy.errors import InputError, ToolError
-from stl_deploy.exporters.lava.environment import create, discard, fill, lock, step
+from stl_deploy.exporters.lava.environment import create, discard, fill, folder_from, lock, pins_hash, step
 from stl_deploy.exporters.lava.pythons import Version, find_python
 
 STAMP = "stl-deploy-witness.json"
@@ -39,9 +38,7 @@ class Witness:
     @property
     def location(self) -> Path:
         """Where its environment is, or would be built."""
-        chosen = os.environ.get("STL_DEPLOY_WITNESSES")
-        base = Path(chosen) if chosen else cache_dir() / "witnesses"
-        return base.expanduser().absolute() / self.name
+        return (folder_from("STL_DEPLOY_WITNESSES") or cache_dir().absolute() / "witnesses") / self.name
 
     @property
     def python(self) -> Path:
@@ -54,7 +51,7 @@ class Witness:
         if not self.python.exists():
             return f"no environment of {self.title} at {self.location}; {remedy}"
         try:
-            good = read_json(self.location / STAMP)["requirements"] == sha256(self.requirements)
+            good = read_json(self.location / STAMP)["requirements"] == pins_hash(self.requirements)
         except (InputError, KeyError, TypeError):
             return f"the environment of {self.title} at {self.location} was not finished; {remedy}"
         return None if good else f"the environment of {self.title} at {self.location} has other packages; {remedy}"
@@ -88,7 +85,7 @@ class Witness:
             say(f"installing {self.title} ({self.size}; {self.licence})")
             fill(self.python, self.requirements, self.title)
             step([self.python, "-I", "-c", f"import {self.module}"], f"importing {self.title}")
-            write_json(place / STAMP, {"requirements": sha256(self.requirements)})
+            write_json(place / STAMP, {"requirements": pins_hash(self.requirements)})
 
     def remove(self) -> int:
         """Remove the environment; returns how many bytes that gave back. Raises as `discard` does."""
@@ -106,7 +103,16 @@ NENGO_LOIHI = Witness(
 )
 BRIAN2 = Witness("brian2", "Brian2", (3, 12), "brian2", HERE / "brian2.txt", "about 200 MB", "CeCILL-2.1")
 SANAFE = Witness("sanafe", "SANA-FE", (3, 11), "sanafe", HERE / "sanafe.txt", "about 100 MB", "GPL-3")
-WITNESSES = {witness.name: witness for witness in (NENGO_LOIHI, BRIAN2, SANAFE)}
+XYLOSIM = Witness(
+    "xylosim",
+    "xylosim",
+    (3, 11),
+    "xylosim.v2",
+    HERE / "xylosim.txt",
+    "about 85 MB; compiled here with a C++ compiler",
+    "SynSense; the package declares no licence",
+)
+WITNESSES = {witness.name: witness for witness in (NENGO_LOIHI, BRIAN2, SANAFE, XYLOSIM)}
 
 
 def find_witness(name: str) -> Witness:

@@ -6,12 +6,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.integers.simulate import IntegerRun
-from stl_deploy.exporters.loihi.net import IntegerNet
+from stl_deploy.exporters.netx.net import IntegerNet
 from stl_deploy.exporters.witnesses.emulator import Emulator
 from stl_deploy.exporters.witnesses.environment import NENGO_LOIHI
 from stl_deploy.exporters.witnesses.wrapped import Wrapped, parting
 from stl_deploy.graph.program import Program
+from stl_deploy.integers.simulate import IntegerRun
 
 
 class NengoLoihi(Emulator):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,7 +41,8 @@ __all__ = [
     "write_text",
 ]
 
-_MAX_JSON_BYTES = 2**28
+_MAX_JSON_BYTES = 2**24
+"""Parsed, JSON takes up to 25 times as much memory."""
 
 
 def require_suffix(path: Path, suffix: str, why: str = "") -> None:
@@ -56,9 +58,17 @@ def require_other(path: Path, *read: Path) -> None:
             raise InputError(f"{path}: expected a file to write; found {one}, which is read; name another")
 
 
+def user_cache() -> Path:
+    """``$XDG_CACHE_HOME``, by default ``~/.cache``; for a user without a home a folder in ``$TMPDIR``."""
+    chosen = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if chosen.startswith("~"):
+        return Path(tempfile.gettempdir()) / f"stl-deploy-{os.geteuid() if hasattr(os, 'geteuid') else 'cache'}"
+    return Path(chosen)
+
+
 def cache_dir() -> Path:
-    """Where downloads go: ``$XDG_CACHE_HOME/stl-deploy``, by default ``~/.cache/stl-deploy``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stl-deploy"
+    """Where downloads go: ``stl-deploy`` in the user's cache."""
+    return user_cache() / "stl-deploy"
 
 
 def read_json(path: Path) -> Any:

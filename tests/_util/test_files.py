@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from stl_deploy._util import temporary
-from stl_deploy._util.files import read_input, read_npz, whole_file, write_npz, write_text
+from stl_deploy._util.files import cache_dir, read_input, read_npz, whole_file, write_npz, write_text
 from stl_deploy._util.sizes import folder_bytes, in_words
 from stl_deploy._util.tensor_file import read_tensors, write_tensors
 from stl_deploy.errors import InputError
@@ -165,3 +165,10 @@ def test_arrays_of_any_name_and_nothing_else(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="allow_pickle"):
         write_npz(tmp_path / "b.npz", {"x": np.array([{}], dtype=object)})
     assert not (tmp_path / "b.npz").exists()
+
+
+def test_a_user_without_a_home_has_a_cache_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as where neither HOME nor an account says it
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    assert cache_dir().is_relative_to(tmp_path)

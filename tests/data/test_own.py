@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from stl_deploy._util import install
+from stl_deploy._util.readers import read_image
 from stl_deploy.config.schema import DatasetConfig
 from stl_deploy.data import Source, complete, from_arrays, from_datasets, load_dataset, registry, transformed
 from stl_deploy.data.own import trust
@@ -413,10 +414,9 @@ def test_a_full_memory_is_no_fault_of_an_image(tmp_path, monkeypatch):
     def full(*_arguments):
         raise MemoryError
 
-    _images(tmp_path / "d")
     monkeypatch.setattr("PIL.Image.open", full)
     with pytest.raises(MemoryError):
-        complete(_config("folder", tmp_path / "d"))
+        read_image(tmp_path / "x.png", None)
 
 
 @TORCHVISION
@@ -537,6 +537,11 @@ def test_a_python_file_runs_if_the_user_named_it(tmp_path):
     assert (data.input_shape, data.classes, len(data.test), len(data.train)) == ((2,), 2, 4, 8)
     trust.allowed.clear()
     load_dataset(config)  # trained from before
+    kept = tmp_path / "cache" / "stl-deploy" / "trusted.json"
+    kept.chmod(0o666)  # anyone could have written it
+    with pytest.raises(InputError, match=r"and say --trust"):
+        load_dataset(config)
+    kept.chmod(0o644)
     file.write_text(CODE + "# changed\n")
     with pytest.raises(InputError, match=r"and say --trust"):
         load_dataset(config)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
-import stat
 from pathlib import Path
 from typing import Any
 
@@ -98,21 +96,3 @@ def test_thresholds_that_overflow_are_a_sentence(
     write_tensors(tmp_path / CHECKPOINT, tensors | {name: torch.full_like(tensors[name], 1e38)}, about)
     with pytest.raises(InputError, match="layer 'lif1' has a threshold of infinity or NaN; the file is damaged"):
         train(config, tmp_path, resume=True)
-
-
-def test_compiled_code_is_not_taken_from_where_others_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    compile_module = pytest.importorskip("stl_deploy.nn.fused.compile", reason="numba is not installed")
-    shared = tmp_path / "shared"
-    shared.mkdir()
-    shared.chmod(0o1777)
-    own = shared / f"stl-deploy-{os.geteuid()}"
-    assert compile_module.private_folder(tmp_path) == tmp_path
-    assert compile_module.private_folder(shared) == own
-    assert stat.S_IMODE(own.stat().st_mode) == 0o700
-    own.chmod(0o777)
-    with pytest.raises(PermissionError, match="not this user's alone"):
-        compile_module.private_folder(shared)
-    own.rmdir()
-    own.symlink_to(tmp_path)
-    with pytest.raises(OSError, match="stl-deploy-"):
-        compile_module.private_folder(shared)

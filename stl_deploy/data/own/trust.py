@@ -11,6 +11,7 @@ import hashlib
 from pathlib import Path
 
 from stl_deploy._util.files import cache_dir, read_json, write_json
+from stl_deploy._util.private import require_private
 from stl_deploy.errors import InputError
 
 _KEPT = "trusted.json"
@@ -53,7 +54,8 @@ def _mark(file: Path) -> str:
 
 def _kept() -> set[str]:
     try:
+        require_private(cache_dir() / _KEPT)
         found = read_json(cache_dir() / _KEPT)
-    except InputError:
+    except (InputError, OSError):
         return set()
     return {mark for mark in found if isinstance(mark, str)} if isinstance(found, list) else set()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 import sys
 import tempfile
 import warnings
@@ -20,6 +19,9 @@ from typing import Any
 
 import llvmlite.binding
 import numba
+
+from stl_deploy._util.files import user_cache
+from stl_deploy._util.private import private_folder
 
 SOURCES = Path(__file__).parent
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
@@ -38,13 +40,13 @@ def sources_key() -> str:
 
 @cache
 def cache_folder() -> Path | None:
-    """Where compiled code is kept: below ``NUMBA_CACHE_DIR``, else the user's cache, else a temporary folder.
+    """Folder of compiled code: below ``NUMBA_CACHE_DIR``, else the user's cache, else a temporary folder.
 
-    None where none of them can be written: then each process compiles anew. Warns where it is not the first of them.
+    None if none of them can be written by this user alone: then each process compiles anew. Warns if it is not the
+    first of them.
     """
-    asked, home = os.environ.get("NUMBA_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME")
-    tried = [Path(asked)] if asked else []
-    tried += [Path(home) if home else Path("~/.cache").expanduser(), Path(tempfile.gettempdir())]
+    asked = os.environ.get("NUMBA_CACHE_DIR")
+    tried = [*([Path(asked)] if asked else []), user_cache(), Path(tempfile.gettempdir())]
     for base in tried:
         folder = _kernels_below(base)
         if folder is not None:
@@ -52,35 +54,21 @@ def cache_folder() -> Path | None:
     if folder is None or base != tried[0]:
         kept = "is compiled by each process" if folder is None else f"is kept in {folder}"
         warnings.warn(
-            f"the compiled fast path {kept}: {tried[0]} cannot be written (NUMBA_CACHE_DIR names another place)",
+            f"the compiled fast path {kept}: {tried[0]} cannot be written, or can be written "
+            "by other users (NUMBA_CACHE_DIR names another place)",
             stacklevel=2,
         )
     return folder
 
 
 def _kernels_below(base: Path) -> Path | None:
+    """Numba's index is unpickled, so a file that another user has put there would run that user's code."""
     try:
-        folder = private_folder(base) / "stl-deploy" / "numba" / sources_key()
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = private_folder(base, "numba", sources_key())
         with tempfile.TemporaryFile(dir=folder):
             return folder
     except (OSError, RuntimeError):
         return None
-
-
-def private_folder(base: Path) -> Path:
-    """``base``, or where anybody may write (a folder for temporary files) a folder in it that is this user's alone.
-
-    Numba's index is unpickled: one that somebody else has put there would run their code. Raises OSError if it is not.
-    """
-    if not hasattr(os, "geteuid") or not base.exists() or not base.stat().st_mode & stat.S_IWOTH:
-        return base
-    folder = base / f"stl-deploy-{os.geteuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-        raise PermissionError(f"{folder} is not this user's alone")
-    return folder
 
 
 def _compile(function: Callable[..., Any], **options: Any) -> Any:

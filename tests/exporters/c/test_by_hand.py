@@ -17,7 +17,8 @@ from stl_deploy.exporters.c.compiler import find_compiler, why_none
 from stl_deploy.exporters.c.layout import make_plan
 from stl_deploy.exporters.c.names import identifiers, in_comment
 from stl_deploy.exporters.c.render import render
-from stl_deploy.exporters.integers.graph import (
+from stl_deploy.graph.program import Node, Reshape, Source
+from stl_deploy.integers.graph import (
     ConvNode,
     DenseNode,
     IntegerGraph,
@@ -27,10 +28,9 @@ from stl_deploy.exporters.integers.graph import (
     PopulationNode,
     SumPoolNode,
 )
-from stl_deploy.exporters.integers.net import IntegerNeuron
-from stl_deploy.exporters.integers.simulate import simulate
-from stl_deploy.exporters.integers.store import About
-from stl_deploy.graph.program import Node, Reshape, Source
+from stl_deploy.integers.net import IntegerNeuron
+from stl_deploy.integers.simulate import simulate
+from stl_deploy.integers.store import About
 from tests.exporters.c.test_graphs import program
 
 GOLDEN = Path(__file__).parent / "golden"

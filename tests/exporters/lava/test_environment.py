@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -20,17 +21,18 @@ from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.lava import environment, pythons, smoke
 from stl_deploy.exporters.lava.driver import run_lava
 from stl_deploy.exporters.lava.target import Lava, LavaOptions
-from stl_deploy.exporters.loihi.netx import write_netx
-from tests.exporters.loihi.nets import chain, dense, neuron
-from tests.exporters.loihi.programs import Builder
+from stl_deploy.exporters.netx.netx import write_netx
+from stl_deploy.exporters.witnesses.environment import SANAFE, WITNESSES
+from tests.exporters.netx.nets import chain, dense, neuron
+from tests.exporters.netx.programs import Builder
 from tests.exporters.witnesses import stand_in
 
 FAKE = """#!/bin/bash
 echo "$@" >> "{log}"
 case "$*" in
   *version_info*) echo "3 10" ;;
-  "-m venv "*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; touch "$3/pyvenv.cfg" ;;
-  "-m pip install "*) if [ -e "{fail}" ]; then echo "no space left on device" >&2; exit 1; fi ;;
+  "-I -m venv "*) mkdir -p "$4/bin"; cp "$0" "$4/bin/python"; touch "$4/pyvenv.cfg" ;;
+  "-I -m pip install "*) if [ -e "{fail}" ]; then echo "no space left on device" >&2; exit 1; fi ;;
 esac
 """
 
@@ -70,7 +72,10 @@ def test_installed_once(place: Place) -> None:
     assert environment.require() == place.venv / "bin" / "python"
     assert said[-1] == f"Lava is ready at {place.venv}"
     assert environment.install(place.python).ready
-    assert (place.calls("-m venv"), place.calls("pip install")) == (1, 1)
+    assert (
+        place.calls("-m venv"),
+        place.calls("--require-hashes"),
+    ) == (1, 1)
 
 
 def test_a_failed_install_is_not_taken_for_a_good_one_and_is_built_anew(place: Place) -> None:
@@ -102,7 +107,10 @@ def test_other_requirements_are_installed_again(place: Place, monkeypatch: pytes
     assert reason is not None
     assert "other packages than ours" in reason
     assert environment.install(place.python).ready
-    assert (place.calls("-m venv"), place.calls("pip install")) == (1, 2)
+    assert (
+        place.calls("-m venv"),
+        place.calls("--require-hashes"),
+    ) == (1, 2)
 
 
 @pytest.mark.parametrize("stamp", ["", "{", "[]", '{"requirements": 1}'])
@@ -164,7 +172,7 @@ def test_an_uv_that_cannot_be_run_is_none(place: Place, monkeypatch: pytest.Monk
 def test_somebody_elses_folder_is_left_alone(place: Place) -> None:
     place.venv.mkdir()
     (place.venv / "thesis.tex").write_text("precious")
-    with pytest.raises(ToolError, match="is not a virtual environment"):
+    with pytest.raises(ToolError, match="holds something that stl-deploy did not make"):
         environment.install(place.python)
     assert (place.venv / "thesis.tex").read_text() == "precious"
 
@@ -224,18 +232,29 @@ def test_the_default_is_under_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert environment.location() == tmp_path / "stl-deploy" / "lava-0.6.0"
 
 
-def test_every_requirement_is_pinned() -> None:
-    lines = [line for line in environment.REQUIREMENTS.read_text().splitlines() if not line.startswith("#")]
-    assert all("==" in line for line in lines)
-    assert "lava-dl==0.6.0" in lines
+@pytest.mark.parametrize("path", [environment.REQUIREMENTS, *(each.requirements for each in WITNESSES.values())])
+def test_every_requirement_is_pinned_and_has_hashes(path: Path) -> None:
+    text = path.read_text()
+    lines = [line for line in environment.pins(path).splitlines() if not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+( ; .*)?", line) for line in lines)
+    for line in lines:
+        assert re.search(re.escape(line) + r"( \\\n    --hash=sha256:[0-9a-f]{64})+\n", text), line
+
+
+def test_the_stamp_is_of_versions_not_of_hashes(place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    environment.install(place.python)
+    bare = tmp_path / "bare.txt"
+    bare.write_text(environment.pins(environment.REQUIREMENTS))
+    monkeypatch.setattr(environment, "REQUIREMENTS", bare)
+    assert environment.status().ready
 
 
 def test_the_check_network_by_the_integer_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    from stl_deploy.exporters.loihi.netx import read_netx
-    from stl_deploy.exporters.loihi.simulate import simulate
+    from stl_deploy.exporters.netx.convert import run_file
+    from stl_deploy.exporters.netx.netx import read_netx
 
     def ours(python: Path, path: Path, x: object, deadline: float) -> object:
-        return simulate(read_netx(path), x, record=True).spikes  # type: ignore[arg-type]
+        return run_file(read_netx(path), x, record=True).spikes  # type: ignore[arg-type]
 
     monkeypatch.setattr(smoke, "run_worker", ours)
     smoke.check_three_neurons(Path("python"))
@@ -289,6 +308,89 @@ def test_removed_with_what_it_took(place: Place) -> None:
     assert not place.venv.exists()
     with pytest.raises(ToolError, match="nothing to remove"):
         environment.remove()
+
+
+def _their_environment(place: Path) -> Path:
+    """A virtual environment of the user's own, of the right Python, with something precious in it."""
+    (place / "bin").mkdir(parents=True)
+    (place / "pyvenv.cfg").touch()
+    (place / "bin" / "python").write_text(FAKE.format(log=place / "log", fail=place / "fail"))
+    (place / "bin" / "python").chmod(0o755)
+    (place / "precious.py").touch()
+    return place / "precious.py"
+
+
+def test_a_virtual_environment_of_somebody_else_is_left_alone(place: Place) -> None:
+    precious = _their_environment(place.venv)
+    for call in (lambda: environment.install(place.python), environment.remove):
+        with pytest.raises(ToolError, match=r"stl-deploy did not make|is not an environment that"):
+            call()
+        assert precious.exists()
+    assert not (place.venv / "log").exists()  # no package of ours went into it
+
+
+def test_a_witness_leaves_a_virtual_environment_of_somebody_else_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STL_DEPLOY_WITNESSES", str(tmp_path / "envs"))
+    precious = _their_environment(tmp_path / "envs" / "sanafe")
+    for call in (lambda: SANAFE.install(stand_in.python(tmp_path, (3, 11))), SANAFE.remove):
+        with pytest.raises(ToolError, match=r"stl-deploy did not make|is not an environment that"):
+            call()
+        assert precious.exists()
+
+
+@pytest.mark.parametrize("half", ["marker alone", "no interpreter", "older release"])
+def test_a_half_made_one_blocks_neither_install_nor_remove(
+    half: str, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make() -> None:
+        (place.venv / "lib").mkdir(parents=True)
+        if half == "older release":  # below our own cache folder a virtual environment is ours without a mark
+            (place.venv / "pyvenv.cfg").touch()
+            return
+        (place.venv / environment.MARKER).touch()
+        if half == "no interpreter":
+            (place.venv / "pyvenv.cfg").touch()
+            (place.venv / environment.UNFINISHED).touch()
+
+    if half == "older release":
+        monkeypatch.delenv("STL_DEPLOY_LAVA")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(place.venv.parent))
+        place.venv = environment.location()
+    make()
+    assert environment.remove()[0] == place.venv
+    assert not place.venv.exists()
+    make()
+    assert environment.install(place.python).ready
+
+
+def test_an_install_that_dies_at_once_can_be_removed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(environment, "step", die)
+    with pytest.raises(KeyboardInterrupt):
+        environment.install(place.python)
+    assert [path.name for path in place.venv.iterdir()] == [environment.MARKER]
+    environment.remove()
+    assert not place.venv.exists()
+
+
+def test_through_a_link_its_target_is_emptied(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "large disk").mkdir()
+    place.venv.symlink_to(tmp_path / "large disk")
+    assert environment.install(place.python).ready
+    environment.remove()
+    assert list((tmp_path / "large disk").iterdir()) == []
+
+
+def test_a_home_of_nobody_is_a_name_as_any_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STL_DEPLOY_LAVA", "~nouser-of-this-name/lava")
+    monkeypatch.setenv("STL_DEPLOY_WITNESSES", "~nouser-of-this-name")
+    assert environment.status().location == tmp_path / "~nouser-of-this-name" / "lava"
+    assert "no environment of SANA-FE" in str(SANAFE.reason())
 
 
 @pytest.mark.parametrize("marked", [False, True])

@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 from numpy.typing import NDArray
 
-from stl_deploy._util.files import sha256, write_json
+from stl_deploy._util.files import write_json
 from stl_deploy._util.npz import write_npz
+from stl_deploy.exporters.lava.environment import pins_hash
 from stl_deploy.exporters.witnesses.environment import STAMP, Witness
 
 PYTHON = """#!/bin/sh
 case "$*" in
   *version_info*) echo "{major} {minor}" ;;
-  "-m venv "*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; touch "$3/pyvenv.cfg" ;;
+  "-I -m venv "*) mkdir -p "$4/bin"; cp "$0" "$4/bin/python"; touch "$4/pyvenv.cfg" ;;
   *job.json)
     place=$(dirname "$3")
     cp "$place/input.npz" "{folder}/asked.npz"; cp "{folder}/answer.npz" "$place/spikes.npz"
@@ -38,4 +39,4 @@ def ready(witness: Witness, folder: Path, monkeypatch: pytest.MonkeyPatch, answe
     write_npz(folder / "answer.npz", answer)
     witness.python.parent.mkdir(parents=True, exist_ok=True)
     python(folder, witness.version).rename(witness.python)
-    write_json(witness.location / STAMP, {"requirements": sha256(witness.requirements)})
+    write_json(witness.location / STAMP, {"requirements": pins_hash(witness.requirements)})
