@@ -37,7 +37,7 @@ from stl_deploy.pipeline.mapping import on_loihi
 from stl_deploy.pipeline.source import RUN, TEST_INPUT, Source, on_declared_grid, open_reading, open_source, read_for
 from stl_deploy.training.run_files import CONFIG
 
-FILE, CSV, HTML = "energy.json", "layers.csv", "energy.html"
+FILE, CSV, HTML, NEUROBENCH = "energy.json", "layers.csv", "energy.html", "neurobench.json"
 
 
 def energy(
@@ -57,8 +57,8 @@ def energy(
     output: Path | None = None,
     say: Console = QUIET,
 ) -> EnergyReport:
-    """Count a network's activity on an input npz and price it; with ``output`` write energy.html, energy.json and
-    layers.csv in that folder.
+    """Count a network's activity on an input npz and price it; with ``output`` write energy.html, energy.json,
+    layers.csv and neurobench.json (NeuroBench's metrics alone) in that folder.
 
     input_file: None takes a run folder's own test samples. ann: the run folder of an ANN of the same topology; default:
     the one that a run kept, on one frame of each sample, as it was trained; where that cannot be told from the input,
@@ -124,6 +124,7 @@ def energy(
     if output is not None:
         write_json(output / FILE, report.as_dict())
         write_text(output / CSV, layers_csv(report.as_dict()))
+        write_json(output / NEUROBENCH, dict(report.neurobench))
         write_text(output / HTML, page(report))
         record_files(output, [FILE])
         say.say(f"written: {output / HTML} (opens offline), {output / FILE} and {output / CSV}")
