@@ -37,14 +37,14 @@ from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.c.compiler import find_compiler, run_program
 from stl_deploy.exporters.c.folder import read_folder
 from stl_deploy.exporters.c.target import CFormat, COptions
-from stl_deploy.exporters.integers.real_weights import to_integers
-from stl_deploy.exporters.integers.simulate import simulate
 from stl_deploy.exporters.onnx.export import export_onnx
 from stl_deploy.exporters.onnx.model import OnnxModel
 from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Node, Output, Pool, Program, Reshape, Shape, Source
 from stl_deploy.graph.run import run
+from stl_deploy.integers.real_weights import to_integers
+from stl_deploy.integers.simulate import simulate
 from tests.conformance.environments import environment
 
 F = np.float32
@@ -57,12 +57,14 @@ ROOT = Path(__file__).parents[1]
 BUILDS = {NATIVE: ("-O3", "-march=native"), PORTABLE: ("-O3",)}
 WRAPPER = """
 #include "net.h"
+
+static net_state state;
 int run(const int32_t *x, int32_t steps, int32_t *y);
 int run(const int32_t *x, int32_t steps, int32_t *y)
 {
-    net_reset();
+    net_init(&state);
     for (int32_t t = 0; t < steps; t++)
-        if (net_step(x + t * NET_INPUTS, y + t * NET_OUTPUTS) != 0)
+        if (net_step(&state, x + t * NET_INPUTS, y + t * NET_OUTPUTS) != 0)
             return -1;
     return 0;
 }

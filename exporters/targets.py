@@ -27,18 +27,19 @@ from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.suggest import did_you_mean
 from stl_deploy._util.untrusted import one_line
 from stl_deploy.errors import InputError
-from stl_deploy.graph.findings import Finding
+from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import Readout
 from stl_deploy.graph.run import NetworkInput, Result
 from stl_deploy.graph.show import Row
+from stl_deploy.graph.takes import ALL_NODES, NIR_NODES, Kinds, refused
 
 if TYPE_CHECKING:
     import nir
 
 GROUP = "stl_deploy.targets"
-Model = Literal["reference", "loihi"]
-"""Our models that an artifact can be held to: the Program in float32, and Loihi's integers."""
+Model = Literal["reference", "loihi", "xylo"]
+"""Our models that an artifact can be held to: the Program in float32, Loihi's integers, and Xylo's."""
 Network = Program | Path
 """What a Runner runs: a Program, or the artifact of a Format in its ``reads``."""
 
@@ -71,7 +72,7 @@ class Runner(Protocol):
 
     name: as ``--backend`` takes it. label: how its numbers come about. reads: names of the formats whose artifacts
     it runs as they are. options: a subclass of `Options`. agrees_with: our model that it must equal on every spike,
-    given the same network; None: agreement is told, not required.
+    given the same network; None: agreement is told, not required. takes: the kinds of nodes of a Program that it runs.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Runner(Protocol):
     reads: tuple[str, ...] = ()
     options: type[Options] = Options
     agrees_with: Model | None = None
+    takes: Kinds = NIR_NODES
 
     def __init__(self, network: Network, options: Any) -> None:
         """Raises InputError or UnsupportedError for a network that cannot be run so."""
@@ -101,14 +103,19 @@ class Format(Protocol):
     """An artifact: how it is written, and how it is read back.
 
     suffix: what the names of its files end in; None for a folder. folder: the file by which a folder is known as one
-    of these; None for files. options: a subclass of `Options`.
+    of these; None for files. bare: whether that file is one of these without its folder, too. by_default: whether
+    ``check`` asks it without being told to. options: a subclass of `Options`.
+    takes: the kinds of nodes that it holds; a Program with another is refused before the Format sees it.
     """
 
     name: str
     description: str
     suffix: str | None = None
     folder: str | None = None
+    bare: bool = False
+    by_default: bool = True
     options: type[Options] = Options
+    takes: Kinds = NIR_NODES
 
     def check(self, program: Program) -> Iterable[Finding]:
         """What it cannot hold, or holds only roughly, node by node; may raise an UnsupportedError for the first."""
@@ -174,6 +181,17 @@ class Decides(Protocol):
 
 
 @runtime_checkable
+class ChecksFor(Protocol):
+    """A Format whose check depends on the user's options, as the chip that is meant."""
+
+    options: type[Options]
+
+    def check_for(self, program: Program, options: Any) -> Iterable[Finding]:
+        """As `Format.check`, with options of the Format's class."""
+        ...
+
+
+@runtime_checkable
 class Tabled(Protocol):
     """A Format whose artifacts can be shown layer by layer."""
 
@@ -194,7 +212,7 @@ class Check:
 Target = Format | type[Runner] | Check
 T = TypeVar("T")
 
-_OURS = ("nir", "onnx", "loihi", "lava", "witnesses", "c", "chips")
+_OURS = ("nir", "onnx", "netx", "lava", "witnesses", "verilog", "c", "xylo", "chips")
 """Folders beside this file; the ``TARGETS`` of each one's ``target`` are loaded when targets are asked for."""
 
 
@@ -316,8 +334,20 @@ def format_of(path: Path) -> Format | None:
 
 def _belongs(path: Path, to: Format) -> bool:
     if to.folder is not None:
-        return (path / to.folder).is_file()
+        return (path / to.folder).is_file() or (to.bare and path.name == to.folder and path.is_file())
     return path.suffix == to.suffix and not path.is_dir()
+
+
+def findings(target: Format | Check, program: Program, options: Any = None) -> Iterable[Finding]:
+    """What a target says of a Program; of one with nodes that it does not take, those nodes alone.
+
+    options: of the target's class, for one that `ChecksFor` them.
+    """
+    takes = ALL_NODES if isinstance(target, Check) else target.takes
+    untaken = [from_error(error) for error in refused(program, takes, target.name)]
+    if options is not None and isinstance(target, ChecksFor):
+        return untaken or target.check_for(program, options)
+    return untaken or target.check(program)
 
 
 def settings(kind: type[Options]) -> list[str]:

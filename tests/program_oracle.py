@@ -8,7 +8,21 @@ import itertools
 
 import numpy as np
 
-from stl_deploy.graph.program import Conv, Delay, Input, Linear, Neuron, Output, Pool, Reshape, Scale
+from stl_deploy.graph.program import (
+    Concat,
+    Conv,
+    Delay,
+    Gather,
+    Input,
+    Linear,
+    MaxPool,
+    Neuron,
+    Norm,
+    Output,
+    Pool,
+    Reshape,
+    Scale,
+)
 
 F = np.float32
 
@@ -33,12 +47,16 @@ def _sample(program, inputs, steps):
             if isinstance(node, Input):
                 values[node.name].append(inputs[node.name][t].astype(F))
                 continue
-            total = None
+            total, parts = None, []
             for source in node.sources:
                 past = t - source.delay
                 shape = program.by_name[source.node].shape
                 value = values[source.node][past] if past >= 0 else np.zeros(shape, F)
-                total = value if total is None else total + value
+                parts.append(value)
+                total = value if total is None or isinstance(node, Concat) else total + value
+            if isinstance(node, Concat):
+                total = np.concatenate(parts)
+                assert tuple(map(len, parts)) == node.sizes
             arrived[node.name].append(total)
             values[node.name].append(_output(node, total, arrived[node.name], states, t))
             assert values[node.name][-1].shape == node.shape
@@ -47,8 +65,20 @@ def _sample(program, inputs, steps):
 
 def _output(node, x, arrived, states, t):
     match node:
-        case Output():
+        case Output() | Concat():
             return x
+        case Norm():
+            y = np.empty(node.shape, F)
+            for at in np.ndindex(*node.shape):
+                c = at[node.axis]
+                y[at] = F(node.scale[c] * (float(x[at]) - (0 if node.mean is None else node.mean[c])) + node.shift[c])
+            return y
+        case Gather():
+            flat = x.reshape(-1)
+            places = node.indices.reshape(-1)
+            return np.array([F(0) if i < 0 else flat[i] for i in places], F).reshape(node.shape)
+        case MaxPool():
+            return _max_pool(node, x)
         case Linear():
             y = np.empty(node.shape, F)
             for at in np.ndindex(*node.shape):
@@ -110,6 +140,20 @@ def _pool(node, x):
         i, j = at[-2] * node.stride[0], at[-1] * node.stride[1]
         y[at] = exact_sum(x[(*at[:-2], slice(i, i + node.kernel[0]), slice(j, j + node.kernel[1]))])
     return y if node.divisor == 1 else y / F(node.divisor)
+
+
+def _max_pool(node, x):
+    y = np.empty(node.shape, F)
+    for at in np.ndindex(*node.shape):
+        found = []
+        for tap in itertools.product(*map(range, node.kernel)):
+            where = tuple(
+                o * s + k - before for o, s, k, (before, _) in zip(at[1:], node.stride, tap, node.padding, strict=True)
+            )
+            if all(0 <= i < n for i, n in zip(where, x.shape[1:], strict=True)):
+                found.append(x[(at[0], *where)])
+        y[at] = max(found)
+    return y
 
 
 def _neuron(node, x, state):

@@ -9,11 +9,15 @@ import numpy as np
 from hypothesis import strategies as st
 
 from stl_deploy.graph.program import (
+    Concat,
     Conv,
     Delay,
+    Gather,
     Input,
     Linear,
+    MaxPool,
     Neuron,
+    Norm,
     Output,
     Pool,
     Program,
@@ -27,9 +31,9 @@ F = np.float32
 
 
 @st.composite
-def programs_and_inputs(draw, max_nodes=7):
+def programs_and_inputs(draw, max_nodes=7, more=False):
     """(Program, {Input node: x [T, B, *shape]}) with T of 1 to 6 and B of 1 to 3."""
-    program = draw(programs(max_nodes))
+    program = draw(programs(max_nodes, more))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     steps, batch = draw(st.integers(1, 6)), draw(st.integers(1, 3))
     low, high = draw(st.sampled_from([(0, 2), (0, 4), (-2, 3)]))
@@ -38,9 +42,9 @@ def programs_and_inputs(draw, max_nodes=7):
 
 
 @st.composite
-def programs(draw, max_nodes=7):
-    """A Program with 1 or 2 inputs and outputs, skip edges, delays and loops."""
-    made = _Made(draw)
+def programs(draw, max_nodes=7, more=False):
+    """A Program with 1 or 2 inputs and outputs, skip edges, delays and loops; more: of nodes that NIR has not, too."""
+    made = _Made(draw, more)
     shape = draw(st.sampled_from([(3,), (6,), (2, 5), (2, 5, 4), (2, 5, 4), (3, 4, 4), (3, 4, 4), (8, 4, 4)]))
     for i in range(draw(st.sampled_from([1, 1, 1, 2]))):
         made.add(Input(name=f"input{i}", shape=shape, sources=()), exact=True)
@@ -53,8 +57,9 @@ def programs(draw, max_nodes=7):
 
 
 class _Made:
-    def __init__(self, draw):
+    def __init__(self, draw, more=False):
         self.draw, self.nodes, self.exact = draw, [], {}
+        self.more = ("norm", "max_pool", "concat", "gather") if more else ()
         self.rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
 
     def pick(self, *values):
@@ -73,7 +78,7 @@ class _Made:
     def layer(self):
         """One more node, or a loop of two, that reads what is there."""
         kind = self.pick(
-            "synapse", "synapse", "pool", "pool", "neuron", "neuron", "neuron", "scale", "delay", "reshape"
+            "synapse", "synapse", "pool", "pool", "neuron", "neuron", "neuron", "scale", "delay", "reshape", *self.more
         )
         usable = [n for n in self.nodes if self.exact[n.name] or kind not in ("synapse", "pool")]
         usable = [n for n in usable if kind != "pool" or (len(n.shape) == 3 and min(n.shape[1:]) > 1)]
@@ -158,6 +163,44 @@ class _Made:
         self.add(
             Scale(name=self.name("scale"), shape=shape, sources=sources, scale=self.parameter(shape, -2, 2)), False
         )
+
+    def _norm(self, shape, sources, exact):
+        axis = self.pick(0, -1)
+        scale, shift, mean = (self.rng.normal(size=shape[axis]) for _ in range(3))
+        mean = self.pick(mean, None)
+        name = self.name("norm")
+        self.add(Norm(name=name, shape=shape, sources=sources, scale=scale, shift=shift, mean=mean, axis=axis), False)
+
+    def _max_pool(self, shape, sources, exact):
+        kernel = tuple(self.pick(1, 2) for _ in shape[1:])
+        padding = tuple((self.pick(0, k // 2), self.pick(0, k // 2)) for k in kernel)
+        stride = tuple(self.pick(1, 2) for _ in kernel)
+        sizes = tuple(
+            (n + lo + hi - k) // s + 1 for n, (lo, hi), k, s in zip(shape[1:], padding, kernel, stride, strict=True)
+        )
+        if not kernel or min(sizes) < 1:
+            return self._reshape(shape, sources, exact)
+        pool = MaxPool(
+            name=self.name("max"),
+            shape=(shape[0], *sizes),
+            sources=sources,
+            kernel=kernel,
+            stride=stride,
+            padding=padding,
+            input_shape=shape,
+        )
+        return self.add(pool, exact)
+
+    def _concat(self, shape, sources, exact):
+        sizes = (shape[0],) * len(sources)
+        whole = (sum(sizes), *shape[1:])
+        self.add(Concat(name=self.name("concat"), shape=whole, sources=sources, sizes=sizes), exact)
+
+    def _gather(self, shape, sources, exact):
+        made = self.pick(shape, shape[::-1], (int(np.prod(shape)) + 1,))
+        indices = self.rng.integers(-1, int(np.prod(shape)), made)
+        name = self.name("gather")
+        self.add(Gather(name=name, shape=made, sources=sources, indices=indices, input_shape=shape), exact)
 
     def _delay(self, shape, sources, exact):
         steps = self.rng.integers(0, 4, self.pick((), shape)) if self.pick(True, True, False) else np.array(7)

@@ -15,25 +15,35 @@ LAYERS = [
     {"errors"},
     {"_util"},
     {"graph", "config"},
-    {"nn", "data", "energy"},
-    {"fold", "tracing", "training", "exporters"},
+    {"passes", "nn", "data", "energy"},
+    {"fold", "tracing", "integers", "training", "exporters"},
     {"pipeline", "report"},
     {"cli", "verbs", "__main__"},
 ]
 """Each room may import those of the rows above it and of its own row; ``stl_deploy`` itself is the lazy face."""
 FORBIDDEN = {
-    (room, other) for room in ("graph", "nn", "training", "tracing", "fold") for other in ("exporters", "energy")
+    (room, other)
+    for room in ("graph", "passes", "nn", "training", "tracing", "integers", "fold")
+    for other in ("exporters", "energy")
 } | {
     ("exporters", "energy"),
     ("exporters", "training"),
     ("exporters", "fold"),
     ("exporters", "nn"),
+    ("integers", "training"),
+    ("integers", "fold"),
+    ("integers", "tracing"),
+    ("integers", "nn"),
     ("energy", "data"),
     ("energy", "nn"),
     ("data", "nn"),
     ("config", "graph"),
+    ("passes", "nn"),
+    ("passes", "data"),
+    ("data", "passes"),
+    ("energy", "passes"),
 }
-"""Beyond the rows. ``exporters/loihi/qat`` alone may import nn and training."""
+"""Beyond the rows. ``integers/qat`` alone may import nn; exporters may import integers."""
 LOOSE = {"__init__", "__main__", "errors", "verbs"}
 
 
@@ -95,7 +105,7 @@ def _wrong(module: str, target: str) -> bool:
     here, there = _room(module), _room(target)
     if here == there or not here or not there:
         return False
-    if module.startswith("stl_deploy.exporters.loihi.qat") and there in ("nn", "training"):
+    if module.startswith("stl_deploy.integers.qat") and there == "nn":
         return False
     return _row(there) > _row(here) or (here, there) in FORBIDDEN
 

@@ -22,8 +22,8 @@ from stl_deploy._util.files import write_text
 from stl_deploy.energy.measure import measure_energy
 from stl_deploy.exporters.c.folder import read_folder
 from stl_deploy.exporters.c.target import CFormat, COptions
-from stl_deploy.exporters.integers.real_weights import to_integers
 from stl_deploy.graph.program import Program
+from stl_deploy.integers.real_weights import to_integers
 
 SAMPLES = 4
 SMALL, LARGE = (1, 8, 8), (1, 28, 28)

@@ -10,7 +10,8 @@ from stl_deploy.exporters.c.memory import narrowest
 from stl_deploy.exporters.c.plan import Plan, Value, channels_last
 from stl_deploy.exporters.c.populations import Populations
 from stl_deploy.exporters.c.weights import scratch
-from stl_deploy.exporters.integers.graph import (
+from stl_deploy.graph.program import Node, Reshape, Source
+from stl_deploy.integers.graph import (
     ConvNode,
     DelayNode,
     DenseNode,
@@ -22,7 +23,6 @@ from stl_deploy.exporters.integers.graph import (
     PopulationNode,
     SumPoolNode,
 )
-from stl_deploy.graph.program import Node, Reshape, Source
 
 
 def make_plan(graph: IntegerGraph) -> Plan:
@@ -40,7 +40,7 @@ def _with_sums(graph: IntegerGraph) -> IntegerGraph:
             nodes.append(total)
             node = replace(node, sources=(Source(total.name),))
         nodes.append(node)
-    return IntegerGraph(tuple(nodes))
+    return IntegerGraph(tuple(nodes), graph.accumulator)
 
 
 class _Layout(Populations):
@@ -75,7 +75,7 @@ class _Layout(Populations):
         order = channels_last(node.shape)
         ctype = narrowest((node.low, node.high))
         count = len(order)
-        name = self._buffer(node, "values", ctype, count, "channels last", False)
+        name = self._buffer(node, "values", ctype, count, "channels last")
         channels = node.shape[0] if len(node.shape) > 1 else 1
         self._do(
             "input", to=name, ctype=ctype, channels=channels, positions=count // channels, low=node.low, high=node.high
@@ -88,7 +88,7 @@ class _Layout(Populations):
             return
         self._head(node)
         made = self._own(node)
-        name = self._buffer(node, "values", made.ctype, len(made.order), "sums", self._delayed(node.name))
+        name = self._buffer(node, "values", made.ctype, len(made.order), "sums")
         self._do("clear", to=name, count=len(made.order), lines=1, ctype=made.ctype, form=(made.ctype,))
         self._accumulate(node, name, made.ctype, made.order, node)
         self.values[node.name] = made
@@ -99,7 +99,7 @@ class _Layout(Populations):
         count = len(value.order)
         steps = np.broadcast_to(node.steps, node.shape).reshape(-1)[value.order]
         length = int(steps.max()) + 1
-        name = self._buffer(node, "values", value.ctype, count, "delayed", self._delayed(node.name))
+        name = self._buffer(node, "values", value.ctype, count, "delayed")
         line = self._buffer(node, "line", value.ctype, count * length, f"the last {length} steps")
         now = self._buffer(node, "now", "int32_t", 1, "where this step stands in the line")
         same = int(steps[0]) if (steps == steps[0]).all() else None

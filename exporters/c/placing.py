@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.c.memory import Buffer, Share, Table, narrowest, table_type
 from stl_deploy.exporters.c.names import identifiers, in_comment
 from stl_deploy.exporters.c.plan import Order, Plan, Recorded, Step, Value, channels_last
-from stl_deploy.exporters.integers.bounds import bounds
-from stl_deploy.exporters.integers.graph import (
+from stl_deploy.graph.program import Node, Reshape, Source
+from stl_deploy.integers.bounds import bounds, require_sums
+from stl_deploy.integers.graph import (
     ConvNode,
     DelayNode,
     DenseNode,
@@ -27,12 +27,7 @@ from stl_deploy.exporters.integers.graph import (
     SumPoolNode,
     Weighted,
 )
-from stl_deploy.graph.program import Node, Reshape, Source
 
-SUM_LIMIT = 2**24
-"""64 times a sum, and what v and a bias add, then fit in 32 bits."""
-CONV_LIMIT = 2**23
-"""Lava's convolutions wrap past it; refused here."""
 _KINDS: dict[type[Node], str] = {
     IntegerInput: "input",
     DenseNode: "dense",
@@ -51,6 +46,7 @@ class Placing:
     """A graph, and what of it has its place already."""
 
     def __init__(self, graph: IntegerGraph) -> None:
+        require_sums(graph)
         self.graph, self.known = graph, bounds(graph)
         self.ids = identifiers(node.name for node in graph.nodes)
         self.made = Plan(graph)
@@ -61,17 +57,6 @@ class Placing:
             for source in node.sources:
                 self.readers[source.node].append((node, source))
         self.fused: set[str] = set()
-        self._check()
-
-    def _check(self) -> None:
-        for node in self.graph.nodes:
-            known = self.known[node.name]
-            reach = max(-known.sums[0], known.sums[1], -known.values[0], known.values[1])
-            limit = CONV_LIMIT if isinstance(node, ConvNode) else SUM_LIMIT
-            if reach >= limit:
-                reason = f"its sums may reach {reach:,}, beyond the {limit:,} that fit"
-                remedy = "use fewer input levels (a coarser input grid), or smaller fan-in"
-                raise UnsupportedError(reason, node=node.name, slug="sums-too-large", remedy=remedy)
 
     def _delayed(self, name: str) -> bool:
         """Whether a node's values are read a step later, be it in another shape."""
@@ -110,14 +95,17 @@ class Placing:
         self._share(node).tables.append(table)
         return table
 
-    def _buffer(self, node: Node, what: str, ctype: str, count: int, comment: str, lasts: bool = True) -> str:
-        name = f"{self.ids[node.name]}_{what}"
-        self._share(node).buffers.append(Buffer(name, ctype, count, comment, lasts))
-        return name
+    def _buffer(self, node: Node, what: str, ctype: str, count: int, comment: str) -> str:
+        buffer = Buffer(f"{self.ids[node.name]}_{what}", ctype, count, comment)
+        self._share(node).buffers.append(buffer)
+        return buffer.at
+
+    def _at(self, node: Node, what: str) -> str:
+        """A buffer of a node's, be it there already or not."""
+        return f"s->{self.ids[node.name]}_{what}"
 
     def _spikes_of(self, node: PopulationNode, count: int) -> str:
-        lasts = self._delayed(node.name) or node.neuron.resets_late
-        return self._buffer(node, "spikes", "uint8_t", count, "1 where a neuron fired", lasts)
+        return self._buffer(node, "spikes", "uint8_t", count, "1 where a neuron fired")
 
     def _record(self, node: Node, order: Order) -> int:
         offset = sum(math.prod(one.shape) for one in self.made.recorded)
@@ -131,8 +119,8 @@ class Placing:
         node = self.graph.by_name[source.node]
         if source.node in self.values:  # already written in this step: keep what was there
             value = self.values[source.node]
-            name = f"{self.ids[source.node]}_before"
-            if not any(buffer.name == name for buffer in self._share(node).buffers):
+            name = self._at(node, "before")
+            if not any(buffer.at == name for buffer in self._share(node).buffers):
                 self._buffer(node, "before", value.ctype, math.prod(node.shape), "of the step before")
                 self.made.last.append(
                     Step("keep", {"to": name, "from_": value.at, "count": math.prod(node.shape), "ctype": value.ctype})
@@ -143,7 +131,7 @@ class Placing:
     def _promised(self, node: Node) -> Value:
         """Where a node that comes later in the step will stand; until then it holds the step before."""
         if isinstance(node, PopulationNode):
-            return Value(f"{self.ids[node.name]}_spikes", "uint8_t", True, channels_last(node.shape))
+            return Value(self._at(node, "spikes"), "uint8_t", True, channels_last(node.shape))
         if isinstance(node, Reshape):
             inner = node.sources[0]
             return self._promised(self.graph.by_name[inner.node]) if len(node.sources) == 1 else self._own(node)
@@ -151,7 +139,7 @@ class Placing:
 
     def _own(self, node: Node) -> Value:
         ctype = self._type(node)
-        return Value(f"{self.ids[node.name]}_values", ctype, False, channels_last(node.shape))
+        return Value(self._at(node, "values"), ctype, False, channels_last(node.shape))
 
     def _type(self, node: Node) -> str:
         if isinstance(node, Weighted):
@@ -166,7 +154,7 @@ class Placing:
         inverse[value.order] = np.arange(len(order))
         number = sum(step.kind == "reorder" for step in self.made.steps)
         table = self._table(node, f"order_{number}", inverse[order], "where each value comes from")
-        name = self._buffer(node, f"moved_{number}", value.ctype, len(order), "in the order of channels last", False)
+        name = self._buffer(node, f"moved_{number}", value.ctype, len(order), "in the order of channels last")
         self._do(
             "reorder", to=name, from_=value.at, table=table.name, count=len(order), form=(value.ctype, table.ctype)
         )

@@ -14,9 +14,9 @@ from stl_deploy.exporters.c.plan import ByRows, Order, Value, channels_last
 from stl_deploy.exporters.c.pools import Pools, is_or
 from stl_deploy.exporters.c.rule import drive_bounds, kept, kept_table, make_rule, potential_bounds
 from stl_deploy.exporters.c.weights import scratch
-from stl_deploy.exporters.integers.graph import ConvNode, IntegratorNode, PopulationNode, SumPoolNode
-from stl_deploy.exporters.integers.net import IntegerNeuron, Ints
 from stl_deploy.graph.program import Node
+from stl_deploy.integers.graph import ConvNode, IntegratorNode, PopulationNode, SumPoolNode
+from stl_deploy.integers.net import IntegerNeuron, Ints
 
 FEW_NEURONS = 4096
 """Sums of so many stay in the first cache anyway; a microcontroller then takes fewer instructions for all at once."""
@@ -26,7 +26,8 @@ _ARGUMENTS = ("keeps", "filter", "threshold", "offset", "drop", "value")
 
 @dataclass(frozen=True, eq=False)
 class Drive:
-    """Where sums stand and in which C type and order, the bias still to be added to v, and whether u can wrap.
+    """Where sums stand and in which C type and order, the bias still to be added to v, and what u does past
+    its limit (see `Rule`).
 
     rows: what makes the sums row by row; None: they are all there.
     """
@@ -35,7 +36,7 @@ class Drive:
     ctype: str
     order: Order
     bias: Ints | None
-    wraps: bool
+    passes: str
     rows: ByRows | None = None
 
 
@@ -43,15 +44,15 @@ class Populations(Pools):
     """Adds neurons."""
 
     def _drive(self, node: PopulationNode | IntegratorNode) -> Drive:
-        """Add up what arrives; the bias goes with it where u keeps nothing and cannot wrap."""
+        """Add up what arrives; the bias goes with it where u keeps nothing and stays within its limit."""
         order = channels_last(node.shape)
         known = self.known[node.name]
         decay = node.neuron.i_decay if isinstance(node, PopulationNode) else node.i_decay
-        _, wraps = drive_bounds(known.sums, None, decay)
-        early = None if kept(decay) != 0 or wraps else node.bias
+        _, passes = drive_bounds(known.sums, None, decay, self.graph.accumulator)
+        early = None if kept(decay) != 0 or passes else node.bias
         if len(node.sources) == 1 and not self._waits(self.graph.by_name[node.sources[0].node]):
             value = self._in_order(node, self._read(node, node.sources[0]), order)
-            return Drive(value.at, value.ctype, order, node.bias, wraps)
+            return Drive(value.at, value.ctype, order, node.bias, passes)
         low, high = known.sums
         if early is not None:
             low, high = low + min(0, int(early.min())), high + max(0, int(early.max()))
@@ -61,7 +62,7 @@ class Populations(Pools):
         self._accumulate(node, sums, ctype, order, node)
         rows = self._by_rows(node, begun)
         self._set_aside(ctype, len(order) if rows is None else rows.slots * rows.conv.line)
-        return Drive(sums, ctype, order, None if early is not None else node.bias, wraps, rows)
+        return Drive(sums, ctype, order, None if early is not None else node.bias, passes, rows)
 
     def _by_rows(self, node: PopulationNode | IntegratorNode, begun: int) -> ByRows | None:
         """Take the convolution laid out since step ``begun`` into the step of its neurons, if it alone reaches them.
@@ -74,7 +75,7 @@ class Populations(Pools):
             return None
         if math.prod(node.shape[1:]) == 1:  # no rows to take turns
             return None
-        if not isinstance(inner, ConvNode) or conv.from_ not in {buffer.name for buffer in self.made.buffers}:
+        if not isinstance(inner, ConvNode) or conv.from_ not in {buffer.at for buffer in self.made.buffers}:
             return None
         _, height, width = node.shape
         kernel_height, lag = inner.weight.shape[2], inner.weight.shape[2] - 1 - inner.padding[0][0]
@@ -117,13 +118,14 @@ class Populations(Pools):
             for what, values, comment in _row_values(neuron, drive.bias, spikes)
         }
         types = {what: table.ctype for what, (table, _) in tables.items()}
-        reached = drive_bounds(self.known[node.name].sums, node.bias, neuron.i_decay)[0]
+        reached = drive_bounds(self.known[node.name].sums, node.bias, neuron.i_decay, self.graph.accumulator)[0]
         rule = make_rule(
             neuron,
             drive.ctype,
             types,
             potential_bounds(neuron, reached) if spikes else None,
-            drive.wraps,
+            drive.passes,
+            self.graph.accumulator,
             row=row,
             rows=row < count,
             by_neuron=[what for what in _ARGUMENTS if what in tables and tables[what][1]],
@@ -131,7 +133,7 @@ class Populations(Pools):
         )
         states = []
         if rule.has_state or not spikes:
-            states.append(self._buffer(node, "v", "int32_t", count, "potentials, in 64ths"))
+            states.append(self._buffer(node, "v", rule.v, count, "potentials, in 64ths"))
         if rule.filtered:
             states.append(self._buffer(node, "u", "int32_t", count, "filtered input, in 64ths"))
         return {
@@ -159,7 +161,7 @@ class Populations(Pools):
         neuron = IntegerNeuron(v_decay=node.v_decay, threshold=np.zeros((), np.int32), i_decay=node.i_decay)
         values = self._neurons(node, neuron, drive)
         self._do("neurons", **values, spikes=None, record=None)
-        self.values[node.name] = Value(f"{self.ids[node.name]}_v", "int32_t", False, drive.order)
+        self.values[node.name] = Value(self._at(node, "v"), "int32_t", False, drive.order)
 
 
 def _row_values(neuron: IntegerNeuron, bias: Ints | None, spikes: bool) -> Iterator[tuple[str, Ints, str]]:

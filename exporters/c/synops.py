@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.exporters.c.weights import conv_fan_out
-from stl_deploy.exporters.integers.graph import ConvNode, DenseNode, GainNode, IntegerGraph
-from stl_deploy.exporters.integers.simulate import values_of
+from stl_deploy.integers.graph import ConvNode, DenseNode, GainNode, IntegerGraph
+from stl_deploy.integers.simulate import values_of
 
 
 def measured_synops(graph: IntegerGraph, x: NDArray[Any]) -> Mapping[str, float]:

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from stl_deploy.exporters.c.placing import Placing
 from stl_deploy.exporters.c.plan import Order, Value, channels_last
-from stl_deploy.exporters.integers.graph import ConvNode, DenseNode, GainNode, Weighted
-from stl_deploy.exporters.integers.net import Ints
 from stl_deploy.graph.program import Node, Shape
+from stl_deploy.integers.graph import ConvNode, DenseNode, GainNode, Weighted
+from stl_deploy.integers.net import Ints
 
 LISTED = 256
 """Spikes of a dense layer that are listed at once; the sums of as many weights fit in 16 bits."""
@@ -162,7 +162,7 @@ class Weights(Placing):
         self._head(node)
         value = self._own(node)
         order = value.order if not isinstance(node, DenseNode) else channels_last(node.shape)
-        name = self._buffer(node, "values", value.ctype, len(order) + _padding(node), "sums", self._delayed(node.name))
+        name = self._buffer(node, "values", value.ctype, len(order) + _padding(node), "sums")
         bias = None if isinstance(node, GainNode) or node.bias is None else node.bias
         if bias is not None:
             bias = bias.reshape(-1, *(1,) * (len(node.shape) - 1))
@@ -223,4 +223,4 @@ def paired(weight: Ints) -> NDArray[np.uint16]:
 
 def scratch(ctype: str) -> str:
     """Where the sums of the layer at work stand."""
-    return "scratch.s16" if ctype == "int16_t" else "scratch.s32"
+    return "s->scratch.s16" if ctype == "int16_t" else "s->scratch.s32"

@@ -17,6 +17,7 @@ from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import CHUNK, NetworkInput, Result, run
+from stl_deploy.graph.takes import ALL_NODES
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,6 +35,7 @@ class Reference(Runner):
     label = "measured"
     reads = ("nir",)
     agrees_with = "reference"
+    takes = ALL_NODES
 
     def __init__(self, network: Network, options: Options, *, double: bool = False, name: str = name) -> None:
         self.program = network if isinstance(network, Program) else _as_meant(network)

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.units import with_unit
 from stl_deploy.errors import InputError, ToolError
-from stl_deploy.exporters.integers.net import DECAY_ONE
 from stl_deploy.exporters.witnesses.emulator import Emulator
 from stl_deploy.exporters.witnesses.environment import SANAFE
+from stl_deploy.integers.net import DECAY_ONE
 
 TERMS = ("synapse", "dendrite", "soma", "network")
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from stl_deploy.errors import InputError
 from stl_deploy.fold.norm import Norm, fold_norm
-from stl_deploy.fold.time import nir_decay
 from stl_deploy.graph.program import Doubles, Floats
 from stl_deploy.nn.network import Network, unsound
 from stl_deploy.nn.neuron import LIF, RLIF
+from stl_deploy.passes.representable_decays import representable_decay
 
 
 @dataclass
@@ -122,7 +122,7 @@ def _population(name: str, layer: LIF, synapse: str | None) -> Population:
             "remove the neurons"
         )
     beta = float(layer.decay.detach())
-    return Population(threshold.copy(), nir_decay(beta), synapse)
+    return Population(threshold.copy(), representable_decay(beta), synapse)
 
 
 def _doubles(tensor: Tensor) -> Doubles:

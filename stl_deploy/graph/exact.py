@@ -26,7 +26,23 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.json_twin import JsonTwin
 from stl_deploy.errors import InputError
-from stl_deploy.graph.program import Conv, Delay, Floats, Input, Linear, Neuron, Node, Output, Pool, Program, Reshape
+from stl_deploy.graph.program import (
+    Concat,
+    Conv,
+    Delay,
+    Floats,
+    Gather,
+    Input,
+    Linear,
+    MaxPool,
+    Neuron,
+    Node,
+    Norm,
+    Output,
+    Pool,
+    Program,
+    Reshape,
+)
 
 MANTISSA_BITS = 24
 """Integers up to 2^24 are exact in float32."""
@@ -103,8 +119,8 @@ def prove_exact(program: Program, *, double: bool = False) -> tuple[NodeProof, .
     other nodes then need no proof, for they add their sources up in the order of their edges.
     """
     known = grids(program)
-    kinds = Linear | Conv | Pool
-    nodes = [node for node in program.nodes if isinstance(node, kinds) or (len(node.sources) > 1 and not double)]
+    kinds = Linear | Conv | Pool | Norm
+    nodes = [node for node in program.nodes if isinstance(node, kinds) or (_adds(node) and not double)]
     limit = DOUBLE_BITS if double else MANTISSA_BITS
     return tuple(
         _judge(node, _arriving(node, known) if isinstance(node, Neuron) else known.get(node.name), limit)
@@ -129,8 +145,16 @@ def grids(program: Program) -> dict[str, Grid | None]:
     return known
 
 
+def _adds(node: Node) -> bool:
+    return len(node.sources) > 1 and node.combine == "add"
+
+
 def _arriving(node: Node, known: Mapping[str, Grid | None]) -> Grid | None:
-    return sum_grids([known.get(source.node) for source in node.sources])
+    parts = [known.get(source.node) for source in node.sources]
+    total = sum_grids(parts)
+    if total is None or node.combine == "add":
+        return total
+    return Grid(total.fraction_bits, max(part.bound for part in parts if part is not None))
 
 
 def on_grid(x: NDArray[Any], grid: Grid) -> bool:
@@ -202,7 +226,9 @@ def _finest(values: NDArray[Any]) -> float:
 
 def _judge(node: Node, grid: Grid | None, limit: int) -> NodeProof:
     if grid is None:
-        return NodeProof(node.name, False, None, "what arrives has no declared grid")
+        norm = "a norm rounds; fold it into weights"
+        reason = norm if isinstance(node, Norm) else "what arrives has no declared grid"
+        return NodeProof(node.name, False, None, reason)
     kind, finest, top = _RANGES[limit]
     if grid.fraction_bits > finest:
         reason = f"terms are multiples of 2^-{grid.fraction_bits}, and {kind} has none below 2^-{finest}"
@@ -225,7 +251,7 @@ def output_grid(node: Node, arriving: Grid | None, metadata: Mapping[str, Any]) 
         case Pool() if arriving is not None and (node.divisor & (node.divisor - 1)) == 0:
             window = node.kernel[0] * node.kernel[1]
             return Grid(arriving.fraction_bits + node.divisor.bit_length() - 1, arriving.bound * window / node.divisor)
-        case Reshape() | Delay() | Output():
+        case Reshape() | Delay() | Output() | MaxPool() | Concat() | Gather():
             return arriving
     return None
 

@@ -6,6 +6,7 @@ float32 numbers are exact in float64, and so are sums of them that need no more 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import singledispatch
 from typing import Any
 
@@ -13,7 +14,21 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from stl_deploy.graph.program import Conv, Floats, Input, Linear, Node, Output, Pool, Reshape, Scale
+from stl_deploy.graph.program import (
+    Concat,
+    Conv,
+    Floats,
+    Gather,
+    Input,
+    Linear,
+    MaxPool,
+    Node,
+    Norm,
+    Output,
+    Pool,
+    Reshape,
+    Scale,
+)
 from stl_deploy.graph.threads import map_parts
 
 Sums = type[np.float32] | type[np.float64]
@@ -30,8 +45,25 @@ def apply(node: Node, x: Floats, sums: Sums = np.float32) -> Floats:
     raise TypeError(f"{type(node).__name__} is not memoryless")
 
 
+def combined(node: Node, parts: Sequence[Floats], *, leading: int) -> Floats:
+    """What a node's sources bring it: their sum from left to right, or for a `Concat` all of them behind each other.
+
+    leading: how many axes are before those of one sample.
+    """
+    first, *others = parts
+    if not others:
+        return first
+    if node.combine == "each":
+        return np.concatenate(parts, axis=leading)
+    total = first + others[0]
+    for other in others[1:]:
+        total += other
+    return total
+
+
 @apply.register(Input)
 @apply.register(Output)
+@apply.register(Concat)
 def _pass(node: Node, x: Floats, sums: Sums = np.float32) -> Floats:
     return x
 
@@ -53,6 +85,27 @@ def _scale(node: Scale, x: Floats, sums: Sums = np.float32) -> Floats:
 @apply.register
 def _reshape(node: Reshape, x: Floats, sums: Sums = np.float32) -> Floats:
     return x.reshape(x.shape[0], *node.shape)
+
+
+@apply.register
+def _norm(node: Norm, x: Floats, sums: Sums = np.float32) -> Floats:
+    shape = (-1, *(1,) * (len(node.shape) - 1)) if node.axis == 0 else (-1,)
+    mean, scale, shift = (np.float64(0) if a is None else a.reshape(shape) for a in (node.mean, node.scale, node.shift))
+    return (scale * (x - mean) + shift).astype(np.float32)
+
+
+@apply.register
+def _gather(node: Gather, x: Floats, sums: Sums = np.float32) -> Floats:
+    flat = x.reshape(len(x), -1)[:, node.indices.reshape(-1)]
+    return np.where(node.indices.reshape(-1) < 0, np.float32(0), flat).reshape(len(x), *node.shape)
+
+
+@apply.register
+def _max_pool(node: MaxPool, x: Floats, sums: Sums = np.float32) -> Floats:
+    padded = np.pad(x, [(0, 0)] * (x.ndim - len(node.padding)) + list(node.padding), constant_values=-np.inf)
+    windows = unfold(padded, node.kernel, node.stride, (1,) * len(node.kernel))
+    largest: Floats = windows.max(axis=tuple(range(2, 2 + len(node.kernel))))
+    return largest
 
 
 @apply.register

@@ -5,8 +5,11 @@ numpy arrays. Every target reads it; nothing after `lower` sees a NIR node or a
 dialect. Shapes are those of one sample at one time step; arrays that carry time
 are ``[T, B, *shape]``.
 
-**What a node computes.** Its input ``x`` is the sum of its sources, added left to right
-in float32. A source with ``delay`` d carries the value of d steps ago (0 before that).
+**What a node computes.** Its input ``x`` is the sum of its sources, added left to right in float32; a `Concat` takes
+each source by itself. A source with ``delay`` d carries the value of d steps ago (0 before that).
+
+A Program holds more than NIR: `Norm`, `MaxPool`, `Concat` and `Gather` have no NIR node. What a target has no node for,
+a pass removes; a Format says which nodes it ``takes``. While passes run, weights and biases may be float64.
 
 **What a neuron computes**, each line one float32 operation per element, lines left out
 where the field is None (this order is the contract that every backend keeps)::
@@ -20,7 +23,7 @@ where the field is None (this order is the contract that every backend keeps)::
     v  = v − θ·r, r = v[t−1] > θ           reset "snntorch_subtract_now"
     v  = v_reset where s[t−1] > 0          reset "value_delayed": what arrives in that step is lost
     v  = max(v, v_min)
-    s  = v > θ, v >= θ, or max(trunc(v/θ), 0)
+    s  = v > θ, v >= θ, or min(max(trunc(v/θ), 0), cap)
     v  = v_reset where s > 0 / v − θ·s     reset "value" / "subtract"
     v  = v − θ·(s − r)                     reset "snntorch_subtract_now"
 
@@ -36,7 +39,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +54,8 @@ Reset = Literal["value", "subtract", "subtract_delayed", "value_delayed", "none"
 """What a spike does to the potential (see the module's equations)."""
 CAPTURED = "captured"
 """The key of a graph's metadata that says where the module it was captured from has time, and of how many steps."""
+DT = 1e-4
+"""The time step of the Programs that we make: what snnTorch assumes, and close to every reader's default."""
 LATE_RESETS = ("subtract_delayed", "value_delayed")
 """Those that act on the next step's potential, so that the spike must be remembered."""
 
@@ -65,8 +70,12 @@ class Source:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Node:
-    """Common to all: the NIR node's name, the shape of its output, and its incoming edges."""
+    """Common to all: the NIR node's name, the shape of its output, and its incoming edges.
 
+    combine: ``add``: its input is the sum of its sources; ``each``: it takes each of them by itself.
+    """
+
+    combine: ClassVar[Literal["add", "each"]] = "add"
     name: str
     shape: Shape
     sources: tuple[Source, ...]
@@ -143,6 +152,45 @@ class Delay(Node):
     steps: NDArray[np.int64]
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Norm(Node):
+    """y = scale·(x − mean) + shift for each channel, in float64, rounded once: batch norm in evaluation.
+
+    scale, mean, shift: ``[C]`` in float64 (mean None: 0); axis: that of the channels, 0 or -1.
+    """
+
+    scale: Doubles
+    shift: Doubles
+    mean: Doubles | None = None
+    axis: int = 0
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MaxPool(Node):
+    """The largest value of each window of 1 or 2 spatial axes; padding never is."""
+
+    kernel: Shape
+    stride: Shape
+    padding: tuple[tuple[int, int], ...]
+    input_shape: Shape
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Concat(Node):
+    """The values of its sources behind each other on the first axis, ``sizes[i]`` of source i."""
+
+    combine: ClassVar[Literal["add", "each"]] = "each"
+    sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Gather(Node):
+    """Values of its input in other places: ``indices`` has the shape of the output and holds flat places, -1 for 0."""
+
+    indices: NDArray[np.int64]
+    input_shape: Shape
+
+
 @dataclass(frozen=True, eq=False)
 class Synapse:
     """The current filter of CubaLI and CubaLIF (see the module's equations)."""
@@ -158,7 +206,8 @@ class Neuron(Node):
 
     Every array is float32 and broadcasts to ``shape``; a uniform one is 0-dimensional.
     threshold None: no spikes, the output is v. decay None: memoryless (NIR Threshold). offset: what the
-    drive gains at every step, input or not (NIR's v_leak).
+    drive gains at every step, input or not (NIR's v_leak). many: several spikes in one step, at most ``cap`` (None: as
+    many as v holds thresholds).
     """
 
     decay: Floats | None
@@ -172,6 +221,7 @@ class Neuron(Node):
     compare: Compare = "gt"
     reset: Reset = "value"
     many: bool = False
+    cap: int | None = None
 
     @property
     def spiking(self) -> bool:
@@ -263,7 +313,15 @@ def is_max_pool(program: Program, node: Node) -> bool:
 
 def is_binary(program: Program, name: str) -> bool:
     """Whether a node's output is 0 or 1 by the graph's structure alone (an input is not)."""
-    node = program.by_name[name]
-    while isinstance(node, Reshape | Delay | Output) and len(node.sources) == 1:
-        node = program.by_name[node.sources[0].node]
-    return isinstance(node, Neuron) and node.spiking and not node.many
+    waiting, seen = [name], {name}
+    while waiting:
+        node = program.by_name[waiting.pop()]
+        passes_on = isinstance(node, Reshape | Delay | Output | MaxPool | Gather) and len(node.sources) == 1
+        if not (passes_on or isinstance(node, Concat)):
+            if not isinstance(node, Neuron) or not node.spiking or node.many:
+                return False
+            continue
+        before = {source.node for source in node.sources} - seen
+        seen |= before
+        waiting += before
+    return True

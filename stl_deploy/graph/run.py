@@ -7,7 +7,7 @@ as its last reader has run, unless it is recorded.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from stl_deploy._util.arrays import require_held_by_float32
 from stl_deploy.errors import GraphError, InputError
 from stl_deploy.graph import neurons
-from stl_deploy.graph.kernels import Sums, apply
-from stl_deploy.graph.program import CAPTURED, Delay, Floats, Input, Neuron, Node, Program, Shape, Source
+from stl_deploy.graph.kernels import Sums, apply, combined
+from stl_deploy.graph.program import CAPTURED, Delay, Floats, Input, Neuron, Node, Program, Shape
 from stl_deploy.graph.segments import is_loop, segments
 
 NetworkInput = NDArray[Any] | Mapping[str, NDArray[Any]]
@@ -37,10 +37,12 @@ class Result:
     """What a run put out.
 
     outputs: one ``[T, B, *shape]`` array per Output node; recorded: the same for each node asked for.
+    states: of targets that tell them, potentials and currents as ``v__NODE`` and ``i__NODE``, in the target's numbers.
     """
 
     outputs: Mapping[str, Floats]
     recorded: Mapping[str, Floats]
+    states: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     @property
     def y(self) -> Floats:
@@ -168,7 +170,7 @@ def _run_part(
                 if observe is not None:
                     observe(node, np.stack(cells[node.name].arrived), values[node.name])
             else:
-                x = inputs[node.name] if isinstance(node, Input) else _gather(node.sources, values)
+                x = inputs[node.name] if isinstance(node, Input) else _arriving(node, values)
                 values[node.name] = _sequence(node, x, sums)
                 if observe is not None:
                     observe(node, x, values[node.name])
@@ -184,14 +186,8 @@ def _run_part(
     return Result(found, {k: results[k] for k in results if k in record})
 
 
-def _gather(sources: Sequence[Source], values: Mapping[str, Floats]) -> Floats:
-    first, *others = (_delayed(values[source.node], source.delay) for source in sources)
-    if not others:
-        return first
-    total = first + others[0]
-    for other in others[1:]:
-        total += other
-    return total
+def _arriving(node: Node, values: Mapping[str, Floats]) -> Floats:
+    return combined(node, [_delayed(values[source.node], source.delay) for source in node.sources], leading=2)
 
 
 def _delayed(x: Floats, steps: int) -> Floats:
@@ -229,13 +225,11 @@ def _run_loop(
     cells = {node.name: _Cell(node, steps, batch, observed or isinstance(node, Delay), sums) for node in segment}
     for t in range(steps):
         for node in segment:
-            first, *others = (
+            parts = [
                 _at(cells[source.node].out if source.node in cells else values[source.node], t - source.delay)
                 for source in node.sources
-            )
-            for other in others:
-                first = first + other
-            cells[node.name].step(t, first)
+            ]
+            cells[node.name].step(t, combined(node, parts, leading=1))
     for cell in cells.values():
         cell.require_finite()
     return cells

@@ -9,7 +9,23 @@ from math import prod
 import numpy as np
 
 from stl_deploy._util.json_twin import JsonTwin
-from stl_deploy.graph.program import Conv, Delay, Floats, Linear, Neuron, Node, Pool, Program, Reshape, Scale, Shape
+from stl_deploy.graph.program import (
+    Conv,
+    Delay,
+    Doubles,
+    Floats,
+    Gather,
+    Linear,
+    MaxPool,
+    Neuron,
+    Node,
+    Norm,
+    Pool,
+    Program,
+    Reshape,
+    Scale,
+    Shape,
+)
 
 
 @dataclass(frozen=True)
@@ -49,6 +65,8 @@ def _parameters(node: Node) -> int:
             return int(node.weight.size) + (0 if node.bias is None else int(node.bias.size))
         case Scale():
             return int(node.scale.size)
+        case Norm():
+            return int(node.scale.size) * (2 if node.mean is None else 3)
     return 0
 
 
@@ -89,8 +107,12 @@ def _constants(node: Node) -> str:
             return ", ".join(parts + [f"groups {node.groups}"] * (node.groups > 1))
         case Pool():
             return f"{'sum' if node.divisor == 1 else 'mean'} of {_by(node.kernel)}, stride {_by(node.stride)}"
-        case Reshape():
+        case MaxPool():
+            return f"maximum of {_by(node.kernel)}, stride {_by(node.stride)}"
+        case Reshape() | Gather():
             return f"from {_by(node.input_shape)}"
+        case Norm():
+            return f"scale {_span(node.scale)}, shift {_span(node.shift)}"
         case Scale():
             return f"scale {_span(node.scale)}"
         case Delay():
@@ -111,7 +133,7 @@ def _neuron(node: Neuron) -> list[str]:
     if node.decay is None:
         return [*parts, "no memory"]
     parts.append(_reset(node) + ", one step late" * node.resets_late)
-    return [*parts, *["several spikes"] * node.many]
+    return [*parts, *["several spikes" if node.cap is None else f"up to {node.cap} spikes"] * node.many]
 
 
 def _reset(node: Neuron) -> str:
@@ -136,7 +158,7 @@ def _arrays(node: Neuron) -> list[tuple[str, Floats | None]]:
     ]
 
 
-def _span(array: Floats) -> str:
+def _span(array: Floats | Doubles) -> str:
     low, high = float(array.min()), float(array.max())
     return f"{low:.4g}" if low == high else f"{low:.4g}…{high:.4g}"
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
 from stl_deploy.graph import neurons
-from stl_deploy.graph.kernels import apply
+from stl_deploy.graph.kernels import apply, combined
 from stl_deploy.graph.program import Delay, Floats, Input, Neuron, Node, Program
 from stl_deploy.graph.run import as_floats, match_inputs
 
@@ -81,10 +81,7 @@ class Stream:
             raise InputError(f"a step of {batch} samples in a stream of {self._batch}; call reset() before others")
 
     def _arriving(self, node: Node, now: Mapping[str, Floats]) -> Floats:
-        first, *others = (self._at(source.node, source.delay, now) for source in node.sources)
-        for other in others:
-            first = first + other
-        return first
+        return combined(node, [self._at(source.node, source.delay, now) for source in node.sources], leading=1)
 
     def _at(self, name: str, delay: int, now: Mapping[str, Floats]) -> Floats:
         if not delay:

@@ -35,6 +35,7 @@ from stl_deploy.graph.compare import RunParity, compare, rate_warnings
 from stl_deploy.graph.margins import NearThreshold
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import CHUNK, NetworkInput, Result, run
+from stl_deploy.graph.takes import require_taken
 
 REFERENCE = "reference"
 SAMPLES = 100
@@ -43,7 +44,11 @@ FEW, MORE = 1_000_000, 6_000_000
 
 
 def write(program: Program, to: Format, path: Path, given: Mapping[str, Any] | None = None, **common: Any) -> Any:
-    """Write an artifact; returns what its manifest keeps of how. given: the user's options; common: see `Options`."""
+    """Write an artifact; returns what its manifest keeps of how. given: the user's options; common: see `Options`.
+
+    Raises UnsupportedError for a node of a kind that the target does not take.
+    """
+    require_taken(program, to.takes, to.name)
     return dict(to.write(program, path, make_options(to, given or {}, **common)) or {})
 
 
@@ -72,6 +77,9 @@ def whole_artifact(output: Path, to: Format) -> Iterator[Path]:
 
 def open_runner(kind: type[Runner], network: Network, program: Program, **common: Any) -> Runner:
     """A backend's run of a Program, or of an artifact that was made from it; raises ToolError as `ready`."""
+    complete_runner(kind)
+    if isinstance(network, Program):
+        require_taken(network, kind.takes, kind.name)
     return ready(kind(network, make_options(kind, {}, **common)), program)
 
 

@@ -91,7 +91,8 @@ def _energy(run_dir: Path) -> dict[str, Any]:
     """The run's energy.json; one that an earlier version wrote lacks what the page shows."""
     energy: dict[str, Any] = read_json(run_dir / "energy.json")
     missing = sorted(
-        {"verdict", "comparisons", "by_layer", "chips", "models", "ann_twin", "what_if", "placement"} - set(energy)
+        {"verdict", "comparisons", "by_layer", "chips", "models", "ann_twin", "what_if", "placement", "sensitivity"}
+        - set(energy)
     )
     if missing:
         again = f"stl-deploy energy {run_dir} -o {run_dir}"

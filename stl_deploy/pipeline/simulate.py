@@ -66,7 +66,7 @@ def simulate(
         arrays = {f"y__{name}": array for name, array in result.outputs.items()}
     else:
         arrays = {"y": result.y}
-    arrays |= {f"spikes__{name}": array for name, array in result.recorded.items()}
+    arrays |= {f"spikes__{name}": array for name, array in result.recorded.items()} | dict(result.states)
     write_npz(output, arrays)
     done: dict[str, Any] = {
         "source": str(source),

@@ -2,7 +2,7 @@
 
 The way through: `recorder` records a run as values; `unroll` (with `rules`, `elementwise`, `shape_rules`) tells what
 each step computes; `steps` finds the one step that repeats; `cores`, `coefficients`, `readings` (with `at_once`) and
-`populations` read neurons off its arithmetic; `layers` makes a LayerGraph. `replay` runs the step with torch's own
+`populations` read neurons off its arithmetic; `layers` makes a Program. `replay` runs the step with torch's own
 kernels, to be held against the model.
 """
 

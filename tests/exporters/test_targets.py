@@ -138,7 +138,7 @@ def test_layers_that_a_target_cannot_tell_are_not_shown(tmp_path: Path) -> None:
 def test_a_target_that_lacks_or_misspells_what_it_must_say_is_refused() -> None:
     with pytest.raises(InputError, match="expected name, description, run, available; found no available; add them"):
         register_target(type("Mute", (), {"name": "mute", "description": "", "run": None}))
-    with pytest.raises(InputError, match='expected agrees_with "reference", "loihi" or None; found \'lohi\''):
+    with pytest.raises(InputError, match='expected agrees_with "reference", "loihi", "xylo" or None; found \'lohi\''):
         register_target(type("Off", (Talker,), {"agrees_with": "lohi"}))
     with pytest.raises(InputError, match="expected a suffix, or a folder; found both or neither; give one"):
         register_target(type("Placeless", (Text,), {"suffix": None})())

@@ -1,4 +1,4 @@
-"""A LayerGraph folds into a NIR graph that is read back as the very Program meant."""
+"""A Program folds into a NIR graph that is read back as the very Program meant."""
 
 from __future__ import annotations
 
@@ -10,23 +10,40 @@ import numpy as np
 import pytest
 
 from stl_deploy.errors import CaptureError, InputError
-from stl_deploy.fold.index_maps import arrange
-from stl_deploy.fold.layer_graph import fold_layers, late_behind
+from stl_deploy.exporters.nir.write import late_behind
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.graph.lower import lower
-from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Node, Output, Pool, Program, Reshape, Scale, Source
+from stl_deploy.graph.program import (
+    DT,
+    Concat,
+    Conv,
+    Gather,
+    Input,
+    Linear,
+    MaxPool,
+    Neuron,
+    Node,
+    Norm,
+    Output,
+    Pool,
+    Program,
+    Reshape,
+    Scale,
+    Source,
+)
 from stl_deploy.graph.run import run
-from stl_deploy.nn.layer_graph import Concat, Gather, LayerGraph, MaxPool, Norm
+from stl_deploy.passes.permutations import arrange
+from stl_deploy.pipeline.fold_captured import fold_layers
 
 
 def f32(*values: float) -> Any:
     return np.array(values, np.float32)
 
 
-def graph(*layers: Node) -> LayerGraph:
+def graph(*layers: Node) -> Program:
     last = layers[-1]
-    return LayerGraph((*layers, Output(name="output", shape=last.shape, sources=(Source(last.name),))))
+    return Program((*layers, Output(name="output", shape=last.shape, sources=(Source(last.name),))), DT)
 
 
 def linear(name: str, weight: Any, source: str, bias: Any = None) -> Linear:
@@ -49,7 +66,7 @@ def neuron(name: str, source: str, shape: tuple[int, ...] = (2,), **options: Any
 X = Input(name="input", shape=(2,), sources=())
 
 
-def program_of(layers: LayerGraph) -> Program:
+def program_of(layers: Program) -> Program:
     return fold_layers(layers).program
 
 
@@ -80,7 +97,7 @@ def test_a_norm_behind_a_shared_layer_has_weights_of_its_own() -> None:
 def test_a_concatenation_goes_into_the_weights_behind_it() -> None:
     concat = Concat(name="cat", shape=(3,), sources=(Source("a"), Source("b")), sizes=(2, 1))
     layers = graph(X, linear("a", [[1, 0], [0, 1]], "input"), linear("b", [[1, 1]], "input"), concat)
-    behind = graph(*layers.layers[:-1], linear("fc", [[1, 2, 3]], "cat", f32(4)))
+    behind = graph(*layers.nodes[:-1], linear("fc", [[1, 2, 3]], "cat", f32(4)))
     x = np.array([[[5, 7]]], np.float32)
     program = program_of(behind)
     assert run(program, x).y.item() == 5 + 2 * 7 + 3 * 12 + 4
@@ -215,7 +232,7 @@ def test_a_norm_of_images_without_weights_before_it_is_a_depthwise_convolution()
 
 def test_weights_that_overflow_with_their_norm_are_refused() -> None:
     norm = Norm(name="norm", shape=(2,), sources=(Source("fc"),), scale=np.array([1e39, 1]), shift=np.zeros(2))
-    with pytest.raises(CaptureError, match="layer 'fc': weights are not finite once the norm is folded into them"):
+    with pytest.raises(CaptureError, match="layer 'fc': weights are not finite after folding"):
         fold_layers(graph(X, linear("fc", [[1, 2], [3, 4]], "input"), norm))
 
 

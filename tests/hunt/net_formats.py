@@ -73,8 +73,8 @@ def _try_onnx(path: Path) -> str:
 
 @cache
 def _net() -> list[bytes]:
-    from stl_deploy.exporters.loihi.netx import write_netx
-    from tests.exporters.loihi.nets import special_cases
+    from stl_deploy.exporters.netx.file import write_netx
+    from tests.exporters.netx.nets import special_cases
 
     found = []
     with tempfile.TemporaryDirectory() as folder:
@@ -86,12 +86,12 @@ def _net() -> list[bytes]:
 
 
 def _try_net(path: Path) -> str:
-    from stl_deploy.exporters.loihi.netx import read_netx
-    from stl_deploy.exporters.loihi.simulate import simulate
+    from stl_deploy.exporters.netx.convert import run_file
+    from stl_deploy.exporters.netx.file import read_netx
 
     net = read_netx(path)
     if np.prod(net.input_shape) < 2**16:
-        simulate(net, np.ones((2, 1, *net.input_shape), np.int32), record=True)
+        run_file(net, np.ones((2, 1, *net.input_shape), np.int32), record=True)
     return "read"
 
 
@@ -119,7 +119,7 @@ def _try_npz(path: Path) -> str:
 @cache
 def _c_folder() -> Mapping[str, bytes]:
     from stl_deploy.exporters.c.folder import write_folder
-    from stl_deploy.exporters.integers.store import About
+    from stl_deploy.integers.store import About
     from tests.exporters.c.test_by_hand import digits_like
 
     with tempfile.TemporaryDirectory() as folder:
@@ -131,7 +131,7 @@ def _try_c(path: Path) -> str:
     """Integers that can be read are simulated whether or not the C beside them is theirs."""
     from stl_deploy.errors import InputError
     from stl_deploy.exporters.c.folder import read_folder
-    from stl_deploy.exporters.integers.simulate import simulate
+    from stl_deploy.integers.simulate import simulate
 
     for name, content in _c_folder().items():
         if name != path.name:

@@ -1,4 +1,4 @@
-"""What the ready-made digits network becomes, as one SHA-256 for each artifact.
+"""What the ready-made digits network and small networks of every kind become, as one SHA-256 for each artifact.
 
 A move or a merge in the code changes none of them; whoever changes what is written on purpose records them anew:
 
@@ -14,10 +14,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import h5py
-import numpy as np
-import onnx
-
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.energy import measure_energy
 from stl_deploy.exporters.targets import find_format
@@ -25,6 +21,8 @@ from stl_deploy.pipeline.artifacts import write
 from stl_deploy.pipeline.fold import fold_run
 from stl_deploy.pipeline.inputs import encode_split
 from stl_deploy.training.pretrained.unpacking import unpack
+from tests.pipeline import small_networks
+from tests.pipeline.digest import of_hdf5, of_onnx
 
 RECORDED = Path(__file__).with_name("artifact_digests.json")
 _SAMPLES = 100
@@ -53,37 +51,13 @@ def digests(folder: Path) -> dict[str, Any]:
     write(folded.program, find_format("netx"), folder / "net.net", calibration=lambda: calibration)
     totals = measure_energy(folded.program, test.x).as_dict()["totals"]
     return {
+        **small_networks.digests(folder),
         "model.safetensors": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
         "net.nir": of_hdf5(folder / "net.nir"),
         "net.onnx": of_onnx(folder / "net.onnx"),
         "net.net": of_hdf5(folder / "net.net"),
         "counts": {name: totals[name] for name in _TOTALS},
     }
-
-
-def of_hdf5(path: Path) -> str:
-    """Every dataset and attribute but versions, in order of name."""
-    found: dict[str, Any] = {}
-
-    def take(name: str, node: Any) -> None:
-        found.update({f"{name}@{key}": str(value) for key, value in node.attrs.items()})
-        if isinstance(node, h5py.Dataset) and not name.endswith("version"):
-            value = np.asarray(node[()])
-            text = [v.decode() if isinstance(v, bytes) else v for v in value.reshape(-1).tolist()]
-            found[name] = [value.dtype.kind, value.shape, text]
-
-    with h5py.File(path) as file:
-        file.visititems(take)
-    return _of(found)
-
-
-def of_onnx(path: Path) -> str:
-    """The graph alone."""
-    return hashlib.sha256(onnx.load(path).graph.SerializeToString(deterministic=True)).hexdigest()
-
-
-def _of(data: Any) -> str:
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""From the graph of one step to a LayerGraph: cores become neurons, what stands between them becomes layers.
+"""From the graph of one step to a Program: cores become neurons, what stands between them becomes layers.
 
 `builder` walks from the output to the inputs; for each operation that it meets, `kinds` names the function that makes
 the layer: `weights`, `norms`, `pools`, `shapes`, `elementwise` and `thresholds` hold them.

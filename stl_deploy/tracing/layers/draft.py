@@ -1,4 +1,4 @@
-"""A LayerGraph in the making: its nodes, their names, and sums of sources."""
+"""A Program in the making: its nodes, their names, and sums of sources."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from math import prod
 
 import numpy as np
 
-from stl_deploy.graph.lower.loops import ordered
-from stl_deploy.graph.program import Floats, Input, Node, Scale, Shape, Source
-from stl_deploy.nn.layer_graph import Gather
+from stl_deploy.graph.program import Floats, Gather, Input, Node, Scale, Shape, Source
+from stl_deploy.graph.segments import ordered
 
 Terms = tuple[Source, ...]
 """What a layer reads: the sum of these."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stl_deploy.graph.program import Doubles
-from stl_deploy.nn.layer_graph import Norm
+from stl_deploy.graph.program import Doubles, Norm
 from stl_deploy.tracing.layers.arguments import doubles
 from stl_deploy.tracing.layers.builder import Builder, refusal
 from stl_deploy.tracing.layers.draft import Terms
@@ -35,7 +34,7 @@ def norm(build: Builder, signal: Signal, x: Ref, scale: Doubles, shift: Doubles,
         Norm(
             name=build.name("norm", signal.node.place.module),
             shape=build.shape(signal),
-            sources=build.read(x),
+            sources=build.widened(build.read(x), build.shape(x.signal), build.shape(signal)),
             scale=scale,
             shift=shift,
             axis=axis,

@@ -9,8 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stl_deploy.graph.program import Reshape, Shape
-from stl_deploy.nn.layer_graph import Concat, Gather
+from stl_deploy.graph.program import Concat, Gather, Reshape, Shape
 from stl_deploy.tracing.layers.arguments import number
 from stl_deploy.tracing.layers.builder import Builder, refusal
 from stl_deploy.tracing.layers.draft import Terms

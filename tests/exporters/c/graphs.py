@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from stl_deploy.exporters.integers.graph import (
+from stl_deploy.graph.program import Node, Reshape, Source
+from stl_deploy.integers.graph import (
     ConvNode,
     DelayNode,
     DenseNode,
@@ -18,8 +19,7 @@ from stl_deploy.exporters.integers.graph import (
     PopulationNode,
     SumPoolNode,
 )
-from stl_deploy.exporters.integers.net import IntegerNeuron
-from stl_deploy.graph.program import Node, Reshape, Source
+from stl_deploy.integers.net import LOIHI, WIDE, IntegerNeuron
 
 Case = tuple[IntegerGraph, Any]
 
@@ -30,6 +30,7 @@ class Grower:
     def __init__(self, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
         self.nodes: list[Node] = []
+        self.accumulator = WIDE if seed % 2 else LOIHI
 
     def pick(self, *values: Any) -> Any:
         return values[int(self.rng.integers(len(values)))]
@@ -53,7 +54,7 @@ class Grower:
         for _ in range(self.pick(1, 2, 3, 5)):
             self.block()
         self.end()
-        return IntegerGraph(tuple(self.nodes)), x.astype(np.int32)
+        return IntegerGraph(tuple(self.nodes), self.accumulator), x.astype(np.int32)
 
     def block(self) -> None:
         """Weights and neurons, or a node without weights behind neurons."""

@@ -16,17 +16,17 @@ from stl_deploy.exporters.c.compiler import find_compiler, why_none
 from stl_deploy.exporters.c.layout import make_plan
 from stl_deploy.exporters.c.program import Program
 from stl_deploy.exporters.c.render import render_plan
-from stl_deploy.exporters.integers.graph import (
+from stl_deploy.graph.program import Source
+from stl_deploy.integers.graph import (
     ConvNode,
     IntegerGraph,
     IntegerInput,
     IntegerOutput,
     PopulationNode,
 )
-from stl_deploy.exporters.integers.net import IntegerNeuron
-from stl_deploy.exporters.integers.simulate import simulate
-from stl_deploy.exporters.integers.store import About
-from stl_deploy.graph.program import Source
+from stl_deploy.integers.net import IntegerNeuron
+from stl_deploy.integers.simulate import simulate
+from stl_deploy.integers.store import About
 from tests.exporters.c.graphs import Grower
 
 pytestmark = pytest.mark.skipif(find_compiler() is None, reason=why_none())
@@ -99,7 +99,7 @@ def test_the_random_graphs_are_worth_comparing() -> None:
         rates += [float(spikes.mean()) for spikes in simulate(graph, x, record=True).spikes.values()]
         kinds |= {type(node).__name__ for node in graph.nodes}
         plan = make_plan(graph)
-        clipped += any(rule.clips or rule.wraps for rule in plan.rules)
+        clipped += any(rule.clips or bool(rule.passes) for rule in plan.rules)
         forms |= {(step.kind, *step.form) for step in plan.statements if step.kind in ("dense", "conv_window")}
         row_by_row = [step.by_rows for step in plan.steps if step.fields.get("by_rows")]
         forms |= {(rows.conv.kind, rows.conv.form[0] == "spikes", rows.lag) for rows in row_by_row}

@@ -1,0 +1,57 @@
+"""Measured step times, one for each chip that has one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import isfinite
+
+from stl_deploy._util.suggest import did_you_mean
+from stl_deploy.energy.chips.baselines import devices
+from stl_deploy.energy.chips.model import chip_models
+from stl_deploy.errors import InputError
+
+StepTimes = Mapping[str, float]
+"""Chip (as ``chips[].chip`` of the energy JSON names it) to the seconds of one measured time step."""
+
+
+def parse_step_times(texts: Sequence[str]) -> dict[str, float]:
+    """Read ``CHIP=S`` entries, as ``--step-time loihi1=66e-6`` gives them.
+
+    Raises:
+        InputError: For an entry of another form, a chip given twice, or what `check_step_times` refuses.
+    """
+    found: dict[str, float] = {}
+    for text in texts:
+        chip, equals, seconds = text.partition("=")
+        if not equals:
+            raise InputError(
+                f"--step-time: expected CHIP=SECONDS, as in loihi1=66e-6; found '{text}'; a step time is of one chip"
+            )
+        if chip in found:
+            raise InputError(f"--step-time: expected each chip once; found '{chip}' twice")
+        try:
+            found[chip] = float(seconds)
+        except ValueError:
+            raise InputError(f"--step-time: expected seconds after '{chip}='; found '{seconds}'") from None
+    check_step_times(found)
+    return found
+
+
+def check_step_times(given: StepTimes | None) -> None:
+    """Raise InputError unless every entry names a chip that steps at its own pace, and is positive and finite."""
+    if given is None:
+        return
+    if not isinstance(given, Mapping):
+        raise InputError(f'step time: expected a chip and its seconds, as in {{"loihi1": 66e-6}}; found {given!r}')
+    chips = {chip.name: chip.real_time_step is not None for chip in chip_models()}
+    chips |= {device.key: False for device in devices() if device.microcontroller}
+    for chip, seconds in given.items():
+        if chip not in chips:
+            known = ", ".join(name for name, real_time in chips.items() if not real_time)
+            raise InputError(f"step time: expected a chip: {known}; found '{chip}'{did_you_mean(chip, chips)}")
+        if chips[chip]:
+            raise InputError(f"step time: {chip} steps in real time, by definition; leave it out")
+        if not (isfinite(seconds) and seconds > 0):
+            raise InputError(
+                f"step time of {chip}: expected the seconds of one measured time step, more than 0; found {seconds:g}"
+            )

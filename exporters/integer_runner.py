@@ -1,0 +1,102 @@
+"""The integer model of a Program, or of a folder that keeps its integers, as a Runner."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.errors import InputError
+from stl_deploy.exporters.targets import Network, Options, Runner
+from stl_deploy.graph.exact import input_grid, round_to_grid
+from stl_deploy.graph.program import Program
+from stl_deploy.graph.readout import Readout
+from stl_deploy.graph.run import NetworkInput, Result
+from stl_deploy.integers.graph import IntegerGraph
+from stl_deploy.integers.quantise import choose
+from stl_deploy.integers.real_weights import bits_of, to_integers
+from stl_deploy.integers.simulate import IntegerRun, simulate
+from stl_deploy.integers.store import NAME, read_integers
+
+CALIBRATION = 256
+"""Samples of the input that integers are chosen by, where no others are given."""
+
+
+class IntegerRunner(Runner):
+    """Takes real input on its grid and names spikes by NIR node.
+
+    readout: see `stl_deploy.exporters.targets.Decides`.
+    """
+
+    name = "loihi"
+    description = "our integer model of the same integers (simulated)"
+    reads = ("c",)
+
+    def __init__(self, network: Network, options: Options, *, graph: IntegerGraph | None = None) -> None:
+        self._options = options
+        self._program = network if isinstance(network, Program) else None
+        self._graph = graph
+        self.readout: Readout | None = None
+        if isinstance(network, Path):
+            own, about = read_integers(network / NAME)
+            self._graph, self.readout = graph or own, about.readout
+
+    def of(self, program: Program) -> Self:
+        """The same; raises InputError if its integers were not made from a network of these nodes."""
+        if self._graph is not None:
+            names = {node.name for node in program.spiking}
+            own = {node.name for node in self._graph.populations}
+            if names != own:
+                raise InputError(
+                    f"expected integers that spike in {', '.join(sorted(names))}; found {', '.join(sorted(own))}; "
+                    "name the graph that they were made from"
+                )
+        return copy.copy(self)
+
+    @property
+    def input_bits(self) -> int | None:
+        """See `stl_deploy.exporters.targets.OnGrid`."""
+        return None if self._graph is None else bits_of(self._graph.input.scale)
+
+    def run(self, x: NetworkInput, record: bool = False) -> Result:
+        """See `stl_deploy.exporters.targets.Runner`; a Program's integers are chosen by calibration, else by x."""
+        array = one_input(x)
+        if self._graph is None:
+            assert self._program is not None
+            self._graph = choose(self._program, calibration(self._program, self._options, array)).graph
+        graph = self._graph
+        found = self.integers(graph, to_integers(array, graph.input.scale), record)
+        y = (found.y.astype(np.float64) * graph.output.unit).astype(np.float32)
+        return Result({graph.output.name: y}, {name: s.astype(np.float32) for name, s in found.spikes.items()})
+
+    def integers(self, graph: IntegerGraph, x: NDArray[Any], record: bool) -> IntegerRun:
+        """Run whole numbers."""
+        return simulate(graph, x, record=record)
+
+
+def calibration(program: Program, options: Options, x: NetworkInput | None) -> NDArray[Any]:
+    """The samples that integers are chosen by, on the input's grid; raises InputError where there are none."""
+    if options.calibration is not None:
+        given = options.calibration()
+    elif x is not None:
+        given = one_input(x)[:, :CALIBRATION]
+    else:
+        raise InputError("expected input to choose integers by; found none; give --input")
+    return on_grid(program, given)
+
+
+def on_grid(program: Program, x: NDArray[Any]) -> NDArray[Any]:
+    """``x`` rounded to the input grid that the graph declares, if it declares one."""
+    grid = input_grid(program.metadata)
+    return x if grid is None else round_to_grid(x, grid.fraction_bits)
+
+
+def one_input(x: NetworkInput, name: str = "integers") -> NDArray[Any]:
+    """The only input; raises InputError if there are several."""
+    if isinstance(x, Mapping):
+        raise InputError(f"expected one input for {name}; found {', '.join(x)}; use another backend or target")
+    return np.asarray(x)

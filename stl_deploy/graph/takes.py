@@ -1,0 +1,54 @@
+"""Which kinds of nodes a target takes, and what to do about the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Set
+
+from stl_deploy.errors import UnsupportedError
+from stl_deploy.graph.program import (
+    Concat,
+    Conv,
+    Delay,
+    Gather,
+    Input,
+    Linear,
+    MaxPool,
+    Neuron,
+    Node,
+    Norm,
+    Output,
+    Pool,
+    Program,
+    Reshape,
+    Scale,
+)
+
+Kinds = Set[type[Node]]
+NIR_NODES: Kinds = frozenset({Input, Output, Linear, Conv, Scale, Pool, Reshape, Delay, Neuron})
+"""The nodes that every Format takes unless it says otherwise."""
+ALL_NODES: Kinds = NIR_NODES | {Norm, MaxPool, Concat, Gather}
+_REMEDIES: dict[type[Node], str] = {
+    Norm: "fold it into weights: the pass fold_norms",
+    MaxPool: "pool spikes, which the pass lower_max_pools turns into a sum and a threshold, or use average pooling",
+    Concat: "split it: the pass split_concats",
+    Gather: "absorb it: the pass absorb_permutations",
+}
+
+
+def refused(program: Program, takes: Kinds, target: str) -> Iterator[UnsupportedError]:
+    """One error for each node of a kind that ``target`` does not take, with the pass that removes it."""
+    for node in program.nodes:
+        if type(node) not in takes:
+            kind = type(node).__name__
+            yield UnsupportedError(
+                f"{target} takes no {kind}",
+                node=node.name,
+                slug="kind-not-taken",
+                remedy=f"{_REMEDIES.get(type(node), 'remove it')}; or choose another target",
+            )
+
+
+def require_taken(program: Program, takes: Kinds, target: str) -> None:
+    """Raise UnsupportedError for the first node that ``target`` does not take."""
+    for error in refused(program, takes, target):
+        raise error

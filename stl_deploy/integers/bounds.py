@@ -1,0 +1,139 @@
+"""What no value of an `IntegerGraph` can exceed, whatever the input: interval arithmetic over weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.errors import UnsupportedError
+from stl_deploy.graph.program import Node, Reshape
+from stl_deploy.integers.graph import (
+    ConvNode,
+    DelayNode,
+    DenseNode,
+    GainNode,
+    IntegerGraph,
+    IntegerInput,
+    IntegerOutput,
+    IntegratorNode,
+    PopulationNode,
+    SumPoolNode,
+)
+from stl_deploy.integers.net import WIDE, Ints
+
+Interval = tuple[int, int]
+_ANYTHING: Interval = (1 - WIDE.v_top, WIDE.v_top - 1)
+SUM_LIMIT = 2**24
+"""64 times a sum, and what v and a bias add, then fit in 32 bits."""
+CONV_LIMIT = 2**23
+"""Lava's convolutions wrap past it."""
+_MOST_LATER = 100
+"""So many nodes that are yet to come are followed: files of strangers can hold any number."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """sums: least and greatest sum of what arrives; values: of what the node puts out. Both hold 0.
+
+    Every partial sum of what arrives lies within ``sums`` too, for inputs may be 0.
+    """
+
+    sums: Interval
+    values: Interval
+
+
+def bounds(graph: IntegerGraph) -> dict[str, Bounds]:
+    """Bounds of every node."""
+    known: dict[str, Bounds] = {}
+    for node in graph.nodes:
+        known[node.name] = bounds_of(node, known, graph.by_name)
+    return known
+
+
+def require_sums(graph: IntegerGraph) -> None:
+    """Raise UnsupportedError by node where 64 times a sum could leave 32 bits, or a convolution wrap as Lava's do."""
+    known, potentials = bounds(graph), set[str]()
+    for node in graph.nodes:
+        reaches = [*known[node.name].sums, *known[node.name].values]
+        limit = CONV_LIMIT if isinstance(node, ConvNode) and graph.accumulator.wraps else SUM_LIMIT
+        if isinstance(node, IntegratorNode):
+            reaches = [*known[node.name].sums]
+            potentials.add(node.name)
+        elif any(source.node in potentials for source in node.sources):
+            limit = 2**31
+            potentials.add(node.name)
+        if isinstance(node, PopulationNode | IntegratorNode) and node.bias is not None:
+            reaches += [int(node.bias.min()), int(node.bias.max())]
+        reach = max(abs(value) for value in reaches)
+        if reach >= limit:
+            raise UnsupportedError(
+                f"its sums may reach {reach:,}, beyond the {limit:,} that fit",
+                node=node.name,
+                slug="sums-too-large",
+                remedy="use fewer input levels (a coarser input grid), or smaller fan-in",
+            )
+
+
+def bounds_of(
+    node: Node, known: Mapping[str, Bounds], by_name: Mapping[str, Node], later: dict[str, Interval] | None = None
+) -> Bounds:
+    """Bounds of a node, given those of the nodes before it. by_name: nodes that it may read a step late; those that are
+    not in it are populations. later: what is known of their values.
+    """
+    later = {} if later is None else later
+    arriving = [_arriving(source.node, known, by_name, later) for source in node.sources]
+    sums = sum(low for low, _ in arriving), sum(high for _, high in arriving)
+    return Bounds(sums, _values(node, sums))
+
+
+def _arriving(
+    name: str, known: Mapping[str, Bounds], by_name: Mapping[str, Node], later: dict[str, Interval]
+) -> Interval:
+    """Values of a node, be it yet to come: a loop has a population in it, behind which weights bound everything."""
+    if name in known:
+        return known[name].values
+    node = by_name.get(name)
+    if node is None or isinstance(node, PopulationNode):
+        return 0, 1
+    if name not in later:
+        later[name] = _ANYTHING  # in a loop without populations, or at the end of a long way back
+        if len(later) <= _MOST_LATER:
+            later[name] = bounds_of(node, known, by_name, later).values
+    return later[name]
+
+
+def _values(node: Node, sums: Interval) -> Interval:
+    match node:
+        case IntegerInput():
+            return min(0, node.low), max(0, node.high)
+        case DenseNode():
+            low, high = weighted(node.weight, node.bias, sums)
+            # Each delay's sum is rounded down by itself, so that together they may come to less than one sum does.
+            return (low if node.delay is not None else low >> node.shift), high >> node.shift
+        case ConvNode():
+            return weighted(node.weight.reshape(len(node.weight), -1), node.bias, sums)
+        case GainNode():
+            return weighted(node.weight.reshape(-1, 1), None, sums)
+        case SumPoolNode():
+            window = node.kernel[0] * node.kernel[1]
+            return sums[0] * window, sums[1] * window
+        case Reshape() | DelayNode() | IntegerOutput():
+            return sums
+        case PopulationNode():
+            return 0, 1
+    assert isinstance(node, IntegratorNode)
+    return _ANYTHING
+
+
+def weighted(rows: Ints, bias: Ints | None, within: Interval) -> Interval:
+    """Bounds of ``rows · x + bias`` for every x within an interval that holds 0, and of every partial sum."""
+    wide = rows.astype(np.int64)
+    positive, negative = np.maximum(wide, 0).sum(axis=1), np.minimum(wide, 0).sum(axis=1)
+    offset: NDArray[np.int64] = np.zeros(1, np.int64) if bias is None else bias.astype(np.int64)
+    low, high = within
+    greatest = positive * high + negative * low + np.maximum(offset, 0)
+    least = positive * low + negative * high + np.minimum(offset, 0)
+    return min(0, int(least.min())), max(0, int(greatest.max()))

@@ -1,0 +1,312 @@
+"""The nodes of an `IntegerGraph`, one after the other, each chosen by what it spikes on calibration data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.graph.program import (
+    Delay,
+    Doubles,
+    Neuron,
+    Node,
+    Output,
+    Pool,
+    Program,
+    Reshape,
+    Scale,
+    Source,
+    is_max_pool,
+)
+from stl_deploy.graph.threads import map_samples
+from stl_deploy.integers.bounds import Bounds, bounds_of
+from stl_deploy.integers.fan_in import FanIn, Value, fan_in
+from stl_deploy.integers.graph import (
+    ConvNode,
+    DelayNode,
+    DenseNode,
+    GainNode,
+    IntegerInput,
+    IntegerOutput,
+    IntegratorNode,
+    PopulationNode,
+    SumPoolNode,
+)
+from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, WIDE, Accumulator, IntegerNeuron, Ints
+from stl_deploy.integers.real_weights import (
+    late,
+    one_scale,
+    real_bias,
+    real_weights,
+    rounded_bias,
+    split_biases,
+    weighted_node,
+    whole_weight,
+)
+from stl_deploy.integers.scales import (
+    Candidate,
+    ThresholdForm,
+    best_candidate,
+    candidates,
+    real_population,
+    row_gain,
+    twelve_bits,
+    v_decay,
+)
+from stl_deploy.integers.simulate import VALUES_AT_ONCE, evaluate, sum_and_step
+
+Spikes = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What integers are chosen for.
+
+    thresholds: how they are held; the forms that `stl_deploy.integers.per_pixel` prepares are folded ones.
+    pixels: whether a threshold and a bias of each pixel's own can be held. as_run: what the hardware makes of a node.
+    """
+
+    thresholds: ThresholdForm = "per-neuron"
+    pixels: bool = True
+    accumulator: Accumulator = WIDE
+    as_run: Callable[[Node], Node] = lambda node: node
+
+
+@dataclass(frozen=True)
+class LayerFidelity:
+    """How one population came out: spikes on calibration data that differ from the reference."""
+
+    node: str
+    weight_top: int
+    thresholds: int
+    spikes_compared: int
+    spikes_differing: int
+
+
+class LayerwiseQuantiser:
+    """The integer nodes so far, and their values on calibration data."""
+
+    def __init__(
+        self, program: Program, known: Mapping[str, Value], reference: Mapping[str, Spikes], hardware: Hardware
+    ) -> None:
+        self.program, self.known, self.reference, self._hardware = program, dict(known), reference, hardware
+        self.scales: dict[str, Doubles] = {}
+        self.nodes: list[Node] = []
+        self.fits: list[LayerFidelity] = []
+        self._values: dict[str, NDArray[Any]] = {}
+        """Of the nodes that others may read."""
+        self._plain_nodes = {
+            node.name: self._plain(node, node.name, node.sources)
+            for node in program.nodes
+            if isinstance(node, Pool | Delay | Reshape | Scale) and isinstance(known[node.name], float)
+        }
+        """Those without weights, which a loop may read before they are there."""
+        self._bounds: dict[str, Bounds] = {}
+        """Of every node so far."""
+
+    def input(self, x: Ints, scale: float, largest: float | None) -> None:
+        """The input, and the range that it may have."""
+        (node,) = self.program.inputs
+        top = max(1, int(x.max())) if largest is None else round(largest * scale)
+        made = IntegerInput(
+            name=node.name, shape=node.shape, sources=(), low=min(0, int(x.min())), high=top, scale=scale
+        )
+        self.nodes.append(made)
+        self._values[node.name] = x
+        self._bounds[node.name] = bounds_of(made, {}, {})
+
+    def add(self, node: Node) -> None:
+        """The integer nodes that one more node needs, once all before it are there."""
+        value = self.known[node.name]
+        if isinstance(node, Neuron) and node.spiking:
+            self._population(node)
+        elif isinstance(node, Neuron):
+            self._integrator(node)
+        elif isinstance(node, Output):
+            self._output(node)
+        elif value == "potential" or isinstance(value, float):
+            self._take(self._plain(node, node.name, node.sources))
+
+    def _take(self, *nodes: Node) -> None:
+        """Add nodes; later ones may read the last of them."""
+        last, (steps, samples) = nodes[-1], self._values[self.program.inputs[0].name].shape[:2]
+        widest = max(math.prod(node.shape) for node in nodes)
+        parts = map_samples(lambda part: self._run(nodes, part), samples, widest * steps, VALUES_AT_ONCE)
+        self._values[last.name] = np.concatenate(parts, axis=1)
+        for node in nodes:
+            self._bounds[node.name] = bounds_of(node, self._bounds, self._plain_nodes)
+        self.nodes.extend(nodes)
+
+    def _plain(self, node: Node, name: str, sources: tuple[Source, ...]) -> Node:
+        """A node without weights."""
+        common: dict[str, Any] = {"name": name, "shape": node.shape, "sources": sources}
+        if isinstance(node, Pool):
+            (top, bottom), (left, right) = node.padding
+            return SumPoolNode(
+                kernel=(node.kernel[0], node.kernel[1]),
+                stride=(node.stride[0], node.stride[1]),
+                padding=((top, bottom), (left, right)),
+                input_shape=node.input_shape,
+                **common,
+            )
+        if isinstance(node, Delay):
+            return DelayNode(steps=np.asarray(node.steps, np.int32), **common)
+        assert isinstance(node, Reshape | Scale)
+        return Reshape(input_shape=node.shape if isinstance(node, Scale) else node.input_shape, **common)
+
+    def _population(self, node: Neuron) -> None:
+        if is_max_pool(self.program, node):
+            self._max_pool(node)
+            return
+        found = fan_in(self.program, node, self.known)
+        direct, apart = split_biases(found, node)
+        weights = real_weights(found, node)
+        real = real_population(
+            node, weights, direct, [bias for bias in apart if bias is not None], pixels=self._hardware.pixels
+        )
+        wanted = self.reference[node.name]
+
+        def built(chosen: Candidate) -> list[Node]:
+            biases = [None if b is None else np.round(chosen.scale * real.gain * b).astype(np.int32) for b in apart]
+            nodes, sources = self._weighted(found, node, chosen.weights, biases)
+            shape = node.shape
+            bias = chosen.bias
+            if bias is not None and bias.ndim == 1:
+                bias = bias.reshape(-1, *(1,) * (len(shape) - 1))
+            population = PopulationNode(name=node.name, shape=shape, sources=sources, neuron=chosen.neuron, bias=bias)
+            return [*nodes, population]
+
+        def differing(chosen: Candidate, part: slice) -> int:
+            return int(np.count_nonzero(self._run(built(chosen), part) != wanted[:, part]))
+
+        layer = found.leaves[0].node or node
+        best = best_candidate(candidates(real, self._hardware.thresholds), wanted.shape[1], differing, layer)
+        self._take(*built(best))
+        self.scales[node.name] = best.scale
+        self._fit(node, max(int(np.abs(weight).max()) for weight in best.weights), best.neuron)
+
+    def _max_pool(self, node: Neuron) -> None:
+        """Fires at the first spike in its window."""
+        neuron = IntegerNeuron(v_decay=DECAY_ONE, threshold=np.zeros((), np.int32))
+        self._take(PopulationNode(name=node.name, shape=node.shape, sources=node.sources, neuron=neuron, bias=None))
+        self._fit(node, 1, neuron)
+
+    def _fit(self, node: Neuron, weight_top: int, neuron: IntegerNeuron) -> None:
+        wanted = self.reference[node.name]
+        spikes = self._values[node.name]
+        self.fits.append(
+            LayerFidelity(
+                node=node.name,
+                weight_top=weight_top,
+                thresholds=len(np.unique(neuron.threshold)),
+                spikes_compared=wanted.size,
+                spikes_differing=int(np.count_nonzero(spikes != wanted)),
+            )
+        )
+
+    def _run(self, nodes: Sequence[Node], part: slice) -> NDArray[Any]:
+        """Values of the last of more nodes on some of the samples."""
+        accumulator, as_run = self._hardware.accumulator, self._hardware.as_run
+        found: dict[str, NDArray[Any]] = {}
+        known = dict(self._bounds)
+        for node in nodes:
+            known[node.name] = bounds_of(node, known, self._plain_nodes)
+        if len(nodes) == 2 and isinstance(nodes[1], PopulationNode) and isinstance(nodes[0], DenseNode | ConvNode):
+            arriving = [self._arriving(source, found, part) for source in nodes[0].sources]
+            return sum_and_step(as_run(nodes[0]), nodes[1], arriving, known, accumulator)
+        for node in nodes:
+            arriving = [self._arriving(source, found, part) for source in node.sources]
+            found[node.name] = evaluate(as_run(node), arriving, known, accumulator)
+        return found[nodes[-1].name]
+
+    def _arriving(self, source: Source, found: Mapping[str, NDArray[Any]], part: slice) -> NDArray[Any]:
+        if source.node in found:
+            value = found[source.node]
+        elif source.node in self._values:
+            value = self._values[source.node][:, part]
+        elif source.node in self.reference:
+            value = self.reference[source.node][:, part]
+        else:
+            node = self._plain_nodes[source.node]
+            value = evaluate(
+                node,
+                [self._arriving(inner, found, part) for inner in node.sources],
+                self._bounds,
+                self._hardware.accumulator,
+            )
+        return late(value) if source.delay else value
+
+    def _weighted(
+        self, found: FanIn, consumer: Node, weights: Iterable[Ints], biases: Iterable[Ints | None]
+    ) -> tuple[list[Node], tuple[Source, ...]]:
+        """The weighted nodes and those between, and the sources of their consumer."""
+        names: dict[str, str] = {}
+        made: list[Node] = []
+        straight: list[str] = []
+        for leaf, weight, bias in zip(found.leaves, weights, biases, strict=True):
+            if leaf.node is None:
+                assert leaf.source is not None
+                name = f"{leaf.source.node}.to.{consumer.name}" + (".late" if leaf.source.delay else "")
+                straight.append(name)
+                made.append(GainNode(name=name, shape=consumer.shape, sources=(leaf.source,), weight=weight))
+            else:
+                names[leaf.node.name] = self._own_name(leaf.node, consumer)
+                made.append(weighted_node(leaf.node, names[leaf.node.name], weight, bias))
+        for node in found.between:
+            names[node.name] = self._own_name(node, consumer)
+            sources = tuple(Source(names[source.node], source.delay) for source in node.sources)
+            made.append(self._plain(node, names[node.name], sources))
+        whole = iter(straight)
+        sources = tuple(
+            Source(names[source.node], source.delay) if source.node in names else Source(next(whole))
+            for source in consumer.sources
+        )
+        return made, sources
+
+    def _own_name(self, node: Node, consumer: Node) -> str:
+        """A node's name; with its consumer's where several read it, for each has a scale of its own."""
+        return node.name if node.name not in self._bounds else f"{node.name}.for.{consumer.name}"
+
+    def _integrator(self, node: Neuron) -> None:
+        found = fan_in(self.program, node, self.known)
+        gain = row_gain(node)
+        weights = [weight * gain.reshape(-1, *[1] * (weight.ndim - 1)) for weight in real_weights(found, node)]
+        offset = None if node.offset is None else node.offset.astype(np.float64)
+        scale = one_scale(weights, [offset, *(real_bias(leaf, gain * leaf.factor) for leaf in found.leaves)])
+        biases = [
+            None if leaf.node is None else rounded_bias(leaf, scale * gain * leaf.factor) for leaf in found.leaves
+        ]
+        nodes, sources = self._weighted(found, node, [whole_weight(weight, scale) for weight in weights], biases)
+        bias = None
+        if offset is not None and offset.any():
+            bias = np.asarray(np.round(offset * scale), np.int32)
+        filtered = DECAY_ONE if node.synapse is None else twelve_bits(node.synapse.decay)
+        decay = v_decay(node)
+        self._take(
+            *nodes,
+            IntegratorNode(
+                name=node.name, shape=node.shape, sources=sources, v_decay=decay, i_decay=filtered, bias=bias
+            ),
+        )
+        self.known[node.name] = "potential"
+        self._units = 1 / (scale * 2**STATE_SHIFT)
+
+    def _output(self, node: Output) -> None:
+        arriving = [self.known[source.node] for source in node.sources]
+        if "potential" in arriving:
+            self._take(IntegerOutput(name=node.name, shape=node.shape, sources=node.sources, unit=self._units))
+            return
+        if isinstance(arriving[0], float) and len(set(arriving)) == 1:
+            self._take(IntegerOutput(name=node.name, shape=node.shape, sources=node.sources, unit=arriving[0]))
+            return
+        found = fan_in(self.program, node, self.known)
+        weights = real_weights(found, node)
+        scale = one_scale(weights, (real_bias(leaf, leaf.factor) for leaf in found.leaves))
+        biases = [None if leaf.node is None else rounded_bias(leaf, scale * leaf.factor) for leaf in found.leaves]
+        nodes, sources = self._weighted(found, node, [whole_weight(weight, scale) for weight in weights], biases)
+        self._take(*nodes, IntegerOutput(name=node.name, shape=node.shape, sources=sources, unit=1 / scale))

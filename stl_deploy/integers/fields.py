@@ -1,0 +1,46 @@
+"""Which fields of a Program's neuron a target reads: what it does not read must be as if it were not there."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import MISSING, fields
+from typing import Any
+
+import numpy as np
+
+from stl_deploy.graph.program import Neuron
+
+ZERO_IS_NONE = frozenset({"v_reset", "v_start"})
+"""Fields in which zeros say the same as None."""
+
+_SAID = {
+    "many": ("several-spikes", "it fires several spikes per step"),
+    "cap": ("several-spikes", "it fires several spikes per step"),
+    "v_reset": ("v-reset", "its v_reset is not 0"),
+    "v_start": ("v-start", "its potential does not start at 0"),
+    "v_min": ("v-min", "its potential has a lower bound, v_min"),
+    "synapse": ("synaptic-current", "it filters its input current"),
+}
+
+
+def said(field: str) -> tuple[str, str]:
+    """The slug of a field that a target does not read, and what the neuron does, in words."""
+    return _SAID.get(field, (field.replace("_", "-"), f"it has {field}, which this target does not compute"))
+
+
+def unread(neuron: Neuron, read: Collection[str]) -> Iterator[str]:
+    """Names of the fields outside ``read`` that say something; a field that is added to Neuron is among them."""
+    for field in fields(neuron):
+        if field.name in read or field.name in ("name", "shape", "sources"):
+            continue
+        value = getattr(neuron, field.name)
+        if not _says_nothing(field.name, value, field.default):
+            yield field.name
+
+
+def _says_nothing(name: str, value: Any, default: Any) -> bool:
+    if value is None:
+        return default is None or default is MISSING
+    if isinstance(value, np.ndarray):
+        return name in ZERO_IS_NONE and not value.any()
+    return bool(value == default)

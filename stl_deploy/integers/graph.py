@@ -1,0 +1,148 @@
+"""A network in integers: the nodes of a Program, each with whole numbers for what was float.
+
+Values are whole numbers: spikes, sums of spikes, input multiplied by its scale, synaptic sums. A node's input is the
+sum of its sources; a source with delay 1 carries the step before (0 at first). Shapes are a Program's, torch's order.
+A reshape is a Program's own; the nodes here hold whole numbers, and two axes of space where a Program may have one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from stl_deploy.graph.program import Node, Shape
+from stl_deploy.integers.net import DECAY_ONE, WIDE, Accumulator, IntegerNeuron, Ints, Pair
+
+Padding = tuple[Pair, Pair]
+"""(before, after) for height and width."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class IntegerInput(Node):
+    """Where whole numbers from low to high enter: real input times ``scale``."""
+
+    low: int
+    high: int
+    scale: float
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DenseNode(Node):
+    """weight ``[out, in]``, bias ``[out]`` or None.
+
+    delay, shift, enlarged: as `stl_deploy.integers.net.Dense` has them.
+    """
+
+    weight: Ints
+    bias: Ints | None
+    delay: Ints | None = None
+    shift: int = 0
+    enlarged: int = 0
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ConvNode(Node):
+    """weight ``[C_out, C_in/groups, kh, kw]``, bias ``[C_out]`` or None, input ``(C, H, W)``.
+
+    A convolution over one axis has a height of 1 here; ``shape`` and what its sources hold are without it.
+    """
+
+    weight: Ints
+    bias: Ints | None
+    stride: Pair
+    padding: Padding
+    dilation: Pair
+    groups: int
+    input_shape: Shape
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class GainNode(Node):
+    """Each value times its weight, which broadcasts to the shape."""
+
+    weight: Ints
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SumPoolNode(Node):
+    """Sums over windows of ``(C, H, W)``; a division is moved into the weights after it."""
+
+    kernel: Pair
+    stride: Pair
+    padding: Padding
+    input_shape: Shape
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DelayNode(Node):
+    """Each value some steps later; steps broadcasts to the shape."""
+
+    steps: Ints
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PopulationNode(Node):
+    """Neurons that spike. bias is added to v in each step and broadcasts to the shape."""
+
+    neuron: IntegerNeuron
+    bias: Ints | None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class IntegratorNode(Node):
+    """Neurons without threshold: the value is v, in 64ths. ``u`` and ``v`` decay as an `IntegerNeuron`'s."""
+
+    v_decay: int | Ints
+    bias: Ints | None
+    i_decay: int | Ints = DECAY_ONE
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class IntegerOutput(Node):
+    """Where whole numbers leave; each stands for ``unit`` times itself."""
+
+    unit: float
+
+
+Weighted = DenseNode | ConvNode | GainNode
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerGraph:
+    """Nodes in an order in which every undelayed source comes before its reader; one input, one output.
+
+    accumulator: the widths of u and v that the integers were chosen for.
+    """
+
+    nodes: tuple[Node, ...]
+    accumulator: Accumulator = WIDE
+    by_name: dict[str, Node] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "by_name", {node.name: node for node in self.nodes})
+
+    @property
+    def input(self) -> IntegerInput:
+        """Where samples enter."""
+        return next(node for node in self.nodes if isinstance(node, IntegerInput))
+
+    @property
+    def output(self) -> IntegerOutput:
+        """Where results leave."""
+        return next(node for node in self.nodes if isinstance(node, IntegerOutput))
+
+    @property
+    def populations(self) -> tuple[PopulationNode, ...]:
+        """The nodes that spike, in order."""
+        return tuple(node for node in self.nodes if isinstance(node, PopulationNode))
+
+    @cached_property
+    def readers(self) -> dict[str, int]:
+        """How many edges leave each node."""
+        return Counter(source.node for node in self.nodes for source in node.sources)
+
+    @cached_property
+    def delayed(self) -> frozenset[str]:
+        """Names of the nodes that somebody reads a step later."""
+        return frozenset(source.node for node in self.nodes for source in node.sources if source.delay)

@@ -1,0 +1,128 @@
+"""Integer neurons and the synapses that feed them, in torch's order of axes.
+
+Nothing here knows a target's limits: each target checks what it can hold (`stl_deploy.exporters.netx.layers` for netx).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy._util.windows import output_size
+from stl_deploy.graph.program import LATE_RESETS, Reset
+
+Ints = NDArray[np.int32]
+Shape = tuple[int, ...]
+Pair = tuple[int, int]
+
+DECAY_ONE = 4096
+"""Decay that forgets everything in one step (12 bits)."""
+STATE_SHIFT = 6
+"""Synaptic input, bias and threshold are shifted left by 6 bits to meet u and v."""
+STATE_TOP = 2**23
+"""Loihi's u and v are 24 bits wide: u wraps past it, v saturates below it."""
+
+
+@dataclass(frozen=True)
+class Accumulator:
+    """Width of u and v: |u| stays within u_top and |v| below v_top; past them u wraps (Loihi) or stops, and v stops."""
+
+    name: str
+    u_top: int
+    v_top: int
+    wraps: bool
+
+
+LOIHI = Accumulator("loihi", STATE_TOP, STATE_TOP, wraps=True)
+"""Loihi's 24 bits: sums past 131,072 come out at the other end."""
+WIDE = Accumulator("wide", 2**30, 2**29, wraps=False)
+"""As much as 32 bits hold while they add u, v and a bias. Sums are exact up to 16,777,215."""
+ACCUMULATORS = {accumulator.name: accumulator for accumulator in (WIDE, LOIHI)}
+
+MAX_THRESHOLD = 2**17 - 1
+MIN_BIAS, MAX_BIAS = -(2**12), 2**12 - 1
+"""What a register of Loihi holds: a threshold, a bias."""
+
+RESETS = ("value", "subtract", *LATE_RESETS)
+"""What a spike may do to v."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class IntegerNeuron:
+    """Lava's LIF (netx type CUBA), and the resets that Lava's has not.
+
+    ``u`` keeps (4096 − i_decay)/4096 of itself each step, ``v`` keeps (4096 − v_decay)/4096;
+    a neuron fires where ``v > threshold·64``. Arrays broadcast to the population's shape; Lava's CPU simulation takes
+    one threshold per neuron, netx documents one per population. reset: as a Program's neuron has it; drop: what the
+    subtracting ones take off v, v_reset: where the others put it (None: 0), both in units of 64.
+    """
+
+    v_decay: int | Ints
+    threshold: Ints
+    i_decay: int | Ints = DECAY_ONE
+    reset: Reset = "value"
+    drop: Ints | None = None
+    v_reset: Ints | None = None
+
+    @property
+    def resets_late(self) -> bool:
+        """Whether a spike acts on the next step's v."""
+        return self.reset in LATE_RESETS
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Dense:
+    """weight ``[out, in]``, delay ``[out, in]`` in steps or None.
+
+    shift: the sum of each delay is divided by 2^shift, rounding down. Lava holds weights enlarged by 2^enlarged
+    and sums those in 32 bits.
+    """
+
+    weight: Ints
+    delay: Ints | None = None
+    shift: int = 0
+    enlarged: int = 0
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of the output, without time."""
+        return (self.weight.shape[0],)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Conv:
+    """weight ``[C_out, C_in/groups, kh, kw]``, as in torch; the same padding before and after."""
+
+    weight: Ints
+    input_shape: Shape
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of the output, without time."""
+        spatial = zip(
+            self.input_shape[1:], self.weight.shape[2:], self.stride, self.padding, self.dilation, strict=True
+        )
+        return (self.weight.shape[0], *(output_size(n, d * (k - 1) + 1, s, 2 * p) for n, k, s, p, d in spatial))
+
+
+Synapse = Dense | Conv
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two dataclasses, or what stands in their fields, are equal in every number and name."""
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, np.ndarray):
+        return np.array_equal(a, b)
+    if isinstance(a, tuple):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    if hasattr(a, "__dataclass_fields__"):
+        return all(same(getattr(a, name), getattr(b, name)) for name in a.__dataclass_fields__)
+    return bool(a == b)

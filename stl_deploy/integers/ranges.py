@@ -1,0 +1,128 @@
+"""How far u and v go, against the 24 bits that hold them: in the worst case, and on calibration data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.errors import UnsupportedError
+from stl_deploy.graph.program import Node
+from stl_deploy.integers.bounds import Interval, bounds
+from stl_deploy.integers.graph import IntegerGraph, PopulationNode
+from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, STATE_TOP, IntegerNeuron
+from stl_deploy.integers.real_weights import late
+from stl_deploy.integers.simulate import VALUES_AT_ONCE, Values, entered_by, values_of
+from stl_deploy.integers.step import currents, integrate
+
+
+@dataclass(frozen=True)
+class LayerRange:
+    """(least, greatest) u and v of a layer, in 64ths as the registers hold them.
+
+    worst: no input within the given bounds and of the given number of steps goes further. seen: on calibration.
+    """
+
+    node: str
+    u_worst: Interval
+    v_worst: Interval
+    u_seen: Interval
+    v_seen: Interval
+
+    def joined(self, other: LayerRange) -> LayerRange:
+        """Of the samples of both."""
+        return replace(self, u_seen=_hull(self.u_seen, other.u_seen), v_seen=_hull(self.v_seen, other.v_seen))
+
+    @property
+    def holds(self) -> bool:
+        """Whether no input at all can overflow."""
+        return _within(self.u_worst) and _within(self.v_worst)
+
+
+def require_seen(ranges: Iterable[LayerRange]) -> None:
+    """Raise UnsupportedError for the first layer that overflowed on calibration data."""
+    for found in ranges:
+        for what, (low, high) in (("u", found.u_seen), ("v", found.v_seen)):
+            if not _within((low, high)):
+                raise UnsupportedError(
+                    f"{what} runs from {low} to {high} on calibration data, 24 bits hold ±{STATE_TOP - 1}",
+                    node=found.node,
+                    slug=f"{what}-overflow",
+                    remedy="use fewer input levels (a coarser input grid), smaller weights, or a faster decay",
+                )
+
+
+def _hull(one: Interval, other: Interval) -> Interval:
+    return min(one[0], other[0]), max(one[1], other[1])
+
+
+def _within(interval: Interval) -> bool:
+    return max(-interval[0], interval[1]) < STATE_TOP
+
+
+def ranges(graph: IntegerGraph, x: NDArray[Any]) -> tuple[LayerRange, ...]:
+    """Ranges of u and v of every population, in order.
+
+    Args:
+        graph: The integers.
+        x: Calibration input in integers ``[T, B, *shape]``, whose extremes bound every input.
+    """
+    known = bounds(entered_by(graph, x))
+    arriving = {source.node for node in graph.populations for source in node.sources}
+    found: list[list[LayerRange]] = []
+    widest = max(math.prod(node.shape) for node in graph.nodes)
+    at_once = max(1, VALUES_AT_ONCE // (widest * x.shape[0]))
+    for start in range(0, x.shape[1], at_once):
+        values = values_of(graph, x[:, start : start + at_once], arriving)
+        found.append([_range(node, known[node.name].sums, values) for node in graph.populations])
+    return tuple(reduce(LayerRange.joined, parts) for parts in zip(*found, strict=True))
+
+
+def _range(node: PopulationNode, worst: Interval, values: Mapping[str, Values]) -> LayerRange:
+    """worst: bounds of any synaptic sum, 0 included."""
+    neuron = node.neuron
+    sums = sum_of_sources(node, values)
+    steps = len(sums)
+    u_low, u_high = (_series(extreme << STATE_SHIFT, int(np.min(neuron.i_decay)), steps) for extreme in worst)
+    offset = np.zeros(1, np.int64) if node.bias is None else node.bias.astype(np.int64)
+    low, high = u_low + (int(offset.min()) << STATE_SHIFT), u_high + (int(offset.max()) << STATE_SHIFT)
+    least = int(np.min(neuron.v_decay))
+    back = np.zeros(1, np.int64) if neuron.v_reset is None else neuron.v_reset.astype(np.int64)
+    top = _series(high, least, steps)
+    if not neuron.reset.startswith("subtract"):
+        kept = (DECAY_ONE - least) / DECAY_ONE
+        top = int(max(int(neuron.threshold.max()), int(back.max())) * 2**STATE_SHIFT * kept) + high
+    v_worst = (min(0, _series(low, least, steps), int(back.min()) << STATE_SHIFT), max(0, top))
+    return LayerRange(node.name, (u_low, u_high), v_worst, *_seen(neuron, offset, sums))
+
+
+def sum_of_sources(node: Node, values: Mapping[str, Values]) -> NDArray[np.int64]:
+    """What arrives at a node in each step, from its sources' values ``[T, B, ...]``."""
+    wide = [values[source.node].astype(np.int64) for source in node.sources]
+    return sum(late(one) if source.delay else one for source, one in zip(node.sources, wide, strict=True))  # type: ignore[return-value]
+
+
+def _series(step: int, decay: int, steps: int) -> int:
+    """What the same step comes to after ``steps`` of them, with this decay (its magnitude is never rounded down)."""
+    kept = (DECAY_ONE - decay) / DECAY_ONE
+    factor = steps if kept == 1 else (1 - kept**steps) / (1 - kept)
+    return int(np.sign(step)) * int(np.ceil(abs(step) * factor))
+
+
+def _seen(neuron: IntegerNeuron, bias: NDArray[np.int64], sums: NDArray[np.int64]) -> tuple[Interval, Interval]:
+    """Extremes of u and v, where neither wraps nor saturates."""
+    extremes = [0.0, 0.0]
+
+    def seen(v: NDArray[Any]) -> None:
+        extremes[:] = min(extremes[0], v.min()), max(extremes[1], v.max())
+
+    u = currents(neuron, sums.astype(np.float64), np.float64, None)
+    reached = int(min(0, u.min())), int(max(0, u.max()))
+    u += bias << STATE_SHIFT
+    integrate(neuron, u, np.empty(u.shape, np.uint8), limit=None, observe=seen)
+    return reached, (int(extremes[0]), int(extremes[1]))

@@ -1,0 +1,168 @@
+"""Weights and biases of one layer before rounding, its scale where rows share one, and its node once they are whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.errors import InputError
+from stl_deploy.graph.program import Conv, Doubles, Linear, Neuron, Node, Scale
+from stl_deploy.integers.fan_in import FanIn, WeightedPath
+from stl_deploy.integers.graph import ConvNode, DenseNode, GainNode
+from stl_deploy.integers.net import Ints
+from stl_deploy.integers.scales import WEIGHT_TOP
+
+
+def late(values: NDArray[Any]) -> NDArray[Any]:
+    """``[T, ...]`` one step later, 0 at first."""
+    moved = np.zeros_like(values)
+    moved[1:] = values[:-1]
+    return moved
+
+
+def real_weights(found: FanIn, consumer: Node) -> list[Doubles]:
+    """Of every layer of weights that reaches ``consumer``."""
+    return [real_weight(leaf, consumer) for leaf in found.leaves]
+
+
+def real_weight(leaf: WeightedPath, consumer: Node) -> Doubles:
+    """Weights for whole-number input, rows first."""
+    rows = consumer.shape[0]
+    if leaf.node is None:
+        weight = np.ones((rows, *(1,) * (len(consumer.shape) - 1)))
+    elif isinstance(leaf.node, Scale):
+        weight = np.broadcast_to(leaf.node.scale, leaf.node.shape).astype(np.float64)
+    else:
+        weight = leaf.node.weight.astype(np.float64)
+    return weight * leaf.unit * leaf.factor.reshape(-1, *[1] * (weight.ndim - 1))
+
+
+def split_biases(found: FanIn, neuron: Neuron) -> tuple[Doubles | None, list[Doubles | None]]:
+    """What is added to v at once, and what stays with a layer of weights: behind a filter, a pool or a delay."""
+    direct: Doubles | None = None
+    apart: list[Doubles | None] = []
+    for leaf in found.leaves:
+        bias = None if leaf.node is None or isinstance(leaf.node, Scale) else leaf.node.bias
+        if bias is None or not bias.any():
+            apart.append(None)
+            continue
+        real = bias.astype(np.float64) * leaf.factor
+        if neuron.synapse is None and leaf.source is not None and not leaf.source.delay:
+            direct = real if direct is None else direct + real
+            apart.append(None)
+        else:
+            apart.append(real)
+    return direct, apart
+
+
+def real_bias(leaf: WeightedPath, scale: Doubles) -> Doubles | None:
+    """A layer's biases times ``scale``; None where there is none."""
+    bias = None if leaf.node is None or isinstance(leaf.node, Scale) else leaf.node.bias
+    return None if bias is None or not bias.any() else np.asarray(bias * scale, np.float64)
+
+
+def rounded_bias(leaf: WeightedPath, scale: Doubles) -> Ints | None:
+    """As `real_bias`, whole."""
+    bias = real_bias(leaf, scale)
+    return None if bias is None else np.round(bias).astype(np.int32)
+
+
+def one_scale(weights: list[Doubles], biases: Iterable[Doubles | None] = ()) -> float:
+    """One scale for all rows, so that outputs can be compared: whole multiples of the least weight stay exact.
+
+    biases: what is added to the sums. Where they are no such multiples, the least scale that makes them whole, too, or
+    the greatest that 8 bits hold.
+    """
+    together = np.concatenate([weight.reshape(-1) for weight in weights])
+    largest = float(np.abs(together).max())
+    if not largest:
+        return 1.0
+    least = float(np.abs(together[together != 0]).min())
+    multiples = together / least
+    if largest / least <= WEIGHT_TOP and np.allclose(multiples, np.round(multiples), rtol=0, atol=1e-6):
+        most = max(1, WEIGHT_TOP // round(largest / least))
+        added = [bias / least for bias in biases if bias is not None]
+        return next((times for times in range(1, most) if _whole(added, times)), most) / least
+    return WEIGHT_TOP / largest
+
+
+def _whole(biases: Iterable[Doubles], times: int) -> bool:
+    """Whether all are whole numbers when multiplied, but for what float32 cannot hold."""
+    return all(np.allclose(times * bias, np.round(times * bias), rtol=1e-6, atol=1e-6) for bias in biases)
+
+
+def whole_weight(weight: Doubles, scale: float) -> Ints:
+    """Rounded to the nearest."""
+    return np.round(weight * scale).astype(np.int32)
+
+
+def weighted_node(node: Linear | Conv | Scale, name: str, weight: Ints, bias: Ints | None) -> Node:
+    """A layer of weights in integers; a convolution over one axis gets a height of 1."""
+    common: dict[str, Any] = {"name": name, "shape": node.shape, "sources": node.sources}
+    if isinstance(node, Linear):
+        return DenseNode(weight=weight, bias=bias, **common)
+    if isinstance(node, Scale):
+        return GainNode(weight=weight, **common)
+    if len(node.input_shape) == 3:
+        (before, after), (left, right) = node.padding
+        return ConvNode(
+            weight=weight,
+            bias=bias,
+            stride=(node.stride[0], node.stride[1]),
+            padding=((before, after), (left, right)),
+            dilation=(node.dilation[0], node.dilation[1]),
+            groups=node.groups,
+            input_shape=node.input_shape,
+            **common,
+        )
+    return ConvNode(
+        weight=weight[:, :, None],
+        bias=bias,
+        stride=(1, node.stride[0]),
+        padding=((0, 0), (node.padding[0][0], node.padding[0][1])),
+        dilation=(1, node.dilation[0]),
+        groups=node.groups,
+        input_shape=(node.input_shape[0], 1, node.input_shape[1]),
+        **common,
+    )
+
+
+def bits_of(input_scale: float) -> int | None:
+    """The b of a scale 2^b, b at least 0; None for another scale."""
+    mantissa, exponent = np.frexp(input_scale)
+    return int(exponent) - 1 if mantissa == 0.5 and exponent > 0 else None
+
+
+def to_integers(x: NDArray[Any], input_scale: float) -> NDArray[Any]:
+    """``x·input_scale`` in integers; raises InputError if x is not on that grid.
+
+    int32, but bool and 8-bit integers stay as they are at a scale of 1. Steps are converted one after the other, since
+    float64 takes eight times the memory of spikes.
+    """
+    if x.dtype.kind in "iub" and x.dtype.itemsize == 1 and input_scale == 1:
+        return x
+    found = np.empty(x.shape, np.int32)
+    for step, to in zip(np.atleast_2d(x), np.atleast_2d(found), strict=True):
+        scaled = np.asarray(step, np.float64) * input_scale
+        whole = np.round(scaled)
+        if not np.array_equal(scaled, whole):
+            raise _off_grid(input_scale)
+        if np.abs(whole).max(initial=0) >= 2**31:
+            raise InputError("expected input within 32 bits in whole numbers; found larger values; use a coarser grid")
+        to[...] = whole
+    return found
+
+
+def _off_grid(input_scale: float) -> InputError:
+    if input_scale == 1:
+        return InputError(
+            "expected whole numbers as input, as no grid is declared for it; found fractions; give --input-grid "
+            "BITS, which rounds to multiples of 2^-BITS and declares that"
+        )
+    return InputError(
+        f"expected input on the grid of 1/{input_scale:g} that the network was exported with; found values beside "
+        "it; round them, or give --input-grid BITS, which rounds to multiples of 2^-BITS"
+    )

@@ -1,0 +1,64 @@
+"""What check says of a network in integers: where they stand for real numbers, so that spikes can differ."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+
+import numpy as np
+
+from stl_deploy._util.units import counted
+from stl_deploy.graph.exact import fraction_bits, input_grid
+from stl_deploy.graph.findings import Finding
+from stl_deploy.graph.program import Conv, Floats, Linear, Neuron, Program, is_max_pool
+from stl_deploy.integers.scales import WEIGHT_TOP
+
+_REMEDY = (
+    "export tells how many spikes differ; training with the rounding takes them away: stl-deploy quantise RUN for a "
+    "run, net.quantised() of a captured module"
+)
+
+
+def rounded(program: Program, host: Collection[str] = ()) -> Iterator[Finding]:
+    """One finding for each node that integers round; host: names of nodes that stay in float32.
+
+    Nothing is rounded in flattening and in max pooling of spikes. The integers of every other layer are those that
+    agree best on calibration data, so nothing makes them agree on all.
+    """
+    yield from _input(program)
+    for node in program.nodes:
+        if node.name in host:
+            continue
+        if isinstance(node, Linear | Conv):
+            yield Finding("quantisation", "warning", node.name, _weights(node.weight), _REMEDY)
+        elif isinstance(node, Neuron) and node.threshold is not None and not is_max_pool(program, node):
+            yield Finding("quantisation", "warning", node.name, _neuron(node, node.threshold), _REMEDY)
+
+
+def _input(program: Program) -> Iterator[Finding]:
+    """Integers take whole numbers, and real numbers on a grid alone."""
+    declared = program.metadata.get("input", {})
+    if not program.inputs or not isinstance(declared, Mapping) or input_grid(program.metadata) is not None:
+        return
+    name = program.inputs[0].name
+    if declared.get("coding") == "analog":
+        refused = "real numbers enter on no declared grid, and export refuses them"
+        yield Finding("analog-input", "warning", name, refused, "give --input-grid BITS here and to export")
+    elif "coding" not in declared:
+        taken = "nothing says what enters: whole numbers are taken as they are, and export refuses others"
+        yield Finding("input-unstated", "info", name, taken, "give real numbers a grid with --input-grid BITS")
+
+
+def _weights(weight: Floats) -> str:
+    largest = float(np.abs(weight).max(initial=0)) * 2.0 ** fraction_bits(weight)  # as a whole number
+    signed = int(largest).bit_length() + 1
+    size = f"weights of {counted(signed, 'bit')} with sign"
+    if largest > WEIGHT_TOP:
+        return f"{size} are rounded to 8"
+    return f"{size} fit into 8, at a scale that export's input chooses"
+
+
+def _neuron(neuron: Neuron, threshold: Floats) -> str:
+    count = np.unique(threshold).size
+    held = "its threshold is a whole number" if count == 1 else f"{count} thresholds become whole numbers"
+    leaks = neuron.decay is not None and not np.isin(neuron.decay, (0, 1)).all()
+    return held + ", and what leaks is rounded toward zero in each step" * leaks

@@ -1,0 +1,370 @@
+"""One layer in integers: candidates that scale weights, bias and threshold together.
+
+A row (a neuron of a dense layer, a channel of a conv layer) may be multiplied by any s > 0 if its threshold
+is too: spikes stay the same but for rounding. The three forms choose the rows' scales:
+
+- ``folded``: s = K/θ of the row, so that one threshold serves the whole population (netx's documented contract);
+- ``per-layer``: one s = K/mean(θ) and one threshold: learned differences between thresholds are lost;
+- ``per-neuron``: each row as large as 8 bits hold, thresholds in an array (Lava's CPU simulation only).
+
+**Comparison.** Lava fires where v > vth with vth whole and v in 64ths; the model fires where v >= θ. With
+t = s·θ, ``vth = ceil(t) − 1`` is exact for whole v. A leaking v has fractions: v > m is v >= m + 1/64, so for K just
+above a whole m, ``vth = m`` is exact for those. Both kinds of K are candidates; spikes on calibration data decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, NoReturn
+
+import numpy as np
+
+from stl_deploy.errors import UnsupportedError
+from stl_deploy.graph.program import Doubles, Floats, Neuron, Node
+from stl_deploy.graph.threads import map_parts
+from stl_deploy.integers.net import DECAY_ONE, MAX_BIAS, MAX_THRESHOLD, IntegerNeuron, Ints
+
+ThresholdForm = Literal["folded", "per-neuron", "per-layer", "projected", "unrolled"]
+"""The last two are folded, after `stl_deploy.integers.per_pixel` has made the thresholds foldable."""
+
+WEIGHT_TOP = 127
+"""8-bit weights with sign: netx doubles them at exponent -1 and loses nothing."""
+
+FEW, SHORTLIST = 64, 6
+"""Candidates are tried on about so many samples first, and as many of them as the second on all."""
+
+_JUST_ABOVE = 1 / 128
+RATIOS = np.geomspace(1.5, 0.2, 18)
+"""Scales tried, relative to the largest at which nothing is clipped (above 1, outliers are)."""
+
+
+def refuse(node: Node, slug: str, reason: str, remedy: str) -> NoReturn:
+    """Raise UnsupportedError for a node."""
+    raise UnsupportedError(reason, node=node.name, slug=slug, remedy=remedy)
+
+
+@dataclass(frozen=True, eq=False)
+class RealPopulation:
+    """A population before rounding.
+
+    Attributes:
+        weights: One array ``[rows, ...]`` for each layer of synapses that reaches it.
+        bias: Added to v in each step; ``[rows]``, or the population's shape where pixels differ.
+        theta: Thresholds, broadcast to the population's shape.
+        theta_rows: Thresholds by row, or None if they differ between the pixels of a channel.
+        v_reset: Where a spike puts v, broadcast to the population's shape; None: 0.
+        gain: What each row's weights were multiplied by.
+        also_whole: What else must be whole numbers for nothing to be rounded, ``[rows]`` each.
+    """
+
+    neuron: Neuron
+    weights: tuple[Doubles, ...]
+    bias: Doubles | None
+    theta: Doubles
+    theta_rows: Doubles | None
+    v_reset: Doubles | None
+    gain: Doubles
+    also_whole: tuple[Doubles, ...] = ()
+
+
+def real_population(
+    neuron: Neuron,
+    weights: Sequence[Doubles],
+    bias: Doubles | None,
+    also_whole: Sequence[Doubles] = (),
+    *,
+    pixels: bool = False,
+) -> RealPopulation:
+    """Absorb the gain and the drive offset of a population's neurons; weights are for whole-number input.
+
+    A gain that differs between the pixels of a channel cannot go into shared weights. v/gain takes its place, with
+    threshold, reset value and offset divided by the gain: equal in real numbers, for the leak is linear.
+
+    Args:
+        pixels: Whether the target holds a threshold and a bias of each pixel's own; else such gains are refused.
+    """
+    total = total_gain(neuron)
+    gain, divisor = _rows(total), np.ones(neuron.shape)
+    if gain is None:
+        require_gain(neuron, total, pixels)
+        gain, divisor = np.ones(neuron.shape[0]), total
+    bias = None if bias is None else bias * gain
+    if neuron.offset is not None:
+        offset = np.broadcast_to(neuron.offset, neuron.shape) / divisor
+        by_row = _rows(offset)
+        if by_row is None and not pixels:
+            _refuse_pixels(neuron, "drive offset")
+        bias = _added(bias, offset if by_row is None else by_row)
+    if bias is not None and not bias.any():
+        bias = None
+    assert neuron.threshold is not None
+    theta = np.broadcast_to(neuron.threshold, neuron.shape) / divisor
+    v_reset = None
+    if neuron.v_reset is not None and neuron.v_reset.any():
+        v_reset = np.broadcast_to(neuron.v_reset, neuron.shape) / divisor
+    return RealPopulation(
+        neuron=neuron,
+        weights=tuple(weight * _by_row(gain, weight.ndim) for weight in weights),
+        bias=bias,
+        theta=theta,
+        theta_rows=_rows(theta),
+        v_reset=v_reset,
+        gain=gain,
+        also_whole=tuple(values * gain for values in also_whole),
+    )
+
+
+def _added(bias: Doubles | None, offset: Doubles) -> Doubles:
+    """``[rows]``, or the population's shape where the offset has it."""
+    return offset if bias is None else _by_row(bias, offset.ndim) + offset
+
+
+def total_gain(neuron: Neuron) -> Doubles:
+    """What multiplies the input of each neuron: its gain and its synapse's."""
+    gain = np.ones(neuron.shape)
+    if neuron.gain is not None:
+        gain = gain * neuron.gain
+    if neuron.synapse is not None:
+        if neuron.synapse.gain is not None:
+            gain = gain * neuron.synapse.gain
+        if neuron.synapse.rule == "exp_add":
+            gain = gain * neuron.synapse.decay
+    return gain
+
+
+def row_gain(neuron: Neuron) -> Doubles:
+    """What multiplies the input of each row; refuses gains that differ between the pixels of a channel."""
+    gain = _rows(total_gain(neuron))
+    if gain is None:
+        _refuse_pixels(neuron, "gain")
+    return gain
+
+
+def require_gain(neuron: Neuron, gain: Doubles, pixels: bool) -> None:
+    """Refuse gains that differ between the pixels of a channel, unless thresholds can be divided by them."""
+    if _rows(gain) is not None:
+        return
+    if not pixels:
+        _refuse_pixels(neuron, "gain")
+    if not (gain > 0).all():
+        reason = "its gain differs between pixels and is not above 0 everywhere"
+        refuse(neuron, "gain-per-pixel", reason, "use gains above 0, or one value per channel")
+
+
+def _rows(values: Doubles) -> Doubles | None:
+    flat = values.reshape(values.shape[0], -1)
+    return flat[:, 0] if (flat == flat[:, :1]).all() else None
+
+
+def _refuse_pixels(neuron: Neuron, what: str) -> NoReturn:
+    slug = f"{what.replace(' ', '-')}-per-pixel"
+    refuse(neuron, slug, f"its {what} differs between pixels", "use one value per channel")
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A population in integers, and what its rows were multiplied by before rounding."""
+
+    weights: tuple[Ints, ...]
+    bias: Ints | None
+    neuron: IntegerNeuron
+    scale: Doubles
+
+
+def candidates(real: RealPopulation, form: ThresholdForm) -> Iterator[Candidate]:
+    """The layer in integers at many scales, the largest first; every one is within netx's widths.
+
+    A layer that needs no rounding is the only candidate itself.
+    """
+    unrounded = list(_unrounded(real, form))
+    yield from unrounded
+    if unrounded and (not _leaks(real.neuron) or _is_trained(real)):
+        return
+    if form == "per-neuron":
+        limits = _row_limits(real)
+        for ratio in RATIOS:
+            target = real.theta * _by_row(ratio * limits, real.theta.ndim)
+            for threshold in (np.ceil(target) - 1, np.round(target)):
+                yield from _candidate(real, ratio * limits, threshold)
+        return
+    theta = _one_threshold(real, form)
+    top = float((_row_limits(real, theta) * theta).min())
+    wholes = dict.fromkeys(max(0, int(ratio * top)) for ratio in RATIOS)
+    for whole in wholes:
+        for aim in (whole + 1, whole + _JUST_ABOVE):
+            if whole or aim >= 1:
+                yield from _candidate(real, aim / theta, np.array(float(whole)))
+
+
+def _unrounded(real: RealPopulation, form: ThresholdForm) -> Iterator[Candidate]:
+    """The layer at scales at which weights, biases and resets are whole numbers.
+
+    Without a leak v is whole, so ``v > ceil(s·θ) - 1`` is ``v >= θ``, and ``v > floor(s·θ)`` is ``v > θ``: exact for
+    any θ. A leaking v has fractions: "above" is exact for a whole s·θ, and for "at or above" either s·θ - 1 or s·θ is
+    closer, the less wrong the larger the scale.
+    """
+    scale = _whole_scale(real)
+    if scale is None:
+        return
+    target = real.theta * _by_row(scale, real.theta.ndim)
+    at_or_above = real.neuron.compare == "ge"
+    if not _leaks(real.neuron):
+        yield from _held(real, form, scale, np.ceil(target) - 1 if at_or_above else np.floor(target))
+    elif _is_trained(real):
+        yield from _held(real, form, scale, target)
+    elif np.array_equal(target, np.trunc(target)):
+        for times in (64, 32, 16, 8, 4, 2, 1):
+            for threshold in (times * target - 1, times * target) if at_or_above else (times * target,):
+                yield from _held(real, form, times * scale, threshold)
+
+
+def _is_trained(real: RealPopulation) -> bool:
+    """Whether `stl_deploy.integers.qat.fake_quant` may have trained the layer, whose leak is the integers'."""
+    theta = real.theta.flat[0]
+    whole = _whole_scale(real)
+    return real.neuron.compare == "gt" and whole is not None and bool((real.theta == theta).all() and theta % 1 == 0)
+
+
+def _held(real: RealPopulation, form: ThresholdForm, scale: Doubles, threshold: Doubles) -> Iterator[Candidate]:
+    """A candidate whose scale leaves nothing to round, if it is within the widths and its form holds the thresholds."""
+    same = (threshold == threshold.flat[0]).all()
+    if (scale > _row_limits(real)).any() or threshold.min() < 0 or not (form == "per-neuron" or same):
+        return
+    yield from _candidate(real, scale, np.array(threshold.flat[0]) if same else threshold)
+
+
+def _leaks(neuron: Neuron) -> bool:
+    """Whether v or u can have fractions although whole numbers arrive."""
+    decays = [neuron.decay, None if neuron.synapse is None else neuron.synapse.decay]
+    return any(decay is not None and not np.isin(decay, (0, 1)).all() for decay in decays)
+
+
+def _whole_scale(real: RealPopulation) -> Doubles | None:
+    """For each row the least power of two, from 1, that makes all of it whole; None if 8 bits hold none.
+
+    With a leak it is 1 or none: v is rounded in units that depend on the scale.
+    """
+    rows = len(real.theta)
+    parts = [*real.weights, *real.also_whole, *(part for part in (real.bias, real.v_reset) if part is not None)]
+    if real.neuron.reset in ("subtract", "subtract_delayed"):
+        parts.append(real.theta)
+    values = np.concatenate([part.reshape(rows, -1) for part in parts], axis=1)
+    scale = np.ones(rows)
+    for _ in range(1 if _leaks(real.neuron) else 16):
+        scaled = values * scale[:, None]
+        fractions = (scaled != np.trunc(scaled)).any(axis=1)
+        if not fractions.any():
+            return scale
+        scale = np.where(fractions, 2 * scale, scale)
+    return None
+
+
+def best_candidate(
+    tried: Iterable[Candidate], samples: int, differing: Callable[[Candidate, slice], int], node: Node
+) -> Candidate:
+    """The candidate with the fewest differing spikes (of equals the first, which has the largest scale).
+
+    All are tried on about `FEW` of the ``samples``, and the best of those on all. differing: spikes of a candidate that
+    differ on some of the samples. Refuses ``node`` if there is no candidate.
+    """
+    left = list(tried)
+    some = slice(None, None, max(1, samples // FEW))
+    for part, kept in ((some, SHORTLIST), (slice(None), 1)):
+        if len(left) > kept:
+            counted = map_parts(partial(_counted, differing, part), left)
+            left = [left[i] for i in np.argsort(counted, kind="stable")[:kept]]
+    if not left:
+        refuse(node, "all-zero-layer", "every weight rounds to 0", "it passes nothing on; leave it out")
+    return left[0]
+
+
+def _counted(differing: Callable[[Candidate, slice], int], part: slice, candidate: Candidate) -> int:
+    return differing(candidate, part)
+
+
+def _one_threshold(real: RealPopulation, form: ThresholdForm) -> Doubles:
+    """The row thresholds that rows are divided by."""
+    if form == "per-layer":
+        return np.full(len(real.theta), real.theta.mean())
+    if real.theta_rows is None:
+        refuse(
+            real.neuron,
+            "per-pixel-threshold",
+            "its thresholds differ between the pixels of a channel, which shared kernels cannot absorb",
+            "train with per-channel thresholds, or export with thresholds unrolled (dense layers, exact), "
+            "projected (to channels), per-layer, or per-neuron (Lava's CPU simulation only)",
+        )
+    return real.theta_rows
+
+
+def _row_limits(real: RealPopulation, theta_rows: Doubles | None = None) -> Doubles:
+    """For each row the largest scale at which weights, bias and threshold all fit."""
+    rows = len(real.theta)
+    theta = real.theta.reshape(rows, -1).max(axis=1) if theta_rows is None else theta_rows
+    largest = np.maximum.reduce([np.abs(weight).reshape(rows, -1).max(axis=1) for weight in real.weights])
+    with np.errstate(divide="ignore"):
+        limit: Doubles = np.minimum(WEIGHT_TOP / largest, MAX_THRESHOLD / theta)
+        if real.v_reset is not None:
+            limit = np.minimum(limit, MAX_THRESHOLD / np.abs(real.v_reset.reshape(rows, -1)).max(axis=1))
+        if real.bias is not None:
+            limit = np.minimum(limit, MAX_BIAS / np.abs(real.bias.reshape(rows, -1)).max(axis=1))
+    return limit
+
+
+def _by_row(values: Doubles, ndim: int) -> Doubles:
+    return values.reshape(-1, *[1] * (ndim - 1))
+
+
+def _candidate(real: RealPopulation, scale: Doubles, threshold: Doubles) -> Iterator[Candidate]:
+    """The layer at one scale, or nothing if no weight is left, or what a reset takes off or sets is too wide."""
+    weights = tuple(_rounded(weight, scale) for weight in real.weights)
+    if not any(weight.any() for weight in weights):
+        return
+    neuron = _neuron(real, scale, np.clip(threshold, 0, MAX_THRESHOLD))
+    if any(values is not None and np.abs(values).max() > MAX_THRESHOLD for values in (neuron.drop, neuron.v_reset)):
+        return
+    bias: Ints | None = None
+    if real.bias is not None:
+        scaled = np.round(real.bias * _by_row(scale, real.bias.ndim))
+        bias = np.clip(scaled, -MAX_BIAS - 1, MAX_BIAS).astype(np.int32)
+    yield Candidate(weights, bias, neuron, scale)
+
+
+def _neuron(real: RealPopulation, scale: Doubles, threshold: Doubles) -> IntegerNeuron:
+    neuron, by_row = real.neuron, _by_row(scale, real.theta.ndim)
+    drop = v_reset = None
+    if neuron.reset in ("subtract", "subtract_delayed"):
+        drop = _compact(np.round(real.theta * by_row))
+    elif real.v_reset is not None:
+        v_reset = _compact(np.round(real.v_reset * by_row))
+    return IntegerNeuron(
+        v_decay=v_decay(neuron),
+        threshold=np.asarray(threshold, np.int32),
+        i_decay=DECAY_ONE if neuron.synapse is None else twelve_bits(neuron.synapse.decay),
+        reset=neuron.reset,
+        drop=drop,
+        v_reset=v_reset,
+    )
+
+
+def _compact(values: Doubles) -> Ints:
+    """As whole numbers; 0-dimensional if they are all the same."""
+    return np.asarray(values.flat[0] if (values == values.flat[0]).all() else values, np.int32)
+
+
+def _rounded(weight: Doubles, scale: Doubles) -> Ints:
+    whole = np.clip(np.round(weight * _by_row(scale, weight.ndim)), -WEIGHT_TOP - 1, WEIGHT_TOP)
+    return whole.astype(np.int32)
+
+
+def v_decay(neuron: Neuron) -> int | Ints:
+    """β in 12 bits: v keeps (4096 − v_decay)/4096."""
+    return DECAY_ONE if neuron.decay is None else twelve_bits(neuron.decay)
+
+
+def twelve_bits(beta: Floats) -> int | Ints:
+    """What of 4096 is lost, where β is kept: one number if β is the same everywhere."""
+    lost = np.round(DECAY_ONE * (1 - beta.astype(np.float64))).astype(np.int32)
+    return int(lost.flat[0]) if (lost == lost.flat[0]).all() else lost

@@ -1,0 +1,308 @@
+"""The integer model: an `IntegerGraph` in numpy, every sample from rest.
+
+Feed-forward graphs take all time steps at once; a graph with loops goes step by step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.errors import InputError
+from stl_deploy.graph.program import Node, Reshape, Shape
+from stl_deploy.graph.threads import map_samples
+from stl_deploy.integers.bounds import Bounds, bounds, require_sums
+from stl_deploy.integers.graph import (
+    ConvNode,
+    DelayNode,
+    DenseNode,
+    GainNode,
+    IntegerGraph,
+    IntegerInput,
+    IntegerOutput,
+    IntegratorNode,
+    PopulationNode,
+    SumPoolNode,
+)
+from stl_deploy.integers.net import STATE_SHIFT, Accumulator, Conv, Dense, IntegerNeuron, Ints
+from stl_deploy.integers.step import State, currents, potentials, step_through
+from stl_deploy.integers.sums import adder, blocks
+
+Values = NDArray[Any]
+"""Whole numbers ``[T, B, *shape]``, in uint8 (spikes), int32, or floats that hold them exactly."""
+
+VALUES_AT_ONCE = 2**24
+"""Samples are run in groups whose widest nodes have about this many values over all of time, all threads together."""
+
+
+@dataclass(frozen=True)
+class IntegerRun:
+    """``y``: whole numbers ``[T, B, *shape]``; ``spikes`` by population or layer, if recorded."""
+
+    y: Values
+    spikes: Mapping[str, NDArray[np.uint8]]
+
+
+def simulate(graph: IntegerGraph, x: Values, *, record: bool = False) -> IntegerRun:
+    """Run whole numbers ``x`` ``[T, B, *input shape]``.
+
+    Raises InputError if x does not fit the graph, holds fractions, or leaves the range the graph is made for;
+    UnsupportedError if sums could leave 32 bits.
+    """
+    names = [node.name for node in graph.populations] if record else []
+    found = values_of(graph, x, [*names, graph.output.name])
+    return IntegerRun(found[graph.output.name].astype(np.int32), {name: found[name] for name in names})
+
+
+def values_of(graph: IntegerGraph, x: Values, keep: Collection[str]) -> dict[str, Values]:
+    """What some nodes put out, ``[T, B, *shape]``; raises as `simulate`."""
+    _check_range(graph.input, whole_numbers(x, graph.input.shape))
+    if not graph.accumulator.wraps:
+        require_sums(graph)
+    known = bounds(entered_by(graph, x))
+    widest = max(math.prod(node.shape) for node in graph.nodes)
+    run = _stepped if graph.delayed else _at_once
+    steps, samples = x.shape[:2]
+
+    def run_part(part: slice) -> dict[str, Values]:
+        return run(graph, x[:, part].astype(np.int32), keep, known)
+
+    parts = map_samples(run_part, samples, widest * steps, VALUES_AT_ONCE)
+    return {name: np.concatenate([part[name] for part in parts], axis=1) for name in keep}
+
+
+def entered_by(graph: IntegerGraph, x: Values) -> IntegerGraph:
+    """The graph with an input as narrow as ``x``, whose bounds are those of this input."""
+    entry = replace(graph.input, low=min(0, int(x.min())), high=max(0, int(x.max())))
+    return IntegerGraph(tuple(entry if node is graph.input else node for node in graph.nodes))
+
+
+def check_input(node: IntegerInput, x: Values) -> Ints:
+    """``x`` as int32; raises InputError if it is anything else than whole numbers in the input's range and shape."""
+    x = whole_numbers(x, node.shape)
+    _check_range(node, x)
+    return x.astype(np.int32)
+
+
+def _check_range(node: IntegerInput, x: Values) -> None:
+    low, high = int(x.min()), int(x.max())
+    if low < node.low or high > node.high:
+        raise InputError(
+            f"expected input from {node.low} to {node.high}, which the integers were chosen for; found {low} to "
+            f"{high}; scale it, or export again with such input"
+        )
+
+
+def whole_numbers(x: Values, shape: Shape) -> Values:
+    """``x`` ``[T, B, *shape]`` in integers or bool; raises InputError if it is anything else than whole numbers."""
+    if x.ndim < 2 or x.shape[2:] != shape or x.size == 0:
+        raise InputError(f"expected input [T, B, {', '.join(map(str, shape))}]; found {list(x.shape)}")
+    if x.dtype.kind not in "fiub":
+        raise InputError(f"expected input in whole numbers or bool; found {x.dtype}")
+    if x.dtype.kind == "f" and not np.array_equal(x, np.trunc(x)):
+        raise InputError("expected input in whole numbers; found fractions or NaN; multiply by the input scale")
+    if x.dtype.kind != "b" and np.abs(x).max() >= 2**31:
+        raise InputError("expected input within 32 bits; found larger values; use a coarser grid")
+    return x if x.dtype.kind != "f" else x.astype(np.int32)
+
+
+def _at_once(graph: IntegerGraph, x: Ints, keep: Collection[str], known: Mapping[str, Bounds]) -> dict[str, Values]:
+    values: dict[str, Values] = {graph.input.name: x}
+    left = dict(graph.readers)
+    ahead = {node.sources[0].node: node for node in graph.populations if _stands_alone(graph, node, keep)}
+    for node in graph.nodes:
+        if node.name in values:
+            continue
+        arriving = [values[source.node] for source in node.sources]
+        if node.name in ahead:
+            reader = ahead[node.name]
+            values[reader.name] = sum_and_step(node, reader, arriving, known, graph.accumulator)
+        else:
+            values[node.name] = evaluate(node, arriving, known, graph.accumulator)
+        for source in node.sources:
+            left[source.node] -= 1
+            if not left[source.node] and source.node not in keep:
+                values.pop(source.node, None)
+    return {name: values[name] for name in keep}
+
+
+def _stands_alone(graph: IntegerGraph, node: PopulationNode, keep: Collection[str]) -> bool:
+    """Whether a population's only source is a layer of weights whose sums nobody else reads."""
+    before = graph.by_name[node.sources[0].node]
+    return (
+        len(node.sources) == 1
+        and isinstance(before, DenseNode | ConvNode)
+        and graph.readers[before.name] == 1
+        and before.name not in keep
+    )
+
+
+def sum_and_step(
+    layer: Node,
+    node: PopulationNode,
+    arriving: Sequence[Values],
+    known: Mapping[str, Bounds],
+    accumulator: Accumulator,
+) -> Values:
+    """Spikes of a population for what arrives at the layer of weights before it, its only source.
+
+    Sums are formed for some samples at a time, so that they stay in the cache.
+    """
+    assert isinstance(layer, DenseNode | ConvNode)
+    x = _together(arriving)
+    add_up, spikes = _summing(layer, x, accumulator), np.empty((*x.shape[:2], *node.shape), np.uint8)
+    for part in blocks(node.shape, x):
+        _fire(node, add_up(x[:, part]), known, accumulator, spikes[:, part])
+    return spikes
+
+
+def _stepped(graph: IntegerGraph, x: Ints, keep: Collection[str], known: Mapping[str, Bounds]) -> dict[str, Values]:
+    states = {node.name: State() for node in graph.nodes}
+    before: dict[str, Values] = {}
+    kept: dict[str, list[Values]] = {name: [] for name in keep}
+    for now in x:
+        values: dict[str, Values] = {graph.input.name: now[None]}
+        for node in graph.nodes:
+            if not isinstance(node, IntegerInput):
+                arriving = [
+                    before.get(source.node, np.zeros((1, len(now), *graph.by_name[source.node].shape), np.uint8))
+                    if source.delay
+                    else values[source.node]
+                    for source in node.sources
+                ]
+                values[node.name] = evaluate(node, arriving, known, graph.accumulator, states[node.name])
+        before = values
+        for name in keep:
+            kept[name].append(values[name])
+    return {name: np.concatenate(parts) for name, parts in kept.items()}
+
+
+def evaluate(
+    node: Node,
+    arriving: Sequence[Values],
+    known: Mapping[str, Bounds],
+    accumulator: Accumulator,
+    state: State | None = None,
+) -> Values:
+    """A node's values from its sources' ``[T, B, ...]``; state: what it keeps from the steps before (None: rest)."""
+    x = _together(arriving)
+    match node:
+        case DenseNode() if state is not None and node.delay is not None:
+            line = _remembered(x, int(node.delay.max()), state)
+            return _summing(node, line, accumulator)(line)[len(line) - len(x) :]
+        case DenseNode() | ConvNode():
+            return _summing(node, x, accumulator)(x)
+        case GainNode():
+            return x.astype(np.int32) * node.weight
+        case SumPoolNode():
+            return _sum_pool(node, x)
+        case Reshape():
+            return x.reshape(*x.shape[:2], *node.shape)
+        case DelayNode():
+            return _delay(node, x, state)
+        case PopulationNode():
+            spikes = np.empty(x.shape, np.uint8)
+            sums = x.copy() if x.dtype.kind == "f" and state is None else x.astype(np.int32)
+            _fire(node, sums, known, accumulator, spikes, state)
+            return spikes
+        case IntegratorNode():
+            return _integrate(node, x, accumulator, state)
+    assert isinstance(node, IntegerOutput)
+    return x
+
+
+def _together(arriving: Sequence[Values]) -> Values:
+    x = arriving[0]
+    for other in arriving[1:]:
+        x = x.astype(np.int32) + other.astype(np.int32)
+    return x
+
+
+def _fire(
+    node: PopulationNode,
+    sums: Values,
+    known: Mapping[str, Bounds],
+    accumulator: Accumulator,
+    spikes: NDArray[np.uint8],
+    state: State | None = None,
+) -> None:
+    """Write the spikes that ``sums``, which are overwritten, make."""
+    low, high = known[node.name].sums
+    bound = max(-low, high)
+    step_through(node.neuron, sums, node.bias, spikes, bound=bound, state=state, accumulator=accumulator)
+
+
+def _summing(node: DenseNode | ConvNode, x: Values, accumulator: Accumulator) -> Callable[[Values], Values]:
+    """What gives a layer's sums ``[T, b, *shape]`` for some of the samples of ``x`` ``[T, B, ...]``."""
+    if isinstance(node, DenseNode):
+        dense = Dense(weight=node.weight, delay=node.delay, shift=node.shift, enlarged=node.enlarged)
+        add_up = adder(dense, x)
+        return lambda part: _with_bias(add_up(part), node.bias, 1)
+    (top, bottom), (left, right) = node.padding
+    alike = top == bottom and left == right
+    channels, height, width = node.input_shape
+    layer = Conv(
+        weight=node.weight,
+        input_shape=node.input_shape if alike else (channels, height + top + bottom, width + left + right),
+        stride=node.stride,
+        padding=(top, left) if alike else (0, 0),
+        dilation=node.dilation,
+        groups=node.groups,
+    )
+    convolve = adder(layer, x, wraps=accumulator.wraps)
+
+    def of(part: Values) -> Values:
+        frames = part.reshape(*part.shape[:2], *node.input_shape)
+        if not alike:
+            frames = np.pad(frames, [(0, 0)] * 3 + list(node.padding))
+        return _with_bias(convolve(frames), node.bias, 3).reshape(*part.shape[:2], *node.shape)
+
+    return of
+
+
+def _with_bias(total: Values, bias: Ints | None, axes: int) -> Values:
+    if bias is None:
+        return total
+    return total.astype(np.int32) + bias.reshape(-1, *(1,) * (axes - 1))
+
+
+def _sum_pool(node: SumPoolNode, x: Values) -> Ints:
+    x = np.pad(x.astype(np.int32), [(0, 0)] * 3 + list(node.padding))
+    total = np.zeros((*x.shape[:2], *node.shape), np.int32)
+    rows, columns = ((size - 1) * step + 1 for size, step in zip(node.shape[1:], node.stride, strict=True))
+    for i in range(node.kernel[0]):
+        for j in range(node.kernel[1]):
+            total += x[..., i : i + rows : node.stride[0], j : j + columns : node.stride[1]]
+    return total
+
+
+def _delay(node: DelayNode, x: Values, state: State | None) -> Values:
+    longest = int(node.steps.max(initial=0))
+    line = _remembered(x, longest, state or State())
+    steps = np.broadcast_to(node.steps, node.shape)
+    delayed = np.empty_like(x)
+    for delay in np.unique(steps):
+        late = line[longest - delay : longest - delay + len(x)]
+        np.copyto(delayed, late, where=steps == delay)
+    return delayed
+
+
+def _remembered(x: Values, steps: int, state: State) -> Values:
+    """``x`` behind the values of so many steps before it, which the state keeps (0 at rest)."""
+    past = np.zeros((steps, *x.shape[1:]), x.dtype) if state.past is None else state.past
+    line = np.concatenate([past, x])
+    state.past = line[len(line) - steps :]
+    return line
+
+
+def _integrate(node: IntegratorNode, x: Values, accumulator: Accumulator, state: State | None) -> Values:
+    filtered = IntegerNeuron(v_decay=node.v_decay, threshold=np.zeros((), np.int32), i_decay=node.i_decay)
+    drive = currents(filtered, x.astype(np.int32), np.float64, accumulator, state=state)
+    if node.bias is not None:
+        drive = drive + (node.bias << STATE_SHIFT)
+    return potentials(node.v_decay, drive, state=state, limit=accumulator.v_top).astype(np.int32)

@@ -1,0 +1,209 @@
+"""Lava's fixed-point neuron step (``lava.proc.lif``, bit-accurate model), one rule per function.
+
+    u = wrap(tz(u·(4096 − i_decay) / 4096) + 64·a)
+    v = saturate(tz(v·(4096 − v_decay) / 4096) + u + 64·bias)
+    s = v > 64·threshold;  v = 0 where s
+
+tz rounds toward zero. The whole numbers are held as floats, in which numpy is fastest, and the result is exact. In
+float64 no number reaches 2^53: u and v are below 2^24 (times 4096 at most before tz), 64·a below 2^32. float32 is used
+where u keeps nothing and v keeps a power of two or nothing. There 64·a, its wrap by 2^24, and 64·bias are multiples of
+64, exact below 2^30; scaling v by a power of two loses nothing; and what then arrives at v comes to less than 2^24,
+so exact, or it is rounded to a number past v's limit, and v is put at its limit as it would be for the exact one.
+
+That is Loihi's accumulator. With the wide one, u stops at its limits instead of wrapping, both limits lie higher (see
+`stl_deploy.integers.net.Accumulator`), and float32 is used only where bounds keep v below 2^24.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.integers.net import DECAY_ONE, LOIHI, STATE_SHIFT, STATE_TOP, Accumulator, IntegerNeuron, Ints
+
+Floats = NDArray[Any]
+"""Whole numbers in float32 or float64."""
+
+
+@dataclass
+class State:
+    """What a node keeps from one step to the next; all None at rest."""
+
+    u: Floats | None = None
+    v: Floats | None = None
+    spikes: NDArray[np.bool_] | None = None
+    past: NDArray[Any] | None = None
+    """The values of the last steps, oldest first, for delays."""
+
+
+def step_through(
+    neuron: IntegerNeuron,
+    sums: Floats | Ints,
+    bias: Ints | None,
+    spikes: NDArray[np.uint8],
+    *,
+    bound: int,
+    state: State | None = None,
+    accumulator: Accumulator = LOIHI,
+) -> None:
+    """Write spikes ``[T, B, *shape]`` for synaptic sums of the same shape, from rest or ``state``; bias broadcasts.
+
+    sums: as `stl_deploy.integers.sums` gives them; they are overwritten. bound: what they do not exceed.
+    """
+    reach, offset = bound << STATE_SHIFT, 0 if bias is None else int(np.abs(bias).max(initial=0)) << STATE_SHIFT
+    least = int(np.min(neuron.i_decay))
+    passes = state is not None or _summed(reach, least, len(sums)) >= accumulator.u_top
+    plain = state is None and least == DECAY_ONE and neuron.reset == "value" and neuron.v_reset is None
+    farthest = _summed(reach + offset, int(np.min(neuron.v_decay)), len(sums)) if plain else np.inf
+    kind = exact_type(neuron, farthest if not accumulator.wraps else 0)
+    drive = currents(neuron, sums, kind, accumulator if passes else None, state=state)
+    if bias is not None:
+        drive += (bias << STATE_SHIFT).astype(drive.dtype)
+    limit = accumulator.v_top if farthest >= accumulator.v_top - 1 else None
+    integrate(neuron, drive, spikes, limit=limit, state=state)
+
+
+def integrate(
+    neuron: IntegerNeuron,
+    drive: Floats,
+    spikes: NDArray[np.uint8],
+    *,
+    limit: int | None = STATE_TOP,
+    observe: Callable[[Floats], None] | None = None,
+    state: State | None = None,
+) -> None:
+    """Write the spikes that ``drive`` (u + 64·bias, ``[T, B, *shape]``) makes, from rest or from ``state``.
+
+    limit: |v| stops below it; None: it cannot get there. observe: is shown v ``[B, *shape]`` of every step, before its
+    reset.
+    """
+    threshold = (neuron.threshold << STATE_SHIFT).astype(drive.dtype)
+    put_back = _reset_of(neuron, drive.dtype)
+    state = state or State()
+    v = np.zeros(drive.shape[1:], drive.dtype) if state.v is None else state.v
+    last = np.zeros(v.shape, bool) if state.spikes is None else state.spikes
+    for now, fired in zip(drive, spikes.view(bool), strict=True):
+        v = leak(v, neuron.v_decay)
+        v += now
+        if neuron.resets_late:
+            v = put_back(v, last)
+        if limit is not None:
+            v = saturate(v, limit)
+        if observe is not None:
+            observe(v)
+        fires(v, threshold, fired)
+        if neuron.resets_late:
+            last = fired
+        else:
+            v = put_back(v, fired)
+    state.v, state.spikes = v, last
+
+
+def _reset_of(neuron: IntegerNeuron, kind: np.dtype[Any]) -> Callable[[Floats, NDArray[np.bool_]], Floats]:
+    """What a spike does to v."""
+    if neuron.reset in ("subtract", "subtract_delayed"):
+        assert neuron.drop is not None
+        drop = (neuron.drop << STATE_SHIFT).astype(kind)
+        return lambda v, fired: np.subtract(v, drop, out=v, where=fired)
+    if neuron.v_reset is None:
+        return reset
+    value = (neuron.v_reset << STATE_SHIFT).astype(kind)
+    return lambda v, fired: np.where(fired, value, v)
+
+
+def potentials(v_decay: int | Ints, drive: Floats, state: State | None = None, *, limit: int = STATE_TOP) -> Floats:
+    """v ``[T, B, *shape]`` of neurons without threshold, from rest or ``state``; overwrites ``drive`` (float64)."""
+    state = state or State()
+    v = np.zeros(drive.shape[1:], drive.dtype) if state.v is None else state.v
+    for now in drive:
+        v = saturate(leak(v, v_decay) + now, limit)
+        now[...] = v
+    state.v = v
+    return drive
+
+
+def currents(
+    neuron: IntegerNeuron,
+    sums: Floats | Ints,
+    kind: type[Any],
+    accumulator: Accumulator | None,
+    *,
+    state: State | None = None,
+) -> Floats:
+    """u in every step, as floats of ``kind``; may overwrite ``sums``. accumulator: None where u stays within it."""
+    arriving: Floats
+    if sums.dtype.kind == "f":
+        arriving = sums.astype(kind, copy=False)
+        arriving *= kind(2**STATE_SHIFT)
+    else:
+        arriving = (sums << STATE_SHIFT).astype(kind)
+    if np.all(neuron.i_decay == DECAY_ONE):
+        return arriving if accumulator is None else _within(arriving, accumulator)
+    state = state or State()
+    u = np.zeros(arriving.shape[1:], arriving.dtype) if state.u is None else state.u
+    for now in arriving:
+        u = leak(u, neuron.i_decay)
+        u += now
+        if accumulator is not None:
+            u = _within(u.astype(np.int64).astype(np.int32).astype(u.dtype), accumulator)  # added to u in 32 bits
+        now[...] = u
+    state.u = u
+    return arriving
+
+
+def exact_type(neuron: IntegerNeuron, farthest: float = 0) -> type[np.float32] | type[np.float64]:
+    """The narrowest type for a neuron's states; see the module. farthest: |v| stays within it."""
+    if farthest >= 2**24:
+        return np.float64
+    if not isinstance(neuron.v_decay, int) or not isinstance(neuron.i_decay, int) or neuron.reset != "value":
+        return np.float64
+    kept = DECAY_ONE - neuron.v_decay
+    return np.float32 if neuron.i_decay == DECAY_ONE and kept & (kept - 1) == 0 else np.float64
+
+
+def _summed(reach: int, decay: int, steps: int) -> float:
+    """What a state cannot exceed that gets ``reach`` in each of the steps and is never reset."""
+    return reach * min(DECAY_ONE / decay if decay else steps, steps)
+
+
+def leak(state: Floats, decay: int | Ints) -> Floats:
+    """What is left of u or v after one step."""
+    state *= np.asarray((DECAY_ONE - decay) / DECAY_ONE, state.dtype)
+    return toward_zero(state)
+
+
+def toward_zero(product: Floats) -> Floats:
+    """Rounded toward zero."""
+    return np.trunc(product, out=product)
+
+
+def _within(u: Floats, accumulator: Accumulator) -> Floats:
+    """u past its limits wraps, or stops there."""
+    return wrap(u) if accumulator.wraps else saturate(u, accumulator.u_top + 1)
+
+
+def wrap(u: Floats) -> Floats:
+    """Past 2^23, u comes out at the other end (once, as in Lava's model)."""
+    u -= u.dtype.type(2 * STATE_TOP) * (u > STATE_TOP)
+    u += u.dtype.type(2 * STATE_TOP) * (u <= -STATE_TOP)
+    return u
+
+
+def saturate(v: Floats, limit: int = STATE_TOP) -> Floats:
+    """v stays within ±(limit − 1)."""
+    return np.clip(v, 1 - limit, limit - 1, out=v)
+
+
+def fires(v: Floats, threshold: Floats, fired: NDArray[np.bool_]) -> None:
+    """A neuron fires strictly above its threshold; written to ``fired``."""
+    np.greater(v, threshold, out=fired)
+
+
+def reset(v: Floats, fired: NDArray[np.bool_]) -> Floats:
+    """v is 0 after a spike; u is left alone."""
+    v *= ~fired
+    return v

@@ -1,0 +1,339 @@
+"""An `IntegerGraph` as data: ``integers.npz``, arrays of whole numbers and a JSON text. What is read is not trusted."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy._util.files import read_npz, write_npz
+from stl_deploy._util.windows import output_size
+from stl_deploy.errors import InputError, UnsupportedError
+from stl_deploy.graph.program import Node, Reshape, Source
+from stl_deploy.graph.readout import KEY as READOUT
+from stl_deploy.graph.readout import Readout, readout_of
+from stl_deploy.integers.graph import (
+    ConvNode,
+    DelayNode,
+    DenseNode,
+    GainNode,
+    IntegerGraph,
+    IntegerInput,
+    IntegerOutput,
+    IntegratorNode,
+    PopulationNode,
+    SumPoolNode,
+)
+from stl_deploy.integers.net import (
+    ACCUMULATORS,
+    DECAY_ONE,
+    LOIHI,
+    MAX_THRESHOLD,
+    RESETS,
+    Accumulator,
+    IntegerNeuron,
+)
+
+NAME = "integers.npz"
+VERSION = 1
+MAX_NODES, MAX_VALUES = 10_000, 2**28
+
+
+@dataclass(frozen=True)
+class About:
+    """What else is kept: the network's name, the file it was made from, synops measured by node (a step), the version
+    of stl-deploy that chose the integers, and what decides on the outputs.
+
+    prefix: what names in generated code begin with. per_step: whether labels are of each step. steps: T of the input
+    that the export was made with, 0 if unknown. dt: of a step, in the unit of the network's time constants.
+    """
+
+    title: str = "network"
+    source: str = "a network"
+    measured: Mapping[str, float] = field(default_factory=dict)
+    made_by: str = field(default_factory=lambda: version("stl-deploy"))
+    readout: Readout = field(default_factory=Readout)
+    prefix: str = "net"
+    per_step: bool = False
+    steps: int = 0
+    dt: float = 0.0
+
+
+_STRUCTURE = "structure"
+_KINDS: dict[str, type[Node]] = {
+    "input": IntegerInput,
+    "dense": DenseNode,
+    "conv": ConvNode,
+    "gain": GainNode,
+    "sum_pool": SumPoolNode,
+    "reshape": Reshape,
+    "delay": DelayNode,
+    "population": PopulationNode,
+    "integrator": IntegratorNode,
+    "output": IntegerOutput,
+}
+_NAMES = {kind: name for name, kind in _KINDS.items()}
+_OF_NETX = ("delay", "shift", "enlarged")
+"""Fields of a dense layer that only netx files set; what reads ``integers.npz`` does not compute them."""
+
+
+def write_integers(graph: IntegerGraph, about: About, path: Path) -> None:
+    """Write the file, whole or not at all; raises UnsupportedError for dense layers as a netx file holds them."""
+    for node in graph.nodes:
+        if isinstance(node, DenseNode) and (node.delay is not None or node.shift or node.enlarged):
+            raise UnsupportedError(
+                "its synapses have delays or shifted sums, which only netx files hold",
+                node=node.name,
+                slug="netx-synapses",
+                remedy="export the graph that the netx file was made from",
+            )
+    arrays: dict[str, NDArray[Any]] = {}
+    nodes = []
+    for index, node in enumerate(graph.nodes):
+        nodes.append({"kind": _NAMES[type(node)], **_plain(node, f"{index}", arrays)})
+    structure = {
+        "version": VERSION,
+        "title": about.title,
+        "source": about.source,
+        "measured": dict(about.measured),
+        "made_by": about.made_by,
+        "readout": about.readout.as_dict(),
+        "prefix": about.prefix,
+        "per_step": about.per_step,
+        "steps": about.steps,
+        "dt": about.dt,
+        "accumulator": graph.accumulator.name,
+        "nodes": nodes,
+    }
+    text = np.frombuffer(json.dumps(structure, allow_nan=False).encode(), np.uint8)
+    write_npz(path, {_STRUCTURE: text, **arrays})
+
+
+def _plain(value: Any, key: str, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
+    """A dataclass's fields as JSON; arrays go into ``arrays`` under the key that stands in their place."""
+    found: dict[str, Any] = {}
+    for each in fields(value):
+        if each.name in _OF_NETX:
+            continue
+        item = getattr(value, each.name)
+        if isinstance(item, np.ndarray):
+            arrays[f"{key}.{each.name}"] = item.astype(np.int32)
+            item = {"array": f"{key}.{each.name}"}
+        elif isinstance(item, IntegerNeuron):
+            item = _plain(item, f"{key}.{each.name}", arrays)
+        elif each.name == "sources":
+            item = [[source.node, source.delay] for source in item]
+        found[each.name] = item
+    return found
+
+
+def read_integers(path: Path) -> tuple[IntegerGraph, About]:
+    """Read the file; raises InputError that names the node for anything that was not written by `write_integers`."""
+    arrays = read_npz(path)
+    try:
+        structure = json.loads(arrays[_STRUCTURE].astype(np.uint8).tobytes().decode())
+        nodes = structure["nodes"]
+        about = About(
+            str(structure["title"]),
+            str(structure["source"]),
+            {str(name): float(value) for name, value in structure["measured"].items()},
+            str(structure["made_by"])[:40],
+            readout_of({READOUT: structure["readout"]}),
+            str(structure.get("prefix", "net")),
+            bool(structure.get("per_step", False)),
+            _whole(structure.get("steps", 0)),
+            float(structure.get("dt", 0.0)),
+        )
+        accumulator = ACCUMULATORS[structure.get("accumulator", LOIHI.name)]  # files without it wrap as Loihi does
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, InputError):
+        raise InputError(f"{path}: not the integers of a C folder; export it again") from None
+    if structure.get("version") != VERSION or not isinstance(nodes, list) or not 1 <= len(nodes) <= MAX_NODES:
+        raise InputError(f"{path}: not version {VERSION} of the integers of a C folder; export it again")
+    made: list[Node] = []
+    for entry in nodes:
+        name = entry.get("name") if isinstance(entry, dict) else None
+        try:
+            made.append(_node(entry, arrays))
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError, RecursionError) as error:
+            raise InputError(f"{path}: node {str(name)[:40]!r} cannot be read ({error}); export it again") from None
+    try:
+        return _checked(made, accumulator), about
+    except (ValueError, StopIteration, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: its nodes do not fit together ({error}); export it again") from None
+
+
+def _node(entry: Any, arrays: Mapping[str, NDArray[Any]]) -> Node:
+    kind = _KINDS[entry["kind"]]
+    values = {key: value for key, value in entry.items() if key != "kind"}
+    values["sources"] = tuple(Source(str(name), _whole(delay)) for name, delay in values["sources"])
+    if kind is PopulationNode:
+        values["neuron"] = IntegerNeuron(**_fields(IntegerNeuron, values["neuron"], arrays))
+    return kind(**_fields(kind, values, arrays))
+
+
+def _fields(kind: type[Any], values: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    known = {each.name: each for each in fields(kind) if each.name not in _OF_NETX}
+    if set(values) - set(known):
+        raise ValueError(f"unknown field {sorted(set(values) - set(known))[0]!r}")
+    missing = [name for name, each in known.items() if name not in values and each.default is MISSING]
+    if missing:
+        raise ValueError(f"no field '{missing[0]}'")
+    return {name: _value(name, value, arrays) for name, value in values.items()}
+
+
+def _value(name: str, value: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
+    if isinstance(value, dict):
+        array = arrays[value["array"]]
+        if array.dtype != np.int32 or array.size > MAX_VALUES:
+            raise ValueError(f"{name}: expected int32; found {array.dtype}")
+        return array
+    if name == "name":
+        if not isinstance(value, str) or not 0 < len(value) <= 1000:
+            raise ValueError("expected a name of 1 to 1000 characters")
+        return value
+    if name in ("scale", "unit"):
+        if not math.isfinite(value):
+            raise ValueError(f"{name} is not finite")
+        return float(value)
+    if name == "reset":
+        if value not in RESETS:
+            raise ValueError(f"reset {value!r}")
+        return value
+    if isinstance(value, list):
+        return tuple(_value(name, one, arrays) for one in value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return _whole(value)
+    if value is None or isinstance(value, Source | IntegerNeuron | tuple):
+        return value
+    raise ValueError(f"{name} holds {type(value).__name__}")
+
+
+def _whole(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) >= 2**31:
+        raise ValueError(f"{value!r} is no whole number within 32 bits")
+    return value
+
+
+def _checked(nodes: list[Node], accumulator: Accumulator) -> IntegerGraph:
+    """Raises ValueError where shapes, orders or ranges do not fit."""
+    known: dict[str, Node] = {}
+    names = {node.name for node in nodes}
+    if len(names) != len(nodes):
+        raise ValueError("two nodes have one name")
+    if not isinstance(nodes[0], IntegerInput) or not isinstance(nodes[-1], IntegerOutput):
+        raise ValueError("expected the input as first node and the output as last; found others")
+    by_name = {node.name: node for node in nodes}
+    for node in nodes:
+        if isinstance(node, IntegerInput) != (not known) or isinstance(node, IntegerOutput) != (node is nodes[-1]):
+            raise ValueError("expected one input and one output")
+        if not node.shape or min(node.shape) < 1 or math.prod(node.shape) > MAX_VALUES or len(node.shape) > 3:
+            raise ValueError(f"'{node.name}' has shape {list(node.shape)}")
+        if bool(node.sources) == isinstance(node, IntegerInput):
+            raise ValueError(f"'{node.name}' has {len(node.sources)} sources")
+        for source in node.sources:
+            if (
+                source.node not in names
+                or source.delay not in (0, 1)
+                or (not source.delay and source.node not in known)
+            ):
+                raise ValueError(f"'{node.name}' reads '{source.node}', which does not come before it")
+        arriving = {by_name[source.node].shape for source in node.sources}
+        if len(arriving) > 1:
+            raise ValueError(f"the sources of '{node.name}' differ in shape")
+        _check_node(node, next(iter(arriving), ()))
+        known[node.name] = node
+    return IntegerGraph(tuple(nodes), accumulator)
+
+
+def _check_node(node: Node, arriving: tuple[int, ...]) -> None:
+    def require(fits: bool, what: str) -> None:
+        if not fits:
+            raise ValueError(f"{what} of '{node.name}' does not fit")
+
+    match node:
+        case IntegerInput():
+            require(-(2**31) < node.low <= 0 < node.high < 2**31 and node.scale > 0, "range")
+        case DenseNode():
+            require(node.weight.shape == node.shape + arriving and len(arriving) == 1, "weight")
+            _check_weight(node.weight, require)
+            require(node.bias is None or node.bias.shape == node.shape, "bias")
+        case ConvNode():
+            _check_conv(node, arriving, require)
+        case GainNode():
+            require(_broadcasts(node.weight, node.shape) and arriving == node.shape, "weight")
+            _check_weight(node.weight, require)
+        case SumPoolNode():
+            require(node.input_shape == arriving and len(arriving) == 3 and node.shape[0] == arriving[0], "input shape")
+            _check_window(node.kernel, node.stride, (1, 1), node.padding, arriving[1:], node.shape[1:], require)
+        case Reshape():
+            require(node.input_shape == arriving and math.prod(arriving) == math.prod(node.shape), "input shape")
+        case DelayNode():
+            require(arriving == node.shape and _broadcasts(node.steps, node.shape), "steps")
+            require(int(node.steps.min()) >= 0 and int(node.steps.max()) <= 10_000, "steps")
+        case PopulationNode():
+            require(arriving == node.shape, "shape")
+            _check_neuron(node.neuron, node.shape, require)
+            require(node.bias is None or _broadcasts(node.bias, node.shape), "bias")
+        case IntegratorNode():
+            require(arriving == node.shape, "shape")
+            for decay in (node.v_decay, node.i_decay):
+                require(_decays(decay, node.shape), "decay")
+            require(node.bias is None or _broadcasts(node.bias, node.shape), "bias")
+        case IntegerOutput():
+            require(arriving == node.shape and node.unit > 0, "shape")
+
+
+def _check_neuron(neuron: IntegerNeuron, shape: tuple[int, ...], require: Any) -> None:
+    for decay in (neuron.v_decay, neuron.i_decay):
+        require(_decays(decay, shape), "decay")
+    require(_broadcasts(neuron.threshold, shape) and int(neuron.threshold.min()) >= 0, "threshold")
+    for values in (neuron.threshold, neuron.drop, neuron.v_reset):
+        require(
+            values is None or (_broadcasts(values, shape) and int(np.abs(values).max()) <= MAX_THRESHOLD), "threshold"
+        )
+    require((neuron.drop is not None) == neuron.reset.startswith("subtract"), "reset")
+
+
+def _check_conv(node: ConvNode, arriving: tuple[int, ...], require: Any) -> None:
+    require(node.weight.ndim == 4 and min(node.weight.shape) >= 1 and node.groups >= 1, "weight")
+    flat = (arriving[0], 1, arriving[1]) if len(arriving) == 2 else arriving
+    require(node.input_shape == flat and len(flat) == 3, "input shape")
+    out = (node.shape[0], 1, node.shape[1]) if len(node.shape) == 2 else node.shape
+    require(len(out) == 3 and len(arriving) == len(node.shape), "shape")
+    outs, ins = node.weight.shape[:2]
+    require(outs == out[0] and outs % node.groups == 0 and ins * node.groups == flat[0], "weight")
+    _check_weight(node.weight, require)
+    require(node.bias is None or node.bias.shape == (outs,), "bias")
+    _check_window(node.weight.shape[2:], node.stride, node.dilation, node.padding, flat[1:], out[1:], require)
+
+
+def _check_window(kernel: Any, stride: Any, dilation: Any, padding: Any, given: Any, made: Any, require: Any) -> None:
+    for pair in (kernel, stride, dilation, padding):
+        require(len(pair) == 2, "window")
+    for k, s, d, (before, after), n, out in zip(kernel, stride, dilation, padding, given, made, strict=True):
+        require(min(k, s, d) >= 1 and min(before, after) >= 0 and max(k, s, d, before, after) < 2**15, "window")
+        require(output_size(n, d * (k - 1) + 1, s, before + after) == out, "shape")
+
+
+def _check_weight(weight: NDArray[Any], require: Any) -> None:
+    require(weight.size > 0 and int(weight.min()) >= -128 and int(weight.max()) <= 127, "weight")
+
+
+def _decays(decay: Any, shape: tuple[int, ...]) -> bool:
+    if isinstance(decay, int):
+        return 0 <= decay <= DECAY_ONE
+    return _broadcasts(decay, shape) and int(decay.min()) >= 0 and int(decay.max()) <= DECAY_ONE
+
+
+def _broadcasts(values: NDArray[Any], shape: tuple[int, ...]) -> bool:
+    try:
+        return np.broadcast_shapes(values.shape, shape) == shape and values.size > 0
+    except ValueError:
+        return False

@@ -1,0 +1,130 @@
+"""Exact synaptic sums of whole numbers, through the BLAS.
+
+Sums are formed in float32 where every partial sum stays below 2^24, in float64 where it stays
+below 2^53, so they are exact whatever the order of summation. Time is folded into the batch.
+Sums come in float32 (whole numbers below 2^24) or, where they may be larger, in int32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.errors import InputError
+from stl_deploy.integers.bounds import weighted
+from stl_deploy.integers.convolve import Convolution
+from stl_deploy.integers.net import Conv, Dense, Ints, Shape, Synapse
+
+Sums = NDArray[np.float32] | Ints
+
+_BLOCK_IN, _BLOCK_OUT = 2**21, 2**19
+"""About how many values over all of time go into and come out of a block, so that it stays in the cache."""
+
+
+def shift_right(total: Ints, bits: int) -> Ints:
+    """Division by 2^bits, rounding down."""
+    return total >> bits if bits else total
+
+
+def blocks(shape: Shape, x: NDArray[Any]) -> Iterator[slice]:
+    """Samples of ``x`` ``[T, B, ...]`` to sum at a time; shape: of the sums, without time."""
+    steps = x.shape[0]
+    at_once = max(1, min(_BLOCK_IN // (steps * math.prod(x.shape[2:])), _BLOCK_OUT // (steps * math.prod(shape))))
+    return (slice(start, start + at_once) for start in range(0, x.shape[1], at_once))
+
+
+def adder(layer: Synapse, x: NDArray[Any], *, wraps: bool = True) -> DenseSums | ConvSums:
+    """What sums a layer's input, for some of the samples of ``x`` at a time. wraps: sums of convolutions, as Lava's."""
+    return DenseSums(layer, x) if isinstance(layer, Dense) else ConvSums(layer, x, wraps=wraps)
+
+
+class DenseSums:
+    """Synaptic input ``[T, b, out]`` of a dense layer for some of the samples of whole numbers ``x`` ``[T, B, in]``.
+
+    A synapse with delay d adds its part d steps later; each delay's sum is shifted by itself, as in Lava.
+    bound: what no sum's magnitude exceeds.
+    """
+
+    def __init__(self, layer: Dense, x: NDArray[Any]) -> None:
+        self._weight, self._bits, self._enlarged = layer.weight, layer.shift, layer.enlarged
+        self.bound = _bound(x, self._weight)
+        self._kind = _exact_type(self.bound)
+        masks = {0: None} if layer.delay is None else {int(d): layer.delay == d for d in np.unique(layer.delay)}
+        self._columns = {delay: self._columns_where(mask) for delay, mask in masks.items()}
+
+    def _columns_where(self, mask: NDArray[np.bool_] | None) -> NDArray[Any]:
+        weight = self._weight if mask is None else np.where(mask, self._weight, 0)
+        return np.ascontiguousarray(weight.T, self._kind)
+
+    def __call__(self, x: NDArray[Any]) -> Sums:
+        """Raises InputError where a sum is beyond Lava's 32 bits."""
+        if self._columns.keys() == {0}:
+            return self._sums(x, 0)
+        total = np.zeros((*x.shape[:2], len(self._weight)), np.int32)
+        for delay in self._columns:
+            if delay < len(x):
+                total[delay:] += self._sums(x[: len(x) - delay], delay).astype(np.int32)
+        return total
+
+    def _sums(self, x: NDArray[Any], delay: int) -> Sums:
+        rows = x.reshape(-1, x.shape[-1]).astype(self._kind)
+        # Whole numbers within the bound; some BLAS kernels raise flags of lanes that they do not keep.
+        with np.errstate(invalid="ignore"):
+            total = (rows @ self._columns[delay]).reshape(*x.shape[:-1], -1)
+        if self.bound << self._enlarged >= 2**31:
+            _require_32_bits(total, self._enlarged)
+        final = self._kind is np.float32 and self._bits == 0
+        return total if final else shift_right(total.astype(np.int32), self._bits)
+
+
+def _require_32_bits(total: NDArray[Any], bits: int) -> None:
+    """Lava sums weights enlarged by ``bits``, in 32 bits."""
+    largest = float(np.abs(total).max(initial=0)) * 2**bits
+    if largest >= 2**31:
+        raise InputError(
+            f"a synaptic sum reaches {largest:.0f}, beyond Lava's 32 bits; use smaller input values or weights"
+        )
+
+
+class ConvSums:
+    """Synaptic input ``[T, b, C, H, W]`` of a conv layer for some of the samples of whole numbers ``x``.
+
+    wraps: sums wrap at 24 bits as Lava's do. bound: what no sum's magnitude exceeds.
+    """
+
+    def __init__(self, layer: Conv, x: NDArray[Any], *, wraps: bool = True) -> None:
+        bound = _bound(x, layer.weight.reshape(layer.weight.shape[0], -1))
+        self._wraps = wraps and bound >= 2**23
+        self.bound = min(bound, 2**23) if wraps else bound
+        self._convolve = Convolution(layer, _exact_type(bound))
+        self._shape = layer.shape
+
+    def __call__(self, x: NDArray[Any]) -> Sums:
+        """``[T, b, ...]`` to ``[T, b, *layer.shape]``."""
+        total = self._convolve(x.reshape(-1, *x.shape[2:])).reshape(*x.shape[:2], *self._shape)
+        return wrap24(total.astype(np.int64)) if self._wraps else total
+
+
+def wrap24(total: NDArray[np.int64]) -> Ints:
+    """Lava's conv keeps the lowest 24 bits of a sum, with sign."""
+    return ((total + 2**23) % 2**24 - 2**23).astype(np.int32)
+
+
+def _bound(x: NDArray[Any], weight: Ints) -> int:
+    """What no partial sum of products exceeds: weights ``[out, in]``, any values between the extremes of ``x``."""
+    low, high = (0, 1) if x.dtype == bool or not x.size else (min(0, int(x.min())), max(1, int(x.max())))
+    least, greatest = weighted(weight, None, (low, high))
+    return max(-least, greatest)
+
+
+def _exact_type(bound: int) -> type[np.float32] | type[np.float64]:
+    """The narrowest float type that holds every whole number up to ``bound``."""
+    if bound < 2**24:
+        return np.float32
+    if bound < 2**53:
+        return np.float64
+    raise InputError(f"synaptic sums may reach {bound}, beyond 2^53; use smaller input values")

@@ -1,0 +1,43 @@
+"""One SHA-256 of what an artifact holds, apart from versions and from how a library lays bytes out."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import onnx
+
+from stl_deploy import __version__
+
+
+def of_hdf5(path: Path) -> str:
+    """Every dataset and attribute but versions, in order of name."""
+    found: dict[str, Any] = {}
+
+    def take(name: str, node: Any) -> None:
+        found.update({f"{name}@{key}": str(value) for key, value in node.attrs.items()})
+        if isinstance(node, h5py.Dataset) and not name.endswith("version"):
+            value = np.asarray(node[()])
+            text = [v.decode() if isinstance(v, bytes) else v for v in value.reshape(-1).tolist()]
+            found[name] = [value.dtype.kind, value.shape, text]
+
+    with h5py.File(path) as file:
+        file.visititems(take)
+    return _of(found)
+
+
+def of_onnx(path: Path) -> str:
+    """The graph alone."""
+    return hashlib.sha256(onnx.load(path).graph.SerializeToString(deterministic=True)).hexdigest()
+
+
+def of_folder(folder: Path) -> str:
+    """Every file's name and text."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return _of({path.name: path.read_bytes().decode("latin1").replace(__version__, "") for path in files})
+
+
+def _of(data: Any) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
