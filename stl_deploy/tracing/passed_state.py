@@ -71,7 +71,7 @@ class PassedState:
             raise CaptureError(
                 f"forward takes {', '.join(self.names)} besides x and returns {counted(count, 'value')}, so "
                 "time='step' cannot tell which of them is the state of the next step: return "
-                f"{', '.join(('output', *self.names))}, or keep the state in the module and clear it in a method reset()"
+                f"{', '.join(('output', *self.names))}, or keep the state in the module and clear it in reset()"
             )
         del returned[at]
         self.values = dict(zip(self.names, returned, strict=True))

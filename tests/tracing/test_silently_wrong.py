@@ -181,8 +181,14 @@ class PassingRequired(Passing):
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
-        (PassingUnclear, r"forward takes v, mask besides x and returns 2 values.*return output, v, mask, or keep"),
-        (PassingOtherNames, r"forward takes v besides x and returns 2 values.*return output, v, or keep"),
+        (
+            PassingUnclear,
+            r"forward takes v, mask besides x and returns 2 values.*return output, v, mask, or keep",
+        ),
+        (
+            PassingOtherNames,
+            r"forward takes v besides x and returns 2 values.*return output, v, or keep the state in the module",
+        ),
         (PassingAny, r"forward takes \*state besides x and returns 2 values"),
         (PassingRequired, r"forward expects 'v' besides x.*give it a default, v=None"),
     ],
