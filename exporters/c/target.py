@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.files import make_folder, write_text
@@ -121,7 +122,7 @@ class CFormat(Format):
             require_room(estimate(program), flash, ram, sure=SURE)
         given = calibration(program, options, options.x)
         chosen = choose(program, given)
-        x = to_integers(given, chosen.graph.input.scale)
+        x = np.asarray(to_integers(given, chosen.graph.input.scale), np.int32)
         about = About(
             program.metadata.get("name") or path.name or "network",
             options.origin.get("source", "a network"),

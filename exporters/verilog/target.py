@@ -102,7 +102,7 @@ class VerilogFormat(Format):
         given = calibration(program, options, options.x)
         chosen = choose(program, given)
         check_lanes(chosen.graph, options.lanes)
-        x = to_integers(given, chosen.graph.input.scale)
+        x = np.asarray(to_integers(given, chosen.graph.input.scale), np.int32)
         about = About(
             program.metadata.get("name") or path.name or "network",
             options.origin.get("source", "a network"),
