@@ -17,10 +17,10 @@ from stl_deploy.fold.graph_nodes import with_metadata
 from stl_deploy.fold.graph_thresholds import absorb
 from stl_deploy.fold.merge_affine import merge_affine
 from stl_deploy.fold.merge_scales import merge_scales
-from stl_deploy.fold.thresholds import Thresholds, are_absorbed
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.exact import input_grid as declared_grid
 from stl_deploy.graph.lower import lower, own_metadata
+from stl_deploy.passes.base import FoldOptions, Thresholds
 
 
 def fold_graph(
@@ -45,7 +45,7 @@ def fold_graph(
         metadata["input"] = {"coding": coding} | metadata.get("input", {}) | {"fraction_bits": input_grid, "max": 1.0}
         declared_grid(metadata)
         graph = with_metadata(graph, metadata)
-    absorbed, given = are_absorbed(thresholds), graph
+    absorbed, given = FoldOptions(thresholds=thresholds).thresholds == "weights", graph
     graph = merge_affine(given, dialect)
     if graph is not given:
         check_graph(lower(given, dialect), lower(graph, dialect))

@@ -15,19 +15,33 @@ from stl_deploy.graph.program import Program
 from stl_deploy.graph.segments import ordered
 from stl_deploy.passes import (
     absorb_permutations,
+    exact_grids,
     fold_norms,
+    fold_thresholds,
     fuse_linears,
     fuse_synapses,
     lower_max_pools,
     materialise_delays,
     narrow,
+    representable_decays,
     split_concats,
     start_at_leak,
+    strict_comparison,
 )
 from stl_deploy.passes.base import FoldOptions, LayerGrid, Pass, Rewritten
 from stl_deploy.passes.equivalence import require_equivalent
 from stl_deploy.passes.permutations import Permutations, composed
 
+OWN: tuple[Pass, ...] = (
+    fold_norms.PASS,
+    lower_max_pools.PASS,
+    fold_thresholds.PASS,
+    representable_decays.PASS,
+    exact_grids.PASS,
+    narrow.PASS,
+    strict_comparison.PASS,
+)
+"""What brings the Program of a network of ours to the nodes that NIR has, on exact grids."""
 CAPTURED: tuple[Pass, ...] = (
     fold_norms.PASS,
     lower_max_pools.PASS,

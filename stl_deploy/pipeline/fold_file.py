@@ -10,10 +10,10 @@ from stl_deploy._util.files import require_other, require_suffix
 from stl_deploy.errors import InputError
 from stl_deploy.fold.graph import fold_graph
 from stl_deploy.fold.merge_pools import merge_pools as without_pools
-from stl_deploy.fold.thresholds import Thresholds
 from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.graph.lower import METADATA_KEY, own_metadata
+from stl_deploy.passes.base import Thresholds
 from stl_deploy.pipeline.artifacts import Bench
 from stl_deploy.pipeline.source import GRAPH, on_declared_grid, open_program, open_reading, open_source, program_input
 from stl_deploy.pipeline.verify import show

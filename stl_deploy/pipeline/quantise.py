@@ -40,6 +40,7 @@ from stl_deploy.graph.compare import Tally
 from stl_deploy.graph.exact import input_scale
 from stl_deploy.graph.run import Result
 from stl_deploy.integers.quantise import Quantised, choose
+from stl_deploy.nn.from_program import with_numbers
 from stl_deploy.nn.network import Network
 from stl_deploy.pipeline.fold import FoldedRun, fold_run
 from stl_deploy.pipeline.inputs import LabelledInput, encode_split
@@ -178,7 +179,8 @@ def _begin(folded: FoldedRun, calibration: NDArray[Any]) -> Network:
     """The folded network with layers that round, which take its place; before all long work, for it may be refused."""
     program = project_thresholds(folded.program)
     start = choose(program, calibration, "folded")
-    return quantised_network(folded.folded.network, program, start).requires_grad_(True)
+    network = with_numbers(folded.trained, folded.folded.program)
+    return quantised_network(network, program, start).requires_grad_(True)
 
 
 def _train(network: Network, folded: FoldedRun, options: QuantiseOptions, say: Console, checkpoints: Path) -> Network:

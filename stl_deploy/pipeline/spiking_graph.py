@@ -30,7 +30,7 @@ from stl_deploy.pipeline.results import Bill, GraphEvaluation, Simulation, Verif
 from stl_deploy.pipeline.source import Source, on_declared_grid
 
 if TYPE_CHECKING:
-    from stl_deploy.fold.thresholds import Thresholds
+    from stl_deploy.passes.base import Thresholds
     from stl_deploy.pipeline.quantised_module import QuantisedModule
 
 
