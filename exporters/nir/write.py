@@ -87,7 +87,7 @@ def to_own_graph(program: Program) -> Written:
         others = (other for other in listed.values() if other is not node)
         edges += [(node.name, other.name) for other in others for source in other.sources if source.node == node.name]
     own = {"version": __version__, "dialect": dialect.written(), **program.metadata}
-    nodes = {node.name: _node(_in_dialect(node, dialect), narrow=True) for node in program.nodes}
+    nodes = {node.name: node_of(_in_dialect(node, dialect), narrow=True) for node in program.nodes}
     graph = nir.NIRGraph(nodes, edges, metadata={METADATA_KEY: own}, type_check=False)
     read = lower(graph, dialect)
     require_same(tuple(_in_dialect(node, dialect) for node in program.nodes), read)
@@ -179,11 +179,11 @@ def to_nir(nodes: tuple[Node, ...], dialect: Dialect, metadata: Mapping[str, Any
     edges = [(source.node, node.name) for node in nodes for source in node.sources]
     own = {"version": __version__, "dialect": dialect.written(), **metadata}
     return nir.NIRGraph(
-        {node.name: _node(node) for node in nodes}, edges, metadata={METADATA_KEY: own}, type_check=False
+        {node.name: node_of(node) for node in nodes}, edges, metadata={METADATA_KEY: own}, type_check=False
     )
 
 
-def _node(node: Node, *, narrow: bool = False) -> nir.NIRNode:
+def node_of(node: Node, *, narrow: bool = False) -> nir.NIRNode:
     """A node of NIR; narrow: with float32 time constants, where they give the decay back."""
     match node:
         case Input():
@@ -247,7 +247,7 @@ def _conv(node: Conv) -> nir.NIRNode:
 
 def _flatten(node: Reshape) -> nir.NIRNode:
     before, after = node.input_shape, node.shape
-    merged = flattens(before, after)
+    merged = (len(before) - 1,) * 2 if before == after else flattens(before, after)
     assert merged is not None, "absorb_permutations leaves no other reshape"
     start, end = merged
     return nir.Flatten({"input": np.array(before)}, start - len(before), end - len(before))

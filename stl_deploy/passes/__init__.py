@@ -16,17 +16,21 @@ from stl_deploy.graph.segments import ordered
 from stl_deploy.passes import (
     absorb_permutations,
     exact_grids,
+    fold_affine,
     fold_norms,
+    fold_scales,
     fold_thresholds,
     fuse_linears,
     fuse_synapses,
     lower_max_pools,
     materialise_delays,
+    merge_pools,
     narrow,
     representable_decays,
     split_concats,
     start_at_leak,
     strict_comparison,
+    widen,
 )
 from stl_deploy.passes.base import FoldOptions, LayerGrid, Pass, Rewritten
 from stl_deploy.passes.equivalence import require_equivalent
@@ -42,6 +46,16 @@ OWN: tuple[Pass, ...] = (
     strict_comparison.PASS,
 )
 """What brings the Program of a network of ours to the nodes that NIR has, on exact grids."""
+FOREIGN: tuple[Pass, ...] = (
+    widen.PASS,
+    fold_affine.PASS,
+    merge_pools.PASS,
+    fold_scales.PASS,
+    fold_thresholds.PASS,
+    exact_grids.PASS,
+    narrow.PASS,
+)
+"""What `fold` does to a network that came as a file."""
 CAPTURED: tuple[Pass, ...] = (
     fold_norms.PASS,
     lower_max_pools.PASS,

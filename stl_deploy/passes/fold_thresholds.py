@@ -37,13 +37,13 @@ def _refusals(program: Program) -> Iterator[UnsupportedError]:
 def _changed(program: Program) -> list[Neuron]:
     """The spiking neurons whose thresholds are not 1 already; a max pool keeps its own."""
     spiking = [neuron for neuron in program.spiking if not is_max_pool(program, neuron)]
-    return [neuron for neuron in spiking if not (_divisor(neuron)[0] == 1).all()]
+    return [neuron for neuron in spiking if not (divisor_of(neuron)[0] == 1).all()]
 
 
 def _fold(program: Program) -> Rewritten:
     nodes: Nodes = dict(program.by_name)
     for neuron in _changed(program):
-        divisor, unit = _divisor(neuron)
+        divisor, unit = divisor_of(neuron)
         for name in dict.fromkeys(source.node for source in neuron.sources):
             node: Any = nodes[name]
             theta = _theta(program, neuron, name)
@@ -63,7 +63,7 @@ def _scaled(neuron: Neuron, divisor: Doubles, unit: np.float32) -> Neuron:
     return replace(neuron, **changes)
 
 
-def _divisor(neuron: Neuron) -> tuple[Doubles, np.float32]:
+def divisor_of(neuron: Neuron) -> tuple[Doubles, np.float32]:
     """What the weights are divided by, and the threshold that is stored then: 1, or the float just below it."""
     assert neuron.threshold is not None
     stored = np.asarray(neuron.threshold, np.float32)
@@ -104,7 +104,7 @@ def _theta(program: Program, neuron: Neuron, source: str) -> Doubles:
         raise _refused(
             neuron, f"its weights '{source}' are read by {others} too", "give each neuron weights of its own"
         )
-    whole = np.broadcast_to(_divisor(neuron)[0], neuron.shape)
+    whole = np.broadcast_to(divisor_of(neuron)[0], neuron.shape)
     if isinstance(node, Linear):
         if len(neuron.shape) != 1:
             raise _refused(neuron, f"its shape is {list(neuron.shape)} behind the linear '{source}'", "flatten first")

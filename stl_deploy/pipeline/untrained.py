@@ -13,7 +13,7 @@ from stl_deploy._util.console import QUIET, Console
 from stl_deploy.data import check_dataset
 from stl_deploy.data.encoders import input_coding
 from stl_deploy.errors import InputError
-from stl_deploy.fold.graph_nodes import with_metadata
+from stl_deploy.exporters.nir.edit import with_metadata
 from stl_deploy.graph.check import check
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.findings import Report

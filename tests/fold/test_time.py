@@ -67,7 +67,6 @@ def test_the_folded_network_has_the_decays_of_its_graph(seed: int) -> None:
     assert len(neurons) == 61
     for neuron in neurons:
         layer = folded.network.layers[neuron.name]
-        assert isinstance(layer, LIF | LI)
         torch.testing.assert_close(layer.decay, torch.tensor(neuron.decay), rtol=0, atol=0)
 
 

@@ -1,1 +1,0 @@
-"""Folding NIR graphs that came without a torch network."""
