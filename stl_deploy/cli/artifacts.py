@@ -10,6 +10,7 @@ import typer
 from stl_deploy._util.units import counted
 from stl_deploy.cli.options import (
     Deadline,
+    DeviceOption,
     DialectOption,
     InputGrid,
     InputOption,
@@ -77,7 +78,9 @@ def capture(
 
 def export(
     source: SourceArg,
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="PATH", help="The file (c: the folder) to write.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="PATH", help="The file (c, verilog: the folder) to write.")
+    ],
     to: Annotated[
         str | None,
         typer.Option(
@@ -111,6 +114,24 @@ def export(
         str | None, typer.Option(metavar="BYTES", help="c: flash that must hold it, as 256K (exit 1 if it does not).")
     ] = None,
     ram: Annotated[str | None, typer.Option(metavar="BYTES", help="c: RAM that must hold it, as 64K.")] = None,
+    device: DeviceOption = None,
+    round_decays: Annotated[
+        bool, typer.Option("--round-decays", help="xylo: take the nearest 1 - 2^-k for decays that are none.")
+    ] = False,
+    lanes: Annotated[
+        int | None,
+        typer.Option(help="verilog: neurons at work at a time, a power of two (default: up to 8, as the layers fill)."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="PREFIX", help="c: what all names and files begin with; default: net.")
+    ] = None,
+    package: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND", help="c: also a package: cmake, arduino, platformio, zephyr, esp-idf or cmsis-pack."
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a folder whose files were edited.")] = False,
     calibration: InputOption = None,
     input_grid: InputGrid = None,
     verified: Annotated[bool, typer.Option("--verify/--no-verify", help="Read the artifact back and run it.")] = True,
@@ -141,13 +162,22 @@ def export(
         reader=reader,
         flash=flash,
         ram=ram,
+        device=device,
+        round_decays=round_decays or None,
+        lanes=lanes,
+        name=name,
+        package=package,
+        overwrite=overwrite,
     )
     emit_json(result, json)
 
 
 def show(
     source: Annotated[
-        Path, typer.Argument(metavar="SOURCE", help="A run folder, a .nir file, or what export wrote (.onnx, .net, C).")
+        Path,
+        typer.Argument(
+            metavar="SOURCE", help="A run folder, a .nir file, or what export wrote (.onnx, .net, C, Verilog)."
+        ),
     ],
     dialect: DialectOption = None,
     drawing: Annotated[
@@ -185,17 +215,25 @@ def check(
     ] = None,
     dialect: DialectOption = None,
     input_grid: InputGrid = None,
+    device: DeviceOption = None,
+    flash: Annotated[
+        str | None, typer.Option(metavar="BYTES", help="c: flash that must hold it, as 256K (estimated).")
+    ] = None,
+    ram: Annotated[
+        str | None, typer.Option(metavar="BYTES", help="c: RAM that must hold it, as 64K (estimated).")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Per node: faithful, approximate or unsupported, with the reason and the remedy."""
     from stl_deploy._util.files import read_inputs
     from stl_deploy.pipeline import check as checking
 
+    settings = {"device": device, "flash": flash, "ram": ram}
     if _untrained(str(source)):
         from stl_deploy.pipeline.untrained import check_untrained
 
         early = check_untrained(
-            str(source), input_file=input_file, targets=target, input_grid=input_grid, say=console()
+            str(source), input_file=input_file, targets=target, input_grid=input_grid, say=console(), **settings
         )
         emit_json(early.as_dict(), json)
         _require_sound(source, early)
@@ -203,14 +241,24 @@ def check(
     if checking.nir_files(source):
         if input_file is not None:
             raise InputError("--input measures one network; give a run folder or one .nir file")
-        folder = checking.check_folder(source, targets=target, dialect=dialect, input_grid=input_grid, say=console())
+        folder = checking.check_folder(
+            source, targets=target, dialect=dialect, input_grid=input_grid, say=console(), **settings
+        )
         emit_json(folder.as_dict(), json)
         if not folder.ok:
             bad = sum(not report.ok for report in folder.reports.values())
             raise CheckFailed(f"{source}: {bad} of {len(folder.reports)} files have errors")
         return
     x = None if input_file is None else read_inputs(input_file)[0]
-    report = checking.check(source, targets=target, dialect=dialect, input_grid=input_grid, x=x, say=console())
+    report = checking.check(
+        source,
+        targets=target,
+        dialect=dialect,
+        input_grid=input_grid,
+        x=x,
+        say=console(),
+        **settings,
+    )
     found = report.as_dict()
     if input_file is not None and report.runs:
         effects = checking.measure(source, input_file, dialect=dialect, say=console())

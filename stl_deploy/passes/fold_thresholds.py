@@ -84,7 +84,8 @@ def _bits(values: NDArray[np.float32]) -> int:
 def _require_scalable(neuron: Neuron) -> None:
     assert neuron.threshold is not None
     if (neuron.threshold <= 0).any():
-        raise _refused(neuron, "a threshold of 0 or less has no scale", "keep the thresholds")
+        lowest = float(neuron.threshold.min())
+        raise _refused(neuron, f"the lowest of them, {lowest:g}, is not above 0", "keep the thresholds")
     if neuron.v_min is not None and neuron.v_min.any() and not np.array_equal(neuron.v_min, -neuron.threshold):
         low = float(neuron.v_min.min())
         raise _refused(neuron, f"its potential is bounded below by {low:g}", "keep the thresholds")

@@ -15,7 +15,8 @@ from stl_deploy._util.files import leading, read_inputs
 from stl_deploy._util.suggest import did_you_mean
 from stl_deploy._util.units import counted
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.targets import Tabled, find_format, findings, registry
+from stl_deploy.exporters.targets import ChecksFor, Tabled, find_format, findings, make_options, registry
+from stl_deploy.exporters.targets import settings as option_names
 from stl_deploy.graph.ambiguity import Effect, effects
 from stl_deploy.graph.check import TargetCheck, check_file
 from stl_deploy.graph.dialect import load_dialect
@@ -53,19 +54,22 @@ def check(
     input_grid: int | None = None,
     x: NetworkInput | None = None,
     say: Console = QUIET,
+    **settings: Any,
 ) -> Report:
     """Check a run folder's graph or a .nir file against targets (default: every format's), or an artifact of ours.
 
     input_grid: the input will be multiples of 2^-input_grid up to 1. x: input like what will enter, for targets that
-    take whole numbers alone. Raises InputError for a bad call.
+    take whole numbers alone. settings: the targets' own options, as ``device`` of xylo, ``flash`` and ``ram`` of c.
+
+    Raises InputError for a bad call.
     """
-    asked = targets_asked(targets)
+    asked = targets_asked(targets, settings)
     opened = open_source(source, artifacts=True)
     if not opened.is_graph:
-        if targets or input_grid is not None:
+        if targets or input_grid is not None or any(value is not None for value in settings.values()):
             raise InputError(
                 f"{source}: expected a graph to ask targets about; found an artifact of {opened.kind}; "
-                "leave --target out, or give the graph it was made from"
+                "leave --target and its options out, or give the graph it was made from"
             )
         report = _artifact(opened)
         show(report, say)
@@ -99,10 +103,13 @@ def check_folder(
     dialect: str | None = None,
     input_grid: int | None = None,
     say: Console = QUIET,
+    **settings: Any,
 ) -> FolderCheck:
-    """Check every .nir file of a folder; one table for all; input_grid: as in `check`. Raises InputError for a bad call
-    or if there is none."""
-    asked = targets_asked(targets)
+    """Check every .nir file of a folder; one table for all; input_grid, settings: as in `check`.
+
+    Raises InputError for a bad call or if there is none.
+    """
+    asked = targets_asked(targets, settings)
     if dialect is not None:
         load_dialect(dialect)  # a bad one ends the call; in check_file it would be a finding of the file's
     files = nir_files(folder)
@@ -183,15 +190,44 @@ def seen_coding(x: NetworkInput | None) -> dict[str, Any] | None:
     return {"coding": "graded" if all(on_grid(array, Grid(0, np.inf)) for array in arrays) else "analog"}
 
 
-def targets_asked(targets: Sequence[str] | None) -> dict[str, TargetCheck]:
-    """What each target is asked; without names, of every format."""
+def targets_asked(targets: Sequence[str] | None, settings: Mapping[str, Any] | None = None) -> dict[str, TargetCheck]:
+    """What each target is asked; without names, of every format but those that are asked by name alone.
+
+    settings: options of the targets that are named. Raises InputError for a name or an option that is none of theirs.
+    """
     formats: dict[str, TargetCheck] = {n: partial(findings, one) for n, one in registry().formats.items()}
     known: dict[str, TargetCheck] = {**formats, **{n: partial(findings, one) for n, one in registry().checks.items()}}
     for name in targets or ():
         if name not in known:
             close = did_you_mean(name, known)
             raise InputError(f"expected a target: {', '.join(known)}; found '{name}'{close}")
-    return {name: ask for name, ask in known.items() if name in (targets or formats)}
+    default = [name for name, one in registry().formats.items() if one.by_default]
+    asked = {name: ask for name, ask in known.items() if name in (targets or default)}
+    given = {name: value for name, value in (settings or {}).items() if value is not None}
+    return asked | (_with_options(list(asked), given) if given else {})
+
+
+def _with_options(asked: Sequence[str], given: Mapping[str, Any]) -> dict[str, TargetCheck]:
+    """The checks that these options change; raises InputError for an option that none of those asked has."""
+    able = {name for name in asked if isinstance(registry().formats.get(name), ChecksFor)}
+    for option in given:
+        takers = [
+            name
+            for name, one in registry().formats.items()
+            if isinstance(one, ChecksFor) and option in option_names(one.options)
+        ]
+        if not able & {*takers}:
+            raise InputError(
+                f"expected --target {' or '.join(takers)} for option '{option}'; found {', '.join(asked)}; name it"
+                if takers
+                else f"expected options of check; found '{option}'"
+            )
+    made: dict[str, TargetCheck] = {}
+    for name in able:
+        one = registry().formats[name]
+        own = {option: value for option, value in given.items() if option in option_names(one.options)}
+        made[name] = partial(findings, one, options=make_options(one, own))
+    return made
 
 
 def _first(report: Report) -> str:

@@ -124,17 +124,18 @@ class SpikingGraph:
             write_text(Path(path), svg(self.program))
         return self.rows
 
-    def check(self, *targets: str, input_grid: int | None = None) -> Report:
+    def check(self, *targets: str, input_grid: int | None = None, **settings: Any) -> Report:
         """Per node and target (default: every format's): faithful, approximate or unsupported, why, and the remedy.
 
-        input_grid: the input will be multiples of 2^-input_grid up to 1.
+        input_grid: the input will be multiples of 2^-input_grid up to 1. settings: the targets' own options, as in
+        ``check("xylo", device="imu")`` and ``check("c", ram="64K")``.
         ``check("netx").raise_if_unsupported()`` raises UnsupportedError where the target cannot hold the network.
         Raises InputError for a target that is not known.
         """
         from stl_deploy.pipeline.check import check
 
         with self._saved() as source:
-            return check(source.file, targets=list(targets) or None, input_grid=input_grid, x=self.sample)
+            return check(source.file, targets=list(targets) or None, input_grid=input_grid, x=self.sample, **settings)
 
     def fold(
         self,

@@ -12,15 +12,15 @@ import pytest
 
 from stl_deploy._util.console import Console
 from stl_deploy.errors import InputError, ToolError
-from stl_deploy.exporters.netx.net import InputLayer, IntegerNet
-from stl_deploy.exporters.netx.netx import write_netx
-from stl_deploy.exporters.netx.simulate import simulate
+from stl_deploy.exporters.netx.convert import run_file
+from stl_deploy.exporters.netx.file import write_netx
+from stl_deploy.exporters.netx.layers import InputLayer, NetxFile
 from stl_deploy.exporters.netx.target import Loihi, NetxOptions
 from stl_deploy.exporters.witnesses.environment import NENGO_LOIHI, STAMP, Witness, find_witness
 from stl_deploy.exporters.witnesses.nengo_loihi import NengoLoihi
 from stl_deploy.exporters.witnesses.rows import conv_rows, net_arrays
 from stl_deploy.exporters.witnesses.wrapped import parting, simulate_wrapped, wrap
-from stl_deploy.integers.net import Conv
+from stl_deploy.integers.graph import ConvNode
 from tests.exporters.netx.nets import chain, dense, neuron, random_case
 from tests.exporters.netx.programs import conv_net, events
 from tests.exporters.witnesses import stand_in
@@ -34,7 +34,7 @@ def test_our_model_spikes_as_recorded() -> None:
         known = {name: case for name, case in cases().items() if name != "wide"}
         assert {key.split("/")[0] for key in recorded.files} == {*known, "wide"}
         for name, (net, x) in known.items():
-            for key, spikes in simulate(net, x, record=True).spikes.items():
+            for key, spikes in run_file(net, x, record=True).spikes.items():
                 np.testing.assert_array_equal(np.packbits(spikes), recorded[f"{name}/{key}"], err_msg=name)
                 np.testing.assert_array_equal(simulate_wrapped(net, x).spikes[key], spikes, err_msg=name)
                 compared, fired = compared + spikes.size, fired + int(spikes.sum())
@@ -47,7 +47,7 @@ def test_past_21_bits_the_accumulator_wraps_there_and_not_here() -> None:
     net, x = wide()
     with np.load(GOLDEN, allow_pickle=False) as recorded:
         theirs = np.unpackbits(recorded["wide/layer1"], count=2).tolist()
-    assert simulate(net, x).y.reshape(-1).tolist() == [1, 1]
+    assert run_file(net, x).y.reshape(-1).tolist() == [1, 1]
     assert theirs == simulate_wrapped(net, x).y.reshape(-1).tolist() == [1, 0]
     # 64 * 32,800 = 2,099,200 is 2,048 past 2^21 and comes out at -2,095,104.
     assert wrap(64 * 200 * x.reshape(-1).astype(np.int64), 21).tolist() == [2_086_400, -2_095_104]
@@ -72,7 +72,7 @@ def test_registers_decide_wherever_sums_are_wide() -> None:
         net, x = random_case(seed, longest=10)
         if any(getattr(layer, "delay", None) is not None for layer in net.layers):
             continue
-        parted += int((simulate(net, 300 * x).y != simulate_wrapped(net, 300 * x).y).sum())
+        parted += int((run_file(net, 300 * x).y != simulate_wrapped(net, 300 * x).y).sum())
     assert parted > 100
 
 
@@ -81,14 +81,25 @@ def test_the_tool_itself_spikes_as_recorded() -> None:
     chosen = dict(list(cases().items())[:6]) | {"wide": wide()}
     with np.load(GOLDEN, allow_pickle=False) as recorded:
         for name, (net, x) in chosen.items():
-            run = NengoLoihi(None, NetxOptions()).emulate(net, x)  # type: ignore[arg-type]
+            run = NengoLoihi(None, NetxOptions()).integers(net, x, True)  # type: ignore[arg-type]
             for key, spikes in run.spikes.items():
                 np.testing.assert_array_equal(np.packbits(spikes), recorded[f"{name}/{key}"], err_msg=name)
 
 
 def test_rows_of_a_convolution_by_hand() -> None:
     """1 x 2 pixels, a kernel of 1 x 2 with a pixel of padding on each side: outputs read (-, 0), (0, 1) and (1, -)."""
-    layer = Conv(weight=np.array([[[[3, 5]]]], np.int32), input_shape=(1, 1, 2), padding=(0, 1))
+    layer = ConvNode(
+        name="c",
+        shape=(1, 1, 3),
+        sources=(),
+        weight=np.array([[[[3, 5]]]], np.int32),
+        bias=None,
+        input_shape=(1, 1, 2),
+        stride=(1, 1),
+        padding=((0, 0), (1, 1)),
+        dilation=(1, 1),
+        groups=1,
+    )
     starts, targets, weights = conv_rows(layer)
     rows = [list(zip(targets[a:b].tolist(), weights[a:b].tolist(), strict=True)) for a, b in pairwise(starts)]
     assert [sorted(row) for row in rows] == [[(0, 5), (1, 3)], [(1, 5), (2, 3)]]
@@ -99,11 +110,11 @@ def test_what_single_connections_cannot_be_is_refused() -> None:
     with pytest.raises(InputError, match=r"'layer1': expected no delays.*--backend loihi"):
         net_arrays(chain((1,), late))
     with pytest.raises(InputError, match="expected counts of spikes, 0 or more; found -1"):
-        NengoLoihi(None, NetxOptions()).emulate(wide()[0], np.full((1, 1, 1), -1))  # type: ignore[arg-type]
+        NengoLoihi(None, NetxOptions()).integers(wide()[0], np.full((1, 1, 1), -1), True)  # type: ignore[arg-type]
 
 
 def test_neurons_of_the_input_layer_are_refused() -> None:
-    net = IntegerNet((InputLayer(shape=(1,), neuron=neuron(0, 1)), dense([[1]], neuron=neuron(0, 1))))
+    net = NetxFile((InputLayer(shape=(1,), neuron=neuron(0, 1)), dense([[1]], neuron=neuron(0, 1))))
     with pytest.raises(InputError, match="its input layer has neurons, whose bias is the input; use our integer model"):
         net_arrays(net)
 
@@ -141,13 +152,13 @@ def test_arrays_of_other_shapes_are_refused(
     net, x = wide()
     stand_in.ready(NENGO_LOIHI, tmp_path, monkeypatch, answer)
     with pytest.raises(ToolError, match="nengo-loihi returned arrays of other shapes than the network's"):
-        NengoLoihi(None, NetxOptions()).emulate(net, x)  # type: ignore[arg-type]
+        NengoLoihi(None, NetxOptions()).integers(net, x, True)  # type: ignore[arg-type]
 
 
 def test_a_witness_that_is_not_there_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STL_DEPLOY_WITNESSES", str(tmp_path))
     with pytest.raises(ToolError, match=r"no environment of nengo-loihi at .*; run: stl-deploy witness install"):
-        NengoLoihi(None, NetxOptions()).emulate(*wide())  # type: ignore[arg-type]
+        NengoLoihi(None, NetxOptions()).integers(*wide(), True)  # type: ignore[arg-type]
 
 
 def test_environments_say_what_is_wrong_with_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

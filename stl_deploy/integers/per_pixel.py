@@ -1,0 +1,131 @@
+"""Thresholds that differ between the pixels of a channel, which shared kernels cannot absorb.
+
+Three ways: arrays of thresholds (form ``per-neuron``, Lava's CPU simulation only), and the two here: projected to one
+per channel (an approximation), or the convolution unrolled into a dense layer, whose rows absorb any threshold.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from stl_deploy.errors import UnsupportedError
+from stl_deploy.graph.kernels import apply
+from stl_deploy.graph.program import Conv, Floats, Linear, Neuron, Node, Output, Pool, Program, Reshape, Source
+
+MAX_SYNAPSES = 2**26
+"""The largest layer that is unrolled (256 MB of weights)."""
+
+
+def average_thresholds(program: Program) -> Program:
+    """``program`` with each convolutional neuron's thresholds replaced by their mean over the channel's pixels.
+
+    Nodes whose thresholds are one per channel already are left as they are.
+    """
+    return replace(program, nodes=tuple(_projected(program, node) for node in program.nodes))
+
+
+def per_pixel(program: Program) -> tuple[str, ...]:
+    """Names of the neurons behind a convolution whose thresholds differ within a channel."""
+    return tuple(node.name for node in program.spiking if _mean(program, node) is not None)
+
+
+def _projected(program: Program, node: Node) -> Node:
+    if not isinstance(node, Neuron):
+        return node
+    mean = _mean(program, node)
+    return node if mean is None else replace(node, threshold=mean)
+
+
+def _mean(program: Program, node: Neuron) -> Floats | None:
+    """One threshold per channel ``(C, 1, 1)``, or None if there is nothing to project."""
+    behind = program.by_name[node.sources[0].node]
+    if node.threshold is None or not isinstance(behind, Conv) or len(node.shape) != 3:
+        return None
+    theta = np.broadcast_to(node.threshold, node.shape)
+    if (theta == theta[:, :1, :1]).all():
+        return None
+    mean: Floats = theta.mean(axis=(1, 2), keepdims=True, dtype=np.float64).astype(np.float32)
+    return mean
+
+
+def unroll_all(program: Program) -> Program:
+    """``program`` with every convolution and pool as a dense layer; see `unroll_convolutions`."""
+    first = next((node.name for node in program.nodes if isinstance(node, Conv | Pool)), None)
+    return program if first is None else _unroll_from(program, first)
+
+
+def unroll_convolutions(program: Program) -> Program:
+    """``program`` with the first convolution that has thresholds per pixel, and all after it, as dense layers.
+
+    netx goes from images to vectors and never back, so what follows is unrolled too. Names stay; shapes become flat
+    in (C, H, W) order. Raises UnsupportedError for a layer of more than `MAX_SYNAPSES` synapses.
+    """
+    first = next(iter(per_pixel(program)), None)
+    if first is None:
+        return program
+    return _unroll_from(program, program.by_name[first].sources[0].node)
+
+
+def _unroll_from(program: Program, entry: str) -> Program:
+    nodes: list[Node] = []
+    flat = False
+    for node in program.nodes:
+        if node.name == entry:
+            flat = True
+            assert isinstance(node, Conv | Pool)
+            flattened = Reshape(
+                name=f"{entry}.flat",
+                shape=(math.prod(node.input_shape),),
+                sources=node.sources,
+                input_shape=node.input_shape,
+            )
+            nodes.append(flattened)
+            node = replace(node, sources=(Source(flattened.name),))
+        nodes.append(_flat(node) if flat else node)
+    return replace(program, nodes=tuple(nodes))
+
+
+def _flat(node: Node) -> Node:
+    shape = (math.prod(node.shape),)
+    if isinstance(node, Conv | Pool):
+        return _dense(node)
+    if isinstance(node, Neuron):
+        names = ("decay", "threshold", "gain", "offset", "v_reset", "v_min", "v_start")
+        arrays: dict[str, Any] = {name: _flat_values(getattr(node, name), node.shape) for name in names}
+        return replace(node, shape=shape, **arrays)
+    if isinstance(node, Reshape):
+        return replace(node, shape=shape, input_shape=shape)
+    return replace(node, shape=shape) if isinstance(node, Output) else node
+
+
+def _flat_values(values: Floats | None, shape: tuple[int, ...]) -> Floats | None:
+    if values is None or values.ndim == 0:
+        return values
+    flat: Floats = np.broadcast_to(values, shape).reshape(-1).copy()
+    return flat
+
+
+def _dense(node: Conv | Pool) -> Linear:
+    """The matrix of a convolution or pool, column by column: what it makes of each input alone."""
+    inputs, outputs = math.prod(node.input_shape), math.prod(node.shape)
+    if inputs * outputs > MAX_SYNAPSES:
+        raise UnsupportedError(
+            f"unrolled it has {inputs} x {outputs} synapses, more than {MAX_SYNAPSES}",
+            node=node.name,
+            slug="unrolled-too-large",
+            remedy="project the thresholds to channels, or train with per-channel thresholds",
+        )
+    bias = None
+    if isinstance(node, Conv):
+        if node.bias is not None:
+            bias = np.repeat(node.bias, outputs // len(node.bias)).astype(np.float32)
+        node = replace(node, bias=None)
+    columns = apply(node, np.eye(inputs, dtype=np.float32).reshape(inputs, *node.input_shape))
+    weight = np.ascontiguousarray(columns.reshape(inputs, outputs).T)
+    return Linear(
+        name=node.name, shape=(outputs,), sources=node.sources, weight=weight, bias=bias, input_shape=(inputs,)
+    )
