@@ -55,7 +55,7 @@ class Loihi(Runner):
 
     name = "loihi"
     description = "our integer model of Lava's fixed point (simulated; not Lava itself, not the chip)"
-    reads: tuple[str, ...] = ("netx", "c")
+    reads: tuple[str, ...] = ("netx", "c", "verilog")
     options = NetxOptions
 
     def __init__(self, network: Network, options: NetxOptions) -> None:

@@ -115,7 +115,20 @@ def _dialect(nodes: tuple[Node, ...]) -> Dialect:
     apart = {
         name: {key: value for key, value in options.items() if value != common[key]} for name, options in wanted.items()
     }
-    return replace(base, nodes={name: options for name, options in apart.items() if options})
+    bounds = {node.name: _bound(node) for node in nodes if isinstance(node, Neuron) and node.v_min is not None}
+    return replace(base, nodes={name: options for name, options in apart.items() if options}, v_min=bounds or None)
+
+
+def _bound(node: Neuron) -> float:
+    """The lower bound of a neuron's potential, one number in a dialect."""
+    assert node.v_min is not None
+    if node.v_min.min() != node.v_min.max():
+        raise CaptureError(
+            f"layer '{node.name}' bounds its potentials below by {_range(node.v_min)}; a graph holds one bound for all "
+            "neurons of a layer: use one number",
+            layer=node.name,
+        )
+    return float(node.v_min.flat[0])
 
 
 def _options(node: Neuron) -> dict[str, Any]:

@@ -57,7 +57,8 @@ class Proof:
     replay_compared, replay_differing: values of the module and of the captured step in torch's own kernels, fresh
     inputs included. runs: what was run, in words. layers: see `LayerProof`. end_to_end: the folded graph's spikes on
     the reference run against the module's. steps, samples: as which x was read. left_aside: tensors that the module
-    returns besides the graph's output, the first of them, because ``output`` named none.
+    returns besides the graph's output, the first of them, because ``output`` named none. states: forward's arguments
+    that got what it returned in the step before.
     """
 
     replay_compared: int
@@ -69,17 +70,19 @@ class Proof:
     samples: int
     left_aside: int = 0
     warnings: tuple[str, ...] = ()
+    states: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """JSON twin."""
         lists = {"layers": [asdict(layer) for layer in self.layers], "runs": list(self.runs)}
-        return asdict(self) | lists | {"warnings": list(self.warnings)}
+        return asdict(self) | lists | {"warnings": list(self.warnings), "states": list(self.states)}
 
     def __str__(self) -> str:
         differing = sum(layer.differing for layer in self.layers)
         compared = sum(layer.compared for layer in self.layers)
         first = f"; output: the first of {self.left_aside + 1} tensors (output= names another)"
         output = first if self.left_aside else ""
+        output += f"; state passed from step to step: {', '.join(self.states)}" if self.states else ""
         return (
             f"replayed: {self.replay_differing:,} of {self.replay_compared:,} values differ ({len(self.runs)} runs); "
             f"folded, layer by layer: {differing:,} of {compared:,} spikes; "
