@@ -32,7 +32,7 @@ module snn_engine #(
     parameter STEP_BITS    = 1,   // of the longest delay
     parameter STATE_ADDR   = 1,
     parameter STATE_WORDS  = 1,
-    parameter WEIGHT_ADDR  = 1,
+    parameter WEIGHT_ADDR  = 8,
     parameter ENTRY_BITS   = 1,   // of the program counter
     parameter LAYER_BITS   = 1,
     parameter SHIFT_BITS   = 3,
@@ -121,9 +121,17 @@ module snn_engine #(
     reg [3:0] state;
 
     // ---- Time: the steps since a sample began, and where this step's spikes and inputs stand among those kept.
-    localparam [SPIKE_ADDR-1:0] FRAME_STEP = FRAME, FRAME_LAST = SPIKE_WORDS - FRAME, SPIKE_LAST = SPIKE_WORDS - 1;
-    localparam [INPUT_ADDR-1:0] INPUT_STEP = INPUTS, INPUTS_LAST = INPUT_WORDS - INPUTS, INPUT_LAST = INPUT_WORDS - 1;
-    localparam [STATE_ADDR-1:0] STATE_LAST = STATE_WORDS - 1;
+    // Counts as addresses; one that is a power of two is 0 there, as sums of addresses are.
+    localparam [31:0] FRAME_32 = FRAME, FRAMES_32 = SPIKE_WORDS - FRAME, SPIKES_32 = SPIKE_WORDS - 1;
+    localparam [31:0] INPUT_32 = INPUTS, INPUTS_32 = INPUT_WORDS - INPUTS, PLACES_32 = INPUT_WORDS - 1;
+    localparam [31:0] STATES_32 = STATE_WORDS - 1;
+    localparam [SPIKE_ADDR-1:0] FRAME_STEP  = FRAME_32[SPIKE_ADDR-1:0];
+    localparam [SPIKE_ADDR-1:0] FRAME_LAST  = FRAMES_32[SPIKE_ADDR-1:0];
+    localparam [SPIKE_ADDR-1:0] SPIKE_LAST  = SPIKES_32[SPIKE_ADDR-1:0];
+    localparam [INPUT_ADDR-1:0] INPUT_STEP  = INPUT_32[INPUT_ADDR-1:0];
+    localparam [INPUT_ADDR-1:0] INPUTS_LAST = INPUTS_32[INPUT_ADDR-1:0];
+    localparam [INPUT_ADDR-1:0] INPUT_LAST  = PLACES_32[INPUT_ADDR-1:0];
+    localparam [STATE_ADDR-1:0] STATE_LAST  = STATES_32[STATE_ADDR-1:0];
     reg  [STEP_BITS-1:0]  steps;        // as far as the longest delay
     reg                   rested;       // no step has been taken since reset: the next input is a sample's first
     reg  [SPIKE_ADDR-1:0] frame;
