@@ -96,7 +96,7 @@ BROKEN = {
     "rounds down": ("&& lost[n];", "&& 1'b0;"),
     "reads what is still to be written": ("assign stall = b_valid &&", "assign stall = 1'b0 && b_valid &&"),
     "no reset": ("!fired_next[n] || late ? own", "1'b1 ? own"),
-    "one tap too few": ("row_left          <= row_fan - 1'b1;", "row_left          <= 0;"),
+    "one tap too few": ("held_row_left <= row_fan - 1'b1;", "held_row_left <= 0;"),
     "no rest between samples": ("state <= rested || in_first ? CLEAR : FETCH;", "state <= FETCH;"),
 }
 

@@ -24,7 +24,7 @@ from stl_deploy.exporters.verilog.target import Verilog, VerilogFormat, VerilogO
 from stl_deploy.graph.run import run
 from stl_deploy.integers.net import LOIHI
 from stl_deploy.integers.store import NAME
-from tests.exporters.loihi.programs import Builder, F, events
+from tests.exporters.netx.programs import Builder, F, events
 
 needs_simulator = pytest.mark.skipif(not simulators(), reason=MISSING)
 RNG = np.random.default_rng
@@ -65,14 +65,14 @@ def test_a_folder_is_known_by_its_engine(folder: Path) -> None:
     found = format_of(folder)
     assert found is not None
     assert found.name == "verilog"
-    assert [row.node for row in VerilogFormat().rows(folder)][-1] == "output"
+    assert [row.node for row in VerilogFormat().rows(folder)][-1] == "out"
 
 
 @pytest.mark.parametrize("name", [ENGINE, "snn.v", "snn_tables.v", "weights.hex", "tb.v", "Makefile"])
 def test_edited_text_is_not_run(folder: Path, name: str) -> None:
     path = folder / name
     path.write_text(path.read_text() + "\n")
-    with pytest.raises(InputError, match="expected what stl-deploy makes of integers.npz; found other text"):
+    with pytest.raises(InputError, match=r"expected what stl-deploy makes of integers.npz; found other text"):
         VerilogFormat().load(folder)
 
 
@@ -137,7 +137,7 @@ def test_without_a_simulator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 @needs_simulator
 def test_a_simulation_that_takes_too_long_is_stopped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program, x = network()
-    monkeypatch.setattr(simulator, "_built", lambda *_: ["sleep", "60"])
+    monkeypatch.setattr(simulator, "_built", lambda *_: ["sh", "-c", "sleep 60"])
     with pytest.raises(ToolError, match=r"the simulation in \w+ did not end within 1 s"):
         VerilogFormat().load(folder).of(program).within(1.0).run(x)
 
