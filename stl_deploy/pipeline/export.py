@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import require_other, require_suffix, sha256, write_json
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.targets import Format, find_format, format_of, registry
+from stl_deploy.exporters.targets import Format, find_format, format_of, registry, why_unavailable
 from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.lower import METADATA_KEY, own_metadata
 from stl_deploy.graph.program import Program
@@ -100,7 +100,7 @@ def _verified(
     bench: Bench, path: Path, target: Format, output: Path, deadline: float, say: Console
 ) -> dict[str, Any] | None:
     """What the comparison found; None, with a warning, where the artifact cannot be run on this machine."""
-    reason = target.load(path).available()
+    reason = why_unavailable(target.load(path))
     if reason is not None:
         say.warn(f"{output} was written but not run: {reason}")
         return None
