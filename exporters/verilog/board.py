@@ -34,7 +34,8 @@ def values_of(answer: bytes, bits: int) -> NDArray[np.int32]:
     size = -(-bits // 8)
     parts = np.frombuffer(answer, np.uint8).reshape(-1, size).astype(np.int64)
     total = (parts << (8 * np.arange(size))).sum(axis=1)
-    return np.where(total >= 1 << (8 * size - 1), total - (1 << (8 * size)), total).astype(np.int32)
+    signed = np.where(total >= 1 << (8 * size - 1), total - (1 << (8 * size)), total)
+    return np.asarray(signed, np.int32)
 
 
 def run_on_board(

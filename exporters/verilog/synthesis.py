@@ -15,7 +15,7 @@ from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.c.compiler import run_program
 from stl_deploy.exporters.verilog.devices import Device, device_of, require_fits
 from stl_deploy.exporters.verilog.folder import read_folder
-from stl_deploy.exporters.verilog.simulator import DESIGN
+from stl_deploy.exporters.verilog.simulator import DESIGN, Simulation
 
 SEEDS = (1, 2, 3)
 DEADLINE = 3600.0
@@ -135,6 +135,32 @@ def synthesise(
         _call([programs[flow.pack], f"{best[0].seed}.cfg", "snn.bit"], work, flow.pack, deadline)
         target.write_bytes((work / "snn.bit").read_bytes())
         return _result(chosen, flow, found, best, target, programs, work)
+
+
+def after_synthesis(design: Simulation, *, deadline: float = DEADLINE) -> Simulation:
+    """The design as iCE40 cells, to be run with ``design=NETLIST``; raises ToolError if yosys is missing or fails."""
+    yosys = tool("yosys")
+    with temporary_folder() as work:
+        for name, text in design.files.items():
+            if "/" not in name:
+                (work / name).write_text(text, encoding="ascii")
+        script = f"read_verilog -defer {' '.join(DESIGN)}; synth_ice40 -top snn; write_verilog -noattr netlist.v"
+        _call([yosys, "-p", script], work, "yosys", deadline)
+        netlist = (work / "netlist.v").read_text(encoding="ascii")
+    files = {**design.files, "netlist.v": netlist, "cells_sim.v": _cells(yosys)}
+    return Simulation(files, design.plan)
+
+
+NETLIST = ("cells_sim.v", "netlist.v")
+
+
+def _cells(yosys: str) -> str:
+    """Yosys's own models of iCE40 cells."""
+    places = [Path(yosys).resolve().parent.parent / "share" / "yosys", Path("/usr/share/yosys")]
+    for place in places:
+        if (place / "ice40" / "cells_sim.v").is_file():
+            return (place / "ice40" / "cells_sim.v").read_text(encoding="utf-8")
+    raise ToolError("yosys's models of iCE40 cells (ice40/cells_sim.v) are not beside it; install Debian's yosys")
 
 
 def _synthesised(yosys: str, flow: Flow, work: Path, deadline: float) -> None:

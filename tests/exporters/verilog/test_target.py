@@ -19,10 +19,11 @@ from stl_deploy.exporters.verilog.folder import ENGINE, read_folder
 from stl_deploy.exporters.verilog.lower import make_plan
 from stl_deploy.exporters.verilog.maps import chunks
 from stl_deploy.exporters.verilog.simulator import MISSING, simulators
-from stl_deploy.exporters.verilog.synthesis import synthesise
+from stl_deploy.exporters.verilog.synthesis import NETLIST, after_synthesis, synthesise
 from stl_deploy.exporters.verilog.target import Verilog, VerilogFormat, VerilogOptions
 from stl_deploy.graph.run import run
 from stl_deploy.integers.net import LOIHI
+from stl_deploy.integers.simulate import simulate
 from stl_deploy.integers.store import NAME
 from tests.exporters.netx.programs import Builder, F, events
 
@@ -163,6 +164,9 @@ def test_a_small_network_is_placed_and_routed(tmp_path: Path) -> None:
     program = Builder((3,)).linear("fc", RNG(0).normal(0, 1, (2, 3))).lif("a", 1.0).program()
     x = (RNG(1).random((2, 2, 3)) < 0.5).astype(F)
     VerilogFormat().write(program, tmp_path / "v", VerilogOptions(x=x))
+    _, design = read_folder(tmp_path / "v")
+    run_after, _ = after_synthesis(design).run(x, simulator="iverilog", design=NETLIST)
+    np.testing.assert_array_equal(run_after.y, simulate(design.plan.graph, x).y)
     found = synthesise(tmp_path / "v", "hx8k", seeds=(1,))
     assert 100 < found.used["cells"] < 2500
     assert found.clock_hz > 20e6
