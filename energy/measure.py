@@ -28,6 +28,7 @@ from stl_deploy.energy.models.accounts import Model, models, range_of
 from stl_deploy.energy.models.break_even import BreakEven, break_even
 from stl_deploy.energy.models.conventions import Convention, conventions, first_layer
 from stl_deploy.energy.models.dataflow import Dataflow
+from stl_deploy.energy.models.equivalent import folded_for_pricing, zeros_for
 from stl_deploy.energy.models.frontier import Frontier
 from stl_deploy.energy.models.grid import LAYER_BY_LAYER, QUOTED, Cell, by_layer, grid, itemised, quoted
 from stl_deploy.energy.models.memory import NeuronMemory, TapMemory, memory_of
@@ -274,7 +275,8 @@ def energy_report(
     lists = _load(prices)
     if twin is not None:
         twin.check(counts)
-    found = models(program, counts, lists, twin)
+    net, of_net = folded_for_pricing(program, counts)
+    found = models(net, of_net, lists, twin)
     chip = chip or OnChip()
     messages = traffic(program, counts, chip)
     first = sum(counts.weighted[name].synops for name in first_layer(program, counts))
@@ -282,25 +284,25 @@ def energy_report(
         source,
         counts,
         coding,
-        tuple(price(program, counts, entry, messages, chip.reason) for entry in lists),
-        conventions(program, counts),
-        break_even(program, counts, lists, found, twin),
+        tuple(price(net, of_net, entry, messages, chip.reason) for entry in lists),
+        conventions(net, of_net),
+        break_even(net, of_net, lists, found, twin),
         (*notes, *_assumptions(program, counts, coding, twin), *([_EACH_STEP] * each_step), *_given(step_time)),
         memory_of(program, counts),
         {node.name: layer_ops(node, counts.neurons[node.name]) for node in program.of(Neuron)},
-        grid(program, counts, lists, twin),
+        grid(net, of_net, lists, twin),
         found,
-        chip_lines(program, counts, chip, messages, step_time),
-        by_layer(program, counts, twin),
+        chip_lines(net, of_net, chip, messages, step_time),
+        zeros_for(counts.order, by_layer(net, of_net, twin)),
         {name: _sources(program, name) for name in counts.order},
         twin_json(twin, counts, first),
         samples,
-        what_if_table(program, counts, twin),
+        what_if_table(net, of_net, twin),
         neurobench_fields(program, counts),
         machine,
         placement_json(chip, messages, counts.batch),
-        itemised(program, counts, twin),
-        sensitivity(program, counts, twin),
+        itemised(net, of_net, twin),
+        sensitivity(net, of_net, twin),
         each_step,
         accuracy,
     )
@@ -371,6 +373,7 @@ def _assumptions(program: Program, counts: Counts, coding: Coding, twin: AnnTwin
         "step the inference. Ratios read: the SNN costs k times the ANN.",
         "Multiplies on neuron states are as wide as the accumulator, a decay of 2^-k is a shift on integers, and the "
         "8-bit ANN requantises each activation.",
+        "Gains, scales and constant offsets are folded into weights and biases before anything is priced.",
         "Neuron updates are clock-driven, every neuron at every step; operations per update come from the "
         "neuron's equations, and a comparison is priced as an add.",
     ]

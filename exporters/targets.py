@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.suggest import did_you_mean
+from stl_deploy._util.untrusted import one_line
 from stl_deploy.errors import InputError
 from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Program
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
     import nir
 
 GROUP = "stl_deploy.targets"
-Model = Literal["reference", "loihi"]
-"""Our models that an artifact can be held to: the Program in float32, and Loihi's integers."""
+Model = Literal["reference", "loihi", "xylo"]
+"""Our models that an artifact can be held to: the Program in float32, Loihi's integers, and Xylo's."""
 Network = Program | Path
 """What a Runner runs: a Program, or the artifact of a Format in its ``reads``."""
 
@@ -102,14 +103,17 @@ class Format(Protocol):
     """An artifact: how it is written, and how it is read back.
 
     suffix: what the names of its files end in; None for a folder. folder: the file by which a folder is known as one
-    of these; None for files. options: a subclass of `Options`. takes: the kinds of nodes that it holds; a Program with
-    another is refused before the Format sees it.
+    of these; None for files. bare: whether that file is one of these without its folder, too. by_default: whether
+    ``check`` asks it without being told to. options: a subclass of `Options`.
+    takes: the kinds of nodes that it holds; a Program with another is refused before the Format sees it.
     """
 
     name: str
     description: str
     suffix: str | None = None
     folder: str | None = None
+    bare: bool = False
+    by_default: bool = True
     options: type[Options] = Options
     takes: Kinds = NIR_NODES
 
@@ -177,14 +181,13 @@ class Decides(Protocol):
 
 
 @runtime_checkable
-class Sized(Protocol):
-    """A Format whose artifacts must fit into the flash and the RAM of a chip."""
+class ChecksFor(Protocol):
+    """A Format whose check depends on the user's options, as the chip that is meant."""
 
-    def room(self, program: Program, flash: str | int | None, ram: str | int | None) -> Iterable[Finding]:
-        """What does not fit, by an estimate that takes seconds. flash, ram: bytes, as ``256K``; None: no limit.
+    options: type[Options]
 
-        Raises InputError for sizes that are none, UnsupportedError for a Program that it cannot hold.
-        """
+    def check_for(self, program: Program, options: Any) -> Iterable[Finding]:
+        """As `Format.check`, with options of the Format's class."""
         ...
 
 
@@ -209,7 +212,7 @@ class Check:
 Target = Format | type[Runner] | Check
 T = TypeVar("T")
 
-_OURS = ("nir", "onnx", "netx", "lava", "witnesses", "c", "chips")
+_OURS = ("nir", "onnx", "netx", "lava", "witnesses", "verilog", "c", "xylo", "chips")
 """Folders beside this file; the ``TARGETS`` of each one's ``target`` are loaded when targets are asked for."""
 
 
@@ -271,9 +274,17 @@ def registry() -> Registry:
     for entry in entry_points(group=GROUP):
         try:
             _add_all(made, entry.load())
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # another package's code may raise anything, and end the process
             made.broken[entry.name] = f"{entry.value} cannot be loaded ({type(error).__name__}: {error})"
     return made
+
+
+def why_unavailable(runner: Runner | type[Runner]) -> str | None:
+    """Why a Runner cannot run on this machine, or None; an ``available`` that raises is a reason."""
+    try:
+        return runner.available()
+    except (Exception, SystemExit) as error:  # another package's code may raise anything
+        return f"its available() raises {type(error).__name__}: {one_line(error, 200)}"
 
 
 def _add_all(made: Registry, found: Any) -> None:
@@ -323,14 +334,19 @@ def format_of(path: Path) -> Format | None:
 
 def _belongs(path: Path, to: Format) -> bool:
     if to.folder is not None:
-        return (path / to.folder).is_file()
+        return (path / to.folder).is_file() or (to.bare and path.name == to.folder and path.is_file())
     return path.suffix == to.suffix and not path.is_dir()
 
 
-def findings(target: Format | Check, program: Program) -> Iterable[Finding]:
-    """What a target says of a Program; of one with nodes that it does not take, those nodes alone."""
+def findings(target: Format | Check, program: Program, options: Any = None) -> Iterable[Finding]:
+    """What a target says of a Program; of one with nodes that it does not take, those nodes alone.
+
+    options: of the target's class, for one that `ChecksFor` them.
+    """
     takes = ALL_NODES if isinstance(target, Check) else target.takes
     untaken = [from_error(error) for error in refused(program, takes, target.name)]
+    if options is not None and isinstance(target, ChecksFor):
+        return untaken or target.check_for(program, options)
     return untaken or target.check(program)
 
 

@@ -118,7 +118,7 @@ def ann_joules(program: Program, counts: Counts, twin: AnnTwin, bits: int | None
     """
     prices = load_prices(QUOTED_PRICE)
     chosen = prices if bits is None else with_bits(prices, bits)
-    return middle(total(dataflow.ann(program, counts, chosen, QUOTED, active=twin.active)))
+    return middle(total(dataflow.ann(program, counts, chosen, QUOTED, active=twin)))
 
 
 def frontier_point(width: float, program: Program, counts: Counts, twin: AnnTwin, paired: Paired) -> FrontierPoint:

@@ -7,13 +7,13 @@ registers, 8-bit integers with 32-bit sums at 45 nm prices, and the twin's zeros
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.counts.record import Counts
-from stl_deploy.energy.models.dataflow import DATAFLOWS, Dataflow, ann, snn
+from stl_deploy.energy.models.dataflow import DATAFLOWS, Active, Dataflow, ann, snn
 from stl_deploy.energy.models.ledger import total
 from stl_deploy.energy.prices.comparison import Comparison
 from stl_deploy.energy.prices.load import load_prices
@@ -73,9 +73,9 @@ def grid(
     """
     if not counts.totals.ann_macs_exact:
         return ()
-    skipping: list[tuple[Zeros, float | Mapping[str, float]]] = [("computed", 1.0)]
+    skipping: list[tuple[Zeros, Active]] = [("computed", 1.0)]
     if twin is not None:
-        skipping.append(("skipped", twin.active))
+        skipping.append(("skipped", twin))
     cells = []
     for entry in memory_lists(prices):
         for flow in DATAFLOWS:
@@ -89,7 +89,7 @@ def grid(
 
 def by_layer(program: Program, counts: Counts, twin: AnnTwin | None = None) -> tuple[tuple[str, float, float], ...]:
     """Layer, and joules of the SNN and of the ANN in it, under the quoted dataflow and prices; in the graph's order."""
-    prices, active = load_prices(QUOTED_PRICE), 1.0 if twin is None else twin.active
+    prices, active = load_prices(QUOTED_PRICE), 1.0 if twin is None else twin
     sides = snn(program, counts, prices, QUOTED), ann(program, counts, prices, QUOTED, active=active)
     sums = [{name: middle(total([i for i in side if i.layer == name])) for name in counts.order} for side in sides]
     return tuple((name, sums[0][name], sums[1][name]) for name in counts.order)
@@ -99,7 +99,7 @@ def itemised(program: Program, counts: Counts, twin: AnnTwin | None = None) -> d
     """Every item of both numbers to quote, so that they can be rebuilt: ``{flow: {"snn": items, "ann": items}}``."""
     if not counts.totals.ann_macs_exact:
         return {}
-    prices, active = load_prices(QUOTED_PRICE), 1.0 if twin is None else twin.active
+    prices, active = load_prices(QUOTED_PRICE), 1.0 if twin is None else twin
     return {
         name: {
             "snn": [item.as_dict() for item in snn(program, counts, prices, flow)],

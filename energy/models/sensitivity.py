@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.models import dataflow
-from stl_deploy.energy.models.dataflow import Dataflow
+from stl_deploy.energy.models.dataflow import Active, Dataflow
 from stl_deploy.energy.models.grid import LAYER_BY_LAYER, QUOTED, QUOTED_PRICE
 from stl_deploy.energy.models.ledger import total
 from stl_deploy.energy.models.what_if import with_bits
@@ -29,7 +29,7 @@ class Variant:
     assumption: str
     snn: PriceList
     ann: PriceList
-    active: float | Mapping[str, float]
+    active: Active
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def _both(program: Program, counts: Counts, variant: Variant, flow: Dataflow) ->
 
 def _variants(twin: AnnTwin | None) -> Iterator[Variant]:
     prices = load_prices(QUOTED_PRICE)
-    active = 1.0 if twin is None else twin.active
+    active = 1.0 if twin is None else twin
     yield Variant("as quoted", prices, prices, active)
     if twin is not None:
         yield Variant("the ANN computes its zeros", prices, prices, 1.0)

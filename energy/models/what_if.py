@@ -67,7 +67,7 @@ def what_if(
         turned += [f"{weight_bits}-bit weights"]
     other = scaled(program, counts, rate=rate, steps=steps)
     snn = total(dataflow.snn(program, other, chosen, QUOTED))
-    active = 1.0 if twin is None else twin.active
+    active = 1.0 if twin is None else twin
     ann = total(dataflow.ann(program, other, chosen, QUOTED, active=active))
     zeros: Zeros = "computed" if twin is None else "skipped"
     return WhatIf(", ".join(turned) or "as it is", chosen.name, Comparison(snn, ann), zeros)

@@ -65,38 +65,10 @@ def several_thresholds(node: Neuron) -> bool:
     return node.threshold is not None and bool(np.ptp(node.threshold) > 0)
 
 
-_XYLO = "the bit-exact simulator xylosim 0.1.3, run here: 0 of 846,600 counts differ in its own dialect; evidence B"
 _SPECK = "sinabs and its chip description; its driver was not run; evidence C"
 _AKIDA = "akida 2.19, software backend; evidence B"
 
 OTHERS = (
-    Other(
-        "xylo",
-        "SynSense Xylo: 16-bit thresholds for each neuron, soft reset, filtered input",
-        (
-            Rule(
-                "no-hard-reset",
-                lambda node: remembers(node) and not node.reset.startswith("subtract"),
-                "Xylo's neurons lose their threshold when they fire; none goes back to a value",
-                "train it with reset 'subtract', as snnTorch's and Rockpool's neurons have it",
-                _XYLO,
-            ),
-            Rule(
-                "input-always-filtered",
-                lambda node: remembers(node) and node.synapse is None,
-                "on Xylo input always passes a synapse that decays over steps; here it acts in one step",
-                "train neurons with a synaptic current (NIR CubaLIF)",
-                _XYLO,
-            ),
-            Rule(
-                "no-memoryless-neurons",
-                lambda node: not remembers(node),
-                "every neuron of Xylo keeps a potential; these forget it in each step, as those of max pooling do",
-                "train without max pooling: strides instead, dense layers only",
-                _XYLO,
-            ),
-        ),
-    ),
     Other(
         "speck",
         "SynSense Speck and DYNAP-CNN: IF neurons, one threshold a core",

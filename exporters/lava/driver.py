@@ -21,7 +21,7 @@ def run_lava(
     """Run a ``.net`` file on Lava's CPU simulation for whole numbers ``x`` ``[T, B, *input shape]``.
 
     deadline: seconds without progress after which the run is ended. The result has every layer's spikes, as
-    `stl_deploy.exporters.netx.simulate.simulate` gives them with ``record=True``.
+    `stl_deploy.exporters.netx.convert.run_file` gives them with ``record=True``.
     Raises InputError for a bad file or input, ToolError if Lava is missing, fails or takes too long.
     """
     net = read_netx(net_path)

@@ -20,11 +20,10 @@ from stl_deploy.errors import InputError
 from stl_deploy.exporters.integer_runner import CALIBRATION, IntegerRunner, calibration, on_grid, one_input
 from stl_deploy.exporters.netx.chip_check import check_chip
 from stl_deploy.exporters.netx.chips import load_chips
-from stl_deploy.exporters.netx.export import LoihiRun, by_node, export_netx
+from stl_deploy.exporters.netx.convert import run_file
+from stl_deploy.exporters.netx.model import NetxModel, NetxRun, by_node, export_netx, layer_facts
 from stl_deploy.exporters.netx.net import ConvLayer, FlattenLayer, InputLayer, Layer
 from stl_deploy.exporters.netx.netx import read_netx
-from stl_deploy.exporters.netx.quantise import LoihiModel
-from stl_deploy.exporters.netx.simulate import simulate
 from stl_deploy.exporters.netx.structure import refusals, structure
 from stl_deploy.exporters.netx.threshold_forms import tell_forms
 from stl_deploy.exporters.netx.wide_sums import told_of_ranges, wide_findings, wide_layers
@@ -58,7 +57,7 @@ class Loihi(Runner):
 
     name = "loihi"
     description = "our integer model of Lava's fixed point (simulated; not Lava itself, not the chip)"
-    reads: tuple[str, ...] = ("netx", "c")
+    reads: tuple[str, ...] = ("netx", "c", "verilog")
     options = NetxOptions
 
     def __init__(self, network: Network, options: NetxOptions) -> None:
@@ -116,10 +115,10 @@ class Loihi(Runner):
 
     def integers(self, path: Path, x: NDArray[Any], record: bool) -> IntegerRun:
         """Run a netx file on whole numbers."""
-        return simulate(read_netx(path), x, record=record)
+        return run_file(read_netx(path), x, record=record)
 
     @contextmanager
-    def _file(self, program: Program, x: NDArray[Any]) -> Iterator[tuple[Path, LoihiModel]]:
+    def _file(self, program: Program, x: NDArray[Any]) -> Iterator[tuple[Path, NetxModel]]:
         if self._path is not None:
             yield self._path, model_of_file(self._path, program)
             return
@@ -169,7 +168,7 @@ class Netx(Format):
                     f"'{found.node}': no overflow on calibration data (u {found.u_seen}, v {found.v_seen}), but some "
                     f"input could (u {found.u_worst}, v {found.v_worst}; 24 bits hold 8388607)"
                 )
-        return {"target": self.name, **netx_facts(model), **forms}
+        return {"target": self.name, **netx_facts(model, program), **forms}
 
     def rows(self, path: Path) -> list[Row]:
         """Its layers, as `stl_deploy.graph.show` counts those of a graph."""
@@ -195,40 +194,43 @@ def _row(name: str, layer: Layer) -> Row:
     return Row(layer.node or name, kind, layer.shape, (), parameters, synapses, neuron)
 
 
-def netx_facts(model: LoihiModel) -> dict[str, Any]:
+def netx_facts(model: NetxModel, program: Program) -> dict[str, Any]:
     """What a manifest keeps of a netx file: scales, how each layer came out, ranges of u and v (JSON-ready)."""
     return {
         "thresholds": model.thresholds,
         "input_scale": model.input_scale,
-        "layers": [asdict(fit) for fit in model.fits],
-        "ranges": [asdict(found) | {"holds_whatever_the_input": found.holds} for found in model.ranges],
+        "layers": layer_facts(model, program),
+        "ranges": [
+            {"key": model.keys[found.node], **asdict(found), "holds_whatever_the_input": found.holds}
+            for found in model.ranges
+        ],
         "host": [node.name for node in model.host],
     }
 
 
-def model_of_file(path: Path, program: Program) -> LoihiModel:
+def model_of_file(path: Path, program: Program) -> NetxModel:
     """A .net file as the Loihi form of ``program``: its layers matched to spiking nodes by the names in the file.
 
     Raises InputError if the file is not made from this graph, UnsupportedError if the graph has no Loihi form.
     """
-    net, names = read_netx(path), tuple(node.name for node in program.spiking)
+    file = read_netx(path)
+    scale = input_scale(program) if file.fraction_bits is None else 2.0**file.fraction_bits
     shapes = {node.name: node.shape for node in program.spiking}
-    keys = {layer.node: key for key, layer in net.spiking if layer.node is not None}
-    if tuple(keys) != names:
+    model = NetxModel(file, structure(program).host, scale, "folded", shapes)
+    if tuple(model.keys) != tuple(shapes):
+        found = ", ".join(model.keys) or "none with names"
         raise InputError(
-            f"{path}: expected layers {', '.join(names)}; found {', '.join(keys) or 'none with names'}; name the graph "
-            "that it was made from"
+            f"{path}: expected layers {', '.join(shapes)}; found {found}; name the graph that it was made from"
         )
-    scale = input_scale(program) if net.fraction_bits is None else 2.0**net.fraction_bits
-    return LoihiModel(net, keys, structure(program).host, scale, "folded", (), shapes=shapes)
+    return model
 
 
-def _export(program: Program, path: Path, calibration: NDArray[Any], options: NetxOptions) -> LoihiModel:
+def _export(program: Program, path: Path, calibration: NDArray[Any], options: NetxOptions) -> NetxModel:
     scale = input_scale(program)
     return export_netx(program, path, calibration=calibration, input_scale=scale, thresholds=options.thresholds)
 
 
-def _result(found: IntegerRun | LoihiRun, record: bool) -> Result:
+def _result(found: IntegerRun | NetxRun, record: bool) -> Result:
     spikes = {name: np.asarray(array, np.float32) for name, array in found.spikes.items()}
     return Result({"output": np.asarray(found.y, np.float32)}, spikes if record else {})
 

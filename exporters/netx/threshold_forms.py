@@ -11,16 +11,15 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.console import Console
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.exporters.netx.export import LoihiRun, simulate_loihi
-from stl_deploy.exporters.netx.pixels import per_pixel
-from stl_deploy.exporters.netx.quantise import LoihiModel, quantise
+from stl_deploy.exporters.netx.model import NetxModel, NetxRun, quantise, run_model
 from stl_deploy.exporters.netx.structure import refusals
 from stl_deploy.graph.accuracy import accuracy
 from stl_deploy.graph.compare import Tally
 from stl_deploy.graph.exact import input_scale
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import CHUNK, Result, run
-from stl_deploy.integers.quantise import Quantised, choose
+from stl_deploy.integers.per_pixel import per_pixel
+from stl_deploy.integers.quantise import IntegerModel, choose
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.scales import ThresholdForm
 from stl_deploy.integers.simulate import simulate
@@ -55,7 +54,7 @@ class FormRow:
     refused: str | None = None
 
 
-Models = Mapping[ThresholdForm, LoihiModel | Quantised | UnsupportedError]
+Models = Mapping[ThresholdForm, NetxModel | IntegerModel | UnsupportedError]
 
 
 def quantise_forms(
@@ -72,7 +71,7 @@ def quantise_forms(
     return {form: _model(program, form, calibration) for form in wanted}
 
 
-def _model(program: Program, form: ThresholdForm, calibration: NDArray[Any]) -> LoihiModel | UnsupportedError:
+def _model(program: Program, form: ThresholdForm, calibration: NDArray[Any]) -> NetxModel | UnsupportedError:
     try:
         return quantise(program, calibration, input_scale=input_scale(program), thresholds=form)
     except UnsupportedError as error:
@@ -113,18 +112,18 @@ def compare_forms(
             rows.append(FormRow("post-training", form, holds=HOLDS[form], refused=reason))
         else:
             counts = tallies[form].differing, tallies[form].compared
-            holds = HOLDS[form] if isinstance(found_or_error, LoihiModel) else IN_C
+            holds = HOLDS[form] if isinstance(found_or_error, NetxModel) else IN_C
             rows.append(FormRow("post-training", form, right[form], *counts, holds=holds))
     return rows
 
 
-def run_integers(model: LoihiModel | Quantised, x: NDArray[Any]) -> LoihiRun:
+def run_integers(model: NetxModel | IntegerModel, x: NDArray[Any]) -> NetxRun:
     """The integers on real input, every spike recorded."""
-    if isinstance(model, LoihiModel):
-        return simulate_loihi(model, x, record=True)
+    if isinstance(model, NetxModel):
+        return run_model(model, x, record=True)
     graph = model.graph
     found = simulate(graph, to_integers(x, graph.input.scale), record=True)
-    return LoihiRun((found.y * graph.output.unit).astype(np.float32), found.spikes)
+    return NetxRun((found.y * graph.output.unit).astype(np.float32), found.spikes)
 
 
 def show_forms(rows: Sequence[FormRow], say: Console, samples: int, of: int) -> None:

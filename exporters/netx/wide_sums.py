@@ -10,15 +10,17 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from stl_deploy.exporters.netx.convert import to_graph
 from stl_deploy.exporters.netx.net import IntegerNet
 from stl_deploy.exporters.netx.structure import SynapseStage, structure
-from stl_deploy.exporters.netx.weights import lava_synapse
 from stl_deploy.graph.exact import input_grid
 from stl_deploy.graph.findings import Finding
 from stl_deploy.graph.program import Program
+from stl_deploy.integers.bounds import bounds
 from stl_deploy.integers.net import STATE_SHIFT
-from stl_deploy.integers.ranges import LayerRange, worst_sums
+from stl_deploy.integers.ranges import LayerRange
 from stl_deploy.integers.scales import WEIGHT_TOP
+from stl_deploy.integers.simulate import entered_by
 
 WIDE = 2**21 >> STATE_SHIFT
 SLUG = "wide-sums"
@@ -39,10 +41,10 @@ def told_of_ranges(ranges: Iterable[LayerRange]) -> Iterator[str]:
 
 def wide_layers(net: IntegerNet) -> Iterator[Finding]:
     """The same of a file's integers, for every input up to the scale it was exported for (1 where it says none)."""
-    bounds = (0, 2 ** (net.fraction_bits or 0))
+    graph = to_graph(net)
+    known = bounds(entered_by(graph, np.array([0, 2 ** (net.fraction_bits or 0)])))
     for key, layer in net.spiking:
-        low, high = worst_sums(lava_synapse(layer), bounds)
-        bounds = (0, 1)
+        low, high = known[key].sums
         if (reach := max(-low, high)) >= WIDE:
             reason = f"some input brings a weighted sum to {reach:,}; {_WHY}"
             yield Finding(SLUG, "warning", layer.node or key, reason, _REMEDY)

@@ -92,6 +92,8 @@ def _fire(scope: Scope, node: Neuron, v: str, theta: str, output: str | None) ->
     zero = scope.weight(f"{name}.zero", np.float32(0))
     ratio = scope.op("Div", [v, theta], f"{name}/ratio")
     positive = scope.op("Max", [ratio, zero], f"{name}/positive")
+    if node.cap is not None:
+        positive = scope.op("Min", [positive, scope.weight(f"{name}.cap", np.float32(node.cap))], f"{name}/capped")
     # trunc of what is not negative
     spikes = scope.op("Floor", [positive], f"{name}/spikes", output=output)
     return None, spikes

@@ -103,7 +103,16 @@ NENGO_LOIHI = Witness(
 )
 BRIAN2 = Witness("brian2", "Brian2", (3, 12), "brian2", HERE / "brian2.txt", "about 200 MB", "CeCILL-2.1")
 SANAFE = Witness("sanafe", "SANA-FE", (3, 11), "sanafe", HERE / "sanafe.txt", "about 100 MB", "GPL-3")
-WITNESSES = {witness.name: witness for witness in (NENGO_LOIHI, BRIAN2, SANAFE)}
+XYLOSIM = Witness(
+    "xylosim",
+    "xylosim",
+    (3, 11),
+    "xylosim.v2",
+    HERE / "xylosim.txt",
+    "about 85 MB; compiled here with a C++ compiler",
+    "SynSense; the package declares no licence",
+)
+WITNESSES = {witness.name: witness for witness in (NENGO_LOIHI, BRIAN2, SANAFE, XYLOSIM)}
 
 
 def find_witness(name: str) -> Witness:

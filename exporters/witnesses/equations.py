@@ -186,6 +186,7 @@ def _neuron(node: Neuron, group: Group, x: str) -> dict[str, NDArray[Any]]:
         return constants
     if node.many:
         group.code += ["out = int(v/theta)", "out = out*int(out > 0)"]
+        group.code += [f"out = clip(out, 0, {node.cap})"] if node.cap is not None else []
     else:
         group.code.append(f"out = int(v {'>' if node.compare == 'gt' else '>='} theta)")
     if node.decay is not None:

@@ -5,5 +5,6 @@ from __future__ import annotations
 from stl_deploy.exporters.witnesses.brian2 import Brian2
 from stl_deploy.exporters.witnesses.nengo_loihi import NengoLoihi
 from stl_deploy.exporters.witnesses.sanafe import SanaFe
+from stl_deploy.exporters.witnesses.xylosim import XyloSim
 
-TARGETS = (Brian2, NengoLoihi, SanaFe)
+TARGETS = (Brian2, NengoLoihi, SanaFe, XyloSim)

@@ -10,6 +10,7 @@ import typer
 from stl_deploy._util.units import counted
 from stl_deploy.cli.options import (
     Deadline,
+    DeviceOption,
     DialectOption,
     InputGrid,
     InputOption,
@@ -77,7 +78,9 @@ def capture(
 
 def export(
     source: SourceArg,
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="PATH", help="The file (c: the folder) to write.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="PATH", help="The file (c, verilog: the folder) to write.")
+    ],
     to: Annotated[
         str | None,
         typer.Option(
@@ -121,6 +124,14 @@ def export(
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a folder whose files were edited.")] = False,
+    device: DeviceOption = None,
+    round_decays: Annotated[
+        bool, typer.Option("--round-decays", help="xylo: take the nearest 1 - 2^-k for decays that are none.")
+    ] = False,
+    lanes: Annotated[
+        int | None,
+        typer.Option(help="verilog: neurons at work at a time, a power of two (default: up to 8, as the layers fill)."),
+    ] = None,
     calibration: InputOption = None,
     input_grid: InputGrid = None,
     verified: Annotated[bool, typer.Option("--verify/--no-verify", help="Read the artifact back and run it.")] = True,
@@ -154,13 +165,19 @@ def export(
         name=name,
         package=package,
         overwrite=overwrite,
+        device=device,
+        round_decays=round_decays or None,
+        lanes=lanes,
     )
     emit_json(result, json)
 
 
 def show(
     source: Annotated[
-        Path, typer.Argument(metavar="SOURCE", help="A run folder, a .nir file, or what export wrote (.onnx, .net, C).")
+        Path,
+        typer.Argument(
+            metavar="SOURCE", help="A run folder, a .nir file, or what export wrote (.onnx, .net, C, Verilog)."
+        ),
     ],
     dialect: DialectOption = None,
     drawing: Annotated[
@@ -204,6 +221,7 @@ def check(
     ram: Annotated[
         str | None, typer.Option(metavar="BYTES", help="c: RAM that must hold it, as 64K (estimated).")
     ] = None,
+    device: DeviceOption = None,
     json: Json = False,
 ) -> None:
     """Per node: faithful, approximate or unsupported, with the reason and the remedy."""
@@ -216,7 +234,7 @@ def check(
         from stl_deploy.pipeline.untrained import check_untrained
 
         early = check_untrained(
-            str(source), input_file=input_file, targets=target, input_grid=input_grid, say=console()
+            str(source), input_file=input_file, targets=target, input_grid=input_grid, say=console(), device=device
         )
         emit_json(early.as_dict(), json)
         _require_sound(source, early)
@@ -224,7 +242,9 @@ def check(
     if checking.nir_files(source):
         if input_file is not None:
             raise InputError("--input measures one network; give a run folder or one .nir file")
-        folder = checking.check_folder(source, targets=target, dialect=dialect, input_grid=input_grid, say=console())
+        folder = checking.check_folder(
+            source, targets=target, dialect=dialect, input_grid=input_grid, say=console(), device=device
+        )
         emit_json(folder.as_dict(), json)
         if not folder.ok:
             bad = sum(not report.ok for report in folder.reports.values())
@@ -232,7 +252,15 @@ def check(
         return
     x = None if input_file is None else read_inputs(input_file)[0]
     report = checking.check(
-        source, targets=target, dialect=dialect, input_grid=input_grid, x=x, flash=flash, ram=ram, say=console()
+        source,
+        targets=target,
+        dialect=dialect,
+        input_grid=input_grid,
+        x=x,
+        say=console(),
+        device=device,
+        flash=flash,
+        ram=ram,
     )
     found = report.as_dict()
     if input_file is not None and report.runs:

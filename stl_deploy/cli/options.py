@@ -109,6 +109,15 @@ InputGrid = Annotated[
     int | None,
     typer.Option("--input-grid", metavar="BITS", help="Round the input to multiples of 2^-BITS and declare it so."),
 ]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        help="xylo: audio2, audio3 or imu (default: the first that fits); verilog: up5k, hx8k, ecp5-25f, ecp5-85f, "
+        "gw1nr-9 or generic.",
+    ),
+]
 LONGEST = 1e6
 """Seconds that a deadline may be away: waits of the operating system end at 2^31 ms."""
 

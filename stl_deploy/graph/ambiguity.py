@@ -57,6 +57,7 @@ def effects(
 def _alternatives(assumed: Dialect) -> list[tuple[str, Any]]:
     choices: dict[str, tuple[Any, ...]] = {
         **CHOICES,
+        "spikes_per_step": ("one", "many"),
         "v_min": (None, "-threshold"),
         "dt": (assumed.dt / 10, assumed.dt * 10),
     }

@@ -6,7 +6,7 @@ and the rest follows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -87,7 +87,8 @@ class ParityRow:
 class RunParity:
     """One run against another, ``against``: its spiking nodes in graph order, and what it puts out.
 
-    required: every spike must agree. artifact: the path of what ran, as it was given; backend: what ran it.
+    states: potentials and currents that both runs told. required: every spike, and every state, must agree.
+    artifact: the path of what ran, as it was given; backend: what ran it.
     """
 
     run: str
@@ -100,6 +101,7 @@ class RunParity:
     backend: str | None = None
     label: Label = "measured"
     note: str = ""
+    states: tuple[NodeParity, ...] = ()
 
     @property
     def compared(self) -> int:
@@ -118,13 +120,14 @@ class RunParity:
 
     @property
     def exact(self) -> bool:
-        """Every spiking node was compared and spikes alike; without spiking nodes, every output is equal."""
-        return all(node.compared and not node.differing for node in self.nodes or self.outputs)
+        """Every spiking node was compared and spikes alike; without spiking nodes, every output is equal. No state
+        differs."""
+        return all(node.compared and not node.differing for node in (*(self.nodes or self.outputs), *self.states))
 
     @property
     def first(self) -> Divergence | None:
         """The root of the differences: the earliest step, in it the first layer in graph order."""
-        found = [node.first for node in self.nodes or self.outputs if node.first is not None]
+        found = [node.first for node in (*(self.nodes or self.outputs), *self.states) if node.first is not None]
         return min(found, key=lambda divergence: divergence.step, default=None)
 
     @property
@@ -142,6 +145,8 @@ class RunParity:
         if missing:
             raise ParityError(f"{self.run}: node '{missing[0]}' was not recorded, so its spikes cannot be compared")
         count = f"{self.differing:,} of {self.compared:,} spikes differ" if self.nodes else "outputs differ"
+        if any(node.differing for node in self.states) and not self.differing:
+            count = "potentials or currents differ"
         raise ParityError(f"{self.run}: {count} from {self.against}, first in {self.first}")
 
     def as_dict(self) -> dict[str, Any]:
@@ -161,6 +166,7 @@ class RunParity:
             "first": None if self.first is None else asdict(self.first),
             "nodes": [node.as_dict() for node in self.nodes],
             "outputs": [node.as_dict() for node in self.outputs],
+            **({"states": [node.as_dict() for node in self.states]} if self.states else {}),
         }
 
 
@@ -186,7 +192,14 @@ def compare(
     if x is not None:
         nodes = tuple(_with_margin(node, program, x) for node in nodes)
     outputs = tuple(_one(run, node.name, expected.outputs, found.outputs) for node in program.outputs)
-    return RunParity(run, nodes, outputs, **about)
+    states = tuple(
+        compare_node(name, expected.states[name], found.states[name], run) for name in _both(expected, found)
+    )
+    return RunParity(run, nodes, outputs, states=states, **about)
+
+
+def _both(expected: Result, found: Result) -> Iterator[str]:
+    return (name for name in expected.states if name in found.states)
 
 
 class Tally:

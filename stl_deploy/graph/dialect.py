@@ -34,7 +34,8 @@ Reset = Literal[
     "snntorch_zero_now",
     "spyx",
 ]
-SpikesPerStep = Literal["one", "many"]
+SpikesPerStep = Literal["one", "many"] | int
+"""One, as many as v holds thresholds, or that with a cap."""
 Start = Literal["zero", "v_reset", "v_leak"]
 SynapseRule = Literal["euler", "jump", "exp_add"]
 Gain = Literal["r", "one", "one_minus_decay"]
@@ -71,7 +72,7 @@ class Dialect:
         ``snntorch_subtract_now``: snnTorch's ``reset_delay=False`` (`Program` has the equations); its RSynaptic, which
         fails with that in snnTorch 1.0, is read as with the delay; ``spyx``: ``subtract`` for CubaLIF,
         ``subtract_delayed`` for others.
-    spikes_per_step: ``one``, or ``many``: trunc(v/θ) spikes in one step.
+    spikes_per_step: ``one``; ``many``: trunc(v/θ) spikes in one step; or a whole number from 2, as cap of these.
     v_min: lower bound of v: a number, ``"-threshold"``, or None; or one of these for each node named, and none for
         the others.
     start: v at rest is 0 (``zero``), v_reset or v_leak (0 for neurons that have none).
@@ -113,6 +114,11 @@ class Dialect:
             if getattr(self, key) not in choices:
                 accepted = ", ".join(f'"{c}"' for c in choices)
                 raise InputError(f"dialect key '{key}': expected {accepted}; found {getattr(self, key)!r}")
+        spikes = self.spikes_per_step
+        if spikes not in ("one", "many") and (isinstance(spikes, bool) or not isinstance(spikes, int) or spikes < 2):
+            raise InputError(
+                f'dialect key \'spikes_per_step\': expected "one", "many" or a whole number from 2; found {spikes!r}'
+            )
         if not _is_finite(self.dt) or self.dt <= 0:
             raise InputError(f"dialect key 'dt': expected a positive finite number; found {self.dt!r}")
         for bound in self.v_min.values() if isinstance(self.v_min, Mapping) else [self.v_min]:

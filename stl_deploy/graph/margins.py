@@ -101,5 +101,5 @@ def _thresholds(node: Neuron, v: Floats) -> Floats:
     theta = np.broadcast_to(node.threshold, v.shape)
     if not node.many:
         return theta
-    multiple: Floats = theta * np.maximum(np.rint(v / theta), np.float32(1))
+    multiple: Floats = theta * np.clip(np.rint(v / theta), np.float32(1), node.cap)
     return multiple

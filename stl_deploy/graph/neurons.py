@@ -107,7 +107,7 @@ def fire(node: Neuron, v: Floats, out: Floats) -> None:
     if node.many:
         np.divide(v, node.threshold, out=out)
         np.trunc(out, out=out)
-        np.maximum(out, 0, out=out)
+        np.clip(out, 0, node.cap, out=out)
     elif node.compare == "gt":
         np.greater(v, node.threshold, out=out)
     else:

@@ -23,7 +23,7 @@ where the field is None (this order is the contract that every backend keeps)::
     v  = v − θ·r, r = v[t−1] > θ           reset "snntorch_subtract_now"
     v  = v_reset where s[t−1] > 0          reset "value_delayed": what arrives in that step is lost
     v  = max(v, v_min)
-    s  = v > θ, v >= θ, or max(trunc(v/θ), 0)
+    s  = v > θ, v >= θ, or min(max(trunc(v/θ), 0), cap)
     v  = v_reset where s > 0 / v − θ·s     reset "value" / "subtract"
     v  = v − θ·(s − r)                     reset "snntorch_subtract_now"
 
@@ -206,7 +206,8 @@ class Neuron(Node):
 
     Every array is float32 and broadcasts to ``shape``; a uniform one is 0-dimensional.
     threshold None: no spikes, the output is v. decay None: memoryless (NIR Threshold). offset: what the
-    drive gains at every step, input or not (NIR's v_leak).
+    drive gains at every step, input or not (NIR's v_leak). many: several spikes in one step, at most ``cap`` (None: as
+    many as v holds thresholds).
     """
 
     decay: Floats | None
@@ -220,6 +221,7 @@ class Neuron(Node):
     compare: Compare = "gt"
     reset: Reset = "value"
     many: bool = False
+    cap: int | None = None
 
     @property
     def spiking(self) -> bool:

@@ -7,7 +7,7 @@ as its last reader has run, unless it is recorded.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -37,10 +37,12 @@ class Result:
     """What a run put out.
 
     outputs: one ``[T, B, *shape]`` array per Output node; recorded: the same for each node asked for.
+    states: of targets that tell them, potentials and currents as ``v__NODE`` and ``i__NODE``, in the target's numbers.
     """
 
     outputs: Mapping[str, Floats]
     recorded: Mapping[str, Floats]
+    states: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     @property
     def y(self) -> Floats:

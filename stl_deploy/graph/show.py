@@ -133,7 +133,7 @@ def _neuron(node: Neuron) -> list[str]:
     if node.decay is None:
         return [*parts, "no memory"]
     parts.append(_reset(node) + ", one step late" * node.resets_late)
-    return [*parts, *["several spikes"] * node.many]
+    return [*parts, *["several spikes" if node.cap is None else f"up to {node.cap} spikes"] * node.many]
 
 
 def _reset(node: Neuron) -> str:

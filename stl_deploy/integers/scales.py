@@ -27,7 +27,7 @@ from stl_deploy.graph.threads import map_parts
 from stl_deploy.integers.net import DECAY_ONE, MAX_BIAS, MAX_THRESHOLD, IntegerNeuron, Ints
 
 ThresholdForm = Literal["folded", "per-neuron", "per-layer", "projected", "unrolled"]
-"""The last two are folded, after `stl_deploy.exporters.netx.pixels` has made the thresholds foldable."""
+"""The last two are folded, after `stl_deploy.integers.per_pixel` has made the thresholds foldable."""
 
 WEIGHT_TOP = 127
 """8-bit weights with sign: netx doubles them at exponent -1 and loses nothing."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,9 +13,10 @@ import numpy as np
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import leading, read_inputs
 from stl_deploy._util.suggest import did_you_mean
-from stl_deploy._util.units import bytes_of, counted
+from stl_deploy._util.units import counted
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.targets import Sized, Tabled, find_format, findings, registry
+from stl_deploy.exporters.targets import ChecksFor, Tabled, find_format, findings, make_options, registry
+from stl_deploy.exporters.targets import settings as option_names
 from stl_deploy.graph.ambiguity import Effect, effects
 from stl_deploy.graph.check import TargetCheck, check_file
 from stl_deploy.graph.dialect import load_dialect
@@ -24,7 +25,6 @@ from stl_deploy.graph.findings import Finding, NodeReport, Report, fidelities, f
 from stl_deploy.graph.frameworks.writers import reading_of
 from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.margins import NearThreshold
-from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import CHUNK, NetworkInput, run
 from stl_deploy.pipeline.show import artifact_rows
 from stl_deploy.pipeline.source import Source, check_bits, open_program, open_source, read_for
@@ -53,22 +53,22 @@ def check(
     dialect: str | None = None,
     input_grid: int | None = None,
     x: NetworkInput | None = None,
-    flash: str | int | None = None,
-    ram: str | int | None = None,
     say: Console = QUIET,
+    **settings: Any,
 ) -> Report:
     """Check a run folder's graph or a .nir file against targets (default: every format's), or an artifact of ours.
 
     input_grid: the input will be multiples of 2^-input_grid up to 1. x: input like what will enter, for targets that
-    take whole numbers alone. flash, ram: what a chip has, as ``256K``. Raises InputError for a bad call.
+    take whole numbers alone. settings: the targets' own options, as ``device`` of xylo. Raises InputError for a bad
+    call.
     """
-    asked = targets_asked(targets, flash, ram)
+    asked = targets_asked(targets, settings)
     opened = open_source(source, artifacts=True)
     if not opened.is_graph:
-        if targets or input_grid is not None or flash is not None or ram is not None:
+        if targets or input_grid is not None:
             raise InputError(
                 f"{source}: expected a graph to ask targets about; found an artifact of {opened.kind}; "
-                "leave --target, --flash and --ram out, or give the graph it was made from"
+                "leave --target out, or give the graph it was made from"
             )
         report = _artifact(opened)
         show(report, say)
@@ -102,10 +102,13 @@ def check_folder(
     dialect: str | None = None,
     input_grid: int | None = None,
     say: Console = QUIET,
+    **settings: Any,
 ) -> FolderCheck:
-    """Check every .nir file of a folder; one table for all; input_grid: as in `check`. Raises InputError for a bad call
-    or if there is none."""
-    asked = targets_asked(targets)
+    """Check every .nir file of a folder; one table for all; input_grid, settings: as in `check`.
+
+    Raises InputError for a bad call or if there is none.
+    """
+    asked = targets_asked(targets, settings)
     if dialect is not None:
         load_dialect(dialect)  # a bad one ends the call; in check_file it would be a finding of the file's
     files = nir_files(folder)
@@ -186,39 +189,44 @@ def seen_coding(x: NetworkInput | None) -> dict[str, Any] | None:
     return {"coding": "graded" if all(on_grid(array, Grid(0, np.inf)) for array in arrays) else "analog"}
 
 
-def targets_asked(
-    targets: Sequence[str] | None, flash: str | int | None = None, ram: str | int | None = None
-) -> dict[str, TargetCheck]:
-    """What each target is asked; without names, of every format. flash, ram: limits for those that have a size."""
+def targets_asked(targets: Sequence[str] | None, settings: Mapping[str, Any] | None = None) -> dict[str, TargetCheck]:
+    """What each target is asked; without names, of every format but those that are asked by name alone.
+
+    settings: options of the targets that are named. Raises InputError for a name or an option that is none of theirs.
+    """
     formats: dict[str, TargetCheck] = {n: partial(findings, one) for n, one in registry().formats.items()}
     known: dict[str, TargetCheck] = {**formats, **{n: partial(findings, one) for n, one in registry().checks.items()}}
     for name in targets or ():
         if name not in known:
             close = did_you_mean(name, known)
             raise InputError(f"expected a target: {', '.join(known)}; found '{name}'{close}")
-    asked = {name: ask for name, ask in known.items() if name in (targets or formats)}
-    return asked if flash is None and ram is None else asked | _limited(asked, flash, ram)
+    default = [name for name, one in registry().formats.items() if one.by_default]
+    asked = {name: ask for name, ask in known.items() if name in (targets or default)}
+    given = {name: value for name, value in (settings or {}).items() if value is not None}
+    return asked | (_with_options(list(asked), given) if given else {})
 
 
-def _limited(
-    asked: Mapping[str, TargetCheck], flash: str | int | None, ram: str | int | None
-) -> dict[str, TargetCheck]:
-    """The targets that have a size, asked for the room that they take, too."""
-    sized = {name: of for name, of in registry().formats.items() if isinstance(of, Sized)}
-
-    def within(name: str) -> TargetCheck:
-        def ask(program: Program) -> Iterable[Finding]:
-            found = list(asked[name](program))
-            broken = any(one.severity == "error" for one in found)
-            return found if broken else [*found, *sized[name].room(program, flash, ram)]
-
-        return ask
-
-    for size, option in ((flash, "flash"), (ram, "ram")):
-        bytes_of(size, option)
-    if not sized.keys() & asked.keys():
-        raise InputError(f"--flash, --ram: expected a target that has them: {', '.join(sized)}; add --target c")
-    return {name: within(name) for name in asked if name in sized}
+def _with_options(asked: Sequence[str], given: Mapping[str, Any]) -> dict[str, TargetCheck]:
+    """The checks that these options change; raises InputError for an option that none of those asked has."""
+    able = {name for name in asked if isinstance(registry().formats.get(name), ChecksFor)}
+    for option in given:
+        takers = [
+            name
+            for name, one in registry().formats.items()
+            if isinstance(one, ChecksFor) and option in option_names(one.options)
+        ]
+        if not able & {*takers}:
+            raise InputError(
+                f"expected --target {' or '.join(takers)} for option '{option}'; found {', '.join(asked)}; name it"
+                if takers
+                else f"expected options of check; found '{option}'"
+            )
+    made: dict[str, TargetCheck] = {}
+    for name in able:
+        one = registry().formats[name]
+        own = {option: value for option, value in given.items() if option in option_names(one.options)}
+        made[name] = partial(findings, one, options=make_options(one, own))
+    return made
 
 
 def _first(report: Report) -> str:

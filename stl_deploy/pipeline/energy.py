@@ -167,17 +167,19 @@ def validate(*, say: Console = QUIET) -> tuple[Check, ...]:
     checks = check_all()
     rows = [
         [
-            s.model,
-            s.quantity,
-            *_scored(s.training, s.training_error),
-            *_scored(s.held_out, s.held_out_error),
-            "-" if s.held_out_worst is None else f"{s.held_out_worst:.0%}",
-            f"{s.held_out_inside} of {s.held_out}",
+            score.model,
+            score.quantity,
+            score.family,
+            "held out" if score.held_out else f"fitted to {score.fitted}",
+            str(score.others),
+            *("-" if error is None else f"{error:.0%}" for error in (score.worst_error, score.mean_error)),
+            f"{score.inside} of {score.others}",
+            "-" if score.width is None else f"{score.width:.3g}",
         ]
-        for s in scores(checks)
+        for score in scores(checks)
     ]
-    headers = ["model", "of", "training", "mean error", "held out", "mean error", "worst", "inside its range"]
-    say.table(headers, rows)
+    headers = ["model", "of", "network family", "family is", "rows", "worst error", "mean", "inside its range"]
+    say.table([*headers, "times wide"], rows)
     rows = [
         [
             c.case,
@@ -186,22 +188,23 @@ def validate(*, say: Console = QUIET) -> tuple[Check, ...]:
             f"{plain(c.measured)} {c.unit}",
             c.how,
             f"{c.error:+.0%}",
+            "-" if c.width is None else f"{c.width:.3g}",
             c.verdict,
             c.split,
         ]
         for c in checks
     ]
-    say.table(["case", "model", "predicted", "published", "how", "error", "verdict", "split"], rows)
+    headers = ["case", "model", "predicted", "published", "how", "error", "times wide", "verdict", "split"]
+    say.table(headers, rows)
     say.say(
-        "error: middle over middle; good: within 25 %; rough: within a factor 2; bracketed: inside a wide range; "
-        "bad: the rest"
+        "error: middle over middle; good: within 25 %; rough: within a factor 2; bracketed: inside a range at most "
+        "5 times wide; wide: inside a wider one, which says nothing; bad: the rest"
     )
-    say.say("training: the model was fitted to it; shortcut: a wrong way of counting that is in use")
+    say.say(
+        "training: the model was fitted to it; held out: it was not; shortcut: a wrong way of counting that is in use. "
+        "ANNs on devices: each network predicted from the device's others"
+    )
     return checks
-
-
-def _scored(count: int, error: float | None) -> list[str]:
-    return [str(count), "-" if error is None else f"{error:.1%}"]
 
 
 def show(report: EnergyReport, say: Console) -> None:
@@ -234,7 +237,7 @@ def _chips(report: EnergyReport) -> list[list[str]]:
             line.title,
             range_with_unit(line.total, "J"),
             "-" if line.ann is None else range_with_unit(line.ann, "J"),
-            "-" if line.floor is None else range_with_unit(line.floor, "J"),
+            "-" if line.floor is None else f"{range_with_unit(line.floor, 'J')} ({line.regime})",
             range_with_unit(line.events, "J"),
             "-" if line.latency is None else range_with_unit(line.latency, "s"),
             "not known" if line.step_source is None else line.step_source.partition(", ")[0],

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import require_other, require_suffix, sha256, write_json
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.targets import Format, find_format, format_of, registry
+from stl_deploy.exporters.targets import Format, find_format, format_of, registry, why_unavailable
 from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.lower import METADATA_KEY, own_metadata
 from stl_deploy.graph.program import Program
@@ -90,7 +90,8 @@ def export(
             facts["load"] = facts["load"].replace('"net.nir"', json.dumps(str(output)))
         if verified:
             say.say(f"reading {path.name} back and running it on {what}")
-            facts["verified"] = {"input": what, **_verified(Bench(program, x), path, target, output, deadline, say)}
+            found = _verified(Bench(program, x), path, target, output, deadline, say)
+            facts["verified"] = found if found is None else {"input": what, **found}
         contents = manifest(program, [path], source=common["origin"], **facts)
     write_json(output.with_name(output.name + ".manifest.json"), contents)
     say.say(f"written: {output} and {output.name}.manifest.json")
@@ -99,12 +100,14 @@ def export(
     return contents
 
 
-def _verified(bench: Bench, path: Path, target: Format, output: Path, deadline: float, say: Console) -> dict[str, Any]:
-    """What the comparison found, or why the artifact could not be run on this machine."""
-    reason = target.load(path).available()
+def _verified(
+    bench: Bench, path: Path, target: Format, output: Path, deadline: float, say: Console
+) -> dict[str, Any] | None:
+    """What the comparison found; None, with a warning, where the artifact cannot be run on this machine."""
+    reason = why_unavailable(target.load(path))
     if reason is not None:
         say.warn(f"{output} was written but not run: {reason}")
-        return {"not_run": reason}
+        return None
     bench.artifact(path, target, artifact=str(output), deadline=deadline)
     show(bench.report, say)
     bench.report.require()

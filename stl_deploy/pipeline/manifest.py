@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ def manifest(program: Program, files: Iterable[Path], **facts: Any) -> dict[str,
     return {
         "schema_version": SCHEMA_VERSION,
         "versions": versions(),
+        "threads": _threads(),
         "dialect": metadata_dialect(program.metadata).as_dict() | {"dt": program.dt},
         "input": program.metadata.get("input"),
         "grid": program.metadata.get("grid"),
@@ -34,6 +36,12 @@ def manifest(program: Program, files: Iterable[Path], **facts: Any) -> dict[str,
         **facts,
         "files": {name: _entry(path) for given in files for name, path in _within(given)},
     }
+
+
+def _threads() -> int | None:
+    """How many threads torch computes on here, which trained weights can depend on; None where torch is not loaded."""
+    torch = sys.modules.get("torch")
+    return None if torch is None else int(torch.get_num_threads())
 
 
 def _within(path: Path) -> Iterator[tuple[str, Path]]:

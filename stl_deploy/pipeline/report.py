@@ -130,7 +130,7 @@ def _data(dataset: DatasetConfig) -> dict[str, str]:
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(read_text(path, "metrics.jsonl", 2**28).splitlines(), 1):
+    for number, line in enumerate(read_text(path, "metrics.jsonl", 2**26).splitlines(), 1):
         try:
             yield json.loads(line)
         except ValueError:

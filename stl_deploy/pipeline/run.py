@@ -19,7 +19,7 @@ from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import Dataset
 from stl_deploy.energy.measure import EnergyReport, measure_energy
 from stl_deploy.errors import InputError, StlDeployError, ToolError, UnsupportedError
-from stl_deploy.exporters.targets import find_format, find_runner
+from stl_deploy.exporters.targets import find_format, find_runner, why_unavailable
 from stl_deploy.graph.program import Floats
 from stl_deploy.graph.run import Result
 from stl_deploy.nn.network import Network
@@ -224,7 +224,7 @@ def _others_run(bench: Bench, say: Console) -> bool:
 def _run_lava(bench: Bench, path: Path, wanted: bool, say: Console) -> ToolError | None:
     """The .net file on real Lava, where it is there; says in plain words what ran, and returns what went wrong."""
     kind = find_runner("lava")
-    reason = kind.available() if wanted else "left out as asked"
+    reason = why_unavailable(kind) if wanted else "left out as asked"
     if reason is not None:
         say.details.say(f"simulated on our integer model of Lava, not on Lava itself ({reason})")
         return None

@@ -124,24 +124,18 @@ class SpikingGraph:
             write_text(Path(path), svg(self.program))
         return self.rows
 
-    def check(
-        self,
-        *targets: str,
-        input_grid: int | None = None,
-        flash: str | int | None = None,
-        ram: str | int | None = None,
-    ) -> Report:
+    def check(self, *targets: str, input_grid: int | None = None, **settings: Any) -> Report:
         """Per node and target (default: every format's): faithful, approximate or unsupported, why, and the remedy.
 
-        input_grid: the input will be multiples of 2^-input_grid up to 1. flash, ram: what a chip has, as ``"256K"``.
+        input_grid: the input will be multiples of 2^-input_grid up to 1. settings: the targets' own options, as in
+        ``check("xylo", device="imu")``.
         ``check("netx").raise_if_unsupported()`` raises UnsupportedError where the target cannot hold the network.
         Raises InputError for a target that is not known.
         """
         from stl_deploy.pipeline.check import check
 
         with self._saved() as source:
-            asked = list(targets) or None
-            return check(source.file, targets=asked, input_grid=input_grid, x=self.sample, flash=flash, ram=ram)
+            return check(source.file, targets=list(targets) or None, input_grid=input_grid, x=self.sample, **settings)
 
     def fold(
         self,

@@ -34,13 +34,14 @@ def check_untrained(
     targets: Sequence[str] | None = None,
     input_grid: int | None = None,
     say: Console = QUIET,
+    **settings: Any,
 ) -> Report:
     """Check a network before its training: a preset's name, a configuration's file, or a torch module FILE.py:NAME.
 
-    input_file: x for a module. input_grid: the input will be multiples of 2^-input_grid up to 1. Raises InputError for
-    a bad call, CaptureError for a module without a form as a graph.
+    input_file: x for a module. input_grid: the input will be multiples of 2^-input_grid up to 1. settings: the
+    targets' own options. Raises InputError for a bad call, CaptureError for a module without a form as a graph.
     """
-    asked = targets_asked(targets)
+    asked = targets_asked(targets, settings)
     graph, dialect = untrained_graph(what, input_file, declared_grid(input_grid))
     say.say(f"{what}: as it is before training, with weights as they are drawn")
     report = check(graph, dialect, asked)

@@ -72,7 +72,7 @@ def render_pareto(points: Sequence[Point]) -> str:
 
 def draw(points: Sequence[Mapping[str, Any]]) -> str:
     """The plot, from the rows of a trade-off's JSON."""
-    figure, (ax,) = panels(1, 10.4, 4.2)
+    figure, (ax,) = panels(1, 6.6, 3.6)
     front = sorted((p for p in points if p["pareto"]), key=lambda p: float(p["joules"]))
     ax.plot([p["joules"] for p in front], [p["accuracy"] for p in front], color=FAINT, lw=2, drawstyle="steps-post")
     modes = sorted({p["mode"] for p in points}, key=lambda mode: _COLOURS.get(mode, len(_COLOURS)))

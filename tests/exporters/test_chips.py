@@ -9,7 +9,7 @@ import pytest
 
 from stl_deploy.exporters.targets import registry
 from stl_deploy.graph.findings import Finding
-from stl_deploy.graph.program import Input, Neuron, Output, Program, Source, Synapse
+from stl_deploy.graph.program import Input, Neuron, Output, Program, Source
 
 
 def asked(name: str, *neurons: dict[str, Any]) -> list[Finding]:
@@ -27,9 +27,6 @@ IF, NOTHING, MANY = np.float32(1), None, np.array([1, 2, 3], np.float32)
 @pytest.mark.parametrize(
     ("chip", "fields", "slugs"),
     [
-        ("xylo", {}, ["no-hard-reset", "input-always-filtered"]),
-        ("xylo", {"reset": "subtract"}, ["input-always-filtered"]),
-        ("xylo", {"decay": NOTHING}, ["no-memoryless-neurons"]),
         ("speck", {}, ["no-leak"]),
         ("speck", {"decay": IF}, []),
         ("speck", {"decay": IF, "threshold": MANY}, ["one-threshold-a-core"]),
@@ -47,11 +44,6 @@ def test_refusals(chip: str, fields: dict[str, Any], slugs: list[str]) -> None:
         assert "; evidence " in finding.reason
         assert finding.remedy
         assert finding.node == (None if chip in ("spinnaker2", "hls4ml") else "lif0")
-
-
-def test_a_filtered_soft_reset_is_xylos() -> None:
-    synapse = Synapse(rule="filter", decay=np.float32(0.5), gain=None)
-    assert asked("xylo", {"reset": "subtract", "synapse": synapse}) == []
 
 
 def test_every_population_is_named() -> None:

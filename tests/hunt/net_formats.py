@@ -86,12 +86,12 @@ def _net() -> list[bytes]:
 
 
 def _try_net(path: Path) -> str:
+    from stl_deploy.exporters.netx.convert import run_file
     from stl_deploy.exporters.netx.netx import read_netx
-    from stl_deploy.exporters.netx.simulate import simulate
 
     net = read_netx(path)
     if np.prod(net.input_shape) < 2**16:
-        simulate(net, np.ones((2, 1, *net.input_shape), np.int32), record=True)
+        run_file(net, np.ones((2, 1, *net.input_shape), np.int32), record=True)
     return "read"
 
 

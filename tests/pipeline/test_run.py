@@ -23,8 +23,8 @@ from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import InputError, ParityError, ToolError
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.lava import target as lava_target
+from stl_deploy.exporters.netx.convert import run_file
 from stl_deploy.exporters.netx.netx import read_netx
-from stl_deploy.exporters.netx.simulate import simulate
 from stl_deploy.exporters.onnx.model import OnnxModel
 from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.graph.lower import lower
@@ -238,7 +238,7 @@ def _with_lava(monkeypatch: pytest.MonkeyPatch, answer: Callable[[IntegerRun], I
     monkeypatch.setattr(environment, "status", lambda: ready)
 
     def pretend(path: Path, x: Any, **_options: Any) -> IntegerRun:
-        return answer(simulate(read_netx(path), x, record=True))
+        return answer(run_file(read_netx(path), x, record=True))
 
     monkeypatch.setattr(lava_target, "run_lava", pretend)
 

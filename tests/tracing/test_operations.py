@@ -108,6 +108,9 @@ def wrote(write: Callable[[Tensor], Any]) -> Callable[[Net, Tensor], Tensor]:
 @pytest.mark.parametrize(
     "body",
     [
+        written(lambda out, s: out[:, :4].copy_(s[:, :4])),
+        wrote(lambda s: s[:, :, 0].fill_(0)),
+        wrote(lambda s: s[:, :, 0].copy_(s[:, :, 1])),
         of_spikes(lambda net, s: s.repeat(1, 1, 1)),
         of_spikes(lambda net, s: s.unsqueeze(-1).repeat(1, 1, 1, 2).sum(-1)),
         lambda net, x: net.spikes(x).unsqueeze(2).repeat(1, 1, 2, 1).flatten(2),
@@ -150,10 +153,7 @@ def test_what_is_written_through_a_view_arrives(write: Callable[[Tensor, Tensor]
         (of_spikes(lambda net, s: s.reshape(B, T, 8)), r"a reshape to \[3, 5, 8\] tears time steps or samples apart"),
         (of_spikes(lambda net, s: s[:, :2]), "part of the batch is taken"),
         (of_spikes(lambda net, s: torch.cat(s.split(1, 1), 1)), "the batch is split"),
-        (
-            of_spikes(lambda net, s: torch.stack([s, s], -1).sum(-1)),
-            "2 values are stacked, which is not one for each of 5",
-        ),
+        (of_spikes(lambda net, s: torch.stack([s[0], s[1]])), r"2 values are stacked, .* \(a burn-in, a stride\?\)"),
         (
             lambda net, x: torch.stack([s[:, :B].t() if t else s[:, :B] for t, s in enumerate(net.spikes(x))]),
             "values of different layouts are stacked over time",
@@ -163,17 +163,17 @@ def test_what_is_written_through_a_view_arrives(write: Callable[[Tensor, Tensor]
             lambda net, x: torch.cat([(s := net.spikes(x))[..., :1], s.sum(0)[:, :T].t().unsqueeze(-1)], -1),
             "a value without time is concatenated with one that has it",
         ),
-        (written(lambda out, s: out[:, :4].copy_(s[:, :4])), "a part of a tensor is overwritten"),
-        (written(lambda out, s: (s := s * 1)[:, 0].copy_(s[:, 1])), "a part of a tensor is overwritten"),
-        (wrote(lambda s: s[:, :, 0].fill_(0)), "a part of a tensor is overwritten"),
-        (wrote(lambda s: s[:, :, 0].copy_(s[:, :, 1])), "a part of a tensor is overwritten"),
+        (written(lambda out, s: (s := s * 1)[:, 0].copy_(s[:, 1])), "the output does not depend on the input"),
         (wrote(lambda s: s[0].index_put_((torch.tensor([0, 1]),), ONES)), "values are put at computed places"),
         (steps(lambda net, x: net.fc(x) + torch.zeros(B, 8).copy_(UP)), "copied into one of another shape"),
         (
             of_spikes(lambda net, s: (s.flatten(0, 1) + s.transpose(0, 1).flatten(0, 1)).unflatten(0, (T, B))),
             "'add' combines values whose time steps or samples lie in different axes",
         ),
-        (lambda net, x: net.spikes(x + torch.arange(B)[:, None]), "a constant differs from sample to sample"),
+        (
+            lambda net, x: net.spikes(x + torch.arange(B)[:, None]),
+            "reads a tensor that the model holds one value of for each sample",
+        ),
         (of_spikes(lambda net, s: s.cumsum(0)), "'cumsum' has no form in a spiking graph"),
         (steps(lambda net, x: functional.conv1d(x[:, None], x[:, None])), "'convolution' works on two signals at once"),
         (
@@ -182,7 +182,7 @@ def test_what_is_written_through_a_view_arrives(write: Callable[[Tensor, Tensor]
         ),
         (
             lambda net, x: functional.conv1d(x.permute(1, 2, 0), torch.ones(4, 6, 3), padding=1).permute(2, 0, 1),
-            r"'convolution' mixes time steps or samples: \[B, 6, T\]",
+            r"a convolution over time reads steps after its own, .* F\.pad\(x, \(2, 0\)\)",
         ),
         (
             lambda net, x: functional.avg_pool1d(x.permute(1, 2, 0), 3, 1, 1).permute(2, 0, 1),
@@ -191,7 +191,6 @@ def test_what_is_written_through_a_view_arrives(write: Callable[[Tensor, Tensor]
         (lambda net, x: functional.pad(net.spikes(x), (1, 1, 0, 0, 1, 0)), r"'constant_pad_nd' mixes .*: \[T, B, 8\]"),
         (of_spikes(lambda net, s: functional.pad(s, (0, 0, 0, 0, -1, 1))), r"'constant_pad_nd' mixes time steps"),
         (steps(lambda net, x: torch.addmm(x @ SIX.t(), x, SIX.t())), "'addmm' multiplies two signals"),
-        (steps(lambda net, x: torch.addmm(ONES[:4], x, SIX.t(), alpha=2)), "found one with alpha or beta"),
         (steps(lambda net, x: (x.t() @ torch.ones(B, 4)).t()), r"'mm' mixes time steps or samples: \[6, B\]"),
         (steps(lambda net, x: torch.bmm(x[None], x.t()[None])[0]), "'bmm' multiplies two signals, or mixes time"),
         (steps(lambda net, x: torch.bmm(x.t()[None], torch.ones(1, B, 4))[0]), r"'bmm' mixes .*: \[1, 6, B\]"),
@@ -308,7 +307,7 @@ def test_a_buffer_that_is_written_into_is_read_as_it_was() -> None:
         ),
         (
             lambda net, x: net.spikes(x + torch.from_numpy(x.numpy()[0, 0, :1].copy())),
-            "the captured step does not compute what the model does: layer 'lif', .* on fresh input",
+            "'numpy' hands values that depend on the input to code outside of torch",
         ),
         (
             lambda net, x: functional.batch_norm(net.spikes(x).flatten(0, 1), None, None, training=True).view(T, -1, 8),
@@ -400,7 +399,10 @@ def is_given(x: Tensor) -> bool:
         ),
     ],
 )
-def test_what_depends_on_the_input_unseen_is_found_on_fresh_input(body: Callable[..., Any], reason: str) -> None:
+def test_what_depends_on_the_input_unseen_is_found_on_fresh_input(
+    body: Callable[..., Any], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stl_deploy.tracing.recorder._LEAVES", ())
     refused(body, reason, GIVEN)
 
 
@@ -480,7 +482,6 @@ def test_what_is_read_out(body: Callable[..., Any], readout: str) -> None:
             lambda net, x: net.spikes(x).flatten(0, 1),
             r"has 5 time steps, mixed with other axes; return \[T, B, \.\.\.\]",
         ),
-        (lambda net, x: net.spikes(x).sum(0) * 0.5, "the output is scaled after the sum over time; take the mean"),
         (accumulated(0, lambda total: total + 0.5), "'add' after the last time step has no form"),
         (accumulated(0, lambda total: total / torch.tensor(0.0)), "'div' after the last time step has no form"),
         (accumulated(torch.ones(1, 8), lambda total: total), "starts from 1, which is neither 0 nor its reset value"),

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.netx.pixels import project_thresholds
 from stl_deploy.exporters.netx.qat.fake_quant import LoihiLIF, WholeSynapse
 from stl_deploy.exporters.netx.qat.network import plain_numbers, quantise_layers
 from stl_deploy.exporters.netx.structure import check_kind
 from stl_deploy.graph.program import DT, Conv, Input, Linear, Neuron, Node, Output, Pool, Program, is_max_pool
+from stl_deploy.integers.per_pixel import project_thresholds
 from stl_deploy.integers.quantise import choose
 from stl_deploy.nn.neuron import LI, LIF
 

@@ -31,7 +31,7 @@ from stl_deploy.graph.program import Conv, Doubles, Input, Linear, Neuron, Node,
 from stl_deploy.integers.branches import Branches, Leaf, Value, branches, values
 from stl_deploy.integers.graph import PopulationNode
 from stl_deploy.integers.net import DECAY_ONE
-from stl_deploy.integers.quantise import Quantised
+from stl_deploy.integers.quantise import IntegerModel
 from stl_deploy.integers.real_weights import real_weights, split_biases
 from stl_deploy.integers.scales import real_population, refuse, v_decay
 from stl_deploy.nn.network import Network
@@ -41,13 +41,13 @@ from stl_deploy.nn.population import Population
 Layers = MutableMapping[str, nn.Module] | nn.ModuleDict
 
 
-def quantised_network(folded: Network, program: Program, start: Quantised) -> Network:
+def quantised_network(folded: Network, program: Program, start: IntegerModel) -> Network:
     """``folded``, its layers replaced in place as `quantise_layers` does; program: the graph of ``folded``."""
     quantise_layers(folded.layers, program, start)
     return folded
 
 
-def quantise_layers(layers: Layers, program: Program, start: Quantised) -> None:
+def quantise_layers(layers: Layers, program: Program, start: IntegerModel) -> None:
     """Replace layers by fake-quantised ones that begin at the integers of ``start``.
 
     layers: by the program's names, linear and conv layers, a LIF for each population, a LI for neurons without
@@ -74,13 +74,13 @@ def quantise_layers(layers: Layers, program: Program, start: Quantised) -> None:
 
 
 def _quantise_population(
-    layers: Layers, program: Program, neuron: Neuron, known: dict[str, Value], start: Quantised
+    layers: Layers, program: Program, neuron: Neuron, known: dict[str, Value], start: IntegerModel
 ) -> None:
     check_neuron(neuron)
     found = branches(program, neuron, known)
     synapses = _synapses(program, neuron, found)
     real = real_population(neuron, real_weights(found, neuron), split_biases(found, neuron)[0])
-    population, rows = start.graph.by_name[neuron.name], start.scales[neuron.name]
+    population, rows = start.graph.by_name[neuron.name], start.row_scales[neuron.name]
     assert isinstance(population, PopulationNode)
     threshold = max(1, int(population.neuron.threshold))
     unit, first = 2.0 ** round(math.log2(threshold)), None

@@ -64,7 +64,8 @@ def lower_neuron(
         threshold=threshold,
         compare=dialect.compare,
         reset=reset,
-        many=dialect.spikes_per_step == "many",
+        many=dialect.spikes_per_step != "one",
+        cap=dialect.spikes_per_step if isinstance(dialect.spikes_per_step, int) else None,
         v_reset=read.optional("v_reset") if reset in ("value", "value_delayed") else None,
         v_min=None if bound is None else np.asarray(-threshold if bound == "-threshold" else bound, np.float32),
         **common,
@@ -76,7 +77,7 @@ def require_threshold(name: str, threshold: Floats, reset: Reset, bound: Bound, 
     if (threshold > 0).all():
         return
     reason = ""
-    if dialect.spikes_per_step == "many":
+    if dialect.spikes_per_step != "one":
         reason = "several spikes in a step, trunc(v/θ), need one above 0; use the dialect's spikes_per_step one"
     elif reset not in ("value", "value_delayed", "none"):
         reason = "to subtract it would raise v; use the dialect's reset value"

@@ -79,6 +79,12 @@ def multiplied(build: Builder, signal: Signal) -> Terms:
     left, right = signal.args[:2]
     divided = signal.node.name == "div"
     if isinstance(left, Ref) and isinstance(right, Ref):
+        if divided:
+            raise refusal(
+                signal,
+                "expected division by a constant; found one signal divided by another (a norm of each sample?), which "
+                "no spiking graph holds; normalise x before it is given to capture",
+            )
         return gate(build, signal, (left, right))
     if divided and not isinstance(left, Ref):
         raise refusal(signal, "expected division by a constant; found a constant divided by a signal; scale instead")
@@ -86,4 +92,5 @@ def multiplied(build: Builder, signal: Signal) -> Terms:
     shape = build.shape(signal)
     factor = number(constant).double()
     gain = compact((1 / factor if divided else factor).expand((1, *shape)), shape)
-    return build.scaled(build.read(x), gain, shape, signal.node.place.module)
+    terms = build.widened(build.read(x), build.shape(x.signal), shape)
+    return build.scaled(terms, gain, shape, signal.node.place.module)

@@ -28,8 +28,8 @@ from stl_deploy.exporters.c.render import render_plan
 from stl_deploy.exporters.c.room import CODE, STACK
 from stl_deploy.exporters.c.target import C, CFormat, COptions
 from stl_deploy.exporters.integer_runner import IntegerRunner
-from stl_deploy.exporters.netx.export import simulate_loihi
-from stl_deploy.exporters.netx.quantise import quantise as quantise_chain
+from stl_deploy.exporters.netx.model import quantise as quantise_chain
+from stl_deploy.exporters.netx.model import run_model
 from stl_deploy.exporters.netx.target import Loihi, NetxOptions
 from stl_deploy.graph.program import Delay, Linear, Neuron, Program, Source, Synapse
 from stl_deploy.graph.run import run
@@ -291,7 +291,7 @@ def test_a_chain_has_the_integers_of_netx() -> None:
     program = conv_net(RNG(3))
     x = data(program)
     ours = IntegerRunner(program, COptions()).run(x, record=True)
-    netx = simulate_loihi(quantise_chain(program, x, thresholds="per-neuron"), x, record=True)
+    netx = run_model(quantise_chain(program, x, thresholds="per-neuron"), x, record=True)
     for node, spikes in netx.spikes.items():
         np.testing.assert_array_equal(ours.recorded[node], spikes)
 

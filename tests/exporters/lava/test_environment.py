@@ -250,11 +250,11 @@ def test_the_stamp_is_of_versions_not_of_hashes(place: Place, monkeypatch: pytes
 
 
 def test_the_check_network_by_the_integer_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    from stl_deploy.exporters.netx.convert import run_file
     from stl_deploy.exporters.netx.netx import read_netx
-    from stl_deploy.exporters.netx.simulate import simulate
 
     def ours(python: Path, path: Path, x: object, deadline: float) -> object:
-        return simulate(read_netx(path), x, record=True).spikes  # type: ignore[arg-type]
+        return run_file(read_netx(path), x, record=True).spikes  # type: ignore[arg-type]
 
     monkeypatch.setattr(smoke, "run_worker", ours)
     smoke.check_three_neurons(Path("python"))

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.netx import simulate as simulating
+from stl_deploy.exporters.netx.convert import run_file
 from stl_deploy.exporters.netx.net import ConvLayer
-from stl_deploy.exporters.netx.simulate import simulate
+from stl_deploy.integers import simulate as simulating
 from stl_deploy.integers.net import IntegerNeuron
 from stl_deploy.integers.step import exact_type, leak, step_through
 from stl_deploy.integers.sums import adder
@@ -120,10 +120,10 @@ def _taps(layer: ConvLayer, x: NDArray[Any]) -> NDArray[np.int64]:
 def test_threads_and_chunks_change_nothing(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     net, x = random_case(seed)
     x = np.concatenate([x, np.roll(x, 1, axis=0), x], axis=1)
-    whole = simulate(net, x, record=True)
+    whole = run_file(net, x, record=True)
     monkeypatch.setattr("stl_deploy.graph.threads.threads", lambda: 3)
     monkeypatch.setattr(simulating, "VALUES_AT_ONCE", 300)
-    parts = simulate(net, x, record=True)
+    parts = run_file(net, x, record=True)
     assert whole.spikes.keys() == parts.spikes.keys()
     for key, spikes in whole.spikes.items():
         np.testing.assert_array_equal(parts.spikes[key], spikes)

@@ -8,20 +8,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
-from stl_deploy.exporters.netx.net import ConvLayer
+from stl_deploy.exporters.netx.convert import run_file
+from stl_deploy.exporters.netx.net import ConvLayer, DenseLayer
 from stl_deploy.exporters.netx.qat import fake_quant
 from stl_deploy.exporters.netx.qat.fake_quant import LoihiLIF, WholeSynapse, whole
-from stl_deploy.exporters.netx.simulate import run_layer
 from stl_deploy.integers import step
 from stl_deploy.integers.net import IntegerNeuron
 from stl_deploy.nn import fused
 from stl_deploy.nn.neuron import LIF
 from stl_deploy.nn.schedule import layerwise
-from tests.exporters.netx.nets import dense
+from tests.exporters.netx.nets import chain, dense
 
 DECAYS = (0, 1, 700, 1900, 2048, 3000, 4095, 4096)
+
+
+def _spikes(layer: DenseLayer | ConvLayer, x: NDArray[Any]) -> NDArray[Any]:
+    return run_file(chain(x.shape[2:], layer), x).y
 
 
 def in_torch(synapse: WholeSynapse, lif: LoihiLIF, x: Any) -> Any:
@@ -48,7 +53,7 @@ def test_dense_layers_spike_as_the_integer_model(v_decay: int, scale: int, top: 
     x = rng.integers(0, top + 1, (60, 6, 40)) * (rng.random((60, 6, 40)) < 0.4)
     w, b = numbers(synapse)
     threshold = np.array(scale * top, np.int32)
-    spikes = run_layer(dense(w, bias=b, neuron=IntegerNeuron(v_decay=v_decay, threshold=threshold)), x.astype(np.int32))
+    spikes = _spikes(dense(w, bias=b, neuron=IntegerNeuron(v_decay=v_decay, threshold=threshold)), x.astype(np.int32))
     assert 0.01 < spikes.mean() < 0.99
     np.testing.assert_array_equal(in_torch(synapse, lif, x), spikes)
 
@@ -65,7 +70,7 @@ def test_conv_layers_spike_as_the_integer_model() -> None:
         weight=w, bias=b, input_shape=(4, 7, 7), stride=(2, 2), padding=(1, 1), groups=2,
         neuron=IntegerNeuron(v_decay=1500, threshold=np.array(100, np.int32)),
     )  # fmt: skip
-    np.testing.assert_array_equal(in_torch(synapse, lif, x), run_layer(layer, x))
+    np.testing.assert_array_equal(in_torch(synapse, lif, x), _spikes(layer, x))
 
 
 def leaking_slowly() -> tuple[Any, Any]:
@@ -76,7 +81,7 @@ def leaking_slowly() -> tuple[Any, Any]:
     )
     x = (rng.random((60, 30, 8)) < 0.3).astype(np.int32)
     layer = dense(numbers(synapse)[0], neuron=IntegerNeuron(v_decay=300, threshold=np.array(30, np.int32)))
-    return in_torch(synapse, LoihiLIF(LIF((10,)), 30, 32.0, 300), x), run_layer(layer, x)
+    return in_torch(synapse, LoihiLIF(LIF((10,)), 30, 32.0, 300), x), _spikes(layer, x)
 
 
 def test_potentials_round_toward_zero_as_they_leak() -> None:

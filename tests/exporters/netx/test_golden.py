@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stl_deploy.exporters.netx import simulate, weights
-from stl_deploy.integers import step, sums
+from stl_deploy.exporters.netx import convert
+from stl_deploy.integers import simulate, step, sums
+from stl_deploy.integers.real_weights import late
 from tests.exporters.netx.golden import Golden, goldens
 
 Patch = Callable[[pytest.MonkeyPatch], None]
@@ -25,7 +26,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> list[Golden]:
 
 
 def differing(golden: Golden) -> int:
-    run = simulate.simulate(golden.net, golden.x, record=True)
+    run = convert.run_file(golden.net, golden.x, record=True)
     assert run.spikes.keys() == golden.spikes.keys()
     return sum(int(np.count_nonzero(run.spikes[key] != golden.spikes[key])) for key in golden.spikes)
 
@@ -39,10 +40,8 @@ def test_the_recordings_hold_spikes_and_silence(recorded: list[Golden]) -> None:
     assert sum(0.02 < rate < 0.9 for rate in rates) > 0.7 * len(rates)
 
 
-def _late(layer: Any, x: Any) -> Any:
-    late = np.zeros_like(x)
-    late[1:] = x[:-1]
-    return _run_layer(layer, late)
+def _late(layer: Any, node: Any, arriving: Any, *args: Any) -> Any:
+    return _sum_and_step(layer, node, [late(x) for x in arriving], *args)
 
 
 def _halved(v: Any, fired: Any) -> Any:
@@ -57,8 +56,8 @@ def _wraps_above(u: Any) -> Any:
     return np.where(u > 2**23, u - u.dtype.type(2**24), u)
 
 
-def _no_bias(neuron: Any, sums: Any, bias: Any, spikes: Any, *, bound: int) -> None:
-    _step_through(neuron, sums, None, spikes, bound=bound)
+def _no_bias(neuron: Any, sums: Any, bias: Any, spikes: Any, **rest: Any) -> None:
+    _step_through(neuron, sums, None, spikes, **rest)
 
 
 def _fires_at(v: Any, threshold: Any, fired: Any) -> None:
@@ -70,7 +69,7 @@ class _WithoutDelays(sums.DenseSums):
         super().__init__(replace(layer, delay=None), x)
 
 
-_run_layer, _step_through = simulate.run_layer, step.step_through
+_sum_and_step, _step_through = simulate.sum_and_step, step.step_through
 
 MUTANTS: dict[str, Patch] = {
     "decay rounds down": lambda m: m.setattr(step, "toward_zero", np.floor),
@@ -83,11 +82,11 @@ MUTANTS: dict[str, Patch] = {
     "u wraps above zero only": lambda m: m.setattr(step, "wrap", _wraps_above),
     "v does not saturate": lambda m: m.setattr(step, "saturate", lambda v, limit: v),
     "state shift of 5": lambda m: m.setattr(step, "STATE_SHIFT", 5),
-    "weights taken as written": lambda m: m.setattr(weights, "stored_weights", lambda weight: (weight, 0)),
+    "weights taken as written": lambda m: m.setattr(convert, "stored_weights", lambda weight: (weight, 0)),
     "shift rounds up": lambda m: m.setattr(sums, "shift_right", lambda total, bits: -(-total >> bits)),
-    "weights keep their low bits": lambda m: m.setattr(weights, "truncate", lambda magnitude, bits: magnitude),
+    "weights keep their low bits": lambda m: m.setattr(convert, "truncate", lambda magnitude, bits: magnitude),
     "conv sum does not wrap": lambda m: m.setattr(sums, "wrap24", lambda total: total.astype(np.int32)),
-    "one step late": lambda m: m.setattr(simulate, "run_layer", _late),
+    "one step late": lambda m: m.setattr(simulate, "sum_and_step", _late),
     "bias ignored": lambda m: m.setattr(simulate, "step_through", _no_bias),
     "delays ignored": lambda m: m.setattr(sums, "DenseSums", _WithoutDelays),
     "graded input as events": lambda m: m.setattr(simulate, "whole_numbers", lambda x, _: (x != 0).astype(np.int32)),

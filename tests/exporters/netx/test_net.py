@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from stl_deploy.errors import InputError, UnsupportedError
+from stl_deploy.exporters.netx.convert import stored_weights
 from stl_deploy.exporters.netx.net import ConvLayer, FlattenLayer, InputLayer, IntegerNet
-from stl_deploy.exporters.netx.weights import stored_weights
 from stl_deploy.integers.net import IntegerNeuron
 from tests.exporters.netx.nets import chain, dense, neuron
 

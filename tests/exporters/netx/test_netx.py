@@ -15,9 +15,9 @@ from stl_deploy import verbs
 from stl_deploy._util.console import Console
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.lava import environment
+from stl_deploy.exporters.netx.convert import run_file
 from stl_deploy.exporters.netx.net import ConvLayer, DenseLayer, FlattenLayer, InputLayer, IntegerNet, same_net
 from stl_deploy.exporters.netx.netx import read_netx, write_netx
-from stl_deploy.exporters.netx.simulate import simulate
 from tests.exporters.netx.nets import chain, dense, neuron, random_case, special_cases
 
 
@@ -261,26 +261,26 @@ X = np.random.default_rng(0).integers(0, 2, (20, 2, 3))
 
 
 def test_a_first_dense_layer_tells_the_input_itself(small: Path) -> None:
-    with_input = simulate(read_netx(small), X).y
+    with_input = run_file(read_netx(small), X).y
     assert with_input.any()
     with h5py.File(small, "r+") as file:
         del file["layer/0"]
         file.move("layer/1", "layer/0")
     net = read_netx(small)
     assert net.input_shape == (3,)
-    found = simulate(net, X, record=True)
+    found = run_file(net, X, record=True)
     np.testing.assert_array_equal(found.y, with_input)
     assert list(found.spikes) == ["layer0"]
 
 
 def test_averages_at_the_end_are_left_out_and_said(small: Path) -> None:
-    before = simulate(read_netx(small), X).y
+    before = run_file(read_netx(small), X).y
     with h5py.File(small, "r+") as file:
         file["layer/2/type"] = np.array([b"average"])
         file["layer/2/shape"] = [2, 1, 1]
     net = read_netx(small)
     assert net.notes == ("layer/2 ('average') is not run by netx and left out",)
-    np.testing.assert_array_equal(simulate(net, X).y, before)
+    np.testing.assert_array_equal(run_file(net, X).y, before)
 
 
 def test_a_dense_layer_without_neurons_never_fires(
@@ -291,7 +291,7 @@ def test_a_dense_layer_without_neurons_never_fires(
     net = read_netx(small)
     note = "layer1 has no neurons; netx gives it such as never fire, so its spikes are all 0"
     assert net.notes == (note,)
-    assert not simulate(net, X).y.any()
+    assert not run_file(net, X).y.any()
     np.savez(tmp_path / "x.npz", x=X)
     verbs.simulate(small, tmp_path / "x.npz", "loihi", tmp_path / "y.npz", say=Console())
     assert note in " ".join(capsys.readouterr().err.split())
@@ -316,10 +316,10 @@ def test_neurons_of_the_input_layer_take_the_input_for_their_bias(small: Path) -
             file[f"layer/0/neuron/{key}"] = value
     net = read_netx(small)
     bias = np.broadcast_to(np.array([20, 31, 7]), (6, 1, 3))
-    found = simulate(net, bias, record=True)
+    found = run_file(net, bias, record=True)
     assert found.spikes["layer0"][:, 0].T.tolist() == [[0, 1, 0, 1, 0, 1], [1] * 6, [0] * 6]
     with pytest.raises(InputError, match=r"the bias .*5000 .*trains on 40 times the image plus 36"):
-        simulate(net, bias * 250 * (bias == 20))
+        run_file(net, bias * 250 * (bias == 20))
 
 
 def _lava_dl() -> Path | None:

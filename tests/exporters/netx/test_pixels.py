@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.exporters.netx import pixels
-from stl_deploy.exporters.netx.export import export_netx, simulate_loihi
+from stl_deploy.exporters.netx.model import export_netx, quantise, run_model
 from stl_deploy.exporters.netx.net import DenseLayer
-from stl_deploy.exporters.netx.pixels import per_pixel, project_thresholds, unroll
-from stl_deploy.exporters.netx.quantise import quantise
 from stl_deploy.exporters.netx.target import model_of_file
 from stl_deploy.exporters.netx.threshold_forms import compare_forms, quantise_forms
 from stl_deploy.graph.program import Neuron
 from stl_deploy.graph.run import run
+from stl_deploy.integers import per_pixel as pixels
+from stl_deploy.integers.per_pixel import per_pixel, project_thresholds, unroll
 from tests.exporters.netx.programs import Builder, conv_net, events
 
 
@@ -69,13 +68,13 @@ def test_the_file_holds_one_threshold_per_population_and_keeps_names_and_shapes(
     rng = np.random.default_rng(3)
     program, x = conv_net(rng, "pixel"), events(rng, 6, 30, 1, 6, 6)
     model = export_netx(program, tmp_path / "a.net", calibration=x, thresholds=form)  # type: ignore[arg-type]
-    assert all(layer.neuron.threshold.shape == () for _, layer in model.net.spiking)
-    assert all(isinstance(layer, DenseLayer) for _, layer in model.net.spiking) == (form == "unrolled")
-    found = simulate_loihi(model, x, record=True)
+    assert all(layer.neuron.threshold.shape == () for _, layer in model.file.spiking)
+    assert all(isinstance(layer, DenseLayer) for _, layer in model.file.spiking) == (form == "unrolled")
+    found = run_model(model, x, record=True)
     assert {name: spikes.shape[2:] for name, spikes in found.spikes.items()} == {
         node.name: node.shape for node in program.spiking
     }
-    again = simulate_loihi(model_of_file(tmp_path / "a.net", program), x, record=True)
+    again = run_model(model_of_file(tmp_path / "a.net", program), x, record=True)
     for name, spikes in found.spikes.items():
         np.testing.assert_array_equal(again.spikes[name], spikes)
     np.testing.assert_array_equal(again.y, found.y)

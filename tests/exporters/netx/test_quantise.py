@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 
 from stl_deploy.errors import InputError, ParityError, UnsupportedError
-from stl_deploy.exporters.netx import export
-from stl_deploy.exporters.netx.export import export_netx, simulate_loihi
+from stl_deploy.exporters.netx import model as netx_model
+from stl_deploy.exporters.netx.convert import run_file
+from stl_deploy.exporters.netx.model import export_netx, layer_facts, quantise, run_model
 from stl_deploy.exporters.netx.net import ConvLayer, DenseLayer, IntegerNet
 from stl_deploy.exporters.netx.netx import read_netx
-from stl_deploy.exporters.netx.quantise import quantise
-from stl_deploy.exporters.netx.simulate import simulate
 from stl_deploy.exporters.netx.structure import refusals
 from stl_deploy.graph.program import Delay, Neuron, Program, Scale, Source, Synapse
 from stl_deploy.graph.run import run
@@ -28,7 +27,7 @@ FORMS: tuple[scales.ThresholdForm, ...] = ("folded", "per-neuron", "per-layer")
 
 def disagreement(program: Program, x: Any, **kwargs: Any) -> dict[str, float]:
     model = quantise(program, x, **kwargs)
-    ours = simulate_loihi(model, x, record=True)
+    ours = run_model(model, x, record=True)
     names = [node.name for node in program.spiking]
     wanted = run(program, x, record=names).recorded
     assert list(ours.spikes) == names
@@ -61,7 +60,7 @@ def test_any_decay(beta: float) -> None:
     x = events(rng, 20, 30, 20)
     assert disagreement(net.program(), x)["lif"] < 0.02
     model = quantise(net.program(), x)
-    assert model.fits[0].beta_held == pytest.approx(beta, abs=1 / 8192)
+    assert layer_facts(model, net.program())[0]["beta_held"] == pytest.approx(beta, abs=1 / 8192)
 
 
 @pytest.mark.parametrize("form", ["folded", "per-neuron"])
@@ -83,9 +82,9 @@ def test_the_forms_hold_what_they_say() -> None:
     program, x = conv_net(rng), events(rng, 4, 20, 1, 6, 6)
     for form in FORMS:
         model = quantise(program, x, thresholds=form)
-        shapes = [layer.neuron.threshold.shape for _, layer in model.net.spiking]
+        shapes = [layer.neuron.threshold.shape for _, layer in model.file.spiking]
         assert shapes == ([(4, 6, 6), (), (10,)] if form == "per-neuron" else [(), (), ()])
-        assert all(np.abs(layer.weight).max() <= 128 for _, layer in model.net.spiking)
+        assert all(np.abs(layer.weight).max() <= 128 for _, layer in model.file.spiking)
 
 
 def test_the_search_takes_the_candidate_with_the_fewest_differences(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,11 +118,11 @@ def test_names_follow_the_nodes_and_the_readout_is_the_hosts(tmp_path: Path) -> 
     model = export_netx(program, tmp_path / "net.net", calibration=x)
     assert model.keys == {"lif1": "layer1", "pool": "layer2", "lif2": "layer4"}
     assert [node.name for node in model.host] == ["vote"]
-    ours = simulate_loihi(model, x, record=True)
+    ours = run_model(model, x, record=True)
     assert ours.y.shape == (5, 30, 2)
     votes = ours.spikes["lif2"].reshape(5, 30, 2, 5).sum(-1) * F(0.2)
     np.testing.assert_allclose(ours.y, votes, rtol=1e-6)
-    raw = simulate(read_netx(tmp_path / "net.net"), x)
+    raw = run_file(read_netx(tmp_path / "net.net"), x)
     np.testing.assert_array_equal(raw.y, ours.spikes["lif2"])
 
 
@@ -164,7 +163,7 @@ def test_a_file_that_comes_back_different_is_a_failure(tmp_path: Path, monkeypat
         assert isinstance(last, DenseLayer)
         return IntegerNet((first, replace(last, weight=last.weight[:, ::-1])))
 
-    monkeypatch.setattr(export, "read_netx", other)
+    monkeypatch.setattr(netx_model, "read_netx", other)
     program = Builder((3,)).linear("fc", [[1, 2, 3]]).lif("lif", 1.0).program()
     with pytest.raises(ParityError, match="read back differs"):
         export_netx(program, tmp_path / "a.net", calibration=np.ones((2, 4, 3), F))
@@ -276,7 +275,7 @@ def test_thresholds_per_pixel_fit_the_array_form() -> None:
     rng = np.random.default_rng(12)
     program, x = conv_net(rng, "pixel"), events(rng, 6, 40, 1, 6, 6)
     assert disagreement(program, x, thresholds="per-neuron")["lif1"] < 0.03
-    layer = quantise(program, x, thresholds="per-neuron").net.layers[1]
+    layer = quantise(program, x, thresholds="per-neuron").file.layers[1]
     assert isinstance(layer, ConvLayer)
     assert len(np.unique(layer.neuron.threshold[0])) > 10
 

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from stl_deploy._util.console import Console
 from stl_deploy.errors import InputError, UnsupportedError
-from stl_deploy.exporters.netx.export import export_netx
-from stl_deploy.exporters.netx.ranges import measure_ranges
+from stl_deploy.exporters.netx.convert import to_graph
+from stl_deploy.exporters.netx.model import export_netx
 from stl_deploy.exporters.netx.target import Loihi, Netx, NetxOptions
+from stl_deploy.integers.ranges import ranges
 from tests.exporters.netx.nets import chain, dense, neuron, random_case
 from tests.exporters.netx.programs import Builder, F
 
@@ -23,7 +24,7 @@ def test_by_hand() -> None:
     """w = (3, -5), bias 2, threshold 10, decay 1/2, inputs up to 2, 3 steps."""
     net = chain((2,), dense([[3, -5]], bias=[2], neuron=neuron(2048, 10)))
     x = np.array([[[2, 0]], [[2, 0]], [[0, 2]]])
-    (found,) = measure_ranges(net, x)
+    (found,) = ranges(to_graph(net), x)
     assert found.u_worst == (-10 * 64, 6 * 64)
     # Down: -8 each step, which comes to 8·(1 + 1/2 + 1/4); up: half the threshold, 6 and the bias.
     assert found.v_worst == (-14 * 64, (5 + 8) * 64)
@@ -37,7 +38,7 @@ def test_by_hand() -> None:
 @given(st.integers(0, 10_000))
 def test_nothing_seen_passes_the_worst_case(seed: int) -> None:
     net, x = random_case(seed)
-    for found in measure_ranges(net, x):
+    for found in ranges(to_graph(net), x):
         assert found.u_worst[0] <= found.u_seen[0] <= found.u_seen[1] <= found.u_worst[1]
         assert found.v_worst[0] <= found.v_seen[0] <= found.v_seen[1] <= found.v_worst[1]
 

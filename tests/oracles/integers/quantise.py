@@ -21,12 +21,12 @@ from stl_deploy.exporters.netx.net import (
     SpikingLayer,
     layer_key,
 )
-from stl_deploy.exporters.netx.pixels import project_thresholds, unroll
 from stl_deploy.exporters.netx.structure import FlattenStage, PoolStage, SynapseStage, structure
 from stl_deploy.graph.program import Doubles, Floats, Linear, Node, Program, Shape
 from stl_deploy.graph.run import run
 from stl_deploy.graph.threads import map_samples
 from stl_deploy.integers.net import DECAY_ONE, IntegerNeuron
+from stl_deploy.integers.per_pixel import project_thresholds, unroll
 from stl_deploy.integers.ranges import LayerRange
 from stl_deploy.integers.real_weights import bits_of, to_integers
 from stl_deploy.integers.scales import (

@@ -1,0 +1,83 @@
+"""What check says of a network on Xylo, before any input is at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from stl_deploy.exporters.xylo.choose import fitting
+from stl_deploy.exporters.xylo.decays import decay_findings
+from stl_deploy.exporters.xylo.devices import DEVICES, excesses, find_device
+from stl_deploy.exporters.xylo.specification import INPUT_CAP
+from stl_deploy.exporters.xylo.structure import Structure, refusals, structure
+from stl_deploy.graph.findings import Finding, from_error
+from stl_deploy.graph.program import Neuron, Program
+
+
+def check(program: Program, device: str | None = None, round_decays: bool = False) -> Iterator[Finding]:
+    """Everything that keeps a network off a Xylo, in one go, and what the chip holds only roughly.
+
+    device: a name of `DEVICES`; None: the first that holds the network. Raises InputError for another name.
+    """
+    chip = None if device is None else find_device(device)
+    refused = refusals(program)
+    yield from (from_error(error) for error in refused)
+    yield from _input(program)
+    for node in program.of(Neuron):
+        yield from decay_findings(node, round_decays)
+    if refused:
+        return
+    net = structure(program)
+    chip = chip or fitting(net)
+    yield from excesses(net, chip)
+    yield _placement(net, chip.title)
+    yield from _rounded(net)
+
+
+def _input(program: Program) -> Iterator[Finding]:
+    """The chip takes spike counts alone."""
+    declared = program.metadata.get("input", {})
+    coding = declared.get("coding") if isinstance(declared, dict) else None
+    remedy = f"encode it as spike counts 0 to {INPUT_CAP}: values that rise and that fall on a channel each"
+    for node in program.inputs:
+        if coding == "analog":
+            yield Finding("analog-input", "error", node.name, "real numbers enter; Xylo takes spike counts", remedy)
+        elif coding is None:
+            reason = f"nothing says what enters; export takes spike counts 0 to {INPUT_CAP} and refuses others"
+            yield Finding("input-unstated", "info", node.name, reason, remedy)
+
+
+def _placement(net: Structure, title: str) -> Finding:
+    late = ", ".join(f"'{one.name}' {one.depth}" for one in net.populations)
+    hidden, outputs = (sum(one.size for one in part) for part in (net.hidden, net.outputs))
+    others = [one.title for one in DEVICES.values() if not any(f.severity == "error" for f in excesses(net, one))]
+    holders = ", ".join(others) or "no Xylo"
+    return Finding(
+        "placement",
+        "info",
+        None,
+        f"asked of {title}: {hidden} hidden and {outputs} output neurons; {holders} would hold them. Steps late on the "
+        f"chip, which simulate takes out: {late}",
+    )
+
+
+def _rounded(net: Structure) -> Iterator[Finding]:
+    for one in net.populations:
+        if one.depth > 0 and one.neuron.offset is not None and one.neuron.offset.any():
+            yield Finding(
+                "early-bias",
+                "warning",
+                one.name,
+                f"its bias acts {one.depth} steps before its input arrives on the chip",
+                "train without v_leak behind the first layer, or compare the agreement that export reports",
+            )
+        count = 1 if one.neuron.threshold is None else int(np.unique(one.neuron.threshold).size)
+        held = f"{count} thresholds become whole numbers" if one.neuron.spiking else "its potential is a whole number"
+        yield Finding(
+            "quantisation",
+            "warning",
+            one.name,
+            f"weights are rounded to 8 bits, {held}, and what decays is rounded down in each step",
+            "export reports how many spikes differ on its input; states in 16 bits saturate where its margin is passed",
+        )

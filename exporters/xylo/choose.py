@@ -1,0 +1,199 @@
+"""Choose a network's integers for Xylo by calibration input."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.errors import InputError, UnsupportedError
+from stl_deploy.exporters.xylo.decays import decay_findings
+from stl_deploy.exporters.xylo.devices import DEVICES, Device, excesses, find_device
+from stl_deploy.exporters.xylo.layout import Layout, PlacedPopulation
+from stl_deploy.exporters.xylo.network import ChipNetwork, evolve, whole_counts
+from stl_deploy.exporters.xylo.quantise import Extremes, Order, Row, Shifts, candidates, order, proved, rows, scales
+from stl_deploy.exporters.xylo.quantise import specification as make_specification
+from stl_deploy.exporters.xylo.simulate import ChipRun, simulate
+from stl_deploy.exporters.xylo.specification import HIDDEN_CAP, INPUT_CAP, Specification
+from stl_deploy.exporters.xylo.structure import Structure, structure
+from stl_deploy.graph.findings import Finding
+from stl_deploy.graph.program import Program
+from stl_deploy.graph.readout import readout_of
+from stl_deploy.graph.run import CHUNK, Result, run
+
+TRIED = 16
+"""Calibration samples on which weight shifts are compared."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How one population came out on the calibration input.
+
+    scale: least and greatest of its neurons'. differing: spikes (None of a population without) unlike the reference's,
+    of compared. proved: no input can take its states out of 16 bits. saturated: neuron-steps in which they were cut.
+    """
+
+    node: str
+    scale: tuple[float, float]
+    compared: int
+    differing: int | None
+    proved: bool
+    saturated: int
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """The network on a chip, and how it came out."""
+
+    network: ChipNetwork
+    device: Device
+    shifts: Shifts
+    fits: tuple[Fit, ...]
+
+
+def choose(
+    program: Program,
+    x: NDArray[Any],
+    *,
+    device: str | None = None,
+    round_decays: bool = False,
+    source: str = "a network",
+) -> Chosen:
+    """Choose integers. x: real calibration input ``[T, B, *shape]``, spike counts 0 to 15.
+
+    device: a name of `DEVICES`; None: the first that holds the network. Raises UnsupportedError where the chip cannot
+    hold it, or a decay is no shift and round_decays is False; InputError for input that is no spike counts.
+    """
+    net = structure(program)
+    for one in net.populations:
+        for finding in decay_findings(one.neuron, round_decays):
+            _raise(finding)
+    chip = fitting(net) if device is None else find_device(device)
+    for finding in excesses(net, chip):
+        _raise(finding)
+    counts = whole_counts(x, net.input.shape)
+    if counts.max() > INPUT_CAP:
+        raise InputError(
+            f"expected spike counts 0 to {INPUT_CAP} as input for xylo; found {counts.max()}; use fewer spikes a step"
+        )
+    extremes = Extremes()
+    names = [node.name for node in program.spiking]
+    expected = run(program, counts, record=names, observe=extremes, chunk=CHUNK)
+    made = rows(net, extremes.largest)
+    placed = order(net)
+    build = _Builder(program, net, made, placed, chip, source)
+    shifts = build.best(counts[:, :TRIED], _first(expected, TRIED))
+    network = build.network(shifts)
+    found, chip_run = evolve(network, counts, True, _ours)
+    most = {net.input.name: int(counts.max())} | {one.name: HIDDEN_CAP for one in net.hidden}
+    fits = tuple(
+        _fit(row, network.spec, placed, expected, found, chip_run, most, net.input.name, shifts)
+        for row in made.values()
+    )
+    return Chosen(network, chip, shifts, fits)
+
+
+def fitting(net: Structure) -> Device:
+    """The first chip that holds the network, or the one that lacks least."""
+    lacking = {one.name: sum(f.severity == "error" for f in excesses(net, one)) for one in DEVICES.values()}
+    return DEVICES[min(lacking, key=lambda name: lacking[name])]
+
+
+def _raise(finding: Finding) -> None:
+    if finding.severity == "error":
+        raise UnsupportedError(finding.reason, node=finding.node or "graph", slug=finding.slug, remedy=finding.remedy)
+
+
+def _ours(spec: Specification, x: NDArray[Any], record: bool) -> ChipRun:
+    return simulate(spec, x, record=record)
+
+
+def _first(result: Result, samples: int) -> Result:
+    cut = [{name: array[:, :samples] for name, array in part.items()} for part in (result.outputs, result.recorded)]
+    return Result(cut[0], cut[1])
+
+
+class _Builder:
+    """Makes the network on the chip at given shifts, and compares shifts."""
+
+    def __init__(
+        self, program: Program, net: Structure, made: Mapping[str, Row], placed: Order, chip: Device, source: str
+    ) -> None:
+        self._program, self._net, self._made, self._placed = program, net, made, placed
+        self._chip, self._source = chip, source
+
+    def network(self, shifts: Shifts) -> ChipNetwork:
+        spec = make_specification(self._net, self._made, self._placed, shifts)
+        populations = tuple(
+            PlacedPopulation(
+                one.name,
+                one.neuron.shape,
+                one.output,
+                self._placed.numbers[one.name],
+                one.depth,
+                scales(self._made[one.name], self._net.input.name, shifts),
+                one.neuron.spiking,
+            )
+            for one in self._net.populations
+        )
+        layout = Layout(
+            self._chip.name,
+            self._source,
+            self._net.input.name,
+            self._net.input.shape,
+            populations,
+            self._net.output.name,
+            self._net.output.shape,
+            self._net.host.astype(np.float32),
+            readout_of(self._program.metadata),
+        )
+        return ChipNetwork(spec, layout)
+
+    def best(self, x: NDArray[Any], expected: Result) -> Shifts:
+        """The shifts with the least error on ``x``: input and recurrent together first, then each."""
+        best, least = Shifts(0, 0, 0), math.inf
+        for which in ("both", "recurrent", "output"):
+            for shifts in candidates(best, which):
+                error = self._error(shifts, x, expected)
+                if error < least:
+                    best, least = shifts, error
+        return best
+
+    def _error(self, shifts: Shifts, x: NDArray[Any], expected: Result) -> float:
+        """Shares of spikes that differ, and the error of potentials that are read; infinite where a state is cut."""
+        found, chip = evolve(self.network(shifts), x, True, _ours)
+        if chip.saturated.any() or chip.saturated_out.any():
+            return math.inf
+        error = sum(float((found.recorded[name] != spikes).mean()) for name, spikes in expected.recorded.items())
+        if not all(one.neuron.spiking for one in self._net.outputs):
+            y = expected.y
+            error += float(np.abs(found.y - y).mean() / max(float(np.abs(y).mean()), 1e-12))
+        return error
+
+
+def _fit(
+    row: Row,
+    spec: Specification,
+    placed: Order,
+    expected: Result,
+    found: Result,
+    chip: ChipRun,
+    most: Mapping[str, int],
+    entry: str,
+    shifts: Shifts,
+) -> Fit:
+    one, scale = row.population, scales(row, entry, shifts)
+    at = list(placed.numbers[one.name])
+    spikes = expected.recorded.get(one.name)
+    return Fit(
+        one.name,
+        (float(scale.min()), float(scale.max())),
+        0 if spikes is None else spikes.size,
+        None if spikes is None else int((found.recorded[one.name] != spikes).sum()),
+        proved(row, spec, placed, most, entry),
+        int((chip.saturated_out if one.output else chip.saturated)[at].sum()),
+    )

@@ -1,0 +1,70 @@
+"""Decays as shifts: Xylo's states keep 1 - 2^-dash of themselves in a step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.exporters.xylo.specification import DASH_TOP, Ints
+from stl_deploy.graph.findings import Finding
+from stl_deploy.graph.program import Neuron
+
+_SAME = 2.0**-22
+"""A decay so near to 1 - 2^-k is meant to be it: files hold time constants in float32."""
+
+
+@dataclass(frozen=True, eq=False)
+class Dashes:
+    """A population's shifts, ``[neurons]``. moved: the most that a decay changes by."""
+
+    mem: Ints
+    syn: Ints
+    moved: float
+
+
+def dashes(neuron: Neuron) -> Dashes:
+    """The nearest shifts of a population with a synapse; nearest in the logarithm of 1 - decay."""
+    assert neuron.decay is not None
+    assert neuron.synapse is not None
+    (mem, moved_mem), (syn, moved_syn) = (
+        _nearest(np.broadcast_to(decay, neuron.shape)) for decay in (neuron.decay, neuron.synapse.decay)
+    )
+    return Dashes(mem, syn, max(moved_mem, moved_syn))
+
+
+def _nearest(decay: NDArray[np.float32]) -> tuple[Ints, float]:
+    kept = decay.astype(np.float64).reshape(-1)
+    with np.errstate(divide="ignore"):
+        exact = -np.log2(np.maximum(1 - kept, 2.0 ** -(DASH_TOP + 1)))
+    dash = np.clip(np.round(exact), 0, DASH_TOP).astype(np.int32)
+    moved = np.abs(1 - 2.0**-dash - kept)
+    return dash, float(np.where(moved <= _SAME, 0, moved).max())
+
+
+def decay_findings(neuron: Neuron, rounds: bool) -> Iterator[Finding]:
+    """What keeps a population's decays off the chip: an error, or a warning where they may be rounded.
+
+    rounds: whether the user took the nearest shifts.
+    """
+    if neuron.decay is None or neuron.synapse is None:
+        return
+    found = dashes(neuron)
+    if not found.moved:
+        return
+    kept = ", ".join(
+        f"{name} {np.min(values):.4g} to {np.max(values):.4g}"
+        for name, values in (("membrane", neuron.decay), ("synapse", neuron.synapse.decay))
+    )
+    nearest = f"shifts {found.mem.min()} to {found.mem.max()} and {found.syn.min()} to {found.syn.max()}"
+    reason = (
+        f"its decays ({kept}) are not 1 - 2^-k with k from 0 to {DASH_TOP}; the nearest, {nearest}, move a decay by up "
+        f"to {found.moved:.3g}"
+    )
+    remedy = "train with decay_form shift, or take the nearest with export --round-decays (round_decays=True)"
+    if rounds:
+        yield Finding("decays-rounded", "warning", neuron.name, reason, "compare the agreement that export reports")
+    else:
+        yield Finding("decay-is-no-shift", "error", neuron.name, reason, remedy)

@@ -1,0 +1,158 @@
+"""Where each neuron of a graph lies on the chip: ``neurons.json`` beside a specification."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy._util.files import read_json, write_json
+from stl_deploy.errors import InputError
+from stl_deploy.exporters.xylo.specification import Specification
+from stl_deploy.graph.program import Shape
+from stl_deploy.graph.readout import KEY, Readout, readout_of
+
+NAME = "neurons.json"
+VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class PlacedPopulation:
+    """A population of the graph on the chip.
+
+    output: whether these are output neurons. neurons: chip numbers, flattened in the graph's order. skew: how many
+    steps later than in the graph they act. scale: what one unit of the graph's potential is on the chip, per neuron.
+    spikes: whether it spikes; else its potential is the value.
+    """
+
+    node: str
+    shape: Shape
+    output: bool
+    neurons: tuple[int, ...]
+    skew: int
+    scale: NDArray[np.float64]
+    spikes: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """A graph's names on the chip.
+
+    weights: ``[outputs of the graph, output neurons]``, what the host makes of the output neurons' values (spikes, or
+    potentials divided by their scale); the graph's output has ``output_shape``. source: the file it was made from.
+    """
+
+    device: str
+    source: str
+    input: str
+    input_shape: Shape
+    populations: tuple[PlacedPopulation, ...]
+    output: str
+    output_shape: Shape
+    weights: NDArray[np.float32]
+    readout: Readout
+
+    @property
+    def skew(self) -> int:
+        """Steps that the chip needs after the last one of the input."""
+        return max(one.skew for one in self.populations)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "schema_version": VERSION,
+            "device": self.device,
+            "source": self.source,
+            "input": {"node": self.input, "shape": list(self.input_shape)},
+            "populations": [
+                {
+                    "node": one.node,
+                    "shape": list(one.shape),
+                    "where": "output" if one.output else "hidden",
+                    "neurons": list(one.neurons),
+                    "skew": one.skew,
+                    "scale": one.scale.tolist(),
+                    "spikes": one.spikes,
+                }
+                for one in self.populations
+            ],
+            "output": {"node": self.output, "shape": list(self.output_shape), "weights": self.weights.tolist()},
+            "readout": self.readout.as_dict(),
+        }
+
+
+def write_layout(layout: Layout, path: Path) -> None:
+    """Write the file, whole or not at all."""
+    write_json(path, layout.as_dict())
+
+
+def read_layout(path: Path, spec: Specification) -> Layout:
+    """Read ``neurons.json`` of a folder and check it against its specification.
+
+    Raises InputError where it is damaged or names neurons that the specification does not have.
+    """
+    data = read_json(path)
+    try:
+        layout = _layout(data)
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
+        raise InputError(f"{path}: expected what export wrote; found damage ({error}); export it again") from None
+    if (reason := _misfit(layout, spec)) is not None:
+        raise InputError(f"{path}: {reason}; export it again")
+    return layout
+
+
+def _layout(data: Mapping[str, Any]) -> Layout:
+    populations = tuple(
+        PlacedPopulation(
+            str(one["node"]),
+            _shape(one["shape"]),
+            {"output": True, "hidden": False}[one["where"]],
+            tuple(int(number) for number in one["neurons"]),
+            int(one["skew"]),
+            np.array(one["scale"], np.float64),
+            bool(one["spikes"]),
+        )
+        for one in data["populations"]
+    )
+    return Layout(
+        str(data["device"]),
+        str(data["source"]),
+        str(data["input"]["node"]),
+        _shape(data["input"]["shape"]),
+        populations,
+        str(data["output"]["node"]),
+        _shape(data["output"]["shape"]),
+        np.array(data["output"]["weights"], np.float32),
+        readout_of({KEY: data["readout"]}),
+    )
+
+
+def _shape(sizes: Any) -> Shape:
+    shape = tuple(int(size) for size in sizes)
+    if not all(size >= 1 for size in shape):
+        raise ValueError(f"shape {shape}")
+    return shape
+
+
+def _misfit(layout: Layout, spec: Specification) -> str | None:
+    """How a layout does not belong to a specification, in words."""
+    if math.prod(layout.input_shape) != spec.channels:
+        return f"expected an input of {spec.channels} channels; found {list(layout.input_shape)}"
+    for output, size in ((False, spec.hidden), (True, spec.outputs)):
+        numbers = sorted(number for one in layout.populations if one.output == output for number in one.neurons)
+        if numbers != list(range(size)):
+            return f"expected each of {size} {'output' if output else 'hidden'} neurons once; found others"
+    for one in layout.populations:
+        count = math.prod(one.shape)
+        if len(one.neurons) != count or one.scale.shape != (count,) or not (one.scale > 0).all():
+            return f"'{one.node}': expected {count} neurons with scales above 0; found others"
+        if not 0 <= one.skew <= spec.hidden + 1:
+            return f"'{one.node}': expected a skew of 0 to {spec.hidden + 1} steps; found {one.skew}"
+    if layout.weights.shape != (math.prod(layout.output_shape), spec.outputs) or not np.isfinite(layout.weights).all():
+        return f"expected weights of the outputs [{math.prod(layout.output_shape)}, {spec.outputs}]; found others"
+    return None

@@ -1,0 +1,70 @@
+"""The script beside a specification with which the owner of a board loads it. It was not run on a board."""
+
+from __future__ import annotations
+
+from stl_deploy.exporters.xylo.devices import Device
+from stl_deploy.exporters.xylo.layout import Layout
+
+FILE = "load_on_board.py"
+
+
+def script(device: Device, layout: Layout) -> str:
+    """Python for Rockpool 3.1.0 with samna, in an environment of the board owner's own."""
+    mode = "Spike" if all(one.spikes for one in layout.populations if one.output) else "Vmem"
+    second = ' | {"dash_syn_2": spec["dash_syn_2"]}' if device.name == "audio2" else ""
+    return f'''"""Load specification.npz on {device.title} and run an input. UNTESTED: it was never run on a board.
+
+It needs Rockpool 3.1.0 with samna (pip install "rockpool[xylo]", AGPL-3; samna downloads its binaries from SynSense),
+and a {device.title} development kit. Written by stl-deploy; manifest and neurons.json say from what.
+
+    python {FILE} X.npz Y.npz        x [T, B, ...], spike counts 0 to 15; y [T + {layout.skew}, B, outputs]
+
+The outputs are {layout.skew} steps late (neurons.json: skew). Each sample is given a network of its own, so that it
+starts from rest: Rockpool's reset_state does nothing on some boards.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from rockpool.devices.xylo.{device.package} import XyloSamna, config_from_specification, {device.finder}
+
+HERE = Path(__file__).parent
+DT = 1e-3
+ROWS = ("dash_mem", "dash_mem_out", "dash_syn", "dash_syn_out", "threshold", "threshold_out", "bias_hidden", "bias_out")
+SHIFTS = ("weight_shift_in", "weight_shift_rec", "weight_shift_out")
+
+
+def configuration():
+    """The board's configuration, validated by samna."""
+    with np.load(HERE / "specification.npz", allow_pickle=False) as arrays:
+        spec = dict(arrays)
+    weights = {{name: spec[name] for name in ("weights_in", "weights_rec", "weights_out")}}
+    rows = {{name: spec[name] for name in ROWS}}{second}
+    shifts = {{name: int(spec[name]) for name in SHIFTS}}
+    aliases = [[int(target)] if target >= 0 else [] for target in spec["aliases"]]
+    config, valid, message = config_from_specification(**weights, **rows, **shifts, aliases=aliases)
+    if not valid:
+        raise SystemExit(f"samna refuses the configuration: {{message}}")
+    return config
+
+
+def main(source, target):
+    """Run x on the first board that is connected; write y."""
+    boards = {device.finder}()
+    if not boards:
+        raise SystemExit("no {device.title} development kit found; connect one")
+    x = np.load(source, allow_pickle=False)["x"]
+    x = x.reshape(*x.shape[:2], -1)
+    late = np.zeros(({layout.skew}, *x.shape[1:]), x.dtype)
+    samples = []
+    for sample in np.moveaxis(np.concatenate([x, late]), 1, 0):
+        network = XyloSamna(boards[0], configuration(), dt=DT, output_mode="{mode}")
+        y, _, _ = network.evolve(sample.astype(int))
+        samples.append(y)
+    np.savez(target, y=np.stack(samples, axis=1))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])
+'''

@@ -1,0 +1,117 @@
+"""A network on the chip: its integers, and where a graph's neurons lie, run in the graph's names and time frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.errors import InputError
+from stl_deploy.exporters.xylo import layout as placed
+from stl_deploy.exporters.xylo.layout import Layout, PlacedPopulation, read_layout
+from stl_deploy.exporters.xylo.simulate import ChipRun
+from stl_deploy.exporters.xylo.specification import INPUT_CAP, NAME, Specification, read_specification
+from stl_deploy.graph.run import NetworkInput, Result
+
+Integers = Callable[[Specification, NDArray[Any], bool], ChipRun]
+"""What runs a specification on whole numbers ``[T, B, channels]``; the last argument: record v and i."""
+HIDDEN, OUTPUT = "hidden", "output"
+"""What a bare specification's neurons are called."""
+
+
+@dataclass(frozen=True, eq=False)
+class ChipNetwork:
+    """A specification, and where a graph's neurons lie on it; layout None: nobody told."""
+
+    spec: Specification
+    layout: Layout | None = None
+
+
+def load(path: Path) -> ChipNetwork:
+    """Read a folder that export wrote, or a bare specification; raises InputError for a damaged file."""
+    folder = path.parent if path.is_file() else path
+    spec = read_specification(folder / NAME)
+    if path.is_file() or not (folder / placed.NAME).exists():
+        return ChipNetwork(spec)
+    return ChipNetwork(spec, read_layout(folder / placed.NAME, spec))
+
+
+def evolve(network: ChipNetwork, x: NDArray[Any], record: bool, integers: Integers) -> tuple[Result, ChipRun]:
+    """Run whole numbers ``x`` ``[T, B, *input shape]``; the Result has the graph's names and time frame.
+
+    Without a layout they are the chip's. The chip runs as many steps more as its last neurons are late.
+    """
+    layout = network.layout
+    steps, batch = x.shape[:2]
+    late = 0 if layout is None else layout.skew
+    entering = np.concatenate([x.reshape(steps, batch, -1), np.zeros((late, batch, network.spec.channels), x.dtype)])
+    states = record or (layout is not None and not all(one.spikes for one in layout.populations))
+    found = integers(network.spec, entering, states)
+    return (_bare(found, record) if layout is None else _named(layout, found, steps, record)), found
+
+
+def whole_counts(x: NetworkInput, shape: tuple[int, ...]) -> NDArray[Any]:
+    """``x`` ``[T, B, *shape]`` as whole numbers from 0; raises InputError for anything else."""
+    if isinstance(x, Mapping):
+        raise InputError(f"expected one input for xylo; found {', '.join(x)}; use another target")
+    x = np.asarray(x)
+    if x.ndim < 2 or x.shape[2:] != shape or x.size == 0:
+        raise InputError(f"expected input [T, B, {', '.join(map(str, shape))}]; found {list(x.shape)}")
+    if x.dtype.kind not in "fiub":
+        raise InputError(f"expected input in whole numbers; found {x.dtype}")
+    if x.dtype.kind == "f" and not np.array_equal(x, np.trunc(x)):
+        raise InputError(
+            f"expected spike counts 0 to {INPUT_CAP} as input for xylo; found fractions; encode the input as spikes"
+        )
+    if x.min() < 0:
+        raise InputError(
+            f"expected spike counts 0 to {INPUT_CAP} as input for xylo; found {x.min():g}; give falling and rising "
+            "values a channel each"
+        )
+    return np.minimum(x.astype(np.float64), 2**15 - 1).astype(np.int16)
+
+
+def _bare(found: ChipRun, record: bool) -> Result:
+    outputs = {OUTPUT: found.outputs.astype(np.float32)}
+    if not record:
+        return Result(outputs, {})
+    assert found.v is not None
+    assert found.i is not None
+    assert found.v_out is not None
+    assert found.i_out is not None
+    states = {
+        f"v__{HIDDEN}": found.v,
+        f"i__{HIDDEN}": found.i[..., 0] if found.i.shape[3] == 1 else found.i,
+        f"v__{OUTPUT}": found.v_out,
+        f"i__{OUTPUT}": found.i_out,
+    }
+    return Result(outputs, {HIDDEN: found.spikes.astype(np.float32), OUTPUT: outputs[OUTPUT]}, states)
+
+
+def _named(layout: Layout, found: ChipRun, steps: int, record: bool) -> Result:
+    """The run under the graph's names, in its time frame."""
+    values = np.zeros((steps, found.outputs.shape[1], found.outputs.shape[2]), np.float32)
+    recorded, states = {}, {}
+    for one in layout.populations:
+        spikes = _of(one, found.outputs if one.output else found.spikes, steps)
+        potentials = found.v_out if one.output else found.v
+        if one.output:
+            values[..., list(one.neurons)] = spikes if one.spikes else _of(one, potentials, steps) / one.scale
+        if record:
+            currents = found.i_out if one.output else found.i
+            currents = None if currents is None else currents if one.output else currents[..., 0]
+            states[f"v__{one.node}"] = _of(one, potentials, steps).reshape(*values.shape[:2], *one.shape)
+            states[f"i__{one.node}"] = _of(one, currents, steps).reshape(*values.shape[:2], *one.shape)
+            if one.spikes:
+                recorded[one.node] = spikes.astype(np.float32).reshape(*values.shape[:2], *one.shape)
+    y = (values @ layout.weights.T).reshape(*values.shape[:2], *layout.output_shape)
+    return Result({layout.output: y.astype(np.float32)}, recorded, states)
+
+
+def _of(one: PlacedPopulation, array: NDArray[Any] | None, steps: int) -> NDArray[Any]:
+    assert array is not None
+    return array[one.skew : one.skew + steps][..., list(one.neurons)]

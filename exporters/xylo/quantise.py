@@ -1,0 +1,244 @@
+"""Integers of a network on Xylo: each neuron has a scale of its own, and thresholds stay one per neuron.
+
+Under a soft reset, ``(w, θ, bias, i, v) -> s·(w, θ, bias, i, v)`` leaves every spike as it is, so each neuron's row may
+have the largest s at which its weights fit in 8 bits and its threshold, bias and states in 16. States are bounded by
+what the calibration input shows, times `MARGIN`: that is no proof, so saturation is counted in every run.
+The three weight shifts are those with the fewest differing spikes on the calibration input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.exporters.xylo.decays import Dashes, dashes
+from stl_deploy.exporters.xylo.specification import (
+    SHIFT_TOP,
+    STATE_TOP,
+    WEIGHT_TOP,
+    Ints,
+    Specification,
+)
+from stl_deploy.exporters.xylo.structure import ChipPopulation, Edge, Structure
+from stl_deploy.graph.neurons import NeuronState
+from stl_deploy.graph.program import Doubles, Floats, Neuron, Node
+
+MARGIN = 1.5
+"""Room above the largest state seen on the calibration input."""
+Numbers = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Shifts:
+    """Bits that input, recurrent and output weights are shifted to the left."""
+
+    input: int
+    recurrent: int
+    output: int
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """A population before rounding.
+
+    edges: with the population's gains in their weights. bias, theta: ``[neurons]``; theta is 0 where it does not
+    spike. largest: states seen, ``[neurons]``.
+    """
+
+    population: ChipPopulation
+    edges: tuple[Edge, ...]
+    dash: Dashes
+    bias: Doubles
+    theta: Doubles
+    largest: Doubles
+
+
+class Extremes:
+    """Largest currents and potentials of each population, seen before spikes are subtracted; an observer of a run."""
+
+    def __init__(self) -> None:
+        self.largest: dict[str, Doubles] = {}
+
+    def __call__(self, node: Node, x: Floats, y: Floats) -> None:
+        """Follow one population over ``x`` ``[T, B, *shape]``."""
+        if not isinstance(node, Neuron) or node.synapse is None:
+            return
+        state, out = NeuronState(node, x.shape[1]), np.empty(x.shape[1:], np.float32)
+        most = self.largest.setdefault(node.name, np.zeros(int(np.prod(node.shape))))
+        entry = _filter_gain(node)
+        for step in x:
+            assert state.i is not None
+            before = state.i.copy()
+            state.charge(step)
+            current = np.abs(before) + np.abs(step) * (1 if node.synapse.gain is None else node.synapse.gain) * entry
+            for values in (current * (1 if node.gain is None else node.gain), state.v):
+                np.maximum(most, np.abs(values).reshape(len(values), -1).max(axis=0), out=most)
+            state.release(out)
+
+
+def _filter_gain(node: Neuron) -> NDArray[np.float32]:
+    """What input is multiplied by so that the chip's rule, which lets the current decay before it acts, is the node's.
+
+    ``exp_add`` is that rule. ``euler`` adds the input after the decay: dividing by the decay makes them equal.
+    """
+    assert node.synapse is not None
+    if node.synapse.rule == "exp_add":
+        return np.ones((), np.float32)
+    return np.asarray(1 / np.maximum(node.synapse.decay, np.float32(2**-15)), np.float32)
+
+
+def rows(structure: Structure, largest: Mapping[str, Doubles]) -> dict[str, Row]:
+    """Every population before rounding; largest: as `Extremes` finds it."""
+    return {one.name: _row(one, largest[one.name]) for one in structure.populations}
+
+
+def _row(one: ChipPopulation, largest: Doubles) -> Row:
+    neuron = one.neuron
+    assert neuron.synapse is not None
+
+    def each(values: NDArray[np.float32] | float | None, default: float) -> Doubles:
+        given = default if values is None else values
+        return np.broadcast_to(given, neuron.shape).astype(np.float64).reshape(-1)
+
+    gain = each(neuron.gain, 1) * each(neuron.synapse.gain, 1) * each(_filter_gain(neuron), 1)
+    edges = tuple(replace(edge, weight=edge.weight * gain[:, None]) for edge in one.edges)
+    return Row(one, edges, dashes(neuron), each(neuron.offset, 0), each(neuron.threshold, 0), largest)
+
+
+def scales(row: Row, source_input: str, shifts: Shifts) -> Doubles:
+    """The scale of each neuron, ``[neurons]``: the largest at which nothing leaves its width."""
+    limit = np.full(row.population.size, np.inf)
+    with np.errstate(divide="ignore"):
+        for edge in row.edges:
+            shift = _shift(row.population, edge.source == source_input, shifts)
+            limit = np.minimum(limit, WEIGHT_TOP * 2.0**shift / np.abs(edge.weight).max(axis=1))
+        for values, most in ((row.theta, STATE_TOP), (row.bias, STATE_TOP), (row.largest, STATE_TOP / MARGIN)):
+            limit = np.minimum(limit, most / np.abs(values))
+    return np.where(np.isfinite(limit), limit, 1.0)
+
+
+def _shift(population: ChipPopulation, from_input: bool, shifts: Shifts) -> int:
+    return shifts.output if population.output else shifts.input if from_input else shifts.recurrent
+
+
+@dataclass(frozen=True, eq=False)
+class Order:
+    """Chip numbers by population, and how many hidden neurons, from the first, hear and, to the last, are heard."""
+
+    numbers: Mapping[str, tuple[int, ...]]
+    hear: int
+    heard: int
+
+
+def order(structure: Structure) -> Order:
+    """Number the neurons: those that read the input first, those that outputs read last.
+
+    A population that does both lies between; one that does neither lies on the side where it makes the larger of the
+    two windows smaller.
+    """
+    hears = {one.name for one in structure.hidden if any(edge.source == structure.input.name for edge in one.edges)}
+    heard = {edge.source for one in structure.outputs for edge in one.edges}
+    kinds = {one.name: (one.name in hears, one.name in heard) for one in structure.hidden}
+    found = []
+    for ranks in (
+        ((True, False), (True, True), (False, False), (False, True)),
+        ((True, False), (False, False), (True, True), (False, True)),
+    ):
+        hidden = sorted(structure.hidden, key=lambda one: ranks.index(kinds[one.name]))
+        numbers, total = _numbered(hidden)
+        last = max((max(numbers[name]) + 1 for name in hears), default=0)
+        first = min((min(numbers[name]) for name in heard), default=total)
+        found.append(Order(numbers | _numbered(structure.outputs)[0], last, total - first))
+    return min(found, key=lambda one: max(one.hear, one.heard))
+
+
+def _numbered(populations: tuple[ChipPopulation, ...] | list[ChipPopulation]) -> tuple[Numbers, int]:
+    numbers, total = Numbers(), 0
+    for one in populations:
+        numbers[one.name] = tuple(range(total, total + one.size))
+        total += one.size
+    return numbers, total
+
+
+def specification(structure: Structure, made: Mapping[str, Row], placed: Order, shifts: Shifts) -> Specification:
+    """The chip's integers at these shifts."""
+    entry = structure.input.name
+    hidden = sum(one.size for one in structure.hidden)
+    outputs = sum(one.size for one in structure.outputs)
+    channels = int(np.prod(structure.input.shape))
+    weights_in = np.zeros((channels, hidden), np.int32)
+    weights_rec, weights_out = np.zeros((hidden, hidden), np.int32), np.zeros((hidden, outputs), np.int32)
+    fields: dict[str, Ints] = {}
+    for name, size in (("", hidden), ("_out", outputs)):
+        fields |= {f"{what}{name}": np.zeros(size, np.int32) for what in ("dash_mem", "dash_syn", "threshold")}
+        fields["bias_out" if name else "bias_hidden"] = np.zeros(size, np.int32)
+    for row in made.values():
+        one, at = row.population, list(placed.numbers[row.population.name])
+        scale, ending = scales(row, entry, shifts), "_out" if one.output else ""
+        for edge in row.edges:
+            shift = _shift(one, edge.source == entry, shifts)
+            whole = np.clip(np.round(edge.weight * scale[:, None] / 2**shift), -WEIGHT_TOP, WEIGHT_TOP).astype(np.int32)
+            if edge.source == entry:
+                weights_in[:, at] += whole.T
+            else:
+                target = weights_out if one.output else weights_rec
+                target[np.ix_(list(placed.numbers[edge.source]), at)] += whole.T
+        fields[f"dash_mem{ending}"][at], fields[f"dash_syn{ending}"][at] = row.dash.mem, row.dash.syn
+        fields["bias_out" if one.output else "bias_hidden"][at] = np.round(row.bias * scale)
+        fields[f"threshold{ending}"][at] = _thresholds(row, scale)
+    return Specification(
+        weights_in=weights_in[:, : max(1, placed.hear), None],
+        weights_rec=weights_rec[..., None],
+        weights_out=weights_out[hidden - max(1, placed.heard) :],
+        aliases=np.full(hidden, -1, np.int32),
+        weight_shift_in=shifts.input,
+        weight_shift_rec=shifts.recurrent,
+        weight_shift_out=shifts.output,
+        **fields,
+    )
+
+
+def _thresholds(row: Row, scale: Doubles) -> Ints:
+    """Rounded, at least 1; out of reach where the population does not spike. ``v > θ`` fires from the next integer."""
+    if not row.population.neuron.spiking:
+        return np.full(len(scale), STATE_TOP, np.int32)
+    whole = np.floor(row.theta * scale) + 1 if row.population.neuron.compare == "gt" else np.round(row.theta * scale)
+    return np.asarray(np.clip(whole, 1, STATE_TOP), np.int32)
+
+
+def candidates(best: Shifts, which: str) -> Iterator[Shifts]:
+    """Other values of one shift, or of the first two together (``both``)."""
+    for shift in range(SHIFT_TOP):
+        if which == "both":
+            yield replace(best, input=shift, recurrent=shift)
+        else:
+            yield replace(best, **{which: shift})
+
+
+def proved(row: Row, spec: Specification, placed: Order, most: Mapping[str, int], entry: str) -> bool:
+    """Whether no input can take a population's states out of 16 bits.
+
+    With at most n spikes of each source a step, a current stays within ``Σ n·|w|·2^dash_syn`` before it decays, and a
+    potential within ``i·2^dash_mem`` plus what is left of the threshold.
+    """
+    one = row.population
+    at = list(placed.numbers[one.name])
+    reach = np.zeros(one.size)
+    for edge in row.edges:
+        if edge.source == entry:
+            block = spec.weights_in[:, at, 0].astype(np.float64) * 2**spec.weight_shift_in
+        elif one.output:
+            sources = np.array(placed.numbers[edge.source]) - (spec.hidden - spec.heard)
+            block = spec.weights_out[np.ix_(sources, np.array(at))].astype(np.float64) * 2**spec.weight_shift_out
+        else:
+            sources = np.array(placed.numbers[edge.source])
+            block = spec.weights_rec[np.ix_(sources, np.array(at))][..., 0] * 2.0**spec.weight_shift_rec
+        reach += most[edge.source] * np.abs(block).sum(axis=0)
+    dash_mem, dash_syn = (row.dash.mem.astype(np.float64), row.dash.syn.astype(np.float64))
+    bias = (spec.bias_out if one.output else spec.bias_hidden)[at]
+    current = (reach + 1) * 2.0**dash_syn
+    potential = (current + np.abs(bias) + 1) * 2.0**dash_mem
+    return bool((current <= STATE_TOP).all() and (potential <= STATE_TOP).all())

@@ -1,0 +1,369 @@
+"""A Program as Xylo sees it: populations, the dense weights between them, and how many steps late each one is.
+
+Every hidden connection of the chip takes one step; the input reaches a neuron in its own step. Let a population at
+depth q act q steps later than in the graph. An edge from depth p that the graph delays by d steps fits if
+``q = p + 1 - d``; with -1 as the input's depth, that rule also holds for what reads the input.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.errors import UnsupportedError
+from stl_deploy.exporters.xylo.specification import HIDDEN_CAP
+from stl_deploy.graph.kernels import apply
+from stl_deploy.graph.program import Conv, Delay, Doubles, Input, Linear, Neuron, Node, Output, Program, Source
+from stl_deploy.integers.fields import said, unread
+
+INPUT_DEPTH = -1
+MOST = 4096
+"""Neurons of a population that are taken apart; more than any chip holds."""
+
+
+@dataclass(frozen=True, eq=False)
+class Edge:
+    """Weights ``[target, source]`` from a population, or the input, that the graph delays by so many steps."""
+
+    source: str
+    delay: int
+    weight: Doubles
+
+
+@dataclass(frozen=True, eq=False)
+class ChipPopulation:
+    """A population and what it reads. output: whether it lies on output neurons. depth: steps that it is late."""
+
+    neuron: Neuron
+    output: bool
+    depth: int
+    edges: tuple[Edge, ...]
+
+    @property
+    def name(self) -> str:
+        """The node's name."""
+        return self.neuron.name
+
+    @property
+    def size(self) -> int:
+        """Neurons."""
+        return math.prod(self.neuron.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """The network in populations. host: ``[outputs of the graph, output neurons]``, applied behind the chip."""
+
+    input: Input
+    hidden: tuple[ChipPopulation, ...]
+    outputs: tuple[ChipPopulation, ...]
+    output: Output
+    host: Doubles
+
+    @property
+    def populations(self) -> tuple[ChipPopulation, ...]:
+        """Hidden ones, then those of the outputs."""
+        return (*self.hidden, *self.outputs)
+
+
+def structure(program: Program) -> Structure:
+    """Take a Program apart; raises UnsupportedError for the first thing that Xylo cannot hold."""
+    reader = _Reader(program)
+    for error in reader.refusals():
+        raise error
+    return reader.structure
+
+
+def refusals(program: Program) -> list[UnsupportedError]:
+    """Everything that keeps a Program off every Xylo, but for decays and sizes."""
+    return list(_Reader(program).refusals())
+
+
+def _refusal(node: Node, slug: str, reason: str, remedy: str) -> UnsupportedError:
+    return UnsupportedError(reason, node=node.name, slug=slug, remedy=remedy)
+
+
+Sums = dict[tuple[str, int], Doubles]
+"""By source and delay: weights ``[values here, source]``."""
+
+
+class _Reader:
+    def __init__(self, program: Program) -> None:
+        self.program = program
+
+    def refusals(self) -> Iterator[UnsupportedError]:
+        """What is wrong, the coarse before the fine: later checks need the earlier ones to pass."""
+        found = list(self._ends())
+        yield from found
+        for neuron in self._neurons:
+            yield from _neuron_refusals(neuron, neuron.name in self._output_names)
+        if found:
+            return
+        try:
+            connected = list(self._connections())
+        except UnsupportedError as error:
+            connected = [error]
+        yield from connected
+        if not connected:
+            yield from self._misplaced()
+
+    @cached_property
+    def structure(self) -> Structure:
+        """The network, once nothing refuses it."""
+        depths, _ = self._depths()
+        populations = [
+            ChipPopulation(neuron, neuron.name in self._output_names, depths[neuron.name], self._edges(neuron))
+            for neuron in self._neurons
+        ]
+        hidden = sorted((one for one in populations if not one.output), key=lambda one: one.depth)
+        outputs = tuple(one for one in populations if one.output)
+        (output,) = self.program.outputs
+        sums, _ = self._arriving(output)
+        host = np.concatenate([sums[one.name, 0] for one in outputs], axis=1)
+        return Structure(self.program.inputs[0], tuple(hidden), outputs, output, host)
+
+    @cached_property
+    def _neurons(self) -> tuple[Neuron, ...]:
+        return tuple(self.program.of(Neuron))
+
+    @cached_property
+    def _output_names(self) -> frozenset[str]:
+        """Populations that reach the graph's output through nothing but weights."""
+        found, waiting = set(), [source.node for node in self.program.outputs for source in node.sources]
+        while waiting:
+            node = self.program.by_name[waiting.pop()]
+            if isinstance(node, Neuron):
+                found.add(node.name)
+            else:
+                waiting += [source.node for source in node.sources]
+        return frozenset(found)
+
+    def _ends(self) -> Iterator[UnsupportedError]:
+        """Sizes that nothing may be taken apart beyond, and what has no place on the chip by its kind."""
+        for what, nodes in (("input", self.program.inputs), ("output", self.program.outputs)):
+            if len(nodes) != 1:
+                names = ", ".join(node.name for node in nodes)
+                yield _refusal(
+                    nodes[-1], f"several-{what}s", f"{len(nodes)} {what}s ({names}); Xylo has one", f"join the {what}s"
+                )
+        for node in (*self.program.inputs, *self._neurons):
+            if math.prod(node.shape) > MOST:
+                yield _refusal(
+                    node,
+                    "too-large",
+                    f"{math.prod(node.shape):,} values; no Xylo holds more than 1,000 neurons",
+                    "shrink it",
+                )
+        if not self._neurons or self._output_names >= {one.name for one in self._neurons}:
+            yield _refusal(
+                self.program.outputs[0],
+                "no-hidden-neurons",
+                "every population leads to the output alone; Xylo's outputs read hidden neurons, not the input",
+                "end the network in a layer of its own behind a hidden one",
+            )
+        for node in self.program.of(Delay):
+            if np.ptp(node.steps):
+                yield _refusal(
+                    node, "delays-differ", "its delays differ; Xylo's connections take one step each", "use one"
+                )
+
+    def _connections(self) -> Iterator[UnsupportedError]:
+        """What a population or the output reads that no connection of Xylo is."""
+        for neuron in self._neurons:
+            sums, constant = self._arriving(neuron)
+            for (source, _), _weight in sums.items():
+                node = self.program.by_name[source]
+                if source in self._output_names:
+                    yield _refusal(
+                        node,
+                        "output-is-read",
+                        f"'{neuron.name}' reads it and it leads to the graph's output; Xylo's output neurons reach no "
+                        "other neuron",
+                        "put a layer of its own at the end",
+                    )
+                elif neuron.name in self._output_names and isinstance(node, Input):
+                    yield _refusal(
+                        neuron, "output-reads-input", "Xylo's outputs read hidden neurons only", "add a layer"
+                    )
+            if constant.any():
+                yield _refusal(
+                    self._biased(neuron),
+                    "bias-before-a-synapse",
+                    "its bias passes the synapse's filter in the graph; Xylo adds biases behind it",
+                    "train the layer without a bias or norm (bias: false), or with a bias of the neuron (v_leak)",
+                )
+        (output,) = self.program.outputs
+        sums, constant = self._arriving(output)
+        if constant.any() or any(delay for _, delay in sums):
+            yield _refusal(
+                output,
+                "host-is-not-linear",
+                "a bias or a delay lies between the last neurons and the output",
+                "remove it",
+            )
+        yield from (
+            _refusal(output, "input-to-output", "the input reaches the output without neurons", "remove that edge")
+            for source, _ in sums
+            if isinstance(self.program.by_name[source], Input)
+        )
+
+    def _misplaced(self) -> Iterator[UnsupportedError]:
+        depths, late = self._depths()
+        yield from late
+        for neuron in self._neurons:
+            if neuron.name not in depths:
+                yield _refusal(neuron, "not-reached", "the input does not reach it", "remove it")
+
+    def _depths(self) -> tuple[dict[str, int], list[UnsupportedError]]:
+        """How late each population is, and the edges that contradict it."""
+        (entry,) = self.program.inputs
+        depths, late = {entry.name: INPUT_DEPTH}, list[UnsupportedError]()
+        edges = [(edge.source, edge.delay, neuron) for neuron in self._neurons for edge in self._edges(neuron)]
+        moved = True
+        while moved:
+            moved = False
+            for source, delay, neuron in edges:
+                if source in depths and neuron.name not in depths:
+                    depths[neuron.name], moved = depths[source] + 1 - delay, True
+        for source, delay, neuron in edges:
+            if source in depths and depths[neuron.name] != depths[source] + 1 - delay:
+                late.append(
+                    _refusal(
+                        neuron,
+                        "paths-of-different-length",
+                        f"on the chip it is {depths[neuron.name]} steps late by one path, and "
+                        f"{depths[source] + 1 - delay} by '{source}' (delay {delay}); a hidden connection takes one "
+                        "step",
+                        "remove the skip, or delay the shorter path; a loop over two layers needs a delay of 2",
+                    )
+                )
+        for name, depth in depths.items():
+            if depth < 0 and name != entry.name:
+                late.append(
+                    _refusal(
+                        self.program.by_name[name],
+                        "input-delayed",
+                        "it reads the input late",
+                        "delay the input data instead",
+                    )
+                )
+        return depths, late
+
+    def _edges(self, neuron: Neuron) -> tuple[Edge, ...]:
+        sums, _ = self._arriving(neuron)
+        return tuple(Edge(source, delay, weight) for (source, delay), weight in sums.items())
+
+    def _biased(self, node: Node) -> Node:
+        """The nearest node before ``node`` whose bias reaches it."""
+        waiting = [source.node for source in node.sources]
+        while waiting:
+            before = self.program.by_name[waiting.pop(0)]
+            if isinstance(before, Linear | Conv) and before.bias is not None and before.bias.any():
+                return before
+            if not isinstance(before, Neuron | Input):
+                waiting += [source.node for source in before.sources]
+        return node
+
+    def _arriving(self, node: Node) -> tuple[Sums, Doubles]:
+        """What a node's sources add up to: weights by source, and a constant."""
+        total: Sums = {}
+        constants = []
+        for source in node.sources:
+            sums, constant = self._delayed(source)
+            constants.append(constant)
+            for key, weight in sums.items():
+                total[key] = total[key] + weight if key in total else weight
+        return total, np.sum(constants, axis=0)
+
+    def _delayed(self, source: Source) -> tuple[Sums, Doubles]:
+        sums, constant = self._values[source.node]
+        return {(name, delay + source.delay): weight for (name, delay), weight in sums.items()}, constant
+
+    @cached_property
+    def _values(self) -> dict[str, tuple[Sums, Doubles]]:
+        """What each node puts out, in weights on what populations and the input put out, and a constant."""
+        found: dict[str, tuple[Sums, Doubles]] = {}
+        self.__dict__["_values"] = found
+        waiting = list(self.program.nodes)
+        while waiting:
+            later = []
+            for node in waiting:
+                if isinstance(node, Neuron | Input):
+                    size = math.prod(node.shape)
+                    found[node.name] = {(node.name, 0): np.eye(size)}, np.zeros(size)
+                elif all(source.node in found for source in node.sources):
+                    found[node.name] = _through(node, *self._arriving(node))
+                else:
+                    later.append(node)
+            assert len(later) < len(waiting)
+            waiting = later
+        return found
+
+
+def _through(node: Node, sums: Sums, constant: Doubles) -> tuple[Sums, Doubles]:
+    if isinstance(node, Delay):
+        steps = int(node.steps.flat[0])
+        return {(name, delay + steps): weight for (name, delay), weight in sums.items()}, constant
+    bare = replace(node, bias=None) if isinstance(node, Linear | Conv) else node
+    shape = getattr(node, "input_shape", node.shape)
+
+    def run(what: Node, rows: NDArray[np.float64]) -> Doubles:
+        y = apply(what, rows.astype(np.float32).reshape(len(rows), *shape), np.float64)
+        return y.reshape(len(rows), -1).astype(np.float64)
+
+    return {key: run(bare, weight.T).T for key, weight in sums.items()}, run(node, constant[None])[0]
+
+
+_READ = frozenset({"decay", "threshold", "gain", "offset", "synapse", "compare", "reset", "many", "cap", "v_reset"})
+_WEIGHTS = "train neurons with a synaptic current (stl.LIF(synapse_decay=...), NIR CubaLIF)"
+_SOURCE = "(xylosim 0.1.3, run here; evidence B)"
+
+
+def _neuron_refusals(neuron: Neuron, output: bool) -> Iterator[UnsupportedError]:
+    """What of a neuron Xylo's have not."""
+    if neuron.decay is None:
+        yield _refusal(
+            neuron,
+            "no-memoryless-neurons",
+            f"it forgets its potential in each step, as max pooling does; Xylo's neurons keep theirs {_SOURCE}",
+            "train without max pooling: dense layers only",
+        )
+        return
+    if neuron.synapse is None:
+        yield _refusal(
+            neuron,
+            "input-always-filtered",
+            f"its input acts in one step; on Xylo it always passes a synapse that decays over steps {_SOURCE}",
+            _WEIGHTS,
+        )
+    if neuron.spiking and neuron.reset != "subtract":
+        yield _refusal(
+            neuron,
+            "no-hard-reset",
+            f"its reset is '{neuron.reset}'; Xylo subtracts the threshold for each spike, in its step {_SOURCE}",
+            "train with reset 'subtract' (neuron: {reset: subtract} in a configuration)",
+        )
+    if not output and not neuron.spiking:
+        yield _refusal(neuron, "hidden-without-spikes", "other neurons read its potential", "give it a threshold")
+    if not output and neuron.spiking and (not neuron.many or (neuron.cap or HIDDEN_CAP) < HIDDEN_CAP):
+        yield _refusal(
+            neuron,
+            "one-spike-hidden",
+            f"it fires at most {neuron.cap or 1} spikes a step; Xylo's hidden neurons fire up to {HIDDEN_CAP}",
+            f"train hidden layers with multi_spike {HIDDEN_CAP}",
+        )
+    if output and neuron.many and neuron.cap != 1:
+        yield _refusal(
+            neuron,
+            "several-spikes-out",
+            "it fires several spikes a step; Xylo's outputs fire at most one",
+            "train the last layer with multi_spike 1, or end in li, whose potential is read",
+        )
+    for field in unread(neuron, _READ):
+        slug, what = said(field)
+        yield _refusal(neuron, slug, f"{what}, which Xylo has not", "train without it")

@@ -1,0 +1,252 @@
+"""Exports: integers of each neuron's own scale, the folder read back, and its run in the graph's time frame."""
+
+from __future__ import annotations
+
+import ast
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stl_deploy.errors import InputError, UnsupportedError
+from stl_deploy.exporters.targets import find_format
+from stl_deploy.exporters.witnesses.environment import XYLOSIM
+from stl_deploy.exporters.witnesses.xylosim import XyloSim
+from stl_deploy.exporters.xylo.choose import choose
+from stl_deploy.exporters.xylo.devices import DEVICES
+from stl_deploy.exporters.xylo.loader import FILE
+from stl_deploy.exporters.xylo.network import load
+from stl_deploy.exporters.xylo.quantise import Extremes, Shifts, order, proved, rows, scales, specification
+from stl_deploy.exporters.xylo.runner import Xylo, XyloOptions
+from stl_deploy.exporters.xylo.structure import structure
+from stl_deploy.graph.io.nir_file import write_nir
+from stl_deploy.graph.program import Program, Synapse
+from stl_deploy.graph.run import run
+from stl_deploy.pipeline.artifacts import Bench
+from stl_deploy.pipeline.check import check as check_source
+from stl_deploy.pipeline.export import export
+from stl_deploy.pipeline.simulate import simulate
+from tests.exporters.xylo.nets import F, chain, changed, counts, graph_of
+
+needs_xylosim = pytest.mark.skipif(XYLOSIM.reason() is not None, reason=str(XYLOSIM.reason()))
+
+
+def agreement(program: Program, x: Any, **about: Any) -> float:
+    """The least share of equal spikes of a population, against the reference."""
+    expected = run(program, x.astype(F), record=[node.name for node in program.spiking]).recorded
+    network = choose(program, x, **about).network
+    runner = Xylo(program, XyloOptions())
+    runner.network = network
+    found = runner.run(x, record=True).recorded
+    assert all(spikes.any() for spikes in expected.values())
+    return min(float((found[name] == spikes).mean()) for name, spikes in expected.items())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_spikes_are_nearly_the_references(seed: int) -> None:
+    program = chain((4, 8, 6, 3), seed=seed)
+    assert agreement(program, counts(program)) > 0.95
+
+
+def test_a_neuron_may_have_any_scale() -> None:
+    """Rows multiplied by a power of two, threshold and all, are the same integers on the chip."""
+    program = chain()
+    node = program.by_name["lif1"]
+    factor = F(2.0) ** np.arange(-4, 4, dtype=F)
+    scaled = changed(program, "lif1", threshold=node.threshold * factor)
+    for name in ("linear1", "back"):
+        scaled = changed(scaled, name, weight=program.by_name[name].weight * factor[:, None])
+    x = counts(program)
+    plain, other = (choose(one, x) for one in (program, scaled))
+    assert plain.network.spec.arrays().keys() == other.network.spec.arrays().keys()
+    for name, array in plain.network.spec.arrays().items():
+        assert np.array_equal(array, other.network.spec.arrays()[name]), name
+
+
+def test_a_synapse_that_adds_late_is_divided_by_its_decay() -> None:
+    """NIR's own rule i = d·i + g·x is exp_add with weights divided by d."""
+    program = chain(recurrent=False)
+    euler = program
+    for name in ("lif1", "lif2", "lif3"):
+        synapse = program.by_name[name].synapse
+        euler = changed(euler, name, synapse=Synapse("euler", synapse.decay, synapse.decay))
+    x = counts(program)
+    a, b = (choose(one, x).network.spec.arrays() for one in (program, euler))
+    assert all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def at_no_shift(program: Program) -> Any:
+    net, extremes = structure(program), Extremes()
+    run(program, counts(program).astype(F), observe=extremes)
+    return specification(net, rows(net, extremes.largest), order(net), Shifts(0, 0, 0))
+
+
+def test_what_must_be_above_the_threshold() -> None:
+    program = chain()
+    strict = program
+    for name in ("lif1", "lif2", "lif3"):
+        strict = changed(strict, name, compare="gt")
+    assert np.array_equal(at_no_shift(strict).threshold, at_no_shift(program).threshold + 1)
+
+
+def test_the_margin_holds_on_the_calibration_input() -> None:
+    program = chain(seed=5)
+    x = counts(program)
+    assert all(fit.saturated == 0 for fit in choose(program, x).fits)
+
+
+def test_what_is_proved_holds_for_the_loudest_input() -> None:
+    """Ranges proved for an input of one spike a step: nothing saturates on the input that drives each neuron most."""
+    program = chain((2, 4, 2), recurrent=False)
+    x = np.ones((40, 3, 2), int)
+    net, extremes = structure(program), Extremes()
+    run(program, x.astype(F), observe=extremes)
+    made, placed = rows(net, extremes.largest), order(net)
+    spec = at_no_shift(program)
+    assert proved(made["lif1"], spec, placed, {"input": 1}, "input")
+    assert not proved(made["lif1"], spec, placed, {"input": 2000}, "input")
+    from stl_deploy.exporters.xylo.simulate import simulate as chip
+
+    assert not chip(spec, x).saturated.any()
+    assert (scales(made["lif1"], "input", Shifts(0, 0, 0)) == 1).all()
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Path:
+    program = chain(readout=True)
+    write_nir(graph_of(program), tmp_path / "net.nir")
+    np.savez(tmp_path / "x.npz", x=counts(program))
+    export(tmp_path / "net.nir", "xylo", tmp_path / "chip", input_file=tmp_path / "x.npz")
+    return tmp_path / "chip"
+
+
+def test_the_folder(exported: Path) -> None:
+    assert {path.name for path in exported.iterdir()} == {"specification.npz", "neurons.json", FILE}
+    manifest = json.loads((exported.parent / "chip.manifest.json").read_text())
+    assert manifest["device"] == "audio2"
+    assert manifest["skew"] == 2
+    assert {fit["node"] for fit in manifest["layers"]} == {"lif1", "lif2", "lif3"}
+    assert manifest["verified"]["runs"][0]["backend"] == "xylo"
+
+
+def test_outputs_are_in_the_graphs_time_frame(exported: Path) -> None:
+    program = chain(readout=True)
+    x = counts(program)
+    y = find_format("xylo").load(exported).run(x, record=True)
+    expected = run(program, x.astype(F)).y
+    assert y.y.shape == expected.shape
+    assert np.abs(y.y - expected).mean() < 0.05 * np.abs(expected).mean()
+    assert {"v__lif1", "i__lif1", "v__lif3", "i__lif3"} <= {*y.states}
+    assert {*y.recorded} == {"lif1", "lif2"}
+
+
+def test_simulate_writes_states(exported: Path) -> None:
+    simulate(exported, exported.parent / "x.npz", "xylo", exported.parent / "y.npz", record=True)
+    with np.load(exported.parent / "y.npz") as found:
+        assert {"y", "spikes__lif1", "v__lif1", "i__lif3"} <= set(found)
+
+
+def test_the_script_is_python_and_its_arguments_are_there(exported: Path) -> None:
+    for device in DEVICES:
+        text = (exported / FILE).read_text()
+        tree = ast.parse(text)
+        assert "UNTESTED" in (ast.get_docstring(tree) or "")
+        with np.load(exported / "specification.npz") as arrays:
+            assert all(name in arrays for name in ("weights_in", "dash_syn_out", "bias_hidden", "aliases"))
+        assert device in DEVICES
+
+
+def test_a_name_cannot_write_code_into_the_script(tmp_path: Path) -> None:
+    program = chain()
+    evil = 'a"""\nimport os; os.system("true")\n"""'
+    options = XyloOptions(x=counts(program), origin={"source": evil})
+    find_format("xylo").write(program, tmp_path / "chip", options)
+    assert "os.system" not in (tmp_path / "chip" / FILE).read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda d: d["populations"][0]["neurons"].__setitem__(0, 99), "each of 14 hidden neurons once"),
+        (lambda d: d["populations"][0].update(skew=-1), "a skew of 0"),
+        (lambda d: d["populations"][0].update(skew=10**30), "a skew of 0"),
+        (lambda d: d["populations"][0]["scale"].__setitem__(0, 0), "scales above 0"),
+        (lambda d: d["populations"].clear(), "each of 14 hidden neurons once"),
+        (lambda d: d.pop("output"), "damage"),
+        (lambda d: d["input"].update(shape=[3]), "an input of 4 channels"),
+        (lambda d: d["output"].update(weights=[[1]]), "weights of the outputs"),
+        (lambda d: d["populations"][0].update(where="somewhere"), "damage"),
+        (lambda d: d.update(readout={"over_time": "sometimes"}), "over time"),
+    ],
+)
+def test_a_damaged_layout_is_one_sentence(exported: Path, change: Any, words: str) -> None:
+    path = exported / "neurons.json"
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+    with pytest.raises(InputError) as caught:
+        load(exported)
+    assert words in str(caught.value)
+
+
+def test_decays_that_are_no_shifts(tmp_path: Path) -> None:
+    program = changed(chain(), "lif1", decay=F(0.9))
+    x = counts(program)
+    with pytest.raises(UnsupportedError, match="--round-decays"):
+        choose(program, x)
+    assert choose(program, x, round_decays=True).network.spec.dash_mem.tolist()[:8] == [3] * 8
+
+
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        (np.full((3, 1, 4), 0.5), "fractions"),
+        (np.full((3, 1, 4), -1), "found -1"),
+        (np.full((3, 1, 4), 16), "found 16"),
+    ],
+)
+def test_bad_input(x: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        choose(chain(), x)
+
+
+def test_check_takes_the_device_and_only_of_xylo(exported: Path) -> None:
+    source = exported.parent / "net.nir"
+    assert check_source(source, targets=["xylo"], device="imu").targets == {"xylo": "approximate"}
+    with pytest.raises(InputError, match="expected --target xylo for option 'device'"):
+        check_source(source, targets=["onnx"], device="imu")
+    assert "xylo" not in check_source(source).targets
+
+
+def test_states_that_differ_fail_the_comparison() -> None:
+    program = chain()
+    x = counts(program)
+
+    class Off(XyloSim):
+        def integers(self, *given: Any) -> Any:
+            found = Xylo.integers(self, *given)
+            found.v[3, 0, 1] += 1
+            return found
+
+    bench = Bench(program, x)
+    bench.hold("off", Off(program, XyloOptions(x=x)), program)
+    against = bench.runs[-1]
+    assert against.required
+    assert against.differing == 0
+    assert not against.exact
+    with pytest.raises(Exception, match="potentials or currents differ"):
+        against.require()
+
+
+@needs_xylosim
+@pytest.mark.parametrize("readout", [False, True])
+def test_xylosim_has_every_spike_and_state(readout: bool) -> None:
+    program = chain(seed=3, readout=readout)
+    x = counts(program)
+    bench = Bench(program, x)
+    bench.hold("xylosim", XyloSim(program, XyloOptions(x=x)), program)
+    assert bench.runs[-1].exact
+    assert bench.runs[-1].states
+    bench.runs[-1].require()
