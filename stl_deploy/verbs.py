@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from stl_deploy.pipeline.export import export as export
     from stl_deploy.pipeline.fold import fold as fold
     from stl_deploy.pipeline.fold_file import fold_file as fold_file
+    from stl_deploy.pipeline.fpga_run import fpga_run as fpga_run
     from stl_deploy.pipeline.join import join as join
     from stl_deploy.pipeline.listings import datasets as datasets
     from stl_deploy.pipeline.listings import lava_status as lava_status
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from stl_deploy.pipeline.listings import prices as prices
     from stl_deploy.pipeline.listings import targets as targets
     from stl_deploy.pipeline.nir_conformance import nir_conformance as nir_conformance
+    from stl_deploy.pipeline.optimise import optimise as optimise
+    from stl_deploy.pipeline.papers import papers as papers
     from stl_deploy.pipeline.pretrained import run_pretrained as run_pretrained
     from stl_deploy.pipeline.quantise import quantise as quantise
     from stl_deploy.pipeline.report import report as report
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
     from stl_deploy.pipeline.run import run as run
     from stl_deploy.pipeline.show import show as show
     from stl_deploy.pipeline.simulate import simulate as simulate
+    from stl_deploy.pipeline.synthesise import synthesise as synthesise
     from stl_deploy.pipeline.train import evaluate as evaluate
     from stl_deploy.pipeline.train import train as train
     from stl_deploy.pipeline.untrained import check_untrained as check_untrained
@@ -61,6 +65,7 @@ _HOME = {
     "evaluate": "pipeline.train",
     "export": "pipeline.export",
     "fold": "pipeline.fold",
+    "fpga_run": "pipeline.fpga_run",
     "fold_file": "pipeline.fold_file",
     "join": "pipeline.join",
     "lava_install": "exporters.lava.environment",
@@ -70,6 +75,8 @@ _HOME = {
     "models": "pipeline.listings",
     "near_threshold": "pipeline.check",
     "nir_conformance": "pipeline.nir_conformance",
+    "optimise": "pipeline.optimise",
+    "papers": "pipeline.papers",
     "prices": "pipeline.listings",
     "quantise": "pipeline.quantise",
     "report": "pipeline.report",
@@ -78,6 +85,7 @@ _HOME = {
     "run_pretrained": "pipeline.pretrained",
     "show": "pipeline.show",
     "simulate": "pipeline.simulate",
+    "synthesise": "pipeline.synthesise",
     "targets": "pipeline.listings",
     "train": "pipeline.train",
     "verify": "pipeline.verify",

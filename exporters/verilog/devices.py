@@ -69,6 +69,16 @@ def memory_sizes(plan: Plan) -> dict[str, tuple[int, int]]:
     }
 
 
+def memory_bits(plan: Plan) -> int:
+    """Bits of all memories together."""
+    return sum(width * depth for width, depth in memory_sizes(plan).values())
+
+
+def capacity(device: Device) -> int:
+    """Bits of RAM on a device."""
+    return device.blocks * device.block_bits + device.weight_bits
+
+
 def blocks_of(width: int, depth: int, device: Device) -> int:
     """RAM blocks for a memory: the fewest over the widths that a block can have."""
     return min(
@@ -81,12 +91,10 @@ def require_fits(plan: Plan, device: Device) -> None:
     """Raise UnsupportedError where the memories take more bits than the device has, naming the largest layer."""
     if not device.blocks:
         return
-    sizes = memory_sizes(plan)
-    total = sum(width * depth for width, depth in sizes.values())
-    held = device.blocks * device.block_bits + device.weight_bits
+    total, held = memory_bits(plan), capacity(device)
     if total <= held:
         return
-    large = [one.name for one in DEVICES.values() if one.blocks * one.block_bits + one.weight_bits >= total]
+    large = [one.name for one in DEVICES.values() if capacity(one) >= total]
     layer = max(plan.passes, key=lambda one: one.layout.words)
     raise UnsupportedError(
         f"{device.title} holds {held:,} bits; the network takes {total:,}, {total - held:,} too many",

@@ -172,7 +172,8 @@ class Simulation:
 def _built(folder: Path, simulator: str, design: Sequence[str], deadline: float) -> list[str]:
     """The command that runs a simulation built in ``folder``."""
     if simulator == "iverilog":
-        command = ["iverilog", "-g2005", "-o", "sim.vvp", "-s", "tb", "tb.v", *design]
+        language = "-g2005" if design == DESIGN else "-g2012"  # yosys's models of cells are SystemVerilog
+        command = ["iverilog", language, "-o", "sim.vvp", "-s", "tb", "tb.v", *design]
         _run(command, folder, "iverilog", deadline)
         return ["vvp", "-n", "sim.vvp"]
     quiet = ["-Wno-fatal", "-Wno-lint", "-Wno-style", "--x-initial", "unique"]
