@@ -4,6 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 SOURCES := stl_deploy exporters energy tests examples benchmarks docs
 RUNS ?= runs/digits runs/mnist runs/fashion_mnist
+MCU_RUNS ?= runs/digits
 OLDEST ?= tests
 BENCHMARKS ?= onnx_speed c_speed training loihi reference counting whole_ways
 
@@ -66,8 +67,8 @@ conformance: $(VENV)/.dev ## what other frameworks mean by a NIR file; each gets
 	$(BIN)/python -m tests.conformance
 	$(BIN)/python -m tests.conformance.capture
 
-mcu: $(VENV)/.dev ## the digits network in C on emulated Cortex-M4 and M7 (apt: gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm)
-	$(BIN)/python -m benchmarks.mcu $(firstword $(RUNS)) -o docs
+mcu: $(VENV)/.dev ## networks in C on emulated Cortex-M0+, M4, M7, M33 and RV32IMC (apt: gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf qemu-system-misc)
+	$(BIN)/python -m benchmarks.mcu $(MCU_RUNS) -o docs
 
 packages: $(VENV)/.dev ## every package of the digits network in C, built by its own tool where that is installed
 	$(BIN)/python -m benchmarks.packages $(firstword $(RUNS))
