@@ -23,7 +23,7 @@ from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import readout_of
 from stl_deploy.graph.show import Row
-from stl_deploy.integers.branches import refusals
+from stl_deploy.integers.fan_in import refusals
 from stl_deploy.integers.graph import IntegerGraph
 from stl_deploy.integers.quantise import choose
 from stl_deploy.integers.real_weights import to_integers
@@ -119,7 +119,7 @@ class VerilogFormat(Format):
         given = calibration(program, options, options.x)
         chosen = choose(program, given)
         check_lanes(chosen.graph, options.lanes)
-        x = to_integers(given, chosen.graph.input.scale)
+        x = np.asarray(to_integers(given, chosen.graph.input.scale), np.int32)
         about = About(
             program.metadata.get("name") or path.name or "network",
             options.origin.get("source", "a network"),

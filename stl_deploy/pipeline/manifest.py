@@ -80,6 +80,31 @@ def check_unchanged(run_dir: Path, names: Iterable[str]) -> bool:
     return all(name in files or name == MANIFEST or not (run_dir / name).is_file() for name in asked)
 
 
+def require_unedited(folder: Path) -> None:
+    """Raise InputError if a file of an artifact's folder is not as the manifest beside it says.
+
+    What the user has put into the folder stays, and is not looked at.
+    """
+    path = folder.with_name(f"{folder.name}.{MANIFEST}")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    try:
+        files = read_json(path)["files"]
+        hashes = {name: str(facts["sha256"]) for name, facts in files.items()}
+    except (InputError, KeyError, TypeError, AttributeError):
+        raise InputError(
+            f"{folder}: expected {path.name} beside it, which tells whether its files were edited; found none that can "
+            "be read; give --overwrite (in Python overwrite=True) to replace them, or another folder"
+        ) from None
+    for name, wanted in hashes.items():
+        file = folder.parent / name
+        if file.is_file() and sha256(file) != wanted:
+            raise InputError(
+                f"{file}: was edited since stl-deploy wrote it; give --overwrite (in Python overwrite=True) to replace "
+                "it, or another folder"
+            )
+
+
 def check_network(run_dir: Path) -> None:
     """`check_unchanged` of a run's graph and test input, and of the weights that the graph was made of, if there."""
     weights = [name for name in ("model.safetensors",) if (run_dir / name).is_file()]

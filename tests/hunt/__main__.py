@@ -1,7 +1,7 @@
 """The hunt as a whole: ``python -m tests.hunt [--mutants 10000] [--kills 60] [--formats nir npz ...] [--seed S]``.
 
-Mutants of every format, processes ended at random moments, random models through capture, bad surroundings. At the end a table of what was tried and
-what failed; what failed is kept in ``build/hunt``. Exit status 1 if anything did.
+Mutants of every format, processes ended at random moments, random models through capture, bad surroundings. At the
+end a table of what was tried and what failed; what failed is kept in ``build/hunt``. Exit status 1 if anything did.
 """
 
 from __future__ import annotations
