@@ -15,7 +15,7 @@ GENERIC = "generic"
 
 @dataclass(frozen=True)
 class Device:
-    """block_bits: of one RAM block; widths: that it can be read in. weight_bits: a memory of its own for weights.
+    """block_bits: of one RAM block; widths: that it can be read in. UP5K's single-port RAMs are not used.
 
     Sources: the counts that nextpnr reports for each device.
     """
@@ -26,7 +26,6 @@ class Device:
     blocks: int
     block_bits: int
     widths: tuple[int, ...]
-    weight_bits: int = 0
 
 
 _ICE40 = (4096, (16, 8, 4, 2))
@@ -34,7 +33,7 @@ _ECP5 = (18432, (36, 18, 9, 4, 2, 1))
 DEVICES = {
     device.name: device
     for device in (
-        Device("up5k", "Lattice iCE40 UP5K", 5280, 30, *_ICE40, weight_bits=2**20),
+        Device("up5k", "Lattice iCE40 UP5K", 5280, 30, *_ICE40),
         Device("hx8k", "Lattice iCE40 HX8K", 7680, 32, *_ICE40),
         Device("ecp5-25f", "Lattice ECP5 25F", 24288, 56, *_ECP5),
         Device("ecp5-85f", "Lattice ECP5 85F", 83640, 208, *_ECP5),
@@ -76,7 +75,7 @@ def memory_bits(plan: Plan) -> int:
 
 def capacity(device: Device) -> int:
     """Bits of RAM on a device."""
-    return device.blocks * device.block_bits + device.weight_bits
+    return device.blocks * device.block_bits
 
 
 def blocks_of(width: int, depth: int, device: Device) -> int:

@@ -74,6 +74,14 @@ def test_every_spike_is_the_integer_models(block: int) -> None:
         assert differing(design, x, pressure=seed if seed % 2 else None) == 0, seed
 
 
+@needs_simulator
+def test_a_reset_within_a_sample_leaves_nothing_behind() -> None:
+    for seed, design, x in cheap(1000, 4):
+        _, clocks = design.run(x, simulator=simulators()[-1])
+        assert differing(design, x, reset=clocks // 2, pressure=seed) == 0
+        assert differing(design, x, reset=8) == 0
+
+
 def test_the_random_graphs_are_worth_comparing() -> None:
     designs = [design for _, design, _ in cheap(0, 40)]
     passes = [one for design in designs for one in design.plan.passes]
