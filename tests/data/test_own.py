@@ -411,7 +411,7 @@ def test_an_unreadable_image_and_other_faults_of_folders(tmp_path):
 
 @TORCHVISION
 def test_a_full_memory_is_no_fault_of_an_image(tmp_path, monkeypatch):
-    def full(*_arguments):
+    def full(*_arguments, **_options):
         raise MemoryError
 
     monkeypatch.setattr("PIL.Image.open", full)
