@@ -43,7 +43,7 @@ def write_back(graph: nir.NIRGraph, dialect: Dialect, before: Program, after: Pr
     restated holds what NIR cannot.
     """
     try:
-        made, meant, restated = _patched(graph, before, after), dialect, False
+        made, meant, restated = _patched(graph, dialect, before, after), dialect, False
     except _NotHeldError:
         written = to_graph(after)
         metadata = {**graph.metadata, **written.graph.metadata}
@@ -54,7 +54,7 @@ def write_back(graph: nir.NIRGraph, dialect: Dialect, before: Program, after: Pr
     return Rewrote(made, meant, read, restated)
 
 
-def _patched(graph: nir.NIRGraph, before: Program, after: Program) -> nir.NIRGraph:
+def _patched(graph: nir.NIRGraph, dialect: Dialect, before: Program, after: Program) -> nir.NIRGraph:
     gone = before.by_name.keys() - after.by_name.keys()
     alone = all(len(before.by_name[name].sources) == 1 for name in gone)
     if after.by_name.keys() - before.by_name.keys() or not gone <= graph.nodes.keys() or not alone:
@@ -68,6 +68,8 @@ def _patched(graph: nir.NIRGraph, before: Program, after: Program) -> nir.NIRGra
         changed = _changed(before.by_name[name], node)
         if not changed:
             continue
+        if "v_min" in changed and dialect.v_min != "-threshold":
+            raise _NotHeldError
         patch = _patch(find(graph, name), before.by_name[name], node, changed)
         if patch is not None:
             changes[name] = patch

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.segments import ordered
@@ -33,7 +34,7 @@ from stl_deploy.passes import (
     widen,
 )
 from stl_deploy.passes.base import FoldOptions, LayerGrid, Pass, Rewritten
-from stl_deploy.passes.equivalence import require_equivalent
+from stl_deploy.passes.equivalence import Arrived, require_equivalent
 from stl_deploy.passes.permutations import Permutations, composed
 
 OWN: tuple[Pass, ...] = (
@@ -83,6 +84,7 @@ def apply(
     places: Permutations = {}
     grids: tuple[LayerGrid, ...] = ()
     removed: tuple[str, ...] = ()
+    known: Arrived | None = None
     for one in wanted:
         for error in one.refusals(program):
             raise error
@@ -90,9 +92,8 @@ def apply(
         if made.program is program:
             continue
         if check:
-            require_equivalent(
-                program, made.program, by=one.name, exactness=one.exactness, places=made.places, grids=made.grids
-            )
+            how: dict[str, Any] = {"exactness": one.exactness, "places": made.places, "grids": made.grids}
+            known = require_equivalent(program, made.program, by=one.name, known=known, **how)
         program, places, removed = made.program, composed(places, made.places), (*removed, *made.removed)
         grids += () if one is narrow.PASS else made.grids
     return Rewritten(replace(program, nodes=ordered(program.by_name)), places, grids, removed)

@@ -185,7 +185,7 @@ def window(kind: type[Any], shape: tuple[int, ...], **options: Any) -> Any:
     [
         (
             (X, neuron("a", "input", v_min=f32(-1, -2))),
-            r"its v_min is read back from NIR as None, meant is \[-1.0, -2.0\]",
+            "bounds its potentials below by values from -2 to -1; a graph holds one bound for all neurons of a layer",
         ),
         ((IMAGE, window(Pool, (1, 4, 4), kernel=(2, 2), divisor=4)), "pads its sides unequally, for which NIR has no"),
         (

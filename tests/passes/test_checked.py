@@ -153,7 +153,7 @@ def test_a_neuron_that_random_input_never_reaches_is_judged_too() -> None:
     silent = [replace(n, threshold=np.float32(1e6)) if isinstance(n, Neuron) and n.name == "lif1" else n for n in nodes]
     weight = next(node for node in silent if isinstance(node, Linear) and node.name == "fc")
     worse = [replace(weight, weight=weight.weight * np.float32(1.01)) if node is weight else node for node in silent]
-    with pytest.raises(ParityError, match=r"pass mine: neuron \[\d\] of 'lif2' at step 0"):
+    with pytest.raises(ParityError, match=r"pass mine: neuron \[\d\] of 'lif2' at step \d"):
         require_equivalent(Program(tuple(silent), DT), Program(tuple(worse), DT), by="mine")
 
 
@@ -172,5 +172,5 @@ def test_an_output_without_neurons_is_compared() -> None:
     entry, last = Input(name="input", shape=(4,), sources=()), Output(name="output", shape=(2,), sources=(Source("w"),))
     w = Linear(name="w", shape=(2,), sources=(Source("input"),), weight=_f32(2, 4), bias=None, input_shape=(4,))
     other = replace(w, weight=w.weight * np.float32(1.001))
-    with pytest.raises(ParityError, match=r"pass mine: output 'output' at step 0"):
+    with pytest.raises(ParityError, match=r"pass mine: output 'output' at step \d"):
         require_equivalent(Program((entry, w, last), DT), Program((entry, other, last), DT), by="mine")
