@@ -21,7 +21,7 @@ class Rule:
 
     sums: C type of what arrives. keeps, filter_keeps: of 4096, what v and u keep; None: a table. narrow: whether that
     product fits in 32 bits. passes: what u does past its limit, ``wrap`` or ``stop``, or '' where it stays within it.
-    clips: whether v can reach its limit. spikes: has a threshold.
+    clips: whether v can reach its limit. v: C type of the potentials kept. spikes: has a threshold.
     threshold, bias, drop, value: C types of tables, or None where there is none. row: neurons in a row; rows: whether
     there are several; by_neuron: tables that go on with them; pooled: of how many neighbours pooling keeps one, or 0.
     """
@@ -33,6 +33,7 @@ class Rule:
     narrow: bool
     passes: str
     clips: bool
+    v: str
     spikes: bool
     reset: str
     threshold: str | None
@@ -52,18 +53,18 @@ class Rule:
             ("filter", "int16_t" if self.filtered and self.filter_keeps is None else None),
             *((name, getattr(self, name)) for name in ("threshold", "bias", "drop", "value")),
         )
-        found = ["int32_t *restrict v"] if self.has_state or not self.spikes else []
-        found += ["int32_t *restrict u"] if self.filtered else []
-        found += [f"const {self.sums} *restrict sums"]
-        found += [f"const {ctype} *restrict {name}" for name, ctype in tables if ctype]
-        found += ["uint8_t *restrict spikes"] if self.spikes else []
-        found += ["uint8_t *restrict pooled"] if self.pooled else []
+        found = [f"{self.v} *STL_RESTRICT v"] if self.has_state or not self.spikes else []
+        found += ["int32_t *STL_RESTRICT u"] if self.filtered else []
+        found += [f"const {self.sums} *STL_RESTRICT sums"]
+        found += [f"const {ctype} *STL_RESTRICT {name}" for name, ctype in tables if ctype]
+        found += ["uint8_t *STL_RESTRICT spikes"] if self.spikes else []
+        found += ["uint8_t *STL_RESTRICT pooled"] if self.pooled else []
         return found + (["int32_t rows"] if self.rows else [])
 
     @property
     def moving(self) -> list[str]:
         """The parameters that go on from row to row."""
-        names = [parameter.split("*restrict ")[1] for parameter in self.parameters if "*restrict " in parameter]
+        names = [parameter.split("*STL_RESTRICT ")[1] for parameter in self.parameters if "*STL_RESTRICT " in parameter]
         return [name for name in names if name in (*self.by_neuron, "v", "u", "sums", "spikes")]
 
     @property
@@ -107,6 +108,14 @@ def potential_bounds(neuron: IntegerNeuron, drive: Interval) -> Interval | None:
     return -(-low * DECAY_ONE // slowest) - 1, top
 
 
+def _kept_type(neuron: IntegerNeuron, reach: Interval | None) -> str:
+    """The C type of v after its reset to 0, for what is above the threshold is not kept. reach: bounds before it."""
+    if reach is None:
+        return "int32_t"
+    low, high = reach[0], min(reach[1], int(neuron.threshold.max()) << STATE_SHIFT)
+    return "int16_t" if low >= -(2**15) and high < 2**15 else "int32_t"
+
+
 def kept(decay: int | Ints) -> int | None:
     """What of 4096 is kept if it is one number."""
     return DECAY_ONE - decay if isinstance(decay, int) else None
@@ -141,6 +150,7 @@ def make_rule(
         narrow=farthest < NARROW and not filtered,
         passes=passes,
         clips=farthest >= accumulator.v_top,
+        v=_kept_type(neuron, reach) if spikes else "int32_t",
         spikes=spikes,
         reset=neuron.reset if spikes else "value",
         threshold=types.get("threshold"),

@@ -8,14 +8,21 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.files import make_folder, write_text
+from stl_deploy._util.units import bytes_of
+from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.c.compiler import find_compiler, why_none
-from stl_deploy.exporters.c.folder import bytes_of, read_folder, write_folder
+from stl_deploy.exporters.c.folder import read_folder, write_folder
 from stl_deploy.exporters.c.layout import make_plan
+from stl_deploy.exporters.c.names import PREFIX, require_prefix
+from stl_deploy.exporters.c.packages import Package, package_files, require_package
 from stl_deploy.exporters.c.plan import Plan
 from stl_deploy.exporters.c.program import Program as CProgram
 from stl_deploy.exporters.c.render import render_plan
+from stl_deploy.exporters.c.room import SURE, estimate, require_room
 from stl_deploy.exporters.c.synops import measured_synops
 from stl_deploy.exporters.integer_runner import IntegerRunner, calibration
 from stl_deploy.exporters.targets import Format, Network, Options
@@ -23,7 +30,7 @@ from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Node, Program
 from stl_deploy.graph.readout import readout_of
 from stl_deploy.graph.show import Row
-from stl_deploy.integers.branches import refusals
+from stl_deploy.integers.fan_in import refusals
 from stl_deploy.integers.graph import IntegerGraph
 from stl_deploy.integers.quantise import choose
 from stl_deploy.integers.real_weights import to_integers
@@ -34,11 +41,25 @@ from stl_deploy.integers.store import NAME, About
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class COptions(Options):
-    """flash, ram: what the chip has, as ``256K``. trust: run a folder whose C is not what its integers make."""
+    """flash, ram: what the chip has, as ``256K``. name: what all names begin with, a C identifier. package: also write
+    a package for this build system or registry, into the folder ``NAME_PACKAGE``.
+    trust: run a folder whose C is not what its integers make.
+    """
 
     flash: str | int | None = None
     ram: str | int | None = None
+    name: str | None = None
+    package: Package | None = None
     trust: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise InputError for sizes, a name or a package that are none."""
+        bytes_of(self.flash, "flash")
+        bytes_of(self.ram, "ram")
+        if self.name is not None:
+            require_prefix(self.name)
+        if self.package is not None:
+            require_package(self.package)
 
 
 class C(IntegerRunner):
@@ -92,23 +113,46 @@ class CFormat(Format):
         """Everything that keeps integers from holding the network, node by node, and what they round."""
         return [*(from_error(error) for error in refusals(program)), *rounded(program)]
 
+    def check_for(self, program: Program, options: COptions) -> Iterable[Finding]:
+        """As `check`, and whether flash and RAM hold it, by an estimate that takes seconds."""
+        found = list(self.check(program))
+        if any(one.severity == "error" for one in found):
+            return found
+        try:
+            flash, ram = bytes_of(options.flash, "flash"), bytes_of(options.ram, "ram")
+            require_room(estimate(program), flash, ram, sure=SURE)
+        except UnsupportedError as error:
+            found.append(from_error(error))
+        return found
+
     def write(self, program: Program, path: Path, options: COptions) -> Mapping[str, Any]:
         """Choose integers by spike agreement on the calibration input (default: the first of x), write the folder.
 
         Raises UnsupportedError for what integers or the given flash and RAM cannot hold.
         """
-        flash, ram = bytes_of(options.flash, "flash"), bytes_of(options.ram, "ram")
+        flash, ram, prefix = bytes_of(options.flash, "flash"), bytes_of(options.ram, "ram"), options.name or PREFIX
+        if flash is not None or ram is not None:
+            require_room(estimate(program), flash, ram, sure=SURE)
         given = calibration(program, options, options.x)
         chosen = choose(program, given)
-        x = to_integers(given, chosen.graph.input.scale)
+        x = np.asarray(to_integers(given, chosen.graph.input.scale), np.int32)
         about = About(
             program.metadata.get("name") or path.name or "network",
             options.origin.get("source", "a network"),
             measured_synops(chosen.graph, x),
             readout=readout_of(program.metadata),
+            prefix=prefix,
+            per_step=options.labels is not None and options.labels.ndim == 2,
+            steps=x.shape[0],
+            dt=program.dt,
         )
         plan = write_folder(chosen.graph, about, path, flash=flash, ram=ram, deadline=options.deadline)
-        options.say.say(f"flash {plan.flash:,} bytes and RAM {plan.ram:,} bytes; code and stack come on top")
+        if options.package is not None:
+            _write_package(options.package, plan, about, x, path)
+        options.say.say(
+            f"flash {plan.flash:,} bytes and RAM {plan.ram:,} bytes ({prefix}_state); code, stack and the caller's "
+            "arrays come on top"
+        )
         return {
             "target": self.name,
             "accumulator": chosen.graph.accumulator.name,
@@ -133,6 +177,13 @@ class CFormat(Format):
     def load(self, path: Path) -> C:
         """The folder's program; raises InputError if its C is not what its integers make."""
         return C(path, COptions())
+
+
+def _write_package(kind: Package, plan: Plan, about: About, x: NDArray[Any], folder: Path) -> None:
+    for name, text in package_files(kind, plan, about, render_plan(plan, about), x).items():
+        place = folder / f"{about.prefix}_{kind}" / name
+        make_folder(place.parent)
+        write_text(place, text)
 
 
 def _row(node: Node, plan: Plan) -> Row:

@@ -38,6 +38,7 @@ from stl_deploy.graph.program import (
 from stl_deploy.graph.segments import ordered
 from stl_deploy.passes.parameters import full, leak_end
 from stl_deploy.passes.permutations import flattens
+from stl_deploy.passes.representable_decays import time_constants
 
 
 class Written(NamedTuple):
@@ -68,6 +69,36 @@ def to_graph(program: Program) -> Written:
     written = _read_back(form, replace(dialect, loop=loop), program.metadata)
     require_same(form, written.program)
     return written
+
+
+def to_own_graph(program: Program) -> Written:
+    """The NIR graph of a network of ours, under one dialect for all neurons, with float32 time constants.
+
+    Nodes stand as in the Program; an edge is listed as soon as both its ends are. Raises CaptureError as `to_graph`.
+    """
+    soft = any(node.reset == "subtract" and node.decay is not None for node in program.spiking)
+    # What a soft reset subtracts is what a node stores, so that must be θ itself and the comparison >=.
+    dialect = Dialect(dt=DT, compare="ge", reset="subtract") if soft else Dialect(dt=DT)
+    edges: list[tuple[str, str]] = []
+    listed: dict[str, Node] = {}
+    for node in program.nodes:
+        listed[node.name] = node
+        edges += [(source.node, node.name) for source in node.sources if source.node in listed]
+        others = (other for other in listed.values() if other is not node)
+        edges += [(node.name, other.name) for other in others for source in other.sources if source.node == node.name]
+    own = {"version": __version__, "dialect": dialect.written(), **program.metadata}
+    nodes = {node.name: node_of(_in_dialect(node, dialect), narrow=True) for node in program.nodes}
+    graph = nir.NIRGraph(nodes, edges, metadata={METADATA_KEY: own}, type_check=False)
+    read = lower(graph, dialect)
+    require_same(tuple(_in_dialect(node, dialect) for node in program.nodes), read)
+    return Written(graph, dialect, read)
+
+
+def _in_dialect(node: Node, dialect: Dialect) -> Node:
+    """A threshold without memory between two values that are compared may be compared either way."""
+    if isinstance(node, Neuron) and node.spiking and node.decay is None:
+        return replace(node, compare=dialect.compare)
+    return node
 
 
 def _read_back(nodes: tuple[Node, ...], dialect: Dialect, metadata: Mapping[str, Any]) -> Written:
@@ -161,11 +192,12 @@ def to_nir(nodes: tuple[Node, ...], dialect: Dialect, metadata: Mapping[str, Any
     edges = [(source.node, node.name) for node in nodes for source in node.sources]
     own = {"version": __version__, "dialect": dialect.written(), **metadata}
     return nir.NIRGraph(
-        {node.name: _node(node) for node in nodes}, edges, metadata={METADATA_KEY: own}, type_check=False
+        {node.name: node_of(node) for node in nodes}, edges, metadata={METADATA_KEY: own}, type_check=False
     )
 
 
-def _node(node: Node) -> nir.NIRNode:
+def node_of(node: Node, *, narrow: bool = False) -> nir.NIRNode:
+    """A node of NIR; narrow: with float32 time constants, where they give the decay back."""
     match node:
         case Input():
             return nir.Input({"input": np.array(node.shape)})
@@ -188,7 +220,19 @@ def _node(node: Node) -> nir.NIRNode:
         case Reshape():
             return _flatten(node)
     assert isinstance(node, Neuron)
-    return _neuron(node)
+    made = _neuron(node)
+    return _narrowed(made, node) if narrow else made
+
+
+def _narrowed(made: nir.NIRNode, node: Neuron) -> nir.NIRNode:
+    """The same neuron with the float32 time constants of its decay; float64 ones where there are none."""
+    if isinstance(made, nir.IF | nir.I):
+        made.r = made.r.astype(np.float32)
+    elif isinstance(made, nir.LIF | nir.LI) and node.decay is not None and not node.decay.ndim and node.gain is None:
+        constants = time_constants(float(node.decay))
+        ones = np.ones(node.shape, np.float32)
+        made.tau, made.r, made.v_leak = ones * constants.tau, ones * constants.r, made.v_leak.astype(np.float32)
+    return made
 
 
 def _conv(node: Conv) -> nir.NIRNode:
@@ -216,7 +260,7 @@ def _conv(node: Conv) -> nir.NIRNode:
 
 def _flatten(node: Reshape) -> nir.NIRNode:
     before, after = node.input_shape, node.shape
-    merged = flattens(before, after)
+    merged = (len(before) - 1,) * 2 if before == after else flattens(before, after)
     assert merged is not None, "absorb_permutations leaves no other reshape"
     start, end = merged
     return nir.Flatten({"input": np.array(before)}, start - len(before), end - len(before))

@@ -7,12 +7,14 @@ float32. Not every β has such τ and r, so `representable_decay` gives the one 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from stl_deploy.errors import InputError
-from stl_deploy.graph.program import DT
+from stl_deploy.graph.program import DT, Neuron
+from stl_deploy.passes.base import Nodes, Pass, rewrite
 
 _NEIGHBOURS = 64
 
@@ -76,3 +78,17 @@ def _around(x: np.float32, count: int = _NEIGHBOURS) -> list[np.float32]:
         up, down = np.nextafter(up, np.float32(np.inf)), np.nextafter(down, np.float32(0))
         found += [up, down]
     return found
+
+
+def _represent(nodes: Nodes) -> Nodes:
+    return {name: _represented(node) if isinstance(node, Neuron) else node for name, node in nodes.items()}
+
+
+def _represented(node: Neuron) -> Neuron:
+    if node.decay is None:
+        return node
+    decays = np.vectorize(representable_decay, otypes=[np.float32])(node.decay)
+    return node if np.array_equal(decays, node.decay) else replace(node, decay=np.asarray(decays))
+
+
+PASS = Pass("representable_decays", rewrite(_represent), "grid")

@@ -15,7 +15,7 @@ from stl_deploy._util.files import first_samples, leading, make_folder, make_pla
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy._util.units import counted
 from stl_deploy.energy.counts.taps import Tapped, dense_macs
-from stl_deploy.errors import InputError, ToolError, UnsupportedError
+from stl_deploy.errors import InputError, ToolError, UnavailableError, UnsupportedError
 from stl_deploy.exporters.targets import (
     Format,
     Network,
@@ -27,6 +27,7 @@ from stl_deploy.exporters.targets import (
     find_runner,
     make_options,
     registry,
+    why_unavailable,
 )
 from stl_deploy.exporters.verify import Report
 from stl_deploy.graph.accuracy import accuracy
@@ -88,9 +89,9 @@ def ready(runner: Runner, program: Program, deadline: float | None = None) -> Ru
     deadline: seconds that an outside tool may take; None: the runner's own.
     """
     complete_runner(type(runner))
-    reason = runner.available()
+    reason = why_unavailable(runner)
     if reason is not None:
-        raise ToolError(f"{runner.name} cannot run here: {reason}")
+        raise UnavailableError(f"{runner.name} cannot run here: {reason}")
     if deadline is not None and isinstance(runner, Within):
         runner = runner.within(deadline)
     return runner.of(program) if isinstance(runner, OfProgram) else runner
@@ -108,7 +109,7 @@ def _first(result: Result, samples: int) -> Result:
 
 
 def _runs_here(kind: type[Runner], what: str, say: Console) -> bool:
-    reason = kind.available()
+    reason = why_unavailable(kind)
     if reason is not None:
         say.say(f"{what} did not run on {kind.name} ({reason})")
     return reason is None

@@ -20,10 +20,11 @@ from stl_deploy.data import Dataset
 from stl_deploy.energy.measure import EnergyReport, measure_energy
 from stl_deploy.energy.paired import MARGIN, check_margin
 from stl_deploy.errors import InputError, StlDeployError, ToolError, UnsupportedError
-from stl_deploy.exporters.targets import find_format, find_runner
+from stl_deploy.exporters.targets import find_format, find_runner, why_unavailable
 from stl_deploy.graph.program import Floats
 from stl_deploy.graph.run import Result
 from stl_deploy.nn.network import Network
+from stl_deploy.nn.program_module import ProgramModule
 from stl_deploy.pipeline import energy as costing
 from stl_deploy.pipeline import fold as folding
 from stl_deploy.pipeline import parity
@@ -241,7 +242,7 @@ def _others_run(bench: Bench, say: Console) -> bool:
 def _run_lava(bench: Bench, path: Path, wanted: bool, say: Console) -> ToolError | None:
     """The .net file on real Lava, where it is there; says in plain words what ran, and returns what went wrong."""
     kind = find_runner("lava")
-    reason = kind.available() if wanted else "left out as asked"
+    reason = why_unavailable(kind) if wanted else "left out as asked"
     if reason is not None:
         say.details.say(f"simulated on our integer model of Lava, not on Lava itself ({reason})")
         return None
@@ -257,7 +258,7 @@ def _run_lava(bench: Bench, path: Path, wanted: bool, say: Console) -> ToolError
 
 
 @torch.no_grad()
-def _run_torch(network: Network, x: Floats) -> Result:
+def _run_torch(network: Network | ProgramModule, x: Floats) -> Result:
     votes, recorded = network.cpu().eval().record(torch.from_numpy(x))
     return Result({"output": votes.numpy()}, {name: spikes.numpy() for name, spikes in recorded.items()})
 
