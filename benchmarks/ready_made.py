@@ -27,7 +27,7 @@ from stl_deploy._util.units import counted
 from stl_deploy.config.load import dump_config, load_config
 from stl_deploy.data import load_dataset
 from stl_deploy.energy.measure import EnergyReport
-from stl_deploy.energy.models.grid import beside, quoted
+from stl_deploy.energy.models.grid import LAYER_BY_LAYER, Cell, beside, quoted
 from stl_deploy.energy.models.verdict import equal_at
 from stl_deploy.energy.models.wording import percent
 from stl_deploy.pipeline.energy import energy as bill
@@ -95,10 +95,11 @@ def weights_of(file: Path) -> str:
 def energy_of(report: EnergyReport) -> pretrained.Energy:
     """What a card keeps of the verb energy's report on a network and its measured twin."""
     cell, totals = quoted(report.comparisons), report.counts.totals
+    batched = quoted(report.comparisons, LAYER_BY_LAYER)
     assert cell is not None
+    assert batched is not None
     cells, rate = beside(report.comparisons, cell), report.break_even.spike_rate
     assert rate is not None
-    told = cell.as_dict()
     return pretrained.Energy(
         samples=report.counts.batch,
         synops_AC=totals.synops_AC,
@@ -107,15 +108,19 @@ def energy_of(report: EnergyReport) -> pretrained.Energy:
         spike_rate=_short(rate),
         ann_macs_exact=totals.ann_macs_exact,
         active_fraction=_short(report.ann_twin["active_fraction"]),
-        label=told["label"],
+        label="modelled",
         snn_over_ann=(_short(min(each.ratio for each in cells)), _short(max(each.ratio for each in cells))),
-        quoted=pretrained.Quoted(
-            **{key: told[key] for key in ("dataflow", "sums", "width", "prices", "ann_zeros")},
-            snn_over_ann=_short(cell.ratio),
-        ),
+        quoted=_quoted(cell),
+        quoted_layer_by_layer=_quoted(batched),
         break_even=equal_at(report.break_even),
         prices={each.prices.name: each.prices.source for each in cells},
     )
+
+
+def _quoted(cell: Cell) -> pretrained.Quoted:
+    told = cell.as_dict()
+    keys = ("dataflow", "sums", "width", "prices", "ann_zeros")
+    return pretrained.Quoted(**{key: told[key] for key in keys}, snn_over_ann=_short(cell.ratio))
 
 
 def _short(value: float) -> float:

@@ -82,13 +82,13 @@ def _spiking_layer(
     ledger.ops(layer.name, "synops", "ac" if counted.op == "AC" else "mac", synops)
     often = {"per_event": None, "per_step": counts.T * counts.batch, "per_inference": counts.batch}[flow.fetch]
     fetched = synops if often is None else min(synops, stored.words * often)
-    ledger.resident_words(layer.name, "weight reads", fetched, stored.bits, stored.size)
+    ledger.words(layer.name, "weight reads", fetched, stored.bits, stored.size, "weights")
     if flow.sums == "memory":
         potentials = layer.potentials(state)
-        ledger.resident_words(layer.name, "potential reads and writes", 2 * synops, state, potentials, shared=True)
+        ledger.words(layer.name, "potential reads and writes", 2 * synops, state, potentials, "states", shared=True)
     ledger.ops(layer.name, "bias adds", "add", counted.bias_adds)
     biases = counted.bias_adds // counts.T if flow.fetch == "per_inference" else counted.bias_adds
-    ledger.resident_words(layer.name, "bias reads", biases, state, layer.bias_memory(state))
+    ledger.words(layer.name, "bias reads", biases, state, layer.bias_memory(state), "states")
     bits = address_bits(layer.inputs) + (0 if counted.op == "AC" else weight)
     held = layer.inputs * (counts.T if flow.fetch == "per_inference" else 1)
     ledger.words(layer.name, "queue writes and reads", accesses * counted.in_nonzero, bits, size_bytes(held, bits))
@@ -103,7 +103,7 @@ def _updates(node: Neuron, counts: Counts, prices: PriceList, flow: Dataflow, le
     words = state_words(node)
     in_registers = flow.sums == "registers" and flow.fetch == "per_inference"
     memory = 0 if in_registers else size_bytes(words * counted.neurons, bits)
-    ledger.resident_words(node.name, "state reads and writes", 2 * words * moved, bits, memory)
+    ledger.words(node.name, "state reads and writes", 2 * words * moved, bits, memory, "states")
 
 
 def charge_updates(node: Neuron, counts: Counts, prices: PriceList, ledger: Ledger) -> None:
@@ -172,12 +172,12 @@ def _dense_layer(
     ledger.ops(layer.name, "MACs: multiply", narrowed(prices, act), done)
     ledger.ops(layer.name, "MACs: add", "ac", done)
     fetched = done if flow.fetch == "per_event" else min(done, stored.words)
-    ledger.resident_words(layer.name, "weight reads", fetched, stored.bits, stored.size)
+    ledger.words(layer.name, "weight reads", fetched, stored.bits, stored.size, "weights")
     if flow.sums == "memory":
         ledger.words(layer.name, "partial sum reads and writes", 2 * done, state, layer.potentials(state))
     biased = layer.outputs if layer.biases else 0
     ledger.ops(layer.name, "bias adds", "add", biased)
-    ledger.resident_words(layer.name, "bias reads", biased, state, layer.bias_memory(state))
+    ledger.words(layer.name, "bias reads", biased, state, layer.bias_memory(state), "states")
     read = done if per_mac else layer.inputs
     ledger.words(layer.name, "input reads", read, act, size_bytes(layer.inputs, act))
     ledger.words(layer.name, "output writes", places * layer.outputs, act, size_bytes(layer.outputs, act))

@@ -16,9 +16,7 @@ from stl_deploy.graph.program import Conv, Floats, Linear, Neuron, Program, Scal
 
 def folded_for_pricing(program: Program, counts: Counts) -> tuple[Program, Counts]:
     """The same network with gains, scales and constant offsets in its weights, and the counts of what is left."""
-    scales = {
-        node.name: weighted.name for node in program.of(Scale) if (weighted := _behind(program, node)) is not None
-    }
+    scales = {node.name: before.name for node in program.of(Scale) if (before := _behind(program, node)) is not None}
     offsets = {n.sources[0].node: n for n in program.of(Neuron) if _is_bias(program, n)}
     nodes = []
     for node in program.nodes:
@@ -33,8 +31,8 @@ def folded_for_pricing(program: Program, counts: Counts) -> tuple[Program, Count
         nodes.append(node)
     weighted = {name: c for name, c in counts.weighted.items() if name not in scales}
     for name in offsets:
-        outputs = counts.neurons[offsets[name].name].neurons
-        weighted[name] = replace(weighted[name], bias_adds=outputs * counts.T * counts.batch)
+        neurons = counts.neurons[offsets[name].name].neurons
+        weighted[name] = replace(weighted[name], bias_adds=neurons * counts.T * counts.batch)
     order = tuple(name for name in counts.order if name not in scales)
     return replace(program, nodes=tuple(nodes)), replace(counts, weighted=weighted, order=order)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal, get_args
 
 from stl_deploy.energy.prices.price_list import Price, PriceList, Range
 from stl_deploy.energy.prices.sram import word_access
@@ -24,51 +25,74 @@ class Item:
         return {"layer": self.layer, "term": self.term, "count": self.count, "joules": list(self.joules)}
 
 
+Kind = Literal["transient", "states", "weights"]
+"""What a memory holds: queues and activations; states, potentials and biases; weights."""
+
+
 @dataclass(frozen=True)
 class _Access:
-    """Word accesses to a memory of ``size`` bytes. spills: whether it competes for the chip's capacity."""
+    """Word accesses to a memory of ``size`` bytes."""
 
     layer: str
     term: str
     count: float
     bits: int
     size: int
-    spills: bool
+    kind: Kind
 
 
 class Ledger:
     """Collects the items of one side under one price list; ``batch``: samples that the counts are summed over.
 
-    Weights, biases and states are resident: they share the list's ``on_chip_bytes``, whatever layer they are of, and
-    what does not fit is DRAM. Queues and activations are transient: each has the chip for itself.
+    The capacity on chip, the list's ``on_chip_bytes``, is the network's: the largest transient memory and all states
+    have it first, since they are used most, and weights share what is left. What does not fit is DRAM, so that a little
+    more costs a little more.
     """
 
     def __init__(self, prices: PriceList, batch: int = 1) -> None:
         self._prices = prices
         self._batch = batch
         self._items: list[Item | _Access] = []
-        self._resident: dict[tuple[str, str], int] = {}
+        self._held: dict[tuple[str, str], tuple[Kind, int]] = {}
 
     def ops(self, layer: str, term: str, price: str | Price, count: float) -> None:
         """``count`` operations at the list's price of that name, or at ``price``."""
         each = self._prices.terms[price] if isinstance(price, str) else price
         self._add(layer, term, count, (each.low, each.high))
 
-    def words(self, layer: str, term: str, count: float, bits: int, size: int) -> None:
-        """``count`` accesses of ``bits`` each to a transient memory of ``size`` bytes."""
-        self._move(layer, term, count, bits, size, spills=False)
-
-    def resident_words(
-        self, layer: str, term: str, count: float, bits: int, size: int, *, shared: bool = False
+    def words(
+        self,
+        layer: str,
+        term: str,
+        count: float,
+        bits: int,
+        size: int,
+        kind: Kind = "transient",
+        *,
+        shared: bool = False,
     ) -> None:
-        """The same to a memory that must be kept. shared: another term counts its bytes."""
+        """``count`` accesses of ``bits`` each to a memory of ``size`` bytes. shared: another term counts its bytes."""
         if not shared:
-            self._resident[layer, term] = size
-        self._move(layer, term, count, bits, size, spills=True)
-
-    def _move(self, layer: str, term: str, count: float, bits: int, size: int, *, spills: bool) -> None:
+            self._held[layer, term] = (kind, size)
         if count:
-            self._items.append(_Access(layer, term, count, bits, size, spills))
+            self._items.append(_Access(layer, term, count, bits, size, kind))
+
+    @cached_property
+    def _on_chip(self) -> dict[Kind, float]:
+        """The share of each kind of memory that fits."""
+        sizes: dict[Kind, list[int]] = {kind: [] for kind in get_args(Kind)}
+        for kind, size in self._held.values():
+            sizes[kind].append(size)
+        left, shares = float(self._prices.on_chip_bytes), dict[Kind, float]()
+        needs: dict[Kind, int] = {
+            "transient": max(sizes["transient"], default=0),
+            "states": sum(sizes["states"]),
+            "weights": sum(sizes["weights"]),
+        }
+        for kind, need in needs.items():
+            shares[kind] = min(1.0, left / need) if need else 1.0
+            left = max(0.0, left - need)
+        return shares
 
     def _add(self, layer: str, term: str, count: float, each: Range) -> None:
         if count:
@@ -81,8 +105,7 @@ class Ledger:
     def _priced(self, entry: Item | _Access) -> Item:
         if isinstance(entry, Item):
             return entry
-        resident = sum(self._resident.values()) if entry.spills else 0
-        each = word_access(self._prices, entry.bits, entry.size, resident)
+        each = word_access(self._prices, entry.bits, entry.size, self._on_chip[entry.kind])
         return self._item(entry.layer, entry.term, entry.count, each)
 
     def items(self) -> tuple[Item, ...]:

@@ -76,6 +76,9 @@ def _variants(twin: AnnTwin | None) -> Iterator[Variant]:
     yield Variant("a leak costs an add (a shift and a subtract)", shifted, prices, active)
     banked = replace(prices, terms={**prices.terms, "sram_1MB": prices.terms["sram_32KB"]})
     yield Variant("memories in banks of 32 KB", banked, banked, active)
+    for mebi in (2, 64):
+        larger = replace(prices, on_chip_bytes=mebi << 20)
+        yield Variant(f"{mebi} MiB on chip", larger, larger, active)
     doubled = replace(prices, terms={t: _times(p, 2.0) if "/" in p.unit else p for t, p in prices.terms.items()})
     yield Variant("memory at twice its price", doubled, doubled, active)
     free = replace(prices, terms={t: _FREE if "/" in p.unit else p for t, p in prices.terms.items()})

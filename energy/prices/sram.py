@@ -15,16 +15,15 @@ def has_memory(prices: PriceList) -> bool:
     return needed <= set(prices.terms) and not prices.terms.keys().isdisjoint(_DRAM)
 
 
-def access(prices: PriceList, size: int, resident: int = 0) -> Range:
-    """Joules of one 64-bit access to a memory of ``size`` bytes, of ``resident`` bytes that all must be kept.
+def access(prices: PriceList, size: int, on_chip: float = 1.0) -> Range:
+    """Joules of one 64-bit access to a memory of ``size`` bytes, a share of which is ``on_chip`` and the rest in DRAM.
 
-    The capacity is the network's: where more must be kept than the list's ``on_chip_bytes``, every memory has the same
-    share on chip, and the rest of its accesses go to DRAM. So a little more costs a little more.
+    No more of it is on chip than the list's ``on_chip_bytes``.
     """
-    on_chip = min(1.0, prices.on_chip_bytes / max(size, resident, 1))
+    share = min(on_chip, prices.on_chip_bytes / max(size, 1))
     low, high = sram_access(prices, min(size, prices.on_chip_bytes))
     dram = next(prices.terms[term] for term in _DRAM if term in prices.terms)
-    return on_chip * low + (1 - on_chip) * dram.low, on_chip * high + (1 - on_chip) * dram.high
+    return share * low + (1 - share) * dram.low, share * high + (1 - share) * dram.high
 
 
 def sram_access(prices: PriceList, size: int) -> Range:
@@ -43,7 +42,7 @@ def sram_access(prices: PriceList, size: int) -> Range:
     return low + share * (prices.terms[term].low - low), high + share * (prices.terms[term].high - high)
 
 
-def word_access(prices: PriceList, bits: int, size: int, resident: int = 0) -> Range:
+def word_access(prices: PriceList, bits: int, size: int, on_chip: float = 1.0) -> Range:
     """Joules to move one word of ``bits`` when words are packed into 64-bit accesses."""
-    low, high = access(prices, size, resident)
+    low, high = access(prices, size, on_chip)
     return low * bits / WORD_BITS, high * bits / WORD_BITS

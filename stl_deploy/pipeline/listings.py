@@ -128,9 +128,11 @@ def models(*, say: Console = QUIET) -> list[dict[str, Any]]:
 
 
 def costs(energy: pretrained.Energy) -> str:
-    """How many times its twin a ready-made model costs, over the grid and to quote."""
+    """How many times its twin a ready-made model costs, by both numbers to quote, and over the grid."""
     low, high = map(number, energy.snn_over_ann)
-    return f"{between(low, high)} times; to quote: {number(energy.quoted.snn_over_ann)}"
+    batched = energy.quoted_layer_by_layer
+    second = "" if batched is None else f", {number(batched.snn_over_ann)} layer by layer"
+    return f"{number(energy.quoted.snn_over_ann)} times streaming{second} ({between(low, high)})"
 
 
 def prices(*, say: Console = QUIET) -> list[dict[str, Any]]:

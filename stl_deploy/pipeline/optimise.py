@@ -30,6 +30,7 @@ from stl_deploy.graph.run import run
 from stl_deploy.pipeline.ann_twin import keep_twin, kept_frames, measure_twin
 from stl_deploy.pipeline.frontier import folder_of, keep_frontier, structure_of
 from stl_deploy.pipeline.manifest import check_network
+from stl_deploy.pipeline.tradeoff import samples_name
 from stl_deploy.pipeline.trials import POINTS, Trial, carry_out, measure_into, points_of, read_points
 from stl_deploy.report.pareto import Point, pareto_front, render_pareto
 from stl_deploy.training.run_files import CONFIG, MODEL
@@ -239,7 +240,19 @@ def _anns(config: RunConfig, run_dir: Path, split: Split, data: Dataset) -> list
         name = "ANN twin" if width == 1 else f"ANN, {width:g} of the width"
         assert twin.accuracy is not None
         found.append(
-            Point(name, "ANN", "ann", 1, None, twin.accuracy, joules, (joules, joules), None, joules, "", twin.right)
+            Point(
+                name,
+                "ANN",
+                "ann",
+                1,
+                None,
+                twin.accuracy,
+                joules,
+                (joules, joules),
+                layer_by_layer_J=joules,
+                samples=samples_name(given.x, given.labels),
+                right=twin.right,
+            )
         )
     return found
 
@@ -255,7 +268,7 @@ def _synops(run_dir: Path, split: Split) -> float:
     x = encode_split(load_config(run_dir / CONFIG), split, 256).x
     counter = ActivityCounter(program, "analog")
     run(program, x, observe=counter)
-    return counter.counts().totals.synops / x.shape[1]
+    return float(counter.counts().totals.synops / x.shape[1])
 
 
 def _train_all(

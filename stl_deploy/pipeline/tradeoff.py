@@ -234,10 +234,14 @@ def snn_point(candidate: Candidate, steps: int, right: Right, report: EnergyRepo
     )
 
 
+def samples_name(x: NDArray[Any], labels: NDArray[np.int64]) -> str:
+    """Names the samples ``x`` ``[T, B, *shape]``: how many, their shape, and a hash of their labels."""
+    digest = sha256(np.ascontiguousarray(labels, np.int64).tobytes()).hexdigest()[:8]
+    return f"{labels.shape[0]} x {'x'.join(map(str, x.shape[2:]))}, labels {digest}"
+
+
 def _samples(candidate: Candidate) -> str:
-    """Names the samples: how many, and a hash of their labels and shape."""
-    digest = sha256(np.ascontiguousarray(candidate.labels, np.int64).tobytes()).hexdigest()[:8]
-    return f"{candidate.labels.shape[0]} x {'x'.join(map(str, candidate.x.shape[2:]))}, labels {digest}"
+    return samples_name(candidate.x, candidate.labels)
 
 
 Right = NDArray[np.bool_] | float

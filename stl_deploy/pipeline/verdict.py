@@ -106,7 +106,7 @@ def _differing(run: RunParity) -> str:
 
 
 def _energy(text: str, room: int) -> list[str]:
-    """The sentences in as many lines; without room the last ones go, then what stands in parentheses."""
+    """The sentences in as many lines; without room, what stands in parentheses goes, then the last ones."""
     shorter = list(_shorter(text))
     return next(
         (lines for each in shorter if len(lines := _entry("energy", each)) <= room), _entry("energy", shorter[-1])
@@ -115,10 +115,12 @@ def _energy(text: str, room: int) -> list[str]:
 
 def _shorter(text: str) -> Iterator[str]:
     """The sentences, and what is left of them step by step; the first, with both numbers to quote, stays."""
-    yield text
     sentences = re.split(r"(?<=[.]) (?=[A-Z])", text)
-    for count in range(len(sentences) - 1, 0, -1):
-        yield f"{' '.join(sentences[:count])} More in the report."
+    for count in range(len(sentences), 0, -1):
+        kept = " ".join(sentences[:count])
+        more = "" if count == len(sentences) else " More in the report."
+        yield f"{kept}{more}"
+        yield f"{re.sub(r' [(][^)]*[)]', '', kept)}{more}"
     yield f"{re.sub(r' [(][^)]*[)]', '', sentences[0].partition('; modelled')[0]).rstrip('.')}; more in the report."
 
 

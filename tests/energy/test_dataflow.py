@@ -13,7 +13,7 @@ from stl_deploy.energy.models import dataflow
 from stl_deploy.energy.models.dataflow import DATAFLOWS, Dataflow, Fetch, Sums
 from stl_deploy.energy.models.grid import GRID_PRICES, Cell, quoted
 from stl_deploy.energy.models.layout import meeting_places
-from stl_deploy.energy.models.ledger import Item
+from stl_deploy.energy.models.ledger import Item, Ledger
 from stl_deploy.energy.models.lemaire import ann as lemaire_ann
 from stl_deploy.energy.models.lemaire import snn as lemaire_snn
 from stl_deploy.energy.models.wording import number
@@ -298,7 +298,7 @@ def test_what_does_not_fit_on_chip_is_dram() -> None:
     mebi = 1 << 20
     assert access(FP32, mebi) == approx((100 * PJ, 100 * PJ))
     assert access(FP32, 2 * mebi) == approx(((100 + 1300) / 2 * PJ, (100 + 2600) / 2 * PJ))
-    assert access(FP32, 8 * 1024, 4 * mebi) == approx(((10 + 3 * 1300) / 4 * PJ, (10 + 3 * 2600) / 4 * PJ))
+    assert access(FP32, 8 * 1024, 0.25) == approx(((10 + 3 * 1300) / 4 * PJ, (10 + 3 * 2600) / 4 * PJ))
     assert word_access(load_prices("jouppi7_int8_acc32"), 8, 2 * mebi) == approx(((14 + 1300) / 2 / 8 * PJ,) * 2)
     larger = replace(FP32, on_chip_bytes=2 * mebi)
     assert access(larger, mebi + mebi // 2)[0] < 200 * PJ
@@ -326,6 +326,18 @@ def test_the_capacity_is_the_network_s_and_one_percent_more_weights_cost_at_most
         assert 1 < joules(more) / joules(here) < 2
     one, eight = perceptron(1024, 1075), perceptron(*[1000] * 9)
     assert joules(eight) / (8 * 1000**2) > joules(one) / (1024 * 1075)  # the larger network has less of itself on chip
+
+
+def test_states_have_the_chip_before_weights() -> None:
+    ledger = Ledger(replace(FP32, on_chip_bytes=1000))
+    ledger.words("a", "weight reads", 1, 64, 1200, "weights")
+    ledger.words("a", "queue", 1, 64, 100)
+    ledger.words("b", "queue", 1, 64, 40)
+    ledger.words("b", "states", 1, 64, 300, "states")
+    items = {(item.layer, item.term): item.joules for item in ledger.items()}
+    assert items["b", "states"] == approx(access(FP32, 300))
+    assert items["a", "queue"] == approx(access(FP32, 100))
+    assert items["a", "weight reads"] == approx(access(replace(FP32, on_chip_bytes=1000), 1200, 600 / 1200))
 
 
 @pytest.mark.parametrize("form", ["gain", "gain of each neuron", "scale", "offset"])

@@ -76,6 +76,7 @@ def test_a_search_without_time_measures_the_run_and_goes_on_later(
     names = {p["name"] for p in data["points"]}
     assert {"as it is", "as it is, 50% pruned", "as it is, 80% pruned", "ANN twin"} <= names
     assert data["recommended"] in (True, False)
+    assert len({p["samples"] for p in data["points"]}) == 1  # one front for networks and ANNs
     assert data["text"].startswith("Recommended: ") or data["text"].startswith("None found")
     assert (folder / "optimise" / "optimise.html").is_file()
     before = (folder / "optimise" / "as-it-is" / POINTS).stat().st_mtime_ns

@@ -38,7 +38,7 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Quoted:
-    """The comparison that the verb energy says to quote, under the names of its JSON's ``quoted``."""
+    """A comparison that the verb energy says to quote, under the names of its JSON's ``quoted``."""
 
     dataflow: str
     sums: str
@@ -56,8 +56,9 @@ class Energy:
     steps of ``samples`` samples; ann_macs_exact: the twin's dense MACs for the same. active_fraction: the share of them
     whose input is not zero; spike_rate: spikes per neuron and step.
     Modelled (label), to four digits: snn_over_ann, how many times its twin the network costs, least and most over the
-    grid of dataflows and price lists, the twin's zeros counted as in ``quoted``; break_even: at which spikes ``quoted``
-    would be 1, in words. prices: the lists of that grid, each with its source.
+    grid of dataflows and price lists, the twin's zeros counted as in ``quoted``, streaming; break_even: at which spikes
+    ``quoted`` would be 1, in words. quoted_layer_by_layer: None where it has not been worked out. prices: the lists of
+    that grid, each with its source.
     """
 
     samples: int
@@ -70,6 +71,7 @@ class Energy:
     label: str
     snn_over_ann: tuple[float, float]
     quoted: Quoted
+    quoted_layer_by_layer: Quoted | None
     break_even: str
     prices: dict[str, str]
 
@@ -133,7 +135,9 @@ def read_card(data: Any, where: str) -> Card:
     for name in ("accuracy", "twin_accuracy"):
         keys[name] = Accuracy(**_keys(Accuracy, keys[name], f"{where}: {name}"))
     energy = _keys(Energy, keys["energy"], f"{where}: energy")
-    energy["quoted"] = Quoted(**_keys(Quoted, energy["quoted"], f"{where}: energy.quoted"))
+    for name in ("quoted", "quoted_layer_by_layer"):
+        if name == "quoted" or energy[name] is not None:
+            energy[name] = Quoted(**_keys(Quoted, energy[name], f"{where}: energy.{name}"))
     energy["snn_over_ann"] = tuple(energy["snn_over_ann"])
     return Card(**{**keys, "energy": Energy(**energy)})
 
