@@ -15,7 +15,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, fields
 from importlib import resources
-from typing import Any, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from stl_deploy._util.suggest import did_you_mean
 from stl_deploy.errors import InputError
@@ -163,6 +164,8 @@ def _keys(kind: Any, data: Any, where: str) -> dict[str, Any]:
 
 def _fits(value: Any, hint: Any) -> bool:
     """Whether a value of a JSON text is of a field's type; what a nested card holds is for its own call to say."""
+    if isinstance(hint, UnionType):
+        return any(_fits(value, one) for one in get_args(hint))
     if hint in (Accuracy, Energy, Quoted):
         return isinstance(value, dict)
     if hint is float:
