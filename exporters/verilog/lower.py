@@ -275,7 +275,7 @@ class _Lowering:
             loads=-(-total // self.weight_bits),
             input=1 + bits(magnitude),
             input_signed=source.low < 0,
-            output=state if potentials else max(2, state - STATE_SHIFT),
+            output=state if potentials else max(2, signed_bits(self.known[self.output.name].sums)),
             output_shift=0 if potentials else STATE_SHIFT,
             shift=bits(shift),
         )

@@ -62,6 +62,13 @@ def test_sums_past_loihis_24_bits_spike_as_the_network_does() -> None:
     np.testing.assert_array_equal(Verilog(program, VerilogOptions(x=x)).run(x).y, run(program, x).y)
 
 
+def test_widths_stand_as_plain_decimals(folder: Path) -> None:
+    """Spikes go in and out: 0 and 1, with a sign."""
+    text = (folder / "snn.v").read_text()
+    assert "    localparam IN_BITS = 2;\n" in text
+    assert "    localparam OUT_BITS = 2;\n" in text
+
+
 def test_a_folder_is_known_by_its_engine(folder: Path) -> None:
     found = format_of(folder)
     assert found is not None
