@@ -130,9 +130,8 @@ def models(*, say: Console = QUIET) -> list[dict[str, Any]]:
 def costs(energy: pretrained.Energy) -> str:
     """How many times its twin a ready-made model costs, by both numbers to quote, and over the grid."""
     low, high = map(number, energy.snn_over_ann)
-    batched = energy.quoted_layer_by_layer
-    second = "" if batched is None else f", {number(batched.snn_over_ann)} layer by layer"
-    return f"{number(energy.quoted.snn_over_ann)} times streaming{second} ({between(low, high)})"
+    streaming, batched = energy.quoted.snn_over_ann, energy.quoted_layer_by_layer.snn_over_ann
+    return f"{number(streaming)} times streaming, {number(batched)} layer by layer ({between(low, high)})"
 
 
 def prices(*, say: Console = QUIET) -> list[dict[str, Any]]:

@@ -58,8 +58,7 @@ class Energy:
     whose input is not zero; spike_rate: spikes per neuron and step.
     Modelled (label), to four digits: snn_over_ann, how many times its twin the network costs, least and most over the
     grid of dataflows and price lists, the twin's zeros counted as in ``quoted``, streaming; break_even: at which spikes
-    ``quoted`` would be 1, in words. quoted_layer_by_layer: None where it has not been worked out. prices: the lists of
-    that grid, each with its source.
+    ``quoted`` would be 1, in words. prices: the lists of that grid, each with its source.
     """
 
     samples: int
@@ -72,7 +71,7 @@ class Energy:
     label: str
     snn_over_ann: tuple[float, float]
     quoted: Quoted
-    quoted_layer_by_layer: Quoted | None
+    quoted_layer_by_layer: Quoted
     break_even: str
     prices: dict[str, str]
 
@@ -137,8 +136,7 @@ def read_card(data: Any, where: str) -> Card:
         keys[name] = Accuracy(**_keys(Accuracy, keys[name], f"{where}: {name}"))
     energy = _keys(Energy, keys["energy"], f"{where}: energy")
     for name in ("quoted", "quoted_layer_by_layer"):
-        if name == "quoted" or energy[name] is not None:
-            energy[name] = Quoted(**_keys(Quoted, energy[name], f"{where}: energy.{name}"))
+        energy[name] = Quoted(**_keys(Quoted, energy[name], f"{where}: energy.{name}"))
     energy["snn_over_ann"] = tuple(energy["snn_over_ann"])
     return Card(**{**keys, "energy": Energy(**energy)})
 
