@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import nir
 import numpy as np
@@ -14,14 +14,15 @@ from torch import Tensor, nn
 
 from stl_deploy.errors import InputError
 from stl_deploy.fold.rounding import vote_weight
-from stl_deploy.fold.stages import Stages, recurrence
-from stl_deploy.fold.time import representable_decay, time_constants
-from stl_deploy.graph.dialect import Dialect
+from stl_deploy.fold.stages import Stages, held_decay, recurrence
+from stl_deploy.fold.time import exponential_tau, time_constants
+from stl_deploy.graph.dialect import Dialect, SpikesPerStep
 from stl_deploy.graph.lower import METADATA_KEY
 from stl_deploy.graph.program import DT, Floats, Shape
 from stl_deploy.nn.layers import Sum, SumPool2d, Vote
 from stl_deploy.nn.network import INPUT, Network
 from stl_deploy.nn.neuron import LI, LIF, RLIF
+from stl_deploy.nn.population import Population
 
 
 def folded_network(network: Network, stages: Stages) -> Network:
@@ -37,7 +38,7 @@ def folded_network(network: Network, stages: Stages) -> Network:
         elif isinstance(layer, LIF):
             folded.layers[name] = _lif(layer, stages, name)
         elif isinstance(layer, LI):
-            folded.layers[name] = LI(layer.shape, decay=representable_decay(float(layer.decay.detach())))
+            folded.layers[name] = _held(LI(layer.shape, **_synapse_of(layer)), layer, held_decay(layer))
     return folded.requires_grad_(False)
 
 
@@ -46,17 +47,34 @@ def _lif(layer: LIF, stages: Stages, name: str) -> LIF:
     kind = RLIF if isinstance(layer, RLIF) else LIF
     rule: dict[str, Any] = {"surrogate": layer.surrogate, "detach_reset": layer.detach_reset}
     rule["reset"] = "subtract" if layer.soft_reset else "zero"
-    lif = kind(layer.shape, granularity="layer", parametrisation="raw", decay=population.decay, **rule)
+    rule |= {"multi_spike": layer.multi_spike, **_synapse_of(layer)}
+    lif = kind(layer.shape, granularity="layer", parametrisation="raw", **rule)
+    _held(lif, layer, population.decay)
     if isinstance(lif, RLIF):
         lif.recurrent.weight = nn.Parameter(_tensor(stages.synapses[recurrence(name)].weight))
     lif.threshold_parameter = nn.Parameter(torch.from_numpy(population.threshold.copy()))
     return lif.eval()
 
 
+def _synapse_of(layer: LI | LIF) -> dict[str, Any]:
+    return {"synapse_decay": 0.5} if layer.synaptic else {}
+
+
+P = TypeVar("P", bound=Population)
+
+
+def _held(made: P, layer: Population, decay: float | Floats) -> P:
+    """With this decay, and the synaptic current's of ``layer``."""
+    synapse = layer.synapse_decay
+    made.hold_decays(torch.as_tensor(decay, dtype=torch.float32), None if synapse is None else synapse.cpu())
+    return made
+
+
 def dialect_of(network: Network) -> Dialect:
     """The dialect of the graph that `to_nir` makes; raises InputError where neurons reset in two ways.
 
     A soft reset subtracts the very number that a node stores, so that must be θ itself and the comparison ``>=``.
+    Neurons that fire another number of spikes a step than the first say so by name.
     """
     by_reset = {layer.soft_reset: name for name, layer in network.lifs}
     if len(by_reset) > 1:
@@ -64,7 +82,15 @@ def dialect_of(network: Network) -> Dialect:
             f"layer '{by_reset[True]}' resets by subtraction and layer '{by_reset[False]}' to 0, which our graphs do "
             "not hold side by side; give all neurons the same reset"
         )
-    return Dialect(dt=DT, compare="ge", reset="subtract") if True in by_reset else Dialect(dt=DT)
+    several: dict[str, SpikesPerStep] = {
+        name: layer.multi_spike if layer.multi_spike > 1 else "one" for name, layer in network.lifs
+    }
+    usual: SpikesPerStep = next(iter(several.values()), "one")
+    options: dict[str, Any] = {"compare": "ge", "reset": "subtract"} if True in by_reset else {}
+    if any(layer.synaptic for layer in network.layers.values() if isinstance(layer, Population)):
+        options["synapse"] = "exp_add"
+    nodes = {name: {"spikes_per_step": spikes} for name, spikes in several.items() if spikes != usual}
+    return Dialect(dt=DT, spikes_per_step=usual, nodes=nodes, **options)
 
 
 def to_nir(folded: Network, metadata: Mapping[str, Any]) -> nir.NIRGraph:
@@ -148,21 +174,39 @@ def _neuron(layer: LIF, shape: Shape) -> nir.NIRNode:
     if not layer.soft_reset:
         threshold = np.nextafter(threshold, np.float32(-np.inf))
     zeros, ones = np.zeros(shape, np.float32), np.ones(shape, np.float32)
-    beta = float(layer.decay)
-    if beta == 1:
+    if layer.synaptic:
+        return nir.CubaLIF(**_two_currents(layer, shape), v_threshold=threshold, v_reset=zeros)
+    decay = np.broadcast_to(_array(layer.decay), shape)
+    if (decay == 1).all():
         return nir.IF(r=ones * np.float32(1 / DT), v_threshold=threshold, v_reset=zeros)
-    constants = time_constants(beta)
-    return nir.LIF(
-        tau=ones * constants.tau, r=ones * constants.r, v_leak=zeros, v_threshold=threshold, v_reset=zeros.copy()
-    )
+    return nir.LIF(**_constants(decay), v_leak=zeros, v_threshold=threshold, v_reset=zeros.copy())
 
 
 def _integrator(layer: LI, shape: Shape) -> nir.NIRNode:
-    ones, beta = np.ones(shape, np.float32), float(layer.decay)
-    if beta == 1:
-        return nir.I(r=ones * np.float32(1 / DT))
-    constants = time_constants(beta)
-    return nir.LI(tau=ones * constants.tau, r=ones * constants.r, v_leak=np.zeros(shape, np.float32))
+    if layer.synaptic:
+        return nir.CubaLI(**_two_currents(layer, shape))
+    decay = np.broadcast_to(_array(layer.decay), shape)
+    if (decay == 1).all():
+        return nir.I(r=np.ones(shape, np.float32) * np.float32(1 / DT))
+    return nir.LI(**_constants(decay), v_leak=np.zeros(shape, np.float32))
+
+
+def _constants(decay: Floats) -> dict[str, Any]:
+    """τ and r of each neuron, which an Euler step reads back as ``decay``."""
+    found, where = np.unique(decay, return_inverse=True)
+    held = [time_constants(float(one)) for one in found]
+    return {
+        "tau": np.array([one.tau for one in held])[where].reshape(decay.shape),
+        "r": np.array([one.r for one in held])[where].reshape(decay.shape),
+    }
+
+
+def _two_currents(layer: LI | LIF, shape: Shape) -> dict[str, Any]:
+    """Fields of a node with a synapse, whose decays e^(-dt/τ) are read back as they are: τ is in float64."""
+    ones = np.ones(shape, np.float32)
+    decays = {"tau_mem": layer.decay, "tau_syn": layer.synapse_decay}
+    taus = {name: exponential_tau(np.broadcast_to(_array(decay), shape)) for name, decay in decays.items()}
+    return {**taus, "r": ones, "v_leak": np.zeros(shape, np.float32), "w_in": ones.copy()}
 
 
 def _tensor(array: np.ndarray[Any, np.dtype[np.float64]]) -> Tensor:

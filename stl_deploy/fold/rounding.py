@@ -26,17 +26,23 @@ def round_stages(network: Network, stages: Stages, arriving: Grid) -> tuple[Laye
     for name, layer in network.layers.items():
         grid = sum_grids([grids[source] for source in network.sources[name]])
         if isinstance(layer, LIF):
-            grid = SPIKES
+            grid = Grid(0, layer.multi_spike)
         elif isinstance(layer, nn.AvgPool2d | SumPool2d) and grid is not None:
             grid = _pooled(layer, grid)
         elif name in stages.synapses and grid is not None:
-            chosen.append(_round(name, stages, grid))
+            chosen.append(_round(name, stages, grid, _own_spikes(network, name)))
             grid = None if not _feeds_neuron(network, name) else grid
         grids[name] = grid
     return tuple(chosen)
 
 
-def _round(name: str, stages: Stages, arriving: Grid) -> LayerGrid:
+def _own_spikes(network: Network, synapse: str) -> Grid:
+    """What a population behind a synapse puts out."""
+    several = [layer.multi_spike for name, layer in network.lifs if synapse in network.sources[name]]
+    return Grid(0, max(several, default=1))
+
+
+def _round(name: str, stages: Stages, arriving: Grid, spikes: Grid = SPIKES) -> LayerGrid:
     """Round a synapse, together with the one of a recurrent population's own spikes, for their terms make one sum."""
     synapse = stages.synapses[name]
     back = next((p.recurrent for p in stages.populations.values() if p.synapse == name and p.recurrent), None)
@@ -45,11 +51,11 @@ def _round(name: str, stages: Stages, arriving: Grid) -> LayerGrid:
         synapse.weight[...], synapse.bias[...] = weight, bias
         return grid
     inputs, together = synapse.weight.shape[1], np.concatenate([synapse.weight, stages.synapses[back].weight], axis=1)
-    bound = Grid(arriving.fraction_bits, max(arriving.bound, SPIKES.bound))
+    bound = Grid(arriving.fraction_bits, max(arriving.bound, spikes.bound))
     for mantissa in (MANTISSA_BITS, MANTISSA_BITS - 1):
         weight, bias, grid = choose(name, together, synapse.bias, bound, mantissa)
         # The proof adds the largest sum of either, maybe of two neurons: at most twice the largest of both, one bit.
-        sums = sum_grids([synaptic(weight[:, :inputs], bias, arriving), synaptic(weight[:, inputs:], None, SPIKES)])
+        sums = sum_grids([synaptic(weight[:, :inputs], bias, arriving), synaptic(weight[:, inputs:], None, spikes)])
         assert sums is not None
         proved = sums.bits
         if proved <= MANTISSA_BITS:

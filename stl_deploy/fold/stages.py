@@ -13,7 +13,7 @@ from stl_deploy.fold.norm import Norm, fold_norm
 from stl_deploy.fold.time import representable_decay
 from stl_deploy.graph.program import Doubles, Floats
 from stl_deploy.nn.network import Network, unsound
-from stl_deploy.nn.neuron import LIF, RLIF
+from stl_deploy.nn.neuron import LI, LIF, RLIF
 
 
 @dataclass
@@ -28,11 +28,12 @@ class Synapse:
 class Population:
     """A LIF layer: θ that broadcasts to its shape, the decay as NIR can hold it, and the synapse right before it.
 
-    recurrent: the synapse that its own spikes come back through, in a recurrent layer.
+    decay: one number, or one a neuron. recurrent: the synapse that its own spikes come back through, in a recurrent
+    layer.
     """
 
     threshold: Floats
-    decay: float
+    decay: float | Floats
     synapse: str | None
     recurrent: str | None = None
 
@@ -121,8 +122,22 @@ def _population(name: str, layer: LIF, synapse: str | None) -> Population:
             "neurons fire without input, so they cannot be folded: train with parametrisation 'positive', or "
             "remove the neurons"
         )
-    beta = float(layer.decay.detach())
-    return Population(threshold.copy(), representable_decay(beta), synapse)
+    return Population(threshold.copy(), held_decay(layer), synapse)
+
+
+def held_decay(layer: LIF | LI) -> float | Floats:
+    """The decay of a layer as a graph holds it: one number, or one a neuron.
+
+    Behind a synaptic current any float32 decay can be held; else those of float32 time constants in an Euler step.
+    """
+    decay = layer.decay.detach().cpu().to(torch.float32).numpy()
+    if layer.synaptic:
+        return decay
+    if not decay.ndim:
+        return representable_decay(float(decay))
+    found, where = np.unique(decay, return_inverse=True)
+    held = np.array([representable_decay(float(one)) for one in found], np.float32)
+    return held[where].reshape(decay.shape)
 
 
 def _doubles(tensor: Tensor) -> Doubles:
