@@ -11,10 +11,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from stl_deploy.exporters.lava.driver import run_lava
-from stl_deploy.exporters.loihi.export import by_node
-from stl_deploy.exporters.loihi.netx import read_netx
-from stl_deploy.exporters.loihi.quantise import LoihiModel
-from stl_deploy.exporters.loihi.simulate import simulate
+from stl_deploy.exporters.netx.convert import run_file
+from stl_deploy.exporters.netx.model import NetxModel, by_node
+from stl_deploy.exporters.netx.netx import read_netx
 from stl_deploy.graph.accuracy import share_right
 from stl_deploy.graph.compare import Tally
 from stl_deploy.graph.run import Result
@@ -34,7 +33,7 @@ class Agreement:
 
 
 def against_lava(
-    model: LoihiModel,
+    model: NetxModel,
     path: Path,
     x: NDArray[Any],
     labels: NDArray[Any] | None = None,
@@ -50,7 +49,7 @@ def against_lava(
     start = time.perf_counter()
     lava = run_lava(path, whole, deadline=deadline, progress=progress)
     seconds = time.perf_counter() - start
-    ours = simulate(read_netx(path), whole, record=True).spikes
+    ours = run_file(read_netx(path), whole, record=True).spikes
     tally = Tally()
     tally.add(ours, lava.spikes)
     return Agreement(

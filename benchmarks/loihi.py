@@ -26,9 +26,9 @@ from benchmarks.timing import QUIET
 from stl_deploy._util.allocator import keep_large_buffers
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.lava.driver import run_lava
-from stl_deploy.exporters.loihi.net import ConvLayer, DenseLayer, FlattenLayer, InputLayer, IntegerNet
-from stl_deploy.exporters.loihi.netx import write_netx
-from stl_deploy.exporters.loihi.simulate import simulate
+from stl_deploy.exporters.netx.convert import run_file
+from stl_deploy.exporters.netx.net import ConvLayer, DenseLayer, FlattenLayer, InputLayer, IntegerNet
+from stl_deploy.exporters.netx.netx import write_netx
 from stl_deploy.graph.compare import Tally
 from stl_deploy.graph.threads import threads
 from stl_deploy.integers.net import IntegerNeuron, Shape
@@ -88,10 +88,10 @@ def measure(name: str, net: IntegerNet, samples: int, lava: bool) -> dict[str, A
 
 def _median(net: IntegerNet, x: NDArray[Any]) -> float:
     times = []
-    simulate(net, x)
+    run_file(net, x)
     for _ in range(ROUNDS):
         start = time.perf_counter()
-        simulate(net, x)
+        run_file(net, x)
         times.append(time.perf_counter() - start)
     return statistics.median(times)
 
@@ -102,7 +102,7 @@ def _lava(net: IntegerNet, path: Path, x: NDArray[Any]) -> tuple[float, int]:
     run = run_lava(path, x, deadline=300)
     seconds = time.perf_counter() - start
     tally = Tally()
-    tally.add(simulate(net, x, record=True).spikes, run.spikes)
+    tally.add(run_file(net, x, record=True).spikes, run.spikes)
     return seconds, tally.differing
 
 

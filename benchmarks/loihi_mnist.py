@@ -16,8 +16,8 @@ import numpy as np
 
 from stl_deploy.config.load import load_config
 from stl_deploy.config.schema import ConvSpec, FlattenSpec, LinearSpec, PoolSpec
-from stl_deploy.exporters.loihi.net import ConvLayer, DenseLayer, FlattenLayer, InputLayer, IntegerNet, Layer
-from stl_deploy.exporters.loihi.simulate import simulate
+from stl_deploy.exporters.netx.convert import run_file
+from stl_deploy.exporters.netx.net import ConvLayer, DenseLayer, FlattenLayer, InputLayer, IntegerNet, Layer
 from stl_deploy.graph.threads import threads
 from stl_deploy.integers.net import DECAY_ONE, IntegerNeuron, Shape
 
@@ -81,7 +81,7 @@ def run_all(images: int) -> dict[str, Any]:
     net, rng = paper_net(), np.random.default_rng(1)
     x = (rng.random((STEPS, images, *IMAGE), np.float32) < RATE).astype(np.uint8)
     start = time.perf_counter()
-    y = simulate(net, x).y
+    y = run_file(net, x).y
     return {
         "net": "mnist preset",
         "steps": STEPS,

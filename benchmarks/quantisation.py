@@ -23,10 +23,10 @@ from stl_deploy._util.console import Console
 from stl_deploy._util.files import make_folder, read_json, sha256, write_json, write_text
 from stl_deploy.errors import InputError, StlDeployError
 from stl_deploy.exporters.lava import environment
-from stl_deploy.exporters.loihi.netx import write_netx
-from stl_deploy.exporters.loihi.quantise import LoihiModel
-from stl_deploy.exporters.loihi.target import model_of_file
-from stl_deploy.exporters.loihi.threshold_forms import FormRow, Models, quantise_forms
+from stl_deploy.exporters.netx.model import NetxModel
+from stl_deploy.exporters.netx.netx import write_netx
+from stl_deploy.exporters.netx.target import model_of_file
+from stl_deploy.exporters.netx.threshold_forms import FormRow, Models, quantise_forms
 from stl_deploy.pipeline.fold import fold_run
 from stl_deploy.pipeline.inputs import encode_split
 from stl_deploy.pipeline.progress import now_and_then
@@ -133,13 +133,13 @@ class Table:
         )
         return found
 
-    def _file(self, row: dict[str, Any]) -> tuple[Path, LoihiModel]:
+    def _file(self, row: dict[str, Any]) -> tuple[Path, NetxModel]:
         if row["stage"] == TRAINED:
             folder = self.work / "trained"
             return folder / "net.net", model_of_file(folder / "net.net", open_program(open_source(folder)))
         path, model = self.work / f"{row['form']}.net", self.models()[row["form"]]
-        assert isinstance(model, LoihiModel)
-        write_netx(model.net, path)
+        assert isinstance(model, NetxModel)
+        write_netx(model.file, path)
         return path, model
 
 

@@ -28,7 +28,8 @@ from stl_deploy.config.load import dump_config, load_config
 from stl_deploy.data import load_dataset
 from stl_deploy.energy.measure import EnergyReport
 from stl_deploy.energy.models.grid import beside, quoted
-from stl_deploy.energy.models.verdict import equal_at, percent
+from stl_deploy.energy.models.verdict import equal_at
+from stl_deploy.energy.models.wording import percent
 from stl_deploy.pipeline.energy import energy as bill
 from stl_deploy.pipeline.fold import fold_run
 from stl_deploy.pipeline.listings import costs

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import StlDeployError
-from stl_deploy.exporters.loihi.netx import read_netx
-from stl_deploy.exporters.loihi.simulate import simulate
+from stl_deploy.exporters.netx.convert import run_file
+from stl_deploy.exporters.netx.netx import read_netx
 from stl_deploy.graph.dialect import PRESETS
 from stl_deploy.graph.frameworks.writers import candidates, recognise
 from stl_deploy.graph.io.nir_file import read_nir
@@ -93,7 +93,7 @@ def lava_dl_rows(folder: Path) -> Iterator[Row]:
     gts = folder / "gts"
     spikes = np.load(gts / "ntidigits/input.npy").T[:, None].reshape(-1, 1, 1, 1, 64)
     expected = np.load(gts / "ntidigits/output.npy").T[:, None]
-    found = simulate(read_netx(gts / "ntidigits/ntidigits.net"), spikes).y
+    found = run_file(read_netx(gts / "ntidigits/ntidigits.net"), spikes).y
     yield _compared(
         "ntidigits.net", [(found[:-4], expected[4:])], "keyword spotter, axonal delays; recording 4 steps late"
     )
@@ -109,7 +109,7 @@ def lava_dl_rows(folder: Path) -> Iterator[Row]:
 def _pilotnet(gts: Path) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
     image = np.load(gts / "image.npy").transpose(2, 1, 0)
     net = read_netx(gts / "network.net")
-    found = simulate(net, np.broadcast_to(image, (16, 1, *image.shape)), record=True).spikes
+    found = run_file(net, np.broadcast_to(image, (16, 1, *image.shape)), record=True).spikes
     names = ["input-s", *(f"conv-{i}" for i in range(5)), *(f"fc-{i}" for i in range(3))]
     keys = [key for key in found if key != "layer10"]  # its last layer holds potentials, and never fires
     for late, (name, key) in enumerate(zip(names, keys, strict=True)):
@@ -120,7 +120,7 @@ def _pilotnet(gts: Path) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
 
 def _tinynet(folder: Path) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
     bias = np.load(folder / "gts/tinynet/input_bias.npy").transpose(2, 1, 0).astype(int)
-    found = simulate(read_netx(folder / "tiny.net"), np.broadcast_to(bias, (16, 1, *bias.shape)), record=True).spikes
+    found = run_file(read_netx(folder / "tiny.net"), np.broadcast_to(bias, (16, 1, *bias.shape)), record=True).spikes
     for key, name in zip(found, ("input", "layer1", "output"), strict=True):
         recorded = np.load(folder / f"gts/tinynet/{name}.npy")[0].transpose(3, 0, 1, 2)[:, None]
         yield found[key][:-1], recorded[1:]

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.errors import InputError
 
@@ -16,7 +19,9 @@ class AnnTwin:
 
     macs: dense MACs of the same passes. source: which network. accuracy: of it on these samples, or None.
     by_layer: share of each layer's MACs whose input was not zero; empty where only the sum is known.
-    frames: passes for each of these samples, whose mean the accuracy is of.
+    frames: passes for each of these samples, whose mean the accuracy is of. nonzero_weights: share of each layer's
+    weights that are not zero; empty: as in the spiking network. right: ``[B]``, whether it decides each sample right,
+    for a paired comparison.
     """
 
     macs_nonzero: int
@@ -26,16 +31,17 @@ class AnnTwin:
     accuracy: float | None = None
     by_layer: Mapping[str, float] = field(default_factory=dict)
     frames: int = 1
+    nonzero_weights: Mapping[str, float] = field(default_factory=dict)
+    right: NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
 
     @property
     def fraction(self) -> float:
         """Share of the MACs that zero-skipping hardware would do."""
         return self.macs_nonzero / self.macs if self.macs else 0.0
 
-    @property
-    def active(self) -> float | Mapping[str, float]:
-        """The share by layer, or over all layers where no more is known."""
-        return self.by_layer or self.fraction
+    def active(self, layer: str) -> float:
+        """The share of a layer's MACs that is on non-zero inputs, or over all layers where no more is known."""
+        return self.by_layer[layer] if self.by_layer else self.fraction
 
     def check(self, counts: Counts) -> None:
         """Raise InputError unless one pass of the twin has as many MACs as one pass of the network counted."""

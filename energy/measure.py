@@ -27,10 +27,15 @@ from stl_deploy.energy.counts.traffic import placement_json, traffic
 from stl_deploy.energy.models.accounts import Model, models, range_of
 from stl_deploy.energy.models.break_even import BreakEven, break_even
 from stl_deploy.energy.models.conventions import Convention, conventions, first_layer
-from stl_deploy.energy.models.grid import Cell, by_layer, grid, quoted
+from stl_deploy.energy.models.dataflow import Dataflow
+from stl_deploy.energy.models.equivalent import folded_for_pricing, zeros_for
+from stl_deploy.energy.models.frontier import Frontier
+from stl_deploy.energy.models.grid import LAYER_BY_LAYER, QUOTED, Cell, by_layer, grid, itemised, quoted
 from stl_deploy.energy.models.memory import NeuronMemory, TapMemory, memory_of
-from stl_deploy.energy.models.verdict import verdict
+from stl_deploy.energy.models.sensitivity import Sensitivity, sensitivity
+from stl_deploy.energy.models.verdict import Findings, spread, verdict
 from stl_deploy.energy.models.what_if import WhatIf, what_if_table
+from stl_deploy.energy.paired import MARGIN, Paired, check_margin, compare
 from stl_deploy.energy.prices.bill import Priced
 from stl_deploy.energy.prices.chip import OnChip
 from stl_deploy.energy.prices.joules import price
@@ -81,13 +86,41 @@ class EnergyReport:
     neurobench: Mapping[str, Any]
     machine: MachineEnergy | None
     placement: Mapping[str, Any]
+    itemised: Mapping[str, Any]
+    sensitivity: tuple[Sensitivity, ...]
     each_step: bool = False
+    accuracy: Paired | None = None
+    frontier: Frontier | None = None
+
+    @property
+    def _findings(self) -> Findings:
+        refused = self.placement["chip"] is not None and self.placement["reason"] is not None
+        return Findings(
+            cells=self.comparisons,
+            break_even=self.break_even,
+            models=self.models,
+            chips=self.chips,
+            placed=not refused,
+            each_step=self.each_step,
+            silent=self.silent,
+            accuracy=self.accuracy,
+            frontier=self.frontier,
+        )
 
     @property
     def verdict(self) -> str:
-        """One sentence for people: the ratio over the grid, the number to quote, the break-even."""
-        refused = self.placement["chip"] is not None and self.placement["reason"] is not None
-        return verdict(self.comparisons, self.break_even, self.chips, placed=not refused, each_step=self.each_step)
+        """Two or three short sentences to quote: both numbers, accuracy or range, and one chip."""
+        return verdict(self._findings)
+
+    @property
+    def spread(self) -> str:
+        """One sentence: the range over every dataflow, list and model, and the break-even; "" where there is none."""
+        return "" if self.silent or self.each_step else spread(self._findings)
+
+    @property
+    def silent(self) -> bool:
+        """Whether no neuron fires on this input although some could."""
+        return self.break_even.spike_rate == 0.0
 
     @property
     def unpriced(self) -> list[dict[str, Any]]:
@@ -100,6 +133,11 @@ class EnergyReport:
             }
             for e in self.energy
         ]
+
+    def _to_quote(self, flow: Dataflow) -> dict[str, Any] | None:
+        """The cell to quote; None without one, or where the network is silent."""
+        cell = quoted(self.comparisons, flow)
+        return None if cell is None or self.silent else cell.as_dict()
 
     def _lists(self) -> list[PriceList]:
         """Every list that something was priced with, once."""
@@ -125,7 +163,13 @@ class EnergyReport:
             "totals": self.counts.totals.as_dict(),
             "energy": [entry.as_dict() for entry in self.energy],
             "comparisons": [cell.as_dict() for cell in self.comparisons],
-            "quoted": None if (cell := quoted(self.comparisons)) is None else cell.as_dict(),
+            "quoted": self._to_quote(QUOTED),
+            "quoted_layer_by_layer": self._to_quote(LAYER_BY_LAYER),
+            "itemised": dict(self.itemised),
+            "spread": self.spread,
+            "sensitivity": [row.as_dict() for row in self.sensitivity],
+            **({} if self.accuracy is None else {"accuracy": self.accuracy.as_dict()}),
+            **({} if self.frontier is None else {"frontier": self.frontier.as_dict()}),
             "conventions": [row.as_dict() for row in self.conventions],
             "models": [model.as_dict() for model in self.models],
             "model_range": range_of(self.models),
@@ -164,6 +208,7 @@ def measure_energy(
     chip: OnChip | None = None,
     step_time: StepTimes | None = None,
     notes: Sequence[str] = (),
+    margin: float = MARGIN,
 ) -> EnergyReport:
     """Run ``program`` on ``x`` ``[T, B, *input shape]``, count its activity exactly, and price the counts.
 
@@ -175,11 +220,13 @@ def measure_energy(
     machine: what this machine used, to be reported beside.
     chip: where the network's neurons stand, for lists that price messages and hops between cores. step_time: chip to
     the seconds of one measured step, instead of the predicted one. notes: further assumptions, one sentence each.
+    margin: percentage points that the SNN may be behind its twin and still count as equally accurate.
     Raises InputError if x does not fit the network or contradicts the coding, or the twin is of another
     topology; ConfigError for a bad price list; UnsupportedError for a node of a kind that is not counted.
     """
     check_step_times(step_time)
     require_taken(program, NIR_NODES, "energy")
+    share = check_margin(margin)
     lists = _load(prices)
     arrays = match_inputs(program, x)
     coding = resolve_coding(program, arrays.values(), input_coding)
@@ -197,7 +244,15 @@ def measure_energy(
         step_time=step_time,
         each_step=labels is not None and labels.ndim == 2,
         notes=notes,
+        accuracy=_paired(counter.right, twin, share),
     )
+
+
+def _paired(right: NDArray[Any] | None, twin: AnnTwin | None, margin: float) -> Paired | None:
+    """Accuracy of the network against its twin's on the same samples, where both were measured."""
+    if right is None or twin is None or twin.right is None or len(right) != len(twin.right):
+        return None
+    return compare(right, twin.right, margin)
 
 
 def energy_report(
@@ -214,12 +269,14 @@ def energy_report(
     step_time: StepTimes | None = None,
     each_step: bool = False,
     notes: Sequence[str] = (),
+    accuracy: Paired | None = None,
 ) -> EnergyReport:
     """Price counts that an `ActivityCounter` made during a run of ``program``."""
     lists = _load(prices)
     if twin is not None:
         twin.check(counts)
-    found = models(program, counts, lists, twin)
+    net, of_net = folded_for_pricing(program, counts)
+    found = models(net, of_net, lists, twin)
     chip = chip or OnChip()
     messages = traffic(program, counts, chip)
     first = sum(counts.weighted[name].synops for name in first_layer(program, counts))
@@ -227,24 +284,27 @@ def energy_report(
         source,
         counts,
         coding,
-        tuple(price(program, counts, entry, messages, chip.reason) for entry in lists),
-        conventions(program, counts),
-        break_even(program, counts, lists, found, twin),
+        tuple(price(net, of_net, entry, messages, chip.reason) for entry in lists),
+        conventions(net, of_net),
+        break_even(net, of_net, lists, found, twin),
         (*notes, *_assumptions(program, counts, coding, twin), *([_EACH_STEP] * each_step), *_given(step_time)),
         memory_of(program, counts),
         {node.name: layer_ops(node, counts.neurons[node.name]) for node in program.of(Neuron)},
-        grid(program, counts, lists, twin),
+        grid(net, of_net, lists, twin),
         found,
-        chip_lines(program, counts, chip, messages, step_time),
-        by_layer(program, counts, twin),
+        chip_lines(net, of_net, chip, messages, step_time),
+        zeros_for(counts.order, by_layer(net, of_net, twin)),
         {name: _sources(program, name) for name in counts.order},
         twin_json(twin, counts, first),
         samples,
-        what_if_table(program, counts),
+        what_if_table(net, of_net, twin),
         neurobench_fields(program, counts),
         machine,
         placement_json(chip, messages, counts.batch),
+        itemised(net, of_net, twin),
+        sensitivity(net, of_net, twin),
         each_step,
+        accuracy,
     )
 
 
@@ -291,9 +351,9 @@ _DENSE = (
 )
 _SKIPPED = (
     "The ANN twin is one pass of the same topology. Its zeros, as measured in the trained twin, are skipped in the "
-    "number to quote and its range, the energy by layer, accuracy against energy, and in those rows of the comparison "
-    "grid, the published models and the break-even that say so (ann_zeros: skipped); everywhere else the pass is "
-    "dense, an upper bound for hardware that skips zeros."
+    "numbers to quote, the energy by layer, what-if and sensitivity, accuracy against energy, and in those rows of the "
+    "comparison grid, the published models and the break-even that say so (ann_zeros: skipped); everywhere else the "
+    "pass is dense, an upper bound for hardware that skips zeros."
 )
 
 
@@ -313,6 +373,7 @@ def _assumptions(program: Program, counts: Counts, coding: Coding, twin: AnnTwin
         "step the inference. Ratios read: the SNN costs k times the ANN.",
         "Multiplies on neuron states are as wide as the accumulator, a decay of 2^-k is a shift on integers, and the "
         "8-bit ANN requantises each activation.",
+        "Gains, scales and constant offsets are folded into weights and biases before anything is priced.",
         "Neuron updates are clock-driven, every neuron at every step; operations per update come from the "
         "neuron's equations, and a comparison is priced as an add.",
     ]

@@ -1,9 +1,13 @@
 """The models against published measurements: prediction, measurement, error, and which were held out.
 
-Measurements stand in ``measured.toml`` with their sources. What a model was fitted to is its training; the others are
-held out, and no measurement may be both. Event counts go through the very rules that price a network
-(`stl_deploy.energy.prices.events`), times through those that predict a chip's step (`stl_deploy.energy.chips.time`).
-Where spikes were not published the counts are bounds. Errors are told from middle to middle, with both ranges.
+Measurements stand in ``measured.toml`` with their sources, each with the ``family`` that it is of: one network, or one
+series of networks by the same authors. Scores are by family. A family is held out of a model that was fitted to no
+measurement of it; rows of a family that a model was fitted to are told apart, as they repeat what it knows. Devices
+that run ANNs are scored by leaving one network out at a time.
+
+Predictions come from the functions that price a network: counts from `stl_deploy.energy.prices.events`, steps from
+`stl_deploy.energy.chips.time`, floor and stepping from `ChipModel.standing`. Where spikes were not published the counts
+are bounds. Errors are told from middle to middle, with both ranges, and how many times wide the predicted one is.
 """
 
 from __future__ import annotations
@@ -26,11 +30,12 @@ from stl_deploy.energy.prices.load import load_prices
 from stl_deploy.energy.prices.price_list import PriceList, Range, middle
 from stl_deploy.errors import ConfigError
 
-Verdict = Literal["good", "rough", "bad", "bracketed"]
+Verdict = Literal["good", "rough", "bad", "bracketed", "wide"]
 Quantity = Literal["energy", "power", "time"]
 Split = Literal["training", "held out", "shortcut"]
-GOOD, ROUGH, WIDE = 0.25, 2.0, 2.0
-"""Good: within 25 %. Rough: within a factor 2. Bracketed: the measurement is inside a range a factor 2 wide."""
+GOOD, ROUGH, WIDE = 0.25, 2.0, 5.0
+"""Good: within 25 %. Rough: within a factor 2. Bracketed: the measurement is inside a range at most 5 times wide. Wide:
+inside a wider one, which says nothing."""
 
 _SI = {"nJ": 1e-9, "uJ": 1e-6, "mJ": 1e-3, "mW": 1e-3, "us": 1e-6, "ms": 1e-3}
 
@@ -46,6 +51,7 @@ class Check:
     """
 
     case: str
+    family: str
     model: str
     quantity: Quantity
     split: Split
@@ -62,25 +68,39 @@ class Check:
     source: str
     note: str
 
+    @property
+    def width(self) -> float | None:
+        """High over low end of the prediction; None from 0."""
+        return self.predicted[1] / self.predicted[0] if self.predicted[0] else None
+
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return asdict(self) | {"predicted": list(self.predicted), "measured": list(self.measured)}
+        ends = {"predicted": list(self.predicted), "measured": list(self.measured)}
+        return asdict(self) | ends | {"width": self.width}
 
 
 @dataclass(frozen=True)
 class Score(JsonTwin):
-    """How one model did on what it was fitted to and on what it was not: mean and worst absolute error, and how many
-    measurements its ranges hold. None without any.
+    """How one model did on one family: mean and worst absolute error, and how many measurements its ranges hold.
+
+    fitted: measurements of the family that the model was fitted to; where there are any, the family is not held out,
+    and errors are of the other rows. width: of the widest range. None without any other row.
     """
 
     model: str
     quantity: Quantity
-    training: int
-    training_error: float | None
-    held_out: int
-    held_out_error: float | None
-    held_out_worst: float | None
-    held_out_inside: int
+    family: str
+    fitted: int
+    others: int
+    mean_error: float | None
+    worst_error: float | None
+    inside: int
+    width: float | None
+
+    @property
+    def held_out(self) -> bool:
+        """Whether the model knew nothing of this family."""
+        return not self.fitted
 
 
 _LABELS: Mapping[str, Split] = {"training": "training", "held_out": "held out", "shortcut": "shortcut"}
@@ -110,29 +130,31 @@ def checks_of(data: Mapping[str, Any]) -> tuple[Check, ...]:
                     raise ConfigError(f"split of '{model}': expected an id of [[measurement]]; found '{name}'")
                 if side != "shortcut":
                     _no_leak(model, side, known[name], seen)
-                found.append(_check(known[name], model, label))
+                found.append(_check(known[name], model, label, split.get("floor")))
     return tuple(found)
 
 
 def scores(checks: Sequence[Check]) -> tuple[Score, ...]:
-    """One row per model and quantity, the worst held-out error first."""
-    kinds = dict.fromkeys((c.model, c.quantity) for c in checks)
-    rows = [_score(*kind, [c for c in checks if (c.model, c.quantity) == kind]) for kind in kinds]
-    return tuple(sorted(rows, key=lambda row: -(row.held_out_worst or 0.0)))
+    """One row per model, quantity and family: held-out families first, the worst error first."""
+    kinds = dict.fromkeys((c.model, c.quantity, c.family) for c in checks)
+    rows = [_score(*kind, [c for c in checks if (c.model, c.quantity, c.family) == kind]) for kind in kinds]
+    return tuple(sorted(rows, key=lambda row: (not row.held_out, -(row.worst_error or 0.0))))
 
 
-def _score(model: str, quantity: Quantity, checks: Sequence[Check]) -> Score:
-    errors = {split: [abs(c.error) for c in checks if c.split == split] for split in ("training", "held out")}
-    training, held = errors["training"], errors["held out"]
+def _score(model: str, quantity: Quantity, family: str, checks: Sequence[Check]) -> Score:
+    others = [c for c in checks if c.split == "held out"]
+    errors = [abs(c.error) for c in others]
+    widths = [width for c in others if (width := c.width) is not None]
     return Score(
-        model,
-        quantity,
-        len(training),
-        sum(training) / len(training) if training else None,
-        len(held),
-        sum(held) / len(held) if held else None,
-        max(held) if held else None,
-        sum(c.inside for c in checks if c.split == "held out"),
+        model=model,
+        quantity=quantity,
+        family=family,
+        fitted=sum(c.split == "training" for c in checks),
+        others=len(others),
+        mean_error=sum(errors) / len(errors) if errors else None,
+        worst_error=max(errors, default=None),
+        inside=sum(c.inside for c in others),
+        width=max(widths, default=None),
     )
 
 
@@ -145,12 +167,12 @@ def _no_leak(model: str, side: str, entry: Mapping[str, Any], seen: dict[tuple[s
         raise ConfigError(f"split of '{model}': expected each measurement in training or held out; found {both}")
 
 
-def _check(case: Mapping[str, Any], model: str, split: Split) -> Check:
+def _check(case: Mapping[str, Any], model: str, split: Split, floor: str | None) -> Check:
     chip = next((chip for chip in chip_models() if chip.name == model), None)
     if case["kind"] == "step":
         predicted = _step(case, chip_model(model))
     elif chip is not None:
-        predicted = _on_chip(case, chip)
+        predicted = _on_chip(case, chip, floor)
     else:
         predicted = _events(case, load_prices(model))
     unit = _SI[case["unit"]]
@@ -159,6 +181,7 @@ def _check(case: Mapping[str, Any], model: str, split: Split) -> Check:
     bounded = "high" in case and shown[1] > shown[0]
     return _judged(
         case=case["case"],
+        family=case["family"],
         model=model,
         quantity="time" if case["kind"] == "step" else "power" if case["unit"] == "mW" else "energy",
         split=split,
@@ -183,21 +206,24 @@ def _verdict(low: float, high: float, error: float, inside: bool) -> Verdict:
     if abs(error) <= GOOD:
         return "good"
     if inside:
-        return "bracketed" if high > WIDE * low else "rough"
+        if not low or high > WIDE * low:
+            return "wide"
+        return "bracketed" if high > ROUGH * low else "rough"
     return "rough" if 1 / ROUGH <= 1 + error <= ROUGH else "bad"
 
 
-def _on_chip(case: Mapping[str, Any], chip: ChipModel) -> Range:
+def _on_chip(case: Mapping[str, Any], chip: ChipModel, floor: str | None) -> Range:
     """Floor (``total`` alone) and stepping over the measured time, events, and what a network is known to draw.
 
-    A chip is measured warm and stepping: where power is a range from rest, its high end.
+    floor: the regime that was measured, where an inference may run in several.
     """
-    seconds, chips = case["seconds"], case.get("chips", 1)
-    drawn = case.get("network_mW", 0.0) * 1e-3
-    powers = [chip.stepping] if case["kind"] == "dynamic" else [chip.floor, chip.stepping]
-    standing = drawn + sum(power.high for power in powers if power is not None) * chips
+    seconds = (case["seconds"], case["seconds"])
+    standing, stepping = chip.standing(seconds, case.get("chips", 1), floor)
+    drawn = case.get("network_mW", 0.0) * 1e-3 * seconds[0]
     events = [_events(case, prices) for prices in chip.events] if {"counts", "low"} & set(case) else [(0.0, 0.0)]
-    return standing * seconds + min(e[0] for e in events), standing * seconds + max(e[1] for e in events)
+    parts = [stepping] if case["kind"] == "dynamic" else [standing, stepping]
+    parts += [(drawn, drawn), (min(e[0] for e in events), max(e[1] for e in events))]
+    return sum(part[0] for part in parts if part), sum(part[1] for part in parts if part)
 
 
 def _events(case: Mapping[str, Any], prices: PriceList) -> Range:
@@ -218,11 +244,9 @@ def _priced(counts: Mapping[str, Any], prices: PriceList) -> Range:
 
 
 def _step(case: Mapping[str, Any], chip: ChipModel) -> Range:
-    """Seconds of a step: neurocores alone, or up to the longest step that waited for a host where this one did."""
+    """Seconds of a step of the neurocores, as chip lines predict it; waiting for a host is not in it."""
     low, high = (step_time([_work(layer, chip, end) for layer in case["layers"]], chip) for end in (0, 1))
-    waits = chip.host_step is not None and case.get("waits_for_host", False)
-    longest = max(high[1], chip.host_step.high) if waits and chip.host_step is not None else high[1]
-    return low[0], longest
+    return low[0], high[1]
 
 
 def _work(layer: Mapping[str, Any], chip: ChipModel, end: int) -> Work:
@@ -252,9 +276,10 @@ def _measured(case: Mapping[str, Any]) -> Range:
 
 
 def _device(device: Device) -> list[Check]:
-    """Every published network of a device, predicted from those that its line is fitted to."""
-    splits: list[tuple[Split, tuple[Row, ...]]] = [("training", device.training), ("held out", device.held_out)]
-    return [check for split, rows in splits for row in rows for check in _row(device, row, split)]
+    """Every published network of a device, predicted from its others (leave one out); a single one is its training."""
+    if len(device.rows) == 1:
+        return _row(device, device.rows[0], "training")
+    return [check for row in device.rows for check in _row(device.without(row), row, "held out")]
 
 
 def _row(device: Device, row: Row, split: Split) -> list[Check]:
@@ -262,6 +287,7 @@ def _row(device: Device, row: Row, split: Split) -> list[Check]:
     return [
         _judged(
             case=f"ANN '{row.net}', {row.macs:,} MACs, batch 1, {quantity}",
+            family="MLPerf Tiny" if "MLPerf" in device.source else "Blouw 2019, ANN",
             model=device.name,
             quantity=quantity,
             split=split,

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from stl_deploy.pipeline.listings import models as models
     from stl_deploy.pipeline.listings import prices as prices
     from stl_deploy.pipeline.listings import targets as targets
+    from stl_deploy.pipeline.nir_conformance import nir_conformance as nir_conformance
     from stl_deploy.pipeline.pretrained import run_pretrained as run_pretrained
     from stl_deploy.pipeline.quantise import quantise as quantise
     from stl_deploy.pipeline.report import report as report
@@ -68,6 +69,7 @@ _HOME = {
     "measure": "pipeline.check",
     "models": "pipeline.listings",
     "near_threshold": "pipeline.check",
+    "nir_conformance": "pipeline.nir_conformance",
     "prices": "pipeline.listings",
     "quantise": "pipeline.quantise",
     "report": "pipeline.report",

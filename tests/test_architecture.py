@@ -15,7 +15,7 @@ LAYERS = [
     {"errors"},
     {"_util"},
     {"graph", "config"},
-    {"nn", "data", "energy"},
+    {"passes", "nn", "data", "energy"},
     {"fold", "tracing", "integers", "training", "exporters"},
     {"pipeline", "report"},
     {"cli", "verbs", "__main__"},
@@ -23,7 +23,7 @@ LAYERS = [
 """Each room may import those of the rows above it and of its own row; ``stl_deploy`` itself is the lazy face."""
 FORBIDDEN = {
     (room, other)
-    for room in ("graph", "nn", "training", "tracing", "integers", "fold")
+    for room in ("graph", "passes", "nn", "training", "tracing", "integers", "fold")
     for other in ("exporters", "energy")
 } | {
     ("exporters", "energy"),
@@ -38,8 +38,12 @@ FORBIDDEN = {
     ("energy", "nn"),
     ("data", "nn"),
     ("config", "graph"),
+    ("passes", "nn"),
+    ("passes", "data"),
+    ("data", "passes"),
+    ("energy", "passes"),
 }
-"""Beyond the rows. ``exporters/loihi/qat`` alone may import nn and training; exporters may import integers."""
+"""Beyond the rows. ``exporters/netx/qat`` alone may import nn and training; exporters may import integers."""
 LOOSE = {"__init__", "__main__", "errors", "verbs"}
 
 
@@ -101,7 +105,7 @@ def _wrong(module: str, target: str) -> bool:
     here, there = _room(module), _room(target)
     if here == there or not here or not there:
         return False
-    if module.startswith("stl_deploy.exporters.loihi.qat") and there in ("nn", "training"):
+    if module.startswith("stl_deploy.exporters.netx.qat") and there in ("nn", "training"):
         return False
     return _row(there) > _row(here) or (here, there) in FORBIDDEN
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -11,9 +11,6 @@ from typing import Any
 import numpy as np
 
 from stl_deploy.energy.prices.price_list import Range
-
-TRAINING = ("ad", "kws", "ic", "0 branches", "4 branches", "8 branches")
-"""The networks that a device's line is fitted to; the other published ones are held out."""
 
 
 @dataclass(frozen=True)
@@ -49,26 +46,20 @@ class Device:
         """Whether the C target's code runs on it."""
         return "Cortex" in self.name
 
-    @property
-    def training(self) -> tuple[Row, ...]:
-        """Rows that predictions rest on; all of them where none is left to hold out."""
-        return tuple(row for row in self.rows if row.net in TRAINING) or self.rows
-
-    @property
-    def held_out(self) -> tuple[Row, ...]:
-        """The others."""
-        return tuple(row for row in self.rows if row not in self.training)
+    def without(self, row: Row) -> Device:
+        """The device as it would be known without one of its rows."""
+        return replace(self, rows=tuple(each for each in self.rows if each is not row))
 
     @property
     def per_mac(self) -> Range:
         """Joules per dense MAC, the least and the most over the rows predictions rest on."""
-        each = [row.joules / row.macs for row in self.training]
+        each = [row.joules / row.macs for row in self.rows]
         return min(each), max(each)
 
     @property
     def watts(self) -> Range:
         """Mean power of an inference, likewise."""
-        each = [row.joules / row.seconds for row in self.training]
+        each = [row.joules / row.seconds for row in self.rows]
         return min(each), max(each)
 
     def predict(self, macs: float) -> tuple[Range, Range]:
@@ -79,7 +70,7 @@ class Device:
         anything smaller.
         """
         rule = _line if self.one_architecture else _between
-        return rule(self.training, macs, "joules"), rule(self.training, macs, "seconds")
+        return rule(self.rows, macs, "joules"), rule(self.rows, macs, "seconds")
 
 
 def _line(rows: tuple[Row, ...], macs: float, what: str) -> Range:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, get_args
 
 from stl_deploy._util.units import range_with_unit, with_unit
 from stl_deploy.energy.chips.baselines import Device, devices
@@ -15,8 +15,8 @@ from stl_deploy.energy.chips.time import chips_needed, layer_work, step_time
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.counts.traffic import Traffic
 from stl_deploy.energy.prices.chip import OnChip
-from stl_deploy.energy.prices.events import event_bill, placed
-from stl_deploy.energy.prices.price_list import Price, Range
+from stl_deploy.energy.prices.events import Form, event_bill, placed
+from stl_deploy.energy.prices.price_list import Range
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Program
 
@@ -30,7 +30,9 @@ class ChipLine:
 
     floor: floor power x time; None where no floor is published. latency None: no time can be told. chips: how many
     the network needs. sigma: of the total from the published deviations of its prices; None without any. evidence: of
-    its power; events_evidence: of its events' prices, or of its instructions.
+    its power; events_evidence: of its events' prices, or of its instructions. ann: of the dense ANN twin on the same
+    device, from published inferences there; None where none are. regime: of the floor that is priced; floors_W: power
+    of every published one.
     """
 
     chip: str
@@ -48,6 +50,9 @@ class ChipLine:
     events_evidence: tuple[str, ...]
     source: str
     note: str
+    ann: Range | None = None
+    regime: str | None = None
+    floors_W: Mapping[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """One entry of the energy JSON's ``chips``."""
@@ -57,9 +62,13 @@ class ChipLine:
             "label": "modelled",
             "total_J": list(self.total),
             "floor_J": _ends(self.floor),
+            "regime": self.regime,
+            "floors_W": dict(self.floors_W),
             "stepping_J": _ends(self.stepping),
             "events_J": list(self.events),
             "sigma_J": self.sigma,
+            "ann_J": _ends(self.ann),
+            "snn_over_ann": _over(self.total, self.ann),
             "latency_s": _ends(self.latency),
             "edp_Js": None if self.latency is None else [t * s for t, s in zip(self.total, self.latency, strict=True)],
             "inferences_per_J": [1 / self.total[1], 1 / self.total[0]] if self.total[0] else None,
@@ -71,6 +80,11 @@ class ChipLine:
             "source": self.source,
             "note": self.note,
         }
+
+
+def _over(snn: Range, ann: Range | None) -> list[float] | None:
+    """The least and the most times; None without an ANN, or where it costs nothing."""
+    return None if ann is None or not ann[0] else [snn[0] / ann[1], snn[1] / ann[0]]
 
 
 def _ends(values: Range | None) -> list[float] | None:
@@ -125,7 +139,7 @@ def _line(
     elif chip.latencies is not None:
         step, source = step_time(works, chip), PREDICTED
     latency = None if step is None else (step[0] * counts.T, step[1] * counts.T)
-    floor, stepping = _flows(chip.floor, latency, chips), _flows(chip.stepping, latency, chips)
+    floor, stepping = (None, None) if latency is None else chip.standing(latency, chips)
     parts = [part for part in (events, floor, stepping) if part is not None]
     note = chip.caveat
     if chip.latencies is not None and not on_chip.placements:
@@ -146,32 +160,32 @@ def _line(
         events_evidence=tuple(dict.fromkeys(prices.evidence for prices in chip.events)),
         source=chip.source,
         note=note,
+        regime=None if latency is None else chip.regime,
+        floors_W={name: price.high * chips for name, price in chip.floors.items()},
     )
 
 
 def _events(
     program: Program, counts: Counts, chip: ChipModel, on_chip: OnChip, traffic: Sequence[Traffic]
 ) -> tuple[Range, float | None]:
-    """The bracket over the chip's lists and the network's placements, and the greatest deviation of a total."""
+    """The bracket over the chip's lists, the network's placements and, of pruned weights, the forms of storage.
+
+    Also the greatest deviation of a total.
+    """
     bills = []
     for prices in chip.events:
         where: list[Traffic | None] = list(traffic) if placed(prices) and traffic else [None]
-        bills += [event_bill(program, counts, prices, each, on_chip.reason) for each in where]
+        forms = get_args(Form) if counts.has_zero_weights else ("dense",)
+        bills += [event_bill(program, counts, prices, each, on_chip.reason, form) for each in where for form in forms]
     sigmas = [bill.sigma for bill in bills if bill.sigma is not None]
     totals = [bill.total for bill in bills]
     return (min(low for low, _ in totals), max(high for _, high in totals)), max(sigmas) if sigmas else None
 
 
-def _flows(power: Price | None, latency: Range | None, chips: int) -> Range | None:
-    if power is None or latency is None:
-        return None
-    return power.low * latency[0] * chips, power.high * latency[1] * chips
-
-
 def _sigma(chip: ChipModel, latency: Range | None, chips: int, events: float | None) -> float | None:
     """Floor, stepping and events are taken to be independent."""
     spreads = [] if events is None else [events]
-    for power in (chip.floor, chip.stepping):
+    for power in (chip.floor(), chip.stepping):
         if power is not None and power.sigma is not None and latency is not None:
             spreads.append(power.sigma * latency[1] * chips)
     return sum(spread**2 for spread in spreads) ** 0.5 if spreads else None
@@ -210,6 +224,7 @@ def _board(counts: Counts, device: Device, given: float | None) -> ChipLine:
         evidence="measured" if given is None else "unverified",
         events_evidence=("simulated",),
         source=device.source,
+        ann=device.predict(counts.totals.ann_macs_exact / counts.batch)[0],
         note=f"Power of published int8 inferences, {per_cycle}, everything included; not measured on our C code. If a "
         f"synop or an update cost what a MAC of those networks costs: {macs}.",
     )

@@ -6,21 +6,20 @@ One TOML file each in ``models/``. Every quantity has a unit, and a standard dev
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any, get_args
 
 from stl_deploy.energy.prices.load import load_prices, read_price
-from stl_deploy.energy.prices.price_list import Evidence, Price, PriceList
+from stl_deploy.energy.prices.price_list import Evidence, Price, PriceList, Range
 from stl_deploy.errors import ConfigError
 
 _TEXTS = ("title", "source", "caveat")
 _QUANTITIES = {
-    "floor": "power",
     "stepping": "power",
     "least_step": "time",
-    "host_step": "time",
     "real_time_step": "time",
 }
 _NUMBERS = ("cores", "neurons_per_core", "tile")
@@ -28,11 +27,13 @@ _NUMBERS = ("cores", "neurons_per_core", "tile")
 
 @dataclass(frozen=True)
 class ChipModel:
-    """One chip. floor: power of a chip that is ready; None where none was published. stepping: on top in steps.
+    """One chip.
 
+    floors: published powers of a chip that does nothing, by regime (boot, warm, ...). running: the regimes that an
+    inference may run in; their floors are the bracket. stepping: power on top while steps are made.
     events: price lists, the bracket of which is the events' energy. latencies: the list of its latencies, for chips
-    that step when all cores are done. least_step: no step is shorter. host_step: how long steps took that waited for
-    the host. real_time_step: steps that last so long by definition. cores, neurons_per_core, tile: of one chip.
+    that step when all cores are done. least_step: no step is shorter. real_time_step: steps that last so long by
+    definition. cores, neurons_per_core, tile: of one chip.
     """
 
     name: str
@@ -45,11 +46,34 @@ class ChipModel:
     cores: int = 1
     neurons_per_core: int = 1
     tile: int = 1
-    floor: Price | None = None
+    floors: Mapping[str, Price] = field(default_factory=dict)
+    running: tuple[str, ...] = ()
     stepping: Price | None = None
     least_step: Price | None = None
-    host_step: Price | None = None
     real_time_step: Price | None = None
+
+    def floor(self, regime: str | None = None) -> Price | None:
+        """Power of one regime, or the bracket over those that an inference may run in; None without any."""
+        found = [self.floors[name] for name in ((regime,) if regime else self.running)]
+        if not found:
+            return None
+        sigmas = [price.sigma for price in found if price.sigma is not None]
+        low, high = min(price.low for price in found), max(price.high for price in found)
+        return replace(found[-1], low=low, high=high, sigma=max(sigmas, default=None))
+
+    @property
+    def regime(self) -> str | None:
+        """The regimes that an inference is priced in, as a person reads them."""
+        names = " or ".join(self.running)
+        return f"{names}, stepping" if names and self.stepping is not None else names or None
+
+    def standing(self, seconds: Range, chips: int, regime: str | None = None) -> tuple[Range | None, Range | None]:
+        """Joules of floor and stepping of ``chips`` that work for ``seconds``; of chip lines and `validate` alike."""
+        return _flow(self.floor(regime), seconds, chips), _flow(self.stepping, seconds, chips)
+
+
+def _flow(power: Price | None, seconds: Range, chips: int) -> Range | None:
+    return None if power is None else (power.low * seconds[0] * chips, power.high * seconds[1] * chips)
 
 
 @cache
@@ -75,7 +99,7 @@ def parse_chip(text: str, name: str) -> ChipModel:
         data: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where}: not TOML ({error})") from None
-    known = {*_TEXTS, *_QUANTITIES, *_NUMBERS, "evidence", "events", "latencies"}
+    known = {*_TEXTS, *_QUANTITIES, *_NUMBERS, "evidence", "events", "latencies", "floors", "running"}
     if unknown := sorted(set(data) - known):
         raise ConfigError(f"{where}: expected keys {', '.join(sorted(known))}; found '{unknown[0]}'")
     if missing := [key for key in (*_TEXTS, "evidence", "events") if not data.get(key)]:
@@ -90,7 +114,18 @@ def parse_chip(text: str, name: str) -> ChipModel:
     given: dict[str, Any] = {
         key: read_price(data[key], kind, f"{where}: '{key}'") for key, kind in _QUANTITIES.items() if key in data
     }
-    given |= {key: data[key] for key in _TEXTS} | numbers
+    given |= {key: data[key] for key in _TEXTS} | numbers | _regimes(data, where)
     latencies = load_prices(data["latencies"]) if "latencies" in data else None
     events = tuple(load_prices(entry) for entry in data["events"])
     return ChipModel(name=name, evidence=data["evidence"], events=events, latencies=latencies, **given)
+
+
+def _regimes(data: Mapping[str, Any], where: str) -> dict[str, Any]:
+    floors = data.get("floors", {})
+    if not isinstance(floors, dict):
+        raise ConfigError(f"{where}: 'floors': expected a table of powers by regime; found {floors!r}")
+    running = data.get("running", [])
+    if not isinstance(running, list) or set(running) - set(floors) or bool(floors) != bool(running):
+        raise ConfigError(f"{where}: 'running': expected regimes of 'floors': {', '.join(floors)}; found {running!r}")
+    priced = {name: read_price(value, "power", f"{where}: 'floors.{name}'") for name, value in floors.items()}
+    return {"floors": priced, "running": tuple(running)}

@@ -96,6 +96,8 @@ class ActivityCounter:
         self._constant = True
         self._chunk: dict[str, Ints] = {}
         self.samples = Samples(labels)
+        self.right: NDArray[np.bool_] | None = None
+        """Whether each sample was decided right, ``[B]``, where `count_stream` had labels and one output."""
 
     def _new_taps(self, node: Tapped) -> _Taps:
         known = len(node.sources) == 1 and is_binary(self._program, node.sources[0].node)
@@ -156,6 +158,8 @@ class ActivityCounter:
             firing.spikes += more.spikes
             firing.events += more.events
         self.samples.join(other.samples)
+        if other.right is not None:
+            self.right = other.right if self.right is None else np.concatenate([self.right, other.right])
         self._constant = self._constant and other._constant
         self._steps = other._steps
         self._batch += other._batch

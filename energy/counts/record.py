@@ -113,6 +113,11 @@ class Counts:
         return {name: found[name] for name in self.order}
 
     @property
+    def has_zero_weights(self) -> bool:
+        """Whether events crossed weights that are zero."""
+        return any(c.synops_nonzero_w < c.synops for c in self.weighted.values())
+
+    @property
     def totals(self) -> Totals:
         """Sums over the layers."""
         weighted, neurons = self.weighted.values(), self.neurons.values()

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from stl_deploy.energy.counts.count import ActivityCounter
 from stl_deploy.errors import InputError
+from stl_deploy.graph.accuracy import decided_right
 from stl_deploy.graph.program import InputCoding, Program
 from stl_deploy.graph.run import run
 
@@ -73,5 +74,5 @@ def _at_once(
 def _count(program: Program, part: Part, coding: InputCoding, chunk: int) -> ActivityCounter:
     x, labels = part
     counter = ActivityCounter(program, coding, labels)
-    run(program, x, observe=counter, chunk=chunk)
+    counter.right = decided_right(program, run(program, x, observe=counter, chunk=chunk), labels)
     return counter

@@ -100,7 +100,7 @@ def _twins(
     found: list[tuple[str, str, dict[str, Any]]] = [("ANN without reuse", dampfhoffer, none)]
     found += [("ANN with ideal reuse", dampfhoffer, ideal)]
     if twin is not None:
-        found += [("ANN with ideal reuse, zeros skipped", dampfhoffer, ideal | {"active": twin.active})]
+        found += [("ANN with ideal reuse, zeros skipped", dampfhoffer, ideal | {"active": twin})]
     if prices.numbers == "integer":
         bits = activation_bits(steps)
         yan = f"Yan et al., arXiv 2409.08290, 2024: the twin's activations have {bits} bits for T = {steps}"

@@ -171,7 +171,7 @@ class _Solver:
         twin: AnnTwin | None,
     ) -> None:
         self._program, self._counts = program, counts
-        self._active = 1.0 if twin is None else twin.active
+        self._active = 1.0 if twin is None else twin
         self._zeros: Zeros = "computed" if twin is None else "skipped"
         self._per_synapse, self._rate = per_synapse, rate
         first = set(first_layer(program, counts))

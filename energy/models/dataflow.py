@@ -9,17 +9,19 @@ and written once per step; with ``per_inference`` it stays there through all ste
 
 An input is read once by each layer and walks its fan-out on both sides. A spike is written to a queue once by who sends
 it, an activation once where the sums of its layers meet. A state that nothing moves between inputs (an integrator's) is
-touched only where input arrives. Widths: weights and activations as the list's weights, sums and states as its
-accumulator.
+touched only where input arrives. A layer with so many zero weights that indexed storage is smaller is stored so; then
+its zero weights are neither fetched nor added, on both sides. Widths: weights and activations as the list's weights,
+sums and states as its accumulator.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 from typing import Literal, get_args
 
+from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.counts.neuron_ops import leaks, neuron_ops
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.models.layout import Synapses, input_words, meeting_places, queue_accesses, relus, synapses
@@ -32,6 +34,7 @@ from stl_deploy.graph.segments import looped
 
 Fetch = Literal["per_event", "per_step", "per_inference"]
 Sums = Literal["memory", "registers"]
+Active = float | AnnTwin
 
 
 @dataclass(frozen=True)
@@ -74,15 +77,18 @@ def _spiking_layer(
     layer: Synapses, counts: Counts, prices: PriceList, flow: Dataflow, ledger: Ledger, accesses: int
 ) -> None:
     counted, weight, state = counts.weighted[layer.name], prices.weight_bits, prices.accumulator_bits
-    ledger.ops(layer.name, "synops", "ac" if counted.op == "AC" else "mac", counted.synops)
+    stored = layer.stored(weight)
+    synops = counted.synops_nonzero_w if stored.compressed else counted.synops
+    ledger.ops(layer.name, "synops", "ac" if counted.op == "AC" else "mac", synops)
     often = {"per_event": None, "per_step": counts.T * counts.batch, "per_inference": counts.batch}[flow.fetch]
-    fetched = counted.synops if often is None else min(counted.synops, layer.weights * often)
-    ledger.words(layer.name, "weight reads", fetched, weight, layer.weight_memory(weight))
+    fetched = synops if often is None else min(synops, stored.words * often)
+    ledger.resident_words(layer.name, "weight reads", fetched, stored.bits, stored.size)
     if flow.sums == "memory":
-        ledger.words(layer.name, "potential reads and writes", 2 * counted.synops, state, layer.potentials(state))
+        potentials = layer.potentials(state)
+        ledger.resident_words(layer.name, "potential reads and writes", 2 * synops, state, potentials, shared=True)
     ledger.ops(layer.name, "bias adds", "add", counted.bias_adds)
     biases = counted.bias_adds // counts.T if flow.fetch == "per_inference" else counted.bias_adds
-    ledger.words(layer.name, "bias reads", biases, state, layer.bias_memory(state))
+    ledger.resident_words(layer.name, "bias reads", biases, state, layer.bias_memory(state))
     bits = address_bits(layer.inputs) + (0 if counted.op == "AC" else weight)
     held = layer.inputs * (counts.T if flow.fetch == "per_inference" else 1)
     ledger.words(layer.name, "queue writes and reads", accesses * counted.in_nonzero, bits, size_bytes(held, bits))
@@ -95,8 +101,9 @@ def _updates(node: Neuron, counts: Counts, prices: PriceList, flow: Dataflow, le
     if (flow.sums == "registers" and flow.fetch == "per_inference") or (flow.sums == "memory" and not leaks(node)):
         moved = 0
     words = state_words(node)
-    memory = size_bytes(words * counted.neurons, bits)
-    ledger.words(node.name, "state reads and writes", 2 * words * moved, bits, memory)
+    in_registers = flow.sums == "registers" and flow.fetch == "per_inference"
+    memory = 0 if in_registers else size_bytes(words * counted.neurons, bits)
+    ledger.resident_words(node.name, "state reads and writes", 2 * words * moved, bits, memory)
 
 
 def charge_updates(node: Neuron, counts: Counts, prices: PriceList, ledger: Ledger) -> None:
@@ -120,13 +127,14 @@ def ann(
     prices: PriceList,
     flow: Dataflow,
     *,
-    active: float | Mapping[str, float] = 1.0,
+    active: Active = 1.0,
     bits: int | None = None,
     input_reads: Literal["once", "per_mac"] = "once",
 ) -> tuple[Item, ...]:
     """One dense pass of the twin.
 
-    active: share of the MACs on non-zero inputs, over all layers or of each; the others are skipped: neither
+    active: share of the MACs on non-zero inputs, or a measured twin, which also has weights of its own; the others are
+    skipped: neither
     multiplied, nor their weights and sums fetched. bits: of activations (None: as wide as weights); on integers the
     multiply is priced in proportion to them. input_reads: ``per_mac`` where nothing is reused at all.
     """
@@ -134,7 +142,9 @@ def ann(
     act = prices.weight_bits if bits is None else bits
     places = meeting_places(program, counts)
     for layer in synapses(program, counts):
-        share = active if isinstance(active, float) else active[layer.name]
+        share = active if isinstance(active, float) else active.active(layer.name)
+        if not isinstance(active, float):
+            layer = layer.with_weights(active.nonzero_weights)
         _dense_layer(layer, prices, flow, ledger, share, act, places[layer.name], per_mac=input_reads == "per_mac")
     for name, pool in counts.pools.items():
         ledger.ops(name, "pool adds", "add", pool.synapses)
@@ -156,16 +166,18 @@ def _dense_layer(
     *,
     per_mac: bool,
 ) -> None:
-    weight, state, done = prices.weight_bits, prices.accumulator_bits, active * layer.macs
+    weight, state = prices.weight_bits, prices.accumulator_bits
+    stored = layer.stored(weight)
+    done = active * (layer.macs_nonzero if stored.compressed else layer.macs)
     ledger.ops(layer.name, "MACs: multiply", narrowed(prices, act), done)
     ledger.ops(layer.name, "MACs: add", "ac", done)
-    fetched = done if flow.fetch == "per_event" else min(done, layer.weights)
-    ledger.words(layer.name, "weight reads", fetched, weight, layer.weight_memory(weight))
+    fetched = done if flow.fetch == "per_event" else min(done, stored.words)
+    ledger.resident_words(layer.name, "weight reads", fetched, stored.bits, stored.size)
     if flow.sums == "memory":
         ledger.words(layer.name, "partial sum reads and writes", 2 * done, state, layer.potentials(state))
     biased = layer.outputs if layer.biases else 0
     ledger.ops(layer.name, "bias adds", "add", biased)
-    ledger.words(layer.name, "bias reads", biased, state, layer.bias_memory(state))
+    ledger.resident_words(layer.name, "bias reads", biased, state, layer.bias_memory(state))
     read = done if per_mac else layer.inputs
     ledger.words(layer.name, "input reads", read, act, size_bytes(layer.inputs, act))
     ledger.words(layer.name, "output writes", places * layer.outputs, act, size_bytes(layer.outputs, act))

@@ -1,19 +1,19 @@
-"""The comparison grid: both sides under every dataflow, in floats and in integers; and the one number to quote.
+"""The comparison grid: both sides under every dataflow, in floats and in integers; and the two numbers to quote.
 
-The quoted comparison is chosen by a fixed rule, not by its value: weights fetched once per step (it needs no storage of
-whole spike trains, so a stream can be worked through as it arrives), sums in registers, 8-bit integers with 32-bit
-sums at 45 nm prices, and the twin's zeros skipped where they were measured in a trained twin.
+They are chosen by a fixed rule, not by their value. Streaming: weights are fetched once per step, as a stream is worked
+through while it arrives. Layer by layer: once per inference, which takes memory for whole spike trains. Both: sums in
+registers, 8-bit integers with 32-bit sums at 45 nm prices, and the twin's zeros skipped where they were measured.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.counts.record import Counts
-from stl_deploy.energy.models.dataflow import DATAFLOWS, Dataflow, ann, snn
+from stl_deploy.energy.models.dataflow import DATAFLOWS, Active, Dataflow, ann, snn
 from stl_deploy.energy.models.ledger import total
 from stl_deploy.energy.prices.comparison import Comparison
 from stl_deploy.energy.prices.load import load_prices
@@ -23,6 +23,8 @@ from stl_deploy.graph.program import Program
 
 GRID_PRICES = ("horowitz45_fp32", "horowitz45_int8_acc32", "jouppi7_fp32", "jouppi7_int8_acc32")
 QUOTED = Dataflow("per_step", "registers")
+"""Streaming."""
+LAYER_BY_LAYER = Dataflow("per_inference", "registers")
 QUOTED_PRICE = "horowitz45_int8_acc32"
 Zeros = Literal["computed", "skipped"]
 """What the ANN does with MACs on zero inputs."""
@@ -71,9 +73,9 @@ def grid(
     """
     if not counts.totals.ann_macs_exact:
         return ()
-    skipping: list[tuple[Zeros, float | Mapping[str, float]]] = [("computed", 1.0)]
+    skipping: list[tuple[Zeros, Active]] = [("computed", 1.0)]
     if twin is not None:
-        skipping.append(("skipped", twin.active))
+        skipping.append(("skipped", twin))
     cells = []
     for entry in memory_lists(prices):
         for flow in DATAFLOWS:
@@ -87,15 +89,29 @@ def grid(
 
 def by_layer(program: Program, counts: Counts, twin: AnnTwin | None = None) -> tuple[tuple[str, float, float], ...]:
     """Layer, and joules of the SNN and of the ANN in it, under the quoted dataflow and prices; in the graph's order."""
-    prices, active = load_prices(QUOTED_PRICE), 1.0 if twin is None else twin.active
+    prices, active = load_prices(QUOTED_PRICE), 1.0 if twin is None else twin
     sides = snn(program, counts, prices, QUOTED), ann(program, counts, prices, QUOTED, active=active)
     sums = [{name: middle(total([i for i in side if i.layer == name])) for name in counts.order} for side in sides]
     return tuple((name, sums[0][name], sums[1][name]) for name in counts.order)
 
 
-def quoted(cells: Sequence[Cell]) -> Cell | None:
-    """The cell that the rule above picks; None without any."""
-    kept = [cell for cell in cells if cell.flow == QUOTED and cell.prices.name == QUOTED_PRICE]
+def itemised(program: Program, counts: Counts, twin: AnnTwin | None = None) -> dict[str, Any]:
+    """Every item of both numbers to quote, so that they can be rebuilt: ``{flow: {"snn": items, "ann": items}}``."""
+    if not counts.totals.ann_macs_exact:
+        return {}
+    prices, active = load_prices(QUOTED_PRICE), 1.0 if twin is None else twin
+    return {
+        name: {
+            "snn": [item.as_dict() for item in snn(program, counts, prices, flow)],
+            "ann": [item.as_dict() for item in ann(program, counts, prices, flow, active=active)],
+        }
+        for name, flow in (("streaming", QUOTED), ("layer_by_layer", LAYER_BY_LAYER))
+    }
+
+
+def quoted(cells: Sequence[Cell], flow: Dataflow = QUOTED) -> Cell | None:
+    """The cell that the rule above picks, streaming or `LAYER_BY_LAYER`; None without any."""
+    kept = [cell for cell in cells if cell.flow == flow and cell.prices.name == QUOTED_PRICE]
     return next((cell for cell in kept if cell.ann_zeros == "skipped"), kept[0] if kept else None)
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, log2, prod
+
+import numpy as np
 
 from stl_deploy._util.remembered import remembered
 from stl_deploy.energy.counts.arrivals import feeders
 from stl_deploy.energy.counts.record import Counts
-from stl_deploy.energy.counts.taps import Weighted, bias_of, input_shape
-from stl_deploy.energy.models.memory import size_bytes, weight_words
+from stl_deploy.energy.counts.taps import Weighted, bias_of, fan_out_nonzero, input_shape
+from stl_deploy.energy.models.memory import address_bits, size_bytes, weight_words
 from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Pool, Program, Scale, is_max_pool
 
 
@@ -18,7 +20,8 @@ from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Pool, Program,
 class Synapses:
     """One weighted layer: words stored, positions in and out; ``macs``: of one dense pass.
 
-    conv: whether weights are shared; filters: C_out x kernel positions (0 for other layers).
+    conv: whether weights are shared; filters: C_out x kernel positions (0 for other layers). nonzero: weights that are
+    not 0; macs_nonzero: MACs on them.
     """
 
     name: str
@@ -29,6 +32,26 @@ class Synapses:
     macs: int
     conv: bool
     filters: int
+    nonzero: int
+    macs_nonzero: int
+
+    def stored(self, bits: int) -> Stored:
+        """How its weights of ``bits`` are stored: all of them, or the non-zero ones with an index, if that is smaller.
+
+        An index is as wide as an address of the layer's outputs that one input reaches.
+        """
+        reached = self.filters if self.conv else self.weights // max(1, self.inputs)
+        indexed = bits + address_bits(max(1, reached))
+        if self.nonzero * indexed < self.weights * bits:
+            return Stored(self.nonzero, indexed, compressed=True)
+        return Stored(self.weights, bits, compressed=False)
+
+    def with_weights(self, nonzero: Mapping[str, float]) -> Synapses:
+        """The same layer with the share of non-zero weights that a trained twin has in it; {}: as it is."""
+        if self.name not in nonzero:
+            return self
+        share = nonzero[self.name]
+        return replace(self, nonzero=round(share * self.weights), macs_nonzero=round(share * self.macs))
 
     def weight_memory(self, bits: int) -> int:
         """Bytes of the weights."""
@@ -43,6 +66,20 @@ class Synapses:
         return size_bytes(self.outputs, bits)
 
 
+@dataclass(frozen=True)
+class Stored:
+    """Weights in memory: so many words of so many bits. compressed: zero weights are left out."""
+
+    words: int
+    bits: int
+    compressed: bool
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return size_bytes(self.words, self.bits)
+
+
 def synapses(program: Program, counts: Counts) -> tuple[Synapses, ...]:
     """Every weighted layer."""
     return tuple(
@@ -52,12 +89,30 @@ def synapses(program: Program, counts: Counts) -> tuple[Synapses, ...]:
     )
 
 
+@remembered
+def nonzero_macs(node: Weighted) -> int:
+    """MACs of one dense pass on weights that are not zero."""
+    return int(fan_out_nonzero(node).sum(dtype=np.int64))
+
+
 def _layer(node: Weighted, macs: int) -> Synapses:
+    values = node.scale if isinstance(node, Scale) else node.weight
     bias = bias_of(node)
     biases = 0 if bias is None else int(bias.size)
     inputs, outputs = prod(input_shape(node)), prod(node.shape)
     filters = node.weight.shape[0] * prod(node.weight.shape[2:]) if isinstance(node, Conv) else 0
-    return Synapses(node.name, weight_words(node), biases, inputs, outputs, macs, isinstance(node, Conv), filters)
+    return Synapses(
+        name=node.name,
+        weights=weight_words(node),
+        biases=biases,
+        inputs=inputs,
+        outputs=outputs,
+        macs=macs,
+        conv=isinstance(node, Conv),
+        filters=filters,
+        nonzero=int(np.count_nonzero(values)),
+        macs_nonzero=nonzero_macs(node),
+    )
 
 
 def input_words(program: Program, pool: str) -> int:

@@ -24,13 +24,30 @@ class Item:
         return {"layer": self.layer, "term": self.term, "count": self.count, "joules": list(self.joules)}
 
 
+@dataclass(frozen=True)
+class _Access:
+    """Word accesses to a memory of ``size`` bytes. spills: whether it competes for the chip's capacity."""
+
+    layer: str
+    term: str
+    count: float
+    bits: int
+    size: int
+    spills: bool
+
+
 class Ledger:
-    """Collects the items of one side under one price list; ``batch``: samples that the counts are summed over."""
+    """Collects the items of one side under one price list; ``batch``: samples that the counts are summed over.
+
+    Weights, biases and states are resident: they share the list's ``on_chip_bytes``, whatever layer they are of, and
+    what does not fit is DRAM. Queues and activations are transient: each has the chip for itself.
+    """
 
     def __init__(self, prices: PriceList, batch: int = 1) -> None:
         self._prices = prices
         self._batch = batch
-        self._items: list[Item] = []
+        self._items: list[Item | _Access] = []
+        self._resident: dict[tuple[str, str], int] = {}
 
     def ops(self, layer: str, term: str, price: str | Price, count: float) -> None:
         """``count`` operations at the list's price of that name, or at ``price``."""
@@ -38,18 +55,40 @@ class Ledger:
         self._add(layer, term, count, (each.low, each.high))
 
     def words(self, layer: str, term: str, count: float, bits: int, size: int) -> None:
-        """``count`` accesses of ``bits`` each to a memory of ``size`` bytes."""
-        self._add(layer, term, count, word_access(self._prices, bits, size))
+        """``count`` accesses of ``bits`` each to a transient memory of ``size`` bytes."""
+        self._move(layer, term, count, bits, size, spills=False)
+
+    def resident_words(
+        self, layer: str, term: str, count: float, bits: int, size: int, *, shared: bool = False
+    ) -> None:
+        """The same to a memory that must be kept. shared: another term counts its bytes."""
+        if not shared:
+            self._resident[layer, term] = size
+        self._move(layer, term, count, bits, size, spills=True)
+
+    def _move(self, layer: str, term: str, count: float, bits: int, size: int, *, spills: bool) -> None:
+        if count:
+            self._items.append(_Access(layer, term, count, bits, size, spills))
 
     def _add(self, layer: str, term: str, count: float, each: Range) -> None:
         if count:
-            mean = count / self._batch
-            self._items.append(Item(layer, term, mean, (mean * each[0], mean * each[1])))
+            self._items.append(self._item(layer, term, count, each))
+
+    def _item(self, layer: str, term: str, count: float, each: Range) -> Item:
+        mean = count / self._batch
+        return Item(layer, term, mean, (mean * each[0], mean * each[1]))
+
+    def _priced(self, entry: Item | _Access) -> Item:
+        if isinstance(entry, Item):
+            return entry
+        resident = sum(self._resident.values()) if entry.spills else 0
+        each = word_access(self._prices, entry.bits, entry.size, resident)
+        return self._item(entry.layer, entry.term, entry.count, each)
 
     def items(self) -> tuple[Item, ...]:
         """What was collected; items of one layer and term are added up."""
         merged: dict[tuple[str, str], Item] = {}
-        for item in self._items:
+        for item in map(self._priced, self._items):
             key = (item.layer, item.term)
             merged[key] = item if key not in merged else _sum(merged[key], item)
         return tuple(merged.values())

@@ -1,75 +1,120 @@
-"""The verdict: one sentence that a person can quote, with its dataflow and price list named."""
+"""The verdict: two or three short sentences to quote, each of at most 32 words."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from stl_deploy._util.units import between, prefix_of
+from stl_deploy._util.units import between
 from stl_deploy.energy.chips.lines import GIVEN, ChipLine
+from stl_deploy.energy.models.accounts import Model
 from stl_deploy.energy.models.break_even import BreakEven
-from stl_deploy.energy.models.grid import QUOTED, QUOTED_PRICE, Cell, beside, quoted
+from stl_deploy.energy.models.frontier import Frontier
+from stl_deploy.energy.models.grid import LAYER_BY_LAYER, QUOTED, QUOTED_PRICE, Cell, beside, quoted
+from stl_deploy.energy.models.wording import number, percent, si
+from stl_deploy.energy.paired import Paired
 from stl_deploy.energy.prices.price_list import Range
 
 CHIP = "loihi1"
-"""The chip that the sentence names: the one whose floor, events and time are all published."""
+"""The chip that the verdict names: the one whose floor, events and time are all published."""
+MOST_WORDS = 32
+"""Of a sentence."""
 
 
-def verdict(
-    cells: Sequence[Cell],
-    break_even: BreakEven,
-    chips: Sequence[ChipLine] = (),
-    *,
-    placed: bool = True,
-    each_step: bool = False,
-) -> str:
-    """One sentence: the ratio over the grid, the number to quote, where both sides would cost the same, and one chip.
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What the verdict rests on.
 
-    The twin's zeros count the same way throughout: skipped where they were measured. placed: false where the
-    network was found not to fit the chip as it is. each_step: labels are of each step, which the twin does not decide.
+    placed: false where the network was found not to fit the chip. each_step: labels are of each step, which an ANN twin
+    of one pass does not decide. silent: no neuron fires on this input. accuracy: of the SNN against its twin.
     """
-    cell = quoted(cells)
-    if cell is None:
-        return "The SNN has no weights, so there is no ANN twin to compare it with."
-    if each_step:
+
+    cells: Sequence[Cell]
+    break_even: BreakEven
+    models: Sequence[Model] = ()
+    chips: Sequence[ChipLine] = ()
+    placed: bool = True
+    each_step: bool = False
+    silent: bool = False
+    accuracy: Paired | None = None
+    frontier: Frontier | None = None
+
+
+def verdict(found: Findings) -> str:
+    """Both numbers to quote; the cheapest equal ANN, accuracy, or the range; and one chip."""
+    streaming, batched = quoted(found.cells), quoted(found.cells, LAYER_BY_LAYER)
+    if found.silent:
         return (
-            "No ratio to an ANN is told, for labels are of each step and an ANN twin of one pass decides once; "
-            f"all steps of an inference take {si(cell.comparison.snn_J, 'J')}, memory included "
-            f"({cell.flow.text}, int8 at 45 nm){on_chip(chips, placed=placed)}."
+            "The SNN is silent on this input: no neuron fires, so there is no number to quote. "
+            "Give it input that makes it spike, or look at its thresholds."
         )
-    ratios = [each.ratio for each in beside(cells, cell)]
-    spread = between(number(min(ratios)), number(max(ratios)))
-    zeros = ", the ANN's zeros skipped as measured" if cell.ann_zeros == "skipped" else ""
+    if streaming is None or batched is None:
+        return _joined("The SNN has no weights, so there is no ANN twin to compare it with.", on_chip(found))
+    if found.each_step:
+        joules = (si(cell.comparison.snn_J, "J") for cell in (streaming, batched))
+        return _joined(
+            "No ratio to an ANN: labels are per step, and an ANN twin of one pass decides once.",
+            "The SNN takes {} an inference streaming (weights once per step) and {} layer by layer "
+            "(once per inference); modelled, int8, 45 nm, memory included.".format(*joules),
+            on_chip(found),
+        )
+    return _joined(both_numbers(streaming, batched), _second(found), on_chip(found))
+
+
+def both_numbers(streaming: Cell, batched: Cell) -> str:
+    """The two numbers to quote, and what they rest on."""
+    zeros = ", the ANN's zeros skipped" if streaming.ann_zeros == "skipped" else ", the ANN dense"
     return (
-        f"The SNN costs {spread} times its ANN twin, memory included, by dataflow and prices; "
-        f"to quote: {number(cell.ratio)} times ({cell.flow.text}, int8 at 45 nm{zeros}; "
-        f"{equal_at(break_even)}){on_chip(chips, placed=placed)}."
+        f"The SNN costs {number(streaming.ratio)} times its ANN twin streaming (weights once per step) and "
+        f"{number(batched.ratio)} times layer by layer (once per inference); modelled, int8, 45 nm{zeros}."
     )
 
 
-def on_chip(chips: Sequence[ChipLine], *, placed: bool = True) -> str:
+def _second(found: Findings) -> str:
+    if found.frontier is not None and (text := found.frontier.text):
+        return text
+    return spread(found) if found.accuracy is None else found.accuracy.text
+
+
+def spread(found: Findings) -> str:
+    """The range over the whole page, and the spike rate at which both sides would cost the same when streaming."""
+    streaming = quoted(found.cells)
+    if streaming is None:
+        return ""
+    low, high = range_of_ratios(found)
+    return (
+        f"Over every dataflow, price list and published model it costs {between(number(low), number(high))} times; "
+        f"{equal_at(found.break_even)}."
+    )
+
+
+def range_of_ratios(found: Findings) -> Range:
+    """The least and the most of the grid's cells that count the twin's zeros as the quoted one, and of the models."""
+    streaming = quoted(found.cells)
+    assert streaming is not None
+    ratios = [cell.ratio for cell in beside(found.cells, streaming)]
+    ratios += [end for model in found.models for end in model.comparison.ends or ()]
+    return min(ratios), max(ratios)
+
+
+def _joined(*sentences: str) -> str:
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def on_chip(found: Findings) -> str:
     """Energy and time of an inference on Loihi 1, if they can be told."""
-    line = next((line for line in chips if line.chip == CHIP and line.latency is not None), None)
+    line = next((line for line in found.chips if line.chip == CHIP and line.latency is not None), None)
     if line is None or line.latency is None:
         return ""
     scope = "" if line.step_source == GIVEN else " (neurocores only)"
-    takes = "it takes" if placed else "where it could not be placed, it would take"
-    return f"; on {line.title}{'' if placed else ','} {takes} {si(line.total, 'J')} and {si(line.latency, 's')}{scope}"
-
-
-def si(values: Range, unit: str) -> str:
-    """A range with one prefix, two digits at each end."""
-    factor, prefix = prefix_of(values[1])
-    low, high = (f"{float(f'{value / factor:.2g}'):g}" for value in values)
-    return f"{between(low, high)} {prefix}{unit}"
-
-
-def number(ratio: float) -> str:
-    """Two digits, without an exponent for what a person would write out."""
-    return f"{ratio:#.2g}".rstrip(".") if ratio < 100 else f"{ratio:,.0f}"
+    costs = f"{si(line.total, 'J')} and {si(line.latency, 's')}{scope}"
+    if not found.placed:
+        return f"It could not be placed on {line.title}, where an inference would take {costs}."
+    return f"On {line.title} an inference takes {costs}."
 
 
 def equal_at(break_even: BreakEven) -> str:
-    """Where the quoted comparison would be 1, or that there are no spikes."""
+    """Where the streaming comparison would be 1, or that there are no spikes."""
     if not break_even.spike_rate:
         return "no neuron of it spikes" if break_even.spike_rate is None else "no neuron fires on this input"
     found = next((m for m in break_even.models if (m.flow, m.price) == (QUOTED, QUOTED_PRICE)), None)
@@ -80,8 +125,3 @@ def equal_at(break_even: BreakEven) -> str:
         }.get("not defined" if found is None else found.verdict, "its spikes decide nothing")
     at = sum(found.spike_rate) / 2
     return f"equal at {percent(at)} spikes per neuron and step, here {percent(break_even.spike_rate)}"
-
-
-def percent(rate: float) -> str:
-    """Two digits."""
-    return f"{100 * rate:.2g} %"

@@ -10,13 +10,14 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
+from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.counts.arrivals import feeders
 from stl_deploy.energy.counts.coding import origin_of
 from stl_deploy.energy.counts.record import Counts, NeuronCounts, TapCounts
 from stl_deploy.energy.counts.taps import bias_of
 from stl_deploy.energy.models import dataflow
 from stl_deploy.energy.models.conventions import first_layer
-from stl_deploy.energy.models.grid import QUOTED, QUOTED_PRICE
+from stl_deploy.energy.models.grid import QUOTED, QUOTED_PRICE, Zeros
 from stl_deploy.energy.models.ledger import total
 from stl_deploy.energy.prices.comparison import Comparison
 from stl_deploy.energy.prices.load import load_prices
@@ -34,10 +35,11 @@ class WhatIf:
     knob: str
     price: str
     comparison: Comparison
+    ann_zeros: Zeros = "computed"
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {"knob": self.knob, "price": self.price, "ann_zeros": "computed", **self.comparison.as_dict()}
+        return {"knob": self.knob, "price": self.price, "ann_zeros": self.ann_zeros, **self.comparison.as_dict()}
 
 
 def what_if(
@@ -48,10 +50,12 @@ def what_if(
     steps: int | None = None,
     weight_bits: int | None = None,
     prices: PriceList | None = None,
+    twin: AnnTwin | None = None,
 ) -> WhatIf:
     """The energy if spikes were ``rate`` times as many, in ``steps`` time steps, with weights of ``weight_bits``.
 
-    prices: a list with memory rows (default 45 nm, 8-bit weights, 32-bit accumulators).
+    prices: a list with memory rows (default 45 nm, 8-bit weights, 32-bit accumulators). twin: measured; its zeros are
+    skipped, as in the number to quote.
     Raises ConfigError for a knob out of range: a rate below 0, or so high that a neuron would have to fire more
     often than it is updated; fewer than one step; bits outside 1 to 64.
     """
@@ -63,16 +67,18 @@ def what_if(
         turned += [f"{weight_bits}-bit weights"]
     other = scaled(program, counts, rate=rate, steps=steps)
     snn = total(dataflow.snn(program, other, chosen, QUOTED))
-    ann = total(dataflow.ann(program, other, chosen, QUOTED))
-    return WhatIf(", ".join(turned) or "as it is", chosen.name, Comparison(snn, ann))
+    active = 1.0 if twin is None else twin
+    ann = total(dataflow.ann(program, other, chosen, QUOTED, active=active))
+    zeros: Zeros = "computed" if twin is None else "skipped"
+    return WhatIf(", ".join(turned) or "as it is", chosen.name, Comparison(snn, ann), zeros)
 
 
-def what_if_table(program: Program, counts: Counts) -> tuple[WhatIf, ...]:
+def what_if_table(program: Program, counts: Counts, twin: AnnTwin | None = None) -> tuple[WhatIf, ...]:
     """A few knobs, each turned alone."""
     halved = [{"steps": counts.T // 2}] if counts.T > 1 else []
     knobs: list[dict[str, Any]] = [{}, {"rate": 0.5}, {"rate": 0.25}, *halved, {"steps": 2 * counts.T}]
     knobs += [{"weight_bits": 4}, {"weight_bits": 16}, {"rate": 0.5, "weight_bits": 4}]
-    return tuple(what_if(program, counts, **knob) for knob in knobs)
+    return tuple(what_if(program, counts, twin=twin, **knob) for knob in knobs)
 
 
 def with_bits(prices: PriceList, bits: int) -> PriceList:

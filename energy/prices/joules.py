@@ -64,7 +64,7 @@ def _forms(
     program: Program, counts: Counts, prices: PriceList, traffic: Traffic | None, unplaced: str
 ) -> dict[str, Bill]:
     """The bill with zero weights left out, stored either way; none where every weight that was used is not zero."""
-    if not any(c.synops_nonzero_w < c.synops for c in counts.weighted.values()):
+    if not counts.has_zero_weights:
         return {}
     kinds: tuple[Form, ...] = ("sparse", "compressed")
     return {form: event_bill(program, counts, prices, traffic, unplaced, form) for form in kinds}

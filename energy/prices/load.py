@@ -31,6 +31,9 @@ from stl_deploy.errors import ConfigError, InputError
 
 _FEW = 12
 """Accepted names are listed up to so many."""
+_MOST_BYTES = 2**16
+_MOST_DOTS = 200
+"""In one line: tomllib takes minutes for a key of hundreds of thousands of parts."""
 _WITH_SIGMA = ("measured", "calibrated")
 
 
@@ -54,7 +57,9 @@ def load_prices(name_or_path: str | Path) -> PriceList:
             f"expected one of {len(_built_in())} price lists ('stl-deploy prices') or the path of a .toml file; found "
             f"'{name_or_path}'{close}"
         )
-    text = read_text(path, "a price list's TOML file")
+    text = read_text(path, "a price list's TOML file", _MOST_BYTES)
+    if any(line.count(".") > _MOST_DOTS for line in text.splitlines()):
+        raise InputError(f"{path}: expected lines of at most {_MOST_DOTS} dots; found a longer dotted key")
     return _parse(text, path.stem, where=f"price list {path}")
 
 

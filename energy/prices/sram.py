@@ -1,4 +1,4 @@
-"""What one memory access costs: SRAM by its size, above a stated size DRAM, priced per 64-bit access."""
+"""What one memory access costs: SRAM by its size, and DRAM for the share that does not fit, per 64-bit access."""
 
 from __future__ import annotations
 
@@ -15,12 +15,16 @@ def has_memory(prices: PriceList) -> bool:
     return needed <= set(prices.terms) and not prices.terms.keys().isdisjoint(_DRAM)
 
 
-def access(prices: PriceList, size: int) -> Range:
-    """Joules of one 64-bit access to a memory of ``size`` bytes: DRAM above the list's ``on_chip_bytes``, else SRAM."""
-    if size <= prices.on_chip_bytes:
-        return sram_access(prices, size)
+def access(prices: PriceList, size: int, resident: int = 0) -> Range:
+    """Joules of one 64-bit access to a memory of ``size`` bytes, of ``resident`` bytes that all must be kept.
+
+    The capacity is the network's: where more must be kept than the list's ``on_chip_bytes``, every memory has the same
+    share on chip, and the rest of its accesses go to DRAM. So a little more costs a little more.
+    """
+    on_chip = min(1.0, prices.on_chip_bytes / max(size, resident, 1))
+    low, high = sram_access(prices, min(size, prices.on_chip_bytes))
     dram = next(prices.terms[term] for term in _DRAM if term in prices.terms)
-    return dram.low, dram.high
+    return on_chip * low + (1 - on_chip) * dram.low, on_chip * high + (1 - on_chip) * dram.high
 
 
 def sram_access(prices: PriceList, size: int) -> Range:
@@ -39,7 +43,7 @@ def sram_access(prices: PriceList, size: int) -> Range:
     return low + share * (prices.terms[term].low - low), high + share * (prices.terms[term].high - high)
 
 
-def word_access(prices: PriceList, bits: int, size: int) -> Range:
+def word_access(prices: PriceList, bits: int, size: int, resident: int = 0) -> Range:
     """Joules to move one word of ``bits`` when words are packed into 64-bit accesses."""
-    low, high = access(prices, size)
+    low, high = access(prices, size, resident)
     return low * bits / WORD_BITS, high * bits / WORD_BITS

@@ -41,8 +41,10 @@ def compile_program(folder: Path, output: Path, *, options: Sequence[str] = (), 
     run_program(command, b"", what=f"the compiler {compiler}", deadline=deadline)
 
 
-def run_program(command: Sequence[str], given: bytes, *, what: str, deadline: float = DEADLINE) -> bytes:
-    """What a program writes to stdout; raises ToolError with the last line of its stderr if it fails or hangs."""
+def run_program(
+    command: Sequence[str], given: bytes, *, what: str, deadline: float = DEADLINE, folder: Path | None = None
+) -> bytes:
+    """What a program, run in ``folder``, writes to stdout; raises ToolError with stderr's last line if it fails."""
     try:
         process = subprocess.Popen(
             command,
@@ -50,6 +52,7 @@ def run_program(command: Sequence[str], given: bytes, *, what: str, deadline: fl
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
+            cwd=folder,
         )
     except OSError as error:
         raise ToolError(f"{what} cannot be run: {error.strerror or error}") from None

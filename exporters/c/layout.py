@@ -40,7 +40,7 @@ def _with_sums(graph: IntegerGraph) -> IntegerGraph:
             nodes.append(total)
             node = replace(node, sources=(Source(total.name),))
         nodes.append(node)
-    return IntegerGraph(tuple(nodes))
+    return IntegerGraph(tuple(nodes), graph.accumulator)
 
 
 class _Layout(Populations):

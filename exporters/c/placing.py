@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.c.memory import Buffer, Share, Table, narrowest, table_type
 from stl_deploy.exporters.c.names import identifiers, in_comment
 from stl_deploy.exporters.c.plan import Order, Plan, Recorded, Step, Value, channels_last
 from stl_deploy.graph.program import Node, Reshape, Source
-from stl_deploy.integers.bounds import bounds
+from stl_deploy.integers.bounds import bounds, require_sums
 from stl_deploy.integers.graph import (
     ConvNode,
     DelayNode,
@@ -29,10 +28,6 @@ from stl_deploy.integers.graph import (
     Weighted,
 )
 
-SUM_LIMIT = 2**24
-"""64 times a sum, and what v and a bias add, then fit in 32 bits."""
-CONV_LIMIT = 2**23
-"""Lava's convolutions wrap past it; refused here."""
 _KINDS: dict[type[Node], str] = {
     IntegerInput: "input",
     DenseNode: "dense",
@@ -51,6 +46,7 @@ class Placing:
     """A graph, and what of it has its place already."""
 
     def __init__(self, graph: IntegerGraph) -> None:
+        require_sums(graph)
         self.graph, self.known = graph, bounds(graph)
         self.ids = identifiers(node.name for node in graph.nodes)
         self.made = Plan(graph)
@@ -61,17 +57,6 @@ class Placing:
             for source in node.sources:
                 self.readers[source.node].append((node, source))
         self.fused: set[str] = set()
-        self._check()
-
-    def _check(self) -> None:
-        for node in self.graph.nodes:
-            known = self.known[node.name]
-            reach = max(-known.sums[0], known.sums[1], -known.values[0], known.values[1])
-            limit = CONV_LIMIT if isinstance(node, ConvNode) else SUM_LIMIT
-            if reach >= limit:
-                reason = f"its sums may reach {reach:,}, beyond the {limit:,} that fit"
-                remedy = "use fewer input levels (a coarser input grid), or smaller fan-in"
-                raise UnsupportedError(reason, node=node.name, slug="sums-too-large", remedy=remedy)
 
     def _delayed(self, name: str) -> bool:
         """Whether a node's values are read a step later, be it in another shape."""

@@ -26,7 +26,8 @@ _ARGUMENTS = ("keeps", "filter", "threshold", "offset", "drop", "value")
 
 @dataclass(frozen=True, eq=False)
 class Drive:
-    """Where sums stand and in which C type and order, the bias still to be added to v, and whether u can wrap.
+    """Where sums stand and in which C type and order, the bias still to be added to v, and what u does past
+    its limit (see `Rule`).
 
     rows: what makes the sums row by row; None: they are all there.
     """
@@ -35,7 +36,7 @@ class Drive:
     ctype: str
     order: Order
     bias: Ints | None
-    wraps: bool
+    passes: str
     rows: ByRows | None = None
 
 
@@ -43,15 +44,15 @@ class Populations(Pools):
     """Adds neurons."""
 
     def _drive(self, node: PopulationNode | IntegratorNode) -> Drive:
-        """Add up what arrives; the bias goes with it where u keeps nothing and cannot wrap."""
+        """Add up what arrives; the bias goes with it where u keeps nothing and stays within its limit."""
         order = channels_last(node.shape)
         known = self.known[node.name]
         decay = node.neuron.i_decay if isinstance(node, PopulationNode) else node.i_decay
-        _, wraps = drive_bounds(known.sums, None, decay)
-        early = None if kept(decay) != 0 or wraps else node.bias
+        _, passes = drive_bounds(known.sums, None, decay, self.graph.accumulator)
+        early = None if kept(decay) != 0 or passes else node.bias
         if len(node.sources) == 1 and not self._waits(self.graph.by_name[node.sources[0].node]):
             value = self._in_order(node, self._read(node, node.sources[0]), order)
-            return Drive(value.at, value.ctype, order, node.bias, wraps)
+            return Drive(value.at, value.ctype, order, node.bias, passes)
         low, high = known.sums
         if early is not None:
             low, high = low + min(0, int(early.min())), high + max(0, int(early.max()))
@@ -61,7 +62,7 @@ class Populations(Pools):
         self._accumulate(node, sums, ctype, order, node)
         rows = self._by_rows(node, begun)
         self._set_aside(ctype, len(order) if rows is None else rows.slots * rows.conv.line)
-        return Drive(sums, ctype, order, None if early is not None else node.bias, wraps, rows)
+        return Drive(sums, ctype, order, None if early is not None else node.bias, passes, rows)
 
     def _by_rows(self, node: PopulationNode | IntegratorNode, begun: int) -> ByRows | None:
         """Take the convolution laid out since step ``begun`` into the step of its neurons, if it alone reaches them.
@@ -117,13 +118,14 @@ class Populations(Pools):
             for what, values, comment in _row_values(neuron, drive.bias, spikes)
         }
         types = {what: table.ctype for what, (table, _) in tables.items()}
-        reached = drive_bounds(self.known[node.name].sums, node.bias, neuron.i_decay)[0]
+        reached = drive_bounds(self.known[node.name].sums, node.bias, neuron.i_decay, self.graph.accumulator)[0]
         rule = make_rule(
             neuron,
             drive.ctype,
             types,
             potential_bounds(neuron, reached) if spikes else None,
-            drive.wraps,
+            drive.passes,
+            self.graph.accumulator,
             row=row,
             rows=row < count,
             by_neuron=[what for what in _ARGUMENTS if what in tables and tables[what][1]],

@@ -9,7 +9,7 @@ import numpy as np
 
 from stl_deploy.graph.program import LATE_RESETS
 from stl_deploy.integers.bounds import Interval
-from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, STATE_TOP, IntegerNeuron, Ints
+from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, Accumulator, IntegerNeuron, Ints
 
 NARROW = 2**31 // DECAY_ONE
 """Below it, a state times what it keeps of 4096 fits in 32 bits."""
@@ -20,7 +20,8 @@ class Rule:
     """What a row function does; equal rules share one function.
 
     sums: C type of what arrives. keeps, filter_keeps: of 4096, what v and u keep; None: a table. narrow: whether that
-    product fits in 32 bits. wraps, clips: whether u can pass its 24 bits, v reach its limit. spikes: has a threshold.
+    product fits in 32 bits. passes: what u does past its limit, ``wrap`` or ``stop``, or '' where it stays within it.
+    clips: whether v can reach its limit. spikes: has a threshold.
     threshold, bias, drop, value: C types of tables, or None where there is none. row: neurons in a row; rows: whether
     there are several; by_neuron: tables that go on with them; pooled: of how many neighbours pooling keeps one, or 0.
     """
@@ -30,7 +31,7 @@ class Rule:
     filter_keeps: int | None
     filtered: bool
     narrow: bool
-    wraps: bool
+    passes: str
     clips: bool
     spikes: bool
     reset: str
@@ -76,18 +77,20 @@ class Rule:
         return self.reset in LATE_RESETS
 
 
-def drive_bounds(sums: Interval, bias: Ints | None, i_decay: int | Ints) -> tuple[Interval, bool]:
-    """Bounds of u + 64·bias, and whether u can wrap."""
+def drive_bounds(
+    sums: Interval, bias: Ints | None, i_decay: int | Ints, accumulator: Accumulator
+) -> tuple[Interval, str]:
+    """Bounds of u + 64·bias, and what u does past its limit: ``wrap``, ``stop``, or '' where it stays within it."""
     low, high = float(sums[0] << STATE_SHIFT), float(sums[1] << STATE_SHIFT)
     slowest = int(np.min(i_decay))
     if slowest < DECAY_ONE:
         factor = DECAY_ONE / slowest if slowest else np.inf
         low, high = (low * factor if low else 0.0), (high * factor if high else 0.0)
-    wraps = max(-low, high) >= STATE_TOP
-    if wraps:
-        low, high = -(2**30), 2**30
+    passes = ""
+    if max(-low, high) >= accumulator.u_top:
+        passes, low, high = ("wrap" if accumulator.wraps else "stop"), -(2**30), 2**30
     least, greatest = (0, 0) if bias is None else (int(bias.min()), int(bias.max()))
-    return (int(np.floor(low)) + (least << STATE_SHIFT), int(np.ceil(high)) + (greatest << STATE_SHIFT)), wraps
+    return (int(np.floor(low)) + (least << STATE_SHIFT), int(np.ceil(high)) + (greatest << STATE_SHIFT)), passes
 
 
 def potential_bounds(neuron: IntegerNeuron, drive: Interval) -> Interval | None:
@@ -119,7 +122,8 @@ def make_rule(
     sums: str,
     types: Mapping[str, str],
     reach: Interval | None,
-    wraps: bool,
+    passes: str,
+    accumulator: Accumulator,
     *,
     row: int,
     rows: bool,
@@ -127,7 +131,7 @@ def make_rule(
     pooled: int,
 ) -> Rule:
     """The form of a row function. types: of the tables there are; reach: bounds of v, None: it stops at its limit."""
-    farthest = STATE_TOP if reach is None else max(-reach[0], reach[1])
+    farthest = accumulator.v_top if reach is None else max(-reach[0], reach[1])
     filtered, spikes = kept(neuron.i_decay) != 0, "threshold" in types
     return Rule(
         sums=sums,
@@ -135,8 +139,8 @@ def make_rule(
         filter_keeps=kept(neuron.i_decay) if filtered else None,
         filtered=filtered,
         narrow=farthest < NARROW and not filtered,
-        wraps=wraps,
-        clips=farthest >= STATE_TOP,
+        passes=passes,
+        clips=farthest >= accumulator.v_top,
         spikes=spikes,
         reset=neuron.reset if spikes else "value",
         threshold=types.get("threshold"),

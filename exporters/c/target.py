@@ -23,10 +23,8 @@ from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Node, Program
 from stl_deploy.graph.readout import readout_of
 from stl_deploy.graph.show import Row
-from stl_deploy.integers.bounds import bounds
 from stl_deploy.integers.branches import refusals
 from stl_deploy.integers.graph import IntegerGraph
-from stl_deploy.integers.net import STATE_SHIFT, STATE_TOP
 from stl_deploy.integers.quantise import choose
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.rounding import rounded
@@ -110,10 +108,10 @@ class CFormat(Format):
             readout=readout_of(program.metadata),
         )
         plan = write_folder(chosen.graph, about, path, flash=flash, ram=ram, deadline=options.deadline)
-        tell_wraps(chosen.graph, options)
         options.say.say(f"flash {plan.flash:,} bytes and RAM {plan.ram:,} bytes; code and stack come on top")
         return {
             "target": self.name,
+            "accumulator": chosen.graph.accumulator.name,
             "input_scale": chosen.graph.input.scale,
             "output_unit": chosen.graph.output.unit,
             "flash_bytes": plan.flash,
@@ -150,19 +148,6 @@ def _row(node: Node, plan: Plan) -> Row:
         0 if share is None else share.synops,
         about,
     )
-
-
-def tell_wraps(graph: IntegerGraph, options: Options) -> None:
-    """Warn of populations whose u could leave 24 bits for some input."""
-    known = bounds(graph)
-    for node in graph.populations:
-        low, high = known[node.name].sums
-        reach = max(-low, high)
-        if reach << STATE_SHIFT >= STATE_TOP:
-            options.say.warn(
-                f"'{node.name}': sums could reach {reach:,} for some input, past which they wrap as Loihi's do "
-                f"({STATE_TOP >> STATE_SHIFT:,}); the calibration input decides whether they do"
-            )
 
 
 TARGETS = (CFormat(), C)

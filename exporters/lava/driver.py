@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.lava.process import Progress, run_worker
-from stl_deploy.exporters.loihi.net import InputLayer
-from stl_deploy.exporters.loihi.netx import read_netx
+from stl_deploy.exporters.netx.net import InputLayer
+from stl_deploy.exporters.netx.netx import read_netx
 from stl_deploy.integers.simulate import IntegerRun, whole_numbers
 
 
@@ -21,7 +21,7 @@ def run_lava(
     """Run a ``.net`` file on Lava's CPU simulation for whole numbers ``x`` ``[T, B, *input shape]``.
 
     deadline: seconds without progress after which the run is ended. The result has every layer's spikes, as
-    `stl_deploy.exporters.loihi.simulate.simulate` gives them with ``record=True``.
+    `stl_deploy.exporters.netx.convert.run_file` gives them with ``record=True``.
     Raises InputError for a bad file or input, ToolError if Lava is missing, fails or takes too long.
     """
     net = read_netx(net_path)

@@ -12,17 +12,17 @@ from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.lava.process import FLOAT_WORKER, Progress, run_worker
-from stl_deploy.exporters.loihi.export import LoihiRun
-from stl_deploy.exporters.loihi.pixels import unroll_all
-from stl_deploy.exporters.loihi.quantise import real_layer
-from stl_deploy.exporters.loihi.structure import Structure, SynapseStage, structure
+from stl_deploy.exporters.netx.model import NetxRun
+from stl_deploy.exporters.netx.structure import Structure, SynapseStage, structure
 from stl_deploy.graph.kernels import apply
 from stl_deploy.graph.program import Floats, Program
+from stl_deploy.integers.per_pixel import unroll_all
+from stl_deploy.integers.scales import real_population
 
 
 def run_lava_float(
     program: Program, x: NDArray[Any], *, deadline: float = 600.0, progress: Progress | None = None
-) -> LoihiRun:
+) -> NetxRun:
     """Run ``x`` ``[T, B, *shape]`` on Lava's floating-point processes, convolutions and pools as dense layers.
 
     Lava computes in float64: on an exact grid every spike is the reference's. Spikes are keyed by NIR node name.
@@ -50,7 +50,9 @@ def _layers(parts: Structure) -> tuple[list[str], dict[str, NDArray[Any]]]:
     for stage in parts.stages:
         if not isinstance(stage, SynapseStage):
             continue
-        real, neuron, index = real_layer(stage, 1.0), stage.neuron, len(names)
+        synapse, neuron, index = stage.synapse, stage.neuron, len(names)
+        bias = None if synapse.bias is None else synapse.bias.astype(np.float64)
+        real = real_population(neuron, [synapse.weight.astype(np.float64)], bias)
         theta = real.theta if neuron.compare == "gt" else np.nextafter(real.theta, -np.inf)
         layers[f"weight{index}"] = real.weights[0]
         layers[f"bias{index}"] = np.zeros(len(real.theta)) if real.bias is None else real.bias
@@ -60,7 +62,7 @@ def _layers(parts: Structure) -> tuple[list[str], dict[str, NDArray[Any]]]:
     return names, layers
 
 
-def _result(program: Program, parts: Structure, found: dict[str, NDArray[np.uint8]]) -> LoihiRun:
+def _result(program: Program, parts: Structure, found: dict[str, NDArray[np.uint8]]) -> NetxRun:
     steps, samples = next(iter(found.values())).shape[:2]
     y: Floats = list(found.values())[-1].reshape(steps * samples, -1).astype(np.float32)
     for node in parts.host:
@@ -68,4 +70,4 @@ def _result(program: Program, parts: Structure, found: dict[str, NDArray[np.uint
     if not parts.host:
         y = y.reshape(-1, *program.outputs[0].shape)
     spikes = {name: s.reshape(steps, samples, *program.by_name[name].shape) for name, s in found.items()}
-    return LoihiRun(y.reshape(steps, samples, *y.shape[1:]), spikes)
+    return NetxRun(y.reshape(steps, samples, *y.shape[1:]), spikes)

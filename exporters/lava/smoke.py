@@ -9,8 +9,8 @@ import numpy as np
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import ToolError
 from stl_deploy.exporters.lava.process import run_worker
-from stl_deploy.exporters.loihi.net import DenseLayer, InputLayer, IntegerNet
-from stl_deploy.exporters.loihi.netx import write_netx
+from stl_deploy.exporters.netx.net import DenseLayer, InputLayer, IntegerNet
+from stl_deploy.exporters.netx.netx import write_netx
 from stl_deploy.integers.net import IntegerNeuron
 
 EXPECTED = np.array([[1, 0, 0], [1, 1, 0], [1, 0, 1], [1, 1, 0]], np.uint8)

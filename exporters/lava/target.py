@@ -13,7 +13,7 @@ from stl_deploy.errors import InputError
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.lava.driver import run_lava
 from stl_deploy.exporters.lava.floats import run_lava_float
-from stl_deploy.exporters.loihi.target import Loihi, NetxOptions
+from stl_deploy.exporters.netx.target import Loihi, NetxOptions
 from stl_deploy.exporters.targets import Model, Network
 from stl_deploy.graph.run import NetworkInput, Result
 from stl_deploy.integers.simulate import IntegerRun

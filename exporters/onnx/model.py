@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.interruptible import interruptible
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.onnx.foreign import read_model
 from stl_deploy.exporters.onnx.interface import Interface, graph_metadata
@@ -48,8 +49,10 @@ class OnnxModel:
         options.intra_op_num_threads = threads or 0
         model = path.read_bytes() if not str(path).isprintable() else str(path)  # of a name in UTF-8 alone
         try:
-            session = onnxruntime.InferenceSession(
-                model, options, providers=["CPUExecutionProvider"], enable_fallback=False
+            session = interruptible(
+                lambda: onnxruntime.InferenceSession(
+                    model, options, providers=["CPUExecutionProvider"], enable_fallback=False
+                )
             )
         except Exception as error:  # ONNX Runtime's errors have no other base
             raise InputError(f"{path}: ONNX Runtime cannot load it ({_first_line(error)})") from None

@@ -14,6 +14,8 @@ from stl_deploy.graph.program import Floats
 
 Array = NDArray[np.float32] | NDArray[np.bool_] | NDArray[np.int8] | NDArray[np.uint8] | NDArray[np.int32]
 Dims = Sequence[int | str]
+SMALL = 2**16
+"""Bytes of an array that a body may keep."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +57,9 @@ class Names:
 class Scope:
     """Nodes of one graph, or of the body of a Scan in it.
 
-    Arrays (weights, neuron parameters) belong to the outermost graph, where a body sees them;
-    whole-number constants (shapes, axes) to the graph that uses them, where shape inference sees them.
+    Arrays (weights, neuron parameters) belong to the outermost graph, where a body sees them, or to a body that keeps
+    its own small ones; whole-number constants (shapes, axes) to the graph that uses them, where shape inference sees
+    them.
     """
 
     def __init__(
@@ -66,14 +69,20 @@ class Scope:
         double: bool = False,
         int8: Mapping[str, Int8Weight] | None = None,
         planes: Mapping[str, Planes] | None = None,
+        keeps_small: bool = False,
     ) -> None:
-        """double: synapses and pools add up in float64. int8, planes: weights to be kept so, by node."""
+        """double: synapses and pools add up in float64. int8, planes: weights to be kept so, by node.
+
+        keeps_small: arrays of at most `SMALL` bytes stay in this body. ONNX Runtime loads a body in time in proportion
+        to its nodes times the values from outside that it reads.
+        """
         self.double: bool = outer.double if outer else double
         self.int8: Mapping[str, Int8Weight] = outer.int8 if outer else int8 or {}
         self.planes: Mapping[str, Planes] = outer.planes if outer else planes or {}
         self.values: Names = outer.values if outer else Names()
         self.labels: Names = outer.labels if outer else Names()
         self.weights: dict[str, Array] = outer.weights if outer else {}
+        self._small: dict[str, Array] | None = {} if keeps_small else None
         self.nodes: list[NodeProto] = []
         self._integers: dict[tuple[int, ...], str] = {}
 
@@ -90,7 +99,9 @@ class Scope:
     def weight(self, label: str, array: Array | np.float32) -> str:
         """A constant array, or a number as one; returns its name."""
         name = self.values.fresh(label)
-        self.weights[name] = array if isinstance(array, np.ndarray) else np.array(array, np.float32)
+        values = array if isinstance(array, np.ndarray) else np.array(array, np.float32)
+        kept = self.weights if self._small is None or values.nbytes > SMALL else self._small
+        kept[name] = values
         return name
 
     def integers(self, *values: int) -> str:
@@ -102,8 +113,9 @@ class Scope:
     def graph(
         self, name: str, inputs: Iterable[ValueInfoProto], outputs: Iterable[ValueInfoProto], **extra: Any
     ) -> GraphProto:
-        """The finished graph, without its weights."""
+        """The finished graph, without its weights but for the small ones of a body that keeps them."""
         constants = [numpy_helper.from_array(np.array(v, np.int64), n) for v, n in self._integers.items()]
+        constants += [numpy_helper.from_array(np.asarray(v), n) for n, v in (self._small or {}).items()]
         return helper.make_graph(self.nodes, name, list(inputs), list(outputs), initializer=constants, **extra)
 
 

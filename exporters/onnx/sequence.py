@@ -15,6 +15,9 @@ from stl_deploy.exporters.onnx.synapses import memoryless
 from stl_deploy.graph.program import Delay, Floats, Input, Neuron, Node, Program, Source
 from stl_deploy.graph.segments import is_loop, segments
 
+MOST_SCANS = 256
+"""With more, one Scan takes all nodes: checking and loading a model takes time in proportion to its Scans squared."""
+
 
 def sequence_nodes(scope: Scope, program: Program, names: Mapping[str, str]) -> dict[str, str]:
     """Add ``program`` over a whole sequence; returns the name of each node's output ``[T, B, *shape]``.
@@ -23,12 +26,22 @@ def sequence_nodes(scope: Scope, program: Program, names: Mapping[str, str]) -> 
     """
     lead = scope.op("Shape", [names[program.inputs[0].name]], "steps_and_batch", start=0, end=2)
     builder = _Sequence(scope, names, lead)
-    for segment in segments(program):
+    parts = segments(program)
+    if sum(map(_is_scan, parts)) > MOST_SCANS:
+        for node in program.inputs:
+            builder.feed_forward(node)
+        builder.loop([node for node in program.nodes if not isinstance(node, Input)], program, keeps_small=True)
+        return builder.values
+    for segment in parts:
         if is_loop(segment):
             builder.loop(segment, program)
         else:
             builder.feed_forward(segment[0])
     return builder.values
+
+
+def _is_scan(segment: Sequence[Node]) -> bool:
+    return is_loop(segment) or (isinstance(segment[0], Neuron) and has_state(segment[0]))
 
 
 class _Sequence:
@@ -51,11 +64,12 @@ class _Sequence:
             value = memoryless(self._scope, node, x, self._lead, output)
         self.values[node.name] = value
 
-    def loop(self, nodes: Sequence[Node], program: Program) -> None:
+    def loop(self, nodes: Sequence[Node], program: Program, *, keeps_small: bool = False) -> None:
+        """Add nodes that are stepped together. keeps_small: see `Scope`."""
         inside = {node.name for node in nodes}
         edges = dict.fromkeys((node, source) for node in nodes for source in node.sources if source.node not in inside)
         outside = {source: self._arrive(node, source) for node, source in edges}
-        body = Scope(self._scope)
+        body = Scope(self._scope, keeps_small=keeps_small)
         states = _body_states(body)
         given = {source: body.values.fresh(f"{source.node}/now") for source in outside}
         stepped = step_nodes(body, nodes, states, given, {})

@@ -12,9 +12,9 @@ from stl_deploy._util.files import write_npz
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.lava.process import run_worker
-from stl_deploy.exporters.loihi.net import IntegerNet
-from stl_deploy.exporters.loihi.netx import read_netx
-from stl_deploy.exporters.loihi.target import Loihi
+from stl_deploy.exporters.netx.net import IntegerNet
+from stl_deploy.exporters.netx.netx import read_netx
+from stl_deploy.exporters.netx.target import Loihi
 from stl_deploy.exporters.witnesses.environment import SIDE, Witness
 from stl_deploy.exporters.witnesses.rows import net_arrays, shapes
 from stl_deploy.integers.simulate import IntegerRun, whole_numbers

@@ -6,7 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.loihi.net import IntegerNet
+from stl_deploy.exporters.netx.net import IntegerNet
 from stl_deploy.exporters.witnesses.emulator import Emulator
 from stl_deploy.exporters.witnesses.environment import NENGO_LOIHI
 from stl_deploy.exporters.witnesses.wrapped import Wrapped, parting

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.loihi.net import ConvLayer, InputLayer, IntegerNet
-from stl_deploy.exporters.loihi.weights import lava_synapse
+from stl_deploy.exporters.netx.convert import to_graph
+from stl_deploy.exporters.netx.net import InputLayer, IntegerNet
 from stl_deploy.exporters.witnesses.connections import Connections, conv_connections, dense_connections
-from stl_deploy.integers.net import Conv, Ints, Shape
+from stl_deploy.integers.graph import ConvNode, DenseNode, PopulationNode
+from stl_deploy.integers.net import Ints, Shape
 
 
 def net_arrays(net: IntegerNet) -> dict[str, NDArray[Any]]:
@@ -27,24 +28,23 @@ def net_arrays(net: IntegerNet) -> dict[str, NDArray[Any]]:
         raise InputError(
             "its input layer has neurons, whose bias is the input; use our integer model (--backend loihi)"
         )
+    graph = to_graph(net)
     for key, layer in net.spiking:
-        neuron = layer.neuron
-        synapse = lava_synapse(layer)
-        plain = isinstance(synapse, Conv) or (synapse.delay is None and synapse.shift == 0)
+        neuron, synapse, population = layer.neuron, graph.by_name[f"{key}.weights"], graph.by_name[key]
+        assert isinstance(synapse, DenseNode | ConvNode)
+        assert isinstance(population, PopulationNode)
+        plain = isinstance(synapse, ConvNode) or (synapse.delay is None and synapse.shift == 0)
         if not plain or neuron.reset != "value" or neuron.v_reset is not None:
             raise InputError(
                 f"'{key}': expected no delays, no shift and a reset to 0; use our integer model (--backend loihi)"
             )
-        if isinstance(synapse, Conv):
+        if isinstance(synapse, ConvNode):
             starts, targets, weights = conv_rows(synapse)
         else:
             starts, targets, weights = _by_input(dense_connections(synapse.weight), synapse.weight.shape[1])
-        bias = np.zeros((), np.int32) if layer.bias is None else layer.bias
-        if isinstance(layer, ConvLayer) and bias.ndim == 1:
-            bias = bias.reshape(-1, 1, 1)
         of_neurons = {
             "threshold": neuron.threshold,
-            "bias": bias,
+            "bias": np.zeros((), np.int32) if population.bias is None else population.bias,
             "v_decay": np.asarray(neuron.v_decay),
             "i_decay": np.asarray(neuron.i_decay),
         }
@@ -63,13 +63,13 @@ def shapes(net: IntegerNet) -> dict[str, Shape]:
 Rows = tuple[Ints, Ints, Ints]
 
 
-def conv_rows(layer: Conv) -> Rows:
+def conv_rows(layer: ConvNode) -> Rows:
     """The outputs that read an input inside."""
     found = conv_connections(
         layer.weight,
         layer.input_shape,
         stride=layer.stride,
-        padding=tuple((side, side) for side in layer.padding),
+        padding=layer.padding,
         dilation=layer.dilation,
         groups=layer.groups,
     )

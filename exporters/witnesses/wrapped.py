@@ -11,15 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.loihi.net import IntegerNet, SpikingLayer
-from stl_deploy.exporters.loihi.netx import read_netx
-from stl_deploy.exporters.loihi.simulate import Spikes, bias_of, simulate, through
-from stl_deploy.exporters.loihi.target import Loihi
-from stl_deploy.exporters.loihi.weights import lava_synapse
-from stl_deploy.exporters.loihi.wide_sums import WIDE
+from stl_deploy.exporters.netx.convert import run_file, to_graph
+from stl_deploy.exporters.netx.net import IntegerNet
+from stl_deploy.exporters.netx.netx import read_netx
+from stl_deploy.exporters.netx.target import Loihi
+from stl_deploy.exporters.netx.wide_sums import WIDE
+from stl_deploy.integers.graph import IntegerGraph, IntegerInput, PopulationNode
 from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, STATE_TOP, Ints
-from stl_deploy.integers.simulate import IntegerRun, whole_numbers
-from stl_deploy.integers.sums import adder, blocks
+from stl_deploy.integers.simulate import IntegerRun, evaluate, whole_numbers
 
 ARRIVING, U = 21, 23
 """Bits of the registers, without their signs (nengo-loihi 1.1.0: ``Q_BITS``, ``U_BITS``)."""
@@ -36,34 +35,37 @@ class Wrapped(Loihi):
 
 
 def simulate_wrapped(net: IntegerNet, x: NDArray[Any]) -> IntegerRun:
-    """As `stl_deploy.exporters.loihi.simulate.simulate`, with these registers; every layer is recorded."""
-    spikes: dict[str, Spikes] = {}
+    """As `stl_deploy.exporters.netx.convert.run_file`, with these registers; every layer is recorded."""
+    values = _values(to_graph(net), whole_numbers(x, net.input_shape))
+    spikes = {key: values[key] for key, _ in net.spiking}
+    return IntegerRun(values["output"], spikes)
 
-    def run(key: str, layer: SpikingLayer, x: NDArray[Any]) -> Spikes:
-        spikes[key] = _run_layer(layer, x)
-        return spikes[key]
 
-    return IntegerRun(through(net, whole_numbers(x, net.input_shape), run), spikes)
+def _values(graph: IntegerGraph, x: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """What every node puts out."""
+    values: dict[str, NDArray[Any]] = {graph.input.name: x}
+    for node in graph.nodes:
+        if isinstance(node, IntegerInput):
+            continue
+        arriving = [values[source.node] for source in node.sources]
+        if isinstance(node, PopulationNode):
+            values[node.name] = _spikes(node, arriving[0])
+        else:
+            values[node.name] = evaluate(node, arriving, {}, graph.accumulator)
+    return values
 
 
 def parting(net: IntegerNet, x: NDArray[Any]) -> str | None:
     """How many spikes these registers change, the first of them, and what passed which register; None if none."""
-    theirs, ours = simulate_wrapped(net, x).spikes, simulate(net, x, record=True).spikes
-    differ = {key: spikes != ours[key] for key, spikes in theirs.items()}
+    graph, ours = to_graph(net), run_file(net, x, record=True).spikes
+    theirs = _values(graph, whole_numbers(x, net.input_shape))
+    differ = {key: theirs[key] != spikes for key, spikes in ours.items()}
     first = next((key for key, where in differ.items() if where.any()), None)
     if first is None:
         return None
-    arriving: dict[str, NDArray[Any]] = {}
-
-    def run(key: str, layer: SpikingLayer, x: NDArray[Any]) -> Spikes:
-        arriving[key] = x
-        return theirs[key]
-
-    through(net, whole_numbers(x, net.input_shape), run)
     step, sample, *neuron = np.argwhere(differ[first])[0].tolist()
-    layer = dict(net.spiking)[first]
-    until = arriving[first][: step + 1, sample : sample + 1]
-    sums = adder(lava_synapse(layer), until)(until)[(slice(None), 0, *neuron)].astype(np.int64)
+    arriving = theirs[graph.by_name[first].sources[0].node]
+    sums = arriving[(slice(None, step + 1), sample, *neuron)].astype(np.int64)
     past = np.flatnonzero(wrap(sums << STATE_SHIFT, ARRIVING) != sums << STATE_SHIFT)
     why = f"its u and bias come to more than 2^{U}, where both wrap, and Lava u alone"
     if len(past):
@@ -74,26 +76,22 @@ def parting(net: IntegerNet, x: NDArray[Any]) -> str | None:
         )
     count, of = sum(int(where.sum()) for where in differ.values()), sum(where.size for where in differ.values())
     return (
-        f"nengo-loihi's registers change {count:,} of {of:,} spikes; the first: '{layer.node or first}', step {step}, "
-        f"sample {sample}, neuron {neuron}: {why}"
+        f"nengo-loihi's registers change {count:,} of {of:,} spikes; the first: "
+        f"'{dict(net.spiking)[first].node or first}', step {step}, sample {sample}, neuron {neuron}: {why}"
     )
 
 
-def _run_layer(layer: SpikingLayer, x: NDArray[Any]) -> Spikes:
-    synapse, neuron = lava_synapse(layer), layer.neuron
-    add_up = adder(synapse, x)
-    bias = bias_of(layer)
-    added = 0 if bias is None else bias.astype(np.int64) << STATE_SHIFT
+def _spikes(node: PopulationNode, arriving: NDArray[Any]) -> NDArray[np.uint8]:
+    neuron = node.neuron
+    added = 0 if node.bias is None else node.bias.astype(np.int64) << STATE_SHIFT
     threshold = neuron.threshold.astype(np.int64) << STATE_SHIFT
-    spikes = np.empty((*x.shape[:2], *layer.shape), np.uint8)
-    for part in blocks(synapse, x):
-        sums = add_up(x[:, part]).astype(np.int64) << STATE_SHIFT
-        u, v = np.zeros(sums.shape[1:], np.int64), np.zeros(sums.shape[1:], np.int64)
-        for now, fired in zip(sums, spikes[:, part], strict=True):
-            u = wrap(_leak(u, neuron.i_decay) + wrap(now, ARRIVING), U)
-            v = np.clip(_leak(v, neuron.v_decay) + wrap(u + added, U), 1 - STATE_TOP, STATE_TOP - 1)
-            fired[...] = v > threshold
-            v[fired.astype(bool)] = 0
+    u = v = np.zeros(arriving.shape[1:], np.int64)
+    spikes = np.empty(arriving.shape, np.uint8)
+    for now, fired in zip(arriving, spikes, strict=True):
+        u = wrap(_leak(u, neuron.i_decay) + wrap(now.astype(np.int64) << STATE_SHIFT, ARRIVING), U)
+        v = np.clip(_leak(v, neuron.v_decay) + wrap(u + added, U), 1 - STATE_TOP, STATE_TOP - 1)
+        fired[...] = v > threshold
+        v[fired.astype(bool)] = 0
     return spikes
 
 

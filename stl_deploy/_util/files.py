@@ -41,7 +41,8 @@ __all__ = [
     "write_text",
 ]
 
-_MAX_JSON_BYTES = 2**28
+_MAX_JSON_BYTES = 2**24
+"""Parsed, JSON takes up to 25 times as much memory."""
 
 
 def require_suffix(path: Path, suffix: str, why: str = "") -> None:

@@ -35,6 +35,15 @@ def limit_memory(most: int) -> bool:
     return True
 
 
+def memory_in_use() -> int:
+    """Bytes of this process's address space; 0 where that is not known."""
+    try:
+        with open("/proc/self/statm") as stream:
+            return int(stream.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return 0
+
+
 def end_after(seconds: float) -> bool:
     """End this process once it has used ``seconds`` more of processor time (0: never); False where that cannot be."""
     if not hasattr(signal, "setitimer"):

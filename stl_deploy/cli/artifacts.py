@@ -78,7 +78,9 @@ def capture(
 
 def export(
     source: SourceArg,
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="PATH", help="The file (c: the folder) to write.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="PATH", help="The file (c, verilog: the folder) to write.")
+    ],
     to: Annotated[
         str | None,
         typer.Option(
@@ -116,6 +118,10 @@ def export(
     round_decays: Annotated[
         bool, typer.Option("--round-decays", help="xylo: take the nearest 1 - 2^-k for decays that are none.")
     ] = False,
+    lanes: Annotated[
+        int | None,
+        typer.Option(help="verilog: neurons at work at a time, a power of two (default: up to 8, as the layers fill)."),
+    ] = None,
     calibration: InputOption = None,
     input_grid: InputGrid = None,
     verified: Annotated[bool, typer.Option("--verify/--no-verify", help="Read the artifact back and run it.")] = True,
@@ -148,13 +154,17 @@ def export(
         ram=ram,
         device=device,
         round_decays=round_decays or None,
+        lanes=lanes,
     )
     emit_json(result, json)
 
 
 def show(
     source: Annotated[
-        Path, typer.Argument(metavar="SOURCE", help="A run folder, a .nir file, or what export wrote (.onnx, .net, C).")
+        Path,
+        typer.Argument(
+            metavar="SOURCE", help="A run folder, a .nir file, or what export wrote (.onnx, .net, C, Verilog)."
+        ),
     ],
     dialect: DialectOption = None,
     drawing: Annotated[

@@ -86,6 +86,10 @@ def energy(
             help="Seconds of one time step as measured on a chip, as in loihi1=66e-6; may be repeated.",
         ),
     ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(metavar="POINTS", help="Percentage points behind the ANN that count as equal accuracy (0.5)."),
+    ] = None,
     processes: Annotated[int, typer.Option(metavar="N", help="Count in N processes.")] = 1,
     over_steps: Annotated[
         bool, typer.Option("--over-steps", help="Accuracy against energy at 1, 2, ... T time steps.")
@@ -115,6 +119,7 @@ def energy(
     'stl-deploy energy validate' recomputes published measurements and prints each error, good or bad.
     """
     from stl_deploy.energy.chips.step_times import parse_step_times
+    from stl_deploy.energy.paired import MARGIN
     from stl_deploy.pipeline import energy as costing
 
     if sources == [_VALIDATE]:
@@ -140,6 +145,7 @@ def energy(
             dialect=dialect,
             input_grid=input_grid,
             ann=ann,
+            margin=MARGIN if margin is None else margin,
             output=output,
             say=console(),
         )
@@ -155,6 +161,7 @@ def energy(
         ann=ann,
         measure=measure,
         step_time=parse_step_times(step_time or ()),
+        margin=margin,
         processes=processes,
         output=output,
         say=console(),

@@ -111,7 +111,12 @@ InputGrid = Annotated[
 ]
 DeviceOption = Annotated[
     str | None,
-    typer.Option("--device", metavar="DEVICE", help="xylo: audio2, audio3 or imu (default: the first that fits)."),
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        help="xylo: audio2, audio3 or imu (default: the first that fits); verilog: up5k, hx8k, ecp5-25f, ecp5-85f, "
+        "gw1nr-9 or generic.",
+    ),
 ]
 LONGEST = 1e6
 """Seconds that a deadline may be away: waits of the operating system end at 2^31 ms."""

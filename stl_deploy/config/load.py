@@ -18,7 +18,8 @@ from stl_deploy.config.messages import sentences
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import ConfigError, InputError
 
-_MAX_BYTES = 2**20
+_MAX_BYTES = 2**18
+_MOST_PROBLEMS = 5
 
 
 class _Loader(yaml.SafeLoader):
@@ -137,7 +138,9 @@ def _build(data: dict[str, Any], where: str) -> RunConfig:
     try:
         return RunConfig.model_validate(data)
     except ValidationError as error:
-        raise ConfigError("\n".join(f"{where}: {sentence}" for sentence in sentences(error))) from None
+        lines = [f"{where}: {sentence}" for sentence in sentences(error, _MOST_PROBLEMS)]
+        more = error.error_count() - len(lines)
+        raise ConfigError("\n".join([*lines, f"{where}: and {more:,} more problems"] if more else lines)) from None
 
 
 def _override(data: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:

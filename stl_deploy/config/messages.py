@@ -35,9 +35,9 @@ _ACCEPTED = {
 }
 
 
-def sentences(error: ValidationError) -> list[str]:
-    """One sentence per problem."""
-    return [_sentence(problem) for problem in error.errors(include_url=False)]
+def sentences(error: ValidationError, most: int) -> list[str]:
+    """One sentence for each of the first ``most`` problems."""
+    return [_sentence(problem) for problem in error.errors(include_url=False)[:most]]
 
 
 def _sentence(problem: ErrorDetails) -> str:

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -16,16 +11,19 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from stl_deploy._util.install import missing
+from stl_deploy._util.isolated import isolated
 from stl_deploy._util.npz import read_npy_header
+from stl_deploy._util.readers import read_aedat4
 from stl_deploy._util.untrusted import blamed, plain_file
 from stl_deploy.data.events import Events, place
-from stl_deploy.errors import InputError, ToolError
+from stl_deploy.errors import InputError
 from stl_deploy.graph.io.hdf5 import Group, open_hdf5
 
 Shape = tuple[int, ...]
 _MOST = 2.0**53
 _MOST_BYTES = 2**32
+_AEDAT_MEMORY, _AEDAT_MOST_MEMORY = 2**28, 3 * 2**30
+_AEDAT_SECONDS = 60.0
 _OVERFLOW_ROW = 240
 _OVERFLOW_TIME = 2**13
 
@@ -62,44 +60,17 @@ def _whole(path: Path, values: NDArray[Any]) -> NDArray[np.int64]:
     return values.astype(np.int64)
 
 
-@contextmanager
-def aedat4(shape: Shape) -> Iterator[Callable[[Path], Events]]:
-    """What reads recordings of CIFAR10-DVS, through the package aedat in a process of its own (see `aedat4_process`).
+def aedat4(path: Path, shape: Shape) -> Events:
+    """A recording of CIFAR10-DVS, decoded by the package aedat in a worker process.
 
-    It raises ToolError where that package is missing, InputError for a file that cannot be decoded.
+    Raises ToolError if that package is missing, InputError for a file that cannot be decoded.
     """
-    command = [sys.executable, "-P", "-m", "stl_deploy._util.aedat4_process"]
-    try:
-        decoder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    except OSError as error:
-        raise ToolError(f"cannot start a process to decode AEDAT 4 files with: {error}") from None
-
-    def read(path: Path) -> Events:
-        plain_file(path, "an AEDAT 4 file", _MOST_BYTES)
-        on, y, x, when = _decoded(path, decoder)
-        return _named(str(path), shape, on, y, x, when=when)
-
-    with decoder:
-        try:
-            yield read
-        finally:
-            decoder.kill()
-
-
-def _decoded(path: Path, decoder: subprocess.Popen[bytes]) -> NDArray[np.int64]:
-    assert decoder.stdin is not None
-    assert decoder.stdout is not None
-    with suppress(BrokenPipeError):
-        os.write(decoder.stdin.fileno(), json.dumps(str(path.absolute())).encode() + b"\n")
-    answer = json.loads(decoder.stdout.readline() or "{}")
-    if "missing" in answer:
-        raise missing("aedat")
-    size = 32 * answer.get("events", 0)
-    content = decoder.stdout.read(size)
-    if "events" not in answer or len(content) < size:
-        reason = answer.get("error", "aedat crashes on it")
-        raise InputError(f"{path}: damaged, truncated or not an AEDAT 4 file ({reason})")
-    return np.frombuffer(content, np.int64).reshape(4, -1)
+    size = plain_file(path, "an AEDAT 4 file", _MOST_BYTES)
+    memory = _AEDAT_MEMORY + 64 * size
+    _, ((on, y, x, when),) = isolated(
+        read_aedat4, path, what="an AEDAT 4 file", memory=min(memory, _AEDAT_MOST_MEMORY), seconds=_AEDAT_SECONDS
+    )
+    return _named(str(path), shape, on, y, x, when=when)
 
 
 def heidelberg(path: Path, shape: Shape) -> tuple[NDArray[np.int64], Iterator[Events]]:

@@ -153,9 +153,8 @@ def _cifar_part(folder: Path) -> list[Path]:
 
 
 def _cifar(files: list[Path], shape: tuple[int, ...]) -> Recordings:
-    with event_files.aedat4(shape) as read:
-        for path in files:
-            yield read(path), CIFAR10_CLASSES.index(path.parent.name)
+    for path in files:
+        yield event_files.aedat4(path, shape), CIFAR10_CLASSES.index(path.parent.name)
 
 
 def _heidelberg_part(name: str) -> Callable[[Path], list[Path]]:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from stl_deploy.errors import InputError
 
 _UNSIGNED_BYTE = 0x08
-_MAX_ITEMS = 10_000_000
+_MOST_BYTES = 2**27
+"""Of the data, unpacked: the largest file that we know has 47 MB, and a gzip file of 2 MB can hold 2 GB."""
 
 
 def read_idx(path: Path, *, shape: tuple[int | None, ...]) -> NDArray[np.uint8]:
@@ -39,9 +40,11 @@ def _read(stream: gzip.GzipFile | IO[bytes], path: Path, shape: tuple[int | None
             f"{path}: expected an IDX file as MNIST has them, of bytes with {len(shape)} axes; found another"
         )
     sizes = struct.unpack(f">{len(shape)}I", header[4:])
-    if any(want not in (None, size) for want, size in zip(shape, sizes, strict=True)) or sizes[0] > _MAX_ITEMS:
+    if any(want not in (None, size) for want, size in zip(shape, sizes, strict=True)):
         accepted = ["any" if size is None else size for size in shape]
         raise InputError(f"{path}: expected sizes {accepted}; found {list(sizes)}")
+    if math.prod(sizes) > _MOST_BYTES:
+        raise InputError(f"{path}: expected at most {_MOST_BYTES:,} bytes; found sizes {list(sizes)}")
     data = stream.read(math.prod(sizes))
     if len(data) < math.prod(sizes):
         raise InputError(f"{path}: truncated, {len(data)} of {math.prod(sizes)} bytes; fetch it again")

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from stl_deploy.errors import InputError
 from stl_deploy.fold.rounding import vote_weight
 from stl_deploy.fold.stages import Stages, held_decay, recurrence
-from stl_deploy.fold.time import exponential_tau, time_constants
 from stl_deploy.graph.dialect import Dialect, SpikesPerStep
 from stl_deploy.graph.lower import METADATA_KEY
 from stl_deploy.graph.program import DT, Floats, Shape
@@ -23,6 +22,7 @@ from stl_deploy.nn.layers import Sum, SumPool2d, Vote
 from stl_deploy.nn.network import INPUT, Network
 from stl_deploy.nn.neuron import LI, LIF, RLIF
 from stl_deploy.nn.population import Population
+from stl_deploy.passes.representable_decays import exponential_tau, time_constants
 
 
 def folded_network(network: Network, stages: Stages) -> Network:

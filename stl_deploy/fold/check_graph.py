@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from stl_deploy.fold.grid import LayerGrid
 from stl_deploy.graph.compare import compare
 from stl_deploy.graph.exact import input_grid, random_input
 from stl_deploy.graph.program import Conv, Input, Linear, Neuron, Pool, Program, Scale
 from stl_deploy.graph.run import run
+from stl_deploy.passes.base import LayerGrid
 
 ROUNDING_ULPS = 64
 """Off an exact grid, a spike may differ whose potential is no further from its threshold than this."""

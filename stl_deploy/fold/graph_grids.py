@@ -14,11 +14,12 @@ import nir
 import numpy as np
 
 from stl_deploy.fold.graph_nodes import find, with_fields
-from stl_deploy.fold.grid import LayerGrid, choose
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.exact import SPIKES, Grid, output_grid, sum_grids
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Conv, Linear
+from stl_deploy.passes.base import LayerGrid
+from stl_deploy.passes.exact_grids import finest_exact_grid as choose
 
 
 def round_graph(graph: nir.NIRGraph, dialect: Dialect) -> tuple[nir.NIRGraph, tuple[LayerGrid, ...]]:

@@ -10,13 +10,13 @@ import nir
 from stl_deploy import __version__
 from stl_deploy.fold.assemble import dialect_of, folded_network, to_nir
 from stl_deploy.fold.check import check_fold
-from stl_deploy.fold.grid import LayerGrid
 from stl_deploy.fold.rounding import round_stages
 from stl_deploy.fold.stages import take_apart
 from stl_deploy.fold.thresholds import Thresholds, absorb_thresholds, are_absorbed
 from stl_deploy.graph.exact import Grid
 from stl_deploy.graph.program import InputCoding
 from stl_deploy.nn.network import Network
+from stl_deploy.passes.base import LayerGrid
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,12 +7,13 @@ from dataclasses import replace
 import numpy as np
 from torch import nn
 
-from stl_deploy.fold.grid import LayerGrid, choose
 from stl_deploy.fold.stages import Stages
 from stl_deploy.graph.exact import MANTISSA_BITS, SPIKES, Grid, sum_grids, synaptic
 from stl_deploy.nn.layers import SumPool2d
 from stl_deploy.nn.network import INPUT, Network
 from stl_deploy.nn.neuron import LI, LIF
+from stl_deploy.passes.base import LayerGrid
+from stl_deploy.passes.exact_grids import finest_exact_grid as choose
 
 
 def round_stages(network: Network, stages: Stages, arriving: Grid) -> tuple[LayerGrid, ...]:

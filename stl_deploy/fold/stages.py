@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from stl_deploy.errors import InputError
 from stl_deploy.fold.norm import Norm, fold_norm
-from stl_deploy.fold.time import representable_decay
 from stl_deploy.graph.program import Doubles, Floats
 from stl_deploy.nn.network import Network, unsound
 from stl_deploy.nn.neuron import LI, LIF, RLIF
+from stl_deploy.passes.representable_decays import representable_decay
 
 
 @dataclass

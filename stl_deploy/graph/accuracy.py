@@ -23,6 +23,14 @@ def accuracy(program: Program, result: Result, labels: NDArray[Any] | None) -> f
     return share_right(result, labels, readout_of(program.metadata))
 
 
+def decided_right(program: Program, result: Result, labels: NDArray[Any] | None) -> NDArray[np.bool_] | None:
+    """Whether each sample's class is right, ``[B]``; None without labels ``[B]``, or where `accuracy` has none."""
+    scores = list(result.outputs.values())
+    if labels is None or labels.ndim != 1 or len(scores) != 1 or scores[0].ndim != 3:
+        return None
+    return np.asarray(readout_of(program.metadata).decide(scores[0]) == labels)
+
+
 def share_right(result: Result, labels: NDArray[Any] | None, readout: Readout | None = None) -> float | None:
     """As `accuracy`, where no Program is at hand; readout: what decides (default: the greatest sum over time).
 

@@ -64,7 +64,7 @@ class Dialect:
     """How a NIR graph is stepped in discrete time.
 
     dt: time step, in the unit of the graph's time constants.
-    leak: ``euler`` v += dt/τ·(v_leak − v + r·x), or ``exp`` v = e^(−dt/τ)·v + x (input gain 1).
+    leak: ``euler`` v += dt/τ·(v_leak − v + r·x), or ``exp`` v = v_leak + e^(−dt/τ)·(v − v_leak) + x (input gain 1).
     compare: a neuron fires where v > θ (``gt``) or v >= θ (``ge``).
     reset: ``value`` to v_reset; ``subtract`` θ; ``subtract_delayed`` θ at the next step; ``value_delayed`` to v_reset
         at the next step, whatever arrives then; ``none``: a spike leaves v alone; ``snntorch_zero``: ``value_delayed``

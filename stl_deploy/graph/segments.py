@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from stl_deploy.graph.program import Node, Program
+from stl_deploy.graph.program import Node, Program, Source
 
 
 def segments(program: Program) -> tuple[tuple[Node, ...], ...]:
@@ -89,3 +89,24 @@ def grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     for key, value in pairs:
         found.setdefault(key, []).append(value)
     return found
+
+
+def ordered(nodes: Mapping[str, Node]) -> tuple[Node, ...]:
+    """Every undelayed source before its reader; otherwise the order given."""
+    done: dict[str, Node] = {}
+    for root in nodes:
+        path = {root: None}
+        while path:
+            name = next(reversed(path))
+            missing = _missing(nodes[name].sources, done)
+            if missing is not None:
+                assert missing not in path, f"{missing} waits for itself within one step"
+                path[missing] = None
+            else:
+                del path[name]
+                done[name] = nodes[name]
+    return tuple(done.values())
+
+
+def _missing(sources: Sequence[Source], done: Mapping[str, Node]) -> str | None:
+    return next((source.node for source in sources if not source.delay and source.node not in done), None)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph.program import Node, Reshape
 from stl_deploy.integers.graph import (
     ConvNode,
@@ -21,10 +22,14 @@ from stl_deploy.integers.graph import (
     PopulationNode,
     SumPoolNode,
 )
-from stl_deploy.integers.net import STATE_TOP, Ints
+from stl_deploy.integers.net import WIDE, Ints
 
 Interval = tuple[int, int]
-_ANYTHING: Interval = (1 - STATE_TOP, STATE_TOP - 1)
+_ANYTHING: Interval = (1 - WIDE.v_top, WIDE.v_top - 1)
+SUM_LIMIT = 2**24
+"""64 times a sum, and what v and a bias add, then fit in 32 bits."""
+CONV_LIMIT = 2**23
+"""Lava's convolutions wrap past it."""
 _MOST_LATER = 100
 """So many nodes that are yet to come are followed: files of strangers can hold any number."""
 
@@ -46,6 +51,30 @@ def bounds(graph: IntegerGraph) -> dict[str, Bounds]:
     for node in graph.nodes:
         known[node.name] = bounds_of(node, known, graph.by_name)
     return known
+
+
+def require_sums(graph: IntegerGraph) -> None:
+    """Raise UnsupportedError by node where 64 times a sum could leave 32 bits, or a convolution wrap as Lava's do."""
+    known, potentials = bounds(graph), set[str]()
+    for node in graph.nodes:
+        reaches = [*known[node.name].sums, *known[node.name].values]
+        limit = CONV_LIMIT if isinstance(node, ConvNode) and graph.accumulator.wraps else SUM_LIMIT
+        if isinstance(node, IntegratorNode):
+            reaches = [*known[node.name].sums]
+            potentials.add(node.name)
+        elif any(source.node in potentials for source in node.sources):
+            limit = 2**31
+            potentials.add(node.name)
+        if isinstance(node, PopulationNode | IntegratorNode) and node.bias is not None:
+            reaches += [int(node.bias.min()), int(node.bias.max())]
+        reach = max(abs(value) for value in reaches)
+        if reach >= limit:
+            raise UnsupportedError(
+                f"its sums may reach {reach:,}, beyond the {limit:,} that fit",
+                node=node.name,
+                slug="sums-too-large",
+                remedy="use fewer input levels (a coarser input grid), or smaller fan-in",
+            )
 
 
 def bounds_of(
@@ -80,7 +109,11 @@ def _values(node: Node, sums: Interval) -> Interval:
     match node:
         case IntegerInput():
             return min(0, node.low), max(0, node.high)
-        case DenseNode() | ConvNode():
+        case DenseNode():
+            low, high = weighted(node.weight, node.bias, sums)
+            # Each delay's sum is rounded down by itself, so that together they may come to less than one sum does.
+            return (low if node.delay is not None else low >> node.shift), high >> node.shift
+        case ConvNode():
             return weighted(node.weight.reshape(len(node.weight), -1), node.bias, sums)
         case GainNode():
             return weighted(node.weight.reshape(-1, 1), None, sums)
@@ -92,7 +125,7 @@ def _values(node: Node, sums: Interval) -> Interval:
         case PopulationNode():
             return 0, 1
     assert isinstance(node, IntegratorNode)
-    return 1 - STATE_TOP, STATE_TOP - 1
+    return _ANYTHING
 
 
 def weighted(rows: Ints, bias: Ints | None, within: Interval) -> Interval:

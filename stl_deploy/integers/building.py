@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +23,13 @@ from stl_deploy.graph.program import (
     Source,
     is_max_pool,
 )
+from stl_deploy.graph.threads import map_samples
 from stl_deploy.integers.bounds import Bounds, bounds_of
 from stl_deploy.integers.branches import Branches, Value, branches
 from stl_deploy.integers.graph import (
+    ConvNode,
     DelayNode,
+    DenseNode,
     GainNode,
     IntegerInput,
     IntegerOutput,
@@ -33,7 +37,7 @@ from stl_deploy.integers.graph import (
     PopulationNode,
     SumPoolNode,
 )
-from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, IntegerNeuron, Ints
+from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, WIDE, Accumulator, IntegerNeuron, Ints
 from stl_deploy.integers.real_weights import (
     late,
     one_scale,
@@ -54,9 +58,23 @@ from stl_deploy.integers.scales import (
     twelve_bits,
     v_decay,
 )
-from stl_deploy.integers.simulate import evaluate
+from stl_deploy.integers.simulate import VALUES_AT_ONCE, evaluate, sum_and_step
 
 Spikes = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What integers are chosen for.
+
+    thresholds: how they are held; the forms that `stl_deploy.integers.per_pixel` prepares are folded ones.
+    pixels: whether a threshold and a bias of each pixel's own can be held. as_run: what the hardware makes of a node.
+    """
+
+    thresholds: ThresholdForm = "per-neuron"
+    pixels: bool = True
+    accumulator: Accumulator = WIDE
+    as_run: Callable[[Node], Node] = lambda node: node
 
 
 @dataclass(frozen=True)
@@ -74,13 +92,14 @@ class Build:
     """The integer nodes so far, and their values on calibration data."""
 
     def __init__(
-        self, program: Program, known: Mapping[str, Value], reference: Mapping[str, Spikes], form: ThresholdForm
+        self, program: Program, known: Mapping[str, Value], reference: Mapping[str, Spikes], hardware: Hardware
     ) -> None:
-        self.program, self.known, self.reference, self._form = program, dict(known), reference, form
+        self.program, self.known, self.reference, self._hardware = program, dict(known), reference, hardware
         self.scales: dict[str, Doubles] = {}
         self.nodes: list[Node] = []
         self.fits: list[Fit] = []
         self._values: dict[str, NDArray[Any]] = {}
+        """Of the nodes that others may read."""
         self._plain_nodes = {
             node.name: self._plain(node, node.name, node.sources)
             for node in program.nodes
@@ -88,6 +107,7 @@ class Build:
         }
         """Those without weights, which a loop may read before they are there."""
         self._bounds: dict[str, Bounds] = {}
+        """Of every node so far."""
 
     def input(self, x: Ints, scale: float, largest: float | None) -> None:
         """The input, and the range that it may have."""
@@ -113,10 +133,14 @@ class Build:
             self._take(self._plain(node, node.name, node.sources))
 
     def _take(self, *nodes: Node) -> None:
+        """Add nodes; later ones may read the last of them."""
+        last, (steps, samples) = nodes[-1], self._values[self.program.inputs[0].name].shape[:2]
+        widest = max(math.prod(node.shape) for node in nodes)
+        parts = map_samples(lambda part: self._run(nodes, part), samples, widest * steps, VALUES_AT_ONCE)
+        self._values[last.name] = np.concatenate(parts, axis=1)
         for node in nodes:
-            self._values[node.name] = self._run([node], slice(None))[node.name]
             self._bounds[node.name] = bounds_of(node, self._bounds, self._plain_nodes)
-            self.nodes.append(node)
+        self.nodes.extend(nodes)
 
     def _plain(self, node: Node, name: str, sources: tuple[Source, ...]) -> Node:
         """A node without weights."""
@@ -142,7 +166,9 @@ class Build:
         found = branches(self.program, node, self.known)
         direct, apart = split_biases(found, node)
         weights = real_weights(found, node)
-        real = real_population(node, weights, direct, [bias for bias in apart if bias is not None], pixels=True)
+        real = real_population(
+            node, weights, direct, [bias for bias in apart if bias is not None], pixels=self._hardware.pixels
+        )
         wanted = self.reference[node.name]
 
         def built(chosen: Candidate) -> list[Node]:
@@ -156,9 +182,10 @@ class Build:
             return [*nodes, population]
 
         def differing(chosen: Candidate, part: slice) -> int:
-            return int(np.count_nonzero(self._run(built(chosen), part)[node.name] != wanted[:, part]))
+            return int(np.count_nonzero(self._run(built(chosen), part) != wanted[:, part]))
 
-        best = closest(candidates(real, self._form), wanted.shape[1], differing, node)
+        layer = found.leaves[0].node or node
+        best = closest(candidates(real, self._hardware.thresholds), wanted.shape[1], differing, layer)
         self._take(*built(best))
         self.scales[node.name] = best.scale
         self._fit(node, max(int(np.abs(weight).max()) for weight in best.weights), best.neuron)
@@ -182,15 +209,20 @@ class Build:
             )
         )
 
-    def _run(self, nodes: Iterable[Node], part: slice) -> dict[str, NDArray[Any]]:
-        """Values of more nodes on some of the samples."""
+    def _run(self, nodes: Sequence[Node], part: slice) -> NDArray[Any]:
+        """Values of the last of more nodes on some of the samples."""
+        accumulator, as_run = self._hardware.accumulator, self._hardware.as_run
         found: dict[str, NDArray[Any]] = {}
         known = dict(self._bounds)
         for node in nodes:
             known[node.name] = bounds_of(node, known, self._plain_nodes)
+        if len(nodes) == 2 and isinstance(nodes[1], PopulationNode) and isinstance(nodes[0], DenseNode | ConvNode):
+            arriving = [self._arriving(source, found, part) for source in nodes[0].sources]
+            return sum_and_step(as_run(nodes[0]), nodes[1], arriving, known, accumulator)
+        for node in nodes:
             arriving = [self._arriving(source, found, part) for source in node.sources]
-            found[node.name] = evaluate(node, arriving, known)
-        return found
+            found[node.name] = evaluate(as_run(node), arriving, known, accumulator)
+        return found[nodes[-1].name]
 
     def _arriving(self, source: Source, found: Mapping[str, NDArray[Any]], part: slice) -> NDArray[Any]:
         if source.node in found:
@@ -201,7 +233,12 @@ class Build:
             value = self.reference[source.node][:, part]
         else:
             node = self._plain_nodes[source.node]
-            value = evaluate(node, [self._arriving(inner, found, part) for inner in node.sources], self._bounds)
+            value = evaluate(
+                node,
+                [self._arriving(inner, found, part) for inner in node.sources],
+                self._bounds,
+                self._hardware.accumulator,
+            )
         return late(value) if source.delay else value
 
     def _weighted(
@@ -233,7 +270,7 @@ class Build:
 
     def _own_name(self, node: Node, consumer: Node) -> str:
         """A node's name; with its consumer's where several read it, for each has a scale of its own."""
-        return node.name if node.name not in self._values else f"{node.name}.for.{consumer.name}"
+        return node.name if node.name not in self._bounds else f"{node.name}.for.{consumer.name}"
 
     def _integrator(self, node: Neuron) -> None:
         found = branches(self.program, node, self.known)
@@ -245,16 +282,16 @@ class Build:
             None if leaf.node is None else rounded_bias(leaf, scale * gain * leaf.factor) for leaf in found.leaves
         ]
         nodes, sources = self._weighted(found, node, [whole_weight(weight, scale) for weight in weights], biases)
-        self._take(*nodes)
         bias = None
         if offset is not None and offset.any():
             bias = np.asarray(np.round(offset * scale), np.int32)
         filtered = DECAY_ONE if node.synapse is None else twelve_bits(node.synapse.decay)
         decay = v_decay(node)
         self._take(
+            *nodes,
             IntegratorNode(
                 name=node.name, shape=node.shape, sources=sources, v_decay=decay, i_decay=filtered, bias=bias
-            )
+            ),
         )
         self.known[node.name] = "potential"
         self._units = 1 / (scale * 2**STATE_SHIFT)

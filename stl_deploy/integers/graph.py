@@ -7,11 +7,12 @@ A reshape is a Program's own; the nodes here hold whole numbers, and two axes of
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from stl_deploy.graph.program import Node, Shape
-from stl_deploy.integers.net import DECAY_ONE, IntegerNeuron, Ints, Pair
+from stl_deploy.integers.net import DECAY_ONE, WIDE, Accumulator, IntegerNeuron, Ints, Pair
 
 Padding = tuple[Pair, Pair]
 """(before, after) for height and width."""
@@ -28,10 +29,16 @@ class IntegerInput(Node):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class DenseNode(Node):
-    """weight ``[out, in]``, bias ``[out]`` or None."""
+    """weight ``[out, in]``, bias ``[out]`` or None.
+
+    delay, shift, enlarged: as `stl_deploy.integers.net.Dense` has them.
+    """
 
     weight: Ints
     bias: Ints | None
+    delay: Ints | None = None
+    shift: int = 0
+    enlarged: int = 0
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -103,9 +110,13 @@ Weighted = DenseNode | ConvNode | GainNode
 
 @dataclass(frozen=True, eq=False)
 class IntegerGraph:
-    """Nodes in an order in which every undelayed source comes before its reader; one input, one output."""
+    """Nodes in an order in which every undelayed source comes before its reader; one input, one output.
+
+    accumulator: the widths of u and v that the integers were chosen for.
+    """
 
     nodes: tuple[Node, ...]
+    accumulator: Accumulator = WIDE
     by_name: dict[str, Node] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -125,6 +136,11 @@ class IntegerGraph:
     def populations(self) -> tuple[PopulationNode, ...]:
         """The nodes that spike, in order."""
         return tuple(node for node in self.nodes if isinstance(node, PopulationNode))
+
+    @cached_property
+    def readers(self) -> dict[str, int]:
+        """How many edges leave each node."""
+        return Counter(source.node for node in self.nodes for source in node.sources)
 
     @cached_property
     def delayed(self) -> frozenset[str]:

@@ -1,6 +1,6 @@
 """Integer neurons and the synapses that feed them, in torch's order of axes.
 
-Nothing here knows a target's limits: each target checks what it can hold (`stl_deploy.exporters.loihi.net` for netx).
+Nothing here knows a target's limits: each target checks what it can hold (`stl_deploy.exporters.netx.net` for netx).
 """
 
 from __future__ import annotations
@@ -23,7 +23,25 @@ DECAY_ONE = 4096
 STATE_SHIFT = 6
 """Synaptic input, bias and threshold are shifted left by 6 bits to meet u and v."""
 STATE_TOP = 2**23
-"""u and v are 24 bits wide: u wraps past it, v saturates below it."""
+"""Loihi's u and v are 24 bits wide: u wraps past it, v saturates below it."""
+
+
+@dataclass(frozen=True)
+class Accumulator:
+    """Width of u and v: |u| stays within u_top and |v| below v_top; past them u wraps (Loihi) or stops, and v stops."""
+
+    name: str
+    u_top: int
+    v_top: int
+    wraps: bool
+
+
+LOIHI = Accumulator("loihi", STATE_TOP, STATE_TOP, wraps=True)
+"""Loihi's 24 bits: sums past 131,072 come out at the other end."""
+WIDE = Accumulator("wide", 2**30, 2**29, wraps=False)
+"""As much as 32 bits hold while they add u, v and a bias. Sums are exact up to 16,777,215."""
+ACCUMULATORS = {accumulator.name: accumulator for accumulator in (WIDE, LOIHI)}
+
 MAX_THRESHOLD = 2**17 - 1
 MIN_BIAS, MAX_BIAS = -(2**12), 2**12 - 1
 """What a register of Loihi holds: a threshold, a bias."""

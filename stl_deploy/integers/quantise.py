@@ -7,32 +7,38 @@ reference's spikes while integers are chosen. Rows are as large as 8 bits hold, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.graph.exact import input_grid
-from stl_deploy.graph.program import Doubles, Input, Node, Program
+from stl_deploy.graph.program import Doubles, Input, Neuron, Node, Output, Program, Source
 from stl_deploy.graph.run import run
+from stl_deploy.integers.bounds import require_sums
 from stl_deploy.integers.branches import values
-from stl_deploy.integers.building import Build, Fit
+from stl_deploy.integers.building import Build, Fit, Hardware
 from stl_deploy.integers.graph import IntegerGraph, IntegerOutput
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.scales import ThresholdForm
 
 
 @dataclass(frozen=True, eq=False)
-class Quantised:
-    """The integers, and how each population came out.
+class IntegerModel:
+    """The integers of a Program, and how each population came out.
 
-    scales: by population, what each row's weights, bias and threshold were multiplied by before rounding.
+    Attributes:
+        graph: The network in integers.
+        fits: One for each population, in order.
+        row_scales: By population, what each row's weights, bias and threshold were multiplied by before rounding.
+        host: Nodes behind the last spikes that the host computes in float32; empty where integers hold them.
     """
 
     graph: IntegerGraph
     fits: tuple[Fit, ...]
-    scales: Mapping[str, Doubles]
+    row_scales: Mapping[str, Doubles]
+    host: tuple[Node, ...] = ()
 
 
 def quantise(
@@ -41,33 +47,59 @@ def quantise(
     *,
     input_scale: float = 1.0,
     largest: float | None = None,
-    thresholds: ThresholdForm = "per-neuron",
-) -> Quantised:
-    """Choose integers. calibration: real input ``[T, B, *shape]`` on the grid of 1/input_scale; some hundred samples.
+    hardware: Hardware | None = None,
+    host: bool = False,
+    reference: Program | None = None,
+) -> IntegerModel:
+    """Choose the integers of each population, one after the other, by spike agreement with the Program.
 
-    largest: magnitude that the input never exceeds (None: what calibration shows, at least 1/input_scale).
-    thresholds: ``per-neuron``, or ``folded``: one for each population.
-    Raises UnsupportedError for what integers cannot hold, InputError for input off the grid.
+    Args:
+        program: The network to quantise.
+        calibration: Real input ``[T, B, *shape]`` on the grid of 1/input_scale; some hundred samples are enough.
+        input_scale: Real input times this is integers.
+        largest: Magnitude that the input never exceeds (None: what calibration shows, at least 1/input_scale).
+        hardware: What the integers are for (default: thresholds of each neuron's own in sums that do not wrap).
+        host: Leave the nodes behind the last spikes to the host (`split_host`).
+        reference: The network whose spikes are aimed at, of the same populations (default: ``program``).
+
+    Raises:
+        UnsupportedError: For what integers cannot hold, by node.
+        InputError: For input off the grid.
     """
+    hardware, reference = hardware or Hardware(), reference or program
+    program, readout = split_host(program) if host else (program, ())
     known = values(program, input_scale)
     x = to_integers(calibration, input_scale)
-    recorded = run(program, calibration, record=[node.name for node in program.spiking]).recorded
-    reference = {name: spikes.astype(np.uint8) for name, spikes in recorded.items()}
-    build = Build(program, known, reference, thresholds)
+    recorded = run(reference, calibration, record=[node.name for node in program.spiking]).recorded
+    aim = {n.name: recorded[n.name].astype(np.uint8).reshape(*x.shape[:2], *n.shape) for n in program.spiking}
+    build = Build(program, known, aim, hardware)
     build.input(x, input_scale, largest)
     for node in program.nodes:
         if not isinstance(node, Input):
             build.add(node)
-    return Quantised(IntegerGraph(_in_order(build.nodes)), tuple(build.fits), build.scales)
+    graph = IntegerGraph(_in_order(build.nodes), hardware.accumulator)
+    if not hardware.accumulator.wraps:
+        require_sums(graph)
+    return IntegerModel(graph, tuple(build.fits), build.scales, readout)
 
 
-def choose(program: Program, x: NDArray[Any], thresholds: ThresholdForm = "per-neuron") -> Quantised:
+def split_host(program: Program) -> tuple[Program, tuple[Node, ...]]:
+    """Cut a chain behind its last spikes: the part up to them, and the nodes between them and the output."""
+    last = max(i for i, node in enumerate(program.nodes) if isinstance(node, Neuron))
+    spikes, after = program.nodes[last], program.nodes[last + 1 :]
+    ends = tuple(
+        replace(node, shape=spikes.shape, sources=(Source(spikes.name),)) for node in after if isinstance(node, Output)
+    )
+    kept = replace(program, nodes=(*program.nodes[: last + 1], *ends))
+    return kept, tuple(node for node in after if not isinstance(node, Output))
+
+
+def choose(program: Program, x: NDArray[Any], thresholds: ThresholdForm = "per-neuron") -> IntegerModel:
     """Integers for a Program by calibration input ``x`` ``[T, B, *shape]``, on the grid that its metadata declare."""
-    grid = input_grid(program.metadata)
+    grid, hardware = input_grid(program.metadata), Hardware(thresholds)
     if grid is None:
-        return quantise(program, x, thresholds=thresholds)
-    scale = 2.0**grid.fraction_bits
-    return quantise(program, x, input_scale=scale, largest=grid.bound, thresholds=thresholds)
+        return quantise(program, x, hardware=hardware)
+    return quantise(program, x, input_scale=2.0**grid.fraction_bits, largest=grid.bound, hardware=hardware)
 
 
 def _in_order(nodes: Iterable[Node]) -> tuple[Node, ...]:

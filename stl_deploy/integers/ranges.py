@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.integers.bounds import weighted
-from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, STATE_TOP, IntegerNeuron, Ints, Synapse
+from stl_deploy.graph.program import Node
+from stl_deploy.integers.bounds import Interval, bounds
+from stl_deploy.integers.graph import IntegerGraph, PopulationNode
+from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, STATE_TOP, IntegerNeuron
+from stl_deploy.integers.real_weights import late
+from stl_deploy.integers.simulate import VALUES_AT_ONCE, Values, entered_by, values_of
 from stl_deploy.integers.step import currents, integrate
-from stl_deploy.integers.sums import Sums
-
-Bounds = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -26,11 +29,10 @@ class LayerRange:
     """
 
     node: str
-    key: str
-    u_worst: Bounds
-    v_worst: Bounds
-    u_seen: Bounds
-    v_seen: Bounds
+    u_worst: Interval
+    v_worst: Interval
+    u_seen: Interval
+    v_seen: Interval
 
     def joined(self, other: LayerRange) -> LayerRange:
         """Of the samples of both."""
@@ -55,43 +57,54 @@ def require_seen(ranges: Iterable[LayerRange]) -> None:
                 )
 
 
-def _hull(one: Bounds, other: Bounds) -> Bounds:
+def _hull(one: Interval, other: Interval) -> Interval:
     return min(one[0], other[0]), max(one[1], other[1])
 
 
-def _within(bounds: Bounds) -> bool:
-    return max(-bounds[0], bounds[1]) < STATE_TOP
+def _within(interval: Interval) -> bool:
+    return max(-interval[0], interval[1]) < STATE_TOP
 
 
-def population_range(
-    node: str,
-    key: str,
-    neuron: IntegerNeuron,
-    bias: Ints | None,
-    worst: Bounds,
-    steps: int,
-    sums: Iterable[Sums],
-) -> LayerRange:
-    """Ranges of a population. worst: bounds of any synaptic sum, 0 included; sums: those seen, ``[T, b, *shape]``.
+def ranges(graph: IntegerGraph, x: NDArray[Any]) -> tuple[LayerRange, ...]:
+    """Ranges of u and v of every population, in order.
 
-    bias: broadcasts to the population's shape.
+    Args:
+        graph: The integers.
+        x: Calibration input in integers ``[T, B, *shape]``, whose extremes bound every input.
     """
-    u_worst = tuple(_series(extreme << STATE_SHIFT, int(np.min(neuron.i_decay)), steps) for extreme in worst)
-    offset = np.zeros(1, np.int64) if bias is None else bias.astype(np.int64)
-    drive = (u_worst[0] + (int(offset.min()) << STATE_SHIFT), u_worst[1] + (int(offset.max()) << STATE_SHIFT))
+    known = bounds(entered_by(graph, x))
+    arriving = {source.node for node in graph.populations for source in node.sources}
+    found: list[list[LayerRange]] = []
+    widest = max(math.prod(node.shape) for node in graph.nodes)
+    at_once = max(1, VALUES_AT_ONCE // (widest * x.shape[0]))
+    for start in range(0, x.shape[1], at_once):
+        values = values_of(graph, x[:, start : start + at_once], arriving)
+        found.append([_range(node, known[node.name].sums, values) for node in graph.populations])
+    return tuple(reduce(LayerRange.joined, parts) for parts in zip(*found, strict=True))
+
+
+def _range(node: PopulationNode, worst: Interval, values: Mapping[str, Values]) -> LayerRange:
+    """worst: bounds of any synaptic sum, 0 included."""
+    neuron = node.neuron
+    sums = sum_of_sources(node, values)
+    steps = len(sums)
+    u_low, u_high = (_series(extreme << STATE_SHIFT, int(np.min(neuron.i_decay)), steps) for extreme in worst)
+    offset = np.zeros(1, np.int64) if node.bias is None else node.bias.astype(np.int64)
+    low, high = u_low + (int(offset.min()) << STATE_SHIFT), u_high + (int(offset.max()) << STATE_SHIFT)
     least = int(np.min(neuron.v_decay))
-    kept = (DECAY_ONE - least) / DECAY_ONE
-    top = int(int(neuron.threshold.max()) * 2**STATE_SHIFT * kept) + drive[1]
-    v_worst = (min(0, _series(drive[0], least, steps)), max(0, top))
-    u_seen, v_seen = _seen(neuron, offset, sums)
-    return LayerRange(node, key, (u_worst[0], u_worst[1]), v_worst, u_seen, v_seen)
+    back = np.zeros(1, np.int64) if neuron.v_reset is None else neuron.v_reset.astype(np.int64)
+    top = _series(high, least, steps)
+    if not neuron.reset.startswith("subtract"):
+        kept = (DECAY_ONE - least) / DECAY_ONE
+        top = int(max(int(neuron.threshold.max()), int(back.max())) * 2**STATE_SHIFT * kept) + high
+    v_worst = (min(0, _series(low, least, steps), int(back.min()) << STATE_SHIFT), max(0, top))
+    return LayerRange(node.name, (u_low, u_high), v_worst, *_seen(neuron, offset, sums))
 
 
-def worst_sums(synapse: Synapse, bounds: Bounds) -> Bounds:
-    """Least and greatest synaptic sum for inputs within ``bounds`` (which include 0)."""
-    low, high = weighted(synapse.weight.reshape(len(synapse.weight), -1), None, bounds)
-    shift = getattr(synapse, "shift", 0)
-    return low >> shift, high >> shift
+def sum_of_sources(node: Node, values: Mapping[str, Values]) -> NDArray[np.int64]:
+    """What arrives at a node in each step, from its sources' values ``[T, B, ...]``."""
+    wide = [values[source.node].astype(np.int64) for source in node.sources]
+    return sum(late(one) if source.delay else one for source, one in zip(node.sources, wide, strict=True))  # type: ignore[return-value]
 
 
 def _series(step: int, decay: int, steps: int) -> int:
@@ -101,18 +114,15 @@ def _series(step: int, decay: int, steps: int) -> int:
     return int(np.sign(step)) * int(np.ceil(abs(step) * factor))
 
 
-def _seen(neuron: IntegerNeuron, bias: NDArray[np.int64], sums: Iterable[Sums]) -> tuple[Bounds, Bounds]:
+def _seen(neuron: IntegerNeuron, bias: NDArray[np.int64], sums: NDArray[np.int64]) -> tuple[Interval, Interval]:
     """Extremes of u and v, where neither wraps nor saturates."""
-    extremes = np.zeros(4, np.float64)
+    extremes = [0.0, 0.0]
 
-    def seen(values: NDArray[Any], at: int) -> None:
-        extremes[at] = min(extremes[at], values.min())
-        extremes[at + 1] = max(extremes[at + 1], values.max())
+    def seen(v: NDArray[Any]) -> None:
+        extremes[:] = min(extremes[0], v.min()), max(extremes[1], v.max())
 
-    for part in sums:
-        u = currents(neuron, part.astype(np.float64), np.float64, wraps=False)
-        seen(u, 0)
-        u += bias << STATE_SHIFT
-        integrate(neuron, u, np.empty(u.shape, np.uint8), saturates=False, observe=lambda v: seen(v, 2))
-    u_low, u_high, v_low, v_high = (int(extreme) for extreme in extremes)
-    return (u_low, u_high), (v_low, v_high)
+    u = currents(neuron, sums.astype(np.float64), np.float64, None)
+    reached = int(min(0, u.min())), int(max(0, u.max()))
+    u += bias << STATE_SHIFT
+    integrate(neuron, u, np.empty(u.shape, np.uint8), limit=None, observe=seen)
+    return reached, (int(extremes[0]), int(extremes[1]))

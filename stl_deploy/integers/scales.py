@@ -27,7 +27,7 @@ from stl_deploy.graph.threads import map_parts
 from stl_deploy.integers.net import DECAY_ONE, MAX_BIAS, MAX_THRESHOLD, IntegerNeuron, Ints
 
 ThresholdForm = Literal["folded", "per-neuron", "per-layer", "projected", "unrolled"]
-"""The last two are folded, after `stl_deploy.exporters.loihi.pixels` has made the thresholds foldable."""
+"""The last two are folded, after `stl_deploy.integers.per_pixel` has made the thresholds foldable."""
 
 WEIGHT_TOP = 127
 """8-bit weights with sign: netx doubles them at exponent -1 and loses nothing."""
@@ -221,7 +221,7 @@ def _unrounded(real: RealPopulation, form: ThresholdForm) -> Iterator[Candidate]
 
 
 def _is_trained(real: RealPopulation) -> bool:
-    """Whether `stl_deploy.exporters.loihi.qat.fake_quant` may have trained the layer, whose leak is the integers'."""
+    """Whether `stl_deploy.exporters.netx.qat.fake_quant` may have trained the layer, whose leak is the integers'."""
     theta = real.theta.flat[0]
     whole = _whole_scale(real)
     return real.neuron.compare == "gt" and whole is not None and bool((real.theta == theta).all() and theta % 1 == 0)

@@ -6,8 +6,8 @@ Feed-forward graphs take all time steps at once; a graph with loops goes step by
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Node, Reshape, Shape
 from stl_deploy.graph.threads import map_samples
-from stl_deploy.integers.bounds import Bounds, bounds
+from stl_deploy.integers.bounds import Bounds, bounds, require_sums
 from stl_deploy.integers.graph import (
     ConvNode,
     DelayNode,
@@ -29,9 +29,9 @@ from stl_deploy.integers.graph import (
     PopulationNode,
     SumPoolNode,
 )
-from stl_deploy.integers.net import STATE_SHIFT, Conv, Dense, IntegerNeuron, Ints
+from stl_deploy.integers.net import STATE_SHIFT, Accumulator, Conv, Dense, IntegerNeuron, Ints
 from stl_deploy.integers.step import State, currents, potentials, step_through
-from stl_deploy.integers.sums import adder
+from stl_deploy.integers.sums import adder, blocks
 
 Values = NDArray[Any]
 """Whole numbers ``[T, B, *shape]``, in uint8 (spikes), int32, or floats that hold them exactly."""
@@ -51,7 +51,8 @@ class IntegerRun:
 def simulate(graph: IntegerGraph, x: Values, *, record: bool = False) -> IntegerRun:
     """Run whole numbers ``x`` ``[T, B, *input shape]``.
 
-    Raises InputError if x does not fit the graph, holds fractions, or leaves the range the graph is made for.
+    Raises InputError if x does not fit the graph, holds fractions, or leaves the range the graph is made for;
+    UnsupportedError if sums could leave 32 bits.
     """
     names = [node.name for node in graph.populations] if record else []
     found = values_of(graph, x, [*names, graph.output.name])
@@ -61,11 +62,20 @@ def simulate(graph: IntegerGraph, x: Values, *, record: bool = False) -> Integer
 def values_of(graph: IntegerGraph, x: Values, keep: Collection[str]) -> dict[str, Values]:
     """What some nodes put out, ``[T, B, *shape]``; raises as `simulate`."""
     x = check_input(graph.input, x)
+    if not graph.accumulator.wraps:
+        require_sums(graph)
+    known = bounds(entered_by(graph, x))
     widest = max(math.prod(node.shape) for node in graph.nodes)
     run = _stepped if graph.delayed else _at_once
     steps, samples = x.shape[:2]
-    parts = map_samples(lambda part: run(graph, x[:, part], keep), samples, widest * steps, VALUES_AT_ONCE)
+    parts = map_samples(lambda part: run(graph, x[:, part], keep, known), samples, widest * steps, VALUES_AT_ONCE)
     return {name: np.concatenate([part[name] for part in parts], axis=1) for name in keep}
+
+
+def entered_by(graph: IntegerGraph, x: Values) -> IntegerGraph:
+    """The graph with an input as narrow as ``x``, whose bounds are those of this input."""
+    entry = replace(graph.input, low=min(0, int(x.min())), high=max(0, int(x.max())))
+    return IntegerGraph(tuple(entry if node is graph.input else node for node in graph.nodes))
 
 
 def check_input(node: IntegerInput, x: Values) -> Ints:
@@ -93,16 +103,19 @@ def whole_numbers(x: Values, shape: Shape) -> Values:
     return x if x.dtype.kind != "f" else x.astype(np.int32)
 
 
-def _at_once(graph: IntegerGraph, x: Ints, keep: Collection[str]) -> dict[str, Values]:
+def _at_once(graph: IntegerGraph, x: Ints, keep: Collection[str], known: Mapping[str, Bounds]) -> dict[str, Values]:
     values: dict[str, Values] = {graph.input.name: x}
-    known = bounds(graph)
-    left = {node.name: 0 for node in graph.nodes}
+    left = dict(graph.readers)
+    ahead = {node.sources[0].node: node for node in graph.populations if _stands_alone(graph, node, keep)}
     for node in graph.nodes:
-        for source in node.sources:
-            left[source.node] += 1
-    for node in graph.nodes:
-        if not isinstance(node, IntegerInput):
-            values[node.name] = evaluate(node, [values[source.node] for source in node.sources], known)
+        if node.name in values:
+            continue
+        arriving = [values[source.node] for source in node.sources]
+        if node.name in ahead:
+            reader = ahead[node.name]
+            values[reader.name] = sum_and_step(node, reader, arriving, known, graph.accumulator)
+        else:
+            values[node.name] = evaluate(node, arriving, known, graph.accumulator)
         for source in node.sources:
             left[source.node] -= 1
             if not left[source.node] and source.node not in keep:
@@ -110,8 +123,38 @@ def _at_once(graph: IntegerGraph, x: Ints, keep: Collection[str]) -> dict[str, V
     return {name: values[name] for name in keep}
 
 
-def _stepped(graph: IntegerGraph, x: Ints, keep: Collection[str]) -> dict[str, Values]:
-    known, states = bounds(graph), {node.name: State() for node in graph.nodes}
+def _stands_alone(graph: IntegerGraph, node: PopulationNode, keep: Collection[str]) -> bool:
+    """Whether a population's only source is a layer of weights whose sums nobody else reads."""
+    before = graph.by_name[node.sources[0].node]
+    return (
+        len(node.sources) == 1
+        and isinstance(before, DenseNode | ConvNode)
+        and graph.readers[before.name] == 1
+        and before.name not in keep
+    )
+
+
+def sum_and_step(
+    layer: Node,
+    node: PopulationNode,
+    arriving: Sequence[Values],
+    known: Mapping[str, Bounds],
+    accumulator: Accumulator,
+) -> Values:
+    """Spikes of a population for what arrives at the layer of weights before it, its only source.
+
+    Sums are formed for some samples at a time, so that they stay in the cache.
+    """
+    assert isinstance(layer, DenseNode | ConvNode)
+    x = _together(arriving)
+    add_up, spikes = _summing(layer, x, accumulator), np.empty((*x.shape[:2], *node.shape), np.uint8)
+    for part in blocks(node.shape, x):
+        _fire(node, add_up(x[:, part]), known, accumulator, spikes[:, part])
+    return spikes
+
+
+def _stepped(graph: IntegerGraph, x: Ints, keep: Collection[str], known: Mapping[str, Bounds]) -> dict[str, Values]:
+    states = {node.name: State() for node in graph.nodes}
     before: dict[str, Values] = {}
     kept: dict[str, list[Values]] = {name: [] for name in keep}
     for now in x:
@@ -124,23 +167,28 @@ def _stepped(graph: IntegerGraph, x: Ints, keep: Collection[str]) -> dict[str, V
                     else values[source.node]
                     for source in node.sources
                 ]
-                values[node.name] = evaluate(node, arriving, known, states[node.name])
+                values[node.name] = evaluate(node, arriving, known, graph.accumulator, states[node.name])
         before = values
         for name in keep:
             kept[name].append(values[name])
     return {name: np.concatenate(parts) for name, parts in kept.items()}
 
 
-def evaluate(node: Node, arriving: Sequence[Values], known: Mapping[str, Bounds], state: State | None = None) -> Values:
+def evaluate(
+    node: Node,
+    arriving: Sequence[Values],
+    known: Mapping[str, Bounds],
+    accumulator: Accumulator,
+    state: State | None = None,
+) -> Values:
     """A node's values from its sources' ``[T, B, ...]``; state: what it keeps from the steps before (None: rest)."""
-    x = arriving[0]
-    for other in arriving[1:]:
-        x = x.astype(np.int32) + other.astype(np.int32)
+    x = _together(arriving)
     match node:
-        case DenseNode():
-            return _with_bias(adder(Dense(weight=node.weight), x)(x), node.bias, 1)
-        case ConvNode():
-            return _conv(node, x)
+        case DenseNode() if state is not None and node.delay is not None:
+            line = _remembered(x, int(node.delay.max()), state)
+            return _summing(node, line, accumulator)(line)[len(line) - len(x) :]
+        case DenseNode() | ConvNode():
+            return _summing(node, x, accumulator)(x)
         case GainNode():
             return x.astype(np.int32) * node.weight
         case SumPoolNode():
@@ -150,36 +198,69 @@ def evaluate(node: Node, arriving: Sequence[Values], known: Mapping[str, Bounds]
         case DelayNode():
             return _delay(node, x, state)
         case PopulationNode():
-            x = x.astype(np.int32) if x.dtype.kind != "f" or state is not None else x
             spikes = np.empty(x.shape, np.uint8)
-            low, high = known[node.name].sums
-            step_through(node.neuron, x, node.bias, spikes, bound=max(-low, high), state=state)
+            sums = x.copy() if x.dtype.kind == "f" and state is None else x.astype(np.int32)
+            _fire(node, sums, known, accumulator, spikes, state)
             return spikes
         case IntegratorNode():
-            return _integrate(node, x, state)
+            return _integrate(node, x, accumulator, state)
     assert isinstance(node, IntegerOutput)
     return x
+
+
+def _together(arriving: Sequence[Values]) -> Values:
+    x = arriving[0]
+    for other in arriving[1:]:
+        x = x.astype(np.int32) + other.astype(np.int32)
+    return x
+
+
+def _fire(
+    node: PopulationNode,
+    sums: Values,
+    known: Mapping[str, Bounds],
+    accumulator: Accumulator,
+    spikes: NDArray[np.uint8],
+    state: State | None = None,
+) -> None:
+    """Write the spikes that ``sums``, which are overwritten, make."""
+    low, high = known[node.name].sums
+    bound = max(-low, high)
+    step_through(node.neuron, sums, node.bias, spikes, bound=bound, state=state, accumulator=accumulator)
+
+
+def _summing(node: DenseNode | ConvNode, x: Values, accumulator: Accumulator) -> Callable[[Values], Values]:
+    """What gives a layer's sums ``[T, b, *shape]`` for some of the samples of ``x`` ``[T, B, ...]``."""
+    if isinstance(node, DenseNode):
+        dense = Dense(weight=node.weight, delay=node.delay, shift=node.shift, enlarged=node.enlarged)
+        add_up = adder(dense, x)
+        return lambda part: _with_bias(add_up(part), node.bias, 1)
+    (top, bottom), (left, right) = node.padding
+    alike = top == bottom and left == right
+    channels, height, width = node.input_shape
+    layer = Conv(
+        weight=node.weight,
+        input_shape=node.input_shape if alike else (channels, height + top + bottom, width + left + right),
+        stride=node.stride,
+        padding=(top, left) if alike else (0, 0),
+        dilation=node.dilation,
+        groups=node.groups,
+    )
+    convolve = adder(layer, x, wraps=accumulator.wraps)
+
+    def of(part: Values) -> Values:
+        frames = part.reshape(*part.shape[:2], *node.input_shape)
+        if not alike:
+            frames = np.pad(frames, [(0, 0)] * 3 + list(node.padding))
+        return _with_bias(convolve(frames), node.bias, 3).reshape(*part.shape[:2], *node.shape)
+
+    return of
 
 
 def _with_bias(total: Values, bias: Ints | None, axes: int) -> Values:
     if bias is None:
         return total
     return total.astype(np.int32) + bias.reshape(-1, *(1,) * (axes - 1))
-
-
-def _conv(node: ConvNode, x: Values) -> Values:
-    frames = x.reshape(*x.shape[:2], *node.input_shape)
-    if any(before or after for before, after in node.padding):
-        frames = np.pad(frames, [(0, 0)] * 3 + list(node.padding))
-    layer = Conv(
-        weight=node.weight,
-        input_shape=frames.shape[2:],
-        stride=node.stride,
-        dilation=node.dilation,
-        groups=node.groups,
-    )
-    total = _with_bias(adder(layer, frames)(frames), node.bias, 3)
-    return total.reshape(*x.shape[:2], *node.shape)
 
 
 def _sum_pool(node: SumPoolNode, x: Values) -> Ints:
@@ -194,10 +275,7 @@ def _sum_pool(node: SumPoolNode, x: Values) -> Ints:
 
 def _delay(node: DelayNode, x: Values, state: State | None) -> Values:
     longest = int(node.steps.max(initial=0))
-    past = np.zeros((longest, *x.shape[1:]), x.dtype) if state is None or state.past is None else state.past
-    line = np.concatenate([past, x])
-    if state is not None:
-        state.past = line[len(line) - longest :]
+    line = _remembered(x, longest, state or State())
     steps = np.broadcast_to(node.steps, node.shape)
     delayed = np.empty_like(x)
     for delay in np.unique(steps):
@@ -206,9 +284,17 @@ def _delay(node: DelayNode, x: Values, state: State | None) -> Values:
     return delayed
 
 
-def _integrate(node: IntegratorNode, x: Values, state: State | None) -> Values:
+def _remembered(x: Values, steps: int, state: State) -> Values:
+    """``x`` behind the values of so many steps before it, which the state keeps (0 at rest)."""
+    past = np.zeros((steps, *x.shape[1:]), x.dtype) if state.past is None else state.past
+    line = np.concatenate([past, x])
+    state.past = line[len(line) - steps :]
+    return line
+
+
+def _integrate(node: IntegratorNode, x: Values, accumulator: Accumulator, state: State | None) -> Values:
     filtered = IntegerNeuron(v_decay=node.v_decay, threshold=np.zeros((), np.int32), i_decay=node.i_decay)
-    drive = currents(filtered, x.astype(np.int32), np.float64, wraps=True, state=state)
+    drive = currents(filtered, x.astype(np.int32), np.float64, accumulator, state=state)
     if node.bias is not None:
         drive = drive + (node.bias << STATE_SHIFT)
-    return potentials(node.v_decay, drive, state=state).astype(np.int32)
+    return potentials(node.v_decay, drive, state=state, limit=accumulator.v_top).astype(np.int32)

@@ -9,6 +9,9 @@ float64 no number reaches 2^53: u and v are below 2^24 (times 4096 at most befor
 where u keeps nothing and v keeps a power of two or nothing. There 64·a, its wrap by 2^24, and 64·bias are multiples of
 64, exact below 2^30; scaling v by a power of two loses nothing; and what then arrives at v comes to less than 2^24,
 so exact, or it is rounded to a number past v's limit, and v is put at its limit as it would be for the exact one.
+
+That is Loihi's accumulator. With the wide one, u stops at its limits instead of wrapping, both limits lie higher (see
+`stl_deploy.integers.net.Accumulator`), and float32 is used only where bounds keep v below 2^24.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, STATE_TOP, IntegerNeuron, Ints
+from stl_deploy.integers.net import DECAY_ONE, LOIHI, STATE_SHIFT, STATE_TOP, Accumulator, IntegerNeuron, Ints
 
 Floats = NDArray[Any]
 """Whole numbers in float32 or float64."""
@@ -45,21 +48,23 @@ def step_through(
     *,
     bound: int,
     state: State | None = None,
+    accumulator: Accumulator = LOIHI,
 ) -> None:
     """Write spikes ``[T, B, *shape]`` for synaptic sums of the same shape, from rest or ``state``; bias broadcasts.
 
     sums: as `stl_deploy.integers.sums` gives them; they are overwritten. bound: what they do not exceed.
     """
-    reach = bound << STATE_SHIFT
+    reach, offset = bound << STATE_SHIFT, 0 if bias is None else int(np.abs(bias).max(initial=0)) << STATE_SHIFT
     least = int(np.min(neuron.i_decay))
-    wraps = state is not None or _summed(reach, least, len(sums)) >= STATE_TOP
-    drive = currents(neuron, sums, exact_type(neuron), wraps=wraps, state=state)
+    passes = state is not None or _summed(reach, least, len(sums)) >= accumulator.u_top
+    plain = state is None and least == DECAY_ONE and neuron.reset == "value" and neuron.v_reset is None
+    farthest = _summed(reach + offset, int(np.min(neuron.v_decay)), len(sums)) if plain else np.inf
+    kind = exact_type(neuron, farthest if not accumulator.wraps else 0)
+    drive = currents(neuron, sums, kind, accumulator if passes else None, state=state)
     if bias is not None:
         drive += (bias << STATE_SHIFT).astype(drive.dtype)
-        reach += int(np.abs(bias).max(initial=0)) << STATE_SHIFT
-    plain = state is None and least == DECAY_ONE and neuron.reset == "value" and neuron.v_reset is None
-    saturates = not plain or _summed(reach, int(np.min(neuron.v_decay)), len(sums)) >= STATE_TOP - 1
-    integrate(neuron, drive, spikes, saturates=saturates, state=state)
+    limit = accumulator.v_top if farthest >= accumulator.v_top - 1 else None
+    integrate(neuron, drive, spikes, limit=limit, state=state)
 
 
 def integrate(
@@ -67,13 +72,14 @@ def integrate(
     drive: Floats,
     spikes: NDArray[np.uint8],
     *,
-    saturates: bool = True,
+    limit: int | None = STATE_TOP,
     observe: Callable[[Floats], None] | None = None,
     state: State | None = None,
 ) -> None:
     """Write the spikes that ``drive`` (u + 64·bias, ``[T, B, *shape]``) makes, from rest or from ``state``.
 
-    observe: is shown v ``[B, *shape]`` of every step, before its reset.
+    limit: |v| stops below it; None: it cannot get there. observe: is shown v ``[B, *shape]`` of every step, before its
+    reset.
     """
     threshold = (neuron.threshold << STATE_SHIFT).astype(drive.dtype)
     put_back = _reset_of(neuron, drive.dtype)
@@ -85,8 +91,8 @@ def integrate(
         v += now
         if neuron.resets_late:
             v = put_back(v, last)
-        if saturates:
-            v = saturate(v)
+        if limit is not None:
+            v = saturate(v, limit)
         if observe is not None:
             observe(v)
         fires(v, threshold, fired)
@@ -109,21 +115,26 @@ def _reset_of(neuron: IntegerNeuron, kind: np.dtype[Any]) -> Callable[[Floats, N
     return lambda v, fired: np.where(fired, value, v)
 
 
-def potentials(v_decay: int | Ints, drive: Floats, state: State | None = None) -> Floats:
+def potentials(v_decay: int | Ints, drive: Floats, state: State | None = None, *, limit: int = STATE_TOP) -> Floats:
     """v ``[T, B, *shape]`` of neurons without threshold, from rest or ``state``; overwrites ``drive`` (float64)."""
     state = state or State()
     v = np.zeros(drive.shape[1:], drive.dtype) if state.v is None else state.v
     for now in drive:
-        v = saturate(leak(v, v_decay) + now)
+        v = saturate(leak(v, v_decay) + now, limit)
         now[...] = v
     state.v = v
     return drive
 
 
 def currents(
-    neuron: IntegerNeuron, sums: Floats | Ints, kind: type[Any], *, wraps: bool, state: State | None = None
+    neuron: IntegerNeuron,
+    sums: Floats | Ints,
+    kind: type[Any],
+    accumulator: Accumulator | None,
+    *,
+    state: State | None = None,
 ) -> Floats:
-    """u in every step, as floats of ``kind``; may overwrite ``sums``."""
+    """u in every step, as floats of ``kind``; may overwrite ``sums``. accumulator: None where u stays within it."""
     arriving: Floats
     if sums.dtype.kind == "f":
         arriving = sums.astype(kind, copy=False)
@@ -131,21 +142,23 @@ def currents(
     else:
         arriving = (sums << STATE_SHIFT).astype(kind)
     if np.all(neuron.i_decay == DECAY_ONE):
-        return wrap(arriving) if wraps else arriving
+        return arriving if accumulator is None else _within(arriving, accumulator)
     state = state or State()
     u = np.zeros(arriving.shape[1:], arriving.dtype) if state.u is None else state.u
     for now in arriving:
         u = leak(u, neuron.i_decay)
         u += now
-        if wraps:
-            u = wrap(u.astype(np.int64).astype(np.int32).astype(u.dtype))  # Lava adds the input to u in 32 bits
+        if accumulator is not None:
+            u = _within(u.astype(np.int64).astype(np.int32).astype(u.dtype), accumulator)  # added to u in 32 bits
         now[...] = u
     state.u = u
     return arriving
 
 
-def exact_type(neuron: IntegerNeuron) -> type[np.float32] | type[np.float64]:
-    """The narrowest type for a neuron's states; see the module."""
+def exact_type(neuron: IntegerNeuron, farthest: float = 0) -> type[np.float32] | type[np.float64]:
+    """The narrowest type for a neuron's states; see the module. farthest: |v| stays within it."""
+    if farthest >= 2**24:
+        return np.float64
     if not isinstance(neuron.v_decay, int) or not isinstance(neuron.i_decay, int) or neuron.reset != "value":
         return np.float64
     kept = DECAY_ONE - neuron.v_decay
@@ -168,6 +181,11 @@ def toward_zero(product: Floats) -> Floats:
     return np.trunc(product, out=product)
 
 
+def _within(u: Floats, accumulator: Accumulator) -> Floats:
+    """u past its limits wraps, or stops there."""
+    return wrap(u) if accumulator.wraps else saturate(u, accumulator.u_top + 1)
+
+
 def wrap(u: Floats) -> Floats:
     """Past 2^23, u comes out at the other end (once, as in Lava's model)."""
     u -= u.dtype.type(2 * STATE_TOP) * (u > STATE_TOP)
@@ -175,9 +193,9 @@ def wrap(u: Floats) -> Floats:
     return u
 
 
-def saturate(v: Floats) -> Floats:
-    """v stays within ±(2^23 − 1)."""
-    return np.clip(v, 1 - STATE_TOP, STATE_TOP - 1, out=v)
+def saturate(v: Floats, limit: int = STATE_TOP) -> Floats:
+    """v stays within ±(limit − 1)."""
+    return np.clip(v, 1 - limit, limit - 1, out=v)
 
 
 def fires(v: Floats, threshold: Floats, fired: NDArray[np.bool_]) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.files import read_npz, write_npz
 from stl_deploy._util.windows import output_size
-from stl_deploy.errors import InputError
+from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.graph.program import Node, Reshape, Source
 from stl_deploy.graph.readout import KEY as READOUT
 from stl_deploy.graph.readout import Readout, readout_of
@@ -31,7 +31,15 @@ from stl_deploy.integers.graph import (
     PopulationNode,
     SumPoolNode,
 )
-from stl_deploy.integers.net import DECAY_ONE, MAX_THRESHOLD, RESETS, IntegerNeuron
+from stl_deploy.integers.net import (
+    ACCUMULATORS,
+    DECAY_ONE,
+    LOIHI,
+    MAX_THRESHOLD,
+    RESETS,
+    Accumulator,
+    IntegerNeuron,
+)
 
 NAME = "integers.npz"
 VERSION = 1
@@ -65,10 +73,20 @@ _KINDS: dict[str, type[Node]] = {
     "output": IntegerOutput,
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
+_OF_NETX = ("delay", "shift", "enlarged")
+"""Fields of a dense layer that only netx files set; what reads ``integers.npz`` does not compute them."""
 
 
 def write_integers(graph: IntegerGraph, about: About, path: Path) -> None:
-    """Write the file, whole or not at all."""
+    """Write the file, whole or not at all; raises UnsupportedError for dense layers as a netx file holds them."""
+    for node in graph.nodes:
+        if isinstance(node, DenseNode) and (node.delay is not None or node.shift or node.enlarged):
+            raise UnsupportedError(
+                "its synapses have delays or shifted sums, which only netx files hold",
+                node=node.name,
+                slug="netx-synapses",
+                remedy="export the graph that the netx file was made from",
+            )
     arrays: dict[str, NDArray[Any]] = {}
     nodes = []
     for index, node in enumerate(graph.nodes):
@@ -80,6 +98,7 @@ def write_integers(graph: IntegerGraph, about: About, path: Path) -> None:
         "measured": dict(about.measured),
         "made_by": about.made_by,
         "readout": about.readout.as_dict(),
+        "accumulator": graph.accumulator.name,
         "nodes": nodes,
     }
     text = np.frombuffer(json.dumps(structure, allow_nan=False).encode(), np.uint8)
@@ -90,6 +109,8 @@ def _plain(value: Any, key: str, arrays: dict[str, NDArray[Any]]) -> dict[str, A
     """A dataclass's fields as JSON; arrays go into ``arrays`` under the key that stands in their place."""
     found: dict[str, Any] = {}
     for each in fields(value):
+        if each.name in _OF_NETX:
+            continue
         item = getattr(value, each.name)
         if isinstance(item, np.ndarray):
             arrays[f"{key}.{each.name}"] = item.astype(np.int32)
@@ -115,6 +136,7 @@ def read_integers(path: Path) -> tuple[IntegerGraph, About]:
             str(structure["made_by"])[:40],
             readout_of({READOUT: structure["readout"]}),
         )
+        accumulator = ACCUMULATORS[structure.get("accumulator", LOIHI.name)]  # files without it wrap as Loihi does
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, InputError):
         raise InputError(f"{path}: not the integers of a C folder; export it again") from None
     if structure.get("version") != VERSION or not isinstance(nodes, list) or not 1 <= len(nodes) <= MAX_NODES:
@@ -127,7 +149,7 @@ def read_integers(path: Path) -> tuple[IntegerGraph, About]:
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError, RecursionError) as error:
             raise InputError(f"{path}: node {str(name)[:40]!r} cannot be read ({error}); export it again") from None
     try:
-        return _checked(made), about
+        return _checked(made, accumulator), about
     except (ValueError, StopIteration, KeyError, IndexError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: its nodes do not fit together ({error}); export it again") from None
 
@@ -142,7 +164,7 @@ def _node(entry: Any, arrays: Mapping[str, NDArray[Any]]) -> Node:
 
 
 def _fields(kind: type[Any], values: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-    known = {each.name: each for each in fields(kind)}
+    known = {each.name: each for each in fields(kind) if each.name not in _OF_NETX}
     if set(values) - set(known):
         raise ValueError(f"unknown field {sorted(set(values) - set(known))[0]!r}")
     missing = [name for name, each in known.items() if name not in values and each.default is MISSING]
@@ -184,7 +206,7 @@ def _whole(value: Any) -> int:
     return value
 
 
-def _checked(nodes: list[Node]) -> IntegerGraph:
+def _checked(nodes: list[Node], accumulator: Accumulator) -> IntegerGraph:
     """Raises ValueError where shapes, orders or ranges do not fit."""
     known: dict[str, Node] = {}
     names = {node.name for node in nodes}
@@ -212,7 +234,7 @@ def _checked(nodes: list[Node]) -> IntegerGraph:
             raise ValueError(f"the sources of '{node.name}' differ in shape")
         _check_node(node, next(iter(arriving), ()))
         known[node.name] = node
-    return IntegerGraph(tuple(nodes))
+    return IntegerGraph(tuple(nodes), accumulator)
 
 
 def _check_node(node: Node, arriving: tuple[int, ...]) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from stl_deploy.errors import InputError
 from stl_deploy.integers.bounds import weighted
 from stl_deploy.integers.convolve import Convolution
-from stl_deploy.integers.net import Conv, Dense, Ints, Synapse
+from stl_deploy.integers.net import Conv, Dense, Ints, Shape, Synapse
 
 Sums = NDArray[np.float32] | Ints
 
@@ -30,16 +30,16 @@ def shift_right(total: Ints, bits: int) -> Ints:
     return total >> bits if bits else total
 
 
-def blocks(layer: Synapse, x: NDArray[Any]) -> Iterator[slice]:
-    """Samples of ``x`` ``[T, B, ...]`` to sum at a time."""
+def blocks(shape: Shape, x: NDArray[Any]) -> Iterator[slice]:
+    """Samples of ``x`` ``[T, B, ...]`` to sum at a time; shape: of the sums, without time."""
     steps = x.shape[0]
-    at_once = max(1, min(_BLOCK_IN // (steps * math.prod(x.shape[2:])), _BLOCK_OUT // (steps * math.prod(layer.shape))))
+    at_once = max(1, min(_BLOCK_IN // (steps * math.prod(x.shape[2:])), _BLOCK_OUT // (steps * math.prod(shape))))
     return (slice(start, start + at_once) for start in range(0, x.shape[1], at_once))
 
 
-def adder(layer: Synapse, x: NDArray[Any]) -> DenseSums | ConvSums:
-    """What sums a layer's input, for some of the samples of ``x`` at a time."""
-    return DenseSums(layer, x) if isinstance(layer, Dense) else ConvSums(layer, x)
+def adder(layer: Synapse, x: NDArray[Any], *, wraps: bool = True) -> DenseSums | ConvSums:
+    """What sums a layer's input, for some of the samples of ``x`` at a time. wraps: sums of convolutions, as Lava's."""
+    return DenseSums(layer, x) if isinstance(layer, Dense) else ConvSums(layer, x, wraps=wraps)
 
 
 class DenseSums:
@@ -93,12 +93,13 @@ def _require_32_bits(total: NDArray[Any], bits: int) -> None:
 class ConvSums:
     """Synaptic input ``[T, b, C, H, W]`` of a conv layer for some of the samples of whole numbers ``x``.
 
-    Sums wrap at 24 bits as Lava's do. bound: what no sum's magnitude exceeds.
+    wraps: sums wrap at 24 bits as Lava's do. bound: what no sum's magnitude exceeds.
     """
 
-    def __init__(self, layer: Conv, x: NDArray[Any]) -> None:
+    def __init__(self, layer: Conv, x: NDArray[Any], *, wraps: bool = True) -> None:
         bound = _bound(x, layer.weight.reshape(layer.weight.shape[0], -1))
-        self._wraps, self.bound = bound >= 2**23, min(bound, 2**23)
+        self._wraps = wraps and bound >= 2**23
+        self.bound = min(bound, 2**23) if wraps else bound
         self._convolve = Convolution(layer, _exact_type(bound))
         self._shape = layer.shape
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from stl_deploy.errors import InputError
 from stl_deploy.fold.stages import recurrence
 from stl_deploy.graph.program import Conv, Linear, Program
 from stl_deploy.graph.run import CHUNK
-from stl_deploy.nn.network import INPUT
+from stl_deploy.nn.network import INPUT, Network
 from stl_deploy.pipeline.inputs import encode_split
 from stl_deploy.pipeline.train import fit
 from stl_deploy.training.model_file import load_network
@@ -46,7 +47,7 @@ def measure_twin(program: Program, run_dir: Path, x: NDArray[Any], labels: NDArr
     if missing:
         raise InputError(f"{run_dir}: expected layer '{missing[0]}'; found {', '.join(before)}; train the same network")
     frames = x[:1] if bool((x == x[:1]).all()) else x
-    active, right = dict.fromkeys(nodes, 0), 0
+    active, right = dict.fromkeys(nodes, 0), list[NDArray[np.bool_]]()
     for start in range(0, frames.shape[1], CHUNK):
         part = torch.from_numpy(np.ascontiguousarray(frames[:, start : start + CHUNK], np.float32))
         outputs: dict[str, Tensor] = {INPUT: part}
@@ -55,13 +56,24 @@ def measure_twin(program: Program, run_dir: Path, x: NDArray[Any], labels: NDArr
             if name not in back:
                 active[name] += _active(run_dir, node, outputs[before[name]])
         if labels is not None:
-            right += int((network.decide(votes).numpy() == labels[start : start + CHUNK]).sum())
+            right.append(network.decide(votes).numpy() == labels[start : start + CHUNK])
     passes = frames.shape[0] * frames.shape[1]
-    accuracy = None if labels is None else right / frames.shape[1]
+    decided = np.concatenate(right) if right else None
+    accuracy = None if decided is None else float(decided.mean())
     macs = {name: dense_macs(node) * passes for name, node in nodes.items()}
     shares = {name: active[name] / each if each else 1.0 for name, each in macs.items()}
     source = f"{run_dir.name}, trained in mode ann"
-    return AnnTwin(sum(active.values()), sum(macs.values()), passes, source, accuracy, shares, frames.shape[0])
+    return AnnTwin(
+        macs_nonzero=sum(active.values()),
+        macs=sum(macs.values()),
+        samples=passes,
+        source=source,
+        accuracy=accuracy,
+        by_layer=shares,
+        frames=frames.shape[0],
+        nonzero_weights=_nonzero_weights(network, [name for name in nodes if name not in back]),
+        right=decided,
+    )
 
 
 def keep_twin(config: RunConfig, run_dir: Path, say: Console) -> Path:
@@ -90,6 +102,11 @@ def measure_kept(program: Program, folder: Path, test: Split, count: int) -> Ann
     """The twin's zeros and accuracy on the first ``count`` test samples, encoded as the twin takes them."""
     own = encode_split(load_config(folder / CONFIG), test, count)
     return measure_twin(program, folder, own.x, own.labels)
+
+
+def _nonzero_weights(network: Network, names: Sequence[str]) -> dict[str, float]:
+    layers = {name: getattr(network.layers[name], "weight", None) for name in names}
+    return {name: float((w != 0).double().mean()) for name, w in layers.items() if isinstance(w, Tensor)}
 
 
 def _active(run_dir: Path, node: Linear | Conv, x: Tensor) -> int:

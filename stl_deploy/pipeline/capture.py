@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from stl_deploy._util.arrays import as_array
 from stl_deploy._util.units import counted
 from stl_deploy.errors import CaptureError, GraphError, InputError
-from stl_deploy.fold.index_maps import arrange
-from stl_deploy.fold.layer_graph import FoldedLayers, fold_layers
 from stl_deploy.graph.compare import rate_warnings
 from stl_deploy.graph.lower import METADATA_KEY
 from stl_deploy.graph.program import CAPTURED, Floats, Shape
 from stl_deploy.graph.run import Result
+from stl_deploy.passes.permutations import arrange
+from stl_deploy.pipeline.fold_captured import FoldedLayers, fold_layers
 from stl_deploy.pipeline.proof import (
     MAX_COARSE_ROUNDING,
     MAX_ROUNDING,
@@ -33,12 +33,13 @@ from stl_deploy.pipeline.proof import (
     prove_replay,
 )
 from stl_deploy.pipeline.source import swapped
+from stl_deploy.pipeline.unseen_input import beyond, permuted, within
 from stl_deploy.tracing import Call, Time, Traced, trace
+from stl_deploy.tracing.exact_types import holds_input
 from stl_deploy.tracing.nodes import NOWHERE
 from stl_deploy.tracing.running import require_repeatable
 from stl_deploy.tracing.running import run as run_module
 from stl_deploy.tracing.source_lines import in_module
-from stl_deploy.tracing.steps import Signal
 from stl_deploy.tracing.trace import batch_axis, steps_of
 from stl_deploy.tracing.versions import version_warnings
 
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from stl_deploy.pipeline.spiking_graph import SpikingGraph
 
 _TRACED_SAMPLES = 3
+Spikes = Mapping[str, Floats]
 
 
 def capture(
@@ -242,17 +244,11 @@ def _at_least_two(x: Tensor, call: Call) -> Tensor:
     return x if x.shape[axis] > 1 else torch.cat([x, x], axis)
 
 
-def fresh(x: Tensor, seed: int) -> Tensor:
-    """The values of ``x`` in other places."""
-    order = torch.randperm(x.numel(), generator=torch.Generator().manual_seed(seed))
-    return x.reshape(-1)[order].reshape(x.shape)
-
-
 def _require_whole(traced: Traced, x: Tensor) -> None:
     """Raise CaptureError where the model makes whole numbers or bools of an input that is none; a graph does not."""
     for signal in traced.steps.signals:
         dtype = signal.node.dtype
-        if signal.node.name != "_to_copy" or dtype.is_floating_point or not _is_input(signal):
+        if signal.node.name != "_to_copy" or dtype.is_floating_point or not holds_input(signal):
             continue
         kept = x.to(dtype).to(x.dtype) == x
         if not bool(kept.all()):
@@ -262,13 +258,6 @@ def _require_whole(traced: Traced, x: Tensor) -> None:
                 "it is made, or compare it with a number, (x > 0.5).float()",
                 line=signal.node.place.line,
             )
-
-
-def _is_input(signal: Signal) -> bool:
-    """Whether a signal holds the input's own values, in whatever type and order."""
-    while signal.node.name in ("_to_copy", "reshape", "permute", "slice", "select", "expand", "flip", "roll", "clone"):
-        signal = signal.reads()[0].signal
-    return signal.node.name == "input"
 
 
 def _fold(traced: Traced) -> FoldedLayers:
@@ -288,7 +277,9 @@ def _fold(traced: Traced) -> FoldedLayers:
 def _prove(model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor) -> Proof:
     call = traced.call
     several = _at_least_two(x, call)
-    runs = [("x", several), ("fresh input", fresh(several, 0)), *_varied(x, call)]
+    axis = batch_axis(call)
+    unseen = {"input within x's range": within(x, axis), "input beyond x's range": beyond(x, axis)}
+    runs = [("x", several), ("fresh input", permuted(several, 0)), *unseen.items(), *_varied(x, call)]
     compared, done = 0, []
     for what, given in runs:
         try:
@@ -299,11 +290,9 @@ def _prove(model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor) ->
                 raise
             continue
         done.append(what)
-    given_steps = steps_of(call, x, traced.length)
-    spikes, y = module_spikes(traced, given_steps, folded.arranged)
-    array = arrange(torch.stack(given_steps).float().numpy(), folded.arranged.get(folded.program.inputs[0].name))
-    layers = _proved_layers(traced, folded, spikes, array)
-    prove_output(folded.program, spikes, array, y, MAX_COARSE_ROUNDING if _coarse(traced) else MAX_ROUNDING)
+    layers, spikes, array = _prove_folded(traced, folded, x)
+    for given in () if _casts_of_input(traced) or _coarse(traced) else unseen.values():
+        _prove_folded(traced, folded, given)
     whole = end_to_end(folded.program, spikes, array)
     warned = (
         *rate_warnings({layer.layer: layer.rate for layer in layers}),
@@ -313,12 +302,20 @@ def _prove(model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor) ->
         *version_warnings(model),
     )
     steps, samples = array.shape[:2]
-    return Proof(compared, 0, tuple(done), layers, whole, steps, samples, traced.left_aside, warned)
+    return Proof(compared, 0, tuple(done), layers, whole, steps, samples, traced.left_aside, warned, traced.states)
 
 
-def _proved_layers(
-    traced: Traced, folded: FoldedLayers, spikes: Mapping[str, Floats], x: Floats
-) -> tuple[LayerProof, ...]:
+def _prove_folded(traced: Traced, folded: FoldedLayers, x: Tensor) -> tuple[tuple[LayerProof, ...], Spikes, Floats]:
+    """Each layer of the folded graph and its output against the module's on ``x``; also the module's spikes, and x."""
+    steps = steps_of(traced.call, x, traced.length)
+    spikes, y = module_spikes(traced, steps, folded.arranged)
+    array = arrange(torch.stack(steps).float().numpy(), folded.arranged.get(folded.program.inputs[0].name))
+    layers = _proved_layers(traced, folded, spikes, array)
+    prove_output(folded.program, spikes, array, y, MAX_COARSE_ROUNDING if _coarse(traced) else MAX_ROUNDING)
+    return layers, spikes, array
+
+
+def _proved_layers(traced: Traced, folded: FoldedLayers, spikes: Spikes, x: Floats) -> tuple[LayerProof, ...]:
     try:
         return prove_layers(folded.program, spikes, x)
     except CaptureError as error:
@@ -357,13 +354,17 @@ def _precision_warnings(traced: Traced) -> tuple[str, ...]:
 
 
 def _whole_warnings(traced: Traced) -> tuple[str, ...]:
-    casts = [signal for signal in traced.steps.signals if signal.node.name == "_to_copy" and _is_input(signal)]
     return tuple(
         f"the model makes its input {str(dtype).removeprefix('torch.')}, which leaves x as it is; the graph takes "
         "numbers as they are: give it no others"
-        for dtype in {signal.node.dtype for signal in casts}
-        if not dtype.is_floating_point
+        for dtype in _casts_of_input(traced)
     )
+
+
+def _casts_of_input(traced: Traced) -> set[torch.dtype]:
+    """The types of integers that the module casts its input to."""
+    casts = [signal for signal in traced.steps.signals if signal.node.name == "_to_copy" and holds_input(signal)]
+    return {signal.node.dtype for signal in casts if not signal.node.dtype.is_floating_point}
 
 
 def _varied(x: Tensor, call: Call) -> list[tuple[str, Tensor]]:
@@ -371,10 +372,10 @@ def _varied(x: Tensor, call: Call) -> list[tuple[str, Tensor]]:
     axis = batch_axis(call)
     size = x.shape[axis]
     index = torch.arange(size + 1) % size
-    found = [(f"another batch size ({size + 1})", fresh(x.index_select(axis, index), 1))]
+    found = [(f"another batch size ({size + 1})", permuted(x.index_select(axis, index), 1))]
     if call.time != "inside":
         steps = x.shape[1 - axis]
         index = torch.arange(steps + 2) % steps
-        longer = fresh(x.index_select(1 - axis, index), 2)
+        longer = permuted(x.index_select(1 - axis, index), 2)
         found.append((f"another number of steps ({steps + 2})", longer))
     return found

@@ -17,7 +17,8 @@ from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.chips.step_times import StepTimes
 from stl_deploy.energy.layers_csv import layers_csv
 from stl_deploy.energy.measure import DEFAULT_PRICES, EnergyReport, measure_energy
-from stl_deploy.energy.models.verdict import number
+from stl_deploy.energy.models.wording import number
+from stl_deploy.energy.paired import MARGIN, check_margin
 from stl_deploy.energy.prices.bill import Bill, Priced
 from stl_deploy.energy.prices.machine import MachineEnergy, measure_machine
 from stl_deploy.energy.validate import Check, scores
@@ -46,6 +47,7 @@ def energy(
     ann: Path | None = None,
     measure: bool = False,
     step_time: StepTimes | None = None,
+    margin: float | None = None,
     processes: int = 1,
     output: Path | None = None,
     say: Console = QUIET,
@@ -58,11 +60,14 @@ def energy(
     a note says so.
     input_grid: the input is rounded to multiples of 2^-input_grid, and that is declared.
     step_time: chip (as ``loihi1``) to the seconds of one measured time step, instead of the predicted one.
+    margin: percentage points that the SNN may be behind its twin and still count as equally accurate (default 0.5).
     measure: also read this machine's energy counters while ONNX Runtime runs the network. processes: to count in.
 
-    Raises InputError or ConfigError for a bad source, input, coding or price list, and for input off the grid that the
-    graph declares.
+    Raises InputError or ConfigError for a bad source, input, coding, price list or margin, for a margin without labels,
+    and for input off the grid that the graph declares.
     """
+    if margin is not None:
+        check_margin(margin)
     if output is not None:
         install.require("matplotlib")
         require_folder(output)
@@ -71,6 +76,8 @@ def energy(
         check_network(source)
     program, reading = open_reading(opened, dialect)
     x, labels = read_for(opened, program, input_of(opened, input_file))
+    if margin is not None and labels is None:
+        raise InputError("--margin: expected labels 'y' in the input, for accuracy; found none; leave --margin out")
     match_inputs(program, x)
     program, x = on_declared_grid(program, x, input_grid, say)
     rounded = "" if input_grid is None else f"The input was rounded to multiples of 2^-{input_grid}, as asked."
@@ -91,6 +98,7 @@ def energy(
         machine=_on_this_machine(program, x) if measure else None,
         chip=on_loihi(program),
         step_time=step_time,
+        margin=MARGIN if margin is None else margin,
         notes=[text for text in (reading.reason, reading.unsaid, unmeasured, rounded) if text],
     )
     say.say(reading.reason)
@@ -159,17 +167,19 @@ def validate(*, say: Console = QUIET) -> tuple[Check, ...]:
     checks = check_all()
     rows = [
         [
-            s.model,
-            s.quantity,
-            *_scored(s.training, s.training_error),
-            *_scored(s.held_out, s.held_out_error),
-            "-" if s.held_out_worst is None else f"{s.held_out_worst:.0%}",
-            f"{s.held_out_inside} of {s.held_out}",
+            score.model,
+            score.quantity,
+            score.family,
+            "held out" if score.held_out else f"fitted to {score.fitted}",
+            str(score.others),
+            *("-" if error is None else f"{error:.0%}" for error in (score.worst_error, score.mean_error)),
+            f"{score.inside} of {score.others}",
+            "-" if score.width is None else f"{score.width:.3g}",
         ]
-        for s in scores(checks)
+        for score in scores(checks)
     ]
-    headers = ["model", "of", "training", "mean error", "held out", "mean error", "worst", "inside its range"]
-    say.table(headers, rows)
+    headers = ["model", "of", "network family", "family is", "rows", "worst error", "mean", "inside its range"]
+    say.table([*headers, "times wide"], rows)
     rows = [
         [
             c.case,
@@ -178,22 +188,23 @@ def validate(*, say: Console = QUIET) -> tuple[Check, ...]:
             f"{plain(c.measured)} {c.unit}",
             c.how,
             f"{c.error:+.0%}",
+            "-" if c.width is None else f"{c.width:.3g}",
             c.verdict,
             c.split,
         ]
         for c in checks
     ]
-    say.table(["case", "model", "predicted", "published", "how", "error", "verdict", "split"], rows)
+    headers = ["case", "model", "predicted", "published", "how", "error", "times wide", "verdict", "split"]
+    say.table(headers, rows)
     say.say(
-        "error: middle over middle; good: within 25 %; rough: within a factor 2; bracketed: inside a wide range; "
-        "bad: the rest"
+        "error: middle over middle; good: within 25 %; rough: within a factor 2; bracketed: inside a range at most "
+        "5 times wide; wide: inside a wider one, which says nothing; bad: the rest"
     )
-    say.say("training: the model was fitted to it; shortcut: a wrong way of counting that is in use")
+    say.say(
+        "training: the model was fitted to it; held out: it was not; shortcut: a wrong way of counting that is in use. "
+        "ANNs on devices: each network predicted from the device's others"
+    )
     return checks
-
-
-def _scored(count: int, error: float | None) -> list[str]:
-    return [str(count), "-" if error is None else f"{error:.1%}"]
 
 
 def show(report: EnergyReport, say: Console) -> None:
@@ -212,7 +223,9 @@ def show(report: EnergyReport, say: Console) -> None:
     lists = {cell.prices.name: f"{cell.prices.width}, {cell.prices.node}" for cell in report.comparisons}
     heads = [text if [*lists.values()].count(text) == 1 else name for name, text in lists.items()]
     say.table(["memory included: the SNN costs", *heads], _grid(report, [*lists]))
-    say.table(["on a chip, modelled", "energy", "floor", "events", "latency", "a step"], _chips(report))
+    say.table(
+        ["on a chip, modelled", "energy", "ANN twin on it", "floor", "events", "latency", "a step"], _chips(report)
+    )
     for line in summary(report):
         say.say(line)
     say.say(report.verdict)
@@ -223,7 +236,8 @@ def _chips(report: EnergyReport) -> list[list[str]]:
         [
             line.title,
             range_with_unit(line.total, "J"),
-            "-" if line.floor is None else range_with_unit(line.floor, "J"),
+            "-" if line.ann is None else range_with_unit(line.ann, "J"),
+            "-" if line.floor is None else f"{range_with_unit(line.floor, 'J')} ({line.regime})",
             range_with_unit(line.events, "J"),
             "-" if line.latency is None else range_with_unit(line.latency, "s"),
             "not known" if line.step_source is None else line.step_source.partition(", ")[0],
@@ -252,6 +266,7 @@ def summary(report: EnergyReport) -> list[str]:
     least, most = twin["macs_zero_skipping"]
     skipped = f"{least:,.0f}" if least == most else f"{least:,.0f} to {most:,.0f}"
     lines += [f"ANN twin, zeros skipped: {skipped} of {twin['macs_dense']:,.0f} MACs ({twin['label']})"]
+    lines += [report.spread] if report.spread else []
     lines += _placed(data["placement"])
     if report.machine is not None:
         found = report.machine.joules_per_sample

@@ -6,63 +6,69 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from stl_deploy.energy.models.verdict import number
+from stl_deploy.energy.models.wording import number
+from stl_deploy.energy.paired import Paired, compare
 from stl_deploy.report.pareto import Point
-
-_Z = 1.96
-"""Standard errors of the difference of two shares within which they are told as equal (95 %)."""
 
 
 @dataclass(frozen=True)
 class IsoAccuracy:
-    """The fewest steps at which the SNN is as accurate as its twin, or all of them if it never is.
+    """The fewest steps at which the SNN is as accurate as its twin; all of them if it is not, or if nobody can tell.
 
-    reached: to within the sampling error of the difference, at 95 %. ratio: SNN over ANN at these steps, as quoted.
+    Steps are tested from the most down to the first that is not equal (a fixed sequence, so that no correction for
+    several tests is needed). ratio: SNN over ANN at these steps when streaming; layer_by_layer_ratio: with weights
+    fetched once per inference.
     """
 
-    reached: bool
     steps: int
-    snn: float
-    ann: float
-    samples: int
+    paired: Paired
     ratio: float
+    layer_by_layer_ratio: float | None
+
+    @property
+    def reached(self) -> bool:
+        """Whether it is as accurate, to within the margin."""
+        return self.paired.verdict == "equal"
 
     @property
     def text(self) -> str:
-        """One sentence."""
-        both = f"{100 * self.snn:.2f} % against {100 * self.ann:.2f} % on {self.samples:,} samples, measured"
-        costs = f"costs {number(self.ratio)} times as much (modelled)"
-        if self.reached:
-            return (
-                f"At T = {self.steps} the SNN is within sampling error of its ANN twin's accuracy ({both}) and {costs}."
-            )
-        return f"The SNN does not reach its ANN twin's accuracy ({both}); at T = {self.steps} it {costs}."
+        """Two sentences: accuracy, and cost at these steps."""
+        batched = "" if self.layer_by_layer_ratio is None else f", {number(self.layer_by_layer_ratio)} layer by layer"
+        at = f"At T = {self.steps} the SNN costs {number(self.ratio)} times its ANN twin streaming{batched} (modelled)."
+        return f"{self.paired.text} {at}"
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return vars(self) | {"text": self.text}
+        return {
+            "reached": self.reached,
+            "steps": self.steps,
+            "ratio": self.ratio,
+            "layer_by_layer_ratio": self.layer_by_layer_ratio,
+            **self.paired.as_dict(),
+            "text": self.text,
+        }
 
 
-def iso_accuracy(points: Sequence[Point], samples: int) -> IsoAccuracy | None:
-    """Where the SNN's points meet the ANN's; None without a twin."""
-    twin = next((p for p in points if p.kind == "ANN"), None)
-    spiking = sorted((p for p in points if p.kind == "SNN" and p.margin is None), key=lambda p: p.steps)
-    if twin is None or not spiking:
+def iso_accuracy(points: Sequence[Point], margin: float) -> IsoAccuracy | None:
+    """Where the SNN's points meet the ANN's, to within ``margin``, a share; None without a twin on these samples."""
+    twin = next((p for p in points if p.kind == "ANN" and p.right is not None), None)
+    spiking = [p for p in points if p.kind == "SNN" and p.margin is None and p.right is not None]
+    if twin is None or twin.right is None or not spiking:
         return None
-    found = next((p for p in spiking if _as_good(p.accuracy, twin.accuracy, samples)), spiking[-1])
-    reached = _as_good(found.accuracy, twin.accuracy, samples)
-    return IsoAccuracy(reached, int(found.steps), found.accuracy, twin.accuracy, samples, found.joules / twin.joules)
+    found: IsoAccuracy | None = None
+    for point in sorted(spiking, key=lambda p: -p.steps):
+        assert point.right is not None
+        here = _at(point, twin, compare(point.right, twin.right, margin))
+        if found is not None and not here.reached:
+            break
+        found = here
+        if not here.reached:
+            break
+    return found
 
 
-def _as_good(snn: float, ann: float, samples: int) -> bool:
-    error = np.sqrt((snn * (1 - snn) + ann * (1 - ann)) / samples)
-    return bool(ann - snn <= _Z * error)
-
-
-def at_its_accuracy(verdict: str, iso: IsoAccuracy | None) -> str:
-    """The energy's one sentence, with a warning in front where the SNN is less accurate than its twin."""
-    if iso is None or iso.reached:
-        return verdict
-    return f"Not at equal accuracy ({100 * iso.snn:.2f} %, the ANN twin {100 * iso.ann:.2f} %). {verdict}"
+def _at(point: Point, twin: Point, paired: Paired) -> IsoAccuracy:
+    batched = None
+    if point.layer_by_layer_J is not None and twin.layer_by_layer_J:
+        batched = point.layer_by_layer_J / twin.layer_by_layer_J
+    return IsoAccuracy(int(point.steps), paired, point.joules / twin.joules, batched)

@@ -86,7 +86,8 @@ def export(
             facts["load"] = facts["load"].replace('"net.nir"', json.dumps(str(output)))
         if verified:
             say.say(f"reading {path.name} back and running it on {what}")
-            facts["verified"] = {"input": what, **_verified(Bench(program, x), path, target, output, deadline, say)}
+            found = _verified(Bench(program, x), path, target, output, deadline, say)
+            facts["verified"] = found if found is None else {"input": what, **found}
         contents = manifest(program, [path], source=common["origin"], **facts)
     write_json(output.with_name(output.name + ".manifest.json"), contents)
     say.say(f"written: {output} and {output.name}.manifest.json")
@@ -95,12 +96,14 @@ def export(
     return contents
 
 
-def _verified(bench: Bench, path: Path, target: Format, output: Path, deadline: float, say: Console) -> dict[str, Any]:
-    """What the comparison found, or why the artifact could not be run on this machine."""
+def _verified(
+    bench: Bench, path: Path, target: Format, output: Path, deadline: float, say: Console
+) -> dict[str, Any] | None:
+    """What the comparison found; None, with a warning, where the artifact cannot be run on this machine."""
     reason = target.load(path).available()
     if reason is not None:
         say.warn(f"{output} was written but not run: {reason}")
-        return {"not_run": reason}
+        return None
     bench.artifact(path, target, artifact=str(output), deadline=deadline)
     show(bench.report, say)
     bench.report.require()

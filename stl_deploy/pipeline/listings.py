@@ -6,7 +6,7 @@ from typing import Any
 
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.units import between
-from stl_deploy.energy.models.verdict import number
+from stl_deploy.energy.models.wording import number
 from stl_deploy.energy.prices.load import list_prices
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.targets import registry

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from stl_deploy.energy.prices.chip import CORES, OnChip
-from stl_deploy.exporters.loihi.chips import load_chips
-from stl_deploy.exporters.loihi.placement import RESOURCES, place
-from stl_deploy.exporters.loihi.structure import refusals, structure
+from stl_deploy.exporters.netx.chips import load_chips
+from stl_deploy.exporters.netx.placement import RESOURCES, place
+from stl_deploy.exporters.netx.structure import refusals, structure
 from stl_deploy.graph.program import Program
 
 CHIP = "loihi1"

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from stl_deploy._util.units import counted
 from stl_deploy.errors import CaptureError
-from stl_deploy.fold.index_maps import Arranged, arrange
 from stl_deploy.graph import neurons
 from stl_deploy.graph.compare import Tally
 from stl_deploy.graph.program import Floats, Input, Neuron, Node, Output, Program
 from stl_deploy.graph.run import run
+from stl_deploy.passes.permutations import Permutations, arrange
 from stl_deploy.tracing.replay import replay
 from stl_deploy.tracing.steps import Ref, Signal, Steps, fold_steps
 from stl_deploy.tracing.trace import Traced, record_steps, steps_of
@@ -57,7 +57,8 @@ class Proof:
     replay_compared, replay_differing: values of the module and of the captured step in torch's own kernels, fresh
     inputs included. runs: what was run, in words. layers: see `LayerProof`. end_to_end: the folded graph's spikes on
     the reference run against the module's. steps, samples: as which x was read. left_aside: tensors that the module
-    returns besides the graph's output, the first of them, because ``output`` named none.
+    returns besides the graph's output, the first of them, because ``output`` named none. states: forward's arguments
+    that got what it returned in the step before.
     """
 
     replay_compared: int
@@ -69,17 +70,19 @@ class Proof:
     samples: int
     left_aside: int = 0
     warnings: tuple[str, ...] = ()
+    states: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """JSON twin."""
         lists = {"layers": [asdict(layer) for layer in self.layers], "runs": list(self.runs)}
-        return asdict(self) | lists | {"warnings": list(self.warnings)}
+        return asdict(self) | lists | {"warnings": list(self.warnings), "states": list(self.states)}
 
     def __str__(self) -> str:
         differing = sum(layer.differing for layer in self.layers)
         compared = sum(layer.compared for layer in self.layers)
         first = f"; output: the first of {self.left_aside + 1} tensors (output= names another)"
         output = first if self.left_aside else ""
+        output += f"; state passed from step to step: {', '.join(self.states)}" if self.states else ""
         return (
             f"replayed: {self.replay_differing:,} of {self.replay_compared:,} values differ ({len(self.runs)} runs); "
             f"folded, layer by layer: {differing:,} of {compared:,} spikes; "
@@ -187,7 +190,7 @@ def _compare(found: Tensor, expected: Tensor, layer: str, step: int, what: str) 
     return expected.numel()
 
 
-def module_spikes(traced: Traced, x: list[Tensor], arranged: Arranged) -> tuple[dict[str, Floats], Floats]:
+def module_spikes(traced: Traced, x: list[Tensor], arranged: Permutations) -> tuple[dict[str, Floats], Floats]:
     """The module's spikes of every spiking layer, ``arranged`` as the graph's, and its output, ``[T, B, *shape]``."""
     values = replay(traced.steps, x, list(traced.signals.values()))
     spikes = {name: arrange(_stacked(values[s]), arranged.get(name)) for name, s in traced.signals.items()}

@@ -20,12 +20,10 @@ from stl_deploy._util.units import counted
 from stl_deploy.config.load import save_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import InputError, ParityError
-from stl_deploy.exporters.loihi.export import export_netx
-from stl_deploy.exporters.loihi.pixels import per_pixel, project_thresholds
-from stl_deploy.exporters.loihi.qat.network import quantised_network, whole_config, whole_state
-from stl_deploy.exporters.loihi.quantise import LoihiModel
-from stl_deploy.exporters.loihi.structure import refusals
-from stl_deploy.exporters.loihi.threshold_forms import (
+from stl_deploy.exporters.netx.model import NetxModel, export_netx, layer_facts
+from stl_deploy.exporters.netx.qat.network import quantised_network, whole_config, whole_state
+from stl_deploy.exporters.netx.structure import refusals
+from stl_deploy.exporters.netx.threshold_forms import (
     HOLDS,
     IN_C,
     FormRow,
@@ -39,7 +37,8 @@ from stl_deploy.graph.accuracy import accuracy
 from stl_deploy.graph.compare import Tally
 from stl_deploy.graph.exact import input_scale
 from stl_deploy.graph.run import Result
-from stl_deploy.integers.quantise import Quantised, choose
+from stl_deploy.integers.per_pixel import per_pixel, project_thresholds
+from stl_deploy.integers.quantise import IntegerModel, choose
 from stl_deploy.nn.network import Network
 from stl_deploy.pipeline.fold import FoldedRun, fold_run
 from stl_deploy.pipeline.inputs import LabelledInput, encode_split
@@ -141,7 +140,7 @@ def _quantise(
         )
     rows = [*known]
     network = _train(network, folded, options, say, output / UNFINISHED)
-    model = _write(folded.config, network, made, test, calibration)
+    model, layers = _write(folded.config, network, made, test, calibration)
     differing, compared, y = compare_spikes(network, model, test.x)
     if differing:
         raise ParityError(
@@ -149,9 +148,9 @@ def _quantise(
         )
     trained = accuracy(folded.program, Result({"output": y}, {}), test.labels)
     form = "projected" if per_pixel(folded.program) else "folded"
-    rows.append(FormRow(TRAINED, form, trained, holds=HOLDS[form] if isinstance(model, LoihiModel) else IN_C))
+    rows.append(FormRow(TRAINED, form, trained, holds=HOLDS[form] if isinstance(model, NetxModel) else IN_C))
     show_forms(rows, say, test.x.shape[1], test.x.shape[1])
-    what = "netx file" if isinstance(model, LoihiModel) else "integer model"
+    what = "netx file" if isinstance(model, NetxModel) else "integer model"
     say.say(f"the {what} spikes exactly as the trained network: 0 of {compared:,} spikes differ")
     facts = {
         "source": run_dir.name,
@@ -159,7 +158,7 @@ def _quantise(
         "rows": [asdict(row) for row in rows],
         "spikes_compared": compared,
         "spikes_differing": differing,
-        "layers": [asdict(fit) for fit in model.fits],
+        "layers": layers,
     }
     write_json(made / FILE, facts)
     return {"run": str(output), **facts}
@@ -201,8 +200,11 @@ def _train(network: Network, folded: FoldedRun, options: QuantiseOptions, say: C
 @torch.no_grad()
 def _write(
     config: RunConfig, network: Network, output: Path, test: LabelledInput, calibration: NDArray[Any]
-) -> LoihiModel | Quantised:
-    """The run folder of whole numbers: its graph, and the integers of its netx file, or of C where netx has none."""
+) -> tuple[NetxModel | IntegerModel, list[dict[str, Any]]]:
+    """The run folder of integers: its graph, and the integers of its netx file, or of C where netx has none.
+
+    Returns them and how each layer came out.
+    """
     plain = whole_config(config, network)
     state = whole_state(network)
     model_file.save_model(output, state, {"mode": config.train.mode, "quantised": "loihi"})
@@ -210,14 +212,16 @@ def _write(
     program = fold_run(output, output / "net.nir").program
     write_npz(output / TEST_INPUT, {"x": test.x, "y": test.labels})
     if refusals(program):
-        return choose(program, calibration)
+        found = choose(program, calibration)
+        return found, [asdict(fit) for fit in found.fits]
     scale = input_scale(program)
-    return export_netx(program, output / "net.net", calibration=calibration, input_scale=scale)
+    model = export_netx(program, output / "net.net", calibration=calibration, input_scale=scale)
+    return model, layer_facts(model, program)
 
 
 @torch.no_grad()
 def compare_spikes(
-    network: Network, model: LoihiModel | Quantised, x: NDArray[np.float32]
+    network: Network, model: NetxModel | IntegerModel, x: NDArray[np.float32]
 ) -> tuple[int, int, NDArray[np.float32]]:
     """(differing, compared) spikes of the fake-quantised network and the integer model on ``x`` ``[T, B, *shape]``, and
     what the model puts out, ``[T, B, *shape]``.

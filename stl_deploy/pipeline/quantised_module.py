@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.loihi.qat.graph import QuantisedGraph
-from stl_deploy.fold.layer_graph import fold_layers
+from stl_deploy.exporters.netx.qat.graph import QuantisedGraph
 from stl_deploy.graph.exact import input_grid, round_to_grid
 from stl_deploy.graph.lower import own_metadata
+from stl_deploy.pipeline.fold_captured import fold_layers
 
 if TYPE_CHECKING:
     from stl_deploy.pipeline.spiking_graph import SpikingGraph

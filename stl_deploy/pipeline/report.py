@@ -91,7 +91,8 @@ def _energy(run_dir: Path) -> dict[str, Any]:
     """The run's energy.json; one that an earlier version wrote lacks what the page shows."""
     energy: dict[str, Any] = read_json(run_dir / "energy.json")
     missing = sorted(
-        {"verdict", "comparisons", "by_layer", "chips", "models", "ann_twin", "what_if", "placement"} - set(energy)
+        {"verdict", "comparisons", "by_layer", "chips", "models", "ann_twin", "what_if", "placement", "sensitivity"}
+        - set(energy)
     )
     if missing:
         again = f"stl-deploy energy {run_dir} -o {run_dir}"
@@ -129,7 +130,7 @@ def _data(dataset: DatasetConfig) -> dict[str, str]:
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(read_text(path, "metrics.jsonl", 2**28).splitlines(), 1):
+    for number, line in enumerate(read_text(path, "metrics.jsonl", 2**26).splitlines(), 1):
         try:
             yield json.loads(line)
         except ValueError:

@@ -30,7 +30,6 @@ from stl_deploy.pipeline import report as reporting
 from stl_deploy.pipeline.ann_twin import keep_twin, measure_kept
 from stl_deploy.pipeline.artifacts import FEW, MORE, Bench, open_runner, write
 from stl_deploy.pipeline.candidates import Candidate
-from stl_deploy.pipeline.equal_accuracy import IsoAccuracy, at_its_accuracy
 from stl_deploy.pipeline.fold import FoldedRun, fold_run
 from stl_deploy.pipeline.inputs import LabelledInput, encode_split
 from stl_deploy.pipeline.manifest import manifest, mark_under_way
@@ -116,7 +115,7 @@ def _run(
     table = parity.ParityTable(bench.report, folded.proofs, test.x.shape[1])
     write_json(run_dir / parity.FILE, table.as_dict())
     parity.show(table, say.details)
-    energy, iso = _energy(folded, test, run_dir, twin, say)
+    energy = _energy(folded, test, run_dir, twin, say)
     _write_manifest(folded, netx, run_dir)
     say.step("Report")
     reporting.report(run_dir, say=say.details)
@@ -128,14 +127,14 @@ def _run(
     for command in commands(run_dir):
         say.details.say(f"  {command}")
     say.say()
-    for line in verdict(run_dir, table, at_its_accuracy(energy.verdict, iso), seconds):
+    for line in verdict(run_dir, table, energy.verdict, seconds):
         say.say(line)
     return RunResult(run_dir, table, seconds)
 
 
 def _energy(
     folded: FoldedRun, test: LabelledInput, run_dir: Path, wanted: bool | Literal["kept"], say: Console
-) -> tuple[EnergyReport, IsoAccuracy | None]:
+) -> EnergyReport:
     """Counts, joules, the twin's zeros, and accuracy against energy over T: where the SNN is as accurate as it."""
     program, count = folded.program, test.x.shape[1]
     kept = None
@@ -155,7 +154,7 @@ def _energy(
     write_json(run_dir / TRADEOFF, weighed.as_dict())
     if weighed.iso is not None:
         say.details.say(weighed.iso.text)
-    return energy, weighed.iso
+    return energy
 
 
 def _trained(config: RunConfig, run_dir: Path) -> bool:

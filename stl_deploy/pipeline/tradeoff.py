@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import read_json, write_json, write_text
@@ -16,11 +18,12 @@ from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.counts.coding import Coding, resolve_coding
 from stl_deploy.energy.counts.count import ActivityCounter
 from stl_deploy.energy.measure import EnergyReport, energy_report
-from stl_deploy.energy.models.grid import quoted
+from stl_deploy.energy.models.grid import LAYER_BY_LAYER, quoted
 from stl_deploy.energy.models.what_if import DEFAULT_PRICE
+from stl_deploy.energy.paired import MARGIN, check_margin
 from stl_deploy.energy.prices.price_list import Range, middle
 from stl_deploy.errors import InputError
-from stl_deploy.graph.accuracy import accuracy
+from stl_deploy.graph.accuracy import accuracy, decided_right
 from stl_deploy.graph.early_exit import exit_steps, sureness
 from stl_deploy.graph.run import CHUNK, match_inputs, run
 from stl_deploy.pipeline.artifacts import labels_of
@@ -46,7 +49,7 @@ class Tradeoff:
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         front = pareto_front(self.points)
-        rows = [asdict(p) | {"range_J": list(p.range_J), "pareto": p in front} for p in self.points]
+        rows = [p.as_dict() | {"pareto": p in front} for p in self.points]
         iso = {} if self.iso is None else {"iso_accuracy": self.iso.as_dict()}
         return {"price": DEFAULT_PRICE, "label": "modelled", "points": rows} | iso
 
@@ -62,6 +65,7 @@ def tradeoff(
     dialect: str | None = None,
     input_grid: int | None = None,
     ann: Path | None = None,
+    margin: float = MARGIN,
     output: Path | None = None,
     say: Console = QUIET,
 ) -> Tradeoff:
@@ -72,12 +76,14 @@ def tradeoff(
     margins that a quarter, half and three quarters of the samples stay below at the end. Accuracy needs labels ``y`` in
     the input (default: each run's own test samples). Runs of mode ``ann``, and ``ann``, are twins: they are weighed on
     the first spiking network's input. Without them a run alone is weighed against the twin that it keeps. One network
-    and one twin are also compared at equal accuracy, at the steps looked at.
+    and one twin are also compared at equal accuracy, at the steps looked at. margin: percentage points that the SNN may
+    be behind and still count as equal. Networks measured on different samples have no common Pareto front.
     input_grid: the input is rounded to multiples of 2^-input_grid, and that is declared.
     With ``output`` tradeoff.html and tradeoff.json go there.
-    Raises InputError without labels, without a spiking network, for input off the grid that a graph declares, or where
-    no epochs were kept.
+    Raises InputError for a margin outside 0 to 100, without labels, without a spiking network, for input off the grid
+    that a graph declares, or where no epochs were kept.
     """
+    share = check_margin(margin)
     modes = [mode_of(source) for source in sources]
     twins = [source for source, mode in zip(sources, modes, strict=True) if mode == "ann"]
     twins += [] if ann is None else [ann]
@@ -112,8 +118,10 @@ def tradeoff(
         if unmeasured:
             say.warn(unmeasured)
     alone = len(others) == 1 and modes.count("ann") == len(sources) - 1
-    iso = iso_accuracy([*own, *others], len(last.labels)) if alone else None
+    iso = iso_accuracy([*own, *others], share) if alone else None
     result = Tradeoff((*points, *others), iso)
+    if len({point.samples for point in result.points}) > 1:
+        say.warn("these networks were measured on different samples; each set of samples has a Pareto front of its own")
     _show(result, say)
     if output is not None:
         write_json(output / JSON, result.as_dict())
@@ -127,16 +135,18 @@ MOST_STEPS = 8
 """At so many numbers of time steps `over_time` looks, at most."""
 
 
-def over_time(candidate: Candidate, twin: AnnTwin | None, coding: str | None = None) -> Tradeoff:
+def over_time(
+    candidate: Candidate, twin: AnnTwin | None, coding: str | None = None, margin: float = MARGIN
+) -> Tradeoff:
     """One network at up to `MOST_STEPS` numbers of time steps, and its twin's point where one was measured."""
     points: list[Point] = []
     report: EnergyReport | None = None
     for steps in numbers_of_steps(len(candidate.x)):
-        share, report = _measured(candidate, steps, coding, twin)
-        points.append(_snn_point(candidate, steps, share, report))
+        right, report = _measured(candidate, steps, coding, twin)
+        points.append(_snn_point(candidate, steps, right, report))
     if twin is not None and twin.accuracy is not None and report is not None:
-        points.append(_ann_point(KEPT, twin, report))
-    return Tradeoff(tuple(points), iso_accuracy(points, len(candidate.labels)))
+        points.append(_ann_point(KEPT, candidate, twin, report))
+    return Tradeoff(tuple(points), iso_accuracy(points, check_margin(margin)))
 
 
 def numbers_of_steps(most: int) -> list[int]:
@@ -159,8 +169,7 @@ def read_tradeoff(path: Path) -> dict[str, Any]:
 
 def _points(candidate: Candidate, over_steps: bool, coding: str | None) -> Iterator[Point]:
     for steps in range(1 if over_steps else len(candidate.x), len(candidate.x) + 1):
-        share, report = _measured(candidate, steps, coding)
-        yield _snn_point(candidate, steps, share, report)
+        yield _snn_point(candidate, steps, *_measured(candidate, steps, coding))
 
 
 def _exits(candidate: Candidate, coding: str | None) -> Iterator[Point]:
@@ -177,14 +186,20 @@ def _exits(candidate: Candidate, coding: str | None) -> Iterator[Point]:
             part = replace(candidate, x=candidate.x[:, stopped], labels=candidate.labels[stopped])
             point = _snn_point(part, int(steps), *_measured(part, int(steps), coding))
             found.append((stopped.mean(), point))
-        low, high = (float(sum(share * point.range_J[end] for share, point in found)) for end in (0, 1))
+
+        def mean(of: Callable[[Point], float], found: list[tuple[float, Point]] = found) -> float:
+            return float(sum(share * of(point) for share, point in found))
+
         yield replace(
             found[0][1],
             steps=round(float(after.mean()), 3),
-            accuracy=float(sum(share * point.accuracy for share, point in found)),
-            joules=float(sum(share * point.joules for share, point in found)),
-            range_J=(low, high),
+            accuracy=mean(lambda p: p.accuracy),
+            joules=mean(lambda p: p.joules),
+            layer_by_layer_J=None,  # a sample that may stop is worked through step by step
+            range_J=(mean(lambda p: p.range_J[0]), mean(lambda p: p.range_J[1])),
             margin=float(margin),
+            samples=_samples(candidate),
+            right=None,
         )
 
 
@@ -193,26 +208,48 @@ def _coding(candidate: Candidate, declared: str | None) -> Coding:
     return resolve_coding(candidate.program, match_inputs(candidate.program, candidate.x).values(), declared)
 
 
-def _snn_point(candidate: Candidate, steps: int, share: float, report: EnergyReport) -> Point:
-    chosen = quoted(report.comparisons)
-    if chosen is None:
+def _snn_point(candidate: Candidate, steps: int, right: Right, report: EnergyReport) -> Point:
+    chosen, batched = quoted(report.comparisons), quoted(report.comparisons, LAYER_BY_LAYER)
+    if chosen is None or batched is None:
         raise InputError(f"{candidate.name}: the network has no weights; there is nothing to weigh")
-    spread = _limits([cell.comparison.snn_J for cell in report.comparisons])
-    energy = middle(chosen.comparison.snn_J)
-    return Point(candidate.name, "SNN", candidate.mode, steps, candidate.epoch, share, energy, spread)
+    return Point(
+        candidate.name,
+        "SNN",
+        candidate.mode,
+        steps,
+        candidate.epoch,
+        right if isinstance(right, float) else float(right.mean()),
+        middle(chosen.comparison.snn_J),
+        _limits([cell.comparison.snn_J for cell in report.comparisons]),
+        layer_by_layer_J=middle(batched.comparison.snn_J),
+        samples=_samples(candidate),
+        right=None if isinstance(right, float) else right,
+    )
+
+
+def _samples(candidate: Candidate) -> str:
+    """Names the samples: how many, and a hash of their labels and shape."""
+    digest = sha256(np.ascontiguousarray(candidate.labels, np.int64).tobytes()).hexdigest()[:8]
+    return f"{candidate.labels.shape[0]} x {'x'.join(map(str, candidate.x.shape[2:]))}, labels {digest}"
+
+
+Right = NDArray[np.bool_] | float
+"""Whether each sample is decided right; with labels of each step, the share of steps that are."""
 
 
 def _measured(
     candidate: Candidate, steps: int, declared: str | None, twin: AnnTwin | None = None
-) -> tuple[float, EnergyReport]:
-    """Accuracy and energy of the first ``steps`` steps, from one run."""
+) -> tuple[Right, EnergyReport]:
+    """Decisions and energy of the first ``steps`` steps, from one run."""
     program, x = candidate.program, candidate.x[:steps]
     coding = _coding(candidate, declared)
     counter = ActivityCounter(program, coding.value)
-    share = accuracy(program, run(program, x, observe=counter, chunk=CHUNK), candidate.labels)
+    result = run(program, x, observe=counter, chunk=CHUNK)
+    share = accuracy(program, result, candidate.labels)
     if share is None:
         raise InputError("accuracy needs a network with one output, of shape [classes]")
-    return share, energy_report(program, counter.counts(), coding, prices=(), twin=twin)
+    right = decided_right(program, result, candidate.labels)
+    return share if right is None else right, energy_report(program, counter.counts(), coding, prices=(), twin=twin)
 
 
 def _limits(ends: Sequence[Range]) -> Range:
@@ -227,27 +264,41 @@ def _twin(candidate: Candidate, ann: Path, name: str, coding: str | None) -> Poi
 
 def _weighed(candidate: Candidate, twin: AnnTwin, name: str, coding: str | None) -> Point:
     _, report = _measured(candidate, len(candidate.x), coding, twin)
-    return _ann_point(name, twin, report)
+    return _ann_point(name, candidate, twin, report)
 
 
-def _ann_point(name: str, twin: AnnTwin, report: EnergyReport) -> Point:
-    chosen = quoted(report.comparisons)
+def _ann_point(name: str, candidate: Candidate, twin: AnnTwin, report: EnergyReport) -> Point:
+    chosen, batched = quoted(report.comparisons), quoted(report.comparisons, LAYER_BY_LAYER)
     assert twin.accuracy is not None
     assert chosen is not None
+    assert batched is not None
     low, high = _limits([cell.comparison.ann_J for cell in report.comparisons])
-    spread, energy = (twin.frames * low, twin.frames * high), twin.frames * middle(chosen.comparison.ann_J)
-    return Point(name, "ANN", "ann", twin.frames, None, twin.accuracy, energy, spread)
+    return Point(
+        name,
+        "ANN",
+        "ann",
+        twin.frames,
+        None,
+        twin.accuracy,
+        twin.frames * middle(chosen.comparison.ann_J),
+        (twin.frames * low, twin.frames * high),
+        layer_by_layer_J=twin.frames * middle(batched.comparison.ann_J),
+        samples=_samples(candidate),
+        right=twin.right,
+    )
 
 
 def _show(result: Tradeoff, say: Console) -> None:
     front = pareto_front(result.points)
     rows = []
     for p in result.points:
-        energy = [with_unit(p.joules, "J"), range_with_unit(p.range_J, "J")]
+        batched = "-" if p.layer_by_layer_J is None else with_unit(p.layer_by_layer_J, "J")
+        energy = [with_unit(p.joules, "J"), batched, range_with_unit(p.range_J, "J")]
         sure = "" if p.margin is None else f", until sure by {p.margin:.3g}"
         what = [p.name, p.mode or p.kind, f"{p.steps}{sure}", "" if p.epoch is None else str(p.epoch)]
         rows.append([*what, f"{p.accuracy:.2%}", *energy, "yes" if p in front else ""])
-    headers = ["network", "mode", "T", "epoch", "accuracy (measured)", f"energy ({DEFAULT_PRICE})", "over the grid"]
+    headers = ["network", "mode", "T", "epoch", "accuracy (measured)", f"streaming ({DEFAULT_PRICE})"]
+    headers += ["layer by layer", "over the grid"]
     say.table([*headers, "Pareto"], rows)
     if result.iso is not None:
         say.say(result.iso.text)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, load, nn
+from torch import Tensor, nn
 
+from stl_deploy._util.isolated import isolated
 from stl_deploy._util.npz import names_in, read_npz
-from stl_deploy._util.untrusted import one_line, told_where
+from stl_deploy._util.untrusted import one_line, plain_file, told_where
 from stl_deploy.errors import InputError
+from stl_deploy.pipeline.checkpoint_file import read_checkpoint
 
 
 def load_module(source: str, weights: Path | None = None) -> nn.Module:
@@ -83,13 +86,16 @@ def module_input(path: Path) -> NDArray[Any]:
     return arrays["x"]
 
 
+_MOST_BYTES = 2**33
+_FREE_MEMORY, _MEMORY_RATIO = 2**28, 4
+"""Bytes that reading a checkpoint may take: files of torch.save are not compressed."""
+_SECONDS = 120.0
 _WRAPPERS = ("module.", "_orig_mod.")
 """What DataParallel and torch.compile put before the names of a model's weights."""
 
 
 def _load_weights(module: nn.Module, path: Path) -> None:
-    if not path.is_file():
-        raise InputError(f"{path}: expected a file of weights; found no such file")
+    plain_file(path, "a file of weights", _MOST_BYTES)
     state = _safetensors(path) if path.suffix == ".safetensors" else _checkpoint(path)
     for name, value in state.items():
         if not isinstance(name, str) or value.is_complex():
@@ -117,23 +123,18 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _checkpoint(path: Path) -> dict[str, Tensor]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickles, which are refused
-            found = load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch has errors of many types for files that are damaged or hold more than tensors
-        raise InputError(
-            f"{path}: not a file of weights alone ({type(error).__name__}); save model.state_dict()"
-        ) from None
-    if isinstance(found, dict) and not _is_state(found):
-        states = [value for value in found.values() if _is_state(value)]  # a training's checkpoint: one is the model's
-        found = states[0] if len(states) == 1 else found
-    if not _is_state(found):
-        raise InputError(
-            f"{path}: expected a state dict of tensors; found a {type(found).__name__}; save model.state_dict()"
+    size = plain_file(path, "a file of weights", _MOST_BYTES)
+    memory = _FREE_MEMORY + _MEMORY_RATIO * size
+    forms, contents = isolated(read_checkpoint, path, what="a file of weights", memory=memory, seconds=_SECONDS)
+    return dict(_tensors(forms, contents))
+
+
+def _tensors(forms: Sequence[tuple[str, str, list[int]]], contents: Sequence[Any]) -> Iterator[tuple[str, Tensor]]:
+    for (name, dtype, shape), content in zip(forms, contents, strict=True):
+        kind: torch.dtype = getattr(torch, dtype)
+        yield (
+            name,
+            torch.from_numpy(content.copy()).view(kind).reshape(shape)
+            if content.size
+            else torch.empty(shape, dtype=kind),
         )
-    return found  # type: ignore[no-any-return]
-
-
-def _is_state(found: Any) -> bool:
-    return isinstance(found, dict) and bool(found) and all(isinstance(value, Tensor) for value in found.values())

@@ -23,7 +23,7 @@ _LABEL = 10
 def verdict(run_dir: Path, table: ParityTable, energy: str, seconds: float) -> list[str]:
     """Accuracy, spikes, energy, what ran on what, and where to look next.
 
-    energy: the report's one sentence, shortened where there is no room for all of it.
+    energy: the report's verdict, shortened where there is no room for all of it.
     """
     before = [
         *_entry("done", f"in {seconds:.0f} s; look at {run_dir / 'report.html'} (more: -v)"),
@@ -105,19 +105,21 @@ def _differing(run: RunParity) -> str:
     return f"{run.differing:,} of {run.compared:,} differ ({share:.2g} %)"
 
 
-def _energy(sentence: str, room: int) -> list[str]:
-    """The sentence in as many lines; without room its last clauses go, then what stands in parentheses."""
-    texts = list(_shorter(sentence))
-    return next((lines for text in texts if len(lines := _entry("energy", text)) <= room), _entry("energy", texts[-1]))
+def _energy(text: str, room: int) -> list[str]:
+    """The sentences in as many lines; without room the last ones go, then what stands in parentheses."""
+    shorter = list(_shorter(text))
+    return next(
+        (lines for each in shorter if len(lines := _entry("energy", each)) <= room), _entry("energy", shorter[-1])
+    )
 
 
-def _shorter(sentence: str) -> Iterator[str]:
-    """The sentence, and what is left of it step by step; the number to quote, its second clause, stays."""
-    yield sentence
-    clauses = re.split(r"; (?![^(]*\))", sentence)
-    for count in range(len(clauses) - 1, 1, -1):
-        yield f"{'; '.join(clauses[:count])}; more in the report."
-    yield f"{re.sub(r' [(][^)]*[)]', '', '; '.join(clauses[:2])).rstrip('.')}; more in the report."
+def _shorter(text: str) -> Iterator[str]:
+    """The sentences, and what is left of them step by step; the first, with both numbers to quote, stays."""
+    yield text
+    sentences = re.split(r"(?<=[.]) (?=[A-Z])", text)
+    for count in range(len(sentences) - 1, 0, -1):
+        yield f"{' '.join(sentences[:count])} More in the report."
+    yield f"{re.sub(r' [(][^)]*[)]', '', sentences[0].partition('; modelled')[0]).rstrip('.')}; more in the report."
 
 
 def _simulated(table: ParityTable) -> list[RunParity]:

@@ -10,7 +10,8 @@ from matplotlib.ticker import FuncFormatter
 from stl_deploy.report.format import joules
 from stl_deploy.report.svg import FAINT, INK, SERIES, inline, panels, short
 
-_WIDTH = 10.4
+_WIDTH = 6.6
+"""Inches: a telephone shows all of it, still legible."""
 _MOST = 16
 _LEAST_RATE = 1e-3
 

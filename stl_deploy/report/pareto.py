@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+import numpy as np
 from markupsafe import Markup
 from matplotlib.ticker import FuncFormatter, LogLocator, PercentFormatter
+from numpy.typing import NDArray
 
 from stl_deploy.report.format import joules
 from stl_deploy.report.svg import FAINT, SERIES, inline, panels, short, style
@@ -22,8 +24,10 @@ _NAMED = 12
 class Point:
     """One network at one number of steps, or stopping at each sample once sure by ``margin``: steps is then a mean.
 
-    joules: of one inference under one model; range_J: over the grid.
-    mode: how it was trained (stl, sl, tl, ann; "" where that is not known). epoch: of a kept epoch of a training.
+    joules: of one inference when streaming (weights once per step); layer_by_layer_J: with weights once per inference;
+    range_J: over the grid. mode: how it was trained (stl, sl, tl, ann; "" where that is not known). epoch: of a kept
+    epoch of a training. samples: names those that it was measured on; points of other samples are not compared.
+    right: ``[B]``, whether each sample was decided right, for paired comparisons; not in `as_dict`.
     """
 
     name: str
@@ -35,14 +39,24 @@ class Point:
     joules: float
     range_J: tuple[float, float]
     margin: float | None = None
+    layer_by_layer_J: float | None = None
+    samples: str = ""
+    right: NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        row = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "right"}
+        return row | {"range_J": list(self.range_J)}
 
 
 def pareto_front(points: Sequence[Point]) -> tuple[Point, ...]:
-    """The points that no other equals or beats in both accuracy and energy while beating it in one."""
+    """The points that no other of the same samples equals or beats in both accuracy and energy, beating it in one."""
     return tuple(p for p in points if not any(_beats(other, p) for other in points))
 
 
 def _beats(a: Point, b: Point) -> bool:
+    if a.samples != b.samples:
+        return False
     no_worse = a.accuracy >= b.accuracy and a.joules <= b.joules
     return no_worse and (a.accuracy > b.accuracy or a.joules < b.joules)
 
@@ -50,7 +64,7 @@ def _beats(a: Point, b: Point) -> bool:
 def render_pareto(points: Sequence[Point]) -> str:
     """One self-contained page: the plot and its table. Names are escaped."""
     front = pareto_front(points)
-    rows = [asdict(p) | {"pareto": p in front} for p in points]
+    rows = [p.as_dict() | {"pareto": p in front} for p in points]
     with style():
         drawn = Markup(draw(rows))
     return template("pareto.html").render(points=rows, plot=drawn)
@@ -58,7 +72,7 @@ def render_pareto(points: Sequence[Point]) -> str:
 
 def draw(points: Sequence[Mapping[str, Any]]) -> str:
     """The plot, from the rows of a trade-off's JSON."""
-    figure, (ax,) = panels(1, 10.4, 4.2)
+    figure, (ax,) = panels(1, 6.6, 3.6)
     front = sorted((p for p in points if p["pareto"]), key=lambda p: float(p["joules"]))
     ax.plot([p["joules"] for p in front], [p["accuracy"] for p in front], color=FAINT, lw=2, drawstyle="steps-post")
     modes = sorted({p["mode"] for p in points}, key=lambda mode: _COLOURS.get(mode, len(_COLOURS)))

@@ -20,7 +20,7 @@ from stl_deploy.tracing.cores import Evaluation, Unknown
 from stl_deploy.tracing.steps import Signal
 from stl_deploy.tracing.thresholds import Threshold
 
-_PROBES = (0.75, -1.5, 2.25)
+_PROBES = (0.7312, -1.5193, 2.2749)
 
 
 def reset_at_once(reading: Reading, off: Affine, on: Affine, start: Tensor | None) -> tuple[Reset, Tensor | None]:

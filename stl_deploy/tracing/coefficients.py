@@ -22,7 +22,8 @@ from stl_deploy.tracing.thresholds import is_elementwise
 
 _DEEPEST = 2
 """How many steps back a neuron's arithmetic may reach."""
-_PROBES = ((0.75, (1.25,)), (-1.5, (0.5, -0.25)), (2.25, (-1.0, 3.0, 0.125)))
+_PROBES = ((0.7312, (1.2457,)), (-1.5193, (0.5071, -0.2633)), (2.2749, (-1.0137, 3.0411, 0.1259)))
+"""No multiples of a power of 2, which rounding to a grid would leave as they are."""
 _SCALES = (1.0, 2.0**-10, 2.0**10, -(2.0**10), 2.0**20, -(2.0**20))
 """By how much each probe is also taken, so that bounds far from 0 and bends near it are met."""
 
@@ -44,13 +45,16 @@ class Reading:
     """What a core's potential depends on.
 
     state: the potential, as it is compared. It is read as a function of H, what ``core.carried`` (or the potential
-    itself) was one step ago, of the spike of H, and of what arrives.
+    itself) was one step ago, of the spike of H, and of what arrives. unbounded: the potential before a lower bound,
+    v_min, is applied to it; the potential itself where there is none.
     """
 
     def __init__(self, core: Core, state: Signal, foreign: Set[Signal]) -> None:
         self.core, self.state, self.foreign = core, state, foreign
         again = core.again
         self.carried = state if again is None else again.potential
+        bound = _lower_bound(state) if core.threshold is not None and again is None else None
+        self.unbounded, self.v_min = (state, None) if bound is None else bound
         self.shape = (1, *shape_of(state.node.layout, {BATCH: 1})[1:])
         comparison = core.threshold if again is None else again
         self.spike = None if comparison is None else comparison.signal
@@ -117,7 +121,7 @@ class Reading:
             return full.get(Ref(signal, lag))
 
         try:
-            return self.full(Evaluation(given)(self.state, 0))
+            return self.full(Evaluation(given)(self.unbounded, 0))
         except Unknown as unknown:
             if counted := self._called(COUNTS):
                 raise self.refuse(self._several(counted)) from None
@@ -169,7 +173,10 @@ class Reading:
                     f"'{clip.node.name}' keeps the extreme of a signal over time; return every step, or "
                     "torch.stack(steps).amax(0)"
                 )
-            return f"'{clip.node.name}' bounds its potential; leave the bound out"
+            return (
+                f"'{clip.node.name}' bounds its potential; leave the bound out, or bound it below before the "
+                "comparison: v = (beta * v + x).clamp(min=...)"
+            )
         return (
             "its potential is not a weighted sum of what it was and what arrives (an adaptive threshold, a refractory "
             "time?); use a leaky neuron with a fixed threshold"
@@ -186,7 +193,7 @@ class Reading:
             return _double(signal.before[lag - 1].tensor)
 
         try:
-            found = self.full(Evaluation(given)(self.state, 0))
+            found = self.full(Evaluation(given)(self.unbounded, 0))
         except Unknown:
             return None  # the first step is made otherwise: the folded graph is held against it
         difference = found - off.constant
@@ -195,6 +202,25 @@ class Reading:
         if not bool(off.decay.all()):
             raise self.refuse("what it starts from is lost in the first step")
         return difference / off.decay
+
+
+def _lower_bound(state: Signal) -> tuple[Signal, Tensor] | None:
+    """The potential that a lower bound is applied to, and the bound; None where the potential is no such bound."""
+    name, args = state.node.name, state.args
+    low, high = (*args[1:], None, None)[:2]
+    options = state.kwargs or {}
+    low, high = options.get("min", low), options.get("max", high)
+    if name == "maximum" and isinstance(args[1], Ref):
+        args, low = args[::-1], args[0]
+    if name == "relu":
+        low = 0.0
+    if name not in ("relu", "clamp", "clamp_min", "maximum") or high is not None:
+        return None
+    if not isinstance(args[0], Ref) or args[0].lag or low is None or isinstance(low, Ref):
+        return None
+    bound = low.tensor if isinstance(low, Node) else torch.tensor(float(low))
+    assert bound is not None
+    return args[0].signal, bound
 
 
 def _is_scalar_arithmetic(signal: Signal) -> bool:

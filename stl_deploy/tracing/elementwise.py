@@ -34,8 +34,8 @@ def elementwise(unroller: Unroller, op: Op) -> Flow:
     dtype = op.outputs[0].dtype
     values = list(dict.fromkeys(item for item in leaves((args, kwargs)) if isinstance(item, Value)))
     flows = {value: unroller.flow(value) for value in values}
-    if name in ("fill", "zero") and len(values) == 1:
-        fill = args[1] if name == "fill" else 0
+    if name in ("fill", "zero") and all(flow.constant for flow in list(flows.values())[1:]):
+        fill = 0 if name == "zero" else flows[args[1]].tensor.item() if isinstance(args[1], Value) else args[1]
         return unroller.constant(torch.full(op.outputs[0].shape, fill, dtype=dtype))
     if name == "copy":
         return _copied(unroller, op, flows[args[0]], flows[args[1]])

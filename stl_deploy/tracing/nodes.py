@@ -111,7 +111,7 @@ def _frozen(tree: Any) -> Any:
 
 
 def _digest(tensor: Tensor) -> bytes:
-    data = tensor.detach().cpu().contiguous()
+    data = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)  # contiguous() keeps odd strides
     return hashlib.blake2b(data.reshape(-1).view(torch.uint8).numpy().data if data.numel() else b"").digest()
 
 

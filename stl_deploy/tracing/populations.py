@@ -53,6 +53,7 @@ def _fitted(population: Population) -> Fitted:
         offset=_unless(compact(population.constant, shape), 0),
         v_reset=None if v_reset is None else _unless(v_reset, 0),
         v_start=None if start is None else _unless(start, 0),
+        v_min=None if population.v_min is None else compact(population.v_min.expand((1, *shape)), shape),
         compare="gt" if threshold is None or threshold.compare == "gt" else "ge",
         reset=population.reset if threshold is not None else "value",  # type: ignore[arg-type]
     )

@@ -48,6 +48,7 @@ class Population:
     recurrent: Tensor | None = None
     readings: tuple[Population, ...] = ()
     silent: tuple[Ref, ...] = ()
+    v_min: Tensor | None = None
 
 
 def read_core(core: Core, outside: Callable[[Signal], bool], foreign: Set[Signal]) -> Population:
@@ -102,6 +103,7 @@ def _with_reset(reading: Reading, off: Affine, on: Affine) -> Population:
         off.constant,
         reading.start(off),
         silent=reading.silent,
+        v_min=reading.v_min,
     )
     if reading.core.again is not None:
         reset, v_reset = reset_at_once(reading, off, on, base.start)

@@ -8,11 +8,13 @@ what their kernels call is recorded in their place.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -202,6 +204,23 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         with self:
             return func.redispatch(torch._C.DispatchKeySet(torch._C.DispatchKey.CPU), *args, **kwargs)
 
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Record what runs inside, and refuse values that leave torch, which no operation shows."""
+        with _Leaks(self), self:
+            yield
+
+    def require_inside(self, name: str, args: Any) -> None:
+        """Raise CaptureError if a method hands values that depend on the input to something else than torch."""
+        where = place(self._names)
+        for tensor in leaves(args):
+            if isinstance(tensor, Tensor) and not self.value_of(tensor).constant:
+                raise CaptureError(
+                    f"'{name}' hands values that depend on the input to code outside of torch, whose results would be "
+                    "constants in the graph; compute with torch's own operations",
+                    line=where.line,
+                )
+
     def _require_constant(self, args: Any, where: Place) -> None:
         for tensor in leaves(args):
             if isinstance(tensor, Tensor) and not self.value_of(tensor).constant:
@@ -227,6 +246,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._write(name.removesuffix("_"), func, written[0], before, where)
             return
         if not any(isinstance(item, Tensor) for item in outputs):
+            if returns and name != "is_same_size":  # a Python number made of values (allclose)
+                self._require_constant(args, where)
             return
         is_view = any(r.alias_info is not None and not r.alias_info.is_write for r in returns)
         is_view = is_view or (isinstance(out, list | tuple) and name in _PARTS)
@@ -342,6 +363,24 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         seen = _Seen(memory, chain, memory.version if value is not None else -1, value)  # type: ignore[arg-type]
         self._seen[tensor] = seen
         return seen
+
+
+_LEAVES = ("numpy", "tolist", "__array__", "__dlpack__", "__deepcopy__", "__reduce_ex__")
+"""Methods of a tensor that hand out its values without an operation."""
+
+
+class _Leaks(TorchFunctionMode):
+    """Looks at each call of torch's Python interface for one that hands out values."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self.recorder = recorder
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        if name in _LEAVES:
+            self.recorder.require_inside(name, args[:1])
+        return func(*args, **(kwargs or {}))
 
 
 COMPARES = ("gt", "ge", "lt", "le", "eq", "ne", "heaviside", "sign")

@@ -13,6 +13,8 @@ from stl_deploy.tracing.layout import BATCH, TIME, Dim, Sizes
 from stl_deploy.tracing.nodes import Node, replace_nodes
 from stl_deploy.tracing.recorder import map_tree
 from stl_deploy.tracing.steps import Ref, Signal, Steps
+from stl_deploy.tracing.time_convolution import NAME as OVER_TIME
+from stl_deploy.tracing.time_convolution import convolved_steps
 
 Values = dict[Signal, list[Tensor]]
 """The value of each signal at each step."""
@@ -55,7 +57,10 @@ class _Replay:
                     del self.values[signal]
 
     def _feed_forward(self, signal: Signal) -> None:
-        if signal.node.folded is not None and not signal.still:
+        if signal.node.name == OVER_TIME and len({ref.signal for ref in signal.reads()}) == 1:
+            self.values[signal] = self._convolved(signal)
+            return
+        if signal.node.folded is not None and signal.node.name != OVER_TIME and not signal.still:
             self.values[signal] = self._at_once(signal, signal.node.folded)
             return
         for t in range(len(self.x)):
@@ -75,6 +80,15 @@ class _Replay:
         found = signal.node.run(args, kwargs, self.sizes)
         steps = _split(found, start, sizes).unbind(start + axis)
         return [step.flatten(start, end - 2) if len(others) > 1 else step for step in steps]
+
+    def _convolved(self, signal: Signal) -> list[Tensor]:
+        """A convolution over time of all steps, and of what its input was before the first."""
+        lags = [ref.lag for ref in signal.reads()]
+        oldest = Ref(signal.reads()[0].signal, max(lags))
+        series = tuple(self._read(oldest, t, signal) for t in range(len(self.x) + max(lags) - min(lags)))
+        args, _ = replace_nodes((signal.args[1:], {}), _tensor)
+        found = convolved_steps(series, *args)
+        return list(found.unbind(signal.node.axis))
 
     def _step(self, signal: Signal, t: int) -> None:
         done = self.values.setdefault(signal, [])

@@ -13,6 +13,7 @@ from stl_deploy.tracing.layout import BATCH, TIME, Layout, axis_of, of_shape, sh
 from stl_deploy.tracing.nodes import Node
 from stl_deploy.tracing.recorder import Op, Value, map_tree
 from stl_deploy.tracing.remedies import NORMS, no_form
+from stl_deploy.tracing.time_convolution import over_time
 from stl_deploy.tracing.unroll import Flow, Unroller, refuse
 
 _BATCHED = (
@@ -33,6 +34,10 @@ _BATCHED = (
     "native_layer_norm",
     "upsample_nearest1d",
     "upsample_nearest2d",
+    "upsample_linear1d",
+    "upsample_bilinear2d",
+    "upsample_bicubic2d",
+    "_upsample_bilinear2d_aa",
     "reflection_pad1d",
     "reflection_pad2d",
     "replication_pad1d",
@@ -44,16 +49,57 @@ _BATCHED = (
 )
 """Operations that treat each entry of their first axis by itself."""
 
+_OPTIONS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("add", "sub", "rsub"), ("alpha",)),
+    "addmm": ("alpha", "beta"),
+    **dict.fromkeys(("addcmul", "addcdiv"), ("value",)),
+    **dict.fromkeys(("clamp", "clamp_"), ("min", "max")),
+    **dict.fromkeys(("sum", "mean", "amax", "amin"), ("dim", "keepdim")),
+    **dict.fromkeys(("stack", "cat", "unbind", "split", "split_with_sizes", "chunk"), ("dim",)),
+    "slice": ("dim", "start", "end", "step"),
+    "expand": ("implicit",),
+    "index_put": ("accumulate",),
+    "_to_copy": ("dtype",),
+}
+"""The keyword options that the rules read, or that torch's own kernel applies where a neuron's arithmetic is evaluated.
 
-def read(unroller: Unroller, ops: Sequence[Op]) -> None:
-    """Read the operations of a run in order."""
+Any other one is refused: an option that nobody reads would be captured as if it were not there.
+"""
+_HARMLESS = ("layout", "device", "pin_memory", "non_blocking", "memory_format")
+_SHAPE_ONLY = ("zeros_like", "ones_like", "full_like", "empty_like")
+
+
+def read(unroller: Unroller, ops: Sequence[Op], outputs: Sequence[Value]) -> None:
+    """Read the operations of a run in order.
+
+    An operation without a rule is refused only where ``outputs`` depend on it: a firing rate that the model keeps
+    beside them is left aside.
+    """
+    needed = _needed(ops, outputs)
     for op in ops:
         if any(not value.constant and value not in unroller.flows for value in op.inputs()):
             continue  # made of indices that no rule reads; who needs it is refused
-        for value, flow in zip(op.outputs, interpret(unroller, op), strict=False):
+        try:
+            flows = interpret(unroller, op)
+        except CaptureError:
+            if op in needed:
+                raise
+            continue
+        for value, flow in zip(op.outputs, flows, strict=False):
             unroller.flows[value] = flow
             if value.kept is not None:
                 unroller.keep(flow, value.kept)
+
+
+def _needed(ops: Sequence[Op], outputs: Sequence[Value]) -> set[Op]:
+    """The operations that outputs depend on."""
+    values = set(outputs)
+    found = set()
+    for op in reversed(ops):
+        if not values.isdisjoint(op.outputs):
+            found.add(op)
+            values.update(op.inputs())
+    return found
 
 
 def interpret(unroller: Unroller, op: Op) -> list[Flow]:
@@ -61,6 +107,7 @@ def interpret(unroller: Unroller, op: Op) -> list[Flow]:
     pointwise = is_elementwise(op)
     if all(value.constant for value in op.inputs()) and not pointwise and not op.scatter:
         return [unroller.constant(value.tensor()) for value in op.outputs]
+    _require_known_options(op)
     if op.scatter:
         return [shape_rules.scatter(unroller, op)]
     if op.name in shape_rules.RULES:
@@ -82,6 +129,24 @@ def interpret(unroller: Unroller, op: Op) -> list[Flow]:
     raise refuse(no_form(op.name), op)
 
 
+def _require_known_options(op: Op) -> None:
+    """Raise CaptureError for an option that changes what an operation computes and that no rule reads."""
+    known = {*_OPTIONS.get(op.name, ()), *_HARMLESS, op.writes}
+    for name, option in op.kwargs.items():
+        if name == "dtype" and op.name in ("sum", "mean") and option in (None, torch.float32, torch.float64):
+            continue
+        if name not in known and option is not None and op.name not in _SHAPE_ONLY:
+            raise refuse(
+                f"'{op.name}' with {name}={_option(option)} has no form in a spiking graph; leave {name} out, or "
+                "compute it by arithmetic that has one",
+                op,
+            )
+
+
+def _option(option: object) -> str:
+    return repr(option) if not isinstance(option, Value) else "a tensor"
+
+
 def _batched(unroller: Unroller, op: Op) -> list[Flow]:
     flow, *others = (unroller.flow(value) for value in op.inputs())
     if not all(other.constant for other in others):
@@ -100,6 +165,8 @@ def _batched(unroller: Unroller, op: Op) -> list[Flow]:
     axis = axis_of(flow.layout, TIME)
     if axis is not None and axis > 1 and _keeps_steps_apart(op, axis):
         return [_per_step(unroller, op, flow, (*layout[:axis], flow.layout[axis], *layout[axis + 1 :]), axis)]
+    if op.name == "convolution" and axis is not None and axis > 1 and flow.layout[axis] == (TIME,):
+        return [over_time(unroller, op, flow, (*layout[:axis], (TIME,), *layout[axis + 1 :]), axis)]
     if any(isinstance(factor, str) for dim in flow.layout[1:] for factor in dim):
         raise _mixes(op, flow)
     return [_per_step(unroller, op, flow, layout)]

@@ -13,6 +13,7 @@ from stl_deploy._util.untrusted import one_line
 from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.layout import BATCH, TIME, Layout
 from stl_deploy.tracing.model_state import as_found, bring_to_rest, names_of, shake
+from stl_deploy.tracing.passed_state import PassedState
 from stl_deploy.tracing.recorder import Op, Recorder
 from stl_deploy.tracing.rules import read
 from stl_deploy.tracing.source_lines import raised_at
@@ -35,13 +36,14 @@ class Call:
 class Recorded:
     """What a run computed: its output's nodes (one for each step, or one without time) and the layout of that.
 
-    left_aside: tensors that the model returns besides.
+    left_aside: tensors that the model returns besides. states: forward's arguments that pass state between steps.
     """
 
     output: Flow
     unroller: Unroller
     tensor: Tensor
     left_aside: int
+    states: tuple[str, ...] = ()
 
 
 def run(model: nn.Module, x: Tensor, call: Call) -> Tensor:
@@ -50,7 +52,7 @@ def run(model: nn.Module, x: Tensor, call: Call) -> Tensor:
         _to_eval(model)
         bring_to_rest(model, call.reset)
         if call.time == "step":
-            return torch.stack([pick(_called(model, step.clone(), call), call.output) for step in x.unbind(0)])
+            return torch.stack([pick(found, call.output) for found in _stepped(model, x, call)])
         return pick(_called(model, x.clone(), call), call.output)
 
 
@@ -62,8 +64,8 @@ def require_repeatable(model: nn.Module, x: Tensor, call: Call) -> None:
         for seed in range(2):
             bring_to_rest(model, call.reset)
             shake(seed)
-            steps = list(x.unbind(0)) if call.time == "step" else [x]
-            found.append([pick(_called(model, step.clone(), call), call.output) for step in steps])
+            made = _stepped(model, x, call) if call.time == "step" else [_called(model, x.clone(), call)]
+            found.append([pick(each, call.output) for each in made])
     same = all(a.shape == b.shape and bool(((a == b) | (a != a)).all()) for a, b in zip(*found, strict=True))
     if not same:
         raise CaptureError(
@@ -85,22 +87,24 @@ def record(model: nn.Module, x: Tensor, call: Call, steps: int, *, keep: bool = 
         bring_to_rest(model, call.reset)
         shake(int(keep))
         parts = list(x.unbind(0)) if call.time == "step" else [x]
+        passed = PassedState.of(model) if call.time == "step" else None
         values, tensors = [], []
         for t, part in enumerate(part.clone() for part in parts):  # forward may write into it
             given = recorder.input(part)
             one = call.time == "step"
             unroller.input(given, _layout(part, "inside" if one else call.time), t if one else None)
-            with recorder:
-                found = _called(model, part, call)
+            with recorder.watching():
+                found = _called(model, part, call, passed)
                 _require_one_shape(found, steps, call)
                 tensors.append(pick(found, call.output))
                 values.append(recorder.value_of(tensors[-1]))
-        read(unroller, recorder.ops)
+        read(unroller, recorder.ops, values)
     flows, besides = [unroller.flow(value) for value in values], left_aside(found, call.output)
     if call.time != "step":
         return Recorded(flows[0], unroller, tensors[0].detach().clone(), besides)
     output = Flow(tuple(flow.nodes[0] for flow in flows), ((TIME,), *flows[0].layout))
-    return Recorded(output, unroller, torch.stack(tensors).detach(), besides)
+    states = () if passed is None else tuple(passed.values)
+    return Recorded(output, unroller, torch.stack(tensors).detach(), besides, states)
 
 
 def recorded_ops(model: nn.Module, x: Tensor, call: Call) -> list[Op]:
@@ -126,9 +130,20 @@ def _to_eval(model: nn.Module) -> None:
         ) from None
 
 
-def _called(model: nn.Module, x: Tensor, call: Call) -> Any:
+def _stepped(model: nn.Module, x: Tensor, call: Call) -> Iterator[Any]:
+    """What the model returns at each step, with the state that it returns passed on to the next step."""
+    passed = PassedState.of(model)
+    for step in x.unbind(0):
+        yield _called(model, step.clone(), call, passed)
+
+
+def _called(model: nn.Module, x: Tensor, call: Call, passed: PassedState | None = None) -> Any:
     try:
-        return model(x)
+        if passed is None:
+            return model(x)
+        found = model(x, **passed.values)
+        passed.take(found)
+        return found
     except CaptureError:
         raise
     except Exception as error:

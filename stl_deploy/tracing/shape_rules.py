@@ -11,6 +11,7 @@ from torch import Tensor
 from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.elementwise import fit, one_sample
 from stl_deploy.tracing.layout import BATCH, TIME, Dim, Layout, axis_of, of_shape, regroup, shape_of, without_time
+from stl_deploy.tracing.nodes import Node
 from stl_deploy.tracing.recorder import Op
 from stl_deploy.tracing.unroll import Flow, Unroller, refuse
 
@@ -135,7 +136,17 @@ def _slice(unroller: Unroller, op: Op) -> list[Flow]:
         return [flow]
     if any(isinstance(factor, str) for factor in found):
         raise refuse("part of the batch is taken; a model must treat all samples alike", op)
+    if stride == 1 and not flow.constant and all(node.name == "cat" for node in flow.nodes):
+        return [_slice_of_join(unroller, op, flow, dim, *slice(start, end).indices(size)[:2])]
     return [_sliced(unroller, op, flow, dim, op.outputs[0].shape[dim], start, end, stride)]
+
+
+def _slice_of_join(unroller: Unroller, op: Op, flow: Flow, dim: int, start: int, end: int) -> Flow:
+    """Part of what is joined, without the parts that are not in it (memory that was not written yet)."""
+    axis = dim - sum(d == (TIME,) for d in flow.layout[:dim])
+    layout = tuple(of_shape([end - start])[0] if i == dim else d for i, d in enumerate(flow.layout))
+    cut = (_pieces(unroller, op, node, axis, start, end) for node in flow.nodes)
+    return Flow(tuple(_as_one(unroller, op, pieces, axis, op.outputs[0].dtype) for pieces in cut), layout)
 
 
 def _sliced(unroller: Unroller, op: Op, flow: Flow, dim: int, size: int, *places: int | None) -> Flow:
@@ -219,7 +230,11 @@ def _stack(unroller: Unroller, op: Op) -> list[Flow]:
     if len(flows) == 1:
         layout = flows[0].layout
         return [_moved(unroller, op, flows[0], (*layout[:dim], (), *layout[dim:]))]
-    return [_stacked(unroller, op, flows, dim)]
+    if dim == 0 or (len(flows) == unroller.steps and not any(flow.timed for flow in flows)):
+        return [_stacked(unroller, op, flows, dim)]
+    layouts = [(*flow.layout[:dim], (), *flow.layout[dim:]) for flow in flows]
+    wide = [_moved(unroller, op, flow, layout) for flow, layout in zip(flows, layouts, strict=True)]
+    return [_joined_along(unroller, op, wide, dim)]
 
 
 def _stacked(unroller: Unroller, op: Op, flows: list[Flow], dim: int) -> Flow:
@@ -260,6 +275,12 @@ def _cat(unroller: Unroller, op: Op) -> list[Flow]:
         return [_stacked(unroller, op, bare, dim)]
     if any(d == (TIME,) for d in dims):
         return [_joined_in_time(unroller, op, flows, dim)]
+    return [_joined_along(unroller, op, flows, dim)]
+
+
+def _joined_along(unroller: Unroller, op: Op, flows: list[Flow], dim: int) -> Flow:
+    """Flows concatenated along an axis that holds neither time nor samples."""
+    dims = [flow.layout[dim] for flow in flows]
     timed = [flow for flow in flows if flow.timed]
     if any(isinstance(f, str) for d in dims for f in d):
         raise refuse("samples or time steps are concatenated with something else", op)
@@ -282,7 +303,7 @@ def _cat(unroller: Unroller, op: Op) -> list[Flow]:
         )
         for t in range(count)
     )
-    return [Flow(nodes, layout)]
+    return Flow(nodes, layout)
 
 
 def _joined(parts: Sequence[Tensor], axis: int) -> Tensor:
@@ -330,6 +351,9 @@ def scatter(unroller: Unroller, op: Op) -> Flow:
             nodes = list(_over_time(unroller, op, whole, without_time(part.layout), dim).nodes)
             nodes[slice(start, end, stride)] = part.nodes
             return Flow(tuple(nodes), part.layout)
+        if stride == 1:
+            start, end, _ = slice(start, end).indices(shape[dim])
+            return _put_between(unroller, op, whole, part, dim, start, end)
     raise _overwritten(op)
 
 
@@ -356,12 +380,78 @@ def _put(unroller: Unroller, op: Op, whole: Flow, part: Flow, dim: int, index: i
         return unroller.constant(tensor)
     if shape[dim] == 1 and not part.constant:
         return _moved(unroller, op, part, (*part.layout[:dim], (), *part.layout[dim:]))
-    if part.timed:
-        raise _overwritten(op)
+    if part.timed or not _holds_steps(unroller, whole, dim):
+        wide = _moved(unroller, op, part, (*part.layout[:dim], (), *part.layout[dim:]))
+        return _put_between(unroller, op, whole, wide, dim, index % shape[dim], index % shape[dim] + 1)
     whole = _over_time(unroller, op, whole, part.layout, dim)
     nodes = list(whole.nodes)
     nodes[index] = part.nodes[0] if not part.constant else _with_layout(unroller, part, without_time(whole.layout), op)
     return Flow(tuple(nodes), whole.layout)
+
+
+def _holds_steps(unroller: Unroller, whole: Flow, dim: int) -> bool:
+    """Whether an axis may be one of time steps, and of what was before them, that a loop writes one by one."""
+    if whole.timed:
+        return whole.layout[dim] == (TIME,)
+    return whole.constant and whole.tensor.shape[dim] >= unroller.steps
+
+
+def _put_between(unroller: Unroller, op: Op, whole: Flow, part: Flow, dim: int, start: int, end: int) -> Flow:
+    """``whole`` with ``part`` in the place of its entries from start to end along an axis of each step."""
+    if op.outputs[0].constant:
+        return unroller.constant(op.outputs[0].tensor())
+    signals = [flow for flow in (whole, part) if not flow.constant]
+    model = next((flow for flow in signals if flow.timed), signals[0])
+    size = op.outputs[0].shape[dim]
+    layout = tuple(of_shape([size])[0] if i == dim else d for i, d in enumerate(model.layout))
+    alike = all(f.layout[:dim] + f.layout[dim + 1 :] == layout[:dim] + layout[dim + 1 :] for f in signals)
+    if not alike or any(isinstance(factor, str) for factor in model.layout[dim]):
+        raise _overwritten(op)
+    axis = dim - sum(d == (TIME,) for d in layout[:dim])
+    made = []
+    for t in range(len(model.nodes)):
+        around, put = (fit(unroller, flow, layout, t, op) for flow in (whole, part))
+        pieces = [*_pieces(unroller, op, around, axis, 0, start), put, *_pieces(unroller, op, around, axis, end, size)]
+        made.append(_as_one(unroller, op, pieces, axis, op.outputs[0].dtype))
+    return Flow(tuple(made), layout)
+
+
+def _pieces(unroller: Unroller, op: Op, node: Node, axis: int, start: int, end: int) -> list[Node]:
+    """The entries from start to end along an axis; of what is joined along it already, those of the parts."""
+    size = _size_along(node, axis)
+    start, end = max(start, 0), min(end, size)
+    if start >= end:
+        return []
+    if (start, end) == (0, size):
+        return [node]
+    if node.name == "cat" and node.args[1] == axis:
+        found, at = [], 0
+        for each in node.args[0]:
+            found += _pieces(unroller, op, each, axis, start - at, end - at)
+            at += _size_along(each, axis)
+        return found
+    if node.name == "cat":
+        parts, other = node.args
+        cut = [_pieces(unroller, op, each, axis, start, end) for each in parts]
+        layout = tuple(of_shape([end - start])[0] if i == axis else d for i, d in enumerate(node.layout))
+        whole = (tuple(_as_one(unroller, op, each, axis, node.dtype) for each in cut), other)
+        return [unroller.untimed("cat", _joined, whole, {}, layout, node.dtype, op.place)]
+    flow = Flow((node,), node.layout)
+    return list(_sliced(unroller, op, flow, axis, end - start, start, end, 1).nodes)
+
+
+def _as_one(unroller: Unroller, op: Op, pieces: list[Node], axis: int, dtype: torch.dtype) -> Node:
+    """Pieces along an axis as one node."""
+    if len(pieces) == 1:
+        return pieces[0]
+    first = next((piece for piece in pieces if not piece.constant), pieces[0])
+    size = sum(_size_along(piece, axis) for piece in pieces)
+    layout = tuple(of_shape([size])[0] if i == axis else d for i, d in enumerate(first.layout))
+    return unroller.untimed("cat", _joined, (tuple(pieces), axis), {}, layout, dtype, op.place)
+
+
+def _size_along(node: Node, axis: int) -> int:
+    return node.tensor.shape[axis] if node.tensor is not None else shape_of((node.layout[axis],), {})[0]
 
 
 RULES: dict[str, Callable[[Unroller, Op], list[Flow]]] = {

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from stl_deploy.errors import CaptureError
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import Readout
+from stl_deploy.tracing.exact_types import require_exact_types
 from stl_deploy.tracing.layers import to_layers
 from stl_deploy.tracing.readouts import Ending, ending
 from stl_deploy.tracing.running import Call, Recorded, record, recorded_ops
@@ -24,6 +25,7 @@ class Traced:
     """A module as one step. signals: for each spiking layer of the Program the signal that it stands for.
 
     places: where layers stand in the user's code. left_aside: tensors that the module returns besides its output.
+    states: forward's arguments that pass state from step to step.
     """
 
     call: Call
@@ -35,6 +37,7 @@ class Traced:
     signals: dict[str, Signal]
     places: dict[str, Place]
     left_aside: int
+    states: tuple[str, ...]
 
 
 def trace(model: nn.Module, x: Tensor, call: Call) -> Traced:
@@ -44,10 +47,21 @@ def trace(model: nn.Module, x: Tensor, call: Call) -> Traced:
     """
     recorded, end, length = record_steps(model, x, call)
     steps = fold_steps(end.nodes)
+    require_exact_types(steps)
     start_layers(steps)
     layers = to_layers(steps)
-    readout, axis, besides = end.readout, end.axis, recorded.left_aside
-    return Traced(call, steps, layers.graph, readout, axis, length, layers.signals, layers.places, besides)
+    return Traced(
+        call,
+        steps,
+        layers.graph,
+        end.readout,
+        end.axis,
+        length,
+        layers.signals,
+        layers.places,
+        recorded.left_aside,
+        recorded.states,
+    )
 
 
 def record_steps(

@@ -18,12 +18,17 @@ from stl_deploy.nn.network import INPUT, Network
 from stl_deploy.nn.neuron import LIF, RLIF
 from stl_deploy.training import distributed
 
+_LEAST = 1e-9
+"""Synops of a silent pass, whose logarithm is asked for."""
+
 
 class Regulariser:
-    """The penalty of one forward pass: give `observe` to the network, then ask for `penalty`.
+    """The charge for one forward pass: give `observe` to the network, then ask for `penalty`.
 
     rate: rate_weight · mean over LIF layers of (spikes per neuron and step − rate_target)².
-    synops: synop_weight · max(0, synops per sample / synop_budget − 1).
+    synops: synop_weight · loss · max(0, log(synops per sample / synop_budget)), the loss taken as a number. So the
+    charge does not outweigh a loss that has become small, nor one of another scale (mean squared errors of scores begin
+    at 0.1, cross-entropies above 2).
     """
 
     def __init__(self, network: Network, config: TrainConfig) -> None:
@@ -68,16 +73,16 @@ class Regulariser:
         """Synops per sample of the pass, 0-dimensional float64."""
         return torch.stack(self._synops).sum() / self._samples
 
-    def penalty(self) -> Tensor:
-        """What the pass costs, 0-dimensional float32."""
+    def penalty(self, loss: float | Tensor = 1.0) -> Tensor:
+        """The charge for the pass, 0-dimensional float32. loss: classification loss of the pass, without gradient."""
         config = self._config
         total = torch.zeros(())
         if config.rate_target is not None and self._rates:
             off = torch.stack(self._rates) - config.rate_target
             total = config.rate_weight * off.square().mean()
         if config.synop_budget is not None:
-            above = functional.relu(self.synops / config.synop_budget - 1)
-            total = total + (config.synop_weight * above).to(torch.float32)
+            above = functional.relu(torch.log(self.synops.clamp(min=_LEAST) / config.synop_budget))
+            total = total + (config.synop_weight * loss * above).to(torch.float32)
         return total
 
 

@@ -346,7 +346,8 @@ def one_pass(
             scores = network.scores(outputs)
             loss = classification_loss(outputs, scores, labels, config.train)
             if regulariser.active:
-                loss = loss + regulariser.penalty()
+                whole = distributed.total(loss.detach() * (len(labels) / len(part)))
+                loss = loss + regulariser.penalty(whole)
             share = loss * (len(labels) / len(part))
             hits = right(outputs, network.decide(outputs), labels)
             value, counted = distributed.total(torch.stack([share.detach(), hits]).cpu()).tolist()

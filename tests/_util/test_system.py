@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nir
+import numpy as np
 import pytest
 
 from stl_deploy._util import system
+from stl_deploy.graph.io.nir_file import write_nir
 from tests.hunt.net_formats import golden_nir
 
 WITHOUT = """
@@ -42,19 +45,28 @@ def test_a_nir_file_is_read_without_them(sound: Path) -> None:
 
 
 def test_its_process_does_without_them_too(sound: Path) -> None:
-    code = f"{WITHOUT}\nfrom stl_deploy.graph.io.probe import main\nmain()"
-    question = f'["{sound}", "a NIR file"]\n'
+    code = f"{WITHOUT}\nfrom stl_deploy._util.isolated import serve\nserve()"
+    question = f'["stl_deploy.graph.io.scan", "look_through", "{sound}", ["a NIR file", false], 1000000000, 0.5]\n'
     done = subprocess.run([sys.executable, "-c", code], input=question.encode(), capture_output=True, check=True)
-    assert b'{"found": {' in done.stdout
+    assert b'{"about": {' in done.stdout
 
 
-def test_where_there_are_no_processes_the_file_is_looked_through_here(sound: Path) -> None:
+@pytest.mark.parametrize("size", [3, 2**15])
+def test_where_there_are_no_processes_the_file_is_looked_through_here(tmp_path: Path, size: int) -> None:
+    """Arrays over 64 KiB, too, which were said to change while they were read."""
+    rows = np.arange(2 * size, dtype=np.float32).reshape(2, size)
+    nodes = {
+        "input": nir.Input({"input": np.array([size])}),
+        "fc": nir.Linear(rows),
+        "output": nir.Output({"output": np.array([2])}),
+    }
+    write_nir(nir.NIRGraph(nodes, [("input", "fc"), ("fc", "output")]), tmp_path / "net.nir")
     code = (
-        "import sys\nimport stl_deploy as stl\nfrom stl_deploy._util import system\n"
-        "from stl_deploy.graph.io import guard\nsystem.starts_processes = lambda: False\nguard.Process = None\n"
-        "print(len(stl.read(sys.argv[1], dialect='spec').graph.nodes) > 2)"
+        "import sys\nimport stl_deploy as stl\nfrom stl_deploy._util import isolated, system\n"
+        "system.starts_processes = lambda: False\nisolated.Worker = None\n"
+        "print(float(stl.read(sys.argv[1], dialect='spec').graph.nodes['fc'].weight.sum()))"
     )
-    assert _python(code, str(sound)).stdout == "True\n"
+    assert _python(code, str(tmp_path / "net.nir")).stdout == f"{rows.sum()}\n"
 
 
 def test_lavas_status_needs_no_file_locks() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import loihi, loihi_mnist
-from stl_deploy.exporters.loihi.simulate import simulate
+from stl_deploy.exporters.netx.convert import run_file
 
 
 def test_it_runs_without_lava(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,7 +25,7 @@ def test_its_nets_spike() -> None:
     rng = np.random.default_rng(0)
     for net in loihi.nets().values():
         x = (rng.random((8, 2, *net.input_shape)) < loihi.RATE).astype(np.int32)
-        assert all(spikes.any() for spikes in simulate(net, x, record=True).spikes.values())
+        assert all(spikes.any() for spikes in run_file(net, x, record=True).spikes.values())
 
 
 def test_the_papers_net_is_the_presets_and_spikes() -> None:
@@ -33,5 +33,5 @@ def test_the_papers_net_is_the_presets_and_spikes() -> None:
     shapes = [layer.shape for _, layer in net.spiking]
     assert shapes == [(128, 28, 28), (128, 14, 14), (128, 14, 14), (128, 7, 7), (2048,), (100,)]
     x = np.random.default_rng(0).random((4, 1, *loihi_mnist.IMAGE)) < loihi_mnist.RATE
-    rates = [spikes.mean() for spikes in simulate(net, x, record=True).spikes.values()]
+    rates = [spikes.mean() for spikes in run_file(net, x, record=True).spikes.values()]
     assert all(0.001 < rate < 0.9 for rate in rates), rates

@@ -11,7 +11,7 @@ from benchmarks.mcu.__main__ import BOARDS, measure, missing, table
 from stl_deploy.exporters.c.folder import read_folder
 from stl_deploy.exporters.c.target import CFormat, COptions
 from stl_deploy.integers.real_weights import to_integers
-from tests.exporters.loihi.programs import conv_net, events
+from tests.exporters.netx.programs import conv_net, events
 
 
 @pytest.mark.skipif(missing() is not None, reason=str(missing()))

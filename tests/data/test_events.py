@@ -14,6 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stl_deploy._util import isolated
 from stl_deploy.config.load import apply_overrides
 from stl_deploy.config.schema import DatasetConfig, RunConfig
 from stl_deploy.data import encode, input_coding, load_dataset, present
@@ -245,14 +246,16 @@ def test_pictures_before_a_camera_through_aedat(tmp_path, monkeypatch):
             (tmp_path / name / f"{i}.aedat4").write_bytes(bytes([place]))
     (tmp_path / "packages").mkdir()
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "packages"))
+    isolated._stop()
 
     config = DatasetConfig(name="cifar10_dvs", encoder="spikes", data_dir=str(tmp_path), T=2)
     (tmp_path / "packages" / "aedat.py").write_text("raise ImportError")
     with pytest.raises(ToolError, match=r"aedat is not installed; .*pip install .*\[data\]"):
         load_dataset(config)
+    isolated._stop()
     with monkeypatch.context() as patch:
         patch.setattr(sys, "executable", str(tmp_path / "no-python"))
-        with pytest.raises(ToolError, match=r"cannot start a process to decode AEDAT 4 files with: .*no-python"):
+        with pytest.raises(ToolError, match=r"cannot start a process to read untrusted files in: .*no-python"):
             load_dataset(config)
     (tmp_path / "packages" / "aedat.py").write_text(STAND_IN)
     data = load_dataset(config)
@@ -264,6 +267,7 @@ def test_pictures_before_a_camera_through_aedat(tmp_path, monkeypatch):
         (tmp_path / "automobile" / "5.aedat4").write_bytes(damage)
         with pytest.raises(InputError, match=rf"5\.aedat4: damaged, truncated or not an AEDAT 4 file \(.*{said}"):
             load_dataset(config)
+    isolated._stop()
 
 
 def test_absent_files_and_downloads(tmp_path, cache, monkeypatch):

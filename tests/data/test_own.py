@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from stl_deploy._util import install
+from stl_deploy._util.readers import read_image
 from stl_deploy.config.schema import DatasetConfig
 from stl_deploy.data import Source, complete, from_arrays, from_datasets, load_dataset, registry, transformed
 from stl_deploy.data.own import trust
@@ -413,10 +414,9 @@ def test_a_full_memory_is_no_fault_of_an_image(tmp_path, monkeypatch):
     def full(*_arguments):
         raise MemoryError
 
-    _images(tmp_path / "d")
     monkeypatch.setattr("PIL.Image.open", full)
     with pytest.raises(MemoryError):
-        complete(_config("folder", tmp_path / "d"))
+        read_image(tmp_path / "x.png", None)
 
 
 @TORCHVISION

@@ -72,6 +72,10 @@ def test_it_is_short(shown: tuple[chromium.Page, Any]) -> None:
         assert tab.evaluate("document.documentElement.scrollHeight") < screens * height
         captions = "[...document.querySelectorAll('main > .scroll caption')]"
         assert tab.evaluate(f"{captions}.every(c => c.getBoundingClientRect().right <= innerWidth)")
+        for whole in ("main > figure svg", ".quoted"):  # charts and framed numbers were cut off at 390 pixels
+            found = f"[...document.querySelectorAll('{whole}')]"
+            assert tab.evaluate(f"{found}.length") >= 2
+            assert tab.evaluate(f"{found}.every(e => e.getBoundingClientRect().right <= innerWidth)"), whole
     tab.emulate("print")
     assert tab.printed_pages() <= 8
     tab.emulate("screen")

@@ -35,7 +35,7 @@ def dense(decay: float, inputs: int = 64, outputs: int = 48, steps: int = 16) ->
     net = program(
         start((inputs,)),
         lif("source", "in", (inputs,), decay=None),
-        linear("w", "source", np.zeros((outputs, inputs))),
+        linear("w", "source", np.full((outputs, inputs), 1e-6)),
         lif("n", "w", (outputs,), decay=f32(decay)),
     )
     x = np.zeros((steps, 1, inputs), np.float32)

@@ -154,7 +154,7 @@ def test_memory_and_chips_have_tables_with_the_json_s_numbers() -> None:
     state = ("state_words", "state_bits", "state_bytes", "state_reads", "state_writes", "queue_writes", "queue_bits")
     assert tables["state-table"] == [str(energy["layers"]["c-n"][key]) for key in state]
     ends = re.findall(r'data-low="([^"]+)" data-high="([^"]+)"', table(shown(), "chip-table"))
-    keys = ("total_J", "floor_J", "events_J", "latency_s", "edp_Js", "inferences_per_J")
+    keys = ("total_J", "floor_J", "events_J", "ann_J", "latency_s", "edp_Js", "inferences_per_J")
     expected = [line[key] for line in energy["chips"] for key in keys if line[key] is not None]
     assert [[float(low), float(high)] for low, high in ends] == expected
     assert len(expected) > 20
@@ -380,7 +380,7 @@ def _part(page: str, start: str, end: str) -> str:
 
 
 def _dense_only(energy: Mapping[str, Any]) -> None:
-    rows = [*energy["what_if"], *(row for row in energy["conventions"] if row["snn_J"] is not None)]
+    rows = [row for row in energy["conventions"] if row["snn_J"] is not None]
     rows += [row for row in energy["energy"] if row["ann"] is not None]
     assert {row["ann_zeros"] for row in rows} == {"computed"}
 
@@ -395,7 +395,10 @@ def test_every_table_says_what_the_ann_does_with_its_zeros() -> None:
         page = pages[told] = render_report(ReportData("x", energy=energy))
         _dense_only(energy)
         assert {row["ann_zeros"] for row in energy["by_layer"]} == {told} == {energy["quoted"]["ann_zeros"]}
-        for identity in ("price-table", "what-if-table", "convention-table", "model-table"):
+        assert {row["ann_zeros"] for row in energy["what_if"]} == {told}
+        for identity in ("what-if-table", "sensitivity-table"):
+            assert (skipped if each else dense) in _part(page, f'id="{identity}"', "</caption>")
+        for identity in ("price-table", "convention-table", "model-table"):
             assert dense in _part(page, f'id="{identity}"', "</caption>")
         assert f"Same counts throughout; {dense}" in page
         for mark in ('id="by-layer"', 'id="comparison"'):

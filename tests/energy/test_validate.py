@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
-from stl_deploy.energy import validate
+from stl_deploy.energy import measure_energy, validate
 from stl_deploy.energy.chips.baselines import devices
+from stl_deploy.energy.chips.model import chip_model
 from stl_deploy.energy.validate import Check, checks_of, scores
 from stl_deploy.errors import ConfigError
 from tests.energy.close import approx
+from tests.energy.test_dataflow import X, two_layers
 
 
 def check(case: str, model: str) -> Check:
@@ -36,7 +38,9 @@ def test_the_slope_of_the_scaling_series_is_fitted_from_its_points() -> None:
     assert found.met_at == approx(0.095, abs=0.001)
     assert check("Loihi 1 scaling series, energy of ten", "loihi1_sanafe").met_at == approx(0.0635, abs=0.001)
     assert found.inside
-    assert found.verdict == "bracketed"  # the range holds it, and says little
+    assert found.width is not None
+    assert found.width > 70
+    assert found.verdict == "wide"  # it was called bracketed, at +374 %
 
 
 def test_errors_are_told_from_the_middle_of_ranges() -> None:
@@ -62,53 +66,95 @@ def test_our_rule_agrees_with_sanafe_up_to_the_hops() -> None:
     assert found.split == "training"
 
 
-def test_held_out_energy_meets_the_goals() -> None:
-    held = [c for c in validate() if c.split == "held out" and c.quantity != "time"]
-    same_chip = [c for c in held if c.model == "loihi1" and "all energy" in c.case]
-    assert len(same_chip) == 5
-    assert max(abs(c.error) for c in same_chip) < 0.10  # the total, given the step time
-    across = [c for c in held if c.model == "loihi2_calibrated" and "all energy" in c.case]
-    assert max(abs(c.error) for c in across) < 0.25
-    assert abs(check("PilotNet (LIF) on Loihi 2, dynamic energy", "loihi2_calibrated").error) < 0.40
+def test_validate_scores_the_function_that_chip_lines_ship() -> None:
+    """It took the top of the floor's range and of stepping; chip lines took all of it, 30 % lower in the middle."""
+    chip = chip_model("loihi1")
+    standing, stepping = chip.standing((3.366e-3, 3.366e-3), 1)
+    assert standing is not None
+    assert stepping is not None
+    total = check("Loihi 1 keyword spotter, all energy", "loihi1")
+    low = 1e6 * (standing[0] + stepping[0])
+    assert low < total.predicted[0] < total.predicted[1] < low + 65
+    assert (round(total.predicted[0]), round(total.predicted[1])) == (358, 420)  # measured: 371
+    line = next(c for c in measure_energy(two_layers(), X, step_time={"loihi1": 1e-3}).chips if c.chip == "loihi1")
+    seconds = line.latency
+    assert seconds is not None
+    assert (line.floor, line.stepping) == chip.standing(seconds, 1)
+    assert line.regime == "warm, stepping"
+    assert dict(line.floors_W) == approx({"boot": 29.54e-3, "warm": 96.2e-3})
 
 
-def test_a_network_scaled_up_costs_a_fixed_part_and_a_part_per_mac() -> None:
+def test_families_that_a_model_was_fitted_to_are_not_held_out() -> None:
+    """Neurons of the training at other delays, and rows inside a fitted series, made the held-out means look good."""
+    rows = scores(validate())
+    fitted = {(row.model, row.quantity, row.family) for row in rows if not row.held_out}
+    assert ("loihi2_calibrated", "energy", "NECOTIS, two neurons") in fitted
+    assert ("loihi1", "energy", "Blouw 2019") in fitted
+    assert ("spinnaker1_board", "power", "SNABSuite") in fitted
+    for check_ in validate():
+        if check_.split == "training":
+            assert (check_.model, check_.quantity, check_.family) in fitted
+    # a list that trains a time is not held out on it
+    assert all(c.split == "training" for c in validate() if c.case.startswith("DVS gesture on Loihi 1, time"))
+
+
+def test_the_rows_that_were_left_out_are_there() -> None:
+    errors = {c.case.partition("chips, ")[2]: c.error for c in validate() if c.model == "spinnaker1_board"}
+    assert errors["input, fan-out of 255"] == approx(-0.30, abs=0.005)
+    assert errors["input, one to one"] == approx(-0.45, abs=0.005)
+    assert errors["input, all to all"] == approx(0.04, abs=0.005)
+
+
+def test_held_out_energy_by_family() -> None:
+    rows = {(row.model, row.quantity, row.family): row for row in scores(validate())}
+    across = rows["loihi2_calibrated", "energy", "PilotNet LIF"]
+    assert across.held_out
+    assert across.worst_error is not None
+    assert 0.25 < across.worst_error < 0.40  # the goal of 25 % across families is missed
+    assert rows["loihi1", "energy", "NxTF N-MNIST"].worst_error > 1  # type: ignore[operator]
+
+
+def test_an_ann_on_a_device_is_predicted_from_the_device_s_other_networks() -> None:
+    for device in devices():
+        checks = [c for c in validate() if c.model == device.name]
+        assert len(checks) == 2 * len(device.rows)
+        assert {c.split for c in checks} == {"held out" if len(device.rows) > 1 else "training"}
     scaled = {d.name for d in devices() if d.one_architecture}
-    held = [c for c in validate() if c.split == "held out" and c.model in scaled]
-    assert len(held) == 3 * 3 * 2  # 2, 6 and 10 branches: joules and seconds
-    assert max(abs(c.error) for c in held if c.quantity == "energy") < 0.11
-    assert max(abs(c.error) for c in held if c.quantity == "time") < 0.20
+    held = [c for c in validate() if c.model in scaled]
+    assert max(abs(c.error) for c in held if c.quantity == "energy") < 0.12
+    row = devices()[0].rows[0]
+    assert row not in devices()[0].without(row).rows
 
 
-def test_brackets_without_a_measured_time_contain_the_measurement() -> None:
-    times = [c for c in validate() if (c.quantity, c.per, c.split) == ("time", "step", "held out")]
+def test_times_are_of_the_neurocores_and_miss_steps_that_wait_for_a_host() -> None:
+    """6 of 6 were inside once the host's wait was added, which no chip line has."""
+    times = [c for c in validate() if (c.model, c.quantity, c.split) == ("loihi1", "time", "held out")]
     assert len(times) == 8
-    assert all(c.inside for c in times)
+    assert sum(c.inside for c in times) == 4
 
 
 def test_the_spinnaker_prices_are_of_one_board_and_held_against_another() -> None:
     checks = [c for c in validate() if c.model == "spinnaker1_board"]
-    assert {c.split for c in checks if "48 chips" in c.case} == {"training"}
+    assert {c.split for c in checks if "48 chips" in c.case} == {"training", "held out"}
     assert {c.split for c in checks if "4 chips" in c.case and "48" not in c.case} == {"held out"}
     spiking = check("SpiNNaker 1, board of 48 chips, every neuron spiking", "spinnaker1_board")
     assert spiking.error == approx(0.0, abs=0.001)  # spikes that are not recorded, as in the series
     assert all(c.sigma is not None for c in checks)
 
 
-def test_the_worst_held_out_error_comes_first() -> None:
+def test_held_out_families_come_first_the_worst_before_the_others() -> None:
     rows = scores(validate())
-    worst = [row.held_out_worst or 0.0 for row in rows]
+    held = [row for row in rows if row.held_out]
+    assert rows[: len(held)] == tuple(held)
+    worst = [row.worst_error or 0.0 for row in held]
     assert worst == sorted(worst, reverse=True)
-    loihi2 = next(row for row in rows if (row.model, row.quantity) == ("loihi2_calibrated", "energy"))
-    assert (loihi2.training, loihi2.held_out) == (9, 12)
-    assert loihi2.training_error is not None
-    assert loihi2.held_out_error is not None
-    assert loihi2.training_error < loihi2.held_out_error
+    assert all(row.mean_error <= row.worst_error for row in held if row.mean_error and row.worst_error)
 
 
 def data(**split: Any) -> dict[str, Any]:
     case = {
         "id": "m",
+        "family": "f",
         "case": "c",
         "kind": "events",
         "unit": "uJ",

@@ -9,11 +9,11 @@ from stl_deploy.errors import ParityError, UnsupportedError
 from stl_deploy.fold.check_graph import check_graph
 from stl_deploy.fold.graph import fold_graph
 from stl_deploy.fold.graph_nodes import with_fields
-from stl_deploy.fold.grid import LayerGrid
 from stl_deploy.graph.dialect import PRESETS, Dialect
 from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.lower import METADATA_KEY, lower, own_metadata
 from stl_deploy.graph.run import run
+from stl_deploy.passes.base import LayerGrid
 from tests.graph.nets import a, bare, chain, full, graph, iff, lif
 
 RNG = np.random.default_rng(5)

@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stl_deploy.errors import InputError
-from stl_deploy.fold.grid import choose
 from stl_deploy.fold.rounding import _round
 from stl_deploy.fold.stages import Population, Stages, Synapse
 from stl_deploy.graph.exact import (
@@ -22,6 +21,7 @@ from stl_deploy.graph.exact import (
     synaptic,
 )
 from stl_deploy.graph.program import Floats, Input, Linear, Node, Output, Program, Source
+from stl_deploy.passes.exact_grids import finest_exact_grid as choose
 
 
 def _program(weight: Floats, bias: Floats | None, grid: Grid) -> Program:

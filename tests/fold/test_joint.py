@@ -12,16 +12,16 @@ import yaml
 
 from stl_deploy.config.load import config_of
 from stl_deploy.errors import InputError, UnsupportedError
-from stl_deploy.exporters.loihi.structure import structure
+from stl_deploy.exporters.netx.structure import structure
 from stl_deploy.exporters.onnx.export import export_onnx
 from stl_deploy.exporters.onnx.model import OnnxModel
-from stl_deploy.fold.joint import learn_weights, merge
 from stl_deploy.fold.network import Folded, fold
 from stl_deploy.graph.exact import prove_exact, round_to_grid
 from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.run import run
 from stl_deploy.nn.network import Network
+from stl_deploy.passes.join import learn_weights, merge
 from tests.fold.test_residual import SEW
 
 PLAIN = """

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from stl_deploy.errors import CaptureError, InputError
-from stl_deploy.fold.index_maps import arrange
-from stl_deploy.fold.layer_graph import fold_layers, late_behind
+from stl_deploy.exporters.nir.write import late_behind
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.graph.lower import lower
@@ -34,6 +33,8 @@ from stl_deploy.graph.program import (
     Source,
 )
 from stl_deploy.graph.run import run
+from stl_deploy.passes.permutations import arrange
+from stl_deploy.pipeline.fold_captured import fold_layers
 
 
 def f32(*values: float) -> Any:
@@ -231,7 +232,7 @@ def test_a_norm_of_images_without_weights_before_it_is_a_depthwise_convolution()
 
 def test_weights_that_overflow_with_their_norm_are_refused() -> None:
     norm = Norm(name="norm", shape=(2,), sources=(Source("fc"),), scale=np.array([1e39, 1]), shift=np.zeros(2))
-    with pytest.raises(CaptureError, match="layer 'fc': weights are not finite once the norm is folded into them"):
+    with pytest.raises(CaptureError, match="layer 'fc': weights are not finite after folding"):
         fold_layers(graph(X, linear("fc", [[1, 2], [3, 4]], "input"), norm))
 
 

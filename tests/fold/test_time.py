@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from stl_deploy.config.load import config_of
 from stl_deploy.errors import InputError
 from stl_deploy.fold.network import fold
-from stl_deploy.fold.time import TimeConstants, representable_decay, time_constants
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Neuron
 from stl_deploy.nn.network import Network
 from stl_deploy.nn.neuron import LI, LIF
+from stl_deploy.passes.representable_decays import TimeConstants, representable_decay, time_constants
 
 
 def _read_back(constants: TimeConstants) -> Neuron:

@@ -6,11 +6,9 @@ import gzip
 import io
 import struct
 import zipfile
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
@@ -18,9 +16,6 @@ import numpy as np
 from tests.hunt.damage import damage_bytes
 from tests.hunt.mutant import Format, npy
 from tests.hunt.structures import damage_gzip, damage_zip, member
-
-if TYPE_CHECKING:
-    from stl_deploy.data.events import Events
 
 
 def _gesture() -> list[bytes]:
@@ -176,28 +171,11 @@ def _damage_packets(content: bytes, rng: np.random.Generator) -> bytes:
     return content[:header] + damage_bytes(content[header:], rng)
 
 
-_decoder = ExitStack()
-
-
-@cache
-def _aedat4_reader() -> Callable[[Path], Events]:
-    """One process for all mutants, until one of them ends it."""
-    from stl_deploy.data.event_files import aedat4
-
-    return _decoder.enter_context(aedat4((2, 128, 128)))
-
-
 def _try_aedat4(path: Path) -> str:
+    from stl_deploy.data.event_files import aedat4
     from stl_deploy.data.events import gather
-    from stl_deploy.errors import InputError
 
-    try:
-        gather(_aedat4_reader()(path), 4, (2, 128, 128), "time")
-    except InputError as error:
-        if "crashes" in str(error):
-            _aedat4_reader.cache_clear()
-            _decoder.close()
-        raise
+    gather(aedat4(path, (2, 128, 128)), 4, (2, 128, 128), "time")
     return "read"
 
 

@@ -73,8 +73,8 @@ def _try_onnx(path: Path) -> str:
 
 @cache
 def _net() -> list[bytes]:
-    from stl_deploy.exporters.loihi.netx import write_netx
-    from tests.exporters.loihi.nets import special_cases
+    from stl_deploy.exporters.netx.netx import write_netx
+    from tests.exporters.netx.nets import special_cases
 
     found = []
     with tempfile.TemporaryDirectory() as folder:
@@ -86,12 +86,12 @@ def _net() -> list[bytes]:
 
 
 def _try_net(path: Path) -> str:
-    from stl_deploy.exporters.loihi.netx import read_netx
-    from stl_deploy.exporters.loihi.simulate import simulate
+    from stl_deploy.exporters.netx.convert import run_file
+    from stl_deploy.exporters.netx.netx import read_netx
 
     net = read_netx(path)
     if np.prod(net.input_shape) < 2**16:
-        simulate(net, np.ones((2, 1, *net.input_shape), np.int32), record=True)
+        run_file(net, np.ones((2, 1, *net.input_shape), np.int32), record=True)
     return "read"
 
 

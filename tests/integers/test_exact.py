@@ -22,7 +22,7 @@ from stl_deploy.integers.net import same
 from stl_deploy.integers.quantise import choose
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.simulate import simulate
-from tests.exporters.loihi.programs import Builder, F
+from tests.exporters.netx.programs import Builder, F
 from tests.graph.nets import bare, chain, full, lif
 
 needs_compiler = pytest.mark.skipif(find_compiler() is None, reason=why_none())

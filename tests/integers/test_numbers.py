@@ -10,8 +10,7 @@ import pytest
 
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.integer_runner import IntegerRunner, calibration
-from stl_deploy.exporters.loihi.ranges import measure_ranges
-from stl_deploy.exporters.loihi.weights import lava_synapse
+from stl_deploy.exporters.netx.convert import run_file, to_graph
 from stl_deploy.exporters.targets import Options
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Node, Reshape, Source
@@ -26,14 +25,14 @@ from stl_deploy.integers.graph import (
     PopulationNode,
     SumPoolNode,
 )
-from stl_deploy.integers.net import STATE_TOP, IntegerNeuron
+from stl_deploy.integers.net import WIDE, IntegerNeuron
 from stl_deploy.integers.quantise import choose
+from stl_deploy.integers.ranges import ranges
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.simulate import simulate, whole_numbers
-from stl_deploy.integers.sums import adder
-from tests.exporters.loihi.nets import chain as net
-from tests.exporters.loihi.nets import dense, neuron
-from tests.exporters.loihi.programs import Builder, F
+from tests.exporters.netx.nets import chain as net
+from tests.exporters.netx.nets import dense, neuron
+from tests.exporters.netx.programs import Builder, F
 from tests.graph.nets import bare, chain, lif
 
 
@@ -62,24 +61,21 @@ def test_real_input_beyond_32_bits_is_refused() -> None:
 
 def test_sums_that_leave_the_bits_they_are_kept_in_are_refused() -> None:
     """Lava enlarges the weights 2 and -2 by 2^6; with x = 2^24 a sum is 2^32, and 2^23 - 2^23 is none."""
-    layer = dense([[2, -2]], neuron=neuron(0, 1))
-    synapse = lava_synapse(layer)
-    assert adder(synapse, np.full((1, 1, 2), 2**24))(np.full((1, 1, 2), 2**24)).tolist() == [[[0]]]
-    x = np.array([[[2**24, 0]]])
+    layer = net((2,), dense([[2, -2]], neuron=neuron(0, 1)))
+    assert run_file(layer, np.full((1, 1, 2), 2**24)).y.tolist() == [[[0]]]
     with pytest.raises(InputError, match="a synaptic sum reaches 2147483648, beyond Lava's 32 bits; use smaller input"):
-        adder(synapse, x)(x)
+        run_file(layer, np.array([[[2**24, 0]]]))
     huge = np.full((1, 1, 2**16), 2**31 - 1)
-    wide = lava_synapse(dense(np.full((1, 2**16), 254), neuron=neuron(0, 1)))
     with pytest.raises(InputError, match=r"synaptic sums may reach \d+, beyond 2\^53; use smaller input values"):
-        adder(wide, huge)
+        run_file(net((2**16,), dense(np.full((1, 2**16), 254), neuron=neuron(0, 1))), huge)
 
 
 def test_ranges_of_many_samples_are_those_of_all_together(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = net((1,), dense([[3], [-2]], neuron=neuron(0, 100)))
     x = np.array([1, 5, 2, 4]).reshape(1, 4, 1)
-    (whole,) = measure_ranges(layer, x)
-    monkeypatch.setattr("stl_deploy.exporters.loihi.simulate.VALUES_AT_ONCE", 1)
-    assert measure_ranges(layer, x) == (whole,)
+    (whole,) = ranges(to_graph(layer), x)
+    monkeypatch.setattr("stl_deploy.integers.ranges.VALUES_AT_ONCE", 1)
+    assert ranges(to_graph(layer), x) == (whole,)
     assert whole.u_seen == (-10 * 64, 15 * 64)
 
 
@@ -116,7 +112,7 @@ def test_what_comes_back_is_bounded_by_what_it_is_made_of() -> None:
 
 def test_what_nothing_bounds_may_be_anything() -> None:
     """A stranger's loop without neurons, and one that is longer than is followed."""
-    anything = STATE_TOP - 1
+    anything = WIDE.v_top - 1
     assert _later(_same("b", Source("b", 1)), last="b")["a"].sums == (-anything, 1 + anything)
     chain = [_same(f"b{i}", Source(f"b{i - 1}" if i else "a")) for i in range(2000)]
     assert _later(*chain, last="b1999")["a"].sums == (-anything, 1 + anything)

@@ -15,9 +15,9 @@ from stl_deploy._util.console import Console
 from stl_deploy.config.load import load_config, save_config
 from stl_deploy.errors import ConfigError, InputError, ParityError, UnsupportedError
 from stl_deploy.exporters.lava.target import Lava, LavaOptions
-from stl_deploy.exporters.loihi.net import same_net
-from stl_deploy.exporters.loihi.netx import read_netx
-from stl_deploy.exporters.loihi.qat.fake_quant import LoihiLIF
+from stl_deploy.exporters.netx.net import same_net
+from stl_deploy.exporters.netx.netx import read_netx
+from stl_deploy.exporters.netx.qat.fake_quant import LoihiLIF
 from stl_deploy.integers.graph import ConvNode
 from stl_deploy.integers.store import NAME, read_integers
 from stl_deploy.pipeline import quantise as quantising

@@ -23,8 +23,8 @@ from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import InputError, ParityError, ToolError
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.lava import target as lava_target
-from stl_deploy.exporters.loihi.netx import read_netx
-from stl_deploy.exporters.loihi.simulate import simulate
+from stl_deploy.exporters.netx.convert import run_file
+from stl_deploy.exporters.netx.netx import read_netx
 from stl_deploy.exporters.onnx.model import OnnxModel
 from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.graph.lower import lower
@@ -172,7 +172,7 @@ def test_it_says_what_simulated_and_ends_with_commands_to_paste(
     text = said.getvalue()
     assert "simulated on our integer model of Lava, not on Lava itself (left out as asked)" in text
     told = " ".join(" ".join(text.splitlines()[-LINES:]).split())
-    assert _json(copy / "energy.json")["verdict"].split(";")[0].rstrip(".") in told
+    assert _json(copy / "energy.json")["verdict"].split(";")[0] in told
     commands = [shlex.split(line) for line in text.splitlines() if line.startswith("  stl-deploy ")]
     pasted = [words[1:] for words in commands]
     assert [words[0] for words in pasted] == ["check", "verify", "simulate", "energy", "energy", "report"]
@@ -238,7 +238,7 @@ def _with_lava(monkeypatch: pytest.MonkeyPatch, answer: Callable[[IntegerRun], I
     monkeypatch.setattr(environment, "status", lambda: ready)
 
     def pretend(path: Path, x: Any, **_options: Any) -> IntegerRun:
-        return answer(simulate(read_netx(path), x, record=True))
+        return answer(run_file(read_netx(path), x, record=True))
 
     monkeypatch.setattr(lava_target, "run_lava", pretend)
 

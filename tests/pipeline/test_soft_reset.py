@@ -11,7 +11,7 @@ import stl_deploy as stl
 from stl_deploy.config.load import config_of
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.c.compiler import find_compiler, why_none
-from stl_deploy.exporters.loihi.qat.network import quantised_network
+from stl_deploy.exporters.netx.qat.network import quantised_network
 from stl_deploy.fold.network import Folded, fold
 from stl_deploy.graph.exact import round_to_grid
 from stl_deploy.graph.io.nir_file import write_nir

@@ -14,9 +14,9 @@ from stl_deploy._util.files import read_input, write_npz
 from stl_deploy.errors import ParityError
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.lava import target as lava_target
-from stl_deploy.exporters.loihi.export import export_netx
-from stl_deploy.exporters.loihi.netx import read_netx
-from stl_deploy.exporters.loihi.simulate import simulate
+from stl_deploy.exporters.netx.convert import run_file
+from stl_deploy.exporters.netx.model import export_netx
+from stl_deploy.exporters.netx.netx import read_netx
 from stl_deploy.pipeline.artifacts import SAMPLES
 from stl_deploy.pipeline.source import open_program, open_source
 from stl_deploy.pipeline.verify import verify
@@ -38,7 +38,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, moved: int) -> list[int]:
     def lava(path: Path, x: Any, *, deadline: float, progress: Any) -> Any:
         seen.append(x.shape[1])
         progress(1, 1)
-        found = simulate(read_netx(path), x, record=True)
+        found = run_file(read_netx(path), x, record=True)
         key = next(iter(found.spikes))
         spikes = found.spikes[key].copy()
         spikes.reshape(-1)[:moved] ^= 1

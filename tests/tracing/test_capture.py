@@ -309,7 +309,7 @@ class Refused(nn.Module):
             if self.kind == "layer norm":
                 mem = nn.functional.layer_norm(mem, (6,))
             if self.kind == "clipped":
-                mem = mem.clamp(min=-0.25)
+                mem = mem.clamp(-0.25, 2.0)
             spikes = (mem > 0.5).float()
             if self.kind == "refractory":
                 spikes = ((mem > 0.5) & (current > 0)).float()
@@ -340,8 +340,8 @@ def test_refusals_name_the_line(kind: str, reason: str) -> None:
     assert caught.value.line.startswith("test_capture.py:")
 
 
-def test_what_numpy_computes_is_found_by_fresh_input() -> None:
-    with pytest.raises(CaptureError, match="computed outside of torch"):
+def test_what_numpy_computes_is_refused() -> None:
+    with pytest.raises(CaptureError, match=r"'numpy' hands values .* to code outside of torch"):
         stl.capture(Refused("numpy"), torch.rand(6, 3, 6))
 
 

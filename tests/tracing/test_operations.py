@@ -108,6 +108,9 @@ def wrote(write: Callable[[Tensor], Any]) -> Callable[[Net, Tensor], Tensor]:
 @pytest.mark.parametrize(
     "body",
     [
+        written(lambda out, s: out[:, :4].copy_(s[:, :4])),
+        wrote(lambda s: s[:, :, 0].fill_(0)),
+        wrote(lambda s: s[:, :, 0].copy_(s[:, :, 1])),
         of_spikes(lambda net, s: s.repeat(1, 1, 1)),
         of_spikes(lambda net, s: s.unsqueeze(-1).repeat(1, 1, 1, 2).sum(-1)),
         lambda net, x: net.spikes(x).unsqueeze(2).repeat(1, 1, 2, 1).flatten(2),
@@ -163,10 +166,7 @@ def test_what_is_written_through_a_view_arrives(write: Callable[[Tensor, Tensor]
             lambda net, x: torch.cat([(s := net.spikes(x))[..., :1], s.sum(0)[:, :T].t().unsqueeze(-1)], -1),
             "a value without time is concatenated with one that has it",
         ),
-        (written(lambda out, s: out[:, :4].copy_(s[:, :4])), "a part of a tensor is overwritten"),
-        (written(lambda out, s: (s := s * 1)[:, 0].copy_(s[:, 1])), "a part of a tensor is overwritten"),
-        (wrote(lambda s: s[:, :, 0].fill_(0)), "a part of a tensor is overwritten"),
-        (wrote(lambda s: s[:, :, 0].copy_(s[:, :, 1])), "a part of a tensor is overwritten"),
+        (written(lambda out, s: (s := s * 1)[:, 0].copy_(s[:, 1])), "the output does not depend on the input"),
         (wrote(lambda s: s[0].index_put_((torch.tensor([0, 1]),), ONES)), "values are put at computed places"),
         (steps(lambda net, x: net.fc(x) + torch.zeros(B, 8).copy_(UP)), "copied into one of another shape"),
         (
@@ -191,7 +191,6 @@ def test_what_is_written_through_a_view_arrives(write: Callable[[Tensor, Tensor]
         (lambda net, x: functional.pad(net.spikes(x), (1, 1, 0, 0, 1, 0)), r"'constant_pad_nd' mixes .*: \[T, B, 8\]"),
         (of_spikes(lambda net, s: functional.pad(s, (0, 0, 0, 0, -1, 1))), r"'constant_pad_nd' mixes time steps"),
         (steps(lambda net, x: torch.addmm(x @ SIX.t(), x, SIX.t())), "'addmm' multiplies two signals"),
-        (steps(lambda net, x: torch.addmm(ONES[:4], x, SIX.t(), alpha=2)), "found one with alpha or beta"),
         (steps(lambda net, x: (x.t() @ torch.ones(B, 4)).t()), r"'mm' mixes time steps or samples: \[6, B\]"),
         (steps(lambda net, x: torch.bmm(x[None], x.t()[None])[0]), "'bmm' multiplies two signals, or mixes time"),
         (steps(lambda net, x: torch.bmm(x.t()[None], torch.ones(1, B, 4))[0]), r"'bmm' mixes .*: \[1, 6, B\]"),
@@ -308,7 +307,7 @@ def test_a_buffer_that_is_written_into_is_read_as_it_was() -> None:
         ),
         (
             lambda net, x: net.spikes(x + torch.from_numpy(x.numpy()[0, 0, :1].copy())),
-            "the captured step does not compute what the model does: layer 'lif', .* on fresh input",
+            "'numpy' hands values that depend on the input to code outside of torch",
         ),
         (
             lambda net, x: functional.batch_norm(net.spikes(x).flatten(0, 1), None, None, training=True).view(T, -1, 8),
@@ -400,7 +399,10 @@ def is_given(x: Tensor) -> bool:
         ),
     ],
 )
-def test_what_depends_on_the_input_unseen_is_found_on_fresh_input(body: Callable[..., Any], reason: str) -> None:
+def test_what_depends_on_the_input_unseen_is_found_on_fresh_input(
+    body: Callable[..., Any], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stl_deploy.tracing.recorder._LEAVES", ())
     refused(body, reason, GIVEN)
 
 

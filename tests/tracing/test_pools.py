@@ -50,10 +50,6 @@ HELD: dict[str, Callable[[Tensor], Tensor]] = {
     "sum": lambda h: functional.avg_pool2d(h, 2, divisor_override=1),
 }
 REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
-    "average up": (
-        lambda h: functional.avg_pool2d(h, 3, ceil_mode=True),
-        "expected average pooling with ceil_mode",
-    ),
     "maximum up": (lambda h: functional.max_pool2d(h, 3, ceil_mode=True), "ceil_mode"),
     "adaptive maximum": (lambda h: functional.adaptive_max_pool2d(h, (3, 3)), "expected windows of one size"),
     "maximum over one axis": (lambda h: h.amax(2), "expected a maximum over both axes of an image"),

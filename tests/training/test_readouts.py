@@ -12,7 +12,7 @@ from stl_deploy.config.load import apply_overrides
 from stl_deploy.config.schema import RunConfig, TrainConfig
 from stl_deploy.data import encode, load_dataset
 from stl_deploy.errors import ConfigError, UnsupportedError
-from stl_deploy.exporters.loihi.structure import structure
+from stl_deploy.exporters.netx.structure import structure
 from stl_deploy.exporters.onnx.export import export_onnx
 from stl_deploy.exporters.onnx.model import OnnxModel
 from stl_deploy.fold.network import fold

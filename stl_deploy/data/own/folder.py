@@ -7,23 +7,19 @@ also lie in folders below a class's own images.
 from __future__ import annotations
 
 import hashlib
-import warnings
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.files import MAX_ARRAY_BYTES, plain_file, sha256
 from stl_deploy._util.install import require
+from stl_deploy._util.isolated import isolated
+from stl_deploy._util.readers import read_image
 from stl_deploy.config.schema import DatasetConfig
 from stl_deploy.data.raw import Look, Raw
 from stl_deploy.errors import InputError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".gif"})
 _SPLITS = {
@@ -32,8 +28,9 @@ _SPLITS = {
     "test": ("test", "testing"),
 }
 """Names of their folders, in whatever case."""
-_GREY, _COLOUR = ("1", "L", "LA"), ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr")
 _MOST_BYTES = 2**28
+_MEMORY = 2**30
+_SECONDS = 60.0
 Files = dict[str, list[tuple[Path, int]]]
 
 
@@ -42,9 +39,8 @@ def look(config: DatasetConfig) -> Look:
     require("torchvision", purpose="reads a folder of images")
     _, classes, files = _listed(config)
     first = files["train"][0][0]
-    with _opened(first) as image:
-        size = config.size or (image.height, image.width)
-        return Look((1 if _mode(image, config, first) == "L" else 3, *size), config.classes or classes)
+    channels, *size = _opened(first, config).shape
+    return Look((channels, *(config.size or size)), config.classes or classes)
 
 
 def load(config: DatasetConfig) -> Raw:
@@ -146,53 +142,32 @@ def _images(folder: Path) -> list[Path]:
 
 def _pixels(path: Path, shape: tuple[int, ...], config: DatasetConfig) -> NDArray[np.uint8]:
     """One image as uint8 ``[channels, height, width]``."""
-    from torchvision.transforms.v2 import functional
-
-    with _opened(path) as image:
-        mode = "L" if shape[0] == 1 else "RGB"
-        if _mode(image, config, path) != mode:
-            found = "grey" if mode == "RGB" else "in colour"
-            raise InputError(f"{path}: {found}, unlike the first image; say dataset.colour: grey, or rgb")
-        converted = image.convert(mode)
+    array = _opened(path, config)
+    channels, height, width = shape
+    if array.shape[0] != channels:
+        found = "grey" if channels == 3 else "in colour"
+        raise InputError(f"{path}: {found}, unlike the first image; say dataset.colour: grey, or rgb")
     if config.size is not None:
-        converted = functional.resize(converted, list(config.size), antialias=True)
-    elif (converted.height, converted.width) != shape[1:]:
+        return _resized(array, config.size)
+    if array.shape[1:] != (height, width):
         raise InputError(
-            f"{path}: {converted.height}x{converted.width} pixels, the first image has {shape[1]}x{shape[2]}; give one "
+            f"{path}: {array.shape[1]}x{array.shape[2]} pixels, the first image has {height}x{width}; give one "
             "size to all with dataset.size: [height, width]"
         )
-    array: NDArray[np.uint8] = np.asarray(converted, np.uint8)
-    return array[None] if mode == "L" else array.transpose(2, 0, 1)
+    return array
 
 
-def _mode(image: Image, config: DatasetConfig, path: Path) -> str:
-    """How the image is read, L or RGB; raises InputError where 8 bits a channel would lose some."""
-    if image.mode not in (*_GREY, *_COLOUR):
-        raise InputError(
-            f"{path}: expected an image of 8 bits a channel; found mode {image.mode}; convert it, or use npz"
-        )
-    if config.colour is not None:
-        return "L" if config.colour == "grey" else "RGB"
-    return "L" if image.mode in _GREY else "RGB"
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Image]:
-    """An image of a stranger's, decoded: damaged ones and decompression bombs are refused in one sentence."""
+def _resized(array: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     from PIL import Image
+    from torchvision.transforms.v2 import functional
 
+    image = Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0))
+    resized: NDArray[np.uint8] = np.asarray(functional.resize(image, list(size), antialias=True), np.uint8)
+    return resized[None] if len(array) == 1 else resized.transpose(2, 0, 1)
+
+
+def _opened(path: Path, config: DatasetConfig) -> NDArray[np.uint8]:
+    """An untrusted image, decoded in a worker process: uint8 ``[channels, height, width]``."""
     plain_file(path, "an image", _MOST_BYTES)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.simplefilter("ignore", UserWarning)
-            image = Image.open(path)
-            image.load()
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise InputError(f"{path}: more pixels than are safe to decode; make it smaller") from None
-    except MemoryError:
-        raise
-    except Exception as error:  # PIL's readers raise whatever damage leads them to
-        raise InputError(f"{path}: cannot be read as an image ({error}); replace or remove it") from None
-    with closing(image):
-        yield image
+    _, (array,) = isolated(read_image, path, config.colour, what="an image", memory=_MEMORY, seconds=_SECONDS)
+    return array

@@ -7,12 +7,11 @@ repository Efficient-spiking-networks: two leads, each with spikes where it rise
 from __future__ import annotations
 
 from functools import lru_cache
-from math import prod
 from pathlib import Path
 
-import numpy as np
-
 from stl_deploy._util.files import sha256
+from stl_deploy._util.isolated import isolated
+from stl_deploy._util.readers import read_mat
 from stl_deploy.config.schema import DatasetConfig
 from stl_deploy.data.own import arrays
 from stl_deploy.data.own.arrays import ArrayData
@@ -23,8 +22,8 @@ SUMMARY = "heartbeats as spikes, six waves, a label for each of 1,301 steps (dat
 _PARTS = {"": "QTDB_train.mat", "_test": "QTDB_test.mat"}
 _CLASSES = 6
 _MOST_BYTES = 2**22
-_MOST_VALUES = 2**25
-"""Of an array; the largest of the database has 4.8 million. Files are compressed, so their size alone bounds little."""
+_MEMORY = 2**29 + 2**28
+_SECONDS = 60.0
 
 
 def look(config: DatasetConfig) -> Look:
@@ -53,18 +52,11 @@ def _read(folder: Path) -> ArrayData:
 @lru_cache(maxsize=1)
 def _cached(folder: Path, _states: tuple[tuple[int, int], ...]) -> ArrayData:
     """Steps without a label, one in ten, count as the first class, as in the authors' code."""
-    from scipy.io import loadmat, whosmat
-
     found = {}
     for ending, name in _PARTS.items():
         path = folder / name
-        try:
-            if any(prod(shape) > _MOST_VALUES for _, shape, _ in whosmat(path)):
-                raise ValueError(f"it declares an array of more than {_MOST_VALUES:,} values")
-            parts = loadmat(path, variable_names=("x", "y"))
-            x, y = np.asarray(parts["x"]), np.asarray(parts["y"])
-        except Exception as error:  # scipy's reader raises anything on damaged files
-            raise InputError(f"{path}: cannot be read ({type(error).__name__}: {error}); get it again") from None
+        what = "a file of the QT database"
+        _, (x, y) = isolated(read_mat, path, what=what, memory=_MEMORY, seconds=_SECONDS)
         if x.dtype.kind not in "iu" or y.dtype.kind not in "iu" or x.ndim != 3 or y.shape != (*x.shape[:2], _CLASSES):
             raise InputError(f"{path}: x is {x.dtype} {list(x.shape)}, y {y.dtype} {list(y.shape)}; get it again")
         found[f"x{ending}"], found[f"y{ending}"] = x, y.argmax(axis=2)

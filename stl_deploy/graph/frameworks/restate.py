@@ -26,9 +26,9 @@ from stl_deploy.graph.frameworks.execution_order import Edge, loops
 from stl_deploy.graph.frameworks.node_forms import Restating
 from stl_deploy.graph.frameworks.reading_rules import READERS, Reader, refusal
 from stl_deploy.graph.lower import METADATA_KEY
-from stl_deploy.graph.lower.loops import ordered
 from stl_deploy.graph.lower.wiring import wire
 from stl_deploy.graph.program import Conv, Linear, Neuron, Node, Pool, Program, Reshape, Scale, is_max_pool
+from stl_deploy.graph.segments import ordered
 
 
 @dataclass(frozen=True)

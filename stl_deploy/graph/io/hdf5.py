@@ -1,7 +1,7 @@
-"""HDF5 files: written whole; from strangers, as another process has found them to be (see `scan` and `guard`).
+"""Write HDF5 files whole; read untrusted ones as a worker process has found them to be (see `scan`).
 
-Small arrays and all text have come from that process; HDF5 is used here only for arrays too large for that, each of
-which was affordable and of plain numbers.
+Small arrays and all text come from that process. HDF5 is used here only for larger arrays, each of which is affordable
+and of plain numbers.
 """
 
 from __future__ import annotations
@@ -15,13 +15,17 @@ from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from stl_deploy._util.files import whole_file
+from stl_deploy._util.isolated import isolated
 from stl_deploy._util.untrusted import blamed, plain_file
 from stl_deploy.errors import InputError
-from stl_deploy.graph.io.guard import probe
-from stl_deploy.graph.io.scan import LISTS
+from stl_deploy.graph.io.scan import LISTS, look_through
 
+_MEMORY = 3 * 2**30
+_OBJECT_SECONDS = 0.5
+"""Of processor time for one object of a file."""
 Found = Mapping[str, Any] | list[Any]
 
 
@@ -47,7 +51,8 @@ def open_hdf5(path: Path, kind: str, *, lists: bool = False) -> Iterator[tuple[h
     lists: also take arrays whose entries are lists of numbers, each of its own length.
     """
     plain_file(path, kind)
-    found, content = probe(path, kind, lists)
+    # libhdf5 can hang or crash on corrupt files, so a worker process parses each file first.
+    found, (content,) = isolated(look_through, path, kind, lists, what=kind, memory=_MEMORY, seconds=_OBJECT_SECONDS)
     with blamed(path, kind), h5py.File(path, "r", locking=False) as file:
         yield file, Group("", found, content, file)
 
@@ -58,7 +63,7 @@ class Group:
 
     where: str
     members: Mapping[str, Found]
-    content: bytearray
+    content: NDArray[np.uint8]
     file: h5py.File
 
     @property
@@ -86,7 +91,7 @@ class Group:
             return np.array(value, object).reshape(shape) if shape else value
         if value is None:
             return self._read(name, kind, shape)
-        return np.frombuffer(self.content, kind, prod(shape), value).reshape(shape)[()]
+        return np.frombuffer(self.content, kind, prod(shape), value).copy().reshape(shape)[()]
 
     def tree(self) -> dict[str, Any]:
         """All of it as nested dicts of plain Python values."""

@@ -12,7 +12,6 @@ not handed over, but read, so that their damage is met here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 from math import prod
 from pathlib import Path
@@ -23,6 +22,7 @@ import numpy as np
 from h5py import h5a, h5d, h5g, h5l, h5o, h5s
 
 from stl_deploy._util.files import MAX_ARRAY_BYTES
+from stl_deploy._util.isolated import Answer, progress
 from stl_deploy._util.untrusted import blamed
 from stl_deploy.errors import InputError
 
@@ -48,23 +48,25 @@ _MAX_TEXT_BYTES = 2**26
 _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
 
 
-def look_through(
-    path: Path, kind: str, progress: Callable[[], object], lists: bool = False
-) -> tuple[dict[str, Any], bytearray]:
-    """All that is in a file, and the bytes of its small arrays; raises InputError if it is refused or damaged."""
+def look_through(path: Path, kind: str, lists: bool) -> Answer:
+    """All that is in a file, and the bytes of its small arrays: a reader for `isolated`.
+
+    Raises InputError if it is refused or damaged.
+    """
     progress()
     with blamed(path, kind), h5py.File(path, "r", locking=False) as file:
-        scan = Scan(path, progress, lists)
-        return scan.group(h5g.open(file.id, b"/")), scan.content
+        scan = Scan(path, lists)
+        found = scan.group(h5g.open(file.id, b"/"))
+    return found, [np.frombuffer(scan.content, np.uint8)]
 
 
 class Scan:
-    """Looks through one open file, with a budget for objects and bytes; ``progress`` is called for every object."""
+    """Looks through one open file, with a budget for objects and bytes; tells `progress` of every object."""
 
-    def __init__(self, path: Path, progress: Callable[[], object], lists: bool = False) -> None:
+    def __init__(self, path: Path, lists: bool = False) -> None:
         self.content = bytearray()
         self._lists = lists
-        self._path, self._progress = path, progress
+        self._path = path
         self._bytes = self._budget = max(_FREE_BYTES, _RATIO * path.stat().st_size)
         self._texts = _MAX_TEXT_BYTES
         self._seen: dict[int, str] = {}
@@ -81,7 +83,7 @@ class Scan:
         self._look_at_attributes(group, where)
         found: dict[str, Any] = {}
         for raw in group:
-            self._progress()
+            progress()
             try:
                 name = raw.decode()
             except UnicodeDecodeError:
@@ -96,7 +98,7 @@ class Scan:
         if count > _MAX_ATTRIBUTES:
             raise self._error(f"{where or '/'!a}: expected up to {_MAX_ATTRIBUTES} attributes; found {count}")
         for index in range(count):
-            self._progress()
+            progress()
             attribute = h5a.open(group, index=index)
             if attribute.get_storage_size() > _MAX_ATTRIBUTE_BYTES:
                 raise self._error(f"{where or '/'!a} has an attribute of {attribute.get_storage_size()} bytes")
@@ -131,7 +133,7 @@ class Scan:
             return ["text", shape, self._read_text(data, where, dtype, shape)]
         if size * dtype.itemsize > _READ_BYTES:
             if chunks:
-                data.chunk_iter(lambda chunk: self._progress() and None)
+                data.chunk_iter(lambda chunk: progress())
             return [dtype.str, shape, None]
         array = _read(data, dtype, shape)
         if array.nbytes > _HANDED_BYTES or len(self.content) + array.nbytes > _ALL_HANDED_BYTES:
@@ -147,7 +149,7 @@ class Scan:
             raise self._error(f"{where!a}: expected a row of up to {_MAX_LISTS} lists; found shape {list(shape)}")
         rows = h5py.Dataset(data)
         for first in range(0, shape[0], _LISTS_AT_A_TIME):
-            self._progress()
+            progress()
             self._take(sum(row.nbytes for row in rows[first : first + _LISTS_AT_A_TIME]), where)
         return [f"{LISTS}{inner.str}", shape, None]
 

@@ -6,13 +6,14 @@ through the loop's weights, which differs at t = 0 if there is a bias on the way
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.program import Delay, Neuron, Node, Source
+from stl_deploy.graph.segments import ordered
 
 
 def place_delays(nodes: Mapping[str, Node], dialect: Dialect) -> tuple[Node, ...]:
@@ -71,24 +72,3 @@ def _unused(nodes: Mapping[str, Node], name: str) -> str:
     while name in nodes:
         name += "_"
     return name
-
-
-def ordered(nodes: Mapping[str, Node]) -> tuple[Node, ...]:
-    """Every undelayed source before its reader; otherwise the order given."""
-    done: dict[str, Node] = {}
-    for root in nodes:
-        path = {root: None}
-        while path:
-            name = next(reversed(path))
-            missing = _missing(nodes[name].sources, done)
-            if missing is not None:
-                assert missing not in path, f"{missing} waits for itself within one step"
-                path[missing] = None
-            else:
-                del path[name]
-                done[name] = nodes[name]
-    return tuple(done.values())
-
-
-def _missing(sources: Sequence[Source], done: Mapping[str, Node]) -> str | None:
-    return next((source.node for source in sources if not source.delay and source.node not in done), None)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from stl_deploy.errors import CaptureError
-from stl_deploy.graph.program import DT, Input, Output, Program, Shape, Source
+from stl_deploy.graph.program import DT, Input, Neuron, Output, Program, Shape, Source
 from stl_deploy.tracing.cores import Core, find_cores
 from stl_deploy.tracing.layers.draft import Draft, Terms
 from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.populations import Fitted, fit_neuron
-from stl_deploy.tracing.readings import read_core
+from stl_deploy.tracing.potentials import late_reset, left_after
+from stl_deploy.tracing.readings import Population, read_core
 from stl_deploy.tracing.remedies import no_form
 from stl_deploy.tracing.source_lines import Place, in_module
 from stl_deploy.tracing.steps import Ref, Signal, Steps
@@ -52,6 +55,7 @@ class Builder(Draft):
             if core.threshold is not None:
                 self._core_of[core.threshold.signal] = core
         self._name_of: dict[Core, str] = {}
+        self._populations: dict[Core, Population] = {}
         self._terms: dict[tuple[Signal, int], Terms] = {}
         self._path: frozenset[Signal] = frozenset()
         self._shift = 0
@@ -125,10 +129,11 @@ class Builder(Draft):
             if core is None:
                 self._terms[key] = self._layer(signal)
                 return self._terms[key]
-            self._require_output(core, signal)
             self._terms[key] = (Source(self._name_of[core]),)
             if self._name_of[core] not in self.nodes:
                 self._core(core)
+            if core.threshold is not None and signal is not core.threshold.signal:
+                self._terms[key] = self._potential(core, signal)
         finally:
             self._shift, self._path = outer
         return self._terms[key]
@@ -142,19 +147,39 @@ class Builder(Draft):
             self.places.setdefault(name, signal.node.place)
         return terms
 
-    def _require_output(self, core: Core, signal: Signal) -> None:
-        if core.threshold is not None and signal is not core.threshold.signal:
+    def _potential(self, core: Core, signal: Signal) -> Terms:
+        """The potential of a spiking neuron: a leaky integrator of the same input, which gets its resets as input.
+
+        With h[t] = a·h[t-1] + i[t] + r·s[t-1] as it is compared, and h + c·s as the signal leaves it after the spike.
+        """
+        name, population = self._name_of[core], self._populations[core]
+        spiking = self.nodes[name]
+        late = late_reset(population)
+        after = left_after(population, signal)
+        if late is None or after is None or not spiking.sources:
             raise refusal(
                 signal,
-                f"the potential of the spiking neuron '{self._name_of[core]}' is read outside of it; a graph's neuron "
-                "puts out its spikes; choose another output=, or a neuron without threshold",
+                f"the potential of the spiking neuron '{name}' is read outside of it, which a graph holds only where a "
+                "spike subtracts the threshold, or leaves the potential alone; choose another output=, or a neuron "
+                "without threshold",
             )
+        twin = f"{name}_potential"
+        if twin not in self.nodes:
+            assert isinstance(spiking, Neuron)
+            resets = self.scaled((Source(name, 1),), late, spiking.shape, name) if bool(np.any(late)) else ()
+            self.nodes[twin] = replace(
+                spiking, name=twin, sources=(*spiking.sources, *resets), threshold=None, reset="value", v_reset=None
+            )
+        if not bool(np.any(after)):
+            return (Source(twin),)
+        return (Source(twin), *self.scaled((Source(name),), after, spiking.shape, name))
 
     def _core(self, core: Core) -> None:
         """The neuron that a core is, and what arrives at it."""
         name = self._name_of[core]
         foreign = {signal for signal, owner in self._core_of.items() if owner is not core}
         population = read_core(core, lambda member: self._read_outside(core, member), foreign)
+        self._populations[core] = population
         self.places[name] = population.state.node.place
         fitted = fit_neuron(population)
         self.nodes[name] = replace(fitted.neuron, name=name)  # so that a loop finds it

@@ -7,8 +7,8 @@ from math import prod
 
 import numpy as np
 
-from stl_deploy.graph.lower.loops import ordered
 from stl_deploy.graph.program import Floats, Gather, Input, Node, Scale, Shape, Source
+from stl_deploy.graph.segments import ordered
 
 Terms = tuple[Source, ...]
 """What a layer reads: the sum of these."""

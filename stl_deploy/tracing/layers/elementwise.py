@@ -86,4 +86,5 @@ def multiplied(build: Builder, signal: Signal) -> Terms:
     shape = build.shape(signal)
     factor = number(constant).double()
     gain = compact((1 / factor if divided else factor).expand((1, *shape)), shape)
-    return build.scaled(build.read(x), gain, shape, signal.node.place.module)
+    terms = build.widened(build.read(x), build.shape(x.signal), shape)
+    return build.scaled(terms, gain, shape, signal.node.place.module)

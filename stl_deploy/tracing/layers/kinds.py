@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from stl_deploy.tracing.layers import elementwise, norms, pools, shapes, thresholds, weights
 from stl_deploy.tracing.layers.builder import Kind
+from stl_deploy.tracing.time_convolution import NAME as OVER_TIME
 
 KINDS: dict[str, Kind] = {
     "convolution": weights.convolution,
+    OVER_TIME: weights.over_time,
     "addmm": weights.linear,
     "mm": weights.linear,
     "native_batch_norm": norms.batch_norm,
@@ -28,6 +30,8 @@ KINDS: dict[str, Kind] = {
     **dict.fromkeys(("upsample_nearest1d", "upsample_nearest2d", "constant_pad_nd"), shapes.rearranged),
     **dict.fromkeys(("reflection_pad1d", "reflection_pad2d", "replication_pad1d"), shapes.rearranged),
     "replication_pad2d": shapes.rearranged,
+    **dict.fromkeys(("upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d"), weights.as_matrix),
+    "_upsample_bilinear2d_aa": weights.as_matrix,
     "_to_copy": shapes.same,
     "clone": shapes.same,
     "cat": shapes.concatenated,

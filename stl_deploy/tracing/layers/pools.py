@@ -104,12 +104,7 @@ def average(build: Builder, signal: Signal) -> Terms:
     size, pads = pair(kernel), pair(padding)
     area = size[0] * size[1]
     if ceil or (any(pads) and not counts) or divisor not in (None, 1, area):
-        raise refusal(
-            signal,
-            f"expected average pooling with ceil_mode=False, count_include_pad=True and a divisor of 1 or {area}; "
-            f"found ceil_mode={bool(ceil)}, count_include_pad={bool(counts)}, divisor_override={divisor}; "
-            "NIR has no node for it; pool with these",
-        )
+        return dense(build, signal, x)  # windows of several sizes, or another divisor
     return _pooled(build, signal, x, _Windows(size, pair(stride or kernel), 1 if divisor == 1 else area, pads))
 
 

@@ -6,7 +6,7 @@ from math import prod
 
 import numpy as np
 
-from stl_deploy.graph.program import Gather, MaxPool, Neuron, Reshape
+from stl_deploy.graph.program import Gather, MaxPool, Neuron, Reshape, Shape
 from stl_deploy.tracing.layers.arguments import alpha, number
 from stl_deploy.tracing.layers.builder import Builder, refusal
 from stl_deploy.tracing.layers.draft import Terms
@@ -61,7 +61,6 @@ def gate(build: Builder, signal: Signal, operands: tuple[Ref, Ref]) -> Terms:
     shape = build.shape(signal)
     terms: Terms = ()
     turned = [_turned(ref) for ref in operands]
-    _require_one_shape(build, signal, operands)
     if turned[0] == turned[1] and is_binary(build, build.read(operands[0])):
         return build.read(operands[0])
     for ref, negated in turned:
@@ -72,23 +71,13 @@ def gate(build: Builder, signal: Signal, operands: tuple[Ref, Ref]) -> Terms:
                 "expected a product of two spikes, or of a signal and a constant; found two signals that are not both "
                 "spikes (gating); no spiking graph holds it",
             )
-        terms += build.scaled(found, -1 if negated else 1, shape)
+        terms += build.scaled(_spread(build, found, ref, shape), -1 if negated else 1, shape)
     if all(negated for _, negated in turned):
         raise refusal(
             signal,
             "expected at most one negated spike in a product; found two; a neuron cannot fire where nothing arrives",
         )
     return _added_and_compared(build, signal, terms, 0.5 if any(negated for _, negated in turned) else 1.5)
-
-
-def _require_one_shape(build: Builder, signal: Signal, operands: tuple[Ref, Ref]) -> None:
-    left, right = (build.shape(ref.signal) for ref in operands)
-    if prod(left) != prod(right):
-        raise refusal(
-            signal,
-            f"'{signal.node.name}' joins spikes of {list(left)} and {list(right)}; expand the fewer to the shape "
-            "of the others before",
-        )
 
 
 def both(build: Builder, signal: Signal) -> Terms:
@@ -100,14 +89,19 @@ def either(build: Builder, signal: Signal) -> Terms:
     """The larger of two spikes, and one or both of them (OR)."""
     shape = build.shape(signal)
     operands = _two(signal)
-    _require_one_shape(build, signal, operands)
     terms: Terms = ()
     for ref in dict.fromkeys(operands):
         found = build.read(ref)
         if not is_binary(build, found):
             raise refusal(signal, _OF_SPIKES.format(signal.node.name))
-        terms += build.scaled(found, 1, shape)
+        terms += _spread(build, found, ref, shape)
     return _added_and_compared(build, signal, terms, 0.5) if len(set(operands)) > 1 else terms
+
+
+def _spread(build: Builder, terms: Terms, ref: Ref, shape: Shape) -> Terms:
+    """Spikes repeated along the axes that torch would repeat them along; as they are, if only their shape differs."""
+    before = build.shape(ref.signal)
+    return terms if prod(before) == prod(shape) else build.widened(terms, before, shape)
 
 
 _OF_SPIKES = "expected '{}' of two spikes; found it of something else, which no spiking graph holds; add them up"

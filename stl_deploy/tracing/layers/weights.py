@@ -49,6 +49,39 @@ def convolution(build: Builder, signal: Signal) -> Terms:
     )
 
 
+def over_time(build: Builder, signal: Signal) -> Terms:
+    """A causal convolution over time: each tap is a layer of its own, which reads its input so many steps late."""
+    taps, weight, bias, stride, padding, dilation, groups, axis = signal.args
+    kernel = array(weight)
+    stride, padding, dilation = ([*sizes[: axis - 2], *sizes[axis - 1 :]] for sizes in (stride, padding, dilation))
+    if len(stride) > 2:
+        raise refusal(signal, "expected a convolution over time and at most 2 other axes; found 3 others")
+    terms: Terms = ()
+    for i, tap in enumerate(taps):
+        part, last = kernel.take(i, axis), i == len(taps) - 1
+        if not isinstance(tap, Ref) or not (part.any() or last):
+            continue  # zeros in front of the first step, or a tap without weight
+        with_bias = bias if last else None
+        if not stride:
+            terms += _of_size_one(build, signal, tap, part, with_bias, groups)
+            continue
+        terms += build.add(
+            Conv(
+                name=build.name("conv", signal.node.place.module),
+                shape=build.shape(signal),
+                sources=build.read(tap),
+                weight=np.ascontiguousarray(part),
+                bias=None if with_bias is None else array(with_bias),
+                stride=tuple(stride),
+                padding=tuple((p, p) for p in padding),
+                dilation=tuple(dilation),
+                groups=groups,
+                input_shape=build.shape(tap.signal),
+            )
+        )
+    return terms
+
+
 def _of_size_one(build: Builder, signal: Signal, x: Ref, weight: Floats, bias: Any, groups: int) -> Terms:
     """A convolution over time alone, of kernel 1: a linear layer, of blocks where it has groups."""
     parts = np.split(weight, groups)
@@ -66,23 +99,25 @@ def _of_size_one(build: Builder, signal: Signal, x: Ref, weight: Floats, bias: A
 
 
 def linear(build: Builder, signal: Signal) -> Terms:
-    """``addmm`` (bias first) or ``mm``."""
+    """``addmm``, which is beta·bias + alpha·x·weight, or ``mm``."""
     bias, x, weight = signal.args if signal.node.name == "addmm" else (None, *signal.args)
-    if signal.kwargs.get("alpha", 1) != 1 or signal.kwargs.get("beta", 1) != 1:
-        raise refusal(
-            signal, "expected a plain matrix product; found one with alpha or beta; scale its weights instead"
-        )
+    alpha, beta = (np.float32(signal.kwargs.get(name, 1)) for name in ("alpha", "beta"))
     shape = build.shape(signal)
     return build.add(
         Linear(
             name=build.name("linear", signal.node.place.module),
             shape=shape,
             sources=build.read(x),
-            weight=np.ascontiguousarray(array(weight).reshape(array(weight).shape[-2:]).T),
-            bias=None if bias is None else np.broadcast_to(array(bias), shape[-1:]).copy(),
+            weight=alpha * np.ascontiguousarray(array(weight).reshape(array(weight).shape[-2:]).T),
+            bias=None if bias is None else beta * np.broadcast_to(array(bias), shape[-1:]),
             input_shape=build.shape(x.signal),
         )
     )
+
+
+def as_matrix(build: Builder, signal: Signal) -> Terms:
+    """An operation that is linear in its first argument, and has no node of its own."""
+    return dense(build, signal, signal.args[0])
 
 
 def dense(build: Builder, signal: Signal, x: Ref) -> Terms:

@@ -19,7 +19,7 @@ from stl_deploy.integers.graph import (
     PopulationNode,
     SumPoolNode,
 )
-from stl_deploy.integers.net import IntegerNeuron
+from stl_deploy.integers.net import LOIHI, WIDE, IntegerNeuron
 
 Case = tuple[IntegerGraph, Any]
 
@@ -30,6 +30,7 @@ class Grower:
     def __init__(self, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
         self.nodes: list[Node] = []
+        self.accumulator = WIDE if seed % 2 else LOIHI
 
     def pick(self, *values: Any) -> Any:
         return values[int(self.rng.integers(len(values)))]
@@ -53,7 +54,7 @@ class Grower:
         for _ in range(self.pick(1, 2, 3, 5)):
             self.block()
         self.end()
-        return IntegerGraph(tuple(self.nodes)), x.astype(np.int32)
+        return IntegerGraph(tuple(self.nodes), self.accumulator), x.astype(np.int32)
 
     def block(self) -> None:
         """Weights and neurons, or a node without weights behind neurons."""

@@ -99,7 +99,7 @@ def test_the_random_graphs_are_worth_comparing() -> None:
         rates += [float(spikes.mean()) for spikes in simulate(graph, x, record=True).spikes.values()]
         kinds |= {type(node).__name__ for node in graph.nodes}
         plan = make_plan(graph)
-        clipped += any(rule.clips or rule.wraps for rule in plan.rules)
+        clipped += any(rule.clips or bool(rule.passes) for rule in plan.rules)
         forms |= {(step.kind, *step.form) for step in plan.statements if step.kind in ("dense", "conv_window")}
         row_by_row = [step.by_rows for step in plan.steps if step.fields.get("by_rows")]
         forms |= {(rows.conv.kind, rows.conv.form[0] == "spikes", rows.lag) for rows in row_by_row}

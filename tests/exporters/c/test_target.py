@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
@@ -16,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stl_deploy._util.console import Console
 from stl_deploy._util.files import read_npz, write_npz
 from stl_deploy._util.temporary import is_alive
 from stl_deploy.errors import InputError, ToolError, UnsupportedError
@@ -24,16 +22,28 @@ from stl_deploy.exporters.c import compiler
 from stl_deploy.exporters.c.code_size import COMPILER, code_size
 from stl_deploy.exporters.c.compiler import MISSING, find_compiler, why_none
 from stl_deploy.exporters.c.folder import CODE, STACK, read_folder
-from stl_deploy.exporters.c.render import FILES
+from stl_deploy.exporters.c.layout import make_plan
+from stl_deploy.exporters.c.program import Program as CProgram
+from stl_deploy.exporters.c.render import FILES, render_plan
 from stl_deploy.exporters.c.target import C, CFormat, COptions
 from stl_deploy.exporters.integer_runner import IntegerRunner
-from stl_deploy.exporters.loihi.export import simulate_loihi
-from stl_deploy.exporters.loihi.quantise import quantise as quantise_chain
-from stl_deploy.exporters.loihi.target import Loihi, NetxOptions
+from stl_deploy.exporters.netx.model import quantise as quantise_chain
+from stl_deploy.exporters.netx.model import run_model
+from stl_deploy.exporters.netx.target import Loihi, NetxOptions
 from stl_deploy.graph.program import Delay, Linear, Neuron, Program, Source, Synapse
 from stl_deploy.graph.run import run
-from stl_deploy.integers.store import NAME
-from tests.exporters.loihi.programs import Builder, F, conv_net, events
+from stl_deploy.integers.graph import (
+    DenseNode,
+    IntegerGraph,
+    IntegerInput,
+    IntegerOutput,
+    IntegratorNode,
+    PopulationNode,
+)
+from stl_deploy.integers.net import LOIHI, WIDE, IntegerNeuron
+from stl_deploy.integers.simulate import simulate
+from stl_deploy.integers.store import NAME, About, read_integers, write_integers
+from tests.exporters.netx.programs import Builder, F, conv_net, events
 
 needs_compiler = pytest.mark.skipif(find_compiler() is None, reason=why_none())
 RNG = np.random.default_rng
@@ -201,14 +211,64 @@ def test_thresholds_and_resets_far_above_the_weights_stay_in_their_width(neuron:
     assert np.mean(runner.run(x).y != run(program, x).y) < 0.05
 
 
-@pytest.mark.parametrize(("inputs", "warned"), [(1000, False), (1200, True)])
-def test_sums_past_24_bits_of_u_are_warned_of(inputs: int, warned: bool, tmp_path: Path) -> None:
-    """127 times 1200 inputs is 152,400, and 2^23 / 2^6 is 131,072."""
-    program = Builder((inputs,)).linear("fc", np.ones((1, inputs))).lif("a", 1.0).program()
-    said = io.StringIO()
-    CFormat().write(program, tmp_path / "c", COptions(x=np.zeros((1, 1, inputs), F), say=Console(stream=said)))
-    told = "'a': sums could reach 152,400 for some input, past which they wrap as Loihi's do (131,072); the calibration"
-    assert (told in " ".join(said.getvalue().split())) == warned
+def wrapping() -> tuple[Program, Any]:
+    """127 times 1200 inputs is 152,400: 64 times that passes 2^23. In real numbers, 1200 is above 1 and 0 is not."""
+    program = Builder((1200,)).linear("fc", np.ones((1, 1200))).lif("a", 1.0).program()
+    x = np.stack([np.ones((2, 1200), F), np.zeros((2, 1200), F)], axis=1)
+    return program, x
+
+
+def test_sums_past_loihis_24_bits_spike_as_the_network_does(tmp_path: Path) -> None:
+    program, x = wrapping()
+    CFormat().write(program, tmp_path / "c", COptions(x=x))
+    graph, about = read_integers(tmp_path / "c" / NAME)
+    assert graph.accumulator is WIDE
+    runner = CFormat().load(tmp_path / "c").of(program)
+    np.testing.assert_array_equal(runner.model(program).run(x).y, run(program, x).y)
+    if find_compiler() is not None:
+        np.testing.assert_array_equal(runner.run(x).y, run(program, x).y)
+    assert not simulate(replace(graph, accumulator=LOIHI), x.astype(np.int32)).y.any()
+    write_integers(replace(graph, accumulator=LOIHI), about, tmp_path / "again.npz")
+    assert read_integers(tmp_path / "again.npz")[0].accumulator is LOIHI
+
+
+def test_integers_that_name_no_accumulator_wrap_as_they_did(tmp_path: Path) -> None:
+    program, x = wrapping()
+    CFormat().write(program, tmp_path / "c", COptions(x=x))
+    arrays = read_npz(tmp_path / "c" / NAME)
+    structure = json.loads(arrays["structure"].tobytes())
+    for name in (None, "narrow"):
+        structure.pop("accumulator") if name is None else structure.update(accumulator=name)
+        write_npz(tmp_path / "i.npz", {**arrays, "structure": np.frombuffer(json.dumps(structure).encode(), np.uint8)})
+        if name is None:
+            assert read_integers(tmp_path / "i.npz")[0].accumulator is LOIHI
+        else:
+            with pytest.raises(InputError, match="export it again"):
+                read_integers(tmp_path / "i.npz")
+
+
+@needs_compiler
+@pytest.mark.parametrize("accumulator", [WIDE, LOIHI])
+def test_c_stops_or_wraps_where_the_model_does(accumulator: Any) -> None:
+    """A filter that loses 1 of 4096 a step reaches 2^30 behind sums of 4 million, v its own limit sooner."""
+    neuron = IntegerNeuron(
+        v_decay=0, threshold=np.array([9, 131071, 9], np.int32), i_decay=1, reset="subtract",
+        drop=np.array([0, 131071, 1], np.int32),
+    )  # fmt: skip
+    nodes = (
+        IntegerInput(name="in", shape=(1,), sources=(), low=-40000, high=40000, scale=1.0),
+        DenseNode(name="fc", shape=(3,), sources=(Source("in"),), weight=np.array([[100], [127], [-127]]), bias=None),
+        PopulationNode(name="a", shape=(3,), sources=(Source("fc"),), neuron=neuron, bias=np.array(-7, np.int32)),
+        IntegratorNode(name="v", shape=(3,), sources=(Source("fc"),), v_decay=0, bias=None, i_decay=1),
+        IntegerOutput(name="out", shape=(3,), sources=(Source("v"),), unit=1.0),
+    )
+    graph = IntegerGraph(nodes, accumulator)
+    x = RNG(0).choice([-40000, 40000], (60, 2, 1), p=[0.2, 0.8]).astype(np.int32)
+    plan = make_plan(graph)
+    found, model = CProgram(render_plan(plan, About()), plan).run(x, record=True), simulate(graph, x, record=True)
+    np.testing.assert_array_equal(found.y, model.y)
+    np.testing.assert_array_equal(found.spikes["a"], model.spikes["a"])
+    assert abs(model.y).max() == accumulator.v_top - 1
 
 
 @needs_compiler
@@ -230,7 +290,7 @@ def test_a_chain_has_the_integers_of_netx() -> None:
     program = conv_net(RNG(3))
     x = data(program)
     ours = IntegerRunner(program, COptions()).run(x, record=True)
-    netx = simulate_loihi(quantise_chain(program, x, thresholds="per-neuron"), x, record=True)
+    netx = run_model(quantise_chain(program, x, thresholds="per-neuron"), x, record=True)
     for node, spikes in netx.spikes.items():
         np.testing.assert_array_equal(ours.recorded[node], spikes)
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from stl_deploy.exporters.loihi.netx import write_netx
+from stl_deploy.exporters.netx.netx import write_netx
 from tests.exporters.lava.groups import alive, wait_until_gone
-from tests.exporters.loihi.nets import special_cases
+from tests.exporters.netx.nets import special_cases
 
 pytestmark = pytest.mark.lava
 DRIVER = """
@@ -29,7 +29,7 @@ from stl_deploy.cli.streams_and_signals import ended_like_interrupted
 from stl_deploy.errors import StlDeployError
 from stl_deploy.exporters.lava import process
 from stl_deploy.exporters.lava.driver import run_lava
-from tests.exporters.loihi.nets import special_cases
+from tests.exporters.netx.nets import special_cases
 
 start = process.start_worker
 def show(*arguments):

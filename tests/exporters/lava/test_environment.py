@@ -21,10 +21,10 @@ from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.lava import environment, pythons, smoke
 from stl_deploy.exporters.lava.driver import run_lava
 from stl_deploy.exporters.lava.target import Lava, LavaOptions
-from stl_deploy.exporters.loihi.netx import write_netx
+from stl_deploy.exporters.netx.netx import write_netx
 from stl_deploy.exporters.witnesses.environment import SANAFE, WITNESSES
-from tests.exporters.loihi.nets import chain, dense, neuron
-from tests.exporters.loihi.programs import Builder
+from tests.exporters.netx.nets import chain, dense, neuron
+from tests.exporters.netx.programs import Builder
 from tests.exporters.witnesses import stand_in
 
 FAKE = """#!/bin/bash
@@ -250,11 +250,11 @@ def test_the_stamp_is_of_versions_not_of_hashes(place: Place, monkeypatch: pytes
 
 
 def test_the_check_network_by_the_integer_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    from stl_deploy.exporters.loihi.netx import read_netx
-    from stl_deploy.exporters.loihi.simulate import simulate
+    from stl_deploy.exporters.netx.convert import run_file
+    from stl_deploy.exporters.netx.netx import read_netx
 
     def ours(python: Path, path: Path, x: object, deadline: float) -> object:
-        return simulate(read_netx(path), x, record=True).spikes  # type: ignore[arg-type]
+        return run_file(read_netx(path), x, record=True).spikes  # type: ignore[arg-type]
 
     monkeypatch.setattr(smoke, "run_worker", ours)
     smoke.check_three_neurons(Path("python"))

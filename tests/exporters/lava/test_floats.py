@@ -11,7 +11,7 @@ from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.lava.floats import run_lava_float
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import run
-from tests.exporters.loihi.programs import Builder, conv_net, events
+from tests.exporters.netx.programs import Builder, conv_net, events
 
 
 def on_grid(program: Program) -> Program:

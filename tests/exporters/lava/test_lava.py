@@ -16,17 +16,17 @@ import pytest
 from stl_deploy.errors import ToolError
 from stl_deploy.exporters.lava import process
 from stl_deploy.exporters.lava.driver import run_lava
-from stl_deploy.exporters.loihi.netx import write_netx
-from stl_deploy.exporters.loihi.simulate import simulate
+from stl_deploy.exporters.netx.convert import run_file
+from stl_deploy.exporters.netx.netx import write_netx
 from tests.exporters.lava.groups import alive
-from tests.exporters.loihi.nets import chain, dense, neuron, random_case, special_cases
+from tests.exporters.netx.nets import chain, dense, neuron, random_case, special_cases
 
 pytestmark = [pytest.mark.lava, pytest.mark.usefixtures("lava_python")]
 
 
 def assert_lava_agrees(net: Any, x: Any, path: Path) -> None:
     write_netx(net, path)
-    run, ours = run_lava(path, x, deadline=200), simulate(net, x, record=True)
+    run, ours = run_lava(path, x, deadline=200), run_file(net, x, record=True)
     assert run.spikes.keys() == ours.spikes.keys()
     for key in run.spikes:
         np.testing.assert_array_equal(run.spikes[key], ours.spikes[key], err_msg=key)

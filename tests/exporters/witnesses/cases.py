@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.loihi.net import IntegerNet
-from stl_deploy.exporters.loihi.wide_sums import WIDE
+from stl_deploy.exporters.netx.net import IntegerNet
+from stl_deploy.exporters.netx.wide_sums import WIDE
 from stl_deploy.exporters.witnesses.rows import net_arrays
 from stl_deploy.integers.net import DECAY_ONE
-from tests.exporters.loihi.nets import Case, chain, dense, neuron, random_case
+from tests.exporters.netx.nets import Case, chain, dense, neuron, random_case
 
 
 def held(net: IntegerNet, x: Any) -> bool:

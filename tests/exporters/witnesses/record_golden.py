@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.loihi.target import NetxOptions
+from stl_deploy.exporters.netx.target import NetxOptions
 from stl_deploy.exporters.witnesses.nengo_loihi import NengoLoihi
 from tests.exporters.witnesses.cases import cases
 

@@ -12,17 +12,17 @@ import pytest
 
 from stl_deploy._util.console import Console
 from stl_deploy.errors import InputError, ToolError
-from stl_deploy.exporters.loihi.net import InputLayer, IntegerNet
-from stl_deploy.exporters.loihi.netx import write_netx
-from stl_deploy.exporters.loihi.simulate import simulate
-from stl_deploy.exporters.loihi.target import Loihi, NetxOptions
+from stl_deploy.exporters.netx.convert import run_file
+from stl_deploy.exporters.netx.net import InputLayer, IntegerNet
+from stl_deploy.exporters.netx.netx import write_netx
+from stl_deploy.exporters.netx.target import Loihi, NetxOptions
 from stl_deploy.exporters.witnesses.environment import NENGO_LOIHI, STAMP, Witness, find_witness
 from stl_deploy.exporters.witnesses.nengo_loihi import NengoLoihi
 from stl_deploy.exporters.witnesses.rows import conv_rows, net_arrays
 from stl_deploy.exporters.witnesses.wrapped import parting, simulate_wrapped, wrap
-from stl_deploy.integers.net import Conv
-from tests.exporters.loihi.nets import chain, dense, neuron, random_case
-from tests.exporters.loihi.programs import conv_net, events
+from stl_deploy.integers.graph import ConvNode
+from tests.exporters.netx.nets import chain, dense, neuron, random_case
+from tests.exporters.netx.programs import conv_net, events
 from tests.exporters.witnesses import stand_in
 from tests.exporters.witnesses.cases import cases, wide
 from tests.exporters.witnesses.record_golden import GOLDEN
@@ -34,7 +34,7 @@ def test_our_model_spikes_as_recorded() -> None:
         known = {name: case for name, case in cases().items() if name != "wide"}
         assert {key.split("/")[0] for key in recorded.files} == {*known, "wide"}
         for name, (net, x) in known.items():
-            for key, spikes in simulate(net, x, record=True).spikes.items():
+            for key, spikes in run_file(net, x, record=True).spikes.items():
                 np.testing.assert_array_equal(np.packbits(spikes), recorded[f"{name}/{key}"], err_msg=name)
                 np.testing.assert_array_equal(simulate_wrapped(net, x).spikes[key], spikes, err_msg=name)
                 compared, fired = compared + spikes.size, fired + int(spikes.sum())
@@ -47,7 +47,7 @@ def test_past_21_bits_the_accumulator_wraps_there_and_not_here() -> None:
     net, x = wide()
     with np.load(GOLDEN, allow_pickle=False) as recorded:
         theirs = np.unpackbits(recorded["wide/layer1"], count=2).tolist()
-    assert simulate(net, x).y.reshape(-1).tolist() == [1, 1]
+    assert run_file(net, x).y.reshape(-1).tolist() == [1, 1]
     assert theirs == simulate_wrapped(net, x).y.reshape(-1).tolist() == [1, 0]
     # 64 * 32,800 = 2,099,200 is 2,048 past 2^21 and comes out at -2,095,104.
     assert wrap(64 * 200 * x.reshape(-1).astype(np.int64), 21).tolist() == [2_086_400, -2_095_104]
@@ -72,7 +72,7 @@ def test_registers_decide_wherever_sums_are_wide() -> None:
         net, x = random_case(seed, longest=10)
         if any(getattr(layer, "delay", None) is not None for layer in net.layers):
             continue
-        parted += int((simulate(net, 300 * x).y != simulate_wrapped(net, 300 * x).y).sum())
+        parted += int((run_file(net, 300 * x).y != simulate_wrapped(net, 300 * x).y).sum())
     assert parted > 100
 
 
@@ -88,7 +88,18 @@ def test_the_tool_itself_spikes_as_recorded() -> None:
 
 def test_rows_of_a_convolution_by_hand() -> None:
     """1 x 2 pixels, a kernel of 1 x 2 with a pixel of padding on each side: outputs read (-, 0), (0, 1) and (1, -)."""
-    layer = Conv(weight=np.array([[[[3, 5]]]], np.int32), input_shape=(1, 1, 2), padding=(0, 1))
+    layer = ConvNode(
+        name="c",
+        shape=(1, 1, 3),
+        sources=(),
+        weight=np.array([[[[3, 5]]]], np.int32),
+        bias=None,
+        input_shape=(1, 1, 2),
+        stride=(1, 1),
+        padding=((0, 0), (1, 1)),
+        dilation=(1, 1),
+        groups=1,
+    )
     starts, targets, weights = conv_rows(layer)
     rows = [list(zip(targets[a:b].tolist(), weights[a:b].tolist(), strict=True)) for a, b in pairwise(starts)]
     assert [sorted(row) for row in rows] == [[(0, 5), (1, 3)], [(1, 5), (2, 3)]]

@@ -9,12 +9,12 @@ import pytest
 
 from stl_deploy._util.console import Console
 from stl_deploy.errors import InputError, ToolError
-from stl_deploy.exporters.loihi.simulate import simulate
-from stl_deploy.exporters.loihi.target import NetxOptions
+from stl_deploy.exporters.netx.convert import run_file
+from stl_deploy.exporters.netx.target import NetxOptions
 from stl_deploy.exporters.witnesses.environment import SANAFE
 from stl_deploy.exporters.witnesses.rows import net_arrays
 from stl_deploy.exporters.witnesses.sanafe import SanaFe
-from tests.exporters.loihi.nets import chain, dense, neuron
+from tests.exporters.netx.nets import chain, dense, neuron
 from tests.exporters.witnesses.cases import cases
 
 
@@ -33,7 +33,7 @@ def test_the_tool_itself_spikes_as_our_model() -> None:
         if name == "wide":
             continue
         said = StringIO()
-        found, expected = sanafe(said).emulate(net, x), simulate(net, x, record=True)
+        found, expected = sanafe(said).emulate(net, x), run_file(net, x, record=True)
         for key, spikes in expected.spikes.items():
             np.testing.assert_array_equal(found.spikes[key], spikes, err_msg=f"{name}: {key}")
             compared, fired = compared + spikes.size, fired + int(spikes.sum())
@@ -49,7 +49,7 @@ def test_input_of_many_levels_takes_few_cores() -> None:
     rng = np.random.default_rng(0)
     net = chain((700,), dense(rng.integers(-10, 11, (3, 700)), neuron=neuron(2048, 10000)))
     x = rng.integers(0, 256, (4, 2, 700)).astype(np.int32)
-    expected = simulate(net, x, record=True).spikes["layer1"]
+    expected = run_file(net, x, record=True).spikes["layer1"]
     assert 0 < expected.mean() < 1
     np.testing.assert_array_equal(sanafe().emulate(net, x).spikes["layer1"], expected)
 

@@ -1,0 +1,85 @@
+"""Fold before pricing: equivalent graphs cost the same, however their factors are spread over nodes.
+
+A neuron's gain is a factor on its weights, or on its threshold; a scale behind weights is in the weights; an offset
+that is the same at every step is a bias. Tools write them either way, hardware is given the folded form.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from stl_deploy.energy.counts.record import Counts
+from stl_deploy.graph.program import Conv, Floats, Linear, Neuron, Program, Scale, Source
+
+
+def folded_for_pricing(program: Program, counts: Counts) -> tuple[Program, Counts]:
+    """The same network with gains, scales and constant offsets in its weights, and the counts of what is left."""
+    scales = {
+        node.name: weighted.name for node in program.of(Scale) if (weighted := _behind(program, node)) is not None
+    }
+    offsets = {n.sources[0].node: n for n in program.of(Neuron) if _is_bias(program, n)}
+    nodes = []
+    for node in program.nodes:
+        if node.name in scales:
+            continue
+        node = replace(node, sources=tuple(_through(scales, source) for source in node.sources))
+        if isinstance(node, Neuron):
+            node = _without_gain(program, node, is_bias=node.name in {n.name for n in offsets.values()})
+        elif isinstance(node, Linear | Conv) and node.bias is None and node.name in offsets:
+            outputs = node.shape if isinstance(node, Linear) else node.shape[:1]
+            node = replace(node, bias=np.ones(outputs, np.float32))
+        nodes.append(node)
+    weighted = {name: c for name, c in counts.weighted.items() if name not in scales}
+    for name in offsets:
+        outputs = counts.neurons[offsets[name].name].neurons
+        weighted[name] = replace(weighted[name], bias_adds=outputs * counts.T * counts.batch)
+    order = tuple(name for name in counts.order if name not in scales)
+    return replace(program, nodes=tuple(nodes)), replace(counts, weighted=weighted, order=order)
+
+
+def _through(scales: dict[str, str], source: Source) -> Source:
+    return source if source.node not in scales else Source(scales[source.node], source.delay)
+
+
+def _behind(program: Program, node: Scale) -> Linear | Conv | None:
+    """The weights that a scale is folded into: its only source, which nobody else reads."""
+    if len(node.sources) != 1 or node.sources[0].delay or not bool(np.all(node.scale)):
+        return None
+    before = program.by_name[node.sources[0].node]
+    is_channelwise = isinstance(before, Linear) or _per_channel(node.scale, node.shape)
+    own = isinstance(before, Linear | Conv) and len(program.readers[before.name]) == 1 and before.shape == node.shape
+    return before if own and is_channelwise and isinstance(before, Linear | Conv) else None
+
+
+def _is_bias(program: Program, node: Neuron) -> bool:
+    """Whether a neuron's offset is a bias of the only weights that feed it."""
+    if node.offset is None or not bool(np.any(node.offset)) or len(node.sources) != 1 or node.synapse is not None:
+        return False
+    before = program.by_name[node.sources[0].node]
+    if not isinstance(before, Linear | Conv) or len(program.readers[before.name]) != 1 or node.sources[0].delay:
+        return False
+    return isinstance(before, Linear) or _per_channel(node.offset, node.shape)
+
+
+def _per_channel(values: Floats, shape: tuple[int, ...]) -> bool:
+    """Whether values are the same all over each channel."""
+    whole = np.broadcast_to(values, shape).reshape(shape[0], -1)
+    return bool(np.all(whole == whole[:, :1]))
+
+
+def _without_gain(program: Program, node: Neuron, *, is_bias: bool) -> Neuron:
+    fed = [program.by_name[source.node] for source in node.sources]
+    if node.decay is not None and (node.spiking or all(isinstance(before, Linear | Conv | Scale) for before in fed)):
+        synapse = None if node.synapse is None else replace(node.synapse, gain=None)
+        node = replace(node, gain=None, synapse=synapse)
+    return replace(node, offset=None) if is_bias else node
+
+
+def zeros_for(
+    order: tuple[str, ...], rows: tuple[tuple[str, float, float], ...]
+) -> tuple[tuple[str, float, float], ...]:
+    """Joules by layer in the graph's order, 0 for layers that were folded into others."""
+    known = {name: (snn, ann) for name, snn, ann in rows}
+    return tuple((name, *known.get(name, (0.0, 0.0))) for name in order)

@@ -1,0 +1,99 @@
+"""The two numbers to quote with one assumption moved at a time: what a reviewer would ask to see changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from stl_deploy.energy.ann_twin import AnnTwin
+from stl_deploy.energy.counts.record import Counts
+from stl_deploy.energy.models import dataflow
+from stl_deploy.energy.models.dataflow import Active, Dataflow
+from stl_deploy.energy.models.grid import LAYER_BY_LAYER, QUOTED, QUOTED_PRICE
+from stl_deploy.energy.models.ledger import total
+from stl_deploy.energy.models.what_if import with_bits
+from stl_deploy.energy.prices.comparison import Comparison
+from stl_deploy.energy.prices.load import load_prices
+from stl_deploy.energy.prices.price_list import Price, PriceList
+from stl_deploy.graph.program import Program
+
+_STATE_BITS = 16
+_FREE = Price(0.0, 0.0, "pJ")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One assumption moved: prices of both sides, and the share of the ANN's MACs that is done."""
+
+    assumption: str
+    snn: PriceList
+    ann: PriceList
+    active: Active
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Both numbers under one assumption."""
+
+    assumption: str
+    streaming: Comparison
+    layer_by_layer: Comparison
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "assumption": self.assumption,
+            "streaming": self.streaming.as_dict(),
+            "layer_by_layer": self.layer_by_layer.as_dict(),
+            "label": "modelled",
+        }
+
+
+def sensitivity(program: Program, counts: Counts, twin: AnnTwin | None = None) -> tuple[Sensitivity, ...]:
+    """The numbers as quoted, then with one assumption moved at a time; none for a network without weights."""
+    if not counts.totals.ann_macs_exact:
+        return ()
+    return tuple(
+        Sensitivity(v.assumption, _both(program, counts, v, QUOTED), _both(program, counts, v, LAYER_BY_LAYER))
+        for v in _variants(twin)
+    )
+
+
+def _both(program: Program, counts: Counts, variant: Variant, flow: Dataflow) -> Comparison:
+    spiking = total(dataflow.snn(program, counts, variant.snn, flow))
+    return Comparison(spiking, total(dataflow.ann(program, counts, variant.ann, flow, active=variant.active)))
+
+
+def _variants(twin: AnnTwin | None) -> Iterator[Variant]:
+    prices = load_prices(QUOTED_PRICE)
+    active = 1.0 if twin is None else twin
+    yield Variant("as quoted", prices, prices, active)
+    if twin is not None:
+        yield Variant("the ANN computes its zeros", prices, prices, 1.0)
+    yield Variant(f"{_STATE_BITS}-bit states of the SNN", with_state_bits(prices, _STATE_BITS), prices, active)
+    shifted = replace(prices, terms={**prices.terms, "mul_state": prices.terms["add"]})
+    yield Variant("a leak costs an add (a shift and a subtract)", shifted, prices, active)
+    banked = replace(prices, terms={**prices.terms, "sram_1MB": prices.terms["sram_32KB"]})
+    yield Variant("memories in banks of 32 KB", banked, banked, active)
+    doubled = replace(prices, terms={t: _times(p, 2.0) if "/" in p.unit else p for t, p in prices.terms.items()})
+    yield Variant("memory at twice its price", doubled, doubled, active)
+    free = replace(prices, terms={t: _FREE if "/" in p.unit else p for t, p in prices.terms.items()})
+    yield Variant("memory free of charge", free, free, active)
+    narrow = with_bits(prices, 4)
+    yield Variant("4-bit weights and activations", narrow, narrow, active)
+    for name, text in (("horowitz45_fp32", "32-bit floats"), ("jouppi7_int8_acc32", "7 nm")):
+        other = load_prices(name)
+        yield Variant(text, other, other, active)
+
+
+def with_state_bits(prices: PriceList, bits: int) -> PriceList:
+    """States of ``bits``: memory words that wide, their multiplies in proportion to the square, adds in proportion."""
+    share = bits / prices.accumulator_bits
+    terms = dict(prices.terms)
+    terms["mul_state"] = _times(prices.terms.get("mul_state", prices.terms["mul"]), share**2)
+    return replace(prices, accumulator_bits=bits, terms=terms)
+
+
+def _times(price: Price, factor: float) -> Price:
+    return Price(price.low * factor, price.high * factor, price.unit, price.note)

@@ -1,0 +1,54 @@
+"""What check asks of a chip."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from stl_deploy.exporters.netx.chips import Chip
+from stl_deploy.exporters.netx.placement import Placed, place
+from stl_deploy.exporters.netx.structure import refusals, structure
+from stl_deploy.exporters.netx.wide_sums import wide_findings
+from stl_deploy.graph.findings import Finding, from_error
+from stl_deploy.graph.program import Program
+from stl_deploy.integers.rounding import rounded
+
+
+def check_chip(program: Program, chip: Chip) -> Iterator[Finding]:
+    """Whether a chip has room: what netx refuses, else what each layer takes, what does not fit by how much, and what
+    its integers round.
+    """
+    refused = refusals(program)
+    yield from (from_error(error) for error in refused)
+    if refused:
+        return
+    simple, balanced = place(program, chip, "simple"), place(program, chip, "balanced")
+    for node in dict.fromkeys(core.node for core in simple.placement.cores):
+        yield Finding("cores", "info", node, f"{_taken(simple, node)}; {_taken(balanced, node)}")
+    yield Finding(
+        "placement",
+        "info",
+        None,
+        f"cores in all: {len(simple.placement.cores)}; synapse memory counts weights alone, a lower bound; limits: "
+        + ", ".join(f"{name} {limit}" for name, limit in chip.limits.items()),
+    )
+    for where, excess in simple.excess:
+        folded = excess.kind == "thresholds"
+        remedy = "export with folded thresholds: one per population" if folded else "use fewer neurons or inputs there"
+        yield Finding("does-not-fit", "warning" if folded else "error", where, str(excess), remedy)
+    yield from rounded(program, [node.name for node in structure(program).host])
+    yield from wide_findings(program)
+
+
+def _taken(placed: Placed, node: str) -> str:
+    cores = [core for core in placed.placement.cores if core.node == node]
+    most = max(cores, key=lambda core: core.neurons)
+
+    def most_of(resource: str) -> int:
+        return max(core.used[resource] for core in cores)
+
+    return (
+        f"{placed.placement.name} placement: cores {len(cores)}; at most, in a core: neurons {most.neurons:,}, "
+        f"input axons {most_of('in_axons'):,}, output axons {most_of('out_axons'):,}, "
+        f"bytes of synapses {most_of('synapse_bytes'):,}, "
+        f"thresholds {max(core.thresholds for core in cores)} (folded: 1)"
+    )

@@ -1,0 +1,226 @@
+"""A netx file as an `IntegerGraph`, and back: the chain view of the one integer model.
+
+netx and Lava store a dense layer's weights in 8 bits and a sign, enlarged; `as_stored` says what is summed then.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.errors import InputError
+from stl_deploy.exporters.netx.net import (
+    ConvLayer,
+    DenseLayer,
+    FlattenLayer,
+    InputLayer,
+    IntegerNet,
+    Layer,
+    SpikingLayer,
+    layer_key,
+)
+from stl_deploy.graph.program import Node, Reshape, Shape, Source
+from stl_deploy.integers.graph import (
+    ConvNode,
+    DenseNode,
+    IntegerGraph,
+    IntegerInput,
+    IntegerOutput,
+    PopulationNode,
+    SumPoolNode,
+)
+from stl_deploy.integers.net import DECAY_ONE, LOIHI, MAX_BIAS, MIN_BIAS, Ints
+from stl_deploy.integers.real_weights import bits_of
+from stl_deploy.integers.scales import refuse
+from stl_deploy.integers.simulate import IntegerRun, simulate, whole_numbers
+
+_WIDEST_INPUT = 2**31 - 1
+
+
+def run_file(file: IntegerNet, x: NDArray[Any], *, record: bool = False) -> IntegerRun:
+    """Run a netx file bit for bit as Lava's CPU simulation does, every sample from rest.
+
+    Outputs stand in the input's time frame: the step of latency that Lava adds per layer is taken out.
+
+    Args:
+        file: The network.
+        x: Integers ``[T, B, *input shape]``; values above 1 are graded events.
+        record: Also return the spikes of each layer, by ``layer<i>``.
+
+    Raises:
+        InputError: If x does not fit the network, holds fractions, or is wider than the input neurons' bias.
+    """
+    entry = file.layers[0]
+    if isinstance(entry, InputLayer) and entry.neuron is not None:
+        _require_bias(whole_numbers(x, file.input_shape), entry)
+    return simulate(to_graph(file), x, record=record)
+
+
+def _require_bias(x: NDArray[Any], entry: InputLayer) -> None:
+    if x.dtype != bool and (x.min() < MIN_BIAS or x.max() > MAX_BIAS):
+        raise InputError(
+            f"expected input from {MIN_BIAS} to {MAX_BIAS}, the bias of the input layer's neurons; found {x.min()} to "
+            f"{x.max()} (lava-dl trains on {entry.scale} times the image plus {entry.offset})"
+        )
+
+
+def to_graph(file: IntegerNet) -> IntegerGraph:
+    """The network that netx runs; populations are named ``layer<i>``, their weights ``layer<i>.weights``."""
+    nodes: list[Node] = [
+        IntegerInput(
+            name="input",
+            shape=file.input_shape,
+            sources=(),
+            low=-_WIDEST_INPUT,
+            high=_WIDEST_INPUT,
+            scale=2.0 ** (file.fraction_bits or 0),
+        )
+    ]
+    for index, layer in enumerate(file.layers):
+        for node in _nodes(layer, layer_key(index), nodes[-1].shape):
+            nodes.append(replace(node, sources=(Source(nodes[-1].name),)))
+    last = nodes[-1]
+    nodes.append(IntegerOutput(name="output", shape=last.shape, sources=(Source(last.name),), unit=1.0))
+    return IntegerGraph(tuple(nodes), LOIHI)
+
+
+def _nodes(layer: Layer, key: str, arriving: Shape) -> tuple[Node, ...]:
+    """The nodes of a layer, their sources left open."""
+    if isinstance(layer, InputLayer):
+        if layer.neuron is None:
+            return ()
+        # A bias reaches v as a current does that decays at once.
+        neuron = replace(layer.neuron, i_decay=DECAY_ONE)
+        return (PopulationNode(name=key, shape=layer.shape, sources=(), neuron=neuron, bias=None),)
+    if isinstance(layer, FlattenLayer):
+        return (Reshape(name=key, shape=(math.prod(arriving),), sources=(), input_shape=arriving),)
+    bias = layer.bias[:, None, None] if layer.bias is not None and layer.bias.ndim < len(layer.shape) else layer.bias
+    weights = _weights(layer, f"{key}.weights")
+    return weights, PopulationNode(name=key, shape=layer.shape, sources=(), neuron=layer.neuron, bias=bias)
+
+
+def _weights(layer: SpikingLayer, name: str) -> Node:
+    common: dict[str, Any] = {"name": name, "shape": layer.shape, "sources": (), "bias": None}
+    if isinstance(layer, DenseLayer):
+        return as_stored(DenseNode(weight=layer.weight, delay=layer.delay, **common))
+    (vertical, horizontal) = layer.padding
+    return ConvNode(
+        weight=layer.weight,
+        stride=layer.stride,
+        padding=((vertical, vertical), (horizontal, horizontal)),
+        dilation=layer.dilation,
+        groups=layer.groups,
+        input_shape=layer.input_shape,
+        **common,
+    )
+
+
+def to_file(graph: IntegerGraph) -> IntegerNet:
+    """The netx file of a chain, its layers named by its populations; raises UnsupportedError for any other graph."""
+    entry = graph.input
+    layers: list[Layer] = [InputLayer(shape=entry.shape, fraction_bits=bits_of(entry.scale))]
+    for before, node in zip(graph.nodes, graph.nodes[1:], strict=False):
+        if [(source.node, source.delay) for source in node.sources] != [(before.name, 0)]:
+            refuse(node, "skip-connection", "it does not read the node before it alone", "export a chain of layers")
+        match node:
+            case PopulationNode():
+                layers.append(_layer(before, node))
+            case Reshape() if node.shape != node.input_shape:
+                layers.append(FlattenLayer())
+            case DenseNode() | ConvNode() | SumPoolNode() | Reshape() | IntegerOutput():
+                pass
+            case _:
+                refuse(node, "no-layer", f"no layer of netx is a {type(node).__name__}", "export to c")
+    return IntegerNet(tuple(layers))
+
+
+def _layer(weights: Node, node: PopulationNode) -> SpikingLayer:
+    bias = node.bias
+    if bias is not None and bias.size == node.shape[0]:
+        bias = bias.reshape(-1)
+    common: dict[str, Any] = {"neuron": node.neuron, "bias": bias, "node": node.name}
+    if isinstance(weights, DenseNode):
+        if weights.shift:
+            refuse(weights, "stored-weights", "its weights are as Lava stores them", "write the file they are from")
+        return DenseLayer(weight=weights.weight, delay=weights.delay, **common)
+    if isinstance(weights, ConvNode):
+        return ConvLayer(
+            weight=weights.weight,
+            input_shape=weights.input_shape,
+            stride=weights.stride,
+            padding=_padding(weights, weights.padding),
+            dilation=weights.dilation,
+            groups=weights.groups,
+            **common,
+        )
+    if not isinstance(weights, SumPoolNode):
+        refuse(node, "no-synapse", "no layer of weights feeds it", "put a layer of weights before it")
+    channels = weights.input_shape[0]
+    return ConvLayer(  # a depthwise kernel of ones
+        weight=np.ones((channels, 1, *weights.kernel), np.int32),
+        input_shape=weights.input_shape,
+        stride=weights.stride,
+        padding=_padding(weights, weights.padding),
+        groups=channels,
+        **common,
+    )
+
+
+def _padding(node: Node, padding: tuple[tuple[int, int], tuple[int, int]]) -> tuple[int, int]:
+    (top, bottom), (left, right) = padding
+    if top != bottom or left != right:
+        refuse(node, "asymmetric-padding", f"padding {padding}", "netx pads both sides alike; pad the input")
+    return top, left
+
+
+def as_stored(node: Node) -> Node:
+    """A dense layer with the weights that Lava sums; other nodes as they are."""
+    if not isinstance(node, DenseNode):
+        return node
+    stored, bits = stored_weights(node.weight)
+    if np.array_equal(stored, node.weight << bits):
+        return replace(node, enlarged=bits)
+    return replace(node, weight=stored, shift=bits)
+
+
+def stored_weights(weight: Ints) -> tuple[Ints, int]:
+    """What netx makes of a dense layer's weights: (weights in the synapse, bits its sums are shifted right).
+
+    Weights are doubled as often as they fit; Lava sums the enlarged weights and shifts the sum right, rounding
+    down. Where no weight is above 0, -256 becomes -255 and then loses the low bits that are 0 in all the others
+    (lava-dl 0.6 ``netx.utils``, lava 0.10 ``weightutils``). Otherwise nothing is lost, within the widths of
+    `stl_deploy.exporters.netx.net`.
+    """
+    low, high = int(weight.min()), int(weight.max())
+    if high < 0:
+        bits = _whole_log2(256, -low)
+    elif low >= 0:
+        bits = _whole_log2(255, high)
+    else:
+        bits = 1 + min(_whole_log2(128, -low), _whole_log2(127, high) if high else 16)
+    stored = weight.astype(np.int32) << bits
+    return (
+        -truncate(np.minimum(-stored, 255), _unused_bits(weight) + bits - (high == 0)) if high <= 0 else stored
+    ), bits
+
+
+def truncate(magnitude: Ints, bits: int) -> Ints:
+    """Lava sets the low bits of a weight's magnitude to 0 that netx says are unused."""
+    return (magnitude >> bits) << bits
+
+
+def _unused_bits(weight: Ints) -> int:
+    """How many low bits are 0 in every weight, at most 8."""
+    together = int(np.bitwise_or.reduce(np.abs(weight), axis=None))
+    return min(8, (together & -together).bit_length() - 1)
+
+
+def _whole_log2(top: int, bottom: int) -> int:
+    """floor(log2(top / bottom)) for positive whole numbers, without rounding."""
+    bits = top.bit_length() - bottom.bit_length()
+    fits = (top << max(0, -bits)) >= (bottom << max(0, bits))
+    return bits if fits else bits - 1

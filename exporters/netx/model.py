@@ -1,0 +1,153 @@
+"""A Program as netx holds it: its integers, their file, and how a run of the file is read by the Program's names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.errors import InputError, ParityError
+from stl_deploy.exporters.netx.convert import as_stored, run_file, to_file, to_graph
+from stl_deploy.exporters.netx.net import IntegerNet, same_net
+from stl_deploy.exporters.netx.netx import read_netx, write_netx
+from stl_deploy.exporters.netx.structure import structure
+from stl_deploy.graph.kernels import apply
+from stl_deploy.graph.program import Floats, Neuron, Node, Program, Shape
+from stl_deploy.integers import quantise as integers
+from stl_deploy.integers.building import Fit, Hardware
+from stl_deploy.integers.net import DECAY_ONE, LOIHI
+from stl_deploy.integers.per_pixel import project_thresholds, unroll
+from stl_deploy.integers.ranges import LayerRange, ranges, require_seen
+from stl_deploy.integers.real_weights import to_integers
+from stl_deploy.integers.scales import ThresholdForm
+from stl_deploy.integers.simulate import IntegerRun
+
+_PREPARED: Mapping[str, Callable[[Program], Program]] = {"projected": project_thresholds, "unrolled": unroll}
+
+
+@dataclass(frozen=True, eq=False)
+class NetxModel:
+    """A netx file, and what stands beside it.
+
+    Attributes:
+        file: The layers, by the names of the Program's populations.
+        host: The readout after the last spikes, which the host computes in float32.
+        input_scale: Real input times this is integers.
+        thresholds: The form in which thresholds are held.
+        shapes: Of the Program's populations; the file's layers may be flat.
+        fits: How each population came out; empty for a file that was read.
+        row_scales: By population, what each row was multiplied by before rounding.
+        ranges: Of u and v on calibration data, if measured.
+    """
+
+    file: IntegerNet
+    host: tuple[Node, ...]
+    input_scale: float
+    thresholds: ThresholdForm
+    shapes: Mapping[str, Shape]
+    fits: tuple[Fit, ...] = ()
+    row_scales: Mapping[str, NDArray[np.float64]] | None = None
+    ranges: tuple[LayerRange, ...] = ()
+
+    @cached_property
+    def keys(self) -> dict[str, str]:
+        """The layer ``layer<i>`` of each population of the Program, in order."""
+        return {layer.node: key for key, layer in self.file.spiking if layer.node is not None}
+
+
+@dataclass(frozen=True)
+class NetxRun:
+    """``y`` ``[T, B, *shape]`` after the host's readout; ``spikes`` by the Program's populations, if recorded."""
+
+    y: Floats
+    spikes: Mapping[str, NDArray[np.uint8]]
+
+
+def quantise(
+    program: Program, calibration: NDArray[Any], *, input_scale: float = 1.0, thresholds: ThresholdForm = "folded"
+) -> NetxModel:
+    """Choose the integers of a chain as Lava runs them (`stl_deploy.integers.quantise.quantise`).
+
+    Raises UnsupportedError for what netx cannot hold, InputError for input off the grid or an unknown form.
+    """
+    if thresholds not in get_args(ThresholdForm):
+        raise InputError(f"expected {', '.join(get_args(ThresholdForm))} as thresholds; found '{thresholds}'")
+    prepared = _PREPARED[thresholds](program) if thresholds in _PREPARED else program
+    structure(prepared)
+    hardware = Hardware(thresholds, pixels=False, accumulator=LOIHI, as_run=as_stored)
+    found = integers.quantise(
+        prepared, calibration, input_scale=input_scale, hardware=hardware, host=True, reference=program
+    )
+    shapes = {node.name: node.shape for node in program.spiking}
+    file = to_file(found.graph)
+    return NetxModel(file, found.host, input_scale, thresholds, shapes, found.fits, found.row_scales)
+
+
+def export_netx(
+    program: Program,
+    path: Path,
+    *,
+    calibration: NDArray[Any],
+    input_scale: float = 1.0,
+    thresholds: ThresholdForm = "folded",
+) -> NetxModel:
+    """Quantise ``program``, check u and v, write the netx file, read it back, and compare every number.
+
+    Raises UnsupportedError (also where u or v overflows on calibration data: by node, with the remedy), InputError, or
+    ParityError if the file does not hold what was written.
+    """
+    model = quantise(program, calibration, input_scale=input_scale, thresholds=thresholds)
+    names = {key: node for node, key in model.keys.items()}
+    measured = ranges(to_graph(model.file), to_integers(calibration, input_scale))
+    measured = tuple(replace(found, node=names[found.node]) for found in measured)
+    require_seen(measured)
+    write_netx(model.file, path)
+    if not same_net(read_netx(path), model.file):
+        raise ParityError(f"{path}: the file read back differs from the network that was written")
+    return replace(model, ranges=measured)
+
+
+def run_model(model: NetxModel, x: NDArray[Any], *, record: bool = False) -> NetxRun:
+    """Run the integers on real input ``x`` ``[T, B, *shape]`` on the input grid."""
+    return by_node(model, run_file(model.file, to_integers(x, model.input_scale), record=record))
+
+
+def by_node(model: NetxModel, run: IntegerRun) -> NetxRun:
+    """A run of the file (ours, or Lava's) with the host's readout, by the Program's populations."""
+    steps, samples = run.y.shape[:2]
+    y: Floats = run.y.reshape(steps * samples, *run.y.shape[2:]).astype(np.float32)
+    for node in model.host:
+        y = apply(node, y)
+    spikes = {
+        node: run.spikes[key].reshape(steps, samples, *model.shapes[node])
+        for node, key in model.keys.items()
+        if key in run.spikes
+    }
+    return NetxRun(y.reshape(steps, samples, *y.shape[1:]), spikes)
+
+
+def layer_facts(model: NetxModel, program: Program) -> list[dict[str, Any]]:
+    """How each layer came out, JSON-ready; ``beta`` is the decay asked for, ``beta_held`` the one that 12 bits hold."""
+    layers, found = dict(model.file.spiking), []
+    for fit in model.fits:
+        key, neuron = model.keys[fit.node], program.by_name[fit.node]
+        assert isinstance(neuron, Neuron)
+        held = layers[key].neuron
+        facts = {
+            "node": fit.node,
+            "key": key,
+            "weight_top": fit.weight_top,
+            "threshold_low": int(held.threshold.min()),
+            "threshold_high": int(held.threshold.max()),
+            "beta": 0.0 if neuron.decay is None else float(neuron.decay.flat[0]),
+            "beta_held": float(np.max((DECAY_ONE - held.v_decay) / DECAY_ONE)),
+            "spikes_compared": fit.spikes_compared,
+            "spikes_differing": fit.spikes_differing,
+        }
+        found.append(facts)
+    return found

@@ -1,0 +1,241 @@
+"""Netx as a Format, Loihi's integers as a Runner, and the chips as targets to check."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy._util.temporary import temporary_folder
+from stl_deploy.errors import InputError
+from stl_deploy.exporters.integer_runner import CALIBRATION, IntegerRunner, calibration, on_grid, one_input
+from stl_deploy.exporters.netx.chip_check import check_chip
+from stl_deploy.exporters.netx.chips import load_chips
+from stl_deploy.exporters.netx.convert import run_file
+from stl_deploy.exporters.netx.model import NetxModel, NetxRun, by_node, export_netx, layer_facts
+from stl_deploy.exporters.netx.net import ConvLayer, FlattenLayer, InputLayer, Layer
+from stl_deploy.exporters.netx.netx import read_netx
+from stl_deploy.exporters.netx.structure import refusals, structure
+from stl_deploy.exporters.netx.threshold_forms import tell_forms
+from stl_deploy.exporters.netx.wide_sums import told_of_ranges, wide_findings, wide_layers
+from stl_deploy.exporters.targets import Check, Format, Network, Options, Runner
+from stl_deploy.graph.exact import input_scale
+from stl_deploy.graph.findings import Finding, from_error
+from stl_deploy.graph.program import Program
+from stl_deploy.graph.readout import Readout
+from stl_deploy.graph.run import NetworkInput, Result
+from stl_deploy.graph.show import Row, taps
+from stl_deploy.integers.real_weights import to_integers
+from stl_deploy.integers.rounding import rounded
+from stl_deploy.integers.scales import ThresholdForm
+from stl_deploy.integers.simulate import IntegerRun
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NetxOptions(Options):
+    """thresholds: how the chip holds them."""
+
+    thresholds: ThresholdForm = "folded"
+
+
+class Loihi(Runner):
+    """The integers of a Program, of a netx file or of a C folder, as our model of Lava's fixed point runs them.
+
+    A netx file alone takes whole numbers and names spikes by layer; `of` its Program it takes real input on the graph's
+    grid and names nodes. notes: what a file holds beside its layers, in sentences; warnings: what is not the same
+    everywhere. input_bits: see `stl_deploy.exporters.targets.OnGrid`; readout: `Decides`, a netx file says nothing.
+    """
+
+    name = "loihi"
+    description = "our integer model of Lava's fixed point (simulated; not Lava itself, not the chip)"
+    reads: tuple[str, ...] = ("netx", "c", "verilog")
+    options = NetxOptions
+
+    def __init__(self, network: Network, options: NetxOptions) -> None:
+        self._options = options
+        self._graph: IntegerRunner | None = None
+        self.notes: tuple[str, ...] = ()
+        self.warnings: tuple[Finding, ...] = ()
+        self.input_bits: int | None = None
+        self.readout: Readout | None = None
+        if isinstance(network, Path) and network.is_dir():
+            self._graph = IntegerRunner(network, options)
+            self.input_bits, self.readout = self._graph.input_bits, self._graph.readout
+            return
+        self._path = network if isinstance(network, Path) else None
+        self._program = network if isinstance(network, Program) else None
+        if self._path is not None:
+            net = read_netx(self._path)
+            self.notes, self.input_bits = net.notes, net.fraction_bits
+            self.warnings = tuple(wide_layers(net))
+
+    def of(self, program: Program) -> Self:
+        """The same file as what ``program`` became; raises InputError on the run if it is not made from it."""
+        made = copy.copy(self)
+        if self._graph is not None:
+            made._graph = self._graph.of(program)
+            return made
+        made._program = program
+        return made
+
+    def run(self, x: NetworkInput, record: bool = False) -> Result:
+        """See `stl_deploy.exporters.targets.Runner`; raises InputError for several inputs."""
+        if self._graph is not None:
+            return self._graph.run(x, record)
+        x = one_input(x, self.name)
+        if self._program is None:
+            assert self._path is not None
+            self._require_multiplied(self._path, x)
+            found = self.integers(self._path, x, record)
+            return _result(found, record)
+        with self._file(self._program, x) as (path, model):
+            named = by_node(model, self.integers(path, to_integers(x, model.input_scale), record))
+        return _result(named, record)
+
+    def _require_multiplied(self, path: Path, x: NDArray[Any]) -> None:
+        """Raise InputError for fractions in what a file alone takes as it is; warn of what looks like real input."""
+        factor = 2 ** (self.input_bits or 0)
+        if x.dtype.kind == "f" and not np.array_equal(x, np.trunc(x)):
+            how = "give whole numbers" if factor == 1 else f"this one says: real input times {factor}, rounded"
+            raise InputError(f"{path}: expected whole numbers, as a .net file takes them; found others; {how}")
+        if factor > 1 and x.any() and x.min() >= -1 and x.max() <= 1:
+            warnings.warn(
+                f"{path} takes real input times {factor}; x, no larger than 1, is taken as multiplied already",
+                stacklevel=3,
+            )
+
+    def integers(self, path: Path, x: NDArray[Any], record: bool) -> IntegerRun:
+        """Run a netx file on whole numbers."""
+        return run_file(read_netx(path), x, record=record)
+
+    @contextmanager
+    def _file(self, program: Program, x: NDArray[Any]) -> Iterator[tuple[Path, NetxModel]]:
+        if self._path is not None:
+            yield self._path, model_of_file(self._path, program)
+            return
+        with temporary_folder() as folder:
+            path = folder / "net.net"
+            yield path, _export(program, path, calibration(program, self._options, x), self._options)
+
+
+class Netx(Format):
+    """8-bit weights and thresholds in integers, as lava-dl's netx loads them."""
+
+    name = "netx"
+    description = "Loihi's integers for lava-dl: 8-bit weights, one threshold per population"
+    suffix = ".net"
+    options = NetxOptions
+
+    def check(self, program: Program) -> Iterable[Finding]:
+        """Everything that keeps Loihi's integers from holding the network, node by node, and what they round."""
+        refused = [from_error(error) for error in refusals(program)]
+        if refused:
+            last = max((i for i, node in enumerate(program.nodes) if node in program.spiking), default=0)
+            return [*refused, *rounded(program, {node.name for node in program.nodes[last + 1 :]})]
+        host = [node.name for node in structure(program).host]
+        return [*rounded(program, host), *wide_findings(program)]
+
+    def write(self, program: Program, path: Path, options: NetxOptions) -> Mapping[str, Any]:
+        """Tell what each threshold form costs on ``options.x`` (if given), then write the one chosen.
+
+        calibration: default: the first of x. Raises as `export_netx` does.
+        """
+        structure(program)  # refuses before a table of what cannot be written
+        x = None if options.x is None else one_input(options.x, self.name)
+        given = calibration(program, options, x)
+        forms: dict[str, Any] = {}
+        if x is not None:
+            first = on_grid(program, x[:, :CALIBRATION])
+            labels = None if options.labels is None else options.labels[:CALIBRATION]
+            forms = {"forms": tell_forms(program, given, first, labels, options.say, of=x.shape[1])}
+            forms["forms_samples"] = first.shape[1]
+        model = _export(program, path, given, options)
+        options.say.say(f"chosen: {options.thresholds}")
+        for sentence in told_of_ranges(model.ranges):
+            options.say.warn(sentence)
+        for found in model.ranges:
+            if not found.holds:
+                options.say.warn(
+                    f"'{found.node}': no overflow on calibration data (u {found.u_seen}, v {found.v_seen}), but some "
+                    f"input could (u {found.u_worst}, v {found.v_worst}; 24 bits hold 8388607)"
+                )
+        return {"target": self.name, **netx_facts(model, program), **forms}
+
+    def rows(self, path: Path) -> list[Row]:
+        """Its layers, as `stl_deploy.graph.show` counts those of a graph."""
+        return [_row(f"layer{index}", layer) for index, layer in enumerate(read_netx(path).layers)]
+
+    def load(self, path: Path) -> Loihi:
+        """Our integer model of the file."""
+        return Loihi(path, NetxOptions())
+
+
+def _row(name: str, layer: Layer) -> Row:
+    kind = type(layer).__name__.removesuffix("Layer")
+    if isinstance(layer, FlattenLayer | InputLayer):
+        return Row(name, kind, () if isinstance(layer, FlattenLayer) else layer.shape, (), 0, 0, "")
+    low, high = int(layer.neuron.threshold.min()), int(layer.neuron.threshold.max())
+    neuron = f"threshold {low} to {high}, u decay {layer.neuron.i_decay}, v decay {layer.neuron.v_decay} of 4096"
+    parameters = layer.weight.size + (0 if layer.bias is None else layer.bias.size)
+    synapses = layer.weight.size
+    if isinstance(layer, ConvLayer):
+        padding = tuple((pad, pad) for pad in layer.padding)
+        size = layer.input_shape[1:], layer.shape[1:], layer.weight.shape[2:]
+        synapses = math.prod(layer.weight.shape[:2]) * taps(*size, layer.stride, padding, layer.dilation)
+    return Row(layer.node or name, kind, layer.shape, (), parameters, synapses, neuron)
+
+
+def netx_facts(model: NetxModel, program: Program) -> dict[str, Any]:
+    """What a manifest keeps of a netx file: scales, how each layer came out, ranges of u and v (JSON-ready)."""
+    return {
+        "thresholds": model.thresholds,
+        "input_scale": model.input_scale,
+        "layers": layer_facts(model, program),
+        "ranges": [
+            {"key": model.keys[found.node], **asdict(found), "holds_whatever_the_input": found.holds}
+            for found in model.ranges
+        ],
+        "host": [node.name for node in model.host],
+    }
+
+
+def model_of_file(path: Path, program: Program) -> NetxModel:
+    """A .net file as the Loihi form of ``program``: its layers matched to spiking nodes by the names in the file.
+
+    Raises InputError if the file is not made from this graph, UnsupportedError if the graph has no Loihi form.
+    """
+    file = read_netx(path)
+    scale = input_scale(program) if file.fraction_bits is None else 2.0**file.fraction_bits
+    shapes = {node.name: node.shape for node in program.spiking}
+    model = NetxModel(file, structure(program).host, scale, "folded", shapes)
+    if tuple(model.keys) != tuple(shapes):
+        found = ", ".join(model.keys) or "none with names"
+        raise InputError(
+            f"{path}: expected layers {', '.join(shapes)}; found {found}; name the graph that it was made from"
+        )
+    return model
+
+
+def _export(program: Program, path: Path, calibration: NDArray[Any], options: NetxOptions) -> NetxModel:
+    scale = input_scale(program)
+    return export_netx(program, path, calibration=calibration, input_scale=scale, thresholds=options.thresholds)
+
+
+def _result(found: IntegerRun | NetxRun, record: bool) -> Result:
+    spikes = {name: np.asarray(array, np.float32) for name, array in found.spikes.items()}
+    return Result({"output": np.asarray(found.y, np.float32)}, spikes if record else {})
+
+
+CHIPS = tuple(
+    Check(key, f"whether {chip.name} has room", partial(check_chip, chip=chip)) for key, chip in load_chips().items()
+)
+TARGETS = (Netx(), Loihi, *CHIPS)

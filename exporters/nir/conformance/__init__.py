@@ -1,0 +1,1 @@
+"""The public conformance kit: NIR graphs, inputs and the spikes each dialect expects of them."""

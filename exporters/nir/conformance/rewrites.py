@@ -1,0 +1,126 @@
+"""Rewrite a NIR file into another legal form of the same graph, with h5py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+
+def _neurons(file: h5py.File) -> Iterator[h5py.Group]:
+    """The groups of LIF nodes."""
+    for group in file["node/nodes"].values():
+        if group["type"][()] in (b"LIF", "LIF"):
+            yield group
+
+
+def _replace(group: h5py.Group, key: str, value: Any, **options: Any) -> None:
+    del group[key]
+    group.create_dataset(key, data=value, **options)
+
+
+def double_precision(path: Path) -> None:
+    """Store every float32 array as float64."""
+    _retype(path, np.dtype(np.float64))
+
+
+def big_endian(path: Path) -> None:
+    """Store every float32 array as big-endian float32."""
+    _retype(path, np.dtype(">f4"))
+
+
+def _retype(path: Path, dtype: np.dtype[Any]) -> None:
+    with h5py.File(path, "r+") as file:
+        for group in file["node/nodes"].values():
+            for key in [key for key, data in group.items() if getattr(data, "dtype", None) == np.float32]:
+                _replace(group, key, group[key][()].astype(dtype))
+
+
+def scalar_parameters(path: Path) -> None:
+    """Store the parameters of LIF nodes as scalars, which NIR broadcasts to the node's shape."""
+    with h5py.File(path, "r+") as file:
+        for group in _neurons(file):
+            for key in ("tau", "r", "v_leak", "v_threshold", "v_reset"):
+                _replace(group, key, np.float32(group[key][()].flat[0]))
+
+
+def without_v_reset(path: Path) -> None:
+    """Leave out `v_reset`, as files of NIR before 1.0.5 do; it is 0 then."""
+    with h5py.File(path, "r+") as file:
+        for group in _neurons(file):
+            del group["v_reset"]
+
+
+def without_version(path: Path) -> None:
+    """Leave out the version of the nir package."""
+    with h5py.File(path, "r+") as file:
+        del file["version"]
+
+
+def shuffled_edges(path: Path) -> None:
+    """Store the edges in reverse order."""
+    _edges(path, lambda edges: edges[::-1])
+
+
+def fixed_length_edges(path: Path) -> None:
+    """Store edges as byte strings of fixed length."""
+    with h5py.File(path, "r+") as file:
+        edges = file["node/edges"][()]
+        _replace(file["node"], "edges", np.array([[bytes(name) for name in edge] for edge in edges], "S16"))
+
+
+def _edges(path: Path, change: Callable[[Any], Any]) -> None:
+    with h5py.File(path, "r+") as file:
+        edges = file["node/edges"][()]
+        _replace(file["node"], "edges", change(edges), dtype=h5py.string_dtype())
+
+
+def compressed(path: Path) -> None:
+    """Store weights in compressed chunks with shuffle and checksum filters."""
+    with h5py.File(path, "r+") as file:
+        for group in file["node/nodes"].values():
+            if "weight" in group:
+                options = {"chunks": True, "compression": "gzip", "shuffle": True, "fletcher32": True}
+                _replace(group, "weight", group["weight"][()], **options)
+
+
+def more_metadata(path: Path) -> None:
+    """Add metadata of somebody else's to the graph and to a node."""
+    with h5py.File(path, "r+") as file:
+        for group in (file["node"], next(_neurons(file))):
+            notes = group.require_group("metadata").create_group("somebody_elses_tool")
+            notes.create_dataset("note", data="not for you", dtype=h5py.string_dtype())
+            notes.create_dataset("numbers", data=np.arange(3))
+
+
+def fixed_length_type(path: Path) -> None:
+    """Store the nodes' types as byte strings of fixed length."""
+    with h5py.File(path, "r+") as file:
+        for group in file["node/nodes"].values():
+            _replace(group, "type", np.bytes_(group["type"][()]))
+
+
+def without_input_shape(path: Path) -> None:
+    """Leave out `input_shape` of convolutions: it follows from what arrives."""
+    with h5py.File(path, "r+") as file:
+        for group in file["node/nodes"].values():
+            if "input_shape" in group:
+                del group["input_shape"]
+
+
+ALL: tuple[tuple[str, str, Callable[[Path], None]], ...] = (
+    ("double", "parameters in float64", double_precision),
+    ("big-endian", "parameters in big-endian float32", big_endian),
+    ("scalars", "scalar parameters of LIF", scalar_parameters),
+    ("no-v_reset", "LIF without v_reset, as before NIR 1.0.5", without_v_reset),
+    ("no-version", "no version", without_version),
+    ("edges-reversed", "edges in reverse order", shuffled_edges),
+    ("edges-fixed", "edges as strings of fixed length", fixed_length_edges),
+    ("types-fixed", "node types as strings of fixed length", fixed_length_type),
+    ("compressed", "weights compressed, shuffled, with checksums", compressed),
+    ("metadata", "foreign metadata in the graph and a node", more_metadata),
+)
+"""Short name, line for the table, rewriting function."""

@@ -1,0 +1,110 @@
+"""A Verilog folder: written from integers, and read back only if its text is what those integers make."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy._util.files import write_text
+from stl_deploy.errors import InputError, UnsupportedError
+from stl_deploy.exporters.verilog.lower import make_plan
+from stl_deploy.exporters.verilog.plan import Plan
+from stl_deploy.exporters.verilog.render import render
+from stl_deploy.exporters.verilog.simulator import Simulation, input_text
+from stl_deploy.integers.graph import IntegerGraph
+from stl_deploy.integers.simulate import IntegerRun, simulate
+from stl_deploy.integers.store import NAME, About, read_integers, write_integers
+
+ENGINE = "snn_engine.v"
+"""The file by which a folder is known as one of Verilog."""
+GOLDEN_SAMPLES = 2
+MAX_TEXT = 2**28
+
+
+def write_folder(graph: IntegerGraph, about: About, folder: Path, *, lanes: int | None, x: NDArray[np.int32]) -> Plan:
+    """Write every file of a Verilog folder. x: whole numbers, of whose first samples golden vectors are made.
+
+    Raises UnsupportedError for what the engine cannot hold, InputError for wrong lanes.
+    """
+    plan = make_plan(graph, lanes)
+    first = x[:, :GOLDEN_SAMPLES].astype(np.int32)
+    run = simulate(graph, first, record=True)
+    texts = {**render(plan, about), **golden(plan, first, run)}
+    folder.mkdir(parents=True)
+    (folder / "golden").mkdir()
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    write_integers(graph, about, folder / NAME)
+    return plan
+
+
+def golden(plan: Plan, x: NDArray[np.int32], run: IntegerRun) -> dict[str, str]:
+    """What goes in, and what the testbench must write: the integer model's outputs and spikes."""
+    steps, samples = x.shape[:2]
+    count = math.prod(plan.graph.output.shape)
+    y = run.y.swapaxes(0, 1).reshape(-1, count)
+    outputs = "".join(f"{value} {int(i == count - 1)}\n" for row in y.tolist() for i, value in enumerate(row))
+    lines = []
+    layers = [(number, one) for number, one in enumerate(plan.passes) if one.spiking]
+    for sample in range(samples):
+        for step in range(steps):
+            for number, one in layers:
+                words = one.layout.spread(run.spikes[one.name][step, sample].astype(np.int64))
+                for index, word in enumerate(words.tolist()):
+                    lines.append(f"{number} {index} {''.join(map(str, reversed(word)))}\n")
+    return {
+        "golden/input.txt": input_text(x, count),
+        "golden/outputs.txt": outputs,
+        "golden/spikes.txt": "".join(lines),
+    }
+
+
+def read_folder(folder: Path) -> tuple[IntegerGraph, Simulation]:
+    """The integers, and the design that they make; raises InputError for files that are missing, damaged or edited."""
+    graph, about = read_integers(folder / NAME)
+    lanes = _lanes(folder / "snn_ports.vh")
+    try:
+        plan = make_plan(graph, lanes)
+    except UnsupportedError as error:
+        raise InputError(f"{folder / NAME}: {error}") from None
+    files = render(plan, about)
+    for name, text in files.items():
+        if _text(folder / name) != text:
+            raise InputError(
+                f"{folder / name}: expected what stl-deploy makes of {NAME}; found other text, which would be compiled "
+                "and run; export it again, or run your own text with make sim"
+            )
+    return graph, Simulation(files, plan)
+
+
+def _lanes(path: Path) -> int:
+    for line in _text(path).splitlines():
+        if line.startswith("localparam LANES = ") and line[19:-1].isdecimal() and len(line) < 30:
+            return int(line[19:-1])
+    raise InputError(f"{path}: expected LANES in it; found none; export it again")
+
+
+def _text(path: Path) -> str:
+    try:
+        if path.stat().st_size > MAX_TEXT:
+            raise InputError(f"{path}: larger than {MAX_TEXT:,} bytes; export it again")
+        return path.read_text(encoding="ascii")
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}; export the folder again") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not ASCII text; export it again") from None
+
+
+def manifest_facts(plan: Plan) -> dict[str, Any]:
+    """What a manifest keeps of a plan."""
+    return {
+        "lanes": plan.lanes,
+        "state_bits": plan.widths.state,
+        "state_words": plan.state_words,
+        "spike_words": plan.frame * plan.kept_steps,
+        "entries": len(plan.entries),
+    }

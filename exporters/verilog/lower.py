@@ -1,0 +1,358 @@
+"""An IntegerGraph as a Plan: every linear way from a population, the input or a bias to a layer becomes a scan."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.errors import InputError, UnsupportedError
+from stl_deploy.exporters.verilog.maps import constant, separable, unrolled, words_of
+from stl_deploy.exporters.verilog.plan import (
+    Entry,
+    Lanes,
+    Layout,
+    Map,
+    Pass,
+    Plan,
+    Scan,
+    Widths,
+    bits,
+    layout_of,
+    signed_bits,
+)
+from stl_deploy.exporters.verilog.reach import Reach, reach_of
+from stl_deploy.graph.program import Node, Reshape
+from stl_deploy.integers.bounds import bounds
+from stl_deploy.integers.graph import (
+    ConvNode,
+    DelayNode,
+    DenseNode,
+    GainNode,
+    IntegerGraph,
+    IntegerInput,
+    IntegerOutput,
+    IntegratorNode,
+    PopulationNode,
+)
+from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, WIDE, IntegerNeuron, Ints
+from stl_deploy.integers.simulate import evaluate
+
+MOST_LANES = 64
+MOST_WAYS = 256
+"""So many ways into one layer are followed."""
+MOST_UNROLLED = 2**26
+"""Numbers in the response of ways that have no rows and columns."""
+MOST_DELAY = 255
+LOWEST_WEIGHT_BITS = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Way:
+    """Nodes from an origin (None: a bias, ``values`` in torch's order of its node) to a layer, and steps of delay."""
+
+    origin: Node | None
+    nodes: tuple[Node, ...]
+    delay: int
+    values: NDArray[np.int64] | None = None
+
+
+def make_plan(graph: IntegerGraph, lanes: int | None = None) -> Plan:
+    """Lower a graph; raises UnsupportedError by node for what the engine cannot hold, InputError for wrong lanes."""
+    if graph.accumulator is not WIDE:
+        raise InputError(
+            "expected integers with the wide accumulator; found Loihi's, which wrap; export the network again"
+        )
+    return _Lowering(graph, check_lanes(graph, lanes)).plan()
+
+
+def check_lanes(graph: IntegerGraph, lanes: int | None) -> int:
+    """Lanes, by default the largest power of two up to 8 that the largest layer fills; raises InputError."""
+    largest = max(math.prod(node.shape) for node in graph.nodes if isinstance(node, PopulationNode | IntegratorNode))
+    if lanes is None:
+        return int(min(8, 2 ** (largest.bit_length() - 1)))
+    top = min(MOST_LANES, largest)
+    if not 1 <= lanes <= top or lanes & (lanes - 1):
+        raise InputError(f"--lanes: expected a power of two up to {top}, the largest layer; found {lanes}")
+    return lanes
+
+
+class _Lowering:
+    def __init__(self, graph: IntegerGraph, lanes: int) -> None:
+        self.graph, self.lanes, self.known = graph, lanes, bounds(graph)
+        self.output = self._output()
+        self.layouts = {node.name: self._layout(node) for node in self._layers()}
+        self.ways = {node.name: tuple(self._ways(node)) for node in self._layers()}
+        self.weight_bits = self._weight_bits()
+
+    def _output(self) -> Node:
+        """The layer that emits: potentials themselves, or a layer of sums of its own."""
+        out = self.graph.output
+        node: Node = out
+        while isinstance(node, IntegerOutput | Reshape) and len(node.sources) == 1 and not node.sources[0].delay:
+            node = self.graph.by_name[node.sources[0].node]
+        if isinstance(node, IntegratorNode):
+            return node
+        return out
+
+    def _layers(self) -> list[Node]:
+        layers: list[Node] = [node for node in self.graph.nodes if isinstance(node, PopulationNode | IntegratorNode)]
+        return layers if isinstance(self.output, IntegratorNode) else [*layers, self.output]
+
+    def _layout(self, node: Node) -> Layout:
+        return layout_of(node.shape, self.lanes, flat=not isinstance(node, PopulationNode))
+
+    def _ways(self, layer: Node) -> Iterator[Way]:
+        followed = 0
+
+        def follow(node: Node, after: tuple[Node, ...], delay: int) -> Iterator[Way]:
+            nonlocal followed
+            followed += 1
+            if followed > MOST_WAYS or delay > MOST_DELAY:
+                many = (
+                    f"more than {MOST_WAYS} ways lead to it" if delay <= MOST_DELAY else f"it reads {delay} steps late"
+                )
+                raise UnsupportedError(
+                    many, node=layer.name, slug="ways", remedy="put neurons between, or shorten delays"
+                )
+            if isinstance(node, PopulationNode | IntegerInput):
+                yield Way(node, after, delay)
+                return
+            if isinstance(node, IntegratorNode):
+                reason = f"it adds the potentials of '{node.name}' to others, or reads them late"
+                remedy = "read one node without threshold, at once"
+                raise UnsupportedError(reason, node=layer.name, slug="potentials", remedy=remedy)
+            if isinstance(node, DenseNode | ConvNode) and node.bias is not None:
+                bias = np.broadcast_to(node.bias.reshape(-1, *(1,) * (len(node.shape) - 1)), node.shape)
+                yield Way(None, after, delay, bias.astype(np.int64).reshape(-1))
+            same = _same_delay(node)
+            ways = after if same is not None else (node, *after)
+            for source in node.sources:
+                yield from follow(self.graph.by_name[source.node], ways, delay + source.delay + (same or 0))
+
+        for source in layer.sources:
+            yield from follow(self.graph.by_name[source.node], (), source.delay)
+
+    def _weight_bits(self) -> int:
+        weights = [node.weight for node in self.graph.nodes if isinstance(node, DenseNode | ConvNode | GainNode)]
+        return max(LOWEST_WEIGHT_BITS, *(signed_bits(weight.astype(np.int64)) for weight in weights), 2)
+
+    def plan(self) -> Plan:
+        """Everything in order, and the widths that it needs."""
+        scans = {node.name: self._scans(node) for node in self._layers()}
+        reaches = {node.name: reach_of(node, self.known) for node in self._layers()}
+        every = [scan for found in scans.values() for scan in found]
+        widths = self._widths(every, reaches)
+        entries: list[Entry] = []
+        for node in self._layers():
+            entries += scans[node.name]
+            entries.append(self._pass(node, widths))
+        plan = Plan(
+            graph=self.graph,
+            lanes=self.lanes,
+            entries=tuple(entries),
+            widths=widths,
+            kept_steps=1 + max((scan.delay for scan in every if self._is_population(scan.source)), default=0),
+            kept_inputs=1 + max((scan.delay for scan in every if scan.source == self.graph.input.name), default=0),
+            longest=max([1, *(scan.delay for scan in every)]),
+        )
+        return self._placed(plan)
+
+    def _is_population(self, name: str | None) -> bool:
+        return name is not None and isinstance(self.graph.by_name[name], PopulationNode)
+
+    def _placed(self, plan: Plan) -> Plan:
+        at = frame = 0
+        states, values, spikes = dict[str, int](), dict[str, int](), dict[str, int]()
+        for one in plan.passes:
+            states[one.name] = at
+            at += one.layout.words
+            if one.filtered:
+                values[one.name] = at
+                at += one.layout.words
+            if one.spiking:
+                spikes[one.name] = frame
+                frame += one.layout.words
+        return replace(plan, states=states, values=values, spikes=spikes, state_words=at, frame=max(1, frame))
+
+    def _scans(self, layer: Node) -> list[Scan]:
+        to = self.layouts[layer.name]
+        found: list[Scan] = []
+        biases: dict[int, Any] = {}
+        for way in self.ways[layer.name]:
+            if way.origin is None:
+                assert way.values is not None
+                for late, values in enumerate(self._response(way.nodes, way.values[None], layer)):
+                    place = way.delay + late
+                    biases[place] = (
+                        biases.get(place, np.zeros(to.channels * to.height * to.width, np.int64)) + values[0]
+                    )
+                continue
+            found += [Scan(way.origin.name, delay, layer.name, made) for delay, made in self._maps(way, layer)]
+        own = getattr(layer, "bias", None)
+        filtered = not _forgets(_decays(layer)[1])
+        if own is not None:
+            values = np.broadcast_to(own, layer.shape).astype(np.int64).reshape(-1)
+            if filtered:
+                found += [Scan(None, 0, layer.name, made, True) for made in constant(values, to, self.weight_bits)]
+            else:
+                biases[0] = biases.get(0, 0) + values
+        for delay, values in biases.items():
+            found += [Scan(None, delay, layer.name, made) for made in constant(values, to, self.weight_bits)]
+        return [scan for scan in found if any(scan.map.rows) and any(scan.map.columns)]
+
+    def _maps(self, way: Way, layer: Node) -> Iterator[tuple[int, Map]]:
+        assert way.origin is not None
+        to, spikes = self.layouts[layer.name], isinstance(way.origin, PopulationNode)
+        source = self.layouts[way.origin.name] if spikes else layout_of(way.origin.shape, self.lanes)
+        made = separable(way.nodes, source, to, spikes=spikes)
+        if made is not None:
+            yield way.delay, made
+            return
+        count = math.prod(way.origin.shape)
+        for late, matrix in enumerate(self._response(way.nodes, np.eye(count, dtype=np.int64), layer)):
+            for part in unrolled(matrix, source if spikes else None, to, self.weight_bits):
+                yield way.delay + late, part
+
+    def _response(self, nodes: Sequence[Node], given: NDArray[np.int64], layer: Node) -> list[NDArray[np.int64]]:
+        """What arrives ``[B, to]`` 0, 1, … steps after ``given`` ``[B, from]`` enters the first of the nodes."""
+        steps = 1 + sum(int(node.steps.max()) for node in nodes if isinstance(node, DelayNode))
+        size = steps * len(given) * max(math.prod(node.shape) for node in (*nodes, layer))
+        if size > MOST_UNROLLED:
+            raise UnsupportedError(
+                f"the way to it by {', '.join(node.name for node in nodes) or 'itself'} is no product of rows and "
+                f"columns, and has {size:,} numbers",
+                node=layer.name,
+                slug="irregular-way",
+                remedy="put the pool or the flatten right before the weights, or use one gain for each channel",
+            )
+        shape = _input_shape(nodes[0]) if nodes else layer.shape
+        values: NDArray[np.int64] = np.zeros((steps, *given.shape), np.int32)
+        values[0] = given
+        values = values.reshape(steps, len(given), *shape)
+        for node in nodes:
+            plain = replace(node, bias=None) if isinstance(node, DenseNode | ConvNode) else node
+            values = evaluate(plain, [values], self.known, WIDE).astype(np.int64)
+        return [part.astype(np.int64) for part in values.reshape(steps, len(given), -1)]
+
+    def _widths(self, scans: Sequence[Scan], reaches: dict[str, Reach]) -> Widths:
+        populations = self.graph.populations
+        threshold = bits(max((int(node.neuron.threshold.max()) for node in populations), default=1))
+        values = [
+            v for node in populations for v in (node.neuron.drop, node.neuron.v_reset) if v is not None and v.any()
+        ]
+        value = max((signed_bits(v.astype(np.int64)) for v in values), default=0)
+        keeps = any(not isinstance(one, int) for node in self._layers() for one in _decays(node))
+        source = self.graph.input
+        magnitude = max(-source.low, source.high)
+        shift = (
+            STATE_SHIFT
+            + max(bits(magnitude) - 1 if scan.source == source.name else 0 for scan in scans)
+            + max((scan.map.shift for scan in scans), default=0)
+            if scans
+            else STATE_SHIFT
+        )
+        clip = any(one.clips for one in reaches.values())
+        farthest = max(one.farthest for one in reaches.values())
+        state = 32 if clip else 1 + bits(farthest)
+        potentials = isinstance(self.output, IntegratorNode)
+        state = max(state, threshold + STATE_SHIFT + 1, value + STATE_SHIFT + 1, self.weight_bits + STATE_SHIFT + 1)
+        total = threshold + value + (26 if keeps else 0)
+        return Widths(
+            weight=self.weight_bits,
+            state=state,
+            clip=clip,
+            threshold=threshold,
+            value=value,
+            keeps=keeps,
+            loads=-(-total // self.weight_bits),
+            input=1 + bits(magnitude),
+            input_signed=source.low < 0,
+            output=state if potentials else max(2, state - STATE_SHIFT),
+            output_shift=0 if potentials else STATE_SHIFT,
+            shift=bits(shift),
+        )
+
+    def _pass(self, node: Node, widths: Widths) -> Pass:
+        layout = self.layouts[node.name]
+        v_decay, i_decay = _decays(node)
+        neuron = node.neuron if isinstance(node, PopulationNode) else None
+        parameters = self._parameters(node, neuron, layout, widths)
+        repeat = layout.words
+        for period in (1, layout.groups):
+            if layout.words % period == 0:
+                parts = parameters.reshape(layout.words // period, -1)
+                if (parts == parts[0]).all():
+                    repeat = period
+                    break
+        return Pass(
+            name=node.name,
+            layout=layout,
+            parameters=parameters[: repeat * widths.loads],
+            repeat=repeat,
+            filtered=not _forgets(i_decay),
+            spiking=neuron is not None,
+            emits=node is self.output,
+            soft=neuron is not None and neuron.reset.startswith("subtract"),
+            late=neuron is not None and neuron.resets_late,
+            keep=_kept(v_decay),
+            filter_keep=_kept(i_decay),
+            by_neuron=widths.keeps,
+        )
+
+    def _parameters(self, node: Node, neuron: IntegerNeuron | None, layout: Layout, widths: Widths) -> Lanes:
+        """Threshold, reset value and what states keep, of each neuron, in words of weights."""
+
+        def spread(values: int | Ints | None) -> Lanes:
+            whole = np.broadcast_to(0 if values is None else values, node.shape)
+            return layout.spread(whole.astype(np.int64).reshape(-1))
+
+        packed = spread(0 if neuron is None else neuron.threshold)
+        at = widths.threshold
+        if widths.value:
+            given = None if neuron is None else neuron.drop if neuron.drop is not None else neuron.v_reset
+            packed |= (spread(given) & ((1 << widths.value) - 1)) << at
+            at += widths.value
+        if widths.keeps:
+            v_decay, i_decay = _decays(node)
+            packed |= (DECAY_ONE - spread(v_decay)) << at
+            packed |= (DECAY_ONE - spread(i_decay)) << (at + 13)
+        return words_of(packed, widths.weight, widths.loads)
+
+
+def _kept(decay: int | Ints) -> int:
+    return DECAY_ONE - decay if isinstance(decay, int) else 0
+
+
+def _forgets(decay: int | Ints) -> bool:
+    """Whether nothing is kept, so that there is no state to filter with."""
+    return isinstance(decay, int) and decay == DECAY_ONE
+
+
+def _decays(node: Node) -> tuple[int | Ints, int | Ints]:
+    """v's and u's; an output's sums begin anew in every step."""
+    if isinstance(node, PopulationNode):
+        return node.neuron.v_decay, node.neuron.i_decay
+    if isinstance(node, IntegratorNode):
+        return node.v_decay, node.i_decay
+    return DECAY_ONE, DECAY_ONE
+
+
+def _same_delay(node: Node) -> int | None:
+    """Steps of a delay that is the same for all; None for another node."""
+    if isinstance(node, DelayNode) and (node.steps == node.steps.flat[0]).all():
+        return int(node.steps.flat[0])
+    return None
+
+
+def _input_shape(node: Node) -> tuple[int, ...]:
+    if isinstance(node, DenseNode):
+        return (node.weight.shape[1],)
+    if isinstance(node, ConvNode):
+        return (node.input_shape[0], node.input_shape[2]) if len(node.shape) == 2 else node.input_shape
+    shape: tuple[int, ...] = getattr(node, "input_shape", node.shape)
+    return shape

@@ -1,0 +1,251 @@
+"""Linear ways from a source to a layer, as taps: convolutions, dense layers and pools by rows and columns.
+
+Everything between two populations is linear. What has the form of a product of rows and columns is read from its
+layers (`separable`); everything else is taken apart into blocks of weights, word by word, from the response to one
+event at a time (`unrolled`), which any order of axes, delay or pool has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.exporters.verilog.plan import Lanes, Layout, Map, Taps
+from stl_deploy.graph.program import Node, Reshape
+from stl_deploy.integers.graph import ConvNode, DenseNode, GainNode, SumPoolNode
+
+HERE: Taps = (((0, 0),),)
+"""One row, or column, with one tap."""
+Reaches = list[list[tuple[int, int]]]
+"""For each place of an axis: (tap of the kernel, place that it reaches)."""
+
+
+def separable(ways: Sequence[Node], source: Layout, to: Layout, *, spikes: bool) -> Map | None:
+    """The map of layers ``ways`` between two layouts, or None if it has not this form. spikes: not the input."""
+    nodes = [node for node in ways if not (isinstance(node, Reshape) and node.shape == node.input_shape)]
+    pools: list[SumPoolNode] = []
+    while nodes and isinstance(nodes[0], SumPoolNode):
+        pools.append(nodes[0])
+        del nodes[0]
+    if nodes and isinstance(nodes[-1], DenseNode) and to.height == to.width == 1:
+        if len(nodes) == 2 and isinstance(nodes[0], Reshape) and len(nodes[0].shape) == 1:
+            del nodes[0]
+        if len(nodes) == 1:
+            assert isinstance(nodes[0], DenseNode)
+            return _dense(nodes[0], pools, source, to, spikes=spikes)
+    if len(nodes) == 1 and isinstance(nodes[0], ConvNode):
+        node = nodes[0]
+        return _conv(node.weight.astype(np.int64), node.groups, _axes(node), pools, source, to, spikes=spikes)
+    if not nodes or (len(nodes) == 1 and isinstance(nodes[0], GainNode)):
+        weight = np.ones(1, np.int64) if not nodes else _by_channel(nodes[0], to)
+        if weight is not None and to.channels == source.channels:
+            kernel = np.broadcast_to(weight, to.channels).reshape(-1, 1, 1, 1)
+            same = (_Axis(1, 1, 0, to.height), _Axis(1, 1, 0, to.width))
+            return _conv(kernel, to.channels, same, pools, source, to, spikes=spikes)
+    return None
+
+
+class _Axis:
+    """One axis of a convolution."""
+
+    def __init__(self, stride: int, dilation: int, before: int, outputs: int) -> None:
+        self.stride, self.dilation, self.before, self.outputs = stride, dilation, before, outputs
+
+
+def _axes(node: ConvNode) -> tuple[_Axis, _Axis]:
+    height = node.shape[1] if len(node.shape) == 3 else 1
+    rows = _Axis(node.stride[0], node.dilation[0], node.padding[0][0], height)
+    return rows, _Axis(node.stride[1], node.dilation[1], node.padding[1][0], node.shape[-1])
+
+
+def _by_channel(node: Node, to: Layout) -> NDArray[np.int64] | None:
+    """A gain's weights by channel, or None if they differ over an image."""
+    assert isinstance(node, GainNode)
+    weight = np.broadcast_to(node.weight, node.shape).astype(np.int64).reshape(node.shape[0], -1)
+    if to.channels != node.shape[0] or not (weight == weight[:, :1]).all():
+        return None
+    return np.asarray(weight[:, 0])
+
+
+def _pooled(size: int, pools: Sequence[SumPoolNode], axis: int) -> list[list[int]]:
+    """Places behind the pools that each place of an axis reaches, as often as it does."""
+    reached = [[place] for place in range(size)]
+    for pool in pools:
+        kernel, stride, before = pool.kernel[axis], pool.stride[axis], pool.padding[axis][0]
+        outputs = range(pool.shape[1 + axis])
+        reached = [
+            [out for place in places for out in outputs if 0 <= place + before - out * stride < kernel]
+            for places in reached
+        ]
+    return reached
+
+
+def _reaches(pooled: list[list[int]], kernel: int, axis: _Axis) -> Reaches:
+    """What each place of an axis reaches behind pools and a convolution."""
+    found: Reaches = []
+    for places in pooled:
+        taps = []
+        for place in places:
+            for tap in range(kernel):
+                out, rest = divmod(place + axis.before - tap * axis.dilation, axis.stride)
+                if rest == 0 and 0 <= out < axis.outputs:
+                    taps.append((tap, out))
+        found.append(taps)
+    return found
+
+
+def _dense(node: DenseNode, pools: Sequence[SumPoolNode], source: Layout, to: Layout, *, spikes: bool) -> Map:
+    """A dense layer: a convolution whose kernel is as large as its image."""
+    height, width = pools[-1].shape[1:] if pools else (source.height, source.width)
+    kernel = node.weight.astype(np.int64).reshape(to.channels, source.channels, height, width)
+    rows = [[(place, 0) for place in places] for places in _pooled(source.height, pools, 0)]
+    columns = [[(place, 0) for place in places] for places in _pooled(source.width, pools, 1)]
+    return _whole(kernel, rows, columns, source, to, spikes=spikes)
+
+
+def _conv(
+    kernel: NDArray[np.int64],
+    groups: int,
+    axes: tuple[_Axis, _Axis],
+    pools: Sequence[SumPoolNode],
+    source: Layout,
+    to: Layout,
+    *,
+    spikes: bool,
+) -> Map | None:
+    rows = _reaches(_pooled(source.height, pools, 0), kernel.shape[2], axes[0])
+    columns = _reaches(_pooled(source.width, pools, 1), kernel.shape[3], axes[1])
+    if groups == 1:
+        return _whole(kernel, rows, columns, source, to, spikes=spikes)
+    return _grouped(kernel, groups, rows, columns, source, to) if spikes else None
+
+
+def _whole(
+    kernel: NDArray[np.int64], rows: Reaches, columns: Reaches, source: Layout, to: Layout, *, spikes: bool
+) -> Map:
+    """Every channel reaches every channel; kernel ``[out, in, height, width]``."""
+    outs, ins, height, width = kernel.shape
+    lanes, words = to.lanes, source.groups
+    inner = words * lanes if spikes else 1
+    padded = np.zeros((to.groups * lanes, words * lanes if spikes else ins, height, width), np.int64)
+    padded[:outs, :ins] = kernel
+    if spikes:  # [row, column, word of the source, word of the layer, lane of the source, lane of the layer]
+        parts = padded.reshape(to.groups, lanes, words, lanes, height, width).transpose(4, 5, 2, 0, 3, 1)
+    else:  # [channel of the input, row, column, word of the layer, lane of the layer]
+        parts = padded.reshape(to.groups, lanes, ins, height, width).transpose(2, 3, 4, 0, 1)
+    tap = to.groups * inner
+    return Map(
+        rows=tuple(tuple((out * to.width * to.groups, k * width * tap) for k, out in taps) for taps in rows),
+        columns=tuple(tuple((out * to.groups, k * tap) for k, out in taps) for taps in columns),
+        weights=parts.reshape(-1, lanes),
+        groups=to.groups,
+        outers=1 if spikes else ins,
+        outer_step=0 if spikes else height * width * to.groups,
+        words=words if spikes else 1,
+        word_step=to.groups * lanes if spikes else 0,
+    )
+
+
+def _grouped(
+    kernel: NDArray[np.int64], groups: int, rows: Reaches, columns: Reaches, source: Layout, to: Layout
+) -> Map:
+    """Each word of the source reaches some words of the layer: its columns are words, not places."""
+    outs, ins, height, width = kernel.shape
+    lanes, words = to.lanes, source.groups
+    full = np.zeros((to.groups * lanes, words * lanes, height, width), np.int64)
+    for group in range(groups):
+        to_channels = slice(group * (outs // groups), (group + 1) * (outs // groups))
+        full[to_channels, group * ins : (group + 1) * ins] = kernel[to_channels]
+    blocks = full.reshape(to.groups, lanes, words, lanes, height, width).transpose(4, 5, 2, 0, 3, 1)
+    pairs = [(z, g) for z in range(words) for g in range(to.groups) if blocks[:, :, z, g].any()]
+    chosen = (
+        np.stack([blocks[:, :, z, g] for z, g in pairs], 2) if pairs else np.zeros((height, width, 0, lanes, lanes))
+    )
+    at = {pair: index for index, pair in enumerate(pairs)}
+    tap = len(pairs) * lanes
+    return Map(
+        rows=tuple(tuple((out * to.width * to.groups, k * width * tap) for k, out in taps) for taps in rows),
+        columns=tuple(
+            tuple(
+                (out * to.groups + g, k * tap + at[z, g] * lanes)
+                for k, out in taps
+                for g in range(to.groups)
+                if (z, g) in at
+            )
+            for taps in columns
+            for z in range(words)
+        ),
+        weights=np.asarray(chosen, np.int64).reshape(-1, lanes),
+    )
+
+
+def unrolled(matrix: NDArray[np.int64], source: Layout | None, to: Layout, weight_bits: int) -> Iterator[Map]:
+    """Maps whose sum is ``matrix`` ``[from, to]``, both in torch's order. source: None: the input, value by value."""
+    lanes = to.lanes
+    for shift, part in chunks(matrix, weight_bits):
+        wide = np.zeros((len(matrix), to.words * lanes), np.int64)
+        wide[:, to.place()] = part
+        if source is None:
+            rows = wide.reshape(len(matrix), 1, to.words, lanes)
+        else:
+            rows = np.zeros((source.words * lanes, to.words, lanes), np.int64)
+            rows[source.place()] = wide.reshape(len(matrix), to.words, lanes)
+            rows = rows.reshape(source.words, lanes, to.words, lanes)
+        yield _blocks(rows, shift)
+
+
+def _blocks(rows: NDArray[np.int64], shift: int) -> Map:
+    """Words of the source ``[N, lanes of the source, words, lanes]`` as columns; equal blocks are kept once."""
+    known: dict[bytes, int] = {}
+    kept: list[Lanes] = []
+    columns = []
+    for block in rows:
+        taps = []
+        for word in np.flatnonzero(block.any(axis=(0, 2))):
+            part = np.ascontiguousarray(block[:, word])
+            if part.tobytes() not in known:
+                known[part.tobytes()] = len(kept)
+                kept.append(part)
+            taps.append((int(word), known[part.tobytes()] * len(part)))
+        columns.append(tuple(taps))
+    lanes = rows.shape[-1]
+    weights = np.concatenate(kept) if kept else np.zeros((1, lanes), np.int64)
+    return Map(rows=HERE, columns=tuple(columns), weights=weights, shift=shift)
+
+
+def constant(values: NDArray[np.int64], to: Layout, weight_bits: int) -> Iterator[Map]:
+    """Maps of a source that always fires, whose weights' sum is ``values`` in torch's order."""
+    for shift, part in chunks(values, weight_bits):
+        words = to.spread(part)
+        places = words.reshape(to.height * to.width, to.groups, to.lanes)
+        if (places == places[0]).all():
+            yield Map(
+                rows=(tuple((row * to.width * to.groups, 0) for row in range(to.height)),),
+                columns=(tuple((column * to.groups, 0) for column in range(to.width)),),
+                weights=places[0],
+                groups=to.groups,
+                shift=shift,
+            )
+            continue
+        taken = np.flatnonzero(words.any(axis=1))
+        columns = tuple((int(word), index) for index, word in enumerate(taken))
+        yield Map(rows=HERE, columns=(columns,), weights=words[taken], shift=shift)
+
+
+def chunks(values: NDArray[np.int64], width: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """(shift, part) of numbers with sign, each part within ``width`` bits, so that they sum to ``values``."""
+    shift, left, half = 0, values.astype(np.int64), 1 << (width - 1)
+    while left.any():
+        part = (left + half) % (2 * half) - half
+        if part.any():
+            yield shift, part
+        left = (left - part) >> width
+        shift += width
+
+
+def words_of(numbers: Lanes, width: int, count: int) -> Lanes:
+    """Numbers ``[N, lanes]`` as ``count`` words each of ``width`` bits, the lowest first: ``[N·count, lanes]``."""
+    parts = [(numbers >> (width * i)) & ((1 << width) - 1) for i in range(count)]
+    return np.stack(parts, 1).reshape(-1, numbers.shape[1])

@@ -1,0 +1,218 @@
+"""The engine's memories and program: what stands in the .hex files and in snn_tables.v."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from stl_deploy.exporters.verilog.plan import Lanes, Pass, Plan, Scan, Taps, bits
+from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT
+
+
+@dataclass
+class TapTable:
+    """Taps of the rows, or of the columns, of all scans: each place has the number of its taps and where they begin."""
+
+    places: list[tuple[int, int]] = field(default_factory=list)
+    taps: list[tuple[int, int]] = field(default_factory=list)
+    _known: dict[Taps, int] = field(default_factory=dict)
+    _lists: dict[tuple[tuple[int, int], ...], int] = field(default_factory=dict)
+
+    def add(self, taps: Taps) -> int:
+        """Where the places of a scan begin; equal ones are kept once."""
+        if taps not in self._known:
+            self._known[taps] = len(self.places)
+            self.places += [(len(one), self._list(one)) for one in taps]
+        return self._known[taps]
+
+    def _list(self, one: tuple[tuple[int, int], ...]) -> int:
+        if not one:
+            return 0
+        if one not in self._lists:
+            self._lists[one] = len(self.taps)
+            self.taps += one
+        return self._lists[one]
+
+
+@dataclass
+class Memories:
+    """Words of every memory, and the fields of every entry of the program."""
+
+    lanes: int
+    weights: list[Lanes] = field(default_factory=list)
+    weight_words: int = 0
+    rows: TapTable = field(default_factory=TapTable)
+    columns: TapTable = field(default_factory=TapTable)
+    entries: list[dict[str, int]] = field(default_factory=list)
+    _known: dict[bytes, int] = field(default_factory=dict)
+
+    def add_weights(self, words: Lanes) -> int:
+        """Where words of weights begin; equal ones are kept once."""
+        key = words.tobytes()
+        if key not in self._known:
+            self._known[key] = self.weight_words
+            self.weights.append(words)
+            self.weight_words += len(words)
+        return self._known[key]
+
+    @property
+    def all_weights(self) -> Lanes:
+        """``[N, lanes]``."""
+        return np.concatenate(self.weights)
+
+
+def memories_of(plan: Plan) -> Memories:
+    """Lay out the memories of a plan."""
+    made = Memories(plan.lanes)
+    layers = {one.name: index for index, one in enumerate(plan.passes)}
+    for entry in plan.entries:
+        fields = _scan(plan, entry, made) if isinstance(entry, Scan) else _pass(plan, entry, made, layers)
+        made.entries.append({name: value for name, value in fields.items() if value})
+    return made
+
+
+def _scan(plan: Plan, scan: Scan, made: Memories) -> dict[str, int]:
+    how, of_input = scan.map, scan.source == plan.graph.input.name
+    base = plan.values[scan.to] if scan.to_value else plan.states[scan.to]
+    spikes = scan.source in plan.spikes
+    return {
+        "op": 1,
+        "state_base": base,
+        "weight_base": made.add_weights(how.weights),
+        "spike_base": plan.spikes[str(scan.source)] if spikes else 0,
+        "group_last": how.groups - 1,
+        "from_input": int(of_input),
+        "from_one": int(scan.source is None),
+        "back_steps": scan.delay,
+        "back_words": scan.delay * plan.frame if spikes else 0,
+        "back_inputs": scan.delay * int(np.prod(plan.graph.input.shape)) if of_input else 0,
+        "outer_last": how.outers - 1,
+        "outer_step": how.outer_step if how.outers > 1 else 0,
+        "row_last": len(how.rows) - 1,
+        "row_base": made.rows.add(how.rows),
+        "col_last": len(how.columns) - 1,
+        "col_base": made.columns.add(how.columns),
+        "word_last": how.words - 1,
+        "word_step": how.word_step if how.words > 1 else 0,
+        "shift": how.shift + STATE_SHIFT,
+    }
+
+
+def _pass(plan: Plan, one: Pass, made: Memories, layers: dict[str, int]) -> dict[str, int]:
+    layout = one.layout
+    last = layout.channels - (layout.groups - 1) * layout.lanes
+    return {
+        "op": 2,
+        "state_base": plan.states[one.name],
+        "weight_base": made.add_weights(one.parameters),
+        "spike_base": plan.spikes.get(one.name, 0),
+        "back_words": plan.frame if plan.kept_steps > 1 else 0,
+        "layer": layers[one.name],
+        "pass_last": layout.words - 1,
+        "repeat_last": one.repeat - 1,
+        "value_base": plan.values.get(one.name, 0),
+        "filtered": int(one.filtered),
+        "spiking": int(one.spiking),
+        "emits": int(one.emits),
+        "subtracts": int(one.soft),
+        "late": int(one.late),
+        "keep": one.keep,
+        "keep_from": 0 if one.by_neuron else _lowest_bit(one.keep),
+        "filter_keep": one.filter_keep,
+        "filter_from": 0 if one.by_neuron else _lowest_bit(one.filter_keep),
+        "last_lanes": (1 << last) - 1,
+    }
+
+
+def _lowest_bit(keep: int) -> int:
+    """Where the multiplication by ``keep`` of 4096 begins."""
+    return 12 if keep in (0, DECAY_ONE) else (keep & -keep).bit_length() - 1
+
+
+def parameters_of(plan: Plan, made: Memories) -> dict[str, int]:
+    """The parameters of snn_engine.v, each derived from what it counts."""
+
+    def most(name: str) -> int:
+        return max((entry.get(name, 0) for entry in made.entries), default=0)
+
+    widths, inputs = plan.widths, int(np.prod(plan.graph.input.shape))
+    fans = [count for table in (made.rows, made.columns) for count, _ in table.places]
+    spike_words, input_words = plan.frame * plan.kept_steps, inputs * plan.kept_inputs
+    return {
+        "LANES": plan.lanes,
+        "WEIGHT_BITS": widths.weight,
+        "STATE_BITS": widths.state,
+        "CLIP": int(widths.clip),
+        "THRESH_BITS": widths.threshold,
+        "VALUE_BITS": widths.value,
+        "KEEP_BITS": 13 if widths.keeps else 0,
+        "LOADS": widths.loads,
+        "IN_BITS": widths.input,
+        "IN_SIGNED": int(widths.input_signed),
+        "OUT_BITS": widths.output,
+        "OUT_SHIFT": widths.output_shift,
+        "INPUTS": inputs,
+        "INPUT_ADDR": bits(input_words - 1),
+        "INPUT_WORDS": input_words,
+        "SPIKE_ADDR": bits(spike_words - 1),
+        "SPIKE_WORDS": spike_words,
+        "FRAME": plan.frame,
+        "STEP_BITS": bits(plan.longest),
+        "STATE_ADDR": bits(plan.state_words - 1),
+        "STATE_WORDS": plan.state_words,
+        "WEIGHT_ADDR": max(6, bits(made.weight_words - 1)),
+        "WEIGHT_WORDS": made.weight_words,
+        "ENTRY_BITS": bits(len(made.entries)),
+        "LAYER_BITS": bits(most("layer")),
+        "SHIFT_BITS": widths.shift,
+        "OUTER_BITS": bits(most("outer_last")),
+        "ROW_BITS": bits(most("row_last")),
+        "COL_BITS": bits(most("col_last")),
+        "WORD_BITS": bits(most("word_last")),
+        "GROUP_BITS": bits(most("group_last")),
+        "PASS_BITS": bits(max(most("pass_last"), most("repeat_last"))),
+        "FAN_BITS": bits(max(fans, default=1)),
+        "ROW_ADDR": bits(len(made.rows.places) - 1),
+        "ROW_WORDS": len(made.rows.places),
+        "COL_ADDR": bits(len(made.columns.places) - 1),
+        "COL_WORDS": len(made.columns.places),
+        "ROW_TAP_ADDR": bits(len(made.rows.taps) - 1),
+        "ROW_TAPS": len(made.rows.taps),
+        "COL_TAP_ADDR": bits(len(made.columns.taps) - 1),
+        "COL_TAPS": len(made.columns.taps),
+    }
+
+
+def hex_files(plan: Plan, made: Memories, sizes: dict[str, int]) -> dict[str, str]:
+    """The memories as $readmemh reads them."""
+    state, weight = sizes["STATE_ADDR"], sizes["WEIGHT_ADDR"]
+
+    def places(table: TapTable, address: int) -> str:
+        numbers = [count << address | first for count, first in table.places]
+        return _lines(numbers, sizes["FAN_BITS"] + address)
+
+    def taps(table: TapTable) -> str:
+        return _lines([to << weight | at for to, at in table.taps], state + weight)
+
+    return {
+        "weights.hex": _weights(made.all_weights, plan.widths.weight),
+        "rows.hex": places(made.rows, sizes["ROW_TAP_ADDR"]),
+        "columns.hex": places(made.columns, sizes["COL_TAP_ADDR"]),
+        "row_taps.hex": taps(made.rows),
+        "column_taps.hex": taps(made.columns),
+    }
+
+
+def _lines(numbers: Sequence[int], width: int) -> str:
+    digits = -(-width // 4)
+    return "".join(f"{number:0{digits}x}\n" for number in numbers)
+
+
+def _weights(words: Lanes, width: int) -> str:
+    lanes = words.shape[1]
+    shifts = [width * lane for lane in range(lanes)]
+    masked = (words & ((1 << width) - 1)).tolist()
+    numbers = [sum(value << shift for value, shift in zip(word, shifts, strict=True)) for word in masked]
+    return _lines(numbers, width * lanes)

@@ -1,0 +1,182 @@
+"""What the engine runs: scans and passes in order, and the words of every memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.graph.program import Shape
+from stl_deploy.integers.graph import IntegerGraph
+
+Tap = tuple[int, int]
+"""Words of potentials, and words of weights, from where the layer and its weights begin."""
+Taps = tuple[tuple[Tap, ...], ...]
+"""The taps of each row, or of each column."""
+Lanes = NDArray[np.int64]
+"""Words ``[N, lanes]``."""
+
+
+def groups_of(count: int, lanes: int) -> int:
+    """Words that so many neurons take."""
+    return -(-count // lanes)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a layer's neurons stand: row, column, and channel last, in words of ``lanes``; channels are padded."""
+
+    channels: int
+    height: int
+    width: int
+    lanes: int
+
+    @property
+    def groups(self) -> int:
+        """Words of one place."""
+        return groups_of(self.channels, self.lanes)
+
+    @property
+    def words(self) -> int:
+        """Words of the layer."""
+        return self.height * self.width * self.groups
+
+    def place(self) -> NDArray[np.int64]:
+        """Place (word · lanes + lane) of each neuron, in torch's order."""
+        channel, row, column = np.indices((self.channels, self.height, self.width)).reshape(3, -1)
+        word = (row * self.width + column) * self.groups + channel // self.lanes
+        return np.asarray(word * self.lanes + channel % self.lanes, np.int64)
+
+    def spread(self, values: NDArray[np.int64]) -> Lanes:
+        """Values in torch's order as words, 0 where there is no neuron."""
+        made = np.zeros(self.words * self.lanes, np.int64)
+        made[self.place()] = values.reshape(-1)
+        return made.reshape(self.words, self.lanes)
+
+
+def layout_of(shape: Shape, lanes: int, *, flat: bool = False) -> Layout:
+    """Layout of a population. flat: in torch's order, as outputs leave."""
+    if flat or len(shape) == 1:
+        return Layout(int(np.prod(shape)), 1, 1, lanes)
+    if len(shape) == 2:
+        return Layout(shape[0], 1, shape[1], lanes)
+    return Layout(shape[0], shape[1], shape[2], lanes)
+
+
+@dataclass(frozen=True, eq=False)
+class Map:
+    """Where the events of one source go, and the weights that they add.
+
+    outers: input channels, each with ``outer_step`` words of weights. words: of spikes at a place, each with
+    ``word_step`` words of weights. groups: words of potentials that a tap reaches.
+    """
+
+    rows: Taps
+    columns: Taps
+    weights: Lanes
+    groups: int = 1
+    outers: int = 1
+    outer_step: int = 0
+    words: int = 1
+    word_step: int = 0
+    shift: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """Add a source's events to a layer. source: a population, the input's name, or None: one that always fires.
+
+    to_value: to the potentials of a filtered layer, not to its currents.
+    """
+
+    source: str | None
+    delay: int
+    to: str
+    map: Map
+    to_value: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """A layer's neurons. parameters: words ``[N, lanes]`` of WEIGHT_BITS; begins again after ``repeat`` words."""
+
+    name: str
+    layout: Layout
+    parameters: Lanes
+    repeat: int
+    filtered: bool
+    spiking: bool
+    emits: bool
+    soft: bool
+    late: bool
+    keep: int
+    filter_keep: int
+    by_neuron: bool
+
+
+Entry = Scan | Pass
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Bits of what the engine works on; see the parameters of snn_engine.v."""
+
+    weight: int
+    state: int
+    clip: bool
+    threshold: int
+    value: int
+    keeps: bool
+    loads: int
+    input: int
+    input_signed: bool
+    output: int
+    output_shift: int
+    shift: int
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A network for one engine.
+
+    kept_steps: steps whose spikes are kept; kept_inputs: steps whose inputs are.
+    """
+
+    graph: IntegerGraph
+    lanes: int
+    entries: tuple[Entry, ...]
+    widths: Widths
+    kept_steps: int
+    kept_inputs: int
+    longest: int
+    states: dict[str, int] = field(default_factory=dict)
+    """First word of each layer's potentials (currents, if it is filtered)."""
+    values: dict[str, int] = field(default_factory=dict)
+    """First word of the potentials of filtered layers."""
+    spikes: dict[str, int] = field(default_factory=dict)
+    """First word of each population's spikes in a step's frame."""
+    state_words: int = 0
+    frame: int = 0
+
+    @property
+    def passes(self) -> list[Pass]:
+        """The layers in order."""
+        return [entry for entry in self.entries if isinstance(entry, Pass)]
+
+    @property
+    def scans(self) -> list[Scan]:
+        """What adds events, in order."""
+        return [entry for entry in self.entries if isinstance(entry, Scan)]
+
+
+def bits(largest: int) -> int:
+    """Bits of a counter or an address that reaches ``largest``, at least 1."""
+    return max(1, int(largest).bit_length())
+
+
+def signed_bits(values: Sequence[int] | NDArray[np.int64]) -> int:
+    """Bits of numbers with sign that hold all ``values``."""
+    low, high = int(np.min(values, initial=0)), int(np.max(values, initial=0))
+    return 1 + max(high.bit_length(), (-low - 1).bit_length() if low < 0 else 0)

@@ -1,0 +1,197 @@
+"""The text of a Verilog folder, and nothing else than what its integers make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+
+from stl_deploy.exporters.verilog.memories import Memories, hex_files, memories_of, parameters_of
+from stl_deploy.exporters.verilog.plan import Pass, Plan
+from stl_deploy.integers.store import About
+
+SOURCES = ("snn_engine.v", "tb.v")
+"""Files that are the same for every network."""
+_FIELDS: tuple[tuple[str, str], ...] = (
+    ("op", "2"),
+    ("state_base", "STATE_ADDR"),
+    ("weight_base", "WEIGHT_ADDR"),
+    ("spike_base", "SPIKE_ADDR"),
+    ("group_last", "GROUP_BITS"),
+    ("from_input", ""),
+    ("from_one", ""),
+    ("back_steps", "STEP_BITS"),
+    ("back_words", "SPIKE_ADDR"),
+    ("back_inputs", "INPUT_ADDR"),
+    ("outer_last", "OUTER_BITS"),
+    ("outer_step", "WEIGHT_ADDR"),
+    ("row_last", "ROW_BITS"),
+    ("row_base", "ROW_ADDR"),
+    ("col_last", "COL_BITS"),
+    ("col_base", "COL_ADDR"),
+    ("word_last", "WORD_BITS"),
+    ("word_step", "WEIGHT_ADDR"),
+    ("shift", "SHIFT_BITS"),
+    ("layer", "LAYER_BITS"),
+    ("pass_last", "PASS_BITS"),
+    ("repeat_last", "PASS_BITS"),
+    ("value_base", "STATE_ADDR"),
+    ("filtered", ""),
+    ("spiking", ""),
+    ("emits", ""),
+    ("subtracts", ""),
+    ("late", ""),
+    ("keep", "13"),
+    ("keep_from", "4"),
+    ("filter_keep", "13"),
+    ("filter_from", "4"),
+    ("last_lanes", "LANES"),
+)
+_IN_SNN_ONLY = ("WEIGHT_WORDS",)
+
+
+def render(plan: Plan, about: About) -> dict[str, str]:
+    """Every text file of a folder by name."""
+    made = memories_of(plan)
+    sizes = parameters_of(plan, made)
+    return {
+        **{name: engine_text(name) for name in SOURCES},
+        "snn.v": _top(plan, sizes, about),
+        "snn_tables.v": _tables(plan, made, sizes, about),
+        "snn_ports.vh": _ports(sizes),
+        "Makefile": engine_text("Makefile"),
+        **hex_files(plan, made, sizes),
+    }
+
+
+def engine_text(name: str) -> str:
+    """A file that is the same for every network."""
+    return (files("stl_deploy.exporters.verilog") / "rtl" / name).read_text(encoding="ascii")
+
+
+def _plain(text: str) -> str:
+    """As a comment may hold it."""
+    return "".join(one if " " <= one <= "~" else "?" for one in text)[:100]
+
+
+def _ports(sizes: Mapping[str, int]) -> str:
+    names = ("IN_BITS", "OUT_BITS", "LANES", "LAYER_BITS", "PASS_BITS")
+    return "// Widths of snn's ports.\n" + "".join(f"localparam {name} = {sizes[name]};\n" for name in names)
+
+
+def _top(plan: Plan, sizes: Mapping[str, int], about: About) -> str:
+    source, output = plan.graph.input, plan.graph.output
+    sources = ",\n        ".join(f".{name}({name})" for name in sizes if name not in _IN_SNN_ONLY)
+    wires = "".join(f"    wire {_range(width, sizes)}{name};\n" for name, width in _FIELDS)
+    joined = ",\n        ".join(f".{name}({name})" for name, _ in _FIELDS)
+    locals_ = "".join(f"    localparam {name} = {value};\n" for name, value in sizes.items())
+    return f"""// {_plain(about.title)}: a spiking network.
+// Made by stl-deploy {_plain(about.made_by)} from {_plain(about.source)}.
+//
+// in:  T steps of {sizes["INPUTS"]} values, {_shape(source.shape)} in torch's order, one a transfer;
+//      each is the network's input times {source.scale:g}, from {source.low} to {source.high}.
+//      in_first comes with a sample's first value, which brings all neurons to rest.
+// out: {_shape(output.shape)} values after each step; each times {output.unit:.9g} is the network's output.
+// rec: a word of spikes of a layer (see snn_tables.v); leave it unconnected outside of simulations.
+
+`default_nettype none
+
+module snn (
+    input  wire clk,
+    input  wire rst,
+    input  wire in_valid,
+    output wire in_ready,
+    input  wire in_first,
+    input  wire signed [{sizes["IN_BITS"] - 1}:0] in_data,
+    output wire out_valid,
+    input  wire out_ready,
+    output wire signed [{sizes["OUT_BITS"] - 1}:0] out_data,
+    output wire out_last,
+    output wire rec_valid,
+    output wire [{sizes["LAYER_BITS"] - 1}:0] rec_layer,
+    output wire [{sizes["PASS_BITS"] - 1}:0] rec_word,
+    output wire [{sizes["LANES"] - 1}:0] rec_bits
+);
+{locals_}
+    wire [ENTRY_BITS-1:0] entry;
+    wire weight_en;
+    wire [WEIGHT_ADDR-1:0] weight_addr;
+    wire [LANES*WEIGHT_BITS-1:0] weight_data;
+{wires}
+    snn_tables tables (
+        .entry(entry),
+        {joined}
+    );
+
+    snn_weights #(.WIDTH(LANES * WEIGHT_BITS), .DEPTH(WEIGHT_WORDS), .ADDR(WEIGHT_ADDR)) weights (
+        .clk(clk), .en(weight_en), .addr(weight_addr), .data(weight_data));
+
+    snn_engine #(
+        {sources}
+    ) engine (
+        .clk(clk), .rst(rst),
+        .in_valid(in_valid), .in_ready(in_ready), .in_first(in_first), .in_data(in_data),
+        .out_valid(out_valid), .out_ready(out_ready), .out_data(out_data), .out_last(out_last),
+        .rec_valid(rec_valid), .rec_layer(rec_layer), .rec_word(rec_word), .rec_bits(rec_bits),
+        .weight_en(weight_en), .weight_addr(weight_addr), .weight_data(weight_data),
+        .entry(entry),
+        {joined}
+    );
+endmodule
+
+`default_nettype wire
+"""
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(str(size) for size in shape)
+
+
+def _range(width: str, sizes: Mapping[str, int]) -> str:
+    return f"[{_bits(width, sizes) - 1}:0] " if width else ""
+
+
+def _bits(width: str, sizes: Mapping[str, int]) -> int:
+    return 1 if not width else int(width) if width.isdigit() else sizes[width]
+
+
+def _tables(plan: Plan, made: Memories, sizes: Mapping[str, int], about: About) -> str:
+    ports = ",\n".join(f"    output reg  {_range(width, sizes)}{name}" for name, width in _FIELDS)
+    defaults = "".join(f"        {name} = {_number(0, width, sizes)};\n" for name, width in _FIELDS)
+    known = dict(_FIELDS)
+    cases = []
+    for index, (entry, fields) in enumerate(zip(plan.entries, made.entries, strict=True)):
+        lines = [f"{name} = {_number(value, known[name], sizes)};" for name, value in fields.items()]
+        text = "\n".join(f"                {line}" for line in lines)
+        what = (
+            f"pass: {_plain(entry.name)}"
+            if isinstance(entry, Pass)
+            else _scan_said(entry.source, entry.to, entry.delay)
+        )
+        cases.append(f"            {sizes['ENTRY_BITS']}'d{index}: begin  // {what}\n{text}\n            end\n")
+    return f"""// The program of {_plain(about.title)}: what snn_engine.v does in each step, entry by entry.
+// Made by stl-deploy.
+
+`default_nettype none
+
+module snn_tables (
+    input  wire [{sizes["ENTRY_BITS"] - 1}:0] entry,
+{ports}
+);
+    always @* begin
+{defaults}        case (entry)
+{"".join(cases)}            default: op = 2'd0;
+        endcase
+    end
+endmodule
+
+`default_nettype wire
+"""
+
+
+def _scan_said(source: str | None, to: str, delay: int) -> str:
+    late = f", {delay} late" if delay else ""
+    return f"scan: {'biases' if source is None else _plain(source)} to {_plain(to)}{late}"
+
+
+def _number(value: int, width: str, sizes: Mapping[str, int]) -> str:
+    return f"{_bits(width, sizes)}'d{value}"

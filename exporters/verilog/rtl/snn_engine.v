@@ -1,0 +1,712 @@
+// Spiking network engine: LANES neurons at a time run all layers in turn. This file is the same for every network;
+// sizes are parameters, the network is a program (snn_tables.v) and memories (*.hex).
+//
+// A step: take the inputs, run the program's entries from 0, send the outputs.
+//   scan  for every event of a source (a spike, or a bit of an input's magnitude): add a row of weights to the
+//         potentials that it reaches, LANES of them a clock. Where events go is a list of taps for each row and each
+//         column of the source: the potential and the weight are sums of a row's tap and a column's.
+//   pass  for every word of a layer's potentials: fire above the threshold, reset, leak for the next step.
+// Potentials are in 64ths of a weight. A filtered layer keeps its currents apart: events add to those.
+
+`default_nettype none
+
+module snn_engine #(
+    parameter LANES        = 8,   // neurons at work at a time
+    parameter WEIGHT_BITS  = 8,
+    parameter STATE_BITS   = 24,  // of a potential, with sign
+    parameter CLIP         = 0,   // 1: potentials can reach their limit, 2^29, and stop there
+    parameter THRESH_BITS  = 17,
+    parameter VALUE_BITS   = 0,   // of what a reset takes off or sets, with sign; 0: no layer has any
+    parameter KEEP_BITS    = 0,   // 13: what states keep stands with each neuron; 0: one number a layer
+    parameter LOADS        = 3,   // words of parameters for each word of potentials
+    parameter IN_BITS      = 2,   // of an input, with sign
+    parameter IN_SIGNED    = 0,   // 1: inputs can be below 0
+    parameter OUT_BITS     = 24,
+    parameter OUT_SHIFT    = 0,
+    parameter INPUTS       = 1,   // a step
+    parameter INPUT_ADDR   = 1,
+    parameter INPUT_WORDS  = 1,   // inputs of all steps that are kept
+    parameter SPIKE_ADDR   = 1,
+    parameter SPIKE_WORDS  = 1,
+    parameter FRAME        = 1,   // words of spikes a step
+    parameter STEP_BITS    = 1,   // of the longest delay
+    parameter STATE_ADDR   = 1,
+    parameter STATE_WORDS  = 1,
+    parameter WEIGHT_ADDR  = 1,
+    parameter ENTRY_BITS   = 1,   // of the program counter
+    parameter LAYER_BITS   = 1,
+    parameter SHIFT_BITS   = 3,
+    parameter OUTER_BITS   = 1,   // of the counters of input channels,
+    parameter ROW_BITS     = 1,   //   rows,
+    parameter COL_BITS     = 1,   //   columns,
+    parameter WORD_BITS    = 1,   //   words at a place,
+    parameter GROUP_BITS   = 1,   //   words that a tap reaches,
+    parameter PASS_BITS    = 1,   //   words of a layer,
+    parameter FAN_BITS     = 1,   //   taps of a row or column
+    parameter ROW_ADDR     = 1,
+    parameter ROW_WORDS    = 1,
+    parameter COL_ADDR     = 1,
+    parameter COL_WORDS    = 1,
+    parameter ROW_TAP_ADDR = 1,
+    parameter ROW_TAPS     = 1,
+    parameter COL_TAP_ADDR = 1,
+    parameter COL_TAPS     = 1
+) (
+    input  wire clk,
+    input  wire rst,
+
+    input  wire                             in_valid,
+    output wire                             in_ready,
+    input  wire                             in_first,
+    input  wire signed [IN_BITS-1:0]        in_data,
+    output wire                             out_valid,
+    input  wire                             out_ready,
+    output wire signed [OUT_BITS-1:0]       out_data,
+    output wire                             out_last,
+
+    output reg                              rec_valid,
+    output reg  [LAYER_BITS-1:0]            rec_layer,
+    output reg  [PASS_BITS-1:0]             rec_word,
+    output reg  [LANES-1:0]                 rec_bits,
+
+    // The weights' memory: data follow the address by one clock and stay while enable is low.
+    output wire                             weight_en,
+    output wire [WEIGHT_ADDR-1:0]           weight_addr,
+    input  wire [LANES*WEIGHT_BITS-1:0]     weight_data,
+
+    // The program's entry, from snn_tables.v.
+    output reg  [ENTRY_BITS-1:0]            entry,
+    input  wire [1:0]                       op,           // 0: the last entry has been, 1: scan, 2: pass
+    input  wire [STATE_ADDR-1:0]            state_base,   // potentials (currents, if filtered) that it reaches
+    input  wire [WEIGHT_ADDR-1:0]           weight_base,  // weights, or parameters
+    input  wire [SPIKE_ADDR-1:0]            spike_base,   // spikes read, or written
+    input  wire [GROUP_BITS-1:0]            group_last,   // counts less one, here and below
+    input  wire                             from_input,
+    input  wire                             from_one,     // the source is one that always fires
+    input  wire [STEP_BITS-1:0]             back_steps,   // reads so many steps late
+    input  wire [SPIKE_ADDR-1:0]            back_words,   //   and so many words before
+    input  wire [INPUT_ADDR-1:0]            back_inputs,
+    input  wire [OUTER_BITS-1:0]            outer_last,
+    input  wire [WEIGHT_ADDR-1:0]           outer_step,   // weights of an input channel
+    input  wire [ROW_BITS-1:0]              row_last,
+    input  wire [ROW_ADDR-1:0]              row_base,
+    input  wire [COL_BITS-1:0]              col_last,
+    input  wire [COL_ADDR-1:0]              col_base,
+    input  wire [WORD_BITS-1:0]             word_last,
+    input  wire [WEIGHT_ADDR-1:0]           word_step,    // weights of a word of spikes
+    input  wire [SHIFT_BITS-1:0]            shift,
+    input  wire [LAYER_BITS-1:0]            layer,
+    input  wire [PASS_BITS-1:0]             pass_last,
+    input  wire [PASS_BITS-1:0]             repeat_last,  // words after which parameters begin again
+    input  wire [STATE_ADDR-1:0]            value_base,   // potentials of a filtered layer
+    input  wire                             filtered,
+    input  wire                             spiking,
+    input  wire                             emits,
+    input  wire                             subtracts,         // a spike subtracts
+    input  wire                             late,         //   in the next step
+    input  wire [12:0]                      keep,         // of 4096, what a potential keeps,
+    input  wire [3:0]                       keep_from,    //   and its lowest bit that is 1
+    input  wire [12:0]                      filter_keep,
+    input  wire [3:0]                       filter_from,
+    input  wire [LANES-1:0]                 last_lanes    // neurons in a layer's last word
+);
+    localparam EVENT_BITS = LANES > IN_BITS ? LANES : IN_BITS;
+    localparam LOAD_BITS  = LOADS * WEIGHT_BITS;
+    localparam [LANES-1:0] LAST_EMIT = 1;
+    localparam [7:0] LAST_LOAD = LOADS, LAST_LANE = LANES - 1;
+    localparam [WEIGHT_ADDR-1:0] WEIGHT_ONE = 1, WEIGHT_LANES = LANES;
+
+    localparam [3:0] INPUT = 0, CLEAR = 1, FETCH = 2, SCAN = 3, READ = 4, LOAD = 5, CURRENT = 6, FILTER = 7, FILTERED = 8,
+                     POTENTIAL = 9, FIRE = 10, EMIT = 11, LEAK = 12, LATE = 13, WRITE = 14, ADVANCE = 15;
+    reg [3:0] state;
+
+    // ---- Time: the steps since a sample began, and where this step's spikes and inputs stand among those kept.
+    localparam [SPIKE_ADDR-1:0] FRAME_STEP = FRAME, FRAME_LAST = SPIKE_WORDS - FRAME, SPIKE_LAST = SPIKE_WORDS - 1;
+    localparam [INPUT_ADDR-1:0] INPUT_STEP = INPUTS, INPUTS_LAST = INPUT_WORDS - INPUTS, INPUT_LAST = INPUT_WORDS - 1;
+    localparam [STATE_ADDR-1:0] STATE_LAST = STATE_WORDS - 1;
+    reg  [STEP_BITS-1:0]  steps;        // as far as the longest delay
+    reg                   rested;       // no step has been taken since reset: the next input is a sample's first
+    reg  [SPIKE_ADDR-1:0] frame;
+    reg  [INPUT_ADDR-1:0] inputs_at, input_count;
+
+    // Places in the two rings of words, some words back.
+    wire [SPIKE_ADDR-1:0] frame_back =
+        frame >= back_words ? frame - back_words : frame - back_words + SPIKE_LAST + 1'b1;
+    wire [INPUT_ADDR-1:0] inputs_back =
+        inputs_at >= back_inputs ? inputs_at - back_inputs : inputs_at - back_inputs + INPUT_LAST + 1'b1;
+
+    assign in_ready = state == INPUT;
+    wire take_input = in_ready && in_valid;
+    wire [INPUT_ADDR-1:0] input_index = in_first ? {INPUT_ADDR{1'b0}} : input_count;
+    wire last_input = input_index == INPUT_STEP - 1'b1;
+
+    // ---- Scan: the source's places in order; what they hold follows one clock later.
+    reg                    scanning;    // there are places left
+    reg  [OUTER_BITS-1:0]  outer;
+    reg  [ROW_BITS-1:0]    row;
+    reg  [COL_BITS-1:0]    col;
+    reg  [WORD_BITS-1:0]   word;
+    reg  [SPIKE_ADDR-1:0]  spike_at;
+    reg  [INPUT_ADDR-1:0]  input_at;
+    reg  [WEIGHT_ADDR-1:0] outer_at, word_at;
+    reg                    held;        // the memories' outputs are of a place,
+    reg                    held_new;    //   none of whose events has been taken,
+    reg  [EVENT_BITS-1:0]  held_rest;   //   or of whose events these are left
+    reg  [WEIGHT_ADDR-1:0] held_weight;
+
+    wire word_end = word == word_last;
+    wire col_end  = word_end && col == col_last;
+    wire row_end  = col_end && row == row_last;
+
+    wire [LANES-1:0]          spike_q;
+    wire signed [IN_BITS-1:0] input_q;
+    wire                      negative  = IN_SIGNED != 0 && from_input && input_q[IN_BITS-1];
+    wire [IN_BITS-1:0]        magnitude = negative ? -input_q : input_q;
+    wire [FAN_BITS-1:0]       row_fan, col_fan;
+    wire [ROW_TAP_ADDR-1:0]   row_first;
+    wire [COL_TAP_ADDR-1:0]   col_first;
+
+    wire [EVENT_BITS-1:0] found  = from_one ? one_event(1'b1) : from_input ? of_input(magnitude) : of_spikes(spike_q);
+    wire [EVENT_BITS-1:0] events = held_new ? found : held_rest;
+    wire [EVENT_BITS-1:0] rest   = events & (events - 1'b1);
+    wire [WEIGHT_ADDR-1:0] which = lowest(events);
+    wire any_event  = held && events != 0 && row_fan != 0 && col_fan != 0;
+    wire walker_free;
+    wire take_event = any_event && walker_free;
+    wire scan_step  = state == SCAN && (!any_event || (take_event && rest == 0));
+    wire scan_read  = scan_step && scanning;
+
+    function [EVENT_BITS-1:0] one_event(input always_one);
+        begin
+            one_event    = 0;
+            one_event[0] = always_one;
+        end
+    endfunction
+
+    function [EVENT_BITS-1:0] of_input(input [IN_BITS-1:0] bits);
+        begin
+            of_input              = 0;
+            of_input[IN_BITS-1:0] = bits;
+        end
+    endfunction
+
+    function [EVENT_BITS-1:0] of_spikes(input [LANES-1:0] bits);
+        begin
+            of_spikes            = 0;
+            of_spikes[LANES-1:0] = bits;
+        end
+    endfunction
+
+    function [WEIGHT_ADDR-1:0] lowest(input [EVENT_BITS-1:0] bits);
+        integer i;
+        begin
+            lowest = 0;
+            for (i = EVENT_BITS - 1; i >= 0; i = i - 1)
+                if (bits[i]) lowest = i[WEIGHT_ADDR-1:0];
+        end
+    endfunction
+
+    // ---- Walk: one event at a time, every tap of its row with every tap of its column, a word of potentials a clock.
+    reg                    walking;
+    reg  [ROW_TAP_ADDR-1:0] row_tap;
+    reg  [COL_TAP_ADDR-1:0] col_tap, col_tap_first;
+    reg  [FAN_BITS-1:0]    row_left, col_left, col_left_first;
+    reg  [GROUP_BITS-1:0]  group_left;
+    reg  [STATE_ADDR-1:0]  walk_state;
+    reg  [WEIGHT_ADDR-1:0] walk_weight, walk_weight_first;
+    reg  [SHIFT_BITS-1:0]  walk_shift;
+    reg                    walk_negative;
+    wire stall;
+    wire walk_last = group_left == 0 && col_left == 0 && row_left == 0;
+    assign walker_free = !walking || (walk_last && !stall);
+
+    // Three stages: taps are read, addresses are sums, memories are read; then the sum, which is written a clock later.
+    reg                    a_valid, b_valid, c_valid, d_valid;
+    reg  [STATE_ADDR-1:0]  a_state, b_state, c_state, d_state;
+    reg  [WEIGHT_ADDR-1:0] a_weight, b_weight;
+    reg  [SHIFT_BITS-1:0]  a_shift, b_shift, c_shift;
+    reg                    a_negative, b_negative, c_negative;
+    reg  [LANES*STATE_BITS-1:0] d_sums;
+    wire [STATE_ADDR-1:0]  row_state, col_state;
+    wire [WEIGHT_ADDR-1:0] row_weight, col_weight;
+    assign stall = b_valid && ((c_valid && c_state == b_state) || (d_valid && d_state == b_state));
+    wire idle = !held && !walking && !a_valid && !b_valid && !c_valid && !d_valid;
+
+    snn_rom #(.WIDTH(FAN_BITS + ROW_TAP_ADDR), .DEPTH(ROW_WORDS), .ADDR(ROW_ADDR), .FILE("rows.hex")) rows (
+        .clk(clk), .en(scan_read), .addr(row_base + row_index(row)), .data({row_fan, row_first}));
+    snn_rom #(.WIDTH(FAN_BITS + COL_TAP_ADDR), .DEPTH(COL_WORDS), .ADDR(COL_ADDR), .FILE("columns.hex")) columns (
+        .clk(clk), .en(scan_read), .addr(col_base + col_index(col)), .data({col_fan, col_first}));
+    snn_rom #(.WIDTH(STATE_ADDR + WEIGHT_ADDR), .DEPTH(ROW_TAPS), .ADDR(ROW_TAP_ADDR), .FILE("row_taps.hex")) row_taps (
+        .clk(clk), .en(!stall), .addr(row_tap), .data({row_state, row_weight}));
+    snn_rom #(.WIDTH(STATE_ADDR + WEIGHT_ADDR), .DEPTH(COL_TAPS), .ADDR(COL_TAP_ADDR), .FILE("column_taps.hex"))
+        column_taps (.clk(clk), .en(!stall), .addr(col_tap), .data({col_state, col_weight}));
+
+    function [ROW_ADDR-1:0] row_index(input [ROW_BITS-1:0] count);
+        begin
+            row_index               = 0;
+            row_index[ROW_BITS-1:0] = count;
+        end
+    endfunction
+
+    function [COL_ADDR-1:0] col_index(input [COL_BITS-1:0] count);
+        begin
+            col_index               = 0;
+            col_index[COL_BITS-1:0] = count;
+        end
+    endfunction
+
+    // ---- Pass: word after word of a layer's potentials.
+    reg  [PASS_BITS-1:0]   pass_word, repeat_word;
+    reg  [STATE_ADDR-1:0]  pass_state, pass_value;
+    reg  [WEIGHT_ADDR-1:0] load_at;
+    reg  [SPIKE_ADDR-1:0]  pass_spike;
+    reg  [7:0]             load, emitted;
+    reg  [3:0]             bit_at;
+    reg  [LANES-1:0]       fired, emit_left;
+    reg  [LANES*STATE_BITS-1:0] base;       // what leaks, and before that the potential
+    reg  [LANES*STATE_BITS-1:0] kept;       // what is left of it, so far
+    reg  [LANES-1:0]            lost;       // whether bits of it that are 1 have been shifted out
+    wire [LANES*STATE_BITS-1:0] base_next, kept_next;
+    wire [LANES-1:0]            fired_next, lost_next;
+    wire load_shift = state == LOAD;
+    wire pass_end   = pass_word == pass_last;
+    wire leaking_current = state == FILTER;
+    wire [3:0] leak_from = leaking_current || state == CURRENT ? filter_from : keep_from;
+    wire [STATE_ADDR-1:0] where_written = state == FILTERED || !filtered ? pass_state : pass_value;
+
+    // ---- Memories that are written.
+    wire [LANES*STATE_BITS-1:0] state_q;
+    wire pass_read = state == READ || state == FILTERED;
+    snn_ram #(.WIDTH(LANES * STATE_BITS), .DEPTH(STATE_WORDS), .ADDR(STATE_ADDR)) potentials (
+        .clk(clk),
+        .read(pass_read || (b_valid && !stall)),
+        .read_addr(state == READ ? pass_state : state == FILTERED ? pass_value : b_state),
+        .read_data(state_q),
+        .write(state == CLEAR || d_valid || state == FILTERED || state == WRITE),
+        .write_addr(d_valid ? d_state : state == CLEAR ? pass_state : where_written),
+        .write_data(d_valid ? d_sums : state == CLEAR ? {LANES * STATE_BITS{1'b0}} : kept));
+
+    snn_ram #(.WIDTH(LANES), .DEPTH(SPIKE_WORDS), .ADDR(SPIKE_ADDR)) spikes (
+        .clk(clk),
+        .read(scan_read || state == READ),
+        .read_addr(state == READ ? frame_back + pass_spike : spike_at),
+        .read_data(spike_q),
+        .write(state == FIRE && spiking),
+        .write_addr(frame + pass_spike),
+        .write_data(fired_next));
+
+    snn_ram #(.WIDTH(IN_BITS), .DEPTH(INPUT_WORDS), .ADDR(INPUT_ADDR)) inputs (
+        .clk(clk),
+        .read(scan_read),
+        .read_addr(input_at),
+        .read_data(input_q),
+        .write(take_input),
+        .write_addr(inputs_at + input_index),
+        .write_data(in_data));
+
+    assign weight_en   = (b_valid && !stall) || state == READ || state == LOAD;
+    assign weight_addr = b_valid ? b_weight : load_at;
+
+    // ---- Lanes.
+    wire was_fired_known = steps != 0;
+    genvar n;
+    generate
+        for (n = 0; n < LANES; n = n + 1) begin : lanes
+            wire signed [WEIGHT_BITS-1:0] weight = weight_data[n*WEIGHT_BITS+:WEIGHT_BITS];
+            wire signed [STATE_BITS-1:0]  read   = state_q[n*STATE_BITS+:STATE_BITS];
+            wire signed [STATE_BITS-1:0]  own    = base[n*STATE_BITS+:STATE_BITS];
+            wire signed [STATE_BITS-1:0]  part   = kept[n*STATE_BITS+:STATE_BITS];
+
+            // An event's weight, shifted.
+            wire signed [STATE_BITS-1:0] term = {{STATE_BITS - WEIGHT_BITS{weight[WEIGHT_BITS-1]}}, weight} <<< c_shift;
+            always @(posedge clk) d_sums[n*STATE_BITS+:STATE_BITS] <= c_negative ? read - term : read + term;
+
+            // Parameters come WEIGHT_BITS at a time, the lowest first.
+            reg [LOAD_BITS-1:0] parameters;
+            always @(posedge clk)
+                if (load_shift) parameters <= shift_in(weight, parameters);
+            wire signed [STATE_BITS-1:0] threshold = threshold_of(parameters);
+            wire signed [STATE_BITS-1:0] value;
+            wire [12:0] keeps, filter_keeps;
+            if (VALUE_BITS > 0) begin : has_value
+                wire [VALUE_BITS-1:0] bits = parameters[THRESH_BITS+:VALUE_BITS];
+                assign value = {{STATE_BITS - VALUE_BITS - 6{bits[VALUE_BITS-1]}}, bits, 6'd0};
+            end else begin : no_value
+                assign value = {STATE_BITS{1'b0}};
+            end
+            if (KEEP_BITS > 0) begin : has_keeps
+                assign keeps        = parameters[THRESH_BITS+VALUE_BITS+:13];
+                assign filter_keeps = parameters[THRESH_BITS+VALUE_BITS+13+:13];
+            end else begin : no_keeps
+                assign keeps        = keep;
+                assign filter_keeps = filter_keep;
+            end
+
+            // The potential of this step, and what a spike makes of it.
+            wire signed [STATE_BITS-1:0] potential = filtered ? read + own : read;
+            wire put_back = late && !subtracts && was_fired_known && spike_q[n];
+            wire signed [STATE_BITS-1:0] now = clip(put_back ? value : potential, 1'b0);
+            assign fired_next[n] = spiking && own > threshold;
+            wire signed [STATE_BITS-1:0] after =
+                !fired_next[n] || late ? own : subtracts ? own - value : value;
+            assign base_next[n*STATE_BITS+:STATE_BITS] =
+                state == CURRENT ? clip(read, 1'b1) : state == POTENTIAL ? now : after;
+
+            // Leak: 'own' times 'keeps' of 4096, rounded toward 0, bit by bit: half of the sum so far, plus 'own'.
+            wire [12:0] factor = leaking_current ? filter_keeps : keeps;
+            wire last_bit = bit_at == 4'd12;
+            wire signed [STATE_BITS-1:0] addend = state == LATE ? -value : factor[bit_at] ? own : {STATE_BITS{1'b0}};
+            wire round_up = last_bit && state != LATE && own[STATE_BITS-1] && lost[n];
+            wire signed [STATE_BITS:0] sum =
+                {part[STATE_BITS-1], part} + {addend[STATE_BITS-1], addend} + {{STATE_BITS{1'b0}}, round_up};
+            assign kept_next[n*STATE_BITS+:STATE_BITS] =
+                state == LATE || last_bit ? sum[STATE_BITS-1:0] : sum[STATE_BITS:1];
+            assign lost_next[n] = lost[n] | sum[0];
+        end
+    endgenerate
+
+    function [LOAD_BITS-1:0] shift_in(input [WEIGHT_BITS-1:0] chunk, input [LOAD_BITS-1:0] so_far);
+        reg [LOAD_BITS+WEIGHT_BITS-1:0] both;
+        begin
+            both     = {chunk, so_far};
+            shift_in = both[WEIGHT_BITS+:LOAD_BITS];
+        end
+    endfunction
+
+    // In 64ths; one more bit than a threshold has keeps it above 0.
+    function signed [STATE_BITS-1:0] threshold_of(input [LOAD_BITS-1:0] bits);
+        begin
+            threshold_of                  = 0;
+            threshold_of[6+:THRESH_BITS] = bits[THRESH_BITS-1:0];
+        end
+    endfunction
+
+    // Potentials stop below 2^29, currents at 2^30.
+    function signed [STATE_BITS-1:0] clip(input signed [STATE_BITS-1:0] x, input current);
+        begin
+            clip = x;
+            if (CLIP != 0) begin
+                if (x > limit(current)) clip = limit(current);
+                else if (x < -limit(current)) clip = -limit(current);
+            end
+        end
+    endfunction
+
+    function signed [STATE_BITS-1:0] limit(input current);
+        begin
+            limit = 0;
+            if (CLIP != 0) begin
+                if (current) limit[STATE_BITS-2] = 1'b1;
+                else limit[STATE_BITS-4:0] = ~0;
+            end
+        end
+    endfunction
+
+    // ---- Output: the potentials of the layer that emits, one by one.
+    assign out_valid = state == EMIT && emit_left[0];
+    assign out_data  = out_of(base[STATE_BITS-1:0]);
+    assign out_last  = pass_end && emit_left == LAST_EMIT;
+
+    function [OUT_BITS-1:0] out_of(input signed [STATE_BITS-1:0] x);
+        reg signed [STATE_BITS-1:0] shifted;
+        begin
+            shifted = x >>> OUT_SHIFT;
+            out_of  = shifted[OUT_BITS-1:0];
+        end
+    endfunction
+
+    always @(posedge clk) begin
+        rec_valid <= state == FIRE && spiking;
+        rec_layer <= layer;
+        rec_word  <= pass_word;
+        rec_bits  <= fired_next;
+
+        // Scan.
+        if (scan_step) begin
+            held        <= scanning;
+            held_new    <= 1'b1;
+            held_weight <= weight_base + outer_at + word_at;
+            if (scanning) begin
+                spike_at <= spike_at + 1'b1;
+                input_at <= input_at + 1'b1;
+                word     <= word_end ? {WORD_BITS{1'b0}} : word + 1'b1;
+                word_at  <= word_end ? {WEIGHT_ADDR{1'b0}} : word_at + word_step;
+                if (word_end) col <= col_end ? {COL_BITS{1'b0}} : col + 1'b1;
+                if (col_end) row <= row_end ? {ROW_BITS{1'b0}} : row + 1'b1;
+                if (row_end) begin
+                    outer    <= outer + 1'b1;
+                    outer_at <= outer_at + outer_step;
+                    scanning <= outer != outer_last;
+                end
+            end
+        end else if (take_event) begin
+            held_new  <= 1'b0;
+            held_rest <= rest;
+        end
+
+        // Walk.
+        if (take_event) begin
+            walking           <= 1'b1;
+            row_tap           <= row_first;
+            row_left          <= row_fan - 1'b1;
+            col_tap           <= col_first;
+            col_tap_first     <= col_first;
+            col_left          <= col_fan - 1'b1;
+            col_left_first    <= col_fan - 1'b1;
+            group_left        <= group_last;
+            walk_state        <= state_base;
+            walk_weight       <= from_input || from_one ? held_weight : held_weight + which;
+            walk_weight_first <= from_input || from_one ? held_weight : held_weight + which;
+            walk_shift        <= from_input ? shift + which[SHIFT_BITS-1:0] : shift;
+            walk_negative     <= negative;
+        end else if (walking && !stall) begin
+            if (group_left != 0) begin
+                group_left  <= group_left - 1'b1;
+                walk_state  <= walk_state + 1'b1;
+                walk_weight <= walk_weight + (from_input || from_one ? WEIGHT_ONE : WEIGHT_LANES);
+            end else begin
+                group_left  <= group_last;
+                walk_state  <= state_base;
+                walk_weight <= walk_weight_first;
+                if (col_left != 0) begin
+                    col_left <= col_left - 1'b1;
+                    col_tap  <= col_tap + 1'b1;
+                end else begin
+                    col_left <= col_left_first;
+                    col_tap  <= col_tap_first;
+                    row_left <= row_left - 1'b1;
+                    row_tap  <= row_tap + 1'b1;
+                    if (row_left == 0) walking <= 1'b0;
+                end
+            end
+        end
+        if (!stall) begin
+            a_valid    <= walking;
+            a_state    <= walk_state;
+            a_weight   <= walk_weight;
+            a_shift    <= walk_shift;
+            a_negative <= walk_negative;
+            b_valid    <= a_valid;
+            b_state    <= a_state + row_state + col_state;
+            b_weight   <= a_weight + row_weight + col_weight;
+            b_shift    <= a_shift;
+            b_negative <= a_negative;
+        end
+        c_valid    <= b_valid && !stall;
+        c_state    <= b_state;
+        c_shift    <= b_shift;
+        c_negative <= b_negative;
+        d_valid    <= c_valid;
+        d_state    <= c_state;
+
+        case (state)
+            INPUT:
+            if (take_input) begin
+                if (in_first || rested) begin
+                    steps  <= 0;
+                    rested <= 1'b1;
+                end
+                input_count <= last_input ? {INPUT_ADDR{1'b0}} : input_index + 1'b1;
+                pass_state  <= 0;
+                entry       <= 0;
+                if (last_input) state <= rested || in_first ? CLEAR : FETCH;
+            end
+
+            CLEAR: begin
+                pass_state <= pass_state + 1'b1;
+                rested     <= 1'b0;
+                if (pass_state == STATE_LAST) state <= FETCH;
+            end
+
+            FETCH: begin
+                scanning    <= 1'b1;
+                outer       <= 0;
+                row         <= 0;
+                col         <= 0;
+                word        <= 0;
+                outer_at    <= 0;
+                word_at     <= 0;
+                spike_at    <= frame_back + spike_base;
+                input_at    <= inputs_back;
+                pass_word   <= 0;
+                repeat_word <= 0;
+                pass_state  <= state_base;
+                pass_value  <= value_base;
+                load_at     <= weight_base;
+                pass_spike  <= spike_base;
+                if (op == 2'd1 && back_steps > steps) entry <= entry + 1'b1;  // a sample's beginning: nothing was there
+                else state <= op == 2'd0 ? ADVANCE : op == 2'd1 ? SCAN : READ;
+            end
+
+            SCAN:
+            if (!scanning && idle) begin
+                entry <= entry + 1'b1;
+                state <= FETCH;
+            end
+
+            READ: begin
+                load    <= 1;
+                load_at <= load_at + 1'b1;
+                state   <= LOAD;
+            end
+
+            LOAD: begin
+                load    <= load + 1'b1;
+                load_at <= load == LAST_LOAD ? load_at : load_at + 1'b1;
+                if (load == LAST_LOAD) state <= filtered ? CURRENT : POTENTIAL;
+            end
+
+            CURRENT: begin
+                base   <= base_next;
+                kept   <= 0;
+                lost   <= 0;
+                bit_at <= leak_from;
+                state  <= FILTER;
+            end
+
+            FILTER, LEAK: begin
+                kept   <= kept_next;
+                lost   <= lost_next;
+                bit_at <= bit_at + 1'b1;
+                if (bit_at == 4'd12) state <= state == FILTER ? FILTERED : subtracts && late ? LATE : WRITE;
+            end
+
+            FILTERED: state <= POTENTIAL;  // what is left of the current is written, the potential read
+
+            POTENTIAL: begin
+                base  <= base_next;
+                state <= FIRE;
+            end
+
+            FIRE: begin
+                base      <= base_next;
+                fired     <= fired_next;
+                kept      <= 0;
+                lost      <= 0;
+                bit_at    <= leak_from;
+                emitted   <= 0;
+                emit_left <= pass_end ? last_lanes : {LANES{1'b1}};
+                state     <= emits ? EMIT : LEAK;
+            end
+
+            EMIT:
+            if (out_ready || !emit_left[0]) begin  // once around, so that 'base' is as before
+                base      <= rotate(base);
+                emit_left <= emit_left >> 1;
+                emitted   <= emitted + 1'b1;
+                if (emitted == LAST_LANE) state <= LEAK;
+            end
+
+            LATE: begin
+                kept  <= late_of(kept, kept_next, fired);
+                state <= WRITE;
+            end
+
+            WRITE: begin
+                pass_state <= pass_state + 1'b1;
+                pass_value <= pass_value + 1'b1;
+                pass_spike <= pass_spike + 1'b1;
+                pass_word  <= pass_word + 1'b1;
+                repeat_word <= repeat_word == repeat_last ? {PASS_BITS{1'b0}} : repeat_word + 1'b1;
+                if (repeat_word == repeat_last) load_at <= weight_base;
+                if (pass_end) entry <= entry + 1'b1;
+                state <= pass_end ? FETCH : READ;
+            end
+
+            default: begin  // ADVANCE
+                frame     <= frame == FRAME_LAST ? {SPIKE_ADDR{1'b0}} : frame + FRAME_STEP;
+                inputs_at <= inputs_at == INPUTS_LAST ? {INPUT_ADDR{1'b0}} : inputs_at + INPUT_STEP;
+                if (steps != {STEP_BITS{1'b1}}) steps <= steps + 1'b1;
+                state <= INPUT;
+            end
+        endcase
+
+        if (rst) begin
+            state       <= INPUT;
+            rested      <= 1'b1;
+            input_count <= 0;
+            frame       <= 0;
+            inputs_at   <= 0;
+            held        <= 1'b0;
+            walking     <= 1'b0;
+            a_valid     <= 1'b0;
+            b_valid     <= 1'b0;
+            c_valid     <= 1'b0;
+            d_valid     <= 1'b0;
+            rec_valid   <= 1'b0;
+        end
+    end
+
+    function [LANES*STATE_BITS-1:0] rotate(input [LANES*STATE_BITS-1:0] x);
+        integer i;
+        begin
+            for (i = 0; i < LANES; i = i + 1)
+                rotate[i*STATE_BITS+:STATE_BITS] = x[((i+1)%LANES)*STATE_BITS+:STATE_BITS];
+        end
+    endfunction
+
+    function [LANES*STATE_BITS-1:0] late_of(
+        input [LANES*STATE_BITS-1:0] kept_now, input [LANES*STATE_BITS-1:0] less, input [LANES-1:0] which_fired);
+        integer i;
+        begin
+            for (i = 0; i < LANES; i = i + 1)
+                late_of[i*STATE_BITS+:STATE_BITS] =
+                    which_fired[i] ? less[i*STATE_BITS+:STATE_BITS] : kept_now[i*STATE_BITS+:STATE_BITS];
+        end
+    endfunction
+endmodule
+
+// Read-only memory: data follow the address by one clock and stay while en is low.
+module snn_rom #(
+    parameter WIDTH = 8,
+    parameter DEPTH = 1,
+    parameter ADDR  = 1,
+    parameter FILE  = "none.hex"
+) (
+    input  wire             clk,
+    input  wire             en,
+    input  wire [ADDR-1:0]  addr,
+    output reg  [WIDTH-1:0] data
+);
+    reg [WIDTH-1:0] words[0:DEPTH-1];
+    initial $readmemh(FILE, words);
+    always @(posedge clk) if (en) data <= words[addr];
+endmodule
+
+// The weights and parameters, from weights.hex; replace it to keep them in another memory.
+module snn_weights #(
+    parameter WIDTH = 8,
+    parameter DEPTH = 1,
+    parameter ADDR  = 1
+) (
+    input  wire             clk,
+    input  wire             en,
+    input  wire [ADDR-1:0]  addr,
+    output wire [WIDTH-1:0] data
+);
+    snn_rom #(.WIDTH(WIDTH), .DEPTH(DEPTH), .ADDR(ADDR), .FILE("weights.hex")) rom (
+        .clk(clk), .en(en), .addr(addr), .data(data));
+endmodule
+
+// Memory of one port to read and one to write.
+module snn_ram #(
+    parameter WIDTH = 8,
+    parameter DEPTH = 1,
+    parameter ADDR  = 1
+) (
+    input  wire             clk,
+    input  wire             read,
+    input  wire [ADDR-1:0]  read_addr,
+    output reg  [WIDTH-1:0] read_data,
+    input  wire             write,
+    input  wire [ADDR-1:0]  write_addr,
+    input  wire [WIDTH-1:0] write_data
+);
+    reg [WIDTH-1:0] words[0:DEPTH-1];
+    always @(posedge clk) begin
+        if (read) read_data <= words[read_addr];
+        if (write) words[write_addr] <= write_data;
+    end
+endmodule
+
+`default_nettype wire

@@ -1,0 +1,186 @@
+"""A Verilog folder run by Verilator or Icarus: the same arrays as the integer model's."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy._util.temporary import temporary_folder
+from stl_deploy.errors import ToolError
+from stl_deploy.exporters.c.compiler import run_program
+from stl_deploy.exporters.verilog.plan import Plan
+from stl_deploy.integers.simulate import IntegerRun, check_input
+
+DEADLINE = 600.0
+"""Seconds for building a simulation, and for running it."""
+DESIGN = ("snn_engine.v", "snn_tables.v", "snn.v")
+MISSING = "no Verilog simulator found; install one: apt install verilator g++, or apt install iverilog"
+FEW_CLOCKS = 150_000
+"""Icarus runs so many in less time than Verilator takes to build."""
+
+
+@dataclass(frozen=True)
+class Traces:
+    """What the testbench wrote, and the clocks that it took."""
+
+    outputs: str
+    spikes: str
+    clocks: int
+
+
+def simulators() -> list[str]:
+    """Of verilator and iverilog those that are on the PATH; verilator needs a C++ compiler, too."""
+    found = []
+    if shutil.which("verilator") and any(shutil.which(name) for name in ("g++", "clang++")):
+        found.append("verilator")
+    if shutil.which("iverilog") and shutil.which("vvp"):
+        found.append("iverilog")
+    return found
+
+
+def choose_simulator(clocks: int) -> str:
+    """The quicker one for so many clocks of those there are; raises ToolError where there is none."""
+    found = simulators()
+    if not found:
+        raise ToolError(MISSING)
+    return found[-1] if clocks <= FEW_CLOCKS else found[0]
+
+
+def input_text(x: NDArray[np.int32], outputs: int) -> str:
+    """input.txt for the testbench: ``x`` ``[T, B, *shape]``, sample after sample."""
+    steps, samples = x.shape[:2]
+    values = x.swapaxes(0, 1).reshape(samples, -1)
+    lines = [f"{steps * samples * outputs}"]
+    for sample in values.tolist():
+        lines.append(f"1 {sample[0]}")
+        lines += [f"0 {value}" for value in sample[1:]]
+    return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """The text of a folder's files, and the plan that says where neurons stand."""
+
+    files: Mapping[str, str]
+    plan: Plan
+
+    def run(
+        self,
+        x: NDArray[Any],
+        *,
+        simulator: str | None = None,
+        pressure: int | None = None,
+        deadline: float = DEADLINE,
+        design: Sequence[str] = DESIGN,
+    ) -> tuple[IntegerRun, int]:
+        """Run whole numbers ``x`` ``[T, B, *shape]``; returns outputs and spikes, and clocks.
+
+        pressure: a seed for stops at both ends, at random. Raises InputError as the integer model does, ToolError
+        where there is no simulator, or it fails or hangs.
+        """
+        x = check_input(self.plan.graph.input, x)
+        traces = self.trace(x, simulator=simulator, pressure=pressure, deadline=deadline, design=design)
+        return self.unpack(x, traces), traces.clocks
+
+    def trace(
+        self,
+        x: NDArray[np.int32],
+        *,
+        simulator: str | None = None,
+        pressure: int | None = None,
+        deadline: float = DEADLINE,
+        design: Sequence[str] = DESIGN,
+    ) -> Traces:
+        """What the testbench writes."""
+        steps, samples = x.shape[:2]
+        clocks = steps * samples * self.clocks_at_most
+        chosen = choose_simulator(clocks) if simulator is None else simulator
+        ends = time.monotonic() + deadline
+        with temporary_folder() as folder:
+            for name, text in self.files.items():
+                if "/" not in name:
+                    (folder / name).write_text(text, encoding="ascii")
+            (folder / "input.txt").write_text(input_text(x, math.prod(self.plan.graph.output.shape)), encoding="ascii")
+            command = _built(folder, chosen, design, deadline)
+            options = [f"+limit={16 * clocks + 100_000}"] + ([] if pressure is None else [f"+pressure={pressure}"])
+            left = max(1.0, ends - time.monotonic())
+            said = _run([*command, *options], folder, f"the simulation in {chosen}", left).decode("ascii", "replace")
+            end = next((line for line in said.splitlines() if line.startswith(("done", "stalled"))), "")
+            if not end.startswith("done"):
+                raise ToolError(f"the simulation in {chosen} gave no result: {end or said[-200:] or 'it said nothing'}")
+            texts = [(folder / name).read_text(encoding="ascii") for name in ("outputs.txt", "spikes.txt")]
+            return Traces(texts[0], texts[1], int(end.split()[-2]))
+
+    @property
+    def clocks_at_most(self) -> int:
+        """A generous bound of the clocks that a step takes."""
+        plan, total = self.plan, 64 + math.prod(self.plan.graph.input.shape) + self.plan.state_words
+        for scan in plan.scans:
+            fan_rows = sum(len(taps) for taps in scan.map.rows)
+            fan_columns = sum(len(taps) for taps in scan.map.columns)
+            lanes = plan.widths.input if scan.source == plan.graph.input.name else plan.lanes
+            events = scan.map.outers * scan.map.words * lanes
+            total += events * (
+                4 * fan_rows * fan_columns * scan.map.groups + len(scan.map.rows) * len(scan.map.columns)
+            )
+        for one in plan.passes:
+            total += one.layout.words * (40 + plan.widths.loads + plan.lanes)
+        return total
+
+    def unpack(self, x: NDArray[np.int32], traces: Traces) -> IntegerRun:
+        """Arrays from the testbench's text."""
+        (steps, samples), plan = x.shape[:2], self.plan
+        shape = plan.graph.output.shape
+        values = np.array([line.split() for line in traces.outputs.splitlines()], np.int64).reshape(-1, 2)
+        last = np.zeros((steps * samples, math.prod(shape)), bool)
+        last[:, -1] = True
+        if not np.array_equal(values[:, 1].astype(bool), last.reshape(-1)):
+            raise ToolError("the simulation marked another value than a step's last with out_last")
+        y = values[:, 0].astype(np.int32).reshape(samples, steps, *shape).swapaxes(0, 1)
+        return IntegerRun(np.ascontiguousarray(y), self._spikes(traces.spikes, steps, samples))
+
+    def _spikes(self, text: str, steps: int, samples: int) -> dict[str, NDArray[np.uint8]]:
+        plan = self.plan
+        lines = text.split("\n")[:-1]
+        words = [one.layout.words for one in plan.passes if one.spiking]
+        if len(lines) != sum(words) * steps * samples:
+            raise ToolError(
+                f"the simulation: expected {sum(words) * steps * samples:,} words of spikes; found {len(lines):,}"
+            )
+        bits = np.frombuffer("".join(line.rsplit(" ", 1)[1] for line in lines).encode(), np.uint8) - ord("0")
+        frames = bits.reshape(samples, steps, sum(words), plan.lanes)[..., ::-1]  # the text begins with the last lane
+        found, at = {}, 0
+        for one in plan.passes:
+            if not one.spiking:
+                continue
+            frame = frames[:, :, at : at + one.layout.words].reshape(samples, steps, -1)
+            shape = plan.graph.by_name[one.name].shape
+            found[one.name] = frame[..., one.layout.place()].swapaxes(0, 1).reshape(steps, samples, *shape)
+            at += one.layout.words
+        return found
+
+
+def _built(folder: Path, simulator: str, design: Sequence[str], deadline: float) -> list[str]:
+    """The command that runs a simulation built in ``folder``."""
+    if simulator == "iverilog":
+        command = ["iverilog", "-g2005", "-o", "sim.vvp", "-s", "tb", "tb.v", *design]
+        _run(command, folder, "iverilog", deadline)
+        return ["vvp", "-n", "sim.vvp"]
+    quiet = ["-Wno-fatal", "-Wno-lint", "-Wno-style", "--x-initial", "unique"]
+    fast = ["-O3", "-CFLAGS", "-O1", "-MAKEFLAGS", "-s"]
+    command = ["verilator", "--binary", "--timing", *quiet, *fast, "--top-module", "tb", "-Mdir", "build", "-o", "sim"]
+    _run([*command, "tb.v", *design], folder, "verilator", deadline)
+    return [os.path.join("build", "sim"), "+verilator+rand+reset+2"]
+
+
+def _run(command: Sequence[str], folder: Path, what: str, deadline: float) -> bytes:
+    return run_program(command, b"", what=what, deadline=deadline, folder=folder)

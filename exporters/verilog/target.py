@@ -1,0 +1,148 @@
+"""Verilog as a Format, and its simulation as a Runner."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.exporters.integer_runner import IntegerRunner, calibration
+from stl_deploy.exporters.targets import Format, Network, Options
+from stl_deploy.exporters.verilog.devices import GENERIC, device_of, require_fits
+from stl_deploy.exporters.verilog.folder import ENGINE, manifest_facts, read_folder, write_folder
+from stl_deploy.exporters.verilog.lower import check_lanes, make_plan
+from stl_deploy.exporters.verilog.render import render
+from stl_deploy.exporters.verilog.simulator import MISSING, Simulation, simulators
+from stl_deploy.graph.findings import Finding, from_error
+from stl_deploy.graph.program import Program
+from stl_deploy.graph.readout import readout_of
+from stl_deploy.graph.show import Row
+from stl_deploy.integers.branches import refusals
+from stl_deploy.integers.graph import IntegerGraph
+from stl_deploy.integers.quantise import choose
+from stl_deploy.integers.real_weights import to_integers
+from stl_deploy.integers.rounding import rounded
+from stl_deploy.integers.simulate import IntegerRun
+from stl_deploy.integers.store import About
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class VerilogOptions(Options):
+    """lanes: neurons at work at a time. device: the FPGA that must hold it."""
+
+    lanes: int | None = None
+    device: str | None = None
+
+
+class Verilog(IntegerRunner):
+    """The Verilog of a folder, or of a Program, in Verilator or Icarus."""
+
+    name = "verilog"
+    description = "the Verilog in Verilator or Icarus (simulated, clock by clock)"
+    label = "simulated"
+    options = VerilogOptions
+    reads = ("verilog",)
+    agrees_with = "loihi"
+
+    def __init__(self, network: Network, options: VerilogOptions) -> None:
+        graph: IntegerGraph | None = None
+        self._design: Simulation | None = None
+        self._lanes = options.lanes
+        if isinstance(network, Path):
+            graph, self._design = read_folder(network)
+        super().__init__(network, options, graph=graph)
+
+    @classmethod
+    def available(cls) -> str | None:
+        """None if there is a simulator."""
+        return None if simulators() else MISSING
+
+    def within(self, seconds: float) -> Self:
+        """The same, with so many seconds for building the simulation and running it."""
+        same = copy.copy(self)
+        same._options = replace(self._options, deadline=seconds)
+        return same
+
+    def model(self, program: Program) -> IntegerRunner:
+        """The integer model of the same integers, which every spike must equal."""
+        return IntegerRunner(program, self._options, graph=self._graph)
+
+    def integers(self, graph: IntegerGraph, x: NDArray[Any], record: bool) -> IntegerRun:
+        """Build and run the simulation."""
+        if self._design is None:
+            plan = make_plan(graph, self._lanes)
+            self._design = Simulation(render(plan, About()), plan)
+        run, _ = self._design.run(x, deadline=self._options.deadline)
+        return run if record else IntegerRun(run.y, {})
+
+
+class VerilogFormat(Format):
+    """A folder of Verilog-2005 for FPGAs: one engine, the network's program and memories."""
+
+    name = "verilog"
+    description = "Verilog-2005 for FPGAs: one event-driven engine, the network as its program"
+    folder = ENGINE
+    options = VerilogOptions
+
+    def check(self, program: Program) -> Iterable[Finding]:
+        """Everything that keeps integers from holding the network, node by node, and what they round."""
+        return [*(from_error(error) for error in refusals(program)), *rounded(program)]
+
+    def write(self, program: Program, path: Path, options: VerilogOptions) -> Mapping[str, Any]:
+        """Choose integers by spike agreement on the calibration input (default: the first of x), write the folder.
+
+        Raises UnsupportedError for what integers, the engine or the device cannot hold, InputError for wrong options.
+        """
+        device = device_of(options.device or GENERIC)
+        given = calibration(program, options, options.x)
+        chosen = choose(program, given)
+        check_lanes(chosen.graph, options.lanes)
+        x = to_integers(given, chosen.graph.input.scale)
+        about = About(
+            program.metadata.get("name") or path.name or "network",
+            options.origin.get("source", "a network"),
+            readout=readout_of(program.metadata),
+        )
+        require_fits(make_plan(chosen.graph, options.lanes), device)
+        plan = write_folder(chosen.graph, about, path, lanes=options.lanes, x=np.asarray(x, np.int32))
+        options.say.say(
+            f"{plan.lanes} lanes, potentials of {plan.widths.state} bits, {len(plan.entries)} entries in the program"
+        )
+        return {
+            "target": self.name,
+            "accumulator": chosen.graph.accumulator.name,
+            "input_scale": chosen.graph.input.scale,
+            "output_unit": chosen.graph.output.unit,
+            "device": device.name,
+            **manifest_facts(plan),
+            "layers": [asdict(fit) for fit in chosen.fits],
+        }
+
+    def rows(self, path: Path) -> list[Row]:
+        """Its layers by its integers: nothing is run."""
+        _, design = read_folder(path)
+        by_name = design.plan.graph.by_name
+        return [
+            Row(
+                one.name,
+                type(by_name[one.name]).__name__.removesuffix("Node").removeprefix("Integer"),
+                by_name[one.name].shape,
+                tuple(str(scan.source) for scan in design.plan.scans if scan.to == one.name and scan.source),
+                sum(scan.map.weights.size for scan in design.plan.scans if scan.to == one.name),
+                0,
+                f"{one.layout.words} words of {design.plan.lanes} neurons",
+            )
+            for one in design.plan.passes
+        ]
+
+    def load(self, path: Path) -> Verilog:
+        """The folder's design; raises InputError if its text is not what its integers make."""
+        return Verilog(path, VerilogOptions())
+
+
+TARGETS = (VerilogFormat(), Verilog)

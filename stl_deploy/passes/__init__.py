@@ -1,0 +1,70 @@
+"""Passes rewrite a Program: one a file, each with its algebra, its refusals and its exactness.
+
+    folded = apply(program, OWN, FoldOptions(thresholds="weights"))
+
+They work in float64 and round once: to a grid on which float32 sums are exact, else to float32. `apply` runs every pass
+against what it was given (see `equivalence`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from stl_deploy.graph.program import Program
+from stl_deploy.graph.segments import ordered
+from stl_deploy.passes import (
+    absorb_permutations,
+    fold_norms,
+    fuse_linears,
+    fuse_synapses,
+    lower_max_pools,
+    materialise_delays,
+    narrow,
+    split_concats,
+    start_at_leak,
+)
+from stl_deploy.passes.base import FoldOptions, LayerGrid, Pass, Rewritten
+from stl_deploy.passes.equivalence import require_equivalent
+from stl_deploy.passes.permutations import Permutations, composed
+
+CAPTURED: tuple[Pass, ...] = (
+    fold_norms.PASS,
+    lower_max_pools.PASS,
+    split_concats.PASS,
+    absorb_permutations.PASS,
+    fuse_linears.PASS,
+    start_at_leak.PASS,
+    materialise_delays.PASS,
+    fuse_synapses.PASS,
+    narrow.PASS,
+)
+"""What brings the Program of a captured module to the nodes that NIR has."""
+
+
+def apply(
+    program: Program, recipe: Sequence[Pass], options: FoldOptions | None = None, *, check: bool = True
+) -> Rewritten:
+    """Run the passes of a recipe that the options ask for, one after the other.
+
+    check: run each against what it was given, on drawn spikes. Returns the Program in running order.
+    Raises the first refusal of a pass (UnsupportedError, InputError or CaptureError, naming the node), or ParityError
+    where a pass changed more than its exactness explains.
+    """
+    wanted = [one for one in recipe if one.wanted(options or FoldOptions())]
+    places: Permutations = {}
+    grids: tuple[LayerGrid, ...] = ()
+    removed: tuple[str, ...] = ()
+    for one in wanted:
+        for error in one.refusals(program):
+            raise error
+        made = one.run(program)
+        if made.program is program:
+            continue
+        if check:
+            require_equivalent(
+                program, made.program, by=one.name, exactness=one.exactness, places=made.places, grids=made.grids
+            )
+        program, places, removed = made.program, composed(places, made.places), (*removed, *made.removed)
+        grids += () if one is narrow.PASS else made.grids
+    return Rewritten(replace(program, nodes=ordered(program.by_name)), places, grids, removed)

@@ -1,0 +1,111 @@
+"""A pass: one rewrite of a Program, what it cannot rewrite, and how exact it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
+
+from stl_deploy._util.json_twin import JsonTwin
+from stl_deploy.errors import InputError, StlDeployError
+from stl_deploy.graph.program import Node, Program
+from stl_deploy.passes.permutations import Indices
+
+Thresholds = Literal["keep", "weights"]
+"""One per neuron in the graph, or absorbed into weights, so that each is 1."""
+Exactness = Literal["bits", "real", "grid"]
+"""What stays equal: every bit; every number but for rounding; or what a chosen rounding of the numbers explains."""
+Nodes = dict[str, Node]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldOptions:
+    """What is folded.
+
+    thresholds: ``weights`` divides each neuron's weights by its threshold. exact_grid: round weights to grids on which
+    float32 sums are exact. merge_pools: put average pools into the weights behind them.
+    Raises InputError for thresholds of no known form.
+    """
+
+    thresholds: Thresholds = "keep"
+    exact_grid: bool = True
+    merge_pools: bool = False
+
+    def __post_init__(self) -> None:
+        if self.thresholds not in get_args(Thresholds):
+            raise InputError(f"expected thresholds {' or '.join(get_args(Thresholds))}; found {self.thresholds!r}")
+
+
+@dataclass(frozen=True)
+class LayerGrid(JsonTwin):
+    """The grid of one layer, and what rounding to it did.
+
+    fraction_bits: weights and bias are multiples of 2^-fraction_bits. bits: what the largest partial sum needs, of 24.
+    largest_change: the largest absolute change of a weight or bias.
+    """
+
+    node: str
+    fraction_bits: int
+    bits: float
+    largest_change: float
+
+
+@dataclass(frozen=True, eq=False)
+class Rewritten:
+    """What a pass, or a recipe of passes, made of a Program.
+
+    places: for each neuron and input whose values stand in another order than before, the flat place that each had.
+    grids: how far the weights of layers were rounded on purpose. removed: the nodes that went into others.
+    """
+
+    program: Program
+    places: Mapping[str, Indices] = field(default_factory=dict)
+    grids: tuple[LayerGrid, ...] = ()
+    removed: tuple[str, ...] = ()
+
+
+def _none(_: Program) -> Iterable[StlDeployError]:
+    return ()
+
+
+def _always(_: FoldOptions) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One rewrite.
+
+    run: shares the nodes that it leaves as they are; returns the very Program where there is nothing to do.
+    exactness: see `Exactness`; `stl_deploy.passes.apply` checks it by running before and after.
+    refusals: why it cannot be run, node by node. removes: the kinds of nodes that it leaves none of.
+    wanted: whether options ask for it.
+    """
+
+    name: str
+    run: Callable[[Program], Rewritten]
+    exactness: Exactness
+    refusals: Callable[[Program], Iterable[StlDeployError]] = _none
+    removes: tuple[type[Node], ...] = ()
+    wanted: Callable[[FoldOptions], bool] = _always
+
+
+def with_nodes(program: Program, nodes: Nodes) -> Program:
+    """The Program with other nodes; the very Program where they are the same."""
+    made = tuple(nodes.values())
+    same = len(made) == len(program.nodes) and all(a is b for a, b in zip(made, program.nodes, strict=True))
+    return program if same else replace(program, nodes=made)
+
+
+def readers_of(nodes: Mapping[str, Node], name: str) -> list[Node]:
+    """The nodes that read ``name``."""
+    return [node for node in nodes.values() if any(source.node == name for source in node.sources)]
+
+
+def rewrite(change: Callable[[Nodes], Nodes]) -> Callable[[Program], Rewritten]:
+    """A pass's ``run`` of a function from nodes by name to nodes by name."""
+
+    def run(program: Program) -> Rewritten:
+        return Rewritten(with_nodes(program, change(dict(program.by_name))))
+
+    return run

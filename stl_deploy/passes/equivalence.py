@@ -1,0 +1,225 @@
+"""Check a pass by running the Program before and after it, cut at the neurons.
+
+Every spiking population is given drawn spikes by those before it, on both sides the same, so that each is judged by
+itself: a deep network that is silent on drawn input proves nothing as a whole. Compared are each neuron's potential, in
+units of its threshold, its spikes, and the outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.errors import GraphError, ParityError
+from stl_deploy.graph import neurons
+from stl_deploy.graph.exact import input_grid, random_input
+from stl_deploy.graph.program import Conv, Delay, Floats, Input, Linear, Neuron, Node, Pool, Program, Scale
+from stl_deploy.graph.run import run
+from stl_deploy.graph.segments import ordered
+from stl_deploy.passes.base import Exactness, LayerGrid
+from stl_deploy.passes.permutations import Permutations, arrange
+
+TOLERANCES: Mapping[Exactness, float] = {"bits": 0.0, "real": 2.0**-16, "grid": 2.0**-12}
+"""How far potentials may be apart, in parts of the threshold or of the largest potential, whichever is more."""
+_STEPS, _MOST_STEPS, _SAMPLES, _RATE = 4, 12, 2, 0.3
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """A Program cut at its neurons, run. currents: what arrived at each spiking neuron; outputs: by name."""
+
+    currents: Mapping[str, Floats]
+    outputs: Mapping[str, Floats]
+
+
+class Cut:
+    """Drawn input and spikes ``[T, B, *shape]`` for the inputs of a Program and the populations in ``at``."""
+
+    def __init__(self, program: Program, at: set[str]) -> None:
+        rng, steps = np.random.default_rng(0), _steps(program)
+        self.given: dict[str, Floats] = {}
+        for node in program.nodes:
+            size = (steps, _SAMPLES, *node.shape)
+            if isinstance(node, Input):
+                self.given[node.name] = random_input(rng, program.metadata, size)
+            elif node.name in at:
+                self.given[node.name] = (rng.random(size, np.float32) < _RATE).astype(np.float32)
+
+    def run(self, program: Program, places: Permutations | None = None) -> Arrived:
+        """Run a Program with the populations replaced by what was drawn; places: of values in another order."""
+        places = places or {}
+        given = {name: arrange(values, places.get(name)) for name, values in self.given.items()}
+        nodes, names = dict[str, Node](), {}
+        for node in ordered(program.by_name):
+            if node.name not in given or isinstance(node, Input):
+                nodes[node.name] = node
+                continue
+            nodes[node.name] = Input(name=node.name, shape=node.shape, sources=())
+            names[_free(f"{node.name}'", program)] = node
+        for name, neuron in names.items():
+            nodes[name] = replace(neuron, name=name)
+        part = Program(tuple(nodes.values()), program.dt, {})
+        found: dict[str, Floats] = {}
+
+        def observe(node: Node, arrived: Floats, _: Floats) -> None:
+            if node.name in names:
+                found[names[node.name].name] = arrived
+
+        outputs = run(part, {node.name: given[node.name] for node in part.inputs}, observe=observe, double=True).outputs
+        return Arrived(found, outputs)
+
+
+def _steps(program: Program) -> int:
+    delays = [source.delay for node in program.nodes for source in node.sources]
+    delays += [int(node.steps.max(initial=0)) for node in program.of(Delay)]
+    return min(_STEPS + max(delays, default=0), _MOST_STEPS)
+
+
+def _free(name: str, program: Program) -> str:
+    while name in program.by_name:
+        name += "'"
+    return name
+
+
+def cut_at(before: Program, after: Program) -> set[str]:
+    """The spiking populations of both."""
+    return {node.name for node in before.spiking} & {node.name for node in after.spiking}
+
+
+def require_equivalent(
+    before: Program,
+    after: Program,
+    *,
+    by: str,
+    exactness: Exactness = "real",
+    places: Permutations | None = None,
+    grids: Sequence[LayerGrid] = (),
+) -> None:
+    """Raise ParityError, naming pass, neuron and step, where a pass changed more than its exactness explains.
+
+    places: of values that stand in another order after it. grids: how far weights were rounded on purpose.
+    """
+    places, cut = places or {}, Cut(before, cut_at(before, after))
+    try:
+        expected = cut.run(before)
+    except GraphError:  # it diverges on drawn spikes, whatever the pass did
+        return
+    found = cut.run(after, places)
+    judged = _Judge(before, by, TOLERANCES[exactness], {grid.node: grid for grid in grids})
+    for name, current in expected.currents.items():
+        neuron, same = before.by_name[name], after.by_name[name]
+        assert isinstance(neuron, Neuron)
+        assert isinstance(same, Neuron)
+        judged.neuron(neuron, same, current, found.currents[name], places.get(name))
+    for name, values in expected.outputs.items():
+        judged.output(name, values, found.outputs[name].reshape(values.shape))
+
+
+class _Judge:
+    def __init__(self, before: Program, by: str, tolerance: float, grids: Mapping[str, LayerGrid]) -> None:
+        self.before, self.by, self.tolerance, self.grids = before, by, tolerance, grids
+
+    def output(self, name: str, expected: Floats, found: Floats) -> None:
+        moved = sum(_error(self.before, source.node, self.grids) for source in self.before.by_name[name].sources)
+        most = self.tolerance * max(1.0, float(np.abs(expected).max(initial=0))) + moved
+        wrong = np.abs(found.astype(np.float64) - expected) > most
+        if wrong.any():
+            step, sample, *at = (int(i) for i in np.argwhere(wrong)[0])
+            raise ParityError(
+                f"pass {self.by}: output '{name}' at step {step}, sample {sample}, {at}: expected "
+                f"{expected[step, sample, *at]:g}, found {found[step, sample, *at]:g}"
+            )
+
+    def neuron(
+        self, before: Neuron, after: Neuron, expected: Floats, found: Floats, place: NDArray[np.int64] | None
+    ) -> None:
+        """Step both populations side by side until their spikes part where rounding explains it."""
+        states = neurons.NeuronState(before, expected.shape[1]), neurons.NeuronState(after, found.shape[1])
+        moved = _moved(self.before, before, self.grids, frozenset())
+        parted = np.zeros(found.shape[1:], bool)
+        largest = 0.0
+        for step, (x, y) in enumerate(zip(expected, found, strict=True)):
+            states[0].charge(x)
+            states[1].charge(y)
+            u, spikes = (_ordered(values, place) for values in _released(states[0]))
+            w, others = _released(states[1])
+            largest = max(largest, float(np.abs(u[~parted]).max(initial=0)))
+            most = self.tolerance * max(1.0, largest) + moved / _unit(before)
+            wrong = np.abs(u - w) > most
+            if self.tolerance:
+                wrong |= (spikes != others) & (np.abs(u - 1) > most)
+            else:
+                wrong |= spikes != others
+            wrong &= ~parted
+            if wrong.any():
+                self._refuse(after.name, step, wrong, (spikes, others), (u, w))
+            parted |= spikes != others
+
+    def _refuse(self, name: str, step: int, wrong: NDArray[np.bool_], spikes: Any, potentials: Any) -> None:
+        sample, *at = (int(i) for i in np.argwhere(wrong)[0])
+        (s, t), (u, w) = ([array[sample, *at] for array in pair] for pair in (spikes, potentials))
+        raise ParityError(
+            f"pass {self.by}: neuron {at} of '{name}' at step {step}, sample {sample}: expected spike {s:g}, found "
+            f"{t:g}; its potential is {u:g} of its threshold before the pass and {w:g} after it"
+        )
+
+
+def _unit(node: Neuron) -> float:
+    assert node.threshold is not None
+    sizes = np.abs(node.threshold[node.threshold != 0] if node.threshold.ndim else node.threshold)
+    return float(sizes.min(initial=np.inf)) if sizes.size and sizes.min() > 0 else 1.0
+
+
+def _released(state: neurons.NeuronState) -> tuple[NDArray[np.float64], Floats]:
+    """Potentials in units of the threshold (of 1 where that is 0), and spikes; the state then goes on."""
+    theta = state.node.threshold
+    assert theta is not None
+    potentials = state.v.astype(np.float64) / np.where(theta == 0, 1.0, theta)
+    potentials = potentials + (np.asarray(theta) == 0)  # of 0 as of 1: the spike is where it passes 1
+    out = np.empty_like(state.v)
+    state.release(out)
+    return potentials, out
+
+
+def _ordered(values: Any, place: NDArray[np.int64] | None) -> Any:
+    return values if place is None else arrange(values[None], place)[0]
+
+
+def _moved(program: Program, neuron: Neuron, grids: Mapping[str, LayerGrid], path: frozenset[str]) -> float:
+    """How far rounded weights can move a potential whose inputs are as before."""
+    steps = _steps(program)
+    arriving = sum(_error(program, source.node, grids, path) for source in neuron.sources)
+    decay = 0.0 if neuron.decay is None else float(np.max(neuron.decay))
+    kept = steps if decay >= 1 else min(steps, 1 / (1 - decay))
+    if neuron.synapse is not None:
+        kept *= steps
+    return float(arriving * kept * (1.0 if neuron.gain is None else np.abs(neuron.gain).max()))
+
+
+def _error(program: Program, name: str, grids: Mapping[str, LayerGrid], path: frozenset[str] = frozenset()) -> float:
+    """The largest difference of a node's output that the rounded weights before it make, spikes being equal.
+
+    path: nodes that the search came through; in a loop without spikes there is no bound.
+    """
+    node = program.by_name[name]
+    if not grids or isinstance(node, Input) or (isinstance(node, Neuron) and node.spiking):
+        return 0.0
+    if name in path:
+        return float("inf")
+    path |= {name}
+    if isinstance(node, Neuron):
+        return _moved(program, node, grids, path)
+    before = sum(_error(program, source.node, grids, path) for source in node.sources)
+    if isinstance(node, Linear | Conv):
+        rows = np.abs(node.weight.astype(np.float64)).reshape(len(node.weight), -1).sum(axis=1).max(initial=0)
+        change = grids[name].largest_change if name in grids else 0.0
+        fan_in = node.weight[0].size
+        bound = max((grid.bound for grid in [input_grid(program.metadata)] if grid is not None), default=1.0)
+        return float(rows * before + change * (fan_in * max(1.0, bound) + 1))
+    if isinstance(node, Pool):
+        return before * float(np.prod(node.kernel)) / node.divisor
+    return before * (float(np.abs(node.scale).max()) if isinstance(node, Scale) else 1.0)

@@ -1,0 +1,97 @@
+"""Fold each norm into the weights before it, or give it weights of its own.
+
+With y = W·x + b, scale s, mean μ and shift t for each channel: s·(y - μ) + t = (s·W)·x + (s·(b - μ) + t). It holds at
+the borders, too: padding pads the input with zeros, which add nothing to either side. A norm behind anything else is
+the same with W = 1: a scale, a diagonal linear layer, or a depthwise 1x1 convolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from stl_deploy.graph.convolutions import pointwise
+from stl_deploy.graph.program import Conv, Doubles, Linear, Node, Norm, Scale, Source
+from stl_deploy.passes.base import Nodes, Pass, readers_of, rewrite
+
+
+def _fold(nodes: Nodes) -> Nodes:
+    """A norm goes into the weights of the synapse before it, if that serves nobody else; else into weights of its own.
+
+    With y = W·x + b and scale s, shift t for each channel: s·y + t = (s·W)·x + (s·b + t). A norm behind anything else
+    is the same with W = 1: a depthwise 1x1 convolution, or a diagonal linear layer.
+    """
+    pending: dict[str, tuple[Doubles, Doubles]] = {}
+    renamed: dict[str, str] = {}
+    found = dict(nodes)
+    for name, layer in nodes.items():
+        if not isinstance(layer, Norm):
+            continue
+        sources = tuple(Source(renamed.get(s.node, s.node), s.delay) for s in layer.sources)
+        before = found.get(sources[0].node) if len(sources) == 1 and not sources[0].delay else None
+        if _same_rows(before, layer) and len(readers_of(nodes, layer.sources[0].node)) == 1:
+            assert isinstance(before, Conv | Linear)
+            weight, bias = pending.get(before.name) or _doubles(before)
+            scale, shift = np.asarray(layer.scale, np.float64), np.asarray(layer.shift, np.float64)
+            column = scale.reshape(-1, *(1,) * (weight.ndim - 1))
+            pending[before.name] = (
+                weight * column,
+                scale * (bias if layer.mean is None else bias - layer.mean) + shift,
+            )
+            renamed[name] = before.name
+            del found[name]
+        else:
+            found[name] = _own_weights(layer)
+    for name, (weight, bias) in pending.items():
+        found[name] = replace(found[name], weight=weight, bias=bias)  # type: ignore[call-arg]
+    return _renamed(found, renamed)
+
+
+def _same_rows(before: Node | None, norm: Norm) -> bool:
+    """Whether each channel of a norm is a row of the weights before it."""
+    if isinstance(before, Linear):
+        return len(before.shape) == 1 or norm.axis == -1
+    return isinstance(before, Conv) and norm.axis == 0
+
+
+def _doubles(layer: Conv | Linear) -> tuple[Doubles, Doubles]:
+    weight = layer.weight.astype(np.float64)
+    return weight, np.zeros(len(weight)) if layer.bias is None else layer.bias.astype(np.float64)
+
+
+def _own_weights(norm: Norm) -> Node:
+    scale: Any = np.asarray(norm.scale, np.float64)
+    shift: Any = np.asarray(norm.shift, np.float64)
+    if norm.mean is not None:
+        shift = scale * -norm.mean + shift
+    if not shift.any():
+        shape = (-1, *(1,) * (len(norm.shape) - 1)) if norm.axis == 0 else (-1,)
+        return Scale(name=norm.name, shape=norm.shape, sources=norm.sources, scale=scale.reshape(shape))
+    if len(norm.shape) == 1 or norm.axis == -1:
+        return Linear(
+            name=norm.name,
+            shape=norm.shape,
+            sources=norm.sources,
+            weight=np.diag(scale),
+            bias=shift,
+            input_shape=norm.shape,
+        )
+    return pointwise(norm.name, norm.sources, norm.shape, scale[:, None], bias=shift, groups=norm.shape[0])
+
+
+def _renamed(nodes: Nodes, names: Mapping[str, str]) -> Nodes:
+    def final(name: str) -> str:
+        while name in names:
+            name = names[name]
+        return name
+
+    return {
+        name: replace(layer, sources=tuple(Source(final(s.node), s.delay) for s in layer.sources))
+        for name, layer in nodes.items()
+    }
+
+
+PASS = Pass("fold_norms", rewrite(_fold), "real", removes=(Norm,))

@@ -1,0 +1,49 @@
+"""Make Delay nodes of the delays that no loop makes; one step of each loop stays on the edge that closes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from stl_deploy.graph.program import Delay, Node, Source
+from stl_deploy.passes.base import Nodes, Pass, rewrite
+
+
+def _materialise(nodes: Nodes) -> Nodes:
+    """Delays that no loop makes become Delay nodes; one step of each loop is made by the edge that closes it."""
+    found = dict(nodes)
+    for name, node in nodes.items():
+        sources = []
+        for source in node.sources:
+            closing = int(bool(source.delay) and _reaches(nodes, name, source.node))
+            more = source.delay - closing
+            if more:
+                # In a loop the reader's own, as one with other readers is not moved past when the loop is read back.
+                late = f"{source.node}_late{more}" + f"_to_{name}" * closing
+                delayed = (Source(source.node, closing),)
+                shape = nodes[source.node].shape
+                found[late] = Delay(name=late, shape=shape, sources=delayed, steps=np.asarray(more, np.int64))
+                sources.append(Source(late))
+            else:
+                sources.append(source)
+        found[name] = replace(found[name], sources=tuple(sources))
+    return found
+
+
+def _reaches(nodes: Mapping[str, Node], start: str, end: str) -> bool:
+    """Whether ``end`` depends on ``start`` (or is it)."""
+    waiting, seen = [end], {end}
+    while waiting:
+        name = waiting.pop()
+        if name == start:
+            return True
+        for source in nodes[name].sources:
+            if source.node not in seen:
+                seen.add(source.node)
+                waiting.append(source.node)
+    return False
+
+
+PASS = Pass("materialise_delays", rewrite(_materialise), "bits")

@@ -1,0 +1,109 @@
+"""Split the weights behind a concatenation: W·[a; b] = Wa·a + Wb·b; elsewhere weights of 0 and 1 place the parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from stl_deploy.graph.convolutions import pointwise
+from stl_deploy.graph.program import Concat, Conv, Linear, Node, Source
+from stl_deploy.passes.base import Nodes, Pass, rewrite
+
+
+def _split_all(nodes: Nodes) -> Nodes:
+    """A concatenation goes into its readers' weights, W·[a; b] = Wa·a + Wb·b; else weights of 0 and 1 do its work."""
+    found = {name: _flat(nodes, layer) if isinstance(layer, Concat) else layer for name, layer in nodes.items()}
+    for name in nodes:
+        layer = found[name]
+        if isinstance(layer, Concat):
+            readers = [r for r in found.values() if any(s.node == name for s in r.sources)]
+            if all(_splits(found, reader) for reader in readers):
+                for reader in readers:
+                    _split(found, layer, reader)
+                del found[name]
+            else:
+                _scatter(found, layer)
+    return found
+
+
+def _flat(nodes: Nodes, concat: Concat) -> Concat:
+    """A concatenation whose parts are no concatenations."""
+    sources: list[Source] = []
+    sizes: list[int] = []
+    for source, size in zip(concat.sources, concat.sizes, strict=True):
+        inner = nodes[source.node]
+        if isinstance(inner, Concat):
+            inner = _flat(nodes, inner)
+            sources += (Source(part.node, part.delay + source.delay) for part in inner.sources)
+            sizes += inner.sizes
+        else:
+            sources.append(source)
+            sizes.append(size)
+    return replace(concat, sources=tuple(sources), sizes=tuple(sizes))
+
+
+def _splits(nodes: Nodes, reader: Node) -> bool:
+    """Whether a concatenation goes into the weights of ``reader``, which then is a sum, that no other can read."""
+    summed = not any(isinstance(r, Concat) and any(s.node == reader.name for s in r.sources) for r in nodes.values())
+    return (
+        summed
+        and len(reader.sources) == 1
+        and (
+            (isinstance(reader, Conv) and reader.groups == 1)
+            or (isinstance(reader, Linear) and len(reader.input_shape) == 1)
+        )
+    )
+
+
+def _split(nodes: Nodes, concat: Concat, reader: Node) -> None:
+    """Synapses for each part; what read the reader reads all of them."""
+    assert isinstance(reader, Conv | Linear)
+    start, parts = 0, []
+    for number, (source, size) in enumerate(zip(concat.sources, concat.sizes, strict=True)):
+        name = reader.name if not number else f"{reader.name}_{number + 1}"
+        part = replace(
+            reader,
+            name=name,
+            sources=(Source(source.node, source.delay + reader.sources[0].delay),),
+            weight=np.ascontiguousarray(reader.weight[:, start : start + size]),
+            bias=reader.bias if not number else None,
+            input_shape=(size, *reader.input_shape[1:]),
+        )
+        nodes[name] = part
+        parts.append(name)
+        start += size
+    _read_all(nodes, reader.name, parts)
+
+
+def _scatter(nodes: Nodes, concat: Concat) -> None:
+    """Each part led to its place by weights of 0 and 1."""
+    start, channels = 0, concat.shape[0]
+    ends = []
+    for number, (source, size) in enumerate(zip(concat.sources, concat.sizes, strict=True)):
+        weight = np.zeros((channels, size), np.float32)
+        weight[np.arange(start, start + size), np.arange(size)] = 1
+        name = f"{concat.name}_{number + 1}"
+        shape = (size, *concat.shape[1:])
+        if len(shape) == 1:
+            nodes[name] = Linear(
+                name=name, shape=concat.shape, sources=(source,), weight=weight, bias=None, input_shape=shape
+            )
+        else:
+            nodes[name] = pointwise(name, (source,), shape, weight)
+        ends.append(name)
+        start += size
+    del nodes[concat.name]
+    _read_all(nodes, concat.name, ends)
+
+
+def _read_all(nodes: Nodes, name: str, parts: Sequence[str]) -> None:
+    """What read ``name`` reads the sum of ``parts``."""
+    for reader, layer in list(nodes.items()):
+        if any(s.node == name for s in layer.sources):
+            wide = [Source(p, s.delay) for s in layer.sources for p in (parts if s.node == name else [s.node])]
+            nodes[reader] = replace(layer, sources=tuple(wide))
+
+
+PASS = Pass("split_concats", rewrite(_split_all), "real", removes=(Concat,))

@@ -1,0 +1,28 @@
+"""Let a potential that starts where it leaks to, but for rounding, do so to the bit: o = (1 - β)·v₀."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from stl_deploy.graph.program import Neuron
+from stl_deploy.passes.base import Nodes, Pass, rewrite
+from stl_deploy.passes.parameters import full, leak_end
+
+
+def _start(nodes: Nodes) -> Nodes:
+    return {name: _from_leak(node) if isinstance(node, Neuron) else node for name, node in nodes.items()}
+
+
+def _from_leak(node: Neuron) -> Neuron:
+    """A potential that starts where it leaks to, but for rounding, does so to the bit: its offset comes from there."""
+    if node.v_start is None or node.offset is None or node.decay is None:
+        return node
+    start = full(node, node.v_start)
+    if not np.allclose(start, leak_end(node), rtol=1e-5):
+        return node
+    return replace(node, offset=((1 - full(node, node.decay)) * start).astype(np.float32))
+
+
+PASS = Pass("start_at_leak", rewrite(_start), "grid")

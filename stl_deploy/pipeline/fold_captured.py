@@ -1,0 +1,42 @@
+"""Fold the Program of a captured module into a NIR graph."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import nir
+
+from stl_deploy.errors import CaptureError, UnsupportedError
+from stl_deploy.exporters.nir.write import to_graph
+from stl_deploy.graph.dialect import Dialect
+from stl_deploy.graph.program import Program
+from stl_deploy.passes import CAPTURED, apply
+from stl_deploy.passes.narrow import NotFiniteError
+from stl_deploy.passes.permutations import Permutations
+
+
+class FoldedLayers(NamedTuple):
+    """A NIR graph, its dialect, and the Program that they are read back as.
+
+    arranged: for each neuron and input whose values stand in another order than the module's, the module's flat place
+    of each value.
+    """
+
+    graph: nir.NIRGraph
+    dialect: Dialect
+    program: Program
+    arranged: Permutations
+
+
+def fold_layers(layers: Program) -> FoldedLayers:
+    """The NIR graph of a captured module's layers, and what it is read back as.
+
+    Raises CaptureError for a layer that NIR has no node for; ParityError where a pass changes what it must not.
+    """
+    try:
+        folded = apply(layers, CAPTURED)
+    except UnsupportedError as error:
+        raise CaptureError(f"layer '{error.node}' {error.reason}; {error.remedy}", layer=error.node) from None
+    except NotFiniteError as error:
+        raise CaptureError(str(error), layer=error.node) from None
+    return FoldedLayers(*to_graph(folded.program), folded.places)

@@ -1,0 +1,73 @@
+"""Types of numbers that cut values off: a graph computes in float32 and cannot follow them.
+
+A cast to integers is the identity on spikes and on many samples of x, and something else on other input, so no run
+tells whether it matters. It is read only where the values are 0 and 1 by what made them, or where the input itself is
+cast (whose values capture checks).
+"""
+
+from __future__ import annotations
+
+import torch
+
+from stl_deploy.errors import CaptureError
+from stl_deploy.tracing.recorder import COMPARES
+from stl_deploy.tracing.source_lines import in_module
+from stl_deploy.tracing.steps import Signal, Steps
+
+_FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+_WIDE = (torch.int32, torch.int64)
+_INTEGERS = (torch.bool, torch.int8, torch.uint8, torch.int16, *_WIDE)
+_REARRANGE = ("reshape", "permute", "slice", "select", "expand", "flip", "roll", "index_select", "clone")
+_LOGIC = ("logical_not", "logical_and", "logical_or", "bitwise_not", "bitwise_and", "bitwise_or", "where")
+
+
+def require_exact_types(steps: Steps) -> None:
+    """Raise CaptureError, with the line, where a signal's type may change its values."""
+    for signal in steps.signals:
+        dtype = signal.node.dtype
+        if dtype in _FLOATS or signal.node.name == "input":
+            continue
+        if signal.node.name == "_to_copy":
+            _require_exact_cast(signal)
+        elif dtype == torch.bool and signal.node.name == "add":
+            raise _refusal(signal, "a sum of bools is 1 where both are; write left | right, or add floats")
+        elif dtype not in (torch.bool, *_WIDE) and signal.node.name not in (*_REARRANGE, *_LOGIC, "cat"):
+            raise _refusal(
+                signal,
+                f"'{signal.node.name}' computes in {_kind(dtype)}, which wraps around or rounds; a graph computes in "
+                "float32: use floats",
+            )
+
+
+def _require_exact_cast(signal: Signal) -> None:
+    source, dtype = signal.reads()[0].signal, signal.node.dtype
+    exact = is_zero_or_one(source) or holds_input(source) or (source.node.dtype in _WIDE and dtype in _WIDE)
+    if exact and dtype in _INTEGERS:
+        return
+    raise _refusal(
+        signal,
+        f"a cast to {_kind(dtype)} changes numbers that are not among its own, and a graph takes numbers as they are; "
+        "leave the cast out, or compare with a threshold: (v > 0.5).float()",
+    )
+
+
+def is_zero_or_one(signal: Signal) -> bool:
+    """Whether a signal is 0 or 1 by the operation that made it."""
+    while signal.node.name in ("_to_copy", *_REARRANGE) and signal.node.dtype != torch.bool:
+        signal = signal.reads()[0].signal
+    return signal.node.dtype == torch.bool or (signal.node.name in COMPARES and signal.node.name != "sign")
+
+
+def holds_input(signal: Signal) -> bool:
+    """Whether a signal holds the input's own values, in whatever type and order."""
+    while signal.node.name in ("_to_copy", *_REARRANGE):
+        signal = signal.reads()[0].signal
+    return signal.node.name == "input"
+
+
+def _kind(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _refusal(signal: Signal, why: str) -> CaptureError:
+    return CaptureError(why + in_module(signal.node.place), line=signal.node.place.line)

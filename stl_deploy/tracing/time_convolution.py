@@ -1,0 +1,79 @@
+"""Causal convolutions over time: delays, written as one operation on all steps.
+
+Output t of a kernel of K taps reads inputs t - (K - 1)·dilation to t, so one step is a weighted sum of delayed inputs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stl_deploy.tracing.layout import BATCH, TIME, Layout, shape_of
+from stl_deploy.tracing.nodes import Node
+from stl_deploy.tracing.recorder import Op
+from stl_deploy.tracing.unroll import Flow, Unroller, refuse
+
+NAME = "convolution_over_time"
+
+
+def over_time(unroller: Unroller, op: Op, flow: Flow, layout: Layout, axis: int) -> Flow:
+    """A convolution whose kernel spans several steps. layout: of its output, with time at ``axis``."""
+    weight, bias = (None if value is None else unroller.flow(value).nodes[0] for value in op.args[1:3])
+    stride, padding, dilation = (list(sizes) for sizes in op.args[3:6])
+    at = axis - 2
+    if stride[at] != 1 or op.args[6]:
+        raise refuse(
+            f"expected a convolution over time with stride 1; found stride {stride[at]}; a graph puts out every step",
+            op,
+        )
+    step = tuple(dim for dim in layout if dim != (TIME,))
+    zeros = (_zero(unroller, flow),) * padding[at]
+    nodes = (*zeros, *flow.nodes, *zeros)
+    padding[at] = 0
+    span = (op.args[1].shape[axis] - 1) * dilation[at]
+    if nodes[-1].constant and len(nodes) - span == unroller.steps:
+        raise refuse(
+            "a convolution over time reads steps after its own, which a graph cannot; put (kernel - 1)·dilation zeros "
+            f"in front of x and none behind: F.pad(x, ({span}, 0)) with time in the last axis",
+            op,
+        )
+    made = []
+    for t in range(len(nodes) - span):
+        window = nodes[t : t + span + 1 : dilation[at]]
+        args = (window, weight, bias, tuple(stride), tuple(padding), tuple(dilation), op.args[8], axis)
+        node = Node(NAME, convolved, args, {}, step, op.outputs[0].dtype, op.place, folded=(TIME,), axis=axis)
+        made.append(unroller.nodes.make(node, t if all(one.constant for one in window) else None))
+    return Flow(tuple(made), layout)
+
+
+def _zero(unroller: Unroller, flow: Flow) -> Node:
+    shape = shape_of(flow.nodes[0].layout, {BATCH: 1})
+    return unroller.nodes.constant(torch.zeros(shape, dtype=flow.nodes[0].dtype))
+
+
+def convolved(
+    window: tuple[Tensor, ...],
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    *rest: int,
+) -> Tensor:
+    """One step from the inputs that the kernel's taps read."""
+    groups, axis = rest
+    once = [1 if i == axis - 2 else size for i, size in enumerate(dilation)]
+    found = convolved_steps(window, weight, bias, stride, padding, once, groups, axis)
+    return found.squeeze(axis)
+
+
+def convolved_steps(
+    steps: tuple[Tensor, ...], weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any, *rest: int
+) -> Tensor:
+    """All steps at once, as the model computes them."""
+    groups, axis = rest
+    x = torch.stack(torch.broadcast_tensors(*steps), axis)  # type: ignore[no-untyped-call]
+    zeros = [0] * len(stride)
+    return torch.convolution(x, weight, bias, stride, padding, dilation, False, zeros, groups)

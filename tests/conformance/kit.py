@@ -1,0 +1,129 @@
+"""Run the public conformance kit through the frameworks' own readers: ``python -m tests.conformance.kit``.
+
+Each framework reads every graph in an environment of its own; the last neurons' spikes are the output. Writes
+docs/nir-conformance.json and docs/nir-conformance.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stl_deploy.exporters.nir.conformance.builder import Case
+from stl_deploy.exporters.nir.conformance.cases import LEVELS, cases
+from stl_deploy.exporters.nir.conformance.kit import STATUSES, Expected, Outcome, agreement, judge, write_case
+from tests.conformance.environments import REQUIREMENTS, environment
+from tests.conformance.runs import WORKER
+
+READERS: dict[str, tuple[str, float, dict[str, str]]] = {
+    "snntorch": ("snntorch", 1e-4, {}),
+    "norse": ("norse", 1e-4, {"dt": "1e-4"}),
+    "spikingjelly": ("spikingjelly", 1e-4, {}),
+    "sinabs": ("sinabs_reader", 1.0, {}),
+    "rockpool": ("rockpool", 1e-3, {}),
+    "spyx": ("spyx", 1.0, {}),
+}
+"""Framework -> the dialect that it is judged by, its time step, options of its worker."""
+ROOT = Path(__file__).parents[2]
+
+
+def read_kit(framework: str, python: Path, folder: Path) -> list[Outcome]:
+    """Every graph of the kit through one framework's reader."""
+    dialect, dt, options = READERS[framework]
+    chosen = cases(dt)
+    written = [write_case(case, folder, dt) for case in chosen]
+    jobs = []
+    for case in chosen:
+        np.savez(folder / f"{case.name}.in.npz", x=case.x)
+        files = {"net": ".in.npz", "file": ".nir", "spikes": ".out.npz"}
+        jobs.append({"verb": "load", "options": options} | {k: f"{folder}/{case.name}{v}" for k, v in files.items()})
+    (folder / "jobs.json").write_text(json.dumps(jobs))
+    command = [str(python), str(WORKER), framework, str(folder / "jobs.json"), str(folder / "done.json")]
+    with (folder / "worker.log").open("w") as log:
+        subprocess.run(command, check=True, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    told = json.loads((folder / "done.json").read_text())
+    return [
+        _outcome(case, answer, expected, dialect, folder)
+        for case, answer, (_, _, expected) in zip(chosen, told, written, strict=True)
+    ]
+
+
+def _outcome(case: Case, answer: dict[str, str], expected: Expected, dialect: str, folder: Path) -> Outcome:
+    if answer["status"] != "done":
+        status = "unsupported" if answer["status"] == "unsupported" else "failed"
+        return Outcome(case.name, case.level, case.about, status, reason=answer["reason"])  # type: ignore[arg-type]
+    with np.load(folder / f"{case.name}.out.npz") as spikes:
+        if not spikes.files:
+            return Outcome(case.name, case.level, case.about, "failed", reason="no neurons in what was read")
+        return judge(case, spikes[f"s{len(spikes.files) - 1}"], expected, dialect)
+
+
+def table(results: dict[str, Any]) -> Iterator[str]:
+    """The page: a row per framework and level, then every graph that is not equal."""
+    yield "# NIR conformance kit: results\n"
+    yield "Six frameworks' own NIR readers on the graphs of `stl-deploy nir-conformance` (measured; remake with"
+    yield "`python -m tests.conformance.kit`). Each reader is compared with the dialect named. *Failed*: the reader"
+    yield "raised an error or returned another shape.\n"
+    yield "| reader | version | dialect | level | " + " | ".join(STATUSES) + " |"
+    yield "|---|---|---|---|" + "---|" * len(STATUSES)
+    for name, result in results.items():
+        for level in LEVELS:
+            counts = Counter(graph["status"] for graph in result["graphs"] if graph["level"] == level)
+            numbers = " | ".join(str(counts[status]) for status in STATUSES)
+            yield f"| {name} | {result['version']} | {result['dialect']} | {level} | {numbers} |"
+    yield "\n## Graphs that are not equal\n"
+    yield "| reader | graph | what it is | result | reads as |\n|---|---|---|---|---|"
+    for name, result in results.items():
+        for graph in result["graphs"]:
+            if graph["status"] != "equal":
+                told = graph["reason"] or f"{graph['differing']:,} of {graph['compared']:,} outputs differ"
+                told = " ".join(told.replace("|", "\\|").split())
+                reads = ", ".join(graph["dialects"]) or "-"
+                yield f"| {name} | {graph['case']} | {graph['about']} | {graph['status']}: {told} | {reads} |"
+
+
+def _version(framework: str) -> str:
+    lines = (REQUIREMENTS / f"{framework}.txt").read_text().splitlines()
+    found = [line.split("==")[1].split()[0] for line in lines if line.lower().startswith(f"{framework}==")]
+    return found[0] if found else metadata.version(framework)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the frameworks asked for; the others keep their committed results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frameworks", nargs="+", choices=list(READERS), default=list(READERS))
+    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "stl-deploy" / "conformance")
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs")
+    options = parser.parse_args(arguments)
+    kept = options.docs / "nir-conformance.json"
+    results: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
+    for framework in options.frameworks:
+        with tempfile.TemporaryDirectory() as folder:
+            outcomes = read_kit(framework, environment(framework, options.cache), Path(folder))
+        results[framework] = {
+            "version": _version(framework),
+            "dialect": READERS[framework][0],
+            "counts": dict(Counter(outcome.status for outcome in outcomes)),
+            "agreement": agreement(outcomes),
+            "graphs": [outcome.as_dict() for outcome in outcomes],
+        }
+        print(framework, results[framework]["counts"], results[framework]["agreement"], file=sys.stderr)
+    results = {name: results[name] for name in READERS if name in results}
+    kept.write_text(json.dumps(results, indent=1) + "\n")
+    (options.docs / "nir-conformance.md").write_text("\n".join(table(results)) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""The verdict: both numbers to quote in two or three short sentences, and what stands beside it on the page."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+
+from stl_deploy.energy import AnnTwin, measure_energy
+from stl_deploy.energy.models.grid import LAYER_BY_LAYER, quoted
+from stl_deploy.energy.models.verdict import MOST_WORDS
+from stl_deploy.energy.models.wording import number
+from stl_deploy.energy.paired import compare
+from stl_deploy.energy.prices.chip import OnChip
+from stl_deploy.energy.prices.price_list import middle
+from tests.energy.close import approx
+from tests.energy.nets import f32, lif, linear, program, start
+from tests.energy.test_dataflow import X, two_layers
+
+TWIN = AnnTwin(macs_nonzero=30, macs=120, samples=10, source="twin")
+STILL = program(start((2,)), linear("a", "in", np.ones((3, 2))))
+
+
+def test_the_verdict_says_both_numbers_to_quote() -> None:
+    """It gave one number of one dataflow in a sentence of 70 words."""
+    report = measure_energy(two_layers(), X)
+    streaming, batched = quoted(report.comparisons), quoted(report.comparisons, LAYER_BY_LAYER)
+    assert streaming is not None
+    assert batched is not None
+    assert report.verdict.startswith(
+        f"The SNN costs {number(streaming.ratio)} times its ANN twin streaming (weights once per step) and "
+        f"{number(batched.ratio)} times layer by layer (once per inference); modelled, int8, 45 nm, the ANN dense."
+    )
+    data = report.as_dict()
+    assert data["verdict"] == report.verdict
+    assert data["quoted"] == streaming.as_dict()
+    assert data["quoted_layer_by_layer"] == batched.as_dict()
+
+
+def sentences(text: str) -> list[str]:
+    return re.split(r"(?<=[.]) (?=[A-Z])", text)
+
+
+def verdicts() -> list[str]:
+    tested = {
+        "equal": (np.ones(2000, bool), np.ones(2000, bool)),
+        "less": (np.arange(2000) > 150, np.ones(2000, bool)),
+        "cannot tell": (np.arange(20) > 2, np.arange(20) > 1),
+    }
+    report = measure_energy(two_layers(), X, twin=TWIN)
+    found = {key: compare(*each, 0.005) for key, each in tested.items()}
+    assert {key: each.verdict for key, each in found.items()} == {key: key for key in tested}
+    others = [
+        measure_energy(two_layers(), X),
+        measure_energy(two_layers(), X, chip=OnChip("Loihi 1", reason="'p' cannot be placed on Loihi 1")),
+        measure_energy(two_layers(), X, step_time={"loihi1": 1e-3}),
+        measure_energy(two_layers(), 0 * X),
+        measure_energy(two_layers(), X, labels=np.zeros((X.shape[1], X.shape[0]), np.int64)),
+        measure_energy(program(start((3,)), lif("n", "in", (3,))), f32(np.ones((2, 1, 3)))),
+        measure_energy(STILL, X),
+    ]
+    return [*(replace(report, accuracy=each).verdict for each in found.values()), *(each.verdict for each in others)]
+
+
+def test_a_verdict_is_two_or_three_short_sentences() -> None:
+    for found in verdicts():
+        assert 2 <= len(sentences(found)) <= 3, found
+        assert "SNN" in found
+        for sentence in sentences(found):
+            assert len(sentence.split()) <= MOST_WORDS, sentence
+
+
+def test_the_range_is_over_the_whole_page() -> None:
+    """It left out the published models, whose range stood on the same page."""
+    report = measure_energy(two_layers(), X, twin=TWIN)
+    ratios = [c.ratio for c in report.comparisons if c.ann_zeros == "skipped"]
+    ratios += [end for model in report.models for end in model.comparison.ends or ()]
+    assert f"it costs {number(min(ratios))} to {number(max(ratios))} times; " in report.spread
+    low, high = report.as_dict()["model_range"]["snn_over_ann_range"]
+    assert min(ratios) <= low < high <= max(ratios)
+
+
+def test_every_item_of_the_numbers_to_quote_is_in_the_json() -> None:
+    """Only the sums were there, so that nobody could rebuild them."""
+    data = measure_energy(two_layers(), X, twin=TWIN).as_dict()
+    for flow, cell in (("streaming", data["quoted"]), ("layer_by_layer", data["quoted_layer_by_layer"])):
+        for side in ("snn", "ann"):
+            joules = [middle(item["joules"]) for item in data["itemised"][flow][side]]
+            assert sum(joules) == approx(cell[f"{side}_J"])
+
+
+def test_what_if_counts_the_twin_s_zeros_as_the_number_to_quote_does() -> None:
+    """One page said 1.4 and 1.11 of the same network at the same T."""
+    data = measure_energy(two_layers(), X, twin=TWIN).as_dict()
+    assert data["what_if"][0]["knob"] == "as it is"
+    assert data["what_if"][0]["snn_over_ann"] == approx(data["quoted"]["snn_over_ann"])
+    assert {row["ann_zeros"] for row in data["what_if"]} == {"skipped"}
+
+
+def test_a_silent_network_gets_no_number() -> None:
+    """It was quoted as costing so many times its twin, for doing nothing."""
+    report = measure_energy(two_layers(), 0 * X)
+    data = report.as_dict()
+    assert "silent" in report.verdict
+    assert not any(character.isdigit() for character in report.verdict)
+    assert (data["quoted"], data["quoted_layer_by_layer"], report.spread) == (None, None, "")
+    assert "no neuron of it spikes." in measure_energy(STILL, X).verdict
+
+
+def test_the_first_row_of_the_sensitivity_is_as_quoted_and_one_assumption_moves_in_each_other() -> None:
+    data = measure_energy(two_layers(), X, twin=TWIN).as_dict()
+    rows = {row["assumption"]: row for row in data["sensitivity"]}
+    assert rows["as quoted"]["streaming"]["snn_over_ann"] == approx(data["quoted"]["snn_over_ann"])
+    batched = data["quoted_layer_by_layer"]["snn_over_ann"]
+    assert rows["as quoted"]["layer_by_layer"]["snn_over_ann"] == approx(batched)
+    dense = next(c for c in data["comparisons"] if {**c, "ann_zeros": "skipped"}.items() >= _place(data).items())
+    assert rows["the ANN computes its zeros"]["streaming"]["snn_over_ann"] == approx(dense["snn_over_ann"])
+    narrow, quote = rows["16-bit states of the SNN"]["streaming"], rows["as quoted"]["streaming"]
+    assert narrow["snn_J"] < quote["snn_J"]
+    assert narrow["ann_J"] == quote["ann_J"]
+
+
+def _place(data: dict[str, object]) -> dict[str, object]:
+    cell = data["quoted"]
+    assert isinstance(cell, dict)
+    return {key: cell[key] for key in ("dataflow", "sums", "prices")}
+
+
+def test_the_same_microcontroller_is_told_for_both_sides() -> None:
+    """The strongest comparison, SNN and ANN on one board, was never made."""
+    chips = {c["chip"]: c for c in measure_energy(two_layers(), X).as_dict()["chips"]}
+    board = chips["stm32l4r5"]
+    assert board["ann_J"][0] > 0
+    assert board["snn_over_ann"] == approx(
+        [board["total_J"][0] / board["ann_J"][1], board["total_J"][1] / board["ann_J"][0]]
+    )
+    assert chips["loihi1"]["ann_J"] is None
+    assert chips["loihi1"]["snn_over_ann"] is None

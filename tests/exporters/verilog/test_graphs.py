@@ -1,0 +1,144 @@
+"""Random integer graphs of every node kind: the simulated Verilog against the integer model, every spike."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stl_deploy.errors import ToolError, UnsupportedError
+from stl_deploy.exporters.verilog.lower import make_plan
+from stl_deploy.exporters.verilog.render import render
+from stl_deploy.exporters.verilog.simulator import DESIGN, MISSING, Simulation, simulators
+from stl_deploy.integers.graph import IntegerGraph, IntegratorNode, PopulationNode
+from stl_deploy.integers.net import WIDE
+from stl_deploy.integers.simulate import simulate
+from stl_deploy.integers.store import About
+from tests.exporters.c.graphs import Grower
+
+needs_simulator = pytest.mark.skipif(not simulators(), reason=MISSING)
+SIZE, CLOCKS = 2000, 40_000
+"""Graphs that would take more are left out: Icarus runs some 20,000 a second."""
+
+
+def grown(seed: int) -> tuple[Simulation, Any] | None:
+    """A random graph's design and input, or None where its sums do not fit or it takes long."""
+    graph, x = Grower(seed).grow()
+    graph, x = IntegerGraph(graph.nodes, WIDE), x[:4, :2]
+    layers = [node for node in graph.nodes if isinstance(node, PopulationNode | IntegratorNode)]
+    if sum(int(np.prod(node.shape)) for node in graph.nodes) > SIZE:
+        return None
+    largest = max(int(np.prod(node.shape)) for node in layers)
+    able = [lanes for lanes in (1, 2, 4, 8, 16) if lanes <= largest]
+    try:
+        simulate(graph, x[:1, :1])
+        plan = make_plan(graph, able[seed % len(able)])
+    except UnsupportedError:
+        return None
+    if Simulation({}, plan).clocks_at_most * x.shape[0] * x.shape[1] > CLOCKS:
+        return None
+    return Simulation(render(plan, About()), plan), x
+
+
+def differing(design: Simulation, x: Any, **options: Any) -> int:
+    """Spikes and outputs that are not the model's."""
+    (ours, _), model = design.run(x, **options), simulate(design.plan.graph, x, record=True)
+    assert set(ours.spikes) == set(model.spikes)
+    spikes = sum(int((ours.spikes[name] != model.spikes[name]).sum()) for name in model.spikes)
+    return spikes + int((ours.y != model.y).sum())
+
+
+@cache
+def cheap(first: int, count: int) -> list[tuple[int, Simulation, Any]]:
+    """So many graphs from a seed on."""
+    found: list[tuple[int, Simulation, Any]] = []
+    seed = first
+    while len(found) < count:
+        one = grown(seed)
+        if one is not None:
+            found.append((seed, *one))
+        seed += 1
+    return found
+
+
+@needs_simulator
+@pytest.mark.parametrize("block", range(5))
+def test_every_spike_is_the_integer_models(block: int) -> None:
+    for seed, design, x in cheap(1000 * block, 10):
+        assert differing(design, x, pressure=seed if seed % 2 else None) == 0, seed
+
+
+def test_the_random_graphs_are_worth_comparing() -> None:
+    designs = [design for _, design, _ in cheap(0, 40)]
+    passes = [one for design in designs for one in design.plan.passes]
+    scans = [scan for design in designs for scan in design.plan.scans]
+    widths = [design.plan.widths for design in designs]
+    assert {one.lanes for one in (design.plan for design in designs)} == {1, 2, 4, 8, 16}
+    assert any(one.filtered for one in passes)
+    assert {(one.soft, one.late) for one in passes} == {(a, b) for a in (False, True) for b in (False, True)}
+    assert any(width.clip for width in widths)
+    assert any(width.keeps for width in widths)
+    assert any(width.input_signed for width in widths)
+    assert {scan.source is None for scan in scans} == {False, True}
+    assert any(scan.delay > 0 for scan in scans)
+    assert any(scan.to_value for scan in scans)
+    assert any(len(scan.map.rows) > 1 for scan in scans)
+
+
+BROKEN = {
+    "fires at its threshold": ("own > threshold", "own >= threshold"),
+    "rounds down": ("&& lost[n];", "&& 1'b0;"),
+    "reads what is still to be written": ("assign stall = b_valid &&", "assign stall = 1'b0 && b_valid &&"),
+    "no reset": ("!fired_next[n] || late ? own", "1'b1 ? own"),
+    "one tap too few": ("row_left          <= row_fan - 1'b1;", "row_left          <= 0;"),
+    "no rest between samples": ("state <= rested || in_first ? CLEAR : FETCH;", "state <= FETCH;"),
+}
+
+
+@needs_simulator
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_broken_engine_is_noticed(how: str) -> None:
+    right, wrong = BROKEN[how]
+    for _, design, x in cheap(0, 40):
+        text = design.files["snn_engine.v"]
+        assert right in text
+        broken = replace(design, files={**design.files, "snn_engine.v": text.replace(right, wrong)})
+        try:
+            if differing(broken, x):
+                return
+        except ToolError as error:
+            assert "stalled" in str(error)  # noqa: PT017
+            return
+    raise AssertionError("no graph noticed it")
+
+
+@pytest.mark.skipif(shutil.which("verilator") is None, reason="verilator is not installed")
+def test_the_text_is_clean(tmp_path: Path) -> None:
+    """But for what is meant: several modules in a file, and bits that a shift leaves out."""
+    quiet = ("-Wno-DECLFILENAME", "-Wno-UNUSEDSIGNAL", "-Wno-BLKSEQ", "-Wno-UNUSEDPARAM")
+    for index, (_, design, _) in enumerate(cheap(50, 6)):
+        _written(design, tmp_path / str(index))
+        command = ["verilator", "--lint-only", "-Wall", *quiet, "--top-module", "snn", *DESIGN]
+        done = subprocess.run(command, cwd=tmp_path / str(index), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(shutil.which("iverilog") is None, reason="iverilog is not installed")
+def test_icarus_has_nothing_to_say(tmp_path: Path) -> None:
+    for index, (_, design, _) in enumerate(cheap(50, 3)):
+        _written(design, tmp_path / str(index))
+        command = ["iverilog", "-g2005", "-Wall", "-t", "null", "-s", "tb", "tb.v", *DESIGN]
+        done = subprocess.run(command, cwd=tmp_path / str(index), capture_output=True, text=True, check=True)
+        assert done.stderr == ""
+
+
+def _written(design: Simulation, folder: Path) -> None:
+    folder.mkdir()
+    for name, text in design.files.items():
+        (folder / name).write_text(text)

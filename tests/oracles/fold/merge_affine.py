@@ -1,0 +1,153 @@
+"""A scale and an offset of each value, into the weights right behind them: W·(s·x + t) + b = (W·s)·x + (b + W·t).
+
+So goes an input's normalisation, ``(x - mean) / std``, into the first layer. It holds in real arithmetic. In float32
+W·t brings back the cancellation that a subtracted mean avoids, so an offset goes in only where the grid of what arrives
+is known, and with it how large that is. A convolution that pads its input with zeros does not take an offset in, for
+what it pads with has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from typing import Any, NamedTuple
+
+import nir
+import numpy as np
+
+from stl_deploy.graph.dialect import Dialect
+from stl_deploy.graph.exact import grids
+from stl_deploy.graph.lower import lower
+from stl_deploy.graph.program import Conv, Doubles, Floats, Linear, Node, Program, Reshape, Scale
+from stl_deploy.graph.segments import looped
+from tests.oracles.fold.graph_nodes import with_fields, without_nodes
+
+
+class _Affine(NamedTuple):
+    """A node as s·x + t, each of one value's own, ``[*shape]``."""
+
+    scale: Doubles
+    offset: Doubles
+
+
+class _Weights(NamedTuple):
+    weight: Doubles
+    bias: Doubles
+
+
+def merge_affine(graph: nir.NIRGraph, dialect: Dialect) -> nir.NIRGraph:
+    """The graph without scales and offsets that only weights read; the same graph if there are none."""
+    program = lower(graph, dialect)
+    in_loops = looped(program)  # whose edges' delays stay
+    known, merged, gone = grids(program), dict[str, _Weights](), set[str]()
+    for node in reversed(program.nodes):
+        if node.name not in graph.nodes or node.name in in_loops or not _reads_one(node):
+            continue
+        affine = _affine(node)
+        if affine is None or (affine.offset.any() and known.get(node.sources[0].node) is None):
+            continue
+        readers = _weights_behind(program, node, gone)
+        if readers is None or not all(reader.name in graph.nodes for reader in readers):
+            continue
+        made = {reader.name: _merged(reader, affine, merged) for reader in readers}
+        if all(each is not None for each in made.values()):
+            merged |= {name: each for name, each in made.items() if each is not None}
+            gone.add(node.name)
+    if not gone:
+        return graph
+    for name in merged.keys() - gone:
+        graph = _with_weights(graph, name, merged[name])
+    return without_nodes(graph, gone)
+
+
+def _reads_one(node: Node) -> bool:
+    return len(node.sources) == 1 and not node.sources[0].delay
+
+
+def _affine(node: Node) -> _Affine | None:
+    """Scales, depthwise convolutions of size 1 and diagonal weights; None for what mixes values."""
+    scale: Floats
+    if isinstance(node, Scale):
+        return _Affine(np.broadcast_to(node.scale.astype(np.float64), node.shape), np.zeros(node.shape))
+    if isinstance(node, Conv):
+        alone = node.weight.size == len(node.weight) == node.groups == node.input_shape[0]
+        if not alone or set(node.stride) != {1} or _pads(node):
+            return None
+        scale, shape = node.weight.reshape(-1), (-1, *(1,) * (len(node.shape) - 1))
+    elif isinstance(node, Linear):
+        diagonal = node.weight.shape[0] == node.weight.shape[1]
+        if not diagonal or np.count_nonzero(node.weight) != np.count_nonzero(np.diagonal(node.weight)):
+            return None
+        scale, shape = np.diagonal(node.weight), (-1,)
+    else:
+        return None
+    offset = np.zeros(len(scale)) if node.bias is None else node.bias
+    values = (np.broadcast_to(each.reshape(shape).astype(np.float64), node.shape) for each in (scale, offset))
+    return _Affine(*values)
+
+
+def _pads(node: Conv) -> bool:
+    return any(before or after for before, after in node.padding)
+
+
+def _weights_behind(program: Program, node: Node, gone: Container[str]) -> list[Linear | Conv] | None:
+    """All that read a node, in other shapes too; None where one is no weights, or reads something else besides.
+
+    gone: nodes that what is behind them has taken in.
+    """
+    found: list[Linear | Conv] = []
+    waiting = [node]
+    while waiting:
+        readers = program.readers[waiting.pop().name]
+        for reader in readers:
+            if not _reads_one(reader) or not (isinstance(reader, Linear | Conv | Reshape) or reader.name in gone):
+                return None
+            if isinstance(reader, Reshape) or reader.name in gone:
+                waiting.append(reader)
+            elif isinstance(reader, Linear | Conv):
+                found.append(reader)
+        if not readers:
+            return None
+    return found
+
+
+def _merged(reader: Linear | Conv, affine: _Affine, merged: Mapping[str, _Weights]) -> _Weights | None:
+    """A reader's weights with what is before it; None where they are shared by values, or float32 cannot hold them.
+
+    merged: the weights of readers that took something in already.
+    """
+    scale, offset = (values.reshape(reader.input_shape) for values in affine)
+    bias = np.zeros(len(reader.weight)) if reader.bias is None else reader.bias.astype(np.float64)
+    weight, bias = merged.get(reader.name, _Weights(reader.weight.astype(np.float64), bias))
+    axis = -1 if isinstance(reader, Linear) else 0
+    scale, offset = (np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1) for values in (scale, offset))
+    if (scale != scale[:, :1]).any() or (offset != offset[:, :1]).any():
+        return None
+    scale, offset = scale[:, 0], offset[:, 0]
+    if isinstance(reader, Linear):
+        return _held(weight * scale, bias + weight @ offset)
+    if offset.any() and _pads(reader):
+        return None
+    groups = np.repeat(np.arange(reader.groups), len(weight) // reader.groups)
+    scale, offset = (values.reshape(reader.groups, -1)[groups] for values in (scale, offset))
+    kernel = (..., *(None,) * (weight.ndim - 2))
+    shift = (weight * offset[kernel]).reshape(len(weight), -1).sum(axis=1)
+    return _held(weight * scale[kernel], bias + shift)
+
+
+def _held(weight: Doubles, bias: Doubles) -> _Weights | None:
+    with np.errstate(over="ignore"):
+        finite = all(np.isfinite(values.astype(np.float32)).all() for values in (weight, bias))
+    return _Weights(weight, bias) if finite else None
+
+
+def _with_weights(graph: nir.NIRGraph, name: str, made: _Weights) -> nir.NIRGraph:
+    held: Any = graph.nodes[name]
+    weight, bias = made.weight.reshape(held.weight.shape).astype(np.float32), made.bias.astype(np.float32)
+    if not isinstance(held, nir.Linear):
+        given = getattr(held, "bias", None)
+        bias = bias if given is None else bias.reshape(given.shape)
+        return with_fields(graph, {name: {"weight": weight, "bias": bias}})
+    if not bias.any():
+        return with_fields(graph, {name: {"weight": weight}})
+    nodes = {**graph.nodes, name: nir.Affine(weight, bias)}
+    return nir.NIRGraph(nodes, graph.edges, metadata=graph.metadata, type_check=False)

@@ -1,0 +1,173 @@
+"""Every pass is run against what it was given: one that gets something wrong is caught by the run, by its name."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stl_deploy.errors import ParityError
+from stl_deploy.graph.program import (
+    DT,
+    Concat,
+    Conv,
+    Gather,
+    Input,
+    Linear,
+    MaxPool,
+    Neuron,
+    Node,
+    Norm,
+    Output,
+    Program,
+    Source,
+)
+from stl_deploy.passes import CAPTURED, apply
+from stl_deploy.passes.base import Pass, Rewritten
+from stl_deploy.passes.equivalence import require_equivalent
+
+RNG = np.random.default_rng(0)
+
+
+def _f32(*shape: int) -> Any:
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+def _network() -> Program:
+    """One in which every pass for captured modules has something to do."""
+    theta = np.float32(0.5)
+    nodes: tuple[Node, ...] = (
+        Input(name="input", shape=(1, 6, 6), sources=()),
+        Conv(
+            name="conv",
+            shape=(4, 6, 6),
+            sources=(Source("input"),),
+            weight=_f32(4, 1, 3, 3),
+            bias=None,
+            stride=(1, 1),
+            padding=((1, 1), (1, 1)),
+            dilation=(1, 1),
+            groups=1,
+            input_shape=(1, 6, 6),
+        ),
+        Norm(
+            name="norm",
+            shape=(4, 6, 6),
+            sources=(Source("conv"),),
+            mean=RNG.normal(size=4),
+            scale=RNG.normal(size=4),
+            shift=RNG.normal(size=4),
+        ),
+        Neuron(name="lif1", shape=(4, 6, 6), sources=(Source("norm"),), decay=np.float32(0.75), threshold=theta),
+        MaxPool(
+            name="pool",
+            shape=(4, 3, 3),
+            sources=(Source("lif1"),),
+            kernel=(2, 2),
+            stride=(2, 2),
+            padding=((0, 0), (0, 0)),
+            input_shape=(4, 6, 6),
+        ),
+        Gather(
+            name="order",
+            shape=(36,),
+            sources=(Source("pool"),),
+            indices=np.arange(36).reshape(4, 3, 3).transpose(1, 2, 0).reshape(-1),
+            input_shape=(4, 3, 3),
+        ),
+        Linear(name="up", shape=(40,), sources=(Source("order"),), weight=_f32(40, 36), bias=None, input_shape=(36,)),
+        Linear(name="fc", shape=(8,), sources=(Source("up"),), weight=_f32(8, 40), bias=_f32(8), input_shape=(40,)),
+        Neuron(
+            name="lif2",
+            shape=(8,),
+            sources=(Source("fc"),),
+            decay=np.float32(0.5),
+            threshold=theta,
+            offset=np.float32(0.0500001),
+            v_start=np.float32(0.1),
+        ),
+        Concat(name="both", shape=(16,), sources=(Source("lif2"), Source("lif2", 2)), sizes=(8, 8)),
+        Linear(name="last", shape=(5,), sources=(Source("both"),), weight=_f32(5, 16), bias=_f32(5), input_shape=(16,)),
+        Neuron(name="current", shape=(5,), sources=(Source("last"),), decay=np.float32(0.6), threshold=None),
+        Neuron(name="lif3", shape=(5,), sources=(Source("current"),), decay=np.float32(0.9), threshold=theta),
+        Output(name="output", shape=(5,), sources=(Source("lif3"),)),
+    )
+    return Program(nodes, DT)
+
+
+def _broken(program: Program, before: Program) -> Program:
+    """Each array that a pass made three times as large; where it made none, the last edge gone a step late."""
+    held = {id(getattr(node, field.name)) for node in before.nodes for field in fields(node)}
+    nodes, moved = [], False
+    for node in program.nodes:
+        new = {
+            field.name: value * 3
+            for field in fields(node)
+            if isinstance(value := getattr(node, field.name), np.ndarray | np.generic)
+            and value.dtype.kind == "f"
+            and id(value) not in held
+        }
+        moved |= any(np.any(value) for value in new.values())
+        nodes.append(replace(node, **new))
+    if moved:
+        return replace(program, nodes=tuple(nodes))
+    changed = [n for n in program.nodes if n.name not in before.by_name or n is not before.by_name[n.name]]
+    late = replace(changed[-1], sources=tuple(Source(s.node, s.delay + 1) for s in changed[-1].sources))
+    return replace(program, nodes=tuple(late if node is changed[-1] else node for node in program.nodes))
+
+
+@pytest.mark.parametrize("at", range(len(CAPTURED)), ids=[one.name for one in CAPTURED])
+def test_a_pass_that_is_wrong_is_caught_by_name(at: int) -> None:
+    right = CAPTURED[at]
+    acted = []
+
+    def wrong(program: Program) -> Rewritten:
+        made = right.run(program)
+        acted.append(made.program is not program)
+        return replace(made, program=_broken(made.program, program))
+
+    recipe: list[Pass] = [replace(right, run=wrong) if one is right else one for one in CAPTURED]
+    with pytest.raises(ParityError, match=f"pass {right.name}: "):
+        apply(_network(), recipe)
+    assert acted == [True]
+    apply(_network(), recipe, check=False)
+
+
+def test_the_recipe_leaves_what_it_says_it_removes() -> None:
+    program = _network()
+    for one in CAPTURED:
+        made = one.run(program)
+        require_equivalent(program, made.program, by=one.name, exactness=one.exactness, places=made.places)
+        program = made.program
+        assert not any(isinstance(node, one.removes) for node in program.nodes)
+
+
+def test_a_neuron_that_random_input_never_reaches_is_judged_too() -> None:
+    """Behind a population that is always silent."""
+    nodes = list(_network().nodes)
+    silent = [replace(n, threshold=np.float32(1e6)) if isinstance(n, Neuron) and n.name == "lif1" else n for n in nodes]
+    weight = next(node for node in silent if isinstance(node, Linear) and node.name == "fc")
+    worse = [replace(weight, weight=weight.weight * np.float32(1.01)) if node is weight else node for node in silent]
+    with pytest.raises(ParityError, match=r"pass mine: neuron \[\d\] of 'lif2' at step 0"):
+        require_equivalent(Program(tuple(silent), DT), Program(tuple(worse), DT), by="mine")
+
+
+def test_a_threshold_of_one_pixel_is_seen() -> None:
+    program = _network()
+    lif = program.by_name["lif1"]
+    assert isinstance(lif, Neuron)
+    theta = np.full(lif.shape, 0.5, np.float32)
+    theta[2, 3, 1] = 0.501
+    other = replace(program, nodes=tuple(replace(lif, threshold=theta) if n is lif else n for n in program.nodes))
+    with pytest.raises(ParityError, match=r"neuron \[2, 3, 1\] of 'lif1'"):
+        require_equivalent(program, other, by="mine")
+
+
+def test_an_output_without_neurons_is_compared() -> None:
+    entry, last = Input(name="input", shape=(4,), sources=()), Output(name="output", shape=(2,), sources=(Source("w"),))
+    w = Linear(name="w", shape=(2,), sources=(Source("input"),), weight=_f32(2, 4), bias=None, input_shape=(4,))
+    other = replace(w, weight=w.weight * np.float32(1.001))
+    with pytest.raises(ParityError, match=r"pass mine: output 'output' at step 0"):
+        require_equivalent(Program((entry, w, last), DT), Program((entry, other, last), DT), by="mine")

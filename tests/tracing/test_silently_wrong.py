@@ -1,0 +1,292 @@
+"""Models whose run on x looks like another model's: each is refused, or captured with what x does not show of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import stl_deploy as stl
+from stl_deploy.errors import CaptureError
+from stl_deploy.pipeline.unseen_input import beyond, within
+
+Change = Callable[[Any], Any]
+
+
+def same(value: Any) -> Any:
+    return value
+
+
+def leaky(v: Tensor, current: Tensor) -> Tensor:
+    return 0.8 * v + current
+
+
+class Net(nn.Module):
+    """6 inputs, 8 leaky neurons, 4 outputs; functions change the input, the currents, the potential and the spikes."""
+
+    def __init__(
+        self,
+        before: Change = same,
+        currents: Change = same,
+        step: Callable[[Tensor, Tensor], Tensor] = leaky,
+        spikes: Change = same,
+    ) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.enter, self.leave = nn.Linear(6, 8), nn.Linear(8, 4)
+        self.before, self.currents, self.step, self.spikes = before, currents, step, spikes
+
+    def forward(self, x: Tensor) -> Tensor:
+        found, v = [], torch.zeros(x.shape[1], 8)
+        for current in self.currents(self.enter(self.before(x))):
+            v = self.step(v, current)
+            s = (v > 0.5).float()
+            v = v * (1 - s)
+            found.append(self.leave(self.spikes(s)))
+        return torch.stack(found)
+
+
+def ones_and_zeros() -> Tensor:
+    return (torch.rand(8, 4, 6, generator=torch.Generator().manual_seed(1)) < 0.4).float()
+
+
+def numbers() -> Tensor:
+    return torch.rand(8, 4, 6, generator=torch.Generator().manual_seed(1))
+
+
+class Charge(NamedTuple):
+    v: Tensor
+
+
+class Passing(nn.Module):
+    """A leaky neuron whose potential the caller passes on, in the form that ``pack`` gives it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.enter, self.leave = nn.Linear(6, 8), nn.Linear(8, 4)
+
+    def stepped(self, x: Tensor, v: Tensor | None) -> tuple[Tensor, Tensor]:
+        if v is None:
+            v = torch.zeros(x.shape[0], 8)
+        v = 0.8 * v + self.enter(x)
+        s = (v > 0.5).float()
+        return self.leave(s), v - 0.5 * s
+
+
+class PassingTensor(Passing):
+    def forward(self, x: Tensor, v: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.stepped(x, v)
+
+
+class PassingByName(Passing):
+    def forward(self, x: Tensor, *, v: Tensor | None = None) -> dict[str, Tensor]:
+        y, v = self.stepped(x, v)
+        return {"y": y, "v": v}
+
+
+class PassingNested(Passing):
+    def forward(self, x: Tensor, state: list[Charge | None] | None = None) -> tuple[Tensor, list[Charge]]:
+        charge = None if state is None or state[0] is None else state[0].v
+        y, v = self.stepped(x, charge)
+        return y, [Charge(v)]
+
+
+class PassingTwo(Passing):
+    def forward(self, x: Tensor, v: Tensor | None = None, w: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        y, v = self.stepped(x, v)
+        w = 0.9 * (torch.zeros_like(y) if w is None else w) + y
+        return w, v, w
+
+
+def hand_run(model: nn.Module, x: Tensor) -> Tensor:
+    """The outputs of the steps of a model whose caller passes the state on."""
+    found: list[Tensor] = []
+    kept: dict[str, Any] = {}
+    for step in x:
+        made = model(step, **kept)
+        if isinstance(made, dict):
+            found.append(made["y"])
+            kept = {"v": made["v"]}
+        else:
+            found.append(made[0])
+            kept = dict(zip({2: ("v",), 3: ("v", "w")}[len(made)], made[1:], strict=True))
+            kept = {"state": made[1]} if isinstance(made[1], list) else kept
+    return torch.stack(found).detach()
+
+
+@pytest.mark.parametrize("model", [PassingTensor, PassingByName, PassingNested, PassingTwo])
+def test_state_that_the_caller_passes_on_is_followed(model: type[nn.Module]) -> None:
+    net = stl.capture(model(), numbers(), time="step")
+    unseen = numbers().flip(0) * 1.3
+    expected = hand_run(model().eval(), unseen).numpy()
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(net.simulate(unseen.numpy()).y, expected, rtol=1e-4, atol=1e-5)
+    assert net.proof is not None
+    assert "state passed from step to step: " in str(net.proof)
+
+
+class PassingUnclear(Passing):
+    def forward(self, x: Tensor, v: Tensor | None = None, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.stepped(x, v)
+
+
+class PassingAny(Passing):
+    def forward(self, x: Tensor, *state: Tensor) -> tuple[Tensor, Tensor]:
+        return self.stepped(x, state[0] if state else None)
+
+
+class PassingRequired(Passing):
+    def forward(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return self.stepped(x, v)
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (PassingUnclear, r"forward takes v, mask besides x and returns 2 values.*return \(output, v, mask\), or keep"),
+        (PassingAny, r"forward takes \*state besides x and returns 2 values"),
+        (PassingRequired, r"forward expects 'v' besides x.*give it a default, v=None"),
+    ],
+)
+def test_state_that_is_not_told_apart_is_refused(model: type[nn.Module], reason: str) -> None:
+    with pytest.raises(CaptureError, match=reason):
+        stl.capture(model(), numbers(), time="step")
+
+
+class Masked(Passing):
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self.stepped(x if mask is None else x * mask, None)[0]
+
+
+def test_an_optional_argument_of_a_model_that_returns_its_output_alone_is_left_out() -> None:
+    net = stl.capture(Masked(), numbers(), time="step")
+    assert net.proof is not None
+    assert net.proof.states == ()
+
+
+@pytest.mark.parametrize("mode", ["floor", "trunc"])
+@pytest.mark.parametrize("where", ["before", "spikes", "step"])
+def test_a_division_that_rounds_is_refused(mode: str, where: str) -> None:
+    def divided(v: Tensor, *current: Tensor) -> Tensor:
+        return torch.div((v + sum(current)) * 2**14, 2.0, rounding_mode=mode) / 2**13
+
+    with pytest.raises(CaptureError, match=f"'div' with rounding_mode='{mode}' has no form in a spiking graph"):
+        stl.capture(Net(**{where: divided}), ones_and_zeros())
+
+
+@pytest.mark.parametrize("kind", [torch.int32, torch.int64, torch.int8, torch.uint8, torch.bool])
+@pytest.mark.parametrize(
+    "change",
+    [
+        dict(before=lambda x, kind: (x * 4).to(kind).float() / 4),
+        dict(currents=lambda h, kind: (10 * h).to(kind) / 10),
+        dict(step=lambda v, current, kind: (leaky(v, current) * 65536).to(kind) / 65536),
+    ],
+    ids=["input", "currents", "potential"],
+)
+def test_a_cast_to_integers_is_refused(change: dict[str, Any], kind: torch.dtype) -> None:
+    made = {where: lambda *values, each=each: each(*values, kind) for where, each in change.items()}
+    name = str(kind).removeprefix("torch.")
+    with pytest.raises(CaptureError, match=f"a cast to {name} changes numbers that are not among its own"):
+        stl.capture(Net(**made), ones_and_zeros())
+
+
+def test_a_cast_of_the_input_to_eight_bits_of_float_is_refused() -> None:
+    model = Net(before=lambda x: x.to(torch.float8_e4m3fn).float())
+    with pytest.raises(CaptureError, match="a cast to float8_e4m3fn changes numbers"):
+        stl.capture(model, ones_and_zeros())
+
+
+def test_a_sum_in_another_type_is_refused() -> None:
+    model = Net(before=lambda x: x + x.sum(-1, keepdim=True, dtype=torch.int32))
+    with pytest.raises(CaptureError, match=r"'sum' with dtype=torch\.int32 has no form in a spiking graph"):
+        stl.capture(model, ones_and_zeros())
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int8, torch.int16])
+def test_a_count_of_spikes_that_may_wrap_around_is_refused(kind: torch.dtype) -> None:
+    class Counting(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            found, v, count = [], torch.zeros(x.shape[1], 8), torch.zeros(x.shape[1], 8, dtype=kind)
+            for current in self.enter(x):
+                v = leaky(v, current)
+                s = v > 0.5
+                v = v * (~s)
+                count = count + s.to(kind)
+                found.append(self.leave(count.float()))
+            return torch.stack(found)
+
+    with pytest.raises(CaptureError, match=r"'add' computes in u?int\d+, which wraps around or rounds"):
+        stl.capture(Counting(), ones_and_zeros())
+
+
+def test_casts_of_spikes_are_captured() -> None:
+    model = Net(spikes=lambda s: s.int().to(torch.uint8).bool().float())
+    net = stl.capture(model, ones_and_zeros())
+    np.testing.assert_allclose(net.simulate(numbers().numpy()).y, model(numbers()).detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_sum_of_bools_is_refused() -> None:
+    with pytest.raises(CaptureError, match="a sum of bools is 1 where both are"):
+        stl.capture(Net(spikes=lambda s: (s.bool() + s.bool().flip(-1)).float()), ones_and_zeros())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x / float(x.numpy().max()),
+        lambda x: x / max(max(row) for step in x.tolist() for row in step),
+        lambda x: x * len(np.unique(x)),
+        lambda x: x * float(np.from_dlpack(x).max()),
+        lambda x: x * __import__("copy").deepcopy(x).amax(),
+    ],
+    ids=["numpy", "tolist", "unique", "dlpack", "deepcopy"],
+)
+def test_values_that_leave_torch_are_refused(change: Change) -> None:
+    with pytest.raises(CaptureError, match="hands values that depend on the input to code outside of torch"):
+        stl.capture(Net(before=change), ones_and_zeros())
+
+
+@pytest.mark.parametrize("question", [lambda x: torch.allclose(x, x.abs()), lambda x: torch.equal(x, x.round())])
+def test_a_question_about_the_values_is_refused(question: Change) -> None:
+    with pytest.raises(CaptureError, match="the code reads a value that depends on the input"):
+        stl.capture(Net(before=lambda x: x * 2 if question(x) else x), ones_and_zeros())
+
+
+@pytest.mark.parametrize("statistic", [lambda x: x.max(), lambda x: x.min() - 2, lambda x: 40 / len(np.unique(x))])
+@pytest.mark.parametrize("x", [ones_and_zeros, numbers])
+def test_what_leaves_torch_unseen_is_found_by_input_of_other_values(
+    statistic: Change, x: Callable[[], Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stl_deploy.tracing.recorder._LEAVES", ())
+    model = Net(before=lambda x: x * torch.as_tensor(statistic(x.numpy())))
+    with pytest.raises(CaptureError, match=r"does not compute what the model does"):
+        stl.capture(model, x())
+
+
+@pytest.mark.parametrize("grid", [2**14, 2**16, 2**20])
+def test_a_potential_that_is_rounded_to_a_grid_is_refused(grid: int) -> None:
+    class Rounded(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            self.step = lambda v, current: torch.round(leaky(v, current) * grid) / grid
+            return super().forward(x)
+
+    with pytest.raises(CaptureError, match="'round' makes several spikes of one potential"):
+        stl.capture(Rounded(), (numbers() * 4).round() / 4)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("x", [ones_and_zeros, numbers, lambda: torch.full((4, 3, 2), -2.0)])
+def test_unseen_input_has_other_extremes_and_values(axis: int, x: Callable[[], Tensor]) -> None:
+    given = x()
+    inner, outer = within(given, axis), beyond(given, axis)
+    assert inner.shape[axis] == outer.shape[axis] == 2
+    assert set(inner.unique().tolist()) <= set(given.unique().tolist())
+    assert outer.min() < given.min() or outer.max() > given.max()
+    assert outer.min() < 0 < outer.max()
+    assert len(set(outer.unique().tolist()) - set(given.unique().tolist())) > 2
