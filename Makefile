@@ -7,7 +7,7 @@ RUNS ?= runs/digits runs/mnist runs/fashion_mnist
 OLDEST ?= tests
 BENCHMARKS ?= onnx_speed c_speed training loihi reference counting whole_ways
 
-.PHONY: demo test quick lint types lava check gpu gpu-interpreted readme parity quantisation bench bench-peers study study-small conformance explore hunt coverage mcu docs tutorials screens dist wheel-demo oldest clean help
+.PHONY: demo test quick lint types lava check gpu gpu-interpreted readme parity quantisation bench bench-peers study study-small conformance explore hunt coverage mcu packages docs tutorials screens dist wheel-demo oldest clean help
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -68,6 +68,9 @@ conformance: $(VENV)/.dev ## what other frameworks mean by a NIR file; each gets
 
 mcu: $(VENV)/.dev ## the digits network in C on emulated Cortex-M4 and M7 (apt: gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm)
 	$(BIN)/python -m benchmarks.mcu $(firstword $(RUNS)) -o docs
+
+packages: $(VENV)/.dev ## every package of the digits network in C, built by its own tool where that is installed
+	$(BIN)/python -m benchmarks.packages $(firstword $(RUNS))
 
 explore: $(VENV)/.dev ## the property tests with examples that nobody has seen (make test draws the same ones every time)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $${TEST_WORKERS:-2} -m hypothesis --hypothesis-profile=explore

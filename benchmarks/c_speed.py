@@ -57,12 +57,14 @@ ROOT = Path(__file__).parents[1]
 BUILDS = {NATIVE: ("-O3", "-march=native"), PORTABLE: ("-O3",)}
 WRAPPER = """
 #include "net.h"
+
+static net_state state;
 int run(const int32_t *x, int32_t steps, int32_t *y);
 int run(const int32_t *x, int32_t steps, int32_t *y)
 {
-    net_reset();
+    net_init(&state);
     for (int32_t t = 0; t < steps; t++)
-        if (net_step(x + t * NET_INPUTS, y + t * NET_OUTPUTS) != 0)
+        if (net_step(&state, x + t * NET_INPUTS, y + t * NET_OUTPUTS) != 0)
             return -1;
     return 0;
 }

@@ -27,8 +27,8 @@ from stl_deploy._util.allocator import keep_large_buffers
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.lava.driver import run_lava
 from stl_deploy.exporters.netx.convert import run_file
-from stl_deploy.exporters.netx.net import ConvLayer, DenseLayer, FlattenLayer, InputLayer, IntegerNet
-from stl_deploy.exporters.netx.netx import write_netx
+from stl_deploy.exporters.netx.file import write_netx
+from stl_deploy.exporters.netx.layers import ConvLayer, DenseLayer, FlattenLayer, InputLayer, NetxFile
 from stl_deploy.graph.compare import Tally
 from stl_deploy.graph.threads import threads
 from stl_deploy.integers.net import IntegerNeuron, Shape
@@ -40,15 +40,15 @@ ROUNDS = 9
 LAVA_SAMPLES = {"mlp": (10, 210), "conv": (2, 42)}
 
 
-def nets() -> dict[str, IntegerNet]:
+def nets() -> dict[str, NetxFile]:
     """784-512-512-10, and 28x28 through convolutions of 16 and 32 channels to 10."""
     rng = np.random.default_rng(0)
     flat = InputLayer(shape=(784,))
     image = InputLayer(shape=(1, 28, 28))
     first, second = _conv(rng, 16, (1, 28, 28)), _conv(rng, 32, (16, 28, 28))
     return {
-        "mlp": IntegerNet((flat, _dense(rng, 512, 784), _dense(rng, 512, 512), _dense(rng, 10, 512))),
-        "conv": IntegerNet((image, first, second, FlattenLayer(), _dense(rng, 10, 32 * 28 * 28, 500))),
+        "mlp": NetxFile((flat, _dense(rng, 512, 784), _dense(rng, 512, 512), _dense(rng, 10, 512))),
+        "conv": NetxFile((image, first, second, FlattenLayer(), _dense(rng, 10, 32 * 28 * 28, 500))),
     }
 
 
@@ -67,7 +67,7 @@ def _neuron(threshold: int) -> IntegerNeuron:
     return IntegerNeuron(v_decay=2048, threshold=np.array(threshold, np.int32))
 
 
-def measure(name: str, net: IntegerNet, samples: int, lava: bool) -> dict[str, Any]:
+def measure(name: str, net: NetxFile, samples: int, lava: bool) -> dict[str, Any]:
     """Rates of one network, and spikes of Lava that our model did not predict."""
     rng = np.random.default_rng(1)
     few, many = LAVA_SAMPLES[name]
@@ -86,7 +86,7 @@ def measure(name: str, net: IntegerNet, samples: int, lava: bool) -> dict[str, A
     return found
 
 
-def _median(net: IntegerNet, x: NDArray[Any]) -> float:
+def _median(net: NetxFile, x: NDArray[Any]) -> float:
     times = []
     run_file(net, x)
     for _ in range(ROUNDS):
@@ -96,7 +96,7 @@ def _median(net: IntegerNet, x: NDArray[Any]) -> float:
     return statistics.median(times)
 
 
-def _lava(net: IntegerNet, path: Path, x: NDArray[Any]) -> tuple[float, int]:
+def _lava(net: NetxFile, path: Path, x: NDArray[Any]) -> tuple[float, int]:
     """Seconds of a run, and spikes that differ from our model's."""
     start = time.perf_counter()
     run = run_lava(path, x, deadline=300)

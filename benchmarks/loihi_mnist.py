@@ -17,7 +17,7 @@ import numpy as np
 from stl_deploy.config.load import load_config
 from stl_deploy.config.schema import ConvSpec, FlattenSpec, LinearSpec, PoolSpec
 from stl_deploy.exporters.netx.convert import run_file
-from stl_deploy.exporters.netx.net import ConvLayer, DenseLayer, FlattenLayer, InputLayer, IntegerNet, Layer
+from stl_deploy.exporters.netx.layers import ConvLayer, DenseLayer, FlattenLayer, InputLayer, Layer, NetxFile
 from stl_deploy.graph.threads import threads
 from stl_deploy.integers.net import DECAY_ONE, IntegerNeuron, Shape
 
@@ -27,7 +27,7 @@ RATE = 0.13
 """Of MNIST's pixels, drawn as spikes."""
 
 
-def paper_net() -> IntegerNet:
+def paper_net() -> NetxFile:
     """128C5-MP2-128C5-MP2-FC2048-FC100 in integers."""
     rng = np.random.default_rng(0)
     layers: list[Layer] = [InputLayer(shape=IMAGE)]
@@ -46,7 +46,7 @@ def paper_net() -> IntegerNet:
         else:
             continue
         shape = layers[-1].shape
-    return IntegerNet(tuple(layers))
+    return NetxFile(tuple(layers))
 
 
 def _weights(rng: np.random.Generator, *shape: int) -> np.ndarray[Any, np.dtype[np.int32]]:

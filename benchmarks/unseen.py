@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from stl_deploy.errors import StlDeployError
 from stl_deploy.exporters.netx.convert import run_file
-from stl_deploy.exporters.netx.netx import read_netx
+from stl_deploy.exporters.netx.file import read_netx
 from stl_deploy.graph.dialect import PRESETS
 from stl_deploy.graph.frameworks.writers import candidates, recognise
 from stl_deploy.graph.io.nir_file import read_nir

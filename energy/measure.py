@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.units import with_unit
@@ -62,6 +63,7 @@ _DESCRIBED = ("name", "title", "evidence", "source", "caveat")
 class EnergyReport:
     """Counts, joules, conventions and break-even of one network on one input.
 
+    right: whether each sample is decided right, ``[B]``.
     source: what was counted (a file's name, say). coding: the input coding and who declared it. each_step: labels are
     of each step, which the ANN twin of one pass does not decide.
     """
@@ -91,6 +93,7 @@ class EnergyReport:
     each_step: bool = False
     accuracy: Paired | None = None
     frontier: Frontier | None = None
+    right: NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
 
     @property
     def _findings(self) -> Findings:
@@ -245,6 +248,7 @@ def measure_energy(
         each_step=labels is not None and labels.ndim == 2,
         notes=notes,
         accuracy=_paired(counter.right, twin, share),
+        right=counter.right,
     )
 
 
@@ -270,6 +274,7 @@ def energy_report(
     each_step: bool = False,
     notes: Sequence[str] = (),
     accuracy: Paired | None = None,
+    right: NDArray[np.bool_] | None = None,
 ) -> EnergyReport:
     """Price counts that an `ActivityCounter` made during a run of ``program``."""
     lists = _load(prices)
@@ -305,6 +310,7 @@ def energy_report(
         sensitivity(net, of_net, twin),
         each_step,
         accuracy,
+        right=right,
     )
 
 

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.suggest import did_you_mean
+from stl_deploy._util.untrusted import one_line
 from stl_deploy.errors import InputError
 from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Program
@@ -273,9 +274,17 @@ def registry() -> Registry:
     for entry in entry_points(group=GROUP):
         try:
             _add_all(made, entry.load())
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # another package's code may raise anything, and end the process
             made.broken[entry.name] = f"{entry.value} cannot be loaded ({type(error).__name__}: {error})"
     return made
+
+
+def why_unavailable(runner: Runner | type[Runner]) -> str | None:
+    """Why a Runner cannot run on this machine, or None; an ``available`` that raises is a reason."""
+    try:
+        return runner.available()
+    except (Exception, SystemExit) as error:  # another package's code may raise anything
+        return f"its available() raises {type(error).__name__}: {one_line(error, 200)}"
 
 
 def _add_all(made: Registry, found: Any) -> None:

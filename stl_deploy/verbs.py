@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from stl_deploy.pipeline.listings import prices as prices
     from stl_deploy.pipeline.listings import targets as targets
     from stl_deploy.pipeline.nir_conformance import nir_conformance as nir_conformance
+    from stl_deploy.pipeline.optimise import optimise as optimise
+    from stl_deploy.pipeline.papers import papers as papers
     from stl_deploy.pipeline.pretrained import run_pretrained as run_pretrained
     from stl_deploy.pipeline.quantise import quantise as quantise
     from stl_deploy.pipeline.report import report as report
@@ -70,6 +72,8 @@ _HOME = {
     "models": "pipeline.listings",
     "near_threshold": "pipeline.check",
     "nir_conformance": "pipeline.nir_conformance",
+    "optimise": "pipeline.optimise",
+    "papers": "pipeline.papers",
     "prices": "pipeline.listings",
     "quantise": "pipeline.quantise",
     "report": "pipeline.report",

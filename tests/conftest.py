@@ -1,5 +1,6 @@
 """What all tests share: a configuration that trains in no time, and which tests are slow."""
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,16 @@ from stl_deploy.config.schema import RunConfig
 settings.register_profile("same", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 settings.register_profile("explore", settings.get_profile("same"), derandomize=False, print_blob=True)
 settings.load_profile("same")
+
+# A parent that ignores them (a background job of a script, nohup) hands that down to the processes that tests start.
+for _name, _handler in (
+    ("SIGINT", signal.default_int_handler),
+    ("SIGTERM", signal.SIG_DFL),
+    ("SIGHUP", signal.SIG_DFL),
+):
+    _number = getattr(signal, _name, None)
+    if _number is not None and signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 QUICK_ROOMS = (
     "_util",
@@ -39,6 +50,7 @@ QUICK_FILES = (
 )
 SLOW_FILES = (
     "_util/test_install.py",
+    "_util/test_isolated.py",
     "_util/test_system.py",
     "_util/test_threads.py",
     "data/test_events.py",

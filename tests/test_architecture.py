@@ -43,7 +43,7 @@ FORBIDDEN = {
     ("data", "passes"),
     ("energy", "passes"),
 }
-"""Beyond the rows. ``exporters/netx/qat`` alone may import nn and training; exporters may import integers."""
+"""Beyond the rows. ``integers/qat`` alone may import nn; exporters may import integers."""
 LOOSE = {"__init__", "__main__", "errors", "verbs"}
 
 
@@ -105,7 +105,7 @@ def _wrong(module: str, target: str) -> bool:
     here, there = _room(module), _room(target)
     if here == there or not here or not there:
         return False
-    if module.startswith("stl_deploy.exporters.netx.qat") and there in ("nn", "training"):
+    if module.startswith("stl_deploy.integers.qat") and there == "nn":
         return False
     return _row(there) > _row(here) or (here, there) in FORBIDDEN
 

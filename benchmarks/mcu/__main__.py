@@ -67,7 +67,7 @@ def measure(folder: Path, x: NDArray[Any], board: str, level: str) -> Measured:
         place = Path(name)
         given = np.array([x.shape[1], x.shape[0]], "<i4").tobytes() + x.swapaxes(0, 1).astype("<i4").tobytes()
         (place / "net.in").write_bytes(given)
-        code, constants, ram = _build(folder, place, board, (level,))
+        code, constants = _build(folder, place, board, (level,))
         _, ticks = _run(place, board)
         _build(folder, place, board, (level, "-DNET_RECORD"))
         found, _ = _run(place, board)
@@ -79,7 +79,7 @@ def measure(folder: Path, x: NDArray[Any], board: str, level: str) -> Measured:
         level=level,
         code=code,
         constants=constants,
-        ram=ram,
+        ram=program.plan.ram,
         samples=x.shape[1],
         compared=sum(a.size for a, _ in pairs),
         differing=sum(int((a != b).sum()) for a, b in pairs),
@@ -87,21 +87,21 @@ def measure(folder: Path, x: NDArray[Any], board: str, level: str) -> Measured:
     )
 
 
-def _build(folder: Path, place: Path, board: str, options: Sequence[str]) -> tuple[int, int, int]:
-    """Compile ``net.elf``; returns bytes of code, constants and RAM of the network."""
+def _build(folder: Path, place: Path, board: str, options: Sequence[str]) -> tuple[int, int]:
+    """Compile ``net.elf``; returns bytes of code and constants of the network."""
     flags = ["-std=gnu99", f"-mcpu={BOARDS[board][1]}", "-mthumb", "-Wall", "-Wextra", "-Werror", *options]
     flags += ["-I", str(folder)]
     _call([COMPILER, *flags, "-c", str(folder / "net.c"), "-o", "net.o"], place)
     link = ["-nostartfiles", "-specs=nosys.specs", "-T", str(HERE / "board.ld"), "-Wl,--no-warn-rwx-segments"]
     _call([COMPILER, *flags, *link, str(HERE / "board.c"), "net.o", "-o", "net.elf"], place)
-    sizes = {"text": 0, "rodata": 0, "data": 0, "bss": 0}
+    sizes = {"text": 0, "rodata": 0}
     for line in _call(["arm-none-eabi-size", "-A", "net.o"], place).splitlines():
         words = line.split()
         if len(words) == 3 and words[0].startswith("."):
             kind = words[0].split(".")[1]
             if kind in sizes:
                 sizes[kind] += int(words[1])
-    return sizes["text"], sizes["rodata"], sizes["data"] + sizes["bss"]
+    return sizes["text"], sizes["rodata"]
 
 
 def _run(place: Path, board: str) -> tuple[bytes, int]:

@@ -1,6 +1,6 @@
 /* Runs a network on an emulated board. The host's files are reached by semihosting: net.in holds int32 B, T and
  * x [B, T, NET_INPUTS]; net.out gets y [B, T, NET_OUTPUTS] and, if recorded, the spikes of each step, then at the end
- * the board's timer ticks spent in net_reset and net_step as one uint32. Nothing here is part of a network. */
+ * the board's timer ticks spent in net_init and net_step as one uint32. Nothing here is part of a network. */
 #include <stdint.h>
 #include <string.h>
 
@@ -52,6 +52,7 @@ static volatile uint32_t *const timer = (volatile uint32_t *)0x40000000;
 
 int main(void)
 {
+    static net_state state;
     static int32_t x[NET_INPUTS], y[NET_OUTPUTS];
     const int32_t in = open_file("net.in", READ_BINARY);
     const int32_t out = open_file("net.out", WRITE_BINARY);
@@ -71,13 +72,13 @@ int main(void)
             move(READ, in, x, sizeof x);
             before = timer[1];
             if (step == 0)
-                net_reset();
-            if (net_step(x, y) != 0)
+                net_init(&state);
+            if (net_step(&state, x, y) != 0)
                 stop(1);
             ticks += before - timer[1];
             move(WRITE, out, y, sizeof y);
 #ifdef NET_RECORD
-            move(WRITE, out, net_spikes, sizeof net_spikes);
+            move(WRITE, out, state.recorded, sizeof state.recorded);
 #endif
         }
     move(WRITE, out, &ticks, sizeof ticks);

@@ -20,7 +20,7 @@ from stl_deploy.data.sources import Raw, cifar10, fashion_mnist, mnist
 from stl_deploy.energy.measure import EnergyReport, measure_energy
 from stl_deploy.energy.models.grid import quoted
 from stl_deploy.energy.prices.price_list import middle
-from stl_deploy.exporters.netx.threshold_forms import compare_forms, quantise_forms
+from stl_deploy.exporters.netx.forms import compare_forms, quantise_forms
 from stl_deploy.fold.network import fold
 from stl_deploy.graph.lower import lower
 from stl_deploy.integers.scales import ThresholdForm

@@ -13,16 +13,16 @@ COMPILER, SIZES = "arm-none-eabi-gcc", "arm-none-eabi-size"
 FLAGS = ("-std=c99", "-O3", "-mcpu=cortex-m4", "-mthumb")
 
 
-def code_size(files: Mapping[str, str], deadline: float = DEADLINE) -> int | None:
-    """Of net.c at -O3; None where the compiler is not installed, does not take it or hangs for ``deadline`` seconds."""
+def code_size(files: Mapping[str, str], prefix: str, deadline: float = DEADLINE) -> int | None:
+    """Of the network at -O3; None where the compiler is not installed, fails or hangs for ``deadline`` seconds."""
     if shutil.which(COMPILER) is None or shutil.which(SIZES) is None:
         return None
     with temporary_folder() as folder:
-        for name in ("net.c", "net.h"):
+        for name in (f"{prefix}.c", f"{prefix}.h"):
             (folder / name).write_text(files[name], encoding="ascii")
         compiled = folder / "net.o"
         try:
-            command = [COMPILER, *FLAGS, "-c", str(folder / "net.c"), "-o", str(compiled)]
+            command = [COMPILER, *FLAGS, "-c", str(folder / f"{prefix}.c"), "-o", str(compiled)]
             run_program(command, b"", what=COMPILER, deadline=deadline)
             listed = run_program([SIZES, "-A", str(compiled)], b"", what=SIZES, deadline=deadline)
         except ToolError:

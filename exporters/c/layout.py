@@ -75,7 +75,7 @@ class _Layout(Populations):
         order = channels_last(node.shape)
         ctype = narrowest((node.low, node.high))
         count = len(order)
-        name = self._buffer(node, "values", ctype, count, "channels last", False)
+        name = self._buffer(node, "values", ctype, count, "channels last")
         channels = node.shape[0] if len(node.shape) > 1 else 1
         self._do(
             "input", to=name, ctype=ctype, channels=channels, positions=count // channels, low=node.low, high=node.high
@@ -88,7 +88,7 @@ class _Layout(Populations):
             return
         self._head(node)
         made = self._own(node)
-        name = self._buffer(node, "values", made.ctype, len(made.order), "sums", self._delayed(node.name))
+        name = self._buffer(node, "values", made.ctype, len(made.order), "sums")
         self._do("clear", to=name, count=len(made.order), lines=1, ctype=made.ctype, form=(made.ctype,))
         self._accumulate(node, name, made.ctype, made.order, node)
         self.values[node.name] = made
@@ -99,7 +99,7 @@ class _Layout(Populations):
         count = len(value.order)
         steps = np.broadcast_to(node.steps, node.shape).reshape(-1)[value.order]
         length = int(steps.max()) + 1
-        name = self._buffer(node, "values", value.ctype, count, "delayed", self._delayed(node.name))
+        name = self._buffer(node, "values", value.ctype, count, "delayed")
         line = self._buffer(node, "line", value.ctype, count * length, f"the last {length} steps")
         now = self._buffer(node, "now", "int32_t", 1, "where this step stands in the line")
         same = int(steps[0]) if (steps == steps[0]).all() else None

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from stl_deploy.integers.bounds import Interval
 
+KIB = 1024
 BYTES = {"uint8_t": 1, "int8_t": 1, "uint16_t": 2, "int16_t": 2, "int32_t": 4}
 
 
@@ -30,13 +31,17 @@ class Table:
 
 @dataclass(frozen=True)
 class Buffer:
-    """``static``, cleared by net_reset if it outlives a step."""
+    """A member of the state."""
 
     name: str
     ctype: str
     count: int
     comment: str
-    lasts: bool = True
+
+    @property
+    def at(self) -> str:
+        """The member as an expression where ``s`` is the state."""
+        return f"s->{self.name}"
 
     @property
     def size(self) -> int:

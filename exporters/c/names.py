@@ -5,9 +5,34 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from stl_deploy.errors import InputError
+
 LONGEST = 40
 OURS = ("list", "net", "row")
 """With a suffix of a buffer's they would be names of the templates: list_spikes, net_spikes, row_spikes."""
+PREFIX, LONGEST_PREFIX = "net", 32
+"""What all names of an export begin with by default, and how long such a prefix may be."""
+_RESERVED = """
+auto break case char const continue default do double else enum extern float for goto if inline int long register
+restrict return short signed sizeof static struct switch typedef union unsigned void volatile while alignas alignof and
+and_eq asm bitand bitor bool catch char8_t char16_t char32_t class compl concept consteval constexpr constinit
+const_cast co_await co_return co_yield decltype delete dynamic_cast explicit export false friend mutable namespace new
+noexcept not not_eq nullptr operator or or_eq private protected public reinterpret_cast requires static_assert
+static_cast template this thread_local throw true try typeid typename using virtual wchar_t xor xor_eq main
+"""
+"""Of C and C++, and main, whose file is main.c."""
+
+
+def require_prefix(prefix: str) -> str:
+    """Return ``prefix``; raise InputError unless it is an identifier of C and C++, letter first, and no keyword."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", prefix, re.ASCII) or len(prefix) > LONGEST_PREFIX:
+        raise InputError(
+            f"--name: expected a C identifier (a letter, then letters, digits, _; at most {LONGEST_PREFIX}); found "
+            f"'{prefix[:60]}'; choose another name, as --name kws"
+        )
+    if prefix in _RESERVED.split():
+        raise InputError(f"--name: '{prefix}' is reserved in C or C++; choose another name, as --name {prefix}_net")
+    return prefix
 
 
 def identifiers(names: Iterable[str]) -> dict[str, str]:

@@ -95,14 +95,17 @@ class Placing:
         self._share(node).tables.append(table)
         return table
 
-    def _buffer(self, node: Node, what: str, ctype: str, count: int, comment: str, lasts: bool = True) -> str:
-        name = f"{self.ids[node.name]}_{what}"
-        self._share(node).buffers.append(Buffer(name, ctype, count, comment, lasts))
-        return name
+    def _buffer(self, node: Node, what: str, ctype: str, count: int, comment: str) -> str:
+        buffer = Buffer(f"{self.ids[node.name]}_{what}", ctype, count, comment)
+        self._share(node).buffers.append(buffer)
+        return buffer.at
+
+    def _at(self, node: Node, what: str) -> str:
+        """A buffer of a node's, be it there already or not."""
+        return f"s->{self.ids[node.name]}_{what}"
 
     def _spikes_of(self, node: PopulationNode, count: int) -> str:
-        lasts = self._delayed(node.name) or node.neuron.resets_late
-        return self._buffer(node, "spikes", "uint8_t", count, "1 where a neuron fired", lasts)
+        return self._buffer(node, "spikes", "uint8_t", count, "1 where a neuron fired")
 
     def _record(self, node: Node, order: Order) -> int:
         offset = sum(math.prod(one.shape) for one in self.made.recorded)
@@ -116,8 +119,8 @@ class Placing:
         node = self.graph.by_name[source.node]
         if source.node in self.values:  # already written in this step: keep what was there
             value = self.values[source.node]
-            name = f"{self.ids[source.node]}_before"
-            if not any(buffer.name == name for buffer in self._share(node).buffers):
+            name = self._at(node, "before")
+            if not any(buffer.at == name for buffer in self._share(node).buffers):
                 self._buffer(node, "before", value.ctype, math.prod(node.shape), "of the step before")
                 self.made.last.append(
                     Step("keep", {"to": name, "from_": value.at, "count": math.prod(node.shape), "ctype": value.ctype})
@@ -128,7 +131,7 @@ class Placing:
     def _promised(self, node: Node) -> Value:
         """Where a node that comes later in the step will stand; until then it holds the step before."""
         if isinstance(node, PopulationNode):
-            return Value(f"{self.ids[node.name]}_spikes", "uint8_t", True, channels_last(node.shape))
+            return Value(self._at(node, "spikes"), "uint8_t", True, channels_last(node.shape))
         if isinstance(node, Reshape):
             inner = node.sources[0]
             return self._promised(self.graph.by_name[inner.node]) if len(node.sources) == 1 else self._own(node)
@@ -136,7 +139,7 @@ class Placing:
 
     def _own(self, node: Node) -> Value:
         ctype = self._type(node)
-        return Value(f"{self.ids[node.name]}_values", ctype, False, channels_last(node.shape))
+        return Value(self._at(node, "values"), ctype, False, channels_last(node.shape))
 
     def _type(self, node: Node) -> str:
         if isinstance(node, Weighted):
@@ -151,7 +154,7 @@ class Placing:
         inverse[value.order] = np.arange(len(order))
         number = sum(step.kind == "reorder" for step in self.made.steps)
         table = self._table(node, f"order_{number}", inverse[order], "where each value comes from")
-        name = self._buffer(node, f"moved_{number}", value.ctype, len(order), "in the order of channels last", False)
+        name = self._buffer(node, f"moved_{number}", value.ctype, len(order), "in the order of channels last")
         self._do(
             "reorder", to=name, from_=value.at, table=table.name, count=len(order), form=(value.ctype, table.ctype)
         )

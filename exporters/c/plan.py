@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.c.memory import Buffer, Share
+from stl_deploy.exporters.c.memory import BYTES, Buffer, Share
 from stl_deploy.exporters.c.rule import Rule
 from stl_deploy.graph.program import Shape
 from stl_deploy.integers.graph import IntegerGraph
@@ -34,7 +34,7 @@ class Value:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One statement (or loop) of net_step: its kind, which the template knows, and what it needs."""
+    """One statement (or loop) of a step: its kind, which the template knows, and what it needs."""
 
     kind: str
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class ByRows:
 
 @dataclass(frozen=True)
 class Recorded:
-    """Where a population's spikes stand in a recording build's ``net_spikes``, and in which order."""
+    """Where a population's spikes stand in a recording build's ``recorded``, and in which order."""
 
     node: str
     shape: Shape
@@ -107,11 +107,26 @@ class Plan:
         return [buffer for share in self.shares.values() for buffer in share.buffers]
 
     @property
+    def scratch(self) -> int:
+        """Bytes of the union in which the sums of the layer at work stand."""
+        sizes = [BYTES[ctype] * (count + self.padding) for ctype, count in self.sums.items()]
+        return _rounded_up(max(sizes, default=0), max(map(BYTES.__getitem__, self.sums), default=1))
+
+    @property
+    def members(self) -> list[Buffer]:
+        """All members of the state but scratch, the widest types first, so that nothing lies between them."""
+        shared = [
+            Buffer("spike_list", "uint16_t", self.listed, "places of spikes, in rising order"),
+            Buffer("spike_starts", "uint16_t", self.starts, "where the columns of a row begin in spike_list"),
+            Buffer("row_spikes", "uint8_t", self.rows, "spikes of the row of neurons at work"),
+        ]
+        found = [*self.buffers, *(buffer for buffer in shared if buffer.count)]
+        return sorted(found, key=lambda buffer: -BYTES[buffer.ctype])
+
+    @property
     def shared_ram(self) -> int:
         """Bytes of RAM that all layers use in turn."""
-        widths = {"int16_t": 2, "int32_t": 4}
-        sums = max((widths[ctype] * (count + self.padding) for ctype, count in self.sums.items()), default=0)
-        return sums + self.rows + self.lists
+        return self.scratch + self.rows + self.lists
 
     @property
     def lists(self) -> int:
@@ -125,8 +140,13 @@ class Plan:
 
     @property
     def ram(self) -> int:
-        """Bytes of buffers; the stack comes on top."""
-        return sum(share.ram for share in self.shares.values()) + self.shared_ram
+        """Bytes of the state, as sizeof tells them; the stack and the caller's input and output come on top."""
+        widest = max([BYTES[buffer.ctype] for buffer in self.members] + [BYTES[ctype] for ctype in self.sums])
+        return _rounded_up(sum(share.ram for share in self.shares.values()) + self.shared_ram, widest)
+
+
+def _rounded_up(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple
 
 
 def channels_last(shape: Shape) -> Order:

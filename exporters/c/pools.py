@@ -32,7 +32,7 @@ class Pools(Weights):
         value = self._in_order(node, self._read(node, node.sources[0]), channels_last(node.input_shape))
         made = self._own(node)
         count = len(made.order)
-        name = self._buffer(node, "values", made.ctype, count, "sums", self._delayed(node.name))
+        name = self._buffer(node, "values", made.ctype, count, "sums")
         self._share(node).synops = count * math.prod(node.kernel)
         self._do(
             "sum_pool",

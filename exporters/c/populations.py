@@ -75,7 +75,7 @@ class Populations(Pools):
             return None
         if math.prod(node.shape[1:]) == 1:  # no rows to take turns
             return None
-        if not isinstance(inner, ConvNode) or conv.from_ not in {buffer.name for buffer in self.made.buffers}:
+        if not isinstance(inner, ConvNode) or conv.from_ not in {buffer.at for buffer in self.made.buffers}:
             return None
         _, height, width = node.shape
         kernel_height, lag = inner.weight.shape[2], inner.weight.shape[2] - 1 - inner.padding[0][0]
@@ -133,7 +133,7 @@ class Populations(Pools):
         )
         states = []
         if rule.has_state or not spikes:
-            states.append(self._buffer(node, "v", "int32_t", count, "potentials, in 64ths"))
+            states.append(self._buffer(node, "v", rule.v, count, "potentials, in 64ths"))
         if rule.filtered:
             states.append(self._buffer(node, "u", "int32_t", count, "filtered input, in 64ths"))
         return {
@@ -161,7 +161,7 @@ class Populations(Pools):
         neuron = IntegerNeuron(v_decay=node.v_decay, threshold=np.zeros((), np.int32), i_decay=node.i_decay)
         values = self._neurons(node, neuron, drive)
         self._do("neurons", **values, spikes=None, record=None)
-        self.values[node.name] = Value(f"{self.ids[node.name]}_v", "int32_t", False, drive.order)
+        self.values[node.name] = Value(self._at(node, "v"), "int32_t", False, drive.order)
 
 
 def _row_values(neuron: IntegerNeuron, bias: Ints | None, spikes: bool) -> Iterator[tuple[str, Ints, str]]:

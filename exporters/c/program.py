@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import ToolError
 from stl_deploy.exporters.c.compiler import DEADLINE, compile_program, run_program
+from stl_deploy.exporters.c.names import PREFIX
 from stl_deploy.exporters.c.plan import Plan, Recorded
 from stl_deploy.integers.simulate import IntegerRun, check_input
 
@@ -28,6 +29,7 @@ class Program:
 
     files: Mapping[str, str]
     plan: Plan
+    prefix: str = PREFIX
 
     def run(
         self,
@@ -48,7 +50,7 @@ class Program:
         outputs = math.prod(graph.output.shape)
         steps, samples = x.shape[:2]
         at_once = max(1, AT_ONCE // (4 * steps * math.prod(graph.input.shape)))
-        with self._compiled([*options, *(["-DNET_RECORD"] if record else [])], deadline) as program:
+        with self._compiled([*options, *([f"-D{self.prefix.upper()}_RECORD"] if record else [])], deadline) as program:
             parts = [
                 self._batch(program, x[:, start : start + at_once], outputs, spikes, deadline)
                 for start in range(0, samples, at_once)
@@ -60,12 +62,12 @@ class Program:
     ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """The class of each sample, and the steps after which it was sure by ``margin``, both ``[B]``.
 
-        margin: in the C's own whole numbers (see decide.h). Raises as `run` does, ToolError where the folder has no
-        decide.c.
+        margin: in the C's own whole numbers (see the header). Raises as `run` does, ToolError where the folder decides
+        nothing.
         """
         x = check_input(self.plan.graph.input, x)
-        if "decide.c" not in self.files:
-            raise ToolError("expected outputs that are scores of classes; this network has no decide.c")
+        if f"{self.prefix}_decide.c" not in self.files:
+            raise ToolError("expected outputs that are scores of classes; this network has none to decide on")
         with self._compiled((), deadline) as program:
             command = [str(program), "--decide", str(margin)]
             found = run_program(command, _given(x), what="the compiled network", deadline=deadline)

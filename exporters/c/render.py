@@ -12,16 +12,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from stl_deploy.exporters.c.layout import make_plan
-from stl_deploy.exporters.c.memory import Share
+from stl_deploy.exporters.c.memory import BYTES, Share
 from stl_deploy.exporters.c.names import in_comment
-from stl_deploy.exporters.c.plan import Plan
+from stl_deploy.exporters.c.plan import Plan, Step
 from stl_deploy.graph.readout import Readout
 from stl_deploy.integers.graph import IntegerGraph
 from stl_deploy.integers.store import About
 
-FILES = ("net.c", "net.h", "main.c", "Makefile")
-DECISION_FILES = ("decide.c", "decide.h")
-"""Where the outputs are scores of classes."""
+_FILES = {"net.c.j2": "{}.c", "net.h.j2": "{}.h", "main.c.j2": "main.c", "Makefile.j2": "Makefile"}
+_DECISION_FILES = {"decide.c.j2": "{}_decide.c", "decide.h.j2": "{}_decide.h"}
+"""Names of files by their templates; {} is the prefix. The second: where the outputs are scores of classes."""
 WIDTH = 120
 """Columns of a line of C."""
 
@@ -33,10 +33,13 @@ def render(graph: IntegerGraph, about: About) -> dict[str, str]:
 
 def render_plan(plan: Plan, about: About) -> dict[str, str]:
     """As `render`, of a plan."""
-    decision = _decision(plan, about.readout)
+    decision = _decision(plan, about)
     context = _context(plan, about) | {"decision": decision} | (decision or {})
-    names = FILES + (DECISION_FILES if decision else ())
-    return {name: _wrapped(_templates().get_template(f"{name}.j2").render(context)) for name in names}
+    names = _FILES | (_DECISION_FILES if decision else {})
+    return {
+        name.format(about.prefix): _wrapped(templates().get_template(template).render(context))
+        for template, name in names.items()
+    }
 
 
 def _wrapped(text: str) -> str:
@@ -52,9 +55,11 @@ def _broken(line: str) -> Iterator[str]:
     yield line
 
 
-def _decision(plan: Plan, readout: Readout) -> dict[str, Any] | None:
-    """What decide.c is made of; None where the outputs are no list of classes."""
-    shape = plan.graph.output.shape
+def _decision(plan: Plan, about: About) -> dict[str, Any] | None:
+    """Fields of the decision's template; None where the outputs are no list of classes."""
+    shape, readout = plan.graph.output.shape, about.readout
+    if about.per_step:
+        readout = Readout("last", readout.population)
     if len(shape) != 1 or shape[0] % readout.population or shape[0] // readout.population < 2:
         return None
     votes = "" if readout.population == 1 else f" of votes, sums of {readout.population} outputs,"
@@ -63,6 +68,7 @@ def _decision(plan: Plan, readout: Readout) -> dict[str, Any] | None:
         "last": f"the greatest{votes or ' output'} of the last step",
         "first": f"the first{votes or ' output'} above 0, of those in one step the greatest",
     }
+    every = f"the greatest{votes or ' output'} of each step"
     sure = {
         "max": "the leader is ahead of the next by `margin` or more",
         "last": "the leader is ahead of the next by `margin` or more",
@@ -72,7 +78,8 @@ def _decision(plan: Plan, readout: Readout) -> dict[str, Any] | None:
         "classes": shape[0] // readout.population,
         "population": readout.population,
         "over_time": readout.over_time,
-        "rule": rules.get(str(readout.over_time), f"the greatest sum{votes} over time"),
+        "per_step": about.per_step,
+        "rule": every if about.per_step else rules.get(str(readout.over_time), f"the greatest sum{votes} over time"),
         "sure": sure.get(
             str(readout.over_time),
             "the leader is ahead of the next by `margin` or more in the mean over the steps taken",
@@ -81,7 +88,8 @@ def _decision(plan: Plan, readout: Readout) -> dict[str, Any] | None:
 
 
 @cache
-def _templates() -> Environment:
+def templates() -> Environment:
+    """Where the templates are."""
     return Environment(
         loader=PackageLoader("stl_deploy.exporters.c", "templates"),
         undefined=StrictUndefined,
@@ -103,12 +111,22 @@ def _context(plan: Plan, about: About) -> dict[str, Any]:
         functions |= {("or_row", ()), ("or_pool", ())}
     shapes = {step.layer: step.numbers for step in steps if "layer" in step.fields}
     shares = list(plan.shares.values())
+    widest = max((BYTES[ctype] for ctype in plan.sums), default=4)
     for name, share in plan.shares.items():
         share.measured = about.measured.get(name)
     return {
         "title": in_comment(about.title),
         "source": in_comment(about.source),
         "version": in_comment(about.made_by),
+        "P": about.prefix,
+        "U": about.prefix.upper(),
+        "input": next(step for step in plan.steps if step.kind == "input"),
+        "events": math.prod(graph.input.shape) <= 2**16,
+        "state_bytes": plan.ram,
+        "steps_told": about.steps,
+        "dt": f"{about.dt:g}" if about.dt else "",
+        "wide_members": [buffer for buffer in plan.members if BYTES[buffer.ctype] >= widest],
+        "narrow_members": [buffer for buffer in plan.members if BYTES[buffer.ctype] < widest],
         "inputs": math.prod(graph.input.shape),
         "outputs": math.prod(graph.output.shape),
         "low": graph.input.low,
@@ -119,7 +137,7 @@ def _context(plan: Plan, about: About) -> dict[str, Any]:
         "unit": f"{graph.output.unit:.9g}",
         "memory_map": memory_map(plan, shares),
         "shares": shares,
-        "steps": [*plan.steps, *plan.last],
+        "steps": _of_a_step(plan),
         "shapes": shapes,
         "shape_fields": _shape_fields(shapes),
         "sums": {ctype: count + plan.padding for ctype, count in plan.sums.items()},
@@ -138,9 +156,14 @@ def _context(plan: Plan, about: About) -> dict[str, Any]:
         "starts": plan.starts,
         "time_adders": sorted({form[1] for _, form in weighted if form[0] != "spikes"}),
         "functions": sorted(functions, key=lambda one: (_ORDER.index(one[0]), one[1])),
-        "lasting": [buffer for buffer in plan.buffers if buffer.lasts],
-        "numbers": _numbers,
+        "numbers": literals,
     }
+
+
+def _of_a_step(plan: Plan) -> list[Step]:
+    """The statements of a step but its input, which each form of it takes in its own way."""
+    taken = next(i for i, step in enumerate(plan.steps) if step.kind == "input")
+    return [*plan.steps[: taken - 1], *plan.steps[taken + 1 :], *plan.last]
 
 
 _ORDER = ("clear", "fill", "add", "gain", "dense", "conv_window", "conv", "conv_any", "sum_pool", "or_row", "or_pool")
@@ -168,7 +191,7 @@ def _shape_fields(shapes: Mapping[str, Mapping[str, int]]) -> list[str]:
 
 
 def memory_map(plan: Plan, shares: list[Share]) -> str:
-    """The lines of net.h's table."""
+    """The lines of the header's table."""
     lines = [f" *   {'layer':<24}{'flash':>9}{'RAM':>9}{'synops, at most':>17}{'measured':>12}  what"]
     for share in shares:
         seen = "" if share.measured is None else f"{share.measured:,.0f}"
@@ -176,6 +199,9 @@ def memory_map(plan: Plan, shares: list[Share]) -> str:
         lines.append(f" *   {share.node[:23]:<24}{share.flash:>9,}{share.ram:>9,}{most:>17}{seen:>12}  {share.what}")
     if plan.shared_ram:
         lines.append(f" *   {'shared':<24}{0:>9,}{plan.shared_ram:>9,}")
+    padding = plan.ram - sum(share.ram for share in shares) - plan.shared_ram
+    if padding:
+        lines.append(f" *   {'padding':<24}{0:>9,}{padding:>9,}")
     total = sum(share.synops for share in shares)
     counted = [share.measured for share in shares if share.measured is not None]
     measured = f"{sum(counted):,.0f}" if counted else ""
@@ -187,6 +213,7 @@ def _shape(shape: tuple[int, ...]) -> str:
     return f"[{', '.join(str(size) for size in shape)}]"
 
 
-def _numbers(values: NDArray[Any]) -> str:
+def literals(values: NDArray[Any]) -> str:
+    """Lines of numbers with commas between them, as an array's initialiser has them."""
     text = ", ".join(str(int(value)) for value in values)
     return textwrap.fill(text, 110, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)

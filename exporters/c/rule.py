@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stl_deploy.exporters.c.memory import narrowest
 from stl_deploy.graph.program import LATE_RESETS
 from stl_deploy.integers.bounds import Interval
 from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, Accumulator, IntegerNeuron, Ints
@@ -21,7 +22,7 @@ class Rule:
 
     sums: C type of what arrives. keeps, filter_keeps: of 4096, what v and u keep; None: a table. narrow: whether that
     product fits in 32 bits. passes: what u does past its limit, ``wrap`` or ``stop``, or '' where it stays within it.
-    clips: whether v can reach its limit. spikes: has a threshold.
+    clips: whether v can reach its limit. v: C type of the potentials kept. spikes: has a threshold.
     threshold, bias, drop, value: C types of tables, or None where there is none. row: neurons in a row; rows: whether
     there are several; by_neuron: tables that go on with them; pooled: of how many neighbours pooling keeps one, or 0.
     """
@@ -33,6 +34,7 @@ class Rule:
     narrow: bool
     passes: str
     clips: bool
+    v: str
     spikes: bool
     reset: str
     threshold: str | None
@@ -52,18 +54,18 @@ class Rule:
             ("filter", "int16_t" if self.filtered and self.filter_keeps is None else None),
             *((name, getattr(self, name)) for name in ("threshold", "bias", "drop", "value")),
         )
-        found = ["int32_t *restrict v"] if self.has_state or not self.spikes else []
-        found += ["int32_t *restrict u"] if self.filtered else []
-        found += [f"const {self.sums} *restrict sums"]
-        found += [f"const {ctype} *restrict {name}" for name, ctype in tables if ctype]
-        found += ["uint8_t *restrict spikes"] if self.spikes else []
-        found += ["uint8_t *restrict pooled"] if self.pooled else []
+        found = [f"{self.v} *STL_RESTRICT v"] if self.has_state or not self.spikes else []
+        found += ["int32_t *STL_RESTRICT u"] if self.filtered else []
+        found += [f"const {self.sums} *STL_RESTRICT sums"]
+        found += [f"const {ctype} *STL_RESTRICT {name}" for name, ctype in tables if ctype]
+        found += ["uint8_t *STL_RESTRICT spikes"] if self.spikes else []
+        found += ["uint8_t *STL_RESTRICT pooled"] if self.pooled else []
         return found + (["int32_t rows"] if self.rows else [])
 
     @property
     def moving(self) -> list[str]:
         """The parameters that go on from row to row."""
-        names = [parameter.split("*restrict ")[1] for parameter in self.parameters if "*restrict " in parameter]
+        names = [parameter.split("*STL_RESTRICT ")[1] for parameter in self.parameters if "*STL_RESTRICT " in parameter]
         return [name for name in names if name in (*self.by_neuron, "v", "u", "sums", "spikes")]
 
     @property
@@ -107,6 +109,11 @@ def potential_bounds(neuron: IntegerNeuron, drive: Interval) -> Interval | None:
     return -(-low * DECAY_ONE // slowest) - 1, top
 
 
+def _kept_potentials(neuron: IntegerNeuron, reach: Interval) -> Interval:
+    """Bounds of v after its reset to 0: what is above the threshold is not kept."""
+    return min(0, reach[0]), min(reach[1], int(neuron.threshold.max()) << STATE_SHIFT)
+
+
 def kept(decay: int | Ints) -> int | None:
     """What of 4096 is kept if it is one number."""
     return DECAY_ONE - decay if isinstance(decay, int) else None
@@ -141,6 +148,9 @@ def make_rule(
         narrow=farthest < NARROW and not filtered,
         passes=passes,
         clips=farthest >= accumulator.v_top,
+        v="int32_t"
+        if reach is None or not spikes
+        else narrowest(_kept_potentials(neuron, reach), "int16_t", "int32_t"),
         spikes=spikes,
         reset=neuron.reset if spikes else "value",
         threshold=types.get("threshold"),

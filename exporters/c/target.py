@@ -10,12 +10,18 @@ from typing import Any, Self
 
 from numpy.typing import NDArray
 
+from stl_deploy._util.files import make_folder, write_text
+from stl_deploy._util.units import bytes_of
+from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.c.compiler import find_compiler, why_none
-from stl_deploy.exporters.c.folder import bytes_of, read_folder, write_folder
+from stl_deploy.exporters.c.folder import read_folder, write_folder
 from stl_deploy.exporters.c.layout import make_plan
+from stl_deploy.exporters.c.names import PREFIX, require_prefix
+from stl_deploy.exporters.c.packages import Package, package_files, require_package
 from stl_deploy.exporters.c.plan import Plan
 from stl_deploy.exporters.c.program import Program as CProgram
 from stl_deploy.exporters.c.render import render_plan
+from stl_deploy.exporters.c.room import SURE, estimate, require_room
 from stl_deploy.exporters.c.synops import measured_synops
 from stl_deploy.exporters.integer_runner import IntegerRunner, calibration
 from stl_deploy.exporters.targets import Format, Network, Options
@@ -23,7 +29,7 @@ from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Node, Program
 from stl_deploy.graph.readout import readout_of
 from stl_deploy.graph.show import Row
-from stl_deploy.integers.branches import refusals
+from stl_deploy.integers.fan_in import refusals
 from stl_deploy.integers.graph import IntegerGraph
 from stl_deploy.integers.quantise import choose
 from stl_deploy.integers.real_weights import to_integers
@@ -34,11 +40,21 @@ from stl_deploy.integers.store import NAME, About
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class COptions(Options):
-    """flash, ram: what the chip has, as ``256K``. trust: run a folder whose C is not what its integers make."""
+    """flash, ram: what the chip has, as ``256K``. name: what all names begin with, a C identifier. package: also write
+    a package for this build system or registry, into the folder ``NAME_PACKAGE``.
+    trust: run a folder whose C is not what its integers make.
+    """
 
     flash: str | int | None = None
     ram: str | int | None = None
+    name: str | None = None
+    package: Package | None = None
     trust: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise InputError for sizes that are none."""
+        bytes_of(self.flash, "flash")
+        bytes_of(self.ram, "ram")
 
 
 class C(IntegerRunner):
@@ -98,6 +114,11 @@ class CFormat(Format):
         Raises UnsupportedError for what integers or the given flash and RAM cannot hold.
         """
         flash, ram = bytes_of(options.flash, "flash"), bytes_of(options.ram, "ram")
+        if options.package is not None:
+            require_package(options.package)
+        prefix = require_prefix(PREFIX if options.name is None else options.name)
+        if flash is not None or ram is not None:
+            require_room(estimate(program), flash, ram, sure=SURE)
         given = calibration(program, options, options.x)
         chosen = choose(program, given)
         x = to_integers(given, chosen.graph.input.scale)
@@ -106,9 +127,22 @@ class CFormat(Format):
             options.origin.get("source", "a network"),
             measured_synops(chosen.graph, x),
             readout=readout_of(program.metadata),
+            prefix=prefix,
+            per_step=options.labels is not None and options.labels.ndim == 2,
+            steps=x.shape[0],
+            dt=program.dt,
         )
         plan = write_folder(chosen.graph, about, path, flash=flash, ram=ram, deadline=options.deadline)
-        options.say.say(f"flash {plan.flash:,} bytes and RAM {plan.ram:,} bytes; code and stack come on top")
+        if options.package is not None:
+            files = package_files(options.package, plan, about, render_plan(plan, about), x)
+            for name, text in files.items():
+                place = path / f"{prefix}_{options.package}" / name
+                make_folder(place.parent)
+                write_text(place, text)
+        options.say.say(
+            f"flash {plan.flash:,} bytes and RAM {plan.ram:,} bytes ({prefix}_state); code, stack and the caller's "
+            "arrays come on top"
+        )
         return {
             "target": self.name,
             "accumulator": chosen.graph.accumulator.name,
@@ -124,6 +158,18 @@ class CFormat(Format):
                 for name, share in plan.shares.items()
             },
         }
+
+    def check_for(self, program: Program, options: COptions) -> Iterable[Finding]:
+        """The same, and what does not fit into flash and RAM, by an estimate that takes seconds."""
+        flash, ram = bytes_of(options.flash, "flash"), bytes_of(options.ram, "ram")
+        found = list(self.check(program))
+        if any(one.severity == "error" for one in found):
+            return found
+        try:
+            require_room(estimate(program), flash, ram, sure=SURE)
+        except UnsupportedError as error:
+            found.append(from_error(error))
+        return found
 
     def rows(self, path: Path) -> list[Row]:
         """Its layers, and the memory that each takes, by its integers: nothing is compiled or run."""

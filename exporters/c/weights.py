@@ -162,7 +162,7 @@ class Weights(Placing):
         self._head(node)
         value = self._own(node)
         order = value.order if not isinstance(node, DenseNode) else channels_last(node.shape)
-        name = self._buffer(node, "values", value.ctype, len(order) + _padding(node), "sums", self._delayed(node.name))
+        name = self._buffer(node, "values", value.ctype, len(order) + _padding(node), "sums")
         bias = None if isinstance(node, GainNode) or node.bias is None else node.bias
         if bias is not None:
             bias = bias.reshape(-1, *(1,) * (len(node.shape) - 1))
@@ -223,4 +223,4 @@ def paired(weight: Ints) -> NDArray[np.uint16]:
 
 def scratch(ctype: str) -> str:
     """Where the sums of the layer at work stand."""
-    return "scratch.s16" if ctype == "int16_t" else "scratch.s32"
+    return "s->scratch.s16" if ctype == "int16_t" else "s->scratch.s32"

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.lava.process import Progress, run_worker
-from stl_deploy.exporters.netx.net import InputLayer
-from stl_deploy.exporters.netx.netx import read_netx
+from stl_deploy.exporters.netx.file import read_netx
+from stl_deploy.exporters.netx.layers import InputLayer
 from stl_deploy.integers.simulate import IntegerRun, whole_numbers
 
 

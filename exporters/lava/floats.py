@@ -12,8 +12,8 @@ from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.lava.process import FLOAT_WORKER, Progress, run_worker
+from stl_deploy.exporters.netx.chain import Chain, SynapseStage, read_chain
 from stl_deploy.exporters.netx.model import NetxRun
-from stl_deploy.exporters.netx.structure import Structure, SynapseStage, structure
 from stl_deploy.graph.kernels import apply
 from stl_deploy.graph.program import Floats, Program
 from stl_deploy.integers.per_pixel import unroll_all
@@ -32,7 +32,7 @@ def run_lava_float(
     shape = program.inputs[0].shape
     if x.ndim < 2 or x.shape[2:] != shape or x.size == 0:
         raise InputError(f"expected input [T, B, {', '.join(map(str, shape))}]; found {list(x.shape)}")
-    parts = structure(unroll_all(program))
+    parts = read_chain(unroll_all(program))
     names, layers = _layers(parts)
     python = environment.require()
     with temporary_folder() as folder:
@@ -43,11 +43,11 @@ def run_lava_float(
     return _result(program, parts, {name: found[f"layer{i}"] for i, name in enumerate(names)})
 
 
-def _layers(parts: Structure) -> tuple[list[str], dict[str, NDArray[Any]]]:
+def _layers(parts: Chain) -> tuple[list[str], dict[str, NDArray[Any]]]:
     """Names of the spiking nodes, and what the worker needs of each: weights, bias, threshold, decay."""
     names: list[str] = []
     layers: dict[str, NDArray[Any]] = {}
-    for stage in parts.stages:
+    for stage in parts.layers:
         if not isinstance(stage, SynapseStage):
             continue
         synapse, neuron, index = stage.synapse, stage.neuron, len(names)
@@ -62,12 +62,12 @@ def _layers(parts: Structure) -> tuple[list[str], dict[str, NDArray[Any]]]:
     return names, layers
 
 
-def _result(program: Program, parts: Structure, found: dict[str, NDArray[np.uint8]]) -> NetxRun:
+def _result(program: Program, parts: Chain, found: dict[str, NDArray[np.uint8]]) -> NetxRun:
     steps, samples = next(iter(found.values())).shape[:2]
     y: Floats = list(found.values())[-1].reshape(steps * samples, -1).astype(np.float32)
-    for node in parts.host:
+    for node in parts.readout:
         y = apply(node, y)
-    if not parts.host:
+    if not parts.readout:
         y = y.reshape(-1, *program.outputs[0].shape)
     spikes = {name: s.reshape(steps, samples, *program.by_name[name].shape) for name, s in found.items()}
     return NetxRun(y.reshape(steps, samples, *y.shape[1:]), spikes)

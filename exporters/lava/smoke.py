@@ -9,8 +9,8 @@ import numpy as np
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import ToolError
 from stl_deploy.exporters.lava.process import run_worker
-from stl_deploy.exporters.netx.net import DenseLayer, InputLayer, IntegerNet
-from stl_deploy.exporters.netx.netx import write_netx
+from stl_deploy.exporters.netx.file import write_netx
+from stl_deploy.exporters.netx.layers import DenseLayer, InputLayer, NetxFile
 from stl_deploy.integers.net import IntegerNeuron
 
 EXPECTED = np.array([[1, 0, 0], [1, 1, 0], [1, 0, 1], [1, 1, 0]], np.uint8)
@@ -22,7 +22,7 @@ def check_three_neurons(python: Path, deadline: float = 120.0) -> None:
     """Raises ToolError unless Lava under ``python`` gives the expected spikes."""
     neuron = IntegerNeuron(v_decay=2048, threshold=np.array(10, np.int32))
     layer = DenseLayer(weight=np.array([[12], [8], [6]], np.int32), neuron=neuron)
-    net = IntegerNet((InputLayer(shape=(1,)), layer))
+    net = NetxFile((InputLayer(shape=(1,)), layer))
     with temporary_folder() as folder:
         path = folder / "three.net"
         write_netx(net, path)

@@ -9,10 +9,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.lava.driver import run_lava
 from stl_deploy.exporters.lava.floats import run_lava_float
+from stl_deploy.exporters.netx.file import write_netx
+from stl_deploy.exporters.netx.layers import NetxFile
 from stl_deploy.exporters.netx.target import Loihi, NetxOptions
 from stl_deploy.exporters.targets import Model, Network
 from stl_deploy.graph.run import NetworkInput, Result
@@ -58,8 +61,15 @@ class Lava(Loihi):
         spikes = {name: np.asarray(s, np.float32) for name, s in found.spikes.items()}
         return Result({"output": found.y}, spikes if record else {})
 
-    def integers(self, path: Path, x: NDArray[Any], record: bool) -> IntegerRun:
-        """Run a netx file on whole numbers."""
+    def integers(self, file: NetxFile, x: NDArray[Any], record: bool) -> IntegerRun:
+        """Run the layers of a netx file, or the file itself if there is one, on integers ``x``."""
+        if self._path is not None:
+            return self._run_lava(self._path, x)
+        with temporary_folder() as folder:
+            write_netx(file, folder / "net.net")
+            return self._run_lava(folder / "net.net", x)
+
+    def _run_lava(self, path: Path, x: NDArray[Any]) -> IntegerRun:
         return run_lava(path, x, deadline=self._lava.deadline, progress=self._lava.progress)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from stl_deploy.exporters.netx.accumulator import wide_findings
+from stl_deploy.exporters.netx.chain import read_chain, refusals
 from stl_deploy.exporters.netx.chips import Chip
 from stl_deploy.exporters.netx.placement import Placed, place
-from stl_deploy.exporters.netx.structure import refusals, structure
-from stl_deploy.exporters.netx.wide_sums import wide_findings
 from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Program
 from stl_deploy.integers.rounding import rounded
@@ -35,7 +35,7 @@ def check_chip(program: Program, chip: Chip) -> Iterator[Finding]:
         folded = excess.kind == "thresholds"
         remedy = "export with folded thresholds: one per population" if folded else "use fewer neurons or inputs there"
         yield Finding("does-not-fit", "warning" if folded else "error", where, str(excess), remedy)
-    yield from rounded(program, [node.name for node in structure(program).host])
+    yield from rounded(program, [node.name for node in read_chain(program).readout])
     yield from wide_findings(program)
 
 

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.netx.net import (
+from stl_deploy.exporters.netx.layers import (
     ConvLayer,
     DenseLayer,
     FlattenLayer,
     InputLayer,
-    IntegerNet,
     Layer,
+    NetxFile,
     SpikingLayer,
     layer_key,
 )
@@ -41,7 +41,7 @@ from stl_deploy.integers.simulate import IntegerRun, simulate, whole_numbers
 _WIDEST_INPUT = 2**31 - 1
 
 
-def run_file(file: IntegerNet, x: NDArray[Any], *, record: bool = False) -> IntegerRun:
+def run_file(file: NetxFile, x: NDArray[Any], *, record: bool = False) -> IntegerRun:
     """Run a netx file bit for bit as Lava's CPU simulation does, every sample from rest.
 
     Outputs stand in the input's time frame: the step of latency that Lava adds per layer is taken out.
@@ -68,7 +68,7 @@ def _require_bias(x: NDArray[Any], entry: InputLayer) -> None:
         )
 
 
-def to_graph(file: IntegerNet) -> IntegerGraph:
+def to_graph(file: NetxFile) -> IntegerGraph:
     """The network that netx runs; populations are named ``layer<i>``, their weights ``layer<i>.weights``."""
     nodes: list[Node] = [
         IntegerInput(
@@ -119,7 +119,7 @@ def _weights(layer: SpikingLayer, name: str) -> Node:
     )
 
 
-def to_file(graph: IntegerGraph) -> IntegerNet:
+def to_file(graph: IntegerGraph) -> NetxFile:
     """The netx file of a chain, its layers named by its populations; raises UnsupportedError for any other graph."""
     entry = graph.input
     layers: list[Layer] = [InputLayer(shape=entry.shape, fraction_bits=bits_of(entry.scale))]
@@ -135,7 +135,7 @@ def to_file(graph: IntegerGraph) -> IntegerNet:
                 pass
             case _:
                 refuse(node, "no-layer", f"no layer of netx is a {type(node).__name__}", "export to c")
-    return IntegerNet(tuple(layers))
+    return NetxFile(tuple(layers))
 
 
 def _layer(weights: Node, node: PopulationNode) -> SpikingLayer:
@@ -193,7 +193,7 @@ def stored_weights(weight: Ints) -> tuple[Ints, int]:
     Weights are doubled as often as they fit; Lava sums the enlarged weights and shifts the sum right, rounding
     down. Where no weight is above 0, -256 becomes -255 and then loses the low bits that are 0 in all the others
     (lava-dl 0.6 ``netx.utils``, lava 0.10 ``weightutils``). Otherwise nothing is lost, within the widths of
-    `stl_deploy.exporters.netx.net`.
+    `stl_deploy.exporters.netx.layers`.
     """
     low, high = int(weight.min()), int(weight.max())
     if high < 0:

@@ -12,22 +12,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError, ParityError
+from stl_deploy.exporters.netx.chain import read_chain
 from stl_deploy.exporters.netx.convert import as_stored, run_file, to_file, to_graph
-from stl_deploy.exporters.netx.net import IntegerNet, same_net
-from stl_deploy.exporters.netx.netx import read_netx, write_netx
-from stl_deploy.exporters.netx.structure import structure
+from stl_deploy.exporters.netx.file import read_netx, write_netx
+from stl_deploy.exporters.netx.layers import NetxFile, same_file
 from stl_deploy.graph.kernels import apply
 from stl_deploy.graph.program import Floats, Neuron, Node, Program, Shape
-from stl_deploy.integers import quantise as integers
-from stl_deploy.integers.building import Fit, Hardware
+from stl_deploy.integers.building import Hardware
 from stl_deploy.integers.net import DECAY_ONE, LOIHI
-from stl_deploy.integers.per_pixel import project_thresholds, unroll
+from stl_deploy.integers.per_pixel import average_thresholds, unroll_convolutions
+from stl_deploy.integers.quantise import IntegerModel
+from stl_deploy.integers.quantise import quantise as choose_integers
 from stl_deploy.integers.ranges import LayerRange, ranges, require_seen
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.scales import ThresholdForm
 from stl_deploy.integers.simulate import IntegerRun
 
-_PREPARED: Mapping[str, Callable[[Program], Program]] = {"projected": project_thresholds, "unrolled": unroll}
+_PREPARED: Mapping[str, Callable[[Program], Program]] = {
+    "projected": average_thresholds,
+    "unrolled": unroll_convolutions,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,18 +44,16 @@ class NetxModel:
         input_scale: Real input times this is integers.
         thresholds: The form in which thresholds are held.
         shapes: Of the Program's populations; the file's layers may be flat.
-        fits: How each population came out; empty for a file that was read.
-        row_scales: By population, what each row was multiplied by before rounding.
+        integers: What the file was made of; None for one that was read.
         ranges: Of u and v on calibration data, if measured.
     """
 
-    file: IntegerNet
+    file: NetxFile
     host: tuple[Node, ...]
     input_scale: float
     thresholds: ThresholdForm
     shapes: Mapping[str, Shape]
-    fits: tuple[Fit, ...] = ()
-    row_scales: Mapping[str, NDArray[np.float64]] | None = None
+    integers: IntegerModel | None = None
     ranges: tuple[LayerRange, ...] = ()
 
     @cached_property
@@ -78,14 +80,14 @@ def quantise(
     if thresholds not in get_args(ThresholdForm):
         raise InputError(f"expected {', '.join(get_args(ThresholdForm))} as thresholds; found '{thresholds}'")
     prepared = _PREPARED[thresholds](program) if thresholds in _PREPARED else program
-    structure(prepared)
+    read_chain(prepared)
     hardware = Hardware(thresholds, pixels=False, accumulator=LOIHI, as_run=as_stored)
-    found = integers.quantise(
+    found = choose_integers(
         prepared, calibration, input_scale=input_scale, hardware=hardware, host=True, reference=program
     )
     shapes = {node.name: node.shape for node in program.spiking}
     file = to_file(found.graph)
-    return NetxModel(file, found.host, input_scale, thresholds, shapes, found.fits, found.row_scales)
+    return NetxModel(file, found.host, input_scale, thresholds, shapes, found)
 
 
 def export_netx(
@@ -101,14 +103,22 @@ def export_netx(
     Raises UnsupportedError (also where u or v overflows on calibration data: by node, with the remedy), InputError, or
     ParityError if the file does not hold what was written.
     """
+    model = checked_model(program, calibration, input_scale=input_scale, thresholds=thresholds)
+    write_netx(model.file, path)
+    if not same_file(read_netx(path), model.file):
+        raise ParityError(f"{path}: the file read back differs from the network that was written")
+    return model
+
+
+def checked_model(
+    program: Program, calibration: NDArray[Any], *, input_scale: float = 1.0, thresholds: ThresholdForm = "folded"
+) -> NetxModel:
+    """Quantise ``program`` and measure u and v; raises as `export_netx`, and writes nothing."""
     model = quantise(program, calibration, input_scale=input_scale, thresholds=thresholds)
     names = {key: node for node, key in model.keys.items()}
     measured = ranges(to_graph(model.file), to_integers(calibration, input_scale))
     measured = tuple(replace(found, node=names[found.node]) for found in measured)
     require_seen(measured)
-    write_netx(model.file, path)
-    if not same_net(read_netx(path), model.file):
-        raise ParityError(f"{path}: the file read back differs from the network that was written")
     return replace(model, ranges=measured)
 
 
@@ -134,7 +144,7 @@ def by_node(model: NetxModel, run: IntegerRun) -> NetxRun:
 def layer_facts(model: NetxModel, program: Program) -> list[dict[str, Any]]:
     """How each layer came out, JSON-ready; ``beta`` is the decay asked for, ``beta_held`` the one that 12 bits hold."""
     layers, found = dict(model.file.spiking), []
-    for fit in model.fits:
+    for fit in () if model.integers is None else model.integers.fits:
         key, neuron = model.keys[fit.node], program.by_name[fit.node]
         assert isinstance(neuron, Neuron)
         held = layers[key].neuron

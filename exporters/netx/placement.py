@@ -16,8 +16,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy.exporters.netx.chain import FlattenStage, PoolStage, SynapseStage, read_chain
 from stl_deploy.exporters.netx.chips import Chip
-from stl_deploy.exporters.netx.structure import FlattenStage, PoolStage, SynapseStage, structure
 from stl_deploy.graph.placement import PlacedCore, Placement
 from stl_deploy.graph.program import Conv, Linear, Pool, Program
 
@@ -99,7 +99,7 @@ def place(program: Program, chip: Chip, way: Way = "simple") -> Placed:
 
 
 def _layers(program: Program) -> Iterator[_Layer]:
-    for stage in structure(program).stages:
+    for stage in read_chain(program).layers:
         if isinstance(stage, FlattenStage):
             continue
         neuron = stage.neuron

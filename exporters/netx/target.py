@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -15,18 +14,17 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.integer_runner import CALIBRATION, IntegerRunner, calibration, on_grid, one_input
+from stl_deploy.exporters.netx.accumulator import told_of_ranges, wide_findings, wide_layers
+from stl_deploy.exporters.netx.chain import read_chain, refusals
 from stl_deploy.exporters.netx.chip_check import check_chip
 from stl_deploy.exporters.netx.chips import load_chips
 from stl_deploy.exporters.netx.convert import run_file
-from stl_deploy.exporters.netx.model import NetxModel, NetxRun, by_node, export_netx, layer_facts
-from stl_deploy.exporters.netx.net import ConvLayer, FlattenLayer, InputLayer, Layer
-from stl_deploy.exporters.netx.netx import read_netx
-from stl_deploy.exporters.netx.structure import refusals, structure
-from stl_deploy.exporters.netx.threshold_forms import tell_forms
-from stl_deploy.exporters.netx.wide_sums import told_of_ranges, wide_findings, wide_layers
+from stl_deploy.exporters.netx.file import read_netx
+from stl_deploy.exporters.netx.forms import tell_forms
+from stl_deploy.exporters.netx.layers import ConvLayer, FlattenLayer, InputLayer, Layer, NetxFile
+from stl_deploy.exporters.netx.model import NetxModel, NetxRun, by_node, checked_model, export_netx, layer_facts
 from stl_deploy.exporters.targets import Check, Format, Network, Options, Runner
 from stl_deploy.graph.exact import input_scale
 from stl_deploy.graph.findings import Finding, from_error
@@ -95,11 +93,10 @@ class Loihi(Runner):
         if self._program is None:
             assert self._path is not None
             self._require_multiplied(self._path, x)
-            found = self.integers(self._path, x, record)
-            return _result(found, record)
-        with self._file(self._program, x) as (path, model):
-            named = by_node(model, self.integers(path, to_integers(x, model.input_scale), record))
-        return _result(named, record)
+            return _result(self.integers(read_netx(self._path), x, record), record)
+        model = self._model(self._program, x)
+        found = self.integers(model.file, to_integers(x, model.input_scale), record)
+        return _result(by_node(model, found), record)
 
     def _require_multiplied(self, path: Path, x: NDArray[Any]) -> None:
         """Raise InputError for fractions in what a file alone takes as it is; warn of what looks like real input."""
@@ -113,18 +110,15 @@ class Loihi(Runner):
                 stacklevel=3,
             )
 
-    def integers(self, path: Path, x: NDArray[Any], record: bool) -> IntegerRun:
-        """Run a netx file on whole numbers."""
-        return run_file(read_netx(path), x, record=record)
+    def integers(self, file: NetxFile, x: NDArray[Any], record: bool) -> IntegerRun:
+        """Run the layers of a netx file on integers ``x``."""
+        return run_file(file, x, record=record)
 
-    @contextmanager
-    def _file(self, program: Program, x: NDArray[Any]) -> Iterator[tuple[Path, NetxModel]]:
+    def _model(self, program: Program, x: NDArray[Any]) -> NetxModel:
         if self._path is not None:
-            yield self._path, model_of_file(self._path, program)
-            return
-        with temporary_folder() as folder:
-            path = folder / "net.net"
-            yield path, _export(program, path, calibration(program, self._options, x), self._options)
+            return model_of_file(self._path, program)
+        samples, form = calibration(program, self._options, x), self._options.thresholds
+        return checked_model(program, samples, input_scale=input_scale(program), thresholds=form)
 
 
 class Netx(Format):
@@ -141,7 +135,7 @@ class Netx(Format):
         if refused:
             last = max((i for i, node in enumerate(program.nodes) if node in program.spiking), default=0)
             return [*refused, *rounded(program, {node.name for node in program.nodes[last + 1 :]})]
-        host = [node.name for node in structure(program).host]
+        host = [node.name for node in read_chain(program).readout]
         return [*rounded(program, host), *wide_findings(program)]
 
     def write(self, program: Program, path: Path, options: NetxOptions) -> Mapping[str, Any]:
@@ -149,7 +143,7 @@ class Netx(Format):
 
         calibration: default: the first of x. Raises as `export_netx` does.
         """
-        structure(program)  # refuses before a table of what cannot be written
+        read_chain(program)  # refuses before a table of what cannot be written
         x = None if options.x is None else one_input(options.x, self.name)
         given = calibration(program, options, x)
         forms: dict[str, Any] = {}
@@ -158,7 +152,8 @@ class Netx(Format):
             labels = None if options.labels is None else options.labels[:CALIBRATION]
             forms = {"forms": tell_forms(program, given, first, labels, options.say, of=x.shape[1])}
             forms["forms_samples"] = first.shape[1]
-        model = _export(program, path, given, options)
+        scale, form = input_scale(program), options.thresholds
+        model = export_netx(program, path, calibration=given, input_scale=scale, thresholds=form)
         options.say.say(f"chosen: {options.thresholds}")
         for sentence in told_of_ranges(model.ranges):
             options.say.warn(sentence)
@@ -216,18 +211,13 @@ def model_of_file(path: Path, program: Program) -> NetxModel:
     file = read_netx(path)
     scale = input_scale(program) if file.fraction_bits is None else 2.0**file.fraction_bits
     shapes = {node.name: node.shape for node in program.spiking}
-    model = NetxModel(file, structure(program).host, scale, "folded", shapes)
+    model = NetxModel(file, read_chain(program).readout, scale, "folded", shapes)
     if tuple(model.keys) != tuple(shapes):
         found = ", ".join(model.keys) or "none with names"
         raise InputError(
             f"{path}: expected layers {', '.join(shapes)}; found {found}; name the graph that it was made from"
         )
     return model
-
-
-def _export(program: Program, path: Path, calibration: NDArray[Any], options: NetxOptions) -> NetxModel:
-    scale = input_scale(program)
-    return export_netx(program, path, calibration=calibration, input_scale=scale, thresholds=options.thresholds)
 
 
 def _result(found: IntegerRun | NetxRun, record: bool) -> Result:

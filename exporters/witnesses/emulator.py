@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any, ClassVar
 
 from numpy.typing import NDArray
@@ -12,8 +11,7 @@ from stl_deploy._util.files import write_npz
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.lava.process import run_worker
-from stl_deploy.exporters.netx.net import IntegerNet
-from stl_deploy.exporters.netx.netx import read_netx
+from stl_deploy.exporters.netx.layers import NetxFile
 from stl_deploy.exporters.netx.target import Loihi
 from stl_deploy.exporters.witnesses.environment import SIDE, Witness
 from stl_deploy.exporters.witnesses.rows import net_arrays, shapes
@@ -36,16 +34,12 @@ class Emulator(Loihi):
         """Why its side environment cannot be used, if so."""
         return cls.witness.reason()
 
-    def integers(self, path: Path, x: NDArray[Any], record: bool) -> IntegerRun:
-        """Run a netx file on whole numbers."""
-        return self.emulate(read_netx(path), x)
-
-    def emulate(self, net: IntegerNet, x: NDArray[Any]) -> IntegerRun:
-        """Run a network on whole numbers, none below 0."""
-        x = whole_numbers(x, net.input_shape)
+    def integers(self, file: NetxFile, x: NDArray[Any], record: bool) -> IntegerRun:
+        """Run the layers of a netx file on integers, none below 0."""
+        x = whole_numbers(x, file.input_shape)
         if x.size and x.min() < 0:
             raise InputError(f"expected counts of spikes, 0 or more; found {x.min()}; use --backend loihi")
-        arrays = net_arrays(net)
+        arrays = net_arrays(file)
         self.check(arrays)
         with temporary_folder() as folder:
             write_npz(folder / "net.npz", arrays)
@@ -61,7 +55,7 @@ class Emulator(Loihi):
                 )
             )
         self.tell(found, x.shape[1])
-        expected = shapes(net)
+        expected = shapes(file)
         if {key: array.shape[2:] for key, array in found.items()} != {
             key: (math.prod(shape),) for key, shape in expected.items()
         }:

@@ -6,7 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.netx.net import IntegerNet
+from stl_deploy.exporters.netx.layers import NetxFile
 from stl_deploy.exporters.witnesses.emulator import Emulator
 from stl_deploy.exporters.witnesses.environment import NENGO_LOIHI
 from stl_deploy.exporters.witnesses.wrapped import Wrapped, parting
@@ -29,10 +29,10 @@ class NengoLoihi(Emulator):
         """Our model with its registers."""
         return Wrapped(program if self._path is None else self._path, self._options).of(program)
 
-    def emulate(self, net: IntegerNet, x: NDArray[Any]) -> IntegerRun:
-        """Run a network on whole numbers, none below 0; tells where its registers make it differ from Lava."""
-        found = super().emulate(net, x)
-        why = parting(net, x)
+    def integers(self, file: NetxFile, x: NDArray[Any], record: bool) -> IntegerRun:
+        """As `Emulator.integers`; prints where its registers make it differ from Lava."""
+        found = super().integers(file, x, record)
+        why = parting(file, x)
         if why is not None:
             self._options.say.say(why)
         return found

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.netx.convert import to_graph
-from stl_deploy.exporters.netx.net import InputLayer, IntegerNet
+from stl_deploy.exporters.netx.layers import InputLayer, NetxFile
 from stl_deploy.exporters.witnesses.connections import Connections, conv_connections, dense_connections
 from stl_deploy.integers.graph import ConvNode, DenseNode, PopulationNode
 from stl_deploy.integers.net import Ints, Shape
 
 
-def net_arrays(net: IntegerNet) -> dict[str, NDArray[Any]]:
+def net_arrays(net: NetxFile) -> dict[str, NDArray[Any]]:
     """Arrays by name: ``keys`` of the layers with neurons, and for each ``KEY.starts`` and so on.
 
     The synapses of input i are those from ``starts[i]`` to ``starts[i + 1]``: ``targets`` and ``weights``. threshold,
@@ -55,7 +55,7 @@ def net_arrays(net: IntegerNet) -> dict[str, NDArray[Any]]:
     return found
 
 
-def shapes(net: IntegerNet) -> dict[str, Shape]:
+def shapes(net: NetxFile) -> dict[str, Shape]:
     """Of each layer with neurons."""
     return {key: layer.shape for key, layer in net.spiking}
 

@@ -5,17 +5,15 @@ Lava and our model wrap u alone, at 24 bits. Where no register is passed, both a
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy.exporters.netx.accumulator import WIDE
 from stl_deploy.exporters.netx.convert import run_file, to_graph
-from stl_deploy.exporters.netx.net import IntegerNet
-from stl_deploy.exporters.netx.netx import read_netx
+from stl_deploy.exporters.netx.layers import NetxFile
 from stl_deploy.exporters.netx.target import Loihi
-from stl_deploy.exporters.netx.wide_sums import WIDE
 from stl_deploy.integers.graph import IntegerGraph, IntegerInput, PopulationNode
 from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, STATE_TOP, Ints
 from stl_deploy.integers.simulate import IntegerRun, evaluate, whole_numbers
@@ -29,12 +27,12 @@ class Wrapped(Loihi):
 
     name = "loihi with registers of 21 bits"
 
-    def integers(self, path: Path, x: NDArray[Any], record: bool) -> IntegerRun:
-        """Run a netx file on whole numbers."""
-        return simulate_wrapped(read_netx(path), x)
+    def integers(self, file: NetxFile, x: NDArray[Any], record: bool) -> IntegerRun:
+        """Run the layers of a netx file on integers ``x``."""
+        return simulate_wrapped(file, x)
 
 
-def simulate_wrapped(net: IntegerNet, x: NDArray[Any]) -> IntegerRun:
+def simulate_wrapped(net: NetxFile, x: NDArray[Any]) -> IntegerRun:
     """As `stl_deploy.exporters.netx.convert.run_file`, with these registers; every layer is recorded."""
     values = _values(to_graph(net), whole_numbers(x, net.input_shape))
     spikes = {key: values[key] for key, _ in net.spiking}
@@ -55,7 +53,7 @@ def _values(graph: IntegerGraph, x: NDArray[Any]) -> dict[str, NDArray[Any]]:
     return values
 
 
-def parting(net: IntegerNet, x: NDArray[Any]) -> str | None:
+def parting(net: NetxFile, x: NDArray[Any]) -> str | None:
     """How many spikes these registers change, the first of them, and what passed which register; None if none."""
     graph, ours = to_graph(net), run_file(net, x, record=True).spikes
     theirs = _values(graph, whole_numbers(x, net.input_shape))

@@ -10,8 +10,10 @@ from stl_deploy.errors import ToolError
 
 
 def world_size() -> int:
-    """How many processes torchrun started; 1 without it."""
-    return int(os.environ["WORLD_SIZE"]) if {"RANK", "WORLD_SIZE"} <= os.environ.keys() else 1
+    """How many processes torchrun started; 1 without it, or where only some of its variables are there."""
+    numbers = [os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "MASTER_PORT")]
+    started = "MASTER_ADDR" in os.environ and all(number.isdecimal() for number in numbers)
+    return int(os.environ["WORLD_SIZE"]) if started else 1
 
 
 def rank() -> int:
@@ -21,12 +23,17 @@ def rank() -> int:
 
 def local_rank() -> int:
     """Its number among those on the same machine."""
-    return int(os.environ.get("LOCAL_RANK", "0")) if world_size() > 1 else 0
+    return _number("LOCAL_RANK", 0) if world_size() > 1 else 0
 
 
 def on_this_machine() -> int:
     """How many of them are on the same machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if world_size() > 1 else 1
+    return _number("LOCAL_WORLD_SIZE", 1) if world_size() > 1 else 1
+
+
+def _number(name: str, default: int) -> int:
+    value = os.environ.get(name, "")
+    return int(value) if value.isdecimal() else default
 
 
 @contextmanager

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from stl_deploy.errors import InputError
+
 _PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"), (1e-15, "f"))
 
 
@@ -38,3 +40,15 @@ def plain(ends: Sequence[float]) -> str:
 def range_with_unit(ends: tuple[float, float], unit: str) -> str:
     """A range whose ends each have the prefix that fits."""
     return between(*(with_unit(end, unit) for end in ends))
+
+
+def bytes_of(size: str | int | None, option: str) -> int | None:
+    """``256K``, ``1M`` or plain bytes; raises InputError for anything else."""
+    if size is None:
+        return None
+    text = str(size)
+    units = {"K": 1024, "M": 1024**2}
+    digits, unit = (text[:-1], units[text[-1].upper()]) if text[-1:].upper() in units else (text, 1)
+    if not digits.isdecimal() or not int(digits):
+        raise InputError(f"--{option}: expected bytes, as 262144, 256K or 1M; found '{text}'")
+    return int(digits) * unit

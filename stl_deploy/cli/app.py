@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import typer
 
 from stl_deploy._util import processes
@@ -43,10 +45,14 @@ def root(
     _version: bool = typer.Option(False, "--version", callback=version, is_eager=True, help="Print the version."),
 ) -> None:
     """Common to all verbs."""
-    if processes.world_size() > 1 and context.invoked_subcommand != "train":
+    count = processes.world_size()
+    if count > 1 and context.invoked_subcommand != "train":
+        if processes.rank():
+            raise typer.Exit(InputError.exit_code)
+        del os.environ["WORLD_SIZE"]  # the processes never meet, so this one speaks without asking the others
         raise InputError(
-            f"{processes.world_size()} processes for '{context.invoked_subcommand}'; torchrun takes train, all other "
-            "verbs run in one process"
+            f"{count} processes for '{context.invoked_subcommand}'; torchrun takes train, all other verbs run in one "
+            "process; outside of torchrun, unset WORLD_SIZE and RANK"
         )
 
 

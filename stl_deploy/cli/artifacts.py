@@ -122,6 +122,16 @@ def export(
         int | None,
         typer.Option(help="verilog: neurons at work at a time, a power of two (default: up to 8, as the layers fill)."),
     ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="PREFIX", help="c: what all names and files begin with; default: net.")
+    ] = None,
+    package: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND", help="c: also a package: cmake, arduino, platformio, zephyr, esp-idf or cmsis-pack."
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a folder whose files were edited.")] = False,
     calibration: InputOption = None,
     input_grid: InputGrid = None,
     verified: Annotated[bool, typer.Option("--verify/--no-verify", help="Read the artifact back and run it.")] = True,
@@ -155,6 +165,9 @@ def export(
         device=device,
         round_decays=round_decays or None,
         lanes=lanes,
+        name=name,
+        package=package,
+        overwrite=overwrite,
     )
     emit_json(result, json)
 
@@ -203,17 +216,24 @@ def check(
     dialect: DialectOption = None,
     input_grid: InputGrid = None,
     device: DeviceOption = None,
+    flash: Annotated[
+        str | None, typer.Option(metavar="BYTES", help="c: flash that must hold it, as 256K (estimated).")
+    ] = None,
+    ram: Annotated[
+        str | None, typer.Option(metavar="BYTES", help="c: RAM that must hold it, as 64K (estimated).")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Per node: faithful, approximate or unsupported, with the reason and the remedy."""
     from stl_deploy._util.files import read_inputs
     from stl_deploy.pipeline import check as checking
 
+    settings = {"device": device, "flash": flash, "ram": ram}
     if _untrained(str(source)):
         from stl_deploy.pipeline.untrained import check_untrained
 
         early = check_untrained(
-            str(source), input_file=input_file, targets=target, input_grid=input_grid, say=console(), device=device
+            str(source), input_file=input_file, targets=target, input_grid=input_grid, say=console(), **settings
         )
         emit_json(early.as_dict(), json)
         _require_sound(source, early)
@@ -222,7 +242,7 @@ def check(
         if input_file is not None:
             raise InputError("--input measures one network; give a run folder or one .nir file")
         folder = checking.check_folder(
-            source, targets=target, dialect=dialect, input_grid=input_grid, say=console(), device=device
+            source, targets=target, dialect=dialect, input_grid=input_grid, say=console(), **settings
         )
         emit_json(folder.as_dict(), json)
         if not folder.ok:
@@ -231,7 +251,13 @@ def check(
         return
     x = None if input_file is None else read_inputs(input_file)[0]
     report = checking.check(
-        source, targets=target, dialect=dialect, input_grid=input_grid, x=x, say=console(), device=device
+        source,
+        targets=target,
+        dialect=dialect,
+        input_grid=input_grid,
+        x=x,
+        say=console(),
+        **settings,
     )
     found = report.as_dict()
     if input_file is not None and report.runs:

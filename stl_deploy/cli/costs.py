@@ -18,6 +18,7 @@ _VALIDATE = Path("validate")
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
     app.command("energy")(energy)
+    app.command("optimise")(optimise)
     app.command("report")(report)
     app.command("prices")(prices)
 
@@ -91,6 +92,9 @@ def energy(
         typer.Option(metavar="POINTS", help="Percentage points behind the ANN that count as equal accuracy (0.5)."),
     ] = None,
     processes: Annotated[int, typer.Option(metavar="N", help="Count in N processes.")] = 1,
+    frontier: Annotated[
+        bool, typer.Option("--frontier", help="Train the narrower ANNs that a run does not have yet, and keep them.")
+    ] = False,
     over_steps: Annotated[
         bool, typer.Option("--over-steps", help="Accuracy against energy at 1, 2, ... T time steps.")
     ] = False,
@@ -108,7 +112,7 @@ def energy(
             "--output",
             metavar="DIR",
             callback=_folder,
-            help="Write energy.html, .json and layers.csv (or tradeoff.*) there.",
+            help="Write energy.html, .json, neurobench.json and layers.csv (or tradeoff.*) there.",
         ),
     ] = None,
     _trust: Trust = False,
@@ -130,7 +134,7 @@ def energy(
         from stl_deploy.pipeline.tradeoff import tradeoff
 
         given = {"--prices": bool(price), "--measure": measure, "--processes": processes != 1}
-        given["--step-time"] = bool(step_time)
+        given["--step-time"], given["--frontier"] = bool(step_time), frontier
         if wrong := [option for option, is_given in given.items() if is_given]:
             raise InputError(
                 f"{wrong[0]} belongs to the energy of one network; leave it out of accuracy against energy"
@@ -162,6 +166,7 @@ def energy(
         measure=measure,
         step_time=parse_step_times(step_time or ()),
         margin=margin,
+        frontier=frontier,
         processes=processes,
         output=output,
         say=console(),
@@ -169,27 +174,70 @@ def energy(
     emit_json(result.as_dict(), json)
 
 
+def optimise(
+    source: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder; the networks tried are kept in it.")],
+    goal: Annotated[str, typer.Option("--for", metavar="GOAL", help="What to save: energy.")] = "energy",
+    margin: Annotated[
+        float, typer.Option(metavar="POINTS", help="Percentage points that a point may be behind the ANN twin.")
+    ] = 0.5,
+    minutes: Annotated[
+        float, typer.Option(metavar="M", help="Begin no training after so many minutes; call again to go on.")
+    ] = 10.0,
+    processes: Annotated[int, typer.Option(metavar="N", help="Train N networks at a time.")] = 2,
+    json: Json = False,
+) -> None:
+    """Sweep time steps, width, synop budget, pruning and early exit on validation data; recommend a point, or none."""
+    console().step(f"{source}: looking for a cheaper network")  # torch takes its time to load
+    from stl_deploy.pipeline.optimise import optimise as search
+
+    found = search(source, goal=goal, margin=margin, minutes=minutes, processes=processes, say=console())
+    emit_json(found.as_dict(), json)
+
+
 def report(
-    source: Annotated[Path, typer.Argument(metavar="RUN|FILE.nir", help="A finished run, or a .nir file and --input.")],
+    sources: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...|FILE.nir", help="A finished run, or several with --latex; or a .nir file."),
+    ],
     input_file: InputOption = None,
     dialect: DialectOption = None,
     input_grid: InputGrid = None,
+    latex: Annotated[bool, typer.Option("--latex", help="Write a table for papers, report.tex.")] = False,
+    bib: Annotated[bool, typer.Option("--bib", help="Write BibTeX of the prices' sources, report.bib.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Write every number of each run, report.csv.")] = False,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="DIR", callback=_folder, help="Of a .nir file: where the report goes."),
+        typer.Option(
+            "-o", "--output", metavar="DIR", callback=_folder, help="Where a .nir file's report or tables go."
+        ),
     ] = None,
     _trust: Trust = False,
     json: Json = False,
 ) -> None:
-    """One self-contained HTML file and its JSON twin, from what a run folder holds, or of a .nir file on an input."""
+    """One self-contained HTML file and its JSON twin, from what a run folder holds, or of a .nir file on an input.
+
+    With --latex, --bib or --csv: tables of one or several runs for papers.
+    """
     from stl_deploy.pipeline.source import is_nir
 
+    given = any(option is not None for option in (input_file, dialect, input_grid))
+    if latex or bib or csv:
+        from stl_deploy.pipeline.papers import papers
+
+        if given:
+            raise InputError("--latex, --bib and --csv are of finished runs; leave out the options of a .nir file")
+        found = papers(sources, latex=latex, bib=bib, csv_file=csv, output=output, say=console())
+        emit_json(found, json)
+        return
+    if len(sources) > 1:
+        raise InputError("several runs: expected --latex, --bib or --csv, and -o DIR; a page is of one run")
+    source = sources[0]
     if is_nir(source):
         from stl_deploy.pipeline.report_graph import report_graph
 
         data = report_graph(source, input_file, dialect=dialect, input_grid=input_grid, output=output, say=console())
     else:
-        if any(given is not None for given in (input_file, dialect, input_grid, output)):
+        if given or output is not None:
             raise InputError(
                 "--input, --dialect, --input-grid and -o are of a .nir file's report; a run folder has its own"
             )

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from stl_deploy._util import install, processes
 from stl_deploy._util.printable import continued
-from stl_deploy._util.threads import sleep_when_idle
 from stl_deploy.cli import output
 from stl_deploy.cli.error_sentences import is_help, machines_refusal, usage_sentence
 from stl_deploy.cli.streams_and_signals import (
@@ -19,6 +18,7 @@ from stl_deploy.cli.streams_and_signals import (
     open_closed_streams,
     say,
 )
+from stl_deploy.cli.surroundings import prepare_libraries
 from stl_deploy.errors import StlDeployError
 from stl_deploy.training import distributed
 
@@ -31,7 +31,7 @@ _INTERNAL_SENTENCE = "internal error: {type}: {error} (this is a bug; --debug sh
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 a check failed, 2 wrong call or input."""
     open_closed_streams()
-    sleep_when_idle()
+    prepare_libraries()
     arguments = list(sys.argv[1:] if argv is None else argv)
     output.settings.debug = _take(arguments, "--debug")
     output.settings.quiet = _take(arguments, "-q", "--quiet")

@@ -105,6 +105,10 @@ def run(
     ] = False,
     no_lava: Annotated[bool, typer.Option("--no-lava", help="Leave Lava out even if it is installed.")] = False,
     no_twin: Annotated[bool, typer.Option("--no-twin", help="Do not train the ANN twin to compare with.")] = False,
+    no_frontier: Annotated[
+        bool,
+        typer.Option("--no-frontier", help="Do not train narrower ANNs, to find the cheapest that is as accurate."),
+    ] = False,
     _trust: Trust = False,
     json: Json = False,
 ) -> None:
@@ -129,7 +133,14 @@ def run(
 
         config = configure(which, _overrides(changes, mode, seed, device, data_dir, input_grid))
         result = run_all(
-            config, target, resume=resume, overwrite=overwrite, lava=not no_lava, twin=not no_twin, say=console()
+            config,
+            target,
+            resume=resume,
+            overwrite=overwrite,
+            lava=not no_lava,
+            twin=not no_twin,
+            frontier=not no_frontier,
+            say=console(),
         )
     emit_json(result.as_dict(), json)
 

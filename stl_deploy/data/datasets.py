@@ -127,7 +127,7 @@ def _parts(config: DatasetConfig, raw: Raw) -> dict[str, Part]:
     for name, fraction in (("test", config.test_fraction), ("validation", config.validation_fraction)):
         samples, own = given[name]
         if samples is None or own is None:
-            picked = _stratified(labels if labels.ndim == 1 else np.zeros(len(labels)), rest, fraction, rng)
+            picked = _drawn(labels if labels.ndim == 1 else np.zeros(len(labels)), raw.groups, rest, fraction, rng)
             rest = np.setdiff1d(rest, picked)
             parts[name] = raw.train[picked], labels[picked]
         else:
@@ -170,6 +170,27 @@ def _check_colours(config: DatasetConfig, split: Split) -> None:
             f"{config.path or config.name}: expected values from 0 to 1 for dataset.augment colour; found {low:g} to "
             f"{high:g}; scale them, or leave colour out"
         )
+
+
+def _drawn(
+    labels: NDArray[Any],
+    groups: NDArray[Any] | None,
+    among: NDArray[np.int64],
+    fraction: float,
+    rng: np.random.Generator,
+) -> NDArray[np.int64]:
+    """Samples of a split, stratified by class; of groups whole ones alone, each counted under its commonest label."""
+    if groups is None:
+        return _stratified(labels, among, fraction, rng)
+    names, members = np.unique(groups, return_inverse=True)
+    kinds = np.array([_commonest(labels[members == number]) for number in range(len(names))])
+    picked = _stratified(kinds, np.unique(members[among]), fraction, rng)
+    return among[np.isin(members[among], picked)]
+
+
+def _commonest(labels: NDArray[Any]) -> Any:
+    values, counts = np.unique(labels, return_counts=True)
+    return values[counts.argmax()]
 
 
 def _stratified(

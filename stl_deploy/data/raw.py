@@ -21,7 +21,8 @@ class Raw:
 
     levels: the value that means 1: whole numbers from 0 to it are images, floats with levels 1 are taken as they are.
     timed: samples carry time, ``[N, T, *shape]``. grid: of the input that the network sees; None: as `levels` say.
-    digest: sha256 of all that was read, of own data.
+    digest: sha256 of all that was read, of own data. groups: ``[N]`` of ``train``; samples of one group (windows of one
+    recording, say) go into one split.
     """
 
     train: Samples
@@ -34,6 +35,7 @@ class Raw:
     validation_labels: Labels | None = None
     grid: Grid | None = None
     digest: str | None = None
+    groups: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ def sources() -> Mapping[str, Source]:
         where = f"entry point '{point.name}' of {GROUP} ({point.value})"
         try:
             source = point.load()
-        except Exception as error:  # another package's code may raise anything
+        except (Exception, SystemExit) as error:  # another package's code may raise anything, and end the process
             raise InputError(f"{where} cannot be loaded: {type(error).__name__}: {error}") from error
         if not isinstance(source, Source):
             raise InputError(f"{where}: expected a stl_deploy.data.Source; found a {type(source).__name__}")

@@ -40,8 +40,11 @@ def absorb(graph: nir.NIRGraph, dialect: Dialect) -> nir.NIRGraph:
         divisor, unit = _divisor(neuron)
         if (divisor == 1).all():
             continue
-        if isinstance(dialect.v_min, int | float) and dialect.v_min != 0:
-            raise _refused(neuron, f"its potential is bounded below by {dialect.v_min:g}", "keep the thresholds")
+        if (divisor <= 0).any():
+            raise _refused(neuron, f"the lowest of them, {divisor.min():g}, is not above 0", "keep the thresholds")
+        bound = dialect.bound(neuron.name, neuron.decay is not None and bool((neuron.decay != 1).any()))
+        if isinstance(bound, int | float) and bound != 0:
+            raise _refused(neuron, f"its potential is bounded below by {bound:g}", "keep the thresholds")
         for source in neuron.sources:
             changes[source.node] = _divided(program, graph, neuron, source.node, divisor)
         changes[neuron.name] = _neuron(find(graph, neuron.name), divisor, unit)

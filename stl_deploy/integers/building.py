@@ -25,7 +25,7 @@ from stl_deploy.graph.program import (
 )
 from stl_deploy.graph.threads import map_samples
 from stl_deploy.integers.bounds import Bounds, bounds_of
-from stl_deploy.integers.branches import Branches, Value, branches
+from stl_deploy.integers.fan_in import FanIn, Value, fan_in
 from stl_deploy.integers.graph import (
     ConvNode,
     DelayNode,
@@ -51,8 +51,8 @@ from stl_deploy.integers.real_weights import (
 from stl_deploy.integers.scales import (
     Candidate,
     ThresholdForm,
+    best_candidate,
     candidates,
-    closest,
     real_population,
     row_gain,
     twelve_bits,
@@ -78,7 +78,7 @@ class Hardware:
 
 
 @dataclass(frozen=True)
-class Fit:
+class LayerFidelity:
     """How one population came out: spikes on calibration data that differ from the reference."""
 
     node: str
@@ -88,7 +88,7 @@ class Fit:
     spikes_differing: int
 
 
-class Build:
+class LayerwiseQuantiser:
     """The integer nodes so far, and their values on calibration data."""
 
     def __init__(
@@ -97,7 +97,7 @@ class Build:
         self.program, self.known, self.reference, self._hardware = program, dict(known), reference, hardware
         self.scales: dict[str, Doubles] = {}
         self.nodes: list[Node] = []
-        self.fits: list[Fit] = []
+        self.fits: list[LayerFidelity] = []
         self._values: dict[str, NDArray[Any]] = {}
         """Of the nodes that others may read."""
         self._plain_nodes = {
@@ -163,7 +163,7 @@ class Build:
         if is_max_pool(self.program, node):
             self._max_pool(node)
             return
-        found = branches(self.program, node, self.known)
+        found = fan_in(self.program, node, self.known)
         direct, apart = split_biases(found, node)
         weights = real_weights(found, node)
         real = real_population(
@@ -185,7 +185,7 @@ class Build:
             return int(np.count_nonzero(self._run(built(chosen), part) != wanted[:, part]))
 
         layer = found.leaves[0].node or node
-        best = closest(candidates(real, self._hardware.thresholds), wanted.shape[1], differing, layer)
+        best = best_candidate(candidates(real, self._hardware.thresholds), wanted.shape[1], differing, layer)
         self._take(*built(best))
         self.scales[node.name] = best.scale
         self._fit(node, max(int(np.abs(weight).max()) for weight in best.weights), best.neuron)
@@ -200,7 +200,7 @@ class Build:
         wanted = self.reference[node.name]
         spikes = self._values[node.name]
         self.fits.append(
-            Fit(
+            LayerFidelity(
                 node=node.name,
                 weight_top=weight_top,
                 thresholds=len(np.unique(neuron.threshold)),
@@ -242,7 +242,7 @@ class Build:
         return late(value) if source.delay else value
 
     def _weighted(
-        self, found: Branches, consumer: Node, weights: Iterable[Ints], biases: Iterable[Ints | None]
+        self, found: FanIn, consumer: Node, weights: Iterable[Ints], biases: Iterable[Ints | None]
     ) -> tuple[list[Node], tuple[Source, ...]]:
         """The weighted nodes and those between, and the sources of their consumer."""
         names: dict[str, str] = {}
@@ -273,7 +273,7 @@ class Build:
         return node.name if node.name not in self._bounds else f"{node.name}.for.{consumer.name}"
 
     def _integrator(self, node: Neuron) -> None:
-        found = branches(self.program, node, self.known)
+        found = fan_in(self.program, node, self.known)
         gain = row_gain(node)
         weights = [weight * gain.reshape(-1, *[1] * (weight.ndim - 1)) for weight in real_weights(found, node)]
         offset = None if node.offset is None else node.offset.astype(np.float64)
@@ -304,7 +304,7 @@ class Build:
         if isinstance(arriving[0], float) and len(set(arriving)) == 1:
             self._take(IntegerOutput(name=node.name, shape=node.shape, sources=node.sources, unit=arriving[0]))
             return
-        found = branches(self.program, node, self.known)
+        found = fan_in(self.program, node, self.known)
         weights = real_weights(found, node)
         scale = one_scale(weights, (real_bias(leaf, leaf.factor) for leaf in found.leaves))
         biases = [None if leaf.node is None else rounded_bias(leaf, scale * leaf.factor) for leaf in found.leaves]

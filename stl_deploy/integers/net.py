@@ -1,6 +1,6 @@
 """Integer neurons and the synapses that feed them, in torch's order of axes.
 
-Nothing here knows a target's limits: each target checks what it can hold (`stl_deploy.exporters.netx.net` for netx).
+Nothing here knows a target's limits: each target checks what it can hold (`stl_deploy.exporters.netx.layers` for netx).
 """
 
 from __future__ import annotations

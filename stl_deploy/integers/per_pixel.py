@@ -20,7 +20,7 @@ MAX_SYNAPSES = 2**26
 """The largest layer that is unrolled (256 MB of weights)."""
 
 
-def project_thresholds(program: Program) -> Program:
+def average_thresholds(program: Program) -> Program:
     """``program`` with each convolutional neuron's thresholds replaced by their mean over the channel's pixels.
 
     Nodes whose thresholds are one per channel already are left as they are.
@@ -53,12 +53,12 @@ def _mean(program: Program, node: Neuron) -> Floats | None:
 
 
 def unroll_all(program: Program) -> Program:
-    """``program`` with every convolution and pool as a dense layer; see `unroll`."""
+    """``program`` with every convolution and pool as a dense layer; see `unroll_convolutions`."""
     first = next((node.name for node in program.nodes if isinstance(node, Conv | Pool)), None)
     return program if first is None else _unroll_from(program, first)
 
 
-def unroll(program: Program) -> Program:
+def unroll_convolutions(program: Program) -> Program:
     """``program`` with the first convolution that has thresholds per pixel, and all after it, as dense layers.
 
     netx goes from images to vectors and never back, so what follows is unrolled too. Names stay; shapes become flat

@@ -17,9 +17,10 @@ from stl_deploy.graph.exact import input_grid
 from stl_deploy.graph.program import Doubles, Input, Neuron, Node, Output, Program, Source
 from stl_deploy.graph.run import run
 from stl_deploy.integers.bounds import require_sums
-from stl_deploy.integers.branches import values
-from stl_deploy.integers.building import Build, Fit, Hardware
+from stl_deploy.integers.building import Hardware, LayerFidelity, LayerwiseQuantiser
+from stl_deploy.integers.fan_in import values
 from stl_deploy.integers.graph import IntegerGraph, IntegerOutput
+from stl_deploy.integers.net import WIDE, Accumulator
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.scales import ThresholdForm
 
@@ -36,7 +37,7 @@ class IntegerModel:
     """
 
     graph: IntegerGraph
-    fits: tuple[Fit, ...]
+    fits: tuple[LayerFidelity, ...]
     row_scales: Mapping[str, Doubles]
     host: tuple[Node, ...] = ()
 
@@ -72,7 +73,7 @@ def quantise(
     x = to_integers(calibration, input_scale)
     recorded = run(reference, calibration, record=[node.name for node in program.spiking]).recorded
     aim = {n.name: recorded[n.name].astype(np.uint8).reshape(*x.shape[:2], *n.shape) for n in program.spiking}
-    build = Build(program, known, aim, hardware)
+    build = LayerwiseQuantiser(program, known, aim, hardware)
     build.input(x, input_scale, largest)
     for node in program.nodes:
         if not isinstance(node, Input):
@@ -94,9 +95,11 @@ def split_host(program: Program) -> tuple[Program, tuple[Node, ...]]:
     return kept, tuple(node for node in after if not isinstance(node, Output))
 
 
-def choose(program: Program, x: NDArray[Any], thresholds: ThresholdForm = "per-neuron") -> IntegerModel:
+def choose(
+    program: Program, x: NDArray[Any], thresholds: ThresholdForm = "per-neuron", accumulator: Accumulator = WIDE
+) -> IntegerModel:
     """Integers for a Program by calibration input ``x`` ``[T, B, *shape]``, on the grid that its metadata declare."""
-    grid, hardware = input_grid(program.metadata), Hardware(thresholds)
+    grid, hardware = input_grid(program.metadata), Hardware(thresholds, accumulator=accumulator)
     if grid is None:
         return quantise(program, x, hardware=hardware)
     return quantise(program, x, input_scale=2.0**grid.fraction_bits, largest=grid.bound, hardware=hardware)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Conv, Doubles, Linear, Neuron, Node, Scale
-from stl_deploy.integers.branches import Branches, Leaf
+from stl_deploy.integers.fan_in import FanIn, WeightedPath
 from stl_deploy.integers.graph import ConvNode, DenseNode, GainNode
 from stl_deploy.integers.net import Ints
 from stl_deploy.integers.scales import WEIGHT_TOP
@@ -23,12 +23,12 @@ def late(values: NDArray[Any]) -> NDArray[Any]:
     return moved
 
 
-def real_weights(found: Branches, consumer: Node) -> list[Doubles]:
+def real_weights(found: FanIn, consumer: Node) -> list[Doubles]:
     """Of every layer of weights that reaches ``consumer``."""
     return [real_weight(leaf, consumer) for leaf in found.leaves]
 
 
-def real_weight(leaf: Leaf, consumer: Node) -> Doubles:
+def real_weight(leaf: WeightedPath, consumer: Node) -> Doubles:
     """Weights for whole-number input, rows first."""
     rows = consumer.shape[0]
     if leaf.node is None:
@@ -40,7 +40,7 @@ def real_weight(leaf: Leaf, consumer: Node) -> Doubles:
     return weight * leaf.unit * leaf.factor.reshape(-1, *[1] * (weight.ndim - 1))
 
 
-def split_biases(found: Branches, neuron: Neuron) -> tuple[Doubles | None, list[Doubles | None]]:
+def split_biases(found: FanIn, neuron: Neuron) -> tuple[Doubles | None, list[Doubles | None]]:
     """What is added to v at once, and what stays with a layer of weights: behind a filter, a pool or a delay."""
     direct: Doubles | None = None
     apart: list[Doubles | None] = []
@@ -58,13 +58,13 @@ def split_biases(found: Branches, neuron: Neuron) -> tuple[Doubles | None, list[
     return direct, apart
 
 
-def real_bias(leaf: Leaf, scale: Doubles) -> Doubles | None:
+def real_bias(leaf: WeightedPath, scale: Doubles) -> Doubles | None:
     """A layer's biases times ``scale``; None where there is none."""
     bias = None if leaf.node is None or isinstance(leaf.node, Scale) else leaf.node.bias
     return None if bias is None or not bias.any() else np.asarray(bias * scale, np.float64)
 
 
-def rounded_bias(leaf: Leaf, scale: Doubles) -> Ints | None:
+def rounded_bias(leaf: WeightedPath, scale: Doubles) -> Ints | None:
     """As `real_bias`, whole."""
     bias = real_bias(leaf, scale)
     return None if bias is None else np.round(bias).astype(np.int32)

@@ -221,7 +221,7 @@ def _unrounded(real: RealPopulation, form: ThresholdForm) -> Iterator[Candidate]
 
 
 def _is_trained(real: RealPopulation) -> bool:
-    """Whether `stl_deploy.exporters.netx.qat.fake_quant` may have trained the layer, whose leak is the integers'."""
+    """Whether `stl_deploy.integers.qat.fake_quant` may have trained the layer, whose leak is the integers'."""
     theta = real.theta.flat[0]
     whole = _whole_scale(real)
     return real.neuron.compare == "gt" and whole is not None and bool((real.theta == theta).all() and theta % 1 == 0)
@@ -261,7 +261,7 @@ def _whole_scale(real: RealPopulation) -> Doubles | None:
     return None
 
 
-def closest(
+def best_candidate(
     tried: Iterable[Candidate], samples: int, differing: Callable[[Candidate, slice], int], node: Node
 ) -> Candidate:
     """The candidate with the fewest differing spikes (of equals the first, which has the largest scale).

@@ -50,6 +50,9 @@ MAX_NODES, MAX_VALUES = 10_000, 2**28
 class About:
     """What else is kept: the network's name, the file it was made from, synops measured by node (a step), the version
     of stl-deploy that chose the integers, and what decides on the outputs.
+
+    prefix: what names in generated code begin with. per_step: whether labels are of each step. steps: T of the input
+    that the export was made with, 0 if unknown. dt: of a step, in the unit of the network's time constants.
     """
 
     title: str = "network"
@@ -57,6 +60,10 @@ class About:
     measured: Mapping[str, float] = field(default_factory=dict)
     made_by: str = field(default_factory=lambda: version("stl-deploy"))
     readout: Readout = field(default_factory=Readout)
+    prefix: str = "net"
+    per_step: bool = False
+    steps: int = 0
+    dt: float = 0.0
 
 
 _STRUCTURE = "structure"
@@ -98,6 +105,10 @@ def write_integers(graph: IntegerGraph, about: About, path: Path) -> None:
         "measured": dict(about.measured),
         "made_by": about.made_by,
         "readout": about.readout.as_dict(),
+        "prefix": about.prefix,
+        "per_step": about.per_step,
+        "steps": about.steps,
+        "dt": about.dt,
         "accumulator": graph.accumulator.name,
         "nodes": nodes,
     }
@@ -135,6 +146,10 @@ def read_integers(path: Path) -> tuple[IntegerGraph, About]:
             {str(name): float(value) for name, value in structure["measured"].items()},
             str(structure["made_by"])[:40],
             readout_of({READOUT: structure["readout"]}),
+            str(structure.get("prefix", "net")),
+            bool(structure.get("per_step", False)),
+            _whole(structure.get("steps", 0)),
+            float(structure.get("dt", 0.0)),
         )
         accumulator = ACCUMULATORS[structure.get("accumulator", LOIHI.name)]  # files without it wrap as Loihi does
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, InputError):

@@ -22,7 +22,7 @@ from stl_deploy.fold.stages import recurrence
 from stl_deploy.graph.program import Conv, Linear, Program
 from stl_deploy.graph.run import CHUNK
 from stl_deploy.nn.network import INPUT, Network
-from stl_deploy.pipeline.inputs import encode_split
+from stl_deploy.pipeline.inputs import LabelledInput, encode_split
 from stl_deploy.pipeline.train import fit
 from stl_deploy.training.model_file import load_network
 from stl_deploy.training.run_files import CHECKPOINT, CONFIG, MODEL
@@ -82,8 +82,14 @@ def keep_twin(config: RunConfig, run_dir: Path, say: Console) -> Path:
     A training of it that was cut off goes on. A model without a checkpoint came ready-made and is taken whatever its
     recipe; raises InputError if it is of another network or of other data.
     """
-    twin = config.model_copy(update={"train": config.train.model_copy(update={"mode": "ann"})})
     folder = run_dir / TWIN
+    keep_ann(config, folder, say)
+    return folder
+
+
+def keep_ann(config: RunConfig, folder: Path, say: Console) -> None:
+    """Train an ANN of this configuration into ``folder``, unless it is there; as `keep_twin`."""
+    twin = config.model_copy(update={"train": config.train.model_copy(update={"mode": "ann"})})
     found = load_config(folder / CONFIG) if (folder / CONFIG).is_file() else None
     trained, begun = ((folder / name).is_file() for name in (MODEL, CHECKPOINT))
     if found is not None and trained and not begun:
@@ -95,13 +101,17 @@ def keep_twin(config: RunConfig, run_dir: Path, say: Console) -> Path:
     elif not (trained and found == twin):
         resume = begun and found == twin
         fit(twin, folder, resume=resume, overwrite=not resume, say=say)
-    return folder
 
 
 def measure_kept(program: Program, folder: Path, test: Split, count: int) -> AnnTwin:
     """The twin's zeros and accuracy on the first ``count`` test samples, encoded as the twin takes them."""
-    own = encode_split(load_config(folder / CONFIG), test, count)
+    own = kept_frames(folder, test, count)
     return measure_twin(program, folder, own.x, own.labels)
+
+
+def kept_frames(folder: Path, test: Split, count: int) -> LabelledInput:
+    """The first ``count`` test samples as a kept ANN takes them, ``[1, B, *shape]``."""
+    return encode_split(load_config(folder / CONFIG), test, count)
 
 
 def _nonzero_weights(network: Network, names: Sequence[str]) -> dict[str, float]:

@@ -27,6 +27,7 @@ from stl_deploy.exporters.targets import (
     find_runner,
     make_options,
     registry,
+    why_unavailable,
 )
 from stl_deploy.exporters.verify import Report
 from stl_deploy.graph.accuracy import accuracy
@@ -88,7 +89,7 @@ def ready(runner: Runner, program: Program, deadline: float | None = None) -> Ru
     deadline: seconds that an outside tool may take; None: the runner's own.
     """
     complete_runner(type(runner))
-    reason = runner.available()
+    reason = why_unavailable(runner)
     if reason is not None:
         raise ToolError(f"{runner.name} cannot run here: {reason}")
     if deadline is not None and isinstance(runner, Within):
@@ -108,7 +109,7 @@ def _first(result: Result, samples: int) -> Result:
 
 
 def _runs_here(kind: type[Runner], what: str, say: Console) -> bool:
-    reason = kind.available()
+    reason = why_unavailable(kind)
     if reason is not None:
         say.say(f"{what} did not run on {kind.name} ({reason})")
     return reason is None

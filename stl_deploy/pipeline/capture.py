@@ -185,6 +185,17 @@ def _tensor(x: Any) -> Tensor:
     return tensor.detach().cpu() if tensor.is_floating_point() else tensor.cpu().float()
 
 
+def _require_one_input(x: Any) -> None:
+    """Raise CaptureError for several inputs."""
+    parts = list(x.values()) if isinstance(x, Mapping) else list(x) if isinstance(x, tuple | list) else []
+    tensors = [part for part in parts if isinstance(part, Tensor | np.ndarray)]
+    if isinstance(x, Mapping) or len(tensors) == 2 or len({tuple(part.shape) for part in tensors}) > 1:
+        raise CaptureError(
+            f"expected one tensor as x; found {len(parts)} inputs; join them on an axis of channels, "
+            "x = torch.cat([a, b], -1), and wrap the model in one whose forward splits them, x[..., :n] and x[..., n:]"
+        )
+
+
 def _batch(model: nn.Module, x: Any, call: Call) -> Tensor:
     if call.time not in get_args(Time):
         raise InputError(f"time: expected {', '.join(map(repr, get_args(Time)))}; found {call.time!r}")
@@ -194,6 +205,7 @@ def _batch(model: nn.Module, x: Any, call: Call) -> Tensor:
         raise CaptureError(
             f"a {type(model).__name__} is no torch.nn.Module; wrap what it does in a module's forward and give that"
         )
+    _require_one_input(x)
     tensor = _tensor(x)
     if not tensor.numel():
         raise CaptureError(f"x is {list(tensor.shape)}, in which there is nothing; give at least one sample")

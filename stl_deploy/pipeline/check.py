@@ -59,16 +59,17 @@ def check(
     """Check a run folder's graph or a .nir file against targets (default: every format's), or an artifact of ours.
 
     input_grid: the input will be multiples of 2^-input_grid up to 1. x: input like what will enter, for targets that
-    take whole numbers alone. settings: the targets' own options, as ``device`` of xylo. Raises InputError for a bad
-    call.
+    take whole numbers alone. settings: the targets' own options, as ``device`` of xylo, ``flash`` and ``ram`` of c.
+
+    Raises InputError for a bad call.
     """
     asked = targets_asked(targets, settings)
     opened = open_source(source, artifacts=True)
     if not opened.is_graph:
-        if targets or input_grid is not None:
+        if targets or input_grid is not None or any(value is not None for value in settings.values()):
             raise InputError(
                 f"{source}: expected a graph to ask targets about; found an artifact of {opened.kind}; "
-                "leave --target out, or give the graph it was made from"
+                "leave --target and its options out, or give the graph it was made from"
             )
         report = _artifact(opened)
         show(report, say)

@@ -14,7 +14,7 @@ from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import cache_dir
 from stl_deploy._util.sizes import folder_bytes, in_words
 from stl_deploy.exporters.lava import environment
-from stl_deploy.exporters.targets import registry
+from stl_deploy.exporters.targets import registry, why_unavailable
 from stl_deploy.pipeline.listings import lava_sentence, lava_status
 
 
@@ -29,7 +29,7 @@ def doctor(*, say: Console = QUIET) -> dict[str, Any]:
         **facts,
         "bytes": _sizes(),
         "lava": lava_status(),
-        "backends": {name: kind.available() for name, kind in registry().runners.items()},
+        "backends": {name: why_unavailable(kind) for name, kind in registry().runners.items()},
     }
     say.table(["package", "version"], [[name, text or "not installed"] for name, text in found["versions"].items()])
     rows = [[name, reason or "ready"] for name, reason in found["backends"].items()]

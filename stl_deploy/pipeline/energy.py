@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from stl_deploy._util import install
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import leading, require_folder, write_json, write_text
 from stl_deploy._util.units import counted, plain, range_with_unit, with_unit
+from stl_deploy.config.load import load_config
 from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.chips.step_times import StepTimes
 from stl_deploy.energy.layers_csv import layers_csv
 from stl_deploy.energy.measure import DEFAULT_PRICES, EnergyReport, measure_energy
+from stl_deploy.energy.models.frontier import Frontier
 from stl_deploy.energy.models.wording import number
 from stl_deploy.energy.paired import MARGIN, check_margin
 from stl_deploy.energy.prices.bill import Bill, Priced
@@ -28,12 +31,13 @@ from stl_deploy.exporters.targets import find_runner
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput, match_inputs
 from stl_deploy.pipeline.artifacts import open_runner
-from stl_deploy.pipeline.kept_twin import kept_twin
+from stl_deploy.pipeline.kept_twin import kept_twin, twin_frames
 from stl_deploy.pipeline.manifest import check_network, record_files
 from stl_deploy.pipeline.mapping import on_loihi
 from stl_deploy.pipeline.source import RUN, TEST_INPUT, Source, on_declared_grid, open_reading, open_source, read_for
+from stl_deploy.training.run_files import CONFIG
 
-FILE, CSV, HTML = "energy.json", "layers.csv", "energy.html"
+FILE, CSV, HTML, NEUROBENCH = "energy.json", "layers.csv", "energy.html", "neurobench.json"
 
 
 def energy(
@@ -48,12 +52,13 @@ def energy(
     measure: bool = False,
     step_time: StepTimes | None = None,
     margin: float | None = None,
+    frontier: bool = False,
     processes: int = 1,
     output: Path | None = None,
     say: Console = QUIET,
 ) -> EnergyReport:
-    """Count a network's activity on an input npz and price it; with ``output`` write energy.html, energy.json and
-    layers.csv in that folder.
+    """Count a network's activity on an input npz and price it; with ``output`` write energy.html, energy.json,
+    layers.csv and neurobench.json (NeuroBench's metrics alone) in that folder.
 
     input_file: None takes a run folder's own test samples. ann: the run folder of an ANN of the same topology; default:
     the one that a run kept, on one frame of each sample, as it was trained; where that cannot be told from the input,
@@ -61,6 +66,8 @@ def energy(
     input_grid: the input is rounded to multiples of 2^-input_grid, and that is declared.
     step_time: chip (as ``loihi1``) to the seconds of one measured time step, instead of the predicted one.
     margin: percentage points that the SNN may be behind its twin and still count as equally accurate (default 0.5).
+    frontier: train the narrower ANNs that a run does not have yet, each once, and keep them in it; those that it has
+    are compared in any case.
     measure: also read this machine's energy counters while ONNX Runtime runs the network. processes: to count in.
 
     Raises InputError or ConfigError for a bad source, input, coding, price list or margin, for a margin without labels,
@@ -101,18 +108,60 @@ def energy(
         margin=MARGIN if margin is None else margin,
         notes=[text for text in (reading.reason, reading.unsaid, unmeasured, rounded) if text],
     )
+    narrower = ""
+    if opened.kind == RUN and ann is None:
+        found, narrower = _frontier(
+            program, source, input_file, x, labels, report, twin, margin, wanted=frontier, say=say
+        )
+        report = replace(report, frontier=found)
+    elif frontier:
+        narrower = _NO_FRONTIER
     say.say(reading.reason)
-    for warning in (reading.unsaid, unmeasured):
+    for warning in (reading.unsaid, unmeasured, narrower):
         if warning:
             say.warn(warning)
     show(report, say)
     if output is not None:
         write_json(output / FILE, report.as_dict())
         write_text(output / CSV, layers_csv(report.as_dict()))
+        write_json(output / NEUROBENCH, dict(report.neurobench))
         write_text(output / HTML, page(report))
         record_files(output, [FILE])
         say.say(f"written: {output / HTML} (opens offline), {output / FILE} and {output / CSV}")
     return report
+
+
+_NO_FRONTIER = "No narrower ANNs are compared: they are trained on a run's data, and this graph has none with it."
+
+
+def _frontier(
+    program: Program,
+    run_dir: Path,
+    input_file: Path | None,
+    x: NetworkInput,
+    labels: NDArray[np.int64] | None,
+    report: EnergyReport,
+    twin: AnnTwin | None,
+    margin: float | None,
+    *,
+    wanted: bool,
+    say: Console,
+) -> tuple[Frontier | None, str]:
+    """The kept ANNs compared on the same samples; where they were asked for and cannot be, why in one sentence."""
+    if twin is None or twin.right is None:
+        why = "No narrower ANNs are compared: that takes labels and the run's kept ANN twin on the same samples."
+        return None, why if wanted else ""
+    from stl_deploy.pipeline.frontier import frontier_of, is_kept, keep_frontier  # torch
+
+    if wanted and not is_kept(run_dir):
+        keep_frontier(load_config(run_dir / CONFIG), run_dir, say)
+    if not is_kept(run_dir):
+        return None, ""
+    frames, _ = twin_frames(program, run_dir, input_file, x, labels)
+    assert frames is not None
+    assert frames[1] is not None
+    share = check_margin(MARGIN if margin is None else margin)
+    return frontier_of(run_dir, twin, program, report, frames[0], frames[1], share), ""
 
 
 def _on_this_machine(program: Program, x: NetworkInput) -> MachineEnergy:

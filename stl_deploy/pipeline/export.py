@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import require_other, require_suffix, sha256, write_json
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.targets import Format, find_format, format_of, registry
+from stl_deploy.exporters.targets import Format, find_format, format_of, registry, why_unavailable
 from stl_deploy.graph.io.nir_file import read_nir
 from stl_deploy.graph.lower import METADATA_KEY, own_metadata
 from stl_deploy.graph.program import Program
 from stl_deploy.pipeline.artifacts import Bench, whole_artifact, write
-from stl_deploy.pipeline.manifest import manifest
+from stl_deploy.pipeline.manifest import manifest, require_unedited
 from stl_deploy.pipeline.source import RUN, Source, on_declared_grid, open_program, open_source, program_input
 from stl_deploy.pipeline.verify import show
 
@@ -48,6 +48,7 @@ def export(
     input_name: str | None = None,
     input_grid: int | None = None,
     verified: bool = True,
+    overwrite: bool = False,
     deadline: float = 600.0,
     say: Console = QUIET,
     **settings: Any,
@@ -57,8 +58,9 @@ def export(
     input_file: what calibrates integers and what the artifact is verified on; default: the run folder's images, else
     random input on the graph's grid (which is said). input_name: of that file in the manifest; default: its path.
     input_grid: round the input to multiples of 2^-input_grid, and declare that in the artifact. deadline: seconds that
-    an outside tool, as a compiler, may take. settings: the target's own options, as ``form`` of onnx, ``thresholds`` of
-    netx. Nothing is left behind if the artifact fails its verification.
+    an outside tool, as a compiler, may take. overwrite: replace a folder whose files were edited.
+    settings: the target's own options, as ``form`` of onnx, ``thresholds`` of netx.
+    Nothing is left behind if the artifact fails its verification.
     Raises InputError for a wrong call, UnsupportedError where the target cannot hold the network, ParityError where
     the artifact does not spike as it must (a float one as the graph does: on the exact grid it can).
     """
@@ -66,6 +68,8 @@ def export(
     if target.suffix is not None:
         require_suffix(output, target.suffix, f" for {to}")
     require_other(output, source)
+    if target.folder is not None and not overwrite:
+        require_unedited(output)
     opened = open_source(source)
     program = open_program(opened, dialect, say=say)
     x, labels, what = program_input(opened, program, input_file, input_name)
@@ -100,7 +104,7 @@ def _verified(
     bench: Bench, path: Path, target: Format, output: Path, deadline: float, say: Console
 ) -> dict[str, Any] | None:
     """What the comparison found; None, with a warning, where the artifact cannot be run on this machine."""
-    reason = target.load(path).available()
+    reason = why_unavailable(target.load(path))
     if reason is not None:
         say.warn(f"{output} was written but not run: {reason}")
         return None

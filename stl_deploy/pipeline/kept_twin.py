@@ -33,30 +33,54 @@ def kept_twin(
 ) -> tuple[AnnTwin | None, str]:
     """The kept twin's zeros and accuracy; else None, and why in one sentence ("" where no twin is kept).
 
+    Arguments as of `twin_frames`. Raises InputError for a twin of another topology.
+    """
+    found, why = twin_frames(program, run_dir, input_file, x, labels, input_grid=input_grid)
+    if found is None:
+        return None, why
+    from stl_deploy.pipeline.ann_twin import measure_twin  # torch
+
+    _tell(run_dir / TWIN, say)
+    return measure_twin(program, run_dir / TWIN, *found), ""
+
+
+Frames = tuple[NDArray[Any], NDArray[np.int64] | None]
+"""``[1, B, *shape]`` and labels ``[B]``."""
+
+
+def twin_frames(
+    program: Program,
+    run_dir: Path,
+    input_file: Path | None,
+    x: NetworkInput,
+    labels: NDArray[np.int64] | None,
+    *,
+    input_grid: int | None = None,
+) -> tuple[Frames | None, str]:
+    """What a run's kept ANNs take of each sample; else None, and why in one sentence ("" where no twin is kept).
+
     x: ``[T, B, *shape]``, of ``input_file`` (None: the run's own test samples), rounded if ``input_grid`` is given. The
     twin takes what ``x`` was made of: the image that is shown at every step, or the sum of the frames. Where the run's
     own ``x`` does not tell it (drawn or timed spikes, frames that say only whether there were events, rounded numbers),
     it is encoded anew from the run's data.
-    Raises InputError for a twin of another topology.
     """
     folder = run_dir / TWIN
     if not isinstance(x, np.ndarray) or not all((each / CONFIG).is_file() for each in (run_dir, folder)):
         return None, ""
     if not (folder / MODEL).is_file():
         return None, f"The zeros of the kept ANN twin were not measured: its training has not ended ({folder})."
-    from stl_deploy.data import load_dataset  # torch
-    from stl_deploy.pipeline.ann_twin import measure_kept, measure_twin
-
     config, own = load_config(run_dir / CONFIG), input_grid is None and _is_own(run_dir, input_file)
     frame = _frame(config, program, x, own=own)
     if frame is not None:
-        _tell(folder, say)
-        return measure_twin(program, folder, frame, labels), ""
+        return (frame, labels), ""
     if not own:
         return None, (
             "The zeros of the kept ANN twin were not measured: of each sample it takes one frame, "
             f"which cannot be told from this input (encoder {config.encoder})."
         )
+    from stl_deploy.data import load_dataset  # torch
+    from stl_deploy.pipeline.ann_twin import kept_frames
+
     try:
         data = load_dataset(config.dataset)
     except StlDeployError as error:
@@ -64,8 +88,8 @@ def kept_twin(
             "The zeros of the kept ANN twin were not measured: of each sample it takes one frame, which "
             f"{TEST_INPUT} does not hold, and the data cannot be read ({error})."
         )
-    _tell(folder, say)
-    return measure_kept(program, folder, data.test, x.shape[1]), ""
+    anew = kept_frames(folder, data.test, x.shape[1])
+    return (anew.x, anew.labels), ""
 
 
 def _tell(folder: Path, say: Console) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ def manifest(program: Program, files: Iterable[Path], **facts: Any) -> dict[str,
     return {
         "schema_version": SCHEMA_VERSION,
         "versions": versions(),
+        "threads": _threads(),
         "dialect": metadata_dialect(program.metadata).as_dict() | {"dt": program.dt},
         "input": program.metadata.get("input"),
         "grid": program.metadata.get("grid"),
@@ -34,6 +36,12 @@ def manifest(program: Program, files: Iterable[Path], **facts: Any) -> dict[str,
         **facts,
         "files": {name: _entry(path) for given in files for name, path in _within(given)},
     }
+
+
+def _threads() -> int | None:
+    """How many threads torch computes on here, which trained weights can depend on; None where torch is not loaded."""
+    torch = sys.modules.get("torch")
+    return None if torch is None else int(torch.get_num_threads())
 
 
 def _within(path: Path) -> Iterator[tuple[str, Path]]:
@@ -70,6 +78,31 @@ def check_unchanged(run_dir: Path, names: Iterable[str]) -> bool:
                 f"belong together; {_again(run_dir)}"
             )
     return all(name in files or name == MANIFEST or not (run_dir / name).is_file() for name in asked)
+
+
+def require_unedited(folder: Path) -> None:
+    """Raise InputError if a file of an artifact's folder is not as the manifest beside it says.
+
+    What the user has put into the folder stays, and is not looked at.
+    """
+    path = folder.with_name(f"{folder.name}.{MANIFEST}")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    try:
+        files = read_json(path)["files"]
+        hashes = {name: str(facts["sha256"]) for name, facts in files.items()}
+    except (InputError, KeyError, TypeError, AttributeError):
+        raise InputError(
+            f"{folder}: expected {path.name} beside it, which tells whether its files were edited; found none that can "
+            "be read; give --overwrite (in Python overwrite=True) to replace them, or another folder"
+        ) from None
+    for name, wanted in hashes.items():
+        file = folder.parent / name
+        if file.is_file() and sha256(file) != wanted:
+            raise InputError(
+                f"{file}: was edited since stl-deploy wrote it; give --overwrite (in Python overwrite=True) to replace "
+                "it, or another folder"
+            )
 
 
 def check_network(run_dir: Path) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from stl_deploy.energy.prices.chip import CORES, OnChip
+from stl_deploy.exporters.netx.chain import read_chain, refusals
 from stl_deploy.exporters.netx.chips import load_chips
 from stl_deploy.exporters.netx.placement import RESOURCES, place
-from stl_deploy.exporters.netx.structure import refusals, structure
 from stl_deploy.graph.program import Program
 
 CHIP = "loihi1"
@@ -34,6 +34,6 @@ def on_loihi(program: Program) -> OnChip:
         chip.name,
         {name: limit for name in RESOURCES if (limit := chip.value(f"{name}_per_core")) is not None},
         (simple.placement, place(program, chip, "balanced").placement),
-        tuple(node.name for node in structure(program).host),
+        tuple(node.name for node in read_chain(program).readout),
         tuple(str(one) if node is None else f"'{node}': {one}" for node, one in excess),
     )

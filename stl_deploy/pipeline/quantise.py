@@ -20,10 +20,8 @@ from stl_deploy._util.units import counted
 from stl_deploy.config.load import save_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.errors import InputError, ParityError
-from stl_deploy.exporters.netx.model import NetxModel, export_netx, layer_facts
-from stl_deploy.exporters.netx.qat.network import quantised_network, whole_config, whole_state
-from stl_deploy.exporters.netx.structure import refusals
-from stl_deploy.exporters.netx.threshold_forms import (
+from stl_deploy.exporters.netx.chain import refusals
+from stl_deploy.exporters.netx.forms import (
     HOLDS,
     IN_C,
     FormRow,
@@ -33,11 +31,14 @@ from stl_deploy.exporters.netx.threshold_forms import (
     run_integers,
     show_forms,
 )
+from stl_deploy.exporters.netx.model import NetxModel, export_netx, layer_facts
 from stl_deploy.graph.accuracy import accuracy
 from stl_deploy.graph.compare import Tally
 from stl_deploy.graph.exact import input_scale
 from stl_deploy.graph.run import Result
-from stl_deploy.integers.per_pixel import per_pixel, project_thresholds
+from stl_deploy.integers.net import LOIHI, WIDE
+from stl_deploy.integers.per_pixel import average_thresholds, per_pixel
+from stl_deploy.integers.qat.network import quantised_network, require_same_integers, whole_config, whole_state
 from stl_deploy.integers.quantise import IntegerModel, choose
 from stl_deploy.nn.network import Network
 from stl_deploy.pipeline.fold import FoldedRun, fold_run
@@ -175,9 +176,10 @@ def before_training(
 
 def _begin(folded: FoldedRun, calibration: NDArray[Any]) -> Network:
     """The folded network with layers that round, which take its place; before all long work, for it may be refused."""
-    program = project_thresholds(folded.program)
-    start = choose(program, calibration, "folded")
-    return quantised_network(folded.folded.network, program, start).requires_grad_(True)
+    program = average_thresholds(folded.program)
+    host = not refusals(program)
+    start = choose(program, calibration, "folded", LOIHI if host else WIDE)
+    return quantised_network(folded.folded.network, program, start, host=host).requires_grad_(True)
 
 
 def _train(network: Network, folded: FoldedRun, options: QuantiseOptions, say: Console, checkpoints: Path) -> Network:
@@ -213,9 +215,12 @@ def _write(
     write_npz(output / TEST_INPUT, {"x": test.x, "y": test.labels})
     if refusals(program):
         found = choose(program, calibration)
+        require_same_integers(network.layers, found.graph)
         return found, [asdict(fit) for fit in found.fits]
     scale = input_scale(program)
     model = export_netx(program, output / "net.net", calibration=calibration, input_scale=scale)
+    assert model.integers is not None
+    require_same_integers(network.layers, model.integers.graph)
     return model, layer_facts(model, program)
 
 

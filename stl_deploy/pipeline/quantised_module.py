@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.netx.qat.graph import QuantisedGraph
+from stl_deploy.exporters.netx.chain import refusals
 from stl_deploy.graph.exact import input_grid, round_to_grid
 from stl_deploy.graph.lower import own_metadata
+from stl_deploy.integers.qat.graph import QuantisedGraph
 from stl_deploy.pipeline.fold_captured import fold_layers
 
 if TYPE_CHECKING:
@@ -26,9 +27,8 @@ class QuantisedModule(QuantisedGraph):
 
     def __init__(self, net: SpikingGraph, x: NDArray[Any]) -> None:
         grid = input_grid(net.program.metadata)
-        super().__init__(
-            net.program, x if grid is None else round_to_grid(np.asarray(x, np.float64), grid.fraction_bits)
-        )
+        given = x if grid is None else round_to_grid(np.asarray(x, np.float64), grid.fraction_bits)
+        super().__init__(net.program, given, host=not refusals(net.program))
         self._net = net
 
     def graph(self) -> SpikingGraph:

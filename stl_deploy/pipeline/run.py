@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,8 +18,9 @@ from stl_deploy.config.load import load_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import Dataset
 from stl_deploy.energy.measure import EnergyReport, measure_energy
+from stl_deploy.energy.paired import MARGIN, check_margin
 from stl_deploy.errors import InputError, StlDeployError, ToolError, UnsupportedError
-from stl_deploy.exporters.targets import find_format, find_runner
+from stl_deploy.exporters.targets import find_format, find_runner, why_unavailable
 from stl_deploy.graph.program import Floats
 from stl_deploy.graph.run import Result
 from stl_deploy.nn.network import Network
@@ -27,10 +28,11 @@ from stl_deploy.pipeline import energy as costing
 from stl_deploy.pipeline import fold as folding
 from stl_deploy.pipeline import parity
 from stl_deploy.pipeline import report as reporting
-from stl_deploy.pipeline.ann_twin import keep_twin, measure_kept
+from stl_deploy.pipeline.ann_twin import keep_twin, kept_frames, measure_kept
 from stl_deploy.pipeline.artifacts import FEW, MORE, Bench, open_runner, write
 from stl_deploy.pipeline.candidates import Candidate
 from stl_deploy.pipeline.fold import FoldedRun, fold_run
+from stl_deploy.pipeline.frontier import frontier_of, keep_frontier
 from stl_deploy.pipeline.inputs import LabelledInput, encode_split
 from stl_deploy.pipeline.manifest import manifest, mark_under_way
 from stl_deploy.pipeline.mapping import on_loihi
@@ -72,6 +74,7 @@ def run(
     overwrite: bool = False,
     lava: bool = True,
     twin: bool | Literal["kept"] = True,
+    frontier: bool = True,
     data: Dataset | None = None,
     say: Console = QUIET,
 ) -> RunResult:
@@ -79,8 +82,9 @@ def run(
 
     A folder that holds a training is refused unless ``resume`` or ``overwrite`` is given.
     lava: simulate on Lava if its side environment is there, else on our integer model. twin: also train the ANN of the
-    same topology, once, into ``run_dir/twin``, to compare at equal accuracy; kept: take the one that
-    is there, whatever its recipe. data: the dataset of a training that has ended, where it is loaded already.
+    same topology, once, into ``run_dir/twin``, to compare at equal accuracy; kept: take the one that is there, whatever
+    its recipe. frontier: also train three narrower ANNs, once, into ``run_dir/frontier``, for the cheapest that is as
+    accurate; not with ``kept``. data: the dataset of a training that has ended, where it is loaded already.
     Raises ParityError if the torch network, the graph and the ONNX model differ in a spike although the grid is exact,
     or Lava and our integer model do; ToolError if Lava is there and fails - both when the folder is whole, with the
     integer model's results; InputError and ConfigError for what cannot be run.
@@ -90,7 +94,7 @@ def run(
     refuse_replacing(run_dir, resume=resume, overwrite=overwrite)
     install.require("matplotlib")
     with alone_in(run_dir):
-        return _run(config, run_dir, resume, lava, twin, data, say)
+        return _run(config, run_dir, resume, lava, twin, frontier, data, say)
 
 
 def _run(
@@ -99,6 +103,7 @@ def _run(
     resume: bool,
     lava: bool,
     twin: bool | Literal["kept"],
+    frontier: bool,
     data: Dataset | None,
     say: Console,
 ) -> RunResult:
@@ -115,7 +120,7 @@ def _run(
     table = parity.ParityTable(bench.report, folded.proofs, test.x.shape[1])
     write_json(run_dir / parity.FILE, table.as_dict())
     parity.show(table, say.details)
-    energy = _energy(folded, test, run_dir, twin, say)
+    energy = _energy(folded, test, run_dir, twin, frontier, say)
     _write_manifest(folded, netx, run_dir)
     say.step("Report")
     reporting.report(run_dir, say=say.details)
@@ -133,20 +138,32 @@ def _run(
 
 
 def _energy(
-    folded: FoldedRun, test: LabelledInput, run_dir: Path, wanted: bool | Literal["kept"], say: Console
+    folded: FoldedRun,
+    test: LabelledInput,
+    run_dir: Path,
+    wanted: bool | Literal["kept"],
+    frontier: bool,
+    say: Console,
 ) -> EnergyReport:
     """Counts, joules, the twin's zeros, and accuracy against energy over T: where the SNN is as accurate as it."""
     program, count = folded.program, test.x.shape[1]
-    kept = None
+    kept, folder = None, run_dir / TWIN
     if wanted and test.labels.ndim == 2:
         say.details.say("no ANN twin: labels are of each step, and an ANN sees one")
     elif wanted:
-        folder = run_dir / TWIN if wanted == "kept" else keep_twin(folded.config, run_dir, say)
+        if wanted is True:
+            keep_twin(folded.config, run_dir, say)
+            if frontier:
+                keep_frontier(folded.config, run_dir, say)
         kept = measure_kept(program, folder, folded.data.test, count)
     say.step("Energy: exact counts, modelled joules")
     source = f"{folded.config.dataset.name}, {counted(count, 'test sample')}"
     chip = on_loihi(program)
     energy = measure_energy(program, test.x, source=source, labels=test.labels, chip=chip, twin=kept)
+    if kept is not None:
+        frames = kept_frames(folder, folded.data.test, count)
+        found = frontier_of(run_dir, kept, program, energy, frames.x, frames.labels, check_margin(MARGIN))
+        energy = replace(energy, frontier=found)
     write_json(run_dir / costing.FILE, energy.as_dict())
     costing.show(energy, say.details)
     candidate = Candidate(run_dir.resolve().name, folded.config.train.mode, program, test.x, test.labels)
@@ -224,7 +241,7 @@ def _others_run(bench: Bench, say: Console) -> bool:
 def _run_lava(bench: Bench, path: Path, wanted: bool, say: Console) -> ToolError | None:
     """The .net file on real Lava, where it is there; says in plain words what ran, and returns what went wrong."""
     kind = find_runner("lava")
-    reason = kind.available() if wanted else "left out as asked"
+    reason = why_unavailable(kind) if wanted else "left out as asked"
     if reason is not None:
         say.details.say(f"simulated on our integer model of Lava, not on Lava itself ({reason})")
         return None

@@ -12,7 +12,7 @@ from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import leading, read_inputs, require_other, require_suffix, write_npz
 from stl_deploy._util.units import counted
 from stl_deploy.errors import InputError, ToolError
-from stl_deploy.exporters.targets import Decides, Runner, find_runner, make_options, registry
+from stl_deploy.exporters.targets import Decides, Runner, find_runner, make_options, registry, why_unavailable
 from stl_deploy.graph.accuracy import accuracy, share_right
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput, Result
@@ -104,7 +104,7 @@ def open_backend(
         raise InputError(
             f"{source.path}: expected a backend that reads {source.kind} ({', '.join(able)}); found {backend}"
         )
-    reason = kind.available()
+    reason = why_unavailable(kind)
     if reason is not None:
         raise ToolError(f"backend '{backend}' cannot run here: {reason}")
     return kind(source.file if program is None else program, options)

@@ -128,7 +128,7 @@ class SpikingGraph:
         """Per node and target (default: every format's): faithful, approximate or unsupported, why, and the remedy.
 
         input_grid: the input will be multiples of 2^-input_grid up to 1. settings: the targets' own options, as in
-        ``check("xylo", device="imu")``.
+        ``check("xylo", device="imu")`` and ``check("c", ram="64K")``.
         ``check("netx").raise_if_unsupported()`` raises UnsupportedError where the target cannot hold the network.
         Raises InputError for a target that is not known.
         """

@@ -106,7 +106,7 @@ def tradeoff(
             own = list(_points(last, over_steps, input_coding))
             points += own
             if early_exit:
-                points += _exits(last, input_coding)
+                points += exit_points(last, input_coding)
     if first is None:
         raise InputError(f"{sources[0]}: an ANN alone; give the spiking network that it is weighed against, too")
     others = [_twin(first, twin, names[twin], input_coding) for twin in twins]
@@ -142,8 +142,8 @@ def over_time(
     points: list[Point] = []
     report: EnergyReport | None = None
     for steps in numbers_of_steps(len(candidate.x)):
-        right, report = _measured(candidate, steps, coding, twin)
-        points.append(_snn_point(candidate, steps, right, report))
+        right, report = measured(candidate, steps, coding, twin)
+        points.append(snn_point(candidate, steps, right, report))
     if twin is not None and twin.accuracy is not None and report is not None:
         points.append(_ann_point(KEPT, candidate, twin, report))
     return Tradeoff(tuple(points), iso_accuracy(points, check_margin(margin)))
@@ -169,23 +169,29 @@ def read_tradeoff(path: Path) -> dict[str, Any]:
 
 def _points(candidate: Candidate, over_steps: bool, coding: str | None) -> Iterator[Point]:
     for steps in range(1 if over_steps else len(candidate.x), len(candidate.x) + 1):
-        yield _snn_point(candidate, steps, *_measured(candidate, steps, coding))
+        yield snn_point(candidate, steps, *measured(candidate, steps, coding))
 
 
-def _exits(candidate: Candidate, coding: str | None) -> Iterator[Point]:
-    """Counts are exact: the samples that stop after a step are run for so many."""
+def exit_points(candidate: Candidate, coding: str | None, margins: Sequence[float] | None = None) -> Iterator[Point]:
+    """Points of a network whose samples stop once sure, by each of ``margins``; counts are exact.
+
+    margins: default: those that a quarter, half and three quarters of the samples stay below at the last step.
+    """
     outputs = run(candidate.program, candidate.x, chunk=CHUNK).outputs
     if len(outputs) != 1 or candidate.labels.ndim != 1:
         raise InputError(f"{candidate.name}: early exit needs one output and one label for each sample")
     coding = _coding(candidate, coding).value
     sure = sureness(candidate.program, next(iter(outputs.values())))
-    for margin in sorted(set(np.quantile(sure[-1], _EXITS)) - {0.0}):
+    chosen = sorted(set(np.quantile(sure[-1], _EXITS)) - {0.0}) if margins is None else margins
+    for margin in chosen:
         after, found = exit_steps(sure, margin), []
+        right = np.zeros(len(candidate.labels), bool)
         for steps in np.unique(after):
             stopped = after == steps
             part = replace(candidate, x=candidate.x[:, stopped], labels=candidate.labels[stopped])
-            point = _snn_point(part, int(steps), *_measured(part, int(steps), coding))
+            point = snn_point(part, int(steps), *measured(part, int(steps), coding))
             found.append((stopped.mean(), point))
+            right[stopped] = point.right
 
         def mean(of: Callable[[Point], float], found: list[tuple[float, Point]] = found) -> float:
             return float(sum(share * of(point) for share, point in found))
@@ -199,7 +205,7 @@ def _exits(candidate: Candidate, coding: str | None) -> Iterator[Point]:
             range_J=(mean(lambda p: p.range_J[0]), mean(lambda p: p.range_J[1])),
             margin=float(margin),
             samples=_samples(candidate),
-            right=None,
+            right=right,
         )
 
 
@@ -208,7 +214,8 @@ def _coding(candidate: Candidate, declared: str | None) -> Coding:
     return resolve_coding(candidate.program, match_inputs(candidate.program, candidate.x).values(), declared)
 
 
-def _snn_point(candidate: Candidate, steps: int, right: Right, report: EnergyReport) -> Point:
+def snn_point(candidate: Candidate, steps: int, right: Right, report: EnergyReport) -> Point:
+    """One network at so many steps: its accuracy, and joules streaming and layer by layer."""
     chosen, batched = quoted(report.comparisons), quoted(report.comparisons, LAYER_BY_LAYER)
     if chosen is None or batched is None:
         raise InputError(f"{candidate.name}: the network has no weights; there is nothing to weigh")
@@ -237,7 +244,7 @@ Right = NDArray[np.bool_] | float
 """Whether each sample is decided right; with labels of each step, the share of steps that are."""
 
 
-def _measured(
+def measured(
     candidate: Candidate, steps: int, declared: str | None, twin: AnnTwin | None = None
 ) -> tuple[Right, EnergyReport]:
     """Decisions and energy of the first ``steps`` steps, from one run."""
@@ -263,7 +270,7 @@ def _twin(candidate: Candidate, ann: Path, name: str, coding: str | None) -> Poi
 
 
 def _weighed(candidate: Candidate, twin: AnnTwin, name: str, coding: str | None) -> Point:
-    _, report = _measured(candidate, len(candidate.x), coding, twin)
+    _, report = measured(candidate, len(candidate.x), coding, twin)
     return _ann_point(name, candidate, twin, report)
 
 

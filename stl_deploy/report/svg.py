@@ -13,9 +13,9 @@ from contextlib import AbstractContextManager
 from html import escape
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.style import context
 
 INK, FAINT = "#010203", "#010204"
 SERIES = tuple(f"#0102{number:02x}" for number in range(16, 22))
@@ -52,8 +52,9 @@ _STYLE: Any = {
 
 
 def style() -> AbstractContextManager[None]:
-    """A context in which figures are drawn in the page's style; global settings come back after it."""
-    return mpl.rc_context(_STYLE)
+    """A context in which figures are drawn in the page's style alone; the user's settings come back after it."""
+    found: AbstractContextManager[None] = context(["default", _STYLE])
+    return found
 
 
 def panels(count: int, width: float, height: float, columns: int | None = None) -> tuple[Figure, list[Axes]]:

@@ -20,6 +20,7 @@ from stl_deploy.tracing.source_lines import in_module
 from stl_deploy.tracing.steps import Ref, Signal
 from stl_deploy.tracing.thresholds import is_elementwise
 
+_NO_DECAY = 1e-12
 _DEEPEST = 2
 """How many steps back a neuron's arithmetic may reach."""
 _PROBES = ((0.7312, (1.2457,)), (-1.5193, (0.5071, -0.2633)), (2.2749, (-1.0137, 3.0411, 0.1259)))
@@ -146,6 +147,7 @@ class Reading:
         zero = [0.0] * count
         constant = self.evaluate(0.0, spike, zero)
         decay = self.evaluate(1.0, spike, zero) - constant
+        decay = torch.where(decay.abs() < _NO_DECAY, 0.0, decay)  # 1 - 0.5·2 in float32
         gains = tuple(self.evaluate(0.0, spike, [float(i == j) for i in range(count)]) - constant for j in range(count))
         for (state, values), scale in product(_PROBES, _SCALES):
             state *= scale

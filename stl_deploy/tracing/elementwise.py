@@ -174,7 +174,12 @@ def one_sample(tensor: Tensor, axis: int, op: Op) -> Tensor:
     """A constant's first sample; raises CaptureError where another differs from it."""
     one = tensor.narrow(axis, 0, 1)
     if not torch.equal(one.expand_as(tensor).nan_to_num(), tensor.nan_to_num()):
-        raise refuse("a constant differs from sample to sample; start every sample from the same values", op)
+        raise refuse(
+            f"'{op.name}' reads a tensor that the model holds one value of for each sample, and these values differ (a "
+            "state that an earlier call left, noise?); a graph treats all samples alike: make the tensor in forward, "
+            "the same for every sample (torch.zeros_like)",
+            op,
+        )
     return one
 
 

@@ -35,8 +35,11 @@ class Ending(NamedTuple):
     axis: int | None
 
 
-def ending(flow: Flow, nodes: Nodes, steps: int) -> Ending:
-    """How a model ends. Raises CaptureError where what it does after the last time step has no form."""
+def ending(flow: Flow, nodes: Nodes, steps: int, *, fixed: bool = False) -> Ending:
+    """How a model ends. fixed: it always runs ``steps`` steps.
+
+    Raises CaptureError where what it does after the last time step has no form.
+    """
     axis = axis_of(flow.layout, TIME)
     if axis is not None:
         if flow.layout[axis] != (TIME,):
@@ -61,16 +64,24 @@ def ending(flow: Flow, nodes: Nodes, steps: int) -> Ending:
         node = inner[0]
     rule, each = found
     _require_all(len(each), steps, node)
-    if tail and (rule == "max" or (rule == "sum" and _shifts(tail))):
+    if tail and rule == "max":
         raise _no_form(last)
+    if rule == "sum" and _shifts(tail):
+        if not fixed:
+            raise CaptureError(
+                f"'{last.name}'{in_module(last.place)} adds a bias once, after the sum over time, and a graph's layer "
+                "adds it at every step; take the mean over time in place of the sum, or leave the bias out",
+                line=last.place.line,
+            )
+        rule, each = "mean", tuple(_times(one, steps, nodes) for one in each)
     return Ending(tuple(_at_step(tail, one, nodes) for one in each), Readout(rule, population, then), None)
 
 
 def _require_all(found: int, steps: int, node: Node) -> None:
     if found != steps:
         raise CaptureError(
-            f"expected an output made of all {steps} time steps; found one of {found}; return [T, B, ...], one for "
-            "each step, and leave steps out afterwards",
+            f"expected an output made of all {steps} time steps; found one of {found} (a burn-in, a stride?); return "
+            "[T, B, ...], one for each step, and leave steps out afterwards",
             line=node.place.line,
         )
 
@@ -87,6 +98,12 @@ def _shifts(tail: list[Node]) -> bool:
         if bool(node.run(args, kwargs, {BATCH: 1}).any()):
             return True
     return False
+
+
+def _times(node: Node, factor: int, nodes: Nodes) -> Node:
+    call = torch.ops.aten.mul.Tensor
+    made = Node("mul", call, (node, float(factor)), {}, node.layout, node.dtype, node.place, pointwise=True)
+    return nodes.make(made)
 
 
 def _zeros(node: Node) -> Tensor:
@@ -131,11 +148,6 @@ def _over_time(node: Node, steps: int) -> tuple[OverTime, tuple[Node, ...]] | No
         found = _over_time(inner, steps)
         if found is not None and found[0] == "sum" and math.isclose(factor * len(found[1]), 1, rel_tol=1e-6):
             return "mean", found[1]
-        if found is not None:
-            raise CaptureError(
-                "the output is scaled after the sum over time; take the mean, or scale inside the loop",
-                line=node.place.line,
-            )
     summed = _accumulated(node, steps)
     return None if summed is None else ("sum", summed)
 

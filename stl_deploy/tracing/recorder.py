@@ -225,8 +225,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor in leaves(args):
             if isinstance(tensor, Tensor) and not self.value_of(tensor).constant:
                 raise CaptureError(
-                    "the code reads a value that depends on the input (if, .item(), a boolean index), "
-                    "so it may do something else for another input; write it with torch.where",
+                    "the code reads a value that depends on the input (if, .item(), a boolean index), so it may do "
+                    "something else for another input; write it with torch.where, or keep what is only watched (a "
+                    "firing rate) as a tensor: .detach() in place of .item()",
                     line=where.line,
                 )
 

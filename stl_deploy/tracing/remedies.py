@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from stl_deploy._util.untrusted import one_line
+
 _NORM = "it divides by statistics of each sample; use BatchNorm, which goes into the weights"
 _CONDITION = (
     "a spike is decided by one comparison with a fixed threshold; leave out what else decides (a refractory time?)"
@@ -30,6 +32,11 @@ CLIPS = ("clamp", "clamp_min", "clamp_max", "maximum", "minimum", "relu", "hardt
 """Operations that bound a potential."""
 COUNTS = ("floor", "round", "trunc", "ceil", "floor_divide")
 """Operations that make several spikes of one potential."""
+
+
+def unforeseen(error: Exception) -> str:
+    """What went wrong in capture's own code, for a refusal that names the user's line."""
+    return f"{type(error).__name__}: {one_line(error, 100)}); write it in another way, and please report it"
 
 
 def no_form(name: str) -> str:

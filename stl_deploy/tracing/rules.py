@@ -12,7 +12,7 @@ from stl_deploy.tracing.elementwise import elementwise, is_elementwise
 from stl_deploy.tracing.layout import BATCH, TIME, Layout, axis_of, of_shape, shape_of
 from stl_deploy.tracing.nodes import Node
 from stl_deploy.tracing.recorder import Op, Value, map_tree
-from stl_deploy.tracing.remedies import NORMS, no_form
+from stl_deploy.tracing.remedies import NORMS, no_form, unforeseen
 from stl_deploy.tracing.time_convolution import over_time
 from stl_deploy.tracing.unroll import Flow, Unroller, refuse
 
@@ -80,7 +80,7 @@ def read(unroller: Unroller, ops: Sequence[Op], outputs: Sequence[Value]) -> Non
         if any(not value.constant and value not in unroller.flows for value in op.inputs()):
             continue  # made of indices that no rule reads; who needs it is refused
         try:
-            flows = interpret(unroller, op)
+            flows = _interpreted(unroller, op)
         except CaptureError:
             if op in needed:
                 raise
@@ -89,6 +89,16 @@ def read(unroller: Unroller, ops: Sequence[Op], outputs: Sequence[Value]) -> Non
             unroller.flows[value] = flow
             if value.kept is not None:
                 unroller.keep(flow, value.kept)
+
+
+def _interpreted(unroller: Unroller, op: Op) -> list[Flow]:
+    """As `interpret`; a form of an operation that its rule did not foresee is refused with its line, too."""
+    try:
+        return interpret(unroller, op)
+    except CaptureError:
+        raise
+    except Exception as error:
+        raise refuse(f"'{op.name}' is called in a form that capture does not read ({unforeseen(error)}", op) from None
 
 
 def _needed(ops: Sequence[Op], outputs: Sequence[Value]) -> set[Op]:

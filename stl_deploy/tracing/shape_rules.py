@@ -241,8 +241,8 @@ def _stacked(unroller: Unroller, op: Op, flows: list[Flow], dim: int) -> Flow:
     signals = [flow for flow in flows if not flow.constant]
     if len(flows) != unroller.steps or any(flow.timed for flow in flows):
         raise refuse(
-            f"{len(flows)} values are stacked, which is not one for each of {unroller.steps} time steps; "
-            "use torch.cat on the channels",
+            f"{len(flows)} values are stacked, which is not one for each of {unroller.steps} time steps (a burn-in, a "
+            "stride?); stack the values of all steps, or channels on an axis behind the samples",
             op,
         )
     layout = (signals or flows)[0].layout
@@ -358,7 +358,11 @@ def scatter(unroller: Unroller, op: Op) -> Flow:
 
 
 def _overwritten(op: Op) -> CaptureError:
-    return refuse("a part of a tensor is overwritten; build it with torch.cat or torch.where", op)
+    return refuse(
+        f"'{op.name}' selects a part of a tensor that is written into, across time steps or samples or with a stride; "
+        "build the tensor with torch.cat or torch.stack in its place",
+        op,
+    )
 
 
 def _over_time(unroller: Unroller, op: Op, whole: Flow, step: Layout, dim: int) -> Flow:

@@ -102,7 +102,7 @@ class _Folding:
                 known = self.earlier.get(a) or self.start[a]
                 if known.constant and b.constant and _equal(known, b):
                     continue
-                raise self._unequal(a, b, a)
+                raise self._unequal(a, b, reader)
             if a.constant and b.constant:
                 raise self._unequal(a, b, reader)
             inner = _arguments(a, b)
@@ -114,6 +114,13 @@ class _Folding:
                 work += [(x, y, a) for x, y in inner]
 
     def _unequal(self, a: Node, b: Node, reader: Node) -> CaptureError:
+        if a.name == b.name == "input":
+            line = reader.place.line or next((n.place.line for n in self.earlier if a in n.inputs()), None)
+            return CaptureError(
+                "the model reads x at another rate, or in another order, than step by step; a graph reads step t of x "
+                "in step t: give capture an x of one entry for each step, or delay it by F.pad over time",
+                line=line,
+            )
         from_numbers = ", and let states start from tensors (torch.zeros_like)" if self.start else ""
         return CaptureError(
             f"'{_called(reader if a.constant else a)}' does not do the same at every step (a weight, a norm or a "

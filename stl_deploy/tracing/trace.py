@@ -81,7 +81,7 @@ def record_steps(
     for steps in [length] if length else list(_lengths(model, x, call)):
         try:
             recorded = record(model, x, call, steps, keep=keep)
-            end = ending(recorded.output, recorded.unroller.nodes, steps)
+            end = ending(recorded.output, recorded.unroller.nodes, steps, fixed=True)
             fold_steps(end.nodes)
             return recorded, end, steps
         except CaptureError as error:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.style import context
 
 from stl_deploy._util.files import whole_file
 from stl_deploy.nn.network import Network
@@ -18,7 +18,7 @@ FILE = "curves.svg"
 
 def write_curves(path: Path, records: Sequence[Mapping[str, Any]], network: Network) -> None:
     """Draw the records of a run (see `stl_deploy.training.loop.Record`) and the network's thresholds as one SVG."""
-    with mpl.rc_context({"svg.hashsalt": "stl-deploy", "font.size": 8}):
+    with context(["default", {"svg.hashsalt": "stl-deploy", "font.size": 8}]):
         figure = Figure(figsize=(11, 6.5), layout="constrained")
         axes = figure.subplots(2, 3).ravel()
         _lines(axes[0], "loss", records, {"training": ("loss",), "validation": ("validation_loss",)})

@@ -79,7 +79,7 @@ def _met() -> tuple[Any, int, int]:
 def _first_to_ask() -> bool:
     try:
         return bool(_met()[0].add("stl-deploy/failed", 1) == 1)
-    except RuntimeError:  # the store went with another process
+    except (RuntimeError, ValueError, OSError):  # the store went with another process, or was never there
         return processes.rank() == 0
 
 

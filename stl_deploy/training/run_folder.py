@@ -10,6 +10,8 @@ from stl_deploy.training.run_files import CHECKPOINT, CONFIG, MANIFEST, METRICS,
 
 TWIN = "twin"
 """The run folder of the ANN twin, inside that of its network."""
+FRONTIER = "frontier"
+"""The folder of narrower ANNs, each a run folder, inside that of their network."""
 _RESULTS = (
     MANIFEST,
     "verify.json",
@@ -19,6 +21,10 @@ _RESULTS = (
     "report.html",
     "report.json",
     "layers.csv",
+    "neurobench.json",
+    "report.tex",
+    "report.csv",
+    "report.bib",
     "net.nir",
     "net.onnx",
     "net.net",
@@ -45,9 +51,11 @@ def forget_training(run_dir: Path) -> None:
 
 
 def forget_twin(run_dir: Path) -> None:
-    """Remove the ANN twin of an earlier training: it belongs to that one's configuration."""
-    _forget(run_dir / TWIN)
-    _remove_empty(run_dir / TWIN)
+    """Remove the ANN twin of an earlier training, and narrower ones: they belong to that one's configuration."""
+    for folder in (run_dir / TWIN, *(run_dir / FRONTIER).glob("*/")):
+        _forget(folder)
+        _remove_empty(folder)
+    _remove_empty(run_dir / FRONTIER)
 
 
 def _forget(folder: Path) -> None:

@@ -675,3 +675,28 @@ def test_an_entry_point_that_gives_none(monkeypatch, value, sentence):
             registry.sources()
     finally:
         registry.sources.cache_clear()
+
+
+@pytest.mark.parametrize("kind", [int, str])
+@pytest.mark.parametrize("sizes", ["equal", "one large"])
+def test_samples_of_a_group_go_into_one_split(tmp_path, kind, sizes):
+    group = np.arange(200) // 5 if sizes == "equal" else np.maximum(np.arange(200) - 100, 0)
+    group = RNG.permutation(group)
+    path = _npz(tmp_path / "a.npz", x=np.arange(200, dtype=np.float32)[:, None], y=group % 2, group=group.astype(kind))
+    config = _config("npz", path, validation_fraction=0.2, test_fraction=0.2, encoder="direct")
+    data = load_dataset(config)
+    parts = [set(group[split.pixels[:, 0].numpy().astype(int)]) for split in (data.train, data.validation, data.test)]
+    assert sum(map(len, parts)) == len(set(group)) == len(set.union(*parts))
+    if sizes == "equal":
+        assert [len(part) for part in parts] == [24, 8, 8]
+        assert all(sum(one % 2 for one in part) == len(part) / 2 for part in parts)  # stratified by class
+    assert sum(map(len, (data.train, data.validation, data.test))) == 200
+
+
+def test_groups_that_do_not_fit_are_refused(tmp_path):
+    x, y = np.zeros((4, 2), np.float32), np.arange(4) % 2
+    for group in (np.zeros(3, int), np.zeros((4, 1), int), np.zeros(4)):
+        with pytest.raises(InputError, match=r"'group': expected whole numbers or names \[4\], one for each sample"):
+            load_dataset(_config("npz", _npz(tmp_path / "a.npz", x=x, y=y, group=group)))
+    with pytest.raises(InputError, match="from_arrays: 'group'"):
+        from_arrays(x, y, group=[1, 2])

@@ -1,5 +1,6 @@
 """The registry of targets: names, refusals, options, and how an artifact's format is told."""
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import StringIO
@@ -12,13 +13,16 @@ import numpy as np
 import pytest
 
 from stl_deploy._util.console import Console
-from stl_deploy.errors import InputError
+from stl_deploy.data import registry as sources_of_data
+from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters import targets
 from stl_deploy.exporters.targets import Options, find_format, find_runner, format_of, make_options, register_target
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.program import Input, Program
 from stl_deploy.graph.run import run
 from stl_deploy.pipeline import listings
+from stl_deploy.pipeline.artifacts import ready
+from stl_deploy.pipeline.doctor import doctor
 from stl_deploy.pipeline.show import show
 from stl_deploy.pipeline.spiking_graph import SpikingGraph
 
@@ -163,6 +167,36 @@ def test_a_package_that_cannot_be_loaded_hides_no_other_target(monkeypatch: pyte
     said = StringIO()
     listings.targets(say=Console(stream=said))
     assert "warning: target 'bad': " in " ".join(said.getvalue().split())
+
+
+def test_a_package_that_ends_the_process_is_one_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise every verb would end with exit code 0 and nothing done."""
+    entries = [SimpleNamespace(name="bad", value="bad:Bad", load=lambda: sys.exit(0))]
+    monkeypatch.setattr(targets, "entry_points", lambda group: entries)
+    with pytest.raises(InputError, match=r"bad:Bad cannot be loaded \(SystemExit: 0\)"):
+        find_format("bad")
+    monkeypatch.setattr(sources_of_data, "entry_points", lambda group: entries)
+    sources_of_data.sources.cache_clear()
+    try:
+        with pytest.raises(InputError, match="cannot be loaded: SystemExit: 0"):
+            sources_of_data.sources()
+    finally:
+        sources_of_data.sources.cache_clear()
+
+
+@pytest.mark.parametrize("error", [KeyError("driver"), SystemExit(0)])
+def test_a_runner_that_cannot_say_whether_it_can_run_cannot(
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raises(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Talker, "available", raises)
+    register_target(Talker)
+    said = f"its available\\(\\) raises {type(error).__name__}"
+    with pytest.raises(ToolError, match=f"talker cannot run here: {said}"):
+        ready(Talker(), None)  # type: ignore[arg-type]
+    assert said.replace("\\", "") in doctor()["backends"]["talker"]
 
 
 def test_an_artifact_is_told_by_its_suffix_or_by_the_file_in_a_folder(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import yaml
 
 from stl_deploy.config.load import config_of
 from stl_deploy.errors import InputError, UnsupportedError
-from stl_deploy.exporters.netx.structure import structure
+from stl_deploy.exporters.netx.chain import read_chain
 from stl_deploy.exporters.onnx.export import export_onnx
 from stl_deploy.exporters.onnx.model import OnnxModel
 from stl_deploy.fold.network import Folded, fold
@@ -70,7 +70,7 @@ def test_merged_members_decide_as_the_weighted_sum(tmp_path: Path, weights: tupl
     assert all(np.array_equal(onnx.recorded[name], reference.recorded[name]) for name in names)
     assert program.metadata["joint"]["weights"] == pytest.approx(shares.tolist())
     with pytest.raises(UnsupportedError, match="netx holds plain chains"):
-        structure(program)
+        read_chain(program)
 
 
 def test_learned_weights_lean_on_the_member_that_is_right() -> None:

@@ -12,7 +12,7 @@ from torch import nn
 
 from stl_deploy.config.load import apply_overrides, config_of
 from stl_deploy.errors import ConfigError, UnsupportedError
-from stl_deploy.exporters.netx.structure import structure
+from stl_deploy.exporters.netx.chain import read_chain
 from stl_deploy.exporters.onnx.export import export_onnx
 from stl_deploy.exporters.onnx.model import OnnxModel
 from stl_deploy.fold.network import fold
@@ -126,7 +126,7 @@ def test_the_grid_of_a_layer_behind_a_sum_leaves_room_for_it() -> None:
 def test_netx_refuses_the_skip_with_its_reason() -> None:
     program = lower(fold(_network(), coding="analog", fraction_bits=4).graph)
     with pytest.raises(UnsupportedError, match="netx holds plain chains") as caught:
-        structure(program)
+        read_chain(program)
     assert caught.value.slug == "skip-connection"
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from stl_deploy.errors import GraphError, InputError
+from stl_deploy.graph.check import check_file
 from stl_deploy.graph.io.hdf5 import whole_hdf5
 from stl_deploy.graph.io.nir_file import ForeignNode, read_nir, write_nir
 from stl_deploy.graph.lower import lower
@@ -339,3 +340,19 @@ def test_two_files_are_written_at_once(tmp_path):
     for name, value in (("a.nir", 1), ("b.nir", 2)):
         with h5py.File(tmp_path / name) as file:
             assert file["x"][()] == value
+
+
+def test_a_name_that_is_a_path_elsewhere_is_refused_at_once(tmp_path):
+    """It could not become the name of an array, which export found after its work."""
+    nodes = {
+        "input": nir.Input({"input": np.array([1])}),
+        "C:\\x": nir.Linear(np.ones((1, 1), np.float32)),
+        "output": nir.Output({"output": np.array([1])}),
+    }
+    graph = nir.NIRGraph(nodes, [("input", "C:\\x"), ("C:\\x", "output")], type_check=False)
+    with pytest.raises(GraphError, match="is a path: expected no backslash; rename it"):
+        write_nir(graph, tmp_path / "a.nir")
+    nir.write(tmp_path / "b.nir", graph)
+    with pytest.raises(GraphError, match="is a path: expected no backslash; rename it"):
+        read_nir(tmp_path / "b.nir")
+    assert {finding.slug for finding in check_file(tmp_path / "b.nir").findings} == {"odd-name"}

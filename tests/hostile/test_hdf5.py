@@ -117,7 +117,7 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.netx.netx import write_netx
+from stl_deploy.exporters.netx.file import write_netx
 from stl_deploy.graph.io.nir_file import write_nir
 from tests.exporters.netx.nets import special_cases
 from tests.hostile.nets import small_graph

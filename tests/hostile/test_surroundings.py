@@ -292,3 +292,89 @@ def test_a_name_in_a_file_cannot_pass_for_a_line_of_ours(place: Path, debug: str
     assert "\x1b" not in errors
     if not debug:
         assert [line for line in errors.splitlines() if line.startswith("stl-deploy: ")] == errors.splitlines()[:1]
+
+
+START = """
+from stl_deploy.cli.surroundings import prepare_libraries
+prepare_libraries()
+import matplotlib, numba, torch
+from stl_deploy.report.svg import inline, panels, style
+with style():
+    figure, axes = panels(1, 2, 2)
+    axes[0].set_title("a")
+    print(len(inline(figure, "n", "l")), matplotlib.get_backend())
+"""
+
+
+def _started(folder: Path, settings: dict[str, str]) -> str:
+    (folder / "start.py").write_text(START)
+    command = [sys.executable, "start.py"]
+    done = subprocess.run(command, cwd=folder, env=_environment(settings), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What starts nowhere in particular."""
+    return _started(tmp_path_factory.mktemp("empty"), {})
+
+
+@pytest.mark.parametrize(
+    ("rc", "numba", "settings"),
+    [
+        (b"text.usetex: True\nfont.size: 40\nbackend: TkAgg\n", b"{ : : not yaml", {}),
+        (b"\xff\xfe no text", b"- 1", {"MATPLOTLIBRC": "/nonexistent", "TORCH_LOGS": "nonsense"}),
+        (b"", b"", {"MPLBACKEND": "module://of.nobody", "SOURCE_DATE_EPOCH": "yesterday"}),
+    ],
+)
+def test_libraries_do_not_read_their_settings_from_the_folder_or_the_shell(
+    tmp_path: Path, usual: str, rc: bytes, numba: bytes, settings: dict[str, str]
+) -> None:
+    """Imports and a figure, as train and report make them, after the command line's start."""
+    if rc:
+        (tmp_path / "matplotlibrc").write_bytes(rc)
+        (tmp_path / ".numba_config.yaml").write_bytes(numba)
+    assert _started(tmp_path, settings) == usual
+
+
+def _environment(settings: dict[str, str]) -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | settings
+
+
+@pytest.mark.parametrize(
+    ("settings", "code", "said"),
+    [
+        ({"WORLD_SIZE": "2", "RANK": "0"}, 0, ""),
+        ({"WORLD_SIZE": "two", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}, 0, ""),
+        ({"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}, 2, "unset WORLD_SIZE"),
+        ({"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}, 2, ""),
+    ],
+)
+def test_what_torchrun_left_in_the_shell(place: Path, settings: dict[str, str], code: int, said: str) -> None:
+    found, errors = _shell(f"timeout 60 {STL} show net.nir --json > out.json", place, **settings)
+    assert found == code, errors
+    assert "Traceback" not in errors
+    assert said in errors
+    assert len(errors.splitlines()) <= 1 or code == 0
+
+
+def test_an_ignored_interrupt_stays_ignored_and_the_others_end_at_once(tmp_path: Path) -> None:
+    """As in a background job of a script, under nohup, and on some machines for CI."""
+    (tmp_path / "ignored.py").write_text(
+        "import os, signal, sys, time\nimport stl_deploy.cli.app as app\nfrom stl_deploy.cli import main\n"
+        "def verb(**_):\n    os.kill(os.getpid(), signal.SIGINT)\n    os.kill(os.getpid(), signal.SIGHUP)\n"
+        "    print('goes on', file=sys.stderr, flush=True)\n    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(300)\n"
+        "app.app = verb\nsys.argv = ['stl-deploy', 'doctor']\nmain()\n"
+    )
+    found = _shell(f"trap '' INT HUP; {sys.executable} ignored.py", tmp_path)
+    assert found == (130, "goes on\nstl-deploy: interrupted; nothing half-written is left\n")
+
+
+def test_tests_under_a_parent_that_ignores_signals_answer_them_all_the_same() -> None:
+    code = "import signal; from tests import conftest; print(signal.getsignal(2) == signal.SIG_IGN)"
+    done = subprocess.run(
+        ["bash", "-c", f"trap '' INT HUP; {sys.executable} -c '{code}'"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stdout == "False\n", done.stderr

@@ -1,7 +1,7 @@
 """The hunt as a whole: ``python -m tests.hunt [--mutants 10000] [--kills 60] [--formats nir npz ...] [--seed S]``.
 
-Mutants of every format, processes ended at random moments, bad surroundings. At the end a table of what was tried and
-what failed; what failed is kept in ``build/hunt``. Exit status 1 if anything did.
+Mutants of every format, processes ended at random moments, random models through capture, bad surroundings. At the end
+a table of what was tried and what failed; what failed is kept in ``build/hunt``. Exit status 1 if anything did.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from stl_deploy._util.console import Console
 from stl_deploy._util.install import is_there
 from tests.hunt import run_formats
+from tests.hunt.captures import hunt_captures
 from tests.hunt.formats import FORMATS
 from tests.hunt.kills import KILLS, hunt_kills
 from tests.hunt.mutants import hunt
@@ -34,6 +35,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=60, help="of each verb; 0: none")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(2**31))
     parser.add_argument("--formats", nargs="*", choices=FORMATS, default=list(FORMATS))
+    parser.add_argument("--models", type=int, default=300, help="random torch models through capture; 0: none")
     parser.add_argument("--no-surroundings", action="store_true")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="how many formats and verbs at once")
     options = parser.parse_args()
@@ -49,6 +51,10 @@ def main() -> int:
             return 0, f"{FORMATS[name].needs} is not installed", []
         found = hunt(name, options.mutants, options.seed, FAILURES)
         return options.mutants, f"{found.read:,} read, {found.refused:,} refused", found.failures
+
+    def models() -> tuple[int, str, list[str]]:
+        ended, wrong, _ = hunt_captures(options.models, options.seed)
+        return options.models, f"{ended['captured']:,} captured, {ended['refused']:,} refused", wrong
 
     def surroundings() -> tuple[int, str, list[str]]:
         tried, wrong = hunt_surroundings()
@@ -77,6 +83,8 @@ def main() -> int:
         rows = [task.result() for task in [pool.submit(row, *trial) for trial in trials.items()]]
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+    if options.models:
+        rows.append(row("captured models", models))
     if not options.no_surroundings:
         rows.append(row("bad surroundings", surroundings))
     say.say()

@@ -73,7 +73,7 @@ def _try_onnx(path: Path) -> str:
 
 @cache
 def _net() -> list[bytes]:
-    from stl_deploy.exporters.netx.netx import write_netx
+    from stl_deploy.exporters.netx.file import write_netx
     from tests.exporters.netx.nets import special_cases
 
     found = []
@@ -87,7 +87,7 @@ def _net() -> list[bytes]:
 
 def _try_net(path: Path) -> str:
     from stl_deploy.exporters.netx.convert import run_file
-    from stl_deploy.exporters.netx.netx import read_netx
+    from stl_deploy.exporters.netx.file import read_netx
 
     net = read_netx(path)
     if np.prod(net.input_shape) < 2**16:

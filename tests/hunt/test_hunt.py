@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.hunt.captures import hunt_captures
 from tests.hunt.formats import FORMATS
 from tests.hunt.kills import hunt_kills
 from tests.hunt.mutant import write_mutant
@@ -71,3 +72,21 @@ def test_killed_verbs_resume_to_the_same_bits(verb: str) -> None:
 def test_bad_surroundings_end_in_a_sentence() -> None:
     _, wrong = hunt_surroundings(("show",))
     assert wrong == []
+
+
+@pytest.mark.timeout(600)
+def test_random_models_are_captured_as_they_are_or_refused() -> None:
+    ended, failures, _ = hunt_captures(24, SEED)
+    assert failures == []
+    assert ended["captured"] >= 4
+    assert ended["refused"] >= 4
+
+
+def test_a_model_that_is_captured_wrongly_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stl_deploy.tracing.trace.require_exact_types", lambda steps: None)
+    monkeypatch.setattr("stl_deploy.pipeline.capture.within", lambda x, axis: x)
+    monkeypatch.setattr("stl_deploy.pipeline.capture.beyond", lambda x, axis: x)
+    monkeypatch.setattr("tests.hunt.captures.HAZARDS", {"int": lambda x: (x * 4).int().float() / 4})
+    ended, failures, _ = hunt_captures(24, SEED)
+    assert ended["wrong"] > 0
+    assert all("hazard: int" in failure for failure in failures if failure.startswith("wrong"))

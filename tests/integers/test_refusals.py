@@ -15,7 +15,7 @@ from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Source
 from stl_deploy.graph.run import run
-from stl_deploy.integers.branches import refusals
+from stl_deploy.integers.fan_in import refusals
 from tests.exporters.netx.programs import Builder
 from tests.graph.nets import bare, chain, full, graph, lif
 

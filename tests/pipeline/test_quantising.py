@@ -15,10 +15,10 @@ from stl_deploy._util.console import Console
 from stl_deploy.config.load import load_config, save_config
 from stl_deploy.errors import ConfigError, InputError, ParityError, UnsupportedError
 from stl_deploy.exporters.lava.target import Lava, LavaOptions
-from stl_deploy.exporters.netx.net import same_net
-from stl_deploy.exporters.netx.netx import read_netx
-from stl_deploy.exporters.netx.qat.fake_quant import LoihiLIF
+from stl_deploy.exporters.netx.file import read_netx
+from stl_deploy.exporters.netx.layers import same_file
 from stl_deploy.integers.graph import ConvNode
+from stl_deploy.integers.qat.fake_quant import LoihiLIF
 from stl_deploy.integers.store import NAME, read_integers
 from stl_deploy.pipeline import quantise as quantising
 from stl_deploy.pipeline.configure import configure
@@ -85,7 +85,7 @@ def test_training_moved_weights_and_thresholds(run_dir: Path, quantised: Path, t
 
 def test_exporting_the_run_again_gives_the_trained_integers(quantised: Path, tmp_path: Path) -> None:
     export(quantised, "netx", tmp_path / "again.net")
-    assert same_net(read_netx(quantised / "net.net"), read_netx(tmp_path / "again.net"))
+    assert same_file(read_netx(quantised / "net.net"), read_netx(tmp_path / "again.net"))
 
 
 def test_a_difference_of_one_spike_is_a_failure(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

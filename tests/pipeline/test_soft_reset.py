@@ -11,10 +11,10 @@ import stl_deploy as stl
 from stl_deploy.config.load import config_of
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.c.compiler import find_compiler, why_none
-from stl_deploy.exporters.netx.qat.network import quantised_network
 from stl_deploy.fold.network import Folded, fold
 from stl_deploy.graph.exact import round_to_grid
 from stl_deploy.graph.io.nir_file import write_nir
+from stl_deploy.integers.qat.network import quantised_network
 from stl_deploy.integers.quantise import choose
 from stl_deploy.nn.network import Network
 
@@ -77,7 +77,7 @@ def test_loihi_refuses_it(folded: Folded, graph: stl.SpikingGraph) -> None:
     with pytest.raises(UnsupportedError, match=said):
         graph.quantised(X)
     with pytest.raises(UnsupportedError, match=said):
-        quantised_network(folded.network, graph.program, choose(graph.program, X, "folded"))
+        quantised_network(folded.network, graph.program, choose(graph.program, X, "folded"), host=False)
 
 
 def test_a_captured_module_is_read_so() -> None:

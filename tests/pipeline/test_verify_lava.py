@@ -15,8 +15,8 @@ from stl_deploy.errors import ParityError
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.lava import target as lava_target
 from stl_deploy.exporters.netx.convert import run_file
+from stl_deploy.exporters.netx.file import read_netx
 from stl_deploy.exporters.netx.model import export_netx
-from stl_deploy.exporters.netx.netx import read_netx
 from stl_deploy.pipeline.artifacts import SAMPLES
 from stl_deploy.pipeline.source import open_program, open_source
 from stl_deploy.pipeline.verify import verify

@@ -12,7 +12,7 @@ from stl_deploy.config.load import apply_overrides
 from stl_deploy.config.schema import RunConfig, TrainConfig
 from stl_deploy.data import encode, load_dataset
 from stl_deploy.errors import ConfigError, UnsupportedError
-from stl_deploy.exporters.netx.structure import structure
+from stl_deploy.exporters.netx.chain import read_chain
 from stl_deploy.exporters.onnx.export import export_onnx
 from stl_deploy.exporters.onnx.model import OnnxModel
 from stl_deploy.fold.network import fold
@@ -107,7 +107,7 @@ def test_trained_folded_and_exported(tiny, tmp_path: Path, readout: str, loss: s
     if readout == "li":
         assert isinstance(folded.graph.nodes["li"], nir.I if beta == 1 else nir.LI)
         with pytest.raises(UnsupportedError, match="node 'li': it puts out its potential; Loihi passes spikes on"):
-            structure(program)
+            read_chain(program)
 
 
 def _decided_by_first_spike(config, network, x, outputs, labels):

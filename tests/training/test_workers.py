@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -186,8 +187,18 @@ def test_the_one_that_failed_says_why_and_nobody_else_speaks(config_file: Path, 
     assert said[1].startswith("stl-deploy: internal error: ArithmeticError: no room here")
     said = _torchrun("-m", "stl_deploy", "run", config_file, "-o", tmp_path / "run", expect=1).splitlines()
     assert said == [
-        "stl-deploy: error: 2 processes for 'run'; torchrun takes train, all other verbs run in one process"
+        "stl-deploy: error: 2 processes for 'run'; torchrun takes train, all other verbs run in one "
+        "process; outside of torchrun, unset WORLD_SIZE and RANK"
     ]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def meeting() -> Iterator[None]:
+    """Where torchrun says that its processes meet."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MASTER_ADDR", "localhost")
+        patch.setenv("MASTER_PORT", "29500")
+        yield
 
 
 @given(count=st.integers(0, 200), processes=st.integers(1, 9))
@@ -262,7 +273,7 @@ def test_a_process_under_torchrun_ends_past_threads_that_go_on() -> None:
     """Threads of torch's process groups outlive the work, and abort a Python that is taken down under them."""
     script = "import threading, time\nthreading.Thread(target=time.sleep, args=(600,)).start()\n"
     command = [sys.executable, "-c", script + "from stl_deploy.cli import main\nmain(['--help'])"]
-    workers = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
+    workers = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
     done = subprocess.run(command, env=os.environ | workers, capture_output=True, text=True, timeout=240, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "Usage: stl-deploy" in done.stdout

@@ -204,11 +204,15 @@ def _neurons(dt: float) -> Iterator[Case]:
         x=np.concatenate([-b.x(12, rate=0.9, steps=6), b.x(12, rate=0.9, steps=14)]),
     )
     for name, about, options in (
-        ("cuba-w_in", "CubaLIF with w_in per neuron", {"w_in": np.float32([1, 2, 4, 1, 2, 4])}),
+        ("cuba-w_in", "CubaLIF with w_in per neuron", {"w_in": np.asarray([1, 2, 4, 1, 2, 4], np.float32)}),
         ("cuba-tau_syn", "CubaLIF whose synapse is slower than its membrane", {"tau_syn": dt * 4}),
         ("cuba-leak", "CubaLIF with a leak potential", {"v_leak": 0.25}),
         ("cuba-reset", "CubaLIF with a reset potential", {"v_reset": -0.25}),
-        ("cuba-threshold", "CubaLIF with a threshold per neuron", {"v_threshold": np.float32([1, 2, 3, 4, 5, 6]) / 8}),
+        (
+            "cuba-threshold",
+            "CubaLIF with a threshold per neuron",
+            {"v_threshold": np.asarray([1, 2, 3, 4, 5, 6], np.float32) / 8},
+        ),
     ):
         b = level.builder(name)
         level.add(b, about, {"fc": b.affine(12, 6), "cuba": b.cuba(6, **options)})

@@ -21,7 +21,7 @@ from stl_deploy.graph.exact import Grid
 
 SPLITS = {"": "train", "_val": "validation", "_test": "test"}
 """The endings of an npz file's arrays, and the splits that they are."""
-CLASSES = "classes"
+CLASSES, GROUP = "classes", "group"
 _MOST_AXES = 3
 _IMAGE_BITS = 8
 
@@ -30,7 +30,7 @@ _IMAGE_BITS = 8
 class ArrayData:
     """Arrays by name: ``x`` ``[N, *shape]`` or ``[N, T, *shape]`` and ``y`` ``[N]``, with ``_val`` and ``_test``.
 
-    Of sequences ``y`` may be ``[N, T]``: a label for each step.
+    Of sequences ``y`` may be ``[N, T]``: a label for each step. ``group`` ``[N]``: samples of ``x`` that stay together.
     where: what they came from, for messages. classes: names in order of the labels, if they have names.
     """
 
@@ -52,14 +52,15 @@ def from_arrays(
     y_val: Any = None,
     x_test: Any = None,
     y_test: Any = None,
+    group: Any = None,
     classes: Sequence[str] | None = None,
 ) -> ArrayData:
     """Own arrays as data for `stl_deploy.train`; numpy or torch.
 
     x: static samples ``[N, *shape]`` or sequences ``[N, T, *shape]``; 8-bit numbers are images from 0 to 255, other
     numbers are taken as they are. y: whole numbers ``[N]``, or of sequences ``[N, T]``, one for each step. Splits that
-    are not given are drawn from ``x`` by the configuration's seed and fractions. classes: their names, in order of the
-    labels.
+    are not given are drawn from ``x`` by the configuration's seed and fractions. group: numbers or names ``[N]``;
+    samples of one group, as windows of one recording, go into one split. classes: names in order of the labels.
     Raises InputError for arrays that do not fit together, hold NaN, or are no numbers.
 
         data = stl_deploy.data.from_arrays(x, y, x_test=x_test, y_test=y_test)
@@ -67,6 +68,8 @@ def from_arrays(
     """
     given = {"x": x, "y": y, "x_val": x_val, "y_val": y_val, "x_test": x_test, "y_test": y_test}
     arrays = {name: _numpy(name, value) for name, value in given.items() if value is not None}
+    if group is not None:
+        arrays[GROUP] = np.asarray(group)
     data = ArrayData(arrays, "from_arrays", None if classes is None else tuple(str(name) for name in classes))
     check_arrays(data)
     return data
@@ -100,6 +103,12 @@ def check_arrays(data: ArrayData) -> None:
             )
         if len(y) and int(y.min()) < 0:
             raise InputError(f"{data.where}: 'y{ending}': expected labels from 0; found {int(y.min())}")
+    group = data.arrays.get(GROUP)
+    if group is not None and (group.shape != data.arrays["x"].shape[:1] or group.dtype.kind not in "iuU"):
+        raise InputError(
+            f"{data.where}: '{GROUP}': expected whole numbers or names [{len(data.arrays['x'])}], one for each sample "
+            f"of 'x'; found {group.dtype} {list(group.shape)}"
+        )
     _check_classes(data)
 
 
@@ -198,7 +207,8 @@ def to_raw(data: ArrayData, config: DatasetConfig, digest: str | None) -> Raw:
         found[f"{split}_labels"] = None if x is None else data.arrays[f"y{ending}"].astype(np.int64)
     xs = [x for split, x in found.items() if not split.endswith("labels") and x is not None]
     _check_unit(xs, levels, config, data.where)
-    return Raw(**found, levels=levels, timed=steps is not None, grid=input_grid(xs, levels, config), digest=digest)
+    grid, groups = input_grid(xs, levels, config), data.arrays.get(GROUP)
+    return Raw(**found, levels=levels, timed=steps is not None, grid=grid, digest=digest, groups=groups)
 
 
 def _stored(x: NDArray[Any]) -> NDArray[Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from stl_deploy._util.files import read_npz, sha256
 from stl_deploy.config.schema import DatasetConfig
 from stl_deploy.data.own import arrays
-from stl_deploy.data.own.arrays import CLASSES, SPLITS, ArrayData
+from stl_deploy.data.own.arrays import CLASSES, GROUP, SPLITS, ArrayData
 from stl_deploy.data.raw import Look, Raw
 from stl_deploy.errors import InputError
 
@@ -35,7 +35,7 @@ def _read(config: DatasetConfig) -> ArrayData:
 def _cached(path: Path, _when: int, _size: int) -> ArrayData:
     """Read once although it is looked at before it is loaded."""
     found = read_npz(path)
-    known = {f"{letter}{ending}" for letter in "xy" for ending in SPLITS}
+    known = {f"{letter}{ending}" for letter in "xy" for ending in SPLITS} | {GROUP}
     names = found.pop(CLASSES, None)
     strange = sorted(set(found) - known)
     if strange:

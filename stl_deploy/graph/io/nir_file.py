@@ -16,6 +16,7 @@ import h5py
 import nir
 import numpy as np
 
+from stl_deploy._util.npz import is_plain_name
 from stl_deploy.errors import GraphError, InputError
 from stl_deploy.graph.io.hdf5 import Group, open_hdf5, whole_hdf5
 from stl_deploy.graph.io.scan import MAX_MEMBERS
@@ -96,6 +97,8 @@ class _Reader:
             raise GraphError(f"node name {name[:60]!a}... is longer than 255 characters", slug="odd-name")
         if not name.isprintable():
             raise GraphError(f"node name {name[:60]!a} has characters that cannot be printed", slug="odd-name")
+        if not is_plain_name(name):  # it becomes the name of an array in an npz
+            raise GraphError(f"node name {name[:60]!a} is a path: expected no backslash; rename it", slug="odd-name")
         group = members.group(name)
         if group is None:
             return ForeignNode("is no group of fields", "unknown-type")
@@ -178,6 +181,8 @@ def _write_node(group: h5py.Group, node: nir.NIRNode, name: str | None) -> None:
         members = group.create_group("nodes")
         for key, inner in node.nodes.items():
             _refuse_slash(key, "node name")
+            if "\\" in key:
+                raise GraphError(f"node name {key[:60]!a} is a path: expected no backslash; rename it", slug="odd-name")
             _write_node(members.create_group(key), inner, key if name is None else f"{name}.{key}")
         group.create_dataset("edges", data=np.array(node.edges, dtype=h5py.string_dtype()).reshape(-1, 2))
     else:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from stl_deploy.errors import CaptureError
+from stl_deploy.errors import CaptureError, StlDeployError
 from stl_deploy.graph.program import DT, Input, Neuron, Output, Program, Shape, Source
 from stl_deploy.tracing.cores import Core, find_cores
 from stl_deploy.tracing.layers.draft import Draft, Terms
@@ -15,7 +15,7 @@ from stl_deploy.tracing.layout import BATCH, shape_of
 from stl_deploy.tracing.populations import Fitted, fit_neuron
 from stl_deploy.tracing.potentials import late_reset, left_after
 from stl_deploy.tracing.readings import Population, read_core
-from stl_deploy.tracing.remedies import no_form
+from stl_deploy.tracing.remedies import no_form, unforeseen
 from stl_deploy.tracing.source_lines import Place, in_module
 from stl_deploy.tracing.steps import Ref, Signal, Steps
 from stl_deploy.tracing.thresholds import find_thresholds
@@ -142,7 +142,13 @@ class Builder(Draft):
         kind = self.kinds.get(signal.node.name)
         if kind is None:
             raise refusal(signal, no_form(signal.node.name))
-        terms = kind(self, signal)
+        try:
+            terms = kind(self, signal)
+        except StlDeployError:
+            raise
+        except Exception as error:
+            why = f"'{signal.node.name}' is called in a form that capture does not read ({unforeseen(error)}"
+            raise refusal(signal, why) from None
         for name in self.nodes:
             self.places.setdefault(name, signal.node.place)
         return terms
@@ -187,6 +193,8 @@ class Builder(Draft):
         for ref, gain in zip(population.currents, fitted.gains, strict=True):
             terms = self.widened(self.read(ref), self.shape(ref.signal), fitted.neuron.shape)
             sources += self.scaled(terms, gain, fitted.neuron.shape, name)
+        if not sources:
+            raise refusal(population.state, f"nothing arrives at the neuron '{name}', for its input is multiplied by 0")
         sources += self._own(name, fitted)
         self.nodes[name] = replace(fitted.neuron, name=name, sources=tuple(sources))
         if core.threshold is not None:

@@ -79,6 +79,12 @@ def multiplied(build: Builder, signal: Signal) -> Terms:
     left, right = signal.args[:2]
     divided = signal.node.name == "div"
     if isinstance(left, Ref) and isinstance(right, Ref):
+        if divided:
+            raise refusal(
+                signal,
+                "expected division by a constant; found one signal divided by another (a norm of each sample?), which "
+                "no spiking graph holds; normalise x before it is given to capture",
+            )
         return gate(build, signal, (left, right))
     if divided and not isinstance(left, Ref):
         raise refusal(signal, "expected division by a constant; found a constant divided by a signal; scale instead")

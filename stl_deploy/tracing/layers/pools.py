@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from stl_deploy._util.windows import output_size
 from stl_deploy.graph.convolutions import line_sum
-from stl_deploy.graph.program import MaxPool, Pool, Shape
+from stl_deploy.graph.program import MaxPool, Neuron, Pool, Shape
 from stl_deploy.tracing.layers.arguments import pair, with_defaults
 from stl_deploy.tracing.layers.builder import Builder, refusal
 from stl_deploy.tracing.layers.draft import Terms
 from stl_deploy.tracing.layers.shapes import reshape_node, reshaped
+from stl_deploy.tracing.layers.thresholds import is_binary
 from stl_deploy.tracing.layers.weights import dense
 from stl_deploy.tracing.steps import Ref, Signal
 
@@ -40,6 +43,18 @@ def maximum(build: Builder, signal: Signal) -> Terms:
 
 def _largest(build: Builder, signal: Signal, x: Ref, windows: _Windows) -> Terms:
     terms, before = _pooled_shape(build, signal, x, windows)
+    if len(terms) == 1 or not all(is_binary(build, (term,)) for term in terms):
+        return _largest_of(build, signal, terms, before, windows)
+    found: Terms = ()
+    for level in range(1, len(terms) + 1):  # the maximum of sums of spikes counts the levels that any of them reaches
+        name = build.name("gate", "")
+        threshold = np.asarray(level - 0.5, np.float32)
+        reached = build.add(Neuron(name=name, shape=before, sources=terms, decay=None, threshold=threshold))
+        found += _largest_of(build, signal, reached, before, windows)
+    return found
+
+
+def _largest_of(build: Builder, signal: Signal, terms: Terms, before: Shape, windows: _Windows) -> Terms:
     axes = slice(3 - len(before), None)
     node = MaxPool(
         name=build.name("pool", signal.node.place.module),

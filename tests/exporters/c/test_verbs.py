@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def test_every_spike_of_every_test_image(exported: Path, digits_run: Path, tmp_p
     against = [run for run in manifest["verified"]["runs"] if run["against"] != "reference"]
     assert [run["differing"] for run in against] == [0]
     assert set(manifest["files"]) == {f"digits/{name}" for name in
-        ("Makefile", "decide.c", "decide.h", "integers.npz", "main.c", "net.c", "net.h")}  # fmt: skip
+        ("Makefile", "integers.npz", "main.c", "net.c", "net.h", "net_decide.c", "net_decide.h")}  # fmt: skip
 
 
 @needs_compiler
@@ -137,6 +138,69 @@ def test_limits_and_places(digits_run: Path, tmp_path: Path, cli: Any) -> None:
     done = cli("export", digits_run, "--to", "c", "-o", place, "--no-verify")
     assert done.exit_code == 2
     assert (place / "mine.txt").read_text() == "kept"
+
+
+def test_an_edited_folder_is_replaced_only_on_demand(
+    exported: Path, digits_run: Path, tmp_path: Path, cli: Any
+) -> None:
+    """Files of the user's own beside ours are no edits, and stay."""
+    place, manifest = tmp_path / "net", tmp_path / "net.manifest.json"
+    shutil.copytree(exported, place)
+    text = (exported.parent / "digits.manifest.json").read_text().replace('"digits/', '"net/')
+    manifest.write_text(text)
+    call = ("export", digits_run, "--to", "c", "-o", place, "--no-verify")
+    (place / "app.c").write_text("mine")
+    assert cli(*call).exit_code == 0
+    edited = (place / "net.c").read_text() + "/* tuned */\n"
+    (place / "net.c").write_text(edited)
+    done = cli(*call)
+    assert done.exit_code == 2
+    assert "net.c: was edited since stl-deploy wrote it; give --overwrite" in done.output
+    assert (place / "net.c").read_text() == edited
+    manifest.unlink()
+    done = cli(*call)
+    assert done.exit_code == 2
+    assert "expected net.manifest.json beside it, which tells whether its files were edited" in done.output
+    assert (place / "net.c").read_text() == edited
+    assert cli(*call, "--overwrite").exit_code == 0
+    assert (place / "net.c").read_text() + "/* tuned */\n" == edited
+    assert (place / "app.c").read_text() == "mine"
+
+
+def test_check_tells_at_once_what_no_chip_can_hold(
+    digits_run: Path, tmp_path: Path, cli: Any, monkeypatch: Any
+) -> None:
+    """From an estimate: no calibration is loaded, here and by export."""
+    monkeypatch.setattr("stl_deploy.exporters.c.target.calibration", None)
+    done = cli("check", digits_run, "--target", "c", "--ram", "4K", "--json")
+    assert done.exit_code == 1
+    (found,) = (one for one in json.loads(done.stdout)["findings"] if one["severity"] == "error")
+    assert (found["slug"], found["target"]) == ("too-much-ram", "c")
+    assert "expected at most 4,096 bytes of RAM; the network takes about" in found["reason"]
+    least = int(found["remedy"].split("a chip with ")[1].split(" ")[0].replace(",", ""))
+    assert cli("check", digits_run, "--target", "c", "--ram", str(least), "--flash", "1M").exit_code == 0
+    assert "too-much-flash" in cli("check", digits_run, "--flash", "2K", "--json").output
+    done = cli("export", digits_run, "--to", "c", "-o", tmp_path / "net", "--ram", "4K")
+    assert done.exit_code == 1
+    assert "expected at most 4,096 bytes of RAM" in done.output
+    assert not (tmp_path / "net").exists()
+    for wrong, said in (
+        (("--ram", "4G"), "--ram: expected bytes, as 262144, 256K or 1M; found '4G'"),
+        (("--ram", "4K", "--target", "onnx"), "expected --target c for option 'ram'; found onnx; name it"),
+    ):
+        done = cli("check", digits_run, *wrong)
+        assert done.exit_code == 2, done.output
+        assert said in done.output
+
+
+def test_a_prefix_that_is_no_name_ends_the_call_before_anything_is_made(
+    digits_run: Path, tmp_path: Path, cli: Any
+) -> None:
+    done = cli("export", digits_run, "--to", "c", "-o", tmp_path / "net", "--name", "my-net")
+    assert done.exit_code == 2
+    assert "--name: expected a C identifier" in done.output
+    assert "found 'my-net'" in done.output
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_a_compiler_the_export_says_that_it_was_not_run(

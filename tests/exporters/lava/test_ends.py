@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from stl_deploy.exporters.netx.netx import write_netx
+from stl_deploy.exporters.netx.file import write_netx
 from tests.exporters.lava.groups import alive, wait_until_gone
 from tests.exporters.netx.nets import special_cases
 

@@ -21,7 +21,7 @@ from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.lava import environment, pythons, smoke
 from stl_deploy.exporters.lava.driver import run_lava
 from stl_deploy.exporters.lava.target import Lava, LavaOptions
-from stl_deploy.exporters.netx.netx import write_netx
+from stl_deploy.exporters.netx.file import write_netx
 from stl_deploy.exporters.witnesses.environment import SANAFE, WITNESSES
 from tests.exporters.netx.nets import chain, dense, neuron
 from tests.exporters.netx.programs import Builder
@@ -251,7 +251,7 @@ def test_the_stamp_is_of_versions_not_of_hashes(place: Place, monkeypatch: pytes
 
 def test_the_check_network_by_the_integer_model(monkeypatch: pytest.MonkeyPatch) -> None:
     from stl_deploy.exporters.netx.convert import run_file
-    from stl_deploy.exporters.netx.netx import read_netx
+    from stl_deploy.exporters.netx.file import read_netx
 
     def ours(python: Path, path: Path, x: object, deadline: float) -> object:
         return run_file(read_netx(path), x, record=True).spikes  # type: ignore[arg-type]

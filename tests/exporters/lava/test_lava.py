@@ -17,7 +17,7 @@ from stl_deploy.errors import ToolError
 from stl_deploy.exporters.lava import process
 from stl_deploy.exporters.lava.driver import run_lava
 from stl_deploy.exporters.netx.convert import run_file
-from stl_deploy.exporters.netx.netx import write_netx
+from stl_deploy.exporters.netx.file import write_netx
 from tests.exporters.lava.groups import alive
 from tests.exporters.netx.nets import chain, dense, neuron, random_case, special_cases
 

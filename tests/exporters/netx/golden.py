@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.netx.net import IntegerNet
-from stl_deploy.exporters.netx.netx import read_netx
+from stl_deploy.exporters.netx.file import read_netx
+from stl_deploy.exporters.netx.layers import NetxFile
 
 FOLDER = Path(__file__).parent / "golden"
 
@@ -24,7 +24,7 @@ FOLDER = Path(__file__).parent / "golden"
 @dataclass(frozen=True)
 class Golden:
     name: str
-    net: IntegerNet
+    net: NetxFile
     x: NDArray[Any]
     spikes: dict[str, NDArray[np.uint8]]
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.netx.net import ConvLayer, DenseLayer, FlattenLayer, InputLayer, IntegerNet, Layer
+from stl_deploy.exporters.netx.layers import ConvLayer, DenseLayer, FlattenLayer, InputLayer, Layer, NetxFile
 from stl_deploy.integers.net import IntegerNeuron, Ints, Shape
 
-Case = tuple[IntegerNet, NDArray[Any]]
+Case = tuple[NetxFile, NDArray[Any]]
 
 
 def neuron(v_decay: int, threshold: Any, i_decay: int = 4096) -> IntegerNeuron:
@@ -22,8 +22,8 @@ def dense(weight: Any, **kwargs: Any) -> DenseLayer:
     return DenseLayer(weight=np.array(weight, np.int32), **arrays, **kwargs)
 
 
-def chain(shape: Shape, *layers: Layer) -> IntegerNet:
-    return IntegerNet((InputLayer(shape=shape), *layers))
+def chain(shape: Shape, *layers: Layer) -> NetxFile:
+    return NetxFile((InputLayer(shape=shape), *layers))
 
 
 def _threshold(rng: np.random.Generator, shape: Shape, scale: float) -> Ints:

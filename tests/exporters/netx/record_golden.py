@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.lava.process import WORKER
-from stl_deploy.exporters.netx.netx import write_netx
+from stl_deploy.exporters.netx.file import write_netx
 from tests.exporters.netx.golden import FOLDER, pack
 from tests.exporters.netx.nets import Case, random_case, special_cases
 

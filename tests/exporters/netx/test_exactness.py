@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from stl_deploy.exporters.netx.convert import run_file
-from stl_deploy.exporters.netx.net import ConvLayer
+from stl_deploy.exporters.netx.layers import ConvLayer
 from stl_deploy.integers import simulate as simulating
 from stl_deploy.integers.net import IntegerNeuron
 from stl_deploy.integers.step import exact_type, leak, step_through

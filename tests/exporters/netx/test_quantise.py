@@ -12,11 +12,11 @@ import pytest
 
 from stl_deploy.errors import InputError, ParityError, UnsupportedError
 from stl_deploy.exporters.netx import model as netx_model
+from stl_deploy.exporters.netx.chain import refusals
 from stl_deploy.exporters.netx.convert import run_file
+from stl_deploy.exporters.netx.file import read_netx
+from stl_deploy.exporters.netx.layers import ConvLayer, DenseLayer, NetxFile
 from stl_deploy.exporters.netx.model import export_netx, layer_facts, quantise, run_model
-from stl_deploy.exporters.netx.net import ConvLayer, DenseLayer, IntegerNet
-from stl_deploy.exporters.netx.netx import read_netx
-from stl_deploy.exporters.netx.structure import refusals
 from stl_deploy.graph.program import Delay, Neuron, Program, Scale, Source, Synapse
 from stl_deploy.graph.run import run
 from stl_deploy.integers import scales
@@ -157,11 +157,11 @@ def test_input_off_the_grid() -> None:
 
 
 def test_a_file_that_comes_back_different_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def other(path: Path) -> IntegerNet:
+    def other(path: Path) -> NetxFile:
         net = read_netx(path)
         first, last = net.layers
         assert isinstance(last, DenseLayer)
-        return IntegerNet((first, replace(last, weight=last.weight[:, ::-1])))
+        return NetxFile((first, replace(last, weight=last.weight[:, ::-1])))
 
     monkeypatch.setattr(netx_model, "read_netx", other)
     program = Builder((3,)).linear("fc", [[1, 2, 3]]).lif("lif", 1.0).program()

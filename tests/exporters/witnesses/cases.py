@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.netx.net import IntegerNet
-from stl_deploy.exporters.netx.wide_sums import WIDE
+from stl_deploy.exporters.netx.accumulator import WIDE
+from stl_deploy.exporters.netx.layers import NetxFile
 from stl_deploy.exporters.witnesses.rows import net_arrays
 from stl_deploy.integers.net import DECAY_ONE
 from tests.exporters.netx.nets import Case, chain, dense, neuron, random_case
 
 
-def held(net: IntegerNet, x: Any) -> bool:
+def held(net: NetxFile, x: Any) -> bool:
     """Whether single connections can be it, and no sum, filtered or not, passes nengo-loihi's accumulators."""
     try:
         arrays = net_arrays(net)

@@ -13,8 +13,8 @@ import pytest
 from stl_deploy._util.console import Console
 from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.netx.convert import run_file
-from stl_deploy.exporters.netx.net import InputLayer, IntegerNet
-from stl_deploy.exporters.netx.netx import write_netx
+from stl_deploy.exporters.netx.file import write_netx
+from stl_deploy.exporters.netx.layers import InputLayer, NetxFile
 from stl_deploy.exporters.netx.target import Loihi, NetxOptions
 from stl_deploy.exporters.witnesses.environment import NENGO_LOIHI, STAMP, Witness, find_witness
 from stl_deploy.exporters.witnesses.nengo_loihi import NengoLoihi
@@ -81,7 +81,7 @@ def test_the_tool_itself_spikes_as_recorded() -> None:
     chosen = dict(list(cases().items())[:6]) | {"wide": wide()}
     with np.load(GOLDEN, allow_pickle=False) as recorded:
         for name, (net, x) in chosen.items():
-            run = NengoLoihi(None, NetxOptions()).emulate(net, x)  # type: ignore[arg-type]
+            run = NengoLoihi(None, NetxOptions()).integers(net, x, True)  # type: ignore[arg-type]
             for key, spikes in run.spikes.items():
                 np.testing.assert_array_equal(np.packbits(spikes), recorded[f"{name}/{key}"], err_msg=name)
 
@@ -110,11 +110,11 @@ def test_what_single_connections_cannot_be_is_refused() -> None:
     with pytest.raises(InputError, match=r"'layer1': expected no delays.*--backend loihi"):
         net_arrays(chain((1,), late))
     with pytest.raises(InputError, match="expected counts of spikes, 0 or more; found -1"):
-        NengoLoihi(None, NetxOptions()).emulate(wide()[0], np.full((1, 1, 1), -1))  # type: ignore[arg-type]
+        NengoLoihi(None, NetxOptions()).integers(wide()[0], np.full((1, 1, 1), -1), True)  # type: ignore[arg-type]
 
 
 def test_neurons_of_the_input_layer_are_refused() -> None:
-    net = IntegerNet((InputLayer(shape=(1,), neuron=neuron(0, 1)), dense([[1]], neuron=neuron(0, 1))))
+    net = NetxFile((InputLayer(shape=(1,), neuron=neuron(0, 1)), dense([[1]], neuron=neuron(0, 1))))
     with pytest.raises(InputError, match="its input layer has neurons, whose bias is the input; use our integer model"):
         net_arrays(net)
 
@@ -152,13 +152,13 @@ def test_arrays_of_other_shapes_are_refused(
     net, x = wide()
     stand_in.ready(NENGO_LOIHI, tmp_path, monkeypatch, answer)
     with pytest.raises(ToolError, match="nengo-loihi returned arrays of other shapes than the network's"):
-        NengoLoihi(None, NetxOptions()).emulate(net, x)  # type: ignore[arg-type]
+        NengoLoihi(None, NetxOptions()).integers(net, x, True)  # type: ignore[arg-type]
 
 
 def test_a_witness_that_is_not_there_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STL_DEPLOY_WITNESSES", str(tmp_path))
     with pytest.raises(ToolError, match=r"no environment of nengo-loihi at .*; run: stl-deploy witness install"):
-        NengoLoihi(None, NetxOptions()).emulate(*wide())  # type: ignore[arg-type]
+        NengoLoihi(None, NetxOptions()).integers(*wide(), True)  # type: ignore[arg-type]
 
 
 def test_environments_say_what_is_wrong_with_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

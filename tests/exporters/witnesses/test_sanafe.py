@@ -33,7 +33,7 @@ def test_the_tool_itself_spikes_as_our_model() -> None:
         if name == "wide":
             continue
         said = StringIO()
-        found, expected = sanafe(said).emulate(net, x), run_file(net, x, record=True)
+        found, expected = sanafe(said).integers(net, x, True), run_file(net, x, record=True)
         for key, spikes in expected.spikes.items():
             np.testing.assert_array_equal(found.spikes[key], spikes, err_msg=f"{name}: {key}")
             compared, fired = compared + spikes.size, fired + int(spikes.sum())
@@ -51,7 +51,7 @@ def test_input_of_many_levels_takes_few_cores() -> None:
     x = rng.integers(0, 256, (4, 2, 700)).astype(np.int32)
     expected = run_file(net, x, record=True).spikes["layer1"]
     assert 0 < expected.mean() < 1
-    np.testing.assert_array_equal(sanafe().emulate(net, x).spikes["layer1"], expected)
+    np.testing.assert_array_equal(sanafe().integers(net, x, True).spikes["layer1"], expected)
 
 
 def test_what_it_keeps_in_floating_point_is_refused() -> None:

@@ -11,35 +11,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.netx.net import (
+from stl_deploy.exporters.netx.chain import FlattenStage, PoolStage, SynapseStage, read_chain
+from stl_deploy.exporters.netx.layers import (
     ConvLayer,
     DenseLayer,
     FlattenLayer,
     InputLayer,
-    IntegerNet,
     Layer,
+    NetxFile,
     SpikingLayer,
     layer_key,
 )
-from stl_deploy.exporters.netx.structure import FlattenStage, PoolStage, SynapseStage, structure
 from stl_deploy.graph.program import Doubles, Floats, Linear, Node, Program, Shape
 from stl_deploy.graph.run import run
 from stl_deploy.graph.threads import map_samples
 from stl_deploy.integers.net import DECAY_ONE, IntegerNeuron
-from stl_deploy.integers.per_pixel import project_thresholds, unroll
+from stl_deploy.integers.per_pixel import average_thresholds, unroll_convolutions
 from stl_deploy.integers.ranges import LayerRange
 from stl_deploy.integers.real_weights import bits_of, to_integers
 from stl_deploy.integers.scales import (
     Candidate,
     RealPopulation,
     ThresholdForm,
+    best_candidate,
     candidates,
-    closest,
     real_population,
 )
 from tests.oracles.integers.simulate import VALUES_AT_ONCE, Spikes, run_layer
 
-_FOLDABLE: Mapping[str, Callable[[Program], Program]] = {"projected": project_thresholds, "unrolled": unroll}
+_FOLDABLE: Mapping[str, Callable[[Program], Program]] = {
+    "projected": average_thresholds,
+    "unrolled": unroll_convolutions,
+}
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class LoihiModel:
     shapes: of the spiking NIR nodes, where the layers may be flat.
     """
 
-    net: IntegerNet
+    net: NetxFile
     keys: dict[str, str]
     host: tuple[Node, ...]
     input_scale: float
@@ -95,12 +98,12 @@ def quantise(
     shapes = {node.name: node.shape for node in program.spiking}
     x: NDArray[Any] = to_integers(calibration, input_scale)
     reference = run(program, calibration, record=[node.name for node in program.spiking]).recorded
-    parts = structure(_FOLDABLE[thresholds](program) if thresholds in _FOLDABLE else program)
+    parts = read_chain(_FOLDABLE[thresholds](program) if thresholds in _FOLDABLE else program)
     layers: list[Layer] = [InputLayer(shape=parts.input.shape, fraction_bits=bits_of(input_scale))]
     fits: list[LayerFit] = []
     scales: dict[str, Doubles] = {}
     scale = input_scale
-    for stage in parts.stages:
+    for stage in parts.layers:
         if isinstance(stage, FlattenStage):
             layers.append(FlattenLayer())
             x = x.reshape(*x.shape[:2], -1)
@@ -119,7 +122,7 @@ def quantise(
         scale = 1.0
     keys = {fit.node: fit.key for fit in fits}
     return LoihiModel(
-        IntegerNet(tuple(layers)), keys, parts.host, input_scale, thresholds, tuple(fits), scales, shapes=shapes
+        NetxFile(tuple(layers)), keys, parts.readout, input_scale, thresholds, tuple(fits), scales, shapes=shapes
     )
 
 
@@ -166,7 +169,7 @@ def _best(stage: SynapseStage, input_scale: float, form: ThresholdForm, x: NDArr
     def differing(chosen: Candidate, part: slice) -> int:
         return _differing(run_layer(_layer(stage, chosen), np.ascontiguousarray(x[:, part])), wanted[:, part])
 
-    return closest(candidates(real_layer(stage, input_scale), form), x.shape[1], differing, stage.synapse)
+    return best_candidate(candidates(real_layer(stage, input_scale), form), x.shape[1], differing, stage.synapse)
 
 
 def _run(layer: SpikingLayer, x: NDArray[Any]) -> Spikes:

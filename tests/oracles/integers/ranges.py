@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.netx.net import IntegerNet, SpikingLayer
+from stl_deploy.exporters.netx.layers import NetxFile, SpikingLayer
 from stl_deploy.integers.bounds import weighted
 from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, STATE_TOP, IntegerNeuron, Ints, Synapse
 from stl_deploy.integers.step import currents, integrate
@@ -108,7 +108,7 @@ def _seen(neuron: IntegerNeuron, bias: NDArray[np.int64], sums: Iterable[Sums]) 
     return (u_low, u_high), (v_low, v_high)
 
 
-def measure_ranges(net: IntegerNet, x: NDArray[Any]) -> tuple[LayerRange, ...]:
+def measure_ranges(net: NetxFile, x: NDArray[Any]) -> tuple[LayerRange, ...]:
     """Ranges of every layer for whole-number calibration input ``x`` ``[T, B, *shape]``; its extremes bound inputs."""
     entering = (min(0, int(x.min())), max(0, int(x.max())))
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.netx.net import ConvLayer, FlattenLayer, InputLayer, IntegerNet, SpikingLayer, layer_key
+from stl_deploy.exporters.netx.layers import ConvLayer, FlattenLayer, InputLayer, NetxFile, SpikingLayer, layer_key
 from stl_deploy.graph.threads import map_samples
 from stl_deploy.integers.net import DECAY_ONE, MAX_BIAS, MIN_BIAS, Ints
 from stl_deploy.integers.simulate import IntegerRun, whole_numbers
@@ -30,7 +30,7 @@ VALUES_AT_ONCE = 2**25
 """Samples are run in groups whose widest layers have about this many values over all of time, all threads together."""
 
 
-def simulate(net: IntegerNet, x: NDArray[Any], *, record: bool = False) -> IntegerRun:
+def simulate(net: NetxFile, x: NDArray[Any], *, record: bool = False) -> IntegerRun:
     """Run ``net`` on whole numbers ``x`` ``[T, B, *input shape]``; values above 1 are graded events.
 
     ``y`` is the last layer's spikes; ``spikes`` are by ``layer<i>``. Raises InputError if x does not fit the network or
@@ -42,7 +42,7 @@ def simulate(net: IntegerNet, x: NDArray[Any], *, record: bool = False) -> Integ
     return IntegerRun(np.concatenate([part.y for part in parts], axis=1), spikes)
 
 
-def on_samples(net: IntegerNet, x: NDArray[Any], work: Callable[[slice], T]) -> list[T]:
+def on_samples(net: NetxFile, x: NDArray[Any], work: Callable[[slice], T]) -> list[T]:
     """``work`` of groups of the samples of ``x`` ``[T, B, ...]``, on threads."""
     steps, samples = x.shape[:2]
     widest = max(math.prod(layer.shape) for _, layer in net.spiking)
@@ -84,7 +84,7 @@ def bias_of(layer: SpikingLayer) -> Ints | None:
     return layer.bias
 
 
-def through(net: IntegerNet, x: NDArray[Any], run: Callable[[str, SpikingLayer, NDArray[Any]], Spikes]) -> NDArray[Any]:
+def through(net: NetxFile, x: NDArray[Any], run: Callable[[str, SpikingLayer, NDArray[Any]], Spikes]) -> NDArray[Any]:
     """``x`` from layer to layer: ``run`` gives the spikes of one with neurons, by its key, for what arrives."""
     for index, layer in enumerate(net.layers):
         if isinstance(layer, FlattenLayer):
@@ -94,7 +94,7 @@ def through(net: IntegerNet, x: NDArray[Any], run: Callable[[str, SpikingLayer, 
     return x
 
 
-def _run(net: IntegerNet, x: NDArray[Any], record: bool) -> IntegerRun:
+def _run(net: NetxFile, x: NDArray[Any], record: bool) -> IntegerRun:
     spikes: dict[str, Spikes] = {}
 
     def kept(key: str, found: Spikes) -> Spikes:

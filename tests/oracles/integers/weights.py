@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stl_deploy.exporters.netx.net import DenseLayer, SpikingLayer
+from stl_deploy.exporters.netx.layers import DenseLayer, SpikingLayer
 from stl_deploy.integers.net import Dense, Ints, Synapse
 
 
@@ -24,7 +24,7 @@ def stored_weights(weight: Ints) -> tuple[Ints, int]:
     Weights are doubled as often as they fit; Lava sums the enlarged weights and shifts the sum right, rounding
     down. Where no weight is above 0, -256 becomes -255 and then loses the low bits that are 0 in all the others
     (lava-dl 0.6 ``netx.utils``, lava 0.10 ``weightutils``). Otherwise nothing is lost, within the widths of
-    `stl_deploy.exporters.netx.net`.
+    `stl_deploy.exporters.netx.layers`.
     """
     low, high = int(weight.min()), int(weight.max())
     if high < 0:

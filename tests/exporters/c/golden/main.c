@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "decide.h"
+#include "net_decide.h"
 #include "net.h"
 
 static void refuse(const char *found)
@@ -56,7 +56,9 @@ static int32_t margin_of(int argc, char **argv)
 int main(int argc, char **argv)
 {
     const int32_t margin = margin_of(argc, argv);
+    static net_state state;
     static int32_t x[NET_INPUTS], y[NET_OUTPUTS];
+    net_decision decision;
     const int32_t samples = read_number();
     const int32_t steps = read_number();
 
@@ -67,30 +69,30 @@ int main(int argc, char **argv)
     for (int32_t sample = 0; sample < samples; sample++) {
         int32_t taken = 0;
 
-        net_decide_reset();
-        net_reset();
+        net_decide_init(&decision);
+        net_init(&state);
         for (int32_t step = 0; step < steps; step++) {
             for (int32_t i = 0; i < NET_INPUTS; i++)
                 x[i] = read_number();
-            if (margin >= 0 && net_sure(margin))
+            if (margin >= 0 && net_sure(&decision, margin))
                 continue;
-            if (net_step(x, y) != 0) {
+            if (net_step(&state, x, y) != 0) {
                 fprintf(stderr, "net: sample %ld, step %ld: the input holds a value outside %d to %d\n",
                         (long)sample, (long)step, NET_INPUT_MIN, NET_INPUT_MAX);
                 return 2;
             }
-            net_decide(y);
+            net_decide(&decision, y);
             taken++;
             if (margin >= 0)
                 continue;
             for (int32_t i = 0; i < NET_OUTPUTS; i++)
                 write_number(y[i]);
 #ifdef NET_RECORD
-            fwrite(net_spikes, 1, sizeof net_spikes, stdout);
+            fwrite(state.recorded, 1, sizeof state.recorded, stdout);
 #endif
         }
         if (margin >= 0) {
-            write_number(net_class());
+            write_number(net_class(&decision));
             write_number(taken);
         }
     }

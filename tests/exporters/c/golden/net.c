@@ -6,6 +6,22 @@
 
 #include "net.h"
 
+#ifndef STL_RESTRICT
+#ifdef __cplusplus
+#define STL_RESTRICT __restrict
+#else
+#define STL_RESTRICT restrict
+#endif
+#endif
+
+/* Products and sums of the functions below need an int of 32 bits: this array has a size below 0 without. */
+typedef char net_int_has_32_bits[sizeof(int) >= 4 ? 1 : -1];
+
+#ifndef NET_RECORD
+/* The state is as large as net.h says: this array has a size below 0 if it is not. */
+typedef char net_state_size_as_told[sizeof(net_state) == NET_STATE_BYTES ? 1 : -1];
+#endif
+
 /* lif1: neurons, 2 x 4 x 4 */
 static const int16_t lif1_bias[2] = { /* added in every step */
     1, -2
@@ -49,47 +65,26 @@ struct layer_shape {
 };
 
 static const struct layer_shape conv1_shape = {
-    .channels = 1,
-    .height = 4,
-    .width = 4,
-    .out_channels = 2,
-    .pairs = 0,
-    .out_height = 4,
-    .out_width = 4,
-    .kernel_height = 3,
-    .kernel_width = 3,
-    .top = 1,
-    .left = 1,
-    .stride_rows = 1,
-    .stride_columns = 1,
-    .dilation_rows = 1,
-    .dilation_columns = 1,
-    .groups = 1
+    1, /* channels */
+    4, /* height */
+    4, /* width */
+    2, /* out_channels */
+    0, /* pairs */
+    4, /* out_height */
+    4, /* out_width */
+    3, /* kernel_height */
+    3, /* kernel_width */
+    1, /* top */
+    1, /* left */
+    1, /* stride_rows */
+    1, /* stride_columns */
+    1, /* dilation_rows */
+    1, /* dilation_columns */
+    1 /* groups */
 };
 
-/* in */
-static uint8_t in_values[16]; /* channels last */
-/* lif1 */
-static int32_t lif1_v[32]; /* potentials, in 64ths */
-/* pool1 */
-static uint8_t pool1_spikes[8]; /* 1 where a neuron fired */
-/* lif2 */
-static int32_t lif2_v[3]; /* potentials, in 64ths */
-static uint8_t lif2_spikes[3]; /* 1 where a neuron fired */
-
-/* Sums of the layer at work. */
-static union {
-    int16_t s16[32];
-} scratch;
-
-/* Spikes of the row of neurons at work. */
-static uint8_t row_spikes[8];
-
-#ifdef NET_RECORD
-uint8_t net_spikes[NET_SPIKES];
-#endif
 /* Add n weights, x times each, to as many sums. */
-static void add_times_s16(int16_t *restrict sums, const int8_t *restrict weight, int32_t x, int32_t n)
+static void add_times_s16(int16_t *STL_RESTRICT sums, const int8_t *STL_RESTRICT weight, int32_t x, int32_t n)
 {
     for (int32_t i = 0; i < n; i++)
         sums[i] = (int16_t)(sums[i] + weight[i] * x);
@@ -101,15 +96,15 @@ static void clear_s16(int16_t *sums, int32_t n)
 }
 
 /* Begin rows of sums with their biases. */
-static void fill_s16(int16_t *restrict sums, const int16_t *restrict bias, int32_t n, int32_t rows)
+static void fill_s16(int16_t *STL_RESTRICT sums, const int16_t *STL_RESTRICT bias, int32_t n, int32_t rows)
 {
     for (int32_t row = 0; row < rows; row++)
         memcpy(&sums[row * n], bias, (size_t)n * sizeof *sums);
 }
 
 /* Every input that is not 0 adds its row of weights, as often as it says. */
-static void dense_u8_s16(const uint8_t *restrict in, int32_t ins, const int8_t *restrict weight,
-                         int16_t *restrict sums, int32_t outs)
+static void dense_u8_s16(const uint8_t *STL_RESTRICT in, int32_t ins, const int8_t *STL_RESTRICT weight,
+                         int16_t *STL_RESTRICT sums, int32_t outs)
 {
     for (int32_t i = 0; i < ins; i++)
         if (in[i] != 0)
@@ -119,8 +114,8 @@ static void dense_u8_s16(const uint8_t *restrict in, int32_t ins, const int8_t *
 /* One row of inputs: each that is not 0 adds its kernel around where it is. Neighbouring columns of the output lie side
  * by side, as do the kernel's columns (stored last to first), so that a row is added at once. Row i of outputs stands
  * in slot i modulo slots. */
-static void conv_u8_s16(const struct layer_shape *layer, int32_t row, const uint8_t *restrict in,
-                        const int8_t *restrict weight, int16_t *restrict sums, int32_t slots)
+static void conv_u8_s16(const struct layer_shape *layer, int32_t row, const uint8_t *STL_RESTRICT in,
+                        const int8_t *STL_RESTRICT weight, int16_t *STL_RESTRICT sums, int32_t slots)
 {
     const int32_t pixel = layer->out_channels;
     const int32_t line = layer->out_width * pixel;
@@ -155,11 +150,11 @@ static void conv_u8_s16(const struct layer_shape *layer, int32_t row, const uint
 /* Rows of 2 neurons, one step. v keeps 2048 of 4096, rounded toward 0 and gains
  * 64 times what arrives; above 64 times its threshold a neuron fires, and v is 0.
  * Of 2 neighbours, pooled is 1 where one fires. */
-static void neurons_1(int32_t *restrict v, const int16_t *restrict sums, const int8_t *restrict threshold,
-                      uint8_t *restrict spikes, uint8_t *restrict pooled, int32_t rows)
+static void neurons_1(int16_t *STL_RESTRICT v, const int16_t *STL_RESTRICT sums, const int8_t *STL_RESTRICT threshold,
+                      uint8_t *STL_RESTRICT spikes, uint8_t *STL_RESTRICT pooled, int32_t rows)
 {
     for (int32_t row = 0; row < rows; row++) {
-        uint8_t *restrict pool = &pooled[row / 2 * 2];
+        uint8_t *STL_RESTRICT pool = &pooled[row / 2 * 2];
 
         for (int32_t i = 0; i < 2; i++) {
             const int32_t current = 64 * (int32_t)sums[i];
@@ -167,7 +162,7 @@ static void neurons_1(int32_t *restrict v, const int16_t *restrict sums, const i
 
             spikes[i] = now > 64 * (int32_t)threshold[i];
             pool[i] |= spikes[i];
-            v[i] = spikes[i] ? 0 : now;
+            v[i] = (int16_t)(spikes[i] ? 0 : now);
         }
         v += 2;
         sums += 2;
@@ -177,64 +172,104 @@ static void neurons_1(int32_t *restrict v, const int16_t *restrict sums, const i
 
 /* A row of 3 neurons, one step. v keeps 3096 of 4096, rounded toward 0 and gains
  * 64 times what arrives; above 64 times its threshold a neuron fires, and v is 0. */
-static void neurons_2(int32_t *restrict v, const int16_t *restrict sums, const int8_t *restrict threshold,
-                      uint8_t *restrict spikes)
+static void neurons_2(int16_t *STL_RESTRICT v, const int16_t *STL_RESTRICT sums, const int8_t *STL_RESTRICT threshold,
+                      uint8_t *STL_RESTRICT spikes)
 {
     for (int32_t i = 0; i < 3; i++) {
         const int32_t current = 64 * (int32_t)sums[i];
         const int32_t now = v[i] * 3096 / 4096 + current;
 
         spikes[i] = now > 64 * (int32_t)threshold[i];
-        v[i] = spikes[i] ? 0 : now;
+        v[i] = (int16_t)(spikes[i] ? 0 : now);
     }
 }
 
-void net_reset(void)
+/* One step of what was taken in. */
+static void run(net_state *s, int32_t *y)
 {
-    memset(lif1_v, 0, sizeof lif1_v);
-    memset(lif2_v, 0, sizeof lif2_v);
-}
-
-int net_step(const int32_t *x, int32_t *y)
-{
-    int outside = 0;
-
-    /* in: input, 1 x 4 x 4 */
-    for (int32_t i = 0; i < NET_INPUTS; i++)
-        outside |= x[i] < NET_INPUT_MIN || x[i] > NET_INPUT_MAX;
-    if (outside)
-        return -1;
-    for (int32_t i = 0; i < 16; i++)
-        in_values[i] = (uint8_t)x[i];
-
     /* lif1: neurons, 2 x 4 x 4 */
-    fill_s16(scratch.s16, lif1_bias, 2, 16);
+    fill_s16(s->scratch.s16, lif1_bias, 2, 16);
     for (int32_t row = 0; row < 4; row++)
-        conv_u8_s16(&conv1_shape, row, in_values, conv1_weight, scratch.s16, 4);
+        conv_u8_s16(&conv1_shape, row, s->in_values, conv1_weight, s->scratch.s16, 4);
     /* pool1: the largest of 2 x 2 */
-    memset(pool1_spikes, 0, sizeof pool1_spikes);
+    memset(s->pool1_spikes, 0, sizeof s->pool1_spikes);
     for (int32_t row = 0; row < 4; row++) {
         const int32_t at = row * 8;
 
-        neurons_1(&lif1_v[at], &scratch.s16[at], lif1_threshold, row_spikes, &pool1_spikes[row / 2 * 4], 4);
+        neurons_1(&s->lif1_v[at], &s->scratch.s16[at], lif1_threshold, s->row_spikes, &s->pool1_spikes[row / 2 * 4], 4);
 #ifdef NET_RECORD
-        memcpy(&net_spikes[row * 8], row_spikes, 8);
+        memcpy(&s->recorded[row * 8], s->row_spikes, 8);
 #endif
     }
 #ifdef NET_RECORD
-    memcpy(&net_spikes[32], pool1_spikes, 8);
+    memcpy(&s->recorded[32], s->pool1_spikes, 8);
 #endif
 
     /* lif2: neurons, 3 */
-    clear_s16(scratch.s16, 3);
-    dense_u8_s16(pool1_spikes, 8, fc_weight, scratch.s16, 3);
-    neurons_2(lif2_v, scratch.s16, lif2_threshold, lif2_spikes);
+    clear_s16(s->scratch.s16, 3);
+    dense_u8_s16(s->pool1_spikes, 8, fc_weight, s->scratch.s16, 3);
+    neurons_2(s->lif2_v, s->scratch.s16, lif2_threshold, s->lif2_spikes);
 #ifdef NET_RECORD
-    memcpy(&net_spikes[40], lif2_spikes, 3);
+    memcpy(&s->recorded[40], s->lif2_spikes, 3);
 #endif
 
     /* out: output, 3 */
     for (int32_t i = 0; i < 3; i++)
-        y[i] = lif2_spikes[i];
+        y[i] = s->lif2_spikes[i];
+}
+
+void net_init(net_state *s)
+{
+    memset(s, 0, sizeof *s);
+}
+
+int net_step(net_state *s, const int32_t *x, int32_t *y)
+{
+    for (int32_t i = 0; i < NET_INPUTS; i++) {
+        const int32_t value = x[i];
+
+        if (value < NET_INPUT_MIN || value > NET_INPUT_MAX)
+            return -1;
+    }
+    for (int32_t i = 0; i < 16; i++)
+        s->in_values[i] = (uint8_t)x[i];
+    run(s, y);
+    return 0;
+}
+
+int net_step_int8(net_state *s, const int8_t *x, int32_t *y)
+{
+    for (int32_t i = 0; i < NET_INPUTS; i++) {
+        const int32_t value = x[i];
+
+        if (value < NET_INPUT_MIN || value > NET_INPUT_MAX)
+            return -1;
+    }
+    for (int32_t i = 0; i < 16; i++)
+        s->in_values[i] = (uint8_t)x[i];
+    run(s, y);
+    return 0;
+}
+
+int net_step_bits(net_state *s, const uint8_t *bits, int32_t *y)
+{
+    for (int32_t i = 0; i < 16; i++)
+        s->in_values[i] = bits[i / 8] >> i % 8 & 1;
+    run(s, y);
+    return 0;
+}
+
+int net_step_events(net_state *s, const uint16_t *index, int32_t n, int32_t *y)
+{
+    for (int32_t i = 0; i < n; i++) {
+        const int32_t at = index[i];
+
+        if (at >= NET_INPUTS)
+            return -1;
+    }
+    memset(s->in_values, 0, sizeof s->in_values);
+    for (int32_t i = 0; i < n; i++)
+        s->in_values[index[i]] = 1;
+    run(s, y);
     return 0;
 }

@@ -1,0 +1,59 @@
+"""Whether a chip's flash and RAM can hold a network, before its integers are chosen."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stl_deploy.errors import UnsupportedError
+from stl_deploy.exporters.c.layout import make_plan
+from stl_deploy.exporters.c.memory import KIB, Share
+from stl_deploy.exporters.c.plan import Plan
+from stl_deploy.graph.program import Program
+from stl_deploy.integers.quantise import choose
+
+CODE, STACK = 8 * KIB, KIB
+"""Bytes set aside in flash for the code (where no compiler tells it) and in RAM for the stack, where limits are given
+(measured on a Cortex-M4: docs/c.md)."""
+SURE = 1.1
+"""What is estimated differs from what is exported by the types of tables and sums; beyond a tenth it is refused."""
+
+
+def estimate(program: Program) -> Plan:
+    """Lay out the network with integers chosen by one silent step, which takes a second or so.
+
+    Weights, neurons and buffers are as they will be; the types of some tables and sums may differ.
+    """
+    return make_plan(choose(program, np.zeros((1, 1, *program.inputs[0].shape), np.float32)).graph)
+
+
+def require_room(plan: Plan, flash: int | None, ram: int | None, *, code: int | None = None, sure: float = 1.0) -> None:
+    """Raise UnsupportedError, naming the layer that takes most, where a plan takes more than there is.
+
+    Args:
+        plan: Laid out network.
+        flash: Bytes of flash; None: no limit.
+        ram: Bytes of RAM; None: no limit.
+        code: Bytes of instructions; None: 8 KiB are set aside.
+        sure: Refuse only what is larger by this factor.
+    """
+    besides = f"{CODE // KIB} KiB of code" if code is None else f"{code:,} of code (Cortex-M4, -O3)"
+    _require("flash", plan.flash + (CODE if code is None else code), flash, plan, besides, sure)
+    _require("RAM", plan.ram + STACK, ram, plan, f"{STACK // KIB} KiB of stack", sure)
+
+
+def _require(what: str, needed: int, limit: int | None, plan: Plan, besides: str, sure: float) -> None:
+    if limit is None or needed <= limit * sure:
+        return
+
+    def size(share: Share) -> int:
+        return share.flash if what == "flash" else share.ram
+
+    node = max(plan.shares, key=lambda name: size(plan.shares[name]))
+    about = "about " if sure > 1 else ""
+    raise UnsupportedError(
+        f"expected at most {limit:,} bytes of {what}; the network takes {about}{needed:,} with {besides}, "
+        f"{size(plan.shares[node]):,} here",
+        node=node,
+        slug=f"too-much-{what.lower()}",
+        remedy=f"make this layer smaller, or take a chip with {needed:,} bytes of {what}",
+    )

@@ -1,0 +1,148 @@
+"""What each way of holding thresholds on Loihi costs in spikes and accuracy: measured, then shown as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy._util.console import Console
+from stl_deploy.errors import UnsupportedError
+from stl_deploy.exporters.netx.chain import refusals
+from stl_deploy.exporters.netx.model import NetxModel, NetxRun, quantise, run_model
+from stl_deploy.graph.accuracy import accuracy
+from stl_deploy.graph.compare import Tally
+from stl_deploy.graph.exact import input_scale
+from stl_deploy.graph.program import Program
+from stl_deploy.graph.run import CHUNK, Result, run
+from stl_deploy.integers.per_pixel import per_pixel
+from stl_deploy.integers.quantise import IntegerModel, choose
+from stl_deploy.integers.real_weights import to_integers
+from stl_deploy.integers.scales import ThresholdForm
+from stl_deploy.integers.simulate import simulate
+
+HOLDS = {
+    "folded": "netx's documented contract: one threshold per population",
+    "per-layer": "netx's documented contract: one threshold per population",
+    "per-neuron": "Lava's CPU simulation only (undocumented arrays)",
+    "projected": "netx's documented contract: one threshold per population",
+    "unrolled": "netx's documented contract, convolutions as dense layers",
+}
+IN_C = "C: netx cannot hold the network"
+
+
+_AT_ONCE = 256
+"""Samples whose spikes are kept for the comparison."""
+
+
+@dataclass(frozen=True)
+class FormRow:
+    """One way: its accuracy on labelled input (None without labels), and spikes that differ from the graph's.
+
+    refused: why this network cannot be held so, else None.
+    """
+
+    stage: str
+    form: str
+    accuracy: float | None = None
+    differing: int | None = None
+    compared: int | None = None
+    holds: str = ""
+    refused: str | None = None
+
+
+Models = Mapping[ThresholdForm, NetxModel | IntegerModel | UnsupportedError]
+
+
+def quantise_forms(
+    program: Program, calibration: NDArray[Any], forms: Sequence[ThresholdForm] = get_args(ThresholdForm)
+) -> Models:
+    """Post-training quantisation in each form that makes a difference, or why the network cannot be held so.
+
+    Where netx cannot hold it, as C does it: with each neuron's own threshold.
+    """
+    if refusals(program):
+        return {"per-neuron": choose(program, calibration)}
+    pixels = per_pixel(program)
+    wanted = [form for form in forms if pixels or form not in ("projected", "unrolled")]
+    return {form: _model(program, form, calibration) for form in wanted}
+
+
+def _model(program: Program, form: ThresholdForm, calibration: NDArray[Any]) -> NetxModel | UnsupportedError:
+    try:
+        return quantise(program, calibration, input_scale=input_scale(program), thresholds=form)
+    except UnsupportedError as error:
+        return error
+
+
+def compare_forms(
+    program: Program,
+    models: Models,
+    x: NDArray[Any],
+    labels: NDArray[Any] | None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[FormRow]:
+    """The graph, then each model, on ``x`` ``[T, B, *shape]``, some samples at a time (told to ``progress``)."""
+    names = [node.name for node in program.spiking]
+    held = {form: model for form, model in models.items() if not isinstance(model, UnsupportedError)}
+    outputs: dict[str, list[NDArray[Any]]] = {name: [] for name in ("graph", *held)}
+    tallies = {form: Tally() for form in held}
+    for start in range(0, x.shape[1], _AT_ONCE):
+        part = x[:, start : start + _AT_ONCE]
+        reference = run(program, part, record=names, chunk=CHUNK)
+        if len(program.outputs) == 1:
+            outputs["graph"].append(reference.y)
+        for form, model in held.items():
+            found = run_integers(model, part)
+            outputs[form].append(found.y)
+            tallies[form].add(reference.recorded, found.spikes)
+        if progress is not None:
+            progress(start + part.shape[1], x.shape[1])
+    right = {
+        name: accuracy(program, Result({"output": np.concatenate(parts, axis=1)}, {}), labels) if parts else None
+        for name, parts in outputs.items()
+    }
+    rows = [FormRow("graph", "as folded", right["graph"], holds="float32")]
+    for form, found_or_error in models.items():
+        if isinstance(found_or_error, UnsupportedError):
+            reason = f"'{found_or_error.node}': {found_or_error.reason}"
+            rows.append(FormRow("post-training", form, holds=HOLDS[form], refused=reason))
+        else:
+            counts = tallies[form].differing, tallies[form].compared
+            holds = HOLDS[form] if isinstance(found_or_error, NetxModel) else IN_C
+            rows.append(FormRow("post-training", form, right[form], *counts, holds=holds))
+    return rows
+
+
+def run_integers(model: NetxModel | IntegerModel, x: NDArray[Any]) -> NetxRun:
+    """The integers on real input, every spike recorded."""
+    if isinstance(model, NetxModel):
+        return run_model(model, x, record=True)
+    graph = model.graph
+    found = simulate(graph, to_integers(x, graph.input.scale), record=True)
+    return NetxRun((found.y * graph.output.unit).astype(np.float32), found.spikes)
+
+
+def show_forms(rows: Sequence[FormRow], say: Console, samples: int, of: int) -> None:
+    """The table, measured on the first ``samples`` of ``of``."""
+    say.say(f"threshold forms on {'all' if samples == of else f'the first {samples:,} of'} {of:,} samples:")
+    shown = []
+    for row in rows:
+        accuracy = "-" if row.accuracy is None else f"{row.accuracy:.2%}"
+        spikes = "-"
+        if row.differing is not None and row.compared:
+            spikes = f"{row.differing:,} of {row.compared:,} ({row.differing / row.compared:.2%})"
+        shown.append([row.stage, row.form, accuracy, spikes, row.holds if row.refused is None else row.refused])
+    say.table(["weights", "thresholds", "accuracy", "spikes that differ from the graph", "held by"], shown)
+
+
+def tell_forms(
+    program: Program, calibration: NDArray[Any], x: NDArray[Any], labels: NDArray[Any] | None, say: Console, of: int
+) -> list[dict[str, Any]]:
+    """Quantise in each form, show the table, and return its rows (JSON-ready); of: samples there are beyond x's."""
+    rows = compare_forms(program, quantise_forms(program, calibration), x, labels)
+    show_forms(rows, say, x.shape[1], of)
+    return [asdict(row) for row in rows]

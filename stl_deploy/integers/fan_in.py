@@ -1,0 +1,222 @@
+"""Which Programs integers can hold: what reaches each population, with at most one layer of weights on the way.
+
+A node's values are *whole* (spikes, input, and sums of these: a whole number times a unit), *weighted* (behind a layer
+of weights: whole once their rows have a scale), or *potentials* (of neurons without threshold; only outputs read them).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stl_deploy.errors import UnsupportedError
+from stl_deploy.graph.program import (
+    Conv,
+    Delay,
+    Doubles,
+    Linear,
+    Neuron,
+    Node,
+    Output,
+    Pool,
+    Program,
+    Reshape,
+    Scale,
+    Source,
+)
+from stl_deploy.integers.fields import said, unread
+from stl_deploy.integers.net import RESETS
+from stl_deploy.integers.scales import refuse, require_gain, total_gain
+
+READ = ("decay", "threshold", "gain", "offset", "compare", "reset", "v_reset", "synapse")
+"""Fields of a Program's neuron that integers hold; any other must be as if it were not there."""
+
+_REMEDIES = {
+    "many": "use one spike per step",
+    "v_start": "use neurons that start at 0",
+    "v_min": "train without a bound",
+}
+
+Value = float | str
+"""A whole value's unit, or ``weighted`` or ``potential``."""
+
+
+@dataclass(frozen=True, eq=False)
+class WeightedPath:
+    """A layer of weights that reaches a population: the node (None: spikes themselves), the edge of the population
+    that it enters by if nothing lies between, and what its values are multiplied by on the way.
+    """
+
+    node: Linear | Conv | Scale | None
+    source: Source | None
+    factor: Doubles
+    unit: float
+
+
+@dataclass(frozen=True, eq=False)
+class FanIn:
+    """What reaches a consumer: the leaves, and the memoryless nodes between (in order)."""
+
+    leaves: tuple[WeightedPath, ...]
+    between: tuple[Pool | Delay | Reshape | Scale, ...]
+
+
+def values(program: Program, input_scale: float) -> dict[str, Value]:
+    """What each node's values are; raises UnsupportedError for what integers cannot hold."""
+    if len(program.inputs) != 1 or len(program.outputs) != 1:
+        extra = (*program.inputs, *program.outputs)[-1]
+        refuse(extra, "several-ends", "the graph has several inputs or outputs", "export one input and one output")
+    if not program.spiking:
+        reason = "there is no spiking neuron behind it"
+        refuse(program.inputs[0], "no-neurons", reason, "put a spiking neuron into the graph")
+    known: dict[str, Value] = {node.name: 1.0 for node in program.spiking}
+    known |= {node.name: "potential" for node in program.of(Neuron) if not node.spiking}
+    known[program.inputs[0].name] = 1 / input_scale
+    waiting = [node for node in program.nodes if node.name not in known]
+    while waiting:
+        ready = [node for node in waiting if all(source.node in known for source in node.sources)]
+        if not ready:
+            refuse(waiting[0], "loop", "it lies in a loop without neurons", "put a spiking neuron into the loop")
+        for node in ready:
+            known[node.name] = _value(node, [known[source.node] for source in node.sources])
+        waiting = [node for node in waiting if node.name not in known]
+    for node in program.nodes:
+        _check(node, known)
+    return known
+
+
+def refusals(program: Program) -> list[UnsupportedError]:
+    """Everything that keeps a Program from integers, node by node; empty if it can be quantised."""
+    found: list[UnsupportedError] = []
+    for neuron in program.of(Neuron):
+        try:
+            _check_neuron(neuron)
+            require_gain(neuron, total_gain(neuron), pixels=neuron.spiking)
+        except UnsupportedError as error:
+            found.append(error)
+    try:
+        known = values(program, 1.0)
+        for node in program.nodes:
+            if isinstance(node, Neuron) or (isinstance(node, Output) and known[node.name] == "weighted"):
+                fan_in(program, node, known)
+    except UnsupportedError as error:
+        if (error.node, error.slug) not in {(one.node, one.slug) for one in found}:
+            found.append(error)
+    return found
+
+
+def _value(node: Node, arriving: list[Value]) -> Value:
+    first = arriving[0]
+    if isinstance(node, Output):
+        return first
+    if "potential" in arriving:
+        if isinstance(node, Reshape):
+            return "potential"
+        refuse(node, "potential", "it reads potentials", "only an output may; give the neurons a threshold")
+    if isinstance(node, Linear | Conv) or (isinstance(node, Scale) and node.scale.ndim):
+        if "weighted" in arriving and not isinstance(node, Scale):
+            refuse(node, "no-neuron", "it reads weighted sums", "merge the two layers, or put a neuron between them")
+        if len(set(arriving)) > 1:
+            refuse(node, "mixed-scales", "it adds values of different scales", "put a neuron before it")
+        return "weighted"
+    if len(set(arriving)) > 1:
+        refuse(node, "mixed-scales", "it adds values of different scales", "add them in a neuron")
+    if isinstance(first, float):
+        if isinstance(node, Pool):
+            return first / node.divisor
+        if isinstance(node, Scale):
+            return first * float(node.scale)
+    return first
+
+
+def _check(node: Node, known: dict[str, Value]) -> None:
+    for source in node.sources:
+        if source.delay > 1:
+            refuse(node, "long-edge", f"it reads '{source.node}' {source.delay} steps late", "use a delay node")
+    if isinstance(node, Linear) and len(node.input_shape) != 1:
+        refuse(node, "linear-over-axes", f"its input is {list(node.input_shape)}", "flatten before a Linear")
+    if isinstance(node, Reshape) and known[node.name] == "weighted" and node.shape[0] != node.input_shape[0]:
+        refuse(node, "reshape-before-neuron", "it mixes rows of weighted sums", "put the neuron before it")
+    if isinstance(node, Neuron):
+        _check_potentials(node, known)
+        _check_neuron(node)
+
+
+def _check_potentials(neuron: Neuron, known: dict[str, Value]) -> None:
+    """Refuse a neuron that reads a potential, which has no scale of its own."""
+    for source in neuron.sources:
+        if known[source.node] == "potential":
+            refuse(
+                neuron,
+                "potential",
+                f"it reads the potential of '{source.node}'",
+                "make that filter the neuron's synapse (NIR's CubaLIF), or give it a threshold",
+            )
+
+
+def _check_neuron(neuron: Neuron) -> None:
+    for name in unread(neuron, READ):
+        refuse(neuron, *said(name), _REMEDIES.get(name, "use a neuron without it"))
+    if neuron.threshold is not None and neuron.decay is not None and neuron.reset not in RESETS:
+        held = ", ".join(RESETS)
+        refuse(neuron, "reset", f"its reset is '{neuron.reset}', which integers do not hold", f"use one of {held}")
+    theta = neuron.threshold
+    if theta is not None and (theta <= 0).any():
+        refuse(neuron, "threshold-not-positive", "its threshold is not above 0", "train with positive thresholds")
+    decays: list[tuple[str, Any]] = [("decay", neuron.decay)]
+    if neuron.synapse is not None:
+        decays.append(("synaptic decay", neuron.synapse.decay))
+    for what, decay in decays:
+        if decay is not None and not ((decay >= 0) & (decay <= 1)).all():
+            refuse(neuron, "decay", f"its {what} is outside 0 to 1", "use decays from 0 to 1")
+
+
+def fan_in(program: Program, consumer: Node, known: dict[str, Value]) -> FanIn:
+    """What reaches ``consumer``; raises UnsupportedError where two ways from one layer differ in scale."""
+    rows = consumer.shape[0]
+    factors: dict[str, Doubles] = {}
+    leaves: list[WeightedPath] = []
+
+    def follow(reader: Node, source: Source, factor: Doubles) -> None:
+        node = program.by_name[source.node]
+        value = known[node.name]
+        if isinstance(value, float):
+            leaves.append(WeightedPath(None, source, factor, value))
+            return
+        direct = source if reader is consumer else None
+        if node.name in factors:
+            if direct is None and np.array_equal(factors[node.name], factor):
+                return
+            refuse(node, "several-ways", f"it reaches '{consumer.name}' in several ways", "use one way")
+        factors[node.name] = factor
+        unit = known[node.sources[0].node]
+        if isinstance(node, Linear | Conv) or (isinstance(node, Scale) and isinstance(unit, float)):
+            assert isinstance(unit, float)
+            leaves.append(WeightedPath(node, direct, factor, unit))
+            return
+        if isinstance(node, Pool):
+            factor = factor / node.divisor
+        if isinstance(node, Scale):
+            factor = factor * _by_row(node, rows)
+        for inner in node.sources:
+            follow(node, inner, factor)
+
+    for source in consumer.sources:
+        follow(consumer, source, np.ones(rows))
+    between = tuple(
+        node
+        for node in program.nodes
+        if node.name in factors
+        and isinstance(node, Pool | Delay | Reshape | Scale)
+        and all(leaf.node is not node for leaf in leaves)
+    )
+    return FanIn(tuple(leaves), between)
+
+
+def _by_row(node: Scale, rows: int) -> Doubles:
+    scale = np.broadcast_to(node.scale, node.shape).astype(np.float64).reshape(rows, -1)
+    if not (scale == scale[:, :1]).all():
+        refuse(node, "scale-per-pixel", "it scales the pixels of a channel differently", "use one value per channel")
+    return scale[:, 0]

@@ -1,0 +1,58 @@
+"""Layers and neurons that Lava's fixed-point model has: what netx holds, and what trains in integers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from stl_deploy.graph.program import Conv, Delay, Linear, Neuron, Node, Scale
+from stl_deploy.integers.fields import said, unread
+from stl_deploy.integers.scales import refuse
+
+READ = ("decay", "threshold", "gain", "offset", "compare")
+_REMEDIES = {
+    "many": "use one spike per step",
+    "v_reset": "Loihi starts and resets at 0",
+    "v_start": "Loihi starts and resets at 0",
+    "v_min": "train without v_min",
+    "synapse": "use a LIF without synaptic current",
+}
+
+
+def check_kind(node: Node) -> None:
+    """Raise UnsupportedError for a node that no layer of netx is."""
+    if isinstance(node, Scale):
+        refuse(node, "scale", "Loihi's layers have no scale of their own", "fold it into the weights before it")
+    if isinstance(node, Delay):
+        refuse(
+            node, "delay", "a delay node has no layer in netx", "remove it, or fold it into the dense layer after it"
+        )
+    if isinstance(node, Conv):
+        if len(node.input_shape) != 3:
+            refuse(node, "conv1d", "netx's convolution is over two axes", "give the input a height of 1")
+        if any(before != after for before, after in node.padding):
+            refuse(node, "asymmetric-padding", f"padding {node.padding}", "netx pads both sides alike; pad the input")
+    elif isinstance(node, Linear) and len(node.input_shape) != 1:
+        refuse(node, "linear-over-axes", f"its input is {list(node.input_shape)}", "flatten before a Linear")
+
+
+def check_neuron(neuron: Neuron) -> None:
+    """Raise UnsupportedError for neurons that netx's are not."""
+    theta = neuron.threshold
+    if theta is None:
+        refuse(neuron, "no-threshold", "it puts out its potential", "Loihi passes spikes on; give it a threshold")
+    if (theta <= 0).any():
+        refuse(neuron, "threshold-not-positive", "its threshold is not above 0", "train with positive thresholds")
+    check_fields(neuron, READ)
+    decay = neuron.decay
+    if decay is not None and ((decay != decay.flat[0]).any() or not 0 <= float(decay.flat[0]) <= 1):
+        refuse(neuron, "decay", "its decay differs between neurons or is outside 0 to 1", "use one decay per layer")
+
+
+def check_fields(neuron: Neuron, read: Collection[str]) -> None:
+    """Refuse a neuron that has anything that netx's neurons have not."""
+    for name in unread(neuron, read):
+        if name == "reset" and neuron.reset == "value_delayed":
+            refuse(neuron, "delayed-reset", "it resets one step late", "Loihi resets at once; train with such a reset")
+        if name == "reset":
+            refuse(neuron, "soft-reset", f"its reset is '{neuron.reset}'", "Loihi resets to 0; train with hard reset")
+        refuse(neuron, *said(name), _REMEDIES.get(name, "use a neuron without it"))

@@ -1,0 +1,232 @@
+"""Fake-quantised layers: Loihi's integers in torch, with straight-through gradients.
+
+A network of these computes what Lava's CPU simulation computes for the netx file made of it, and where skips or graded
+values keep it off netx, what its C computes (rules: `stl_deploy.integers.step`), and trains in real numbers.
+Synapses put out whole numbers divided by a power of two, the layer's unit, which loses nothing and keeps thresholds
+near 1, where the surrogate is wide enough. For a layer at scale s, with trained weight W, bias b, one log-threshold ρ
+per row and one threshold τ for the population::
+
+    w = clip(round(s·W·e^−ρ), ±127);  bias = clip(round(s·b·e^−ρ), ±4095);  K = clip(round(unit·τ), 1, 2^17 − 1)
+    v[t] = saturate(tz(v[t−1]·kept/4096) + 64·(wrap(Σ w·x[t]) + bias));  a spike where v > 64·K;  v is then 0
+
+e^−ρ is a row's threshold moved into its weights, so that one K serves the population while each row's own threshold
+still learns. Several layers that reach one population share s, e^−ρ and the bias: w is each one's own, Σ is over all.
+Where x is real input or an average, the whole numbers that it is a multiple of are summed, and s has the multiple.
+round, clip of the threshold and wrap pass gradients as if they were not there (straight-through estimator, Bengio et
+al. 2013, arXiv 1308.3432); the spike has the network's surrogate at (v/64 − K)/unit.
+
+In training mode a population is an ordinary `LIF` at a threshold just above K, so that it runs in the fast blocks:
+fractions of v below 1/64 are kept and v does not saturate. Evaluation follows the rules to the bit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from stl_deploy.graph.program import Doubles
+from stl_deploy.integers.net import (
+    DECAY_ONE,
+    LOIHI,
+    MAX_BIAS,
+    MAX_THRESHOLD,
+    STATE_SHIFT,
+    Accumulator,
+    IntegerNeuron,
+)
+from stl_deploy.integers.real_weights import one_scale
+from stl_deploy.integers.scales import WEIGHT_TOP
+from stl_deploy.integers.step import exact_type, integrate
+from stl_deploy.nn.layers import Synapse, wide
+from stl_deploy.nn.neuron import LIF
+
+_JUST_ABOVE = 2 ** -(STATE_SHIFT + 1)
+
+
+class _StraightThrough(torch.autograd.Function):
+    """The quantised value forward, the gradient of the real one backward."""
+
+    @staticmethod
+    def forward(ctx: Any, real: Tensor, quantised: Tensor) -> Tensor:
+        return quantised.to(real.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0], None
+
+
+def whole(real: Tensor, low: float, high: float) -> Tensor:
+    """``real`` rounded and kept within bounds; gradients pass except where a bound holds it."""
+    kept = real.clamp(low, high)
+    return _through(kept, kept.round())
+
+
+def _through(real: Tensor, quantised: Tensor) -> Tensor:
+    result: Tensor = _StraightThrough.apply(real, quantised)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _array(values: Tensor) -> Doubles:
+    array: Doubles = values.detach().cpu().double().numpy()
+    return array
+
+
+class _Weights(Synapse):
+    """The products of a linear or conv layer ``like``: its stride, padding, dilation and groups."""
+
+    def __init__(self, like: nn.Linear | nn.Conv2d) -> None:
+        super().__init__()
+        self._like = (like.stride, like.padding, like.dilation, like.groups) if isinstance(like, nn.Conv2d) else None
+
+    def _products(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        if self._like is None:
+            return functional.linear(x, weight, bias)
+        stride, padding, dilation, groups = self._like
+        return functional.conv2d(x, weight, bias, stride, padding, dilation, groups)
+
+
+class WholeReadout(_Weights):
+    """A layer that no threshold follows, ``[N, *shape]`` to ``[N, *shape]``: 8 bits and one scale for all its rows, as
+    `stl_deploy.integers.real_weights.one_scale` has it.
+    """
+
+    def __init__(self, like: nn.Linear | nn.Conv2d) -> None:
+        super().__init__(like)
+        self.weight, self.bias = like.weight, like.bias
+
+    def numbers(self) -> tuple[Tensor, Tensor | None]:
+        """Weights and biases on their grid, with gradients."""
+        scale = one_scale([_array(self.weight)], [None if self.bias is None else _array(self.bias)])
+        weight, bias = _through(self.weight, torch.round(self.weight * scale) / scale), self.bias
+        return weight, None if bias is None else _through(bias, torch.round(bias * scale) / scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Sums and biases, in real numbers."""
+        return self._products(x, *self.numbers())
+
+
+class WholeSynapse(_Weights):
+    """A linear or conv layer in whole numbers divided by ``unit``, ``[N, *shape]`` to ``[N, *shape]``.
+
+    weight, bias: real, before scaling. scale: a row's weights are multiplied by it before they are rounded.
+    unit: a power of two. like: the layer that it replaces. bias: None where `beside` another layer, which has it.
+    input_scale: input times this is rounded to whole numbers first; None behind spikes and their sums. accumulator: of
+    the integers; where it does not wrap, no sum reaches its limits.
+    """
+
+    scale: Tensor
+    bias_scale: Tensor
+
+    def __init__(
+        self,
+        like: nn.Linear | nn.Conv2d,
+        weight: Tensor,
+        bias: Tensor | None,
+        scale: float,
+        bias_scale: float,
+        unit: float,
+        input_scale: float | None = None,
+        accumulator: Accumulator = LOIHI,
+    ) -> None:
+        super().__init__(like)
+        self._sum_top = accumulator.u_top >> STATE_SHIFT if accumulator.wraps else None
+        self.input_scale, self.unit = input_scale, unit
+        self.weight, self.bias = nn.Parameter(weight), None if bias is None else nn.Parameter(bias)
+        self.log_threshold = nn.Parameter(torch.zeros(len(weight)))
+        self.register_buffer("scale", torch.tensor(scale))
+        self.register_buffer("bias_scale", torch.tensor(bias_scale))
+
+    def beside(self, other: WholeSynapse) -> None:
+        """Reach the population of another layer: rows have one threshold."""
+        self.log_threshold = other.log_threshold
+
+    def numbers(self) -> tuple[Tensor, Tensor | None]:
+        """Whole weights and biases, with gradients."""
+        gain = torch.exp(-self.log_threshold)
+        rows = gain.reshape(-1, *(1,) * (self.weight.dim() - 1))
+        weight = whole(self.weight * rows * self.scale, -WEIGHT_TOP, WEIGHT_TOP)
+        if self.bias is None:
+            return weight, None
+        return weight, whole(self.bias * gain * self.bias_scale, -MAX_BIAS, MAX_BIAS)
+
+    def forward(self, x: Tensor, *others: tuple[WholeSynapse, Tensor]) -> Tensor:
+        """Sums, wrapped as u is, and the bias, over the unit; others: layers beside this one, and what reaches them."""
+        weight, bias = self.numbers()
+        x = self._whole(x)
+        largest = float(x.detach().abs().max()) * float(weight.detach().abs().flatten(1).sum(1).max())
+        weight, bias = weight / self.unit, None if bias is None else bias / self.unit
+        sum_top = self._sum_top
+        if not others and (sum_top is None or largest < sum_top):
+            return self._products(x, weight, bias)
+        total = self._products(x, weight)
+        for synapse, arriving in others:
+            total = total + synapse._products(synapse._whole(arriving), synapse.numbers()[0] / synapse.unit)
+        if sum_top is not None:
+            least, greatest = torch.aminmax(total.detach())
+            top = sum_top / self.unit
+            if least <= -top or greatest > top:
+                total = wrap(total, top)
+        return total if bias is None else total + bias.reshape(-1, *(1,) * (total.dim() - 2)).to(total.dtype)
+
+    def _whole(self, x: Tensor) -> Tensor:
+        return x if self.input_scale is None else _through(x * self.input_scale, torch.round(x * self.input_scale))
+
+
+def wrap(total: Tensor, top: float) -> Tensor:
+    """Sums past ±top come out at the other end, once."""
+    moved = total - 2 * top * (total > top) + 2 * top * (total <= -top)
+    return _through(total, moved)
+
+
+class LoihiLIF(LIF):
+    """Lava's neuron, on sums over ``unit``; one threshold for the population.
+
+    threshold: K to begin with. v_decay: of 4096, what is lost. accumulator: of the integers.
+    """
+
+    def __init__(self, like: LIF, threshold: int, unit: float, v_decay: int, accumulator: Accumulator = LOIHI) -> None:
+        super().__init__(
+            like.shape,
+            threshold=threshold / unit,
+            granularity="layer",
+            parametrisation="raw",
+            decay=(DECAY_ONE - v_decay) / DECAY_ONE,
+            surrogate=like.surrogate,
+            detach_reset=like.detach_reset,
+        )
+        self.unit, self.v_decay = unit, v_decay
+        self._accumulator = accumulator
+
+    @property
+    def whole_threshold(self) -> Tensor:
+        """K, 0-dimensional, with its gradient."""
+        return whole(self.threshold_parameter * self.unit, 1, MAX_THRESHOLD)
+
+    @property
+    def threshold(self) -> Tensor:
+        """The least of what fires, over the unit: K and half a step of v."""
+        above: Tensor = (self.whole_threshold + _JUST_ABOVE) / self.unit
+        return above
+
+    @property
+    def plain(self) -> bool:
+        """In training."""
+        return self.training
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Sums ``[T, B, *shape]`` to spikes (0 or 1) of the same shape; in evaluation without gradients."""
+        return super().forward(x) if self.training else self._on_loihi(wide(x))
+
+    @torch.no_grad()
+    def _on_loihi(self, x: Tensor) -> Tensor:
+        neuron = IntegerNeuron(v_decay=self.v_decay, threshold=self.whole_threshold.cpu().numpy().astype(np.int32))
+        accumulator = self._accumulator
+        kind = exact_type(neuron, 0 if accumulator.wraps else np.inf)
+        drive = (x * (self.unit * 2**STATE_SHIFT)).cpu().numpy().astype(kind, copy=False)
+        spikes = np.empty(drive.shape, np.uint8)
+        integrate(neuron, drive, spikes, limit=accumulator.v_top)
+        return torch.from_numpy(spikes).to(x)

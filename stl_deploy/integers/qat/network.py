@@ -1,0 +1,249 @@
+"""From a folded network to a fake-quantised one, and from that to a plain network of whole numbers.
+
+The plain network needs nothing of quantisation: its weights are whole, and its threshold is the float just above K,
+so that folding it gives a graph that fires above K. Post-training quantisation takes such a layer as it is
+(`stl_deploy.integers.scales.candidates`), and the netx file or C program holds exactly the trained integers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, MutableMapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from stl_deploy.config.schema import (
+    ConvSpec,
+    DropoutSpec,
+    LayerSpec,
+    LifSpec,
+    LinearSpec,
+    LiSpec,
+    NormSpec,
+    ResidualSpec,
+    RunConfig,
+)
+from stl_deploy.errors import ParityError
+from stl_deploy.graph.program import Conv, Doubles, Input, Linear, Neuron, Node, Program, is_max_pool
+from stl_deploy.integers.fan_in import FanIn, Value, WeightedPath, fan_in, values
+from stl_deploy.integers.graph import ConvNode, DenseNode, IntegerGraph, PopulationNode
+from stl_deploy.integers.lava_layers import check_neuron
+from stl_deploy.integers.net import DECAY_ONE
+from stl_deploy.integers.qat.fake_quant import LoihiLIF, WholeReadout, WholeSynapse
+from stl_deploy.integers.quantise import IntegerModel
+from stl_deploy.integers.real_weights import real_weights, split_biases
+from stl_deploy.integers.scales import real_population, refuse, v_decay
+from stl_deploy.nn.network import Network
+from stl_deploy.nn.neuron import LI, LIF
+from stl_deploy.nn.population import Population
+
+Layers = MutableMapping[str, nn.Module] | nn.ModuleDict
+
+
+def quantised_network(folded: Network, program: Program, start: IntegerModel, *, host: bool) -> Network:
+    """``folded``, its layers replaced in place as `quantise_layers` does; program: the graph of ``folded``."""
+    quantise_layers(folded.layers, program, start, host=host)
+    return folded
+
+
+def quantise_layers(layers: Layers, program: Program, start: IntegerModel, *, host: bool) -> None:
+    """Replace layers by fake-quantised ones that begin at the integers of ``start``.
+
+    layers: by the program's names, linear and conv layers, a LIF for each population, a LI for neurons without
+    threshold; start: the program in integers, one threshold per population. The input stays real; the first synapse
+    rounds it to the grid. host: readouts stay real, for the host computes them.
+    Raises UnsupportedError for what integers may hold, but not these layers.
+    """
+    known = values(program, start.graph.input.scale)
+    for node in program.nodes:
+        if any(source.delay for source in node.sources):
+            refuse(node, "recurrent", "it reads the step before", "train without recurrence, or leave it unquantised")
+    for neuron in program.spiking:
+        if not is_max_pool(program, neuron):
+            _quantise_population(layers, program, neuron, known, start)
+    if host:
+        return
+    for node in program.nodes:
+        if isinstance(node, Linear | Conv):
+            like = layers[node.name]
+            if isinstance(like, nn.Linear | nn.Conv2d):
+                layers[node.name] = WholeReadout(like)
+        elif isinstance(node, Neuron) and not node.spiking:
+            layers[node.name] = LI(node.shape, decay=(DECAY_ONE - _integrator_decay(node)) / DECAY_ONE)
+
+
+def require_same_integers(layers: Layers, graph: IntegerGraph) -> None:
+    """Raise ParityError for a population of ``graph`` whose integers are not those that ``layers`` trained.
+
+    layers: by the names of the graph's nodes, as `quantise_layers` leaves them.
+    """
+    modules = dict(layers.items())
+    for node in graph.populations:
+        lif = modules.get(node.name)
+        if isinstance(lif, LoihiLIF):
+            differing = [what for what, fits in _compared(modules, graph, node, lif) if not fits]
+            if differing:
+                raise ParityError(
+                    f"'{node.name}': {differing[0]} of the exported integers differs from the one that was trained"
+                )
+
+
+def _compared(layers: Layers, graph: IntegerGraph, node: PopulationNode, lif: LoihiLIF) -> Iterator[tuple[str, bool]]:
+    """What a population has, and whether it is what was trained."""
+    synapses = [layers[source.node] for source in node.sources]
+    bias: NDArray[Any] | None = None
+    for source, synapse in zip(node.sources, synapses, strict=True):
+        weights = graph.by_name[source.node]
+        assert isinstance(synapse, WholeSynapse)
+        assert isinstance(weights, DenseNode | ConvNode)
+        trained, own = synapse.numbers()
+        bias = bias if own is None else _whole(own)
+        yield f"the weight of '{source.node}'", np.array_equal(weights.weight, _whole(trained))
+    held = np.zeros(()) if node.bias is None else node.bias.reshape(-1)
+    yield "the bias", bool((held == (0 if bias is None else bias)).all())
+    yield "the threshold", bool((node.neuron.threshold == _whole(lif.whole_threshold)).all())
+    yield "the decay", bool(np.all(node.neuron.v_decay == lif.v_decay))
+
+
+def _whole(numbers: Tensor) -> NDArray[np.int64]:
+    found: NDArray[np.int64] = numbers.detach().cpu().numpy().astype(np.int64)
+    return found
+
+
+def _quantise_population(
+    layers: Layers, program: Program, neuron: Neuron, known: dict[str, Value], start: IntegerModel
+) -> None:
+    check_neuron(neuron)
+    found = fan_in(program, neuron, known)
+    synapses = _synapses(program, neuron, found)
+    real = real_population(neuron, real_weights(found, neuron), split_biases(found, neuron)[0])
+    population, rows = start.graph.by_name[neuron.name], start.row_scales[neuron.name]
+    assert isinstance(population, PopulationNode)
+    threshold = max(1, int(population.neuron.threshold))
+    unit, first = 2.0 ** round(math.log2(threshold)), None
+    for node, leaf, weight in zip(synapses, found.leaves, real.weights, strict=True):
+        like = layers[node.name]
+        assert isinstance(like, nn.Linear | nn.Conv2d)
+        bias = np.zeros(len(rows)) if real.bias is None else real.bias * rows / threshold
+        weight = weight / leaf.unit * (rows / threshold).reshape(-1, *[1] * (weight.ndim - 1))
+        entering = 1 / leaf.unit if leaf.unit != 1 or _reads_input(program, node) else None
+        synapse = WholeSynapse(
+            like,
+            _tensor(weight),
+            _tensor(bias) if first is None else None,
+            threshold * leaf.unit,
+            float(threshold),
+            unit,
+            entering,
+            start.graph.accumulator,
+        )
+        if first is None:
+            first = synapse
+        else:
+            synapse.beside(first)
+        layers[node.name] = synapse
+    lif = layers[neuron.name]
+    assert isinstance(lif, LIF)
+    layers[neuron.name] = LoihiLIF(lif, threshold, unit, int(v_decay(neuron)), start.graph.accumulator)
+
+
+def _synapses(program: Program, neuron: Neuron, found: FanIn) -> list[Linear | Conv]:
+    """The layers of weights that reach a population; raises UnsupportedError for other ways to reach it."""
+    if found.between:
+        between = found.between[0]
+        refuse(between, "before-neuron", f"it stands between weights and '{neuron.name}'", "put it behind the neurons")
+    return [_synapse(program, neuron, leaf) for leaf in found.leaves]
+
+
+def _synapse(program: Program, neuron: Neuron, leaf: WeightedPath) -> Linear | Conv:
+    node = leaf.node
+    if not isinstance(node, Linear | Conv):
+        remedy = "give that way a convolution of kernel 1, or add the spikes behind the neurons"
+        refuse(neuron, "no-weights", "spikes reach it on a way without weights of its own", remedy)
+    if len(program.readers[node.name]) > 1:
+        refuse(node, "several-readers", "several populations read it", "give each a layer of weights of its own")
+    if math.frexp(leaf.unit)[0] != 0.5:
+        reason = f"what it reads are multiples of {leaf.unit:.4g}, not of a power of two"
+        refuse(node, "pool-size", reason, "use sum pooling, or windows of 2x2 or 4x4")
+    return node
+
+
+def _reads_input(program: Program, node: Node) -> bool:
+    before = [program.by_name[source.node] for source in node.sources]
+    return any(isinstance(one, Input) or (not isinstance(one, Neuron) and _reads_input(program, one)) for one in before)
+
+
+def _integrator_decay(node: Neuron) -> int:
+    lost = v_decay(node)
+    if node.decay is None or not isinstance(lost, int) or node.gain is not None or node.offset is not None:
+        refuse(node, "readout", "it is no plain leaky integrator", "read out with v = β·v + x, one β for all")
+    if node.synapse is not None:
+        refuse(node, "synapse", "it has a synaptic current", "use neurons without synaptic current")
+    return lost
+
+
+def _tensor(numbers: Doubles) -> Tensor:
+    return torch.from_numpy(numbers.astype(np.float32))
+
+
+def whole_config(config: RunConfig, network: Network) -> RunConfig:
+    """The configuration of the plain network: no norms, no dropout, biases, one threshold per layer, β in 12 bits."""
+    decays = [float(layer.decay.detach()) for layer in network.layers.values() if isinstance(layer, Population)]
+    specs = _whole_specs([spec for _, spec in config.layers], decays)
+    neuron = config.neuron.model_copy(
+        update={"parametrisation": "raw", "learn_beta": False, "threshold_jitter": 0.0, "threshold": 1.0}
+    )
+    return config.model_copy(update={"network": specs, "neuron": neuron})
+
+
+def _whole_specs(specs: Iterable[LayerSpec], decays: list[float]) -> tuple[LayerSpec, ...]:
+    """decays: of the populations to come, in order; those of ``specs`` are taken off."""
+    found: list[LayerSpec] = []
+    for spec in specs:
+        if isinstance(spec, NormSpec | DropoutSpec):
+            continue
+        update: dict[str, object] = {}
+        if isinstance(spec, ConvSpec | LinearSpec):
+            update = {"bias": True}
+        elif isinstance(spec, LifSpec):
+            update = {"granularity": "layer", "beta": decays.pop(0), "threshold": 1.0}
+        elif isinstance(spec, LiSpec):
+            update = {"beta": decays.pop(0)}
+        elif isinstance(spec, ResidualSpec):
+            update = {"layers": _whole_specs(spec.layers, decays)}
+            update["shortcut"] = _whole_specs(spec.shortcut, decays)
+        found.append(spec.model_copy(update=update))
+    return tuple(found)
+
+
+def plain_numbers(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """Weights and biases of the plain layer, whose input is not scaled."""
+    if isinstance(layer, WholeSynapse):
+        weight, bias = layer.numbers()
+        return weight * (layer.input_scale or 1), bias
+    if isinstance(layer, WholeReadout):
+        return layer.numbers()
+    assert isinstance(layer, nn.Linear | nn.Conv2d)
+    return layer.weight, layer.bias
+
+
+@torch.no_grad()
+def whole_state(network: Network) -> dict[str, Tensor]:
+    """The plain network's state: whole weights (for real input and averages scaled), biases and thresholds."""
+    state: dict[str, Tensor] = {}
+    for name, layer in network.layers.items():
+        if isinstance(layer, WholeSynapse | WholeReadout):
+            weight, bias = plain_numbers(layer)
+            assert bias is not None
+            state[f"layers.{name}.weight"], state[f"layers.{name}.bias"] = weight, bias.clone()
+        elif isinstance(layer, LoihiLIF):
+            above = torch.nextafter(layer.whole_threshold, torch.tensor(torch.inf))
+            state[f"layers.{name}.threshold_parameter"] = above
+            state[f"layers.{name}.threshold_init"] = torch.ones(())
+        if isinstance(layer, Population):
+            state[f"layers.{name}._fixed_decay"] = layer.decay
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}

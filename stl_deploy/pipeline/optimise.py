@@ -1,0 +1,315 @@
+"""The verb optimise: search for a network that costs less than the cheapest ANN of its accuracy, or answer none."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from contextlib import nullcontext
+from dataclasses import dataclass
+from multiprocessing import get_context
+from os import cpu_count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stl_deploy._util.console import QUIET, Console
+from stl_deploy._util.files import write_json, write_text
+from stl_deploy._util.lock import alone_in
+from stl_deploy._util.units import with_unit
+from stl_deploy.config.load import load_config
+from stl_deploy.config.schema import RunConfig
+from stl_deploy.data import Dataset, Split, load_dataset
+from stl_deploy.energy.counts.count import ActivityCounter
+from stl_deploy.energy.models.frontier import WIDTHS, ann_joules
+from stl_deploy.energy.models.wording import number
+from stl_deploy.energy.paired import Paired, check_margin, compare, percent
+from stl_deploy.errors import InputError, StlDeployError
+from stl_deploy.graph.run import run
+from stl_deploy.pipeline.ann_twin import keep_twin, kept_frames, measure_twin
+from stl_deploy.pipeline.frontier import folder_of, keep_frontier, structure_of
+from stl_deploy.pipeline.manifest import check_network
+from stl_deploy.pipeline.trials import POINTS, Trial, carry_out, measure_into, points_of, read_points
+from stl_deploy.report.pareto import Point, pareto_front, render_pareto
+from stl_deploy.training.run_files import CONFIG, MODEL
+from stl_deploy.training.run_folder import TWIN
+
+FOLDER, JSON, HTML = "optimise", "optimise.json", "optimise.html"
+_ROUNDING = 1e-9
+"""Of a difference of two shares."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One point against the ANNs of its topology, on the same samples.
+
+    gap: accuracy of the ANN twin minus the point's. ratio: streaming energy over that of ``ann``, the cheapest ANN that
+    is measured no less accurate (the most accurate one where none is). paired: the point against the twin.
+    """
+
+    point: Point
+    ann: Point
+    gap: float
+    ratio: float
+    paired: Paired
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "point": self.point.as_dict(),
+            "ann": self.ann.as_dict(),
+            "gap": self.gap,
+            "ratio": self.ratio,
+            "against_twin": self.paired.as_dict(),
+        }
+
+
+@dataclass(frozen=True)
+class Optimised:
+    """What a search found. best: the point of least ratio within the margin, on validation data; None without any.
+
+    tested: the same network on the test data, looked at once. missing: trials that there was no time for.
+    """
+
+    points: tuple[Point, ...]
+    anns: tuple[Point, ...]
+    margin: float
+    best: Verdict | None
+    tested: Verdict | None
+    missing: tuple[str, ...]
+
+    @property
+    def recommended(self) -> bool:
+        """Whether the best point costs less than the cheapest equal ANN, on validation and on test data."""
+        found = (self.best, self.tested)
+        return all(each is not None and each.ratio < 1 and each.gap <= self.margin + _ROUNDING for each in found)
+
+    @property
+    def text(self) -> str:
+        """What to do, in a few sentences."""
+        if self.best is None:
+            return f"None found: no point is within {100 * self.margin:g} points of the ANN twin on validation data."
+        told = f"{_named(self.best.point)} ({percent(self.best.point.accuracy)} on validation data)"
+        costs = (
+            f"costs {number(self.best.ratio)} times the cheapest ANN of its accuracy ({self.best.ann.name}) streaming"
+        )
+        test = (
+            ""
+            if self.tested is None
+            else (
+                f" On test data: {percent(self.tested.point.accuracy)} against the twin's "
+                f"{percent(self.tested.paired.ann)}, {number(self.tested.ratio)} times {self.tested.ann.name}."
+            )
+        )
+        begin = "Recommended" if self.recommended else "None found; the closest"
+        return f"{begin}: {told} {costs} (modelled).{test}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        front = pareto_front([*self.points, *self.anns])
+        return {
+            "margin": self.margin,
+            "recommended": self.recommended,
+            "text": self.text,
+            "best": None if self.best is None else self.best.as_dict(),
+            "tested": None if self.tested is None else self.tested.as_dict(),
+            "points": [p.as_dict() | {"pareto": p in front} for p in (*self.points, *self.anns)],
+            "missing": list(self.missing),
+            "label": "modelled",
+        }
+
+
+def optimise(
+    run_dir: Path,
+    *,
+    goal: str = "energy",
+    margin: float = 0.5,
+    minutes: float = 10.0,
+    processes: int = 2,
+    executor: Executor | None = None,
+    say: Console = QUIET,
+) -> Optimised:
+    """Search time steps, width, synop budget, pruning and early exit for a network that costs less than an equal ANN.
+
+    Everything is decided on validation data; the point picked is then looked at on test data, once. Networks stay in
+    ``run_dir/optimise``: a search that was cut off, or ran out of minutes, goes on where it stopped.
+
+    Args:
+        run_dir: A trained run; its ANN twin and narrower ANNs are trained if they are not there.
+        goal: ``energy``.
+        margin: Percentage points that a point may be behind the ANN twin, as measured.
+        minutes: No training begins after so long.
+        processes: Networks trained at a time.
+        executor: Where to train instead: any `concurrent.futures.Executor` whose workers see ``run_dir``, such as
+            Dask's ``Client.get_executor()`` or submitit's; ``processes`` is then how many are submitted at a time.
+        say: Where progress goes.
+
+    Raises:
+        InputError: For another goal, a margin or number out of range, an ANN, labels of each step, or no run folder.
+    """
+    share = check_margin(margin)
+    config = _checked(run_dir, goal, minutes, processes)
+    with alone_in(run_dir):
+        end = time.monotonic() + 60 * minutes
+        data = load_dataset(config.dataset)
+        keep_twin(config, run_dir, say)
+        keep_frontier(config, run_dir, say)
+        anns = _anns(config, run_dir, data.validation, data)
+        say.step("Measuring the run itself on its validation data")
+        own = run_dir / FOLDER / "as-it-is"
+        own.mkdir(parents=True, exist_ok=True)
+        measure_into(run_dir, "as it is", own / POINTS)
+        points = read_points(own / POINTS)
+        trials = list(plan(config, _synops(run_dir, data.validation)))
+        done, missing = _train_all(run_dir, trials, end, processes, executor, say)
+        for file in done:
+            points += read_points(file)
+        best = pick(points, anns, share)
+        tested = None if best is None else _tested(run_dir, config, best, data)
+        found = Optimised(tuple(points), tuple(anns), share, best, tested, tuple(missing))
+        write_json(run_dir / FOLDER / JSON, found.as_dict())
+        write_text(run_dir / FOLDER / HTML, render_pareto([*found.points, *found.anns]))
+    _show(found, say)
+    say.say(f"written: {run_dir / FOLDER / HTML} and {run_dir / FOLDER / JSON}")
+    return found
+
+
+def _checked(run_dir: Path, goal: str, minutes: float, processes: int) -> RunConfig:
+    if goal != "energy":
+        raise InputError(f"--for: expected energy; found '{goal}'")
+    if not minutes >= 0:
+        raise InputError(f"--minutes: expected a number from 0 up; found {minutes:g}")
+    if processes < 1:
+        raise InputError(f"--processes: expected 1 or more; found {processes}")
+    if not all((run_dir / name).is_file() for name in (CONFIG, MODEL)):
+        raise InputError(f"{run_dir}: expected a run folder with a trained network; train one with 'stl-deploy run'")
+    check_network(run_dir)
+    config = load_config(run_dir / CONFIG)
+    if config.train.mode == "ann":
+        raise InputError(f"{run_dir}: expected a spiking network; found an ANN")
+    return config
+
+
+def plan(config: RunConfig, synops: float) -> Iterator[Trial]:
+    """The networks to try, the most promising first: fewer steps, then narrower, then with fewer synops.
+
+    synops: of one sample of the run as it is.
+    """
+    most = config.dataset.T
+    steps = sorted({1, max(1, most // 2), most})
+    for share in (None, 0.5, 0.25):
+        for width in (1.0, 0.5, 0.25):
+            for count in steps:
+                if share is None and width == 1 and count == most:
+                    continue  # the run itself
+                budget = None if share is None else share * synops * width**2 * count / most
+                if budget is None or not any(layer.kind == "rlif" for _, layer in config.layers):
+                    yield Trial(count, width, budget)
+
+
+def pick(points: Sequence[Point], anns: Sequence[Point], margin: float) -> Verdict | None:
+    """The point of least ratio among those within the margin of the twin; None without any."""
+    found = [judged(point, anns, margin) for point in points]
+    return min((each for each in found if each.gap <= margin + _ROUNDING), key=lambda each: each.ratio, default=None)
+
+
+def judged(point: Point, anns: Sequence[Point], margin: float) -> Verdict:
+    """One point against the ANNs, of which the first is the twin."""
+    twin = anns[0]
+    assert point.right is not None
+    assert twin.right is not None
+    equal = [ann for ann in anns if ann.accuracy >= point.accuracy]
+    ann = min(equal, key=lambda each: each.joules) if equal else max(anns, key=lambda each: each.accuracy)
+    paired = compare(point.right, twin.right, margin)
+    return Verdict(point, ann, twin.accuracy - point.accuracy, point.joules / ann.joules, paired)
+
+
+def _anns(config: RunConfig, run_dir: Path, split: Split, data: Dataset) -> list[Point]:
+    """Every kept ANN on the samples of a split, the twin first."""
+    found = []
+    for width in WIDTHS:
+        folder = run_dir / TWIN if width == 1 else folder_of(run_dir, width)
+        given = kept_frames(folder, split, len(split))
+        structure = structure_of(load_config(folder / CONFIG), data.input_shape, data.classes)
+        counter = ActivityCounter(structure, "analog")
+        run(structure, np.zeros_like(given.x[:, :1]), observe=counter)
+        twin = measure_twin(structure, folder, given.x, given.labels)
+        joules = ann_joules(structure, counter.counts(), twin)
+        name = "ANN twin" if width == 1 else f"ANN, {width:g} of the width"
+        assert twin.accuracy is not None
+        found.append(
+            Point(name, "ANN", "ann", 1, None, twin.accuracy, joules, (joules, joules), None, joules, "", twin.right)
+        )
+    return found
+
+
+def _synops(run_dir: Path, split: Split) -> float:
+    """Synops of one validation sample of the run as it is."""
+    from stl_deploy._util.temporary import temporary_folder
+    from stl_deploy.pipeline.fold import fold_run
+    from stl_deploy.pipeline.inputs import encode_split
+
+    with temporary_folder() as folder:
+        program = fold_run(run_dir, folder / "net.nir").program
+    x = encode_split(load_config(run_dir / CONFIG), split, 256).x
+    counter = ActivityCounter(program, "analog")
+    run(program, x, observe=counter)
+    return counter.counts().totals.synops / x.shape[1]
+
+
+def _train_all(
+    run_dir: Path, trials: Sequence[Trial], end: float, processes: int, executor: Executor | None, say: Console
+) -> tuple[list[Path], list[str]]:
+    """The files of trials that were carried out, and the names of those that there was no time for."""
+    cores = max(1, (cpu_count() or 1) // processes)
+    done, missing, waiting = list[Path](), list[str](), list[Trial](trials)
+    pool = nullcontext(executor) if executor else ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
+    with pool as workers:
+        assert workers is not None
+        running: set[Future[Path]] = set()
+        while waiting or running:
+            while waiting and len(running) < processes:
+                trial = waiting.pop(0)
+                folder = run_dir / FOLDER / trial.name
+                if time.monotonic() < end or (folder / POINTS).is_file():
+                    running.add(workers.submit(carry_out, run_dir, trial, folder, cores))
+                else:
+                    missing.append(trial.name)
+            finished, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                try:
+                    done.append(future.result())
+                except StlDeployError as error:  # one that diverged, say, is no point; the others are
+                    say.warn(f"left out: {error}")
+                else:
+                    say.say(f"{len(done)} of {len(trials)} networks: {done[-1].parent.name}")
+    return done, missing
+
+
+def _tested(run_dir: Path, config: RunConfig, best: Verdict, data: Dataset) -> Verdict:
+    """The picked point on the test data."""
+    trained = best.point.name.partition(",")[0]
+    folder = run_dir if trained == "as it is" else run_dir / FOLDER / trained
+    anns = _anns(config, run_dir, data.test, data)
+    points = [p for p in points_of(folder, trained, data.test, best.point.margin) if p.name == best.point.name]
+    stops_early = best.point.margin is not None
+    point = next(p for p in points if (p.margin is not None if stops_early else p.steps == best.point.steps))
+    return judged(point, anns, best.paired.margin)
+
+
+def _named(point: Point) -> str:
+    sure = "" if point.margin is None else f", stopped once sure by {point.margin:.3g}"
+    return f"{point.name} at {point.steps:g} steps{sure}"
+
+
+def _show(found: Optimised, say: Console) -> None:
+    front = [p for p in pareto_front([*found.points, *found.anns])]
+    rows = [
+        [_named(p) if p.kind == "SNN" else p.name, percent(p.accuracy), with_unit(p.joules, "J")]
+        for p in sorted(front, key=lambda p: p.joules)
+    ]
+    say.table(["Pareto front on validation data", "accuracy (measured)", "streaming (modelled)"], rows)
+    if found.missing:
+        say.warn(f"no time for {len(found.missing)} networks; the same command goes on with them")
+    say.say(found.text)

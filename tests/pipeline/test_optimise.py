@@ -1,0 +1,99 @@
+"""The search for less energy: what it tries, what it picks, and that it goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stl_deploy.config.schema import RunConfig
+from stl_deploy.errors import InputError
+from stl_deploy.pipeline.optimise import judged, optimise, pick, plan
+from stl_deploy.pipeline.run import RunResult
+from stl_deploy.pipeline.trials import POINTS, pruned
+from stl_deploy.report.pareto import Point
+from tests.energy.nets import lif, linear, program, start
+
+
+def at(name: str, kind: Any, right: int, joules: float) -> Point:
+    decided = np.arange(1000) < right
+    return Point(name, kind, "", 1, None, right / 1000, joules, (joules, joules), right=decided)
+
+
+ANNS = [at("twin", "ANN", 980, 4.0), at("half", "ANN", 970, 1.0), at("quarter", "ANN", 900, 0.5)]
+
+
+def test_a_point_is_weighed_against_the_cheapest_ann_of_its_accuracy() -> None:
+    assert judged(at("a", "SNN", 975, 2.0), ANNS, 0.005).ann.name == "twin"
+    assert judged(at("a", "SNN", 970, 2.0), ANNS, 0.005).ann.name == "half"
+    better = judged(at("a", "SNN", 990, 2.0), ANNS, 0.005)
+    assert (better.ann.name, better.ratio) == ("twin", 0.5)
+    assert better.gap == pytest.approx(-0.01)
+
+
+def test_the_best_is_within_the_margin() -> None:
+    cheap, good = at("cheap", "SNN", 960, 0.1), at("good", "SNN", 976, 3.0)
+    best = pick([cheap, good], ANNS, 0.005)
+    assert best is not None
+    assert best.point is good
+    loose = pick([cheap, good], ANNS, 0.02)
+    assert loose is not None
+    assert loose.point is cheap
+    assert pick([cheap], ANNS, 0.005) is None
+
+
+def test_the_plan_turns_every_knob(tiny: RunConfig) -> None:
+    trials = list(plan(tiny, 1000.0))
+    assert len({trial.name for trial in trials}) == len(trials)
+    assert {trial.steps for trial in trials} == {1, 3}
+    assert {trial.width for trial in trials} == {1.0, 0.5, 0.25}
+    assert any(trial.budget == 500.0 for trial in trials)
+    config = trials[-1].config(tiny)
+    assert trials[-1].steps == config.dataset.T
+    assert config.train.synop_budget == trials[-1].budget
+
+
+def test_the_smallest_weights_are_pruned() -> None:
+    net = program(start((2,)), linear("a", "in", [[1, -4], [2, 3]]), lif("n", "a", (2,)))
+    assert pruned(net, 0.5).by_name["a"].weight.tolist() == [[0, -4], [0, 3]]  # type: ignore[attr-defined]
+
+
+def test_a_search_without_time_measures_the_run_and_goes_on_later(
+    small_run: RunResult, tmp_path: Path, cli: Callable[..., Any]
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(small_run.run_dir, folder)
+    done = cli("optimise", folder, "--for", "energy", "--minutes", "0", "--json")
+    assert done.code == 0, done.err
+    data = json.loads(done.out)
+    assert data == json.loads((folder / "optimise" / "optimise.json").read_text())
+    assert data["missing"]
+    names = {p["name"] for p in data["points"]}
+    assert {"as it is", "as it is, 50% pruned", "as it is, 80% pruned", "ANN twin"} <= names
+    assert data["recommended"] in (True, False)
+    assert data["text"].startswith("Recommended: ") or data["text"].startswith("None found")
+    assert (folder / "optimise" / "optimise.html").is_file()
+    before = (folder / "optimise" / "as-it-is" / POINTS).stat().st_mtime_ns
+    again = optimise(folder, minutes=0)
+    assert again.as_dict() == data
+    assert (folder / "optimise" / "as-it-is" / POINTS).stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"goal": "speed"}, "--for: expected energy; found 'speed'"),
+        ({"margin": -1}, "margin: expected 0 to 100 percentage points"),
+        ({"minutes": -1}, "--minutes: expected a number from 0 up"),
+        ({"processes": 0}, "--processes: expected 1 or more; found 0"),
+        ({}, "expected a run folder with a trained network"),
+    ],
+)
+def test_a_search_is_asked_for_rightly(options: dict[str, Any], told: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=told):
+        optimise(tmp_path, **options)
