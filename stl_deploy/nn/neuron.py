@@ -22,7 +22,7 @@ from stl_deploy.nn.layers import wide
 from stl_deploy.nn.lif_scan import lif_scan, spike
 from stl_deploy.nn.population import Population, Shape
 from stl_deploy.nn.surrogate import SURROGATES, Surrogate, surrogate_of
-from stl_deploy.nn.synaptic_scan import Rule, rest, step, synaptic_scan
+from stl_deploy.nn.synaptic_scan import Rule, advance, step, synaptic_scan
 
 
 class LI(Population):
@@ -283,10 +283,15 @@ class RLIF(LIF):
         return False
 
     def _sequence(self, x: Tensor) -> Tensor:
-        found, state, back = [], rest(x[0], self.synaptic), None
+        found, back = [], None
+        held = v = torch.zeros_like(x[0])
         for current in x.unbind(0):
             arriving = current if back is None else current + wide(self.recurrent(back))
-            back, state = self._one_step(arriving, state)
+            if self._scanned_apart:
+                own = (self.threshold, self.decay, self.synapse_decay, self._rule)
+                back, held, v = advance(arriving, held, v, *own)
+            else:
+                back, v = self._one_step(arriving, v)
             found.append(back)
         return torch.stack(found)
 

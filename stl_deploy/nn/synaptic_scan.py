@@ -60,9 +60,10 @@ def synaptic_scan(x: Tensor, theta: Tensor, decay: Tensor, synapse_decay: Tensor
         synapse = rows[1].new_empty(0) if synapse_decay is None else synapse_decay.expand(x.shape[2:]).reshape(-1)
         y: Tensor = _Scan.apply(flat, rows[0], rows[1], synapse, rule)  # type: ignore[no-untyped-call]
         return y.reshape(x.shape)
-    state, found = rest(x[0], synapse_decay is not None), []
+    current = v = torch.zeros_like(x[0])
+    found = []
     for arriving in x.unbind(0):
-        y, state = step(arriving, state, theta, decay, synapse_decay, rule)
+        y, current, v = advance(arriving, current, v, theta, decay, synapse_decay, rule)
         found.append(y)
     return torch.stack(found)
 
@@ -75,16 +76,25 @@ def rest(like: Tensor, synaptic: bool) -> Tensor:
 def step(
     x: Tensor, state: Tensor, theta: Tensor, decay: Tensor, synapse_decay: Tensor | None, rule: Rule
 ) -> tuple[Tensor, Tensor]:
-    """One step ``[B, *shape]``: output and state."""
-    current, v = (x, state) if synapse_decay is None else ((state[0] + x) * synapse_decay, state[1])
+    """One step ``[B, *shape]``: output and state, as `rest` has it."""
+    if synapse_decay is None:
+        y, _, v = advance(x, x, state, theta, decay, None, rule)
+        return y, v
+    y, current, v = advance(x, state[0], state[1], theta, decay, synapse_decay, rule)
+    return y, torch.stack([current, v])
+
+
+def advance(
+    x: Tensor, current: Tensor, v: Tensor, theta: Tensor, decay: Tensor, synapse_decay: Tensor | None, rule: Rule
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One step ``[B, *shape]``: output, synaptic current (x itself without a synapse) and membrane."""
+    current = x if synapse_decay is None else (current + x) * synapse_decay
     u = v * decay + current
-    if rule.spiking:
-        spikes = staircase(u, theta, rule.cap) if rule.cap > 1 else spike(u, theta, rule.derivative)
-        taken = spikes.detach() if rule.detach_reset else spikes
-        v, y = u - (theta if rule.soft_reset else u) * taken, spikes
-    else:
-        v = y = u
-    return y, v if synapse_decay is None else torch.stack([current, v])
+    if not rule.spiking:
+        return u, current, u
+    spikes = staircase(u, theta, rule.cap) if rule.cap > 1 else spike(u, theta, rule.derivative)
+    taken = spikes.detach() if rule.detach_reset else spikes
+    return spikes, current, u - (theta if rule.soft_reset else u) * taken
 
 
 def staircase(u: Tensor, theta: Tensor, cap: int) -> Tensor:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 
 import torch
@@ -14,6 +17,17 @@ from stl_deploy.nn.fused.working import works
 
 SWITCH = "STL_DEPLOY_FUSED"
 """Environment variable; ``0`` turns the fast path off."""
+_PAUSED: ContextVar[bool] = ContextVar("paused", default=False)
+
+
+@contextmanager
+def paused() -> Iterator[None]:
+    """Inside, neurons run in torch's own operations, so that these can be recorded."""
+    token = _PAUSED.set(True)
+    try:
+        yield
+    finally:
+        _PAUSED.reset(token)
 
 
 def ready(x: Tensor) -> bool:
@@ -26,7 +40,7 @@ def ready(x: Tensor) -> bool:
 
 def usable(x: Tensor) -> bool:
     """Whether kernels may run on this input, of whatever kind; warns, once, where numba is missing."""
-    return x.device.type == "cpu" and os.environ.get(SWITCH) != "0" and installed()
+    return x.device.type == "cpu" and os.environ.get(SWITCH) != "0" and not _PAUSED.get() and installed()
 
 
 @cache
