@@ -4,10 +4,11 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 SOURCES := stl_deploy exporters energy tests examples benchmarks docs
 RUNS ?= runs/digits runs/mnist runs/fashion_mnist
+MCU_RUNS ?= runs/digits
 OLDEST ?= tests
 BENCHMARKS ?= onnx_speed c_speed training loihi reference counting whole_ways
 
-.PHONY: demo test quick lint types lava check gpu gpu-interpreted readme parity quantisation bench bench-peers study study-small conformance explore hunt coverage mcu packages docs tutorials screens dist wheel-demo oldest clean help
+.PHONY: demo test quick lint types lava check gpu gpu-interpreted readme parity quantisation bench bench-peers study study-small conformance explore hunt coverage mcu packages fpga docs tutorials screens dist wheel-demo oldest clean help
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -66,11 +67,14 @@ conformance: $(VENV)/.dev ## what other frameworks mean by a NIR file; each gets
 	$(BIN)/python -m tests.conformance
 	$(BIN)/python -m tests.conformance.capture
 
-mcu: $(VENV)/.dev ## the digits network in C on emulated Cortex-M4 and M7 (apt: gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm)
-	$(BIN)/python -m benchmarks.mcu $(firstword $(RUNS)) -o docs
+mcu: $(VENV)/.dev ## networks in C on emulated Cortex-M0+, M4, M7, M33 and RV32IMC (apt: gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf qemu-system-misc)
+	$(BIN)/python -m benchmarks.mcu $(MCU_RUNS) -o docs
 
 packages: $(VENV)/.dev ## every package of the digits network in C, built by its own tool where that is installed
 	$(BIN)/python -m benchmarks.packages $(firstword $(RUNS))
+
+fpga: $(VENV)/.dev ## RUNS on FPGA="DEVICE LANES": every spike simulated, placed and routed (apt: verilator g++ yosys nextpnr-ecp5 nextpnr-ice40 fpga-trellis fpga-icestorm)
+	$(BIN)/python -m benchmarks.fpga $(firstword $(RUNS)) $(or $(FPGA),ecp5-25f 16)
 
 explore: $(VENV)/.dev ## the property tests with examples that nobody has seen (make test draws the same ones every time)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $${TEST_WORKERS:-2} -m hypothesis --hypothesis-profile=explore

@@ -15,13 +15,13 @@ from torch import nn
 from stl_deploy.config.load import apply_overrides, load_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import load_dataset
-from stl_deploy.fold.grid import choose
-from stl_deploy.fold.network import fold
 from stl_deploy.graph.exact import Grid
 from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Conv, Floats, Input, Linear, Neuron, Output, Pool, Program, Reshape, Source
 from stl_deploy.nn.network import Network
+from stl_deploy.passes.exact_grids import finest_exact_grid
+from stl_deploy.pipeline.fold_network import fold
 from stl_deploy.pipeline.inputs import encode_split, input_spec
 from stl_deploy.training.model_file import load_network
 
@@ -127,7 +127,7 @@ class _Draw:
         weight = self.rng.normal(0.03, 1, shape) * gain / np.sqrt(np.prod(shape[1:]))
         bias = self.rng.normal(0, 0.1, shape[0])
         if self.on_grid:
-            return choose(name, weight, bias, arriving)[:2]
+            return finest_exact_grid(name, weight, bias, arriving)[:2]
         return weight.astype(np.float32), bias.astype(np.float32)
 
     def conv(self, name: str, source: str, channels: int, gain: float, arriving: Grid) -> str:

@@ -31,10 +31,10 @@ from stl_deploy.config.load import config_of, load_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.exporters.onnx import OnnxModel, OnnxStream, export_onnx
 from stl_deploy.exporters.onnx.runtime import onnxruntime
-from stl_deploy.fold.network import fold
 from stl_deploy.graph.program import Conv, Linear, Program
 from stl_deploy.nn.fused import SWITCH
 from stl_deploy.nn.network import Network
+from stl_deploy.pipeline.fold_network import fold
 
 W2 = """
 dataset: {name: mnist, T: 16, encoder: bernoulli, validation_fraction: 0.1}

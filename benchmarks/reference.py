@@ -25,12 +25,12 @@ from benchmarks.nets import folded_program
 from benchmarks.timing import QUIET, interleave
 from stl_deploy.config.load import load_config
 from stl_deploy.config.schema import RunConfig
-from stl_deploy.fold.network import fold
 from stl_deploy.graph.dialect import PRESETS
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Floats
 from stl_deploy.graph.run import run
 from stl_deploy.nn.network import Network
+from stl_deploy.pipeline.fold_network import fold
 
 TORCH, REFERENCE = "torch", "reference run"
 Contenders = dict[str, Callable[[], Any]]

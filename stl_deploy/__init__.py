@@ -26,6 +26,7 @@ from stl_deploy.errors import (
     ParityError,
     StlDeployError,
     ToolError,
+    UnavailableError,
     UnsupportedError,
 )
 
@@ -67,6 +68,7 @@ __all__ = [
     "SpikingGraph",
     "StlDeployError",
     "ToolError",
+    "UnavailableError",
     "UnsupportedError",
     "capture",
     "data",

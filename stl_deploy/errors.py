@@ -99,3 +99,9 @@ class ToolError(StlDeployError):
     """An outside tool (Lava's side environment, a compiler) is missing, failed or timed out."""
 
     exit_code = 1
+
+
+class UnavailableError(ToolError):
+    """The call names a backend that this machine cannot run."""
+
+    exit_code = 2

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from stl_deploy.pipeline.export import export as export
     from stl_deploy.pipeline.fold import fold as fold
     from stl_deploy.pipeline.fold_file import fold_file as fold_file
+    from stl_deploy.pipeline.fpga_run import fpga_run as fpga_run
     from stl_deploy.pipeline.join import join as join
     from stl_deploy.pipeline.listings import datasets as datasets
     from stl_deploy.pipeline.listings import lava_status as lava_status
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from stl_deploy.pipeline.run import run as run
     from stl_deploy.pipeline.show import show as show
     from stl_deploy.pipeline.simulate import simulate as simulate
+    from stl_deploy.pipeline.synthesise import synthesise as synthesise
     from stl_deploy.pipeline.train import evaluate as evaluate
     from stl_deploy.pipeline.train import train as train
     from stl_deploy.pipeline.untrained import check_untrained as check_untrained
@@ -63,6 +65,7 @@ _HOME = {
     "evaluate": "pipeline.train",
     "export": "pipeline.export",
     "fold": "pipeline.fold",
+    "fpga_run": "pipeline.fpga_run",
     "fold_file": "pipeline.fold_file",
     "join": "pipeline.join",
     "lava_install": "exporters.lava.environment",
@@ -82,6 +85,7 @@ _HOME = {
     "run_pretrained": "pipeline.pretrained",
     "show": "pipeline.show",
     "simulate": "pipeline.simulate",
+    "synthesise": "pipeline.synthesise",
     "targets": "pipeline.listings",
     "train": "pipeline.train",
     "verify": "pipeline.verify",

@@ -1,8 +1,9 @@
-"""A network on emulated Cortex-M4 and M7 boards: make mcu, or python -m benchmarks.mcu RUN [-o docs]
+"""A network on emulated Cortex-M and RISC-V boards: make mcu, or python -m benchmarks.mcu RUN... [-o docs]
 
-The run's network is exported to C, cross-compiled, and given real test images in QEMU; every spike of every layer is
+Each run's network is exported to C, cross-compiled, and given real test samples in QEMU; every spike of every layer is
 compared with the integer model's. Instructions are an emulator's (simulated), not a chip's cycles.
-Needs gcc-arm-none-eabi, its newlib, and qemu-system-arm.
+Boards whose compiler or emulator is missing are left out. QEMU has no Cortex-M0+ with enough memory: its code runs on a
+Cortex-M3, which has all of its instructions.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,60 @@ from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.simulate import simulate
 
 HERE = Path(__file__).parent
-COMPILER, EMULATOR = "arm-none-eabi-gcc", "qemu-system-arm"
-BOARDS = {"Cortex-M4": ("mps2-an386", "cortex-m4"), "Cortex-M7": ("mps2-an500", "cortex-m7")}
 LEVELS = ("-Os", "-O2", "-O3")
-TICK = 40
-"""Instructions in a tick of the board's timer: one a nanosecond (-icount shift=0), at 25 MHz."""
+
+
+@dataclass(frozen=True)
+class Board:
+    """How to compile for an emulated board and to run it. tick: instructions in a tick that board.c counts, at one a
+    nanosecond (-icount shift=0).
+    """
+
+    machine: str
+    flags: tuple[str, ...]
+    tools: str = "arm-none-eabi"
+    emulator: str = "qemu-system-arm"
+    script: str = "board.ld"
+    link: tuple[str, ...] = ("-specs=nosys.specs",)
+    options: tuple[str, ...] = ()
+    tick: int = 40
+
+    @property
+    def missing(self) -> str | None:
+        """Which tool is not installed, and its package; None if all are."""
+        packages = {f"{self.tools}-gcc": _PACKAGES[self.tools], self.emulator: _PACKAGES[self.emulator]}
+        for tool, package in packages.items():
+            if shutil.which(tool) is None:
+                return f"{tool} is not installed; install {package}"
+        return None
+
+
+def _arm(machine: str, cpu: str, timer: str = "0x40000000", **more: Any) -> Board:
+    return Board(machine, (f"-mcpu={cpu}", "-mthumb", f"-DTIMER={timer}"), **more)
+
+
+_PACKAGES = {
+    "arm-none-eabi": "gcc-arm-none-eabi and libnewlib-arm-none-eabi",
+    "riscv64-unknown-elf": "gcc-riscv64-unknown-elf and picolibc-riscv64-unknown-elf",
+    "qemu-system-arm": "qemu-system-arm",
+    "qemu-system-riscv32": "qemu-system-misc or qemu-system-riscv",
+}
+BOARDS = {
+    "Cortex-M0+": _arm("mps2-an385", "cortex-m0plus"),
+    "Cortex-M4": _arm("mps2-an386", "cortex-m4"),
+    "Cortex-M7": _arm("mps2-an500", "cortex-m7"),
+    "Cortex-M33": _arm("mps2-an505", "cortex-m33", "0x50000000", script="an505.ld", tick=50),
+    "RV32IMC": Board(
+        "virt",
+        ("-march=rv32imc_zicsr", "-mabi=ilp32", "-specs=picolibc.specs"),
+        tools="riscv64-unknown-elf",
+        emulator="qemu-system-riscv32",
+        script="riscv.ld",
+        link=("-Wl,--no-relax", "-nostdlib", "-lc", "-lgcc"),
+        options=("-bios", "none"),
+        tick=1,
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -50,14 +100,18 @@ class Measured:
     compared: int
     differing: int
     instructions: float
+    network: str = ""
 
 
 def missing() -> str | None:
-    """What keeps the boards from being emulated here, or None."""
-    for tool, package in ((COMPILER, "gcc-arm-none-eabi and libnewlib-arm-none-eabi"), (EMULATOR, "qemu-system-arm")):
-        if shutil.which(tool) is None:
-            return f"{tool} is not installed; install {package}"
-    return None
+    """What keeps every board from being emulated here, or None where one can be."""
+    reasons = [board.missing for board in BOARDS.values()]
+    return None if None in reasons else reasons[0]
+
+
+def here() -> list[str]:
+    """Names of the boards that can be emulated on this machine."""
+    return [name for name, board in BOARDS.items() if board.missing is None]
 
 
 def measure(folder: Path, x: NDArray[Any], board: str, level: str) -> Measured:
@@ -83,22 +137,26 @@ def measure(folder: Path, x: NDArray[Any], board: str, level: str) -> Measured:
         samples=x.shape[1],
         compared=sum(a.size for a, _ in pairs),
         differing=sum(int((a != b).sum()) for a, b in pairs),
-        instructions=ticks * TICK / x.shape[1],
+        instructions=ticks * BOARDS[board].tick / x.shape[1],
     )
 
 
 def _build(folder: Path, place: Path, board: str, options: Sequence[str]) -> tuple[int, int]:
     """Compile ``net.elf``; returns bytes of code and constants of the network."""
-    flags = ["-std=gnu99", f"-mcpu={BOARDS[board][1]}", "-mthumb", "-Wall", "-Wextra", "-Werror", *options]
+    of = BOARDS[board]
+    compiler = f"{of.tools}-gcc"
+    flags = ["-std=gnu99", *of.flags, "-Wall", "-Wextra", "-Werror", *options]
     flags += ["-I", str(folder)]
-    _call([COMPILER, *flags, "-c", str(folder / "net.c"), "-o", "net.o"], place)
-    link = ["-nostartfiles", "-specs=nosys.specs", "-T", str(HERE / "board.ld"), "-Wl,--no-warn-rwx-segments"]
-    _call([COMPILER, *flags, *link, str(HERE / "board.c"), "net.o", "-o", "net.elf"], place)
+    _call([compiler, *flags, "-c", str(folder / "net.c"), "-o", "net.o"], place)
+    place_of = ["-nostartfiles", "-T", str(HERE / of.script), "-Wl,--no-warn-rwx-segments"]
+    _call([compiler, *flags, *place_of, str(HERE / "board.c"), "net.o", *of.link, "-o", "net.elf"], place)
     sizes = {"text": 0, "rodata": 0}
-    for line in _call(["arm-none-eabi-size", "-A", "net.o"], place).splitlines():
+    for line in _call([f"{of.tools}-size", "-A", "net.o"], place).splitlines():
         words = line.split()
         if len(words) == 3 and words[0].startswith("."):
-            kind = words[0].split(".")[1]
+            kind = (
+                words[0].split(".")[1].removeprefix("s") if words[0].startswith(".srodata") else words[0].split(".")[1]
+            )
             if kind in sizes:
                 sizes[kind] += int(words[1])
     return sizes["text"], sizes["rodata"]
@@ -106,9 +164,10 @@ def _build(folder: Path, place: Path, board: str, options: Sequence[str]) -> tup
 
 def _run(place: Path, board: str) -> tuple[bytes, int]:
     """What the board wrote, and its timer's ticks."""
-    machine = ["-M", BOARDS[board][0], "-display", "none", "-serial", "none", "-monitor", "none"]
+    of = BOARDS[board]
+    machine = ["-M", of.machine, *of.options, "-display", "none", "-serial", "none", "-monitor", "none"]
     counted = ["-icount", "shift=0,sleep=off", "-semihosting-config", "enable=on,target=native"]
-    _call([EMULATOR, *machine, *counted, "-kernel", "net.elf"], place)
+    _call([of.emulator, *machine, *counted, "-kernel", "net.elf"], place)
     found = (place / "net.out").read_bytes()
     return found[:-4], int.from_bytes(found[-4:], "little")
 
@@ -126,23 +185,35 @@ def table(found: Sequence[Measured]) -> str:
         "# C on emulated microcontrollers",
         "",
         "Made by `make mcu` ([how](c.md)). Instructions are an emulator's (simulated), not a chip's cycles; code, "
-        "constants and RAM are of the network alone.",
+        "constants and RAM are bytes of the network alone.",
         "",
-        "| board (simulated) | build | code, bytes | constants | RAM | instructions an inference | spikes differ |",
-        "|---|---|---|---|---|---|---|",
+        "| network | core (simulated) | build | code | constants | RAM | instructions a sample | spikes differ |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for one in found:
         lines.append(
-            f"| {one.board} | {one.level} | {one.code:,} | {one.constants:,} | {one.ram:,} | {one.instructions:,.0f} | "
-            f"{one.differing:,} of {one.compared:,} |"
+            f"| {one.network} | {one.board} | {one.level} | {one.code:,} | {one.constants:,} | {one.ram:,} | "
+            f"{one.instructions:,.0f} | {one.differing:,} of {one.compared:,} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def measure_run(run: Path, samples: int) -> list[Measured]:
+    """A run's network on every board that can be emulated here."""
+    program = lower(read_nir(run / "net.nir"))
+    given, labels = read_input(run / "test.npz")
+    with tempfile.TemporaryDirectory(prefix="stl-deploy-mcu-") as name:
+        folder = Path(name) / "c"
+        CFormat().write(program, folder, COptions(x=given, labels=labels, origin={"source": "net.nir"}))
+        graph, _ = read_folder(folder)
+        x = to_integers(given[:, :samples], graph.input.scale)
+        return [replace(measure(folder, x, board, level), network=run.name) for board in here() for level in LEVELS]
 
 
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="a run folder")
+    parser.add_argument("runs", type=Path, nargs="+", help="run folders")
     parser.add_argument("--samples", type=int, default=50)
     parser.add_argument("-o", "--output", type=Path, help="folder for mcu.json and mcu.md")
     arguments = parser.parse_args()
@@ -150,14 +221,7 @@ def main() -> int:
     if reason is not None:
         print(reason, file=sys.stderr)
         return 1
-    program = lower(read_nir(arguments.run / "net.nir"))
-    images, _ = read_input(arguments.run / "test.npz")
-    with tempfile.TemporaryDirectory(prefix="stl-deploy-mcu-") as name:
-        folder = Path(name) / "c"
-        CFormat().write(program, folder, COptions(x=images, origin={"source": "net.nir"}))
-        graph, _ = read_folder(folder)
-        x = to_integers(images[:, : arguments.samples], graph.input.scale)
-        found = [measure(folder, x, board, level) for board in BOARDS for level in LEVELS]
+    found = [one for run in arguments.runs for one in measure_run(run, arguments.samples)]
     print(table(found))
     if arguments.output is not None:
         write_text(arguments.output / "mcu.md", table(found))

@@ -1,6 +1,6 @@
 /* Runs a network on an emulated board. The host's files are reached by semihosting: net.in holds int32 B, T and
  * x [B, T, NET_INPUTS]; net.out gets y [B, T, NET_OUTPUTS] and, if recorded, the spikes of each step, then at the end
- * the board's timer ticks spent in net_init and net_step as one uint32. Nothing here is part of a network. */
+ * the ticks spent in net_init and net_step as one uint32. Nothing here is part of a network. */
 #include <stdint.h>
 #include <string.h>
 
@@ -11,17 +11,30 @@ extern uint32_t data_load[], data_start[], data_end[], bss_start[], bss_end[], s
 int main(void);
 void start(void);
 
+#ifdef __riscv
+__asm__(".section .vectors, \"ax\"\n.globl begin\nbegin:\nla sp, stack_top\nj start\n.text\n");
+#else
 __attribute__((section(".vectors"), used)) static void *const vectors[] = { stack_top, (void *)start };
+#endif
 
 enum { OPEN = 1, CLOSE = 2, WRITE = 5, READ = 6, STOP = 0x18, READ_BINARY = 1, WRITE_BINARY = 5 };
 
 static int32_t host(int32_t operation, const void *arguments)
 {
+#ifdef __riscv
+    register int32_t a0 __asm__("a0") = operation;
+    register const void *a1 __asm__("a1") = arguments;
+
+    __asm__ volatile(".option push\n.option norvc\n.balign 16\nslli x0, x0, 0x1f\nebreak\nsrai x0, x0, 7\n.option pop"
+                     : "+r"(a0) : "r"(a1) : "memory");
+    return a0;
+#else
     register int32_t r0 __asm__("r0") = operation;
     register const void *r1 __asm__("r1") = arguments;
 
     __asm__ volatile("bkpt 0xab" : "+r"(r0) : "r"(r1) : "memory");
     return r0;
+#endif
 }
 
 static int32_t open_file(const char *name, uint32_t mode)
@@ -47,8 +60,35 @@ static void move(int32_t operation, int32_t file, void *to, uint32_t size)
         stop(1);
 }
 
-/* CMSDK timer 0 counts down at 25 MHz; with one instruction a nanosecond that is 40 instructions a tick. */
-static volatile uint32_t *const timer = (volatile uint32_t *)0x40000000;
+#ifdef __riscv
+static void begin_ticks(void)
+{
+}
+
+/* A tick is an instruction. */
+static uint32_t ticks_now(void)
+{
+    uint32_t count;
+
+    __asm__ volatile("csrr %0, minstret" : "=r"(count) : : "memory");
+    return count;
+}
+#else
+/* CMSDK timer 0 counts down; with one instruction a nanosecond a tick is 10^9 instructions over its rate. */
+static volatile uint32_t *const timer = (volatile uint32_t *)TIMER;
+
+static void begin_ticks(void)
+{
+    timer[1] = UINT32_MAX;
+    timer[2] = UINT32_MAX;
+    timer[0] = 1;
+}
+
+static uint32_t ticks_now(void)
+{
+    return -timer[1];
+}
+#endif
 
 int main(void)
 {
@@ -62,20 +102,18 @@ int main(void)
     if (in < 0 || out < 0)
         stop(1);
     move(READ, in, size, sizeof size);
-    timer[1] = UINT32_MAX;
-    timer[2] = UINT32_MAX;
-    timer[0] = 1;
+    begin_ticks();
     for (int32_t sample = 0; sample < size[0]; sample++)
         for (int32_t step = 0; step < size[1]; step++) {
             uint32_t before;
 
             move(READ, in, x, sizeof x);
-            before = timer[1];
+            before = ticks_now();
             if (step == 0)
                 net_init(&state);
             if (net_step(&state, x, y) != 0)
                 stop(1);
-            ticks += before - timer[1];
+            ticks += ticks_now() - before;
             move(WRITE, out, y, sizeof y);
 #ifdef NET_RECORD
             move(WRITE, out, state.recorded, sizeof state.recorded);

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.c_speed import network, spikes, trained
-from benchmarks.mcu.__main__ import BOARDS, measure, missing
+from benchmarks.mcu.__main__ import measure, missing
 from stl_deploy._util.files import write_text
 from stl_deploy.energy.measure import measure_energy
 from stl_deploy.exporters.c.folder import read_folder
@@ -25,6 +25,7 @@ from stl_deploy.exporters.c.target import CFormat, COptions
 from stl_deploy.graph.program import Program
 from stl_deploy.integers.real_weights import to_integers
 
+CORES = ("Cortex-M4", "Cortex-M7")
 SAMPLES = 4
 SMALL, LARGE = (1, 8, 8), (1, 28, 28)
 DRAWN = {SMALL: (0.05, 0.1, 0.2, 0.4), LARGE: (0.05, 0.2, 0.5)}
@@ -45,7 +46,7 @@ def count(name: str, program: Program, x: NDArray[Any], *, training: bool) -> di
         place = Path(folder) / "c"
         CFormat().write(program, place, COptions(x=x))
         whole = to_integers(x, read_folder(place)[0].input.scale)
-        for board in BOARDS:
+        for board in CORES:
             found = measure(place, whole, board, "-O3")
             if found.differing:
                 raise SystemExit(f"{name} on {board}: {found.differing} of {found.compared} spikes differ")
@@ -86,7 +87,7 @@ def main() -> None:
             print(f"{name} ...", file=sys.stderr, flush=True)
             x = spikes(shape, rate)[:, :SAMPLES]
             rows.append(count(name, network(shape, (32, 64), 100, 4, rate), x, training=shape == SMALL))
-    found = {"rows": rows, "fits": {board: fit(rows, board) for board in BOARDS}}
+    found = {"rows": rows, "fits": {board: fit(rows, board) for board in CORES}}
     print(json.dumps(found["fits"], indent=1))
     if arguments.output is not None:
         write_text(arguments.output / "mcu-instructions.json", json.dumps(found, indent=1) + "\n")

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stl_deploy.exporters.c.memory import narrowest
 from stl_deploy.graph.program import LATE_RESETS
 from stl_deploy.integers.bounds import Interval
 from stl_deploy.integers.net import DECAY_ONE, STATE_SHIFT, Accumulator, IntegerNeuron, Ints
@@ -109,9 +108,12 @@ def potential_bounds(neuron: IntegerNeuron, drive: Interval) -> Interval | None:
     return -(-low * DECAY_ONE // slowest) - 1, top
 
 
-def _kept_potentials(neuron: IntegerNeuron, reach: Interval) -> Interval:
-    """Bounds of v after its reset to 0: what is above the threshold is not kept."""
-    return min(0, reach[0]), min(reach[1], int(neuron.threshold.max()) << STATE_SHIFT)
+def _kept_type(neuron: IntegerNeuron, reach: Interval | None) -> str:
+    """The C type of v after its reset to 0, for what is above the threshold is not kept. reach: bounds before it."""
+    if reach is None:
+        return "int32_t"
+    low, high = reach[0], min(reach[1], int(neuron.threshold.max()) << STATE_SHIFT)
+    return "int16_t" if low >= -(2**15) and high < 2**15 else "int32_t"
 
 
 def kept(decay: int | Ints) -> int | None:
@@ -148,9 +150,7 @@ def make_rule(
         narrow=farthest < NARROW and not filtered,
         passes=passes,
         clips=farthest >= accumulator.v_top,
-        v="int32_t"
-        if reach is None or not spikes
-        else narrowest(_kept_potentials(neuron, reach), "int16_t", "int32_t"),
+        v=_kept_type(neuron, reach) if spikes else "int32_t",
         spikes=spikes,
         reset=neuron.reset if spikes else "value",
         threshold=types.get("threshold"),

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.files import make_folder, write_text
@@ -52,9 +53,13 @@ class COptions(Options):
     trust: bool = False
 
     def __post_init__(self) -> None:
-        """Raise InputError for sizes that are none."""
+        """Raise InputError for sizes, a name or a package that are none."""
         bytes_of(self.flash, "flash")
         bytes_of(self.ram, "ram")
+        if self.name is not None:
+            require_prefix(self.name)
+        if self.package is not None:
+            require_package(self.package)
 
 
 class C(IntegerRunner):
@@ -108,20 +113,29 @@ class CFormat(Format):
         """Everything that keeps integers from holding the network, node by node, and what they round."""
         return [*(from_error(error) for error in refusals(program)), *rounded(program)]
 
+    def check_for(self, program: Program, options: COptions) -> Iterable[Finding]:
+        """As `check`, and whether flash and RAM hold it, by an estimate that takes seconds."""
+        found = list(self.check(program))
+        if any(one.severity == "error" for one in found):
+            return found
+        try:
+            flash, ram = bytes_of(options.flash, "flash"), bytes_of(options.ram, "ram")
+            require_room(estimate(program), flash, ram, sure=SURE)
+        except UnsupportedError as error:
+            found.append(from_error(error))
+        return found
+
     def write(self, program: Program, path: Path, options: COptions) -> Mapping[str, Any]:
         """Choose integers by spike agreement on the calibration input (default: the first of x), write the folder.
 
         Raises UnsupportedError for what integers or the given flash and RAM cannot hold.
         """
-        flash, ram = bytes_of(options.flash, "flash"), bytes_of(options.ram, "ram")
-        if options.package is not None:
-            require_package(options.package)
-        prefix = require_prefix(PREFIX if options.name is None else options.name)
+        flash, ram, prefix = bytes_of(options.flash, "flash"), bytes_of(options.ram, "ram"), options.name or PREFIX
         if flash is not None or ram is not None:
             require_room(estimate(program), flash, ram, sure=SURE)
         given = calibration(program, options, options.x)
         chosen = choose(program, given)
-        x = to_integers(given, chosen.graph.input.scale)
+        x = np.asarray(to_integers(given, chosen.graph.input.scale), np.int32)
         about = About(
             program.metadata.get("name") or path.name or "network",
             options.origin.get("source", "a network"),
@@ -134,11 +148,7 @@ class CFormat(Format):
         )
         plan = write_folder(chosen.graph, about, path, flash=flash, ram=ram, deadline=options.deadline)
         if options.package is not None:
-            files = package_files(options.package, plan, about, render_plan(plan, about), x)
-            for name, text in files.items():
-                place = path / f"{prefix}_{options.package}" / name
-                make_folder(place.parent)
-                write_text(place, text)
+            _write_package(options.package, plan, about, x, path)
         options.say.say(
             f"flash {plan.flash:,} bytes and RAM {plan.ram:,} bytes ({prefix}_state); code, stack and the caller's "
             "arrays come on top"
@@ -159,18 +169,6 @@ class CFormat(Format):
             },
         }
 
-    def check_for(self, program: Program, options: COptions) -> Iterable[Finding]:
-        """The same, and what does not fit into flash and RAM, by an estimate that takes seconds."""
-        flash, ram = bytes_of(options.flash, "flash"), bytes_of(options.ram, "ram")
-        found = list(self.check(program))
-        if any(one.severity == "error" for one in found):
-            return found
-        try:
-            require_room(estimate(program), flash, ram, sure=SURE)
-        except UnsupportedError as error:
-            found.append(from_error(error))
-        return found
-
     def rows(self, path: Path) -> list[Row]:
         """Its layers, and the memory that each takes, by its integers: nothing is compiled or run."""
         graph, program = read_folder(path, trust=True)
@@ -179,6 +177,13 @@ class CFormat(Format):
     def load(self, path: Path) -> C:
         """The folder's program; raises InputError if its C is not what its integers make."""
         return C(path, COptions())
+
+
+def _write_package(kind: Package, plan: Plan, about: About, x: NDArray[Any], folder: Path) -> None:
+    for name, text in package_files(kind, plan, about, render_plan(plan, about), x).items():
+        place = folder / f"{about.prefix}_{kind}" / name
+        make_folder(place.parent)
+        write_text(place, text)
 
 
 def _row(node: Node, plan: Plan) -> Row:

@@ -1,1 +1,1 @@
-"""Loihi's integers: quantise a Program, simulate it bit for bit as Lava does, write and read netx files."""
+"""netx files: Loihi's integers as lava-dl's netx loads them, a chain view of `stl_deploy.integers`."""

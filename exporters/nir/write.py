@@ -15,7 +15,7 @@ import numpy as np
 
 from stl_deploy import __version__
 from stl_deploy.errors import CaptureError
-from stl_deploy.graph.dialect import Dialect, Loop
+from stl_deploy.graph.dialect import Dialect, Loop, SpikesPerStep
 from stl_deploy.graph.lower import METADATA_KEY, lower
 from stl_deploy.graph.program import (
     DT,
@@ -38,6 +38,7 @@ from stl_deploy.graph.program import (
 from stl_deploy.graph.segments import ordered
 from stl_deploy.passes.parameters import full, leak_end
 from stl_deploy.passes.permutations import flattens
+from stl_deploy.passes.representable_decays import exponential_tau, time_constants
 
 
 class Written(NamedTuple):
@@ -68,6 +69,44 @@ def to_graph(program: Program) -> Written:
     written = _read_back(form, replace(dialect, loop=loop), program.metadata)
     require_same(form, written.program)
     return written
+
+
+def to_own_graph(program: Program) -> Written:
+    """The NIR graph of a network of ours, under one dialect for all neurons, with float32 time constants.
+
+    Nodes stand as in the Program; an edge is listed as soon as both its ends are. Raises CaptureError as `to_graph`.
+    """
+    soft = any(node.reset == "subtract" and node.decay is not None for node in program.spiking)
+    # What a soft reset subtracts is what a node stores, so that must be θ itself and the comparison >=.
+    dialect = Dialect(dt=DT, compare="ge", reset="subtract") if soft else Dialect(dt=DT)
+    if any(_adds_first(node) for node in program.of(Neuron)):
+        dialect = replace(dialect, synapse="exp_add")
+    several = {node.name: _spikes_per_step(node) for node in program.spiking if node.decay is not None}
+    usual: SpikesPerStep = next(iter(several.values()), "one")
+    apart = {name: {"spikes_per_step": spikes} for name, spikes in several.items() if spikes != usual}
+    without = [node.name for node in program.of(Neuron) if node.decay is None and usual != "one"]
+    apart |= {name: {"spikes_per_step": "one"} for name in without}
+    dialect = replace(dialect, spikes_per_step=usual, nodes=apart)
+    edges: list[tuple[str, str]] = []
+    listed: dict[str, Node] = {}
+    for node in program.nodes:
+        listed[node.name] = node
+        edges += [(source.node, node.name) for source in node.sources if source.node in listed]
+        others = (other for other in listed.values() if other is not node)
+        edges += [(node.name, other.name) for other in others for source in other.sources if source.node == node.name]
+    own = {"version": __version__, "dialect": dialect.written(), **program.metadata}
+    nodes = {node.name: node_of(_in_dialect(node, dialect), narrow=True) for node in program.nodes}
+    graph = nir.NIRGraph(nodes, edges, metadata={METADATA_KEY: own}, type_check=False)
+    read = lower(graph, dialect)
+    require_same(tuple(_in_dialect(node, dialect) for node in program.nodes), read)
+    return Written(graph, dialect, read)
+
+
+def _in_dialect(node: Node, dialect: Dialect) -> Node:
+    """A threshold without memory between two values that are compared may be compared either way."""
+    if isinstance(node, Neuron) and node.spiking and node.decay is None:
+        return replace(node, compare=dialect.compare)
+    return node
 
 
 def _read_back(nodes: tuple[Node, ...], dialect: Dialect, metadata: Mapping[str, Any]) -> Written:
@@ -148,7 +187,26 @@ def _options(node: Neuron) -> dict[str, Any]:
                 layer=node.name,
             )
     reset_name = node.reset if node.spiking and node.decay is not None else "value"
-    return {"compare": node.compare, "reset": reset_name, "start": start}
+    spikes = _spikes_per_step(node)
+    synapse = "exp_add" if _adds_first(node) else "euler"
+    return {
+        "compare": node.compare,
+        "reset": reset_name,
+        "start": start,
+        "spikes_per_step": spikes,
+        "synapse": synapse,
+    }
+
+
+def _spikes_per_step(node: Neuron) -> SpikesPerStep:
+    if not node.many:
+        return "one"
+    return "many" if node.cap is None else node.cap
+
+
+def _adds_first(node: Neuron) -> bool:
+    """Whether its synaptic current takes its input in before it decays."""
+    return node.synapse is not None and node.synapse.rule == "exp_add"
 
 
 def _range(values: Floats) -> str:
@@ -161,11 +219,12 @@ def to_nir(nodes: tuple[Node, ...], dialect: Dialect, metadata: Mapping[str, Any
     edges = [(source.node, node.name) for node in nodes for source in node.sources]
     own = {"version": __version__, "dialect": dialect.written(), **metadata}
     return nir.NIRGraph(
-        {node.name: _node(node) for node in nodes}, edges, metadata={METADATA_KEY: own}, type_check=False
+        {node.name: node_of(node) for node in nodes}, edges, metadata={METADATA_KEY: own}, type_check=False
     )
 
 
-def _node(node: Node) -> nir.NIRNode:
+def node_of(node: Node, *, narrow: bool = False) -> nir.NIRNode:
+    """A node of NIR; narrow: with float32 time constants, where they give the decay back."""
     match node:
         case Input():
             return nir.Input({"input": np.array(node.shape)})
@@ -188,7 +247,19 @@ def _node(node: Node) -> nir.NIRNode:
         case Reshape():
             return _flatten(node)
     assert isinstance(node, Neuron)
-    return _neuron(node)
+    made = _neuron(node)
+    return _narrowed(made, node) if narrow else made
+
+
+def _narrowed(made: nir.NIRNode, node: Neuron) -> nir.NIRNode:
+    """The same neuron with the float32 time constants of its decay; float64 ones where there are none."""
+    if isinstance(made, nir.IF | nir.I):
+        made.r = made.r.astype(np.float32)
+    elif isinstance(made, nir.LIF | nir.LI) and node.decay is not None and not node.decay.ndim and node.gain is None:
+        constants = time_constants(float(node.decay))
+        ones = np.ones(node.shape, np.float32)
+        made.tau, made.r, made.v_leak = ones * constants.tau, ones * constants.r, made.v_leak.astype(np.float32)
+    return made
 
 
 def _conv(node: Conv) -> nir.NIRNode:
@@ -216,7 +287,7 @@ def _conv(node: Conv) -> nir.NIRNode:
 
 def _flatten(node: Reshape) -> nir.NIRNode:
     before, after = node.input_shape, node.shape
-    merged = flattens(before, after)
+    merged = (len(before) - 1,) * 2 if before == after else flattens(before, after)
     assert merged is not None, "absorb_permutations leaves no other reshape"
     start, end = merged
     return nir.Flatten({"input": np.array(before)}, start - len(before), end - len(before))
@@ -233,6 +304,8 @@ def _neuron(node: Neuron) -> nir.NIRNode:
     v_reset = full(node, 0 if ends_at is None else ends_at).astype(np.float32)
     if (decay == 1).all() and node.synapse is None:
         return _integrator(node, gain, offset, threshold, v_reset)
+    if _adds_first(node) and node.synapse is not None:
+        return _two_currents(node, node.synapse, threshold, v_reset)
     rate = 1 - decay
     if (rate <= 0).any():
         beside = " beside others" if np.ptp(decay) else ""
@@ -256,6 +329,27 @@ def _neuron(node: Neuron) -> nir.NIRNode:
     if threshold is None:
         return nir.LI(tau=DT / rate, **common)
     return nir.LIF(tau=DT / rate, v_threshold=threshold, v_reset=v_reset, **common)
+
+
+def _two_currents(node: Neuron, synapse: Synapse, threshold: Any, v_reset: Any) -> nir.NIRNode:
+    """A neuron whose decays are e^(-dt/τ): its current takes input in before it decays (``exp_add``)."""
+    if node.gain is not None or node.offset is not None:
+        raise CaptureError(
+            f"layer '{node.name}' has a gain or a constant behind a synapse of the rule exp_add, for which NIR has no "
+            "field; put it into the weights before it",
+            layer=node.name,
+        )
+    zeros = np.zeros(node.shape)
+    common = dict(
+        tau_mem=exponential_tau(full(node, node.decay)),
+        tau_syn=exponential_tau(full(node, synapse.decay)),
+        r=zeros + 1,
+        v_leak=zeros,
+        w_in=full(node, 1 if synapse.gain is None else synapse.gain),
+    )
+    if threshold is None:
+        return nir.CubaLI(**common)
+    return nir.CubaLIF(**common, v_threshold=threshold, v_reset=v_reset)
 
 
 def _integrator(node: Neuron, gain: Doubles, offset: Doubles, threshold: Any, v_reset: Any) -> nir.NIRNode:

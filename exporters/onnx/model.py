@@ -16,7 +16,7 @@ from stl_deploy.exporters.onnx.foreign import read_model
 from stl_deploy.exporters.onnx.interface import Interface, graph_metadata
 from stl_deploy.exporters.onnx.runtime import onnxruntime
 from stl_deploy.graph.program import Floats, Input, Program, Shape
-from stl_deploy.graph.run import Result, match_inputs
+from stl_deploy.graph.run import Result, as_floats, match_inputs
 
 _RUN_BYTES = 2**32
 _MOST_BYTES = 2**35
@@ -86,7 +86,7 @@ class OnnxModel:
         size = min(chunk or batch, self._at_once(steps))
         run = self._run_steps if self.interface.form == "step" else self._run_sequence
         parts = [
-            run({name: array[:, i : i + size] for name, array in arrays.items()}, steps, tensors)
+            run({name: as_floats(array[:, i : i + size]) for name, array in arrays.items()}, steps, tensors)
             for i in range(0, batch, size)
         ]
         return parts[0] if len(parts) == 1 else _combine(parts, lambda arrays: np.concatenate(arrays, axis=1))
@@ -130,8 +130,8 @@ class OnnxModel:
             for state in self.interface.states
         }
 
-    def match(self, x: NDArray[Any] | Mapping[str, NDArray[Any]]) -> dict[str, Floats]:
-        """``x`` ``[T, B, *shape]`` as one float32 array per Input node; raises InputError where it does not fit."""
+    def match(self, x: NDArray[Any] | Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """``x`` ``[T, B, *shape]`` as `match_inputs` returns it; raises InputError where it does not fit."""
         inputs = self.interface.inputs.items()
         ports = [Input(name=name, shape=self.shapes[tensor], sources=()) for name, tensor in inputs]
         return match_inputs(Program(tuple(ports), self.interface.dt), x)
@@ -178,7 +178,9 @@ class OnnxStream:
             self._states, self._batch = self._model.rest(batch), batch
         if batch != self._batch:
             raise InputError(f"got {batch} samples after {self._batch}; call reset() before another batch size")
-        feeds = {self._model.interface.inputs[name]: np.ascontiguousarray(a[0]) for name, a in arrays.items()}
+        feeds = {
+            self._model.interface.inputs[name]: np.ascontiguousarray(as_floats(a[0])) for name, a in arrays.items()
+        }
         result, self._states = self._model.call({**feeds, **self._states}, self._spikes)
         return result
 

@@ -15,7 +15,7 @@ GENERIC = "generic"
 
 @dataclass(frozen=True)
 class Device:
-    """block_bits: of one RAM block; widths: that it can be read in. weight_bits: a memory of its own for weights.
+    """block_bits: of one RAM block; widths: that it can be read in. UP5K's single-port RAMs are not used.
 
     Sources: the counts that nextpnr reports for each device.
     """
@@ -26,7 +26,6 @@ class Device:
     blocks: int
     block_bits: int
     widths: tuple[int, ...]
-    weight_bits: int = 0
 
 
 _ICE40 = (4096, (16, 8, 4, 2))
@@ -34,7 +33,7 @@ _ECP5 = (18432, (36, 18, 9, 4, 2, 1))
 DEVICES = {
     device.name: device
     for device in (
-        Device("up5k", "Lattice iCE40 UP5K", 5280, 30, *_ICE40, weight_bits=2**20),
+        Device("up5k", "Lattice iCE40 UP5K", 5280, 30, *_ICE40),
         Device("hx8k", "Lattice iCE40 HX8K", 7680, 32, *_ICE40),
         Device("ecp5-25f", "Lattice ECP5 25F", 24288, 56, *_ECP5),
         Device("ecp5-85f", "Lattice ECP5 85F", 83640, 208, *_ECP5),
@@ -69,6 +68,16 @@ def memory_sizes(plan: Plan) -> dict[str, tuple[int, int]]:
     }
 
 
+def memory_bits(plan: Plan) -> int:
+    """Bits of all memories together."""
+    return sum(width * depth for width, depth in memory_sizes(plan).values())
+
+
+def capacity(device: Device) -> int:
+    """Bits of RAM on a device."""
+    return device.blocks * device.block_bits
+
+
 def blocks_of(width: int, depth: int, device: Device) -> int:
     """RAM blocks for a memory: the fewest over the widths that a block can have."""
     return min(
@@ -81,12 +90,10 @@ def require_fits(plan: Plan, device: Device) -> None:
     """Raise UnsupportedError where the memories take more bits than the device has, naming the largest layer."""
     if not device.blocks:
         return
-    sizes = memory_sizes(plan)
-    total = sum(width * depth for width, depth in sizes.values())
-    held = device.blocks * device.block_bits + device.weight_bits
+    total, held = memory_bits(plan), capacity(device)
     if total <= held:
         return
-    large = [one.name for one in DEVICES.values() if one.blocks * one.block_bits + one.weight_bits >= total]
+    large = [one.name for one in DEVICES.values() if capacity(one) >= total]
     layer = max(plan.passes, key=lambda one: one.layout.words)
     raise UnsupportedError(
         f"{device.title} holds {held:,} bits; the network takes {total:,}, {total - held:,} too many",

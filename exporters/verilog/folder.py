@@ -35,7 +35,8 @@ def write_folder(graph: IntegerGraph, about: About, folder: Path, *, lanes: int 
     run = simulate(graph, first, record=True)
     texts = {**render(plan, about), **golden(plan, first, run)}
     folder.mkdir(parents=True)
-    (folder / "golden").mkdir()
+    for name in ("golden", "boards"):
+        (folder / name).mkdir()
     for name, text in texts.items():
         write_text(folder / name, text)
     write_integers(graph, about, folder / NAME)

@@ -101,7 +101,7 @@ class _Lowering:
 
     def _layers(self) -> list[Node]:
         layers: list[Node] = [node for node in self.graph.nodes if isinstance(node, PopulationNode | IntegratorNode)]
-        return layers if isinstance(self.output, IntegratorNode) else [*layers, self.output]
+        return [*(node for node in layers if node is not self.output), self.output]  # what emits comes last
 
     def _layout(self, node: Node) -> Layout:
         return layout_of(node.shape, self.lanes, flat=not isinstance(node, PopulationNode))
@@ -126,6 +126,9 @@ class _Lowering:
                 reason = f"it adds the potentials of '{node.name}' to others, or reads them late"
                 remedy = "read one node without threshold, at once"
                 raise UnsupportedError(reason, node=layer.name, slug="potentials", remedy=remedy)
+            if isinstance(node, DenseNode) and (node.delay is not None or node.shift or node.enlarged):
+                reason = "its synapses have delays of their own, or its sums are shifted, as those of .net files"
+                raise UnsupportedError(reason, node=node.name, slug="synaptic-delay", remedy="use delay nodes")
             if isinstance(node, DenseNode | ConvNode) and node.bias is not None:
                 bias = np.broadcast_to(node.bias.reshape(-1, *(1,) * (len(node.shape) - 1)), node.shape)
                 yield Way(None, after, delay, bias.astype(np.int64).reshape(-1))

@@ -9,8 +9,10 @@ from stl_deploy.exporters.verilog.memories import Memories, hex_files, memories_
 from stl_deploy.exporters.verilog.plan import Pass, Plan
 from stl_deploy.integers.store import About
 
-SOURCES = ("snn_engine.v", "tb.v")
+SOURCES = ("snn_engine.v", "snn_serial.v", "tb.v")
 """Files that are the same for every network."""
+BOARDS = ("icebreaker.pcf", "ulx3s.lpf", "tang_nano_9k.cst")
+"""Pins of snn_serial.v on boards."""
 _FIELDS: tuple[tuple[str, str], ...] = (
     ("op", "2"),
     ("state_base", "STATE_ADDR"),
@@ -59,6 +61,7 @@ def render(plan: Plan, about: About) -> dict[str, str]:
         "snn_tables.v": _tables(plan, made, sizes, about),
         "snn_ports.vh": _ports(sizes),
         "Makefile": engine_text("Makefile"),
+        **{f"boards/{name}": engine_text(name) for name in BOARDS},
         **hex_files(plan, made, sizes),
     }
 
@@ -74,7 +77,7 @@ def _plain(text: str) -> str:
 
 
 def _ports(sizes: Mapping[str, int]) -> str:
-    names = ("IN_BITS", "OUT_BITS", "LANES", "LAYER_BITS", "PASS_BITS")
+    names = ("INPUTS", "IN_BITS", "OUT_BITS", "LANES", "LAYER_BITS", "PASS_BITS")
     return "// Widths of snn's ports.\n" + "".join(f"localparam {name} = {sizes[name]};\n" for name in names)
 
 

@@ -79,16 +79,17 @@ class Simulation:
         *,
         simulator: str | None = None,
         pressure: int | None = None,
+        reset: int | None = None,
         deadline: float = DEADLINE,
         design: Sequence[str] = DESIGN,
     ) -> tuple[IntegerRun, int]:
         """Run whole numbers ``x`` ``[T, B, *shape]``; returns outputs and spikes, and clocks.
 
-        pressure: a seed for stops at both ends, at random. Raises InputError as the integer model does, ToolError
-        where there is no simulator, or it fails or hangs.
+        pressure: a seed for stops at both ends, at random. reset: a clock at which all begins anew.
+        Raises InputError as the integer model does, ToolError where there is no simulator, or it fails or hangs.
         """
         x = check_input(self.plan.graph.input, x)
-        traces = self.trace(x, simulator=simulator, pressure=pressure, deadline=deadline, design=design)
+        traces = self.trace(x, simulator=simulator, pressure=pressure, reset=reset, deadline=deadline, design=design)
         return self.unpack(x, traces), traces.clocks
 
     def trace(
@@ -97,6 +98,7 @@ class Simulation:
         *,
         simulator: str | None = None,
         pressure: int | None = None,
+        reset: int | None = None,
         deadline: float = DEADLINE,
         design: Sequence[str] = DESIGN,
     ) -> Traces:
@@ -111,7 +113,8 @@ class Simulation:
                     (folder / name).write_text(text, encoding="ascii")
             (folder / "input.txt").write_text(input_text(x, math.prod(self.plan.graph.output.shape)), encoding="ascii")
             command = _built(folder, chosen, design, deadline)
-            options = [f"+limit={16 * clocks + 100_000}"] + ([] if pressure is None else [f"+pressure={pressure}"])
+            given = {"limit": 16 * clocks + 100_000, "pressure": pressure, "reset": reset}
+            options = [f"+{name}={value}" for name, value in given.items() if value is not None]
             left = max(1.0, ends - time.monotonic())
             said = _run([*command, *options], folder, f"the simulation in {chosen}", left).decode("ascii", "replace")
             end = next((line for line in said.splitlines() if line.startswith(("done", "stalled"))), "")
@@ -172,7 +175,8 @@ class Simulation:
 def _built(folder: Path, simulator: str, design: Sequence[str], deadline: float) -> list[str]:
     """The command that runs a simulation built in ``folder``."""
     if simulator == "iverilog":
-        command = ["iverilog", "-g2005", "-o", "sim.vvp", "-s", "tb", "tb.v", *design]
+        language = "-g2005" if design == DESIGN else "-g2012"  # yosys's models of cells are SystemVerilog
+        command = ["iverilog", language, "-o", "sim.vvp", "-s", "tb", "tb.v", *design]
         _run(command, folder, "iverilog", deadline)
         return ["vvp", "-n", "sim.vvp"]
     quiet = ["-Wno-fatal", "-Wno-lint", "-Wno-style", "--x-initial", "unique"]

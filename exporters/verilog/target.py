@@ -11,9 +11,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.integer_runner import IntegerRunner, calibration
 from stl_deploy.exporters.targets import Format, Network, Options
-from stl_deploy.exporters.verilog.devices import GENERIC, device_of, require_fits
+from stl_deploy.exporters.verilog.devices import GENERIC, capacity, device_of, memory_bits, require_fits
 from stl_deploy.exporters.verilog.folder import ENGINE, manifest_facts, read_folder, write_folder
 from stl_deploy.exporters.verilog.lower import check_lanes, make_plan
 from stl_deploy.exporters.verilog.render import render
@@ -93,6 +94,22 @@ class VerilogFormat(Format):
         """Everything that keeps integers from holding the network, node by node, and what they round."""
         return [*(from_error(error) for error in refusals(program)), *rounded(program)]
 
+    def check_for(self, program: Program, options: VerilogOptions) -> Iterable[Finding]:
+        """The same, and whether the device's memory holds it."""
+        device = device_of(options.device or GENERIC)
+        found = list(self.check(program))
+        if any(one.severity == "error" for one in found):
+            return found
+        given = np.zeros((1, 1, *program.inputs[0].shape), np.float32) if options.x is None else options.x
+        try:
+            plan = make_plan(choose(program, calibration(program, options, given)).graph, options.lanes)
+            require_fits(plan, device)
+        except UnsupportedError as error:
+            return [*found, from_error(error)]
+        held = f"; {device.title} holds {capacity(device):,}" if device.blocks else ""
+        told = f"memories of {memory_bits(plan):,} bits with {plan.lanes} lanes{held}"
+        return [*found, Finding("fpga-memory", "info", None, told)]
+
     def write(self, program: Program, path: Path, options: VerilogOptions) -> Mapping[str, Any]:
         """Choose integers by spike agreement on the calibration input (default: the first of x), write the folder.
 
@@ -102,7 +119,7 @@ class VerilogFormat(Format):
         given = calibration(program, options, options.x)
         chosen = choose(program, given)
         check_lanes(chosen.graph, options.lanes)
-        x = to_integers(given, chosen.graph.input.scale)
+        x = np.asarray(to_integers(given, chosen.graph.input.scale), np.int32)
         about = About(
             program.metadata.get("name") or path.name or "network",
             options.origin.get("source", "a network"),

@@ -15,7 +15,7 @@ from stl_deploy.exporters.targets import Network, Options, Runner
 from stl_deploy.exporters.witnesses.environment import BRIAN2, SIDE
 from stl_deploy.exporters.witnesses.equations import Arrays, equations
 from stl_deploy.graph.program import Program
-from stl_deploy.graph.run import NetworkInput, Result, match_inputs
+from stl_deploy.graph.run import NetworkInput, Result, as_floats, match_inputs
 
 
 class Brian2(Runner):
@@ -42,7 +42,7 @@ class Brian2(Runner):
 
     def run(self, x: NetworkInput, record: bool = False) -> Result:
         """See `stl_deploy.exporters.targets.Runner`; raises ToolError if Brian2 is missing, fails or takes too long."""
-        given = match_inputs(self._program, x)
+        given = {name: as_floats(array) for name, array in match_inputs(self._program, x).items()}
         rows = [given[node.name] for node in self._program.inputs]
         entering = np.concatenate([array.reshape(*array.shape[:2], -1) for array in rows], axis=2)
         found = self._work(entering)

@@ -13,7 +13,7 @@ from stl_deploy._util.isolated import Answer
 from stl_deploy._util.untrusted import one_line
 from stl_deploy.errors import InputError
 
-IMAGE_FORMATS = ("PNG", "JPEG", "MPO", "BMP", "WEBP", "TIFF", "PPM", "GIF")
+IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM", "GIF")
 """Without this list Pillow goes by content, and starts Ghostscript on PostScript that is named x.png."""
 _GREY, _COLOUR = ("1", "L", "LA"), ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr")
 

@@ -41,6 +41,8 @@ def register(app: typer.Typer) -> None:
     app.command("show")(show)
     app.command("verify", cls=ListsTargets)(verify)
     app.command("simulate", cls=ListsTargets)(simulate)
+    app.command("synthesise")(synthesise)
+    app.command("fpga-run")(fpga_run)
 
 
 def capture(
@@ -363,3 +365,46 @@ def simulate(
         say=console(),
     )
     emit_json(result, json)
+
+
+def synthesise(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What export --to verilog wrote.")],
+    device: Annotated[str, typer.Option(metavar="DEVICE", help="up5k, hx8k, ecp5-25f or ecp5-85f.")],
+    input_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--input", "-i", metavar="X.npz", help="x [T, B, *shape]: counts clocks, which gives the latency."
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Placements that are tried.")] = 3,
+    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="The bitstream.")] = None,
+    deadline: Deadline = 3600.0,
+    json: Json = False,
+) -> None:
+    """Place and route a Verilog folder with open tools: cells, RAM blocks, clock, bitstream, latency."""
+    from stl_deploy.pipeline.synthesise import synthesise as place_and_route
+
+    result = place_and_route(
+        folder,
+        device,
+        input_file=input_file,
+        seeds=range(1, seeds + 1),
+        output=output,
+        deadline=deadline,
+        say=console(),
+    )
+    emit_json(result, json)
+
+
+def fpga_run(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What export --to verilog wrote.")],
+    port: Annotated[Path, typer.Option(metavar="PORT", help="The board's serial line, as /dev/ttyUSB1.")],
+    input_file: Annotated[Path, typer.Option("--input", "-i", metavar="X.npz", help="x [T, B, *shape].")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="Y.npz", help="Where y goes.")] = None,
+    baud: Annotated[int, typer.Option(help="Bits a second.")] = 115200,
+    json: Json = False,
+) -> None:
+    """Run an input on a board that holds the bitstream; outputs are compared. Untested on hardware."""
+    from stl_deploy.pipeline.fpga_run import fpga_run as run_there
+
+    emit_json(run_there(folder, port, input_file, output, baud=baud, say=console()), json)

@@ -76,7 +76,9 @@ def run(
     size, sums = chunk or batch, np.float64 if double else np.float32
     with np.errstate(over="ignore", invalid="ignore"):
         parts = [
-            _run_part(program, {k: a[:, i : i + size] for k, a in arrays.items()}, set(record), observe, sums)
+            _run_part(
+                program, {k: as_floats(a[:, i : i + size]) for k, a in arrays.items()}, set(record), observe, sums
+            )
             for i in range(0, batch, size)
         ]
     if len(parts) == 1:
@@ -84,8 +86,11 @@ def run(
     return Result(_join([p.outputs for p in parts]), _join([p.recorded for p in parts]))
 
 
-def match_inputs(program: Program, x: NetworkInput) -> dict[str, Floats]:
-    """``x`` as one float32 array per Input node; raises InputError where names, shapes, T or B do not fit."""
+def match_inputs(program: Program, x: NetworkInput) -> dict[str, NDArray[Any]]:
+    """``x`` as one array per Input node; raises InputError where names, shapes, T or B do not fit.
+
+    Arrays are float32, but for bool and 8-bit integers: these stay as they are, for `as_floats` of a few samples.
+    """
     names = [node.name for node in program.inputs]
     if not isinstance(x, Mapping):
         if len(names) != 1:
@@ -104,7 +109,7 @@ def match_inputs(program: Program, x: NetworkInput) -> dict[str, Floats]:
             )
     if len(leading) > 1:
         raise InputError(f"expected one T and B for all inputs; found {sorted(leading)}")
-    return {name: _floats(name, x[name]) for name in names}
+    return {name: _checked(name, x[name]) for name in names}
 
 
 def _steps_inside(program: Program, found: Shape, shape: Shape) -> str:
@@ -120,9 +125,16 @@ def _steps_inside(program: Program, found: Shape, shape: Shape) -> str:
     )
 
 
-def _floats(name: str, x: NDArray[Any]) -> Floats:
+def as_floats(x: NDArray[Any]) -> Floats:
+    """A part of what `match_inputs` returns, in float32."""
+    return np.asarray(x, np.float32)
+
+
+def _checked(name: str, x: NDArray[Any]) -> NDArray[Any]:
     if x.dtype.kind not in "fiub":
         raise InputError(f"input '{name}': expected numbers; found {x.dtype}")
+    if x.dtype.itemsize == 1 and x.dtype.kind in "iub":
+        return x
     if x.dtype.kind in "iu":
         require_held_by_float32(x, f"input '{name}'")
     with np.errstate(over="ignore"):

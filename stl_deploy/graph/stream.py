@@ -13,7 +13,7 @@ from stl_deploy.errors import InputError
 from stl_deploy.graph import neurons
 from stl_deploy.graph.kernels import apply, combined
 from stl_deploy.graph.program import Delay, Floats, Input, Neuron, Node, Program
-from stl_deploy.graph.run import match_inputs
+from stl_deploy.graph.run import as_floats, match_inputs
 
 
 class Stream:
@@ -59,7 +59,7 @@ class Stream:
     def step_all(self, x: NDArray[Any] | Mapping[str, NDArray[Any]]) -> dict[str, Floats]:
         """As `step`, with every Output node's array by name."""
         single = {name: a[None] for name, a in x.items()} if isinstance(x, Mapping) else np.asarray(x)[None]
-        arrays = {name: array[0] for name, array in match_inputs(self.program, single).items()}
+        arrays = {name: as_floats(array[0]) for name, array in match_inputs(self.program, single).items()}
         self._begin(len(next(iter(arrays.values()))))
         outputs = {node.name for node in self.program.outputs}
         found: dict[str, Floats] = {}

@@ -1,1 +1,1 @@
-"""Program to integers, and how integers are run: sums, one neuron step, ranges. netx and C both read it."""
+"""The one integer model: a Program becomes an `IntegerGraph`; quantise, simulate, ranges, storage, training (qat)."""

@@ -70,7 +70,7 @@ def quantise(
     hardware, reference = hardware or Hardware(), reference or program
     program, readout = split_host(program) if host else (program, ())
     known = values(program, input_scale)
-    x = to_integers(calibration, input_scale)
+    x = np.asarray(to_integers(calibration, input_scale), np.int32)
     recorded = run(reference, calibration, record=[node.name for node in program.spiking]).recorded
     aim = {n.name: recorded[n.name].astype(np.uint8).reshape(*x.shape[:2], *n.shape) for n in program.spiking}
     build = LayerwiseQuantiser(program, known, aim, hardware)

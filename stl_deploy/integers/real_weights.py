@@ -136,20 +136,33 @@ def bits_of(input_scale: float) -> int | None:
     return int(exponent) - 1 if mantissa == 0.5 and exponent > 0 else None
 
 
-def to_integers(x: NDArray[Any], input_scale: float) -> NDArray[np.int32]:
-    """``x·input_scale`` as whole numbers; raises InputError if x is not on that grid."""
-    scaled = np.asarray(x, np.float64) * input_scale
-    whole = np.round(scaled)
-    if not np.array_equal(scaled, whole):
-        if input_scale == 1:
-            raise InputError(
-                "expected whole numbers as input, as no grid is declared for it; found fractions; give --input-grid "
-                "BITS, which rounds to multiples of 2^-BITS and declares that"
-            )
-        raise InputError(
-            f"expected input on the grid of 1/{input_scale:g} that the network was exported with; found values beside "
-            "it; round them, or give --input-grid BITS, which rounds to multiples of 2^-BITS"
+def to_integers(x: NDArray[Any], input_scale: float) -> NDArray[Any]:
+    """``x·input_scale`` in integers; raises InputError if x is not on that grid.
+
+    int32, but bool and 8-bit integers stay as they are at a scale of 1. Steps are converted one after the other, since
+    float64 takes eight times the memory of spikes.
+    """
+    if x.dtype.kind in "iub" and x.dtype.itemsize == 1 and input_scale == 1:
+        return x
+    found = np.empty(x.shape, np.int32)
+    for step, to in zip(np.atleast_2d(x), np.atleast_2d(found), strict=True):
+        scaled = np.asarray(step, np.float64) * input_scale
+        whole = np.round(scaled)
+        if not np.array_equal(scaled, whole):
+            raise _off_grid(input_scale)
+        if np.abs(whole).max(initial=0) >= 2**31:
+            raise InputError("expected input within 32 bits in whole numbers; found larger values; use a coarser grid")
+        to[...] = whole
+    return found
+
+
+def _off_grid(input_scale: float) -> InputError:
+    if input_scale == 1:
+        return InputError(
+            "expected whole numbers as input, as no grid is declared for it; found fractions; give --input-grid "
+            "BITS, which rounds to multiples of 2^-BITS and declares that"
         )
-    if np.abs(whole).max(initial=0) >= 2**31:
-        raise InputError("expected input within 32 bits in whole numbers; found larger values; use a coarser grid")
-    return whole.astype(np.int32)
+    return InputError(
+        f"expected input on the grid of 1/{input_scale:g} that the network was exported with; found values beside "
+        "it; round them, or give --input-grid BITS, which rounds to multiples of 2^-BITS"
+    )

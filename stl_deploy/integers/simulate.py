@@ -61,14 +61,18 @@ def simulate(graph: IntegerGraph, x: Values, *, record: bool = False) -> Integer
 
 def values_of(graph: IntegerGraph, x: Values, keep: Collection[str]) -> dict[str, Values]:
     """What some nodes put out, ``[T, B, *shape]``; raises as `simulate`."""
-    x = check_input(graph.input, x)
+    _check_range(graph.input, whole_numbers(x, graph.input.shape))
     if not graph.accumulator.wraps:
         require_sums(graph)
     known = bounds(entered_by(graph, x))
     widest = max(math.prod(node.shape) for node in graph.nodes)
     run = _stepped if graph.delayed else _at_once
     steps, samples = x.shape[:2]
-    parts = map_samples(lambda part: run(graph, x[:, part], keep, known), samples, widest * steps, VALUES_AT_ONCE)
+
+    def run_part(part: slice) -> dict[str, Values]:
+        return run(graph, x[:, part].astype(np.int32), keep, known)
+
+    parts = map_samples(run_part, samples, widest * steps, VALUES_AT_ONCE)
     return {name: np.concatenate([part[name] for part in parts], axis=1) for name in keep}
 
 
@@ -81,13 +85,17 @@ def entered_by(graph: IntegerGraph, x: Values) -> IntegerGraph:
 def check_input(node: IntegerInput, x: Values) -> Ints:
     """``x`` as int32; raises InputError if it is anything else than whole numbers in the input's range and shape."""
     x = whole_numbers(x, node.shape)
-    low, high = x.min(), x.max()
+    _check_range(node, x)
+    return x.astype(np.int32)
+
+
+def _check_range(node: IntegerInput, x: Values) -> None:
+    low, high = int(x.min()), int(x.max())
     if low < node.low or high > node.high:
         raise InputError(
             f"expected input from {node.low} to {node.high}, which the integers were chosen for; found {low} to "
             f"{high}; scale it, or export again with such input"
         )
-    return x.astype(np.int32)
 
 
 def whole_numbers(x: Values, shape: Shape) -> Values:

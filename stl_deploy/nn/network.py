@@ -18,19 +18,20 @@ from torch import Tensor, nn
 
 from stl_deploy.config.schema import BuiltSpec, Decision, LiSpec, Mode, ResidualSpec, RunConfig, VoteSpec
 from stl_deploy.errors import InputError
+from stl_deploy.graph.program import InputCoding, Program
 from stl_deploy.graph.readout import Readout
 from stl_deploy.nn import cuda, fused
 from stl_deploy.nn.build import Branches, Build, build_layer
 from stl_deploy.nn.layers import SumPool2d
 from stl_deploy.nn.neuron import LIF
+from stl_deploy.nn.schedule import INPUT as INPUT
 from stl_deploy.nn.schedule import layerwise
+from stl_deploy.nn.to_program import to_program
 
 Shape = tuple[int, ...]
 Observer = Callable[[str, Tensor], None]
 """Called with a layer's name and its output ``[T, B, *shape]``."""
 
-INPUT = "input"
-"""The network's input, among the sources of its layers."""
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d, SumPool2d)
 
 
@@ -159,6 +160,15 @@ class Network(nn.Module):
 
         return self(x, keep, every_layer=every_layer), recorded
 
+    def program(self, *, coding: InputCoding, fraction_bits: int = 0, bound: float = 1.0) -> Program:
+        """The network in evaluation mode as a Program, unfolded and in float64.
+
+        coding, fraction_bits, bound: what the input will be: its kind, multiples of 2^-fraction_bits, and its largest
+        magnitude. Raises InputError in mode ``ann``, for a norm without running statistics or weights before it, for a
+        value that no training gives, thresholds <= 0 (naming the neurons), and two kinds of reset.
+        """
+        return to_program(self, coding, fraction_bits, bound)
+
     @property
     def lifs(self) -> Iterator[tuple[str, LIF]]:
         """The LIF layers by name, in order."""
@@ -173,24 +183,6 @@ class Network(nn.Module):
     def thresholds(self) -> dict[str, Tensor]:
         """Each LIF's effective threshold, as far as it is distinct (see `LIF.threshold`), on the CPU."""
         return {name: lif.threshold.detach().cpu().clone() for name, lif in self.lifs}
-
-
-@torch.no_grad()
-def unsound(network: Network) -> str | None:
-    """What no training gives, in words: a norm's negative variance, a threshold that is not finite, or one that is not
-    above 0 under parametrisation ``positive``; None if all is well.
-    """
-    for name, layer in network.layers.items():
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-            if layer.running_var is not None and bool((layer.running_var < 0).any()):
-                return f"layer '{name}' has a negative variance"
-        elif isinstance(layer, LIF):
-            theta = layer.threshold
-            if not bool(theta.isfinite().all()):
-                return f"layer '{name}' has a threshold of infinity or NaN"
-            if layer.parametrisation == "positive" and bool((theta <= 0).any()):
-                return f"layer '{name}' has a threshold of {float(theta.min()):g} under parametrisation 'positive'"
-    return None
 
 
 def _learns(mode: Mode, parameter: str) -> bool:

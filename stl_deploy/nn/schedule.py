@@ -19,6 +19,10 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, StepNorm1d, StepNorm2d)
 """By exact type: a subclass may have statistics of more than what arrives, as several processes' do."""
 
 
+INPUT = "input"
+"""The network's input, among the sources of its layers."""
+
+
 class Stage(NamedTuple):
     """``run`` takes what the layers ``reads`` put out, ``[T, B, *shape]`` each, and gives what layer ``name`` does."""
 

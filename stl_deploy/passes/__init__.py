@@ -15,19 +15,47 @@ from stl_deploy.graph.program import Program
 from stl_deploy.graph.segments import ordered
 from stl_deploy.passes import (
     absorb_permutations,
+    exact_grids,
+    fold_affine,
     fold_norms,
+    fold_scales,
+    fold_thresholds,
     fuse_linears,
     fuse_synapses,
     lower_max_pools,
     materialise_delays,
+    merge_pools,
     narrow,
+    representable_decays,
     split_concats,
     start_at_leak,
+    strict_comparison,
+    widen,
 )
 from stl_deploy.passes.base import FoldOptions, LayerGrid, Pass, Rewritten
 from stl_deploy.passes.equivalence import require_equivalent
 from stl_deploy.passes.permutations import Permutations, composed
 
+OWN: tuple[Pass, ...] = (
+    fold_norms.PASS,
+    lower_max_pools.PASS,
+    fold_thresholds.PASS,
+    representable_decays.PASS,
+    exact_grids.PASS,
+    narrow.PASS,
+    strict_comparison.PASS,
+)
+"""What brings the Program of a network of ours to the nodes that NIR has, on exact grids."""
+FOREIGN: tuple[Pass, ...] = (
+    widen.PASS,
+    fold_affine.PASS,
+    merge_pools.PASS,
+    fold_scales.PASS,
+    fold_thresholds.PASS,
+    exact_grids.PASS,
+    narrow.PASS,
+)
+"""What `fold` does to a network that came as a file."""
 CAPTURED: tuple[Pass, ...] = (
     fold_norms.PASS,
     lower_max_pools.PASS,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from stl_deploy._util.json_twin import JsonTwin
 from stl_deploy.errors import InputError, StlDeployError
-from stl_deploy.graph.program import Node, Program
+from stl_deploy.graph.program import Node, Program, Source
 from stl_deploy.passes.permutations import Indices
 
 Thresholds = Literal["keep", "weights"]
@@ -100,6 +100,24 @@ def with_nodes(program: Program, nodes: Nodes) -> Program:
 def readers_of(nodes: Mapping[str, Node], name: str) -> list[Node]:
     """The nodes that read ``name``."""
     return [node for node in nodes.values() if any(source.node == name for source in node.sources)]
+
+
+def bypassed(nodes: Nodes, names: Collection[str]) -> Nodes:
+    """The nodes without ``names``, each of one source: what read one of them reads what that read."""
+
+    def through(source: Source) -> Source:
+        while source.node in names:
+            (before,) = nodes[source.node].sources
+            source = Source(before.node, before.delay + source.delay)
+        return source
+
+    kept = {name: node for name, node in nodes.items() if name not in names}
+    return {
+        name: replace(node, sources=tuple(map(through, node.sources)))
+        if any(source.node in names for source in node.sources)
+        else node
+        for name, node in kept.items()
+    }
 
 
 def rewrite(change: Callable[[Nodes], Nodes]) -> Callable[[Program], Rewritten]:

@@ -145,8 +145,8 @@ class _Judge:
         for step, (x, y) in enumerate(zip(expected, found, strict=True)):
             states[0].charge(x)
             states[1].charge(y)
-            u, spikes = (_ordered(values, place) for values in _released(states[0]))
-            w, others = _released(states[1])
+            u, spikes = (_ordered(values, place) for values in _released(states[0], bool(self.tolerance)))
+            w, others = _released(states[1], bool(self.tolerance))
             largest = max(largest, float(np.abs(u[~parted]).max(initial=0)))
             most = self.tolerance * max(1.0, largest) + moved / _unit(before)
             wrong = np.abs(u - w) > most
@@ -164,7 +164,9 @@ class _Judge:
         (s, t), (u, w) = ([array[sample, *at] for array in pair] for pair in (spikes, potentials))
         raise ParityError(
             f"pass {self.by}: neuron {at} of '{name}' at step {step}, sample {sample}: expected spike {s:g}, found "
-            f"{t:g}; its potential is {u:g} of its threshold before the pass and {w:g} after it"
+            f"{t:g}; its potential is {u:g} before the pass and {w:g} after it"
+            + " (in thresholds)"
+            * bool(self.tolerance)
         )
 
 
@@ -174,12 +176,14 @@ def _unit(node: Neuron) -> float:
     return float(sizes.min(initial=np.inf)) if sizes.size and sizes.min() > 0 else 1.0
 
 
-def _released(state: neurons.NeuronState) -> tuple[NDArray[np.float64], Floats]:
-    """Potentials in units of the threshold (of 1 where that is 0), and spikes; the state then goes on."""
+def _released(state: neurons.NeuronState, in_units: bool) -> tuple[NDArray[np.float64], Floats]:
+    """Potentials, and spikes; the state then goes on. in_units: of the threshold (of 1 where that is 0)."""
     theta = state.node.threshold
     assert theta is not None
-    potentials = state.v.astype(np.float64) / np.where(theta == 0, 1.0, theta)
-    potentials = potentials + (np.asarray(theta) == 0)  # of 0 as of 1: the spike is where it passes 1
+    potentials = state.v.astype(np.float64)
+    if in_units:
+        potentials = potentials / np.where(theta == 0, 1.0, theta)
+        potentials = potentials + (np.asarray(theta) == 0)  # of 0 as of 1: the spike is where it passes 1
     out = np.empty_like(state.v)
     state.release(out)
     return potentials, out

@@ -2,27 +2,40 @@
 
 For one layer: inputs are multiples of 2^-p with magnitude at most X; each output adds up the terms w·x and the
 bias. With weights and bias on the grid 2^-k every partial sum is a multiple of 2^-(k+p), and none is larger than
-M = max over outputs of X·Σ|w| + |b|. All are exact in float32 if M ≤ 2^(24−k−p). `choose` takes the finest such k.
+M = max over outputs of X·Σ|w| + |b|. All are exact in float32 if M ≤ 2^(24−k−p). `finest_exact_grid` takes the
+finest such k.
 
 Numbers whose sums are exact as they are stay so: whole weights for an input in 256ths may be multiples of 256, and
 their biases of 1.
+
+The pass goes through the Program in running order. Where the grid of what arrives is known, float64 weights are
+rounded; float32 ones are taken for rounded. Spikes are a grid by themselves; input is one if the metadata declare it.
+The weights that a dense population's own spikes come back through are rounded together with those before it, as their
+terms make one sum.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
 from stl_deploy.errors import InputError
 from stl_deploy.graph.exact import (
     MANTISSA_BITS,
+    SPIKES,
     Grid,
     fraction_bits,
     largest_difference,
     largest_sum,
+    output_grid,
     round_to_grid,
+    sum_grids,
+    synaptic,
 )
-from stl_deploy.graph.program import Doubles, Floats
-from stl_deploy.passes.base import LayerGrid
+from stl_deploy.graph.program import Conv, Doubles, Floats, Linear, Neuron, Program
+from stl_deploy.graph.segments import ordered
+from stl_deploy.passes.base import FoldOptions, LayerGrid, Nodes, Pass, Rewritten, with_nodes
 
 _COARSEST = -24
 _FINEST = 100
@@ -51,3 +64,87 @@ def finest_exact_grid(
             change = max(largest_difference(w, weight), largest_difference(b, bias))
             return w, b, LayerGrid(node, k, grid.bits, change)
     raise InputError(f"layer '{node}': sums of {magnitude:g} fit on no grid")
+
+
+def _round(program: Program) -> Rewritten:
+    nodes: Nodes = dict(program.by_name)
+    known: dict[str, Grid | None] = {node.name: _spikes(node) for node in program.spiking if _is_bounded(node)}
+    chosen: list[LayerGrid] = []
+    rounded: set[str] = set()
+    for node in ordered(nodes):
+        if node.name in known:
+            continue
+        arriving = sum_grids([known.get(source.node) for source in node.sources])
+        wide = isinstance(node, Linear | Conv) and node.weight.dtype == np.float64 and node.name not in rounded
+        if wide and arriving is not None:
+            back = _back(program, nodes, node.name)
+            made = _rounded(nodes, node.name, arriving) if back is None else _together(nodes, node.name, back, arriving)
+            chosen.append(made)
+            rounded |= {node.name} if back is None else {node.name, back}
+        known[node.name] = output_grid(nodes[node.name], arriving, program.metadata)
+    return Rewritten(with_nodes(program, nodes), grids=tuple(chosen))
+
+
+def _is_bounded(node: Neuron) -> bool:
+    return not node.many or node.cap is not None
+
+
+def _spikes(node: Neuron) -> Grid:
+    """What a population with a cap puts out."""
+    return Grid(0, node.cap) if node.many and node.cap is not None else SPIKES
+
+
+def _rounded(nodes: Nodes, name: str, arriving: Grid) -> LayerGrid:
+    node = nodes[name]
+    assert isinstance(node, Linear | Conv)
+    bias = np.zeros(len(node.weight)) if node.bias is None else node.bias.astype(np.float64)
+    weight, rounded, grid = finest_exact_grid(name, node.weight.astype(np.float64), bias, arriving)
+    nodes[name] = replace(node, weight=weight, bias=None if node.bias is None else rounded)
+    return grid
+
+
+def _back(program: Program, nodes: Nodes, name: str) -> str | None:
+    """The dense weights through which the spikes of the one population that reads ``name`` come back to it."""
+    readers = program.readers[name]
+    if len(readers) != 1 or not isinstance(readers[0], Neuron) or not isinstance(nodes[name], Linear):
+        return None
+    others = [nodes[source.node] for source in readers[0].sources if source.node != name]
+    dense = [other for other in others if isinstance(other, Linear) and len(other.input_shape) == 1]
+    if len(others) != 1 or len(dense) != 1 or [source.node for source in dense[0].sources] != [readers[0].name]:
+        return None
+    if not _is_bounded(readers[0]):
+        return None
+    alone = len(program.readers[dense[0].name]) == 1 and dense[0].bias is None
+    return dense[0].name if alone and readers[0].spiking and dense[0].weight.dtype == np.float64 else None
+
+
+def _together(nodes: Nodes, name: str, back: str, arriving: Grid) -> LayerGrid:
+    """Round weights and those of a population's own spikes to one grid."""
+    node, other = nodes[name], nodes[back]
+    assert isinstance(node, Linear)
+    assert isinstance(other, Linear)
+    inputs, both = node.weight.shape[1], np.concatenate([node.weight, other.weight], axis=1).astype(np.float64)
+    bias = np.zeros(len(both)) if node.bias is None else node.bias.astype(np.float64)
+    (source,) = other.sources
+    neuron = nodes[source.node]
+    spikes = _spikes(neuron) if isinstance(neuron, Neuron) and _is_bounded(neuron) else SPIKES
+    bound = Grid(arriving.fraction_bits, max(arriving.bound, spikes.bound))
+    sums: Grid | None = None
+    for mantissa in (MANTISSA_BITS, MANTISSA_BITS - 1):
+        weight, rounded, grid = finest_exact_grid(name, both, bias, bound, mantissa)
+        # The proof adds the largest sum of either, maybe of two neurons: at most twice the largest of both, one bit.
+        sums = sum_grids([synaptic(weight[:, :inputs], rounded, arriving), synaptic(weight[:, inputs:], None, spikes)])
+        assert sums is not None
+        if sums.bits <= MANTISSA_BITS:
+            break
+    assert sums is not None
+    nodes[name] = replace(node, weight=weight[:, :inputs], bias=None if node.bias is None else rounded)
+    nodes[back] = replace(other, weight=weight[:, inputs:])
+    return replace(grid, bits=sums.bits)
+
+
+def _wanted(options: FoldOptions) -> bool:
+    return options.exact_grid
+
+
+PASS = Pass("exact_grids", _round, "grid", wanted=_wanted)

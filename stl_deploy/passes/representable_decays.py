@@ -7,13 +7,15 @@ float32. Not every β has such τ and r, so `representable_decay` gives the one 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
-from stl_deploy.graph.program import DT
+from stl_deploy.graph.program import DT, Neuron
+from stl_deploy.passes.base import Nodes, Pass, rewrite
 
 _NEIGHBOURS = 64
 
@@ -58,7 +60,7 @@ _FASTEST, _SLOWEST = 200.0, 1e-12
 """dt/τ of decays that are 0 and 1 in float32."""
 
 
-def exponential_tau(decay: NDArray[np.float32]) -> NDArray[np.float64]:
+def exponential_tau(decay: NDArray[Any]) -> NDArray[np.float64]:
     """τ whose e^(-dt/τ), rounded to float32, is ``decay``, numbers from 0 to 1."""
     with np.errstate(divide="ignore"):
         rate = np.clip(-np.log(decay.astype(np.float64)), _SLOWEST, _FASTEST)
@@ -88,3 +90,17 @@ def _around(x: np.float32, count: int = _NEIGHBOURS) -> list[np.float32]:
         up, down = np.nextafter(up, np.float32(np.inf)), np.nextafter(down, np.float32(0))
         found += [up, down]
     return found
+
+
+def _represent(nodes: Nodes) -> Nodes:
+    return {name: _represented(node) if isinstance(node, Neuron) else node for name, node in nodes.items()}
+
+
+def _represented(node: Neuron) -> Neuron:
+    if node.decay is None or (node.synapse is not None and node.synapse.rule == "exp_add"):
+        return node  # exponentials in float64 hold every float32 decay
+    decays = np.vectorize(representable_decay, otypes=[np.float32])(node.decay)
+    return node if np.array_equal(decays, node.decay) else replace(node, decay=np.asarray(decays))
+
+
+PASS = Pass("representable_decays", rewrite(_represent), "grid")

@@ -18,10 +18,10 @@ from stl_deploy.data import Split
 from stl_deploy.energy.ann_twin import AnnTwin
 from stl_deploy.energy.counts.taps import dense_macs, fan_out, input_shape
 from stl_deploy.errors import InputError
-from stl_deploy.fold.stages import recurrence
 from stl_deploy.graph.program import Conv, Linear, Program
 from stl_deploy.graph.run import CHUNK
 from stl_deploy.nn.network import INPUT, Network
+from stl_deploy.nn.to_program import recurrence
 from stl_deploy.pipeline.inputs import LabelledInput, encode_split
 from stl_deploy.pipeline.train import fit
 from stl_deploy.training.model_file import load_network

@@ -15,7 +15,7 @@ from stl_deploy._util.files import first_samples, leading, make_folder, make_pla
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy._util.units import counted
 from stl_deploy.energy.counts.taps import Tapped, dense_macs
-from stl_deploy.errors import InputError, ToolError, UnsupportedError
+from stl_deploy.errors import InputError, ToolError, UnavailableError, UnsupportedError
 from stl_deploy.exporters.targets import (
     Format,
     Network,
@@ -91,7 +91,7 @@ def ready(runner: Runner, program: Program, deadline: float | None = None) -> Ru
     complete_runner(type(runner))
     reason = why_unavailable(runner)
     if reason is not None:
-        raise ToolError(f"{runner.name} cannot run here: {reason}")
+        raise UnavailableError(f"{runner.name} cannot run here: {reason}")
     if deadline is not None and isinstance(runner, Within):
         runner = runner.within(deadline)
     return runner.of(program) if isinstance(runner, OfProgram) else runner

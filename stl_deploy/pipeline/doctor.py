@@ -15,6 +15,7 @@ from stl_deploy._util.files import cache_dir
 from stl_deploy._util.sizes import folder_bytes, in_words
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.targets import registry, why_unavailable
+from stl_deploy.exporters.verilog.synthesis import tool_versions
 from stl_deploy.pipeline.listings import lava_sentence, lava_status
 
 
@@ -29,9 +30,12 @@ def doctor(*, say: Console = QUIET) -> dict[str, Any]:
         **facts,
         "bytes": _sizes(),
         "lava": lava_status(),
+        "fpga_tools": tool_versions(),
         "backends": {name: why_unavailable(kind) for name, kind in registry().runners.items()},
     }
     say.table(["package", "version"], [[name, text or "not installed"] for name, text in found["versions"].items()])
+    rows = [[name, text or "not installed"] for name, text in found["fpga_tools"].items()]
+    say.table(["FPGA tool", "where"], rows)
     rows = [[name, reason or "ready"] for name, reason in found["backends"].items()]
     say.table(["backend", "ready, or why not"], rows)
     for sentence in (*sentences, _on_disk(found["bytes"]), lava_sentence(found["lava"])):

@@ -8,13 +8,11 @@ from typing import Any
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import require_other, require_suffix
 from stl_deploy.errors import InputError
-from stl_deploy.fold.graph import fold_graph
-from stl_deploy.fold.merge_pools import merge_pools as without_pools
-from stl_deploy.fold.thresholds import Thresholds
 from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.io.nir_file import read_nir, write_nir
-from stl_deploy.graph.lower import METADATA_KEY, own_metadata
+from stl_deploy.passes.base import Thresholds
 from stl_deploy.pipeline.artifacts import Bench
+from stl_deploy.pipeline.fold_graph import fold_graph
 from stl_deploy.pipeline.source import GRAPH, on_declared_grid, open_program, open_reading, open_source, program_input
 from stl_deploy.pipeline.verify import show
 
@@ -44,14 +42,13 @@ def fold_file(
     require_other(output, opened.file)
     before = open_program(opened, dialect, say=say)
     _, reading = open_reading(opened, dialect)
-    graph, merged = read_nir(opened.file), tuple[str, ...]()
+    options: dict[str, Any] = {"thresholds": thresholds, "exact_grid": exact_grid, "merge_pools": merge_pools}
+    folded = fold_graph(read_nir(opened.file), reading.dialect, input_grid=input_grid, **options)
     if merge_pools:
-        graph, merged = without_pools(graph, reading.dialect)
-        say.say(f"merged into the weights behind them: {', '.join(merged) or 'no pool'}")
-    graph = fold_graph(graph, reading.dialect, thresholds=thresholds, exact_grid=exact_grid, input_grid=input_grid)
-    meant = reading.dialect.written()
-    graph.metadata = {**graph.metadata, METADATA_KEY: {**own_metadata(graph), "dialect": meant}}
-    write_nir(graph, output)
+        say.say(f"merged into the weights behind them: {', '.join(folded.merged) or 'no pool'}")
+    if folded.restated:
+        say.say("the graph is written anew, flat and canonical: its own nodes cannot hold what changed")
+    write_nir(folded.graph, output)
     after = open_program(open_source(output))
     x, _, what = program_input(opened, before, input_file)
     before, x = on_declared_grid(before, x, input_grid, say)
@@ -63,7 +60,7 @@ def fold_file(
     return {
         "output": str(output),
         "thresholds": thresholds,
-        "merged": list(merged),
+        "merged": list(folded.merged),
         "exact": all(proof.exact for proof in prove_exact(after)),
         "compared": bench.report.as_dict(),
     }

@@ -11,19 +11,22 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
 
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import make_folder, sha256, write_json, write_npz
 from stl_deploy._util.json_twin import JsonTwin
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import InputError
+from stl_deploy.exporters.nir.write import to_own_graph
 from stl_deploy.graph.accuracy import accuracy
 from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import CHUNK, Result, run
-from stl_deploy.passes.join import check_members, learn_weights, merge
+from stl_deploy.passes.join import check_members, merge
 from stl_deploy.pipeline.fold import FoldedRun, fold_run
 from stl_deploy.pipeline.inputs import LabelledInput, encode_split
 from stl_deploy.pipeline.manifest import manifest
@@ -33,6 +36,9 @@ from stl_deploy.training.run_folder import forget_results
 
 Weights = Literal["equal", "learned"]
 FILE = "joint.json"
+
+_LEARNING_STEPS = 500
+"""Of the descent that learns members' weights."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +84,8 @@ def join(runs: Sequence[Path], output: Path, *, weights: Weights = "equal", say:
     with temporary_folder() as folder:
         members = [fold_run(path, folder / f"{number}.nir") for number, path in enumerate(runs)]
     _check_same_data(runs, members)
-    graphs = [member.folded.graph for member in members]
-    check_members(graphs)
+    programs = [member.program for member in members]
+    check_members(programs)
     first = members[0]
     validation, test = (encode_split(first.config, split) for split in (first.data.validation, first.data.test))
     counts = f"{len(validation.labels)} validation and {len(test.labels)} test samples"
@@ -89,7 +95,7 @@ def join(runs: Sequence[Path], output: Path, *, weights: Weights = "equal", say:
     shares = [1 / len(members)] * len(members)
     if weights == "learned":
         shares = _learned(validated, validation.labels)
-    merged = merge(graphs, shares)
+    merged = to_own_graph(merge(programs, shares)).graph
     with temporary_folder() as folder:
         write_nir(merged, folder / "net.nir")
         program = lower(read_nir(folder / "net.nir"))
@@ -175,3 +181,21 @@ def _show(joint: Joint, say: Console) -> None:
     place = shlex.quote(joint.output)
     say.say(f"written: {joint.output} (net.nir, {TEST_INPUT}, {FILE}, manifest.json)")
     say.say(f"next:  stl-deploy export {place} --to onnx -o {place}/net.onnx   stl-deploy energy {place}")
+
+
+def learn_weights(scores: Tensor, labels: Tensor) -> list[float]:
+    """Weights of members, none negative, that add up to 1, from their scores ``[members, N, classes]``.
+
+    They make the mean squared error between joint scores and one-hot labels ``[N]`` least (the paper's loss), found by
+    gradient descent on a softmax from equal weights; the same input gives the same weights.
+    """
+    targets = functional.one_hot(labels, scores.shape[2]).to(torch.float64)
+    logits = torch.zeros(len(scores), dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.Adam([logits], lr=0.05)
+    with torch.enable_grad():
+        for _ in range(_LEARNING_STEPS):
+            joint = torch.einsum("m,mnc->nc", logits.softmax(0), scores.detach().to(torch.float64))
+            optimiser.zero_grad()
+            functional.mse_loss(joint, targets).backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+    return [float(weight) for weight in logits.detach().softmax(0)]

@@ -40,6 +40,7 @@ from stl_deploy.integers.net import LOIHI, WIDE
 from stl_deploy.integers.per_pixel import average_thresholds, per_pixel
 from stl_deploy.integers.qat.network import quantised_network, require_same_integers, whole_config, whole_state
 from stl_deploy.integers.quantise import IntegerModel, choose
+from stl_deploy.nn.from_program import with_numbers
 from stl_deploy.nn.network import Network
 from stl_deploy.pipeline.fold import FoldedRun, fold_run
 from stl_deploy.pipeline.inputs import LabelledInput, encode_split
@@ -179,7 +180,8 @@ def _begin(folded: FoldedRun, calibration: NDArray[Any]) -> Network:
     program = average_thresholds(folded.program)
     host = not refusals(program)
     start = choose(program, calibration, "folded", LOIHI if host else WIDE)
-    return quantised_network(folded.folded.network, program, start, host=host).requires_grad_(True)
+    network = with_numbers(folded.trained, folded.folded.program)
+    return quantised_network(network, program, start, host=host).requires_grad_(True)
 
 
 def _train(network: Network, folded: FoldedRun, options: QuantiseOptions, say: Console, checkpoints: Path) -> Network:

@@ -24,6 +24,7 @@ from stl_deploy.exporters.targets import find_format, find_runner, why_unavailab
 from stl_deploy.graph.program import Floats
 from stl_deploy.graph.run import Result
 from stl_deploy.nn.network import Network
+from stl_deploy.nn.program_module import ProgramModule
 from stl_deploy.pipeline import energy as costing
 from stl_deploy.pipeline import fold as folding
 from stl_deploy.pipeline import parity
@@ -257,7 +258,7 @@ def _run_lava(bench: Bench, path: Path, wanted: bool, say: Console) -> ToolError
 
 
 @torch.no_grad()
-def _run_torch(network: Network, x: Floats) -> Result:
+def _run_torch(network: Network | ProgramModule, x: Floats) -> Result:
     votes, recorded = network.cpu().eval().record(torch.from_numpy(x))
     return Result({"output": votes.numpy()}, {name: spikes.numpy() for name, spikes in recorded.items()})
 

@@ -11,7 +11,7 @@ from stl_deploy._util import allocator as _allocator
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import leading, read_inputs, require_other, require_suffix, write_npz
 from stl_deploy._util.units import counted
-from stl_deploy.errors import InputError, ToolError
+from stl_deploy.errors import InputError, UnavailableError
 from stl_deploy.exporters.targets import Decides, Runner, find_runner, make_options, registry, why_unavailable
 from stl_deploy.graph.accuracy import accuracy, share_right
 from stl_deploy.graph.program import Program
@@ -95,7 +95,7 @@ def open_backend(
     """A source, or the Program of its graph, on a backend, ready to run.
 
     Raises InputError where the backend does not take the source, UnsupportedError where its target cannot hold the
-    network, ToolError where it cannot run on this machine.
+    network, UnavailableError where it cannot run on this machine.
     """
     kind = find_runner(backend)
     options = make_options(kind, settings, **common)
@@ -106,5 +106,5 @@ def open_backend(
         )
     reason = why_unavailable(kind)
     if reason is not None:
-        raise ToolError(f"backend '{backend}' cannot run here: {reason}")
+        raise UnavailableError(f"backend '{backend}' cannot run here: {reason}")
     return kind(source.file if program is None else program, options)

@@ -30,7 +30,7 @@ from stl_deploy.pipeline.results import Bill, GraphEvaluation, Simulation, Verif
 from stl_deploy.pipeline.source import Source, on_declared_grid
 
 if TYPE_CHECKING:
-    from stl_deploy.fold.thresholds import Thresholds
+    from stl_deploy.passes.base import Thresholds
     from stl_deploy.pipeline.quantised_module import QuantisedModule
 
 
@@ -154,13 +154,12 @@ class SpikingGraph:
         that go into the weights behind them.
         Raises UnsupportedError, naming the node and the remedy, where a pool or threshold cannot go into weights.
         """
-        from stl_deploy.fold.graph import fold_graph
-        from stl_deploy.fold.merge_pools import merge_pools as without_pools
+        from stl_deploy.pipeline.fold_graph import fold_graph
 
-        graph = without_pools(self.graph, self.dialect)[0] if merge_pools else self.graph
-        folded = fold_graph(graph, self.dialect, thresholds=thresholds, exact_grid=exact_grid, input_grid=input_grid)
+        options: dict[str, Any] = {"thresholds": thresholds, "exact_grid": exact_grid, "merge_pools": merge_pools}
+        folded = fold_graph(self.graph, self.dialect, input_grid=input_grid, **options)
         return SpikingGraph(
-            folded, self.dialect, proof=self.proof, original=self.original, sample=self.sample, name=self.name
+            folded.graph, folded.dialect, proof=self.proof, original=self.original, sample=self.sample, name=self.name
         )
 
     def export(self, path: str | Path, to: str | None = None, *, x: Any = None, **settings: Any) -> dict[str, Any]:

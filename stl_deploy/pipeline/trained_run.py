@@ -20,7 +20,7 @@ from stl_deploy.config.schema import DatasetConfig, LinearSpec, LiSpec, RunConfi
 from stl_deploy.data import ArrayData, from_datasets, load_dataset
 from stl_deploy.data.own.arrays import check_arrays, look, to_raw
 from stl_deploy.errors import InputError
-from stl_deploy.fold.thresholds import Thresholds
+from stl_deploy.passes.base import Thresholds
 from stl_deploy.pipeline.configure import checked, is_own
 from stl_deploy.pipeline.fold import fold_run
 from stl_deploy.pipeline.inputs import encode_split

@@ -22,7 +22,7 @@ def permuted(x: Tensor, seed: int) -> Tensor:
 def within(x: Tensor, axis: int) -> Tensor:
     """Values of ``x`` other than its largest ones, in two samples along ``axis``; two values: fewer of the larger."""
     few, generator = _few(x, axis), _generator(3)
-    values = x.reshape(-1).unique()
+    values: Tensor = torch.unique(x)  # type: ignore[no-untyped-call]
     if len(values) > 2:
         lower = values[: max(2, int(0.7 * len(values)))]
         return lower[torch.randint(len(lower), few.shape, generator=generator)]

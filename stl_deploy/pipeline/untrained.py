@@ -13,8 +13,7 @@ from stl_deploy._util.console import QUIET, Console
 from stl_deploy.data import check_dataset
 from stl_deploy.data.encoders import input_coding
 from stl_deploy.errors import InputError
-from stl_deploy.fold.graph_nodes import with_metadata
-from stl_deploy.fold.network import fold
+from stl_deploy.exporters.nir.edit import with_metadata
 from stl_deploy.graph.check import check
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.findings import Report
@@ -23,6 +22,7 @@ from stl_deploy.nn.network import Network
 from stl_deploy.pipeline.capture import capture
 from stl_deploy.pipeline.check import declared_grid, seen_coding, show, targets_asked
 from stl_deploy.pipeline.configure import configure
+from stl_deploy.pipeline.fold_network import fold
 from stl_deploy.pipeline.inputs import analog_bits
 from stl_deploy.pipeline.user_module import load_module, module_input
 

@@ -55,7 +55,8 @@ class Reading:
         again = core.again
         self.carried = state if again is None else again.potential
         bound = _lower_bound(state) if core.threshold is not None and again is None else None
-        self.unbounded, self.v_min = (state, None) if bound is None else bound
+        self.unbounded: Signal = state if bound is None else bound[0]
+        self.v_min: Tensor | None = None if bound is None else bound[1]
         self.shape = (1, *shape_of(state.node.layout, {BATCH: 1})[1:])
         comparison = core.threshold if again is None else again
         self.spike = None if comparison is None else comparison.signal

@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
+from stl_deploy._util.units import counted
 from stl_deploy.errors import CaptureError
+from stl_deploy.tracing.returned import Pick, fields_of, tensors_in
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -22,10 +24,12 @@ _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 class PassedState:
     """The state that forward takes after x, by argument name.
 
-    names: the arguments whose default is None. values: what they get at the next step; none before the first.
+    names: the arguments that have a default which is no option (a bool or a string). variadic: ``*args`` or
+    ``**kwargs`` is among them. values: what they get at the next step; none before the first.
     """
 
     names: tuple[str, ...]
+    variadic: bool
     values: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -44,26 +48,30 @@ class PassedState:
                     f"forward expects '{one.name}' besides x, and time='step' gives it x alone at the first step; give "
                     f"it a default, {one.name}=None, and make the state at rest from that"
                 )
-        names = [one.name for one in others if one.kind not in _VARIADIC and one.default is None]
-        names += [f"{'*' * (one.kind.value // 2)}{one.name}" for one in (first, *others) if one.kind in _VARIADIC]
-        return cls(tuple(names)) if names else None
+        states = [one for one in others if one.kind not in _VARIADIC and not isinstance(one.default, bool | str)]
+        variadic = [one for one in (first, *others) if one.kind in _VARIADIC]
+        names = [one.name for one in states] + [str(one).partition(":")[0] for one in variadic]
+        return cls(tuple(names), bool(variadic)) if names else None
 
-    def take(self, found: Any) -> None:
-        """Keep the state that forward returned after its output.
+    def take(self, found: Any, output: Pick) -> None:
+        """Keep the state that forward returned beside its output.
 
         Raises CaptureError where what it returned does not match its arguments.
         """
-        if isinstance(found, Mapping) and set(self.names) <= set(found):
-            self.values = {name: found[name] for name in self.names}
+        named = fields_of(found)
+        if isinstance(named, Mapping) and set(self.names) <= set(named):
+            self.values = {name: named[name] for name in self.names}
             return
-        returned = list(found) if isinstance(found, tuple | list) else [found]
-        if isinstance(found, Tensor) or len(returned) == 1:
+        returned = list(found) if isinstance(found, tuple | list) else []
+        if len(list(tensors_in(found))) == 1 and len(returned) != 1 + len(self.names):
             return
-        if len(returned) != 1 + len(self.names) or isinstance(found, Mapping) or self.names[-1].startswith("*"):
-            expected = ", ".join(("output", *self.names))
+        at = output if isinstance(output, int) else 0
+        if len(returned) != 1 + len(self.names) or not -len(returned) <= at < len(returned) or self.variadic:
+            count = len(named) if isinstance(named, Mapping | tuple | list) else 1
             raise CaptureError(
-                f"forward takes {', '.join(self.names)} besides x and returns {len(returned)} values, so time='step' "
-                f"cannot tell which of them is the state of the next step: return ({expected}), or keep the state in "
-                "the module and clear it in a method reset()"
+                f"forward takes {', '.join(self.names)} besides x and returns {counted(count, 'value')}, so "
+                "time='step' cannot tell which of them is the state of the next step: return "
+                f"{', '.join(('output', *self.names))}, or keep the state in the module and clear it in reset()"
             )
-        self.values = dict(zip(self.names, returned[1:], strict=True))
+        del returned[at]
+        self.values = dict(zip(self.names, returned, strict=True))

@@ -11,6 +11,7 @@ from stl_deploy.tracing import shape_rules
 from stl_deploy.tracing.elementwise import elementwise, is_elementwise
 from stl_deploy.tracing.layout import BATCH, TIME, Layout, axis_of, of_shape, shape_of
 from stl_deploy.tracing.nodes import Node
+from stl_deploy.tracing.overwriting import scatter
 from stl_deploy.tracing.recorder import Op, Value, map_tree
 from stl_deploy.tracing.remedies import NORMS, no_form, unforeseen
 from stl_deploy.tracing.time_convolution import over_time
@@ -119,7 +120,7 @@ def interpret(unroller: Unroller, op: Op) -> list[Flow]:
         return [unroller.constant(value.tensor()) for value in op.outputs]
     _require_known_options(op)
     if op.scatter:
-        return [shape_rules.scatter(unroller, op)]
+        return [scatter(unroller, op)]
     if op.name in shape_rules.RULES:
         return shape_rules.RULES[op.name](unroller, op)
     if pointwise:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -16,12 +16,12 @@ from stl_deploy.tracing.layout import BATCH, TIME, Layout
 from stl_deploy.tracing.model_state import as_found, bring_to_rest, names_of, shake
 from stl_deploy.tracing.passed_state import PassedState
 from stl_deploy.tracing.recorder import Op, Recorder
+from stl_deploy.tracing.returned import Pick, left_aside, pick
 from stl_deploy.tracing.rules import read
 from stl_deploy.tracing.source_lines import raised_at
 from stl_deploy.tracing.unroll import Flow, Unroller
 
 Time = Literal["first", "second", "step", "inside"]
-Pick = int | str | None
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def _called(model: nn.Module, x: Tensor, call: Call, passed: PassedState | None 
         if passed is None:
             return model(x)
         found = model(x, **passed.values)
-        passed.take(found)
+        passed.take(found, call.output)
         return found
     except CaptureError:
         raise
@@ -183,74 +183,3 @@ def _layout(x: Tensor, time: Time) -> Layout:
     leading = {"first": ((TIME,), (BATCH,)), "second": ((BATCH,), (TIME,))}.get(time, ((BATCH,),))
     sample = tuple(() if size == 1 else (size,) for size in x.shape[len(leading) :])
     return (*leading, *sample)
-
-
-def pick(found: Any, output: Pick) -> Tensor:
-    """One tensor of what a model returned: by index or name, or the first.
-
-    Raises CaptureError if there is no such output, or it is no tensor.
-    """
-    if output is not None:
-        try:
-            found = [found][output] if isinstance(found, Tensor) else _fields(found)[output]  # type: ignore[index]
-        except (KeyError, IndexError, TypeError):
-            raise CaptureError(
-                f"output={output!r}: the model returns {_described(found)}; name one of its outputs"
-            ) from None
-        if isinstance(found, list | tuple) and all(isinstance(item, Tensor) for item in found):
-            return torch.stack(list(found))
-        if isinstance(found, Tensor):
-            return found
-    if _one_for_each_step(found):
-        return torch.stack(found)
-    first = next(_tensors(found), None)
-    if first is None:
-        raise CaptureError(
-            f"the model returns {_described(found)}, in which there is no tensor; return one from forward"
-        )
-    return first
-
-
-def left_aside(found: Any, output: Pick) -> int:
-    """How many tensors the model returns besides the one that `pick` takes because none is named."""
-    return 0 if output is not None or _one_for_each_step(found) else len(list(_tensors(found))) - 1
-
-
-def _one_for_each_step(found: Any) -> bool:
-    alike = isinstance(found, list) and len({getattr(item, "shape", None) for item in found}) == 1
-    return alike and len(found) > 2 and isinstance(found[0], Tensor)
-
-
-def _fields(found: Any) -> Any:
-    """A dataclass, or a named tuple, as a dict of its fields; anything else as it is."""
-    if isinstance(found, tuple) and hasattr(found, "_asdict"):
-        return _Named(found._asdict())
-    if not is_dataclass(found) or isinstance(found, Mapping):
-        return found
-    return {field.name: getattr(found, field.name) for field in fields(found)}
-
-
-class _Named(dict[str, Any]):
-    """Fields that also have a place."""
-
-    def __missing__(self, place: int) -> Any:
-        return list(self.values())[place]
-
-
-def _tensors(found: Any) -> Iterator[Tensor]:
-    if isinstance(found, Tensor):
-        yield found
-        return
-    found = _fields(found)
-    items = found.values() if isinstance(found, Mapping) else found if isinstance(found, list | tuple) else ()
-    for item in items:
-        yield from _tensors(item)
-
-
-def _described(found: Any) -> str:
-    found = _fields(found)
-    if isinstance(found, Mapping):
-        return f"a dict with {', '.join(map(repr, found))}"
-    if isinstance(found, list | tuple):
-        return f"{len(found)} values"
-    return f"an object of class {type(found).__name__}"

@@ -1,4 +1,4 @@
-"""Operations that only rearrange: views, stacks, slices, and writes into parts of a tensor."""
+"""Operations that only rearrange: views, stacks and slices."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.elementwise import fit, one_sample
-from stl_deploy.tracing.layout import BATCH, TIME, Dim, Layout, axis_of, of_shape, regroup, shape_of, without_time
-from stl_deploy.tracing.nodes import Node
+from stl_deploy.tracing.layout import BATCH, TIME, Dim, Layout, of_shape, regroup, shape_of, without_time
+from stl_deploy.tracing.pieces import joined, slice_of_join, sliced
 from stl_deploy.tracing.recorder import Op
 from stl_deploy.tracing.unroll import Flow, Unroller, refuse
 
 
-def _moved(unroller: Unroller, op: Op, flow: Flow, layout: Layout) -> Flow:
+def moved(unroller: Unroller, op: Op, flow: Flow, layout: Layout) -> Flow:
     """The same factors in the same order in other dimensions."""
     step = without_time(layout)
     return Flow(tuple(unroller.reshaped(node, step, op.place) for node in flow.nodes), layout)
@@ -27,24 +25,25 @@ def _same(unroller: Unroller, op: Op) -> list[Flow]:
 
 
 def _reshape(unroller: Unroller, op: Op) -> list[Flow]:
-    return [_to_shape(unroller, op, unroller.flow(op.args[0]), op.outputs[0].shape)]
+    return [to_shape(unroller, op, unroller.flow(op.args[0]), op.outputs[0].shape)]
 
 
-def _to_shape(unroller: Unroller, op: Op, flow: Flow, shape: tuple[int, ...]) -> Flow:
+def to_shape(unroller: Unroller, op: Op, flow: Flow, shape: tuple[int, ...]) -> Flow:
+    """A flow in another shape; raises CaptureError if that tears time steps or samples apart."""
     if 0 in shape:
         raise refuse(f"a reshape to {list(shape)} is of no values at all; leave it out", op)
     layout = regroup(flow.layout, shape, unroller.sizes(flow))
     if layout is None:
         raise refuse(f"a reshape to {list(shape)} tears time steps or samples apart", op)
-    return _moved(unroller, op, flow, layout)
+    return moved(unroller, op, flow, layout)
 
 
 def _permute(unroller: Unroller, op: Op) -> list[Flow]:
     flow = unroller.flow(op.args[0])
-    return [_in_order(unroller, op, flow, _order(op.name, op.args[1:], len(flow.layout)))]
+    return [in_order(unroller, op, flow, order_of(op.name, op.args[1:], len(flow.layout)))]
 
 
-def _order(name: str, args: Sequence[Any], rank: int) -> list[int]:
+def order_of(name: str, args: Sequence[Any], rank: int) -> list[int]:
     """Where each axis of a permutation comes from."""
     if name == "permute":
         return [dim % rank for dim in args[0]]
@@ -54,7 +53,8 @@ def _order(name: str, args: Sequence[Any], rank: int) -> list[int]:
     return order
 
 
-def _in_order(unroller: Unroller, op: Op, flow: Flow, order: list[int]) -> Flow:
+def in_order(unroller: Unroller, op: Op, flow: Flow, order: list[int]) -> Flow:
+    """A flow with its axes permuted."""
     layout = tuple(flow.layout[dim] for dim in order)
     kept = [dim for dim in order if flow.layout[dim] != (TIME,)]
     ranks = sorted(kept)
@@ -62,21 +62,21 @@ def _in_order(unroller: Unroller, op: Op, flow: Flow, order: list[int]) -> Flow:
     # Axes of size 1 may change places without anything being moved.
     large = [dim for dim in step_order if flow.nodes[0].layout[dim] != ()]
     if large == sorted(large):
-        return _moved(unroller, op, flow, layout)
+        return moved(unroller, op, flow, layout)
     return unroller.each(op, "permute", flow, layout, step_order)
 
 
 def _unsqueeze(unroller: Unroller, op: Op) -> list[Flow]:
     flow = unroller.flow(op.args[0])
     dim = op.args[1] % (len(flow.layout) + 1)
-    return [_moved(unroller, op, flow, (*flow.layout[:dim], (), *flow.layout[dim:]))]
+    return [moved(unroller, op, flow, (*flow.layout[:dim], (), *flow.layout[dim:]))]
 
 
 def _expand(unroller: Unroller, op: Op) -> list[Flow]:
     flow = unroller.flow(op.args[0])
     shape = op.outputs[0].shape
     layout: list[Dim] = [()] * (len(shape) - len(flow.layout)) + list(flow.layout)
-    flow = _moved(unroller, op, flow, tuple(layout))
+    flow = moved(unroller, op, flow, tuple(layout))
     if op.name == "repeat":
         grown = [i for i, count in enumerate(op.args[1]) if count > 1]
     else:
@@ -114,7 +114,7 @@ def _taken(unroller: Unroller, op: Op, flow: Flow, dim: int, index: int) -> Flow
     if found == (TIME,):
         return Flow((flow.nodes[index],), layout)
     if found == ():
-        return _moved(unroller, op, flow, layout)
+        return moved(unroller, op, flow, layout)
     if any(isinstance(factor, str) for factor in found):
         raise refuse(
             "one sample is taken out of the batch; a model must treat all samples alike, and where forward takes "
@@ -127,7 +127,7 @@ def _taken(unroller: Unroller, op: Op, flow: Flow, dim: int, index: int) -> Flow
 
 def _slice(unroller: Unroller, op: Op) -> list[Flow]:
     flow = unroller.flow(op.args[0])
-    dim, start, end, stride = _slice_arguments(op.args[1:], op.kwargs, len(flow.layout))
+    dim, start, end, stride = slice_arguments(op.args[1:], op.kwargs, len(flow.layout))
     found = flow.layout[dim]
     if found == (TIME,):
         return [Flow(flow.nodes[slice(start, end, stride)], flow.layout)]
@@ -137,26 +137,12 @@ def _slice(unroller: Unroller, op: Op) -> list[Flow]:
     if any(isinstance(factor, str) for factor in found):
         raise refuse("part of the batch is taken; a model must treat all samples alike", op)
     if stride == 1 and not flow.constant and all(node.name == "cat" for node in flow.nodes):
-        return [_slice_of_join(unroller, op, flow, dim, *slice(start, end).indices(size)[:2])]
-    return [_sliced(unroller, op, flow, dim, op.outputs[0].shape[dim], start, end, stride)]
+        return [slice_of_join(unroller, op, flow, dim, *slice(start, end).indices(size)[:2])]
+    return [sliced(unroller, op, flow, dim, op.outputs[0].shape[dim], start, end, stride)]
 
 
-def _slice_of_join(unroller: Unroller, op: Op, flow: Flow, dim: int, start: int, end: int) -> Flow:
-    """Part of what is joined, without the parts that are not in it (memory that was not written yet)."""
-    axis = dim - sum(d == (TIME,) for d in flow.layout[:dim])
-    layout = tuple(of_shape([end - start])[0] if i == dim else d for i, d in enumerate(flow.layout))
-    cut = (_pieces(unroller, op, node, axis, start, end) for node in flow.nodes)
-    return Flow(tuple(_as_one(unroller, op, pieces, axis, op.outputs[0].dtype) for pieces in cut), layout)
-
-
-def _sliced(unroller: Unroller, op: Op, flow: Flow, dim: int, size: int, *places: int | None) -> Flow:
-    """Part of an axis of each step, which has ``size`` entries. places: start, end, stride."""
-    axis = dim - sum(d == (TIME,) for d in flow.layout[:dim])
-    layout = tuple(of_shape([size])[0] if i == dim else d for i, d in enumerate(flow.layout))
-    return unroller.each(op, "slice", flow, layout, axis, *places)
-
-
-def _slice_arguments(args: Any, kwargs: Any, rank: int) -> tuple[int, int | None, int | None, int]:
+def slice_arguments(args: Any, kwargs: Any, rank: int) -> tuple[int, int | None, int | None, int]:
+    """Axis, start, end and stride of a slice; an end of None is the axis's."""
     given: tuple[Any, ...] = (*args, *(0, None, None, 1)[len(args) :])
     dim, start, end, stride = given
     end = None if end is not None and end > 2**60 else end
@@ -218,7 +204,7 @@ def _split(unroller: Unroller, op: Op) -> list[Flow]:
         elif any(isinstance(factor, str) for factor in flow.layout[dim]):
             raise refuse("the batch is split; a model must treat all samples alike", op)
         else:
-            made.append(_sliced(unroller, op, flow, dim, size, start, start + size, 1))
+            made.append(sliced(unroller, op, flow, dim, size, start, start + size, 1))
         start += size
     return made
 
@@ -229,11 +215,11 @@ def _stack(unroller: Unroller, op: Op) -> list[Flow]:
     dim = (op.args[1] if len(op.args) > 1 else op.kwargs.get("dim", 0)) % rank
     if len(flows) == 1:
         layout = flows[0].layout
-        return [_moved(unroller, op, flows[0], (*layout[:dim], (), *layout[dim:]))]
+        return [moved(unroller, op, flows[0], (*layout[:dim], (), *layout[dim:]))]
     if dim == 0 or (len(flows) == unroller.steps and not any(flow.timed for flow in flows)):
         return [_stacked(unroller, op, flows, dim)]
     layouts = [(*flow.layout[:dim], (), *flow.layout[dim:]) for flow in flows]
-    wide = [_moved(unroller, op, flow, layout) for flow, layout in zip(flows, layouts, strict=True)]
+    wide = [moved(unroller, op, flow, layout) for flow, layout in zip(flows, layouts, strict=True)]
     return [_joined_along(unroller, op, wide, dim)]
 
 
@@ -252,12 +238,12 @@ def _stacked(unroller: Unroller, op: Op, flows: list[Flow], dim: int) -> Flow:
         if flow.layout != layout:
             if not flow.constant:
                 raise refuse("values of different layouts are stacked over time", op)
-            node = _with_layout(unroller, flow, layout, op)
+            node = with_layout(unroller, flow, layout, op)
         nodes.append(node)
     return Flow(tuple(nodes), (*layout[:dim], (TIME,), *layout[dim:]))
 
 
-def _with_layout(unroller: Unroller, flow: Flow, layout: Layout, op: Op) -> Any:
+def with_layout(unroller: Unroller, flow: Flow, layout: Layout, op: Op) -> Any:
     """A constant of the shape that ``layout`` stands for, narrowed to one sample: all are alike."""
     tensor = flow.tensor
     for axis, dim in enumerate(layout):
@@ -271,7 +257,7 @@ def _cat(unroller: Unroller, op: Op) -> list[Flow]:
     dim = (op.args[1] if len(op.args) > 1 else op.kwargs.get("dim", 0)) % len(flows[0].layout)
     dims = [flow.layout[dim] for flow in flows]
     if all(d == () for d in dims) and len(flows) == unroller.steps and not any(f.timed for f in flows):
-        bare = [_moved(unroller, op, f, tuple(d for i, d in enumerate(f.layout) if i != dim)) for f in flows]
+        bare = [moved(unroller, op, f, tuple(d for i, d in enumerate(f.layout) if i != dim)) for f in flows]
         return [_stacked(unroller, op, bare, dim)]
     if any(d == (TIME,) for d in dims):
         return [_joined_in_time(unroller, op, flows, dim)]
@@ -294,7 +280,7 @@ def _joined_along(unroller: Unroller, op: Op, flows: list[Flow], dim: int) -> Fl
     nodes = tuple(
         unroller.untimed(
             "cat",
-            _joined,
+            joined,
             (tuple(fit(unroller, f, layout, t, op) if f.constant else f.nodes[t] for f in flows), axis),
             {},
             step,
@@ -306,13 +292,6 @@ def _joined_along(unroller: Unroller, op: Op, flows: list[Flow], dim: int) -> Fl
     return Flow(nodes, layout)
 
 
-def _joined(parts: Sequence[Tensor], axis: int) -> Tensor:
-    """Parts, one behind another; constants have one sample."""
-    sizes = [max(part.shape[i] for part in parts) for i in range(parts[0].dim())]
-    wide = [part.expand([part.shape[i] if i == axis else size for i, size in enumerate(sizes)]) for part in parts]
-    return torch.cat(wide, axis)
-
-
 def _joined_in_time(unroller: Unroller, op: Op, flows: list[Flow], dim: int) -> Flow:
     model = next(flow for flow in flows if flow.timed)
     nodes: list[Any] = []
@@ -322,140 +301,10 @@ def _joined_in_time(unroller: Unroller, op: Op, flows: list[Flow], dim: int) -> 
         elif flow.constant:
             step = without_time(model.layout)
             for part in flow.tensor.unbind(dim):
-                nodes.append(_with_layout(unroller, unroller.constant(part), step, op))
+                nodes.append(with_layout(unroller, unroller.constant(part), step, op))
         else:
             nodes.append(unroller.reshaped(flow.nodes[0], without_time(model.layout), op.place))
     return Flow(tuple(nodes), model.layout)
-
-
-def scatter(unroller: Unroller, op: Op) -> Flow:
-    """``op.args[1]`` in the place of what the view would take out of ``op.args[0]``."""
-    whole, part = (unroller.flow(value) for value in op.args[:2])
-    shape = op.outputs[0].shape
-    if op.name in ("detach", "alias", "view", "_unsafe_view", "unsqueeze", "squeeze", "lift_fresh"):
-        constant = part.constant
-        return unroller.constant(part.tensor.reshape(shape)) if constant else _to_shape(unroller, op, part, shape)
-    rank = len(shape)
-    if op.name in ("t", "transpose", "permute"):
-        order = _order(op.name, op.args[2:], rank)
-        inverse = [order.index(i) for i in range(rank)]
-        return _in_order(unroller, op, part, inverse)
-    if op.name == "select":
-        dim, index = op.args[2] % rank, op.args[3]
-        return _put(unroller, op, whole, part, dim, index, shape)
-    if op.name == "slice":
-        dim, start, end, stride = _slice_arguments(op.args[2:], op.kwargs, rank)
-        if range(shape[dim])[slice(start, end, stride)] == range(shape[dim]):
-            return part
-        if axis_of(part.layout, TIME) == dim and part.layout[dim] == (TIME,):
-            nodes = list(_over_time(unroller, op, whole, without_time(part.layout), dim).nodes)
-            nodes[slice(start, end, stride)] = part.nodes
-            return Flow(tuple(nodes), part.layout)
-        if stride == 1:
-            start, end, _ = slice(start, end).indices(shape[dim])
-            return _put_between(unroller, op, whole, part, dim, start, end)
-    raise _overwritten(op)
-
-
-def _overwritten(op: Op) -> CaptureError:
-    return refuse(
-        f"'{op.name}' selects a part of a tensor that is written into, across time steps or samples or with a stride; "
-        "build the tensor with torch.cat or torch.stack in its place",
-        op,
-    )
-
-
-def _over_time(unroller: Unroller, op: Op, whole: Flow, step: Layout, dim: int) -> Flow:
-    """A tensor of a value for each time step, and for what was before them, along ``dim``."""
-    if whole.timed:
-        if whole.layout[dim] != (TIME,):
-            raise _overwritten(op)
-        return whole
-    if not whole.constant or whole.tensor.shape[dim] < unroller.steps:
-        raise _overwritten(op)
-    nodes = [_with_layout(unroller, unroller.constant(t), step, op) for t in whole.tensor.unbind(dim)]
-    return Flow(tuple(nodes), (*step[:dim], (TIME,), *step[dim:]))
-
-
-def _put(unroller: Unroller, op: Op, whole: Flow, part: Flow, dim: int, index: int, shape: tuple[int, ...]) -> Flow:
-    if whole.constant and not whole.timed and part.constant:
-        tensor = whole.tensor.clone()
-        tensor.select(dim, index).copy_(part.tensor)
-        return unroller.constant(tensor)
-    if shape[dim] == 1 and not part.constant:
-        return _moved(unroller, op, part, (*part.layout[:dim], (), *part.layout[dim:]))
-    if part.timed or not _holds_steps(unroller, whole, dim):
-        wide = _moved(unroller, op, part, (*part.layout[:dim], (), *part.layout[dim:]))
-        return _put_between(unroller, op, whole, wide, dim, index % shape[dim], index % shape[dim] + 1)
-    whole = _over_time(unroller, op, whole, part.layout, dim)
-    nodes = list(whole.nodes)
-    nodes[index] = part.nodes[0] if not part.constant else _with_layout(unroller, part, without_time(whole.layout), op)
-    return Flow(tuple(nodes), whole.layout)
-
-
-def _holds_steps(unroller: Unroller, whole: Flow, dim: int) -> bool:
-    """Whether an axis may be one of time steps, and of what was before them, that a loop writes one by one."""
-    if whole.timed:
-        return whole.layout[dim] == (TIME,)
-    return whole.constant and whole.tensor.shape[dim] >= unroller.steps
-
-
-def _put_between(unroller: Unroller, op: Op, whole: Flow, part: Flow, dim: int, start: int, end: int) -> Flow:
-    """``whole`` with ``part`` in the place of its entries from start to end along an axis of each step."""
-    if op.outputs[0].constant:
-        return unroller.constant(op.outputs[0].tensor())
-    signals = [flow for flow in (whole, part) if not flow.constant]
-    model = next((flow for flow in signals if flow.timed), signals[0])
-    size = op.outputs[0].shape[dim]
-    layout = tuple(of_shape([size])[0] if i == dim else d for i, d in enumerate(model.layout))
-    alike = all(f.layout[:dim] + f.layout[dim + 1 :] == layout[:dim] + layout[dim + 1 :] for f in signals)
-    if not alike or any(isinstance(factor, str) for factor in model.layout[dim]):
-        raise _overwritten(op)
-    axis = dim - sum(d == (TIME,) for d in layout[:dim])
-    made = []
-    for t in range(len(model.nodes)):
-        around, put = (fit(unroller, flow, layout, t, op) for flow in (whole, part))
-        pieces = [*_pieces(unroller, op, around, axis, 0, start), put, *_pieces(unroller, op, around, axis, end, size)]
-        made.append(_as_one(unroller, op, pieces, axis, op.outputs[0].dtype))
-    return Flow(tuple(made), layout)
-
-
-def _pieces(unroller: Unroller, op: Op, node: Node, axis: int, start: int, end: int) -> list[Node]:
-    """The entries from start to end along an axis; of what is joined along it already, those of the parts."""
-    size = _size_along(node, axis)
-    start, end = max(start, 0), min(end, size)
-    if start >= end:
-        return []
-    if (start, end) == (0, size):
-        return [node]
-    if node.name == "cat" and node.args[1] == axis:
-        found, at = [], 0
-        for each in node.args[0]:
-            found += _pieces(unroller, op, each, axis, start - at, end - at)
-            at += _size_along(each, axis)
-        return found
-    if node.name == "cat":
-        parts, other = node.args
-        cut = [_pieces(unroller, op, each, axis, start, end) for each in parts]
-        layout = tuple(of_shape([end - start])[0] if i == axis else d for i, d in enumerate(node.layout))
-        whole = (tuple(_as_one(unroller, op, each, axis, node.dtype) for each in cut), other)
-        return [unroller.untimed("cat", _joined, whole, {}, layout, node.dtype, op.place)]
-    flow = Flow((node,), node.layout)
-    return list(_sliced(unroller, op, flow, axis, end - start, start, end, 1).nodes)
-
-
-def _as_one(unroller: Unroller, op: Op, pieces: list[Node], axis: int, dtype: torch.dtype) -> Node:
-    """Pieces along an axis as one node."""
-    if len(pieces) == 1:
-        return pieces[0]
-    first = next((piece for piece in pieces if not piece.constant), pieces[0])
-    size = sum(_size_along(piece, axis) for piece in pieces)
-    layout = tuple(of_shape([size])[0] if i == axis else d for i, d in enumerate(first.layout))
-    return unroller.untimed("cat", _joined, (tuple(pieces), axis), {}, layout, dtype, op.place)
-
-
-def _size_along(node: Node, axis: int) -> int:
-    return node.tensor.shape[axis] if node.tensor is not None else shape_of((node.layout[axis],), {})[0]
 
 
 RULES: dict[str, Callable[[Unroller, Op], list[Flow]]] = {

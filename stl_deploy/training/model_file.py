@@ -15,8 +15,9 @@ from stl_deploy.config.load import load_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import class_count, sample_shape
 from stl_deploy.errors import InputError
-from stl_deploy.nn.network import Network, unsound
+from stl_deploy.nn.network import Network
 from stl_deploy.nn.population import Population
+from stl_deploy.nn.to_program import unsound
 from stl_deploy.training.run_files import CONFIG, MODEL
 
 

@@ -700,3 +700,14 @@ def test_groups_that_do_not_fit_are_refused(tmp_path):
             load_dataset(_config("npz", _npz(tmp_path / "a.npz", x=x, y=y, group=group)))
     with pytest.raises(InputError, match="from_arrays: 'group'"):
         from_arrays(x, y, group=[1, 2])
+
+
+@TORCHVISION
+@pytest.mark.parametrize("suffix", ["png", "jpg", "jpeg", "bmp", "webp", "tif", "tiff", "pgm", "ppm", "gif"])
+def test_every_format_of_images_is_read(tmp_path, suffix):
+    from PIL import Image
+
+    Image.new("L", (6, 5), 200).save(tmp_path / f"x.{suffix}")
+    _, (array,) = read_image(tmp_path / f"x.{suffix}", "grey")
+    assert array.shape == (1, 5, 6)
+    assert (abs(array.astype(int) - 200) < 4).all()

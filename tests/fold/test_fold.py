@@ -15,15 +15,26 @@ from torch import nn
 
 from stl_deploy.config.load import apply_overrides, config_of
 from stl_deploy.errors import InputError, ParityError
-from stl_deploy.fold.network import Folded, fold
-from stl_deploy.fold.norm import Norm, fold_norm
 from stl_deploy.graph.exact import prove_exact, round_to_grid
 from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.graph.lower import METADATA_KEY, lower
-from stl_deploy.graph.program import Conv, Linear, Neuron, Program, is_max_pool
+from stl_deploy.graph.program import (
+    DT,
+    Conv,
+    Input,
+    Linear,
+    Neuron,
+    Norm,
+    Output,
+    Program,
+    Source,
+    is_max_pool,
+)
 from stl_deploy.graph.run import run
 from stl_deploy.nn.network import Network
 from stl_deploy.nn.neuron import LIF
+from stl_deploy.passes import fold_norms
+from stl_deploy.pipeline.fold_network import Folded, fold
 
 CONV_NET = """
 dataset: {name: digits, T: 5}
@@ -88,7 +99,7 @@ class Scoring(Network):
 def test_a_forward_that_is_not_what_the_layers_say_is_refused(exact_grid: bool) -> None:
     network = _network()
     network.__class__ = Doubling
-    with pytest.raises(ParityError, match=r"forward: [\d,]+ of [\d,]+ spikes differ from its folded graph"):
+    with pytest.raises(ParityError, match=r"forward: [\d,]+ of [\d,]+ spikes differ from what its layers compute"):
         fold(network, coding="analog", fraction_bits=4, exact_grid=exact_grid)
     network.__class__ = Network
     fold(network, coding="analog", fraction_bits=4, exact_grid=exact_grid)
@@ -109,13 +120,13 @@ def test_folding_leaves_the_network_as_it_was() -> None:
     folded = fold(network, coding="analog", fraction_bits=4)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     weight = folded.graph.nodes["conv1"].weight
-    assert not np.shares_memory(weight, folded.network.layers["conv1"].weight.numpy())
+    assert not np.shares_memory(weight, folded.network.layers["conv1"].weight.detach().numpy())
 
 
 def test_a_forward_that_changes_the_scores_is_refused() -> None:
     network = _network()
     network.__class__ = Scoring
-    with pytest.raises(ParityError, match="forward: outputs differ from its folded graph, first in 'output'"):
+    with pytest.raises(ParityError, match="forward: outputs differ from what its layers compute, first in 'output'"):
         fold(network, coding="analog", fraction_bits=4)
 
 
@@ -153,11 +164,11 @@ def test_folding_changes_the_trained_network_by_rounding_only() -> None:
         assert (before[name] != after[name]).float().mean() < 2e-3, name
 
 
-def test_norm_by_hand() -> None:
-    norm = Norm(np.array([3.0]), np.array([3.0]), np.array([4.0]), np.array([0.5]), eps=1.0)
-    weight, bias = fold_norm(np.array([[2.0, -1.0]]), np.array([5.0]), norm)
-    np.testing.assert_array_equal(weight, [[4.0, -2.0]])
-    np.testing.assert_array_equal(bias, [4.5])
+def _norm_behind(conv: Conv, norm: Norm) -> Conv:
+    end = Output(name="output", shape=conv.shape, sources=(Source(norm.name),))
+    entry = Input(name="input", shape=conv.input_shape, sources=())
+    (found,) = fold_norms.PASS.run(Program((entry, conv, norm, end), DT)).program.of(Conv)
+    return found
 
 
 @pytest.mark.parametrize("padding", [0, 1, 2])
@@ -171,10 +182,33 @@ def test_norm_is_exact_at_the_borders(padding: int) -> None:
             tensor.uniform_(0.5, 2)
         x = torch.randn(2, 2, 6, 5, dtype=torch.float64)
         expected = norm(conv(x))
+        mean, var, scale, shift = (t.numpy() for t in (norm.running_mean, norm.running_var, norm.weight, norm.bias))  # type: ignore[union-attr]
         assert conv.bias is not None
-        numbers = [t.numpy() for t in (norm.running_mean, norm.running_var, norm.weight, norm.bias) if t is not None]
-        weight, bias = fold_norm(conv.weight.numpy(), conv.bias.numpy(), Norm(*numbers, eps=norm.eps))
-        got = nn.functional.conv2d(x, torch.from_numpy(weight), torch.from_numpy(bias), padding=padding)
+        shape = tuple(expected.shape[1:])
+        node = Conv(
+            name="conv",
+            shape=shape,
+            sources=(Source("input"),),
+            weight=conv.weight.numpy(),
+            bias=conv.bias.numpy(),
+            stride=(1, 1),
+            padding=((padding, padding),) * 2,
+            dilation=(1, 1),
+            groups=1,
+            input_shape=(2, 6, 5),
+        )
+        folded = _norm_behind(
+            node,
+            Norm(
+                name="norm",
+                shape=shape,
+                sources=(Source("conv"),),
+                mean=mean,
+                scale=scale / np.sqrt(var + norm.eps),
+                shift=shift,
+            ),
+        )
+        got = nn.functional.conv2d(x, torch.tensor(folded.weight), torch.tensor(folded.bias), padding=padding)
     np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12)
 
 
@@ -283,10 +317,9 @@ def test_thresholds_per_pixel_cannot_go_into_a_kernel() -> None:
     with pytest.raises(InputError) as caught:
         fold(_network("neuron.conv_granularity=neuron"), coding="analog", thresholds="weights")
     assert str(caught.value) == (
-        "layer 'lif1': 384 thresholds, one per pixel, behind the convolution 'conv1' whose 6 kernels all pixels share, "
-        "so they cannot go into the weights. Three ways out: train with conv_granularity 'channel'; keep the "
-        "thresholds as they are (--thresholds keep) for a target that takes one per neuron; or unroll the convolution "
-        "into a linear layer"
+        "layer 'lif1': its thresholds cannot go into weights: 384 thresholds, one per pixel, behind the convolution "
+        "'conv1' whose 6 kernels all pixels share; train with thresholds per channel (conv_granularity 'channel'), or "
+        "keep them (thresholds='keep') for a target with one per neuron"
     )
 
 
@@ -347,9 +380,11 @@ def test_thresholds_without_weights_right_before_them_have_nowhere_to_go(first: 
     made = {"conv": config["network"][0], "pool": {"kind": "pool", "op": "avg"}, "lif": {"kind": "lif"}}
     config["network"][:3] = [made[kind] for kind in first]
     del config["network"][len(first)]
+    config["neuron"] = {"threshold": 0.75}
     network = Network(config_of(config), (1, 8, 8), 10).eval()
     fold(network, coding="analog", fraction_bits=4)
-    with pytest.raises(InputError, match="layer 'lif1': no conv or linear right before it to take its thresholds"):
+    refused = r"layer 'lif1': its thresholds cannot go into weights: '(pool1|input)' .* no weights of its own scale"
+    with pytest.raises(InputError, match=refused):
         fold(network, coding="analog", fraction_bits=4, thresholds="weights")
 
 

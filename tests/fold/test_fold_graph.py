@@ -4,19 +4,24 @@ import nir
 import numpy as np
 import pytest
 
-import stl_deploy.fold.graph as fold_module
 from stl_deploy.errors import ParityError, UnsupportedError
-from stl_deploy.fold.check_graph import check_graph
-from stl_deploy.fold.graph import fold_graph
-from stl_deploy.fold.graph_nodes import with_fields
 from stl_deploy.graph.dialect import PRESETS, Dialect
 from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.lower import METADATA_KEY, lower, own_metadata
 from stl_deploy.graph.run import run
-from stl_deploy.passes.base import LayerGrid
+from stl_deploy.passes import FOREIGN, apply, exact_grids, fold_scales, fold_thresholds
+from stl_deploy.passes.base import FoldOptions, LayerGrid
+from stl_deploy.passes.equivalence import require_equivalent
+from stl_deploy.pipeline import fold_graph as folding
+from tests.fold.passed import passed
 from tests.graph.nets import a, bare, chain, full, graph, iff, lif
+from tests.passes.test_checked import caught
 
 RNG = np.random.default_rng(5)
+
+
+def fold_graph(net, dialect, **options):
+    return folding.fold_graph(net, dialect, **options).graph
 
 
 def _affine(outputs, inputs):
@@ -169,7 +174,7 @@ def _late_scale():
 @pytest.mark.parametrize(("net", "scale"), [(_summed_scale(), "n1"), (_late_scale(), "scale")])
 def test_a_scale_that_weights_cannot_take_in_stays(net, scale) -> None:
     """Of a sum, or taken a step late."""
-    merged = fold_module.merge_scales(net, PRESETS["stl"])
+    merged, _ = passed(fold_scales.PASS, net, PRESETS["stl"])
     assert (set(merged.nodes), set(merged.edges)) == (set(net.nodes), set(net.edges))
     np.testing.assert_array_equal(merged.nodes[scale].scale, net.nodes[scale].scale)
 
@@ -223,21 +228,14 @@ def test_a_scale_behind_weights_goes_into_them() -> None:
     )
 
 
-@pytest.mark.parametrize("passed", ["merge_scales", "absorb", "round_graph"])
-def test_what_fold_returns_is_run_against_what_it_was_given(passed, monkeypatch) -> None:
+@pytest.mark.parametrize("one", [fold_scales.PASS, fold_thresholds.PASS, exact_grids.PASS], ids=lambda one: one.name)
+def test_what_fold_returns_is_run_against_what_it_was_given(one) -> None:
     """A pass that gets a weight wrong is caught by the run, not by its reader."""
-    right = getattr(fold_module, passed)
-
-    def wrong(graph, dialect):
-        made = right(graph, dialect)
-        found, more = made if isinstance(made, tuple) else (made, None)
-        found = with_fields(found, {"n0": {"weight": found.nodes["n0"].weight * np.float32(1.5)}})
-        return found if more is None else (found, more)
-
-    monkeypatch.setattr(fold_module, passed, wrong)
-    net = chain([8], _affine(6, 8), lif((6,), theta=0.7))
-    with pytest.raises(ParityError, match=r"the folded graph: .*first in"):
-        fold_graph(net, Dialect(), thresholds="weights", input_grid=0)
+    scale = nir.Scale(RNG.normal(1, 0.1, 6).astype(np.float32))
+    net = chain([8], _affine(6, 8), scale, lif((6,), theta=0.7))
+    net.metadata = {METADATA_KEY: {"input": {"fraction_bits": 0, "max": 1.0}}}
+    caught(one, lower(net, Dialect()), FOREIGN, FoldOptions(thresholds="weights"))
+    apply(lower(net, Dialect()), FOREIGN, FoldOptions(thresholds="weights"))
 
 
 def _slow_synapse(weight):
@@ -259,6 +257,6 @@ def _scale(weight):
 def test_what_rounded_weights_move_is_followed_to_the_neuron(net) -> None:
     """A spike that 2^-6 less of a weight of 1 costs, which what is between the two makes more of, is no fault."""
     given, rounded = lower(net(1.0), Dialect()), lower(net(1 - 2.0**-6), Dialect())
-    check_graph(given, rounded, [LayerGrid("n0", 6, 7, 2.0**-6)])
-    with pytest.raises(ParityError, match="expected 1, found 0"):
-        check_graph(given, rounded, [LayerGrid("n0", 6, 7, 2.0**-12)])
+    require_equivalent(given, rounded, by="mine", exactness="grid", grids=[LayerGrid("n0", 6, 7, 2.0**-6)])
+    with pytest.raises(ParityError, match="pass mine: neuron"):
+        require_equivalent(given, rounded, by="mine", exactness="grid", grids=[LayerGrid("n0", 6, 7, 2.0**-14)])

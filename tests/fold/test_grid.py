@@ -1,13 +1,13 @@
 """The grid makes sums exact in any order, and the proof fails when the grid is broken."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stl_deploy.errors import InputError
-from stl_deploy.fold.rounding import _round
-from stl_deploy.fold.stages import Population, Stages, Synapse
 from stl_deploy.graph.exact import (
     SPIKES,
     Grid,
@@ -20,8 +20,8 @@ from stl_deploy.graph.exact import (
     sum_grids,
     synaptic,
 )
-from stl_deploy.graph.program import Floats, Input, Linear, Node, Output, Program, Source
-from stl_deploy.passes.exact_grids import finest_exact_grid as choose
+from stl_deploy.graph.program import Floats, Input, Linear, Neuron, Node, Output, Program, Source
+from stl_deploy.passes.exact_grids import PASS, finest_exact_grid
 
 
 def _program(weight: Floats, bias: Floats | None, grid: Grid) -> Program:
@@ -45,7 +45,7 @@ def _program(weight: Floats, bias: Floats | None, grid: Grid) -> Program:
 def test_every_order_of_summation_gives_the_same_bits(seed: int, n: int, scale: float, arriving: Grid) -> None:
     rng = np.random.default_rng(seed)
     weight, bias = rng.normal(0, scale, (3, n)), rng.normal(0, scale, 3)
-    w, b, grid = choose("fc", weight, bias, arriving)
+    w, b, grid = finest_exact_grid("fc", weight, bias, arriving)
     assert grid.bits <= 24
     x = round_to_grid(rng.uniform(0, arriving.bound, n), arriving.fraction_bits)
     assert on_grid(x, arriving)
@@ -78,7 +78,7 @@ def test_arrays_of_any_size_are_rounded_and_added_up_as_a_whole(shape: tuple[int
 
 
 def test_the_grid_is_the_finest_that_holds() -> None:
-    w, b, grid = choose("fc", np.array([[0.3, 0.3, 0.3]]), np.zeros(1), Grid(0, 1.0))
+    w, b, grid = finest_exact_grid("fc", np.array([[0.3, 0.3, 0.3]]), np.zeros(1), Grid(0, 1.0))
     assert grid.fraction_bits == 24
     assert grid.largest_change <= 2.0**-25
     np.testing.assert_array_equal(w, round_to_grid(np.array([[0.3, 0.3, 0.3]]), 24))
@@ -86,7 +86,7 @@ def test_the_grid_is_the_finest_that_holds() -> None:
 
 
 def test_one_weight_off_the_grid_breaks_the_proof() -> None:
-    w, b, _ = choose("fc", np.full((2, 64), 0.7), np.zeros(2), Grid(0, 1.0))
+    w, b, _ = finest_exact_grid("fc", np.full((2, 64), 0.7), np.zeros(2), Grid(0, 1.0))
     broken = w.copy()
     broken[1, 5] = np.float32(1 / 3)
     (proof,) = prove_exact(_program(broken, b, Grid(0, 1.0)))
@@ -95,7 +95,7 @@ def test_one_weight_off_the_grid_breaks_the_proof() -> None:
 
 
 def test_no_declared_input_grid_no_proof() -> None:
-    w, b, _ = choose("fc", np.full((2, 4), 0.7), np.zeros(2), Grid(0, 1.0))
+    w, b, _ = finest_exact_grid("fc", np.full((2, 4), 0.7), np.zeros(2), Grid(0, 1.0))
     program = _program(w, b, Grid(0, 1.0))
     (proof,) = prove_exact(Program(program.nodes, program.dt, {}))
     assert (proof.exact, proof.reason) == (False, "what arrives has no declared grid")
@@ -114,17 +114,17 @@ def test_fraction_bits_by_hand() -> None:
 )
 def test_weights_too_large_for_any_grid_are_refused(weights: list[float], reason: str) -> None:
     with pytest.raises(InputError, match=rf"layer 'fc': {reason}"):
-        choose("fc", np.array([weights]), np.zeros(1), Grid(0, 1.0))
+        finest_exact_grid("fc", np.array([weights]), np.zeros(1), Grid(0, 1.0))
 
 
 def test_numbers_whose_sums_are_exact_stay_as_they_are() -> None:
     """Weights of 256 times 127 and odd biases need 2^-8·2^8 = 1 as their grid, not the 4 that 2^24 leaves to 2^-8·1."""
     weight, bias = np.array([[256.0 * 127, -256.0 * 3] * 5]), np.array([3703.0])
-    w, b, grid = choose("conv", weight, bias, Grid(8, 1.0))
+    w, b, grid = finest_exact_grid("conv", weight, bias, Grid(8, 1.0))
     assert (w.tolist(), b.tolist()) == (weight.tolist(), [3703.0])
     assert (grid.fraction_bits, grid.largest_change) == (0, 0)
     assert prove_exact(_program(w, b, Grid(8, 1.0)))[0].exact
-    w, b, grid = choose("conv", weight + 1, bias, Grid(8, 1.0))
+    w, b, grid = finest_exact_grid("conv", weight + 1, bias, Grid(8, 1.0))
     assert grid.largest_change > 0
 
 
@@ -132,11 +132,29 @@ def test_numbers_whose_sums_are_exact_stay_as_they_are() -> None:
 def test_a_recurrent_population_whose_sums_are_exact_stays_as_it_is(back: list[list[float]]) -> None:
     """Whole weights, a bias finer than they: the bias alone sets the grid of the sum."""
     weight, bias, arriving = np.array([[3.0, 4.0], [1.0, 1.0]]), np.array([2.0**-20 + 0.5, 0.25]), Grid(8, 1.0)
-    synapses = {"fc": Synapse(weight.copy(), bias.copy()), "back": Synapse(np.array(back), np.zeros(2))}
-    stages = Stages(synapses, {"lif": Population(np.float32(1), 0.5, "fc", "back")})
-    found = _round("fc", stages, arriving)
+    declared = {"coding": "analog", "fraction_bits": arriving.fraction_bits, "max": arriving.bound}
+    lif = Neuron(
+        name="lif",
+        shape=(2,),
+        sources=(Source("fc"), Source("back", 1)),
+        decay=np.float32(0.5),
+        threshold=np.float32(1),
+    )
+    dense: dict[str, Any] = {"shape": (2,), "input_shape": (2,)}
+    nodes: tuple[Node, ...] = (
+        Input(name="input", shape=(2,), sources=()),
+        Linear(name="fc", sources=(Source("input"),), weight=weight, bias=bias, **dense),
+        lif,
+        Linear(name="back", sources=(Source("lif"),), weight=np.array(back), bias=None, **dense),
+        Output(name="output", shape=(2,), sources=(Source("lif"),)),
+    )
+    made = PASS.run(Program(nodes, 1e-4, {"input": declared}))
+    (found,) = made.grids
     sums = sum_grids([synaptic(weight, bias, arriving), synaptic(np.array(back), None, SPIKES)])
     assert sums is not None
     assert sums.bits <= 24
     assert (found.bits, found.largest_change) == (sums.bits, 0)
-    np.testing.assert_array_equal(synapses["fc"].bias, bias)
+    same = made.program.by_name["fc"]
+    assert isinstance(same, Linear)
+    np.testing.assert_array_equal(same.bias, bias)
+    assert all(proof.exact for proof in prove_exact(made.program))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-import nir
 import numpy as np
 import pytest
 import torch
@@ -13,15 +13,17 @@ import yaml
 from stl_deploy.config.load import config_of
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.netx.chain import read_chain
+from stl_deploy.exporters.nir.write import to_own_graph
 from stl_deploy.exporters.onnx.export import export_onnx
 from stl_deploy.exporters.onnx.model import OnnxModel
-from stl_deploy.fold.network import Folded, fold
 from stl_deploy.graph.exact import prove_exact, round_to_grid
 from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.run import run
 from stl_deploy.nn.network import Network
-from stl_deploy.passes.join import learn_weights, merge
+from stl_deploy.passes.join import merge
+from stl_deploy.pipeline.fold_network import Folded, fold
+from stl_deploy.pipeline.join import learn_weights
 from tests.fold.test_residual import SEW
 
 PLAIN = """
@@ -48,7 +50,7 @@ def _x() -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
 @pytest.mark.parametrize("weights", [None, (3.0, 1.0, 0.7)])
 def test_merged_members_decide_as_the_weighted_sum(tmp_path: Path, weights: tuple[float, ...] | None) -> None:
     members = [_folded(PLAIN, 0), _folded(PLAIN, 1), _folded(SEW, 2)]
-    write_nir(merge([member.graph for member in members], weights), tmp_path / "net.nir")
+    write_nir(to_own_graph(merge([member.program for member in members], weights)).graph, tmp_path / "net.nir")
     program = lower(read_nir(tmp_path / "net.nir"))
     assert all(proof.exact for proof in prove_exact(program))
     x, names = _x(), [node.name for node in program.spiking]
@@ -87,21 +89,21 @@ def test_learned_weights_lean_on_the_member_that_is_right() -> None:
 
 @pytest.mark.parametrize("weights", [(1.0,), (1.0, 0.0), (1.0, float("nan")), (1.0, -1.0)])
 def test_weights_that_do_not_fit(weights: tuple[float, ...]) -> None:
-    graph = _folded(PLAIN, 0).graph
+    graph = _folded(PLAIN, 0).program
     with pytest.raises(InputError, match="expected one finite weight above 0 for each of 2 members; found "):
         merge([graph, graph], weights)
 
 
 def test_members_that_do_not_fit() -> None:
-    graph = _folded(PLAIN, 0).graph
-    coarse = _folded(PLAIN, 0, fraction_bits=3).graph
+    graph = _folded(PLAIN, 0).program
+    coarse = _folded(PLAIN, 0, fraction_bits=3).program
     with pytest.raises(InputError, match=r"member 2: expected input .* found {'fraction_bits': 3}$"):
         merge([graph, coarse])
     with pytest.raises(
         InputError, match=r"member 2: expected input \[1, 8, 8\] as the first member has; found \[1, 4, 4\]"
     ):
-        merge([graph, _folded(PLAIN, 0, shape=(1, 4, 4)).graph])
-    voteless = _folded(PLAIN, 0).graph
-    voteless.nodes["vote"] = nir.Flatten({"input": np.array([30])}, 0, 0)
+        merge([graph, _folded(PLAIN, 0, shape=(1, 4, 4)).program])
+    voteless = _folded(PLAIN, 0).program
+    voteless = replace(voteless, nodes=tuple(node for node in voteless.nodes if node.name != "vote"))
     with pytest.raises(InputError, match="member 2: expected a network that ends in a vote; found none"):
         merge([graph, voteless])

@@ -12,15 +12,24 @@ import torch
 from torch import Tensor, nn
 
 import stl_deploy as stl
-import stl_deploy.fold.graph as fold_module
-from stl_deploy.errors import ParityError
-from stl_deploy.fold.graph import fold_graph
-from stl_deploy.fold.graph_nodes import with_metadata
-from stl_deploy.fold.merge_affine import merge_affine
+from stl_deploy.exporters.nir.edit import with_metadata
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.run import run
+from stl_deploy.passes import FOREIGN, fold_affine
+from stl_deploy.passes.base import FoldOptions
+from stl_deploy.pipeline import fold_graph as folding
+from tests.fold.passed import passed
 from tests.graph.nets import a, chain, full, graph, iff
+from tests.passes.test_checked import caught
+
+
+def merge_affine(net: nir.NIRGraph, dialect: Dialect) -> nir.NIRGraph:
+    return passed(fold_affine.PASS, net, dialect)[0]
+
+
+def fold_graph(net: nir.NIRGraph, dialect: Dialect, **options: Any) -> nir.NIRGraph:
+    return folding.fold_graph(net, dialect, **options).graph
 
 
 def _depthwise(scale: Any, offset: Any) -> nir.Conv2d:
@@ -175,16 +184,7 @@ def test_an_input_that_is_normalised_becomes_c(flat: bool, tmp_path: Path) -> No
     net.fold(input_grid=4).export(tmp_path / "c", "c")
 
 
-def test_a_merge_that_spikes_otherwise_is_not_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_merge_that_spikes_otherwise_is_not_returned() -> None:
     net = chain([2], nir.Scale(a(0.25, 0.25)), nir.Linear(a([1, 2], [2, 1])), iff((2,)))
     assert sorted(fold_graph(net, Dialect()).nodes) == ["input", "n1", "n2", "output"]
-    without = chain([2], nir.Linear(a([1, 2], [2, 1])), iff((2,)))
-    wrong = nir.NIRGraph(
-        {"input": without.nodes["input"], "n1": without.nodes["n0"], "n2": without.nodes["n1"]}
-        | {"output": without.nodes["output"]},
-        [("input", "n1"), ("n1", "n2"), ("n2", "output")],
-        type_check=False,
-    )
-    monkeypatch.setattr(fold_module, "merge_affine", lambda graph, dialect: wrong)
-    with pytest.raises(ParityError):
-        fold_graph(net, Dialect())
+    caught(fold_affine.PASS, lower(net, Dialect()), FOREIGN, FoldOptions())

@@ -5,14 +5,19 @@ import numpy as np
 import pytest
 
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.fold.merge_pools import merge_pools
 from stl_deploy.graph.dialect import PRESETS
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Pool
 from stl_deploy.graph.run import run
+from stl_deploy.passes import merge_pools as merging
+from tests.fold.passed import passed
 from tests.graph.nets import bare, chain, iff
 
 SPEC = PRESETS["spec"]
+
+
+def merge_pools(graph, dialect):
+    return passed(merging.PASS, graph, dialect)
 
 
 def pool(kernel, stride=None, padding=0, kind=nir.AvgPool2d):

@@ -15,12 +15,12 @@ from stl_deploy.errors import ConfigError, UnsupportedError
 from stl_deploy.exporters.netx.chain import read_chain
 from stl_deploy.exporters.onnx.export import export_onnx
 from stl_deploy.exporters.onnx.model import OnnxModel
-from stl_deploy.fold.network import fold
 from stl_deploy.graph.exact import grids, prove_exact, round_to_grid
 from stl_deploy.graph.io.nir_file import read_nir, write_nir
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.run import run
 from stl_deploy.nn.network import Network
+from stl_deploy.pipeline.fold_network import fold
 
 SEW = """
 dataset: {name: digits, T: 4}

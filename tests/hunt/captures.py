@@ -122,9 +122,10 @@ class Neurons(nn.Module):
         self.theta: Any = random.choice([0.5, 1.0, nn.Parameter(theta), theta[0]])
         beta = 0.5 + 0.45 * torch.rand(size, generator=generator)
         self.beta: Any = random.choice([0.5, 0.9, 1.0, nn.Parameter(beta), beta[0]])
-        self.form = random.choice(["decay", "towards", "in place", "lerp"])
+        mixing = isinstance(self.beta, float) and self.beta == 1  # whose currents count for nothing
+        self.form = random.choice(["decay", "in place"] if mixing else ["decay", "towards", "in place", "lerp"])
         self.bound = random.choice([None, None, None, -0.5, 0.0])
-        harmful = random.random() < 0.12
+        harmful = random.random() < 0.05
         self.harm = drawn.choice(random, "potential", POTENTIAL_HAZARDS) if harmful else None
         drawn.words += [f"form: {self.form}"] + ([f"bound: {self.bound}"] if self.bound is not None else [])
 
@@ -204,8 +205,7 @@ class Model(nn.Module):
         self.drawn.words.append(f"time: {self.time}")
         self.make = self.drawn.choice(random, "x", INPUTS)
         self.prepare = self.drawn.choice(random, "prepare", PREPARE)
-        hazards = {**HAZARDS}
-        self.hazard = self.drawn.choice(random, "hazard", hazards) if random.random() < 0.25 else None
+        self.hazard = self.drawn.choice(random, "hazard", HAZARDS) if random.random() < 0.15 else None
         whole = self.time in ("first", "second")
         self.taps = nn.Conv1d(FEATURES, FEATURES, 3) if whole and random.random() < 0.25 else None
         self.late = whole and self.taps is None and random.random() < 0.2
@@ -215,9 +215,12 @@ class Model(nn.Module):
             self.norm.running_mean.uniform_(-0.5, 0.5)
             self.norm.running_var.uniform_(0.5, 2)
         self.between, self.leave = nn.Linear(HIDDEN, HIDDEN), nn.Linear(HIDDEN, CLASSES)
+        with torch.no_grad():
+            self.between.bias += 0.2
         self.recurrent = nn.Linear(HIDDEN, HIDDEN, bias=random.random() < 0.5) if random.random() < 0.3 else None
         self.first, self.second = (Neurons(random, self.drawn, HIDDEN) for _ in range(2))
-        self.join = self.drawn.choice(random, "join", JOINS)
+        joins = JOINS if random.random() < 0.6 else {"skip": JOINS["skip"], "second": JOINS["second"]}
+        self.join = self.drawn.choice(random, "join", joins)
         self.shows_potential = random.random() < 0.15
         self.passes = self.time == "step" and random.random() < 0.7
         self.watches = random.random() < 0.3
@@ -249,7 +252,7 @@ class Model(nn.Module):
         if self.recurrent is not None:
             current = current + self.recurrent(last)
         s, v, _ = self.first.step(v, current)
-        z, w, potential = self.second.step(w, self.between(s) + 0.2)
+        z, w, potential = self.second.step(w, self.between(s))
         joined = potential if self.shows_potential else self.join(s, z)
         return self.leave(joined), (v, w, s)
 
@@ -321,7 +324,7 @@ def judge(seed: int) -> tuple[str, str]:
     try:
         net = stl.capture(model, model.draw(generator, 4), time=model.time)
     except CaptureError as error:
-        return "refused", error.reason
+        return ("crashed", f"{words}: {error.reason}") if "report it" in error.reason else ("refused", error.reason)
     except Exception as error:
         return "crashed", f"{words}: {type(error).__name__}: {error}"
     for what, x in unseen(model, seed + 2):
@@ -354,7 +357,8 @@ def hunt_captures(count: int, seed: int) -> tuple[Counter[str], list[str], Count
             if end in ("wrong", "crashed"):
                 failures.append(f"{end}: {what}")
             if end == "refused":
-                reasons[what] += 1
+                caught = any(word in what for word in ("of the folded graph", "does not compute", "not the model's"))
+                reasons[f"{what} [seed {each}]" if caught else what] += 1
     return ended, failures, reasons
 
 

@@ -6,6 +6,7 @@ import gzip
 import io
 import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -179,12 +180,57 @@ def _try_aedat4(path: Path) -> str:
     return "read"
 
 
+@cache
+def _mat() -> list[bytes]:
+    from scipy.io import savemat
+
+    rng, found = np.random.default_rng(0), []
+    x, y = rng.integers(-1, 2, (6, 9, 4)).astype(np.int16), np.eye(6, dtype=np.uint8)[rng.integers(0, 6, (6, 9))]
+    cells = np.empty((1, 2), object)
+    cells[0] = [x, np.array(["text"])]
+    for packed in (False, True):
+        for arrays in ({"x": x, "y": y}, {"x": x, "y": y, "z": cells}, {"x": x.astype(float), "y": y, "s": {"a": x}}):
+            stream = io.BytesIO()
+            savemat(stream, arrays, do_compression=packed)
+            found.append(stream.getvalue())
+    return found
+
+
+def _damage_elements(content: bytes, rng: np.random.Generator) -> bytes:
+    """Damage what is compressed, element by element, and compress it again; nest one in itself now and then."""
+    parts, place = [content[:128]], 128
+    while place + 8 <= len(content):
+        kind, size = struct.unpack_from("<II", content, place)
+        data = content[place + 8 : place + 8 + size]
+        place += 8 + size + (0 if kind == 15 else -size % 8)
+        if kind == 15:
+            data = zlib.decompress(data)
+        if rng.random() < 0.6:
+            data = damage_bytes(data, rng)
+        parts.append(struct.pack("<II", kind, len(packed := zlib.compress(data))) + packed if kind == 15 else
+                     struct.pack("<II", kind, len(data)) + data + bytes(-len(data) % 8))  # fmt: skip
+    return b"".join(parts)
+
+
+def _try_mat(path: Path) -> str:
+    from stl_deploy.config.schema import DatasetConfig
+    from stl_deploy.data.own.qtdb_ecg import load
+
+    folder = path.parent / "qtdb"
+    folder.mkdir()
+    (folder / "QTDB_train.mat").write_bytes(path.read_bytes())
+    (folder / "QTDB_test.mat").write_bytes(_mat()[0])
+    load(DatasetConfig.model_validate({"name": "qtdb_ecg", "path": str(folder), "encoder": "sequence"}))
+    return "read"
+
+
 FORMATS: Mapping[str, Format] = {
     "gesture": Format(".npy", _gesture, _try_gesture),
     "n_mnist": Format(".zip", _nmnist_zip, _try_nmnist, (damage_zip, damage_bytes)),
     "shd": Format(".h5", _shd, _try_shd, hdf5=True),
     "aedat4": Format(".aedat4", _aedat4, _try_aedat4, (_damage_packets, damage_bytes), needs="aedat"),
     "idx": Format(".gz", _idx, _try_idx, (damage_gzip, damage_bytes)),
+    "mat": Format(".mat", _mat, _try_mat, (_damage_elements, damage_bytes)),
     "images": Format(".png", _images, _try_image),
     "own_npz": Format(".npz", _own_npz, _try_own_npz, (damage_zip, damage_bytes)),
 }

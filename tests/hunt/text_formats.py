@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from unittest.mock import patch
 
 from tests.hunt.damage import damage_bytes, damage_json, damage_text
 from tests.hunt.mutant import Format
@@ -51,8 +52,27 @@ def _try_prices(path: Path) -> str:
     return "read"
 
 
+def _model_cards() -> list[bytes]:
+    from stl_deploy.training import pretrained
+
+    return [(pretrained.models_folder() / name / "card.json").read_bytes() for name in pretrained.names()]
+
+
+def _try_model_card(path: Path) -> str:
+    """As the verb models lists it."""
+    from stl_deploy.pipeline.listings import models
+    from stl_deploy.training import pretrained
+
+    (path.parent / "models" / "mine").mkdir(parents=True)
+    (path.parent / "models" / "mine" / "card.json").write_bytes(path.read_bytes())
+    with patch.object(pretrained, "models_folder", lambda: path.parent / "models"):
+        models()
+    return "read"
+
+
 FORMATS: Mapping[str, Format] = {
     "yaml": Format(".yaml", _presets, _try_yaml, (damage_text, damage_bytes)),
     "dialect": Format(".json", _dialects, _try_dialect, (damage_json, damage_bytes)),
+    "model_card": Format(".json", _model_cards, _try_model_card, (damage_json, damage_bytes)),
     "prices": Format(".toml", _price_lists, _try_prices, (damage_text, damage_bytes)),
 }

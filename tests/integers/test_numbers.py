@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import nir
@@ -185,3 +186,30 @@ def test_what_a_readout_gains_at_every_step_is_a_bias() -> None:
     readout = bare(nir.LI, tau=2e-4 * ones, r=2 * ones, v_leak=4 * ones)
     eye = nir.Linear(np.eye(3, dtype=np.float32))
     _agrees(lower(chain((3,), eye, lif((3,)), eye, readout)), np.zeros((1, 2, 3), F))
+
+
+@pytest.mark.parametrize("kind", [bool, np.uint8, np.int8])
+def test_input_of_a_byte_a_value_is_widened_a_part_at_a_time(kind: type) -> None:
+    """134 MB of bool took 2.2 GB: three arrays in float64."""
+    x = np.random.default_rng(0).random((5, 40, 20_000)) < 0.1
+    program = Builder((20_000,)).linear("fc", np.ones((1, 20_000))).lif("a", 1.0).program()
+    graph = choose(program, x[:, :2].astype(np.float32)).graph
+    wide = simulate(graph, to_integers(x.astype(np.float32), graph.input.scale))
+    tracemalloc.start()
+    narrow = simulate(graph, to_integers(x.astype(kind), graph.input.scale))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(narrow.y, wide.y)
+    assert peak < 12 * x.nbytes  # 4 of them the copy, 16 and more before
+
+
+def test_a_run_widens_its_input_a_few_samples_at_a_time() -> None:
+    x = np.random.default_rng(0).random((5, 40, 20_000)) < 0.1
+    program = Builder((20_000,)).linear("fc", np.ones((1, 20_000))).lif("a", 1.0).program()
+    wide = run(program, x.astype(np.float32), chunk=4).y
+    tracemalloc.start()
+    narrow = run(program, x, chunk=4).y
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(narrow, wide)
+    assert peak < 2 * x.nbytes  # 4 of them the copy before

@@ -10,13 +10,14 @@ import pytest
 
 from stl_deploy.exporters.integer_runner import IntegerRunner
 from stl_deploy.exporters.targets import Options
-from stl_deploy.fold.merge_scales import merge_scales
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Source
 from stl_deploy.graph.run import run
 from stl_deploy.integers.fan_in import refusals
+from stl_deploy.passes import fold_scales
 from tests.exporters.netx.programs import Builder
+from tests.fold.passed import passed
 from tests.graph.nets import bare, chain, full, graph, lif
 
 
@@ -126,7 +127,7 @@ def agrees(network: nir.NIRGraph) -> None:
 )
 def test_a_scale_goes_into_weights_of_its_own_and_nothing_changes(network: nir.NIRGraph, merged: bool) -> None:
     before = lower(network)
-    after = lower(merge_scales(network, Dialect()))
+    after = lower(passed(fold_scales.PASS, network, Dialect())[0])
     assert (len(before.nodes) - len(after.nodes)) == merged
     x = np.random.default_rng(0).integers(0, 3, (5, 4, *before.inputs[0].shape)).astype(np.float32)
     for name, values in run(before, x).outputs.items():

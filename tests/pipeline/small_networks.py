@@ -12,7 +12,6 @@ import stl_deploy
 from stl_deploy.config.load import config_of
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.targets import find_format
-from stl_deploy.fold.network import fold
 from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.exact import input_grid
 from stl_deploy.graph.io.nir_file import read_nir, write_nir
@@ -21,6 +20,7 @@ from stl_deploy.graph.program import Program
 from stl_deploy.nn.network import Network
 from stl_deploy.nn.neuron import LIF
 from stl_deploy.pipeline.artifacts import write
+from stl_deploy.pipeline.fold_network import fold
 from stl_deploy.pipeline.spiking_graph import SpikingGraph
 from tests.graph.nets import chain, lif
 from tests.pipeline.digest import of_folder, of_hdf5, of_onnx

@@ -98,7 +98,7 @@ def test_a_difference_of_one_spike_is_a_failure(run_dir: Path, tmp_path: Path, m
 def test_what_cannot_be_trained_is_refused_before_the_long_work(
     run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(*_: object) -> None:
+    def refused(*_: object, host: bool) -> None:
         raise InputError("not in whole numbers")
 
     monkeypatch.setattr(quantising, "quantised_network", refused)

@@ -119,7 +119,24 @@ def hand_run(model: nn.Module, x: Tensor) -> Tensor:
     return torch.stack(found).detach()
 
 
-@pytest.mark.parametrize("model", [PassingTensor, PassingByName, PassingNested, PassingTwo])
+class PassingNumber(Passing):
+    def forward(self, x: Tensor, v: Tensor | float = 0.0, verbose: bool = False) -> tuple[Tensor, Tensor]:
+        return self.stepped(x, v + torch.zeros(x.shape[0], 8))
+
+
+class Named(NamedTuple):
+    y: Tensor
+    v: Tensor
+
+
+class PassingNamed(Passing):
+    def forward(self, x: Tensor, v: Tensor | None = None) -> Named:
+        return Named(*self.stepped(x, v))
+
+
+@pytest.mark.parametrize(
+    "model", [PassingTensor, PassingByName, PassingNested, PassingTwo, PassingNumber, PassingNamed]
+)
 def test_state_that_the_caller_passes_on_is_followed(model: type[nn.Module]) -> None:
     net = stl.capture(model(), numbers(), time="step")
     unseen = numbers().flip(0) * 1.3
@@ -135,6 +152,22 @@ class PassingUnclear(Passing):
         return self.stepped(x, v)
 
 
+class PassingOtherNames(Passing):
+    def forward(self, x: Tensor, v: Tensor | None = None) -> dict[str, Tensor]:
+        y, v = self.stepped(x, v)
+        return {"spikes": y, "potential": v}
+
+
+class PassingFirst(Passing):
+    def forward(self, x: Tensor, v: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.stepped(x, v)[::-1]
+
+
+def test_state_that_is_returned_before_the_output_is_followed() -> None:
+    net = stl.capture(PassingFirst(), numbers(), time="step", output=1)
+    np.testing.assert_allclose(net.simulate(numbers().numpy()).y, hand_run(PassingTensor(), numbers()), rtol=1e-4)
+
+
 class PassingAny(Passing):
     def forward(self, x: Tensor, *state: Tensor) -> tuple[Tensor, Tensor]:
         return self.stepped(x, state[0] if state else None)
@@ -148,7 +181,14 @@ class PassingRequired(Passing):
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
-        (PassingUnclear, r"forward takes v, mask besides x and returns 2 values.*return \(output, v, mask\), or keep"),
+        (
+            PassingUnclear,
+            r"forward takes v, mask besides x and returns 2 values.*return output, v, mask, or keep",
+        ),
+        (
+            PassingOtherNames,
+            r"forward takes v besides x and returns 2 values.*return output, v, or keep the state in the module",
+        ),
         (PassingAny, r"forward takes \*state besides x and returns 2 values"),
         (PassingRequired, r"forward expects 'v' besides x.*give it a default, v=None"),
     ],

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import stl_deploy as stl
-from stl_deploy.errors import CaptureError
+from stl_deploy.errors import CaptureError, UnsupportedError
 from stl_deploy.graph.program import Neuron
 
 
@@ -164,6 +164,18 @@ def test_a_lower_bound_of_the_potential_is_captured(name: str) -> None:
     (neuron,) = (node for node in net.program.nodes if isinstance(node, Neuron))
     assert neuron.v_min is not None
     np.testing.assert_allclose(neuron.v_min, BOUNDS[name](torch.tensor(-5000.0)).numpy())
+
+
+def test_a_lower_bound_keeps_thresholds_out_of_the_weights() -> None:
+    net = stl.capture(Net(lambda net, x: spikes(net.enter(x), BOUNDS["clamp"])), numbers(8, 4, 6))
+    with pytest.raises(UnsupportedError, match=r"its potential is bounded below by -0\.2; keep the thresholds"):
+        net.fold(thresholds="weights")
+
+
+def test_thresholds_below_0_are_kept_out_of_the_weights() -> None:
+    net = stl.capture(Net(lambda net, x: net.leave((net.enter(x) > -0.25).float())), numbers(8, 4, 6))
+    with pytest.raises(UnsupportedError, match=r"the lowest of them, -0\.25, is not above 0; keep the thresholds"):
+        net.fold(thresholds="weights")
 
 
 @pytest.mark.parametrize(

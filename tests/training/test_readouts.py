@@ -15,7 +15,6 @@ from stl_deploy.errors import ConfigError, UnsupportedError
 from stl_deploy.exporters.netx.chain import read_chain
 from stl_deploy.exporters.onnx.export import export_onnx
 from stl_deploy.exporters.onnx.model import OnnxModel
-from stl_deploy.fold.network import fold
 from stl_deploy.graph.accuracy import accuracy
 from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.io.nir_file import read_nir, write_nir
@@ -23,6 +22,7 @@ from stl_deploy.graph.lower import lower
 from stl_deploy.graph.run import run
 from stl_deploy.nn.network import Network
 from stl_deploy.nn.neuron import LI
+from stl_deploy.pipeline.fold_network import fold
 from stl_deploy.training.evaluate import classification_loss
 from stl_deploy.training.loop import train
 

@@ -9,10 +9,10 @@ from stl_deploy.config.load import apply_overrides, config_of
 from stl_deploy.config.schema import RunConfig, TrainConfig
 from stl_deploy.data import load_dataset
 from stl_deploy.energy import ActivityCounter
-from stl_deploy.fold.network import fold
 from stl_deploy.graph.lower import lower
 from stl_deploy.graph.run import run
 from stl_deploy.nn.network import INPUT, Network
+from stl_deploy.pipeline.fold_network import fold
 from stl_deploy.training.activity_penalty import Regulariser
 from stl_deploy.training.evaluate import evaluate
 from stl_deploy.training.loop import train

@@ -32,7 +32,7 @@ module snn_engine #(
     parameter STEP_BITS    = 1,   // of the longest delay
     parameter STATE_ADDR   = 1,
     parameter STATE_WORDS  = 1,
-    parameter WEIGHT_ADDR  = 1,
+    parameter WEIGHT_ADDR  = 8,
     parameter ENTRY_BITS   = 1,   // of the program counter
     parameter LAYER_BITS   = 1,
     parameter SHIFT_BITS   = 3,
@@ -121,9 +121,17 @@ module snn_engine #(
     reg [3:0] state;
 
     // ---- Time: the steps since a sample began, and where this step's spikes and inputs stand among those kept.
-    localparam [SPIKE_ADDR-1:0] FRAME_STEP = FRAME, FRAME_LAST = SPIKE_WORDS - FRAME, SPIKE_LAST = SPIKE_WORDS - 1;
-    localparam [INPUT_ADDR-1:0] INPUT_STEP = INPUTS, INPUTS_LAST = INPUT_WORDS - INPUTS, INPUT_LAST = INPUT_WORDS - 1;
-    localparam [STATE_ADDR-1:0] STATE_LAST = STATE_WORDS - 1;
+    // Counts as addresses; one that is a power of two is 0 there, as sums of addresses are.
+    localparam [31:0] FRAME_32 = FRAME, FRAMES_32 = SPIKE_WORDS - FRAME, SPIKES_32 = SPIKE_WORDS - 1;
+    localparam [31:0] INPUT_32 = INPUTS, INPUTS_32 = INPUT_WORDS - INPUTS, PLACES_32 = INPUT_WORDS - 1;
+    localparam [31:0] STATES_32 = STATE_WORDS - 1;
+    localparam [SPIKE_ADDR-1:0] FRAME_STEP  = FRAME_32[SPIKE_ADDR-1:0];
+    localparam [SPIKE_ADDR-1:0] FRAME_LAST  = FRAMES_32[SPIKE_ADDR-1:0];
+    localparam [SPIKE_ADDR-1:0] SPIKE_LAST  = SPIKES_32[SPIKE_ADDR-1:0];
+    localparam [INPUT_ADDR-1:0] INPUT_STEP  = INPUT_32[INPUT_ADDR-1:0];
+    localparam [INPUT_ADDR-1:0] INPUTS_LAST = INPUTS_32[INPUT_ADDR-1:0];
+    localparam [INPUT_ADDR-1:0] INPUT_LAST  = PLACES_32[INPUT_ADDR-1:0];
+    localparam [STATE_ADDR-1:0] STATE_LAST  = STATES_32[STATE_ADDR-1:0];
     reg  [STEP_BITS-1:0]  steps;        // as far as the longest delay
     reg                   rested;       // no step has been taken since reset: the next input is a sample's first
     reg  [SPIKE_ADDR-1:0] frame;
@@ -140,7 +148,8 @@ module snn_engine #(
     wire [INPUT_ADDR-1:0] input_index = in_first ? {INPUT_ADDR{1'b0}} : input_count;
     wire last_input = input_index == INPUT_STEP - 1'b1;
 
-    // ---- Scan: the source's places in order; what they hold follows one clock later.
+    // ---- Scan: the source's places in order. What a place holds follows one clock later, and stands in registers for
+    // the walk after that.
     reg                    scanning;    // there are places left
     reg  [OUTER_BITS-1:0]  outer;
     reg  [ROW_BITS-1:0]    row;
@@ -149,10 +158,15 @@ module snn_engine #(
     reg  [SPIKE_ADDR-1:0]  spike_at;
     reg  [INPUT_ADDR-1:0]  input_at;
     reg  [WEIGHT_ADDR-1:0] outer_at, word_at;
-    reg                    held;        // the memories' outputs are of a place,
-    reg                    held_new;    //   none of whose events has been taken,
-    reg  [EVENT_BITS-1:0]  held_rest;   //   or of whose events these are left
+    reg                    read_valid;  // the memories' outputs are of a place
+    reg  [WEIGHT_ADDR-1:0] read_weight;
+    reg                    held_valid;  // events of a place are left
+    reg                    held_negative;
+    reg  [EVENT_BITS-1:0]  held_events;
     reg  [WEIGHT_ADDR-1:0] held_weight;
+    reg  [FAN_BITS-1:0]    held_row_left, held_col_left;
+    reg  [ROW_TAP_ADDR-1:0] held_row_tap;
+    reg  [COL_TAP_ADDR-1:0] held_col_tap;
 
     wire word_end = word == word_last;
     wire col_end  = word_end && col == col_last;
@@ -167,13 +181,11 @@ module snn_engine #(
     wire [COL_TAP_ADDR-1:0]   col_first;
 
     wire [EVENT_BITS-1:0] found  = from_one ? one_event(1'b1) : from_input ? of_input(magnitude) : of_spikes(spike_q);
-    wire [EVENT_BITS-1:0] events = held_new ? found : held_rest;
-    wire [EVENT_BITS-1:0] rest   = events & (events - 1'b1);
-    wire [WEIGHT_ADDR-1:0] which = lowest(events);
-    wire any_event  = held && events != 0 && row_fan != 0 && col_fan != 0;
+    wire [EVENT_BITS-1:0] rest   = held_events & (held_events - 1'b1);
+    wire [WEIGHT_ADDR-1:0] which = lowest(held_events);
     wire walker_free;
-    wire take_event = any_event && walker_free;
-    wire scan_step  = state == SCAN && (!any_event || (take_event && rest == 0));
+    wire take_event = held_valid && walker_free;
+    wire scan_step  = state == SCAN && (!held_valid || (take_event && rest == 0));
     wire scan_read  = scan_step && scanning;
 
     function [EVENT_BITS-1:0] one_event(input always_one);
@@ -220,17 +232,20 @@ module snn_engine #(
     wire walk_last = group_left == 0 && col_left == 0 && row_left == 0;
     assign walker_free = !walking || (walk_last && !stall);
 
-    // Three stages: taps are read, addresses are sums, memories are read; then the sum, which is written a clock later.
-    reg                    a_valid, b_valid, c_valid, d_valid;
-    reg  [STATE_ADDR-1:0]  a_state, b_state, c_state, d_state;
+    // Stages: a, taps are read; b, addresses are sums; c, memories are read; d, their words stand in registers; e, the
+    // sum is written.
+    reg                    a_valid, b_valid, c_valid, d_valid, e_valid;
+    reg  [STATE_ADDR-1:0]  a_state, b_state, c_state, d_state, e_state;
     reg  [WEIGHT_ADDR-1:0] a_weight, b_weight;
-    reg  [SHIFT_BITS-1:0]  a_shift, b_shift, c_shift;
-    reg                    a_negative, b_negative, c_negative;
-    reg  [LANES*STATE_BITS-1:0] d_sums;
+    reg  [SHIFT_BITS-1:0]  a_shift, b_shift, c_shift, d_shift;
+    reg                    a_negative, b_negative, c_negative, d_negative;
+    reg  [LANES*STATE_BITS-1:0]  d_words, e_sums;
+    reg  [LANES*WEIGHT_BITS-1:0] d_weights;
     wire [STATE_ADDR-1:0]  row_state, col_state;
     wire [WEIGHT_ADDR-1:0] row_weight, col_weight;
-    assign stall = b_valid && ((c_valid && c_state == b_state) || (d_valid && d_state == b_state));
-    wire idle = !held && !walking && !a_valid && !b_valid && !c_valid && !d_valid;
+    assign stall = b_valid && ((c_valid && c_state == b_state) || (d_valid && d_state == b_state)
+                               || (e_valid && e_state == b_state));
+    wire idle = !read_valid && !held_valid && !walking && !a_valid && !b_valid && !c_valid && !d_valid && !e_valid;
 
     snn_rom #(.WIDTH(FAN_BITS + ROW_TAP_ADDR), .DEPTH(ROW_WORDS), .ADDR(ROW_ADDR), .FILE("rows.hex")) rows (
         .clk(clk), .en(scan_read), .addr(row_base + row_index(row)), .data({row_fan, row_first}));
@@ -282,9 +297,9 @@ module snn_engine #(
         .read(pass_read || (b_valid && !stall)),
         .read_addr(state == READ ? pass_state : state == FILTERED ? pass_value : b_state),
         .read_data(state_q),
-        .write(state == CLEAR || d_valid || state == FILTERED || state == WRITE),
-        .write_addr(d_valid ? d_state : state == CLEAR ? pass_state : where_written),
-        .write_data(d_valid ? d_sums : state == CLEAR ? {LANES * STATE_BITS{1'b0}} : kept));
+        .write(state == CLEAR || e_valid || state == FILTERED || state == WRITE),
+        .write_addr(e_valid ? e_state : state == CLEAR ? pass_state : where_written),
+        .write_data(e_valid ? e_sums : state == CLEAR ? {LANES * STATE_BITS{1'b0}} : kept));
 
     snn_ram #(.WIDTH(LANES), .DEPTH(SPIKE_WORDS), .ADDR(SPIKE_ADDR)) spikes (
         .clk(clk),
@@ -317,9 +332,12 @@ module snn_engine #(
             wire signed [STATE_BITS-1:0]  own    = base[n*STATE_BITS+:STATE_BITS];
             wire signed [STATE_BITS-1:0]  part   = kept[n*STATE_BITS+:STATE_BITS];
 
-            // An event's weight, shifted.
-            wire signed [STATE_BITS-1:0] term = {{STATE_BITS - WEIGHT_BITS{weight[WEIGHT_BITS-1]}}, weight} <<< c_shift;
-            always @(posedge clk) d_sums[n*STATE_BITS+:STATE_BITS] <= c_negative ? read - term : read + term;
+            // An event's weight, shifted, and the word that it is added to.
+            wire signed [WEIGHT_BITS-1:0] factor_of = d_weights[n*WEIGHT_BITS+:WEIGHT_BITS];
+            wire signed [STATE_BITS-1:0]  word_of   = d_words[n*STATE_BITS+:STATE_BITS];
+            wire signed [STATE_BITS-1:0]  term =
+                {{STATE_BITS - WEIGHT_BITS{factor_of[WEIGHT_BITS-1]}}, factor_of} <<< d_shift;
+            always @(posedge clk) e_sums[n*STATE_BITS+:STATE_BITS] <= d_negative ? word_of - term : word_of + term;
 
             // Parameters come WEIGHT_BITS at a time, the lowest first.
             reg [LOAD_BITS-1:0] parameters;
@@ -423,9 +441,16 @@ module snn_engine #(
 
         // Scan.
         if (scan_step) begin
-            held        <= scanning;
-            held_new    <= 1'b1;
-            held_weight <= weight_base + outer_at + word_at;
+            read_valid    <= scanning;
+            read_weight   <= weight_base + outer_at + word_at;
+            held_valid    <= read_valid && found != 0 && row_fan != 0 && col_fan != 0;
+            held_events   <= found;
+            held_negative <= negative;
+            held_weight   <= read_weight;
+            held_row_tap  <= row_first;
+            held_col_tap  <= col_first;
+            held_row_left <= row_fan - 1'b1;
+            held_col_left <= col_fan - 1'b1;
             if (scanning) begin
                 spike_at <= spike_at + 1'b1;
                 input_at <= input_at + 1'b1;
@@ -439,26 +464,23 @@ module snn_engine #(
                     scanning <= outer != outer_last;
                 end
             end
-        end else if (take_event) begin
-            held_new  <= 1'b0;
-            held_rest <= rest;
-        end
+        end else if (take_event) held_events <= rest;
 
         // Walk.
         if (take_event) begin
             walking           <= 1'b1;
-            row_tap           <= row_first;
-            row_left          <= row_fan - 1'b1;
-            col_tap           <= col_first;
-            col_tap_first     <= col_first;
-            col_left          <= col_fan - 1'b1;
-            col_left_first    <= col_fan - 1'b1;
+            row_tap           <= held_row_tap;
+            row_left          <= held_row_left;
+            col_tap           <= held_col_tap;
+            col_tap_first     <= held_col_tap;
+            col_left          <= held_col_left;
+            col_left_first    <= held_col_left;
             group_left        <= group_last;
             walk_state        <= state_base;
             walk_weight       <= from_input || from_one ? held_weight : held_weight + which;
             walk_weight_first <= from_input || from_one ? held_weight : held_weight + which;
             walk_shift        <= from_input ? shift + which[SHIFT_BITS-1:0] : shift;
-            walk_negative     <= negative;
+            walk_negative     <= held_negative;
         end else if (walking && !stall) begin
             if (group_left != 0) begin
                 group_left  <= group_left - 1'b1;
@@ -498,6 +520,12 @@ module snn_engine #(
         c_negative <= b_negative;
         d_valid    <= c_valid;
         d_state    <= c_state;
+        d_shift    <= c_shift;
+        d_negative <= c_negative;
+        d_words    <= state_q;
+        d_weights  <= weight_data;
+        e_valid    <= d_valid;
+        e_state    <= d_state;
 
         case (state)
             INPUT:
@@ -627,12 +655,14 @@ module snn_engine #(
             input_count <= 0;
             frame       <= 0;
             inputs_at   <= 0;
-            held        <= 1'b0;
+            read_valid  <= 1'b0;
+            held_valid  <= 1'b0;
             walking     <= 1'b0;
             a_valid     <= 1'b0;
             b_valid     <= 1'b0;
             c_valid     <= 1'b0;
             d_valid     <= 1'b0;
+            e_valid     <= 1'b0;
             rec_valid   <= 1'b0;
         end
     end

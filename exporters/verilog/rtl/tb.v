@@ -1,5 +1,6 @@
 // Testbench: values from input.txt ("first value" a line, behind the number of outputs to wait for) go in; outputs and
-// spikes are written to outputs.txt and spikes.txt. +pressure=SEED holds both ends up at random; +limit=CLOCKS.
+// spikes are written to outputs.txt and spikes.txt. +pressure=SEED holds both ends up at random; +limit=CLOCKS;
+// +reset=CLOCK resets the network then, wherever it is, and begins anew.
 `default_nettype none
 
 module tb;
@@ -22,24 +23,40 @@ module tb;
     always #5 clk = !clk;
 
     integer source, outputs, spikes, wanted, got, seed, pressure, first, value, items;
-    reg [63:0] clocks, limit;
+    reg [63:0] clocks, limit, reset;
 
     initial begin
-        source  = $fopen("input.txt", "r");
-        outputs = $fopen("outputs.txt", "w");
-        spikes  = $fopen("spikes.txt", "w");
         pressure = $value$plusargs("pressure=%d", seed);
         if (!$value$plusargs("limit=%d", limit)) limit = 64'd1000000000000;
-        items  = $fscanf(source, "%d", wanted);
-        got    = 0;
+        if (!$value$plusargs("reset=%d", reset)) reset = 64'd0;
         clocks = 0;
+        open;
     end
+
+    task open;
+        begin
+            source  = $fopen("input.txt", "r");
+            outputs = $fopen("outputs.txt", "w");
+            spikes  = $fopen("spikes.txt", "w");
+            items   = $fscanf(source, "%d", wanted);
+            got     = 0;
+        end
+    endtask
 
     // Signals change at the falling edge, half a clock before they are read.
     always @(negedge clk) begin
         clocks = clocks + 1;
-        rst = clocks < 4;
-        if (clocks > 4) begin
+        rst = clocks < 4 || (reset != 0 && clocks >= reset && clocks < reset + 4);
+        if (rst) begin
+            in_valid  = 1'b0;
+            out_ready = 1'b0;
+            if (clocks == reset) begin
+                $fclose(source);
+                $fclose(outputs);
+                $fclose(spikes);
+                open;
+            end
+        end else if (clocks > 4) begin
             if (taken) in_valid = 1'b0;
             if (!in_valid && (pressure == 0 || $random(seed) % 3 != 0)) begin
                 items = $fscanf(source, "%d %d", first, value);

@@ -58,7 +58,8 @@ def over_time(build: Builder, signal: Signal) -> Terms:
         raise refusal(signal, "expected a convolution over time and at most 2 other axes; found 3 others")
     terms: Terms = ()
     for i, tap in enumerate(taps):
-        part, last = kernel.take(i, axis), i == len(taps) - 1
+        part: Floats = np.asarray(kernel.take(i, axis), np.float32)
+        last = i == len(taps) - 1
         if not isinstance(tap, Ref) or not (part.any() or last):
             continue  # zeros in front of the first step, or a tap without weight
         with_bias = bias if last else None

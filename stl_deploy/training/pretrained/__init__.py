@@ -15,10 +15,12 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, fields
 from importlib import resources
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
 from stl_deploy._util.suggest import did_you_mean
 from stl_deploy.errors import InputError
+
+_MOST = 2**63
 
 
 @dataclass(frozen=True)
@@ -120,13 +122,13 @@ def card(name: str) -> Card:
     file = models_folder() / name / "card.json"
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: expected a card in JSON; found {error}; install stl-deploy again") from None
     return read_card(data, str(file))
 
 
 def read_card(data: Any, where: str) -> Card:
-    """A card from its JSON form; raises InputError where a key is missing or is none of a card's."""
+    """A card from its JSON form; raises InputError where a key is missing, is none of a card's, or of another type."""
     keys = _keys(Card, data, where)
     for name in ("accuracy", "twin_accuracy"):
         keys[name] = Accuracy(**_keys(Accuracy, keys[name], f"{where}: {name}"))
@@ -146,7 +148,28 @@ def _keys(kind: Any, data: Any, where: str) -> dict[str, Any]:
         expected = f"the key '{missing[0]}'" if missing else f"no keys but {', '.join(wanted)}"
         found = f"'{others[0]}'" if others else "none"
         raise InputError(f"{where}: expected {expected}; found {found}; install stl-deploy again")
+    for key, hint in get_type_hints(kind).items():
+        if not _fits(data[key], hint):
+            shown = repr(data[key])[:60]
+            raise InputError(f"{where}: '{key}': expected {hint}; found {shown}; install stl-deploy again")
+    if kind is Accuracy and data["samples"] < 1:
+        raise InputError(f"{where}: 'samples': expected 1 or more; found {data['samples']}; install stl-deploy again")
     return dict(data)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value of a JSON text is of a field's type; what a nested card holds is for its own call to say."""
+    if hint in (Accuracy, Energy, Quoted):
+        return isinstance(value, dict)
+    if hint is float:
+        return type(value) in (int, float) and abs(value) < _MOST
+    if hint is int:
+        return type(value) is int and abs(value) < _MOST
+    if get_origin(hint) is dict:
+        return isinstance(value, dict) and all(isinstance(one, str) for one in value.values())
+    if get_origin(hint) is tuple:
+        return isinstance(value, list) and len(value) == 2 and all(_fits(one, float) for one in value)
+    return type(value) is hint
 
 
 def models_folder() -> Any:

@@ -36,6 +36,11 @@ def modules():
     return net, torch.rand(10, 3, 20) * 60, {}
 
 
+def steps():
+    net = norse.SequentialState(nn.Linear(20, 30), norse.LIFBoxCell(), nn.Linear(30, 5), norse.LIBoxCell())
+    return net, torch.rand(10, 3, 20) * 20, {"time": "step"}
+
+
 CASES = {
     "lifbox-cell": cells(norse.LIFBoxCell, norse.LIBoxCell),
     "lifbox-leak": cells(leaking, norse.LIBoxCell),
@@ -44,5 +49,6 @@ CASES = {
     "lif-recurrent": cells(lambda: norse.LIFRecurrentCell(30, 30), norse.LIBoxCell),
     "lif-module": modules,
     "conv": conv,
+    "state-by-step": steps,
 }
 GOLDEN = ("lifbox-leak", "lif-cell")

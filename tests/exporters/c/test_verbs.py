@@ -12,7 +12,7 @@ import pytest
 
 from stl_deploy._util.files import read_npz
 from stl_deploy.cli import main
-from stl_deploy.exporters.c.compiler import MISSING, find_compiler, why_none
+from stl_deploy.exporters.c.compiler import find_compiler, why_none
 
 needs_compiler = pytest.mark.skipif(find_compiler() is None, reason=why_none())
 
@@ -212,9 +212,8 @@ def test_without_a_compiler_the_export_says_that_it_was_not_run(
     assert done.exit_code == 0, done.output
     assert "was written but not run: no C compiler found" in done.output
     assert json.loads(done.stdout)["verified"] is None
-    assert MISSING.split(";")[0] in done.stderr
     done = cli("simulate", tmp_path / "net", "-i", digits_run / "test.npz", "--backend", "c", "-o", tmp_path / "y.npz")
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert "no C compiler found" in done.output
 
 

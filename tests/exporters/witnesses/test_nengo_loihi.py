@@ -179,7 +179,7 @@ def test_environments_say_what_is_wrong_with_them(tmp_path: Path, monkeypatch: p
     (place / "pyvenv.cfg").touch()
     assert NENGO_LOIHI.remove() > 0
     assert not place.exists()
-    with pytest.raises(InputError, match="expected a witness: nengo_loihi, brian2, sanafe; found 'nengoloihi'"):
+    with pytest.raises(InputError, match=r"expected a witness: nengo_loihi, .*xylosim; found 'nengoloihi'"):
         find_witness("nengoloihi")
     assert find_witness("nengo-loihi") is find_witness("nengo_loihi") is NENGO_LOIHI
     assert find_witness("sana-fe").name == "sanafe"

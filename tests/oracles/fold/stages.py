@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Doubles, Floats
-from stl_deploy.nn.network import Network, unsound
+from stl_deploy.nn.network import Network
 from stl_deploy.nn.neuron import LIF, RLIF
+from stl_deploy.nn.to_program import unsound
 from tests.oracles.fold.norm import Norm, fold_norm
 from tests.oracles.fold.time import representable_decay
 

@@ -96,7 +96,7 @@ def quantise(
     if thresholds not in get_args(ThresholdForm):
         raise InputError(f"expected {', '.join(get_args(ThresholdForm))} as thresholds; found '{thresholds}'")
     shapes = {node.name: node.shape for node in program.spiking}
-    x: NDArray[Any] = to_integers(calibration, input_scale)
+    x: NDArray[Any] = np.asarray(to_integers(calibration, input_scale), np.int32)
     reference = run(program, calibration, record=[node.name for node in program.spiking]).recorded
     parts = read_chain(_FOLDABLE[thresholds](program) if thresholds in _FOLDABLE else program)
     layers: list[Layer] = [InputLayer(shape=parts.input.shape, fraction_bits=bits_of(input_scale))]

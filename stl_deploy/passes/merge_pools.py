@@ -1,4 +1,4 @@
-"""Average (and sum) pooling merged into the weights behind it, for targets that hold no graded sums.
+"""Merge average (and sum) pooling into the weights behind it, for targets that hold no graded sums.
 
 Pooling is linear, so pooling and the layer after it are one layer. Of a pool with window k and stride t and a
 convolution with weights w, stride s, dilation d and padding p:
@@ -13,35 +13,37 @@ float32 where n is a power of two and no windows overlap.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
-from typing import NoReturn
+from typing import Any, NoReturn
 
-import nir
 import numpy as np
 
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.graph.dialect import Dialect
-from stl_deploy.graph.lower import lower
-from stl_deploy.graph.program import Conv, Floats, Linear, Node, Pool, Program, Reshape, is_max_pool
-
-Edge = tuple[str, str]
+from stl_deploy.graph.program import Conv, Doubles, Linear, Node, Pool, Program, Reshape, is_max_pool
+from stl_deploy.passes.base import FoldOptions, Nodes, Pass, Rewritten, bypassed, with_nodes
 
 
-def merge_pools(graph: nir.NIRGraph, dialect: Dialect) -> tuple[nir.NIRGraph, tuple[str, ...]]:
-    """The graph without the pools that could be merged, and their names.
-
-    Pools that lead into a Threshold (max pooling of spikes) stay. Raises UnsupportedError naming a pool that has
-    weights behind it and cannot be merged into them, with the reason.
-    """
-    program = lower(graph, dialect)
-    nodes, edges, merged = dict(graph.nodes), [tuple(edge) for edge in graph.edges], []
+def _merge_all(program: Program) -> Rewritten:
+    nodes: Nodes = dict(program.by_name)
+    merged = []
     for pool in program.of(Pool):
         behind = _weights_behind(program, pool)
-        if behind is None or pool.name not in nodes:
-            continue
-        nodes, edges = _merge(program, pool, behind, nodes, edges)
-        merged.append(pool.name)
-    return nir.NIRGraph(nodes, edges, metadata=graph.metadata, type_check=False), tuple(merged)
+        if behind is not None:
+            _merge(nodes, pool, behind)
+            merged.append(pool.name)
+    return Rewritten(with_nodes(program, bypassed(nodes, merged)), removed=tuple(merged))
+
+
+def _refusals(program: Program) -> Iterator[UnsupportedError]:
+    for pool in program.of(Pool):
+        behind = _weights_behind(program, pool)
+        try:
+            if behind is not None:
+                _merge(dict(program.by_name), pool, behind)
+        except UnsupportedError as error:
+            yield error
 
 
 def _weights_behind(program: Program, pool: Pool) -> list[Node] | None:
@@ -60,30 +62,27 @@ def _weights_behind(program: Program, pool: Pool) -> list[Node] | None:
             return None
 
 
-def _merge(
-    program: Program, pool: Pool, chain: list[Node], nodes: dict[str, nir.NIRNode], edges: list[Edge]
-) -> tuple[dict[str, nir.NIRNode], list[Edge]]:
-    target = chain[-1]
+def _merge(nodes: Nodes, pool: Pool, chain: list[Node]) -> None:
+    """Replace the nodes from behind a pool to its weights, in place; the pool is left to be bypassed."""
+    target = nodes[chain[-1].name]
     if any(len(node.sources) != 1 or node.sources[0].delay for node in chain) or len(pool.sources) != 1:
         _refuse(pool, f"'{target.name}' adds up other values, too, or takes them a step late", "merge it by hand")
     if isinstance(target, Conv):
         if len(chain) > 1:
             _refuse(pool, f"it is reshaped before '{target.name}'", "leave the reshape out")
         nodes[target.name] = _conv(pool, target)
-    else:
-        assert isinstance(target, Linear)
-        if len(chain) != 2 or len(chain[0].shape) != 1:
-            _refuse(pool, f"it is not flattened once to one axis before '{target.name}'", "flatten it")
-        nodes[target.name] = _dense(pool, target)
-        for node in chain[:-1]:
-            nodes[node.name] = nir.Flatten({"input": np.array(pool.input_shape)}, 0, -1)
-    (before,) = (source.node for source in pool.sources)
-    nodes.pop(pool.name)
-    led = [(before if source == pool.name else source, end) for source, end in edges if end != pool.name]
-    return nodes, led
+        return
+    assert isinstance(target, Linear)
+    if len(chain) != 2 or len(chain[0].shape) != 1:
+        _refuse(pool, f"it is not flattened once to one axis before '{target.name}'", "flatten it")
+    weight = _dense(pool, target)
+    nodes[target.name] = replace(target, weight=weight, input_shape=(weight.shape[1],))
+    flat = nodes[chain[0].name]
+    assert isinstance(flat, Reshape)
+    nodes[flat.name] = replace(flat, shape=(weight.shape[1],), input_shape=pool.input_shape)
 
 
-def _conv(pool: Pool, conv: Conv) -> nir.Conv2d:
+def _conv(pool: Pool, conv: Conv) -> Conv:
     starts = [before for before, _ in pool.padding]
     if any(before != after for sides in (pool.padding, conv.padding) for before, after in sides):
         _refuse(pool, "its padding, or the convolution's, differs before and after", "pad both sides alike")
@@ -91,14 +90,14 @@ def _conv(pool: Pool, conv: Conv) -> nir.Conv2d:
     whole = all(size % step == 0 for size, step in zip(pool.input_shape[1:], pool.stride, strict=True))
     if padded and (pool.kernel != pool.stride or any(starts) or not whole):
         _refuse(pool, f"'{conv.name}' pads what its windows do not end with", "use pools that divide their input")
-    weight = _spread(pool, conv)
+    weight: Any = _spread(pool, conv)
     stride = tuple(s * t for s, t in zip(conv.stride, pool.stride, strict=True))
     padding = tuple(b * t + q for (b, _), t, q in zip(conv.padding, pool.stride, starts, strict=True))
-    bias = np.zeros(len(weight), np.float32) if conv.bias is None else conv.bias
-    return nir.Conv2d(pool.input_shape[1:], weight, stride, padding, 1, conv.groups, bias)
+    window: Any = {"stride": stride, "padding": tuple((p, p) for p in padding), "dilation": (1,) * len(stride)}
+    return replace(conv, weight=weight, input_shape=pool.input_shape, **window)
 
 
-def _spread(pool: Pool, conv: Conv) -> Floats:
+def _spread(pool: Pool, conv: Conv) -> Doubles:
     """The convolution's weights over the pool's input."""
     kernel = conv.weight.shape[2:]
     sizes = [(n - 1) * d * t + k for n, d, t, k in zip(kernel, conv.dilation, pool.stride, pool.kernel, strict=True)]
@@ -107,10 +106,10 @@ def _spread(pool: Pool, conv: Conv) -> Floats:
         top, left = (at * d * t for at, d, t in zip((i, j), conv.dilation, pool.stride, strict=True))
         window = weight[:, :, top : top + pool.kernel[0], left : left + pool.kernel[1]]
         window += conv.weight[:, :, i, j, None, None].astype(np.float64) / pool.divisor
-    return weight.astype(np.float32)
+    return weight
 
 
-def _dense(pool: Pool, dense: Linear) -> nir.Affine | nir.Linear:
+def _dense(pool: Pool, dense: Linear) -> Any:
     """The dense weights over the pool's input, flattened; padding takes none."""
     before = [low for low, _ in pool.padding]
     sizes = [n + low + high for n, (low, high) in zip(pool.input_shape[1:], pool.padding, strict=True)]
@@ -120,10 +119,16 @@ def _dense(pool: Pool, dense: Linear) -> nir.Affine | nir.Linear:
         top, left = y * pool.stride[0], x * pool.stride[1]
         weight[:, :, top : top + pool.kernel[0], left : left + pool.kernel[1]] += over[:, :, y, x, None, None]
     rows, columns = (slice(low, low + n) for low, n in zip(before, pool.input_shape[1:], strict=True))
-    flat = weight[:, :, rows, columns].reshape(len(over), -1).astype(np.float32)
-    return nir.Linear(flat) if dense.bias is None else nir.Affine(flat, dense.bias)
+    return weight[:, :, rows, columns].reshape(len(over), -1)
 
 
 def _refuse(pool: Pool, reason: str, remedy: str) -> NoReturn:
     said = f"the pool cannot be merged into the weights behind it: {reason}"
     raise UnsupportedError(said, node=pool.name, slug="pool-not-merged", remedy=remedy)
+
+
+def _wanted(options: FoldOptions) -> bool:
+    return options.merge_pools
+
+
+PASS = Pass("merge_pools", _merge_all, "real", refusals=_refusals, wanted=_wanted)

@@ -1,4 +1,4 @@
-"""A scale and an offset of each value, into the weights right behind them: W·(s·x + t) + b = (W·s)·x + (b + W·t).
+"""Fold a scale and an offset of each value into the weights right behind them: W·(s·x + t) + b = (W·s)·x + (b + W·t).
 
 So goes an input's normalisation, ``(x - mean) / std``, into the first layer. It holds in real arithmetic. In float32
 W·t brings back the cancellation that a subtracted mean avoids, so an offset goes in only where the grid of what arrives
@@ -9,17 +9,15 @@ what it pads with has none.
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
-import nir
 import numpy as np
 
-from stl_deploy.fold.graph_nodes import with_fields, without_nodes
-from stl_deploy.graph.dialect import Dialect
 from stl_deploy.graph.exact import grids
-from stl_deploy.graph.lower import lower
 from stl_deploy.graph.program import Conv, Doubles, Floats, Linear, Node, Program, Reshape, Scale
 from stl_deploy.graph.segments import looped
+from stl_deploy.passes.base import Nodes, Pass, Rewritten, bypassed, with_nodes
 
 
 class _Affine(NamedTuple):
@@ -34,29 +32,26 @@ class _Weights(NamedTuple):
     bias: Doubles
 
 
-def merge_affine(graph: nir.NIRGraph, dialect: Dialect) -> nir.NIRGraph:
-    """The graph without scales and offsets that only weights read; the same graph if there are none."""
-    program = lower(graph, dialect)
+def _fold(program: Program) -> Rewritten:
     in_loops = looped(program)  # whose edges' delays stay
     known, merged, gone = grids(program), dict[str, _Weights](), set[str]()
     for node in reversed(program.nodes):
-        if node.name not in graph.nodes or node.name in in_loops or not _reads_one(node):
+        if node.name in in_loops or not _reads_one(node):
             continue
         affine = _affine(node)
         if affine is None or (affine.offset.any() and known.get(node.sources[0].node) is None):
             continue
         readers = _weights_behind(program, node, gone)
-        if readers is None or not all(reader.name in graph.nodes for reader in readers):
+        if readers is None:
             continue
         made = {reader.name: _merged(reader, affine, merged) for reader in readers}
         if all(each is not None for each in made.values()):
             merged |= {name: each for name, each in made.items() if each is not None}
             gone.add(node.name)
-    if not gone:
-        return graph
+    nodes: Nodes = dict(program.by_name)
     for name in merged.keys() - gone:
-        graph = _with_weights(graph, name, merged[name])
-    return without_nodes(graph, gone)
+        nodes[name] = _with_weights(nodes[name], merged[name])
+    return Rewritten(with_nodes(program, bypassed(nodes, gone)), removed=tuple(sorted(gone)))
 
 
 def _reads_one(node: Node) -> bool:
@@ -140,14 +135,10 @@ def _held(weight: Doubles, bias: Doubles) -> _Weights | None:
     return _Weights(weight, bias) if finite else None
 
 
-def _with_weights(graph: nir.NIRGraph, name: str, made: _Weights) -> nir.NIRGraph:
-    held: Any = graph.nodes[name]
-    weight, bias = made.weight.reshape(held.weight.shape).astype(np.float32), made.bias.astype(np.float32)
-    if not isinstance(held, nir.Linear):
-        given = getattr(held, "bias", None)
-        bias = bias if given is None else bias.reshape(given.shape)
-        return with_fields(graph, {name: {"weight": weight, "bias": bias}})
-    if not bias.any():
-        return with_fields(graph, {name: {"weight": weight}})
-    nodes = {**graph.nodes, name: nir.Affine(weight, bias)}
-    return nir.NIRGraph(nodes, graph.edges, metadata=graph.metadata, type_check=False)
+def _with_weights(node: Any, made: _Weights) -> Node:
+    bias = made.bias if node.bias is not None or made.bias.any() else None
+    found: Node = replace(node, weight=made.weight, bias=bias)
+    return found
+
+
+PASS = Pass("fold_affine", _fold, "real")

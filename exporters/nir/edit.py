@@ -33,6 +33,11 @@ def with_fields(graph: nir.NIRGraph, changes: Mapping[str, Mapping[str, Any]]) -
     return nir.NIRGraph(nodes, graph.edges, metadata=dict(graph.metadata), type_check=False)
 
 
+def with_node(graph: nir.NIRGraph, name: str, node: nir.NIRNode) -> nir.NIRGraph:
+    """The graph with another node in the place of one of its own."""
+    return nir.NIRGraph({**graph.nodes, name: node}, graph.edges, metadata=graph.metadata, type_check=False)
+
+
 def without_nodes(graph: nir.NIRGraph, names: Collection[str]) -> nir.NIRGraph:
     """The graph in which what read one of these nodes, each of one source, reads what that read."""
     before = {end: start for start, end in graph.edges if end in names}

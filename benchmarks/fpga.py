@@ -1,0 +1,122 @@
+"""Networks on FPGAs: spikes compared in simulation, then placed and routed.
+
+python -m benchmarks.fpga RUN DEVICE LANES adds a row to docs/fpga.json, from which docs/fpga.md is made. RUN is a run
+folder with net.nir and test.npz.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stl_deploy._util.console import Console
+from stl_deploy._util.files import read_inputs, write_json, write_text
+from stl_deploy._util.temporary import temporary_folder
+from stl_deploy.exporters.integer_runner import on_grid, one_input
+from stl_deploy.exporters.verilog.folder import read_folder, write_folder
+from stl_deploy.exporters.verilog.synthesis import synthesise
+from stl_deploy.integers.quantise import choose
+from stl_deploy.integers.real_weights import to_integers
+from stl_deploy.integers.simulate import simulate
+from stl_deploy.integers.store import About
+from stl_deploy.pipeline.source import open_program, open_source
+
+CALIBRATION = 256
+
+
+def main() -> None:
+    """Measure one row, and write the page of all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("device")
+    parser.add_argument("lanes", type=int)
+    parser.add_argument("--samples", type=int, default=None, help="of the test input, to simulate; default: all")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("-o", type=Path, default=Path("docs"))
+    given = parser.parse_args()
+    row = measure(given.run, given.device, given.lanes, given.samples, given.seeds)
+    path = given.o / "fpga.json"
+    rows = json.loads(path.read_text()) if path.is_file() else []
+    key = ("network", "device", "lanes")
+    rows = [one for one in rows if any(one[name] != row[name] for name in key)] + [row]
+    write_json(path, sorted(rows, key=lambda one: tuple(str(one[name]) for name in key)))
+    write_text(given.o / "fpga.md", page(rows))
+
+
+def measure(run: Path, device: str, lanes: int, samples: int | None, seeds: int) -> dict[str, Any]:
+    """One network on one device: spikes that differ, clocks, cells, RAM blocks, clock, latency."""
+    program = open_program(open_source(run))
+    x, labels = read_inputs(run / "test.npz")
+    x = on_grid(program, one_input(x))
+    graph = choose(program, x[:, :CALIBRATION]).graph
+    whole = np.asarray(to_integers(x[:, :samples], graph.input.scale), np.int32)
+    with temporary_folder() as work:
+        write_folder(graph, About(title=run.name), work / "v", lanes=lanes, x=whole)
+        _, design = read_folder(work / "v")
+        found, clocks = design.run(whole, deadline=3600.0)
+        model = simulate(graph, whole, record=True)
+        placed = synthesise(work / "v", device, seeds=range(1, seeds + 1), say=Console())
+    compared = sum(spikes.size for spikes in model.spikes.values())
+    differing = sum(int((found.spikes[name] != model.spikes[name]).sum()) for name in model.spikes)
+    correct = None if labels is None else int((found.y.sum(axis=0).argmax(axis=-1) == labels[: whole.shape[1]]).sum())
+    return {
+        "network": run.name,
+        "lanes": lanes,
+        "samples": whole.shape[1],
+        "correct": correct,
+        "spikes_compared": compared,
+        "spikes_differing": differing,
+        "outputs_differing": int((found.y != model.y).sum()),
+        "clocks_per_inference": clocks / whole.shape[1],
+        "latency_s": clocks / whole.shape[1] / placed.clock_hz,
+        **{name: value for name, value in placed.as_dict().items() if name not in ("bitstream", "label")},
+    }
+
+
+def page(rows: list[dict[str, Any]]) -> str:
+    """docs/fpga.md."""
+    head = (
+        "network",
+        "device",
+        "lanes",
+        "spikes that differ",
+        "cells",
+        "RAM blocks",
+        "clock, MHz",
+        "clocks",
+        "latency",
+    )
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for row in rows:
+        seeds = ", ".join(f"{seed['clock_hz'] / 1e6:.1f}" for seed in row["seeds"])
+        cells = (
+            row["network"],
+            row["device"],
+            str(row["lanes"]),
+            f"{row['spikes_differing']:,} of {row['spikes_compared']:,} ({row['samples']} samples)",
+            f"{row['used']['cells']:,} of {row['available']['cells']:,}",
+            f"{row['used']['ram_blocks']} of {row['available']['ram_blocks']}",
+            f"{row['clock_hz'] / 1e6:.1f} ({seeds})",
+            f"{row['clocks_per_inference']:,.0f}",
+            f"{1e3 * row['latency_s']:.3f} ms",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    tools = sorted({f"{name} {text}" for row in rows for name, text in row["tools"].items()})
+    return f"""# FPGAs: what was placed and routed
+
+Spikes: simulated, Verilog against the integer model. Cells, RAM blocks and clock: placed and routed, with the serial
+line; the clock is that of the fastest seed, all seeds in brackets. Latency: mean simulated clocks of an inference over
+that clock. Nothing ran on a board. Made by `make fpga`.
+
+{chr(10).join(lines)}
+
+Tools: {"; ".join(tools)}.
+"""
+
+
+if __name__ == "__main__":
+    main()

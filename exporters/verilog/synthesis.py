@@ -1,0 +1,209 @@
+"""A Verilog folder placed and routed with open tools: cells, RAM blocks, clock over seeds, bitstream."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from stl_deploy._util.console import QUIET, Console
+from stl_deploy._util.temporary import temporary_folder
+from stl_deploy.errors import InputError, ToolError
+from stl_deploy.exporters.c.compiler import run_program
+from stl_deploy.exporters.verilog.devices import Device, device_of, require_fits
+from stl_deploy.exporters.verilog.folder import read_folder
+from stl_deploy.exporters.verilog.simulator import DESIGN, Simulation
+
+SEEDS = (1, 2, 3)
+DEADLINE = 3600.0
+"""Seconds for each tool's run."""
+TOP = "snn_serial"
+
+
+@dataclass(frozen=True)
+class Flow:
+    """A device's tools. synth: yosys's pass; place: nextpnr and its options; pack: what makes the bitstream.
+
+    used: the names in nextpnr's report of logic cells, RAM blocks and multipliers.
+    """
+
+    synth: str
+    place: tuple[str, ...]
+    output: str
+    pack: str
+    used: Mapping[str, str]
+
+
+_ICE40 = {"cells": "ICESTORM_LC", "ram_blocks": "ICESTORM_RAM", "multipliers": "ICESTORM_DSP"}
+_ECP5 = {"cells": "TRELLIS_COMB", "flip_flops": "TRELLIS_FF", "ram_blocks": "DP16KD", "multipliers": "MULT18X18D"}
+FLOWS = {
+    "up5k": Flow("synth_ice40 -dsp", ("nextpnr-ice40", "--up5k", "--package", "sg48"), "--asc", "icepack", _ICE40),
+    "hx8k": Flow("synth_ice40", ("nextpnr-ice40", "--hx8k", "--package", "ct256"), "--asc", "icepack", _ICE40),
+    "ecp5-25f": Flow(
+        "synth_ecp5",
+        ("nextpnr-ecp5", "--25k", "--package", "CABGA256", "--speed", "6", "--lpf-allow-unconstrained"),
+        "--textcfg", "ecppack", _ECP5,
+    ),
+    "ecp5-85f": Flow(
+        "synth_ecp5",
+        ("nextpnr-ecp5", "--85k", "--package", "CABGA381", "--speed", "6", "--lpf-allow-unconstrained"),
+        "--textcfg", "ecppack", _ECP5,
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Seed:
+    """One placement. clock_hz: as nextpnr's timing analysis states the routed clock."""
+
+    seed: int
+    clock_hz: float
+
+
+@dataclass(frozen=True)
+class Synthesis:
+    """Placed and routed. used: cells, RAM blocks and so on; seeds: each placement's clock; bitstream: of the fastest.
+
+    tools: versions. available: what the device has of each.
+    """
+
+    device: str
+    used: Mapping[str, int]
+    available: Mapping[str, int]
+    seeds: tuple[Seed, ...]
+    bitstream: str
+    tools: Mapping[str, str]
+    clock_hz: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON twin."""
+        return {"label": "placed and routed", **asdict(self)}
+
+
+def tool(name: str) -> str:
+    """The program ``name`` on the PATH, or pip's yowasp-NAME; raises ToolError if neither is there."""
+    found = shutil.which(name) or shutil.which(f"yowasp-{name}")
+    if found is None:
+        raise ToolError(
+            f"{name} is not installed; install it: apt install yosys nextpnr-ice40 nextpnr-ecp5 fpga-icestorm "
+            "fpga-trellis, or pip install 'stl-deploy[fpga]' (its first call compiles for minutes)"
+        )
+    return found
+
+
+TOOLS = ("verilator", "iverilog", "yosys", "nextpnr-ice40", "nextpnr-ecp5", "icepack", "ecppack")
+
+
+def tool_versions() -> dict[str, str | None]:
+    """The path of each tool that simulates or synthesises; None where it is not there."""
+    return {name: shutil.which(name) or shutil.which(f"yowasp-{name}") for name in TOOLS}
+
+
+def synthesise(
+    folder: Path,
+    device: str,
+    *,
+    seeds: Sequence[int] = SEEDS,
+    output: Path | None = None,
+    deadline: float = DEADLINE,
+    say: Console = QUIET,
+) -> Synthesis:
+    """Synthesise, place and route the folder's design behind a serial line, and pack the fastest seed's bitstream.
+
+    output: the bitstream (default: ``<folder>/snn.bin`` or ``snn.bit``). Raises InputError for an edited folder or an
+    unknown device, UnsupportedError where the device is too small, ToolError where a tool is missing or fails.
+    """
+    chosen = device_of(device)
+    if chosen.name not in FLOWS:
+        raise InputError(f"--device: expected one of {', '.join(FLOWS)} to place and route; found '{device}'")
+    flow = FLOWS[chosen.name]
+    _, design = read_folder(folder)
+    require_fits(design.plan, chosen)
+    programs = {name: tool(name) for name in ("yosys", flow.place[0], flow.pack)}
+    target = output or folder / ("snn.bin" if flow.pack == "icepack" else "snn.bit")
+    with temporary_folder() as work:
+        for name, text in design.files.items():
+            if "/" not in name:
+                (work / name).write_text(text, encoding="ascii")
+        say.say(f"yosys: {flow.synth}")
+        _synthesised(programs["yosys"], flow, work, deadline)
+        found = [_placed(programs[flow.place[0]], flow, work, seed, deadline, say) for seed in seeds]
+        best = max(found, key=lambda one: one[0].clock_hz)
+        _call([programs[flow.pack], f"{best[0].seed}.cfg", "snn.bit"], work, flow.pack, deadline)
+        target.write_bytes((work / "snn.bit").read_bytes())
+        return _result(chosen, flow, found, best, target, programs, work)
+
+
+def after_synthesis(design: Simulation, *, deadline: float = DEADLINE) -> Simulation:
+    """The design as iCE40 cells, to be run with ``design=NETLIST``; raises ToolError if yosys is missing or fails."""
+    yosys = tool("yosys")
+    with temporary_folder() as work:
+        for name, text in design.files.items():
+            if "/" not in name:
+                (work / name).write_text(text, encoding="ascii")
+        script = f"read_verilog -defer {' '.join(DESIGN)}; synth_ice40 -top snn; write_verilog -noattr netlist.v"
+        _call([yosys, "-p", script], work, "yosys", deadline)
+        netlist = (work / "netlist.v").read_text(encoding="ascii")
+    files = {**design.files, "netlist.v": netlist, "cells_sim.v": _cells(yosys)}
+    return Simulation(files, design.plan)
+
+
+NETLIST = ("cells_sim.v", "netlist.v")
+
+
+def _cells(yosys: str) -> str:
+    """Yosys's own models of iCE40 cells."""
+    places = [Path(yosys).resolve().parent.parent / "share" / "yosys", Path("/usr/share/yosys")]
+    for place in places:
+        if (place / "ice40" / "cells_sim.v").is_file():
+            return (place / "ice40" / "cells_sim.v").read_text(encoding="utf-8")
+    raise ToolError("yosys's models of iCE40 cells (ice40/cells_sim.v) are not beside it; install Debian's yosys")
+
+
+def _synthesised(yosys: str, flow: Flow, work: Path, deadline: float) -> None:
+    sources = " ".join((*DESIGN, "snn_serial.v"))
+    script = f"read_verilog -defer {sources}; {flow.synth} -top {TOP} -json snn.json"
+    said = _call([yosys, "-p", script], work, "yosys", deadline)
+    for line in said.splitlines():
+        if "out of bounds" in line and "Warning" in line:
+            raise ToolError(f"yosys found a range that is too wide: {line.strip()[:200]}")
+
+
+def _placed(
+    program: str, flow: Flow, work: Path, seed: int, deadline: float, say: Console
+) -> tuple[Seed, Mapping[str, Any]]:
+    report = f"{seed}.json"
+    command = [program, *flow.place[1:], "--json", "snn.json", flow.output, f"{seed}.cfg"]
+    _call([*command, "--seed", str(seed), "--report", report, "--quiet"], work, flow.place[0], deadline)
+    facts = json.loads((work / report).read_text(encoding="utf-8"))
+    clock = min(float(one["achieved"]) for one in facts["fmax"].values()) * 1e6
+    say.say(f"{flow.place[0]}, seed {seed}: {clock / 1e6:.1f} MHz")
+    return Seed(seed, clock), facts["utilization"]
+
+
+def _result(
+    device: Device,
+    flow: Flow,
+    found: Sequence[tuple[Seed, Mapping[str, Any]]],
+    best: tuple[Seed, Mapping[str, Any]],
+    target: Path,
+    programs: Mapping[str, str],
+    work: Path,
+) -> Synthesis:
+    used = {name: int(best[1].get(key, {}).get("used", 0)) for name, key in flow.used.items()}
+    available = {name: int(best[1].get(key, {}).get("available", 0)) for name, key in flow.used.items()}
+    tools = {name: _version(path, work) for name, path in programs.items() if name != flow.pack}
+    seeds = tuple(seed for seed, _ in found)
+    return Synthesis(device.name, used, available, seeds, str(target), tools, best[0].clock_hz)
+
+
+def _version(path: str, work: Path) -> str:
+    said = _call([path, "--version"], work, path, 60.0)
+    return said.strip().splitlines()[0][:80] if said.strip() else "unknown"
+
+
+def _call(command: Sequence[str], folder: Path, what: str, deadline: float) -> str:
+    return run_program(command, b"", what=what, deadline=deadline, folder=folder).decode("utf-8", "replace")

@@ -1,0 +1,404 @@
+"""Any Program as a torch module: it spikes as the Program does, and trains.
+
+    module = ProgramModule(program)
+    y = module(x)                # [T, B, *shape]
+    program = module.program()   # with the numbers as they are now
+
+Each operation of the Program is one of torch's, in the order of the equations in `stl_deploy.graph.program`. Weights,
+biases, scales and thresholds are parameters; spikes have a surrogate gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from stl_deploy.errors import InputError
+from stl_deploy.graph.program import (
+    Concat,
+    Conv,
+    Delay,
+    Gather,
+    Input,
+    Linear,
+    MaxPool,
+    Neuron,
+    Node,
+    Norm,
+    Output,
+    Pool,
+    Program,
+    Reshape,
+    Scale,
+)
+from stl_deploy.graph.segments import is_loop, segments
+from stl_deploy.nn.lif_scan import lif_scan, spike
+from stl_deploy.nn.surrogate import Surrogate, surrogate_of
+
+_STATE = ("decay", "gain", "offset", "v_reset", "v_min", "v_start")
+
+
+class ProgramModule(nn.Module):
+    """A Program of one input and one output, ``[T, B, *input shape]`` to ``[T, B, *output shape]``, from rest.
+
+    layers: a module for each node with numbers, by its name (with ``/`` for a dot). surrogate: of the spikes' gradient,
+    as `stl_deploy.nn.neuron.LIF` takes it. Raises InputError for several inputs or outputs.
+    """
+
+    def __init__(self, program: Program, *, surrogate: str | Surrogate = "arctan") -> None:
+        super().__init__()
+        if len(program.inputs) != 1 or len(program.outputs) != 1:
+            raise InputError(
+                f"expected a network of one input and one output; found {len(program.inputs)} and "
+                f"{len(program.outputs)}; run it as a SpikingGraph"
+            )
+        self._program = program
+        self._segments = segments(program)
+        self.layers = nn.ModuleDict()
+        for node in program.nodes:
+            if isinstance(node, Neuron):
+                self.layers[_key(node.name)] = Population(node, surrogate)
+            elif not isinstance(node, Input | Output | Reshape):
+                self.layers[_key(node.name)] = _LAYERS[type(node)](node)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The output at every step; raises InputError for input of another shape."""
+        return self._values(x, {})
+
+    def record(self, x: Tensor, *, every_layer: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
+        """The output, and the spikes of every spiking population by name; every_layer: has no effect."""
+        kept: dict[str, Tensor] = {node.name: x for node in self._program.spiking}
+        return self._values(x, kept), kept
+
+    @torch.no_grad()
+    def program(self) -> Program:
+        """The Program with the numbers as they are now."""
+        nodes = (self._restored(node) for node in self._program.nodes)
+        return replace(self._program, nodes=tuple(nodes))
+
+    def _restored(self, node: Node) -> Node:
+        key = _key(node.name)
+        return node if key not in self.layers else cast("_Layer", self.layers[key]).restored()
+
+    def _values(self, x: Tensor, kept: dict[str, Tensor]) -> Tensor:
+        (entry,), (end,) = self._program.inputs, self._program.outputs
+        if tuple(x.shape[2:]) != entry.shape or x.dim() < 3:
+            raise InputError(f"expected input [T, B, {', '.join(map(str, entry.shape))}]; found {list(x.shape)}")
+        values: dict[str, Tensor] = {entry.name: x}
+        for segment in self._segments:
+            if is_loop(segment):
+                values |= self._loop(segment, values, len(x), x.shape[1])
+                continue
+            (node,) = segment
+            if node is not entry:
+                parts = [_late(values[source.node], source.delay) for source in node.sources]
+                values[node.name] = self._run(node, _combined(node, parts, 2))
+        kept |= {name: values[name] for name in kept}
+        return values[end.name]
+
+    def _run(self, node: Node, x: Tensor) -> Tensor:
+        frames, key = x.shape[:2], _key(node.name)
+        if key in self.layers:
+            over_time = isinstance(node, Neuron | Delay)
+            x = self.layers[key](x if over_time else x.flatten(0, 1))
+        return x.reshape(*frames, *node.shape)
+
+    def _loop(self, segment: Sequence[Node], values: Mapping[str, Tensor], steps: int, batch: int) -> dict[str, Tensor]:
+        """Step a loop through time."""
+        made: dict[str, list[Tensor]] = {node.name: [] for node in segment}
+        arrived: dict[str, list[Tensor]] = {node.name: [] for node in segment}
+        states: dict[str, State] = {}
+        like = next(iter(values.values()))
+
+        def at(name: str, shape: tuple[int, ...], t: int) -> Tensor:
+            if t < 0:
+                return like.new_zeros(batch, *shape)
+            return made[name][t] if name in made else values[name][t]
+
+        by_name = self._program.by_name
+        for t in range(steps):
+            for node in segment:
+                parts = [at(s.node, by_name[s.node].shape, t - s.delay) for s in node.sources]
+                x, key = _combined(node, parts, 1), _key(node.name)
+                layer: Any = dict(self.layers).get(key)
+                arrived[node.name].append(x)
+                if isinstance(layer, Population):
+                    state = states.setdefault(node.name, layer.rest(x))
+                    made[node.name].append(layer.step(x, state))
+                elif isinstance(layer, _Delay):
+                    made[node.name].append(layer(torch.stack(arrived[node.name]))[-1])
+                else:
+                    made[node.name].append((x if layer is None else layer(x)).reshape(batch, *node.shape))
+        return {name: torch.stack(outputs) for name, outputs in made.items()}
+
+
+def _key(name: str) -> str:
+    return name.replace(".", "/")
+
+
+def _late(x: Tensor, steps: int) -> Tensor:
+    if not steps:
+        return x
+    return torch.cat([torch.zeros_like(x[:steps]), x[: max(0, len(x) - steps)]])
+
+
+def _combined(node: Node, parts: Sequence[Tensor], leading: int) -> Tensor:
+    if isinstance(node, Concat):
+        return torch.cat(list(parts), leading)
+    first, *others = parts
+    for other in others:
+        first = first + other
+    return first
+
+
+class _Layer(nn.Module):
+    """A node with numbers. Those named in ``learned`` are parameters, the others buffers."""
+
+    learned: tuple[str, ...] = ()
+
+    def __init__(self, node: Node) -> None:
+        super().__init__()
+        self.node: Any = node
+
+    def hold(self, **arrays: Any) -> None:
+        """Keep the arrays under their names; None where there is none."""
+        for name, array in arrays.items():
+            tensor = None if array is None else torch.from_numpy(np.array(array))
+            if name in self.learned:
+                self.register_parameter(name, None if tensor is None else nn.Parameter(tensor))
+            else:
+                self.register_buffer(name, tensor)
+
+    def restored(self) -> Node:
+        """The node with the numbers as they are now."""
+        found = {name: _array(getattr(self, name)) for name in self.learned}
+        return cast(Node, replace(self.node, **found))
+
+
+def _array(tensor: Tensor | None) -> Any:
+    return None if tensor is None else tensor.detach().cpu().numpy().copy()
+
+
+class _Weights(_Layer):
+    learned = ("weight", "bias")
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(self, node: Linear | Conv) -> None:
+        super().__init__(node)
+        self.hold(weight=node.weight, bias=node.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        node = self.node
+        if isinstance(node, Linear):
+            return functional.linear(x, self.weight, self.bias)
+        convolve: Any = functional.conv1d if len(node.stride) == 1 else functional.conv2d
+        pads = [before for before, _ in node.padding]
+        if any(before != after for before, after in node.padding):
+            x, pads = functional.pad(x, _pads(node.padding)), [0] * len(pads)
+        made: Tensor = convolve(x, self.weight, self.bias, node.stride, pads, node.dilation, node.groups)
+        return made
+
+
+def _pads(padding: Sequence[tuple[int, int]]) -> list[int]:
+    """As torch has them: those of the last axis first."""
+    return [size for sides in reversed(padding) for size in sides]
+
+
+class _Scale(_Layer):
+    learned = ("scale",)
+    scale: Tensor
+
+    def __init__(self, node: Scale) -> None:
+        super().__init__(node)
+        self.hold(scale=node.scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+class _Norm(_Layer):
+    def __init__(self, node: Norm) -> None:
+        super().__init__(node)
+        shape = (-1, *(1,) * (len(node.shape) - 1)) if node.axis == 0 else (-1,)
+        mean = np.zeros(len(node.scale)) if node.mean is None else node.mean
+        arrays = {"scale": node.scale, "shift": node.shift, "mean": mean}
+        self.hold(**{name: np.asarray(array, np.float64).reshape(shape) for name, array in arrays.items()})
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale, shift, mean = (self.get_buffer(name) for name in ("scale", "shift", "mean"))
+        return (scale * (x.double() - mean) + shift).float()
+
+
+class _Pool(_Layer):
+    def forward(self, x: Tensor) -> Tensor:
+        node = self.node
+        if isinstance(node, MaxPool):
+            pool: Any = functional.max_pool1d if len(node.kernel) == 1 else functional.max_pool2d
+            padded = functional.pad(x, _pads(node.padding), value=-torch.inf)
+            made: Tensor = pool(padded, node.kernel, node.stride)
+            return made
+        padded = functional.pad(x, _pads(node.padding))
+        sums: Tensor = functional.avg_pool2d(padded, node.kernel, node.stride, divisor_override=1) / node.divisor
+        return sums
+
+
+class _Gather(_Layer):
+    def __init__(self, node: Gather) -> None:
+        super().__init__(node)
+        places = node.indices.reshape(-1)
+        self.hold(places=np.where(places < 0, 0, places), none=places < 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = x.flatten(1)[:, self.get_buffer("places")]
+        return found.masked_fill(self.get_buffer("none"), 0.0)
+
+
+class _Concat(_Layer):
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+class _Delay(_Layer):
+    """Takes ``[T, B, *shape]``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps = np.broadcast_to(self.node.steps, self.node.shape)
+        total = torch.zeros_like(x)
+        for d in np.unique(steps):
+            at = torch.from_numpy(steps == d).to(x.device)
+            total = torch.where(at, _late(x, int(d)), total)
+        return total
+
+
+class State:
+    """A population's potential, current, and last spikes."""
+
+    def __init__(self, v: Tensor) -> None:
+        self.v, self.i, self.s = v, torch.zeros_like(v), torch.zeros_like(v)
+
+
+class Population(_Layer):
+    """A population of neurons. threshold: a neuron fires at v >= it, also where its node says v > θ."""
+
+    learned = ("threshold",)
+    threshold: Tensor | None
+
+    def __init__(self, node: Neuron, surrogate: str | Surrogate) -> None:
+        super().__init__(node)
+        theta = node.threshold
+        if theta is not None and node.compare == "gt" and not node.many:
+            theta = np.nextafter(theta, np.float32(np.inf))
+        self.hold(threshold=theta, **{name: getattr(node, name) for name in _STATE})
+        synapse = node.synapse
+        self.hold(i_decay=None if synapse is None else synapse.decay, i_gain=None if synapse is None else synapse.gain)
+        self._derivative = surrogate_of(surrogate)
+        extra = (node.gain, node.offset, node.v_reset, node.v_min, node.v_start, synapse)
+        alike = node.decay is not None and not node.decay.ndim and all(one is None for one in extra)
+        self._plain = alike and theta is not None and not node.many and node.reset in ("value", "subtract")
+
+    def restored(self) -> Node:
+        """The node with the thresholds as they are now."""
+        theta = _array(self.threshold)
+        if theta is not None and self.node.compare == "gt" and not self.node.many:
+            theta = np.nextafter(theta, np.float32(-np.inf))
+        return replace(cast(Neuron, self.node), threshold=theta)
+
+    def rest(self, x: Tensor) -> State:
+        """The state before the first step, for currents ``[B, *shape]``."""
+        start = self._get("v_start")
+        return State(torch.zeros_like(x) if start is None else torch.zeros_like(x) + start)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Spikes, or potentials, ``[T, B, *shape]`` of currents of the same shape, from rest."""
+        if self._plain and self.threshold is not None:
+            soft = self.node.reset == "subtract"
+            decay = self.get_buffer("decay")
+            return lif_scan(x, self.threshold, decay, self._derivative, soft_reset=soft, detach_reset=False)
+        state = self.rest(x[0])
+        return torch.stack([self.step(current, state) for current in x.unbind(0)])
+
+    def _get(self, name: str) -> Tensor | None:
+        return cast("Tensor | None", getattr(self, name))
+
+    def step(self, x: Tensor, state: State) -> Tensor:
+        """One step: currents ``[B, *shape]`` to outputs; changes ``state``."""
+        node, theta = self.node, self.stored()
+        over = None
+        if theta is not None and node.decay is not None and node.reset == "snntorch_subtract_now":
+            over = (state.v > theta).to(x.dtype)
+        drive, decay = self._drive(x, state), self._get("decay")
+        v = drive if decay is None else state.v * decay + drive
+        if (offset := self._get("offset")) is not None:
+            v = v + offset
+        if theta is not None and node.reset == "subtract_delayed":
+            v = v - theta * state.s
+        if theta is not None and node.reset == "value_delayed":
+            v = self._to_value(v, state.s)
+        if over is not None and theta is not None:
+            v = v - theta * over
+        if (low := self._get("v_min")) is not None:
+            v = torch.maximum(v, low.expand_as(v))
+        state.v = v
+        if theta is None:
+            return v
+        s = self._fire(v)
+        state.s = s
+        if node.decay is not None:
+            state.v = self._after(v, s, theta, over)
+        return s
+
+    def stored(self) -> Tensor | None:
+        """θ as the node holds it, which a soft reset subtracts."""
+        if self.threshold is None or self.node.compare != "gt" or self.node.many:
+            return self.threshold
+        return torch.nextafter(self.threshold, torch.full_like(self.threshold, -torch.inf))
+
+    def _after(self, v: Tensor, s: Tensor, theta: Tensor, over: Tensor | None) -> Tensor:
+        match self.node.reset:
+            case "value":
+                return self._to_value(v, s)
+            case "subtract":
+                return v - theta * s
+            case "snntorch_subtract_now" if over is not None:
+                return v - theta * (s - over)
+        return v
+
+    def _to_value(self, v: Tensor, s: Tensor) -> Tensor:
+        value = self._get("v_reset")
+        to = torch.zeros_like(v) if value is None else value.expand_as(v)
+        return torch.where(s > 0, to, v)
+
+    def _drive(self, x: Tensor, state: State) -> Tensor:
+        if self.node.synapse is not None:
+            gain, decay = self._get("i_gain"), self.get_buffer("i_decay")
+            arriving = x if gain is None else x * gain
+            euler = self.node.synapse.rule == "euler"
+            state.i = x = state.i * decay + arriving if euler else (state.i + arriving) * decay
+        gain = self._get("gain")
+        return x if gain is None else x * gain
+
+    def _fire(self, v: Tensor) -> Tensor:
+        assert self.threshold is not None
+        if self.node.many:
+            return torch.clamp(torch.trunc(v / self.threshold), min=0, max=self.node.cap)
+        return spike(v, self.threshold, self._derivative)
+
+
+_LAYERS: dict[type[Node], Any] = {
+    Linear: _Weights,
+    Conv: _Weights,
+    Scale: _Scale,
+    Norm: _Norm,
+    Pool: _Pool,
+    MaxPool: _Pool,
+    Gather: _Gather,
+    Concat: _Concat,
+    Delay: _Delay,
+}

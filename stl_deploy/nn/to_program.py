@@ -1,0 +1,257 @@
+"""Express a trained network as a Program: its layers as nodes, in float64, before anything is folded.
+
+A norm keeps its mean apart (s·(b-μ)+β is not s·b+(β-sμ) in the last bit). A missing bias is zeros. The weights of a
+vote are on their grid and float32, so that nothing rounds them again. The spikes of a recurrent population come back
+through weights of their own, a step late. A sum is no node but several sources; dropout is none. Neurons fire at
+v >= θ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stl_deploy.errors import InputError
+from stl_deploy.graph.exact import SPIKES
+from stl_deploy.graph.program import (
+    DT,
+    Conv,
+    Doubles,
+    Input,
+    InputCoding,
+    Linear,
+    MaxPool,
+    Neuron,
+    Node,
+    Norm,
+    Output,
+    Pool,
+    Program,
+    Reshape,
+    Shape,
+    Source,
+    Synapse,
+)
+from stl_deploy.nn.layers import Sum, SumPool2d, Vote
+from stl_deploy.nn.neuron import LI, LIF, RLIF
+from stl_deploy.nn.schedule import INPUT
+from stl_deploy.passes.exact_grids import finest_exact_grid
+
+if TYPE_CHECKING:
+    from stl_deploy.nn.network import Network
+
+_Norms = nn.modules.batchnorm._BatchNorm
+
+
+def recurrence(name: str) -> str:
+    """The name of the weights through which the spikes of layer ``name`` come back to it."""
+    return f"{name}_recurrent"
+
+
+def to_program(network: Network, coding: InputCoding, fraction_bits: int = 0, bound: float = 1.0) -> Program:
+    """The Program of a network in evaluation mode; see `stl_deploy.nn.network.Network.program`."""
+    _require_spiking(network)
+    made = _Nodes(network)
+    for name, layer in network.layers.items():
+        made.add(name, layer)
+    *_, last = network.layers
+    end = Output(name="output", shape=network.shapes[last], sources=made.sources_of(last))
+    metadata = {"input": {"coding": coding, "fraction_bits": fraction_bits, "max": bound}}
+    return Program((*made.nodes.values(), end), DT, metadata)
+
+
+class _Nodes:
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.shapes: dict[str, Shape] = {INPUT: network.input_shape, **network.shapes}
+        self.nodes: dict[str, Node] = {INPUT: Input(name=INPUT, shape=network.input_shape, sources=())}
+
+    def sources_of(self, *names: str) -> tuple[Source, ...]:
+        """The nodes whose outputs add up to what these layers put out: a sum's terms, what dropout reads."""
+        return tuple(Source(node) for name in names for node in self._terms(name))
+
+    def _terms(self, name: str) -> Iterator[str]:
+        if name in self.network.layers and isinstance(self.network.layers[name], Sum | nn.Dropout):
+            for source in self.network.sources[name]:
+                yield from self._terms(source)
+        else:
+            yield name
+
+    def add(self, name: str, layer: nn.Module) -> None:
+        reads = self.network.sources[name]
+        common: dict[str, Any] = {"name": name, "shape": self.shapes[name], "sources": self.sources_of(*reads)}
+        before = self.shapes[reads[0]]
+        match layer:
+            case Sum() | nn.Dropout():
+                return
+            case RLIF():
+                weights = _weights(layer.recurrent, name) | {"bias": None}
+                back = recurrence(name)
+                common["sources"] += (Source(back, 1),)
+                self.nodes[name] = _neuron(layer, common)
+                self.nodes[back] = Linear(
+                    name=back, shape=layer.shape, sources=(Source(name),), input_shape=layer.shape, **weights
+                )
+            case LIF():
+                self.nodes[name] = _neuron(layer, common)
+            case LI():
+                self.nodes[name] = Neuron(**common, decay=_decay(layer), threshold=None, synapse=_synapse(layer))
+            case _Norms():
+                self._require_weights_before(name)
+                self.nodes[name] = Norm(**common, **_norm(name, layer))
+            case _:
+                self.nodes[name] = _plain(layer, common, before, name)
+
+    def _require_weights_before(self, name: str) -> None:
+        (before,) = self.network.sources[name]
+        if not isinstance(self.nodes.get(before), Linear | Conv):
+            raise InputError(f"layer '{name}': a norm folds into the conv or linear right before it; there is none")
+
+
+def _plain(layer: nn.Module, common: dict[str, Any], before: Shape, name: str) -> Node:
+    match layer:
+        case nn.Conv2d():
+            window: dict[str, Any] = {"stride": _pair(layer.stride), "padding": _pads(layer.padding)}
+            return Conv(
+                **common,
+                **_weights(layer, name),
+                **window,
+                dilation=_pair(layer.dilation),
+                groups=layer.groups,
+                input_shape=before,
+            )
+        case nn.Linear():
+            return Linear(**common, **_weights(layer, name), input_shape=before)
+        case nn.MaxPool2d():
+            window = {"kernel": _pair(layer.kernel_size), "stride": _pair(layer.stride)}
+            return MaxPool(**common, **window, padding=_pads(layer.padding), input_shape=before)
+        case nn.AvgPool2d():
+            kernel, stride = _pair(layer.kernel_size), _pair(layer.stride)
+            pads = _pads(layer.padding)
+            return Pool(**common, kernel=kernel, stride=stride, padding=pads, divisor=prod(kernel), input_shape=before)
+        case SumPool2d():
+            kernel, stride = _pair(layer.kernel_size), _pair(layer.stride)
+            return Pool(**common, kernel=kernel, stride=stride, padding=_pads(0), divisor=1, input_shape=before)
+        case nn.Flatten():
+            return Reshape(**common, input_shape=before)
+        case Vote():
+            share = np.repeat(np.eye(common["shape"][0], dtype=np.float32), layer.population, axis=1)
+            return Linear(**common, weight=share * vote_weight(layer.population), bias=None, input_shape=before)
+    raise InputError(f"layer '{name}': a {type(layer).__name__} has no form in NIR")
+
+
+def vote_weight(population: int) -> np.float32:
+    """1/population on the finest grid on which the sum of all votes is exact."""
+    weight, _, _ = finest_exact_grid("vote", np.full((1, population), 1 / population), np.zeros(1), SPIKES)
+    return np.float32(weight[0, 0])
+
+
+def _require_spiking(network: Network) -> None:
+    if network.mode == "ann":
+        raise InputError("an ANN has no spikes to deploy; train with mode stl, sl or tl")
+    if (damage := unsound(network)) is not None:
+        raise InputError(f"{damage}, which no training gives; train again, or load whole weights")
+    by_reset = {layer.soft_reset: name for name, layer in network.lifs}
+    if len(by_reset) > 1:
+        raise InputError(
+            f"layer '{by_reset[True]}' resets by subtraction and layer '{by_reset[False]}' to 0, which our graphs do "
+            "not hold side by side; give all neurons the same reset"
+        )
+    for name, layer in network.lifs:
+        _require_positive(name, _floats(layer.threshold))
+
+
+@torch.no_grad()
+def unsound(network: Network) -> str | None:
+    """What no training gives, in words: a norm's negative variance, a threshold that is not finite, or one that is not
+    above 0 under parametrisation ``positive``; None if all is well.
+    """
+    for name, layer in network.layers.items():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            if layer.running_var is not None and bool((layer.running_var < 0).any()):
+                return f"layer '{name}' has a negative variance"
+        elif isinstance(layer, LIF):
+            theta = layer.threshold
+            if not bool(theta.isfinite().all()):
+                return f"layer '{name}' has a threshold of infinity or NaN"
+            if layer.parametrisation == "positive" and bool((theta <= 0).any()):
+                return f"layer '{name}' has a threshold of {float(theta.min()):g} under parametrisation 'positive'"
+    return None
+
+
+def _require_positive(name: str, threshold: np.ndarray[Any, Any]) -> None:
+    refused = np.argwhere(~(threshold > 0))
+    if len(refused):
+        listed = ", ".join(str(index.tolist()) for index in refused[:5])
+        more = f" and {len(refused) - 5} more" if len(refused) > 5 else ""
+        raise InputError(
+            f"layer '{name}': thresholds <= 0 at {listed}{more} (the first is {threshold[tuple(refused[0])]:g}); such "
+            "neurons fire without input, so they cannot be folded: train with parametrisation 'positive', or "
+            "remove the neurons"
+        )
+
+
+def _neuron(layer: LIF, common: dict[str, Any]) -> Neuron:
+    reset: Any = "subtract" if layer.soft_reset else "value"
+    several = layer.multi_spike > 1
+    return Neuron(
+        **common,
+        decay=_decay(layer),
+        threshold=_floats(layer.threshold),
+        synapse=_synapse(layer),
+        compare="ge",
+        reset=reset,
+        many=several,
+        cap=layer.multi_spike if several else None,
+    )
+
+
+def _decay(layer: LIF | LI) -> Any:
+    return _floats(layer.decay)
+
+
+def _synapse(layer: LIF | LI) -> Synapse | None:
+    decay = layer.synapse_decay
+    return None if decay is None else Synapse("exp_add", _floats(decay), None)
+
+
+def _norm(name: str, layer: _Norms) -> dict[str, Any]:
+    if layer.running_mean is None or layer.running_var is None:
+        raise InputError(f"layer '{name}': a norm without running statistics cannot be folded; train with them")
+    channels = layer.num_features
+    scale = _doubles(layer.weight) if layer.affine else np.ones(channels)
+    return {
+        "mean": _doubles(layer.running_mean),
+        "scale": scale / np.sqrt(_doubles(layer.running_var) + layer.eps),
+        "shift": _doubles(layer.bias) if layer.affine else np.zeros(channels),
+    }
+
+
+def _weights(layer: nn.Conv2d | nn.Linear, name: str) -> dict[str, Any]:
+    weight = _doubles(layer.weight)
+    found = {"weight": weight, "bias": np.zeros(len(weight)) if layer.bias is None else _doubles(layer.bias)}
+    if not all(np.isfinite(array).all() for array in found.values()):
+        raise InputError(f"layer '{name}': weights are not finite after folding; was the training diverging?")
+    return found
+
+
+def _doubles(tensor: Tensor) -> Doubles:
+    return tensor.detach().cpu().double().numpy().copy()
+
+
+def _floats(tensor: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return tensor.detach().cpu().float().numpy().copy()
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    height, width = value if isinstance(value, Sequence) else (value, value)
+    return int(height), int(width)
+
+
+def _pads(value: Any) -> tuple[tuple[int, int], ...]:
+    return tuple((size, size) for size in _pair(value))

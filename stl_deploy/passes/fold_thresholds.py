@@ -1,0 +1,135 @@
+"""Scale each neuron's weights so that every threshold becomes 1.
+
+Every neuron is linear in its input between spikes. With all that it receives, its offset, reset, bound and start
+divided by θ > 0 its potential is v/θ at every step, so it spikes where v/θ passes 1: the same spikes in real
+arithmetic, for every leak, reset and synapse. In floats it is exact where θ is a power of two; else a tie can move.
+
+Under ``v > θ`` a threshold stored as the float just below θ' means ``v >= θ'`` (`strict_comparison`). Of the two the
+one with fewer bits is divided by, so that ties of round thresholds stay ties.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stl_deploy.errors import UnsupportedError
+from stl_deploy.graph.program import Conv, Doubles, Linear, Neuron, Program, is_max_pool
+from stl_deploy.passes.base import FoldOptions, Nodes, Pass, Rewritten, with_nodes
+
+SLUG = "threshold-not-absorbable"
+
+
+def _refusals(program: Program) -> Iterator[UnsupportedError]:
+    for neuron in _changed(program):
+        try:
+            _require_scalable(neuron)
+            for source in neuron.sources:
+                _theta(program, neuron, source.node)
+        except UnsupportedError as error:
+            yield error
+
+
+def _changed(program: Program) -> list[Neuron]:
+    """The spiking neurons whose thresholds are not 1 already; a max pool keeps its own."""
+    spiking = [neuron for neuron in program.spiking if not is_max_pool(program, neuron)]
+    return [neuron for neuron in spiking if not (divisor_of(neuron)[0] == 1).all()]
+
+
+def _fold(program: Program) -> Rewritten:
+    nodes: Nodes = dict(program.by_name)
+    for neuron in _changed(program):
+        divisor, unit = divisor_of(neuron)
+        for name in dict.fromkeys(source.node for source in neuron.sources):
+            node: Any = nodes[name]
+            theta = _theta(program, neuron, name)
+            weight = node.weight / theta.reshape(-1, *(1,) * (node.weight.ndim - 1))
+            nodes[name] = replace(node, weight=weight, bias=None if node.bias is None else node.bias / theta)
+        nodes[neuron.name] = _scaled(neuron, divisor, unit)
+    return Rewritten(with_nodes(program, nodes))
+
+
+def _scaled(neuron: Neuron, divisor: Doubles, unit: np.float32) -> Neuron:
+    changes: dict[str, Any] = {"threshold": np.asarray(unit, np.float32)}
+    for name in ("offset", "v_reset", "v_start"):
+        value = getattr(neuron, name)
+        changes[name] = None if value is None else np.asarray(value / divisor)
+    if neuron.v_min is not None and neuron.v_min.any():
+        changes["v_min"] = np.asarray(-unit, np.float32)  # it is -θ, or the pass would have refused it
+    return replace(neuron, **changes)
+
+
+def divisor_of(neuron: Neuron) -> tuple[Doubles, np.float32]:
+    """What the weights are divided by, and the threshold that is stored then: 1, or the float just below it."""
+    assert neuron.threshold is not None
+    stored = np.asarray(neuron.threshold, np.float32)
+    if neuron.compare == "gt":
+        least = np.nextafter(stored, np.float32(np.inf))  # v > stored is v >= least
+        if _bits(least) < _bits(stored):
+            return least.astype(np.float64), np.nextafter(np.float32(1), np.float32(0))
+    return stored.astype(np.float64), np.float32(1)
+
+
+def _bits(values: NDArray[np.float32]) -> int:
+    """Significant bits that all of ``values`` together need, added up."""
+    mantissa = np.abs(np.frexp(values.astype(np.float64))[0] * 2.0**24).astype(np.int64)
+    lowest = np.where(mantissa == 0, 1, mantissa & -mantissa)
+    return int((24 - np.log2(lowest)).sum())
+
+
+def _require_scalable(neuron: Neuron) -> None:
+    assert neuron.threshold is not None
+    if (neuron.threshold <= 0).any():
+        lowest = float(neuron.threshold.min())
+        raise _refused(neuron, f"the lowest of them, {lowest:g}, is not above 0", "keep the thresholds")
+    if neuron.v_min is not None and neuron.v_min.any() and not np.array_equal(neuron.v_min, -neuron.threshold):
+        low = float(neuron.v_min.min())
+        raise _refused(neuron, f"its potential is bounded below by {low:g}", "keep the thresholds")
+
+
+def _theta(program: Program, neuron: Neuron, source: str) -> Doubles:
+    """What each output of the weights ``source`` is divided by."""
+    node = program.by_name[source]
+    if not isinstance(node, Linear | Conv):
+        raise _refused(
+            neuron,
+            f"'{source}' ({type(node).__name__}) brings it values that no weights of its own scale",
+            "keep the thresholds for a target that takes them, or put a linear or conv layer right before the neuron",
+        )
+    if len(program.readers[source]) > 1:
+        others = ", ".join(f"'{reader.name}'" for reader in program.readers[source] if reader is not neuron)
+        raise _refused(
+            neuron, f"its weights '{source}' are read by {others} too", "give each neuron weights of its own"
+        )
+    whole = np.broadcast_to(divisor_of(neuron)[0], neuron.shape)
+    if isinstance(node, Linear):
+        if len(neuron.shape) != 1:
+            raise _refused(neuron, f"its shape is {list(neuron.shape)} behind the linear '{source}'", "flatten first")
+        return np.array(whole)
+    flat = whole.reshape(len(node.weight), -1)
+    if (flat != flat[:, :1]).any():
+        raise _refused(
+            neuron,
+            f"{flat.size} thresholds, one per pixel, behind the convolution '{source}' whose {len(node.weight)} "
+            "kernels all pixels share",
+            "train with thresholds per channel (conv_granularity 'channel'), or keep them (thresholds='keep') for a "
+            "target with one per neuron",
+        )
+    return np.array(flat[:, 0])
+
+
+def _refused(neuron: Neuron, reason: str, remedy: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"its thresholds cannot go into weights: {reason}", node=neuron.name, slug=SLUG, remedy=remedy
+    )
+
+
+def _wanted(options: FoldOptions) -> bool:
+    return options.thresholds == "weights"
+
+
+PASS = Pass("fold_thresholds", _fold, "real", refusals=_refusals, wanted=_wanted)

@@ -1,0 +1,27 @@
+"""Compare with the float just below the threshold: v >= θ is v > θ⁻, as NIR has it.
+
+Where a spike subtracts the threshold it must be θ itself; such neurons stay as they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from stl_deploy.graph.program import Neuron
+from stl_deploy.passes.base import Nodes, Pass, rewrite
+
+
+def _strict(nodes: Nodes) -> Nodes:
+    return {name: _below(node) if isinstance(node, Neuron) else node for name, node in nodes.items()}
+
+
+def _below(node: Neuron) -> Neuron:
+    if node.threshold is None or node.compare != "ge" or node.reset != "value" or node.many:
+        return node
+    threshold = np.nextafter(node.threshold.astype(np.float32), np.float32(-np.inf))
+    return replace(node, compare="gt", threshold=threshold)
+
+
+PASS = Pass("strict_comparison", rewrite(_strict), "bits")

@@ -1,0 +1,24 @@
+"""Hold weights and biases in float64, so that every pass after it rounds nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from stl_deploy.graph.program import Conv, Linear, Node
+from stl_deploy.passes.base import Nodes, Pass, rewrite
+
+
+def _widen(nodes: Nodes) -> Nodes:
+    return {name: _widened(node) if isinstance(node, Linear | Conv) else node for name, node in nodes.items()}
+
+
+def _widened(node: Linear | Conv) -> Node:
+    bias: Any = None if node.bias is None else node.bias.astype(np.float64)
+    weight: Any = node.weight.astype(np.float64)
+    return replace(node, weight=weight, bias=bias)
+
+
+PASS = Pass("widen", rewrite(_widen), "bits")

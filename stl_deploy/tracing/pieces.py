@@ -1,0 +1,73 @@
+"""Parts of an axis, and parts joined along one, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from stl_deploy.tracing.layout import TIME, of_shape, shape_of
+from stl_deploy.tracing.nodes import Node
+from stl_deploy.tracing.recorder import Op
+from stl_deploy.tracing.unroll import Flow, Unroller
+
+
+def sliced(unroller: Unroller, op: Op, flow: Flow, dim: int, size: int, *places: int | None) -> Flow:
+    """Part of an axis of each step, which has ``size`` entries. places: start, end, stride."""
+    axis = dim - sum(d == (TIME,) for d in flow.layout[:dim])
+    layout = tuple(of_shape([size])[0] if i == dim else d for i, d in enumerate(flow.layout))
+    return unroller.each(op, "slice", flow, layout, axis, *places)
+
+
+def slice_of_join(unroller: Unroller, op: Op, flow: Flow, dim: int, start: int, end: int) -> Flow:
+    """Part of what is joined, without the parts that are not in it (memory that was not written yet)."""
+    axis = dim - sum(d == (TIME,) for d in flow.layout[:dim])
+    layout = tuple(of_shape([end - start])[0] if i == dim else d for i, d in enumerate(flow.layout))
+    cut = (pieces_of(unroller, op, node, axis, start, end) for node in flow.nodes)
+    return Flow(tuple(as_one(unroller, op, pieces, axis, op.outputs[0].dtype) for pieces in cut), layout)
+
+
+def pieces_of(unroller: Unroller, op: Op, node: Node, axis: int, start: int, end: int) -> list[Node]:
+    """The entries from start to end along an axis; of what is joined along it already, those of the parts."""
+    size = _size_along(node, axis)
+    start, end = max(start, 0), min(end, size)
+    if start >= end:
+        return []
+    if (start, end) == (0, size):
+        return [node]
+    if node.name == "cat" and node.args[1] == axis:
+        found, at = [], 0
+        for each in node.args[0]:
+            found += pieces_of(unroller, op, each, axis, start - at, end - at)
+            at += _size_along(each, axis)
+        return found
+    if node.name == "cat":
+        parts, other = node.args
+        cut = [pieces_of(unroller, op, each, axis, start, end) for each in parts]
+        layout = tuple(of_shape([end - start])[0] if i == axis else d for i, d in enumerate(node.layout))
+        whole = (tuple(as_one(unroller, op, each, axis, node.dtype) for each in cut), other)
+        return [unroller.untimed("cat", joined, whole, {}, layout, node.dtype, op.place)]
+    flow = Flow((node,), node.layout)
+    return list(sliced(unroller, op, flow, axis, end - start, start, end, 1).nodes)
+
+
+def as_one(unroller: Unroller, op: Op, pieces: list[Node], axis: int, dtype: torch.dtype) -> Node:
+    """Pieces along an axis as one node."""
+    if len(pieces) == 1:
+        return pieces[0]
+    first = next((piece for piece in pieces if not piece.constant), pieces[0])
+    size = sum(_size_along(piece, axis) for piece in pieces)
+    layout = tuple(of_shape([size])[0] if i == axis else d for i, d in enumerate(first.layout))
+    return unroller.untimed("cat", joined, (tuple(pieces), axis), {}, layout, dtype, op.place)
+
+
+def _size_along(node: Node, axis: int) -> int:
+    return node.tensor.shape[axis] if node.tensor is not None else shape_of((node.layout[axis],), {})[0]
+
+
+def joined(parts: Sequence[Tensor], axis: int) -> Tensor:
+    """Parts, one behind another; constants have one sample."""
+    sizes = [max(part.shape[i] for part in parts) for i in range(parts[0].dim())]
+    wide = [part.expand([part.shape[i] if i == axis else size for i, size in enumerate(sizes)]) for part in parts]
+    return torch.cat(wide, axis)

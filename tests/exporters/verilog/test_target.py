@@ -1,0 +1,173 @@
+"""From a Program to a Verilog folder and back: what is refused, what is proved, and folders not to be trusted."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stl_deploy.errors import InputError, ToolError, UnsupportedError
+from stl_deploy.exporters.targets import format_of
+from stl_deploy.exporters.verilog import simulator
+from stl_deploy.exporters.verilog.devices import DEVICES, blocks_of
+from stl_deploy.exporters.verilog.folder import ENGINE, read_folder
+from stl_deploy.exporters.verilog.lower import make_plan
+from stl_deploy.exporters.verilog.maps import chunks
+from stl_deploy.exporters.verilog.simulator import MISSING, simulators
+from stl_deploy.exporters.verilog.synthesis import NETLIST, after_synthesis, synthesise
+from stl_deploy.exporters.verilog.target import Verilog, VerilogFormat, VerilogOptions
+from stl_deploy.graph.run import run
+from stl_deploy.integers.net import LOIHI
+from stl_deploy.integers.simulate import simulate
+from stl_deploy.integers.store import NAME
+from tests.exporters.netx.programs import Builder, F, events
+
+needs_simulator = pytest.mark.skipif(not simulators(), reason=MISSING)
+RNG = np.random.default_rng
+
+
+def network() -> tuple[Any, Any]:
+    build = Builder((1, 6, 6)).conv("c", RNG(3).normal(0, 0.5, (8, 1, 3, 3)), None, ((1, 1), (1, 1))).lif("a", 0.8)
+    build.max_pool("pool").flatten("flat").linear("fc", RNG(4).normal(0, 0.3, (5, 72))).lif("b", 0.5)
+    return build.program(), events(RNG(0), 4, 3, 1, 6, 6)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    program, x = network()
+    VerilogFormat().write(program, tmp_path / "v", VerilogOptions(x=x))
+    return tmp_path / "v"
+
+
+@needs_simulator
+def test_an_export_spikes_as_its_integers(folder: Path) -> None:
+    program, x = network()
+    runner = VerilogFormat().load(folder).of(program)
+    found, model = runner.run(x, record=True), runner.model(program).run(x, record=True)
+    np.testing.assert_array_equal(found.y, model.y)
+    for name in ("a", "pool", "b"):
+        np.testing.assert_array_equal(found.recorded[name], model.recorded[name])
+    assert found.recorded["a"].any()
+
+
+@needs_simulator
+def test_sums_past_loihis_24_bits_spike_as_the_network_does() -> None:
+    program = Builder((1200,)).linear("fc", np.ones((1, 1200))).lif("a", 1.0).program()
+    x = np.stack([np.ones((2, 1200), F), np.zeros((2, 1200), F)], axis=1)
+    np.testing.assert_array_equal(Verilog(program, VerilogOptions(x=x)).run(x).y, run(program, x).y)
+
+
+def test_a_folder_is_known_by_its_engine(folder: Path) -> None:
+    found = format_of(folder)
+    assert found is not None
+    assert found.name == "verilog"
+    assert [row.node for row in VerilogFormat().rows(folder)][-1] == "out"
+
+
+@pytest.mark.parametrize("name", [ENGINE, "snn.v", "snn_tables.v", "weights.hex", "tb.v", "Makefile"])
+def test_edited_text_is_not_run(folder: Path, name: str) -> None:
+    path = folder / name
+    path.write_text(path.read_text() + "\n")
+    with pytest.raises(InputError, match=r"expected what stl-deploy makes of integers.npz; found other text"):
+        VerilogFormat().load(folder)
+
+
+def test_a_folder_without_its_files(folder: Path) -> None:
+    (folder / "rows.hex").unlink()
+    with pytest.raises(InputError, match=r"rows.hex: No such file or directory; export the folder again"):
+        read_folder(folder)
+    (folder / NAME).unlink()
+    with pytest.raises(InputError, match=NAME):
+        read_folder(folder)
+
+
+@pytest.mark.parametrize("lanes", [0, 3, 128, 512, -4])
+def test_lanes_that_no_layer_fills(lanes: int, tmp_path: Path) -> None:
+    program, x = network()
+    with pytest.raises(
+        InputError, match=rf"--lanes: expected a power of two up to 64, the largest layer; found {lanes}"
+    ):
+        VerilogFormat().write(program, tmp_path / "v", VerilogOptions(x=x, lanes=lanes))
+    assert not (tmp_path / "v").exists()
+
+
+def test_devices_that_are_unknown_or_too_small(tmp_path: Path) -> None:
+    program, x = network()
+    with pytest.raises(InputError, match=r"--device: expected one of up5k, .*found 'up5'.*up5k"):
+        VerilogFormat().write(program, tmp_path / "v", VerilogOptions(x=x, device="up5"))
+    wide = Builder((2000,)).linear("fc", RNG(0).normal(0, 1, (100, 2000))).lif("a", 1.0).program()
+    x = (RNG(1).random((1, 1, 2000)) < 0.5).astype(F)
+    with pytest.raises(UnsupportedError, match=r"HX8K holds 131,072 bits; .* too many.*use --device ecp5-85f"):
+        VerilogFormat().write(wide, tmp_path / "v", VerilogOptions(x=x, device="hx8k"))
+
+
+def test_loihis_integers_are_refused(folder: Path) -> None:
+    graph, _ = read_folder(folder)
+    with pytest.raises(InputError, match="expected integers with the wide accumulator; found Loihi's"):
+        make_plan(replace(graph, accumulator=LOIHI))
+
+
+def test_numbers_wider_than_a_weight_come_in_parts() -> None:
+    values = np.array([-70000, -129, -128, 0, 1, 127, 128, 40000])
+    parts = list(chunks(values, 8))
+    assert sum(part << shift for shift, part in parts).tolist() == values.tolist()
+    assert all(part.min() >= -128 and part.max() <= 127 for _, part in parts)
+    assert [shift for shift, _ in parts] == [0, 8, 16]
+
+
+def test_blocks_of_memories() -> None:
+    """176 bits and 495 words: 22 blocks of 512 x 8 on iCE40, 10 of 512 x 18... of 36 bits on ECP5 take 5."""
+    assert blocks_of(176, 495, DEVICES["up5k"]) == 22
+    assert blocks_of(176, 495, DEVICES["ecp5-25f"]) == 5
+    assert blocks_of(8, 512, DEVICES["hx8k"]) == 1
+
+
+def test_without_a_simulator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert Verilog.available() == MISSING
+    program, x = network()
+    with pytest.raises(ToolError, match="no Verilog simulator found; install one"):
+        Verilog(program, VerilogOptions(x=x)).run(x)
+
+
+@needs_simulator
+def test_a_simulation_that_takes_too_long_is_stopped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program, x = network()
+    monkeypatch.setattr(simulator, "_built", lambda *_: ["sh", "-c", "sleep 60"])
+    with pytest.raises(ToolError, match=r"the simulation in \w+ did not end within 1 s"):
+        VerilogFormat().load(folder).of(program).within(1.0).run(x)
+
+
+@pytest.mark.skipif(shutil.which("make") is None or "iverilog" not in simulators(), reason="no make, no iverilog")
+def test_make_sim_compares_with_the_golden_vectors(folder: Path) -> None:
+    makefile = folder / "Makefile"
+    makefile.write_text(makefile.read_text().replace("command -v verilator", "false"))  # it takes longer to build
+    assert subprocess.run(["make", "sim"], cwd=folder, capture_output=True, check=False).returncode == 0
+    golden = folder / "golden" / "outputs.txt"
+    golden.write_text(golden.read_text() + "9 9\n")
+    assert subprocess.run(["make", "sim"], cwd=folder, capture_output=True, check=False).returncode != 0
+
+
+def test_devices_that_cannot_be_placed(folder: Path) -> None:
+    with pytest.raises(InputError, match="expected one of up5k, hx8k, ecp5-25f, ecp5-85f to place and route"):
+        synthesise(folder, "gw1nr-9")
+
+
+@pytest.mark.skipif(shutil.which("yosys") is None or shutil.which("nextpnr-ice40") is None, reason="no yosys, nextpnr")
+@pytest.mark.slow
+def test_a_small_network_is_placed_and_routed(tmp_path: Path) -> None:
+    program = Builder((3,)).linear("fc", RNG(0).normal(0, 1, (2, 3))).lif("a", 1.0).program()
+    x = (RNG(1).random((2, 2, 3)) < 0.5).astype(F)
+    VerilogFormat().write(program, tmp_path / "v", VerilogOptions(x=x))
+    _, design = read_folder(tmp_path / "v")
+    run_after, _ = after_synthesis(design).run(x, simulator="iverilog", design=NETLIST)
+    np.testing.assert_array_equal(run_after.y, simulate(design.plan.graph, x).y)
+    found = synthesise(tmp_path / "v", "hx8k", seeds=(1,))
+    assert 100 < found.used["cells"] < 2500
+    assert found.clock_hz > 20e6
+    assert Path(found.bitstream).stat().st_size > 100_000

@@ -1,0 +1,139 @@
+"""Files of others are folded as before but for one rounding, and written back into their own graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import nir
+import numpy as np
+import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from stl_deploy.errors import ParityError, StlDeployError
+from stl_deploy.exporters.nir.patch import write_back
+from stl_deploy.graph.dialect import PRESETS, Dialect
+from stl_deploy.graph.lower import METADATA_KEY, lower, own_metadata
+from stl_deploy.pipeline.fold_graph import fold_graph
+from tests.graph.nets import a, chain, full, graph, iff, lif
+from tests.oracles.fold import graph as old
+from tests.oracles.fold.merge_pools import merge_pools
+
+_ROUNDING = 2.0**-22
+
+
+def _network(rng: np.random.Generator, scaled: bool, pooled: bool, loop: bool) -> nir.NIRGraph:
+    def some(*shape: int) -> Any:
+        return rng.normal(size=shape).astype(np.float32)
+
+    def neuron(*shape: int, **fields: float) -> nir.LIF:
+        made = lif(shape, **fields)
+        made.v_threshold = rng.uniform(0.3, 2, (shape[0], *(1,) * (len(shape) - 1))).astype(np.float32) + full(shape, 0)
+        return made
+
+    def pool() -> nir.AvgPool2d:
+        return nir.AvgPool2d(np.array([2, 2]), np.array([2, 2]), np.array([0, 0]))
+
+    conv = nir.Conv2d((8, 8), some(3, 1, 3, 3), 1, 1, 1, 1, some(3))
+    layers = [nir.Scale(full((1, 8, 8), 1.7))] * scaled + [conv, neuron(3, 8, 8, tau=3e-4)] + [pool()] * pooled
+    size = 3 * (16 if pooled else 64)
+    layers += [nir.Flatten({"input": None}, 0, -1), nir.Linear(some(6, size)), neuron(6, v_leak=0.2, v_reset=0.1)]
+    layers += [nir.Scale(rng.uniform(0.5, 2, 6).astype(np.float32))] * scaled
+    layers += [nir.Affine(some(4, 6), some(4)), neuron(4, tau=5e-4)]
+    last = f"n{len(layers) - 1}"
+    back: dict[str, Any] = {"back": nir.Linear(some(4, 4))} if loop else {}
+    edges = [(last, "back"), ("back", last)] if loop else []
+    made = chain([1, 8, 8], *layers, extra=edges, **back)
+    made.metadata = {"author": "someone", METADATA_KEY: {"decision": "max"}}
+    return made
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(0, 2**16),
+    st.tuples(st.booleans(), st.booleans(), st.booleans()),
+    st.sampled_from(["spec", "snntorch", "rockpool"]),
+    st.fixed_dictionaries(
+        {
+            "thresholds": st.sampled_from(["keep", "weights"]),
+            "exact_grid": st.just(False),
+            "input_grid": st.sampled_from([None, 4]),
+        }
+    ),
+)
+def test_files_are_folded_as_before_but_for_one_rounding(
+    seed: int, parts: tuple[bool, bool, bool], preset: str, options: dict[str, Any]
+) -> None:
+    net, dialect = _network(np.random.default_rng(seed), *parts), PRESETS[preset]
+    try:
+        expected = old.fold_graph(merge_pools(net, dialect)[0], dialect, **options)
+    except StlDeployError as error:
+        event("refused")
+        with pytest.raises(type(error)):
+            fold_graph(net, dialect, merge_pools=True, **options)
+        return
+    found = fold_graph(net, dialect, merge_pools=True, **options)
+    assert (found.restated, found.dialect) == (False, dialect)
+    assert list(found.graph.nodes) == list(expected.nodes)
+    assert list(map(tuple, found.graph.edges)) == list(map(tuple, expected.edges))
+    assert found.graph.metadata["author"] == "someone"
+    own, theirs = own_metadata(found.graph), own_metadata(expected)
+    assert {key: own[key] for key in theirs} == theirs
+    for name, node in expected.nodes.items():
+        same = found.graph.nodes[name]
+        assert type(same) is type(node)
+        for field, value in vars(node).items():
+            made = getattr(same, field)
+            if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+                assert (made.dtype, made.shape) == (value.dtype, value.shape), (name, field)
+                atol = float(np.abs(value).max(initial=0)) * _ROUNDING
+                np.testing.assert_allclose(made, value, rtol=_ROUNDING, atol=atol, err_msg=f"{name} {field}")
+
+
+def test_an_untouched_file_is_written_back_as_it_was() -> None:
+    net = chain([2], nir.Linear(a([1, 2], [0, 1])), iff((2,)))
+    found = fold_graph(net, Dialect(), exact_grid=False)
+    assert all(found.graph.nodes[name] is node for name, node in net.nodes.items())
+    assert list(found.graph.edges) == list(net.edges)
+
+
+def _inner() -> nir.NIRGraph:
+    inner = graph(
+        {
+            "input": nir.Input(np.array([2])),
+            "s": nir.Scale(a(2, 4)),
+            "w": nir.Linear(a([2.0, 4.0], [1.0, 1.0])),
+            "n": iff((2,)),
+            "output": nir.Output(np.array([2])),
+        },
+        [("input", "s"), ("s", "w"), ("w", "n"), ("n", "output")],
+    )
+    return graph(
+        {"input": nir.Input(np.array([2])), "block": inner, "output": nir.Output(np.array([2]))},
+        [("input", "block"), ("block", "output")],
+        {"author": "someone"},
+    )
+
+
+def test_a_graph_that_cannot_hold_the_change_is_restated_and_says_so() -> None:
+    """A scale inside a nested graph goes into the weights behind it: the graph is written flat."""
+    found = fold_graph(_inner(), Dialect(), exact_grid=False)
+    assert found.restated
+    assert not any(isinstance(node, nir.NIRGraph | nir.Scale) for node in found.graph.nodes.values())
+    assert found.graph.nodes["block.w"].weight.tolist() == [[4, 16], [2, 4]]
+    assert found.graph.metadata["author"] == "someone"
+    assert lower(found.graph, found.dialect).by_name.keys() == found.program.by_name.keys()
+
+
+def test_what_is_written_back_is_read_back_and_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = chain([2], nir.Linear(a([1, 2], [0, 1])), iff((2,), theta=2.0))
+    before = lower(net, Dialect())
+    from stl_deploy.exporters.nir import patch
+    from stl_deploy.passes import FOREIGN, apply
+    from stl_deploy.passes.base import FoldOptions
+
+    after = apply(before, FOREIGN, FoldOptions(thresholds="weights")).program
+    write_back(net, Dialect(), before, after)
+    monkeypatch.setattr(patch, "_weights", lambda held, node: {"weight": node.weight * np.float32(2)})
+    with pytest.raises(ParityError, match="pass write_back: neuron"):
+        write_back(net, Dialect(), before, after)
