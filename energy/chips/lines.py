@@ -113,7 +113,8 @@ def chip_lines(
     """
     check_step_times(step_times)
     given = step_times or {}
-    lines = [_line(program, counts, chip, on_chip, traffic, given.get(chip.name)) for chip in chip_models()]
+    told = [chip for chip in chip_models() if chip.events or chip.name in given]
+    lines = [_line(program, counts, chip, on_chip, traffic, given.get(chip.name)) for chip in told]
     boards = [_board(counts, device, given.get(device.key)) for device in devices() if device.microcontroller]
     return (*lines, *boards)
 
@@ -179,6 +180,8 @@ def _events(
         bills += [event_bill(program, counts, prices, each, on_chip.reason, form) for each in where for form in forms]
     sigmas = [bill.sigma for bill in bills if bill.sigma is not None]
     totals = [bill.total for bill in bills]
+    if not bills:
+        return (0.0, 0.0), None
     return (min(low for low, _ in totals), max(high for _, high in totals)), max(sigmas) if sigmas else None
 
 

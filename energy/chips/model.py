@@ -31,7 +31,8 @@ class ChipModel:
 
     floors: published powers of a chip that does nothing, by regime (boot, warm, ...). running: the regimes that an
     inference may run in; their floors are the bracket. stepping: power on top while steps are made.
-    events: price lists, the bracket of which is the events' energy. latencies: the list of its latencies, for chips
+    events: price lists, the bracket of which is the events' energy; none where only powers of the whole chip are known:
+    such a chip has a line if its step time is given. latencies: the list of its latencies, for chips
     that step when all cores are done. least_step: no step is shorter. real_time_step: steps that last so long by
     definition. cores, neurons_per_core, tile: of one chip.
     """
@@ -102,7 +103,8 @@ def parse_chip(text: str, name: str) -> ChipModel:
     known = {*_TEXTS, *_QUANTITIES, *_NUMBERS, "evidence", "events", "latencies", "floors", "running"}
     if unknown := sorted(set(data) - known):
         raise ConfigError(f"{where}: expected keys {', '.join(sorted(known))}; found '{unknown[0]}'")
-    if missing := [key for key in (*_TEXTS, "evidence", "events") if not data.get(key)]:
+    needed = [*_TEXTS, "evidence", *([] if data.get("floors") and "events" in data else ["events"])]
+    if missing := [key for key in needed if not data.get(key)]:
         raise ConfigError(
             f"{where}: expected {', '.join(_TEXTS)}, evidence and events; found no '{missing[0]}', or an empty one"
         )

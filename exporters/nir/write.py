@@ -15,7 +15,7 @@ import numpy as np
 
 from stl_deploy import __version__
 from stl_deploy.errors import CaptureError
-from stl_deploy.graph.dialect import Dialect, Loop
+from stl_deploy.graph.dialect import Dialect, Loop, SpikesPerStep
 from stl_deploy.graph.lower import METADATA_KEY, lower
 from stl_deploy.graph.program import (
     DT,
@@ -38,7 +38,7 @@ from stl_deploy.graph.program import (
 from stl_deploy.graph.segments import ordered
 from stl_deploy.passes.parameters import full, leak_end
 from stl_deploy.passes.permutations import flattens
-from stl_deploy.passes.representable_decays import time_constants
+from stl_deploy.passes.representable_decays import exponential_tau, time_constants
 
 
 class Written(NamedTuple):
@@ -79,6 +79,14 @@ def to_own_graph(program: Program) -> Written:
     soft = any(node.reset == "subtract" and node.decay is not None for node in program.spiking)
     # What a soft reset subtracts is what a node stores, so that must be θ itself and the comparison >=.
     dialect = Dialect(dt=DT, compare="ge", reset="subtract") if soft else Dialect(dt=DT)
+    if any(_adds_first(node) for node in program.of(Neuron)):
+        dialect = replace(dialect, synapse="exp_add")
+    several = {node.name: _spikes_per_step(node) for node in program.spiking if node.decay is not None}
+    usual: SpikesPerStep = next(iter(several.values()), "one")
+    apart = {name: {"spikes_per_step": spikes} for name, spikes in several.items() if spikes != usual}
+    without = [node.name for node in program.of(Neuron) if node.decay is None and usual != "one"]
+    apart |= {name: {"spikes_per_step": "one"} for name in without}
+    dialect = replace(dialect, spikes_per_step=usual, nodes=apart)
     edges: list[tuple[str, str]] = []
     listed: dict[str, Node] = {}
     for node in program.nodes:
@@ -179,7 +187,26 @@ def _options(node: Neuron) -> dict[str, Any]:
                 layer=node.name,
             )
     reset_name = node.reset if node.spiking and node.decay is not None else "value"
-    return {"compare": node.compare, "reset": reset_name, "start": start}
+    spikes = _spikes_per_step(node)
+    synapse = "exp_add" if _adds_first(node) else "euler"
+    return {
+        "compare": node.compare,
+        "reset": reset_name,
+        "start": start,
+        "spikes_per_step": spikes,
+        "synapse": synapse,
+    }
+
+
+def _spikes_per_step(node: Neuron) -> SpikesPerStep:
+    if not node.many:
+        return "one"
+    return "many" if node.cap is None else node.cap
+
+
+def _adds_first(node: Neuron) -> bool:
+    """Whether its synaptic current takes its input in before it decays."""
+    return node.synapse is not None and node.synapse.rule == "exp_add"
 
 
 def _range(values: Floats) -> str:
@@ -277,6 +304,8 @@ def _neuron(node: Neuron) -> nir.NIRNode:
     v_reset = full(node, 0 if ends_at is None else ends_at).astype(np.float32)
     if (decay == 1).all() and node.synapse is None:
         return _integrator(node, gain, offset, threshold, v_reset)
+    if _adds_first(node) and node.synapse is not None:
+        return _two_currents(node, node.synapse, threshold, v_reset)
     rate = 1 - decay
     if (rate <= 0).any():
         beside = " beside others" if np.ptp(decay) else ""
@@ -300,6 +329,27 @@ def _neuron(node: Neuron) -> nir.NIRNode:
     if threshold is None:
         return nir.LI(tau=DT / rate, **common)
     return nir.LIF(tau=DT / rate, v_threshold=threshold, v_reset=v_reset, **common)
+
+
+def _two_currents(node: Neuron, synapse: Synapse, threshold: Any, v_reset: Any) -> nir.NIRNode:
+    """A neuron whose decays are e^(-dt/τ): its current takes input in before it decays (``exp_add``)."""
+    if node.gain is not None or node.offset is not None:
+        raise CaptureError(
+            f"layer '{node.name}' has a gain or a constant behind a synapse of the rule exp_add, for which NIR has no "
+            "field; put it into the weights before it",
+            layer=node.name,
+        )
+    zeros = np.zeros(node.shape)
+    common = dict(
+        tau_mem=exponential_tau(full(node, node.decay)),
+        tau_syn=exponential_tau(full(node, synapse.decay)),
+        r=zeros + 1,
+        v_leak=zeros,
+        w_in=full(node, 1 if synapse.gain is None else synapse.gain),
+    )
+    if threshold is None:
+        return nir.CubaLI(**common)
+    return nir.CubaLIF(**common, v_threshold=threshold, v_reset=v_reset)
 
 
 def _integrator(node: Neuron, gain: Doubles, offset: Doubles, threshold: Any, v_reset: Any) -> nir.NIRNode:

@@ -6,6 +6,7 @@ package could be imported, is what makes it count: an interrupted install is not
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +20,17 @@ from stl_deploy.exporters.lava.pythons import Version, find_python
 
 STAMP = "stl-deploy-witness.json"
 HERE = Path(__file__).parent
+COMPILERS = ("c++", "g++", "clang++")
 SIDE = HERE / "side"
 """Scripts that run in these environments."""
 
 
 @dataclass(frozen=True)
 class Witness:
-    """module: imported as a check after the install. requirements: every package, pinned. size: about, in words."""
+    """module: imported as a check after the install. requirements: every package, pinned. size: about, in words.
+
+    compiled: whether its package is C++ source, so that the install needs a compiler.
+    """
 
     name: str
     title: str
@@ -34,6 +39,7 @@ class Witness:
     requirements: Path
     size: str
     licence: str
+    compiled: bool = False
 
     @property
     def location(self) -> Path:
@@ -81,6 +87,11 @@ class Witness:
         with lock(place, self.title):
             if self.reason() is None:
                 return
+            if self.compiled and not any(shutil.which(name) for name in COMPILERS):
+                raise ToolError(
+                    f"{self.title} is compiled here: expected a C++ compiler ({', '.join(COMPILERS)}); found none; "
+                    "install one (on Debian: apt install g++)"
+                )
             create(place, find_python(self.version, self.title, python), "STL_DEPLOY_WITNESSES", say)
             say(f"installing {self.title} ({self.size}; {self.licence})")
             fill(self.python, self.requirements, self.title)
@@ -111,6 +122,7 @@ XYLOSIM = Witness(
     HERE / "xylosim.txt",
     "about 85 MB; compiled here with a C++ compiler",
     "SynSense; the package declares no licence",
+    compiled=True,
 )
 WITNESSES = {witness.name: witness for witness in (NENGO_LOIHI, BRIAN2, SANAFE, XYLOSIM)}
 

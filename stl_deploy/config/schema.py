@@ -16,6 +16,7 @@ Mode = Literal["stl", "sl", "tl", "ann"]
 Granularity = Literal["neuron", "channel", "layer"]
 Parametrisation = Literal["positive", "raw"]
 Reset = Literal["zero", "subtract"]
+DecayForm = Literal["free", "shift"]
 Decision = Literal["mean", "max", "first"]
 Encoder = Literal["direct", "bernoulli", "latency", "spikes", "counts", "sequence"]
 Augmentation = Literal["crop", "flip", "flip_vertical", "rotate", "colour", "erase"]
@@ -92,7 +93,11 @@ class DatasetConfig(_Section):
 
 
 class NeuronConfig(_Section):
-    """How every LIF layer is made unless its own entry says otherwise (see `stl_deploy.nn.neuron.LIF`)."""
+    """How every LIF layer is made unless its own entry says otherwise (see `stl_deploy.nn.neuron.LIF`).
+
+    synapse_decay: also of li layers; null: no synaptic current. multi_spike: spikes of one step at most.
+    decay_form: ``shift`` holds decays on 1 - 2^-k.
+    """
 
     surrogate: SurrogateName = "arctan"
     reset: Reset = "zero"
@@ -104,6 +109,9 @@ class NeuronConfig(_Section):
     parametrisation: Parametrisation = "positive"
     conv_granularity: Granularity = "channel"
     linear_granularity: Granularity = "neuron"
+    synapse_decay: UnitInterval | None = None
+    multi_spike: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    decay_form: DecayForm = "free"
 
 
 class ConvSpec(_Section):
@@ -144,6 +152,8 @@ class LifSpec(_Section):
     threshold: float | None = None
     beta: UnitInterval | None = None
     granularity: Granularity | None = None
+    synapse_decay: UnitInterval | None = None
+    multi_spike: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
 
 
 class RlifSpec(_Section):
@@ -153,6 +163,8 @@ class RlifSpec(_Section):
     threshold: float | None = None
     beta: UnitInterval | None = None
     granularity: Granularity | None = None
+    synapse_decay: UnitInterval | None = None
+    multi_spike: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
 
 
 class PoolSpec(_Section):
@@ -192,12 +204,13 @@ class VoteSpec(_Section):
 class LiSpec(_Section):
     """The membrane readout: one leaky integrator per class, which does not spike.
 
-    beta: its decay; null: as `NeuronConfig` says. decision: the class's score is the mean or the maximum over time
-    of its potential.
+    beta, synapse_decay: its decays; null: as `NeuronConfig` says. decision: the class's score is the mean or the
+    maximum over time of its potential.
     """
 
     kind: Literal["li"]
     beta: UnitInterval | None = None
+    synapse_decay: UnitInterval | None = None
     decision: Literal["mean", "max"] = "mean"
 
 

@@ -131,6 +131,7 @@ def prove_exact(program: Program, *, double: bool = False) -> tuple[NodeProof, .
 def grids(program: Program) -> dict[str, Grid | None]:
     """The grid of each node's output; a node in a loop without spikes has no entry, for what arrives is unbounded."""
     known: dict[str, Grid | None] = {node.name: SPIKES for node in program.spiking if not node.many}
+    known |= {node.name: Grid(0, node.cap) for node in program.spiking if node.many and node.cap is not None}
     waiting = [node for node in program.nodes if node.name not in known]
     while waiting:
         blocked = []

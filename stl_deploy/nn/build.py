@@ -100,10 +100,12 @@ def build_layer(build: Build, place: str, spec: BuiltSpec) -> nn.Module:
 
 def _note_values(build: Build, spec: BuiltSpec) -> None:
     """Whether the layer puts out 0 or 1, or sums of these, in evaluation (dropout scales them only in training)."""
-    fires = isinstance(spec, LifSpec | RlifSpec)
+    fires = several = False
+    if isinstance(spec, LifSpec | RlifSpec):
+        fires, several = True, (spec.multi_spike or build.neuron.multi_spike) > 1
     kept = isinstance(spec, FlattenSpec | DropoutSpec)
     op = spec.op if isinstance(spec, PoolSpec) else None
-    build.spikes = fires or (build.spikes and (kept or op == "max"))
+    build.spikes = (fires and not several) or (build.spikes and (kept or op == "max"))
     build.counted = fires or isinstance(spec, ResidualSpec) or (build.counted and (kept or op in ("max", "sum")))
 
 
@@ -186,6 +188,9 @@ def _lif(build: Build, spec: LifSpec | RlifSpec) -> nn.Module:
             surrogate_name=neuron.surrogate,
             reset=neuron.reset,
             detach_reset=neuron.detach_reset,
+            synapse_decay=neuron.synapse_decay if spec.synapse_decay is None else spec.synapse_decay,
+            multi_spike=neuron.multi_spike if spec.multi_spike is None else spec.multi_spike,
+            decay_form=neuron.decay_form,
         )
     except InputError as error:
         raise build.fail(str(error)) from None
@@ -224,8 +229,14 @@ def _li(build: Build, spec: LiSpec) -> nn.Module:
     if build.mode == "ann":
         return nn.Identity()
     try:
-        beta = build.neuron.beta if spec.beta is None else spec.beta
-        return LI(build.shape, decay=beta, learn_decay=build.neuron.learn_beta)
+        neuron = build.neuron
+        return LI(
+            build.shape,
+            decay=neuron.beta if spec.beta is None else spec.beta,
+            learn_decay=neuron.learn_beta,
+            synapse_decay=neuron.synapse_decay if spec.synapse_decay is None else spec.synapse_decay,
+            decay_form=neuron.decay_form,
+        )
     except InputError as error:
         raise build.fail(str(error)) from None
 

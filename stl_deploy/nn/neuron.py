@@ -16,18 +16,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from stl_deploy.config.schema import Granularity, Parametrisation, Reset
+from stl_deploy.config.schema import DecayForm, Granularity, Parametrisation, Reset
 from stl_deploy.errors import InputError
 from stl_deploy.nn.layers import wide
 from stl_deploy.nn.lif_scan import lif_scan, spike
 from stl_deploy.nn.population import Population, Shape
 from stl_deploy.nn.surrogate import SURROGATES, Surrogate, surrogate_of
+from stl_deploy.nn.synaptic_scan import Rule, advance, step, synaptic_scan
 
 
 class LI(Population):
     """Leaky integrators that do not spike, ``[T, B, *shape]`` currents in, potentials out: v[t] = β·v[t−1] + x[t].
 
-    shape, stateful: see `Population`. decay: β in [0, 1]; with learn_decay it is σ(a), one a per layer.
+    shape, stateful, synapse_decay, decay_form: see `Population`. decay: β in [0, 1]; with learn_decay it is σ(a), one a
+    per layer.
     Raises InputError for a β out of range.
     """
 
@@ -38,10 +40,14 @@ class LI(Population):
         decay: float = 0.5,
         learn_decay: bool = False,
         stateful: bool = False,
+        synapse_decay: float | None = None,
+        decay_form: DecayForm = "free",
     ) -> None:
-        super().__init__(shape, decay, learn_decay, stateful)
+        super().__init__(shape, decay, learn_decay, stateful, synapse_decay, decay_form)
 
     def _sequence(self, x: Tensor) -> Tensor:
+        if self.synaptic:
+            return synaptic_scan(x, torch.ones_like(self.decay), self.decay, self.synapse_decay, _INTEGRATES)
         decay, v, potentials = self.decay, torch.zeros_like(x[0]), []
         for current in x.unbind(0):
             v = v * decay + current
@@ -49,12 +55,18 @@ class LI(Population):
         return torch.stack(potentials)
 
     def _one_step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        if self.synaptic:
+            return step(x, state, torch.ones_like(self.decay), self.decay, self.synapse_decay, _INTEGRATES)
         v = state * self.decay + x
         return v, v
 
     def extra_repr(self) -> str:
         """Shape and decay, for ``print(network)``."""
-        return f"{self._shape}, β {float(self.decay.detach()):.4g}" + " learned" * (self.decay_parameter is not None)
+        beta = float(self.decay.detach().mean())
+        return f"{self._shape}, β {beta:.4g}" + " learned" * (self.decay_parameter is not None)
+
+
+_INTEGRATES = Rule(spiking=False)
 
 
 class LIF(Population):
@@ -76,6 +88,9 @@ class LIF(Population):
         makes spikes of v − θ and has such a gradient, as other frameworks have them; default: surrogate_name.
     reset: what a spike does to v: ``zero`` sets it to 0 (hard reset), ``subtract`` subtracts θ from it (soft reset).
     detach_reset: no gradient through the spike in the reset. stateful: see `Population`.
+    synapse_decay: input passes a synaptic current that decays by this before it acts; decay_form: see `Population`.
+    multi_spike: spikes of one step at most; above 1, trunc(v/θ) of them, whose gradient is that of a staircase, and the
+        reset must be ``subtract``.
 
     Raises InputError for a θ₀ <= 0 under ``positive``, a β out of range, or an unknown granularity, reset or surrogate.
     """
@@ -99,8 +114,16 @@ class LIF(Population):
         reset: Reset = "zero",
         detach_reset: bool = False,
         stateful: bool = False,
+        synapse_decay: float | None = None,
+        multi_spike: int = 1,
+        decay_form: DecayForm = "free",
     ) -> None:
-        super().__init__(shape, decay, learn_decay, stateful)
+        super().__init__(shape, decay, learn_decay, stateful, synapse_decay, decay_form)
+        if isinstance(multi_spike, bool) or not isinstance(multi_spike, int) or multi_spike < 1:
+            raise InputError(f"expected a whole number from 1 as multi_spike; found {multi_spike!r}")
+        if multi_spike > 1 and reset != "subtract":
+            raise InputError(f"multi_spike {multi_spike} subtracts a threshold for each spike; use reset 'subtract'")
+        self.multi_spike = multi_spike
         for key, value, accepted in (
             ("granularity", granularity, get_args(Granularity)),
             ("parametrisation", parametrisation, get_args(Parametrisation)),
@@ -134,7 +157,16 @@ class LIF(Population):
     @property
     def plain(self) -> bool:
         """Whether threshold, decay, surrogate and reset say all, so that it may run as one with a norm before it."""
-        return self.surrogate in SURROGATES and not self.stateful and self.shape_known
+        return self.surrogate in SURROGATES and not self.stateful and self.shape_known and not self._scanned_apart
+
+    @property
+    def _scanned_apart(self) -> bool:
+        """Whether `stl_deploy.nn.synaptic_scan` runs it: it has a current, several spikes, or decays of each neuron."""
+        return self.synaptic or self.multi_spike > 1 or self.decay.dim() > 0
+
+    @property
+    def _rule(self) -> Rule:
+        return Rule(self.multi_spike, self.soft_reset, self.detach_reset, self._derivative)
 
     def learn_thresholds(self, granularity: Granularity) -> None:
         """From now on thresholds learn, one per ``granularity``; they begin at the values that they have.
@@ -165,10 +197,14 @@ class LIF(Population):
             self.register_parameter("threshold_parameter", nn.Parameter(learned))
 
     def _sequence(self, x: Tensor) -> Tensor:
+        if self._scanned_apart:
+            return synaptic_scan(x, self.threshold, self.decay, self.synapse_decay, self._rule)
         resets = dict(soft_reset=self.soft_reset, detach_reset=self.detach_reset)
         return lif_scan(x, self.threshold, self.decay, self._derivative, **resets)
 
     def _one_step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        if self._scanned_apart:
+            return step(x, state, self.threshold, self.decay, self.synapse_decay, self._rule)
         u, theta = state * self.decay + x, self.threshold
         spikes = spike(u, theta, self._derivative)
         return spikes, u - (theta if self.soft_reset else u) * (spikes.detach() if self.detach_reset else spikes)
@@ -226,7 +262,8 @@ class LIF(Population):
     def extra_repr(self) -> str:
         """Shape, granularity, parametrisation, surrogate and a soft reset, for ``print(network)``."""
         shown = f"{self._shape}, θ per {self.granularity} ({self.parametrisation}), {self.surrogate_name}"
-        return shown + ", soft reset" * self.soft_reset
+        shown += ", soft reset" * self.soft_reset + ", synapse" * self.synaptic
+        return shown + f", up to {self.multi_spike} spikes" * (self.multi_spike > 1)
 
 
 class RLIF(LIF):
@@ -246,10 +283,15 @@ class RLIF(LIF):
         return False
 
     def _sequence(self, x: Tensor) -> Tensor:
-        found, state, back = [], torch.zeros_like(x[0]), None
+        found, back = [], None
+        held = v = torch.zeros_like(x[0])
         for current in x.unbind(0):
             arriving = current if back is None else current + wide(self.recurrent(back))
-            back, state = self._one_step(arriving, state)
+            if self._scanned_apart:
+                own = (self.threshold, self.decay, self.synapse_decay, self._rule)
+                back, held, v = advance(arriving, held, v, *own)
+            else:
+                back, v = self._one_step(arriving, v)
             found.append(back)
         return torch.stack(found)
 

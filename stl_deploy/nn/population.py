@@ -13,37 +13,68 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
+from stl_deploy.config.schema import DecayForm
 from stl_deploy.errors import InputError
 from stl_deploy.nn.layers import wide
+from stl_deploy.nn.shift_decays import nearest_shift, shift_decay
+from stl_deploy.nn.synaptic_scan import rest
 
 Shape = tuple[int, ...]
 _LEAST_AXES, _UNCLEAR_AXES = 3, 4
 
 
 class Population(nn.Module):
-    """Neurons with a decay β in [0, 1], fixed or learned as σ(a).
+    """Neurons with a decay β in [0, 1], fixed or learned as σ(a), and maybe a synaptic current with a decay of its own.
 
     shape: of one sample at one step, ``(features,)`` or ``(channels, height, width)``; None: that of the first input.
     stateful: forward takes one step ``[B, *shape]`` and goes on from the step before, until `reset`.
+    synapse_decay: of the current, as decay; None: input acts in its own step. decay_form: ``shift`` holds decays on
+    1 - 2^-k: the nearest if they are fixed, one learned k for each neuron if not (see `stl_deploy.nn.shift_decays`).
     """
 
-    def __init__(self, shape: int | Sequence[int] | None, decay: float, learn_decay: bool, stateful: bool) -> None:
+    def __init__(
+        self,
+        shape: int | Sequence[int] | None,
+        decay: float,
+        learn_decay: bool,
+        stateful: bool,
+        synapse_decay: float | None = None,
+        decay_form: DecayForm = "free",
+    ) -> None:
         super().__init__()
-        if not (0 < decay < 1 if learn_decay else 0 <= decay <= 1):
-            accepted = "a number between 0 and 1, ends excluded" if learn_decay else "a number from 0 to 1"
-            raise InputError(f"expected {accepted} as decay; found {decay!r}")
+        if decay_form not in get_args(DecayForm):
+            raise InputError(f"expected {', '.join(get_args(DecayForm))} as decay_form; found {decay_form!r}")
+        self.decay_form = decay_form
         self._shape = None if shape is None else _checked(shape)
         self.stateful = stateful
         self._state: Tensor | None = None
-        self.decay_parameter: nn.Parameter | None = None
-        if learn_decay:
-            self.decay_parameter = nn.Parameter(torch.tensor(math.log(decay / (1 - decay))))
-        self.register_buffer("_fixed_decay", None if learn_decay else torch.tensor(decay), persistent=not learn_decay)
+        self.decay_parameter = self._hold_decay("_fixed_decay", "decay", decay, learn_decay)
+        self.synapse_parameter: nn.Parameter | None = None
+        self.synaptic = synapse_decay is not None
+        if synapse_decay is not None:
+            self.synapse_parameter = self._hold_decay("_fixed_synapse", "synapse_decay", synapse_decay, learn_decay)
+
+    def _hold_decay(self, buffer: str, name: str, decay: float, learn: bool) -> nn.Parameter | None:
+        """Register a decay as a buffer of that name, or return the parameter that it is learned by."""
+        if not (0 < decay < 1 if learn else 0 <= decay <= 1):
+            accepted = "a number between 0 and 1, ends excluded" if learn else "a number from 0 to 1"
+            raise InputError(f"expected {accepted} as {name}; found {decay!r}")
+        shift = self.decay_form == "shift"
+        if shift and not learn:
+            decay = 1 - 2.0 ** -nearest_shift(decay)
+        if shift and learn and self._shape is None:
+            raise InputError("expected a shape where decays of the form shift are learned, one a neuron; found none")
+        self.register_buffer(buffer, None if learn else torch.tensor(decay), persistent=not learn)
+        if not learn:
+            return None
+        if shift:
+            return nn.Parameter(torch.full(self._shape or (), -math.log2(1 - decay)))
+        return nn.Parameter(torch.tensor(math.log(decay / (1 - decay))))
 
     @property
     def shape(self) -> Shape:
@@ -59,10 +90,28 @@ class Population(nn.Module):
 
     @property
     def decay(self) -> Tensor:
-        """The effective β, 0-dimensional."""
-        if self.decay_parameter is not None:
-            return torch.sigmoid(self.decay_parameter)
-        return self.get_buffer("_fixed_decay")
+        """The effective β: 0-dimensional, or one a neuron where shifts are learned."""
+        return self._effective(self.decay_parameter, "_fixed_decay")
+
+    @property
+    def synapse_decay(self) -> Tensor | None:
+        """The effective decay of the synaptic current, as `decay`; None without a synapse."""
+        return self._effective(self.synapse_parameter, "_fixed_synapse") if self.synaptic else None
+
+    def hold_decays(self, decay: Tensor, synapse: Tensor | None) -> None:
+        """From now on these decays are fixed; each broadcasts to the shape. synapse: None where there is no current."""
+        for buffer, parameter, value in (
+            ("_fixed_decay", "decay_parameter", decay),
+            ("_fixed_synapse", "synapse_parameter", synapse),
+        ):
+            if value is not None:
+                setattr(self, parameter, None)
+                self.register_buffer(buffer, value.detach().clone())
+
+    def _effective(self, parameter: nn.Parameter | None, buffer: str) -> Tensor:
+        if parameter is None:
+            return self.get_buffer(buffer)
+        return shift_decay(parameter) if self.decay_form == "shift" else torch.sigmoid(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         """Currents ``[T, B, *shape]`` to outputs of the same shape, every call from rest.
@@ -79,16 +128,18 @@ class Population(nn.Module):
     def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """One step: currents ``[B, *shape]`` and the potential left by the step before to outputs and potential.
 
+        With a synapse the state is ``[2, B, *shape]``, the synaptic current before the potential.
+
         state: None: from rest. Raises InputError for other shapes, or a state of another batch.
         """
         self._check(x, ("B",))
-        if state is not None and state.shape != x.shape:
+        if state is not None and state.shape != (2, *x.shape)[not self.synaptic :]:
             raise InputError(
                 f"currents are {list(x.shape)} and the state {list(state.shape)}; one state goes with one batch: call "
                 "reset(), or pass state=None to begin anew"
             )
         x = wide(x)
-        return self._one_step(x, torch.zeros_like(x) if state is None else state)
+        return self._one_step(x, rest(x, self.synaptic) if state is None else state)
 
     def reset(self) -> None:
         """Back to rest, where the state is kept inside."""

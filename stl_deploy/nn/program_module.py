@@ -387,7 +387,7 @@ class Population(_Layer):
     def _fire(self, v: Tensor) -> Tensor:
         assert self.threshold is not None
         if self.node.many:
-            return torch.clamp(torch.trunc(v / self.threshold), min=0)
+            return torch.clamp(torch.trunc(v / self.threshold), min=0, max=self.node.cap)
         return spike(v, self.threshold, self._derivative)
 
 

@@ -35,6 +35,7 @@ from stl_deploy.graph.program import (
     Reshape,
     Shape,
     Source,
+    Synapse,
 )
 from stl_deploy.nn.layers import Sum, SumPool2d, Vote
 from stl_deploy.nn.neuron import LI, LIF, RLIF
@@ -99,7 +100,7 @@ class _Nodes:
             case LIF():
                 self.nodes[name] = _neuron(layer, common)
             case LI():
-                self.nodes[name] = Neuron(**common, decay=_decay(layer), threshold=None)
+                self.nodes[name] = Neuron(**common, decay=_decay(layer), threshold=None, synapse=_synapse(layer))
             case _Norms():
                 self._require_weights_before(name)
                 self.nodes[name] = Norm(**common, **_norm(name, layer))
@@ -197,11 +198,26 @@ def _require_positive(name: str, threshold: np.ndarray[Any, Any]) -> None:
 
 def _neuron(layer: LIF, common: dict[str, Any]) -> Neuron:
     reset: Any = "subtract" if layer.soft_reset else "value"
-    return Neuron(**common, decay=_decay(layer), threshold=_floats(layer.threshold), compare="ge", reset=reset)
+    several = layer.multi_spike > 1
+    return Neuron(
+        **common,
+        decay=_decay(layer),
+        threshold=_floats(layer.threshold),
+        synapse=_synapse(layer),
+        compare="ge",
+        reset=reset,
+        many=several,
+        cap=layer.multi_spike if several else None,
+    )
 
 
 def _decay(layer: LIF | LI) -> Any:
-    return np.asarray(float(layer.decay.detach()), np.float32)
+    return _floats(layer.decay)
+
+
+def _synapse(layer: LIF | LI) -> Synapse | None:
+    decay = layer.synapse_decay
+    return None if decay is None else Synapse("exp_add", _floats(decay), None)
 
 
 def _norm(name: str, layer: _Norms) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def finest_exact_grid(
 
 def _round(program: Program) -> Rewritten:
     nodes: Nodes = dict(program.by_name)
-    known: dict[str, Grid | None] = {node.name: SPIKES for node in program.spiking if not node.many}
+    known: dict[str, Grid | None] = {node.name: _spikes(node) for node in program.spiking if _is_bounded(node)}
     chosen: list[LayerGrid] = []
     rounded: set[str] = set()
     for node in ordered(nodes):
@@ -83,6 +83,15 @@ def _round(program: Program) -> Rewritten:
             rounded |= {node.name} if back is None else {node.name, back}
         known[node.name] = output_grid(nodes[node.name], arriving, program.metadata)
     return Rewritten(with_nodes(program, nodes), grids=tuple(chosen))
+
+
+def _is_bounded(node: Neuron) -> bool:
+    return not node.many or node.cap is not None
+
+
+def _spikes(node: Neuron) -> Grid:
+    """What a population with a cap puts out."""
+    return Grid(0, node.cap) if node.many and node.cap is not None else SPIKES
 
 
 def _rounded(nodes: Nodes, name: str, arriving: Grid) -> LayerGrid:
@@ -103,6 +112,8 @@ def _back(program: Program, nodes: Nodes, name: str) -> str | None:
     dense = [other for other in others if isinstance(other, Linear) and len(other.input_shape) == 1]
     if len(others) != 1 or len(dense) != 1 or [source.node for source in dense[0].sources] != [readers[0].name]:
         return None
+    if not _is_bounded(readers[0]):
+        return None
     alone = len(program.readers[dense[0].name]) == 1 and dense[0].bias is None
     return dense[0].name if alone and readers[0].spiking and dense[0].weight.dtype == np.float64 else None
 
@@ -114,12 +125,15 @@ def _together(nodes: Nodes, name: str, back: str, arriving: Grid) -> LayerGrid:
     assert isinstance(other, Linear)
     inputs, both = node.weight.shape[1], np.concatenate([node.weight, other.weight], axis=1).astype(np.float64)
     bias = np.zeros(len(both)) if node.bias is None else node.bias.astype(np.float64)
-    bound = Grid(arriving.fraction_bits, max(arriving.bound, SPIKES.bound))
+    (source,) = other.sources
+    neuron = nodes[source.node]
+    spikes = _spikes(neuron) if isinstance(neuron, Neuron) and _is_bounded(neuron) else SPIKES
+    bound = Grid(arriving.fraction_bits, max(arriving.bound, spikes.bound))
     sums: Grid | None = None
     for mantissa in (MANTISSA_BITS, MANTISSA_BITS - 1):
         weight, rounded, grid = finest_exact_grid(name, both, bias, bound, mantissa)
         # The proof adds the largest sum of either, maybe of two neurons: at most twice the largest of both, one bit.
-        sums = sum_grids([synaptic(weight[:, :inputs], rounded, arriving), synaptic(weight[:, inputs:], None, SPIKES)])
+        sums = sum_grids([synaptic(weight[:, :inputs], rounded, arriving), synaptic(weight[:, inputs:], None, spikes)])
         assert sums is not None
         if sums.bits <= MANTISSA_BITS:
             break

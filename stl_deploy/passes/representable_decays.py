@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import DT, Neuron
@@ -55,6 +56,17 @@ def time_constants(decay: float) -> TimeConstants:
     return TimeConstants(DT / rate, 1 / rate)
 
 
+_FASTEST, _SLOWEST = 200.0, 1e-12
+"""dt/τ of decays that are 0 and 1 in float32."""
+
+
+def exponential_tau(decay: NDArray[Any]) -> NDArray[np.float64]:
+    """τ whose e^(-dt/τ), rounded to float32, is ``decay``, numbers from 0 to 1."""
+    with np.errstate(divide="ignore"):
+        rate = np.clip(-np.log(decay.astype(np.float64)), _SLOWEST, _FASTEST)
+    return np.asarray(DT / rate)
+
+
 def _nearest(beta: float) -> float:
     """The decay of the τ nearest to that of ``beta`` for which some r keeps a gain of 1."""
     nearest = np.float32(DT / (1 - beta))
@@ -85,8 +97,8 @@ def _represent(nodes: Nodes) -> Nodes:
 
 
 def _represented(node: Neuron) -> Neuron:
-    if node.decay is None:
-        return node
+    if node.decay is None or (node.synapse is not None and node.synapse.rule == "exp_add"):
+        return node  # exponentials in float64 hold every float32 decay
     decays = np.vectorize(representable_decay, otypes=[np.float32])(node.decay)
     return node if np.array_equal(decays, node.decay) else replace(node, decay=np.asarray(decays))
 

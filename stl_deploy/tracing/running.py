@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from stl_deploy._util.untrusted import one_line
 from stl_deploy.errors import CaptureError
+from stl_deploy.nn.fused.switch import paused
 from stl_deploy.tracing.layout import BATCH, TIME, Layout
 from stl_deploy.tracing.model_state import as_found, bring_to_rest, names_of, shake
 from stl_deploy.tracing.passed_state import PassedState
@@ -82,7 +83,7 @@ def record(model: nn.Module, x: Tensor, call: Call, steps: int, *, keep: bool = 
     recorder = Recorder(names_of(model), keep=keep)
     batch = x.shape[0] if call.time in ("second", "inside") else x.shape[1]
     unroller = Unroller(steps, batch)
-    with as_found(model), torch.no_grad(), torch.compiler.set_stance("force_eager"):
+    with as_found(model), torch.no_grad(), torch.compiler.set_stance("force_eager"), paused():
         _to_eval(model)
         bring_to_rest(model, call.reset)
         shake(int(keep))
@@ -110,7 +111,7 @@ def record(model: nn.Module, x: Tensor, call: Call, steps: int, *, keep: bool = 
 def recorded_ops(model: nn.Module, x: Tensor, call: Call) -> list[Op]:
     """The operations of one run, without reading what they do to time."""
     recorder = Recorder(names_of(model))
-    with as_found(model), torch.no_grad(), torch.compiler.set_stance("force_eager"):
+    with as_found(model), torch.no_grad(), torch.compiler.set_stance("force_eager"), paused():
         _to_eval(model)
         bring_to_rest(model, call.reset)
         given = x.clone()

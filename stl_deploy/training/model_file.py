@@ -70,7 +70,10 @@ def load_weights(path: Path, network: Network, weights: Mapping[str, Tensor]) ->
 
 def _fixed_decays(network: Network) -> dict[str, float]:
     populations = {name: layer for name, layer in network.layers.items() if isinstance(layer, Population)}
-    return {name: float(layer.decay) for name, layer in populations.items() if layer.decay_parameter is None}
+    fixed = {name: layer for name, layer in populations.items() if layer.decay_parameter is None}
+    held = {name: float(layer.decay) for name, layer in fixed.items()}
+    synapses = {name: layer.synapse_decay for name, layer in fixed.items()}
+    return held | {f"{name}, synapse": float(decay) for name, decay in synapses.items() if decay is not None}
 
 
 def model_facts(run_dir: Path) -> dict[str, Any]:

@@ -266,7 +266,13 @@ def test_a_chip_s_file_is_checked(old: str, new: str, sentence: str) -> None:
 
 
 def test_chips_by_name() -> None:
-    assert [chip.name for chip in chip_models()] == ["loihi1", "loihi2_calibrated", "spinnaker1", "spinnaker2"]
+    assert [chip.name for chip in chip_models()] == [
+        "loihi1",
+        "loihi2_calibrated",
+        "spinnaker1",
+        "spinnaker2",
+        "xylo_audio2",
+    ]
     with pytest.raises(ConfigError, match=r"expected a chip: loihi1, .*; found 'loihi'"):
         chip_model("loihi")
 

@@ -14,24 +14,24 @@ and `compile` keeps them on disk. Under `winograd_allowed`, convolutions between
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from stl_deploy._util import install
+from stl_deploy.nn.fused.switch import SWITCH, installed, ready
 from stl_deploy.nn.fused.working import Kernels, works
-from stl_deploy.nn.schedule import Sources, Stage
+
+if TYPE_CHECKING:
+    from stl_deploy.nn.schedule import Sources, Stage
 
 __all__ = ["SWITCH", "installed", "is_warm", "path", "ready", "stages", "winograd_allowed", "works"]
 
-SWITCH = "STL_DEPLOY_FUSED"
-"""Environment variable; ``0`` turns the fast path off."""
 _WINOGRAD: ContextVar[bool] = ContextVar("winograd", default=False)
 
 
@@ -43,14 +43,6 @@ def winograd_allowed(allowed: bool) -> Iterator[None]:
         yield
     finally:
         _WINOGRAD.reset(token)
-
-
-def ready(x: Tensor) -> bool:
-    """Whether this input can take the fast path; warns, once, where numba is missing for it or cannot compile it."""
-    if x.device.type != "cpu" or os.environ.get(SWITCH) == "0" or not installed():
-        return False
-    autocast = torch.is_autocast_enabled("cpu")
-    return works(torch.get_autocast_dtype("cpu") if autocast else x.dtype)
 
 
 def is_warm(kernels: Kernels = "blocks") -> bool:
@@ -71,18 +63,6 @@ def path() -> str:
     compiled = f"compiled by numba {version('numba')} (CPU); torch elsewhere"
     fewer = "; in training, convolutions of many channels by Winograd's algorithm" if tile_kernels.FAST else ""
     return f"norm, LIF and pool in one block, in the first the convolution of the input, too, {compiled}{fewer}"
-
-
-@cache
-def installed() -> bool:
-    """Whether numba is there; warns if not, the first time."""
-    if install.is_there("numba"):
-        return True
-    warnings.warn(
-        f"numba is not installed: training and inference take the slower path through torch; {install.command('fast')}",
-        stacklevel=2,
-    )
-    return False
 
 
 def stages(layers: nn.ModuleDict, sources: Sources, steps: int, *, pools: bool) -> list[Stage]:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from stl_deploy.nn.fused import synaptic_kernels
 from stl_deploy.nn.fused.block import block
 from stl_deploy.nn.fused.compile import cache_folder
 from stl_deploy.nn.fused.input_convolution.convolution import entry_block
@@ -40,6 +41,7 @@ def everything(dtype: torch.dtype) -> None:
     with _elsewhere(dtype, () if is_kept(dtype, "everything") else ("winograd_3",)):
         winograd_5(dtype)
         input_dense(dtype)
+        synaptic(dtype)
     winograd_3(dtype)
     _mark(dtype, "everything")
 
@@ -104,6 +106,16 @@ def input_dense(dtype: torch.dtype) -> None:
     """As `blocks`, for a dense layer of the input."""
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
         product(torch.eye(2, 4, dtype=dtype), nn.Linear(4, 2, dtype=dtype)).sum().backward()  # type: ignore[no-untyped-call]
+
+
+def synaptic(dtype: torch.dtype) -> None:
+    """As `blocks`, for neurons with a synaptic current."""
+    x, row = (np.ones(shape, array(torch.zeros(0, dtype=wide(dtype))).dtype) for shape in ((2, 1, 2), (2,)))
+    given = [x, row, row, row]
+    for cap in (1, 2):
+        rule = (cap, 0, True, False)
+        trace = synaptic_kernels.forward(given, rule, True)
+        synaptic_kernels.backward(trace[0], given, trace, rule)
 
 
 def winograd_3(dtype: torch.dtype) -> None:

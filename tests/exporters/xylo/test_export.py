@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stl_deploy.errors import InputError, UnsupportedError
+from stl_deploy.errors import InputError, ToolError, UnsupportedError
 from stl_deploy.exporters.targets import find_format
 from stl_deploy.exporters.witnesses.environment import XYLOSIM
 from stl_deploy.exporters.witnesses.xylosim import XyloSim
@@ -250,3 +250,18 @@ def test_xylosim_has_every_spike_and_state(readout: bool) -> None:
     assert bench.runs[-1].exact
     assert bench.runs[-1].states
     bench.runs[-1].require()
+
+
+def test_no_compiler_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STL_DEPLOY_WITNESSES", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ToolError, match=r"expected a C\+\+ compiler"):
+        XYLOSIM.install()
+    assert not (tmp_path / "xylosim").exists()
+
+
+def test_without_xylosim_the_remedy_is_its_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STL_DEPLOY_WITNESSES", str(tmp_path))
+    program = chain()
+    with pytest.raises(ToolError, match="stl-deploy witness install xylosim"):
+        XyloSim(program, XyloOptions(x=counts(program))).run(counts(program))

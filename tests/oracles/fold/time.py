@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import DT
@@ -51,6 +52,17 @@ def time_constants(decay: float) -> TimeConstants:
             return TimeConstants(tau, r)
     rate = 1 - np.float64(decay)
     return TimeConstants(DT / rate, 1 / rate)
+
+
+_FASTEST, _SLOWEST = 200.0, 1e-12
+"""dt/τ of decays that are 0 and 1 in float32."""
+
+
+def exponential_tau(decay: NDArray[np.float32]) -> NDArray[np.float64]:
+    """τ whose e^(-dt/τ), rounded to float32, is ``decay``, numbers from 0 to 1."""
+    with np.errstate(divide="ignore"):
+        rate = np.clip(-np.log(decay.astype(np.float64)), _SLOWEST, _FASTEST)
+    return np.asarray(DT / rate)
 
 
 def _nearest(beta: float) -> float:

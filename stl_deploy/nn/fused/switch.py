@@ -1,0 +1,55 @@
+"""Whether compiled kernels may run at all: numba is there, the processor is the CPU, and nobody has turned them off."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from stl_deploy._util import install
+from stl_deploy.nn.fused.working import works
+
+SWITCH = "STL_DEPLOY_FUSED"
+"""Environment variable; ``0`` turns the fast path off."""
+_PAUSED: ContextVar[bool] = ContextVar("paused", default=False)
+
+
+@contextmanager
+def paused() -> Iterator[None]:
+    """Inside, neurons run in torch's own operations, so that these can be recorded."""
+    token = _PAUSED.set(True)
+    try:
+        yield
+    finally:
+        _PAUSED.reset(token)
+
+
+def ready(x: Tensor) -> bool:
+    """Whether this input can take the fast path; warns, once, where numba is missing for it or cannot compile it."""
+    if x.device.type != "cpu" or os.environ.get(SWITCH) == "0" or not installed():
+        return False
+    autocast = torch.is_autocast_enabled("cpu")
+    return works(torch.get_autocast_dtype("cpu") if autocast else x.dtype)
+
+
+def usable(x: Tensor) -> bool:
+    """Whether kernels may run on this input, of whatever kind; warns, once, where numba is missing."""
+    return x.device.type == "cpu" and os.environ.get(SWITCH) != "0" and not _PAUSED.get() and installed()
+
+
+@cache
+def installed() -> bool:
+    """Whether numba is there; warns if not, the first time."""
+    if install.is_there("numba"):
+        return True
+    warnings.warn(
+        f"numba is not installed: training and inference take the slower path through torch; {install.command('fast')}",
+        stacklevel=2,
+    )
+    return False
