@@ -96,7 +96,8 @@ def test_a_file_from_elsewhere_gives_the_whole_report(
         operations = walk.operations(node) if isinstance(node, Neuron) else {}
         assert layer == {**walk.layer(node), **operations, **walk.memory(node)}
     assert data["placement"]["reason"].endswith(("its reset is 'subtract_delayed'", "without a neuron between"))
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["energy.html", "energy.json", "layers.csv"]
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert written == ["energy.html", "energy.json", "layers.csv", "neurobench.json"]
 
 
 @pytest.mark.parametrize(

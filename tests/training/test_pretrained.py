@@ -223,7 +223,8 @@ def test_models_shows_the_energy_of_every_card(capsys):
     shown = capsys.readouterr().err
     for name in pretrained.names():
         assert listed[name]["energy"] == asdict(pretrained.card(name).energy)
-    assert re.search(r"digits +4 +44,708 +float16 .* 0\.86 to 3\.6 times; to quote: 2\.8  Optical", shown)
+    costs = r"2\.9 times streaming, 1\.05 layer by layer \(0\.86 to 3\.6\)"
+    assert re.search(rf"digits +4 +44,708 +float16 .* {costs}  Optical", shown)
     assert "JPEG" in shown
     assert "YoongiKim" not in shown
     assert "YoongiKim" in listed["cifar10_small"]["data"]
