@@ -212,10 +212,10 @@ def test_bad_input(x: Any, words: str) -> None:
         choose(chain(), x)
 
 
-def test_check_takes_the_device_and_only_of_xylo(exported: Path) -> None:
+def test_check_takes_the_device_of_targets_that_have_one(exported: Path) -> None:
     source = exported.parent / "net.nir"
     assert check_source(source, targets=["xylo"], device="imu").targets == {"xylo": "approximate"}
-    with pytest.raises(InputError, match="expected --target xylo for option 'device'"):
+    with pytest.raises(InputError, match=r"expected --target .*xylo for option 'device'"):
         check_source(source, targets=["onnx"], device="imu")
     assert "xylo" not in check_source(source).targets
 
