@@ -27,8 +27,8 @@ from tests.conformance.environments import REQUIREMENTS, environment
 from tests.conformance.runs import WORKER
 
 READERS: dict[str, tuple[str, float, dict[str, str]]] = {
-    "snntorch": ("snntorch", 1e-4, {}),
-    "norse": ("norse", 1e-4, {"dt": "1e-4"}),
+    "snntorch": ("spec", 1e-4, {}),
+    "norse": ("spec", 1e-4, {"dt": "1e-4"}),
     "spikingjelly": ("spikingjelly", 1e-4, {}),
     "sinabs": ("sinabs_reader", 1.0, {}),
     "rockpool": ("rockpool", 1e-3, {}),
@@ -72,7 +72,7 @@ def _outcome(case: Case, answer: dict[str, str], expected: Expected, dialect: st
 def table(results: dict[str, Any]) -> Iterator[str]:
     """The page: a row per framework and level, then every graph that is not equal."""
     yield "# NIR conformance kit: results\n"
-    yield "Six frameworks' own NIR readers on the graphs of `stl-deploy nir-conformance` (measured; remake with"
+    yield "Frameworks' own NIR readers on the graphs of `stl-deploy nir-conformance` (measured; remake with"
     yield "`python -m tests.conformance.kit`). Each reader is compared with the dialect named. *Failed*: the reader"
     yield "raised an error or returned another shape.\n"
     yield "| reader | version | dialect | level | " + " | ".join(STATUSES) + " |"
