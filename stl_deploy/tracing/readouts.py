@@ -35,8 +35,8 @@ class Ending(NamedTuple):
     axis: int | None
 
 
-def ending(flow: Flow, nodes: Nodes, steps: int, *, fixed: bool = False) -> Ending:
-    """How a model ends. fixed: it always runs ``steps`` steps.
+def ending(flow: Flow, nodes: Nodes, steps: int, *, traced: int | None = None, fixed: bool = False) -> Ending:
+    """How a model ends. fixed: it always runs ``steps`` steps; traced: in how many it was read, where these are others.
 
     Raises CaptureError where what it does after the last time step has no form.
     """
@@ -66,6 +66,8 @@ def ending(flow: Flow, nodes: Nodes, steps: int, *, fixed: bool = False) -> Endi
     _require_all(len(each), steps, node)
     if tail and rule == "max":
         raise _no_form(last)
+    if rule == "sum" and traced and tail and _is_mean_of(tail[-1], traced):
+        raise CaptureError(f"the sum over time is divided by {traced}, however many steps there are")
     if rule == "sum" and _shifts(tail):
         if not fixed:
             raise CaptureError(
@@ -95,7 +97,10 @@ def _shifts(tail: list[Node]) -> bool:
     """Whether operations add a constant, of which a sum over time would get one for each step."""
     for node in tail:
         args, kwargs = replace_nodes((node.args, dict(node.kwargs)), _zeros)
-        if bool(node.run(args, kwargs, {BATCH: 1}).any()):
+        shift = node.run(args, kwargs, {BATCH: 1})
+        if not bool(shift.isfinite().all()):
+            raise _no_form(node)
+        if bool(shift.any()):
             return True
     return False
 
@@ -144,9 +149,8 @@ def _over_time(node: Node, steps: int) -> tuple[OverTime, tuple[Node, ...]] | No
         return _OVER_TIME[node.name], tuple(node.args)
     scaled = _scaled(node)
     if scaled is not None:
-        inner, factor = scaled
-        found = _over_time(inner, steps)
-        if found is not None and found[0] == "sum" and math.isclose(factor * len(found[1]), 1, rel_tol=1e-6):
+        found = _over_time(scaled[0], steps)
+        if found is not None and found[0] == "sum" and _is_mean_of(node, len(found[1])):
             return "mean", found[1]
     summed = _accumulated(node, steps)
     return None if summed is None else ("sum", summed)
@@ -163,6 +167,12 @@ def _scaled(node: Node) -> tuple[Node, float] | None:
     if not isinstance(by, int | float) or by == 0:
         return None
     return node.args[0], float(by) if node.name == "mul" else 1 / float(by)
+
+
+def _is_mean_of(node: Node, steps: int) -> bool:
+    """Whether a node divides by the number of steps."""
+    scaled = _scaled(node)
+    return scaled is not None and math.isclose(scaled[1] * steps, 1, rel_tol=1e-6)
 
 
 def _accumulated(node: Node, steps: int) -> tuple[Node, ...] | None:

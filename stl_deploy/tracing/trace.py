@@ -76,7 +76,7 @@ def record_steps(
                 f"with time={call.time!r}; give more steps, or the time= that x has"
             )
         recorded = record(model, x, call, steps, keep=keep)
-        return recorded, ending(recorded.output, recorded.unroller.nodes, steps), steps
+        return recorded, ending(recorded.output, recorded.unroller.nodes, steps, traced=length), steps
     refused: CaptureError | None = None
     for steps in [length] if length else list(_lengths(model, x, call)):
         try:

@@ -482,7 +482,7 @@ def test_what_is_read_out(body: Callable[..., Any], readout: str) -> None:
             lambda net, x: net.spikes(x).flatten(0, 1),
             r"has 5 time steps, mixed with other axes; return \[T, B, \.\.\.\]",
         ),
-        (accumulated(0, lambda total: total + 0.5), "'add' after the last time step has no form"),
+        (accumulated(0, lambda total: total + 0.5), "'add' adds a bias once, after the sum over time"),
         (accumulated(0, lambda total: total / torch.tensor(0.0)), "'div' after the last time step has no form"),
         (accumulated(torch.ones(1, 8), lambda total: total), "starts from 1, which is neither 0 nor its reset value"),
         (accumulated(UP[None], lambda total: total), "starts from values from 0 to 1.75, which is neither 0 nor"),

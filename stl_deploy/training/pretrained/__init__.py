@@ -153,8 +153,8 @@ def _keys(kind: Any, data: Any, where: str) -> dict[str, Any]:
         raise InputError(f"{where}: expected {expected}; found {found}; install stl-deploy again")
     for key, hint in get_type_hints(kind).items():
         if not _fits(data[key], hint):
-            shown = repr(data[key])[:60]
-            raise InputError(f"{where}: '{key}': expected {hint}; found {shown}; install stl-deploy again")
+            expected, shown = hint.__name__ if isinstance(hint, type) else hint, repr(data[key])[:60]
+            raise InputError(f"{where}: '{key}': expected {expected}; found {shown}; install stl-deploy again")
     if kind is Accuracy and data["samples"] < 1:
         raise InputError(f"{where}: 'samples': expected 1 or more; found {data['samples']}; install stl-deploy again")
     return dict(data)
@@ -165,7 +165,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if isinstance(hint, UnionType):
         return any(_fits(value, one) for one in get_args(hint))
     if hint in (Accuracy, Energy, Quoted):
-        return isinstance(value, dict)
+        return True
     if hint is float:
         return type(value) in (int, float) and abs(value) < _MOST
     if hint is int:
